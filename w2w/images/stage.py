@@ -1,0 +1,64 @@
+"""Stages over encoded images: look at them once when they come in, and turn them into a model's pixels."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pyarrow as pa
+
+from w2w import schema
+from w2w.errors import Reject
+from w2w.images.decode import DecodeLimits, decode_many, probe
+from w2w.images.phash import phash_many
+from w2w.images.resize import fit
+
+PIXELS = "pixels"
+
+# what `inspect` needs of an image: pHash looks at 32 x 32 pixels, so a JPEG is decoded DCT-scaled
+_INSPECT_SIDE_PX = 64
+
+INSPECT_GIVES = pa.schema([schema.IMAGES.schema.field(c) for c in (schema.WIDTH, schema.HEIGHT, schema.FORMAT, schema.PHASH)])
+
+
+def pixels_field(size_px: int) -> pa.Schema:
+    """uint8 RGB pixels of a (size_px, size_px, 3) image, row-major, as fixed-size binary."""
+    return pa.schema([pa.field(PIXELS, pa.binary(size_px * size_px * 3))])
+
+
+def with_rejects(rows: pa.Table, rejects: Sequence[Reject | None]) -> pa.Table:
+    """The rows with the reject columns of a stage's result."""
+    codes = pa.array([r.code.value if r else None for r in rejects], pa.string())
+    details = pa.array([r.detail if r else None for r in rejects], pa.string())
+    return rows.append_column(schema.REJECT_CODE, codes).append_column(schema.REJECT_DETAIL, details)
+
+
+def inspect(rows: pa.Table, *, limits: DecodeLimits) -> pa.Table:
+    """Size, format and pHash of every image; an image that does not decode to its last row is rejected here, once."""
+    blobs = rows.column(schema.BYTES).to_pylist()
+    images = decode_many(blobs, limits, _INSPECT_SIDE_PX)
+    rejects = [i if isinstance(i, Reject) else None for i in images]
+    infos = [None if r else probe(b, limits) for b, r in zip(blobs, rejects)]
+    hashes = iter(phash_many([i for i in images if not isinstance(i, Reject)]))
+    found = {
+        schema.WIDTH: [i and i.width for i in infos],
+        schema.HEIGHT: [i and i.height for i in infos],
+        schema.FORMAT: [i and i.format for i in infos],
+        schema.PHASH: [None if r else int(next(hashes)) for r in rejects],
+    }
+    for field in INSPECT_GIVES:
+        rows = rows.append_column(field.name, pa.array(found[field.name], field.type))
+    return with_rejects(rows, rejects)
+
+
+def to_pixels(
+    rows: pa.Table, *, limits: DecodeLimits, size_px: int, mode: str, resample: str, decode_side_px: int, threads: int = 1
+) -> pa.Table:
+    """Decodes and resizes every image to the model's input: adds ``pixels``, drops the encoded bytes."""
+    images = decode_many(rows.column(schema.BYTES), limits, decode_side_px, threads)
+    rejects = [i if isinstance(i, Reject) else None for i in images]
+    buffer = np.zeros((len(images), size_px, size_px, 3), np.uint8)
+    for i, image in enumerate(images):
+        if rejects[i] is None:
+            buffer[i] = fit(image, size_px, mode, resample)
+    kind = pixels_field(size_px).field(PIXELS).type
+    pixels = pa.Array.from_buffers(kind, len(images), [None, pa.py_buffer(buffer)])
+    return with_rejects(rows.drop_columns([schema.BYTES]).append_column(PIXELS, pixels), rejects)

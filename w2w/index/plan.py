@@ -1,0 +1,278 @@
+"""The planner: measures candidate factories on a sample and keeps the cheapest one that holds to the budgets.
+
+Rules of extrapolation, from n sampled rows to the N rows of the group:
+- Memory is arithmetic (``Spec.memory_mb``); what cannot fit is never built.
+- A scan's time grows with its rows: x M / n, where M is the rows of the largest category, since a search stays inside one.
+- IVF uses the number of lists chosen for M. At equal nprobe the probed share of the rows is the same at M as in the sample,
+  so latency = (time to rank the lists, as measured) + (the rest) x M / n. Its recall is taken as measured: denser data sends
+  a query's neighbours into fewer lists.
+- Codes do get worse as neighbours crowd: recall is measured at n / 4 and n, and the loss per factor of four is continued,
+  recall(M) = recall(n) - max(0, recall(n / 4) - recall(n)) x log4(M / n).
+- HNSW: latency x log(M) / log(n), build time x M log(M) / (n log(n)).
+"""
+
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+
+import faiss
+import numpy as np
+
+from w2w.errors import UsageError
+from w2w.index.spec import IndexConfig, Spec
+from w2w.index.template import Codes, Template, fill, fit, nearest_lists, principal_axes, rerank, search_codes, set_threads
+
+QUERIES = 200
+TIMED_QUERIES = 24  # one by one, on one thread
+MARGIN = 0.005  # the sample's estimate must clear the target by this much, or the gate would be a coin toss
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One row of the plan's table: figures for the whole group, extrapolated from the sample."""
+
+    spec: Spec
+    memory_mb: float
+    recall: float = math.nan
+    latency_ms: float = math.nan
+    build_s: float = math.nan
+    note: str = ""  # why it was not measured
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The chosen spec, its trained template, and every candidate that was looked at."""
+
+    spec: Spec
+    template: bytes
+    recall: float | None  # None: chosen without measuring
+    measured: tuple[Candidate, ...]
+    plan_s: float
+
+    def table(self) -> list[dict]:
+        """Plain rows for a report."""
+        rows = [{**asdict(c.spec), **{k: v for k, v in asdict(c).items() if k != "spec"}} for c in self.measured]
+        return [{**row, "chosen": c.spec == self.spec} for row, c in zip(rows, self.measured, strict=True)]
+
+
+def plan(
+    sample_ND: np.ndarray, num_rows: int, scan_rows: int, cfg: IndexConfig, memory_mb: float | None = None, num_threads: int = 1
+) -> Plan:
+    """A trained template for ``num_rows`` rows like the unit vectors of the sample, the largest category having ``scan_rows``.
+
+    Highest recall under both budgets; among candidates above the target (or within ``MARGIN`` of the best) the one with
+    the smallest product of build time, memory and latency. Raises UsageError where no factory fits the memory budget.
+    """
+    started = time.perf_counter()
+    set_threads(num_threads)
+    memory_mb = memory_mb or cfg.memory_budget_mb
+    dim = sample_ND.shape[1]
+    if cfg.factory:
+        spec = Spec(cfg.factory)
+        spec = replace(spec, nprobe=cfg.nprobe or -(-spec.num_lists // 16), ef_search=64, k_factor=8 if spec.refine else 1)
+        return _done(spec, fit(spec, sample_ND, seed=cfg.seed), None, (), started)
+    if scan_rows <= cfg.exact_below_rows:
+        for factory in ("Flat", "SQfp16"):
+            if Spec(factory).memory_mb(num_rows, dim) <= memory_mb:
+                return _done(Spec(factory), fit(Spec(factory), sample_ND), None, (), started)
+
+    bench = _Bench(sample_ND, num_rows, scan_rows, cfg, num_threads)
+    seen: list[Candidate] = []
+    for spec in _codecs(dim, num_rows, memory_mb):
+        note = _misfit(spec, dim, num_rows, memory_mb, len(bench.rows_ND))
+        seen.append(Candidate(spec, spec.memory_mb(num_rows, dim), note=note) if note else bench.measure(spec))
+    fitting = [c for c in seen if not c.note]
+    if not fitting:
+        least = min(seen, key=lambda c: c.memory_mb)
+        raise UsageError(
+            f"memory_budget_mb: {memory_mb:.1f} MiB is this group's share, and the smallest index of its {num_rows} rows, "
+            f"{least.spec.factory}, takes {least.memory_mb:.1f}; raise the budget"
+        )
+    for tier in (_inverted, _graphs):
+        if any(_holds(c, cfg) for c in seen) or scan_rows <= cfg.exact_below_rows:
+            break
+        for spec in tier(fitting, scan_rows, cfg):
+            note = _misfit(spec, dim, num_rows, memory_mb, len(bench.rows_ND))
+            seen += [Candidate(spec, spec.memory_mb(num_rows, dim), note=note)] if note else bench.sweep(spec)
+    best = _choose([c for c in seen if not c.note], cfg)
+    return _done(best.spec, bench.template(best.spec), best.recall, tuple(seen), started)
+
+
+def _done(spec: Spec, template: Template, recall: float | None, seen: tuple[Candidate, ...], started: float) -> Plan:
+    blob = replace(template, spec=spec).to_bytes()
+    return Plan(spec, blob, recall, seen, time.perf_counter() - started)
+
+
+def _holds(c: Candidate, cfg: IndexConfig) -> bool:
+    return not c.note and c.latency_ms <= cfg.latency_budget_ms and c.recall >= min(cfg.target_recall + MARGIN, 1.0 - MARGIN)
+
+
+def _choose(measured: list[Candidate], cfg: IndexConfig) -> Candidate:
+    in_time = [c for c in measured if c.latency_ms <= cfg.latency_budget_ms]
+    good = [c for c in in_time if _holds(c, cfg)]
+    if not good and in_time:
+        best = max(c.recall for c in in_time)
+        good = [c for c in in_time if c.recall >= best - MARGIN]
+    return min(good or measured, key=lambda c: c.build_s * c.memory_mb * c.latency_ms if good else c.latency_ms)
+
+
+def _misfit(spec: Spec, dim: int, num_rows: int, memory_mb: float, trained_on: int) -> str:
+    if spec.memory_mb(num_rows, dim) > memory_mb:
+        return f"needs {spec.memory_mb(num_rows, dim):.0f} of {memory_mb:.0f} MiB"
+    if trained_on < max(256 if spec.num_parts else 1, spec.num_lists):
+        return f"{trained_on} sampled rows are too few to train on"
+    return ""
+
+
+def _codecs(dim: int, num_rows: int, memory_mb: float) -> list[Spec]:
+    """Codecs from exact to small; the PCA and PQ ones fill what the budget leaves for a row, an IVF id included."""
+    specs = [Spec("Flat"), Spec("SQfp16"), Spec("SQ8")]
+    for share in (2, 4):
+        if dim // share >= 64:
+            specs.append(Spec(f"PCA{dim // share // 16 * 16},SQ8"))
+    lists_mb = _num_lists(num_rows) * 256 * 4 / 2**20
+    row_bytes = (memory_mb - lists_mb) * 2**20 / num_rows - 8
+    for codec, bits in (("SQ8", 8), ("SQ6", 6), ("SQ4", 4)):
+        # the axes themselves take 4 * dim bytes for each dimension kept
+        kept = int((row_bytes * 8 / bits) / (1 + 4 * dim * 8 / bits / num_rows)) // 16 * 16
+        if 16 <= kept < dim:
+            specs.append(Spec(f"PCA{kept},{codec}"))
+        elif kept >= dim:
+            specs.append(Spec(codec))
+    for parts in (int(row_bytes) // 8 * 8, 64):
+        inner = min(dim // parts, 4) * parts if parts else 0
+        if 8 <= parts <= 256 and inner and 4 * dim * inner < memory_mb * 2**20 / 2:
+            specs.append(Spec(f"OPQ{parts}_{inner},PQ{parts}"))
+    return list(dict.fromkeys(specs))
+
+
+def _num_lists(rows: int) -> int:
+    """About 2 sqrt(rows), a power of two: ranking the lists then costs about as much as scanning a sixteenth of them."""
+    return 2 ** max(4, round(math.log2(2 * math.sqrt(max(rows, 1)))))
+
+
+def _leaders(fitting: list[Candidate], cfg: IndexConfig) -> list[Candidate]:
+    """The two smallest codecs whose full scan clears the target, else the two with the highest recall."""
+    good = sorted((c for c in fitting if c.recall >= min(cfg.target_recall + MARGIN, 1.0 - MARGIN)), key=lambda c: c.memory_mb)
+    return (good or sorted(fitting, key=lambda c: -c.recall))[:2]
+
+
+def _inverted(fitting: list[Candidate], scan_rows: int, cfg: IndexConfig) -> Iterator[Spec]:
+    for leader in _leaders(fitting, cfg):
+        head, _, codec = leader.spec.factory.rpartition(",")
+        yield Spec(",".join(filter(None, (head, f"IVF{_num_lists(scan_rows)}", codec))))
+
+
+def _graphs(fitting: list[Candidate], scan_rows: int, cfg: IndexConfig) -> Iterator[Spec]:
+    """Last resort, an order of magnitude slower to build: a graph, or 4-bit scans re-ranked with the leader's codes."""
+    for leader in _leaders(fitting, cfg)[:1]:
+        head, _, codec = leader.spec.factory.rpartition(",")
+        if leader.spec.num_parts:
+            continue
+        yield Spec(",".join(filter(None, (head, "HNSW32", codec))))
+        if head:
+            parts = int(head.removeprefix("PCA")) // 4
+            yield Spec(f"{head},IVF{_num_lists(scan_rows)},PQ{parts}x4fs,Refine({codec})", k_factor=8)
+
+
+class _Bench:
+    """A sample split into held-out queries and rows, its exact neighbours, and the templates fitted so far."""
+
+    def __init__(self, sample_ND: np.ndarray, num_rows: int, scan_rows: int, cfg: IndexConfig, num_threads: int):
+        order = np.random.default_rng(cfg.seed).permutation(len(sample_ND))
+        num_queries = max(1, min(QUERIES, len(sample_ND) // 5))
+        self.queries_ND, self.rows_ND = sample_ND[order[:num_queries]], sample_ND[order[num_queries:]]
+        if not len(self.rows_ND):
+            raise UsageError("cannot plan an index from a sample of one row")
+        self.num_rows, self.scan_rows, self.cfg, self.num_threads = num_rows, scan_rows, cfg, num_threads
+        self.k = min(cfg.recall_at, max(1, len(self.rows_ND) // 4))
+        self.quarter = max(self.k, len(self.rows_ND) // 4)
+        self.exact = {n: self._exact(n) for n in (self.quarter, len(self.rows_ND))}
+        self._principal: tuple[np.ndarray, np.ndarray] | None = None
+        self._fitted: dict[str, tuple[Template, float]] = {}
+
+    def _exact(self, num_rows: int) -> np.ndarray:
+        flat = faiss.IndexFlatIP(self.rows_ND.shape[1])
+        flat.add(self.rows_ND[:num_rows])
+        return flat.search(self.queries_ND, self.k)[1]
+
+    def template(self, spec: Spec) -> Template:
+        return self._fit(spec)[0]
+
+    def _fit(self, spec: Spec) -> tuple[Template, float]:
+        if spec.factory not in self._fitted:
+            if self._principal is None:
+                self._principal = principal_axes(self.rows_ND)
+            started = time.perf_counter()
+            template = fit(spec, self.rows_ND, self._principal, self.cfg.seed)
+            self._fitted[spec.factory] = template, time.perf_counter() - started
+        return self._fitted[spec.factory]
+
+    def measure(self, spec: Spec) -> Candidate:
+        """A codec scanned whole."""
+        return self._at(spec, *self._filled(spec))
+
+    def sweep(self, spec: Spec) -> list[Candidate]:
+        """One candidate for each search effort, until recall stops rising or the latency budget is passed."""
+        template, codes, build_s = self._filled(spec)
+        found: list[Candidate] = []
+        options = (
+            [replace(spec, nprobe=2**i) for i in range(int(math.log2(spec.num_lists)) - 1)]
+            if spec.num_lists
+            else [replace(spec, ef_search=ef) for ef in (32, 64, 128, 256)]
+        )
+        for option in options:
+            found.append(self._at(option, template, codes, build_s))
+            flat = len(found) > 2 and found[-1].recall - found[-2].recall < 0.001
+            if flat or found[-1].latency_ms > self.cfg.latency_budget_ms or _holds(found[-1], self.cfg):
+                break
+        return found
+
+    def _filled(self, spec: Spec) -> tuple[Template, Codes, float]:
+        template, fit_s = self._fit(spec)
+        started = time.perf_counter()
+        codes = fill(template, self.rows_ND)
+        fill_s = (time.perf_counter() - started) * self.num_rows / len(self.rows_ND)
+        if "HNSW" in spec.base:
+            fill_s *= math.log(self.num_rows) / math.log(len(self.rows_ND) + 1)
+        return template, codes, fit_s + fill_s
+
+    def _at(self, spec: Spec, template: Template, codes: Codes, build_s: float) -> Candidate:
+        n, growth = len(self.rows_ND), self.scan_rows / len(self.rows_ND)
+        inner_QE = template.inner(self.queries_ND)
+        recall = self._recall(spec, template, codes, inner_QE, n)
+        if growth > 1 and not spec.num_lists and "HNSW" not in spec.base:
+            small = fill(template, self.rows_ND[: self.quarter])
+            loss = max(0.0, self._recall(spec, template, small, inner_QE, self.quarter) - recall)
+            recall -= loss * math.log(growth, 4) / math.log(n / self.quarter, 4) if n > self.quarter else 0.0
+        faiss.omp_set_num_threads(1)
+        total_s, lists_s = [], []
+        for i in range(min(TIMED_QUERIES, len(self.queries_ND))):
+            started = time.perf_counter()
+            one_1E = template.inner(self.queries_ND[i : i + 1])
+            lists = nearest_lists(template, one_1E, spec.nprobe)
+            lists_s.append(time.perf_counter() - started)
+            self._top(spec, codes, one_1E, lists)
+            total_s.append(time.perf_counter() - started)
+        faiss.omp_set_num_threads(self.num_threads)
+        fixed_s, all_s = float(np.median(lists_s)), float(np.median(total_s))
+        growth = math.log(self.scan_rows) / math.log(n + 1) if "HNSW" in spec.base else growth
+        latency_ms = 1e3 * (fixed_s + (all_s - fixed_s) * growth)
+        return Candidate(spec, spec.memory_mb(self.num_rows, template.dim), recall, latency_ms, build_s)
+
+    def _recall(self, spec: Spec, template: Template, codes: Codes, inner_QE: np.ndarray, num_rows: int) -> float:
+        found = self._top(spec, codes, inner_QE, nearest_lists(template, inner_QE, spec.nprobe))
+        hits = (found[:, :, None] == self.exact[num_rows][:, None, :]).any(axis=1).sum()
+        return float(hits) / self.exact[num_rows].size
+
+    def _top(self, spec: Spec, codes: Codes, inner_QE: np.ndarray, lists: tuple[np.ndarray, np.ndarray] | None) -> np.ndarray:
+        scores, rows = search_codes(spec, codes, inner_QE, self.k * spec.k_factor, lists)
+        if codes.refine is None:
+            return rows
+        real = rows.ravel() >= 0
+        of = np.repeat(np.arange(len(rows)), rows.shape[1])
+        scores = np.full(rows.size, -np.inf, np.float32)
+        scores[real] = rerank(codes, inner_QE, of[real], rows.ravel()[real])
+        best = np.argsort(-scores.reshape(rows.shape), axis=1, kind="stable")[:, : self.k]
+        return np.take_along_axis(rows, best, axis=1)

@@ -1,0 +1,234 @@
+"""Shards: category x hash bucket, named by their content, filled from their group's template."""
+
+import hashlib
+import io
+import json
+from dataclasses import asdict, dataclass
+
+import faiss
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from w2w import storage
+from w2w.errors import JobFailed, UsageError
+from w2w.ids import digest, hash_bucket, hash_keys
+from w2w.index import manifest as m
+from w2w.index.manifest import Manifest, ShardInfo, StoredTemplate
+from w2w.index.plan import Plan, plan
+from w2w.index.spec import IndexConfig
+from w2w.index.template import Codes, Template, fill, set_threads, unit_vectors
+from w2w.schema import CATEGORY, IMAGE_ID, PRODUCT_ID
+
+SMALL = "small categories"  # the group of all categories that are scanned whole
+ROWS = pa.schema([pa.field(name, pa.string(), nullable=False) for name in (PRODUCT_ID, IMAGE_ID)])
+_GROWTH = 2  # a template serves until its group has grown or shrunk by this factor
+
+
+@dataclass(frozen=True)
+class Group:
+    """Categories that share a template; ``scan_rows`` is the largest one's number of rows, ``memory_mb`` the budget's share."""
+
+    name: str
+    categories: tuple[str, ...]
+    num_rows: int
+    scan_rows: int
+    memory_mb: float
+
+
+@dataclass(frozen=True)
+class ShardTask:
+    """A shard to fill. ``rows`` has ``ROWS``' columns in the order in which ``build_shard`` wants the vectors."""
+
+    name: str
+    category: str
+    bucket: int
+    num_buckets: int
+    template: StoredTemplate
+    rows: pa.Table
+
+
+def sorted_rows(rows: pa.Table) -> pa.Table:
+    """product_id, image_id, category in the index's order. Raises UsageError for nulls, duplicates and an empty table."""
+    rows = rows.select([PRODUCT_ID, IMAGE_ID, CATEGORY]).combine_chunks()
+    if not rows.num_rows:
+        raise UsageError("there are no rows to index")
+    for name in rows.column_names:
+        if rows[name].null_count:
+            raise UsageError(f"{rows[name].null_count} rows to index have no {name}")
+    rows = rows.sort_by([(CATEGORY, "ascending"), (PRODUCT_ID, "ascending"), (IMAGE_ID, "ascending")]).combine_chunks()
+    same = np.ones(rows.num_rows - 1, bool)
+    for name in rows.column_names:
+        same &= pc.equal(rows[name][1:], rows[name][:-1]).to_numpy(zero_copy_only=False)
+    if same.any():
+        twice = rows.slice(int(np.flatnonzero(same)[0]), 1).to_pylist()[0]
+        raise UsageError(f"{int(same.sum())} rows to index are there twice, for example {twice}")
+    return rows
+
+
+def _counts(rows: pa.Table) -> dict[str, int]:
+    return {c["values"]: c["counts"] for c in pc.value_counts(rows[CATEGORY]).to_pylist()}
+
+
+def plan_groups(rows: pa.Table, cfg: IndexConfig, previous: Manifest | None = None) -> list[Group]:
+    """Every large category is a group of its own, all others are one. A category that was large stays so down to half the
+    limit, that a few rows more or less do not retrain it."""
+    counts = _counts(rows)
+    if not counts:
+        raise UsageError("there are no rows to index")
+    was_large = {t.group for t in previous.templates} if previous else set()
+    large = {c for c, n in counts.items() if n > cfg.exact_below_rows // (2 if f"category {c}" in was_large else 1)}
+    groups = {f"category {c}": (c,) for c in sorted(large)}
+    if len(large) < len(counts):
+        groups[SMALL] = tuple(sorted(set(counts) - large))
+    total = sum(counts.values())
+    sizes = {name: [counts[c] for c in categories] for name, categories in groups.items()}
+    return [
+        Group(name, groups[name], sum(n), max(n), cfg.memory_budget_mb * sum(n) / total) for name, n in sizes.items()
+    ]
+
+
+def sample(rows: pa.Table, group: Group, cfg: IndexConfig) -> pa.Table:
+    """At most ``sample_rows`` of the group's rows, whose vectors ``train_template`` wants: the lowest hashes, so nearly the same
+    rows from night to night."""
+    mine = rows.filter(pc.is_in(rows[CATEGORY], pa.array(group.categories)))
+    if mine.num_rows <= cfg.sample_rows:
+        return mine
+    hashes = hash_keys(mine[IMAGE_ID]) ^ np.uint64(cfg.seed)
+    return mine.take(pa.array(np.sort(np.argpartition(hashes, cfg.sample_rows)[: cfg.sample_rows])))
+
+
+def _config_digest(cfg: IndexConfig, model_version: str) -> str:
+    ignored = ("name", "keep_generations", "gate_queries", "max_rows_per_shard")
+    return digest({k: v for k, v in asdict(cfg).items() if k not in ignored}, model_version)
+
+
+def kept_template(previous: Manifest | None, group: Group, model_version: str, cfg: IndexConfig) -> StoredTemplate | None:
+    """The published template that still fits the group: same model, same config, less than twice the rows, in budget."""
+    for t in previous.templates if previous else ():
+        grown = group.num_rows / t.trained_rows
+        in_budget = t.spec.memory_mb(group.num_rows, t.dim) <= 1.05 * group.memory_mb or cfg.factory
+        same = t.group == group.name and t.config_digest == _config_digest(cfg, model_version)
+        if same and 1 / _GROWTH < grown < _GROWTH and in_budget:
+            return t
+    return None
+
+
+def train_template(
+    uri: str, sample_ND: np.ndarray, group: Group, model_version: str, cfg: IndexConfig, num_threads: int = 1
+) -> tuple[StoredTemplate, Plan]:
+    """Plans, trains and writes the group's template. Raises UsageError for bad vectors and budgets that nothing fits."""
+    made = plan(unit_vectors(sample_ND), group.num_rows, group.scan_rows, cfg, group.memory_mb, num_threads)
+    sha256 = hashlib.sha256(made.template).hexdigest()
+    dim, config_digest = int(sample_ND.shape[1]), _config_digest(cfg, model_version)
+    name = digest(sha256, group.name, config_digest, length=32)
+    storage.write_bytes(m.template_uri(uri, name), made.template)
+    return StoredTemplate(name, sha256, group.name, group.categories, made.spec, dim, group.num_rows, config_digest), made
+
+
+def read_template(uri: str, stored: StoredTemplate) -> Template:
+    """Raises JobFailed where the file is gone or another one."""
+    where = m.template_uri(uri, stored.name)
+    try:
+        blob = storage.read_bytes(where)
+    except FileNotFoundError as e:
+        raise JobFailed(f"{where}: the template is gone") from e
+    check_sha256(blob, stored.sha256, where)
+    return Template.from_bytes(blob)
+
+
+def check_sha256(data: bytes | memoryview, expected: str, where: str) -> None:
+    if hashlib.sha256(data).hexdigest() != expected:
+        raise JobFailed(f"{where}: damaged, its sha256 is not the manifest's; delete its folder and run the index job again")
+
+
+def plan_shards(
+    rows: pa.Table,
+    templates: dict[str, StoredTemplate],
+    model_version: str,
+    cfg: IndexConfig,
+    previous: Manifest | None = None,
+) -> list[ShardTask]:
+    """Tasks for all rows (product_id, image_id, category), by category and bucket. ``templates`` maps a group's name to its
+    template. The number of buckets changes only where a bucket would pass ``max_rows_per_shard`` or fall under a quarter."""
+    rows = sorted_rows(rows)
+    of_category = {c: t for group in plan_groups(rows, cfg, previous) for t in [templates[group.name]] for c in group.categories}
+    buckets_before = {s.category: s.num_buckets for s in previous.shards} if previous else {}
+    tasks, start = [], 0
+    for category, count in sorted(_counts(rows).items()):
+        mine, start = rows.slice(start, count), start + count
+        assert mine[CATEGORY][0].as_py() == mine[CATEGORY][-1].as_py() == category
+        num_buckets = _num_buckets(count, cfg.max_rows_per_shard, buckets_before.get(category, 1))
+        bucket = hash_bucket(mine[PRODUCT_ID], num_buckets)
+        for b in range(num_buckets):
+            part = mine.select(ROWS.names).take(pa.array(np.flatnonzero(bucket == b))).cast(ROWS).combine_chunks()
+            if not part.num_rows:
+                continue
+            ids = [part[name].to_pylist() for name in ROWS.names]
+            name = digest(*ids, category, model_version, of_category[category].name, length=32)
+            tasks.append(ShardTask(name, category, b, num_buckets, of_category[category], part))
+    return tasks
+
+
+def _num_buckets(num_rows: int, max_rows: int, before: int) -> int:
+    while num_rows > before * max_rows:
+        before *= 2
+    while before > 1 and num_rows < before * max_rows // 4:
+        before //= 2
+    return before
+
+
+def built_shard(uri: str, task: ShardTask) -> ShardInfo | None:
+    """The shard of that content where an earlier run finished it: ``shard.json`` is written after all other files."""
+    try:
+        return m.shard_from(json.loads(storage.read_bytes(m.shard_uri(uri, task.name, m.SHARD_FILE))))
+    except FileNotFoundError:
+        return None
+
+
+def build_shard(uri: str, task: ShardTask, vectors_ND: np.ndarray, num_threads: int = 1) -> ShardInfo:
+    """Writes the shard; row i of the vectors belongs to row i of ``task.rows``. Two runs that build the same one write the
+    same bytes. Raises UsageError for NaN, zero vectors and another shape."""
+    set_threads(num_threads)
+    if len(vectors_ND) != task.rows.num_rows:
+        raise UsageError(f"shard {task.category!r}/{task.bucket}: {task.rows.num_rows} rows but {len(vectors_ND)} vectors")
+    template = read_template(uri, task.template)
+    try:
+        codes = fill(template, unit_vectors(vectors_ND, template.dim))
+    except UsageError as e:
+        raise UsageError(f"category {task.category!r}, bucket {task.bucket}: {e}") from e
+    contents = {m.BASE_FILE: _base_bytes(codes, template), m.ROWS_FILE: _rows_bytes(task.rows)}
+    if codes.refine is not None:
+        contents[m.REFINE_FILE] = memoryview(faiss.serialize_index(codes.refine))
+    for file, data in contents.items():
+        storage.write_bytes(m.shard_uri(uri, task.name, file), data)
+    info = ShardInfo(
+        task.name,
+        task.category,
+        task.bucket,
+        task.num_buckets,
+        task.rows.num_rows,
+        sum(len(data) for file, data in contents.items() if file != m.ROWS_FILE),
+        task.template.name,
+        {file: hashlib.sha256(data).hexdigest() for file, data in contents.items()},
+    )
+    storage.write_bytes(m.shard_uri(uri, task.name, m.SHARD_FILE), m.to_json(info))
+    return info
+
+
+def _base_bytes(codes: Codes, template: Template) -> memoryview:
+    """Without the coarse centroids: the template has them, once for all shards (10 MB a shard at 2048 lists of 1280)."""
+    if template.quantizer is None:
+        return memoryview(faiss.serialize_index(codes.base))
+    full, none = codes.base.quantizer, faiss.IndexFlatIP(codes.base.d)
+    codes.base.own_fields, codes.base.quantizer = False, none
+    data = memoryview(faiss.serialize_index(codes.base))
+    codes.base.own_fields, codes.base.quantizer = True, full
+    return data
+
+
+def _rows_bytes(rows: pa.Table) -> memoryview:
+    out = io.BytesIO()
+    with pa.ipc.new_file(out, ROWS) as writer:
+        writer.write_table(rows)
+    return out.getbuffer()

@@ -1,0 +1,131 @@
+"""What an index is asked for (``IndexConfig``) and what it is made of (``Spec``, in the words of faiss's factory)."""
+
+import re
+from dataclasses import dataclass
+
+from w2w.errors import UsageError
+
+_FACTORY = re.compile(
+    r"(?:(?P<transform>PCA|OPQ)(?P<first>\d+)(?:_(?P<second>\d+))?,)?"
+    r"(?:IVF(?P<lists>\d+),|HNSW(?P<links>\d+),)?"
+    r"(?P<codec>Flat|SQfp16|SQ8|SQ6|SQ4|PQ(?P<parts>\d+)(?P<fast>x4fs)?)"
+    r"(?:,Refine\((?P<refine>Flat|SQfp16|SQ8|SQ6|SQ4)\))?"
+)
+_BITS = {"Flat": 32, "SQfp16": 16, "SQ8": 8, "SQ6": 6, "SQ4": 4}
+
+
+@dataclass(frozen=True)
+class IndexConfig:
+    """What the index must hold to. The planner finds the factory string; the gate refuses what misses ``target_recall``."""
+
+    name: str = "default"  # folder of the index below <store>/index
+    target_recall: float = 0.95  # share of the exact neighbours that must be found, else nothing is published
+    recall_at: int = 10  # neighbours counted by target_recall
+    memory_budget_mb: float = 1024.0  # codes, graphs and templates of all shards, in MiB; ids are mapped from disk
+    latency_budget_ms: float = 2.0  # one query, one thread, inside its category
+    max_rows_per_shard: int = 100_000  # a category is split into 2, 4, 8 ... hash buckets above it
+    exact_below_rows: int = 20_000  # categories smaller than this share one template and are scanned whole
+    sample_rows: int = 50_000  # rows that the planner measures on and the template is trained on
+    gate_queries: int = 100  # queries per category that the gate compares with exact search
+    keep_generations: int = 3  # published versions whose shards are never deleted
+    factory: str = ""  # skip the planner, for example PCA256,IVF1024,SQ8
+    nprobe: int = 0  # with factory: inverted lists scanned per query (0: a sixteenth of them)
+    seed: int = 0  # of the sample, the clustering and the gate's queries
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}", self.name):
+            raise UsageError(f"index.name={self.name!r}: letters, digits, '_', '-' and '.', at most 100")
+        if not 0 < self.target_recall <= 1:
+            raise UsageError(f"index.target_recall={self.target_recall}: must be above 0 and at most 1")
+        for option in ("memory_budget_mb", "latency_budget_ms"):
+            if not getattr(self, option) > 0:
+                raise UsageError(f"index.{option}={getattr(self, option)}: must be above 0")
+        for option in ("recall_at", "max_rows_per_shard", "sample_rows", "gate_queries", "keep_generations"):
+            if getattr(self, option) < 1:
+                raise UsageError(f"index.{option}={getattr(self, option)}: must be at least 1")
+        if self.exact_below_rows < 0 or self.nprobe < 0:
+            raise UsageError("index.exact_below_rows and index.nprobe cannot be negative")
+        if self.factory:
+            Spec(self.factory)
+
+
+@dataclass(frozen=True)
+class Spec:
+    """``[PCAd,|OPQm_d,][IVFn,|HNSWm,]codec[,Refine(codec)]`` and how hard to search it. Raises UsageError for anything else.
+
+    PCA keeps the d leading axes of the second moment (not centred: inner products stay unbiased). OPQ is the closed
+    form of Ge et al. 2013, section 4.2: principal axes dealt out so that the m parts carry equal products of variance.
+    """
+
+    factory: str
+    nprobe: int = 0  # IVF lists scanned per query
+    ef_search: int = 0  # HNSW queue length
+    k_factor: int = 1  # with Refine: candidates re-ranked per hit
+
+    def __post_init__(self) -> None:
+        match = _FACTORY.fullmatch(self.factory)
+        if match is None:
+            raise UsageError(
+                f"index factory {self.factory!r}: expected [PCA<d>,|OPQ<m>_<d>,][IVF<n>,|HNSW<m>,]<codec>[,Refine(<codec>)] with "
+                "codec Flat, SQfp16, SQ8, SQ6, SQ4, PQ<m> or PQ<m>x4fs, for example PCA256,IVF1024,SQ8"
+            )
+        if match["transform"] == "OPQ" and match["second"] is None or match["transform"] == "PCA" and match["second"]:
+            raise UsageError(f"index factory {self.factory!r}: write PCA<dimensions> or OPQ<parts>_<dimensions>")
+        if any(match[g] and int(match[g]) < 1 for g in ("first", "second", "lists", "links", "parts")):
+            raise UsageError(f"index factory {self.factory!r}: every number must be at least 1")
+
+    def _part(self, name: str) -> str:
+        return _FACTORY.fullmatch(self.factory)[name] or ""
+
+    @property
+    def transform(self) -> str:
+        return self._part("transform")
+
+    @property
+    def base(self) -> str:
+        """The factory string without transform and refinement, as faiss reads it."""
+        factory = re.sub(r",Refine\(.*\)$", "", self.factory)
+        return factory.split(",", 1)[1] if self.transform else factory
+
+    @property
+    def codec(self) -> str:
+        return self._part("codec")
+
+    @property
+    def refine(self) -> str:
+        return self._part("refine")
+
+    @property
+    def num_lists(self) -> int:
+        return int(self._part("lists") or 0)
+
+    @property
+    def num_parts(self) -> int:
+        return int(self._part("parts") or 0)
+
+    def inner_dim(self, dim: int) -> int:
+        """Dimensions after the transform. Raises UsageError where the transform or PQ does not fit ``dim``."""
+        inner = int(self._part("second") or self._part("first") or dim)
+        if inner > dim:
+            raise UsageError(f"index factory {self.factory!r}: vectors have only {dim} dimensions")
+        parts = (self.num_parts, int(self._part("first")) if self.transform == "OPQ" else 0)
+        if any(p and inner % p for p in parts):
+            raise UsageError(f"index factory {self.factory!r}: {inner} dimensions are not a multiple of the number of parts")
+        return inner
+
+    def row_bytes(self, dim: int) -> int:
+        """Bytes of one vector: code, inverted-list id or graph links, refinement code."""
+        inner = self.inner_dim(dim)
+        code = -(-self.num_parts * (4 if self._part("fast") else 8) // 8) if self.num_parts else -(-inner * _BITS[self.codec] // 8)
+        links = int(self._part("links") or 0)
+        refine = -(-inner * _BITS[self.refine] // 8) if self.refine else 0
+        return code + (8 if self.num_lists else 0) + (8 * links + 16 if links else 0) + refine
+
+    def template_bytes(self, dim: int) -> int:
+        """Bytes that do not depend on the number of rows: axes, coarse centroids, code books."""
+        inner = self.inner_dim(dim)
+        axes = dim * inner if self.transform else 0
+        return 4 * (axes + self.num_lists * inner + ((16 if self._part("fast") else 256) * inner if self.num_parts else 2 * inner))
+
+    def memory_mb(self, num_rows: int, dim: int) -> float:
+        return (num_rows * self.row_bytes(dim) + self.template_bytes(dim)) / 2**20

@@ -1,0 +1,201 @@
+"""A template: axes, coarse centroids and code books, trained once, empty; every shard of its group is filled from a copy."""
+
+import io
+from dataclasses import dataclass
+
+import faiss
+import numpy as np
+
+from w2w.errors import UsageError
+from w2w.index.spec import Spec
+
+KMEANS_DIM = 128  # coarse clustering looks at this many leading axes: a tenth of the time at 1280, the same recall
+_KMEANS_ROUNDS = 10
+_POINTS_PER_CENTROID = 64
+
+
+@dataclass(frozen=True)
+class Template:
+    """``base`` and ``refine`` are trained and empty. Inner product on unit vectors of ``dim`` dimensions."""
+
+    spec: Spec
+    dim: int
+    axes_ED: np.ndarray | None
+    base: faiss.Index
+    refine: faiss.Index | None
+
+    def inner(self, vectors_ND: np.ndarray) -> np.ndarray:
+        """The vectors in the space of the codes, float32 (n, e)."""
+        return vectors_ND if self.axes_ED is None else np.ascontiguousarray(vectors_ND @ self.axes_ED.T)
+
+    @property
+    def quantizer(self) -> faiss.Index | None:
+        return faiss.downcast_index(self.base.quantizer) if self.spec.num_lists else None
+
+    def to_bytes(self) -> bytes:
+        arrays = {
+            "spec": np.array([self.spec.factory, str(self.spec.nprobe), str(self.spec.ef_search), str(self.spec.k_factor)]),
+            "dim": np.array(self.dim),
+            "base": faiss.serialize_index(self.base),
+        }
+        if self.axes_ED is not None:
+            arrays["axes"] = self.axes_ED
+        if self.refine is not None:
+            arrays["refine"] = faiss.serialize_index(self.refine)
+        out = io.BytesIO()
+        np.savez(out, **arrays)
+        return out.getvalue()
+
+    @staticmethod
+    def from_bytes(blob: bytes) -> "Template":
+        """The caller has compared the blob's sha256 with the manifest's."""
+        with np.load(io.BytesIO(blob), allow_pickle=False) as stored:
+            factory, *numbers = stored["spec"].tolist()
+            return Template(
+                Spec(factory, *map(int, numbers)),
+                int(stored["dim"]),
+                stored["axes"] if "axes" in stored else None,
+                faiss.deserialize_index(stored["base"]),
+                faiss.deserialize_index(stored["refine"]) if "refine" in stored else None,
+            )
+
+
+@dataclass(frozen=True)
+class Codes:
+    """The filled indexes of one shard; row i is the i-th vector that was added."""
+
+    base: faiss.Index
+    refine: faiss.Index | None
+
+
+def set_threads(num_threads: int) -> None:
+    """faiss would take what OMP_NUM_THREADS said when it was loaded, which Ray sets to a task's CPUs at best."""
+    if num_threads < 1:
+        raise UsageError(f"num_threads={num_threads}: must be at least 1")
+    faiss.omp_set_num_threads(num_threads)
+
+
+def unit_vectors(vectors: np.ndarray, dim: int | None = None) -> np.ndarray:
+    """float32 rows of length 1, shape (n, dim), a copy. Raises UsageError for another type or shape, NaN, infinity and zeros."""
+    if not isinstance(vectors, np.ndarray) or vectors.ndim != 2 or vectors.dtype.kind != "f":
+        kind = f"{vectors.dtype}{list(vectors.shape)}" if isinstance(vectors, np.ndarray) else type(vectors).__name__
+        raise UsageError(f"vectors are {kind}: expected a float array of shape (rows, {dim or 'dimensions'})")
+    if vectors.shape[1] != (dim or vectors.shape[1]) or not vectors.shape[1]:
+        raise UsageError(f"vectors have {vectors.shape[1]} dimensions: expected {dim or 'at least 1'}")
+    x_ND = vectors.astype(np.float32, order="C", copy=False)
+    length_N1 = np.sqrt(np.einsum("nd,nd->n", x_ND, x_ND, dtype=np.float64))[:, None].astype(np.float32)
+    bad = np.flatnonzero(~np.isfinite(length_N1[:, 0]) | (length_N1[:, 0] == 0))
+    if len(bad):
+        raise UsageError(f"{len(bad)} of {len(x_ND)} vectors hold NaN, infinity or only zeros, the first one in row {bad[0]}")
+    return x_ND / length_N1
+
+
+def principal_axes(sample_ND: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Axes of the second moment, largest first: (d, d) float32, one a row, and their mean squares (d,)."""
+    values, vectors = np.linalg.eigh((sample_ND.T @ sample_ND / len(sample_ND)).astype(np.float64))
+    return np.ascontiguousarray(vectors[:, ::-1].T, dtype=np.float32), np.maximum(values[::-1], 1e-12)
+
+
+def fit(spec: Spec, sample_ND: np.ndarray, principal: tuple[np.ndarray, np.ndarray] | None = None, seed: int = 0) -> Template:
+    """Trains on unit vectors; ``principal`` saves the eigenvectors when several specs are tried. Raises UsageError where the
+    sample is too small for the spec."""
+    dim = sample_ND.shape[1]
+    inner_dim = spec.inner_dim(dim)
+    needed = max(spec.num_lists, 256 if spec.num_parts else 1)
+    if len(sample_ND) < needed:
+        raise UsageError(f"index factory {spec.factory!r} needs {needed} rows to train on, there are {len(sample_ND)}")
+    if spec.transform or (spec.num_lists and dim > KMEANS_DIM):
+        principal = principal or principal_axes(sample_ND)
+    axes_ED = None
+    if spec.transform == "PCA":
+        axes_ED = principal[0][:inner_dim]
+    elif spec.transform == "OPQ":
+        axes_ED = principal[0][_deal_axes(principal[1][:inner_dim], spec.num_parts or inner_dim)]
+    base = faiss.index_factory(inner_dim, spec.base, faiss.METRIC_INNER_PRODUCT)
+    template = Template(spec, dim, axes_ED, base, _refine_index(spec, inner_dim))
+    inner_NE = template.inner(sample_ND)
+    if spec.num_lists:
+        seen = sample_ND @ principal[0][:KMEANS_DIM].T if dim > KMEANS_DIM else sample_ND
+        template.quantizer.add(_centroids(np.ascontiguousarray(seen), inner_NE, spec.num_lists, seed))
+    if spec.num_parts:
+        base.pq.cp.niter, base.pq.cp.max_points_per_centroid, base.pq.cp.seed = _KMEANS_ROUNDS, _POINTS_PER_CENTROID, seed + 1
+        base.pq.cp.min_points_per_centroid = 1
+    base.train(inner_NE)
+    if template.refine is not None:
+        template.refine.train(inner_NE)
+    return template
+
+
+def _refine_index(spec: Spec, dim: int) -> faiss.Index | None:
+    return faiss.index_factory(dim, spec.refine, faiss.METRIC_INNER_PRODUCT) if spec.refine else None
+
+
+def _deal_axes(variances_E: np.ndarray, num_parts: int) -> np.ndarray:
+    """Order of the axes in which each part's product of variances is about the same (Ge et al. 2013, section 4.2)."""
+    size = len(variances_E) // num_parts
+    parts: list[list[int]] = [[] for _ in range(num_parts)]
+    # offset so that no logarithm is negative: a part with more axes then always weighs more
+    weights = np.log(variances_E / variances_E.min()) + 1.0
+    total = np.zeros(num_parts)
+    for axis, weight in enumerate(weights):
+        part = int(np.argmin(total))
+        parts[part].append(axis)
+        total[part] = np.inf if len(parts[part]) == size else total[part] + weight
+    return np.array([axis for part in parts for axis in part])
+
+
+def _centroids(seen_NC: np.ndarray, inner_NE: np.ndarray, num_lists: int, seed: int) -> np.ndarray:
+    """Spherical k-means on the leading axes, lifted to the space of the codes as unit means, float32 (lists, e)."""
+    options = faiss.ClusteringParameters()
+    options.niter, options.seed, options.spherical = _KMEANS_ROUNDS, seed + 1, True
+    options.min_points_per_centroid, options.max_points_per_centroid = 1, _POINTS_PER_CENTROID
+    near = faiss.IndexFlatIP(seen_NC.shape[1])
+    faiss.Clustering(seen_NC.shape[1], num_lists, options).train(seen_NC, near)
+    list_N = near.search(seen_NC, 1)[1][:, 0]
+    order = np.argsort(list_N, kind="stable")
+    starts = np.searchsorted(list_N[order], np.arange(num_lists))
+    filled = np.flatnonzero(np.bincount(list_N, minlength=num_lists))
+    mean_LE = np.empty((num_lists, inner_NE.shape[1]), np.float32)
+    mean_LE[filled] = np.add.reduceat(inner_NE[order], starts[filled], axis=0)
+    empty = np.setdiff1d(np.arange(num_lists), filled)
+    mean_LE[empty] = inner_NE[np.random.default_rng(seed).choice(len(inner_NE), len(empty), replace=False)]
+    return mean_LE / np.maximum(np.linalg.norm(mean_LE, axis=1, keepdims=True), 1e-12)
+
+
+def fill(template: Template, vectors_ND: np.ndarray) -> Codes:
+    """Codes of unit vectors, in their order."""
+    base = faiss.clone_index(template.base)
+    refine = faiss.clone_index(template.refine) if template.refine is not None else None
+    for start in range(0, len(vectors_ND), 20_000):  # the rotated copy of a whole shard would double its memory
+        inner_NE = template.inner(vectors_ND[start : start + 20_000])
+        base.add(inner_NE)
+        if refine is not None:
+            refine.add(inner_NE)
+    return Codes(base, refine)
+
+
+def nearest_lists(template: Template, inner_NE: np.ndarray, nprobe: int) -> tuple[np.ndarray, np.ndarray] | None:
+    """Scores and numbers of the inverted lists to scan, (n, nprobe) each: the same for every shard of a template."""
+    return template.quantizer.search(inner_NE, min(nprobe, template.spec.num_lists)) if template.spec.num_lists else None
+
+
+def search_codes(
+    spec: Spec, codes: Codes, inner_NE: np.ndarray, k: int, lists: tuple[np.ndarray, np.ndarray] | None, ef_search: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
+    """Scores float32 and rows int64, (n, k) each, best first; -1 where fewer were scanned. Not re-ranked."""
+    if lists is not None:
+        codes.base.nprobe = lists[1].shape[1]
+        return codes.base.search_preassigned(inner_NE, k, lists[1], lists[0])
+    if "HNSW" in spec.base:
+        return codes.base.search(inner_NE, k, params=faiss.SearchParametersHNSW(efSearch=max(ef_search or spec.ef_search, k)))
+    return codes.base.search(inner_NE, k)
+
+
+def rerank(codes: Codes, inner_NE: np.ndarray, of_M: np.ndarray, rows_M: np.ndarray) -> np.ndarray:
+    """Inner products of query ``of_M[i]`` with the refinement code of row ``rows_M[i]``, float32 (m,)."""
+    scores_M = np.empty(len(rows_M), np.float32)
+    for start in range(0, len(rows_M), 10_000):
+        part = slice(start, start + 10_000)
+        decoded = codes.refine.reconstruct_batch(np.ascontiguousarray(rows_M[part]))
+        scores_M[part] = np.einsum("me,me->m", decoded, inner_NE[of_M[part]])
+    return scores_M

@@ -1,0 +1,1 @@
+"""Product sources (feeds, folders, archives) as one normalised stream of rows."""

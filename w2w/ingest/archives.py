@@ -1,0 +1,177 @@
+"""Image folders and tar shards (WebDataset) as raw batches. Nothing is extracted: a tar's image is an offset and a size."""
+
+import io
+import json
+import re
+import tarfile
+from collections.abc import Iterator
+from pathlib import PurePosixPath
+
+import pyarrow as pa
+from pyarrow import fs
+
+from w2w import schema, storage
+from w2w.errors import RejectCode, UsageError
+from w2w.ingest.raw import IMAGE, Mapping, RawBatch, batch_of_dicts, image_table, no_attributes, reject_table
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif")
+MEMBER = ".tar#"  # an image in a tar is <path>.tar#<member>: one name for one image, and the file to open is in it
+_MAX_METADATA_BYTES = 1024 * 1024  # of one .json, .txt or .cls member
+_MAX_READ_BYTES = 16 * 1024 * 1024  # of one read of a tar's own structures: a long-name header may claim gigabytes
+# One range read on S3 costs a round trip of about 30 ms, as long as 1 MiB of transfer, so smaller gaps are read through.
+_S3_BUFFER_BYTES, _LOCAL_BUFFER_BYTES = 1024 * 1024, 64 * 1024
+
+_Reject = tuple[str, RejectCode, str, str]
+
+
+def fingerprint(info: fs.FileInfo) -> str:
+    """Size and modification time: what a listing tells without opening the file."""
+    return f"{info.size}-{info.mtime_ns}"
+
+
+def uri_of(info: fs.FileInfo, below: str) -> str:
+    """The listed file's URI, where ``below`` is the URI that was listed."""
+    return f"s3://{info.path}" if storage.is_s3(below) else info.path
+
+
+def is_image(path: str) -> bool:
+    name = path.rpartition("/")[2]
+    return name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith(".")
+
+
+def read_images(uri: str, batch_rows: int) -> Iterator[RawBatch]:
+    """Each image below ``uri``: its relative path without suffix is the product_id, its folder's name the category."""
+    root = storage.absolute(uri)
+    files = [f for f in storage.list_files(root) if is_image(f.path)]
+    for start in range(0, len(files), batch_rows):
+        part = files[start : start + batch_rows]
+        uris = [uri_of(f, root) for f in part]
+        paths = [PurePosixPath(u[len(root) + 1 :]) for u in uris]
+        columns = {
+            schema.PRODUCT_ID: pa.array([str(p.with_suffix("")) for p in paths], pa.string()),
+            schema.CATEGORY: pa.array([p.parent.name or None for p in paths], pa.string()),
+        }
+        images = image_table([(u, None, None, fingerprint(f)) for u, f in zip(uris, part)])
+        yield RawBatch(columns, no_attributes(len(part)), pa.array(uris, pa.string()), reject_table([]), images)
+
+
+def read_tar(info: fs.FileInfo, uri: str, mapping: Mapping, batch_rows: int) -> Iterator[RawBatch]:
+    """Members of one name before the first dot are one product: an image, and .json, .txt (title), .cls (category) about it.
+
+    The product_id is the mapped JSON field, or else that name. A second image of the same name (a mask, say) is left alone.
+    """
+    system, path = storage.filesystem(uri)
+    rows, sources, images, rejects = [], [], [], []
+    buffer = _S3_BUFFER_BYTES if storage.is_s3(uri) else _LOCAL_BUFFER_BYTES
+    with system.open_input_file(path) as native, io.BufferedReader(native, buffer) as file:
+        for key, members in _groups(file, uri, rejects):
+            where = f"{uri}#{key}"
+            image = next((m for m in members if is_image(m.name)), None)
+            if image is None:
+                rejects.append((where, RejectCode.MISSING_FIELD, "no image of this name", where))
+            elif (row := _about(file, key, members, mapping, where, rejects)) is not None:
+                rows.append(row)
+                sources.append(where)
+                at = f"{fingerprint(info)}:{image.offset_data}+{image.size}"
+                images.append((f"{uri}#{image.name}", image.offset_data, image.size, at))
+            if len(rows) + len(rejects) >= batch_rows:
+                yield batch_of_dicts(rows, sources, mapping, rejects, images)
+                rows, sources, images, rejects = [], [], [], []
+    if rows or rejects:
+        yield batch_of_dicts(rows, sources, mapping, rejects, images)
+
+
+class _Capped:
+    """A seekable file whose single reads are bounded: tarfile reads whole extended headers at the size they claim."""
+
+    def __init__(self, file: io.BufferedReader):
+        self._file, self.seek, self.tell = file, file.seek, file.tell
+
+    def read(self, size: int) -> bytes:
+        if not 0 <= size <= _MAX_READ_BYTES:
+            raise tarfile.ReadError(f"a header of {size} bytes")
+        return self._file.read(size)
+
+
+def _groups(file: io.BufferedReader, uri: str, rejects: list[_Reject]) -> Iterator[tuple[str, list[tarfile.TarInfo]]]:
+    """Neighbouring plain files of one name. Links, devices, sparse files and names that lead outside are rejected."""
+    key, members = None, []
+    try:
+        with tarfile.open(fileobj=_Capped(file), mode="r:") as tar:
+            while (member := tar.next()) is not None:
+                tar.members = []  # or a shard of a million members would keep them all
+                if member.isdir():
+                    continue
+                where = f"{uri}#{member.name}"
+                if why := _unfit(member):
+                    rejects.append((where, RejectCode.MALFORMED_ROW, why, where))
+                    continue
+                folder, _, name = member.name.rpartition("/")
+                mine = f"{folder}/{name.partition('.')[0]}".lstrip("/")
+                if mine != key and members:
+                    yield key, members
+                    members = []
+                key = mine
+                members.append(member)
+            end = tar.offset
+        file.seek(end)
+        if any(file.read(tarfile.BLOCKSIZE)):  # tarfile takes a header it cannot read, past the first, for the end
+            raise tarfile.ReadError(f"no member header at byte {end}")
+    except (tarfile.TarError, RecursionError, ValueError, OverflowError) as e:
+        rejects.append((uri, RejectCode.MALFORMED_ROW, f"the archive cannot be read on after {key!r}: {e}", uri))
+    if members:
+        yield key, members
+
+
+def _unfit(member: tarfile.TarInfo) -> str:
+    """Why a member is not read; "" where it is."""
+    if not member.isreg() or member.sparse is not None:
+        return "a link, device or sparse file in an archive is not read"
+    if member.name.startswith("/") or ".." in member.name.split("/"):
+        return "its name leads outside the archive"
+    return "a negative size" if member.size < 0 else ""
+
+
+def _about(
+    file: io.BufferedReader, key: str, members: list[tarfile.TarInfo], mapping: Mapping, where: str, rejects: list[_Reject]
+) -> dict[str, object] | None:
+    """The group's metadata as one row of their columns; None after writing down why there is none."""
+    row: dict[str, object] = {}
+    resume = file.tell()
+    for member in members:
+        suffix = member.name.rpartition("/")[2].partition(".")[2].lower()
+        if suffix not in ("json", "txt", "cls"):
+            continue
+        if member.size > _MAX_METADATA_BYTES:
+            rejects.append((where, RejectCode.TOO_MANY_BYTES, f".{suffix} of {member.size} bytes", where))
+            return None
+        file.seek(member.offset_data)
+        try:
+            text = file.read(member.size).decode("utf-8-sig")
+            if suffix == "json":
+                fields = json.loads(text, parse_float=str, parse_int=str, parse_constant=str)
+                if not isinstance(fields, dict):
+                    raise ValueError("not an object")
+                row = {**row, **fields}
+            else:
+                row.setdefault(mapping.theirs(schema.TITLE if suffix == "txt" else schema.CATEGORY), text)
+        except (ValueError, RecursionError) as e:
+            rejects.append((where, RejectCode.MALFORMED_ROW, f".{suffix}: {e}"[:200], where))
+            return None
+    file.seek(resume)
+    row.pop(mapping.theirs(IMAGE), None)
+    row.setdefault(mapping.theirs(schema.PRODUCT_ID), key)
+    return row
+
+
+def expand(pattern: str) -> list[str]:
+    """``x-{000..009}.tar`` -> its ten names; a pattern without braces is one name. Raises UsageError for a bad range."""
+    found = re.search(r"\{([^{}]*)\}", pattern)
+    if not found:
+        return [pattern]
+    bounds = re.fullmatch(r"([0-9]{1,9})\.\.([0-9]{1,9})", found[1])
+    if not bounds or int(bounds[1]) > int(bounds[2]) or int(bounds[2]) - int(bounds[1]) >= 1_000_000:
+        raise UsageError(f"uri={pattern}: {{{found[1]}}} is no range; write it like {{000..009}}, at most a million shards")
+    width = len(bounds[1])
+    names = (f"{pattern[: found.start()]}{i:0{width}d}" for i in range(int(bounds[1]), int(bounds[2]) + 1))
+    return [name + rest for name in names for rest in expand(pattern[found.end() :])]

@@ -1,0 +1,201 @@
+"""Product feeds: any source as one stream of rows in FEED_SCHEMA, with every row that cannot go on written down."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from pyarrow import fs
+
+from w2w import schema, storage
+from w2w.errors import UsageError
+from w2w.ingest import archives, readers
+from w2w.ingest.digests import SeenKeys
+from w2w.ingest.images import ImageRoot, is_web
+from w2w.ingest.normalise import FEED_SCHEMA, FeedBatch, normalised
+from w2w.ingest.raw import COLUMNS, IMAGE, Mapping, RawBatch
+
+__all__ = ["FEED_SCHEMA", "FeedBatch", "FeedConfig", "check_feed", "read_feed"]
+
+KINDS = ("csv", "jsonl", "parquet", "images", "tar")
+_SUFFIXES = {".csv": "csv", ".tsv": "csv", ".txt": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl"}
+_SUFFIXES |= {".parquet": "parquet", ".pq": "parquet", ".tar": "tar"}
+_SAMPLE_BYTES = 1024 * 1024
+_MAX_BAD_LINES = 0.01  # of the sample: above it the encoding is wrong, below it some lines are
+
+
+@dataclass(frozen=True)
+class FeedConfig:
+    """One product source."""
+
+    uri: str = (
+        ""  # a CSV, JSON lines (also .gz, .zst) or Parquet file, a folder of Parquet, images or tars, or x-{000..009}.tar
+    )
+    kind: str = "auto"  # csv, jsonl, parquet, images, tar, or auto: by the suffix, or by what the folder holds
+    columns: dict[str, str] = field(
+        default_factory=dict
+    )  # our column -> theirs, where the names differ; see ingest.raw.COLUMNS
+    attributes: list[str] | None = None  # their columns kept as attributes; null: all that are not mapped, [] for none
+    category_map: dict[str, str] = field(default_factory=dict)  # their category, in any case -> ours; empty: kept, lower-cased
+    category_default: str = "etc"  # the category of products that have none, or one that category_map does not know
+    image_root: str = ""  # folder, s3:// prefix or URL that image values are relative to; "": the feed's own folder
+    csv_delimiter: str = ","  # one character
+    encoding: str = "utf-8-sig"  # of CSV and JSON lines: any Python codec; utf-8-sig is UTF-8 with or without a mark
+    full: bool = False  # the feed lists the whole catalog: products that are not in it are withdrawn
+
+
+def read_feed(config: FeedConfig, batch_rows: int = 20_000) -> Iterator[FeedBatch]:
+    """Every row of the source, once: as a row or as a reject. Of rows with one product_id the first good one is kept.
+
+    Memory is one batch, 16 bytes a product (see SeenKeys), and the listing of the image root.
+    Raises UsageError as ``check_feed``, and where a later file of the source lacks a mapped column or is damaged.
+    """
+    _check_options(config)
+    kind, files = _files(config)
+    seen, root = SeenKeys(), ImageRoot(config.image_root or _folder(config.uri, kind))
+    for raw in _read(config, kind, files, batch_rows):
+        for start in range(0, max(1, len(raw.source)), batch_rows):
+            part = _slice(raw, start, batch_rows)
+            yield normalised(part, config.category_map, config.category_default, root, seen)
+
+
+def check_feed(config: FeedConfig) -> None:
+    """Raises UsageError naming the file, column and option for everything that can be known before any work."""
+    _check_options(config)
+    kind, files = _files(config)
+    if config.image_root and not is_web(config.image_root) and not storage.exists(config.image_root):
+        raise UsageError(f"image_root={config.image_root}: no such folder")
+    if kind in ("csv", "jsonl"):
+        _check_encoding(config)
+    if kind == "jsonl":
+        _mapping(config, kind).pick(readers.jsonl_keys(config.uri, config.encoding), f"uri={config.uri}")
+    batches = _read(config, kind, files, 1000)
+    if not any(len(b.source) or b.rejects.num_rows for b in batches):
+        raise UsageError(f"uri={config.uri}: the feed has no rows")
+    if kind == "tar" and any(archives.MEMBER in uri for uri, _ in files):
+        raise UsageError(f"uri={config.uri}: {archives.MEMBER!r} in the name of a shard is not allowed")
+
+
+def _check_options(config: FeedConfig) -> None:
+    if not config.uri:
+        raise UsageError("uri: name the feed")
+    if config.kind not in ("auto", *KINDS):
+        raise UsageError(f"kind={config.kind}: it is one of auto, {', '.join(KINDS)}")
+    for ours in config.columns:
+        if ours not in COLUMNS:
+            raise UsageError(f"columns.{ours}: our columns are {', '.join(COLUMNS)}; keep others with attributes")
+    if len(config.csv_delimiter.encode()) != 1 or config.csv_delimiter in '"\r\n':
+        raise UsageError(f"csv_delimiter={config.csv_delimiter!r}: it has to be one ASCII character, not a quote or line end")
+    if not config.category_default.strip():
+        raise UsageError("category_default: it must not be empty")
+
+
+def _check_encoding(config: FeedConfig) -> None:
+    with readers.open_text(config.uri, config.encoding) as stream:
+        lines = stream.read(_SAMPLE_BYTES).decode("utf-8", "ignore").split("\n")
+    bad = [i for i, line in enumerate(lines, 1) if readers.MARK in line]
+    if len(bad) > _MAX_BAD_LINES * len(lines):
+        tell = f"line {bad[0]} is the first of {len(bad)} that are not {config.encoding}"
+        raise UsageError(f"uri={config.uri}: {tell}; set encoding=cp1252, latin-1 or utf-16")
+
+
+def _mapping(config: FeedConfig, kind: str) -> Mapping:
+    attributes = None if config.attributes is None else tuple(config.attributes)
+    return Mapping(dict(config.columns), attributes, optional=(schema.PRODUCT_ID, IMAGE) if kind == "tar" else ())
+
+
+def _folder(uri: str, kind: str) -> str:
+    """The folder that a feed stands in, or that it is."""
+    if kind in ("images", "tar"):
+        return uri
+    path = storage.absolute(uri)
+    is_file = storage.filesystem(uri)[0].get_file_info(storage.filesystem(uri)[1]).type == fs.FileType.File
+    return path.rpartition("/")[0] or "/" if is_file else path
+
+
+def _files(config: FeedConfig) -> tuple[str, list[tuple[str, fs.FileInfo]]]:
+    """The kind, and the URI and listing entry of each file; for images only the folder. Raises UsageError."""
+    uri, kind = config.uri, config.kind
+    if is_web(uri):
+        raise UsageError(f"uri={uri}: a feed on the web is not fetched; download it first")
+    if "{" in uri:
+        found = [(name, _info(name)) for name in archives.expand(uri)]
+        for name, info in found:
+            if info.type != fs.FileType.File:
+                raise UsageError(f"uri={uri}: no such file: {name}")
+        return _known(kind, uri, "tar"), [(storage.absolute(name), info) for name, info in found]
+    info = _info(uri)
+    if info.type == fs.FileType.NotFound:
+        raise UsageError(f"uri={uri}: no such file or folder")
+    if info.type == fs.FileType.File:
+        name = uri.lower()
+        for compressed in (".gz", ".zst", ".bz2"):
+            name = name.removesuffix(compressed)
+        if name != uri.lower() and name.endswith((".tar", ".parquet")):
+            raise UsageError(
+                f"uri={uri}: a compressed archive cannot be read by ranges; unpack it to {name.rpartition('/')[2]}"
+            )
+        by_suffix = next((k for suffix, k in _SUFFIXES.items() if name.endswith(suffix)), None)
+        kind = _known(kind, uri, by_suffix)
+        if kind == "images":
+            raise UsageError(f"uri={uri}: kind=images is a folder of images, this is a file")
+        if info.size == 0:
+            raise UsageError(f"uri={uri}: the file is empty")
+        return kind, [(storage.absolute(uri), info)]
+    return _folder_files(config)
+
+
+def _folder_files(config: FeedConfig) -> tuple[str, list[tuple[str, fs.FileInfo]]]:
+    uri, root = config.uri, storage.absolute(config.uri)
+    listed = [f for f in storage.list_files(root) if not f.path.rpartition("/")[2].startswith((".", "_"))]
+    by_kind = {
+        "parquet": [f for f in listed if f.path.lower().endswith((".parquet", ".pq"))],
+        "tar": [f for f in listed if f.path.lower().endswith(".tar")],
+        "images": [f for f in listed if archives.is_image(f.path)],
+    }
+    holds = [kind for kind, files in by_kind.items() if files]
+    if config.kind == "auto" and len(holds) > 1:
+        raise UsageError(f"uri={uri}: the folder holds {' and '.join(holds)}; set kind to one of them")
+    kind = _known(config.kind, uri, holds[0] if holds else None)
+    if kind not in by_kind:
+        raise UsageError(f"uri={uri}: kind={kind} is a file, this is a folder")
+    if not by_kind[kind]:
+        raise UsageError(f"uri={uri}: no {kind} in this folder")
+    return kind, [(archives.uri_of(f, root), f) for f in by_kind[kind]] if kind != "images" else []
+
+
+def _info(uri: str) -> fs.FileInfo:
+    system, path = storage.filesystem(uri)
+    return system.get_file_info(path)
+
+
+def _known(kind: str, uri: str, guess: str | None) -> str:
+    if kind != "auto":
+        return kind
+    if guess is None:
+        raise UsageError(f"uri={uri}: cannot tell what this is; set kind to one of {', '.join(KINDS)}")
+    return guess
+
+
+def _read(config: FeedConfig, kind: str, files: list[tuple[str, fs.FileInfo]], batch_rows: int) -> Iterator[RawBatch]:
+    mapping = _mapping(config, kind)
+    if kind == "images":
+        yield from archives.read_images(config.uri, batch_rows)
+    for uri, info in files:
+        if kind == "csv":
+            yield from readers.read_csv(uri, config.csv_delimiter, config.encoding, mapping)
+        elif kind == "jsonl":
+            yield from readers.read_jsonl(uri, config.encoding, mapping, batch_rows)
+        elif kind == "parquet":
+            yield from readers.read_parquet(uri, mapping, batch_rows)
+        else:
+            yield from archives.read_tar(info, uri, mapping, batch_rows)
+
+
+def _slice(raw: RawBatch, start: int, length: int) -> RawBatch:
+    """Part of a batch; the rejects go with its first part."""
+    return RawBatch(
+        {name: column.slice(start, length) for name, column in raw.columns.items()},
+        raw.attributes.slice(start, length),
+        raw.source.slice(start, length),
+        raw.rejects if start == 0 else raw.rejects.slice(0, 0),
+        raw.images and raw.images.slice(start, length),
+    )

@@ -1,0 +1,141 @@
+"""From a feed's text to product rows: values checked and converted, images located, repeats refused, rows digested."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from w2w import schema
+from w2w.errors import RejectCode
+from w2w.ingest.digests import SeenKeys, row_digests
+from w2w.ingest.images import ImageRoot
+from w2w.ingest.raw import IMAGE, IMAGE_SCHEMA, RawBatch, reject_table, trimmed
+
+MAX_ID_CHARS = 512
+# digits with a point, and the currency where a feed writes it in the same column ("15.00 USD", as Google Merchant does);
+# "1,299" is refused, for it is 1.299 in one half of the world and 1299 in the other
+_PRICE = r"^(?P<number>[0-9]{1,15}(?:\.[0-9]{1,15})?)\s*(?P<currency>[A-Za-z]{3})?$"
+_CONTROL = r"[\x00-\x1f\x7f]"
+
+_PRODUCT_COLUMNS = (
+    schema.PRODUCT_ID,
+    schema.TITLE,
+    schema.BRAND,
+    schema.PRICE,
+    schema.CURRENCY,
+    schema.CATEGORY,
+    schema.URL,
+    schema.ATTRIBUTES,
+)
+FEED_SCHEMA = pa.schema(
+    [
+        *(schema.PRODUCTS.schema.field(name) for name in _PRODUCT_COLUMNS),
+        *IMAGE_SCHEMA,
+        schema.PRODUCTS.schema.field(schema.ROW_DIGEST),
+        pa.field(schema.SOURCE, pa.string(), nullable=False),  # file:line, file:row or archive#name, for a person to look at
+    ]
+)
+
+
+@dataclass(frozen=True)
+class FeedBatch:
+    """Rows in FEED_SCHEMA, and rejects (key, code, detail, source).
+
+    A reject's key is its product_id, so that a product with a bad row is still known to be listed; it is the source where
+    there is no usable product_id, and for DUPLICATE_KEY, whose product_id belongs to another row.
+    """
+
+    rows: pa.Table
+    rejects: pa.Table
+
+
+class _Refusals:
+    """Which rows of a batch are refused, each for the first reason that was found."""
+
+    def __init__(self, ids: pa.Array, source: pa.Array):
+        self.good = np.ones(len(ids), bool)
+        self._ids, self._source = ids, source
+        self._rows: list[tuple[str, RejectCode, str, str]] = []
+
+    def add(self, mask: pa.Array, code: RejectCode, detail: str, values: pa.Array | None = None, by_id: bool = True) -> None:
+        """Refuses the rows of ``mask`` (null counts as no); ``values`` are quoted after ``detail``."""
+        for row in np.flatnonzero(mask.fill_null(False).to_numpy(zero_copy_only=False) & self.good).tolist():
+            self.one(row, code, detail if values is None else f"{detail}: {values[row].as_py()[:80]!r}", by_id)
+
+    def one(self, row: int, code: RejectCode, detail: str, by_id: bool = True) -> None:
+        if self.good[row]:
+            self.good[row] = False
+            source = self._source[row].as_py()
+            self._rows.append((self._ids[row].as_py() if by_id else source, code, detail, source))
+
+    def table(self) -> pa.Table:
+        return reject_table(self._rows)
+
+
+def normalised(
+    raw: RawBatch, category_map: dict[str, str], category_default: str, root: ImageRoot, seen: SeenKeys
+) -> FeedBatch:
+    """The batch's rows in FEED_SCHEMA and all its rejects, the reader's among them; ``seen`` learns the rows' keys."""
+    count = len(raw.source)
+    text = {ours: trimmed(column) for ours, column in raw.columns.items()}
+    nothing = pa.nulls(count, pa.string())
+    ids, image = text.get(schema.PRODUCT_ID, nothing), text.get(IMAGE, nothing)
+    refused = _Refusals(ids, raw.source)
+    refused.add(ids.is_null(), RejectCode.MISSING_FIELD, "no product_id", by_id=False)
+    too_long = pc.greater(pc.utf8_length(ids), MAX_ID_CHARS)
+    refused.add(too_long, RejectCode.BAD_VALUE, f"product_id of more than {MAX_ID_CHARS} characters", ids, by_id=False)
+    refused.add(pc.match_substring_regex(ids, _CONTROL), RejectCode.BAD_VALUE, "control character in product_id", ids, False)
+    price, currency, bad_price = _price(text.get(schema.PRICE, nothing), text.get(schema.CURRENCY, nothing))
+    refused.add(bad_price, RejectCode.BAD_VALUE, "price is not like 1299.90 or 1299.90 EUR", text.get(schema.PRICE))
+    images = raw.images
+    if images is None:
+        refused.add(image.is_null(), RejectCode.MISSING_FIELD, "no image")
+        refused.add(pc.match_substring_regex(image, _CONTROL), RejectCode.BAD_VALUE, "control character in image", image)
+        uris, outside = root.resolve(pc.fill_null(image, "x"))
+        for row, code, why in outside:
+            refused.one(row, code, why)
+        empty = pa.nulls(count, pa.int64())
+        images = pa.table([uris, empty, empty, root.fingerprints(uris)], schema=IMAGE_SCHEMA)
+    candidates = np.flatnonzero(refused.good)
+    repeated = candidates[~seen.add(ids.take(pa.array(candidates)))]
+    for row in repeated.tolist():
+        refused.one(row, RejectCode.DUPLICATE_KEY, f"product_id {ids[row].as_py()!r} was listed before", by_id=False)
+    columns = {
+        schema.PRODUCT_ID: ids,
+        schema.TITLE: text.get(schema.TITLE, nothing),
+        schema.BRAND: text.get(schema.BRAND, nothing),
+        schema.PRICE: price,
+        schema.CURRENCY: currency,
+        schema.CATEGORY: _category(text.get(schema.CATEGORY, nothing), category_map, category_default),
+        schema.URL: text.get(schema.URL, nothing),
+        schema.ATTRIBUTES: raw.attributes,
+        **{name: images.column(name).combine_chunks() for name in IMAGE_SCHEMA.names},
+    }
+    good = pa.array(refused.good)
+    columns = {name: column.filter(good) for name, column in columns.items()}
+    # the price's bits, not its text: they are the same in every version of every library
+    digested = {**columns, schema.PRICE: columns[schema.PRICE].view(pa.int64())}
+    columns[schema.ROW_DIGEST] = row_digests(list(digested.values()))
+    columns[schema.SOURCE] = raw.source.filter(good)
+    rows = pa.Table.from_arrays([columns[name] for name in FEED_SCHEMA.names], schema=FEED_SCHEMA)
+    return FeedBatch(rows, pa.concat_tables([raw.rejects, refused.table()]))
+
+
+def _price(price: pa.Array, currency: pa.Array) -> tuple[pa.Array, pa.Array, pa.Array]:
+    """The number, the currency (its own column first, upper case), and a mask of the prices that are none."""
+    parts = pc.extract_regex(price, _PRICE)
+    bad = pc.and_(price.is_valid(), parts.is_null())
+    number = pc.struct_field(parts, "number").cast(pa.float64())
+    inline = trimmed(pc.struct_field(parts, "currency"))
+    return number, pc.utf8_upper(pc.coalesce(currency, inline)), bad
+
+
+def _category(theirs: pa.Array, category_map: dict[str, str], default: str) -> pa.Array:
+    """Our category of each row, never null."""
+    theirs = pc.utf8_lower(theirs)
+    if category_map:
+        known = {key.strip().lower(): ours for key, ours in category_map.items()}
+        at = pc.index_in(theirs, value_set=pa.array(list(known), pa.string()))
+        theirs = pa.array(list(known.values()), pa.string()).take(at)
+    return pc.fill_null(theirs, default)

@@ -1,0 +1,317 @@
+"""CSV, JSON lines and Parquet as raw batches, in flat memory. A line that cannot be read becomes a reject, never an end."""
+
+import codecs
+import csv
+import io
+import itertools
+import json
+from collections.abc import Iterator
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
+import pyarrow.parquet as pq
+
+from w2w import storage
+from w2w.errors import RejectCode, UsageError
+from w2w.ingest.raw import Mapping, RawBatch, attributes_of, batch_of_dicts, reject_table
+
+CSV_BLOCK_BYTES = 4 * 1024 * 1024  # one batch; no record may be longer, so this is also where an open quote is noticed
+MAX_LINE_BYTES = 16 * 1024 * 1024  # of a JSON line
+_SALVAGE_LINES = 50  # the longest record that is looked for among lines that a broken quote swallowed
+# Undecodable bytes become U+FDD0, a code point that Unicode forbids in text (section 23.7), so that a reader knows the row by
+# it; U+FFFD would condemn rows whose author stored that sign, which real feeds do.
+MARK = "\ufdd0"
+codecs.register_error("w2w-mark", lambda e: (MARK, e.end))
+
+
+def open_text(uri: str, encoding: str) -> pa.NativeFile:
+    """The file as a stream of UTF-8, whatever its encoding and compression (by suffix: .gz, .zst, .bz2).
+
+    Raises UsageError where there is no such file or no such encoding.
+    """
+    try:
+        decoder = codecs.getincrementaldecoder(encoding)("w2w-mark")
+    except LookupError:
+        raise UsageError(f"encoding={encoding}: no such encoding; utf-8, cp1252, latin-1 and utf-16 are common") from None
+    system, path = storage.filesystem(uri)
+    try:
+        stream = system.open_input_stream(path)
+    except FileNotFoundError:
+        raise UsageError(f"uri={uri}: no such file") from None
+    except PermissionError:
+        raise UsageError(f"uri={uri}: no permission to read it") from None
+
+    def transcode(chunk: pa.Buffer) -> bytes:
+        try:
+            return decoder.decode(bytes(chunk), final=len(chunk) == 0).encode("utf-8", "replace")
+        except UnicodeError as e:  # no row is at fault: the codec wants a byte order mark, for one
+            raise UsageError(f"uri={uri}: it is not {encoding}: {e}") from None
+
+    return pa.TransformInputStream(stream, transcode)
+
+
+def csv_header(uri: str, delimiter: str, encoding: str) -> list[str]:
+    """The column names, stripped. Raises UsageError where the header cannot be one."""
+    with open_text(uri, encoding) as stream:
+        line = _lines(stream).readline(MAX_LINE_BYTES).decode()
+    if not line.strip():
+        raise UsageError(f"uri={uri}: the file is empty, or its first line is")
+    if MARK in line:
+        raise UsageError(f"uri={uri}: the header is not {encoding}; set encoding=cp1252, latin-1 or utf-16")
+    names = [n.strip() for n in next(csv.reader([line], delimiter=delimiter))]
+    if len(names) == 1:
+        guess = max(",;\t|", key=line.count)
+        hint = f"; it holds {guess!r} {line.count(guess)} times: set csv_delimiter" if line.count(guess) else ""
+        raise UsageError(f"uri={uri}: only one column found with csv_delimiter={delimiter!r}{hint}")
+    if twice := sorted({n for n in names if names.count(n) > 1}):
+        raise UsageError(f"uri={uri}: the header names a column twice: {', '.join(map(repr, twice))}")
+    return names
+
+
+def read_csv(uri: str, delimiter: str, encoding: str, mapping: Mapping) -> Iterator[RawBatch]:
+    """Every record becomes a row or a reject; of lines that a broken quote swallowed, the whole ones are still read."""
+    names = csv_header(uri, delimiter, encoding)
+    picked, attributes = mapping.pick(names, f"uri={uri}")
+    broken: list[tuple[int, str]] = []  # (physical record from 0, text) that the parser met and we have not yet placed
+
+    def on_broken(row: pa.csv.InvalidRow) -> str:
+        broken.append((row.number - 2, row.text))  # it counts from 1, and the skipped header
+        return "skip"
+
+    row, line = 0, 2  # the next record and the line it starts on
+    with open_text(uri, encoding) as stream:
+        try:
+            reader = pa.csv.open_csv(
+                stream,
+                pa.csv.ReadOptions(use_threads=False, block_size=CSV_BLOCK_BYTES, column_names=names, skip_rows=1),
+                pa.csv.ParseOptions(
+                    delimiter=delimiter, newlines_in_values=True, ignore_empty_lines=False, invalid_row_handler=on_broken
+                ),
+                pa.csv.ConvertOptions(column_types={n: pa.string() for n in names}, strings_can_be_null=False),
+            )
+            batches = iter(reader)
+            while (batch := next(batches, None)) is not None:
+                table = {n: _one(batch.column(i)) for i, n in enumerate(names)}
+                lines, here, row, line = _place(table, broken, row, line)
+                yield from _csv_batch(uri, table, lines, picked, attributes)
+                yield from _salvage(uri, here, names, delimiter, picked, attributes)
+        except pa.ArrowInvalid as e:
+            if "Empty CSV" in str(e) or "Could not skip" in str(e):  # nothing, or nothing but the header
+                return
+            what = "a quoted value that is never closed starts here" if "straddling" in str(e) else f"it cannot be read on: {e}"
+            raise UsageError(f"{uri}:{line}: {what}") from None
+    _, here, _, _ = _place({n: pa.array([], pa.string()) for n in names}, broken, row, line)
+    yield from _salvage(uri, here, names, delimiter, picked, attributes)
+
+
+def _one(values: pa.Array | pa.ChunkedArray) -> pa.Array:
+    return values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values
+
+
+def _place(
+    table: dict[str, pa.Array], broken: list[tuple[int, str]], row: int, line: int
+) -> tuple[np.ndarray, list[tuple[int, str]], int, int]:
+    """The line of each record of a batch, the broken records among them with their lines, and where the next batch starts.
+
+    ``broken`` (taken from as they are placed) may run ahead of the batch: the parser reads the next block early.
+    """
+    count = len(next(iter(table.values())))
+    newlines = np.zeros(count, np.int64)
+    for column in table.values():
+        newlines += pc.count_substring(column, "\n").to_numpy(zero_copy_only=False)
+    before = np.array([number - row - rank for rank, (number, _) in enumerate(broken)], np.int64)  # good rows ahead of each
+    num_here = int(np.searchsorted(before, count, side="right"))
+    here, before = broken[:num_here], before[:num_here]
+    del broken[:num_here]
+    heights = np.array([text.rstrip("\r\n").count("\n") + 1 for _, text in here], np.int64)
+    good_starts = np.concatenate([[0], np.cumsum(newlines + 1)])
+    broken_starts = np.concatenate([[0], np.cumsum(heights)])
+    lines = line + good_starts[:-1] + broken_starts[np.searchsorted(before, np.arange(count), side="right")]
+    placed = [(int(line + good_starts[b] + broken_starts[rank]), text) for rank, (b, (_, text)) in enumerate(zip(before, here))]
+    return lines, placed, row + count + num_here, int(line + good_starts[-1] + broken_starts[-1])
+
+
+def _csv_batch(
+    uri: str, table: dict[str, pa.Array], lines: np.ndarray, picked: dict[str, str], attributes: list[str]
+) -> Iterator[RawBatch]:
+    count = len(lines)
+    says = np.zeros(count, bool)
+    marked = np.zeros(count, bool)
+    for column in table.values():
+        says |= pc.greater(pc.binary_length(column), 0).to_numpy(zero_copy_only=False)
+        marked |= pc.match_substring(column, MARK).to_numpy(zero_copy_only=False)
+    source = pc.binary_join_element_wise(uri, pa.array(lines).cast(pa.string()), ":")
+    bad = source.filter(pa.array(marked)).to_pylist()
+    rejects = reject_table((s, RejectCode.MALFORMED_ROW, "it holds bytes that are not text in this encoding", s) for s in bad)
+    good = pa.array(says & ~marked)  # a record that says nothing is an empty line
+    table = {n: c.filter(good) for n, c in table.items()}
+    source = source.filter(good)
+    columns = {ours: table[theirs] for ours, theirs in picked.items()}
+    yield RawBatch(columns, attributes_of({n: table[n] for n in attributes}, len(source)), source, rejects)
+
+
+def _salvage(
+    uri: str, broken: list[tuple[int, str]], names: list[str], delimiter: str, picked: dict[str, str], attributes: list[str]
+) -> Iterator[RawBatch]:
+    """Rejects the first line of each broken record and reads what follows it, which an open quote had only swallowed."""
+    rejects, rows, lines = [], [], []
+    for first_line, text in broken:
+        texts = text.rstrip("\r\n").split("\n")
+        at = 0
+        while at < len(texts):
+            record, height = (None, 1) if at == 0 else _record(texts, at, delimiter)
+            if record is not None and len(record) == len(names):
+                rows.append(record)
+                lines.append(first_line + at)
+                at += height
+                continue
+            if texts[at].strip():
+                found = len(next(csv.reader([texts[at]], delimiter=delimiter), [])) if len(texts[at]) < 100_000 else "too many"
+                detail = f"{found} columns instead of {len(names)}" if '"' not in texts[at] else "its quotes do not match"
+                where = f"{uri}:{first_line + at}"
+                rejects.append((where, RejectCode.MALFORMED_ROW, f"{detail}: {texts[at][:80]}", where))
+            at += 1
+    if rejects:
+        nothing = {ours: pa.array([], pa.string()) for ours in picked}
+        yield RawBatch(nothing, attributes_of({}, 0), pa.array([], pa.string()), reject_table(rejects))
+    if rows:
+        table = {n: pa.array(c, pa.string()) for n, c in zip(names, zip(*rows))}
+        yield from _csv_batch(uri, table, np.array(lines), picked, attributes)
+
+
+def _record(texts: list[str], at: int, delimiter: str) -> tuple[list[str] | None, int]:
+    reader = csv.reader((t + "\n" for t in itertools.islice(texts, at, at + _SALVAGE_LINES)), delimiter=delimiter, strict=True)
+    try:
+        return next(reader), reader.line_num
+    except (csv.Error, StopIteration):
+        return None, 1
+
+
+def _lines(stream: pa.NativeFile) -> io.BufferedReader:
+    return io.BufferedReader(stream, 256 * 1024)
+
+
+def read_jsonl(uri: str, encoding: str, mapping: Mapping, batch_rows: int) -> Iterator[RawBatch]:
+    """One JSON object a line; numbers stay as they are written."""
+    rows, sources, rejects = [], [], []
+    with open_text(uri, encoding) as stream:
+        lines = _lines(stream)
+        number = 0
+        while text := lines.readline(MAX_LINE_BYTES):
+            number += 1
+            where = f"{uri}:{number}"
+            if len(text) == MAX_LINE_BYTES and not text.endswith(b"\n"):
+                rejects.append((where, RejectCode.MALFORMED_ROW, f"a line of more than {MAX_LINE_BYTES} bytes", where))
+                while text and not text.endswith(b"\n"):
+                    text = lines.readline(MAX_LINE_BYTES)
+                continue
+            if not text.strip():
+                continue
+            row, why = _object(text)
+            if row is None:
+                rejects.append((where, RejectCode.MALFORMED_ROW, why, where))
+            else:
+                rows.append(row)
+                sources.append(where)
+            if len(rows) + len(rejects) >= batch_rows:
+                yield batch_of_dicts(rows, sources, mapping, rejects)
+                rows, sources, rejects = [], [], []
+    if rows or rejects:
+        yield batch_of_dicts(rows, sources, mapping, rejects)
+
+
+def _object(text: bytes) -> tuple[dict[str, object] | None, str]:
+    """The JSON object, or why it is none."""
+    try:
+        decoded = text.decode()
+        value = json.loads(decoded, parse_float=str, parse_int=str, parse_constant=str)
+    except (ValueError, RecursionError) as e:
+        return None, f"not JSON: {e}"[:200]
+    if MARK in decoded:
+        return None, "it holds bytes that are not text in this encoding"
+    return (value, "") if isinstance(value, dict) else (None, f"a JSON {type(value).__name__}, not an object")
+
+
+def jsonl_keys(uri: str, encoding: str, num_lines: int = 1000) -> list[str]:
+    """Every key among the first lines, in order of appearance."""
+    keys: dict[str, None] = {}
+    with open_text(uri, encoding) as stream:
+        lines = _lines(stream)
+        for _ in range(num_lines):
+            row, _ = _object(lines.readline(MAX_LINE_BYTES))
+            keys.update(dict.fromkeys(row or ()))
+    return list(keys)
+
+
+def open_parquet(uri: str) -> pq.ParquetFile:
+    """Raises UsageError where the file is missing or no Parquet."""
+    system, path = storage.filesystem(uri)
+    try:
+        return pq.ParquetFile(system.open_input_file(path))
+    except FileNotFoundError:
+        raise UsageError(f"uri={uri}: no such file") from None
+    except PermissionError:
+        raise UsageError(f"uri={uri}: no permission to read it") from None
+    except pa.ArrowInvalid as e:
+        raise UsageError(f"uri={uri}: not a Parquet file: {e}") from None
+
+
+def read_parquet(uri: str, mapping: Mapping, batch_rows: int) -> Iterator[RawBatch]:
+    """Row group by row group; numbers, booleans and times as text. Lists, structs and bytes are no attributes."""
+    with open_parquet(uri) as file:
+        picked, attributes = parquet_columns(file.schema_arrow, mapping, uri)
+        first = 1
+        for batch in file.iter_batches(batch_rows, columns=sorted({*picked.values(), *attributes})):
+            table, bad = {}, np.zeros(batch.num_rows, bool)
+            for name in batch.schema.names:
+                table[name], invalid = _as_text(batch.column(name))
+                bad |= invalid
+            numbers = pa.array(np.arange(first, first + batch.num_rows)).cast(pa.string())
+            first += batch.num_rows
+            source = pc.binary_join_element_wise(uri, numbers, ":")
+            where = source.filter(pa.array(bad)).to_pylist()
+            rejects = reject_table(
+                (s, RejectCode.MALFORMED_ROW, "a text column holds bytes that are not UTF-8", s) for s in where
+            )
+            good = pa.array(~bad)
+            table = {n: c.filter(good) for n, c in table.items()}
+            source = source.filter(good)
+            columns = {ours: table[theirs] for ours, theirs in picked.items()}
+            yield RawBatch(columns, attributes_of({n: table[n] for n in attributes}, len(source)), source, rejects)
+
+
+def parquet_columns(columns: pa.Schema, mapping: Mapping, uri: str) -> tuple[dict[str, str], list[str]]:
+    """As Mapping.pick, over the columns that can be text. Raises UsageError where one that was asked for cannot."""
+    plain = {f.name for f in columns if not (pa.types.is_nested(f.type) or _is_bytes(f.type))}
+    picked, attributes = mapping.pick(columns.names, f"uri={uri}")
+    asked = [(f"columns.{ours}", theirs) for ours, theirs in picked.items()]
+    asked += [("attributes", theirs) for theirs in mapping.attributes or ()]
+    for option, name in asked:
+        if name not in plain:
+            kind = columns.field(name).type
+            raise UsageError(f"uri={uri}: column {name!r} of {option} holds {kind}; it has to be text, a number or a time")
+    return picked, [a for a in attributes if a in plain]
+
+
+def _is_bytes(kind: pa.DataType) -> bool:
+    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind)
+
+
+def _as_text(values: pa.Array) -> tuple[pa.Array, np.ndarray]:
+    """As strings, and a mask of those that are not UTF-8 (null there). NaN is null: that is how pandas writes it."""
+    if pa.types.is_dictionary(values.type):
+        values = values.dictionary_decode()
+    if pa.types.is_floating(values.type):
+        values = pc.if_else(pc.is_nan(values), pa.scalar(None, values.type), values)
+    none = np.zeros(len(values), bool)
+    if not (pa.types.is_string(values.type) or pa.types.is_large_string(values.type)):
+        return values.cast(pa.string()), none
+    raw = values.cast(pa.binary())
+    try:
+        return raw.cast(pa.string()), none  # this cast checks, reading Parquet does not
+    except pa.ArrowInvalid:
+        checked = [v if v is None else v.decode("utf-8", "w2w-mark") for v in raw.to_pylist()]
+        bad = np.array([v is not None and MARK in v for v in checked])
+        return pa.array([None if b else v for v, b in zip(checked, bad)], pa.string()), bad

@@ -1,0 +1,74 @@
+"""The stage that gets a feed row's image, and the rows that go into it."""
+
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import pyarrow as pa
+
+from w2w import ids, schema
+from w2w.errors import Reject, RejectCode
+from w2w.ingest.feed import FEED_SCHEMA, FeedBatch
+from w2w.ingest.images import load_image
+from w2w.ingest.raw import IMAGE_OFFSET, IMAGE_SIZE
+
+_FETCH_THREADS = 16  # a batch's images on the web are asked for side by side
+
+# A feed row as work: ``key`` names product and content, so that a rejected row is tried again when anything about it changes.
+WORK_SCHEMA = pa.schema(
+    [pa.field(schema.KEY, pa.string()), *FEED_SCHEMA, *((c, pa.string()) for c in (schema.REJECT_CODE, schema.REJECT_DETAIL))]
+)
+LOAD_GIVES = pa.schema(
+    [schema.IMAGES.schema.field(c) for c in (schema.IMAGE_ID, schema.BYTES, schema.SOURCE_URI)]
+    + [schema.PRODUCTS.schema.field(c) for c in (schema.ACTIVE, schema.FETCHED_AT)]
+)
+
+
+def work_rows(batch: FeedBatch) -> pa.Table:
+    """A feed batch in WORK_SCHEMA. Rows that the feed reader rejected travel along, so that they are counted, and written to
+    the rejects table, by the same mechanism as all others."""
+    good = batch.rows
+    keys = pa.array(
+        [f"{p}@{d}" for p, d in zip(good.column(schema.PRODUCT_ID).to_pylist(), good.column(schema.ROW_DIGEST).to_pylist())],
+        pa.string(),
+    )
+    good = good.append_column(schema.KEY, keys)
+    bad = batch.rejects
+    said = zip(bad.column(schema.KEY).to_pylist(), bad.column(schema.REJECT_DETAIL).to_pylist())
+    keys = pa.array([f"{key}@{ids.digest(detail)}" for key, detail in said], pa.string())
+    bad = bad.drop_columns([schema.KEY]).append_column(schema.KEY, keys)
+    rows = pa.concat_tables([good, bad], promote_options="default")
+    nulls = [rows.column(f.name) if f.name in rows.column_names else pa.nulls(rows.num_rows, f.type) for f in WORK_SCHEMA]
+    return pa.table([c.cast(f.type) for c, f in zip(nulls, WORK_SCHEMA)], names=WORK_SCHEMA.names)
+
+
+def load(rows: pa.Table, *, max_bytes: int, fetch: Callable[[str], bytes]) -> pa.Table:
+    """Reads every row's image. Rows that already have a reject code keep it."""
+
+    def one(code: str | None, detail: str | None, uri: str, offset: int | None, size: int | None) -> bytes | Reject:
+        if code is not None:
+            return Reject(RejectCode(code), detail or "")
+        try:
+            return load_image(uri, offset, size, max_bytes=max_bytes, fetch=fetch)
+        except Reject as e:
+            return e
+
+    needed = (schema.REJECT_CODE, schema.REJECT_DETAIL, schema.IMAGE_URI, IMAGE_OFFSET, IMAGE_SIZE)
+    with ThreadPoolExecutor(_FETCH_THREADS) as pool:
+        found = list(pool.map(one, *(rows.column(c).to_pylist() for c in needed)))
+    rejects = [f if isinstance(f, Reject) else None for f in found]
+    blobs = [None if r else f for f, r in zip(found, rejects)]
+    n, now = rows.num_rows, pa.scalar(time.time_ns() // 1000, schema.TIME)
+    columns = {
+        schema.IMAGE_ID: pa.array([None if b is None else ids.image_id(b) for b in blobs], pa.string()),
+        schema.BYTES: pa.array(blobs, pa.binary()),
+        schema.SOURCE_URI: rows.column(schema.IMAGE_URI),
+        schema.ACTIVE: pa.repeat(pa.scalar(True), n),
+        schema.FETCHED_AT: pa.repeat(now, n),
+        schema.REJECT_CODE: pa.array([r and r.code.value for r in rejects], pa.string()),
+        schema.REJECT_DETAIL: pa.array([r and r.detail for r in rejects], pa.string()),
+    }
+    rows = rows.drop_columns([schema.REJECT_CODE, schema.REJECT_DETAIL])
+    for name, values in columns.items():
+        rows = rows.append_column(name, values)
+    return rows

@@ -1,0 +1,59 @@
+"""How far a job is: a bar with rate and ETA on a terminal, plain log lines otherwise."""
+
+import logging
+import sys
+import time
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
+
+log = logging.getLogger("w2w")
+
+_LINE_EVERY_S = 10.0
+
+
+class Progress:
+    """A context that is told how many of ``total`` are done."""
+
+    def __init__(self, title: str, total: int, unit: str = "rows"):
+        self._title, self._total, self._unit = title, total, unit
+        self._start = self._last_line = time.monotonic()
+        self._bar: Bar | None = None
+
+    def __enter__(self) -> "Progress":
+        if sys.stderr.isatty():
+            self._bar = Bar(
+                SpinnerColumn(),
+                TextColumn("[bold]{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[rate]}"),
+                TimeElapsedColumn(),
+                TextColumn("eta"),
+                TimeRemainingColumn(),
+                TextColumn("{task.fields[rejects]}"),
+                console=Console(stderr=True),
+                transient=True,
+            )
+            self._task = self._bar.add_task(self._title, total=self._total, rate="", rejects="")
+            self._bar.start()
+        return self
+
+    def update(self, done: int, rejected: int) -> None:
+        now = time.monotonic()
+        rate = done / max(1e-9, now - self._start)
+        if self._bar:
+            shown = f"[red]{rejected:,} rejected" if rejected else ""
+            self._bar.update(self._task, completed=done, rate=f"{rate:,.1f} {self._unit}/s", rejects=shown)
+        elif now - self._last_line >= _LINE_EVERY_S:
+            self._last_line = now
+            eta = (self._total - done) / rate if rate else float("inf")
+            log.info(
+                "%s: %d of %d %s, %.1f/s, about %.0f s left, %d rejected",
+                self._title, done, self._total, self._unit, rate, eta, rejected,
+            )  # fmt: skip
+
+    def __exit__(self, *exception) -> None:
+        if self._bar:
+            self._bar.stop()

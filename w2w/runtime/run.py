@@ -1,0 +1,293 @@
+"""Stages over a table on Ray Data: read -> stages -> write parts -> commit in the driver.
+
+Stages that share workers run inside one operator: a worker takes an item (rows of one Parquet row group), reads it, runs
+the stages batch by batch and writes the part, so on a CPU cluster image bytes never travel. A stage with a pool of its
+own starts a new operator, and rows travel to it as Arrow blocks through the object store (CPU decode feeds GPU actors).
+"""
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import pyarrow as pa
+import ray
+from ray.data import ActorPoolStrategy, TaskPoolStrategy
+
+from w2w import schema, storage
+from w2w.errors import JobFailed, UsageError
+from w2w.runtime.progress import Progress
+from w2w.runtime.source import Source
+from w2w.runtime.stage import REJECTED_BY, REJECTED_SCHEMA, Chain, Pool, Stage, batches, check_plan, count, segments
+from w2w.table.pending import read_item
+from w2w.table.sink import RECEIPT_SCHEMA, Committer, Counts, Lineage, Output, write_part
+
+log = logging.getLogger("w2w")
+
+_MAX_BLOCKS = 4096  # of items handed to Ray: more costs scheduling, fewer costs balance
+_EARLY_REJECTS = 1000  # rows seen before a hopeless run is stopped early
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """Everything a worker needs, as plain values."""
+
+    store: str
+    root: str
+    columns: tuple[str, ...]
+    key: str
+    source: str | None
+    outputs: tuple[Output, ...]
+    lineage: Lineage
+    stage_names: tuple[str, ...]
+    rows_per_part: int
+    bytes_per_part: int
+    num_blocks: int
+
+
+def run_stages(
+    store: str,
+    source: Source,
+    stages: Sequence[Stage],
+    outputs: Sequence[Output],
+    lineage: Lineage,
+    *,
+    pool: Pool,
+    max_reject_rate: float,
+    commit_every_s: float = 20.0,
+    rows_per_part: int = 4096,
+    bytes_per_part: int = 64 << 20,
+) -> tuple[Counts, dict[str, int]]:
+    """Runs the stages over the source and commits. Returns the counts and the version of every table written.
+
+    ``pool`` is for the first stage (and those that share its workers). Raises JobFailed above ``max_reject_rate`` (what was
+    computed until then stays committed: it is right, and need not be computed again).
+    """
+    wanted = [f.name for o in outputs for f in o.table.schema]
+    check_plan(stages, source.schema.names, wanted)
+    committer = Committer(store, outputs, lineage, commit_every_s)
+    if source.num_rows:
+        blocks = _blocks(source.items)
+        plan = _Plan(
+            store,
+            source.root,
+            tuple(source.schema.names),
+            source.key,
+            source.source,
+            tuple(outputs),
+            lineage,
+            tuple(s.name for s in stages),
+            rows_per_part,
+            bytes_per_part,
+            len(blocks),
+        )
+        dataset = ray.data.from_blocks(blocks)  # from_arrow would start a worker only to count rows
+        groups = segments(stages)
+        for i, group in enumerate(groups):
+            dataset = _add_operator(dataset, plan, group, group[0].pool or pool, first=i == 0, last=i == len(groups) - 1)
+        with Progress(lineage.job, source.num_rows) as progress:
+            for receipts in _stream(dataset):
+                committer.add(receipts)
+                progress.update(committer.counts.read, committer.counts.rejected)
+                _stop_if_hopeless(committer, source.num_rows, max_reject_rate)
+        committer.commit()
+        counts = committer.counts
+        if counts.read != source.num_rows or counts.out + counts.rejected != counts.read:
+            raise AssertionError(f"{source.num_rows} rows were to be read: {counts}")
+        if counts.rejected > max_reject_rate * counts.read:
+            raise _too_many_rejects(counts, counts.read, max_reject_rate)
+    return committer.counts, {o.table.name: committer.version(o.table) for o in outputs}
+
+
+def _blocks(items: list[pa.Table]) -> list[pa.Table]:
+    per_block = -(-len(items) // _MAX_BLOCKS)
+    return [pa.concat_tables(items[i : i + per_block]) for i in range(0, len(items), per_block)]
+
+
+def _add_operator(dataset, plan: _Plan, group: list[Stage], pool: Pool, *, first: bool, last: bool):
+    needs_actor = any(stage.loads_model for stage in group)
+    resources = {"num_cpus": pool.num_cpus, "num_gpus": pool.num_gpus or None}
+    compute: ActorPoolStrategy | TaskPoolStrategy
+    args = (plan, group, pool.batch_rows, first, last)
+    # an item is the unit of work of the first operator; later ones get blocks as they come
+    batch = {"batch_size": None if first else pool.batch_rows, "batch_format": "pyarrow", "zero_copy_batch": True}
+    if needs_actor:
+        # an actor costs seconds of imports: never more of them than there are items
+        workers = min(pool.workers or _workers_that_fit(pool), plan.num_blocks)
+        compute = ActorPoolStrategy(min_size=1, max_size=workers, initial_size=workers)
+        return dataset.map_batches(_Worker, fn_constructor_args=args, compute=compute, **resources, **batch)
+    compute = TaskPoolStrategy(size=pool.workers)
+
+    def work(block: pa.Table) -> Iterator[pa.Table]:
+        yield from _Worker(*args)(block)
+
+    return dataset.map_batches(work, compute=compute, **resources, **batch)
+
+
+def _workers_that_fit(pool: Pool) -> int:
+    have = ray.cluster_resources()
+    fits = [have.get("CPU", 0) // pool.num_cpus] if pool.num_cpus else []
+    fits += [have.get("GPU", 0) // pool.num_gpus] if pool.num_gpus else []
+    if not fits or min(fits) < 1:
+        raise UsageError(
+            f"a worker asks for {pool.num_cpus:g} CPUs and {pool.num_gpus:g} GPUs, and the cluster has "
+            f"{have.get('CPU', 0):g} and {have.get('GPU', 0):g}: lower pool.num_cpus or pool.num_gpus"
+        )
+    return int(min(fits))
+
+
+class _Worker:
+    """One operator's work in one process: read (first operator), stages, write (last operator)."""
+
+    def __init__(self, plan: _Plan, group: list[Stage], batch_rows: int, first: bool, last: bool):
+        self._plan, self._batch_rows, self._first, self._last = plan, batch_rows, first, last
+        self._chain: Chain | None = None
+        self._refusal: UsageError | None = None
+        try:
+            self._chain = Chain(group, plan.key, plan.source)
+        except UsageError as e:
+            self._refusal = e  # raised by the first call: of a failed constructor Ray keeps only the text
+
+    def __call__(self, block: pa.Table) -> Iterator[pa.Table]:
+        if self._refusal:
+            raise self._refusal
+        rows, rejected, read, held = [], [], 0, 0
+        for batch, already_rejected in self._batches(block):
+            good, bad = self._chain(batch)
+            bad = pa.concat_tables([already_rejected, bad])
+            if not self._last:
+                yield _join(good, bad)
+                continue
+            read += good.num_rows + bad.num_rows
+            good = good.select([c for c in good.column_names if c in self._wanted])
+            rows.append(good)
+            rejected.append(bad)
+            held += good.nbytes
+            if held >= self._plan.bytes_per_part or sum(r.num_rows for r in rows) >= self._plan.rows_per_part:
+                yield self._write(read, rows, rejected)
+                rows, rejected, read, held = [], [], 0, 0
+        if read:
+            yield self._write(read, rows, rejected)
+
+    @property
+    def _wanted(self) -> set[str]:
+        return {f.name for o in self._plan.outputs for f in o.table.schema}
+
+    def _batches(self, block: pa.Table) -> Iterator[tuple[pa.Table, pa.Table]]:
+        none = REJECTED_SCHEMA.empty_table()
+        if self._first:
+            system, root = storage.filesystem(self._plan.root)
+            for item in block.to_pylist():
+                for rows in read_item(system, root, item, self._plan.columns, self._batch_rows):
+                    yield rows, none
+        else:
+            for rows in batches(iter([block]), self._batch_rows):
+                yield _split(rows)
+
+    def _write(self, read: int, rows: list[pa.Table], rejected: list[pa.Table]) -> pa.Table:
+        good, bad = pa.concat_tables(rows), pa.concat_tables(rejected)
+        plan = self._plan
+        receipts = [r for output in plan.outputs for r in write_part(plan.store, output, good, plan.lineage.run_id)]
+        if bad.num_rows:
+            receipts += write_part(plan.store, Output(schema.REJECTS), _reject_rows(bad, plan.lineage), plan.lineage.run_id)
+        if not receipts:
+            receipts = [{"path": None}]
+        receipts[0] |= {"counts": count(read, good, bad, plan.stage_names).to_json()}
+        return pa.Table.from_pylist(receipts, schema=RECEIPT_SCHEMA)
+
+
+def _reject_rows(bad: pa.Table, lineage: Lineage) -> pa.Table:
+    n = bad.num_rows
+    extra = {
+        schema.STAGE: lineage.stage,
+        schema.STAGE_VERSION: lineage.stage_version,
+        schema.RUN_ID: lineage.run_id,
+        schema.REJECTED_AT: pa.scalar(time.time_ns() // 1000, schema.TIME),
+    }
+    for name, value in extra.items():
+        bad = bad.append_column(name, pa.repeat(value, n))
+    return bad
+
+
+def _join(good: pa.Table, bad: pa.Table) -> pa.Table:
+    """Rows and rejected rows in one table, for the way to the next operator: rejected ones have only reject columns."""
+    columns = {f"reject.{c}": pa.nulls(good.num_rows, pa.string()) for c in REJECTED_SCHEMA.names}
+    for name, nulls in columns.items():
+        good = good.append_column(name, nulls)
+    return pa.concat_tables([good, bad.rename_columns(list(columns))], promote_options="default")
+
+
+def _split(rows: pa.Table) -> tuple[pa.Table, pa.Table]:
+    columns = [f"reject.{c}" for c in REJECTED_SCHEMA.names]
+    gone = rows.column(f"reject.{REJECTED_BY}").is_valid()
+    bad = rows.filter(gone).select(columns).rename_columns(REJECTED_SCHEMA.names)
+    return rows.filter(rows.column(columns[-1]).is_null()).drop_columns(columns), bad.combine_chunks()
+
+
+def _stream(dataset) -> Iterator[pa.Table]:
+    """The receipts as they come."""
+    with raise_user_errors():
+        yield from dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
+
+
+@contextmanager
+def raise_user_errors() -> Iterator[None]:
+    """Ray wraps what a worker raised; a UsageError or JobFailed comes out as itself."""
+    try:
+        yield
+    except ray.exceptions.RayError as e:
+        for cause in _causes(e):
+            if isinstance(cause, (UsageError, JobFailed)):
+                raise type(cause)(str(cause)) from None
+        raise
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    seen: set[int] = set()
+    todo: list[BaseException | None] = [error]
+    while todo:
+        e = todo.pop()
+        if e is None or id(e) in seen:
+            continue
+        seen.add(id(e))
+        yield e
+        todo += [e.__cause__, e.__context__, getattr(e, "cause", None)]
+
+
+def _stop_if_hopeless(committer: Committer, num_rows: int, limit: float) -> None:
+    counts = committer.counts
+    if counts.rejected > limit * num_rows and counts.read >= min(num_rows, _EARLY_REJECTS):
+        committer.commit()
+        raise _too_many_rejects(counts, num_rows, limit)
+
+
+def _too_many_rejects(counts: Counts, num_rows: int, limit: float) -> JobFailed:
+    worst = ", ".join(f"{n} {code}" for code, n in sorted(counts.rejects.items(), key=lambda kv: -kv[1]))
+    return JobFailed(
+        f"{counts.rejected} of {num_rows} rows were rejected ({worst}): more than max_reject_rate={limit:g} allows. "
+        f"Look at them with 'w2w tables --rejects', mend the input, or raise --max_reject_rate."
+    )
+
+
+def map_tasks(function: Callable, arguments: Sequence[tuple], *, num_cpus: float = 1, title: str) -> list:
+    """``function(*args)`` for each of ``arguments`` as Ray tasks, results in order. At most 4 tasks a CPU are in flight."""
+    remote = ray.remote(num_cpus=num_cpus, max_retries=3)(function)
+    in_flight = max(4, int(4 * ray.cluster_resources().get("CPU", 1)))
+    results: list = [None] * len(arguments)
+    done = 0
+    running: dict = {}
+    todo = iter(enumerate(arguments))
+    with Progress(title, len(arguments), unit="tasks") as progress:
+        while True:
+            for i, args in todo:
+                running[remote.remote(*args)] = i
+                if len(running) >= in_flight:
+                    break
+            if not running:
+                return results
+            (ready, *_), _ = ray.wait(list(running), num_returns=1)
+            with raise_user_errors():
+                results[running.pop(ready)] = ray.get(ready)
+            done += 1
+            progress.update(done, 0)

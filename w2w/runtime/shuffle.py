@@ -1,0 +1,134 @@
+"""Vectors from a table's parts to the tasks that need them: read once, split by target, gathered in the target's order."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import ray
+
+from w2w import schema
+from w2w.runtime.run import raise_user_errors
+from w2w.table import delta
+
+_ROWS_PER_MAP = 20_000  # 100 MB of 1280 float32 dimensions
+
+
+@dataclass(frozen=True)
+class Vectors:
+    """The vectors of one model, where they lie, and their owners sorted for look-up."""
+
+    store: str
+    model_version: str
+    parts: list[delta.Part]
+    owners: pa.ChunkedArray  # sorted
+    rows: np.ndarray  # int64: the owner's row, counted over ``parts`` in order
+
+    def find(self, owners: pa.Array | pa.ChunkedArray) -> np.ndarray:
+        """Row of each owner, -1 where it has no vector."""
+        at = pc.fill_null(pc.index_in(owners, value_set=self.owners), -1).to_numpy().astype(np.int64)
+        return np.where(at < 0, -1, self.rows[at]) if len(self.rows) else np.full(len(owners), -1, np.int64)
+
+
+def list_vectors(store: str, model_version: str) -> Vectors:
+    """Reads the owners' ids alone: about 100 bytes each in the driver."""
+    listed = delta.parts(delta.open_table(store, schema.EMBEDDINGS), **{schema.MODEL_VERSION: model_version})
+    batches = delta.read_batches(store, schema.EMBEDDINGS, [schema.OWNER_ID], listed)
+    owners = pa.chunked_array([c for b in batches for c in b.column(0).chunks], pa.string())
+    order = pc.sort_indices(owners)
+    return Vectors(store, model_version, listed, owners.take(order), order.to_numpy().astype(np.int64))
+
+
+def gather(
+    vectors: Vectors, targets: Sequence[np.ndarray], consume: Callable, arguments: Sequence[tuple], num_cpus: float = 1
+) -> list:
+    """``consume(*arguments[t], vectors_ND)`` as a Ray task for every target; results in order.
+
+    ``targets[t]`` are rows of ``vectors`` (``find``), in the order in which ``consume`` wants its float32 (N, D). Every part
+    is read once, however many targets want of it; vectors wait in the object store, which spills to disk.
+    """
+    if not targets:
+        return []
+    row = np.concatenate([np.asarray(t, np.int64) for t in targets])
+    assert (row >= 0).all(), "a row without a vector was asked for"
+    target = np.repeat(np.arange(len(targets)), [len(t) for t in targets])
+    position = np.concatenate([np.arange(len(t)) for t in targets])
+    order = np.argsort(row, kind="stable")
+    row, target, position = row[order], target[order], position[order]
+    split = ray.remote(num_cpus=1, num_returns=len(targets))(_split)
+    build = ray.remote(num_cpus=num_cpus)(_assemble)
+    pieces: list[list] = [[] for _ in targets]
+    for listed, start, stop in _chunks(vectors.parts):
+        low, high = np.searchsorted(row, [start, stop])
+        if low == high:
+            continue
+        refs = split.remote(vectors.store, listed, row[low:high] - start, target[low:high], position[low:high], len(targets))
+        for t, ref in enumerate(refs if len(targets) > 1 else [refs]):
+            pieces[t].append(ref)
+    results = [build.remote(consume, arguments[t], len(targets[t]), *pieces[t]) for t in range(len(targets))]
+    with raise_user_errors():
+        return ray.get(results)
+
+
+def read_vectors(vectors: Vectors, rows: np.ndarray) -> np.ndarray:
+    """float32 (len(rows), D) in the driver: for samples and queries that fit there."""
+    order = np.argsort(rows, kind="stable")
+    found: list[np.ndarray] = []
+    for listed, start, stop in _chunks(vectors.parts):
+        low, high = np.searchsorted(rows[order], [start, stop])
+        if low < high:
+            found.append(_read(vectors.store, listed, rows[order][low:high] - start))
+    result = np.concatenate(found)
+    back = np.empty_like(result)
+    back[order] = result
+    return back
+
+
+def _chunks(parts: Sequence[delta.Part]):
+    listed, start, size = [], 0, 0
+    for part in parts:
+        listed.append(part)
+        size += part.rows
+        if size >= _ROWS_PER_MAP:
+            yield listed, start, start + size
+            listed, start, size = [], start + size, 0
+    if listed:
+        yield listed, start, start + size
+
+
+def _read(store: str, parts: Sequence[delta.Part], rows: np.ndarray) -> np.ndarray:
+    found, start = [], 0
+    for batch in delta.read_batches(store, schema.EMBEDDINGS, [schema.VECTOR], parts, batch_rows=8192):
+        low, high = np.searchsorted(rows, [start, start + batch.num_rows])
+        if low < high:
+            picked = batch.column(0).combine_chunks().take(pa.array(rows[low:high] - start))
+            found.append(to_matrix(picked))
+        start += batch.num_rows
+    return np.concatenate(found)
+
+
+def to_matrix(column: pa.Array | pa.ChunkedArray) -> np.ndarray:
+    """float32 (N, D) of a vector column. Raises ValueError where the rows have different lengths."""
+    if isinstance(column, pa.ChunkedArray):
+        column = column.combine_chunks()
+    lengths = pc.unique(pc.list_value_length(column)).to_pylist()
+    if len(lengths) != 1 or not lengths[0]:
+        raise ValueError(f"vectors of one table must have one length, found {sorted(lengths, key=str)}")
+    return column.flatten().to_numpy(zero_copy_only=False).reshape(len(column), lengths[0])
+
+
+def _split(store: str, parts, row: np.ndarray, target: np.ndarray, position: np.ndarray, num_targets: int):
+    unique, back = np.unique(row, return_inverse=True)
+    vectors_ND = _read(store, parts, unique)[back]
+    by_target = [target == t for t in range(num_targets)]
+    result = [(position[mine], vectors_ND[mine]) for mine in by_target]
+    return result if num_targets > 1 else result[0]
+
+
+def _assemble(consume: Callable, arguments: tuple, num_rows: int, *pieces: tuple[np.ndarray, np.ndarray]):
+    result = np.empty((num_rows, pieces[0][1].shape[1]), np.float32)
+    for position, vectors_ND in pieces:
+        if len(position):
+            result[position] = vectors_ND
+    return consume(*arguments, result)

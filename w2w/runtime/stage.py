@@ -1,0 +1,148 @@
+"""A stage, and what happens to rows inside one worker. No Ray here: this is the part that unit tests run directly.
+
+A stage takes an Arrow table and returns it with more columns, one row for one row. A row that cannot go on gets a reject
+code in column ``code`` (and a sentence in ``detail``); it leaves the table there and is written to the rejects table by the
+same worker, in the same pass. Stages never see storage or Ray.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from w2w import schema
+from w2w.table.sink import Counts
+
+REJECTED_BY = "rejected_by"  # travels with a rejected row between workers
+
+
+@dataclass(frozen=True)
+class Pool:
+    """How many workers run a stage, and what each of them gets. Config, never the stage's business."""
+
+    workers: int | None = None
+    """How many at the same time. Default: as many as the cluster's CPUs and GPUs allow."""
+    num_cpus: float = 1
+    """CPUs for each worker."""
+    num_gpus: float = 0
+    """GPUs for each worker."""
+    batch_rows: int = 64
+    """Rows given to a stage at once."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A step: ``run`` is a function of a table, or a class whose instance is one (it loads its model in ``__init__``).
+
+    ``args`` are plain values for ``run``. A stage with ``pool=None`` works in the same workers as the stage before it, so
+    that rows do not travel; give it a pool where it needs other hardware (GPU actors fed by CPU tasks).
+    """
+
+    name: str
+    run: Callable
+    needs: tuple[str, ...]
+    gives: pa.Schema
+    args: dict = field(default_factory=dict)
+    pool: Pool | None = None
+
+    @property
+    def loads_model(self) -> bool:
+        return isinstance(self.run, type)
+
+    def start(self) -> Callable[[pa.Table], pa.Table]:
+        if self.loads_model:
+            return self.run(**self.args)
+        return lambda rows: self.run(rows, **self.args)
+
+
+def check_plan(stages: Sequence[Stage], columns: Sequence[str], wanted: Sequence[str]) -> None:
+    """Every stage finds the columns it needs, and the last one leaves those that the outputs want. A bug otherwise."""
+    have = set(columns)
+    for stage in stages:
+        missing = set(stage.needs) - have
+        assert not missing, f"stage {stage.name!r} needs {sorted(missing)}, and has {sorted(have)}"
+        have |= set(stage.gives.names)
+    missing = set(wanted) - have
+    assert not missing, f"no stage gives {sorted(missing)}"
+
+
+def segments(stages: Sequence[Stage]) -> list[list[Stage]]:
+    """Runs of stages that share their workers."""
+    groups: list[list[Stage]] = []
+    for stage in stages:
+        if stage.pool is None and groups:
+            groups[-1].append(stage)
+        else:
+            groups.append([stage])
+    return groups
+
+
+class Chain:
+    """Stages at work in one worker."""
+
+    def __init__(self, stages: Sequence[Stage], key: str, source: str | None):
+        self._stages = [(stage, stage.start()) for stage in stages]
+        self._key, self._source = key, source
+
+    def __call__(self, rows: pa.Table) -> tuple[pa.Table, pa.Table]:
+        """(rows that passed every stage, rejected rows with key, source, code, detail, rejected_by)."""
+        rejected = []
+        for stage, call in self._stages:
+            if rows.num_rows == 0:
+                rows = _with_columns(rows, stage.gives)
+                continue
+            result = call(rows)
+            assert result.num_rows == rows.num_rows, f"{stage.name}: {rows.num_rows} rows in, {result.num_rows} out"
+            for column in stage.gives:
+                assert result.schema.field(column.name).type == column.type, f"{stage.name}: {column.name} must be {column.type}"
+            if schema.REJECT_CODE in result.column_names:
+                bad = result.column(schema.REJECT_CODE).is_valid()
+                rejected.append(self._reject_rows(result.filter(bad), stage.name))
+                result = result.filter(pc.invert(bad)).drop_columns([schema.REJECT_CODE, schema.REJECT_DETAIL])
+            rows = result
+        return rows, pa.concat_tables([REJECTED_SCHEMA.empty_table(), *rejected])
+
+    def _reject_rows(self, rows: pa.Table, stage: str) -> pa.Table:
+        source = rows.column(self._source).cast(pa.string()) if self._source else pa.nulls(rows.num_rows, pa.string())
+        return pa.Table.from_arrays(
+            [
+                rows.column(self._key).cast(pa.string()),
+                source,
+                rows.column(schema.REJECT_CODE).cast(pa.string()),
+                rows.column(schema.REJECT_DETAIL).cast(pa.string()),
+                pa.repeat(pa.scalar(stage), rows.num_rows),
+            ],
+            schema=REJECTED_SCHEMA,
+        )
+
+
+REJECTED_SCHEMA = pa.schema(
+    [(c, pa.string()) for c in (schema.KEY, schema.SOURCE, schema.REJECT_CODE, schema.REJECT_DETAIL, REJECTED_BY)]
+)
+
+
+def count(read: int, rows: pa.Table, rejected: pa.Table, stage_names: Sequence[str]) -> Counts:
+    """What happened to ``read`` rows: how many entered each stage, how many left. Raises where a row went missing."""
+    assert rows.num_rows + rejected.num_rows == read, f"{read} rows in, {rows.num_rows} out, {rejected.num_rows} rejected"
+    by_code = {v["values"]: v["counts"] for v in pc.value_counts(rejected.column(schema.REJECT_CODE)).to_pylist()}
+    by_stage = {v["values"]: v["counts"] for v in pc.value_counts(rejected.column(REJECTED_BY)).to_pylist()}
+    entered, alive = {}, read
+    for name in stage_names:
+        entered[name] = alive
+        alive -= by_stage.get(name, 0)
+    return Counts(read, rows.num_rows, by_code, entered)
+
+
+def batches(tables: Iterator[pa.Table], max_rows: int) -> Iterator[pa.Table]:
+    """The same rows, at most ``max_rows`` at a time."""
+    for table in tables:
+        for start in range(0, table.num_rows, max_rows):
+            yield table.slice(start, max_rows)
+
+
+def _with_columns(rows: pa.Table, gives: pa.Schema) -> pa.Table:
+    for f in gives:
+        if f.name not in rows.column_names:
+            rows = rows.append_column(f.name, pa.nulls(rows.num_rows, f.type))
+    return rows

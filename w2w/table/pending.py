@@ -1,0 +1,181 @@
+"""Which rows of a table still have to be computed, and where they lie: the heart of resume and of the nightly job.
+
+A row is pending when its key stands neither in the output (for this stage version) nor in the rejects. The answer is one
+bit a source row, and the work is a list of row groups, so the wide columns (image bytes) of finished rows are never read.
+
+Memory at 100M source keys against 100M finished ones. Keys are hashed into B buckets on local disk, B chosen so that a
+bucket holds about 2M keys of each side: at 64 characters plus 8 bytes of row number and Arrow offsets, 2M x 2 x 80 B =
+320 MB, and the same again for the hash set while one bucket is joined. The mask costs 1 byte a source row (100 MB). Nothing
+else grows: under 1 GB, against 16 GB for one join of the whole. Disk: 100M x 2 x 80 B = 16 GB of temporary files.
+The join compares the keys themselves: a hash only chooses the bucket, so no collision can lose a row.
+"""
+
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from w2w import ids, schema, storage
+from w2w.errors import TRANSIENT
+from w2w.table import delta
+
+BUCKET_KEYS = 2_000_000
+
+# One item of work: rows of one row group of one Parquet file; rows is null where all of them are meant.
+ITEM_SCHEMA = pa.schema(
+    [
+        pa.field("path", pa.string(), nullable=False),
+        pa.field("row_group", pa.int32(), nullable=False),
+        pa.field("rows", pa.list_(pa.int32())),
+        pa.field("num_rows", pa.int32(), nullable=False),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Keys:
+    """A stream of keys and how many there are (from the table's log, before any is read)."""
+
+    batches: Iterable[pa.ChunkedArray]
+    count: int
+
+    def read(self) -> pa.ChunkedArray:
+        """All of them in memory."""
+        return pa.chunked_array([c for b in self.batches for c in b.chunks], pa.string())
+
+
+def table_keys(store: str, table: schema.Table, column: str, **partition: str) -> Keys:
+    """The column's values over the table's newest version."""
+    listed = delta.parts(delta.open_table(store, table), **partition)
+    batches = (b.column(column) for b in delta.read_batches(store, table, [column], listed))
+    return Keys(batches, sum(p.rows for p in listed))
+
+
+def rejected_keys(store: str, stage: str, stage_version: str) -> Keys:
+    """Keys that this very version of the stage rejected for good: the same bytes would be rejected again."""
+    listed = delta.parts(delta.open_table(store, schema.REJECTS), **{schema.STAGE: stage})
+    columns = [schema.KEY, schema.STAGE_VERSION, schema.REJECT_CODE]
+    transient = pa.array([code.value for code in TRANSIENT])
+
+    def batches() -> Iterator[pa.ChunkedArray]:
+        for batch in delta.read_batches(store, schema.REJECTS, columns, listed):
+            final = pc.invert(pc.is_in(batch.column(schema.REJECT_CODE), value_set=transient))
+            same = pc.equal(batch.column(schema.STAGE_VERSION), stage_version)
+            yield batch.filter(pc.and_(final, same)).column(schema.KEY)
+
+    return Keys(batches(), sum(p.rows for p in listed))
+
+
+def pending_mask(source: Keys, done: Sequence[Keys], bucket_keys: int = BUCKET_KEYS) -> np.ndarray:
+    """bool, shape (source.count,): True where the source row's key is in none of ``done``."""
+    num_done = sum(d.count for d in done)
+    if num_done == 0:
+        return np.ones(source.count, bool)
+    num_buckets = max(1, -(-max(source.count, num_done) // bucket_keys))
+    mask = np.ones(source.count, bool)
+    with tempfile.TemporaryDirectory(prefix="w2w-keys-") as folder:
+        spilled_done = _Spill(Path(folder, "done"), num_buckets)
+        for keys in done:
+            for batch in keys.batches:
+                spilled_done.add(batch, 0)
+        spilled_source = _Spill(Path(folder, "source"), num_buckets)
+        offset = 0
+        for batch in source.batches:
+            spilled_source.add(batch, offset)
+            offset += len(batch)
+        assert offset == source.count, f"the log promised {source.count} source rows, {offset} were read"
+        for bucket in range(num_buckets):
+            finished = spilled_done.read(bucket)
+            rows = spilled_source.read(bucket)
+            hit = pc.is_in(rows.column("key"), value_set=finished.column("key"))
+            mask[rows.column("row").filter(hit).to_numpy()] = False
+    return mask
+
+
+class _Spill:
+    """Keys with their row numbers, split by hash: in memory while there is one bucket, else one Arrow file a bucket."""
+
+    _SCHEMA = pa.schema([("key", pa.string()), ("row", pa.int64())])
+
+    def __init__(self, folder: Path, num_buckets: int):
+        self._num_buckets = num_buckets
+        self._memory: list[pa.Table] = []
+        self._files: list[tuple[Path, pa.OSFile, pa.RecordBatchStreamWriter]] = []
+        if num_buckets > 1:
+            folder.mkdir()
+            for b in range(num_buckets):
+                sink = pa.OSFile(str(folder / f"{b}.arrow"), "wb")
+                self._files.append((folder / f"{b}.arrow", sink, pa.ipc.new_stream(sink, self._SCHEMA)))
+
+    def add(self, keys: pa.ChunkedArray, offset: int) -> None:
+        rows = pa.table([keys.cast(pa.string()), pa.array(np.arange(offset, offset + len(keys)))], schema=self._SCHEMA)
+        if self._num_buckets == 1:
+            self._memory.append(rows)
+            return
+        buckets = ids.hash_bucket(keys, self._num_buckets)
+        order = np.argsort(buckets, kind="stable")
+        bounds = np.searchsorted(buckets[order], np.arange(self._num_buckets + 1))
+        rows = rows.take(pa.array(order))
+        for b, (_, _, writer) in enumerate(self._files):
+            writer.write_table(rows.slice(bounds[b], bounds[b + 1] - bounds[b]))
+
+    def read(self, bucket: int) -> pa.Table:
+        if self._num_buckets == 1:
+            return pa.concat_tables([self._SCHEMA.empty_table(), *self._memory])
+        path, sink, writer = self._files[bucket]
+        if not sink.closed:
+            writer.close()
+            sink.close()
+        with pa.memory_map(str(path)) as source:
+            return pa.ipc.open_stream(source).read_all()
+
+
+def table_items(
+    store: str, table: schema.Table, listed: Sequence[delta.Part], mask: np.ndarray, max_rows: int
+) -> Iterator[pa.Table]:
+    """Items of work for the True rows of ``mask`` (over ``listed`` in order), at most ``max_rows`` rows each.
+
+    Parts with no pending row are not opened. Paths are relative to the table.
+    """
+    system, root = storage.filesystem(delta.uri(store, table))
+    start = 0
+    for part in listed:
+        wanted = mask[start : start + part.rows]
+        start += part.rows
+        if wanted.any():
+            yield from file_items(system, f"{root}/{part.path}", part.path, wanted, max_rows)
+
+
+def file_items(system, path: str, name: str, wanted: np.ndarray | None, max_rows: int) -> Iterator[pa.Table]:
+    """Items of work for one Parquet file, which they call ``name``; ``wanted`` None means every row."""
+    metadata = pq.read_metadata(path, filesystem=system)
+    start = 0
+    for group in range(metadata.num_row_groups):
+        size = metadata.row_group(group).num_rows
+        rows = np.arange(size) if wanted is None else np.flatnonzero(wanted[start : start + size])
+        start += size
+        for i in range(0, len(rows), max_rows):
+            chunk = rows[i : i + max_rows]
+            picked = None if len(chunk) == size else chunk.astype(np.int32)
+            yield pa.table([[name], [group], [picked], [len(chunk)]], schema=ITEM_SCHEMA)
+
+
+def read_item(system, root: str, item: dict, columns: Sequence[str], batch_rows: int) -> Iterator[pa.Table]:
+    """The item's rows in batches. Reads one row group's column chunks, nothing of other columns or groups."""
+    with pq.ParquetFile(f"{root}/{item['path']}", filesystem=system, pre_buffer=True) as file:
+        rows = item["rows"]
+        offset = 0
+        for batch in file.iter_batches(batch_rows, row_groups=[item["row_group"]], columns=list(columns)):
+            table = pa.Table.from_batches([batch])
+            if rows is None:
+                yield table
+            else:
+                here = [r - offset for r in rows if offset <= r < offset + table.num_rows]
+                if here:
+                    yield table.take(pa.array(here))
+            offset += table.num_rows
