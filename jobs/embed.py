@@ -4,13 +4,12 @@ from dataclasses import dataclass
 
 from w2w import schema
 from w2w.images.decode import DecodeLimits
-from w2w.images.stage import pixels_field, to_pixels
-from w2w.models.encoder import EncoderConfig, encoder_input, model_version
-from w2w.models.stage import EMBED_GIVES, Embed
+from w2w.models.encoder import EncoderConfig, model_version
 from w2w.runtime.job import JobConfig, Run, Summary, need_table, start
 from w2w.runtime.run import run_stages
 from w2w.runtime.source import pending_rows
-from w2w.runtime.stage import Pool, Stage
+from w2w.runtime.embedding import embed_stages
+from w2w.runtime.stage import Pool
 from w2w.table.pending import rejected_keys, table_keys
 from w2w.table.sink import Output
 
@@ -32,7 +31,7 @@ class Config(JobConfig):
 def main(config: Config) -> Summary:
     run = Run("embed", config)
     need_table(run.store, schema.IMAGES, "ingest")
-    version, shape = model_version(config.encoder), encoder_input(config.encoder)
+    version = model_version(config.encoder)
     done = [
         table_keys(run.store, schema.EMBEDDINGS, schema.OWNER_ID, model_version=version),
         rejected_keys(run.store, "embed", version),
@@ -43,11 +42,7 @@ def main(config: Config) -> Summary:
     if config.dry_run or not work.num_rows:
         return run.summary(skipped=work.skipped, facts=facts)
     run.begin()
-    pixels = {"limits": config.decode, "size_px": shape.size_px, "mode": shape.mode, "resample": shape.resample}
-    stages = [
-        Stage("decode", to_pixels, (schema.BYTES,), pixels_field(shape.size_px), pixels | {"decode_side_px": shape.decode_side_px}),
-        Stage("encode", Embed, ("pixels",), EMBED_GIVES, {"config": config.encoder, "owner_kind": "image"}, config.gpu_pool),
-    ]
+    stages = embed_stages(config.encoder, config.decode, schema.IMAGE_ID, "image", config.gpu_pool)
     counts, versions = run_stages(
         run.store,
         work,

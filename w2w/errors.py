@@ -21,6 +21,9 @@ class Reject(Exception):
         super().__init__(f"{code}: {detail}")
         self.code, self.detail = code, detail
 
+    def __reduce__(self):
+        return Reject, (self.code, self.detail)
+
 
 class RejectCode(StrEnum):
     """Why a row could not go on. A code is never reused for another meaning; add new ones at the end of their group."""

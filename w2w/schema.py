@@ -23,7 +23,8 @@ BYTES, WIDTH, HEIGHT, FORMAT, PHASH, SOURCE_URI = "bytes", "width", "height", "f
 REJECT_CODE, REJECT_DETAIL = "code", "detail"
 KEY, STAGE, STAGE_VERSION, SOURCE, REJECTED_AT, RUN_ID = "key", "stage", "stage_version", "source", "rejected_at", "run_id"
 # neighbours
-QUERY_ID, RANK, SCORE, INDEX_NAME, INDEX_VERSION = "query_id", "rank", "score", "index_name", "index_version"
+QUERY_ID, RANK, SCORE, NEIGHBOUR_LIST = "query_id", "rank", "score", "neighbours"
+INDEX_VERSION, SEARCH_VERSION = "index_version", "search_version"
 
 
 @dataclass(frozen=True)
@@ -88,20 +89,31 @@ EMBEDDINGS = Table(
     partition_by=(MODEL_VERSION,),
 )
 
+NEIGHBOUR = pa.struct(
+    [
+        pa.field(RANK, pa.int32()),  # 1 = nearest
+        pa.field(PRODUCT_ID, pa.string()),
+        pa.field(IMAGE_ID, pa.string()),
+        pa.field(CATEGORY, pa.string()),
+        pa.field(SCORE, pa.float32()),  # cosine
+    ]
+)
+
 NEIGHBOURS = Table(
     "neighbours",
     _schema(
+        (KEY, pa.string()),  # the query's id and content
         (QUERY_ID, pa.string()),
-        (RANK, pa.int32()),  # 1 = nearest
-        (PRODUCT_ID, pa.string()),
-        (IMAGE_ID, pa.string()),
-        (CATEGORY, pa.string()),
-        (SCORE, pa.float32()),  # cosine
-        (INDEX_NAME, pa.string()),
+        (CATEGORY, pa.string()),  # of the query, as its source says
+        (ATTRIBUTES, pa.map_(pa.string(), pa.string()), "nullable"),  # of the query
+        (IMAGE_URI, pa.string()),
+        (NEIGHBOUR_LIST, pa.list_(NEIGHBOUR)),  # nearest first
+        (SEARCH_VERSION, pa.string()),  # digest of index version, k and filter
         (INDEX_VERSION, pa.string()),
         (RUN_ID, pa.string()),
     ),
-    key=(QUERY_ID, RANK, RUN_ID),
+    key=(KEY, SEARCH_VERSION),
+    partition_by=(SEARCH_VERSION,),
 )
 
 REJECTS = Table(

@@ -10,6 +10,13 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+
+from w2w.index import shard
+from w2w.index.plan import Plan
+from w2w.index.publish import new_manifest
+from w2w.index.search import Index, open_manifest
+from w2w.index.spec import IndexConfig
 
 DATA = Path(os.environ.get("W2W_DATA", Path(__file__).resolve().parents[2] / ".." / "shared" / "data"))
 CACHE = Path(os.environ.get("W2W_CACHE", Path.home() / ".cache" / "w2w")) / "bench"
@@ -40,7 +47,9 @@ def features(batch: int = 32) -> np.ndarray:
     net = net.eval().to(memory_format=torch.channels_last)
     files, out = photos(), []
     for start in range(0, len(files), batch):
-        pixels = [np.asarray(Image.open(f).convert("RGB").resize((224, 224), Image.BICUBIC)) for f in files[start : start + batch]]
+        pixels = [
+            np.asarray(Image.open(f).convert("RGB").resize((224, 224), Image.BICUBIC)) for f in files[start : start + batch]
+        ]
         x = torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).float().sub(127).div(128)
         with torch.inference_mode():
             out.append(net(x.contiguous(memory_format=torch.channels_last)).numpy())
@@ -74,3 +83,26 @@ def upsampled(num_rows: int, dim: int = 1280, seed: int = 0) -> np.ndarray:
         mixed += rng.standard_normal(mixed.shape, dtype=np.float32) * (0.05 / np.sqrt(dim)) * length
         out[start : start + n] = mixed / np.linalg.norm(mixed, axis=1, keepdims=True)
     return out
+
+
+def build_ours(uri: str, vectors_ND: np.ndarray, cfg: IndexConfig, num_threads: int) -> tuple[Index, Plan]:
+    """Plan, train, fill and write every shard of one category; opens what was written. The gate is not part of it."""
+    rows = pa.table({"product_id": [f"{i:07d}" for i in range(len(vectors_ND))]})
+    rows = rows.append_column("image_id", rows["product_id"]).append_column("category", pa.repeat("all", len(vectors_ND)))
+    [group] = shard.plan_groups(rows, cfg)
+    of = np.array(shard.sample(rows, group, cfg)["product_id"].to_pylist(), dtype=np.int64)
+    template, plan = shard.train_template(uri, vectors_ND[of], group, "bench", cfg, num_threads)
+    built = []
+    for task in shard.plan_shards(rows, {group.name: template}, "bench", cfg):
+        mine = np.array(task.rows["product_id"].to_pylist(), dtype=np.int64)
+        built.append(shard.build_shard(uri, task, vectors_ND[mine], num_threads))
+    return open_manifest(uri, new_manifest(cfg, "bench", "bench", {}, [template], built)), plan
+
+
+def found_rows(hits: pa.Table, num_queries: int, k: int) -> np.ndarray:
+    """Row numbers (num_queries, k) of hits on an index of ``build_ours``."""
+    return np.array(hits["product_id"].to_pylist(), dtype=np.int64).reshape(num_queries, k)
+
+
+def recall(found_NK: np.ndarray, exact_NK: np.ndarray) -> float:
+    return float((found_NK[:, :, None] == exact_NK[:, None, :]).any(axis=1).sum() / exact_NK.size)

@@ -49,14 +49,22 @@ _BACKOFF_S, _MAX_BACKOFF_S = 0.5, 30.0
 class FetchConfig:
     """How to ask other people's servers for a file."""
 
-    user_agent: str = "w2w"  # the name servers see; say who you are
-    contact: str = ""  # a URL or mail address where their owners can reach you, appended to user_agent
-    connect_timeout_s: float = 10.0  # for one connection, TLS handshake included
-    deadline_s: float = 60.0  # for the whole request: look-up, redirects, body, retries and the waits between them
-    max_bytes: int = 20 * 1024 * 1024  # of the body, after decompression
-    max_redirects: int = 5  # each hop is checked like the first URL
-    retries: int = 3  # further attempts after 408, 429, 5xx and connection errors
-    allow_private_hosts: tuple[str, ...] = ()  # host names, as written in the URL, that may be on a private address
+    user_agent: str = "w2w"
+    """The name servers see; say who you are."""
+    contact: str = ""
+    """A URL or mail address where their owners can reach you, appended to user_agent."""
+    connect_timeout_s: float = 10.0
+    """Seconds for one connection, TLS handshake included."""
+    deadline_s: float = 60.0
+    """Seconds for the whole request: look-up, redirects, body, retries and the waits between them."""
+    max_bytes: int = 20 * 1024 * 1024
+    """The largest body, after decompression."""
+    max_redirects: int = 5
+    """Redirects followed at most; each is checked like the first URL."""
+    retries: int = 3
+    """Further attempts after 408, 429, 5xx and connection errors."""
+    allow_private_hosts: tuple[str, ...] = ()
+    """Host names, as written in the URL, that may be on a private address."""
 
     def __post_init__(self):
         for name in ("connect_timeout_s", "deadline_s", "max_bytes"):

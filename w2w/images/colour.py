@@ -16,7 +16,9 @@ _GRID = 33  # against the exact formula: at most 2 levels off for Display P3 and
 _MAX_PROFILE_BYTES = 64 * 1024  # real matrix profiles have 0.4 to 4 KB
 _NEGLIGIBLE = 3 / 255  # profiles that call themselves sRGB differ by up to 2 levels
 # linear sRGB to XYZ under D50, the white of every ICC profile: IEC 61966-2-1 primaries, Bradford-adapted
-_SRGB_TO_XYZ = np.array([[0.4360747, 0.3850649, 0.1430804], [0.2225045, 0.7168786, 0.0606169], [0.0139322, 0.0971045, 0.7141733]])
+_SRGB_TO_XYZ = np.array(
+    [[0.4360747, 0.3850649, 0.1430804], [0.2225045, 0.7168786, 0.0606169], [0.0139322, 0.0971045, 0.7141733]]
+)
 
 
 def to_srgb(image: np.ndarray, icc_profile: bytes | None) -> np.ndarray:

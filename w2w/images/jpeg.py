@@ -18,8 +18,8 @@ _SOF = frozenset({*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC})
 _SOS, _EOI, _APP1, _APP2, _APP14 = 0xDA, 0xD9, 0xE1, 0xE2, 0xEE
 _STANDALONE = frozenset({0x01, *range(0xD0, 0xD8)})
 _MAX_SEGMENTS = 4096  # a 64 KB profile or depth map comes in tens of segments; past this, metadata is not read
-_MAX_SCANS = 500  # encoders write about 10; each one makes the decoder pass over the whole image again
-_SCANS_BY_CHANCE = 16_384  # bytes behind the image (a phone's clip) that may hold a scan marker by chance; expected: 65,536
+_MAX_SCANS = 100  # encoders write about 10; each costs 60 ms at 64 million pixels, whatever it holds
+_MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")  # in pixel data, 0xff is followed by 0 or a restart marker
 _PADDING = re.compile(r"(\d+) extraneous bytes before marker 0xd9")
 _ODD_SCAN = "Invalid SOS parameters"  # some phones write them; sequential JPEGs do not use them
 _SCAN_OF_ALL = b"\0\x3f\0"  # what they should be: coefficients 0 to 63, no successive approximation
@@ -53,7 +53,7 @@ def header(data: bytes) -> JpegHeader:
         elif marker == _SOS:
             scan_at = at
     profile = b"".join(profile_parts[k] for k in sorted(profile_parts)) or None
-    if frame and frame[0] not in (0xC0, 0xC1) and data.count(b"\xff\xda", scan_at) > _MAX_SCANS + len(data) // _SCANS_BY_CHANCE:
+    if _has_too_many_scans(data, scan_at):
         raise Reject(RejectCode.CORRUPT, f"JPEG with more than {_MAX_SCANS} scans")
     try:
         height, width, colour, _ = simplejpeg.decode_jpeg_header(data)
@@ -110,6 +110,16 @@ def _segments(data: bytes) -> Iterator[tuple[int, int, bytes]]:
             if marker == _SOS:
                 return
             at += 2 + max(length, 2)
+
+
+def _has_too_many_scans(data: bytes, at: int) -> bool:
+    if data.count(b"\xff\xda", at) <= _MAX_SCANS:  # the quick answer; what follows the image (a phone's clip) counts here too
+        return False
+    num_scans = 0
+    while num_scans <= _MAX_SCANS and (found := _MARKER.search(data, at)) and data[found.end() - 1] != _EOI:
+        num_scans += data[found.end() - 1] == _SOS
+        at = found.end() + max(2, int.from_bytes(data[found.end() : found.end() + 2]))
+    return num_scans > _MAX_SCANS
 
 
 def _forgiven(message: str, data: bytes, as_stored: dict) -> np.ndarray | None:

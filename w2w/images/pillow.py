@@ -1,4 +1,4 @@
-"""Every format but JPEG, by Pillow's plugin classes.
+"""Every format but JPEG (and the few JPEGs that libjpeg-turbo's simple API refuses), by Pillow's plugin classes.
 
 The classes are called directly, not through ``Image.open``: so no other plugin can ever be tried (the EPS one starts a
 program), and Pillow's own pixel limit, a process-wide setting that warns, plays no part.
@@ -9,8 +9,16 @@ import warnings
 from io import BytesIO
 
 import numpy as np
-from PIL import AvifImagePlugin, BmpImagePlugin, GifImagePlugin, Image, JpegImagePlugin, PngImagePlugin, TiffImagePlugin
-from PIL import WebPImagePlugin
+from PIL import (
+    AvifImagePlugin,
+    BmpImagePlugin,
+    GifImagePlugin,
+    Image,
+    JpegImagePlugin,
+    PngImagePlugin,
+    TiffImagePlugin,
+    WebPImagePlugin,
+)
 from PIL.ImageFile import ImageFile
 
 from w2w.errors import Reject, RejectCode
@@ -29,8 +37,8 @@ _PLUGINS = {
     sniff.TIFF: TiffImagePlugin.TiffImageFile,
     sniff.JPEG: JpegImagePlugin.JpegImageFile,
 }
-_PLAIN_MODES = ("1", "L", "RGB", "CMYK", "YCbCr")
-_ALPHA_MODES = ("P", "PA", "LA", "La", "RGBA", "RGBa", "RGBX")
+_PLAIN_MODES = ("1", "L", "RGB", "RGBX", "CMYK", "YCbCr")
+_ALPHA_MODES = ("P", "PA", "LA", "La", "RGBA", "RGBa")
 _16_BIT_MODES = ("I;16", "I;16B", "I;16L", "I;16N")
 _STRIP_PIXELS = 1 << 22  # conversions make up to three copies: of a strip, not of the image
 _CUT, _REFUSED = ("truncat", "no more images", "not enough", "end of"), ("unsupported", "not supported", "unknown pixel mode")

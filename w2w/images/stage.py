@@ -50,15 +50,15 @@ def inspect(rows: pa.Table, *, limits: DecodeLimits) -> pa.Table:
 
 
 def to_pixels(
-    rows: pa.Table, *, limits: DecodeLimits, size_px: int, mode: str, resample: str, decode_side_px: int, threads: int = 1
+    rows: pa.Table, *, limits: DecodeLimits, size_px: int, resize_px: int, mode: str, resample: str, threads: int = 1
 ) -> pa.Table:
-    """Decodes and resizes every image to the model's input: adds ``pixels``, drops the encoded bytes."""
-    images = decode_many(rows.column(schema.BYTES), limits, decode_side_px, threads)
+    """Decodes and resizes every image to the model's input (``fit``): adds ``pixels``, drops the encoded bytes."""
+    images = decode_many(rows.column(schema.BYTES), limits, resize_px, threads)
     rejects = [i if isinstance(i, Reject) else None for i in images]
     buffer = np.zeros((len(images), size_px, size_px, 3), np.uint8)
     for i, image in enumerate(images):
         if rejects[i] is None:
-            buffer[i] = fit(image, size_px, mode, resample)
+            buffer[i] = fit(image, size_px, mode, resample, resize_px)
     kind = pixels_field(size_px).field(PIXELS).type
     pixels = pa.Array.from_buffers(kind, len(images), [None, pa.py_buffer(buffer)])
     return with_rejects(rows.drop_columns([schema.BYTES]).append_column(PIXELS, pixels), rejects)

@@ -36,7 +36,7 @@ class Tiff:
 
 
 def read(data: bytes) -> Tiff:
-    """Raises Reject: TRUNCATED where something that the directory names is behind the end. Source: TIFF 6.0, sections 2 and 15."""
+    """Raises Reject: TRUNCATED where something that the directory names is behind the end. Source: TIFF 6.0, section 2."""
     order = "<" if data[:1] == b"I" else ">"
     entries = _directory(data, order)
     numbers: dict[int, int] = {}

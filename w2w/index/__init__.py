@@ -1,1 +1,1 @@
-"""The vector index: plan it under budgets, train once, fill shards, prove it, publish it, search it. The only importer of faiss."""
+"""The vector index: plan it under budgets, train once, fill shards, prove it, publish it, search it. Alone imports faiss."""

@@ -84,7 +84,7 @@ def versions(uri: str) -> list[str]:
 
 
 def rollback(uri: str, version: str | None = None) -> str:
-    """Points CURRENT at ``version``, or at the one before the current one; returns it. Raises UsageError where there is none."""
+    """Points CURRENT at ``version``, or at the one before the current one; returns it. Raises UsageError where none is."""
     known, current = versions(uri), current_version(uri)
     if version is None:
         older = [v for v in known if current and v < current]
@@ -116,5 +116,6 @@ def collect_garbage(uri: str, keep_generations: int, young_s: float = _YOUNG_S) 
             newest[thing] = max(newest.get(thing, 0.0), f.mtime.timestamp())
     deleted += [thing for thing, at in sorted(newest.items()) if thing not in needed and time.time() - at >= young_s]
     for thing in deleted:
+        storage.delete(storage.join(uri, thing, m.SHARD_FILE))  # first, so that half a shard is never taken for a whole one
         storage.delete(storage.join(uri, thing))
     return deleted

@@ -83,14 +83,12 @@ def plan_groups(rows: pa.Table, cfg: IndexConfig, previous: Manifest | None = No
         groups[SMALL] = tuple(sorted(set(counts) - large))
     total = sum(counts.values())
     sizes = {name: [counts[c] for c in categories] for name, categories in groups.items()}
-    return [
-        Group(name, groups[name], sum(n), max(n), cfg.memory_budget_mb * sum(n) / total) for name, n in sizes.items()
-    ]
+    return [Group(name, groups[name], sum(n), max(n), cfg.memory_budget_mb * sum(n) / total) for name, n in sizes.items()]
 
 
 def sample(rows: pa.Table, group: Group, cfg: IndexConfig) -> pa.Table:
-    """At most ``sample_rows`` of the group's rows, whose vectors ``train_template`` wants: the lowest hashes, so nearly the same
-    rows from night to night."""
+    """At most ``sample_rows`` of the group's rows, whose vectors ``train_template`` wants: the lowest hashes, so nearly the
+    same rows from night to night."""
     mine = rows.filter(pc.is_in(rows[CATEGORY], pa.array(group.categories)))
     if mine.num_rows <= cfg.sample_rows:
         return mine
@@ -152,7 +150,9 @@ def plan_shards(
     """Tasks for all rows (product_id, image_id, category), by category and bucket. ``templates`` maps a group's name to its
     template. The number of buckets changes only where a bucket would pass ``max_rows_per_shard`` or fall under a quarter."""
     rows = sorted_rows(rows)
-    of_category = {c: t for group in plan_groups(rows, cfg, previous) for t in [templates[group.name]] for c in group.categories}
+    of_category = {
+        c: t for group in plan_groups(rows, cfg, previous) for t in [templates[group.name]] for c in group.categories
+    }
     buckets_before = {s.category: s.num_buckets for s in previous.shards} if previous else {}
     tasks, start = [], 0
     for category, count in sorted(_counts(rows).items()):

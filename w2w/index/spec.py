@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from w2w.errors import UsageError
 
 _FACTORY = re.compile(
-    r"(?:(?P<transform>PCA|OPQ)(?P<first>\d+)(?:_(?P<second>\d+))?,)?"
+    r"(?:(?P<transform>PCAR|PCA|OPQ)(?P<first>\d+)(?:_(?P<second>\d+))?,)?"
     r"(?:IVF(?P<lists>\d+),|HNSW(?P<links>\d+),)?"
-    r"(?P<codec>Flat|SQfp16|SQ8|SQ6|SQ4|PQ(?P<parts>\d+)(?P<fast>x4fs)?)"
+    r"(?P<codec>Flat|SQfp16|SQ8|SQ6|SQ4|RaBitQ(?P<bits>[2-8])|PQ(?P<parts>\d+)(?P<fast>x4fs)?)"
     r"(?:,Refine\((?P<refine>Flat|SQfp16|SQ8|SQ6|SQ4)\))?"
 )
+_RABITQ_FACTORS = 20  # bytes a row beside the bits: lengths and correction factors
 _BITS = {"Flat": 32, "SQfp16": 16, "SQ8": 8, "SQ6": 6, "SQ4": 4}
 
 
@@ -51,10 +52,11 @@ class IndexConfig:
 
 @dataclass(frozen=True)
 class Spec:
-    """``[PCAd,|OPQm_d,][IVFn,|HNSWm,]codec[,Refine(codec)]`` and how hard to search it. Raises UsageError for anything else.
+    """``[PCAd,|PCARd,|OPQm_d,][IVFn,|HNSWm,]codec[,Refine(codec)]`` and search effort. Raises UsageError for anything else.
 
-    PCA keeps the d leading axes of the second moment (not centred: inner products stay unbiased). OPQ is the closed
-    form of Ge et al. 2013, section 4.2: principal axes dealt out so that the m parts carry equal products of variance.
+    PCA keeps the d leading axes of the second moment (not centred: inner products stay unbiased); PCAR
+    rotates them at random, as RaBitQ's error bound wants. OPQ is the closed form of Ge et al. 2013, section 4.2: principal axes
+    dealt out so that the m parts carry equal products of variance.
     """
 
     factory: str
@@ -66,11 +68,14 @@ class Spec:
         match = _FACTORY.fullmatch(self.factory)
         if match is None:
             raise UsageError(
-                f"index factory {self.factory!r}: expected [PCA<d>,|OPQ<m>_<d>,][IVF<n>,|HNSW<m>,]<codec>[,Refine(<codec>)] with "
-                "codec Flat, SQfp16, SQ8, SQ6, SQ4, PQ<m> or PQ<m>x4fs, for example PCA256,IVF1024,SQ8"
+                f"index factory {self.factory!r}: expected [PCA<d>,|PCAR<d>,|OPQ<m>_<d>,][IVF<n>,|HNSW<m>,]<codec>"
+                "[,Refine(<codec>)] with codec Flat, SQfp16, SQ8, SQ6, SQ4, RaBitQ<2-8>, PQ<m> or PQ<m>x4fs, "
+                "for example PCA256,IVF1024,SQ8"
             )
-        if match["transform"] == "OPQ" and match["second"] is None or match["transform"] == "PCA" and match["second"]:
-            raise UsageError(f"index factory {self.factory!r}: write PCA<dimensions> or OPQ<parts>_<dimensions>")
+        if (match["transform"] == "OPQ") != (match["second"] is not None):
+            raise UsageError(
+                f"index factory {self.factory!r}: write PCA<dimensions>, PCAR<dimensions> or OPQ<parts>_<dimensions>"
+            )
         if any(match[g] and int(match[g]) < 1 for g in ("first", "second", "lists", "links", "parts")):
             raise UsageError(f"index factory {self.factory!r}: every number must be at least 1")
 
@@ -116,7 +121,12 @@ class Spec:
     def row_bytes(self, dim: int) -> int:
         """Bytes of one vector: code, inverted-list id or graph links, refinement code."""
         inner = self.inner_dim(dim)
-        code = -(-self.num_parts * (4 if self._part("fast") else 8) // 8) if self.num_parts else -(-inner * _BITS[self.codec] // 8)
+        if self.num_parts:
+            code = -(-self.num_parts * (4 if self._part("fast") else 8) // 8)
+        elif bits := self._part("bits"):
+            code = -(-inner * int(bits) // 8) + _RABITQ_FACTORS
+        else:
+            code = -(-inner * _BITS[self.codec] // 8)
         links = int(self._part("links") or 0)
         refine = -(-inner * _BITS[self.refine] // 8) if self.refine else 0
         return code + (8 if self.num_lists else 0) + (8 * links + 16 if links else 0) + refine
@@ -125,7 +135,9 @@ class Spec:
         """Bytes that do not depend on the number of rows: axes, coarse centroids, code books."""
         inner = self.inner_dim(dim)
         axes = dim * inner if self.transform else 0
-        return 4 * (axes + self.num_lists * inner + ((16 if self._part("fast") else 256) * inner if self.num_parts else 2 * inner))
+        return 4 * (
+            axes + self.num_lists * inner + ((16 if self._part("fast") else 256) * inner if self.num_parts else 2 * inner)
+        )
 
     def memory_mb(self, num_rows: int, dim: int) -> float:
         return (num_rows * self.row_bytes(dim) + self.template_bytes(dim)) / 2**20

@@ -54,7 +54,7 @@ class Template:
             return Template(
                 Spec(factory, *map(int, numbers)),
                 int(stored["dim"]),
-                stored["axes"] if "axes" in stored else None,
+                stored.get("axes"),
                 faiss.deserialize_index(stored["base"]),
                 faiss.deserialize_index(stored["refine"]) if "refine" in stored else None,
             )
@@ -76,7 +76,7 @@ def set_threads(num_threads: int) -> None:
 
 
 def unit_vectors(vectors: np.ndarray, dim: int | None = None) -> np.ndarray:
-    """float32 rows of length 1, shape (n, dim), a copy. Raises UsageError for another type or shape, NaN, infinity and zeros."""
+    """float32 rows of length 1, shape (n, dim), a copy. Raises UsageError for another type or shape, NaN, infinity, zeros."""
     if not isinstance(vectors, np.ndarray) or vectors.ndim != 2 or vectors.dtype.kind != "f":
         kind = f"{vectors.dtype}{list(vectors.shape)}" if isinstance(vectors, np.ndarray) else type(vectors).__name__
         raise UsageError(f"vectors are {kind}: expected a float array of shape (rows, {dim or 'dimensions'})")
@@ -107,8 +107,11 @@ def fit(spec: Spec, sample_ND: np.ndarray, principal: tuple[np.ndarray, np.ndarr
     if spec.transform or (spec.num_lists and dim > KMEANS_DIM):
         principal = principal or principal_axes(sample_ND)
     axes_ED = None
-    if spec.transform == "PCA":
+    if spec.transform in ("PCA", "PCAR"):
         axes_ED = principal[0][:inner_dim]
+    if spec.transform == "PCAR":
+        turn_EE = np.linalg.qr(np.random.default_rng(seed).standard_normal((inner_dim, inner_dim)))[0]
+        axes_ED = (turn_EE.astype(np.float32) @ axes_ED).astype(np.float32)
     elif spec.transform == "OPQ":
         axes_ED = principal[0][_deal_axes(principal[1][:inner_dim], spec.num_parts or inner_dim)]
     base = faiss.index_factory(inner_dim, spec.base, faiss.METRIC_INNER_PRODUCT)
@@ -120,6 +123,12 @@ def fit(spec: Spec, sample_ND: np.ndarray, principal: tuple[np.ndarray, np.ndarr
     if spec.num_parts:
         base.pq.cp.niter, base.pq.cp.max_points_per_centroid, base.pq.cp.seed = _KMEANS_ROUNDS, _POINTS_PER_CENTROID, seed + 1
         base.pq.cp.min_points_per_centroid = 1
+        if hasattr(base, "do_polysemous_training"):
+            base.do_polysemous_training = (
+                False  # simulated annealing of the code words, minutes for a search mode not used here
+            )
+    if hasattr(base, "sq") and spec.codec in ("SQ4", "SQ6"):  # 16 levels from least to greatest lose 0.024 recall to outliers
+        base.sq.rangestat, base.sq.rangestat_arg = faiss.ScalarQuantizer.RS_quantiles, 0.01 if spec.codec == "SQ4" else 0.003
     base.train(inner_NE)
     if template.refine is not None:
         template.refine.train(inner_NE)

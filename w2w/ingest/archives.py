@@ -1,7 +1,6 @@
 """Image folders and tar shards (WebDataset) as raw batches. Nothing is extracted: a tar's image is an offset and a size."""
 
 import io
-import json
 import re
 import tarfile
 from collections.abc import Iterator
@@ -12,7 +11,7 @@ from pyarrow import fs
 
 from w2w import schema, storage
 from w2w.errors import RejectCode, UsageError
-from w2w.ingest.raw import IMAGE, Mapping, RawBatch, batch_of_dicts, image_table, no_attributes, reject_table
+from w2w.ingest.raw import IMAGE, JSON, Mapping, RawBatch, batch_of_dicts, image_table, no_attributes, reject_table
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif")
 MEMBER = ".tar#"  # an image in a tar is <path>.tar#<member>: one name for one image, and the file to open is in it
@@ -149,7 +148,7 @@ def _about(
         try:
             text = file.read(member.size).decode("utf-8-sig")
             if suffix == "json":
-                fields = json.loads(text, parse_float=str, parse_int=str, parse_constant=str)
+                fields = JSON.decode(text)
                 if not isinstance(fields, dict):
                     raise ValueError("not an object")
                 row = {**row, **fields}
@@ -171,7 +170,9 @@ def expand(pattern: str) -> list[str]:
         return [pattern]
     bounds = re.fullmatch(r"([0-9]{1,9})\.\.([0-9]{1,9})", found[1])
     if not bounds or int(bounds[1]) > int(bounds[2]) or int(bounds[2]) - int(bounds[1]) >= 1_000_000:
-        raise UsageError(f"uri={pattern}: {{{found[1]}}} is no range; write it like {{000..009}}, at most a million shards")
+        raise UsageError(
+            f"feed.uri={pattern}: {{{found[1]}}} is no range; write it like {{000..009}}, at most a million shards"
+        )
     width = len(bounds[1])
     names = (f"{pattern[: found.start()]}{i:0{width}d}" for i in range(int(bounds[1]), int(bounds[2]) + 1))
     return [name + rest for name in names for rest in expand(pattern[found.end() :])]

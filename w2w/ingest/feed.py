@@ -26,20 +26,26 @@ _MAX_BAD_LINES = 0.01  # of the sample: above it the encoding is wrong, below it
 class FeedConfig:
     """One product source."""
 
-    uri: str = (
-        ""  # a CSV, JSON lines (also .gz, .zst) or Parquet file, a folder of Parquet, images or tars, or x-{000..009}.tar
-    )
-    kind: str = "auto"  # csv, jsonl, parquet, images, tar, or auto: by the suffix, or by what the folder holds
-    columns: dict[str, str] = field(
-        default_factory=dict
-    )  # our column -> theirs, where the names differ; see ingest.raw.COLUMNS
-    attributes: list[str] | None = None  # their columns kept as attributes; null: all that are not mapped, [] for none
-    category_map: dict[str, str] = field(default_factory=dict)  # their category, in any case -> ours; empty: kept, lower-cased
-    category_default: str = "etc"  # the category of products that have none, or one that category_map does not know
-    image_root: str = ""  # folder, s3:// prefix or URL that image values are relative to; "": the feed's own folder
-    csv_delimiter: str = ","  # one character
-    encoding: str = "utf-8-sig"  # of CSV and JSON lines: any Python codec; utf-8-sig is UTF-8 with or without a mark
-    full: bool = False  # the feed lists the whole catalog: products that are not in it are withdrawn
+    uri: str = ""
+    """A CSV, JSON lines (also .gz, .zst) or Parquet file, a folder of Parquet, images or tars, or shards x-{000..009}.tar."""
+    kind: str = "auto"
+    """One of csv, jsonl, parquet, images, tar, or auto: by the suffix, or by what the folder holds."""
+    columns: dict[str, str] = field(default_factory=dict)
+    """Our column (product_id, title, brand, price, currency, category, url, image) -> theirs, where the names differ."""
+    attributes: list[str] | None = None
+    """Their columns kept as attributes; null: all that are not mapped, [] for none."""
+    category_map: dict[str, str] = field(default_factory=dict)
+    """Their category, in any case -> ours; empty: kept, lower-cased."""
+    category_default: str = "etc"
+    """The category of products that have none, or one that category_map does not know."""
+    image_root: str = ""
+    """Folder, s3:// prefix or URL that image values are relative to; "": the feed's own folder."""
+    csv_delimiter: str = ","
+    """What separates the columns of a CSV: one character."""
+    encoding: str = "utf-8-sig"
+    """Of CSV and JSON lines: any Python codec; utf-8-sig is UTF-8 with or without a mark."""
+    full: bool = False
+    """The feed lists the whole catalog: products that are not in it are withdrawn."""
 
 
 def read_feed(config: FeedConfig, batch_rows: int = 20_000) -> Iterator[FeedBatch]:
@@ -62,30 +68,32 @@ def check_feed(config: FeedConfig) -> None:
     _check_options(config)
     kind, files = _files(config)
     if config.image_root and not is_web(config.image_root) and not storage.exists(config.image_root):
-        raise UsageError(f"image_root={config.image_root}: no such folder")
+        raise UsageError(f"feed.image_root={config.image_root}: no such folder")
     if kind in ("csv", "jsonl"):
         _check_encoding(config)
     if kind == "jsonl":
-        _mapping(config, kind).pick(readers.jsonl_keys(config.uri, config.encoding), f"uri={config.uri}")
+        _mapping(config, kind).pick(readers.jsonl_keys(config.uri, config.encoding), f"feed.uri={config.uri}")
     batches = _read(config, kind, files, 1000)
     if not any(len(b.source) or b.rejects.num_rows for b in batches):
-        raise UsageError(f"uri={config.uri}: the feed has no rows")
+        raise UsageError(f"feed.uri={config.uri}: the feed has no rows")
     if kind == "tar" and any(archives.MEMBER in uri for uri, _ in files):
-        raise UsageError(f"uri={config.uri}: {archives.MEMBER!r} in the name of a shard is not allowed")
+        raise UsageError(f"feed.uri={config.uri}: {archives.MEMBER!r} in the name of a shard is not allowed")
 
 
 def _check_options(config: FeedConfig) -> None:
     if not config.uri:
-        raise UsageError("uri: name the feed")
+        raise UsageError("feed.uri: name the feed")
     if config.kind not in ("auto", *KINDS):
-        raise UsageError(f"kind={config.kind}: it is one of auto, {', '.join(KINDS)}")
+        raise UsageError(f"feed.kind={config.kind}: it is one of auto, {', '.join(KINDS)}")
     for ours in config.columns:
         if ours not in COLUMNS:
-            raise UsageError(f"columns.{ours}: our columns are {', '.join(COLUMNS)}; keep others with attributes")
+            raise UsageError(f"feed.columns.{ours}: our columns are {', '.join(COLUMNS)}; keep others with attributes")
     if len(config.csv_delimiter.encode()) != 1 or config.csv_delimiter in '"\r\n':
-        raise UsageError(f"csv_delimiter={config.csv_delimiter!r}: it has to be one ASCII character, not a quote or line end")
+        raise UsageError(
+            f"feed.csv_delimiter={config.csv_delimiter!r}: it has to be one ASCII character, not a quote or line end"
+        )
     if not config.category_default.strip():
-        raise UsageError("category_default: it must not be empty")
+        raise UsageError("feed.category_default: it must not be empty")
 
 
 def _check_encoding(config: FeedConfig) -> None:
@@ -94,7 +102,7 @@ def _check_encoding(config: FeedConfig) -> None:
     bad = [i for i, line in enumerate(lines, 1) if readers.MARK in line]
     if len(bad) > _MAX_BAD_LINES * len(lines):
         tell = f"line {bad[0]} is the first of {len(bad)} that are not {config.encoding}"
-        raise UsageError(f"uri={config.uri}: {tell}; set encoding=cp1252, latin-1 or utf-16")
+        raise UsageError(f"feed.uri={config.uri}: {tell}; set encoding=cp1252, latin-1 or utf-16")
 
 
 def _mapping(config: FeedConfig, kind: str) -> Mapping:
@@ -115,30 +123,30 @@ def _files(config: FeedConfig) -> tuple[str, list[tuple[str, fs.FileInfo]]]:
     """The kind, and the URI and listing entry of each file; for images only the folder. Raises UsageError."""
     uri, kind = config.uri, config.kind
     if is_web(uri):
-        raise UsageError(f"uri={uri}: a feed on the web is not fetched; download it first")
+        raise UsageError(f"feed.uri={uri}: a feed on the web is not fetched; download it first")
     if "{" in uri:
         found = [(name, _info(name)) for name in archives.expand(uri)]
         for name, info in found:
             if info.type != fs.FileType.File:
-                raise UsageError(f"uri={uri}: no such file: {name}")
+                raise UsageError(f"feed.uri={uri}: no such file: {name}")
         return _known(kind, uri, "tar"), [(storage.absolute(name), info) for name, info in found]
     info = _info(uri)
     if info.type == fs.FileType.NotFound:
-        raise UsageError(f"uri={uri}: no such file or folder")
+        raise UsageError(f"feed.uri={uri}: no such file or folder")
     if info.type == fs.FileType.File:
         name = uri.lower()
         for compressed in (".gz", ".zst", ".bz2"):
             name = name.removesuffix(compressed)
         if name != uri.lower() and name.endswith((".tar", ".parquet")):
             raise UsageError(
-                f"uri={uri}: a compressed archive cannot be read by ranges; unpack it to {name.rpartition('/')[2]}"
+                f"feed.uri={uri}: a compressed archive cannot be read by ranges; unpack it to {name.rpartition('/')[2]}"
             )
         by_suffix = next((k for suffix, k in _SUFFIXES.items() if name.endswith(suffix)), None)
         kind = _known(kind, uri, by_suffix)
         if kind == "images":
-            raise UsageError(f"uri={uri}: kind=images is a folder of images, this is a file")
+            raise UsageError(f"feed.uri={uri}: kind=images is a folder of images, this is a file")
         if info.size == 0:
-            raise UsageError(f"uri={uri}: the file is empty")
+            raise UsageError(f"feed.uri={uri}: the file is empty")
         return kind, [(storage.absolute(uri), info)]
     return _folder_files(config)
 
@@ -153,12 +161,12 @@ def _folder_files(config: FeedConfig) -> tuple[str, list[tuple[str, fs.FileInfo]
     }
     holds = [kind for kind, files in by_kind.items() if files]
     if config.kind == "auto" and len(holds) > 1:
-        raise UsageError(f"uri={uri}: the folder holds {' and '.join(holds)}; set kind to one of them")
+        raise UsageError(f"feed.uri={uri}: the folder holds {' and '.join(holds)}; set kind to one of them")
     kind = _known(config.kind, uri, holds[0] if holds else None)
     if kind not in by_kind:
-        raise UsageError(f"uri={uri}: kind={kind} is a file, this is a folder")
+        raise UsageError(f"feed.uri={uri}: kind={kind} is a file, this is a folder")
     if not by_kind[kind]:
-        raise UsageError(f"uri={uri}: no {kind} in this folder")
+        raise UsageError(f"feed.uri={uri}: no {kind} in this folder")
     return kind, [(archives.uri_of(f, root), f) for f in by_kind[kind]] if kind != "images" else []
 
 
@@ -171,7 +179,7 @@ def _known(kind: str, uri: str, guess: str | None) -> str:
     if kind != "auto":
         return kind
     if guess is None:
-        raise UsageError(f"uri={uri}: cannot tell what this is; set kind to one of {', '.join(KINDS)}")
+        raise UsageError(f"feed.uri={uri}: cannot tell what this is; set kind to one of {', '.join(KINDS)}")
     return guess
 
 
@@ -180,14 +188,19 @@ def _read(config: FeedConfig, kind: str, files: list[tuple[str, fs.FileInfo]], b
     if kind == "images":
         yield from archives.read_images(config.uri, batch_rows)
     for uri, info in files:
-        if kind == "csv":
-            yield from readers.read_csv(uri, config.csv_delimiter, config.encoding, mapping)
-        elif kind == "jsonl":
-            yield from readers.read_jsonl(uri, config.encoding, mapping, batch_rows)
-        elif kind == "parquet":
-            yield from readers.read_parquet(uri, mapping, batch_rows)
-        else:
-            yield from archives.read_tar(info, uri, mapping, batch_rows)
+        try:
+            if kind == "csv":
+                yield from readers.read_csv(uri, config.csv_delimiter, config.encoding, mapping)
+            elif kind == "jsonl":
+                yield from readers.read_jsonl(uri, config.encoding, mapping, batch_rows)
+            elif kind == "parquet":
+                yield from readers.read_parquet(uri, mapping, batch_rows)
+            else:
+                yield from archives.read_tar(info, uri, mapping, batch_rows)
+        except OSError as e:
+            if "AWS Error" in str(e):  # the connection, not the file
+                raise
+            raise UsageError(f"feed.uri={uri}: it cannot be read to its end: {e}") from e
 
 
 def _slice(raw: RawBatch, start: int, length: int) -> RawBatch:

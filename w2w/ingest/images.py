@@ -95,7 +95,7 @@ class ImageRoot:
         try:
             files = storage.list_files(self.uri)
         except (PermissionError, NotADirectoryError) as e:
-            raise UsageError(f"image_root={self.uri}: cannot be listed: {e}") from None
+            raise UsageError(f"feed.image_root={self.uri}: cannot be listed: {e}") from None
         prefix = "s3://" if storage.is_s3(self.uri) else ""
         run, order = digests.sort(digests.digests(pa.array([prefix + f.path for f in files], pa.string())))
         sizes, times = (np.array([getattr(f, name) for f in files], np.int64) for name in ("size", "mtime_ns"))

@@ -22,6 +22,7 @@ REJECT_SCHEMA = pa.schema(
         for name in (schema.KEY, schema.REJECT_CODE, schema.REJECT_DETAIL, schema.SOURCE)
     ]
 )
+JSON = json.JSONDecoder(parse_float=str, parse_int=str, parse_constant=str)  # numbers stay as they are written
 IMAGE_OFFSET, IMAGE_SIZE = "image_offset", "image_size"
 IMAGE_SCHEMA = pa.schema(
     [
@@ -31,6 +32,7 @@ IMAGE_SCHEMA = pa.schema(
         pa.field(schema.IMAGE_FINGERPRINT, pa.string(), nullable=False),
     ]
 )
+_RejectRow = tuple[str, RejectCode, str, str]  # key, code, detail, source
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,7 @@ def _nearest(name: str, names: Sequence[str]) -> str:
     return f"it has {', '.join(map(repr, names[:20]))}"
 
 
-def reject_table(rows: Iterable[tuple[str, RejectCode, str, str]]) -> pa.Table:
+def reject_table(rows: Iterable[_RejectRow]) -> pa.Table:
     """(key, code, detail, source) rows as a table."""
     key, code, detail, source = zip(*rows, strict=True) if (rows := list(rows)) else ((), (), (), ())
     columns = [pa.array(c, pa.string()) for c in (key, [str(c) for c in code], detail, source)]
@@ -118,57 +120,71 @@ def batch_of_dicts(
     rows: list[dict[str, object]],
     sources: list[str],
     mapping: Mapping,
-    rejects: list[tuple[str, RejectCode, str, str]],
+    rejects: list[_RejectRow],
     images: list[tuple[str, int, int, str]] | None = None,
 ) -> RawBatch:
     """Rows of JSON values; ``images`` (uri, offset, size, fingerprint) goes with them. A row that is no text is rejected."""
-    wanted = {ours: mapping.theirs(ours) for ours in COLUMNS}
-    skip, keep = set(wanted.values()), None if mapping.attributes is None else set(mapping.attributes)
-    columns: dict[str, list[str | None]] = {ours: [] for ours in COLUMNS}
-    kept, offsets, keys, items = [], [0], [], []
-    for i, row in enumerate(rows):
-        try:
-            values = [_plain(row.get(theirs), theirs) for theirs in wanted.values()]
-            names = sorted(row.keys() - skip if keep is None else row.keys() & keep)
-            extra = [(name, text.strip()) for name in names if (text := _attribute(row[name]))]
-            "".join([*(v for v in values if v), *(n + t for n, t in extra)]).encode()  # lone surrogates cannot be stored
-        except (ValueError, RecursionError) as e:  # UnicodeEncodeError is a ValueError
-            why = "it holds half a surrogate pair" if isinstance(e, UnicodeError) else str(e)
-            rejects.append((sources[i], RejectCode.BAD_VALUE, why, sources[i]))
-            continue
-        for column, value in zip(columns.values(), values):
-            column.append(value)
-        for name, text in extra:
-            if text:
+    try:
+        columns, attributes = _columns_of(rows, mapping)
+    except (pa.ArrowTypeError, UnicodeEncodeError, RecursionError):  # some row is at fault, or a mapped column holds booleans
+        kept, texts = [], []
+        for i, row in enumerate(rows):
+            try:
+                texts.append(_text_of(row, mapping))
+                kept.append(i)
+            except (ValueError, RecursionError) as e:
+                why = "it holds half a surrogate pair" if isinstance(e, UnicodeError) else str(e)
+                rejects = [*rejects, (sources[i], RejectCode.BAD_VALUE, why, sources[i])]
+        columns, attributes = _columns_of(texts, mapping)
+        sources = [sources[i] for i in kept]
+        images = None if images is None else [images[i] for i in kept]
+    located = None if images is None else image_table(images)
+    return RawBatch(columns, attributes, pa.array(sources, pa.string()), reject_table(rejects), located)
+
+
+def _columns_of(rows: list[dict[str, object]], mapping: Mapping) -> tuple[dict[str, pa.Array], pa.MapArray]:
+    """The mapped columns and the attributes. Raises where a mapped value is neither text nor null, or text is no Unicode."""
+    columns = {}
+    for ours in COLUMNS:
+        theirs = mapping.theirs(ours)
+        columns[ours] = pa.array([row.get(theirs) for row in rows], pa.string())
+    skip, keep = {mapping.theirs(ours) for ours in COLUMNS}, mapping.attributes
+    orders: dict[tuple[str, ...], list[str]] = {}  # rows of one feed have few different sets of keys
+    offsets, keys, items = [0], [], []
+    for row in rows:
+        names = tuple(row)
+        order = orders.get(names)
+        if order is None:
+            order = orders[names] = sorted(set(names) - skip if keep is None else set(names) & set(keep))
+        for name in order:
+            value = row[name]
+            if value.__class__ is not str:
+                value = _text(value) or ""
+            if value := value.strip():
                 keys.append(name)
-                items.append(text)
+                items.append(value)
         offsets.append(len(keys))
-        kept.append(i)
-    attributes = pa.MapArray.from_arrays(
-        pa.array(offsets, pa.int32()), pa.array(keys, pa.string()), pa.array(items, pa.string())
-    )
-    return RawBatch(
-        {ours: pa.array(values, pa.string()) for ours, values in columns.items()},
-        attributes,
-        pa.array([sources[i] for i in kept], pa.string()),
-        reject_table(rejects),
-        None if images is None else image_table([images[i] for i in kept]),
-    )
+    parts = pa.array(offsets, pa.int32()), pa.array(keys, pa.string()), pa.array(items, pa.string())
+    return columns, pa.MapArray.from_arrays(*parts)
+
+
+def _text_of(row: dict[str, object], mapping: Mapping) -> dict[str, str | None]:
+    """The row's values as text. Raises ValueError where a mapped one is a list or object, or text is no Unicode."""
+    for name in map(mapping.theirs, COLUMNS):
+        if isinstance(row.get(name), dict | list):
+            raise ValueError(f"{name} holds a {'list' if isinstance(row[name], list) else 'object'}, not one value")
+    texts = {name: _text(value) for name, value in row.items()}
+    "".join([*texts, *filter(None, texts.values())]).encode()
+    return texts
+
+
+def _text(value: object) -> str | None:
+    if value is None or isinstance(value, str):
+        return value
+    return json.dumps(value, ensure_ascii=False, sort_keys=True)
 
 
 def image_table(images: list[tuple[str, int | None, int | None, str]]) -> pa.Table:
     """(uri, offset, size, fingerprint) rows as a table in IMAGE_SCHEMA."""
     columns = list(zip(*images, strict=True)) if images else [()] * 4
     return pa.Table.from_arrays([pa.array(c, f.type) for c, f in zip(columns, IMAGE_SCHEMA)], schema=IMAGE_SCHEMA)
-
-
-def _plain(value: object, name: str) -> str | None:
-    if isinstance(value, dict | list):
-        raise ValueError(f"{name} holds a {'list' if isinstance(value, list) else 'object'}, not one value")
-    return _attribute(value)
-
-
-def _attribute(value: object) -> str | None:
-    if value is None or isinstance(value, str):
-        return value
-    return json.dumps(value, ensure_ascii=False, sort_keys=True)

@@ -4,7 +4,6 @@ import codecs
 import csv
 import io
 import itertools
-import json
 from collections.abc import Iterator
 
 import numpy as np
@@ -15,7 +14,7 @@ import pyarrow.parquet as pq
 
 from w2w import storage
 from w2w.errors import RejectCode, UsageError
-from w2w.ingest.raw import Mapping, RawBatch, attributes_of, batch_of_dicts, reject_table
+from w2w.ingest.raw import JSON, Mapping, RawBatch, attributes_of, batch_of_dicts, reject_table
 
 CSV_BLOCK_BYTES = 4 * 1024 * 1024  # one batch; no record may be longer, so this is also where an open quote is noticed
 MAX_LINE_BYTES = 16 * 1024 * 1024  # of a JSON line
@@ -34,20 +33,20 @@ def open_text(uri: str, encoding: str) -> pa.NativeFile:
     try:
         decoder = codecs.getincrementaldecoder(encoding)("w2w-mark")
     except LookupError:
-        raise UsageError(f"encoding={encoding}: no such encoding; utf-8, cp1252, latin-1 and utf-16 are common") from None
+        raise UsageError(f"feed.encoding={encoding}: no such encoding; utf-8, cp1252, latin-1 and utf-16 are common") from None
     system, path = storage.filesystem(uri)
     try:
         stream = system.open_input_stream(path)
     except FileNotFoundError:
-        raise UsageError(f"uri={uri}: no such file") from None
+        raise UsageError(f"feed.uri={uri}: no such file") from None
     except PermissionError:
-        raise UsageError(f"uri={uri}: no permission to read it") from None
+        raise UsageError(f"feed.uri={uri}: no permission to read it") from None
 
     def transcode(chunk: pa.Buffer) -> bytes:
         try:
             return decoder.decode(bytes(chunk), final=len(chunk) == 0).encode("utf-8", "replace")
         except UnicodeError as e:  # no row is at fault: the codec wants a byte order mark, for one
-            raise UsageError(f"uri={uri}: it is not {encoding}: {e}") from None
+            raise UsageError(f"feed.uri={uri}: it is not {encoding}: {e}") from None
 
     return pa.TransformInputStream(stream, transcode)
 
@@ -57,23 +56,23 @@ def csv_header(uri: str, delimiter: str, encoding: str) -> list[str]:
     with open_text(uri, encoding) as stream:
         line = _lines(stream).readline(MAX_LINE_BYTES).decode()
     if not line.strip():
-        raise UsageError(f"uri={uri}: the file is empty, or its first line is")
+        raise UsageError(f"feed.uri={uri}: the file is empty, or its first line is")
     if MARK in line:
-        raise UsageError(f"uri={uri}: the header is not {encoding}; set encoding=cp1252, latin-1 or utf-16")
+        raise UsageError(f"feed.uri={uri}: the header is not {encoding}; set encoding=cp1252, latin-1 or utf-16")
     names = [n.strip() for n in next(csv.reader([line], delimiter=delimiter))]
     if len(names) == 1:
         guess = max(",;\t|", key=line.count)
         hint = f"; it holds {guess!r} {line.count(guess)} times: set csv_delimiter" if line.count(guess) else ""
-        raise UsageError(f"uri={uri}: only one column found with csv_delimiter={delimiter!r}{hint}")
+        raise UsageError(f"feed.uri={uri}: only one column found with csv_delimiter={delimiter!r}{hint}")
     if twice := sorted({n for n in names if names.count(n) > 1}):
-        raise UsageError(f"uri={uri}: the header names a column twice: {', '.join(map(repr, twice))}")
+        raise UsageError(f"feed.uri={uri}: the header names a column twice: {', '.join(map(repr, twice))}")
     return names
 
 
 def read_csv(uri: str, delimiter: str, encoding: str, mapping: Mapping) -> Iterator[RawBatch]:
     """Every record becomes a row or a reject; of lines that a broken quote swallowed, the whole ones are still read."""
     names = csv_header(uri, delimiter, encoding)
-    picked, attributes = mapping.pick(names, f"uri={uri}")
+    picked, attributes = mapping.pick(names, f"feed.uri={uri}")
     broken: list[tuple[int, str]] = []  # (physical record from 0, text) that the parser met and we have not yet placed
 
     def on_broken(row: pa.csv.InvalidRow) -> str:
@@ -226,7 +225,7 @@ def _object(text: bytes) -> tuple[dict[str, object] | None, str]:
     """The JSON object, or why it is none."""
     try:
         decoded = text.decode()
-        value = json.loads(decoded, parse_float=str, parse_int=str, parse_constant=str)
+        value = JSON.decode(decoded)
     except (ValueError, RecursionError) as e:
         return None, f"not JSON: {e}"[:200]
     if MARK in decoded:
@@ -251,11 +250,11 @@ def open_parquet(uri: str) -> pq.ParquetFile:
     try:
         return pq.ParquetFile(system.open_input_file(path))
     except FileNotFoundError:
-        raise UsageError(f"uri={uri}: no such file") from None
+        raise UsageError(f"feed.uri={uri}: no such file") from None
     except PermissionError:
-        raise UsageError(f"uri={uri}: no permission to read it") from None
+        raise UsageError(f"feed.uri={uri}: no permission to read it") from None
     except pa.ArrowInvalid as e:
-        raise UsageError(f"uri={uri}: not a Parquet file: {e}") from None
+        raise UsageError(f"feed.uri={uri}: not a Parquet file: {e}") from None
 
 
 def read_parquet(uri: str, mapping: Mapping, batch_rows: int) -> Iterator[RawBatch]:
@@ -285,13 +284,13 @@ def read_parquet(uri: str, mapping: Mapping, batch_rows: int) -> Iterator[RawBat
 def parquet_columns(columns: pa.Schema, mapping: Mapping, uri: str) -> tuple[dict[str, str], list[str]]:
     """As Mapping.pick, over the columns that can be text. Raises UsageError where one that was asked for cannot."""
     plain = {f.name for f in columns if not (pa.types.is_nested(f.type) or _is_bytes(f.type))}
-    picked, attributes = mapping.pick(columns.names, f"uri={uri}")
-    asked = [(f"columns.{ours}", theirs) for ours, theirs in picked.items()]
+    picked, attributes = mapping.pick(columns.names, f"feed.uri={uri}")
+    asked = [(f"feed.columns.{ours}", theirs) for ours, theirs in picked.items()]
     asked += [("attributes", theirs) for theirs in mapping.attributes or ()]
     for option, name in asked:
         if name not in plain:
             kind = columns.field(name).type
-            raise UsageError(f"uri={uri}: column {name!r} of {option} holds {kind}; it has to be text, a number or a time")
+            raise UsageError(f"feed.uri={uri}: column {name!r} of {option} holds {kind}; it has to be text, a number or a time")
     return picked, [a for a in attributes if a in plain]
 
 

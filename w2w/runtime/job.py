@@ -119,6 +119,11 @@ def need_table(store: str, table: schema.Table, made_by: str):
     return opened
 
 
+def options_of(config: object, config_class: type) -> dict:
+    """The options of ``config`` that ``config_class`` has too: for a job that runs other jobs."""
+    return {f.name: getattr(config, f.name) for f in dataclasses.fields(config_class) if hasattr(config, f.name)}
+
+
 def git_revision() -> str | None:
     """Of the code that runs, where it runs from a checkout."""
     here = os.path.dirname(os.path.dirname(os.path.abspath(w2w.__file__)))

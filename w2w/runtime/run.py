@@ -17,6 +17,7 @@ from ray.data import ActorPoolStrategy, TaskPoolStrategy
 
 from w2w import schema, storage
 from w2w.errors import JobFailed, UsageError
+from w2w.runtime.memory import keep_memory
 from w2w.runtime.progress import Progress
 from w2w.runtime.source import Source
 from w2w.runtime.stage import REJECTED_BY, REJECTED_SCHEMA, Chain, Pool, Stage, batches, check_plan, count, segments
@@ -142,6 +143,7 @@ class _Worker:
 
     def __init__(self, plan: _Plan, group: list[Stage], batch_rows: int, first: bool, last: bool):
         self._plan, self._batch_rows, self._first, self._last = plan, batch_rows, first, last
+        keep_memory()
         self._chain: Chain | None = None
         self._refusal: UsageError | None = None
         try:

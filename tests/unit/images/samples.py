@@ -15,7 +15,11 @@ def scene(width: int = 70, height: int = 90) -> Image.Image:
     """A gradient that is not symmetric in any direction, with some texture."""
     ys, xs = np.mgrid[0:height, 0:width]
     texture = np.random.default_rng(0).normal(0, 6, (height, width))
-    channels = [40 + 170 * xs / width + texture, 30 + 190 * ys / height + texture, 200 - 150 * xs * ys / (width * height) + texture]
+    channels = [
+        40 + 170 * xs / width + texture,
+        30 + 190 * ys / height + texture,
+        200 - 150 * xs * ys / (width * height) + texture,
+    ]
     return Image.fromarray(np.clip(np.stack(channels, axis=-1), 0, 255).astype(np.uint8))
 
 

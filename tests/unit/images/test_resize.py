@@ -21,7 +21,9 @@ def test_crop_is_resize_then_centre_crop(size, resample):
     left, top = round((width - 224) / 2), round((height - 224) / 2)
     expected = image.resize((width, height), KERNEL[resample]).crop((left, top, left + 224, top + 224))
     result = fit(np.asarray(image), 224, "crop", resample)
-    assert result.shape == (224, 224, 3) and result.dtype == np.uint8 and result.flags.c_contiguous
+    assert result.shape == (224, 224, 3)
+    assert result.dtype == np.uint8
+    assert result.flags.c_contiguous
     assert difference(result, expected) < 0.5
 
 
@@ -31,7 +33,9 @@ def test_squash(size):
     assert difference(fit(np.asarray(image), 224, "squash"), image.resize((224, 224), Image.Resampling.BICUBIC)) < 0.5
 
 
-@pytest.mark.parametrize(("size", "inner"), [((400, 200), (128, 64)), ((30, 60), (64, 128)), ((1000, 2), (128, 1)), ((50, 50), (128, 128))])
+@pytest.mark.parametrize(
+    ("size", "inner"), [((400, 200), (128, 64)), ((30, 60), (64, 128)), ((1000, 2), (128, 1)), ((50, 50), (128, 128))]
+)
 def test_pad_is_centred_on_white(size, inner):
     image = scene(*size)
     result = fit(np.asarray(image), 128, "pad")

@@ -1,0 +1,46 @@
+"""Nightly: ingest, embed and index in one run; only what changed since the last night is computed."""
+
+from dataclasses import dataclass
+
+from jobs import embed, index, ingest
+from w2w.crawl.fetch import FetchConfig
+from w2w.images.decode import DecodeLimits
+from w2w.index.spec import IndexConfig
+from w2w.ingest.feed import FeedConfig
+from w2w.models.encoder import EncoderConfig
+from w2w.runtime.job import JobConfig, Summary, options_of, show, start
+from w2w.runtime.stage import Pool
+
+
+@dataclass(frozen=True)
+class Config(JobConfig):
+    """What `w2w ingest`, `w2w embed` and `w2w index` take, in one file. A step that fails stops the night: the index that is
+    published stays as it was, and the next run goes on where this one stopped."""
+
+    feed: FeedConfig = FeedConfig()
+    """The product source."""
+    decode: DecodeLimits = DecodeLimits()
+    """What an image may be."""
+    fetch: FetchConfig = FetchConfig()
+    """How images on the web are fetched."""
+    encoder: EncoderConfig = EncoderConfig()
+    """The model."""
+    index: IndexConfig = IndexConfig()
+    """What the index must hold to."""
+    pool: Pool = Pool()
+    """Workers of every step."""
+    gpu_pool: Pool | None = None
+    """Workers of their own for the model."""
+
+
+def main(config: Config) -> list[Summary]:
+    summaries = []
+    for job in (ingest, embed, index):
+        summaries.append(job.main(job.Config(**options_of(config, job.Config))))
+        if job is not index:
+            show(summaries[-1])
+    return summaries[-1:]
+
+
+if __name__ == "__main__":
+    start(main, Config)

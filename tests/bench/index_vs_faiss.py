@@ -1,0 +1,93 @@
+"""Our build and search against plain faiss with the same factory string on the same vectors, in turn. Last line: JSON.
+
+python tests/bench/index_vs_faiss.py [--rows 100000] [--dim 256] [--factory IVF512,SQ8] [--threads 2] [--quick]
+
+Faiss trains on the same sample. Ours plans, writes shards and ids to disk, reads them back with sha256, and answers with
+product ids; plain faiss keeps everything in memory and answers with row numbers.
+"""
+
+import argparse
+import json
+import statistics
+import tempfile
+import time
+
+import faiss
+import numpy as np
+from index_vectors import build_ours, found_rows, progress, recall, upsampled
+
+from w2w.index.spec import IndexConfig
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--rows", type=int, default=100_000)
+    parser.add_argument("--dim", type=int, default=256)
+    parser.add_argument("--factory", default="IVF512,SQ8")
+    parser.add_argument("--nprobe", type=int, default=16)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--quick", action="store_true", help="20,000 rows, once")
+    args = parser.parse_args()
+    rows, rounds = (20_000, 1) if args.quick else (args.rows, 5)
+    x = upsampled(rows + 1000, args.dim)
+    queries, x = x[:1000], x[1000:]
+    cfg = IndexConfig(factory=args.factory, nprobe=args.nprobe, sample_rows=min(rows, 50_000), max_rows_per_shard=rows)
+    exact = faiss.knn(queries, x, 10, metric=faiss.METRIC_INNER_PRODUCT)[1]
+    seconds: dict[str, list[float]] = {"build ours": [], "build faiss": [], "search ours": [], "search faiss": []}
+
+    def timed(name: str, call):
+        started = time.perf_counter()
+        result = call()
+        seconds[name].append(time.perf_counter() - started)
+        progress(f"{name}: {seconds[name][-1]:.2f} s")
+        return result
+
+    def plain():
+        index = faiss.index_factory(args.dim, args.factory, faiss.METRIC_INNER_PRODUCT)
+        index.train(x[np.random.default_rng(0).choice(rows, cfg.sample_rows, replace=False)])
+        index.add(x)
+        return index
+
+    for _ in range(rounds):
+        with tempfile.TemporaryDirectory() as folder:
+            ours, _ = timed("build ours", lambda folder=folder: build_ours(folder, x, cfg, args.threads))
+            faiss.omp_set_num_threads(args.threads)
+            theirs = timed("build faiss", plain)
+            ivf = faiss.try_extract_index_ivf(theirs)
+            if ivf is not None:
+                ivf.nprobe = args.nprobe
+            hits = timed("search ours", lambda ours=ours: ours.search(queries, 10, num_threads=args.threads))
+            found = timed("search faiss", lambda theirs=theirs: theirs.search(queries, 10)[1])
+    middle = {name: statistics.median(s) for name, s in seconds.items()}
+    recalls = {"ours": recall(found_rows(hits, 1000, 10), exact), "faiss": recall(found, exact)}
+    common = {"peer": f"faiss {faiss.__version__}", "machine": f"{args.threads} shared cores"}
+    results = [
+        {
+            "name": "index build",
+            "ratio": middle["build faiss"] / middle["build ours"],
+            "value": rows / middle["build ours"],
+            **common,
+        },
+        {
+            "name": "index search",
+            "ratio": middle["search faiss"] / middle["search ours"],
+            "value": 1000 / middle["search ours"],
+            **common,
+        },
+        {"name": "index recall@10", "ratio": recalls["ours"] / recalls["faiss"], "value": recalls["ours"], **common},
+    ]
+    for result, unit in zip(results, ("vectors/s", "queries/s", "share"), strict=True):
+        result.update(unit=unit, ratio=round(result["ratio"], 3), value=round(result["value"], 4))
+    print(
+        json.dumps(
+            {
+                "name": "index_vs_faiss",
+                **{k: results[0][k] for k in ("ratio", "value", "unit", "peer", "machine")},
+                "results": results,
+            }
+        )
+    )
+
+
+if __name__ == "__main__":
+    main()

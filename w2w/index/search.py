@@ -1,0 +1,283 @@
+"""Search a published index: verified, memory-mapped shards, exact merge, deterministic ties."""
+
+import hashlib
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import faiss
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from w2w import storage
+from w2w.config import nearest
+from w2w.errors import JobFailed, UsageError
+from w2w.index import manifest as m
+from w2w.index.manifest import Manifest, ShardInfo
+from w2w.index.publish import read_manifest
+from w2w.index.shard import check_sha256, read_template
+from w2w.index.template import Codes, Template, nearest_lists, rerank, search_codes, set_threads, unit_vectors
+from w2w.schema import CATEGORY, IMAGE_ID, PRODUCT_ID, RANK, SCORE
+
+QUERY = "query"  # position of the query in the array that was searched
+HITS = pa.schema(
+    [(QUERY, pa.int32()), (RANK, pa.int32()), (PRODUCT_ID, pa.string()), (IMAGE_ID, pa.string())]
+    + [(CATEGORY, pa.string()), (SCORE, pa.float32())]
+)
+_DECIMALS = 6  # float32 sums differ in the seventh between batch sizes: rounded, a tie is a tie in both
+_SPARE = 8  # rows fetched beyond k, so that most ties at the end are seen at once
+_CELLS = 2_000_000  # scores held at once
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One opened shard; its rows are sorted by product and image."""
+
+    info: ShardInfo
+    codes: Codes
+    rows: pa.Table
+    products: np.ndarray = field(repr=False)  # int32 (rows,): equal where the product is the same
+
+
+@dataclass(frozen=True)
+class Index:
+    """An opened version of an index."""
+
+    manifest: Manifest
+    templates: dict[str, Template]
+    shards: tuple[Shard, ...]
+
+    def search(
+        self,
+        vectors_ND: np.ndarray,
+        k: int,
+        categories: str | Sequence[str | None] | None = None,
+        one_per_product: bool = False,
+        num_threads: int = 1,
+    ) -> pa.Table:
+        """The ``HITS`` of every query, sorted by query and rank (1 = nearest); score = cosine, as exact as the codes.
+
+        ``categories`` is one for all, one a query, or None for everywhere. A query gets min(k, rows in scope) hits and no
+        padding; equal scores are ordered by product_id, image_id. ``one_per_product`` keeps each product's best image.
+        Raises UsageError for unknown categories, k < 1 and vectors of another type, length or with NaN.
+        """
+        if not isinstance(k, int | np.integer) or isinstance(k, bool) or k < 1:
+            raise UsageError(f"k={k!r}: must be a whole number of at least 1")
+        set_threads(num_threads)
+        unit_ND = unit_vectors(vectors_ND, self.manifest.dim)
+        wanted = list(categories) if categories is not None and not isinstance(categories, str) else None
+        if wanted is not None and len(wanted) != len(unit_ND):
+            raise UsageError(f"{len(wanted)} categories for {len(unit_ND)} queries: give one, or one for each query")
+        scopes: dict[str | None, list[int]] = {}
+        for i, category in enumerate(wanted or [categories] * len(unit_ND)):
+            scopes.setdefault(category, []).append(i)
+        known = self.manifest.rows_by_category()
+        for category in scopes.keys() - {None}:
+            if category not in known:
+                raise UsageError(
+                    f"category {category!r} is not in index {self.manifest.name!r}.{nearest(str(category), list(known))}"
+                )
+        found = [_Found.empty()]
+        for category, queries in scopes.items():
+            numbers = [i for i, s in enumerate(self.shards) if category is None or s.info.category == category]
+            found.append(self._scope(unit_ND, np.array(queries), int(k), numbers, one_per_product))
+        return self._table(_Found.join(found))
+
+    def _scope(self, unit_ND: np.ndarray, queries: np.ndarray, k: int, numbers: list[int], one_per_product: bool) -> "_Found":
+        """Hits of the queries in these shards: fetches more rows, then scans more lists, until nothing better can be hidden."""
+        largest = max(self.shards[i].info.num_rows for i in numbers)
+        most_lists = max(self.templates[self.shards[i].info.template].spec.num_lists for i in numbers)
+        fetch, widen, parts = k * (2 if one_per_product else 1) + _SPARE, 1, []
+        while len(queries):
+            chunk = max(1, _CELLS // (fetch * len(numbers)))
+            later = []
+            for start in range(0, len(queries), chunk):
+                part = queries[start : start + chunk]
+                found, done = self._fetch(unit_ND[part], k, fetch, widen, numbers, one_per_product)
+                parts.append(found.of_queries(part, done))
+                later.append(part[~done])
+            if fetch >= largest and widen >= max(1, most_lists):
+                assert not sum(map(len, later)), "every row was fetched"
+            fetch, widen, queries = min(fetch * 4, largest), min(widen * 4, max(1, most_lists)), np.concatenate(later)
+        return _Found.join(parts)
+
+    def _fetch(
+        self, unit_ND: np.ndarray, k: int, fetch: int, widen: int, numbers: list[int], one_per_product: bool
+    ) -> tuple["_Found", np.ndarray]:
+        """The best k of at most ``fetch`` rows a shard, and which queries (n,) cannot gain by fetching more."""
+        columns, hidden = [], []  # hidden: the best score that a row not fetched can have, (n,) a shard
+        inner: dict[str, tuple] = {}
+        everything = True
+        for number in numbers:
+            shard = self.shards[number]
+            template = self.templates[shard.info.template]
+            spec = template.spec
+            if shard.info.template not in inner:
+                inner_NE = template.inner(unit_ND)
+                inner[shard.info.template] = inner_NE, nearest_lists(template, inner_NE, max(1, spec.nprobe) * widen)
+            inner_NE, lists = inner[shard.info.template]
+            size = min(fetch * spec.k_factor, shard.info.num_rows)
+            scores, rows = search_codes(spec, shard.codes, inner_NE, size, lists)
+            real = rows >= 0
+            if spec.refine:
+                of, at = np.nonzero(real)
+                scores = scores.copy()
+                scores[of, at] = rerank(shard.codes, inner_NE, of, rows[of, at])
+            scores = np.round(np.where(real, scores, -np.inf), _DECIMALS)
+            columns.append((scores, np.full(rows.shape, number, np.int32), rows))
+            scanned_all = size == shard.info.num_rows and (lists is None or lists[1].shape[1] == spec.num_lists)
+            everything &= scanned_all
+            # unscanned lists are the recall that was chosen, and re-ranked scores bound nothing: both count only if hits lack
+            hidden.append(
+                np.full(len(rows), -np.inf) if scanned_all or spec.refine else np.where(real[:, -1], scores[:, -1], -np.inf)
+            )
+        scores, shards, rows = (np.concatenate(c, axis=1) for c in zip(*columns, strict=True))
+        order = np.lexsort((rows, shards, -scores), axis=1)
+        scores, shards, rows = (np.take_along_axis(a, order, axis=1) for a in (scores, shards, rows))
+        valid = np.isfinite(scores)
+        if one_per_product:
+            valid &= self._first_of_product(shards, rows, valid)
+        place = np.cumsum(valid, axis=1)
+        enough = place[:, -1] >= k
+        kth = np.where(enough, scores[np.arange(len(scores)), np.argmax(place >= k, axis=1)], -np.inf)
+        complete = enough & (np.max(hidden, axis=0) < kth)
+        self._order_ties(scores, shards, rows, valid, kth)
+        keep = valid & (np.cumsum(valid, axis=1) <= k)
+        of, at = np.nonzero(keep)
+        found = _Found(of, np.cumsum(keep, axis=1)[of, at], shards[of, at], rows[of, at], scores[of, at])
+        all_scanned = everything | (place[:, -1] >= sum(self.shards[i].info.num_rows for i in numbers))
+        return found, complete | all_scanned
+
+    def _first_of_product(self, shards: np.ndarray, rows: np.ndarray, valid: np.ndarray) -> np.ndarray:
+        """True at the best row of each product, (n, f). All images of a product are in one shard."""
+        product = np.zeros(rows.shape, np.int64)
+        for number in np.unique(shards):
+            here = (shards == number) & valid
+            product[here] = self.shards[number].products[rows[here]]
+        key = np.where(valid, shards.astype(np.int64) << 32 | product, -1)
+        order = np.argsort(key, axis=1, kind="stable")
+        ordered = np.take_along_axis(key, order, axis=1)
+        first = np.ones(key.shape, bool)
+        first[:, 1:] = ordered[:, 1:] != ordered[:, :-1]
+        out = np.empty_like(first)
+        np.put_along_axis(out, order, first, axis=1)
+        return out
+
+    def _order_ties(self, scores: np.ndarray, shards: np.ndarray, rows: np.ndarray, valid: np.ndarray, kth: np.ndarray) -> None:
+        """In place: rows of equal score from several shards in the order of their ids; inside a shard they are already."""
+        tied = (scores[:, 1:] == scores[:, :-1]) & (shards[:, 1:] != shards[:, :-1]) & (scores[:, 1:] >= kth[:, None])
+        for q in np.flatnonzero((tied & np.isfinite(scores[:, 1:])).any(axis=1)):
+            top = np.flatnonzero((scores[q] >= kth[q]) & np.isfinite(scores[q]))
+            ids = [self.shards[s].rows.slice(r, 1).to_pylist()[0] for s, r in zip(shards[q, top], rows[q, top], strict=True)]
+            order = sorted(range(len(top)), key=lambda i: (-scores[q, top[i]], ids[i][PRODUCT_ID], ids[i][IMAGE_ID]))
+            for array in (scores, shards, rows, valid):
+                array[q, top] = array[q, top[order]]
+
+    def _table(self, found: "_Found") -> pa.Table:
+        order = np.lexsort((found.rank, found.query))
+        shard = found.shard[order]
+        by_shard = np.argsort(shard, kind="stable")
+        parts, categories = [self.shards[0].rows.slice(0, 0)], []
+        for number, count in zip(*np.unique(shard, return_counts=True), strict=True):
+            mine = by_shard[len(categories) : len(categories) + count]
+            parts.append(self.shards[number].rows.take(pa.array(found.row[order][mine])))
+            categories += [self.shards[number].info.category] * int(count)
+        back = pa.array(np.argsort(by_shard))
+        ids = pa.concat_tables(parts).take(back)
+        columns = [
+            found.query[order],
+            found.rank[order],
+            ids[PRODUCT_ID],
+            ids[IMAGE_ID],
+            pa.array(categories, pa.string()).take(back),
+        ]
+        return pa.table([*columns, found.score[order]], names=HITS.names).cast(HITS)
+
+
+@dataclass(frozen=True)
+class _Found:
+    """Hits as five arrays of one length."""
+
+    query: np.ndarray
+    rank: np.ndarray
+    shard: np.ndarray
+    row: np.ndarray
+    score: np.ndarray
+
+    @staticmethod
+    def empty() -> "_Found":
+        return _Found(*(np.empty(0, np.int64) for _ in range(4)), np.empty(0, np.float32))
+
+    @staticmethod
+    def join(parts: list["_Found"]) -> "_Found":
+        return _Found(*(np.concatenate([getattr(p, n) for p in parts]) for n in ("query", "rank", "shard", "row", "score")))
+
+    def of_queries(self, queries: np.ndarray, done: np.ndarray) -> "_Found":
+        """Only the queries that are done, by their positions among all queries."""
+        keep = done[self.query]
+        return _Found(queries[self.query[keep]], self.rank[keep], self.shard[keep], self.row[keep], self.score[keep])
+
+
+def open_index(uri: str, model_version: str | None = None, cache_dir: str | None = None, version: str | None = None) -> Index:
+    """The published index below ``uri``, or one of its versions, every file compared with the manifest's sha256.
+
+    Shards on s3:// are downloaded once to ``cache_dir`` (default ~/.cache/w2w/index). Raises UsageError where nothing is
+    published or the query's ``model_version`` is not the index's, JobFailed for damaged files.
+    """
+    manifest = read_manifest(uri, version)
+    if model_version is not None and model_version != manifest.model_version:
+        raise UsageError(
+            f"the queries were embedded by model version {model_version} and index {manifest.name!r} by "
+            f"{manifest.model_version}: their vectors cannot be compared; embed the queries with {manifest.encoder} "
+            f"{manifest.model_version}, or run the index job for {model_version}"
+        )
+    return open_manifest(uri, manifest, cache_dir)
+
+
+def open_manifest(uri: str, manifest: Manifest, cache_dir: str | None = None) -> Index:
+    """The index that a manifest describes, published or not."""
+    cache = cache_dir or os.environ.get("W2W_CACHE") or str(Path.home() / ".cache" / "w2w")
+    templates = {t.name: read_template(uri, t) for t in manifest.templates}
+    shards = tuple(_open_shard(uri, s, templates[s.template], storage.join(cache, "index")) for s in manifest.shards)
+    return Index(manifest, templates, shards)
+
+
+def _open_shard(uri: str, info: ShardInfo, template: Template, cache: str) -> Shard:
+    paths = {
+        file: _local(m.shard_uri(uri, info.name, file), storage.join(cache, info.name, file), sha)
+        for file, sha in info.files.items()
+    }
+    base = faiss.read_index(paths[m.BASE_FILE], faiss.IO_FLAG_MMAP if template.spec.num_lists else faiss.IO_FLAG_MMAP_IFC)
+    if template.quantizer is not None:  # the file has none, see shard._base_bytes; the template outlives the shard in Index
+        base.own_fields, base.quantizer = False, template.quantizer
+    refine = faiss.read_index(paths[m.REFINE_FILE], faiss.IO_FLAG_MMAP_IFC) if m.REFINE_FILE in paths else None
+    rows = pa.ipc.open_file(pa.memory_map(paths[m.ROWS_FILE])).read_all()
+    if not base.ntotal == rows.num_rows == info.num_rows:
+        raise JobFailed(f"shard {info.name}: {base.ntotal} vectors, {rows.num_rows} ids, {info.num_rows} in the manifest")
+    product = rows[PRODUCT_ID]
+    changes = pc.not_equal(product[1:], product[:-1]).to_numpy(zero_copy_only=False)
+    return Shard(info, Codes(base, refine), rows, np.concatenate([[0], np.cumsum(changes)]).astype(np.int32))
+
+
+def _local(source: str, cached: str, sha256: str) -> str:
+    """A path whose content has that sha256: the file itself, or its copy in the cache."""
+    path = cached if storage.is_s3(source) else storage.absolute(source)
+    try:
+        if storage.is_s3(source) and not (Path(cached).exists() and _sha256(cached) == sha256):
+            data = storage.read_bytes(source)
+            check_sha256(data, sha256, source)
+            storage.write_bytes(cached, data)
+        elif not storage.is_s3(source) and _sha256(path) != sha256:
+            raise JobFailed(
+                f"{source}: damaged, its sha256 is not the manifest's; delete its folder and run the index job again"
+            )
+    except FileNotFoundError as e:
+        raise JobFailed(f"{source}: gone, though the manifest names it; roll back or run the index job again") from e
+    return path
+
+
+def _sha256(path: str) -> str:
+    with open(path, "rb") as f:
+        return hashlib.file_digest(f, "sha256").hexdigest()

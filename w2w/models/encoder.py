@@ -1,0 +1,129 @@
+"""Encoders: an image in, a unit vector out. One interface over every source of models and both engines.
+
+The pixels that go in are uint8: scaling, mean and standard deviation are the first layer of the network, so every engine
+sees the same input and a worker moves a quarter of the bytes.
+"""
+
+from dataclasses import asdict, dataclass
+from typing import Protocol
+
+import numpy as np
+
+from w2w import ids
+from w2w.errors import UsageError
+from w2w.images.resize import fit
+
+CODE = 1  # raise it when the same weights and config would give other vectors
+
+ENGINES, DEVICES, DTYPES = ("auto", "torch", "openvino"), ("auto", "cpu", "cuda"), ("float32", "bfloat16", "float16")
+
+
+@dataclass(frozen=True)
+class EncoderConfig:
+    """Which model makes the vectors, and how it runs."""
+
+    name: str = "efficientnet-lite0"
+    """efficientnet-lite0 (comes with w2w), hf:ORG/MODEL, timm:MODEL, open_clip:MODEL/PRETRAINED, or a folder in the hub's layout."""
+    revision: str | None = None
+    """Of a hub model: branch, tag or commit."""
+    engine: str = "auto"
+    """torch, openvino, or auto: openvino on a CPU for convolutional networks in float32, torch elsewhere."""
+    device: str = "auto"
+    """cpu, cuda, or auto: cuda where there is one."""
+    dtype: str = "float32"
+    """Of the computation: float32, bfloat16 or float16."""
+    store_dtype: str = "float32"
+    """What vectors are rounded to: float32, or float16 for half the bytes."""
+    threads: int = 1
+    """CPU threads of one worker; set pool.num_cpus to the same."""
+    trust_remote_code: bool = False
+    """Run Python code that comes with a hub model. Only for authors you trust like your own."""
+
+    def __post_init__(self):
+        for option, allowed in (("engine", ENGINES), ("device", DEVICES), ("dtype", DTYPES), ("store_dtype", ("float32", "float16"))):
+            if getattr(self, option) not in allowed:
+                raise UsageError(f"encoder.{option}={getattr(self, option)}: it is one of {', '.join(allowed)}")
+        if self.threads < 1:
+            raise UsageError(f"encoder.threads={self.threads}: must be at least 1")
+
+
+@dataclass(frozen=True)
+class Input:
+    """What a model wants to see: the image resized (shorter side to ``resize_px``) and cropped to ``size_px``, or squashed, or
+    padded, then (value / 255 - mean) / std."""
+
+    size_px: int
+    resize_px: int
+    mode: str  # crop, squash, pad: see images.resize.fit
+    resample: str  # bicubic, bilinear
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+
+class Engine(Protocol):
+    """Runs a network. ``dim`` is the length of its vectors."""
+
+    dim: int
+
+    def __call__(self, batch_NHWC: np.ndarray) -> np.ndarray:
+        """uint8 (N, S, S, 3) -> float32 (N, dim), not normalised."""
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """A loaded model."""
+
+    name: str
+    model_version: str
+    input: Input
+    engine: Engine
+    store_dtype: str
+
+    @property
+    def dim(self) -> int:
+        return self.engine.dim
+
+    def prepare(self, image: np.ndarray) -> np.ndarray:
+        """uint8 (H, W, 3) -> uint8 (S, S, 3)."""
+        return fit(image, self.input.size_px, self.input.mode, self.input.resample, self.input.resize_px)
+
+    def encode(self, batch_NHWC: np.ndarray) -> np.ndarray:
+        """uint8 (N, S, S, 3) -> float32 (N, dim) of length 1; a row that the model could not compute has NaN."""
+        vectors_ND = np.asarray(self.engine(batch_NHWC), np.float32)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            vectors_ND = vectors_ND / np.linalg.norm(vectors_ND, axis=1, keepdims=True)
+        return vectors_ND.astype(self.store_dtype).astype(np.float32)
+
+
+def finite_rows(vectors_ND: np.ndarray) -> np.ndarray:
+    """bool (N,): rows without NaN and infinity."""
+    return np.isfinite(vectors_ND).all(axis=1)
+
+
+def encoder_input(config: EncoderConfig) -> Input:
+    """The model's preprocessing, read without its weights. Raises UsageError for a model that is not there."""
+    return _source(config).input
+
+
+def model_version(config: EncoderConfig) -> str:
+    """Digest of everything that decides the vectors: our code, the architecture and preprocessing, the weights' sha256, dtypes.
+
+    Engine, device, threads and batch size are not part of it: every path agrees with eager float32 to cosine >= .999.
+    """
+    source = _source(config)
+    return ids.digest(CODE, source.architecture, asdict(source.input), source.weights_sha256(), config.dtype, config.store_dtype)
+
+
+def load_encoder(config: EncoderConfig) -> Encoder:
+    """Loads the weights onto the device. Raises UsageError for a model, device or engine that is not there."""
+    from w2w.models import engines
+
+    source = _source(config)
+    engine = engines.start(source, config)
+    return Encoder(config.name, model_version(config), source.input, engine, config.store_dtype)
+
+
+def _source(config: EncoderConfig):
+    from w2w.models import sources
+
+    return sources.find(config.name, config.revision, config.trust_remote_code)

