@@ -8,15 +8,16 @@ import pyarrow.compute as pc
 
 from w2w import schema
 from w2w.errors import UsageError
-from w2w.index.gate import gate
+from w2w.index.gate import exact_part, gate, gate_queries
 from w2w.index.manifest import index_uri
 from w2w.index.publish import collect_garbage, new_manifest, previous_manifest, publish, rollback, versions
+from w2w.index.search import open_manifest
 from w2w.index.shard import build_shard, built_shard, kept_template, plan_groups, plan_shards, sample, train_template
 from w2w.index.spec import IndexConfig
 from w2w.models.encoder import EncoderConfig, model_version
 from w2w.runtime.job import JobConfig, Run, Summary, need_table, start
-from w2w.runtime.run import map_tasks
-from w2w.runtime.shuffle import gather, list_vectors, read_vectors
+from w2w.runtime.run import run_task
+from w2w.runtime.shuffle import gather, list_vectors, read_vectors, share, shared
 from w2w.table import delta
 from w2w.table.sink import Counts
 
@@ -68,30 +69,38 @@ def main(config: Config) -> Summary:
     facts: dict[str, object] = {"model version": version, "templates kept": sum(t is not None for t in templates.values())}
     if config.dry_run:
         return run.summary(counts=counts, facts=facts | {"categories": len(pc.unique(rows.column(schema.CATEGORY)))})
+    if all(templates.values()):
+        tasks = plan_shards(rows, templates, version, config.index, previous)
+        if previous and {t.name for t in tasks} == {s.name for s in previous.shards}:
+            facts |= {"shards reused": len(tasks), "shards built": 0, "published": f"{previous.version} (unchanged)"}
+            return run.summary(counts=counts, facts=facts)
     run.begin()
     facts["plans"] = plans = {}
     for group in (g for g in groups if templates[g.name] is None):
         wanted = vectors.find(sample(rows, group, config.index).column(schema.IMAGE_ID))
-        arguments = [(uri, read_vectors(vectors, wanted), group, version, config.index, config.threads_per_task)]
-        (trained,) = map_tasks(_train, arguments, num_cpus=config.threads_per_task, title=f"plan {group.name}")
-        templates[group.name], plans[group.name] = trained
+        arguments = (uri, read_vectors(vectors, wanted), group, version, config.index, config.threads_per_task)
+        stored, plan = run_task(train_template, *arguments, num_cpus=config.threads_per_task, title=f"plan {group.name}")
+        templates[group.name], plans[group.name] = stored, plan.table()
     tasks = plan_shards(rows, templates, version, config.index, previous)
     done = [built_shard(uri, task) for task in tasks]
-    todo = [task for task, shard in zip(tasks, done) if shard is None]
-    facts |= {"shards reused": len(tasks) - len(todo), "shards built": len(todo)}
-    targets = [vectors.find(task.rows.column(schema.IMAGE_ID)) for task in todo]
-    built = iter(gather(vectors, targets, _build, [(uri, t, config.threads_per_task) for t in todo], config.threads_per_task))
-    shards = [shard or next(built) for shard in done]
-    if previous and not todo and {s.name for s in shards} == {s.name for s in previous.shards}:
-        return run.summary(counts=counts, skipped=len(shards), facts=facts | {"published": f"{previous.version} (unchanged)"})
+    num_built = sum(shard is None for shard in done)
+    facts |= {"shards reused": len(tasks) - num_built, "shards built": num_built}
+    queries = gate_queries(rows, config.index)
+    queries_ND = read_vectors(vectors, vectors.find(queries.column(schema.IMAGE_ID)))
+    targets = [vectors.find(task.rows.column(schema.IMAGE_ID)) for task in tasks]
+    asked = share((queries, queries_ND, config.index))
+    arguments = [(uri, task, shard, asked, config.threads_per_task) for task, shard in zip(tasks, done)]
+    found = gather(vectors, targets, _build_and_check, arguments, config.threads_per_task, title="shards")
     inputs = run.lineage(version, [schema.PRODUCTS, schema.EMBEDDINGS]).inputs
-    manifest = new_manifest(config.index, version, config.encoder.name, inputs, list(templates.values()), shards)
-    queries = {}
-    result = gate(uri, manifest, rows, vectors, queries)
+    manifest = new_manifest(
+        config.index, version, config.encoder.name, inputs, list(templates.values()), [shard for shard, _ in found]
+    )
+    expected = {v["values"]: v["counts"] for v in pc.value_counts(rows.column(schema.CATEGORY)).to_pylist()}
+    result = gate(open_manifest(uri, manifest), queries, queries_ND, [exact for _, exact in found], expected, config.index)
     facts |= {f"recall@{config.index.recall_at}": f"{result.recall:.4f}", "memory MB": f"{manifest.memory_mb():.1f}"}
     facts["published"] = publish(uri, manifest, result)
     collect_garbage(uri, config.index.keep_generations)
-    return run.summary(counts=counts, versions={}, facts=facts)
+    return run.summary(counts=counts, facts=facts)
 
 
 def indexed_rows(store: str, vectors) -> tuple[pa.Table, int]:
@@ -103,13 +112,11 @@ def indexed_rows(store: str, vectors) -> tuple[pa.Table, int]:
     return products.filter(pa.array(found)), int(np.count_nonzero(~found))
 
 
-def _train(uri, sample_ND, group, version, index_config, num_threads):
-    stored, plan = train_template(uri, sample_ND, group, version, index_config, num_threads)
-    return stored, plan.table()
-
-
-def _build(uri, task, num_threads, vectors_ND):
-    return build_shard(uri, task, vectors_ND, num_threads)
+def _build_and_check(uri, task, shard, asked, num_threads, vectors_ND):
+    """The shard, filled if it is not there yet, and the gate's exact neighbours among its rows."""
+    queries, queries_ND, config = shared(asked)
+    shard = shard or build_shard(uri, task, vectors_ND, num_threads)
+    return shard, exact_part(queries, queries_ND, task.category, task.rows, vectors_ND, config, num_threads)
 
 
 if __name__ == "__main__":

@@ -4,10 +4,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import ray
 
 from w2w import schema, storage
 from w2w.errors import JobFailed, UsageError
-from w2w.runtime.run import map_tasks, run_stages
+from w2w.runtime.run import collect, run_stages, run_task
 from w2w.runtime.source import Source
 from w2w.runtime.stage import Pool, Stage
 from w2w.table import delta, pending
@@ -140,12 +141,13 @@ def test_an_error_meant_for_the_user_comes_out_of_the_worker(numbers):
         )  # fmt: skip
 
 
-def test_map_tasks_keeps_order_and_passes_user_errors():
+def test_tasks_keep_order_and_pass_user_errors():
     def square(x):
         if x < 0:
             raise UsageError(f"{x} is negative")
         return x * x
 
-    assert map_tasks(square, [(i,) for i in range(40)], title="squares") == [i * i for i in range(40)]
+    remote = ray.remote(square)
+    assert collect([remote.remote(i) for i in range(8)], "squares") == [i * i for i in range(8)]
     with pytest.raises(UsageError, match="-1 is negative"):
-        map_tasks(square, [(1,), (-1,)], title="squares")
+        run_task(square, -1, title="squares")

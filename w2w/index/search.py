@@ -227,13 +227,26 @@ def open_index(uri: str, model_version: str | None = None, cache_dir: str | None
     published or the query's ``model_version`` is not the index's, JobFailed for damaged files.
     """
     manifest = read_manifest(uri, version)
-    if model_version is not None and model_version != manifest.model_version:
+    if model_version is not None:
+        check_model(manifest, model_version)
+    return open_manifest(uri, manifest, cache_dir)
+
+
+def check_model(manifest: Manifest, model_version: str) -> None:
+    """Raises UsageError where queries of that model cannot be compared with the index's vectors."""
+    if model_version != manifest.model_version:
         raise UsageError(
             f"the queries were embedded by model version {model_version} and index {manifest.name!r} by "
             f"{manifest.model_version}: their vectors cannot be compared; embed the queries with {manifest.encoder} "
             f"{manifest.model_version}, or run the index job for {model_version}"
         )
-    return open_manifest(uri, manifest, cache_dir)
+
+
+def check_category(manifest: Manifest, category: str | None) -> None:
+    """Raises UsageError where the index has no such category."""
+    known = manifest.rows_by_category()
+    if category is not None and category not in known:
+        raise UsageError(f"category {category!r} is not in index {manifest.name!r}.{nearest(str(category), list(known))}")
 
 
 def open_manifest(uri: str, manifest: Manifest, cache_dir: str | None = None) -> Index:

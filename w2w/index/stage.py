@@ -1,35 +1,58 @@
 """The stage that looks up the neighbours of vectors."""
 
+from dataclasses import dataclass
+
 import numpy as np
 import pyarrow as pa
 
 from w2w import schema
+from w2w.errors import UsageError
 from w2w.index.search import HITS, QUERY, open_index
 
 SEARCH_GIVES = pa.schema(
-    [schema.NEIGHBOURS.schema.field(c) for c in (schema.NEIGHBOUR_LIST, schema.INDEX_VERSION, schema.SEARCH_VERSION)]
+    [
+        schema.NEIGHBOURS.schema.field(c)
+        for c in (schema.QUERY_ID, schema.NEIGHBOUR_LIST, schema.INDEX_VERSION, schema.SEARCH_VERSION, schema.RUN_ID)
+    ]
 )
 
 
+@dataclass(frozen=True)
+class SearchConfig:
+    """What is looked for."""
+
+    index: str = "default"
+    """Name of the index."""
+    k: int = 10
+    """Neighbours of each query; a product counts once, with its best image."""
+    category: str | None = None
+    """Search only in this category."""
+    own_category: bool = False
+    """Search each query only in the category that its source gives it."""
+
+    def __post_init__(self):
+        if self.k < 1:
+            raise UsageError(f"search.k={self.k}: must be at least 1")
+        if self.category and self.own_category:
+            raise UsageError("search.category and search.own_category: give one of them")
+
+
 class Search:
-    """Opens the index once a worker; adds the k nearest products of every vector.
+    """Opens the index once a worker; adds the k nearest products of every vector. ``owner_id`` is the query's id.
 
     ``version`` is the published version that the run began with, so that all its workers search the same one.
     """
 
-    def __init__(
-        self, uri: str, version: str, model_version: str, k: int, category: str | None, own_category: bool, search_version: str
-    ):
-        self._index = open_index(uri, model_version, version=version)
-        self._k, self._category, self._own_category = k, category, own_category
-        self._search_version = search_version
+    def __init__(self, uri: str, version: str, config: SearchConfig, search_version: str, run_id: str):
+        self._index = open_index(uri, version=version)
+        self._config, self._search_version, self._run_id = config, search_version, run_id
 
     def __call__(self, rows: pa.Table) -> pa.Table:
         n = rows.num_rows
         vectors_ND = rows.column(schema.VECTOR).combine_chunks()
         vectors_ND = vectors_ND.flatten().to_numpy(zero_copy_only=False).reshape(n, -1).astype(np.float32)
-        categories = rows.column(schema.CATEGORY).to_pylist() if self._own_category else self._category
-        hits = self._index.search(vectors_ND, self._k, categories, one_per_product=True)
+        categories = rows.column(schema.CATEGORY).to_pylist() if self._config.own_category else self._config.category
+        hits = self._index.search(vectors_ND, self._config.k, categories, one_per_product=True)
         counts = np.bincount(hits.column(QUERY).to_numpy(), minlength=n)
         offsets = pa.array(np.concatenate([[0], np.cumsum(counts)]).astype(np.int32))
         items = hits.select([f.name for f in schema.NEIGHBOUR]).combine_chunks()
@@ -38,6 +61,8 @@ class Search:
         )
         lists = pa.ListArray.from_arrays(offsets, structs).cast(SEARCH_GIVES.field(schema.NEIGHBOUR_LIST).type)
         columns = {
+            schema.QUERY_ID: rows.column(schema.OWNER_ID),
+            schema.RUN_ID: pa.repeat(pa.scalar(self._run_id), n),
             schema.NEIGHBOUR_LIST: lists,
             schema.INDEX_VERSION: pa.repeat(pa.scalar(self._index.manifest.version), n),
             schema.SEARCH_VERSION: pa.repeat(pa.scalar(self._search_version), n),

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pyarrow import fs
 
 from w2w import schema, storage
+from w2w.config import nearest
 from w2w.errors import UsageError
 from w2w.ingest import archives, readers
 from w2w.ingest.digests import SeenKeys
@@ -44,6 +45,8 @@ class FeedConfig:
     """What separates the columns of a CSV: one character."""
     encoding: str = "utf-8-sig"
     """Of CSV and JSON lines: any Python codec; utf-8-sig is UTF-8 with or without a mark."""
+    where: dict[str, list[str]] = field(default_factory=dict)
+    """Only rows whose column (theirs, mapped or kept as attribute) has one of these values, for example {view: [main]}."""
     full: bool = False
     """The feed lists the whole catalog: products that are not in it are withdrawn."""
 
@@ -59,7 +62,7 @@ def read_feed(config: FeedConfig, batch_rows: int = 20_000) -> Iterator[FeedBatc
     seen, root = SeenKeys(), ImageRoot(config.image_root or _folder(config.uri, kind))
     for raw in _read(config, kind, files, batch_rows):
         for start in range(0, max(1, len(raw.source)), batch_rows):
-            part = _slice(raw, start, batch_rows)
+            part = _chosen(_slice(raw, start, batch_rows), config)
             yield normalised(part, config.category_map, config.category_default, root, seen)
 
 
@@ -201,6 +204,24 @@ def _read(config: FeedConfig, kind: str, files: list[tuple[str, fs.FileInfo]], b
             if "AWS Error" in str(e):  # the connection, not the file
                 raise
             raise UsageError(f"feed.uri={uri}: it cannot be read to its end: {e}") from e
+
+
+def _chosen(raw: RawBatch, config: FeedConfig) -> RawBatch:
+    """The rows that ``where`` asks for; rejects stay, for nobody knows what they would have said."""
+    keep = None
+    for theirs, values in config.where.items():
+        ours = [o for o in raw.columns if config.columns.get(o, o) == theirs]
+        column = raw.columns[ours[0]] if ours else pc.map_lookup(raw.attributes, theirs, "first")
+        if not ours and len(column) and column.null_count == len(column) and raw.rejects.num_rows == 0:
+            known = sorted({*(config.columns.get(o, o) for o in raw.columns), *pc.unique(raw.attributes.keys).to_pylist()})
+            raise UsageError(f"feed.where.{theirs}: no row says anything there.{nearest(theirs, known)}")
+        here = pc.fill_null(pc.is_in(column, value_set=pa.array(values, pa.string())), False)
+        keep = here if keep is None else pc.and_(keep, here)
+    if keep is None:
+        return raw
+    columns = {name: column.filter(keep) for name, column in raw.columns.items()}
+    images = raw.images and raw.images.filter(keep)
+    return RawBatch(columns, raw.attributes.filter(keep), raw.source.filter(keep), raw.rejects, images)
 
 
 def _slice(raw: RawBatch, start: int, length: int) -> RawBatch:

@@ -73,7 +73,8 @@ def _efficientnet_lite0() -> Source:
         model.load_state_dict({n: renamed[n] for n in model.state_dict()})
         return model
 
-    shape = Input(224, 224, "squash", "bicubic", _IMAGENET_HALF, _IMAGENET_HALF)
+    # "pad" measured on train and validation photos: 1-NN class .780, back view -> same sku .500; crop .809 and .442; squash .765 and .488
+    shape = Input(224, 224, "pad", "bicubic", _IMAGENET_HALF, _IMAGENET_HALF)
     return Source("tf_efficientnet_lite0", shape, (str(weights),), network, convolutional=True)
 
 

@@ -2,6 +2,9 @@
 
 import logging
 import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 # Ray's C++ core prints warnings about its own internals into the user's terminal
@@ -9,6 +12,8 @@ os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
 
 import ray
 import ray.data
+
+_CHATTY = ("ray", "ray.data._internal.execution.streaming_executor", "ray.data._internal.progress")
 
 
 @dataclass(frozen=True)
@@ -28,19 +33,30 @@ def connect(config: RayConfig) -> None:
     if ray.is_initialized():
         return
     address = config.address or os.environ.get("RAY_ADDRESS")
-    logging.getLogger("ray").setLevel(logging.ERROR)
-    if address and address != "local":
-        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
-    else:
-        store = config.object_store_mb * 2**20 if config.object_store_mb else None
-        ray.init(
-            address="local",
-            num_cpus=config.num_cpus,
-            object_store_memory=store,
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-        )
+    for name in _CHATTY:
+        logging.getLogger(name).setLevel(logging.ERROR)
+    quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
+    with _no_stderr():
+        if address and address != "local":
+            ray.init(address=address, **quiet)
+        else:
+            store = config.object_store_mb * 2**20 if config.object_store_mb else None
+            ray.init("local", num_cpus=config.num_cpus, object_store_memory=store, include_dashboard=False, **quiet)
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False  # w2w shows its own, in rows
     context.print_on_execution_start = False
+
+
+@contextmanager
+def _no_stderr() -> Iterator[None]:
+    """The C++ core greets on the process's stderr. What goes wrong is raised as an exception, and not lost."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)

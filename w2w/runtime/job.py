@@ -96,8 +96,12 @@ class Run:
             git_revision=git_revision(),
         )
 
+    @property
+    def seconds(self) -> float:
+        return time.monotonic() - self._start
+
     def summary(self, **values) -> Summary:
-        return Summary(self.job, self.run_id, seconds=time.monotonic() - self._start, dry_run=self.config.dry_run, **values)
+        return Summary(self.job, self.run_id, seconds=self.seconds, dry_run=self.config.dry_run, **values)
 
 
 def check_common(config: JobConfig) -> None:

@@ -272,24 +272,19 @@ def _too_many_rejects(counts: Counts, num_rows: int, limit: float) -> JobFailed:
     )
 
 
-def map_tasks(function: Callable, arguments: Sequence[tuple], *, num_cpus: float = 1, title: str) -> list:
-    """``function(*args)`` for each of ``arguments`` as Ray tasks, results in order. At most 4 tasks a CPU are in flight."""
-    remote = ray.remote(num_cpus=num_cpus, max_retries=3)(function)
-    in_flight = max(4, int(4 * ray.cluster_resources().get("CPU", 1)))
-    results: list = [None] * len(arguments)
-    done = 0
-    running: dict = {}
-    todo = iter(enumerate(arguments))
-    with Progress(title, len(arguments), unit="tasks") as progress:
-        while True:
-            for i, args in todo:
-                running[remote.remote(*args)] = i
-                if len(running) >= in_flight:
-                    break
-            if not running:
-                return results
-            (ready, *_), _ = ray.wait(list(running), num_returns=1)
+def collect(tasks: Sequence, title: str) -> list:
+    """The results of Ray tasks, in order, with progress. A UsageError or JobFailed comes out as itself."""
+    results: list = [None] * len(tasks)
+    waiting = {task: i for i, task in enumerate(tasks)}
+    with Progress(title, len(tasks), unit="tasks") as progress:
+        while waiting:
+            (ready, *_), _ = ray.wait(list(waiting), num_returns=1)
             with raise_user_errors():
-                results[running.pop(ready)] = ray.get(ready)
-            done += 1
-            progress.update(done, 0)
+                results[waiting.pop(ready)] = ray.get(ready)
+            progress.update(len(tasks) - len(waiting), 0)
+    return results
+
+
+def run_task(function: Callable, *args, num_cpus: float = 1, title: str):
+    """``function(*args)`` as one Ray task."""
+    return collect([ray.remote(num_cpus=num_cpus)(function).remote(*args)], title)[0]

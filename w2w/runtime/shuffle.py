@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 import ray
 
 from w2w import schema
-from w2w.runtime.run import raise_user_errors
+from w2w.runtime.run import collect
 from w2w.table import delta
 
 _ROWS_PER_MAP = 20_000  # 100 MB of 1280 float32 dimensions
@@ -40,8 +40,22 @@ def list_vectors(store: str, model_version: str) -> Vectors:
     return Vectors(store, model_version, listed, owners.take(order), order.to_numpy().astype(np.int64))
 
 
+def share(value: object) -> list:
+    """Puts a value into the object store once, for tasks to take with ``shared``."""
+    return [ray.put(value)]
+
+
+def shared(reference: list) -> object:
+    return ray.get(reference[0])
+
+
 def gather(
-    vectors: Vectors, targets: Sequence[np.ndarray], consume: Callable, arguments: Sequence[tuple], num_cpus: float = 1
+    vectors: Vectors,
+    targets: Sequence[np.ndarray],
+    consume: Callable,
+    arguments: Sequence[tuple],
+    num_cpus: float = 1,
+    title: str = "gather",
 ) -> list:
     """``consume(*arguments[t], vectors_ND)`` as a Ray task for every target; results in order.
 
@@ -66,9 +80,8 @@ def gather(
         refs = split.remote(vectors.store, listed, row[low:high] - start, target[low:high], position[low:high], len(targets))
         for t, ref in enumerate(refs if len(targets) > 1 else [refs]):
             pieces[t].append(ref)
-    results = [build.remote(consume, arguments[t], len(targets[t]), *pieces[t]) for t in range(len(targets))]
-    with raise_user_errors():
-        return ray.get(results)
+    tasks = [build.remote(consume, arguments[t], len(targets[t]), *pieces[t]) for t in range(len(targets))]
+    return collect(tasks, title)
 
 
 def read_vectors(vectors: Vectors, rows: np.ndarray) -> np.ndarray:

@@ -151,6 +151,21 @@ def table_items(
             yield from file_items(system, f"{root}/{part.path}", part.path, wanted, max_rows)
 
 
+def lookup(store: str, table: schema.Table, keys: pa.Array, columns: Sequence[str]) -> pa.Table:
+    """The rows with these keys (first key column), in no order: reads all keys, and of the other columns only those rows."""
+    listed = delta.parts(delta.open_table(store, table))
+    batches = delta.read_batches(store, table, [table.key[0]], listed)
+    found = [pc.is_in(b.column(0), value_set=keys).to_numpy() for b in batches]
+    mask = np.concatenate([np.empty(0, bool), *found])
+    system, root = storage.filesystem(delta.uri(store, table))
+    rows = [
+        batch
+        for item in table_items(store, table, listed, mask, len(mask) or 1)
+        for batch in read_item(system, root, item.to_pylist()[0], columns, 1024)
+    ]
+    return pa.concat_tables([pa.schema([table.schema.field(c) for c in columns]).empty_table(), *rows])
+
+
 def file_items(system, path: str, name: str, wanted: np.ndarray | None, max_rows: int) -> Iterator[pa.Table]:
     """Items of work for one Parquet file, which they call ``name``; ``wanted`` None means every row."""
     metadata = pq.read_metadata(path, filesystem=system)

@@ -1,0 +1,112 @@
+"""Search: the nearest products of images that are not in the catalog, as a table, as JSON lines and as a picture report."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from w2w import ids, schema, storage
+from w2w.crawl.fetch import FetchConfig, Fetcher
+from w2w.images.decode import DecodeLimits
+from w2w.index.manifest import index_uri
+from w2w.index.publish import read_manifest
+from w2w.index.search import check_category, check_model
+from w2w.index.stage import SEARCH_GIVES, Search, SearchConfig
+from w2w.ingest.feed import FeedConfig, check_feed, read_feed
+from w2w.ingest.stage import LOAD_GIVES, WORK_SCHEMA, load, work_rows
+from w2w.models.encoder import EncoderConfig, model_version
+from w2w.runtime import pages
+from w2w.runtime.embedding import embed_stages
+from w2w.runtime.job import JobConfig, Run, Summary, start
+from w2w.runtime.run import run_stages
+from w2w.runtime.source import ITEM_ROWS, file_rows
+from w2w.runtime.stage import Pool, Stage
+from w2w.table import work
+from w2w.table.pending import rejected_keys, table_keys
+from w2w.table.sink import Output
+
+
+@dataclass(frozen=True)
+class Config(JobConfig):
+    """Find the products nearest to each query image; write table `neighbours`, OUT/neighbours.jsonl and OUT/report.html."""
+
+    feed: FeedConfig = FeedConfig()
+    """The query images: like a product feed, with the query's id as product_id."""
+    search: SearchConfig = SearchConfig()
+    """What is looked for."""
+    encoder: EncoderConfig = EncoderConfig()
+    """The model: the one that the index was built with."""
+    decode: DecodeLimits = DecodeLimits()
+    """What an image may be."""
+    fetch: FetchConfig = FetchConfig()
+    """How images on the web are fetched."""
+    pool: Pool = Pool()
+    """Workers."""
+    out: str | None = None
+    """Folder of the JSON lines and the report. Default: <store>/reports/search-<search version>."""
+    shown: int = 60
+    """Queries in the report, a fixed sample; 0 for no report."""
+
+
+def main(config: Config) -> Summary:
+    run = Run("search", config)
+    check_feed(config.feed)
+    uri, model = index_uri(run.store, config.search.index), model_version(config.encoder)
+    manifest = read_manifest(uri)
+    check_model(manifest, model)
+    check_category(manifest, config.search.category)
+    version = ids.digest(manifest.version, config.search, model)
+    done = [
+        table_keys(run.store, schema.NEIGHBOURS, schema.KEY, search_version=version),
+        rejected_keys(run.store, "search", version),
+    ]
+    finished = pa.chunked_array([c for keys in done for c in keys.read().chunks], pa.string())
+    num_queries = 0
+
+    def pending() -> Iterator[pa.Table]:
+        nonlocal num_queries
+        for batch in read_feed(config.feed):
+            rows = work_rows(batch)
+            num_queries += rows.num_rows
+            yield rows.filter(pc.invert(pc.is_in(rows.column(schema.KEY), value_set=finished)))
+
+    if not config.dry_run:
+        run.check_store()
+    try:
+        num_rows = work.write(run.store, run.run_id, pending(), WORK_SCHEMA, ITEM_ROWS, count_only=config.dry_run)
+        facts = {"queries": num_queries, "index": f"{config.search.index} {manifest.version}", "search version": version}
+        summary = run.summary(skipped=num_queries - num_rows, facts=facts | {"pending": num_rows})
+        if config.dry_run:
+            return summary
+        if num_rows:
+            run.begin()
+            limits = {"max_bytes": config.fetch.max_bytes, "fetch": Fetcher(config.fetch).get_bytes}
+            search = {"uri": uri, "version": manifest.version, "config": config.search}
+            stages = [
+                Stage("load", load, WORK_SCHEMA.names, LOAD_GIVES, limits),
+                *embed_stages(config.encoder, config.decode, schema.PRODUCT_ID, "query"),
+                Stage("search", Search, (schema.VECTOR,), SEARCH_GIVES, search | {"search_version": version, "run_id": run.run_id}),
+            ]
+            summary.counts, summary.versions = run_stages(
+                run.store,
+                file_rows(work.folder(run.store, run.run_id), schema.KEY, schema.SOURCE).first(config.limit),
+                stages,
+                [Output(schema.NEIGHBOURS)],
+                run.lineage(version, [schema.PRODUCTS]),
+                pool=config.pool,
+                max_reject_rate=config.max_reject_rate,
+                commit_every_s=config.commit_every_s,
+            )
+    finally:
+        work.clean(run.store, run.run_id)
+    out = storage.absolute(config.out) if config.out else storage.join(run.store, "reports", f"search-{version}")
+    summary.facts |= pages.write_neighbours(run.store, version, out)
+    if config.shown:
+        summary.facts |= pages.write_contact_sheet(run.store, version, out, config.feed, config.shown, summary.facts, config.fetch)
+    summary.seconds = run.seconds
+    return summary
+
+
+if __name__ == "__main__":
+    start(main, Config)
