@@ -48,7 +48,8 @@ class RejectCode(StrEnum):
     CORRUPT = "corrupt"  # the decoder gave up
     TOO_MANY_PIXELS = "too_many_pixels"  # width x height in the header is over the pixel cap
     TOO_SMALL = "too_small"  # a side is under the minimum
-    # models
+    # models and indexes
+    UNKNOWN_CATEGORY = "unknown_category"  # a query is to be searched inside a category that the index does not have
     NOT_FINITE = "not_finite"  # the model gave NaN or infinity for this row
 
 

@@ -6,7 +6,8 @@ import numpy as np
 import pyarrow as pa
 
 from w2w import schema
-from w2w.errors import UsageError
+from w2w.errors import Reject, RejectCode, UsageError
+from w2w.images.stage import with_rejects
 from w2w.index.search import HITS, QUERY, open_index
 
 SEARCH_GIVES = pa.schema(
@@ -51,7 +52,13 @@ class Search:
         n = rows.num_rows
         vectors_ND = rows.column(schema.VECTOR).combine_chunks()
         vectors_ND = vectors_ND.flatten().to_numpy(zero_copy_only=False).reshape(n, -1).astype(np.float32)
-        categories = rows.column(schema.CATEGORY).to_pylist() if self._config.own_category else self._config.category
+        categories: list[str | None] = [self._config.category] * n
+        rejects: list[Reject | None] = [None] * n
+        if self._config.own_category:
+            known = self._index.manifest.rows_by_category()
+            categories = rows.column(schema.CATEGORY).to_pylist()
+            rejects = [None if c in known else Reject(RejectCode.UNKNOWN_CATEGORY, f"the index has no {c!r}") for c in categories]
+            categories = [None if r else c for c, r in zip(categories, rejects)]
         hits = self._index.search(vectors_ND, self._config.k, categories, one_per_product=True)
         counts = np.bincount(hits.column(QUERY).to_numpy(), minlength=n)
         offsets = pa.array(np.concatenate([[0], np.cumsum(counts)]).astype(np.int32))
@@ -69,7 +76,7 @@ class Search:
         }
         for name, values in columns.items():
             rows = rows.append_column(name, values)
-        return rows
+        return with_rejects(rows, rejects)
 
 
 assert {f.name for f in schema.NEIGHBOUR} <= set(HITS.names)

@@ -1,0 +1,76 @@
+"""Evaluate: search with queries whose right answers are known, and state Recall, MRR, nDCG and class accuracy with intervals."""
+
+import json
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from jobs import search
+from w2w import storage
+from w2w.errors import UsageError
+from w2w.metrics import retrieval
+from w2w.report.evaluation import Protocol, evaluation_report
+from w2w.runtime import pages
+from w2w.runtime.job import Summary, options_of, start
+
+KS = (1, 5, 10, 20)
+
+
+@dataclass(frozen=True)
+class Config(search.Config):
+    """Search as `w2w search` does, then compare with the truth; writes OUT/evaluation.html and OUT/metrics.json besides."""
+
+    match: list[str] = field(default_factory=list)
+    """A product is a right answer where all these are equal in query and product: attributes, or category."""
+    classes: bool = False
+    """Also (or only): accuracy of the query's category by its nearest product, and by the majority of its ten nearest."""
+    name: str = "retrieval"
+    """What to call it in the report."""
+    seed: int = 0
+    """Of the bootstrap."""
+
+
+def main(config: Config) -> Summary:
+    if not config.match and not config.classes:
+        raise UsageError("--match: name the attributes that make a product the right answer, or set --classes")
+    if config.limit:
+        raise UsageError("--limit: an evaluation of some queries would be stated as one of all; use --feed.where")
+    config = replace(config, search=replace(config.search, k=max(config.search.k, KS[-1])))
+    summary = search.main(search.Config(**options_of(config, search.Config)))
+    summary.job = "evaluate"
+    if config.dry_run:
+        return summary
+    store = storage.absolute(config.store)
+    version, out = summary.facts["search version"], summary.facts["neighbours"].rpartition("/")[0]
+    protocols = []
+    for match in ([config.match] if config.match else []) + ([["category"]] if config.classes else []):
+        relevant, num_relevant, truth, found = pages.relevance(store, version, match, config.search.k)
+        rng = np.random.default_rng(config.seed)
+        if match == config.match:
+            table = retrieval.evaluate(relevant, num_relevant, truth, KS, rng)
+            text = f"A hit is a product with the same {' and '.join(match)}. {int((num_relevant == 0).sum())} queries without one left out."
+            protocols.append(Protocol(config.name, text, table, None))
+        if config.classes and match == ["category"]:
+            labels = sorted({*truth.tolist(), *found[:, 0].tolist()})
+            for k in (1, 10):
+                predicted = retrieval.nearest_class(found, k)
+                table = retrieval.class_accuracy(truth, predicted, truth, rng)
+                matrix = retrieval.confusion(truth, predicted, labels)
+                text = f"The query's category by the majority of its {k} nearest products." if k > 1 else "By the nearest product."
+                protocols.append(Protocol(f"{k}-NN class accuracy", text, table, (matrix, labels)))
+    for protocol in protocols:
+        overall = [r for r in protocol.metrics.to_pylist() if r["group"] == "all"]
+        for r in overall:
+            at = f"@{r['k']}" if r["k"] else ""
+            shown = f"{r['value']:.3f} [{r['ci_low']:.3f}, {r['ci_high']:.3f}]"
+            summary.facts[f"{protocol.name}: {r['metric']}{at}"] = f"{shown} of {r['num_queries']}"
+    text = json.dumps({p.name: p.metrics.to_pylist() for p in protocols}, indent=1)
+    storage.write_bytes(storage.join(out, "metrics.json"), text.encode())
+    page = storage.join(out, "evaluation.html")
+    evaluation_report(page, f"Evaluation: {config.name}", summary.facts, protocols)
+    summary.facts["evaluation"] = page
+    return summary
+
+
+if __name__ == "__main__":
+    start(main, Config)

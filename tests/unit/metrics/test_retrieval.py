@@ -1,0 +1,62 @@
+"""Metrics against values worked out by hand."""
+
+import numpy as np
+import pytest
+
+from w2w.metrics import retrieval
+
+RELEVANT = np.array([[1, 0, 0, 1], [0, 0, 1, 0], [0, 0, 0, 0]], bool)
+NUM_RELEVANT = np.array([2, 1, 3])
+
+
+def test_recall_is_the_hit_rate():
+    assert retrieval.recall_at_k(RELEVANT, 1).tolist() == [1, 0, 0]
+    assert retrieval.recall_at_k(RELEVANT, 3).tolist() == [1, 1, 0]
+
+
+def test_reciprocal_rank():
+    assert retrieval.reciprocal_rank(RELEVANT).tolist() == [1, 1 / 3, 0]
+
+
+def test_ndcg():
+    ideal_of_two = 1 + 1 / np.log2(3)
+    expected = [(1 + 1 / np.log2(5)) / ideal_of_two, 0.5, 0]
+    assert retrieval.ndcg_at_k(RELEVANT, NUM_RELEVANT, 4) == pytest.approx(expected)
+    assert retrieval.ndcg_at_k(RELEVANT, NUM_RELEVANT, 1).tolist() == [1, 0, 0]
+    # a list shorter than k: what was not retrieved is missing
+    assert retrieval.ndcg_at_k(np.ones((1, 2), bool), np.array([5]), 10) == pytest.approx(
+        (1 + 1 / np.log2(3)) / sum(1 / np.log2(r + 1) for r in range(1, 6))
+    )
+
+
+def test_nearest_class_breaks_ties_by_the_nearest():
+    classes = np.array([["a", "b", "b", "a"], ["c", "a", "b", ""], ["", "", "", ""]], dtype=object)
+    assert retrieval.nearest_class(classes, 1).tolist() == ["a", "c", ""]
+    assert retrieval.nearest_class(classes, 3).tolist() == ["b", "c", ""]
+    assert retrieval.nearest_class(classes, 4).tolist() == ["a", "c", ""]
+
+
+def test_evaluate_leaves_out_queries_without_an_answer():
+    groups = np.array(["x", "y", "y"], dtype=object)
+    table = retrieval.evaluate(RELEVANT, np.array([2, 1, 0]), groups, (1, 3), np.random.default_rng(0)).to_pylist()
+    found = {(r["group"], r["metric"], r["k"]): (r["value"], r["num_queries"]) for r in table}
+    assert found["all", "recall", 1] == (0.5, 2)
+    assert found["y", "recall", 3] == (1.0, 1)
+    assert found["all", "MRR", 0] == (pytest.approx(2 / 3), 2)
+    assert all(r["ci_low"] <= r["value"] <= r["ci_high"] for r in table)
+
+
+def test_intervals_cover_the_truth_about_as_often_as_they_say():
+    rng = np.random.default_rng(1)
+    covered = 0
+    for _ in range(200):
+        low, high = retrieval.bootstrap((rng.random(150) < 0.3).astype(float), rng)
+        covered += low <= 0.3 <= high
+    assert 180 <= covered <= 198
+
+
+def test_confusion_and_accuracy():
+    truth, predicted = np.array(["a", "a", "b"], dtype=object), np.array(["a", "b", "b"], dtype=object)
+    assert retrieval.confusion(truth, predicted, ["a", "b"]).tolist() == [[1, 1], [0, 1]]
+    table = retrieval.class_accuracy(truth, predicted, truth, np.random.default_rng(0)).to_pylist()
+    assert [(r["group"], r["value"]) for r in table] == [("all", pytest.approx(2 / 3)), ("a", 0.5), ("b", 1.0)]

@@ -1,0 +1,50 @@
+"""Metrics with their intervals, a section a protocol, and confusion matrices."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from w2w.report.page import write_page
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """A way to measure: what it says, its figures (METRICS_SCHEMA), and counts (truth x prediction) with their labels."""
+
+    name: str
+    description: str
+    metrics: pa.Table
+    confusion: tuple[np.ndarray, list[str]] | None = None
+
+
+def evaluation_report(out: str, title: str, facts: dict[str, object], protocols: list[Protocol]) -> None:
+    """Writes the page to ``out``."""
+    sections = []
+    for protocol in protocols:
+        rows = protocol.metrics.to_pylist()
+        columns = list(dict.fromkeys((r["metric"], r["k"]) for r in rows))
+        groups: dict[str, dict] = {}
+        for r in rows:
+            groups.setdefault(r["group"], {})[r["metric"], r["k"]] = r
+        sections.append(
+            {
+                "name": protocol.name,
+                "description": protocol.description,
+                "columns": [f"{metric}@{k}" if k else metric for metric, k in columns],
+                "groups": [(group, [found[c] for c in columns]) for group, found in groups.items()],
+                "confusion": _confusion(*protocol.confusion) if protocol.confusion else None,
+            }
+        )
+    write_page(out, "evaluation.html.j2", title=title, facts=facts, sections=sections)
+
+
+def _confusion(matrix: np.ndarray, labels: list[str]) -> dict:
+    totals = np.maximum(1, matrix.sum(axis=1, keepdims=True))
+    shares = matrix / totals
+    rows = [
+        {"label": label, "cells": [(int(n), float(s)) for n, s in zip(counts, share)]}
+        for label, counts, share in zip(labels, matrix, shares)
+        if counts.sum()
+    ]
+    return {"labels": labels, "rows": rows}

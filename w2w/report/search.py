@@ -1,0 +1,69 @@
+"""The contact sheet: query photos on the left, the products found for them on the right."""
+
+from collections import Counter
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from w2w.report.page import thumbnail, write_page
+
+
+@dataclass(frozen=True)
+class Hit:
+    """A product that was found. ``correct`` is None where nobody knows."""
+
+    product_id: str
+    title: str
+    category: str
+    score: float
+    image: bytes | None
+    correct: bool | None = None
+
+
+@dataclass(frozen=True)
+class QueryResult:
+    """A query and its hits, nearest first."""
+
+    query_id: str
+    image: bytes | None
+    label: str
+    hits: list[Hit]
+
+
+def search_report(
+    out: str,
+    title: str,
+    facts: dict[str, object],
+    queries: list[QueryResult],
+    metrics: pa.Table | None,
+    num_queries: int,
+    notes: list[str],
+) -> None:
+    """Writes the page to ``out``. ``num_queries`` is how many there were in all; ``metrics`` in METRICS_SCHEMA."""
+    shown = [
+        {
+            "id": q.query_id,
+            "image": thumbnail(q.image),
+            "label": q.label,
+            "miss": bool(q.hits) and q.hits[0].correct is False,
+            "hits": [
+                {"title": h.title, "category": h.category, "score": h.score, "image": thumbnail(h.image), "correct": h.correct}
+                for h in q.hits
+            ],
+        }
+        for q in queries
+    ]
+    judged = [q for q in shown if q["hits"] and q["hits"][0]["correct"] is not None]
+    write_page(
+        out,
+        "search.html.j2",
+        title=title,
+        facts=facts,
+        queries=shown,
+        labels=sorted(Counter(q["label"] for q in shown).items()),
+        num_queries=num_queries,
+        num_right=sum(not q["miss"] for q in judged) if judged else None,
+        num_judged=len(judged),
+        metrics=metrics.to_pylist() if metrics is not None else [],
+        notes=notes,
+    )
