@@ -51,12 +51,15 @@ def main(config: Config) -> Summary:
             text = f"A hit is a product with the same {' and '.join(match)}. {int((num_relevant == 0).sum())} queries without one left out."
             protocols.append(Protocol(config.name, text, table, None))
         if config.classes and match == ["category"]:
+            asked = num_relevant > 0  # no product of that class: no neighbour could be right
+            truth, found = truth[asked], found[asked]
             labels = sorted({*truth.tolist(), *found[:, 0].tolist()})
             for k in (1, 10):
                 predicted = retrieval.nearest_class(found, k)
                 table = retrieval.class_accuracy(truth, predicted, truth, rng)
                 matrix = retrieval.confusion(truth, predicted, labels)
-                text = f"The query's category by the majority of its {k} nearest products." if k > 1 else "By the nearest product."
+                text = f"The query's category, taken from its {k} nearest product{'s' if k > 1 else ''}."
+                text += f" {int((~asked).sum())} queries of classes that the catalog does not have are left out."
                 protocols.append(Protocol(f"{k}-NN class accuracy", text, table, (matrix, labels)))
     for protocol in protocols:
         overall = [r for r in protocol.metrics.to_pylist() if r["group"] == "all"]

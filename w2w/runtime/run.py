@@ -240,8 +240,8 @@ def raise_user_errors() -> Iterator[None]:
         yield
     except ray.exceptions.RayError as e:
         for cause in _causes(e):
-            if isinstance(cause, (UsageError, JobFailed)):
-                raise type(cause)(str(cause)) from None
+            if isinstance(cause, (UsageError, JobFailed)) and not isinstance(cause, ray.exceptions.RayError):
+                raise cause from None
         raise
 
 
