@@ -1,4 +1,4 @@
-"""Our build and search against plain faiss with the same factory string on the same vectors, in turn, after one round to warm up. Last line: JSON.
+"""Our build and search against plain faiss: the same factory string and vectors, in turn, warmed up. Last line: JSON.
 
 python tests/bench/index_vs_faiss.py [--rows 100000] [--dim 256] [--factory IVF512,SQ8] [--threads 2] [--quick]
 

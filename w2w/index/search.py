@@ -27,7 +27,7 @@ HITS = pa.schema(
     + [(CATEGORY, pa.string()), (SCORE, pa.float32())]
 )
 _DECIMALS = 6  # float32 sums differ in the seventh between batch sizes: rounded, a tie is a tie in both
-_SPARE = 8  # rows fetched beyond k, so that most ties at the end are seen at once
+_SPARE = 2  # rows fetched beyond k: the next score shows whether a tie was cut off
 _CELLS = 2_000_000  # scores held at once
 
 

@@ -57,7 +57,9 @@ class Search:
         if self._config.own_category:
             known = self._index.manifest.rows_by_category()
             categories = rows.column(schema.CATEGORY).to_pylist()
-            rejects = [None if c in known else Reject(RejectCode.UNKNOWN_CATEGORY, f"the index has no {c!r}") for c in categories]
+            rejects = [
+                None if c in known else Reject(RejectCode.UNKNOWN_CATEGORY, f"the index has no {c!r}") for c in categories
+            ]
             categories = [None if r else c for c, r in zip(categories, rejects)]
         hits = self._index.search(vectors_ND, self._config.k, categories, one_per_product=True)
         counts = np.bincount(hits.column(QUERY).to_numpy(), minlength=n)

@@ -9,7 +9,7 @@ import numpy as np
 from w2w.errors import UsageError
 from w2w.index.spec import Spec
 
-KMEANS_DIM = 128  # coarse clustering looks at this many leading axes: a tenth of the time at 1280, the same recall
+KMEANS_DIM = 128  # coarse clustering looks at this many leading axes: its time grows with them
 _KMEANS_ROUNDS = 10
 _POINTS_PER_CENTROID = 64
 
@@ -91,7 +91,11 @@ def unit_vectors(vectors: np.ndarray, dim: int | None = None) -> np.ndarray:
 
 
 def principal_axes(sample_ND: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Axes of the second moment, largest first: (d, d) float32, one a row, and their mean squares (d,)."""
+    """Axes of the second moment, largest first: (d, d) float32, one a row, and their mean squares (d,).
+
+    From 16 rows a dimension: all of 50,000 x 256 took 0.8 s of a build of 4.2 s.
+    """
+    sample_ND = sample_ND[:: max(1, len(sample_ND) // (16 * sample_ND.shape[1]))]
     values, vectors = np.linalg.eigh((sample_ND.T @ sample_ND / len(sample_ND)).astype(np.float64))
     return np.ascontiguousarray(vectors[:, ::-1].T, dtype=np.float32), np.maximum(values[::-1], 1e-12)
 

@@ -77,7 +77,7 @@ def test_more_memory_never_costs_recall():
     cfg = IndexConfig(latency_budget_ms=1000.0, exact_below_rows=100, target_recall=1.0)
     recalls = [plan(x, 3000, 3000, cfg, memory_mb=mb).recall for mb in (0.15, 0.5, 2.0)]
     assert recalls == sorted(recalls)
-    assert recalls[-1] == 1.0
+    assert recalls[-1] > 0.995  # the planner's margin: what lies that near to the best is chosen by its cost
 
 
 @pytest.mark.parametrize(
@@ -103,3 +103,17 @@ def test_spec_checks_dimensions_and_sample():
 def test_wrong_options_are_named(wrong):
     with pytest.raises(UsageError, match=rf"index[. ]{next(iter(wrong))}"):
         IndexConfig(**wrong)
+
+
+def test_recall_estimated_from_a_tenth_of_the_rows_is_that_of_the_whole():
+    x = vectors(20_000, 64)
+    cfg = IndexConfig(exact_below_rows=0, latency_budget_ms=1000.0, target_recall=1.0)
+    estimate = {c.spec.factory: c.recall for c in plan(x[::10], 20_000, 20_000, cfg, memory_mb=0.6).measured if not c.note}
+    factory = "PCA16,SQ8"
+    template = fit(Spec(factory), x[::10])
+    queries = vectors(20_500, 64)[20_000:]
+    exact = faiss.knn(queries, x, 10, metric=faiss.METRIC_INNER_PRODUCT)[1]
+    found = fill(template, x).base.search(template.inner(queries), 10)[1]
+    whole = (found[:, :, None] == exact[:, None, :]).any(axis=1).mean()
+    assert factory in estimate
+    assert estimate[factory] == pytest.approx(whole, abs=0.06)
