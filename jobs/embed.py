@@ -36,8 +36,8 @@ def main(config: Config) -> Summary:
         table_keys(run.store, schema.EMBEDDINGS, schema.OWNER_ID, model_version=version),
         rejected_keys(run.store, "embed", version),
     ]
-    work = pending_rows(run.store, schema.IMAGES, [schema.IMAGE_ID, schema.BYTES, schema.SOURCE_URI], done, schema.SOURCE_URI)
-    work = work.first(config.limit)
+    columns = [schema.IMAGE_ID, schema.BYTES, schema.SOURCE_URI]
+    work = pending_rows(run.store, schema.IMAGES, columns, done, schema.SOURCE_URI, config.item_rows).first(config.limit)
     facts = {"encoder": config.encoder.name, "model version": version, "pending": f"{work.num_rows:,}"}
     if config.dry_run or not work.num_rows:
         return run.summary(skipped=work.skipped, facts=facts)

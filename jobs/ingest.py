@@ -16,7 +16,7 @@ from w2w.ingest.feed import FeedConfig, check_feed, read_feed
 from w2w.ingest.stage import LOAD_GIVES, WORK_SCHEMA, load, work_rows
 from w2w.runtime.job import JobConfig, Run, Summary, start
 from w2w.runtime.run import run_stages
-from w2w.runtime.source import ITEM_ROWS, file_rows
+from w2w.runtime.source import file_rows
 from w2w.runtime.stage import Pool, Stage
 from w2w.table import delta, work
 from w2w.table.pending import rejected_keys
@@ -61,7 +61,7 @@ def main(config: Config) -> Summary:
             yield rows.filter(pc.invert(pc.or_(current.unchanged(rows), pc.is_in(rows.column(schema.KEY), value_set=rejected))))
 
     try:
-        num_rows = work.write(run.store, run.run_id, pending(), WORK_SCHEMA, ITEM_ROWS, count_only=config.dry_run)
+        num_rows = work.write(run.store, run.run_id, pending(), WORK_SCHEMA, config.item_rows, count_only=config.dry_run)
         num_pending = min(num_rows, config.limit or num_rows)
         gone = current.num_unlisted if config.feed.full else 0
         if gone > config.max_withdrawn_rate * len(current):
@@ -82,7 +82,7 @@ def main(config: Config) -> Summary:
         ]
         counts, versions = run_stages(
             run.store,
-            file_rows(work.folder(run.store, run.run_id), schema.KEY, schema.SOURCE).first(config.limit),
+            file_rows(work.folder(run.store, run.run_id), schema.KEY, schema.SOURCE, config.item_rows).first(config.limit),
             stages,
             [Output(schema.IMAGES, unique=schema.IMAGE_ID), Output(schema.PRODUCTS)],
             lineage,

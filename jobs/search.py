@@ -20,7 +20,7 @@ from w2w.runtime import pages
 from w2w.runtime.embedding import embed_stages
 from w2w.runtime.job import JobConfig, Run, Summary, start
 from w2w.runtime.run import run_stages
-from w2w.runtime.source import ITEM_ROWS, file_rows
+from w2w.runtime.source import file_rows
 from w2w.runtime.stage import Pool, Stage
 from w2w.table import work
 from w2w.table.pending import rejected_keys, table_keys
@@ -74,7 +74,7 @@ def main(config: Config) -> Summary:
     if not config.dry_run:
         run.check_store()
     try:
-        num_rows = work.write(run.store, run.run_id, pending(), WORK_SCHEMA, ITEM_ROWS, count_only=config.dry_run)
+        num_rows = work.write(run.store, run.run_id, pending(), WORK_SCHEMA, config.item_rows, count_only=config.dry_run)
         facts = {"queries": num_queries, "index": f"{config.search.index} {manifest.version}", "search version": version}
         summary = run.summary(skipped=num_queries - num_rows, facts=facts | {"pending": num_rows})
         if config.dry_run:
@@ -90,7 +90,7 @@ def main(config: Config) -> Summary:
             ]
             summary.counts, summary.versions = run_stages(
                 run.store,
-                file_rows(work.folder(run.store, run.run_id), schema.KEY, schema.SOURCE).first(config.limit),
+                file_rows(work.folder(run.store, run.run_id), schema.KEY, schema.SOURCE, config.item_rows).first(config.limit),
                 stages,
                 [Output(schema.NEIGHBOURS)],
                 run.lineage(version, [schema.PRODUCTS]),

@@ -42,6 +42,8 @@ class JobConfig:
     """The job fails when a larger share of its rows is rejected."""
     commit_every_s: float = 20.0
     """Seconds between commits: what a killed driver loses at most."""
+    item_rows: int = 1024
+    """Rows that a worker reads, computes and writes in one go: what a killed worker repeats."""
     ray: RayConfig = RayConfig()
     """Where the work runs."""
 
@@ -109,6 +111,8 @@ def check_common(config: JobConfig) -> None:
         raise UsageError("--store is empty: give a local path or an s3:// prefix")
     if config.limit is not None and config.limit < 1:
         raise UsageError(f"--limit={config.limit}: must be at least 1")
+    if config.item_rows < 1:
+        raise UsageError(f"--item_rows={config.item_rows}: must be at least 1")
     if not 0 <= config.max_reject_rate <= 1:
         raise UsageError(f"--max_reject_rate={config.max_reject_rate}: a share between 0 and 1")
     if config.commit_every_s < 0:

@@ -9,9 +9,6 @@ import pyarrow.parquet as pq
 from w2w import schema, storage
 from w2w.table import delta, pending
 
-# Rows in one item of work: what a worker reads, computes and writes in one go, and what a killed one repeats.
-ITEM_ROWS = 1024
-
 
 @dataclass(frozen=True)
 class Source:
@@ -43,27 +40,32 @@ class Source:
 
 
 def pending_rows(
-    store: str, table: schema.Table, columns: Sequence[str], done: Sequence[pending.Keys], source: str | None = None
+    store: str,
+    table: schema.Table,
+    columns: Sequence[str],
+    done: Sequence[pending.Keys],
+    source: str | None,
+    item_rows: int,
 ) -> Source:
-    """The table's rows whose key (its first key column) is in none of ``done``. Reads keys only."""
+    """The table's rows whose key (its first key column) is in none of ``done``, in items of ``item_rows``. Reads keys only."""
     key = table.key[0]
     opened = delta.open_table(store, table)
     listed = delta.parts(opened)
     mask = pending.pending_mask(pending.table_keys(store, table, key), done)
-    items = list(pending.table_items(store, table, listed, mask, ITEM_ROWS))
+    items = list(pending.table_items(store, table, listed, mask, item_rows))
     fields = pa.schema([table.schema.field(c) for c in columns])
     num_rows = int(mask.sum())
     return Source(delta.uri(store, table), items, num_rows, fields, key, source, len(mask) - num_rows)
 
 
-def file_rows(folder: str, key: str, source: str | None = None) -> Source:
-    """Every row of the Parquet files in ``folder``."""
+def file_rows(folder: str, key: str, source: str | None, item_rows: int) -> Source:
+    """Every row of the Parquet files in ``folder``, in items of ``item_rows``."""
     system, root = storage.filesystem(folder)
     items, fields = [], None
     for info in storage.list_files(folder, recursive=False):
         if info.path.endswith(".parquet"):
             fields = fields or pq.read_schema(info.path, filesystem=system)
             name = info.path.removeprefix(root).lstrip("/")
-            items += pending.file_items(system, info.path, name, None, ITEM_ROWS)
+            items += pending.file_items(system, info.path, name, None, item_rows)
     num_rows = sum(i.column("num_rows")[0].as_py() for i in items)
     return Source(folder, items, num_rows, fields or pa.schema([]), key, source)
