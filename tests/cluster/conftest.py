@@ -17,3 +17,12 @@ def ray_cluster():
     connect(RayConfig(num_cpus=2, object_store_mb=512))
     yield
     ray.shutdown()
+
+
+@pytest.fixture
+def s3_with_checks():
+    """A server that knows no key: every request is refused, as with wrong credentials."""
+    from tests.cluster import s3
+
+    with s3.serve(check_credentials=True) as settings:
+        yield settings, s3.BUCKET

@@ -181,9 +181,25 @@ def _timm(name: str) -> Source:
         files = tuple(str(f) for f in sorted(_download(repository, None).glob("*.safetensors")))
 
     def network():
-        return timm.create_model(architecture, pretrained=False, num_classes=0, checkpoint_path=files[0]).eval()
+        model = timm.create_model(architecture, pretrained=False, num_classes=0)
+        carried = _state_dict(files[0])
+        missing = set(model.state_dict()) - set(carried)
+        if missing:
+            raise UsageError(f"encoder.name=timm:{name}: {files[0]} has no {sorted(missing)[0]!r}: is it another architecture's?")
+        model.load_state_dict({k: carried[k] for k in model.state_dict()})  # without the classifier
+        return model.eval()
 
     return Source(f"timm {architecture}", shape, files, network, convolutional="conv_stem" in _modules(architecture))
+
+
+def _state_dict(path: str) -> dict:
+    if path.endswith(".safetensors"):
+        from safetensors.torch import load_file
+
+        return load_file(path)
+    import torch
+
+    return torch.load(path, map_location="cpu", weights_only=True)
 
 
 @functools.cache

@@ -1,0 +1,68 @@
+"""The whole night against an S3 server, its driver killed on the way: the same rows as on a local disk."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from tests.cluster import s3
+from tests.cluster.shops import write_shop
+from tests.cluster.test_kill import ROOT, contents, end_session
+from w2w import storage
+
+pytestmark = pytest.mark.timeout(500)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def ray_cluster():
+    """The night runs in a process of its own, which knows the server."""
+
+
+@pytest.fixture
+def bucket(monkeypatch):
+    with s3.serve() as settings:
+        for name, value in settings.items():
+            monkeypatch.setenv(name, value)
+        yield f"s3://{s3.BUCKET}"
+
+
+def night(store: str, feed: str) -> subprocess.Popen:
+    options = ["--commit_every_s=0.2", "--item_rows=8", "--max_reject_rate=1", "--ray.num_cpus=2"]
+    command = [sys.executable, "jobs/nightly.py", f"--store={store}", f"--feed.uri={feed}", *options]
+    return subprocess.Popen(command, cwd=ROOT, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def finish(process: subprocess.Popen) -> None:
+    said, _ = process.communicate(timeout=300)
+    end_session(process.pid)
+    assert process.returncode == 0, said[-3000:]
+
+
+def test_a_night_on_s3_with_a_killed_driver(bucket, tmp_path):
+    feed = write_shop(tmp_path / "shop", 40)
+    (tmp_path / "shop" / "images" / "7.jpg").write_bytes(b"<html>")
+    for info in storage.list_files(str(tmp_path / "shop")):  # the feed and its images lie in the bucket too
+        name = os.path.relpath(info.path, tmp_path)
+        storage.write_bytes(f"{bucket}/{name}", storage.read_bytes(info.path))
+    remote_feed, store = f"{bucket}/shop/products.csv", f"{bucket}/tables"
+    killed = night(store, remote_feed)
+    deadline = time.monotonic() + 200
+    while not any("/images/images-" in f.path or "/images/ingest-" in f.path for f in storage.list_files(store)):
+        assert killed.poll() is None, killed.stdout.read()[-3000:]
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    os.kill(killed.pid, signal.SIGKILL)
+    end_session(killed.pid)
+    finish(night(store, remote_feed))
+    local = tmp_path / "tables"
+    finish(night(str(local), str(feed)))
+    on_s3, on_disk = contents(store), contents(local)
+    # fingerprints of the two feeds differ (other times), and with them digests and keys
+    for found in (on_s3, on_disk):
+        found["products"] = [line.rpartition(', "row_digest"')[0] for line in found["products"]]
+        found["rejects"] = [line.partition("@")[0] for line in found["rejects"]]
+    assert on_s3 == on_disk
+    assert len(on_s3["products"]) == 39

@@ -1,0 +1,90 @@
+"""Pages: nothing is loaded from outside, nothing from outside is trusted, and every state has a page."""
+
+import numpy as np
+import pytest
+import simplejpeg
+from bs4 import BeautifulSoup
+
+from w2w.metrics import retrieval
+from w2w.report.evaluation import Protocol, evaluation_report
+from w2w.report.page import thumbnail
+from w2w.report.run import run_report
+from w2w.report.search import Hit, QueryResult, search_report
+
+EVIL = '<script>alert("x")</script><img src=http://evil.example/x onerror=alert(1)>'
+PICTURE = simplejpeg.encode_jpeg(np.full((300, 200, 3), 120, np.uint8))
+
+
+def page(path) -> BeautifulSoup:
+    """The page, after checks that hold for each of them."""
+    text = path.read_text(encoding="utf-8")
+    soup = BeautifulSoup(text, "html.parser")
+    assert soup.find("meta", attrs={"http-equiv": "Content-Security-Policy"})["content"].startswith("default-src 'none'")
+    for tag in soup.find_all(True):
+        for name in ("src", "href", "action", "data"):
+            assert str(tag.get(name, "data:")).startswith(("data:image/jpeg;base64,", "#", "search/", "data:"))
+        assert not any(name.startswith("on") for name in tag.attrs)
+    assert "url(" not in text
+    assert "alert(" not in "".join(s.get_text() for s in soup.find_all("script"))
+    return soup
+
+
+def test_contact_sheet(tmp_path):
+    hits = [Hit("p1", EVIL, EVIL, 0.91, PICTURE, True), Hit("p2", "plain", "top", 0.5, b"no image", False), Hit("p3", "t", "top", 0.1, None)]
+    queries = [QueryResult(EVIL, PICTURE, EVIL, hits), QueryResult("q2", None, "top", [hits[1]]), QueryResult("q3", None, "bag", [])]
+    search_report(str(tmp_path / "r.html"), EVIL, {"model": EVIL, "rows": 1234567}, queries, None, 500, ["a note"])
+    soup = page(tmp_path / "r.html")
+    assert len(soup.select("section.query")) == 3
+    assert len(soup.select(".hit.right")) == 1
+    assert len(soup.select(".hit.wrong")) == 2
+    assert len(soup.select("section.query[data-miss='1']")) == 1
+    assert EVIL in soup.h1.get_text()
+    assert "3 of 500 queries are shown" in soup.get_text()
+    assert "1,234,567" in soup.get_text()
+    assert "Nothing was found." in soup.get_text()
+
+
+def test_contact_sheet_without_queries(tmp_path):
+    search_report(str(tmp_path / "r.html"), "empty", {}, [], None, 0, [])
+    assert "There are no queries to show." in page(tmp_path / "r.html").get_text()
+
+
+def test_evaluation(tmp_path):
+    rng = np.random.default_rng(0)
+    truth = np.array(["top", EVIL, "top"], dtype=object)
+    predicted = np.array(["top", "top", EVIL], dtype=object)
+    protocols = [
+        Protocol("in-shop", "same sku", retrieval.evaluate(np.eye(3, 5, dtype=bool), np.ones(3, int), truth, (1, 5), rng)),
+        Protocol(
+            "1-NN",
+            EVIL,
+            retrieval.class_accuracy(truth, predicted, truth, rng),
+            (retrieval.confusion(truth, predicted, ["top", EVIL]), ["top", EVIL]),
+        ),
+    ]
+    evaluation_report(str(tmp_path / "e.html"), "evaluation", {}, protocols)
+    soup = page(tmp_path / "e.html")
+    assert [h.get_text() for h in soup.find_all("h2")] == ["in-shop", "1-NN", "Which classes are taken for which"]
+    assert len(soup.select("table.heat tr")) == 3
+    assert "0.333" in soup.get_text()
+
+
+def test_run(tmp_path):
+    job = {"job": "ingest", "rows_in": 3, "rows_out": 2, "rejects": {"empty": 1}, "skipped": 0, "seconds": 1.5, "rows_per_s": 2.0}
+    plan = {"factory": "PCA64,SQ8", "recall": 0.98, "memory_mb": 3.0, "latency_ms": 0.1, "build_s": 2.0, "note": "", "chosen": True}
+    pictures = [{"label": EVIL, "image": thumbnail(PICTURE)}]
+    links = {"contact sheet": "search/report.html"}
+    run_report(str(tmp_path / "d.html"), "demo", EVIL, [job | {"facts": {"index": EVIL}}], {"tops": [plan], "none": []}, pictures, links)
+    soup = page(tmp_path / "d.html")
+    assert "PCA64,SQ8" in soup.get_text()
+    assert "1 empty" in soup.get_text()
+
+
+@pytest.mark.parametrize("data", [None, b"", b"<html>", PICTURE[:200]])
+def test_what_cannot_be_decoded_has_no_thumbnail(data):
+    assert thumbnail(data) is None
+
+
+def test_a_thumbnail_is_encoded_anew():
+    tagged = PICTURE[:2] + b"\xff\xfe\x00\x0asecret!!" + PICTURE[2:]
+    assert "secret" not in str(__import__("base64").b64decode(thumbnail(tagged).partition(",")[2]))
