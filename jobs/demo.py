@@ -52,7 +52,8 @@ def main(config: Config) -> list[Summary]:
     computed = sum(sum(s.counts.stages.values()) for s in second)
     if computed or second[-1].facts["shards built"]:
         raise JobFailed(f"the second night computed {computed} rows, and should have computed none")
-    console.print(f"[bold]4. Third night:[/bold] 1 % of the pictures changed: {change_shop(folder / 'shop', config.seed, config.products, 0.01, 1)}")
+    changed = change_shop(folder / "shop", config.seed, config.products, 0.01, 1)
+    console.print(f"[bold]4. Third night:[/bold] 1 % of the pictures changed: {', '.join(changed)}")
     third = _night(store, shop.feed, config.ray)
     console.print(f"[bold]5. Search:[/bold] {shop.num_queries} garments cut from the street photos")
     found = evaluate.main(

@@ -1,4 +1,4 @@
-"""Doctor: what this machine, this installation and these credentials can do; exits 1 where something that jobs need is missing."""
+"""Doctor: what this machine, installation and credentials can do; exits 1 where something that jobs need is missing."""
 
 import importlib.metadata
 import importlib.util
@@ -21,7 +21,19 @@ from w2w.models.encoder import EncoderConfig, load_encoder
 from w2w.runtime.job import start
 from w2w.table import delta
 
-_PACKAGES = ("ray", "torch", "transformers", "timm", "openvino", "faiss-cpu", "deltalake", "pyarrow", "pillow", "simplejpeg", "s3fs")
+_PACKAGES = (
+    "ray",
+    "torch",
+    "transformers",
+    "timm",
+    "openvino",
+    "faiss-cpu",
+    "deltalake",
+    "pyarrow",
+    "pillow",
+    "simplejpeg",
+    "s3fs",
+)
 
 
 @dataclass(frozen=True)

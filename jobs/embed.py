@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from w2w import schema
 from w2w.images.decode import DecodeLimits
 from w2w.models.encoder import EncoderConfig, model_version
+from w2w.runtime.embedding import embed_stages
 from w2w.runtime.job import JobConfig, Run, Summary, need_table, start
 from w2w.runtime.run import run_stages
 from w2w.runtime.source import pending_rows
-from w2w.runtime.embedding import embed_stages
 from w2w.runtime.stage import Pool
 from w2w.table.pending import rejected_keys, table_keys
 from w2w.table.sink import Output

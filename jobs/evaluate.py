@@ -1,4 +1,4 @@
-"""Evaluate: search with queries whose right answers are known, and state Recall, MRR, nDCG and class accuracy with intervals."""
+"""Evaluate: search with queries whose right answers are known; Recall, MRR, nDCG and class accuracy with intervals."""
 
 import json
 from dataclasses import dataclass, field, replace
@@ -48,7 +48,8 @@ def main(config: Config) -> Summary:
         rng = np.random.default_rng(config.seed)
         if match == config.match:
             table = retrieval.evaluate(relevant, num_relevant, truth, KS, rng)
-            text = f"A hit is a product with the same {' and '.join(match)}. {int((num_relevant == 0).sum())} queries without one left out."
+            left_out = int((num_relevant == 0).sum())
+            text = f"A hit is a product with the same {' and '.join(match)}. {left_out} queries without one left out."
             protocols.append(Protocol(config.name, text, table, None))
         if config.classes and match == ["category"]:
             asked = num_relevant > 0  # no product of that class: no neighbour could be right

@@ -86,7 +86,9 @@ def main(config: Config) -> Summary:
             stages = [
                 Stage("load", load, WORK_SCHEMA.names, LOAD_GIVES, limits),
                 *embed_stages(config.encoder, config.decode, schema.PRODUCT_ID, "query"),
-                Stage("search", Search, (schema.VECTOR,), SEARCH_GIVES, search | {"search_version": version, "run_id": run.run_id}),
+                Stage(
+                    "search", Search, (schema.VECTOR,), SEARCH_GIVES, search | {"search_version": version, "run_id": run.run_id}
+                ),
             ]
             summary.counts, summary.versions = run_stages(
                 run.store,
@@ -103,7 +105,9 @@ def main(config: Config) -> Summary:
     out = storage.absolute(config.out) if config.out else storage.join(run.store, "reports", f"search-{version}")
     summary.facts |= pages.write_neighbours(run.store, version, out)
     if config.shown:
-        summary.facts |= pages.write_contact_sheet(run.store, version, out, config.feed, config.shown, summary.facts, config.fetch)
+        summary.facts |= pages.write_contact_sheet(
+            run.store, version, out, config.feed, config.shown, summary.facts, config.fetch
+        )
     summary.seconds = run.seconds
     return summary
 

@@ -79,7 +79,13 @@ def _history(table: schema.Table, found) -> RichTable:
         when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(entry["timestamp"] / 1000))
         rows = f"{lineage['rows']:,}" if "rows" in lineage else ""
         shown.add_row(
-            str(entry["version"]), when, entry["operation"], lineage.get("run_id", ""), rows, inputs, lineage.get("stage_version", "")
+            str(entry["version"]),
+            when,
+            entry["operation"],
+            lineage.get("run_id", ""),
+            rows,
+            inputs,
+            lineage.get("stage_version", ""),
         )
     return shown
 

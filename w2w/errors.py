@@ -1,6 +1,6 @@
 """The closed list of reject codes, and the three ways a job can end badly.
 
-Exit codes: 0 done, 1 failed (``JobFailed``), 2 wrong usage (``UsageError``). Any other exception is a bug and keeps its traceback.
+Exit codes: 0 done, 1 failed (``JobFailed``), 2 wrong usage (``UsageError``). Any other exception is a bug, with a traceback.
 """
 
 from enum import StrEnum

@@ -52,7 +52,9 @@ def fill(store: str, blobs: list[bytes]) -> None:
         columns = [[ids.image_id(b) for b in part], part, *[pa.array([1] * n, pa.int32())] * 2, ["jpeg"] * n]
         columns += [pa.array([0] * n, pa.int64()), ["x"] * n, pa.array([0] * n, schema.TIME)]
         rows = pa.table(columns, schema=schema.IMAGES.schema)
-        append_rows(store, Output(schema.IMAGES, unique=schema.IMAGE_ID), rows, Lineage("fill", "fill", "fill", "1", {}, {}, "x"))
+        append_rows(
+            store, Output(schema.IMAGES, unique=schema.IMAGE_ID), rows, Lineage("fill", "fill", "fill", "1", {}, {}, "x")
+        )
 
 
 def ours(store: str) -> float:

@@ -53,7 +53,15 @@ def fill(folder: Path, rows: int) -> str:
             products = products.append_column(name, values)
         append_rows(store, Output(schema.PRODUCTS), products, LINEAGE)
         ones = pa.repeat(pa.scalar(1, pa.int32()), n)
-        blank = [pa.repeat(pa.scalar(b"x", pa.binary()), n), ones, ones, pa.repeat("jpeg", n), pa.repeat(0, n), pa.repeat("x", n), now]
+        blank = [
+            pa.repeat(pa.scalar(b"x", pa.binary()), n),
+            ones,
+            ones,
+            pa.repeat("jpeg", n),
+            pa.repeat(0, n),
+            pa.repeat("x", n),
+            now,
+        ]
         append_rows(store, Output(schema.IMAGES), pa.table([image_ids, *blank], schema=schema.IMAGES.schema), LINEAGE)
         offsets = pa.array(np.arange(0, 4 * n + 1, 4, dtype=np.int32))
         vectors = pa.ListArray.from_arrays(offsets, pa.array(np.full(4 * n, 0.5, np.float32)))

@@ -1,4 +1,4 @@
-"""kill -9 of the driver, of a worker and of a raylet, at moments spread over all stages: the tables end as if nothing happened."""
+"""kill -9 of the driver, a worker and a raylet, at moments spread over all stages: the tables end as if nothing happened."""
 
 import json
 import os
@@ -42,8 +42,10 @@ def environment(address: str | None = None) -> dict[str, str]:
 
 
 def start(store: Path, feed: Path, address: str | None) -> subprocess.Popen:
-    log = open(store.parent / f"{store.name}.log", "ab")
-    return subprocess.Popen(command(store, feed), cwd=ROOT, env=environment(address), stdout=log, stderr=log, start_new_session=True)
+    log = (store.parent / f"{store.name}.log").open("ab")
+    return subprocess.Popen(
+        command(store, feed), cwd=ROOT, env=environment(address), stdout=log, stderr=log, start_new_session=True
+    )
 
 
 def finish(process: subprocess.Popen, store: Path) -> None:

@@ -24,7 +24,12 @@ def ray_cluster():
 def w2w(*argv: object, **environment: str) -> tuple[int, str]:
     """Exit code, and what was printed on stderr."""
     done = subprocess.run(
-        [sys.executable, "-m", "jobs", *map(str, argv)], cwd=ROOT, env=os.environ | environment, capture_output=True, text=True, timeout=200
+        [sys.executable, "-m", "jobs", *map(str, argv)],
+        cwd=ROOT,
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        timeout=200,
     )
     assert "Traceback" not in done.stderr + done.stdout, done.stderr
     return done.returncode, done.stderr
@@ -63,16 +68,36 @@ CASES = {
         "no column 'imge' for columns.image; did you mean 'image'?",
     ),
     "empty feed": (["ingest", "--store={p}/new", "--feed.uri={p}/empty.csv"], 2, "the feed has no rows"),
-    "unknown option": (["ingest", "--store={p}/new", "--fed.uri=x"], 2, "option --fed.uri does not exist. Did you mean 'feed.uri'?"),
+    "unknown option": (
+        ["ingest", "--store={p}/new", "--fed.uri=x"],
+        2,
+        "option --fed.uri does not exist. Did you mean 'feed.uri'?",
+    ),
     "unknown job": (["ingets"], 2, "there is no job 'ingets'. Did you mean 'ingest'?"),
     "bad YAML": (["ingest", "--config={p}/bad.yaml"], 2, "not valid YAML"),
-    "unwritable store": (["ingest", "--store={p}/file/x", "--feed.uri={p}/shop/products.csv"], 2, "--store={p}/file/x: cannot write there"),
-    "wrong dtype": (["embed", "--store={p}/new", "--encoder.store_dtype=int8"], 2, "encoder.store_dtype=int8: it is one of float32, float16"),
+    "unwritable store": (
+        ["ingest", "--store={p}/file/x", "--feed.uri={p}/shop/products.csv"],
+        2,
+        "--store={p}/file/x: cannot write there",
+    ),
+    "wrong dtype": (
+        ["embed", "--store={p}/new", "--encoder.store_dtype=int8"],
+        2,
+        "encoder.store_dtype=int8: it is one of float32, float16",
+    ),
     "wrong table": (["embed", "--store={p}/wrong"], 2, "it was not written by this version of w2w"),
     "no tables": (["embed", "--store={p}/new"], 2, "run 'w2w ingest' first"),
-    "k of zero": (["search", "--store={p}/tables", "--feed.uri={p}/shop/products.csv", "--search.k=0"], 2, "search.k=0: must be at least 1"),
+    "k of zero": (
+        ["search", "--store={p}/tables", "--feed.uri={p}/shop/products.csv", "--search.k=0"],
+        2,
+        "search.k=0: must be at least 1",
+    ),
     "no index": (["search", "--store={p}/tables", "--feed.uri={p}/shop/products.csv"], 2, "no index is published there"),
-    "another model": (["index", "--store={p}/tables", "--encoder.store_dtype=float16"], 2, "run 'w2w embed' with the same --encoder"),
+    "another model": (
+        ["index", "--store={p}/tables", "--encoder.store_dtype=float16"],
+        2,
+        "run 'w2w embed' with the same --encoder",
+    ),
     "NaN vectors": (["index", "--store={p}/tables", "--ray.num_cpus=1"], 2, "NaN"),
 }
 

@@ -125,8 +125,8 @@ def test_another_model_is_computed_whole_while_the_old_index_serves(shop):
     queries = FeedConfig(uri=str(folder / "shop" / "products.csv"))
     with pytest.raises(UsageError, match="their vectors cannot be compared"):
         search.main(search.Config(store=store, feed=queries, encoder=other))
+    poor = IndexConfig(factory="PCA2,SQ4", target_recall=1.0, exact_below_rows=0)
     with pytest.raises(JobFailed, match="is not published: recall@10 is"):
-        poor = IndexConfig(factory="PCA2,SQ4", target_recall=1.0, exact_below_rows=0)
         index.main(index.Config(store=store, encoder=other, index=poor))
     assert current_version(index_uri(store, "default")) == old
     index.main(index.Config(store=store, encoder=other))
@@ -141,7 +141,7 @@ def test_search_finds_every_product_by_its_own_picture(shop, tmp_path):
     config = search.Config(store=store, feed=queries, search=SearchConfig(k=3), out=str(tmp_path / "out"), shown=5)
     summary = search.main(config)
     assert summary.counts.out == NUM_PRODUCTS
-    lines = [json.loads(line) for line in open(tmp_path / "out" / "neighbours.jsonl")]
+    lines = [json.loads(line) for line in (tmp_path / "out" / "neighbours.jsonl").read_text().splitlines()]
     assert [line["query_id"] for line in lines] == sorted(line["query_id"] for line in lines)
     assert all(line["neighbours"][0]["product_id"] == line["query_id"] for line in lines)
     assert all(len(line["neighbours"]) == 3 for line in lines)

@@ -102,8 +102,14 @@ def check(store: str) -> None:
 def test_every_row_is_written_or_rejected_once(numbers, second_pool):
     store = str(numbers / "store")
     work = source(numbers, store)
-    counts, versions = run_stages(
-        store, work, stages(450, second_pool=second_pool), [Output(schema.EMBEDDINGS)], lineage("a"), pool=Pool(), max_reject_rate=1
+    counts, _ = run_stages(
+        store,
+        work,
+        stages(450, second_pool=second_pool),
+        [Output(schema.EMBEDDINGS)],
+        lineage("a"),
+        pool=Pool(),
+        max_reject_rate=1,
     )
     assert (counts.read, counts.out + counts.rejected) == (1000, 1000)
     assert counts.rejects == {"bad_value": 143, "too_small": 85}
@@ -120,7 +126,14 @@ def test_a_limited_run_is_continued_by_the_next(numbers):
     for run, limit in (("a", 130), ("b", 301), ("c", None)):
         work = source(numbers, store).first(limit)
         counts, _ = run_stages(
-            store, work, stages(450), [Output(schema.EMBEDDINGS)], lineage(run), pool=Pool(), max_reject_rate=1, commit_every_s=0
+            store,
+            work,
+            stages(450),
+            [Output(schema.EMBEDDINGS)],
+            lineage(run),
+            pool=Pool(),
+            max_reject_rate=1,
+            commit_every_s=0,
         )
         assert counts.read == (limit or 569)
     check(store)
@@ -129,7 +142,9 @@ def test_a_limited_run_is_continued_by_the_next(numbers):
 def test_too_many_rejects_fail_with_their_codes(numbers):
     store = str(numbers / "store")
     with pytest.raises(JobFailed, match=r"143 of 1000 rows were rejected \(143 bad_value\)"):
-        run_stages(store, source(numbers, store), stages(), [Output(schema.EMBEDDINGS)], lineage("a"), pool=Pool(), max_reject_rate=0.1)
+        run_stages(
+            store, source(numbers, store), stages(), [Output(schema.EMBEDDINGS)], lineage("a"), pool=Pool(), max_reject_rate=0.1
+        )
 
 
 def test_an_error_meant_for_the_user_comes_out_of_the_worker(numbers):

@@ -1,4 +1,4 @@
-"""Writes encoder.json: a few dimensions of the default encoder's vectors in eager torch. Run: python -m tests.golden.make_encoder"""
+"""Writes encoder.json: some dimensions of the default encoder's vectors in eager torch: python -m tests.golden.make_encoder"""
 
 import json
 from pathlib import Path

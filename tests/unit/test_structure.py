@@ -35,9 +35,7 @@ def test_imports_follow_the_layers(path):
     names = imports(path)
     ours = {n.split(".")[1] for n in names if n.startswith("w2w.")} - CONTRACT - {folder, "__version__"}
     assert not any(n.split(".")[0] == "jobs" for n in names)
-    if folder == "contract":
-        assert not ours
-    elif folder == "table":
+    if folder == "contract" or folder == "table":
         assert not ours
     elif folder in DOMAIN:
         assert ours <= ALLOWED[folder]

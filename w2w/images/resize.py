@@ -22,8 +22,8 @@ def fit(
 ) -> np.ndarray:
     """(H, W, 3) uint8 -> (size_px, size_px, 3) uint8, C-contiguous.
 
-    ``crop``: the shorter side becomes ``resize_px`` (default ``size_px``), then the centre; ``squash``: both sides, the shape is lost; ``pad``: the
-    longer side, centred on white. Raises UsageError for another mode or resample.
+    ``crop``: the shorter side becomes ``resize_px`` (default ``size_px``), then the centre; ``squash``: both sides, the shape
+    is lost; ``pad``: the longer side, centred on white. Raises UsageError for another mode or resample.
 
     By Pillow, since published encoders were trained on its "resize, then centre crop": on average within 0.01 levels of that,
     within 0.3 where the image shrinks 4 times or more. OpenCV's area averaging is twice as fast and 1.4 levels off.

@@ -265,6 +265,9 @@ def _open_shard(uri: str, info: ShardInfo, template: Template, cache: str) -> Sh
     base = faiss.read_index(paths[m.BASE_FILE], faiss.IO_FLAG_MMAP if template.spec.num_lists else faiss.IO_FLAG_MMAP_IFC)
     if template.quantizer is not None:  # the file has none, see shard._base_bytes; the template outlives the shard in Index
         base.own_fields, base.quantizer = False, template.quantizer
+        lists = faiss.downcast_InvertedLists(base.invlists)
+        if isinstance(lists, faiss.OnDiskInvertedLists):
+            lists.prefetch_nthread = 0  # 32 threads nobody asked for: 5 % of a search
     refine = faiss.read_index(paths[m.REFINE_FILE], faiss.IO_FLAG_MMAP_IFC) if m.REFINE_FILE in paths else None
     rows = pa.ipc.open_file(pa.memory_map(paths[m.ROWS_FILE])).read_all()
     if not base.ntotal == rows.num_rows == info.num_rows:

@@ -9,7 +9,6 @@ import pyarrow.compute as pc
 from w2w import schema
 from w2w.ingest.digests import digests, find, sort
 
-
 CURRENT_COLUMNS = (schema.PRODUCT_ID, schema.ROW_DIGEST, schema.ACTIVE)
 
 

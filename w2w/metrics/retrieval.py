@@ -1,6 +1,6 @@
 """Retrieval metrics on ranked relevance, over all queries at once, with bootstrap intervals.
 
-Names of axes: Q queries, K ranks. Ranks start at 1. Lists may be shorter than what is relevant: what was not retrieved is a miss.
+Names of axes: Q queries, K ranks. Ranks start at 1. Lists may be shorter than what is relevant: what was not found is a miss.
 """
 
 from collections.abc import Sequence

@@ -23,7 +23,7 @@ class EncoderConfig:
     """Which model makes the vectors, and how it runs."""
 
     name: str = "efficientnet-lite0"
-    """efficientnet-lite0 (comes with w2w), hf:ORG/MODEL, timm:MODEL, open_clip:MODEL/PRETRAINED, or a folder in the hub's layout."""
+    """efficientnet-lite0 (comes with w2w), hf:ORG/MODEL, timm:MODEL, open_clip:MODEL/FILE, or a folder in the hub's layout."""
     revision: str | None = None
     """Of a hub model: branch, tag or commit."""
     engine: str = "auto"
@@ -40,7 +40,12 @@ class EncoderConfig:
     """Run Python code that comes with a hub model. Only for authors you trust like your own."""
 
     def __post_init__(self):
-        for option, allowed in (("engine", ENGINES), ("device", DEVICES), ("dtype", DTYPES), ("store_dtype", ("float32", "float16"))):
+        for option, allowed in (
+            ("engine", ENGINES),
+            ("device", DEVICES),
+            ("dtype", DTYPES),
+            ("store_dtype", ("float32", "float16")),
+        ):
             if getattr(self, option) not in allowed:
                 raise UsageError(f"encoder.{option}={getattr(self, option)}: it is one of {', '.join(allowed)}")
         if self.threads < 1:
@@ -111,7 +116,9 @@ def model_version(config: EncoderConfig) -> str:
     Engine, device, threads and batch size are not part of it: every path agrees with eager float32 to cosine >= .999.
     """
     source = _source(config)
-    return ids.digest(CODE, source.architecture, asdict(source.input), source.weights_sha256(), config.dtype, config.store_dtype)
+    return ids.digest(
+        CODE, source.architecture, asdict(source.input), source.weights_sha256(), config.dtype, config.store_dtype
+    )
 
 
 def load_encoder(config: EncoderConfig) -> Encoder:

@@ -18,7 +18,9 @@ from w2w.models.sources import Source
 def start(source: Source, config: EncoderConfig):
     """The engine that ``config`` asks for, with the network loaded."""
     if config.engine == "openvino" and (config.device == "cuda" or config.dtype != "float32"):
-        raise UsageError("encoder.engine=openvino: runs on the CPU in float32; leave device and dtype alone, or use engine=torch")
+        raise UsageError(
+            "encoder.engine=openvino: runs on the CPU in float32; leave device and dtype alone, or use engine=torch"
+        )
     if config.engine == "openvino" or (config.engine == "auto" and source.convolutional and _on_cpu(config)):
         return OpenVino(source, config)
     return Torch(source, config)
@@ -38,7 +40,9 @@ class Torch:
         import torch
 
         if config.device == "cuda" and not torch.cuda.is_available():
-            raise UsageError("encoder.device=cuda: torch finds no CUDA device here; use --encoder.device=auto, or check the driver")
+            raise UsageError(
+                "encoder.device=cuda: torch finds no CUDA device here; use --encoder.device=auto, or check the driver"
+            )
         on_gpu = config.device != "cpu" and torch.cuda.is_available()
         self._device = torch.device("cuda" if on_gpu else "cpu")
         if not on_gpu:
@@ -67,7 +71,12 @@ class OpenVino:
         self._compiled = core.compile_model(
             model,
             "CPU",
-            {"INFERENCE_NUM_THREADS": config.threads, "INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": 1},
+            {
+                "INFERENCE_NUM_THREADS": config.threads,
+                "INFERENCE_PRECISION_HINT": "f32",
+                "PERFORMANCE_HINT": "LATENCY",
+                "NUM_STREAMS": 1,
+            },
         )
         self.dim = int(self._compiled.output(0).partial_shape[1].get_length())
 
@@ -98,7 +107,9 @@ def _converted(source: Source) -> Path:
     import openvino
 
     cache = Path(os.environ.get("W2W_CACHE") or Path.home() / ".cache" / "w2w", "openvino")
-    name = ids.digest(1, source.architecture, list(map(str, source.input.__dict__.values())), source.weights_sha256(), openvino.__version__)
+    name = ids.digest(
+        1, source.architecture, list(map(str, source.input.__dict__.values())), source.weights_sha256(), openvino.__version__
+    )
     target = cache / f"{name}.xml"
     if target.exists():
         return target

@@ -1,4 +1,4 @@
-"""Where models come from: the package that carries the default, the Hugging Face hub or a folder in its layout, timm, open_clip.
+"""Where models come from: the package with the default, the Hugging Face hub or a folder in its layout, timm, open_clip.
 
 A source knows its preprocessing and its weights' digest without loading them. ``network()`` gives a torch module from
 normalised float (N, 3, S, S) to (N, D).
@@ -68,12 +68,12 @@ def _efficientnet_lite0() -> Source:
 
         model = timm.create_model("tf_efficientnet_lite0", pretrained=False, num_classes=0)
         carried = torch.load(weights, map_location="cpu", weights_only=True)
-        names = [n for n in timm.create_model("tf_efficientnet_lite0").state_dict()]
+        names = list(timm.create_model("tf_efficientnet_lite0").state_dict())
         renamed = dict(zip(names, carried.values(), strict=True))  # the same layers in the same order under other names
         model.load_state_dict({n: renamed[n] for n in model.state_dict()})
         return model
 
-    # "pad" measured on train and validation photos: 1-NN class .780, back view -> same sku .500; crop .809 and .442; squash .765 and .488
+    # measured on photos for training, 1-NN class and back view -> same sku: pad .780 .500, crop .809 .442, squash .765 .488
     shape = Input(224, 224, "pad", "bicubic", _IMAGENET_HALF, _IMAGENET_HALF)
     return Source("tf_efficientnet_lite0", shape, (str(weights),), network, convolutional=True)
 
@@ -116,11 +116,11 @@ def _hub_folder(folder: Path, name: str, trust_remote_code: bool) -> Source:
     return Source(f"{config.get('model_type')} {name}", _processor_input(processor, name), tuple(map(str, files)), network)
 
 
-def _ImageTower(model):  # noqa: N802 - a class whose base needs torch, which is imported late
+def _ImageTower(model):
     import torch
 
     class ImageTower(torch.nn.Module):
-        """(N, 3, S, S) -> (N, D): projected image features where the model has them, else pooled output, else the mean token."""
+        """(N, 3, S, S) -> (N, D): projected image features if the model has them, else pooled output, else the mean token."""
 
         def __init__(self):
             super().__init__()
@@ -185,7 +185,9 @@ def _timm(name: str) -> Source:
         carried = _state_dict(files[0])
         missing = set(model.state_dict()) - set(carried)
         if missing:
-            raise UsageError(f"encoder.name=timm:{name}: {files[0]} has no {sorted(missing)[0]!r}: is it another architecture's?")
+            raise UsageError(
+                f"encoder.name=timm:{name}: {files[0]} has no {sorted(missing)[0]!r}: is it another architecture's?"
+            )
         model.load_state_dict({k: carried[k] for k in model.state_dict()})  # without the classifier
         return model.eval()
 
@@ -218,7 +220,9 @@ def _open_clip(name: str) -> Source:
     if architecture not in open_clip.list_models():
         raise UsageError(f"encoder.name=open_clip:{name}: no such model.{nearest(architecture, open_clip.list_models())}")
     if not Path(weights).is_file():
-        raise UsageError(f"encoder.name=open_clip:{name}: after the first '/' give the path of the weights: no such file: {weights!r}")
+        raise UsageError(
+            f"encoder.name=open_clip:{name}: after the first '/' give the path of the weights: no such file: {weights!r}"
+        )
     vision = open_clip.get_model_config(architecture)["vision_cfg"]
     data = open_clip.get_model_preprocess_cfg(open_clip.create_model(architecture)) if "image_size" not in vision else {}
     size_px = vision.get("image_size") or data["size"][-1]

@@ -15,7 +15,11 @@ _THUMBNAIL_PX = 150
 _BAR_PX = 120
 
 _environment = jinja2.Environment(
-    loader=jinja2.PackageLoader("w2w.report"), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    loader=jinja2.PackageLoader("w2w.report"),
+    autoescape=True,
+    undefined=jinja2.StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
 )
 
 
@@ -26,7 +30,7 @@ def write_page(uri: str, template: str, **values: object) -> None:
 
 
 def thumbnail(data: bytes | None) -> str | None:
-    """A data URI of at most 150 px a side, encoded anew, so that no foreign byte gets into the page; None where it cannot be."""
+    """A data URI of at most 150 px a side, encoded anew: no foreign byte gets into the page. None for what cannot be read."""
     if data is None:
         return None
     try:

@@ -97,8 +97,6 @@ def write_contact_sheet(
     return {"report": target}
 
 
-
-
 def _query_images(feed: FeedConfig, fetch: FetchConfig, wanted: set[str]) -> dict[str, bytes]:
     found: dict[str, bytes] = {}
     for batch in read_feed(feed):
@@ -142,7 +140,9 @@ def truth_keys(category: pa.ChunkedArray, attributes: pa.ChunkedArray, match: Se
     return np.asarray(pc.binary_join_element_wise(*columns, "\x1f").to_pylist(), dtype=object)
 
 
-def relevance(store: str, search_version: str, match: Sequence[str], k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+def relevance(
+    store: str, search_version: str, match: Sequence[str], k: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """(relevant (Q, k) bool, relevant products in the catalog (Q,), query categories (Q,), hit categories (Q, k))."""
     products = delta.current_products(store, [schema.PRODUCT_ID, schema.CATEGORY, schema.ATTRIBUTES, schema.ACTIVE])
     products = products.filter(products.column(schema.ACTIVE))

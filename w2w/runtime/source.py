@@ -33,9 +33,7 @@ class Source:
             rows = item.column("rows")[0].as_py() or list(range(item.column("num_rows")[0].as_py()))
             rows = rows[:left]
             left -= len(rows)
-            kept.append(
-                pa.table([item.column("path"), item.column("row_group"), [rows], [len(rows)]], schema=item.schema)
-            )
+            kept.append(pa.table([item.column("path"), item.column("row_group"), [rows], [len(rows)]], schema=item.schema))
         return replace(self, items=kept, num_rows=limit - left)
 
 

@@ -95,7 +95,9 @@ class Chain:
             result = call(rows)
             assert result.num_rows == rows.num_rows, f"{stage.name}: {rows.num_rows} rows in, {result.num_rows} out"
             for column in stage.gives:
-                assert result.schema.field(column.name).type == column.type, f"{stage.name}: {column.name} must be {column.type}"
+                assert result.schema.field(column.name).type == column.type, (
+                    f"{stage.name}: {column.name} must be {column.type}"
+                )
             if schema.REJECT_CODE in result.column_names:
                 bad = result.column(schema.REJECT_CODE).is_valid()
                 rejected.append(self._reject_rows(result.filter(bad), stage.name))

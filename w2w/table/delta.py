@@ -79,7 +79,12 @@ def parts(opened: DeltaTable | None, **partition: str) -> list[Part]:
     actions = pa.table(opened.get_add_actions(flatten=True))
     names = [c for c in actions.column_names if c.startswith("partition.")]
     found = [
-        Part(unquote(row["path"]), row["num_records"], row["size_bytes"], tuple((n[len("partition.") :], str(row[n])) for n in names))
+        Part(
+            unquote(row["path"]),
+            row["num_records"],
+            row["size_bytes"],
+            tuple((n[len("partition.") :], str(row[n])) for n in names),
+        )
         for row in actions.select(["path", "num_records", "size_bytes", *names]).to_pylist()
     ]
     return sorted((p for p in found if dict(p.partition).items() >= partition.items()), key=lambda p: p.path)

@@ -27,7 +27,9 @@ def write(
     for rows in _gathered(tables, schema):
         if not storage.is_s3(store):
             system.create_dir(path, recursive=True)
-        pq.write_table(rows, f"{path}/{num_rows:012d}.parquet", filesystem=system, row_group_size=rows_per_group, compression="zstd")
+        pq.write_table(
+            rows, f"{path}/{num_rows:012d}.parquet", filesystem=system, row_group_size=rows_per_group, compression="zstd"
+        )
         num_rows += rows.num_rows
     return num_rows
 

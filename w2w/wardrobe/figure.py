@@ -48,7 +48,17 @@ class Body:
         left, right = self.joints["shoulder_l"], self.joints["shoulder_r"]
         origin, down = (left + right) / 2, (self.joints["hip_l"] + self.joints["hip_r"]) / 2 - (left + right) / 2
         s, w, h = shoulder / 2, waist / 2, hip / 2
-        polygon = [(-s, top), (-s * 0.35, top - 0.06), (0, top), (s * 0.35, top - 0.06), (s, top), (w, 0.6), (h, hem), (-h, hem), (-w, 0.6)]
+        polygon = [
+            (-s, top),
+            (-s * 0.35, top - 0.06),
+            (0, top),
+            (s * 0.35, top - 0.06),
+            (s, top),
+            (w, 0.6),
+            (h, hem),
+            (-h, hem),
+            (-w, 0.6),
+        ]
         return Part(origin, right - left, down, polygon)
 
 
@@ -80,7 +90,10 @@ def make_body(pelvis: tuple[float, float], height_px: float, rng: np.random.Gene
 def skin_parts(body: Body) -> list[Part]:
     parts = [body.trunk(0.0, 1.05, 0.95, 0.75, 0.8)]
     for s in "lr":
-        parts += [body.limb(f"shoulder_{s}", f"elbow_{s}", 0.42, 0.34, 1.05), body.limb(f"elbow_{s}", f"hand_{s}", 0.34, 0.24, 1.1)]
+        parts += [
+            body.limb(f"shoulder_{s}", f"elbow_{s}", 0.42, 0.34, 1.05),
+            body.limb(f"elbow_{s}", f"hand_{s}", 0.34, 0.24, 1.1),
+        ]
         parts += [body.limb(f"hip_{s}", f"knee_{s}", 0.8, 0.5, 1.05), body.limb(f"knee_{s}", f"foot_{s}", 0.5, 0.3, 1.0)]
     parts.append(body.limb("neck", "head", 0.4, 0.36, 0.6, -0.3))
     return parts
@@ -153,9 +166,27 @@ def _bag(garment: Garment, body: Body) -> Part:
 def _hat(garment: Garment, body: Body) -> Part:
     head, u = body.joints["head"], body.unit
     polygon = {
-        "cap": [(-0.46, -0.18), (-0.4, -0.62), (0.0, -0.78), (0.4, -0.62), (0.46, -0.3), (0.95, -0.22), (0.95, -0.1), (0.4, -0.14)],
+        "cap": [
+            (-0.46, -0.18),
+            (-0.4, -0.62),
+            (0.0, -0.78),
+            (0.4, -0.62),
+            (0.46, -0.3),
+            (0.95, -0.22),
+            (0.95, -0.1),
+            (0.4, -0.14),
+        ],
         "beanie": [(-0.48, -0.1), (-0.46, -0.6), (-0.15, -0.92), (0.15, -0.92), (0.46, -0.6), (0.48, -0.1)],
-        "brim hat": [(-0.95, -0.18), (-0.42, -0.32), (-0.36, -0.85), (0.36, -0.85), (0.42, -0.32), (0.95, -0.18), (0.6, -0.06), (-0.6, -0.06)],
+        "brim hat": [
+            (-0.95, -0.18),
+            (-0.42, -0.32),
+            (-0.36, -0.85),
+            (0.36, -0.85),
+            (0.42, -0.32),
+            (0.95, -0.18),
+            (0.6, -0.06),
+            (-0.6, -0.06),
+        ],
     }[garment.kind]
     return Part(head, np.array([u * garment.fit, 0.0]), np.array([0.0, u]), polygon)
 

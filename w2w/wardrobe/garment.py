@@ -30,7 +30,13 @@ _STYLE_PATTERNS = {
     "romantic": ("flowers", "dots", "solid"),
 }
 _HUES = ("red", "orange", "yellow", "green", "teal", "blue", "purple", "pink")
-_NEUTRALS = {"black": (32, 31, 34), "grey": (128, 128, 132), "white": (236, 233, 226), "beige": (206, 184, 150), "brown": (104, 72, 48)}
+_NEUTRALS = {
+    "black": (32, 31, 34),
+    "grey": (128, 128, 132),
+    "white": (236, 233, 226),
+    "beige": (206, 184, 150),
+    "brown": (104, 72, 48),
+}
 _TEXTURE_PX = 192
 
 Colour = tuple[int, int, int]
@@ -201,10 +207,22 @@ def _draw_print(draw: ImageDraw.ImageDraw, garment: Garment, rng: np.random.Gene
         for q in (1.0, 0.66, 0.33):
             draw.ellipse((x - r * q, y - r * q, x + r * q, y + r * q), outline=fill, width=5)
     elif garment.print == "bolt":
-        draw.polygon([(x, y - r), (x - r * 0.6, y + r * 0.1), (x, y), (x - r * 0.1, y + r), (x + r * 0.6, y - r * 0.2), (x, y - r * 0.1)], fill=fill)
+        draw.polygon(
+            [
+                (x, y - r),
+                (x - r * 0.6, y + r * 0.1),
+                (x, y),
+                (x - r * 0.1, y + r),
+                (x + r * 0.6, y - r * 0.2),
+                (x, y - r * 0.1),
+            ],
+            fill=fill,
+        )
     else:
         strokes = rng.integers(0, 2, 6)
         for i, on in enumerate(strokes):
             if on or i == 0:
                 a, b = i % 3, i // 3
-                draw.rectangle((x - r + a * r * 0.7, y - r + b * r, x - r + a * r * 0.7 + r * 0.4, y - r + b * r + r * 0.9), fill=fill)
+                draw.rectangle(
+                    (x - r + a * r * 0.7, y - r + b * r, x - r + a * r * 0.7 + r * 0.4, y - r + b * r + r * 0.9), fill=fill
+                )

@@ -40,7 +40,11 @@ def thumbnail(garment: Garment, size_px: int = 384) -> np.ndarray:
     body = make_body((big / 2, big * 0.5), big * 1.6, None)
     for side, sign in (("l", -1), ("r", 1)):  # a pair of shoes stands close together
         body.joints[f"foot_{side}"] = body.joints["pelvis"] + np.array([sign * 0.34 * body.unit, 3.5 * body.unit])
-    parts = garment_parts(garment, body) if garment.category == "shoes" else garment_parts(garment, make_body((big / 2, big / 2), big * 1.6, None))
+    parts = (
+        garment_parts(garment, body)
+        if garment.category == "shoes"
+        else garment_parts(garment, make_body((big / 2, big / 2), big * 1.6, None))
+    )
     points = np.array([p for part in parts for p in part.points()])
     low, high = points.min(0), points.max(0)
     scale = big * rng.uniform(0.74, 0.84) / max(high - low)
@@ -72,7 +76,9 @@ def street_photo(seed: int, number: int, garments: list[Garment], width_px: int 
     foot = max(body.joints["foot_l"][1], body.joints["foot_r"][1])
     shadow = Image.new("L", (w, h))
     x, u = body.joints["pelvis"][0], body.unit
-    ImageDraw.Draw(shadow).ellipse((x - 1.5 * u - 2 * u * light, foot - 0.1 * u, x + 1.5 * u - 2 * u * light, foot + 0.45 * u), fill=110)
+    ImageDraw.Draw(shadow).ellipse(
+        (x - 1.5 * u - 2 * u * light, foot - 0.1 * u, x + 1.5 * u - 2 * u * light, foot + 0.45 * u), fill=110
+    )
     canvas.paste((20, 20, 24), (0, 0), shadow.filter(ImageFilter.BoxBlur(u * 0.12)))
     person = 1
     for part in skin_parts(body):
@@ -163,7 +169,11 @@ def _occluder(canvas: Image.Image, labels: Image.Image, rng: np.random.Generator
         box = (x, 0, x + w * rng.uniform(0.03, 0.07), h)
         shapes = [("rectangle", box)]
     else:
-        x, y, r = w * rng.choice([rng.uniform(0, 0.3), rng.uniform(0.7, 1)]), h * rng.uniform(0.75, 1), w * rng.uniform(0.15, 0.3)
+        x, y, r = (
+            w * rng.choice([rng.uniform(0, 0.3), rng.uniform(0.7, 1)]),
+            h * rng.uniform(0.75, 1),
+            w * rng.uniform(0.15, 0.3),
+        )
         shapes = [("ellipse", (x - r, y - r, x + r, y + r))]
     for shape, box in shapes:
         getattr(ImageDraw.Draw(canvas), shape)(box, fill=tone)

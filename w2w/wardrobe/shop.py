@@ -17,7 +17,20 @@ from w2w.wardrobe.photo import StreetPhoto, street_photo, thumbnail
 _BRANDS = ("Nordlicht", "Fjord & Co", "Avenida", "O'Hara", "東風", "Plain Goods", 'The "Loom"')
 _PADDING = 0.08  # of a query's box on each side
 _LEAST_VISIBLE = 0.35
-_FEED_COLUMNS = ("product_id", "title", "brand", "price", "currency", "category", "colour", "pattern", "style", "sku", "url", "image")
+_FEED_COLUMNS = (
+    "product_id",
+    "title",
+    "brand",
+    "price",
+    "currency",
+    "category",
+    "colour",
+    "pattern",
+    "style",
+    "sku",
+    "url",
+    "image",
+)
 
 
 @dataclass(frozen=True)
@@ -145,7 +158,9 @@ def _write_queries(folder: Path, number: int, photo: StreetPhoto) -> list[dict]:
             continue
         image = f"queries/{number:06d}-{item.category}.jpg"
         (folder / image).write_bytes(_jpeg(crop))
-        rows.append({"query_id": f"q{number:06d}-{item.category}", "category": item.category, "sku": item.product_id, "image": image})
+        rows.append(
+            {"query_id": f"q{number:06d}-{item.category}", "category": item.category, "sku": item.product_id, "image": image}
+        )
     return rows
 
 

@@ -62,10 +62,16 @@ def save(folder, kind: str):
         model = t.ViTModel(t.ViTConfig(**tiny, image_size=32, patch_size=8))
         processor = t.ViTImageProcessor(size={"height": 32, "width": 32})
     elif kind == "dinov2":
-        model = t.Dinov2Model(t.Dinov2Config(hidden_size=32, num_hidden_layers=2, num_attention_heads=2, image_size=28, patch_size=14))
-        processor = t.BitImageProcessor(size={"shortest_edge": 36}, crop_size={"height": 28, "width": 28}, image_mean=mean[0], image_std=mean[1])
+        model = t.Dinov2Model(
+            t.Dinov2Config(hidden_size=32, num_hidden_layers=2, num_attention_heads=2, image_size=28, patch_size=14)
+        )
+        processor = t.BitImageProcessor(
+            size={"shortest_edge": 36}, crop_size={"height": 28, "width": 28}, image_mean=mean[0], image_std=mean[1]
+        )
     elif kind == "swin":
-        model = t.SwinModel(t.SwinConfig(image_size=32, patch_size=2, embed_dim=8, depths=[1, 1], num_heads=[1, 2], window_size=4))
+        model = t.SwinModel(
+            t.SwinConfig(image_size=32, patch_size=2, embed_dim=8, depths=[1, 1], num_heads=[1, 2], window_size=4)
+        )
         processor = t.ViTImageProcessor(size={"height": 32, "width": 32}, resample=3)
     elif kind == "clip":
         vision, text = t.CLIPVisionConfig(**tiny, image_size=32, patch_size=8), t.CLIPTextConfig(**tiny, vocab_size=99)
@@ -140,7 +146,7 @@ def test_a_pickle_with_code_is_not_run(tmp_path):
             return open, (str(tmp_path / "owned"), "w")
 
     torch.save({"x": Evil()}, tmp_path / "pytorch_model.bin")
-    with pytest.raises(Exception, match="(?i)weights_only|weights only|unsupported|safetensors|pickle"):
+    with pytest.raises(Exception, match=r"(?i)weights_only|weights only|unsupported|safetensors|pickle"):
         load_encoder(EncoderConfig(name=str(tmp_path)))
     assert not (tmp_path / "owned").exists()
 

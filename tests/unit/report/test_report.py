@@ -30,8 +30,16 @@ def page(path) -> BeautifulSoup:
 
 
 def test_contact_sheet(tmp_path):
-    hits = [Hit("p1", EVIL, EVIL, 0.91, PICTURE, True), Hit("p2", "plain", "top", 0.5, b"no image", False), Hit("p3", "t", "top", 0.1, None)]
-    queries = [QueryResult(EVIL, PICTURE, EVIL, hits), QueryResult("q2", None, "top", [hits[1]]), QueryResult("q3", None, "bag", [])]
+    hits = [
+        Hit("p1", EVIL, EVIL, 0.91, PICTURE, True),
+        Hit("p2", "plain", "top", 0.5, b"no image", False),
+        Hit("p3", "t", "top", 0.1, None),
+    ]
+    queries = [
+        QueryResult(EVIL, PICTURE, EVIL, hits),
+        QueryResult("q2", None, "top", [hits[1]]),
+        QueryResult("q3", None, "bag", []),
+    ]
     search_report(str(tmp_path / "r.html"), EVIL, {"model": EVIL, "rows": 1234567}, queries, None, 500, ["a note"])
     soup = page(tmp_path / "r.html")
     assert len(soup.select("section.query")) == 3
@@ -70,11 +78,35 @@ def test_evaluation(tmp_path):
 
 
 def test_run(tmp_path):
-    job = {"job": "ingest", "rows_in": 3, "rows_out": 2, "rejects": {"empty": 1}, "skipped": 0, "seconds": 1.5, "rows_per_s": 2.0}
-    plan = {"factory": "PCA64,SQ8", "recall": 0.98, "memory_mb": 3.0, "latency_ms": 0.1, "build_s": 2.0, "note": "", "chosen": True}
+    job = {
+        "job": "ingest",
+        "rows_in": 3,
+        "rows_out": 2,
+        "rejects": {"empty": 1},
+        "skipped": 0,
+        "seconds": 1.5,
+        "rows_per_s": 2.0,
+    }
+    plan = {
+        "factory": "PCA64,SQ8",
+        "recall": 0.98,
+        "memory_mb": 3.0,
+        "latency_ms": 0.1,
+        "build_s": 2.0,
+        "note": "",
+        "chosen": True,
+    }
     pictures = [{"label": EVIL, "image": thumbnail(PICTURE)}]
     links = {"contact sheet": "search/report.html"}
-    run_report(str(tmp_path / "d.html"), "demo", EVIL, [job | {"facts": {"index": EVIL}}], {"tops": [plan], "none": []}, pictures, links)
+    run_report(
+        str(tmp_path / "d.html"),
+        "demo",
+        EVIL,
+        [job | {"facts": {"index": EVIL}}],
+        {"tops": [plan], "none": []},
+        pictures,
+        links,
+    )
     soup = page(tmp_path / "d.html")
     assert "PCA64,SQ8" in soup.get_text()
     assert "1 empty" in soup.get_text()

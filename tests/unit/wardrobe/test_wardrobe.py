@@ -58,9 +58,14 @@ def test_run_lengths_follow_coco():
     assert rle(~mask) == {"size": [2, 2], "counts": [0, 1, 3]}
 
 
+def _csv(path: str) -> list[dict]:
+    with open(path, encoding="utf-8") as f:
+        return list(csv.DictReader(f))
+
+
 def test_shop_files(tmp_path):
     shop = write_shop(tmp_path, seed=3, num_products=42, num_posts=4, size_px=96, num_broken=3)
-    rows = list(csv.DictReader(open(shop.feed, encoding="utf-8")))
+    rows = _csv(shop.feed)
     assert (len(rows), shop.num_products) == (45, 45)
     refused = 0
     for row in rows:
@@ -70,10 +75,10 @@ def test_shop_files(tmp_path):
         except Reject:
             refused += 1
     assert refused == 3
-    queries = list(csv.DictReader(open(shop.queries, encoding="utf-8")))
+    queries = _csv(shop.queries)
     assert len(queries) == shop.num_queries > 4
     assert {q["sku"] for q in queries} <= {r["sku"] for r in rows}
-    posts = [json.loads(line) for line in open(tmp_path / "posts.jsonl", encoding="utf-8")]
+    posts = [json.loads(line) for line in (tmp_path / "posts.jsonl").read_text("utf-8").splitlines()]
     assert sum(sum(p["person_rle"]["counts"]) for p in posts) == 4 * 600 * 400
 
 

@@ -1,0 +1,80 @@
+"""The README's commands exist and take the options it shows; those on real images give the figures it states."""
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from jobs.__main__ import names
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+COMMANDS = [
+    line.split("#")[0].strip()
+    for block in re.findall(r"```\n(.*?)```", README, re.S)
+    for line in block.splitlines()
+    if line.startswith(("w2w ", "make "))
+]
+
+
+@pytest.fixture(autouse=True, scope="session")
+def ray_cluster():
+    """Commands start Ray themselves."""
+
+
+def test_every_command_is_found():
+    assert len(COMMANDS) >= 8
+    targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.M)
+    for command in COMMANDS:
+        words = shlex.split(command)
+        assert words[1] in (targets if words[0] == "make" else names()), command
+
+
+def test_every_job_is_described():
+    assert set(re.findall(r"^\| `w2w (\w+)`", README, re.M)) == set(names())
+
+
+@pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("w2w")])
+def test_options_are_understood(command, tmp_path):
+    """Parsed as the job parses them, with the README's own YAML for night.yaml."""
+    import importlib
+
+    from w2w.config import parse
+
+    (tmp_path / "night.yaml").write_text(re.search(r"```yaml\n(.*?)```", README, re.S)[1])
+    words = [w.replace("night.yaml", f"{tmp_path}/night.yaml").replace("jobs/", f"{ROOT}/jobs/") for w in shlex.split(command)]
+    job = importlib.import_module(f"jobs.{words[1]}")
+    assert isinstance(parse(job.Config, words[2:], "w2w"), job.Config)
+
+
+def test_help_of_the_command():
+    said = subprocess.run([sys.executable, "-m", "jobs", "--help"], cwd=ROOT, capture_output=True, text=True)
+    assert said.returncode == 0
+    assert all(name in said.stdout for name in names())
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_figures_on_real_images(real_images, tmp_path):
+    """The commands of 'On real images', in a store of their own, give the stated figures."""
+    found = []
+    for command in [c for c in COMMANDS if "jobs/examples" in c]:
+        config = re.search(r"jobs/examples/([a-z-]+)\.yaml", command)[1]
+        store = tmp_path / config.partition("-")[0].replace("photos", "catalog")
+        uri = {"catalog": "catalog/products.csv", "photos": "user_photos/photos.csv"}.get(config, "views/views.csv")
+        options = [f"--store={store}", f"--feed.uri={real_images / uri}"]
+        done = subprocess.run(
+            [sys.executable, "-m", "jobs", *shlex.split(command)[1:], *options], cwd=ROOT, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
+        found += re.findall(r"(?:recall@\d+|accuracy) +│ (0\.\d+)", done.stdout)
+    stated = [
+        s.strip()
+        for row in re.findall(r"^\| (?:\d+ photos|the same|`back`).*\| (.*) \|$", README, re.M)
+        for s in re.split(r"/|\[", row)
+    ]
+    stated = [s for s in stated if re.fullmatch(r"\.\d+", s)]
+    assert [f"{float(f):.3f}".lstrip("0") for f in found] == stated
