@@ -61,17 +61,23 @@ def main(config: Config) -> Summary:
                 matrix = retrieval.confusion(truth, predicted, labels)
                 text = f"The query's category, taken from its {k} nearest product{'s' if k > 1 else ''}."
                 text += f" {int((~asked).sum())} queries of classes that the catalog does not have are left out."
-                protocols.append(Protocol(f"{k}-NN class accuracy", text, table, (matrix, labels)))
+                protocols.append(Protocol(f"{k}-NN", text, table, (matrix, labels)))
+    headline = {}
     for protocol in protocols:
-        overall = [r for r in protocol.metrics.to_pylist() if r["group"] == "all"]
-        for r in overall:
-            at = f"@{r['k']}" if r["k"] else ""
-            shown = f"{r['value']:.3f} [{r['ci_low']:.3f}, {r['ci_high']:.3f}]"
-            summary.facts[f"{protocol.name}: {r['metric']}{at}"] = f"{shown} of {r['num_queries']}"
+        for r in (r for r in protocol.metrics.to_pylist() if r["group"] == retrieval.ALL):
+            name = (
+                f"{r['metric']}@{r['k']}"
+                if r["k"]
+                else f"{protocol.name} accuracy"
+                if r["metric"] == "accuracy"
+                else r["metric"]
+            )
+            headline[name] = f"{r['value']:.3f} [{r['ci_low']:.3f}, {r['ci_high']:.3f}] of {r['num_queries']}"
+    summary.facts |= headline
     text = json.dumps({p.name: p.metrics.to_pylist() for p in protocols}, indent=1)
     storage.write_bytes(storage.join(out, "metrics.json"), text.encode())
     page = storage.join(out, "evaluation.html")
-    evaluation_report(page, f"Evaluation: {config.name}", summary.facts, protocols)
+    evaluation_report(page, config.name[:1].upper() + config.name[1:], headline, protocols)
     summary.facts["evaluation"] = page
     return summary
 

@@ -75,7 +75,12 @@ def main(config: Config) -> Summary:
         run.check_store()
     try:
         num_rows = work.write(run.store, run.run_id, pending(), WORK_SCHEMA, config.item_rows, count_only=config.dry_run)
-        facts = {"queries": num_queries, "index": f"{config.search.index} {manifest.version}", "search version": version}
+        facts = {
+            "queries": num_queries,
+            "index": f"{config.search.index} {manifest.version}",
+            "search version": version,
+            "encoder": config.encoder.name,
+        }
         summary = run.summary(skipped=num_queries - num_rows, facts=facts | {"pending": num_rows})
         if config.dry_run:
             return summary

@@ -18,8 +18,8 @@ class Protocol:
     confusion: tuple[np.ndarray, list[str]] | None = None
 
 
-def evaluation_report(out: str, title: str, facts: dict[str, object], protocols: list[Protocol]) -> None:
-    """Writes the page to ``out``."""
+def evaluation_report(out: str, title: str, headline: dict[str, str], protocols: list[Protocol]) -> None:
+    """Writes the page to ``out``. ``headline``: name -> figure with its interval, as text."""
     sections = []
     for protocol in protocols:
         rows = protocol.metrics.to_pylist()
@@ -36,7 +36,7 @@ def evaluation_report(out: str, title: str, facts: dict[str, object], protocols:
                 "confusion": _confusion(*protocol.confusion) if protocol.confusion else None,
             }
         )
-    write_page(out, "evaluation.html.j2", title=title, facts=facts, sections=sections)
+    write_page(out, "evaluation.html.j2", title=title, headline=headline, sections=sections)
 
 
 def _confusion(matrix: np.ndarray, labels: list[str]) -> dict:

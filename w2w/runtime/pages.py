@@ -93,7 +93,8 @@ def write_contact_sheet(
     ]
     target = storage.join(out, REPORT_FILE)
     notes = ["A green mark: the product's category is the query's; a red one: it is another."] if known else []
-    search_report(target, f"Search in {facts.get('index', 'index')}", facts, queries, metrics, num_queries, notes)
+    shown_facts = {k: v for k, v in facts.items() if k in ("index", "encoder", "model version", "search version")}
+    search_report(target, "What was found", shown_facts, queries, metrics, num_queries, notes)
     return {"report": target}
 
 
