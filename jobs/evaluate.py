@@ -65,13 +65,8 @@ def main(config: Config) -> Summary:
     headline = {}
     for protocol in protocols:
         for r in (r for r in protocol.metrics.to_pylist() if r["group"] == retrieval.ALL):
-            name = (
-                f"{r['metric']}@{r['k']}"
-                if r["k"]
-                else f"{protocol.name} accuracy"
-                if r["metric"] == "accuracy"
-                else r["metric"]
-            )
+            name = f"{r['metric']}@{r['k']}" if r["k"] else r["metric"]
+            name = f"{protocol.name} {name}" if protocol.confusion else name
             headline[name] = f"{r['value']:.3f} [{r['ci_low']:.3f}, {r['ci_high']:.3f}] of {r['num_queries']}"
     summary.facts |= headline
     text = json.dumps({p.name: p.metrics.to_pylist() for p in protocols}, indent=1)

@@ -131,7 +131,7 @@ class Cluster:
 
     def _raylets(self) -> set[int]:
         found = psutil.process_iter(["name", "cmdline"])
-        return {p.pid for p in found if p.info["name"] == "raylet" and any(f":{self._port}" in a for a in p.info["cmdline"])}
+        return {p.pid for p in found if p.info["name"] == "raylet" and any(f":{self._port}" in a for a in p.info["cmdline"] or [])}
 
     def _add_node(self) -> int:
         before = self._raylets()
@@ -198,11 +198,14 @@ def test_worker(undisturbed, cluster):
         store = folder / f"worker-{i}"
         process = start(store, feed, cluster.address)
         what = "nobody"
-        if wait_for_files(process, store, count) and (busy := cluster.busy_workers()):
-            victim = rng.choice(busy)
-            what = victim.cmdline()[0]
-            victim.kill()
-            killed += 1
+        if wait_for_files(process, store, count):
+            while process.poll() is None and not (busy := cluster.busy_workers()):
+                time.sleep(0.02)  # between two stages nobody works
+            if busy:
+                victim = rng.choice(busy)
+                what = victim.info["cmdline"][0]
+                victim.kill()
+                killed += 1
         finish(process, store)
         assert_equal(store, expected, f"{what} killed at file {count}")
         print(f"worker {i}: {what} killed at file {count} of {total}, equal", flush=True)
