@@ -130,8 +130,8 @@ class Cluster:
                 process.kill()
 
     def _raylets(self) -> set[int]:
-        found = psutil.process_iter(["name", "cmdline"])
-        return {p.pid for p in found if p.info["name"] == "raylet" and any(f":{self._port}" in a for a in p.info["cmdline"] or [])}
+        found = [p for p in psutil.process_iter(["name", "cmdline"]) if p.info["name"] == "raylet"]
+        return {p.pid for p in found if any(f":{self._port}" in a for a in p.info["cmdline"] or [])}
 
     def _add_node(self) -> int:
         before = self._raylets()
