@@ -1,7 +1,7 @@
 """Evaluate: search with queries whose right answers are known; Recall, MRR, nDCG and class accuracy with intervals."""
 
 import json
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -20,8 +20,6 @@ KS = (1, 5, 10, 20)
 class Config(search.Config):
     """Search as `w2w search` does, then compare with the truth; writes OUT/evaluation.html and OUT/metrics.json besides."""
 
-    match: list[str] = field(default_factory=list)
-    """A product is a right answer where all these are equal in query and product: attributes, or category."""
     classes: bool = False
     """Also (or only): accuracy of the query's category by its nearest product, and by the majority of its ten nearest."""
     name: str = "retrieval"

@@ -1,7 +1,7 @@
 """Search: the nearest products of images that are not in the catalog, as a table, as JSON lines and as a picture report."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -45,6 +45,8 @@ class Config(JobConfig):
     """Workers."""
     out: str | None = None
     """Folder of the JSON lines and the report. Default: <store>/reports/search-<search version>."""
+    match: list[str] = field(default_factory=list)
+    """A product is a right answer where all these are equal in query and product: attributes, or category."""
     shown: int = 60
     """Queries in the report, a fixed sample; 0 for no report."""
 
@@ -110,9 +112,8 @@ def main(config: Config) -> Summary:
     out = storage.absolute(config.out) if config.out else storage.join(run.store, "reports", f"search-{version}")
     summary.facts |= pages.write_neighbours(run.store, version, out)
     if config.shown:
-        summary.facts |= pages.write_contact_sheet(
-            run.store, version, out, config.feed, config.shown, summary.facts, config.fetch
-        )
+        arguments = (config.feed, config.shown, summary.facts, config.fetch, config.match)
+        summary.facts |= pages.write_contact_sheet(run.store, version, out, *arguments)
     summary.seconds = run.seconds
     return summary
 

@@ -52,50 +52,61 @@ def write_contact_sheet(
     shown: int,
     facts: dict,
     fetch: FetchConfig,
-    metrics: pa.Table | None = None,
+    match: Sequence[str],
 ) -> dict[str, str]:
-    """OUT/report.html: ``shown`` queries with the products found; returns where it is."""
-    columns = [schema.KEY, schema.QUERY_ID, schema.CATEGORY, schema.NEIGHBOUR_LIST]
-    sample: list[tuple[int, dict]] = []
-    num_queries = 0
-    for batch in neighbours(store, search_version, columns):
-        num_queries += batch.num_rows
-        # the lowest hashes: the same queries every time, whatever the order of the rows
-        hashes = ids.hash_keys(batch.column(schema.QUERY_ID))
-        best = np.argsort(hashes)[:shown]
-        sample += list(zip(hashes[best].tolist(), batch.take(pa.array(best)).to_pylist()))
-        sample = sorted(sample, key=lambda pair: pair[0])[:shown]
-    rows = sorted((row for _, row in sample), key=lambda r: (r[schema.CATEGORY], r[schema.QUERY_ID]))
-    hits = [h for row in rows for h in row[schema.NEIGHBOUR_LIST][:_HITS_SHOWN]]
-    # a mark would mean nothing for queries whose category is none of the catalog's
-    known = {h[schema.CATEGORY] for h in hits} & {row[schema.CATEGORY] for row in rows}
-    photos = _query_images(feed, fetch, {row[schema.QUERY_ID] for row in rows})
+    """OUT/report.html: ``shown`` queries with the products found; returns where it is. A product is marked right or wrong by
+    ``match`` (see ``truth_keys``), or by its category where nothing is named and queries and products share categories."""
+    rows, num_queries = _sample(store, search_version, shown)
+    hits = [hit for row in rows.column(schema.NEIGHBOUR_LIST).to_pylist() for hit in row[:_HITS_SHOWN]]
+    products = delta.current_products(store, [schema.PRODUCT_ID, schema.TITLE, schema.CATEGORY, schema.ATTRIBUTES])
+    found_ids = pa.array(sorted({h[schema.PRODUCT_ID] for h in hits}), pa.string())
+    products = products.filter(pc.is_in(products.column(schema.PRODUCT_ID), value_set=found_ids))
+    product_ids = products.column(schema.PRODUCT_ID).to_pylist()
+    titles = dict(zip(product_ids, products.column(schema.TITLE).to_pylist()))
+    shared = set(products.column(schema.CATEGORY).to_pylist()) & set(rows.column(schema.CATEGORY).to_pylist())
+    by = list(match) or ([schema.CATEGORY] if shared else [])
+    answers = dict(zip(product_ids, truth_keys(products, by).tolist()))
+    photos = _query_images(feed, fetch, set(rows.column(schema.QUERY_ID).to_pylist()))
     pictures = _pictures(store, [h[schema.IMAGE_ID] for h in hits])
-    titles = _titles(store, [h[schema.PRODUCT_ID] for h in hits])
+
+    def shown_hit(hit: dict, wanted: str) -> Hit:
+        product_id = hit[schema.PRODUCT_ID]
+        return Hit(
+            product_id,
+            titles.get(product_id) or product_id,
+            hit[schema.CATEGORY],
+            hit[schema.SCORE],
+            pictures.get(hit[schema.IMAGE_ID]),
+            answers.get(product_id) == wanted if by else None,
+        )
+
     queries = [
         QueryResult(
             row[schema.QUERY_ID],
             photos.get(row[schema.QUERY_ID]),
             row[schema.CATEGORY],
-            [
-                Hit(
-                    h[schema.PRODUCT_ID],
-                    titles.get(h[schema.PRODUCT_ID]) or h[schema.PRODUCT_ID],
-                    h[schema.CATEGORY],
-                    h[schema.SCORE],
-                    pictures.get(h[schema.IMAGE_ID]),
-                    h[schema.CATEGORY] == row[schema.CATEGORY] if row[schema.CATEGORY] in known else None,
-                )
-                for h in row[schema.NEIGHBOUR_LIST][:_HITS_SHOWN]
-            ],
+            [shown_hit(hit, wanted) for hit in row[schema.NEIGHBOUR_LIST][:_HITS_SHOWN]],
         )
-        for row in rows
+        for row, wanted in zip(rows.to_pylist(), truth_keys(rows, by).tolist())
     ]
     target = storage.join(out, REPORT_FILE)
-    notes = ["A green mark: the product's category is the query's; a red one: it is another."] if known else []
-    shown_facts = {k: v for k, v in facts.items() if k in ("index", "encoder", "model version", "search version")}
-    search_report(target, "What was found", shown_facts, queries, metrics, num_queries, notes)
+    notes = [f"A green frame: the product has the query's {' and '.join(by)}; a red one: it has not."] if by else []
+    shown_facts = {k: v for k, v in facts.items() if k in ("index", "encoder", "search version")}
+    search_report(target, "What was found", shown_facts, queries, None, num_queries, notes)
     return {"report": target}
+
+
+def _sample(store: str, search_version: str, shown: int) -> tuple[pa.Table, int]:
+    """At most ``shown`` rows of a search, sorted by category and query, and how many rows there are. Those with the lowest
+    hashes: the same queries every time, whatever the order of the rows."""
+    columns = [schema.QUERY_ID, schema.CATEGORY, schema.ATTRIBUTES, schema.NEIGHBOUR_LIST]
+    sample = pa.schema([schema.NEIGHBOURS.schema.field(c) for c in columns]).empty_table()
+    num_queries = 0
+    for batch in neighbours(store, search_version, columns):
+        num_queries += batch.num_rows
+        sample = pa.concat_tables([sample, batch])
+        sample = sample.take(pa.array(np.argsort(ids.hash_keys(sample.column(schema.QUERY_ID)), kind="stable")[:shown]))
+    return sample.sort_by([(schema.CATEGORY, "ascending"), (schema.QUERY_ID, "ascending")]), num_queries
 
 
 def _query_images(feed: FeedConfig, fetch: FetchConfig, wanted: set[str]) -> dict[str, bytes]:
@@ -121,21 +132,16 @@ def _pictures(store: str, image_ids: list[str]) -> dict[str, bytes]:
     return dict(zip(found.column(0).to_pylist(), found.column(1).to_pylist()))
 
 
-def _titles(store: str, product_ids: list[str]) -> dict[str, str]:
-    products = delta.current_products(store, [schema.PRODUCT_ID, schema.TITLE])
-    chosen = products.filter(pc.is_in(products.column(0), value_set=pa.array(sorted(set(product_ids)))))
-    return dict(zip(chosen.column(0).to_pylist(), chosen.column(1).to_pylist()))
+def truth_keys(rows: pa.Table, match: Sequence[str]) -> np.ndarray:
+    """What must be equal for a product to be a right answer: the named attributes (or ``category``) of each row, joined.
 
-
-def truth_keys(category: pa.ChunkedArray, attributes: pa.ChunkedArray, match: Sequence[str]) -> np.ndarray:
-    """What must be equal for a product to be the right answer: the named attributes (or ``category``) of each row, joined.
-
-    Raises UsageError where no row has one of them.
+    ``rows`` has category and attributes. Raises UsageError where no row has one of them.
     """
-    columns = []
+    columns = [pa.array([""] * rows.num_rows, pa.string())]
     for name in match:
-        column = category if name == schema.CATEGORY else pc.map_lookup(attributes, name, "first")
-        if column.null_count == len(column):
+        by_map = name != schema.CATEGORY
+        column = pc.map_lookup(rows.column(schema.ATTRIBUTES), name, "first") if by_map else rows.column(schema.CATEGORY)
+        if rows.num_rows and column.null_count == rows.num_rows:
             raise UsageError(f"--match: no row has an attribute {name!r}")
         columns.append(pc.fill_null(column, "").cast(pa.string()))
     return np.asarray(pc.binary_join_element_wise(*columns, "\x1f").to_pylist(), dtype=object)
@@ -147,13 +153,13 @@ def relevance(
     """(relevant (Q, k) bool, relevant products in the catalog (Q,), query categories (Q,), hit categories (Q, k))."""
     products = delta.current_products(store, [schema.PRODUCT_ID, schema.CATEGORY, schema.ATTRIBUTES, schema.ACTIVE])
     products = products.filter(products.column(schema.ACTIVE))
-    keys = truth_keys(products.column(schema.CATEGORY), products.column(schema.ATTRIBUTES), match)
+    keys = truth_keys(products, match)
     names, counts = np.unique(keys.astype(str), return_counts=True)
     in_catalog = dict(zip(names.tolist(), counts.tolist()))
     of_product = dict(zip(products.column(schema.PRODUCT_ID).to_pylist(), keys.tolist()))
     columns = [schema.QUERY_ID, schema.CATEGORY, schema.ATTRIBUTES, schema.NEIGHBOUR_LIST]
     rows = pa.concat_tables(list(neighbours(store, search_version, columns))).sort_by(schema.QUERY_ID)
-    wanted = truth_keys(rows.column(schema.CATEGORY), rows.column(schema.ATTRIBUTES), match)
+    wanted = truth_keys(rows, match)
     relevant = np.zeros((rows.num_rows, k), bool)
     hit_category = np.full((rows.num_rows, k), "", dtype=object)
     for q, hits in enumerate(rows.column(schema.NEIGHBOUR_LIST).to_pylist()):
