@@ -94,7 +94,7 @@ def _threads(config: Config) -> int:
 def _night(store: str, feed: str, ray: RayConfig) -> list[Summary]:
     source = FeedConfig(uri=feed, full=True)
     summaries = [
-        ingest.main(ingest.Config(store=store, ray=ray, feed=source)),
+        ingest.main(ingest.Config(store=store, ray=ray, feed=source, max_reject_rate=0.2)),
         embed.main(embed.Config(store=store, ray=ray)),
         index.main(index.Config(store=store, ray=ray)),
     ]

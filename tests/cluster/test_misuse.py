@@ -85,7 +85,7 @@ CASES = {
         2,
         "encoder.store_dtype=int8: it is one of float32, float16",
     ),
-    "wrong table": (["embed", "--store={p}/wrong"], 2, "it was not written by this version of w2w"),
+    "wrong table": (["embed", "--store={p}/wrong"], 2, "column 'bytes' is string, and w2w needs binary"),
     "no tables": (["embed", "--store={p}/new"], 2, "run 'w2w ingest' first"),
     "k of zero": (
         ["search", "--store={p}/tables", "--feed.uri={p}/shop/products.csv", "--search.k=0"],

@@ -14,9 +14,9 @@ ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 COMMANDS = [
     line.split("#")[0].strip()
-    for block in re.findall(r"```\n(.*?)```", README, re.S)
+    for language, block in re.findall(r"^```(\w*)\n(.*?)^```$", README, re.S | re.M)
     for line in block.splitlines()
-    if line.startswith(("w2w ", "make "))
+    if not language and line.startswith(("w2w ", "make "))
 ]
 
 
