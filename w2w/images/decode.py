@@ -23,8 +23,11 @@ class DecodeLimits:
     """
 
     max_bytes: int = 64 * 1024 * 1024
+    """Of the encoded file."""
     max_pixels: int = 64_000_000
+    """Width times height, by the header."""
     min_side_px: int = 16
+    """Of the shorter side."""
 
 
 @dataclass(frozen=True)

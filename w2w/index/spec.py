@@ -19,19 +19,32 @@ _BITS = {"Flat": 32, "SQfp16": 16, "SQ8": 8, "SQ6": 6, "SQ4": 4}
 class IndexConfig:
     """What the index must hold to. The planner finds the factory string; the gate refuses what misses ``target_recall``."""
 
-    name: str = "default"  # folder of the index below <store>/index
-    target_recall: float = 0.95  # share of the exact neighbours that must be found, else nothing is published
-    recall_at: int = 10  # neighbours counted by target_recall
-    memory_budget_mb: float = 1024.0  # codes, graphs and templates of all shards, in MiB; ids are mapped from disk
-    latency_budget_ms: float = 2.0  # one query, one thread, inside its category
-    max_rows_per_shard: int = 100_000  # a category is split into 2, 4, 8 ... hash buckets above it
-    exact_below_rows: int = 20_000  # categories smaller than this share one template and are scanned whole
-    sample_rows: int = 50_000  # rows that the planner measures on and the template is trained on
-    gate_queries: int = 100  # queries per category that the gate compares with exact search
-    keep_generations: int = 3  # published versions whose shards are never deleted
-    factory: str = ""  # skip the planner, for example PCA256,IVF1024,SQ8
-    nprobe: int = 0  # with factory: inverted lists scanned per query (0: a sixteenth of them)
-    seed: int = 0  # of the sample, the clustering and the gate's queries
+    name: str = "default"
+    """Folder of the index below <store>/index."""
+    target_recall: float = 0.95
+    """Share of the exact neighbours that must be found, else nothing is published."""
+    recall_at: int = 10
+    """Neighbours counted by target_recall."""
+    memory_budget_mb: float = 1024.0
+    """Codes, graphs and templates of all shards, in MiB; ids are mapped from disk."""
+    latency_budget_ms: float = 2.0
+    """One query, one thread, inside its category."""
+    max_rows_per_shard: int = 100_000
+    """A category is split into 2, 4, 8 ... hash buckets above it."""
+    exact_below_rows: int = 20_000
+    """Categories smaller than this share one template and are scanned whole."""
+    sample_rows: int = 50_000
+    """Rows that the planner measures on and the template is trained on."""
+    gate_queries: int = 100
+    """Queries per category that the gate compares with exact search."""
+    keep_generations: int = 3
+    """Published versions whose shards are never deleted."""
+    factory: str = ""
+    """Skip the planner, for example PCA256,IVF1024,SQ8."""
+    nprobe: int = 0
+    """With factory: inverted lists scanned per query (0: a sixteenth of them)."""
+    seed: int = 0
+    """Of the sample, the clustering and the gate's queries."""
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}", self.name):
