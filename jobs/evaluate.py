@@ -34,15 +34,14 @@ def main(config: Config) -> Summary:
     if config.limit:
         raise UsageError("--limit: an evaluation of some queries would be stated as one of all; use --feed.where")
     config = replace(config, search=replace(config.search, k=max(config.search.k, KS[-1])))
-    summary = search.main(search.Config(**options_of(config, search.Config)))
+    summary, searched = search.search(search.Config(**options_of(config, search.Config)))
     summary.job = "evaluate"
     if config.dry_run:
         return summary
-    store = storage.absolute(config.store)
-    version, out = summary.facts["search version"], summary.facts["neighbours"].rpartition("/")[0]
+    out = summary.facts["neighbours"].rpartition("/")[0]
     protocols = []
     for match in ([config.match] if config.match else []) + ([["category"]] if config.classes else []):
-        relevant, num_relevant, truth, found = pages.relevance(store, version, match, config.search.k)
+        relevant, num_relevant, truth, found = pages.relevance(searched, match, config.search.k)
         rng = np.random.default_rng(config.seed)
         if match == config.match:
             table = retrieval.evaluate(relevant, num_relevant, truth, KS, rng)

@@ -1,5 +1,6 @@
 """Ingest: a product feed, image folder or tar shards into tables `products` and `images`; only what changed is read."""
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -49,12 +50,12 @@ def main(config: Config) -> Summary:
         run.check_store()
     current = CurrentProducts(delta.current_products(run.store, CURRENT_COLUMNS))
     rejected = rejected_keys(run.store, "ingest", version).read()
-    feed_rows = 0
+    feed_rows, seen = 0, Counter[str]()
 
     def pending() -> Iterator[pa.Table]:
         nonlocal feed_rows
         for batch in read_feed(config.feed):
-            rows = work_rows(batch)
+            rows = work_rows(batch, seen)
             feed_rows += rows.num_rows
             current.list(batch.rows.column(schema.PRODUCT_ID).combine_chunks())
             current.list(batch.rejects.column(schema.KEY).combine_chunks())

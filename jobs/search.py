@@ -1,5 +1,6 @@
 """Search: the nearest products of images that are not in the catalog, as a table, as JSON lines and as a picture report."""
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -44,7 +45,7 @@ class Config(JobConfig):
     pool: Pool = Pool()
     """Workers."""
     out: str | None = None
-    """Folder of the JSON lines and the report. Default: <store>/reports/search-<search version>."""
+    """Folder of the JSON lines and the report. Default: one below <store>/reports for this feed, index, search and match."""
     match: list[str] = field(default_factory=list)
     """A product is a right answer where all these are equal in query and product: attributes, or category."""
     shown: int = 60
@@ -52,6 +53,11 @@ class Config(JobConfig):
 
 
 def main(config: Config) -> Summary:
+    return search(config)[0]
+
+
+def search(config: Config) -> tuple[Summary, pages.Found]:
+    """Searches and writes the pages; also what was found, for those who want to look at it further."""
     run = Run("search", config)
     check_feed(config.feed)
     uri, model = index_uri(run.store, config.search.index), model_version(config.encoder)
@@ -64,37 +70,38 @@ def main(config: Config) -> Summary:
         rejected_keys(run.store, "search", version),
     ]
     finished = pa.chunked_array([c for keys in done for c in keys.read().chunks], pa.string())
-    num_queries = 0
+    asked, seen = [], Counter[str]()
 
     def pending() -> Iterator[pa.Table]:
-        nonlocal num_queries
         for batch in read_feed(config.feed):
-            rows = work_rows(batch)
-            num_queries += rows.num_rows
+            rows = work_rows(batch, seen)
+            asked.extend(rows.column(schema.KEY).chunks)
             yield rows.filter(pc.invert(pc.is_in(rows.column(schema.KEY), value_set=finished)))
 
     if not config.dry_run:
         run.check_store()
     try:
         num_rows = work.write(run.store, run.run_id, pending(), WORK_SCHEMA, config.item_rows, count_only=config.dry_run)
+        keys = pa.chunked_array(asked, pa.string())
         facts = {
-            "queries": num_queries,
+            "queries": len(keys),
             "index": f"{config.search.index} {manifest.version}",
             "search version": version,
             "encoder": config.encoder.name,
         }
-        summary = run.summary(skipped=num_queries - num_rows, facts=facts | {"pending": num_rows})
+        summary = run.summary(skipped=len(keys) - num_rows, facts=facts | {"pending": num_rows})
+        found = pages.Found(run.store, version, keys)
         if config.dry_run:
-            return summary
+            return summary, found
         if num_rows:
             run.begin()
             limits = {"max_bytes": config.fetch.max_bytes, "fetch": Fetcher(config.fetch).get_bytes}
-            search = {"uri": uri, "version": manifest.version, "config": config.search}
+            lookup = {"uri": uri, "version": manifest.version, "config": config.search}
             stages = [
                 Stage("load", load, WORK_SCHEMA.names, LOAD_GIVES, limits),
                 *embed_stages(config.encoder, config.decode, schema.PRODUCT_ID, "query"),
                 Stage(
-                    "search", Search, (schema.VECTOR,), SEARCH_GIVES, search | {"search_version": version, "run_id": run.run_id}
+                    "search", Search, (schema.VECTOR,), SEARCH_GIVES, lookup | {"search_version": version, "run_id": run.run_id}
                 ),
             ]
             summary.counts, summary.versions = run_stages(
@@ -109,13 +116,14 @@ def main(config: Config) -> Summary:
             )
     finally:
         work.clean(run.store, run.run_id)
-    out = storage.absolute(config.out) if config.out else storage.join(run.store, "reports", f"search-{version}")
-    summary.facts |= pages.write_neighbours(run.store, version, out)
+    name = f"search-{ids.digest(version, config.feed, config.match)}"
+    out = storage.absolute(config.out) if config.out else storage.join(run.store, "reports", name)
+    summary.facts |= pages.write_neighbours(found, out)
     if config.shown:
         arguments = (config.feed, config.shown, summary.facts, config.fetch, config.match)
-        summary.facts |= pages.write_contact_sheet(run.store, version, out, *arguments)
+        summary.facts |= pages.write_contact_sheet(found, out, *arguments)
     summary.seconds = run.seconds
-    return summary
+    return summary, found
 
 
 if __name__ == "__main__":

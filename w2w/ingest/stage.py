@@ -1,6 +1,7 @@
 """The stage that gets a feed row's image, and the rows that go into it."""
 
 import time
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
@@ -24,9 +25,11 @@ LOAD_GIVES = pa.schema(
 )
 
 
-def work_rows(batch: FeedBatch) -> pa.Table:
+def work_rows(batch: FeedBatch, seen: Counter[str]) -> pa.Table:
     """A feed batch in WORK_SCHEMA. Rows that the feed reader rejected travel along, so that they are counted, and written to
-    the rejects table, by the same mechanism as all others."""
+    the rejects table, by the same mechanism as all others. ``seen``: rejected keys of the feed's batches so far, by which two
+    rows with one id and one fault stay two.
+    """
     good = batch.rows
     keys = pa.array(
         [f"{p}@{d}" for p, d in zip(good.column(schema.PRODUCT_ID).to_pylist(), good.column(schema.ROW_DIGEST).to_pylist())],
@@ -35,11 +38,16 @@ def work_rows(batch: FeedBatch) -> pa.Table:
     good = good.append_column(schema.KEY, keys)
     bad = batch.rejects
     said = zip(bad.column(schema.KEY).to_pylist(), bad.column(schema.REJECT_DETAIL).to_pylist())
-    keys = pa.array([f"{key}@{ids.digest(detail)}" for key, detail in said], pa.string())
+    keys = pa.array([_numbered(f"{key}@{ids.digest(detail)}", seen) for key, detail in said], pa.string())
     bad = bad.drop_columns([schema.KEY]).append_column(schema.KEY, keys)
     rows = pa.concat_tables([good, bad], promote_options="default")
     nulls = [rows.column(f.name) if f.name in rows.column_names else pa.nulls(rows.num_rows, f.type) for f in WORK_SCHEMA]
     return pa.table([c.cast(f.type) for c, f in zip(nulls, WORK_SCHEMA)], names=WORK_SCHEMA.names)
+
+
+def _numbered(key: str, seen: Counter[str]) -> str:
+    seen[key] += 1
+    return key if seen[key] == 1 else f"{key}#{seen[key]}"
 
 
 def load(rows: pa.Table, *, max_bytes: int, fetch: Callable[[str], bytes]) -> pa.Table:

@@ -2,7 +2,8 @@
 
 import io
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
@@ -22,20 +23,30 @@ JSON_FILE, REPORT_FILE = "neighbours.jsonl", "report.html"
 _HITS_SHOWN = 8
 
 
-def neighbours(store: str, search_version: str, columns: Sequence[str]) -> Iterable[pa.Table]:
-    """Batches of one search's rows."""
-    listed = delta.parts(delta.open_table(store, schema.NEIGHBOURS), search_version=search_version)
-    return delta.read_batches(store, schema.NEIGHBOURS, columns, listed, batch_rows=8192)
+@dataclass(frozen=True)
+class Found:
+    """The neighbours of the queries with these keys: one feed's, as it is now. The table has other feeds' queries, and images
+    that a query had before."""
+
+    store: str
+    search_version: str
+    keys: pa.ChunkedArray
+
+    def read(self, columns: Sequence[str]) -> Iterator[pa.Table]:
+        """Batches of rows."""
+        listed = delta.parts(delta.open_table(self.store, schema.NEIGHBOURS), search_version=self.search_version)
+        for rows in delta.read_batches(self.store, schema.NEIGHBOURS, [schema.KEY, *columns], listed, batch_rows=8192):
+            yield rows.filter(pc.is_in(rows.column(schema.KEY), value_set=self.keys)).drop_columns([schema.KEY])
 
 
-def write_neighbours(store: str, search_version: str, out: str) -> dict[str, str]:
+def write_neighbours(found: Found, out: str) -> dict[str, str]:
     """OUT/neighbours.jsonl: a line a query, in the order of their ids; returns where it is.
 
     The lines are held in memory: about 150 bytes a neighbour.
     """
     lines: dict[str, str] = {}
     columns = [schema.QUERY_ID, schema.CATEGORY, schema.NEIGHBOUR_LIST]
-    for batch in neighbours(store, search_version, columns):
+    for batch in found.read(columns):
         lines |= {row[schema.QUERY_ID]: json.dumps(row, ensure_ascii=False) for row in batch.to_pylist()}
     text = io.StringIO()
     text.writelines(f"{lines[query]}\n" for query in sorted(lines))
@@ -45,20 +56,13 @@ def write_neighbours(store: str, search_version: str, out: str) -> dict[str, str
 
 
 def write_contact_sheet(
-    store: str,
-    search_version: str,
-    out: str,
-    feed: FeedConfig,
-    shown: int,
-    facts: dict,
-    fetch: FetchConfig,
-    match: Sequence[str],
+    found: Found, out: str, feed: FeedConfig, shown: int, facts: dict, fetch: FetchConfig, match: Sequence[str]
 ) -> dict[str, str]:
     """OUT/report.html: ``shown`` queries with the products found; returns where it is. A product is marked right or wrong by
     ``match`` (see ``truth_keys``), or by its category where nothing is named and queries and products share categories."""
-    rows, num_queries = _sample(store, search_version, shown)
+    rows, num_queries = _sample(found, shown)
     hits = [hit for row in rows.column(schema.NEIGHBOUR_LIST).to_pylist() for hit in row[:_HITS_SHOWN]]
-    products = delta.current_products(store, [schema.PRODUCT_ID, schema.TITLE, schema.CATEGORY, schema.ATTRIBUTES])
+    products = delta.current_products(found.store, [schema.PRODUCT_ID, schema.TITLE, schema.CATEGORY, schema.ATTRIBUTES])
     found_ids = pa.array(sorted({h[schema.PRODUCT_ID] for h in hits}), pa.string())
     products = products.filter(pc.is_in(products.column(schema.PRODUCT_ID), value_set=found_ids))
     product_ids = products.column(schema.PRODUCT_ID).to_pylist()
@@ -67,7 +71,7 @@ def write_contact_sheet(
     by = list(match) or ([schema.CATEGORY] if shared else [])
     answers = dict(zip(product_ids, truth_keys(products, by).tolist()))
     photos = _query_images(feed, fetch, set(rows.column(schema.QUERY_ID).to_pylist()))
-    pictures = _pictures(store, [h[schema.IMAGE_ID] for h in hits])
+    pictures = _pictures(found.store, [h[schema.IMAGE_ID] for h in hits])
 
     def shown_hit(hit: dict, wanted: str) -> Hit:
         product_id = hit[schema.PRODUCT_ID]
@@ -96,13 +100,13 @@ def write_contact_sheet(
     return {"report": target}
 
 
-def _sample(store: str, search_version: str, shown: int) -> tuple[pa.Table, int]:
+def _sample(found: Found, shown: int) -> tuple[pa.Table, int]:
     """At most ``shown`` rows of a search, sorted by category and query, and how many rows there are. Those with the lowest
     hashes: the same queries every time, whatever the order of the rows."""
     columns = [schema.QUERY_ID, schema.CATEGORY, schema.ATTRIBUTES, schema.NEIGHBOUR_LIST]
     sample = pa.schema([schema.NEIGHBOURS.schema.field(c) for c in columns]).empty_table()
     num_queries = 0
-    for batch in neighbours(store, search_version, columns):
+    for batch in found.read(columns):
         num_queries += batch.num_rows
         sample = pa.concat_tables([sample, batch])
         sample = sample.take(pa.array(np.argsort(ids.hash_keys(sample.column(schema.QUERY_ID)), kind="stable")[:shown]))
@@ -147,18 +151,16 @@ def truth_keys(rows: pa.Table, match: Sequence[str]) -> np.ndarray:
     return np.asarray(pc.binary_join_element_wise(*columns, "\x1f").to_pylist(), dtype=object)
 
 
-def relevance(
-    store: str, search_version: str, match: Sequence[str], k: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+def relevance(found: Found, match: Sequence[str], k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """(relevant (Q, k) bool, relevant products in the catalog (Q,), query categories (Q,), hit categories (Q, k))."""
-    products = delta.current_products(store, [schema.PRODUCT_ID, schema.CATEGORY, schema.ATTRIBUTES, schema.ACTIVE])
+    products = delta.current_products(found.store, [schema.PRODUCT_ID, schema.CATEGORY, schema.ATTRIBUTES, schema.ACTIVE])
     products = products.filter(products.column(schema.ACTIVE))
     keys = truth_keys(products, match)
     names, counts = np.unique(keys.astype(str), return_counts=True)
     in_catalog = dict(zip(names.tolist(), counts.tolist()))
     of_product = dict(zip(products.column(schema.PRODUCT_ID).to_pylist(), keys.tolist()))
     columns = [schema.QUERY_ID, schema.CATEGORY, schema.ATTRIBUTES, schema.NEIGHBOUR_LIST]
-    rows = pa.concat_tables(list(neighbours(store, search_version, columns))).sort_by(schema.QUERY_ID)
+    rows = pa.concat_tables(list(found.read(columns))).sort_by(schema.QUERY_ID)
     wanted = truth_keys(rows, match)
     relevant = np.zeros((rows.num_rows, k), bool)
     hit_category = np.full((rows.num_rows, k), "", dtype=object)
