@@ -1,5 +1,6 @@
 """A template: axes, coarse centroids and code books, trained once, empty; every shard of its group is filled from a copy."""
 
+import functools
 import io
 from dataclasses import dataclass
 
@@ -100,30 +101,54 @@ def principal_axes(sample_ND: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.ascontiguousarray(vectors[:, ::-1].T, dtype=np.float32), np.maximum(values[::-1], 1e-12)
 
 
-def fit(spec: Spec, sample_ND: np.ndarray, principal: tuple[np.ndarray, np.ndarray] | None = None, seed: int = 0) -> Template:
-    """Trains on unit vectors; ``principal`` saves the eigenvectors when several specs are tried. Raises UsageError where the
-    sample is too small for the spec."""
+class Sample:
+    """Unit vectors (n, d) to train on, and what every spec that is tried on them shares: principal axes, coarse clusters."""
+
+    def __init__(self, vectors_ND: np.ndarray, seed: int = 0):
+        self.vectors_ND, self.seed = vectors_ND, seed
+        self._list_N: dict[int, np.ndarray] = {}
+
+    @functools.cached_property
+    def principal(self) -> tuple[np.ndarray, np.ndarray]:
+        return principal_axes(self.vectors_ND)
+
+    def clusters(self, num_lists: int) -> np.ndarray:
+        """The cluster of every vector, int64 (n,), by spherical k-means on the leading axes: the codec plays no part."""
+        if num_lists not in self._list_N:
+            seen_NC = self.vectors_ND
+            if seen_NC.shape[1] > KMEANS_DIM:
+                seen_NC = np.ascontiguousarray(seen_NC @ self.principal[0][:KMEANS_DIM].T)
+            options = faiss.ClusteringParameters()
+            options.niter, options.seed, options.spherical = _KMEANS_ROUNDS, self.seed + 1, True
+            options.min_points_per_centroid, options.max_points_per_centroid = 1, _POINTS_PER_CENTROID
+            near = faiss.IndexFlatIP(seen_NC.shape[1])
+            faiss.Clustering(seen_NC.shape[1], num_lists, options).train(seen_NC, near)
+            self._list_N[num_lists] = near.search(seen_NC, 1)[1][:, 0]
+        return self._list_N[num_lists]
+
+
+def fit(spec: Spec, sample: Sample) -> Template:
+    """Trains. Raises UsageError where the sample is too small for the spec."""
+    sample_ND, seed = sample.vectors_ND, sample.seed
     dim = sample_ND.shape[1]
     inner_dim = spec.inner_dim(dim)
     needed = max(spec.num_lists, 256 if spec.num_parts else 1)
     if len(sample_ND) < needed:
         raise UsageError(f"index factory {spec.factory!r} needs {needed} rows to train on, there are {len(sample_ND)}")
-    if spec.transform or (spec.num_lists and dim > KMEANS_DIM):
-        principal = principal or principal_axes(sample_ND)
     axes_ED = None
     if spec.transform in ("PCA", "PCAR"):
-        axes_ED = principal[0][:inner_dim]
+        axes_ED = sample.principal[0][:inner_dim]
     if spec.transform == "PCAR":
         turn_EE = np.linalg.qr(np.random.default_rng(seed).standard_normal((inner_dim, inner_dim)))[0]
         axes_ED = (turn_EE.astype(np.float32) @ axes_ED).astype(np.float32)
     elif spec.transform == "OPQ":
-        axes_ED = principal[0][_deal_axes(principal[1][:inner_dim], spec.num_parts or inner_dim)]
+        axes, variances = sample.principal
+        axes_ED = axes[_deal_axes(variances[:inner_dim], spec.num_parts or inner_dim)]
     base = faiss.index_factory(inner_dim, spec.base, faiss.METRIC_INNER_PRODUCT)
     template = Template(spec, dim, axes_ED, base, _refine_index(spec, inner_dim))
     inner_NE = template.inner(sample_ND)
     if spec.num_lists:
-        seen = sample_ND @ principal[0][:KMEANS_DIM].T if dim > KMEANS_DIM else sample_ND
-        template.quantizer.add(_centroids(np.ascontiguousarray(seen), inner_NE, spec.num_lists, seed))
+        template.quantizer.add(_centroids(sample.clusters(spec.num_lists), inner_NE, spec.num_lists, seed))
     if spec.num_parts:
         base.pq.cp.niter, base.pq.cp.max_points_per_centroid, base.pq.cp.seed = _KMEANS_ROUNDS, _POINTS_PER_CENTROID, seed + 1
         base.pq.cp.min_points_per_centroid = 1
@@ -157,14 +182,8 @@ def _deal_axes(variances_E: np.ndarray, num_parts: int) -> np.ndarray:
     return np.array([axis for part in parts for axis in part])
 
 
-def _centroids(seen_NC: np.ndarray, inner_NE: np.ndarray, num_lists: int, seed: int) -> np.ndarray:
-    """Spherical k-means on the leading axes, lifted to the space of the codes as unit means, float32 (lists, e)."""
-    options = faiss.ClusteringParameters()
-    options.niter, options.seed, options.spherical = _KMEANS_ROUNDS, seed + 1, True
-    options.min_points_per_centroid, options.max_points_per_centroid = 1, _POINTS_PER_CENTROID
-    near = faiss.IndexFlatIP(seen_NC.shape[1])
-    faiss.Clustering(seen_NC.shape[1], num_lists, options).train(seen_NC, near)
-    list_N = near.search(seen_NC, 1)[1][:, 0]
+def _centroids(list_N: np.ndarray, inner_NE: np.ndarray, num_lists: int, seed: int) -> np.ndarray:
+    """The clusters' unit means in the space of the codes, float32 (lists, e)."""
     order = np.argsort(list_N, kind="stable")
     starts = np.searchsorted(list_N[order], np.arange(num_lists))
     filled = np.flatnonzero(np.bincount(list_N, minlength=num_lists))

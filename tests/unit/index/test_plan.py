@@ -5,7 +5,7 @@ import pytest
 from w2w.errors import UsageError
 from w2w.index.plan import plan
 from w2w.index.spec import IndexConfig, Spec
-from w2w.index.template import Template, fill, fit, unit_vectors
+from w2w.index.template import Sample, Template, fill, fit, unit_vectors
 
 from .conftest import make_catalog
 
@@ -28,7 +28,7 @@ def test_row_bytes_match_the_files(factory):
     """The arithmetic that prunes candidates, against what faiss writes (two sizes: constants cancel)."""
     x = vectors(3000, 64)
     spec = Spec(factory)
-    template = fit(spec, x)
+    template = fit(spec, Sample(x))
     sizes = []
     for n in (1024, 3000):
         codes = fill(template, x[:n])
@@ -92,7 +92,7 @@ def test_spec_checks_dimensions_and_sample():
     x = unit_vectors(np.stack(list(make_catalog({"tops": 40}).vectors.values())))
     for factory, says in (("PCA64,Flat", "only 32 dimensions"), ("PQ5", "not a multiple"), ("IVF64,Flat", "needs 64 rows")):
         with pytest.raises(UsageError, match=says):
-            fit(Spec(factory), x)
+            fit(Spec(factory), Sample(x))
 
 
 @pytest.mark.parametrize(
@@ -110,7 +110,7 @@ def test_recall_estimated_from_a_tenth_of_the_rows_is_that_of_the_whole():
     cfg = IndexConfig(exact_below_rows=0, latency_budget_ms=1000.0, target_recall=1.0)
     estimate = {c.spec.factory: c.recall for c in plan(x[::10], 20_000, 20_000, cfg, memory_mb=0.6).measured if not c.note}
     factory = "PCA16,SQ8"
-    template = fit(Spec(factory), x[::10])
+    template = fit(Spec(factory), Sample(x[::10]))
     queries = vectors(20_500, 64)[20_000:]
     exact = faiss.knn(queries, x, 10, metric=faiss.METRIC_INNER_PRODUCT)[1]
     found = fill(template, x).base.search(template.inner(queries), 10)[1]
