@@ -112,7 +112,7 @@ class Cluster:
         self.node = self._add_node()
 
     def replace_node(self) -> None:
-        os.kill(self.node, signal.SIGKILL)
+        end_session(os.getsid(self.node))  # the raylet and all that `ray start` began with it
         self.node = self._add_node()
 
     def busy_workers(self) -> list[psutil.Process]:
