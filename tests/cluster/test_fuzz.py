@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 from tests.cluster.shops import CATEGORIES, picture
-from tests.cluster.test_kill import ROOT, end_session
+from tests.cluster.test_kill import ROOT, end_session, session
 from w2w import schema
 from w2w.errors import RejectCode
 from w2w.table import delta
@@ -57,10 +57,12 @@ def ingest(folder, name: str, rows: list[str], limit: float) -> tuple[int, str, 
         nonlocal peak
         while process.poll() is None:
             used = 0
-            for child in psutil.process_iter(["cmdline", "memory_info"]):
-                line = " ".join(child.info["cmdline"] or [])
-                if line.startswith("ray::") or child.pid == process.pid:
-                    used += child.info["memory_info"].rss
+            for child in session(process.pid):
+                try:
+                    if child.pid == process.pid or child.name().startswith("ray::"):
+                        used += child.memory_info().rss
+                except psutil.NoSuchProcess:
+                    continue
             peak = max(peak, used / 1e6)
             time.sleep(0.2)
 

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -58,13 +59,21 @@ def finish(process: subprocess.Popen, store: Path) -> None:
     assert code == 0, (code, (store.parent / f"{store.name}.log").read_text()[-3000:])
 
 
-def end_session(leader: int) -> None:
-    """Kills every process of the session that ``leader`` began, Ray's own daemons among them."""
+def session(leader: int) -> Iterator[psutil.Process]:
+    """Every process of the session that ``leader`` began, Ray's own daemons among them."""
     for process in psutil.process_iter():
         try:
             if os.getsid(process.pid) == leader:
-                process.kill()
-        except (ProcessLookupError, psutil.Error):
+                yield process
+        except ProcessLookupError:
+            continue
+
+
+def end_session(leader: int) -> None:
+    for process in session(leader):
+        try:
+            process.kill()
+        except psutil.NoSuchProcess:
             continue
 
 

@@ -69,7 +69,7 @@ def run_stages(
     check_plan(stages, source.schema.names, wanted)
     committer = Committer(store, outputs, lineage, commit_every_s)
     if source.num_rows:
-        blocks = _blocks(source.items)
+        blocks = _blocks(source.tapered(pool.workers or _workers_that_fit(pool), pool.batch_rows).items)
         plan = _Plan(
             store,
             source.root,

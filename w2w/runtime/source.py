@@ -30,11 +30,37 @@ class Source:
         for item in self.items:
             if left == 0:
                 break
-            rows = item.column("rows")[0].as_py() or list(range(item.column("num_rows")[0].as_py()))
-            rows = rows[:left]
-            left -= len(rows)
-            kept.append(pa.table([item.column("path"), item.column("row_group"), [rows], [len(rows)]], schema=item.schema))
+            kept.append(_some(item, _rows(item)[:left]))
+            left -= kept[-1].column("num_rows")[0].as_py()
         return replace(self, items=kept, num_rows=limit - left)
+
+    def tapered(self, num_workers: int, least_rows: int) -> "Source":
+        """The same rows in items that shrink towards the end, so that the workers end together: none has more than the rows
+        left / (2 x workers), down to ``least_rows`` (guided self-scheduling, Polychronopoulos and Kuck 1987)."""
+        items, left = [], self.num_rows
+        for item in self.items:
+            size = item.column("num_rows")[0].as_py()
+            most = max(least_rows, left // (2 * num_workers))
+            if size <= most:
+                items.append(item)
+                left -= size
+                continue
+            rows = _rows(item)
+            while rows:
+                most = max(least_rows, left // (2 * num_workers))
+                items.append(_some(item, rows[:most]))
+                left -= len(rows[:most])
+                rows = rows[most:]
+        return replace(self, items=items)
+
+
+def _rows(item: pa.Table) -> list[int]:
+    """Row numbers of an item inside its row group."""
+    return item.column("rows")[0].as_py() or list(range(item.column("num_rows")[0].as_py()))
+
+
+def _some(item: pa.Table, rows: list[int]) -> pa.Table:
+    return pa.table([item.column("path"), item.column("row_group"), [rows], [len(rows)]], schema=item.schema)
 
 
 def pending_rows(

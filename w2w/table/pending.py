@@ -193,4 +193,6 @@ def read_item(system, root: str, item: dict, columns: Sequence[str], batch_rows:
                 here = [r - offset for r in rows if offset <= r < offset + table.num_rows]
                 if here:
                     yield table.take(pa.array(here))
+                if rows[-1] < offset + table.num_rows:
+                    return
             offset += table.num_rows
