@@ -149,9 +149,17 @@ class Cluster:
         return new
 
     def _start(self, *options: str) -> None:
-        command = [self._ray, "start", *options]
-        done = subprocess.run(command, env=environment(), capture_output=True, text=True, start_new_session=True, timeout=120)
-        assert done.returncode == 0, done.stdout + done.stderr
+        said = ""
+        for _ in range(3):  # on a busy machine a node may miss Ray's own deadline for starting
+            process = subprocess.Popen(
+                [self._ray, "start", *options],
+                env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
+            )  # fmt: skip
+            said, _ = process.communicate(timeout=120)
+            if process.returncode == 0:
+                return
+            end_session(process.pid)
+        raise AssertionError(said)
 
 
 @pytest.fixture(scope="module")
