@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from rich.console import Console
 from rich.table import Table as RichTable
 
 import w2w
@@ -18,7 +17,7 @@ from w2w import schema, storage
 from w2w.errors import JobFailed, UsageError
 from w2w.images.decode import decode
 from w2w.models.encoder import EncoderConfig, load_encoder
-from w2w.runtime.job import start
+from w2w.runtime.job import console, start
 from w2w.table import delta
 
 _PACKAGES = (
@@ -56,7 +55,7 @@ def main(config: Config) -> None:
             text, good = f"{type(e).__name__}: {e}", False
             failed.append(name)
         shown.add_row(name, str(text), "ok" if good else "FAILED")
-    Console(highlight=False, markup=False).print(shown)
+    console().print(shown)
     if failed:
         raise JobFailed(f"failed: {', '.join(failed)}")
 

@@ -3,13 +3,12 @@
 import time
 from dataclasses import dataclass
 
-from rich.console import Console
 from rich.table import Table as RichTable
 
 from w2w import schema, storage
 from w2w.config import nearest
 from w2w.errors import UsageError
-from w2w.runtime.job import start
+from w2w.runtime.job import console, start
 from w2w.table import delta, maintain
 
 
@@ -38,7 +37,7 @@ class Config:
 
 
 def main(config: Config) -> None:
-    store, console = storage.absolute(config.store), Console(highlight=False, markup=False)
+    store, out = storage.absolute(config.store), console()
     if config.table is not None and config.table not in schema.TABLES:
         raise UsageError(f"--table={config.table}: there is no such table.{nearest(config.table, list(schema.TABLES))}")
     tables = [schema.TABLES[config.table]] if config.table else list(schema.TABLES.values())
@@ -47,15 +46,15 @@ def main(config: Config) -> None:
         raise UsageError(f"there are no tables at {store!r}: run 'w2w ingest' first, or check --store")
     for table, found in opened.values():
         if config.compact:
-            console.print(f"{table.name}: {maintain.compact(store, table)}")
+            out.print(f"{table.name}: {maintain.compact(store, table)}")
         if config.vacuum:
-            console.print(f"{table.name}: {maintain.vacuum(found, config.vacuum_hours, config.dry_run)}")
+            out.print(f"{table.name}: {maintain.vacuum(found, config.vacuum_hours, config.dry_run)}")
     if config.rejects:
-        console.print(_rejects(store, config))
+        out.print(_rejects(store, config))
     elif config.table:
-        console.print(_history(*opened[config.table]))
+        out.print(_history(*opened[config.table]))
     else:
-        console.print(_overview(list(opened.values()), store))
+        out.print(_overview(list(opened.values()), store))
 
 
 def _overview(opened: list, store: str) -> RichTable:

@@ -165,9 +165,10 @@ def start(main: Callable, config_class: type, argv: Sequence[str] | None = None,
 
 def show(summary: Summary) -> None:
     """Prints the summary table."""
-    console = Console(highlight=False, markup=False)
     title = f"{summary.job}{' (dry run: nothing was done)' if summary.dry_run else ''}"
     table = RichTable(title=title, title_justify="left", show_header=False, title_style="bold")
+    table.add_column()
+    table.add_column(overflow="fold")  # a path is there to be copied whole
     counts = summary.counts
     rows: list[tuple[str, object]] = [("run", summary.run_id)]
     if not summary.dry_run:
@@ -180,7 +181,12 @@ def show(summary: Summary) -> None:
     rows += [(name, value) for name, value in summary.facts.items()]
     for name, value in rows:
         table.add_row(str(name), str(value))
-    console.print(table)
+    console().print(table)
+
+
+def console() -> Console:
+    """Standard output as wide as the terminal; a file or a pipe gets long lines whole."""
+    return Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 200)
 
 
 def _fail(message: str, code: int) -> None:
