@@ -418,6 +418,7 @@ class Handler(BaseHTTPRequestHandler):
             "if_none_match": self.headers.get("If-None-Match"),
             "if_modified_since": self.headers.get("If-Modified-Since"),
             "status": 0,
+            "retry_after": None,
             "bytes": 0,
             "cut": False,
         }
@@ -464,7 +465,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def head(self, status: int, headers: dict[str, str]) -> bytes:
         """Status line and headers, noted in the log."""
-        self._line["status"] = status
+        self._line |= {"status": status, "retry_after": headers.get("Retry-After")}
         headers = {"Server": "wardrobe", "Date": email.utils.formatdate(usegmt=True)} | headers
         if self.close_connection:
             headers |= {"Connection": "close"}
@@ -493,8 +494,10 @@ class Server(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 512
 
-    def __init__(self, site: Site, log: Log, address: tuple[str, int], latency_s: float, handler: type[Handler]):
-        super().__init__(address, handler)
+    site_type, handler_type = Site, Handler
+
+    def __init__(self, site: Site, log: Log, address: tuple[str, int], latency_s: float):
+        super().__init__(address, self.handler_type)
         self.site, self.log, self.latency_s = site, log, latency_s
         self.url = f"http://{address[0]}:{self.server_port}"
 
@@ -543,7 +546,7 @@ def serve(folder: Path, log: Path, module: str = "w2w.wardrobe.site", **options:
                 process.kill()
 
 
-def main(arguments: Sequence[str] | None = None, handler: type[Handler] = Handler) -> None:
+def main(arguments: Sequence[str] | None = None, server_type: type[Server] = Server) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="as write_shop wrote it")
     parser.add_argument("--host", default="127.0.0.1")
@@ -558,8 +561,8 @@ def main(arguments: Sequence[str] | None = None, handler: type[Handler] = Handle
         parser.error(f"{options.folder} holds no products.csv: write_shop makes one")
     signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
     signal.signal(signal.SIGINT, lambda *_: os._exit(0))
-    site = Site(options.folder, options.page_size, options.crawl_delay_s)
-    server = Server(site, Log(options.log), (options.host, options.port), options.latency_s, handler)
+    site = server_type.site_type(options.folder, options.page_size, options.crawl_delay_s)
+    server = server_type(site, Log(options.log), (options.host, options.port), options.latency_s)
     if options.parent:
         threading.Thread(target=_end_with, args=(options.parent,), daemon=True).start()
     print(server.url, flush=True)
