@@ -544,9 +544,9 @@ def allowed(robots: str, target: str, agent: str = "w2w") -> bool:
             names, in_rules = ([] if in_rules else names) + [value.lower()], False
         elif key.lower() in ("allow", "disallow"):
             in_rules = True
-            for name in names if value else ():
-                groups[name].append((key.lower() == "allow", value))
-    rules = next((rules for name, rules in groups.items() if name != "*" and name in agent.lower()), groups["*"])
+            for name in names:
+                groups[name] += [(key.lower() == "allow", value)] if value else []
+    rules = next((rules for name, rules in groups.items() if name != "*" and name in agent.lower()), groups.get("*", []))
     best = (0, True)
     for allow, pattern in rules:
         expression = "".join(".*" if c == "*" else "$" if c == "$" else re.escape(c) for c in pattern)
