@@ -199,7 +199,7 @@ class Fetcher:
         self, url: str, deadline: float, validators: Validators = Validators(), accept: Sequence[str] = ()
     ) -> Response | Redirect:
         """One request on a kept or a new connection. Raises TimeoutError where the deadline passed."""
-        scheme, host, port, target = _parse(url)
+        scheme, host, port, target = check_url(url)
         origin, response, wire, sock = (scheme, host, port), None, None, self._idle.take((scheme, host, port))
         reused = sock is not None
         try:
@@ -351,7 +351,7 @@ def _refused_use(tags: Sequence[str], user_agent: str) -> str:
     return ""
 
 
-def _parse(url: str) -> tuple[str, str, int, str]:
+def check_url(url: str) -> tuple[str, str, int, str]:
     """Scheme, host, port and request target. Raises Reject BLOCKED_URL for anything but a plain http or https URL."""
 
     def blocked(why: str) -> Reject:

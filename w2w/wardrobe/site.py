@@ -22,7 +22,9 @@ import itertools
 import json
 import os
 import re
+import select
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -384,7 +386,7 @@ class Log:
 
 
 class Handler(BaseHTTPRequestHandler):
-    """One connection. A subclass that answers some targets otherwise overrides ``answer`` and calls ``write`` piece by piece.
+    """One connection. A subclass that answers some targets otherwise overrides ``answer`` and uses ``write`` or ``drip``.
 
     A request is in flight from its head until its last write begins: at no time are more in flight than the client has open,
     so a log that shows too many is proof. The log line is written before the last write: who has the answer finds the line.
@@ -478,6 +480,20 @@ class Handler(BaseHTTPRequestHandler):
         if last:
             self._leave()
         self.wfile.write(piece)
+
+    def drip(self, start: bytes, piece: bytes, every_s: float, seconds: float) -> None:
+        """``start``, and then a piece at a time; the connection ends with it."""
+        self.close_connection = True
+        self._line["cut"] = True
+        self.write(start)
+        for _ in range(int(seconds / every_s)):
+            self.hold(every_s)
+            self.write(piece)
+
+    def hold(self, seconds: float) -> None:
+        """Waits, and ends as soon as the client goes: until then it counts as in flight."""
+        if select.select([self.connection], [], [], seconds)[0] and not self.connection.recv(1, socket.MSG_PEEK):
+            raise ConnectionResetError("the client went away")
 
     def _leave(self) -> None:
         if not self._left:
