@@ -37,7 +37,6 @@ import itertools
 import json
 import posixpath
 import re
-import select
 import socket
 import struct
 import threading
@@ -105,18 +104,6 @@ class Hostile(Handler):
         self._line["cut"] = cut
         self.write(piece, last=True)
 
-    def drip(self, start: bytes, piece: bytes) -> None:
-        self.close_connection = True
-        self.write(start)
-        for _ in range(int(_HOLD_S / 0.1)):
-            self.hold(0.1)
-            self.write(piece)
-
-    def hold(self, seconds: float) -> None:
-        """Waits, and ends as soon as the client goes: until then it counts as in flight."""
-        if select.select([self.connection], [], [], seconds)[0] and not self.connection.recv(1, socket.MSG_PEEK):
-            raise ConnectionResetError("the client went away")
-
     def reset(self) -> None:
         """Ends the connection by RST."""
         self.drop(b"")
@@ -176,7 +163,7 @@ def _text(encoding: str, meta: str, header: str = "text/html") -> Callable[[Host
 
 
 def _drips(start: bytes, piece: bytes) -> Callable[[Hostile, int], None]:
-    return lambda h, asked: h.drip(start, piece)
+    return lambda h, asked: h.drip(start, piece, 0.1, _HOLD_S)
 
 
 def _length_missing(h: Hostile, asked: int) -> None:
@@ -247,8 +234,8 @@ def _broken(body: bytes) -> bytes:
 
 @functools.lru_cache
 def _bomb(start: bytes = b"<html>") -> bytes:
-    """64 MB in 64 kB."""
-    return gzip.compress(start + b" " * 2**26, 9, mtime=0)
+    """32 MB in 32 kB."""
+    return gzip.compress(start + b" " * 2**25, 9, mtime=0)
 
 
 def _picture(h: Hostile, number: int) -> bytes:

@@ -14,7 +14,7 @@ import pytest
 from bs4 import BeautifulSoup
 
 from tests.cluster import hostile
-from tests.cluster.hostile import CANARY, DONE, NEVER, REPEATS, TITLES, TRAPS, allowed, check_politeness, page_of
+from tests.cluster.hostile import CANARY, NEVER, REPEATS, TITLES, TRAPS, allowed, check_politeness, page_of
 from tests.unit.crawl.servers import fetcher
 from w2w.errors import Reject, RejectCode
 from w2w.wardrobe.shop import write_shop
@@ -95,7 +95,7 @@ def test_every_trap_is_reachable_and_expected(twin, shop):
 
 def test_the_fetcher_ends_as_expected(fresh, shop):
     expected = hostile.expected(shop)
-    get = fetcher(deadline_s=2.2, retries=2, max_bytes=1 << 20).get
+    get = fetcher(deadline_s=4.0, retries=2, max_bytes=1 << 20).get
 
     def end(path: str) -> str:
         try:
