@@ -24,7 +24,7 @@ HOST, KIND, DEPTH, REDIRECTS, FOUND_ON, FOUND_AT = "host", "kind", "depth", "red
 URL_ID, STATE, REASON, DETAIL, VISIT, ATTEMPTS = "url_id", "state", "reason", "detail", "visit", "attempts"
 STATUS, ETAG, LAST_MODIFIED, CONTENT_DIGEST = "status", "etag", "last_modified", "content_digest"
 UNCHANGED, FAILURES, NOT_BEFORE, LINKS, RECORDS, CONTENT = "unchanged", "failures", "not_before", "links", "records", "content"
-READ_BY = "read_by"
+READ_BY, SITE = "read_by", "site"
 # posts
 POST_ID, PRODUCT_IDS, PRODUCT_URLS = "post_id", "product_ids", "product_urls"
 # rejects; the first two also mark a row on its way through a stage
@@ -160,6 +160,7 @@ POSTS = Table(
 FRONTIER = Table(
     "frontier",
     _schema(
+        (SITE, pa.string()),  # name of the profile
         (URL_ID, pa.string()),  # sha256 of the canonical URL
         (URL, pa.string()),
         (HOST, pa.string()),
@@ -172,7 +173,8 @@ FRONTIER = Table(
         (DETAIL, pa.string(), "nullable"),
         (FOUND_AT, TIME),
     ),
-    key=(URL_ID,),
+    key=(URL_ID, SITE),
+    partition_by=(SITE,),
 )
 
 LINK = pa.struct([pa.field(URL, pa.string()), pa.field(KIND, pa.string())])
@@ -181,6 +183,7 @@ LINK = pa.struct([pa.field(URL, pa.string()), pa.field(KIND, pa.string())])
 PAGES = Table(
     "pages",
     _schema(
+        (SITE, pa.string()),
         (KEY, pa.string()),  # url_id and visit
         (URL_ID, pa.string()),
         (URL, pa.string()),
@@ -207,7 +210,8 @@ PAGES = Table(
         (RUN_ID, pa.string()),
         (FETCHED_AT, TIME),
     ),
-    key=(KEY,),
+    key=(KEY, SITE),
+    partition_by=(SITE,),
 )
 
 TABLES = {t.name: t for t in (PRODUCTS, POSTS, IMAGES, EMBEDDINGS, NEIGHBOURS, FRONTIER, PAGES, REJECTS)}

@@ -213,8 +213,8 @@ def starts(urls: Iterable[tuple[str, str]]) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=CANDIDATE_SCHEMA)
 
 
-def admit(candidates: pa.Table, is_new: Callable[[pa.Array], np.ndarray], breadth: Breadth, now_us: int) -> pa.Table:
-    """Rows for ``frontier``: one for each URL not heard of before, queued or excluded by the limits.
+def admit(candidates: pa.Table, site: str, is_new: Callable[[pa.Array], np.ndarray], breadth: Breadth, now_us: int) -> pa.Table:
+    """Rows of one site for ``frontier``: one for each URL not heard of before, queued or excluded by the limits.
 
     ``is_new`` gives a mask of the ids that it sees for the first time, and remembers them.
     """
@@ -230,7 +230,7 @@ def admit(candidates: pa.Table, is_new: Callable[[pa.Array], np.ndarray], breadt
     admitted = []
     for row, is_first in zip(first, new.tolist()):
         if is_first:
-            admitted.append(_frontier_row(row, breadth, now_us))
+            admitted.append({schema.SITE: site} | _frontier_row(row, breadth, now_us))
     return pa.Table.from_pylist(admitted, schema=schema.FRONTIER.schema)
 
 

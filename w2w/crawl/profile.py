@@ -92,7 +92,7 @@ class Profile:
     """How to crawl one site."""
 
     name: str
-    """Of the site."""
+    """Of the site: letters, digits, dots, dashes."""
     start: list[str] = field(default_factory=list)
     """URLs to begin with."""
     numbered: list[Numbered] = field(default_factory=list)
@@ -119,6 +119,8 @@ class Profile:
     """The largest page that is parsed."""
 
     def __post_init__(self):
+        if not re.fullmatch(r"[A-Za-z0-9._-]{1,100}", self.name):
+            raise UsageError(f"profile {self.name!r}: its name has to be letters, digits, dots and dashes")
         for kind, spec in self.kinds.items():
             _check_kind(self.name, kind, spec)
         known = {*self.kinds, PAGE, IMAGE, SITEMAP}

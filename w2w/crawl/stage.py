@@ -55,7 +55,12 @@ def visit(
         outcome = _outcome(profile, row, answer, give_up_after, fetcher.config.respect_no_ai)
         if config.keep_content and isinstance(answer.result, Response) and row[schema.KIND] != IMAGE and answer.result.body:
             outcome[schema.CONTENT] = zlib.compress(answer.result.body)
-        outcome |= {schema.READ_BY: read_by, schema.RUN_ID: run_id, schema.FETCHED_AT: time.time_ns() // 1000}
+        outcome |= {
+            schema.SITE: profile.name,
+            schema.READ_BY: read_by,
+            schema.RUN_ID: run_id,
+            schema.FETCHED_AT: time.time_ns() // 1000,
+        }
         visited.append(_remembered(row, answer) | outcome)
     return pa.Table.from_pylist(visited, schema=VISIT_GIVES)
 
