@@ -23,13 +23,13 @@ class Message:
 
 @dataclass(frozen=True)
 class Reply:
-    """Leases, robots.txt that are known, those that this worker is to fetch, hosts that are not asked any more in this run
-    with the seconds that they asked for, and the seconds after which another question makes sense."""
+    """Leases, robots.txt that are known, those that this worker is to fetch, hosts that are not asked any more in this run,
+    and the seconds after which another question makes sense."""
 
     leases: tuple[Lease, ...]
     robots: dict[str, Robots]
     robots_to_fetch: tuple[str, ...]
-    too_busy: dict[str, float]
+    too_busy: tuple[str, ...]
     wait_s: float
 
 
@@ -52,10 +52,10 @@ class Doorkeeper:
             self._politeness.set_crawl_delay(authority(where), robots.crawl_delay_s(self._user_agent))
         known = {where: robots for where in message.robots_wanted if (robots := self._shelf.take(where)) is not None}
         to_fetch = tuple(w for w in message.robots_wanted if w not in known and self._shelf.is_your_turn(w))
-        leases, waits_s, too_busy = [], [], {}
+        leases, waits_s, too_busy = [], [], []
         for host, count in message.wanted.items():
             if self._politeness.is_too_busy(host):
-                too_busy[host] = self._politeness.wait_s(host)
+                too_busy.append(host)
                 continue
             granted = self._politeness.acquire(host, count)
             leases += granted
@@ -63,4 +63,4 @@ class Doorkeeper:
                 waits_s.append(self._politeness.wait_s(host) or _POLL_S)
         if len(known) + len(to_fetch) < len(message.robots_wanted):
             waits_s.append(_POLL_S)
-        return Reply(tuple(leases), known, to_fetch, too_busy, min(waits_s, default=0.0))
+        return Reply(tuple(leases), known, to_fetch, tuple(too_busy), min(waits_s, default=0.0))

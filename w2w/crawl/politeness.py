@@ -12,7 +12,7 @@ from w2w.errors import UsageError
 
 _SLOW_DOWN, _RECOVER, _MAX_FACTOR = 2.0, 0.95, 64.0
 _LEAST_INTERVAL_S = 0.25  # between requests to a host that asked for less, where it had no rate limit
-_MAX_REFUSALS, _MAX_FAILURES = 8, 20  # in a row, before a host is left to a later run
+_MAX_REFUSALS, _MAX_FAILURES = 6, 20  # in a row, before a host is left to a later run
 _BLOCK_S = 0.5  # how long a lease of a host without rate limit is good for new requests: bounds what a hold comes too late for
 _SINGLE_S = 2.0  # how long a lease for one request may wait in its worker
 
@@ -28,7 +28,7 @@ class PolitenessConfig:
     concurrency: int = 4
     """Requests to one host at the same time."""
     max_wait_s: float = 120.0
-    """The longest Retry-After that the run waits for; the URLs of a host that asks for more are left to a later run."""
+    """The longest pause that one Retry-After gives a host; a URL that asks for more is left to a later run."""
     max_crawl_delay_s: float = 60.0
     """The longest Crawl-delay of a robots.txt that is believed."""
 
@@ -124,7 +124,7 @@ class Politeness:
                 account.slowed_at = now
                 account.refusals += 1
             wait_s = self._interval_s(account) if wait_s is None else wait_s
-            account.held_until = max(account.held_until, now + wait_s)
+            account.held_until = max(account.held_until, now + min(wait_s, self._config.max_wait_s))
         if report.answered:
             account.factor = max(1.0, account.factor * _RECOVER**report.answered)
             account.refusals = account.failures = 0
@@ -145,11 +145,9 @@ class Politeness:
         return max(0.0, due_at - self._clock())
 
     def is_too_busy(self, host: str) -> bool:
-        """Whether the host is held for longer than the run waits, or has refused or failed too often without one answer."""
+        """Whether the host has refused, or failed, so often without one answer that it is left to a later run."""
         account = self._account(host)
-        if account.refusals >= _MAX_REFUSALS or account.failures >= _MAX_FAILURES:
-            return True
-        return account.held_until - self._clock() > self._config.max_wait_s
+        return account.refusals >= _MAX_REFUSALS or account.failures >= _MAX_FAILURES
 
     def _account(self, host: str) -> _Host:
         account = self._hosts.setdefault(host, _Host())

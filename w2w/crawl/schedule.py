@@ -47,10 +47,15 @@ class Answer:
     wait_s: float = 0.0
 
 
-def ask_all(questions: Sequence[Question], fetcher: Fetcher, exchange: Exchange, threads: int) -> list[Answer]:
-    """The answers, in the order of the questions: one each, whatever happens on the way."""
+def ask_all(
+    questions: Sequence[Question], fetcher: Fetcher, exchange: Exchange, threads: int, max_wait_s: float
+) -> list[Answer]:
+    """The answers, in the order of the questions: one each, whatever happens on the way.
+
+    A URL that asks by Retry-After for more than ``max_wait_s`` is not asked again here: HOST_BUSY.
+    """
     with ThreadPoolExecutor(threads, thread_name_prefix="w2w-fetch") as pool:
-        return _Schedule(questions, fetcher, exchange, threads, pool).run()
+        return _Schedule(questions, fetcher, exchange, threads, max_wait_s, pool).run()
 
 
 @dataclass(eq=False)
@@ -83,8 +88,17 @@ class _Held:
 
 
 class _Schedule:
-    def __init__(self, questions: Sequence[Question], fetcher: Fetcher, exchange: Exchange, threads: int, pool):
+    def __init__(
+        self,
+        questions: Sequence[Question],
+        fetcher: Fetcher,
+        exchange: Exchange,
+        threads: int,
+        max_wait_s: float,
+        pool: ThreadPoolExecutor,
+    ):
         self._fetcher, self._exchange, self._threads, self._pool = fetcher, exchange, threads, pool
+        self._max_wait_s = max_wait_s
         self._agent, self._retries = fetcher.config.user_agent, fetcher.config.retries
         self._answers: list[Answer | None] = [None] * len(questions)
         self._open = len(questions)
@@ -177,6 +191,9 @@ class _Schedule:
         if result.stale:
             job.attempts -= 1
             self._admit(job)
+        elif (result.wait_s or 0.0) > self._max_wait_s:
+            said = f"{redacted(job.url)}: {result.detail}, and it asked for {result.wait_s:.0f} s"
+            self._finish(job, Reject(RejectCode.HOST_BUSY, said), result.wait_s)
         elif job.attempts > self._retries:
             said = f"{redacted(job.url)}: {result.detail} ({job.attempts} attempts)"
             self._finish(job, Reject(RejectCode.FETCH_FAILED, said), result.wait_s or 0.0)
@@ -283,10 +300,10 @@ class _Schedule:
         for where in reply.robots_to_fetch:
             self._fetching_robots.add(where)
             self._admit(_Job(Question(where), -1, where, origin=where))
-        for host, wait_s in reply.too_busy.items():
+        for host in reply.too_busy:
             for job in list(self._ready.pop(host, ())):
-                said = f"{redacted(job.url)}: its host asked for {wait_s:.0f} s"
-                self._finish(job, Reject(RejectCode.HOST_BUSY, said), wait_s)
+                said = f"{redacted(job.url)}: its host refuses or fails all that is asked"
+                self._finish(job, Reject(RejectCode.HOST_BUSY, said))
 
     def _close_leases(self, now: float) -> None:
         for host, leases in list(self._held.items()):
@@ -306,16 +323,3 @@ class _Schedule:
 @dataclass(frozen=True)
 class _Raised:
     error: BaseException
-
-
-def fetch_many(
-    urls: Sequence[str], fetcher: Fetcher, exchange: Exchange, threads: int, accept: tuple[str, ...] = ()
-) -> list[bytes | Reject]:
-    """The bodies of these URLs, each asked for once and shared where it stands twice; redirects are followed."""
-    distinct = list(dict.fromkeys(urls))
-    follow = fetcher.config.max_redirects
-    answers = ask_all([Question(url, accept=accept, follow=follow) for url in distinct], fetcher, exchange, threads)
-    found = {
-        url: a.result.body if isinstance(a.result, Response) else a.result for url, a in zip(distinct, answers, strict=True)
-    }
-    return [found[url] for url in urls]

@@ -44,11 +44,12 @@ def visit(
     run_id: str,
     fetcher: Fetcher,
     exchange: Exchange,
+    max_wait_s: float,
 ) -> pa.Table:
     """Rows in VISIT_SCHEMA become rows of PAGES, one each, with the bytes of new images beside them."""
     assert rows.schema.names == VISIT_SCHEMA.names, rows.schema.names
     todo = rows.to_pylist()
-    answers = ask_all([question(profile, row) for row in todo], fetcher, exchange, config.threads)
+    answers = ask_all([question(profile, row) for row in todo], fetcher, exchange, config.threads, max_wait_s)
     read_by = profile.version()
     visited = []
     for row, answer in zip(todo, answers, strict=True):

@@ -26,7 +26,7 @@ def show_trial(profile: Profile, link: str, fetch: FetchConfig, politeness: Poli
     console = Console(highlight=False, markup=False)
     doorkeeper = Doorkeeper(politeness, fetch.user_agent, lease_s=fetch.deadline_s)
     asked = Question(url, accept=accepted_types(profile, kind), follow=fetch.max_redirects)
-    (answer,) = ask_all([asked], Fetcher(fetch), doorkeeper.exchange, threads=1)
+    (answer,) = ask_all([asked], Fetcher(fetch), doorkeeper.exchange, threads=1, max_wait_s=politeness.max_wait_s)
     if isinstance(answer.result, Reject):
         raise JobFailed(f"{answer.result.code}: {answer.result.detail}")
     assert isinstance(answer.result, Response)

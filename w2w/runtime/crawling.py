@@ -150,6 +150,7 @@ class Crawl:
             "run_id": self._run.run_id,
             "fetch": spec.fetch,
             "limits": spec.decode,
+            "max_wait_s": spec.politeness.max_wait_s,
         }
 
     # links
@@ -255,6 +256,7 @@ def _visit(
     run_id: str,
     fetch: FetchConfig,
     limits: DecodeLimits,
+    max_wait_s: float,
 ) -> pa.Table:
     """The stage: visits, then a look at the images that came."""
 
@@ -269,6 +271,7 @@ def _visit(
         run_id=run_id,
         fetcher=_fetcher(fetch),
         exchange=exchange,
+        max_wait_s=max_wait_s,
     )
     return examine(visited, rows, limits, give_up_after)
 
