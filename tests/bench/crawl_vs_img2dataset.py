@@ -6,6 +6,7 @@ Real JPEGs, stored as they came or made 256 px; from a clean server, or from one
 and 2 % drip. Both sides run in turn, as commands, with two worker processes, no retries and a time limit of 5 s a URL. End to
 end is from the start of the command to its end. Steady state is from the moment when a tenth of the URLs was asked for (the
 server's log knows) until the last output file was written. Memory is the peak sum of PSS over the process tree.
+CPU seconds are given too: on a machine with other work they are steadier than the clock.
 
 w2w stores originals; for 256 px the bench adds a stage that pads to 256 x 256 and encodes again, as img2dataset does. w2w also
 checks addresses, computes pHashes, and commits to Delta tables.
@@ -63,20 +64,25 @@ def peer_command() -> str | None:
     return str(command)
 
 
-class Memory:
-    """Peak PSS of a process and all below it, in MB, sampled while the block runs."""
+class Tree:
+    """Peak PSS in MB, and CPU seconds, of a process and all below it, sampled while the block runs."""
 
     def __init__(self, pid: int):
-        self.peak_mb, self._pid, self._done = 0.0, pid, threading.Event()
+        self.peak_mb, self._cpu_s, self._pid, self._done = 0.0, {}, pid, threading.Event()
         self._thread = threading.Thread(target=self._watch)
 
-    def __enter__(self) -> "Memory":
+    def __enter__(self) -> "Tree":
         self._thread.start()
         return self
 
     def __exit__(self, *exception: object) -> None:
         self._done.set()
         self._thread.join()
+
+    @property
+    def cpu_s(self) -> float:
+        """Less what each process used after its last sample."""
+        return sum(self._cpu_s.values())
 
     def _watch(self) -> None:
         while not self._done.wait(SAMPLE_EVERY_S):
@@ -88,6 +94,8 @@ class Memory:
             for process in tree:
                 try:
                     total += process.memory_full_info().pss
+                    used = process.cpu_times()
+                    self._cpu_s[process.pid] = used.user + used.system
                 except (psutil.NoSuchProcess, psutil.AccessDenied):  # it has just ended
                     continue
             self.peak_mb = max(self.peak_mb, total / 2**20)
@@ -100,7 +108,7 @@ def run(command: list[str], log: Path, output: Path, suffix: str, rows: int) -> 
     began = time.time()
     with tempfile.TemporaryFile("w+") as said:
         process = subprocess.Popen(command, stdout=said, stderr=subprocess.STDOUT, env=environment, cwd=ROOT)
-        with Memory(process.pid) as memory:
+        with Tree(process.pid) as tree:
             code = process.wait()
         seconds = time.time() - began
         if code:
@@ -115,7 +123,8 @@ def run(command: list[str], log: Path, output: Path, suffix: str, rows: int) -> 
         "steady_rate": (rows - rows // 10) / (last - asked[rows // 10]),
         "start_s": asked[0] - began,
         "end_s": began + seconds - last,
-        "peak_mb": memory.peak_mb,
+        "peak_mb": tree.peak_mb,
+        "cpu_s": tree.cpu_s,
         "requests": len(asked),
         "connections": len({line["connection"] for line in lines}),
         "most_in_flight": max(line["in_flight"] for line in lines),
