@@ -63,19 +63,44 @@ _LINK_DUPLICATES = 12  # of one product, in other words
 class End(NamedTuple):
     """How a path ends: ``done``, ``never`` asked for, or ``rejected`` for a reason of one of these kinds (empty: of any).
 
-    Kinds: gone (404, 410), forbidden (401, 403), failed (retries used up, not HTTP), slow, big, blocked (address or scheme),
-    robots, noai, type (content of another kind), empty, truncated (image cut off), extract (a required field is missing).
+    A kind is a key of REASONS. A redirect may end at its source (``blocked``), or as ``moved`` with its target excluded.
     """
 
     state: str
     kinds: tuple[str, ...] = ()
 
 
+# kinds of reasons, and what w2w calls them in ``pages.reason`` and as reject codes
+REASONS = {
+    "gone": {"not_found"},
+    "forbidden": {"forbidden"},
+    "failed": {"fetch_failed", "host_busy"},  # after the retries, or no HTTP
+    "slow": {"too_slow"},
+    "big": {"too_many_bytes"},
+    "blocked": {"blocked_url"},  # address or scheme
+    "moved": {"moved"},
+    "limit": {"over_limit"},
+    "robots": {"disallowed"},
+    "noai": {"disallowed"},
+    "type": {"wrong_type", "not_an_image", "unsupported"},
+    "empty": {"empty", "missing_field"},
+    "truncated": {"truncated", "corrupt"},
+    "extract": {"missing_field", "bad_value"},  # a required field is not there
+}
 DONE, NEVER = End("done"), End("never")
 
 
 def rejected(*kinds: str) -> End:
     return End("rejected", kinds)
+
+
+def agrees(end: End, reason: str | None) -> bool:
+    """Whether a URL that ended for ``reason`` (of ``pages`` or ``frontier``; None: never heard of) ended as it should."""
+    if end.state == "never":
+        return reason in (None, "disallowed", "blocked_url", "over_limit")
+    if end.state == "done":
+        return reason in ("ok", "not_modified", "same_content", "moved")
+    return reason in set().union(*(REASONS[kind] for kind in end.kinds or REASONS))
 
 
 class Hostile(Handler):
@@ -257,7 +282,8 @@ def _http_date(seconds: float) -> str:
 
 _HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\n"
 _JPEG_HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: image/jpeg\r\nContent-Length: 30000\r\n\r\n\xff\xd8"
-_BLOCKED, _FAILED, _SLOW, _BIG = rejected("blocked"), rejected("failed"), rejected("slow"), rejected("big")
+_BLOCKED, _FAILED, _SLOW, _BIG = rejected("blocked", "moved"), rejected("failed"), rejected("slow"), rejected("big")
+_LOOP = rejected("failed", "moved", "limit")
 _PRIVATE = {
     "to-metadata": "http://169.254.169.254/latest/meta-data/",
     "to-ten": "http://10.0.0.1/",
@@ -284,12 +310,12 @@ TRAPS: dict[str, Trap] = {
     "/images/trap-drip.jpg": Trap(_SLOW, _drips(_JPEG_HEAD, b"\x00")),
     "/p/moved": Trap(DONE, lambda h, asked: h.send(_redirect(f"/p/{h.server.site.first_product}", 301))),
     "/p/moved-too": Trap(DONE, lambda h, asked: h.send(_redirect(f"../p/{h.server.site.first_product}#top", 307))),
-    "/p/loop-a": Trap(_FAILED, _goes("/p/loop-b")),
-    "/p/loop-b": Trap(_FAILED, _goes("/p/loop-a")),
+    "/p/loop-a": Trap(_LOOP, _goes("/p/loop-b")),
+    "/p/loop-b": Trap(_LOOP, _goes("/p/loop-a")),
     "/p/nowhere": Trap(_FAILED, _says(302)),
     "/p/bad-location": Trap(rejected("blocked", "failed"), _goes("http://[oops/")),
     "/p/to-file": Trap(_BLOCKED, _goes("file:///etc/passwd")),
-    "/p/to-account": Trap(rejected("robots"), _goes("/account/orders")),
+    "/p/to-account": Trap(rejected("robots", "moved"), _goes("/account/orders")),
     **{f"/p/{name}": Trap(_BLOCKED, _goes(location)) for name, location in _PRIVATE.items()},
     "/p/length-huge": Trap(_BIG, _drips(_HEAD + b"Content-Length: 10000000000\r\n\r\n", b"x" * 4096)),
     "/p/length-poison": Trap(DONE, _length_poison),
@@ -449,7 +475,7 @@ def _links(product: str, base: str) -> list[str]:
 def expected(folder: Path) -> dict[str, End]:
     """Path (with query, where it has one) to how it ends: every trap, and the good pages and pictures of the shop."""
     good = Site(folder)
-    ends = {path: trap.end for path, trap in TRAPS.items()} | {"/p/endless-hops": _FAILED}
+    ends = {path: trap.end for path, trap in TRAPS.items()} | {"/p/endless-hops": _LOOP}
     ends |= {f"/p/with-{path[8:-4]}": DONE for path in TRAPS if path.startswith("/images/")}
     broken = (rejected("empty"), rejected("type"), rejected("truncated"))  # as write_shop makes them, by number
     for product_id, row in good.products().items():
