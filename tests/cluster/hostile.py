@@ -17,7 +17,7 @@ for no more of them than its limits of count or depth say.
                 to-metadata ...            to private addresses by every spelling; those that can be reached count as CANARY
     lengths     length-huge  length-poison length of 10 GB; a forged second answer behind the first
                 length-missing  /images/trap-cut
-    coding      gzip  gzip-bomb  not-gzip  /sitemap-bomb.xml.gz
+    coding      gzip  gzip-bomb  not-gzip  /sitemap-bomb.xml.gz (64 MB; the protocol allows 50)
     types       jpeg-as-html  jpeg  pdf  /images/trap-html  /images/trap-typed-html  /images/trap-empty  empty  no-content
     HTML        broken-html  no-fields  json-ld-broken  json-ld-deep  og-only  microdata-only
     charsets    latin-1-header  latin-1-undeclared  shift-jis-meta  shift-jis-header  utf-16-bom  utf-16-header  wrong-charset
@@ -258,9 +258,9 @@ def _broken(body: bytes) -> bytes:
 
 
 @functools.lru_cache
-def _bomb(start: bytes = b"<html>") -> bytes:
-    """32 MB in 32 kB."""
-    return gzip.compress(start + b" " * 2**25, 9, mtime=0)
+def _bomb(start: bytes = b"<html>", megabytes: int = 32) -> bytes:
+    """A thousandth of its size."""
+    return gzip.compress(start + b" " * (megabytes << 20), 9, mtime=0)
 
 
 def _picture(h: Hostile, number: int) -> bytes:
@@ -314,7 +314,7 @@ TRAPS: dict[str, Trap] = {
     "/p/loop-b": Trap(_LOOP, _goes("/p/loop-a")),
     "/p/nowhere": Trap(_FAILED, _says(302)),
     "/p/bad-location": Trap(rejected("blocked", "failed"), _goes("http://[oops/")),
-    "/p/to-file": Trap(_BLOCKED, _goes("file:///etc/passwd")),
+    "/p/to-file": Trap(rejected("blocked", "moved", "failed"), _goes("file:///etc/passwd")),
     "/p/to-account": Trap(rejected("robots", "moved"), _goes("/account/orders")),
     **{f"/p/{name}": Trap(_BLOCKED, _goes(location)) for name, location in _PRIVATE.items()},
     "/p/length-huge": Trap(_BIG, _drips(_HEAD + b"Content-Length: 10000000000\r\n\r\n", b"x" * 4096)),
@@ -325,7 +325,7 @@ TRAPS: dict[str, Trap] = {
     "/p/gzip-bomb": Trap(_BIG, _body(lambda body: _bomb(), Content_Encoding="gzip")),
     "/p/not-gzip": Trap(_FAILED, _body(lambda body: body, Content_Encoding="gzip")),
     "/sitemap-bomb.xml.gz": Trap(
-        _BIG, lambda h, asked: h.send(Reply(200, _bomb(b"<?xml version='1.0'?><urlset>"), "application/gzip"))
+        _BIG, lambda h, asked: h.send(Reply(200, _bomb(b"<?xml version='1.0'?><urlset>", 64), "application/gzip"))
     ),
     "/p/jpeg-as-html": Trap(rejected("type", "extract"), lambda h, asked: h.send(Reply(200, _picture(h, 0), site.HTML))),
     "/p/jpeg": Trap(rejected("type"), lambda h, asked: h.send(Reply(200, _picture(h, 0), JPEG))),
