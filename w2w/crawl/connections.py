@@ -10,6 +10,7 @@ from collections import deque
 
 _CHUNK = 64 * 1024
 _IDLE_S = 4.0  # shorter than the shortest keep-alive in wide use (Apache and Node close after 5 s)
+_PATIENCE_S = 0.05  # for the rest of an error page: a new connection takes about as long
 _MAX_IDLE = 256  # over all hosts: file descriptors are few
 
 Origin = tuple[str, str, int]  # scheme, host, port
@@ -106,15 +107,16 @@ class Wire(io.RawIOBase):
     def is_reusable(self, response: http.client.HTTPResponse) -> bool:
         """Whether the answer was read to its end, nothing follows it, and the server keeps the connection.
 
-        Never waits: of an answer that nobody wanted to read, only what has arrived already is taken.
+        Of an answer that nobody wanted to read, a short rest is taken if it comes at once; else the connection ends.
         """
         if response.will_close:
             return False
-        self.spent = True
+        self._deadline = min(self._deadline, time.monotonic() + _PATIENCE_S)
+        self.spent = not response.length or response.length > _CHUNK
         try:
             while response.read(_CHUNK):
                 pass
-        except (http.client.HTTPException, ValueError, OSError):
+        except (http.client.HTTPException, ValueError, OSError, TooManyBytes):
             return False
         return response.isclosed() and not response.length and not self.left_over
 

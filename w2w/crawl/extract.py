@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from bs4 import BeautifulSoup, Tag, XMLParsedAsHTMLWarning
+from bs4.dammit import EncodingDetector
 from bs4.exceptions import ParserRejectedMarkup
 
 from w2w import ids
@@ -142,13 +143,35 @@ def price(text: str) -> tuple[str, str | None]:
 # HTML
 
 
+def decoded(body: bytes, content_type: str) -> str:
+    """The page's text, in the first encoding that its bytes bear out: a byte order mark's, the header's, the page's own word,
+    UTF-8; else windows-1252, as the HTML standard has it (section 13.2.3.2).
+
+    A stray byte among many good characters is replaced; where nothing but ASCII decodes, the encoding is not believed.
+    """
+    plain, mark = EncodingDetector.strip_byte_order_mark(body)
+    header = re.search(r"charset\s*=\s*[\"']?([\w.:-]+)", content_type, re.IGNORECASE)
+    declared = EncodingDetector.find_declared_encoding(plain, is_html=True, search_entire_document=False)
+    wide = b"\x00" in plain[:1000]  # only then is it UTF-16 or 32, whoever says so
+    names = [mark, header and header[1], None if wide else declared, "utf-8"]
+    for name in filter(None, names):
+        if name.lower().startswith(("utf-16", "utf-32")) != wide:
+            continue
+        try:
+            text = plain.decode(name, "replace")
+        except (LookupError, ValueError):  # no codec of that name, or none of text
+            continue
+        bad = text.count("\ufffd")
+        if not bad or sum(not c.isascii() for c in text) >= 10 * bad:
+            return text.replace("\x00", "")
+    return plain.decode("cp1252", "replace").replace("\x00", "")
+
+
 def _soup(body: bytes, content_type: str, url: str) -> BeautifulSoup:
-    """Parsed in the encoding that the header, a byte order mark or the page names and its bytes bear out, or the likeliest."""
-    charset = re.search(r"charset\s*=\s*[\"']?([\w.:-]+)", content_type, re.IGNORECASE)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", XMLParsedAsHTMLWarning)
         try:
-            return BeautifulSoup(body, "lxml", from_encoding=charset[1] if charset else None)
+            return BeautifulSoup(decoded(body, content_type), "lxml")
         except (ParserRejectedMarkup, RecursionError, AssertionError) as e:
             raise Reject(RejectCode.CORRUPT, f"{redacted(url)}: no parser reads this page: {type(e).__name__}") from None
 

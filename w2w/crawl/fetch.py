@@ -211,6 +211,8 @@ class Fetcher:
             response = http.client.HTTPResponse(wire, method="GET")
             response.begin()
             return self._answer(url, response, validators, accept)
+        except UsageError:  # a ValueError that is no server's doing
+            raise
         except TooManyBytes:
             raise Reject(RejectCode.TOO_MANY_BYTES, f"{redacted(url)}: more than {self.config.max_bytes} bytes") from None
         except ssl.SSLCertVerificationError as e:

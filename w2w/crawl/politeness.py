@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from w2w.errors import UsageError
 
 _SLOW_DOWN, _RECOVER, _MAX_FACTOR = 2.0, 0.95, 64.0
-_LEAST_INTERVAL_S = 0.25  # between requests to a host that asked for less, where it had no rate limit
+_LEAST_INTERVAL_S = 0.05  # what is doubled where a host that has no rate limit asks for less
+_PAUSE_S = 0.5  # after a 429 or 503 without Retry-After, times the factor
 _MAX_REFUSALS, _MAX_FAILURES = 6, 20  # in a row, before a host is left to a later run
 _BLOCK_S = 0.5  # how long a lease of a host without rate limit is good for new requests: bounds what a hold comes too late for
 _SINGLE_S = 2.0  # how long a lease for one request may wait in its worker
@@ -119,11 +120,11 @@ class Politeness:
         now, account = self._clock(), self._hosts[host]
         granted_at = account.leases.get(report.lease_id, (0, now, 0))[1]
         for wait_s in report.waits_s:
-            if granted_at >= account.slowed_at:
+            if granted_at > account.slowed_at:
                 account.factor = min(_MAX_FACTOR, account.factor * _SLOW_DOWN)
                 account.slowed_at = now
                 account.refusals += 1
-            wait_s = self._interval_s(account) if wait_s is None else wait_s
+            wait_s = _PAUSE_S * account.factor if wait_s is None else wait_s
             account.held_until = max(account.held_until, now + min(wait_s, self._config.max_wait_s))
         if report.answered:
             account.factor = max(1.0, account.factor * _RECOVER**report.answered)

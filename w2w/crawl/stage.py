@@ -97,7 +97,10 @@ def _outcome(profile: Profile, row: dict, answer: Answer, give_up_after: int, re
     if isinstance(result, Robots):
         links = [Link(link, SITEMAP) for text in result.sitemaps() if (link := canonical(text, row[schema.URL]))]
         followed = [link for link in links if profile.follows(link.url, link.kind)]
-        return _done(State.FETCHED, OK) | {schema.LINKS: _rows(followed)}
+        content_digest = ids.digest(result.text, length=_DIGEST_CHARS)
+        if content_digest == row[schema.CONTENT_DIGEST]:
+            return _unchanged(row, SAME_CONTENT)
+        return _done(State.FETCHED, OK) | {schema.LINKS: _rows(followed), schema.CONTENT_DIGEST: content_digest}
     validators = {schema.ETAG: result.headers.get("etag"), schema.LAST_MODIFIED: result.headers.get("last-modified")}
     status = {schema.STATUS: result.status}
     if result.status == 304:

@@ -36,6 +36,8 @@ def canonical(link: str, base: str = "") -> str | None:
     if "://" not in link and _is_host(link, authority(base)):
         link = f"{scheme or 'https'}://{link}"
     try:
+        if re.match(r"[a-z]+:///?(/|\Z)", link, re.IGNORECASE):
+            return None  # urljoin would take http:// for the base itself
         parts = urlsplit(urljoin(base, link))
         host, port = parts.hostname or "", parts.port
         if not host.isascii():
