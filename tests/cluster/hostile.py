@@ -465,6 +465,7 @@ def _links(product: str, base: str) -> list[str]:
         f"http://127.0.0.2:{host.rpartition(':')[2]}/p/other-host",
         "https://shop.invalid/p/elsewhere",
         "//cdn.invalid/p/elsewhere",
+        "www.shop.invalid/p/elsewhere",  # to the letter a path, in practice a host
         "http://127.0.0.1:99999/p/no-port",
         "/cart?add=1",
         "/account/orders?year=2025",
@@ -487,7 +488,15 @@ def expected(folder: Path) -> dict[str, End]:
     ends[f"/style/{LINKS}"] = DONE
     for path in ("/account/orders", "/account/orders?year=2025", "/cart?add=1", "/shop?page=1&sort=price", "/p/credentials"):
         ends[path] = NEVER
-    for path in ("/p/other-host", "/p/elsewhere", "/p/no-port", "/etc/passwd", "/x", CANARY):
+    for path in (
+        "/p/other-host",
+        "/p/elsewhere",
+        "/p/no-port",
+        "/etc/passwd",
+        "/x",
+        "/style/www.shop.invalid/p/elsewhere",
+        CANARY,
+    ):
         ends[path] = NEVER
     return ends
 
