@@ -138,11 +138,12 @@ def _read(row: dict, found: Extract, give_up_after: int) -> dict:
 def _moved(profile: Profile, row: dict, redirect: Redirect, give_up_after: int) -> dict:
     """A redirect is a link to where it leads: checked, counted and asked for once, like any other."""
     target, status = canonical(redirect.location), {schema.STATUS: redirect.status}
-    if target is None or target == row[schema.URL]:
-        why = "to itself" if target else "to something that is no http or https URL"
-        return status | refused(
-            row, Reject(RejectCode.FETCH_FAILED, f"{redacted(row[schema.URL])}: redirects {why}"), give_up_after
-        )
+    said = f"{redacted(row[schema.URL])}: redirects to"
+    if target is None:
+        refusal = Reject(RejectCode.BLOCKED_URL, f"{said} something that is no http or https URL")
+        return status | refused(row, refusal, give_up_after)
+    if target == row[schema.URL]:
+        return status | refused(row, Reject(RejectCode.FETCH_FAILED, f"{said} itself"), give_up_after)
     kind = row[schema.KIND] if row[schema.KIND] in (IMAGE, SITEMAP) else profile.kind_of(target) or row[schema.KIND]
     followed = profile.follows(target, kind)
     detail = f"to {redacted(target)}" + ("" if followed else ", a host that the profile does not follow")

@@ -74,8 +74,14 @@ def serve(pages: dict[str, Page | Callable[[int], Page]]) -> Iterator[Web]:
         def log_message(self, *_):
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
+    class Server(ThreadingHTTPServer):
+        daemon_threads = True
+        request_queue_size = 128
+
+        def handle_error(self, request, client_address):
+            pass  # a client that goes away is what many tests want
+
+    server = Server(("127.0.0.1", 0), Handler)
     web.url = f"http://127.0.0.1:{server.server_port}"
     thread = threading.Thread(target=server.serve_forever, args=(0.02,))
     thread.start()
