@@ -1,8 +1,9 @@
 """What the workers of a run share: places at hosts, and robots.txt. One call carries everything a worker has to say and ask."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 from w2w.crawl.politeness import Lease, Politeness, PolitenessConfig, Report
 from w2w.crawl.robots import Robots, RobotsShelf
@@ -23,12 +24,13 @@ class Message:
 
 @dataclass(frozen=True)
 class Reply:
-    """Leases, robots.txt that are known, those that this worker is to fetch, hosts that are not asked any more in this run,
+    """Leases, robots.txt that are known, those that this worker is to fetch (with the rules as they
+    were, where they are remembered), hosts that are not asked any more in this run,
     and the seconds after which another question makes sense."""
 
     leases: tuple[Lease, ...]
     robots: dict[str, Robots]
-    robots_to_fetch: tuple[str, ...]
+    robots_to_fetch: dict[str, Robots | None]
     too_busy: tuple[str, ...]
     wait_s: float
 
@@ -39,10 +41,21 @@ Exchange = Callable[[Message], Reply]
 class Doorkeeper:
     """Answers workers, one at a time."""
 
-    def __init__(self, config: PolitenessConfig, user_agent: str, lease_s: float, clock: Callable[[], float] = time.monotonic):
+    def __init__(
+        self,
+        config: PolitenessConfig,
+        user_agent: str,
+        lease_s: float,
+        clock: Callable[[], float] = time.monotonic,
+        remembered: Mapping[str, Robots] = MappingProxyType({}),
+    ):
         self._politeness = Politeness(config, lease_s, clock)
-        self._shelf = RobotsShelf(clock)
+        self._shelf = RobotsShelf(clock, remembered)
         self._user_agent = user_agent
+
+    def robots(self) -> dict[str, Robots]:
+        """Every robots.txt that could be read, to be remembered."""
+        return self._shelf.remembered()
 
     def exchange(self, message: Message) -> Reply:
         for report in message.reports:
@@ -51,7 +64,8 @@ class Doorkeeper:
             self._shelf.put(where, robots)
             self._politeness.set_crawl_delay(authority(where), robots.crawl_delay_s(self._user_agent))
         known = {where: robots for where in message.robots_wanted if (robots := self._shelf.take(where)) is not None}
-        to_fetch = tuple(w for w in message.robots_wanted if w not in known and self._shelf.is_your_turn(w))
+        missing = (where for where in message.robots_wanted if where not in known)
+        to_fetch = {where: self._shelf.before(where) for where in missing if self._shelf.is_your_turn(where)}
         leases, waits_s, too_busy = [], [], []
         for host, count in message.wanted.items():
             if self._politeness.is_too_busy(host):

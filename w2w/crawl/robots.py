@@ -1,12 +1,15 @@
 """robots.txt, as RFC 9309 reads it: what it means when it is there, missing or out of reach, and who of the workers asks."""
 
 import functools
-from collections.abc import Callable
-from dataclasses import dataclass
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from types import MappingProxyType
 from urllib.parse import urlsplit
 
 from protego import Protego
 
+from w2w.crawl.fetch import Validators
 from w2w.crawl.urls import authority
 from w2w.errors import Reject, RejectCode
 
@@ -14,15 +17,20 @@ MAX_BYTES = 500 * 1024  # RFC 9309, section 2.5: at least that much is read, and
 ACCEPT: tuple[str, ...] = ()  # any content type: servers call it all sorts of things
 _KEPT_S = 24 * 3600.0  # section 2.4
 _RETRY_S = 300.0  # for one that was out of reach
+_MAX_REMEMBERED = 64 * 1024  # characters of one robots.txt
 _ASKING_S = 120.0  # a worker that said it would ask and never came back
 
 
 @dataclass(frozen=True)
 class Robots:
-    """One origin's rules: ``text`` ("" = everything is allowed), or ``refusal``, why nothing may be asked for."""
+    """One origin's rules: ``text`` ("" = everything is allowed), or ``refusal``, why nothing may be asked for.
+
+    ``validators``: by which the server can say that it has not changed.
+    """
 
     text: str = ""
     refusal: tuple[RejectCode, str] | None = None
+    validators: Validators = Validators()
 
     def check(self, url: str, user_agent: str) -> Reject | None:
         """Why this URL must not be asked for; None where it may be."""
@@ -48,9 +56,28 @@ def _rules(text: str) -> Protego:
     return Protego.parse(text)
 
 
-def read_robots(body: bytes) -> Robots:
+def read_robots(body: bytes, validators: Validators = Validators()) -> Robots:
     """Rules from the body of a 2xx answer."""
-    return Robots(body[:MAX_BYTES].decode("utf-8-sig", "replace"))
+    return Robots(body[:MAX_BYTES].decode("utf-8-sig", "replace"), validators=validators)
+
+
+def to_json(robots: dict[str, Robots]) -> bytes:
+    """Rules by robots.txt URL, to be remembered until the next run: those that can be asked for by their validators."""
+    kept = {
+        where: {"text": one.text, **asdict(one.validators)}
+        for where, one in robots.items()
+        if not one.refusal and one.validators != Validators() and len(one.text) <= _MAX_REMEMBERED
+    }
+    return json.dumps(kept, ensure_ascii=False).encode()
+
+
+def from_json(text: bytes) -> dict[str, Robots]:
+    """What ``to_json`` wrote; nothing where that is damaged, for it can be asked for again."""
+    try:
+        rows = json.loads(text)
+        return {where: Robots(row.pop("text"), validators=Validators(**row)) for where, row in rows.items()}
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return {}
 
 
 def robots_after(failure: Reject) -> Robots:
@@ -76,8 +103,8 @@ def robots_url(url: str) -> str:
 class RobotsShelf:
     """Rules by robots.txt URL, asked for once: the first worker that needs them fetches them, the others wait for it."""
 
-    def __init__(self, clock: Callable[[], float]):
-        self._clock = clock
+    def __init__(self, clock: Callable[[], float], remembered: Mapping[str, Robots] = MappingProxyType({})):
+        self._clock, self._remembered = clock, dict(remembered)
         self._known: dict[str, tuple[Robots, float]] = {}
         self._asking: dict[str, float] = {}
 
@@ -97,6 +124,16 @@ class RobotsShelf:
         self._asking[where] = now + _ASKING_S
         return True
 
+    def before(self, where: str) -> Robots | None:
+        """The rules as they were when they were last read, however long ago."""
+        return self._remembered.get(where)
+
+    def remembered(self) -> dict[str, Robots]:
+        """The last rules of every origin that could be read."""
+        return dict(self._remembered)
+
     def put(self, where: str, robots: Robots) -> None:
         self._known[where] = (robots, self._clock())
+        if not robots.refusal:
+            self._remembered[where] = robots
         self._asking.pop(where, None)

@@ -108,6 +108,7 @@ class _Schedule:
         self._parked: dict[str, list[_Job]] = {}  # by robots.txt
         self._robots: dict[str, Robots] = {}
         self._fetching_robots: set[str] = set()
+        self._robots_before: dict[str, Robots | None] = {}
         self._held: dict[str, list[_Held]] = {}
         self._reports: list[Report] = []
         self._found: dict[str, Robots] = {}
@@ -159,8 +160,11 @@ class _Schedule:
             return
         if isinstance(result, Reject):
             self._learn(job.origin, robots_after(result))
+        elif result.status == 304:
+            self._learn(job.origin, self._robots_before[job.origin])
         else:
-            self._learn(job.origin, read_robots(result.body))
+            validators = Validators(result.headers.get("etag"), result.headers.get("last-modified"))
+            self._learn(job.origin, read_robots(result.body, validators))
         self._found[job.origin] = self._robots[job.origin]
 
     def _learn(self, where: str, robots: Robots) -> None:
@@ -230,7 +234,7 @@ class _Schedule:
         held.left = None if held.left is None else held.left - 1
         self._under_way += 1
         job.attempts += 1
-        validators = job.question.validators if job.hops == 0 and job.place >= 0 else Validators()
+        validators = job.question.validators if job.hops == 0 else Validators()
         accept = job.question.accept if job.place >= 0 else ()
         self._pool.submit(self._request, job, held, validators, accept)
 
@@ -297,9 +301,10 @@ class _Schedule:
             self._held.setdefault(lease.host, []).append(_Held(lease, now + lease.use_within_s, lease.requests))
         for where, robots in reply.robots.items():
             self._learn(where, robots)
-        for where in reply.robots_to_fetch:
+        for where, before in reply.robots_to_fetch.items():
             self._fetching_robots.add(where)
-            self._admit(_Job(Question(where), -1, where, origin=where))
+            self._robots_before[where] = before
+            self._admit(_Job(Question(where, before.validators if before else Validators()), -1, where, origin=where))
         for host in reply.too_busy:
             for job in list(self._ready.pop(host, ())):
                 said = f"{redacted(job.url)}: its host refuses or fails all that is asked"

@@ -15,13 +15,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import ray
 
-from w2w import schema
+from w2w import schema, storage
 from w2w.crawl import frontier
 from w2w.crawl.doorkeeper import Doorkeeper, Message, Reply
 from w2w.crawl.fetch import FetchConfig, Fetcher
 from w2w.crawl.frontier import RecrawlConfig
 from w2w.crawl.politeness import PolitenessConfig
 from w2w.crawl.profile import Profile
+from w2w.crawl.robots import Robots, from_json, to_json
 from w2w.crawl.stage import VISIT_GIVES, VisitConfig, refused, visit
 from w2w.crawl.urls import Breadth, Limits
 from w2w.errors import Reject, RejectCode
@@ -89,7 +90,7 @@ class Crawl:
     def visit_all(self, config: JobConfig, pool: Pool) -> Crawled:
         """Visits what is due and all that is found on the way, at most ``config.limit`` URLs."""
         done, left = Crawled(), config.limit
-        doorkeeper = _start_doorkeeper(self._run.run_id, self._spec)
+        doorkeeper = _start_doorkeeper(self._run.run_id, self._spec, self._remembered_robots())
         while left is None or left > 0:
             rows = frontier.level(self.due)
             if rows.num_rows == 0:
@@ -106,9 +107,18 @@ class Crawl:
             self.due = self.due.filter(pc.invert(pc.is_in(self.due.column(schema.KEY), value_set=rows.column(schema.KEY))))
             if whole:
                 self._admit_links()
+        storage.write_bytes(self._robots_file, to_json(ray.get(doorkeeper.robots.remote())))
         ray.kill(doorkeeper)
         done.states = self._states()
         return done
+
+    @property
+    def _robots_file(self) -> str:
+        return storage.join(self._run.store, "_crawl", self._site, "robots.json")
+
+    def _remembered_robots(self) -> dict[str, Robots]:
+        """robots.txt of the last run: a cache, asked for anew by their validators."""
+        return from_json(storage.read_bytes(self._robots_file)) if storage.exists(self._robots_file) else {}
 
     def _due(self, rows: pa.Table) -> pa.Table:
         return frontier.due(rows, self._last, time.time_ns() // 1000, self._spec.recrawl, self._spec.profile.version())
@@ -224,17 +234,21 @@ def url_states(store: str, site: str) -> pa.Table:
 class _Doorkeeper:
     """The doorkeeper as an actor: owned by the driver, it ends with it."""
 
-    def __init__(self, config: PolitenessConfig, user_agent: str, lease_s: float):
-        self._doorkeeper = Doorkeeper(config, user_agent, lease_s)
+    def __init__(self, config: PolitenessConfig, user_agent: str, lease_s: float, remembered: dict[str, Robots]):
+        self._doorkeeper = Doorkeeper(config, user_agent, lease_s, remembered=remembered)
+
+    def robots(self) -> dict[str, Robots]:
+        return self._doorkeeper.robots()
 
     def exchange(self, message: Message) -> Reply:
         return self._doorkeeper.exchange(message)
 
 
-def _start_doorkeeper(run_id: str, spec: CrawlSpec):
+def _start_doorkeeper(run_id: str, spec: CrawlSpec, remembered: dict[str, Robots]):
     actor = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(_Doorkeeper)
     lease_s = spec.fetch.deadline_s + _LEASE_MARGIN_S
-    return actor.options(name=f"doorkeeper-{run_id}").remote(spec.politeness, spec.fetch.user_agent, lease_s)
+    named = actor.options(name=f"doorkeeper-{run_id}")
+    return named.remote(spec.politeness, spec.fetch.user_agent, lease_s, remembered)
 
 
 @functools.lru_cache(maxsize=4)

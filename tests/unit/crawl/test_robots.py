@@ -3,8 +3,9 @@
 import pytest
 
 from w2w.crawl.doorkeeper import Doorkeeper, Message
+from w2w.crawl.fetch import Validators
 from w2w.crawl.politeness import PolitenessConfig
-from w2w.crawl.robots import MAX_BYTES, Robots, RobotsShelf, read_robots, robots_after, robots_url
+from w2w.crawl.robots import MAX_BYTES, Robots, RobotsShelf, from_json, read_robots, robots_after, robots_url, to_json
 from w2w.errors import Reject, RejectCode
 
 TEXT = b"""User-agent: *
@@ -88,11 +89,27 @@ def test_crawl_delay_reaches_politeness():
     now = [0.0]
     keeper = Doorkeeper(PolitenessConfig(requests_per_s=None), "w2w", 60.0, lambda: now[0])
     where = "https://h/robots.txt"
-    assert keeper.exchange(Message(robots_wanted=(where,))).robots_to_fetch == (where,)
+    assert keeper.exchange(Message(robots_wanted=(where,))).robots_to_fetch == {where: None}
     waiting = keeper.exchange(Message(robots_wanted=(where,)))
-    assert waiting.robots_to_fetch == ()
+    assert waiting.robots_to_fetch == {}
     assert waiting.wait_s > 0
     reply = keeper.exchange(Message(robots_found={where: read_robots(TEXT)}, robots_wanted=(where,), wanted={"h": 5}))
     assert reply.robots[where].text
     assert [lease.requests for lease in reply.leases] == [1]
     assert keeper.exchange(Message(wanted={"h": 1})).wait_s == 2.5
+
+
+def test_rules_are_remembered_from_run_to_run():
+    known = {
+        "a": Robots("x", validators=Validators('"1"', None)),
+        "b": Robots("no validators"),
+        "c": Robots(refusal=(RejectCode.TOO_SLOW, "x"), validators=Validators('"2"')),
+        "d": Robots("long" * 20_000, validators=Validators('"3"')),
+    }
+    assert from_json(to_json(known)) == {"a": known["a"]}
+    assert [from_json(text) for text in (b"", b"[]", b'{"a": 1}', b'{"a": {"x": 1}}', b"\xff")] == [{}] * 5
+    shelf = RobotsShelf(lambda: 0.0, {"a": known["a"]})
+    assert shelf.take("a") is None  # remembered is not known: it has to be asked for
+    assert shelf.before("a") == known["a"]
+    shelf.put("a", Robots(refusal=(RejectCode.TOO_SLOW, "down")))
+    assert shelf.remembered() == {"a": known["a"]}

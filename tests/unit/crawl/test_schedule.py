@@ -152,3 +152,14 @@ def test_what_a_thread_raises_comes_out():
     strange.ask = lambda *args: (_ for _ in ()).throw(UsageError("fetch.contact is not set"))
     with pytest.raises(UsageError, match="contact"):
         ask_all([Question("http://127.0.0.1:1/")], strange, Exchange(), 2, 1.0)
+
+
+def test_remembered_robots_cost_a_304():
+    tagged = Page(ROBOTS["/robots.txt"].body, headers={"ETag": '"r1"'})
+    with serve({"/robots.txt": tagged, "/a": Page()}) as web:
+        first = Doorkeeper(PolitenessConfig(requests_per_s=None), "w2w", 60.0)
+        assert codes(ask(["/no", "/a"], web, first.exchange)) == [RejectCode.DISALLOWED, Response]
+        second = Doorkeeper(PolitenessConfig(requests_per_s=None), "w2w", 60.0, remembered=first.robots())
+        assert codes(ask(["/no", "/a"], web, second.exchange)) == [RejectCode.DISALLOWED, Response]
+        assert web.headers[2]["If-None-Match"] == '"r1"'
+        assert second.robots() == first.robots()
