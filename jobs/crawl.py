@@ -11,7 +11,7 @@ from w2w.crawl.trial import show_trial
 from w2w.crawl.urls import Limits
 from w2w.errors import UsageError
 from w2w.images.decode import DecodeLimits
-from w2w.runtime.crawling import Crawl, CrawlSpec
+from w2w.runtime.crawling import Crawl, Crawled, CrawlSpec, states
 from w2w.runtime.harvest import harvest
 from w2w.runtime.job import JobConfig, Run, Summary, start
 from w2w.runtime.stage import Pool
@@ -67,10 +67,12 @@ def main(config: Config) -> Summary | None:
     skipped = crawl.num_known - crawl.due.num_rows
     if crawl.due.num_rows:
         run.begin()
-    crawled = crawl.visit_all(config, config.pool)
+        crawled = crawl.visit_all(config, config.pool)
+    else:
+        crawled = Crawled()
     found = harvest(run.store, profile, run.lineage(spec.version(), []))
     facts |= {"URLs known": f"{crawl.num_known:,}", "levels": crawled.levels}
-    facts |= {f"  {state}": f"{n:,}" for state, n in crawled.states.items()}
+    facts |= {f"  {state}": f"{n:,}" for state, n in states(run.store, profile.name).items()}
     facts |= {"products new or changed": found.products, "posts new or changed": found.posts, "withdrawn": found.withdrawn}
     facts |= {f"  records rejected, {code}": n for code, n in found.rejects.items()}
     return run.summary(counts=crawled.counts, versions=crawled.versions | found.versions, skipped=skipped, facts=facts)

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from w2w import schema
-from w2w.crawl.profile import IMAGE, ROBOTS, SITEMAP
+from w2w.crawl.profile import IMAGE, ROBOTS, SITEMAP, Profile
 from w2w.crawl.urls import Breadth, authority
 from w2w.errors import RejectCode, UsageError
 
@@ -143,6 +143,14 @@ def due(frontier: pa.Table, last_visits: pa.Table, now_us: int, config: RecrawlC
     }
     columns = [filled.get(f.name, rows.column(f.name) if f.name in rows.column_names else None) for f in VISIT_SCHEMA]
     return pa.table([c.cast(f.type) for c, f in zip(columns, VISIT_SCHEMA)], schema=VISIT_SCHEMA)
+
+
+def with_kinds(rows: pa.Table, profile: Profile) -> pa.Table:
+    """The rows with the kinds that the profile gives their URLs now: it may have been mended since they were found."""
+    kinds = rows.column(schema.KIND).to_pylist()
+    urls = rows.column(schema.URL).to_pylist()
+    now = [kind if kind in (IMAGE, SITEMAP, ROBOTS) else profile.kind_of(url) or kind for url, kind in zip(urls, kinds)]
+    return rows.set_column(rows.schema.get_field_index(schema.KIND), rows.schema.field(schema.KIND), pa.array(now, pa.string()))
 
 
 def _due_at(rows: pa.Table, config: RecrawlConfig) -> np.ndarray:

@@ -9,6 +9,7 @@ import soupsieve
 
 from w2w import ids
 from w2w.config import parse
+from w2w.crawl.fetch import redacted
 from w2w.crawl.urls import authority, canonical
 from w2w.errors import UsageError
 
@@ -134,7 +135,7 @@ class Profile:
             _check_numbered(self.name, numbered)
         for url in (*self.start, *self.sitemaps):
             if canonical(url) is None:
-                raise UsageError(f"profile {self.name}: {url!r} is no http or https URL")
+                raise UsageError(f"profile {self.name}: {redacted(url)!r} is no http or https URL without a user name")
 
     def version(self) -> str:
         """Digest of everything that decides what a page's bytes become: they are read again when it changes."""
@@ -236,7 +237,7 @@ def _check_pattern(profile: str, where: str, pattern: str) -> None:
 
 
 def _check_numbered(profile: str, numbered: Numbered) -> None:
-    where = f"profile {profile}: numbered {numbered.url!r}"
+    where = f"profile {profile}: numbered {redacted(numbered.url)!r}"
     try:
         one, other = numbered.url.format(n=1), numbered.url.format(n=2)
     except (KeyError, IndexError, ValueError):

@@ -21,7 +21,7 @@ def show_trial(profile: Profile, link: str, fetch: FetchConfig, politeness: Poli
     """Prints the records, problems and links of one page. Raises JobFailed where it gives none, saying why."""
     url = canonical(link)
     if url is None:
-        raise UsageError(f"--try={link}: no http or https URL")
+        raise UsageError(f"--try={redacted(link)}: no http or https URL without a user name")
     kind = profile.kind_of(url) or dict(profile.starts()).get(url) or PAGE
     console = Console(highlight=False, markup=False)
     doorkeeper = Doorkeeper(politeness, fetch.user_agent, lease_s=fetch.deadline_s)

@@ -64,7 +64,6 @@ class Crawled:
 
     counts: Counts = field(default_factory=Counts)
     versions: dict[str, int] = field(default_factory=dict)
-    states: dict[str, int] = field(default_factory=dict)
     levels: int = 0
 
 
@@ -84,8 +83,11 @@ class Crawl:
         self.due = self._due(known)
 
     def begin(self) -> None:
-        """Lets the start URLs in, those that are new to the frontier."""
-        self._admit(frontier.starts(self._spec.profile.starts()), write=not self._run.config.dry_run)
+        """Lets in the start URLs that are new, and where nothing is due, links that a killed run found and did not let in."""
+        write = not self._run.config.dry_run
+        self._admit(frontier.starts(self._spec.profile.starts()), [], write)
+        if self.due.num_rows == 0 and write:
+            self._admit_links()
 
     def visit_all(self, config: JobConfig, pool: Pool) -> Crawled:
         """Visits what is due and all that is found on the way, at most ``config.limit`` URLs."""
@@ -109,7 +111,6 @@ class Crawl:
                 self._admit_links()
         storage.write_bytes(self._robots_file, to_json(ray.get(doorkeeper.robots.remote())))
         ray.kill(doorkeeper)
-        done.states = self._states()
         return done
 
     @property
@@ -121,7 +122,9 @@ class Crawl:
         return from_json(storage.read_bytes(self._robots_file)) if storage.exists(self._robots_file) else {}
 
     def _due(self, rows: pa.Table) -> pa.Table:
-        return frontier.due(rows, self._last, time.time_ns() // 1000, self._spec.recrawl, self._spec.profile.version())
+        profile = self._spec.profile
+        due = frontier.due(rows, self._last, time.time_ns() // 1000, self._spec.recrawl, profile.version())
+        return frontier.with_kinds(due, profile)
 
     def _visit_level(self, rows: pa.Table, number: int, config: JobConfig, pool: Pool, doorkeeper):
         store, run_id = self._run.store, f"{self._run.run_id}-{number}"
@@ -172,12 +175,13 @@ class Crawl:
         batches = delta.read_batches(self._run.store, schema.PAGES, _LINK_COLUMNS, listed)
         candidates = pa.concat_tables([frontier.CANDIDATE_SCHEMA.empty_table(), *(frontier.links_of(b) for b in batches)])
         self._read_parts |= {p.path for p in listed}
-        return self._admit(candidates, write=True)
+        return self._admit(candidates, [schema.PAGES], write=True)
 
-    def _admit(self, candidates: pa.Table, write: bool) -> bool:
+    def _admit(self, candidates: pa.Table, read: list[schema.Table], write: bool) -> bool:
+        """``read``: the tables that the candidates came from, all of what is in them now."""
         rows = frontier.admit(candidates, self._site, self._seen.add, self._breadth, time.time_ns() // 1000)
         if rows.num_rows and write:
-            lineage = self._run.lineage(self._spec.version(), [schema.PAGES])
+            lineage = self._run.lineage(self._spec.version(), read)
             append_rows(self._run.store, Output(schema.FRONTIER), rows, lineage)
         self.num_known += rows.num_rows
         self.due = pa.concat_tables([self.due, self._due(rows)])
@@ -198,10 +202,6 @@ class Crawl:
                     return set()
                 return {p.path for p in delta.parts(before, site=self._site)}
         return set()
-
-    def _states(self) -> dict[str, int]:
-        """URLs by state and reason, over the whole frontier."""
-        return states(self._run.store, self._site)
 
 
 def states(store: str, site: str) -> dict[str, int]:

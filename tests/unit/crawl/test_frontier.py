@@ -9,6 +9,7 @@ import pytest
 from w2w import schema
 from w2w.crawl import frontier
 from w2w.crawl.frontier import CANDIDATE_SCHEMA, LAST_VISIT_COLUMNS, VISIT_SCHEMA, RecrawlConfig, State
+from w2w.crawl.profile import Kind, Profile, Rule
 from w2w.crawl.urls import Breadth, Limits
 from w2w.errors import RejectCode, UsageError
 
@@ -106,6 +107,21 @@ def test_another_profile_reads_pages_again_and_images_not():
     )
     work = due(rows, visits(p={}, i={}), 1e6, read_by="other")
     assert dict(zip(urls(work), work.column("etag").to_pylist())) == {"p": None, "i": '"e"'}
+
+
+def test_a_mended_profile_gives_new_kinds_except_to_images():
+    rows = candidates(
+        ("http://h/p/1", "page", 0, 0, None), ("http://h/p/1.jpg", "image", 0, 0, None), ("http://h/x", "old", 0, 0, None)
+    )
+    work = due(frontier.admit(rows, "x", Seen(), Breadth(Limits()), NOW), visits())
+    profile = Profile("x", start=["http://h/"], rules=[Rule("/p/", "product")], kinds={"product": Kind("product")})
+    now = frontier.with_kinds(work, profile)
+    assert now.schema == work.schema
+    assert dict(zip(urls(now), now.column("kind").to_pylist())) == {
+        "http://h/p/1": "product",
+        "http://h/p/1.jpg": "image",
+        "http://h/x": "old",
+    }
 
 
 def test_newest_visit_counts():

@@ -42,7 +42,7 @@ def test_examples_are_valid(name):
         ("name: shop", "name: 'a/b'", "letters, digits"),
         ("name: shop", "nam: shop", "Did you mean 'name'"),
         ("start: [http://h/shop]", "", "nowhere to begin"),
-        ("http://h/shop", "ftp://h/", "no http or https URL"),
+        ("http://h/shop", "ftp://h/", "is no http or https URL"),
         ("kind: product", "kind: produkt", "kind 'produkt' is none of"),
         ("'/p/'", "'(/p/'", "no regular expression"),
         ("record: product", "record: thing", "it is one of none, product, post"),
@@ -65,6 +65,13 @@ def test_mistakes_are_named(tmp_path, old, new, words):
 def test_missing_file_names_the_option():
     with pytest.raises(UsageError, match="--profile=nowhere"):
         read_profile("nowhere.yaml")
+
+
+def test_no_password_of_a_url_in_a_message(tmp_path):
+    with pytest.raises(UsageError, match="without a user name") as caught:
+        read(tmp_path, GOOD.replace("http://h/shop", "'http://bob:hunter2@h/shop?key=secret'"))
+    assert "hunter2" not in str(caught.value)
+    assert "secret" not in str(caught.value)
 
 
 def test_starts_count_and_pad(tmp_path):
