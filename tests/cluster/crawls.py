@@ -51,7 +51,7 @@ def config(
 ) -> crawl.Config:
     """As quick as a test needs it."""
     values = {
-        "fetch": FetchConfig(allow_private_hosts=("127.0.0.1",), deadline_s=4.0, retries=2, max_bytes=1 << 20),
+        "fetch": FetchConfig(allow_private_hosts=("127.0.0.1",), deadline_s=3.0, retries=2, max_bytes=1 << 20),
         "politeness": PolitenessConfig(requests_per_s=rate, concurrency=concurrency, max_wait_s=3.0),
         "limits": Limits(max_depth=40, max_urls_per_pattern=60, max_urls_below={"/style/calendar/": 5, "/style/visit/": 5}),
         "recrawl": RecrawlConfig(),

@@ -231,3 +231,15 @@ def test_limit_and_dry_run(shop, tmp_path):
         assert server.requests() == []
         limited = crawled(config(store, profile, limit=6))
         assert limited.counts.read == 6
+
+
+def test_try_shows_one_page_and_writes_nothing(shop, tmp_path, capsys):
+    with site.serve(shop, tmp_path / "requests.jsonl") as server:
+        profile, store = write_profile(tmp_path, server.url), tmp_path / "store"
+        (post_id, post), *_ = site.Site(shop).posts().items()
+        assert crawled(config(store, profile, try_=f"{server.url}/style/{post_id}")) is None
+        said = capsys.readouterr().out
+        assert all(product_id in said for product_id in post.product_ids)
+        assert f"{len(set(post.product_ids))} links to product" in said
+        assert [line["target"] for line in server.requests()] == ["/robots.txt", f"/style/{post_id}"]
+    assert not store.exists()

@@ -149,8 +149,8 @@ class _Sink:
             self._receipts += write_part(self._store, output, rows, self._lineage.run_id)
 
     def reject(self, rows: list[tuple[str, RejectCode, str, str]], done: Harvest) -> None:
-        """(id, code, detail, source): written down once, until something about it changes."""
-        keyed = {f"{name}@{ids.digest(code, detail)}": (code, detail, source) for name, code, detail, source in rows}
+        """(id, code, detail, source): written down once for each page and code."""
+        keyed = {f"{name}@{ids.digest(code, source)}": (code, detail, source) for name, code, detail, source in rows}
         new = {key: said for key, said in keyed.items() if key not in self._rejected}
         for code, *_ in keyed.values():
             done.rejects[str(code)] = done.rejects.get(str(code), 0) + 1
