@@ -275,6 +275,7 @@ def _add_record(
 ) -> None:
     from_selectors = {name for name, texts in values.items() if texts}
     fields = {**machine, **{name: values[name] for name in from_selectors}}
+    fields = {name: [_whole(text) for text in texts] for name, texts in fields.items()}
     for name in (*kind.fields, *_REQUIRED):
         required = name in _REQUIRED or kind.fields[name].required
         if required and not fields.get(name):
@@ -306,6 +307,11 @@ def _add_record(
         for link in fields["product_urls"]:
             found.link(profile, link, profile.kind_of(link))
     found.records.append(Record(kind.record, _ordered(fields)))
+
+
+def _whole(text: str) -> str:
+    """Without half surrogate pairs, which JSON can say and no table can hold."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def _ordered(fields: Fields) -> Fields:

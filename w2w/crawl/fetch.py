@@ -69,7 +69,7 @@ class FetchConfig:
     """Host names, as written in the URL, that may be on a private address."""
     respect_no_ai: bool = True
     """Refuse what its owner marks with X-Robots-Tag: noai or noimageai."""
-    keep_alive: int = 8
+    keep_alive: int = 32
     """Connections kept open for each host between requests; 0 opens a new one every time."""
 
     def __post_init__(self):

@@ -3,20 +3,21 @@
 import re
 from collections import Counter
 from dataclasses import dataclass
-from urllib.parse import parse_qsl, quote, unquote_to_bytes, urljoin, urlsplit, urlunsplit
+from urllib.parse import quote, unquote, unquote_to_bytes, urljoin, urlsplit, urlunsplit
 
 from w2w.errors import UsageError
 
 MAX_CHARS = 2000
 _PORTS = {"http": 80, "https": 443}
 _HOST = re.compile(r"[a-z0-9_.:-]{1,253}\Z", re.ASCII)
-_PATH_SAFE, _QUERY_SAFE = "/:@!$&'()*+,;=~-._", "/:@!$'()*,;~-._?"
+_PATH_SAFE, _QUERY_SAFE = "/:@!$&'()*+,;=~-._", "/:@!$'()*,;=~-._?"
 # parameters that say where a visitor came from or who they are, never what the page shows
 _TRACKING = re.compile(
     r"(utm_\w+|gclid|gclsrc|dclid|gbraid|wbraid|fbclid|msclkid|yclid|twclid|ttclid|igshid|mc_[ce]id|_hs(enc|mi)|mkt_tok|"
     r"srsltid|_ga|_gl|ref_src|phpsessid|jsessionid|sessionid|sid)\Z",
     re.IGNORECASE,
 )
+_SURROGATE = re.compile("[\ud800-\udfff]")  # half a character: JSON can say it, and no encoding can
 _SESSION_PATH = re.compile(r";jsessionid=[^/]*", re.IGNORECASE)
 _LOOKS_LIKE_HOST = re.compile(r"(?:[a-z0-9-]+\.)+[a-z]{2,24}(?::\d+)?(?:[/?#]|\Z)", re.IGNORECASE)
 _FILE_ENDINGS = (".html", ".htm", ".php", ".asp", ".aspx", ".jsp", ".xml", ".json", ".jpg", ".jpeg", ".png", ".gif", ".webp")
@@ -30,7 +31,7 @@ def canonical(link: str, base: str = "") -> str | None:
     that host where it starts with www. or the base's own host, or there is no base.
     """
     link = re.sub(r"[\x00-\x20\x7f]+", lambda m: "" if m[0].strip(" ") else " ", link).strip()
-    if not link or link.startswith("#"):
+    if not link or link.startswith("#") or _SURROGATE.search(link):
         return None
     scheme = urlsplit(base).scheme if base else "https"
     if "://" not in link and _is_host(link, authority(base)):
@@ -100,27 +101,21 @@ def _without_dots(path: str) -> str:
 
 
 def _query(query: str) -> str:
-    query = re.sub(r"[^\x00-\x7f]+", lambda m: quote(m[0]), query)
-    try:
-        pairs = parse_qsl(query, keep_blank_values=True, encoding="latin-1", max_num_fields=100)
-    except ValueError:
-        return _recoded(query, _QUERY_SAFE)
-    kept = sorted((name, value) for name, value in pairs if not _TRACKING.match(name))
-    bare = {part for part in query.split("&") if "=" not in part}
-    return "&".join(
-        _encoded(name) if not value and name in bare else f"{_encoded(name)}={_encoded(value)}" for name, value in kept
-    )
-
-
-def _encoded(text: str) -> str:
-    return quote(text, safe="/:@!$'()*,;~-._", encoding="latin-1")
+    kept = []
+    for part in query.split("&"):
+        name, equals, value = part.partition("=")
+        if part and not _TRACKING.match(unquote(name)):
+            kept.append(
+                (_recoded(name.replace("+", "%20"), _QUERY_SAFE), equals, _recoded(value.replace("+", "%20"), _QUERY_SAFE))
+            )
+    return "&".join("".join(one) for one in sorted(kept))
 
 
 @dataclass(frozen=True)
 class Limits:
     """How far links are followed. What lies beyond is written down as excluded, and not asked for."""
 
-    max_depth: int = 100
+    max_depth: int = 500
     """Links from a start URL."""
     max_urls_per_host: int = 1_000_000
     """URLs of one host, images not counted."""
