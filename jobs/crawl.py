@@ -32,7 +32,7 @@ class Config(JobConfig):
     """YAML file that says where the site's pages are and what stands on them: see jobs/examples/profile-shop.yaml."""
     try_: str = ""
     """Fetch this one URL, show its records and links, and write nothing."""
-    fetch: FetchConfig = FetchConfig(max_bytes=20 * 1024 * 1024)
+    fetch: FetchConfig = FetchConfig()
     """How one URL is fetched."""
     politeness: PolitenessConfig = PolitenessConfig()
     """How a host is treated."""
@@ -44,7 +44,7 @@ class Config(JobConfig):
     """What a visit does with what it gets."""
     decode: DecodeLimits = DecodeLimits()
     """What an image may be."""
-    pool: Pool = Pool(batch_rows=512)
+    pool: Pool = Pool(batch_rows=256)
     """Workers that fetch."""
 
 

@@ -1,7 +1,7 @@
 """What the workers of a run share: places at hosts, and robots.txt. One call carries everything a worker has to say and ask."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
@@ -56,6 +56,10 @@ class Doorkeeper:
     def robots(self) -> dict[str, Robots]:
         """Every robots.txt that could be read, to be remembered."""
         return self._shelf.remembered()
+
+    def intervals_s(self, hosts: Sequence[str]) -> dict[str, float]:
+        """Seconds between two requests to each host, by all that is known of it now."""
+        return {host: self._politeness.interval_s(host) for host in hosts}
 
     def exchange(self, message: Message) -> Reply:
         for report in message.reports:

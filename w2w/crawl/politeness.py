@@ -139,6 +139,10 @@ class Politeness:
         """What the host's robots.txt asks for, believed up to ``max_crawl_delay_s``."""
         self._account(host).crawl_delay_s = min(seconds, self._config.max_crawl_delay_s)
 
+    def interval_s(self, host: str) -> float:
+        """Seconds between two requests to this host as things stand; 0 where only its concurrency is limited."""
+        return self._interval_s(self._account(host))
+
     def wait_s(self, host: str) -> float:
         """Seconds until it is worth asking again; 0 where only a place is missing, which may come free at any time."""
         account = self._account(host)

@@ -8,6 +8,7 @@ and started again asks for no finished page twice, and ends with the same tables
 import functools
 import math
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
@@ -24,7 +25,7 @@ from w2w.crawl.politeness import PolitenessConfig
 from w2w.crawl.profile import Profile
 from w2w.crawl.robots import Robots, from_json, to_json
 from w2w.crawl.stage import VISIT_GIVES, VisitConfig, refused, visit
-from w2w.crawl.urls import Breadth, Limits
+from w2w.crawl.urls import Breadth, Limits, authority
 from w2w.errors import Reject, RejectCode
 from w2w.images.decode import DecodeLimits
 from w2w.images.stage import INSPECT_GIVES, inspect
@@ -130,7 +131,7 @@ class Crawl:
         store, run_id = self._run.store, f"{self._run.run_id}-{number}"
         workers = pool.workers or max(1, int(ray.cluster_resources().get("CPU", 1) // max(pool.num_cpus, 0.01)))
         item_rows = max(1, min(config.item_rows, math.ceil(rows.num_rows / (2 * workers))))
-        batch_rows = min(pool.batch_rows, item_rows, self._rows_at_a_time(rows, config.commit_every_s))
+        batch_rows = min(pool.batch_rows, item_rows, self._rows_at_a_time(rows, config.commit_every_s, doorkeeper))
         try:
             work.write(store, run_id, [rows], frontier.VISIT_SCHEMA, item_rows)
             return run_stages(
@@ -147,11 +148,12 @@ class Crawl:
         finally:
             work.clean(store, run_id)
 
-    def _rows_at_a_time(self, rows: pa.Table, seconds: float) -> int:
-        """As many as their hosts allow in ``seconds``: a batch is what a killed worker asks for again."""
-        rate = self._spec.politeness.requests_per_s
-        hosts = len({url.split("/", 3)[2] for url in rows.column(schema.URL).to_pylist()})
-        return max(_LEAST_ROWS, int(rate * hosts * seconds)) if rate else rows.num_rows
+    def _rows_at_a_time(self, rows: pa.Table, seconds: float, doorkeeper) -> int:
+        """As many rows of this level as the slowest of its hosts allows in ``seconds``: what a killed worker asks for again."""
+        hosts = Counter(map(authority, rows.column(schema.URL).to_pylist()))
+        intervals_s = ray.get(doorkeeper.intervals_s.remote(list(hosts)))
+        slowest = max(count / rows.num_rows * intervals_s[host] for host, count in hosts.items())
+        return max(_LEAST_ROWS, int(seconds / slowest)) if slowest else rows.num_rows
 
     def _stage_args(self, doorkeeper) -> dict:
         spec = self._spec
@@ -236,6 +238,9 @@ class _Doorkeeper:
 
     def __init__(self, config: PolitenessConfig, user_agent: str, lease_s: float, remembered: dict[str, Robots]):
         self._doorkeeper = Doorkeeper(config, user_agent, lease_s, remembered=remembered)
+
+    def intervals_s(self, hosts: list[str]) -> dict[str, float]:
+        return self._doorkeeper.intervals_s(hosts)
 
     def robots(self) -> dict[str, Robots]:
         return self._doorkeeper.robots()

@@ -97,6 +97,7 @@ def test_crawl_delay_reaches_politeness():
     assert reply.robots[where].text
     assert [lease.requests for lease in reply.leases] == [1]
     assert keeper.exchange(Message(wanted={"h": 1})).wait_s == 2.5
+    assert keeper.intervals_s(["h", "other"]) == {"h": 2.5, "other": 0.0}
 
 
 def test_rules_are_remembered_from_run_to_run():
