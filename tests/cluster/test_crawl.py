@@ -25,8 +25,8 @@ from w2w.wardrobe import site
 from w2w.wardrobe.shop import change_shop, write_shop
 
 ROOT = Path(__file__).parents[2]
-SEED, NUM_PRODUCTS, NUM_POSTS = 3, 40, 5
-RATE, CONCURRENCY, PAUSE_S = 40.0, 6, 3.0
+SEED, NUM_PRODUCTS, NUM_POSTS = 3, 24, 4
+RATE, CONCURRENCY, PAUSE_S = 80.0, 8, 3.0
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -165,12 +165,12 @@ def test_killed_crawl_goes_on_where_it_stopped(shop, tmp_path):
         killed = tmp_path / "killed"
         process = start_crawl(killed, profile)
         try:
-            wait_for_pages(process, killed, 25)
+            wait_for_pages(process, killed, 20)
         finally:
             end_session(process.pid)
             process.wait()
         finished = pages_of(killed)
-        assert 25 <= len(finished) < len(pages_of(tmp_path / "whole"))
+        assert 20 <= len(finished) < len(pages_of(tmp_path / "whole"))
         num_asked = settled(server)
         crawled(config(killed, profile, concurrency=4, **quick))
         asked = [server.url + line["target"] for line in server.requests()[num_asked:]]
