@@ -53,7 +53,7 @@ def config(
     values = {
         "fetch": FetchConfig(allow_private_hosts=("127.0.0.1",), deadline_s=3.0, retries=2, max_bytes=1 << 20),
         "politeness": PolitenessConfig(requests_per_s=rate, concurrency=concurrency, max_wait_s=3.0),
-        "limits": Limits(max_depth=40, max_urls_per_pattern=60, max_urls_below={"/style/calendar/": 5, "/style/visit/": 5}),
+        "limits": Limits(max_redirects=3, max_urls_below={"/style/calendar/": 3, "/style/visit/": 3}),
         "recrawl": RecrawlConfig(),
         "visit": VisitConfig(threads=16),
         "pool": Pool(workers=workers, num_cpus=2 / workers, batch_rows=64),
