@@ -82,6 +82,7 @@ def _normalise(config_class: type, argv: Sequence[str]) -> list[str]:
             continue
         name, equals, value = token[2:].partition("=")
         name = name.replace("-", "_").removesuffix("+") if name not in ("help", "print_config") else name
+        name = f"{name}_" if f"{name}_" in known else name  # a field called try_ is the option --try
         if name == "config":
             _check_file(config_class, value if equals else (tokens[i + 1] if i + 1 < len(tokens) else ""))
         elif name not in ("help", "print_config"):

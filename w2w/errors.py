@@ -40,6 +40,11 @@ class RejectCode(StrEnum):
     FETCH_FAILED = "fetch_failed"  # any other HTTP status or network error, after the retries
     TOO_SLOW = "too_slow"  # the whole-request deadline passed
     TOO_MANY_BYTES = "too_many_bytes"  # the body is over the byte cap
+    DISALLOWED = "disallowed"  # its owner does not want it: robots.txt, or a noai mark
+    WRONG_TYPE = "wrong_type"  # the content type is none that was asked for
+    HOST_BUSY = "host_busy"  # the host asked for more time than the run has
+    ROBOTS_UNREACHABLE = "robots_unreachable"  # robots.txt could not be had, so nothing may be asked for (RFC 9309, 2.3.1.4)
+    OVER_LIMIT = "over_limit"  # a link beyond the depth, count or repetition that the crawl allows
     # decoding
     EMPTY = "empty"  # zero bytes
     NOT_AN_IMAGE = "not_an_image"  # no known image signature: HTML, text, an archive ...
@@ -62,5 +67,7 @@ TRANSIENT = frozenset(
         RejectCode.BLOCKED_URL,
         RejectCode.FETCH_FAILED,
         RejectCode.TOO_SLOW,
+        RejectCode.HOST_BUSY,
+        RejectCode.ROBOTS_UNREACHABLE,
     }
 )

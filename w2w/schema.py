@@ -19,6 +19,14 @@ TITLE, BRAND, PRICE, CURRENCY, URL, ATTRIBUTES = "title", "brand", "price", "cur
 IMAGE_URI, IMAGE_FINGERPRINT, ACTIVE, ROW_DIGEST = "image_uri", "image_fingerprint", "active", "row_digest"
 # images
 BYTES, WIDTH, HEIGHT, FORMAT, PHASH, SOURCE_URI = "bytes", "width", "height", "format", "phash", "source_uri"
+# frontier and pages
+HOST, KIND, DEPTH, REDIRECTS, FOUND_ON, FOUND_AT = "host", "kind", "depth", "redirects", "found_on", "found_at"
+URL_ID, STATE, REASON, DETAIL, VISIT, ATTEMPTS = "url_id", "state", "reason", "detail", "visit", "attempts"
+STATUS, ETAG, LAST_MODIFIED, CONTENT_DIGEST = "status", "etag", "last_modified", "content_digest"
+UNCHANGED, FAILURES, NOT_BEFORE, LINKS, RECORDS, CONTENT = "unchanged", "failures", "not_before", "links", "records", "content"
+READ_BY, SITE = "read_by", "site"
+# posts
+POST_ID, PRODUCT_IDS, PRODUCT_URLS = "post_id", "product_ids", "product_urls"
 # rejects; the first two also mark a row on its way through a stage
 REJECT_CODE, REJECT_DETAIL = "code", "detail"
 KEY, STAGE, STAGE_VERSION, SOURCE, REJECTED_AT, RUN_ID = "key", "stage", "stage_version", "source", "rejected_at", "run_id"
@@ -132,4 +140,78 @@ REJECTS = Table(
     partition_by=(STAGE,),
 )
 
-TABLES = {t.name: t for t in (PRODUCTS, IMAGES, EMBEDDINGS, NEIGHBOURS, REJECTS)}
+POSTS = Table(
+    "posts",
+    _schema(
+        (POST_ID, pa.string()),
+        (URL, pa.string(), "nullable"),
+        (IMAGE_ID, pa.string()),
+        (IMAGE_URI, pa.string()),
+        (PRODUCT_IDS, pa.list_(pa.string())),  # worn in the picture, as far as they are known
+        (PRODUCT_URLS, pa.list_(pa.string())),  # what the post links to, known or not
+        (ACTIVE, pa.bool_()),
+        (ROW_DIGEST, pa.string()),
+        (FETCHED_AT, TIME),
+    ),
+    key=(POST_ID, FETCHED_AT),
+)
+
+# What a crawl knows of: one row a URL, written when it is first heard of, and never changed.
+FRONTIER = Table(
+    "frontier",
+    _schema(
+        (SITE, pa.string()),  # name of the profile
+        (URL_ID, pa.string()),  # sha256 of the canonical URL
+        (URL, pa.string()),
+        (HOST, pa.string()),
+        (KIND, pa.string()),
+        (DEPTH, pa.int32()),  # links from a start URL
+        (REDIRECTS, pa.int32()),  # of them, how many in a row were redirects
+        (FOUND_ON, pa.string(), "nullable"),  # the page that links to it; null for a start URL
+        (STATE, pa.string()),  # queued, or excluded by the limits; what became of a queued one stands in its newest page row
+        (REASON, pa.string()),
+        (DETAIL, pa.string(), "nullable"),
+        (FOUND_AT, TIME),
+    ),
+    key=(URL_ID, SITE),
+    partition_by=(SITE,),
+)
+
+LINK = pa.struct([pa.field(URL, pa.string()), pa.field(KIND, pa.string())])
+
+# What came of asking: one row a URL and visit, committed whole, so that a visit is finished exactly when its row is there.
+PAGES = Table(
+    "pages",
+    _schema(
+        (SITE, pa.string()),
+        (KEY, pa.string()),  # url_id and visit
+        (URL_ID, pa.string()),
+        (URL, pa.string()),
+        (KIND, pa.string()),
+        (DEPTH, pa.int32()),
+        (REDIRECTS, pa.int32()),
+        (VISIT, pa.int32()),  # counted from 0
+        (STATE, pa.string()),  # w2w.crawl.frontier.State
+        (REASON, pa.string()),  # a reject code, or ok, not_modified, same_content, moved
+        (DETAIL, pa.string(), "nullable"),
+        (STATUS, pa.int32(), "nullable"),  # of HTTP; null where no answer came
+        (ATTEMPTS, pa.int32()),  # requests of this visit
+        (FAILURES, pa.int32()),  # visits that failed, in a row
+        (UNCHANGED, pa.int32()),  # visits that brought nothing new, in a row
+        (NOT_BEFORE, TIME, "nullable"),  # what the host asked for
+        (ETAG, pa.string(), "nullable"),
+        (LAST_MODIFIED, pa.string(), "nullable"),
+        (CONTENT_DIGEST, pa.string(), "nullable"),
+        (IMAGE_ID, pa.string(), "nullable"),  # of a new image
+        (LINKS, pa.list_(LINK)),
+        (RECORDS, pa.list_(pa.string())),  # JSON: products and posts on a new page
+        (CONTENT, pa.binary(), "nullable"),  # the page itself, zlib, where it is kept
+        (READ_BY, pa.string()),  # version of the profile
+        (RUN_ID, pa.string()),
+        (FETCHED_AT, TIME),
+    ),
+    key=(KEY, SITE),
+    partition_by=(SITE,),
+)
+
+TABLES = {t.name: t for t in (PRODUCTS, POSTS, IMAGES, EMBEDDINGS, NEIGHBOURS, FRONTIER, PAGES, REJECTS)}

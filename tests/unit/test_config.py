@@ -75,3 +75,16 @@ def test_help_shows_every_option_with_its_text(capsys):
     shown = capsys.readouterr().out
     assert "--model.name NAME" in shown
     assert "Which one." in shown
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A job with an option that Python has another use for."""
+
+    try_: str = ""
+    """Which."""
+
+
+@pytest.mark.parametrize("argv", [["--try", "a"], ["--try=a"]])
+def test_a_field_may_be_called_like_a_keyword(argv):
+    assert parse(Trial, argv, "w2w x") == Trial("a")

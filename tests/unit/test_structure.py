@@ -11,7 +11,15 @@ CONTRACT = {"schema", "config", "errors", "ids", "storage"}
 DOMAIN = {"crawl", "ingest", "images", "models", "index", "metrics", "report", "wardrobe"}
 # what a domain folder may import of other folders
 ALLOWED = {folder: {"images", "models"} for folder in DOMAIN} | {"images": set(), "metrics": set(), "crawl": set()}
-ONLY_IN = {"ray": {"runtime"}, "faiss": {"index"}, "torch": {"models"}, "requests": {"crawl"}, "deltalake": {"table"}}
+ONLY_IN = {
+    "ray": {"runtime"},
+    "faiss": {"index"},
+    "torch": {"models"},
+    "requests": {"crawl"},
+    "protego": {"crawl"},
+    "bs4": {"crawl"},
+    "deltalake": {"table"},
+}
 
 
 def imports(path: Path) -> set[str]:

@@ -2,14 +2,14 @@
 
 It talks HTTP/1.1 over its own socket (standard library only), because three promises need the socket in hand: the address
 that was checked is the address that is contacted (no DNS rebinding), every single read ends by the deadline (dripping
-headers and bodies alike), and the bytes on the wire are counted. Environment proxies are never used. One connection a
-request: politeness, caching and reuse belong to the crawler above it.
+headers and bodies alike), and the bytes on the wire are counted. Environment proxies are never used. Connections are kept
+for the next request to the same origin. ``get`` retries and follows redirects on its own; a crawler calls ``ask``, which does
+one request and leaves both to it, so that every request can wait for its turn.
 """
 
 import email.utils
 import functools
 import http.client
-import io
 import ipaddress
 import queue
 import random
@@ -19,11 +19,12 @@ import ssl
 import threading
 import time
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from urllib.parse import quote, urljoin, urlsplit, urlunsplit
 
+from w2w.crawl.connections import IdleConnections, TooManyBytes, Wire, left
 from w2w.errors import Reject, RejectCode, UsageError
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -43,6 +44,7 @@ _REDIRECTS = {301, 302, 303, 307, 308}
 _CHUNK = 64 * 1024
 _HEADER_ALLOWANCE = 1024 * 1024  # on top of max_bytes on the wire, for status lines, headers, chunk sizes
 _BACKOFF_S, _MAX_BACKOFF_S = 0.5, 30.0
+_NO_AI = {"noai", "noimageai"}
 
 
 @dataclass(frozen=True)
@@ -65,22 +67,28 @@ class FetchConfig:
     """Further attempts after 408, 429, 5xx and connection errors."""
     allow_private_hosts: tuple[str, ...] = ()
     """Host names, as written in the URL, that may be on a private address."""
+    respect_no_ai: bool = True
+    """Refuse what its owner marks with X-Robots-Tag: noai or noimageai."""
+    keep_alive: int = 32
+    """Connections kept open for each host between requests; 0 opens a new one every time."""
 
     def __post_init__(self):
         for name in ("connect_timeout_s", "deadline_s", "max_bytes"):
             if getattr(self, name) <= 0:
                 raise UsageError(f"fetch.{name}={getattr(self, name)}: it must be above zero")
-        for name in ("max_redirects", "retries"):
+        for name in ("max_redirects", "retries", "keep_alive"):
             if getattr(self, name) < 0:
                 raise UsageError(f"fetch.{name}={getattr(self, name)}: it must be zero or more")
         for name in ("user_agent", "contact"):
             if not getattr(self, name).isprintable() or not getattr(self, name).isascii():
                 raise UsageError(f"fetch.{name}={getattr(self, name)!r}: printable ASCII only, it goes into an HTTP header")
+        if self.contact and "@" not in self.contact and "://" not in self.contact:
+            raise UsageError(f"fetch.contact={self.contact!r}: a URL or a mail address")
 
 
 @dataclass(frozen=True)
 class Response:
-    """A 2xx answer: the URL after redirects, its status, headers (lower-case names) and decoded body."""
+    """A 2xx answer, or 304 where validators were sent: the URL, its status, headers (lower-case names) and decoded body."""
 
     url: str
     status: int
@@ -88,57 +96,92 @@ class Response:
     body: bytes
 
 
-class _Retry(Exception):
-    """This attempt failed in a way that another may not; ``wait_s`` is what the server asked for, if it did."""
+@dataclass(frozen=True)
+class Redirect:
+    """The server points elsewhere: to ``location``, an absolute URL that nobody has checked yet."""
 
-    def __init__(self, detail: str, wait_s: float | None = None):
+    url: str
+    status: int
+    location: str
+
+
+@dataclass(frozen=True)
+class Validators:
+    """What the last answer said about its version; sent along, an unchanged page costs a 304 (RFC 9110, section 13)."""
+
+    etag: str | None = None
+    last_modified: str | None = None
+
+    def headers(self) -> list[str]:
+        values = [("If-None-Match", self.etag), ("If-Modified-Since", self.last_modified)]
+        return [f"{name}: {value}" for name, value in values if value and value.isascii() and value.isprintable()]
+
+
+class TryLater(Exception):
+    """This request failed in a way that another may not; ``wait_s`` is what the server asked for, if it did.
+
+    ``status`` is 0 where no answer came. ``stale``: a kept connection had been closed meanwhile, so that nothing was learned.
+    """
+
+    def __init__(self, detail: str, wait_s: float | None = None, status: int = 0, stale: bool = False):
         super().__init__(detail)
-        self.detail, self.wait_s = detail, wait_s
-
-
-class _Deadline(Exception):
-    """The whole-request deadline passed."""
-
-
-class _TooManyBytes(Exception):
-    """More came over the wire than the cap allows."""
+        self.detail, self.wait_s, self.status, self.stale = detail, wait_s, status, stale
 
 
 class Fetcher:
-    """``get`` a URL within the limits of ``config``. Safe to share between threads."""
+    """``get`` or ``ask`` for a URL within the limits of ``config``. Safe to share between threads."""
 
     def __init__(self, config: FetchConfig = FetchConfig()):
         self.config = config
         self._allowed = frozenset(h.strip("[]").lower() for h in config.allow_private_hosts)
+        self._idle = IdleConnections(config.keep_alive)
+
+    def __reduce__(self):  # connections do not travel to other processes
+        return Fetcher, (self.config,)
 
     @functools.cached_property
     def _tls(self) -> ssl.SSLContext:  # on the first https URL: loading the authorities takes longer than a small image
         return ssl.create_default_context()
 
+    def close(self) -> None:
+        """Closes the connections that wait for a next request."""
+        self._idle.close()
+
+    def ask(self, url: str, validators: Validators = Validators(), accept: Sequence[str] = ()) -> Response | Redirect:
+        """One request, within ``deadline_s``: the answer, or where it redirects to.
+
+        ``accept`` are the beginnings of the content types that are wanted; "" allows an answer without one. Raises TryLater
+        where another attempt may succeed, else Reject as ``get`` does. UsageError: a public host, and no ``fetch.contact``.
+        """
+        try:
+            return self._attempt(url, time.monotonic() + self.config.deadline_s, validators, accept)
+        except TimeoutError:
+            raise Reject(RejectCode.TOO_SLOW, f"{redacted(url)}: not done after {self.config.deadline_s:g} s") from None
+
     def get(self, url: str) -> Response:
-        """Raises Reject within ``deadline_s`` (plus scheduling): BLOCKED_URL, NOT_FOUND, FORBIDDEN, TOO_SLOW, TOO_MANY_BYTES,
-        or FETCH_FAILED once the retries are used up. Messages hold no user name, password or query string of a URL.
+        """Raises Reject within ``deadline_s`` (plus scheduling): BLOCKED_URL, NOT_FOUND, FORBIDDEN, DISALLOWED, TOO_SLOW,
+        TOO_MANY_BYTES, or FETCH_FAILED once the retries are used up. Messages hold no user name, password or query string of
+        a URL. Raises UsageError where the host is public and ``fetch.contact`` is not set.
         """
         deadline = time.monotonic() + self.config.deadline_s
-        for attempt in range(self.config.retries + 1):
+        attempt = 0
+        while True:
             try:
                 return self._follow(url, deadline)
-            except _Deadline:
+            except TimeoutError:
                 raise Reject(RejectCode.TOO_SLOW, f"{redacted(url)}: not done after {self.config.deadline_s:g} s") from None
-            except _TooManyBytes:
-                detail = f"{redacted(url)}: more than {self.config.max_bytes} bytes"
-                raise Reject(RejectCode.TOO_MANY_BYTES, detail) from None
-            except _Retry as e:
+            except TryLater as e:
+                if e.stale:
+                    continue
                 detail = f"{redacted(url)}: {e.detail}"
                 if attempt == self.config.retries:
                     raise Reject(RejectCode.FETCH_FAILED, f"{detail} ({attempt + 1} attempts)") from None
-                backoff_s = min(_MAX_BACKOFF_S, _BACKOFF_S * 2**attempt) * random.uniform(0.5, 1.0)
-                wait_s = max(backoff_s, e.wait_s or 0.0)
+                wait_s = max(backoff_s(attempt), e.wait_s or 0.0)
                 if wait_s >= deadline - time.monotonic():
                     waiting = f"another attempt has to wait {wait_s:.0f} s, past the deadline"
                     raise Reject(RejectCode.FETCH_FAILED, f"{detail}; {waiting}") from None
                 time.sleep(wait_s)
-        raise AssertionError("the last attempt returns or raises")
+                attempt += 1
 
     def get_bytes(self, url: str) -> bytes:
         """The body alone: the callable that takes a URL and gives bytes."""
@@ -149,32 +192,49 @@ class Fetcher:
             result = self._attempt(url, deadline)
             if isinstance(result, Response):
                 return result
-            url = result
+            url = result.location
         raise Reject(RejectCode.FETCH_FAILED, f"{redacted(url)}: more than {self.config.max_redirects} redirects")
 
-    def _attempt(self, url: str, deadline: float) -> Response | str:
-        """One request: its response, or the URL that it redirects to."""
-        scheme, host, port, target = _parse(url)
+    def _attempt(
+        self, url: str, deadline: float, validators: Validators = Validators(), accept: Sequence[str] = ()
+    ) -> Response | Redirect:
+        """One request on a kept or a new connection. Raises TimeoutError where the deadline passed."""
+        scheme, host, port, target = check_url(url)
+        origin, response, wire, sock = (scheme, host, port), None, None, self._idle.take((scheme, host, port))
+        reused = sock is not None
         try:
-            with self._connect(scheme, host, port, deadline, url) as sock:
-                sock.sendall(self._request(scheme, host, port, target))
-                wire = _Wire(sock, deadline, self.config.max_bytes + _HEADER_ALLOWANCE)
-                response = http.client.HTTPResponse(wire, method="GET")
-                response.begin()
-                return self._answer(url, response)
+            if sock is None:
+                sock = self._connect(scheme, host, port, deadline, url)
+            sock.settimeout(left(deadline))
+            sock.sendall(self._request(scheme, host, port, target, validators))
+            wire = Wire(sock, deadline, self.config.max_bytes + _HEADER_ALLOWANCE)
+            response = http.client.HTTPResponse(wire, method="GET")
+            response.begin()
+            return self._answer(url, response, validators, accept)
+        except UsageError:  # a ValueError that is no server's doing
+            raise
+        except TooManyBytes:
+            raise Reject(RejectCode.TOO_MANY_BYTES, f"{redacted(url)}: more than {self.config.max_bytes} bytes") from None
         except ssl.SSLCertVerificationError as e:
             detail = f"{redacted(url)}: certificate refused: {e.verify_message}"
             raise Reject(RejectCode.FETCH_FAILED, detail) from None
         except TimeoutError as e:
             if time.monotonic() >= deadline:
-                raise _Deadline from None
-            raise _Retry(f"timed out: {e}") from None
+                raise
+            raise TryLater(f"timed out: {e}") from None
         except OSError as e:
-            raise _Retry(f"connection failed: {e.strerror or type(e).__name__}") from None
+            stale = reused and not (wire and wire.received)
+            raise TryLater(f"connection failed: {e.strerror or type(e).__name__}", stale=stale) from None
         except (http.client.HTTPException, ValueError) as e:  # ValueError: a negative chunk size
-            raise _Retry(f"not an HTTP answer: {type(e).__name__}") from None
+            raise TryLater(f"not an HTTP answer: {type(e).__name__}") from None
+        finally:
+            if sock is not None:
+                if response is not None and self.config.keep_alive and wire.is_reusable(response):
+                    self._idle.give(origin, sock)
+                else:
+                    sock.close()
 
-    def _request(self, scheme: str, host: str, port: int, target: str) -> bytes:
+    def _request(self, scheme: str, host: str, port: int, target: str, validators: Validators) -> bytes:
         name = f"[{host}]" if ":" in host else host
         agent = f"{self.config.user_agent} (+{self.config.contact})" if self.config.contact else self.config.user_agent
         lines = [
@@ -183,7 +243,8 @@ class Fetcher:
             f"User-Agent: {agent}",
             "Accept: */*",
             "Accept-Encoding: gzip",
-            "Connection: close",
+            *validators.headers(),
+            *([] if self.config.keep_alive else ["Connection: close"]),
         ]
         return "\r\n".join([*lines, "", ""]).encode("ascii")
 
@@ -193,48 +254,66 @@ class Fetcher:
             for address in addresses:
                 if why := _refused(address):
                     raise Reject(RejectCode.BLOCKED_URL, f"{redacted(url)}: {address} is {why}; see fetch.allow_private_hosts")
+        if not self.config.contact and not all(map(_refused, addresses)):
+            raise UsageError(
+                f"fetch.contact is not set: {host} is a public host, and its owner has to be able to reach you. "
+                f"Set --fetch.contact to a URL or a mail address."
+            )
         failure: OSError = OSError("no address")
         for address in addresses:
             until = min(deadline, time.monotonic() + self.config.connect_timeout_s)
             try:
-                sock = socket.create_connection((str(address), port), timeout=_left(until))
+                sock = socket.create_connection((str(address), port), timeout=left(until))
             except OSError as e:
                 failure = e
                 continue
             if scheme == "http":
                 return sock
             try:
-                sock.settimeout(_left(until))
+                sock.settimeout(left(until))
                 return self._tls.wrap_socket(sock, server_hostname=host)
             except BaseException:
                 sock.close()
                 raise
         raise failure
 
-    def _answer(self, url: str, response: http.client.HTTPResponse) -> Response | str:
+    def _answer(
+        self, url: str, response: http.client.HTTPResponse, validators: Validators, accept: Sequence[str]
+    ) -> Response | Redirect:
         status, where = response.status, redacted(url)
         if status in _REDIRECTS and (location := response.getheader("Location")):
+            location = quote(location, safe=_TARGET_SAFE + "?#[]", encoding="latin-1")  # as http.client decoded it
             try:
-                return urljoin(
-                    url, quote(location, safe=_TARGET_SAFE + "?#[]", encoding="latin-1")
-                )  # as http.client decoded it
+                return Redirect(url, status, urljoin(url, location))
             except ValueError:
                 raise Reject(RejectCode.BLOCKED_URL, f"{where}: redirects to something that is no URL") from None
+        headers = {name.lower(): value for name, value in response.getheaders()}
+        if status == 304 and validators != Validators():
+            return Response(url, status, headers, b"")
         if status in (404, 410):
             raise Reject(RejectCode.NOT_FOUND, f"{where}: HTTP {status}")
         if status in (401, 403):
             raise Reject(RejectCode.FORBIDDEN, f"{where}: HTTP {status}")
         if status in (408, 429) or status >= 500:
-            raise _Retry(f"HTTP {status}", _retry_after_s(response.getheader("Retry-After"), datetime.now(UTC)))
+            wait_s = _retry_after_s(response.getheader("Retry-After"), datetime.now(UTC))
+            raise TryLater(f"HTTP {status}", wait_s, status)
         if not 200 <= status < 300:
             raise Reject(RejectCode.FETCH_FAILED, f"{where}: HTTP {status}")
-        headers = {name.lower(): value for name, value in response.getheaders()}
+        kind = headers.get("content-type", "").partition(";")[0].strip().lower()
+        if accept and not any(kind == wanted if not wanted else kind.startswith(wanted) for wanted in accept):
+            raise Reject(
+                RejectCode.WRONG_TYPE, f"{where}: {kind[:80] or 'no content type'}, wanted {', '.join(filter(None, accept))}"
+            )
+        if self.config.respect_no_ai and (
+            tag := _refused_use(response.headers.get_all("X-Robots-Tag", []), self.config.user_agent)
+        ):
+            raise Reject(RejectCode.DISALLOWED, f"{where}: X-Robots-Tag: {tag}")
         return Response(url, status, headers, self._body(where, response))
 
     def _body(self, where: str, response: http.client.HTTPResponse) -> bytes:
         promised = response.length
         if promised is not None and promised > self.config.max_bytes:
-            raise _TooManyBytes
+            raise TooManyBytes
         encoding = (response.getheader("Content-Encoding") or "identity").strip().lower()
         if encoding not in ("identity", "gzip", "x-gzip", "deflate"):
             raise Reject(
@@ -249,45 +328,32 @@ class Fetcher:
             except zlib.error:
                 raise Reject(RejectCode.FETCH_FAILED, f"{where}: the body is not {encoding}") from None
             if len(body) > self.config.max_bytes:
-                raise _TooManyBytes
+                raise TooManyBytes
         if promised is not None and received < promised:
-            raise _Retry(f"the body ended {promised - received} bytes early")
+            raise TryLater(f"the body ended {promised - received} bytes early")
         if inflate and received and not inflate.eof:
-            raise _Retry(f"the {encoding} body ended early")
+            raise TryLater(f"the {encoding} body ended early")
         return bytes(body)
 
 
-class _Wire(io.RawIOBase):
-    """A socket's reading side: every read ends by ``deadline``, and all together by ``max_bytes``."""
-
-    def __init__(self, sock: socket.socket, deadline: float, max_bytes: int):
-        self._sock, self._deadline, self._bytes_left = sock, deadline, max_bytes
-
-    def makefile(self, mode: str) -> io.BufferedReader:  # all that HTTPResponse asks of a socket
-        assert mode == "rb"
-        return io.BufferedReader(self, _CHUNK)
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: memoryview) -> int:
-        self._sock.settimeout(_left(self._deadline))
-        count = self._sock.recv_into(buffer)
-        self._bytes_left -= count
-        if self._bytes_left < 0:
-            raise _TooManyBytes
-        return count
+def backoff_s(attempt: int) -> float:
+    """Seconds before the attempt after this one (counted from 0): doubling, capped, with jitter."""
+    return min(_MAX_BACKOFF_S, _BACKOFF_S * 2**attempt) * random.uniform(0.5, 1.0)
 
 
-def _left(deadline: float) -> float:
-    """Seconds until ``deadline``. Raises TimeoutError where it has passed."""
-    left = deadline - time.monotonic()
-    if left <= 0:
-        raise TimeoutError("deadline")
-    return left
+def _refused_use(tags: Sequence[str], user_agent: str) -> str:
+    """The directive by which an X-Robots-Tag refuses use for models, in general or for this user agent; "" where none does."""
+    for tag in tags:
+        agent, colon, rest = tag.partition(":")
+        if colon and agent.strip().lower() not in user_agent.lower():
+            continue
+        directives = {d.strip().lower() for d in (rest if colon else tag).split(",")}
+        if refusing := directives & _NO_AI:
+            return min(refusing)
+    return ""
 
 
-def _parse(url: str) -> tuple[str, str, int, str]:
+def check_url(url: str) -> tuple[str, str, int, str]:
     """Scheme, host, port and request target. Raises Reject BLOCKED_URL for anything but a plain http or https URL."""
 
     def blocked(why: str) -> Reject:
@@ -334,7 +400,7 @@ def _look_up(host: str, port: int, deadline: float) -> list[Address]:
     answer: queue.SimpleQueue[list | OSError | UnicodeError] = queue.SimpleQueue()
     threading.Thread(target=_resolve, args=(host, port, answer.put), daemon=True, name="w2w-dns").start()
     try:
-        found = answer.get(timeout=_left(deadline))
+        found = answer.get(timeout=left(deadline))
     except queue.Empty:
         raise TimeoutError("deadline") from None
     if isinstance(found, socket.gaierror) and found.errno == socket.EAI_NONAME:

@@ -1,0 +1,92 @@
+"""Profiles of the wardrobe site and its hostile twin, and short ways to crawl them."""
+
+import hashlib
+import json
+from pathlib import Path
+
+from jobs import crawl
+from w2w import schema
+from w2w.crawl.fetch import FetchConfig
+from w2w.crawl.frontier import RecrawlConfig
+from w2w.crawl.politeness import PolitenessConfig
+from w2w.crawl.stage import VisitConfig
+from w2w.crawl.urls import Limits
+from w2w.runtime.harvest import current_posts
+from w2w.runtime.job import Summary
+from w2w.runtime.stage import Pool
+from w2w.table import delta
+
+PROFILE = """
+name: wardrobe
+start: ["{url}/shop?page=1", "{url}/style?page=1", "{url}/style/post-900000"]
+robots_sitemaps: true
+rules:
+  - {{match: '/p/[^/?]+$', kind: product}}
+  - {{match: '/style/post-\\d+$', kind: post}}
+  - {{match: '/(shop|style)\\?page=\\d+', kind: page}}
+  - {{match: '/style/(calendar|visit)/', kind: page}}
+  - {{match: '/(account|cart)', kind: page}}
+kinds:
+  product:
+    record: product
+    fields:
+      title: {{css: h1.title}}
+      image: {{css: img.main, attribute: src}}
+  post:
+    record: post
+    fields:
+      image: {{css: article.post img.photo, attribute: src, required: true}}
+      product_urls: {{css: a.tagged, attribute: href}}
+"""
+
+
+def write_profile(folder: Path, url: str) -> Path:
+    path = folder / "profile.yaml"
+    path.write_text(PROFILE.format(url=url))
+    return path
+
+
+def config(
+    store: Path, profile: Path, *, rate: float | None = None, concurrency: int = 8, workers: int = 2, **more
+) -> crawl.Config:
+    """As quick as a test needs it."""
+    values = {
+        "fetch": FetchConfig(allow_private_hosts=("127.0.0.1",), deadline_s=3.0, retries=2, max_bytes=1 << 20),
+        "politeness": PolitenessConfig(requests_per_s=rate, concurrency=concurrency, max_wait_s=3.0),
+        "limits": Limits(max_redirects=3, max_urls_below={"/style/calendar/": 3, "/style/visit/": 3}),
+        "recrawl": RecrawlConfig(),
+        "visit": VisitConfig(threads=16),
+        "pool": Pool(workers=workers, num_cpus=2 / workers, batch_rows=64),
+        "item_rows": 64,
+        "commit_every_s": 1.0,
+    }
+    return crawl.Config(store=str(store), profile=str(profile), **(values | more))
+
+
+def crawled(settings: crawl.Config) -> Summary:
+    return crawl.main(settings)
+
+
+def tables(store: Path) -> dict[str, list[str]]:
+    """What must be equal however a crawl went: rows as JSON, sorted, without times, runs and addresses."""
+
+    def rows(found) -> list[str]:
+        return sorted(json.dumps(row, sort_keys=True, default=repr) for row in found.to_pylist())
+
+    products = ["product_id", "title", "brand", "price", "currency", "category", "url", "image_id", "active", "row_digest"]
+    pages = ["url", "visit", "kind", "depth", "state", "reason", "links", "records", "image_id", "content_digest"]
+    uri = str(store)
+    return {
+        "frontier": rows(
+            delta.read(uri, schema.FRONTIER, ["url", "kind", "depth", "redirects", "found_on", "state", "reason"])
+        ),
+        "pages": rows(delta.read(uri, schema.PAGES, pages)),
+        "products": rows(delta.current_products(uri, products)),
+        "posts": rows(current_posts(uri).drop_columns(["fetched_at"])),
+        "images": rows(delta.read(uri, schema.IMAGES, ["image_id", "width", "height", "format", "phash"])),
+        "rejects": rows(delta.read(uri, schema.REJECTS, ["key", "stage", "code"])),
+    }
+
+
+def fingerprint(store: Path) -> str:
+    return hashlib.sha256(json.dumps(tables(store)).encode()).hexdigest()

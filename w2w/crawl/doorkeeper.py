@@ -1,0 +1,84 @@
+"""What the workers of a run share: places at hosts, and robots.txt. One call carries everything a worker has to say and ask."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+from w2w.crawl.politeness import Lease, Politeness, PolitenessConfig, Report
+from w2w.crawl.robots import Robots, RobotsShelf
+from w2w.crawl.urls import authority
+
+_POLL_S = 0.05  # between questions while all places of a host are taken by other workers
+
+
+@dataclass(frozen=True)
+class Message:
+    """A worker's reports, places wanted by host, robots.txt found, and those it needs, by URL."""
+
+    reports: tuple[Report, ...] = ()
+    wanted: dict[str, int] = field(default_factory=dict)
+    robots_found: dict[str, Robots] = field(default_factory=dict)
+    robots_wanted: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Reply:
+    """Leases, robots.txt that are known, those that this worker is to fetch (with the rules as they
+    were, where they are remembered), hosts that are not asked any more in this run,
+    and the seconds after which another question makes sense."""
+
+    leases: tuple[Lease, ...]
+    robots: dict[str, Robots]
+    robots_to_fetch: dict[str, Robots | None]
+    too_busy: tuple[str, ...]
+    wait_s: float
+
+
+Exchange = Callable[[Message], Reply]
+
+
+class Doorkeeper:
+    """Answers workers, one at a time."""
+
+    def __init__(
+        self,
+        config: PolitenessConfig,
+        user_agent: str,
+        lease_s: float,
+        clock: Callable[[], float] = time.monotonic,
+        remembered: Mapping[str, Robots] = MappingProxyType({}),
+    ):
+        self._politeness = Politeness(config, lease_s, clock)
+        self._shelf = RobotsShelf(clock, remembered)
+        self._user_agent = user_agent
+
+    def robots(self) -> dict[str, Robots]:
+        """Every robots.txt that could be read, to be remembered."""
+        return self._shelf.remembered()
+
+    def intervals_s(self, hosts: Sequence[str]) -> dict[str, float]:
+        """Seconds between two requests to each host, by all that is known of it now."""
+        return {host: self._politeness.interval_s(host) for host in hosts}
+
+    def exchange(self, message: Message) -> Reply:
+        for report in message.reports:
+            self._politeness.report(report)
+        for where, robots in message.robots_found.items():
+            self._shelf.put(where, robots)
+            self._politeness.set_crawl_delay(authority(where), robots.crawl_delay_s(self._user_agent))
+        known = {where: robots for where in message.robots_wanted if (robots := self._shelf.take(where)) is not None}
+        missing = (where for where in message.robots_wanted if where not in known)
+        to_fetch = {where: self._shelf.before(where) for where in missing if self._shelf.is_your_turn(where)}
+        leases, waits_s, too_busy = [], [], []
+        for host, count in message.wanted.items():
+            if self._politeness.is_too_busy(host):
+                too_busy.append(host)
+                continue
+            granted = self._politeness.acquire(host, count)
+            leases += granted
+            if sum(lease.slots for lease in granted) < count:
+                waits_s.append(self._politeness.wait_s(host) or _POLL_S)
+        if len(known) + len(to_fetch) < len(message.robots_wanted):
+            waits_s.append(_POLL_S)
+        return Reply(tuple(leases), known, to_fetch, tuple(too_busy), min(waits_s, default=0.0))

@@ -1,0 +1,180 @@
+"""How often, and how many at once, a host is asked: one account a host, shared by every worker of a run.
+
+Plain logic with a clock that is passed in; whoever owns it makes the calls one at a time. A worker gets leases. A lease that
+its worker never gave back (it was killed) ends by itself, so a dead worker holds no place for ever.
+"""
+
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from w2w.errors import UsageError
+
+_SLOW_DOWN, _RECOVER, _MAX_FACTOR = 2.0, 0.95, 64.0
+_LEAST_INTERVAL_S = 0.05  # what is doubled where a host that has no rate limit asks for less
+_PAUSE_S = 0.5  # after a 429 or 503 without Retry-After, times the factor
+_MAX_REFUSALS, _MAX_FAILURES = 6, 20  # in a row, before a host is left to a later run
+_BLOCK_S = 0.5  # how long a lease of a host without rate limit is good for new requests: bounds what a hold comes too late for
+_SINGLE_S = 2.0  # how long a lease for one request may wait in its worker
+
+
+@dataclass(frozen=True)
+class PolitenessConfig:
+    """How a host is treated, by all workers of the run together."""
+
+    requests_per_s: float | None = 1.0
+    """Requests a second to one host; null: no limit but concurrency."""
+    burst: int = 1
+    """Requests that may come at once after a pause."""
+    concurrency: int = 4
+    """Requests to one host at the same time."""
+    max_wait_s: float = 120.0
+    """The longest pause that one Retry-After gives a host; a URL that asks for more is left to a later run."""
+    max_crawl_delay_s: float = 60.0
+    """The longest Crawl-delay of a robots.txt that is believed."""
+
+    def __post_init__(self):
+        if self.requests_per_s is not None and not self.requests_per_s > 0:
+            raise UsageError(f"politeness.requests_per_s={self.requests_per_s:g}: above zero, or null for no limit")
+        for name in ("burst", "concurrency"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"politeness.{name}={getattr(self, name)}: at least 1")
+        for name in ("max_wait_s", "max_crawl_delay_s"):
+            if getattr(self, name) < 0:
+                raise UsageError(f"politeness.{name}={getattr(self, name):g}: must not be negative")
+
+
+@dataclass(frozen=True)
+class Lease:
+    """Leave for ``slots`` requests to ``host`` at a time, begun within ``use_within_s``: ``requests`` in all, None = any."""
+
+    lease_id: int
+    host: str
+    slots: int
+    requests: int | None
+    use_within_s: float
+
+
+@dataclass(frozen=True)
+class Report:
+    """What came of a lease: requests that were answered, and those that failed on the way.
+
+    ``waits_s``: one entry for each 429 or 503, with the Retry-After that came along, if one did. ``closed``: none of its
+    requests is under way any more and none will begin.
+    """
+
+    lease_id: int
+    answered: int = 0
+    failed: int = 0
+    waits_s: tuple[float | None, ...] = ()
+    closed: bool = True
+
+
+@dataclass
+class _Host:
+    next_at: float = 0.0  # theoretical arrival time of the generic cell rate algorithm: a token bucket in one number
+    held_until: float = 0.0
+    slowed_at: float = float("-inf")
+    factor: float = 1.0
+    crawl_delay_s: float = 0.0
+    refusals: int = 0  # slow-downs since the last answer
+    failures: int = 0  # connections that failed since then
+    leases: dict[int, tuple[int, float, float]] = field(default_factory=dict)  # id -> slots, granted at, expires at
+
+
+class Politeness:
+    """Grants leases and learns from reports.
+
+    On 429 and 503 a host's interval doubles and its concurrency halves, once for all requests that were under way together;
+    every answer takes 5 % of that back. Retry-After holds the host until then.
+    """
+
+    def __init__(self, config: PolitenessConfig, lease_s: float, clock: Callable[[], float]):
+        self._config, self._lease_s, self._clock = config, lease_s, clock
+        self._hosts: dict[str, _Host] = {}
+        self._host_of: dict[int, str] = {}
+        self._ids = itertools.count()
+
+    def acquire(self, host: str, wanted: int) -> list[Lease]:
+        """At most ``wanted`` places, as many as the host allows now; none where it is held, full or not due yet."""
+        now, account = self._clock(), self._account(host)
+        if now < account.held_until:
+            return []
+        interval_s = self._interval_s(account)
+        free = self._concurrency(account) - sum(slots for slots, *_ in account.leases.values())
+        if interval_s == 0:
+            # half of what is free, so that a second worker finds a place
+            slots = min(wanted, -(-free // 2))
+            return [self._grant(host, account, slots, None, _BLOCK_S)] if slots > 0 else []
+        granted = []
+        while len(granted) < min(wanted, free) and account.next_at - self._burst_s(account) <= now:
+            account.next_at = max(now, account.next_at) + interval_s
+            granted.append(self._grant(host, account, 1, 1, _SINGLE_S))
+        return granted
+
+    def report(self, report: Report) -> None:
+        """Takes note; a report of a lease that has ended meanwhile still slows its host down."""
+        host = self._host_of.get(report.lease_id)
+        if host is None:
+            return
+        now, account = self._clock(), self._hosts[host]
+        granted_at = account.leases.get(report.lease_id, (0, now, 0))[1]
+        for wait_s in report.waits_s:
+            if granted_at > account.slowed_at:
+                account.factor = min(_MAX_FACTOR, account.factor * _SLOW_DOWN)
+                account.slowed_at = now
+                account.refusals += 1
+            wait_s = _PAUSE_S * account.factor if wait_s is None else wait_s
+            account.held_until = max(account.held_until, now + min(wait_s, self._config.max_wait_s))
+        if report.answered:
+            account.factor = max(1.0, account.factor * _RECOVER**report.answered)
+            account.refusals = account.failures = 0
+        else:
+            account.failures += report.failed
+        if report.closed:
+            account.leases.pop(report.lease_id, None)
+            del self._host_of[report.lease_id]
+
+    def set_crawl_delay(self, host: str, seconds: float) -> None:
+        """What the host's robots.txt asks for, believed up to ``max_crawl_delay_s``."""
+        self._account(host).crawl_delay_s = min(seconds, self._config.max_crawl_delay_s)
+
+    def interval_s(self, host: str) -> float:
+        """Seconds between two requests to this host as things stand; 0 where only its concurrency is limited."""
+        return self._interval_s(self._account(host))
+
+    def wait_s(self, host: str) -> float:
+        """Seconds until it is worth asking again; 0 where only a place is missing, which may come free at any time."""
+        account = self._account(host)
+        due_at = max(account.held_until, account.next_at - self._burst_s(account) if self._interval_s(account) else 0.0)
+        return max(0.0, due_at - self._clock())
+
+    def is_too_busy(self, host: str) -> bool:
+        """Whether the host has refused, or failed, so often without one answer that it is left to a later run."""
+        account = self._account(host)
+        return account.refusals >= _MAX_REFUSALS or account.failures >= _MAX_FAILURES
+
+    def _account(self, host: str) -> _Host:
+        account = self._hosts.setdefault(host, _Host())
+        now = self._clock()
+        for lease_id in [i for i, (*_, expires_at) in account.leases.items() if expires_at <= now]:
+            del account.leases[lease_id]
+        return account
+
+    def _interval_s(self, account: _Host) -> float:
+        asked = 1.0 / self._config.requests_per_s if self._config.requests_per_s else 0.0
+        interval_s = max(asked, account.crawl_delay_s)
+        return interval_s if account.factor == 1.0 else max(interval_s, _LEAST_INTERVAL_S) * account.factor
+
+    def _burst_s(self, account: _Host) -> float:
+        calm = account.factor == 1.0 and account.crawl_delay_s == 0
+        return (self._config.burst - 1) * self._interval_s(account) if calm else 0.0
+
+    def _concurrency(self, account: _Host) -> int:
+        return max(1, int(self._config.concurrency / account.factor))
+
+    def _grant(self, host: str, account: _Host, slots: int, requests: int | None, use_within_s: float) -> Lease:
+        lease, now = Lease(next(self._ids), host, slots, requests, use_within_s), self._clock()
+        account.leases[lease.lease_id] = (slots, now, now + self._lease_s)
+        self._host_of[lease.lease_id] = host
+        return lease

@@ -1,0 +1,248 @@
+"""A site profile: where a crawl of one site begins, which links it follows, and what it reads off each kind of page."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import soupsieve
+
+from w2w import ids
+from w2w.config import parse
+from w2w.crawl.fetch import redacted
+from w2w.crawl.urls import authority, canonical
+from w2w.errors import UsageError
+
+PAGE, IMAGE, SITEMAP, ROBOTS = "page", "image", "sitemap", "robots"  # kinds that every profile has
+RECORDS = ("none", "product", "post")
+FORMATS = ("html", "json")
+PRODUCT_FIELDS = ("product_id", "title", "brand", "price", "currency", "category", "url", "image")
+POST_FIELDS = ("post_id", "url", "image", "product_ids", "product_urls")
+_MANY = ("product_ids", "product_urls")
+_MAX_NUMBERED = 10_000_000
+
+
+@dataclass(frozen=True)
+class Field:
+    """Where a value stands on a page."""
+
+    css: str = ""
+    """CSS selector; the first element that matches."""
+    attribute: str = ""
+    """The element's attribute that holds the value; "": its text."""
+    path: str = ""
+    """In JSON: the keys that lead to the value, for example offer.price."""
+    pattern: str = ""
+    """Regular expression: the value is its first group, or the whole match."""
+    required: bool = False
+    """Without it the page is an error."""
+
+    @property
+    def where(self) -> str:
+        """For an error: the selector as a person would write it."""
+        if self.path:
+            return f"path {self.path!r}"
+        what = f"selector {self.css!r}" + (f", attribute {self.attribute!r}" if self.attribute else "")
+        return what + (f", pattern {self.pattern!r}" if self.pattern else "")
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of page."""
+
+    record: str = "none"
+    """What it tells of: product, post, or none (only links)."""
+    format: str = "html"
+    """html or json."""
+    items: str = ""
+    """Selector (in JSON: path) of the parts that are one record each; "": the page is one record."""
+    fields: dict[str, Field] = field(default_factory=dict)
+    """Our field -> where it stands. Further names become attributes of a product."""
+    structured: bool = True
+    """Fields without a selector, or whose selector finds nothing, come from JSON-LD, microdata or OpenGraph."""
+    links: str = "a[href], area[href], link[rel~=next][href]"
+    """Selector of the links that are looked at; in JSON: paths, separated by commas; "": none."""
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Links whose canonical URL the pattern is found in are of this kind. The first rule that fits decides."""
+
+    match: str
+    """Regular expression."""
+    kind: str = PAGE
+    """One of kinds, or page, sitemap, image."""
+
+
+@dataclass(frozen=True)
+class Numbered:
+    """Start URLs that count: pagination, or a range of ids."""
+
+    url: str
+    """With {n} where the number stands; {n:05d} pads it."""
+    first: int = 1
+    """The first number."""
+    last: int = 1
+    """The last number."""
+    step: int = 1
+    """From one to the next."""
+
+
+@dataclass(frozen=True)
+class Profile:
+    """How to crawl one site."""
+
+    name: str
+    """Of the site: letters, digits, dots, dashes."""
+    start: list[str] = field(default_factory=list)
+    """URLs to begin with."""
+    numbered: list[Numbered] = field(default_factory=list)
+    """URLs to begin with that differ in a number."""
+    sitemaps: list[str] = field(default_factory=list)
+    """URLs of sitemap.xml files, also of indexes and compressed ones."""
+    robots_sitemaps: bool = False
+    """Also the sitemaps that robots.txt of the start URLs names."""
+    hosts: list[str] = field(default_factory=list)
+    """Hosts whose pages are asked for; []: those of the start URLs. *.shop.example stands for every host below."""
+    image_hosts: list[str] = field(default_factory=list)
+    """Hosts whose images are asked for; []: any."""
+    rules: list[Rule] = field(default_factory=list)
+    """Which links are followed, and as what. A link that no rule fits is not."""
+    kinds: dict[str, Kind] = field(default_factory=dict)
+    """The site's kinds of pages."""
+    id_prefix: str = ""
+    """Put before every product_id and post_id, to keep sites apart that share a store."""
+    category_map: dict[str, str] = field(default_factory=dict)
+    """Their category, in any case -> ours; empty: kept, lower-cased."""
+    category_default: str = "etc"
+    """The category of products that have none."""
+    max_page_bytes: int = 5 * 1024 * 1024
+    """The largest page that is parsed."""
+
+    def __post_init__(self):
+        if not re.fullmatch(r"[A-Za-z0-9._-]{1,100}", self.name):
+            raise UsageError(f"profile {self.name!r}: its name has to be letters, digits, dots and dashes")
+        for kind, spec in self.kinds.items():
+            _check_kind(self.name, kind, spec)
+        known = {*self.kinds, PAGE, IMAGE, SITEMAP}
+        for rule in self.rules:
+            if rule.kind not in known:
+                raise UsageError(f"profile {self.name}: rule {rule.match!r}: kind {rule.kind!r} is none of {sorted(known)}")
+            _check_pattern(self.name, f"rule {rule.match!r}", rule.match)
+        if not (self.start or self.numbered or self.sitemaps):
+            raise UsageError(f"profile {self.name}: no start, numbered or sitemaps: there is nowhere to begin")
+        for numbered in self.numbered:
+            _check_numbered(self.name, numbered)
+        for url in (*self.start, *self.sitemaps):
+            if canonical(url) is None:
+                raise UsageError(f"profile {self.name}: {redacted(url)!r} is no http or https URL without a user name")
+
+    def version(self) -> str:
+        """Digest of everything that decides what a page's bytes become: they are read again when it changes."""
+        return ids.digest([self.kinds, [[r.match, r.kind] for r in self.rules], self.hosts, self.image_hosts])
+
+    def starts(self) -> Iterator[tuple[str, str]]:
+        """(canonical URL, kind) to begin with."""
+        for url in self.start:
+            yield canonical(url), self.kind_of(canonical(url)) or PAGE
+        for numbered in self.numbered:
+            for n in range(numbered.first, numbered.last + 1, numbered.step):
+                url = canonical(numbered.url.format(n=n))
+                yield url, self.kind_of(url) or PAGE
+        for url in self.sitemaps:
+            yield canonical(url), SITEMAP
+        if self.robots_sitemaps:
+            for origin in dict.fromkeys(url.split("/", 3)[0] + "//" + authority(url) for url in self._first_urls):
+                yield f"{origin}/robots.txt", ROBOTS
+
+    def kind_of(self, url: str) -> str | None:
+        """By which kind of page a link leads to this canonical URL; None where no rule follows it."""
+        return next((rule.kind for pattern, rule in zip(self._patterns, self.rules) if pattern.search(url)), None)
+
+    def follows(self, url: str, kind: str) -> bool:
+        """Whether the URL's host is one that this crawl asks for such pages."""
+        if kind == IMAGE:
+            return not self.image_hosts or _is_among(authority(url), self.image_hosts)
+        return _is_among(authority(url), self.hosts or self._start_hosts)
+
+    @cached_property
+    def _patterns(self) -> list[re.Pattern]:
+        return [re.compile(rule.match) for rule in self.rules]
+
+    @cached_property
+    def _first_urls(self) -> list[str]:
+        numbered = [n.url.format(n=n.first) for n in self.numbered]
+        return [canonical(url) for url in (*self.start, *self.sitemaps, *numbered)]
+
+    @cached_property
+    def _start_hosts(self) -> list[str]:
+        return list(dict.fromkeys(authority(url) for url in self._first_urls))
+
+
+def read_profile(path: str) -> Profile:
+    """The profile in a YAML file. Raises UsageError naming the file and the key that is wrong."""
+    try:
+        return parse(Profile, ["--config", path], "profile")
+    except UsageError as e:
+        raise UsageError(str(e).replace("--config=", "--profile=")) from None
+
+
+def _is_among(host: str, hosts: list[str]) -> bool:
+    name = host.rpartition(":")[0] if re.search(r":\d+\Z", host) else host
+    for one in hosts:
+        one = one.lower()
+        if one in (host, name) or (one.startswith("*.") and name.endswith(one[1:])):
+            return True
+    return False
+
+
+def _check_kind(profile: str, name: str, kind: Kind) -> None:
+    where = f"profile {profile}: kinds.{name}"
+    if name in (IMAGE, SITEMAP, ROBOTS):
+        raise UsageError(f"{where}: {name} is a kind of every profile; choose another name")
+    if kind.record not in RECORDS:
+        raise UsageError(f"{where}.record={kind.record}: it is one of {', '.join(RECORDS)}")
+    if kind.format not in FORMATS:
+        raise UsageError(f"{where}.format={kind.format}: it is one of {', '.join(FORMATS)}")
+    if kind.record == "none" and (kind.fields or kind.items):
+        raise UsageError(f"{where}: it has fields, and record=none; say record: product or record: post")
+    if kind.record == "post" and (unknown := set(kind.fields) - set(POST_FIELDS)):
+        raise UsageError(f"{where}.fields.{min(unknown)}: the fields of a post are {', '.join(POST_FIELDS)}")
+    for field_name, one in kind.fields.items():
+        at = f"{where}.fields.{field_name}"
+        if kind.format == "json" and not one.path:
+            raise UsageError(f"{at}: in JSON a field has a path")
+        if kind.format == "html" and not one.css:
+            raise UsageError(f"{at}: a field of a page has a css selector")
+        _check_selector(at, one.css)
+        _check_pattern(profile, at, one.pattern)
+    if kind.format == "html":
+        _check_selector(f"{where}.items", kind.items)
+        _check_selector(f"{where}.links", kind.links)
+
+
+def _check_selector(where: str, css: str) -> None:
+    if css:
+        try:
+            soupsieve.compile(css)
+        except soupsieve.SelectorSyntaxError as e:
+            raise UsageError(f"{where}: {css!r} is no CSS selector: {str(e).splitlines()[0]}") from None
+
+
+def _check_pattern(profile: str, where: str, pattern: str) -> None:
+    try:
+        re.compile(pattern)
+    except re.error as e:
+        raise UsageError(f"profile {profile}: {where}: no regular expression: {e}") from None
+
+
+def _check_numbered(profile: str, numbered: Numbered) -> None:
+    where = f"profile {profile}: numbered {redacted(numbered.url)!r}"
+    try:
+        one, other = numbered.url.format(n=1), numbered.url.format(n=2)
+    except (KeyError, IndexError, ValueError):
+        raise UsageError(f"{where}: write {{n}} where the number stands") from None
+    if one == other or canonical(one) is None:
+        raise UsageError(f"{where}: it has to be a URL with {{n}} in it")
+    if numbered.step < 1 or not 0 <= (numbered.last - numbered.first) // numbered.step < _MAX_NUMBERED:
+        raise UsageError(f"{where}: first, last and step give no range of at most {_MAX_NUMBERED} numbers")

@@ -1,0 +1,139 @@
+"""robots.txt, as RFC 9309 reads it: what it means when it is there, missing or out of reach, and who of the workers asks."""
+
+import functools
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from types import MappingProxyType
+from urllib.parse import urlsplit
+
+from protego import Protego
+
+from w2w.crawl.fetch import Validators
+from w2w.crawl.urls import authority
+from w2w.errors import Reject, RejectCode
+
+MAX_BYTES = 500 * 1024  # RFC 9309, section 2.5: at least that much is read, and what follows is ignored
+ACCEPT: tuple[str, ...] = ()  # any content type: servers call it all sorts of things
+_KEPT_S = 24 * 3600.0  # section 2.4
+_RETRY_S = 300.0  # for one that was out of reach
+_MAX_REMEMBERED = 64 * 1024  # characters of one robots.txt
+_ASKING_S = 120.0  # a worker that said it would ask and never came back
+
+
+@dataclass(frozen=True)
+class Robots:
+    """One origin's rules: ``text`` ("" = everything is allowed), or ``refusal``, why nothing may be asked for.
+
+    ``validators``: by which the server can say that it has not changed.
+    """
+
+    text: str = ""
+    refusal: tuple[RejectCode, str] | None = None
+    validators: Validators = Validators()
+
+    def check(self, url: str, user_agent: str) -> Reject | None:
+        """Why this URL must not be asked for; None where it may be."""
+        if self.refusal:
+            return Reject(*self.refusal)
+        if _rules(self.text).can_fetch(url, user_agent):
+            return None
+        return Reject(RejectCode.DISALLOWED, "robots.txt disallows it")
+
+    def crawl_delay_s(self, user_agent: str) -> float:
+        """Seconds that the rules want between two requests: Crawl-delay or Request-rate, whichever is slower."""
+        rules = _rules(self.text)
+        rate = rules.request_rate(user_agent)
+        paced = rate.seconds / rate.requests if rate and rate.requests else 0.0
+        return max(rules.crawl_delay(user_agent) or 0.0, paced, 0.0)
+
+    def sitemaps(self) -> list[str]:
+        return list(dict.fromkeys(_rules(self.text).sitemaps))
+
+
+@functools.lru_cache(maxsize=256)
+def _rules(text: str) -> Protego:
+    return Protego.parse(text)
+
+
+def read_robots(body: bytes, validators: Validators = Validators()) -> Robots:
+    """Rules from the body of a 2xx answer."""
+    return Robots(body[:MAX_BYTES].decode("utf-8-sig", "replace"), validators=validators)
+
+
+def to_json(robots: dict[str, Robots]) -> bytes:
+    """Rules by robots.txt URL, to be remembered until the next run: those that can be asked for by their validators."""
+    kept = {
+        where: {"text": one.text, **asdict(one.validators)}
+        for where, one in robots.items()
+        if not one.refusal and one.validators != Validators() and len(one.text) <= _MAX_REMEMBERED
+    }
+    return json.dumps(kept, ensure_ascii=False).encode()
+
+
+def from_json(text: bytes) -> dict[str, Robots]:
+    """What ``to_json`` wrote; nothing where that is damaged, for it can be asked for again."""
+    try:
+        rows = json.loads(text)
+        return {where: Robots(row.pop("text"), validators=Validators(**row)) for where, row in rows.items()}
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return {}
+
+
+def robots_after(failure: Reject) -> Robots:
+    """What may be asked for when robots.txt could not be read: all after a 4xx, else nothing (RFC 9309, 2.3.1)."""
+    if failure.code in (RejectCode.NOT_FOUND, RejectCode.FORBIDDEN) or _is_4xx(failure.detail):
+        return Robots()
+    if failure.code in (RejectCode.BLOCKED_URL, RejectCode.HOST_BUSY):
+        return Robots(refusal=(failure.code, failure.detail))
+    return Robots(refusal=(RejectCode.ROBOTS_UNREACHABLE, f"robots.txt: {failure.detail}"))
+
+
+def _is_4xx(detail: str) -> bool:
+    status = detail.rpartition("HTTP ")[2][:3]
+    return status.isdigit() and 400 <= int(status) < 500 and int(status) not in (408, 429)
+
+
+def robots_url(url: str) -> str:
+    """Where the rules for this URL stand."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{authority(url)}/robots.txt"
+
+
+class RobotsShelf:
+    """Rules by robots.txt URL, asked for once: the first worker that needs them fetches them, the others wait for it."""
+
+    def __init__(self, clock: Callable[[], float], remembered: Mapping[str, Robots] = MappingProxyType({})):
+        self._clock, self._remembered = clock, dict(remembered)
+        self._known: dict[str, tuple[Robots, float]] = {}
+        self._asking: dict[str, float] = {}
+
+    def take(self, where: str) -> Robots | None:
+        """The rules, where they are known and fresh enough."""
+        robots, since = self._known.get(where, (None, 0.0))
+        if robots is None:
+            return None
+        kept_s = _RETRY_S if robots.refusal else _KEPT_S
+        return robots if self._clock() - since < kept_s else None
+
+    def is_your_turn(self, where: str) -> bool:
+        """Whether the caller is to fetch them; false while another worker does."""
+        now = self._clock()
+        if now < self._asking.get(where, 0.0):
+            return False
+        self._asking[where] = now + _ASKING_S
+        return True
+
+    def before(self, where: str) -> Robots | None:
+        """The rules as they were when they were last read, however long ago."""
+        return self._remembered.get(where)
+
+    def remembered(self) -> dict[str, Robots]:
+        """The last rules of every origin that could be read."""
+        return dict(self._remembered)
+
+    def put(self, where: str, robots: Robots) -> None:
+        self._known[where] = (robots, self._clock())
+        if not robots.refusal:
+            self._remembered[where] = robots
+        self._asking.pop(where, None)

@@ -1,0 +1,177 @@
+"""The stage that visits URLs: asks for a batch of them, politely, and writes down what came of each."""
+
+import time
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from w2w import ids, schema
+from w2w.crawl.doorkeeper import Exchange
+from w2w.crawl.extract import Extract, Link, accepted_types, extract
+from w2w.crawl.fetch import Fetcher, Redirect, Response, Validators, redacted
+from w2w.crawl.frontier import MOVED, NOT_ITS_FAULT, NOT_MODIFIED, OK, SAME_CONTENT, VISIT_SCHEMA, State, state_after
+from w2w.crawl.profile import IMAGE, ROBOTS, SITEMAP, Profile
+from w2w.crawl.robots import Robots
+from w2w.crawl.schedule import Answer, Question, ask_all
+from w2w.crawl.urls import canonical
+from w2w.errors import Reject, RejectCode
+
+VISIT_GIVES = pa.schema(
+    [pa.field(f.name, f.type) for f in schema.PAGES.schema]
+    + [pa.field(f.name, f.type) for f in (schema.IMAGES.schema.field(c) for c in (schema.BYTES, schema.SOURCE_URI))]
+)
+_DIGEST_CHARS = 32  # of the body's sha256
+
+
+@dataclass(frozen=True)
+class VisitConfig:
+    """What a visit does with what it gets."""
+
+    threads: int = 32
+    """Requests under way at the same time in one worker."""
+    keep_content: bool = False
+    """Keep the pages themselves in table `pages`, compressed."""
+
+
+def visit(
+    rows: pa.Table,
+    *,
+    profile: Profile,
+    config: VisitConfig,
+    give_up_after: int,
+    run_id: str,
+    fetcher: Fetcher,
+    exchange: Exchange,
+    max_wait_s: float,
+) -> pa.Table:
+    """Rows in VISIT_SCHEMA become rows of PAGES, one each, with the bytes of new images beside them."""
+    assert rows.schema.names == VISIT_SCHEMA.names, rows.schema.names
+    todo = rows.to_pylist()
+    answers = ask_all([question(profile, row) for row in todo], fetcher, exchange, config.threads, max_wait_s)
+    read_by = profile.version()
+    visited = []
+    for row, answer in zip(todo, answers, strict=True):
+        outcome = _outcome(profile, row, answer, give_up_after, fetcher.config.respect_no_ai)
+        if config.keep_content and isinstance(answer.result, Response) and row[schema.KIND] != IMAGE and answer.result.body:
+            outcome[schema.CONTENT] = zlib.compress(answer.result.body)
+        outcome |= {
+            schema.SITE: profile.name,
+            schema.READ_BY: read_by,
+            schema.RUN_ID: run_id,
+            schema.FETCHED_AT: time.time_ns() // 1000,
+        }
+        visited.append(_remembered(row, answer) | outcome)
+    return pa.Table.from_pylist(visited, schema=VISIT_GIVES)
+
+
+def question(profile: Profile, row: dict) -> Question:
+    """How a frontier row is asked for."""
+    validators = Validators(row[schema.ETAG], row[schema.LAST_MODIFIED])
+    accept = () if row[schema.KIND] == ROBOTS else accepted_types(profile, row[schema.KIND])
+    return Question(row[schema.URL], validators, accept, only_robots=row[schema.KIND] == ROBOTS)
+
+
+def _remembered(row: dict, answer: Answer) -> dict:
+    """What a visit says whatever came of it: a failure forgets nothing of what was known before."""
+    return {
+        **{name: row[name] for name in (schema.KEY, schema.URL_ID, schema.URL, schema.KIND, schema.DEPTH, schema.REDIRECTS)},
+        **{name: row[name] for name in (schema.VISIT, schema.ETAG, schema.LAST_MODIFIED, schema.CONTENT_DIGEST)},
+        schema.ATTEMPTS: answer.attempts,
+        schema.FAILURES: 0,
+        schema.UNCHANGED: 0,
+        schema.NOT_BEFORE: time.time_ns() // 1000 + int(answer.wait_s * 1e6) if answer.wait_s else None,
+        schema.LINKS: [],
+        schema.RECORDS: [],
+        schema.SOURCE_URI: row[schema.URL],
+    }
+
+
+def _outcome(profile: Profile, row: dict, answer: Answer, give_up_after: int, respect_no_ai: bool) -> dict:
+    result = answer.result
+    if isinstance(result, Reject):
+        return refused(row, result, give_up_after)
+    if isinstance(result, Redirect):
+        return _moved(profile, row, result, give_up_after)
+    if isinstance(result, Robots):
+        links = [Link(link, SITEMAP) for text in result.sitemaps() if (link := canonical(text, row[schema.URL]))]
+        followed = [link for link in links if profile.follows(link.url, link.kind)]
+        content_digest = ids.digest(result.text, length=_DIGEST_CHARS)
+        if content_digest == row[schema.CONTENT_DIGEST]:
+            return _unchanged(row, SAME_CONTENT)
+        return _done(State.FETCHED, OK) | {schema.LINKS: _rows(followed), schema.CONTENT_DIGEST: content_digest}
+    validators = {schema.ETAG: result.headers.get("etag"), schema.LAST_MODIFIED: result.headers.get("last-modified")}
+    status = {schema.STATUS: result.status}
+    if result.status == 304:
+        kept = {name: value for name, value in validators.items() if value}
+        return _unchanged(row, NOT_MODIFIED) | status | kept
+    content_digest = ids.image_id(result.body)[:_DIGEST_CHARS]
+    if content_digest == row[schema.CONTENT_DIGEST]:
+        return _unchanged(row, SAME_CONTENT) | status | validators
+    known = status | validators | {schema.CONTENT_DIGEST: content_digest}
+    if row[schema.KIND] == IMAGE:
+        return _done(State.FETCHED, OK) | known | {schema.BYTES: result.body, schema.IMAGE_ID: ids.image_id(result.body)}
+    try:
+        content_type = result.headers.get("content-type", "")
+        found = extract(profile, row[schema.KIND], row[schema.URL], content_type, result.body, respect_no_ai)
+    except Reject as e:
+        return known | refused(row, e, give_up_after)
+    return known | _read(row, found, give_up_after)
+
+
+def _read(row: dict, found: Extract, give_up_after: int) -> dict:
+    """A page that could be parsed: its records and links, and the reason where it is no record although it should be."""
+    if found.refused:
+        refusal = Reject(RejectCode.DISALLOWED, f"{redacted(row[schema.URL])}: its robots meta tag says noai")
+        return refused(row, refusal, give_up_after)
+    outcome = _done(State.FETCHED, OK)
+    if found.problems:
+        total = len(found.problems) + len(found.records)
+        detail = found.problems[0] if total == 1 else f"{len(found.problems)} of {total}: {found.problems[0]}"
+        if not found.records:
+            outcome = refused(row, Reject(RejectCode.MISSING_FIELD, detail), give_up_after)
+        outcome[schema.DETAIL] = detail
+    return outcome | {schema.LINKS: _rows(found.links), schema.RECORDS: [r.to_json() for r in found.records]}
+
+
+def _moved(profile: Profile, row: dict, redirect: Redirect, give_up_after: int) -> dict:
+    """A redirect is a link to where it leads: checked, counted and asked for once, like any other."""
+    target, status = canonical(redirect.location), {schema.STATUS: redirect.status}
+    said = f"{redacted(row[schema.URL])}: redirects to"
+    if target is None:
+        refusal = Reject(RejectCode.BLOCKED_URL, f"{said} something that is no http or https URL")
+        return status | refused(row, refusal, give_up_after)
+    if target == row[schema.URL]:
+        return status | refused(row, Reject(RejectCode.FETCH_FAILED, f"{said} itself"), give_up_after)
+    kind = row[schema.KIND] if row[schema.KIND] in (IMAGE, SITEMAP) else profile.kind_of(target) or row[schema.KIND]
+    followed = profile.follows(target, kind)
+    detail = f"to {redacted(target)}" + ("" if followed else ", a host that the profile does not follow")
+    outcome = _done(State.REDIRECTED, MOVED) | status | {schema.DETAIL: detail}
+    return outcome | {schema.LINKS: _rows([Link(target, kind)] if followed else [])}
+
+
+def refused(row: dict, reject: Reject, give_up_after: int) -> dict:
+    """The outcome of a visit that ended with a reject code."""
+    failures = row[schema.FAILURES] + (reject.code not in NOT_ITS_FAULT)
+    state = state_after(reject.code, failures, give_up_after)
+    outcome = _done(state, reject.code.value) | {schema.DETAIL: reject.detail}
+    if state in (State.FAILED, State.GIVEN_UP):
+        return outcome | {schema.FAILURES: failures}
+    again = state == row[schema.STATE]
+    return outcome | {schema.UNCHANGED: row[schema.UNCHANGED] + 1 if again else 0}
+
+
+def _unchanged(row: dict, reason: str) -> dict:
+    """As it was: also a page that was rejected stays so."""
+    rejected = row[schema.STATE] in (State.REJECTED, State.EXCLUDED)
+    outcome = _done(State(row[schema.STATE]) if rejected else State.UNCHANGED, row[schema.REASON] if rejected else reason)
+    return outcome | {schema.UNCHANGED: row[schema.UNCHANGED] + 1}
+
+
+def _done(state: State, reason: str) -> dict:
+    return {schema.STATE: state.value, schema.REASON: reason}
+
+
+def _rows(links: Sequence[Link]) -> list[dict]:
+    return [{schema.URL: link.url, schema.KIND: link.kind} for link in links]

@@ -1,0 +1,304 @@
+"""From visited pages to tables ``products`` and ``posts``: the rows that are new or different, nothing else.
+
+Reads only what is committed, in an order that the pages' URLs decide, and goes the way of every feed (`w2w.ingest`): so it
+can be done again at any time, and a second time it finds nothing to do. An image that changes under its URL changes its
+product, because a crawled product's fingerprint is the image itself.
+"""
+
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from w2w import ids, schema
+from w2w.crawl.frontier import State
+from w2w.crawl.profile import IMAGE, PRODUCT_FIELDS, Profile
+from w2w.errors import RejectCode
+from w2w.ingest.changes import CURRENT_COLUMNS, CurrentProducts, withdrawn
+from w2w.ingest.digests import SeenKeys, row_digests
+from w2w.ingest.images import ImageRoot
+from w2w.ingest.normalise import normalised
+from w2w.ingest.raw import Mapping, batch_of_dicts
+from w2w.table import delta
+from w2w.table.sink import RECEIPT_SCHEMA, Committer, Lineage, Output, write_part
+
+_BATCH_ROWS = 20_000
+_MAX_HOPS = 10
+_ENDED = (State.GONE, State.REDIRECTED, State.EXCLUDED)  # a page in one of these sells nothing any more
+_RECORD_SCHEMA = pa.schema([(schema.URL, pa.string()), (schema.RECORDS, pa.string())])
+_REJECT_FIELDS = (schema.KEY, schema.REJECT_CODE, schema.REJECT_DETAIL, schema.SOURCE)
+
+
+@dataclass
+class Harvest:
+    """What came of it: rows written, by table and kind of change."""
+
+    products: int = 0
+    posts: int = 0
+    withdrawn: int = 0
+    waiting: int = 0  # records whose image was not visited yet
+    rejects: dict[str, int] = field(default_factory=dict)
+    versions: dict[str, int] = field(default_factory=dict)
+
+
+def harvest(store: str, profile: Profile, lineage: Lineage) -> Harvest:
+    """Brings ``products`` and ``posts`` up to date with the site's pages, in one commit.
+
+    In memory: about 300 bytes a URL, and the records of the site, about half a kilobyte each.
+    """
+    pages = _Pages(store, profile.name)
+    records, ended = pages.records()
+    done, sink = Harvest(), _Sink(store, lineage)
+    live = _products(store, profile, pages, records, done, sink)
+    _posts(store, pages, records, done, sink)
+    _withdraw(store, ended, live, done, sink)
+    done.versions = sink.commit()
+    return done
+
+
+class _Pages:
+    """Each URL's last visit, and the last that brought something."""
+
+    def __init__(self, store: str, site: str):
+        self._store, self._site = store, site
+        self._last: dict[str, tuple[int, str, str, str]] = {}  # url -> visit, state, reason, detail
+        self._read: dict[str, int] = {}  # url -> visit that fetched it
+        self._images: dict[str, tuple[int, str]] = {}  # url -> visit, image id
+        self._moved: dict[str, tuple[int, str]] = {}
+        self.product_at: dict[str, str] = {}  # canonical URL of a product page -> product id
+        columns = (
+            schema.URL,
+            schema.KIND,
+            schema.VISIT,
+            schema.STATE,
+            schema.REASON,
+            schema.DETAIL,
+            schema.IMAGE_ID,
+            schema.LINKS,
+        )
+        for batch in self._batches(columns):
+            for row in batch.to_pylist():
+                self._note(row)
+
+    def _batches(self, columns) -> Iterator[pa.Table]:
+        listed = delta.parts(delta.open_table(self._store, schema.PAGES), site=self._site)
+        return delta.read_batches(self._store, schema.PAGES, columns, listed)
+
+    def _note(self, row: dict) -> None:
+        url, visit, state = row[schema.URL], row[schema.VISIT], row[schema.STATE]
+        if visit >= self._last.get(url, (-1,))[0]:
+            self._last[url] = (visit, state, row[schema.REASON], row[schema.DETAIL] or "")
+        if state == State.FETCHED:
+            self._read[url] = max(visit, self._read.get(url, -1))
+            if row[schema.KIND] == IMAGE and visit >= self._images.get(url, (-1,))[0]:
+                self._images[url] = (visit, row[schema.IMAGE_ID])
+        elif state == State.REDIRECTED and row[schema.LINKS] and visit >= self._moved.get(url, (-1,))[0]:
+            self._moved[url] = (visit, row[schema.LINKS][0][schema.URL])
+
+    def records(self) -> tuple[pa.Table, pa.Table]:
+        """(records of pages that are there, records of pages that have ended): url and one record's JSON, sorted."""
+        here, ended = [_RECORD_SCHEMA.empty_table()], [_RECORD_SCHEMA.empty_table()]
+        for batch in self._batches((schema.URL, schema.VISIT, schema.STATE, schema.RECORDS)):
+            urls, visits = batch.column(schema.URL).to_pylist(), batch.column(schema.VISIT).to_pylist()
+            states = batch.column(schema.STATE).to_pylist()
+            newest = [s == State.FETCHED and self._read.get(u) == v for u, v, s in zip(urls, visits, states)]
+            over = [n and self._last[u][1] in _ENDED for n, u in zip(newest, urls)]
+            for kept, wanted in ((ended, over), (here, [n and not o for n, o in zip(newest, over)])):
+                rows = batch.filter(pa.array(wanted, pa.bool_()))
+                lists = rows.column(schema.RECORDS).combine_chunks()
+                parents = pc.list_parent_indices(lists)
+                kept.append(pa.table([rows.column(schema.URL).take(parents), pc.list_flatten(lists)], schema=_RECORD_SCHEMA))
+        order = [(name, "ascending") for name in _RECORD_SCHEMA.names]
+        return pa.concat_tables(here).sort_by(order), pa.concat_tables(ended).sort_by(order)
+
+    def end_of(self, url: str) -> str:
+        """Where redirects lead from this URL."""
+        for _ in range(_MAX_HOPS):
+            if self._last.get(url, (0, ""))[1] != State.REDIRECTED or url not in self._moved:
+                return url
+            url = self._moved[url][1]
+        return url
+
+    def image(self, url: str) -> tuple[str | None, RejectCode | None, str]:
+        """(image id, None, "") or (None, why there is none, a sentence); (None, None, "") where it was not visited yet."""
+        end = self.end_of(url)
+        if end in self._images:
+            return self._images[end][1], None, ""
+        if end not in self._last:
+            return None, None, ""
+        _, state, reason, detail = self._last[end]
+        code = RejectCode(reason) if reason in set(RejectCode) else RejectCode.NOT_FOUND
+        return None, code, detail or f"{state}: {reason}"
+
+
+class _Sink:
+    """Rows on their way into one commit."""
+
+    def __init__(self, store: str, lineage: Lineage):
+        self._store, self._lineage = store, lineage
+        self._receipts: list[dict] = []
+        before = delta.read(store, schema.REJECTS, [schema.KEY], stage=lineage.stage)
+        self._rejected = set(before.column(schema.KEY).to_pylist())
+
+    def add(self, output: Output, rows: pa.Table) -> None:
+        if rows.num_rows:
+            self._receipts += write_part(self._store, output, rows, self._lineage.run_id)
+
+    def reject(self, rows: list[tuple[str, RejectCode, str, str]], done: Harvest) -> None:
+        """(id, code, detail, source): written down once for each page and code."""
+        keyed = {f"{name}@{ids.digest(code, source)}": (code, detail, source) for name, code, detail, source in rows}
+        new = {key: said for key, said in keyed.items() if key not in self._rejected}
+        for code, *_ in keyed.values():
+            done.rejects[str(code)] = done.rejects.get(str(code), 0) + 1
+        self._rejected |= set(new)
+        extra = {
+            schema.STAGE: self._lineage.stage,
+            schema.STAGE_VERSION: self._lineage.stage_version,
+            schema.RUN_ID: self._lineage.run_id,
+            schema.REJECTED_AT: time.time_ns() // 1000,
+        }
+        listed = [
+            dict(zip(_REJECT_FIELDS, (key, str(code), detail, source))) | extra for key, (code, detail, source) in new.items()
+        ]
+        self.add(Output(schema.REJECTS), pa.Table.from_pylist(listed, schema=schema.REJECTS.schema))
+
+    def commit(self) -> dict[str, int]:
+        if not self._receipts:
+            return {}
+        committer = Committer(self._store, [Output(schema.POSTS), Output(schema.PRODUCTS)], self._lineage, every_s=float("inf"))
+        committer.add(pa.Table.from_pylist(self._receipts, schema=RECEIPT_SCHEMA))
+        committer.commit()
+        return {t.name: committer.version(t) for t in (schema.POSTS, schema.PRODUCTS)}
+
+
+def _of_kind(records: pa.Table, kind: str) -> Iterator[list[tuple[str, dict]]]:
+    """(page URL, fields) of the records of one kind, in batches."""
+    chosen = records.filter(pc.match_substring(records.column(schema.RECORDS), json.dumps({"record": kind})[1:-1]))
+    for start in range(0, chosen.num_rows, _BATCH_ROWS):
+        part = chosen.slice(start, _BATCH_ROWS).to_pylist()
+        read = ((row[schema.URL], json.loads(row[schema.RECORDS])) for row in part)
+        yield [(url, fields) for url, fields in read if fields["record"] == kind]
+
+
+def _products(store: str, profile: Profile, pages: _Pages, records: pa.Table, done: Harvest, sink: _Sink) -> set[str]:
+    """Writes new and changed products; the ids of all that the site sells now."""
+    current = CurrentProducts(delta.current_products(store, CURRENT_COLUMNS))
+    seen, live = SeenKeys(), set()
+    for batch in _of_kind(records, "product"):
+        rows, sources, images, rejects = [], [], [], []
+        for url, fields in batch:
+            product_id, image_uri = fields["product_id"][0], fields["image"][0]
+            live.add(product_id)
+            pages.product_at.setdefault(fields["url"][0], product_id)
+            pages.product_at.setdefault(url, product_id)
+            image_id, code, why = pages.image(image_uri)
+            if image_id:
+                rows.append(_flat(fields))
+                sources.append(url)
+                images.append((image_uri, None, None, image_id))
+            elif code:
+                rejects.append((product_id, code, f"its image: {why}", url))
+            else:
+                done.waiting += 1
+        raw = batch_of_dicts(rows, sources, Mapping({}, None), [], images)
+        feed = normalised(raw, profile.category_map, profile.category_default, ImageRoot("https://images.invalid"), seen)
+        refused = feed.rejects.to_pylist()
+        rejects += [tuple(RejectCode(row[c]) if c == schema.REJECT_CODE else row[c] for c in _REJECT_FIELDS) for row in refused]
+        new = feed.rows.filter(pc.invert(current.unchanged(feed.rows)))
+        sink.reject(rejects, done)
+        sink.add(Output(schema.PRODUCTS), _stamped(new, schema.IMAGE_FINGERPRINT))
+        done.products += new.num_rows
+    return live
+
+
+def _flat(fields: dict) -> dict:
+    """A record as one feed row: single values as they are, further fields joined, for they become attributes."""
+    names = {name for name in fields if name != "record"}
+    return {n: fields[n][0] if n in PRODUCT_FIELDS else ", ".join(fields[n]) for n in sorted(names) if fields[n]}
+
+
+def _stamped(rows: pa.Table, image_column: str) -> pa.Table:
+    """With image_id, active and fetched_at."""
+    n = rows.num_rows
+    rows = rows.append_column(schema.IMAGE_ID, rows.column(image_column))
+    rows = rows.append_column(schema.ACTIVE, pa.repeat(pa.scalar(True), n))
+    return rows.append_column(schema.FETCHED_AT, pa.repeat(pa.scalar(time.time_ns() // 1000, schema.TIME), n))
+
+
+def _posts(store: str, pages: _Pages, records: pa.Table, done: Harvest, sink: _Sink) -> None:
+    """Writes new and changed posts. A link to a product page that was read counts as that product."""
+    current = current_posts(store)
+    active = current.filter(current.column(schema.ACTIVE))
+    known = dict(zip(active.column(schema.POST_ID).to_pylist(), active.column(schema.ROW_DIGEST).to_pylist()))
+    seen: set[str] = set()
+    live: set[str] = set()
+    for batch in _of_kind(records, "post"):
+        rows, rejects = [], []
+        for url, fields in batch:
+            post_id, image_uri = fields["post_id"][0], fields["image"][0]
+            live.add(post_id)
+            image_id, code, why = pages.image(image_uri)
+            if post_id in seen:
+                rejects.append((post_id, RejectCode.DUPLICATE_KEY, f"post_id {post_id!r} was seen on another page", url))
+            elif image_id:
+                seen.add(post_id)
+                rows.append(_post_row(pages, url, fields, image_id))
+            elif code:
+                rejects.append((post_id, code, f"its image: {why}", url))
+            else:
+                done.waiting += 1
+        new = [row for row in rows if known.get(row[schema.POST_ID]) != row[schema.ROW_DIGEST]]
+        now = {schema.ACTIVE: True, schema.FETCHED_AT: time.time_ns() // 1000}
+        sink.reject(rejects, done)
+        sink.add(Output(schema.POSTS), pa.Table.from_pylist([row | now for row in new], schema=schema.POSTS.schema))
+        done.posts += len(new)
+
+
+def _post_row(pages: _Pages, url: str, fields: dict, image_id: str) -> dict:
+    urls = sorted({pages.end_of(u) for u in fields.get("product_urls", [])})
+    known = {pages.product_at[u] for u in urls if u in pages.product_at}
+    row = {
+        schema.POST_ID: fields["post_id"][0],
+        schema.URL: fields["url"][0],
+        schema.IMAGE_ID: image_id,
+        schema.IMAGE_URI: fields["image"][0],
+        schema.PRODUCT_IDS: sorted({*fields.get("product_ids", []), *known}),
+        schema.PRODUCT_URLS: urls,
+    }
+    texts = [json.dumps(value, sort_keys=True) for value in row.values()]
+    return row | {schema.ROW_DIGEST: row_digests([pa.array([text]) for text in texts])[0].as_py()}
+
+
+def current_posts(store: str) -> pa.Table:
+    """The newest row of every post, active or not."""
+    columns = schema.POSTS.schema.names
+    rows = delta.read(store, schema.POSTS, columns)
+    rows = rows.sort_by([(schema.POST_ID, "ascending"), (schema.FETCHED_AT, "descending")])
+    _, first = np.unique(np.asarray(rows.column(schema.POST_ID).to_pylist(), dtype=object).astype(str), return_index=True)
+    return rows.take(pa.array(first))
+
+
+def _withdraw(store: str, ended: pa.Table, live: set[str], done: Harvest, sink: _Sink) -> None:
+    """Products and posts whose pages have ended, and that no other page shows, are inactive from now on."""
+    gone = {fields["product_id"][0] for batch in _of_kind(ended, "product") for _, fields in batch} - live
+    if gone:
+        current = delta.current_products(store, schema.PRODUCTS.schema.names)
+        wanted = pc.and_(
+            pc.is_in(current.column(schema.PRODUCT_ID), value_set=pa.array(sorted(gone))), current.column(schema.ACTIVE)
+        )
+        rows = withdrawn(current.filter(wanted))
+        sink.add(Output(schema.PRODUCTS), rows)
+        done.withdrawn += rows.num_rows
+    posts = {fields["post_id"][0] for batch in _of_kind(ended, "post") for _, fields in batch}
+    if posts:
+        current = current_posts(store)
+        wanted = pc.and_(
+            pc.is_in(current.column(schema.POST_ID), value_set=pa.array(sorted(posts))), current.column(schema.ACTIVE)
+        )
+        rows = withdrawn(current.filter(wanted))
+        sink.add(Output(schema.POSTS), rows)
+        done.withdrawn += rows.num_rows
