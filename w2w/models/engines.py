@@ -76,6 +76,8 @@ class OpenVino:
                 "INFERENCE_PRECISION_HINT": "f32",
                 "PERFORMANCE_HINT": "LATENCY",
                 "NUM_STREAMS": 1,
+                # else every worker's thread is pinned to the same first core: 73 instead of 118 images/s on 2 cores
+                "ENABLE_CPU_PINNING": False,
             },
         )
         self.dim = int(self._compiled.output(0).partial_shape[1].get_length())
