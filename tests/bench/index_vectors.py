@@ -85,16 +85,20 @@ def upsampled(num_rows: int, dim: int = 1280, seed: int = 0) -> np.ndarray:
     return out
 
 
-def build_ours(uri: str, vectors_ND: np.ndarray, cfg: IndexConfig, num_threads: int) -> tuple[Index, Plan]:
+def product_rows(count: int) -> pa.Table:
+    """Products of one category, their ids the numbers of their vectors: what tables would give."""
+    rows = pa.table({"product_id": [f"{i:07d}" for i in range(count)]})
+    return rows.append_column("image_id", rows["product_id"]).append_column("category", pa.repeat("all", count))
+
+
+def build_ours(uri: str, rows: pa.Table, vectors_ND: np.ndarray, cfg: IndexConfig, num_threads: int) -> tuple[Index, Plan]:
     """Plan, train, fill and write every shard of one category; opens what was written. The gate is not part of it."""
-    rows = pa.table({"product_id": [f"{i:07d}" for i in range(len(vectors_ND))]})
-    rows = rows.append_column("image_id", rows["product_id"]).append_column("category", pa.repeat("all", len(vectors_ND)))
     [group] = shard.plan_groups(rows, cfg)
-    of = np.array(shard.sample(rows, group, cfg)["product_id"].to_pylist(), dtype=np.int64)
+    of = shard.sample(rows, group, cfg)["product_id"].cast(pa.int64()).to_numpy()
     template, plan = shard.train_template(uri, vectors_ND[of], group, "bench", cfg, num_threads)
     built = []
     for task in shard.plan_shards(rows, {group.name: template}, "bench", cfg):
-        mine = np.array(task.rows["product_id"].to_pylist(), dtype=np.int64)
+        mine = task.rows["product_id"].cast(pa.int64()).to_numpy()
         built.append(shard.build_shard(uri, task, vectors_ND[mine], num_threads))
     return open_manifest(uri, new_manifest(cfg, "bench", "bench", {}, [template], built)), plan
 

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import faiss
 import numpy as np
-from index_vectors import CACHE, build_ours, found_rows, progress, recall, upsampled
+from index_vectors import CACHE, build_ours, found_rows, product_rows, progress, recall, upsampled
 
 from w2w.index.spec import IndexConfig
 
@@ -78,9 +78,10 @@ def run_peer(python: str, folder: str, budget: int, threads: int, cap_s: float) 
 
 
 def run_ours(folder: str, x_ND: np.ndarray, queries: np.ndarray, budget: int, threads: int) -> tuple[dict, np.ndarray]:
+    rows = product_rows(len(x_ND))
     cfg = IndexConfig(memory_budget_mb=budget, latency_budget_ms=LATENCY_MS, target_recall=1.0)
     started = time.perf_counter()
-    index, plan = build_ours(folder, x_ND, cfg, threads)
+    index, plan = build_ours(folder, rows, x_ND, cfg, threads)
     build_s = time.perf_counter() - started
     found = found_rows(index.search(queries, 20, num_threads=threads), len(queries), 20)
     times = []
@@ -117,7 +118,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         np.save(f"{folder}/x.npy", x)
         np.save(f"{folder}/queries.npy", queries)
-        build_ours(f"{folder}/warm", x[:2000], IndexConfig(), args.threads)  # lazily loaded libraries: 1.4 s once a process
+        build_ours(
+            f"{folder}/warm", product_rows(2000), x[:2000], IndexConfig(), args.threads
+        )  # lazily loaded libraries: 1.4 s once a process
         for budget in args.budgets:
             ours, theirs = [], []
             for i in range(args.rounds):

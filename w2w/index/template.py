@@ -13,6 +13,7 @@ from w2w.index.spec import Spec
 KMEANS_DIM = 128  # coarse clustering looks at this many leading axes: its time grows with them
 _KMEANS_ROUNDS = 10
 _POINTS_PER_CENTROID = 64
+_UNIT = 1e-6  # a length this near 1 is 1: float32 rounding of normalised rows is a tenth of it
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,8 @@ def set_threads(num_threads: int) -> None:
 
 
 def unit_vectors(vectors: np.ndarray, dim: int | None = None) -> np.ndarray:
-    """float32 rows of length 1, shape (n, dim), a copy. Raises UsageError for another type or shape, NaN, infinity, zeros."""
+    """float32 rows of length 1, shape (n, dim): the same array where they are. Raises UsageError for another type or shape, for
+    NaN, infinity, zeros."""
     if not isinstance(vectors, np.ndarray) or vectors.ndim != 2 or vectors.dtype.kind != "f":
         kind = f"{vectors.dtype}{list(vectors.shape)}" if isinstance(vectors, np.ndarray) else type(vectors).__name__
         raise UsageError(f"vectors are {kind}: expected a float array of shape (rows, {dim or 'dimensions'})")
@@ -88,6 +90,8 @@ def unit_vectors(vectors: np.ndarray, dim: int | None = None) -> np.ndarray:
     bad = np.flatnonzero(~np.isfinite(length_N1[:, 0]) | (length_N1[:, 0] == 0))
     if len(bad):
         raise UsageError(f"{len(bad)} of {len(x_ND)} vectors hold NaN, infinity or only zeros, the first one in row {bad[0]}")
+    if np.abs(length_N1 - 1).max(initial=0) < _UNIT:
+        return x_ND
     return x_ND / length_N1
 
 
@@ -216,11 +220,22 @@ def search_codes(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Scores float32 and rows int64, (n, k) each, best first; -1 where fewer were scanned. Not re-ranked."""
     if lists is not None:
-        codes.base.nprobe = lists[1].shape[1]
-        return codes.base.search_preassigned(inner_NE, k, lists[1], lists[0])
+        return _scan_lists(codes.base, inner_NE, k, *lists)
     if "HNSW" in spec.base:
         return codes.base.search(inner_NE, k, params=faiss.SearchParametersHNSW(efSearch=max(ef_search or spec.ef_search, k)))
     return codes.base.search(inner_NE, k)
+
+
+def _scan_lists(
+    base: faiss.IndexIVF, inner_NE: np.ndarray, k: int, scores_NP: np.ndarray, lists_NP: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """What ``search_preassigned`` does, without setting ``nprobe`` on an index that other threads are searching."""
+    inner_NE, scores_NP, lists_NP = (np.ascontiguousarray(a) for a in (inner_NE, scores_NP, lists_NP))
+    scores, rows = np.empty((len(inner_NE), k), np.float32), np.empty((len(inner_NE), k), np.int64)
+    arrays = [faiss.swig_ptr(a) for a in (lists_NP, scores_NP, scores, rows)]
+    probe = faiss.SearchParametersIVF(nprobe=lists_NP.shape[1])
+    base.search_preassigned_c(len(inner_NE), faiss.swig_ptr(inner_NE), k, *arrays, False, probe)
+    return scores, rows
 
 
 def rerank(codes: Codes, inner_NE: np.ndarray, of_M: np.ndarray, rows_M: np.ndarray) -> np.ndarray:
