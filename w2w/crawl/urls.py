@@ -73,10 +73,8 @@ def authority(url: str) -> str:
 
 def _recoded(text: str, safe: str) -> str:
     """Percent codes only where needed, and in upper case: an encoded slash stays encoded, an encoded letter does not."""
-    return "".join(
-        part if part.startswith("%") else quote(part, safe=safe)
-        for part in re.split(r"(%[0-9A-F]{2})", re.sub(r"%[0-9A-Fa-f]{2}", lambda m: _code(m[0]), text))
-    )
+    parts = re.split(r"(%[0-9A-F]{2})", re.sub(r"%[0-9A-Fa-f]{2}", lambda m: _code(m[0]), text))  # every second one is a code
+    return "".join(part if i % 2 else quote(part, safe=safe) for i, part in enumerate(parts))
 
 
 def _code(code: str) -> str:
