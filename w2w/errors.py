@@ -56,6 +56,13 @@ class RejectCode(StrEnum):
     # models and indexes
     UNKNOWN_CATEGORY = "unknown_category"  # a query is to be searched inside a category that the index does not have
     NOT_FINITE = "not_finite"  # the model gave NaN or infinity for this row
+    MODEL_FAILED = "model_failed"  # the model raised on this image alone, and not on others
+    OUT_OF_MEMORY = "out_of_memory"  # the image alone does not fit into the device's memory
+    # annotations and masks
+    BAD_BOX = "bad_box"  # a box without area, or outside its photo
+    NO_PERSON = "no_person"  # nobody was found in the photo
+    BAD_MASK = "bad_mask"  # too small, unstable, or the model itself does not trust it
+    CROPPED_PERSON = "cropped_person"  # the person is cut off by the photo's edges
 
 
 # What may be gone tomorrow: rows rejected for these reasons are tried again by the next run. All others are final for the
@@ -69,5 +76,6 @@ TRANSIENT = frozenset(
         RejectCode.TOO_SLOW,
         RejectCode.HOST_BUSY,
         RejectCode.ROBOTS_UNREACHABLE,
+        RejectCode.OUT_OF_MEMORY,  # another device may have more
     }
 )

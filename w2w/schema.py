@@ -30,6 +30,14 @@ POST_ID, PRODUCT_IDS, PRODUCT_URLS = "post_id", "product_ids", "product_urls"
 # rejects; the first two also mark a row on its way through a stage
 REJECT_CODE, REJECT_DETAIL = "code", "detail"
 KEY, STAGE, STAGE_VERSION, SOURCE, REJECTED_AT, RUN_ID = "key", "stage", "stage_version", "source", "rejected_at", "run_id"
+# garments, looks, cutouts
+GARMENT_ID, BOX, ORIGINAL_LABEL, MASK_RLE = "garment_id", "box_xyxy", "original_label", "mask_rle"
+CROP, CROP_SOURCE, PERSON_BOX, NUM_GARMENTS = "crop", "crop_source", "person_box", "num_garments"
+SLOTS, SLOT, STABILITY = "slots", "slot", "stability"
+# detections: annotated photos, for training and measuring detectors
+SPLIT, OBJECTS, IGNORE, LABELLED = "split", "objects", "ignore", "labelled"
+# categories: what a classifier says
+ACCEPTED = "accepted"
 # neighbours
 QUERY_ID, RANK, SCORE, NEIGHBOUR_LIST = "query_id", "rank", "score", "neighbours"
 INDEX_VERSION, SEARCH_VERSION = "index_version", "search_version"
@@ -124,6 +132,110 @@ NEIGHBOURS = Table(
     partition_by=(SEARCH_VERSION,),
 )
 
+XYXY = pa.list_(pa.float32())  # x0, y0, x1, y1 in pixels of the upright photo, the last two exclusive
+RLE = pa.struct([pa.field("size", pa.list_(pa.int32())), pa.field("counts", pa.string())])  # COCO: height and width, runs
+
+GARMENTS = Table(
+    "garments",
+    _schema(
+        (GARMENT_ID, pa.string()),  # sha256 of image_id, category, box and stage_version
+        (IMAGE_ID, pa.string()),
+        (CATEGORY, pa.string()),
+        (ORIGINAL_LABEL, pa.string()),  # as the model calls it
+        (SCORE, pa.float32()),
+        (BOX, XYXY),
+        (MASK_RLE, RLE, "nullable"),
+        (CROP, pa.binary()),  # JPEG, at most 384 px a side
+        (CROP_SOURCE, pa.string()),  # box
+        (STAGE_VERSION, pa.string()),
+    ),
+    key=(GARMENT_ID,),
+    partition_by=(STAGE_VERSION,),
+)
+
+# One row a photo that a detector has seen, whatever it found: the whole outfit, and the mark that the photo is done.
+LOOKS = Table(
+    "looks",
+    _schema(
+        (IMAGE_ID, pa.string()),
+        (NUM_GARMENTS, pa.int32()),
+        (PERSON_BOX, XYXY, "nullable"),
+        (CROP, pa.binary(), "nullable"),  # the person, JPEG, at most 384 px a side
+        (CROP_SOURCE, pa.string()),  # person, garments, dress; or why there is none: few_garments, small
+        (STAGE_VERSION, pa.string()),
+    ),
+    key=(IMAGE_ID, STAGE_VERSION),
+    partition_by=(STAGE_VERSION,),
+)
+
+SLOT_CROP = pa.struct(
+    [
+        pa.field(SLOT, pa.string()),  # top, bottom, shoes
+        pa.field(BOX, XYXY),  # in the cut-out
+        pa.field(CROP_SOURCE, pa.string()),  # boxes of a detector, or ratios of the mask's tight box
+        pa.field(CROP, pa.binary()),  # from the cut-out, JPEG, at most 384 px a side
+    ]
+)
+
+CUTOUTS = Table(
+    "cutouts",
+    _schema(
+        (IMAGE_ID, pa.string()),
+        (BYTES, pa.binary()),  # the person on white, JPEG, the photo's size or smaller
+        (WIDTH, pa.int32()),  # of the cut-out and its mask
+        (HEIGHT, pa.int32()),
+        (MASK_RLE, RLE),
+        (PERSON_BOX, XYXY),  # tight around the mask, in the cut-out
+        (SCORE, pa.float32(), "nullable"),  # IoU that the model expects, where it does
+        (STABILITY, pa.float32(), "nullable"),
+        (SLOTS, pa.list_(SLOT_CROP)),
+        (STAGE_VERSION, pa.string()),
+    ),
+    key=(IMAGE_ID, STAGE_VERSION),
+    partition_by=(STAGE_VERSION,),
+)
+
+OBJECT = pa.struct(
+    [
+        pa.field(BOX, XYXY),
+        pa.field(CATEGORY, pa.string()),  # null where ignored
+        pa.field(ORIGINAL_LABEL, pa.string()),
+        pa.field(IGNORE, pa.bool_()),  # finding something here is neither right nor wrong
+    ]
+)
+
+DETECTIONS = Table(
+    "detections",
+    _schema(
+        (KEY, pa.string()),  # source and the photo's name in it
+        (SOURCE, pa.string()),  # the data set
+        (SPLIT, pa.string()),
+        (IMAGE_ID, pa.string()),
+        (BYTES, pa.binary()),
+        (WIDTH, pa.int32()),
+        (HEIGHT, pa.int32()),
+        (OBJECTS, pa.list_(OBJECT)),
+        (LABELLED, pa.list_(pa.string())),  # classes that this source labels; others may be in the photo without a box
+        (STAGE_VERSION, pa.string()),  # of how it was read
+    ),
+    key=(KEY, STAGE_VERSION),
+    partition_by=(STAGE_VERSION,),
+)
+
+CLASSIFICATIONS = Table(
+    "categories",
+    _schema(
+        (OWNER_ID, pa.string()),
+        (OWNER_KIND, pa.string()),
+        (CATEGORY, pa.string()),  # the most probable class, or etc
+        (SCORE, pa.float32()),  # its probability, calibrated
+        (ACCEPTED, pa.bool_()),  # probable enough, and not etc
+        (MODEL_VERSION, pa.string()),  # of the classifier
+    ),
+    key=(OWNER_ID, MODEL_VERSION),
+    partition_by=(MODEL_VERSION,),
+)
+
 REJECTS = Table(
     "rejects",
     _schema(
@@ -214,4 +326,21 @@ PAGES = Table(
     partition_by=(SITE,),
 )
 
-TABLES = {t.name: t for t in (PRODUCTS, POSTS, IMAGES, EMBEDDINGS, NEIGHBOURS, FRONTIER, PAGES, REJECTS)}
+TABLES = {
+    t.name: t
+    for t in (
+        PRODUCTS,
+        POSTS,
+        IMAGES,
+        GARMENTS,
+        LOOKS,
+        CUTOUTS,
+        DETECTIONS,
+        CLASSIFICATIONS,
+        EMBEDDINGS,
+        NEIGHBOURS,
+        FRONTIER,
+        PAGES,
+        REJECTS,
+    )
+}

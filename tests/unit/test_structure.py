@@ -8,13 +8,13 @@ import yaml
 
 ROOT = Path(__file__).parents[2]
 CONTRACT = {"schema", "config", "errors", "ids", "storage"}
-DOMAIN = {"crawl", "ingest", "images", "models", "index", "metrics", "report", "wardrobe"}
+DOMAIN = {"crawl", "ingest", "images", "models", "index", "metrics", "report", "wardrobe", "garments"}
 # what a domain folder may import of other folders
 ALLOWED = {folder: {"images", "models"} for folder in DOMAIN} | {"images": set(), "metrics": set(), "crawl": set()}
 ONLY_IN = {
     "ray": {"runtime"},
     "faiss": {"index"},
-    "torch": {"models"},
+    "torch": {"models", "garments"},
     "requests": {"crawl"},
     "protego": {"crawl"},
     "bs4": {"crawl"},

@@ -48,6 +48,15 @@ def fit(
     return padded
 
 
+def shrink(image: np.ndarray, longest_px: int) -> np.ndarray:
+    """(H, W, 3) uint8 with at most ``longest_px`` on its longer side, the shape kept; a smaller image as it is."""
+    height, width = image.shape[:2]
+    scale = longest_px / max(height, width)
+    if scale >= 1:
+        return image
+    return _resized(image, max(1, round(width * scale)), max(1, round(height * scale)), "bicubic")
+
+
 def _resized(
     image: np.ndarray, width: int, height: int, resample: str, box: tuple[float, float, float, float] | None = None
 ) -> np.ndarray:

@@ -9,9 +9,10 @@ from w2w import schema
 from w2w.errors import Reject
 from w2w.images.decode import DecodeLimits, decode_many, probe
 from w2w.images.phash import phash_many
-from w2w.images.resize import fit
+from w2w.images.resize import fit, shrink
 
 PIXELS = "pixels"
+PIXEL_WIDTH, PIXEL_HEIGHT = "pixel_width", "pixel_height"
 
 # what `inspect` needs of an image: pHash looks at 32 x 32 pixels, so a JPEG is decoded DCT-scaled
 _INSPECT_SIDE_PX = 64
@@ -22,6 +23,10 @@ INSPECT_GIVES = pa.schema([schema.IMAGES.schema.field(c) for c in (schema.WIDTH,
 def pixels_field(size_px: int) -> pa.Schema:
     """uint8 RGB pixels of a (size_px, size_px, 3) image, row-major, as fixed-size binary."""
     return pa.schema([pa.field(PIXELS, pa.binary(size_px * size_px * 3))])
+
+
+# pixels of photos that keep their shape: uint8 RGB, row-major, PIXEL_HEIGHT x PIXEL_WIDTH x 3
+PHOTO_GIVES = pa.schema([(PIXELS, pa.large_binary()), (PIXEL_WIDTH, pa.int32()), (PIXEL_HEIGHT, pa.int32())])
 
 
 def with_rejects(rows: pa.Table, rejects: Sequence[Reject | None]) -> pa.Table:
@@ -62,3 +67,25 @@ def to_pixels(
     kind = pixels_field(size_px).field(PIXELS).type
     pixels = pa.Array.from_buffers(kind, len(images), [None, pa.py_buffer(buffer)])
     return with_rejects(rows.drop_columns([schema.BYTES]).append_column(PIXELS, pixels), rejects)
+
+
+def to_photos(rows: pa.Table, *, limits: DecodeLimits, longest_px: int, threads: int = 1) -> pa.Table:
+    """Decodes every image whole, shrunk to ``longest_px`` on its longer side: adds PHOTO_GIVES, drops the encoded bytes."""
+    images = decode_many(rows.column(schema.BYTES), limits, longest_px, threads)
+    rejects = [i if isinstance(i, Reject) else None for i in images]
+    photos = [None if r else shrink(i, longest_px) for i, r in zip(images, rejects)]
+    columns = (
+        pa.array([None if p is None else p.tobytes() for p in photos], pa.large_binary()),
+        pa.array([None if p is None else p.shape[1] for p in photos], pa.int32()),
+        pa.array([None if p is None else p.shape[0] for p in photos], pa.int32()),
+    )
+    rows = rows.drop_columns([schema.BYTES])
+    for name, values in zip(PHOTO_GIVES.names, columns):
+        rows = rows.append_column(name, values)
+    return with_rejects(rows, rejects)
+
+
+def photos_of(rows: pa.Table) -> list[np.ndarray]:
+    """The photos in PHOTO_GIVES as uint8 (H, W, 3), views of the rows: copy before writing."""
+    sizes = zip(rows.column(PIXEL_HEIGHT).to_pylist(), rows.column(PIXEL_WIDTH).to_pylist())
+    return [np.frombuffer(v.as_buffer(), np.uint8).reshape(h, w, 3) for v, (h, w) in zip(rows.column(PIXELS), sizes)]

@@ -12,7 +12,7 @@ import numpy as np
 from w2w import ids
 from w2w.errors import UsageError
 from w2w.models.encoder import EncoderConfig
-from w2w.models.sources import Source
+from w2w.models.sources import Source, cache_folder
 
 
 def start(source: Source, config: EncoderConfig):
@@ -64,26 +64,27 @@ class OpenVino:
     """The network compiled for this CPU; converted once, then read from the cache without importing torch."""
 
     def __init__(self, source: Source, config: EncoderConfig):
-        import openvino
-
-        core = openvino.Core()
-        model = core.read_model(_converted(source))
-        self._compiled = core.compile_model(
-            model,
-            "CPU",
-            {
-                "INFERENCE_NUM_THREADS": config.threads,
-                "INFERENCE_PRECISION_HINT": "f32",
-                "PERFORMANCE_HINT": "LATENCY",
-                "NUM_STREAMS": 1,
-                # else every worker's thread is pinned to the same first core: 73 instead of 118 images/s on 2 cores
-                "ENABLE_CPU_PINNING": False,
-            },
-        )
+        self._compiled = compile_for_cpu(_converted(source), config.threads)
         self.dim = int(self._compiled.output(0).partial_shape[1].get_length())
 
     def __call__(self, batch_NHWC: np.ndarray) -> np.ndarray:
         return self._compiled(np.ascontiguousarray(batch_NHWC))[0]
+
+
+def compile_for_cpu(model: Path, threads: int):
+    """A model file (OpenVINO's own, or ONNX) as a callable that runs on ``threads`` threads in float32."""
+    import openvino
+
+    core = openvino.Core()
+    settings = {
+        "INFERENCE_NUM_THREADS": threads,
+        "INFERENCE_PRECISION_HINT": "f32",
+        "PERFORMANCE_HINT": "LATENCY",
+        "NUM_STREAMS": 1,
+        # else every worker's thread is pinned to the same first core: 73 instead of 118 images/s on 2 cores
+        "ENABLE_CPU_PINNING": False,
+    }
+    return core.compile_model(core.read_model(model), "CPU", settings)
 
 
 def pixels_module(source: Source):
@@ -108,7 +109,7 @@ def _converted(source: Source) -> Path:
     """The OpenVINO file of this architecture and these weights, made on first use."""
     import openvino
 
-    cache = Path(os.environ.get("W2W_CACHE") or Path.home() / ".cache" / "w2w", "openvino")
+    cache = cache_folder() / "openvino"
     name = ids.digest(
         1, source.architecture, list(map(str, source.input.__dict__.values())), source.weights_sha256(), openvino.__version__
     )

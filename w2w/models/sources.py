@@ -33,7 +33,7 @@ class Source:
     convolutional: bool = False
 
     def weights_sha256(self) -> list[str]:
-        return [_sha256(f, os.path.getsize(f), os.stat(f).st_mtime_ns) for f in self.files]
+        return [file_sha256(f) for f in self.files]
 
 
 def find(name: str, revision: str | None, trust_remote_code: bool) -> Source:
@@ -42,7 +42,7 @@ def find(name: str, revision: str | None, trust_remote_code: bool) -> Source:
         return BUILT_IN[name]()
     kind, _, rest = name.partition(":")
     if kind == "hf" and rest:
-        return _hub_folder(_download(rest, revision), rest, trust_remote_code)
+        return _hub_folder(download(rest, revision), rest, trust_remote_code)
     if kind == "timm" and rest:
         return _timm(rest)
     if kind == "open_clip" and rest:
@@ -81,8 +81,8 @@ def _efficientnet_lite0() -> Source:
 BUILT_IN = {"efficientnet-lite0": _efficientnet_lite0}
 
 
-def _download(repository: str, revision: str | None) -> Path:
-    """The snapshot's folder: from the local cache, else from the hub."""
+def download(repository: str, revision: str | None, option: str = "encoder.name") -> Path:
+    """The snapshot's folder: from the local cache, else from the hub. Raises UsageError naming the option that asked for it."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
@@ -91,8 +91,8 @@ def _download(repository: str, revision: str | None) -> Path:
         return Path(snapshot_download(repository, revision=revision, allow_patterns=patterns))
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError, ValueError) as e:
         raise UsageError(
-            f"encoder.name=hf:{repository}: cannot be downloaded ({type(e).__name__}). Download it where there is a network "
-            f"('hf download {repository} --local-dir DIR') and pass the folder as --encoder.name=DIR"
+            f"{option}=hf:{repository}: cannot be downloaded ({type(e).__name__}). Download it where there is a network "
+            f"('hf download {repository} --local-dir DIR') and pass the folder as --{option}=DIR"
         ) from e
 
 
@@ -178,7 +178,7 @@ def _timm(name: str) -> Source:
         repository = timm.create_model(architecture, pretrained=False).pretrained_cfg.get("hf_hub_id")
         if not repository:
             raise UsageError(f"encoder.name=timm:{name}: has no weights on the hub; pass timm:{name}@FILE")
-        files = tuple(str(f) for f in sorted(_download(repository, None).glob("*.safetensors")))
+        files = tuple(str(f) for f in sorted(download(repository, None).glob("*.safetensors")))
 
     def network():
         model = timm.create_model(architecture, pretrained=False, num_classes=0)
@@ -242,6 +242,16 @@ def _json(path: Path, name: str) -> dict:
         raise UsageError(f"encoder.name={name}: {path.name} is missing in {path.parent}") from e
     except ValueError as e:
         raise UsageError(f"encoder.name={name}: {path} is not valid JSON") from e
+
+
+def cache_folder() -> Path:
+    """Where fetched and converted models are kept: ``W2W_CACHE``, by default ~/.cache/w2w."""
+    return Path(os.environ.get("W2W_CACHE") or Path.home() / ".cache" / "w2w")
+
+
+def file_sha256(path: str | Path) -> str:
+    """Of the file's content, 64 hex digits; read once a process."""
+    return _sha256(str(path), os.path.getsize(path), os.stat(path).st_mtime_ns)
 
 
 @functools.cache

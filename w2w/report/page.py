@@ -39,6 +39,11 @@ def thumbnail(data: bytes | None) -> str | None:
         return None
     picture = Image.fromarray(pixels)
     picture.thumbnail((_THUMBNAIL_PX, _THUMBNAIL_PX))
+    return data_uri(picture)
+
+
+def data_uri(picture: Image.Image) -> str:
+    """The picture as a JPEG inside a page."""
     out = io.BytesIO()
     picture.save(out, "JPEG", quality=80)
     return "data:image/jpeg;base64," + base64.b64encode(out.getvalue()).decode()

@@ -21,7 +21,7 @@ from w2w.runtime.memory import keep_memory
 from w2w.runtime.progress import Progress
 from w2w.runtime.source import Source
 from w2w.runtime.stage import REJECTED_BY, REJECTED_SCHEMA, Chain, Pool, Stage, batches, check_plan, count, segments
-from w2w.table.pending import read_item
+from w2w.table.pending import read_beside, read_item
 from w2w.table.sink import RECEIPT_SCHEMA, Committer, Counts, Lineage, Output, write_part
 
 log = logging.getLogger("w2w")
@@ -45,6 +45,7 @@ class _Plan:
     rows_per_part: int
     bytes_per_part: int
     num_blocks: int
+    beside: str | None
 
 
 def run_stages(
@@ -65,7 +66,7 @@ def run_stages(
     ``pool`` is for the first stage (and those that share its workers). Raises JobFailed above ``max_reject_rate`` (what was
     computed until then stays committed: it is right, and need not be computed again).
     """
-    wanted = [f.name for o in outputs for f in o.table.schema]
+    wanted = [c for o in outputs for c in o.columns]
     check_plan(stages, source.schema.names, wanted)
     committer = Committer(store, outputs, lineage, commit_every_s)
     if source.num_rows:
@@ -82,6 +83,7 @@ def run_stages(
             rows_per_part,
             bytes_per_part,
             len(blocks),
+            source.beside,
         )
         dataset = ray.data.from_blocks(blocks)  # from_arrow would start a worker only to count rows
         groups = segments(stages)
@@ -174,18 +176,31 @@ class _Worker:
 
     @property
     def _wanted(self) -> set[str]:
-        return {f.name for o in self._plan.outputs for f in o.table.schema}
+        return {c for o in self._plan.outputs for c in o.columns}
 
     def _batches(self, block: pa.Table) -> Iterator[tuple[pa.Table, pa.Table]]:
         none = REJECTED_SCHEMA.empty_table()
         if self._first:
             system, root = storage.filesystem(self._plan.root)
             for item in block.to_pylist():
-                for rows in read_item(system, root, item, self._plan.columns, self._batch_rows):
+                for rows in self._read(system, root, item):
                     yield rows, none
         else:
             for rows in batches(iter([block]), self._batch_rows):
                 yield _split(rows)
+
+    def _read(self, system, root: str, item: dict) -> Iterator[pa.Table]:
+        if self._plan.beside is None:
+            yield from read_item(system, root, item, self._plan.columns, self._batch_rows)
+            return
+        system_beside, root_beside = storage.filesystem(self._plan.beside)
+        beside, at = read_beside(system_beside, root_beside, item), 0
+        own = [c for c in self._plan.columns if c not in beside.column_names]
+        for rows in read_item(system, root, item, own, self._batch_rows):
+            for name in beside.column_names:
+                rows = rows.append_column(name, beside.column(name).slice(at, rows.num_rows))
+            at += rows.num_rows
+            yield rows
 
     def _write(self, read: int, rows: list[pa.Table], rejected: list[pa.Table]) -> pa.Table:
         good, bad = pa.concat_tables(rows), pa.concat_tables(rejected)

@@ -21,6 +21,7 @@ class Source:
     key: str
     source: str | None = None
     skipped: int = 0  # rows that were done before
+    beside: str | None = None  # folder of Parquet files with the same row groups, whose columns join these rows
 
     def first(self, limit: int | None) -> "Source":
         """At most ``limit`` rows of it."""
@@ -70,16 +71,30 @@ def pending_rows(
     done: Sequence[pending.Keys],
     source: str | None,
     item_rows: int,
+    among: pending.Keys | None = None,
+    **partition: str,
 ) -> Source:
-    """The table's rows whose key (its first key column) is in none of ``done``, in items of ``item_rows``. Reads keys only."""
+    """The table's rows whose key (its first key column) is in none of ``done``, in items of ``item_rows``. Reads keys only.
+
+    ``among``: only rows whose key is one of these; ``partition``: only that part of the table.
+    """
     key = table.key[0]
     opened = delta.open_table(store, table)
-    listed = delta.parts(opened)
-    mask = pending.pending_mask(pending.table_keys(store, table, key), done)
+    listed = delta.parts(opened, **partition)
+    mask = pending.pending_mask(pending.table_keys(store, table, key, **partition), done)
+    if among is not None:
+        mask &= ~pending.pending_mask(pending.table_keys(store, table, key, **partition), [among])
     items = list(pending.table_items(store, table, listed, mask, item_rows))
     fields = pa.schema([table.schema.field(c) for c in columns])
     num_rows = int(mask.sum())
     return Source(delta.uri(store, table), items, num_rows, fields, key, source, len(mask) - num_rows)
+
+
+def with_beside(source: Source, store: str, table: schema.Table, rows: pa.Table, folder: str) -> Source:
+    """The source's rows with the columns of ``rows`` (which has the source's key, each once) beside them: ``write_beside``."""
+    pending.write_beside(store, table, source.items, source.key, rows, folder)
+    others = rows.drop_columns([source.key]).schema
+    return replace(source, schema=pa.schema([*source.schema, *others]), beside=folder)
 
 
 def file_rows(folder: str, key: str, source: str | None, item_rows: int) -> Source:

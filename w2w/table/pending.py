@@ -151,19 +151,20 @@ def table_items(
             yield from file_items(system, f"{root}/{part.path}", part.path, wanted, max_rows)
 
 
-def lookup(store: str, table: schema.Table, keys: pa.Array, columns: Sequence[str]) -> pa.Table:
+def lookup(store: str, table: schema.Table, keys: pa.Array, columns: Sequence[str], **partition: str) -> pa.Table:
     """The rows with these keys (first key column), in no order: reads all keys, and of the other columns only those rows."""
-    listed = delta.parts(delta.open_table(store, table))
+    listed = delta.parts(delta.open_table(store, table), **partition)
     batches = delta.read_batches(store, table, [table.key[0]], listed)
     found = [pc.is_in(b.column(0), value_set=keys).to_numpy() for b in batches]
     mask = np.concatenate([np.empty(0, bool), *found])
     system, root = storage.filesystem(delta.uri(store, table))
+    kinds = pa.schema([table.schema.field(c) for c in columns])
     rows = [
-        batch
+        batch.select(list(columns)).cast(kinds)
         for item in table_items(store, table, listed, mask, len(mask) or 1)
         for batch in read_item(system, root, item.to_pylist()[0], columns, 1024)
     ]
-    return pa.concat_tables([pa.schema([table.schema.field(c) for c in columns]).empty_table(), *rows])
+    return pa.concat_tables([kinds.empty_table(), *rows])
 
 
 def file_items(system, path: str, name: str, wanted: np.ndarray | None, max_rows: int) -> Iterator[pa.Table]:
@@ -196,3 +197,30 @@ def read_item(system, root: str, item: dict, columns: Sequence[str], batch_rows:
                 if rows[-1] < offset + table.num_rows:
                     return
             offset += table.num_rows
+
+
+def write_beside(store: str, table: schema.Table, items: Sequence[pa.Table], key: str, rows: pa.Table, folder: str) -> None:
+    """Puts other rows beside a table's: for each of its parts in ``items`` one Parquet file with the same row groups, whose
+    row i has, of ``rows``, the one with the key of the table's row i (nulls where there is none). ``rows`` has a key once.
+
+    A join whose big side (image bytes) does not move. The driver holds ``rows`` and the keys of one part.
+    """
+    system, root = storage.filesystem(delta.uri(store, table))
+    system_beside, root_beside = storage.filesystem(folder)
+    keys, others = rows.column(key), rows.drop_columns([key])
+    others = others.cast(pa.schema([f.with_nullable(True) for f in others.schema]))
+    for name in sorted({item.column("path")[0].as_py() for item in items}):
+        with pq.ParquetFile(f"{root}/{name}", filesystem=system) as file:
+            if not storage.is_s3(folder):
+                system_beside.create_dir(f"{root_beside}/{name}".rpartition("/")[0], recursive=True)
+            with pq.ParquetWriter(f"{root_beside}/{name}", others.schema, filesystem=system_beside) as writer:
+                for group in range(file.metadata.num_row_groups):
+                    at = pc.index_in(file.read_row_group(group, [key]).column(0), value_set=keys)
+                    writer.write_table(others.take(at), row_group_size=max(1, len(at)))
+
+
+def read_beside(system, root: str, item: dict) -> pa.Table:
+    """The rows beside an item's, in its order."""
+    with pq.ParquetFile(f"{root}/{item['path']}", filesystem=system) as file:
+        rows = file.read_row_group(item["row_group"])
+    return rows if item["rows"] is None else rows.take(pa.array(item["rows"]))

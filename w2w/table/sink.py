@@ -46,10 +46,19 @@ RECEIPT_SCHEMA = pa.schema(
 
 @dataclass(frozen=True)
 class Output:
-    """One table that a job writes. ``unique``: a content id that must stand in the table once, whoever sends it again."""
+    """One table that a job writes. ``unique``: a content id that must stand in the table once, whoever sends it again.
+
+    ``nested``: the column whose lists hold the table's rows, for a stage that makes any number of them from one.
+    """
 
     table: schema.Table
     unique: str | None = None
+    nested: str | None = None
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """What the output takes of a stage's result."""
+        return (self.nested,) if self.nested else tuple(self.table.schema.names)
 
 
 @dataclass(frozen=True)
@@ -72,6 +81,8 @@ def write_part(store: str, output: Output, rows: pa.Table, run_id: str) -> list[
     ``rows`` has the table's columns (others are ignored). Within the rows, the first of each ``unique`` id is kept.
     """
     table = output.table
+    if output.nested:
+        rows = _unnested(rows.column(output.nested))
     rows = pa.Table.from_arrays([rows.column(f.name).cast(f.type) for f in table.schema], schema=table.schema)
     if output.unique:
         rows = _first_of_each(rows.filter(pc.is_valid(rows.column(output.unique))), output.unique)
@@ -82,6 +93,15 @@ def write_part(store: str, output: Output, rows: pa.Table, run_id: str) -> list[
     (column,) = table.partition_by
     values = pc.unique(rows.column(column)).to_pylist()
     return [_write(store, output, rows.filter(pc.equal(rows.column(column), v)), {column: v}, run_id) for v in values]
+
+
+def _unnested(lists: pa.ChunkedArray) -> pa.Table:
+    structs = pc.list_flatten(lists)
+    return pa.concat_tables([pa.Table.from_struct_array(c) for c in structs.chunks] or [_no_rows(structs.type)])
+
+
+def _no_rows(kind: pa.StructType) -> pa.Table:
+    return pa.schema(list(kind)).empty_table()
 
 
 def _first_of_each(rows: pa.Table, column: str) -> pa.Table:

@@ -1,0 +1,100 @@
+"""Annotate: a published data set's photos and boxes into table `detections`, for training and measuring detectors."""
+
+from dataclasses import asdict, dataclass, field
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from w2w import ids, schema
+from w2w.crawl.fetch import FetchConfig, Fetcher
+from w2w.garments.annotations import ANNOTATED_SCHEMA, RELATIVE, SETTLE_GIVES, settle
+from w2w.garments.formats import AnnotationsConfig, read_annotations
+from w2w.images.decode import DecodeLimits
+from w2w.images.stage import INSPECT_GIVES, inspect
+from w2w.ingest.raw import IMAGE_OFFSET, IMAGE_SIZE
+from w2w.ingest.stage import LOAD_GIVES, load
+from w2w.runtime.job import JobConfig, Run, Summary, start
+from w2w.runtime.run import run_stages
+from w2w.runtime.source import file_rows
+from w2w.runtime.stage import Pool, Stage
+from w2w.table import work
+from w2w.table.pending import rejected_keys, table_keys
+from w2w.table.sink import Output
+
+STAGE_CODE = 1  # raise it when the same file would be read differently
+
+# what the stage that loads images wants to find beside an annotated photo
+_LOADED = pa.schema(
+    [
+        *ANNOTATED_SCHEMA,
+        (IMAGE_OFFSET, pa.int64()),
+        (IMAGE_SIZE, pa.int64()),
+        (schema.REJECT_CODE, pa.string()),
+        (schema.REJECT_DETAIL, pa.string()),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Config(JobConfig):
+    """Read annotations into table `detections`: photo, boxes, our classes, the labels they had, split and source."""
+
+    annotations: AnnotationsConfig = field(default_factory=AnnotationsConfig)
+    """The data set."""
+    decode: DecodeLimits = DecodeLimits()
+    """What an image may be."""
+    fetch: FetchConfig = FetchConfig()
+    """How images on the web are fetched."""
+    pool: Pool = Pool()
+    """Workers that read and check photos."""
+
+
+def main(config: Config) -> Summary:
+    run = Run("annotate", config)
+    rows = read_annotations(config.annotations)
+    settings = {k: v for k, v in asdict(config.annotations).items() if k not in ("path", "images")}
+    version = ids.digest(STAGE_CODE, settings, config.decode)
+    done = [
+        table_keys(run.store, schema.DETECTIONS, schema.KEY, stage_version=version),
+        rejected_keys(run.store, "annotate", version),
+    ]
+    finished = pa.concat_arrays([pa.array([], pa.string()), *(c for d in done for c in d.read().chunks)])
+    pending = rows.filter(pc.invert(pc.is_in(rows.column(schema.KEY), value_set=finished)))
+    if config.limit:
+        pending = pending.slice(0, config.limit)
+    splits = {v["values"]: v["counts"] for v in pc.value_counts(pending.column(schema.SPLIT)).to_pylist()}
+    facts = {"format": config.annotations.format, "photos": f"{rows.num_rows:,}", "pending": f"{pending.num_rows:,}"}
+    facts |= {f"pending {split}": f"{n:,}" for split, n in sorted(splits.items())}
+    skipped = rows.num_rows - pending.num_rows
+    if config.dry_run or not pending.num_rows:
+        return run.summary(skipped=skipped, facts=facts)
+    run.begin()
+    for f in _LOADED:
+        if f.name not in pending.column_names:
+            pending = pending.append_column(f.name, pa.nulls(pending.num_rows, f.type))
+    loading = {"max_bytes": config.fetch.max_bytes, "fetch": Fetcher(config.fetch).get_bytes}
+    needs = (schema.OBJECTS, RELATIVE, schema.WIDTH, schema.HEIGHT)
+    stages = [
+        Stage("load", load, _LOADED.names, LOAD_GIVES, loading),
+        Stage("inspect", inspect, (schema.BYTES,), INSPECT_GIVES, {"limits": config.decode}),
+        Stage("settle", settle, needs, SETTLE_GIVES, {"stage_version": version}),
+    ]
+    try:
+        work.write(run.store, run.run_id, [pending], _LOADED, config.item_rows)
+        counts, versions = run_stages(
+            run.store,
+            file_rows(work.folder(run.store, run.run_id), schema.KEY, schema.IMAGE_URI, config.item_rows),
+            stages,
+            [Output(schema.DETECTIONS)],
+            run.lineage(version, []),
+            pool=config.pool,
+            max_reject_rate=config.max_reject_rate,
+            commit_every_s=config.commit_every_s,
+        )
+    finally:
+        work.clean(run.store, run.run_id)
+    return run.summary(counts=counts, versions=versions, skipped=skipped, facts=facts)
+
+
+if __name__ == "__main__":
+    start(main, Config)

@@ -1,0 +1,91 @@
+"""Detect: the garments in every photo that this detector has not seen yet."""
+
+from dataclasses import dataclass, field
+
+from w2w import ids, schema
+from w2w.errors import UsageError
+from w2w.garments.detector import DetectorConfig, detector_version
+from w2w.garments.stage import DETECT_GIVES, GARMENT_GIVES, ITEMS, Detect, cut_garments
+from w2w.images.decode import DecodeLimits
+from w2w.images.stage import PHOTO_GIVES, to_photos
+from w2w.runtime.job import JobConfig, Run, Summary, need_table, start
+from w2w.runtime.run import run_stages
+from w2w.runtime.source import pending_rows
+from w2w.runtime.stage import Pool, Stage
+from w2w.table.pending import rejected_keys, table_keys
+from w2w.table.sink import Output
+
+STAGE_CODE = 1  # raise it when the same boxes would be cut differently
+
+COLUMNS = (schema.IMAGE_ID, schema.BYTES, schema.WIDTH, schema.HEIGHT, schema.SOURCE_URI)
+
+
+@dataclass(frozen=True)
+class Config(JobConfig):
+    """Find the garments in every image of table `images`: one row each in `garments`, one a photo in `looks`."""
+
+    detector: DetectorConfig = field(default_factory=DetectorConfig)
+    """The model."""
+    decode: DecodeLimits = DecodeLimits()
+    """What an image may be."""
+    longest_px: int = 1600
+    """Photos are shrunk to this before the model and the crops see them."""
+    crop_px: int = 384
+    """Longest side of a stored crop."""
+    crop_padding: float = 0.0
+    """Each side of a crop grows by this share of the box."""
+    pool: Pool = Pool(batch_rows=8)
+    """Workers that decode, and on a CPU also run the model."""
+    gpu_pool: Pool | None = None
+    """Workers of their own for the model: for example {num_gpus: 1, num_cpus: 1, batch_rows: 32}."""
+
+
+def main(config: Config) -> Summary:
+    if not 32 <= config.crop_px <= config.longest_px:
+        raise UsageError(f"crop_px={config.crop_px}: between 32 and longest_px={config.longest_px}")
+    run = Run("detect", config)
+    need_table(run.store, schema.IMAGES, "ingest")
+    crops = {"crop_px": config.crop_px, "padding": config.crop_padding}
+    version = ids.digest(STAGE_CODE, detector_version(config.detector), config.longest_px, crops)
+    done = [
+        table_keys(run.store, schema.LOOKS, schema.IMAGE_ID, stage_version=version),
+        rejected_keys(run.store, "detect", version),
+    ]
+    work = pending_rows(run.store, schema.IMAGES, COLUMNS, done, schema.SOURCE_URI, config.item_rows).first(config.limit)
+    facts = {"detector": config.detector.name, "stage version": version, "pending": f"{work.num_rows:,}"}
+    if config.dry_run or not work.num_rows:
+        return run.summary(skipped=work.skipped, facts=facts)
+    run.begin()
+    counts, versions = run_stages(
+        run.store,
+        work,
+        detect_stages(config, version, crops),
+        [Output(schema.GARMENTS, unique=schema.GARMENT_ID, nested=ITEMS), Output(schema.LOOKS)],
+        run.lineage(version, [schema.IMAGES]),
+        pool=config.pool,
+        max_reject_rate=config.max_reject_rate,
+        commit_every_s=config.commit_every_s,
+    )
+    return run.summary(counts=counts, versions=versions, skipped=work.skipped, facts=facts)
+
+
+def detect_stages(config: Config, version: str, crops: dict) -> list[Stage]:
+    """bytes -> photo -> boxes -> crops. On a GPU the model has workers of its own, and crops are cut on CPUs again."""
+    pixels = {"limits": config.decode, "longest_px": config.longest_px}
+    needs = (schema.IMAGE_ID, schema.WIDTH, schema.HEIGHT)
+    return [
+        Stage("decode", to_photos, (schema.BYTES,), PHOTO_GIVES, pixels),
+        Stage("detect", Detect, (*PHOTO_GIVES.names, *needs[1:]), DETECT_GIVES, {"config": config.detector}, config.gpu_pool),
+        Stage(
+            "crop",
+            cut_garments,
+            (*PHOTO_GIVES.names, *DETECT_GIVES.names, *needs),
+            GARMENT_GIVES,
+            {"stage_version": version} | crops,
+            config.gpu_pool and config.pool,
+        ),
+    ]
+
+
+if __name__ == "__main__":
+    start(main, Config)

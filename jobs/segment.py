@@ -1,0 +1,106 @@
+"""Segment: the person of every photo on white, guided by the garments that a detector found."""
+
+from dataclasses import dataclass
+
+from w2w import ids, schema
+from w2w.errors import UsageError
+from w2w.garments.masks import MaskRules
+from w2w.garments.segmenter import SegmenterConfig, segmenter_version
+from w2w.garments.stage import CUTOUT_GIVES, GUIDE_SCHEMA, SEGMENT_GIVES, Segment, cut_out
+from w2w.images.decode import DecodeLimits
+from w2w.images.stage import PHOTO_GIVES, to_photos
+from w2w.runtime.guides import guides_of, newest_version
+from w2w.runtime.job import JobConfig, Run, Summary, need_table, start
+from w2w.runtime.run import run_stages
+from w2w.runtime.source import pending_rows, with_beside
+from w2w.runtime.stage import Pool, Stage
+from w2w.table import work as work_files
+from w2w.table.pending import rejected_keys, table_keys
+from w2w.table.sink import Output
+
+STAGE_CODE = 1  # raise it when the same masks would be cut out differently
+
+COLUMNS = (schema.IMAGE_ID, schema.BYTES, schema.WIDTH, schema.HEIGHT, schema.SOURCE_URI)
+
+
+@dataclass(frozen=True)
+class Config(JobConfig):
+    """Cut the person out of every image of table `images`: JPEG on white, mask, and crops of top, bottom and shoes."""
+
+    segmenter: SegmenterConfig = SegmenterConfig()
+    """The model."""
+    guide: str = "auto"
+    """Whose garments guide it: a stage version of table `looks`, none, or auto: the newest version where there is one."""
+    rules: MaskRules = MaskRules()
+    """What is mended in a mask, and what is rejected."""
+    decode: DecodeLimits = DecodeLimits()
+    """What an image may be."""
+    longest_px: int = 1600
+    """Photos, masks and cut-outs are shrunk to this."""
+    crop_px: int = 384
+    """Longest side of a slot's crop."""
+    pool: Pool = Pool(batch_rows=8)
+    """Workers that decode, and on a CPU also run the model."""
+    gpu_pool: Pool | None = None
+    """Workers of their own for the model: for example {num_gpus: 1, num_cpus: 1, batch_rows: 8}."""
+
+
+def main(config: Config) -> Summary:
+    run = Run("segment", config)
+    need_table(run.store, schema.IMAGES, "ingest")
+    guide = newest_version(run.store, schema.LOOKS) if config.guide == "auto" else config.guide
+    guide = None if guide == "none" else guide
+    pixels = {"limits": config.decode, "longest_px": config.longest_px}
+    crops = {"crop_px": config.crop_px, "feather_px": config.rules.feather_px}
+    version = ids.digest(STAGE_CODE, segmenter_version(config.segmenter), guide, config.rules, config.longest_px, crops)
+    done = [
+        table_keys(run.store, schema.CUTOUTS, schema.IMAGE_ID, stage_version=version),
+        rejected_keys(run.store, "segment", version),
+    ]
+    seen = table_keys(run.store, schema.LOOKS, schema.IMAGE_ID, stage_version=guide) if guide else None
+    if guide and not seen.count:
+        raise UsageError(f"guide={guide}: table 'looks' has no rows of that version: run 'w2w detect', or give --guide=none")
+    work = pending_rows(run.store, schema.IMAGES, COLUMNS, done, schema.SOURCE_URI, config.item_rows, seen).first(config.limit)
+    facts = {"segmenter": config.segmenter.name, "guide": guide or "none", "stage version": version}
+    facts |= {"pending": f"{work.num_rows:,}"}
+    if config.dry_run or not work.num_rows:
+        return run.summary(skipped=work.skipped, facts=facts)
+    if guide is None and config.segmenter.name != "u2netp":
+        raise UsageError(f"segmenter.name={config.segmenter.name}: needs boxes: run 'w2w detect' first, or use u2netp")
+    run.begin()
+    guided = tuple(GUIDE_SCHEMA.names) if guide else ()
+    model = {"config": config.segmenter, "rules": config.rules}
+    needs = (*PHOTO_GIVES.names, schema.WIDTH, schema.HEIGHT, *guided)
+    stages = [
+        Stage("decode", to_photos, (schema.BYTES,), PHOTO_GIVES, pixels),
+        Stage("segment", Segment, needs, SEGMENT_GIVES, model, config.gpu_pool),
+        Stage(
+            "cut out",
+            cut_out,
+            (*needs, schema.MASK_RLE),
+            CUTOUT_GIVES,
+            {"stage_version": version} | crops,
+            config.gpu_pool and config.pool,
+        ),
+    ]
+    try:
+        if guide:
+            folder = work_files.folder(run.store, run.run_id)
+            work = with_beside(work, run.store, schema.IMAGES, guides_of(run.store, guide), folder)
+        counts, versions = run_stages(
+            run.store,
+            work,
+            stages,
+            [Output(schema.CUTOUTS)],
+            run.lineage(version, [schema.IMAGES, *([schema.GARMENTS, schema.LOOKS] if guide else [])]),
+            pool=config.pool,
+            max_reject_rate=config.max_reject_rate,
+            commit_every_s=config.commit_every_s,
+        )
+    finally:
+        work_files.clean(run.store, run.run_id)
+    return run.summary(counts=counts, versions=versions, skipped=work.skipped, facts=facts)
+
+
+if __name__ == "__main__":
+    start(main, Config)

@@ -1,0 +1,130 @@
+"""Annotated photos in one form, whatever data set they come from: rows for table ``detections``."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from w2w import ids, schema
+from w2w.errors import Reject, RejectCode, UsageError
+from w2w.garments import boxes
+from w2w.garments.taxonomy import CATEGORIES, IGNORE, PERSON
+
+RELATIVE = "relative"  # boxes in shares of the photo's size, which only the photo tells
+
+# An annotated photo before it was opened. Objects hold (box, target, original label, ignore).
+ANNOTATED_SCHEMA = pa.schema(
+    [
+        pa.field(schema.KEY, pa.string()),
+        pa.field(schema.SOURCE, pa.string()),
+        pa.field(schema.SPLIT, pa.string()),
+        pa.field(schema.IMAGE_URI, pa.string()),
+        pa.field(RELATIVE, pa.bool_()),
+        pa.field(schema.OBJECTS, pa.list_(schema.OBJECT)),
+        pa.field(schema.LABELLED, pa.list_(pa.string())),
+    ]
+)
+SETTLE_GIVES = pa.schema([schema.DETECTIONS.schema.field(c) for c in (schema.OBJECTS, schema.STAGE_VERSION)])
+TRAIN, TEST = "train", "test"
+
+_BUCKETS = 10_000  # resolution of a split's share
+
+
+@dataclass(frozen=True)
+class Object:
+    """One annotated thing: its box as the file says it (converted to xyxy), its label, and what that is for us."""
+
+    box: tuple[float, float, float, float]
+    label: str
+    target: str  # one of CATEGORIES, or IGNORE
+
+
+@dataclass(frozen=True)
+class Photo:
+    """One annotated photo. ``group``: what must not be split between train and test (a product, a photo)."""
+
+    name: str
+    image_uri: str
+    objects: tuple[Object, ...]
+    group: str
+    split: str | None = None  # where the data set says it
+    relative: bool = False
+
+
+def split_of(groups: Sequence[str], test_share: float) -> list[str]:
+    """train or test for each group, by its hash: the same on every machine, for ever, whatever else is in the data set.
+
+    Called on photos as they are, before any crop is made of them: crops of one photo can then never be on both sides.
+    """
+    buckets = ids.hash_bucket(pa.array(groups, pa.string()), _BUCKETS)
+    return [TEST if bucket < test_share * _BUCKETS else TRAIN for bucket in buckets.tolist()]
+
+
+def annotated_rows(photos: Iterable[Photo], source: str, labelled: Sequence[str], test_share: float) -> pa.Table:
+    """The photos in ANNOTATED_SCHEMA; those without a split of their own get one by hash. No two keys are the same."""
+    photos = list(photos)
+    drawn = split_of([f"{source}/{p.group}" for p in photos], test_share)
+    rows = [
+        {
+            schema.KEY: f"{source}/{photo.name}",
+            schema.SOURCE: source,
+            schema.SPLIT: photo.split or split,
+            schema.IMAGE_URI: photo.image_uri,
+            RELATIVE: photo.relative,
+            schema.OBJECTS: [
+                {
+                    schema.BOX: list(o.box),
+                    schema.CATEGORY: None if o.target == IGNORE else o.target,
+                    schema.ORIGINAL_LABEL: o.label,
+                    schema.IGNORE: o.target == IGNORE,
+                }
+                for o in photo.objects
+                if o.target != PERSON
+            ],
+            schema.LABELLED: [c for c in CATEGORIES if c in set(labelled)],
+        }
+        for photo, split in zip(photos, drawn)
+    ]
+    table = pa.Table.from_pylist(rows, schema=ANNOTATED_SCHEMA)
+    counted = pc.value_counts(table.column(schema.KEY)).to_pylist()
+    doubles = [c["values"] for c in counted if c["counts"] > 1]
+    if doubles:
+        raise UsageError(f"{source}: {len(doubles)} photos are listed twice, {doubles[0]!r} among them")
+    return table
+
+
+def targets_of(mapping: dict[str, str | None]) -> list[str]:
+    """The classes that a mapping of labels can give."""
+    return sorted(set(mapping.values()) - {None, IGNORE, PERSON})
+
+
+def settle(rows: pa.Table, *, stage_version: str) -> pa.Table:
+    """Boxes in pixels and inside the opened photo; a row with a box that has no pixel there is rejected (BAD_BOX).
+
+    Boxes that stick out by rounding are clipped. In the seed, one such box dropped the photo; here only one without area does.
+    """
+    rejects: list[Reject | None] = []
+    settled = []
+    columns = (schema.OBJECTS, RELATIVE, schema.WIDTH, schema.HEIGHT)
+    for objects, relative, width, height in zip(*(rows.column(c).to_pylist() for c in columns)):
+        found = np.array([o[schema.BOX] for o in objects], np.float32).reshape(-1, 4)
+        found = found * np.array([width, height, width, height], np.float32) if relative else found
+        inside = boxes.clip(found, width, height)
+        bad = np.flatnonzero(~((inside[:, 2:] - inside[:, :2]) >= 1).all(axis=1))
+        if len(bad):
+            o = objects[bad[0]]
+            shown = ", ".join(f"{v:g}" for v in found[bad[0]])
+            rejects.append(
+                Reject(RejectCode.BAD_BOX, f"{o[schema.ORIGINAL_LABEL]!r} at ({shown}) in a photo of {width} x {height}")
+            )
+        else:
+            rejects.append(None)
+        settled.append([o | {schema.BOX: box} for o, box in zip(objects, inside.tolist())])
+    n = rows.num_rows
+    result = rows.drop_columns([schema.OBJECTS]).append_column(schema.OBJECTS, pa.array(settled, pa.list_(schema.OBJECT)))
+    result = result.append_column(schema.STAGE_VERSION, pa.repeat(pa.scalar(stage_version), n))
+    codes = pa.array([r and r.code.value for r in rejects], pa.string())
+    details = pa.array([r and r.detail for r in rejects], pa.string())
+    return result.append_column(schema.REJECT_CODE, codes).append_column(schema.REJECT_DETAIL, details)

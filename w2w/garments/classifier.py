@@ -1,0 +1,290 @@
+"""The thumbnail classifier: a small calibrated head on an encoder's vectors: which of the seven a picture shows, or etc.
+
+The published one is a ViT fine-tuned on such thumbnails (probability >= .8 to be used, accuracy not published); here the
+encoder is frozen, so that a picture that has an embedding costs a matrix product. Prediction needs numpy alone.
+"""
+
+import itertools
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+from safetensors.numpy import load as load_tensors
+from safetensors.numpy import save as save_tensors
+
+from w2w import ids, schema, storage
+from w2w.errors import Reject, RejectCode, UsageError
+from w2w.garments.annotations import split_of
+from w2w.garments.taxonomy import CATEGORIES, ETC
+
+CODE = 1  # raise it when the same weights would give other probabilities
+LABELS = (*CATEGORIES, ETC)
+
+_WEIGHTS, _CONFIG = "head.safetensors", "config.json"
+_BINS = 15
+_PATIENCE = 20  # epochs without a better validation loss
+_TEMPERATURES = np.geomspace(0.05, 20, 400)
+_LEAST_EXAMPLES = 8  # of a class, to be learned and judged at all
+
+CLASSIFY_GIVES = pa.schema(
+    [schema.CLASSIFICATIONS.schema.field(c) for c in (schema.CATEGORY, schema.SCORE, schema.ACCEPTED, schema.MODEL_VERSION)]
+)
+
+
+@dataclass(frozen=True)
+class HeadConfig:
+    """How the head is trained."""
+
+    hidden: int = 0
+    """Units of a hidden layer; 0: a linear head."""
+    epochs: int = 300
+    """At most; training ends earlier where the validation loss stops falling."""
+    learning_rate: float = 0.01
+    """Of AdamW, whole batch."""
+    weight_decay: float = 0.05
+    """Of AdamW."""
+    balanced: bool = True
+    """Weigh classes by the inverse square root of their size."""
+    test_share: float = 0.2
+    """Of the examples, by hash: measured at the end, never trained on."""
+    valid_share: float = 0.1
+    """Of the examples, by hash: for early stopping and calibration."""
+    seed: int = 0
+    """Of the first weights."""
+
+    def __post_init__(self):
+        if self.hidden < 0 or self.epochs < 1:
+            raise UsageError(f"head.hidden={self.hidden}, head.epochs={self.epochs}: not negative, and at least 1")
+        if not (self.test_share > 0 and self.valid_share > 0 and self.test_share + self.valid_share < 0.9):
+            raise UsageError("head.test_share and head.valid_share: shares above 0, together under .9")
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """A trained head. ``layers``: (weights (out, in), bias (out,)) one after the other, ReLU between."""
+
+    labels: tuple[str, ...]
+    encoder_version: str
+    mean_D: np.ndarray
+    std_D: np.ndarray
+    layers: tuple[tuple[np.ndarray, np.ndarray], ...]
+    temperature: float = 1.0
+
+    @property
+    def model_version(self) -> str:
+        arrays = [self.mean_D, self.std_D, *(a for layer in self.layers for a in layer)]
+        return ids.digest(
+            CODE, self.labels, self.encoder_version, [ids.image_id(a.tobytes()) for a in arrays], self.temperature
+        )
+
+    def logits(self, vectors_ND: np.ndarray) -> np.ndarray:
+        """(N, classes), before the temperature."""
+        x = (np.asarray(vectors_ND, np.float32) - self.mean_D) / self.std_D
+        for i, (weights, bias) in enumerate(self.layers):
+            x = (np.maximum(x, 0) if i else x) @ weights.T + bias
+        return x
+
+    def __call__(self, vectors_ND: np.ndarray) -> np.ndarray:
+        """Calibrated probabilities, (N, classes)."""
+        return softmax(self.logits(vectors_ND) / self.temperature)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A classifier and how it does on the test examples that it never saw."""
+
+    classifier: Classifier
+    num_examples: dict[str, int]  # by split
+    truth_N: np.ndarray  # labels of the test examples
+    predicted_N: np.ndarray
+    probability_N: np.ndarray
+    error_before: float  # expected calibration error without and with the temperature
+    error_after: float
+    epochs: int
+
+
+def softmax(logits_NC: np.ndarray) -> np.ndarray:
+    shifted = logits_NC - logits_NC.max(axis=1, keepdims=True)
+    powers = np.exp(shifted)
+    return powers / powers.sum(axis=1, keepdims=True)
+
+
+def class_of(value: str | None, mapping: Mapping[str, str]) -> str:
+    """A feed's category as one of LABELS: by ``mapping`` (without case), by its own name, else etc."""
+    word = (value or "").strip().lower()
+    return mapping.get(word, word if word in LABELS else ETC)
+
+
+def check_mapping(mapping: Mapping[str, str]) -> dict[str, str]:
+    """The mapping with keys in lower case. Raises UsageError where a value is no class."""
+    for value, target in mapping.items():
+        if target not in LABELS:
+            raise UsageError(f"classes.{value}={target}: it is one of {', '.join(LABELS)}")
+    return {k.strip().lower(): v for k, v in mapping.items()}
+
+
+def train(
+    vectors_ND: np.ndarray, labels_N: Sequence[str], keys_N: Sequence[str], encoder_version: str, config: HeadConfig
+) -> Trained:
+    """Fits the head on the training examples, stops and calibrates on the validation ones, judges on the test ones.
+
+    Examples go to a split by the hash of their key (the product), so that all pictures of one stay together. Raises UsageError
+    where fewer than two classes have enough examples.
+    """
+    labels_N = np.asarray(labels_N, str)
+    learned = tuple(c for c in LABELS if (labels_N == c).sum() >= _LEAST_EXAMPLES)
+    if len(learned) < 2:
+        found = ", ".join(f"{(labels_N == c).sum()} {c}" for c in LABELS if (labels_N == c).any())
+        raise UsageError(f"two classes with {_LEAST_EXAMPLES} examples each are needed to train, there are: {found or 'none'}")
+    known = np.isin(labels_N, learned)
+    vectors_ND, labels_N = np.asarray(vectors_ND, np.float32)[known], labels_N[known]
+    keys = [k for k, good in zip(keys_N, known) if good]
+    test = np.array(split_of([f"test/{k}" for k in keys], config.test_share)) == "test"
+    valid = (np.array(split_of([f"valid/{k}" for k in keys], config.valid_share)) == "test") & ~test
+    fitting = ~test & ~valid
+    if min(test.sum(), valid.sum(), fitting.sum()) < 2:
+        raise UsageError(f"{len(keys)} examples are too few to train, validate and test on: at least about 30 are needed")
+    codes_N = np.array([learned.index(label) for label in labels_N])
+    mean, std = vectors_ND[fitting].mean(axis=0), vectors_ND[fitting].std(axis=0) + 1e-6
+    scaled_ND = (vectors_ND - mean) / std
+    layers, epochs = _fit(scaled_ND[fitting], codes_N[fitting], scaled_ND[valid], codes_N[valid], len(learned), config)
+    plain = Classifier(learned, encoder_version, mean, std, layers)
+    temperature = best_temperature(plain.logits(vectors_ND[valid]), codes_N[valid])
+    classifier = Classifier(learned, encoder_version, mean, std, layers, temperature)
+    before, after = plain(vectors_ND[test]), classifier(vectors_ND[test])
+    splits = {"train": int(fitting.sum()), "valid": int(valid.sum()), "test": int(test.sum())}
+    return Trained(
+        classifier,
+        splits,
+        labels_N[test],
+        np.array(learned)[after.argmax(axis=1)],
+        after.max(axis=1),
+        calibration_error(before, codes_N[test]),
+        calibration_error(after, codes_N[test]),
+        epochs,
+    )
+
+
+def _fit(x_train, y_train, x_valid, y_valid, num_classes: int, config: HeadConfig) -> tuple[tuple, int]:
+    import torch
+
+    generator = torch.Generator().manual_seed(config.seed)
+    sizes = [x_train.shape[1], *([config.hidden] if config.hidden else []), num_classes]
+    linears = [torch.nn.Linear(a, b) for a, b in itertools.pairwise(sizes)]
+    for linear in linears:
+        torch.nn.init.normal_(linear.weight, std=1e-2 if config.hidden == 0 else linear.in_features**-0.5, generator=generator)
+        torch.nn.init.zeros_(linear.bias)
+    steps = [s for linear in linears for s in (linear, torch.nn.ReLU())][:-1]
+    head = torch.nn.Sequential(*steps)
+    counts = np.bincount(y_train, minlength=num_classes)
+    weights = 1 / np.sqrt(np.maximum(counts, 1)) if config.balanced else np.ones(num_classes)
+    weight = torch.tensor(weights / weights.mean(), dtype=torch.float32)
+    x, y, xv, yv = (torch.as_tensor(a) for a in (x_train, y_train, x_valid, y_valid))
+    optimiser = torch.optim.AdamW(head.parameters(), config.learning_rate, weight_decay=config.weight_decay)
+    best, best_loss, since, epoch = None, float("inf"), 0, 0
+    while epoch < config.epochs and since < _PATIENCE:
+        epoch += 1
+        optimiser.zero_grad()
+        torch.nn.functional.cross_entropy(head(x), y, weight).backward()
+        optimiser.step()
+        with torch.inference_mode():
+            loss = float(torch.nn.functional.cross_entropy(head(xv), yv, weight))
+        if loss < best_loss - 1e-4:
+            best_loss, since = loss, 0
+            best = [(li.weight.detach().numpy().copy(), li.bias.detach().numpy().copy()) for li in linears]
+        else:
+            since += 1
+    assert best is not None, "the validation loss was never finite"
+    return tuple(best), epoch
+
+
+def best_temperature(logits_NC: np.ndarray, codes_N: np.ndarray) -> float:
+    """The divisor of the logits with the least negative log likelihood (Guo et al. 2017, section 4.2), by search on a grid."""
+    losses = [-np.log(softmax(logits_NC / t)[np.arange(len(codes_N)), codes_N] + 1e-12).mean() for t in _TEMPERATURES]
+    return float(_TEMPERATURES[int(np.argmin(losses))])
+
+
+def calibration_error(probabilities_NC: np.ndarray, codes_N: np.ndarray) -> float:
+    """Expected calibration error, 15 bins of equal width (Guo et al. 2017, equation 3)."""
+    confidence, right = probabilities_NC.max(axis=1), probabilities_NC.argmax(axis=1) == codes_N
+    bins = np.minimum((confidence * _BINS).astype(int), _BINS - 1)
+    members = [bins == b for b in np.unique(bins)]
+    return float(sum(abs(right[m].mean() - confidence[m].mean()) * m.mean() for m in members))
+
+
+def save(classifier: Classifier, folder: str, facts: Mapping[str, object]) -> None:
+    """Writes head.safetensors, then config.json: a reader that finds the config finds its weights."""
+    tensors = {"mean": classifier.mean_D, "std": classifier.std_D}
+    for i, (weights, bias) in enumerate(classifier.layers):
+        tensors |= {f"layers.{i}.weight": weights, f"layers.{i}.bias": bias}
+    storage.write_bytes(storage.join(folder, _WEIGHTS), save_tensors({k: np.ascontiguousarray(v) for k, v in tensors.items()}))
+    config = {
+        "labels": list(classifier.labels),
+        "encoder_version": classifier.encoder_version,
+        "temperature": classifier.temperature,
+        "layers": len(classifier.layers),
+        "model_version": classifier.model_version,
+        "facts": dict(facts),
+    }
+    storage.write_bytes(storage.join(folder, _CONFIG), json.dumps(config, indent=1).encode())
+
+
+def load(folder: str) -> Classifier:
+    """Raises UsageError where there is none, or its files do not belong together."""
+    try:
+        config = json.loads(storage.read_bytes(storage.join(folder, _CONFIG)))
+        tensors = load_tensors(storage.read_bytes(storage.join(folder, _WEIGHTS)))
+        layers = tuple((tensors[f"layers.{i}.weight"], tensors[f"layers.{i}.bias"]) for i in range(config["layers"]))
+        classifier = Classifier(
+            tuple(config["labels"]), config["encoder_version"], tensors["mean"], tensors["std"], layers, config["temperature"]
+        )
+        version = config["model_version"]
+    except FileNotFoundError as e:
+        raise UsageError(f"classifier={folder}: no classifier there: train one with 'w2w classify --train'") from e
+    except Exception as e:  # safetensors has an error class of its own making
+        raise UsageError(f"classifier={folder}: cannot be read: {str(e)[:200]}") from e
+    if version != classifier.model_version:
+        raise UsageError(f"classifier={folder}: {_WEIGHTS} is not the one that {_CONFIG} belongs to")
+    return classifier
+
+
+class Classify:
+    """Loads the head once a worker; adds class, probability and whether it is to be used to rows with a vector."""
+
+    def __init__(self, folder: str, threshold: float):
+        self._classifier, self._threshold = load(folder), threshold
+        self._version = prediction_version(self._classifier, threshold)
+
+    def __call__(self, rows: pa.Table) -> pa.Table:
+        n, dim = rows.num_rows, len(self._classifier.mean_D)
+        lengths = np.array([len(v) for v in rows.column(schema.VECTOR)])
+        good = lengths == dim
+        vectors_ND = np.zeros((n, dim), np.float32)
+        if good.any():
+            kept = rows.column(schema.VECTOR).filter(pa.array(good)).combine_chunks()
+            vectors_ND[good] = kept.flatten().to_numpy().reshape(-1, dim)
+        probabilities_NC = self._classifier(vectors_ND)
+        scores = probabilities_NC.max(axis=1)
+        names = np.array(self._classifier.labels)[probabilities_NC.argmax(axis=1)]
+        columns = {
+            schema.CATEGORY: names.tolist(),
+            schema.SCORE: scores.tolist(),
+            schema.ACCEPTED: ((scores >= self._threshold) & (names != ETC)).tolist(),
+            schema.MODEL_VERSION: [self._version] * n,
+        }
+        for field in CLASSIFY_GIVES:
+            rows = rows.append_column(field.name, pa.array(columns[field.name], field.type))
+        wrong = [
+            None if g else Reject(RejectCode.BAD_VALUE, f"a vector of {k}, the classifier takes {dim}")
+            for g, k in zip(good, lengths)
+        ]
+        codes = pa.array([r and r.code.value for r in wrong], pa.string())
+        details = pa.array([r and r.detail for r in wrong], pa.string())
+        return rows.append_column(schema.REJECT_CODE, codes).append_column(schema.REJECT_DETAIL, details)
+
+
+def prediction_version(classifier: Classifier, threshold: float) -> str:
+    """Digest of the classifier and the least probability that is accepted."""
+    return ids.digest(classifier.model_version, threshold)

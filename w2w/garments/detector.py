@@ -1,0 +1,304 @@
+"""Detectors: photos in, boxes of garments out. One interface over transformers' object detection and ultralytics YOLO.
+
+Photos are uint8 arrays of any size; the model's own processor resizes, rescales and normalises them, once. Labels are the
+model's own, by its ``id2label``, and become our classes by name.
+"""
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from w2w import ids
+from w2w.errors import Reject, RejectCode, UsageError
+from w2w.garments import boxes
+from w2w.garments.batches import Batches
+from w2w.garments.taxonomy import CATEGORIES, IGNORE, PERSON, TaxonomyConfig, mapping_of
+from w2w.models import sources
+
+CODE = 1  # raise it when the same weights and config would give other boxes
+
+DEVICES, DTYPES = ("auto", "cpu", "cuda"), ("float32", "bfloat16", "float16")
+
+
+@dataclass(frozen=True)
+class DetectorConfig:
+    """Which model finds garments, and what counts as found."""
+
+    name: str = ""
+    """hf:ORG/MODEL (hf:yainage90/fashion-object-detection), a folder in the hub's layout, or yolo:FILE.pt (ultralytics)."""
+    revision: str | None = None
+    """Of a hub model: branch, tag or commit."""
+    taxonomy: TaxonomyConfig = field(default_factory=TaxonomyConfig)
+    """How the model's labels become our classes."""
+    threshold: float = 0.4
+    """Least score of a box, as the published detector's card has it."""
+    thresholds: dict[str, float] | None = None
+    """Least scores of single classes, by name; they win over threshold."""
+    max_iou: float = 0.75
+    """Of two boxes that overlap more, the worse goes."""
+    nms_per_class: bool = False
+    """Only boxes of the same class suppress each other. Default: all do, so that a coat is not a top as well."""
+    max_boxes: int = 50
+    """A photo keeps its best ones."""
+    device: str = "auto"
+    """cpu, cuda, or auto: cuda where there is one."""
+    dtype: str = "float32"
+    """Of the computation: float32, bfloat16 or float16."""
+    threads: int = 1
+    """CPU threads of one worker; set pool.num_cpus to the same."""
+    trust_remote_code: bool = False
+    """Run Python code that comes with a hub model. Only for authors you trust like your own."""
+
+    def __post_init__(self):
+        for option, allowed in (("device", DEVICES), ("dtype", DTYPES)):
+            if getattr(self, option) not in allowed:
+                raise UsageError(f"detector.{option}={getattr(self, option)}: it is one of {', '.join(allowed)}")
+        for name, value in {"threshold": self.threshold, "max_iou": self.max_iou, **(self.thresholds or {})}.items():
+            if not 0 <= value <= 1:
+                raise UsageError(f"detector.{name}={value}: a number between 0 and 1")
+        strange = set(self.thresholds or {}) - {*CATEGORIES, PERSON}
+        if strange:
+            raise UsageError(f"detector.thresholds: {sorted(strange)[0]!r} is none of {', '.join((*CATEGORIES, PERSON))}")
+        for name in ("threads", "max_boxes"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"detector.{name}={getattr(self, name)}: must be at least 1")
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a model found in one photo: boxes float32 (N, 4) xyxy in its pixels, scores float32 (N,), labels, our classes."""
+
+    boxes_N4: np.ndarray
+    scores_N: np.ndarray
+    labels: tuple[str, ...]
+    categories: tuple[str, ...] = ()
+
+    def take(self, at: Sequence[int]) -> "Found":
+        at = [int(i) for i in at]
+        categories = tuple(self.categories[i] for i in at) if self.categories else ()
+        return Found(self.boxes_N4[at], self.scores_N[at], tuple(self.labels[i] for i in at), categories)
+
+
+class Model(Protocol):
+    """A loaded network: its labels, and what it finds above ``floor`` (raw, before classes and suppression)."""
+
+    labels: tuple[str, ...]
+
+    def __call__(self, images: Sequence[np.ndarray], floor: float) -> list["Found | Reject"]: ...
+
+
+class Detector:
+    """A loaded model with its classes, thresholds and suppression; safe against images that do not fit or break it."""
+
+    def __init__(self, config: DetectorConfig, model: Model | None = None, batch_images: int = 64):
+        self.config = config
+        self._model = model or load_model(config)
+        self._classes = mapping_of(self._model.labels, config.taxonomy, f"detector.name={config.name}")
+        if not set(self._classes.values()) & {*CATEGORIES, PERSON}:
+            raise UsageError(f"detector.name={config.name}: none of its labels is a garment")
+        limits = [config.threshold, *(config.thresholds or {}).values()]
+        self._floor = min(limits)
+        self.batches = Batches(lambda images: self._model(images, self._floor), batch_images)
+
+    def __call__(self, images: Sequence[np.ndarray]) -> list[Found | Reject]:
+        """What is in each photo, best first; a Reject in the place of one that the model cannot do."""
+        found = self.batches(images)
+        return [f if isinstance(f, Reject) else self._chosen(f, image) for f, image in zip(found, images)]
+
+    def _chosen(self, found: Found, image: np.ndarray) -> Found:
+        categories = [self._classes[label] for label in found.labels]
+        height, width = image.shape[:2]
+        inside = boxes.clip(found.boxes_N4, width, height)
+        found = Found(inside, found.scores_N, found.labels, tuple(c or "" for c in categories))
+        limits = self.config.thresholds or {}
+        good = [
+            i
+            for i, c in enumerate(categories)
+            if c not in (None, IGNORE)
+            and found.scores_N[i] >= limits.get(c, self.config.threshold)
+            and (inside[i, 2:] - inside[i, :2] >= 1).all()
+        ]
+        found = found.take(good)
+        # a person is around garments and not a rival of them
+        groups = found.categories if self.config.nms_per_class else [str(c == PERSON) for c in found.categories]
+        kept = boxes.nms(found.boxes_N4, found.scores_N, self.config.max_iou, groups)
+        return found.take(kept[: self.config.max_boxes])
+
+
+def detector_version(config: DetectorConfig) -> str:
+    """Digest of everything that decides the boxes: our code, weights, preprocessing, classes, thresholds, dtype."""
+    files = [str(f) for f in _files(config)]
+    hashes = [sources.file_sha256(f) for f in files]
+    settings = {k: v for k, v in asdict(config).items() if k not in ("name", "revision", "device", "threads")}
+    return ids.digest(CODE, hashes, settings)
+
+
+def load_model(config: DetectorConfig) -> Model:
+    """Loads the weights onto the device. Raises UsageError for a model or device that is not there."""
+    files = _files(config)
+    if config.name.startswith("yolo:"):
+        return Yolo(files[0], config)
+    return Transformers(files[0].parent, config)
+
+
+def _files(config: DetectorConfig) -> list[Path]:
+    """What the model consists of: a YOLO file, or config, preprocessor and weights of a folder."""
+    kind, _, rest = config.name.partition(":")
+    if kind == "yolo":
+        file = Path(rest).expanduser()
+        if not file.is_file():
+            raise UsageError(f"detector.name={config.name}: no such file: {rest!r}")
+        return [file]
+    if kind == "hf" and rest:
+        folder = sources.download(rest, config.revision, "detector.name")
+    else:
+        folder = Path(config.name).expanduser()
+        if not config.name or not folder.is_dir():
+            raise UsageError(
+                f"detector.name={config.name}: neither a folder nor hf:ORG/MODEL or yolo:FILE.pt, for example "
+                f"--detector.name=hf:yainage90/fashion-object-detection"
+            )
+    weights = next((w for p in ("*.safetensors", "pytorch_model*.bin") if (w := sorted(folder.glob(p)))), [])
+    needed = [folder / "config.json", folder / "preprocessor_config.json"]
+    for file in needed:
+        if not file.is_file():
+            raise UsageError(f"detector.name={config.name}: {file.name} is missing in {folder}")
+    if not weights:
+        raise UsageError(f"detector.name={config.name}: no *.safetensors in {folder}")
+    return [*needed, *weights]
+
+
+def torch_device(device: str, threads: int, option: str):
+    """The torch device for ``device`` (cpu, cuda, auto). Raises UsageError where CUDA is asked for and is not there."""
+    import torch
+
+    if device == "cuda" and not torch.cuda.is_available():
+        raise UsageError(f"{option}=cuda: torch finds no CUDA device here; use --{option}=auto, or check the driver")
+    on_gpu = device != "cpu" and torch.cuda.is_available()
+    if not on_gpu:
+        torch.set_num_threads(threads)
+    return torch.device("cuda" if on_gpu else "cpu")
+
+
+class Transformers:
+    """Any AutoModelForObjectDetection: DETR, Conditional DETR, YOLOS, RT-DETR and their kin.
+
+    Photos of several sizes are padded to one batch only where the model takes a mask of the padding; even then convolutions
+    look over its edge, and scores move by up to .002 with the neighbours in the batch (measured, random weights).
+    """
+
+    def __init__(self, folder: Path, config: DetectorConfig):
+        import torch
+        from transformers import AutoConfig, AutoImageProcessor, AutoModelForObjectDetection
+
+        local = {"local_files_only": True, "trust_remote_code": config.trust_remote_code}
+        self._torch, self._dtype = torch, getattr(torch, config.dtype)
+        self._device = torch_device(config.device, config.threads, "detector.device")
+        settings = AutoConfig.from_pretrained(folder, **local)
+        if getattr(settings, "use_pretrained_backbone", False):
+            settings.use_pretrained_backbone = False  # the checkpoint has the backbone: nothing to fetch from a hub
+        try:
+            self._processor = AutoImageProcessor.from_pretrained(folder, **local)
+            self._model = AutoModelForObjectDetection.from_pretrained(
+                folder, config=settings, dtype=torch.float32, weights_only=True, **local
+            )
+        except ValueError as e:
+            raise UsageError(f"detector.name={config.name}: is no object detection model: {str(e).splitlines()[0]}") from e
+        self._model = self._model.eval().to(self._device)
+        names = {int(i): label for i, label in settings.id2label.items()}
+        self._names = names
+        self.labels = tuple(names[i] for i in sorted(names))
+        # a model that knows no mask sees padding as part of the photo, and its boxes are shares of the padded one
+        self._takes_mask = "pixel_mask" in _parameters(self._model.forward) and not _is_yolos(folder)
+
+    def __call__(self, images: Sequence[np.ndarray], floor: float) -> list[Found | Reject]:
+        results: list[Found | Reject | None] = [None] * len(images)
+        groups: dict[tuple, list[int]] = {}
+        for i, image in enumerate(images):
+            groups.setdefault(() if self._takes_mask else image.shape, []).append(i)
+        for members in groups.values():
+            for i, found in zip(members, self._run([images[i] for i in members], floor)):
+                results[i] = found
+        return results
+
+    def _run(self, images: list[np.ndarray], floor: float) -> list[Found | Reject]:
+        torch = self._torch
+        inputs = self._processor(
+            images=[np.array(i) for i in images], return_tensors="pt", input_data_format="channels_last"
+        ).to(self._device)
+        reduced = torch.autocast(self._device.type, self._dtype, enabled=self._dtype != torch.float32)
+        with torch.inference_mode(), reduced:
+            outputs = self._model(**{k: v for k, v in inputs.items() if k != "pixel_mask" or self._takes_mask})
+        outputs.logits, outputs.pred_boxes = outputs.logits.float(), outputs.pred_boxes.float()
+        finite = torch.isfinite(outputs.logits).flatten(1).all(1) & torch.isfinite(outputs.pred_boxes).flatten(1).all(1)
+        sizes = [image.shape[:2] for image in images]
+        found = self._processor.post_process_object_detection(outputs, threshold=floor, target_sizes=sizes)
+        results: list[Found | Reject] = []
+        for ok, f in zip(finite.tolist(), found):
+            if not ok:
+                results.append(Reject(RejectCode.NOT_FINITE, "the detector gave NaN or infinity"))
+                continue
+            f = {k: v.cpu().numpy() for k, v in f.items()}
+            known = [i for i, number in enumerate(f["labels"].tolist()) if number in self._names]
+            labels = tuple(self._names[int(f["labels"][i])] for i in known)
+            results.append(Found(f["boxes"][known].astype(np.float32), f["scores"][known].astype(np.float32), labels))
+        return results
+
+
+def _is_yolos(folder: Path) -> bool:
+    return json.loads((folder / "config.json").read_text(encoding="utf-8")).get("model_type") == "yolos"
+
+
+def _parameters(function) -> set[str]:
+    import inspect
+
+    return set(inspect.signature(function).parameters)
+
+
+class Yolo:
+    """A detection model of ultralytics, from a .pt file of which only known classes and tensors are loaded, no other code."""
+
+    def __init__(self, file: Path, config: DetectorConfig):
+        os.environ["ULTRALYTICS_SAFE_LOAD"] = "true"  # read when ultralytics is imported: torch.load(weights_only=True)
+        os.environ.setdefault("YOLO_OFFLINE", "true")
+        from ultralytics import YOLO
+        from ultralytics.nn import tasks
+
+        tasks.SAFE_LOAD = True
+        self._config, self._device = config, torch_device(config.device, config.threads, "detector.device")
+        try:
+            self._model = YOLO(str(file), task="detect")
+            names = self._model.names
+        except Exception as e:  # pickle, zip and torch raise a dozen kinds for a file that is no checkpoint
+            raise UsageError(f"detector.name={config.name}: cannot be loaded safely: {str(e).splitlines()[0][:300]}") from e
+        if self._model.task != "detect":
+            raise UsageError(f"detector.name={config.name}: is a model for {self._model.task!r}, not for detection")
+        self._names = {int(i): str(label) for i, label in names.items()}
+        self.labels = tuple(self._names[i] for i in sorted(self._names))
+
+    def __call__(self, images: Sequence[np.ndarray], floor: float) -> list[Found | Reject]:
+        config = self._config
+        results = self._model.predict(
+            [np.ascontiguousarray(image[..., ::-1]) for image in images],  # ultralytics takes arrays as OpenCV's BGR
+            conf=max(floor, 1e-3),
+            iou=config.max_iou,
+            agnostic_nms=not config.nms_per_class,
+            max_det=300,
+            half=config.dtype != "float32" and self._device.type == "cuda",
+            device=self._device,
+            batch=len(images),
+            verbose=False,
+            save=False,
+        )
+        found = [r.boxes.cpu().numpy() for r in results]
+        return [
+            Found(f.xyxy.astype(np.float32), f.conf.astype(np.float32), tuple(self._names[int(c)] for c in f.cls))
+            if np.isfinite(f.conf).all()
+            else Reject(RejectCode.NOT_FINITE, "the detector gave NaN or infinity")
+            for f in found
+        ]

@@ -1,0 +1,333 @@
+"""Annotation files of the published data sets: each as its own documents describe it.
+
+A reader yields photos; a file or record that is not what the format promises raises UsageError with both names. Labels become
+classes by the names in the file. Labels that are nothing to us are left out; so are photos that have no record at all.
+"""
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pyarrow as pa
+import yaml
+
+from w2w.config import nearest
+from w2w.errors import UsageError
+from w2w.garments.annotations import Object, Photo, annotated_rows, targets_of
+from w2w.garments.masks import from_rle, tight_box
+from w2w.garments.taxonomy import IGNORE, SHOES, VOCABULARIES, TaxonomyConfig, mapping_of, street_target
+
+_IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".webp")
+
+
+@dataclass(frozen=True)
+class AnnotationsConfig:
+    """Which annotations are read, and how."""
+
+    path: str = ""
+    """File or folder: instances JSON (coco, modanet, fashionpedia, ccp), data.yaml (yolo), folder (deepfashion2, k-fashion)."""
+    format: str = "coco"
+    """coco, modanet, fashionpedia, deepfashion2, k-fashion, yolo, or ccp (Clothing Co-Parsing with supercategories)."""
+    images: str | None = None
+    """Folder of the photos. Default: where the format has them, relative to path."""
+    source: str | None = None
+    """Name of the data set in the table. Default: the format."""
+    taxonomy: TaxonomyConfig = field(default_factory=TaxonomyConfig)
+    """How labels become our classes."""
+    split: str | None = None
+    """Put every photo into this split. Default: the data set's own where it says one, else by hash."""
+    test_share: float = 0.1
+    """Of the photos (or products) that go to test by hash."""
+
+    def __post_init__(self):
+        if self.format not in FORMATS:
+            raise UsageError(f"annotations.format={self.format}: unknown.{nearest(self.format, list(FORMATS))}")
+        if not 0 <= self.test_share <= 1:
+            raise UsageError(f"annotations.test_share={self.test_share}: a share between 0 and 1")
+
+
+def read_annotations(config: AnnotationsConfig) -> pa.Table:
+    """Every annotated photo, in ANNOTATED_SCHEMA. Raises UsageError naming file and record."""
+    if not config.path or not Path(config.path).expanduser().exists():
+        raise UsageError(f"annotations.path={config.path}: no such file or folder")
+    path = Path(config.path).expanduser().absolute()
+    photos, labelled = FORMATS[config.format](path, config)
+    if config.split:
+        photos = (Photo(p.name, p.image_uri, p.objects, p.group, config.split, p.relative) for p in photos)
+    return annotated_rows(photos, config.source or config.format, labelled, config.test_share)
+
+
+class _Record:
+    """A JSON object of a file, whose missing or strange fields become sentences with both names."""
+
+    def __init__(self, where: str, values: object):
+        self.where = where
+        if not isinstance(values, dict):
+            raise UsageError(f"{where}: expected an object with fields, found {type(values).__name__}")
+        self._values = values
+
+    def get(self, name: str, kind: type | tuple[type, ...], default: object = ...) -> object:
+        value = self._values.get(name, default)
+        if value is ...:
+            raise UsageError(f"{self.where}: field {name!r} is missing")
+        if value is not default and not isinstance(value, kind):
+            raise UsageError(f"{self.where}: field {name!r} is {value!r:.60}, not {_kind(kind)}")
+        return value
+
+    def items(self):
+        return self._values.items()
+
+    def numbers(self, name: str, count: int) -> tuple[float, ...]:
+        return _numbers(self.get(name, (list, tuple)), count, f"{self.where}: field {name!r}")
+
+
+def _kind(kind: type | tuple[type, ...]) -> str:
+    return " or ".join(k.__name__ for k in (kind if isinstance(kind, tuple) else (kind,)))
+
+
+def _numbers(values: object, count: int, where: str) -> tuple[float, ...]:
+    good = len(values) == count and all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
+    if not good or any(v != v or abs(v) > 1e9 for v in values):
+        raise UsageError(f"{where} is {values!r:.60}, not {count} numbers")
+    return tuple(float(v) for v in values)
+
+
+def _xywh(box: tuple[float, ...]) -> tuple[float, float, float, float]:
+    x, y, w, h = box
+    return x, y, x + w, y + h
+
+
+def _json(path: Path) -> object:
+    try:
+        return json.loads(path.read_text(encoding="utf-8-sig"))
+    except UnicodeDecodeError as e:
+        raise UsageError(f"{path}: not UTF-8 text") from e
+    except ValueError as e:
+        raise UsageError(f"{path}: not valid JSON: {e}") from e
+
+
+def _coco_boxes(one: _Record, target: str) -> list[tuple[float, ...]]:
+    """The annotation's bbox; where there is none (Fashionpedia's sample), the box around its segmentation."""
+    if one.get("bbox", (list, tuple), None) is not None:
+        return [_xywh(one.numbers("bbox", 4))]
+    return [_around(_polygon_boxes(one))]
+
+
+def _modanet_boxes(one: _Record, target: str) -> list[tuple[float, ...]]:
+    """ModaNet's bbox is that of one polygon, whichever came last (record 992824: two shoes, the box of one). So: around all
+    polygons, and for shoes of two polygons one box each, as Fashionpedia and the seed's maskrcnn-modanet have them."""
+    found = _polygon_boxes(one) if one.get("segmentation", (list, dict), None) else [_xywh(one.numbers("bbox", 4))]
+    return found if target == SHOES and len(found) == 2 else [_around(found)]
+
+
+def _polygon_boxes(one: _Record) -> list[tuple[float, ...]]:
+    """Of each polygon [x, y, x, y, ...]; of run lengths, the one around them."""
+    shape = one.get("segmentation", (list, dict))
+    if isinstance(shape, dict):
+        try:
+            tight = tight_box(from_rle(shape))
+        except (ValueError, KeyError, TypeError) as e:
+            raise UsageError(f"{one.where}: segmentation: {e}") from e
+        return [tuple(map(float, tight or (0, 0, 0, 0)))]
+    where = f"{one.where}: segmentation"
+    polygons = [_numbers(p, len(p), where) for p in shape if isinstance(p, list) and len(p) >= 6 and len(p) % 2 == 0]
+    if not polygons or len(polygons) < len(shape):
+        raise UsageError(f"{where} is neither polygons of 3 points and more nor run lengths")
+    return [(min(p[::2]), min(p[1::2]), max(p[::2]), max(p[1::2])) for p in polygons]
+
+
+def _around(found: list[tuple[float, ...]]) -> tuple[float, ...]:
+    lefts, tops, rights, bottoms = zip(*found)
+    return min(lefts), min(tops), max(rights), max(bottoms)
+
+
+def _coco(path: Path, config: AnnotationsConfig, target_of: Callable | None = None, boxes_of: Callable = _coco_boxes):
+    """Microsoft COCO's instances (cocodataset.org, "Data format"): boxes [x, y, width, height]; iscrowd is an ignore region."""
+    file = _Record(str(path), _json(path))
+    kinds = {}
+    for i, values in enumerate(file.get("categories", list)):
+        category = _Record(f"{path}: categories[{i}]", values)
+        kinds[category.get("id", int)] = (category.get("name", str), category.get("supercategory", (str, type(None)), ""))
+    if "annotations" not in dict(file.items()):
+        raise UsageError(f"{path}: has no annotations, only {', '.join(dict(file.items()))} (ModaNet's val list is like that)")
+    if target_of:
+        targets = {name: target_of(name, above or "") for name, above in kinds.values()}
+    else:
+        targets = mapping_of([name for name, _ in kinds.values()], config.taxonomy, str(path))
+    images, objects = {}, {}
+    for i, values in enumerate(file.get("images", list)):
+        image = _Record(f"{path}: images[{i}]", values)
+        images[image.get("id", (int, str))] = (image.get("file_name", str), image.get("split", str, None))
+    for i, values in enumerate(file.get("annotations", list)):
+        one = _Record(f"{path}: annotations[{i}]", values)
+        one.where += f" (id {one.get('id', (int, str), '?')})"
+        owner, kind = one.get("image_id", (int, str)), one.get("category_id", int)
+        if owner not in images:
+            raise UsageError(f"{one.where}: image_id {owner!r} is not among the images")
+        if kind not in kinds:
+            raise UsageError(f"{one.where}: category_id {kind!r} is not among the categories")
+        label = kinds[kind][0]
+        target = IGNORE if one.get("iscrowd", int, 0) and targets[label] else targets[label]
+        mine = objects.setdefault(owner, [])
+        if target:
+            mine += [Object(box, label, target) for box in boxes_of(one, target)]
+    folder = Path(config.images or path.parent)
+    photos = [
+        Photo(name, str(folder / name), tuple(objects[number]), name, split)
+        for number, (name, split) in images.items()
+        if number in objects
+    ]
+    return photos, targets_of(targets)
+
+
+def _known(vocabulary: str, boxes_of: Callable = _coco_boxes) -> Callable:
+    """COCO's form with the labels of one data set, so that a stray label is an error and not a guess."""
+
+    def read(path: Path, config: AnnotationsConfig):
+        chosen = {k: getattr(config.taxonomy, k) for k in ("classes", "seed", "jumpsuit", "tights")}
+        fixed = AnnotationsConfig(config.path, config.format, config.images, taxonomy=TaxonomyConfig(vocabulary, **chosen))
+        return _coco(path, fixed, boxes_of=boxes_of)
+
+    return read
+
+
+def _ccp(path: Path, config: AnnotationsConfig):
+    """Clothing Co-Parsing in COCO's form, our class as each category's supercategory."""
+    return _coco(path, config, street_target)
+
+
+def _deepfashion2(path: Path, config: AnnotationsConfig):
+    """DeepFashion2: one JSON a photo, item1, item2, ..., boxes [x1, y1, x2, y2] (README, "Data Organization").
+
+    ``path`` is the folder of train and validation, one of these, or annos. Photos of one pair_id stay on one side of a split.
+    """
+    folders = [
+        f for f in (path, path / "annos", path / "train" / "annos", path / "validation" / "annos") if any(f.glob("*.json"))
+    ]
+    if not folders:
+        raise UsageError(f"{path}: no *.json there, nor in annos, train/annos or validation/annos")
+    targets = mapping_of(VOCABULARIES["deepfashion2"], config.taxonomy)
+
+    def photos() -> Iterator[Photo]:
+        for folder in folders:
+            split = {"train": "train", "validation": "test"}.get(folder.parent.name)
+            for file in sorted(folder.glob("*.json")):
+                record = _Record(str(file), _json(file))
+                items = [(name, value) for name, value in record.items() if name.startswith("item")]
+                objects = []
+                for name, value in sorted(items, key=lambda item: (len(item[0]), item[0])):
+                    item = _Record(f"{file}: {name}", value)
+                    label = item.get("category_name", str)
+                    if label not in targets:
+                        raise UsageError(
+                            f"{item.where}: category_name {label!r} is not DeepFashion2's.{nearest(label, list(targets))}"
+                        )
+                    if targets[label]:
+                        objects.append(Object(item.numbers("bounding_box", 4), label, targets[label]))
+                name = f"{folder.parent.name}/{file.stem}"
+                image = Path(config.images or folder.parent / "image") / f"{file.stem}.jpg"
+                yield Photo(name, str(image), tuple(objects), f"pair {record.get('pair_id', int)}", split)
+
+    return photos(), targets_of(targets)
+
+
+def _k_fashion(path: Path, config: AnnotationsConfig):
+    """K-Fashion (AI Hub): one JSON a photo; boxes as X좌표, Y좌표, 가로 (width), 세로 (height) under 렉트좌표; {} is absent."""
+    targets = mapping_of(VOCABULARIES["k-fashion"], config.taxonomy)
+    files = sorted(path.rglob("*.json")) if path.is_dir() else [path]
+    if not files:
+        raise UsageError(f"{path}: no *.json there")
+
+    def photos() -> Iterator[Photo]:
+        for file in files:
+            record = _Record(str(file), _json(file))
+            image = _Record(f"{file}: 이미지 정보", record.get("이미지 정보", dict)).get("이미지 파일명", str)
+            info = _Record(f"{file}: 데이터셋 정보", record.get("데이터셋 정보", dict)).get("데이터셋 상세설명", dict)
+            rectangles = _Record(f"{file}: 렉트좌표", _Record(f"{file}: 데이터셋 상세설명", info).get("렉트좌표", dict))
+            objects = []
+            for label, found in rectangles.items():
+                if label not in targets:
+                    raise UsageError(f"{rectangles.where}: {label!r} is not K-Fashion's.{nearest(label, list(targets))}")
+                for i, values in enumerate(found):
+                    if not values:
+                        continue
+                    one = _Record(f"{rectangles.where}: {label}[{i}]", values)
+                    box = [one.get(name, (int, float)) for name in ("X좌표", "Y좌표", "가로", "세로")]
+                    if targets[label]:
+                        objects.append(Object(_xywh(_numbers(box, 4, one.where)), label, targets[label]))
+            inside = file.relative_to(path).parent if path.is_dir() else Path()
+            folder = Path(config.images) / inside if config.images else file.parent
+            name = (inside / image).as_posix()
+            yield Photo(name, str(folder / image), tuple(objects), name)
+
+    return photos(), targets_of(targets)
+
+
+def _yolo(path: Path, config: AnnotationsConfig):
+    """YOLO: data.yaml with names and image folders; beside images/ a labels/ with ``class cx cy w h`` in shares of the photo.
+
+    Lines with more numbers are polygons (x y x y ...): their box. Source: docs.ultralytics.com, "Detection datasets".
+    """
+    file = path / "data.yaml" if path.is_dir() else path
+    try:
+        described = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as e:
+        raise UsageError(f"{file}: cannot be read as YAML: {str(e).splitlines()[0]}") from e
+    record = _Record(str(file), described)
+    names = record.get("names", (list, dict))
+    names = dict(enumerate(names)) if isinstance(names, list) else {int(k): v for k, v in names.items()}
+    targets = mapping_of(map(str, names.values()), config.taxonomy, str(file))
+    root = Path(record.get("path", str, "."))
+    root = root if root.is_absolute() else file.parent / root
+    parts = [(split, record.get(split, str, None)) for split in ("train", "val", "test")]
+    folders = [("test" if split == "val" else split, root / where) for split, where in parts if where]
+    if not folders:
+        raise UsageError(f"{file}: names no folder of images: train, val or test")
+
+    def photos() -> Iterator[Photo]:
+        for split, folder in folders:
+            if not folder.is_dir():
+                raise UsageError(f"{file}: {split}: no folder {folder}")
+            for image in sorted(f for f in folder.rglob("*") if f.suffix.lower() in _IMAGE_ENDINGS):
+                labels = Path(*("labels" if p == "images" else p for p in image.parts)).with_suffix(".txt")
+                if not labels.exists():
+                    continue
+                objects = tuple(_yolo_objects(labels, names, targets))
+                yield Photo(image.relative_to(root).as_posix(), str(image), objects, image.name, split, relative=True)
+
+    return photos(), targets_of(targets)
+
+
+def _yolo_objects(file: Path, names: Mapping[int, str], targets: Mapping[str, str | None]) -> Iterator[Object]:
+    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
+        words, where = line.split(), f"{file}, line {number}"
+        if not words:
+            continue
+        try:
+            kind, values = int(words[0]), [float(w) for w in words[1:]]
+        except ValueError:
+            raise UsageError(f"{where}: {line!r:.60} is not a class and numbers") from None
+        if kind not in names:
+            raise UsageError(f"{where}: class {kind} is not among the names 0 to {max(names)}")
+        if len(values) == 4:
+            cx, cy, w, h = values
+            box = (cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2)
+        elif len(values) >= 6 and len(values) % 2 == 0:
+            box = (min(values[::2]), min(values[1::2]), max(values[::2]), max(values[1::2]))
+        else:
+            raise UsageError(f"{where}: {len(values)} numbers: expected 4 of a box, or pairs of a polygon")
+        _numbers(list(box), 4, where)
+        if target := targets[str(names[kind])]:
+            yield Object(box, str(names[kind]), target)
+
+
+FORMATS: dict[str, Callable] = {
+    "coco": _coco,
+    "modanet": _known("modanet", _modanet_boxes),
+    "fashionpedia": _known("fashionpedia"),
+    "deepfashion2": _deepfashion2,
+    "k-fashion": _k_fashion,
+    "yolo": _yolo,
+    "ccp": _ccp,
+}

@@ -1,0 +1,236 @@
+"""Seven classes, and how the labels of every data set and published detector become them: always by name, never by number.
+
+A label becomes a class, an ignore region (it may be one of ours, nobody knows: neither right nor wrong to find it), or nothing.
+Sources: the categories that each data set's annotation files list; `yainage90/fashion-visual-search` @c8ae4bb for the choice
+of 7 (its label order differs between its own models, so that numbers are not exchanged).
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from w2w.config import nearest
+from w2w.errors import UsageError
+
+BAG, BOTTOM, DRESS, HAT, OUTER, SHOES, TOP = CATEGORIES = ("bag", "bottom", "dress", "hat", "outer", "shoes", "top")
+ETC = "etc"  # what a thumbnail shows that is none of the seven
+PERSON = "person"  # of general detectors: not a garment, but the box of a person
+IGNORE = "ignore"  # a region in which a detection counts neither as right nor as wrong
+
+_SAME = {c: c for c in CATEGORIES}
+
+_MODANET = {
+    "bag": BAG,
+    "belt": None,
+    "boots": SHOES,
+    "footwear": SHOES,
+    "outer": OUTER,
+    "dress": DRESS,
+    "sunglasses": None,
+    "pants": BOTTOM,
+    "top": TOP,
+    "shorts": BOTTOM,
+    "skirt": BOTTOM,
+    "headwear": HAT,
+    "scarf/tie": None,
+    "scarf & tie": None,  # as the README spells it
+}
+
+_FASHIONPEDIA_PARTS = (
+    "hood",
+    "collar",
+    "lapel",
+    "epaulette",
+    "sleeve",
+    "pocket",
+    "neckline",
+    "buckle",
+    "zipper",
+    "applique",
+    "bead",
+    "bow",
+    "flower",
+    "fringe",
+    "ribbon",
+    "rivet",
+    "ruffle",
+    "sequin",
+    "tassel",
+)
+_FASHIONPEDIA_EXTRAS = (
+    "glasses",
+    "headband, head covering, hair accessory",
+    "tie",
+    "glove",
+    "watch",
+    "belt",
+    "leg warmer",
+    "sock",
+    "scarf",
+    "umbrella",
+)
+_FASHIONPEDIA = {
+    "shirt, blouse": TOP,
+    "top, t-shirt, sweatshirt": TOP,
+    "sweater": TOP,
+    "cardigan": OUTER,
+    "jacket": OUTER,
+    "vest": OUTER,
+    "pants": BOTTOM,
+    "shorts": BOTTOM,
+    "skirt": BOTTOM,
+    "coat": OUTER,
+    "dress": DRESS,
+    "jumpsuit": IGNORE,
+    "cape": OUTER,
+    "hat": HAT,
+    "tights, stockings": IGNORE,
+    "shoe": SHOES,
+    "bag, wallet": BAG,
+    **dict.fromkeys(_FASHIONPEDIA_EXTRAS + _FASHIONPEDIA_PARTS),
+}
+
+_DEEPFASHION2 = {
+    "short sleeve top": TOP,
+    "long sleeve top": TOP,
+    "short sleeve outwear": OUTER,
+    "long sleeve outwear": OUTER,
+    "vest": TOP,
+    "sling": TOP,
+    "shorts": BOTTOM,
+    "trousers": BOTTOM,
+    "skirt": BOTTOM,
+    "short sleeve dress": DRESS,
+    "long sleeve dress": DRESS,
+    "vest dress": DRESS,
+    "sling dress": DRESS,
+}
+
+_K_FASHION = {"아우터": OUTER, "하의": BOTTOM, "원피스": DRESS, "상의": TOP}
+
+_STREET2SHOP = {
+    "bags": BAG,
+    "dresses": DRESS,
+    "footwear": SHOES,
+    "hats": HAT,
+    "leggings": BOTTOM,
+    "pants": BOTTOM,
+    "skirts": BOTTOM,
+    "outerwear": OUTER,
+    "tops": TOP,
+    "belts": None,
+    "eyewear": None,
+}
+
+_POLYVORE = {
+    "bags": BAG,
+    "bottoms": BOTTOM,
+    "all-body": DRESS,
+    "hats": HAT,
+    "outerwear": OUTER,
+    "shoes": SHOES,
+    "tops": TOP,
+    **dict.fromkeys(("jewellery", "sunglasses", "accessories", "scarves")),
+}
+
+# Clothing Co-Parsing (Yang, Luo, Lin 2014), the labels whose class is not in the file's own supercategory
+_CCP_IGNORED = ("accessories", "bodysuit", "intimate", "romper", "scarf", "stockings", "suit", "swimwear", "tights", "belt")
+
+# The clothes that COCO's 80 classes know, and the person; the other 75 are nothing.
+_COCO = {PERSON: PERSON, "backpack": BAG, "handbag": BAG, "suitcase": None, "tie": None, "umbrella": None}
+
+# what each data set, and each detector trained on it, calls things
+VOCABULARIES: dict[str, Mapping[str, str | None]] = {
+    "w2w": _SAME,
+    "modanet": _MODANET,
+    "fashionpedia": _FASHIONPEDIA,
+    "deepfashion2": _DEEPFASHION2,
+    "k-fashion": _K_FASHION,
+    "street2shop": _STREET2SHOP,
+    "polyvore": _POLYVORE,
+    "coco": _COCO,
+}
+_OPEN = frozenset({"coco"})  # vocabularies of which only these labels concern us
+
+
+@dataclass(frozen=True)
+class TaxonomyConfig:
+    """How labels become our seven classes."""
+
+    vocabulary: str = "auto"
+    """w2w, modanet, fashionpedia, deepfashion2, k-fashion, street2shop, polyvore, coco, or auto: the one with the labels."""
+    classes: dict[str, str] | None = None
+    """Labels of one's own: label -> one of the seven, person, ignore or drop. They win over the vocabulary."""
+    seed: bool = False
+    """Fashionpedia as the published detector was trained: sweater and jumpsuit dropped, tights as bottom."""
+    jumpsuit: str = IGNORE
+    """Fashionpedia's jumpsuit: ignore, dress or drop."""
+    tights: str = IGNORE
+    """Fashionpedia's tights and stockings: ignore (often under a skirt, which is the bottom), bottom or drop."""
+
+    def __post_init__(self):
+        if self.vocabulary not in ("auto", *VOCABULARIES):
+            raise UsageError(f"vocabulary={self.vocabulary}: unknown.{nearest(self.vocabulary, ['auto', *VOCABULARIES])}")
+        for option, allowed in (("jumpsuit", (IGNORE, DRESS, "drop")), ("tights", (IGNORE, BOTTOM, "drop"))):
+            if getattr(self, option) not in allowed:
+                raise UsageError(f"{option}={getattr(self, option)}: it is one of {', '.join(allowed)}")
+        for label, target in (self.classes or {}).items():
+            if target not in (*CATEGORIES, PERSON, IGNORE, "drop"):
+                raise UsageError(f"classes.{label}={target}: it is one of {', '.join((*CATEGORIES, PERSON, IGNORE, 'drop'))}")
+
+
+_DEFAULT = TaxonomyConfig()
+
+
+def mapping_of(
+    labels: Iterable[str], config: TaxonomyConfig = TaxonomyConfig(), where: str = "the model"
+) -> dict[str, str | None]:
+    """Label -> one of CATEGORIES, PERSON, IGNORE, or None for nothing, for every label that ``where`` lists.
+
+    Compared without case and outer blanks. With ``auto`` the smallest vocabulary that has all labels is taken; COCO's has a
+    person and leaves the others alone. Raises UsageError naming the labels that nobody knows.
+    """
+    labels = list(dict.fromkeys(labels))
+    own = {_plain(label): None if target == "drop" else target for label, target in (config.classes or {}).items()}
+    asked = [label for label in labels if _plain(label) not in own]
+    name = _fitting(asked) if config.vocabulary == "auto" else config.vocabulary
+    known = _words(name, config) if name else {}
+    if name in _OPEN:
+        known = dict.fromkeys(map(_plain, asked)) | {k: v for k, v in known.items() if k in set(map(_plain, asked))}
+    known |= own
+    strange = [label for label in labels if _plain(label) not in known]
+    if strange:
+        nowhere = [label for label in strange if not any(_plain(label) in words for words in VOCABULARIES.values())]
+        strange = nowhere or strange
+        shown = ", ".join(map(repr, strange[:6])) + (", ..." if len(strange) > 6 else "")
+        raise UsageError(
+            f"{where} has labels that no one vocabulary has: {shown}. Say what they are with classes: "
+            f"{{{strange[0]!r}: {TOP}, ...}} ({', '.join((*CATEGORIES, PERSON, IGNORE, 'drop'))})"
+        )
+    return {label: known[_plain(label)] for label in labels}
+
+
+def street_target(label: str, supercategory: str) -> str | None:
+    """Clothing Co-Parsing: the file's supercategory is the class; what may be clothes without one is an ignore region."""
+    return supercategory or (IGNORE if label in _CCP_IGNORED else None)
+
+
+def _plain(label: str) -> str:
+    return label.strip().lower()
+
+
+def _fitting(labels: list[str]) -> str | None:
+    wanted = set(map(_plain, labels))
+    closed = [(len(words), name) for name, words in VOCABULARIES.items() if name not in _OPEN and wanted <= set(words)]
+    if closed:
+        return min(closed)[1]
+    return "coco" if PERSON in wanted else None
+
+
+def _words(name: str, config: TaxonomyConfig) -> dict[str, str | None]:
+    words = dict(VOCABULARIES[name])
+    if name == "fashionpedia":
+        chosen = {"jumpsuit": config.jumpsuit, "tights, stockings": config.tights}
+        if config.seed:
+            chosen = {"sweater": "drop", "jumpsuit": "drop", "tights, stockings": BOTTOM}
+        words |= {label: None if target == "drop" else target for label, target in chosen.items()}
+    return words

@@ -1,0 +1,114 @@
+"""Detection metrics by COCO's own evaluator: mAP@[.5:.95], AP50 and AP75, per class and per source; overlap of masks.
+
+Source: Lin et al. 2014, "Microsoft COCO", and pycocotools' cocoeval: 101 recall points, at most 100 detections a photo. A class
+without truth in a group has no AP and is left out of its mean.
+"""
+
+import contextlib
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+ALL = "all"
+AP_SCHEMA = pa.schema(
+    [
+        ("source", pa.string()),  # a data set, or "all"
+        ("category", pa.string()),  # a class, or "all": the mean over the classes
+        ("metric", pa.string()),  # mAP, AP50, AP75
+        ("value", pa.float64()),
+        ("num_truths", pa.int32()),
+    ]
+)
+_THRESHOLDS = {"mAP": slice(None), "AP50": 0, "AP75": 5}
+
+
+@dataclass(frozen=True)
+class Judged:
+    """One photo: its true boxes and classes, regions to ignore, classes that its source labels, and what was found.
+
+    Boxes are float (N, 4) xyxy. A class that the source does not label is neither searched nor counted there.
+    """
+
+    source: str
+    truth_N4: np.ndarray
+    truth_classes: Sequence[str]
+    ignore_M4: np.ndarray
+    labelled: Sequence[str]
+    found_K4: np.ndarray
+    found_classes: Sequence[str]
+    found_scores: np.ndarray
+
+
+def average_precision(photos: Sequence[Judged], classes: Sequence[str]) -> pa.Table:
+    """AP_SCHEMA: for all photos and, where there are several, for each source; "all" classes first, then each."""
+    sources = sorted({p.source for p in photos})
+    rows = []
+    for source in [ALL, *(sources if len(sources) > 1 else [])]:
+        rows += _group(source, [p for p in photos if source in (ALL, p.source)], list(classes))
+    return pa.Table.from_pylist(rows, schema=AP_SCHEMA)
+
+
+def _group(source: str, photos: Sequence[Judged], classes: list[str]) -> list[dict]:
+    number = {c: i + 1 for i, c in enumerate(classes)}
+    truths, found = [], []
+    for image, photo in enumerate(photos, 1):
+        labelled = [c for c in classes if c in set(photo.labelled)]
+        for box, name in zip(_xywh(photo.truth_N4), photo.truth_classes):
+            truths.append(_truth(len(truths), image, number[name], box, 0))
+        # a region to ignore is a crowd of every class: what lies in it is no false positive, of whatever class
+        for box in _xywh(photo.ignore_M4):
+            truths += [_truth(len(truths) + i, image, number[c], box, 1) for i, c in enumerate(labelled)]
+        for box, name, score in zip(_xywh(photo.found_K4), photo.found_classes, photo.found_scores):
+            if name in labelled:
+                found.append({"image_id": image, "category_id": number[name], "bbox": box, "score": float(score)})
+    counts = {c: sum(t["category_id"] == number[c] and not t["iscrowd"] for t in truths) for c in classes}
+    precision_TC = _precision(truths, found, len(photos), number)
+    rows = []
+    for metric, at in _THRESHOLDS.items():
+        values = {c: float(np.mean(precision_TC[at, i])) for i, c in enumerate(classes) if counts[c]}
+        mean = float(np.mean(list(values.values()))) if values else float("nan")
+        for name, value in {ALL: mean, **values}.items():
+            many = counts.get(name, sum(counts.values()))
+            rows.append({"source": source, "category": name, "metric": metric, "value": value, "num_truths": many})
+    return rows
+
+
+def _precision(truths: list[dict], found: list[dict], num_photos: int, number: dict[str, int]) -> np.ndarray:
+    """Mean precision over the recall points, (10 IoU thresholds, classes)."""
+    if not truths or not found:
+        return np.zeros((10, len(number)))
+    images = [{"id": i} for i in range(1, num_photos + 1)]
+    with contextlib.redirect_stdout(io.StringIO()):  # it prints its progress
+        truth = COCO()
+        truth.dataset = {
+            "images": images,
+            "annotations": truths,
+            "categories": [{"id": i, "name": c} for c, i in number.items()],
+        }
+        truth.createIndex()
+        evaluator = COCOeval(truth, truth.loadRes(found), "bbox")
+        evaluator.evaluate()
+        evaluator.accumulate()
+    precision_TRC = evaluator.eval["precision"][:, :, :, 0, -1]
+    return np.where(precision_TRC < 0, 0, precision_TRC).mean(axis=1)
+
+
+def _xywh(boxes_N4: np.ndarray) -> list[list[float]]:
+    boxes_N4 = np.asarray(boxes_N4, float).reshape(-1, 4)
+    return np.concatenate([boxes_N4[:, :2], boxes_N4[:, 2:] - boxes_N4[:, :2]], axis=1).tolist()
+
+
+def _truth(before: int, image: int, category: int, box: list[float], crowd: int) -> dict:
+    area = box[2] * box[3]
+    return {"id": before + 1, "image_id": image, "category_id": category, "bbox": box, "area": area, "iscrowd": crowd}
+
+
+def mask_iou(a: np.ndarray, b: np.ndarray) -> float:
+    """Intersection over union of two bool masks; 1 where both are empty."""
+    union = int((a | b).sum())
+    return float((a & b).sum() / union) if union else 1.0
