@@ -171,8 +171,6 @@ class Fetcher:
             except TimeoutError:
                 raise Reject(RejectCode.TOO_SLOW, f"{redacted(url)}: not done after {self.config.deadline_s:g} s") from None
             except TryLater as e:
-                if e.stale:
-                    continue
                 detail = f"{redacted(url)}: {e.detail}"
                 if attempt == self.config.retries:
                     raise Reject(RejectCode.FETCH_FAILED, f"{detail} ({attempt + 1} attempts)") from None
@@ -188,11 +186,17 @@ class Fetcher:
         return self.get(url).body
 
     def _follow(self, url: str, deadline: float) -> Response:
-        for _ in range(self.config.max_redirects + 1):
-            result = self._attempt(url, deadline)
+        redirects = 0
+        while redirects <= self.config.max_redirects:
+            try:
+                result = self._attempt(url, deadline)
+            except TryLater as e:
+                if e.stale:
+                    continue  # the same request again, not the whole chain of redirects
+                raise
             if isinstance(result, Response):
                 return result
-            url = result.location
+            url, redirects = result.location, redirects + 1
         raise Reject(RejectCode.FETCH_FAILED, f"{redacted(url)}: more than {self.config.max_redirects} redirects")
 
     def _attempt(

@@ -89,6 +89,19 @@ def test_redirect_loop_ends(serve):
     assert len(server.heads) == 5
 
 
+def test_redirect_whose_kept_connection_is_gone_is_followed_from_where_it_was(serve):
+    def reply(sock, head, _):
+        if "GET /new " in head:
+            sock.sendall(answer("200 OK", b"x"))
+        else:
+            sock.sendall(answer("302 Found", b"", "Location: /new"))
+            sock.recv(4096)  # takes the next request on this connection, and closes it without a word
+
+    server = serve(reply)
+    assert fetcher().get(f"{server.url}/old").body == b"x"
+    assert [head.split()[1] for head in server.heads] == ["/old", "/new"]
+
+
 def test_one_private_address_among_public_ones_is_enough(monkeypatch):
     resolve_to(monkeypatch, "93.184.215.14", "10.0.0.5")
     with rejected(RejectCode.BLOCKED_URL, "10.0.0.5"):
