@@ -6,7 +6,10 @@ profile, an instance role), so that pyarrow, s3fs and Delta Lake see the same se
 
 import os
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from pyarrow import fs
 
@@ -57,16 +60,24 @@ def read_bytes(uri: str) -> bytes:
 
 def write_bytes(uri: str, data: bytes) -> None:
     """All or nothing: a reader sees the old content or the new one, never a part (rename on disk, one PUT on S3)."""
+    with writer(uri) as f:
+        f.write(data)
+
+
+@contextmanager
+def writer(uri: str) -> Iterator[BinaryIO]:
+    """A file to write in parts. On disk all or nothing, as ``write_bytes``. On S3 an upload that is broken off may leave its
+    beginning behind: write large files under new names, and afterwards the small one that names them."""
     system, path = filesystem(uri)
     if is_s3(uri):
         with system.open_output_stream(path) as f:
-            f.write(data)
+            yield f
         return
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}")
     with open(part, "wb") as f:
-        f.write(data)
+        yield f
         f.flush()
         os.fsync(f.fileno())
     os.replace(part, target)

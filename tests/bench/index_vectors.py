@@ -7,12 +7,14 @@ and is denser than a real catalog of that size, so recall figures are harder tha
 
 import os
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 
 from w2w.index import shard
+from w2w.index.manifest import ShardInfo
 from w2w.index.plan import Plan
 from w2w.index.publish import new_manifest
 from w2w.index.search import Index, open_manifest
@@ -92,14 +94,18 @@ def product_rows(count: int) -> pa.Table:
 
 
 def build_ours(uri: str, rows: pa.Table, vectors_ND: np.ndarray, cfg: IndexConfig, num_threads: int) -> tuple[Index, Plan]:
-    """Plan, train, fill and write every shard of one category; opens what was written. The gate is not part of it."""
+    """Plan, train, fill and write every shard of one category, ``num_threads`` at a time as the job's tasks do; opens what was
+    written. The gate is not part of it."""
     [group] = shard.plan_groups(rows, cfg)
     of = shard.sample(rows, group, cfg)["product_id"].cast(pa.int64()).to_numpy()
     template, plan = shard.train_template(uri, vectors_ND[of], group, "bench", cfg, num_threads)
-    built = []
-    for task in shard.plan_shards(rows, {group.name: template}, "bench", cfg):
+
+    def build(task: shard.ShardTask) -> ShardInfo:
         mine = task.rows["product_id"].cast(pa.int64()).to_numpy()
-        built.append(shard.build_shard(uri, task, vectors_ND[mine], num_threads))
+        return shard.build_shard(uri, task, vectors_ND[mine], 1)
+
+    with ThreadPoolExecutor(num_threads) as pool:
+        built = list(pool.map(build, shard.plan_shards(rows, {group.name: template}, "bench", cfg)))
     return open_manifest(uri, new_manifest(cfg, "bench", "bench", {}, [template], built)), plan
 
 

@@ -24,7 +24,9 @@ from w2w.index.spec import IndexConfig, Spec
 from w2w.index.template import Codes, Sample, Template, fill, fit, nearest_lists, rerank, search_codes, set_threads
 
 QUERIES = 500
+FILLED = 0.75  # of the latency budget: the time of a machine that others use as well
 TIMED_QUERIES, LEAST_TIMED, TIMING_S = 24, 6, 0.5  # one by one, on one thread; slow ones are fewer
+_ROWS_PER_LIST = 12
 MARGIN = 0.005  # the sample's estimate must clear the target by this much, or the gate would be a coin toss
 
 
@@ -61,8 +63,10 @@ def plan(
 ) -> Plan:
     """A trained template for ``num_rows`` rows like the unit vectors of the sample, the largest category having ``scan_rows``.
 
-    Highest recall under both budgets; among candidates above the target (or within ``MARGIN`` of the best) the one with
-    the smallest product of build time, memory and latency. Raises UsageError where no factory fits the memory budget.
+    Among candidates in budget that clear the target by ``MARGIN``, the one with the smallest product of build time, memory and
+    latency; where none does, the highest recall, and of equals the one that looks at most rows. A target above 1 - ``MARGIN``
+    is more than a sample can show: codes that lose nothing are then the only candidates, where they fit. Raises UsageError
+    where no factory fits the memory budget.
     """
     started = time.perf_counter()
     set_threads(num_threads)
@@ -77,9 +81,12 @@ def plan(
             if Spec(factory).memory_mb(num_rows, dim) <= memory_mb:
                 return _done(Spec(factory), fit(Spec(factory), Sample(sample_ND, cfg.seed)), None, (), started)
 
+    lossless = _goal(cfg) > 1 and Spec("Flat").memory_mb(num_rows, dim) <= memory_mb
+    if lossless:  # nothing is trained but the lists, of which the fewer rows call for fewer
+        sample_ND = sample_ND[:: max(1, len(sample_ND) // (_ROWS_PER_LIST * _num_lists(scan_rows)))]
     bench = _Bench(sample_ND, num_rows, scan_rows, cfg, num_threads)
     seen: list[Candidate] = []
-    for spec in _codecs(dim, num_rows, memory_mb):
+    for spec in [Spec("Flat")] if lossless else _codecs(dim, num_rows, memory_mb):
         note = _misfit(spec, dim, num_rows, memory_mb, len(bench.rows_ND))
         seen.append(Candidate(spec, spec.memory_mb(num_rows, dim), note=note) if note else bench.measure(spec))
     fitting = [c for c in seen if not c.note]
@@ -89,8 +96,9 @@ def plan(
             f"memory_budget_mb: {memory_mb:.1f} MiB is this group's share, and the smallest index of its {num_rows} rows, "
             f"{least.spec.factory}, takes {least.memory_mb:.1f}; raise the budget"
         )
-    for tier in (_inverted, _graphs):
-        if any(_holds(c, cfg) for c in seen) or scan_rows <= cfg.exact_below_rows:
+    for tier, enough in ((_inverted, _goal(cfg)), (_graphs, min(_goal(cfg), cfg.target_recall - MARGIN))):
+        in_time = (c for c in seen if c.latency_ms <= cfg.latency_budget_ms)
+        if any(_holds(c, cfg) or c.recall >= enough for c in in_time) or scan_rows <= cfg.exact_below_rows:
             break
         for spec in tier(fitting, bench, memory_mb):
             note = _misfit(spec, dim, num_rows, memory_mb, len(bench.rows_ND))
@@ -105,20 +113,25 @@ def _done(spec: Spec, template: Template, recall: float | None, seen: tuple[Cand
 
 
 def _goal(cfg: IndexConfig) -> float:
-    return min(cfg.target_recall + MARGIN, 1.0 - MARGIN)
+    return cfg.target_recall + MARGIN
+
+
+def _clears(c: Candidate, cfg: IndexConfig) -> bool:
+    return c.recall >= _goal(cfg) or c.spec.factory == "Flat"
 
 
 def _holds(c: Candidate, cfg: IndexConfig) -> bool:
-    return not c.note and c.latency_ms <= cfg.latency_budget_ms and c.recall >= _goal(cfg)
+    return not c.note and c.latency_ms <= cfg.latency_budget_ms and _clears(c, cfg)
 
 
 def _choose(measured: list[Candidate], cfg: IndexConfig) -> Candidate:
     in_time = [c for c in measured if c.latency_ms <= cfg.latency_budget_ms]
     good = [c for c in in_time if _holds(c, cfg)]
-    if not good and in_time:
-        best = max(c.recall for c in in_time)
-        good = [c for c in in_time if c.recall >= best - MARGIN]
-    return min(good or measured, key=lambda c: c.build_s * c.memory_mb * c.latency_ms if good else c.latency_ms)
+    if good:
+        return min(good, key=lambda c: c.build_s * c.memory_mb * c.latency_ms)
+    if in_time:
+        return max(in_time, key=lambda c: (c.recall, c.latency_ms))
+    return min(measured, key=lambda c: c.latency_ms)
 
 
 def _misfit(spec: Spec, dim: int, num_rows: int, memory_mb: float, trained_on: int) -> str:
@@ -159,7 +172,7 @@ def _num_lists(rows: int, trained_on: int | None = None) -> int:
 
 def _leaders(fitting: list[Candidate], cfg: IndexConfig) -> list[Candidate]:
     """The two smallest codecs whose full scan clears the target, else the two with the highest recall."""
-    good = sorted((c for c in fitting if c.recall >= _goal(cfg)), key=lambda c: c.memory_mb)
+    good = sorted((c for c in fitting if _clears(c, cfg)), key=lambda c: c.memory_mb)
     return (good or sorted(fitting, key=lambda c: -c.recall))[:2]
 
 
@@ -169,7 +182,7 @@ def _inverted(fitting: list[Candidate], bench: "_Bench", memory_mb: float) -> It
     lists = f"IVF{_num_lists(bench.scan_rows, len(bench.rows_ND))}"
     kept = _largest("PCAR", "RaBitQ4", bench.rows_ND.shape[1], bench.num_rows, memory_mb)
     leaders = _leaders(fitting, bench.cfg)
-    if kept >= 32 and not any(c.recall >= _goal(bench.cfg) for c in leaders):
+    if kept >= 32 and not any(_clears(c, bench.cfg) for c in leaders):
         yield Spec(f"PCAR{kept},{lists},RaBitQ4")
     for leader in leaders:
         head, _, codec = leader.spec.factory.rpartition(",")
@@ -202,9 +215,7 @@ class _Bench:
         share = min(1.0, len(self.rows_ND) / scan_rows)
         self.recall_at = max(1.0, min(cfg.recall_at, len(self.rows_ND)) * share)
         self.k = math.ceil(self.recall_at)
-        flat = faiss.IndexFlatIP(self.rows_ND.shape[1])
-        flat.add(self.rows_ND)
-        self.exact = flat.search(self.queries_ND, self.k)[1]
+        self.exact = faiss.knn(self.queries_ND, self.rows_ND, self.k, metric=faiss.METRIC_INNER_PRODUCT)[1]
         self._sample = Sample(self.rows_ND, cfg.seed)
         self._lists_s: dict[int, float] = {}
         self._fitted: dict[str, tuple[Template, float]] = {}
@@ -232,14 +243,20 @@ class _Bench:
     def measure(self, spec: Spec) -> Candidate:
         """A codec scanned whole."""
         template, codes, build_s = self._filled(spec)
-        recall = self._recall(_scanned(codes.base, template.inner(self.queries_ND), self.k))
+        exact = spec.factory == "Flat"
+        recall = 1.0 if exact else self._recall(_scanned(codes.base, template.inner(self.queries_ND), self.k))
         return Candidate(
             spec, spec.memory_mb(self.num_rows, template.dim), recall, self._latency_ms(spec, template, codes), build_s
         )
 
     def sweep(self, spec: Spec) -> list[Candidate]:
-        """One candidate for each search effort, until recall stops rising or the latency budget is passed."""
+        """One candidate for each search effort, until recall stops rising or the latency budget is passed. Lists of whole
+        vectors, where more is asked for than the sample can show: a few of them, and as many as fill the latency budget."""
         template, codes, build_s = self._filled(spec)
+        if spec.num_lists and spec.codec == "Flat" and _goal(self.cfg) > 1:
+            few = self._at(replace(spec, nprobe=max(1, spec.num_lists // 32)), template, codes, build_s)
+            nprobe = int(few.spec.nprobe * FILLED * self.cfg.latency_budget_ms / few.latency_ms)
+            return [few, self._at(replace(spec, nprobe=max(1, min(nprobe, spec.num_lists))), template, codes, build_s)]
         found: list[Candidate] = []
         options = (
             [replace(spec, nprobe=2**i) for i in range(int(math.log2(spec.num_lists)) - 1)]

@@ -22,6 +22,7 @@ from w2w.schema import CATEGORY, IMAGE_ID, PRODUCT_ID
 
 SMALL = "small categories"  # the group of all categories that are scanned whole
 ROWS = pa.schema([pa.field(name, pa.string(), nullable=False) for name in (PRODUCT_ID, IMAGE_ID)])
+_WRITE_BYTES = 4 * 2**20  # at a time
 _GROWTH = 2  # a template serves until its group has grown or shrunk by this factor
 
 
@@ -197,34 +198,51 @@ def build_shard(uri: str, task: ShardTask, vectors_ND: np.ndarray, num_threads: 
         codes = fill(template, unit_vectors(vectors_ND, template.dim))
     except UsageError as e:
         raise UsageError(f"category {task.category!r}, bucket {task.bucket}: {e}") from e
-    contents = {m.BASE_FILE: _base_bytes(codes, template), m.ROWS_FILE: _rows_bytes(task.rows)}
+    written = {m.BASE_FILE: _write_base(m.shard_uri(uri, task.name, m.BASE_FILE), codes, template)}
     if codes.refine is not None:
-        contents[m.REFINE_FILE] = memoryview(faiss.serialize_index(codes.refine))
-    for file, data in contents.items():
-        storage.write_bytes(m.shard_uri(uri, task.name, file), data)
+        written[m.REFINE_FILE] = _write_index(m.shard_uri(uri, task.name, m.REFINE_FILE), codes.refine)
+    num_bytes = sum(size for _, size in written.values())
+    ids = _rows_bytes(task.rows)
+    storage.write_bytes(m.shard_uri(uri, task.name, m.ROWS_FILE), ids)
+    written[m.ROWS_FILE] = hashlib.sha256(ids).hexdigest(), len(ids)
     info = ShardInfo(
         task.name,
         task.category,
         task.bucket,
         task.num_buckets,
         task.rows.num_rows,
-        sum(len(data) for file, data in contents.items() if file != m.ROWS_FILE),
+        num_bytes,
         task.template.name,
-        {file: hashlib.sha256(data).hexdigest() for file, data in contents.items()},
+        {file: sha256 for file, (sha256, _) in written.items()},
     )
     storage.write_bytes(m.shard_uri(uri, task.name, m.SHARD_FILE), m.to_json(info))
     return info
 
 
-def _base_bytes(codes: Codes, template: Template) -> memoryview:
+def _write_base(uri: str, codes: Codes, template: Template) -> tuple[str, int]:
     """Without the coarse centroids: the template has them, once for all shards (10 MB a shard at 2048 lists of 1280)."""
     if template.quantizer is None:
-        return memoryview(faiss.serialize_index(codes.base))
+        return _write_index(uri, codes.base)
     full, none = codes.base.quantizer, faiss.IndexFlatIP(codes.base.d)
     codes.base.own_fields, codes.base.quantizer = False, none
-    data = memoryview(faiss.serialize_index(codes.base))
-    codes.base.own_fields, codes.base.quantizer = True, full
-    return data
+    try:
+        return _write_index(uri, codes.base)
+    finally:
+        codes.base.own_fields, codes.base.quantizer = True, full
+
+
+def _write_index(uri: str, index: faiss.Index) -> tuple[str, int]:
+    """The file's sha256 and size. In parts: a copy of the whole shard would double its memory."""
+    sha256, num_bytes = hashlib.sha256(), 0
+    with storage.writer(uri) as f:
+
+        def write(part: bytes) -> None:
+            nonlocal num_bytes
+            sha256.update(part)
+            num_bytes += f.write(part)
+
+        faiss.write_index(index, faiss.PyCallbackIOWriter(write, _WRITE_BYTES))
+    return sha256.hexdigest(), num_bytes
 
 
 def _rows_bytes(rows: pa.Table) -> memoryview:

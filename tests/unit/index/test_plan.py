@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from w2w.errors import UsageError
-from w2w.index.plan import plan
+from w2w.index.plan import FILLED, _Bench, plan
 from w2w.index.spec import IndexConfig, Spec
 from w2w.index.template import Sample, Template, fill, fit, unit_vectors
 
@@ -77,7 +77,23 @@ def test_more_memory_never_costs_recall():
     cfg = IndexConfig(latency_budget_ms=1000.0, exact_below_rows=100, target_recall=1.0)
     recalls = [plan(x, 3000, 3000, cfg, memory_mb=mb).recall for mb in (0.15, 0.5, 2.0)]
     assert recalls == sorted(recalls)
-    assert recalls[-1] > 0.995  # the planner's margin: what lies that near to the best is chosen by its cost
+    assert recalls[-1] == 1.0
+
+
+def test_a_target_beyond_proof_gets_whole_vectors_and_all_the_time_there_is(monkeypatch):
+    def latency_ms(bench, spec, template, codes):
+        return bench.scan_rows / 1000 * (spec.nprobe / spec.num_lists if spec.num_lists else 1)
+
+    monkeypatch.setattr(_Bench, "_latency_ms", latency_ms)
+    x = vectors(4000, 64)
+    cfg = IndexConfig(exact_below_rows=100, target_recall=1.0, latency_budget_ms=10.0)
+    scan = plan(x, 4000, 4000, cfg)
+    assert (scan.spec, scan.recall) == (Spec("Flat"), 1.0)
+    lists = plan(x, 40_000, 40_000, cfg)
+    assert {c.spec.codec for c in lists.measured} == {"Flat"}
+    assert lists.spec.nprobe / lists.spec.num_lists == pytest.approx(FILLED * 10 / 40, abs=0.01)
+    lossy = plan(x, 4000, 4000, cfg, memory_mb=0.3)
+    assert lossy.recall == max(c.recall for c in lossy.measured if not c.note) < 1
 
 
 @pytest.mark.parametrize(
