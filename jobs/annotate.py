@@ -72,10 +72,14 @@ def main(config: Config) -> Summary:
     for f in _LOADED:
         if f.name not in pending.column_names:
             pending = pending.append_column(f.name, pa.nulls(pending.num_rows, f.type))
-    loading = {"max_bytes": config.fetch.max_bytes, "fetch": Fetcher(config.fetch).get_bytes}
+    loading = {
+        "max_bytes": config.fetch.max_bytes,
+        "fetch": Fetcher(config.fetch).get_bytes,
+        "batch_rows": config.pool.batch_rows,
+    }
     needs = (schema.OBJECTS, RELATIVE, schema.WIDTH, schema.HEIGHT)
     stages = [
-        Stage("load", load, _LOADED.names, LOAD_GIVES, loading),
+        Stage("load", load, _LOADED.names, LOAD_GIVES, loading, streams=True),
         Stage("inspect", inspect, (schema.BYTES,), INSPECT_GIVES, {"limits": config.decode}),
         Stage("settle", settle, needs, SETTLE_GIVES, {"stage_version": version}),
     ]

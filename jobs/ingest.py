@@ -76,9 +76,13 @@ def main(config: Config) -> Summary:
             return run.summary(skipped=skipped, facts=facts)
         run.begin()
         lineage = run.lineage(version, [])
-        limits = {"max_bytes": config.fetch.max_bytes, "fetch": Fetcher(config.fetch).get_bytes}
+        limits = {
+            "max_bytes": config.fetch.max_bytes,
+            "fetch": Fetcher(config.fetch).get_bytes,
+            "batch_rows": config.pool.batch_rows,
+        }
         stages = [
-            Stage("load", load, WORK_SCHEMA.names, LOAD_GIVES, limits),
+            Stage("load", load, WORK_SCHEMA.names, LOAD_GIVES, limits, streams=True),
             Stage("inspect", inspect, (schema.BYTES,), INSPECT_GIVES, {"limits": config.decode}),
         ]
         counts, versions = run_stages(

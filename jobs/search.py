@@ -95,10 +95,14 @@ def search(config: Config) -> tuple[Summary, pages.Found]:
             return summary, found
         if num_rows:
             run.begin()
-            limits = {"max_bytes": config.fetch.max_bytes, "fetch": Fetcher(config.fetch).get_bytes}
+            limits = {
+                "max_bytes": config.fetch.max_bytes,
+                "fetch": Fetcher(config.fetch).get_bytes,
+                "batch_rows": config.pool.batch_rows,
+            }
             lookup = {"uri": uri, "version": manifest.version, "config": config.search}
             stages = [
-                Stage("load", load, WORK_SCHEMA.names, LOAD_GIVES, limits),
+                Stage("load", load, WORK_SCHEMA.names, LOAD_GIVES, limits, streams=True),
                 *embed_stages(config.encoder, config.decode, schema.PRODUCT_ID, "query"),
                 Stage(
                     "search", Search, (schema.VECTOR,), SEARCH_GIVES, lookup | {"search_version": version, "run_id": run.run_id}

@@ -34,9 +34,10 @@ from jobs import ingest
 from tests.bench import image_server
 from w2w import schema
 from w2w.errors import Reject
-from w2w.images.decode import DecodeLimits, decode_many
+from w2w.images.decode import DecodeLimits, decode_many, probe
+from w2w.images.phash import phash_many
 from w2w.images.resize import fit
-from w2w.images.stage import inspect, with_rejects
+from w2w.images.stage import INSPECT_GIVES, with_rejects
 from w2w.runtime.job import start
 from w2w.table import delta
 
@@ -161,14 +162,23 @@ def theirs(command: str, folder: Path, urls: list[str], log: Path, side_px: int 
 
 
 def inspect_and_shrink(rows: pa.Table, *, limits: DecodeLimits) -> pa.Table:
-    """``inspect``, and the images 256 px wide and high in place of the originals."""
-    rows = inspect(rows, limits=limits)
-    small = decode_many(rows.column(schema.BYTES), limits, SIDE_PX)
-    rejects = [i if isinstance(i, Reject) else None for i in small]
-    blobs = [None if r else simplejpeg.encode_jpeg(fit(i, SIDE_PX, "pad"), QUALITY) for i, r in zip(small, rejects)]
+    """What ``inspect`` gives, from one decoding, and the images 256 px wide and high in place of the originals."""
+    blobs = rows.column(schema.BYTES).to_pylist()
+    images = decode_many(blobs, limits, SIDE_PX)
+    rejects = [i if isinstance(i, Reject) else None for i in images]
+    infos = [None if r else probe(b, limits) for b, r in zip(blobs, rejects)]
+    hashes = iter(phash_many([i for i in images if not isinstance(i, Reject)]))
+    found = {
+        schema.WIDTH: [i and i.width for i in infos],
+        schema.HEIGHT: [i and i.height for i in infos],
+        schema.FORMAT: [i and i.format for i in infos],
+        schema.PHASH: [None if r else int(next(hashes)) for r in rejects],
+    }
+    for field in INSPECT_GIVES:
+        rows = rows.append_column(field.name, pa.array(found[field.name], field.type))
+    small = [None if r else simplejpeg.encode_jpeg(fit(i, SIDE_PX, "pad"), QUALITY) for i, r in zip(images, rejects)]
     at = rows.column_names.index(schema.BYTES)
-    rows = rows.set_column(at, rows.schema.field(schema.BYTES), pa.array(blobs, pa.binary()))
-    return with_rejects(rows.drop_columns([schema.REJECT_CODE, schema.REJECT_DETAIL]), rejects)
+    return with_rejects(rows.set_column(at, rows.schema.field(schema.BYTES), pa.array(small, pa.binary())), rejects)
 
 
 def medians(figures: list[dict]) -> dict:

@@ -160,8 +160,10 @@ def test_broken_images_are_rejects_with_codes(tmp_path):
     (images / "2.jpg").write_bytes(b"<html>gone</html>")
     (images / "3.jpg").write_bytes((images / "3.jpg").read_bytes()[:400])
     (images / "4.jpg").unlink()
+    with open(feed, "a") as f:
+        f.write(feed.read_text().splitlines()[-1] + "\n")
     store = str(tmp_path / "store")
-    with pytest.raises(JobFailed, match=r"4 of 20 rows were rejected"):
+    with pytest.raises(JobFailed, match=r"5 of 21 rows were rejected"):
         ingest.main(ingest.Config(store=store, feed=FeedConfig(uri=str(feed))))
     rejects = delta.read(store, schema.REJECTS, [schema.KEY, schema.REJECT_CODE, schema.SOURCE]).to_pylist()
     assert {(r["key"].split("@")[0], r["code"]) for r in rejects} == {
@@ -169,12 +171,13 @@ def test_broken_images_are_rejects_with_codes(tmp_path):
         ("p00002", "not_an_image"),
         ("p00003", "truncated"),
         ("p00004", "not_found"),
+        (f"{feed}:22", "duplicate_key"),
     }
     assert all("products.csv:" in r["source"] for r in rejects)
     # final rejects are not tried again, what may come back is
     (images / "4.jpg").write_bytes(picture(np.random.default_rng(4)))
     again = ingest.main(ingest.Config(store=store, feed=FeedConfig(uri=str(feed))))
-    assert (again.counts.read, again.counts.out, again.skipped) == (1, 1, 19)
+    assert (again.counts.read, again.counts.out, again.skipped) == (1, 1, 20)
     products = delta.current_products(store, [schema.PRODUCT_ID])
     assert products.num_rows == 17
     assert pa.compute.count_distinct(delta.read(store, schema.IMAGES, [schema.IMAGE_ID]).column(0)).as_py() == 17

@@ -1,9 +1,11 @@
 """The stage that gets a feed row's image, and the rows that go into it."""
 
+import itertools
+import queue
 import time
 from collections import Counter
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import pyarrow as pa
 
@@ -13,11 +15,16 @@ from w2w.ingest.feed import FEED_SCHEMA, FeedBatch
 from w2w.ingest.images import load_image
 from w2w.ingest.raw import IMAGE_OFFSET, IMAGE_SIZE
 
-_FETCH_THREADS = 16  # a batch's images on the web are asked for side by side
+_THREADS = 32  # a worker's images are asked for side by side
+_AHEAD = 2  # batches that may be on their way while the next stages work
+_HELD_BYTES = 64 << 20
 
 # A feed row as work: ``key`` names product and content, so that a rejected row is tried again when anything about it changes.
+# A row that the feed's reader rejected has its key, its source and its fault alone.
 WORK_SCHEMA = pa.schema(
-    [pa.field(schema.KEY, pa.string()), *FEED_SCHEMA, *((c, pa.string()) for c in (schema.REJECT_CODE, schema.REJECT_DETAIL))]
+    [pa.field(schema.KEY, pa.string())]
+    + [f.with_nullable(True) for f in FEED_SCHEMA]
+    + [(c, pa.string()) for c in (schema.REJECT_CODE, schema.REJECT_DETAIL)]
 )
 LOAD_GIVES = pa.schema(
     [schema.IMAGES.schema.field(c) for c in (schema.IMAGE_ID, schema.BYTES, schema.SOURCE_URI)]
@@ -50,8 +57,11 @@ def _numbered(key: str, seen: Counter[str]) -> str:
     return key if seen[key] == 1 else f"{key}#{seen[key]}"
 
 
-def load(rows: pa.Table, *, max_bytes: int, fetch: Callable[[str], bytes]) -> pa.Table:
-    """Reads every row's image. Rows that already have a reject code keep it."""
+def load(
+    tables: Iterator[pa.Table], *, max_bytes: int, fetch: Callable[[str], bytes], batch_rows: int = 64
+) -> Iterator[pa.Table]:
+    """Reads every row's image, ``_THREADS`` at a time, and gives the rows as they come, up to ``batch_rows`` together: one that
+    drips holds up nobody. Rows that already have a reject code keep it."""
 
     def one(code: str | None, detail: str | None, uri: str, offset: int | None, size: int | None) -> bytes | Reject:
         if code is not None:
@@ -61,11 +71,43 @@ def load(rows: pa.Table, *, max_bytes: int, fetch: Callable[[str], bytes]) -> pa
         except Reject as e:
             return e
 
+    came: queue.SimpleQueue[tuple[tuple[int, int], Future]] = queue.SimpleQueue()
+    held: list[pa.Table] = []
+    ready: list[tuple[tuple[int, int], bytes | Reject]] = []
+    waiting = 0
     needed = (schema.REJECT_CODE, schema.REJECT_DETAIL, schema.IMAGE_URI, IMAGE_OFFSET, IMAGE_SIZE)
-    with ThreadPoolExecutor(_FETCH_THREADS) as pool:
-        found = list(pool.map(one, *(rows.column(c).to_pylist() for c in needed)))
-    rejects = [f if isinstance(f, Reject) else None for f in found]
-    blobs = [None if r else f for f, r in zip(found, rejects)]
+
+    def wait_until(most: int) -> Iterator[pa.Table]:
+        nonlocal waiting, ready
+        while waiting > most:
+            at, future = came.get()
+            ready.append((at, future.result()))
+            waiting -= 1
+            if len(ready) == batch_rows or sum(len(r) for _, r in ready if isinstance(r, bytes)) > _HELD_BYTES:
+                yield _loaded(held, ready)
+                ready = []
+
+    with ThreadPoolExecutor(_THREADS) as pool:
+        for table in tables:
+            held.append(table)
+            for i, row in enumerate(zip(*(table.column(c).to_pylist() for c in needed))):
+                at = (len(held) - 1, i)
+                pool.submit(one, *row).add_done_callback(lambda future, at=at: came.put((at, future)))
+            waiting += table.num_rows
+            yield from wait_until(_AHEAD * batch_rows)
+        yield from wait_until(0)
+    if ready:
+        yield _loaded(held, ready)
+
+
+def _loaded(held: Sequence[pa.Table], ready: Sequence[tuple[tuple[int, int], bytes | Reject]]) -> pa.Table:
+    """The rows that are ready, (number of the table, row) each, with what was found; in their order, so that where nothing
+    is slow nothing changes places."""
+    ready = sorted(ready, key=lambda r: r[0])
+    of = itertools.groupby((at for at, _ in ready), key=lambda at: at[0])
+    rows = pa.concat_tables([held[t].take(pa.array([i for _, i in places])) for t, places in of])
+    rejects = [f if isinstance(f, Reject) else None for _, f in ready]
+    blobs = [None if r else f for (_, f), r in zip(ready, rejects)]
     n, now = rows.num_rows, pa.scalar(time.time_ns() // 1000, schema.TIME)
     columns = {
         schema.IMAGE_ID: pa.array([None if b is None else ids.image_id(b) for b in blobs], pa.string()),

@@ -27,6 +27,7 @@ from w2w.table.sink import RECEIPT_SCHEMA, Committer, Counts, Lineage, Output, w
 log = logging.getLogger("w2w")
 
 _MAX_BLOCKS = 4096  # of items handed to Ray: more costs scheduling, fewer costs balance
+_STREAMED_BATCHES = 8  # at least, in an item whose last rows may have to be waited for
 _EARLY_REJECTS = 1000  # rows seen before a hopeless run is stopped early
 
 
@@ -70,7 +71,8 @@ def run_stages(
     check_plan(stages, source.schema.names, wanted)
     committer = Committer(store, outputs, lineage, commit_every_s)
     if source.num_rows:
-        blocks = _blocks(source.tapered(pool.workers or _workers_that_fit(pool), pool.batch_rows).items)
+        least_rows = pool.batch_rows * (_STREAMED_BATCHES if stages[0].streams else 1)
+        blocks = _blocks(source.tapered(pool.workers or _workers_that_fit(pool), least_rows).items)
         plan = _Plan(
             store,
             source.root,
@@ -157,9 +159,7 @@ class _Worker:
         if self._refusal:
             raise self._refusal
         rows, rejected, read, held = [], [], 0, 0
-        for batch, already_rejected in self._batches(block):
-            good, bad = self._chain(batch)
-            bad = pa.concat_tables([already_rejected, bad])
+        for good, bad in self._results(block):
             if not self._last:
                 yield _join(good, bad)
                 continue
@@ -178,16 +178,19 @@ class _Worker:
     def _wanted(self) -> set[str]:
         return {c for o in self._plan.outputs for c in o.columns}
 
-    def _batches(self, block: pa.Table) -> Iterator[tuple[pa.Table, pa.Table]]:
-        none = REJECTED_SCHEMA.empty_table()
+    def _results(self, block: pa.Table) -> Iterator[tuple[pa.Table, pa.Table]]:
+        """Good rows and all that were rejected so far, batch by batch."""
         if self._first:
-            system, root = storage.filesystem(self._plan.root)
-            for item in block.to_pylist():
-                for rows in self._read(system, root, item):
-                    yield rows, none
-        else:
-            for rows in batches(iter([block]), self._batch_rows):
-                yield _split(rows)
+            yield from self._chain.flow(self._items(block))
+            return
+        for rows, already_rejected in map(_split, batches(iter([block]), self._batch_rows)):
+            good, bad = self._chain(rows)
+            yield good, pa.concat_tables([already_rejected, bad])
+
+    def _items(self, block: pa.Table) -> Iterator[pa.Table]:
+        system, root = storage.filesystem(self._plan.root)
+        for item in block.to_pylist():
+            yield from self._read(system, root, item)
 
     def _read(self, system, root: str, item: dict) -> Iterator[pa.Table]:
         if self._plan.beside is None:

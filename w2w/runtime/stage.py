@@ -37,6 +37,9 @@ class Stage:
 
     ``args`` are plain values for ``run``. A stage with ``pool=None`` works in the same workers as the stage before it, so
     that rows do not travel; give it a pool where it needs other hardware (GPU actors fed by CPU tasks).
+
+    ``streams``: ``run`` takes an iterator of tables and yields tables of the same rows, in any order and sizes. For a first
+    stage that waits for each row (for a network): the next stages work on what has come, and no row waits for the slowest.
     """
 
     name: str
@@ -45,6 +48,7 @@ class Stage:
     gives: pa.Schema
     args: dict = field(default_factory=dict)
     pool: Pool | None = None
+    streams: bool = False
 
     @property
     def loads_model(self) -> bool:
@@ -63,6 +67,7 @@ def check_plan(stages: Sequence[Stage], columns: Sequence[str], wanted: Sequence
         missing = set(stage.needs) - have
         assert not missing, f"stage {stage.name!r} needs {sorted(missing)}, and has {sorted(have)}"
         have |= set(stage.gives.names)
+    assert not any(stage.streams for stage in stages[1:])
     missing = set(wanted) - have
     assert not missing, f"no stage gives {sorted(missing)}"
 
@@ -87,23 +92,41 @@ class Chain:
 
     def __call__(self, rows: pa.Table) -> tuple[pa.Table, pa.Table]:
         """(rows that passed every stage, rejected rows with key, source, code, detail, rejected_by)."""
-        rejected = []
-        for stage, call in self._stages:
+        return self._run(rows, self._stages)
+
+    def flow(self, tables: Iterator[pa.Table]) -> Iterator[tuple[pa.Table, pa.Table]]:
+        """``__call__`` of each table; or, after a first stage that streams, of what comes out of it."""
+        (first, call), *others = self._stages
+        if not first.streams:
+            yield from map(self, tables)
+            return
+        for result in call(tables):
+            rows, bad = self._judged(first, result)
+            rows, later = self._run(rows, others)
+            yield rows, pa.concat_tables([bad, later])
+
+    def _run(self, rows: pa.Table, stages: Sequence[tuple[Stage, Callable]]) -> tuple[pa.Table, pa.Table]:
+        rejected = [REJECTED_SCHEMA.empty_table()]
+        for stage, call in stages:
             if rows.num_rows == 0:
                 rows = _with_columns(rows, stage.gives)
                 continue
             result = call(rows)
             assert result.num_rows == rows.num_rows, f"{stage.name}: {rows.num_rows} rows in, {result.num_rows} out"
-            for column in stage.gives:
-                assert result.schema.field(column.name).type == column.type, (
-                    f"{stage.name}: {column.name} must be {column.type}"
-                )
-            if schema.REJECT_CODE in result.column_names:
-                bad = result.column(schema.REJECT_CODE).is_valid()
-                rejected.append(self._reject_rows(result.filter(bad), stage.name))
-                result = result.filter(pc.invert(bad)).drop_columns([schema.REJECT_CODE, schema.REJECT_DETAIL])
-            rows = result
-        return rows, pa.concat_tables([REJECTED_SCHEMA.empty_table(), *rejected])
+            rows, bad = self._judged(stage, result)
+            rejected.append(bad)
+        return rows, pa.concat_tables(rejected)
+
+    def _judged(self, stage: Stage, result: pa.Table) -> tuple[pa.Table, pa.Table]:
+        """The stage's good rows without the reject columns, and the others as rejected rows."""
+        for column in stage.gives:
+            found = result.schema.field(column.name).type
+            assert found == column.type, f"{stage.name}: {column.name} must be {column.type}"
+        if schema.REJECT_CODE not in result.column_names:
+            return result, REJECTED_SCHEMA.empty_table()
+        bad = result.column(schema.REJECT_CODE).is_valid()
+        good = result.filter(pc.invert(bad)).drop_columns([schema.REJECT_CODE, schema.REJECT_DETAIL])
+        return good, self._reject_rows(result.filter(bad), stage.name)
 
     def _reject_rows(self, rows: pa.Table, stage: str) -> pa.Table:
         source = rows.column(self._source).cast(pa.string()) if self._source else pa.nulls(rows.num_rows, pa.string())

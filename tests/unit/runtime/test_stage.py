@@ -49,6 +49,22 @@ def test_a_stage_that_loses_rows_or_columns_is_a_bug():
         count(4, ROWS.slice(1), Chain([], "key", None)(ROWS)[1], [])
 
 
+def test_a_first_stage_that_streams_regroups_rows():
+    def by_three(tables, *, reject):
+        for rows in batches(iter([pa.concat_tables(list(tables))]), 3):
+            yield add(rows, reject=reject)
+
+    first = Stage("first", by_three, FIRST.needs, FIRST.gives, FIRST.args, streams=True)
+    chain = Chain([first, LAST], "key", "key")
+    results = list(chain.flow(iter([ROWS.slice(0, 2), ROWS.slice(2)])))
+    assert [good.column("z").to_pylist() for good, _ in results] == [[10, 30], [40]]
+    assert [bad.column("key").to_pylist() for _, bad in results] == [["b"], []]
+    whole = list(Chain([FIRST, LAST], "key", "key").flow(iter([ROWS])))
+    assert [good.column("z").to_pylist() for good, _ in whole] == [[10, 30, 40]]
+    with pytest.raises(AssertionError):
+        check_plan([LAST, first], ["key", "x", "y"], [])
+
+
 def test_plans_are_checked_before_anything_starts():
     check_plan([FIRST, LAST], ["key", "x"], ["y", "z"])
     with pytest.raises(AssertionError, match=r"stage 'last' needs \['y'\]"):
