@@ -25,6 +25,8 @@ import threading
 import time
 from pathlib import Path
 
+import cv2
+import numpy as np
 import psutil
 import pyarrow as pa
 import pyarrow.dataset
@@ -36,7 +38,6 @@ from w2w import schema
 from w2w.errors import Reject
 from w2w.images.decode import DecodeLimits, decode_many, probe
 from w2w.images.phash import phash_many
-from w2w.images.resize import fit
 from w2w.images.stage import INSPECT_GIVES, with_rejects
 from w2w.runtime.job import start
 from w2w.table import delta
@@ -162,12 +163,14 @@ def theirs(command: str, folder: Path, urls: list[str], log: Path, side_px: int 
 
 
 def inspect_and_shrink(rows: pa.Table, *, limits: DecodeLimits) -> pa.Table:
-    """What ``inspect`` gives, from one decoding, and the images 256 px wide and high in place of the originals."""
+    """What ``inspect`` gives, from one decoding, and the images 256 px wide and high in place of the originals, resized as
+    img2dataset does it: by area, on white."""
     blobs = rows.column(schema.BYTES).to_pylist()
     images = decode_many(blobs, limits, SIDE_PX)
     rejects = [i if isinstance(i, Reject) else None for i in images]
     infos = [None if r else probe(b, limits) for b, r in zip(blobs, rejects)]
-    hashes = iter(phash_many([i for i in images if not isinstance(i, Reject)]))
+    small = [None if r else padded(i) for i, r in zip(images, rejects)]
+    hashes = iter(phash_many([cv2.resize(i, (64, 64), interpolation=cv2.INTER_AREA) for i in small if i is not None]))
     found = {
         schema.WIDTH: [i and i.width for i in infos],
         schema.HEIGHT: [i and i.height for i in infos],
@@ -176,9 +179,19 @@ def inspect_and_shrink(rows: pa.Table, *, limits: DecodeLimits) -> pa.Table:
     }
     for field in INSPECT_GIVES:
         rows = rows.append_column(field.name, pa.array(found[field.name], field.type))
-    small = [None if r else simplejpeg.encode_jpeg(fit(i, SIDE_PX, "pad"), QUALITY) for i, r in zip(images, rejects)]
+    encoded = [None if i is None else simplejpeg.encode_jpeg(i, QUALITY) for i in small]
     at = rows.column_names.index(schema.BYTES)
-    return with_rejects(rows.set_column(at, rows.schema.field(schema.BYTES), pa.array(small, pa.binary())), rejects)
+    return with_rejects(rows.set_column(at, rows.schema.field(schema.BYTES), pa.array(encoded, pa.binary())), rejects)
+
+
+def padded(image: np.ndarray) -> np.ndarray:
+    """uint8 (256, 256, 3): the whole image, in the middle of white."""
+    scale = SIDE_PX / max(image.shape[:2])
+    width, height = (max(1, round(n * scale)) for n in (image.shape[1], image.shape[0]))
+    small = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LANCZOS4)
+    left, top = (SIDE_PX - width) // 2, (SIDE_PX - height) // 2
+    edges = (top, SIDE_PX - height - top, left, SIDE_PX - width - left)
+    return cv2.copyMakeBorder(small, *edges, cv2.BORDER_CONSTANT, value=(255, 255, 255))
 
 
 def medians(figures: list[dict]) -> dict:
