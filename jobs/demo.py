@@ -1,12 +1,16 @@
-"""Demo: the whole platform on a synthetic shop, twice: the second night computes nothing. Ends with the path of a report."""
+"""Demo: the whole platform on a synthetic shop, three nights: the second computes nothing. Ends with the path of a report."""
 
+from collections import Counter
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from rich.console import Console
 
-from jobs import embed, evaluate, index, ingest
+from jobs import crawl, embed, evaluate, index
 from w2w import storage
+from w2w.crawl.fetch import FetchConfig
+from w2w.crawl.frontier import RecrawlConfig
+from w2w.crawl.politeness import PolitenessConfig
 from w2w.errors import JobFailed, UsageError
 from w2w.index.stage import SearchConfig
 from w2w.ingest.feed import FeedConfig
@@ -16,12 +20,35 @@ from w2w.report.run import run_report
 from w2w.runtime.cluster import RayConfig
 from w2w.runtime.job import Summary, show, start
 from w2w.runtime.stage import Pool
+from w2w.wardrobe import site
 from w2w.wardrobe.shop import change_shop, write_shop
+
+# the site's address changes from run to run, the rest of the profile is what a data engineer writes for a shop
+_PROFILE = """\
+name: wardrobe
+start: ["{url}/style?page=1"]
+robots_sitemaps: true
+rules:
+  - {{match: '/p/[^/?]+$', kind: product}}
+  - {{match: '/style/post-\\d+$', kind: post}}
+  - {{match: '/style\\?page=\\d+$', kind: page}}
+kinds:
+  product:
+    record: product
+    fields:
+      sku: {{css: article.product, attribute: data-product-id}}
+  post:
+    record: post
+    fields:
+      image: {{css: article.post img.photo, attribute: src, required: true}}
+      product_urls: {{css: a.tagged, attribute: href}}
+"""
 
 
 @dataclass(frozen=True)
 class Config:
-    """Draw a shop and people who wear its clothes, then ingest -> embed -> index -> search -> report. No internet, no GPU."""
+    """Draw a shop and people who wear its clothes, serve them as a web site on this machine, then crawl -> embed -> index ->
+    search -> report. No internet, no GPU."""
 
     store: str = "demo-store"
     """Local folder of the shop, the tables and the report."""
@@ -31,6 +58,8 @@ class Config:
     """Street photos, from which the queries are cut."""
     seed: int = 1
     """Of the shop."""
+    port: int = 0
+    """Of the shop's web site on the loopback interface; 0: a free one."""
     ray: RayConfig = RayConfig()
     """Where the work runs."""
 
@@ -44,17 +73,25 @@ def main(config: Config) -> list[Summary]:
     storage.check_writable(str(folder), "--store")
     console.print(f"[bold]1. A shop:[/bold] {config.products} products, {config.posts} street photos, 3 broken images")
     shop = write_shop(folder / "shop", config.seed, config.products, config.posts, num_broken=3)
-    store, first = str(folder / "tables"), []
-    console.print("[bold]2. First night:[/bold] everything is computed")
-    first = _night(store, shop.feed, config.ray)
-    console.print("[bold]3. Second night:[/bold] nothing has changed")
-    second = _night(store, shop.feed, config.ray)
-    computed = sum(sum(s.counts.stages.values()) for s in second)
-    if computed or second[-1].facts["shards built"]:
-        raise JobFailed(f"the second night computed {computed} rows, and should have computed none")
-    changed = change_shop(folder / "shop", config.seed, config.products, 0.01, 1)
-    console.print(f"[bold]4. Third night:[/bold] 1 % of the pictures changed: {', '.join(changed)}")
-    third = _night(store, shop.feed, config.ray)
+    log = folder / "requests.jsonl"
+    log.unlink(missing_ok=True)
+    with site.serve(folder / "shop", log, port=config.port) as server:
+        console.print(f"   its web site is {server.url}")
+        (folder / "profile.yaml").write_text(_PROFILE.format(url=server.url), encoding="utf-8")
+        store = str(folder / "tables")
+        console.print("[bold]2. First night:[/bold] everything is fetched and computed")
+        first = _night(store, folder / "profile.yaml", config.ray)
+        asked = len(server.requests())
+        console.print("[bold]3. Second night:[/bold] nothing has changed")
+        second = _night(store, folder / "profile.yaml", config.ray)
+        answers = Counter(line["status"] for line in server.requests()[asked:])
+        console.print(f"   the site answered {', '.join(f'{n:,} x HTTP {status}' for status, n in answers.most_common())}")
+        computed = sum(sum(s.counts.stages.values()) for s in second[1:])
+        if computed or second[0].facts["products new or changed"] or second[-1].facts["shards built"]:
+            raise JobFailed(f"the second night computed {computed} rows, and should have computed none")
+        changed = change_shop(folder / "shop", config.seed, config.products, 0.01, 1)
+        console.print(f"[bold]4. Third night:[/bold] 1 % of the pictures changed: {', '.join(changed)}")
+        third = _night(store, folder / "profile.yaml", config.ray)
     console.print(f"[bold]5. Search:[/bold] {shop.num_queries} garments cut from the street photos")
     found = evaluate.main(
         evaluate.Config(
@@ -76,8 +113,8 @@ def main(config: Config) -> list[Summary]:
     run_report(
         page,
         "w2w demo",
-        "A synthetic shop went through ingest, embed and index three times: first new, then unchanged, then with 1 % of its "
-        "pictures changed. Garments cut from street photos were then looked up in it.",
+        "The web site of a synthetic shop was crawled, embedded and indexed three times: first new, then unchanged, then with "
+        "1 % of its pictures changed. Garments cut from street photos were then looked up in it.",
         [_row(s) for s in [*nights, found]],
         first[-1].facts["plans"],
         [{"label": p.stem, "image": thumbnail(p.read_bytes())} for p in pictures],
@@ -91,10 +128,18 @@ def _threads(config: Config) -> int:
     return 2 if config.ray.num_cpus is None or config.ray.num_cpus > 1 else 1
 
 
-def _night(store: str, feed: str, ray: RayConfig) -> list[Summary]:
-    source = FeedConfig(uri=feed, full=True)
+def _night(store: str, profile: Path, ray: RayConfig) -> list[Summary]:
     summaries = [
-        ingest.main(ingest.Config(store=store, ray=ray, feed=source, max_reject_rate=0.2)),
+        crawl.main(
+            crawl.Config(
+                store=store,
+                ray=ray,
+                profile=str(profile),
+                fetch=FetchConfig(allow_private_hosts=("127.0.0.1",)),
+                politeness=PolitenessConfig(requests_per_s=None, concurrency=16),
+                recrawl=RecrawlConfig(after_s=0, retry_after_s=0),
+            )
+        ),
         embed.main(embed.Config(store=store, ray=ray)),
         index.main(index.Config(store=store, ray=ray)),
     ]
