@@ -5,7 +5,15 @@ import subprocess
 import sys
 from pathlib import Path
 
-QUESTIONS = ("embed_throughput", "no_change", "index_vs_faiss", "index_vs_autofaiss", "crawl_vs_img2dataset", "cutout_iou")
+QUESTIONS = (
+    "embed_throughput",
+    "no_change",
+    "index_vs_faiss",
+    "index_vs_autofaiss",
+    "crawl_vs_img2dataset",
+    "crawl_growth",
+    "cutout_iou",
+)
 
 for question in QUESTIONS:
     here, root = Path(__file__).parent, Path(__file__).parents[2]
