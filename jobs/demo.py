@@ -23,27 +23,6 @@ from w2w.runtime.stage import Pool
 from w2w.wardrobe import site
 from w2w.wardrobe.shop import change_shop, write_shop
 
-# the site's address changes from run to run, the rest of the profile is what a data engineer writes for a shop
-_PROFILE = """\
-name: wardrobe
-start: ["{url}/style?page=1"]
-robots_sitemaps: true
-rules:
-  - {{match: '/p/[^/?]+$', kind: product}}
-  - {{match: '/style/post-\\d+$', kind: post}}
-  - {{match: '/style\\?page=\\d+$', kind: page}}
-kinds:
-  product:
-    record: product
-    fields:
-      sku: {{css: article.product, attribute: data-product-id}}
-  post:
-    record: post
-    fields:
-      image: {{css: article.post img.photo, attribute: src, required: true}}
-      product_urls: {{css: a.tagged, attribute: href}}
-"""
-
 
 @dataclass(frozen=True)
 class Config:
@@ -77,7 +56,7 @@ def main(config: Config) -> list[Summary]:
     log.unlink(missing_ok=True)
     with site.serve(folder / "shop", log, port=config.port) as server:
         console.print(f"   its web site is {server.url}")
-        (folder / "profile.yaml").write_text(_PROFILE.format(url=server.url), encoding="utf-8")
+        (folder / "profile.yaml").write_text(site.PROFILE.format(url=server.url), encoding="utf-8")
         store = str(folder / "tables")
         console.print("[bold]2. First night:[/bold] everything is fetched and computed")
         first = _night(store, folder / "profile.yaml", config.ray)

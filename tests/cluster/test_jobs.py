@@ -59,5 +59,5 @@ def test_demo_computes_once_and_ends_with_a_report(tmp_path, capsys):
         assert soup.h1.get_text()
     soup = BeautifulSoup((tmp_path / "demo" / "report.html").read_text(encoding="utf-8"), "html.parser")
     jobs = [row.td.get_text() for row in soup.select("table tr") if row.td]
-    assert jobs[:3] == ["ingest, night 1", "embed, night 1", "index, night 1"]
+    assert jobs[:3] == ["crawl, night 1", "embed, night 1", "index, night 1"]
     assert all((tmp_path / "demo" / a["href"]).exists() for a in soup.select(".links a"))

@@ -38,6 +38,26 @@ from typing import NamedTuple
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 
 HTML, XML, JSON, JPEG, TEXT = "text/html; charset=utf-8", "application/xml", "application/json", "image/jpeg", "text/plain"
+# what a data engineer writes to have this site crawled; the address changes from run to run
+PROFILE = """\
+name: wardrobe
+start: ["{url}/style?page=1"]
+robots_sitemaps: true
+rules:
+  - {{match: '/p/[^/?]+$', kind: product}}
+  - {{match: '/style/post-\\d+$', kind: post}}
+  - {{match: '/style\\?page=\\d+$', kind: page}}
+kinds:
+  product:
+    record: product
+    fields:
+      sku: {{css: article.product, attribute: data-product-id}}
+  post:
+    record: post
+    fields:
+      image: {{css: article.post img.photo, attribute: src, required: true}}
+      product_urls: {{css: a.tagged, attribute: href}}
+"""
 _URLS_A_SITEMAP = 1000
 _PIECE = 65536
 _STYLE = (
