@@ -24,7 +24,7 @@ from w2w.index.spec import IndexConfig, Spec
 from w2w.index.template import Codes, Sample, Template, fill, fit, nearest_lists, rerank, search_codes, set_threads
 
 QUERIES = 500
-FILLED = 0.75  # of the latency budget: the time of a machine that others use as well
+FILLED = 0.65  # of the latency budget, by an estimate that is a tenth to a third too low (200,000 x 1280)
 TIMED_QUERIES, LEAST_TIMED, TIMING_S = 24, 6, 0.5  # one by one, on one thread; slow ones are fewer
 _ROWS_PER_LIST = 12
 MARGIN = 0.005  # the sample's estimate must clear the target by this much, or the gate would be a coin toss
