@@ -21,7 +21,7 @@ from w2w.table import work
 from w2w.table.pending import rejected_keys, table_keys
 from w2w.table.sink import Output
 
-STAGE_CODE = 1  # raise it when the same file would be read differently
+STAGE_CODE = 2  # raise it when the same file would be read differently
 
 # what the stage that loads images wants to find beside an annotated photo
 _LOADED = pa.schema(

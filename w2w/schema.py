@@ -201,6 +201,7 @@ OBJECT = pa.struct(
         pa.field(CATEGORY, pa.string()),  # null where ignored
         pa.field(ORIGINAL_LABEL, pa.string()),
         pa.field(IGNORE, pa.bool_()),  # finding something here is neither right nor wrong
+        pa.field(MASK_RLE, RLE),  # null where the data set has boxes only
     ]
 )
 

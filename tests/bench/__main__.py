@@ -7,6 +7,7 @@ from pathlib import Path
 
 QUESTIONS = (
     "embed_throughput",
+    "detect_throughput",
     "no_change",
     "index_vs_faiss",
     "index_vs_autofaiss",

@@ -50,7 +50,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--split", default="test")
     parser.add_argument("--segmenter", default="u2netp")
-    parser.add_argument("--detector")
+    parser.add_argument("--detector", help="w2w-lite0, or another name that w2w detect takes")
     parser.add_argument("--quick", action="store_true", help="12 photos")
     options = parser.parse_args()
     if not (DATA / "instances.json").exists():

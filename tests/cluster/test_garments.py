@@ -231,4 +231,4 @@ def test_mistakes(place, tmp_path):
     with pytest.raises(UsageError, match="run 'w2w ingest' first"):
         detect.main(detect.Config(store=str(tmp_path), detector=DetectorConfig(str(folder / "model"))))
     with pytest.raises(UsageError, match=r"--detector\.name=hf:yainage90"):
-        detect.main(detect.Config(store=store))
+        detect.main(detect.Config(store=store, detector=DetectorConfig("nowhere")))

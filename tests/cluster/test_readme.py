@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs.__main__ import names
+from jobs.__main__ import module_of, names
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -34,7 +34,7 @@ def test_every_command_is_found():
 
 
 def test_every_job_is_described():
-    assert set(re.findall(r"^\| `w2w (\w+)`", README, re.M)) == set(names())
+    assert set(re.findall(r"^\| `w2w ([\w-]+)`", README, re.M)) == set(names())
 
 
 @pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("w2w")])
@@ -46,7 +46,7 @@ def test_options_are_understood(command, tmp_path):
 
     (tmp_path / "night.yaml").write_text(re.search(r"```yaml\n(.*?)```", README, re.S)[1])
     words = [w.replace("night.yaml", f"{tmp_path}/night.yaml").replace("jobs/", f"{ROOT}/jobs/") for w in shlex.split(command)]
-    job = importlib.import_module(f"jobs.{words[1]}")
+    job = importlib.import_module(module_of(words[1]))
     assert isinstance(parse(job.Config, words[2:], "w2w"), job.Config)
 
 

@@ -14,7 +14,7 @@ from w2w.garments.taxonomy import CATEGORIES, IGNORE, PERSON
 
 RELATIVE = "relative"  # boxes in shares of the photo's size, which only the photo tells
 
-# An annotated photo before it was opened. Objects hold (box, target, original label, ignore).
+# An annotated photo before it was opened. Objects hold (box, target, original label, ignore, mask).
 ANNOTATED_SCHEMA = pa.schema(
     [
         pa.field(schema.KEY, pa.string()),
@@ -39,6 +39,7 @@ class Object:
     box: tuple[float, float, float, float]
     label: str
     target: str  # one of CATEGORIES, or IGNORE
+    mask: dict | None = None  # COCO's run lengths, where the file has the pixels
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,7 @@ def annotated_rows(photos: Iterable[Photo], source: str, labelled: Sequence[str]
                     schema.CATEGORY: None if o.target == IGNORE else o.target,
                     schema.ORIGINAL_LABEL: o.label,
                     schema.IGNORE: o.target == IGNORE,
+                    schema.MASK_RLE: o.mask,
                 }
                 for o in photo.objects
                 if o.target != PERSON
@@ -104,6 +106,7 @@ def settle(rows: pa.Table, *, stage_version: str) -> pa.Table:
     """Boxes in pixels and inside the opened photo; a row with a box that has no pixel there is rejected (BAD_BOX).
 
     Boxes that stick out by rounding are clipped. In the seed, one such box dropped the photo; here only one without area does.
+    A mask of another size than the photo's is dropped.
     """
     rejects: list[Reject | None] = []
     settled = []
@@ -121,7 +124,11 @@ def settle(rows: pa.Table, *, stage_version: str) -> pa.Table:
             )
         else:
             rejects.append(None)
-        settled.append([o | {schema.BOX: box} for o, box in zip(objects, inside.tolist())])
+        for o, box in zip(objects, inside.tolist()):
+            mask = o[schema.MASK_RLE]
+            fits = mask and list(mask["size"]) == [height, width]
+            o |= {schema.BOX: box, schema.MASK_RLE: mask if fits else None}
+        settled.append(objects)
     n = rows.num_rows
     result = rows.drop_columns([schema.OBJECTS]).append_column(schema.OBJECTS, pa.array(settled, pa.list_(schema.OBJECT)))
     result = result.append_column(schema.STAGE_VERSION, pa.repeat(pa.scalar(stage_version), n))

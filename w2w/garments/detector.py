@@ -1,22 +1,21 @@
-"""Detectors: photos in, boxes of garments out. One interface over transformers' object detection and ultralytics YOLO.
+"""Detectors: photos in, boxes of garments out. One interface over our own, transformers' object detection and ultralytics YOLO.
 
 Photos are uint8 arrays of any size; the model's own processor resizes, rescales and normalises them, once. Labels are the
 model's own, by its ``id2label``, and become our classes by name.
 """
 
-import json
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 
 from w2w import ids
 from w2w.errors import Reject, RejectCode, UsageError
-from w2w.garments import boxes
+from w2w.garments import boxes, own
 from w2w.garments.batches import Batches
+from w2w.garments.found import Found, Model
 from w2w.garments.taxonomy import CATEGORIES, IGNORE, PERSON, TaxonomyConfig, mapping_of
 from w2w.models import sources
 
@@ -29,8 +28,8 @@ DEVICES, DTYPES = ("auto", "cpu", "cuda"), ("float32", "bfloat16", "float16")
 class DetectorConfig:
     """Which model finds garments, and what counts as found."""
 
-    name: str = ""
-    """hf:ORG/MODEL (hf:yainage90/fashion-object-detection), a folder in the hub's layout, or yolo:FILE.pt (ultralytics)."""
+    name: str = own.DEFAULT
+    """w2w-lite0 (comes with w2w), hf:ORG/MODEL, yolo:FILE.pt (ultralytics), or a folder (train-detector's, or as the hub's)."""
     revision: str | None = None
     """Of a hub model: branch, tag or commit."""
     taxonomy: TaxonomyConfig = field(default_factory=TaxonomyConfig)
@@ -67,29 +66,6 @@ class DetectorConfig:
         for name in ("threads", "max_boxes"):
             if getattr(self, name) < 1:
                 raise UsageError(f"detector.{name}={getattr(self, name)}: must be at least 1")
-
-
-@dataclass(frozen=True)
-class Found:
-    """What a model found in one photo: boxes float32 (N, 4) xyxy in its pixels, scores float32 (N,), labels, our classes."""
-
-    boxes_N4: np.ndarray
-    scores_N: np.ndarray
-    labels: tuple[str, ...]
-    categories: tuple[str, ...] = ()
-
-    def take(self, at: Sequence[int]) -> "Found":
-        at = [int(i) for i in at]
-        categories = tuple(self.categories[i] for i in at) if self.categories else ()
-        return Found(self.boxes_N4[at], self.scores_N[at], tuple(self.labels[i] for i in at), categories)
-
-
-class Model(Protocol):
-    """A loaded network: its labels, and what it finds above ``floor`` (raw, before classes and suppression)."""
-
-    labels: tuple[str, ...]
-
-    def __call__(self, images: Sequence[np.ndarray], floor: float) -> list["Found | Reject"]: ...
 
 
 class Detector:
@@ -132,7 +108,7 @@ class Detector:
 
 def detector_version(config: DetectorConfig) -> str:
     """Digest of everything that decides the boxes: our code, weights, preprocessing, classes, thresholds, dtype."""
-    files = [str(f) for f in _files(config)]
+    files = [str(f) for f in model_files(config)]
     hashes = [sources.file_sha256(f) for f in files]
     settings = {k: v for k, v in asdict(config).items() if k not in ("name", "revision", "device", "threads")}
     return ids.digest(CODE, hashes, settings)
@@ -140,36 +116,52 @@ def detector_version(config: DetectorConfig) -> str:
 
 def load_model(config: DetectorConfig) -> Model:
     """Loads the weights onto the device. Raises UsageError for a model or device that is not there."""
-    files = _files(config)
+    files = model_files(config)
     if config.name.startswith("yolo:"):
         return Yolo(files[0], config)
+    if own.is_own(files[0].parent):
+        return _own(files[0].parent, config)
     return Transformers(files[0].parent, config)
 
 
-def _files(config: DetectorConfig) -> list[Path]:
-    """What the model consists of: a YOLO file, or config, preprocessor and weights of a folder."""
+def _own(folder: Path, config: DetectorConfig) -> Model:
+    """On a CPU in float32 by OpenVINO, else by torch."""
+    settings = own.read_settings(folder, config.name)
+    on_cpu = config.device == "cpu" or (config.device == "auto" and not os.path.exists("/dev/nvidia0"))
+    if on_cpu and config.dtype == "float32":
+        return own.Own(settings, own.openvino_run(folder, config.name, config.threads))
+    import torch
+
+    device = torch_device(config.device, config.threads, "detector.device")
+    return own.Own(settings, own.torch_run(own.load_network(folder, config.name), device, getattr(torch, config.dtype)))
+
+
+def model_files(config: DetectorConfig, option: str = "detector.name") -> list[Path]:
+    """What the model consists of: a YOLO file, or config, preprocessor (not ours) and weights of a folder."""
     kind, _, rest = config.name.partition(":")
     if kind == "yolo":
         file = Path(rest).expanduser()
         if not file.is_file():
-            raise UsageError(f"detector.name={config.name}: no such file: {rest!r}")
+            raise UsageError(f"{option}={config.name}: no such file: {rest!r}")
         return [file]
     if kind == "hf" and rest:
-        folder = sources.download(rest, config.revision, "detector.name")
+        folder = sources.download(rest, config.revision, option)
+    elif config.name == own.DEFAULT:
+        folder = own.DEFAULT_FOLDER
     else:
         folder = Path(config.name).expanduser()
         if not config.name or not folder.is_dir():
             raise UsageError(
-                f"detector.name={config.name}: neither a folder nor hf:ORG/MODEL or yolo:FILE.pt, for example "
-                f"--detector.name=hf:yainage90/fashion-object-detection"
+                f"{option}={config.name}: neither a folder nor {own.DEFAULT}, hf:ORG/MODEL or yolo:FILE.pt, for example "
+                f"--{option}=hf:yainage90/fashion-object-detection"
             )
     weights = next((w for p in ("*.safetensors", "pytorch_model*.bin") if (w := sorted(folder.glob(p)))), [])
-    needed = [folder / "config.json", folder / "preprocessor_config.json"]
+    needed = [folder / "config.json", *([] if own.is_own(folder) else [folder / "preprocessor_config.json"])]
     for file in needed:
         if not file.is_file():
-            raise UsageError(f"detector.name={config.name}: {file.name} is missing in {folder}")
+            raise UsageError(f"{option}={config.name}: {file.name} is missing in {folder}")
     if not weights:
-        raise UsageError(f"detector.name={config.name}: no *.safetensors in {folder}")
+        raise UsageError(f"{option}={config.name}: no *.safetensors in {folder}")
     return [*needed, *weights]
 
 
@@ -192,19 +184,20 @@ class Transformers:
     look over its edge, and scores move by up to .002 with the neighbours in the batch (measured, random weights).
     """
 
-    def __init__(self, folder: Path, config: DetectorConfig):
+    def __init__(self, folder: Path, config: DetectorConfig, network=None):
+        """``network``: one in training, in the place of the folder's weights."""
         import torch
         from transformers import AutoConfig, AutoImageProcessor, AutoModelForObjectDetection
 
         local = {"local_files_only": True, "trust_remote_code": config.trust_remote_code}
         self._torch, self._dtype = torch, getattr(torch, config.dtype)
         self._device = torch_device(config.device, config.threads, "detector.device")
-        settings = AutoConfig.from_pretrained(folder, **local)
+        settings = network.config if network else AutoConfig.from_pretrained(folder, **local)
         if getattr(settings, "use_pretrained_backbone", False):
             settings.use_pretrained_backbone = False  # the checkpoint has the backbone: nothing to fetch from a hub
         try:
             self._processor = AutoImageProcessor.from_pretrained(folder, **local)
-            self._model = AutoModelForObjectDetection.from_pretrained(
+            self._model = network or AutoModelForObjectDetection.from_pretrained(
                 folder, config=settings, dtype=torch.float32, weights_only=True, **local
             )
         except ValueError as e:
@@ -213,8 +206,7 @@ class Transformers:
         names = {int(i): label for i, label in settings.id2label.items()}
         self._names = names
         self.labels = tuple(names[i] for i in sorted(names))
-        # a model that knows no mask sees padding as part of the photo, and its boxes are shares of the padded one
-        self._takes_mask = "pixel_mask" in _parameters(self._model.forward) and not _is_yolos(folder)
+        self._takes_mask = takes_mask(self._model)
 
     def __call__(self, images: Sequence[np.ndarray], floor: float) -> list[Found | Reject]:
         results: list[Found | Reject | None] = [None] * len(images)
@@ -250,14 +242,12 @@ class Transformers:
         return results
 
 
-def _is_yolos(folder: Path) -> bool:
-    return json.loads((folder / "config.json").read_text(encoding="utf-8")).get("model_type") == "yolos"
-
-
-def _parameters(function) -> set[str]:
+def takes_mask(network) -> bool:
+    """Whether the network is told which pixels are padding. One that is not sees them as part of the photo, and its boxes are
+    shares of the padded one."""
     import inspect
 
-    return set(inspect.signature(function).parameters)
+    return "pixel_mask" in inspect.signature(network.forward).parameters and network.config.model_type != "yolos"
 
 
 class Yolo:

@@ -15,9 +15,11 @@ import yaml
 from w2w.config import nearest
 from w2w.errors import UsageError
 from w2w.garments.annotations import Object, Photo, annotated_rows, targets_of
-from w2w.garments.masks import from_rle, tight_box
+from w2w.garments.masks import from_polygons, from_rle, tight_box, to_rle
 from w2w.garments.taxonomy import IGNORE, SHOES, VOCABULARIES, TaxonomyConfig, mapping_of, street_target
 
+_LEAST_SEEN = 0.1  # of a rendered garment
+_SEED_SHOES = 2  # the seed dropped a photo with more shoes' boxes than one person has feet
 _IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".webp")
 
 
@@ -26,9 +28,9 @@ class AnnotationsConfig:
     """Which annotations are read, and how."""
 
     path: str = ""
-    """File or folder: instances JSON (coco, modanet, fashionpedia, ccp), data.yaml (yolo), folder (deepfashion2, k-fashion)."""
+    """Instances JSON (coco, modanet, fashionpedia, ccp), data.yaml (yolo), or a folder (deepfashion2, k-fashion, wardrobe)."""
     format: str = "coco"
-    """coco, modanet, fashionpedia, deepfashion2, k-fashion, yolo, or ccp (Clothing Co-Parsing with supercategories)."""
+    """coco, modanet, fashionpedia, deepfashion2, k-fashion, yolo, ccp (Clothing Co-Parsing with supercategories), wardrobe."""
     images: str | None = None
     """Folder of the photos. Default: where the format has them, relative to path."""
     source: str | None = None
@@ -53,6 +55,8 @@ def read_annotations(config: AnnotationsConfig) -> pa.Table:
         raise UsageError(f"annotations.path={config.path}: no such file or folder")
     path = Path(config.path).expanduser().absolute()
     photos, labelled = FORMATS[config.format](path, config)
+    if config.taxonomy.seed:
+        photos = (p for p in photos if sum(o.target == SHOES for o in p.objects) <= _SEED_SHOES)
     if config.split:
         photos = (Photo(p.name, p.image_uri, p.objects, p.group, config.split, p.relative) for p in photos)
     return annotated_rows(photos, config.source or config.format, labelled, config.test_share)
@@ -137,6 +141,16 @@ def _polygon_boxes(one: _Record) -> list[tuple[float, ...]]:
     return [(min(p[::2]), min(p[1::2]), max(p[::2]), max(p[1::2])) for p in polygons]
 
 
+def _mask(one: _Record, height: int | None, width: int | None) -> dict | None:
+    """The object's pixels; None where the file has only its box, or polygons and not the photo's size."""
+    shape = one.get("segmentation", (list, dict), None)
+    if isinstance(shape, dict):
+        return to_rle(from_rle(shape))
+    if not shape or not height or not width:
+        return None
+    return to_rle(from_polygons(shape, height, width))
+
+
 def _around(found: list[tuple[float, ...]]) -> tuple[float, ...]:
     lefts, tops, rights, bottoms = zip(*found)
     return min(lefts), min(tops), max(rights), max(bottoms)
@@ -158,7 +172,8 @@ def _coco(path: Path, config: AnnotationsConfig, target_of: Callable | None = No
     images, objects = {}, {}
     for i, values in enumerate(file.get("images", list)):
         image = _Record(f"{path}: images[{i}]", values)
-        images[image.get("id", (int, str))] = (image.get("file_name", str), image.get("split", str, None))
+        size = image.get("height", int, None), image.get("width", int, None)
+        images[image.get("id", (int, str))] = (image.get("file_name", str), image.get("split", str, None), size)
     for i, values in enumerate(file.get("annotations", list)):
         one = _Record(f"{path}: annotations[{i}]", values)
         one.where += f" (id {one.get('id', (int, str), '?')})"
@@ -171,11 +186,13 @@ def _coco(path: Path, config: AnnotationsConfig, target_of: Callable | None = No
         target = IGNORE if one.get("iscrowd", int, 0) and targets[label] else targets[label]
         mine = objects.setdefault(owner, [])
         if target:
-            mine += [Object(box, label, target) for box in boxes_of(one, target)]
+            found = boxes_of(one, target)
+            mask = _mask(one, *images[owner][2]) if len(found) == 1 else None
+            mine += [Object(box, label, target, mask) for box in found]
     folder = Path(config.images or path.parent)
     photos = [
         Photo(name, str(folder / name), tuple(objects[number]), name, split)
-        for number, (name, split) in images.items()
+        for number, (name, split, _) in images.items()
         if number in objects
     ]
     return photos, targets_of(targets)
@@ -322,6 +339,39 @@ def _yolo_objects(file: Path, names: Mapping[int, str], targets: Mapping[str, st
             yield Object(box, str(names[kind]), target)
 
 
+def _wardrobe(path: Path, config: AnnotationsConfig):
+    """Street posts of our synthetic shop (w2w/wardrobe/shop.py): boxes and pixels of what is seen; a garment of which less than
+    a tenth is seen is an ignore region."""
+    file = path / "posts.jsonl" if path.is_dir() else path
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as e:
+        raise UsageError(f"{file}: cannot be read: {e}") from e
+    targets = mapping_of(VOCABULARIES["w2w"], config.taxonomy)
+
+    def photos() -> Iterator[Photo]:
+        for number, line in enumerate(lines, 1):
+            where = f"{file}, line {number}"
+            try:
+                post = _Record(where, json.loads(line))
+            except ValueError as e:
+                raise UsageError(f"{where}: not valid JSON: {e}") from e
+            objects = []
+            for i, values in enumerate(post.get("items", list)):
+                item = _Record(f"{where}: items[{i}]", values)
+                label, mask = item.get("category", str), item.get("mask_rle", dict)
+                if label not in targets:
+                    raise UsageError(f"{item.where}: category {label!r} is none of the wardrobe's")
+                seen = item.get("visible_fraction", (int, float)) >= _LEAST_SEEN
+                if targets[label]:
+                    target = targets[label] if seen else IGNORE
+                    objects.append(Object(item.numbers("box_xyxy", 4), label, target, to_rle(from_rle(mask))))
+            image = post.get("image", str)
+            yield Photo(image, str(Path(config.images or file.parent) / image), tuple(objects), image)
+
+    return photos(), targets_of(targets)
+
+
 FORMATS: dict[str, Callable] = {
     "coco": _coco,
     "modanet": _known("modanet", _modanet_boxes),
@@ -330,4 +380,5 @@ FORMATS: dict[str, Callable] = {
     "k-fashion": _k_fashion,
     "yolo": _yolo,
     "ccp": _ccp,
+    "wardrobe": _wardrobe,
 }

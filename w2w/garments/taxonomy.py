@@ -161,7 +161,7 @@ class TaxonomyConfig:
     classes: dict[str, str] | None = None
     """Labels of one's own: label -> one of the seven, person, ignore or drop. They win over the vocabulary."""
     seed: bool = False
-    """Fashionpedia as the published detector was trained: sweater and jumpsuit dropped, tights as bottom."""
+    """As the published detector was trained: sweater and jumpsuit dropped, tights as bottom; photos of three shoes left out."""
     jumpsuit: str = IGNORE
     """Fashionpedia's jumpsuit: ignore, dress or drop."""
     tights: str = IGNORE

@@ -5,6 +5,7 @@ channels_last as well 80, OpenVINO 111.
 """
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -107,21 +108,24 @@ def pixels_module(source: Source):
 
 def _converted(source: Source) -> Path:
     """The OpenVINO file of this architecture and these weights, made on first use."""
+    settings = [source.architecture, list(map(str, source.input.__dict__.values())), source.weights_sha256()]
+    size_px = source.input.size_px
+    return convert_once(settings, lambda: pixels_module(source), (2, size_px, size_px, 3), (-1, size_px, size_px, 3))
+
+
+def convert_once(settings: list, module: Callable, example: tuple[int, ...], shape: tuple[int, ...]) -> Path:
+    """The OpenVINO file of a torch module over uint8 pixels of ``shape`` (-1: any), kept under a digest of ``settings``."""
     import openvino
 
     cache = cache_folder() / "openvino"
-    name = ids.digest(
-        1, source.architecture, list(map(str, source.input.__dict__.values())), source.weights_sha256(), openvino.__version__
-    )
+    name = ids.digest(1, *settings, openvino.__version__)
     target = cache / f"{name}.xml"
     if target.exists():
         return target
     import torch
 
-    size_px = source.input.size_px
-    example = torch.zeros((2, size_px, size_px, 3), dtype=torch.uint8)
     with torch.inference_mode():
-        model = openvino.convert_model(pixels_module(source), example_input=example, input=[(-1, size_px, size_px, 3)])
+        model = openvino.convert_model(module(), example_input=torch.zeros(example, dtype=torch.uint8), input=[shape])
     cache.mkdir(parents=True, exist_ok=True)
     part = cache / f"{name}-{os.getpid()}.xml"
     openvino.save_model(model, part, compress_to_fp16=False)

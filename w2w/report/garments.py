@@ -12,7 +12,7 @@ from w2w.report.page import data_uri, thumbnail, write_page
 
 _PHOTO_PX = 420
 # Okabe and Ito 2008: told apart by all common kinds of colour vision
-_COLOURS = ("#e69f00", "#56b4e9", "#009e73", "#f0e442", "#0072b2", "#d55e00", "#cc79a7", "#999999")
+COLOURS = ("#e69f00", "#56b4e9", "#009e73", "#f0e442", "#0072b2", "#d55e00", "#cc79a7", "#999999")
 _DARK = 340  # sum of red, green and blue under which black letters cannot be read
 _MASK_TINT = (46, 125, 90)
 
@@ -78,7 +78,7 @@ def draw(seen: Seen, colours: dict[str, str], longest_px: int = _PHOTO_PX) -> Im
         _dashed(pen, tuple(v * s for v, s in zip(seen.person, (x, y, x, y))))
     for box in seen.boxes:
         left, top, right, bottom = (v * s for v, s in zip(box.box, (x, y, x, y)))
-        colour = colours.get(box.category, _COLOURS[-1])
+        colour = colours.get(box.category, COLOURS[-1])
         pen.rectangle((left, top, max(left, right - 1), max(top, bottom - 1)), outline=colour, width=2)
         text = f"{box.category} {box.score:.2f}"
         at = (left + 2, max(0, top - 12) if top > 12 else top + 2)
@@ -115,7 +115,7 @@ def garment_report(
 ) -> None:
     """Writes the page to ``out``. ``reject_counts``: (stage, code, how many), of all rejects and not only those shown."""
     categories = sorted({b.category for p in photos for b in p.boxes} | {c for h in histograms[:1] for c in h.counts})
-    colours = {c: _COLOURS[i % len(_COLOURS)] for i, c in enumerate(categories)}
+    colours = {c: COLOURS[i % len(COLOURS)] for i, c in enumerate(categories)}
     shown = []
     for photo in photos:
         picture = draw(photo, colours)

@@ -1,5 +1,9 @@
-"""A synthetic shop in a folder: feed, thumbnails, street posts with their truth, and queries cut from them."""
+"""A synthetic shop in a folder: feed, thumbnails, street posts with their truth, and queries cut from them.
 
+``python -m w2w.wardrobe.shop FOLDER --posts 600`` writes one.
+"""
+
+import argparse
 import csv
 import io
 import json
@@ -184,3 +188,17 @@ def _write_csv(path: Path, columns: Sequence[str], rows: list[dict]) -> None:
         writer = csv.DictWriter(f, columns)
         writer.writeheader()
         writer.writerows(rows)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m w2w.wardrobe.shop", description=write_shop.__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--products", type=int, default=300)
+    parser.add_argument("--posts", type=int, default=40)
+    parser.add_argument("--seed", type=int, default=1)
+    options = parser.parse_args()
+    print(write_shop(options.folder, options.seed, options.products, options.posts))
+
+
+if __name__ == "__main__":
+    main()

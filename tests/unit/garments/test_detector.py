@@ -130,7 +130,8 @@ def test_version_follows_weights_and_thresholds_and_not_the_device(tmp_path):
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({}, "for example --detector.name=hf:yainage90/fashion-object-detection"),
+        ({"name": "x"}, "for example --detector.name=hf:yainage90/fashion-object-detection"),
+        ({"name": ""}, "neither a folder nor w2w-lite0"),
         ({"name": "yolo:nothing.pt"}, "no such file: 'nothing.pt'"),
         ({"name": "x", "dtype": "int8"}, "detector.dtype=int8: it is one of"),
         ({"name": "x", "thresholds": {"tops": 0.5}}, "'tops' is none of bag"),

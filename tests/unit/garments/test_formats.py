@@ -10,8 +10,9 @@ from w2w import schema
 from w2w.errors import UsageError
 from w2w.garments.annotations import RELATIVE, settle, split_of
 from w2w.garments.formats import AnnotationsConfig, read_annotations
-from w2w.garments.masks import to_rle
+from w2w.garments.masks import from_rle, to_rle
 from w2w.garments.taxonomy import VOCABULARIES, TaxonomyConfig
+from w2w.wardrobe.shop import rle
 
 
 def read(path, kind: str, **options) -> dict[str, dict]:
@@ -268,3 +269,53 @@ def test_mistakes(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(UsageError, match=r"no \*\.json there"):
         read(tmp_path / "empty", "deepfashion2")
+
+
+def test_wardrobe(tmp_path):
+    mask = np.zeros((60, 40), bool)
+    mask[10:30, 5:25] = True
+    item = {"product_id": "p", "category": "top", "box_xyxy": [5, 10, 25, 30], "visible_fraction": 0.9, "mask_rle": rle(mask)}
+    hidden = item | {"category": "bottom", "visible_fraction": 0.05}
+    post = {"post_id": "post-0", "image": "posts/0.jpg", "items": [item, hidden]}
+    (tmp_path / "posts.jsonl").write_text(json.dumps(post) + "\n")
+    rows = read(tmp_path, "wardrobe", split="train")
+    row = rows["wardrobe/posts/0.jpg"]
+    assert objects(row) == [((5, 10, 25, 30), "top", "top"), ((5, 10, 25, 30), "ignore", "bottom")]
+    assert (from_rle(row[schema.OBJECTS][0][schema.MASK_RLE]) == mask).all()
+    assert row[schema.IMAGE_URI] == str(tmp_path / "posts/0.jpg")
+    assert len(row[schema.LABELLED]) == 7
+    (tmp_path / "posts.jsonl").write_text(json.dumps(post) + "\n{")
+    with pytest.raises(UsageError, match=r"posts.jsonl, line 2: not valid JSON"):
+        read(tmp_path, "wardrobe")
+    (tmp_path / "posts.jsonl").write_text(json.dumps(post | {"items": [item | {"category": "sock"}]}))
+    with pytest.raises(UsageError, match="category 'sock' is none of the wardrobe's"):
+        read(tmp_path, "wardrobe")
+
+
+def test_masks_come_along_and_go_where_they_do_not_fit(tmp_path):
+    file = {"categories": [{"id": 0, "name": "top"}], "images": [{"id": 0, "file_name": "0.jpg", "height": 60, "width": 40}]}
+    polygon = {
+        "id": 0,
+        "image_id": 0,
+        "category_id": 0,
+        "bbox": [5, 10, 20, 20],
+        "segmentation": [[5, 10, 25, 10, 25, 30, 5, 30]],
+    }
+    file["annotations"] = [polygon, polygon | {"segmentation": []}]
+    write(tmp_path / "x.json", file)
+    table = read_annotations(AnnotationsConfig(str(tmp_path / "x.json")))
+    masks = [o[schema.MASK_RLE] for o in table.to_pylist()[0][schema.OBJECTS]]
+    assert from_rle(masks[0]).sum() == 400
+    assert masks[1] is None
+    for height, there in ((60, True), (61, False)):
+        sizes = [pa.array([v], pa.int32()) for v in (40, height)]
+        rows = settle(table.append_column(schema.WIDTH, sizes[0]).append_column(schema.HEIGHT, sizes[1]), stage_version="v")
+        assert (rows.to_pylist()[0][schema.OBJECTS][0][schema.MASK_RLE] is not None) == there
+
+
+@pytest.mark.parametrize(("shoes", "seed", "kept"), [(2, True, 1), (3, True, 0), (3, False, 1)])
+def test_the_seed_left_out_photos_of_three_shoes(shoes, seed, kept, tmp_path):
+    file = {"categories": [{"id": 0, "name": "shoes"}], "images": [{"id": 0, "file_name": "0.jpg"}]}
+    file["annotations"] = [{"id": i, "image_id": 0, "category_id": 0, "bbox": [9 * i, 0, 8, 8]} for i in range(shoes)]
+    write(tmp_path / "x.json", file)
+    assert len(read(tmp_path / "x.json", "coco", taxonomy=TaxonomyConfig(seed=seed))) == kept

@@ -1,0 +1,98 @@
+"""Train-detector: a detector from the annotated photos of table `detections`; measured on their test split."""
+
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+
+from jobs.judge import measure
+from w2w import ids, schema, storage
+from w2w.errors import UsageError
+from w2w.garments.detector import DetectorConfig
+from w2w.report.training import Curve
+from w2w.runtime.job import JobConfig, Run, Summary, git_revision, need_table, start
+from w2w.runtime.training import Photos, Workers, list_photos, train, train_yolo
+from w2w.training.config import OURS, PRETRAINED, YOLO, TrainConfig, check_recipe, filled, kind_of
+
+CODE = 1  # raise it when a checkpoint of the old code must not be gone on with
+
+
+@dataclass(frozen=True)
+class Config(JobConfig):
+    """Train on the train split and measure on the test split; writes the model, its card, metrics.json and report.html."""
+
+    recipe: str = OURS
+    """ours, ours:FOLDER (goes on from one of ours), hf:ORG/MODEL or hf:FOLDER (transformers), yolo:FILE.pt (ultralytics)."""
+    sources: list[str] | None = None
+    """Data sets to train and measure on. Default: all of table `detections`."""
+    train: TrainConfig = field(default_factory=TrainConfig)
+    """Schedule, batch and selection."""
+    workers: Workers = Workers()
+    """Processes."""
+    out: str | None = None
+    """Local folder of the model. Default: detectors/<run's digest> in the store."""
+    resume: bool = True
+    """Go on where an interrupted run of the same options and photos stopped. --resume=false begins anew."""
+
+
+def main(config: Config) -> Summary:
+    run = Run("train-detector", config)
+    kind, _ = kind_of(config.recipe)
+    settings = filled(config.train, kind)
+    need_table(run.store, schema.DETECTIONS, "annotate")
+    check_recipe(config.recipe)
+    photos = list_photos(run.store, config.sources, settings.val_share)
+    photos = replace(photos, train=photos.train[: config.limit])
+    _check(photos, settings, config)
+    digest = ids.digest(CODE, config.recipe, asdict(settings), config.workers.num_workers, photos.train, photos.val)
+    out = Path(config.out).expanduser().absolute() if config.out else Path(run.store, "detectors", digest)
+    facts: dict[str, object] = {"recipe": config.recipe, "train photos": len(photos.train), "held out": len(photos.val)}
+    facts |= {"test photos": len(photos.test), "table `detections`": f"version {photos.table_version}", "model": str(out)}
+    if photos.partly_labelled and kind != OURS:
+        facts["warning"] = f"{kind} takes what {', '.join(photos.partly_labelled)} does not label for background"
+    if config.dry_run:
+        return run.summary(facts=facts)
+    run.begin()
+    if kind == YOLO:
+        name, history = train_yolo(photos, config.recipe, settings, config.workers, out), []
+    else:
+        place = storage.join(run.store, "_training", digest)
+        history = train(photos, config.recipe, settings, config.workers, place, out, config.resume)
+        name = str(out)
+    charts = {
+        "Loss": [Curve(n, [(h["epoch"], h["losses"][n]) for h in history]) for n in (history[0]["losses"] if history else {})],
+        "Average precision on the photos held out": [
+            Curve(m, [(h["epoch"], h["val"][m]) for h in history if "val" in h]) for m in ("mAP", "AP50", "AP75")
+        ],
+    }
+    detector = DetectorConfig(name=name, threads=settings.threads)
+    figures = measure(photos, photos.test, detector, 12, str(out), facts, charts)
+    kept = next((h["epoch"] for h in reversed(history) if h.get("kept")), None)
+    facts |= {"epoch kept": kept} if kept else {}
+    (out / "README.md").write_text(card(config, settings, facts | figures), encoding="utf-8")
+    return run.summary(facts=facts | figures | {"use": f"w2w detect --detector.name={name}"})
+
+
+def _check(photos: Photos, settings: TrainConfig, config: Config) -> None:
+    if not photos.train:
+        raise UsageError("table `detections` has no train photos: annotate some with --annotations.split=train")
+    if not photos.test:
+        raise UsageError("table `detections` has no test photos to measure on: see --annotations.test_share")
+    if settings.val_share and not photos.val:
+        raise UsageError(f"--train.val_share={settings.val_share}: of {len(photos.train)} train photos none is held out")
+    if len(photos.train) < config.workers.num_workers:
+        raise UsageError(f"--workers.num_workers={config.workers.num_workers}: there are only {len(photos.train)} train photos")
+    if storage.is_s3(config.out or config.store):
+        raise UsageError("--out: the model is written to a local folder: give one")
+
+
+def card(config: Config, settings: TrainConfig, facts: dict[str, object]) -> str:
+    """The model card: what it is, from what and how it was trained, how good it is."""
+    base = {OURS: "EfficientNet-Lite0 (ImageNet, Apache-2.0) as backbone", PRETRAINED: config.recipe, YOLO: config.recipe}
+    lines = ["# Garment detector", "", f"Started from: {base[kind_of(config.recipe)[0]]}. Trained by `w2w train-detector`", ""]
+    lines += [f"- {name}: {value}" for name, value in facts.items()]
+    lines += [f"- git revision: {git_revision()}", "", "## Settings", ""]
+    lines += [f"- {name}: {value}" for name, value in asdict(settings).items()]
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    start(main, Config)

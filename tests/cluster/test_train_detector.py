@@ -1,0 +1,113 @@
+"""The training job on a real local Ray: two workers, a resume, and what it leaves is a detector."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from jobs import judge, train_detector
+from tests.unit.garments.models import save_detector
+from tests.unit.training.samples import photos, row
+from w2w import schema
+from w2w.errors import UsageError
+from w2w.garments.detector import Detector, DetectorConfig
+from w2w.runtime.cluster import RayConfig
+from w2w.runtime.training import Workers
+from w2w.table.sink import Lineage, Output, append_rows
+from w2w.training.config import TrainConfig
+
+RAY = RayConfig(num_cpus=2)
+TINY = TrainConfig(epochs=2, batch_images=2, height_px=64, width_px=64, warmup_steps=1, val_every=1, val_share=0.3)
+
+
+def fill(store: Path, splits: list[str]) -> str:
+    rows = [row(p, split) for p, split in zip(photos(len(splits)), splits)]
+    table = pa.Table.from_pylist(rows, schema=schema.DETECTIONS.schema)
+    append_rows(str(store), Output(schema.DETECTIONS, unique=schema.KEY), table, Lineage("t", "t", "t", "v", {}, {}, "x"))
+    return str(store)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    return fill(tmp_path_factory.mktemp("train") / "store", ["train"] * 12 + ["test"] * 4)
+
+
+def test_two_workers_train(store, tmp_path):
+    config = train_detector.Config(
+        store=store, train=TINY, workers=Workers(num_workers=2), out=str(tmp_path / "model"), ray=RAY
+    )  # fmt: skip
+    facts = train_detector.main(config).facts
+    assert (facts["train photos"] + facts["held out"], facts["test photos"]) == (12, 4)
+    history = [json.loads(p.read_text()) for p in Path(store, "_training").glob("*/checkpoint_*/history.json")]
+    assert max(len(h) for h in history) == 2
+    assert {"README.md", "config.json", "model.safetensors", "metrics.json", "report.html"} == {
+        p.name for p in (tmp_path / "model").iterdir()
+    }
+    assert "git revision" in (tmp_path / "model" / "README.md").read_text()
+    detector = DetectorConfig(name=str(tmp_path / "model"))
+    assert Detector(replace(detector, threshold=0.0))([np.zeros((90, 60, 3), np.uint8)])[0].scores_N.size
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_finished_run_is_taken_up_where_it_stands_and_judged(store, tmp_path):
+    config = train_detector.Config(store=store, train=TINY, out=str(tmp_path / "model"), ray=RAY)
+    facts = train_detector.main(config).facts
+    detector = DetectorConfig(name=str(tmp_path / "model"))
+    before = (tmp_path / "model" / "model.safetensors").read_bytes()
+    train_detector.main(replace(config, out=str(tmp_path / "again")))
+    assert (tmp_path / "again" / "model.safetensors").read_bytes() == before
+    # the other job gives the figures that the training stated
+    judged = judge.main(judge.Config(store=store, detector=detector, ray=RAY)).facts
+    for name in ("mAP, mean of the classes", "AP50 top"):
+        assert judged[name] == facts[name]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("kind", ["conditional_detr", "yolos", "rt_detr"])
+def test_published_detectors_are_trained_on(kind, store, tmp_path):
+    save_detector(tmp_path / "start", kind, ["a", "b"])
+    facts = train_detector.main(
+        train_detector.Config(store=store, recipe=f"hf:{tmp_path / 'start'}", train=TINY, out=str(tmp_path / "out"), ray=RAY)
+    ).facts
+    found = Detector(DetectorConfig(name=str(tmp_path / "out"), threshold=0.0))([np.zeros((90, 60, 3), np.uint8)])
+    assert found[0].scores_N.size
+    assert facts["use"].endswith("/out")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_yolo_is_trained_on(store, tmp_path):
+    small = replace(TINY, epochs=1)
+    facts = train_detector.main(
+        train_detector.Config(store=store, recipe="yolo:yolo11n.yaml", train=small, out=str(tmp_path / "out"), ray=RAY)
+    ).facts
+    assert facts["use"].endswith(f"yolo:{tmp_path / 'out' / 'model.pt'}")
+    Detector(DetectorConfig(name=f"yolo:{tmp_path / 'out' / 'model.pt'}"))
+
+
+@pytest.mark.parametrize(
+    ("splits", "options", "said"),
+    [
+        (["train"] * 3, {}, "no test photos"),
+        (["test"] * 3, {}, "no train photos"),
+        (["train", "test"], {"sources": ["modanet"]}, "no 'modanet', only drawn"),
+        (["train", "test"], {"train": replace(TINY, val_share=0.01)}, "none is held out"),
+        (["train", "test"], {"recipe": "hf:/nowhere"}, "/nowhere: cannot be downloaded|neither a folder"),
+        (["train", "test"], {"train": replace(TINY, val_share=0), "workers": Workers(num_workers=2)}, "only 1 train photos"),
+    ],
+)
+def test_mistakes_are_sentences(splits, options, said, tmp_path):
+    store = fill(tmp_path / "store", splits)
+    with pytest.raises(UsageError, match=said):
+        train_detector.main(train_detector.Config(store=store, **{"train": TINY, **options}, ray=RAY))
+
+
+def test_without_a_table_the_job_that_makes_it_is_named(tmp_path):
+    for job in (train_detector, judge):
+        with pytest.raises(UsageError, match="run 'w2w annotate' first"):
+            job.main(job.Config(store=str(tmp_path)))

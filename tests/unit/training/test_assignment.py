@@ -1,0 +1,101 @@
+import pytest
+import torch
+
+from w2w.garments.own import places
+from w2w.training.assignment import Target, assign, iou, losses
+
+NONE = torch.empty(0, 4)
+ALL = torch.ones(7, dtype=torch.bool)
+PLACES = torch.from_numpy(places(64, 64))
+
+
+def target(boxes, labels, ignore=(), labelled=ALL) -> Target:
+    as_boxes = [torch.tensor(b, dtype=torch.float32).reshape(-1, 4) for b in (boxes, ignore)]
+    return Target(as_boxes[0], torch.tensor(labels, dtype=torch.long), as_boxes[1], labelled)
+
+
+def output(score: float = -4.0):
+    """Of an untrained network, one photo of 64 x 64: places, 8 px to each side, pixels."""
+    scores = torch.full((1, len(PLACES), 7), score, requires_grad=True)
+    sides = torch.full((1, len(PLACES), 4), 8.0, requires_grad=True)
+    pixels = torch.zeros(1, 8, 8, 8, requires_grad=True)
+    return scores, sides, pixels
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "overlap", "generalised"),
+    [((0, 0, 2, 2), (0, 0, 2, 2), 1, 1), ((0, 0, 2, 2), (1, 0, 3, 2), 1 / 3, 1 / 3), ((0, 0, 1, 1), (3, 0, 4, 1), 0, -0.5)],
+)
+def test_overlaps(a, b, overlap, generalised):
+    a, b = torch.tensor([a, b], dtype=torch.float32)
+    assert iou(a, b).item() == pytest.approx(overlap)
+    assert iou(a, b, True).item() == pytest.approx(generalised)
+
+
+def test_the_best_place_should_score_its_overlap():
+    truth = target([(8, 8, 40, 40)], [2])
+    boxes = torch.cat([PLACES - 8, PLACES + 8], 1)
+    at = ((PLACES - 20).abs().sum(1) == 0).nonzero()[0, 0]  # stride 8: its centre is (20, 20)
+    boxes[at] = torch.tensor([8.0, 8, 40, 36])
+    owner, wanted = assign(torch.full((len(PLACES), 7), -2.0), boxes, PLACES, truth)
+    assert owner[at] == 0
+    assert wanted[at].item() == pytest.approx(28 / 32, abs=1e-3)
+    assert wanted.argmax() == at
+    assert 1 <= (owner == 0).sum() <= 10
+    inside = ((PLACES > 8) & (PLACES < 40)).all(1)
+    assert (owner[~inside] == -1).all()
+
+
+def test_a_garment_too_small_for_any_place_gets_the_nearest():
+    owner, _ = assign(torch.zeros(len(PLACES), 7), torch.cat([PLACES - 8, PLACES + 8], 1), PLACES, target([(0, 0, 2, 2)], [5]))
+    assert (owner == 0).nonzero()[:, 0].tolist() == [0]
+
+
+def test_no_garment_no_place():
+    owner, wanted = assign(torch.zeros(len(PLACES), 7), torch.zeros(len(PLACES), 4), PLACES, target([], []))
+    assert (owner == -1).all()
+    assert not wanted.any()
+
+
+def gradient(truth: Target, classes=0):
+    scores, sides, pixels = output()
+    parts = losses((scores, sides, pixels), [truth], torch.full((1, 64, 64), classes, dtype=torch.uint8))
+    sum(parts.values()).backward()
+    return scores.grad[0], pixels.grad
+
+
+def test_a_region_to_ignore_teaches_nothing():
+    taught, _ = gradient(target([], [], [(0, 0, 33, 64)]))
+    left = PLACES[:, 0] < 33
+    assert not taught[left].any()
+    assert taught[~left].all()
+
+
+def test_a_garment_in_a_region_to_ignore_still_teaches():
+    taught, _ = gradient(target([(4, 4, 30, 30)], [0], [(0, 0, 64, 64)]))
+    assert (taught[:, 0] < 0).any()
+    assert taught.any(1).sum() <= 10
+
+
+def test_a_class_that_the_source_does_not_label_is_neither_right_nor_wrong():
+    known = ALL.clone()
+    known[[1, 3]] = False
+    taught, _ = gradient(target([(4, 4, 30, 30)], [0], labelled=known))
+    assert not taught[:, [1, 3]].any()
+    assert taught[:, [0, 2, 4, 5, 6]].all()
+
+
+def test_unknown_pixels_teach_nothing():
+    assert not gradient(target([], []), 255)[1].any()
+    assert gradient(target([], []), 0)[1].any()
+
+
+def test_losses_of_a_certain_output():
+    """Frozen: a change here is a change of every trained model."""
+    scores, sides, pixels = output()
+    classes = torch.zeros((1, 64, 64), dtype=torch.uint8)
+    parts = losses((scores, sides, pixels), [target([(8, 8, 40, 40)], [2])], classes)
+    assert {k: round(v.item(), 4) for k, v in parts.items()} == GOLDEN
+
+
+GOLDEN = {"scores": 0.4093, "boxes": 1.5197, "pixels": 1.0397}

@@ -1,0 +1,32 @@
+"""What any detector gives, before and after its labels became our classes."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from w2w.errors import Reject
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a model found in one photo: boxes float32 (N, 4) xyxy in its pixels, scores float32 (N,), labels, our classes."""
+
+    boxes_N4: np.ndarray
+    scores_N: np.ndarray
+    labels: tuple[str, ...]
+    categories: tuple[str, ...] = ()
+
+    def take(self, at: Sequence[int]) -> "Found":
+        at = [int(i) for i in at]
+        categories = tuple(self.categories[i] for i in at) if self.categories else ()
+        return Found(self.boxes_N4[at], self.scores_N[at], tuple(self.labels[i] for i in at), categories)
+
+
+class Model(Protocol):
+    """A loaded network: its labels, and what it finds above ``floor`` (raw, before classes and suppression)."""
+
+    labels: tuple[str, ...]
+
+    def __call__(self, images: Sequence[np.ndarray], floor: float) -> list[Found | Reject]: ...

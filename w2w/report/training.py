@@ -1,0 +1,86 @@
+"""How a detector learnt and how good it is: curves, average precision a class, photos with boxes."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from w2w.report.garments import COLOURS, Seen, draw
+from w2w.report.page import data_uri, write_page
+
+_CHART = (560, 180)  # width and height
+_MARGIN = 34
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A line over epochs: (epoch, value)."""
+
+    name: str
+    points: Sequence[tuple[float, float]]
+
+
+def detector_report(
+    out: str,
+    title: str,
+    headline: dict[str, str],
+    facts: dict[str, object],
+    charts: dict[str, Sequence[Curve]],
+    table: pa.Table,
+    photos: Sequence[Seen],
+) -> None:
+    """Writes the page to ``out``. ``table``: AP_SCHEMA of metrics/detection.py; ``charts``: title -> its curves."""
+    categories = sorted({b.category for p in photos for b in p.boxes})
+    colours = {c: COLOURS[i % len(COLOURS)] for i, c in enumerate(categories)}
+    pictures = [(photo.image_id, picture) for photo in photos if (picture := draw(photo, colours))]
+    write_page(
+        out,
+        "detector.html.j2",
+        title=title,
+        headline=headline,
+        facts=facts,
+        charts=[_chart(name, curves) for name, curves in charts.items() if any(len(c.points) > 1 for c in curves)],
+        sources=_sources(table),
+        photos=[(key, data_uri(picture)) for key, picture in pictures],
+    )
+
+
+def _sources(table: pa.Table) -> list[dict]:
+    """A table a source: a row a class, a column a metric."""
+    rows = table.to_pylist()
+    metrics = list(dict.fromkeys(r["metric"] for r in rows))
+    result = []
+    for source in dict.fromkeys(r["source"] for r in rows):
+        classes: dict[str, dict] = {}
+        for r in rows:
+            if r["source"] == source:
+                classes.setdefault(r["category"], {"truths": r["num_truths"]})[r["metric"]] = r["value"]
+        cells = [(name, found["truths"], [found.get(m) for m in metrics]) for name, found in classes.items()]
+        result.append({"name": source, "metrics": metrics, "rows": cells})
+    return result
+
+
+def _chart(name: str, curves: Sequence[Curve]) -> dict:
+    """Polylines in pixels, and the numbers at the axes' ends."""
+    width, height = _CHART
+    xs = [x for c in curves for x, _ in c.points]
+    ys = [y for c in curves for _, y in c.points]
+    left, right, most = min(xs), max(xs), max(max(ys), 1e-9)
+
+    def place(x: float, y: float) -> str:
+        across = (x - left) / max(right - left, 1e-9)
+        return f"{_MARGIN + across * (width - _MARGIN - 4):.1f},{(height - 16) - y / most * (height - 24):.1f}"
+
+    lines = [
+        {"name": c.name, "points": " ".join(place(*p) for p in c.points), "colour": COLOURS[i % len(COLOURS)]}
+        for i, c in enumerate(curves)
+    ]
+    return {
+        "name": name,
+        "width": width,
+        "height": height,
+        "lines": lines,
+        "most": most,
+        "first": int(left),
+        "last": int(right),
+    }

@@ -1,0 +1,73 @@
+"""How good a detector is on annotated photos: average precision by COCO's rules."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from w2w.errors import Reject
+from w2w.garments import boxes
+from w2w.garments.detector import Detector, DetectorConfig
+from w2w.garments.found import Found, Model
+from w2w.garments.taxonomy import BOTTOM, CATEGORIES, DRESS, OUTER, SHOES, TOP
+from w2w.metrics.detection import ALL, Judged, average_precision
+from w2w.training.photos import Photo
+
+GARMENT = "garment"  # top, bottom, dress, outer and shoes taken together as one class
+CLOTHES = (TOP, BOTTOM, DRESS, OUTER, SHOES)
+FLOOR = 0.01  # least score of a box that counts: AP needs the unsure ones as well
+_MAX_IOU = 0.6  # of two boxes of a garment, whatever their classes were
+
+
+def judge(config: DetectorConfig, photos: Sequence[Photo], model: Model | None = None) -> list[Judged]:
+    """Runs the detector over the photos. One that it cannot do counts as one in which it found nothing."""
+    detector = Detector(config, model)
+    results = [detector([photo.sample.image])[0] for photo in photos]
+    nothing = Found(np.empty((0, 4), np.float32), np.empty(0, np.float32), ())
+    return [_judged(photo, nothing if isinstance(r, Reject) else r) for photo, r in zip(photos, results)]
+
+
+def measuring(config: DetectorConfig) -> DetectorConfig:
+    """The detector as AP wants it: unsure boxes too, and boxes of two classes do not suppress each other."""
+    return replace(config, threshold=FLOOR, thresholds=None, max_boxes=100, nms_per_class=True)
+
+
+def precision(judged: Sequence[Judged]) -> pa.Table:
+    """AP_SCHEMA of what was found: for each class, and for ``garment``, clothes without regard to their class."""
+    together = average_precision([_as_one(j) for j in judged if set(CLOTHES) <= set(j.labelled)], [GARMENT])
+    alone = together.filter(pc.equal(together.column("category"), GARMENT))
+    return pa.concat_tables([average_precision(judged, CATEGORIES), alone])
+
+
+def _judged(photo: Photo, found: Found) -> Judged:
+    s = photo.sample
+    labelled = [c for c, known in zip(CATEGORIES, s.labelled) if known]
+    names = [CATEGORIES[i] for i in s.labels_N]
+    return Judged(photo.source, s.boxes_N4, names, s.ignore_M4, labelled, found.boxes_N4, found.categories, found.scores_N)
+
+
+def _as_one(photo: Judged) -> Judged:
+    """Clothes as one class; a box found twice under two classes is one."""
+    true = np.array([c in CLOTHES for c in photo.truth_classes], bool)
+    ours = np.array([c in CLOTHES for c in photo.found_classes], bool)
+    found, scores = photo.found_K4[ours], photo.found_scores[ours]
+    kept = boxes.nms(found, scores, _MAX_IOU)
+    return replace(
+        photo,
+        truth_N4=photo.truth_N4[true],
+        truth_classes=[GARMENT] * int(true.sum()),
+        labelled=[GARMENT],
+        found_K4=found[kept],
+        found_classes=[GARMENT] * len(kept),
+        found_scores=scores[kept],
+    )
+
+
+def lines(table: pa.Table, source: str = ALL) -> Iterator[tuple[str, dict[str, float], int]]:
+    """Of one source: (class, metric -> value, number of truths), the mean first."""
+    rows = [r for r in table.to_pylist() if r["source"] == source]
+    for category in dict.fromkeys(r["category"] for r in rows):
+        mine = [r for r in rows if r["category"] == category]
+        yield category, {r["metric"]: r["value"] for r in mine}, mine[0]["num_truths"]
