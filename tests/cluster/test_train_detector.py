@@ -35,10 +35,11 @@ def store(tmp_path_factory):
     return fill(tmp_path_factory.mktemp("train") / "store", ["train"] * 12 + ["test"] * 4)
 
 
-def test_two_workers_train(store, tmp_path):
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_workers_train(store, tmp_path, workers):
     config = train_detector.Config(
-        store=store, train=TINY, workers=Workers(num_workers=2), out=str(tmp_path / "model"), ray=RAY
-    )  # fmt: skip
+        store=store, train=TINY, workers=Workers(num_workers=workers), out=str(tmp_path / "model"), ray=RAY
+    )
     facts = train_detector.main(config).facts
     assert (facts["train photos"] + facts["held out"], facts["test photos"]) == (12, 4)
     history = [json.loads(p.read_text()) for p in Path(store, "_training").glob("*/checkpoint_*/history.json")]
