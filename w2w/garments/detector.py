@@ -19,8 +19,9 @@ from w2w.garments.found import Found, Model
 from w2w.garments.taxonomy import CATEGORIES, IGNORE, PERSON, TaxonomyConfig, mapping_of
 from w2w.models import sources
 
-CODE = 1  # raise it when the same weights and config would give other boxes
+CODE = 2  # raise it when the same weights and config would give other boxes
 
+_THRESHOLD = 0.4
 DEVICES, DTYPES = ("auto", "cpu", "cuda"), ("float32", "bfloat16", "float16")
 
 
@@ -34,8 +35,9 @@ class DetectorConfig:
     """Of a hub model: branch, tag or commit."""
     taxonomy: TaxonomyConfig = field(default_factory=TaxonomyConfig)
     """How the model's labels become our classes."""
-    threshold: float = 0.4
-    """Least score of a box, as the published detector's card has it."""
+    threshold: float | None = None
+    """Least score of a box. Default: 0.3 for w2w-lite0 and its kin, whose scores are class and overlap in one; else 0.4, as the
+    published detector's card has it."""
     thresholds: dict[str, float] | None = None
     """Least scores of single classes, by name; they win over threshold."""
     max_iou: float = 0.75
@@ -58,7 +60,7 @@ class DetectorConfig:
             if getattr(self, option) not in allowed:
                 raise UsageError(f"detector.{option}={getattr(self, option)}: it is one of {', '.join(allowed)}")
         for name, value in {"threshold": self.threshold, "max_iou": self.max_iou, **(self.thresholds or {})}.items():
-            if not 0 <= value <= 1:
+            if value is not None and not 0 <= value <= 1:
                 raise UsageError(f"detector.{name}={value}: a number between 0 and 1")
         strange = set(self.thresholds or {}) - {*CATEGORIES, PERSON}
         if strange:
@@ -77,8 +79,9 @@ class Detector:
         self._classes = mapping_of(self._model.labels, config.taxonomy, f"detector.name={config.name}")
         if not set(self._classes.values()) & {*CATEGORIES, PERSON}:
             raise UsageError(f"detector.name={config.name}: none of its labels is a garment")
-        limits = [config.threshold, *(config.thresholds or {}).values()]
-        self._floor = min(limits)
+        usual = own.THRESHOLD if isinstance(self._model, own.Own) else _THRESHOLD
+        self._threshold = usual if config.threshold is None else config.threshold
+        self._floor = min([self._threshold, *(config.thresholds or {}).values()])
         self.batches = Batches(lambda images: self._model(images, self._floor), batch_images)
 
     def __call__(self, images: Sequence[np.ndarray]) -> list[Found | Reject]:
@@ -96,7 +99,7 @@ class Detector:
             i
             for i, c in enumerate(categories)
             if c not in (None, IGNORE)
-            and found.scores_N[i] >= limits.get(c, self.config.threshold)
+            and found.scores_N[i] >= limits.get(c, self._threshold)
             and (inside[i, 2:] - inside[i, :2] >= 1).all()
         ]
         found = found.take(good)
