@@ -61,7 +61,7 @@ def test_help_of_the_command():
 def test_figures_on_real_images(real_images, tmp_path):
     """The commands of 'On real images', in a store of their own, give the stated figures."""
     found = []
-    for command in [c for c in COMMANDS if "jobs/examples" in c]:
+    for command in [c for c in COMMANDS if "--config jobs/examples" in c]:
         config = re.search(r"jobs/examples/([a-z-]+)\.yaml", command)[1]
         store = tmp_path / config.partition("-")[0].replace("photos", "catalog")
         uri = {"catalog": "catalog/products.csv", "photos": "user_photos/photos.csv"}.get(config, "views/views.csv")
