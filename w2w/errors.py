@@ -63,6 +63,15 @@ class RejectCode(StrEnum):
     NO_PERSON = "no_person"  # nobody was found in the photo
     BAD_MASK = "bad_mask"  # too small, unstable, or the model itself does not trust it
     CROPPED_PERSON = "cropped_person"  # the person is cut off by the photo's edges
+    # pairs and outfits
+    UNKNOWN_PRODUCT = "unknown_product"  # the tag names a product that the catalog does not have
+    NO_PHOTO = "no_photo"  # the post's or product's image is not in `images`
+    NOT_DETECTED = "not_detected"  # no garment of the tag's category was found in the photo
+    AMBIGUOUS = "ambiguous"  # several garments, or several tags, of one category: none can be told to be the right one
+    DISSIMILAR = "dissimilar"  # garment and product look too different to be the same
+    NO_CATEGORY = "no_category"  # the product is of no class that is mined, or its class is not certain enough
+    CROSSES_SPLIT = "crosses_split"  # the post and the product are in different splits
+    MISSING_SLOT = "missing_slot"  # an outfit without top, bottom or shoes
 
 
 # What may be gone tomorrow: rows rejected for these reasons are tried again by the next run. All others are final for the

@@ -38,6 +38,13 @@ SLOTS, SLOT, STABILITY = "slots", "slot", "stability"
 SPLIT, OBJECTS, IGNORE, LABELLED = "split", "objects", "ignore", "labelled"
 # categories: what a classifier says
 ACCEPTED = "accepted"
+# duplicates, splits, representatives: the groundwork of mining
+CLUSTER_ID, CLUSTER_SIZE, DUPLICATE_OF, HOW, DISTANCE = "cluster_id", "cluster_size", "duplicate_of", "how", "distance"
+COMPONENT_ID, COMPONENT_SIZE, NUM_IMAGES = "component_id", "component_size", "num_images"
+# pairs, outfits, negatives: what models are trained on
+PAIR_ID, ANCHOR_IMAGE_ID, SIMILARITY, RULE = "pair_id", "anchor_image_id", "similarity", "rule"
+OUTFIT_ID, ITEMS, ITEM_ID, MODIFIED_OF, REPLACED = "outfit_id", "items", "item_id", "modified_of", "replaced"
+NEGATIVES_LIST = "negatives"
 # neighbours
 QUERY_ID, RANK, SCORE, NEIGHBOUR_LIST = "query_id", "rank", "score", "neighbours"
 INDEX_VERSION, SEARCH_VERSION = "index_version", "search_version"
@@ -237,6 +244,97 @@ CLASSIFICATIONS = Table(
     partition_by=(MODEL_VERSION,),
 )
 
+# The tables of mining are snapshots: a run computes one whole and replaces it in one commit, so a version of the table is a
+# version of the data set, and an older one can be read again.
+
+DUPLICATES = Table(
+    "duplicates",
+    _schema(
+        (IMAGE_ID, pa.string()),
+        (CLUSTER_ID, pa.string()),  # the smallest image_id that near-duplicates connect it to; its own where it has none
+        (CLUSTER_SIZE, pa.int32()),
+        (DUPLICATE_OF, pa.string(), "nullable"),  # the most alike image of the cluster; null where it is alone
+        (HOW, pa.string(), "nullable"),  # what found that one: phash, flipped, embedding
+        (DISTANCE, pa.float32(), "nullable"),  # bits of the perceptual hash, or 1 - cosine
+    ),
+    key=(IMAGE_ID,),
+)
+
+SPLITS = Table(
+    "splits",
+    _schema(
+        (OWNER_ID, pa.string()),
+        (OWNER_KIND, pa.string()),  # product, post
+        (COMPONENT_ID, pa.string()),  # the smallest of the ids that products, posts and near-duplicates connect
+        (COMPONENT_SIZE, pa.int32()),
+        (SPLIT, pa.string()),  # train, val, test
+    ),
+    key=(OWNER_ID, OWNER_KIND),
+)
+
+REPRESENTATIVES = Table(
+    "representatives",
+    _schema(
+        (PRODUCT_ID, pa.string()),  # the product as mining knows it: the feed's id, or the attributes that make one
+        (IMAGE_ID, pa.string()),
+        (SCORE, pa.float32()),  # 0 to 1: the product alone on plain ground
+        (REASON, pa.string()),  # why this one, in words
+        (NUM_IMAGES, pa.int32()),  # it was chosen from
+    ),
+    key=(PRODUCT_ID,),
+)
+
+PAIRS = Table(
+    "pairs",
+    _schema(
+        (PAIR_ID, pa.string()),  # digest of garment and product
+        (GARMENT_ID, pa.string()),  # the anchor, whose crop stands in `garments`
+        (ANCHOR_IMAGE_ID, pa.string()),  # the photo it was cut from
+        (POST_ID, pa.string()),
+        (PRODUCT_ID, pa.string()),  # as in `representatives`
+        (IMAGE_ID, pa.string()),  # the positive: the product's representative image
+        (CATEGORY, pa.string()),
+        (SCORE, pa.float32()),  # of the detection
+        (SIMILARITY, pa.float32(), "nullable"),  # cosine of anchor and positive, where an encoder was asked
+        (RULE, pa.string()),  # how the two were matched: single, similarity, annotated
+        (SPLIT, pa.string()),
+        (SOURCE, pa.string()),  # the store's own posts, or the public data set
+    ),
+    key=(PAIR_ID,),
+)
+
+OUTFIT_ITEM = pa.struct(
+    [
+        pa.field(SLOT, pa.string()),  # top, bottom, shoes; a data set's own where it has more
+        pa.field(ITEM_ID, pa.string()),  # owner of a vector: image_id:slot of a cut-out, or the image_id of a product
+        pa.field(IMAGE_ID, pa.string()),
+        pa.field(CATEGORY, pa.string()),
+    ]
+)
+
+OUTFITS = Table(
+    "outfits",
+    _schema(
+        (OUTFIT_ID, pa.string()),
+        (ITEMS, pa.list_(OUTFIT_ITEM)),
+        (MODIFIED_OF, pa.string(), "nullable"),  # the outfit of which items were replaced; null for one that was worn
+        (REPLACED, pa.list_(pa.string())),  # slots
+        (SPLIT, pa.string()),
+        (SOURCE, pa.string()),
+    ),
+    key=(OUTFIT_ID,),
+)
+
+NEGATIVES = Table(
+    "negatives",
+    _schema(
+        (PAIR_ID, pa.string()),
+        (NEGATIVES_LIST, pa.list_(NEIGHBOUR)),  # hardest first
+        (INDEX_VERSION, pa.string()),  # where they were found
+    ),
+    key=(PAIR_ID,),
+)
+
 REJECTS = Table(
     "rejects",
     _schema(
@@ -338,6 +436,12 @@ TABLES = {
         CUTOUTS,
         DETECTIONS,
         CLASSIFICATIONS,
+        DUPLICATES,
+        SPLITS,
+        REPRESENTATIVES,
+        PAIRS,
+        OUTFITS,
+        NEGATIVES,
         EMBEDDINGS,
         NEIGHBOURS,
         FRONTIER,

@@ -8,14 +8,14 @@ import yaml
 
 ROOT = Path(__file__).parents[2]
 CONTRACT = {"schema", "config", "errors", "ids", "storage"}
-DOMAIN = {"crawl", "ingest", "images", "models", "index", "metrics", "report", "wardrobe", "garments", "training"}
+DOMAIN = {"crawl", "ingest", "images", "models", "index", "metrics", "report", "wardrobe", "garments", "training", "mining"}
 # what a domain folder may import of other folders
 ALLOWED = {folder: {"images", "models"} for folder in DOMAIN} | {"images": set(), "metrics": set(), "crawl": set()}
 ALLOWED["training"] = {"images", "models", "garments", "metrics"}
 ONLY_IN = {
     "ray": {"runtime"},
     "faiss": {"index"},
-    "torch": {"models", "garments", "training"},
+    "torch": {"models", "garments", "training", "mining"},
     "requests": {"crawl"},
     "protego": {"crawl"},
     "bs4": {"crawl"},

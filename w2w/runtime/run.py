@@ -101,7 +101,7 @@ def run_stages(
         if counts.read != source.num_rows or counts.out + counts.rejected != counts.read:
             raise AssertionError(f"{source.num_rows} rows were to be read: {counts}")
         if counts.rejected > max_reject_rate * counts.read:
-            raise _too_many_rejects(counts, counts.read, max_reject_rate)
+            raise too_many_rejects(counts, counts.read, max_reject_rate)
     return committer.counts, {o.table.name: committer.version(o.table) for o in outputs}
 
 
@@ -210,14 +210,14 @@ class _Worker:
         plan = self._plan
         receipts = [r for output in plan.outputs for r in write_part(plan.store, output, good, plan.lineage.run_id)]
         if bad.num_rows:
-            receipts += write_part(plan.store, Output(schema.REJECTS), _reject_rows(bad, plan.lineage), plan.lineage.run_id)
+            receipts += write_part(plan.store, Output(schema.REJECTS), reject_rows(bad, plan.lineage), plan.lineage.run_id)
         if not receipts:
             receipts = [{"path": None}]
         receipts[0] |= {"counts": count(read, good, bad, plan.stage_names).to_json()}
         return pa.Table.from_pylist(receipts, schema=RECEIPT_SCHEMA)
 
 
-def _reject_rows(bad: pa.Table, lineage: Lineage) -> pa.Table:
+def reject_rows(bad: pa.Table, lineage: Lineage) -> pa.Table:
     n = bad.num_rows
     extra = {
         schema.STAGE: lineage.stage,
@@ -279,10 +279,10 @@ def _stop_if_hopeless(committer: Committer, num_rows: int, limit: float) -> None
     counts = committer.counts
     if counts.rejected > limit * num_rows and counts.read >= min(num_rows, _EARLY_REJECTS):
         committer.commit()
-        raise _too_many_rejects(counts, num_rows, limit)
+        raise too_many_rejects(counts, num_rows, limit)
 
 
-def _too_many_rejects(counts: Counts, num_rows: int, limit: float) -> JobFailed:
+def too_many_rejects(counts: Counts, num_rows: int, limit: float) -> JobFailed:
     worst = ", ".join(f"{n} {code}" for code, n in sorted(counts.rejects.items(), key=lambda kv: -kv[1]))
     return JobFailed(
         f"{counts.rejected} of {num_rows} rows were rejected ({worst}): more than max_reject_rate={limit:g} allows. "

@@ -14,12 +14,13 @@ import time
 import uuid
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from deltalake import CommitProperties, Transaction
+from deltalake import CommitProperties, DeltaTable, Transaction
 from deltalake.exceptions import CommitFailedError
 from deltalake.transaction import AddAction
 
@@ -177,11 +178,56 @@ class Counts:
         return Counts(**json.loads(text))
 
 
+def application(lineage: Lineage) -> str:
+    """Who commits, for Delta's application transactions (protocol section "Transaction Identifiers")."""
+    return f"w2w/{lineage.job}/{lineage.stage_version}"
+
+
+def commit_parts(
+    store: str,
+    table: schema.Table,
+    opened: DeltaTable,
+    receipts: Sequence[dict],
+    lineage: Lineage,
+    counts: Counts,
+    app: str,
+    mode: Literal["append", "overwrite"] = "append",
+) -> None:
+    """Names the parts in the table's log, beside those before or in place of them. Raises JobFailed where another run of
+    the same application came between."""
+    now_ms = int(time.time() * 1000)
+    actions = [AddAction(r["path"], r["size"], json.loads(r["partition"]), now_ms, True, r["stats"]) for r in receipts]
+    marker = time.time_ns()
+    about = asdict(lineage) | {
+        "rows": sum(r["rows"] for r in receipts),
+        "run_rows_in": counts.read,
+        "run_rejects": counts.rejects,
+    }
+    properties = CommitProperties(
+        custom_metadata={"w2w": json.dumps(about, default=str)}, app_transactions=[Transaction(app, marker)]
+    )
+    try:
+        opened.create_write_transaction(
+            actions, mode, opened.schema(), partition_by=list(table.partition_by), commit_properties=properties
+        )
+        opened.update_incremental()
+        lost = opened.transaction_version(app) != marker
+    except CommitFailedError as e:
+        if "concurrent transaction" not in str(e).lower():
+            raise
+        lost = True
+    if lost:
+        raise JobFailed(
+            f"another run of {lineage.job!r} wrote to {delta.uri(store, table)!r} at the same time. "
+            f"Nothing was doubled. Wait until it has ended, then run this again: it goes on where that one stopped."
+        )
+
+
 class Committer:
     """Collects receipts in the driver and commits them. Not thread-safe: one a job run.
 
-    A second run of the same job against the same tables is noticed at its next commit (Delta application transactions,
-    protocol section "Transaction Identifiers") and raises JobFailed, before it can double a row.
+    A second run of the same job against the same tables is noticed at its next commit and raises JobFailed, before it can
+    double a row.
     """
 
     def __init__(self, store: str, outputs: Sequence[Output], lineage: Lineage, every_s: float = 20.0):
@@ -189,7 +235,7 @@ class Committer:
         # rejects go before the table whose keys mark a row as done
         self._outputs = [*outputs[:-1], Output(schema.REJECTS), outputs[-1]]
         self._tables = {o.table.name: delta.create_table(store, o.table) for o in self._outputs}
-        self._app = f"w2w/{lineage.job}/{lineage.stage_version}"
+        self._app = application(lineage)
         self._transactions = {n: t.transaction_version(self._app) for n, t in self._tables.items()}
         self._waiting: dict[str, list[dict]] = {o.table.name: [] for o in self._outputs}
         self._known = {o.table.name: _KnownIds(store, o) for o in self._outputs if o.unique}
@@ -214,42 +260,14 @@ class Committer:
             if output.unique:
                 receipts = [kept for r in receipts for kept in self._drop_known(output, r)]
             if receipts:
-                self._append(output.table, receipts)
+                opened = self._tables[output.table.name]
+                commit_parts(self._store, output.table, opened, receipts, self._lineage, self.counts, self._app)
             self._waiting[output.table.name] = []
         self.committed = Counts.from_json(self.counts.to_json())
         self._last_commit = time.monotonic()
 
     def version(self, table: schema.Table) -> int:
         return self._tables[table.name].version()
-
-    def _append(self, table: schema.Table, receipts: list[dict]) -> None:
-        opened = self._tables[table.name]
-        now_ms = int(time.time() * 1000)
-        actions = [AddAction(r["path"], r["size"], json.loads(r["partition"]), now_ms, True, r["stats"]) for r in receipts]
-        marker = time.time_ns()
-        lineage = asdict(self._lineage) | {
-            "rows": sum(r["rows"] for r in receipts),
-            "run_rows_in": self.counts.read,
-            "run_rejects": self.counts.rejects,
-        }
-        properties = CommitProperties(
-            custom_metadata={"w2w": json.dumps(lineage, default=str)}, app_transactions=[Transaction(self._app, marker)]
-        )
-        try:
-            opened.create_write_transaction(
-                actions, "append", opened.schema(), partition_by=list(table.partition_by), commit_properties=properties
-            )
-            opened.update_incremental()
-            lost = opened.transaction_version(self._app) != marker
-        except CommitFailedError as e:
-            if "Concurrent transaction" not in str(e):
-                raise
-            lost = True
-        if lost:
-            raise JobFailed(
-                f"another run of {self._lineage.job!r} wrote to {delta.uri(self._store, table)!r} at the same time. "
-                f"Nothing was doubled. Wait until it has ended, then run this again: it goes on where that one stopped."
-            )
 
     def _drop_known(self, output: Output, receipt: dict) -> list[dict]:
         ids = receipt["unique_ids"]

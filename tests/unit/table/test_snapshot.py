@@ -1,0 +1,87 @@
+import pyarrow as pa
+import pytest
+
+from tests.unit.table.test_sink import lineage
+from w2w import schema
+from w2w.errors import JobFailed
+from w2w.table import delta, snapshot
+from w2w.table.sink import Counts, Output, write_part
+
+
+def rows(*pair_ids: str) -> pa.Table:
+    n = len(pair_ids)
+    return pa.table([pair_ids, pa.nulls(n, schema.NEGATIVES.schema.field(1).type), ["v"] * n], schema=schema.NEGATIVES.schema)
+
+
+def rejected(*keys: str) -> pa.Table:
+    filled = {schema.KEY: pa.array(keys), schema.REJECTED_AT: pa.array([0] * len(keys), schema.TIME)}
+    return pa.table(
+        [filled.get(c, pa.array(["x"] * len(keys))) for c in schema.REJECTS.schema.names], schema=schema.REJECTS.schema
+    )
+
+
+def write(store: str, *pair_ids: str, bad: tuple[str, ...] = ()) -> list[dict]:
+    receipts = write_part(store, Output(schema.NEGATIVES), rows(*pair_ids), "run")
+    receipts += write_part(store, Output(schema.REJECTS), rejected(*bad), "run") if bad else []
+    receipts[0] |= {"counts": Counts(len(pair_ids) + len(bad), len(pair_ids), {"ambiguous": len(bad)}).to_json()}
+    return receipts
+
+
+def held(store: str, version: int | None = None) -> list[str]:
+    return sorted(delta.read(store, schema.NEGATIVES, [schema.PAIR_ID], version).column(0).to_pylist())
+
+
+def test_the_newest_snapshot_is_all_that_the_table_holds(tmp_path):
+    store = str(tmp_path)
+    assert snapshot.current(store, schema.NEGATIVES) is None
+    _, first = snapshot.replace(store, schema.NEGATIVES, write(store, "a", "b") + write(store, "c"), lineage("1"))
+    counts, second = snapshot.replace(store, schema.NEGATIVES, write(store, "c", "d"), lineage("2"))
+    assert held(store) == ["c", "d"]
+    assert held(store, first) == ["a", "b", "c"]
+    assert (counts.read, counts.out, second) == (2, 2, first + 1)
+    assert snapshot.current(store, schema.NEGATIVES)["stage_version"] == "2"
+
+
+def test_an_empty_snapshot_empties_the_table(tmp_path):
+    store = str(tmp_path)
+    snapshot.replace(store, schema.NEGATIVES, write(store, "a"), lineage("1"))
+    snapshot.replace(store, schema.NEGATIVES, [{"table": "negatives", "path": None, "counts": None}], lineage("2"))
+    assert held(store) == []
+
+
+def test_rejects_of_a_version_are_written_once(tmp_path, monkeypatch):
+    store = str(tmp_path)
+    receipts = write(store, "a", bad=("p", "q"))
+    real = snapshot.commit_parts
+
+    def dies(store, table, *args):
+        if table is schema.NEGATIVES:
+            raise KeyboardInterrupt
+        real(store, table, *args)
+
+    monkeypatch.setattr(snapshot, "commit_parts", dies)
+    with pytest.raises(KeyboardInterrupt):
+        snapshot.replace(store, schema.NEGATIVES, receipts, lineage("1"))
+    monkeypatch.undo()
+    assert held(store) == []
+    snapshot.replace(store, schema.NEGATIVES, write(store, "a", bad=("p", "q")), lineage("1"))
+    assert held(store) == ["a"]
+    assert sorted(delta.read(store, schema.REJECTS, [schema.KEY]).column(0).to_pylist()) == ["p", "q"]
+
+
+def test_two_runs_at_once_are_noticed(tmp_path, monkeypatch):
+    store = str(tmp_path)
+    snapshot.replace(store, schema.NEGATIVES, write(store, "a"), lineage("1"))
+    real, came_between = delta.create_table, []
+
+    def slow(store, table):
+        opened = real(store, table)
+        if table is schema.NEGATIVES and not came_between:
+            came_between.append(True)
+            snapshot.replace(store, schema.NEGATIVES, write(store, "b"), lineage("1"))
+        return opened
+
+    monkeypatch.setattr(delta, "create_table", slow)
+    with pytest.raises(JobFailed, match="another run"):
+        snapshot.replace(store, schema.NEGATIVES, write(store, "c"), lineage("1"))
+    assert held(store) == ["b"]

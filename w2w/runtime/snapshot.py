@@ -1,0 +1,60 @@
+"""A snapshot table computed bucket by bucket on Ray and committed whole."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import pyarrow as pa
+
+from w2w import schema
+from w2w.runtime.exchange import Side, by_key
+from w2w.runtime.run import reject_rows, too_many_rejects
+from w2w.runtime.stage import REJECTED_SCHEMA, count
+from w2w.table import snapshot
+from w2w.table.sink import Counts, Lineage, Output, write_part
+
+
+@dataclass(frozen=True)
+class Made:
+    """What became of a bucket's rows: ``read`` of them were looked at, each is in ``rows`` or in ``rejected``
+    (``REJECTED_SCHEMA``). Where ``rows`` are not one for one, ``read`` is None and nothing is rejected."""
+
+    rows: pa.Table
+    rejected: pa.Table = field(default_factory=REJECTED_SCHEMA.empty_table)
+    read: int | None = None
+
+
+def make_snapshot(
+    store: str,
+    table: schema.Table,
+    sides: Sequence[Side],
+    make: Callable[..., Made],
+    arguments: tuple,
+    lineage: Lineage,
+    *,
+    max_reject_rate: float = 1.0,
+    num_buckets: int | None = None,
+) -> tuple[Counts, dict[str, int]]:
+    """``make(tables, *arguments)`` for every bucket of the sides; what it makes is what the table holds from then on.
+
+    Raises JobFailed, and leaves the table as it was, above ``max_reject_rate``.
+    """
+    made = by_key(store, sides, _write, (store, table, make, arguments, lineage), num_buckets=num_buckets, title=lineage.job)
+    receipts = [r for bucket in made for r in bucket]
+    counts = Counts()
+    for receipt in receipts:
+        counts.add(Counts.from_json(receipt["counts"]) if receipt["counts"] else Counts())
+    if counts.rejected > max_reject_rate * counts.read:
+        raise too_many_rejects(counts, counts.read, max_reject_rate)
+    counts, version = snapshot.replace(store, table, receipts, lineage)
+    return counts, {table.name: version}
+
+
+def _write(tables: list[pa.Table], store: str, table: schema.Table, make: Callable, arguments: tuple, lineage: Lineage):
+    made = make(tables, *arguments)
+    receipts = write_part(store, Output(table), made.rows, lineage.run_id)
+    if made.rejected.num_rows:
+        receipts += write_part(store, Output(schema.REJECTS), reject_rows(made.rejected, lineage), lineage.run_id)
+    receipts = receipts or [{"table": table.name, "path": None}]
+    read = made.rows.num_rows if made.read is None else made.read
+    receipts[0] |= {"counts": count(read, made.rows, made.rejected, [lineage.stage]).to_json()}
+    return receipts
