@@ -15,7 +15,7 @@ from w2w.runtime.stage import Pool, Stage
 from w2w.table.pending import rejected_keys, table_keys
 from w2w.table.sink import Output
 
-STAGE_CODE = 1  # raise it when the same boxes would be cut differently
+STAGE_CODE = 2  # raise it when the same boxes would be cut differently
 
 COLUMNS = (schema.IMAGE_ID, schema.BYTES, schema.WIDTH, schema.HEIGHT, schema.SOURCE_URI)
 

@@ -18,7 +18,7 @@ from w2w.table import work as work_files
 from w2w.table.pending import rejected_keys, table_keys
 from w2w.table.sink import Output
 
-STAGE_CODE = 1  # raise it when the same masks would be cut out differently
+STAGE_CODE = 2  # raise it when the same masks would be cut out differently
 
 COLUMNS = (schema.IMAGE_ID, schema.BYTES, schema.WIDTH, schema.HEIGHT, schema.SOURCE_URI)
 
