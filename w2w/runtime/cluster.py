@@ -11,9 +11,6 @@ from dataclasses import dataclass
 os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
 
 import ray
-import ray.data
-
-_CHATTY = ("ray", "ray.data._internal.execution.streaming_executor", "ray.data._internal.progress")
 
 
 @dataclass(frozen=True)
@@ -33,8 +30,7 @@ def connect(config: RayConfig) -> None:
     if ray.is_initialized():
         return
     address = config.address or os.environ.get("RAY_ADDRESS")
-    for name in _CHATTY:
-        logging.getLogger(name).setLevel(logging.ERROR)
+    logging.getLogger("ray").setLevel(logging.ERROR)
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
     with _no_stderr():
         if address and address != "local":
@@ -42,9 +38,6 @@ def connect(config: RayConfig) -> None:
         else:
             store = config.object_store_mb * 2**20 if config.object_store_mb else None
             ray.init("local", num_cpus=config.num_cpus, object_store_memory=store, include_dashboard=False, **quiet)
-    context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = False  # w2w shows its own, in rows
-    context.print_on_execution_start = False
 
 
 @contextmanager

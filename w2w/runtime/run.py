@@ -1,8 +1,8 @@
-"""Stages over a table on Ray Data: read -> stages -> write parts -> commit in the driver.
+"""Stages over a table on Ray: read -> stages -> write parts -> commit in the driver.
 
 Stages that share workers run inside one operator: a worker takes an item (rows of one Parquet row group), reads it, runs
 the stages batch by batch and writes the part, so on a CPU cluster image bytes never travel. A stage with a pool of its
-own starts a new operator, and rows travel to it as Arrow blocks through the object store (CPU decode feeds GPU actors).
+own starts a new operator, and rows travel to it on Ray Data (CPU decode feeds GPU actors).
 """
 
 import logging
@@ -13,7 +13,6 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 import ray
-from ray.data import ActorPoolStrategy, TaskPoolStrategy
 
 from w2w import schema, storage
 from w2w.errors import JobFailed, UsageError
@@ -21,6 +20,7 @@ from w2w.runtime.memory import keep_memory
 from w2w.runtime.progress import Progress
 from w2w.runtime.source import Source
 from w2w.runtime.stage import REJECTED_BY, REJECTED_SCHEMA, Chain, Pool, Stage, batches, check_plan, count, segments
+from w2w.runtime.workers import Operator, run_alone
 from w2w.table.pending import read_beside, read_item
 from w2w.table.sink import RECEIPT_SCHEMA, Committer, Counts, Lineage, Output, write_part
 
@@ -45,7 +45,6 @@ class _Plan:
     stage_names: tuple[str, ...]
     rows_per_part: int
     bytes_per_part: int
-    num_blocks: int
     beside: str | None
 
 
@@ -84,15 +83,10 @@ def run_stages(
             tuple(s.name for s in stages),
             rows_per_part,
             bytes_per_part,
-            len(blocks),
             source.beside,
         )
-        dataset = ray.data.from_blocks(blocks)  # from_arrow would start a worker only to count rows
-        groups = segments(stages)
-        for i, group in enumerate(groups):
-            dataset = _add_operator(dataset, plan, group, group[0].pool or pool, first=i == 0, last=i == len(groups) - 1)
         with Progress(lineage.job, source.num_rows) as progress:
-            for receipts in _stream(dataset):
+            for receipts in _stream(plan, stages, pool, blocks):
                 committer.add(receipts)
                 progress.update(committer.counts.read, committer.counts.rejected)
                 _stop_if_hopeless(committer, source.num_rows, max_reject_rate)
@@ -110,24 +104,25 @@ def _blocks(items: list[pa.Table]) -> list[pa.Table]:
     return [pa.concat_tables(items[i : i + per_block]) for i in range(0, len(items), per_block)]
 
 
-def _add_operator(dataset, plan: _Plan, group: list[Stage], pool: Pool, *, first: bool, last: bool):
-    needs_actor = any(stage.loads_model for stage in group)
-    resources = {"num_cpus": pool.num_cpus, "num_gpus": pool.num_gpus or None}
-    compute: ActorPoolStrategy | TaskPoolStrategy
-    args = (plan, group, pool.batch_rows, first, last)
-    # an item is the unit of work of the first operator; later ones get blocks as they come
-    batch = {"batch_size": None if first else pool.batch_rows, "batch_format": "pyarrow", "zero_copy_batch": True}
-    if needs_actor:
-        # an actor costs seconds of imports: never more of them than there are items
-        workers = min(pool.workers or _workers_that_fit(pool), plan.num_blocks)
-        compute = ActorPoolStrategy(min_size=1, max_size=workers, initial_size=workers)
-        return dataset.map_batches(_Worker, fn_constructor_args=args, compute=compute, **resources, **batch)
-    compute = TaskPoolStrategy(size=pool.workers)
+def _stream(plan: _Plan, stages: Sequence[Stage], pool: Pool, blocks: list[pa.Table]) -> Iterator[pa.Table]:
+    """The receipts as they come."""
+    groups = segments(stages)
+    operators = []
+    for i, group in enumerate(groups):
+        own, loads_model = group[0].pool or pool, any(stage.loads_model for stage in group)
+        workers = own.workers
+        if len(groups) == 1 or loads_model:
+            # a worker costs seconds of imports: never more of them than there are blocks
+            workers = min(workers or _workers_that_fit(own), len(blocks))
+        arguments = (plan, group, own.batch_rows, i == 0, i == len(groups) - 1)
+        operators.append(Operator(_Worker if len(groups) > 1 else _WholeWorker, arguments, own, workers, loads_model))
+    with raise_user_errors():
+        if len(operators) == 1:
+            yield from run_alone(operators[0], blocks)
+        else:
+            from w2w.runtime.pipeline import run_together  # imports Ray Data: 3 s of CPU
 
-    def work(block: pa.Table) -> Iterator[pa.Table]:
-        yield from _Worker(*args)(block)
-
-    return dataset.map_batches(work, compute=compute, **resources, **batch)
+            yield from run_together(operators, blocks)
 
 
 def _workers_that_fit(pool: Pool) -> int:
@@ -217,6 +212,13 @@ class _Worker:
         return pa.Table.from_pylist(receipts, schema=RECEIPT_SCHEMA)
 
 
+class _WholeWorker(_Worker):
+    """A worker of the only operator: takes a block, returns all its receipts."""
+
+    def __call__(self, block: pa.Table) -> pa.Table:
+        return pa.concat_tables([RECEIPT_SCHEMA.empty_table(), *super().__call__(block)])
+
+
 def reject_rows(bad: pa.Table, lineage: Lineage) -> pa.Table:
     n = bad.num_rows
     extra = {
@@ -243,12 +245,6 @@ def _split(rows: pa.Table) -> tuple[pa.Table, pa.Table]:
     gone = rows.column(f"reject.{REJECTED_BY}").is_valid()
     bad = rows.filter(gone).select(columns).rename_columns(REJECTED_SCHEMA.names)
     return rows.filter(rows.column(columns[-1]).is_null()).drop_columns(columns), bad.combine_chunks()
-
-
-def _stream(dataset) -> Iterator[pa.Table]:
-    """The receipts as they come."""
-    with raise_user_errors():
-        yield from dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
 
 
 @contextmanager

@@ -1,0 +1,43 @@
+"""Several operators on Ray Data: rows travel between their workers as Arrow blocks through the object store, with
+back-pressure, so that CPU tasks feed GPU actors."""
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+
+import pyarrow as pa
+import ray.data
+from ray.data import ActorPoolStrategy, TaskPoolStrategy
+
+from w2w.runtime.workers import Operator
+
+_CHATTY = ("ray.data._internal.execution.streaming_executor", "ray.data._internal.progress")
+
+
+def run_together(operators: Sequence[Operator], blocks: list[pa.Table]) -> Iterator[pa.Table]:
+    """What comes out of the last operator, as it comes. Their work yields tables; the first takes whole blocks, later ones
+    ``pool.batch_rows`` at a time."""
+    for name in _CHATTY:
+        logging.getLogger(name).setLevel(logging.ERROR)
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False  # w2w shows its own, in rows
+    context.print_on_execution_start = False
+    dataset = ray.data.from_blocks(blocks)  # from_arrow would start a worker only to count rows
+    for i, operator in enumerate(operators):
+        pool = operator.pool
+        batch = {"batch_size": pool.batch_rows if i else None, "batch_format": "pyarrow", "zero_copy_batch": True}
+        resources = {"num_cpus": pool.num_cpus, "num_gpus": pool.num_gpus or None}
+        if operator.loads_model:
+            batch |= {"fn_constructor_args": operator.arguments}
+            compute = ActorPoolStrategy(min_size=1, max_size=operator.workers, initial_size=operator.workers)
+            dataset = dataset.map_batches(operator.work, compute=compute, **resources, **batch)
+        else:
+            compute = TaskPoolStrategy(size=operator.workers)
+            dataset = dataset.map_batches(_called(operator), compute=compute, **resources, **batch)
+    yield from dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
+
+
+def _called(operator: Operator) -> Callable[[pa.Table], Iterator[pa.Table]]:
+    def call(block: pa.Table) -> Iterator[pa.Table]:
+        yield from operator.work(*operator.arguments)(block)
+
+    return call

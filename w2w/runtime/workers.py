@@ -1,0 +1,103 @@
+"""Work handed to tasks or actors of Ray, one item at a time, results as they come.
+
+For stages that share their workers there is nothing to stream between operators, and so no need of Ray Data, which costs
+3 s of CPU in the driver, in every worker and in each of its three own actors before the first row.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import ray
+
+from w2w.errors import JobFailed
+from w2w.runtime.stage import Pool
+
+_AHEAD = 2  # items given to a worker: it never waits for the driver
+_RETRIES = 3  # of an item whose worker died
+
+
+@dataclass(frozen=True)
+class Operator:
+    """What a worker does with an item: ``work(*arguments)(item)``, the first call once an actor where it loads a model."""
+
+    work: Callable
+    arguments: tuple
+    pool: Pool
+    workers: int | None
+    loads_model: bool
+
+
+def run_alone(operator: Operator, items: Sequence) -> Iterator:
+    """What the operator makes of every item, as it comes."""
+    resources = {"num_cpus": operator.pool.num_cpus, "num_gpus": operator.pool.num_gpus}
+    run = _by_actors if operator.loads_model else _by_tasks
+    return run(operator.work, operator.arguments, items, resources, operator.workers)
+
+
+def _by_tasks(work: Callable, arguments: tuple, items: Sequence, resources: dict, num_workers: int) -> Iterator:
+    """Worker processes are kept for the next call."""
+    task = ray.remote(max_retries=_RETRIES, **resources)(_once)
+    left, running = deque(items), []
+    while left or running:
+        while left and len(running) < num_workers * _AHEAD:
+            running.append(task.remote(work, arguments, left.popleft()))
+        (done, *_), running = ray.wait(running)
+        yield _result(done)
+
+
+def _by_actors(work: Callable, arguments: tuple, items: Sequence, resources: dict, num_workers: int) -> Iterator:
+    """An actor gets items when it is ready: one that the cluster has no room for yet holds up nobody."""
+    actor_class = ray.remote(max_restarts=-1, max_task_retries=_RETRIES, **resources)(_Actor)
+    actors = [actor_class.remote(work, arguments) for _ in range(num_workers)]
+    try:
+        left, running = deque(items), {actor.ready.remote(): actor for actor in actors}
+        starting = set(running)
+        while left or len(running) > len(starting):
+            (done, *_), _ = ray.wait(list(running))
+            actor = running.pop(done)
+            result = _result(done)
+            # towards the end an item that waits behind another is one that an idle worker does not get
+            ahead = _AHEAD if done in starting and len(left) > _AHEAD * num_workers else 1
+            for _ in range(min(ahead, len(left))):
+                running[actor.work.remote(left.popleft())] = actor
+            if done in starting:
+                starting.discard(done)
+            else:
+                yield result
+    finally:
+        for actor in actors:
+            ray.kill(actor)
+
+
+class _Actor:
+    def __init__(self, work: Callable, arguments: tuple):
+        self._work = work(*arguments)
+
+    def ready(self) -> None:
+        """Returns when the actor stands."""
+
+    def work(self, item):
+        return self._work(item)
+
+
+def _once(work: Callable, arguments: tuple, item):
+    return work(*arguments)(item)
+
+
+def _result(reference):
+    try:
+        return ray.get(reference)
+    except (ray.exceptions.ActorDiedError, ray.exceptions.ActorUnavailableError, ray.exceptions.WorkerCrashedError) as e:
+        raise JobFailed(_lost(e)) from e
+    except ray.exceptions.OutOfMemoryError as e:
+        raise JobFailed(
+            _lost(e) + " Memory ran out: lower --pool.batch_rows, or give workers more room with --pool.num_cpus."
+        ) from e
+
+
+def _lost(error: Exception) -> str:
+    return (
+        f"workers died {_RETRIES + 1} times on the same rows ({str(error).strip().splitlines()[0]}). What was committed stays; "
+        "look at the worker's log in Ray's session folder, then run this again: it goes on where it stopped."
+    )
