@@ -11,8 +11,8 @@ import numpy as np
 from w2w.errors import Reject, RejectCode
 from w2w.garments import boxes, masks
 from w2w.garments.boxes import PersonBox
+from w2w.garments.masked import Masked, Prompt, Segmenter
 from w2w.garments.masks import MaskRules
-from w2w.garments.segmenter import Masked, Prompt, Segmenter
 from w2w.garments.taxonomy import BAG, HAT, PERSON, SHOES
 
 # A union of garments has no head and no hands: how much a box grows to the left, top, right, bottom, in shares of its sides.
