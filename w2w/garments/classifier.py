@@ -131,8 +131,8 @@ def train(
 ) -> Trained:
     """Fits the head on the training examples, stops and calibrates on the validation ones, judges on the test ones.
 
-    Examples go to a split by the hash of their key (the product), so that all pictures of one stay together. Raises UsageError
-    where fewer than two classes have enough examples.
+    Examples go to a split by the hash of their key (the picture), so that products that share one stay together. Raises
+    UsageError where fewer than two classes have enough examples.
     """
     labels_N = np.asarray(labels_N, str)
     learned = tuple(c for c in LABELS if (labels_N == c).sum() >= _LEAST_EXAMPLES)

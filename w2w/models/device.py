@@ -34,3 +34,13 @@ def torch_device(device: str, threads: int, option: str):
     if not on_gpu:
         torch.set_num_threads(threads)
     return torch.device("cuda" if on_gpu else "cpu")
+
+
+def gpus() -> list[str]:
+    """Name and memory of each CUDA device that torch finds."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return []
+    found = [torch.cuda.get_device_properties(i) for i in range(torch.cuda.device_count())]
+    return [f"{p.name}, {p.total_memory / 2**30:.0f} GB" for p in found]
