@@ -1,7 +1,7 @@
 """The person of a photo: which prompts to give a segmenter, and which of its masks make one person.
 
-Procedure: design/DOMAIN.md, section 6 (box prompt without multimask, points on the clothes, shoes, bags and hats that touch the
-person joined to it), on top of segment-anything @dca509f.
+Procedure: a box prompt without multimask and with points on the clothes; the shoes, bags and hats that touch the person are
+joined to it. On top of segment-anything @dca509f.
 """
 
 from collections.abc import Sequence
