@@ -6,14 +6,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from w2w import ids, schema
-from w2w.crawl.fetch import FetchConfig, Fetcher
-from w2w.garments.annotations import ANNOTATED_SCHEMA, RELATIVE, SETTLE_GIVES, settle
+from w2w.crawl.fetch import FetchConfig
+from w2w.garments.annotations import RELATIVE, SETTLE_GIVES, settle
 from w2w.garments.formats import AnnotationsConfig, read_annotations
 from w2w.images.decode import DecodeLimits
 from w2w.images.stage import INSPECT_GIVES, inspect
-from w2w.ingest.raw import IMAGE_OFFSET, IMAGE_SIZE
-from w2w.ingest.stage import LOAD_GIVES, load
+from w2w.ingest.stage import loadable
 from w2w.runtime.job import JobConfig, Run, Summary, start
+from w2w.runtime.loading import load_stage
 from w2w.runtime.run import run_stages
 from w2w.runtime.source import file_rows
 from w2w.runtime.stage import Pool, Stage
@@ -22,17 +22,6 @@ from w2w.table.pending import rejected_keys, table_keys
 from w2w.table.sink import Output
 
 STAGE_CODE = 2  # raise it when the same file would be read differently
-
-# what the stage that loads images wants to find beside an annotated photo
-_LOADED = pa.schema(
-    [
-        *ANNOTATED_SCHEMA,
-        (IMAGE_OFFSET, pa.int64()),
-        (IMAGE_SIZE, pa.int64()),
-        (schema.REJECT_CODE, pa.string()),
-        (schema.REJECT_DETAIL, pa.string()),
-    ]
-)
 
 
 @dataclass(frozen=True)
@@ -58,10 +47,8 @@ def main(config: Config) -> Summary:
         table_keys(run.store, schema.DETECTIONS, schema.KEY, stage_version=version),
         rejected_keys(run.store, "annotate", version),
     ]
-    finished = pa.concat_arrays([pa.array([], pa.string()), *(c for d in done for c in d.read().chunks)])
-    pending = rows.filter(pc.invert(pc.is_in(rows.column(schema.KEY), value_set=finished)))
-    if config.limit:
-        pending = pending.slice(0, config.limit)
+    finished = pa.chunked_array([c for keys in done for c in keys.read().chunks], pa.string())
+    pending = rows.filter(pc.invert(pc.is_in(rows.column(schema.KEY), value_set=finished))).slice(0, config.limit)
     splits = {v["values"]: v["counts"] for v in pc.value_counts(pending.column(schema.SPLIT)).to_pylist()}
     facts = {"format": config.annotations.format, "photos": f"{rows.num_rows:,}", "pending": f"{pending.num_rows:,}"}
     facts |= {f"pending {split}": f"{n:,}" for split, n in sorted(splits.items())}
@@ -69,22 +56,15 @@ def main(config: Config) -> Summary:
     if config.dry_run or not pending.num_rows:
         return run.summary(skipped=skipped, facts=facts)
     run.begin()
-    for f in _LOADED:
-        if f.name not in pending.column_names:
-            pending = pending.append_column(f.name, pa.nulls(pending.num_rows, f.type))
-    loading = {
-        "max_bytes": config.fetch.max_bytes,
-        "fetch": Fetcher(config.fetch).get_bytes,
-        "batch_rows": config.pool.batch_rows,
-    }
+    pending = loadable(pending)
     needs = (schema.OBJECTS, RELATIVE, schema.WIDTH, schema.HEIGHT)
     stages = [
-        Stage("load", load, _LOADED.names, LOAD_GIVES, loading, streams=True),
+        load_stage(config.fetch, config.pool),
         Stage("inspect", inspect, (schema.BYTES,), INSPECT_GIVES, {"limits": config.decode}),
         Stage("settle", settle, needs, SETTLE_GIVES, {"stage_version": version}),
     ]
     try:
-        work.write(run.store, run.run_id, [pending], _LOADED, config.item_rows)
+        work.write(run.store, run.run_id, [pending], pending.schema, config.item_rows)
         counts, versions = run_stages(
             run.store,
             file_rows(work.folder(run.store, run.run_id), schema.KEY, schema.IMAGE_URI, config.item_rows),

@@ -1,23 +1,18 @@
 """Classify: which of the seven classes each picture shows, by a head on its embedding; trains that head with --train."""
 
-from dataclasses import asdict, dataclass, field
-
-import numpy as np
-import pyarrow as pa
+from dataclasses import dataclass, field
 
 from w2w import schema, storage
 from w2w.errors import UsageError
 from w2w.garments import classifier as heads
-from w2w.garments.classifier import CLASSIFY_GIVES, Classify, HeadConfig, Trained
-from w2w.metrics.retrieval import class_accuracy, confusion
+from w2w.garments.classifier import CLASSIFY_GIVES, Classify, HeadConfig
 from w2w.models.encoder import EncoderConfig, model_version
-from w2w.report.evaluation import Protocol, evaluation_report
+from w2w.runtime.classifying import labelled_products, train_head
 from w2w.runtime.job import JobConfig, Run, Summary, need_table, start
-from w2w.runtime.run import run_stages, run_task
+from w2w.runtime.run import run_stages
 from w2w.runtime.source import pending_rows
 from w2w.runtime.stage import Pool, Stage
-from w2w.table import delta
-from w2w.table.pending import lookup, rejected_keys, table_keys
+from w2w.table.pending import rejected_keys, table_keys
 from w2w.table.sink import Output
 
 
@@ -89,50 +84,12 @@ def predict(config: Config, run: Run, folder: str, encoder_version: str) -> Summ
 
 def train(config: Config, run: Run, folder: str, encoder_version: str) -> Summary:
     mapping = heads.check_mapping(config.classes or {})
-    products = delta.current_products(run.store, [schema.PRODUCT_ID, schema.IMAGE_ID, schema.CATEGORY, schema.ACTIVE])
-    products = [p for p in products.to_pylist() if p[schema.ACTIVE] and p[schema.IMAGE_ID]][: config.max_examples]
-    facts: dict[str, object] = {"classifier": folder, "products": f"{len(products):,}"}
+    products = labelled_products(run.store, config.max_examples)
     if config.dry_run:
-        return run.summary(facts=facts)
+        return run.summary(facts={"classifier": folder, "products": f"{len(products):,}"})
     run.begin()
-    trained = run_task(
-        fit_products, run.store, products, mapping, encoder_version, config.head, num_cpus=config.pool.num_cpus, title="train"
-    )
-    used = trained.probability_N >= config.threshold
-    right = trained.truth_N == trained.predicted_N
-    facts |= {f"{split} examples": f"{n:,}" for split, n in trained.num_examples.items()}
-    facts |= {"epochs": trained.epochs, "temperature": round(trained.classifier.temperature, 3)}
-    facts["test accuracy"] = f"{right.mean():.3f}"
-    facts[f"test accuracy at >= {config.threshold:g}"] = f"{right[used].mean() if used.any() else 0:.3f} of {used.mean():.1%}"
-    facts["calibration error"] = f"{trained.error_before:.3f}, calibrated {trained.error_after:.3f}"
-    heads.save(trained.classifier, folder, {k: str(v) for k, v in facts.items()} | {"head": asdict(config.head)})
-    page = storage.join(folder, "report.html")
-    report(trained, page, facts)
-    return run.summary(facts=facts | {"report": page, "model version": trained.classifier.model_version})
-
-
-def fit_products(store: str, products: list[dict], mapping: dict[str, str], encoder_version: str, head: HeadConfig) -> Trained:
-    """Joins products with their vectors and trains. Runs in a worker."""
-    images = pa.array(sorted({p[schema.IMAGE_ID] for p in products}))
-    rows = lookup(store, schema.EMBEDDINGS, images, [schema.OWNER_ID, schema.VECTOR], model_version=encoder_version)
-    place = {image: i for i, image in enumerate(rows.column(schema.OWNER_ID).to_pylist())}
-    kept = [p for p in products if p[schema.IMAGE_ID] in place]
-    if not kept:
-        raise UsageError(f"no product has an embedding of version {encoder_version}: run 'w2w embed' first")
-    vectors = rows.column(schema.VECTOR).combine_chunks()
-    vectors_ND = vectors.flatten().to_numpy().reshape(len(vectors), -1)[[place[p[schema.IMAGE_ID]] for p in kept]]
-    labels = [heads.class_of(p[schema.CATEGORY], mapping) for p in kept]
-    return heads.train(vectors_ND, labels, [p[schema.IMAGE_ID] for p in kept], encoder_version, head)
-
-
-def report(trained: Trained, page: str, facts: dict[str, object]) -> None:
-    rng = np.random.default_rng(0)
-    metrics = class_accuracy(trained.truth_N, trained.predicted_N, trained.truth_N, rng)
-    labels = list(trained.classifier.labels)
-    matrix = confusion(trained.truth_N, trained.predicted_N, labels)
-    description = "Test products that the head never saw, by hash of their picture."
-    headline = {k: str(v) for k, v in facts.items() if "accuracy" in k or "calibration" in k or k == "temperature"}
-    evaluation_report(page, "Thumbnail classifier", headline, [Protocol("Class", description, metrics, (matrix, labels))])
+    arguments = (run.store, products, mapping, encoder_version, config.head, config.threshold, folder)
+    return run.summary(facts=train_head(*arguments, config.pool.num_cpus))
 
 
 if __name__ == "__main__":

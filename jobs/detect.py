@@ -5,19 +5,17 @@ from dataclasses import dataclass, field
 from w2w import ids, schema
 from w2w.errors import UsageError
 from w2w.garments.detector import DetectorConfig, detector_version
-from w2w.garments.stage import DETECT_GIVES, GARMENT_GIVES, ITEMS, Detect, cut_garments
+from w2w.garments.stage import ITEMS
 from w2w.images.decode import DecodeLimits
-from w2w.images.stage import PHOTO_GIVES, to_photos
 from w2w.runtime.job import JobConfig, Run, Summary, need_table, start
+from w2w.runtime.photos import COLUMNS, decode_stage, detect_stages
 from w2w.runtime.run import run_stages
 from w2w.runtime.source import pending_rows
-from w2w.runtime.stage import Pool, Stage
+from w2w.runtime.stage import Pool
 from w2w.table.pending import rejected_keys, table_keys
 from w2w.table.sink import Output
 
 STAGE_CODE = 2  # raise it when the same boxes would be cut differently
-
-COLUMNS = (schema.IMAGE_ID, schema.BYTES, schema.WIDTH, schema.HEIGHT, schema.SOURCE_URI)
 
 
 @dataclass(frozen=True)
@@ -59,7 +57,10 @@ def main(config: Config) -> Summary:
     counts, versions = run_stages(
         run.store,
         work,
-        detect_stages(config, version, crops),
+        [
+            decode_stage(config.decode, config.longest_px),
+            *detect_stages(config.detector, {"stage_version": version} | crops, config.pool, config.gpu_pool),
+        ],
         [Output(schema.GARMENTS, unique=schema.GARMENT_ID, nested=ITEMS), Output(schema.LOOKS)],
         run.lineage(version, [schema.IMAGES]),
         pool=config.pool,
@@ -67,24 +68,6 @@ def main(config: Config) -> Summary:
         commit_every_s=config.commit_every_s,
     )
     return run.summary(counts=counts, versions=versions, skipped=work.skipped, facts=facts)
-
-
-def detect_stages(config: Config, version: str, crops: dict) -> list[Stage]:
-    """bytes -> photo -> boxes -> crops. On a GPU the model has workers of its own, and crops are cut on CPUs again."""
-    pixels = {"limits": config.decode, "longest_px": config.longest_px}
-    needs = (schema.IMAGE_ID, schema.WIDTH, schema.HEIGHT)
-    return [
-        Stage("decode", to_photos, (schema.BYTES,), PHOTO_GIVES, pixels),
-        Stage("detect", Detect, (*PHOTO_GIVES.names, *needs[1:]), DETECT_GIVES, {"config": config.detector}, config.gpu_pool),
-        Stage(
-            "crop",
-            cut_garments,
-            (*PHOTO_GIVES.names, *DETECT_GIVES.names, *needs),
-            GARMENT_GIVES,
-            {"stage_version": version} | crops,
-            config.gpu_pool and config.pool,
-        ),
-    ]
 
 
 if __name__ == "__main__":

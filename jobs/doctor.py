@@ -1,38 +1,15 @@
 """Doctor: what this machine, installation and credentials can do; exits 1 where something that jobs need is missing."""
 
-import importlib.metadata
-import importlib.util
-import os
-import platform
-import shutil
-import time
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-import numpy as np
 from rich.table import Table as RichTable
 
 import w2w
-from w2w import schema, storage
+from w2w import storage
 from w2w.errors import JobFailed, UsageError
-from w2w.images.decode import decode
-from w2w.models.encoder import EncoderConfig, load_encoder
+from w2w.models.encoder import EncoderConfig
+from w2w.runtime.doctor import checks
 from w2w.runtime.job import console, start
-from w2w.table import delta
-
-_PACKAGES = (
-    "ray",
-    "torch",
-    "transformers",
-    "timm",
-    "openvino",
-    "faiss-cpu",
-    "deltalake",
-    "pyarrow",
-    "pillow",
-    "simplejpeg",
-    "s3fs",
-)
 
 
 @dataclass(frozen=True)
@@ -48,7 +25,7 @@ class Config:
 def main(config: Config) -> None:
     shown = RichTable("check", "result", "", title=f"w2w {w2w.__version__}", title_justify="left")
     failed = []
-    for name, check in checks(config):
+    for name, check in checks(config.encoder, config.store and storage.absolute(config.store)):
         try:
             text, good = check(), True
         except (UsageError, JobFailed, OSError, ImportError, AssertionError) as e:
@@ -58,68 +35,6 @@ def main(config: Config) -> None:
     console().print(shown)
     if failed:
         raise JobFailed(f"failed: {', '.join(failed)}")
-
-
-def checks(config: Config) -> Iterator[tuple[str, Callable[[], str]]]:
-    """Name and function; a function returns what it found, or raises."""
-    yield "machine", lambda: f"{platform.platform()}, Python {platform.python_version()}"
-    yield "CPUs and memory", _size
-    yield "GPU", _gpu
-    yield "packages", lambda: ", ".join(f"{p} {importlib.metadata.version(p)}" for p in _PACKAGES)
-    yield "extras", lambda: ", ".join(p for p in ("open_clip",) if importlib.util.find_spec(p)) or "none installed"
-    yield "decoder", _decoder
-    yield "encoder", lambda: _encoder(config.encoder)
-    if config.store:
-        store = storage.absolute(config.store)
-        if storage.is_s3(store):
-            keys = ("AWS_PROFILE", "AWS_ACCESS_KEY_ID", "AWS_REGION", "AWS_ENDPOINT_URL")
-            yield "S3 settings", lambda: ", ".join(f"{k} {'set' if os.environ.get(k) else 'not set'}" for k in keys)
-        yield "store can be written", lambda: storage.check_writable(store, "--store") or store
-        yield "tables", lambda: _tables(store)
-
-
-def _size() -> str:
-    pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
-    free = shutil.disk_usage(".").free / 2**30
-    return f"{os.cpu_count()} CPUs, {pages:.0f} GB memory, {free:.0f} GB of disk free here"
-
-
-def _gpu() -> str:
-    import torch
-
-    if not torch.cuda.is_available():
-        return "none: models run on the CPU"
-    found = [torch.cuda.get_device_properties(i) for i in range(torch.cuda.device_count())]
-    return ", ".join(f"{p.name}, {p.total_memory / 2**30:.0f} GB" for p in found)
-
-
-def _decoder() -> str:
-    import simplejpeg
-
-    image = np.full((64, 48, 3), 200, np.uint8)
-    assert decode(simplejpeg.encode_jpeg(image)).shape == (64, 48, 3)
-    return "JPEG by libjpeg-turbo; PNG, WebP, GIF, AVIF, BMP and TIFF by Pillow"
-
-
-def _encoder(config: EncoderConfig) -> str:
-    began = time.monotonic()
-    encoder = load_encoder(config)
-    size_px, ready = encoder.input.size_px, time.monotonic()
-    batch = np.random.default_rng(0).integers(0, 256, (32, size_px, size_px, 3), np.uint8)
-    encoder.encode(batch)
-    rates = []
-    for _ in range(3):
-        start_s = time.monotonic()
-        vectors_ND = encoder.encode(batch)
-        rates.append(len(batch) / (time.monotonic() - start_s))
-    assert np.isfinite(vectors_ND).all()
-    engine = type(encoder.engine).__name__
-    return f"{encoder.name} on {engine}: {encoder.dim} dimensions, {max(rates):.0f} images/s, loaded in {ready - began:.1f} s"
-
-
-def _tables(store: str) -> str:
-    counts = [(t.name, delta.count_rows(delta.open_table(store, t))) for t in schema.TABLES.values()]
-    return ", ".join(f"{name} {n:,}" for name, n in counts)
 
 
 if __name__ == "__main__":

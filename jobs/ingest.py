@@ -8,14 +8,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from w2w import ids, schema
-from w2w.crawl.fetch import FetchConfig, Fetcher
+from w2w.crawl.fetch import FetchConfig
 from w2w.errors import UsageError
 from w2w.images.decode import DecodeLimits
 from w2w.images.stage import INSPECT_GIVES, inspect
 from w2w.ingest.changes import CURRENT_COLUMNS, CurrentProducts, withdrawn
 from w2w.ingest.feed import FeedConfig, check_feed, read_feed
-from w2w.ingest.stage import LOAD_GIVES, WORK_SCHEMA, load, work_rows
+from w2w.ingest.stage import WORK_SCHEMA, work_rows
 from w2w.runtime.job import JobConfig, Run, Summary, start
+from w2w.runtime.loading import load_stage
 from w2w.runtime.run import run_stages
 from w2w.runtime.source import file_rows
 from w2w.runtime.stage import Pool, Stage
@@ -76,13 +77,8 @@ def main(config: Config) -> Summary:
             return run.summary(skipped=skipped, facts=facts)
         run.begin()
         lineage = run.lineage(version, [])
-        limits = {
-            "max_bytes": config.fetch.max_bytes,
-            "fetch": Fetcher(config.fetch).get_bytes,
-            "batch_rows": config.pool.batch_rows,
-        }
         stages = [
-            Stage("load", load, WORK_SCHEMA.names, LOAD_GIVES, limits, streams=True),
+            load_stage(config.fetch, config.pool),
             Stage("inspect", inspect, (schema.BYTES,), INSPECT_GIVES, {"limits": config.decode}),
         ]
         counts, versions = run_stages(

@@ -8,18 +8,19 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from w2w import ids, schema, storage
-from w2w.crawl.fetch import FetchConfig, Fetcher
+from w2w.crawl.fetch import FetchConfig
 from w2w.images.decode import DecodeLimits
 from w2w.index.manifest import index_uri
 from w2w.index.publish import read_manifest
 from w2w.index.search import check_category, check_model
 from w2w.index.stage import SEARCH_GIVES, Search, SearchConfig
 from w2w.ingest.feed import FeedConfig, check_feed, read_feed
-from w2w.ingest.stage import LOAD_GIVES, WORK_SCHEMA, load, work_rows
+from w2w.ingest.stage import WORK_SCHEMA, work_rows
 from w2w.models.encoder import EncoderConfig, model_version
 from w2w.runtime import pages
 from w2w.runtime.embedding import embed_stages
 from w2w.runtime.job import JobConfig, Run, Summary, start
+from w2w.runtime.loading import load_stage
 from w2w.runtime.run import run_stages
 from w2w.runtime.source import file_rows
 from w2w.runtime.stage import Pool, Stage
@@ -95,14 +96,9 @@ def search(config: Config) -> tuple[Summary, pages.Found]:
             return summary, found
         if num_rows:
             run.begin()
-            limits = {
-                "max_bytes": config.fetch.max_bytes,
-                "fetch": Fetcher(config.fetch).get_bytes,
-                "batch_rows": config.pool.batch_rows,
-            }
             lookup = {"uri": uri, "version": manifest.version, "config": config.search}
             stages = [
-                Stage("load", load, WORK_SCHEMA.names, LOAD_GIVES, limits, streams=True),
+                load_stage(config.fetch, config.pool),
                 *embed_stages(config.encoder, config.decode, schema.PRODUCT_ID, "query"),
                 Stage(
                     "search", Search, (schema.VECTOR,), SEARCH_GIVES, lookup | {"search_version": version, "run_id": run.run_id}

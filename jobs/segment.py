@@ -6,21 +6,18 @@ from w2w import ids, schema
 from w2w.errors import UsageError
 from w2w.garments.masks import MaskRules
 from w2w.garments.segmenter import SegmenterConfig, segmenter_version
-from w2w.garments.stage import CUTOUT_GIVES, GUIDE_SCHEMA, SEGMENT_GIVES, Segment, cut_out
 from w2w.images.decode import DecodeLimits
-from w2w.images.stage import PHOTO_GIVES, to_photos
 from w2w.runtime.guides import guides_of, newest_version
 from w2w.runtime.job import JobConfig, Run, Summary, need_table, start
+from w2w.runtime.photos import COLUMNS, decode_stage, segment_stages
 from w2w.runtime.run import run_stages
 from w2w.runtime.source import pending_rows, with_beside
-from w2w.runtime.stage import Pool, Stage
+from w2w.runtime.stage import Pool
 from w2w.table import work as work_files
 from w2w.table.pending import rejected_keys, table_keys
 from w2w.table.sink import Output
 
 STAGE_CODE = 2  # raise it when the same masks would be cut out differently
-
-COLUMNS = (schema.IMAGE_ID, schema.BYTES, schema.WIDTH, schema.HEIGHT, schema.SOURCE_URI)
 
 
 @dataclass(frozen=True)
@@ -50,7 +47,6 @@ def main(config: Config) -> Summary:
     need_table(run.store, schema.IMAGES, "ingest")
     guide = newest_version(run.store, schema.LOOKS) if config.guide == "auto" else config.guide
     guide = None if guide == "none" else guide
-    pixels = {"limits": config.decode, "longest_px": config.longest_px}
     crops = {"crop_px": config.crop_px, "feather_px": config.rules.feather_px}
     version = ids.digest(STAGE_CODE, segmenter_version(config.segmenter), guide, config.rules, config.longest_px, crops)
     done = [
@@ -68,21 +64,8 @@ def main(config: Config) -> Summary:
     if guide is None and config.segmenter.name != "u2netp":
         raise UsageError(f"segmenter.name={config.segmenter.name}: needs boxes: run 'w2w detect' first, or use u2netp")
     run.begin()
-    guided = tuple(GUIDE_SCHEMA.names) if guide else ()
-    model = {"config": config.segmenter, "rules": config.rules}
-    needs = (*PHOTO_GIVES.names, schema.WIDTH, schema.HEIGHT, *guided)
-    stages = [
-        Stage("decode", to_photos, (schema.BYTES,), PHOTO_GIVES, pixels),
-        Stage("segment", Segment, needs, SEGMENT_GIVES, model, config.gpu_pool),
-        Stage(
-            "cut out",
-            cut_out,
-            (*needs, schema.MASK_RLE),
-            CUTOUT_GIVES,
-            {"stage_version": version} | crops,
-            config.gpu_pool and config.pool,
-        ),
-    ]
+    cut = {"stage_version": version} | crops
+    stages = segment_stages(config.segmenter, config.rules, guide is not None, cut, config.pool, config.gpu_pool)
     try:
         if guide:
             folder = work_files.folder(run.store, run.run_id)
@@ -90,7 +73,7 @@ def main(config: Config) -> Summary:
         counts, versions = run_stages(
             run.store,
             work,
-            stages,
+            [decode_stage(config.decode, config.longest_px), *stages],
             [Output(schema.CUTOUTS)],
             run.lineage(version, [schema.IMAGES, *([schema.GARMENTS, schema.LOOKS] if guide else [])]),
             pool=config.pool,

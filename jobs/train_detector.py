@@ -3,14 +3,15 @@
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
-from jobs.judge import measure
 from w2w import ids, schema, storage
 from w2w.errors import UsageError
 from w2w.garments.detector import DetectorConfig
-from w2w.report.training import Curve
+from w2w.report.training import charts_of
 from w2w.runtime.job import JobConfig, Run, Summary, git_revision, need_table, start
+from w2w.runtime.judging import measure
 from w2w.runtime.training import Photos, Workers, list_photos, train, train_yolo
-from w2w.training.config import OURS, PRETRAINED, YOLO, TrainConfig, check_recipe, filled, kind_of
+from w2w.training.card import model_card
+from w2w.training.config import OURS, YOLO, TrainConfig, check_recipe, filled, kind_of
 
 CODE = 1  # raise it when a checkpoint of the old code must not be gone on with
 
@@ -57,17 +58,11 @@ def main(config: Config) -> Summary:
         place = storage.join(run.store, "_training", digest)
         history = train(photos, config.recipe, settings, config.workers, place, out, config.resume)
         name = str(out)
-    charts = {
-        "Loss": [Curve(n, [(h["epoch"], h["losses"][n]) for h in history]) for n in (history[0]["losses"] if history else {})],
-        "Average precision on the photos held out": [
-            Curve(m, [(h["epoch"], h["val"][m]) for h in history if "val" in h]) for m in ("mAP", "AP50", "AP75")
-        ],
-    }
     detector = DetectorConfig(name=name, threads=settings.threads)
-    figures = measure(photos, photos.test, detector, 12, str(out), facts, charts)
+    figures = measure(photos, photos.test, detector, 12, str(out), facts, charts_of(history))
     kept = next((h["epoch"] for h in reversed(history) if h.get("kept")), None)
     facts |= {"epoch kept": kept} if kept else {}
-    (out / "README.md").write_text(card(config, settings, facts | figures), encoding="utf-8")
+    (out / "README.md").write_text(model_card(config.recipe, settings, facts | figures, git_revision()), encoding="utf-8")
     return run.summary(facts=facts | figures | {"use": f"w2w detect --detector.name={name}"})
 
 
@@ -82,16 +77,6 @@ def _check(photos: Photos, settings: TrainConfig, config: Config) -> None:
         raise UsageError(f"--workers.num_workers={config.workers.num_workers}: there are only {len(photos.train)} train photos")
     if storage.is_s3(config.out or config.store):
         raise UsageError("--out: the model is written to a local folder: give one")
-
-
-def card(config: Config, settings: TrainConfig, facts: dict[str, object]) -> str:
-    """The model card: what it is, from what and how it was trained, how good it is."""
-    base = {OURS: "EfficientNet-Lite0 (ImageNet, Apache-2.0) as backbone", PRETRAINED: config.recipe, YOLO: config.recipe}
-    lines = ["# Garment detector", "", f"Started from: {base[kind_of(config.recipe)[0]]}. Trained by `w2w train-detector`", ""]
-    lines += [f"- {name}: {value}" for name, value in facts.items()]
-    lines += [f"- git revision: {git_revision()}", "", "## Settings", ""]
-    lines += [f"- {name}: {value}" for name, value in asdict(settings).items()]
-    return "\n".join(lines) + "\n"
 
 
 if __name__ == "__main__":

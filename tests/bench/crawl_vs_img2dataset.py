@@ -36,9 +36,8 @@ from jobs import ingest
 from tests.bench import image_server
 from w2w import schema
 from w2w.errors import Reject
-from w2w.images.decode import DecodeLimits, decode_many, probe
-from w2w.images.phash import phash_many
-from w2w.images.stage import INSPECT_GIVES, with_rejects
+from w2w.images.decode import DecodeLimits, decode_many
+from w2w.images.stage import inspected
 from w2w.runtime.job import start
 from w2w.table import delta
 
@@ -165,23 +164,13 @@ def theirs(command: str, folder: Path, urls: list[str], log: Path, side_px: int 
 def inspect_and_shrink(rows: pa.Table, *, limits: DecodeLimits) -> pa.Table:
     """What ``inspect`` gives, from one decoding, and the images 256 px wide and high in place of the originals, resized as
     img2dataset does it: by area, on white."""
-    blobs = rows.column(schema.BYTES).to_pylist()
-    images = decode_many(blobs, limits, SIDE_PX)
-    rejects = [i if isinstance(i, Reject) else None for i in images]
-    infos = [None if r else probe(b, limits) for b, r in zip(blobs, rejects)]
-    small = [None if r else padded(i) for i, r in zip(images, rejects)]
-    hashes = iter(phash_many([cv2.resize(i, (64, 64), interpolation=cv2.INTER_AREA) for i in small if i is not None]))
-    found = {
-        schema.WIDTH: [i and i.width for i in infos],
-        schema.HEIGHT: [i and i.height for i in infos],
-        schema.FORMAT: [i and i.format for i in infos],
-        schema.PHASH: [None if r else int(next(hashes)) for r in rejects],
-    }
-    for field in INSPECT_GIVES:
-        rows = rows.append_column(field.name, pa.array(found[field.name], field.type))
-    encoded = [None if i is None else simplejpeg.encode_jpeg(i, QUALITY) for i in small]
+    images = decode_many(rows.column(schema.BYTES).to_pylist(), limits, SIDE_PX)
+    small = [i if isinstance(i, Reject) else padded(i) for i in images]
+    seen = [i if isinstance(i, Reject) else cv2.resize(i, (64, 64), interpolation=cv2.INTER_AREA) for i in small]
+    rows = inspected(rows, seen, limits)
+    encoded = [None if isinstance(i, Reject) else simplejpeg.encode_jpeg(i, QUALITY) for i in small]
     at = rows.column_names.index(schema.BYTES)
-    return with_rejects(rows.set_column(at, rows.schema.field(schema.BYTES), pa.array(encoded, pa.binary())), rejects)
+    return rows.set_column(at, rows.schema.field(schema.BYTES), pa.array(encoded, pa.binary()))
 
 
 def padded(image: np.ndarray) -> np.ndarray:

@@ -10,7 +10,8 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 from w2w.wardrobe import site
-from w2w.wardrobe.site import JPEG, TEXT, Handler, Reply, Served, Server
+from w2w.wardrobe.pages import JPEG, TEXT, Reply
+from w2w.wardrobe.site import Handler, Served, Server
 
 DRIP_S = 20.0
 

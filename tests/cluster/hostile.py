@@ -50,7 +50,8 @@ from typing import NamedTuple
 from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
 from w2w.wardrobe import site
-from w2w.wardrobe.site import JPEG, TEXT, Handler, Post, Reply, Served, Server, Site
+from w2w.wardrobe.pages import HTML, JPEG, TEXT, Post, Reply, Site
+from w2w.wardrobe.site import Handler, Served, Server
 
 CANARY = "canary"  # the target of log lines that stand for a connection to a private address
 ENDLESS = ("/style/calendar/", "/style/visit/")
@@ -169,7 +170,7 @@ def _changed(**parts: object) -> Callable[[Hostile, int], None]:
     return lambda h, asked: h.send(replace(h.good(), **parts))
 
 
-def _body(change: Callable[[bytes], bytes], content_type: str = site.HTML, **headers: str) -> Callable[[Hostile, int], None]:
+def _body(change: Callable[[bytes], bytes], content_type: str = HTML, **headers: str) -> Callable[[Hostile, int], None]:
     def play(h: Hostile, asked: int) -> None:
         good = h.good()
         headers_ = {name.replace("_", "-"): value for name, value in headers.items()}
@@ -193,7 +194,7 @@ def _drips(start: bytes, piece: bytes) -> Callable[[Hostile, int], None]:
 
 def _length_missing(h: Hostile, asked: int) -> None:
     h.close_connection = True
-    h.drop(h.head(200, {"Content-Type": site.HTML}) + h.good().body, cut=False)
+    h.drop(h.head(200, {"Content-Type": HTML}) + h.good().body, cut=False)
 
 
 def _length_over(h: Hostile, asked: int) -> None:
@@ -209,7 +210,7 @@ def _length_poison(h: Hostile, asked: int) -> None:
 
 
 def _reset_mid_body(h: Hostile) -> None:
-    h.write(h.head(200, {"Content-Type": site.HTML, "Content-Length": "5000"}) + b"<html>" * 100)
+    h.write(h.head(200, {"Content-Type": HTML, "Content-Length": "5000"}) + b"<html>" * 100)
     h.hold(0.05)
     h.reset()
 
@@ -327,13 +328,13 @@ TRAPS: dict[str, Trap] = {
     "/sitemap-bomb.xml.gz": Trap(
         _BIG, lambda h, asked: h.send(Reply(200, _bomb(b"<?xml version='1.0'?><urlset>", 64), "application/gzip"))
     ),
-    "/p/jpeg-as-html": Trap(rejected("type", "extract"), lambda h, asked: h.send(Reply(200, _picture(h, 0), site.HTML))),
+    "/p/jpeg-as-html": Trap(rejected("type", "extract"), lambda h, asked: h.send(Reply(200, _picture(h, 0), HTML))),
     "/p/jpeg": Trap(rejected("type"), lambda h, asked: h.send(Reply(200, _picture(h, 0), JPEG))),
     "/p/pdf": Trap(rejected("type"), _says(200, b"%PDF-1.7\n" + bytes(3000), "application/pdf")),
     "/images/trap-html.jpg": Trap(rejected("type"), _says(200, b"<!doctype html><title>no picture</title>", JPEG)),
     "/images/trap-typed-html.jpg": Trap(rejected("type"), _image(Content_Type="text/html")),
     "/images/trap-empty.jpg": Trap(rejected("empty"), _says(200, b"", JPEG)),
-    "/p/empty": Trap(rejected("empty", "extract"), _says(200, b"", site.HTML)),
+    "/p/empty": Trap(rejected("empty", "extract"), _says(200, b"", HTML)),
     "/p/no-content": Trap(rejected("empty", "extract", "failed"), lambda h, asked: h.write(h.head(204, {}), last=True)),
     "/p/broken-html": Trap(DONE, _body(_broken)),
     "/p/no-fields": Trap(rejected("extract"), _body(_no_data)),

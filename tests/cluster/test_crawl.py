@@ -22,6 +22,7 @@ from w2w.runtime.crawling import url_states
 from w2w.runtime.stage import Pool
 from w2w.table import delta
 from w2w.wardrobe import site
+from w2w.wardrobe.pages import Site
 from w2w.wardrobe.shop import change_shop, write_shop
 
 ROOT = Path(__file__).parents[2]
@@ -112,7 +113,7 @@ def test_second_crawl_costs_304s_and_a_changed_site_its_changes(shop, tmp_path):
         assert len(before["products"]) == NUM_PRODUCTS
         assert len(before["posts"]) == NUM_POSTS
         assert first.facts["products new or changed"] == NUM_PRODUCTS
-        truth = site.Site(shop).posts()
+        truth = Site(shop).posts()
         posts = delta.read(str(store), schema.POSTS, ["post_id", "product_ids"]).to_pylist()
         assert {row["post_id"]: tuple(row["product_ids"]) for row in posts} == {
             name: tuple(sorted(set(post.product_ids))) for name, post in truth.items()
@@ -148,7 +149,7 @@ def test_second_crawl_costs_304s_and_a_changed_site_its_changes(shop, tmp_path):
         assert len(rows) == NUM_PRODUCTS + len(changed)
         assert len(tables(store)["images"]) == len(before["images"]) + len(changed)
 
-        gone = sorted(site.Site(shop).products())[0]
+        gone = sorted(Site(shop).products())[0]
         lines = (shop / "products.csv").read_text("utf-8").splitlines(keepends=True)
         (shop / "products.csv").write_text("".join(line for line in lines if not line.startswith(gone)), "utf-8")
         last = crawled(config(store, profile, recrawl=at_once))
@@ -236,7 +237,7 @@ def test_limit_and_dry_run(shop, tmp_path):
 def test_try_shows_one_page_and_writes_nothing(shop, tmp_path, capsys):
     with site.serve(shop, tmp_path / "requests.jsonl") as server:
         profile, store = write_profile(tmp_path, server.url), tmp_path / "store"
-        (post_id, post), *_ = site.Site(shop).posts().items()
+        (post_id, post), *_ = Site(shop).posts().items()
         assert crawled(config(store, profile, try_=f"{server.url}/style/{post_id}")) is None
         said = capsys.readouterr().out
         assert all(product_id in said for product_id in post.product_ids)

@@ -18,9 +18,11 @@ from w2w.errors import UsageError
 from w2w.garments.detector import Detector, DetectorConfig, Found
 from w2w.garments.formats import AnnotationsConfig
 from w2w.garments.stage import ITEMS, Detect, to_jpeg
+from w2w.images.decode import DecodeLimits
 from w2w.models.encoder import EncoderConfig, model_version
 from w2w.runtime.cluster import RayConfig
 from w2w.runtime.guides import guides_of, newest_version
+from w2w.runtime.photos import COLUMNS, decode_stage, detect_stages
 from w2w.runtime.run import run_stages
 from w2w.runtime.source import pending_rows
 from w2w.runtime.stage import Pool
@@ -134,13 +136,13 @@ def test_a_dead_worker_a_full_device_and_a_poison_photo_cost_no_other_row(tmp_pa
     columns += [pa.array([120] * num, pa.int32()), ["jpeg"] * num, pa.array([0] * num, pa.int64()), ["x"] * num]
     rows = pa.table([*columns, pa.array([0] * num, schema.TIME)], schema=schema.IMAGES.schema)
     append_rows(store, Output(schema.IMAGES), rows, Lineage("fill", "fill", "fill", "1", {}, {}, "x"))
-    config = detect.Config(store=store, gpu_pool=Pool(workers=1, num_cpus=0.5, batch_rows=8))
-    decode, model, crop = detect.detect_stages(config, "v1", {"crop_px": 64, "padding": 0.0})
+    cut, one = {"stage_version": "v1", "crop_px": 64, "padding": 0.0}, Pool(workers=1, num_cpus=0.5, batch_rows=8)
+    model, crop = detect_stages(DetectorConfig(), cut, Pool(workers=1, num_cpus=0.5), gpu_pool=one)
     fragile = {"config": DetectorConfig("fragile"), "marker": str(tmp_path / "died")}
-    stages = [decode, replace(model, run=Fragile, args=fragile), replace(crop, pool=Pool(workers=1, num_cpus=0.5))]
+    stages = [decode_stage(DecodeLimits(), 1600), replace(model, run=Fragile, args=fragile), crop]
     counts, _ = run_stages(
         store,
-        pending_rows(store, schema.IMAGES, detect.COLUMNS, [], schema.SOURCE_URI, 16),
+        pending_rows(store, schema.IMAGES, COLUMNS, [], schema.SOURCE_URI, 16),
         stages,
         [Output(schema.GARMENTS, unique=schema.GARMENT_ID, nested=ITEMS), Output(schema.LOOKS)],
         Lineage("detect", "r", "detect", "v1", {}, {}, "x"),

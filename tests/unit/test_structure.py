@@ -21,6 +21,8 @@ ONLY_IN = {
     "bs4": {"crawl"},
     "deltalake": {"table"},
 }
+# what one sitting of the demo says, and a search that writes pages besides a table
+LONGER_JOBS = {"demo": 160, "search": 140}
 
 
 def imports(path: Path) -> set[str]:
@@ -55,7 +57,7 @@ def test_imports_follow_the_layers(path):
 
 def test_jobs_are_thin():
     for path in (ROOT / "jobs").glob("*.py"):
-        assert len(path.read_text(encoding="utf-8").splitlines()) <= 160, path
+        assert len(path.read_text(encoding="utf-8").splitlines()) <= LONGER_JOBS.get(path.stem, 105), path
 
 
 def test_every_job_has_a_config_and_a_main():

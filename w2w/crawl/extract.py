@@ -12,11 +12,10 @@ from bs4.dammit import EncodingDetector
 from bs4.exceptions import ParserRejectedMarkup
 
 from w2w import ids
-from w2w.crawl.fetch import redacted
 from w2w.crawl.profile import IMAGE, PAGE, SITEMAP, Field, Kind, Profile
 from w2w.crawl.sitemap import read_sitemap
 from w2w.crawl.structured import Fields, structured
-from w2w.crawl.urls import canonical
+from w2w.crawl.urls import canonical, redacted
 from w2w.errors import Reject, RejectCode
 
 _MANY = ("product_ids", "product_urls")

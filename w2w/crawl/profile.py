@@ -9,8 +9,7 @@ import soupsieve
 
 from w2w import ids
 from w2w.config import parse
-from w2w.crawl.fetch import redacted
-from w2w.crawl.urls import authority, canonical
+from w2w.crawl.urls import authority, canonical, redacted
 from w2w.errors import UsageError
 
 PAGE, IMAGE, SITEMAP, ROBOTS = "page", "image", "sitemap", "robots"  # kinds that every profile has

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from protego import Protego
 
-from w2w.crawl.fetch import Validators
+from w2w.crawl.answers import Validators
 from w2w.crawl.urls import authority
 from w2w.errors import Reject, RejectCode
 

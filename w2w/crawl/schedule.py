@@ -11,11 +11,13 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
+from w2w.crawl.addresses import check_url
+from w2w.crawl.answers import Redirect, Response, TryLater, Validators
 from w2w.crawl.doorkeeper import Exchange, Message
-from w2w.crawl.fetch import Fetcher, Redirect, Response, TryLater, Validators, backoff_s, check_url, redacted
+from w2w.crawl.fetch import Fetcher, backoff_s
 from w2w.crawl.politeness import Lease, Report
 from w2w.crawl.robots import Robots, read_robots, robots_after, robots_url
-from w2w.crawl.urls import authority
+from w2w.crawl.urls import authority, redacted
 from w2w.errors import Reject, RejectCode
 
 _ROBOTS_REDIRECTS = 5  # RFC 9309, section 2.3.1.2

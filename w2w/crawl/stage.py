@@ -8,14 +8,15 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from w2w import ids, schema
+from w2w.crawl.answers import Redirect, Response, Validators
 from w2w.crawl.doorkeeper import Exchange
 from w2w.crawl.extract import Extract, Link, accepted_types, extract
-from w2w.crawl.fetch import Fetcher, Redirect, Response, Validators, redacted
+from w2w.crawl.fetch import Fetcher
 from w2w.crawl.frontier import MOVED, NOT_ITS_FAULT, NOT_MODIFIED, OK, SAME_CONTENT, VISIT_SCHEMA, State, state_after
 from w2w.crawl.profile import IMAGE, ROBOTS, SITEMAP, Profile
 from w2w.crawl.robots import Robots
 from w2w.crawl.schedule import Answer, Question, ask_all
-from w2w.crawl.urls import canonical
+from w2w.crawl.urls import canonical, redacted
 from w2w.errors import Reject, RejectCode
 
 VISIT_GIVES = pa.schema(

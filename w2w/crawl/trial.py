@@ -5,13 +5,14 @@ from urllib.parse import urlsplit
 from rich.console import Console
 from rich.table import Table
 
+from w2w.crawl.answers import Response
 from w2w.crawl.doorkeeper import Doorkeeper
 from w2w.crawl.extract import accepted_types, extract, kinds_of
-from w2w.crawl.fetch import FetchConfig, Fetcher, Response, redacted
+from w2w.crawl.fetch import FetchConfig, Fetcher
 from w2w.crawl.politeness import PolitenessConfig
 from w2w.crawl.profile import IMAGE, PAGE, Profile
 from w2w.crawl.schedule import Question, ask_all
-from w2w.crawl.urls import canonical
+from w2w.crawl.urls import canonical, redacted
 from w2w.errors import JobFailed, Reject, UsageError
 
 _LINKS_SHOWN = 15

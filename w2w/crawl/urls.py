@@ -8,7 +8,7 @@ from urllib.parse import quote, unquote, unquote_to_bytes, urljoin, urlsplit, ur
 from w2w.errors import UsageError
 
 MAX_CHARS = 2000
-_PORTS = {"http": 80, "https": 443}
+PORTS = {"http": 80, "https": 443}
 _HOST = re.compile(r"[a-z0-9_.:-]{1,253}\Z", re.ASCII)
 _PATH_SAFE, _QUERY_SAFE = "/:@!$&'()*+,;=~-._", "/:@!$'()*,;=~-._?"
 # parameters that say where a visitor came from or who they are, never what the page shows
@@ -46,13 +46,23 @@ def canonical(link: str, base: str = "") -> str | None:
     except ValueError:
         return None
     host = host.rstrip(".")
-    if parts.scheme not in _PORTS or "@" in parts.netloc or not _HOST.match(host) or port == 0:
+    if parts.scheme not in PORTS or "@" in parts.netloc or not _HOST.match(host) or port == 0:
         return None
     name = f"[{host}]" if ":" in host else host
-    netloc = name if port is None or port == _PORTS[parts.scheme] else f"{name}:{port}"
+    netloc = name if port is None or port == PORTS[parts.scheme] else f"{name}:{port}"
     path = _without_dots(_recoded(_SESSION_PATH.sub("", parts.path) or "/", _PATH_SAFE))
     url = urlunsplit((parts.scheme, netloc, path, _query(parts.query), ""))
     return url if len(url) <= MAX_CHARS else None
+
+
+def redacted(url: str) -> str:
+    """The URL as it may stand in a message: no user name, password, query (signatures, tokens) or control character."""
+    try:
+        parts = urlsplit(url)
+        text = urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "...." if parts.query else "", ""))
+    except ValueError:
+        return "(unreadable URL)"
+    return "".join(c if c.isprintable() else "?" for c in text[:300])
 
 
 def _is_host(link: str, here: str) -> bool:

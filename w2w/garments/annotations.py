@@ -11,6 +11,7 @@ from w2w import ids, schema
 from w2w.errors import Reject, RejectCode, UsageError
 from w2w.garments import boxes
 from w2w.garments.taxonomy import CATEGORIES, IGNORE, PERSON
+from w2w.images.stage import with_rejects
 
 RELATIVE = "relative"  # boxes in shares of the photo's size, which only the photo tells
 
@@ -132,6 +133,4 @@ def settle(rows: pa.Table, *, stage_version: str) -> pa.Table:
     n = rows.num_rows
     result = rows.drop_columns([schema.OBJECTS]).append_column(schema.OBJECTS, pa.array(settled, pa.list_(schema.OBJECT)))
     result = result.append_column(schema.STAGE_VERSION, pa.repeat(pa.scalar(stage_version), n))
-    codes = pa.array([r and r.code.value for r in rejects], pa.string())
-    details = pa.array([r and r.detail for r in rejects], pa.string())
-    return result.append_column(schema.REJECT_CODE, codes).append_column(schema.REJECT_DETAIL, details)
+    return with_rejects(result, rejects)

@@ -15,12 +15,6 @@ from w2w.garments.taxonomy import DRESS, PERSON
 _LEAST_SIDE_PX, _LEAST_GARMENTS = 100, 2
 
 
-def xywh_to_xyxy(boxes_N4: np.ndarray) -> np.ndarray:
-    """COCO's (x, y, width, height) -> (x0, y0, x1, y1)."""
-    boxes_N4 = np.asarray(boxes_N4, np.float32).reshape(-1, 4)
-    return np.concatenate([boxes_N4[:, :2], boxes_N4[:, :2] + boxes_N4[:, 2:]], axis=1)
-
-
 def area(boxes_N4: np.ndarray) -> np.ndarray:
     """Pixels inside, (N,); 0 for a box that is none."""
     return np.prod(np.maximum(boxes_N4[:, 2:] - boxes_N4[:, :2], 0), axis=1)

@@ -18,6 +18,7 @@ from w2w import ids, schema, storage
 from w2w.errors import Reject, RejectCode, UsageError
 from w2w.garments.annotations import split_of
 from w2w.garments.taxonomy import CATEGORIES, ETC
+from w2w.images.stage import with_rejects
 
 CODE = 1  # raise it when the same weights would give other probabilities
 LABELS = (*CATEGORIES, ETC)
@@ -130,8 +131,8 @@ def train(
 ) -> Trained:
     """Fits the head on the training examples, stops and calibrates on the validation ones, judges on the test ones.
 
-    Examples go to a split by the hash of their key (the product), so that all pictures of one stay together. Raises UsageError
-    where fewer than two classes have enough examples.
+    Examples go to a split by the hash of their key (the picture), so that products that share one stay together. Raises
+    UsageError where fewer than two classes have enough examples.
     """
     labels_N = np.asarray(labels_N, str)
     learned = tuple(c for c in LABELS if (labels_N == c).sum() >= _LEAST_EXAMPLES)
@@ -280,9 +281,7 @@ class Classify:
             None if g else Reject(RejectCode.BAD_VALUE, f"a vector of {k}, the classifier takes {dim}")
             for g, k in zip(good, lengths)
         ]
-        codes = pa.array([r and r.code.value for r in wrong], pa.string())
-        details = pa.array([r and r.detail for r in wrong], pa.string())
-        return rows.append_column(schema.REJECT_CODE, codes).append_column(schema.REJECT_DETAIL, details)
+        return with_rejects(rows, wrong)
 
 
 def prediction_version(classifier: Classifier, threshold: float) -> str:

@@ -18,11 +18,11 @@ from w2w.garments.batches import Batches
 from w2w.garments.found import Found, Model
 from w2w.garments.taxonomy import CATEGORIES, IGNORE, PERSON, TaxonomyConfig, mapping_of
 from w2w.models import sources
+from w2w.models.device import check_options, on_cpu_in_float32, torch_device
 
 CODE = 2  # raise it when the same weights and config would give other boxes
 
 _THRESHOLD = 0.4
-DEVICES, DTYPES = ("auto", "cpu", "cuda"), ("float32", "bfloat16", "float16")
 
 
 @dataclass(frozen=True)
@@ -56,18 +56,15 @@ class DetectorConfig:
     """Run Python code that comes with a hub model. Only for authors you trust like your own."""
 
     def __post_init__(self):
-        for option, allowed in (("device", DEVICES), ("dtype", DTYPES)):
-            if getattr(self, option) not in allowed:
-                raise UsageError(f"detector.{option}={getattr(self, option)}: it is one of {', '.join(allowed)}")
+        check_options(self, "detector")
         for name, value in {"threshold": self.threshold, "max_iou": self.max_iou, **(self.thresholds or {})}.items():
             if value is not None and not 0 <= value <= 1:
                 raise UsageError(f"detector.{name}={value}: a number between 0 and 1")
         strange = set(self.thresholds or {}) - {*CATEGORIES, PERSON}
         if strange:
             raise UsageError(f"detector.thresholds: {sorted(strange)[0]!r} is none of {', '.join((*CATEGORIES, PERSON))}")
-        for name in ("threads", "max_boxes"):
-            if getattr(self, name) < 1:
-                raise UsageError(f"detector.{name}={getattr(self, name)}: must be at least 1")
+        if self.max_boxes < 1:
+            raise UsageError(f"detector.max_boxes={self.max_boxes}: must be at least 1")
 
 
 class Detector:
@@ -130,8 +127,7 @@ def load_model(config: DetectorConfig) -> Model:
 def _own(folder: Path, config: DetectorConfig) -> Model:
     """On a CPU in float32 by OpenVINO, else by torch."""
     settings = own.read_settings(folder, config.name)
-    on_cpu = config.device == "cpu" or (config.device == "auto" and not os.path.exists("/dev/nvidia0"))
-    if on_cpu and config.dtype == "float32":
+    if on_cpu_in_float32(config.device, config.dtype):
         return own.Own(settings, own.openvino_run(folder, config.name, config.threads))
     import torch
 
@@ -166,18 +162,6 @@ def model_files(config: DetectorConfig, option: str = "detector.name") -> list[P
     if not weights:
         raise UsageError(f"{option}={config.name}: no *.safetensors in {folder}")
     return [*needed, *weights]
-
-
-def torch_device(device: str, threads: int, option: str):
-    """The torch device for ``device`` (cpu, cuda, auto). Raises UsageError where CUDA is asked for and is not there."""
-    import torch
-
-    if device == "cuda" and not torch.cuda.is_available():
-        raise UsageError(f"{option}=cuda: torch finds no CUDA device here; use --{option}=auto, or check the driver")
-    on_gpu = device != "cpu" and torch.cuda.is_available()
-    if not on_gpu:
-        torch.set_num_threads(threads)
-    return torch.device("cuda" if on_gpu else "cpu")
 
 
 class Transformers:

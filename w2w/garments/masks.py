@@ -1,7 +1,7 @@
 """Masks: COCO's run lengths, clean-up, what makes one unusable, the person on white, crops of a cut-out.
 
 A mask is bool (H, W) of the photo's size. Procedure and limits: `segment-anything` @dca509f (amg.py: remove_small_regions,
-calculate_stability_score) and design/DOMAIN.md, section 6.
+calculate_stability_score).
 """
 
 from collections.abc import Sequence

@@ -1,7 +1,7 @@
 """The person of a photo: which prompts to give a segmenter, and which of its masks make one person.
 
-Procedure: design/DOMAIN.md, section 6 (box prompt without multimask, points on the clothes, shoes, bags and hats that touch the
-person joined to it), on top of segment-anything @dca509f.
+Procedure: a box prompt without multimask and with points on the clothes; the shoes, bags and hats that touch the person are
+joined to it. On top of segment-anything @dca509f.
 """
 
 from collections.abc import Sequence
@@ -11,8 +11,8 @@ import numpy as np
 from w2w.errors import Reject, RejectCode
 from w2w.garments import boxes, masks
 from w2w.garments.boxes import PersonBox
+from w2w.garments.masked import Masked, Prompt, Segmenter
 from w2w.garments.masks import MaskRules
-from w2w.garments.segmenter import Masked, Prompt, Segmenter
 from w2w.garments.taxonomy import BAG, HAT, PERSON, SHOES
 
 # A union of garments has no head and no hands: how much a box grows to the left, top, right, bottom, in shares of its sides.

@@ -13,9 +13,10 @@ from w2w.garments import boxes, masks
 from w2w.garments.batches import Batches
 from w2w.garments.boxes import PersonBox, person_box
 from w2w.garments.detector import Detector, DetectorConfig, Found
+from w2w.garments.masked import Masked
 from w2w.garments.masks import MaskRules
 from w2w.garments.person import person_mask
-from w2w.garments.segmenter import Masked, SegmenterConfig, load_segmenter
+from w2w.garments.segmenter import SegmenterConfig, load_segmenter
 from w2w.garments.taxonomy import PERSON
 from w2w.images.stage import PIXEL_HEIGHT, PIXEL_WIDTH, PIXELS, photos_of, with_rejects
 

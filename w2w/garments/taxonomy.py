@@ -178,9 +178,6 @@ class TaxonomyConfig:
                 raise UsageError(f"classes.{label}={target}: it is one of {', '.join((*CATEGORIES, PERSON, IGNORE, 'drop'))}")
 
 
-_DEFAULT = TaxonomyConfig()
-
-
 def mapping_of(
     labels: Iterable[str], config: TaxonomyConfig = TaxonomyConfig(), where: str = "the model"
 ) -> dict[str, str | None]:

@@ -38,10 +38,13 @@ def with_rejects(rows: pa.Table, rejects: Sequence[Reject | None]) -> pa.Table:
 
 def inspect(rows: pa.Table, *, limits: DecodeLimits) -> pa.Table:
     """Size, format and pHash of every image; an image that does not decode to its last row is rejected here, once."""
-    blobs = rows.column(schema.BYTES).to_pylist()
-    images = decode_many(blobs, limits, _INSPECT_SIDE_PX)
+    return inspected(rows, decode_many(rows.column(schema.BYTES).to_pylist(), limits, _INSPECT_SIDE_PX), limits)
+
+
+def inspected(rows: pa.Table, images: Sequence[np.ndarray | Reject], limits: DecodeLimits) -> pa.Table:
+    """``inspect`` of rows whose images were decoded already, at whatever size; or why one was not."""
     rejects = [i if isinstance(i, Reject) else None for i in images]
-    infos = [None if r else probe(b, limits) for b, r in zip(blobs, rejects)]
+    infos = [None if r else probe(b, limits) for b, r in zip(rows.column(schema.BYTES).to_pylist(), rejects)]
     hashes = iter(phash_many([i for i in images if not isinstance(i, Reject)]))
     found = {
         schema.WIDTH: [i and i.width for i in infos],

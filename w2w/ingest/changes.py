@@ -46,7 +46,7 @@ class CurrentProducts:
         """The rows of ``current`` (product_id, active, ...) whose active product no feed row named."""
         active = current.filter(current.column(schema.ACTIVE)).combine_chunks()
         at = find(self._ids, digests(_array(active, schema.PRODUCT_ID)))
-        return active.filter(pa.array(~self._listed[at]))
+        return active.filter(pa.array((at >= 0) & ~self._listed[at]))  # -1: new since, so the feed named it
 
 
 def withdrawn(rows: pa.Table) -> pa.Table:

@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from w2w import ids, schema
 from w2w.errors import Reject, RejectCode
+from w2w.images.stage import with_rejects
 from w2w.ingest.feed import FEED_SCHEMA, FeedBatch
 from w2w.ingest.images import load_image
 from w2w.ingest.raw import IMAGE_OFFSET, IMAGE_SIZE
@@ -25,6 +26,16 @@ WORK_SCHEMA = pa.schema(
     [pa.field(schema.KEY, pa.string())]
     + [f.with_nullable(True) for f in FEED_SCHEMA]
     + [(c, pa.string()) for c in (schema.REJECT_CODE, schema.REJECT_DETAIL)]
+)
+# what `load` looks at: where the image is, and whether the row is rejected already
+LOAD_NEEDS = pa.schema(
+    [
+        (schema.IMAGE_URI, pa.string()),
+        (IMAGE_OFFSET, pa.int64()),
+        (IMAGE_SIZE, pa.int64()),
+        (schema.REJECT_CODE, pa.string()),
+        (schema.REJECT_DETAIL, pa.string()),
+    ]
 )
 LOAD_GIVES = pa.schema(
     [schema.IMAGES.schema.field(c) for c in (schema.IMAGE_ID, schema.BYTES, schema.SOURCE_URI)]
@@ -52,6 +63,14 @@ def work_rows(batch: FeedBatch, seen: Counter[str]) -> pa.Table:
     return pa.table([c.cast(f.type) for c, f in zip(nulls, WORK_SCHEMA)], names=WORK_SCHEMA.names)
 
 
+def loadable(rows: pa.Table) -> pa.Table:
+    """Rows with an image_uri and what else ``load`` looks at: whole files, none of them rejected."""
+    for f in LOAD_NEEDS:
+        if f.name not in rows.column_names:
+            rows = rows.append_column(f.name, pa.nulls(rows.num_rows, f.type))
+    return rows
+
+
 def _numbered(key: str, seen: Counter[str]) -> str:
     seen[key] += 1
     return key if seen[key] == 1 else f"{key}#{seen[key]}"
@@ -63,7 +82,7 @@ def load(
     """Reads every row's image, ``_THREADS`` at a time, and gives the rows as they come, up to ``batch_rows`` together: one that
     drips holds up nobody. Rows that already have a reject code keep it."""
 
-    def one(code: str | None, detail: str | None, uri: str, offset: int | None, size: int | None) -> bytes | Reject:
+    def one(uri: str, offset: int | None, size: int | None, code: str | None, detail: str | None) -> bytes | Reject:
         if code is not None:
             return Reject(RejectCode(code), detail or "")
         try:
@@ -75,7 +94,6 @@ def load(
     held: list[pa.Table] = []
     ready: list[tuple[tuple[int, int], bytes | Reject]] = []
     waiting = 0
-    needed = (schema.REJECT_CODE, schema.REJECT_DETAIL, schema.IMAGE_URI, IMAGE_OFFSET, IMAGE_SIZE)
 
     def wait_until(most: int) -> Iterator[pa.Table]:
         nonlocal waiting, ready
@@ -90,7 +108,7 @@ def load(
     with ThreadPoolExecutor(_THREADS) as pool:
         for table in tables:
             held.append(table)
-            for i, row in enumerate(zip(*(table.column(c).to_pylist() for c in needed))):
+            for i, row in enumerate(zip(*(table.column(c).to_pylist() for c in LOAD_NEEDS.names))):
                 at = (len(held) - 1, i)
                 pool.submit(one, *row).add_done_callback(lambda future, at=at: came.put((at, future)))
             waiting += table.num_rows
@@ -115,10 +133,8 @@ def _loaded(held: Sequence[pa.Table], ready: Sequence[tuple[tuple[int, int], byt
         schema.SOURCE_URI: rows.column(schema.IMAGE_URI),
         schema.ACTIVE: pa.repeat(pa.scalar(True), n),
         schema.FETCHED_AT: pa.repeat(now, n),
-        schema.REJECT_CODE: pa.array([r and r.code.value for r in rejects], pa.string()),
-        schema.REJECT_DETAIL: pa.array([r and r.detail for r in rejects], pa.string()),
     }
     rows = rows.drop_columns([schema.REJECT_CODE, schema.REJECT_DETAIL])
     for name, values in columns.items():
         rows = rows.append_column(name, values)
-    return rows
+    return with_rejects(rows, rejects)

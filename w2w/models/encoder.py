@@ -10,12 +10,12 @@ from typing import Protocol
 import numpy as np
 
 from w2w import ids
-from w2w.errors import UsageError
 from w2w.images.resize import fit
+from w2w.models.device import check_options
 
 CODE = 1  # raise it when the same weights and config would give other vectors
 
-ENGINES, DEVICES, DTYPES = ("auto", "torch", "openvino"), ("auto", "cpu", "cuda"), ("float32", "bfloat16", "float16")
+_ENGINES, _STORE_DTYPES = ("auto", "torch", "openvino"), ("float32", "float16")
 
 
 @dataclass(frozen=True)
@@ -40,16 +40,7 @@ class EncoderConfig:
     """Run Python code that comes with a hub model. Only for authors you trust like your own."""
 
     def __post_init__(self):
-        for option, allowed in (
-            ("engine", ENGINES),
-            ("device", DEVICES),
-            ("dtype", DTYPES),
-            ("store_dtype", ("float32", "float16")),
-        ):
-            if getattr(self, option) not in allowed:
-                raise UsageError(f"encoder.{option}={getattr(self, option)}: it is one of {', '.join(allowed)}")
-        if self.threads < 1:
-            raise UsageError(f"encoder.threads={self.threads}: must be at least 1")
+        check_options(self, "encoder", engine=_ENGINES, store_dtype=_STORE_DTYPES)
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ import numpy as np
 
 from w2w import ids
 from w2w.errors import UsageError
+from w2w.models.device import on_cpu_in_float32, torch_device
 from w2w.models.encoder import EncoderConfig
 from w2w.models.sources import Source, cache_folder
 
@@ -22,16 +23,10 @@ def start(source: Source, config: EncoderConfig):
         raise UsageError(
             "encoder.engine=openvino: runs on the CPU in float32; leave device and dtype alone, or use engine=torch"
         )
-    if config.engine == "openvino" or (config.engine == "auto" and source.convolutional and _on_cpu(config)):
+    on_cpu = on_cpu_in_float32(config.device, config.dtype)
+    if config.engine == "openvino" or (config.engine == "auto" and source.convolutional and on_cpu):
         return OpenVino(source, config)
     return Torch(source, config)
-
-
-def _on_cpu(config: EncoderConfig) -> bool:
-    if config.device != "auto" or config.dtype != "float32":
-        return config.device == "cpu" and config.dtype == "float32"
-    # without torch, whose import costs a worker seconds and 300 MB: a CUDA device shows as a file or is not there
-    return not os.path.exists("/dev/nvidia0")
 
 
 class Torch:
@@ -40,14 +35,7 @@ class Torch:
     def __init__(self, source: Source, config: EncoderConfig):
         import torch
 
-        if config.device == "cuda" and not torch.cuda.is_available():
-            raise UsageError(
-                "encoder.device=cuda: torch finds no CUDA device here; use --encoder.device=auto, or check the driver"
-            )
-        on_gpu = config.device != "cpu" and torch.cuda.is_available()
-        self._device = torch.device("cuda" if on_gpu else "cpu")
-        if not on_gpu:
-            torch.set_num_threads(config.threads)
+        self._device = torch_device(config.device, config.threads, "encoder.device")
         module = pixels_module(source).to(self._device, memory_format=torch.channels_last)
         self._module, self._dtype = module, getattr(torch, config.dtype)
         self.dim = self(np.zeros((1, source.input.size_px, source.input.size_px, 3), np.uint8)).shape[1]

@@ -20,6 +20,18 @@ class Curve:
     points: Sequence[tuple[float, float]]
 
 
+def charts_of(history: Sequence[dict]) -> dict[str, list[Curve]]:
+    """Of an epoch's figures as the training loop writes them: the losses, and AP on the photos held out."""
+    losses = history[0]["losses"] if history else {}
+    measured = [h for h in history if "val" in h]
+    return {
+        "Loss": [Curve(n, [(h["epoch"], h["losses"][n]) for h in history]) for n in losses],
+        "Average precision on the photos held out": [
+            Curve(m, [(h["epoch"], h["val"][m]) for h in measured]) for m in ("mAP", "AP50", "AP75")
+        ],
+    }
+
+
 def detector_report(
     out: str,
     title: str,

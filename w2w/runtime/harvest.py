@@ -54,8 +54,11 @@ def harvest(store: str, profile: Profile, lineage: Lineage) -> Harvest:
     records, ended = pages.records()
     done, sink = Harvest(), _Sink(store, lineage)
     live = _products(store, profile, pages, records, done, sink)
-    _posts(store, pages, records, done, sink)
-    _withdraw(store, ended, live, done, sink)
+    live_posts = _posts(store, pages, records, done, sink)
+    if ended.num_rows:
+        products = delta.current_products(store, schema.PRODUCTS.schema.names)
+        _withdraw(ended, "product", live, schema.PRODUCTS, products, done, sink)
+        _withdraw(ended, "post", live_posts, schema.POSTS, current_posts(store), done, sink)
     done.versions = sink.commit()
     return done
 
@@ -229,8 +232,9 @@ def _stamped(rows: pa.Table, image_column: str) -> pa.Table:
     return rows.append_column(schema.FETCHED_AT, pa.repeat(pa.scalar(time.time_ns() // 1000, schema.TIME), n))
 
 
-def _posts(store: str, pages: _Pages, records: pa.Table, done: Harvest, sink: _Sink) -> None:
-    """Writes new and changed posts. A link to a product page that was read counts as that product."""
+def _posts(store: str, pages: _Pages, records: pa.Table, done: Harvest, sink: _Sink) -> set[str]:
+    """Writes new and changed posts; the ids of all that the site shows now. A link to a product page that was read counts as
+    that product."""
     current = current_posts(store)
     active = current.filter(current.column(schema.ACTIVE))
     known = dict(zip(active.column(schema.POST_ID).to_pylist(), active.column(schema.ROW_DIGEST).to_pylist()))
@@ -256,6 +260,7 @@ def _posts(store: str, pages: _Pages, records: pa.Table, done: Harvest, sink: _S
         sink.reject(rejects, done)
         sink.add(Output(schema.POSTS), pa.Table.from_pylist([row | now for row in new], schema=schema.POSTS.schema))
         done.posts += len(new)
+    return live
 
 
 def _post_row(pages: _Pages, url: str, fields: dict, image_id: str) -> dict:
@@ -282,23 +287,13 @@ def current_posts(store: str) -> pa.Table:
     return rows.take(pa.array(first))
 
 
-def _withdraw(store: str, ended: pa.Table, live: set[str], done: Harvest, sink: _Sink) -> None:
-    """Products and posts whose pages have ended, and that no other page shows, are inactive from now on."""
-    gone = {fields["product_id"][0] for batch in _of_kind(ended, "product") for _, fields in batch} - live
-    if gone:
-        current = delta.current_products(store, schema.PRODUCTS.schema.names)
-        wanted = pc.and_(
-            pc.is_in(current.column(schema.PRODUCT_ID), value_set=pa.array(sorted(gone))), current.column(schema.ACTIVE)
-        )
-        rows = withdrawn(current.filter(wanted))
-        sink.add(Output(schema.PRODUCTS), rows)
-        done.withdrawn += rows.num_rows
-    posts = {fields["post_id"][0] for batch in _of_kind(ended, "post") for _, fields in batch}
-    if posts:
-        current = current_posts(store)
-        wanted = pc.and_(
-            pc.is_in(current.column(schema.POST_ID), value_set=pa.array(sorted(posts))), current.column(schema.ACTIVE)
-        )
-        rows = withdrawn(current.filter(wanted))
-        sink.add(Output(schema.POSTS), rows)
-        done.withdrawn += rows.num_rows
+def _withdraw(ended: pa.Table, kind: str, live: set[str], table: schema.Table, current: pa.Table, done: Harvest, sink: _Sink):
+    """Products or posts whose pages have ended, and that no other page shows, are inactive from now on."""
+    key = table.key[0]
+    gone = {fields[key][0] for batch in _of_kind(ended, kind) for _, fields in batch} - live
+    wanted = pc.and_(
+        pc.is_in(current.column(key), value_set=pa.array(sorted(gone), pa.string())), current.column(schema.ACTIVE)
+    )
+    rows = withdrawn(current.filter(wanted))
+    sink.add(Output(table), rows)
+    done.withdrawn += rows.num_rows

@@ -115,17 +115,13 @@ def _sample(found: Found, shown: int) -> tuple[pa.Table, int]:
 
 def _query_images(feed: FeedConfig, fetch: FetchConfig, wanted: set[str]) -> dict[str, bytes]:
     found: dict[str, bytes] = {}
+    get = Fetcher(fetch).get_bytes
     for batch in read_feed(feed):
         chosen = batch.rows.filter(pc.is_in(batch.rows.column(schema.PRODUCT_ID), value_set=pa.array(sorted(wanted))))
         for row in chosen.to_pylist():
             try:
-                found[row[schema.PRODUCT_ID]] = load_image(
-                    row[schema.IMAGE_URI],
-                    row[IMAGE_OFFSET],
-                    row[IMAGE_SIZE],
-                    max_bytes=fetch.max_bytes,
-                    fetch=Fetcher(fetch).get_bytes,
-                )
+                where = (row[schema.IMAGE_URI], row[IMAGE_OFFSET], row[IMAGE_SIZE])
+                found[row[schema.PRODUCT_ID]] = load_image(*where, max_bytes=fetch.max_bytes, fetch=get)
             except Reject:
                 continue  # it was there when it was searched: the report shows a blank
     return found

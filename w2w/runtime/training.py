@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import ray
 import ray.train
 import ray.train.torch
@@ -27,6 +26,7 @@ from w2w.garments.stage import to_jpeg
 from w2w.runtime.memory import keep_memory
 from w2w.runtime.run import collect
 from w2w.table import delta
+from w2w.table.pending import lookup_batches
 from w2w.training.config import HISTORY, MODEL, TrainConfig, kind_of
 from w2w.training.photos import Photo, photo_of
 
@@ -112,11 +112,9 @@ def read_photos(photos: Photos, keys: Sequence[str], longest_px: int) -> list[Ph
     """The photos of these keys, decoded and shrunk, in this order. Runs in a worker. One that no longer decodes is left out."""
     wanted, result = set(keys), {}
     for version in photos.stage_versions:
-        opened = delta.open_table(photos.store, schema.DETECTIONS, photos.table_version)
-        listed = delta.parts(opened, stage_version=version)
-        for rows in delta.read_batches(photos.store, schema.DETECTIONS, list(_COLUMNS), listed, _FETCHED):
-            mine = rows.filter(pc.is_in(rows.column(schema.KEY), value_set=pa.array(sorted(wanted), pa.string())))
-            for row in mine.to_pylist():
+        asked, only = pa.array(sorted(wanted), pa.string()), {"version": photos.table_version, "stage_version": version}
+        for rows in lookup_batches(photos.store, schema.DETECTIONS, asked, _COLUMNS, batch_rows=_FETCHED, **only):
+            for row in rows.to_pylist():
                 wanted.discard(row[schema.KEY])
                 try:
                     result[row[schema.KEY]] = photo_of(row, longest_px)

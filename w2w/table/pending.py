@@ -152,19 +152,30 @@ def table_items(
 
 
 def lookup(store: str, table: schema.Table, keys: pa.Array, columns: Sequence[str], **partition: str) -> pa.Table:
-    """The rows with these keys (first key column), in no order: reads all keys, and of the other columns only those rows."""
-    listed = delta.parts(delta.open_table(store, table), **partition)
+    """The rows with these keys (first key column), in no order."""
+    empty = pa.schema([table.schema.field(c) for c in columns]).empty_table()
+    return pa.concat_tables([empty, *lookup_batches(store, table, keys, columns, **partition)])
+
+
+def lookup_batches(
+    store: str,
+    table: schema.Table,
+    keys: pa.Array,
+    columns: Sequence[str],
+    version: int | None = None,
+    batch_rows: int = 1024,
+    **partition: str,
+) -> Iterator[pa.Table]:
+    """``lookup`` in batches. Reads all keys, and the other columns only of row groups that have one of these."""
+    listed = delta.parts(delta.open_table(store, table, version), **partition)
     batches = delta.read_batches(store, table, [table.key[0]], listed)
     found = [pc.is_in(b.column(0), value_set=keys).to_numpy() for b in batches]
     mask = np.concatenate([np.empty(0, bool), *found])
     system, root = storage.filesystem(delta.uri(store, table))
     kinds = pa.schema([table.schema.field(c) for c in columns])
-    rows = [
-        batch.select(list(columns)).cast(kinds)
-        for item in table_items(store, table, listed, mask, len(mask) or 1)
-        for batch in read_item(system, root, item.to_pylist()[0], columns, 1024)
-    ]
-    return pa.concat_tables([kinds.empty_table(), *rows])
+    for item in table_items(store, table, listed, mask, len(mask) or 1):
+        for batch in read_item(system, root, item.to_pylist()[0], columns, batch_rows):
+            yield batch.select(list(columns)).cast(kinds)
 
 
 def file_items(system, path: str, name: str, wanted: np.ndarray | None, max_rows: int) -> Iterator[pa.Table]:

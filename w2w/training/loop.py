@@ -7,7 +7,7 @@ after an epoch ends with the very weights of one that was not (bitwise on a CPU;
 import copy
 import json
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Protocol
@@ -134,6 +134,21 @@ def fit(
                 recipe.save(chosen, folder / MODEL)
 
         report(figures, write)
+
+
+def parameter_groups(named: Iterable[tuple[str, nn.Parameter]], config: TrainConfig) -> list[dict]:
+    """Groups for AdamW: the backbone learns at a share of the rate, and only matrices have weight decay."""
+    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+    for name, parameter in named:
+        groups.setdefault(("backbone" in name, parameter.ndim > 1), []).append(parameter)
+    return [
+        {
+            "params": parameters,
+            "share": config.backbone_rate if in_backbone else 1.0,
+            "weight_decay": config.weight_decay if is_matrix else 0.0,
+        }
+        for (in_backbone, is_matrix), parameters in sorted(groups.items(), key=lambda kv: kv[0])
+    ]
 
 
 def rate(step: int, steps: int, warmup: int) -> float:

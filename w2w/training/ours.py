@@ -14,6 +14,7 @@ from w2w.garments.found import Model
 from w2w.training.assignment import Target, losses
 from w2w.training.augment import Sample, augment
 from w2w.training.config import TrainConfig
+from w2w.training.loop import parameter_groups
 
 _FROZEN_STAGES = 2  # of the backbone: 40 % of the time of a step, for features that every photo has
 
@@ -47,18 +48,7 @@ class Ours:
             part.requires_grad_(False)
 
     def parameter_groups(self) -> list[dict]:
-        groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
-        for name, parameter in self.network.named_parameters():
-            if parameter.requires_grad:
-                groups.setdefault((name.startswith("backbone"), parameter.ndim > 1), []).append(parameter)
-        return [
-            {
-                "params": parameters,
-                "share": self._config.backbone_rate if in_backbone else 1.0,
-                "weight_decay": self._config.weight_decay if is_matrix else 0.0,
-            }
-            for (in_backbone, is_matrix), parameters in sorted(groups.items(), key=lambda kv: kv[0])
-        ]
+        return parameter_groups(((n, p) for n, p in self.network.named_parameters() if p.requires_grad), self._config)
 
     def prepare(self, samples: Sequence[Sample], rngs: Sequence[np.random.Generator]) -> Batch:
         c = self._config

@@ -14,6 +14,7 @@ from w2w.garments.found import Model
 from w2w.garments.taxonomy import CATEGORIES
 from w2w.training.augment import Sample, augment
 from w2w.training.config import TrainConfig
+from w2w.training.loop import parameter_groups
 
 
 class Pretrained:
@@ -47,17 +48,7 @@ class Pretrained:
             raise UsageError(f"recipe=hf: {folder} is no object detection model: {str(e).splitlines()[0]}") from e
 
     def parameter_groups(self) -> list[dict]:
-        groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
-        for name, parameter in self.network.named_parameters():
-            groups.setdefault(("backbone" in name, parameter.ndim > 1), []).append(parameter)
-        return [
-            {
-                "params": parameters,
-                "share": self._config.backbone_rate if in_backbone else 1.0,
-                "weight_decay": self._config.weight_decay if is_matrix else 0.0,
-            }
-            for (in_backbone, is_matrix), parameters in sorted(groups.items(), key=lambda kv: kv[0])
-        ]
+        return parameter_groups(self.network.named_parameters(), self._config)
 
     def prepare(self, samples: Sequence[Sample], rngs: Sequence[np.random.Generator]) -> dict:
         """On a canvas as large as each photo, so that all that the processor's resizing expects stays true."""

@@ -8,7 +8,6 @@ from contextlib import contextmanager
 
 import pytest
 
-from w2w.crawl import fetch
 from w2w.crawl.fetch import FetchConfig, Fetcher
 from w2w.errors import Reject, RejectCode
 
@@ -73,5 +72,5 @@ def resolve_to(monkeypatch: pytest.MonkeyPatch, *addresses: str) -> list[str]:
         asked.append(host)
         put([(None, None, 0, "", (address, port)) for address in addresses])
 
-    monkeypatch.setattr(fetch, "_resolve", resolve)
+    monkeypatch.setattr("w2w.crawl.addresses._resolve", resolve)
     return asked

@@ -9,8 +9,8 @@ import pytest
 from tests.unit.crawl.servers import answer, fetcher, rejected, resolve_to
 from tests.unit.crawl.webs import Page, serve
 from w2w.crawl import connections
+from w2w.crawl.answers import Redirect, Response, TryLater, Validators
 from w2w.crawl.connections import IdleConnections
-from w2w.crawl.fetch import Redirect, Response, TryLater, Validators
 from w2w.errors import RejectCode, UsageError
 
 

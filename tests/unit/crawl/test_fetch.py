@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from tests.unit.crawl.servers import answer, fetcher, rejected
-from w2w.crawl import fetch
+from w2w.crawl import addresses, answers
 from w2w.crawl.fetch import FetchConfig
 from w2w.errors import RejectCode, UsageError
 
@@ -115,10 +115,10 @@ def test_retry_after_past_the_deadline_gives_up_at_once(serve):
 def test_retry_after_forms():
     now = datetime(2024, 5, 1, 12, 0, tzinfo=UTC)
     later = (now + timedelta(seconds=90)).strftime("%a, %d %b %Y %H:%M:%S GMT")
-    assert fetch._retry_after_s(later, now) == 90.0
-    assert fetch._retry_after_s("7", now) == 7.0
-    assert fetch._retry_after_s("Wed, 01 May 2019 12:00:00 GMT", now) == 0.0
-    assert [fetch._retry_after_s(header, now) for header in (None, "", "-5", "soon", "1e9")] == [None] * 5
+    assert answers._retry_after_s(later, now) == 90.0
+    assert answers._retry_after_s("7", now) == 7.0
+    assert answers._retry_after_s("Wed, 01 May 2019 12:00:00 GMT", now) == 0.0
+    assert [answers._retry_after_s(header, now) for header in (None, "", "-5", "soon", "1e9")] == [None] * 5
 
 
 def test_nobody_listening_is_fetch_failed():
@@ -165,7 +165,7 @@ def test_silent_server_and_silent_resolver_end_by_the_deadline(serve, monkeypatc
     server = serve(lambda sock, head, n: gone.wait(5))
     with rejected(RejectCode.TOO_SLOW):
         fetcher(deadline_s=0.3).get(server.url)
-    monkeypatch.setattr(fetch, "_resolve", lambda host, port, put: gone.wait(5))
+    monkeypatch.setattr(addresses, "_resolve", lambda host, port, put: gone.wait(5))
     with rejected(RejectCode.TOO_SLOW):
         fetcher(deadline_s=0.3).get("http://slow-dns.test/")
     gone.set()

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from tests.unit.crawl.servers import answer, fetcher, rejected, resolve_to
-from w2w.crawl import fetch
+from w2w.crawl import addresses
 from w2w.crawl.fetch import FetchConfig, Fetcher
 from w2w.errors import Reject, RejectCode
 
@@ -59,12 +59,12 @@ INSIDE = """
 
 @pytest.mark.parametrize("address", INSIDE.split())
 def test_addresses_that_lead_inside_are_refused(address):
-    assert fetch._refused(ipaddress.ip_address(address))
+    assert addresses.refused(ipaddress.ip_address(address))
 
 
 @pytest.mark.parametrize("address", ["8.8.8.8", "93.184.215.14", "2606:2800:21f:cb07:6820:80da:af6b:8b2c"])
 def test_public_addresses_are_contacted(address):
-    assert fetch._refused(ipaddress.ip_address(address)) == ""
+    assert addresses.refused(ipaddress.ip_address(address)) == ""
 
 
 def test_redirect_to_a_private_address_makes_no_connection(serve):

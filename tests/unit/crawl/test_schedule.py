@@ -9,8 +9,9 @@ import pytest
 
 from tests.unit.crawl.servers import LOCAL, fetcher
 from tests.unit.crawl.webs import Page, serve
+from w2w.crawl.answers import Redirect, Response
 from w2w.crawl.doorkeeper import Doorkeeper
-from w2w.crawl.fetch import FetchConfig, Fetcher, Redirect, Response
+from w2w.crawl.fetch import FetchConfig, Fetcher
 from w2w.crawl.politeness import PolitenessConfig
 from w2w.crawl.robots import Robots
 from w2w.crawl.schedule import Question, ask_all

@@ -15,7 +15,6 @@ def test_iou():
     others = np.array([[0, 0, 10, 10], [5, 0, 15, 10], [10, 0, 20, 10], [2, 2, 4, 4], [3, 3, 3, 9]], np.float32)
     assert iou(A, others)[0] == pytest.approx([1, 1 / 3, 0, 0.04, 0])
     assert iou(others[4:], others[4:]).tolist() == [[0]]
-    assert boxes.xywh_to_xyxy([[1, 2, 3, 4]]).tolist() == [[1, 2, 4, 6]]
 
 
 def test_nms_with_and_without_classes():

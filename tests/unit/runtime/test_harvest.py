@@ -123,6 +123,20 @@ def test_a_product_that_moved_stays_and_posts_find_it(store):
     assert (post["product_ids"], post["product_urls"]) == (["p1"], ["http://elsewhere/p/3", "http://h/p/one"])
 
 
+def test_a_post_that_moved_stays_and_one_that_is_gone_does_not(store):
+    store.post()
+    store.harvest()
+    record = {"record": "post", "post_id": ["a"], "url": ["http://h/style/b"], "image": ["http://h/9.jpg"], "product_urls": []}
+    store.add("http://h/style/b", kind="post", record=record)
+    store.add("http://h/style/a", kind="post", state="gone", reason="not_found")
+    assert store.harvest().withdrawn == 0
+    assert current_posts(store.uri).column("active").to_pylist() == [True]
+    store.add("http://h/style/b", kind="post", state="gone", reason="not_found")
+    assert store.harvest().withdrawn == 1
+    assert current_posts(store.uri).column("active").to_pylist() == [False]
+    assert store.harvest().withdrawn == 0
+
+
 def test_images_without_success_are_rejects_once_and_unvisited_ones_wait(store):
     store.add("http://h/3.jpg", kind="image", state="rejected", reason="truncated", detail="ends early")
     store.product(3)

@@ -19,8 +19,9 @@ from urllib.parse import urljoin, urlsplit
 import pytest
 from bs4 import BeautifulSoup
 
+from w2w.wardrobe.pages import Reply, Site
 from w2w.wardrobe.shop import change_shop, write_shop
-from w2w.wardrobe.site import Reply, Served, Site, not_modified, read_log, serve
+from w2w.wardrobe.site import Served, not_modified, read_log, serve
 
 PRODUCTS, POSTS = 42, 5
 PAGES = ("/", "/shop?page=1", "/style?page=1", "/p/w3-000013", "/style/post-000002", "/images/w3-000001.jpg")
@@ -171,7 +172,7 @@ def test_sitemap_lists_every_page(served, drawn):
 
 
 def test_a_long_sitemap_has_parts(drawn, monkeypatch):
-    monkeypatch.setattr("w2w.wardrobe.site._URLS_A_SITEMAP", 20)
+    monkeypatch.setattr("w2w.wardrobe.pages._URLS_A_SITEMAP", 20)
     parts = re.findall(r"<loc>http://x(.*?)</loc>", Site(drawn).reply("/sitemap.xml", {}, "http://x").body.decode())
     assert parts == [*(f"/sitemap-products-{n}.xml" for n in (1, 2, 3)), "/sitemap-posts-1.xml.gz"]
     sizes = [Site(drawn).reply(part, {}, "http://x").body.count(b"<url>") for part in parts[:3]]

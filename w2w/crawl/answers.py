@@ -1,0 +1,152 @@
+"""What one HTTP answer means: a body, a redirect, a reason to reject the row, or one to try again later."""
+
+import email.utils
+import http.client
+import re
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from urllib.parse import quote, urljoin
+
+from w2w.crawl.addresses import TARGET_SAFE
+from w2w.crawl.connections import TooManyBytes
+from w2w.crawl.urls import redacted
+from w2w.errors import Reject, RejectCode
+
+_REDIRECTS = {301, 302, 303, 307, 308}
+_CHUNK = 64 * 1024
+_NO_AI = {"noai", "noimageai"}
+
+
+@dataclass(frozen=True)
+class Response:
+    """A 2xx answer, or 304 where validators were sent: the URL, its status, headers (lower-case names) and decoded body."""
+
+    url: str
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+
+@dataclass(frozen=True)
+class Redirect:
+    """The server points elsewhere: to ``location``, an absolute URL that nobody has checked yet."""
+
+    url: str
+    status: int
+    location: str
+
+
+@dataclass(frozen=True)
+class Validators:
+    """What the last answer said about its version; sent along, an unchanged page costs a 304 (RFC 9110, section 13)."""
+
+    etag: str | None = None
+    last_modified: str | None = None
+
+    def headers(self) -> list[str]:
+        values = [("If-None-Match", self.etag), ("If-Modified-Since", self.last_modified)]
+        return [f"{name}: {value}" for name, value in values if value and value.isascii() and value.isprintable()]
+
+
+class TryLater(Exception):
+    """This request failed in a way that another may not; ``wait_s`` is what the server asked for, if it did.
+
+    ``status`` is 0 where no answer came. ``stale``: a kept connection had been closed meanwhile, so that nothing was learned.
+    """
+
+    def __init__(self, detail: str, wait_s: float | None = None, status: int = 0, stale: bool = False):
+        super().__init__(detail)
+        self.detail, self.wait_s, self.status, self.stale = detail, wait_s, status, stale
+
+
+def read_answer(
+    url: str,
+    response: http.client.HTTPResponse,
+    validators: Validators,
+    accept: Sequence[str],
+    max_bytes: int,
+    agent: str | None,
+) -> Response | Redirect:
+    """The answer whose head was read, with its body, decoded. Raises Reject, TryLater, TooManyBytes, and what a read raises.
+
+    ``agent``: our name, by which a no-AI mark may mean us; None where such marks are not heeded.
+    """
+    status, where = response.status, redacted(url)
+    if status in _REDIRECTS and (location := response.getheader("Location")):
+        location = quote(location, safe=TARGET_SAFE + "?#[]", encoding="latin-1")  # as http.client decoded it
+        try:
+            return Redirect(url, status, urljoin(url, location))
+        except ValueError:
+            raise Reject(RejectCode.BLOCKED_URL, f"{where}: redirects to something that is no URL") from None
+    headers = {name.lower(): value for name, value in response.getheaders()}
+    if status == 304 and validators != Validators():
+        return Response(url, status, headers, b"")
+    if status in (404, 410):
+        raise Reject(RejectCode.NOT_FOUND, f"{where}: HTTP {status}")
+    if status in (401, 403):
+        raise Reject(RejectCode.FORBIDDEN, f"{where}: HTTP {status}")
+    if status in (408, 429) or status >= 500:
+        wait_s = _retry_after_s(response.getheader("Retry-After"), datetime.now(UTC))
+        raise TryLater(f"HTTP {status}", wait_s, status)
+    if not 200 <= status < 300:
+        raise Reject(RejectCode.FETCH_FAILED, f"{where}: HTTP {status}")
+    kind = headers.get("content-type", "").partition(";")[0].strip().lower()
+    if accept and not any(kind == wanted if not wanted else kind.startswith(wanted) for wanted in accept):
+        raise Reject(
+            RejectCode.WRONG_TYPE, f"{where}: {kind[:80] or 'no content type'}, wanted {', '.join(filter(None, accept))}"
+        )
+    tags = response.headers.get_all("X-Robots-Tag", [])
+    if agent is not None and (tag := _refused_use(tags, agent)):
+        raise Reject(RejectCode.DISALLOWED, f"{where}: X-Robots-Tag: {tag}")
+    return Response(url, status, headers, _read_body(where, response, max_bytes))
+
+
+def _read_body(where: str, response: http.client.HTTPResponse, max_bytes: int) -> bytes:
+    promised = response.length
+    if promised is not None and promised > max_bytes:
+        raise TooManyBytes
+    encoding = (response.getheader("Content-Encoding") or "identity").strip().lower()
+    if encoding not in ("identity", "gzip", "x-gzip", "deflate"):
+        raise Reject(RejectCode.FETCH_FAILED, f"{where}: content encoding {encoding[:40]!r}, though only gzip was asked for")
+    inflate = None if encoding == "identity" else zlib.decompressobj(wbits=47)  # 47: gzip or zlib, by its header
+    body, received = bytearray(), 0
+    while chunk := response.read(_CHUNK):
+        received += len(chunk)
+        try:  # at most one byte over the cap is ever inflated, however small the bomb
+            body += inflate.decompress(chunk, max_bytes + 1 - len(body)) if inflate else chunk
+        except zlib.error:
+            raise Reject(RejectCode.FETCH_FAILED, f"{where}: the body is not {encoding}") from None
+        if len(body) > max_bytes:
+            raise TooManyBytes
+    if promised is not None and received < promised:
+        raise TryLater(f"the body ended {promised - received} bytes early")
+    if inflate and received and not inflate.eof:
+        raise TryLater(f"the {encoding} body ended early")
+    return bytes(body)
+
+
+def _refused_use(tags: Sequence[str], user_agent: str) -> str:
+    """The directive by which an X-Robots-Tag refuses use for models, in general or for this user agent; "" where none does."""
+    for tag in tags:
+        agent, colon, rest = tag.partition(":")
+        if colon and agent.strip().lower() not in user_agent.lower():
+            continue
+        directives = {d.strip().lower() for d in (rest if colon else tag).split(",")}
+        if refusing := directives & _NO_AI:
+            return min(refusing)
+    return ""
+
+
+def _retry_after_s(header: str | None, now: datetime) -> float | None:
+    """Seconds that a Retry-After header asks for (RFC 9110, section 10.2.3: seconds or a date); None where it says nothing."""
+    if not header:
+        return None
+    if re.fullmatch(r"[0-9]{1,9}", header.strip()):
+        return float(header)
+    try:
+        when = email.utils.parsedate_to_datetime(header)
+    except ValueError:
+        return None
+    return max(0.0, (when.replace(tzinfo=when.tzinfo or UTC) - now).total_seconds())

@@ -1,0 +1,44 @@
+"""Measuring a detector on annotated photos: its figures for the summary, as JSON and as a page."""
+
+import json
+from collections.abc import Sequence
+
+from w2w import storage
+from w2w.garments.detector import DetectorConfig
+from w2w.metrics.detection import ALL, Judged
+from w2w.report.garments import Box, Seen
+from w2w.report.training import Curve, detector_report
+from w2w.runtime.training import Photos, judge_photos
+from w2w.training.judge import GARMENT, lines, precision
+
+_SHOWN_SCORE = 0.4  # least, of a box drawn in the report
+
+
+def measure(
+    photos: Photos,
+    keys: Sequence[str],
+    detector: DetectorConfig,
+    num_shown: int,
+    out: str,
+    facts: dict[str, object],
+    charts: dict[str, list[Curve]] | None = None,
+) -> dict[str, object]:
+    """Runs the detector, writes metrics.json and report.html into ``out``; returns the figures for the summary."""
+    judged, shown = judge_photos(photos, keys, detector, num_shown, detector.threads)
+    table = precision(judged)
+    found = {name: values for name, values, _ in lines(table)}
+    headline = {f"{m}, mean of the classes": f"{found[ALL][m]:.3f}" for m in ("mAP", "AP50", "AP75")}
+    if GARMENT in found:
+        headline["AP50 of clothes and shoes as one class"] = f"{found[GARMENT]['AP50']:.3f}"
+    storage.write_bytes(storage.join(out, "metrics.json"), json.dumps(table.to_pylist(), indent=1).encode())
+    page = storage.join(out, "report.html")
+    seen = [_seen(key, image, one) for key, image, one in shown]
+    detector_report(page, f"Detector {detector.name}", headline, facts, charts or {}, table, seen)
+    figures = {f"AP50 {name}": f"{values['AP50']:.3f} of {n}" for name, values, n in lines(table) if name != ALL}
+    return headline | figures | {"report": page}
+
+
+def _seen(key: str, image: bytes, judged: Judged) -> Seen:
+    found = zip(judged.found_classes, judged.found_scores.tolist(), judged.found_K4.tolist())
+    boxes = [Box(name, name, score, tuple(box)) for name, score, box in found if score >= _SHOWN_SCORE]
+    return Seen(key, image, boxes)
