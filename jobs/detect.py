@@ -1,6 +1,7 @@
 """Detect: the garments in every photo that this detector has not seen yet."""
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 from w2w import ids, schema
 from w2w.errors import UsageError
@@ -12,7 +13,8 @@ from w2w.runtime.photos import COLUMNS, decode_stage, detect_stages
 from w2w.runtime.run import run_stages
 from w2w.runtime.source import pending_rows
 from w2w.runtime.stage import Pool
-from w2w.table.pending import rejected_keys, table_keys
+from w2w.table import delta
+from w2w.table.pending import Keys, rejected_keys, table_keys
 from w2w.table.sink import Output
 
 STAGE_CODE = 2  # raise it when the same boxes would be cut differently
@@ -22,6 +24,8 @@ STAGE_CODE = 2  # raise it when the same boxes would be cut differently
 class Config(JobConfig):
     """Find the garments in every image of table `images`: one row each in `garments`, one a photo in `looks`."""
 
+    of: Literal["images", "posts"] = "images"
+    """Which images: all, or only the photos of posts that are active."""
     detector: DetectorConfig = field(default_factory=DetectorConfig)
     """The model."""
     decode: DecodeLimits = DecodeLimits()
@@ -49,7 +53,14 @@ def main(config: Config) -> Summary:
         table_keys(run.store, schema.LOOKS, schema.IMAGE_ID, stage_version=version),
         rejected_keys(run.store, "detect", version),
     ]
-    work = pending_rows(run.store, schema.IMAGES, COLUMNS, done, schema.SOURCE_URI, config.item_rows).first(config.limit)
+    among = None
+    if config.of == "posts":
+        need_table(run.store, schema.POSTS, "crawl")
+        posts = delta.current_posts(run.store, [schema.IMAGE_ID, schema.ACTIVE])
+        photos = posts.filter(posts.column(schema.ACTIVE)).column(schema.IMAGE_ID)
+        among = Keys([photos], len(photos))
+    work = pending_rows(run.store, schema.IMAGES, COLUMNS, done, schema.SOURCE_URI, config.item_rows, among)
+    work = work.first(config.limit)
     facts = {"detector": config.detector.name, "stage version": version, "pending": f"{work.num_rows:,}"}
     if config.dry_run or not work.num_rows:
         return run.summary(skipped=work.skipped, facts=facts)

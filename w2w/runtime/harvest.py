@@ -10,7 +10,6 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -58,7 +57,7 @@ def harvest(store: str, profile: Profile, lineage: Lineage) -> Harvest:
     if ended.num_rows:
         products = delta.current_products(store, schema.PRODUCTS.schema.names)
         _withdraw(ended, "product", live, schema.PRODUCTS, products, done, sink)
-        _withdraw(ended, "post", live_posts, schema.POSTS, current_posts(store), done, sink)
+        _withdraw(ended, "post", live_posts, schema.POSTS, delta.current_posts(store), done, sink)
     done.versions = sink.commit()
     return done
 
@@ -235,7 +234,7 @@ def _stamped(rows: pa.Table, image_column: str) -> pa.Table:
 def _posts(store: str, pages: _Pages, records: pa.Table, done: Harvest, sink: _Sink) -> set[str]:
     """Writes new and changed posts; the ids of all that the site shows now. A link to a product page that was read counts as
     that product."""
-    current = current_posts(store)
+    current = delta.current_posts(store)
     active = current.filter(current.column(schema.ACTIVE))
     known = dict(zip(active.column(schema.POST_ID).to_pylist(), active.column(schema.ROW_DIGEST).to_pylist()))
     seen: set[str] = set()
@@ -276,15 +275,6 @@ def _post_row(pages: _Pages, url: str, fields: dict, image_id: str) -> dict:
     }
     texts = [json.dumps(value, sort_keys=True) for value in row.values()]
     return row | {schema.ROW_DIGEST: row_digests([pa.array([text]) for text in texts])[0].as_py()}
-
-
-def current_posts(store: str) -> pa.Table:
-    """The newest row of every post, active or not."""
-    columns = schema.POSTS.schema.names
-    rows = delta.read(store, schema.POSTS, columns)
-    rows = rows.sort_by([(schema.POST_ID, "ascending"), (schema.FETCHED_AT, "descending")])
-    _, first = np.unique(np.asarray(rows.column(schema.POST_ID).to_pylist(), dtype=object).astype(str), return_index=True)
-    return rows.take(pa.array(first))
 
 
 def _withdraw(ended: pa.Table, kind: str, live: set[str], table: schema.Table, current: pa.Table, done: Harvest, sink: _Sink):

@@ -8,8 +8,9 @@ import pytest
 from w2w import schema
 from w2w.crawl import frontier
 from w2w.crawl.profile import Profile
-from w2w.runtime.harvest import current_posts, harvest
+from w2w.runtime.harvest import harvest
 from w2w.table import delta
+from w2w.table.delta import current_posts
 from w2w.table.sink import Lineage, Output, append_rows
 
 SITE = Profile("x", start=["http://h/"], category_map={"coats": "outer"})
