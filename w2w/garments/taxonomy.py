@@ -132,6 +132,46 @@ _POLYVORE = {
     **dict.fromkeys(("jewellery", "sunglasses", "accessories", "scarves")),
 }
 
+# DeepFashion (Liu et al. 2016): the folders of its two retrieval benchmarks. What a label leaves open (trousers or a jacket of
+# denim or a suit, summer wear) the clothes type of each photo says: upper body, lower body, full body.
+_IN_SHOP = {
+    "Blouses_Shirts": TOP,
+    "Cardigans": OUTER,
+    "Denim": None,
+    "Dresses": DRESS,
+    "Graphic_Tees": TOP,
+    "Jackets_Coats": OUTER,
+    "Jackets_Vests": OUTER,
+    "Leggings": BOTTOM,
+    "Pants": BOTTOM,
+    "Rompers_Jumpsuits": IGNORE,
+    "Shirts_Polos": TOP,
+    "Shorts": BOTTOM,
+    "Skirts": BOTTOM,
+    "Suiting": None,
+    "Sweaters": TOP,
+    "Sweatshirts_Hoodies": TOP,
+    "Tees_Tanks": TOP,
+}
+_CONSUMER_TO_SHOP = {
+    "Blouse": TOP,
+    "Chiffon": TOP,
+    "Coat": OUTER,
+    "Dress": DRESS,
+    "Jeans": BOTTOM,
+    "Lace_Dress": DRESS,
+    "Lace_Shirt": TOP,
+    "Leggings": BOTTOM,
+    "Pants": BOTTOM,
+    "Polo_Shirt": TOP,
+    "Skirt": BOTTOM,
+    "Sleeveless_Dress": DRESS,
+    "Summer_Wear": None,
+    "Suspenders_Skirt": DRESS,
+    "T_Shirt": TOP,
+    "Tank_Top": TOP,
+}
+
 # Clothing Co-Parsing (Yang, Luo, Lin 2014), the labels whose class is not in the file's own supercategory
 _CCP_IGNORED = ("accessories", "bodysuit", "intimate", "romper", "scarf", "stockings", "suit", "swimwear", "tights", "belt")
 
@@ -147,6 +187,8 @@ VOCABULARIES: dict[str, Mapping[str, str | None]] = {
     "k-fashion": _K_FASHION,
     "street2shop": _STREET2SHOP,
     "polyvore": _POLYVORE,
+    "in-shop": {label.lower(): target for label, target in _IN_SHOP.items()},
+    "consumer-to-shop": {label.lower(): target for label, target in _CONSUMER_TO_SHOP.items()},
     "coco": _COCO,
 }
 _OPEN = frozenset({"coco"})  # vocabularies of which only these labels concern us
@@ -157,7 +199,8 @@ class TaxonomyConfig:
     """How labels become our seven classes."""
 
     vocabulary: str = "auto"
-    """w2w, modanet, fashionpedia, deepfashion2, k-fashion, street2shop, polyvore, coco, or auto: the one with the labels."""
+    """w2w, modanet, fashionpedia, deepfashion2, k-fashion, street2shop, polyvore, in-shop, consumer-to-shop, coco, or auto: the
+    one with the labels."""
     classes: dict[str, str] | None = None
     """Labels of one's own: label -> one of the seven, person, ignore or drop. They win over the vocabulary."""
     seed: bool = False
