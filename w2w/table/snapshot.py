@@ -3,8 +3,8 @@
 Workers write parts as they do for every table; nothing is visible until the driver names them all, in place of those
 before. A run that dies leaves the table as it was. Older versions stay readable until ``vacuum`` removes them.
 
-A table partitioned by source is one snapshot a source: what a public data set brought stays where the store's own is mined anew,
-and the other way round.
+A table partitioned by source is one snapshot a source: what a public data set brought stays where the store's own is mined
+anew, and the other way round.
 """
 
 import json
@@ -16,7 +16,7 @@ from w2w.table.sink import Counts, Lineage, application, commit_parts
 
 
 def current(store: str, table: schema.Table, source: str = schema.OWN) -> dict | None:
-    """The lineage of the snapshot that the table holds (of ``source``, where it is partitioned so); None where it holds none."""
+    """The lineage of the snapshot that the table holds (of ``source``, where it has several); None where it holds none."""
     opened, within = delta.open_table(store, table), _within(table, source)
     entries = delta.history(opened) if opened is not None else []
     return next((e["w2w"] for e in entries if e["w2w"] and e["w2w"].get("within") == within), None)
