@@ -87,7 +87,7 @@ def evaluate(
     compatible: tuple[np.ndarray, np.ndarray] | None,
     rng: np.random.Generator,
 ) -> pa.Table:
-    """METRICS_SCHEMA: FITB of ``blanks`` (scores_QA, right_Q) and AUC of ``compatible`` (scores_Q, labels_Q), as far as given."""
+    """METRICS_SCHEMA: FITB of ``blanks`` (scores_QA, right_Q), AUC of ``compatible`` (scores_Q, labels_Q), as far as given."""
     rows: list[Sequence] = []
     if blanks is not None:
         right = fill_in_blank(*blanks)

@@ -20,12 +20,13 @@ from w2w.ingest.stage import LOAD_GIVES, load
 from w2w.mining.sets import rows as of
 from w2w.mining.sets.records import PublicSet
 from w2w.runtime.job import JobConfig, Run
-from w2w.runtime.run import reject_rows, run_stages, too_many_rejects
+from w2w.runtime.run import run_stages
+from w2w.runtime.snapshot import Made, commit_snapshot, written
 from w2w.runtime.source import file_rows
-from w2w.runtime.stage import REJECTED_SCHEMA, Pool, Stage, count
+from w2w.runtime.stage import REJECTED_SCHEMA, Pool, Stage
 from w2w.table import delta, snapshot, work
 from w2w.table.pending import rejected_keys, table_keys
-from w2w.table.sink import Counts, Lineage, Output, write_part
+from w2w.table.sink import Counts, Lineage, Output
 
 # what the stage that loads images wants to find beside a row
 _LOADING = pa.schema(
@@ -165,28 +166,18 @@ def write_snapshots(
         if before and before["stage_version"] == version:
             facts[table.name] = f"{before['rows']:,} (unchanged)"
             continue
-        receipts = [r for batch in of.gathered(table, rows()) for r in _written(run.store, table, *batch, one)]
+        receipts = [r for batch in of.gathered(table, rows()) for r in written(run.store, table, _made(table, *batch), one)]
         if not receipts and not before:
             continue
-        counts = Counts()
-        for receipt in receipts:
-            counts.add(Counts.from_json(receipt["counts"]) if receipt["counts"] else Counts())
-        if counts.rejected > max_reject_rate * counts.read:
-            raise too_many_rejects(counts, counts.read, max_reject_rate)
-        _, versions[table.name] = snapshot.replace(run.store, table, receipts, one, source)
+        counts, version_of = commit_snapshot(run.store, table, receipts, one, max_reject_rate, source)
+        versions |= version_of
         total.add(counts)
         facts[table.name] = f"{counts.out:,}"
     return total, versions, facts
 
 
-def _written(
-    store: str, table: schema.Table, rows: pa.Table, rejects: list[tuple[str, Reject]], lineage: Lineage
-) -> list[dict]:
-    """Writes a batch; its receipts, with what happened to its rows on the first."""
-    named = [(key, None, r.code.value, r.detail, table.name) for key, r in rejects]
-    bad = pa.Table.from_pylist([dict(zip(REJECTED_SCHEMA.names, row)) for row in named], schema=REJECTED_SCHEMA)
-    receipts = write_part(store, Output(table), rows, lineage.run_id)
-    if rejects:
-        receipts += write_part(store, Output(schema.REJECTS), reject_rows(bad, lineage), lineage.run_id)
-    receipts[0]["counts"] = count(rows.num_rows + len(rejects), rows, bad, [table.name]).to_json()
-    return receipts
+def _made(table: schema.Table, rows: pa.Table, rejects: list[tuple[str, Reject]]) -> Made:
+    columns = [[key for key, _ in rejects], [None] * len(rejects)]
+    columns += [[r.code.value for _, r in rejects], [r.detail for _, r in rejects], [table.name] * len(rejects)]
+    rejected = pa.table([pa.array(c, pa.string()) for c in columns], schema=REJECTED_SCHEMA)
+    return Made(rows, rejected, rows.num_rows + len(rejects))

@@ -14,7 +14,7 @@ from w2w.images.decode import DecodeLimits, decode
 from w2w.mining.sets import SetConfig, open_set
 from w2w.mining.sets import rows as of
 from w2w.mining.sets.records import Anchor, Item, Outfit, Photo, Question, Shop, members
-from w2w.mining.sets.street import split_of
+from w2w.mining.shares import split_of
 
 
 def write(path: Path, text: object) -> None:
@@ -260,7 +260,7 @@ def test_lookbook(tmp_path):
 
 
 def test_split_by_hash_is_the_same_for_ever_and_near_its_shares():
-    drawn = [split_of(f"lookbook/{i:06d}", 0.05, 0.1) for i in range(4000)]
+    drawn = split_of(pa.array([f"lookbook/{i:06d}" for i in range(4000)]), 0.05, 0.1)
     assert 0.085 < drawn.count("test") / 4000 < 0.115
     assert 0.038 < drawn.count("val") / 4000 < 0.062
     assert drawn[:10] == ["train"] * 7 + ["test"] * 2 + ["train"]

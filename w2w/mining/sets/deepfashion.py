@@ -8,7 +8,8 @@ from pathlib import Path
 from w2w.errors import UsageError
 from w2w.garments.records import Record, read_json
 from w2w.garments.taxonomy import BOTTOM, DRESS, OUTER, TOP
-from w2w.mining.sets.records import TEST, TRAIN, VAL, Anchor, Box, Classes, Photo, PublicSet, Shop, columns, corners, find
+from w2w.mining.sets.records import Anchor, Box, Classes, Photo, PublicSet, Shop, columns, corners, find
+from w2w.mining.shares import TEST, TRAIN, VAL
 
 _CORNERS = ("x_1", "y_1", "x_2", "y_2")
 _OPEN = ("denim", "suiting", "summer_wear")  # labels whose class depends on the part of the body

@@ -13,9 +13,6 @@ from w2w.garments.records import Record, read_text
 from w2w.mining.sets.records import (
     COMPATIBILITY,
     FILL_IN_BLANK,
-    TEST,
-    TRAIN,
-    VAL,
     Classes,
     Item,
     Outfit,
@@ -25,6 +22,7 @@ from w2w.mining.sets.records import (
     find,
     members,
 )
+from w2w.mining.shares import TEST, TRAIN, VAL
 
 VARIANTS = ("nondisjoint", "disjoint")
 _FILES = {"train": TRAIN, "valid": VAL, "test": TEST}

@@ -15,7 +15,6 @@ from w2w.garments.records import read_text
 from w2w.garments.taxonomy import IGNORE, VOCABULARIES, TaxonomyConfig, mapping_of
 
 Box = tuple[float, float, float, float]  # x0, y0, x1, y1
-TRAIN, VAL, TEST = "train", "val", "test"
 FILL_IN_BLANK, COMPATIBILITY = "fill_in_blank", "compatibility"
 
 

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from w2w import ids
 from w2w.errors import UsageError
 from w2w.garments.records import Record, from_xywh, numbers, read_text
 from w2w.garments.taxonomy import TOP
-from w2w.mining.sets.records import TEST, TRAIN, VAL, Anchor, Classes, Photo, PublicSet, Shop, find, members
+from w2w.mining.sets.records import Anchor, Classes, Photo, PublicSet, Shop, find, members
+from w2w.mining.shares import TEST, TRAIN, split_of
 
 _IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".gif")
 
@@ -127,7 +127,7 @@ class LookBook(PublicSet):
             raise UsageError(f"set.path={root}: no *.jpg there, nor in data")
 
     def _split(self, product: str) -> str:
-        return split_of(f"lookbook/{product}", *self._shares)
+        return split_of(pa.array([f"lookbook/{product}"]), *self._shares)[0]
 
     @cached_property
     def _shops_of(self) -> dict[str, list[str]]:
@@ -147,9 +147,3 @@ class LookBook(PublicSet):
             if clean == "0":
                 anchor = Anchor(product, tuple(self._shops_of.get(product, ())), TOP, TOP, None)
                 yield Photo(name, str(self._folder / name), self._split(product), (anchor,))
-
-
-def split_of(group: str, val_share: float, test_share: float) -> str:
-    """train, val or test of a group by its hash: the same for ever, whatever else is in the set."""
-    place = int(ids.hash_bucket(pa.array([group]), 10_000)[0]) / 10_000
-    return TEST if place < test_share else VAL if place < test_share + val_share else TRAIN
