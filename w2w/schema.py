@@ -45,6 +45,10 @@ COMPONENT_ID, COMPONENT_SIZE, NUM_IMAGES = "component_id", "component_size", "nu
 PAIR_ID, ANCHOR_IMAGE_ID, SIMILARITY, RULE = "pair_id", "anchor_image_id", "similarity", "rule"
 OUTFIT_ID, ITEMS, ITEM_ID, MODIFIED_OF, REPLACED = "outfit_id", "items", "item_id", "modified_of", "replaced"
 NEGATIVES_LIST = "negatives"
+# questions: what models of outfits are asked
+QUESTION_ID, ANSWERS, RIGHT = "question_id", "answers", "right"
+
+OWN = "own"  # the source of what is mined from the store's own posts, products and photos
 # neighbours
 QUERY_ID, RANK, SCORE, NEIGHBOUR_LIST = "query_id", "rank", "score", "neighbours"
 INDEX_VERSION, SEARCH_VERSION = "index_version", "search_version"
@@ -153,7 +157,7 @@ GARMENTS = Table(
         (BOX, XYXY),
         (MASK_RLE, RLE, "nullable"),
         (CROP, pa.binary()),  # JPEG, at most 384 px a side
-        (CROP_SOURCE, pa.string()),  # box
+        (CROP_SOURCE, pa.string()),  # box; whole where a data set has the photo and no box
         (STAGE_VERSION, pa.string()),
     ),
     key=(GARMENT_ID,),
@@ -287,7 +291,7 @@ REPRESENTATIVES = Table(
 PAIRS = Table(
     "pairs",
     _schema(
-        (PAIR_ID, pa.string()),  # digest of garment and product
+        (PAIR_ID, pa.string()),  # digest of garment and product; of a data set's, of the picture too
         (GARMENT_ID, pa.string()),  # the anchor, whose crop stands in `garments`
         (ANCHOR_IMAGE_ID, pa.string()),  # the photo it was cut from
         (POST_ID, pa.string()),
@@ -298,9 +302,10 @@ PAIRS = Table(
         (SIMILARITY, pa.float32(), "nullable"),  # cosine of anchor and positive, where an encoder was asked
         (RULE, pa.string()),  # how the two were matched: single, similarity, annotated
         (SPLIT, pa.string()),
-        (SOURCE, pa.string()),  # the store's own posts, or the public data set
+        (SOURCE, pa.string()),  # OWN, or the public data set: each is a snapshot of its own
     ),
     key=(PAIR_ID,),
+    partition_by=(SOURCE,),
 )
 
 OUTFIT_ITEM = pa.struct(
@@ -320,9 +325,25 @@ OUTFITS = Table(
         (MODIFIED_OF, pa.string(), "nullable"),  # the outfit of which items were replaced; null for one that was worn
         (REPLACED, pa.list_(pa.string())),  # slots
         (SPLIT, pa.string()),
-        (SOURCE, pa.string()),
+        (SOURCE, pa.string()),  # OWN, or the public data set
     ),
     key=(OUTFIT_ID,),
+    partition_by=(SOURCE,),
+)
+
+QUESTIONS = Table(
+    "questions",
+    _schema(
+        (QUESTION_ID, pa.string()),
+        (KIND, pa.string()),  # fill_in_blank: which answer completes the items; compatibility: do the items go together
+        (ITEMS, pa.list_(OUTFIT_ITEM)),
+        (ANSWERS, pa.list_(OUTFIT_ITEM)),  # shuffled; none for compatibility
+        (RIGHT, pa.int32()),  # fill_in_blank: position of the right answer, from 0; compatibility: 1 yes, 0 no
+        (SPLIT, pa.string()),
+        (SOURCE, pa.string()),
+    ),
+    key=(QUESTION_ID,),
+    partition_by=(SOURCE,),
 )
 
 NEGATIVES = Table(
@@ -441,6 +462,7 @@ TABLES = {
         REPRESENTATIVES,
         PAIRS,
         OUTFITS,
+        QUESTIONS,
         NEGATIVES,
         EMBEDDINGS,
         NEIGHBOURS,

@@ -16,6 +16,7 @@ from w2w.config import nearest
 from w2w.errors import UsageError
 from w2w.garments.annotations import Object, Photo, annotated_rows, targets_of
 from w2w.garments.masks import from_polygons, from_rle, tight_box, to_rle
+from w2w.garments.records import Record, from_xywh, numbers, read_json
 from w2w.garments.taxonomy import IGNORE, SHOES, VOCABULARIES, TaxonomyConfig, mapping_of, street_target
 
 _LEAST_SEEN = 0.1  # of a rendered garment
@@ -62,70 +63,21 @@ def read_annotations(config: AnnotationsConfig) -> pa.Table:
     return annotated_rows(photos, config.source or config.format, labelled, config.test_share)
 
 
-class _Record:
-    """A JSON object of a file, whose missing or strange fields become sentences with both names."""
-
-    def __init__(self, where: str, values: object):
-        self.where = where
-        if not isinstance(values, dict):
-            raise UsageError(f"{where}: expected an object with fields, found {type(values).__name__}")
-        self._values = values
-
-    def get(self, name: str, kind: type | tuple[type, ...], default: object = ...) -> object:
-        value = self._values.get(name, default)
-        if value is ...:
-            raise UsageError(f"{self.where}: field {name!r} is missing")
-        if value is not default and not isinstance(value, kind):
-            raise UsageError(f"{self.where}: field {name!r} is {value!r:.60}, not {_kind(kind)}")
-        return value
-
-    def items(self):
-        return self._values.items()
-
-    def numbers(self, name: str, count: int) -> tuple[float, ...]:
-        return _numbers(self.get(name, (list, tuple)), count, f"{self.where}: field {name!r}")
-
-
-def _kind(kind: type | tuple[type, ...]) -> str:
-    return " or ".join(k.__name__ for k in (kind if isinstance(kind, tuple) else (kind,)))
-
-
-def _numbers(values: object, count: int, where: str) -> tuple[float, ...]:
-    good = len(values) == count and all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
-    if not good or any(v != v or abs(v) > 1e9 for v in values):
-        raise UsageError(f"{where} is {values!r:.60}, not {count} numbers")
-    return tuple(float(v) for v in values)
-
-
-def _xywh(box: tuple[float, ...]) -> tuple[float, float, float, float]:
-    x, y, w, h = box
-    return x, y, x + w, y + h
-
-
-def _json(path: Path) -> object:
-    try:
-        return json.loads(path.read_text(encoding="utf-8-sig"))
-    except UnicodeDecodeError as e:
-        raise UsageError(f"{path}: not UTF-8 text") from e
-    except ValueError as e:
-        raise UsageError(f"{path}: not valid JSON: {e}") from e
-
-
-def _coco_boxes(one: _Record, target: str) -> list[tuple[float, ...]]:
+def _coco_boxes(one: Record, target: str) -> list[tuple[float, ...]]:
     """The annotation's bbox; where there is none (Fashionpedia's sample), the box around its segmentation."""
     if one.get("bbox", (list, tuple), None) is not None:
-        return [_xywh(one.numbers("bbox", 4))]
+        return [from_xywh(one.numbers("bbox", 4))]
     return [_around(_polygon_boxes(one))]
 
 
-def _modanet_boxes(one: _Record, target: str) -> list[tuple[float, ...]]:
+def _modanet_boxes(one: Record, target: str) -> list[tuple[float, ...]]:
     """ModaNet's bbox is that of one polygon, whichever came last (record 992824: two shoes, the box of one). So: around all
     polygons, and for shoes of two polygons one box each, as Fashionpedia and the seed's maskrcnn-modanet have them."""
-    found = _polygon_boxes(one) if one.get("segmentation", (list, dict), None) else [_xywh(one.numbers("bbox", 4))]
+    found = _polygon_boxes(one) if one.get("segmentation", (list, dict), None) else [from_xywh(one.numbers("bbox", 4))]
     return found if target == SHOES and len(found) == 2 else [_around(found)]
 
 
-def _polygon_boxes(one: _Record) -> list[tuple[float, ...]]:
+def _polygon_boxes(one: Record) -> list[tuple[float, ...]]:
     """Of each polygon [x, y, x, y, ...]; of run lengths, the one around them."""
     shape = one.get("segmentation", (list, dict))
     if isinstance(shape, dict):
@@ -135,13 +87,13 @@ def _polygon_boxes(one: _Record) -> list[tuple[float, ...]]:
             raise UsageError(f"{one.where}: segmentation: {e}") from e
         return [tuple(map(float, tight or (0, 0, 0, 0)))]
     where = f"{one.where}: segmentation"
-    polygons = [_numbers(p, len(p), where) for p in shape if isinstance(p, list) and len(p) >= 6 and len(p) % 2 == 0]
+    polygons = [numbers(p, len(p), where) for p in shape if isinstance(p, list) and len(p) >= 6 and len(p) % 2 == 0]
     if not polygons or len(polygons) < len(shape):
         raise UsageError(f"{where} is neither polygons of 3 points and more nor run lengths")
     return [(min(p[::2]), min(p[1::2]), max(p[::2]), max(p[1::2])) for p in polygons]
 
 
-def _mask(one: _Record, height: int | None, width: int | None) -> dict | None:
+def _mask(one: Record, height: int | None, width: int | None) -> dict | None:
     """The object's pixels; None where the file has only its box, or polygons and not the photo's size."""
     shape = one.get("segmentation", (list, dict), None)
     if isinstance(shape, dict):
@@ -158,10 +110,10 @@ def _around(found: list[tuple[float, ...]]) -> tuple[float, ...]:
 
 def _coco(path: Path, config: AnnotationsConfig, target_of: Callable | None = None, boxes_of: Callable = _coco_boxes):
     """Microsoft COCO's instances (cocodataset.org, "Data format"): boxes [x, y, width, height]; iscrowd is an ignore region."""
-    file = _Record(str(path), _json(path))
+    file = Record(str(path), read_json(path))
     kinds = {}
     for i, values in enumerate(file.get("categories", list)):
-        category = _Record(f"{path}: categories[{i}]", values)
+        category = Record(f"{path}: categories[{i}]", values)
         kinds[category.get("id", int)] = (category.get("name", str), category.get("supercategory", (str, type(None)), ""))
     if "annotations" not in dict(file.items()):
         raise UsageError(f"{path}: has no annotations, only {', '.join(dict(file.items()))} (ModaNet's val list is like that)")
@@ -171,11 +123,11 @@ def _coco(path: Path, config: AnnotationsConfig, target_of: Callable | None = No
         targets = mapping_of([name for name, _ in kinds.values()], config.taxonomy, str(path))
     images, objects = {}, {}
     for i, values in enumerate(file.get("images", list)):
-        image = _Record(f"{path}: images[{i}]", values)
+        image = Record(f"{path}: images[{i}]", values)
         size = image.get("height", int, None), image.get("width", int, None)
         images[image.get("id", (int, str))] = (image.get("file_name", str), image.get("split", str, None), size)
     for i, values in enumerate(file.get("annotations", list)):
-        one = _Record(f"{path}: annotations[{i}]", values)
+        one = Record(f"{path}: annotations[{i}]", values)
         one.where += f" (id {one.get('id', (int, str), '?')})"
         owner, kind = one.get("image_id", (int, str)), one.get("category_id", int)
         if owner not in images:
@@ -230,11 +182,11 @@ def _deepfashion2(path: Path, config: AnnotationsConfig):
         for folder in folders:
             split = {"train": "train", "validation": "test"}.get(folder.parent.name)
             for file in sorted(folder.glob("*.json")):
-                record = _Record(str(file), _json(file))
+                record = Record(str(file), read_json(file))
                 items = [(name, value) for name, value in record.items() if name.startswith("item")]
                 objects = []
                 for name, value in sorted(items, key=lambda item: (len(item[0]), item[0])):
-                    item = _Record(f"{file}: {name}", value)
+                    item = Record(f"{file}: {name}", value)
                     label = item.get("category_name", str)
                     if label not in targets:
                         raise UsageError(
@@ -258,10 +210,10 @@ def _k_fashion(path: Path, config: AnnotationsConfig):
 
     def photos() -> Iterator[Photo]:
         for file in files:
-            record = _Record(str(file), _json(file))
-            image = _Record(f"{file}: 이미지 정보", record.get("이미지 정보", dict)).get("이미지 파일명", str)
-            info = _Record(f"{file}: 데이터셋 정보", record.get("데이터셋 정보", dict)).get("데이터셋 상세설명", dict)
-            rectangles = _Record(f"{file}: 렉트좌표", _Record(f"{file}: 데이터셋 상세설명", info).get("렉트좌표", dict))
+            record = Record(str(file), read_json(file))
+            image = Record(f"{file}: 이미지 정보", record.get("이미지 정보", dict)).get("이미지 파일명", str)
+            info = Record(f"{file}: 데이터셋 정보", record.get("데이터셋 정보", dict)).get("데이터셋 상세설명", dict)
+            rectangles = Record(f"{file}: 렉트좌표", Record(f"{file}: 데이터셋 상세설명", info).get("렉트좌표", dict))
             objects = []
             for label, found in rectangles.items():
                 if label not in targets:
@@ -269,10 +221,10 @@ def _k_fashion(path: Path, config: AnnotationsConfig):
                 for i, values in enumerate(found):
                     if not values:
                         continue
-                    one = _Record(f"{rectangles.where}: {label}[{i}]", values)
+                    one = Record(f"{rectangles.where}: {label}[{i}]", values)
                     box = [one.get(name, (int, float)) for name in ("X좌표", "Y좌표", "가로", "세로")]
                     if targets[label]:
-                        objects.append(Object(_xywh(_numbers(box, 4, one.where)), label, targets[label]))
+                        objects.append(Object(from_xywh(numbers(box, 4, one.where)), label, targets[label]))
             inside = file.relative_to(path).parent if path.is_dir() else Path()
             folder = Path(config.images) / inside if config.images else file.parent
             name = (inside / image).as_posix()
@@ -291,7 +243,7 @@ def _yolo(path: Path, config: AnnotationsConfig):
         described = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as e:
         raise UsageError(f"{file}: cannot be read as YAML: {str(e).splitlines()[0]}") from e
-    record = _Record(str(file), described)
+    record = Record(str(file), described)
     names = record.get("names", (list, dict))
     names = dict(enumerate(names)) if isinstance(names, list) else {int(k): v for k, v in names.items()}
     targets = mapping_of(map(str, names.values()), config.taxonomy, str(file))
@@ -334,7 +286,7 @@ def _yolo_objects(file: Path, names: Mapping[int, str], targets: Mapping[str, st
             box = (min(values[::2]), min(values[1::2]), max(values[::2]), max(values[1::2]))
         else:
             raise UsageError(f"{where}: {len(values)} numbers: expected 4 of a box, or pairs of a polygon")
-        _numbers(list(box), 4, where)
+        numbers(list(box), 4, where)
         if target := targets[str(names[kind])]:
             yield Object(box, str(names[kind]), target)
 
@@ -353,12 +305,12 @@ def _wardrobe(path: Path, config: AnnotationsConfig):
         for number, line in enumerate(lines, 1):
             where = f"{file}, line {number}"
             try:
-                post = _Record(where, json.loads(line))
+                post = Record(where, json.loads(line))
             except ValueError as e:
                 raise UsageError(f"{where}: not valid JSON: {e}") from e
             objects = []
             for i, values in enumerate(post.get("items", list)):
-                item = _Record(f"{where}: items[{i}]", values)
+                item = Record(f"{where}: items[{i}]", values)
                 label, mask = item.get("category", str), item.get("mask_rle", dict)
                 if label not in targets:
                     raise UsageError(f"{item.where}: category {label!r} is none of the wardrobe's")

@@ -132,6 +132,46 @@ _POLYVORE = {
     **dict.fromkeys(("jewellery", "sunglasses", "accessories", "scarves")),
 }
 
+# DeepFashion (Liu et al. 2016): the folders of its two retrieval benchmarks. What a label leaves open (trousers or a jacket of
+# denim or a suit, summer wear) the clothes type of each photo says: upper body, lower body, full body.
+_IN_SHOP = {
+    "blouses_shirts": TOP,
+    "cardigans": OUTER,
+    "denim": None,
+    "dresses": DRESS,
+    "graphic_tees": TOP,
+    "jackets_coats": OUTER,
+    "jackets_vests": OUTER,
+    "leggings": BOTTOM,
+    "pants": BOTTOM,
+    "rompers_jumpsuits": IGNORE,
+    "shirts_polos": TOP,
+    "shorts": BOTTOM,
+    "skirts": BOTTOM,
+    "suiting": None,
+    "sweaters": TOP,
+    "sweatshirts_hoodies": TOP,
+    "tees_tanks": TOP,
+}
+_CONSUMER_TO_SHOP = {
+    "blouse": TOP,
+    "chiffon": TOP,
+    "coat": OUTER,
+    "dress": DRESS,
+    "jeans": BOTTOM,
+    "lace_dress": DRESS,
+    "lace_shirt": TOP,
+    "leggings": BOTTOM,
+    "pants": BOTTOM,
+    "polo_shirt": TOP,
+    "skirt": BOTTOM,
+    "sleeveless_dress": DRESS,
+    "summer_wear": None,
+    "suspenders_skirt": DRESS,
+    "t_shirt": TOP,
+    "tank_top": TOP,
+}
+
 # Clothing Co-Parsing (Yang, Luo, Lin 2014), the labels whose class is not in the file's own supercategory
 _CCP_IGNORED = ("accessories", "bodysuit", "intimate", "romper", "scarf", "stockings", "suit", "swimwear", "tights", "belt")
 
@@ -147,6 +187,8 @@ VOCABULARIES: dict[str, Mapping[str, str | None]] = {
     "k-fashion": _K_FASHION,
     "street2shop": _STREET2SHOP,
     "polyvore": _POLYVORE,
+    "in-shop": _IN_SHOP,
+    "consumer-to-shop": _CONSUMER_TO_SHOP,
     "coco": _COCO,
 }
 _OPEN = frozenset({"coco"})  # vocabularies of which only these labels concern us
@@ -157,7 +199,8 @@ class TaxonomyConfig:
     """How labels become our seven classes."""
 
     vocabulary: str = "auto"
-    """w2w, modanet, fashionpedia, deepfashion2, k-fashion, street2shop, polyvore, coco, or auto: the one with the labels."""
+    """w2w, modanet, fashionpedia, deepfashion2, k-fashion, street2shop, polyvore, in-shop, consumer-to-shop, coco, or auto: the
+    one with the labels."""
     classes: dict[str, str] | None = None
     """Labels of one's own: label -> one of the seven, person, ignore or drop. They win over the vocabulary."""
     seed: bool = False

@@ -39,18 +39,36 @@ def make_snapshot(
     Raises JobFailed, and leaves the table as it was, above ``max_reject_rate``.
     """
     made = by_key(store, sides, _write, (store, table, make, arguments, lineage), num_buckets=num_buckets, title=lineage.job)
-    receipts = [r for bucket in made for r in bucket]
+    return commit_snapshot(store, table, [r for bucket in made for r in bucket], lineage, max_reject_rate)
+
+
+def commit_snapshot(
+    store: str,
+    table: schema.Table,
+    receipts: Sequence[dict],
+    lineage: Lineage,
+    max_reject_rate: float,
+    source: str = schema.OWN,
+) -> tuple[Counts, dict[str, int]]:
+    """Makes the parts what the table holds (of ``source``, where it has several).
+
+    Raises JobFailed, and leaves the table as it was, above ``max_reject_rate``.
+    """
     counts = Counts()
     for receipt in receipts:
         counts.add(Counts.from_json(receipt["counts"]) if receipt["counts"] else Counts())
     if counts.rejected > max_reject_rate * counts.read:
         raise too_many_rejects(counts, counts.read, max_reject_rate)
-    counts, version = snapshot.replace(store, table, receipts, lineage)
+    counts, version = snapshot.replace(store, table, receipts, lineage, source)
     return counts, {table.name: version}
 
 
 def _write(tables: list[pa.Table], store: str, table: schema.Table, make: Callable, arguments: tuple, lineage: Lineage):
-    made = make(tables, *arguments)
+    return written(store, table, make(tables, *arguments), lineage)
+
+
+def written(store: str, table: schema.Table, made: Made, lineage: Lineage) -> list[dict]:
+    """Writes what was made as parts; their receipts, with the counts on the first."""
     receipts = write_part(store, Output(table), made.rows, lineage.run_id)
     if made.rejected.num_rows:
         receipts += write_part(store, Output(schema.REJECTS), reject_rows(made.rejected, lineage), lineage.run_id)

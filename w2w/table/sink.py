@@ -192,9 +192,10 @@ def commit_parts(
     counts: Counts,
     app: str,
     mode: Literal["append", "overwrite"] = "append",
+    within: dict[str, str] | None = None,
 ) -> None:
-    """Names the parts in the table's log, beside those before or in place of them. Raises JobFailed where another run of
-    the same application came between."""
+    """Names the parts in the table's log, beside those before or in place of them (of those in the partition ``within``, where
+    it is given). Raises JobFailed where another run of the same application came between."""
     now_ms = int(time.time() * 1000)
     actions = [AddAction(r["path"], r["size"], json.loads(r["partition"]), now_ms, True, r["stats"]) for r in receipts]
     marker = time.time_ns()
@@ -202,13 +203,19 @@ def commit_parts(
         "rows": sum(r["rows"] for r in receipts),
         "run_rows_in": counts.read,
         "run_rejects": counts.rejects,
+        "within": within,
     }
     properties = CommitProperties(
         custom_metadata={"w2w": json.dumps(about, default=str)}, app_transactions=[Transaction(app, marker)]
     )
     try:
         opened.create_write_transaction(
-            actions, mode, opened.schema(), partition_by=list(table.partition_by), commit_properties=properties
+            actions,
+            mode,
+            opened.schema(),
+            partition_by=list(table.partition_by),
+            partition_filters=[(column, "=", value) for column, value in within.items()] if within else None,
+            commit_properties=properties,
         )
         opened.update_incremental()
         lost = opened.transaction_version(app) != marker

@@ -2,8 +2,12 @@
 
 Workers write parts as they do for every table; nothing is visible until the driver names them all, in place of those
 before. A run that dies leaves the table as it was. Older versions stay readable until ``vacuum`` removes them.
+
+A table partitioned by source is one snapshot a source: what a public data set brought stays where the store's own is mined
+anew, and the other way round.
 """
 
+import json
 from collections.abc import Sequence
 
 from w2w import schema
@@ -11,26 +15,35 @@ from w2w.table import delta
 from w2w.table.sink import Counts, Lineage, application, commit_parts
 
 
-def current(store: str, table: schema.Table) -> dict | None:
-    """The lineage of the snapshot that the table holds; None where it holds none."""
-    opened = delta.open_table(store, table)
+def current(store: str, table: schema.Table, source: str = schema.OWN) -> dict | None:
+    """The lineage of the snapshot that the table holds (of ``source``, where it has several); None where it holds none."""
+    opened, within = delta.open_table(store, table), _within(table, source)
     entries = delta.history(opened) if opened is not None else []
-    return next((e["w2w"] for e in entries if e["w2w"]), None)
+    return next((e["w2w"] for e in entries if e["w2w"] and e["w2w"].get("within") == within), None)
 
 
-def replace(store: str, table: schema.Table, receipts: Sequence[dict], lineage: Lineage) -> tuple[Counts, int]:
+def replace(
+    store: str, table: schema.Table, receipts: Sequence[dict], lineage: Lineage, source: str = schema.OWN
+) -> tuple[Counts, int]:
     """Makes the parts that ``receipts`` name what the table holds; returns the counts and the table's new version.
 
-    Receipts of rejects are appended first, once a stage version: a run that died between the two repeats only the second.
+    Of a table that is partitioned by source, only the rows of ``source`` are replaced, and all parts must be of it. Receipts of
+    rejects are appended first, once a stage version: a run that died between the two repeats only the second.
     """
-    app, counts = application(lineage), Counts()
+    app, counts, within = application(lineage), Counts(), _within(table, source)
     for receipt in receipts:
         if receipt["counts"]:
             counts.add(Counts.from_json(receipt["counts"]))
     kept, rejected = ([r for r in receipts if r["path"] and r["table"] == t.name] for t in (table, schema.REJECTS))
+    strangers = {r["partition"] for r in kept if within and json.loads(r["partition"]) != within}
+    assert not strangers, f"rows of {strangers} in a snapshot of {within}"
     rejects = delta.create_table(store, schema.REJECTS)
     if rejected and rejects.transaction_version(app) is None:
         commit_parts(store, schema.REJECTS, rejects, rejected, lineage, counts, app)
     opened = delta.create_table(store, table)
-    commit_parts(store, table, opened, kept, lineage, counts, app, "overwrite")
+    commit_parts(store, table, opened, kept, lineage, counts, app, "overwrite", within)
     return counts, opened.version()
+
+
+def _within(table: schema.Table, source: str) -> dict[str, str] | None:
+    return {schema.SOURCE: source} if table.partition_by == (schema.SOURCE,) else None

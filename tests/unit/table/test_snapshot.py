@@ -85,3 +85,35 @@ def test_two_runs_at_once_are_noticed(tmp_path, monkeypatch):
     with pytest.raises(JobFailed, match="another run"):
         snapshot.replace(store, schema.NEGATIVES, write(store, "c"), lineage("1"))
     assert held(store) == ["b"]
+
+
+def pairs(store: str, source: str, *pair_ids: str) -> list[dict]:
+    text = {schema.PAIR_ID: pa.array(pair_ids), schema.SOURCE: pa.array([source] * len(pair_ids))}
+    filled = [text.get(f.name, pa.array(["0"] * len(pair_ids)).cast(f.type)) for f in schema.PAIRS.schema]
+    found = write_part(store, Output(schema.PAIRS), pa.table(filled, schema=schema.PAIRS.schema), "run")
+    return found or [{"table": "pairs", "path": None, "counts": None}]
+
+
+def pairs_held(store: str, **partition: str) -> list[str]:
+    return sorted(delta.read(store, schema.PAIRS, [schema.PAIR_ID], **partition).column(0).to_pylist())
+
+
+def test_each_source_is_a_snapshot_of_its_own(tmp_path):
+    store = str(tmp_path)
+    snapshot.replace(store, schema.PAIRS, pairs(store, "own", "a", "b"), lineage("1"))
+    snapshot.replace(store, schema.PAIRS, pairs(store, "lookbook", "l"), lineage("2"), "lookbook")
+    assert pairs_held(store) == ["a", "b", "l"]
+    snapshot.replace(store, schema.PAIRS, pairs(store, "own", "c"), lineage("3"))
+    assert pairs_held(store) == ["c", "l"]
+    assert pairs_held(store, source="lookbook") == ["l"]
+    assert snapshot.current(store, schema.PAIRS)["stage_version"] == "3"
+    assert snapshot.current(store, schema.PAIRS, "lookbook")["stage_version"] == "2"
+    assert snapshot.current(store, schema.PAIRS, "polyvore") is None
+    snapshot.replace(store, schema.PAIRS, pairs(store, "lookbook"), lineage("4"), "lookbook")  # the set is empty now
+    assert pairs_held(store) == ["c"]
+
+
+def test_rows_of_another_source_are_a_bug(tmp_path):
+    store = str(tmp_path)
+    with pytest.raises(AssertionError, match="in a snapshot of"):
+        snapshot.replace(store, schema.PAIRS, pairs(store, "lookbook", "l"), lineage("1"))

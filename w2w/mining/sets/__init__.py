@@ -1,0 +1,75 @@
+"""Public data sets of pairs and outfits: which there are, and how one is opened."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from w2w.config import nearest
+from w2w.errors import UsageError
+from w2w.mining.sets.deepfashion import ConsumerToShop, DeepFashion2, InShop
+from w2w.mining.sets.polyvore import VARIANTS, Polyvore
+from w2w.mining.sets.records import Classes, PublicSet
+from w2w.mining.sets.street import LookBook, Street2Shop
+
+FORMATS = ("street2shop", "in-shop", "consumer-to-shop", "deepfashion2", "lookbook", "polyvore")
+_READERS = {"street2shop": Street2Shop, "in-shop": InShop, "consumer-to-shop": ConsumerToShop, "deepfashion2": DeepFashion2}
+
+
+@dataclass(frozen=True)
+class SetConfig:
+    """Which public data set is read, and how."""
+
+    format: str = ""
+    """street2shop, in-shop and consumer-to-shop (of DeepFashion), deepfashion2, lookbook, polyvore."""
+    path: str = ""
+    """Its folder, as it is published."""
+    images: str | None = None
+    """Folder of its pictures. Default: where the set has them; street2shop has only URLs, which are asked."""
+    source: str | None = None
+    """Name of the set in the tables. Default: the format, for polyvore with the variant."""
+    variant: str = "nondisjoint"
+    """Of polyvore: nondisjoint (its splits share items, by design) or disjoint."""
+    classes: dict[str, str] | None = None
+    """The set's labels -> one of the seven classes or drop, where they are to be others than by default."""
+    val_share: float = 0.05
+    """Of the products of a set that has no split (lookbook): how many go to val, by hash."""
+    test_share: float = 0.1
+    """Of the same, to test."""
+
+    def __post_init__(self):
+        if self.format not in ("", *FORMATS):
+            raise UsageError(f"set.format={self.format}: unknown.{nearest(self.format, list(FORMATS))}")
+        if self.variant not in VARIANTS:
+            raise UsageError(f"set.variant={self.variant}: it is {' or '.join(VARIANTS)}")
+        if self.source is not None and not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,63}", self.source):
+            raise UsageError(f"set.source={self.source}: lower-case letters, digits and hyphens")
+        if min(self.val_share, self.test_share) < 0 or self.val_share + self.test_share > 1:
+            raise UsageError(f"set.val_share={self.val_share}, set.test_share={self.test_share}: shares that sum to at most 1")
+
+    @property
+    def catalog(self) -> str:
+        """What the names of its products and photos begin with: the same for all variants."""
+        return self.source or self.format
+
+    @property
+    def name(self) -> str:
+        """The source of its pairs and outfits."""
+        return self.source or (f"{self.format}-{self.variant}" if self.format == "polyvore" else self.format)
+
+
+def open_set(config: SetConfig) -> PublicSet:
+    """Raises UsageError where the format is not said, or its files are not there."""
+    if not config.format:
+        raise UsageError(f"set.format: name the data set: {', '.join(FORMATS)}")
+    root = Path(config.path).expanduser().absolute()
+    if not config.path or not root.is_dir():
+        raise UsageError(f"set.path={config.path}: no such folder")
+    images = Path(config.images).expanduser().absolute() if config.images else None
+    if images and not images.is_dir():
+        raise UsageError(f"set.images={config.images}: no such folder")
+    if config.format == "lookbook":
+        return LookBook(images or root, config.val_share, config.test_share)
+    classes = Classes(config.format, config.classes)
+    if config.format == "polyvore":
+        return Polyvore(root, images, classes, config.variant)
+    return _READERS[config.format](root, images, classes)

@@ -1,0 +1,219 @@
+"""What a public data set of pairs or outfits says, in one form: pictures of products, photos with garments, outfits, questions.
+
+A set is read more than once and never held: its methods yield plain records in the order of its files. A file or record that is
+not what the set's documents promise raises UsageError with both names.
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from w2w.config import nearest
+from w2w.errors import UsageError
+from w2w.garments.records import read_text
+from w2w.garments.taxonomy import IGNORE, VOCABULARIES, TaxonomyConfig, mapping_of
+
+Box = tuple[float, float, float, float]  # x0, y0, x1, y1
+FILL_IN_BLANK, COMPATIBILITY = "fill_in_blank", "compatibility"
+
+
+@dataclass(frozen=True)
+class Shop:
+    """One picture of a product. ``product``: what makes pictures one product; None where the set does not say.
+
+    ``box``: the picture shows more than the product, which is inside. ``notes``: what else the set says of it.
+    """
+
+    name: str
+    product: str | None
+    image_uri: str
+    label: str
+    category: str | None  # None: it is none of our classes
+    split: str | None
+    box: Box | None = None
+    title: str | None = None
+    notes: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True)
+class Anchor:
+    """One garment in a photo: ``shops`` names the pictures that show the same product. ``box`` None: the whole photo."""
+
+    product: str
+    shops: tuple[str, ...]
+    label: str
+    category: str | None
+    box: Box | None
+
+
+@dataclass(frozen=True)
+class Photo:
+    """A photo of somebody who wears products of the set."""
+
+    name: str
+    image_uri: str
+    split: str
+    anchors: tuple[Anchor, ...]
+
+
+@dataclass(frozen=True)
+class Item:
+    """One piece of an outfit: the name of its Shop, its slot and class."""
+
+    shop: str
+    slot: str
+    category: str | None
+
+
+@dataclass(frozen=True)
+class Outfit:
+    name: str
+    items: tuple[Item, ...]
+    split: str
+
+
+@dataclass(frozen=True)
+class Question:
+    """``right``: position of the right answer, or 1 and 0 for items that do and do not go together; None where the set's record
+    does not tell, and ``why`` says so."""
+
+    name: str
+    kind: str
+    items: tuple[Item, ...]
+    answers: tuple[Item, ...]
+    right: int | None
+    split: str
+    why: str = ""
+
+
+class PublicSet:
+    """A set that says nothing: a reader overrides what its set has."""
+
+    def digest(self) -> str:
+        """Of what ``outfits`` and ``questions`` are read from."""
+        return ""
+
+    def shops(self) -> Iterator[Shop]:
+        yield from ()
+
+    def photos(self) -> Iterator[Photo]:
+        yield from ()
+
+    def outfits(self) -> Iterator[Outfit]:
+        yield from ()
+
+    def questions(self) -> Iterator[Question]:
+        yield from ()
+
+
+class Classes:
+    """A set's own words for clothes as our classes, by name."""
+
+    def __init__(self, vocabulary: str, own: dict[str, str] | None):
+        labels = {*VOCABULARIES[vocabulary], *(label.strip().lower() for label in own or {})}
+        mapping = mapping_of(sorted(labels), TaxonomyConfig(vocabulary, own), f"set.classes of {vocabulary}")
+        self._classes = {label: None if target == IGNORE else target for label, target in mapping.items()}
+        self._vocabulary = vocabulary
+
+    def of(self, label: str, where: str) -> str | None:
+        """Our class, None where it has none. Raises UsageError for a label that the set does not have."""
+        try:
+            return self._classes[label.strip().lower()]
+        except KeyError:
+            known = nearest(label.lower(), sorted(self._classes))
+            raise UsageError(f"{where}: {label!r} is no label of {self._vocabulary}.{known}") from None
+
+
+def find(root: Path, *places: str) -> Path:
+    """The first of the places below ``root`` that is there. Raises UsageError naming them."""
+    for place in places:
+        if (root / place).exists():
+            return root / place
+    raise UsageError(f"set.path={root}: it has no {' or '.join(places)}")
+
+
+def columns(path: Path, names: tuple[str, ...]) -> Iterator[tuple[str, list[str]]]:
+    """(where, values) of each line of one of DeepFashion's lists: how many lines, the columns' names, then the lines.
+
+    The names in the file may come in another order or with others between them; values come in that of ``names``. A file with
+    another number of lines than its first one says was cut off: UsageError.
+    """
+    lines = enumerate(_lines(path), 1)
+    _, first = next(lines, (1, ""))
+    _, header = next(lines, (2, ""))
+    if not first.isdigit():
+        raise UsageError(f"{path}, line 1: {first!r:.60} is not the number of lines that follow")
+    there = header.split()
+    missing = [name for name in names if name not in there]
+    if missing:
+        raise UsageError(f"{path}, line 2: no column {missing[0]!r}, only {header!r:.200}")
+    at, count = [there.index(name) for name in names], 0
+    for number, line in lines:
+        values, where = line.split(), f"{path}, line {number}"
+        if values:
+            if len(values) != len(there):
+                raise UsageError(f"{where}: {len(values)} values for {len(there)} columns: {line!r:.60}")
+            count += 1
+            yield where, [values[i] for i in at]
+    if count != int(first):
+        raise UsageError(f"{path}: line 1 promises {first} lines, and there are {count}: is the file whole?")
+
+
+def _lines(path: Path) -> Iterator[str]:
+    try:
+        with path.open(encoding="utf-8-sig") as file:
+            for line in file:
+                yield line.strip()
+    except UnicodeDecodeError as e:
+        raise UsageError(f"{path}: not UTF-8 text") from e
+
+
+def corners(values: list[str], where: str) -> Box:
+    """Four numbers of a list's line as a box."""
+    try:
+        x0, y0, x1, y1 = (float(v) for v in values)
+    except ValueError:
+        raise UsageError(f"{where}: {' '.join(values)!r} is not a box of four numbers") from None
+    return x0, y0, x1, y1
+
+
+def members(path: Path) -> Iterator[tuple[str, object]]:
+    """(where, value) of each element of a JSON list, or (name, value) of each field of a JSON object, one at a time: the file's
+    text is held, its records are not."""
+    text, decoder = read_text(path), json.JSONDecoder()
+
+    def skip(at: int, wanted: str) -> int:
+        while at < len(text) and text[at] in " \t\r\n":
+            at += 1
+        if at >= len(text) or text[at] not in wanted:
+            raise UsageError(f"{path}: not valid JSON: {' or '.join(map(repr, wanted))} expected at character {at}")
+        return at
+
+    def value(at: int) -> tuple[object, int]:
+        while at < len(text) and text[at] in " \t\r\n":
+            at += 1
+        try:
+            return decoder.raw_decode(text, at)
+        except ValueError as e:
+            raise UsageError(f"{path}: not valid JSON: {e}") from e
+
+    at = skip(0, "[{")
+    named, close = text[at] == "{", "}" if text[at] == "{" else "]"
+    count, at = 0, at + 1
+    while at < len(text) and text[at] in " \t\r\n":
+        at += 1
+    if text[at : at + 1] == close:
+        return
+    while True:
+        where: object = f"{path}: [{count}]"
+        if named:
+            where, at = value(skip(at, '"'))
+            at = skip(at, ":") + 1
+        found, at = value(at)
+        yield str(where), found
+        count += 1
+        at = skip(at, "," + close)
+        if text[at] == close:
+            return
+        at += 1

@@ -1,0 +1,149 @@
+"""Street2Shop (Hadi Kiapour et al. 2015) and LookBook (Yoo et al. 2016)."""
+
+import re
+from collections import defaultdict
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
+
+import pyarrow as pa
+
+from w2w.errors import UsageError
+from w2w.garments.records import Record, from_xywh, numbers, read_text
+from w2w.garments.taxonomy import TOP
+from w2w.mining.sets.records import Anchor, Classes, Photo, PublicSet, Shop, find, members
+from w2w.mining.shares import TEST, TRAIN, split_of
+
+_IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".gif")
+
+
+class Street2Shop(PublicSet):
+    """photos.txt with a URL a photo, and per category train_pairs, test_pairs (a box in a street photo, a product) and
+    retrieval (a product's photos). Right is every photo of the product in the category: retrieval is inside a known category.
+
+    ``images``: a folder of downloaded photos, named by number (0000000001.jpg or 1.jpg); without it the URLs are asked, of
+    which many are dead.
+    """
+
+    def __init__(self, root: Path, images: Path | None, classes: Classes):
+        self._list = find(root, "photos.txt", "photos/photos.txt", "meta/photos.txt")
+        self._json = find(root, "meta/json", "json")
+        self._folder, self._classes = images, classes
+        if not any(self._json.glob("retrieval_*.json")):
+            raise UsageError(f"set.path={root}: no retrieval_*.json in {self._json}")
+
+    @cached_property
+    def _uris(self) -> dict[int, str]:
+        """Where each photo is: about 200 bytes each."""
+        here = {}
+        if self._folder:
+            files = (f for f in self._folder.iterdir() if f.suffix.lower() in _IMAGE_ENDINGS and f.stem.isdigit())
+            here = {int(f.stem): str(f) for f in files}
+        uris = {}
+        for number, line in enumerate(read_text(self._list).splitlines(), 1):
+            photo, comma, url = line.strip().partition(",")
+            if not (photo.isdigit() and comma and url):
+                if line.strip():
+                    raise UsageError(f"{self._list}, line {number}: {line!r:.60} is not like 0000000001,http://...")
+                continue
+            missing = str(self._folder / f"{photo}.jpg") if self._folder else url
+            uris[int(photo)] = here.get(int(photo), missing)
+        return uris
+
+    def _uri(self, photo: int, where: str) -> str:
+        if photo not in self._uris:
+            raise UsageError(f"{where}: photo {photo} is not in {self._list}")
+        return self._uris[photo]
+
+    def _files(self, kind: str) -> Iterator[tuple[str, str | None, Iterator[Record]]]:
+        """(category, our class, records) of each file of a kind."""
+        for file in sorted(self._json.glob(f"{kind}_*.json")):
+            label = file.stem.removeprefix(f"{kind}_")
+            yield label, self._classes.of(label, str(file)), (Record(where, value) for where, value in members(file))
+
+    @cached_property
+    def _products(self) -> dict[int, str]:
+        """The split of each product that a pair names."""
+        splits: dict[int, str] = {}
+        for split in (TEST, TRAIN):
+            for _, _, records in self._files(f"{split}_pairs"):
+                splits |= {record.get("product", int): split for record in records}
+        return splits
+
+    @cached_property
+    def _shops_of(self) -> dict[tuple[str, int], list[str]]:
+        found = defaultdict(dict)  # a dict keeps the order and drops what is listed twice
+        for label, _, records in self._files("retrieval"):
+            for record in records:
+                product, photo = record.get("product", int), record.get("photo", int)
+                found[label, product][f"{label}/{product}/{photo}"] = None
+        return {key: list(names) for key, names in found.items()}
+
+    def shops(self) -> Iterator[Shop]:
+        for label, category, records in self._files("retrieval"):
+            seen: set[str] = set()
+            for record in records:
+                product, photo = record.get("product", int), record.get("photo", int)
+                name = f"{label}/{product}/{photo}"
+                if name not in seen:
+                    seen.add(name)
+                    yield Shop(name, str(product), self._uri(photo, record.where), label, category, self._products.get(product))
+
+    def photos(self) -> Iterator[Photo]:
+        for split in (TRAIN, TEST):
+            found: dict[int, dict[Anchor, None]] = defaultdict(dict)
+            where = {}
+            for label, category, records in self._files(f"{split}_pairs"):
+                for record in records:
+                    photo, product = record.get("photo", int), record.get("product", int)
+                    box = Record(f"{record.where}: bbox", record.get("bbox", dict))
+                    sides = numbers([box.get(side, (int, float)) for side in ("left", "top", "width", "height")], 4, box.where)
+                    shops = tuple(self._shops_of.get((label, product), ()))
+                    found[photo][Anchor(str(product), shops, label, category, from_xywh(sides))] = None
+                    where.setdefault(photo, record.where)
+            for photo, anchors in found.items():
+                yield Photo(f"{split}/{photo}", self._uri(photo, where[photo]), split, tuple(anchors))
+
+
+_LOOKBOOK = re.compile(r"^PID(\d{6})_CLEAN([01])_IID(\d{6})\.jpg$")
+
+
+class LookBook(PublicSet):
+    """A folder of PID000001_CLEAN1_IID000000.jpg: CLEAN1 is the product's picture, CLEAN0 somebody who wears it.
+
+    It has no boxes and no labels: its products are tops. It has no split either: a product's is drawn by its hash.
+    """
+
+    def __init__(self, root: Path, val_share: float, test_share: float):
+        folder = find(root, "data", ".")
+        self._folder, self._shares = folder, (val_share, test_share)
+        self._files: list[tuple[str, str, str]] = []
+        for name in sorted(f.name for f in folder.iterdir() if f.suffix.lower() == ".jpg"):
+            match = _LOOKBOOK.match(name)
+            if not match:
+                raise UsageError(f"{folder / name}: is not like PID000001_CLEAN1_IID000000.jpg")
+            self._files.append((name, match[1], match[2]))
+        if not self._files:
+            raise UsageError(f"set.path={root}: no *.jpg there, nor in data")
+
+    def _split(self, product: str) -> str:
+        return split_of(pa.array([f"lookbook/{product}"]), *self._shares)[0]
+
+    @cached_property
+    def _shops_of(self) -> dict[str, list[str]]:
+        found = defaultdict(list)
+        for name, product, clean in self._files:
+            if clean == "1":
+                found[product].append(name)
+        return found
+
+    def shops(self) -> Iterator[Shop]:
+        for name, product, clean in self._files:
+            if clean == "1":
+                yield Shop(name, product, str(self._folder / name), TOP, TOP, self._split(product))
+
+    def photos(self) -> Iterator[Photo]:
+        for name, product, clean in self._files:
+            if clean == "0":
+                anchor = Anchor(product, tuple(self._shops_of.get(product, ())), TOP, TOP, None)
+                yield Photo(name, str(self._folder / name), self._split(product), (anchor,))

@@ -1,0 +1,183 @@
+"""A public data set into the store: pictures and photos by workers, exactly once; then pairs, outfits and questions, each a
+snapshot of the set's own."""
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import polars as pl
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from w2w import ids, schema
+from w2w.crawl.fetch import FetchConfig, Fetcher
+from w2w.errors import Reject
+from w2w.garments.stage import ITEMS
+from w2w.images.decode import DecodeLimits
+from w2w.images.stage import INSPECT_GIVES, inspect
+from w2w.ingest.raw import IMAGE_OFFSET, IMAGE_SIZE
+from w2w.ingest.stage import LOAD_GIVES, load
+from w2w.mining.sets import rows as of
+from w2w.mining.sets.records import PublicSet
+from w2w.runtime.job import JobConfig, Run
+from w2w.runtime.run import run_stages
+from w2w.runtime.snapshot import Made, commit_snapshot, written
+from w2w.runtime.source import file_rows
+from w2w.runtime.stage import REJECTED_SCHEMA, Pool, Stage
+from w2w.table import delta, snapshot, work
+from w2w.table.pending import rejected_keys, table_keys
+from w2w.table.sink import Counts, Lineage, Output
+
+# what the stage that loads images wants to find beside a row
+_LOADING = pa.schema(
+    [
+        (IMAGE_OFFSET, pa.int64()),
+        (IMAGE_SIZE, pa.int64()),
+        (schema.REJECT_CODE, pa.string()),
+        (schema.REJECT_DETAIL, pa.string()),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How a set's pictures are read; ``catalog`` and ``source`` as in ``SetConfig``, ``version`` of how records are read."""
+
+    catalog: str
+    source: str
+    version: str
+    crop_px: int
+    decode: DecodeLimits
+    fetch: FetchConfig
+    pool: Pool
+
+
+class Pictures:
+    """One table that rows of a set go to with their pictures (``products`` or ``posts``): what is there, what is pending."""
+
+    def __init__(self, run: Run, reading: Reading, table: schema.Table, rows: Iterable[pa.Table], kind: pa.Schema):
+        self._run, self._reading, self._table, self._rows = run, reading, table, rows
+        self._kind = pa.schema([*(f.with_nullable(True) for f in kind), *_LOADING])
+        self.skipped = self.pending = 0
+
+    def write(self, config: JobConfig) -> int:
+        """Puts the pending rows into work files (counts them only, in a dry run); returns how many there are."""
+        store = self._run.store
+        there = newest(store, self._table, self._reading.catalog)
+        done = pc.binary_join_element_wise(there.column(self._table.key[0]), there.column(schema.ROW_DIGEST), "@")
+        refused = rejected_keys(store, self._run.job, self._reading.version).read()
+        finished = pa.concat_arrays([pa.array([], pa.string()), *done.chunks, *refused.chunks])
+
+        def pending() -> Iterator[pa.Table]:
+            for batch in self._rows:
+                wanted = batch.filter(pc.invert(pc.is_in(batch.column(schema.KEY), value_set=finished)))
+                self.skipped += batch.num_rows - wanted.num_rows
+                for f in _LOADING:
+                    wanted = wanted.append_column(f, pa.nulls(wanted.num_rows, f.type))
+                yield wanted
+
+        self.pending = work.write(store, self._folder, pending(), self._kind, config.item_rows, config.dry_run)
+        return self.pending
+
+    @property
+    def _folder(self) -> str:
+        return f"{self._run.run_id}/{self._table.name}"
+
+    def load(self, config: JobConfig, lineage: Lineage) -> tuple[Counts, dict[str, int]]:
+        """Loads, checks and cuts the pending rows' pictures, and commits."""
+        reading, images = self._reading, Output(schema.IMAGES, unique=schema.IMAGE_ID)
+        loading = {
+            "max_bytes": reading.fetch.max_bytes,
+            "fetch": Fetcher(reading.fetch).get_bytes,
+            "batch_rows": reading.pool.batch_rows,
+        }
+        stages = [
+            Stage("load", load, self._kind.names, LOAD_GIVES, loading, streams=True),
+            Stage("inspect", inspect, (schema.BYTES,), INSPECT_GIVES, {"limits": reading.decode}),
+        ]
+        outputs = [images, Output(self._table)]
+        if self._table is schema.PRODUCTS:
+            stages.insert(1, Stage("cut", of.cut_products, (schema.BOX,), of.CUT_GIVES, {"limits": reading.decode}))
+        else:
+            cutting = {"stage_version": reading.version, "crop_px": reading.crop_px, "limits": reading.decode}
+            stages.append(Stage("cut", of.cut_anchors, (of.ANCHORS,), of.ANCHOR_GIVES, cutting))
+            outputs.insert(1, Output(schema.GARMENTS, unique=schema.GARMENT_ID, nested=ITEMS))
+        return run_stages(
+            self._run.store,
+            file_rows(work.folder(self._run.store, self._folder), schema.KEY, schema.IMAGE_URI, config.item_rows).first(
+                config.limit
+            ),
+            stages,
+            outputs,
+            lineage,
+            pool=reading.pool,
+            max_reject_rate=config.max_reject_rate,
+            commit_every_s=config.commit_every_s,
+        )
+
+
+def newest(store: str, table: schema.Table, catalog: str) -> pa.Table:
+    """Id, image_id and row_digest of the newest active rows of a set's products or posts, by id: about 200 bytes each."""
+    key = table.key[0]
+    names = [key, schema.IMAGE_ID, schema.ROW_DIGEST, schema.ACTIVE, schema.FETCHED_AT]
+    opened = delta.open_table(store, table)
+    batches = delta.read_batches(store, table, names, delta.parts(opened))
+    kept = [b.filter(pc.starts_with(b.column(key), f"{catalog}/")) for b in batches]
+    found = pl.from_arrow(pa.concat_tables([pa.schema([table.schema.field(c) for c in names]).empty_table(), *kept]))
+    found = found.sort(key, schema.FETCHED_AT).unique(key, keep="last", maintain_order=True).filter(pl.col(schema.ACTIVE))
+    return found.select(names[:3]).to_arrow().cast(pa.schema([(c, pa.string()) for c in names[:3]]))
+
+
+def known_of(store: str, reading: Reading) -> tuple[of.Known, str]:
+    """What the store has of the set, and a digest of that."""
+    digest = hashlib.sha256()
+    maps = []
+    for table in (schema.PRODUCTS, schema.POSTS):
+        there = newest(store, table, reading.catalog)
+        columns = [c.to_pylist() for c in there.columns]
+        for row in zip(*columns):
+            digest.update("|".join(map(str, row)).encode())
+        maps.append(dict(zip(columns[0], columns[1])))
+    garments = table_keys(store, schema.GARMENTS, schema.GARMENT_ID, stage_version=reading.version).read().to_pylist()
+    digest.update(str(len(garments)).encode())
+    return of.Known(maps[0], maps[1], set(garments)), digest.hexdigest()
+
+
+def write_snapshots(
+    run: Run, public: PublicSet, reading: Reading, lineage: Lineage, max_reject_rate: float
+) -> tuple[Counts, dict[str, int], dict[str, str]]:
+    """Pairs, outfits and questions of the set, as far as its pictures are in the store. Returns the counts, the tables'
+    versions, and what became of each. A table that has this very snapshot is left alone, and one for which the set has nothing.
+
+    Raises JobFailed, and leaves the table as it was, above ``max_reject_rate``.
+    """
+    known, there = known_of(run.store, reading)
+    catalog, source = reading.catalog, reading.source
+    made = (
+        (schema.PAIRS, lambda: of.pairs(public.photos(), known, catalog, source, reading.version)),
+        (schema.OUTFITS, lambda: of.outfits(public.outfits(), known, catalog, source)),
+        (schema.QUESTIONS, lambda: of.questions(public.questions(), known, catalog, source)),
+    )
+    total, versions, facts = Counts(), {}, {}
+    for table, rows in made:
+        version = ids.digest(reading.version, source, table.name, there, public.digest())
+        one = Lineage(**{**lineage.__dict__, "stage_version": version})
+        before = snapshot.current(run.store, table, source)
+        if before and before["stage_version"] == version:
+            facts[table.name] = f"{before['rows']:,} (unchanged)"
+            continue
+        receipts = [r for batch in of.gathered(table, rows()) for r in written(run.store, table, _made(table, *batch), one)]
+        if not receipts and not before:
+            continue
+        counts, version_of = commit_snapshot(run.store, table, receipts, one, max_reject_rate, source)
+        versions |= version_of
+        total.add(counts)
+        facts[table.name] = f"{counts.out:,}"
+    return total, versions, facts
+
+
+def _made(table: schema.Table, rows: pa.Table, rejects: list[tuple[str, Reject]]) -> Made:
+    columns = [[key for key, _ in rejects], [None] * len(rejects)]
+    columns += [[r.code.value for _, r in rejects], [r.detail for _, r in rejects], [table.name] * len(rejects)]
+    rejected = pa.table([pa.array(c, pa.string()) for c in columns], schema=REJECTED_SCHEMA)
+    return Made(rows, rejected, rows.num_rows + len(rejects))
