@@ -11,6 +11,7 @@ CONTRACT = {"schema", "config", "errors", "ids", "storage"}
 DOMAIN = {"crawl", "ingest", "images", "models", "index", "metrics", "report", "wardrobe", "garments", "training", "mining"}
 # what a domain folder may import of other folders
 ALLOWED = {folder: {"images", "models"} for folder in DOMAIN} | {"images": set(), "metrics": set(), "crawl": set()}
+ALLOWED["mining"] = {"images", "models", "garments"}
 ALLOWED["training"] = {"images", "models", "garments", "metrics"}
 ONLY_IN = {
     "ray": {"runtime"},

@@ -38,7 +38,17 @@ def make_snapshot(
 
     Raises JobFailed, and leaves the table as it was, above ``max_reject_rate``.
     """
-    made = by_key(store, sides, _write, (store, table, make, arguments, lineage), num_buckets=num_buckets, title=lineage.job)
+    made = by_key(store, sides, _make, (store, table, make, arguments, lineage), num_buckets=num_buckets, title=lineage.job)
+    return commit(store, table, made, lineage, max_reject_rate)
+
+
+def commit(
+    store: str, table: schema.Table, made: Sequence[list[dict]], lineage: Lineage, max_reject_rate: float
+) -> tuple[Counts, dict[str, int]]:
+    """What the buckets' receipts (``write``) name is what the table holds from then on.
+
+    Raises JobFailed, and leaves the table as it was, above ``max_reject_rate``.
+    """
     receipts = [r for bucket in made for r in bucket]
     counts = Counts()
     for receipt in receipts:
@@ -49,8 +59,12 @@ def make_snapshot(
     return counts, {table.name: version}
 
 
-def _write(tables: list[pa.Table], store: str, table: schema.Table, make: Callable, arguments: tuple, lineage: Lineage):
-    made = make(tables, *arguments)
+def _make(tables: list[pa.Table], store: str, table: schema.Table, make: Callable, arguments: tuple, lineage: Lineage):
+    return write(store, table, make(tables, *arguments), lineage)
+
+
+def write(store: str, table: schema.Table, made: Made, lineage: Lineage) -> list[dict]:
+    """Writes what became of a bucket's rows and returns the receipts. Runs in a worker."""
     receipts = write_part(store, Output(table), made.rows, lineage.run_id)
     if made.rejected.num_rows:
         receipts += write_part(store, Output(schema.REJECTS), reject_rows(made.rejected, lineage), lineage.run_id)
