@@ -19,6 +19,7 @@ from w2w.errors import UsageError
 from w2w.mining import gate, pairs
 from w2w.mining.gate import Sample
 from w2w.mining.pairs import Limits, PairRules
+from w2w.models.encoder import EncoderConfig, model_version
 from w2w.runtime import snapshot
 from w2w.runtime.exchange import Side, by_key
 from w2w.runtime.mining import POST, owner_splits, superseded_posts
@@ -31,7 +32,57 @@ from w2w.table.sink import Counts, Lineage
 
 _POSTS = (schema.POST_ID, schema.URL, schema.IMAGE_ID, schema.PRODUCT_IDS, schema.ACTIVE, schema.FETCHED_AT)
 _GARMENTS = (schema.GARMENT_ID, schema.IMAGE_ID, schema.CATEGORY, schema.SCORE, schema.BOX)
+NOTHING, AMBIGUOUS, ALL = "none", "ambiguous", "all"  # values of gate.matches
 _GATED_ROWS = 50_000  # garments of a bucket whose vectors must fit into a task: 260 MB of 1280 float32 dimensions
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The vectors that a gate looks at, and what they must show."""
+
+    model_version: str
+    limits: Limits
+    sample: int
+
+
+@dataclass(frozen=True)
+class GateConfig:
+    """What similarity decides, by vectors of garments and of products' images (`w2w embed`, and `--of garments`)."""
+
+    matches: str = "none"
+    """none; ambiguous: which is which where a photo or a post has several of a class; all: also where there is one of each, which
+    takes out wrong tags."""
+    encoder: EncoderConfig = EncoderConfig()
+    """The model whose vectors are compared."""
+    model_version: str | None = None
+    """Of the vectors, in place of the encoder's."""
+    max_share: float = 0.25
+    """A pair is dissimilar when a larger share of a sample of the class's products is more alike to the garment."""
+    margin: float = 0.02
+    """By how much the best match must be more alike than the second (cosine of vectors centred on their class)."""
+    least_similarity: float = -1.0
+    """Least cosine of a pair, for an encoder whose cosines are calibrated."""
+    sample: int = 256
+    """Garments and products that stand for their class."""
+
+    def __post_init__(self):
+        if self.matches not in (NOTHING, AMBIGUOUS, ALL):
+            raise UsageError(f"gate.matches={self.matches}: it is one of {NOTHING}, {AMBIGUOUS}, {ALL}")
+        if not 0 < self.max_share <= 1:
+            raise UsageError(f"gate.max_share={self.max_share}: above 0, at most 1")
+        if not 0 <= self.margin <= 2:
+            raise UsageError(f"gate.margin={self.margin}: between 0 and 2, a difference of cosines")
+        if not -1 <= self.least_similarity <= 1:
+            raise UsageError(f"gate.least_similarity={self.least_similarity}: a cosine, between -1 and 1")
+        if self.sample < 1:
+            raise UsageError(f"gate.sample={self.sample}: must be at least 1")
+
+    def asked(self) -> Asked | None:
+        """None where there is no gate. Raises UsageError for an encoder that is not there."""
+        if self.matches == NOTHING:
+            return None
+        limits = Limits(self.max_share, self.margin, self.least_similarity, self.matches == ALL)
+        return Asked(self.model_version or model_version(self.encoder), limits, self.sample)
 
 
 @dataclass(frozen=True)
@@ -41,15 +92,6 @@ class Known:
     catalog: pa.Table
     post_splits: pa.Table
     superseded: pa.Table
-
-
-@dataclass(frozen=True)
-class Asked:
-    """The vectors that a gate looks at, and what they must show."""
-
-    model_version: str
-    limits: Limits
-    sample: int  # garments and products of a class that stand for it
 
 
 def mine(

@@ -1,0 +1,2 @@
+def report_mining(store, out, shown):
+    return {}
