@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 
-from w2w import schema
 from w2w.images.decode import DecodeLimits
 from w2w.models.encoder import EncoderConfig, model_version
 from w2w.runtime.embedding import picture_stages, pictures_of, without_vector

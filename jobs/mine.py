@@ -33,7 +33,7 @@ class Config(JobConfig):
     """Whose class of a product's image counts, where it is sure (`w2w classify --threshold`, published: .8): a model version of
     `categories`, auto for the newest, or none: the shop's own category."""
     classes: dict[str, str] | None = None
-    """The feed's categories as ours: {Topwear: top, Sandal: shoes, ...}. What is not named, and no class itself, is not mined."""
+    """The feed's categories as ours: {Topwear: top, Sandal: shoes, ...}. What is none of our classes is not mined."""
     out: str = ""
     """The report. Default: mining.html in the store."""
     shown: int = 12
@@ -55,7 +55,15 @@ def main(config: Config) -> Summary:
     if classifier is None and config.classifier == "auto":
         raise UsageError("--classifier=auto: nothing was classified yet: run 'w2w classify' first, or give none")
     asked = config.gate.asked()
-    inputs = [schema.POSTS, schema.PRODUCTS, schema.IMAGES, schema.LOOKS, schema.GARMENTS, schema.REPRESENTATIVES, schema.SPLITS]
+    inputs = [
+        schema.POSTS,
+        schema.PRODUCTS,
+        schema.IMAGES,
+        schema.LOOKS,
+        schema.GARMENTS,
+        schema.REPRESENTATIVES,
+        schema.SPLITS,
+    ]
     inputs += [schema.CLASSIFICATIONS] if classifier else []
     inputs += [schema.EMBEDDINGS] if asked else []
     options = (config.rules, asked, config.product_key, detector, classifier, config.classes)

@@ -47,7 +47,10 @@ def main(config: Config) -> Summary:
     detector = chosen_version(run.store, schema.LOOKS, config.detector, "detector")
     classifier = chosen_version(run.store, schema.CLASSIFICATIONS, config.classifier, "classifier")
     ground = ids.digest(representatives.CODE)
-    done = [table_keys(run.store, schema.GROUNDS, schema.IMAGE_ID, stage_version=ground), rejected_keys(run.store, "represent", ground)]
+    done = [
+        table_keys(run.store, schema.GROUNDS, schema.IMAGE_ID, stage_version=ground),
+        rejected_keys(run.store, "represent", ground),
+    ]
     columns = [schema.IMAGE_ID, schema.BYTES, schema.SOURCE_URI]
     among = product_images(run.store)
     work = pending_rows(run.store, schema.IMAGES, columns, done, schema.SOURCE_URI, config.item_rows, among).first(config.limit)

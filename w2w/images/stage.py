@@ -72,7 +72,7 @@ def to_pixels(
     threads: int = 1,
     column: str = schema.BYTES,
 ) -> pa.Table:
-    """Decodes and resizes every image in ``column`` to the model's input (``fit``): adds ``pixels``, drops the encoded bytes."""
+    """Decodes and resizes the images in ``column`` to the model's input (``fit``): adds ``pixels``, drops the encoded bytes."""
     images = decode_many(rows.column(column), limits, resize_px, threads)
     rejects = [i if isinstance(i, Reject) else None for i in images]
     buffer = np.zeros((len(images), size_px, size_px, 3), np.uint8)

@@ -50,8 +50,8 @@ class PairRules:
     thumbnail_px: int = 200
     """Least shorter side of a product's representative image."""
     whole_post: bool = True
-    """Without a gate: a photo with more than two shoes, or with any other class twice, gives no pair at all, as published; false:
-    none of that class."""
+    """Without a gate: a photo with more than two shoes, or with any other class twice, gives no pair at all, as published;
+    false: none of that class."""
 
     def __post_init__(self):
         for name in ("least_score", "max_iou"):
@@ -191,7 +191,8 @@ def allowed_boxes() -> pl.Expr:
 
 def claims_of(tags: pl.DataFrame, found: pl.DataFrame) -> pl.DataFrame:
     """One row a photo and product of a class, whoever tags it, with ``num_boxes`` and ``num_products`` of that class in the
-    photo. Tags that can be no pair for another reason (a small image, another split) are claims too: the garment may be theirs."""
+    photo. Tags that can be no pair for another reason (a small image, another split) are claims too: the garment may be
+    theirs."""
     claims = tags.filter(pl.col("known") & pl.col(schema.CATEGORY).is_not_null())
     claims = claims.select(PHOTO, PRODUCT_KEY, schema.CATEGORY, schema.IMAGE_ID).unique([PHOTO, PRODUCT_KEY], keep="first")
     counts = found.group_by(PHOTO, schema.CATEGORY).agg(pl.len().alias(NUM_BOXES))
@@ -357,9 +358,7 @@ def pairs_of(tags: pl.DataFrame, claims: pl.DataFrame) -> tuple[pa.Table, pa.Tab
     }
     pairs = kept.with_columns(**columns).select(schema.PAIRS.schema.names).to_arrow().cast(schema.PAIRS.schema)
     key = pl.format("{}|{}", schema.POST_ID, PRODUCT_KEY).alias(schema.KEY)
-    rejected = tags.filter(~good).select(
-        key, pl.col(schema.URL).alias(schema.SOURCE), schema.REJECT_CODE, schema.REJECT_DETAIL
-    )
+    rejected = tags.filter(~good).select(key, pl.col(schema.URL).alias(schema.SOURCE), schema.REJECT_CODE, schema.REJECT_DETAIL)
     return pairs, rejected.to_arrow(), len(tags)
 
 
@@ -369,7 +368,7 @@ def pair_id(garment_id: str, product_key: str) -> str:
 
 
 def newest_posts(posts: pa.Table, superseded: pa.Table) -> pa.Table:
-    """The active posts among these rows; ``superseded`` (post_id, fetched_at) are rows that a newer one of the post replaces."""
+    """The active posts among these rows; ``superseded`` (post_id, fetched_at): rows that a newer one of the post replaces."""
     rows = pl.from_arrow(posts).join(pl.from_arrow(superseded), on=[schema.POST_ID, schema.FETCHED_AT], how="anti")
     return rows.filter(pl.col(schema.ACTIVE)).unique(schema.POST_ID, keep="first", maintain_order=True).to_arrow()
 

@@ -14,10 +14,7 @@ from w2w.images.stage import with_rejects
 CODE = 1  # raise it when the same picture would get other numbers
 
 GROUND_GIVES = pa.schema(
-    [
-        schema.GROUNDS.schema.field(c)
-        for c in (schema.PLAIN, schema.BRIGHTNESS, schema.FOREGROUND, schema.STAGE_VERSION)
-    ]
+    [schema.GROUNDS.schema.field(c) for c in (schema.PLAIN, schema.BRIGHTNESS, schema.FOREGROUND, schema.STAGE_VERSION)]
 )
 _LONGEST_PX = 96
 _BORDER = 0.05  # of each side: thumbnails are cut close, and a product may touch one of them

@@ -59,7 +59,9 @@ class EmbedSlots(Embed):
         counts = np.bincount(parents, minlength=rows.num_rows)
         offsets = pa.array(np.concatenate([[0], np.cumsum(counts)]), pa.int32())
         items = flat.select(EMBED_GIVES.names).cast(schema.EMBEDDINGS.schema).combine_chunks()
-        structs = pa.StructArray.from_arrays([items.column(f.name).combine_chunks() for f in EMBED_GIVES], fields=list(EMBED_GIVES))
+        structs = pa.StructArray.from_arrays(
+            [items.column(f.name).combine_chunks() for f in EMBED_GIVES], fields=list(EMBED_GIVES)
+        )
         result = rows.drop_columns([SLOT_PIXELS, SLOT_OWNERS])
         lists = pa.ListArray.from_arrays(offsets, structs).cast(EMBED_SLOTS_GIVES.field(VECTORS).type)
         return with_rejects(result.append_column(VECTORS, lists), rejects)

@@ -49,9 +49,7 @@ class Pictures:
 
 PICTURES = {
     "images": Pictures(schema.IMAGES, schema.BYTES, "image", "embed", "ingest", schema.SOURCE_URI),
-    "garments": Pictures(
-        schema.GARMENTS, schema.CROP, "garment", "embed-garments", "detect", schema.IMAGE_ID, schema.LOOKS
-    ),
+    "garments": Pictures(schema.GARMENTS, schema.CROP, "garment", "embed-garments", "detect", schema.IMAGE_ID, schema.LOOKS),
     "slots": Pictures(schema.CUTOUTS, schema.SLOTS, "slot", "embed-slots", "segment", schema.IMAGE_ID, schema.CUTOUTS),
 }
 

@@ -1,4 +1,4 @@
-"""What the jobs of mining read: the catalog as products with class, picture and split; posts; snapshots and whether they fit."""
+"""What the jobs of mining read: products with class, picture and split; which posts are old; snapshots, and if they fit."""
 
 from collections.abc import Mapping, Sequence
 
@@ -63,7 +63,13 @@ def keyed_products(store: str, product_key: Sequence[str]) -> pa.Table:
 
     In memory: about 200 bytes a row of the catalog, and its attributes while the keys are made.
     """
-    columns = [schema.PRODUCT_ID, schema.CATEGORY, schema.IMAGE_ID, schema.ACTIVE, *([schema.ATTRIBUTES] if product_key else [])]
+    columns = [
+        schema.PRODUCT_ID,
+        schema.CATEGORY,
+        schema.IMAGE_ID,
+        schema.ACTIVE,
+        *([schema.ATTRIBUTES] if product_key else []),
+    ]
     products = delta.current_products(store, columns)
     products = products.filter(products.column(schema.ACTIVE))
     keys = product_keys(products, product_key)
@@ -105,7 +111,9 @@ def _named(products: pl.DataFrame, mapping: Mapping[str, str]) -> pl.DataFrame:
 def _classified(store: str, products: pl.DataFrame, version: str) -> pl.DataFrame:
     columns = [schema.OWNER_ID, schema.CATEGORY, schema.SCORE, schema.ACCEPTED]
     said = pl.from_arrow(delta.read(store, schema.CLASSIFICATIONS, columns, model_version=version))
-    said = said.filter(pl.col(schema.OWNER_ID).is_in(products[schema.IMAGE_ID].implode())).rename({schema.OWNER_ID: schema.IMAGE_ID})
+    said = said.filter(pl.col(schema.OWNER_ID).is_in(products[schema.IMAGE_ID].implode())).rename(
+        {schema.OWNER_ID: schema.IMAGE_ID}
+    )
     said = said.unique(schema.IMAGE_ID).with_columns(
         pl.format("the classifier says {} with {}", schema.CATEGORY, pl.col(schema.SCORE).round(2)).alias(CALLED),
         pl.when(pl.col(schema.ACCEPTED) & pl.col(schema.CATEGORY).is_in(list(CATEGORIES))).then(schema.CATEGORY).alias("found"),
@@ -140,6 +148,8 @@ def superseded_posts(store: str) -> pa.Table:
     """
     rows = pl.from_arrow(delta.read(store, schema.POSTS, [schema.POST_ID, schema.FETCHED_AT]))
     newest = pl.col(schema.FETCHED_AT).max().over(schema.POST_ID)
-    return rows.filter(pl.col(schema.FETCHED_AT) < newest).to_arrow().cast(
-        pa.schema([schema.POSTS.schema.field(c) for c in (schema.POST_ID, schema.FETCHED_AT)])
+    return (
+        rows.filter(pl.col(schema.FETCHED_AT) < newest)
+        .to_arrow()
+        .cast(pa.schema([schema.POSTS.schema.field(c) for c in (schema.POST_ID, schema.FETCHED_AT)]))
     )

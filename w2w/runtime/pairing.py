@@ -50,7 +50,7 @@ class GateConfig:
     """What similarity decides, by vectors of garments and of products' images (`w2w embed`, and `--of garments`)."""
 
     matches: str = "none"
-    """none; ambiguous: which is which where a photo or a post has several of a class; all: also where there is one of each, which
+    """none; ambiguous: which is which, where photo or post has several of a class; all: also where there is one of each, which
     takes out wrong tags."""
     encoder: EncoderConfig = EncoderConfig()
     """The model whose vectors are compared."""
@@ -118,7 +118,14 @@ def mine(
     ]
     if asked is None:
         return make_snapshot(
-            store, schema.PAIRS, sides, _by_rule, (known, rules), lineage, max_reject_rate=max_reject_rate, num_buckets=num_buckets
+            store,
+            schema.PAIRS,
+            sides,
+            _by_rule,
+            (known, rules),
+            lineage,
+            max_reject_rate=max_reject_rate,
+            num_buckets=num_buckets,
         )
     vectors = list_vectors(store, asked.model_version)
     if not len(vectors.rows):

@@ -74,7 +74,9 @@ def _among(store: str, table: schema.Table, columns: list[str], images: pa.Chunk
 def _doubted(store: str, products: pa.Table, classifier: str, mapping: Mapping[str, str]) -> pl.DataFrame:
     """image_id of pictures that the classifier, sure enough, takes for another class than the shop does."""
     columns = [schema.OWNER_ID, schema.CATEGORY, schema.ACCEPTED]
-    said = pl.from_arrow(_among(store, schema.CLASSIFICATIONS, columns, products.column(schema.IMAGE_ID), model_version=classifier))
+    said = pl.from_arrow(
+        _among(store, schema.CLASSIFICATIONS, columns, products.column(schema.IMAGE_ID), model_version=classifier)
+    )
     rows = pl.from_arrow(products.select([schema.IMAGE_ID, schema.CATEGORY])).rename({schema.CATEGORY: "word"})
     words = rows.select("word").unique()
     words = words.with_columns(expected=pl.Series([class_of(w, mapping) for w in words["word"].to_list()], dtype=pl.String))
