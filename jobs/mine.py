@@ -1,6 +1,6 @@
 """Mine: pairs of a garment in a post's photo and the product that it is, each with the rule that matched it."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from w2w import schema
 from w2w.errors import UsageError
@@ -77,6 +77,7 @@ def main(config: Config) -> Summary:
     run.begin()
     catalog = read_catalog(store, config.product_key, config.classes, classifier)
     lineage = run.lineage(version, inputs)
+    lineage = replace(lineage, config=lineage.config | {"detector": detector, "classifier": classifier})  # not auto
     counts, versions = mine(store, detector, catalog, config.rules, asked, lineage, config.max_reject_rate)
     if config.shown:
         facts |= report_mining(store, config.out, config.shown)

@@ -7,7 +7,7 @@ import pyarrow as pa
 
 from w2w import schema
 from w2w.errors import RejectCode, UsageError
-from w2w.mining.pairs import PRODUCT_KEY
+from w2w.mining.tags import PRODUCT_KEY
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from w2w.errors import UsageError
 from w2w.mining import gate, pairs
 from w2w.mining.gate import Sample
 from w2w.mining.pairs import Limits, PairRules
+from w2w.mining.tags import PHOTO, newest_posts, tags_of
 from w2w.models.encoder import EncoderConfig, model_version
 from w2w.runtime import snapshot
 from w2w.runtime.exchange import Side, by_key
@@ -148,9 +149,9 @@ def _found(tables: list[pa.Table], known: list, rules: PairRules) -> tuple[pl.Da
     """Tags, claims and boxes of a bucket."""
     posts, garments, looks = tables
     told: Known = shared(known)
-    tags = pairs.tags_of(pairs.newest_posts(posts, told.superseded), told.catalog, told.post_splits, looks, rules)
+    tags = tags_of(newest_posts(posts, told.superseded), told.catalog, told.post_splits, looks, rules.thumbnail_px)
     found = pairs.boxes_of(garments, rules)
-    found = found.filter(pl.col(pairs.PHOTO).is_in(tags[pairs.PHOTO].unique().implode()))
+    found = found.filter(pl.col(PHOTO).is_in(tags[PHOTO].unique().implode()))
     return tags, pairs.claims_of(tags, found), found
 
 

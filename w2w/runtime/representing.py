@@ -8,8 +8,8 @@ import pyarrow.compute as pc
 
 from w2w import schema
 from w2w.garments.classifier import check_mapping, class_of
-from w2w.mining.pairs import PRODUCT_KEY
 from w2w.mining.representatives import choose, persons_of
+from w2w.mining.tags import PRODUCT_KEY
 from w2w.runtime import snapshot
 from w2w.runtime.mining import keyed_products
 from w2w.runtime.run import run_task
