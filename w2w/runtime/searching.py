@@ -54,7 +54,7 @@ def queries_of(run: Run, config, model: str, done: Sequence[Keys]) -> AbstractCo
 
 @contextmanager
 def _feed(run: Run, config, done: Sequence[Keys]) -> Iterator[Queries]:
-    finished = pa.chunked_array([c for keys in done for c in keys.read().chunks], pa.string())
+    finished = _finished(done)
     asked: list[pa.Array] = []
     seen = Counter[str]()
 
@@ -93,12 +93,13 @@ def _garments(run: Run, config, model: str, done: Sequence[Keys]) -> Iterator[Qu
     first = pc.index_in(pc.unique(anchors.column(0)), value_set=anchors.column(0))
     anchors = anchors.take(first)
     keys = anchors.column(schema.GARMENT_ID)
-    read = [schema.OWNER_ID, schema.VECTOR]
-    among = Keys([keys], len(keys))
+    read, among = [schema.OWNER_ID, schema.VECTOR], Keys([keys], len(keys))
+    finished = _finished(done)
+    num_done = pc.sum(pc.is_in(keys, value_set=finished)).as_py() or 0
+    over = [Keys([finished], len(finished))]
     source = pending_rows(
-        run.store, schema.EMBEDDINGS, read, done, schema.OWNER_ID, config.item_rows, among, model_version=model
+        run.store, schema.EMBEDDINGS, read, over, schema.OWNER_ID, config.item_rows, among, model_version=model
     )
-    num_done = len(keys) - sum(len(c) for c in _without(keys, done))
     missing = len(keys) - num_done - source.num_rows
     if missing == len(keys) and missing:
         raise UsageError(f"no anchor has a vector of model version {model}: run 'w2w embed --of garments' with this --encoder")
@@ -127,6 +128,5 @@ def _garments(run: Run, config, model: str, done: Sequence[Keys]) -> Iterator[Qu
         work.clean(run.store, run.run_id)
 
 
-def _without(keys: pa.ChunkedArray, done: Sequence[Keys]) -> list[pa.Array]:
-    finished = pa.chunked_array([c for k in done for c in k.read().chunks], pa.string())
-    return keys.filter(pc.invert(pc.is_in(keys, value_set=finished))).chunks
+def _finished(done: Sequence[Keys]) -> pa.ChunkedArray:
+    return pa.chunked_array([c for keys in done for c in keys.read().chunks], pa.string())
