@@ -18,8 +18,8 @@ _INPUTS = (schema.CUTOUTS, schema.DUPLICATES, schema.SPLITS, schema.POSTS, schem
 
 @dataclass(frozen=True)
 class Config(JobConfig):
-    """Replace the store's own rows of table `outfits`: an outfit for each cut-out that shows top, bottom and shoes, and modified
-    ones for each. Never across a split, never by itself or a near-duplicate."""
+    """Replace the store's own rows of table `outfits`: an outfit for each cut-out that shows top, bottom and shoes, and
+    modified ones for each. Never across a split, never by itself or a near-duplicate."""
 
     max_reject_rate: float = 1.0
     """The job fails when a larger share of the cut-outs shows no whole outfit."""

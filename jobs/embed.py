@@ -1,23 +1,23 @@
-"""Embed: a vector for every image that has none of this model yet."""
+"""Embed: a vector for every image, garment or slot of an outfit that has none of this model yet."""
 
 from dataclasses import dataclass
 
-from w2w import schema
 from w2w.images.decode import DecodeLimits
 from w2w.models.encoder import EncoderConfig, model_version
-from w2w.runtime.embedding import embed_stages
-from w2w.runtime.job import JobConfig, Run, Summary, need_table, start
+from w2w.runtime.embedding import picture_stages, pictures_of, without_vector
+from w2w.runtime.job import JobConfig, Run, Summary, start
 from w2w.runtime.run import run_stages
-from w2w.runtime.source import pending_rows
 from w2w.runtime.stage import Pool
-from w2w.table.pending import rejected_keys, table_keys
-from w2w.table.sink import Output
 
 
 @dataclass(frozen=True)
 class Config(JobConfig):
     """Give every image in table `images` a vector of this encoder in table `embeddings`; those that have one are skipped."""
 
+    of: str = "images"
+    """What is embedded: images, garments (the crops that a detector cut out), or slots (top, bottom, shoes of cut-outs)."""
+    version: str = "auto"
+    """Of garments and slots: the stage version that cut them out; auto: the newest."""
     encoder: EncoderConfig = EncoderConfig()
     """The model."""
     decode: DecodeLimits = DecodeLimits()
@@ -29,26 +29,20 @@ class Config(JobConfig):
 
 
 def main(config: Config) -> Summary:
-    run = Run("embed", config)
-    need_table(run.store, schema.IMAGES, "ingest")
+    pictures = pictures_of(config.of)
+    run = Run(pictures.stage, config)
     version = model_version(config.encoder)
-    done = [
-        table_keys(run.store, schema.EMBEDDINGS, schema.OWNER_ID, model_version=version),
-        rejected_keys(run.store, "embed", version),
-    ]
-    columns = [schema.IMAGE_ID, schema.BYTES, schema.SOURCE_URI]
-    work = pending_rows(run.store, schema.IMAGES, columns, done, schema.SOURCE_URI, config.item_rows).first(config.limit)
+    work = without_vector(run.store, pictures, version, config.version, config.item_rows).first(config.limit)
     facts = {"encoder": config.encoder.name, "model version": version, "pending": f"{work.num_rows:,}"}
     if config.dry_run or not work.num_rows:
         return run.summary(skipped=work.skipped, facts=facts)
     run.begin()
-    stages = embed_stages(config.encoder, config.decode, schema.IMAGE_ID, "image", config.gpu_pool)
     counts, versions = run_stages(
         run.store,
         work,
-        stages,
-        [Output(schema.EMBEDDINGS)],
-        run.lineage(version, [schema.IMAGES]),
+        picture_stages(pictures, config.encoder, config.decode, config.gpu_pool),
+        [pictures.output],
+        run.lineage(version, [pictures.table]),
         pool=config.pool,
         max_reject_rate=config.max_reject_rate,
         commit_every_s=config.commit_every_s,

@@ -72,6 +72,10 @@ class RejectCode(StrEnum):
     NO_CATEGORY = "no_category"  # the product is of no class that is mined, or its class is not certain enough
     CROSSES_SPLIT = "crosses_split"  # the post and the product are in different splits
     MISSING_SLOT = "missing_slot"  # an outfit without top, bottom or shoes
+    NO_SPLIT = "no_split"  # the post or the product came after the splits were made
+    NO_VECTOR = "no_vector"  # similarity has to decide, and garment or product was not embedded
+    REPEATED = "repeated"  # the same photo and product came from another post
+    NO_NEGATIVE = "no_negative"  # no other product is near enough to the anchor, and surely farther than its own
 
 
 # What may be gone tomorrow: rows rejected for these reasons are tried again by the next run. All others are final for the

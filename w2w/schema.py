@@ -41,6 +41,7 @@ ACCEPTED = "accepted"
 # duplicates, splits, representatives: the groundwork of mining
 CLUSTER_ID, CLUSTER_SIZE, DUPLICATE_OF, HOW, DISTANCE = "cluster_id", "cluster_size", "duplicate_of", "how", "distance"
 COMPONENT_ID, COMPONENT_SIZE, NUM_IMAGES = "component_id", "component_size", "num_images"
+PLAIN, BRIGHTNESS, FOREGROUND = "plain", "brightness", "foreground"
 # pairs, outfits, negatives: what models are trained on
 PAIR_ID, ANCHOR_IMAGE_ID, SIMILARITY, RULE = "pair_id", "anchor_image_id", "similarity", "rule"
 OUTFIT_ID, ITEMS, ITEM_ID, MODIFIED_OF, REPLACED = "outfit_id", "items", "item_id", "modified_of", "replaced"
@@ -246,6 +247,20 @@ CLASSIFICATIONS = Table(
     ),
     key=(OWNER_ID, MODEL_VERSION),
     partition_by=(MODEL_VERSION,),
+)
+
+# What stands behind the product in its picture, one row a product image: looked at once.
+GROUNDS = Table(
+    "grounds",
+    _schema(
+        (IMAGE_ID, pa.string()),
+        (PLAIN, pa.float32()),  # share of the border that has one colour
+        (BRIGHTNESS, pa.float32()),  # of that colour, 0 black to 1 white
+        (FOREGROUND, pa.float32()),  # share of the picture that has another colour
+        (STAGE_VERSION, pa.string()),
+    ),
+    key=(IMAGE_ID, STAGE_VERSION),
+    partition_by=(STAGE_VERSION,),
 )
 
 # The tables of mining are snapshots: a run computes one whole and replaces it in one commit, so a version of the table is a
@@ -457,6 +472,7 @@ TABLES = {
         CUTOUTS,
         DETECTIONS,
         CLASSIFICATIONS,
+        GROUNDS,
         DUPLICATES,
         SPLITS,
         REPRESENTATIVES,

@@ -15,6 +15,7 @@ QUESTIONS = (
     "crawl_growth",
     "cutout_iou",
     "outfit_growth",
+    "pair_growth",
 )
 
 for question in QUESTIONS:

@@ -4,14 +4,16 @@ from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from w2w import schema
-from w2w.errors import Reject
+from w2w.errors import Reject, RejectCode
 from w2w.images.decode import DecodeLimits, decode_many, probe
 from w2w.images.phash import phash_many
 from w2w.images.resize import fit, shrink
 
 PIXELS = "pixels"
+SLOT_OWNERS, SLOT_PIXELS, SLOT_BETWEEN = "slot_owners", "slot_pixels", ":"
 PIXEL_WIDTH, PIXEL_HEIGHT = "pixel_width", "pixel_height"
 
 # what `inspect` needs of an image: pHash looks at 32 x 32 pixels, so a JPEG is decoded DCT-scaled
@@ -23,6 +25,11 @@ INSPECT_GIVES = pa.schema([schema.IMAGES.schema.field(c) for c in (schema.WIDTH,
 def pixels_field(size_px: int) -> pa.Schema:
     """uint8 RGB pixels of a (size_px, size_px, 3) image, row-major, as fixed-size binary."""
     return pa.schema([pa.field(PIXELS, pa.binary(size_px * size_px * 3))])
+
+
+def slot_pixels_fields(size_px: int) -> pa.Schema:
+    """For each slot of a cut-out the owner of its vector, image_id:slot, and its pixels."""
+    return pa.schema([(SLOT_OWNERS, pa.list_(pa.string())), (SLOT_PIXELS, pa.list_(pa.binary(size_px * size_px * 3)))])
 
 
 # pixels of photos that keep their shape: uint8 RGB, row-major, PIXEL_HEIGHT x PIXEL_WIDTH x 3
@@ -58,10 +65,18 @@ def inspected(rows: pa.Table, images: Sequence[np.ndarray | Reject], limits: Dec
 
 
 def to_pixels(
-    rows: pa.Table, *, limits: DecodeLimits, size_px: int, resize_px: int, mode: str, resample: str, threads: int = 1
+    rows: pa.Table,
+    *,
+    limits: DecodeLimits,
+    size_px: int,
+    resize_px: int,
+    mode: str,
+    resample: str,
+    threads: int = 1,
+    column: str = schema.BYTES,
 ) -> pa.Table:
-    """Decodes and resizes every image to the model's input (``fit``): adds ``pixels``, drops the encoded bytes."""
-    images = decode_many(rows.column(schema.BYTES), limits, resize_px, threads)
+    """Decodes and resizes the images in ``column`` to the model's input (``fit``): adds ``pixels``, drops the encoded bytes."""
+    images = decode_many(rows.column(column), limits, resize_px, threads)
     rejects = [i if isinstance(i, Reject) else None for i in images]
     buffer = np.zeros((len(images), size_px, size_px, 3), np.uint8)
     for i, image in enumerate(images):
@@ -69,7 +84,32 @@ def to_pixels(
             buffer[i] = fit(image, size_px, mode, resample, resize_px)
     kind = pixels_field(size_px).field(PIXELS).type
     pixels = pa.Array.from_buffers(kind, len(images), [None, pa.py_buffer(buffer)])
-    return with_rejects(rows.drop_columns([schema.BYTES]).append_column(PIXELS, pixels), rejects)
+    return with_rejects(rows.drop_columns([column]).append_column(PIXELS, pixels), rejects)
+
+
+def slots_to_pixels(rows: pa.Table, **settings) -> pa.Table:
+    """``to_pixels`` of every slot's crop: adds the lists of ``slot_pixels_fields``, drops the slots.
+
+    A cut-out goes on whole or not at all, so that its vectors are committed together: one bad crop rejects the row.
+    """
+    lists = rows.column(schema.SLOTS).combine_chunks()
+    parents = pc.list_parent_indices(lists)
+    crops = pa.Table.from_struct_array(lists.flatten())
+    owners = pc.binary_join_element_wise(
+        rows.column(schema.IMAGE_ID).combine_chunks().take(parents), crops.column(schema.SLOT).combine_chunks(), SLOT_BETWEEN
+    )
+    done = to_pixels(crops, column=schema.CROP, **settings)
+    counts = np.bincount(parents.to_numpy(), minlength=rows.num_rows)
+    rejects = [None if n else Reject(RejectCode.MISSING_SLOT, "the cut-out has no slots") for n in counts.tolist()]
+    columns = (parents, crops.column(schema.SLOT), done.column(schema.REJECT_CODE), done.column(schema.REJECT_DETAIL))
+    for row, slot, code, detail in zip(*(c.to_pylist() for c in columns)):
+        if code:
+            rejects[row] = Reject(RejectCode(code), f"slot {slot}: {detail}")
+    offsets = pa.array(np.concatenate([[0], np.cumsum(counts)]), pa.int32())
+    rows = rows.drop_columns([schema.SLOTS])
+    for name, values in ((SLOT_OWNERS, owners), (SLOT_PIXELS, done.column(PIXELS).combine_chunks())):
+        rows = rows.append_column(name, pa.ListArray.from_arrays(offsets, values))
+    return with_rejects(rows, rejects)
 
 
 def to_photos(rows: pa.Table, *, limits: DecodeLimits, longest_px: int, threads: int = 1) -> pa.Table:

@@ -2,13 +2,16 @@
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from w2w import schema
 from w2w.errors import Reject, RejectCode
-from w2w.images.stage import PIXELS, with_rejects
+from w2w.images.stage import PIXELS, SLOT_OWNERS, SLOT_PIXELS, with_rejects
 from w2w.models.encoder import EncoderConfig, finite_rows, load_encoder
 
 EMBED_GIVES = pa.schema([schema.EMBEDDINGS.schema.field(c) for c in schema.EMBEDDINGS.schema.names])
+VECTORS = "vectors"  # rows of `embeddings`, of everything that one row shows
+EMBED_SLOTS_GIVES = pa.schema([(VECTORS, pa.list_(pa.struct(list(schema.EMBEDDINGS.schema))))])
 
 
 class Embed:
@@ -37,3 +40,28 @@ class Embed:
         for name, values in columns.items():
             result = result.append_column(name, values)
         return with_rejects(result, [None if ok else bad for ok in finite])
+
+
+class EmbedSlots(Embed):
+    """The same for cut-outs (``slots_to_pixels``): adds ``vectors``, a row of ``embeddings`` for each of a cut-out's slots."""
+
+    def __call__(self, rows: pa.Table) -> pa.Table:
+        lists = rows.column(SLOT_PIXELS).combine_chunks()
+        owners = rows.column(SLOT_OWNERS).combine_chunks().flatten()
+        flat = super().__call__(pa.table([owners, lists.flatten()], names=[self._owner_column, PIXELS]))
+        parents = pc.list_parent_indices(lists).to_numpy()
+        rejects: list[Reject | None] = [None] * rows.num_rows
+        for row, owner, code, detail in zip(
+            parents, owners.to_pylist(), *(flat.column(c).to_pylist() for c in (schema.REJECT_CODE, schema.REJECT_DETAIL))
+        ):
+            if code:
+                rejects[row] = Reject(RejectCode(code), f"{owner}: {detail}")
+        counts = np.bincount(parents, minlength=rows.num_rows)
+        offsets = pa.array(np.concatenate([[0], np.cumsum(counts)]), pa.int32())
+        items = flat.select(EMBED_GIVES.names).cast(schema.EMBEDDINGS.schema).combine_chunks()
+        structs = pa.StructArray.from_arrays(
+            [items.column(f.name).combine_chunks() for f in EMBED_GIVES], fields=list(EMBED_GIVES)
+        )
+        result = rows.drop_columns([SLOT_PIXELS, SLOT_OWNERS])
+        lists = pa.ListArray.from_arrays(offsets, structs).cast(EMBED_SLOTS_GIVES.field(VECTORS).type)
+        return with_rejects(result.append_column(VECTORS, lists), rejects)

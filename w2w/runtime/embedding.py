@@ -1,11 +1,106 @@
-"""The two stages that give images their vectors, for every job that embeds something."""
+"""What can be embedded, and the two stages that give it its vectors, for every job that embeds something."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from w2w import schema
+from w2w.errors import UsageError
 from w2w.images.decode import DecodeLimits
-from w2w.images.stage import PIXELS, pixels_field, to_pixels
+from w2w.images.stage import (
+    PIXELS,
+    SLOT_BETWEEN,
+    SLOT_OWNERS,
+    SLOT_PIXELS,
+    pixels_field,
+    slot_pixels_fields,
+    slots_to_pixels,
+    to_pixels,
+)
 from w2w.models.encoder import EncoderConfig, encoder_input
-from w2w.models.stage import EMBED_GIVES, Embed
+from w2w.models.stage import EMBED_GIVES, EMBED_SLOTS_GIVES, VECTORS, Embed, EmbedSlots
+from w2w.runtime.guides import newest_version
+from w2w.runtime.job import need_table
+from w2w.runtime.source import Source, pending_rows
 from w2w.runtime.stage import Pool, Stage
+from w2w.table.pending import Keys, rejected_keys, table_keys
+from w2w.table.sink import Output
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """A table with pictures to embed. ``stage`` names the work in `rejects`; ``seen`` has a row for all that was looked at, at
+    the version that counts, where the table keeps several."""
+
+    table: schema.Table
+    column: str  # of the encoded bytes, or of the slots
+    owner_kind: str
+    stage: str
+    made_by: str
+    source: str
+    seen: schema.Table | None = None
+
+    @property
+    def output(self) -> Output:
+        return Output(schema.EMBEDDINGS, nested=VECTORS if self.column == schema.SLOTS else None)
+
+
+PICTURES = {
+    "images": Pictures(schema.IMAGES, schema.BYTES, "image", "embed", "ingest", schema.SOURCE_URI),
+    "garments": Pictures(schema.GARMENTS, schema.CROP, "garment", "embed-garments", "detect", schema.IMAGE_ID, schema.LOOKS),
+    "slots": Pictures(schema.CUTOUTS, schema.SLOTS, "slot", "embed-slots", "segment", schema.IMAGE_ID, schema.CUTOUTS),
+}
+
+
+def pictures_of(name: str) -> Pictures:
+    """Raises UsageError for a name that is none."""
+    if name not in PICTURES:
+        raise UsageError(f"--of={name}: it is one of {', '.join(PICTURES)}")
+    return PICTURES[name]
+
+
+def without_vector(store: str, pictures: Pictures, model_version: str, version: str, item_rows: int) -> Source:
+    """The pictures that have no vector of this model yet. ``version``: of the stage that cut them out; auto: the newest."""
+    need_table(store, pictures.table, pictures.made_by)
+    partition = {}
+    if pictures.seen is not None:
+        newest = newest_version(store, pictures.seen) if version == "auto" else version
+        if not newest or not table_keys(store, pictures.seen, pictures.seen.key[0], stage_version=newest).count:
+            raise UsageError(f"--version={version}: table {pictures.table.name!r} has none: run 'w2w {pictures.made_by}' first")
+        partition = {schema.STAGE_VERSION: newest}
+    elif version != "auto":
+        raise UsageError(f"--version={version}: table {pictures.table.name!r} has no versions of what is embedded")
+    made = table_keys(store, schema.EMBEDDINGS, schema.OWNER_ID, model_version=model_version)
+    done = [
+        Keys(_photos(made.batches), made.count) if pictures.column == schema.SLOTS else made,
+        rejected_keys(store, pictures.stage, model_version),
+    ]
+    columns = list(dict.fromkeys([pictures.table.key[0], pictures.column, pictures.source]))
+    return pending_rows(store, pictures.table, columns, done, pictures.source, item_rows, **partition)
+
+
+def _photos(owners) -> Iterator[pa.ChunkedArray]:
+    """The photos of those owners that are slots of one."""
+    for batch in owners:
+        slots = batch.filter(pc.match_substring(batch, SLOT_BETWEEN))
+        yield pc.replace_substring_regex(slots, f"{SLOT_BETWEEN}[^{SLOT_BETWEEN}]*$", "")
+
+
+def picture_stages(
+    pictures: Pictures, encoder: EncoderConfig, limits: DecodeLimits, gpu_pool: Pool | None = None
+) -> list[Stage]:
+    """``embed_stages`` for one of PICTURES."""
+    owner = pictures.table.key[0]
+    decode, encode = embed_stages(encoder, limits, owner, pictures.owner_kind, gpu_pool)
+    if pictures.column != schema.SLOTS:
+        return [replace(decode, needs=(pictures.column,), args=decode.args | {"column": pictures.column}), encode]
+    fields = slot_pixels_fields(encoder_input(encoder).size_px)
+    return [
+        replace(decode, run=slots_to_pixels, needs=(schema.IMAGE_ID, schema.SLOTS), gives=fields),
+        replace(encode, run=EmbedSlots, needs=(SLOT_OWNERS, SLOT_PIXELS), gives=EMBED_SLOTS_GIVES),
+    ]
 
 
 def embed_stages(

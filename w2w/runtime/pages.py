@@ -2,7 +2,7 @@
 
 import io
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -56,10 +56,13 @@ def write_neighbours(found: Found, out: str) -> dict[str, str]:
 
 
 def write_contact_sheet(
-    found: Found, out: str, feed: FeedConfig, shown: int, facts: dict, fetch: FetchConfig, match: Sequence[str]
+    found: Found, out: str, pictures: Callable[[set[str]], dict[str, bytes]], shown: int, facts: dict, match: Sequence[str]
 ) -> dict[str, str]:
-    """OUT/report.html: ``shown`` queries with the products found; returns where it is. A product is marked right or wrong by
-    ``match`` (see ``truth_keys``), or by its category where nothing is named and queries and products share categories."""
+    """OUT/report.html: ``shown`` queries with the products found; returns where it is. ``pictures`` gives queries' own images.
+
+    A product is marked right or wrong by ``match`` (see ``truth_keys``), or by its category where nothing is named and queries
+    and products share categories.
+    """
     rows, num_queries = _sample(found, shown)
     hits = [hit for row in rows.column(schema.NEIGHBOUR_LIST).to_pylist() for hit in row[:_HITS_SHOWN]]
     products = delta.current_products(found.store, [schema.PRODUCT_ID, schema.TITLE, schema.CATEGORY, schema.ATTRIBUTES])
@@ -70,8 +73,8 @@ def write_contact_sheet(
     shared = set(products.column(schema.CATEGORY).to_pylist()) & set(rows.column(schema.CATEGORY).to_pylist())
     by = list(match) or ([schema.CATEGORY] if shared else [])
     answers = dict(zip(product_ids, truth_keys(products, by).tolist()))
-    photos = _query_images(feed, fetch, set(rows.column(schema.QUERY_ID).to_pylist()))
-    pictures = _pictures(found.store, [h[schema.IMAGE_ID] for h in hits])
+    photos = pictures(set(rows.column(schema.QUERY_ID).to_pylist()))
+    thumbnails = _pictures(found.store, [h[schema.IMAGE_ID] for h in hits])
 
     def shown_hit(hit: dict, wanted: str) -> Hit:
         product_id = hit[schema.PRODUCT_ID]
@@ -80,7 +83,7 @@ def write_contact_sheet(
             titles.get(product_id) or product_id,
             hit[schema.CATEGORY],
             hit[schema.SCORE],
-            pictures.get(hit[schema.IMAGE_ID]),
+            thumbnails.get(hit[schema.IMAGE_ID]),
             answers.get(product_id) == wanted if by else None,
         )
 
@@ -113,7 +116,14 @@ def _sample(found: Found, shown: int) -> tuple[pa.Table, int]:
     return sample.sort_by([(schema.CATEGORY, "ascending"), (schema.QUERY_ID, "ascending")]), num_queries
 
 
-def _query_images(feed: FeedConfig, fetch: FetchConfig, wanted: set[str]) -> dict[str, bytes]:
+def garment_pictures(store: str, wanted: set[str]) -> dict[str, bytes]:
+    """The crops of these garments."""
+    found = lookup(store, schema.GARMENTS, pa.array(sorted(wanted), pa.string()), [schema.GARMENT_ID, schema.CROP])
+    return dict(zip(found.column(0).to_pylist(), found.column(1).to_pylist()))
+
+
+def feed_pictures(feed: FeedConfig, fetch: FetchConfig, wanted: set[str]) -> dict[str, bytes]:
+    """The images of these queries that are still there."""
     found: dict[str, bytes] = {}
     get = Fetcher(fetch).get_bytes
     for batch in read_feed(feed):

@@ -1,0 +1,121 @@
+"""Hard negatives: products that look like a pair's anchor and are certainly not what it shows."""
+
+from dataclasses import dataclass
+
+import polars as pl
+import pyarrow as pa
+
+from w2w import schema
+from w2w.errors import RejectCode, UsageError
+from w2w.mining.tags import PRODUCT_KEY
+
+
+@dataclass(frozen=True)
+class NegativeRules:
+    """Which neighbours of an anchor are negatives.
+
+    Neighbours that are as near as the pair's own product, or nearer, are often the same thing under another number:
+    NV-Retriever (Moreira et al. 2024, arXiv 2407.15831, section 3) bounds them by the positive's score.
+    """
+
+    k: int = 5
+    """Negatives of a pair, at most."""
+    ratio: float | None = 0.95
+    """A negative's score is at most this share of the positive's (there: TopK-PercPos)."""
+    margin: float | None = None
+    """A negative's score is at most the positive's less this (there: TopK-MarginPos)."""
+    same_split: bool = True
+    """Only products of the pair's own split, so that no test product is trained on, not even as a negative."""
+
+    def __post_init__(self):
+        if self.k < 1:
+            raise UsageError(f"rules.k={self.k}: must be at least 1")
+        if self.ratio is not None and not 0 < self.ratio <= 1:
+            raise UsageError(f"rules.ratio={self.ratio}: above 0, at most 1")
+        if self.margin is not None and not 0 <= self.margin <= 2:
+            raise UsageError(f"rules.margin={self.margin}: between 0 and 2, a difference of cosines")
+
+
+def negatives_of(
+    pairs: pa.Table, neighbours: pa.Table, catalog: pa.Table, duplicates: pa.Table | None, rules: NegativeRules
+) -> tuple[pa.Table, pa.Table, int]:
+    """(rows of `negatives`, rejected pairs: key, source, code, detail; how many pairs there were).
+
+    ``pairs``: pair_id, garment_id, post_id, product_id, category, split; ``neighbours``: query_id, neighbours, index_version,
+    of garments, nearest first; ``catalog``: CATALOG_SCHEMA, image_id each row's own; ``duplicates``: image_id, cluster_id of
+    images that have near-duplicates. The positive's score is that of the pair's product among the neighbours:
+    where it is not among them, all of them are nearer than it is, and none can be taken.
+    """
+    wanted = pl.from_arrow(pairs)
+    known = pl.from_arrow(catalog).select(schema.PRODUCT_ID, PRODUCT_KEY, schema.CATEGORY, schema.SPLIT)
+    found = pl.from_arrow(neighbours).unique(schema.QUERY_ID, keep="first", maintain_order=True)
+    near = found.select(pl.col(schema.QUERY_ID).alias(schema.GARMENT_ID), schema.NEIGHBOUR_LIST).explode(
+        schema.NEIGHBOUR_LIST, empty_as_null=True
+    )
+    near = near.drop_nulls(schema.NEIGHBOUR_LIST).unnest(schema.NEIGHBOUR_LIST).rename({schema.CATEGORY: "found_category"})
+    near = near.join(known, on=schema.PRODUCT_ID)
+    pair = wanted.select(
+        schema.PAIR_ID,
+        schema.GARMENT_ID,
+        pl.col(schema.PRODUCT_ID).alias("own"),
+        pl.col(schema.CATEGORY).alias("own_category"),
+        pl.col(schema.SPLIT).alias("own_split"),
+    )
+    near = pair.join(near, on=schema.GARMENT_ID)
+    positive = (
+        near.filter(pl.col(PRODUCT_KEY) == pl.col("own"))
+        .group_by(schema.PAIR_ID)
+        .agg(pl.col(schema.SCORE).max().alias("positive"))
+    )
+    near = near.join(positive, on=schema.PAIR_ID, how="left")
+    same_product = pl.col(PRODUCT_KEY) == pl.col("own")
+    other = near.filter(~same_product & (pl.col(schema.CATEGORY) == pl.col("own_category")))
+    if rules.same_split:
+        other = other.filter(pl.col(schema.SPLIT) == pl.col("own_split"))
+    if duplicates is not None:
+        other = _without_copies(other, catalog, duplicates)
+    limit = pl.col("positive")
+    bounds = [limit * rules.ratio] if rules.ratio is not None else [limit]
+    bounds += [limit - rules.margin] if rules.margin is not None else []
+    hard = other.filter(pl.col(schema.SCORE) <= pl.min_horizontal(bounds)).sort(schema.PAIR_ID, schema.RANK)
+    hard = hard.unique([schema.PAIR_ID, PRODUCT_KEY], keep="first", maintain_order=True)
+    hard = hard.group_by(schema.PAIR_ID, maintain_order=True).head(rules.k)
+    item = pl.struct(
+        pl.col(schema.RANK),
+        pl.col(PRODUCT_KEY).alias(schema.PRODUCT_ID),
+        pl.col(schema.IMAGE_ID),
+        pl.col(schema.CATEGORY),
+        pl.col(schema.SCORE),
+    )
+    lists = hard.group_by(schema.PAIR_ID, maintain_order=True).agg(item.alias(schema.NEGATIVES_LIST))
+    version = found.select(pl.col(schema.QUERY_ID).alias(schema.GARMENT_ID), schema.INDEX_VERSION)
+    result = wanted.join(lists, on=schema.PAIR_ID, how="left").join(version, on=schema.GARMENT_ID, how="left")
+    result = result.join(positive, on=schema.PAIR_ID, how="left").sort(schema.PAIR_ID)
+    good = pl.col(schema.NEGATIVES_LIST).is_not_null()
+    rows = result.filter(good).select(schema.NEGATIVES.schema.names).to_arrow().cast(schema.NEGATIVES.schema)
+    why = (
+        pl.when(pl.col(schema.INDEX_VERSION).is_null())
+        .then(pl.lit("its anchor was not searched: run 'w2w search --of garments' again"))
+        .when(pl.col("positive").is_null())
+        .then(pl.lit("its own product is not among the neighbours, so all of them may be it: raise --search.k"))
+        .otherwise(pl.lit("no other product of its class and split is far enough below its own: raise --search.k"))
+    )
+    rejected = result.filter(~good).select(
+        pl.col(schema.PAIR_ID).alias(schema.KEY),
+        pl.col(schema.POST_ID).alias(schema.SOURCE),
+        pl.lit(RejectCode.NO_NEGATIVE.value).alias(schema.REJECT_CODE),
+        why.alias(schema.REJECT_DETAIL),
+    )
+    return rows, rejected.to_arrow(), len(wanted)
+
+
+def _without_copies(other: pl.DataFrame, catalog: pa.Table, duplicates: pa.Table) -> pl.DataFrame:
+    """Leaves out products of which an image is a near-duplicate of one of the pair's own product."""
+    clusters = pl.from_arrow(duplicates)
+    images = pl.from_arrow(catalog).select(PRODUCT_KEY, schema.IMAGE_ID).drop_nulls().unique()
+    of_product = images.join(clusters, on=schema.IMAGE_ID).select(PRODUCT_KEY, schema.CLUSTER_ID).unique()
+    # products that share a cluster, both ways round
+    copies = of_product.join(of_product, on=schema.CLUSTER_ID).select(
+        pl.col(PRODUCT_KEY).alias("own"), pl.col(f"{PRODUCT_KEY}_right").alias(PRODUCT_KEY)
+    )
+    return other.join(copies.unique(), on=["own", PRODUCT_KEY], how="anti")

@@ -1,0 +1,131 @@
+"""What was mined: how many pairs of each class, split and rule, why the other tags are none, and what all of them look like."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from w2w.report.garments import Seen, draw
+from w2w.report.page import data_uri, thumbnail, write_page
+
+_PHOTO_PX = 260
+
+
+@dataclass(frozen=True)
+class Side:
+    """One of the pictures of a row: what stands under it, and whether a product page leads on."""
+
+    label: str
+    image: bytes | None
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """An anchor beside its positive. ``facts``: words about the match; ``negatives``: nearest first, where there are some."""
+
+    category: str
+    split: str
+    anchor: Side
+    positive: Side
+    facts: Sequence[str] = ()
+    negatives: Sequence[Side] = ()
+    url: str | None = None
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """A tag that is no pair: the photo with the garments found in it, and the product where it is known."""
+
+    detail: str
+    photo: Seen | None
+    product: Side | None
+    url: str | None = None
+
+
+@dataclass(frozen=True)
+class Reason:
+    """Why tags were rejected, how many, and some of them."""
+
+    code: str
+    meaning: str
+    count: int
+    examples: Sequence[Rejected] = ()
+
+
+@dataclass(frozen=True)
+class Counted:
+    """How many pairs: rows by category, columns by split, and by rule."""
+
+    table: dict[str, dict[str, int]] = field(default_factory=dict)
+    rules: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def splits(self) -> list[str]:
+        order = {"train": 0, "val": 1, "test": 2}
+        return sorted({s for row in self.table.values() for s in row}, key=lambda s: (order.get(s, 3), s))
+
+
+def mining_report(
+    out: str,
+    headline: dict[str, str],
+    facts: dict[str, object],
+    counted: Counted,
+    reasons: Sequence[Reason],
+    pairs: Sequence[Pair],
+    hardened: Sequence[Pair],
+    colours: dict[str, str],
+) -> None:
+    """Writes the page to ``out``. ``colours``: of the boxes of each class."""
+    most = max((sum(row.values()) for row in counted.table.values()), default=1)
+    write_page(
+        out,
+        "mining.html.j2",
+        title="Mined pairs",
+        headline=headline,
+        facts=facts,
+        splits=counted.splits,
+        classes=[(name, row, sum(row.values()), sum(row.values()) / most) for name, row in sorted(counted.table.items())],
+        rules=counted.rules,
+        reasons=[
+            {
+                "code": r.code,
+                "meaning": r.meaning,
+                "count": r.count,
+                "width": r.count / max(x.count for x in reasons),
+                "examples": [_rejected(e, colours) for e in r.examples],
+            }
+            for r in reasons
+        ],
+        pairs=[_pair(p) for p in pairs],
+        hardened=[_pair(p) for p in hardened],
+    )
+
+
+def _side(side: Side) -> dict:
+    return {"label": side.label, "note": side.note, "image": thumbnail(side.image)}
+
+
+def _pair(pair: Pair) -> dict:
+    return {
+        "category": pair.category,
+        "split": pair.split,
+        "facts": list(pair.facts),
+        "anchor": _side(pair.anchor),
+        "positive": _side(pair.positive),
+        "negatives": [_side(n) for n in pair.negatives],
+        "url": _web(pair.url),
+    }
+
+
+def _rejected(example: Rejected, colours: dict[str, str]) -> dict:
+    picture = draw(example.photo, colours, _PHOTO_PX) if example.photo else None
+    return {
+        "detail": example.detail,
+        "photo": data_uri(picture) if picture else None,
+        "product": _side(example.product) if example.product else None,
+        "url": _web(example.url),
+    }
+
+
+def _web(url: str | None) -> str | None:
+    """Only what a browser may follow from a page that shows foreign rows."""
+    return url if url and url.startswith(("http://", "https://")) else None

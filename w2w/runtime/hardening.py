@@ -1,0 +1,77 @@
+"""Hard negatives on Ray: pairs and the neighbours of their anchors meet by garment."""
+
+import polars as pl
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from w2w import schema
+from w2w.errors import UsageError
+from w2w.mining.negatives import NegativeRules, negatives_of
+from w2w.runtime.exchange import Side
+from w2w.runtime.shuffle import share, shared
+from w2w.runtime.snapshot import Made, make_snapshot
+from w2w.runtime.stage import REJECTED_BY, REJECTED_SCHEMA
+from w2w.table import delta
+from w2w.table.sink import Counts, Lineage
+
+_PAIRS = (schema.PAIR_ID, schema.GARMENT_ID, schema.POST_ID, schema.PRODUCT_ID, schema.CATEGORY, schema.SPLIT)
+_NEIGHBOURS = (schema.QUERY_ID, schema.NEIGHBOUR_LIST, schema.INDEX_VERSION)
+_ROWS = 100_000  # of a bucket: each has a list of k neighbours
+
+
+def garment_search(store: str, asked: str) -> str:
+    """The search version to take: ``asked``, or for auto the newest search of garments. Raises UsageError for none."""
+    opened = delta.open_table(store, schema.NEIGHBOURS)
+    entries = [e["w2w"] for e in (delta.history(opened) if opened is not None else []) if e["w2w"]]
+    found = [
+        e["stage_version"] for e in entries if e["config"].get("of") == "garments" and asked in ("auto", e["stage_version"])
+    ]
+    if not found:
+        raise UsageError(f"--search_version={asked}: no garments were searched for: run 'w2w search --of garments' first")
+    return found[0]
+
+
+def harden(
+    store: str,
+    search_version: str,
+    catalog: pa.Table,
+    rules: NegativeRules,
+    use_duplicates: bool,
+    lineage: Lineage,
+    max_reject_rate: float,
+    num_buckets: int | None = None,
+) -> tuple[Counts, dict[str, int]]:
+    """Makes `negatives` of all pairs. In the object store once: the catalog, and 130 bytes for every image with a copy."""
+    told = share((catalog, _clusters(store) if use_duplicates else None, rules))
+    sides = [
+        Side(schema.PAIRS, _PAIRS, schema.GARMENT_ID),
+        Side(schema.NEIGHBOURS, _NEIGHBOURS, schema.QUERY_ID, partition={schema.SEARCH_VERSION: search_version}),
+    ]
+    if num_buckets is None:
+        num_buckets = max(1, -(-delta.count_rows(delta.open_table(store, schema.PAIRS)) // _ROWS))
+    return make_snapshot(
+        store, schema.NEGATIVES, sides, _make, (told,), lineage, max_reject_rate=max_reject_rate, num_buckets=num_buckets
+    )
+
+
+def _make(tables: list[pa.Table], told: list) -> Made:
+    catalog, duplicates, rules = shared(told)
+    rows, rejected, read = negatives_of(*tables, catalog, duplicates, rules)
+    rejected = rejected.append_column(REJECTED_BY, pa.repeat(pa.scalar("harden"), rejected.num_rows))
+    return Made(rows, rejected.select(REJECTED_SCHEMA.names).cast(REJECTED_SCHEMA), read)
+
+
+def _clusters(store: str) -> pa.Table:
+    """image_id and cluster_id of the images that have a near-duplicate."""
+    columns = [schema.IMAGE_ID, schema.CLUSTER_ID, schema.CLUSTER_SIZE]
+    listed = delta.parts(delta.open_table(store, schema.DUPLICATES))
+    kept = [b.filter(pc.greater(b.column(2), 1)) for b in delta.read_batches(store, schema.DUPLICATES, columns, listed)]
+    empty = pa.schema([schema.DUPLICATES.schema.field(c) for c in columns]).empty_table()
+    return pa.concat_tables([empty, *kept]).drop_columns([schema.CLUSTER_SIZE])
+
+
+def with_all_images(catalog: pa.Table, products: pa.Table) -> pa.Table:
+    """The catalog with each row's own image in the place of the representative one: all that show a product."""
+    own = pl.from_arrow(products).select(schema.PRODUCT_ID, pl.col(schema.IMAGE_ID).alias("own_image"))
+    rows = pl.from_arrow(catalog).join(own, on=schema.PRODUCT_ID, how="left")
+    return rows.with_columns(pl.col("own_image").alias(schema.IMAGE_ID)).drop("own_image").to_arrow().cast(catalog.schema)

@@ -1,0 +1,130 @@
+"""What is searched for: images of a feed, which are fetched and embedded on the way, or garments that have vectors already."""
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from w2w import schema
+from w2w.errors import UsageError
+from w2w.ingest.feed import check_feed, read_feed
+from w2w.ingest.stage import WORK_SCHEMA, work_rows
+from w2w.runtime.embedding import embed_stages
+from w2w.runtime.job import Run, need_table
+from w2w.runtime.loading import load_stage
+from w2w.runtime.pages import feed_pictures, garment_pictures
+from w2w.runtime.source import Source, file_rows, pending_rows, with_beside
+from w2w.runtime.stage import Stage
+from w2w.table import delta, work
+from w2w.table.pending import Keys
+
+FEED, GARMENTS = "feed", "garments"  # values of --of
+
+
+@dataclass(frozen=True)
+class Queries:
+    """All that were asked for, by key, how many of them are pending, and how they come to have vectors. ``source`` is called
+    when there is work; it may write work files. ``origin`` names them, for the folder of the results."""
+
+    keys: pa.ChunkedArray
+    num_pending: int
+    source: Callable[[], Source]
+    stages: Sequence[Stage]
+    pictures: Callable[[set[str]], dict[str, bytes]]
+    origin: object
+    tables: tuple[schema.Table, ...]
+    facts: dict[str, object] = field(default_factory=dict)
+
+
+def check_queries(config) -> None:
+    """Raises UsageError for an --of that is none, and for a feed that is not there."""
+    if config.of not in (FEED, GARMENTS):
+        raise UsageError(f"--of={config.of}: it is one of {FEED}, {GARMENTS}")
+    if config.of == FEED:
+        check_feed(config.feed)
+
+
+def queries_of(run: Run, config, model: str, done: Sequence[Keys]) -> AbstractContextManager[Queries]:
+    """The queries that ``config.of`` names, those whose keys are in ``done`` left out. Their work files end with the block."""
+    return _feed(run, config, done) if config.of == FEED else _garments(run, config, model, done)
+
+
+@contextmanager
+def _feed(run: Run, config, done: Sequence[Keys]) -> Iterator[Queries]:
+    finished = _finished(done)
+    asked: list[pa.Array] = []
+    seen = Counter[str]()
+
+    def pending() -> Iterator[pa.Table]:
+        for batch in read_feed(config.feed):
+            rows = work_rows(batch, seen)
+            asked.extend(rows.column(schema.KEY).chunks)
+            yield rows.filter(pc.invert(pc.is_in(rows.column(schema.KEY), value_set=finished)))
+
+    try:
+        num_rows = work.write(run.store, run.run_id, pending(), WORK_SCHEMA, config.item_rows, count_only=config.dry_run)
+        yield Queries(
+            pa.chunked_array(asked, pa.string()),
+            num_rows,
+            lambda: file_rows(work.folder(run.store, run.run_id), schema.KEY, schema.SOURCE, config.item_rows),
+            [
+                load_stage(config.fetch, config.pool),
+                *embed_stages(config.encoder, config.decode, schema.PRODUCT_ID, "query"),
+            ],
+            lambda wanted: feed_pictures(config.feed, config.fetch, wanted),
+            config.feed,
+            (schema.PRODUCTS,),
+        )
+    finally:
+        work.clean(run.store, run.run_id)
+
+
+@contextmanager
+def _garments(run: Run, config, model: str, done: Sequence[Keys]) -> Iterator[Queries]:
+    """The anchors of `pairs`, by the vectors that they have: nothing is decoded again. In the driver: 300 bytes an anchor."""
+    need_table(run.store, schema.PAIRS, "mine")
+    columns = [schema.GARMENT_ID, schema.CATEGORY, schema.ANCHOR_IMAGE_ID]
+    anchors = delta.read(run.store, schema.PAIRS, columns).combine_chunks()
+    first = pc.index_in(pc.unique(anchors.column(0)), value_set=anchors.column(0))
+    anchors = anchors.take(first)
+    keys = anchors.column(schema.GARMENT_ID)
+    read, among = [schema.OWNER_ID, schema.VECTOR], Keys([keys], len(keys))
+    finished = _finished(done)
+    num_done = pc.sum(pc.is_in(keys, value_set=finished)).as_py() or 0
+    over = [Keys([finished], len(finished))]
+    source = pending_rows(
+        run.store, schema.EMBEDDINGS, read, over, schema.OWNER_ID, config.item_rows, among, model_version=model
+    )
+    missing = len(keys) - num_done - source.num_rows
+    if missing == len(keys) and missing:
+        raise UsageError(f"no anchor has a vector of model version {model}: run 'w2w embed --of garments' with this --encoder")
+    beside = pa.table(
+        {
+            schema.OWNER_ID: keys,
+            schema.KEY: keys,
+            schema.CATEGORY: anchors.column(schema.CATEGORY),
+            schema.ATTRIBUTES: pa.nulls(len(keys), schema.NEIGHBOURS.schema.field(schema.ATTRIBUTES).type),
+            schema.IMAGE_URI: anchors.column(schema.ANCHOR_IMAGE_ID),
+        }
+    )
+    folder = work.folder(run.store, run.run_id)
+    try:
+        yield Queries(
+            keys,
+            source.num_rows,
+            lambda: with_beside(source, run.store, schema.EMBEDDINGS, beside, folder),
+            [],
+            lambda wanted: garment_pictures(run.store, wanted),
+            GARMENTS,
+            (schema.PAIRS, schema.EMBEDDINGS),
+            {"anchors without a vector": missing} if missing else {},
+        )
+    finally:
+        work.clean(run.store, run.run_id)
+
+
+def _finished(done: Sequence[Keys]) -> pa.ChunkedArray:
+    return pa.chunked_array([c for keys in done for c in keys.read().chunks], pa.string())
