@@ -2,15 +2,15 @@
 
 from dataclasses import dataclass, field
 
-from w2w import ids, schema, storage
+from w2w import schema, storage
 from w2w.errors import UsageError
 from w2w.mining.outfits import CROP_SOURCES, judged, modify, with_splits
 from w2w.report.outfits import outfit_sheet
-from w2w.runtime.composing import check_product_key, clusters, cut_out_slots, owned_splits, shown_outfits, write_outfits
+from w2w.runtime.composing import clusters, cut_out_slots, owned_splits, shown_outfits, write_outfits
 from w2w.runtime.guides import newest_version
 from w2w.runtime.job import JobConfig, Run, Summary, need_table, start
+from w2w.runtime.mining import check_product_key, is_current, snapshot_version
 from w2w.runtime.snapshot import commit_snapshot
-from w2w.table import snapshot
 
 STAGE_CODE = 1  # raise it when the same cut-outs would make other outfits
 _INPUTS = (schema.CUTOUTS, schema.DUPLICATES, schema.SPLITS, schema.POSTS, schema.PRODUCTS)
@@ -55,7 +55,7 @@ def main(config: Config) -> Summary:
     if config.limit:
         raise UsageError("--limit: outfits are made all together; for a trial, use a store with fewer photos")
     need_table(run.store, schema.CUTOUTS, "segment")
-    check_product_key(run.store, schema.DUPLICATES, None, "duplicates")
+    need_table(run.store, schema.DUPLICATES, "deduplicate")
     check_product_key(run.store, schema.SPLITS, config.product_key, "split")
     cutouts = newest_version(run.store, schema.CUTOUTS) if config.cutouts == "auto" else config.cutouts
     options = [
@@ -66,12 +66,10 @@ def main(config: Config) -> Summary:
         config.test_share,
         config.seed,
     ]
-    inputs = run.lineage("", _INPUTS).inputs
-    lineage = run.lineage(ids.digest(STAGE_CODE, options, cutouts, inputs), _INPUTS)
-    facts: dict[str, object] = {"cut-outs of": cutouts, "stage version": lineage.stage_version}
-    before = snapshot.current(run.store, schema.OUTFITS)
-    if before and before["stage_version"] == lineage.stage_version:
-        return run.summary(facts=facts | {"outfits": f"{before['rows']:,} (unchanged)"})
+    version = snapshot_version(STAGE_CODE, [*options, cutouts], run.store, _INPUTS)
+    facts: dict[str, object] = {"cut-outs of": cutouts, "stage version": version}
+    if is_current(run.store, schema.OUTFITS, version):
+        return run.summary(facts=facts | {"outfits": "unchanged: made of these very tables before"})
     photos = cut_out_slots(run.store, cutouts, config.crop_sources) if cutouts else None
     if photos is None or not photos.height:
         raise UsageError(f"--cutouts={config.cutouts}: table 'cutouts' has no rows of that version: run 'w2w segment'")
@@ -79,6 +77,7 @@ def main(config: Config) -> Summary:
     if config.dry_run:
         return run.summary(facts=facts)
     run.check_store()
+    lineage = run.lineage(version, _INPUTS)
     owned, homeless = owned_splits(run.store, config.product_key)
     worn, rejected = judged(with_splits(photos, clusters(run.store), owned, config.val_share, config.test_share))
     made = modify(worn, config.modified, config.seed)

@@ -8,14 +8,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from w2w import schema, storage
-from w2w.errors import UsageError
-from w2w.mining.identity import product_keys
 from w2w.mining.outfits import SLOTS_SCHEMA, Modified, modified_rows, slots_of, worn_rows
+from w2w.mining.tags import PRODUCT_KEY
 from w2w.report.outfits import Piece, Worn
-from w2w.runtime.job import need_table
+from w2w.runtime.mining import POST, PRODUCT, keyed_products, owner_splits
 from w2w.runtime.snapshot import Made, written
 from w2w.runtime.stage import REJECTED_SCHEMA
-from w2w.table import delta, snapshot
+from w2w.table import delta
 from w2w.table.pending import lookup
 from w2w.table.sink import Lineage, Output, write_part
 
@@ -33,43 +32,21 @@ def cut_out_slots(store: str, version: str, crop_sources: Sequence[str]) -> pl.D
     return pl.concat(found)
 
 
-def check_product_key(store: str, table: schema.Table, product_key: Sequence[str] | None, made_by: str) -> None:
-    """Raises UsageError where the snapshot is not there, or was made with other products in mind (None: of no matter)."""
-    need_table(store, table, made_by)
-    made = snapshot.current(store, table)
-    before = (made or {}).get("config", {}).get("product_key", [])
-    if made is None:
-        raise UsageError(f"table {table.name!r} holds nothing yet: run 'w2w {made_by}' first")
-    if product_key is not None and list(before) != list(product_key):
-        raise UsageError(
-            f"table {table.name!r} was made with --product_key={before}, and this is asked with {list(product_key)}: give the "
-            f"same, or run 'w2w {made_by}' with this one first"
-        )
-
-
 def owned_splits(store: str, product_key: Sequence[str]) -> tuple[pl.DataFrame, int]:
     """image_id and split of the newest active rows of posts and products, and how many of those have no split yet."""
-    splits = pl.from_arrow(delta.read(store, schema.SPLITS, [schema.OWNER_ID, schema.OWNER_KIND, schema.SPLIT]))
-    posts = _newest_posts(store).select(pl.col(schema.POST_ID).alias(schema.OWNER_ID), schema.IMAGE_ID)
-    columns = [schema.PRODUCT_ID, schema.IMAGE_ID, schema.ACTIVE, *([schema.ATTRIBUTES] if product_key else [])]
-    listed = delta.current_products(store, columns)
-    listed = listed.append_column(schema.OWNER_ID, product_keys(listed, product_key)).select(
-        [schema.OWNER_ID, schema.IMAGE_ID, schema.ACTIVE]
-    )
-    products = pl.from_arrow(listed).filter(pl.col(schema.ACTIVE)).drop(schema.ACTIVE)
-    both = pl.concat(
-        [rows.with_columns(pl.lit(kind).alias(schema.OWNER_KIND)) for kind, rows in (("post", posts), ("product", products))]
-    )
-    both = both.filter(pl.col(schema.IMAGE_ID).is_not_null())
-    known = both.join(splits, on=[schema.OWNER_ID, schema.OWNER_KIND], how="left", maintain_order="left")
-    owned = known.filter(pl.col(schema.SPLIT).is_not_null()).select(schema.IMAGE_ID, schema.SPLIT)
-    return owned, known.height - owned.height
-
-
-def _newest_posts(store: str) -> pl.DataFrame:
-    names = [schema.POST_ID, schema.IMAGE_ID, schema.ACTIVE, schema.FETCHED_AT]
-    posts = pl.from_arrow(delta.read(store, schema.POSTS, names)).sort(schema.POST_ID, schema.FETCHED_AT)
-    return posts.unique(schema.POST_ID, keep="last", maintain_order=True).filter(pl.col(schema.ACTIVE))
+    posts = pl.from_arrow(delta.current_posts(store, [schema.POST_ID, schema.IMAGE_ID, schema.ACTIVE]))
+    shown = {
+        POST: posts.filter(pl.col(schema.ACTIVE)).rename({schema.POST_ID: schema.OWNER_ID}),
+        PRODUCT: pl.from_arrow(keyed_products(store, product_key)).rename({PRODUCT_KEY: schema.OWNER_ID}),
+    }
+    known = []
+    for kind, rows in shown.items():
+        splits = pl.from_arrow(owner_splits(store, kind))
+        rows = rows.select(schema.OWNER_ID, schema.IMAGE_ID).drop_nulls(schema.IMAGE_ID)
+        known.append(rows.join(splits, on=schema.OWNER_ID, how="left", maintain_order="left"))
+    both = pl.concat(known)
+    owned = both.drop_nulls(schema.SPLIT).select(schema.IMAGE_ID, schema.SPLIT)
+    return owned, both.height - owned.height
 
 
 def clusters(store: str) -> pl.DataFrame:
