@@ -280,7 +280,7 @@ SPLITS = Table(
     _schema(
         (OWNER_ID, pa.string()),
         (OWNER_KIND, pa.string()),  # product, post
-        (COMPONENT_ID, pa.string()),  # the smallest of the ids that products, posts and near-duplicates connect
+        (COMPONENT_ID, pa.string()),  # kind:id of the first owner that products, posts and near-duplicates connect it with
         (COMPONENT_SIZE, pa.int32()),
         (CUT_FROM, pa.string(), "nullable"),  # the component that was too large for one split, where this is a part of it
         (SPLIT, pa.string()),  # train, val, test

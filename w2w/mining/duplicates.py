@@ -149,5 +149,3 @@ def duplicate_rows(image_ids: pa.Array | pa.ChunkedArray, confirmed: Confirmed) 
         pa.array(distance.astype(np.float32)).take(best),
     ]
     return pa.Table.from_arrays(columns, schema=schema.DUPLICATES.schema)
-
-

@@ -19,7 +19,7 @@ from w2w.mining.likeness import GRID_BYTES, SIDE, sampling
 
 STAGE_CODE = 1  # raise it when the same image would get another fingerprint
 LOOK_DIMS = 54
-_SIDE_PX = 64  # of the decoded image: what the hash of table `images` was made from
+SIDE_PX = 64  # of the decoded image: what the hash of table `images` was made from
 # JPEG's YCbCr: luma keeps 6 x 6 frequencies, colour 3 x 3 each
 _YCC = np.array([[0.299, 0.587, 0.114], [-0.1687, -0.3313, 0.5], [0.5, -0.4187, -0.0813]], np.float32)
 _LUMA_LOW, _COLOUR_LOW = 6, 3
@@ -38,7 +38,7 @@ def fingerprint_version(limits: DecodeLimits) -> str:
 
 def to_fingerprints(rows: pa.Table, *, limits: DecodeLimits, stage_version: str) -> pa.Table:
     """Adds the fingerprint of every image and drops its bytes; what does not decode is rejected."""
-    images = decode_many(rows.column(schema.BYTES), limits, _SIDE_PX)
+    images = decode_many(rows.column(schema.BYTES), limits, SIDE_PX)
     rejects = [i if isinstance(i, Reject) else None for i in images]
     good = np.array([r is None for r in rejects], bool)
     hashes, mirrored, grids = fingerprint([i for i in images if not isinstance(i, Reject)])

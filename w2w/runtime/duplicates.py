@@ -180,5 +180,3 @@ def _confirm_chunk(
     if beyond is not None:
         grids = np.concatenate([grids, grids_of(beyond)])
     return confirm(pairs, rules, grids[at[:, 0]], grids[at[:, 1]])
-
-
