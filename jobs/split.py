@@ -1,15 +1,16 @@
 """Split: products and posts to train, val and test, so that nothing connected is in two of them."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from w2w import ids, schema
 from w2w.errors import UsageError
-from w2w.mining.splits import SPLIT_CODE, SplitRules, check_rules, deal, shares
+from w2w.mining.splits import SPLIT_CODE, SplitRules, check_rules, deal, summary_of
 from w2w.runtime.job import JobConfig, Run, Summary, need_table, start
 from w2w.runtime.owners import active_posts, active_products
 from w2w.runtime.run import run_task
 from w2w.runtime.snapshot import replace_rows
 from w2w.table import delta, snapshot
+from w2w.table.sink import Lineage
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ def main(config: Config) -> Summary:
     need_table(run.store, schema.PRODUCTS, "ingest")
     need_table(run.store, schema.DUPLICATES, "deduplicate")
     inputs = [schema.PRODUCTS, schema.POSTS, schema.DUPLICATES]
-    versions = {t.name: opened.version() for t in inputs if (opened := delta.open_table(run.store, t))}
+    versions = run.lineage("", inputs).inputs
     version = ids.digest(SPLIT_CODE, config.split, config.product_key, sorted(versions.items()))
     held = snapshot.current(run.store, schema.SPLITS)
     if held and held["stage_version"] == version:
@@ -37,24 +38,21 @@ def main(config: Config) -> Summary:
     if config.dry_run:
         return run.summary(facts=facts)
     run.begin()
-    lineage = run.lineage(version, inputs)
-    if lineage.inputs != versions:
-        raise UsageError("a table was written while this job started: run it again")
-    dealt, counts, written = run_task(_split, run.store, config, lineage, title="split")
-    facts = {"components": f"{dealt.num_components:,}", "largest": f"{dealt.largest:,} products and posts"}
-    facts |= {"cut at tags": f"{dealt.num_cut:,}", "largest after cutting": f"{dealt.largest_whole:,} products and posts"}
-    lost = dealt.num_lost / dealt.num_tags if dealt.num_tags else 0
-    facts |= {"tags across splits": f"{dealt.num_lost:,} of {dealt.num_tags:,} ({lost:.1%}): pairs will reject them"}
-    return run.summary(counts=counts, versions=written, facts=facts | shares(dealt.rows))
+    lineage = replace(run.lineage(version, inputs), inputs=versions)
+    facts, counts, written = run_task(_split, run.store, config, lineage, title="split")
+    return run.summary(counts=counts, versions=written, facts=facts)
 
 
-def _split(store: str, config: Config, lineage):
-    products, keys = active_products(store, config.product_key)
+def _split(store: str, config: Config, lineage: Lineage):
+    versions = lineage.inputs
+    products, keys = active_products(store, config.product_key, versions[schema.PRODUCTS.name])
     if not products.num_rows:
         raise UsageError("table 'products' has no active product: run 'w2w ingest' first")
-    duplicates = delta.read(store, schema.DUPLICATES, [schema.IMAGE_ID, schema.CLUSTER_ID], lineage.inputs["duplicates"])
-    dealt = deal(products, keys, active_posts(store), duplicates, config.split)
-    return dealt, *replace_rows(store, schema.SPLITS, dealt.rows, lineage)
+    columns = [schema.IMAGE_ID, schema.CLUSTER_ID]
+    duplicates = delta.read(store, schema.DUPLICATES, columns, versions[schema.DUPLICATES.name])
+    posts = active_posts(store, versions.get(schema.POSTS.name))
+    dealt = deal(products, keys, posts, duplicates, config.split)
+    return summary_of(dealt), *replace_rows(store, schema.SPLITS, dealt.rows, lineage)
 
 
 if __name__ == "__main__":

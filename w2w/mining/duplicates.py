@@ -31,7 +31,7 @@ class LikenessRules:
     num_nearest: int = 8
     """Candidates: at most so many nearest looks of each picture."""
     most_levels: float = 4.5
-    """Decision: levels of 255 that any eighth of the picture may differ by, laid over each other; twice that off plain ground."""
+    """Decision: levels of 255 that a place (an eighth a side) may differ, laid over each other; twice that off plain ground."""
 
 
 @dataclass(frozen=True)

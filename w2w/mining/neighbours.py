@@ -83,8 +83,8 @@ def near_pairs(
     ``num_nearest`` nearest of those. ``group_N``: only pairs of two groups.
 
     ``tree`` None looks at all of them. Otherwise at those that fall into one leaf of tree number ``tree``: a random projection
-    tree with balanced leaves (Dasgupta and Freund 2008), so its time is that of sorting, and of all pairs of a leaf of 1,024. Several
-    trees find what one splits. Memory: the vectors as float32, and 24 bytes an entry.
+    tree with balanced leaves of at most 1,024 (Dasgupta and Freund 2008), so its time is that of sorting and of all pairs in
+    a leaf. Several trees find what one splits. Memory: 24 bytes an entry.
     """
     n, w, d = looks_NWD.shape
     entries = looks_NWD.reshape(n * w, d)

@@ -36,7 +36,7 @@ class SplitRules:
     salt: str = ""
     """Any other word deals the components anew."""
     max_component: float = 0.05
-    """Largest share of all products and posts that may go to a split as one; a larger component is cut at its tags. 1: never."""
+    """Largest share of all products and posts that may go to one split as one; a larger component is cut at tags. 1: never."""
     posts: Literal["share", "most"] = "share"
     """Where a post of a cut component goes. share: with one of its products, drawn by hash, so that every split gets its share
     of posts; most: to the split with most of its products, which keeps more tags, nearly all of them in train."""
@@ -181,8 +181,15 @@ def _follow(
     split[follows] = chosen[part[follows]]
 
 
-def shares(rows: pa.Table) -> dict[str, str]:
-    """How many products and posts each split got."""
-    found = rows.group_by([schema.SPLIT, schema.OWNER_KIND]).aggregate([([], "count_all")]).to_pylist()
+def summary_of(dealt: Dealt) -> dict[str, str]:
+    """What a person wants to know of it."""
+    found = dealt.rows.group_by([schema.SPLIT, schema.OWNER_KIND]).aggregate([([], "count_all")]).to_pylist()
     counts = {(r[schema.SPLIT], r[schema.OWNER_KIND]): r["count_all"] for r in found}
-    return {s: f"{counts.get((s, PRODUCT), 0):,} products, {counts.get((s, POST), 0):,} posts" for s in SPLITS}
+    lost = dealt.num_lost / dealt.num_tags if dealt.num_tags else 0
+    return {
+        "components": f"{dealt.num_components:,}",
+        "largest": f"{dealt.largest:,} products and posts",
+        "cut at tags": f"{dealt.num_cut:,}",
+        "largest dealt as one": f"{dealt.largest_whole:,} products and posts",
+        "tags across splits": f"{dealt.num_lost:,} of {dealt.num_tags:,} ({lost:.1%}); mining rejects them",
+    } | {s: f"{counts.get((s, PRODUCT), 0):,} products, {counts.get((s, POST), 0):,} posts" for s in SPLITS}

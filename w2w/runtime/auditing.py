@@ -91,7 +91,7 @@ def fingerprint_folder(folder: str, limits: DecodeLimits) -> tuple[pa.Table, lis
 
     They are kept in the driver: 3.2 KB an image. Raises UsageError where the folder has no image.
     """
-    system, root = storage.filesystem(folder)
+    root = storage.filesystem(folder)[1]
     paths = [f.path.removeprefix(root).lstrip("/") for f in storage.list_files(folder)]
     task = ray.remote(num_cpus=1)(_fingerprint_files)
     tasks = [task.remote(folder, paths[i : i + _FILES_PER_TASK], limits) for i in range(0, len(paths), _FILES_PER_TASK)]

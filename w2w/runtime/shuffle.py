@@ -134,7 +134,7 @@ def _read(where: tuple[str, schema.Table, str], parts: Sequence[delta.Part], row
 
 
 def to_matrix(column: pa.Array | pa.ChunkedArray) -> np.ndarray:
-    """float32 (N, D) of a vector column, uint8 of a column of bytes. Raises ValueError where the rows have different lengths."""
+    """float32 (N, D) of a vector column, uint8 of a column of bytes. Raises ValueError where rows have different lengths."""
     if isinstance(column, pa.ChunkedArray):
         column = column.combine_chunks()
     is_bytes = pa.types.is_binary(column.type)
