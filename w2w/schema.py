@@ -38,7 +38,8 @@ SLOTS, SLOT, STABILITY = "slots", "slot", "stability"
 SPLIT, OBJECTS, IGNORE, LABELLED = "split", "objects", "ignore", "labelled"
 # categories: what a classifier says
 ACCEPTED = "accepted"
-# duplicates, splits, representatives: the groundwork of mining
+# fingerprints, duplicates, splits, representatives: the groundwork of mining
+PHASH_MIRRORED, GRID, CUT_FROM = "phash_mirrored", "grid", "cut_from"
 CLUSTER_ID, CLUSTER_SIZE, DUPLICATE_OF, HOW, DISTANCE = "cluster_id", "cluster_size", "duplicate_of", "how", "distance"
 COMPONENT_ID, COMPONENT_SIZE, NUM_IMAGES = "component_id", "component_size", "num_images"
 PLAIN, BRIGHTNESS, FOREGROUND = "plain", "brightness", "foreground"
@@ -263,6 +264,20 @@ GROUNDS = Table(
     partition_by=(STAGE_VERSION,),
 )
 
+# What is kept of an image so that its near-duplicates are found without decoding it again: one row an image, written once.
+FINGERPRINTS = Table(
+    "fingerprints",
+    _schema(
+        (IMAGE_ID, pa.string()),
+        (PHASH, pa.int64()),
+        (PHASH_MIRRORED, pa.int64()),  # of the picture flipped left to right
+        (GRID, pa.binary()),  # uint8, 3 planes (red, green, blue) of 32 x 32 cells
+        (STAGE_VERSION, pa.string()),
+    ),
+    key=(IMAGE_ID, STAGE_VERSION),
+    partition_by=(STAGE_VERSION,),
+)
+
 # The tables of mining are snapshots: a run computes one whole and replaces it in one commit, so a version of the table is a
 # version of the data set, and an older one can be read again.
 
@@ -273,8 +288,8 @@ DUPLICATES = Table(
         (CLUSTER_ID, pa.string()),  # the smallest image_id that near-duplicates connect it to; its own where it has none
         (CLUSTER_SIZE, pa.int32()),
         (DUPLICATE_OF, pa.string(), "nullable"),  # the most alike image of the cluster; null where it is alone
-        (HOW, pa.string(), "nullable"),  # what found that one: phash, flipped, embedding
-        (DISTANCE, pa.float32(), "nullable"),  # bits of the perceptual hash, or 1 - cosine
+        (HOW, pa.string(), "nullable"),  # what it is of that one: copy, cropped, flipped, flipped and cropped
+        (DISTANCE, pa.float32(), "nullable"),  # 0 = the same picture, 1 = the most that one picture differs from itself
     ),
     key=(IMAGE_ID,),
 )
@@ -284,8 +299,9 @@ SPLITS = Table(
     _schema(
         (OWNER_ID, pa.string()),
         (OWNER_KIND, pa.string()),  # product, post
-        (COMPONENT_ID, pa.string()),  # the smallest of the ids that products, posts and near-duplicates connect
+        (COMPONENT_ID, pa.string()),  # kind:id of the first owner that products, posts and near-duplicates connect it with
         (COMPONENT_SIZE, pa.int32()),
+        (CUT_FROM, pa.string(), "nullable"),  # the component that was too large for one split, where this is a part of it
         (SPLIT, pa.string()),  # train, val, test
     ),
     key=(OWNER_ID, OWNER_KIND),
@@ -473,6 +489,7 @@ TABLES = {
         DETECTIONS,
         CLASSIFICATIONS,
         GROUNDS,
+        FINGERPRINTS,
         DUPLICATES,
         SPLITS,
         REPRESENTATIVES,

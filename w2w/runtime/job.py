@@ -85,12 +85,12 @@ class Run:
         self.check_store()
         connect(self.config.ray)
 
-    def lineage(self, stage_version: str, inputs: Sequence[schema.Table]) -> Lineage:
+    def lineage(self, stage_version: str, inputs: Sequence[schema.Table], stage: str | None = None) -> Lineage:
         opened = {t.name: delta.open_table(self.store, t) for t in inputs}
         return Lineage(
             job=self.job,
             run_id=self.run_id,
-            stage=self.job,
+            stage=stage or self.job,
             stage_version=stage_version,
             config=dataclasses.asdict(self.config),
             inputs={name: t.version() for name, t in opened.items() if t is not None},

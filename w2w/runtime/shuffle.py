@@ -17,13 +17,16 @@ _ROWS_PER_MAP = 20_000  # 100 MB of 1280 float32 dimensions
 
 @dataclass(frozen=True)
 class Vectors:
-    """The vectors of one model, where they lie, and their owners sorted for look-up."""
+    """The vectors of one model, where they lie, and their owners sorted for look-up. Or a column of bytes, as many in every
+    row, of another table: then a vector is uint8."""
 
     store: str
-    model_version: str
+    version: str  # of the model or stage that made them
     parts: list[delta.Part]
     owners: pa.ChunkedArray  # sorted
     rows: np.ndarray  # int64: the owner's row, counted over ``parts`` in order
+    table: schema.Table = schema.EMBEDDINGS
+    column: str = schema.VECTOR
 
     def find(self, owners: pa.Array | pa.ChunkedArray) -> np.ndarray:
         """Row of each owner, -1 where it has no vector."""
@@ -33,11 +36,16 @@ class Vectors:
 
 def list_vectors(store: str, model_version: str) -> Vectors:
     """Reads the owners' ids alone: about 100 bytes each in the driver."""
-    listed = delta.parts(delta.open_table(store, schema.EMBEDDINGS), **{schema.MODEL_VERSION: model_version})
-    batches = delta.read_batches(store, schema.EMBEDDINGS, [schema.OWNER_ID], listed)
+    return list_column(store, schema.EMBEDDINGS, schema.VECTOR, model_version)
+
+
+def list_column(store: str, table: schema.Table, column: str, version: str) -> Vectors:
+    """The same for a column of any table with one partition, of rows with the first key column each once."""
+    listed = delta.parts(delta.open_table(store, table), **{table.partition_by[0]: version})
+    batches = delta.read_batches(store, table, [table.key[0]], listed)
     owners = pa.chunked_array([c for b in batches for c in b.column(0).chunks], pa.string())
     order = pc.sort_indices(owners)
-    return Vectors(store, model_version, listed, owners.take(order), order.to_numpy().astype(np.int64))
+    return Vectors(store, version, listed, owners.take(order), order.to_numpy().astype(np.int64), table, column)
 
 
 def share(value: object) -> list:
@@ -59,7 +67,7 @@ def gather(
 ) -> list:
     """``consume(*arguments[t], vectors_ND)`` as a Ray task for every target; results in order.
 
-    ``targets[t]`` are rows of ``vectors`` (``find``), in the order in which ``consume`` wants its float32 (N, D). Every part
+    ``targets[t]`` are rows of ``vectors`` (``find``), in the order in which ``consume`` wants its (N, D). Every part
     is read once, however many targets want of it; vectors wait in the object store, which spills to disk.
     """
     if not targets:
@@ -77,7 +85,7 @@ def gather(
         low, high = np.searchsorted(row, [start, stop])
         if low == high:
             continue
-        refs = split.remote(vectors.store, listed, row[low:high] - start, target[low:high], position[low:high], len(targets))
+        refs = split.remote(_where(vectors), listed, row[low:high] - start, target[low:high], position[low:high], len(targets))
         for t, ref in enumerate(refs if len(targets) > 1 else [refs]):
             pieces[t].append(ref)
     tasks = [build.remote(consume, arguments[t], len(targets[t]), *pieces[t]) for t in range(len(targets))]
@@ -91,7 +99,7 @@ def read_vectors(vectors: Vectors, rows: np.ndarray) -> np.ndarray:
     for listed, start, stop in _chunks(vectors.parts):
         low, high = np.searchsorted(rows[order], [start, stop])
         if low < high:
-            found.append(_read(vectors.store, listed, rows[order][low:high] - start))
+            found.append(_read(_where(vectors), listed, rows[order][low:high] - start))
     result = np.concatenate(found)
     back = np.empty_like(result)
     back[order] = result
@@ -110,9 +118,13 @@ def _chunks(parts: Sequence[delta.Part]):
         yield listed, start, start + size
 
 
-def _read(store: str, parts: Sequence[delta.Part], rows: np.ndarray) -> np.ndarray:
-    found, start = [], 0
-    for batch in delta.read_batches(store, schema.EMBEDDINGS, [schema.VECTOR], parts, batch_rows=8192):
+def _where(vectors: Vectors) -> tuple[str, schema.Table, str]:
+    return vectors.store, vectors.table, vectors.column
+
+
+def _read(where: tuple[str, schema.Table, str], parts: Sequence[delta.Part], rows: np.ndarray) -> np.ndarray:
+    (store, table, column), found, start = where, [], 0
+    for batch in delta.read_batches(store, table, [column], parts, batch_rows=8192):
         low, high = np.searchsorted(rows, [start, start + batch.num_rows])
         if low < high:
             picked = batch.column(0).combine_chunks().take(pa.array(rows[low:high] - start))
@@ -122,25 +134,28 @@ def _read(store: str, parts: Sequence[delta.Part], rows: np.ndarray) -> np.ndarr
 
 
 def to_matrix(column: pa.Array | pa.ChunkedArray) -> np.ndarray:
-    """float32 (N, D) of a vector column. Raises ValueError where the rows have different lengths."""
+    """float32 (N, D) of a vector column, uint8 of a column of bytes. Raises ValueError where rows have different lengths."""
     if isinstance(column, pa.ChunkedArray):
         column = column.combine_chunks()
-    lengths = pc.unique(pc.list_value_length(column)).to_pylist()
+    is_bytes = pa.types.is_binary(column.type)
+    lengths = pc.unique(pc.binary_length(column) if is_bytes else pc.list_value_length(column)).to_pylist()
     if len(lengths) != 1 or not lengths[0]:
         raise ValueError(f"vectors of one table must have one length, found {sorted(lengths, key=str)}")
+    if is_bytes:
+        return np.frombuffer(b"".join(column.to_pylist()), np.uint8).reshape(len(column), lengths[0])
     return column.flatten().to_numpy(zero_copy_only=False).reshape(len(column), lengths[0])
 
 
-def _split(store: str, parts, row: np.ndarray, target: np.ndarray, position: np.ndarray, num_targets: int):
+def _split(where: tuple, parts, row: np.ndarray, target: np.ndarray, position: np.ndarray, num_targets: int):
     unique, back = np.unique(row, return_inverse=True)
-    vectors_ND = _read(store, parts, unique)[back]
+    vectors_ND = _read(where, parts, unique)[back]
     by_target = [target == t for t in range(num_targets)]
     result = [(position[mine], vectors_ND[mine]) for mine in by_target]
     return result if num_targets > 1 else result[0]
 
 
 def _assemble(consume: Callable, arguments: tuple, num_rows: int, *pieces: tuple[np.ndarray, np.ndarray]):
-    result = np.empty((num_rows, pieces[0][1].shape[1]), np.float32)
+    result = np.empty((num_rows, pieces[0][1].shape[1]), pieces[0][1].dtype)
     for position, vectors_ND in pieces:
         if len(position):
             result[position] = vectors_ND

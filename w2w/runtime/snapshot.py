@@ -12,6 +12,8 @@ from w2w.runtime.stage import REJECTED_SCHEMA, count
 from w2w.table import snapshot
 from w2w.table.sink import Counts, Lineage, Output, write_part
 
+_ROWS_PER_PART = 1_000_000
+
 
 @dataclass(frozen=True)
 class Made:
@@ -60,6 +62,14 @@ def commit_snapshot(
     if counts.rejected > max_reject_rate * counts.read:
         raise too_many_rejects(counts, counts.read, max_reject_rate)
     counts, version = snapshot.replace(store, table, receipts, lineage, source)
+    return counts, {table.name: version}
+
+
+def replace_rows(store: str, table: schema.Table, rows: pa.Table, lineage: Lineage) -> tuple[Counts, dict[str, int]]:
+    """The same for rows that the driver holds."""
+    pieces = [rows.slice(i, _ROWS_PER_PART) for i in range(0, rows.num_rows, _ROWS_PER_PART)] or [rows]
+    receipts = [r for piece in pieces for r in _write([], store, table, lambda _, piece=piece: Made(piece), (), lineage)]
+    counts, version = snapshot.replace(store, table, receipts, lineage)
     return counts, {table.name: version}
 
 

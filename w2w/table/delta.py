@@ -130,18 +130,20 @@ def current_products(store: str, columns: Sequence[str], version: int | None = N
 
     Held in memory: about 150 bytes a product for ids and category, so 1.5 GB at 10M products.
     """
-    return _newest_rows(store, schema.PRODUCTS, columns, version)
+    return _newest(store, schema.PRODUCTS, columns, version)
 
 
-def current_posts(store: str, columns: Sequence[str] = tuple(schema.POSTS.schema.names)) -> pa.Table:
-    """The newest row of every post, active or not, sorted by post_id. Held in memory: about 150 bytes a post for the ids."""
-    return _newest_rows(store, schema.POSTS, columns)
+def current_posts(
+    store: str, columns: Sequence[str] = tuple(schema.POSTS.schema.names), version: int | None = None
+) -> pa.Table:
+    """The newest row of every post, active or not, sorted by post_id; held in memory as products are."""
+    return _newest(store, schema.POSTS, columns, version)
 
 
-def _newest_rows(store: str, table: schema.Table, columns: Sequence[str], version: int | None = None) -> pa.Table:
-    key, fetched_at = table.key
-    rows = read(store, table, list(dict.fromkeys([key, fetched_at, *columns])), version)
-    rows = rows.sort_by([(key, "ascending"), (fetched_at, "descending")])
+def _newest(store: str, table: schema.Table, columns: Sequence[str], version: int | None) -> pa.Table:
+    key, _ = table.key
+    rows = read(store, table, list(dict.fromkeys([key, schema.FETCHED_AT, *columns])), version)
+    rows = rows.sort_by([(key, "ascending"), (schema.FETCHED_AT, "descending")])
     ids = rows.column(key)
     if rows.num_rows > 1:
         first = pa.concat_arrays([pa.array([True]), pc.not_equal(ids.slice(1), ids.slice(0, len(ids) - 1)).combine_chunks()])

@@ -1,0 +1,104 @@
+"""Audit: fails where a product, post, image or near-duplicate stands in two splits, or training shows a benchmark's images."""
+
+from dataclasses import dataclass, field
+
+import pyarrow as pa
+from rich.table import Table as RichTable
+
+from w2w import schema, storage
+from w2w.errors import JobFailed, UsageError
+from w2w.images.decode import DecodeLimits
+from w2w.mining.audit import check_tables, counts
+from w2w.mining.duplicates import LikenessRules, check_rules
+from w2w.report.audit import audit_report
+from w2w.runtime.auditing import audit, audit_against, fingerprint_folder, gallery, read_uses
+from w2w.runtime.duplicates import fingerprints_due, make_fingerprints
+from w2w.runtime.job import JobConfig, Run, Summary, console, need_table, start
+from w2w.runtime.owners import check_product_key
+from w2w.runtime.stage import Pool
+from w2w.table import delta
+from w2w.table.sink import Counts
+
+
+@dataclass(frozen=True)
+class Config(JobConfig):
+    """Check the splits that tables `splits`, `pairs` and `outfits` say, by id and on the pictures; nothing is written but a
+    page. Exit code 1 where something leaks."""
+
+    tables: list[str] = field(default_factory=lambda: ["splits", "pairs", "outfits"])
+    """Which tables; those that are not there are left out."""
+    product_key: list[str] = field(default_factory=list)
+    """Attributes that together make one product, as for `w2w split`."""
+    against: str = ""
+    """Also check one split against the images below this folder (a public benchmark), local or s3://."""
+    against_split: str = "train"
+    """That split."""
+    out: str = ""
+    """The page. Default: audit.html in the store."""
+    examples: int = 60
+    """Leaks of every kind that the page shows."""
+    rules: LikenessRules = LikenessRules()
+    """When two pictures are one."""
+    decode: DecodeLimits = DecodeLimits()
+    """What an image may be."""
+    pool: Pool = Pool()
+    """Workers that decode images without a fingerprint."""
+
+
+def main(config: Config) -> Summary:
+    run = Run("audit", config)
+    check_rules(config.rules)
+    if config.examples < 1:
+        raise UsageError(f"--examples={config.examples}: must be at least 1")
+    tables = [t for t in config.tables if t in schema.TABLES and delta.open_table(run.store, schema.TABLES[t])]
+    check_tables(config.tables, tables)
+    for table in tables:
+        check_product_key(run.store, schema.TABLES[table], config.product_key, {"splits": "split"}.get(table, f"mine-{table}"))
+    against = storage.absolute(config.against) if config.against else ""
+    if against and not storage.list_files(against):
+        raise UsageError(f"--against={config.against}: there is no file below it")
+    need_table(run.store, schema.IMAGES, "ingest")
+    due = fingerprints_due(run.store, config.decode, config.item_rows)
+    facts: dict[str, object] = {"tables": ", ".join(tables), "images to fingerprint": f"{due.num_rows:,}"}
+    if config.dry_run:
+        return run.summary(facts=facts)
+    run.begin()
+    if due.num_rows:
+        make_fingerprints(run, due, config.decode, config.pool)
+    uses = read_uses(run.store, tables, config.product_key)
+    found = audit(run.store, uses, config.rules, config.decode)
+    leaks = found.leaks
+    facts |= {
+        "appearances": f"{found.num_uses:,}",
+        "images": f"{found.num_images:,}",
+        "pairs compared": f"{found.num_candidates:,}",
+    }
+    facts |= {"images without a fingerprint": f"{found.num_unseen:,}"}
+    if against:
+        foreign, unread = fingerprint_folder(against, config.decode)
+        theirs = audit_against(run.store, uses, config.against_split, foreign, config.rules, config.decode)
+        leaks = pa.concat_tables([leaks, theirs.leaks])
+        facts |= {
+            "benchmark": against,
+            "benchmark images": f"{foreign.num_rows:,}",
+            "benchmark files unread": f"{len(unread):,}",
+        }
+    table = counts(leaks)
+    page = storage.absolute(config.out) if config.out else storage.join(run.store, "audit.html")
+    shown = gallery(run.store, leaks, uses, against or None, config.examples)
+    audit_report(page, "Leak audit", facts, [(*key, n) for key, n in table.items()], shown, leaks.num_rows)
+    if not leaks.num_rows:
+        rows = uses.num_rows
+        return run.summary(counts=Counts(rows, rows), facts=facts | {"leaks": "none", "report": page})
+    printed = RichTable("what leaks", "between", "leaks", "example", title="Leaks", title_justify="left")
+    for (kind, splits), n in table.items():
+        of_kind = [s for s in shown if s.kind == kind.split(":")[0]]
+        printed.add_row(kind, splits, f"{n:,}", " | ".join(text for _, text in of_kind[0].pictures))
+    console().print(printed)
+    raise JobFailed(
+        f"{leaks.num_rows:,} leaks between splits: look at {page}, then run 'w2w deduplicate' and 'w2w split' again"
+    )
+
+
+if __name__ == "__main__":
+    start(main, Config)

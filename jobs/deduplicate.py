@@ -1,0 +1,77 @@
+"""Deduplicate: which images are one picture, resized, recompressed, mirrored or cropped."""
+
+from dataclasses import dataclass
+
+import pyarrow.compute as pc
+
+from w2w import ids, schema
+from w2w.errors import UsageError
+from w2w.images.decode import DecodeLimits
+from w2w.mining.duplicates import RULES_CODE, LikenessRules, check_rules, duplicate_rows
+from w2w.mining.fingerprints import fingerprint_version
+from w2w.runtime.duplicates import find_duplicates, fingerprints_due, list_fingerprints, make_fingerprints
+from w2w.runtime.job import JobConfig, Run, Summary, need_table, start
+from w2w.runtime.shuffle import list_vectors
+from w2w.runtime.snapshot import replace_rows
+from w2w.runtime.stage import Pool
+from w2w.table import delta, snapshot
+
+
+@dataclass(frozen=True)
+class Config(JobConfig):
+    """Give every image in table `images` a fingerprint (once), and write table `duplicates`: clusters of one picture."""
+
+    rules: LikenessRules = LikenessRules()
+    """When two pictures are one."""
+    model_version: str | None = None
+    """Also compare neighbours in table `embeddings` of this model version: finds crops of more than 5 %."""
+    min_cosine: float = 0.95
+    """Of such neighbours, at least."""
+    decode: DecodeLimits = DecodeLimits()
+    """What an image may be."""
+    pool: Pool = Pool()
+    """Workers that decode."""
+
+
+def main(config: Config) -> Summary:
+    run = Run("deduplicate", config)
+    check_rules(config.rules)
+    if not 0 < config.min_cosine <= 1:
+        raise UsageError(f"--min_cosine={config.min_cosine}: above 0, at most 1")
+    need_table(run.store, schema.IMAGES, "ingest")
+    vectors = list_vectors(run.store, config.model_version) if config.model_version else None
+    if vectors is not None and not len(vectors.owners):
+        raise UsageError(f"--model_version={config.model_version}: table 'embeddings' has no vectors of it: run 'w2w embed'")
+    due = fingerprints_due(run.store, config.decode, config.item_rows).first(config.limit)
+    facts: dict[str, object] = {"images to fingerprint": f"{due.num_rows:,}"}
+    if config.dry_run:
+        return run.summary(skipped=due.skipped, facts=facts)
+    begun = bool(due.num_rows)
+    if begun:
+        run.begin()
+        refused = make_fingerprints(run, due, config.decode, config.pool).rejected
+        facts["images refused"] = f"{refused:,}"
+    inputs = [schema.FINGERPRINTS, *([schema.EMBEDDINGS] if vectors is not None else [])]
+    versions = {t.name: opened.version() for t in inputs if (opened := delta.open_table(run.store, t))}
+    cosine = config.min_cosine if vectors is not None else None
+    version = ids.digest(
+        RULES_CODE, config.rules, fingerprint_version(config.decode), config.model_version, cosine, sorted(versions.items())
+    )
+    held = snapshot.current(run.store, schema.DUPLICATES)
+    if held and held["stage_version"] == version:
+        return run.summary(skipped=due.skipped, facts=facts | {"duplicates": "nothing changed: they stand as they are"})
+    if not begun:
+        run.begin()
+    found = find_duplicates(list_fingerprints(run.store, config.decode), config.rules, vectors, config.min_cosine)
+    rows = duplicate_rows(found.image_ids, found.confirmed)
+    counts, written = replace_rows(run.store, schema.DUPLICATES, rows, run.lineage(version, inputs))
+    several = rows.filter(pc.greater(rows.column(schema.CLUSTER_SIZE), 1))
+    facts |= {"candidates": f"{found.num_candidates:,}", "images with a duplicate": f"{several.num_rows:,}"}
+    facts |= {"clusters": f"{pc.count_distinct(several.column(schema.CLUSTER_ID)).as_py():,}"}
+    facts |= {f"  {v['values']}": f"{v['counts']:,}" for v in pc.value_counts(several.column(schema.HOW)).to_pylist()}
+    facts |= {"in crowded buckets": f"{found.num_crowded:,}"} if found.num_crowded else {}
+    return run.summary(counts=counts, versions=written, skipped=due.skipped, facts=facts)
+
+
+if __name__ == "__main__":
+    start(main, Config)

@@ -1,0 +1,59 @@
+"""Split: products and posts to train, val and test, so that nothing connected is in two of them."""
+
+from dataclasses import dataclass, field, replace
+
+from w2w import ids, schema
+from w2w.errors import UsageError
+from w2w.mining.splits import SPLIT_CODE, SplitRules, check_rules, deal, summary_of
+from w2w.runtime.job import JobConfig, Run, Summary, need_table, start
+from w2w.runtime.owners import active_posts, active_products
+from w2w.runtime.run import run_task
+from w2w.runtime.snapshot import replace_rows
+from w2w.table import delta, snapshot
+from w2w.table.sink import Lineage
+
+
+@dataclass(frozen=True)
+class Config(JobConfig):
+    """Write table `splits`: one row a product and post, dealt by what connects them (products, posts, near-duplicates)."""
+
+    product_key: list[str] = field(default_factory=list)
+    """Attributes that together make one product, as [sku, colour]. Default: the feed's product_id."""
+    split: SplitRules = SplitRules()
+    """Shares, and what becomes of a component that is too large."""
+
+
+def main(config: Config) -> Summary:
+    run = Run("split", config)
+    check_rules(config.split)
+    need_table(run.store, schema.PRODUCTS, "ingest")
+    need_table(run.store, schema.DUPLICATES, "deduplicate")
+    inputs = [schema.PRODUCTS, schema.POSTS, schema.DUPLICATES]
+    versions = run.lineage("", inputs).inputs
+    version = ids.digest(SPLIT_CODE, config.split, config.product_key, sorted(versions.items()))
+    held = snapshot.current(run.store, schema.SPLITS)
+    if held and held["stage_version"] == version:
+        return run.summary(facts={"splits": "nothing changed: they stand as they are"})
+    facts: dict[str, object] = {f"table {name}": f"version {v}" for name, v in versions.items()}
+    if config.dry_run:
+        return run.summary(facts=facts)
+    run.begin()
+    lineage = replace(run.lineage(version, inputs), inputs=versions)
+    facts, counts, written = run_task(_split, run.store, config, lineage, title="split")
+    return run.summary(counts=counts, versions=written, facts=facts)
+
+
+def _split(store: str, config: Config, lineage: Lineage):
+    versions = lineage.inputs
+    products, keys = active_products(store, config.product_key, versions[schema.PRODUCTS.name])
+    if not products.num_rows:
+        raise UsageError("table 'products' has no active product: run 'w2w ingest' first")
+    columns = [schema.IMAGE_ID, schema.CLUSTER_ID]
+    duplicates = delta.read(store, schema.DUPLICATES, columns, versions[schema.DUPLICATES.name])
+    posts = active_posts(store, versions.get(schema.POSTS.name))
+    dealt = deal(products, keys, posts, duplicates, config.split)
+    return summary_of(dealt), *replace_rows(store, schema.SPLITS, dealt.rows, lineage)
+
+
+if __name__ == "__main__":
+    start(main, Config)

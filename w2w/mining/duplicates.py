@@ -1,0 +1,151 @@
+"""Near-duplicates: which pictures are one picture resized, recompressed, mirrored or cropped.
+
+Candidates come from hashes and vectors (`neighbours`), the decision from the pictures (`likeness`), clusters are what the
+decisions connect.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from w2w import schema
+from w2w.errors import UsageError
+from w2w.mining.components import components, sizes
+from w2w.mining.fingerprints import grids_of, looks_of
+from w2w.mining.likeness import compare, mirrored
+from w2w.mining.neighbours import hash_pairs, near_pairs
+
+RULES_CODE = 1  # raise it when the same fingerprints would give other duplicates
+HOW = ("copy", "cropped", "flipped", "flipped and cropped")
+
+
+@dataclass(frozen=True)
+class LikenessRules:
+    """When two pictures are one. The defaults were set on real catalogs: see README."""
+
+    hash_bits: int = 4
+    """Candidates: bits of 64 in which perceptual hashes may differ (also against the mirror image's)."""
+    look_levels: float = 10.0
+    """Candidates: root mean square difference, in levels of 255, of two pictures as far as 6 x 6 frequencies show it."""
+    num_nearest: int = 8
+    """Candidates: at most so many nearest looks of each picture."""
+    most_levels: float = 4.5
+    """Decision: levels of 255 that a place (an eighth a side) may differ, laid over each other; twice that off plain ground."""
+
+
+@dataclass(frozen=True)
+class Marks:
+    """What candidates are found from, N images in order of their ids: 664 bytes an image."""
+
+    hashes_N2: np.ndarray  # int64: of the image and of its mirror image
+    looks_NWD: np.ndarray  # float16
+
+
+@dataclass(frozen=True)
+class Confirmed:
+    """Pairs that are one picture: rows (P, 2), how (index into HOW) and distance (0..1)."""
+
+    pairs: np.ndarray
+    how_P: np.ndarray
+    distance_P: np.ndarray
+
+
+def check_rules(rules: LikenessRules, name: str = "rules") -> None:
+    """Raises UsageError for rules that cannot work."""
+    if not 0 <= rules.hash_bits <= 10:
+        raise UsageError(f"--{name}.hash_bits={rules.hash_bits}: 0 to 10; beyond, other pictures are as near")
+    if rules.num_nearest < 1:
+        raise UsageError(f"--{name}.num_nearest={rules.num_nearest}: must be at least 1")
+    for field in ("look_levels", "most_levels"):
+        if not 0 < getattr(rules, field) <= 64:
+            raise UsageError(f"--{name}.{field}={getattr(rules, field)}: above 0, at most 64 levels")
+
+
+def marks_of(fingerprints: pa.Table) -> Marks:
+    """Marks of rows with both hashes and the grid, in their order."""
+    hashes = [fingerprints.column(c).to_numpy() for c in (schema.PHASH, schema.PHASH_MIRRORED)]
+    return Marks(np.stack(hashes, axis=1), looks_of(grids_of(fingerprints.column(schema.GRID))))
+
+
+def joined(marks: list[Marks], order: np.ndarray | None = None) -> Marks:
+    hashes, looks = (np.concatenate(c) for c in zip(*((m.hashes_N2, m.looks_NWD) for m in marks)))
+    return Marks(hashes, looks) if order is None else Marks(hashes[order], looks[order])
+
+
+def hash_candidates(marks: Marks, rules: LikenessRules, group_N: np.ndarray | None = None) -> tuple[np.ndarray, int]:
+    """Pairs by hash that also look alike in colour; and how many rows were in crowded buckets. ``group_N`` as in near_pairs."""
+    pairs, crowded = hash_pairs(marks.hashes_N2[:, 0], marks.hashes_N2[:, 1], rules.hash_bits)
+    if group_N is not None:
+        pairs = pairs[group_N[pairs[:, 0]] != group_N[pairs[:, 1]]]
+    kept = [NO_FLAGS]
+    for i in range(0, len(pairs), 65_536):
+        a, b = (marks.looks_NWD[pairs[i : i + 65_536, side], 0].astype(np.float32) for side in (0, 1))
+        kept.append(((a - b) ** 2).sum(1) <= rules.look_levels**2)
+    return pairs[np.concatenate(kept)], crowded
+
+
+NO_FLAGS = np.empty(0, bool)
+
+
+def look_candidates(
+    marks: Marks, rules: LikenessRules, tree: int | None, group_N: np.ndarray | None = None
+) -> tuple[np.ndarray, int]:
+    """Pairs by look, of one tree of `neighbours.trees_for`; the 0 is for likeness with `hash_candidates`."""
+    return near_pairs(marks.looks_NWD, rules.look_levels, rules.num_nearest, group_N, tree), 0
+
+
+def confirm(pairs: np.ndarray, rules: LikenessRules, grids_a: np.ndarray, grids_b: np.ndarray) -> Confirmed:
+    """The pairs that are one picture, ``grids_a[i]`` being that of ``pairs[i, 0]``. The side that looks nearer, as it is or
+    mirrored, is tried first, and the other only where that fails."""
+    coarse_a, coarse_b = (g.reshape(len(g), 3, 8, 4, 8, 4).mean((3, 5), dtype=np.float32) for g in (grids_a, grids_b))
+    straight, turned = (np.abs(coarse_a - b).mean((1, 2, 3)) for b in (coarse_b, mirrored(coarse_b)))
+    flip = turned < straight
+    difference, cropped = np.full(len(pairs), np.inf, np.float32), np.zeros(len(pairs), bool)
+    flipped = flip.copy()
+    for attempt in (flip, ~flip):
+        todo = np.flatnonzero(difference > 1)
+        b = np.where(attempt[todo, None, None, None], mirrored(grids_b[todo]), grids_b[todo])
+        found = compare(grids_a[todo], b, rules.most_levels)
+        better = found.difference_P < difference[todo]
+        at = todo[better]
+        difference[at], cropped[at], flipped[at] = found.difference_P[better], found.cropped_P[better], attempt[at]
+    one = difference <= 1
+    how = np.where(flipped, 2, 0) + cropped
+    return Confirmed(pairs[one], how[one].astype(np.int8), difference[one])
+
+
+def all_confirmed(found: list[Confirmed]) -> Confirmed:
+    """Several, in order of their pairs."""
+    pairs = np.concatenate([np.empty((0, 2), np.int64), *(f.pairs for f in found)])
+    how = np.concatenate([np.empty(0, np.int8), *(f.how_P for f in found)])
+    distance = np.concatenate([np.empty(0, np.float32), *(f.distance_P for f in found)])
+    order = np.lexsort((pairs[:, 1], pairs[:, 0]))
+    return Confirmed(pairs[order], how[order], distance[order])
+
+
+def duplicate_rows(image_ids: pa.Array | pa.ChunkedArray, confirmed: Confirmed) -> pa.Table:
+    """Rows of table `duplicates` for sorted image ids: clusters, and each image's most alike other one (of equally alike ones
+    that with the smallest id)."""
+    n = len(image_ids)
+    a, b = confirmed.pairs.T
+    root = components(n, a, b)
+    one, other = np.concatenate([a, b]), np.concatenate([b, a])
+    distance, how = np.tile(confirmed.distance_P, 2), np.tile(confirmed.how_P, 2)
+    order = np.lexsort((other, distance, one))
+    one, other, distance, how = one[order], other[order], distance[order], how[order]
+    first = np.ones(len(one), bool)
+    first[1:] = one[1:] != one[:-1]
+    at = np.full(n, -1)
+    at[one[first]] = np.flatnonzero(first)
+    best = pa.array(at, mask=at < 0)
+    ids = image_ids.combine_chunks() if isinstance(image_ids, pa.ChunkedArray) else image_ids
+    columns = [
+        ids,
+        ids.take(pa.array(root)),
+        pa.array(sizes(root), pa.int32()),
+        ids.take(pa.array(other, pa.int64())).take(best),
+        pa.array(HOW).take(pa.array(how.astype(np.int64))).take(best),
+        pa.array(distance.astype(np.float32)).take(best),
+    ]
+    return pa.Table.from_arrays(columns, schema=schema.DUPLICATES.schema)

@@ -1,0 +1,38 @@
+"""The audit's page: what leaks between which splits, with the pictures side by side."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from w2w.report.page import thumbnail, write_page
+
+
+@dataclass(frozen=True)
+class Leak:
+    """One leak to show: its kind, its id, the splits, and a picture (or None) of each with what is known of it."""
+
+    kind: str
+    id: str
+    splits: Sequence[str]
+    pictures: Sequence[tuple[bytes | None, str]]
+    note: str = ""
+
+
+def audit_report(
+    out: str,
+    title: str,
+    facts: dict[str, object],
+    counts: Sequence[tuple[str, str, int]],
+    leaks: Sequence[Leak],
+    num_leaks: int,
+) -> None:
+    """Writes the page to ``out``. ``counts``: (kind, splits, how many) of all leaks, of which ``leaks`` are those to show."""
+    shown = [
+        {
+            "kind": leak.kind,
+            "id": leak.id,
+            "note": leak.note,
+            "pictures": [(s, thumbnail(data), text) for s, (data, text) in zip(leak.splits, leak.pictures)],
+        }
+        for leak in leaks
+    ]
+    write_page(out, "audit.html.j2", title=title, facts=facts, counts=list(counts), leaks=shown, num_leaks=num_leaks)

@@ -1,0 +1,147 @@
+"""The audit on Ray: uses of every table, leaks by id, leaks by picture, and the store against a folder of images."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import ray
+
+from w2w import schema, storage
+from w2w.errors import Reject, UsageError
+from w2w.images.decode import DecodeLimits, decode
+from w2w.mining.audit import grouped, identity_leaks, picture_leaks, uses_of_outfits, uses_of_pairs, uses_of_splits
+from w2w.mining.duplicates import LikenessRules
+from w2w.mining.fingerprints import SIDE_PX, fingerprint
+from w2w.report.audit import Leak
+from w2w.runtime.duplicates import find_duplicates, list_fingerprints
+from w2w.runtime.owners import active_posts, active_products
+from w2w.runtime.run import collect
+from w2w.table import delta
+from w2w.table.pending import lookup
+
+BENCHMARK = "benchmark"
+_FILES_PER_TASK = 500
+
+
+@dataclass(frozen=True)
+class Audit:
+    """What an audit found (LEAKS), and how much it looked at."""
+
+    leaks: pa.Table
+    num_uses: int
+    num_images: int
+    num_unseen: int  # images in use without a fingerprint: never decoded, or refused
+    num_candidates: int
+
+
+def read_uses(store: str, tables: Sequence[str], product_key: Sequence[str]) -> pa.Table:
+    """Every appearance in these tables. About 300 bytes each, in the driver."""
+    found = []
+    if schema.SPLITS.name in tables:
+        products, keys = active_products(store, product_key)
+        splits = delta.read(store, schema.SPLITS, [schema.OWNER_ID, schema.OWNER_KIND, schema.SPLIT])
+        found.append(uses_of_splits(splits, products, keys, active_posts(store)))
+    if schema.PAIRS.name in tables:
+        columns = [schema.POST_ID, schema.ANCHOR_IMAGE_ID, schema.PRODUCT_ID, schema.IMAGE_ID, schema.SPLIT]
+        found.append(uses_of_pairs(delta.read(store, schema.PAIRS, columns)))
+    if schema.OUTFITS.name in tables:
+        found.append(uses_of_outfits(delta.read(store, schema.OUTFITS, [schema.ITEMS, schema.SPLIT])))
+    return pa.concat_tables(found)
+
+
+def audit(store: str, uses: pa.Table, rules: LikenessRules, limits: DecodeLimits) -> Audit:
+    """Leaks between the splits of the uses."""
+    duplicates = delta.read(store, schema.DUPLICATES, [schema.IMAGE_ID, schema.CLUSTER_ID])
+    by_id = identity_leaks(uses, duplicates if duplicates.num_rows else None)
+    images, fingerprints = grouped(uses), list_fingerprints(store, limits)
+    group_N, splits_N = _on_fingerprints(images, fingerprints.owners)
+    found = find_duplicates(fingerprints, rules, group_N=group_N)
+    by_picture = picture_leaks(found.image_ids.combine_chunks(), splits_N, found.confirmed)
+    seen = int((group_N >= 0).sum())
+    leaks = pa.concat_tables([by_id, by_picture])
+    return Audit(leaks, uses.num_rows, len(images.image_ids), len(images.image_ids) - seen, found.num_candidates)
+
+
+def audit_against(
+    store: str, uses: pa.Table, split: str, foreign: pa.Table, rules: LikenessRules, limits: DecodeLimits
+) -> Audit:
+    """Leaks between the images of one split and ``foreign`` fingerprints (of `fingerprint_folder`)."""
+    uses = uses.filter(pc.equal(uses.column(schema.SPLIT), split))
+    images, fingerprints = grouped(uses), list_fingerprints(store, limits)
+    group_N, splits_N = _on_fingerprints(images, fingerprints.owners)
+    found = find_duplicates(fingerprints, rules, group_N=group_N, foreign=foreign)
+    names = pa.concat_arrays([found.image_ids.combine_chunks(), foreign.column(schema.SOURCE_URI).combine_chunks()])
+    splits = np.concatenate([splits_N, np.full(foreign.num_rows, BENCHMARK, object)])
+    leaks = picture_leaks(names, splits, found.confirmed)
+    seen = int((group_N >= 0).sum())
+    return Audit(leaks, uses.num_rows, seen + foreign.num_rows, len(images.image_ids) - seen, found.num_candidates)
+
+
+def _on_fingerprints(images, owners: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
+    """Group and split of each fingerprint's image, -1 and "" where it is in no use."""
+    at = pc.fill_null(pc.index_in(owners, value_set=images.image_ids), -1).to_numpy().astype(np.int64)
+    group_N = np.where(at >= 0, np.append(images.group_N, -1)[at], -1)
+    return group_N, np.array([*images.splits, ""], object)[group_N]
+
+
+def fingerprint_folder(folder: str, limits: DecodeLimits) -> tuple[pa.Table, list[tuple[str, str]]]:
+    """Fingerprints of the images below a folder (source_uri is the path in it), and what could not be read: (path, why).
+
+    They are kept in the driver: 3.2 KB an image. Raises UsageError where the folder has no image.
+    """
+    root = storage.filesystem(folder)[1]
+    paths = [f.path.removeprefix(root).lstrip("/") for f in storage.list_files(folder)]
+    task = ray.remote(num_cpus=1)(_fingerprint_files)
+    tasks = [task.remote(folder, paths[i : i + _FILES_PER_TASK], limits) for i in range(0, len(paths), _FILES_PER_TASK)]
+    found = collect(tasks, "benchmark") if tasks else []
+    rejects = [r for _, bad in found for r in bad]
+    tables = [good for good, _ in found if good.num_rows]
+    if not tables:
+        raise UsageError(f"--against={folder}: {len(paths)} files, and none of them is an image")
+    return pa.concat_tables(tables), rejects
+
+
+def _fingerprint_files(folder: str, paths: Sequence[str], limits: DecodeLimits) -> tuple[pa.Table, list[tuple[str, str]]]:
+    good, bad, images = [], [], []
+    for path in paths:
+        try:
+            images.append(decode(storage.read_bytes(storage.join(folder, path)), limits, SIDE_PX))
+            good.append(path)
+        except Reject as e:
+            bad.append((path, f"{e.code}: {e.detail}"))
+    hashes, mirrored, grids = fingerprint(images)
+    columns = [pa.array(good, pa.string()), pa.array(hashes), pa.array(mirrored), [g.tobytes() for g in grids]]
+    names = [schema.SOURCE_URI, schema.PHASH, schema.PHASH_MIRRORED, schema.GRID]
+    return pa.table([columns[0], columns[1], columns[2], pa.array(columns[3], pa.binary())], names=names), bad
+
+
+def gallery(store: str, leaks: pa.Table, uses: pa.Table, against: str | None, most: int) -> list[Leak]:
+    """The first ``most`` leaks of every kind, with their pictures and who shows them."""
+    rows: list[dict] = []
+    for kind in pc.unique(leaks.column("kind")).to_pylist():
+        rows += leaks.filter(pc.equal(leaks.column("kind"), kind)).slice(0, most).to_pylist()
+    wanted = pa.array(sorted({i for row in rows for i in row["images"] if i}), pa.string())
+    found = lookup(store, schema.IMAGES, wanted, [schema.IMAGE_ID, schema.BYTES]).to_pylist()
+    images = {r[schema.IMAGE_ID]: r[schema.BYTES] for r in found}
+    shown = uses.filter(pc.is_in(uses.column(schema.IMAGE_ID), value_set=wanted))
+    owners: dict[str, str] = {}
+    for use in shown.to_pylist():
+        owners.setdefault(use[schema.IMAGE_ID], f"{use['kind']} {use['id']} (table {use['where']})")
+
+    def side(name: str | None, split: str) -> tuple[bytes | None, str]:
+        if against and split == BENCHMARK:
+            return storage.read_bytes(storage.join(against, name)), name
+        return images.get(name), owners.get(name, name or "")
+
+    return [
+        Leak(
+            row["kind"],
+            row["id"],
+            row["splits"],
+            [side(name, split) for name, split in zip(row["images"], row["splits"])],
+            f"{row['how']}, distance {row['distance']:.2f}" if row["how"] else row["id"],
+        )
+        for row in rows
+    ]
