@@ -1,4 +1,4 @@
-"""Demo: the whole platform on a synthetic shop, three nights: the second computes nothing. Ends with the path of a report."""
+"""Demo: the whole platform on a synthetic shop: three nights (the second computes nothing), a search, training data."""
 
 from collections import Counter
 from dataclasses import asdict, dataclass, replace
@@ -6,7 +6,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from jobs import crawl, embed, evaluate, index
+from jobs import audit, compose, crawl, deduplicate, detect, embed, evaluate, index, mine, represent, segment, split
 from w2w import storage
 from w2w.crawl.fetch import FetchConfig
 from w2w.crawl.frontier import RecrawlConfig
@@ -27,7 +27,7 @@ from w2w.wardrobe.shop import change_shop, write_shop
 @dataclass(frozen=True)
 class Config:
     """Draw a shop and people who wear its clothes, serve them as a web site on this machine, then crawl -> embed -> index ->
-    search -> report. No internet, no GPU."""
+    search, and detect -> segment -> mine -> report. No internet, no GPU."""
 
     store: str = "demo-store"
     """Local folder of the shop, the tables and the report."""
@@ -86,6 +86,8 @@ def main(config: Config) -> list[Summary]:
         )
     )
     show(found)
+    console.print("[bold]6. Training data:[/bold] what the street photos show, and which product each garment is")
+    mined = _mine(store, config.ray)
     page = str(folder / "report.html")
     nights = [replace(s, job=f"{s.job}, night {n}") for n, night in ((1, first), (2, second), (3, third)) for s in night]
     pictures = sorted((folder / "shop" / "posts").glob("*.jpg"))[:5] + sorted((folder / "shop" / "images").glob("*0.jpg"))[:5]
@@ -93,11 +95,18 @@ def main(config: Config) -> list[Summary]:
         page,
         "w2w demo",
         "The web site of a synthetic shop was crawled, embedded and indexed three times: first new, then unchanged, then with "
-        "1 % of its pictures changed. Garments cut from street photos were then looked up in it.",
-        [_row(s) for s in [*nights, found]],
+        "1 % of its pictures changed. Garments cut from street photos were then looked up in it. At last the photos became "
+        "training data: garments, cut-outs, splits, pairs of a garment and its product, outfits.",
+        [_row(s) for s in [*nights, found, *mined]],
         first[-1].facts["plans"],
         [{"label": p.stem, "image": thumbnail(p.read_bytes())} for p in pictures],
-        {"contact sheet": "search/report.html", "metrics": "search/evaluation.html"},
+        {
+            "contact sheet": "search/report.html",
+            "metrics": "search/evaluation.html",
+            "pairs": "tables/mining.html",
+            "outfits": "tables/outfits.html",
+            "leak audit": "tables/audit.html",
+        },
     )
     console.print(f"\nDone. Open [bold]{page}[/bold]")
     return []
@@ -127,8 +136,25 @@ def _night(store: str, profile: Path, ray: RayConfig) -> list[Summary]:
     return summaries
 
 
+def _mine(store: str, ray: RayConfig) -> list[Summary]:
+    common = {"store": store, "ray": ray}
+    summaries = [
+        detect.main(detect.Config(of="posts", **common)),
+        segment.main(segment.Config(max_reject_rate=0.5, **common)),
+        deduplicate.main(deduplicate.Config(**common)),
+        split.main(split.Config(**common)),
+        represent.main(represent.Config(**common)),
+        mine.main(mine.Config(**common)),
+        compose.main(compose.Config(**common)),
+        audit.main(audit.Config(**common)),
+    ]
+    for summary in summaries:
+        show(summary)
+    return summaries
+
+
 def _row(summary: Summary) -> dict:
-    facts = {k: v for k, v in summary.facts.items() if k not in ("plans", "neighbours", "report", "evaluation")}
+    facts = {k: v for k, v in summary.facts.items() if k not in ("plans", "neighbours", "report", "evaluation", "page")}
     return {
         "job": summary.job,
         "rows_in": summary.counts.read,

@@ -39,7 +39,7 @@ class Draft:
         """Whether its shards are those that are published."""
         if self.previous is None or self.num_kept < len(self.templates):
             return False
-        tasks = plan_shards(self.rows, self.templates, self.vectors.model_version, self.config, self.previous)
+        tasks = plan_shards(self.rows, self.templates, self.vectors.version, self.config, self.previous)
         return {t.name for t in tasks} == {s.name for s in self.previous.shards}
 
 
@@ -56,7 +56,7 @@ def draft_index(uri: str, config: IndexConfig, vectors: Vectors, rows: pa.Table)
     """What the index of these rows will be, and what it keeps of the published one."""
     previous = previous_manifest(uri)
     groups = plan_groups(rows, config, previous)
-    templates = {g.name: kept_template(previous, g, vectors.model_version, config) for g in groups}
+    templates = {g.name: kept_template(previous, g, vectors.version, config) for g in groups}
     return Draft(uri, config, vectors, rows, previous, groups, templates)
 
 
@@ -66,7 +66,7 @@ def build_index(draft: Draft, encoder: str, inputs: dict[str, int], num_threads:
     ``inputs``: table -> version read. Raises JobFailed, with nothing published, where the gate does not pass.
     """
     uri, config, vectors, rows = draft.uri, draft.config, draft.vectors, draft.rows
-    version, templates, plans = vectors.model_version, dict(draft.templates), {}
+    version, templates, plans = vectors.version, dict(draft.templates), {}
     for group in (g for g in draft.groups if templates[g.name] is None):
         wanted = vectors.find(sample(rows, group, config).column(schema.IMAGE_ID))
         arguments = (uri, read_vectors(vectors, wanted), group, version, config, num_threads)
