@@ -60,7 +60,7 @@ def test_copies_are_found_and_what_they_are(finished):
         assert rows[a][schema.DUPLICATE_OF] == b
         assert rows[a][schema.CLUSTER_ID] == rows[b][schema.CLUSTER_ID] == min(a, b)
         assert rows[a][schema.CLUSTER_SIZE] == 2
-        assert rows[a][schema.HOW] == {"flipped": "flipped", "cropped": "cropped"}.get(kind, "copy")
+        assert rows[a][schema.HOW].endswith({"flipped": "flipped", "cropped": "cropped"}.get(kind, "copy"))
         assert 0 <= rows[a][schema.DISTANCE] <= 1
     alone = [r for r in rows.values() if r[schema.CLUSTER_SIZE] == 1]
     assert len(alone) == 20

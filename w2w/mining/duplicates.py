@@ -17,6 +17,7 @@ from w2w.mining.likeness import compare, mirrored
 from w2w.mining.neighbours import hash_pairs, near_pairs
 
 RULES_CODE = 1  # raise it when the same fingerprints would give other duplicates
+_WORTH_TURNING = 6.0  # times what one picture may differ from itself
 HOW = ("copy", "cropped", "flipped", "flipped and cropped")
 
 
@@ -97,19 +98,24 @@ def look_candidates(
 
 def confirm(pairs: np.ndarray, rules: LikenessRules, grids_a: np.ndarray, grids_b: np.ndarray) -> Confirmed:
     """The pairs that are one picture, ``grids_a[i]`` being that of ``pairs[i, 0]``. The side that looks nearer, as it is or
-    mirrored, is tried first, and the other only where that fails."""
+    mirrored, is tried first, then the other; and each laid over the other, as registration may fail in one direction."""
     coarse_a, coarse_b = (g.reshape(len(g), 3, 8, 4, 8, 4).mean((3, 5), dtype=np.float32) for g in (grids_a, grids_b))
     straight, turned = (np.abs(coarse_a - b).mean((1, 2, 3)) for b in (coarse_b, mirrored(coarse_b)))
-    flip = turned < straight
+    nearer = turned < straight
     difference, cropped = np.full(len(pairs), np.inf, np.float32), np.zeros(len(pairs), bool)
-    flipped = flip.copy()
-    for attempt in (flip, ~flip):
-        todo = np.flatnonzero(difference > 1)
-        b = np.where(attempt[todo, None, None, None], mirrored(grids_b[todo]), grids_b[todo])
-        found = compare(grids_a[todo], b, rules.most_levels)
-        better = found.difference_P < difference[todo]
-        at = todo[better]
-        difference[at], cropped[at], flipped[at] = found.difference_P[better], found.cropped_P[better], attempt[at]
+    flipped = nearer.copy()
+    for flip in (nearer, ~nearer):
+        reached = np.full(len(pairs), np.inf, np.float32)
+        for backwards in (False, True):
+            # the second direction only for those that came near in the first
+            todo = np.flatnonzero((difference > 1) & ((reached <= _WORTH_TURNING) if backwards else True))
+            b = np.where(flip[todo, None, None, None], mirrored(grids_b[todo]), grids_b[todo])
+            sides = (b, grids_a[todo]) if backwards else (grids_a[todo], b)
+            found = compare(*sides, rules.most_levels)
+            reached[todo] = found.difference_P
+            better = found.difference_P < difference[todo]
+            at = todo[better]
+            difference[at], cropped[at], flipped[at] = found.difference_P[better], found.cropped_P[better], flip[at]
     one = difference <= 1
     how = np.where(flipped, 2, 0) + cropped
     return Confirmed(pairs[one], how[one].astype(np.int8), difference[one])

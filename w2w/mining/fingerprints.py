@@ -24,7 +24,8 @@ SIDE_PX = 64  # of the decoded image: what the hash of table `images` was made f
 _YCC = np.array([[0.299, 0.587, 0.114], [-0.1687, -0.3313, 0.5], [0.5, -0.4187, -0.0813]], np.float32)
 _LUMA_LOW, _COLOUR_LOW = 6, 3
 _CUT = 0.05
-_WINDOWS = ((0, 0, 0, 0), (_CUT, 0, 0, 0), (0, _CUT, 0, 0), (0, 0, _CUT, 0), (0, 0, 0, _CUT), (_CUT,) * 4)
+_CUTS = ((0, 0), (_CUT, 0), (0, _CUT), (_CUT, _CUT))  # off the two ends of a side
+_WINDOWS = (*((x, y) for x in range(3) for y in range(3)), (3, 3))  # the whole; off each side and corner; off all round
 NUM_WINDOWS = len(_WINDOWS)
 
 FINGERPRINT_GIVES = pa.schema(
@@ -78,13 +79,17 @@ def looks_of(grids: np.ndarray) -> np.ndarray:
 
     A picture and its mirror image have one look: mirroring turns the sign of the odd horizontal frequencies, and of those the
     size is kept (which never puts two looks farther apart than the pictures)."""
-    ycc = np.einsum("dc,ncyx->ndyx", _YCC, grids.astype(np.float32), optimize=True)
-    looks = np.empty((len(grids), NUM_WINDOWS, LOOK_DIMS), np.float16)
-    for w, (left, right, top, bottom) in enumerate(_WINDOWS):
-        low = _basis(top, bottom) @ ycc @ _basis(left, right).T
-        low[..., 1::2] = np.abs(low[..., 1::2])
-        luma, colours = low[:, 0].reshape(len(grids), -1), low[:, 1:, :_COLOUR_LOW, :_COLOUR_LOW].reshape(len(grids), -1)
-        looks[:, w] = np.concatenate([luma, colours], axis=1)
+    n = len(grids)
+    ycc = _YCC @ grids.reshape(n, 3, -1).astype(np.float32)
+    bases = np.concatenate([_basis(*cut) for cut in _CUTS])  # (4 F, S): one product a side for all windows
+    across = ycc.reshape(-1, SIDE) @ bases.T
+    across = across.reshape(n, 3, SIDE, -1).swapaxes(2, 3).reshape(-1, SIDE) @ bases.T
+    low = across.reshape(n, 3, len(_CUTS), _LUMA_LOW, len(_CUTS), _LUMA_LOW)  # of x, then of y
+    low[:, :, :, 1::2] = np.abs(low[:, :, :, 1::2])
+    looks = np.empty((n, NUM_WINDOWS, LOOK_DIMS), np.float16)
+    for w, (x, y) in enumerate(_WINDOWS):
+        looks[:, w, : _LUMA_LOW**2] = low[:, 0, x, :, y].reshape(n, -1)
+        looks[:, w, _LUMA_LOW**2 :] = low[:, 1:, x, :_COLOUR_LOW, y, :_COLOUR_LOW].reshape(n, -1)
     return looks
 
 

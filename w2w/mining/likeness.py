@@ -18,7 +18,9 @@ _SOFT = 20.0  # levels of difference that count half in registration: a print th
 _MOST_SCALE, _MOST_SHIFT = 0.13, 0.08  # 6 % cut off every side of either picture, and what registration is off
 _BLUR, _SLACK = 2, 0.15  # stripes finer than a cell are averaged out; edges may be off by 0.15 cells
 _PLACES = 8  # a side, that are compared
-_RING = 2  # cells of the border that tell whether the ground is plain
+_RING, _PLAIN = 2, 1.0  # cells of the border that are looked at; levels by which a plain ground's differ
+_GROUND = 2.2  # levels: plain ground keeps its tone (JPEG at quality 30: within 2)
+_OVERLAP = 0.03  # of half a side: what registration is off
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)[:, None, None]  # ITU-R BT.601
 CROPPED = 0.02  # of a side: a window that much off the whole is a crop
 
@@ -50,20 +52,37 @@ def mirrored(grid: np.ndarray) -> np.ndarray:
 
 def _compare(a: np.ndarray, b: np.ndarray, most: float) -> tuple[np.ndarray, np.ndarray]:
     a, b = a.astype(np.float32), b.astype(np.float32)
-    ring = np.concatenate([b[..., :_RING, :].reshape(len(b), 3, -1), b[..., -_RING:, :].reshape(len(b), 3, -1)], -1)
-    busy_P = np.abs(ring - np.median(ring, axis=-1, keepdims=True)).mean((1, 2))
+    (ground_a, busy_a), (ground_b, busy_b) = _ground(a), _ground(b)
+    busy_P = np.maximum(busy_a, busy_b)
     allowed_P = most * (1 + np.minimum(1, busy_P / 10))
+    ground_P = np.where(busy_P < _PLAIN, np.abs(ground_a - ground_b) / _GROUND, 0)
     window_P4 = np.tile(np.array([1, 0, 1, 0], np.float32), (len(a), 1))
-    difference_P = np.full(len(a), np.inf, np.float32)
-    left = np.arange(len(a))
+    difference_P = np.where(ground_P > 1, ground_P, np.inf).astype(np.float32)
+    left = np.flatnonzero(ground_P <= 1)
     for i, (taken, blurred, steps) in enumerate(_STEPS):
         small_a, small_b = (_blur(_reduce(g[left], taken), blurred) for g in (a, b))
         window_P4[left] = _register((small_a * _LUMA).sum(1), (small_b * _LUMA).sum(1), window_P4[left], steps)
         if i == 0:
             difference_P[left] = _worst_place(small_a, small_b, window_P4[left]) / allowed_P[left]
-            left = np.flatnonzero(difference_P <= _HOPELESS)
-    difference_P[left] = _worst_place(a[left], b[left], window_P4[left], _BLUR) / allowed_P[left]
+            left = left[difference_P[left] <= _HOPELESS]
+    place_P = _worst_place(a[left], b[left], window_P4[left], _BLUR) / allowed_P[left]
+    difference_P[left] = np.maximum(np.maximum(place_P, ground_P[left]), _overlap(window_P4[left]) / _OVERLAP)
     return difference_P, (np.abs(window_P4 - (1, 0, 1, 0)) > CROPPED).any(1)
+
+
+def _ground(grid: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Of the border: its luma (P,), and by how many levels it differs from its median on average."""
+    n = len(grid)
+    edges = (grid[..., :_RING, :], grid[..., -_RING:, :], grid[..., :_RING], grid[..., -_RING:])
+    ring = np.concatenate([e.reshape(n, 3, -1) for e in edges], -1)
+    median = np.median(ring, axis=-1)
+    return (median * _LUMA[:, 0, 0]).sum(1), np.abs(ring - median[..., None]).mean((1, 2))
+
+
+def _overlap(window_P4: np.ndarray) -> np.ndarray:
+    """By how much (of half a side) neither of the two lies inside the other: a crop is a part of its whole."""
+    scale, shift = window_P4[:, ::2], np.abs(window_P4[:, 1::2])
+    return np.minimum((scale + shift - 1).max(1), (1 - scale + shift).max(1))
 
 
 def _worst_place(a: np.ndarray, b: np.ndarray, window_P4: np.ndarray, blurred: int = 0) -> np.ndarray:
@@ -136,9 +155,9 @@ def _register(a_PSS: np.ndarray, b_PSS: np.ndarray, window_P4: np.ndarray, steps
         warped, inside = _warp(a_PSS, window_P4)
         dy, dx = (g * np.float32(side / 2) for g in np.gradient(warped, axis=(1, 2)))
         dx, dy = dx / window_P4[:, 0, None, None], dy / window_P4[:, 2, None, None]
-        jacobian = np.stack([dx * u_S, dx, dy * u_S[:, None], dy], -1).reshape(len(a_PSS), -1, 4)
-        error = (b_PSS - warped).reshape(len(a_PSS), -1, 1)
-        weighted = jacobian * (inside.reshape(len(a_PSS), -1, 1) / (1 + np.abs(error) / _SOFT))
+        jacobian = np.stack([dx * u_S, dx, dy * u_S[:, None], dy], -1).reshape(len(a_PSS), side**2, 4)
+        error = (b_PSS - warped).reshape(len(a_PSS), side**2, 1)
+        weighted = jacobian * (inside.reshape(len(a_PSS), side**2, 1) / (1 + np.abs(error) / _SOFT))
         normal = weighted.swapaxes(1, 2) @ jacobian
         normal += np.eye(4, dtype=np.float32) * (np.trace(normal, axis1=1, axis2=2)[:, None, None] / 4000 + 10)
         step = np.linalg.solve(normal, weighted.swapaxes(1, 2) @ error)[..., 0]

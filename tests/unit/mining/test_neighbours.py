@@ -1,0 +1,116 @@
+"""Candidates: within the radius none is missed, and none is beyond it."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from w2w.images.phash import hamming
+from w2w.mining import neighbours
+from w2w.mining.components import components, sizes
+from w2w.mining.neighbours import clean_blocks, hash_pairs, near_pairs, unique_pairs
+
+
+def by_hand(plain: np.ndarray, mirror: np.ndarray, radius: int) -> set[tuple[int, int]]:
+    near = (hamming(plain[:, None], plain[None]) <= radius) | (hamming(plain[:, None], mirror[None]) <= radius)
+    near |= near.T
+    return {(i, j) for i, j in np.argwhere(near).tolist() if i < j}
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 2**32), st.integers(0, 7), st.integers(2, 40))
+def test_hash_pairs_are_exact(seed, radius, n):
+    """Hashes a few bits off a few centres: all distances around the radius occur."""
+    rng = np.random.default_rng(seed)
+    centres = rng.integers(-(2**63), 2**63 - 1, 3)
+    flips = [np.bitwise_or.reduce(1 << rng.integers(0, 63, rng.integers(0, 9)), initial=0) for _ in range(2 * n)]
+    hashes = centres[rng.integers(0, 3, 2 * n)] ^ np.array(flips, np.int64)
+    pairs, crowded = hash_pairs(hashes[:n], hashes[n:], radius)
+    assert set(map(tuple, pairs.tolist())) == by_hand(hashes[:n], hashes[n:], radius)
+    assert crowded == 0
+
+
+def test_crowded_buckets_are_counted_and_stay_connected():
+    hashes = np.full(500, 77)
+    pairs, crowded = hash_pairs(hashes, np.arange(500) << 40, 4)
+    assert crowded >= 400
+    assert len(np.unique(components(500, *pairs.T))) == 1
+    assert len(pairs) < 500 * 65
+
+
+@pytest.mark.parametrize(("radius", "rows"), [(4, 20_000), (4, 2_000_000), (6, 20_000_000), (0, 10), (10, 10**7)])
+def test_keys_are_wide_enough(radius, rows):
+    blocks, clean = clean_blocks(radius, rows)
+    assert blocks - clean == radius
+    assert clean * (64 // blocks) >= np.log2(rows) - 1
+
+
+def test_passes_do_not_grow_from_ten_thousand_to_a_million():
+    assert clean_blocks(4, 2 * 10_000) == clean_blocks(4, 2 * 1_000_000) == (6, 2)
+
+
+def planted(n: int, num_planted: int, off: float, w: int = 2) -> np.ndarray:
+    rng = np.random.default_rng(5)
+    looks = rng.normal(size=(n, w, 30)) * np.linspace(30, 2, 30)
+    looks[num_planted : 2 * num_planted, 0] = looks[:num_planted, 1] + rng.normal(size=(num_planted, 30)) * off / np.sqrt(30)
+    return looks.astype(np.float16)
+
+
+def test_near_pairs_of_all_are_exact():
+    looks = planted(200, 20, 3)
+    pairs = near_pairs(looks, 10, 8)
+    whole = looks[:, 0].astype(np.float64)
+    distance = np.min([np.linalg.norm(looks[:, None, w].astype(np.float64) - whole[None], axis=2) for w in (0, 1)], axis=0)
+    expected = {(min(i, j), max(i, j)) for i, j in np.argwhere(distance <= 10).tolist() if i != j}
+    assert set(map(tuple, pairs.tolist())) == expected
+    assert {(i, i + 20) for i in range(20)} <= expected
+
+
+def test_only_the_nearest_are_kept_and_only_of_other_groups():
+    looks = np.arange(6, dtype=np.float16).reshape(6, 1, 1)
+    assert near_pairs(looks, 2.5, 1).tolist() == [[0, 1], [1, 2], [2, 3], [3, 4], [4, 5]]
+    assert len(near_pairs(looks, 2.5, 9)) == 5 + 4
+    group = np.array([0, 0, 0, 1, 1, 1])
+    assert near_pairs(looks, 2.5, 9, group).tolist() == [[1, 3], [2, 3], [2, 4]]
+
+
+def test_trees_find_what_all_pairs_find(monkeypatch):
+    monkeypatch.setattr(neighbours, "_LEAF_ROWS", 128)
+    looks = planted(3000, 100, 3)
+    wanted = set(map(tuple, near_pairs(looks, 10, 8).tolist()))
+    trees = [set(map(tuple, near_pairs(looks, 10, 8, None, t).tolist())) for t in range(neighbours.NUM_TREES)]
+    assert {(i, i + 100) for i in range(100)} <= wanted
+    assert all(tree <= wanted for tree in trees)
+    assert len(set.union(*trees)) >= 0.97 * len(wanted)
+    assert trees[0] != trees[1]
+
+
+def test_leaves_hold_every_row_once(monkeypatch):
+    monkeypatch.setattr(neighbours, "_LEAF_ROWS", 10)
+    leaves = neighbours._leaves(np.random.default_rng(0).normal(size=(777, 3)).astype(np.float16), 0)
+    assert sorted(np.concatenate(leaves).tolist()) == list(range(777))
+    assert max(map(len, leaves)) <= 10
+    assert max(map(len, leaves)) - min(map(len, leaves)) <= 1
+
+
+def test_unique_pairs():
+    assert unique_pairs(np.array([[2, 1], [1, 1]]), np.array([[1, 2], [0, 2]])).tolist() == [[0, 2], [1, 2]]
+    assert unique_pairs().shape == (0, 2)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 40), st.lists(st.tuples(st.integers(0, 39), st.integers(0, 39)), max_size=60))
+def test_components(n, edges):
+    edges = [(a % n, b % n) for a, b in edges]
+    label = list(range(n))
+    for _ in range(n):
+        for a, b in edges:
+            label[a] = label[b] = min(label[a], label[b])
+    found = components(n, *(np.array([e[i] for e in edges], np.int64) for i in (0, 1)))
+    assert found.tolist() == label
+    assert sizes(found).tolist() == [label.count(x) for x in label]
+
+
+def test_components_of_a_long_chain():
+    order = np.random.default_rng(0).permutation(20_000)
+    assert (components(20_000, order[1:], order[:-1]) == 0).all()

@@ -1,0 +1,177 @@
+"""Splits: nothing that hard links connect is torn apart, whatever the tags connect."""
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from w2w import schema
+from w2w.errors import UsageError
+from w2w.mining.splits import SplitRules, check_rules, deal, summary_of
+
+ALL = SplitRules(max_component=1)
+
+
+def products(*rows: tuple[str, str]) -> pa.Table:
+    columns = [pa.array([r[i] for r in rows], pa.string()) for i in (0, 1)]
+    return pa.table({schema.PRODUCT_ID: columns[0], schema.IMAGE_ID: columns[1]})
+
+
+def posts(*rows: tuple[str, str, list[str]]) -> pa.Table:
+    kinds = (pa.string(), pa.string(), pa.list_(pa.string()))
+    columns = [pa.chunked_array([pa.array([r[i] for r in rows], kind)]) for i, kind in enumerate(kinds)]
+    return pa.table(columns, names=[schema.POST_ID, schema.IMAGE_ID, schema.PRODUCT_IDS])
+
+
+def clusters(**of: str) -> pa.Table:
+    columns = [pa.array(list(of), pa.string()), pa.array(list(of.values()), pa.string())]
+    return pa.table(columns, names=[schema.IMAGE_ID, schema.CLUSTER_ID])
+
+
+def dealt(prods: pa.Table, some: pa.Table, same: pa.Table | None = None, rules: SplitRules = ALL, keys=None):
+    keys = prods.column(schema.PRODUCT_ID) if keys is None else pa.chunked_array([pa.array(keys)])
+    return deal(prods, keys, some, clusters() if same is None else same, rules)
+
+
+def by_owner(found) -> dict[tuple[str, str], dict]:
+    return {(r[schema.OWNER_KIND], r[schema.OWNER_ID]): r for r in found.rows.to_pylist()}
+
+
+def test_what_makes_a_component():
+    found = dealt(
+        products(("p1", "i1"), ("p2", "i2"), ("p3", "i3"), ("p4", "i4"), ("p5", "i5"), ("p6", None), ("p7", None)),
+        posts(("x", "j1", ["p1", "gone"]), ("y", "i3", []), ("z", "j3", ["p5", "p5"]), ("w", "j3", [])),
+        clusters(i1="i1", i2="i1"),
+    )
+    component = {k: r[schema.COMPONENT_ID] for k, r in by_owner(found).items()}
+    assert component == {
+        ("product", "p1"): "product:p1",
+        ("product", "p2"): "product:p1",  # shows a near-duplicate of p1's picture
+        ("product", "p3"): "product:p3",
+        ("product", "p4"): "product:p4",
+        ("product", "p5"): "product:p5",
+        ("product", "p6"): "product:p6",  # no picture connects nothing
+        ("product", "p7"): "product:p7",
+        ("post", "x"): "product:p1",  # tags it
+        ("post", "y"): "product:p3",  # shows its picture
+        ("post", "z"): "product:p5",
+        ("post", "w"): "product:p5",  # shows z's photo
+    }
+    assert [by_owner(found)[k][schema.COMPONENT_SIZE] for k in (("product", "p1"), ("post", "y"), ("product", "p4"))] == [
+        3,
+        2,
+        1,
+    ]
+    assert (found.num_components, found.num_cut, found.num_tags, found.num_lost) == (6, 0, 2, 0)
+    assert all(r[schema.CUT_FROM] is None for r in found.rows.to_pylist())
+
+
+def test_rows_of_one_product_are_one_row():
+    found = dealt(products(("a", "i"), ("b", "j"), ("c", "k")), posts(("x", "l", ["b"])), keys=["red", "red", "blue"])
+    owners = by_owner(found)
+    assert set(owners) == {("product", "red"), ("product", "blue"), ("post", "x")}
+    assert owners["post", "x"][schema.COMPONENT_ID] == "product:red"
+
+
+def test_a_post_and_a_product_of_one_id_are_two_owners():
+    found = dealt(products(("1", "i")), posts(("1", "j", [])))
+    assert {r[schema.COMPONENT_ID] for r in found.rows.to_pylist()} == {"product:1", "post:1"}
+
+
+def popular(num_products: int = 300, num_posts: int = 900) -> tuple[pa.Table, pa.Table]:
+    """Every post wears p0 and two others: one component."""
+    rng = np.random.default_rng(1)
+    some = [(f"x{i}", f"j{i}", ["p0", *(f"p{k}" for k in rng.integers(1, num_products, 2))]) for i in range(num_posts)]
+    return products(*((f"p{i}", f"i{i}") for i in range(num_products))), posts(*some)
+
+
+@pytest.mark.parametrize("rule", ["share", "most"])
+def test_a_giant_component_is_cut_at_tags_alone(rule):
+    prods, some = popular()
+    same = clusters(**{f"i{i}": f"i{i // 2 * 2}" for i in range(40)}, j5="j5", j6="j5", j7="i8")
+    found = dealt(prods, some, same, SplitRules(posts=rule))
+    owners = by_owner(found)
+    split = {k: r[schema.SPLIT] for k, r in owners.items()}
+    assert (found.num_cut, found.largest) == (1, 1200)
+    assert all(split["product", f"p{i}"] == split["product", f"p{i + 1}"] for i in range(0, 40, 2))
+    assert split["post", "x5"] == split["post", "x6"]
+    assert split["post", "x7"] == split["product", "p9"]
+    assert owners["post", "x7"][schema.COMPONENT_ID] == "product:p8"
+    assert {r[schema.CUT_FROM] for r in owners.values()} == {"product:p0"}
+    tags = [(p["post_id"], t) for p in some.to_pylist() for t in set(p["product_ids"])]
+    lost = sum(split["post", x] != split["product", p] for x, p in tags)
+    assert (found.num_tags, found.num_lost) == (len(tags), lost)
+    alone = [p for p in some.to_pylist() if p["post_id"] not in ("x5", "x6", "x7")]
+    assert all(split["post", p["post_id"]] in {split["product", t] for t in p["product_ids"]} for p in alone)
+
+
+def test_posts_get_their_share_or_keep_more_tags():
+    prods, some = popular()
+    share, most = (dealt(prods, some, None, SplitRules(posts=rule)) for rule in ("share", "most"))
+    count = lambda found: sum(r[schema.SPLIT] == "test" for r in found.rows.to_pylist() if r[schema.OWNER_KIND] == "post")  # noqa: E731
+    assert count(share) > count(most)
+    assert share.num_lost > most.num_lost
+
+
+def test_most_goes_where_most_products_are():
+    prods, some = popular()
+    found = dealt(prods, some, None, SplitRules(posts="most"))
+    split = {k: r[schema.SPLIT] for k, r in by_owner(found).items()}
+    for post in some.to_pylist():
+        towards = [split["product", p] for p in set(post["product_ids"])]
+        assert towards.count(split["post", post["post_id"]]) == max(map(towards.count, towards))
+
+
+def test_hard_links_are_never_cut():
+    prods = products(*((f"p{i}", f"i{i}") for i in range(100)))
+    found = dealt(prods, posts(), clusters(**{f"i{i}": "i0" for i in range(100)}), SplitRules())
+    assert len({r[schema.SPLIT] for r in found.rows.to_pylist()}) == 1
+    assert (found.num_cut, found.largest_whole) == (1, 100)
+
+
+def test_shares_and_salt():
+    prods = products(*((f"p{i}", f"i{i}") for i in range(4000)))
+    rows = dealt(prods, posts()).rows
+    counts = [r[schema.SPLIT] for r in rows.to_pylist()]
+    assert [counts.count(s) / 4000 for s in ("train", "val", "test")] == pytest.approx([0.8, 0.1, 0.1], abs=0.02)
+    assert dealt(prods, posts()).rows == rows
+    assert dealt(prods, posts(), rules=SplitRules(max_component=1, salt="2")).rows != rows
+    only = dealt(prods, posts(), rules=SplitRules(train=0, val=0, test=1)).rows
+    assert set(only.column(schema.SPLIT).to_pylist()) == {"test"}
+    assert "400" not in summary_of(dealt(products(("a", "i")), posts()))["train"]
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 2**32), st.sampled_from([0.05, 0.3, 1.0]), st.sampled_from(["share", "most"]))
+def test_nothing_hard_is_ever_in_two_splits(seed, limit, rule):
+    rng = np.random.default_rng(seed)
+    n, m = int(rng.integers(1, 30)), int(rng.integers(0, 40))
+    images = [f"i{k}" for k in rng.integers(0, 40, n + m)]
+    prods = products(*((f"p{k}", images[k]) for k in range(n)))
+    some = posts(*((f"x{k}", images[n + k], [f"p{t}" for t in rng.integers(0, n + 2, 3)]) for k in range(m)))
+    same = {f"i{k}": f"i{k // 3 * 3}" for k in range(30)}
+    keys = [f"k{k // 2}" for k in range(n)]
+    found = dealt(prods, some, clusters(**same), SplitRules(max_component=limit, posts=rule), keys)
+    split = {k: r[schema.SPLIT] for k, r in by_owner(found).items()}
+    assert len(split) == len(set(keys)) + m
+    shown: dict[str, set[str]] = {}
+    for k, image in enumerate(images):
+        owner = ("product", keys[k]) if k < n else ("post", f"x{k - n}")
+        shown.setdefault(same.get(image, image), set()).add(split[owner])
+    assert all(len(s) == 1 for s in shown.values())
+    shuffled = rng.permutation(n)
+    again = deal(
+        prods.take(shuffled),
+        pa.chunked_array([pa.array(keys).take(pa.array(shuffled))]),
+        some,
+        clusters(**same),
+        SplitRules(max_component=limit, posts=rule),
+    )
+    assert again.rows == found.rows
+
+
+@pytest.mark.parametrize("options", [{"train": 0.9}, {"val": -0.1, "train": 1.0}, {"max_component": 0}, {"max_component": 2}])
+def test_shares_that_are_none(options):
+    with pytest.raises(UsageError, match=r"--split\."):
+        check_rules(SplitRules(**options))
