@@ -3,10 +3,10 @@
 python -m tests.bench.pair_growth [--tags 10000 100000 1000000] [--quick]
 
 Every post has a photo, 4 tags and 5 garments of different classes, and there is a product for ten tags. Vectors have 16
-dimensions (those of an encoder are read at the disk's speed, 5 KB each, and dwarf the rest). Each size is mined by rule and with
-a gate for all matches, in a process of its own, with Ray up and workers warm. ``ratio`` is the CPU seconds a tag (driver and
-workers, which do not depend on what else the machine does) of the second largest size over those of the largest: 1 is linear,
-and the bound is 1 / 1.2.
+dimensions (those of an encoder are read at the disk's speed, 5 KB each, and dwarf the rest). Each size is mined by rule, and
+with a gate for all matches, in a process of its own, with Ray up and workers warm. ``ratio`` is the CPU seconds a tag (driver
+and workers, which do not depend on what else the machine does) of the second largest size over those of the largest: 1 is
+linear, and the bound is 1 / 1.2.
 """
 
 import argparse
