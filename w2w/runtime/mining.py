@@ -16,6 +16,8 @@ from w2w.runtime.guides import newest_version
 from w2w.runtime.job import need_table
 from w2w.table import delta, snapshot
 
+_KEYS_AT_ONCE = 1_000_000  # every look-up of a batch hashes all that is looked for
+
 PRODUCT, POST = "product", "post"  # values of `owner_kind` in `splits`
 
 
@@ -129,7 +131,8 @@ def _sides(store: str, image_ids: pa.ChunkedArray) -> pl.DataFrame:
     """image_id and side_px, the shorter side, of these images."""
     columns = [schema.IMAGE_ID, schema.WIDTH, schema.HEIGHT]
     found = [pa.schema([schema.IMAGES.schema.field(c) for c in columns]).empty_table()]
-    for batch in delta.read_batches(store, schema.IMAGES, columns, delta.parts(delta.open_table(store, schema.IMAGES))):
+    listed = delta.parts(delta.open_table(store, schema.IMAGES))
+    for batch in delta.read_batches(store, schema.IMAGES, columns, listed, _KEYS_AT_ONCE):
         found.append(batch.filter(pc.is_in(batch.column(schema.IMAGE_ID), value_set=image_ids)))
     side = pl.min_horizontal(schema.WIDTH, schema.HEIGHT).alias(SIDE_PX)
     return pl.from_arrow(pa.concat_tables(found)).unique(schema.IMAGE_ID).select(schema.IMAGE_ID, side)

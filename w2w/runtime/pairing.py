@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from w2w import ids, schema, storage
@@ -108,7 +109,7 @@ def mine(
     """Makes `pairs` of all current posts and the garments that ``detector`` (a stage version) found in their photos.
 
     In the driver and once in the object store: the catalog (350 bytes a product) and the splits of posts (50 bytes each); with
-    a gate also the owners of all vectors (100 bytes each) and 16 bytes a garment in question.
+    a gate also the owners of all vectors (100 bytes each) and of those in question (80 bytes each).
     """
     splits = owner_splits(store, POST).rename_columns([schema.POST_ID, schema.SPLIT])
     known = share(Known(catalog, splits, superseded_posts(store)))
@@ -136,8 +137,7 @@ def mine(
         num_buckets = max(1, -(-found // _GATED_ROWS))
     folder = work.folder(store, lineage.run_id)
     try:
-        arguments = (known, rules, asked, share(vectors), folder)
-        waiting = by_key(store, sides, _prepare, arguments, num_buckets=num_buckets, title="candidates")
+        waiting = by_key(store, sides, _prepare, (known, rules, asked, folder), num_buckets=num_buckets, title="candidates")
         samples = share(_samples(vectors, catalog, [w.sampled for w in waiting], asked.sample))
         made = _decided(store, vectors, waiting, (asked, samples, lineage))
         receipts = [r for bucket in made for r in bucket]
@@ -150,7 +150,13 @@ def _found(tables: list[pa.Table], known: list, rules: PairRules) -> tuple[pl.Da
     """Tags, claims and boxes of a bucket."""
     posts, garments, looks = tables
     told: Known = shared(known)
-    tags = tags_of(newest_posts(posts, told.superseded), told.catalog, told.post_splits, looks, rules.thumbnail_px)
+    posts = newest_posts(posts, told.superseded)
+    # a join would hash all products and posts for every bucket: what it needs of them is found by hashing its own
+    tagged = pc.unique(pc.list_flatten(posts.column(schema.PRODUCT_IDS)))
+    catalog = told.catalog.filter(pc.is_in(told.catalog.column(schema.PRODUCT_ID), value_set=tagged.cast(pa.string())))
+    own = posts.column(schema.POST_ID).cast(pa.string())
+    splits = told.post_splits.filter(pc.is_in(told.post_splits.column(schema.POST_ID), value_set=own))
+    tags = tags_of(posts, catalog, splits, looks, rules.thumbnail_px)
     found = pairs.boxes_of(garments, rules)
     found = found.filter(pl.col(PHOTO).is_in(tags[PHOTO].unique().implode()))
     return tags, pairs.claims_of(tags, found), found
@@ -169,29 +175,26 @@ def _made(tags: pl.DataFrame, claims: pl.DataFrame) -> Made:
 
 @dataclass(frozen=True)
 class _Waiting:
-    """A bucket between the passes: its work file, and the rows of the vectors it wants, garments' first."""
+    """A bucket between the passes: its work files, the owners of the vectors that it wants, and garments for the samples."""
 
     path: str
-    rows: np.ndarray
-    sampled: pa.Table  # garments of lowest hash, with their rows among the vectors
+    owners: pa.Array
+    sampled: pa.Table
 
 
-def _prepare(tables: list[pa.Table], known: list, rules: PairRules, asked: Asked, vectors_ref: list, folder: str) -> _Waiting:
+def _prepare(tables: list[pa.Table], known: list, rules: PairRules, asked: Asked, folder: str) -> _Waiting:
     tags, claims, found = _found(tables, known, rules)
-    vectors: Vectors = shared(vectors_ref)
     edges = pairs.edges_of(claims, found, asked.limits.singles)
-    for owner, place in ((schema.GARMENT_ID, "garment_at"), (schema.IMAGE_ID, "product_at")):
-        edges = edges.with_columns(pl.Series(place, vectors.find(edges[owner].to_arrow()), dtype=pl.Int64))
-    have = edges.filter((pl.col("garment_at") >= 0) & (pl.col("product_at") >= 0))
-    rows, back = np.unique(np.concatenate([have["garment_at"].to_numpy(), have["product_at"].to_numpy()]), return_inverse=True)
-    # places in what `gather` brings, in the stead of rows of the table
-    have = have.with_columns(garment_at=pl.Series(back[: len(have)]), product_at=pl.Series(back[len(have) :]))
-    sampled = pairs.sample_of(have, ids.hash_keys(have[schema.GARMENT_ID].to_arrow().cast(pa.string())), asked.sample)
-    sampled = sampled.with_columns(at=pl.Series(vectors.find(sampled[schema.GARMENT_ID].to_arrow()), dtype=pl.Int64))
+    owners = pl.concat([edges[schema.GARMENT_ID], edges[schema.IMAGE_ID].alias(schema.GARMENT_ID)]).unique().sort()
+    sampled = pairs.sample_of(edges, ids.hash_keys(_strings(edges[schema.GARMENT_ID])), asked.sample)
     path = storage.join(folder, uuid.uuid4().hex)
-    for name, frame in (("tags", tags), ("claims", claims), ("found", found), ("edges", have)):
+    for name, frame in (("tags", tags), ("claims", claims), ("found", found), ("edges", edges)):
         _write(f"{path}-{name}.parquet", frame)
-    return _Waiting(path, rows, sampled.to_arrow())
+    return _Waiting(path, _strings(owners), sampled.to_arrow())
+
+
+def _strings(column: pl.Series) -> pa.Array:
+    return column.to_arrow().cast(pa.string())
 
 
 def _write(uri: str, frame: pl.DataFrame) -> None:
@@ -211,32 +214,40 @@ def _samples(vectors: Vectors, catalog: pa.Table, sampled: Sequence[pa.Table], s
     garments = pl.concat([pl.from_arrow(rows) for rows in sampled]).sort("hash", schema.GARMENT_ID)
     garments = garments.group_by(schema.CATEGORY, maintain_order=True).head(size)
     products = pl.from_arrow(catalog).drop_nulls([schema.CATEGORY, schema.IMAGE_ID]).unique(schema.IMAGE_ID)
-    images = products[schema.IMAGE_ID].to_arrow().cast(pa.string())
-    products = products.with_columns(
-        hash=pl.Series(ids.hash_keys(images)), at=pl.Series(vectors.find(images), dtype=pl.Int64)
-    ).filter(pl.col("at") >= 0)
-    products = products.sort("hash", schema.IMAGE_ID).group_by(schema.CATEGORY, maintain_order=True).head(size)
+    hashes = ids.hash_keys(_strings(products[schema.IMAGE_ID]))
+    products = products.with_columns(hash=pl.Series(hashes, dtype=pl.UInt64)).sort("hash", schema.IMAGE_ID)
+    products = products.group_by(schema.CATEGORY, maintain_order=True).head(size)
 
-    def read(rows: pl.DataFrame, category: str) -> np.ndarray:
-        at = rows.filter(pl.col(schema.CATEGORY) == category)["at"].to_numpy()
+    def read(rows: pl.DataFrame, owner: str, category: str) -> np.ndarray:
+        at = vectors.find(_strings(rows.filter(pl.col(schema.CATEGORY) == category)[owner]))
+        at = at[at >= 0]
         return read_vectors(vectors, at) if len(at) else np.empty((0, 1), np.float32)
 
-    return {c: Sample(read(garments, c), read(products, c)) for c in sorted(garments[schema.CATEGORY].unique().to_list())}
+    return {
+        c: Sample(read(garments, schema.GARMENT_ID, c), read(products, schema.IMAGE_ID, c))
+        for c in sorted(garments[schema.CATEGORY].unique().to_list())
+    }
 
 
 def _decided(store: str, vectors: Vectors, waiting: Sequence[_Waiting], arguments: tuple) -> list[list[dict]]:
     """The receipts of every bucket. One that wants no vector has nothing to wait for."""
-    wanted = [w for w in waiting if len(w.rows)]
-    made = gather(vectors, [w.rows for w in wanted], _decide, [(store, w.path, *arguments) for w in wanted], title="pairs")
+    ends = np.cumsum([len(w.owners) for w in waiting])
+    rows = np.split(vectors.find(pa.chunked_array([w.owners for w in waiting], pa.string())), ends[:-1])
+    told = [(store, w.path, w.owners.filter(pa.array(r >= 0)), *arguments) for w, r in zip(waiting, rows)]
+    some = [b for b, r in enumerate(rows) if (r >= 0).any()]
+    made = gather(vectors, [rows[b][rows[b] >= 0] for b in some], _decide, [told[b] for b in some], title="pairs")
     nothing = np.empty((0, 1), np.float32)
-    for w in waiting:
-        if not len(w.rows):
-            made.append(run_task(_decide, store, w.path, *arguments, nothing, title="pairs"))
-    return made
+    return made + [run_task(_decide, *told[b], nothing, title="pairs") for b in range(len(told)) if b not in set(some)]
 
 
-def _decide(store: str, path: str, asked: Asked, samples: list, lineage: Lineage, vectors_ND: np.ndarray) -> list[dict]:
+def _decide(
+    store: str, path: str, owners: pa.Array, asked: Asked, samples: list, lineage: Lineage, vectors_ND: np.ndarray
+) -> list[dict]:
     tags, claims, found, edges = (_read(f"{path}-{name}.parquet") for name in ("tags", "claims", "found", "edges"))
+    for owner, place in ((schema.GARMENT_ID, "garment_at"), (schema.IMAGE_ID, "product_at")):
+        at = pc.index_in(_strings(edges[owner]), value_set=owners)
+        edges = edges.with_columns(pl.Series(place, at.to_numpy(zero_copy_only=False), nan_to_null=True).cast(pl.Int64))
+    edges = edges.drop_nulls(["garment_at", "product_at"])
     cosine_E, likeness_E, share_E = gate.compare_at(
         vectors_ND,
         edges["garment_at"].to_numpy(),

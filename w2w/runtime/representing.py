@@ -67,7 +67,7 @@ def _among(store: str, table: schema.Table, columns: list[str], images: pa.Chunk
     """Rows of these images alone, batch by batch."""
     parts = delta.parts(delta.open_table(store, table), **partition)
     empty = pa.schema([table.schema.field(c) for c in columns]).empty_table()
-    batches = delta.read_batches(store, table, columns, parts)
+    batches = delta.read_batches(store, table, columns, parts, batch_rows=1_000_000)  # each look-up hashes all images
     return pa.concat_tables([empty, *(b.filter(pc.is_in(b.column(columns[0]), value_set=images)) for b in batches)])
 
 
