@@ -14,10 +14,12 @@ from w2w.report.audit import audit_report
 from w2w.runtime.auditing import audit, audit_against, fingerprint_folder, gallery, read_uses
 from w2w.runtime.duplicates import fingerprints_due, make_fingerprints
 from w2w.runtime.job import JobConfig, Run, Summary, console, need_table, start
-from w2w.runtime.owners import check_product_key
+from w2w.runtime.mining import check_product_key
 from w2w.runtime.stage import Pool
 from w2w.table import delta
 from w2w.table.sink import Counts
+
+_MADE_BY = {"splits": "split", "pairs": "mine", "outfits": "compose"}
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,8 @@ class Config(JobConfig):
 
     tables: list[str] = field(default_factory=lambda: ["splits", "pairs", "outfits"])
     """Which tables; those that are not there are left out."""
+    source: str = schema.OWN
+    """Whose pairs and outfits: own, or the name of a public set."""
     product_key: list[str] = field(default_factory=list)
     """Attributes that together make one product, as for `w2w split`."""
     against: str = ""
@@ -53,7 +57,7 @@ def main(config: Config) -> Summary:
     tables = [t for t in config.tables if t in schema.TABLES and delta.open_table(run.store, schema.TABLES[t])]
     check_tables(config.tables, tables)
     for table in tables:
-        check_product_key(run.store, schema.TABLES[table], config.product_key, {"splits": "split"}.get(table, f"mine-{table}"))
+        check_product_key(run.store, schema.TABLES[table], config.product_key, _MADE_BY[table])
     against = storage.absolute(config.against) if config.against else ""
     if against and not storage.list_files(against):
         raise UsageError(f"--against={config.against}: there is no file below it")
@@ -65,7 +69,7 @@ def main(config: Config) -> Summary:
     run.begin()
     if due.num_rows:
         make_fingerprints(run, due, config.decode, config.pool)
-    uses = read_uses(run.store, tables, config.product_key)
+    uses = read_uses(run.store, tables, config.product_key, config.source)
     found = audit(run.store, uses, config.rules, config.decode)
     leaks = found.leaks
     facts |= {

@@ -18,8 +18,8 @@ _INPUTS = (schema.CUTOUTS, schema.DUPLICATES, schema.SPLITS, schema.POSTS, schem
 
 @dataclass(frozen=True)
 class Config(JobConfig):
-    """Replace the store's own rows of table `outfits`: an outfit for each cut-out that shows top, bottom and shoes, and
-    modified ones for each. Never across a split, never by itself or a near-duplicate."""
+    """Replace the store's own rows of table `outfits`: an outfit for each cut-out that shows top, bottom and shoes, and others
+    made of it: two of the three replaced, never across a split, never by itself or a near-duplicate."""
 
     max_reject_rate: float = 1.0
     """The job fails when a larger share of the cut-outs shows no whole outfit."""
@@ -27,8 +27,9 @@ class Config(JobConfig):
     """Whose cut-outs: a stage version of table `cutouts`, or auto: the newest."""
     modified: int = 1
     """Modified outfits for each worn one."""
-    crop_sources: list[str] = field(default_factory=lambda: list(CROP_SOURCES))
-    """What counts as a slot: boxes (a detector saw it there), ratios (where it is in most people)."""
+    crop_sources: list[str] | None = None
+    """What counts as a slot: boxes (a detector saw it there), ratios (where it is in most people). Default: boxes where a
+    detector guided the cut-outs, for what it did not find is mostly not to be seen; else ratios."""
     product_key: list[str] = field(default_factory=list)
     """The attributes that make a product, as the splits were made with."""
     val_share: float = 0.05
@@ -41,8 +42,7 @@ class Config(JobConfig):
     """How many outfits the page outfits.html in the store shows; 0: no page."""
 
     def __post_init__(self):
-        strange = [s for s in self.crop_sources if s not in CROP_SOURCES]
-        if strange or not self.crop_sources:
+        if self.crop_sources is not None and (not self.crop_sources or set(self.crop_sources) - set(CROP_SOURCES)):
             raise UsageError(f"crop_sources={self.crop_sources}: one or both of {', '.join(CROP_SOURCES)}")
         if self.modified < 0 or self.sheet < 0:
             raise UsageError(f"modified={self.modified}, sheet={self.sheet}: must not be negative")
@@ -60,7 +60,7 @@ def main(config: Config) -> Summary:
     cutouts = newest_version(run.store, schema.CUTOUTS) if config.cutouts == "auto" else config.cutouts
     options = [
         config.modified,
-        sorted(config.crop_sources),
+        sorted(config.crop_sources or []),
         config.product_key,
         config.val_share,
         config.test_share,
@@ -70,10 +70,10 @@ def main(config: Config) -> Summary:
     facts: dict[str, object] = {"cut-outs of": cutouts, "stage version": version}
     if is_current(run.store, schema.OUTFITS, version):
         return run.summary(facts=facts | {"outfits": "unchanged: made of these very tables before"})
-    photos = cut_out_slots(run.store, cutouts, config.crop_sources) if cutouts else None
-    if photos is None or not photos.height:
+    photos, sources = cut_out_slots(run.store, cutouts or "none", config.crop_sources)
+    if not photos.height:
         raise UsageError(f"--cutouts={config.cutouts}: table 'cutouts' has no rows of that version: run 'w2w segment'")
-    facts["cut-outs"] = f"{photos.height:,}"
+    facts |= {"cut-outs": f"{photos.height:,}", "slots by": ", ".join(sources)}
     if config.dry_run:
         return run.summary(facts=facts)
     run.check_store()

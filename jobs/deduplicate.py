@@ -4,17 +4,17 @@ from dataclasses import dataclass
 
 import pyarrow.compute as pc
 
-from w2w import ids, schema
+from w2w import schema
 from w2w.errors import UsageError
 from w2w.images.decode import DecodeLimits
 from w2w.mining.duplicates import RULES_CODE, LikenessRules, check_rules, duplicate_rows
 from w2w.mining.fingerprints import fingerprint_version
 from w2w.runtime.duplicates import find_duplicates, fingerprints_due, list_fingerprints, make_fingerprints
 from w2w.runtime.job import JobConfig, Run, Summary, need_table, start
+from w2w.runtime.mining import is_current, snapshot_version
 from w2w.runtime.shuffle import list_vectors
 from w2w.runtime.snapshot import replace_rows
 from w2w.runtime.stage import Pool
-from w2w.table import delta, snapshot
 
 
 @dataclass(frozen=True)
@@ -52,14 +52,11 @@ def main(config: Config) -> Summary:
         refused = make_fingerprints(run, due, config.decode, config.pool).rejected
         facts["images refused"] = f"{refused:,}"
     inputs = [schema.FINGERPRINTS, *([schema.EMBEDDINGS] if vectors is not None else [])]
-    versions = {t.name: opened.version() for t in inputs if (opened := delta.open_table(run.store, t))}
     cosine = config.min_cosine if vectors is not None else None
-    version = ids.digest(
-        RULES_CODE, config.rules, fingerprint_version(config.decode), config.model_version, cosine, sorted(versions.items())
-    )
-    held = snapshot.current(run.store, schema.DUPLICATES)
-    if held and held["stage_version"] == version:
-        return run.summary(skipped=due.skipped, facts=facts | {"duplicates": "nothing changed: they stand as they are"})
+    options = (config.rules, fingerprint_version(config.decode), config.model_version, cosine)
+    version = snapshot_version(RULES_CODE, options, run.store, inputs)
+    if is_current(run.store, schema.DUPLICATES, version):
+        return run.summary(skipped=due.skipped, facts=facts | {"duplicates": "unchanged: made of these very tables before"})
     if not begun:
         run.begin()
     found = find_duplicates(list_fingerprints(run.store, config.decode), config.rules, vectors, config.min_cosine)

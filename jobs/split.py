@@ -2,14 +2,15 @@
 
 from dataclasses import dataclass, field, replace
 
-from w2w import ids, schema
+from w2w import schema
 from w2w.errors import UsageError
 from w2w.mining.splits import SPLIT_CODE, SplitRules, check_rules, deal, summary_of
 from w2w.runtime.job import JobConfig, Run, Summary, need_table, start
+from w2w.runtime.mining import is_current, snapshot_version
 from w2w.runtime.owners import active_posts, active_products
 from w2w.runtime.run import run_task
 from w2w.runtime.snapshot import replace_rows
-from w2w.table import delta, snapshot
+from w2w.table import delta
 from w2w.table.sink import Lineage
 
 
@@ -30,10 +31,9 @@ def main(config: Config) -> Summary:
     need_table(run.store, schema.DUPLICATES, "deduplicate")
     inputs = [schema.PRODUCTS, schema.POSTS, schema.DUPLICATES]
     versions = run.lineage("", inputs).inputs
-    version = ids.digest(SPLIT_CODE, config.split, config.product_key, sorted(versions.items()))
-    held = snapshot.current(run.store, schema.SPLITS)
-    if held and held["stage_version"] == version:
-        return run.summary(facts={"splits": "nothing changed: they stand as they are"})
+    version = snapshot_version(SPLIT_CODE, (config.split, config.product_key), run.store, inputs)
+    if is_current(run.store, schema.SPLITS, version):
+        return run.summary(facts={"splits": "unchanged: made of these very tables before"})
     facts: dict[str, object] = {f"table {name}": f"version {v}" for name, v in versions.items()}
     if config.dry_run:
         return run.summary(facts=facts)

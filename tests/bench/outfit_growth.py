@@ -32,7 +32,8 @@ def measure(rows: int) -> dict:
             "image_id": sorted(ids.image_id(b"%d" % i) for i in range(rows)),
             "cluster_id": [f"{i - i % 2:09d}" for i in range(rows)],
             "split": np.array(["train", "val", "test"])[np.repeat(rng.choice(3, -(-rows // 2), p=[0.85, 0.05, 0.1]), 2)[:rows]],
-            "dressed": rng.random(rows) < 0.15,
+            "dressed": (dressed := rng.random(rows) < 0.15),
+            "one_box": dressed,
         }
     )
     modify(worn.head(10), 1, 0)  # whatever is loaded late

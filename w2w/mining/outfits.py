@@ -16,11 +16,16 @@ import pyarrow.compute as pc
 from w2w import ids, schema
 from w2w.errors import RejectCode
 from w2w.garments.masks import SLOTS
-from w2w.garments.taxonomy import BOTTOM, DRESS, SHOES, TOP
+from w2w.garments.taxonomy import BOTTOM, DRESS, TOP
 from w2w.mining.shares import split_of
 
-CROP_SOURCES = ("boxes", "ratios")
-DRESSED = "dressed"  # bool: one dress fills top and bottom
+CROP_SOURCES = BOXES, RATIOS = ("boxes", "ratios")
+DRESSED = "dressed"  # bool: what fills the bottom goes up to the chest, so that top and bottom belong together
+ONE_BOX = "one_box"  # bool: and both are cut by one box, so that the top is that dress too
+# How high a bottom's box may begin before it is a dress, in heights of the top's box from its upper edge. Of 120 street photos
+# whose top and bottom have boxes of their own, 10 are under .25, and all 10 show a dress, or a coat down to the knees, twice;
+# from .3 on they show skirts and trousers.
+_CHEST = 0.25
 _BATCH_ROWS = 100_000
 _ROUNDS = 64  # draws for one modified outfit; with half of the wardrobe unfit, all fail once in 10^19
 
@@ -38,7 +43,7 @@ SLOTS_SCHEMA = pa.schema(
 
 def slots_of(cutouts: pa.Table, crop_sources: Sequence[str]) -> pl.DataFrame:
     """Of rows in SLOTS_SCHEMA: image_id, ``missing`` (the slots that are not there, or not from ``crop_sources``; "" for none),
-    ``dressed``. Top and bottom cut by one and the same box of a detector are a dress: see ``slot_crops``."""
+    ``dressed`` and ``one_box``: where no top or no bottom is seen beside a dress, its box cuts both (``slot_crops``)."""
     photos = pl.from_arrow(cutouts).select(schema.IMAGE_ID, schema.SLOTS)
     single = photos.explode(schema.SLOTS).unnest(schema.SLOTS).filter(pl.col(schema.CROP_SOURCE).is_in(list(crop_sources)))
     found = photos.select(schema.IMAGE_ID)
@@ -47,12 +52,20 @@ def slots_of(cutouts: pa.Table, crop_sources: Sequence[str]) -> pl.DataFrame:
         one = one.select(schema.IMAGE_ID, pl.col(schema.BOX).alias(slot), pl.col(schema.CROP_SOURCE).alias(f"{slot} by"))
         found = found.join(one, on=schema.IMAGE_ID, how="left", maintain_order="left")
     missing = [pl.when(pl.col(slot).is_null()).then(pl.lit(slot)) for slot in SLOTS]
-    same = (pl.col(TOP) == pl.col(BOTTOM)) & (pl.col(f"{TOP} by") == "boxes") & (pl.col(f"{BOTTOM} by") == "boxes")
+    seen = (pl.col(f"{TOP} by") == BOXES) & (pl.col(f"{BOTTOM} by") == BOXES)
+    upper, lower = pl.col(TOP).list.get(1, null_on_oob=True), pl.col(TOP).list.get(3, null_on_oob=True)
+    high = pl.col(BOTTOM).list.get(1, null_on_oob=True) < upper + _CHEST * (lower - upper)
     return found.select(
         schema.IMAGE_ID,
         pl.concat_str(missing, separator=", ", ignore_nulls=True).alias("missing"),
-        same.fill_null(value=False).alias(DRESSED),
+        (seen & high).fill_null(value=False).alias(DRESSED),
+        (seen & (pl.col(TOP) == pl.col(BOTTOM))).fill_null(value=False).alias(ONE_BOX),
     )
+
+
+def sources_of(cutouts: pa.Table) -> set[str]:
+    """How the slots of these rows were cut."""
+    return set(pl.from_arrow(cutouts).explode(schema.SLOTS).unnest(schema.SLOTS).get_column(schema.CROP_SOURCE).drop_nulls())
 
 
 def with_splits(
@@ -199,26 +212,29 @@ def modified_rows(worn: pl.DataFrame, modified: Modified, batch_rows: int = _BAT
 def _batches(worn: pl.DataFrame, base: np.ndarray, items: np.ndarray, batch_rows: int, *, is_worn: bool) -> Iterator[pa.Table]:
     images = worn.get_column(schema.IMAGE_ID).to_arrow().cast(pa.string())
     splits = worn.get_column(schema.SPLIT).to_arrow().cast(pa.string())
-    dressed = worn.get_column(DRESSED).to_numpy().astype(bool)
+    # of each outfit, which slots hold a dress
+    dress_N3 = np.stack(
+        [*(worn.get_column(c).to_numpy().astype(bool) for c in (ONE_BOX, DRESSED)), np.zeros(worn.height, bool)], 1
+    )
     for start in range(0, len(base), batch_rows):
         chosen = slice(start, start + batch_rows)
-        yield _rows(images, splits, dressed, base[chosen], items[chosen], is_worn=is_worn)
+        yield _rows(images, splits, dress_N3, base[chosen], items[chosen], is_worn=is_worn)
 
 
 def _rows(
-    images: pa.Array, splits: pa.Array, dressed: np.ndarray, base: np.ndarray, items: np.ndarray, *, is_worn: bool
+    images: pa.Array, splits: pa.Array, dress_N3: np.ndarray, base: np.ndarray, items: np.ndarray, *, is_worn: bool
 ) -> pa.Table:
     worn_ids = _outfit_ids(images, np.repeat(base[:, None], 3, axis=1), [""] * len(base))
     outfit_ids = worn_ids if is_worn else _outfit_ids(images, items, worn_ids)
     flat = images.take(pa.array(items.ravel()))
     slots = pa.array(np.tile(SLOTS, len(base)), pa.string())
-    whole = dressed[items] & (np.array(SLOTS) != SHOES)
+    is_dress = dress_N3[items, np.arange(3)]
     struct = pa.StructArray.from_arrays(
         [
             slots,
             pc.binary_join_element_wise(flat, slots, ":"),
             flat,
-            pa.array(np.where(whole, DRESS, np.array(SLOTS)).ravel().astype(str), pa.string()),
+            pa.array(np.where(is_dress, DRESS, np.array(SLOTS)).ravel().astype(str), pa.string()),
         ],
         fields=list(schema.OUTFIT_ITEM),
     )

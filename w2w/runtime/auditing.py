@@ -36,8 +36,8 @@ class Audit:
     num_candidates: int
 
 
-def read_uses(store: str, tables: Sequence[str], product_key: Sequence[str]) -> pa.Table:
-    """Every appearance in these tables. About 300 bytes each, in the driver."""
+def read_uses(store: str, tables: Sequence[str], product_key: Sequence[str], source: str = schema.OWN) -> pa.Table:
+    """Every appearance in these tables, of pairs and outfits those of ``source``. About 300 bytes each, in the driver."""
     found = []
     if schema.SPLITS.name in tables:
         products, keys = active_products(store, product_key)
@@ -45,9 +45,9 @@ def read_uses(store: str, tables: Sequence[str], product_key: Sequence[str]) -> 
         found.append(uses_of_splits(splits, products, keys, active_posts(store)))
     if schema.PAIRS.name in tables:
         columns = [schema.POST_ID, schema.ANCHOR_IMAGE_ID, schema.PRODUCT_ID, schema.IMAGE_ID, schema.SPLIT]
-        found.append(uses_of_pairs(delta.read(store, schema.PAIRS, columns)))
+        found.append(uses_of_pairs(delta.read(store, schema.PAIRS, columns, source=source)))
     if schema.OUTFITS.name in tables:
-        found.append(uses_of_outfits(delta.read(store, schema.OUTFITS, [schema.ITEMS, schema.SPLIT])))
+        found.append(uses_of_outfits(delta.read(store, schema.OUTFITS, [schema.ITEMS, schema.SPLIT], source=source)))
     return pa.concat_tables(found)
 
 

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from w2w import schema, storage
-from w2w.mining.outfits import SLOTS_SCHEMA, Modified, modified_rows, slots_of, worn_rows
+from w2w.mining.outfits import BOXES, RATIOS, SLOTS_SCHEMA, Modified, modified_rows, slots_of, sources_of, worn_rows
 from w2w.mining.tags import PRODUCT_KEY
 from w2w.report.outfits import Piece, Worn
 from w2w.runtime.mining import POST, PRODUCT, keyed_products, owner_splits
@@ -21,15 +21,16 @@ from w2w.table.sink import Lineage, Output, write_part
 _LEAVES = [f"{schema.SLOTS}.list.element.{c}" for c in (schema.SLOT, schema.BOX, schema.CROP_SOURCE)]
 
 
-def cut_out_slots(store: str, version: str, crop_sources: Sequence[str]) -> pl.DataFrame:
-    """``slots_of`` every cut-out of a stage version. Of the files only the slots' names and boxes are read, never a picture."""
+def cut_out_slots(store: str, version: str, crop_sources: Sequence[str] | None) -> tuple[pl.DataFrame, list[str]]:
+    """``slots_of`` every cut-out of a stage version, and the sources that count: ``crop_sources``, or by default boxes where a
+    detector guided the cut-outs, else ratios. Of the files only the slots' names and boxes are read, never a picture."""
     system, root = storage.filesystem(delta.uri(store, schema.CUTOUTS))
-    found = [slots_of(SLOTS_SCHEMA.empty_table(), crop_sources)]
+    tables = [SLOTS_SCHEMA.empty_table()]
     for part in delta.parts(delta.open_table(store, schema.CUTOUTS), stage_version=version):
         with pq.ParquetFile(f"{root}/{part.path}", filesystem=system) as file:
-            rows = file.read(columns=[schema.IMAGE_ID, *_LEAVES])
-        found.append(slots_of(rows.cast(SLOTS_SCHEMA), crop_sources))
-    return pl.concat(found)
+            tables.append(file.read(columns=[schema.IMAGE_ID, *_LEAVES]).cast(SLOTS_SCHEMA))
+    chosen = list(crop_sources or ([BOXES] if any(BOXES in sources_of(t) for t in tables) else [RATIOS]))
+    return pl.concat([slots_of(t, chosen) for t in tables]), chosen
 
 
 def owned_splits(store: str, product_key: Sequence[str]) -> tuple[pl.DataFrame, int]:

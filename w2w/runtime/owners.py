@@ -5,9 +5,8 @@ from collections.abc import Sequence
 import pyarrow as pa
 
 from w2w import schema
-from w2w.errors import UsageError
 from w2w.mining.identity import product_keys
-from w2w.table import delta, snapshot
+from w2w.table import delta
 
 
 def active_products(store: str, product_key: Sequence[str], version: int | None = None) -> tuple[pa.Table, pa.ChunkedArray]:
@@ -23,16 +22,3 @@ def active_posts(store: str, version: int | None = None) -> pa.Table:
     columns = [schema.POST_ID, schema.IMAGE_ID, schema.PRODUCT_IDS]
     rows = delta.current_posts(store, [*columns, schema.ACTIVE], version)
     return rows.filter(rows.column(schema.ACTIVE)).select(columns)
-
-
-def check_product_key(store: str, table: schema.Table, product_key: Sequence[str], made_by: str) -> None:
-    """Raises UsageError where the snapshot was made with another idea of what one product is."""
-    held = snapshot.current(store, table)
-    if held is None:
-        return
-    theirs = list(held["config"].get("product_key") or [])
-    if theirs != list(product_key):
-        raise UsageError(
-            f"--product_key={list(product_key)}: table {table.name!r} was made with {theirs}: run 'w2w {made_by}' again with "
-            f"the same --product_key, or give this job {theirs}"
-        )

@@ -23,6 +23,8 @@ def test_slots():
         [
             {"image_id": "plain", "slots": [slot("top"), slot("bottom", LOW), slot("shoes", source="ratios")]},
             {"image_id": "dress", "slots": [slot("shoes", LOW), slot("bottom"), slot("top")]},
+            {"image_id": "coat over a dress", "slots": [slot("top"), slot("bottom", [0.0, 2, 10, 20]), slot("shoes", LOW)]},
+            {"image_id": "high waist", "slots": [slot("top"), slot("bottom", [0.0, 3, 10, 20]), slot("shoes", LOW)]},
             {"image_id": "ratios", "slots": [slot("top", source="ratios"), slot("bottom", source="ratios"), slot("shoes")]},
             {"image_id": "half", "slots": [slot("shoes")]},
             {"image_id": "none", "slots": []},
@@ -30,19 +32,18 @@ def test_slots():
         schema=outfits.SLOTS_SCHEMA,
     )
     assert outfits.slots_of(rows, outfits.CROP_SOURCES).rows() == [
-        ("plain", "", False),
-        ("dress", "", True),
-        ("ratios", "", False),  # the same box, and no detector that saw a dress
-        ("half", "top, bottom", False),
-        ("none", "top, bottom, shoes", False),
+        ("plain", "", False, False),
+        ("dress", "", True, True),
+        ("coat over a dress", "", True, False),
+        ("high waist", "", False, False),
+        ("ratios", "", False, False),  # the same box, and no detector that saw a dress
+        ("half", "top, bottom", False, False),
+        ("none", "top, bottom, shoes", False, False),
     ]
-    assert [r[1] for r in outfits.slots_of(rows, ["boxes"]).rows()] == [
-        "shoes",
-        "",
-        "top, bottom",
-        "top, bottom",
-        "top, bottom, shoes",
-    ]
+    boxed = [r[1] for r in outfits.slots_of(rows, ["boxes"]).rows()]
+    assert boxed == ["shoes", "", "", "", "top, bottom", "top, bottom", "top, bottom, shoes"]
+    assert outfits.sources_of(rows) == {"boxes", "ratios"}
+    assert outfits.sources_of(rows.slice(6)) == set()
     assert outfits.slots_of(rows.slice(0, 0), ["boxes"]).height == 0
 
 
@@ -87,8 +88,15 @@ def wardrobe(rows: list[tuple[int, str, bool]]) -> pl.DataFrame:
             "cluster_id": [f"{split}-{cluster}" for cluster, split, _ in rows],
             "split": [split for _, split, _ in rows],
             "dressed": [dressed for _, _, dressed in rows],
+            "one_box": [dressed and i % 2 == 0 for i, (_, _, dressed) in enumerate(rows)],
         },
-        schema={"image_id": pl.String, "cluster_id": pl.String, "split": pl.String, "dressed": pl.Boolean},
+        schema={
+            "image_id": pl.String,
+            "cluster_id": pl.String,
+            "split": pl.String,
+            "dressed": pl.Boolean,
+            "one_box": pl.Boolean,
+        },
     )
 
 
@@ -108,7 +116,8 @@ def check(worn: pl.DataFrame, rows: list[dict], copies: int) -> int:
         assert list(slots) == ["top", "bottom", "shoes"]
         assert all(i["item_id"] == f"{i['image_id']}:{s}" for s, i in slots.items())
         dressed = {s: of_photo[i["image_id"]]["dressed"] for s, i in slots.items()}
-        assert [slots[s]["category"] for s in ("top", "bottom")] == ["dress" if dressed[s] else s for s in ("top", "bottom")]
+        assert slots["bottom"]["category"] == ("dress" if dressed["bottom"] else "bottom")
+        assert slots["top"]["category"] == ("dress" if of_photo[slots["top"]["image_id"]]["one_box"] else "top")
         assert slots["shoes"]["category"] == "shoes"
         assert all(of_photo[i["image_id"]]["split"] == row["split"] for i in slots.values())
         if dressed["top"] or dressed["bottom"]:  # a dress is whole
