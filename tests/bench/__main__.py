@@ -14,6 +14,7 @@ QUESTIONS = (
     "crawl_vs_img2dataset",
     "crawl_growth",
     "cutout_iou",
+    "mining_growth",
 )
 
 for question in QUESTIONS:
