@@ -3,7 +3,6 @@
 from dataclasses import dataclass, field
 
 import pyarrow as pa
-from rich.table import Table as RichTable
 
 from w2w import schema, storage
 from w2w.errors import JobFailed, UsageError
@@ -11,9 +10,9 @@ from w2w.images.decode import DecodeLimits
 from w2w.mining.audit import check_tables, counts
 from w2w.mining.duplicates import LikenessRules, check_rules
 from w2w.report.audit import audit_report
-from w2w.runtime.auditing import audit, audit_against, fingerprint_folder, gallery, read_uses
+from w2w.runtime.auditing import audit, audit_against, fingerprint_folder, gallery, print_leaks, read_uses
 from w2w.runtime.duplicates import fingerprints_due, make_fingerprints
-from w2w.runtime.job import JobConfig, Run, Summary, console, need_table, start
+from w2w.runtime.job import JobConfig, Run, Summary, need_table, start
 from w2w.runtime.mining import check_product_key
 from w2w.runtime.stage import Pool
 from w2w.table import delta
@@ -94,11 +93,7 @@ def main(config: Config) -> Summary:
     if not leaks.num_rows:
         rows = uses.num_rows
         return run.summary(counts=Counts(rows, rows), facts=facts | {"leaks": "none", "report": page})
-    printed = RichTable("what leaks", "between", "leaks", "example", title="Leaks", title_justify="left")
-    for (kind, splits), n in table.items():
-        of_kind = [s for s in shown if s.kind == kind.split(":")[0]]
-        printed.add_row(kind, splits, f"{n:,}", " | ".join(text for _, text in of_kind[0].pictures))
-    console().print(printed)
+    print_leaks(table, shown)
     raise JobFailed(
         f"{leaks.num_rows:,} leaks between splits: look at {page}, then run 'w2w deduplicate' and 'w2w split' again"
     )

@@ -52,7 +52,7 @@ def main(config: Config) -> Summary:
     version = snapshot_version(STAGE_CODE, options, store, inputs)
     facts: dict[str, object] = {"search version": search, "stage version": version}
     if not duplicates:
-        facts["warning"] = "no table `duplicates`: a copy of a pair's product may be its negative; run 'w2w dedup' first"
+        facts["warning"] = "no table `duplicates`: a copy of a pair's product may be its negative; run 'w2w deduplicate' first"
     if is_current(store, schema.NEGATIVES, version):
         return run.summary(facts=facts | {"negatives": "unchanged: made of these very tables before"})
     if config.dry_run:

@@ -16,6 +16,7 @@ QUESTIONS = (
     "cutout_iou",
     "outfit_growth",
     "pair_growth",
+    "mining_growth",
 )
 
 for question in QUESTIONS:

@@ -20,7 +20,7 @@ SPLITS = Side(schema.SPLITS, (schema.OWNER_ID, schema.SPLIT), schema.OWNER_ID)
 def fill(store: str) -> None:
     for start in range(0, 90, 30):
         n = range(start, start + 30)
-        splits = [[f"o{i}" for i in n], ["post"] * 30, ["c"] * 30, [1] * 30, [f"s{i % 3}" for i in n]]
+        splits = [[f"o{i}" for i in n], ["post"] * 30, ["c"] * 30, [1] * 30, [None] * 30, [f"s{i % 3}" for i in n]]
         append_rows(store, Output(schema.SPLITS), pa.table(splits, schema=schema.SPLITS.schema), lineage("s"))
         names = pa.array([f"o{i % 40}" for i in n])
         columns = [names, names, pa.array([0.5] * 30, pa.float32()), names, pa.array([1] * 30, pa.int32())]

@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import ray
+from rich.table import Table as RichTable
 
 from w2w import schema, storage
 from w2w.errors import Reject, UsageError
@@ -16,6 +17,7 @@ from w2w.mining.duplicates import LikenessRules
 from w2w.mining.fingerprints import SIDE_PX, fingerprint
 from w2w.report.audit import Leak
 from w2w.runtime.duplicates import find_duplicates, list_fingerprints
+from w2w.runtime.job import console
 from w2w.runtime.owners import active_posts, active_products
 from w2w.runtime.run import collect
 from w2w.table import delta
@@ -145,3 +147,12 @@ def gallery(store: str, leaks: pa.Table, uses: pa.Table, against: str | None, mo
         )
         for row in rows
     ]
+
+
+def print_leaks(leaks: dict[tuple[str, str], int], shown: Sequence[Leak]) -> None:
+    """A line a kind and pair of splits: how many, and an example."""
+    table = RichTable("what leaks", "between", "leaks", "example", title="Leaks", title_justify="left")
+    for (kind, splits), n in leaks.items():
+        of_kind = [leak for leak in shown if leak.kind == kind.split(":")[0]]
+        table.add_row(kind, splits, f"{n:,}", " | ".join(text for _, text in of_kind[0].pictures))
+    console().print(table)

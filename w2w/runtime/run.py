@@ -159,7 +159,7 @@ class _Worker:
                 yield _join(good, bad)
                 continue
             read += good.num_rows + bad.num_rows
-            good = good.select([c for c in good.column_names if c in self._wanted])
+            good = good.select(self._wanted)  # batches of none may have their columns in another order
             rows.append(good)
             rejected.append(bad)
             held += good.nbytes
@@ -170,8 +170,8 @@ class _Worker:
             yield self._write(read, rows, rejected)
 
     @property
-    def _wanted(self) -> set[str]:
-        return {c for o in self._plan.outputs for c in o.columns}
+    def _wanted(self) -> list[str]:
+        return list(dict.fromkeys(c for o in self._plan.outputs for c in o.columns))
 
     def _results(self, block: pa.Table) -> Iterator[tuple[pa.Table, pa.Table]]:
         """Good rows and all that were rejected so far, batch by batch."""

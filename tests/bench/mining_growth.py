@@ -1,0 +1,165 @@
+"""How mining grows with the rows: 10,000, 100,000 and 1,000,000 of them. Last line: JSON.
+
+python -m tests.bench.mining_growth [--rows 1000000] [--questions deduplicate split] [--quick]
+
+Rows are synthetic and written straight into tables; no image is decoded. A question is one job, run on what ``FILL`` wrote, on
+a local Ray that runs already. For every size: seconds (``wall_s``), CPU seconds of the whole process tree (``cpu_s``: on a
+shared machine the figure to compare), and its peak memory (PSS) above that of Ray at rest. ``ratio`` of a question is CPU
+seconds a row at the largest size over those at the smallest: 1 is linear.
+"""
+
+import argparse
+import importlib
+import json
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+
+import numpy as np
+import pyarrow as pa
+
+from tests.bench.crawl_vs_img2dataset import SAMPLE_EVERY_S, Tree
+from w2w import ids, schema
+from w2w.images.decode import DecodeLimits
+from w2w.mining.fingerprints import fingerprint_version
+from w2w.runtime.cluster import RayConfig, connect
+from w2w.table.sink import Lineage, Output, append_rows
+
+LINEAGE = Lineage("fill", "fill", "fill", "1", {}, {}, "x")
+BASE_ROWS = 100
+_AT_ONCE = 50_000
+_SHARE_OF_COPIES = 0.05
+_DIMS = 6  # cells a side of a picture before it is blown up to a grid
+
+
+def image_ids(rows: int) -> pa.Array:
+    return pa.array([ids.image_id(b"%d" % i) for i in range(rows)])
+
+
+def fill_fingerprints(store: str, rows: int) -> None:
+    """Images and their fingerprints: pictures of 6 x 6 random colours, one in twenty a noisy copy of another."""
+    version, names = fingerprint_version(DecodeLimits()), image_ids(rows)
+    for start in range(0, rows, _AT_ONCE):
+        n = min(_AT_ONCE, rows - start)
+        rng = np.random.default_rng([1, start])
+        cells = rng.integers(0, 256, (n, 3, _DIMS, _DIMS)).astype(np.float32)
+        copies = int(n * _SHARE_OF_COPIES)
+        hashes = rng.integers(-(2**63), 2**63 - 1, (2, n))
+        hashes[:, :copies] = hashes[:, copies : 2 * copies]
+        cells[:copies] = cells[copies : 2 * copies] + rng.normal(0, 1, (copies, 3, _DIMS, _DIMS))
+        at = np.clip((np.arange(32) + 0.5) / 32 * _DIMS - 0.5, 0, _DIMS - 1)
+        low = np.minimum(at.astype(int), _DIMS - 2)
+        blow = np.zeros((32, _DIMS), np.float32)
+        blow[np.arange(32), low], blow[np.arange(32), low + 1] = 1 - (at - low), at - low
+        grids = np.clip(blow @ cells @ blow.T, 0, 255).astype(np.uint8).reshape(n, -1)
+        some = names.slice(start, n)
+        offsets = pa.py_buffer((np.arange(n + 1) * grids.shape[1]).astype(np.int32))
+        grid = pa.Array.from_buffers(pa.binary(), n, [None, offsets, pa.py_buffer(grids)])
+        columns = [some, pa.array(hashes[0]), pa.array(hashes[1]), grid, pa.repeat(version, n)]
+        append_rows(store, Output(schema.FINGERPRINTS), pa.table(columns, schema=schema.FINGERPRINTS.schema), LINEAGE)
+        one, now = pa.repeat(pa.scalar(1, pa.int32()), n), pa.repeat(pa.scalar(0, schema.TIME), n)
+        blank = [pa.repeat(pa.scalar(b"x", pa.binary()), n), one, one, pa.repeat("jpeg", n), pa.array(hashes[0])]
+        columns = [some, *blank, pa.repeat("x", n), now]
+        append_rows(store, Output(schema.IMAGES), pa.table(columns, schema=schema.IMAGES.schema), LINEAGE)
+
+
+def fill_shop(store: str, rows: int) -> None:
+    """``rows`` owners: half products (one image in ten near another), half posts with 3 tags, popular products more often."""
+    num_products, names, rng = rows // 2, image_ids(rows), np.random.default_rng(2)
+    cluster = np.arange(rows)
+    cluster[: rows // 10] = np.arange(rows // 10) // 2 * 2
+    nothing = [pa.array(np.ones(rows, np.int32)), *(pa.nulls(rows, t) for t in (pa.string(), pa.string(), pa.float32()))]
+    columns = [names, names.take(pa.array(cluster)), *nothing]
+    append_rows(store, Output(schema.DUPLICATES), pa.table(columns, schema=schema.DUPLICATES.schema), LINEAGE)
+    product = pa.array(np.char.add("p", np.arange(num_products).astype(str)))
+    filled = {schema.PRODUCT_ID: product, schema.IMAGE_ID: names.slice(0, num_products)}
+    append_rows(store, Output(schema.PRODUCTS), _rows(schema.PRODUCTS, filled, num_products), LINEAGE)
+    num_posts = rows - num_products
+    popular = (num_products * rng.random(3 * num_posts) ** 3).astype(np.int64)
+    tags = pa.ListArray.from_arrays(
+        pa.array(np.arange(0, 3 * num_posts + 1, 3, dtype=np.int32)), product.take(pa.array(popular))
+    )
+    post = pa.array(np.char.add("x", np.arange(num_posts).astype(str)))
+    filled = {schema.POST_ID: post, schema.IMAGE_ID: names.slice(num_products), schema.PRODUCT_IDS: tags}
+    append_rows(store, Output(schema.POSTS), _rows(schema.POSTS, filled, num_posts), LINEAGE)
+
+
+def _rows(table: schema.Table, filled: dict[str, pa.Array], n: int) -> pa.Table:
+    """The columns that matter, and the same in every row for the others."""
+
+    def rest(field: pa.Field) -> pa.Array:
+        if field.type == pa.string():
+            return pa.repeat("x", n)
+        if field.type == pa.bool_():
+            return pa.repeat(True, n)
+        if field.type == schema.TIME:
+            return pa.repeat(pa.scalar(0, schema.TIME), n)
+        if pa.types.is_list(field.type):
+            return pa.array([[]] * n, field.type)
+        return pa.nulls(n, field.type)
+
+    return pa.table([filled.get(f.name, rest(f) if f.name not in filled else None) for f in table.schema], schema=table.schema)
+
+
+# question (a job) -> what its tables are filled with. A new question is one line here and, where it needs one, its filler.
+FILL: dict[str, Callable[[str, int], None]] = {
+    "deduplicate": fill_fingerprints,
+    "split": fill_shop,
+}
+
+
+def measured(job: str, store: str) -> dict[str, float]:
+    """The job in this process, watched: seconds, CPU seconds and peak PSS of the process tree."""
+    module = importlib.import_module(f"jobs.{job}")
+    began = time.monotonic()
+    with Tree(os.getpid()) as tree:
+        time.sleep(2 * SAMPLE_EVERY_S)  # so that what the processes used before is known
+        before = tree.cpu_s
+        module.main(module.Config(store=store))
+        time.sleep(2 * SAMPLE_EVERY_S)
+    return {"wall_s": time.monotonic() - began - 4 * SAMPLE_EVERY_S, "cpu_s": tree.cpu_s - before, "peak_mb": tree.peak_mb}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, default=1_000_000, help="the largest size; the others are a tenth and a hundredth")
+    parser.add_argument("--questions", nargs="+", choices=sorted(FILL), default=sorted(FILL))
+    parser.add_argument("--quick", action="store_true", help="20,000 rows: minutes")
+    options = parser.parse_args()
+    most = 20_000 if options.quick else options.rows
+    sizes, results = [most // 100, most // 10, most], {}
+    connect(RayConfig(num_cpus=2))
+    for question in options.questions:
+        found = {}
+        for rows in [BASE_ROWS, *sizes]:
+            with tempfile.TemporaryDirectory() as store:
+                FILL[question](store, rows)
+                found[rows] = measured(question, store)
+            print(f"{question}, {rows:,} rows: {', '.join(f'{k} {v:.1f}' for k, v in found[rows].items())}", file=sys.stderr)
+        base = found.pop(BASE_ROWS)  # Ray and its workers at rest
+        cost = {rows: max(1e-9, f["cpu_s"] - base["cpu_s"]) / rows for rows, f in found.items()}
+        above = {rows: f["peak_mb"] - base["peak_mb"] for rows, f in found.items()}
+        results[question] = {
+            "ratio": round(cost[most] / cost[sizes[0]], 2),
+            "ratio_of_the_last_ten": round(cost[most] / cost[sizes[1]], 2),
+            "rows_per_s": {f"{rows:,}": round(rows / f["wall_s"], 1) for rows, f in found.items()},
+            "rows_per_cpu_s": {f"{rows:,}": round(1 / c, 1) for rows, c in cost.items()},
+            "peak_mb": {f"{rows:,}": round(mb) for rows, mb in above.items()},
+            "bytes_per_row": round(above[most] * 2**20 / most),
+        }
+    result = {
+        "name": "mining_growth",
+        "ratio": max(r["ratio"] for r in results.values()),
+        "value": most,
+        "unit": "rows",
+        "peer": "itself at a hundredth of the rows",
+        "machine": f"{os.cpu_count()} cores",
+        "questions": results,
+    }
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()
