@@ -1,4 +1,4 @@
-"""How a detector learnt and how good it is: curves, average precision a class, photos with boxes."""
+"""How a network learnt and how good it is: curves and figures; of a detector, photos with boxes as well."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,6 +18,15 @@ class Curve:
 
     name: str
     points: Sequence[tuple[float, float]]
+
+
+@dataclass(frozen=True)
+class Figures:
+    """A table: rows of (group, number of queries, a METRICS_SCHEMA row for each of ``measures``)."""
+
+    name: str
+    measures: Sequence[str]
+    rows: Sequence[tuple[str, int, Sequence[dict]]]
 
 
 def charts_of(history: Sequence[dict]) -> dict[str, list[Curve]]:
@@ -54,6 +63,26 @@ def detector_report(
         charts=[_chart(name, curves) for name, curves in charts.items() if any(len(c.points) > 1 for c in curves)],
         sources=_sources(table),
         photos=[(key, data_uri(picture)) for key, picture in pictures],
+    )
+
+
+def encoder_report(
+    out: str,
+    title: str,
+    headline: dict[str, str],
+    facts: dict[str, object],
+    charts: dict[str, Sequence[Curve]],
+    tables: Sequence[Figures],
+) -> None:
+    """Writes the page to ``out``."""
+    write_page(
+        out,
+        "encoder.html.j2",
+        title=title,
+        headline=headline,
+        facts=facts,
+        charts=[_chart(name, curves) for name, curves in charts.items() if any(len(c.points) > 1 for c in curves)],
+        tables=tables,
     )
 
 

@@ -49,8 +49,8 @@ class AugmentConfig:
 def augment(
     image: np.ndarray, config: AugmentConfig, rng: np.random.Generator, worn: bool, other: np.ndarray | None = None
 ) -> np.ndarray:
-    """The picture, uint8 (H, W, 3), as ``rng`` cuts, covers and lights it, in another size. ``worn``: as on a person, so parts may
-    be hidden, by ``other`` if there is one."""
+    """The picture, uint8 (H, W, 3), as ``rng`` cuts, covers and lights it, in another size. ``worn``: as on a person, so parts
+    may be hidden, by ``other`` if there is one."""
     if worn and rng.random() < config.partial:
         image = _without_a_side(image, rng)
     image = _cropped(image, config, rng)

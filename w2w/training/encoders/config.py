@@ -6,7 +6,8 @@ from w2w.errors import UsageError
 from w2w.training.encoders.augment import AugmentConfig
 
 ENCODER, HEAD = "encoder", "head"  # what learns: all of it, or the head alone, on vectors that stand in `embeddings`
-LOSSES, SAME, STARTS = ("info_nce", "triplet", "contrastive", "contrastive-as-published"), ("positive", "hidden"), ("pca", "random")
+LOSSES = ("info_nce", "triplet", "contrastive", "contrastive-as-published")
+SAME, STARTS = ("positive", "hidden"), ("pca", "random")
 
 
 @dataclass(frozen=True)
@@ -16,7 +17,7 @@ class HeadConfig:
     dims: list[int] = field(default_factory=lambda: [128])
     """Outputs of each layer; the last is the length of the vectors. [256, 128] has a GELU between two layers."""
     start: str = "pca"
-    """A single layer starts as the projection onto the principal components of the training pictures' features: pca; or random."""
+    """A single layer starts as the projection onto the principal components of what training pictures show (pca), or random."""
 
     def __post_init__(self):
         if not self.dims or min(self.dims) < 1:
@@ -32,8 +33,8 @@ class LearnConfig:
     batch_pairs: int = 64
     """Pairs of one batch of one worker, each of another product."""
     loss: str = "info_nce"
-    """info_nce (in-batch negatives), or the baselines triplet (1:1:1), contrastive (with a margin), contrastive-as-published (the
-    same with its label inverted, as "Outfit Of The Day" has it)."""
+    """info_nce (in-batch negatives), or the baselines triplet (1:1:1), contrastive (with a margin) and contrastive-as-published
+    (the same with its label inverted, as "Outfit Of The Day" has it)."""
     symmetric: bool = True
     """info_nce: from anchors to positives and back. false: from the anchors only."""
     same: str = "positive"

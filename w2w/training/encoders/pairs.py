@@ -52,25 +52,34 @@ def listing(rows: pa.Table, clusters: pa.Table | None = None) -> Listing:
     if clusters is not None and clusters.num_rows:
         at = pc.index_in(images, value_set=clusters.column(schema.IMAGE_ID).combine_chunks())
         images = pc.coalesce(clusters.column(schema.CLUSTER_ID).combine_chunks().take(at), images)
-    names, categories_N = np.unique(rows.column(schema.CATEGORY).to_numpy(zero_copy_only=False).astype(str), return_inverse=True)
-    return Listing(rows, _codes(rows.column(schema.PRODUCT_ID)), _codes(images), categories_N, tuple(names.tolist()))
+    names, categories_N = _coded(rows.column(schema.CATEGORY))
+    products_N, clusters_N = _coded(rows.column(schema.PRODUCT_ID))[1], _coded(images)[1]
+    return Listing(rows, products_N, clusters_N, categories_N, tuple(names.tolist()))
 
 
-def _codes(values) -> np.ndarray:
-    return np.unique(values.to_numpy(zero_copy_only=False).astype(str), return_inverse=True)[1]
+def _coded(values) -> tuple[np.ndarray, np.ndarray]:
+    return np.unique(values.to_numpy(zero_copy_only=False).astype(str), return_inverse=True)
 
 
 @dataclass(frozen=True)
 class Row:
-    """A pair: encoded pictures, or vectors. ``negative``: one of the mined ones, its product and cluster."""
+    """A pair: encoded pictures, or vectors. ``negatives``: the mined ones, each with its product and cluster; ``negative`` is
+    the one that a batch drew of them."""
 
     anchor: Any
     positive: Any
     product: int
     cluster: int
+    negatives: tuple[tuple[Any, int, int], ...] = ()
     negative: Any = None
     negative_product: int = -1
     negative_cluster: int = -1
+
+    def with_negative(self, rng: np.random.Generator) -> "Row":
+        """With one of its mined negatives; without any, its own positive, which is no negative of its own anchor."""
+        mined = self.negatives or ((self.positive, self.product, self.cluster),)
+        picture, product, cluster = mined[int(rng.integers(len(mined)))]
+        return replace(self, negative=picture, negative_product=product, negative_cluster=cluster)
 
 
 class PairBatches:
@@ -107,7 +116,8 @@ class PairBatches:
         category = int(together.choice(len(self._shares), p=self._shares)) if together.random() < share else None
         own = np.random.default_rng([self._seed, number, self._rank])
         products = _draw(self._pools.get(category, self._everything), self._everything, self._config.batch_pairs, own)
-        return [self._rows[self._pairs[p][int(own.integers(len(self._pairs[p])))]] for p in products]
+        rows = [self._rows[self._pairs[p][int(own.integers(len(self._pairs[p])))]] for p in products]
+        return [r.with_negative(own) for r in rows] if self._config.negatives else rows
 
 
 def _draw(pool: np.ndarray, everything: np.ndarray, size: int, rng: np.random.Generator) -> list[int]:

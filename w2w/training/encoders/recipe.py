@@ -117,10 +117,9 @@ def _batch(inputs: Sequence[np.ndarray], rows: Sequence[Row]) -> Batch:
 
 
 def _inputs_of(rows: Sequence[Row]) -> list:
-    """Anchors, positives, and negatives where some have one; who has none shows its own positive, as unknown."""
-    more = [r.positive if r.negative is None else r.negative for r in rows]
-    has = any(r.negative is not None for r in rows)
-    return [r.anchor for r in rows] + [r.positive for r in rows] + (more if has else [])
+    """Anchors, positives and, where negatives are mined, one a pair."""
+    found = [[r.anchor for r in rows], [r.positive for r in rows], [r.negative for r in rows]]
+    return [v for part in found[: 2 if rows[0].negative is None else 3] for v in part]
 
 
 class HeadRecipe(_Recipe):
@@ -150,7 +149,7 @@ class HeadRecipe(_Recipe):
 class EncoderRecipe(_Recipe):
     """Backbone and head learn on encoded pictures. A source that has a head already goes on with it."""
 
-    def __init__(self, config: LearnConfig, source: Source, examples: Sequence[Row], val: Sequence[Row], seed: int, resumes=False):
+    def __init__(self, config: LearnConfig, source: Source, examples: Sequence[Row], val: Sequence[Row], seed: int):
         super().__init__(config, val)
         torch.manual_seed(seed)
         cv2.setNumThreads(1)
