@@ -11,6 +11,7 @@ import json
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from w2w.config import nearest
@@ -24,13 +25,17 @@ _WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
 
 @dataclass(frozen=True)
 class Source:
-    """One model: its architecture's name (part of the model version), preprocessing, weight files, and how to build it."""
+    """One model: its architecture's name (part of the model version), preprocessing, weight files, and how to build it.
+
+    ``blueprint``: what ``network.build`` makes the same network of, without its weights; None where only its own code can.
+    """
 
     architecture: str
     input: Input
     files: tuple[str, ...]
     network: Callable[[], object]
     convolutional: bool = False
+    blueprint: dict | None = None
 
     def weights_sha256(self) -> list[str]:
         return [file_sha256(f) for f in self.files]
@@ -75,7 +80,11 @@ def _efficientnet_lite0() -> Source:
 
     # measured on photos for training, 1-NN class and back view -> same sku: pad .780 .500, crop .809 .442, squash .765 .488
     shape = Input(224, 224, "pad", "bicubic", _IMAGENET_HALF, _IMAGENET_HALF)
-    return Source("tf_efficientnet_lite0", shape, (str(weights),), network, convolutional=True)
+    return Source("tf_efficientnet_lite0", shape, (str(weights),), network, True, _timm_blueprint("tf_efficientnet_lite0"))
+
+
+def _timm_blueprint(architecture: str) -> dict:
+    return {"library": "timm", "architecture": architecture.partition(".")[0]}
 
 
 BUILT_IN = {"efficientnet-lite0": _efficientnet_lite0}
@@ -97,44 +106,35 @@ def download(repository: str, revision: str | None, option: str = "encoder.name"
 
 
 def _hub_folder(folder: Path, name: str, trust_remote_code: bool) -> Source:
-    """A transformers vision model, or the image tower of a CLIP or SigLIP."""
+    """A transformers vision model, the image tower of a CLIP or SigLIP, or an encoder that was trained (saved.py)."""
+    from w2w.models import saved
+
     config = _json(folder / "config.json", name)
-    processor = _json(folder / "preprocessor_config.json", name)
     files = next((found for pattern in _WEIGHTS if (found := sorted(folder.glob(pattern)))), [])
     if not files:
         raise UsageError(f"encoder.name={name}: no *.safetensors in {folder}")
+    kind = saved.kind_of(config, files)
+    processed = None if kind == "ours" else _processor_input(_json(folder / "preprocessor_config.json", name), name)
+    if kind:
+        blueprint, shape = saved.read(kind, config, processed, files, name)
+        convolutional = "conv_stem" in _modules(blueprint["backbone"].get("architecture"))
+        built = partial(saved.load, kind, blueprint, files, name)
+        architecture = json.dumps(blueprint, sort_keys=True)  # whatever the folder is called
+        return Source(architecture, shape, tuple(map(str, files)), built, convolutional, blueprint)
 
     def network():
         import torch
         from transformers import AutoModel
 
+        from w2w.models.network import ImageTower, image_side
+
         model = AutoModel.from_pretrained(
             folder, trust_remote_code=trust_remote_code, dtype=torch.float32, weights_only=True, local_files_only=True
         )
-        return _ImageTower(model.eval())
+        return ImageTower(image_side(model.eval()))
 
-    return Source(f"{config.get('model_type')} {name}", _processor_input(processor, name), tuple(map(str, files)), network)
-
-
-def _ImageTower(model):
-    import torch
-
-    class ImageTower(torch.nn.Module):
-        """(N, 3, S, S) -> (N, D): projected image features if the model has them, else pooled output, else the mean token."""
-
-        def __init__(self):
-            super().__init__()
-            self.model = model
-
-        def forward(self, pixel_values):
-            if hasattr(self.model, "get_image_features"):
-                features = self.model.get_image_features(pixel_values=pixel_values)
-                return features if isinstance(features, torch.Tensor) else features.pooler_output
-            out = self.model(pixel_values=pixel_values)
-            pooled = getattr(out, "pooler_output", None)
-            return pooled.flatten(1) if pooled is not None else out.last_hidden_state.mean(1)
-
-    return ImageTower()
+    blueprint = {"library": "transformers", "config": config} if config.get("model_type") and "auto_map" not in config else None
+    return Source(f"{config.get('model_type')} {name}", processed, tuple(map(str, files)), network, blueprint=blueprint)
 
 
 def _processor_input(processor: dict, name: str) -> Input:
@@ -191,7 +191,8 @@ def _timm(name: str) -> Source:
         model.load_state_dict({k: carried[k] for k in model.state_dict()})  # without the classifier
         return model.eval()
 
-    return Source(f"timm {architecture}", shape, files, network, convolutional="conv_stem" in _modules(architecture))
+    convolutional = "conv_stem" in _modules(architecture)
+    return Source(f"timm {architecture}", shape, files, network, convolutional, _timm_blueprint(architecture))
 
 
 def _state_dict(path: str) -> dict:
@@ -205,7 +206,10 @@ def _state_dict(path: str) -> dict:
 
 
 @functools.cache
-def _modules(architecture: str) -> frozenset[str]:
+def _modules(architecture: str | None) -> frozenset[str]:
+    """Names of a timm model's parts."""
+    if architecture is None:
+        return frozenset()
     import timm
 
     return frozenset(dict(timm.create_model(architecture, pretrained=False).named_children()))
@@ -232,7 +236,8 @@ def _open_clip(name: str) -> Source:
         model = open_clip.create_model(architecture, pretrained=weights, weights_only=True)
         return model.visual.eval()
 
-    return Source(f"open_clip {architecture}", shape, (weights,), network)
+    blueprint = {"library": "open_clip", "architecture": architecture}
+    return Source(f"open_clip {architecture}", shape, (weights,), network, blueprint=blueprint)
 
 
 def _json(path: Path, name: str) -> dict:

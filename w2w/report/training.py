@@ -1,4 +1,4 @@
-"""How a detector learnt and how good it is: curves, average precision a class, photos with boxes."""
+"""How a network learnt and how good it is: curves and figures; of a detector, photos with boxes as well."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,20 +14,29 @@ _MARGIN = 34
 
 @dataclass(frozen=True)
 class Curve:
-    """A line over epochs: (epoch, value)."""
+    """A line over steps: (step, value)."""
 
     name: str
     points: Sequence[tuple[float, float]]
 
 
+@dataclass(frozen=True)
+class Figures:
+    """A table: rows of (group, number of queries, a METRICS_SCHEMA row for each of ``measures``)."""
+
+    name: str
+    measures: Sequence[str]
+    rows: Sequence[tuple[str, int, Sequence[dict]]]
+
+
 def charts_of(history: Sequence[dict]) -> dict[str, list[Curve]]:
-    """Of an epoch's figures as the training loop writes them: the losses, and AP on the photos held out."""
+    """Of the figures that the training loop writes: the losses, and AP on the photos held out."""
     losses = history[0]["losses"] if history else {}
     measured = [h for h in history if "val" in h]
     return {
-        "Loss": [Curve(n, [(h["epoch"], h["losses"][n]) for h in history]) for n in losses],
+        "Loss": [Curve(n, [(h["step"], h["losses"][n]) for h in history]) for n in losses],
         "Average precision on the photos held out": [
-            Curve(m, [(h["epoch"], h["val"][m]) for h in measured]) for m in ("mAP", "AP50", "AP75")
+            Curve(m, [(h["step"], h["val"][m]) for h in measured]) for m in ("mAP", "AP50", "AP75")
         ],
     }
 
@@ -54,6 +63,26 @@ def detector_report(
         charts=[_chart(name, curves) for name, curves in charts.items() if any(len(c.points) > 1 for c in curves)],
         sources=_sources(table),
         photos=[(key, data_uri(picture)) for key, picture in pictures],
+    )
+
+
+def encoder_report(
+    out: str,
+    title: str,
+    headline: dict[str, str],
+    facts: dict[str, object],
+    charts: dict[str, Sequence[Curve]],
+    tables: Sequence[Figures],
+) -> None:
+    """Writes the page to ``out``."""
+    write_page(
+        out,
+        "encoder.html.j2",
+        title=title,
+        headline=headline,
+        facts=facts,
+        charts=[_chart(name, curves) for name, curves in charts.items() if any(len(c.points) > 1 for c in curves)],
+        tables=tables,
     )
 
 

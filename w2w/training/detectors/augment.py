@@ -7,6 +7,7 @@ import numpy as np
 
 from w2w.garments import boxes
 from w2w.garments.own import GROUND
+from w2w.training.light import lit
 
 UNKNOWN = 255  # a pixel of which nobody knows what it is
 
@@ -100,7 +101,7 @@ def augment(sample: Sample, height: int, width: int, config: AugmentConfig, rng:
     dx, dy = rng.uniform(0, 1) * (width - w * sx), rng.uniform(0, 1) * (height - h * sy)
     flip = rng.random() < config.flip
     placed = cut(place(sample, height, width, (sx, sy), (dx, dy), flip), config.least_visible)
-    image = _lit(placed.image, config.colour, rng) if config.colour else placed.image
+    image = lit(placed.image, config.colour, rng) if config.colour else placed.image
     if rng.random() < config.blur:
         image = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.4, 1.6))
     if rng.random() < config.erase:
@@ -109,19 +110,3 @@ def augment(sample: Sample, height: int, width: int, config: AugmentConfig, rng:
         y, x = int(rng.integers(0, height - eh)), int(rng.integers(0, width - ew))
         image[y : y + eh, x : x + ew] = rng.integers(0, 256, 3)
     return Sample(image, placed.boxes_N4, placed.labels_N, placed.ignore_M4, placed.classes_HW, placed.labelled)
-
-
-def _lit(image: np.ndarray, strength: float, rng: np.random.Generator) -> np.ndarray:
-    """Exposure, contrast and colour of light by a table a channel; saturation and hue by HSV; a few photos without colour."""
-    gain = np.exp(strength * rng.uniform(-0.3, 0.3)) * np.exp(strength * rng.uniform(-0.08, 0.08, 3))
-    contrast, gamma = np.exp(strength * rng.uniform(-0.25, 0.25)), np.exp(strength * rng.uniform(-0.25, 0.25))
-    ramp = (np.arange(256) / 255)[:, None] ** gamma
-    table = np.clip(((ramp - 0.5) * contrast + 0.5) * gain * 255, 0, 255).astype(np.uint8)
-    image = cv2.LUT(image, table.reshape(1, 256, 3) if image.ndim == 3 else table)
-    if rng.random() < 0.04 * strength:
-        return np.repeat(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)[..., None], 3, 2)
-    hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV)
-    hue = (np.arange(256) + strength * rng.uniform(-9, 9)) % 180
-    saturation = np.clip(np.arange(256) * np.exp(strength * rng.uniform(-0.4, 0.4)), 0, 255)
-    tables = np.stack([hue, saturation, np.arange(256)], 1).astype(np.uint8)
-    return cv2.cvtColor(cv2.LUT(hsv, tables.reshape(1, 256, 3)), cv2.COLOR_HSV2RGB)

@@ -1,0 +1,108 @@
+"""Networks behind encoders: a backbone as its library gives it, and on top of it the head that training adds."""
+
+import itertools
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from w2w.errors import UsageError
+
+
+class ImageTower(nn.Module):
+    """(N, 3, S, S) -> (N, D): projected image features if the model has them, else pooled output, else the mean token."""
+
+    def __init__(self, model: nn.Module):
+        super().__init__()
+        self.model = model
+
+    def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        if hasattr(self.model, "get_image_features"):
+            features = self.model.get_image_features(pixel_values=pixel_values)
+            return features if isinstance(features, torch.Tensor) else features.pooler_output
+        out = self.model(pixel_values=pixel_values)
+        pooled = getattr(out, "pooler_output", None)
+        return pooled.flatten(1) if pooled is not None else out.last_hidden_state.mean(1)
+
+
+class Head(nn.Sequential):
+    """(N, D) -> (N, dims[-1]): a linear map, or several with GELU between them. ``dims`` starts with D."""
+
+    def __init__(self, dims: Sequence[int]):
+        layers: list[nn.Module] = []
+        for before, after in itertools.pairwise(dims):
+            layers += [nn.Linear(before, after), nn.GELU()]
+        super().__init__(*layers[:-1])
+        self.dims = tuple(dims)
+
+    @torch.no_grad()
+    def start_from(self, features_ND: torch.Tensor) -> None:
+        """A linear head becomes the projection onto the features' first principal components, their mean at the origin: what
+        it starts from then keeps the backbone's neighbours. Needs as many features as it has dimensions."""
+        (layer,) = self
+        wide = features_ND.double()
+        mean_D = wide.mean(0)
+        _, _, components = torch.linalg.svd(wide - mean_D, full_matrices=False)
+        # the largest entry of each component is positive, so that the signs do not depend on the library
+        components = components[: self.dims[-1]]
+        largest = components.gather(1, components.abs().argmax(1, keepdim=True))
+        components = components * largest.sign()
+        layer.weight.copy_(components)
+        layer.bias.copy_(-components @ mean_D)
+
+
+class Embedder(nn.Module):
+    """Pixels (N, 3, S, S), normalised -> unit vectors (N, dim). ``normalised``: so are the features that the head sees."""
+
+    def __init__(self, backbone: nn.Module, head: Head, normalised: bool):
+        super().__init__()
+        self.backbone, self.head, self.normalised = backbone, head, normalised
+
+    def features(self, pixels_NCHW: torch.Tensor) -> torch.Tensor:
+        """What the head sees, (N, D)."""
+        features_ND = self.backbone(pixels_NCHW)
+        return functional.normalize(features_ND, dim=1) if self.normalised else features_ND
+
+    def forward(self, pixels_NCHW: torch.Tensor) -> torch.Tensor:
+        return functional.normalize(self.head(self.features(pixels_NCHW)), dim=1)
+
+
+def build(blueprint: dict) -> nn.Module:
+    """The network of that blueprint (``Source.blueprint``), its weights not yet loaded. Raises UsageError for one unknown."""
+    library = blueprint.get("library")
+    if library == "w2w":
+        return Embedder(build(blueprint["backbone"]), Head(blueprint["head"]), blueprint["normalised"])
+    if library == "timm":
+        import timm
+
+        return timm.create_model(blueprint["architecture"], pretrained=False, num_classes=0)
+    if library == "transformers":
+        from transformers import AutoConfig, AutoModel
+
+        settings = dict(blueprint["config"])
+        model = AutoModel.from_config(AutoConfig.for_model(settings.pop("model_type"), **settings))
+        return ImageTower(image_side(model))
+    if library == "open_clip":
+        import open_clip
+
+        return open_clip.create_model(blueprint["architecture"]).visual
+    raise UsageError(f"config.json: w2w builds networks of timm, transformers and open_clip, not of {library!r}")
+
+
+def image_side(model: nn.Module) -> nn.Module:
+    """The model without the text tower of a CLIP or SigLIP, which no image passes."""
+    for name in ("text_model", "text_projection"):
+        if hasattr(model, name):
+            delattr(model, name)
+    return model
+
+
+def feature_dim(backbone: nn.Module, size_px: int) -> int:
+    """Length of the features that a backbone gives for pictures of that size."""
+    training = backbone.training
+    backbone.eval()
+    with torch.no_grad():
+        dim = backbone(torch.zeros(1, 3, size_px, size_px)).shape[1]
+    backbone.train(training)
+    return dim

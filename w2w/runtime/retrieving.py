@@ -1,0 +1,65 @@
+"""Measuring an encoder before and after its training: figures for the summary, as JSON and as a page."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from w2w import storage
+from w2w.metrics.retrieval import ALL, evaluate
+from w2w.models.encoder import EncoderConfig
+from w2w.report.training import Curve, Figures, encoder_report
+from w2w.runtime.encoders import PairTable, measure_pairs
+from w2w.training.encoders.pairs import KS
+
+_SEED = 0  # of the intervals
+_MEASURES = ("Recall@1", "Recall@5", "Recall@10", "Recall@20", "MRR")
+
+
+def measure(
+    table: PairTable, base: EncoderConfig, out: Path, most: int, history: Sequence[dict], facts: dict[str, object]
+) -> dict[str, object]:
+    """Measures ``base`` and the encoder in ``out`` on test pairs; writes metrics.json and report.html there.
+
+    Returns the figures for the summary: before -> after, each with its 95 % interval.
+    """
+    trained = replace(base, name=str(out), revision=None)
+    relevant, names = measure_pairs(table, [base, trained], most, base.threads)
+    found = {}
+    for when, relevant_QK in zip(("before", "after"), relevant):
+        measured = evaluate(relevant_QK, np.ones(len(names), int), names, KS, np.random.default_rng(_SEED))
+        found[when] = [r for r in measured.to_pylist() if r["metric"] != "nDCG"]
+    rows = [r | {"when": when} for when, measured in found.items() for r in measured]
+    storage.write_bytes(str(out / "metrics.json"), json.dumps(rows, indent=1).encode())
+    values = {(r["group"], _name(r), r["when"]): r for r in rows}
+    figures = {m: f"{_said(values[ALL, m, 'before'])} -> {_said(values[ALL, m, 'after'])}" for m in _MEASURES}
+    figures["test pairs measured"] = f"{len(names):,}"
+    groups = list(dict.fromkeys(r["group"] for r in rows))
+    tables = [Figures(when, _MEASURES, [_row(g, when, values) for g in groups]) for when in found]
+    page = str(out / "report.html")
+    encoder_report(page, f"Encoder {out.name}", figures, facts, _charts(history), tables)
+    return figures | {"report": page}
+
+
+def _row(group: str, when: str, values: dict) -> tuple[str, int, list[dict]]:
+    cells = [values[group, m, when] for m in _MEASURES]
+    return group, cells[0]["num_queries"], cells
+
+
+def _name(row: dict) -> str:
+    return f"Recall@{row['k']}" if row["metric"] == "recall" else row["metric"]
+
+
+def _said(row: dict) -> str:
+    return f"{row['value']:.3f} [{row['ci_low']:.3f}, {row['ci_high']:.3f}]"
+
+
+def _charts(history: Sequence[dict]) -> dict[str, list[Curve]]:
+    measured = [h for h in history if "val" in h]
+    losses = history[0]["losses"] if history else {}
+    return {
+        "Loss": [Curve(n, [(h["step"], h["losses"][n]) for h in history]) for n in losses],
+        "On the pairs held out": [Curve(m, [(h["step"], h["val"][m]) for h in measured]) for m in _MEASURES],
+    }

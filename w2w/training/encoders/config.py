@@ -1,0 +1,85 @@
+"""How an encoder is trained. Plain values, read without importing torch."""
+
+from dataclasses import dataclass, field
+
+from w2w.errors import UsageError
+from w2w.training.encoders.augment import AugmentConfig
+
+ENCODER, HEAD = "encoder", "head"  # what learns: all of it, or the head alone, on vectors that stand in `embeddings`
+LOSSES = ("info_nce", "triplet", "contrastive", "contrastive-as-published")
+SAME, STARTS = ("positive", "hidden"), ("pca", "random")
+
+
+@dataclass(frozen=True)
+class HeadConfig:
+    """The layers on top of the backbone."""
+
+    dims: list[int] = field(default_factory=lambda: [128])
+    """Outputs of each layer; the last is the length of the vectors. [256, 128] has a GELU between two layers."""
+    start: str = "pca"
+    """A single layer starts as the projection onto the principal components of what training pictures show (pca), or random."""
+
+    def __post_init__(self):
+        if not self.dims or min(self.dims) < 1:
+            raise UsageError(f"learn.head.dims={self.dims}: one length or several, each at least 1")
+        if self.start not in STARTS:
+            raise UsageError(f"learn.head.start={self.start}: it is one of {', '.join(STARTS)}")
+
+
+@dataclass(frozen=True)
+class LearnConfig:
+    """What an encoder learns from its pairs, and which of it may change."""
+
+    batch_pairs: int = 64
+    """Pairs of one batch of one worker, each of another product."""
+    loss: str = "info_nce"
+    """info_nce (in-batch negatives), or the baselines triplet (1:1:1), contrastive (with a margin) and contrastive-as-published
+    (the same with its label inverted, as "Outfit Of The Day" has it)."""
+    symmetric: bool = True
+    """info_nce: from anchors to positives and back. false: from the anchors only."""
+    same: str = "positive"
+    """What pairs of the same product or of near-duplicate pictures are to each other: positive, or hidden (neither)."""
+    dims: list[int] = field(default_factory=list)
+    """info_nce: prefixes of the vectors that shall do as vectors themselves (Matryoshka), such as [32, 64, 128]."""
+    margin: float | None = None
+    """Of the baselines. Default: triplet .2, contrastive 1."""
+    negatives: int = 0
+    """Each anchor brings one of the so many hardest of its mined negatives (table `negatives`); 0: none."""
+    same_category: tuple[float, float] = (0.5, 1.0)
+    """Share of the batches whose products are all of one category, at the first step and at the last."""
+    head: HeadConfig = field(default_factory=HeadConfig)
+    """The layers on top of the backbone."""
+    backbone_rate: float = 0.3
+    """The backbone learns at this share of the rate."""
+    frozen: list[str] = field(default_factory=list)
+    """Parts of the backbone that stay as they are, by the beginnings of their names, such as [conv_stem, bn1, blocks.0]."""
+    weight_decay: float = 0.05
+    """Of matrices; biases, norms and the temperature have none."""
+    stay: float = 0.0
+    """Weight of the squared distance of the backbone's weights from those it started with (Li et al. 2018, "L2-SP")."""
+    interpolate: float = 1.0
+    """What is saved lies this far from the weights at the start to the trained ones (Wortsman et al. 2022, "WiSE-FT")."""
+    chunk: int = 0
+    """Pictures whose activations are in memory at a time (GradCache): large batches for a second forward pass. 0: all."""
+    checkpointing: bool = False
+    """The backbone keeps few activations and computes the others again (gradient checkpointing)."""
+    val_pairs: int = 500
+    """Held-out pairs that choose the step that is kept, at most."""
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    """What happens to pictures before they are seen."""
+
+    def __post_init__(self):
+        for name, least in (("batch_pairs", 2), ("val_pairs", 0), ("negatives", 0), ("chunk", 0)):
+            if getattr(self, name) < least:
+                raise UsageError(f"learn.{name}={getattr(self, name)}: must be at least {least}")
+        for name, allowed in (("loss", LOSSES), ("same", SAME)):
+            if getattr(self, name) not in allowed:
+                raise UsageError(f"learn.{name}={getattr(self, name)}: it is one of {', '.join(allowed)}")
+        if len(self.same_category) != 2 or not all(0 <= share <= 1 for share in self.same_category):
+            raise UsageError(f"learn.same_category={list(self.same_category)}: two shares between 0 and 1")
+        if not 0 < self.interpolate <= 1:
+            raise UsageError(f"learn.interpolate={self.interpolate}: above 0, at most 1")
+        if self.stay < 0 or self.weight_decay < 0 or self.backbone_rate < 0:
+            raise UsageError("learn.stay, learn.weight_decay and learn.backbone_rate: not negative")
+        if any(not 0 < dim <= self.head.dims[-1] for dim in self.dims):
+            raise UsageError(f"learn.dims={self.dims}: lengths from 1 to that of the vectors, {self.head.dims[-1]}")

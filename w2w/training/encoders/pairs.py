@@ -1,0 +1,148 @@
+"""Pairs as an encoder's training takes them: which ones make a batch, and how well vectors find them again."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from w2w import schema
+from w2w.metrics.retrieval import recall_at_k, reciprocal_rank
+from w2w.training.encoders.config import LearnConfig
+
+KS = (1, 5, 10, 20)
+_RANKS = 1000  # of the gallery, that a reciprocal rank looks at
+
+
+@dataclass(frozen=True)
+class Listing:
+    """Pairs as numbers, sorted by pair_id: products, clusters of near-duplicate pictures and categories are codes from 0."""
+
+    rows: pa.Table  # of table `pairs`
+    products_N: np.ndarray
+    clusters_N: np.ndarray
+    categories_N: np.ndarray
+    names: tuple[str, ...]  # of the categories
+
+    def __len__(self) -> int:
+        return self.rows.num_rows
+
+    def take(self, chosen_N: np.ndarray) -> "Listing":
+        """Those pairs, with the codes that they have."""
+        codes = {k: getattr(self, k)[chosen_N] for k in ("products_N", "clusters_N", "categories_N")}
+        return replace(self, rows=self.rows.take(pa.array(chosen_N)), **codes)
+
+    def shares(self) -> np.ndarray:
+        """Of each category, how many of the products are in it."""
+        _, first = np.unique(self.products_N, return_index=True)
+        counts = np.bincount(self.categories_N[first], minlength=len(self.names))
+        return counts / counts.sum()
+
+    def of_rank(self, rank: int, num_workers: int) -> "Listing":
+        """The pairs of every so many-th product: no product is in two processes."""
+        return self.take(np.flatnonzero(self.products_N % num_workers == rank))
+
+
+def listing(rows: pa.Table, clusters: pa.Table | None = None) -> Listing:
+    """Of rows of table `pairs`. ``clusters``: image_id and cluster_id of table `duplicates`; a picture not in it is alone."""
+    rows = rows.sort_by(schema.PAIR_ID)
+    images = rows.column(schema.IMAGE_ID).combine_chunks()
+    if clusters is not None and clusters.num_rows:
+        at = pc.index_in(images, value_set=clusters.column(schema.IMAGE_ID).combine_chunks())
+        images = pc.coalesce(clusters.column(schema.CLUSTER_ID).combine_chunks().take(at), images)
+    names, categories_N = _coded(rows.column(schema.CATEGORY))
+    products_N, clusters_N = _coded(rows.column(schema.PRODUCT_ID))[1], _coded(images)[1]
+    return Listing(rows, products_N, clusters_N, categories_N, tuple(names.tolist()))
+
+
+def _coded(values) -> tuple[np.ndarray, np.ndarray]:
+    return np.unique(values.to_numpy(zero_copy_only=False).astype(str), return_inverse=True)
+
+
+@dataclass(frozen=True)
+class Row:
+    """A pair: encoded pictures, or vectors. ``negatives``: the mined ones, each with its product and cluster; ``negative`` is
+    the one that a batch drew of them."""
+
+    anchor: Any
+    positive: Any
+    product: int
+    cluster: int
+    negatives: tuple[tuple[Any, int, int], ...] = ()
+    negative: Any = None
+    negative_product: int = -1
+    negative_cluster: int = -1
+
+    def with_negative(self, rng: np.random.Generator) -> "Row":
+        """With one of its mined negatives; without any, its own positive, which is no negative of its own anchor."""
+        mined = self.negatives or ((self.positive, self.product, self.cluster),)
+        picture, product, cluster = mined[int(rng.integers(len(mined)))]
+        return replace(self, negative=picture, negative_product=product, negative_cluster=cluster)
+
+
+class PairBatches:
+    """Batches of one process: as many products, none twice, a random pair of each; all of one category, or of any.
+
+    Whether it is one category, and which, is the same in every process, and so is the size.
+    """
+
+    def __init__(
+        self,
+        rows: Sequence[Row],
+        categories_N: np.ndarray,
+        shares_C: np.ndarray,
+        config: LearnConfig,
+        num_batches: int,
+        seed: int,
+        rank: int = 0,
+    ):
+        self._rows, self._shares, self._config = rows, shares_C, config
+        self._num_batches, self._seed, self._rank = num_batches, seed, rank
+        self._pairs: dict[int, list[int]] = {}
+        pools: dict[int, list[int]] = {}
+        for i, row in enumerate(rows):
+            if row.product not in self._pairs:
+                pools.setdefault(int(categories_N[i]), []).append(row.product)
+            self._pairs.setdefault(row.product, []).append(i)
+        self._everything = np.array(sorted(self._pairs))
+        self._pools = {c: np.array(sorted(p)) for c, p in pools.items()}
+
+    def __call__(self, number: int) -> list[Row]:
+        together = np.random.default_rng([self._seed, number])
+        first, last = self._config.same_category
+        share = first + (last - first) * number / max(1, self._num_batches - 1)
+        category = int(together.choice(len(self._shares), p=self._shares)) if together.random() < share else None
+        own = np.random.default_rng([self._seed, number, self._rank])
+        products = _draw(self._pools.get(category, self._everything), self._everything, self._config.batch_pairs, own)
+        rows = [self._rows[self._pairs[p][int(own.integers(len(self._pairs[p])))]] for p in products]
+        return [r.with_negative(own) for r in rows] if self._config.negatives else rows
+
+
+def _draw(pool: np.ndarray, everything: np.ndarray, size: int, rng: np.random.Generator) -> list[int]:
+    """``size`` products of the pool; where it has fewer, others as well; where all are fewer, some again."""
+    found = rng.permutation(pool)[:size]
+    if len(found) < size:
+        others = rng.permutation(np.setdiff1d(everything, found))
+        found = np.concatenate([found, others[: size - len(found)]])
+    if len(found) < size:
+        found = np.concatenate([found, rng.choice(everything, size - len(found))])
+    return found.tolist()
+
+
+def relevance(anchors_QD: np.ndarray, gallery_GD: np.ndarray, products_Q: np.ndarray, products_G: np.ndarray) -> np.ndarray:
+    """bool (Q, K): whether the gallery's k-th nearest picture is of the anchor's product. Exact, by cosine."""
+    ranks = min(_RANKS, len(gallery_GD))
+    result = np.zeros((len(anchors_QD), ranks), bool)
+    for start in range(0, len(anchors_QD), 1024):
+        scores = anchors_QD[start : start + 1024] @ gallery_GD.T
+        order = np.argsort(-scores, axis=1, kind="stable")[:, :ranks]
+        result[start : start + 1024] = products_G[order] == products_Q[start : start + 1024, None]
+    return result
+
+
+def figures(relevant_QK: np.ndarray) -> dict[str, float]:
+    """Recall@1, 5, 10, 20 and MRR."""
+    found = {f"Recall@{k}": float(recall_at_k(relevant_QK, k).mean()) for k in KS}
+    return found | {"MRR": float(reciprocal_rank(relevant_QK).mean())}

@@ -1,0 +1,274 @@
+"""Recipes of encoders: all of the network on pictures, or the head alone on vectors that are there already."""
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from torch import nn
+
+from w2w.errors import UsageError
+from w2w.images.decode import decode
+from w2w.images.resize import fit
+from w2w.models import saved
+from w2w.models.encoder import Input
+from w2w.models.network import Embedder, Head, feature_dim
+from w2w.models.sources import Source
+from w2w.training.encoders.augment import augment
+from w2w.training.encoders.config import LearnConfig
+from w2w.training.encoders.losses import Pairs, Temperature, contrastive, in_chunks, info_nce, triplet
+from w2w.training.encoders.pairs import Row, figures, relevance
+from w2w.training.loop import parameter_groups
+
+_AT_ONCE = 64  # pictures that are looked at together where no gradient is needed
+_LOOKED_AT = 1024  # pictures whose principal components a head starts from
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Anchors, positives and mined negatives one after the other, and what they show; -1 is unknown."""
+
+    inputs: torch.Tensor  # uint8 (R, S, S, 3) or float (R, D)
+    products_N: torch.Tensor
+    clusters_N: torch.Tensor
+    negative_products_N: torch.Tensor | None
+    negative_clusters_N: torch.Tensor | None
+
+
+class PairNetwork(nn.Module):
+    """What several processes share the gradients of: an encoder and the temperature. Inputs -> (vectors, temperature)."""
+
+    def __init__(self, encoder: nn.Module, chunk: int):
+        super().__init__()
+        self.encoder, self.temperature, self._chunk = encoder, Temperature(), chunk
+
+    def forward(self, inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return in_chunks(self.encoder, inputs, self._chunk), self.temperature()
+
+
+class _Recipe:
+    """What both recipes share: losses, and figures on the pairs held out."""
+
+    network: PairNetwork
+
+    def __init__(self, config: LearnConfig, val: Sequence[Row]):
+        self._config, self._val = config, val
+        self._gallery = list({id(r.positive): r for r in val}.values())  # each picture once
+
+    def parameter_groups(self) -> list[dict]:
+        learning = ((n, p) for n, p in self.network.named_parameters() if p.requires_grad)
+        return parameter_groups(learning, self._config.backbone_rate, self._config.weight_decay)
+
+    def losses(self, network: nn.Module, batch: Batch) -> dict[str, torch.Tensor]:
+        device = next(self.network.parameters()).device
+        vectors, scale = network(self._as_inputs(batch.inputs.to(device, non_blocking=True)))
+        a, p, *n = vectors.split(len(batch.products_N))
+        kinds = [None if v is None else v.to(device) for v in (batch.negative_products_N, batch.negative_clusters_N)]
+        pairs = Pairs(a, p, batch.products_N.to(device), batch.clusters_N.to(device), n[0] if n else None, *kinds)
+        parts = {self._config.loss: self._loss(pairs, scale)}
+        # a temperature that the loss does not use is still a parameter of every process
+        return parts if self._config.loss == "info_nce" else {**parts, "temperature": scale * 0}
+
+    def _loss(self, pairs: Pairs, scale: torch.Tensor) -> torch.Tensor:
+        c = self._config
+        if c.loss == "info_nce":
+            return info_nce(pairs, scale, symmetric=c.symmetric, count_same=c.same == "positive", dims=c.dims)
+        if c.loss == "triplet":
+            return triplet(pairs, 0.2 if c.margin is None else c.margin)
+        return contrastive(pairs, 1.0 if c.margin is None else c.margin, inverted=c.loss == "contrastive-as-published")
+
+    @torch.inference_mode()
+    def measure(self, network: PairNetwork) -> dict[str, float]:
+        """Recall and MRR of the held-out anchors among the held-out pairs' pictures."""
+        if not self._val:
+            return {}
+        network.eval()
+        anchors_QD = self._vectors(network, [r.anchor for r in self._val])
+        gallery_GD = self._vectors(network, [r.positive for r in self._gallery])
+        products = (np.array([r.product for r in rows]) for rows in (self._val, self._gallery))
+        return figures(relevance(anchors_QD, gallery_GD, *products))
+
+    def _vectors(self, network: PairNetwork, inputs: Sequence) -> np.ndarray:
+        device = next(network.parameters()).device
+        found = []
+        for start in range(0, len(inputs), _AT_ONCE):
+            part = torch.from_numpy(np.stack([self._plain(v) for v in inputs[start : start + _AT_ONCE]])).to(device)
+            found.append(nn.functional.normalize(network.encoder(self._as_inputs(part)).float(), dim=1))
+        return torch.cat(found).cpu().numpy()
+
+    def _plain(self, value) -> np.ndarray:
+        """An anchor or positive as the network sees it when it works."""
+        return value
+
+    def _as_inputs(self, inputs: torch.Tensor) -> torch.Tensor:
+        return inputs
+
+
+def _batch(inputs: Sequence[np.ndarray], rows: Sequence[Row]) -> Batch:
+    def codes(name: str) -> torch.Tensor:
+        return torch.tensor([getattr(r, name) for r in rows])
+
+    mined = len(inputs) > 2 * len(rows)
+    more = (codes("negative_product"), codes("negative_cluster")) if mined else (None, None)
+    return Batch(torch.from_numpy(np.stack(inputs)), codes("product"), codes("cluster"), *more)
+
+
+def _inputs_of(rows: Sequence[Row]) -> list:
+    """Anchors, positives and, where negatives are mined, one a pair."""
+    found = [[r.anchor for r in rows], [r.positive for r in rows], [r.negative for r in rows]]
+    return [v for part in found[: 2 if rows[0].negative is None else 3] for v in part]
+
+
+class HeadRecipe(_Recipe):
+    """The head learns on unit vectors, float32 (D,), of the source's encoder; saved is that encoder with the head."""
+
+    def __init__(self, config: LearnConfig, source: Source, examples: Sequence[Row], val: Sequence[Row], seed: int):
+        super().__init__(config, val)
+        torch.manual_seed(seed)
+        self._source = source
+        head = Head([len(examples[0].anchor), *config.head.dims])
+        if _starts_from_features(config):
+            head.start_from(torch.from_numpy(np.stack([v for r in examples[:_LOOKED_AT] for v in (r.anchor, r.positive)])))
+        self.network = PairNetwork(head, 0)
+
+    def prepare(self, rows: Sequence[Row], rngs: Sequence[np.random.Generator]) -> Batch:
+        return _batch(_inputs_of(rows), rows)
+
+    def train_mode(self, network: nn.Module) -> None:
+        network.train()
+
+    def save(self, network: PairNetwork, folder: Path) -> None:
+        head = network.encoder.cpu()
+        blueprint = {"library": "w2w", "backbone": self._source.blueprint, "head": list(head.dims), "normalised": True}
+        saved.save(folder, Embedder(self._source.network(), head, True), blueprint, self._source.input, "")
+
+
+class EncoderRecipe(_Recipe):
+    """Backbone and head learn on encoded pictures. A source that has a head already goes on with it."""
+
+    def __init__(self, config: LearnConfig, source: Source, examples: Sequence[Row], val: Sequence[Row], seed: int):
+        super().__init__(config, val)
+        torch.manual_seed(seed)
+        cv2.setNumThreads(1)
+        self._input = _trained_input(source, config)
+        self._mean, self._std = (torch.tensor(v).view(1, 3, 1, 1) for v in (self._input.mean, self._input.std))
+        network = source.network()
+        if isinstance(network, Embedder):
+            self._blueprint = source.blueprint
+        else:
+            dims = [feature_dim(network, self._input.size_px), *config.head.dims]
+            normalised = not _is_swin(source, config)
+            self._blueprint = {"library": "w2w", "backbone": source.blueprint, "head": dims, "normalised": normalised}
+            network = Embedder(network, Head(dims), normalised)
+            if _starts_from_features(config):
+                self._start_head(network, examples)
+        _freeze(network.backbone, config.frozen)
+        if config.checkpointing:
+            _keep_few_activations(network.backbone)
+        self.network = PairNetwork(network.to(memory_format=torch.channels_last), config.chunk)
+        self._start = copy.deepcopy(network.state_dict()) if config.interpolate < 1 else None
+        learning = {n: p for n, p in network.backbone.named_parameters() if p.requires_grad}
+        self._anchored = {n: p.detach().clone() for n, p in learning.items()} if config.stay else {}
+
+    def prepare(self, rows: Sequence[Row], rngs: Sequence[np.random.Generator]) -> Batch:
+        config, n = self._config.augment, len(rows)
+        images = [self._decoded(v) for v in _inputs_of(rows)]
+        seen = []
+        for i, image in enumerate(images):
+            side = "anchors" if i < n else "positives"
+            if config.changes(side):
+                image = augment(image, config, rngs[i % n], side == "anchors", images[n + (i + 1) % n])
+            seen.append(self._fitted(image))
+        return _batch(seen, rows)
+
+    def losses(self, network: nn.Module, batch: Batch) -> dict[str, torch.Tensor]:
+        parts = super().losses(network, batch)
+        if self._anchored:
+            now = dict(self.network.encoder.backbone.named_parameters())
+            moved = sum((now[n] - p.to(now[n].device)).square().sum() for n, p in self._anchored.items())
+            parts["stay"] = self._config.stay * moved
+        return parts
+
+    def train_mode(self, network: nn.Module) -> None:
+        network.train()
+        for part in network.modules():
+            if isinstance(part, nn.modules.batchnorm._BatchNorm):
+                part.eval()  # batches of one category have other statistics than what comes later
+
+    def save(self, network: PairNetwork, folder: Path) -> None:
+        encoder, share = network.encoder.cpu(), self._config.interpolate
+        if self._start:
+            state = encoder.state_dict()
+            between = {k: torch.lerp(v, state[k], share) if v.is_floating_point() else state[k] for k, v in self._start.items()}
+            encoder.load_state_dict(between)
+        saved.save(folder, encoder, self._blueprint, self._input, "")
+
+    def _decoded(self, picture: bytes) -> np.ndarray:
+        return decode(picture, min_side_px_wanted=self._input.resize_px)
+
+    def _fitted(self, image: np.ndarray) -> np.ndarray:
+        shape = self._input
+        return fit(image, shape.size_px, shape.mode, shape.resample, shape.resize_px)
+
+    def _plain(self, value: bytes) -> np.ndarray:
+        return self._fitted(self._decoded(value))
+
+    def _as_inputs(self, inputs: torch.Tensor) -> torch.Tensor:
+        """uint8 (N, S, S, 3) -> normalised float (N, 3, S, S)."""
+        mean, std = self._mean.to(inputs.device), self._std.to(inputs.device)
+        return (inputs.permute(0, 3, 1, 2).float() / 255 - mean) / std
+
+    @torch.inference_mode()
+    def _start_head(self, network: Embedder, examples: Sequence[Row]) -> None:
+        pictures = [v for r in examples[: _LOOKED_AT // 2] for v in (r.anchor, r.positive)]
+        network.eval()
+        found = []
+        for start in range(0, len(pictures), _AT_ONCE):
+            part = np.stack([self._plain(v) for v in pictures[start : start + _AT_ONCE]])
+            found.append(network.features(self._as_inputs(torch.from_numpy(part))))
+        network.head.start_from(torch.cat(found))
+
+
+def _starts_from_features(config: LearnConfig) -> bool:
+    return config.head.start == "pca" and len(config.head.dims) == 1
+
+
+def _is_swin(source: Source, config: LearnConfig) -> bool:
+    """Whether the published form of a Swin with one linear layer can hold what is trained."""
+    backbone = source.blueprint
+    return len(config.head.dims) == 1 and backbone["library"] == "transformers" and backbone["config"]["model_type"] == "swin"
+
+
+def _trained_input(source: Source, config: LearnConfig) -> Input:
+    shape = source.input
+    if source.blueprint["library"] != "w2w" and _is_swin(source, config):
+        return Input(shape.size_px, shape.size_px, "squash", "bilinear", shape.mean, shape.std)  # as the published one sees
+    return shape
+
+
+def _freeze(backbone: nn.Module, names: Sequence[str]) -> None:
+    known = [n for n, _ in backbone.named_parameters()]
+    for name in names:
+        if not any(n.startswith(name) for n in known):
+            parts = ", ".join(dict.fromkeys(n.rpartition(".")[0].partition(".")[0] for n in known))
+            raise UsageError(f"learn.frozen: the backbone has no {name!r}, its parts are {parts}")
+    for n, parameter in backbone.named_parameters():
+        if n.startswith(tuple(names)) and names:
+            parameter.requires_grad_(False)
+
+
+def _keep_few_activations(backbone: nn.Module) -> None:
+    """Gradient checkpointing by the library's own switch, of the kind that DDP can see through."""
+    inner = getattr(backbone, "model", backbone)
+    if hasattr(inner, "gradient_checkpointing_enable"):
+        inner.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    elif hasattr(backbone, "set_grad_checkpointing"):
+        from timm.layers import set_reentrant_ckpt
+
+        set_reentrant_ckpt(False)
+        backbone.set_grad_checkpointing(True)
+    else:
+        raise UsageError("learn.checkpointing: this backbone cannot: leave it off, or use learn.chunk")
