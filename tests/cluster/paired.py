@@ -1,5 +1,6 @@
 """Stores with pairs, garments, images and, where asked for, vectors: as ingest, detect, mine and embed would leave them."""
 
+import hashlib
 import io
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -37,7 +38,7 @@ def fill(store: str, shots: Iterable[Shot]) -> str:
     """Writes the tables; ids are those of the content."""
     pairs, garments, images = [], {}, {}
     for shot in shots:
-        garment, image = ids.digest(shot.anchor), ids.digest(shot.positive)
+        garment, image = (hashlib.sha256(data).hexdigest() for data in (shot.anchor, shot.positive))
         images[image] = {
             schema.IMAGE_ID: image,
             schema.BYTES: shot.positive,

@@ -1,0 +1,122 @@
+"""Encoders before and after training, on products of the synthetic shop that were not in training. Last line: JSON.
+
+python -m tests.bench.train_wardrobe STORE --shops FOLDER [FOLDER ...]     makes the pairs of posts.jsonl's true boxes
+python -m tests.bench.train_wardrobe STORE --recipe head|encoder [--learn KEY=VALUE ...] [--train KEY=VALUE ...]
+
+Training runs in this process, by the functions that `w2w train` gives its workers; the seconds are CPU seconds.
+"""
+
+import argparse
+import csv
+import json
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import yaml
+from PIL import Image
+
+from tests.cluster.paired import Shot, embed, fill, jpeg
+from w2w import schema
+from w2w.models.encoder import EncoderConfig
+from w2w.runtime.encoders import TEST, _measured, make_training, pair_table
+from w2w.runtime.memory import keep_memory
+from w2w.table import delta
+from w2w.training.config import MODEL, LoopConfig
+from w2w.training.encoders.config import LearnConfig
+from w2w.training.encoders.pairs import figures
+
+NUM_TEST, NUM_VAL = 300, 80  # products
+_MOST = {"train": 6, "val": 2, "test": 1}  # pairs of a product
+_LEAST_VISIBLE, _PADDING = 0.35, 0.08
+
+
+def shots(folders: list[Path]) -> Iterator[Shot]:
+    """Pairs of all shops: what is worn by its true box, a little larger; products split at random."""
+    worn: dict[str, list[tuple[Path, dict]]] = {}
+    thumbnails, categories = {}, {}
+    for folder in folders:
+        with open(folder / "products.csv", encoding="utf-8") as f:
+            for row in csv.DictReader(f):
+                thumbnails.setdefault(row["product_id"], folder / row["image"])
+                categories[row["product_id"]] = row["category"]
+        for line in (folder / "posts.jsonl").read_text().splitlines():
+            post = json.loads(line)
+            for item in post["items"]:
+                if item["visible_fraction"] >= _LEAST_VISIBLE:
+                    worn.setdefault(item["product_id"], []).append((folder / post["image"], item))
+    rng = np.random.default_rng(0)
+    for number, product in enumerate(rng.permutation(sorted(worn)).tolist()):
+        split = "test" if number < NUM_TEST else "val" if number < NUM_TEST + NUM_VAL else "train"
+        for photo, item in worn[product][: _MOST[split]]:
+            image = np.asarray(Image.open(photo).convert("RGB"))
+            x0, y0, x1, y1 = item["box_xyxy"]
+            dx, dy = int((x1 - x0) * _PADDING) + 2, int((y1 - y0) * _PADDING) + 2
+            crop = image[max(0, y0 - dy) : y1 + dy, max(0, x0 - dx) : x1 + dx]
+            if min(crop.shape[:2]) >= 16:
+                yield Shot(product, categories[product], split, jpeg(crop), thumbnails[product].read_bytes())
+
+
+def embed_all(store: str, encoder: EncoderConfig) -> None:
+    for table, column, kind in ((schema.GARMENTS, schema.CROP, "garment"), (schema.IMAGES, schema.BYTES, "image")):
+        rows = delta.read(store, table, [table.key[0], column])
+        embed(store, dict(zip(*(c.to_pylist() for c in rows.columns))), kind, encoder)
+
+
+def train(store: str, recipe: str, encoder: EncoderConfig, learn: LearnConfig, loop: LoopConfig, out: Path) -> dict:
+    from w2w.training.loop import fit
+
+    table = pair_table(store, None, None)
+    wall, cpu = time.perf_counter(), time.process_time()
+    training = make_training(table, recipe, encoder, learn, loop, 0, 1)
+    history = []
+
+    def report(found: dict, write) -> None:
+        history.append(found)
+        shown = {k: round(v, 3) for k, v in (found["losses"] | found.get("val", {})).items()}
+        print(f"step {found['step']}: {shown}, {time.process_time() - cpu:.0f} CPU s", flush=True)
+        if found["step"] == loop.steps or "ended" in found:
+            write(out)
+
+    fit(training, report)
+    return {"cpu_s": round(time.process_time() - cpu), "wall_s": round(time.perf_counter() - wall)}
+
+
+def _settings(words: list[str]) -> dict:
+    return {key: yaml.safe_load(value) for key, _, value in (word.partition("=") for word in words)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("store")
+    parser.add_argument("--shops", nargs="*", type=Path)
+    parser.add_argument("--recipe")
+    parser.add_argument("--encoder", default=EncoderConfig().name)
+    parser.add_argument("--learn", nargs="*", default=[])
+    parser.add_argument("--train", nargs="*", default=[])
+    parser.add_argument("--out", type=Path)
+    options = parser.parse_args()
+    keep_memory()
+    encoder = EncoderConfig(name=options.encoder)
+    if options.shops:
+        fill(options.store, shots(options.shops))
+        embed_all(options.store, encoder)
+    table = pair_table(options.store, None, None)
+    result: dict = {split: len(table.read(split)) for split in ("train", "val", TEST)}
+    if not options.recipe:
+        result |= figures(_measured(table, encoder, 10_000)[0])
+    else:
+        learn, loop = _settings(options.learn), _settings(options.train)
+        out = options.out or Path(tempfile.mkdtemp())
+        settings = replace(LearnConfig(), **learn), replace(LoopConfig(), **loop)
+        result |= {"recipe": options.recipe, "learn": learn, "train": loop}
+        result |= train(options.store, options.recipe, encoder, *settings, out)
+        result |= figures(_measured(table, replace(encoder, name=str(out / MODEL)), 10_000)[0])
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,100 @@
+"""Training encoders on a real local Ray: from pairs in the tables to an encoder that the other jobs load."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from jobs import train
+from tests.cluster.paired import Shot, embed, fill, jpeg
+from tests.unit.models.test_encoder import save
+from w2w import schema
+from w2w.errors import UsageError
+from w2w.models.encoder import EncoderConfig, load_encoder
+from w2w.runtime.cluster import RayConfig
+from w2w.runtime.training import Workers
+from w2w.table import delta
+from w2w.training.config import LoopConfig
+from w2w.training.encoders.config import HeadConfig, LearnConfig
+
+RAY = RayConfig(num_cpus=2)
+LOOP = LoopConfig(steps=4, warmup_steps=1, measure_every=2, checkpoint_every=2)
+LEARN = LearnConfig(batch_pairs=4, head=HeadConfig(dims=[8]))
+
+
+def shots(splits) -> list[Shot]:
+    rng = np.random.default_rng(0)
+    found = []
+    for i, split in enumerate(splits):
+        plain = np.full((40, 30, 3), rng.integers(0, 256, 3), np.uint8)
+        for _ in range(2):
+            worn = np.clip(plain + rng.normal(0, 20, plain.shape), 0, 255).astype(np.uint8)
+            found.append(Shot(f"p{i}", ("top", "shoes")[i % 2], split, jpeg(worn), jpeg(plain)))
+    return found
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("encoders")
+    save(folder / "vit", "vit")
+    store = fill(str(folder / "store"), shots(["train"] * 12 + ["val"] * 3 + ["test"] * 5))
+    base = EncoderConfig(name=str(folder / "vit"))
+    for table, column, kind in ((schema.GARMENTS, schema.CROP, "garment"), (schema.IMAGES, schema.BYTES, "image")):
+        rows = delta.read(store, table, [table.key[0], column])
+        embed(store, dict(zip(*(c.to_pylist() for c in rows.columns))), kind, base)
+    return store, base
+
+
+def options(store, out: Path, **more) -> train.Config:
+    path, base = store
+    return train.Config(**{"store": path, "encoder": base, "learn": LEARN, "train": LOOP, "out": str(out), "ray": RAY} | more)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "workers"),
+    [("head", 1), pytest.param("encoder", 1, marks=pytest.mark.slow), pytest.param("encoder", 2, marks=pytest.mark.slow)],
+)
+def test_an_encoder_is_trained_measured_and_loaded(store, tmp_path, recipe, workers):
+    config = options(store, tmp_path / "out", recipe=recipe, workers=Workers(num_workers=workers))
+    facts = train.main(config).facts
+    assert (facts["train pairs"], facts["val pairs"], facts["test pairs"]) == ("24", "6", "10")
+    assert {p.name for p in (tmp_path / "out").iterdir()} == {
+        *("README.md", "config.json", "model.safetensors", "preprocessor_config.json", "metrics.json", "report.html"),
+    }
+    card = (tmp_path / "out" / "README.md").read_text()
+    for part in ("git revision", "## Data", "train pairs: 24", "Recall@1:", "## Licence", "learn.batch_pairs: 4"):
+        assert part in card
+    figures = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert {(r["when"], r["group"]) for r in figures} == {(w, g) for w in ("before", "after") for g in ("all", "top", "shoes")}
+    assert {r["num_queries"] for r in figures if r["group"] == "all"} == {10}
+    assert "polyline" in (tmp_path / "out" / "report.html").read_text()
+    assert load_encoder(EncoderConfig(name=facts["use"].partition("=")[2])).dim == 8
+    if recipe == "head":  # run again, it goes on where it stands: at the end
+        again = train.main(replace(config, out=str(tmp_path / "again"))).facts
+        assert again["Recall@1"] == facts["Recall@1"]
+        weights = [(tmp_path / n / "model.safetensors").read_bytes() for n in ("out", "again")]
+        assert weights[0] == weights[1]
+
+
+def test_mistakes_are_sentences(store, tmp_path):
+    with pytest.raises(UsageError, match="run 'w2w mine' first"):
+        train.main(options((str(tmp_path), EncoderConfig()), tmp_path))
+    for wrong, said in (
+        ({"recipe": "heads"}, "--recipe=heads: it is encoder or head"),
+        ({"sources": ["polyvore"]}, "no 'polyvore', only own"),
+        ({"recipe": "head", "encoder": EncoderConfig()}, "lacks vectors of efficientnet-lite0"),
+        ({"out": "s3://bucket/out"}, "written to a local folder"),
+    ):
+        with pytest.raises(UsageError, match=said):
+            train.main(options(store, **{"out": tmp_path} | wrong))
+    only = fill(str(tmp_path / "store"), shots(["train"] * 2 + ["val"]))
+    with pytest.raises(UsageError, match="no pairs of split 'test'"):
+        train.main(options((only, store[1]), tmp_path))
+
+
+def test_a_dry_run_does_nothing(store, tmp_path):
+    facts = train.main(options(store, tmp_path / "out", dry_run=True)).facts
+    assert facts["train pairs"] == "24"
+    assert not (tmp_path / "out").exists()
