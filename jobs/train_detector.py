@@ -1,19 +1,21 @@
 """Train-detector: a detector from the annotated photos of table `detections`; measured on their test split."""
 
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 from w2w import ids, schema, storage
 from w2w.errors import UsageError
 from w2w.garments.detector import DetectorConfig
 from w2w.report.training import charts_of
+from w2w.runtime.detectors import Photos, list_photos, make_training, train_yolo
 from w2w.runtime.job import JobConfig, Run, Summary, git_revision, need_table, start
 from w2w.runtime.judging import measure
-from w2w.runtime.training import Photos, Workers, list_photos, train, train_yolo
-from w2w.training.card import model_card
-from w2w.training.config import OURS, YOLO, TrainConfig, check_recipe, filled, kind_of
+from w2w.runtime.training import Workers, train
+from w2w.training.detectors.card import model_card
+from w2w.training.detectors.config import OURS, YOLO, TrainConfig, check_recipe, filled, kind_of
 
-CODE = 1  # raise it when a checkpoint of the old code must not be gone on with
+CODE = 2  # raise it when a checkpoint of the old code must not be gone on with
 
 
 @dataclass(frozen=True)
@@ -56,12 +58,12 @@ def main(config: Config) -> Summary:
         name, history = train_yolo(photos, config.recipe, settings, config.workers, out), []
     else:
         place = storage.join(run.store, "_training", digest)
-        history = train(photos, config.recipe, settings, config.workers, place, out, config.resume)
+        history = train(partial(make_training, photos, config.recipe, settings), config.workers, place, out, config.resume)
         name = str(out)
     detector = DetectorConfig(name=name, threads=settings.threads)
     figures = measure(photos, photos.test, detector, 12, str(out), facts, charts_of(history))
-    kept = next((h["epoch"] for h in reversed(history) if h.get("kept")), None)
-    facts |= {"epoch kept": kept} if kept else {}
+    kept = next((h["step"] for h in reversed(history) if h.get("kept")), None)
+    facts |= {"step kept": kept} if kept else {}
     (out / "README.md").write_text(model_card(config.recipe, settings, facts | figures, git_revision()), encoding="utf-8")
     return run.summary(facts=facts | figures | {"use": f"w2w detect --detector.name={name}"})
 

@@ -14,20 +14,20 @@ _MARGIN = 34
 
 @dataclass(frozen=True)
 class Curve:
-    """A line over epochs: (epoch, value)."""
+    """A line over steps: (step, value)."""
 
     name: str
     points: Sequence[tuple[float, float]]
 
 
 def charts_of(history: Sequence[dict]) -> dict[str, list[Curve]]:
-    """Of an epoch's figures as the training loop writes them: the losses, and AP on the photos held out."""
+    """Of the figures that the training loop writes: the losses, and AP on the photos held out."""
     losses = history[0]["losses"] if history else {}
     measured = [h for h in history if "val" in h]
     return {
-        "Loss": [Curve(n, [(h["epoch"], h["losses"][n]) for h in history]) for n in losses],
+        "Loss": [Curve(n, [(h["step"], h["losses"][n]) for h in history]) for n in losses],
         "Average precision on the photos held out": [
-            Curve(m, [(h["epoch"], h["val"][m]) for h in measured]) for m in ("mAP", "AP50", "AP75")
+            Curve(m, [(h["step"], h["val"][m]) for h in measured]) for m in ("mAP", "AP50", "AP75")
         ],
     }
 

@@ -1,105 +1,62 @@
-"""How a detector is trained. Plain values, read without importing torch."""
+"""How long, how fast and in which precision a network is trained. Plain values, read without importing torch."""
 
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from dataclasses import dataclass
 
 from w2w.errors import UsageError
-from w2w.garments import own
-from w2w.garments.detector import DetectorConfig, model_files
-from w2w.training.augment import AugmentConfig
 
-# in a checkpoint's folder: figures of each epoch, and after the last one the best weights in the recipe's own form
+# in a checkpoint's folder: figures of the run so far, and after the last step the best weights in the recipe's own form
 HISTORY, MODEL = "history.json", "model"
-OURS, PRETRAINED, YOLO = "ours", "hf", "yolo"
-_RATES, _CLIPS = {OURS: 1.5e-3, PRETRAINED: 5e-5}, {OURS: 10.0, PRETRAINED: 0.1}
+OPTIMIZERS, SCHEDULES, PRECISIONS = ("adamw", "sgd"), ("cosine", "constant"), ("float32", "bfloat16", "float16")
 
 
 @dataclass(frozen=True)
-class TrainConfig:
-    """Schedule, batch and selection. The defaults are those of the default detector."""
+class LoopConfig:
+    """Schedule, optimiser and selection of the training loop."""
 
-    epochs: int = 60
-    """Passes over the training photos."""
-    batch_images: int = 16
-    """Photos of one step of one worker."""
-    learning_rate: float | None = None
-    """Highest rate of AdamW, reached after warmup_steps, then down to 0 along a cosine. Default: ours 1.5e-3, hf 5e-5."""
-    backbone_rate: float = 0.3
-    """The pretrained backbone learns at this share of it. Its first two stages and all its batch norms stay as they are."""
-    weight_decay: float = 0.05
-    """Of matrices; biases and norms have none."""
+    steps: int = 1000
+    """Updates of the weights."""
+    optimizer: str = "adamw"
+    """adamw, or sgd (without momentum)."""
+    learning_rate: float = 1e-3
+    """Highest rate, reached after warmup_steps."""
+    schedule: str = "cosine"
+    """After the warm-up: down to 0 along a cosine, or constant."""
     warmup_steps: int = 60
     """Steps over which the rate rises."""
-    clip_norm: float | None = None
-    """Gradients are shortened to this length. Default: ours 10, hf 0.1."""
+    clip_norm: float = 1.0
+    """Gradients are shortened to this length; 0 leaves them as they are."""
     average: float = 0.998
-    """Decay of the running average of the weights, which is what is measured and kept."""
-    height_px: int = 320
-    """Of the canvas for upright photos; a multiple of 32. Ours only: hf models have their processor's size."""
-    width_px: int = 224
-    """Likewise."""
-    longest_px: int = 576
-    """Photos are kept in memory shrunk to this: 0.8 MB each, shared out among the workers."""
-    rare: float = 0.5
-    """Photos with a class that fewer than this share have are drawn more often, by the square root of what is lacking."""
-    val_share: float = 0.15
-    """Of the training photos, by hash: not trained on, they choose the epoch that is kept. 0: the last epoch is kept."""
-    val_every: int = 4
-    """Epochs between two measurements."""
+    """Decay of the running average of the weights, which is what is measured and kept; 0: the weights themselves."""
+    accumulate: int = 1
+    """Batches whose gradients are added up for one step."""
+    precision: str = "float32"
+    """Of the computation on a GPU: float32, bfloat16 or float16 (with scaled losses); on a CPU bfloat16 at most."""
+    compile: bool = False
+    """Compile the network with torch.compile."""
+    measure_every: int = 100
+    """Steps between two measurements on what is held out."""
+    checkpoint_every: int = 100
+    """Steps between two checkpoints; each measurement makes one as well."""
+    select: str = "Recall@10"
+    """The figure whose highest value decides which weights are kept."""
+    patience: int = 0
+    """The run ends after so many measurements without a better one; 0: never before the last step."""
     seed: int = 0
-    """Of weights, order and augmentation."""
+    """Of order, augmentation and dropout."""
     threads: int = 1
     """CPU threads of one worker."""
-    augment: AugmentConfig = field(default_factory=AugmentConfig)
-    """What happens to a photo before it is seen."""
 
     def __post_init__(self):
-        for name in ("epochs", "batch_images", "val_every", "threads"):
+        for name in ("steps", "accumulate", "measure_every", "checkpoint_every", "threads"):
             if getattr(self, name) < 1:
                 raise UsageError(f"train.{name}={getattr(self, name)}: must be at least 1")
-        for name in ("height_px", "width_px"):
-            if getattr(self, name) < 64 or getattr(self, name) % 32:
-                raise UsageError(f"train.{name}={getattr(self, name)}: a multiple of 32, at least 64")
-        if not 0 <= self.val_share < 0.9:
-            raise UsageError(f"train.val_share={self.val_share}: a share from 0 to below .9")
+        for name in ("warmup_steps", "clip_norm", "patience", "seed"):
+            if getattr(self, name) < 0:
+                raise UsageError(f"train.{name}={getattr(self, name)}: must not be negative")
+        for name, allowed in (("optimizer", OPTIMIZERS), ("schedule", SCHEDULES), ("precision", PRECISIONS)):
+            if getattr(self, name) not in allowed:
+                raise UsageError(f"train.{name}={getattr(self, name)}: it is one of {', '.join(allowed)}")
         if not 0 <= self.average < 1:
             raise UsageError(f"train.average={self.average}: from 0 to below 1")
-        if self.learning_rate is not None and not self.learning_rate > 0:
+        if not self.learning_rate > 0:
             raise UsageError(f"train.learning_rate={self.learning_rate}: must be above 0")
-
-
-def filled(config: TrainConfig, kind: str) -> TrainConfig:
-    """With the learning rate and clipping of that kind of recipe, where the user gave none."""
-    rate = config.learning_rate or _RATES.get(kind, _RATES[OURS])
-    return replace(config, learning_rate=rate, clip_norm=config.clip_norm or _CLIPS.get(kind, _CLIPS[OURS]))
-
-
-def kind_of(recipe: str) -> tuple[str, str]:
-    """Kind and what follows the colon. Raises UsageError for one that does not exist."""
-    kind, _, rest = recipe.partition(":")
-    if kind not in (OURS, PRETRAINED, YOLO) or (kind != OURS and not rest):
-        raise UsageError(f"--recipe={recipe}: it is ours, ours:FOLDER, hf:ORG/MODEL, hf:FOLDER or yolo:FILE.pt")
-    return kind, rest
-
-
-def check_recipe(recipe: str) -> None:
-    """Raises UsageError where the recipe's weights are not there or are of another kind."""
-    kind, rest = kind_of(recipe)
-    if kind == YOLO:
-        if not rest.endswith(".yaml") and not Path(rest).expanduser().is_file():
-            raise UsageError(f"--recipe={recipe}: no such file: {rest!r}")
-    elif rest:
-        folder = start_folder(recipe)
-        if (kind == OURS) != own.is_own(folder):
-            wrong = "is no detector of ours" if kind == OURS else "is a detector of ours: use ours:FOLDER"
-            raise UsageError(f"--recipe={recipe}: {folder} {wrong}")
-
-
-def start_folder(recipe: str) -> Path | None:
-    """The folder with the weights to start from; None is the pretrained backbone."""
-    kind, rest = kind_of(recipe)
-    if not rest:
-        return None
-    folder = Path(rest).expanduser()
-    name = rest if folder.is_dir() or rest == own.DEFAULT or kind == OURS else f"hf:{rest}"
-    return model_files(DetectorConfig(name=name), "recipe")[0].parent

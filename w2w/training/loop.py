@@ -1,131 +1,146 @@
-"""The training loop: one process of it, or one of several that share their gradients (torch.distributed).
+"""The training loop of every network: one process of it, or one of several that share their gradients (torch.distributed).
 
-All randomness follows from (seed, epoch, step, rank), and a checkpoint holds everything else, so a run that was interrupted
-after an epoch ends with the very weights of one that was not (bitwise on a CPU; tests/unit/training/test_loop.py).
+All randomness follows from (seed, step, rank), and a checkpoint holds everything else, so a run that was interrupted at any
+checkpoint ends with the very weights of one that was not (bitwise on a CPU; tests/unit/training/test_loop.py).
 """
 
+import contextlib
 import copy
 import json
 import math
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
-import cv2
 import numpy as np
 import torch
 from torch import distributed, nn
 
-from w2w.errors import JobFailed
-from w2w.garments.detector import DetectorConfig
-from w2w.garments.found import Model
-from w2w.training.augment import Sample
-from w2w.training.config import HISTORY, MODEL, TrainConfig
-from w2w.training.judge import judge, lines, measuring, precision
-from w2w.training.photos import Photo
+from w2w.errors import JobFailed, UsageError
+from w2w.training.config import HISTORY, MODEL, LoopConfig
 
 CHECKPOINT = "state.pt"
+_AHEAD = 2  # batches that are made while one is learnt from
 
 
 class Recipe(Protocol):
-    """A kind of detector: how its network is fed, what it learns from, and how it is kept."""
+    """A kind of network: how it is fed, what it learns from, how good it is, and how it is kept."""
 
     network: nn.Module
 
     def parameter_groups(self) -> list[dict]:
-        """For AdamW; each has ``share``: of the learning rate."""
+        """For the optimiser; each has ``share``: of the learning rate."""
 
-    def prepare(self, samples: Sequence[Sample], rngs: Sequence[np.random.Generator]) -> object:
-        """A batch of augmented photos. Called in a thread, one step ahead."""
+    def prepare(self, rows: Sequence[Any], rngs: Sequence[np.random.Generator]) -> Any:
+        """A batch of these rows, augmented with one generator a row. Called in a thread, ahead of time."""
 
-    def losses(self, network: nn.Module, batch: object) -> dict[str, torch.Tensor]:
+    def losses(self, network: nn.Module, batch: Any) -> dict[str, torch.Tensor]:
         """Parts of the loss, to be added. ``network`` is this recipe's, perhaps wrapped for several processes."""
 
     def train_mode(self, network: nn.Module) -> None:
         """As ``network.train()``, but what is frozen stays so."""
 
-    def model(self, network: nn.Module) -> Model:
-        """The network as it works."""
+    def measure(self, network: nn.Module) -> dict[str, float]:
+        """Figures on what is held out, by name; {} where nothing is. Process 0 only."""
 
     def save(self, network: nn.Module, folder: Path) -> None:
-        """Writes what `w2w detect --detector.name=FOLDER` reads."""
+        """Writes the network in the form in which it is used."""
 
 
-Report = Callable[[dict, Callable[[Path], None]], None]  # an epoch's figures, and what writes its checkpoint into a folder
+# Rows of a batch, by its number from 0. A pure function: the place in the data is the number, and nothing else.
+Batches = Callable[[int], Sequence[Any]]
+# Figures of the steps since the last report, and what writes the checkpoint into a folder
+Report = Callable[[dict, Callable[[Path], None]], None]
 
 
-def fit(
-    recipe: Recipe,
-    train: Sequence[Sample],
-    val: Sequence[Photo],
-    config: TrainConfig,
-    report: Report,
-    resume: Path | None = None,
-    device: torch.device = torch.device("cpu"),
-) -> None:
-    """Trains on this process's ``train`` photos; process 0 measures on ``val``. ``resume``: folder of a checkpoint.
+@dataclass(frozen=True)
+class Training:
+    """What one process trains: a recipe, its own batches (accumulate a step), and the schedule, which is the same in all."""
+
+    recipe: Recipe
+    batches: Batches
+    config: LoopConfig
+
+
+def fit(training: Training, report: Report, resume: Path | None = None, device: torch.device = torch.device("cpu")) -> None:
+    """Trains; process 0 measures. ``resume``: folder of a checkpoint.
 
     Raises JobFailed where the loss becomes NaN or infinite.
     """
+    recipe, config = training.recipe, training.config
     several = distributed.is_initialized() and distributed.get_world_size() > 1
     rank = distributed.get_rank() if several else 0
     torch.set_num_threads(config.threads)
-    cv2.setNumThreads(1)
     recipe.network.to(device)
-    network = nn.parallel.DistributedDataParallel(recipe.network, find_unused_parameters=True) if several else recipe.network
+    network = torch.compile(recipe.network) if config.compile else recipe.network
+    if several:
+        network = nn.parallel.DistributedDataParallel(network, find_unused_parameters=True)
     averaged = copy.deepcopy(recipe.network)
-    optimizer = torch.optim.AdamW(recipe.parameter_groups(), lr=config.learning_rate, betas=(0.9, 0.99))
-    steps = _steps(len(train), config, several)
-    begin, best, history = 0, -1.0, []
+    optimizer = _optimizer(recipe.parameter_groups(), config)
+    autocast, scaler = _precision(config, device)
+    begin, best, since, history = 0, -math.inf, 0, []
     kept = copy.deepcopy(averaged.state_dict())
     if resume:
         state = torch.load(resume / CHECKPOINT, map_location=device, weights_only=True)
         recipe.network.load_state_dict(state["network"])
         averaged.load_state_dict(state["averaged"])
         optimizer.load_state_dict(state["optimizer"])
-        kept, begin, best, history = state["kept"], state["epoch"], state["best"], state["history"]
-    for epoch in range(begin, config.epochs):
-        torch.manual_seed(hash((config.seed, epoch, rank)) % 2**31)
-        recipe.train_mode(recipe.network)
-        sums: dict[str, float] = {}
-        for step, batch in enumerate(_ahead(recipe, train, config, epoch, rank, steps)):
-            done = epoch * steps + step
-            for group in optimizer.param_groups:
-                group["lr"] = config.learning_rate * group["share"] * rate(done, steps * config.epochs, config.warmup_steps)
-            parts = recipe.losses(network, batch)
-            loss = sum(parts.values())
-            optimizer.zero_grad()
-            loss.backward()
+        scaler.load_state_dict(state["scaler"])
+        kept, begin, best, since, history = (state[k] for k in ("kept", "step", "best", "since", "history"))
+    ended = begin == config.steps or any("ended" in h for h in history)
+    sums, counted = {}, 0
+    batches = _ahead(training, begin, rank)
+    recipe.train_mode(recipe.network)
+    for step in () if ended else range(begin, config.steps):
+        torch.manual_seed(_seed(config.seed, step, rank))
+        for group in optimizer.param_groups:
+            group["lr"] = config.learning_rate * group["share"] * rate(step, config)
+        optimizer.zero_grad(set_to_none=True)
+        for part in range(config.accumulate):
+            last_part = part + 1 == config.accumulate
+            with contextlib.nullcontext() if last_part or not several else network.no_sync():
+                with autocast():
+                    parts = recipe.losses(network, next(batches))
+                    loss = sum(parts.values()) / config.accumulate
+                scaler.scale(loss).backward()
             if not math.isfinite(loss.item()):
-                raise JobFailed(f"the loss became {loss.item()} in epoch {epoch + 1}: lower --train.learning_rate")
+                raise JobFailed(f"the loss became {loss.item()} in step {step + 1}: lower --train.learning_rate")
+            for name, value in {**parts, "loss": loss * config.accumulate}.items():
+                sums[name] = sums.get(name, 0.0) + value.item() / config.accumulate
+        scaler.unscale_(optimizer)
+        if config.clip_norm:
             nn.utils.clip_grad_norm_(recipe.network.parameters(), config.clip_norm)
-            optimizer.step()
-            _follow(averaged, recipe.network, min(config.average, (1 + done) / (10 + done)))
-            for name, part in {**parts, "loss": loss}.items():
-                sums[name] = sums.get(name, 0.0) + part.item() / steps
-        figures: dict[str, object] = {"epoch": epoch + 1, "losses": sums, "rate": optimizer.param_groups[-1]["lr"]}
-        last = epoch + 1 == config.epochs
-        if rank == 0:
-            measured = bool(val) and (last or (epoch + 1) % config.val_every == 0)
-            if measured:
-                figures["val"] = _measure(recipe.model(averaged), val)
-            if not val or (measured and figures["val"]["AP50"] >= best):
-                best = figures["val"]["AP50"] if measured else best
+        scaler.step(optimizer)
+        scaler.update()
+        _follow(averaged, recipe.network, min(config.average, (1 + step) / (10 + step)) if config.average else 0.0)
+        done, counted = step + 1, counted + 1
+        last, measures = done == config.steps, done % config.measure_every == 0 or done == config.steps
+        if not measures and done % config.checkpoint_every:
+            continue
+        figures = {"step": done, "steps": config.steps, "rate": optimizer.param_groups[-1]["lr"]}
+        figures["losses"] = {k: v / counted for k, v in sums.items()}
+        sums, counted = {}, 0
+        if measures:
+            found = recipe.measure(averaged) if rank == 0 else {}
+            recipe.train_mode(recipe.network)
+            if found:
+                figures["val"], value = found, found[config.select]
+                since = 0 if value > best else since + 1
+            if not found or value >= best:
+                best = value if found else best
                 kept = copy.deepcopy(averaged.state_dict())
                 figures["kept"] = True
-            history.append(figures)
-        state = {
-            "network": recipe.network.state_dict(),
-            "averaged": averaged.state_dict(),
-            "optimizer": optimizer.state_dict(),
-            "kept": kept,
-            "epoch": epoch + 1,
-            "best": best,
-            "history": history,
-        }
+            ended = _agreed(bool(config.patience) and since >= config.patience, several, device)
+        if ended and not last:
+            figures["ended"] = True
+        history.append(figures)
+        state = {"network": recipe.network.state_dict(), "averaged": averaged.state_dict(), "optimizer": optimizer.state_dict()}
+        state |= {"scaler": scaler.state_dict(), "kept": kept, "step": done, "best": best, "since": since, "history": history}
 
-        def write(folder: Path, state: dict = state, last: bool = last) -> None:
+        def write(folder: Path, state: dict = state, last: bool = last or ended) -> None:
             torch.save(state, folder / CHECKPOINT)
             (folder / HISTORY).write_text(json.dumps(state["history"]), encoding="utf-8")
             if last:
@@ -134,70 +149,84 @@ def fit(
                 recipe.save(chosen, folder / MODEL)
 
         report(figures, write)
+        if ended:
+            break
 
 
-def parameter_groups(named: Iterable[tuple[str, nn.Parameter]], config: TrainConfig) -> list[dict]:
-    """Groups for AdamW: the backbone learns at a share of the rate, and only matrices have weight decay."""
+def parameter_groups(
+    named: Iterable[tuple[str, nn.Parameter]], backbone_rate: float = 1.0, weight_decay: float = 0.0, free: Sequence[str] = ()
+) -> list[dict]:
+    """Groups for the optimiser: parameters under ``backbone`` learn at a share of the rate, and only matrices that are not
+    named in ``free`` have weight decay."""
     groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
     for name, parameter in named:
-        groups.setdefault(("backbone" in name, parameter.ndim > 1), []).append(parameter)
+        decays = parameter.ndim > 1 and name not in free
+        groups.setdefault(("backbone" in name, decays), []).append(parameter)
     return [
         {
             "params": parameters,
-            "share": config.backbone_rate if in_backbone else 1.0,
-            "weight_decay": config.weight_decay if is_matrix else 0.0,
+            "share": backbone_rate if in_backbone else 1.0,
+            "weight_decay": weight_decay if decays else 0.0,
         }
-        for (in_backbone, is_matrix), parameters in sorted(groups.items(), key=lambda kv: kv[0])
+        for (in_backbone, decays), parameters in sorted(groups.items(), key=lambda kv: kv[0])
     ]
 
 
-def rate(step: int, steps: int, warmup: int) -> float:
-    """Share of the highest rate: up along a line, then down to 0 along a cosine (Loshchilov and Hutter 2017, equation 5)."""
-    if step < warmup:
-        return (step + 1) / warmup
-    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
+def rate(step: int, config: LoopConfig) -> float:
+    """Share of the highest rate: up along a line, then constant, or down to 0 along a cosine (Loshchilov and Hutter 2017,
+    equation 5)."""
+    if step < config.warmup_steps:
+        return (step + 1) / config.warmup_steps
+    if config.schedule == "constant":
+        return 1.0
+    return 0.5 * (1 + math.cos(math.pi * (step - config.warmup_steps) / max(1, config.steps - config.warmup_steps)))
 
 
-def draw_weights(train: Sequence[Sample], rare: float) -> np.ndarray:
-    """How often each photo is drawn, relative to others, (N,): the square root of ``rare`` over the share of photos that have
-    its rarest class, at least 1 (Gupta et al. 2019, "LVIS", repeat factor sampling)."""
-    kinds = [set(s.labels_N.tolist()) for s in train]
-    counts: dict[int, int] = {}
-    for found in kinds:
-        for kind in found:
-            counts[kind] = counts.get(kind, 0) + 1
-    return np.array([max([1.0, *((rare * len(train) / counts[k]) ** 0.5 for k in found)]) for found in kinds])
+def _optimizer(groups: list[dict], config: LoopConfig) -> torch.optim.Optimizer:
+    if config.optimizer == "sgd":
+        return torch.optim.SGD(groups, lr=config.learning_rate)
+    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.99))
 
 
-def _steps(photos: int, config: TrainConfig, several: bool) -> int:
-    """Steps of an epoch: the same in every process, though their shares may differ by a photo."""
-    steps = max(1, photos // config.batch_images)
+def _precision(config: LoopConfig, device: torch.device):
+    """What makes a context of that precision, and the scaler of the loss, which is idle unless the precision is float16."""
+    if config.precision == "float16" and device.type == "cpu":
+        raise UsageError("train.precision=float16: needs a GPU; a CPU computes in float32 or bfloat16")
+    dtype = getattr(torch, config.precision)
+    scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "float16")
+    return lambda: torch.autocast(device.type, dtype, enabled=dtype != torch.float32), scaler
+
+
+def _seed(*numbers: int) -> int:
+    return int(np.random.SeedSequence(numbers).generate_state(1)[0])
+
+
+def _agreed(stop: bool, several: bool, device: torch.device) -> bool:
+    """What process 0 decides, in every process."""
     if several:
-        least = torch.tensor(steps)
-        distributed.all_reduce(least, distributed.ReduceOp.MIN)
-        steps = int(least)
-    return steps
+        flag = torch.tensor(int(stop), device=device)
+        distributed.broadcast(flag, 0)
+        return bool(flag.item())
+    return stop
 
 
-def _ahead(recipe: Recipe, train: Sequence[Sample], config: TrainConfig, epoch: int, rank: int, steps: int) -> Iterator[object]:
-    """An epoch's batches, each made while the one before is learnt from."""
-    weights = draw_weights(train, config.rare)
-    order = np.random.default_rng([config.seed, epoch, rank]).choice(
-        len(train), steps * config.batch_images, p=weights / weights.sum()
-    )
+def _ahead(training: Training, begin: int, rank: int) -> Iterator[Any]:
+    """The batches from step ``begin`` on, each made while those before it are learnt from."""
+    config = training.config
 
-    def batch(step: int) -> object:
-        chosen = order[step * config.batch_images : (step + 1) * config.batch_images]
-        rngs = [np.random.default_rng([config.seed, epoch, rank, step, i]) for i in range(len(chosen))]
-        return recipe.prepare([train[i] for i in chosen], rngs)
+    def make(number: int) -> Any:
+        rows = training.batches(number)
+        rngs = [np.random.default_rng([config.seed, rank, number, i]) for i in range(len(rows))]
+        return training.recipe.prepare(rows, rngs)
 
     with ThreadPoolExecutor(1) as thread:
-        coming = thread.submit(batch, 0)
-        for step in range(steps):
-            now = coming.result()
-            if step + 1 < steps:
-                coming = thread.submit(batch, step + 1)
-            yield now
+        coming: deque = deque()
+        for number in range(begin * config.accumulate, config.steps * config.accumulate):
+            coming.append(thread.submit(make, number))
+            if len(coming) > _AHEAD:
+                yield coming.popleft().result()
+        while coming:
+            yield coming.popleft().result()
 
 
 @torch.no_grad()
@@ -205,12 +234,7 @@ def _follow(averaged: nn.Module, network: nn.Module, decay: float) -> None:
     """Weights and batch statistics of ``averaged`` go a step towards those of ``network``."""
     target = network.state_dict()
     for name, value in averaged.state_dict().items():
-        if value.is_floating_point():
+        if value.is_floating_point() and decay:
             value.lerp_(target[name], 1 - decay)
         else:
             value.copy_(target[name])
-
-
-def _measure(model: Model, val: Sequence[Photo]) -> dict[str, float]:
-    _, figures, _ = next(iter(lines(precision(judge(measuring(DetectorConfig()), val, model)))))
-    return figures

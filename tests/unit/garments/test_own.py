@@ -10,7 +10,7 @@ from w2w.garments import own
 from w2w.garments.detector import Detector, DetectorConfig, detector_version
 from w2w.garments.taxonomy import CATEGORIES
 from w2w.metrics.detection import Judged, average_precision
-from w2w.training.judge import measuring
+from w2w.training.detectors.judge import measuring
 from w2w.wardrobe.garment import generator, make_garment
 from w2w.wardrobe.photo import street_photo
 from w2w.wardrobe.shop import outfit

@@ -11,7 +11,7 @@ from w2w.garments.masks import from_rle
 from w2w.garments.taxonomy import CATEGORIES
 from w2w.images.decode import DecodeLimits, decode
 from w2w.images.resize import shrink
-from w2w.training.augment import UNKNOWN, Sample
+from w2w.training.detectors.augment import UNKNOWN, Sample
 
 NUMBER = {c: i for i, c in enumerate(CATEGORIES)}
 

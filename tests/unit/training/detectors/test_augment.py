@@ -3,9 +3,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.unit.training.samples import sample
+from tests.unit.training.detectors.samples import sample
 from w2w.garments.masks import tight_box
-from w2w.training.augment import AugmentConfig, augment, cut, place
+from w2w.training.detectors.augment import AugmentConfig, augment, cut, place
 
 PLAIN = AugmentConfig(colour=0, blur=0, erase=0)
 TWO = ([(10, 20, 50, 60), (20, 62, 45, 110)], [6, 1])

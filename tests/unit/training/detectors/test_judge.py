@@ -3,12 +3,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from tests.unit.training.samples import photos
+from tests.unit.training.detectors.samples import photos
 from w2w.errors import Reject, RejectCode
 from w2w.garments.detector import DetectorConfig
 from w2w.garments.found import Found
 from w2w.garments.taxonomy import CATEGORIES
-from w2w.training.judge import GARMENT, judge, lines, measuring, precision
+from w2w.training.detectors.judge import GARMENT, judge, lines, measuring, precision
 
 
 class Knows:

@@ -1,11 +1,11 @@
 import numpy as np
 import pytest
 
-from tests.unit.training.samples import photos, row
+from tests.unit.training.detectors.samples import photos, row
 from w2w import schema
 from w2w.errors import Reject
-from w2w.training.augment import UNKNOWN
-from w2w.training.photos import photo_of
+from w2w.training.detectors.augment import UNKNOWN
+from w2w.training.detectors.photos import photo_of
 
 ROW = row(photos(1)[0], "train")
 

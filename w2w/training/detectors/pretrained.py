@@ -12,8 +12,10 @@ from w2w.errors import UsageError
 from w2w.garments.detector import DetectorConfig, Transformers, takes_mask
 from w2w.garments.found import Model
 from w2w.garments.taxonomy import CATEGORIES
-from w2w.training.augment import Sample, augment
-from w2w.training.config import TrainConfig
+from w2w.training.detectors.augment import Sample, augment
+from w2w.training.detectors.config import TrainConfig
+from w2w.training.detectors.photos import Photo
+from w2w.training.detectors.training import held_out
 from w2w.training.loop import parameter_groups
 
 
@@ -24,11 +26,11 @@ class Pretrained:
     is background (the job warns).
     """
 
-    def __init__(self, config: TrainConfig, folder: Path):
+    def __init__(self, config: TrainConfig, folder: Path, val: Sequence[Photo] = ()):
         from transformers import AutoConfig, AutoImageProcessor, AutoModelForObjectDetection
 
         torch.manual_seed(config.seed)
-        self._config, self._folder = config, folder
+        self._config, self._folder, self._val = config, folder, val
         settings = AutoConfig.from_pretrained(folder, local_files_only=True)
         if getattr(settings, "use_pretrained_backbone", False):
             settings.use_pretrained_backbone = False  # the checkpoint has the backbone
@@ -48,7 +50,7 @@ class Pretrained:
             raise UsageError(f"recipe=hf: {folder} is no object detection model: {str(e).splitlines()[0]}") from e
 
     def parameter_groups(self) -> list[dict]:
-        return parameter_groups(self.network.named_parameters(), self._config)
+        return parameter_groups(self.network.named_parameters(), self._config.backbone_rate, self._config.weight_decay)
 
     def prepare(self, samples: Sequence[Sample], rngs: Sequence[np.random.Generator]) -> dict:
         """On a canvas as large as each photo, so that all that the processor's resizing expects stays true."""
@@ -78,7 +80,10 @@ class Pretrained:
     def train_mode(self, network: nn.Module) -> None:
         network.train()
 
-    def model(self, network: nn.Module) -> Model:
+    def measure(self, network: nn.Module) -> dict[str, float]:
+        return held_out(self._model(network), self._val)
+
+    def _model(self, network: nn.Module) -> Model:
         device = "cuda" if next(network.parameters()).is_cuda else "cpu"
         config = replace(DetectorConfig(), name=str(self._folder), device=device, threads=self._config.threads)
         return Transformers(self._folder, config, network)

@@ -2,7 +2,7 @@
 
 from dataclasses import asdict
 
-from w2w.training.config import OURS, PRETRAINED, YOLO, TrainConfig, kind_of
+from w2w.training.detectors.config import OURS, PRETRAINED, YOLO, TrainConfig, kind_of
 
 
 def model_card(recipe: str, settings: TrainConfig, facts: dict[str, object], git_revision: str | None) -> str:

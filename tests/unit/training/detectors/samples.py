@@ -8,8 +8,8 @@ from PIL import Image
 from w2w import schema
 from w2w.garments.masks import to_rle
 from w2w.garments.taxonomy import CATEGORIES
-from w2w.training.augment import Sample
-from w2w.training.photos import Photo
+from w2w.training.detectors.augment import Sample
+from w2w.training.detectors.photos import Photo
 
 
 def sample(boxes, labels, height: int = 120, width: int = 80, ignore=(), labelled=None) -> Sample:

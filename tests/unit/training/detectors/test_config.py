@@ -3,7 +3,7 @@ import pytest
 from tests.unit.garments.models import save_detector
 from w2w.errors import UsageError
 from w2w.garments.own import DEFAULT_FOLDER
-from w2w.training.config import TrainConfig, check_recipe, filled
+from w2w.training.detectors.config import TrainConfig, check_recipe, filled
 
 
 @pytest.mark.parametrize("recipe", ["ours", f"ours:{DEFAULT_FOLDER}", "ours:w2w-lite0", "yolo:yolo11n.yaml"])

@@ -10,7 +10,7 @@ import torch
 from torch.nn import functional
 
 from w2w.garments.own import STRIDES, places
-from w2w.training.augment import UNKNOWN
+from w2w.training.detectors.augment import UNKNOWN
 
 _TOP, _ALPHA, _BETA = 10, 0.5, 6.0
 _BOX_WEIGHT, _PIXEL_WEIGHT = 2.0, 0.5

@@ -13,7 +13,7 @@ from w2w.garments.detector import Detector, DetectorConfig
 from w2w.garments.found import Found, Model
 from w2w.garments.taxonomy import BOTTOM, CATEGORIES, DRESS, OUTER, SHOES, TOP
 from w2w.metrics.detection import ALL, Judged, average_precision
-from w2w.training.photos import Photo
+from w2w.training.detectors.photos import Photo
 
 GARMENT = "garment"  # top, bottom, dress, outer and shoes taken together as one class
 CLOTHES = (TOP, BOTTOM, DRESS, OUTER, SHOES)

@@ -10,9 +10,9 @@ import yaml
 
 from w2w.errors import UsageError
 from w2w.garments.taxonomy import CATEGORIES
-from w2w.training.augment import UNKNOWN
-from w2w.training.config import TrainConfig
-from w2w.training.photos import Photo
+from w2w.training.detectors.augment import UNKNOWN
+from w2w.training.detectors.config import TrainConfig
+from w2w.training.detectors.photos import Photo
 
 WEIGHTS = "model.pt"
 

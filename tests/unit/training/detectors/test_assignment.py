@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from w2w.garments.own import places
-from w2w.training.assignment import Target, assign, iou, losses
+from w2w.training.detectors.assignment import Target, assign, iou, losses
 
 NONE = torch.empty(0, 4)
 ALL = torch.ones(7, dtype=torch.bool)

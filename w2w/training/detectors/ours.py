@@ -11,9 +11,11 @@ from torch import nn
 from w2w.garments import own
 from w2w.garments.dense import Dense
 from w2w.garments.found import Model
-from w2w.training.assignment import Target, losses
-from w2w.training.augment import Sample, augment
-from w2w.training.config import TrainConfig
+from w2w.training.detectors.assignment import Target, losses
+from w2w.training.detectors.augment import Sample, augment
+from w2w.training.detectors.config import TrainConfig
+from w2w.training.detectors.photos import Photo
+from w2w.training.detectors.training import held_out
 from w2w.training.loop import parameter_groups
 
 _FROZEN_STAGES = 2  # of the backbone: 40 % of the time of a step, for features that every photo has
@@ -29,11 +31,11 @@ class Batch:
 
 
 class Ours:
-    """``start``: folder of a detector of ours; None is the backbone pretrained on ImageNet."""
+    """``start``: folder of a detector of ours; None is the backbone pretrained on ImageNet. ``val``: photos held out."""
 
-    def __init__(self, config: TrainConfig, start: Path | None = None, channels: int = 96):
+    def __init__(self, config: TrainConfig, start: Path | None = None, val: Sequence[Photo] = (), channels: int = 96):
         torch.manual_seed(config.seed)
-        self._config = config
+        self._config, self._val = config, val
         if start:
             self._settings = own.read_settings(start, str(start))
             self.network = own.load_network(start, str(start))
@@ -48,7 +50,8 @@ class Ours:
             part.requires_grad_(False)
 
     def parameter_groups(self) -> list[dict]:
-        return parameter_groups(((n, p) for n, p in self.network.named_parameters() if p.requires_grad), self._config)
+        learning = ((n, p) for n, p in self.network.named_parameters() if p.requires_grad)
+        return parameter_groups(learning, self._config.backbone_rate, self._config.weight_decay)
 
     def prepare(self, samples: Sequence[Sample], rngs: Sequence[np.random.Generator]) -> Batch:
         c = self._config
@@ -66,7 +69,10 @@ class Ours:
         network.train()
         network.backbone.eval()  # 400 photos are too few for batch statistics of their own
 
-    def model(self, network: nn.Module) -> Model:
+    def measure(self, network: nn.Module) -> dict[str, float]:
+        return held_out(self._model(network), self._val)
+
+    def _model(self, network: nn.Module) -> Model:
         device = next(network.parameters()).device
         return own.Own(self._settings, own.torch_run(network, device, torch.float32))
 

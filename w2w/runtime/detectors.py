@@ -1,0 +1,135 @@
+"""Training a detector and measuring one: where table `detections`, the recipes and Ray meet."""
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import ray
+
+from w2w import schema
+from w2w.errors import Reject, UsageError
+from w2w.garments.annotations import TEST, TRAIN, split_of
+from w2w.garments.detector import DetectorConfig
+from w2w.garments.stage import to_jpeg
+from w2w.runtime.memory import keep_memory
+from w2w.runtime.run import collect
+from w2w.runtime.training import Workers
+from w2w.table import delta
+from w2w.table.pending import lookup_batches
+from w2w.training.detectors.config import TrainConfig, kind_of
+from w2w.training.detectors.photos import Photo, photo_of
+
+_PHOTOS_A_TASK = 500
+_LOOK_PX = 1600  # as `w2w detect` shrinks photos
+_NAMES = (schema.KEY, schema.SOURCE, schema.SPLIT, schema.LABELLED)
+_COLUMNS = (*_NAMES, schema.BYTES, schema.OBJECTS)
+_FETCHED = 64  # rows in memory at once while photos are decoded
+
+
+@dataclass(frozen=True)
+class Photos:
+    """Keys of annotated photos of one table version."""
+
+    store: str
+    table_version: int
+    stage_versions: tuple[str, ...]
+    train: tuple[str, ...]
+    val: tuple[str, ...]
+    test: tuple[str, ...]
+    partly_labelled: tuple[str, ...]  # sources that do not label every class
+
+
+def list_photos(store: str, sources: Sequence[str] | None, val_share: float) -> Photos:
+    """What table `detections` has, newest reading of each source, train split by hash into train and val.
+
+    Raises UsageError for a source that is not there.
+    """
+    opened = delta.open_table(store, schema.DETECTIONS)
+    versions = _newest_versions(opened)
+    rows = [delta.read(store, schema.DETECTIONS, list(_NAMES), opened.version(), stage_version=v) for v in versions]
+    found = {r[schema.KEY]: r for one in reversed(rows) for r in one.to_pylist()}
+    known = sorted({r[schema.SOURCE] for r in found.values()})
+    for source in sources or []:
+        if source not in known:
+            raise UsageError(f"--sources: table `detections` has no {source!r}, only {', '.join(known)}")
+    mine = [r for _, r in sorted(found.items()) if not sources or r[schema.SOURCE] in sources]
+    train = [r[schema.KEY] for r in mine if r[schema.SPLIT] == TRAIN]
+    held = dict(zip(train, split_of([f"val/{key}" for key in train], val_share)))
+    return Photos(
+        store,
+        opened.version(),
+        tuple(versions),
+        tuple(k for k in train if held[k] == TRAIN),
+        tuple(k for k in train if held[k] == TEST),
+        tuple(r[schema.KEY] for r in mine if r[schema.SPLIT] == TEST),
+        tuple(sorted({r[schema.SOURCE] for r in mine if len(r[schema.LABELLED]) < 7})),
+    )
+
+
+def _newest_versions(opened) -> list[str]:
+    """Stage versions, the one written last first: a photo read twice counts as it was read last."""
+    found = [e["w2w"]["stage_version"] for e in delta.history(opened) if e["w2w"] and e["w2w"].get("rows")]
+    return list(dict.fromkeys(found))
+
+
+def read_photos(photos: Photos, keys: Sequence[str], longest_px: int) -> list[Photo]:
+    """The photos of these keys, decoded and shrunk, in this order. Runs in a worker. One that no longer decodes is left out."""
+    wanted, result = set(keys), {}
+    for version in photos.stage_versions:
+        asked, only = pa.array(sorted(wanted), pa.string()), {"version": photos.table_version, "stage_version": version}
+        for rows in lookup_batches(photos.store, schema.DETECTIONS, asked, _COLUMNS, batch_rows=_FETCHED, **only):
+            for row in rows.to_pylist():
+                wanted.discard(row[schema.KEY])
+                try:
+                    result[row[schema.KEY]] = photo_of(row, longest_px)
+                except Reject:
+                    continue
+    return [result[k] for k in keys if k in result]
+
+
+def make_training(photos: Photos, recipe: str, config: TrainConfig, rank: int, num_workers: int):
+    """What one worker trains (a Training): its share of the photos, and in the first one the photos held out."""
+    from w2w.training.detectors.recipes import make_recipe
+    from w2w.training.detectors.training import training
+
+    mine = [p.sample for p in read_photos(photos, photos.train[rank::num_workers], config.longest_px)]
+    val = read_photos(photos, photos.val, config.longest_px) if rank == 0 else []
+    return training(make_recipe(recipe, config, val), mine, config, len(photos.train), rank, num_workers)
+
+
+def train_yolo(photos: Photos, recipe: str, config: TrainConfig, workers: Workers, out: Path) -> str:
+    """ultralytics' own training in one Ray task; returns the name for ``--detector.name``."""
+    start = kind_of(recipe)[1]
+    task = ray.remote(num_cpus=workers.num_cpus, num_gpus=workers.num_gpus)(_yolo)
+    (data,) = collect([task.remote(photos, start, config)], "train")
+    out.mkdir(parents=True, exist_ok=True)
+    file = out / "model.pt"
+    file.write_bytes(data)
+    return f"yolo:{file}"
+
+
+def _yolo(photos: Photos, start: str, config: TrainConfig) -> bytes:
+    from w2w.training import yolo
+
+    parts = [read_photos(photos, keys, config.longest_px) for keys in (photos.train, photos.val)]
+    with tempfile.TemporaryDirectory(prefix="w2w-yolo-") as folder:
+        return yolo.train(start, *parts, config, Path(folder)).read_bytes()
+
+
+def judge_photos(photos: Photos, keys: Sequence[str], detector: DetectorConfig, num_shown: int, num_cpus: float = 1):
+    """What the detector finds in these photos beside the truth (a list of Judged), and the first few as (key, JPEG, Judged)."""
+    task = ray.remote(num_cpus=num_cpus)(_judge)
+    chunks = [keys[i : i + _PHOTOS_A_TASK] for i in range(0, len(keys), _PHOTOS_A_TASK)]
+    done = collect([task.remote(photos, c, detector, 0 if i else num_shown) for i, c in enumerate(chunks)], "judge")
+    return [j for judged, _ in done for j in judged], done[0][1]
+
+
+def _judge(photos: Photos, keys: Sequence[str], detector: DetectorConfig, num_shown: int):
+    from w2w.training.detectors.judge import judge, measuring
+
+    keep_memory()
+    read = read_photos(photos, keys, _LOOK_PX)
+    judged = judge(measuring(detector), read)
+    return judged, [(p.key, to_jpeg(p.sample.image), j) for p, j in zip(read[:num_shown], judged)]
