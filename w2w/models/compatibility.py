@@ -4,7 +4,6 @@ Outfits come as vectors of their items, (N, S, D), with the number of each one's
 three slots, in the order of SLOT_PAIRS; `SetTransformer` takes outfits of any size.
 """
 
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -14,10 +13,11 @@ from torch.nn.functional import logsigmoid, normalize, relu, softplus
 
 from w2w.config import nearest
 from w2w.errors import UsageError
+from w2w.models.saved import load_network, save_network
 
 SLOT_PAIRS = ((0, 1), (0, 2), (1, 2))  # top and bottom, top and shoes, bottom and shoes
 PAD = -1  # slot of a place without an item
-CONFIG, WEIGHTS = "config.json", "model.safetensors"
+_TYPE = "w2w-compatibility"
 _PROMISED = 1e-6  # least probability that an outfit does not go together: keeps the logarithm of the loss finite
 
 
@@ -194,23 +194,13 @@ def margin_losses(worn_N: torch.Tensor, modified_N: torch.Tensor, margin: float 
 
 
 def save_scorer(network: nn.Module, folder: Path, config: ScorerConfig, dim_in: int, slots: tuple[str, ...]) -> None:
-    """In the hub's layout: config.json and model.safetensors."""
-    from safetensors.torch import save_file
-
-    folder.mkdir(parents=True, exist_ok=True)
-    save_file({n: v.contiguous().cpu() for n, v in network.state_dict().items()}, folder / WEIGHTS)
-    settings = {"model_type": "w2w-compatibility", "dim_in": dim_in, "slots": list(slots), "scorer": asdict(config)}
-    (folder / CONFIG).write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
+    """In the hub's layout."""
+    save_network(network, folder, {"model_type": _TYPE, "dim_in": dim_in, "slots": list(slots), "scorer": asdict(config)})
 
 
 def load_scorer(folder: Path) -> tuple[nn.Module, tuple[str, ...]]:
     """The network in eval mode and the names of its slots. Raises UsageError where the folder has none."""
-    from safetensors.torch import load_file
-
-    try:
-        settings = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-        network = make_scorer(settings["dim_in"], len(settings["slots"]), ScorerConfig(**settings["scorer"]))
-        network.load_state_dict(load_file(folder / WEIGHTS))
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as e:
-        raise UsageError(f"{folder}: no scorer of outfits: {str(e).splitlines()[0]}") from e
-    return network.eval(), tuple(settings["slots"])
+    network, settings = load_network(
+        folder, _TYPE, lambda s: make_scorer(s["dim_in"], len(s["slots"]), ScorerConfig(**s["scorer"]))
+    )
+    return network, tuple(settings["slots"])

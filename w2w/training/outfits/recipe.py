@@ -37,8 +37,8 @@ class Batch:
 
 
 class Compatibility:
-    """``train`` has worn outfits, each with at least one modified; ``val`` is what is measured, with ``questions``, or with ones
-    drawn from it."""
+    """``train`` has worn outfits, each with at least one modified; ``val`` is what is measured, with ``questions`` or with
+    some that are drawn from it."""
 
     def __init__(
         self,
