@@ -15,6 +15,7 @@ QUESTIONS = (
     "crawl_growth",
     "cutout_iou",
     "outfit_growth",
+    "outfit_rule",
 )
 
 for question in QUESTIONS:

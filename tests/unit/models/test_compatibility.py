@@ -52,12 +52,14 @@ def slopes(losses, worn, modified):
 def test_the_published_loss_pushes_every_similarity_up_and_the_others_push_modified_outfits_down():
     cosines = torch.full((4, 3), -0.5)
     up, up_too = slopes(lambda w, m: what2wear_losses(w, m, torch.ones(2, 2), 0.7), cosines, cosines)
-    assert (up < 0).all() and (up_too < 0).all()
+    assert (up < 0).all()
+    assert (up_too < 0).all()
     settled = what2wear_losses(torch.full((4, 3), 1.01), torch.full((4, 3), 0.71), torch.zeros(2, 2), 0.7)
     assert sum(settled.values()) == 0  # a cosine of .071 for worn and of .05 for modified ones, and it is done
     for losses in (logistic_losses, margin_losses):
         up, down = slopes(losses, torch.full((4,), -1.0), torch.full((4,), -1.0))
-        assert (up < 0).all() and (down > 0).all()
+        assert (up < 0).all()
+        assert (down > 0).all()
 
 
 def test_the_logistic_loss_is_the_cross_entropy_of_the_probabilities():
@@ -104,7 +106,8 @@ def test_a_scorer_comes_back_from_its_folder(tmp_path, kind):
     network, config = scorer(kind), ScorerConfig(kind=kind, dim=4, hidden=16)
     save_scorer(network, tmp_path / "a", config, 8, ("top", "bottom", "shoes"))
     again, slots = load_scorer(tmp_path / "a")
-    assert slots == ("top", "bottom", "shoes") and not again.training
+    assert slots == ("top", "bottom", "shoes")
+    assert not again.training
     assert torch.equal(again.scores(outfits(), SLOTS), network.scores(outfits(), SLOTS))
 
 

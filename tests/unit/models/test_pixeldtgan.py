@@ -20,7 +20,8 @@ def test_shapes_and_range():
     network = gan()
     with torch.inference_mode():
         drawn = network.draw(pictures(0))
-        assert drawn.shape == (2, 3, 64, 64) and drawn.abs().max() <= 1
+        assert drawn.shape == (2, 3, 64, 64)
+        assert drawn.abs().max() <= 1
         assert network.real(drawn).shape == (2, 1)
         assert network.domain(torch.cat([drawn, drawn], 1)).shape == (2, 1)
         alone = network.draw(pictures(0)[:1])
@@ -43,9 +44,7 @@ def test_the_critics_are_asked_what_the_paper_asks():
         say = {k: torch.sigmoid(network.real(p)).log() for k, p in (("product", product), ("other", other))}
         say["drawn"] = torch.log(1 - torch.sigmoid(network.real(drawn)))
         belongs = torch.sigmoid(network.domain(torch.cat([worn, product], 1))).log()
-        belongs = belongs + sum(
-            torch.log(1 - torch.sigmoid(network.domain(torch.cat([worn, p], 1)))) for p in (other, drawn)
-        )
+        belongs = belongs + sum(torch.log(1 - torch.sigmoid(network.domain(torch.cat([worn, p], 1)))) for p in (other, drawn))
     assert found["real"].item() == pytest.approx(-sum(v.mean().item() for v in say.values()) / 3, rel=1e-4)
     assert found["domain"].item() == pytest.approx(-belongs.mean().item() / 3, rel=1e-4)
 
@@ -54,5 +53,5 @@ def test_it_comes_back_from_its_folder(tmp_path):
     network = gan().eval()
     save_gan(network, tmp_path)
     assert torch.equal(load_gan(tmp_path).draw(pictures(0)), network.draw(pictures(0)))
-    with pytest.raises(UsageError, match="gan.channels=12"):
+    with pytest.raises(UsageError, match="channels=12"):
         GanConfig(channels=12)

@@ -51,5 +51,5 @@ def test_it_comes_back_from_its_folder(tmp_path):
     again = load_siamese(tmp_path)
     assert again.config == network.config
     assert np.array_equal(embed(again, pictures(2)), embed(network, pictures(2)))
-    with pytest.raises(UsageError, match="siamese.padding=full"):
+    with pytest.raises(UsageError, match="padding=full"):
         SiameseConfig("full")
