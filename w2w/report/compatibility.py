@@ -13,8 +13,8 @@ _CHART = (520, 150)  # width and height
 
 @dataclass(frozen=True)
 class Judged:
-    """One scorer: its figures, similarities of worn and of modified outfits (cosines, or probabilities where ``probability``), and
-    their shares by threshold as training/outfits/measure.py gives them."""
+    """One scorer: its figures, similarities of worn and of modified outfits (cosines, or probabilities if ``probability``),
+    and their shares by threshold as training/outfits/measure.py gives them."""
 
     name: str
     says: str
