@@ -17,6 +17,7 @@ QUESTIONS = (
     "outfit_growth",
     "pair_growth",
     "mining_growth",
+    "outfit_rule",
 )
 
 for question in QUESTIONS:

@@ -6,7 +6,7 @@ from w2w.errors import UsageError
 
 # in a checkpoint's folder: figures of the run so far, and after the last step the best weights in the recipe's own form
 HISTORY, MODEL = "history.json", "model"
-OPTIMIZERS, SCHEDULES, PRECISIONS = ("adamw", "sgd"), ("cosine", "constant"), ("float32", "bfloat16", "float16")
+OPTIMIZERS, SCHEDULES, PRECISIONS = ("adamw", "adam", "sgd"), ("cosine", "constant", "step"), ("float32", "bfloat16", "float16")
 
 
 @dataclass(frozen=True)
@@ -16,11 +16,13 @@ class LoopConfig:
     steps: int = 1000
     """Updates of the weights."""
     optimizer: str = "adamw"
-    """adamw, or sgd (without momentum)."""
+    """adamw, adam (its decay is part of the gradient), or sgd (without momentum)."""
     learning_rate: float = 1e-3
     """Highest rate, reached after warmup_steps."""
     schedule: str = "cosine"
-    """After the warm-up: down to 0 along a cosine, or constant."""
+    """After the warm-up: down to 0 along a cosine, constant, or step: halved every decay_every steps."""
+    decay_every: int = 1000
+    """Steps after which the rate of schedule=step is halved."""
     warmup_steps: int = 60
     """Steps over which the rate rises."""
     clip_norm: float = 1.0
@@ -47,7 +49,7 @@ class LoopConfig:
     """CPU threads of one worker."""
 
     def __post_init__(self):
-        for name in ("steps", "accumulate", "measure_every", "checkpoint_every", "threads"):
+        for name in ("steps", "decay_every", "accumulate", "measure_every", "checkpoint_every", "threads"):
             if getattr(self, name) < 1:
                 raise UsageError(f"train.{name}={getattr(self, name)}: must be at least 1")
         for name in ("warmup_steps", "clip_norm", "patience", "seed"):

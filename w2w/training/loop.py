@@ -173,18 +173,22 @@ def parameter_groups(
 
 
 def rate(step: int, config: LoopConfig) -> float:
-    """Share of the highest rate: up along a line, then constant, or down to 0 along a cosine (Loshchilov and Hutter 2017,
-    equation 5)."""
+    """Share of the highest rate: up along a line, then constant, halved in steps, or down to 0 along a cosine (Loshchilov and
+    Hutter 2017, equation 5)."""
     if step < config.warmup_steps:
         return (step + 1) / config.warmup_steps
     if config.schedule == "constant":
         return 1.0
+    if config.schedule == "step":
+        return 0.5 ** (step // config.decay_every)
     return 0.5 * (1 + math.cos(math.pi * (step - config.warmup_steps) / max(1, config.steps - config.warmup_steps)))
 
 
 def _optimizer(groups: list[dict], config: LoopConfig) -> torch.optim.Optimizer:
     if config.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=config.learning_rate)
+    if config.optimizer == "adam":
+        return torch.optim.Adam(groups, lr=config.learning_rate)
     return torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.99))
 
 

@@ -17,6 +17,7 @@ from PIL import Image
 
 from w2w.wardrobe.garment import Garment, generator, make_garment
 from w2w.wardrobe.photo import StreetPhoto, street_photo, thumbnail
+from w2w.wardrobe.rule import outfit
 
 _BRANDS = ("Nordlicht", "Fjord & Co", "Avenida", "O'Hara", "東風", "Plain Goods", 'The "Loom"')
 _PADDING = 0.08  # of a query's box on each side
@@ -55,22 +56,6 @@ def title(garment: Garment) -> str:
     text = " ".join(w for w in words if w).capitalize()
     number = int(garment.product_id.rpartition("-")[2])
     return {13: f"{text} <b>NEW</b>", 29: f'{text} "édition limitée" & more'}.get(number % 97, text)
-
-
-def outfit(garments: Sequence[Garment], rng: np.random.Generator) -> list[Garment]:
-    """Garments of one style, which share a hue with the first or are neutral where the shop has such: the planted rule."""
-    style = garments[int(rng.integers(len(garments)))].style
-    slots = ["dress"] if rng.random() < 0.25 else ["top", "bottom"]
-    slots += ["shoes"] + [s for s, p in (("outer", 0.3), ("bag", 0.45), ("hat", 0.3)) if rng.random() < p]
-    chosen: list[Garment] = []
-    for slot in slots:
-        of_slot = [g for g in garments if g.category == slot]
-        fitting = [g for g in of_slot if g.style == style] or of_slot
-        near = [g for g in fitting if not chosen or g.colour_name in (chosen[0].colour_name, "black", "grey", "white", "beige")]
-        fitting = near or fitting
-        if fitting:
-            chosen.append(fitting[int(rng.integers(len(fitting)))])
-    return chosen
 
 
 def write_shop(folder: Path, seed: int, num_products: int, num_posts: int, size_px: int = 320, num_broken: int = 0) -> Shop:

@@ -74,7 +74,14 @@ def same(a, b):
 
 
 @pytest.mark.parametrize(
-    "settings", [{}, {"accumulate": 3}, {"optimizer": "sgd", "schedule": "constant"}, {"precision": "bfloat16"}]
+    "settings",
+    [
+        {},
+        {"accumulate": 3},
+        {"optimizer": "sgd", "schedule": "constant"},
+        {"optimizer": "adam", "schedule": "step"},
+        {"precision": "bfloat16"},
+    ],
 )
 def test_a_run_resumed_from_any_step_ends_with_the_weights_of_a_whole_one(tmp_path, settings):
     config = replace(STEPS, **settings)
@@ -162,3 +169,8 @@ def test_the_backbone_is_slower_and_only_matrices_decay():
     groups = parameter_groups(network.named_parameters(), 0.1, 0.05, free=["head.weight"])
     found = {(g["share"], g["weight_decay"]): len(g["params"]) for g in groups}
     assert found == {(0.1, 0.05): 1, (0.1, 0.0): 1, (1.0, 0.0): 2}
+
+
+def test_a_rate_in_steps_is_halved():
+    config = LoopConfig(steps=10, schedule="step", decay_every=3, warmup_steps=0)
+    assert [rate(s, config) for s in range(8)] == [1, 1, 1, 0.5, 0.5, 0.5, 0.25, 0.25]

@@ -1,6 +1,5 @@
 """Street2Shop (Hadi Kiapour et al. 2015) and LookBook (Yoo et al. 2016)."""
 
-import re
 from collections import defaultdict
 from collections.abc import Iterator
 from functools import cached_property
@@ -11,6 +10,7 @@ import pyarrow as pa
 from w2w.errors import UsageError
 from w2w.garments.records import Record, from_xywh, numbers, read_text
 from w2w.garments.taxonomy import TOP
+from w2w.images.lookbook import read_name
 from w2w.mining.sets.records import Anchor, Classes, Photo, PublicSet, Shop, find, members
 from w2w.mining.shares import TEST, TRAIN, split_of
 
@@ -105,9 +105,6 @@ class Street2Shop(PublicSet):
                 yield Photo(f"{split}/{photo}", self._uri(photo, where[photo]), split, tuple(anchors))
 
 
-_LOOKBOOK = re.compile(r"^PID(\d{6})_CLEAN([01])_IID(\d{6})\.jpg$")
-
-
 class LookBook(PublicSet):
     """A folder of PID000001_CLEAN1_IID000000.jpg: CLEAN1 is the product's picture, CLEAN0 somebody who wears it.
 
@@ -119,10 +116,8 @@ class LookBook(PublicSet):
         self._folder, self._shares = folder, (val_share, test_share)
         self._files: list[tuple[str, str, str]] = []
         for name in sorted(f.name for f in folder.iterdir() if f.suffix.lower() == ".jpg"):
-            match = _LOOKBOOK.match(name)
-            if not match:
-                raise UsageError(f"{folder / name}: is not like PID000001_CLEAN1_IID000000.jpg")
-            self._files.append((name, match[1], match[2]))
+            product, clean = read_name(folder / name)
+            self._files.append((name, product, "1" if clean else "0"))
         if not self._files:
             raise UsageError(f"set.path={root}: no *.jpg there, nor in data")
 

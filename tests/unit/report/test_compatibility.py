@@ -1,0 +1,27 @@
+import numpy as np
+
+from w2w.report.compatibility import Judged, compatibility_report
+
+
+def test_the_page_shows_both_kinds_and_escapes_names(tmp_path):
+    rows = [{"threshold": 0.7, "worn": 0.75, "modified": 0.125, "pair": float("nan"), "told": 0.8125}]
+    rng = np.random.default_rng(0)
+    cosines = Judged("<b>mine</b>", "says", {"AUC": 0.9876, "FITB": 0.5}, rng.uniform(0, 1, 50), rng.uniform(-1, 0, 50), rows)
+    page = tmp_path / "page.html"
+    compatibility_report(str(page), "outfits", ["a <note>"], {"outfits": 50}, [cosines])
+    text = page.read_text()
+    assert "<b>mine" not in text
+    assert "a &lt;note&gt;" in text
+    for shown in ("0.988", "0.812", "polygon", "mean cosine"):
+        assert shown in text
+    worn, modified = (
+        [float(p.split(",")[0]) for p in text.split(f'class="{kind}"><polygon points="')[1].split('"')[0].split()]
+        for kind in ("worn", "modified")
+    )
+    assert len(worn) == len(modified) == 2 + 2 * 40
+    assert "http://" not in text.replace("http://www.w3.org", "")
+    chance = Judged("set", "says", {"AUC": 0.5}, np.ones(3), np.full(3, 0.5), rows, probability=True)
+    compatibility_report(str(page), "outfits", [], {}, [cosines, chance])
+    text = page.read_text()
+    assert "probability of going together" in text
+    assert text.count("<svg") == 2

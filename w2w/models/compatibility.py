@@ -1,0 +1,206 @@
+"""What goes together: networks that score an outfit from the vectors of its items.
+
+Outfits come as vectors of their items, (N, S, D), with the number of each one's slot, (N, S). `What2Wear` and `Pairs` know
+three slots, in the order of SLOT_PAIRS; `SetTransformer` takes outfits of any size.
+"""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+from torch.nn.functional import logsigmoid, normalize, relu, softplus
+
+from w2w.config import nearest
+from w2w.errors import UsageError
+from w2w.models.folder import load_network, save_network
+
+SLOT_PAIRS = ((0, 1), (0, 2), (1, 2))  # top and bottom, top and shoes, bottom and shoes
+PAD = -1  # slot of a place without an item
+_TYPE = "w2w-compatibility"
+_PROMISED = 1e-6  # least probability that an outfit does not go together: keeps the logarithm of the loss finite
+
+
+@dataclass(frozen=True)
+class ScorerConfig:
+    """Which network scores outfits."""
+
+    kind: str = "pairs"
+    """pairs (three slots, cosines of pairs), set (a transformer over outfits of any size), what2wear (as it was published)."""
+    dim: int = 64
+    """Length of the vectors that are compared. what2wear: that of the items."""
+    hidden: int = 256
+    """Width of the layer before them; of set, that of the transformer."""
+    spaces: str = "slot"
+    """Of pairs: slot (tops, bottoms and shoes have a space each) or shared (one for all)."""
+    dropout: float = 0.1
+    """Share of the values that are dropped in training."""
+    layers: int = 2
+    """Of set: blocks of the transformer."""
+    heads: int = 4
+    """Of set: attention heads."""
+
+    def __post_init__(self):
+        if self.kind not in KINDS:
+            raise UsageError(f"scorer.kind={self.kind}: unknown.{nearest(self.kind, list(KINDS))}")
+        if self.spaces not in ("slot", "shared"):
+            raise UsageError(f"scorer.spaces={self.spaces}: it is slot or shared")
+        if not 0 <= self.dropout < 1:
+            raise UsageError(f"scorer.dropout={self.dropout}: from 0 to below 1")
+        for name in ("dim", "hidden", "layers", "heads"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"scorer.{name}={getattr(self, name)}: must be at least 1")
+        if self.kind == "set" and self.hidden % self.heads:
+            raise UsageError(f"scorer.hidden={self.hidden}: a multiple of scorer.heads={self.heads}")
+
+
+class What2Wear(nn.Module):
+    """z = xW / |xW| with one square matrix for all slots; an outfit's score is the mean cosine of its three pairs.
+
+    Source: yunyounglee99/What2Wear @f233e49, models/matching_loss.py: W drawn from N(0, 1), temperature .07, learnt.
+    There a ``return`` inside the loop leaves two of the three pairs out; here all three are in, as its text says.
+    """
+
+    def __init__(self, dim_in: int, config: ScorerConfig):
+        super().__init__()
+        self.W = nn.Parameter(torch.randn(dim_in, dim_in))
+        self.temperature = nn.Parameter(torch.tensor(0.07))
+
+    def forward(self, vectors_N3D: torch.Tensor, slots_N3: torch.Tensor) -> torch.Tensor:
+        """Cosines of the pairs over the temperature, (N, 3)."""
+        return self.similarities(vectors_N3D, slots_N3) / self.temperature
+
+    def similarities(self, vectors_N3D: torch.Tensor, slots_N3: torch.Tensor) -> torch.Tensor:
+        """Cosines of the pairs, (N, 3)."""
+        return _pair_cosines(normalize(vectors_N3D @ self.W, dim=-1))
+
+    def scores(self, vectors_N3D: torch.Tensor, slots_N3: torch.Tensor) -> torch.Tensor:
+        """(N,)."""
+        return self.similarities(vectors_N3D, slots_N3).mean(dim=1)
+
+
+class Pairs(nn.Module):
+    """Items go through a small network into a space of their slot (or one for all), where cosines of pairs are compared. An
+    outfit goes together when every pair does: log p = sum over pairs of log sigmoid(scale * cosine + bias).
+
+    The mean of cosines that What2Wear takes lets two good pairs hide a bad one; in this sum one bad pair is enough.
+    """
+
+    def __init__(self, dim_in: int, config: ScorerConfig):
+        super().__init__()
+        num_spaces = len(SLOT_PAIRS) if config.spaces == "slot" else 1
+        self.spaces = nn.ModuleList(
+            nn.Sequential(
+                nn.LayerNorm(dim_in),
+                nn.Dropout(config.dropout),
+                nn.Linear(dim_in, config.hidden),
+                nn.GELU(),
+                nn.Dropout(config.dropout),
+                nn.Linear(config.hidden, config.dim),
+            )
+            for _ in range(num_spaces)
+        )
+        self.log_scale = nn.Parameter(torch.full((len(SLOT_PAIRS),), 1.6))  # 5: sigmoid then spans .007 to .993
+        self.bias = nn.Parameter(torch.zeros(len(SLOT_PAIRS)))
+
+    def similarities(self, vectors_N3D: torch.Tensor, slots_N3: torch.Tensor) -> torch.Tensor:
+        """Cosines of the pairs, (N, 3)."""
+        spaces = [self.spaces[i % len(self.spaces)] for i in range(vectors_N3D.shape[1])]
+        placed = torch.stack([space(vectors_N3D[:, i]) for i, space in enumerate(spaces)], dim=1)
+        return _pair_cosines(normalize(placed, dim=-1))
+
+    def forward(self, vectors_N3D: torch.Tensor, slots_N3: torch.Tensor) -> torch.Tensor:
+        """log of the probability that the outfit goes together, (N,)."""
+        cosines_N3 = self.similarities(vectors_N3D, slots_N3)
+        return logsigmoid(cosines_N3 * self.log_scale.exp() + self.bias).sum(dim=1)
+
+    def scores(self, vectors_N3D: torch.Tensor, slots_N3: torch.Tensor) -> torch.Tensor:
+        return self(vectors_N3D, slots_N3)
+
+
+class SetTransformer(nn.Module):
+    """Every item sees every other; a token that stands for the outfit is read at the end. The order of items does not matter,
+    their slots do, and outfits of different sizes stand in one batch.
+
+    Source of the idea: Sarkar et al. 2022, "OutfitTransformer", section 3.1 (outfit token, no positions).
+    """
+
+    def __init__(self, dim_in: int, config: ScorerConfig, num_slots: int):
+        super().__init__()
+        width = config.hidden
+        self.project = nn.Sequential(nn.LayerNorm(dim_in), nn.Dropout(config.dropout), nn.Linear(dim_in, width))
+        self.slot = nn.Embedding(num_slots, width)
+        self.outfit = nn.Parameter(torch.randn(width) * 0.02)
+        block = nn.TransformerEncoderLayer(
+            width, config.heads, 2 * width, config.dropout, nn.functional.gelu, batch_first=True, norm_first=True
+        )
+        self.blocks = nn.TransformerEncoder(block, config.layers, enable_nested_tensor=False)
+        self.head = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, 1))
+
+    def forward(self, vectors_NSD: torch.Tensor, slots_NS: torch.Tensor) -> torch.Tensor:
+        """log of the probability that the outfit goes together, (N,). Where ``slots_NS`` is PAD there is no item."""
+        empty_NS = slots_NS == PAD
+        items = self.project(vectors_NSD) + self.slot(slots_NS.clamp(min=0))
+        tokens = torch.cat([self.outfit.expand(len(items), 1, -1), items], dim=1)
+        hidden = torch.cat([torch.zeros_like(empty_NS[:, :1]), empty_NS], dim=1)
+        return logsigmoid(self.head(self.blocks(tokens, src_key_padding_mask=hidden)[:, 0]).squeeze(1))
+
+    def scores(self, vectors_NSD: torch.Tensor, slots_NS: torch.Tensor) -> torch.Tensor:
+        return self(vectors_NSD, slots_NS)
+
+
+KINDS = {"pairs": Pairs, "set": SetTransformer, "what2wear": What2Wear}
+
+
+def make_scorer(dim_in: int, num_slots: int, config: ScorerConfig) -> nn.Module:
+    """Raises UsageError where the network knows three slots and there are others."""
+    if config.kind == "set":
+        return SetTransformer(dim_in, config, num_slots)
+    if num_slots != len(SLOT_PAIRS):
+        raise UsageError(f"scorer.kind={config.kind}: is for outfits of {len(SLOT_PAIRS)} slots, not {num_slots}; use set")
+    return KINDS[config.kind](dim_in, config)
+
+
+def _pair_cosines(placed_N3D: torch.Tensor) -> torch.Tensor:
+    return torch.stack([(placed_N3D[:, i] * placed_N3D[:, j]).sum(-1) for i, j in SLOT_PAIRS], dim=1)
+
+
+def what2wear_losses(
+    worn_N3: torch.Tensor, modified_N3: torch.Tensor, matrix: torch.Tensor, threshold: float
+) -> dict[str, torch.Tensor]:
+    """The loss as published, of s = cosine / temperature, (N, 3): relu(1 - mean s) of worn outfits + mean relu(threshold - s)
+    of modified ones + .01 |W|, s being the mean over an outfit's pairs (matching_loss.py, ``forward``).
+
+    Both terms only raise similarities, and with a temperature of .07 they are zero as soon as cosines are above .07: nothing
+    tells a modified outfit from a worn one.
+    """
+    return {
+        "worn": relu(1 - worn_N3.mean()),
+        "modified": relu(threshold - modified_N3.mean(dim=1)).mean(),
+        "matrix": 0.01 * torch.linalg.matrix_norm(matrix),
+    }
+
+
+def logistic_losses(worn_N: torch.Tensor, modified_N: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Cross-entropy of log probabilities: worn outfits are pushed up and modified ones down. Its minimum is the log-odds of
+    having been worn, and no score orders outfits better than that one (Neyman and Pearson 1933)."""
+    unlikely = torch.log(-torch.expm1(modified_N.clamp(max=-_PROMISED)))
+    return {"worn": -worn_N.mean(), "modified": -unlikely.mean()}
+
+
+def margin_losses(worn_N: torch.Tensor, modified_N: torch.Tensor, margin: float = 1.0) -> dict[str, torch.Tensor]:
+    """Each worn outfit shall score ``margin`` higher than the one made of it; a soft hinge."""
+    return {"margin": softplus(margin - (worn_N - modified_N)).mean()}
+
+
+def save_scorer(network: nn.Module, folder: Path, config: ScorerConfig, dim_in: int, slots: tuple[str, ...]) -> None:
+    """In the hub's layout."""
+    save_network(network, folder, {"model_type": _TYPE, "dim_in": dim_in, "slots": list(slots), "scorer": asdict(config)})
+
+
+def load_scorer(folder: Path) -> tuple[nn.Module, tuple[str, ...]]:
+    """The network in eval mode and the names of its slots. Raises UsageError where the folder has none."""
+    network, settings = load_network(
+        folder, _TYPE, lambda s: make_scorer(s["dim_in"], len(s["slots"]), ScorerConfig(**s["scorer"]))
+    )
+    return network, tuple(settings["slots"])

@@ -1,0 +1,112 @@
+"""PixelDTGAN (Yoo et al. 2016, "Pixel-Level Domain Transfer"), small: draws the product that somebody wears.
+
+A converter, one critic of whether a picture is real, and one of whether a product picture belongs to a photo (the paper's
+sections 4.1 to 4.3). Smaller than there: a quarter of the channels; and norms of groups instead of batches, so that a picture
+does not depend on those drawn with it.
+"""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+from torch.func import functional_call
+from torch.nn.functional import binary_cross_entropy_with_logits
+
+from w2w.errors import UsageError
+from w2w.models.folder import load_network, save_network
+
+SIDE_PX = 64
+_TYPE = "w2w-pixeldtgan"
+_WIDEST = 8  # times the channels: at 4 x 4 pixels
+
+
+@dataclass(frozen=True)
+class GanConfig:
+    """How large it is."""
+
+    channels: int = 32
+    """Of the first layer; the paper has 128."""
+    code: int = 64
+    """Numbers between the photo and the drawing."""
+
+    def __post_init__(self):
+        if self.channels < 8 or self.channels % 8:
+            raise UsageError(f"gan.channels={self.channels}: a multiple of 8")
+        if self.code < 1:
+            raise UsageError(f"gan.code={self.code}: must be at least 1")
+
+
+def _down(inputs: int, outputs: int) -> list[nn.Module]:
+    return [nn.Conv2d(inputs, outputs, 4, 2, 1), nn.GroupNorm(8, outputs), nn.LeakyReLU(0.2)]
+
+
+def _up(inputs: int, outputs: int) -> list[nn.Module]:
+    return [nn.ConvTranspose2d(inputs, outputs, 4, 2, 1), nn.GroupNorm(8, outputs), nn.ReLU()]
+
+
+def _critic(inputs: int, channels: int) -> nn.Sequential:
+    """(N, inputs, 64, 64) -> logits (N, 1)."""
+    first = [nn.Conv2d(inputs, channels, 4, 2, 1), nn.LeakyReLU(0.2)]
+    rest = [layer for i in (1, 2, 4) for layer in _down(i * channels, 2 * i * channels)]
+    return nn.Sequential(*first, *rest, nn.Conv2d(_WIDEST * channels, 1, 4), nn.Flatten())
+
+
+class PixelDTGan(nn.Module):
+    """Pictures are (N, 3, 64, 64) in -1..1."""
+
+    def __init__(self, config: GanConfig = GanConfig()):
+        super().__init__()
+        n, self.config = config.channels, config
+        self.converter = nn.Sequential(
+            nn.Conv2d(3, n, 4, 2, 1),
+            nn.LeakyReLU(0.2),
+            *(layer for i in (1, 2, 4) for layer in _down(i * n, 2 * i * n)),
+            nn.Conv2d(_WIDEST * n, config.code, 4),
+            nn.LeakyReLU(0.2),
+            nn.ConvTranspose2d(config.code, _WIDEST * n, 4),
+            nn.GroupNorm(8, _WIDEST * n),
+            nn.ReLU(),
+            *(layer for i in (4, 2, 1) for layer in _up(2 * i * n, i * n)),
+            nn.ConvTranspose2d(n, 3, 4, 2, 1),
+            nn.Tanh(),
+        )
+        self.real = _critic(3, n)
+        self.domain = _critic(6, n)
+        for layer in self.modules():
+            if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
+                nn.init.normal_(layer.weight, 0.0, 0.02)
+
+    def draw(self, worn: torch.Tensor) -> torch.Tensor:
+        return self.converter(worn)
+
+    def forward(self, worn: torch.Tensor, product: torch.Tensor, other: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Parts of the loss of photos, the products worn in them, and other products. Of one backward pass over their sum each
+        network gets the gradient of its own part alone: the critics see drawings cut off from the converter, and the converter
+        is judged by critics whose weights are constants."""
+        drawn = self.draw(worn)
+        held = drawn.detach()
+        real = (_says(self.real(product), True) + _says(self.real(other), True) + _says(self.real(held), False)) / 3
+        pairs = [(product, True), (other, False), (held, False)]
+        domain = sum(_says(self.domain(torch.cat([worn, p], 1)), belongs) for p, belongs in pairs) / 3
+        fooled = _says(_fixed(self.real, drawn), True) + _says(_fixed(self.domain, torch.cat([worn, drawn], 1)), True)
+        return {"real": real, "domain": domain, "converter": fooled / 2}
+
+
+def _says(logits_N1: torch.Tensor, truth: bool) -> torch.Tensor:
+    return binary_cross_entropy_with_logits(logits_N1, torch.full_like(logits_N1, float(truth)))
+
+
+def _fixed(critic: nn.Module, pictures: torch.Tensor) -> torch.Tensor:
+    """What the critic says, its weights taken as constants."""
+    return functional_call(critic, {n: p.detach() for n, p in critic.named_parameters()}, (pictures,))
+
+
+def save_gan(network: PixelDTGan, folder: Path) -> None:
+    """In the hub's layout."""
+    save_network(network, folder, {"model_type": _TYPE, "gan": asdict(network.config)})
+
+
+def load_gan(folder: Path) -> PixelDTGan:
+    """In eval mode. Raises UsageError where the folder has none."""
+    return load_network(folder, _TYPE, lambda s: PixelDTGan(GanConfig(**s["gan"])))[0]

@@ -1,0 +1,64 @@
+"""How scorers of outfits tell worn outfits from modified ones: histograms of similarity, shares by threshold, figures."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from w2w.report.page import write_page
+
+_BINS = 40
+_CHART = (520, 150)  # width and height
+
+
+@dataclass(frozen=True)
+class Judged:
+    """One scorer: its figures, similarities of worn and of modified outfits (cosines, or probabilities if ``probability``),
+    and their shares by threshold as training/outfits/measure.py gives them."""
+
+    name: str
+    says: str
+    figures: Mapping[str, float]
+    worn: np.ndarray
+    modified: np.ndarray
+    by_threshold: Sequence[Mapping[str, float]]
+    probability: bool = False
+
+
+def compatibility_report(
+    out: str, title: str, notes: Sequence[str], facts: Mapping[str, object], judged: Sequence[Judged]
+) -> None:
+    """Writes the page to ``out``. ``notes``: paragraphs at its head."""
+    metrics = list(dict.fromkeys(m for j in judged for m in j.figures))
+    scorers = [
+        {
+            "name": j.name,
+            "says": j.says,
+            "figures": [j.figures.get(m) for m in metrics],
+            "chart": _histogram(j),
+            "means": (float(j.worn.mean()), float(j.modified.mean())),
+            "rows": j.by_threshold,
+            "scale": "probability of going together" if j.probability else "mean cosine of the three pairs",
+        }
+        for j in judged
+    ]
+    write_page(out, "compatibility.html.j2", title=title, notes=notes, facts=facts, metrics=metrics, scorers=scorers)
+
+
+def _histogram(judged: Judged) -> dict:
+    """Two outlines over the same bins, each as high as its largest share."""
+    low = 0.0 if judged.probability else -1.0
+    width, height = _CHART
+    edges = np.linspace(low, 1, _BINS + 1)
+    shares = [np.histogram(v, edges)[0] / max(1, len(v)) for v in (judged.worn, judged.modified)]
+    most = max(float(s.max()) for s in shares) or 1.0
+    step = width / _BINS
+
+    def outline(share: np.ndarray) -> str:
+        tops = [(i * step, height - 16 - s / most * (height - 24)) for i, s in enumerate(share)]
+        corners = [p for x, y in tops for p in ((x, y), (x + step, y))]
+        floor = height - 16
+        return " ".join(f"{x:.1f},{y:.1f}" for x, y in [(0, floor), *corners, (width, floor)])
+
+    worn, modified = (outline(s) for s in shares)
+    return {"width": width, "height": height, "worn": worn, "modified": modified, "low": low, "most": most}

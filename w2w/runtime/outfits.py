@@ -1,0 +1,149 @@
+"""Outfits and questions out of the store as arrays, with the vectors of their items. All of it in the driver or one worker."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from w2w import schema
+from w2w.errors import UsageError
+from w2w.garments.masks import SLOTS
+from w2w.runtime.job import need_table
+from w2w.runtime.shuffle import to_matrix
+from w2w.table import delta
+from w2w.table.pending import lookup_batches
+from w2w.training.outfits.arrays import WORN, Outfits, Questions
+
+_BATCH_ROWS = 16_384
+_MOST_BYTES = 4 * 2**30
+
+
+def read_outfits(
+    store: str, model_version: str, source: str = schema.OWN, most_bytes: int = _MOST_BYTES
+) -> tuple[dict[str, Outfits], int]:
+    """The outfits of each split, and how many were left out since an item has no vector of ``model_version``.
+
+    The table is read in batches. Held are the vectors, 4 bytes a number and once for each item, 16 bytes for each item of an
+    outfit, and the ids while they are read. Raises UsageError where the vectors would be more than ``most_bytes``.
+    """
+    need_table(store, schema.OUTFITS, "compose")
+    need_table(store, schema.EMBEDDINGS, "embed")
+    items, splits, outfit_ids, made_of = _Items(), [], [], []
+    columns = [schema.OUTFIT_ID, schema.ITEMS, schema.MODIFIED_OF, schema.SPLIT]
+    for rows in _batches(store, schema.OUTFITS, columns, source):
+        items.add(rows.column(schema.ITEMS))
+        splits.append(rows.column(schema.SPLIT))
+        outfit_ids.append(rows.column(schema.OUTFIT_ID))
+        made_of.append(rows.column(schema.MODIFIED_OF))
+    if not splits:
+        raise UsageError(f"table `outfits` has nothing of source {source!r}: run 'w2w compose' or 'w2w convert'")
+    split = pa.chunked_array([c for s in splits for c in s.chunks]).to_numpy().astype(str)
+    ids = pa.chunked_array([c for s in outfit_ids for c in s.chunks])
+    origin = pc.index_in(pa.chunked_array([c for s in made_of for c in s.chunks]), ids, skip_nulls=True)
+    vectors_ND, row_of_item = _vectors(store, model_version, items.ids, most_bytes)
+    items_OS, slots_OS = items.padded(row_of_item)
+    whole = ((items_OS >= 0) == (slots_OS >= 0)).all(axis=1) & (items_OS >= 0).any(axis=1)
+    made = Outfits(vectors_ND, items_OS, slots_OS, origin.fill_null(WORN).to_numpy().astype(np.int64), items.slots)
+    return {s: made.among(whole & (split == s)) for s in np.unique(split)}, int((~whole).sum())
+
+
+def read_blanks(store: str, outfits: Outfits, model_version: str, source: str, split: str) -> tuple[Outfits, Questions]:
+    """The questions to fill in the blank of a split, and ``outfits`` with the vectors of their items added. A question of which
+    an item has no vector is left out."""
+    need_table(store, schema.QUESTIONS, "convert")
+    given, answers, right = _Items(outfits.slots), _Items(outfits.slots), []
+    columns = [schema.KIND, schema.ITEMS, schema.ANSWERS, schema.RIGHT, schema.SPLIT]
+    for rows in _batches(store, schema.QUESTIONS, columns, source):
+        asked = pc.and_(pc.equal(rows.column(schema.KIND), "fill_in_blank"), pc.equal(rows.column(schema.SPLIT), split))
+        rows = rows.filter(asked)
+        given.add(rows.column(schema.ITEMS))
+        answers.add(rows.column(schema.ANSWERS))
+        right.append(rows.column(schema.RIGHT).to_numpy())
+    if strange := {*given.slots, *answers.slots} - set(outfits.slots):
+        raise UsageError(f"questions of {source!r} ask for slots that its outfits do not have: {sorted(strange)}")
+    start, vectors, found = len(outfits.vectors_ND), [outfits.vectors_ND], []
+    for part in (given, answers):
+        vectors_ND, row_of_item = _vectors(store, model_version, part.ids, _MOST_BYTES)
+        items, slots = part.padded(np.where(row_of_item < 0, -1, row_of_item + start))
+        vectors.append(vectors_ND)
+        start += len(vectors_ND)
+        found.append((items, slots))
+    (items_QS, slots_QS), (answers_QA, answer_slots_QA) = found
+    shape = (*answers_QA.shape, items_QS.shape[1])
+    items_QAS = np.concatenate([np.broadcast_to(items_QS[:, None], shape), answers_QA[:, :, None]], axis=2)
+    slots_QAS = np.concatenate([np.broadcast_to(slots_QS[:, None], shape), answer_slots_QA[:, :, None]], axis=2)
+    absent_QA = answer_slots_QA < 0  # a question with fewer answers than others
+    items_QAS[absent_QA], slots_QAS[absent_QA] = -1, -1
+    whole_Q = ((items_QAS >= 0) == (slots_QAS >= 0)).all(axis=(1, 2))
+    questions = Questions(items_QAS[whole_Q], slots_QAS[whole_Q], np.concatenate([np.empty(0, np.int64), *right])[whole_Q])
+    return replace(outfits, vectors_ND=np.concatenate(vectors)), questions
+
+
+class _Items:
+    """Lists of items, read batch by batch, as numbers of their ids and slots."""
+
+    def __init__(self, slots: tuple[str, ...] = SLOTS):
+        self._known = list(slots)
+        self._ids: list[pa.Array] = []
+        self._slots: list[np.ndarray] = []
+        self._lengths: list[np.ndarray] = []
+
+    def add(self, lists: pa.ChunkedArray) -> None:
+        for chunk in lists.chunks:
+            flat = chunk.flatten()
+            slots = flat.field(schema.SLOT)
+            self._known += sorted(set(slots.unique().to_pylist()) - set(self._known))
+            self._ids.append(flat.field(schema.ITEM_ID))
+            self._slots.append(pc.index_in(slots, pa.array(self._known)).to_numpy(zero_copy_only=False).astype(np.int64))
+            self._lengths.append(pc.list_value_length(chunk).to_numpy(zero_copy_only=False).astype(np.int64))
+
+    @property
+    def slots(self) -> tuple[str, ...]:
+        return tuple(self._known)
+
+    @property
+    def ids(self) -> pa.ChunkedArray:
+        return pa.chunked_array(self._ids, pa.string())
+
+    def padded(self, row_of_item: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(items (O, S), slots (O, S)), -1 after the last. Items of three slots stand in the order of SLOTS."""
+        lengths = np.concatenate([np.empty(0, np.int64), *self._lengths])
+        slots = np.concatenate([np.empty(0, np.int64), *self._slots])
+        owner = np.repeat(np.arange(len(lengths)), lengths)
+        order = np.lexsort((slots, owner))
+        place = np.arange(len(owner)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+        size = int(lengths.max(initial=0))
+        found = np.full((2, len(lengths), size), -1, np.int64)
+        found[0, owner, place], found[1, owner, place] = row_of_item[order], slots[order]
+        return found[0], found[1]
+
+
+def _batches(store: str, table: schema.Table, columns: list[str], source: str) -> Iterator[pa.Table]:
+    listed = delta.parts(delta.open_table(store, table), source=source)
+    yield from delta.read_batches(store, table, columns, listed, _BATCH_ROWS)
+
+
+def _vectors(store: str, model_version: str, item_ids: pa.ChunkedArray, most_bytes: int) -> tuple[np.ndarray, np.ndarray]:
+    """(vectors (N, D), the row of each item's vector, -1 where it has none). Each different item is read once."""
+    different = pc.unique(item_ids)
+    place = pc.index_in(item_ids, different).to_numpy().astype(np.int64)
+    row_of = np.full(len(different), -1, np.int64)
+    found, count = [], 0
+    only = {"model_version": model_version}
+    for rows in lookup_batches(store, schema.EMBEDDINGS, different, [schema.OWNER_ID, schema.VECTOR], **only):
+        vectors_ND = to_matrix(rows.column(schema.VECTOR))
+        needed = len(different) * vectors_ND.shape[1] * vectors_ND.itemsize
+        if needed > most_bytes:
+            raise UsageError(
+                f"the vectors of {len(different):,} items take {needed / 2**30:.1f} GB, more than {most_bytes / 2**30:.1f} GB: "
+                "use an encoder with shorter vectors, or fewer outfits"
+            )
+        at = pc.index_in(rows.column(schema.OWNER_ID), different).to_numpy().astype(np.int64)
+        row_of[at] = np.arange(count, count + len(at))
+        found.append(vectors_ND)
+        count += len(at)
+    if not found:
+        raise UsageError(f"no item has a vector of model version {model_version}: run 'w2w embed' with that encoder")
+    return np.concatenate(found), row_of[place]

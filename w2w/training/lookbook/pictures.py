@@ -1,0 +1,76 @@
+"""A folder in LookBook's layout: which products it has, who wears them, and the pictures, small enough to keep."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from w2w.errors import Reject, UsageError
+from w2w.images.decode import decode
+from w2w.images.lookbook import read_name
+from w2w.images.resize import fit
+
+
+@dataclass(frozen=True)
+class Product:
+    """Files of one product: alone, and worn."""
+
+    product: str
+    clean: str
+    worn: tuple[str, ...]
+
+
+def read_products(folder: Path, least_worn: int = 10) -> list[Product]:
+    """Products with a picture alone and at least ``least_worn`` worn, by number; from the folder's ``data`` where it has that.
+
+    Raises UsageError where the folder or such products are not there, or a file is named otherwise.
+    """
+    folder = folder / "data" if (folder / "data").is_dir() else folder
+    if not folder.is_dir():
+        raise UsageError(f"lookbook.path={folder}: no such folder")
+    clean: dict[str, str] = {}
+    worn: dict[str, list[str]] = defaultdict(list)
+    for path in sorted(folder.glob("*.jpg")):
+        product, alone = read_name(path)
+        if alone:
+            clean.setdefault(product, str(path))
+        else:
+            worn[product].append(str(path))
+    found = [Product(p, clean[p], tuple(worn[p])) for p in sorted(clean) if len(worn[p]) >= least_worn]
+    if not found:
+        raise UsageError(f"lookbook.path={folder}: no product has a picture alone and {least_worn} worn")
+    return found
+
+
+def split_products(products: Sequence[Product], num_test: int, seed: int) -> tuple[list[Product], list[Product]]:
+    """(train, test): ``num_test`` products drawn for the test; no product is in both."""
+    if not 0 < num_test < len(products):
+        raise UsageError(f"lookbook.num_test={num_test}: of {len(products)} products some must be left to train on")
+    order = np.random.default_rng(seed).permutation(len(products))
+    return [products[i] for i in sorted(order[num_test:])], [products[i] for i in sorted(order[:num_test])]
+
+
+class Pictures:
+    """Decoded pictures of one size, squashed to a square as the seed does. Keeps ``most`` of them: 30 KB each at 100 px."""
+
+    def __init__(self, side_px: int, most: int = 30_000):
+        self._side_px, self._most = side_px, most
+        self._kept: dict[str, np.ndarray] = {}
+
+    def read(self, files: Sequence[str]) -> np.ndarray:
+        """uint8 (N, side, side, 3). Raises UsageError for one that is no picture."""
+        return np.stack([self._one(file) for file in files])
+
+    def _one(self, file: str) -> np.ndarray:
+        if file in self._kept:
+            return self._kept[file]
+        try:
+            photo = decode(Path(file).read_bytes(), min_side_px_wanted=self._side_px)
+        except (Reject, OSError) as e:
+            raise UsageError(f"{file}: cannot be read: {e}") from e
+        picture = fit(photo, self._side_px, "squash", "bilinear")
+        if len(self._kept) < self._most:
+            self._kept[file] = picture
+        return picture
