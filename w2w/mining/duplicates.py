@@ -37,7 +37,7 @@ class LikenessRules:
 
 @dataclass(frozen=True)
 class Marks:
-    """What candidates are found from, N images in order of their ids: 664 bytes an image."""
+    """What candidates are found from, N images in order of their ids: 1,096 bytes an image."""
 
     hashes_N2: np.ndarray  # int64: of the image and of its mirror image
     looks_NWD: np.ndarray  # float16

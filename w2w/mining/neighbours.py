@@ -126,8 +126,9 @@ def _leaves(entries: np.ndarray, tree: int) -> list[np.ndarray]:
             [entries[i : i + 65_536].astype(np.float32) @ directions[:, level] for i in range(0, len(entries), 65_536)]
         )
         bounds = _bounds(len(entries), level)
-        node = np.repeat(np.arange(len(bounds) - 1), np.diff(bounds))
-        order = order[np.lexsort((along[order], node))]
+        node = np.repeat(np.arange(len(bounds) - 1, dtype=np.float64), np.diff(bounds))
+        low, span = float(along.min()), float(np.ptp(along)) * 1.001 or 1.0
+        order = order[np.argsort(node + (along[order] - low) / span, kind="stable")]
     bounds = _bounds(len(entries), levels)
     return [order[bounds[i] : bounds[i + 1]] for i in range(len(bounds) - 1)]
 

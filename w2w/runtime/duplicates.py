@@ -1,6 +1,6 @@
 """Near-duplicates on Ray: fingerprints of new images, candidates from all of them, confirmation where the grids lie.
 
-Fingerprints are read once into arrays in the object store (664 bytes an image), the hash search and each tree of the look
+Fingerprints are read once into arrays in the object store (1,096 bytes an image), the hash search and each tree of the look
 search are a task of their own over these (and a copy in each), and candidates are confirmed in tasks of ``_PAIRS_PER_TASK``
 pairs, to which the grids travel. The driver holds the ids (100 bytes an image) and the candidates (16 bytes a pair).
 """
