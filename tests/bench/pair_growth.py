@@ -11,7 +11,6 @@ linear, and the bound is 1 / 1.2.
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -119,21 +118,22 @@ def one(store: str) -> None:
     ray.get([ray.remote(num_cpus=1)(warm).remote() for _ in range(CORES)])
     watch, result = Watch(), {}
     for name, gate in (("rule", GateConfig()), ("gate", GateConfig("all", max_share=0.9))):
-        start, before, watch.worker_mb = time.monotonic(), watch.cpu_s(), 0.0
+        start, before, watch.worker_mb, watch.driver_mb = time.monotonic(), watch.cpu_s(), 0.0, 0.0
         summary = mine.main(mine.Config(store=store, gate=gate, ray=RayConfig(num_cpus=CORES), shown=0))
         result[name] = {"seconds": round(time.monotonic() - start, 2), "cpu_s": round(watch.cpu_s() - before, 2)}
-        result[name] |= {"tags": summary.counts.read, "pairs": summary.counts.out, "worker_mb": round(watch.worker_mb)}
-        result[name]["driver_mb"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3)
+        result[name] |= {"tags": summary.counts.read, "pairs": summary.counts.out}
+        result[name] |= {"worker_mb": round(watch.worker_mb), "driver_mb": round(watch.driver_mb)}
     watch.over.set()
     print(json.dumps(result))
 
 
 class Watch(threading.Thread):
-    """CPU seconds of driver and workers so far, and the most memory that one worker had of its own, in MB."""
+    """CPU seconds of driver and workers so far, and the most memory that the driver and one worker had of their own, in MB."""
 
     def __init__(self):
         super().__init__(daemon=True)
-        self.over, self.worker_mb, self._cpu = threading.Event(), 0.0, {}
+        self.over, self._cpu = threading.Event(), {}
+        self.worker_mb = self.driver_mb = 0.0
         self.start()
 
     def run(self) -> None:
@@ -151,8 +151,11 @@ class Watch(threading.Thread):
                 if process == driver or process.name().startswith("ray::"):
                     self._cpu[process.pid] = sum(process.cpu_times()[:2])
                     memory = process.memory_info()
-                    if process != driver:
-                        self.worker_mb = max(self.worker_mb, (memory.rss - memory.shared) / 1e6)
+                    own_mb = (memory.rss - memory.shared) / 1e6
+                    if process == driver:
+                        self.driver_mb = max(self.driver_mb, own_mb)
+                    else:
+                        self.worker_mb = max(self.worker_mb, own_mb)
             except psutil.Error:
                 continue
 
