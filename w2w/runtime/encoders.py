@@ -176,12 +176,13 @@ def measure_pairs(table: PairTable, encoders: Sequence[EncoderConfig], most: int
 
     The gallery are the pictures of those pairs, each once.
     """
-    task = ray.remote(num_cpus=num_cpus)(_measured)
+    task = ray.remote(num_cpus=num_cpus)(measure_pictures)
     done = collect([task.remote(table, e, most) for e in encoders], "measure")
     return [relevant for relevant, _ in done], done[0][1]
 
 
-def _measured(table: PairTable, config: EncoderConfig, most: int) -> tuple[np.ndarray, np.ndarray]:
+def measure_pictures(table: PairTable, config: EncoderConfig, most: int) -> tuple[np.ndarray, np.ndarray]:
+    """``measure_pairs`` of one encoder, in this process."""
     keep_memory()
     listed = table.read(TEST)
     listed = listed.take(np.arange(min(len(listed), most)))
