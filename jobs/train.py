@@ -7,7 +7,7 @@ from pathlib import Path
 from w2w import ids, schema, storage
 from w2w.errors import UsageError
 from w2w.models.encoder import EncoderConfig, model_version
-from w2w.runtime.encoders import TEST, TRAIN, VAL, check_vectors, make_training, pair_table
+from w2w.runtime.encoders import TEST, TRAIN, VAL, check, make_training, pair_table
 from w2w.runtime.job import JobConfig, Run, Summary, git_revision, need_table, start
 from w2w.runtime.retrieving import measure
 from w2w.runtime.training import Workers, train
@@ -56,8 +56,7 @@ def main(config: Config) -> Summary:
     for split, count in counts.items():
         if not count:
             raise UsageError(f"table `pairs` has no pairs of split {split!r}: see 'w2w split'")
-    if config.recipe == HEAD:
-        check_vectors(table, config.encoder)
+    check(table, config.recipe, config.encoder, config.learn)
     digest = ids.digest(
         *(CODE, config.recipe, version, asdict(config.learn), asdict(config.train)),
         *(config.workers.num_workers, table.version, table.sources, table.limit),

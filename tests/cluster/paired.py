@@ -2,7 +2,7 @@
 
 import hashlib
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +11,7 @@ from PIL import Image
 
 from w2w import ids, schema
 from w2w.images.decode import decode
-from w2w.models.encoder import EncoderConfig, load_encoder
+from w2w.models.encoder import Encoder, EncoderConfig, load_encoder
 from w2w.table.sink import Lineage, Output, append_rows
 
 LINEAGE = Lineage("fill", "fill", "fill", "1", {}, {}, "x")
@@ -82,10 +82,16 @@ def fill(store: str, shots: Iterable[Shot]) -> str:
     return store
 
 
+def vectors_of(encoder: Encoder, pictures: Sequence[bytes]) -> np.ndarray:
+    """float32 (N, D)."""
+    parts = (np.stack([encoder.prepare(decode(d)) for d in pictures[i : i + 32]]) for i in range(0, len(pictures), 32))
+    return np.concatenate([encoder.encode(part) for part in parts])
+
+
 def embed(store: str, pictures: dict[str, bytes], kind: str, config: EncoderConfig = EncoderConfig()) -> None:
     """Gives pictures (id -> JPEG) their vectors."""
     encoder = load_encoder(config)
-    vectors_ND = encoder.encode(np.stack([encoder.prepare(decode(data)) for data in pictures.values()]))
+    vectors_ND = vectors_of(encoder, list(pictures.values()))
     rows = [
         {
             schema.OWNER_ID: owner,

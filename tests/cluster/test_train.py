@@ -86,6 +86,7 @@ def test_mistakes_are_sentences(store, tmp_path):
         ({"sources": ["polyvore"]}, "no 'polyvore', only own"),
         ({"recipe": "head", "encoder": EncoderConfig()}, "lacks vectors of efficientnet-lite0"),
         ({"out": "s3://bucket/out"}, "written to a local folder"),
+        ({"learn": replace(LEARN, negatives=3)}, "run 'w2w harden' first"),
     ):
         with pytest.raises(UsageError, match=said):
             train.main(options(store, **{"out": tmp_path} | wrong))

@@ -15,6 +15,7 @@ from w2w.errors import Reject, UsageError
 from w2w.images.decode import decode
 from w2w.images.resize import shrink
 from w2w.models.encoder import EncoderConfig, encoder_input, load_encoder, model_version
+from w2w.runtime.job import need_table
 from w2w.runtime.memory import keep_memory
 from w2w.runtime.run import collect
 from w2w.table import delta
@@ -160,11 +161,16 @@ def _shrunk(data: bytes, side_px: int) -> bytes:
     return out.getvalue()
 
 
-def check_vectors(table: PairTable, encoder: EncoderConfig) -> None:
-    """Raises UsageError unless pairs have vectors of this encoder on both sides."""
+def check(table: PairTable, recipe: str, encoder: EncoderConfig, learn: LearnConfig) -> None:
+    """Raises UsageError where the encoder cannot be trained, or what the recipe reads besides the pairs is not there."""
+    from w2w.models import sources
+
+    if sources.find(encoder.name, encoder.revision, encoder.trust_remote_code).blueprint is None:
+        raise UsageError(f"--encoder.name={encoder.name}: only its own code can build it; w2w trains those of its libraries")
+    if learn.negatives:
+        need_table(table.store, schema.NEGATIVES, "harden")
     first = table.read(TRAIN).take(np.arange(1))
-    rows, _ = _vectors(table, first, encoder, 0)
-    if not rows:
+    if recipe == HEAD and not _vectors(table, first, encoder, 0)[0]:
         raise UsageError(
             f"--recipe={HEAD}: table `embeddings` lacks vectors of {encoder.name} for the pairs: run 'w2w embed' and "
             "'w2w embed --of=garments' first, or train with --recipe=encoder"
@@ -176,12 +182,13 @@ def measure_pairs(table: PairTable, encoders: Sequence[EncoderConfig], most: int
 
     The gallery are the pictures of those pairs, each once.
     """
-    task = ray.remote(num_cpus=num_cpus)(_measured)
+    task = ray.remote(num_cpus=num_cpus)(measure_pictures)
     done = collect([task.remote(table, e, most) for e in encoders], "measure")
     return [relevant for relevant, _ in done], done[0][1]
 
 
-def _measured(table: PairTable, config: EncoderConfig, most: int) -> tuple[np.ndarray, np.ndarray]:
+def measure_pictures(table: PairTable, config: EncoderConfig, most: int) -> tuple[np.ndarray, np.ndarray]:
+    """``measure_pairs`` of one encoder, in this process."""
     keep_memory()
     listed = table.read(TEST)
     listed = listed.take(np.arange(min(len(listed), most)))

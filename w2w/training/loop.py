@@ -100,15 +100,16 @@ def fit(training: Training, report: Report, resume: Path | None = None, device: 
             group["lr"] = config.learning_rate * group["share"] * rate(step, config)
         optimizer.zero_grad(set_to_none=True)
         for part in range(config.accumulate):
-            last_part = part + 1 == config.accumulate
-            with contextlib.nullcontext() if last_part or not several else network.no_sync():
+            # processes exchange gradients once a step
+            alone = several and part + 1 < config.accumulate
+            with network.no_sync() if alone else contextlib.nullcontext():
                 with autocast():
                     parts = recipe.losses(network, next(batches))
-                    loss = sum(parts.values()) / config.accumulate
-                scaler.scale(loss).backward()
+                    loss = sum(parts.values())
+                scaler.scale(loss / config.accumulate).backward()
             if not math.isfinite(loss.item()):
                 raise JobFailed(f"the loss became {loss.item()} in step {step + 1}: lower --train.learning_rate")
-            for name, value in {**parts, "loss": loss * config.accumulate}.items():
+            for name, value in {**parts, "loss": loss}.items():
                 sums[name] = sums.get(name, 0.0) + value.item() / config.accumulate
         scaler.unscale_(optimizer)
         if config.clip_norm:

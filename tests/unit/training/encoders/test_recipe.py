@@ -116,8 +116,11 @@ def test_a_head_is_saved_with_its_encoder(tmp_path, vit):
     assert encoder.encode(batch) == pytest.approx(expected, abs=1e-4)
 
 
-def test_a_swin_learns_in_the_published_form(tmp_path):
+@pytest.mark.parametrize("start", ["published", "plain"])
+def test_a_swin_learns_in_the_published_form(tmp_path, start):
     published(tmp_path / "theirs")
+    if start == "plain":
+        save(tmp_path / "theirs", "swin")
     source = sources.find(str(tmp_path / "theirs"), None, False)
     config, examples = replace(SMALL, head=HeadConfig(dims=[128])), rows()
     run(EncoderRecipe(config, source, examples, [], 0), examples, config, tmp_path / "run")
