@@ -103,20 +103,8 @@ def main() -> None:
     OutfitsConfig(scorer=ScorerConfig(spaces="shared"))
     runs = [
         ("Published loss", "All similarities rise.", published, loop, {**shops, "train": (None, few)}),
-        (
-            "Corrected (default)",
-            "Logistic loss of log p, the sum over pairs; a space for each slot.",
-            OutfitsConfig(),
-            LOOP,
-            shops,
-        ),
-        (
-            "One space",
-            "The same with one space for all slots.",
-            OutfitsConfig(scorer=ScorerConfig(spaces="shared")),
-            LOOP,
-            shops,
-        ),
+        ("Corrected (default)", says, OutfitsConfig(), LOOP, shops),
+        ("One space", "The same with one space for all slots.", shared, LOOP, shops),
         ("Margin", "Each worn outfit above the one made of it.", OutfitsConfig(loss="margin"), LOOP, shops),
         ("Worn first", "Strangers in the first third of the steps.", OutfitsConfig(worn_first=0.3), LOOP, shops),
         (
