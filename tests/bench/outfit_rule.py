@@ -100,6 +100,7 @@ def main() -> None:
     few = whole.among(origin < worn["train"] // 4)
     published, loop = as_published(len(few.worn))
     says = "Logistic loss of log p, the sum over pairs; a space for each slot."
+    shared = OutfitsConfig(scorer=ScorerConfig(spaces="shared"))
     runs = [
         ("Published loss", "All similarities rise.", published, loop, {**shops, "train": (None, few)}),
         ("Corrected (default)", says, OutfitsConfig(), LOOP, shops),
