@@ -60,6 +60,7 @@ def rank_main(rank: int, file: str, answers: str) -> None:
     distributed.destroy_process_group()
 
 
+@pytest.mark.slow
 def test_two_ranks_have_the_gradients_of_one_process(tmp_path):
     torch.multiprocessing.spawn(rank_main, (str(tmp_path / "meet"), str(tmp_path / "found")), nprocs=2)
     ranks = [torch.load(tmp_path / f"found-{rank}", weights_only=True) for rank in range(2)]

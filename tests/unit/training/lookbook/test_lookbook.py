@@ -158,6 +158,7 @@ def _fake(count: int):
     return [Product(str(i), f"{i}.jpg", tuple(f"{i}-{j}.jpg" for j in range(10))) for i in range(count)]
 
 
+@pytest.mark.slow
 def test_pixeldtgan_learns_from_a_few_products(folder, tmp_path):
     products = read_products(folder, 3)
     loop = LoopConfig(steps=24, learning_rate=2e-3, warmup_steps=0, average=0, measure_every=8, checkpoint_every=24)
