@@ -132,17 +132,18 @@ class Watch(threading.Thread):
 
     def __init__(self):
         super().__init__(daemon=True)
-        self.over, self._cpu = threading.Event(), {}
+        self.over, self._cpu, self._watching = threading.Event(), {}, 0.0
         self.worker_mb = self.driver_mb = 0.0
         self.start()
 
     def run(self) -> None:
-        while not self.over.wait(0.2):
+        while not self.over.wait(0.5):
             self._look()
+            self._watching = time.thread_time()
 
     def cpu_s(self) -> float:
         self._look()
-        return sum(self._cpu.values())
+        return sum(self._cpu.values()) - self._watching
 
     def _look(self) -> None:
         driver = psutil.Process()
