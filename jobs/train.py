@@ -56,7 +56,7 @@ def main(config: Config) -> Summary:
     for split, count in counts.items():
         if not count:
             raise UsageError(f"table `pairs` has no pairs of split {split!r}: see 'w2w split'")
-    check(table, config.recipe, config.encoder, config.learn)
+    check(table, config.recipe, config.encoder, config.learn, config.train, config.workers)
     digest = ids.digest(
         *(CODE, config.recipe, version, asdict(config.learn), asdict(config.train)),
         *(config.workers.num_workers, table.version, table.sources, table.limit),

@@ -12,10 +12,9 @@ from w2w.metrics.retrieval import ALL, evaluate
 from w2w.models.encoder import EncoderConfig
 from w2w.report.training import Curve, Figures, encoder_report
 from w2w.runtime.encoders import PairTable, measure_pairs
-from w2w.training.encoders.pairs import KS
+from w2w.training.encoders.pairs import FIGURES, KS
 
 _SEED = 0  # of the intervals
-_MEASURES = ("Recall@1", "Recall@5", "Recall@10", "Recall@20", "MRR")
 
 
 def measure(
@@ -34,17 +33,17 @@ def measure(
     rows = [r | {"when": when} for when, measured in found.items() for r in measured]
     storage.write_bytes(str(out / "metrics.json"), json.dumps(rows, indent=1).encode())
     values = {(r["group"], _name(r), r["when"]): r for r in rows}
-    figures = {m: f"{_said(values[ALL, m, 'before'])} -> {_said(values[ALL, m, 'after'])}" for m in _MEASURES}
+    figures = {m: f"{_said(values[ALL, m, 'before'])} -> {_said(values[ALL, m, 'after'])}" for m in FIGURES}
     figures["test pairs measured"] = f"{len(names):,}"
     groups = list(dict.fromkeys(r["group"] for r in rows))
-    tables = [Figures(when, _MEASURES, [_row(g, when, values) for g in groups]) for when in found]
+    tables = [Figures(when, FIGURES, [_row(g, when, values) for g in groups]) for when in found]
     page = str(out / "report.html")
     encoder_report(page, f"Encoder {out.name}", figures, facts, _charts(history), tables)
     return figures | {"report": page}
 
 
 def _row(group: str, when: str, values: dict) -> tuple[str, int, list[dict]]:
-    cells = [values[group, m, when] for m in _MEASURES]
+    cells = [values[group, m, when] for m in FIGURES]
     return group, cells[0]["num_queries"], cells
 
 
@@ -61,5 +60,5 @@ def _charts(history: Sequence[dict]) -> dict[str, list[Curve]]:
     losses = history[0]["losses"] if history else {}
     return {
         "Loss": [Curve(n, [(h["step"], h["losses"][n]) for h in history]) for n in losses],
-        "On the pairs held out": [Curve(m, [(h["step"], h["val"][m]) for h in measured]) for m in _MEASURES],
+        "On the pairs held out": [Curve(m, [(h["step"], h["val"][m]) for h in measured]) for m in FIGURES],
     }

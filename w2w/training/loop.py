@@ -20,7 +20,7 @@ import torch
 from torch import distributed, nn
 
 from w2w.errors import JobFailed, UsageError
-from w2w.training.config import HISTORY, MODEL, LoopConfig
+from w2w.training.config import FLOAT16, HISTORY, MODEL, LoopConfig
 
 CHECKPOINT = "state.pt"
 _AHEAD = 2  # batches that are made while one is learnt from
@@ -195,10 +195,10 @@ def _optimizer(groups: list[dict], config: LoopConfig) -> torch.optim.Optimizer:
 
 def _precision(config: LoopConfig, device: torch.device):
     """What makes a context of that precision, and the scaler of the loss, which is idle unless the precision is float16."""
-    if config.precision == "float16" and device.type == "cpu":
+    if config.precision == FLOAT16 and device.type == "cpu":
         raise UsageError("train.precision=float16: needs a GPU; a CPU computes in float32 or bfloat16")
     dtype = getattr(torch, config.precision)
-    scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "float16")
+    scaler = torch.amp.GradScaler(device.type, enabled=config.precision == FLOAT16)
     return lambda: torch.autocast(device.type, dtype, enabled=dtype != torch.float32), scaler
 
 

@@ -13,6 +13,7 @@ from w2w.metrics.retrieval import recall_at_k, reciprocal_rank
 from w2w.training.encoders.config import LearnConfig
 
 KS = (1, 5, 10, 20)
+FIGURES = (*(f"Recall@{k}" for k in KS), "MRR")
 _RANKS = 1000  # of the gallery, that a reciprocal rank looks at
 
 
@@ -143,6 +144,6 @@ def relevance(anchors_QD: np.ndarray, gallery_GD: np.ndarray, products_Q: np.nda
 
 
 def figures(relevant_QK: np.ndarray) -> dict[str, float]:
-    """Recall@1, 5, 10, 20 and MRR."""
-    found = {f"Recall@{k}": float(recall_at_k(relevant_QK, k).mean()) for k in KS}
-    return found | {"MRR": float(reciprocal_rank(relevant_QK).mean())}
+    """FIGURES: means over the queries."""
+    values = [*(recall_at_k(relevant_QK, k) for k in KS), reciprocal_rank(relevant_QK)]
+    return {name: float(v.mean()) for name, v in zip(FIGURES, values)}
