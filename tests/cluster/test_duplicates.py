@@ -3,6 +3,7 @@
 import shutil
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
@@ -97,7 +98,7 @@ def test_nothing_leaks_after_split_and_the_audit_says_what_does_before(shop, cap
     row = {"pair_id": "1", "garment_id": "g", "anchor_image_id": images[products[-1]], "post_id": "post99", "product_id": a}
     row |= {"image_id": images[a], "category": "top", "score": 1.0, "rule": "single", "source": "own", "similarity": None}
     pairs = [row | {"split": "train"}, row | {"pair_id": "2", "split": "test", "product_id": b, "image_id": images[b]}]
-    append_rows(store, Output(schema.PAIRS), schema.pa.Table.from_pylist(pairs, schema.PAIRS.schema), lineage("pairs"))
+    append_rows(store, Output(schema.PAIRS), pa.Table.from_pylist(pairs, schema.PAIRS.schema), lineage("pairs"))
     with pytest.raises(JobFailed, match="leaks between splits"):
         audit.main(audit.Config(store=store, tables=["pairs"]))
     printed = capsys.readouterr().out
@@ -124,6 +125,27 @@ def test_a_benchmark_of_the_training_pictures(shop, finished, tmp_path):
     assert "deep/flipped0.jpg" in page
     assert "deep/resized1.jpg" not in page  # of a test product
     assert "benchmark files unread</span><span>1<" in page
+
+
+def test_neighbours_by_vector_are_candidates_too(shop):
+    """With hash and look switched off, copies are found where their vectors are near, and nowhere else."""
+    store, planted = shop
+    images = images_of(store)
+    vectors = {image: [float(i == k) for k in range(40)] for i, image in enumerate(sorted(images.values()))}
+    (a, b, _), (c, d, _) = planted[:2]
+    vectors[images[b]] = [2 * v for v in vectors[images[a]]]  # of another length
+    vectors[images[c]] = vectors[images[a]]  # near, and another picture
+    n = len(vectors)
+    columns = [list(vectors), ["image"] * n, ["m"] * n, pa.array(list(vectors.values()), pa.list_(pa.float32()))]
+    append_rows(store, Output(schema.EMBEDDINGS), pa.table(columns, schema=schema.EMBEDDINGS.schema), lineage("m"))
+    blind = LikenessRules(hash_bits=0, look_levels=1e-4)
+    of_blind = deduplicate.main(deduplicate.Config(store=store, rules=blind)).facts["images with a duplicate"]
+    found = deduplicate.main(deduplicate.Config(store=store, rules=blind, model_version="m"))
+    rows = {r[schema.IMAGE_ID]: r for r in delta.read(store, schema.DUPLICATES, schema.DUPLICATES.schema.names).to_pylist()}
+    assert int(found.facts["images with a duplicate"]) == int(of_blind) + 2
+    assert rows[images[a]][schema.DUPLICATE_OF] == images[b]
+    assert rows[images[c]][schema.DUPLICATE_OF] != images[a]
+    assert rows[images[d]][schema.DUPLICATE_OF] is None
 
 
 @pytest.mark.parametrize(

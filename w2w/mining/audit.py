@@ -158,7 +158,7 @@ def counts(leaks: pa.Table) -> dict[tuple[str, str], int]:
     found: dict[tuple[str, str], int] = {}
     for row in leaks.select([KIND, "splits", schema.HOW]).to_pylist():
         kind = row[KIND] if row[schema.HOW] is None else f"{row[KIND]}: {row[schema.HOW]}"
-        key = kind, " and ".join(row["splits"])
+        key = kind, " and ".join(sorted(row["splits"]))
         found[key] = found.get(key, 0) + 1
     order = {k: i for i, k in enumerate(KINDS)}
     return dict(sorted(found.items(), key=lambda kv: (order[kv[0][0].split(":")[0]], kv[0])))
