@@ -39,7 +39,7 @@ class Head(nn.Sequential):
     @torch.no_grad()
     def start_from(self, features_ND: torch.Tensor) -> None:
         """A linear head becomes the projection onto the features' first principal components, their mean at the origin: what
-        it starts from then keeps the backbone's neighbours. Needs as many features as it has dimensions."""
+        it starts from then keeps the backbone's neighbours. Where there are fewer, the dimensions beyond stay as drawn."""
         (layer,) = self
         wide = features_ND.double()
         mean_D = wide.mean(0)
@@ -48,8 +48,8 @@ class Head(nn.Sequential):
         components = components[: self.dims[-1]]
         largest = components.gather(1, components.abs().argmax(1, keepdim=True))
         components = components * largest.sign()
-        layer.weight.copy_(components)
-        layer.bias.copy_(-components @ mean_D)
+        layer.weight[: len(components)] = components.to(layer.weight.dtype)
+        layer.bias[: len(components)] = (-components @ mean_D).to(layer.bias.dtype)
 
 
 class Embedder(nn.Module):
