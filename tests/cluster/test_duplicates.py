@@ -132,7 +132,7 @@ def test_neighbours_by_vector_are_candidates_too(shop):
     store, planted = shop
     images = images_of(store)
     vectors = {image: [float(i == k) for k in range(40)] for i, image in enumerate(sorted(images.values()))}
-    (a, b, _), (c, d, _) = planted[:2]
+    (a, b, _), (c, d, _) = [p for p in planted if p[2] == "cropped"]  # far apart, as their cells lie
     vectors[images[b]] = [2 * v for v in vectors[images[a]]]  # of another length
     vectors[images[c]] = vectors[images[a]]  # near, and another picture
     n = len(vectors)
