@@ -32,8 +32,13 @@ class PairRules:
 
     least_score: float = 0.0
     """Least score of a detection. Default: what the detector itself calls found (0.3 for w2w-lite0); published: 0.5."""
+    sure_score: float = 0.0
+    """A garment with a lower score counts only where more products of its class are tagged than surer garments were found:
+    that a tag names it makes up for the score. For a detector that was asked for its unsure finds (`--detector.threshold`)."""
     max_iou: float = 0.75
-    """Of two garments of a photo that overlap more, whatever their classes, the worse goes."""
+    """Of two garments of a photo that overlap more, the worse goes."""
+    nms_per_class: bool = False
+    """Only garments of the same class suppress each other: a coat hides no top. Default: all do, as published."""
     thumbnail_px: int = 200
     """Least shorter side of a product's representative image."""
     whole_post: bool = True
@@ -41,7 +46,7 @@ class PairRules:
     false: none of that class."""
 
     def __post_init__(self):
-        for name in ("least_score", "max_iou"):
+        for name in ("least_score", "sure_score", "max_iou"):
             if not 0 <= getattr(self, name) <= 1:
                 raise UsageError(f"rules.{name}={getattr(self, name)}: a number between 0 and 1")
         if self.thumbnail_px < 1:
@@ -58,19 +63,26 @@ class Limits:
     singles: bool  # also where there is one garment and one tag of a class
 
 
-def boxes_of(garments: pa.Table, rules: PairRules) -> pl.DataFrame:
-    """The garments (garment_id, image_id, category, score, box_xyxy) that count, the best of each photo and class first, with
-    ``num_boxes``, how many their photo has of the class."""
+def boxes_of(garments: pa.Table, tagged: pl.DataFrame, rules: PairRules) -> pl.DataFrame:
+    """The garments (garment_id, image_id, category, score, box_xyxy) that count beside what is ``tagged`` (``products_of``),
+    the best of each photo and class first, with ``num_boxes``, how many their photo has of the class."""
     found = pl.from_arrow(garments.select([schema.GARMENT_ID, schema.IMAGE_ID, schema.CATEGORY, schema.SCORE, schema.BOX]))
     found = found.rename({schema.IMAGE_ID: PHOTO}).filter(
         (pl.col(schema.SCORE) >= rules.least_score) & pl.col(schema.CATEGORY).is_in(list(CATEGORIES))
     )
     found = found.sort(PHOTO, schema.SCORE, schema.GARMENT_ID, descending=[False, True, False])
-    found = found.filter(pl.Series(_not_suppressed(found, rules.max_iou), dtype=pl.Boolean)).drop(schema.BOX)
+    kept = _not_suppressed(found, rules.max_iou, rules.nms_per_class)
+    found = found.filter(pl.Series(kept, dtype=pl.Boolean)).drop(schema.BOX)
+    if rules.sure_score > rules.least_score:
+        wanted = tagged.select(PHOTO, schema.CATEGORY, NUM_PRODUCTS).unique([PHOTO, schema.CATEGORY])
+        found = found.join(wanted, on=[PHOTO, schema.CATEGORY], how="left", maintain_order="left")
+        surer = pl.int_range(pl.len()).over(PHOTO, schema.CATEGORY)
+        found = found.filter((pl.col(schema.SCORE) >= rules.sure_score) | (surer < pl.col(NUM_PRODUCTS).fill_null(0)))
+        found = found.drop(NUM_PRODUCTS)
     return found.with_columns(pl.len().over(PHOTO, schema.CATEGORY).alias(NUM_BOXES))
 
 
-def _not_suppressed(found: pl.DataFrame, max_iou: float) -> np.ndarray:
+def _not_suppressed(found: pl.DataFrame, max_iou: float, per_class: bool) -> np.ndarray:
     """bool (N,): garments that stay, of rows sorted by photo and, falling, by score. Photos without such overlaps, which are
     nearly all after a detector's own suppression, are compared at once, neighbour by neighbour."""
     kept = np.ones(len(found), bool)
@@ -78,6 +90,7 @@ def _not_suppressed(found: pl.DataFrame, max_iou: float) -> np.ndarray:
         return kept
     photo_N = found[PHOTO].rle_id().to_numpy()
     boxes_N4 = np.stack(found[schema.BOX].to_list()).astype(np.float32)
+    classes_N = found[schema.CATEGORY].to_numpy().astype(str) if per_class else np.zeros(len(found), "U1")
     crowded: set[int] = set()
     for step in range(1, int(np.bincount(photo_N).max())):
         same = np.flatnonzero(photo_N[:-step] == photo_N[step:])
@@ -85,7 +98,7 @@ def _not_suppressed(found: pl.DataFrame, max_iou: float) -> np.ndarray:
     for photo in crowded:
         rows = np.arange(*np.searchsorted(photo_N, [photo, photo + 1]))
         kept[rows] = False
-        kept[rows[boxes.nms(boxes_N4[rows], -np.arange(len(rows)), max_iou)]] = True
+        kept[rows[boxes.nms(boxes_N4[rows], -np.arange(len(rows)), max_iou, classes_N[rows])]] = True
     return kept
 
 
@@ -101,15 +114,19 @@ def allowed_boxes() -> pl.Expr:
     return pl.col(schema.CATEGORY).replace_strict(ALLOWED_BOXES, default=1, return_dtype=pl.Int64)
 
 
-def claims_of(tags: pl.DataFrame, found: pl.DataFrame) -> pl.DataFrame:
-    """One row a photo and product of a class, whoever tags it, with ``num_boxes`` and ``num_products`` of that class in the
-    photo. Tags that can be no pair for another reason (a small image, another split) are claims too: the garment may be
-    theirs."""
-    claims = tags.filter(pl.col("known") & pl.col(schema.CATEGORY).is_not_null())
-    claims = claims.select(PHOTO, PRODUCT_KEY, schema.CATEGORY, schema.IMAGE_ID).unique([PHOTO, PRODUCT_KEY], keep="first")
+def products_of(tags: pl.DataFrame) -> pl.DataFrame:
+    """One row a photo and product of a class, whoever tags it, with ``num_products`` of that class in the photo. Tags that can
+    be no pair for another reason (a small image, another split) are here too: the garment may be theirs."""
+    tagged = tags.filter(pl.col("known") & pl.col(schema.CATEGORY).is_not_null())
+    tagged = tagged.select(PHOTO, PRODUCT_KEY, schema.CATEGORY, schema.IMAGE_ID).unique([PHOTO, PRODUCT_KEY], keep="first")
+    return tagged.with_columns(pl.len().over(PHOTO, schema.CATEGORY).alias(NUM_PRODUCTS)).sort(PHOTO, PRODUCT_KEY)
+
+
+def claims_of(tagged: pl.DataFrame, found: pl.DataFrame) -> pl.DataFrame:
+    """``products_of`` with ``num_boxes`` of the class in the photo; a reject where there is none."""
     counts = found.group_by(PHOTO, schema.CATEGORY).agg(pl.len().alias(NUM_BOXES))
-    claims = claims.join(counts, on=[PHOTO, schema.CATEGORY], how="left").with_columns(pl.col(NUM_BOXES).fill_null(0))
-    claims = claims.with_columns(pl.len().over(PHOTO, schema.CATEGORY).alias(NUM_PRODUCTS)).sort(PHOTO, PRODUCT_KEY)
+    claims = tagged.join(counts, on=[PHOTO, schema.CATEGORY], how="left", maintain_order="left")
+    claims = claims.with_columns(pl.col(NUM_BOXES).fill_null(0))
     return judged(
         claims,
         (pl.col(NUM_BOXES) == 0, RejectCode.NOT_DETECTED, pl.format("no {} was found in the photo", schema.CATEGORY)),

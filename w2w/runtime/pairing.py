@@ -157,9 +157,10 @@ def _found(tables: list[pa.Table], known: list, rules: PairRules) -> tuple[pl.Da
     own = posts.column(schema.POST_ID).cast(pa.string())
     splits = told.post_splits.filter(pc.is_in(told.post_splits.column(schema.POST_ID), value_set=own))
     tags = tags_of(posts, catalog, splits, looks, rules.thumbnail_px)
-    found = pairs.boxes_of(garments, rules)
+    tagged = pairs.products_of(tags)
+    found = pairs.boxes_of(garments, tagged, rules)
     found = found.filter(pl.col(PHOTO).is_in(tags[PHOTO].unique().implode()))
-    return tags, pairs.claims_of(tags, found), found
+    return tags, pairs.claims_of(tagged, found), found
 
 
 def _by_rule(tables: list[pa.Table], known: list, rules: PairRules) -> Made:

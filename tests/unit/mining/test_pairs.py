@@ -26,10 +26,14 @@ from w2w.mining.pairs import (
     matches_by_similarity,
     pair_id,
     pairs_of,
+    products_of,
     sample_of,
 )
 from w2w.mining.tags import CATALOG_SCHEMA, newest_posts, tags_of
 
+SPLIT_OF_P = pa.table({schema.POST_ID: ["p"], schema.SPLIT: ["train"]})
+SEEN_A = pa.table({schema.IMAGE_ID: ["a"]})
+NOTHING_TAGGED = pl.DataFrame(schema={"photo": pl.String, "category": pl.String, "num_products": pl.UInt32})
 LIMITS = Limits(max_share=0.25, margin=0.05, least_similarity=-1.0, singles=False)
 
 
@@ -66,8 +70,9 @@ def mined(
     splits = pa.table([list(splits), list(splits.values())], names=[schema.POST_ID, schema.SPLIT])
     seen = pa.table([tagged.column(schema.IMAGE_ID) if seen is None else pa.array(seen, pa.string())], names=[schema.IMAGE_ID])
     tags = tags_of(tagged, known, splits, seen, rules.thumbnail_px)
-    boxes = boxes_of(found, rules)
-    claims = claims_of(tags, boxes)
+    tagged = products_of(tags)
+    boxes = boxes_of(found, tagged, rules)
+    claims = claims_of(tagged, boxes)
     if alike is None:
         return pairs_of(tags, matches_by_rule(claims, boxes, rules))
     edges = edges_of(claims, boxes, limits.singles)
@@ -161,10 +166,33 @@ def test_of_two_boxes_that_overlap_the_worse_goes_whatever_its_class(height, gon
     assert outcome(got) == {"p|t": "not_detected" if gone else "g", "q|t": "x"}
 
 
+def test_per_class_a_coat_hides_no_top():
+    found = garments(
+        *(("coat", "a", "outer", 0.9, [0, 0, 10, 100]), ("g", "a", "top", 0.5, [0, 0, 10, 100])),
+        ("twin", "a", "top", 0.4, [0, 0, 10, 99]),
+    )
+    got = mined(posts(("p", "a", ["t"])), found, catalog(TOP), PairRules(nms_per_class=True))
+    assert outcome(got) == {"p|t": "g"}
+
+
+def test_an_unsure_garment_counts_where_a_tag_names_it():
+    """The photo's unsure top is the tagged one; its unsure shoes, which nobody tags, and a second top beside a sure one are
+    not there."""
+    rules = PairRules(sure_score=0.3)
+    unsure = garments(("g", "a", "top", 0.2), ("h", "a", "top", 0.15), ("s", "a", "shoes", 0.29))
+    assert outcome(mined(posts(("p", "a", ["t"])), unsure, catalog(TOP), rules)) == {"p|t": "g"}
+    tagged = products_of(tags_of(posts(("p", "a", ["t"])), catalog(TOP), SPLIT_OF_P, SEEN_A, 200))
+    assert boxes_of(unsure, tagged, rules)["garment_id"].to_list() == ["g"]
+    both = garments(("g", "a", "top", 0.3), ("h", "a", "top", 0.29))
+    assert boxes_of(both, tagged, rules)["garment_id"].to_list() == ["g"]
+    assert boxes_of(both, tagged, PairRules())["num_boxes"].to_list() == [2, 2]
+
+
 def test_suppression_is_greedy():
     """The middle box goes by the best one, so that the third, which only the middle one overlaps, stays."""
     boxes = [("a", 0.9, 0), ("b", 0.8, 10), ("c", 0.7, 20)]
-    found = boxes_of(garments(*((n, "p", "top", s, [x, 0, x + 100, 100]) for n, s, x in boxes)), PairRules(max_iou=0.7))
+    rows = garments(*((n, "p", "top", s, [x, 0, x + 100, 100]) for n, s, x in boxes))
+    found = boxes_of(rows, NOTHING_TAGGED, PairRules(max_iou=0.7))
     assert found["garment_id"].to_list() == ["a", "c"]
     assert found["num_boxes"].to_list() == [2, 2]
 
