@@ -17,7 +17,7 @@ from w2w.table import delta
 from w2w.table.pending import Keys, rejected_keys, table_keys
 from w2w.table.sink import Output
 
-STAGE_CODE = 2  # raise it when the same boxes would be cut differently
+STAGE_CODE = 3  # raise it when the same boxes would be cut differently
 
 
 @dataclass(frozen=True)

@@ -113,4 +113,5 @@ def crop(image: np.ndarray, box: Sequence[float], padding: float = 0.0, longest_
         return np.ascontiguousarray(piece)
     size = max(1, round(piece.shape[1] * scale)), max(1, round(piece.shape[0] * scale))
     cv2.setNumThreads(1)  # other workers have the other cores
-    return cv2.resize(piece, size, interpolation=cv2.INTER_AREA)  # 1.3 ms where Pillow's bicubic takes 3.1
+    # up to a half, linear weights come within .5 levels of area averaging, in a fifth of its time
+    return cv2.resize(piece, size, interpolation=cv2.INTER_LINEAR if scale >= 0.5 else cv2.INTER_AREA)
