@@ -14,6 +14,8 @@ import ray
 import ray._private.node
 import ray._private.utils
 
+_own = False
+
 
 @dataclass(frozen=True)
 class RayConfig:
@@ -39,8 +41,15 @@ def connect(config: RayConfig) -> None:
             ray.init(address=address, **quiet)
         return
     store = config.object_store_mb * 2**20 if config.object_store_mb else None
+    global _own
+    _own = True
     with _no_stderr(), _only_what_is_used():
         ray.init("local", num_cpus=config.num_cpus, object_store_memory=store, include_dashboard=False, **quiet)
+
+
+def is_own() -> bool:
+    """Whether this process started the cluster: then nobody else works on it, and it ends with this process."""
+    return _own
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from ray.train.torch import TorchConfig, TorchTrainer
 
 from w2w import storage
 from w2w.errors import JobFailed, UsageError
+from w2w.runtime.cluster import is_own
 from w2w.runtime.memory import keep_memory
 from w2w.training.config import HISTORY, MODEL
 
@@ -62,7 +63,7 @@ def train(make: "Callable[[int, int], Training]", workers: Workers, place: str, 
     if not resume and storage.exists(place):
         system.delete_dir(path)
     parent, _, name = path.rpartition("/")
-    trainer = TorchTrainer(
+    trainer = (_LightTrainer if is_own() else TorchTrainer)(
         _work,
         train_loop_config={"make": make},
         scaling_config=ScalingConfig(
@@ -87,6 +88,16 @@ def train(make: "Callable[[int, int], Training]", workers: Workers, place: str, 
     with result.checkpoint.as_directory() as folder:
         shutil.copytree(Path(folder, MODEL), out, dirs_exist_ok=True)
         return json.loads(Path(folder, HISTORY).read_text(encoding="utf-8"))
+
+
+class _LightTrainer(TorchTrainer):
+    """Without two actors that only a shared cluster needs: one that frees the workers' places when the controller dies, and waits
+    10 s at the end for a dashboard that a local cluster has not, and one for Ray Data. The name is not public: a version of
+    Ray that has another one starts them."""
+
+    def _create_default_callbacks(self) -> list:
+        unused = ("PlacementGroupCleanerCallback", "DatasetsCallback")
+        return [c for c in super()._create_default_callbacks() if type(c).__name__ not in unused]
 
 
 def _work(settings: dict) -> None:
