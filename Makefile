@@ -9,7 +9,7 @@ demo: env
 	$(BIN)/w2w demo
 
 test: env
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile
 
 test-slow: env
 	$(BIN)/python -m pytest -q -m slow --timeout 7200

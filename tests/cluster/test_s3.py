@@ -50,6 +50,8 @@ def test_a_night_on_s3_with_a_killed_driver(bucket, tmp_path):
         name = os.path.relpath(info.path, tmp_path)
         storage.write_bytes(f"{bucket}/{name}", storage.read_bytes(info.path))
     remote_feed, store = f"{bucket}/shop/products.csv", f"{bucket}/tables"
+    local = tmp_path / "tables"
+    beside = night(str(local), str(feed))
     killed = night(store, remote_feed)
     deadline = time.monotonic() + 200
     while not any("/images/images-" in f.path or "/images/ingest-" in f.path for f in storage.list_files(store)):
@@ -59,8 +61,7 @@ def test_a_night_on_s3_with_a_killed_driver(bucket, tmp_path):
     os.kill(killed.pid, signal.SIGKILL)
     end_session(killed.pid)
     finish(night(store, remote_feed))
-    local = tmp_path / "tables"
-    finish(night(str(local), str(feed)))
+    finish(beside)
     on_s3, on_disk = contents(store), contents(local)
     # fingerprints of the two feeds differ (other times), and with them digests and keys
     for found in (on_s3, on_disk):

@@ -35,7 +35,9 @@ def store(tmp_path_factory):
     return fill(tmp_path_factory.mktemp("train") / "store", ["train"] * 12 + ["test"] * 4)
 
 
-@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("workers", [1, 2])
 def test_workers_train(store, tmp_path, workers):
     config = train_detector.Config(
         store=store, train=TINY, workers=Workers(num_workers=workers), out=str(tmp_path / "model"), ray=RAY
