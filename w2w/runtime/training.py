@@ -91,9 +91,9 @@ def train(make: "Callable[[int, int], Training]", workers: Workers, place: str, 
 
 
 class _LightTrainer(TorchTrainer):
-    """Without two actors that only a shared cluster needs: one that frees the workers' places when the controller dies, and waits
-    10 s at the end for a dashboard that a local cluster has not, and one for Ray Data. The name is not public: a version of
-    Ray that has another one starts them."""
+    """Without two actors that are of no use to a local cluster: one frees the workers' places when the controller dies, and
+    waits 10 s at the end for a dashboard that is not there, and one is for Ray Data. The names are not public: a version of Ray
+    that has others starts them."""
 
     def _create_default_callbacks(self) -> list:
         unused = ("PlacementGroupCleanerCallback", "DatasetsCallback")
