@@ -32,7 +32,7 @@ class Config(JobConfig):
     detector guided the cut-outs, for what it did not find is mostly not to be seen; else ratios."""
     product_key: list[str] = field(default_factory=list)
     """The attributes that make a product, as the splits were made with."""
-    val_share: float = 0.05
+    val_share: float = 0.1
     """Of the photos that no post or product shows: how many go to val, by the hash of their near-duplicates."""
     test_share: float = 0.1
     """Of the same, to test."""

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 from bs4 import BeautifulSoup
 
-from jobs import compose, convert
+from jobs import compose, convert, embed
 from tests.unit.mining.test_sets import deepfashion2, polyvore, street2shop
 from w2w import ids, schema
 from w2w.crawl.fetch import FetchConfig
@@ -76,6 +76,7 @@ def test_a_set_of_pairs(tmp_path):
     assert decode(images[positive[schema.IMAGE_ID]][schema.BYTES]).shape == (70, 50, 3)  # cut to its box
     assert images[post[schema.IMAGE_ID]][schema.WIDTH] == 80
     assert len(garments) == 2
+    assert embed.main(embed.Config(store=store, of="garments", dry_run=True)).facts["pending"] == "2"
     assert dict(products["deepfashion2/train/000002/item2"][schema.ATTRIBUTES]).get("product") is None  # style 0
 
     again = convert.main(config)  # what was not found is asked for again, and nothing else

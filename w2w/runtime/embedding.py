@@ -31,8 +31,8 @@ from w2w.table.sink import Output
 
 @dataclass(frozen=True)
 class Pictures:
-    """A table with pictures to embed. ``stage`` names the work in `rejects`; ``seen`` has a row for all that was looked at, at
-    the version that counts, where the table keeps several."""
+    """A table with pictures to embed. ``stage`` names the work in `rejects`; ``seen``, where the table keeps several versions:
+    the tables whose newest version counts, the first that has any (one in which nothing was found has no rows of its own)."""
 
     table: schema.Table
     column: str  # of the encoded bytes, or of the slots
@@ -40,7 +40,7 @@ class Pictures:
     stage: str
     made_by: str
     source: str
-    seen: schema.Table | None = None
+    seen: tuple[schema.Table, ...] = ()
 
     @property
     def output(self) -> Output:
@@ -49,8 +49,10 @@ class Pictures:
 
 PICTURES = {
     "images": Pictures(schema.IMAGES, schema.BYTES, "image", "embed", "ingest", schema.SOURCE_URI),
-    "garments": Pictures(schema.GARMENTS, schema.CROP, "garment", "embed-garments", "detect", schema.IMAGE_ID, schema.LOOKS),
-    "slots": Pictures(schema.CUTOUTS, schema.SLOTS, "slot", "embed-slots", "segment", schema.IMAGE_ID, schema.CUTOUTS),
+    "garments": Pictures(
+        schema.GARMENTS, schema.CROP, "garment", "embed-garments", "detect", schema.IMAGE_ID, (schema.LOOKS, schema.GARMENTS)
+    ),
+    "slots": Pictures(schema.CUTOUTS, schema.SLOTS, "slot", "embed-slots", "segment", schema.IMAGE_ID, (schema.CUTOUTS,)),
 }
 
 
@@ -65,9 +67,9 @@ def without_vector(store: str, pictures: Pictures, model_version: str, version: 
     """The pictures that have no vector of this model yet. ``version``: of the stage that cut them out; auto: the newest."""
     need_table(store, pictures.table, pictures.made_by)
     partition = {}
-    if pictures.seen is not None:
-        newest = newest_version(store, pictures.seen) if version == "auto" else version
-        if not newest or not table_keys(store, pictures.seen, pictures.seen.key[0], stage_version=newest).count:
+    if pictures.seen:
+        newest = next(filter(None, (newest_version(store, t) for t in pictures.seen)), None) if version == "auto" else version
+        if not newest or not any(table_keys(store, t, t.key[0], stage_version=newest).count for t in pictures.seen):
             raise UsageError(f"--version={version}: table {pictures.table.name!r} has none: run 'w2w {pictures.made_by}' first")
         partition = {schema.STAGE_VERSION: newest}
     elif version != "auto":
