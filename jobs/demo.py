@@ -1,4 +1,4 @@
-"""Demo: the whole platform on a synthetic shop: three nights (the second computes nothing), a search, training data."""
+"""Demo: the whole platform on a synthetic shop: three nights (the second computes nothing), a search, training."""
 
 from collections import Counter
 from dataclasses import asdict, dataclass, replace
@@ -6,34 +6,42 @@ from pathlib import Path
 
 from rich.console import Console
 
-from jobs import audit, compose, crawl, deduplicate, detect, embed, evaluate, index, mine, represent, segment, split
+from jobs import audit, compose, crawl, deduplicate, detect, embed, evaluate, index, mine, represent, segment, split, train
 from w2w import storage
 from w2w.crawl.fetch import FetchConfig
 from w2w.crawl.frontier import RecrawlConfig
 from w2w.crawl.politeness import PolitenessConfig
 from w2w.errors import JobFailed, UsageError
+from w2w.garments.detector import DetectorConfig
+from w2w.images.decode import DecodeLimits
 from w2w.index.stage import SearchConfig
 from w2w.ingest.feed import FeedConfig
+from w2w.mining.pairs import PairRules
 from w2w.models.encoder import EncoderConfig
 from w2w.report.page import thumbnail
 from w2w.report.run import run_report
 from w2w.runtime.cluster import RayConfig
 from w2w.runtime.job import Summary, show, start
+from w2w.runtime.pairing import GateConfig
 from w2w.runtime.stage import Pool
+from w2w.training.config import LoopConfig
 from w2w.wardrobe import site
 from w2w.wardrobe.shop import change_shop, write_shop
+
+_CUT_OUT = 40  # photos
+_STEPS = 400  # of training
 
 
 @dataclass(frozen=True)
 class Config:
     """Draw a shop and people who wear its clothes, serve them as a web site on this machine, then crawl -> embed -> index ->
-    search, and detect -> segment -> mine -> report. No internet, no GPU."""
+    search, and detect -> segment -> mine -> train -> report. No internet, no GPU."""
 
     store: str = "demo-store"
     """Local folder of the shop, the tables and the report."""
     products: int = 300
     """How many the shop sells."""
-    posts: int = 40
+    posts: int = 150
     """Street photos, from which the queries are cut."""
     seed: int = 1
     """Of the shop."""
@@ -88,6 +96,8 @@ def main(config: Config) -> list[Summary]:
     show(found)
     console.print("[bold]6. Training data:[/bold] what the street photos show, and which product each garment is")
     mined = _mine(store, config.ray)
+    console.print("[bold]7. Training:[/bold] an encoder's head learns which garment is which product")
+    mined += _train(store, folder / "encoder", config, console)
     page = str(folder / "report.html")
     nights = [replace(s, job=f"{s.job}, night {n}") for n, night in ((1, first), (2, second), (3, third)) for s in night]
     pictures = sorted((folder / "shop" / "posts").glob("*.jpg"))[:5] + sorted((folder / "shop" / "images").glob("*0.jpg"))[:5]
@@ -96,7 +106,8 @@ def main(config: Config) -> list[Summary]:
         "w2w demo",
         "The web site of a synthetic shop was crawled, embedded and indexed three times: first new, then unchanged, then with "
         "1 % of its pictures changed. Garments cut from street photos were then looked up in it. At last the photos became "
-        "training data: garments, cut-outs, splits, pairs of a garment and its product, outfits.",
+        "training data, garments, cut-outs, splits, pairs of a garment and its product, outfits, and a head was trained on the "
+        "pairs.",
         [_row(s) for s in [*nights, found, *mined]],
         first[-1].facts["plans"],
         [{"label": p.stem, "image": thumbnail(p.read_bytes())} for p in pictures],
@@ -106,6 +117,7 @@ def main(config: Config) -> list[Summary]:
             "pairs": "tables/mining.html",
             "outfits": "tables/outfits.html",
             "leak audit": "tables/audit.html",
+            **({"training": "encoder/report.html"} if (folder / "encoder" / "report.html").exists() else {}),
         },
     )
     console.print(f"\nDone. Open [bold]{page}[/bold]")
@@ -139,18 +151,30 @@ def _night(store: str, profile: Path, ray: RayConfig) -> list[Summary]:
 def _mine(store: str, ray: RayConfig) -> list[Summary]:
     common = {"store": store, "ray": ray}
     summaries = [
-        detect.main(detect.Config(of="posts", **common)),
-        segment.main(segment.Config(max_reject_rate=0.5, **common)),
+        detect.main(detect.Config(of="posts", detector=DetectorConfig(threshold=0.1, nms_per_class=True), **common)),
+        embed.main(embed.Config(of="garments", decode=DecodeLimits(min_side_px=8), **common)),
+        segment.main(segment.Config(max_reject_rate=0.5, limit=_CUT_OUT, **common)),
         deduplicate.main(deduplicate.Config(**common)),
         split.main(split.Config(**common)),
         represent.main(represent.Config(**common)),
-        mine.main(mine.Config(**common)),
+        mine.main(mine.Config(rules=PairRules(sure_score=0.3, nms_per_class=True), gate=GateConfig("all"), **common)),
         compose.main(compose.Config(**common)),
         audit.main(audit.Config(**common)),
     ]
     for summary in summaries:
         show(summary)
     return summaries
+
+
+def _train(store: str, out: Path, config: Config, console: Console) -> list[Summary]:
+    loop = LoopConfig(steps=_STEPS, measure_every=_STEPS // 4, threads=_threads(config))
+    try:
+        trained = train.main(train.Config(store=store, ray=config.ray, recipe="head", train=loop, out=str(out)))
+    except UsageError as e:  # a shop too small for three splits
+        console.print(f"   nothing was trained: {e}")
+        return []
+    show(trained)
+    return [trained]
 
 
 def _row(summary: Summary) -> dict:
