@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 # Ray's C++ core prints warnings about its own internals into the user's terminal
 os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+os.environ.setdefault("RAY_raylet_start_wait_time_s", "180")  # Ray's 30 end a start on a machine that is busy
 
 import ray
 import ray._private.node
