@@ -11,6 +11,8 @@ import pytest
 
 from tests.cluster.shops import write_shop
 from w2w import schema
+from w2w.errors import JobFailed
+from w2w.runtime import cluster
 from w2w.table.sink import Lineage, Output, append_rows
 
 ROOT = Path(__file__).parents[2]
@@ -120,3 +122,18 @@ def test_bad_s3_credentials(place, s3_with_checks):
     code, said = w2w("ingest", f"--store=s3://{bucket}/x", f"--feed.uri={place}/shop/products.csv", **wrong)
     assert code == 2, said
     assert f"--store=s3://{bucket}/x: cannot write there" in said
+
+
+def test_a_machine_that_is_too_busy_for_ray_is_a_sentence(monkeypatch):
+    asked = []
+
+    def init(*args, **options):
+        asked.append(args)
+        raise Exception("The current node timed out during startup. This could happen because ...")
+
+    for name, instead in (("is_initialized", lambda: False), ("init", init), ("shutdown", lambda: None)):
+        monkeypatch.setattr(cluster.ray, name, instead)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    with pytest.raises(JobFailed, match="did not start in 3 attempts"):
+        cluster.connect(cluster.RayConfig())
+    assert len(asked) == 3

@@ -9,12 +9,14 @@ from dataclasses import dataclass
 
 # Ray's C++ core prints warnings about its own internals into the user's terminal
 os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-os.environ.setdefault("RAY_raylet_start_wait_time_s", "180")  # Ray's 30 end a start on a machine that is busy
 
 import ray
 import ray._private.node
 import ray._private.utils
 
+from w2w.errors import JobFailed
+
+_STARTS = 3  # attempts
 _own = False
 
 
@@ -44,8 +46,17 @@ def connect(config: RayConfig) -> None:
     store = config.object_store_mb * 2**20 if config.object_store_mb else None
     global _own
     _own = True
-    with _no_stderr(), _only_what_is_used():
-        ray.init("local", num_cpus=config.num_cpus, object_store_memory=store, include_dashboard=False, **quiet)
+    for attempt in range(1, _STARTS + 1):
+        try:
+            with _no_stderr(), _only_what_is_used():
+                ray.init("local", num_cpus=config.num_cpus, object_store_memory=store, include_dashboard=False, **quiet)
+            return
+        except Exception as e:  # Ray has no other class for it: a busy machine needs more than the 30 s that Ray waits
+            if "timed out during startup" not in str(e):
+                raise
+            ray.shutdown()
+            if attempt == _STARTS:
+                raise JobFailed(f"Ray did not start in {_STARTS} attempts of 30 s: the machine is too busy") from e
 
 
 def is_own() -> bool:
