@@ -17,6 +17,7 @@ from w2w.images.decode import DecodeLimits
 from w2w.index.stage import SearchConfig
 from w2w.ingest.feed import FeedConfig
 from w2w.mining.pairs import PairRules
+from w2w.mining.splits import SplitRules
 from w2w.models.encoder import EncoderConfig
 from w2w.report.page import thumbnail
 from w2w.report.run import run_report
@@ -29,7 +30,7 @@ from w2w.wardrobe import site
 from w2w.wardrobe.shop import change_shop, write_shop
 
 _CUT_OUT = 40  # photos
-_STEPS = 400  # of training
+_STEPS = 300  # of training
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class Config:
     """Local folder of the shop, the tables and the report."""
     products: int = 300
     """How many the shop sells."""
-    posts: int = 150
+    posts: int = 120
     """Street photos, from which the queries are cut."""
     seed: int = 1
     """Of the shop."""
@@ -155,7 +156,7 @@ def _mine(store: str, ray: RayConfig) -> list[Summary]:
         embed.main(embed.Config(of="garments", decode=DecodeLimits(min_side_px=8), **common)),
         segment.main(segment.Config(max_reject_rate=0.5, limit=_CUT_OUT, **common)),
         deduplicate.main(deduplicate.Config(**common)),
-        split.main(split.Config(**common)),
+        split.main(split.Config(split=SplitRules(train=0.5, val=0.1, test=0.4), **common)),  # so few pairs need a test
         represent.main(represent.Config(**common)),
         mine.main(mine.Config(rules=PairRules(sure_score=0.3, nms_per_class=True), gate=GateConfig("all"), **common)),
         compose.main(compose.Config(**common)),
@@ -167,7 +168,7 @@ def _mine(store: str, ray: RayConfig) -> list[Summary]:
 
 
 def _train(store: str, out: Path, config: Config, console: Console) -> list[Summary]:
-    loop = LoopConfig(steps=_STEPS, measure_every=_STEPS // 4, threads=_threads(config))
+    loop = LoopConfig(steps=_STEPS, measure_every=_STEPS // 3, threads=_threads(config))
     try:
         trained = train.main(train.Config(store=store, ray=config.ray, recipe="head", train=loop, out=str(out)))
     except UsageError as e:  # a shop too small for three splits
