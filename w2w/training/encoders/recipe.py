@@ -53,6 +53,7 @@ class _Recipe:
     """What both recipes share: losses, and figures on the pairs held out."""
 
     network: PairNetwork
+    select = "Recall@10"
 
     def __init__(self, config: LearnConfig, val: Sequence[Row]):
         self._config, self._val = config, val
