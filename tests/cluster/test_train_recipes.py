@@ -20,6 +20,7 @@ from w2w.models.options import GanConfig, ScorerConfig
 from w2w.runtime.cluster import RayConfig
 from w2w.runtime.tracking import LogConfig
 from w2w.runtime.training import Workers
+from w2w.table import delta
 from w2w.training.config import LoopConfig
 from w2w.training.lookbook.config import LookbookConfig
 from w2w.training.outfits.config import OutfitsConfig
@@ -62,12 +63,13 @@ def store(tmp_path_factory, encoder) -> str:
                 v = np.concatenate([np.eye(COLOURS)[c] * 2, np.zeros(8)]) + rng.normal(size=12) * 0.4
                 row = {"owner_id": f"{slot}-{c}-{n}", "owner_kind": "slot", "model_version": model_version(encoder)}
                 vectors.append(row | {"vector": (v / np.linalg.norm(v)).tolist()})
+    delta.create_table(where, schema.EMBEDDINGS)
     write_embeddings(where, vectors)
     return where
 
 
-def options(store: str, encoder: EncoderConfig, out: Path, **more) -> train.Config:
-    given = {"store": store, "recipe": "outfits", "encoder": encoder, "outfits": OUTFITS, "train": LOOP, "out": str(out)}
+def options(store: str, base: EncoderConfig, out: Path, **more) -> train.Config:
+    given = {"store": store, "recipe": "outfits", "encoder": base, "outfits": OUTFITS, "train": LOOP, "out": str(out)}
     return train.Config(**given | {"ray": RAY} | more)
 
 
