@@ -76,7 +76,7 @@ def _efficientnet_lite0() -> Source:
         carried = torch.load(weights, map_location="cpu", weights_only=True)
         names = list(timm.create_model("tf_efficientnet_lite0").state_dict())
         renamed = dict(zip(names, carried.values(), strict=True))  # the same layers in the same order under other names
-        model.loadstate_dict({n: renamed[n] for n in model.state_dict()})
+        model.load_state_dict({n: renamed[n] for n in model.state_dict()})
         return model
 
     # measured on photos for training, 1-NN class and back view -> same sku: pad .780 .500, crop .809 .442, squash .765 .488
@@ -192,7 +192,7 @@ def _timm(name: str) -> Source:
             raise UsageError(
                 f"encoder.name=timm:{name}: {files[0]} has no {sorted(missing)[0]!r}: is it another architecture's?"
             )
-        model.loadstate_dict({k: carried[k] for k in model.state_dict()})  # without the classifier
+        model.load_state_dict({k: carried[k] for k in model.state_dict()})  # without the classifier
         return model.eval()
 
     convolutional = "conv_stem" in _modules(architecture)
