@@ -102,6 +102,7 @@ def test_a_scorer_is_trained_shown_and_evaluated(store, encoder, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_what2wear_as_published_and_a_set_transformer(store, encoder, tmp_path):
     told = []
     for name, more in (
