@@ -73,6 +73,8 @@ def options(store: str, base: EncoderConfig, out: Path, **more) -> train.Config:
     return train.Config(**given | {"ray": RAY} | more)
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_a_scorer_is_trained_shown_and_evaluated(store, encoder, tmp_path):
     config = options(store, encoder, tmp_path / "out", log=LogConfig(tensorboard=str(tmp_path / "curves")))
     facts = train.main(config).facts
