@@ -1,21 +1,21 @@
-"""Train: an encoder from table `pairs`, or a head on vectors that are there; measured on its test split."""
+"""Train: an encoder, a head, a scorer of outfits, or the networks of LookBook; measured on their test split."""
 
-from dataclasses import asdict, dataclass, field
-from functools import partial
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from w2w import ids, schema, storage
 from w2w.errors import UsageError
-from w2w.models.encoder import EncoderConfig, model_version
-from w2w.runtime.encoders import TEST, TRAIN, VAL, check, make_training, pair_table
+from w2w.models.encoder import EncoderConfig
 from w2w.runtime.job import JobConfig, Run, Summary, git_revision, need_table, start
-from w2w.runtime.retrieving import measure
+from w2w.runtime.plans import OUTFITS, EncoderPlan, LookbookPlan, OutfitPlan, Plan, check_recipe
+from w2w.runtime.tracking import LogConfig, Trackers
 from w2w.runtime.training import Workers, train
 from w2w.training.config import LoopConfig
-from w2w.training.encoders.card import model_card
 from w2w.training.encoders.config import ENCODER, HEAD, LearnConfig
+from w2w.training.lookbook.config import LookbookConfig
+from w2w.training.outfits.config import OutfitsConfig
 
-CODE = 1  # raise it when a checkpoint of the old code must not be gone on with
+CODE = 2  # raise it when a checkpoint of the old code must not be gone on with
 
 
 @dataclass(frozen=True)
@@ -24,58 +24,80 @@ class Config(JobConfig):
     metrics.json and report.html."""
 
     recipe: str = ENCODER
-    """encoder: backbone and head learn from pictures; head: only the head, from vectors of table `embeddings` (minutes)."""
+    """encoder: backbone and head learn from the pictures of table `pairs`. head: only the head, from vectors of table
+    `embeddings` (minutes). outfits: a scorer, from table `outfits` and vectors of its items. siamese, pixeldtgan: from a folder
+    in LookBook's layout."""
     encoder: EncoderConfig = EncoderConfig()
-    """What it starts from: any encoder, or one of its own that goes on."""
+    """encoder, head: what it starts from, any encoder or one of its own that goes on. outfits: whose vectors it reads. siamese,
+    pixeldtgan: what is measured beside it."""
     sources: list[str] | None = None
-    """Data sets to train and measure on. Default: all of table `pairs`."""
+    """encoder, head: data sets to train and measure on, by default all of table `pairs`. outfits: one, by default own."""
     learn: LearnConfig = field(default_factory=LearnConfig)
-    """Loss, batches, head and augmentation."""
+    """encoder, head: loss, batches, head and augmentation."""
+    test_pairs: int = 2000
+    """encoder, head: test pairs that are measured on, at most; their pictures are the gallery."""
+    outfits: OutfitsConfig = field(default_factory=OutfitsConfig)
+    """outfits: loss, batches and network."""
+    lookbook: LookbookConfig = field(default_factory=LookbookConfig)
+    """siamese, pixeldtgan: the folder, batches, networks and experiments."""
+    published: bool = False
+    """outfits, siamese: with the settings of their source (What2Wear's code; "Clothing Recommendation", section 2)."""
     train: LoopConfig = field(default_factory=LoopConfig)
     """Steps, rate and selection."""
     workers: Workers = Workers()
     """Processes."""
-    test_pairs: int = 2000
-    """Test pairs that are measured on, at most: their pictures are the gallery."""
+    log: LogConfig = LogConfig()
+    """TensorBoard, MLflow, Weights & Biases."""
     out: str | None = None
-    """Local folder of the model. Default: encoders/<run's digest> in the store."""
+    """Local folder of the model. Default: a folder of the run's digest in the store."""
+    evaluate: str | None = None
+    """Folder of a model that was trained: nothing is trained, it is measured on the test split; --out is by default
+    FOLDER/evaluation."""
     resume: bool = True
-    """Go on where an interrupted run of the same options and pairs stopped. --resume=false begins anew."""
+    """Go on where an interrupted run of the same options and data stopped. --resume=false begins anew."""
 
 
 def main(config: Config) -> Summary:
     run = Run("train", config)
-    if config.recipe not in (ENCODER, HEAD):
-        raise UsageError(f"--recipe={config.recipe}: it is {ENCODER} or {HEAD}")
-    if storage.is_s3(config.out or config.store):
-        raise UsageError("--out: the model is written to a local folder: give one")
-    need_table(run.store, schema.PAIRS, "mine")
-    version = model_version(config.encoder)
-    table = pair_table(run.store, config.sources, config.limit)
-    counts = {split: len(table.read(split)) for split in (TRAIN, VAL, TEST)}
-    for split, count in counts.items():
-        if not count:
-            raise UsageError(f"table `pairs` has no pairs of split {split!r}: see 'w2w split'")
-    check(table, config.recipe, config.encoder, config.learn, config.train, config.workers)
-    digest = ids.digest(
-        *(CODE, config.recipe, version, asdict(config.learn), asdict(config.train)),
-        *(config.workers.num_workers, table.version, table.sources, table.limit),
-    )
-    out = Path(config.out).expanduser().absolute() if config.out else Path(run.store, "encoders", digest)
-    facts: dict[str, object] = {"recipe": config.recipe, "starts from": config.encoder.name}
-    facts |= {f"{split} pairs": f"{count:,}" for split, count in counts.items()}
-    facts |= {"table `pairs`": f"version {table.version}", "model": str(out)}
+    _check(config)
+    plan = _plan(config, run.store)
+    digest = ids.digest(CODE, config.workers.num_workers, *plan.identity())
+    model = Path(config.evaluate).expanduser().absolute() if config.evaluate else None
+    default = model / "evaluation" if model else Path(run.store, plan.folder, digest)
+    out = Path(config.out).expanduser().absolute() if config.out else default
+    facts = {"recipe": config.recipe, **plan.facts(), "model": str(model or out)}
     if config.dry_run:
         return run.summary(facts=facts)
     run.begin()
-    make = partial(make_training, table, config.recipe, config.encoder, config.learn, config.train)
-    history = train(make, config.workers, storage.join(run.store, "_training", digest), out, config.resume)
-    kept = next((h["step"] for h in reversed(history) if h.get("kept")), None)
-    facts |= {"step kept": f"{kept} of {history[-1]['step']}"}
-    figures = measure(table, config.encoder, out, config.test_pairs, history, facts)
-    card = model_card(config.encoder, config.learn, config.train, facts, figures, git_revision())
-    (out / "README.md").write_text(card, encoding="utf-8")
-    return run.summary(facts=facts | figures | {"use": f"w2w embed --encoder.name={out}"})
+    history = []
+    if not model:
+        place = storage.join(run.store, "_training", digest)
+        history = train(
+            plan.training, config.workers, place, out, config.resume, lambda: Trackers(config.log, place, digest, facts)
+        )
+        kept = next((h["step"] for h in reversed(history) if h.get("kept")), None)
+        facts |= {"step kept": f"{kept} of {history[-1]['step']}"}
+    figures = plan.measure(model or out, out, history, facts)
+    if not model:
+        (out / "README.md").write_text(plan.card(facts, figures, git_revision()), encoding="utf-8")
+    return run.summary(facts=facts | figures | {"use": plan.use(model or out)})
+
+
+def _check(config: Config) -> None:
+    check_recipe(config.recipe, config, Config(store=config.store))
+    if storage.is_s3(config.out or config.store):
+        raise UsageError("--out: the model is written to a local folder: give one")
+    if config.evaluate and not Path(config.evaluate).expanduser().is_dir():
+        raise UsageError(f"--evaluate={config.evaluate}: no such folder")
+
+
+def _plan(c: Config, store: str) -> Plan:
+    if c.recipe in (ENCODER, HEAD):
+        need_table(store, schema.PAIRS, "mine")
+        return EncoderPlan.of(store, c.recipe, c.encoder, c.learn, c.train, c.workers, c.sources, c.limit, c.test_pairs)
+    if c.recipe == OUTFITS:
+        return OutfitPlan.of(store, c.encoder, c.outfits, c.train, c.workers, c.sources, c.limit, c.published)
+    return LookbookPlan.of(c.recipe, c.lookbook, c.train, c.encoder, c.workers, c.limit, c.published)
 
 
 if __name__ == "__main__":

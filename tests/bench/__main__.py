@@ -18,6 +18,8 @@ QUESTIONS = (
     "pair_growth",
     "mining_growth",
     "outfit_rule",
+    "ddp_throughput",
+    "gradcache_memory",
 )
 
 for question in QUESTIONS:

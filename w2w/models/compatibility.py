@@ -4,54 +4,21 @@ Outfits come as vectors of their items, (N, S, D), with the number of each one's
 three slots, in the order of SLOT_PAIRS; `SetTransformer` takes outfits of any size.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
 from torch import nn
 from torch.nn.functional import logsigmoid, normalize, relu, softplus
 
-from w2w.config import nearest
 from w2w.errors import UsageError
 from w2w.models.folder import load_network, save_network
+from w2w.models.options import ScorerConfig
 
 SLOT_PAIRS = ((0, 1), (0, 2), (1, 2))  # top and bottom, top and shoes, bottom and shoes
 PAD = -1  # slot of a place without an item
 _TYPE = "w2w-compatibility"
 _PROMISED = 1e-6  # least probability that an outfit does not go together: keeps the logarithm of the loss finite
-
-
-@dataclass(frozen=True)
-class ScorerConfig:
-    """Which network scores outfits."""
-
-    kind: str = "pairs"
-    """pairs (three slots, cosines of pairs), set (a transformer over outfits of any size), what2wear (as it was published)."""
-    dim: int = 64
-    """Length of the vectors that are compared. what2wear: that of the items."""
-    hidden: int = 256
-    """Width of the layer before them; of set, that of the transformer."""
-    spaces: str = "slot"
-    """Of pairs: slot (tops, bottoms and shoes have a space each) or shared (one for all)."""
-    dropout: float = 0.1
-    """Share of the values that are dropped in training."""
-    layers: int = 2
-    """Of set: blocks of the transformer."""
-    heads: int = 4
-    """Of set: attention heads."""
-
-    def __post_init__(self):
-        if self.kind not in KINDS:
-            raise UsageError(f"scorer.kind={self.kind}: unknown.{nearest(self.kind, list(KINDS))}")
-        if self.spaces not in ("slot", "shared"):
-            raise UsageError(f"scorer.spaces={self.spaces}: it is slot or shared")
-        if not 0 <= self.dropout < 1:
-            raise UsageError(f"scorer.dropout={self.dropout}: from 0 to below 1")
-        for name in ("dim", "hidden", "layers", "heads"):
-            if getattr(self, name) < 1:
-                raise UsageError(f"scorer.{name}={getattr(self, name)}: must be at least 1")
-        if self.kind == "set" and self.hidden % self.heads:
-            raise UsageError(f"scorer.hidden={self.hidden}: a multiple of scorer.heads={self.heads}")
 
 
 class What2Wear(nn.Module):

@@ -76,7 +76,8 @@ def build(blueprint: dict) -> nn.Module:
     if library == "timm":
         import timm
 
-        return timm.create_model(blueprint["architecture"], pretrained=False, num_classes=0)
+        pooled = {"global_pool": blueprint["pool"]} if blueprint.get("pool") else {}
+        return timm.create_model(blueprint["architecture"], pretrained=False, num_classes=0, **pooled)
     if library == "transformers":
         from transformers import AutoConfig, AutoModel
 
@@ -86,7 +87,12 @@ def build(blueprint: dict) -> nn.Module:
     if library == "open_clip":
         import open_clip
 
-        return open_clip.create_model(blueprint["architecture"]).visual
+        if "architecture" in blueprint:
+            return open_clip.create_model(blueprint["architecture"]).visual
+        from open_clip.model import _build_vision_tower  # the one way to the image tower alone
+
+        tower = blueprint["tower"]
+        return _build_vision_tower(tower["embed_dim"], tower["vision_cfg"], tower["quick_gelu"])
     raise UsageError(f"config.json: w2w builds networks of timm, transformers and open_clip, not of {library!r}")
 
 

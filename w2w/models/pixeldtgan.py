@@ -5,7 +5,7 @@ sections 4.1 to 4.3). Smaller than there: a quarter of the channels; and norms o
 does not depend on those drawn with it.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -13,28 +13,12 @@ from torch import nn
 from torch.func import functional_call
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from w2w.errors import UsageError
 from w2w.models.folder import load_network, save_network
+from w2w.models.options import GanConfig
 
 SIDE_PX = 64
 _TYPE = "w2w-pixeldtgan"
 _WIDEST = 8  # times the channels: at 4 x 4 pixels
-
-
-@dataclass(frozen=True)
-class GanConfig:
-    """How large it is."""
-
-    channels: int = 32
-    """Of the first layer; the paper has 128."""
-    code: int = 64
-    """Numbers between the photo and the drawing."""
-
-    def __post_init__(self):
-        if self.channels < 8 or self.channels % 8:
-            raise UsageError(f"gan.channels={self.channels}: a multiple of 8")
-        if self.code < 1:
-            raise UsageError(f"gan.code={self.code}: must be at least 1")
 
 
 def _down(inputs: int, outputs: int) -> list[nn.Module]:

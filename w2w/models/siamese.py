@@ -3,7 +3,7 @@
 Source: its report, section 2.2, which does not say whether the convolutions are padded: here are both, `valid` and `same`.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -11,27 +11,12 @@ import torch
 from torch import nn
 from torch.nn.functional import binary_cross_entropy_with_logits, normalize
 
-from w2w.errors import UsageError
 from w2w.models.folder import load_network, save_network
+from w2w.models.options import SiameseConfig
 
 SIDE_PX = 100
 _TYPE = "w2w-siamese"
 _FLAT = {"valid": 10 * 11 * 11, "same": 10 * 12 * 12}  # 100 - 98 - 49 - 47 - 11, or 100 - 100 - 50 - 50 - 12
-
-
-@dataclass(frozen=True)
-class SiameseConfig:
-    """Which of its variants."""
-
-    padding: str = "valid"
-    """Of the convolutions: valid (4,423,384 parameters) or same (4,883,384)."""
-    learnt_scale: bool = False
-    """Improved: sigmoid(scale * cosine + bias), both learnt. As published it is the sigmoid of the cosine itself, .269 to .731,
-    so that the loss of a pair cannot fall below .313."""
-
-    def __post_init__(self):
-        if self.padding not in _FLAT:
-            raise UsageError(f"siamese.padding={self.padding}: it is {' or '.join(_FLAT)}")
 
 
 class Siamese(nn.Module):

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from w2w.config import nearest
 from w2w.errors import UsageError
+from w2w.models import open_clip_models
 from w2w.models.encoder import Input
 
 _IMAGENET_HALF = (0.5, 0.5, 0.5)
@@ -106,9 +107,12 @@ def download(repository: str, revision: str | None, option: str = "encoder.name"
 
 
 def _hub_folder(folder: Path, name: str, trust_remote_code: bool) -> Source:
-    """A transformers vision model, the image tower of a CLIP or SigLIP, or an encoder that was trained (saved.py)."""
+    """A transformers vision model, the image tower of a CLIP or SigLIP, one of open_clip, or an encoder that was trained
+    (saved.py)."""
     from w2w.models import saved
 
+    if (folder / open_clip_models.CONFIG).is_file():
+        return _open_clip_folder(folder, name)
     config = _json(folder / "config.json", name)
     files = next((found for pattern in _WEIGHTS if (found := sorted(folder.glob(pattern)))), [])
     if not files:
@@ -182,7 +186,7 @@ def _timm(name: str) -> Source:
 
     def network():
         model = timm.create_model(architecture, pretrained=False, num_classes=0)
-        carried = _state_dict(files[0])
+        carried = state_dict(files[0])
         missing = set(model.state_dict()) - set(carried)
         if missing:
             raise UsageError(
@@ -195,7 +199,8 @@ def _timm(name: str) -> Source:
     return Source(f"timm {architecture}", shape, files, network, convolutional, _timm_blueprint(architecture))
 
 
-def _state_dict(path: str) -> dict:
+def state_dict(path: str) -> dict:
+    """The tensors of a file, by name; no code in it is run."""
     if path.endswith(".safetensors"):
         from safetensors.torch import load_file
 
@@ -216,28 +221,15 @@ def _modules(architecture: str | None) -> frozenset[str]:
 
 
 def _open_clip(name: str) -> Source:
-    if importlib.util.find_spec("open_clip") is None:
-        raise UsageError(f"encoder.name=open_clip:{name}: needs the extra: pip install 'w2w[open_clip]'")
-    import open_clip
-
-    architecture, _, weights = name.partition("/")
-    if architecture not in open_clip.list_models():
-        raise UsageError(f"encoder.name=open_clip:{name}: no such model.{nearest(architecture, open_clip.list_models())}")
-    if not Path(weights).is_file():
-        raise UsageError(
-            f"encoder.name=open_clip:{name}: after the first '/' give the path of the weights: no such file: {weights!r}"
-        )
-    vision = open_clip.get_model_config(architecture)["vision_cfg"]
-    data = open_clip.get_model_preprocess_cfg(open_clip.create_model(architecture)) if "image_size" not in vision else {}
-    size_px = vision.get("image_size") or data["size"][-1]
-    shape = Input(size_px, size_px, "crop", "bicubic", open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD)
-
-    def network():
-        model = open_clip.create_model(architecture, pretrained=weights, weights_only=True)
-        return model.visual.eval()
-
+    architecture, shape, weights, network = open_clip_models.by_architecture(name)
     blueprint = {"library": "open_clip", "architecture": architecture}
     return Source(f"open_clip {architecture}", shape, (weights,), network, blueprint=blueprint)
+
+
+def _open_clip_folder(folder: Path, name: str) -> Source:
+    blueprint, shape, file = open_clip_models.read_folder(folder, name)
+    built = partial(open_clip_models.load_tower, blueprint, file, name)
+    return Source(json.dumps(blueprint, sort_keys=True), shape, (file,), built, blueprint=blueprint)
 
 
 def _json(path: Path, name: str) -> dict:

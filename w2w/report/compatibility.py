@@ -2,10 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 
 from w2w.report.page import write_page
+from w2w.report.training import Curve, charts
 
 _BINS = 40
 _CHART = (520, 150)  # width and height
@@ -26,9 +28,14 @@ class Judged:
 
 
 def compatibility_report(
-    out: str, title: str, notes: Sequence[str], facts: Mapping[str, object], judged: Sequence[Judged]
+    out: str,
+    title: str,
+    notes: Sequence[str],
+    facts: Mapping[str, object],
+    judged: Sequence[Judged],
+    curves: Mapping[str, Sequence[Curve]] = MappingProxyType({}),
 ) -> None:
-    """Writes the page to ``out``. ``notes``: paragraphs at its head."""
+    """Writes the page to ``out``. ``notes``: paragraphs at its head; ``curves``: by the title of their chart."""
     metrics = list(dict.fromkeys(m for j in judged for m in j.figures))
     scorers = [
         {
@@ -36,13 +43,22 @@ def compatibility_report(
             "says": j.says,
             "figures": [j.figures.get(m) for m in metrics],
             "chart": _histogram(j),
-            "means": (float(j.worn.mean()), float(j.modified.mean())),
+            "means": [float(v.mean()) if len(v) else None for v in (j.worn, j.modified)],
             "rows": j.by_threshold,
             "scale": "probability of going together" if j.probability else "mean cosine of the three pairs",
         }
         for j in judged
     ]
-    write_page(out, "compatibility.html.j2", title=title, notes=notes, facts=facts, metrics=metrics, scorers=scorers)
+    write_page(
+        out,
+        "compatibility.html.j2",
+        title=title,
+        notes=notes,
+        facts=facts,
+        metrics=metrics,
+        scorers=scorers,
+        charts=charts(curves),
+    )
 
 
 def _histogram(judged: Judged) -> dict:

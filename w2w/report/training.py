@@ -1,6 +1,6 @@
 """How a network learnt and how good it is: curves and figures; of a detector, photos with boxes as well."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -41,16 +41,21 @@ def charts_of(history: Sequence[dict]) -> dict[str, list[Curve]]:
     }
 
 
+def charts(curves: Mapping[str, Sequence[Curve]]) -> list[dict]:
+    """For the template charts.html.j2: those of ``curves``, by title, that have a line at all."""
+    return [_chart(name, lines) for name, lines in curves.items() if any(len(c.points) > 1 for c in lines)]
+
+
 def detector_report(
     out: str,
     title: str,
     headline: dict[str, str],
     facts: dict[str, object],
-    charts: dict[str, Sequence[Curve]],
+    curves: Mapping[str, Sequence[Curve]],
     table: pa.Table,
     photos: Sequence[Seen],
 ) -> None:
-    """Writes the page to ``out``. ``table``: AP_SCHEMA of metrics/detection.py; ``charts``: title -> its curves."""
+    """Writes the page to ``out``. ``table``: AP_SCHEMA of metrics/detection.py; ``curves``: by the title of their chart."""
     categories = sorted({b.category for p in photos for b in p.boxes})
     colours = {c: COLOURS[i % len(COLOURS)] for i, c in enumerate(categories)}
     pictures = [(photo.image_id, picture) for photo in photos if (picture := draw(photo, colours))]
@@ -60,7 +65,7 @@ def detector_report(
         title=title,
         headline=headline,
         facts=facts,
-        charts=[_chart(name, curves) for name, curves in charts.items() if any(len(c.points) > 1 for c in curves)],
+        charts=charts(curves),
         sources=_sources(table),
         photos=[(key, data_uri(picture)) for key, picture in pictures],
     )
@@ -71,7 +76,7 @@ def encoder_report(
     title: str,
     headline: dict[str, str],
     facts: dict[str, object],
-    charts: dict[str, Sequence[Curve]],
+    curves: Mapping[str, Sequence[Curve]],
     tables: Sequence[Figures],
 ) -> None:
     """Writes the page to ``out``."""
@@ -81,7 +86,7 @@ def encoder_report(
         title=title,
         headline=headline,
         facts=facts,
-        charts=[_chart(name, curves) for name, curves in charts.items() if any(len(c.points) > 1 for c in curves)],
+        charts=charts(curves),
         tables=tables,
     )
 

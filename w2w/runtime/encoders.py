@@ -18,12 +18,11 @@ from w2w.models.encoder import EncoderConfig, encoder_input, load_encoder, model
 from w2w.runtime.job import need_table
 from w2w.runtime.memory import keep_memory
 from w2w.runtime.run import collect
-from w2w.runtime.training import Workers
 from w2w.table import delta
 from w2w.table.pending import lookup_batches
-from w2w.training.config import FLOAT16, LoopConfig
+from w2w.training.config import LoopConfig
 from w2w.training.encoders.config import HEAD, LearnConfig
-from w2w.training.encoders.pairs import FIGURES, Listing, PairBatches, Row, listing, relevance
+from w2w.training.encoders.pairs import Listing, PairBatches, Row, listing, relevance
 
 TRAIN, VAL, TEST = "train", "val", "test"
 _COLUMNS = (schema.PAIR_ID, schema.GARMENT_ID, schema.PRODUCT_ID, schema.IMAGE_ID, schema.CATEGORY, schema.SPLIT, schema.SOURCE)
@@ -162,16 +161,10 @@ def _shrunk(data: bytes, side_px: int) -> bytes:
     return out.getvalue()
 
 
-def check(
-    table: PairTable, recipe: str, encoder: EncoderConfig, learn: LearnConfig, loop: LoopConfig, workers: Workers
-) -> None:
+def check(table: PairTable, recipe: str, encoder: EncoderConfig, learn: LearnConfig) -> None:
     """Raises UsageError where the encoder cannot be trained so, or what the recipe reads besides the pairs is not there."""
     from w2w.models import sources
 
-    if loop.select not in FIGURES:
-        raise UsageError(f"train.select={loop.select}: it is one of {', '.join(FIGURES)}")
-    if loop.precision == FLOAT16 and not workers.num_gpus:
-        raise UsageError("train.precision=float16: needs --workers.num_gpus=1; a CPU computes in float32 or bfloat16")
     if sources.find(encoder.name, encoder.revision, encoder.trust_remote_code).blueprint is None:
         raise UsageError(f"--encoder.name={encoder.name}: only its own code can build it; w2w trains those of its libraries")
     if learn.negatives:

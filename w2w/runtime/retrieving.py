@@ -1,7 +1,7 @@
 """Measuring an encoder before and after its training: figures for the summary, as JSON and as a page."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,13 +18,19 @@ _SEED = 0  # of the intervals
 
 
 def measure(
-    table: PairTable, base: EncoderConfig, out: Path, most: int, history: Sequence[dict], facts: dict[str, object]
+    table: PairTable,
+    base: EncoderConfig,
+    model: Path,
+    most: int,
+    history: Sequence[dict],
+    facts: Mapping[str, object],
+    out: Path,
 ) -> dict[str, object]:
-    """Measures ``base`` and the encoder in ``out`` on test pairs; writes metrics.json and report.html there.
+    """Measures ``base`` and the encoder in ``model`` on test pairs; writes metrics.json and report.html to ``out``.
 
     Returns the figures for the summary: before -> after, each with its 95 % interval.
     """
-    trained = replace(base, name=str(out), revision=None)
+    trained = replace(base, name=str(model), revision=None)
     relevant, names = measure_pairs(table, [base, trained], most, base.threads)
     found = {}
     for when, relevant_QK in zip(("before", "after"), relevant):
@@ -38,7 +44,7 @@ def measure(
     groups = list(dict.fromkeys(r["group"] for r in rows))
     tables = [Figures(when, FIGURES, [_row(g, when, values) for g in groups]) for when in found]
     page = str(out / "report.html")
-    encoder_report(page, f"Encoder {out.name}", figures, facts, _charts(history), tables)
+    encoder_report(page, f"Encoder {model.name}", figures, facts, _charts(history), tables)
     return figures | {"report": page}
 
 

@@ -24,6 +24,7 @@ from w2w.runtime.memory import keep_memory
 from w2w.training.config import HISTORY, MODEL
 
 if TYPE_CHECKING:  # torch costs the driver seconds
+    from w2w.runtime.tracking import Trackers
     from w2w.training.loop import Training
 
 log = logging.getLogger("w2w")
@@ -53,11 +54,19 @@ class Workers:
             raise UsageError(f"workers.num_gpus={self.num_gpus}: 0 or 1")
 
 
-def train(make: "Callable[[int, int], Training]", workers: Workers, place: str, out: Path, resume: bool = True) -> list[dict]:
+def train(
+    make: "Callable[[int, int], Training]",
+    workers: Workers,
+    place: str,
+    out: Path,
+    resume: bool = True,
+    trackers: "Callable[[], Trackers] | None" = None,
+) -> list[dict]:
     """Trains what ``make(rank, num_workers)`` gives in each worker, checkpoints below ``place``; copies the model to ``out``.
 
     ``make`` travels to the workers: a function of a module with plain values (functools.partial). A run with the same ``place``
-    goes on where its last checkpoint stands; ``resume=False`` begins anew. Returns the figures of the run, report by report.
+    goes on where its last checkpoint stands; ``resume=False`` begins anew. ``trackers`` opens what the figures are shown in.
+    Returns the figures of the run, report by report.
     """
     system, path = storage.filesystem(place)
     if not resume and storage.exists(place):
@@ -81,7 +90,7 @@ def train(make: "Callable[[int, int], Training]", workers: Workers, place: str, 
         ),
     )
     try:
-        with _told(place):
+        with _told(place, trackers() if trackers else None):
             result = trainer.fit()
     except ray.train.TrainingFailedError as e:
         raise JobFailed(f"training failed: {_reason(e)}") from e
@@ -123,18 +132,27 @@ def _work(settings: dict) -> None:
 
 
 @contextlib.contextmanager
-def _told(place: str) -> Iterator[None]:
-    """Logs a line a report, read from the checkpoints: Ray Train keeps what workers print to itself."""
+def _told(place: str, trackers: "Trackers | None") -> Iterator[None]:
+    """Logs a line a report and tells the trackers, from the checkpoints: Ray Train keeps what workers print to itself."""
     stop = threading.Event()
+    said = len(_newest_history(place))
+
+    def tell() -> None:
+        nonlocal said
+        history = _newest_history(place)
+        for h in history[said:]:
+            val = "".join(f", {name} {v:.3f}" for name, v in h.get("val", {}).items())
+            log.info("step %d of %d: loss %.3f%s", h["step"], h["steps"], h["losses"]["loss"], val)
+        said = max(said, len(history))
+        if trackers:
+            try:
+                trackers.tell(history)
+            except Exception as e:  # what shows the figures must not end what makes them
+                log.warning("the figures could not be shown: %s", e)
 
     def watch() -> None:
-        said = 0
         while not stop.wait(_LOOK_EVERY_S):
-            history = _newest_history(place)
-            for h in history[said:]:
-                val = "".join(f", {name} {v:.3f}" for name, v in h.get("val", {}).items())
-                log.info("step %d of %d: loss %.3f%s", h["step"], h["steps"], h["losses"]["loss"], val)
-            said = max(said, len(history))
+            tell()
 
     thread = threading.Thread(target=watch, daemon=True)
     thread.start()
@@ -143,6 +161,9 @@ def _told(place: str) -> Iterator[None]:
     finally:
         stop.set()
         thread.join()
+        tell()
+        if trackers:
+            trackers.close()
 
 
 def _newest_history(place: str) -> list[dict]:

@@ -40,8 +40,9 @@ class LoopConfig:
     """Steps between two measurements on what is held out."""
     checkpoint_every: int = 100
     """Steps between two checkpoints; each measurement makes one as well."""
-    select: str = "Recall@10"
-    """The figure whose highest value decides which weights are kept."""
+    select: str | None = None
+    """The figure whose highest value decides which weights are kept. Default: Recall@10 of encoders and of what PixelDTGAN
+    draws, AUC of outfits (FITB where none is modified), accuracy of the Siamese network."""
     patience: int = 0
     """The run ends after so many measurements without a better one; 0: never before the last step."""
     seed: int = 0

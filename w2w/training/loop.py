@@ -30,6 +30,8 @@ class Recipe(Protocol):
     """A kind of network: how it is fed, what it learns from, how good it is, and how it is kept."""
 
     network: nn.Module
+    select: str
+    """The figure by which weights are kept where the settings name none."""
 
     def parameter_groups(self) -> list[dict]:
         """For the optimiser; each has ``share``: of the learning rate."""
@@ -128,7 +130,7 @@ def fit(training: Training, report: Report, resume: Path | None = None, device: 
             found = recipe.measure(averaged) if rank == 0 else {}
             recipe.train_mode(recipe.network)
             if found:
-                figures["val"], value = found, found[config.select]
+                figures["val"], value = found, _selected(found, config.select or recipe.select)
                 since = 0 if value > best else since + 1
             if not found or value >= best:
                 best = value if found else best
@@ -204,6 +206,12 @@ def _precision(config: LoopConfig, device: torch.device):
 
 def _seed(*numbers: int) -> int:
     return int(np.random.SeedSequence(numbers).generate_state(1)[0])
+
+
+def _selected(found: dict[str, float], name: str) -> float:
+    if name not in found:
+        raise UsageError(f"train.select={name}: is not measured here, only {', '.join(found)}")
+    return found[name]
 
 
 def _agreed(stop: bool, several: bool, device: torch.device) -> bool:

@@ -84,7 +84,6 @@ def loop_of(config: TrainConfig, num_photos: int, num_workers: int) -> LoopConfi
         average=config.average,
         measure_every=config.val_every * epoch,
         checkpoint_every=epoch,
-        select="AP50",
         seed=config.seed,
         threads=config.threads,
     )

@@ -33,6 +33,8 @@ class Batch:
 class Ours:
     """``start``: folder of a detector of ours; None is the backbone pretrained on ImageNet. ``val``: photos held out."""
 
+    select = "AP50"
+
     def __init__(self, config: TrainConfig, start: Path | None = None, val: Sequence[Photo] = (), channels: int = 96):
         torch.manual_seed(config.seed)
         self._config, self._val = config, val

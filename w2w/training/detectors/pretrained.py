@@ -26,6 +26,8 @@ class Pretrained:
     is background (the job warns).
     """
 
+    select = "AP50"
+
     def __init__(self, config: TrainConfig, folder: Path, val: Sequence[Photo] = ()):
         from transformers import AutoConfig, AutoImageProcessor, AutoModelForObjectDetection
 

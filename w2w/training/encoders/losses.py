@@ -5,7 +5,7 @@ them; the losses normalise. Similarities are computed in float32 at least, whate
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -111,7 +111,7 @@ def contrastive(pairs: Pairs, margin: float = 1.0, inverted: bool = False) -> to
     return (lost * counted).sum() / counted.sum()
 
 
-def in_chunks(network: nn.Module, inputs_N: torch.Tensor, size: int) -> torch.Tensor:
+def in_chunks(network: Callable[[torch.Tensor], torch.Tensor], inputs_N: torch.Tensor, size: int) -> torch.Tensor:
     """``network(inputs_N)``, with the activations of only ``size`` rows in memory at a time: each chunk is computed again, with
     the same dropout, when its gradient is due.
 

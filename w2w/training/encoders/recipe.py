@@ -38,21 +38,41 @@ class Batch:
     negative_clusters_N: torch.Tensor | None
 
 
-class PairNetwork(nn.Module):
-    """What several processes share the gradients of: an encoder and the temperature. Inputs -> (vectors, temperature)."""
+class Pixels(nn.Module):
+    """uint8 (N, S, S, 3) -> normalised float (N, 3, S, S)."""
 
-    def __init__(self, encoder: nn.Module, chunk: int):
+    def __init__(self, shape: Input):
+        super().__init__()
+        for name, values in (("mean", shape.mean), ("std", shape.std)):
+            self.register_buffer(name, torch.tensor(values).view(1, 3, 1, 1), persistent=False)
+
+    def forward(self, pictures_NHWC: torch.Tensor) -> torch.Tensor:
+        return (pictures_NHWC.permute(0, 3, 1, 2).float() / 255 - self.mean) / self.std
+
+
+class PairNetwork(nn.Module):
+    """What several processes share the gradients of: an encoder and the temperature. Inputs -> (vectors, temperature).
+
+    ``pixels``: before the encoder, and a chunk at a time as it is: floats are four times as large as the pictures.
+    """
+
+    def __init__(self, encoder: nn.Module, chunk: int, pixels: nn.Module | None = None):
         super().__init__()
         self.encoder, self.temperature, self._chunk = encoder, Temperature(), chunk
+        self.pixels = pixels or nn.Identity()
+
+    def vectors(self, inputs: torch.Tensor) -> torch.Tensor:
+        return self.encoder(self.pixels(inputs))
 
     def forward(self, inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        return in_chunks(self.encoder, inputs, self._chunk), self.temperature()
+        return in_chunks(self.vectors, inputs, self._chunk), self.temperature()
 
 
 class _Recipe:
     """What both recipes share: losses, and figures on the pairs held out."""
 
     network: PairNetwork
+    select = "Recall@10"
 
     def __init__(self, config: LearnConfig, val: Sequence[Row]):
         self._config, self._val = config, val
@@ -64,7 +84,7 @@ class _Recipe:
 
     def losses(self, network: nn.Module, batch: Batch) -> dict[str, torch.Tensor]:
         device = next(self.network.parameters()).device
-        vectors, scale = network(self._as_inputs(batch.inputs.to(device, non_blocking=True)))
+        vectors, scale = network(batch.inputs.to(device, non_blocking=True))
         a, p, *n = vectors.split(len(batch.products_N))
         kinds = [None if v is None else v.to(device) for v in (batch.negative_products_N, batch.negative_clusters_N)]
         pairs = Pairs(a, p, batch.products_N.to(device), batch.clusters_N.to(device), n[0] if n else None, *kinds)
@@ -96,15 +116,12 @@ class _Recipe:
         found = []
         for start in range(0, len(inputs), _AT_ONCE):
             part = torch.from_numpy(np.stack([self._plain(v) for v in inputs[start : start + _AT_ONCE]])).to(device)
-            found.append(nn.functional.normalize(network.encoder(self._as_inputs(part)).float(), dim=1))
+            found.append(nn.functional.normalize(network.vectors(part).float(), dim=1))
         return torch.cat(found).cpu().numpy()
 
     def _plain(self, value) -> np.ndarray:
         """An anchor or positive as the network sees it when it works."""
         return value
-
-    def _as_inputs(self, inputs: torch.Tensor) -> torch.Tensor:
-        return inputs
 
 
 def _batch(inputs: Sequence[np.ndarray], rows: Sequence[Row]) -> Batch:
@@ -154,7 +171,7 @@ class EncoderRecipe(_Recipe):
         torch.manual_seed(seed)
         cv2.setNumThreads(1)
         self._input = _trained_input(source, config)
-        self._mean, self._std = (torch.tensor(v).view(1, 3, 1, 1) for v in (self._input.mean, self._input.std))
+        self._pixels = Pixels(self._input)
         network = source.network()
         if isinstance(network, Embedder):
             self._blueprint = source.blueprint
@@ -168,7 +185,7 @@ class EncoderRecipe(_Recipe):
         _freeze(network.backbone, config.frozen)
         if config.checkpointing:
             _keep_few_activations(network.backbone)
-        self.network = PairNetwork(network.to(memory_format=torch.channels_last), config.chunk)
+        self.network = PairNetwork(network.to(memory_format=torch.channels_last), config.chunk, self._pixels)
         self._start = copy.deepcopy(network.state_dict()) if config.interpolate < 1 else None
         learning = {n: p for n, p in network.backbone.named_parameters() if p.requires_grad}
         self._anchored = {n: p.detach().clone() for n, p in learning.items()} if config.stay else {}
@@ -216,11 +233,6 @@ class EncoderRecipe(_Recipe):
     def _plain(self, value: bytes) -> np.ndarray:
         return self._fitted(self._decoded(value))
 
-    def _as_inputs(self, inputs: torch.Tensor) -> torch.Tensor:
-        """uint8 (N, S, S, 3) -> normalised float (N, 3, S, S)."""
-        mean, std = self._mean.to(inputs.device), self._std.to(inputs.device)
-        return (inputs.permute(0, 3, 1, 2).float() / 255 - mean) / std
-
     @torch.inference_mode()
     def _start_head(self, network: Embedder, examples: Sequence[Row]) -> None:
         pictures = [v for r in examples[: _LOOKED_AT // 2] for v in (r.anchor, r.positive)]
@@ -228,7 +240,7 @@ class EncoderRecipe(_Recipe):
         found = []
         for start in range(0, len(pictures), _AT_ONCE):
             part = np.stack([self._plain(v) for v in pictures[start : start + _AT_ONCE]])
-            found.append(network.features(self._as_inputs(torch.from_numpy(part))))
+            found.append(network.features(self._pixels(torch.from_numpy(part))))
         network.head.start_from(torch.cat(found))
 
 

@@ -69,13 +69,29 @@ def make_gallery(products: Sequence[Product], size: int, rng: np.random.Generato
     return Pairs(tuple(p.clean for p in chosen), worn, np.ones(size, bool))
 
 
-def experiment_2(scores_NN: np.ndarray, ks: Sequence[int] = KS) -> dict[int, float]:
-    """Share of photos (rows) whose product (the same column) is among the k that score best. Products that tie with it stand
-    before it as often as after it: a constant score is worth k / N."""
+def hits(scores_NN: np.ndarray, k: int) -> np.ndarray:
+    """Of each photo (row), whether its product (the same column) is among the k that score best, (N,). Products that tie with
+    it stand before it as often as after it: a constant score is worth k / N."""
     own_N1 = np.diagonal(scores_NN)[:, None]
     before_N = (scores_NN > own_N1).sum(axis=1)
     ties_N = (scores_NN == own_N1).sum(axis=1)
-    return {k: float(np.clip((k - before_N) / ties_N, 0, 1).mean()) for k in ks}
+    return np.clip((k - before_N) / ties_N, 0, 1)
+
+
+def experiment_2(scores_NN: np.ndarray, ks: Sequence[int] = KS) -> dict[int, float]:
+    """Share of photos whose product is among the k that score best."""
+    return {k: float(hits(scores_NN, k).mean()) for k in ks}
+
+
+def drawing_scores(
+    draw: Callable[[np.ndarray], np.ndarray],
+    vectors: Callable[[np.ndarray], np.ndarray],
+    worn_NHWC: np.ndarray,
+    products_NHWC: np.ndarray,
+) -> np.ndarray:
+    """(N, N): ``draw`` makes of each photo a picture of the product, which is compared with the products' own by ``vectors``
+    (unit length). Pictures are uint8."""
+    return vectors(draw(worn_NHWC)) @ vectors(products_NHWC).T
 
 
 def experiment_3(
@@ -85,9 +101,8 @@ def experiment_3(
     products_NHWC: np.ndarray,
     ks: Sequence[int] = KS,
 ) -> dict[int, float]:
-    """``draw`` makes of each photo a picture of the product; the products nearest to that, by ``vectors`` (unit length), are
-    ranked as in experiment 2. Pictures are uint8."""
-    return experiment_2(vectors(draw(worn_NHWC)) @ vectors(products_NHWC).T, ks)
+    """The products nearest to what was drawn of a photo, ranked as in experiment 2."""
+    return experiment_2(drawing_scores(draw, vectors, worn_NHWC, products_NHWC), ks)
 
 
 def pixel_vectors(pictures_NHWC: np.ndarray) -> np.ndarray:

@@ -52,6 +52,25 @@ def split_products(products: Sequence[Product], num_test: int, seed: int) -> tup
     return [products[i] for i in sorted(order[num_test:])], [products[i] for i in sorted(order[:num_test])]
 
 
+def splits(
+    products: Sequence[Product], test_share: float, val_share: float
+) -> tuple[list[Product], list[Product], list[Product]]:
+    """(train, val, test), no product in two. ``val_share`` is of what is not for the test; one product alone is not held out.
+
+    Raises UsageError where fewer than two would be left for the test or to train on.
+    """
+    num_test = round(test_share * len(products))
+    num_val = round(val_share * (len(products) - num_test))
+    if min(num_test, len(products) - num_test - num_val) < 2:
+        raise UsageError(
+            f"lookbook.test_share={test_share}, lookbook.val_share={val_share}: {len(products)} products are too few for two "
+            "to test and two to train on"
+        )
+    rest, test = split_products(products, num_test, seed=0)
+    train, val = split_products(rest, num_val, seed=1) if num_val > 1 else (rest, [])
+    return train, val, test
+
+
 class Pictures:
     """Decoded pictures of one size, squashed to a square as the seed does. Keeps ``most`` of them: 30 KB each at 100 px."""
 

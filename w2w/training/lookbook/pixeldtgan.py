@@ -19,6 +19,8 @@ _SHARES = {"converter": 1.0, "real": 2 / 3, "domain": 2 / 3}  # critics learn sl
 class GanRecipe:
     """Rows are numbers of ``train``'s products. Measured by experiment 3 over ``val``, with ``vectors`` of pictures."""
 
+    select = "Recall@10"
+
     def __init__(
         self,
         config: GanConfig,

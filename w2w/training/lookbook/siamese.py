@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from w2w.models.siamese import SIDE_PX, Siamese, SiameseConfig, embed, save_siamese, siamese_loss, to_input
+from w2w.training.batches import in_epochs
 from w2w.training.config import LoopConfig
 from w2w.training.lookbook.experiments import KS, Pairs, experiment_1, experiment_2, make_gallery, make_pairs
 from w2w.training.lookbook.pictures import Pictures, Product
@@ -18,7 +19,8 @@ PAIRS_EACH = 10  # right and wrong ones of each product, as in the seed
 
 def as_published(num_products: int, batch: int, epochs: int = 15, seed: int = 0) -> LoopConfig:
     """The report's settings: SGD .05, 15 epochs over 20 pairs a product, the last weights kept. It names no batch size."""
-    steps = epochs * max(1, 2 * PAIRS_EACH * num_products // batch)
+    epoch = max(1, 2 * PAIRS_EACH * num_products // batch)
+    steps = epochs * epoch
     return LoopConfig(
         steps=steps,
         optimizer="sgd",
@@ -28,7 +30,7 @@ def as_published(num_products: int, batch: int, epochs: int = 15, seed: int = 0)
         clip_norm=0,
         average=0,
         measure_every=steps,
-        checkpoint_every=steps,
+        checkpoint_every=epoch,
         select="accuracy",
         seed=seed,
     )
@@ -36,6 +38,8 @@ def as_published(num_products: int, batch: int, epochs: int = 15, seed: int = 0)
 
 class SiameseRecipe:
     """``train`` and ``val``: products, none in both. Measured by experiment 1, and by experiment 2 over all of ``val``."""
+
+    select = "accuracy"
 
     def __init__(self, config: SiameseConfig, train: Pairs, val: Sequence[Product], seed: int = 0):
         torch.manual_seed(seed)
@@ -74,16 +78,7 @@ class SiameseRecipe:
 
 def batches(pairs: Pairs, size: int, loop: LoopConfig, rank: int = 0, world: int = 1) -> Batches:
     """A process's share of the pairs, ``size`` at a time, in a new order every epoch."""
-    mine = np.arange(len(pairs.same_P))[rank::world]
-    size = min(size, len(mine))
-    an_epoch = len(mine) // size
-
-    def rows(number: int) -> list[int]:
-        epoch, place = divmod(number, an_epoch)
-        order = np.random.default_rng([loop.seed, rank, epoch]).permutation(mine)
-        return order[place * size : (place + 1) * size].tolist()
-
-    return rows
+    return in_epochs(np.arange(len(pairs.same_P)), size, loop.seed, rank, world)
 
 
 def pair_probabilities(network: Siamese, pictures: Pictures, pairs: Pairs) -> np.ndarray:

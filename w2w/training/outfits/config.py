@@ -1,10 +1,10 @@
-"""How a scorer of outfits is trained. Plain values, but for the scorer's own."""
+"""How a scorer of outfits is trained. Plain values, read without importing torch."""
 
 from dataclasses import dataclass, field, replace
 
 from w2w.config import nearest
 from w2w.errors import UsageError
-from w2w.models.compatibility import ScorerConfig
+from w2w.models.options import ScorerConfig
 from w2w.training.config import LoopConfig
 
 LOGISTIC, MARGIN, WHAT2WEAR = LOSSES = ("logistic", "margin", "what2wear")

@@ -41,7 +41,8 @@ def figures(network: nn.Module, outfits: Outfits, questions: Questions | None) -
         result = {"AUC": auc(np.concatenate([worn, modified]), labels)}
     if questions is not None and len(questions):
         result["FITB"] = float(fill_in_blank(answer_scores(network, outfits, questions), questions.right_Q).mean())
-    return result | {"score of worn": float(worn.mean()), "score of modified": float(modified.mean())} if result else {}
+    means = {"score of worn": worn, "score of modified": modified} if result else {}
+    return result | {name: float(v.mean()) for name, v in means.items() if len(v)}
 
 
 def answer_scores(network: nn.Module, outfits: Outfits, questions: Questions) -> np.ndarray:
@@ -88,7 +89,8 @@ def by_threshold(found: Similarities, thresholds: Sequence[float] = THRESHOLDS) 
     """
     rows = []
     for t in thresholds:
-        worn, modified = float((found.worn >= t).mean()), float((found.modified >= t).mean())
-        pair = float((found.pairs >= t).mean()) if len(found.pairs) else float("nan")
+        worn, modified, pair = (
+            float((v >= t).mean()) if len(v) else float("nan") for v in (found.worn, found.modified, found.pairs)
+        )
         rows.append({"threshold": t, "worn": worn, "modified": modified, "pair": pair, "told": (worn + 1 - modified) / 2})
     return rows

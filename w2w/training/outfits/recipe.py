@@ -10,6 +10,7 @@ from torch import nn
 
 from w2w.errors import UsageError
 from w2w.models.compatibility import logistic_losses, make_scorer, margin_losses, save_scorer, what2wear_losses
+from w2w.training.batches import in_epochs
 from w2w.training.config import LoopConfig
 from w2w.training.loop import Batches, parameter_groups
 from w2w.training.outfits.arrays import Outfits, Questions, blanks, modified_by_worn
@@ -58,6 +59,7 @@ class Compatibility:
         self._questions = questions
         if val is not None and questions is None:
             self._questions = blanks(val, config.num_answers, np.random.default_rng([seed, 1]))
+        self.select = "AUC" if val is None or len(val.modified) else "FITB"
         self.network = make_scorer(train.vectors_ND.shape[1], len(train.slots), config.network)
 
     def parameter_groups(self) -> list[dict]:
@@ -101,15 +103,11 @@ class Compatibility:
 def batches(config: OutfitsConfig, loop: LoopConfig, train: Outfits, rank: int = 0, world: int = 1) -> Batches:
     """A process's share of the worn outfits, in a new order every epoch. Those of the first steps meet strangers: see
     ``worn_first``."""
-    mine = train.worn[rank::world]
-    size = min(config.batch_outfits, len(mine))
-    an_epoch = max(1, len(mine) // size)
+    drawn = in_epochs(train.worn, config.batch_outfits, loop.seed, rank, world)
 
     def rows(number: int) -> list[Drawn]:
-        epoch, place = divmod(number, an_epoch)
-        order = np.random.default_rng([loop.seed, rank, epoch]).permutation(mine)
         meets_modified = number // loop.accumulate >= config.worn_first * loop.steps
-        return [Drawn(int(row), meets_modified) for row in order[place * size : (place + 1) * size]]
+        return [Drawn(row, meets_modified) for row in drawn(number)]
 
     return rows
 

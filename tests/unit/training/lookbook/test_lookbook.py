@@ -21,7 +21,7 @@ from w2w.training.lookbook.experiments import (
     make_pairs,
     pixel_vectors,
 )
-from w2w.training.lookbook.pictures import Pictures, Product, read_products, split_products
+from w2w.training.lookbook.pictures import Pictures, Product, read_products, split_products, splits
 from w2w.training.lookbook.pixeldtgan import GanRecipe, drawn
 from w2w.training.lookbook.siamese import SiameseRecipe, as_published, batches, gallery_scores, pair_probabilities
 from w2w.training.loop import Training, fit
@@ -184,3 +184,15 @@ def test_pixeldtgan_learns_from_a_few_products(folder, tmp_path):
     assert set(runs[0][-1]["val"]) == {"Recall@1", "Recall@5", "Recall@10", "Recall@20"}
     with pytest.raises(UsageError, match="no other"):
         GanRecipe(GanConfig(), products[:1])
+
+
+def test_three_splits_of_the_products():
+    products = _fake(40)
+    train, val, test = splits(products, 0.25, 0.1)
+    assert [len(p) for p in (train, val, test)] == [27, 3, 10]
+    assert len({p.product for part in (train, val, test) for p in part}) == 40
+    assert splits(products, 0.25, 0.1)[2] == test
+    assert splits(products, 0.25, 0.0)[2] == test  # holding out changes nothing of the test
+    assert splits(products[:8], 0.25, 0.1)[1] == []  # one alone is not held out
+    with pytest.raises(UsageError, match="40 products are too few"):
+        splits(products, 0.01, 0.0)

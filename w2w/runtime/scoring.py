@@ -1,0 +1,180 @@
+"""Training a scorer of outfits and measuring it: where tables `outfits` and `questions`, the recipe and Ray meet."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from w2w import schema, storage
+from w2w.errors import UsageError
+from w2w.metrics.outfit import evaluate
+from w2w.models.encoder import EncoderConfig, model_version
+from w2w.report.compatibility import Judged, compatibility_report
+from w2w.report.training import Curve
+from w2w.runtime.memory import keep_memory
+from w2w.runtime.outfits import read_blanks, read_outfits
+from w2w.runtime.run import run_task
+from w2w.table import delta
+from w2w.training.config import LoopConfig
+from w2w.training.outfits.arrays import WORN, Outfits, Questions, blanks
+from w2w.training.outfits.config import WHAT2WEAR, OutfitsConfig, as_published
+
+TRAIN, VAL, TEST = "train", "val", "test"
+SELECTS = ("AUC", "FITB")
+_SEED = 0  # of the questions that are drawn for the test, and of the intervals
+_THREE = 3  # slots of outfits whose cosines can be compared
+_PUBLISHED = (
+    "The published loss only raises similarities: relu(1 - s) of worn and relu(.7 - s) of modified outfits, s being cosine / "
+    "temperature, both fall as a similarity rises, and no term falls as one sinks. With a temperature of .07 both are zero as "
+    "soon as cosines are above .07."
+)
+_THRESHOLDS = (
+    "What2Wear's table of accuracy by threshold counts an outfit as right when its similarity reaches the threshold, a "
+    "modified one too. Told apart is the accuracy that asks modified outfits to stay below it."
+)
+
+
+@dataclass(frozen=True)
+class OutfitTable:
+    """Outfits of one source, with the vectors that an encoder gave of their items."""
+
+    store: str
+    encoder: EncoderConfig
+    source: str
+    limit: int | None  # worn outfits to train on
+    asked: bool  # whether table `questions` asks about them
+
+    def read(self) -> tuple[dict[str, Outfits], int]:
+        """Outfits by split, and how many lack a vector."""
+        splits, left_out = read_outfits(self.store, model_version(self.encoder), self.source)
+        if self.limit and TRAIN in splits:
+            made = splits[TRAIN]
+            origin = np.where(made.modified_of_O == WORN, np.arange(len(made)), made.modified_of_O)
+            splits[TRAIN] = made.among(np.isin(origin, made.worn[: self.limit]))
+        return splits, left_out
+
+    def questions(self, outfits: Outfits, split: str, num_answers: int) -> tuple[Outfits, Questions]:
+        """To fill in the blank: the data set's own, else drawn from its worn outfits; and the outfits, with their items."""
+        if self.asked:
+            outfits, found = read_blanks(self.store, outfits, model_version(self.encoder), self.source, split)
+            if len(found):
+                return outfits, found
+        return outfits, blanks(outfits, num_answers, np.random.default_rng(_SEED))
+
+
+def outfit_table(
+    store: str, encoder: EncoderConfig, sources: Sequence[str] | None, limit: int | None, config: OutfitsConfig
+) -> tuple[OutfitTable, dict[str, object], int]:
+    """The outfits, facts on them, and how many worn ones there are to train on. Raises UsageError for what is missing."""
+    sources = sources or [schema.OWN]
+    if len(sources) > 1:
+        raise UsageError(f"--sources: a scorer learns from the outfits of one source, not of {', '.join(sources)}")
+    asked = sources[0] != schema.OWN and delta.open_table(store, schema.QUESTIONS) is not None
+    table = OutfitTable(store, encoder, sources[0], limit, asked)
+    splits, left_out = table.read()
+    counts = {}
+    for split in (TRAIN, VAL, TEST):
+        if split not in splits or not len(splits[split].worn):
+            raise UsageError(
+                f"table `outfits` has no worn outfits of split {split!r} with vectors of {encoder.name}: see 'w2w split'"
+            )
+        counts[split] = len(splits[split].worn), len(splits[split].modified)
+    train = splits[TRAIN]
+    if config.worn_first < 1 and len(np.unique(train.modified_of_O[train.modified])) < len(train.worn):
+        raise UsageError(
+            f"some worn outfits of {sources[0]!r} have no modified one to be told from: run 'w2w compose --modified=4', or set "
+            "--outfits.worn_first=1 to tell worn ones from strangers"
+        )
+    if config.network.kind != "set" and (len(train.slots) != _THREE or (train.slots_OS < 0).any()):
+        raise UsageError(
+            f"outfits.scorer.kind={config.network.kind}: is for outfits of top, bottom and shoes, and {sources[0]!r} has "
+            "others: use --outfits.scorer.kind=set"
+        )
+    facts = {f"{split} outfits": f"{worn:,} worn, {modified:,} modified" for split, (worn, modified) in counts.items()}
+    facts |= {"vectors of": encoder.name, "left out, without a vector": left_out}
+    facts["table `outfits`"] = f"version {delta.open_table(store, schema.OUTFITS).version()}, {sources[0]}"
+    return table, facts, counts[TRAIN][0]
+
+
+def published(num_worn: int, loop: LoopConfig) -> tuple[OutfitsConfig, LoopConfig]:
+    """What2Wear's own settings, for so many worn outfits a worker."""
+    outfits, theirs = as_published(num_worn, loop.seed)
+    return outfits, replace(theirs, threads=loop.threads)
+
+
+def make_training(table: OutfitTable, config: OutfitsConfig, loop: LoopConfig, rank: int, num_workers: int):
+    """What one worker trains (a Training): its share of the worn outfits; the first one measures those held out."""
+    from w2w.training.loop import Training
+    from w2w.training.outfits.recipe import Compatibility, batches
+
+    splits, _ = table.read()
+    val, questions = table.questions(splits[VAL], VAL, config.num_answers) if rank == 0 else (None, None)
+    recipe = Compatibility(config, splits[TRAIN], val, questions, loop.seed)
+    return Training(recipe, batches(config, loop, splits[TRAIN], rank, num_workers), loop)
+
+
+def measure(
+    table: OutfitTable, config: OutfitsConfig, model: Path, out: Path, history: Sequence[dict], facts: Mapping[str, object]
+) -> dict[str, object]:
+    """AUC and FITB of the scorer in ``model`` on test outfits, each with its 95 % interval, and how similarities lie; writes
+    metrics.json and report.html."""
+    rows, judged = run_task(_judge, table, config.num_answers, model, title="measure")
+    storage.write_bytes(str(out / "metrics.json"), json.dumps(rows, indent=1).encode())
+    figures = {
+        r["metric"]: f"{r['value']:.3f} [{r['ci_low']:.3f}, {r['ci_high']:.3f}]" for r in rows if r["of"] == judged[-1].name
+    }
+    notes = [*([_PUBLISHED] if config.loss == WHAT2WEAR else []), _THRESHOLDS]
+    page = str(out / "report.html")
+    compatibility_report(page, f"Scorer of outfits {model.name}", notes, figures | facts, judged, _charts(history))
+    return figures | {"report": page}
+
+
+def _judge(table: OutfitTable, num_answers: int, model: Path) -> tuple[list[dict], list[Judged]]:
+    """METRICS_SCHEMA rows and ``of``, and what the page shows: of the vectors as they are, where they can be compared, and of
+    the scorer."""
+    from w2w.models.compatibility import load_scorer
+    from w2w.training.outfits.measure import answer_scores, by_threshold, raw_similarities, scores, similarities
+
+    keep_memory()
+    network, slots = load_scorer(model)
+    splits, _ = table.read()
+    test, questions = table.questions(splits[TEST], TEST, num_answers)
+    if slots != test.slots:
+        raise UsageError(f"{model}: scores outfits of {', '.join(slots)}, and these have {', '.join(test.slots)}")
+    shown = [("This scorer", network.__class__.__name__, similarities(network, test), hasattr(network, "similarities"))]
+    scored = {"This scorer": scores(network, test, test.items_OS, test.slots_OS)}
+    if len(slots) == _THREE and (test.slots_OS >= 0).all():
+        raw = raw_similarities(test)
+        shown.insert(0, ("Vectors as they are", "Mean cosine of the encoder's own vectors.", raw, True))
+        scored = {"Vectors as they are": _in_order(test, raw), **scored}
+    rows, judged = [], []
+    for name, says, alike, is_cosine in shown:
+        labels = test.modified_of_O == WORN
+        compatible = (scored[name], labels) if len(test.modified) else None
+        answered = (
+            (answer_scores(network, test, questions), questions.right_Q) if name == "This scorer" and len(questions) else None
+        )
+        found = evaluate(answered, compatible, np.random.default_rng(_SEED)).to_pylist()
+        rows += [r | {"of": name} for r in found]
+        values = {r["metric"]: r["value"] for r in found}
+        judged.append(Judged(name, says, values, alike.worn, alike.modified, by_threshold(alike), not is_cosine))
+    return rows, judged
+
+
+def _in_order(outfits: Outfits, alike) -> np.ndarray:
+    """Similarities of worn and of modified outfits, each in its outfit's row."""
+    found = np.empty(len(outfits), np.float32)
+    found[outfits.worn], found[outfits.modified] = alike.worn, alike.modified
+    return found
+
+
+def _charts(history: Sequence[dict]) -> dict[str, list[Curve]]:
+    measured = [h for h in history if "val" in h]
+    losses = history[0]["losses"] if history else {}
+    values = {"On the outfits held out": SELECTS, "Mean score on the outfits held out": ("score of worn", "score of modified")}
+    charts = {"Loss": [Curve(n, [(h["step"], h["losses"][n]) for h in history]) for n in losses]}
+    for title, names in values.items():
+        charts[title] = [Curve(m, [(h["step"], h["val"][m]) for h in measured if m in h["val"]]) for m in names]
+    return charts

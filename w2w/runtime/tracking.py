@@ -1,0 +1,144 @@
+"""The figures of a training run for TensorBoard, MLflow and Weights & Biases, while it goes on.
+
+The driver writes them, from the history that lies in the run's checkpoints: a figure is told once, whichever worker dies, and a
+run that is gone on with goes on in the same place there.
+"""
+
+import importlib.util
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from w2w import storage
+from w2w.errors import UsageError
+
+_STATE = "told.json"  # beside the checkpoints: what was told, and under which name
+_PACKAGES = {"tensorboard": "tensorboardX", "mlflow": "mlflow", "wandb": "wandb"}
+
+
+@dataclass(frozen=True)
+class LogConfig:
+    """Where the curves are shown while it trains, besides the log and the report."""
+
+    tensorboard: str | None = None
+    """A folder: each run writes below it, `tensorboard --logdir=FOLDER` shows them."""
+    mlflow: str | None = None
+    """Tracking URI of MLflow, such as http://HOST:5000 or file:///FOLDER; the experiment is called w2w."""
+    wandb: str | None = None
+    """Project of Weights & Biases; the account is what `wandb login` or WANDB_API_KEY say."""
+
+    def __post_init__(self):
+        for name, package in _PACKAGES.items():
+            if getattr(self, name) is not None and importlib.util.find_spec(package) is None:
+                raise UsageError(f"--log.{name}: needs the package {package}: pip install 'w2w[tracking]'")
+
+
+class Tracker(Protocol):
+    """One place where figures are shown."""
+
+    name: str
+    """By which the run is found again."""
+
+    def tell(self, figures: Mapping[str, float], step: int) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class Trackers:
+    """All places that are asked for. ``place``: the run's folder, which remembers what was told; ``run``: what the run is
+    called; ``settings``: shown with it. Raises UsageError where one of them cannot be reached."""
+
+    def __init__(self, config: LogConfig, place: str, run: str, settings: Mapping[str, object]):
+        self._state = storage.join(place, _STATE)
+        before = _read(self._state)
+        self._step = before.get("step", 0)
+        opened = {"tensorboard": _TensorBoard, "mlflow": _MLflow, "wandb": _WandB}
+        self._trackers: dict[str, Tracker] = {}
+        for kind, make in opened.items():
+            if where := getattr(config, kind):
+                try:
+                    self._trackers[kind] = make(where, run, settings, self._step, before.get(kind))
+                except Exception as e:  # each library has its own
+                    raise UsageError(f"--log.{kind}={where}: {type(e).__name__}: {e}") from e
+
+    def tell(self, history: Sequence[dict]) -> None:
+        """Those reports of a run's history that were not told before."""
+        new = [h for h in history if h["step"] > self._step]
+        if not new or not self._trackers:
+            return
+        for report in new:
+            for tracker in self._trackers.values():
+                tracker.tell(_figures(report), report["step"])
+        self._step = new[-1]["step"]
+        state = {"step": self._step} | {kind: tracker.name for kind, tracker in self._trackers.items()}
+        storage.write_bytes(self._state, json.dumps(state).encode())
+
+    def close(self) -> None:
+        for tracker in self._trackers.values():
+            tracker.close()
+
+
+def _read(uri: str) -> dict:
+    return json.loads(storage.read_bytes(uri)) if storage.exists(uri) else {}
+
+
+def _figures(report: Mapping) -> dict[str, float]:
+    """Of one report, by names that all three take: MLflow knows no @."""
+    parts = {"loss": report["losses"], "val": report.get("val", {}), "train": {"rate": report["rate"]}}
+    return {f"{part}/{re.sub(r'[^0-9A-Za-z_. -]', '_', k)}": v for part, found in parts.items() for k, v in found.items()}
+
+
+class _TensorBoard:
+    def __init__(self, folder: str, run: str, settings: Mapping[str, object], step: int, before: str | None):
+        from tensorboardX import SummaryWriter
+
+        self.name = before or storage.join(folder, run)
+        # what a run that began anew, or a driver that died before it remembered, has told of later steps is dropped
+        self._writer = SummaryWriter(self.name, purge_step=step + 1, filename_suffix=f".{step}")
+        if not before:
+            self._writer.add_text("settings", "\n".join(f"- {k}: {v}" for k, v in settings.items()))
+
+    def tell(self, figures: Mapping[str, float], step: int) -> None:
+        for name, value in figures.items():
+            self._writer.add_scalar(name, value, step)
+        self._writer.flush()
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+class _MLflow:
+    def __init__(self, uri: str, run: str, settings: Mapping[str, object], step: int, before: str | None):
+        import mlflow
+
+        self._client = mlflow.MlflowClient(tracking_uri=uri)
+        if before is None:
+            found = self._client.get_experiment_by_name("w2w")
+            experiment = found.experiment_id if found else self._client.create_experiment("w2w")
+            before = self._client.create_run(experiment, run_name=run).info.run_id
+            for name, value in settings.items():
+                self._client.log_param(before, re.sub(r"[^0-9A-Za-z_. /-]", "_", name), str(value)[:500])
+        self.name = before
+
+    def tell(self, figures: Mapping[str, float], step: int) -> None:
+        for name, value in figures.items():
+            self._client.log_metric(self.name, name, value, step=step)
+
+    def close(self) -> None:
+        self._client.set_terminated(self.name)
+
+
+class _WandB:
+    def __init__(self, project: str, run: str, settings: Mapping[str, object], step: int, before: str | None):
+        import wandb
+
+        self.name = before or run
+        self._run = wandb.init(project=project, id=self.name, name=run, config=dict(settings), resume="allow")
+
+    def tell(self, figures: Mapping[str, float], step: int) -> None:
+        self._run.log(dict(figures), step=step)
+
+    def close(self) -> None:
+        self._run.finish()
