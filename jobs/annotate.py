@@ -12,8 +12,8 @@ from w2w.garments.formats import AnnotationsConfig, read_annotations
 from w2w.images.decode import DecodeLimits
 from w2w.images.stage import INSPECT_GIVES, inspect
 from w2w.ingest.stage import loadable
+from w2w.runtime.crawl.loading import load_stage
 from w2w.runtime.job import JobConfig, Run, Summary, start
-from w2w.runtime.loading import load_stage
 from w2w.runtime.run import run_stages
 from w2w.runtime.source import file_rows
 from w2w.runtime.stage import Pool, Stage

@@ -7,7 +7,7 @@ from w2w.errors import UsageError
 from w2w.garments import classifier as heads
 from w2w.garments.classifier import CLASSIFY_GIVES, Classify, HeadConfig
 from w2w.models.encoder import EncoderConfig, model_version
-from w2w.runtime.classifying import labelled_products, train_head
+from w2w.runtime.garments.classifying import labelled_products, train_head
 from w2w.runtime.job import JobConfig, Run, Summary, need_table, start
 from w2w.runtime.run import run_stages
 from w2w.runtime.source import pending_rows

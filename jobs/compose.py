@@ -6,10 +6,10 @@ from w2w import schema, storage
 from w2w.errors import UsageError
 from w2w.mining.outfits import CROP_SOURCES, judged, modify, with_splits
 from w2w.report.outfits import outfit_sheet
-from w2w.runtime.composing import clusters, cut_out_slots, owned_splits, shown_outfits, write_outfits
-from w2w.runtime.guides import newest_version
+from w2w.runtime.garments.guides import newest_version
 from w2w.runtime.job import JobConfig, Run, Summary, need_table, start
-from w2w.runtime.mining import check_product_key, is_current, snapshot_version
+from w2w.runtime.mining.catalog import check_product_key, is_current, snapshot_version
+from w2w.runtime.mining.composing import clusters, cut_out_slots, owned_splits, shown_outfits, write_outfits
 from w2w.runtime.snapshot import commit_snapshot
 
 STAGE_CODE = 1  # raise it when the same cut-outs would make other outfits

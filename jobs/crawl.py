@@ -11,8 +11,8 @@ from w2w.crawl.trial import show_trial
 from w2w.crawl.urls import Limits
 from w2w.errors import UsageError
 from w2w.images.decode import DecodeLimits
-from w2w.runtime.crawling import Crawl, Crawled, CrawlSpec, states
-from w2w.runtime.harvest import harvest
+from w2w.runtime.crawl.crawling import Crawl, Crawled, CrawlSpec, states
+from w2w.runtime.crawl.harvest import harvest
 from w2w.runtime.job import JobConfig, Run, Summary, start
 from w2w.runtime.stage import Pool
 

@@ -9,9 +9,9 @@ from w2w.errors import UsageError
 from w2w.images.decode import DecodeLimits
 from w2w.mining.duplicates import RULES_CODE, LikenessRules, check_rules, duplicate_rows
 from w2w.mining.fingerprints import fingerprint_version
-from w2w.runtime.duplicates import find_duplicates, fingerprints_due, list_fingerprints, make_fingerprints
 from w2w.runtime.job import JobConfig, Run, Summary, need_table, start
-from w2w.runtime.mining import is_current, snapshot_version
+from w2w.runtime.mining.catalog import is_current, snapshot_version
+from w2w.runtime.mining.duplicates import find_duplicates, fingerprints_due, list_fingerprints, make_fingerprints
 from w2w.runtime.shuffle import list_vectors
 from w2w.runtime.snapshot import replace_rows
 from w2w.runtime.stage import Pool

@@ -23,7 +23,7 @@ from w2w.report.page import thumbnail
 from w2w.report.run import run_report
 from w2w.runtime.cluster import RayConfig
 from w2w.runtime.job import Summary, show, start
-from w2w.runtime.pairing import GateConfig
+from w2w.runtime.mining.pairing import GateConfig
 from w2w.runtime.stage import Pool
 from w2w.training.config import LoopConfig
 from w2w.wardrobe import site

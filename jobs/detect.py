@@ -8,8 +8,8 @@ from w2w.errors import UsageError
 from w2w.garments.detector import DetectorConfig, detector_version
 from w2w.garments.stage import ITEMS
 from w2w.images.decode import DecodeLimits
+from w2w.runtime.garments.photos import COLUMNS, decode_stage, detect_stages
 from w2w.runtime.job import JobConfig, Run, Summary, need_table, start
-from w2w.runtime.photos import COLUMNS, decode_stage, detect_stages
 from w2w.runtime.run import run_stages
 from w2w.runtime.source import pending_rows
 from w2w.runtime.stage import Pool

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from w2w.images.decode import DecodeLimits
 from w2w.models.encoder import EncoderConfig, model_version
-from w2w.runtime.embedding import picture_stages, pictures_of, without_vector
+from w2w.runtime.catalog.embedding import picture_stages, pictures_of, without_vector
 from w2w.runtime.job import JobConfig, Run, Summary, start
 from w2w.runtime.run import run_stages
 from w2w.runtime.stage import Pool

@@ -10,7 +10,7 @@ from w2w import storage
 from w2w.errors import UsageError
 from w2w.metrics import retrieval
 from w2w.report.evaluation import Protocol, evaluation_report
-from w2w.runtime import pages
+from w2w.runtime.crawl import pages
 from w2w.runtime.job import Summary, options_of, start
 
 KS = (1, 5, 10, 20)

@@ -5,10 +5,17 @@ from dataclasses import dataclass, field
 from w2w import schema
 from w2w.garments.classifier import check_mapping
 from w2w.mining.negatives import NegativeRules
-from w2w.runtime.hardening import garment_search, harden, with_all_images
 from w2w.runtime.job import JobConfig, Run, Summary, start
-from w2w.runtime.mining import check_product_key, chosen_version, is_current, keyed_products, read_catalog, snapshot_version
-from w2w.runtime.mining_report import report_mining
+from w2w.runtime.mining.catalog import (
+    check_product_key,
+    chosen_version,
+    is_current,
+    keyed_products,
+    read_catalog,
+    snapshot_version,
+)
+from w2w.runtime.mining.hardening import garment_search, harden, with_all_images
+from w2w.runtime.mining.report import report_mining
 from w2w.table import delta
 
 STAGE_CODE = 1  # raise it when the same tables would give other rows

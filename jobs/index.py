@@ -10,7 +10,7 @@ from w2w.index.manifest import index_uri
 from w2w.index.publish import rollback, versions
 from w2w.index.spec import IndexConfig
 from w2w.models.encoder import EncoderConfig, model_version
-from w2w.runtime.indexing import build_index, draft_index, indexed_rows
+from w2w.runtime.catalog.indexing import build_index, draft_index, indexed_rows
 from w2w.runtime.job import JobConfig, Run, Summary, need_table, start
 from w2w.runtime.shuffle import list_vectors
 from w2w.table.sink import Counts

@@ -15,8 +15,8 @@ from w2w.images.stage import INSPECT_GIVES, inspect
 from w2w.ingest.changes import CURRENT_COLUMNS, CurrentProducts, withdrawn
 from w2w.ingest.feed import FeedConfig, check_feed, read_feed
 from w2w.ingest.stage import WORK_SCHEMA, work_rows
+from w2w.runtime.crawl.loading import load_stage
 from w2w.runtime.job import JobConfig, Run, Summary, start
-from w2w.runtime.loading import load_stage
 from w2w.runtime.run import run_stages
 from w2w.runtime.source import file_rows
 from w2w.runtime.stage import Pool, Stage

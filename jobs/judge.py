@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 from w2w import schema, storage
 from w2w.errors import UsageError
 from w2w.garments.detector import DetectorConfig, detector_version
-from w2w.runtime.detectors import list_photos
 from w2w.runtime.job import JobConfig, Run, Summary, need_table, start
-from w2w.runtime.judging import measure
+from w2w.runtime.training.detectors import list_photos
+from w2w.runtime.training.judging import measure
 
 
 @dataclass(frozen=True)

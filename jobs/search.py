@@ -11,10 +11,10 @@ from w2w.index.search import check_category, check_model
 from w2w.index.stage import SEARCH_GIVES, Search, SearchConfig
 from w2w.ingest.feed import FeedConfig
 from w2w.models.encoder import EncoderConfig, model_version
-from w2w.runtime import pages
+from w2w.runtime.catalog.searching import check_queries, queries_of
+from w2w.runtime.crawl import pages
 from w2w.runtime.job import JobConfig, Run, Summary, start
 from w2w.runtime.run import run_stages
-from w2w.runtime.searching import check_queries, queries_of
 from w2w.runtime.stage import Pool, Stage
 from w2w.table.pending import rejected_keys, table_keys
 from w2w.table.sink import Output

@@ -7,9 +7,9 @@ from w2w.errors import UsageError
 from w2w.garments.masks import MaskRules
 from w2w.garments.segmenter import SegmenterConfig, segmenter_version
 from w2w.images.decode import DecodeLimits
-from w2w.runtime.guides import guides_of, newest_version
+from w2w.runtime.garments.guides import guides_of, newest_version
+from w2w.runtime.garments.photos import COLUMNS, decode_stage, segment_stages
 from w2w.runtime.job import JobConfig, Run, Summary, need_table, start
-from w2w.runtime.photos import COLUMNS, decode_stage, segment_stages
 from w2w.runtime.run import run_stages
 from w2w.runtime.source import pending_rows, with_beside
 from w2w.runtime.stage import Pool

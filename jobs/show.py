@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 from w2w import schema, storage
 from w2w.errors import UsageError
-from w2w.runtime.gallery import write_gallery
-from w2w.runtime.guides import newest_version
+from w2w.runtime.garments.gallery import write_gallery
+from w2w.runtime.garments.guides import newest_version
 from w2w.runtime.job import JobConfig, Run, Summary, start
 
 

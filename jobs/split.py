@@ -6,8 +6,8 @@ from w2w import schema
 from w2w.errors import UsageError
 from w2w.mining.splits import SPLIT_CODE, SplitRules, check_rules, deal, summary_of
 from w2w.runtime.job import JobConfig, Run, Summary, need_table, start
-from w2w.runtime.mining import is_current, snapshot_version
-from w2w.runtime.owners import active_posts, active_products
+from w2w.runtime.mining.catalog import is_current, snapshot_version
+from w2w.runtime.mining.owners import active_posts, active_products
 from w2w.runtime.run import run_task
 from w2w.runtime.snapshot import replace_rows
 from w2w.table import delta

@@ -8,10 +8,10 @@ from w2w import ids, schema, storage
 from w2w.errors import UsageError
 from w2w.garments.detector import DetectorConfig
 from w2w.report.training import charts_of
-from w2w.runtime.detectors import Photos, list_photos, make_training, train_yolo
 from w2w.runtime.job import JobConfig, Run, Summary, git_revision, need_table, start
-from w2w.runtime.judging import measure
-from w2w.runtime.training import Workers, train
+from w2w.runtime.training.detectors import Photos, list_photos, make_training, train_yolo
+from w2w.runtime.training.judging import measure
+from w2w.runtime.training.trainer import Workers, train
 from w2w.training.detectors.card import model_card
 from w2w.training.detectors.config import OURS, YOLO, TrainConfig, check_recipe, filled, kind_of
 

@@ -25,8 +25,8 @@ from PIL import Image
 from tests.cluster.paired import Shot, embed, fill, jpeg, vectors_of
 from w2w import schema
 from w2w.models.encoder import EncoderConfig, load_encoder
-from w2w.runtime.encoders import TEST, make_training, measure_pictures, pair_table
 from w2w.runtime.memory import keep_memory
+from w2w.runtime.training.encoders import TEST, make_training, measure_pictures, pair_table
 from w2w.table import delta
 from w2w.training.config import MODEL, LoopConfig
 from w2w.training.encoders.config import LearnConfig

@@ -15,8 +15,8 @@ from w2w.errors import JobFailed, UsageError
 from w2w.images.decode import DecodeLimits
 from w2w.ingest.feed import FeedConfig
 from w2w.mining.duplicates import LikenessRules
-from w2w.runtime.auditing import audit as look_for_leaks
-from w2w.runtime.auditing import read_uses
+from w2w.runtime.mining.auditing import audit as look_for_leaks
+from w2w.runtime.mining.auditing import read_uses
 from w2w.table import delta
 from w2w.table.sink import Output, append_rows
 

@@ -21,8 +21,8 @@ from w2w.garments.stage import ITEMS, Detect, to_jpeg
 from w2w.images.decode import DecodeLimits
 from w2w.models.encoder import EncoderConfig, model_version
 from w2w.runtime.cluster import RayConfig
-from w2w.runtime.guides import guides_of, newest_version
-from w2w.runtime.photos import COLUMNS, decode_stage, detect_stages
+from w2w.runtime.garments.guides import guides_of, newest_version
+from w2w.runtime.garments.photos import COLUMNS, decode_stage, detect_stages
 from w2w.runtime.run import run_stages
 from w2w.runtime.source import pending_rows
 from w2w.runtime.stage import Pool

@@ -20,7 +20,7 @@ from w2w.mining.negatives import NegativeRules
 from w2w.mining.pairs import PairRules
 from w2w.models.encoder import EncoderConfig, model_version
 from w2w.runtime.cluster import RayConfig
-from w2w.runtime.pairing import GateConfig
+from w2w.runtime.mining.pairing import GateConfig
 from w2w.runtime.stage import Pool
 from w2w.table import delta, snapshot
 from w2w.wardrobe.shop import write_shop
@@ -193,8 +193,8 @@ def test_posts_to_pairs_to_negatives(store):
 
 def again_with(store: str, gate: GateConfig, made: dict, buckets: int) -> None:
     """The same pairs by other buckets."""
-    from w2w.runtime.mining import read_catalog
-    from w2w.runtime.pairing import mine as make
+    from w2w.runtime.mining.catalog import read_catalog
+    from w2w.runtime.mining.pairing import mine as make
     from w2w.table.sink import Lineage
 
     lineage = Lineage(**{k: v for k, v in made.items() if k in Lineage.__dataclass_fields__} | {"stage_version": f"b{buckets}"})

@@ -14,7 +14,7 @@ from w2w import schema
 from w2w.errors import UsageError
 from w2w.models.encoder import EncoderConfig, load_encoder
 from w2w.runtime.cluster import RayConfig
-from w2w.runtime.training import Workers
+from w2w.runtime.training.trainer import Workers
 from w2w.table import delta
 from w2w.training.config import LoopConfig
 from w2w.training.encoders.config import HeadConfig, LearnConfig

@@ -15,7 +15,7 @@ from w2w import schema
 from w2w.errors import UsageError
 from w2w.garments.detector import Detector, DetectorConfig
 from w2w.runtime.cluster import RayConfig
-from w2w.runtime.training import Workers
+from w2w.runtime.training.trainer import Workers
 from w2w.table.sink import Lineage, Output, append_rows
 from w2w.training.detectors.config import TrainConfig
 

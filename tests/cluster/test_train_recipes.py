@@ -18,8 +18,8 @@ from w2w.images.lookbook import file_name
 from w2w.models.encoder import EncoderConfig, model_version
 from w2w.models.options import GanConfig, ScorerConfig
 from w2w.runtime.cluster import RayConfig
-from w2w.runtime.tracking import LogConfig
-from w2w.runtime.training import Workers
+from w2w.runtime.training.tracking import LogConfig
+from w2w.runtime.training.trainer import Workers
 from w2w.table import delta
 from w2w.training.config import LoopConfig
 from w2w.training.lookbook.config import LookbookConfig

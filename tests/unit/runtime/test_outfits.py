@@ -5,7 +5,7 @@ import pytest
 from tests.unit.table.test_sink import lineage
 from w2w import schema
 from w2w.errors import UsageError
-from w2w.runtime.outfits import read_blanks, read_outfits
+from w2w.runtime.training.outfits import read_blanks, read_outfits
 from w2w.table import delta, snapshot
 from w2w.table.sink import Counts, Output, write_part
 

@@ -8,7 +8,7 @@ from w2w.garments.detector import DetectorConfig
 from w2w.metrics.detection import ALL, Judged
 from w2w.report.garments import Box, Seen
 from w2w.report.training import Curve, detector_report
-from w2w.runtime.detectors import Photos, judge_photos
+from w2w.runtime.training.detectors import Photos, judge_photos
 from w2w.training.detectors.judge import GARMENT, lines, precision
 
 _SHOWN_SCORE = 0.4  # least, of a box drawn in the report

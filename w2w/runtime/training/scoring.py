@@ -14,8 +14,8 @@ from w2w.models.encoder import EncoderConfig, model_version
 from w2w.report.compatibility import Judged, compatibility_report
 from w2w.report.training import Curve
 from w2w.runtime.memory import keep_memory
-from w2w.runtime.outfits import read_blanks, read_outfits
 from w2w.runtime.run import run_task
+from w2w.runtime.training.outfits import read_blanks, read_outfits
 from w2w.table import delta
 from w2w.training.config import LoopConfig
 from w2w.training.outfits.arrays import WORN, Outfits, Questions, blanks

@@ -15,7 +15,7 @@ from w2w.garments.detector import DetectorConfig
 from w2w.garments.stage import to_jpeg
 from w2w.runtime.memory import keep_memory
 from w2w.runtime.run import collect
-from w2w.runtime.training import Workers
+from w2w.runtime.training.trainer import Workers
 from w2w.table import delta
 from w2w.table.pending import lookup_batches
 from w2w.training.detectors.config import TrainConfig, kind_of

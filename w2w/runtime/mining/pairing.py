@@ -24,7 +24,7 @@ from w2w.mining.tags import PHOTO, newest_posts, tags_of
 from w2w.models.encoder import EncoderConfig, model_version
 from w2w.runtime import snapshot
 from w2w.runtime.exchange import Side, by_key
-from w2w.runtime.mining import POST, owner_splits, superseded_posts
+from w2w.runtime.mining.catalog import POST, owner_splits, superseded_posts
 from w2w.runtime.run import run_task
 from w2w.runtime.shuffle import Vectors, gather, list_vectors, read_vectors, share, shared
 from w2w.runtime.snapshot import Made, make_snapshot

@@ -21,7 +21,7 @@ from w2w.images.stage import (
 )
 from w2w.models.encoder import EncoderConfig, encoder_input
 from w2w.models.stage import EMBED_GIVES, EMBED_SLOTS_GIVES, VECTORS, Embed, EmbedSlots
-from w2w.runtime.guides import newest_version
+from w2w.runtime.garments.guides import newest_version
 from w2w.runtime.job import need_table
 from w2w.runtime.source import Source, pending_rows
 from w2w.runtime.stage import Pool, Stage

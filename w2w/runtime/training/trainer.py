@@ -24,7 +24,7 @@ from w2w.runtime.memory import keep_memory
 from w2w.training.config import HISTORY, MODEL
 
 if TYPE_CHECKING:  # torch costs the driver seconds
-    from w2w.runtime.tracking import Trackers
+    from w2w.runtime.training.tracking import Trackers
     from w2w.training.loop import Training
 
 log = logging.getLogger("w2w")

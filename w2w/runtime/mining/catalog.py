@@ -12,7 +12,7 @@ from w2w.garments.classifier import check_mapping, class_of
 from w2w.garments.taxonomy import CATEGORIES
 from w2w.mining.identity import product_keys
 from w2w.mining.tags import CALLED, CATALOG_SCHEMA, PRODUCT_KEY, SIDE_PX
-from w2w.runtime.guides import newest_version
+from w2w.runtime.garments.guides import newest_version
 from w2w.runtime.job import need_table
 from w2w.table import delta, snapshot
 

@@ -11,7 +11,7 @@ from w2w.garments.classifier import check_mapping, class_of
 from w2w.mining.representatives import choose, persons_of
 from w2w.mining.tags import PRODUCT_KEY
 from w2w.runtime import snapshot
-from w2w.runtime.mining import keyed_products
+from w2w.runtime.mining.catalog import keyed_products
 from w2w.runtime.run import run_task
 from w2w.runtime.snapshot import Made
 from w2w.table import delta

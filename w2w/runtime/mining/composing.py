@@ -11,7 +11,7 @@ from w2w import schema, storage
 from w2w.mining.outfits import BOXES, RATIOS, SLOTS_SCHEMA, Modified, modified_rows, slots_of, sources_of, worn_rows
 from w2w.mining.tags import PRODUCT_KEY
 from w2w.report.outfits import Piece, Worn
-from w2w.runtime.mining import POST, PRODUCT, keyed_products, owner_splits
+from w2w.runtime.mining.catalog import POST, PRODUCT, keyed_products, owner_splits
 from w2w.runtime.snapshot import Made, written
 from w2w.runtime.stage import REJECTED_SCHEMA
 from w2w.table import delta

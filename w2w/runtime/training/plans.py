@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Protocol
 
 from w2w.errors import UsageError
 from w2w.models.encoder import EncoderConfig, model_version
-from w2w.runtime import encoders, lookbook, retrieving, scoring
-from w2w.runtime.training import Workers
+from w2w.runtime.training import encoders, lookbook, retrieving, scoring
+from w2w.runtime.training.trainer import Workers
 from w2w.training.card import model_card
 from w2w.training.config import FLOAT16, LoopConfig
 from w2w.training.encoders.config import ENCODER, HEAD, LearnConfig

@@ -11,7 +11,7 @@ from w2w import storage
 from w2w.metrics.retrieval import ALL, evaluate
 from w2w.models.encoder import EncoderConfig
 from w2w.report.training import Curve, Figures, encoder_report
-from w2w.runtime.encoders import PairTable, measure_pairs
+from w2w.runtime.training.encoders import PairTable, measure_pairs
 from w2w.training.encoders.pairs import FIGURES, KS
 
 _SEED = 0  # of the intervals

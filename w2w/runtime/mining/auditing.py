@@ -16,9 +16,9 @@ from w2w.mining.audit import grouped, identity_leaks, picture_leaks, uses_of_out
 from w2w.mining.duplicates import LikenessRules
 from w2w.mining.fingerprints import SIDE_PX, fingerprint
 from w2w.report.audit import Leak
-from w2w.runtime.duplicates import find_duplicates, list_fingerprints
 from w2w.runtime.job import console
-from w2w.runtime.owners import active_posts, active_products
+from w2w.runtime.mining.duplicates import find_duplicates, list_fingerprints
+from w2w.runtime.mining.owners import active_posts, active_products
 from w2w.runtime.run import collect
 from w2w.table import delta
 from w2w.table.pending import lookup
