@@ -40,12 +40,13 @@ def measure(
     storage.write_bytes(str(out / "metrics.json"), json.dumps(rows, indent=1).encode())
     values = {(r["group"], _name(r), r["when"]): r for r in rows}
     figures = {m: f"{_said(values[ALL, m, 'before'])} -> {_said(values[ALL, m, 'after'])}" for m in FIGURES}
-    figures["test pairs measured"] = f"{len(names):,}"
+    shown = {m: " → ".join(f"{values[ALL, m, when]['value']:.3f}" for when in found) for m in FIGURES}
+    measured_on = {"test pairs measured": f"{len(names):,}"}
     groups = list(dict.fromkeys(r["group"] for r in rows))
     tables = [Figures(when, FIGURES, [_row(g, when, values) for g in groups]) for when in found]
     page = str(out / "report.html")
-    encoder_report(page, f"Encoder {model.name}", figures, facts, _charts(history), tables)
-    return figures | {"report": page}
+    encoder_report(page, f"Encoder {model.name}", shown | measured_on, facts, _charts(history), tables)
+    return figures | measured_on | {"report": page}
 
 
 def _row(group: str, when: str, values: dict) -> tuple[str, int, list[dict]]:
