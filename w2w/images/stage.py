@@ -118,7 +118,7 @@ def to_photos(rows: pa.Table, *, limits: DecodeLimits, longest_px: int, threads:
     rejects = [i if isinstance(i, Reject) else None for i in images]
     photos = [None if r else shrink(i, longest_px) for i, r in zip(images, rejects)]
     columns = (
-        pa.array([None if p is None else p.tobytes() for p in photos], pa.large_binary()),
+        _packed(photos),
         pa.array([None if p is None else p.shape[1] for p in photos], pa.int32()),
         pa.array([None if p is None else p.shape[0] for p in photos], pa.int32()),
     )
@@ -126,6 +126,17 @@ def to_photos(rows: pa.Table, *, limits: DecodeLimits, longest_px: int, threads:
     for name, values in zip(PHOTO_GIVES.names, columns):
         rows = rows.append_column(name, values)
     return with_rejects(rows, rejects)
+
+
+def _packed(photos: Sequence[np.ndarray | None]) -> pa.Array:
+    """Their pixels as large_binary, copied once; null where there is none."""
+    ends = np.cumsum([0, *(0 if p is None else p.size for p in photos)], dtype=np.int64)
+    pixels = np.empty(ends[-1], np.uint8)
+    for photo, start, end in zip(photos, ends, ends[1:]):
+        if photo is not None:
+            pixels[start:end] = photo.reshape(-1)
+    there = pa.array([p is not None for p in photos], pa.bool_()).buffers()[1]
+    return pa.Array.from_buffers(pa.large_binary(), len(photos), [there, pa.py_buffer(ends), pa.py_buffer(pixels)])
 
 
 def photos_of(rows: pa.Table) -> list[np.ndarray]:
