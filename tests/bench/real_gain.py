@@ -45,14 +45,14 @@ _TYPES_WITH = 10  # products at least, or a type of the catalog is left out
 
 @dataclass(frozen=True)
 class Settings:
-    """Of the head. ``sets``: batches of each data set in turn."""
+    """Of the head. ``sets``: batches of each in turn; ``augmented``: those whose augmented pictures are learnt from too."""
 
     sets: tuple[str, ...] = ("views", "user_photos", "catalog")
     dim: int = 256
     steps: int = 240
     learning_rate: float = 1e-3
     weight_decay: float = 0.05
-    augmented: bool = True
+    augmented: tuple[str, ...] = ("views", "user_photos", "catalog")
     batch_pairs: int = 64
 
 
@@ -60,10 +60,12 @@ CHOSEN = Settings()
 CHOICES = {
     "as it starts: principal components": replace(CHOSEN, steps=1, learning_rate=1e-12),
     "chosen": CHOSEN,
+    "rate 3e-3": replace(CHOSEN, learning_rate=3e-3),
     "rate 3e-4": replace(CHOSEN, learning_rate=3e-4),
     "rate 1e-4": replace(CHOSEN, learning_rate=1e-4),
     "no catalog": replace(CHOSEN, sets=("views", "user_photos")),
-    "not augmented": replace(CHOSEN, augmented=False),
+    "not augmented": replace(CHOSEN, augmented=()),
+    "views augmented": replace(CHOSEN, augmented=("views",)),
     "views alone": replace(CHOSEN, sets=("views",)),
     "user_photos alone": replace(CHOSEN, sets=("user_photos",)),
 }
@@ -147,7 +149,10 @@ def train(settings: Settings, sets: dict[str, Pictures], learns: dict[str, np.nd
     loop = replace(
         loop, warmup_steps=min(20, settings.steps // 2), measure_every=settings.steps, checkpoint_every=settings.steps
     )
-    pools = [_Pool(sets[name], learns[name], settings, seed + i) for i, name in enumerate(settings.sets)]
+    pools = [
+        _Pool(sets[name], learns[name], settings.batch_pairs, name in settings.augmented, seed + i)
+        for i, name in enumerate(settings.sets)
+    ]
     everything = [v for name in sets for v in sets[name].vectors_VND[0][learns[name]]]
     order = np.random.default_rng(seed).permutation(len(everything))
     examples = [Row(everything[i], everything[j], 0, 0) for i, j in order[:_LOOKED_AT].reshape(-1, 2)]
@@ -158,13 +163,13 @@ def train(settings: Settings, sets: dict[str, Pictures], learns: dict[str, np.nd
 class _Pool:
     """Batches of one data set: two pictures each of all its labels, or of as many as fit; of few labels some several times."""
 
-    def __init__(self, pictures: Pictures, learns_N: np.ndarray, settings: Settings, seed: int):
-        self._vectors, self._size, self._seed = pictures.vectors_VND, settings.batch_pairs, seed
-        self._variants = len(pictures.vectors_VND) if settings.augmented else 1
+    def __init__(self, pictures: Pictures, learns_N: np.ndarray, size: int, augmented: bool, seed: int):
+        self._vectors, self._size, self._seed = pictures.vectors_VND, size, seed
+        self._variants = len(pictures.vectors_VND) if augmented else 1
         places = np.flatnonzero(learns_N)
         names, codes = np.unique(pictures.labels_N[places], return_inverse=True)
         self._of = [places[codes == c] for c in range(len(names))]
-        if not settings.augmented:  # a picture alone is like nothing
+        if not augmented:  # a picture alone is like nothing
             self._of = [p for p in self._of if len(p) > 1]
 
     def __call__(self, number: int) -> list[Row]:

@@ -71,7 +71,7 @@ TRIALS = {
     "- principal components": Trial(replace(_BASE, head=HeadConfig([128], "random"))),
     "+ 512 dimensions": Trial(replace(_BASE, head=HeadConfig([512]))),
     "+ two layers": Trial(replace(_BASE, head=HeadConfig([512, 128]))),
-    "+ half hidden, vectors of 2 copies": Trial(copies=2),
+    "+ half hidden, vectors of 2 copies": Trial(copies=2, head_minutes=1.0),
     "unfrozen from the start, 96 px": Trial(None, whole=_SEEN, size_px=96),
     "unfrozen from the start, 160 px": Trial(None, whole=_SEEN),
     "head, then unfrozen": Trial(whole=_SEEN),
