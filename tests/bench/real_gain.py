@@ -32,6 +32,7 @@ from w2w.training.encoders.augment import AugmentConfig, augment
 from w2w.training.encoders.config import HeadConfig, LearnConfig
 from w2w.training.encoders.pairs import Row
 from w2w.training.encoders.recipe import HeadRecipe
+from w2w.training.lookbook.pictures import read_products
 from w2w.training.loop import Training, fit
 
 DATA = Path(os.environ.get("W2W_DATA", "../shared/data"))
@@ -187,13 +188,16 @@ class _Pool:
         return Row(self._vectors[one, first], self._vectors[other, second], label, label)
 
 
-def find_views(vectors_ND: np.ndarray, pictures: Pictures, of_N: np.ndarray, ranks: int = 1) -> tuple[np.ndarray, np.ndarray]:
-    """Of each view of those pictures that is no main one: whether a main one of the same product is among the nearest ``ranks``
-    of all main ones, (Q,), and its sku."""
+def find_views(
+    vectors_ND: np.ndarray, pictures: Pictures, of_N: np.ndarray, ranks: int = 1, any_colour: bool = False
+) -> tuple[np.ndarray, np.ndarray]:
+    """Of each view of those pictures that is no main one: whether a main one of the same product, or of the same sku in
+    ``any_colour``, is among the nearest ``ranks`` of all main ones, (Q,), and its sku."""
+    labels_N = pictures.skus_N if any_colour else pictures.labels_N
     gallery = np.flatnonzero(of_N & pictures.main_N)
-    asked = np.flatnonzero(of_N & ~pictures.main_N & np.isin(pictures.labels_N, pictures.labels_N[gallery]))
+    asked = np.flatnonzero(of_N & ~pictures.main_N & np.isin(labels_N, labels_N[gallery]))
     nearest = np.argsort(-(vectors_ND[asked] @ vectors_ND[gallery].T), axis=1, kind="stable")[:, :ranks]
-    same = pictures.labels_N[gallery][nearest] == pictures.labels_N[asked][:, None]
+    same = labels_N[gallery][nearest] == labels_N[asked][:, None]
     return same.any(1).astype(float), pictures.skus_N[asked]
 
 
@@ -210,6 +214,28 @@ def through(folder: Path, vectors_ND: np.ndarray) -> np.ndarray:
     with torch.inference_mode():
         found = head(torch.from_numpy(vectors_ND)).numpy()
     return found / np.linalg.norm(found, axis=1, keepdims=True)
+
+
+def wardrobe(folder: Path) -> Pictures:
+    """The train products of the bench of recipes, which has run there, with the vectors that it has made."""
+    products = read_products(folder / "train", 1)
+    labels = np.repeat([p.product for p in products], [1 + len(p.worn) for p in products])
+    with np.load(folder / f"default-train-{len(labels)}.npz") as kept:
+        found = kept["vectors"]
+    return Pictures([], labels, np.full(len(labels), "train"), vectors_VND=found[None])
+
+
+def found_in(folder: Path, model: Path) -> dict[str, object]:
+    """How often its test photos find what is worn among its 300 test products."""
+    products = read_products(folder / "test", 1)
+    worn_Q = np.repeat(np.arange(len(products)), [len(p.worn) for p in products])
+    with (
+        np.load(folder / f"default-photos-{len(worn_Q)}.npz") as photos,
+        np.load(folder / "default-gallery-5000.npz") as gallery,
+    ):
+        sides = photos["vectors"], gallery["vectors"][: len(products)]
+    was, now = ((a @ b.T).argmax(1) == worn_Q for a, b in (sides, tuple(through(model, side) for side in sides)))
+    return compared(was.astype(float), now.astype(float), worn_Q)
 
 
 def choose(sets: dict[str, Pictures]) -> dict[str, dict]:
@@ -274,6 +300,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path)
     parser.add_argument("--choose", action="store_true")
     parser.add_argument("--out", type=Path)
+    parser.add_argument("--book", type=Path, help="the folder of recipes.py: learn from its pairs too, and look for its photos")
     options = parser.parse_args()
     keep_memory()
     torch.set_num_threads(1)
@@ -285,17 +312,25 @@ def main() -> None:
         print(json.dumps(result | {"choose": choose(sets)}))
         return
     out = options.out or Path(tempfile.mkdtemp())
+    out.mkdir(parents=True, exist_ok=True)
+    settings = CHOSEN
+    if options.book:
+        sets["wardrobe"] = wardrobe(options.book)
+        settings = replace(CHOSEN, sets=(*CHOSEN.sets, "wardrobe"), steps=CHOSEN.steps * 4 // 3)
     began = time.process_time()
-    train(CHOSEN, sets, {name: p.splits_N == "train" for name, p in sets.items()}, out)
+    train(settings, sets, {name: p.splits_N == "train" for name, p in sets.items()}, out)
     result["train_cpu_s"] = round(time.process_time() - began)
     views, photos = sets["views"], sets["user_photos"]
     before = {name: sets[name].vectors_VND[0] for name in ("views", "user_photos")}
     after = {name: through(out / MODEL, found) for name, found in before.items()}
     tested = views.splits_N == "test"
     for k in (1, 5, 10):
-        (was, skus), (now, _) = (find_views(v["views"], views, tested, k) for v in (before, after))
-        result[f"views Recall@{k}"] = compared(was, now, skus)
+        for any_colour in (False, True):
+            (was, skus), (now, _) = (find_views(v["views"], views, tested, k, any_colour) for v in (before, after))
+            result[f"views Recall@{k}" + (", any colour" if any_colour else "")] = compared(was, now, skus)
     result["user_photos class"] = compared(*(find_class(v["user_photos"], photos, "test") for v in (before, after)))
+    if options.book:
+        result["wardrobe Recall@1 of 300"] = found_in(options.book, out / MODEL)
     print(json.dumps(result))
 
 
