@@ -49,7 +49,7 @@ class Settings:
     """Of the head. ``sets``: batches of each in turn; ``augmented``: those whose augmented pictures are learnt from too."""
 
     sets: tuple[str, ...] = ("views", "user_photos", "catalog")
-    dim: int = 256
+    dim: int = 512
     steps: int = 240
     learning_rate: float = 1e-3
     weight_decay: float = 0.05
@@ -61,6 +61,7 @@ CHOSEN = Settings()
 CHOICES = {
     "as it starts: principal components": replace(CHOSEN, steps=1, learning_rate=1e-12),
     "chosen": CHOSEN,
+    "256 dimensions": replace(CHOSEN, dim=256),
     "rate 3e-3": replace(CHOSEN, learning_rate=3e-3),
     "rate 3e-4": replace(CHOSEN, learning_rate=3e-4),
     "rate 1e-4": replace(CHOSEN, learning_rate=1e-4),
@@ -301,6 +302,7 @@ def main() -> None:
     parser.add_argument("--choose", action="store_true")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--book", type=Path, help="the folder of recipes.py: learn from its pairs too, and look for its photos")
+    parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     keep_memory()
     torch.set_num_threads(1)
@@ -318,7 +320,7 @@ def main() -> None:
         sets["wardrobe"] = wardrobe(options.book)
         settings = replace(CHOSEN, sets=(*CHOSEN.sets, "wardrobe"), steps=CHOSEN.steps * 4 // 3)
     began = time.process_time()
-    train(settings, sets, {name: p.splits_N == "train" for name, p in sets.items()}, out)
+    train(settings, sets, {name: p.splits_N == "train" for name, p in sets.items()}, out, options.seed)
     result["train_cpu_s"] = round(time.process_time() - began)
     views, photos = sets["views"], sets["user_photos"]
     before = {name: sets[name].vectors_VND[0] for name in ("views", "user_photos")}
