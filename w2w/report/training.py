@@ -91,6 +91,20 @@ def encoder_report(
     )
 
 
+@dataclass(frozen=True)
+class Compared:
+    """A table of recipes: rows of (name, CPU seconds, of each measure its value, or value and interval)."""
+
+    name: str
+    measures: Sequence[str]
+    rows: Sequence[tuple[str, int | None, Sequence[Sequence[float]]]]
+
+
+def recipe_report(out: str, title: str, facts: dict[str, object], tables: Sequence[Compared]) -> None:
+    """Writes the page of recipes side by side to ``out``."""
+    write_page(out, "recipes.html.j2", title=title, facts=facts, tables=tables)
+
+
 def _sources(table: pa.Table) -> list[dict]:
     """A table a source: a row a class, a column a metric."""
     rows = table.to_pylist()

@@ -1,0 +1,303 @@
+"""Which recipe finds more for a minute of the CPU? Each learns from the same pairs for as many CPU minutes and is measured on
+products that it has not seen, among 50, 300 and 5,000. The last line is JSON; --out writes a page.
+
+python -m tests.bench.recipes [--minutes 10] [--folder FOLDER] [--only NAME ...] [--out PAGE] [--quick]
+
+Pictures are the wardrobe in LookBook's layout. They and the figures stay in --folder: a recipe that has been run there for as
+many minutes is not run again. Minutes are those of the process, all its threads; how many steps fit in them is estimated from
+the first ones, and what a recipe really took stands beside its figures.
+"""
+
+import argparse
+import json
+import re
+import tempfile
+import time
+from collections.abc import Callable, Set
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from tests.bench.book import WORN, Book, Found, mistaken, ranks_of, recall, vectors
+from w2w.models import sources
+from w2w.models.encoder import EncoderConfig
+from w2w.models.pixeldtgan import GanConfig, load_gan
+from w2w.models.siamese import SIDE_PX, SiameseConfig, embed, load_siamese
+from w2w.report.training import Compared, recipe_report
+from w2w.runtime.memory import keep_memory
+from w2w.training.config import MODEL, LoopConfig
+from w2w.training.encoders.augment import AugmentConfig
+from w2w.training.encoders.config import HeadConfig, LearnConfig
+from w2w.training.encoders.pairs import PairBatches, Row
+from w2w.training.encoders.recipe import EncoderRecipe, HeadRecipe
+from w2w.training.lookbook import pixeldtgan, siamese
+from w2w.training.lookbook.experiments import KS, SEED_PAIRS, SEED_TOP, experiment_1, make_pairs, pixel_vectors
+from w2w.training.lookbook.pictures import Pictures
+from w2w.training.loop import Training, fit
+
+GALLERIES = (50, 300, 5000)
+ZERO_SHOT, SIAMESE, IMPROVED, GAN = "default, untrained", "Siamese", "Siamese, learnt scale", "PixelDTGAN"
+_SEED = 0
+_TRIED = 4  # steps from which the cost of the rest is estimated
+_REPORTS = 5
+_DEFAULT = EncoderConfig()
+_BASE = LearnConfig(batch_pairs=256, same_category=(0.0, 0.0))
+_SEEN = LearnConfig(batch_pairs=32, same_category=(0.0, 0.0), augment=AugmentConfig(partial=0, occlude=0, erase=0))
+
+
+@dataclass(frozen=True)
+class Trial:
+    """An encoder's recipe: first a head on the vectors of the default, then, on pictures of ``size_px``, all of it."""
+
+    head: LearnConfig | None = _BASE
+    copies: int = 0
+    """Augmented copies of every picture whose vectors are learnt from too: each costs as much as the pictures themselves."""
+    head_minutes: float = 0.2
+    learning_rate: float = 1e-3
+    average: float = 0.998
+    whole: LearnConfig | None = None
+    size_px: int = 160
+
+
+TRIALS = {
+    "triplet": Trial(replace(_BASE, loss="triplet")),
+    "InfoNCE": Trial(),
+    "+ same category": Trial(replace(_BASE, same_category=(0.5, 1.0))),
+    "+ Matryoshka": Trial(replace(_BASE, dims=[16, 32, 64, 128])),
+    "+ mined negatives": Trial(replace(_BASE, negatives=8)),
+    "- running average": Trial(average=0.0),
+    "- principal components": Trial(replace(_BASE, head=HeadConfig([128], "random"))),
+    "+ 512 dimensions": Trial(replace(_BASE, head=HeadConfig([512]))),
+    "+ two layers": Trial(replace(_BASE, head=HeadConfig([512, 128]))),
+    "+ half hidden, vectors of 2 copies": Trial(copies=2),
+    "+ half hidden, five times the steps": Trial(copies=2, head_minutes=1.0),
+    "+ half of the steps": Trial(head_minutes=0.1),
+    "+ five times the steps": Trial(head_minutes=1.0),
+    "+ 1280 dimensions": Trial(replace(_BASE, head=HeadConfig([1280]))),
+    "+ 512 dimensions, strong decay": Trial(replace(_BASE, head=HeadConfig([512]), weight_decay=1.0)),
+    "unfrozen from the start, 96 px": Trial(None, whole=_SEEN, size_px=96),
+    "unfrozen from the start, 160 px": Trial(None, whole=_SEEN),
+    "head, then unfrozen": Trial(whole=_SEEN),
+    "head, then unfrozen, half hidden": Trial(whole=replace(_SEEN, augment=AugmentConfig())),
+    "head, then unfrozen, same category": Trial(whole=replace(_SEEN, same_category=(0.5, 1.0))),
+    "head, then unfrozen, WiSE-FT .7": Trial(whole=replace(_SEEN, interpolate=0.7)),
+    "head, then unfrozen but early layers": Trial(whole=replace(_SEEN, frozen=["conv_stem", "bn1", "blocks.0", "blocks.1"])),
+}
+
+
+class Bench:
+    """What the recipes share: pictures, the default's vectors of them, and the time."""
+
+    def __init__(self, book: Book, minutes: float, folder: Path):
+        self.book, self.seconds, self.folder = book, minutes * 60, folder
+
+    def default_vectors(self, name: str, files: list[str], copy: int = 0, clean: Set[str] = frozenset()):
+        """Of the untrained default, (N, D), and the seconds that they took, computed once. ``copy``: of augmented pictures."""
+        file = self.folder / f"default-{name}-{len(files)}.npz"
+        if not file.exists():
+            began = time.process_time()
+            np.savez(file, vectors=vectors(_DEFAULT, files, copy, clean), cpu_s=time.process_time() - began)
+        with np.load(file) as kept:
+            return kept["vectors"], float(kept["cpu_s"])
+
+    def zero_shot(self) -> Found:
+        return Found(self.default_vectors("photos", self.book.photos)[0], self.default_vectors("gallery", self.book.gallery)[0])
+
+    def encoder(self, trial: Trial) -> Found:
+        source, spent, says = sources.find(_DEFAULT.name, None, False), 0.0, {}
+        with tempfile.TemporaryDirectory() as folder:
+            model = Path(folder, MODEL)
+            if trial.head:
+                seen, spent = self._train_vectors(trial.copies)
+                rows, categories_N = self._rows(seen, trial.head.negatives)
+                loop = LoopConfig(learning_rate=trial.learning_rate, average=trial.average, seed=_SEED)
+                seconds = min(trial.head_minutes * 60, self.seconds - spent)
+                done = train_for(seconds, self._maker(HeadRecipe, trial.head, source, rows, categories_N), loop, Path(folder))
+                source, spent = sources.find(str(model), None, False), spent + done[1]
+                says["head"] = {"steps": done[0], "pairs": done[0] * trial.head.batch_pairs}
+            if not trial.whole:
+                return self._through(source.network().head, says | {"cpu_s": round(spent)})
+            began = time.process_time()
+            rows, categories_N = self._rows([lambda f: Path(f).read_bytes()], trial.whole.negatives)
+            source = replace(source, input=replace(source.input, size_px=trial.size_px, resize_px=trial.size_px))
+            loop = LoopConfig(learning_rate=trial.learning_rate / 2, average=trial.average, seed=_SEED)
+            made = self._maker(EncoderRecipe, trial.whole, source, rows, categories_N)
+            spent += time.process_time() - began
+            done = train_for(self.seconds - spent, made, loop, Path(folder))
+            says["whole"] = {"steps": done[0], "pairs": done[0] * trial.whole.batch_pairs}
+            config = replace(_DEFAULT, name=str(model))
+            found = [vectors(config, files) for files in (self.book.photos, self.book.gallery)]
+        return Found(*found, says | {"cpu_s": round(spent + done[1])})
+
+    def _train_vectors(self, copies: int) -> tuple[list[Callable[[str], np.ndarray]], float]:
+        """How to read the vectors of training pictures as they are, and of each augmented copy; what they took counts."""
+        files = [f for p in self.book.train for f in (p.clean, *p.worn)]
+        clean = {p.clean for p in self.book.train}
+        found, total = [], 0.0
+        for copy in range(copies + 1):
+            known, spent = self.default_vectors("train" if not copy else f"train-copy-{copy}", files, copy, clean)
+            found.append(dict(zip(files, known)).__getitem__)
+            total += spent
+        return found, total
+
+    def _through(self, head: torch.nn.Module, says: dict) -> Found:
+        """What the default's vectors become."""
+        test = self.zero_shot()
+        with torch.inference_mode():
+            sides = [head(torch.from_numpy(v)).numpy() for v in (test.photos_QD, test.gallery_GD)]
+        return Found(*(v / np.linalg.norm(v, axis=1, keepdims=True) for v in sides), says)
+
+    def _rows(self, seen: list[Callable[[str], object]], num_negatives: int) -> tuple[list[Row], np.ndarray]:
+        mined: dict[int, tuple] = {}
+        if num_negatives:
+            clean_PD = self._train_vectors(0)[0][0]
+            clean_PD = np.stack([clean_PD(p.clean) for p in self.book.train])
+            scores = clean_PD @ clean_PD.T
+            np.fill_diagonal(scores, -1)
+            nearest = np.argsort(-scores, axis=1)[:, :num_negatives]
+            mined = {
+                i: tuple((seen[0](self.book.train[j].clean), int(j), int(j)) for j in row) for i, row in enumerate(nearest)
+            }
+        rows = [
+            Row(read(worn), positive, i, i, mined.get(i, ()))
+            for read in seen
+            for i, p in enumerate(self.book.train)
+            for positive in [read(p.clean)]
+            for worn in p.worn
+        ]
+        names = sorted({g.category for g in self.book.train_garments})
+        return rows, np.array([names.index(self.book.train_garments[r.product].category) for r in rows])
+
+    def _maker(self, kind, learn: LearnConfig, source, rows: list[Row], categories_N: np.ndarray):
+        shares_C = np.bincount(categories_N) / len(categories_N)
+
+        def make(loop: LoopConfig) -> Training:
+            recipe = kind(learn, source, rows, [], loop.seed)
+            return Training(recipe, PairBatches(rows, categories_N, shares_C, learn, loop.steps, loop.seed), loop)
+
+        return make
+
+    def siamese(self, config: SiameseConfig, batch: int = 64) -> Found:
+        pairs = make_pairs(self.book.train, siamese.PAIRS_EACH, np.random.default_rng(_SEED))
+        loop = siamese.as_published(len(self.book.train), batch)
+        if config.learnt_scale:
+            loop = replace(loop, optimizer="adamw", learning_rate=1e-3, schedule="cosine")
+
+        def make(loop: LoopConfig) -> Training:
+            return Training(siamese.SiameseRecipe(config, pairs, [], _SEED), siamese.batches(pairs, batch, loop), loop)
+
+        with tempfile.TemporaryDirectory() as folder:
+            says = _done(train_for(self.seconds, make, loop, Path(folder)), batch)
+            network = load_siamese(Path(folder, MODEL))
+        says["epochs"] = round(says.pop("pairs") / len(pairs.same_P), 1)
+        pictures = Pictures(SIDE_PX)
+        asked = make_pairs(self.book.test, siamese.PAIRS_EACH, np.random.default_rng(_SEED))
+        said = experiment_1(siamese.pair_probabilities(network, pictures, asked), asked.same_P)
+        says["experiment 1"] = {k: round(v, 3) for k, v in said.items()}
+        return Found(*(embed(network, pictures.read(files)) for files in (self.book.photos, self.book.gallery)), says)
+
+    def gan(self, batch: int = 32) -> Found:
+        loop = LoopConfig(optimizer="adam", learning_rate=3e-4, schedule="constant", average=0.99, seed=_SEED)
+        train = self.book.train
+
+        def make(loop: LoopConfig) -> Training:
+            def rows(number: int) -> list[int]:
+                return np.random.default_rng([loop.seed, number]).choice(len(train), batch, replace=False).tolist()
+
+            return Training(pixeldtgan.GanRecipe(GanConfig(), train, seed=_SEED), rows, loop)
+
+        with tempfile.TemporaryDirectory() as folder:
+            says = _done(train_for(self.seconds, make, loop, Path(folder)), batch)
+            network = load_gan(Path(folder, MODEL))
+        pictures = Pictures(pixeldtgan.SIDE_PX)
+        drawn = pixeldtgan.drawn(network, pictures.read(self.book.photos))
+        return Found(pixel_vectors(drawn), pixel_vectors(pictures.read(self.book.gallery)), says)
+
+
+def train_for(seconds: float, make: Callable[[LoopConfig], Training], loop: LoopConfig, out: Path) -> tuple[int, float]:
+    """Trains for about so many seconds of the CPU. Returns steps and seconds."""
+    marks: list[float] = []
+    began = time.process_time()
+    trial = make(replace(loop, steps=_TRIED, measure_every=_TRIED, checkpoint_every=1))
+    setup = time.process_time() - began
+    fit(trial, lambda figures, write: marks.append(time.process_time()))
+    a_step = (marks[-1] - marks[0]) / (len(marks) - 1)
+    steps = max(_REPORTS, int((seconds - setup) / a_step))
+    settings = replace(loop, steps=steps, warmup_steps=min(loop.warmup_steps, steps // 10), measure_every=steps)
+    began, ended = time.process_time(), 0.0
+
+    def report(figures: dict, write: Callable[[Path], None]) -> None:
+        nonlocal ended
+        ended = time.process_time()
+        print(f"  step {figures['step']} of {steps}: loss {figures['losses']['loss']:.3f}, {ended - began:.0f} s", flush=True)
+        if figures["step"] == steps:
+            write(out)
+
+    fit(make(replace(settings, checkpoint_every=max(1, steps // _REPORTS))), report)
+    return steps, ended - began
+
+
+def _done(done: tuple[int, float], batch: int) -> dict:
+    steps, seconds = done
+    return {"steps": steps, "pairs": steps * batch, "cpu_s": round(seconds)}
+
+
+def measure(name: str, found: Found, book: Book) -> dict:
+    num_test = len(book.test)
+    galleries = [size for size in GALLERIES if size <= len(book.gallery)]
+    result: dict[str, object] = {"recipe": name, **found.says}
+    for size in galleries:
+        ranks_Q = ranks_of(found, book.products_Q, size, num_test)
+        result[str(size)] = {f"Recall@{k}": recall(ranks_Q, book.products_Q, k) for k in KS}
+    return result | mistaken(found, book, min(300, num_test))
+
+
+def _tables(rows: list[dict]) -> list[Compared]:
+    """A gallery a table, the seed's own figures first."""
+    names = [f"Recall@{k}" for k in KS]
+    found = []
+    for size in (s for s in map(str, GALLERIES) if s in rows[0]):
+        seed = SEED_TOP.get(int(size))
+        before = [("the seed's report, on LookBook", None, [[v] for v in seed])] if seed else []
+        lines = [(r["recipe"], r.get("cpu_s"), [r[size][n] for n in names]) for r in rows]
+        found.append(Compared(f"Among {int(size):,} products", names, [*before, *lines]))
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--minutes", type=float, default=10)
+    parser.add_argument("--folder", type=Path, default=None)
+    parser.add_argument("--products", type=int, default=2000, help="to train on")
+    parser.add_argument("--only", nargs="*")
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--quick", action="store_true", help="few products, seconds a recipe")
+    options = parser.parse_args()
+    keep_memory()
+    torch.set_num_threads(1)
+    folder = options.folder or Path(tempfile.mkdtemp())
+    folder.mkdir(parents=True, exist_ok=True)
+    minutes = 0.1 if options.quick else options.minutes
+    bench = Bench(Book(folder, *((60, 50, 120) if options.quick else (options.products, 300, 5000))), minutes, folder)
+    runs: dict[str, Callable[[], Found]] = {ZERO_SHOT: bench.zero_shot, SIAMESE: lambda: bench.siamese(SiameseConfig())}
+    runs |= {IMPROVED: lambda: bench.siamese(SiameseConfig(learnt_scale=True)), GAN: bench.gan}
+    runs |= {name: lambda trial=trial: bench.encoder(trial) for name, trial in TRIALS.items()}
+    rows = []
+    for name in options.only or runs:
+        kept = folder / (re.sub(r"\W+", "-", f"{name} {minutes:g} min").strip("-") + ".json")
+        if not kept.exists():
+            kept.write_text(json.dumps(measure(name, runs[name](), bench.book)), encoding="utf-8")
+        rows.append(json.loads(kept.read_text(encoding="utf-8")))
+        print(json.dumps(rows[-1]), flush=True)
+    seed = {"experiment 1": SEED_PAIRS, **{str(n): dict(zip((f"Recall@{k}" for k in KS), v)) for n, v in SEED_TOP.items()}}
+    if options.out:
+        facts = {"Products to learn from": len(bench.book.train), "Photos of each": WORN["train"]}
+        facts |= {"Test products": len(bench.book.test), "Photos of all": len(bench.book.photos), "Minutes a recipe": minutes}
+        recipe_report(str(options.out.absolute()), "Recipes for the same minutes", facts, _tables(rows))
+    print(json.dumps({"bench": "recipes", "minutes": minutes, "seed's report": seed, "recipes": rows}))
+
+
+if __name__ == "__main__":
+    main()
