@@ -42,7 +42,7 @@ class Config:
     """Local folder of the shop, the tables and the report."""
     products: int = 300
     """How many the shop sells."""
-    posts: int = 120
+    posts: int = 150
     """Street photos, from which the queries are cut."""
     seed: int = 1
     """Of the shop."""
