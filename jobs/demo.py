@@ -151,10 +151,12 @@ def _night(store: str, profile: Path, ray: RayConfig) -> list[Summary]:
 
 def _mine(store: str, ray: RayConfig) -> list[Summary]:
     common = {"store": store, "ray": ray}
+    unsure = DetectorConfig(threshold=0.1, nms_per_class=True)  # what tags may confirm; cut-outs are guided by what is sure
     summaries = [
-        detect.main(detect.Config(of="posts", detector=DetectorConfig(threshold=0.1, nms_per_class=True), **common)),
-        embed.main(embed.Config(of="garments", decode=DecodeLimits(min_side_px=8), **common)),
+        detect.main(detect.Config(of="posts", limit=_CUT_OUT, **common)),
         segment.main(segment.Config(max_reject_rate=0.5, limit=_CUT_OUT, **common)),
+        detect.main(detect.Config(of="posts", detector=unsure, **common)),
+        embed.main(embed.Config(of="garments", decode=DecodeLimits(min_side_px=8), **common)),
         deduplicate.main(deduplicate.Config(**common)),
         split.main(split.Config(split=SplitRules(train=0.5, val=0.1, test=0.4), **common)),  # so few pairs need a test
         represent.main(represent.Config(**common)),
