@@ -80,7 +80,7 @@ def main(config: Config) -> Summary:
     figures = plan.measure(model or out, out, history, facts)
     if not model:
         (out / "README.md").write_text(plan.card(facts, figures, git_revision()), encoding="utf-8")
-    return run.summary(facts=facts | figures | {"use": plan.use(model or out)})
+    return run.summary(counts=plan.rows, facts=facts | figures | {"use": plan.use(model or out)})
 
 
 def _check(config: Config) -> None:

@@ -11,7 +11,9 @@ from w2w.report.training import charts_of
 from w2w.runtime.job import JobConfig, Run, Summary, git_revision, need_table, start
 from w2w.runtime.training.detectors import Photos, list_photos, make_training, train_yolo
 from w2w.runtime.training.judging import measure
+from w2w.runtime.training.tracking import LogConfig, Trackers
 from w2w.runtime.training.trainer import Workers, train
+from w2w.table.sink import Counts
 from w2w.training.detectors.card import model_card
 from w2w.training.detectors.config import OURS, YOLO, TrainConfig, check_recipe, filled, kind_of
 
@@ -30,6 +32,8 @@ class Config(JobConfig):
     """Schedule, batch and selection."""
     workers: Workers = Workers()
     """Processes."""
+    log: LogConfig = LogConfig()
+    """TensorBoard, MLflow, Weights & Biases; not with yolo, which has its own."""
     out: str | None = None
     """Local folder of the model. Default: detectors/<run's digest> in the store."""
     resume: bool = True
@@ -58,14 +62,17 @@ def main(config: Config) -> Summary:
         name, history = train_yolo(photos, config.recipe, settings, config.workers, out), []
     else:
         place = storage.join(run.store, "_training", digest)
-        history = train(partial(make_training, photos, config.recipe, settings), config.workers, place, out, config.resume)
+        make = partial(make_training, photos, config.recipe, settings)
+        told = partial(Trackers, config.log, place, digest, dict(facts))
+        history = train(make, config.workers, place, out, config.resume, told)
         name = str(out)
     detector = DetectorConfig(name=name, threads=settings.threads)
     figures = measure(photos, photos.test, detector, 12, str(out), facts, charts_of(history))
     kept = next((h["step"] for h in reversed(history) if h.get("kept")), None)
     facts |= {"step kept": kept} if kept else {}
     (out / "README.md").write_text(model_card(config.recipe, settings, facts | figures, git_revision()), encoding="utf-8")
-    return run.summary(facts=facts | figures | {"use": f"w2w detect --detector.name={name}"})
+    rows = Counts(*[len(photos.train) + len(photos.val) + len(photos.test)] * 2)
+    return run.summary(counts=rows, facts=facts | figures | {"use": f"w2w detect --detector.name={name}"})
 
 
 def _check(photos: Photos, settings: TrainConfig, config: Config) -> None:
@@ -77,6 +84,8 @@ def _check(photos: Photos, settings: TrainConfig, config: Config) -> None:
         raise UsageError(f"--train.val_share={settings.val_share}: of {len(photos.train)} train photos none is held out")
     if len(photos.train) < config.workers.num_workers:
         raise UsageError(f"--workers.num_workers={config.workers.num_workers}: there are only {len(photos.train)} train photos")
+    if config.log != LogConfig() and kind_of(config.recipe)[0] == YOLO:
+        raise UsageError("--log: is not read with yolo: ultralytics writes its own curves, see 'yolo settings'")
     if storage.is_s3(config.out or config.store):
         raise UsageError("--out: the model is written to a local folder: give one")
 

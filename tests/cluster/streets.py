@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -110,15 +111,33 @@ def true_garments(store: str, shop: Path, least_visible: float = 0.15, shift: fl
     append(store, schema.LOOKS, looks, TRUTH)
 
 
-def precision_and_recall(store: str, shop: Path, replaced: set[tuple[str, str]] = frozenset()) -> tuple[float, float, float]:
-    """(precision, precision of the product alone, recall) of table `pairs`: a pair is right when it is that product and its box
-    overlaps the true one by IoU >= .5; what is to be found are true tags of items that are visible enough."""
-    items = {(post, i["product_id"]): i for post, row in truth(shop).items() for i in row["items"]}
+@dataclass(frozen=True)
+class Found:
+    """How right a table `pairs` is, as (precision, recall): pairs of the right product; those of them whose box overlaps that
+    garment more than any other in the photo; those whose box overlaps it by IoU >= .5."""
+
+    product: tuple[float, float]
+    garment: tuple[float, float]
+    half: tuple[float, float]
+
+
+def precision_and_recall(store: str, shop: Path, replaced: set[tuple[str, str]] = frozenset()) -> Found:
+    """Of the pairs of visible garments, and of the true tags of them. A garment of which less than ``LEAST_VISIBLE`` is seen
+    counts neither way, like the difficult ones of PASCAL VOC."""
+    photos = truth(shop)
+    items = {(post, i["product_id"]): i for post, row in photos.items() for i in row["items"]}
+    visible = {key for key, i in items.items() if i["visible_fraction"] >= LEAST_VISIBLE}
     found = delta.read(store, schema.GARMENTS, [schema.GARMENT_ID, schema.BOX])
     box_of = dict(zip(found.column(0).to_pylist(), found.column(1).to_pylist()))
     pairs = delta.read(store, schema.PAIRS, [schema.POST_ID, schema.PRODUCT_ID, schema.GARMENT_ID]).to_pylist()
-    ours = [((p[schema.POST_ID], p[schema.PRODUCT_ID]), box_of[p[schema.GARMENT_ID]]) for p in pairs]
-    same = [(key, box) for key, box in ours if key in items]
-    right = {key for key, box in same if boxes.iou(np.array([box]), np.array([items[key]["box_xyxy"]], float))[0, 0] >= 0.5}
-    wanted = {key for key, i in items.items() if i["visible_fraction"] >= LEAST_VISIBLE and key not in replaced}
-    return len(right) / len(pairs), len(same) / len(pairs), len(right & wanted) / len(wanted)
+    ours = {(p[schema.POST_ID], p[schema.PRODUCT_ID]): box_of[p[schema.GARMENT_ID]] for p in pairs}
+    ours = {key: box for key, box in ours.items() if key in visible or key not in items}
+    same, garment, half = set(ours) & visible, set(), set()
+    for post, product in same:
+        worn = photos[post]["items"]
+        ious = boxes.iou(np.array([ours[post, product]]), np.array([i["box_xyxy"] for i in worn], float))[0]
+        of = [i["product_id"] for i in worn].index(product)
+        garment |= {(post, product)} if ious.argmax() == of else set()
+        half |= {(post, product)} if ious[of] >= 0.5 else set()
+    wanted = visible - replaced
+    return Found(*((len(right) / len(ours), len(right & wanted) / len(wanted)) for right in (same, garment, half)))

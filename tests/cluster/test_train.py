@@ -59,7 +59,9 @@ def options(store, out: Path, **more) -> train.Config:
 )
 def test_an_encoder_is_trained_measured_and_loaded(store, tmp_path, recipe, workers):
     config = options(store, tmp_path / "out", recipe=recipe, workers=Workers(num_workers=workers))
-    facts = train.main(config).facts
+    summary = train.main(config)
+    facts = summary.facts
+    assert (summary.counts.read, summary.counts.out) == (40, 40)
     assert (facts["train pairs"], facts["val pairs"], facts["test pairs"]) == ("24", "6", "10")
     assert {p.name for p in (tmp_path / "out").iterdir()} == {
         *("README.md", "config.json", "model.safetensors", "preprocessor_config.json", "metrics.json", "report.html"),

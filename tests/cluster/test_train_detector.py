@@ -10,11 +10,13 @@ import pytest
 
 from jobs import judge, train_detector
 from tests.unit.garments.models import save_detector
+from tests.unit.runtime.test_tracking import scalars
 from tests.unit.training.detectors.samples import photos, row
 from w2w import schema
 from w2w.errors import UsageError
 from w2w.garments.detector import Detector, DetectorConfig
 from w2w.runtime.cluster import RayConfig
+from w2w.runtime.training.tracking import LogConfig
 from w2w.runtime.training.trainer import Workers
 from w2w.table.sink import Lineage, Output, append_rows
 from w2w.training.detectors.config import TrainConfig
@@ -42,7 +44,11 @@ def test_workers_train(store, tmp_path, workers):
     config = train_detector.Config(
         store=store, train=TINY, workers=Workers(num_workers=workers), out=str(tmp_path / "model"), ray=RAY
     )
-    facts = train_detector.main(config).facts
+    if workers == 1:
+        config = replace(config, log=LogConfig(tensorboard=str(tmp_path / "curves")))
+    summary = train_detector.main(config)
+    facts = summary.facts
+    assert (summary.counts.read, summary.counts.out) == (16, 16)
     assert (facts["train photos"] + facts["held out"], facts["test photos"]) == (12, 4)
     history = [json.loads(p.read_text()) for p in Path(store, "_training").glob("*/checkpoint_*/history.json")]
     assert max(len(h) for h in history) == 2
@@ -50,6 +56,9 @@ def test_workers_train(store, tmp_path, workers):
         p.name for p in (tmp_path / "model").iterdir()
     }
     assert "git revision" in (tmp_path / "model" / "README.md").read_text()
+    if workers == 1:
+        (run,) = (tmp_path / "curves").iterdir()
+        assert [step for step, _ in scalars(run)["train/rate"]] == [h["step"] for h in max(history, key=len)]
     detector = DetectorConfig(name=str(tmp_path / "model"))
     assert Detector(replace(detector, threshold=0.0))([np.zeros((90, 60, 3), np.uint8)])[0].scores_N.size
 
@@ -100,6 +109,7 @@ def test_yolo_is_trained_on(store, tmp_path):
         (["test"] * 3, {}, "no train photos"),
         (["train", "test"], {"sources": ["modanet"]}, "no 'modanet', only drawn"),
         (["train", "test"], {"train": replace(TINY, val_share=0.01)}, "none is held out"),
+        (["train"] * 3 + ["test"], {"recipe": "yolo:yolo11n.yaml", "log": LogConfig("curves")}, "not read with yolo"),
         (["train", "test"], {"recipe": "hf:/nowhere"}, "/nowhere: cannot be downloaded|neither a folder"),
         (["train", "test"], {"train": replace(TINY, val_share=0), "workers": Workers(num_workers=2)}, "only 1 train photos"),
     ],

@@ -77,7 +77,9 @@ def options(store: str, base: EncoderConfig, out: Path, **more) -> train.Config:
 @pytest.mark.timeout(600)
 def test_a_scorer_is_trained_shown_and_evaluated(store, encoder, tmp_path):
     config = options(store, encoder, tmp_path / "out", log=LogConfig(tensorboard=str(tmp_path / "curves")))
-    facts = train.main(config).facts
+    summary = train.main(config)
+    facts = summary.facts
+    assert (summary.counts.read, summary.counts.out) == (320, 320)
     assert facts["test outfits"] == "40 worn, 40 modified"
     assert float(facts["AUC"].split()[0]) > 0.8
     assert float(facts["FITB"].split()[0]) > 0.3

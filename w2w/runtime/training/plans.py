@@ -9,6 +9,7 @@ from w2w.errors import UsageError
 from w2w.models.encoder import EncoderConfig, model_version
 from w2w.runtime.training import encoders, lookbook, retrieving, scoring
 from w2w.runtime.training.trainer import Workers
+from w2w.table.sink import Counts
 from w2w.training.card import model_card
 from w2w.training.config import FLOAT16, LoopConfig
 from w2w.training.encoders.config import ENCODER, HEAD, LearnConfig
@@ -30,10 +31,12 @@ _OF_DATA = "It is bound by the licence of the data that it learnt from."
 class Plan(Protocol):
     """One training, of plain values: made in the driver, where it finds what is missing, and taken along by the workers.
 
-    ``folder``: of the store, where its models lie. ``identity``: all that decides the weights, but for the workers' number.
+    ``folder``: of the store, where its models lie. ``rows``: of what it learns from and is measured on. ``identity``: all that
+    decides the weights, but for the workers' number.
     """
 
     folder: str
+    rows: Counts
 
     def identity(self) -> list[object]: ...
 
@@ -90,6 +93,7 @@ class EncoderPlan:
     loop: LoopConfig
     num_pairs: dict[str, int]
     test_pairs: int
+    rows: Counts
     folder: str = "encoders"
 
     @classmethod
@@ -113,7 +117,8 @@ class EncoderPlan:
                 raise UsageError(f"table `pairs` has no pairs of split {split!r}: see 'w2w split'")
         check_loop(loop, FIGURES, workers)
         encoders.check(table, recipe, encoder, learn)
-        return cls(table, recipe, encoder, learn, loop, counts, test_pairs)
+        rows = Counts(*[sum(counts.values())] * 2)
+        return cls(table, recipe, encoder, learn, loop, counts, test_pairs, rows)
 
     def identity(self) -> list[object]:
         table = self.table
@@ -152,6 +157,7 @@ class OutfitPlan:
     outfits: OutfitsConfig
     loop: LoopConfig
     found: dict[str, object]
+    rows: Counts
     folder: str = "scorers"
 
     @classmethod
@@ -167,14 +173,14 @@ class OutfitPlan:
         published: bool,
     ) -> "OutfitPlan":
         """Raises UsageError where the outfits or their vectors are not there, or the network does not fit them."""
-        table, found, num_worn = scoring.outfit_table(store, encoder, sources, limit, outfits)
+        table, found, rows, num_worn = scoring.outfit_table(store, encoder, sources, limit, outfits)
         if published:
             check_unpublished(loop)
             if outfits != OutfitsConfig():
                 raise UsageError("--published: takes What2Wear's own settings; leave --outfits.* away")
             outfits, loop = scoring.published(num_worn // workers.num_workers, loop)
         check_loop(loop, scoring.SELECTS, workers)
-        return cls(table, outfits, loop, found)
+        return cls(table, outfits, loop, found, rows)
 
     def identity(self) -> list[object]:
         table = self.table
@@ -210,6 +216,7 @@ class LookbookPlan:
     loop: LoopConfig
     encoder: EncoderConfig
     found: dict[str, object]
+    rows: Counts
 
     @classmethod
     def of(
@@ -234,7 +241,7 @@ class LookbookPlan:
         model_version(encoder)  # it is measured beside: say at once that it is not there
         found = {"data": str(Path(config.path).expanduser().absolute())}
         found |= {f"{name} products": f"{len(part):,}" for name, part in (("train", train), ("val", val), ("test", test))}
-        return cls(recipe, data, loop, encoder, found)
+        return cls(recipe, data, loop, encoder, found, Counts(*[len(train) + len(val) + len(test)] * 2))
 
     @property
     def folder(self) -> str:

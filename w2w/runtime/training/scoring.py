@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from w2w import schema, storage
-from w2w.errors import UsageError
+from w2w.errors import RejectCode, UsageError
 from w2w.metrics.outfit import evaluate
 from w2w.models.encoder import EncoderConfig, model_version
 from w2w.report.compatibility import Judged, compatibility_report
@@ -17,6 +17,7 @@ from w2w.runtime.memory import keep_memory
 from w2w.runtime.run import run_task
 from w2w.runtime.training.outfits import read_blanks, read_outfits
 from w2w.table import delta
+from w2w.table.sink import Counts
 from w2w.training.config import LoopConfig
 from w2w.training.outfits.arrays import WORN, Outfits, Questions, blanks
 from w2w.training.outfits.config import WHAT2WEAR, OutfitsConfig, as_published
@@ -66,8 +67,9 @@ class OutfitTable:
 
 def outfit_table(
     store: str, encoder: EncoderConfig, sources: Sequence[str] | None, limit: int | None, config: OutfitsConfig
-) -> tuple[OutfitTable, dict[str, object], int]:
-    """The outfits, facts on them, and how many worn ones there are to train on. Raises UsageError for what is missing."""
+) -> tuple[OutfitTable, dict[str, object], Counts, int]:
+    """The outfits, facts on them, rows of the table, and how many worn ones there are to train on. Raises UsageError for what
+    is missing."""
     sources = sources or [schema.OWN]
     if len(sources) > 1:
         raise UsageError(f"--sources: a scorer learns from the outfits of one source, not of {', '.join(sources)}")
@@ -93,9 +95,11 @@ def outfit_table(
             "others: use --outfits.scorer.kind=set"
         )
     facts = {f"{split} outfits": f"{worn:,} worn, {modified:,} modified" for split, (worn, modified) in counts.items()}
+    num_rows = sum(map(sum, counts.values()))
+    rows = Counts(num_rows + left_out, num_rows, {RejectCode.NO_VECTOR: left_out} if left_out else {})
     facts |= {"vectors of": encoder.name, "left out, without a vector": left_out}
     facts["table `outfits`"] = f"version {delta.open_table(store, schema.OUTFITS).version()}, {sources[0]}"
-    return table, facts, counts[TRAIN][0]
+    return table, facts, rows, counts[TRAIN][0]
 
 
 def published(num_worn: int, loop: LoopConfig) -> tuple[OutfitsConfig, LoopConfig]:
