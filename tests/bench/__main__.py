@@ -20,6 +20,8 @@ QUESTIONS = (
     "outfit_rule",
     "ddp_throughput",
     "gradcache_memory",
+    "recipes",
+    "real_gain",
 )
 
 for question in QUESTIONS:

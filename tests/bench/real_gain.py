@@ -1,7 +1,7 @@
 """What does training on real pictures gain on real pictures? Before and after, on the test splits of `views` (another view of a
 product on a model -> its main one) and `user_photos` (the class of the nearest photo for training), with paired intervals.
 
-python -m tests.bench.real_gain [--folder FOLDER] [--choose] [--out FOLDER]
+python -m tests.bench.real_gain [--folder FOLDER] [--choose] [--out FOLDER] [--quick]
 
 A head learns on the default encoder's vectors of the train splits, of pictures as they are and augmented, a batch from one data
 set at a time: `views` by product, `user_photos` by class, `catalog` by type of product. --choose compares settings without any
@@ -303,22 +303,25 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     parser.add_argument("--book", type=Path, help="the folder of recipes.py: learn from its pairs too, and look for its photos")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--quick", action="store_true", help="a few steps, without the catalog")
     options = parser.parse_args()
     keep_memory()
     torch.set_num_threads(1)
     folder = options.folder or Path(tempfile.mkdtemp())
     folder.mkdir(parents=True, exist_ok=True)
-    sets = read_all()
+    sets, settings = read_all(), CHOSEN
+    if options.quick:
+        del sets["catalog"]
+        settings = replace(CHOSEN, sets=tuple(sets), steps=20)
     result: dict[str, object] = {"bench": "real_gain", "vectors_cpu_s": round(embed_all(sets, _ENCODER, folder))}
     if options.choose:
         print(json.dumps(result | {"choose": choose(sets)}))
         return
     out = options.out or Path(tempfile.mkdtemp())
     out.mkdir(parents=True, exist_ok=True)
-    settings = CHOSEN
     if options.book:
         sets["wardrobe"] = wardrobe(options.book)
-        settings = replace(CHOSEN, sets=(*CHOSEN.sets, "wardrobe"), steps=CHOSEN.steps * 4 // 3)
+        settings = replace(settings, sets=tuple(sets), steps=settings.steps * 4 // 3)
     began = time.process_time()
     train(settings, sets, {name: p.splits_N == "train" for name, p in sets.items()}, out, options.seed)
     result["train_cpu_s"] = round(time.process_time() - began)

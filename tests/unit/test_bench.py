@@ -1,0 +1,67 @@
+"""What the benches of encoders count: ranks, hits, intervals."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.bench.book import Found, ranks_of, recall
+from tests.bench.real_gain import Pictures, compared, find_class, find_views
+
+
+def test_ranks_in_parts_of_the_gallery_and_in_all_of_it():
+    gallery = np.eye(6)
+    # photos of products 0, 1, 2, 3: right, right, taken for 3, taken for 5
+    photos = np.stack([gallery[0], gallery[1], 0.6 * gallery[3] + 0.5 * gallery[2], 0.9 * gallery[5] + 0.1 * gallery[3]])
+    products, found = np.arange(4), Found(photos, gallery)
+    assert ranks_of(found, products, 6, 4).tolist() == [0, 0, 1, 1]
+    assert ranks_of(found, products, 4, 4).tolist() == [0, 0, 1, 0]  # 5 is not among the first four
+    assert ranks_of(found, products, 2, 4).tolist() == [0, 0, 1, 0]  # galleries {0, 1} and {2, 3}
+
+
+def test_ties_count_half():
+    found = Found(np.ones((1, 3)), np.ones((5, 3)))
+    assert ranks_of(found, np.zeros(1, int), 5, 5).tolist() == [2.0]
+
+
+def test_recall_is_of_products_and_its_interval_holds_it():
+    ranks, products = np.array([0.0, 0.0, 0.0, 9.0]), np.array([0, 0, 0, 1])
+    mean, low, high = recall(ranks, products, 1)
+    assert mean == 0.5  # the one product is found by all of its three photos, the other by none
+    assert low <= mean <= high
+    assert recall(ranks, products, 10)[0] == 1
+
+
+@pytest.fixture
+def views() -> Pictures:
+    """Two skus, the first in two colours, each with a main view and another one."""
+    labels = np.array(["a red", "a red", "a blue", "a blue", "b red", "b red"])
+    main = np.array([True, False] * 3)
+    return Pictures([str(Path(x)) for x in labels], labels, np.array(["test"] * 6), main, np.array(list("aaaabb")))
+
+
+def test_views_find_their_main_one(views):
+    vectors = np.eye(6)
+    vectors[1] = vectors[0]  # the red back is its front
+    vectors[3] = vectors[0]  # the blue back looks like the red front
+    vectors[5] = vectors[2]  # the other sku's back looks like this one's blue front
+    everything = np.ones(6, bool)
+    hits, skus = find_views(vectors, views, everything)
+    assert (hits.tolist(), skus.tolist()) == ([1, 0, 0], ["a", "a", "b"])
+    assert find_views(vectors, views, everything, any_colour=True)[0].tolist() == [1, 1, 0]
+    assert find_views(vectors, views, everything, ranks=3)[0].tolist() == [1, 1, 1]
+
+
+def test_the_nearest_photo_for_training_says_the_class():
+    photos = Pictures([], np.array(list("xyxy")), np.array(["train", "train", "test", "test"]))
+    vectors = np.array([[1.0, 0.0], [0.0, 1.0], [0.9, 0.1], [0.8, 0.2]])
+    assert find_class(vectors, photos, "test").tolist() == [1, 0]
+
+
+def test_a_gain_is_paired():
+    before, after = np.array([0.0, 1.0] * 50), np.ones(100)
+    found = compared(before, after)
+    assert (found["before"][0], found["after"][0], found["gain"][0]) == (0.5, 1.0, 0.5)
+    assert found["gain"][1] > 0.35
+    by_group = compared(before, after, np.repeat([0, 1], 50))  # each group gains as much as the other
+    assert by_group["gain"] == [0.5, 0.5, 0.5]
