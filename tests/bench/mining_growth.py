@@ -29,6 +29,7 @@ from w2w.table.sink import Lineage, Output, append_rows
 
 LINEAGE = Lineage("fill", "fill", "fill", "1", {}, {}, "x")
 BASE_ROWS = 100
+STORE_MB = 512  # of shuffled rows in memory; the others wait on disk
 _AT_ONCE = 50_000
 _SHARE_OF_COPIES = 0.05
 _DIMS = 6  # cells a side of a picture before it is blown up to a grid
@@ -130,7 +131,7 @@ def main() -> None:
     options = parser.parse_args()
     most = 20_000 if options.quick else options.rows
     sizes, results = [most // 100, most // 10, most], {}
-    connect(RayConfig(num_cpus=2))
+    connect(RayConfig(num_cpus=2, object_store_mb=STORE_MB))
     for question in options.questions:
         found = {}
         for rows in [BASE_ROWS, BASE_ROWS, *sizes]:  # the first one starts the workers

@@ -6,6 +6,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
+import ray
 
 from jobs import audit, deduplicate, ingest, split
 from tests.cluster import leaks
@@ -14,9 +15,12 @@ from w2w import schema
 from w2w.errors import JobFailed, UsageError
 from w2w.images.decode import DecodeLimits
 from w2w.ingest.feed import FeedConfig
+from w2w.mining import neighbours
 from w2w.mining.duplicates import LikenessRules
+from w2w.runtime.mining import duplicates
 from w2w.runtime.mining.auditing import audit as look_for_leaks
 from w2w.runtime.mining.auditing import read_uses
+from w2w.runtime.mining.duplicates import find_duplicates, list_fingerprints
 from w2w.table import delta
 from w2w.table.sink import Output, append_rows
 
@@ -75,6 +79,30 @@ def test_a_second_run_computes_nothing(shop):
     assert "unchanged" in again.facts["duplicates"]
     other = deduplicate.main(deduplicate.Config(store=store, rules=LikenessRules(most_levels=0.01)))
     assert (other.counts.out, other.facts["images to fingerprint"]) == (40, "0")
+
+
+def test_many_pictures_are_searched_in_buckets(finished, monkeypatch):
+    """As for millions of them, with buckets of about a hundred looks: the planted copies are still found."""
+    folder, planted, _ = finished
+    store = str(folder / "store")
+    fingerprints, rules = list_fingerprints(store, DecodeLimits()), LikenessRules()
+    whole = find_duplicates(fingerprints, rules)
+    monkeypatch.setattr(neighbours, "_EXACT_ROWS", 10)
+    monkeypatch.setattr(duplicates, "_ENTRIES_PER_BUCKET", 100)
+    monkeypatch.setattr(duplicates, "_ROWS_PER_MAP", 7)
+    dealt = []
+    monkeypatch.setattr(duplicates, "cuts_of", lambda *asked: dealt.append(asked[1:]) or neighbours.cuts_of(*asked))
+    found = find_duplicates(fingerprints, rules)
+    assert dealt == [(tree, 2) for tree in range(neighbours.NUM_TREES)]
+    assert found.confirmed.pairs.tolist() == whole.confirmed.pairs.tolist()
+    # by looks alone, without the hashes
+    marks, sizes = duplicates._marks(fingerprints)
+    groups = ray.put(None)
+    by_look = duplicates._look_pairs(marks, sizes, fingerprints.rows, groups, rules)
+    images = images_of(store)
+    ids = fingerprints.owners.to_pylist()
+    wanted = {tuple(sorted((ids.index(images[a]), ids.index(images[b])))) for a, b, _ in planted}
+    assert wanted <= {tuple(pair) for pairs in by_look for pair in pairs.tolist()}
 
 
 def test_nothing_leaks_after_split_and_the_audit_says_what_does_before(shop, capsys):

@@ -10,11 +10,14 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import psutil
 import pytest
 
 from tests.cluster.shops import write_shop
 from w2w import schema
+from w2w.garments.stage import to_jpeg
+from w2w.images.lookbook import file_name
 from w2w.index.manifest import index_uri
 from w2w.index.publish import read_manifest
 from w2w.table import delta
@@ -32,9 +35,7 @@ def ray_cluster():
     """These tests start Ray in processes of their own."""
 
 
-def command(store: Path, feed: Path) -> list[str]:
-    options = ["--commit_every_s=0.2", "--item_rows=8", "--pool.batch_rows=8", "--max_reject_rate=1"]
-    return [sys.executable, "jobs/nightly.py", f"--store={store}", f"--feed.uri={feed}", *options]
+SMALL_STEPS = ["--commit_every_s=0.2", "--item_rows=8", "--pool.batch_rows=8", "--max_reject_rate=1"]
 
 
 def environment(address: str | None = None) -> dict[str, str]:
@@ -43,10 +44,13 @@ def environment(address: str | None = None) -> dict[str, str]:
 
 
 def start(store: Path, feed: Path, address: str | None) -> subprocess.Popen:
+    return start_job("nightly", store, address, f"--feed.uri={feed}")
+
+
+def start_job(job: str, store: Path, address: str | None, *options: str) -> subprocess.Popen:
     log = (store.parent / f"{store.name}.log").open("ab")
-    return subprocess.Popen(
-        command(store, feed), cwd=ROOT, env=environment(address), stdout=log, stderr=log, start_new_session=True
-    )
+    command = [sys.executable, f"jobs/{job}.py", f"--store={store}", *options, *SMALL_STEPS]
+    return subprocess.Popen(command, cwd=ROOT, env=environment(address), stdout=log, stderr=log, start_new_session=True)
 
 
 def finish(process: subprocess.Popen, store: Path) -> None:
@@ -93,19 +97,19 @@ def wait_for_files(process: subprocess.Popen, store: Path, count: int) -> bool:
     raise AssertionError("the run neither wrote files nor ended")
 
 
+def rows_of(store: Path, table: schema.Table, columns: list[str]) -> list[str]:
+    """Sorted, so that a double or a loss shows."""
+    return sorted(map(json.dumps, delta.read(str(store), table, columns).to_pylist()))
+
+
 def contents(store: Path) -> dict:
-    """Everything that must be equal, key by key; sorted lists, so that a double or a loss shows."""
-    uri = str(store)
-    manifest = read_manifest(index_uri(uri, "default"))
-
-    def rows(table, columns):
-        return sorted(map(json.dumps, delta.read(uri, table, columns).to_pylist()))
-
+    """Everything that must be equal, key by key."""
+    manifest = read_manifest(index_uri(str(store), "default"))
     return {
-        "products": rows(schema.PRODUCTS, ["product_id", "title", "category", "image_id", "active", "row_digest"]),
-        "images": rows(schema.IMAGES, ["image_id", "width", "height", "format", "phash"]),
-        "embeddings": rows(schema.EMBEDDINGS, ["owner_id", "model_version", "vector"]),
-        "rejects": rows(schema.REJECTS, ["key", "stage", "code"]),
+        "products": rows_of(store, schema.PRODUCTS, ["product_id", "title", "category", "image_id", "active", "row_digest"]),
+        "images": rows_of(store, schema.IMAGES, ["image_id", "width", "height", "format", "phash"]),
+        "embeddings": rows_of(store, schema.EMBEDDINGS, ["owner_id", "model_version", "vector"]),
+        "rejects": rows_of(store, schema.REJECTS, ["key", "stage", "code"]),
         "shards": sorted((s.name, s.num_rows) for s in manifest.shards),
         "gate": (manifest.gate.passed, manifest.gate.recall),
     }
@@ -242,3 +246,41 @@ def test_raylet(undisturbed, cluster):
         assert_equal(store, expected, f"raylet killed at file {count}")
         print(f"raylet {i}: killed at file {count} of {total}, equal", flush=True)
     assert killed >= 0.8 * NUM_RUNS
+
+
+def test_driver_of_convert(cluster, tmp_path):
+    """A public set becomes several tables and a snapshot: killed between any two of them, it ends with the same rows."""
+    book, rng = tmp_path / "book", np.random.default_rng(0)
+    book.mkdir()
+    for number in range(90):
+        data = to_jpeg(rng.integers(0, 256, (60, 40, 3), np.uint8)) if number not in (30, 31) else b"<html>"
+        (book / file_name(number // 3, number, clean=number % 3 == 0)).write_bytes(data)
+
+    def begin(store: Path) -> subprocess.Popen:
+        return start_job("convert", store, cluster.address, "--set.name=lookbook", f"--set.path={book}")
+
+    def tables(store: Path) -> dict:
+        return {
+            "products": rows_of(store, schema.PRODUCTS, ["product_id", "image_id", "active"]),
+            "posts": rows_of(store, schema.POSTS, ["post_id", "image_id", "product_ids"]),
+            "images": rows_of(store, schema.IMAGES, ["image_id", "width"]),
+            "garments": rows_of(store, schema.GARMENTS, ["garment_id", "image_id", "category", "box_xyxy"]),
+            "pairs": rows_of(store, schema.PAIRS, ["pair_id", "garment_id", "product_id", "split", "source"]),
+            "rejects": rows_of(store, schema.REJECTS, ["key", "stage", "code"]),
+        }
+
+    whole = tmp_path / "whole"
+    finish(begin(whole), whole)
+    expected, killed = tables(whole), 0
+    assert [len(expected[name]) for name in ("products", "posts", "pairs")] == [29, 59, 58]
+    times = moments(num_files(whole), 4)
+    for count in times:
+        store = tmp_path / f"killed-{count}"
+        process = begin(store)
+        if wait_for_files(process, store, count):
+            os.kill(process.pid, signal.SIGKILL)
+            killed += 1
+        process.wait()
+        finish(begin(store), store)
+        assert tables(store) == expected, f"killed at file {count}"
+    assert killed >= 0.5 * len(times)

@@ -14,9 +14,9 @@ from w2w.errors import UsageError
 from w2w.mining.components import components, sizes
 from w2w.mining.fingerprints import grids_of, looks_of
 from w2w.mining.likeness import compare, mirrored
-from w2w.mining.neighbours import hash_pairs, near_pairs
+from w2w.mining.neighbours import hash_pairs
 
-RULES_CODE = 1  # raise it when the same fingerprints would give other duplicates
+RULES_CODE = 2  # raise it when the same fingerprints would give other duplicates
 _WORTH_TURNING = 6.0  # times what one picture may differ from itself
 HOW = ("copy", "cropped", "flipped", "flipped and cropped")
 
@@ -87,13 +87,6 @@ def hash_candidates(marks: Marks, rules: LikenessRules, group_N: np.ndarray | No
 
 
 NO_FLAGS = np.empty(0, bool)
-
-
-def look_candidates(
-    marks: Marks, rules: LikenessRules, tree: int | None, group_N: np.ndarray | None = None
-) -> tuple[np.ndarray, int]:
-    """Pairs by look, of one tree of `neighbours.trees_for`; the 0 is for likeness with `hash_candidates`."""
-    return near_pairs(marks.looks_NWD, rules.look_levels, rules.num_nearest, group_N, tree), 0
 
 
 def confirm(pairs: np.ndarray, rules: LikenessRules, grids_a: np.ndarray, grids_b: np.ndarray) -> Confirmed:

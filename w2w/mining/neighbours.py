@@ -3,6 +3,7 @@
 They propose and never decide. Pairs are int64 (P, 2), rows i < j, sorted and each once.
 """
 
+from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
@@ -77,30 +78,51 @@ def hash_pairs(hashes_N: np.ndarray, mirrored_N: np.ndarray, radius: int) -> tup
     return unique_pairs(*found), int(crowded.sum())
 
 
+@dataclass(frozen=True)
+class Entries:
+    """Some of the ``num_each`` vectors that each picture has, (E, D), in rising order of their numbers: vector i of picture n
+    is number n x num_each + i."""
+
+    vectors_ED: np.ndarray
+    number_E: np.ndarray
+    num_each: int
+
+
+def entries_of(looks_NWD: np.ndarray) -> Entries:
+    """All vectors of all pictures."""
+    n, w, d = looks_NWD.shape
+    return Entries(looks_NWD.reshape(n * w, d), np.arange(n * w), w)
+
+
 def near_pairs(
-    looks_NWD: np.ndarray, most: float, num_nearest: int, group_N: np.ndarray | None = None, tree: int | None = None
+    entries: Entries,
+    most: float,
+    num_nearest: int,
+    group_N: np.ndarray | None = None,
+    tree: int | None = None,
+    depth: int = 0,
 ) -> np.ndarray:
-    """Pairs of which a vector of the one (any of its W) is at most ``most`` from the first vector of the other, and among its
+    """Pairs of pictures of which any vector of the one is at most ``most`` from the first vector of the other, and among its
     ``num_nearest`` nearest of those. ``group_N``: only pairs of two groups.
 
     ``tree`` None looks at all of them. Otherwise at those that fall into one leaf of tree number ``tree``: a random projection
     tree with balanced leaves of at most 1,024 (Dasgupta and Freund 2008), so its time is that of sorting and of all pairs in
-    a leaf. Several trees find what one splits. Memory: 24 bytes an entry.
+    a leaf. Several trees find what one splits. ``depth``: the entries are a bucket below so many levels of the tree
+    (``bucket_of``). Memory: 24 bytes an entry.
     """
-    n, w, d = looks_NWD.shape
-    entries = looks_NWD.reshape(n * w, d)
-    leaves = [np.arange(n * w)] if tree is None else _leaves(entries, tree)
+    vectors, w = entries.vectors_ED, entries.num_each
+    leaves = [np.arange(len(vectors))] if tree is None else _leaves(vectors, tree, depth)
     found = []
     for leaf in leaves:
-        whole = leaf[leaf % w == 0]
-        targets = entries[whole].astype(np.float32)
+        whole = leaf[entries.number_E[leaf] % w == 0]
+        targets = vectors[whole].astype(np.float32)
         squares = (targets**2).sum(1)
         for start in range(0, len(leaf), _QUERIES):
             asking = leaf[start : start + _QUERIES]
-            queries = entries[asking].astype(np.float32)
+            queries = vectors[asking].astype(np.float32)
             distance = (queries**2).sum(1)[:, None] + squares - 2 * queries @ targets.T
             q, t = np.nonzero(distance <= max(most**2, 1e-4))
-            a, b = asking[q] // w, whole[t] // w
+            a, b = entries.number_E[asking[q]] // w, entries.number_E[whole[t]] // w
             kept = a != b if group_N is None else group_N[a] != group_N[b]
             q, a, b, far = q[kept], a[kept], b[kept], distance[q[kept], t[kept]]
             order = np.lexsort((b, far, q))
@@ -115,16 +137,40 @@ def trees_for(num_rows: int) -> list[int | None]:
     return [None] if num_rows <= _EXACT_ROWS else list(range(NUM_TREES))
 
 
-def _leaves(entries: np.ndarray, tree: int) -> list[np.ndarray]:
-    """Rows in leaves of nearly one size: halved at the median of a random direction until they are small. The directions of
-    the levels are drawn from the tree's number."""
-    levels = max(0, int(np.ceil(np.log2(len(entries) / _LEAF_ROWS))))
-    directions = np.random.default_rng([20, tree]).normal(size=(entries.shape[1], levels)).astype(np.float32)
+def cuts_of(sample_SD: np.ndarray, tree: int, depth: int) -> np.ndarray:
+    """Where the first ``depth`` levels of a tree cut, by a sample of the vectors: the medians along the level's direction, node
+    by node and level by level, (2^depth - 1,)."""
+    order, cuts = np.arange(len(sample_SD)), []
+    for level in range(depth):
+        along = _along(sample_SD, tree, level)
+        nodes = np.array_split(order, 2**level)
+        cuts += [np.median(along[node]) for node in nodes]
+        order = np.concatenate([node[np.argsort(along[node], kind="stable")] for node in nodes])
+    return np.array(cuts)
+
+
+def bucket_of(vectors_ED: np.ndarray, tree: int, cuts_M: np.ndarray) -> np.ndarray:
+    """The bucket below these cuts that each vector falls into, int (E,), so that millions are searched a part at a time."""
+    node = np.zeros(len(vectors_ED), np.int64)
+    for level in range(int(np.log2(len(cuts_M) + 1))):
+        node = 2 * node + (_along(vectors_ED, tree, level) > cuts_M[2**level - 1 + node])
+    return node
+
+
+def _along(vectors_ED: np.ndarray, tree: int, level: int) -> np.ndarray:
+    """How far each vector lies along the random direction of a level, float64 (E,). Directions are multiples of 1/64, so that
+    this is exact for float16 vectors, and the same whichever others stand beside one."""
+    direction = np.round(np.random.default_rng([20, tree, level]).normal(size=vectors_ED.shape[1]) * 64) / 64
+    starts = range(0, len(vectors_ED), 65_536)
+    return np.concatenate([np.empty(0), *(vectors_ED[i : i + 65_536].astype(np.float64) @ direction for i in starts)])
+
+
+def _leaves(entries: np.ndarray, tree: int, depth: int = 0) -> list[np.ndarray]:
+    """Rows in leaves of nearly one size: halved at the median of a random direction until they are small."""
+    levels = max(0, int(np.ceil(np.log2(max(1, len(entries)) / _LEAF_ROWS))))
     order = np.arange(len(entries))
     for level in range(levels):
-        along = np.concatenate(
-            [entries[i : i + 65_536].astype(np.float32) @ directions[:, level] for i in range(0, len(entries), 65_536)]
-        )
+        along = _along(entries, tree, depth + level)
         bounds = _bounds(len(entries), level)
         node = np.repeat(np.arange(len(bounds) - 1, dtype=np.float64), np.diff(bounds))
         low, span = float(along.min()), float(np.ptp(along)) * 1.001 or 1.0

@@ -1,7 +1,7 @@
 """Rows brought together by key: every table is split by the hash of a key, and each bucket is one task with all its rows.
 
-What fits in one bucket is read by one task, with nothing in between: below a few million rows a join in one process
-beats any shuffle. Above, map tasks split the parts and the buckets wait in the object store, which spills to disk.
+What fits in one bucket is read by one task, with nothing in between. Above, map tasks split the parts and the buckets wait in
+the object store, which spills to disk: a worker's memory is that of a bucket, however many rows there are.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,8 +15,8 @@ from w2w import ids, schema
 from w2w.runtime.run import collect
 from w2w.table import delta
 
-ROWS_PER_BUCKET = 500_000
-_ROWS_PER_MAP = 500_000
+ROWS_PER_BUCKET = 100_000
+_ROWS_PER_MAP = 100_000
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from w2w.images.phash import hamming
 from w2w.mining import neighbours
 from w2w.mining.components import components, sizes
-from w2w.mining.neighbours import clean_blocks, hash_pairs, near_pairs, unique_pairs
+from w2w.mining.neighbours import Entries, bucket_of, clean_blocks, cuts_of, entries_of, hash_pairs, near_pairs, unique_pairs
 
 
 def by_hand(plain: np.ndarray, mirror: np.ndarray, radius: int) -> set[tuple[int, int]]:
@@ -58,7 +58,7 @@ def planted(n: int, num_planted: int, off: float, w: int = 2) -> np.ndarray:
 
 def test_near_pairs_of_all_are_exact():
     looks = planted(200, 20, 3)
-    pairs = near_pairs(looks, 10, 8)
+    pairs = near_pairs(entries_of(looks), 10, 8)
     whole = looks[:, 0].astype(np.float64)
     distance = np.min([np.linalg.norm(looks[:, None, w].astype(np.float64) - whole[None], axis=2) for w in (0, 1)], axis=0)
     expected = {(min(i, j), max(i, j)) for i, j in np.argwhere(distance <= 10).tolist() if i != j}
@@ -68,17 +68,17 @@ def test_near_pairs_of_all_are_exact():
 
 def test_only_the_nearest_are_kept_and_only_of_other_groups():
     looks = np.arange(6, dtype=np.float16).reshape(6, 1, 1)
-    assert near_pairs(looks, 2.5, 1).tolist() == [[0, 1], [1, 2], [2, 3], [3, 4], [4, 5]]
-    assert len(near_pairs(looks, 2.5, 9)) == 5 + 4
+    assert near_pairs(entries_of(looks), 2.5, 1).tolist() == [[0, 1], [1, 2], [2, 3], [3, 4], [4, 5]]
+    assert len(near_pairs(entries_of(looks), 2.5, 9)) == 5 + 4
     group = np.array([0, 0, 0, 1, 1, 1])
-    assert near_pairs(looks, 2.5, 9, group).tolist() == [[1, 3], [2, 3], [2, 4]]
+    assert near_pairs(entries_of(looks), 2.5, 9, group).tolist() == [[1, 3], [2, 3], [2, 4]]
 
 
 def test_trees_find_what_all_pairs_find(monkeypatch):
     monkeypatch.setattr(neighbours, "_LEAF_ROWS", 128)
     looks = planted(3000, 100, 3)
-    wanted = set(map(tuple, near_pairs(looks, 10, 8).tolist()))
-    trees = [set(map(tuple, near_pairs(looks, 10, 8, None, t).tolist())) for t in range(neighbours.NUM_TREES)]
+    wanted = set(map(tuple, near_pairs(entries_of(looks), 10, 8).tolist()))
+    trees = [set(map(tuple, near_pairs(entries_of(looks), 10, 8, None, t).tolist())) for t in range(neighbours.NUM_TREES)]
     assert {(i, i + 100) for i in range(100)} <= wanted
     assert all(tree <= wanted for tree in trees)
     assert len(set.union(*trees)) >= 0.97 * len(wanted)
@@ -91,6 +91,45 @@ def test_leaves_hold_every_row_once(monkeypatch):
     assert sorted(np.concatenate(leaves).tolist()) == list(range(777))
     assert max(map(len, leaves)) <= 10
     assert max(map(len, leaves)) - min(map(len, leaves)) <= 1
+
+
+def in_buckets(looks: np.ndarray, tree: int, cuts: np.ndarray, depth: int) -> set[tuple[int, int]]:
+    every = entries_of(looks)
+    bucket, found = bucket_of(every.vectors_ED, tree, cuts), set()
+    for b in range(2**depth):
+        mine = np.flatnonzero(bucket == b)
+        part = Entries(every.vectors_ED[mine], every.number_E[mine], every.num_each)
+        found |= set(map(tuple, near_pairs(part, 10, 8, None, tree, depth).tolist()))
+    return found
+
+
+def test_buckets_find_what_the_whole_tree_finds(monkeypatch):
+    monkeypatch.setattr(neighbours, "_LEAF_ROWS", 128)
+    looks, depth = planted(4096, 100, 3), 2
+    for tree in range(2):
+        every = entries_of(looks).vectors_ED
+        cuts = cuts_of(every, tree, depth)
+        sizes = np.bincount(bucket_of(every, tree, cuts), minlength=2**depth)
+        assert sizes.sum() == len(every)
+        assert sizes.max() - sizes.min() <= 4  # medians of all of them, but for those that tie
+        whole = set(map(tuple, near_pairs(entries_of(looks), 10, 8, None, tree).tolist()))
+        found = in_buckets(looks, tree, cuts, depth)
+        assert len(found & whole) >= 0.98 * len(found | whole)
+        # cuts by a sample are nearly as good
+        sampled = cuts_of(every[::8], tree, depth)
+        assert np.bincount(bucket_of(every, tree, sampled)).max() < 1.2 * len(every) / 2**depth
+        assert len(in_buckets(looks, tree, sampled, depth)) >= 0.95 * len(whole)
+
+
+def test_a_vector_falls_into_one_bucket_whatever_stands_beside_it():
+    vectors = planted(500, 0, 0).reshape(-1, 30)
+    cuts = cuts_of(vectors[::3], 1, 3)
+    order = np.random.default_rng(0).permutation(len(vectors))
+    assert (bucket_of(vectors[order], 1, cuts) == bucket_of(vectors, 1, cuts)[order]).all()
+    alone = np.concatenate([bucket_of(v[None], 1, cuts) for v in vectors])
+    assert (alone == bucket_of(vectors, 1, cuts)).all()
+    assert bucket_of(vectors[:0], 1, cuts).shape == (0,)
+    assert (bucket_of(vectors, 1, np.empty(0)) == 0).all()
 
 
 def test_unique_pairs():

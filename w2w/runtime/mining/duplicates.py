@@ -1,8 +1,10 @@
 """Near-duplicates on Ray: fingerprints of new images, candidates from all of them, confirmation where the grids lie.
 
-Fingerprints are read once into arrays in the object store (1,096 bytes an image), the hash search and each tree of the look
-search are a task of their own over these (and a copy in each), and candidates are confirmed in tasks of ``_PAIRS_PER_TASK``
-pairs, to which the grids travel. The driver holds the ids (100 bytes an image) and the candidates (16 bytes a pair).
+Fingerprints are read once into arrays in the object store (1,096 bytes an image; it spills to disk). The hash search is one
+task (250 bytes an image). In the look search one tree after the other deals its entries into buckets of about
+``_ENTRIES_PER_BUCKET``, each a task, so that the memory of a worker does not grow. Candidates are confirmed in tasks of
+``_PAIRS_PER_TASK`` pairs, to which the grids travel. The driver holds the ids (100 bytes an image) and the candidates (16 bytes
+a pair).
 """
 
 from collections.abc import Sequence
@@ -22,12 +24,11 @@ from w2w.mining.duplicates import (
     confirm,
     hash_candidates,
     joined,
-    look_candidates,
     marks_of,
 )
-from w2w.mining.fingerprints import FINGERPRINT_GIVES, fingerprint_version, grids_of, to_fingerprints
+from w2w.mining.fingerprints import FINGERPRINT_GIVES, NUM_WINDOWS, fingerprint_version, grids_of, to_fingerprints
 from w2w.mining.likeness import SIDE
-from w2w.mining.neighbours import near_pairs, trees_for, unique_pairs
+from w2w.mining.neighbours import Entries, bucket_of, cuts_of, entries_of, near_pairs, trees_for, unique_pairs
 from w2w.runtime.job import Run
 from w2w.runtime.run import collect, run_stages
 from w2w.runtime.shuffle import Vectors, gather, list_column
@@ -38,7 +39,9 @@ from w2w.table.pending import rejected_keys, table_keys
 from w2w.table.sink import Counts, Output
 
 STAGE = "fingerprint"  # its rejects' stage, whichever job runs it
-_ROWS_PER_MAP = 100_000
+_ROWS_PER_MAP = 50_000
+_ENTRIES_PER_BUCKET = 500_000  # 54 MB of them, and as much again while they are searched
+_SAMPLED = 4096  # images whose looks say where the buckets are cut
 _PAIRS_PER_TASK = 20_000  # at most 120 MB of grids
 
 
@@ -100,35 +103,35 @@ def find_duplicates(
     their own, whose rows count on from those.
     """
     n = len(fingerprints.owners)
-    marks = _marks(fingerprints)
+    marks, sizes = _marks(fingerprints)
     if foreign is not None:
         marks.append(ray.put(marks_of(foreign)))
+        sizes.append(foreign.num_rows)
         group_N = np.concatenate([group_N, np.full(foreign.num_rows, group_N.max(initial=0) + 1)])
-    kept = np.arange(n + (foreign.num_rows if foreign else 0)) if group_N is None else np.flatnonzero(group_N >= 0)
-    order = np.concatenate([fingerprints.rows, np.arange(n, n + (foreign.num_rows if foreign else 0))])[kept]
-    groups = None if group_N is None else group_N[kept]
-    task = ray.remote(num_cpus=1)(_candidates)
-    shared = [ray.put(order), ray.put(groups)]
-    tasks = [task.remote(None, rules, *shared, *marks)] if len(kept) > 1 else []
-    tasks += [task.remote([tree], rules, *shared, *marks) for tree in trees_for(len(kept)) if len(kept) > 1]
-    found = collect(tasks, "candidates") if tasks else []
-    candidates = [kept[pairs] for pairs, _ in found]
+    kept = np.arange(sum(sizes)) if group_N is None else np.flatnonzero(group_N >= 0)
+    candidates, crowded = [], 0
+    if len(kept) > 1:
+        order = np.concatenate([fingerprints.rows, np.arange(n, sum(sizes))])[kept]
+        groups = ray.put(None if group_N is None else group_N[kept])
+        task = ray.remote(num_cpus=1)(_by_hash)
+        ((by_hash, crowded),) = collect([task.remote(rules, ray.put(order), groups, *marks)], "hashes")
+        candidates = [kept[pairs] for pairs in (by_hash, *_look_pairs(marks, sizes, order, groups, rules))]
     if embeddings is not None:
         candidates += _embedding_pairs(fingerprints, embeddings, min_cosine, rules.num_nearest)
     pairs = unique_pairs(*candidates)
-    confirmed = _confirm(fingerprints, pairs, rules, foreign)
-    return Found(fingerprints.owners, confirmed, len(pairs), max((crowded for _, crowded in found), default=0))
+    return Found(fingerprints.owners, _confirm(fingerprints, pairs, rules, foreign), len(pairs), crowded)
 
 
-def _marks(fingerprints: Vectors) -> list:
-    """References to the marks of all fingerprints, in the order of the table."""
+def _marks(fingerprints: Vectors) -> tuple[list, list[int]]:
+    """References to the marks of all fingerprints, in the order of the table, and how many each has."""
     task = ray.remote(num_cpus=1)(_read_marks)
     chunks: list[list[delta.Part]] = [[]]
     for part in fingerprints.parts:
         if sum(p.rows for p in chunks[-1]) >= _ROWS_PER_MAP:
             chunks.append([])
         chunks[-1].append(part)
-    return [task.remote(fingerprints.store, chunk) for chunk in chunks if chunk]
+    chunks = [c for c in chunks if c]
+    return [task.remote(fingerprints.store, chunk) for chunk in chunks], [sum(p.rows for p in c) for c in chunks]
 
 
 def _read_marks(store: str, parts: Sequence[delta.Part]) -> Marks:
@@ -136,12 +139,60 @@ def _read_marks(store: str, parts: Sequence[delta.Part]) -> Marks:
     return joined([marks_of(b) for b in delta.read_batches(store, schema.FINGERPRINTS, columns, parts, 8192)])
 
 
-def _candidates(
-    trees: list | None, rules: LikenessRules, order: np.ndarray, groups: np.ndarray | None, *chunks: Marks
-) -> tuple[np.ndarray, int]:
-    """Pairs by hash (``trees`` None) or by one tree of looks."""
-    marks = joined(list(chunks), order)
-    return hash_candidates(marks, rules, groups) if trees is None else look_candidates(marks, rules, trees[0], groups)
+def _by_hash(rules: LikenessRules, order: np.ndarray, groups: np.ndarray | None, *chunks: Marks) -> tuple[np.ndarray, int]:
+    return hash_candidates(joined([Marks(m.hashes_N2, m.looks_NWD[:, :1]) for m in chunks], order), rules, groups)
+
+
+def _look_pairs(marks: list, sizes: Sequence[int], order: np.ndarray, groups, rules: LikenessRules) -> list[np.ndarray]:
+    """Pairs by look, counted in ``order``: rows of ``marks``, chunk after chunk. A tree at a time, a bucket a task."""
+    at = np.full(sum(sizes), -1)
+    at[order] = np.arange(len(order))
+    places = [ray.put(part) for part in np.split(at, np.cumsum(sizes)[:-1])]
+    depth = max(0, int(np.ceil(np.log2(len(order) * NUM_WINDOWS / _ENTRIES_PER_BUCKET))))
+    sample = _sample(marks, places, len(order)) if depth else None
+    search, found = ray.remote(num_cpus=1)(_search), []
+    for tree in trees_for(len(order)):
+        cuts = np.empty(0) if sample is None else cuts_of(sample, tree, depth)
+        deal = ray.remote(num_cpus=1, num_returns=2**depth)(_deal)
+        dealt = [deal.remote(chunk, place, tree, cuts) for chunk, place in zip(marks, places)]
+        buckets = zip(*dealt) if depth else [dealt]
+        found += collect([search.remote(rules, groups, tree, depth, *pieces) for pieces in buckets], "looks")
+    return found
+
+
+def _sample(marks: list, places: list, num_rows: int) -> np.ndarray:
+    """The looks of some rows, (S, D), which do not depend on how the table lies in files."""
+    step = -(-num_rows // _SAMPLED)
+    picked = collect([ray.remote(num_cpus=1)(_pick).remote(*pair, step) for pair in zip(marks, places)], "sample")
+    at = np.concatenate([rows for rows, _ in picked])
+    looks = np.concatenate([looks for _, looks in picked])[np.argsort(at)]
+    return looks.reshape(-1, looks.shape[-1])
+
+
+def _pick(marks: Marks, at: np.ndarray, step: int) -> tuple[np.ndarray, np.ndarray]:
+    mine = np.flatnonzero((at >= 0) & (at % step == 0))
+    return at[mine], marks.looks_NWD[mine]
+
+
+def _deal(marks: Marks, at: np.ndarray, tree: int | None, cuts: np.ndarray) -> list[Entries] | Entries:
+    """The entries of these rows, by bucket."""
+    mine = np.flatnonzero(at >= 0)
+    every = entries_of(marks.looks_NWD[mine])
+    w = every.num_each
+    numbers = (at[mine, None] * w + np.arange(w)).ravel()
+    if not len(cuts):
+        return Entries(every.vectors_ED, numbers, w)
+    bucket = bucket_of(every.vectors_ED, tree, cuts)
+    members = np.split(np.argsort(bucket, kind="stable"), np.cumsum(np.bincount(bucket, minlength=len(cuts) + 1))[:-1])
+    return [Entries(every.vectors_ED[m], numbers[m], w) for m in members]
+
+
+def _search(rules: LikenessRules, groups: np.ndarray | None, tree: int | None, depth: int, *pieces: Entries) -> np.ndarray:
+    """Pairs in one bucket."""
+    numbers = np.concatenate([p.number_E for p in pieces])
+    order = np.argsort(numbers)
+    entries = Entries(np.concatenate([p.vectors_ED for p in pieces])[order], numbers[order], pieces[0].num_each)
+    return near_pairs(entries, rules.look_levels, rules.num_nearest, groups, tree, depth)
 
 
 def _embedding_pairs(fingerprints: Vectors, embeddings: Vectors, min_cosine: float, num_nearest: int) -> list[np.ndarray]:
@@ -159,7 +210,7 @@ def _embedding_pairs(fingerprints: Vectors, embeddings: Vectors, min_cosine: flo
 def _near_vectors(tree: int | None, min_cosine: float, num_nearest: int, vectors_ND: np.ndarray) -> np.ndarray:
     lengths = np.linalg.norm(vectors_ND, axis=1, keepdims=True)
     unit = vectors_ND / np.maximum(lengths, np.finfo(np.float32).tiny)
-    return near_pairs(unit[:, None], float(np.sqrt(max(0.0, 2 - 2 * min_cosine))), num_nearest, None, tree)
+    return near_pairs(entries_of(unit[:, None]), float(np.sqrt(max(0.0, 2 - 2 * min_cosine))), num_nearest, None, tree)
 
 
 def _confirm(fingerprints: Vectors, pairs: np.ndarray, rules: LikenessRules, foreign: pa.Table | None) -> Confirmed:
