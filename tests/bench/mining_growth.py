@@ -3,9 +3,10 @@
 python -m tests.bench.mining_growth [--rows 1000000] [--questions deduplicate split] [--quick]
 
 Rows are synthetic and written straight into tables; no image is decoded. A question is one job, run on what ``FILL`` wrote, on
-a local Ray that runs already. For every size: seconds (``wall_s``), CPU seconds of the whole process tree (``cpu_s``: on a
-shared machine the figure to compare), and its peak memory (PSS) above that of Ray at rest. ``ratio`` of a question is CPU
-seconds a row at the largest size over those at the smallest: 1 is linear.
+a local Ray that runs already. For every size: seconds (``wall_s``), CPU seconds of driver and workers (``cpu_s``: on a shared
+machine the figure to compare), and the most memory that the driver and one worker had of their own; what they share lies in
+Ray's object store, as large as it was made, and on disk beyond. ``ratio`` of a question is CPU seconds a row at the largest
+size over those at the smallest: 1 is linear.
 """
 
 import argparse
@@ -20,7 +21,7 @@ from collections.abc import Callable
 import numpy as np
 import pyarrow as pa
 
-from tests.bench.crawl_vs_img2dataset import SAMPLE_EVERY_S, Tree
+from tests.bench.pair_growth import Watch
 from w2w import ids, schema
 from w2w.images.decode import DecodeLimits
 from w2w.mining.fingerprints import fingerprint_version
@@ -29,7 +30,6 @@ from w2w.table.sink import Lineage, Output, append_rows
 
 LINEAGE = Lineage("fill", "fill", "fill", "1", {}, {}, "x")
 BASE_ROWS = 100
-STORE_MB = 512  # of shuffled rows in memory; the others wait on disk
 _AT_ONCE = 50_000
 _SHARE_OF_COPIES = 0.05
 _DIMS = 6  # cells a side of a picture before it is blown up to a grid
@@ -111,16 +111,13 @@ FILL: dict[str, Callable[[str, int], None]] = {
 }
 
 
-def measured(job: str, store: str) -> dict[str, float]:
-    """The job in this process, watched: seconds, CPU seconds and peak PSS of the process tree."""
+def measured(job: str, store: str, watch: Watch) -> dict[str, float]:
+    """The job in this process, watched."""
     module = importlib.import_module(f"jobs.{job}")
-    began = time.monotonic()
-    with Tree(os.getpid()) as tree:
-        time.sleep(2 * SAMPLE_EVERY_S)  # so that what the processes used before is known
-        before = tree.cpu_s
-        module.main(module.Config(store=store))
-        time.sleep(2 * SAMPLE_EVERY_S)
-    return {"wall_s": time.monotonic() - began - 4 * SAMPLE_EVERY_S, "cpu_s": tree.cpu_s - before, "peak_mb": tree.peak_mb}
+    began, before, watch.worker_mb, watch.driver_mb = time.monotonic(), watch.cpu_s(), 0.0, 0.0
+    module.main(module.Config(store=store))
+    took = {"wall_s": time.monotonic() - began, "cpu_s": watch.cpu_s() - before}
+    return took | {"worker_mb": watch.worker_mb, "driver_mb": watch.driver_mb}
 
 
 def main() -> None:
@@ -131,24 +128,24 @@ def main() -> None:
     options = parser.parse_args()
     most = 20_000 if options.quick else options.rows
     sizes, results = [most // 100, most // 10, most], {}
-    connect(RayConfig(num_cpus=2, object_store_mb=STORE_MB))
+    connect(RayConfig(num_cpus=2))
+    watch = Watch()
     for question in options.questions:
         found = {}
         for rows in [BASE_ROWS, BASE_ROWS, *sizes]:  # the first one starts the workers
             with tempfile.TemporaryDirectory() as store:
                 FILL[question](store, rows)
-                found[rows] = measured(question, store)
+                found[rows] = measured(question, store, watch)
             print(f"{question}, {rows:,} rows: {', '.join(f'{k} {v:.1f}' for k, v in found[rows].items())}", file=sys.stderr)
         base = found.pop(BASE_ROWS)  # Ray and its workers at rest
         cost = {rows: max(1e-9, f["cpu_s"] - base["cpu_s"]) / rows for rows, f in found.items()}
-        above = {rows: f["peak_mb"] - base["peak_mb"] for rows, f in found.items()}
         results[question] = {
             "ratio": round(cost[most] / cost[sizes[0]], 2),
             "ratio_of_the_last_ten": round(cost[most] / cost[sizes[1]], 2),
             "rows_per_s": {f"{rows:,}": round(rows / f["wall_s"], 1) for rows, f in found.items()},
             "rows_per_cpu_s": {f"{rows:,}": round(1 / c, 1) for rows, c in cost.items()},
-            "peak_mb": {f"{rows:,}": round(mb) for rows, mb in above.items()},
-            "bytes_per_row": round(above[most] * 2**20 / most),
+            "worker_mb": {f"{rows:,}": round(f["worker_mb"]) for rows, f in found.items()},
+            "driver_mb": {f"{rows:,}": round(f["driver_mb"]) for rows, f in found.items()},
         }
     result = {
         "name": "mining_growth",

@@ -79,9 +79,11 @@ TRIALS = {
     "+ 512 dimensions, strong decay": Trial(replace(_BASE, head=HeadConfig([512]), weight_decay=1.0)),
     "unfrozen from the start, 96 px": Trial(None, whole=_SEEN, size_px=96),
     "unfrozen from the start, 160 px": Trial(None, whole=_SEEN),
+    "head, then unfrozen, triplet": Trial(replace(_BASE, loss="triplet"), whole=replace(_SEEN, loss="triplet")),
     "head, then unfrozen": Trial(whole=_SEEN),
     "head, then unfrozen, half hidden": Trial(whole=replace(_SEEN, augment=AugmentConfig())),
     "head, then unfrozen, same category": Trial(whole=replace(_SEEN, same_category=(0.5, 1.0))),
+    "head, then unfrozen, mined negatives": Trial(replace(_BASE, negatives=8), whole=replace(_SEEN, negatives=8)),
     "head, then unfrozen, WiSE-FT .7": Trial(whole=replace(_SEEN, interpolate=0.7)),
     "head, then unfrozen but early layers": Trial(whole=replace(_SEEN, frozen=["conv_stem", "bn1", "blocks.0", "blocks.1"])),
 }

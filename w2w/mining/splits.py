@@ -102,10 +102,11 @@ def deal(products: pa.Table, keys: pa.ChunkedArray, posts: pa.Table, duplicates:
         ],
         schema=schema.SPLITS.schema,
     )
+    is_root = whole == np.arange(num_owners)
     return Dealt(
         rows,
-        num_components=len(np.unique(whole)),
-        num_cut=len(np.unique(whole[cut])),
+        num_components=int(is_root.sum()),
+        num_cut=int((is_root & cut).sum()),
         largest=int(whole_size.max(initial=0)),
         largest_whole=int(np.where(cut, part_size, whole_size).max(initial=0)),
         num_tags=len(tagging),
@@ -138,8 +139,11 @@ def _tags(lists: pa.ChunkedArray, product_ids: pa.ChunkedArray, product_N: np.nd
     lists = lists.combine_chunks()
     at = pc.fill_null(pc.index_in(pc.list_flatten(lists), value_set=product_ids), -1).to_numpy(zero_copy_only=False)
     post = pc.list_parent_indices(lists).to_numpy()
-    pairs = np.unique(np.stack([post_N[post[at >= 0]], product_N[at[at >= 0]]], axis=1), axis=0)
-    return pairs[:, 0], pairs[:, 1]
+    num_products = int(product_N.max(initial=-1)) + 1
+    both = np.sort(post_N[post[at >= 0]] * num_products + product_N[at[at >= 0]])
+    new = np.ones(len(both), bool)
+    new[1:] = both[1:] != both[:-1]
+    return np.divmod(both[new], max(1, num_products))
 
 
 def _names(owners: pa.Array, kinds: pa.Array, root: np.ndarray) -> pa.Array:
@@ -174,10 +178,11 @@ def _follow(
         chosen = votes.argmax(1)  # of as many, train before val before test
     else:
         both = pc.binary_join_element_wise(owners.take(pa.array(of_part)), owners.take(pa.array(tagged[ours])), "\x1f")
-        order = np.lexsort((ids.hash_keys(both), of_part))
-        first = np.unique(of_part[order], return_index=True)
-        chosen = np.zeros(len(part), np.int64)
-        chosen[first[0]] = towards[order][first[1]]
+        drawn = ids.hash_keys(both)
+        least, chosen = np.full(len(part), 2**64 - 1, np.uint64), np.zeros(len(part), np.int64)
+        np.minimum.at(least, of_part, drawn)
+        mine = drawn == least[of_part]
+        chosen[of_part[mine]] = towards[mine]
     split[follows] = chosen[part[follows]]
 
 

@@ -41,8 +41,9 @@ from w2w.table.sink import Counts, Output
 STAGE = "fingerprint"  # its rejects' stage, whichever job runs it
 _ROWS_PER_MAP = 50_000
 _ENTRIES_PER_BUCKET = 500_000  # 54 MB of them, and as much again while they are searched
+_GRIDS = 2048  # whose looks are taken at a time: 100 MB
 _SAMPLED = 4096  # images whose looks say where the buckets are cut
-_PAIRS_PER_TASK = 20_000  # at most 120 MB of grids
+_PAIRS_PER_TASK = 8_000  # at most 49 MB of grids, and some times as much while they are laid over each other
 
 
 def fingerprints_due(store: str, limits: DecodeLimits, item_rows: int) -> Source:
@@ -136,7 +137,7 @@ def _marks(fingerprints: Vectors) -> tuple[list, list[int]]:
 
 def _read_marks(store: str, parts: Sequence[delta.Part]) -> Marks:
     columns = [schema.PHASH, schema.PHASH_MIRRORED, schema.GRID]
-    return joined([marks_of(b) for b in delta.read_batches(store, schema.FINGERPRINTS, columns, parts, 8192)])
+    return joined([marks_of(b) for b in delta.read_batches(store, schema.FINGERPRINTS, columns, parts, _GRIDS)])
 
 
 def _by_hash(rules: LikenessRules, order: np.ndarray, groups: np.ndarray | None, *chunks: Marks) -> tuple[np.ndarray, int]:
