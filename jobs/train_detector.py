@@ -71,8 +71,8 @@ def main(config: Config) -> Summary:
     kept = next((h["step"] for h in reversed(history) if h.get("kept")), None)
     facts |= {"step kept": kept} if kept else {}
     (out / "README.md").write_text(model_card(config.recipe, settings, facts | figures, git_revision()), encoding="utf-8")
-    rows = Counts(*[len(photos.train) + len(photos.val) + len(photos.test)] * 2)
-    return run.summary(counts=rows, facts=facts | figures | {"use": f"w2w detect --detector.name={name}"})
+    total = len(photos.train) + len(photos.val) + len(photos.test)
+    return run.summary(counts=Counts(total, total), facts=facts | figures | {"use": f"w2w detect --detector.name={name}"})
 
 
 def _check(photos: Photos, settings: TrainConfig, config: Config) -> None:

@@ -44,6 +44,7 @@ _TRIED = 4  # steps from which the cost of the rest is estimated
 _REPORTS = 5
 _DEFAULT = EncoderConfig()
 _BASE = LearnConfig(batch_pairs=256, same_category=(0.0, 0.0))
+_EARLY = ["conv_stem", "bn1", "blocks.0", "blocks.1"]
 _SEEN = LearnConfig(batch_pairs=32, same_category=(0.0, 0.0), augment=AugmentConfig(partial=0, occlude=0, erase=0))
 
 
@@ -85,7 +86,8 @@ TRIALS = {
     "head, then unfrozen, same category": Trial(whole=replace(_SEEN, same_category=(0.5, 1.0))),
     "head, then unfrozen, mined negatives": Trial(replace(_BASE, negatives=8), whole=replace(_SEEN, negatives=8)),
     "head, then unfrozen, WiSE-FT .7": Trial(whole=replace(_SEEN, interpolate=0.7)),
-    "head, then unfrozen but early layers": Trial(whole=replace(_SEEN, frozen=["conv_stem", "bn1", "blocks.0", "blocks.1"])),
+    "head, then unfrozen but early layers": Trial(whole=replace(_SEEN, frozen=_EARLY)),
+    "head, then unfrozen but early layers, half hidden": Trial(whole=replace(_SEEN, frozen=_EARLY, augment=AugmentConfig())),
 }
 
 

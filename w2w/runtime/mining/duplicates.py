@@ -114,9 +114,10 @@ def find_duplicates(
     if len(kept) > 1:
         order = np.concatenate([fingerprints.rows, np.arange(n, sum(sizes))])[kept]
         groups = ray.put(None if group_N is None else group_N[kept])
-        task = ray.remote(num_cpus=1)(_by_hash)
-        ((by_hash, crowded),) = collect([task.remote(rules, ray.put(order), groups, *marks)], "hashes")
-        candidates = [kept[pairs] for pairs in (by_hash, *_look_pairs(marks, sizes, order, groups, rules))]
+        hashes = ray.remote(num_cpus=1)(_by_hash).remote(rules, ray.put(order), groups, *marks)
+        looks = _look_pairs(marks, sizes, order, groups, rules)
+        ((by_hash, crowded),) = collect([hashes], "hashes")
+        candidates = [kept[pairs] for pairs in (by_hash, *looks)]
     if embeddings is not None:
         candidates += _embedding_pairs(fingerprints, embeddings, min_cosine, rules.num_nearest)
     pairs = unique_pairs(*candidates)

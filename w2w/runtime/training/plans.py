@@ -117,8 +117,8 @@ class EncoderPlan:
                 raise UsageError(f"table `pairs` has no pairs of split {split!r}: see 'w2w split'")
         check_loop(loop, FIGURES, workers)
         encoders.check(table, recipe, encoder, learn)
-        rows = Counts(*[sum(counts.values())] * 2)
-        return cls(table, recipe, encoder, learn, loop, counts, test_pairs, rows)
+        total = sum(counts.values())
+        return cls(table, recipe, encoder, learn, loop, counts, test_pairs, Counts(total, total))
 
     def identity(self) -> list[object]:
         table = self.table
@@ -241,7 +241,8 @@ class LookbookPlan:
         model_version(encoder)  # it is measured beside: say at once that it is not there
         found = {"data": str(Path(config.path).expanduser().absolute())}
         found |= {f"{name} products": f"{len(part):,}" for name, part in (("train", train), ("val", val), ("test", test))}
-        return cls(recipe, data, loop, encoder, found, Counts(*[len(train) + len(val) + len(test)] * 2))
+        total = len(train) + len(val) + len(test)
+        return cls(recipe, data, loop, encoder, found, Counts(total, total))
 
     @property
     def folder(self) -> str:
