@@ -48,8 +48,8 @@ def _split(store: str, config: Config, lineage: Lineage):
     products, keys = active_products(store, config.product_key, versions[schema.PRODUCTS.name])
     if not products.num_rows:
         raise UsageError("table 'products' has no active product: run 'w2w ingest' first")
-    columns = [schema.IMAGE_ID, schema.CLUSTER_ID]
-    duplicates = delta.read(store, schema.DUPLICATES, columns, versions[schema.DUPLICATES.name])
+    listed = delta.parts(delta.open_table(store, schema.DUPLICATES, versions[schema.DUPLICATES.name]))
+    duplicates = delta.read_batches(store, schema.DUPLICATES, [schema.IMAGE_ID, schema.CLUSTER_ID], listed)
     posts = active_posts(store, versions.get(schema.POSTS.name))
     dealt = deal(products, keys, posts, duplicates, config.split)
     return summary_of(dealt), *replace_rows(store, schema.SPLITS, dealt.rows, lineage)

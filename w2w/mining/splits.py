@@ -7,6 +7,7 @@ a product are dealt to splits by hash, parts of posts alone follow the products 
 from one split to another are left for mining to reject (`crosses_split`). Val and test products stay unseen in training.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -66,11 +67,14 @@ def check_rules(rules: SplitRules) -> None:
         raise UsageError(f"--split.max_component={rules.max_component}: a share above 0, at most 1")
 
 
-def deal(products: pa.Table, keys: pa.ChunkedArray, posts: pa.Table, duplicates: pa.Table, rules: SplitRules) -> Dealt:
+def deal(
+    products: pa.Table, keys: pa.ChunkedArray, posts: pa.Table, duplicates: Iterable[pa.Table], rules: SplitRules
+) -> Dealt:
     """Splits of active products (product_id, image_id) with their product ``keys``, posts (post_id, image_id, product_ids) and
-    duplicates (image_id, cluster_id). One row a product key and one a post; an image without cluster is one of its own.
+    duplicates (image_id, cluster_id), a batch at a time. One row a product key and one a post; an image without cluster is one
+    of its own.
 
-    Held in memory: about 400 bytes a product or post and 24 a tag.
+    Held in memory: about 400 bytes a product or post, 24 a tag and 16 a row of duplicates.
     """
     owners, kinds, product_N, post_N = _owners(keys, posts.column(schema.POST_ID))
     num_products, num_owners = len(owners) - posts.num_rows, len(owners)
@@ -126,12 +130,27 @@ def _owners(keys: pa.ChunkedArray, post_ids: pa.ChunkedArray) -> tuple[pa.Array,
     return pa.concat_arrays([products, posts]), kinds, product_N, post_N + len(products)
 
 
-def _clusters(images: pa.ChunkedArray, duplicates: pa.Table) -> np.ndarray:
-    """A number for each image's cluster, int64; -1 where the row has no image."""
-    at = pc.index_in(images, value_set=duplicates.column(schema.IMAGE_ID))
-    known = duplicates.column(schema.CLUSTER_ID).combine_chunks().take(at.combine_chunks())
-    name = pc.coalesce(known, images.combine_chunks())
-    return pc.fill_null(name.dictionary_encode().indices, -1).to_numpy(zero_copy_only=False).astype(np.int64)
+def _clusters(images: pa.ChunkedArray, duplicates: Iterable[pa.Table]) -> np.ndarray:
+    """A number for each image's cluster, int64; -1 where the row has no image. Ids are compared by 64 bits of hash: two that
+    shared them would be held together, and never apart."""
+    own = _hashed(images)
+    known = [np.stack([_hashed(rows.column(c)) for c in (schema.IMAGE_ID, schema.CLUSTER_ID)]) for rows in duplicates]
+    image, cluster = np.concatenate([np.empty((2, 0), np.uint64), *known], axis=1)
+    if len(image):
+        order = np.argsort(image)
+        image, cluster = image[order], cluster[order]
+        at = np.minimum(np.searchsorted(image, own), len(image) - 1)
+        own = np.where(image[at] == own, cluster[at], own)
+    number = np.unique(own, return_inverse=True)[1]
+    number[images.is_null().to_numpy()] = -1
+    return number
+
+
+def _hashed(column: pa.ChunkedArray) -> np.ndarray:
+    """uint64 (N,); a part at a time, since hashing takes 300 bytes a row."""
+    column = pc.fill_null(column, "")
+    starts = range(0, len(column), 65_536)
+    return np.concatenate([np.empty(0, np.uint64), *(ids.hash_keys(column.slice(i, 65_536)) for i in starts)])
 
 
 def _tags(lists: pa.ChunkedArray, product_ids: pa.ChunkedArray, product_N: np.ndarray, post_N: np.ndarray) -> tuple:

@@ -24,12 +24,13 @@ def posts(*rows: tuple[str, str, list[str]]) -> pa.Table:
     return pa.table(columns, names=[schema.POST_ID, schema.IMAGE_ID, schema.PRODUCT_IDS])
 
 
-def clusters(**of: str) -> pa.Table:
-    columns = [pa.array(list(of), pa.string()), pa.array(list(of.values()), pa.string())]
-    return pa.table(columns, names=[schema.IMAGE_ID, schema.CLUSTER_ID])
+def clusters(**of: str) -> list[pa.Table]:
+    columns = [pa.chunked_array([pa.array(list(words), pa.string())]) for words in (of, of.values())]
+    rows = pa.table(columns, names=[schema.IMAGE_ID, schema.CLUSTER_ID])
+    return [rows.slice(0, 1), rows.slice(1)]
 
 
-def dealt(prods: pa.Table, some: pa.Table, same: pa.Table | None = None, rules: SplitRules = ALL, keys=None):
+def dealt(prods: pa.Table, some: pa.Table, same: list[pa.Table] | None = None, rules: SplitRules = ALL, keys=None):
     keys = prods.column(schema.PRODUCT_ID) if keys is None else pa.chunked_array([pa.array(keys)])
     return deal(prods, keys, some, clusters() if same is None else same, rules)
 
