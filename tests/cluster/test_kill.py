@@ -257,7 +257,7 @@ def test_driver_of_convert(cluster, tmp_path):
         (book / file_name(number // 3, number, clean=number % 3 == 0)).write_bytes(data)
 
     def begin(store: Path) -> subprocess.Popen:
-        return start_job("convert", store, cluster.address, "--set.name=lookbook", f"--set.path={book}")
+        return start_job("convert", store, cluster.address, "--set.format=lookbook", f"--set.path={book}")
 
     def tables(store: Path) -> dict:
         return {
