@@ -10,7 +10,8 @@ import pyarrow.compute as pc
 
 _FNV_OFFSET = np.uint64(0xCBF29CE484222325)
 _FNV_PRIME = np.uint64(0x100000001B3)
-_HASHED_BYTES = 128  # longer keys share a bucket more often; nothing else depends on it
+_HASHED_BYTES = 128  # image ids are shorter; longer keys share a bucket more often
+_HASHED_AT_ONCE = 65_536  # keys: each takes 300 bytes while it is hashed
 
 
 def image_id(data: bytes) -> str:
@@ -38,8 +39,10 @@ def hash_keys(keys: pa.Array | pa.ChunkedArray) -> np.ndarray:
 
     Source: Fowler, Noll, Vo (draft-eastlake-fnv, section 2); finaliser of splitmix64 (Steele, Lea, Flood 2014, figure 15).
     """
-    if isinstance(keys, pa.ChunkedArray):
-        return np.concatenate([hash_keys(c) for c in keys.chunks]) if keys.num_chunks else np.empty(0, np.uint64)
+    if isinstance(keys, pa.ChunkedArray) or len(keys) > _HASHED_AT_ONCE:
+        chunks = keys.chunks if isinstance(keys, pa.ChunkedArray) else [keys]
+        parts = [c.slice(i, _HASHED_AT_ONCE) for c in chunks for i in range(0, len(c), _HASHED_AT_ONCE)]
+        return np.concatenate([np.empty(0, np.uint64), *map(hash_keys, parts)])
     if len(keys) == 0:
         return np.empty(0, np.uint64)
     raw = pc.binary_slice(keys.cast(pa.binary()), 0, _HASHED_BYTES)

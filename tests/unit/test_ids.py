@@ -34,6 +34,14 @@ def test_hash_keys_reads_zero_bytes_and_long_keys():
     assert len(ids.hash_keys(pa.array([], pa.string()))) == 0
 
 
+def test_many_keys_are_hashed_a_part_at_a_time(monkeypatch):
+    keys = pa.array([f"key {i}" for i in range(10)])
+    whole = ids.hash_keys(keys).tolist()
+    monkeypatch.setattr(ids, "_HASHED_AT_ONCE", 3)
+    assert ids.hash_keys(keys).tolist() == whole
+    assert ids.hash_keys(pa.chunked_array([keys[:5], keys[5:]])).tolist() == whole
+
+
 def test_buckets_are_even():
     counts = np.bincount(ids.hash_bucket(pa.array([f"product-{i}" for i in range(20_000)]), 16), minlength=16)
     assert counts.min() > 1100

@@ -133,8 +133,8 @@ def _owners(keys: pa.ChunkedArray, post_ids: pa.ChunkedArray) -> tuple[pa.Array,
 def _clusters(images: pa.ChunkedArray, duplicates: Iterable[pa.Table]) -> np.ndarray:
     """A number for each image's cluster, int64; -1 where the row has no image. Ids are compared by 64 bits of hash: two that
     shared them would be held together, and never apart."""
-    own = _hashed(images)
-    known = [np.stack([_hashed(rows.column(c)) for c in (schema.IMAGE_ID, schema.CLUSTER_ID)]) for rows in duplicates]
+    own = ids.hash_keys(pc.fill_null(images, ""))
+    known = [np.stack([ids.hash_keys(rows.column(c)) for c in (schema.IMAGE_ID, schema.CLUSTER_ID)]) for rows in duplicates]
     image, cluster = np.concatenate([np.empty((2, 0), np.uint64), *known], axis=1)
     if len(image):
         order = np.argsort(image)
@@ -144,13 +144,6 @@ def _clusters(images: pa.ChunkedArray, duplicates: Iterable[pa.Table]) -> np.nda
     number = np.unique(own, return_inverse=True)[1]
     number[images.is_null().to_numpy()] = -1
     return number
-
-
-def _hashed(column: pa.ChunkedArray) -> np.ndarray:
-    """uint64 (N,); a part at a time, since hashing takes 300 bytes a row."""
-    column = pc.fill_null(column, "")
-    starts = range(0, len(column), 65_536)
-    return np.concatenate([np.empty(0, np.uint64), *(ids.hash_keys(column.slice(i, 65_536)) for i in starts)])
 
 
 def _tags(lists: pa.ChunkedArray, product_ids: pa.ChunkedArray, product_N: np.ndarray, post_N: np.ndarray) -> tuple:

@@ -52,23 +52,13 @@ def by_key(
     split = ray.remote(num_cpus=1, num_returns=num_buckets)(_split)
     pieces: list[list[list]] = [[[] for _ in sides] for _ in range(num_buckets)]
     for s, (side, parts) in enumerate(zip(sides, listed)):
-        for chunk in _chunks(parts):
+        for chunk in delta.in_chunks(parts, _ROWS_PER_MAP) or [[]]:
             for b, piece in enumerate(split.remote(store, side, chunk, num_buckets)):
                 pieces[b][s].append(piece)
     task = ray.remote(num_cpus=1)(_bucket)
     sizes = [len(p) for p in pieces[0]]
     tasks = [task.remote(reduce, arguments, sizes, *(ref for side in bucket for ref in side)) for bucket in pieces]
     return collect(tasks, title)
-
-
-def _chunks(parts: Sequence[delta.Part]) -> list[list[delta.Part]]:
-    """Parts together of about the rows that one map task reads; one empty chunk where there are none."""
-    chunks: list[list[delta.Part]] = [[]]
-    for part in parts:
-        if sum(p.rows for p in chunks[-1]) >= _ROWS_PER_MAP:
-            chunks.append([])
-        chunks[-1].append(part)
-    return chunks
 
 
 def _read(store: str, side: Side, parts: Sequence[delta.Part]) -> pa.Table:

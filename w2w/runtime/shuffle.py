@@ -1,6 +1,6 @@
 """Vectors from a table's parts to the tasks that need them: read once, split by target, gathered in the target's order."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -106,16 +106,13 @@ def read_vectors(vectors: Vectors, rows: np.ndarray) -> np.ndarray:
     return back
 
 
-def _chunks(parts: Sequence[delta.Part]):
-    listed, start, size = [], 0, 0
-    for part in parts:
-        listed.append(part)
-        size += part.rows
-        if size >= _ROWS_PER_MAP:
-            yield listed, start, start + size
-            listed, start, size = [], start + size, 0
-    if listed:
-        yield listed, start, start + size
+def _chunks(parts: Sequence[delta.Part]) -> Iterator[tuple[list[delta.Part], int, int]]:
+    """Parts together of about the rows that one map task reads, the first of these rows, and the one after the last."""
+    start = 0
+    for listed in delta.in_chunks(parts, _ROWS_PER_MAP):
+        stop = start + sum(p.rows for p in listed)
+        yield listed, start, stop
+        start = stop
 
 
 def _where(vectors: Vectors) -> tuple[str, schema.Table, str]:

@@ -90,6 +90,16 @@ def parts(opened: DeltaTable | None, **partition: str) -> list[Part]:
     return sorted((p for p in found if dict(p.partition).items() >= partition.items()), key=lambda p: p.path)
 
 
+def in_chunks(listed: Sequence[Part], rows: int) -> list[list[Part]]:
+    """The parts, in order, in runs that each end with the part that makes them at least ``rows`` rows."""
+    chunks: list[list[Part]] = []
+    for part in listed:
+        if not chunks or sum(p.rows for p in chunks[-1]) >= rows:
+            chunks.append([])
+        chunks[-1].append(part)
+    return chunks
+
+
 def read_batches(
     store: str, table: schema.Table, columns: Sequence[str], listed: Sequence[Part], batch_rows: int = 65_536
 ) -> Iterator[pa.Table]:

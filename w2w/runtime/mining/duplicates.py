@@ -127,12 +127,7 @@ def find_duplicates(
 def _marks(fingerprints: Vectors) -> tuple[list, list[int]]:
     """References to the marks of all fingerprints, in the order of the table, and how many each has."""
     task = ray.remote(num_cpus=1)(_read_marks)
-    chunks: list[list[delta.Part]] = [[]]
-    for part in fingerprints.parts:
-        if sum(p.rows for p in chunks[-1]) >= _ROWS_PER_MAP:
-            chunks.append([])
-        chunks[-1].append(part)
-    chunks = [c for c in chunks if c]
+    chunks = delta.in_chunks(fingerprints.parts, _ROWS_PER_MAP)
     return [task.remote(fingerprints.store, chunk) for chunk in chunks], [sum(p.rows for p in c) for c in chunks]
 
 
