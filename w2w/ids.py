@@ -10,8 +10,9 @@ import pyarrow.compute as pc
 
 _FNV_OFFSET = np.uint64(0xCBF29CE484222325)
 _FNV_PRIME = np.uint64(0x100000001B3)
-_HASHED_BYTES = 128  # image ids are shorter; longer keys share a bucket more often
-_HASHED_AT_ONCE = 65_536  # keys: each takes 300 bytes while it is hashed
+_OTHER_PRIME = np.uint64(0x9E3779B97F4A7C15)  # splitmix64's: for a second hash that does not fall together with the first
+_BYTES_AT_ONCE = 128  # of a key
+_KEYS_AT_ONCE = 16_384  # each takes 300 bytes while it is hashed
 
 
 def image_id(data: bytes) -> str:
@@ -35,27 +36,85 @@ def digest(*parts: object, length: int = 16) -> str:
 
 
 def hash_keys(keys: pa.Array | pa.ChunkedArray) -> np.ndarray:
-    """FNV-1a (64 bit) of each key's first 128 UTF-8 bytes, then mixed: uint64, shape (n,). Stable for ever.
+    """FNV-1a (64 bit) of each key's UTF-8 bytes, then mixed: uint64, shape (n,). Stable for ever.
 
     Source: Fowler, Noll, Vo (draft-eastlake-fnv, section 2); finaliser of splitmix64 (Steele, Lea, Flood 2014, figure 15).
     """
-    if isinstance(keys, pa.ChunkedArray) or len(keys) > _HASHED_AT_ONCE:
-        chunks = keys.chunks if isinstance(keys, pa.ChunkedArray) else [keys]
-        parts = [c.slice(i, _HASHED_AT_ONCE) for c in chunks for i in range(0, len(c), _HASHED_AT_ONCE)]
-        return np.concatenate([np.empty(0, np.uint64), *map(hash_keys, parts)])
-    if len(keys) == 0:
-        return np.empty(0, np.uint64)
-    raw = pc.binary_slice(keys.cast(pa.binary()), 0, _HASHED_BYTES)
-    lengths = pc.binary_length(raw).to_numpy(zero_copy_only=False).astype(np.int64)
-    text_NL = np.asarray(raw.to_numpy(zero_copy_only=False), dtype=f"S{max(1, int(lengths.max()))}")
-    bytes_NL = text_NL.view(np.uint8).reshape(len(keys), -1)
-    h = np.full(len(keys), _FNV_OFFSET, np.uint64)
+    return _hashed(keys, [_FNV_PRIME])[:, 0]
+
+
+def hash_keys_128(keys: pa.Array | pa.ChunkedArray) -> np.ndarray:
+    """Two such hashes with different primes, uint64 (n, 2): among ten million keys, two that share both are less likely than
+    1 in 10^24, so that one may stand for the key itself."""
+    return _hashed(keys, [_FNV_PRIME, _OTHER_PRIME])
+
+
+def scatter(numbers_N: np.ndarray) -> np.ndarray:
+    """The finaliser alone: uint64 to uint64, one to one, near numbers to far ones."""
     with np.errstate(over="ignore"):
-        for i in range(bytes_NL.shape[1]):
-            h = np.where(i < lengths, (h ^ bytes_NL[:, i]) * _FNV_PRIME, h)
-        h = (h ^ (h >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        h = (numbers_N ^ (numbers_N >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
         h = (h ^ (h >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return h ^ (h >> np.uint64(31))
+
+
+def _hashed(keys: pa.Array | pa.ChunkedArray, primes: list[np.uint64]) -> np.ndarray:
+    chunks = keys.chunks if isinstance(keys, pa.ChunkedArray) else [keys]
+    parts = [c.slice(i, _KEYS_AT_ONCE) for c in chunks for i in range(0, len(c), _KEYS_AT_ONCE)]
+    return np.concatenate([np.empty((0, len(primes)), np.uint64), *(_hashed_part(p, primes) for p in parts)])
+
+
+def _hashed_part(keys: pa.Array, primes: list[np.uint64]) -> np.ndarray:
+    data, at, start = keys.cast(pa.binary()), np.arange(len(keys)), 0
+    h_NP = np.full((len(keys), len(primes)), _FNV_OFFSET, np.uint64)
+    while len(at):
+        raw = pc.binary_slice(data, start, start + _BYTES_AT_ONCE)
+        lengths = pc.binary_length(raw).to_numpy(zero_copy_only=False).astype(np.int64)
+        text_NL = np.asarray(raw.to_numpy(zero_copy_only=False), dtype=f"S{max(1, int(lengths.max()))}")
+        bytes_NL = text_NL.view(np.uint8).reshape(len(at), -1)
+        for p, prime in enumerate(primes):
+            h = h_NP[at, p]
+            with np.errstate(over="ignore"):
+                for i in range(bytes_NL.shape[1]):
+                    h = np.where(i < lengths, (h ^ bytes_NL[:, i]) * prime, h)
+            h_NP[at, p] = h
+        start += _BYTES_AT_ONCE
+        longer = pc.greater(pc.binary_length(data), start)
+        at, data = at[longer.to_numpy(zero_copy_only=False)], data.filter(longer)
+    return scatter(h_NP)
+
+
+class Places:
+    """Where each of N keys stands, without the keys: 24 bytes each. ``order`` (N,): the keys' places in order of their hash,
+    which depends on the keys alone and not on how they lie."""
+
+    def __init__(self, hashes_N2: np.ndarray):
+        """``hashes_N2``: of the keys (``hash_keys_128``)."""
+        self.order = np.lexsort((hashes_N2[:, 1], hashes_N2[:, 0]))
+        self.hashes_N2 = np.empty_like(hashes_N2, order="F")
+        for i in (0, 1):
+            self.hashes_N2[:, i] = hashes_N2[self.order, i]
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    def rank(self, asked_Q2: np.ndarray) -> np.ndarray:
+        """Index into ``order`` of each key asked for by its hash (``hash_keys_128``), int64 (Q,); -1 where it is not there."""
+        at = np.searchsorted(self.hashes_N2[:, 0], asked_Q2[:, 0])
+        found, left = np.full(len(asked_Q2), -1), np.arange(len(asked_Q2))
+        while len(left):  # again only for keys that share the first half of their hash
+            left = left[at[left] < len(self)]
+            there = self.hashes_N2[at[left]]
+            equal = there == asked_Q2[left]
+            hit = equal.all(1)
+            found[left[hit]] = at[left[hit]]
+            left = left[equal[:, 0] & ~hit]
+            at[left] += 1
+        return found
+
+    def find(self, asked_Q2: np.ndarray) -> np.ndarray:
+        """Place of each key asked for, int64 (Q,); -1 where it is not there."""
+        rank = self.rank(asked_Q2)
+        return np.where(rank < 0, -1, np.append(self.order, -1)[rank])
 
 
 def hash_bucket(keys: pa.Array | pa.ChunkedArray, num_buckets: int) -> np.ndarray:

@@ -23,10 +23,10 @@ import numpy as np
 import torch
 
 from w2w.images.decode import decode
+from w2w.memory import keep_memory
 from w2w.metrics.retrieval import bootstrap
 from w2w.models import sources
 from w2w.models.encoder import EncoderConfig, load_encoder
-from w2w.runtime.memory import keep_memory
 from w2w.training.config import MODEL, LoopConfig
 from w2w.training.encoders.augment import AugmentConfig, augment
 from w2w.training.encoders.config import HeadConfig, LearnConfig

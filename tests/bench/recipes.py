@@ -21,12 +21,12 @@ import numpy as np
 import torch
 
 from tests.bench.book import WORN, Book, Found, mistaken, ranks_of, recall, vectors
+from w2w.memory import keep_memory
 from w2w.models import sources
 from w2w.models.encoder import EncoderConfig
 from w2w.models.pixeldtgan import GanConfig, load_gan
 from w2w.models.siamese import SIDE_PX, SiameseConfig, embed, load_siamese
 from w2w.report.training import Compared, recipe_report
-from w2w.runtime.memory import keep_memory
 from w2w.training.config import MODEL, LoopConfig
 from w2w.training.encoders.augment import AugmentConfig
 from w2w.training.encoders.config import HeadConfig, LearnConfig

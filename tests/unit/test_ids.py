@@ -13,12 +13,12 @@ def test_hash_keys_never_change():
     assert ids.digest({"b": 1, "a": [1, None]}, "x") == ids.digest({"a": [1, None], "b": 1}, "x")
 
 
-def reference(text: str) -> int:
+def reference(text: str, prime: int = 0x100000001B3) -> int:
     """The same in plain Python integers."""
     mask = 2**64 - 1
     h = 0xCBF29CE484222325
-    for byte in text.encode()[:128]:
-        h = ((h ^ byte) * 0x100000001B3) & mask
+    for byte in text.encode():
+        h = ((h ^ byte) * prime) & mask
     h = ((h ^ (h >> 30)) * 0xBF58476D1CE4E5B9) & mask
     h = ((h ^ (h >> 27)) * 0x94D049BB133111EB) & mask
     return h ^ (h >> 31)
@@ -28,7 +28,7 @@ GOLDEN = [reference(t) for t in ("", "a", "w2w", "한국")]
 
 
 def test_hash_keys_reads_zero_bytes_and_long_keys():
-    keys = ["a", "a\0", "a\0\0", "x" * 127, "x" * 128, "x" * 200]
+    keys = ["a", "a\0", "a\0\0", "x" * 127, "x" * 128, "x" * 129, "x" * 300, "y"]
     assert ids.hash_keys(pa.array(keys)).tolist() == [reference(k) for k in keys]
     assert ids.hash_keys(pa.chunked_array([keys[:2], keys[2:]])).tolist() == [reference(k) for k in keys]
     assert len(ids.hash_keys(pa.array([], pa.string()))) == 0
@@ -37,9 +37,31 @@ def test_hash_keys_reads_zero_bytes_and_long_keys():
 def test_many_keys_are_hashed_a_part_at_a_time(monkeypatch):
     keys = pa.array([f"key {i}" for i in range(10)])
     whole = ids.hash_keys(keys).tolist()
-    monkeypatch.setattr(ids, "_HASHED_AT_ONCE", 3)
+    monkeypatch.setattr(ids, "_KEYS_AT_ONCE", 3)
     assert ids.hash_keys(keys).tolist() == whole
     assert ids.hash_keys(pa.chunked_array([keys[:5], keys[5:]])).tolist() == whole
+
+
+def test_two_hashes_stand_for_a_key():
+    keys = ["a", "b", "x" * 300]
+    assert ids.hash_keys_128(pa.array(keys)).tolist() == [[reference(k), reference(k, 0x9E3779B97F4A7C15)] for k in keys]
+    assert ids.hash_keys_128(pa.array([], pa.string())).shape == (0, 2)
+
+
+def test_places_of_keys():
+    keys = pa.array([f"key {i}" for i in range(100)])
+    places = ids.Places(ids.hash_keys_128(keys))
+    asked = pa.array(["key 7", "nobody", "key 99", "key 0", "key 7"])
+    assert places.find(ids.hash_keys_128(asked)).tolist() == [7, -1, 99, 0, 7]
+    turned = ids.Places(ids.hash_keys_128(keys.take(pa.array(range(99, -1, -1)))))
+    assert (99 - turned.order).tolist() == places.order.tolist()  # the order is that of the keys
+    assert ids.Places(np.empty((0, 2), np.uint64)).find(ids.hash_keys_128(asked)).tolist() == [-1] * 5
+
+
+def test_places_of_keys_that_share_half_a_hash():
+    hashes = np.array([[5, 3], [5, 1], [9, 9], [5, 2], [5, 1]], np.uint64)
+    asked = np.array([[5, 2], [5, 1], [5, 4], [9, 9], [10, 1], [5, 3]], np.uint64)
+    assert ids.Places(hashes).find(asked).tolist() == [3, 1, -1, 2, -1, 0]  # of a key that is there twice, the first
 
 
 def test_buckets_are_even():

@@ -16,7 +16,7 @@ import ray
 
 from w2w import schema, storage
 from w2w.errors import JobFailed, UsageError
-from w2w.runtime.memory import keep_memory
+from w2w.memory import keep_memory
 from w2w.runtime.progress import Progress
 from w2w.runtime.source import Source
 from w2w.runtime.stage import REJECTED_BY, REJECTED_SCHEMA, Chain, Pool, Stage, batches, check_plan, count, segments

@@ -9,17 +9,22 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from urllib.parse import unquote
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError, TableNotFoundError
 
-from w2w import schema, storage
+from w2w import ids, schema, storage
 from w2w.errors import UsageError
+from w2w.memory import give_back_memory
 
 # A commit on S3 is a conditional PUT: two writers can never both create the same log entry.
 _S3_OPTIONS = {"conditional_put": "etag", "allow_http": "true"}
+_READ_BYTES = 1 << 20
+_KEPT_ROWS = 100_000  # before and after so many, the memory that lies free is given back
+_CURRENT_ROWS = 16_384  # of current rows that are looked at together
 
 
 @dataclass(frozen=True)
@@ -103,12 +108,21 @@ def in_chunks(listed: Sequence[Part], rows: int) -> list[list[Part]]:
 def read_batches(
     store: str, table: schema.Table, columns: Sequence[str], listed: Sequence[Part], batch_rows: int = 65_536
 ) -> Iterator[pa.Table]:
-    """Columns of the parts, in order, at most ``batch_rows`` rows at a time."""
+    """Columns of the parts, in order, at most ``batch_rows`` rows at a time. What is read and dropped does not stay."""
     system, root = storage.filesystem(uri(store, table))
     stored = [c for c in columns if c not in table.partition_by]
+    # from S3 a row group's columns come in few large requests, from a disk page by page
+    far, since = storage.is_s3(store), sum(part.rows for part in listed)
     for part in listed:
-        with pq.ParquetFile(f"{root}/{part.path}", filesystem=system, pre_buffer=True) as file:
-            for batch in file.iter_batches(batch_rows, columns=stored):
+        with pq.ParquetFile(
+            f"{root}/{part.path}", filesystem=system, pre_buffer=far, buffer_size=0 if far else _READ_BYTES
+        ) as file:
+            # one thread, since a task has one core, and Arrow's pool keeps what each thread has used
+            for batch in file.iter_batches(batch_rows, columns=stored, use_threads=False):
+                if since >= _KEPT_ROWS:
+                    give_back_memory()
+                    since = 0
+                since += batch.num_rows
                 yield with_partition(pa.Table.from_batches([batch]), table, part, columns)
 
 
@@ -140,25 +154,55 @@ def current_products(store: str, columns: Sequence[str], version: int | None = N
 
     Held in memory: about 150 bytes a product for ids and category, so 1.5 GB at 10M products.
     """
-    return _newest(store, schema.PRODUCTS, columns, version)
+    return _current(store, schema.PRODUCTS, columns, version)
 
 
 def current_posts(
     store: str, columns: Sequence[str] = tuple(schema.POSTS.schema.names), version: int | None = None
 ) -> pa.Table:
     """The newest row of every post, active or not, sorted by post_id; held in memory as products are."""
-    return _newest(store, schema.POSTS, columns, version)
+    return _current(store, schema.POSTS, columns, version)
 
 
-def _newest(store: str, table: schema.Table, columns: Sequence[str], version: int | None) -> pa.Table:
+def _current(store: str, table: schema.Table, columns: Sequence[str], version: int | None) -> pa.Table:
+    key = table.key[0]
+    read = list(dict.fromkeys([key, *columns]))
+    empty = pa.schema([table.schema.field(c) for c in read]).empty_table()
+    rows = pa.concat_tables([empty, *current_batches(store, table, read, version)])
+    return rows.sort_by(key).select(list(columns))
+
+
+def current_batches(store: str, table: schema.Table, columns: Sequence[str], version: int | None = None) -> Iterator[pa.Table]:
+    """The newest row of every product or post a batch at a time, always in the same order: first those that have one row, as
+    they lie. Held in memory: 16 bytes a row, and the rows of those that have several.
+    """
     key, _ = table.key
-    rows = read(store, table, list(dict.fromkeys([key, schema.FETCHED_AT, *columns])), version)
-    rows = rows.sort_by([(key, "ascending"), (schema.FETCHED_AT, "descending")])
-    ids = rows.column(key)
+    listed = parts(open_table(store, table, version))
+    several, start = may_repeat(store, table, listed), 0
+    read = list(dict.fromkeys([key, schema.FETCHED_AT, *columns]))
+    held = [pa.schema([table.schema.field(c) for c in read]).empty_table()]
+    for batch in read_batches(store, table, read, listed, _CURRENT_ROWS):
+        here = several[start : start + batch.num_rows]
+        start += batch.num_rows
+        if here.any():
+            held.append(batch.filter(pa.array(here)))
+            batch = batch.filter(pa.array(~here))
+        yield batch.select(list(columns))
+    rows = pa.concat_tables(held).sort_by([(key, "ascending"), (schema.FETCHED_AT, "descending")])
     if rows.num_rows > 1:
-        first = pa.concat_arrays([pa.array([True]), pc.not_equal(ids.slice(1), ids.slice(0, len(ids) - 1)).combine_chunks()])
-        rows = rows.filter(first)
-    return rows.select(list(columns))
+        keys = rows.column(key)
+        first = pc.not_equal(keys.slice(1), keys.slice(0, len(keys) - 1)).combine_chunks()
+        rows = rows.filter(pa.concat_arrays([pa.array([True]), first]))
+    yield rows.select(list(columns))
+
+
+def may_repeat(store: str, table: schema.Table, listed: Sequence[Part]) -> np.ndarray:
+    """bool, a row of ``listed``: whether another one may have the same first key column. False is sure (64 bits of hash)."""
+    hashes = [ids.hash_keys(batch.column(0)) for batch in read_batches(store, table, [table.key[0]], listed)]
+    every = np.concatenate([np.empty(0, np.uint64), *hashes])
+    known = np.sort(every)
+    twice = np.unique(known[1:][known[1:] == known[:-1]])
+    return np.isin(every, twice) if len(twice) else np.zeros(len(every), bool)
 
 
 def history(opened: DeltaTable, limit: int | None = None) -> list[dict]:

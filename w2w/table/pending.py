@@ -3,10 +3,10 @@
 A row is pending when its key stands neither in the output (for this stage version) nor in the rejects. The answer is one
 bit a source row, and the work is a list of row groups, so the wide columns (image bytes) of finished rows are never read.
 
-Memory at 100M source keys against 100M finished ones. Keys are hashed into B buckets on local disk, B chosen so that a
-bucket holds about 2M keys of each side: at 64 characters plus 8 bytes of row number and Arrow offsets, 2M x 2 x 80 B =
-320 MB, and the same again for the hash set while one bucket is joined. The mask costs 1 byte a source row (100 MB). Nothing
-else grows: under 1 GB, against 16 GB for one join of the whole. Disk: 100M x 2 x 80 B = 16 GB of temporary files.
+Memory: keys are hashed into buckets on local disk, as many as it takes for a bucket to hold about 200,000 keys of each side:
+at 64 characters plus 8 bytes of row number and Arrow offsets, 200,000 x 2 x 80 B = 32 MB, and the same again for the hash set
+while one bucket is joined. There are at most 256 buckets, as their files are open together: from 50M keys on they grow, to
+130 MB at 100M. The mask costs 1 byte a source row (100 MB). Disk: 100M x 2 x 80 B = 16 GB of temporary files.
 The join compares the keys themselves: a hash only chooses the bucket, so no collision can lose a row.
 """
 
@@ -24,7 +24,8 @@ from w2w import ids, schema, storage
 from w2w.errors import TRANSIENT
 from w2w.table import delta
 
-BUCKET_KEYS = 2_000_000
+BUCKET_KEYS = 200_000
+_MOST_BUCKETS = 256
 
 # One item of work: rows of one row group of one Parquet file; rows is null where all of them are meant.
 ITEM_SCHEMA = pa.schema(
@@ -76,7 +77,7 @@ def pending_mask(source: Keys, done: Sequence[Keys], bucket_keys: int = BUCKET_K
     num_done = sum(d.count for d in done)
     if num_done == 0:
         return np.ones(source.count, bool)
-    num_buckets = max(1, -(-max(source.count, num_done) // bucket_keys))
+    num_buckets = min(_MOST_BUCKETS, max(1, -(-max(source.count, num_done) // bucket_keys)))
     mask = np.ones(source.count, bool)
     with tempfile.TemporaryDirectory(prefix="w2w-keys-") as folder:
         spilled_done = _Spill(Path(folder, "done"), num_buckets)

@@ -135,14 +135,14 @@ def test_another_schema_is_refused_with_what_to_do(tmp_path):
         delta.open_table(str(tmp_path), schema.EMBEDDINGS)
 
 
+def product(name: str, title: str, at: int, active: bool = True) -> dict:
+    row = dict.fromkeys(schema.PRODUCTS.schema.names)
+    row |= {"product_id": name, "title": title, "category": "top", "image_uri": "", "image_fingerprint": ""}
+    return row | {"row_digest": title, "active": active, "fetched_at": at}
+
+
 def test_current_products_are_the_newest_rows(tmp_path):
     store = str(tmp_path)
-
-    def product(name: str, title: str, at: int, active: bool = True) -> dict:
-        row = dict.fromkeys(schema.PRODUCTS.schema.names)
-        row |= {"product_id": name, "title": title, "category": "top", "image_uri": "", "image_fingerprint": ""}
-        return row | {"row_digest": title, "active": active, "fetched_at": at}
-
     rows = [product("b", "old", 1), product("a", "only", 5), product("b", "new", 9, False), product("b", "mid", 4)]
     append_rows(store, Output(schema.PRODUCTS), pa.Table.from_pylist(rows, schema=schema.PRODUCTS.schema), lineage())
     got = delta.current_products(store, ["product_id", "title", "active"]).to_pylist()
@@ -150,3 +150,23 @@ def test_current_products_are_the_newest_rows(tmp_path):
         {"product_id": "a", "title": "only", "active": True},
         {"product_id": "b", "title": "new", "active": False},
     ]
+
+
+@pytest.mark.parametrize("repeats", [0, 1, 3])
+def test_current_rows_a_batch_at_a_time(tmp_path, monkeypatch, repeats):
+    """Every product once, in its newest row, whether it has one row or several; and read in small pieces."""
+    monkeypatch.setattr(delta, "_CURRENT_ROWS", 7)
+    monkeypatch.setattr(delta, "_KEPT_ROWS", 10)
+    store, rng = str(tmp_path), np.random.default_rng(repeats)
+    rows = [product(f"p{i}", f"{i} at {t}", t) for i in range(40) for t in range(1 + (i % 4 if repeats else 0) * repeats)]
+    for part in np.array_split(rng.permutation(len(rows)), 3):
+        some = pa.Table.from_pylist([rows[i] for i in part], schema=schema.PRODUCTS.schema)
+        append_rows(store, Output(schema.PRODUCTS), some, lineage())
+    batches = list(delta.current_batches(store, schema.PRODUCTS, ["title", "product_id"]))
+    assert max(b.num_rows for b in batches[:-1]) <= 7
+    newest = {r["product_id"]: r["title"] for r in sorted(rows, key=lambda r: r["fetched_at"])}
+    got = pa.concat_tables(batches).to_pylist()
+    assert len(got) == 40
+    assert {r["product_id"]: r["title"] for r in got} == newest
+    again = list(delta.current_batches(store, schema.PRODUCTS, ["title", "product_id"]))
+    assert [b.to_pylist() for b in again] == [b.to_pylist() for b in batches]

@@ -13,7 +13,7 @@ from w2w.errors import Reject, UsageError
 from w2w.garments.annotations import TEST, TRAIN, split_of
 from w2w.garments.detector import DetectorConfig
 from w2w.garments.stage import to_jpeg
-from w2w.runtime.memory import keep_memory
+from w2w.memory import keep_memory
 from w2w.runtime.run import collect
 from w2w.runtime.training.trainer import Workers
 from w2w.table import delta

@@ -14,9 +14,9 @@ from w2w import schema
 from w2w.errors import Reject, UsageError
 from w2w.images.decode import decode
 from w2w.images.resize import shrink
+from w2w.memory import keep_memory
 from w2w.models.encoder import EncoderConfig, encoder_input, load_encoder, model_version
 from w2w.runtime.job import need_table
-from w2w.runtime.memory import keep_memory
 from w2w.runtime.run import collect
 from w2w.table import delta
 from w2w.table.pending import lookup_batches

@@ -19,8 +19,8 @@ from ray.train.torch import TorchConfig, TorchTrainer
 
 from w2w import storage
 from w2w.errors import JobFailed, UsageError
+from w2w.memory import keep_memory
 from w2w.runtime.cluster import is_own
-from w2w.runtime.memory import keep_memory
 from w2w.training.config import HISTORY, MODEL
 
 if TYPE_CHECKING:  # torch costs the driver seconds
