@@ -11,7 +11,13 @@ from w2w.mining.duplicates import RULES_CODE, LikenessRules, check_rules, duplic
 from w2w.mining.fingerprints import fingerprint_version
 from w2w.runtime.job import JobConfig, Run, Summary, need_table, start
 from w2w.runtime.mining.catalog import is_current, snapshot_version
-from w2w.runtime.mining.duplicates import find_duplicates, fingerprints_due, list_fingerprints, make_fingerprints
+from w2w.runtime.mining.duplicates import (
+    find_duplicates,
+    fingerprints_due,
+    list_fingerprints,
+    make_fingerprints,
+    snapshot_rows,
+)
 from w2w.runtime.shuffle import list_vectors
 from w2w.runtime.snapshot import replace_rows
 from w2w.runtime.stage import Pool
@@ -40,7 +46,7 @@ def main(config: Config) -> Summary:
         raise UsageError(f"--min_cosine={config.min_cosine}: above 0, at most 1")
     need_table(run.store, schema.IMAGES, "ingest")
     vectors = list_vectors(run.store, config.model_version) if config.model_version else None
-    if vectors is not None and not len(vectors.owners):
+    if vectors is not None and not len(vectors.places):
         raise UsageError(f"--model_version={config.model_version}: table 'embeddings' has no vectors of it: run 'w2w embed'")
     due = fingerprints_due(run.store, config.decode, config.item_rows).first(config.limit)
     facts: dict[str, object] = {"images to fingerprint": f"{due.num_rows:,}"}
@@ -59,10 +65,11 @@ def main(config: Config) -> Summary:
         return run.summary(skipped=due.skipped, facts=facts | {"duplicates": "unchanged: made of these very tables before"})
     if not begun:
         run.begin()
-    found = find_duplicates(list_fingerprints(run.store, config.decode), config.rules, vectors, config.min_cosine)
-    rows = duplicate_rows(found.image_ids, found.confirmed)
+    fingerprints = list_fingerprints(run.store, config.decode)
+    found = find_duplicates(fingerprints, config.rules, vectors, config.min_cosine)
+    rows = snapshot_rows(fingerprints, found)
     counts, written = replace_rows(run.store, schema.DUPLICATES, rows, run.lineage(version, inputs))
-    several = rows.filter(pc.greater(rows.column(schema.CLUSTER_SIZE), 1))
+    several = duplicate_rows(found.images, found.confirmed)
     facts |= {"candidates": f"{found.num_candidates:,}", "images with a duplicate": f"{several.num_rows:,}"}
     facts |= {"clusters": f"{pc.count_distinct(several.column(schema.CLUSTER_ID)).as_py():,}"}
     facts |= {f"  {v['values']}": f"{v['counts']:,}" for v in pc.value_counts(several.column(schema.HOW)).to_pylist()}

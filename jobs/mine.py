@@ -10,6 +10,7 @@ from w2w.runtime.job import JobConfig, Run, Summary, need_table, start
 from w2w.runtime.mining.catalog import check_product_key, chosen_version, is_current, read_catalog, snapshot_version
 from w2w.runtime.mining.pairing import GateConfig, mine
 from w2w.runtime.mining.report import report_mining
+from w2w.runtime.run import run_task
 
 STAGE_CODE = 1  # raise it when the same tables would give other pairs
 
@@ -75,7 +76,7 @@ def main(config: Config) -> Summary:
     if config.dry_run:
         return run.summary(facts=facts)
     run.begin()
-    catalog = read_catalog(store, config.product_key, config.classes, classifier)
+    catalog = run_task(read_catalog, store, config.product_key, config.classes, classifier, title="catalog")
     lineage = run.lineage(version, inputs)
     lineage = replace(lineage, config=lineage.config | {"detector": detector, "classifier": classifier})  # not auto
     counts, versions = mine(store, detector, catalog, config.rules, asked, lineage, config.max_reject_rate)

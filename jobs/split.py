@@ -1,13 +1,14 @@
 """Split: products and posts to train, val and test, so that nothing connected is in two of them."""
 
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from w2w import schema
 from w2w.errors import UsageError
 from w2w.mining.splits import SPLIT_CODE, SplitRules, check_rules, deal, summary_of
 from w2w.runtime.job import JobConfig, Run, Summary, need_table, start
 from w2w.runtime.mining.catalog import is_current, snapshot_version
-from w2w.runtime.mining.owners import active_posts, active_products
+from w2w.runtime.mining.owners import active_post_batches, active_product_batches
 from w2w.runtime.run import run_task
 from w2w.runtime.snapshot import replace_rows
 from w2w.table import delta
@@ -45,13 +46,13 @@ def main(config: Config) -> Summary:
 
 def _split(store: str, config: Config, lineage: Lineage):
     versions = lineage.inputs
-    products, keys = active_products(store, config.product_key, versions[schema.PRODUCTS.name])
-    if not products.num_rows:
-        raise UsageError("table 'products' has no active product: run 'w2w ingest' first")
+    products = partial(active_product_batches, store, config.product_key, versions[schema.PRODUCTS.name])
+    posts = partial(active_post_batches, store, versions.get(schema.POSTS.name))
     listed = delta.parts(delta.open_table(store, schema.DUPLICATES, versions[schema.DUPLICATES.name]))
     duplicates = delta.read_batches(store, schema.DUPLICATES, [schema.IMAGE_ID, schema.CLUSTER_ID], listed)
-    posts = active_posts(store, versions.get(schema.POSTS.name))
-    dealt = deal(products, keys, posts, duplicates, config.split)
+    dealt = deal(products, posts, duplicates, config.split)
+    if not dealt.counts[0].any():
+        raise UsageError("table 'products' has no active product: run 'w2w ingest' first")
     return summary_of(dealt), *replace_rows(store, schema.SPLITS, dealt.rows, lineage)
 
 

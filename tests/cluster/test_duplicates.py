@@ -3,6 +3,7 @@
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
@@ -11,7 +12,7 @@ import ray
 from jobs import audit, deduplicate, ingest, split
 from tests.cluster import leaks
 from tests.unit.table.test_sink import lineage
-from w2w import schema
+from w2w import ids, schema
 from w2w.errors import JobFailed, UsageError
 from w2w.images.decode import DecodeLimits
 from w2w.ingest.feed import FeedConfig
@@ -98,10 +99,12 @@ def test_many_pictures_are_searched_in_buckets(finished, monkeypatch):
     # by looks alone, without the hashes
     marks, sizes = duplicates._marks(fingerprints)
     groups = ray.put(None)
-    by_look = duplicates._look_pairs(marks, sizes, fingerprints.rows, groups, rules)
+    places = np.argsort(fingerprints.places.order)
+    parts = [ray.put(part) for part in np.split(places, np.cumsum(sizes)[:-1])]
+    by_look = duplicates._look_pairs(marks, parts, len(places), groups, rules)
     images = images_of(store)
-    ids = fingerprints.owners.to_pylist()
-    wanted = {tuple(sorted((ids.index(images[a]), ids.index(images[b])))) for a, b, _ in planted}
+    at = lambda name: int(fingerprints.places.rank(ids.hash_keys_128(pa.array([images[name]])))[0])  # noqa: E731
+    wanted = {tuple(sorted((at(a), at(b)))) for a, b, _ in planted}
     assert wanted <= {tuple(pair) for pairs in by_look for pair in pairs.tolist()}
 
 

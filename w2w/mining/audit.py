@@ -138,7 +138,7 @@ def grouped(uses: pa.Table) -> Grouped:
 
 
 def picture_leaks(names: pa.Array, splits_N: np.ndarray, confirmed: Confirmed) -> pa.Table:
-    """LEAKS of pictures: ``names`` are the image ids of the rows that ``confirmed`` counts, ``splits_N`` their splits."""
+    """LEAKS of pictures: ``names`` are the images that ``confirmed`` counts, ``splits_N`` their splits."""
     a, b = confirmed.pairs.T
     first, second = names.take(pa.array(a)), names.take(pa.array(b))
     both = lambda x, y: pa.array(list(map(list, zip(x, y))), pa.list_(pa.string()))  # noqa: E731

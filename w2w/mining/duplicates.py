@@ -4,6 +4,7 @@ Candidates come from hashes and vectors (`neighbours`), the decision from the pi
 decisions connect.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,9 +15,8 @@ from w2w.errors import UsageError
 from w2w.mining.components import components, sizes
 from w2w.mining.fingerprints import grids_of, looks_of
 from w2w.mining.likeness import compare, mirrored
-from w2w.mining.neighbours import hash_pairs
 
-RULES_CODE = 2  # raise it when the same fingerprints would give other duplicates
+RULES_CODE = 3  # raise it when the same fingerprints would give other duplicates
 _WORTH_TURNING = 6.0  # times what one picture may differ from itself
 HOW = ("copy", "cropped", "flipped", "flipped and cropped")
 
@@ -37,7 +37,7 @@ class LikenessRules:
 
 @dataclass(frozen=True)
 class Marks:
-    """What candidates are found from, N images in order of their ids: 1,096 bytes an image."""
+    """What candidates are found from, of N images: 1,096 bytes an image."""
 
     hashes_N2: np.ndarray  # int64: of the image and of its mirror image
     looks_NWD: np.ndarray  # float16
@@ -69,24 +69,13 @@ def marks_of(fingerprints: pa.Table) -> Marks:
     return Marks(np.stack(hashes, axis=1), looks_of(grids_of(fingerprints.column(schema.GRID))))
 
 
-def joined(marks: list[Marks], order: np.ndarray | None = None) -> Marks:
-    hashes, looks = (np.concatenate(c) for c in zip(*((m.hashes_N2, m.looks_NWD) for m in marks)))
-    return Marks(hashes, looks) if order is None else Marks(hashes[order], looks[order])
+def joined(marks: Sequence[Marks]) -> Marks:
+    return Marks(*(np.concatenate(c) for c in zip(*((m.hashes_N2, m.looks_NWD) for m in marks))))
 
 
-def hash_candidates(marks: Marks, rules: LikenessRules, group_N: np.ndarray | None = None) -> tuple[np.ndarray, int]:
-    """Pairs by hash that also look alike in colour; and how many rows were in crowded buckets. ``group_N`` as in near_pairs."""
-    pairs, crowded = hash_pairs(marks.hashes_N2[:, 0], marks.hashes_N2[:, 1], rules.hash_bits)
-    if group_N is not None:
-        pairs = pairs[group_N[pairs[:, 0]] != group_N[pairs[:, 1]]]
-    kept = [NO_FLAGS]
-    for i in range(0, len(pairs), 65_536):
-        a, b = (marks.looks_NWD[pairs[i : i + 65_536, side], 0].astype(np.float32) for side in (0, 1))
-        kept.append(((a - b) ** 2).sum(1) <= rules.look_levels**2)
-    return pairs[np.concatenate(kept)], crowded
-
-
-NO_FLAGS = np.empty(0, bool)
+def look_alike(a_PD: np.ndarray, b_PD: np.ndarray, rules: LikenessRules) -> np.ndarray:
+    """bool (P,): whether two whole pictures that share a hash also look alike in colour, by their looks."""
+    return ((a_PD.astype(np.float32) - b_PD.astype(np.float32)) ** 2).sum(1) <= rules.look_levels**2
 
 
 def confirm(pairs: np.ndarray, rules: LikenessRules, grids_a: np.ndarray, grids_b: np.ndarray) -> Confirmed:
@@ -123,7 +112,10 @@ def all_confirmed(found: list[Confirmed]) -> Confirmed:
     return Confirmed(pairs[order], how[order], distance[order])
 
 
-def duplicate_rows(image_ids: pa.Array | pa.ChunkedArray, confirmed: Confirmed) -> pa.Table:
+NO_PAIR = all_confirmed([])
+
+
+def duplicate_rows(image_ids: pa.Array, confirmed: Confirmed) -> pa.Table:
     """Rows of table `duplicates` for sorted image ids: clusters, and each image's most alike other one (of equally alike ones
     that with the smallest id)."""
     n = len(image_ids)
@@ -138,12 +130,11 @@ def duplicate_rows(image_ids: pa.Array | pa.ChunkedArray, confirmed: Confirmed) 
     at = np.full(n, -1)
     at[one[first]] = np.flatnonzero(first)
     best = pa.array(at, mask=at < 0)
-    ids = image_ids.combine_chunks() if isinstance(image_ids, pa.ChunkedArray) else image_ids
     columns = [
-        ids,
-        ids.take(pa.array(root)),
+        image_ids,
+        image_ids.take(pa.array(root)),
         pa.array(sizes(root), pa.int32()),
-        ids.take(pa.array(other, pa.int64())).take(best),
+        image_ids.take(pa.array(other, pa.int64())).take(best),
         pa.array(HOW).take(pa.array(how.astype(np.int64))).take(best),
         pa.array(distance.astype(np.float32)).take(best),
     ]

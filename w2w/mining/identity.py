@@ -18,13 +18,29 @@ def product_keys(products: pa.Table, by: Sequence[str]) -> pa.ChunkedArray:
     feed's product_id is the product. A row that lacks one of them is a product of its own. Raises UsageError where no row
     has an attribute of that name.
     """
+    if products.num_rows:
+        refuse_unknown(unknown_attributes(products, by))
+    return keys_of(products, by)
+
+
+def keys_of(products: pa.Table, by: Sequence[str]) -> pa.ChunkedArray:
+    """The same for some rows of a table, of which none may have the attributes."""
     own = products.column(schema.PRODUCT_ID)
-    if not by:
-        return own
-    values = []
-    for name in by:
-        value = pc.map_lookup(products.column(schema.ATTRIBUTES), name, "first")
-        if products.num_rows and value.null_count == products.num_rows:
-            raise UsageError(f"--product_key: no product has an attribute {name!r}; feed.attributes names those that are kept")
-        values.append(pc.if_else(pc.equal(value, ""), pa.scalar(None, pa.string()), value))
-    return pc.coalesce(pc.binary_join_element_wise(*values, _BETWEEN), own)
+    values = [_values(products, name) for name in by]
+    values = [pc.if_else(pc.equal(value, ""), pa.scalar(None, pa.string()), value) for value in values]
+    return pc.coalesce(pc.binary_join_element_wise(*values, _BETWEEN), own) if by else own
+
+
+def unknown_attributes(products: pa.Table, by: Sequence[str]) -> list[str]:
+    """Those of ``by`` that no row has."""
+    return [name for name in by if _values(products, name).null_count == products.num_rows]
+
+
+def refuse_unknown(names: Sequence[str]) -> None:
+    """Raises UsageError where there are such attributes."""
+    if names:
+        raise UsageError(f"--product_key: no product has an attribute {names[0]!r}; feed.attributes names those that are kept")
+
+
+def _values(products: pa.Table, name: str) -> pa.ChunkedArray:
+    return pc.map_lookup(products.column(schema.ATTRIBUTES), name, "first")

@@ -3,10 +3,13 @@
 They propose and never decide. Pairs are int64 (P, 2), rows i < j, sorted and each once.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
+
+from w2w import ids
 
 _HASH_BITS = 64
 _WINDOW = 64  # neighbours that a row of a crowded bucket is compared with
@@ -38,44 +41,53 @@ def clean_blocks(radius: int, num_rows: int) -> tuple[int, int]:
     return _HASH_BITS, _HASH_BITS - radius
 
 
-def hash_pairs(hashes_N: np.ndarray, mirrored_N: np.ndarray, radius: int) -> tuple[np.ndarray, int]:
-    """Pairs whose hashes (int64), or the hash of one and the mirrored hash of the other, differ in at most ``radius`` bits;
-    and how many rows stood in a bucket with more than 64 others, of which only the 64 next by hash were looked at.
+def hash_pairs(
+    chunks: Sequence[tuple[np.ndarray, np.ndarray]], num_rows: int, radius: int, bucket: int = 0, num_buckets: int = 1
+) -> tuple[np.ndarray, np.ndarray]:
+    """Pairs of rows whose hashes, or the hash of one and the mirrored hash of the other, differ in at most ``radius`` bits; and
+    the rows that stood in a bucket with more than 64 others, of which only the 64 next by hash were looked at.
 
+    ``chunks``: rows in parts, hash and mirrored hash int64 (C, 2) and the rows' numbers, int64 (C,), of ``num_rows``.
     ``radius`` errors leave that many blocks clean, so each combination of clean blocks is a key to sort by (block
-    permutation: Manku, Jain, Sarma 2007, section 3): outside crowded buckets no pair is missed. 40 bytes a row.
+    permutation: Manku, Jain, Sarma 2007, section 3): outside crowded buckets no pair is missed. ``num_buckets``: of every
+    combination's keys only that part is looked at, and all of them together find what one would. 100 bytes an entry of the
+    bucket; a row has two.
     """
-    n = len(hashes_N)
-    if n < 2:
-        return NO_PAIRS, 0
-    pool = np.concatenate([hashes_N, mirrored_N]).view(np.uint64)
-    by_hash = np.argsort(pool, kind="stable")  # once, so that every bucket comes in this order
-    pool, row, is_mirror = pool[by_hash], by_hash % n, by_hash >= n
-    blocks, clean = clean_blocks(radius, 2 * n)
-    bounds = np.linspace(0, _HASH_BITS, blocks + 1).astype(int)
-    found, crowded = [], np.zeros(n, bool)
+    blocks, clean = clean_blocks(radius, 2 * num_rows)
+    bounds = np.linspace(0, _HASH_BITS, blocks + 1).astype(int).tolist()
+    found, crowded = [], []
     for chosen in combinations(range(blocks), clean):
-        key = np.zeros(len(pool), np.uint64)
-        for block in chosen:
-            width = int(bounds[block + 1] - bounds[block])
-            key = (key << np.uint64(width)) | ((pool >> np.uint64(bounds[block])) & np.uint64((1 << width) - 1))
-        order = np.argsort(key, kind="stable")
-        key = key[order]
+        bits = [(bounds[b], bounds[b + 1]) for b in chosen]
+        parts = [_of_bucket(*chunk, num_rows, bits, bucket, num_buckets) for chunk in chunks]
+        key, hashes, entry = (np.concatenate(column) for column in zip(*parts))
+        order = np.lexsort((entry, hashes, key))
+        key, hashes, row, is_mirror = key[order], hashes[order], entry[order] % num_rows, entry[order] >= num_rows
         at = np.arange(len(order))
         for apart in range(1, _WINDOW + 2):
             at = at[at + apart < len(order)]
             at = at[key[at] == key[at + apart]]
             if apart > _WINDOW:
-                crowded[row[order[at]]] = True
+                crowded.append(np.unique(row[at]))
                 break
             if not len(at):
                 break
-            a, b = order[at], order[at + apart]
-            near = np.bitwise_count(pool[a] ^ pool[b]) <= radius
-            a, b = a[near], b[near]
+            near = np.bitwise_count(hashes[at] ^ hashes[at + apart]) <= radius
+            a, b = at[near], at[near] + apart
             kept = ~(is_mirror[a] & is_mirror[b]) & (row[a] != row[b])
             found.append(np.stack([row[a[kept]], row[b[kept]]], axis=1))
-    return unique_pairs(*found), int(crowded.sum())
+    return unique_pairs(*found), np.unique(np.concatenate([np.empty(0, np.int64), *crowded]))
+
+
+def _of_bucket(
+    hashes_C2: np.ndarray, rows_C: np.ndarray, num_rows: int, bits: Sequence[tuple[int, int]], bucket: int, num_buckets: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Key, hash and number of the entries in a bucket; a mirrored hash is entry ``num_rows`` + row."""
+    hashes = hashes_C2.T.ravel().view(np.uint64)
+    key = np.zeros(len(hashes), np.uint64)
+    for start, stop in bits:
+        key = (key << np.uint64(stop - start)) | ((hashes >> np.uint64(start)) & np.uint64((1 << (stop - start)) - 1))
+    mine = np.flatnonzero(ids.scatter(key) % np.uint64(num_buckets) == bucket)
+    return key[mine], hashes[mine], np.concatenate([rows_C, rows_C + num_rows])[mine]
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ a product are dealt to splits by hash, parts of posts alone follow the products 
 from one split to another are left for mining to reject (`crosses_split`). Val and test products stay unseen in training.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -17,11 +17,13 @@ import pyarrow.compute as pc
 
 from w2w import ids, schema
 from w2w.errors import UsageError
-from w2w.mining.components import components
+from w2w.mining.components import components, sizes
+from w2w.mining.tags import PRODUCT_KEY
 
-SPLIT_CODE = 1  # raise it when the same rows would be split differently
+SPLIT_CODE = 2  # raise it when the same rows would be split differently
 SPLITS = ("train", "val", "test")
 PRODUCT, POST = "product", "post"
+_TAGS_AT_ONCE = 250_000  # 100 bytes each
 
 
 @dataclass(frozen=True)
@@ -45,9 +47,10 @@ class SplitRules:
 
 @dataclass(frozen=True)
 class Dealt:
-    """Rows of table `splits`, and what was cut."""
+    """Rows of table `splits`, a batch at a time, and what was cut."""
 
-    rows: pa.Table
+    rows: Iterator[pa.Table]
+    counts: np.ndarray  # (2, 3): products and posts, by split
     num_components: int
     num_cut: int  # components over the limit
     largest: int  # owners of the largest component before cutting
@@ -67,141 +70,234 @@ def check_rules(rules: SplitRules) -> None:
         raise UsageError(f"--split.max_component={rules.max_component}: a share above 0, at most 1")
 
 
-def deal(
-    products: pa.Table, keys: pa.ChunkedArray, posts: pa.Table, duplicates: Iterable[pa.Table], rules: SplitRules
-) -> Dealt:
-    """Splits of active products (product_id, image_id) with their product ``keys``, posts (post_id, image_id, product_ids) and
-    duplicates (image_id, cluster_id), a batch at a time. One row a product key and one a post; an image without cluster is one
-    of its own.
+Batches = Callable[[], Iterable[pa.Table]]  # reads anew at every call, the same rows in the same order
 
-    Held in memory: about 400 bytes a product or post, 24 a tag and 16 a row of duplicates.
+
+def deal(products: Batches, posts: Batches, duplicates: Iterable[pa.Table], rules: SplitRules) -> Dealt:
+    """Splits of active products (product_key, product_id, image_id), posts (post_id, image_id, product_ids), each once, and
+    duplicates (image_id, cluster_id), all a batch at a time. One row a product key and one a post; an image without cluster is
+    one of its own.
+
+    Owners are counted in order of kind and hash, and told apart by 128 bits of it; no id is kept but those that name a
+    component. Pictures are compared by 64 bits: two that shared them would be held together, and never apart. In memory: about
+    100 bytes a product or post and 8 a tag.
     """
-    owners, kinds, product_N, post_N = _owners(keys, posts.column(schema.POST_ID))
-    num_products, num_owners = len(owners) - posts.num_rows, len(owners)
-    images = pa.chunked_array([*products.column(schema.IMAGE_ID).chunks, *posts.column(schema.IMAGE_ID).chunks], pa.string())
-    cluster = _clusters(images, duplicates)
-    shown = cluster >= 0
-    hard = np.concatenate([product_N, post_N])[shown], cluster[shown] + num_owners
-    num_nodes = num_owners + int(cluster.max(initial=-1)) + 1
-    tagging, tagged = _tags(posts.column(schema.PRODUCT_IDS), products.column(schema.PRODUCT_ID), product_N, post_N)
-    part = components(num_nodes, *hard)[:num_owners]
-    whole = components(num_nodes, np.concatenate([hard[0], tagging]), np.concatenate([hard[1], tagged]))[:num_owners]
-    part_size, whole_size = (np.bincount(root, minlength=num_nodes)[root] for root in (part, whole))
-    cut = whole_size > max(1.0, rules.max_component * num_owners)
+    owners, images, tags = _read(products, posts)
+    part = components(len(owners), *_showing_one(images, owners, duplicates))
+    whole = part
+    for tagging, tagged in tags.slices(owners):
+        whole = components(len(owners), tagging, tagged, whole)
+    cut = sizes(whole) > max(1.0, rules.max_component * len(owners))
     root = np.where(cut, part, whole)
-    names = _names(owners, kinds, root)
-    split = _by_hash(names, rules)
-    has_product = np.zeros(num_nodes, bool)
-    has_product[part[:num_products]] = True
-    follows = cut & ~has_product[part]
-    _follow(split, follows, part, tagging, tagged, owners, rules)
-    rows = pa.table(
-        [
-            owners,
-            kinds,
-            names,
-            pa.array(np.where(cut, part_size, whole_size), pa.int32()),
-            pc.if_else(pa.array(cut), _names(owners, kinds, whole), pa.scalar(None, pa.string())),
-            pa.array(SPLITS).take(pa.array(split)),
-        ],
-        schema=schema.SPLITS.schema,
-    )
-    is_root = whole == np.arange(num_owners)
+    split = _by_hash(owners, root, rules)
+    _follow(split, cut, part, tags, owners, rules)
+    size, is_root = sizes(root), whole == np.arange(len(owners))
     return Dealt(
-        rows,
+        _rows(products, posts, owners, root, size, whole, cut, split),
+        counts=np.bincount(split + len(SPLITS) * owners.is_post(), minlength=2 * len(SPLITS)).reshape(2, -1),
         num_components=int(is_root.sum()),
         num_cut=int((is_root & cut).sum()),
-        largest=int(whole_size.max(initial=0)),
-        largest_whole=int(np.where(cut, part_size, whole_size).max(initial=0)),
-        num_tags=len(tagging),
-        num_lost=int((split[tagging] != split[tagged]).sum()),
+        largest=int(sizes(whole).max(initial=0)),
+        largest_whole=int(size.max(initial=0)),
+        num_tags=len(tags.packed_T),
+        num_lost=sum(int((split[a] != split[b]).sum()) for a, b in tags.slices(owners)),
     )
 
 
-def _owners(keys: pa.ChunkedArray, post_ids: pa.ChunkedArray) -> tuple[pa.Array, pa.Array, np.ndarray, np.ndarray]:
-    """Ids and kinds of the owners, products before posts, each sorted; and which owner every product row and post is."""
-    found = []
-    for column in (keys, post_ids):
-        unique = pc.unique(column)
-        unique = unique.take(pc.sort_indices(unique))
-        found.append((unique, pc.index_in(column, value_set=unique).to_numpy().astype(np.int64)))
-    (products, product_N), (posts, post_N) = found
-    kinds = pa.concat_arrays([pa.repeat(PRODUCT, len(products)), pa.repeat(POST, len(posts))])
-    return pa.concat_arrays([products, posts]), kinds, product_N, post_N + len(products)
+@dataclass(frozen=True)
+class _Owners:
+    """Products, then posts, each in order of their hash."""
+
+    hash_O: np.ndarray  # uint64
+    num_products: int
+    number_N: np.ndarray  # int64: the owner of each row of products, then of posts
+    is_first_N: np.ndarray  # whether the row is the first of its owner
+    num_rows: int  # of products
+
+    def __len__(self) -> int:
+        return len(self.hash_O)
+
+    def is_post(self) -> np.ndarray:
+        return np.arange(len(self)) >= self.num_products
 
 
-def _clusters(images: pa.ChunkedArray, duplicates: Iterable[pa.Table]) -> np.ndarray:
-    """A number for each image's cluster, int64; -1 where the row has no image. Ids are compared by 64 bits of hash: two that
-    shared them would be held together, and never apart."""
-    own = ids.hash_keys(pc.fill_null(images, ""))
-    known = [np.stack([ids.hash_keys(rows.column(c)) for c in (schema.IMAGE_ID, schema.CLUSTER_ID)]) for rows in duplicates]
-    image, cluster = np.concatenate([np.empty((2, 0), np.uint64), *known], axis=1)
-    if len(image):
-        order = np.argsort(image)
-        image, cluster = image[order], cluster[order]
-        at = np.minimum(np.searchsorted(image, own), len(image) - 1)
-        own = np.where(image[at] == own, cluster[at], own)
-    number = np.unique(own, return_inverse=True)[1]
-    number[images.is_null().to_numpy()] = -1
-    return number
+@dataclass(frozen=True)
+class _Tags:
+    """Which post names which product, each once: the row of the post x the number of products + the product's number."""
+
+    packed_T: np.ndarray
+
+    def slices(self, owners: _Owners) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """(post, product) as owners, some tags at a time."""
+        for i in range(0, len(self.packed_T), _TAGS_AT_ONCE):
+            row, product = np.divmod(self.packed_T[i : i + _TAGS_AT_ONCE], owners.num_products)
+            yield owners.number_N[owners.num_rows + row], product
 
 
-def _tags(lists: pa.ChunkedArray, product_ids: pa.ChunkedArray, product_N: np.ndarray, post_N: np.ndarray) -> tuple:
-    """(post, product) of every tag whose product is there, each once."""
-    lists = lists.combine_chunks()
-    at = pc.fill_null(pc.index_in(pc.list_flatten(lists), value_set=product_ids), -1).to_numpy(zero_copy_only=False)
-    post = pc.list_parent_indices(lists).to_numpy()
-    num_products = int(product_N.max(initial=-1)) + 1
-    both = np.sort(post_N[post[at >= 0]] * num_products + product_N[at[at >= 0]])
-    new = np.ones(len(both), bool)
-    new[1:] = both[1:] != both[:-1]
-    return np.divmod(both[new], max(1, num_products))
+def _read(products: Batches, posts: Batches) -> tuple[_Owners, np.ndarray, _Tags]:
+    """Owners, the hash of each row's image (0: it has none), and tags of products that are there."""
+    product_hash_O, product_N, first_product_N, images, places = _read_products(products)
+    keys, tags, num_posts = [], [np.empty(0, np.int64)], 0
+    for rows in posts():
+        keys.append(ids.hash_keys_128(rows.column(schema.POST_ID)))
+        images.append(_image_hashes(rows))
+        lists = rows.column(schema.PRODUCT_IDS).combine_chunks()
+        at = places.find(ids.hash_keys_128(pc.list_flatten(lists)))
+        post = num_posts + pc.list_parent_indices(lists).to_numpy()
+        tags.append(np.unique(post[at >= 0] * len(product_hash_O) + product_N[at[at >= 0]]))
+        num_posts += rows.num_rows
+    del places
+    post_hash_O, post_N, first_post_N = _numbered(keys)
+    owners = _Owners(
+        np.concatenate([product_hash_O, post_hash_O]),
+        len(product_hash_O),
+        np.concatenate([product_N, post_N + len(product_hash_O)]),
+        np.concatenate([first_product_N, first_post_N]),
+        len(product_N),
+    )
+    return owners, np.concatenate([np.empty(0, np.uint64), *images]), _Tags(np.concatenate(tags))
 
 
-def _names(owners: pa.Array, kinds: pa.Array, root: np.ndarray) -> pa.Array:
-    """Kind and id of the first of what hangs together: products before posts, then by id."""
-    at = pa.array(root)
-    return pc.binary_join_element_wise(kinds.take(at), owners.take(at), ":")
+def _read_products(products: Batches) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[np.ndarray], ids.Places]:
+    """What ``_numbered`` says of their keys, the hashes of their images, and where each product_id stands."""
+    keys, names, images = [], [], []
+    for rows in products():
+        keys.append(ids.hash_keys_128(rows.column(PRODUCT_KEY)))
+        names.append(ids.hash_keys_128(rows.column(schema.PRODUCT_ID)))
+        images.append(_image_hashes(rows))
+    return *_numbered(keys), images, ids.Places(_joined(names))
 
 
-def _by_hash(names: pa.Array, rules: SplitRules) -> np.ndarray:
-    """Index into SPLITS of every name, int64."""
-    drawn = ids.hash_keys(pc.binary_join_element_wise(names, rules.salt, "\x1f")) / 2.0**64
-    return np.searchsorted(np.cumsum([rules.train, rules.val]), drawn, side="right").astype(np.int64)
+def _joined(hashes: list[np.ndarray]) -> np.ndarray:
+    return np.concatenate([np.empty((0, 2), np.uint64), *hashes])
 
 
-def _follow(
-    split: np.ndarray,
-    follows: np.ndarray,
-    part: np.ndarray,
-    tagging: np.ndarray,
-    tagged: np.ndarray,
-    owners: pa.Array,
-    rules: SplitRules,
-) -> None:
+def _numbered(keys: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """First half of the hash of every key, in order; the number of each row's key; and whether the row is the key's first."""
+    places = ids.Places(_joined(keys))
+    new = np.ones(len(places), bool)
+    new[1:] = (places.hashes_N2[1:] != places.hashes_N2[:-1]).any(1)
+    number_N, is_first_N = np.empty(len(places), np.int64), np.zeros(len(places), bool)
+    number_N[places.order] = np.cumsum(new) - 1
+    is_first_N[places.order[new]] = True
+    return places.hashes_N2[new, 0], number_N, is_first_N
+
+
+def _image_hashes(rows: pa.Table) -> np.ndarray:
+    images = rows.column(schema.IMAGE_ID)
+    return np.where(images.is_valid().to_numpy(), ids.hash_keys(pc.fill_null(images, "")), np.uint64(0))
+
+
+def _showing_one(images_N: np.ndarray, owners: _Owners, duplicates: Iterable[pa.Table]) -> tuple[np.ndarray, np.ndarray]:
+    """Edges between owners that show one picture or near-duplicates of it."""
+    rows = np.flatnonzero(images_N)
+    image, at = np.unique(images_N[rows], return_inverse=True)
+    cluster = image.copy()
+    for known in duplicates:
+        hashes = ids.hash_keys(known.column(schema.IMAGE_ID))
+        place = np.searchsorted(image, hashes)
+        there = np.flatnonzero(np.append(image, np.uint64(0))[place] == hashes)
+        cluster[place[there]] = ids.hash_keys(known.column(schema.CLUSTER_ID))[there]
+    cluster, owner = cluster[at], owners.number_N[rows]
+    order = np.argsort(cluster)
+    same = cluster[order[1:]] == cluster[order[:-1]]
+    return owner[order[1:][same]], owner[order[:-1][same]]
+
+
+def _by_hash(owners: _Owners, root: np.ndarray, rules: SplitRules) -> np.ndarray:
+    """Index into SPLITS of every owner, by the hash of its root, int8."""
+    salt = ids.hash_keys(pa.array([f"{kind}\x1f{rules.salt}" for kind in (PRODUCT, POST)]))
+    drawn = ids.scatter(owners.hash_O ^ salt[owners.is_post().astype(np.int8)])[root] / 2.0**64
+    return np.searchsorted(np.cumsum([rules.train, rules.val]), drawn, side="right").astype(np.int8)
+
+
+def _follow(split: np.ndarray, cut: np.ndarray, part: np.ndarray, tags: _Tags, owners: _Owners, rules: SplitRules) -> None:
     """Sends the parts of posts alone where the products go that they tag. Changes ``split``."""
-    ours = follows[tagging]
-    tags = np.zeros(len(part), bool)
-    tags[part[tagging[ours]]] = True
-    follows = follows & tags[part]  # posts that only show one picture stay where their hash put them
-    of_part, towards = part[tagging[ours]], split[tagged[ours]]
+    num = len(owners)
+    has_product, has_tag = np.zeros(num, bool), np.zeros(num, bool)
+    has_product[part[: owners.num_products]] = True
+    follows = cut & ~has_product[part]
+
+    def ours() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        for tagging, tagged in tags.slices(owners):
+            mine = follows[tagging]
+            yield part[tagging[mine]], tagged[mine]
+
+    def drawn(of_part: np.ndarray, tagged: np.ndarray) -> np.ndarray:
+        return ids.scatter(owners.hash_O[of_part] ^ ids.scatter(owners.hash_O[tagged]))
+
+    chosen = np.zeros(num, np.int8)
     if rules.posts == "most":
-        votes = np.bincount(of_part * len(SPLITS) + towards, minlength=len(part) * len(SPLITS)).reshape(-1, len(SPLITS))
-        chosen = votes.argmax(1)  # of as many, train before val before test
+        votes = np.zeros((num, len(SPLITS)), np.int32)
+        for of_part, tagged in ours():
+            np.add.at(votes, (of_part, split[tagged]), 1)
+            has_tag[of_part] = True
+        chosen = votes.argmax(1).astype(np.int8)  # of as many, train before val before test
     else:
-        both = pc.binary_join_element_wise(owners.take(pa.array(of_part)), owners.take(pa.array(tagged[ours])), "\x1f")
-        drawn = ids.hash_keys(both)
-        least, chosen = np.full(len(part), 2**64 - 1, np.uint64), np.zeros(len(part), np.int64)
-        np.minimum.at(least, of_part, drawn)
-        mine = drawn == least[of_part]
-        chosen[of_part[mine]] = towards[mine]
+        least = np.full(num, 2**64 - 1, np.uint64)
+        for of_part, tagged in ours():
+            np.minimum.at(least, of_part, drawn(of_part, tagged))
+            has_tag[of_part] = True
+        for of_part, tagged in ours():
+            mine = drawn(of_part, tagged) == least[of_part]
+            chosen[of_part[mine]] = split[tagged[mine]]
+    follows &= has_tag[part]  # posts that only show one picture stay where their hash put them
     split[follows] = chosen[part[follows]]
+
+
+def _rows(
+    products: Batches,
+    posts: Batches,
+    owners: _Owners,
+    root: np.ndarray,
+    size: np.ndarray,
+    whole: np.ndarray,
+    cut: np.ndarray,
+    split: np.ndarray,
+) -> Iterator[pa.Table]:
+    """Rows of table `splits`. A component is named by its first owner: kind and id."""
+    named = np.zeros(len(owners), bool)
+    named[root[size > 1]] = True
+    named[whole[cut]] = True
+    found, numbers = [pa.array([], pa.string())], [np.empty(0, np.int64)]
+    for kind, keys, number in _first_rows(products, posts, owners):
+        mine = named[number]
+        found += _called(kind, keys.filter(pa.array(mine))).chunks
+        numbers.append(number[mine])
+    names, numbers = pa.concat_arrays(found), np.concatenate(numbers)
+    order = np.argsort(numbers)
+    names, numbers = names.take(pa.array(order)), numbers[order]
+    for kind, keys, number in _first_rows(products, posts, owners):
+        of, own = pa.array(np.searchsorted(numbers, root[number]), mask=size[number] == 1), _called(kind, keys)
+        from_whole = pa.array(np.searchsorted(numbers, whole[number]), mask=~cut[number])
+        columns = [
+            keys,
+            pa.repeat(kind, len(keys)),
+            pc.coalesce(names.take(of), own),
+            pa.array(size[number], pa.int32()),
+            names.take(from_whole),
+            pa.array(SPLITS).take(pa.array(split[number])),
+        ]
+        yield pa.table(columns, schema=schema.SPLITS.schema)
+
+
+def _first_rows(products: Batches, posts: Batches, owners: _Owners) -> Iterator[tuple[str, pa.ChunkedArray, np.ndarray]]:
+    """Kind, keys and numbers of the owners, each once, a batch at a time."""
+    start = 0
+    for kind, read, column in ((PRODUCT, products, PRODUCT_KEY), (POST, posts, schema.POST_ID)):
+        for rows in read():
+            stop = start + rows.num_rows
+            first = owners.is_first_N[start:stop]
+            yield kind, rows.column(column).filter(pa.array(first)), owners.number_N[start:stop][first]
+            start = stop
+
+
+def _called(kind: str, keys: pa.ChunkedArray) -> pa.ChunkedArray:
+    return pc.binary_join_element_wise(pa.scalar(kind), keys, ":")
 
 
 def summary_of(dealt: Dealt) -> dict[str, str]:
     """What a person wants to know of it."""
-    found = dealt.rows.group_by([schema.SPLIT, schema.OWNER_KIND]).aggregate([([], "count_all")]).to_pylist()
-    counts = {(r[schema.SPLIT], r[schema.OWNER_KIND]): r["count_all"] for r in found}
     lost = dealt.num_lost / dealt.num_tags if dealt.num_tags else 0
     return {
         "components": f"{dealt.num_components:,}",
@@ -209,4 +305,4 @@ def summary_of(dealt: Dealt) -> dict[str, str]:
         "cut at tags": f"{dealt.num_cut:,}",
         "largest dealt as one": f"{dealt.largest_whole:,} products and posts",
         "tags across splits": f"{dealt.num_lost:,} of {dealt.num_tags:,} ({lost:.1%}); mining rejects them",
-    } | {s: f"{counts.get((s, PRODUCT), 0):,} products, {counts.get((s, POST), 0):,} posts" for s in SPLITS}
+    } | {s: f"{n:,} products, {m:,} posts" for s, n, m in zip(SPLITS, *dealt.counts.tolist())}

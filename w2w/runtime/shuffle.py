@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import ray
 
-from w2w import schema
+from w2w import ids, schema
 from w2w.runtime.run import collect
 from w2w.table import delta
 
@@ -17,35 +17,48 @@ _ROWS_PER_MAP = 20_000  # 100 MB of 1280 float32 dimensions
 
 @dataclass(frozen=True)
 class Vectors:
-    """The vectors of one model, where they lie, and their owners sorted for look-up. Or a column of bytes, as many in every
-    row, of another table: then a vector is uint8."""
+    """The vectors of one model, where they lie, and which row is whose. Or a column of bytes, as many in every row, of another
+    table: then a vector is uint8."""
 
     store: str
     version: str  # of the model or stage that made them
     parts: list[delta.Part]
-    owners: pa.ChunkedArray  # sorted
-    rows: np.ndarray  # int64: the owner's row, counted over ``parts`` in order
+    places: ids.Places  # of the owners: rows counted over ``parts`` in order
     table: schema.Table = schema.EMBEDDINGS
     column: str = schema.VECTOR
 
     def find(self, owners: pa.Array | pa.ChunkedArray) -> np.ndarray:
         """Row of each owner, -1 where it has no vector."""
-        at = pc.fill_null(pc.index_in(owners, value_set=self.owners), -1).to_numpy().astype(np.int64)
-        return np.where(at < 0, -1, self.rows[at]) if len(self.rows) else np.full(len(owners), -1, np.int64)
+        return self.places.find(ids.hash_keys_128(owners))
+
+    def names(self) -> Iterator[pa.ChunkedArray]:
+        """The owners of all rows, a batch at a time."""
+        for batch in delta.read_batches(self.store, self.table, [self.table.key[0]], self.parts):
+            yield batch.column(0)
+
+    def read_names(self, rows: np.ndarray) -> pa.Array:
+        """The owners of some rows, in the order asked for."""
+        order, found, start = np.argsort(rows, kind="stable"), [pa.array([], pa.string())], 0
+        for names in self.names() if len(rows) else ():
+            low, high = np.searchsorted(rows[order], [start, start + len(names)])
+            found += names.take(pa.array(rows[order][low:high] - start)).chunks
+            start += len(names)
+        return pa.concat_arrays(found).take(pa.array(np.argsort(order, kind="stable")))
 
 
 def list_vectors(store: str, model_version: str) -> Vectors:
-    """Reads the owners' ids alone: about 100 bytes each in the driver."""
+    """Reads the owners' ids alone, and keeps 24 bytes of each in the driver."""
     return list_column(store, schema.EMBEDDINGS, schema.VECTOR, model_version)
 
 
 def list_column(store: str, table: schema.Table, column: str, version: str) -> Vectors:
     """The same for a column of any table with one partition, of rows with the first key column each once."""
     listed = delta.parts(delta.open_table(store, table), **{table.partition_by[0]: version})
-    batches = delta.read_batches(store, table, [table.key[0]], listed)
-    owners = pa.chunked_array([c for b in batches for c in b.column(0).chunks], pa.string())
-    order = pc.sort_indices(owners)
-    return Vectors(store, version, listed, owners.take(order), order.to_numpy().astype(np.int64), table, column)
+    hashes_N2, start = np.empty((sum(p.rows for p in listed), 2), np.uint64, order="F"), 0
+    for batch in delta.read_batches(store, table, [table.key[0]], listed):
+        hashes_N2[start : start + batch.num_rows] = ids.hash_keys_128(batch.column(0))
+        start += batch.num_rows
+    return Vectors(store, version, listed, ids.Places(hashes_N2), table, column)
 
 
 def share(value: object) -> list:
@@ -72,20 +85,19 @@ def gather(
     """
     if not targets:
         return []
-    row = np.concatenate([np.asarray(t, np.int64) for t in targets])
-    assert (row >= 0).all(), "a row without a vector was asked for"
-    target = np.repeat(np.arange(len(targets)), [len(t) for t in targets])
-    position = np.concatenate([np.arange(len(t)) for t in targets])
-    order = np.argsort(row, kind="stable")
-    row, target, position = row[order], target[order], position[order]
+    assert all((t >= 0).all() for t in targets), "a row without a vector was asked for"
+    positions = [np.argsort(t, kind="stable") for t in targets]
     split = ray.remote(num_cpus=1, num_returns=len(targets))(_split)
     build = ray.remote(num_cpus=num_cpus)(_assemble)
     pieces: list[list] = [[] for _ in targets]
     for listed, start, stop in _chunks(vectors.parts):
-        low, high = np.searchsorted(row, [start, stop])
-        if low == high:
+        bounds = [np.searchsorted(t, [start, stop], sorter=order) for t, order in zip(targets, positions)]
+        position = [order[low:high] for order, (low, high) in zip(positions, bounds)]
+        row = np.concatenate([t[some] for t, some in zip(targets, position)]) - start
+        if not len(row):
             continue
-        refs = split.remote(_where(vectors), listed, row[low:high] - start, target[low:high], position[low:high], len(targets))
+        target = np.repeat(np.arange(len(targets)), [len(some) for some in position])
+        refs = split.remote(_where(vectors), listed, row, target, np.concatenate(position), len(targets))
         for t, ref in enumerate(refs if len(targets) > 1 else [refs]):
             pieces[t].append(ref)
     tasks = [build.remote(consume, arguments[t], len(targets[t]), *pieces[t]) for t in range(len(targets))]

@@ -1,6 +1,6 @@
 """A snapshot table computed bucket by bucket on Ray and committed whole."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 import pyarrow as pa
@@ -12,7 +12,7 @@ from w2w.runtime.stage import REJECTED_SCHEMA, count
 from w2w.table import snapshot
 from w2w.table.sink import Counts, Lineage, Output, write_part
 
-_ROWS_PER_PART = 1_000_000
+_ROWS_PER_PART = 250_000
 
 
 @dataclass(frozen=True)
@@ -65,10 +65,19 @@ def commit_snapshot(
     return counts, {table.name: version}
 
 
-def replace_rows(store: str, table: schema.Table, rows: pa.Table, lineage: Lineage) -> tuple[Counts, dict[str, int]]:
-    """The same for rows that the driver holds."""
-    pieces = [rows.slice(i, _ROWS_PER_PART) for i in range(0, rows.num_rows, _ROWS_PER_PART)] or [rows]
-    receipts = [r for piece in pieces for r in _write([], store, table, lambda _, piece=piece: Made(piece), (), lineage)]
+def replace_rows(
+    store: str, table: schema.Table, batches: Iterable[pa.Table], lineage: Lineage
+) -> tuple[Counts, dict[str, int]]:
+    """The same for rows that this process makes, a batch at a time: it holds those of one part."""
+    receipts: list[dict] = []
+    held: list[pa.Table] = []
+    for batch in batches:
+        held.append(batch)
+        if sum(b.num_rows for b in held) >= _ROWS_PER_PART:
+            receipts += written(store, table, Made(pa.concat_tables(held)), lineage)
+            held = []
+    if held or not receipts:
+        receipts += written(store, table, Made(pa.concat_tables([table.schema.empty_table(), *held])), lineage)
     counts, version = snapshot.replace(store, table, receipts, lineage)
     return counts, {table.name: version}
 

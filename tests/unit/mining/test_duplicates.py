@@ -13,11 +13,10 @@ from w2w.mining.duplicates import (
     HOW,
     Confirmed,
     LikenessRules,
-    Marks,
     all_confirmed,
     check_rules,
     duplicate_rows,
-    hash_candidates,
+    look_alike,
     marks_of,
 )
 from w2w.mining.fingerprints import FINGERPRINT_GIVES, fingerprint_version, grids_of, to_fingerprints
@@ -60,11 +59,9 @@ def test_chunks_come_together_in_order_of_their_pairs():
 
 
 def test_hashes_alone_do_not_make_candidates_of_other_colours():
-    looks = np.zeros((3, 1, 54), np.float16)
-    looks[2, 0, 0] = 30
-    marks = Marks(np.array([[7, 7], [7, 7], [7, 7]]), looks)
-    assert hash_candidates(marks, LikenessRules())[0].tolist() == [[0, 1]]
-    assert hash_candidates(marks, LikenessRules(), np.array([0, 0, 1]))[0].tolist() == []
+    looks = np.zeros((2, 54), np.float16)
+    looks[1, 0] = 30
+    assert look_alike(looks[[0, 0]], looks[[0, 1]], LikenessRules()).tolist() == [True, False]
 
 
 def test_fingerprints_of_images_and_what_is_none():

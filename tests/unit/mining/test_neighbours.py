@@ -25,15 +25,20 @@ def test_hash_pairs_are_exact(seed, radius, n):
     centres = rng.integers(-(2**63), 2**63 - 1, 3)
     flips = [np.bitwise_or.reduce(1 << rng.integers(0, 63, rng.integers(0, 9)), initial=0) for _ in range(2 * n)]
     hashes = centres[rng.integers(0, 3, 2 * n)] ^ np.array(flips, np.int64)
-    pairs, crowded = hash_pairs(hashes[:n], hashes[n:], radius)
-    assert set(map(tuple, pairs.tolist())) == by_hand(hashes[:n], hashes[n:], radius)
-    assert crowded == 0
+    rows = rng.permutation(n)
+    both = np.stack([hashes[:n], hashes[n:]], axis=1)[rows]
+    chunks = [(both[i : i + 15], rows[i : i + 15]) for i in range(0, n, 15)]
+    for num_buckets in (1, 3):
+        buckets = [hash_pairs(chunks, n, radius, bucket, num_buckets) for bucket in range(num_buckets)]
+        pairs = unique_pairs(*(found for found, _ in buckets))
+        assert set(map(tuple, pairs.tolist())) == by_hand(hashes[:n], hashes[n:], radius)
+        assert not any(len(crowded) for _, crowded in buckets)
 
 
 def test_crowded_buckets_are_counted_and_stay_connected():
     hashes = np.full(500, 77)
-    pairs, crowded = hash_pairs(hashes, np.arange(500) << 40, 4)
-    assert crowded >= 400
+    pairs, crowded = hash_pairs([(np.stack([hashes, np.arange(500) << 40], axis=1), np.arange(500))], 500, 4)
+    assert len(crowded) >= 400
     assert len(np.unique(components(500, *pairs.T))) == 1
     assert len(pairs) < 500 * 65
 

@@ -9,10 +9,10 @@ import pyarrow.compute as pc
 import ray
 from rich.table import Table as RichTable
 
-from w2w import schema, storage
+from w2w import ids, schema, storage
 from w2w.errors import Reject, UsageError
 from w2w.images.decode import DecodeLimits, decode
-from w2w.mining.audit import grouped, identity_leaks, picture_leaks, uses_of_outfits, uses_of_pairs, uses_of_splits
+from w2w.mining.audit import Grouped, grouped, identity_leaks, picture_leaks, uses_of_outfits, uses_of_pairs, uses_of_splits
 from w2w.mining.duplicates import LikenessRules
 from w2w.mining.fingerprints import SIDE_PX, fingerprint
 from w2w.report.audit import Leak
@@ -20,6 +20,7 @@ from w2w.runtime.job import console
 from w2w.runtime.mining.duplicates import find_duplicates, list_fingerprints
 from w2w.runtime.mining.owners import active_posts, active_products
 from w2w.runtime.run import collect
+from w2w.runtime.shuffle import Vectors
 from w2w.table import delta
 from w2w.table.pending import lookup
 
@@ -58,9 +59,10 @@ def audit(store: str, uses: pa.Table, rules: LikenessRules, limits: DecodeLimits
     duplicates = delta.read(store, schema.DUPLICATES, [schema.IMAGE_ID, schema.CLUSTER_ID])
     by_id = identity_leaks(uses, duplicates if duplicates.num_rows else None)
     images, fingerprints = grouped(uses), list_fingerprints(store, limits)
-    group_N, splits_N = _on_fingerprints(images, fingerprints.owners)
+    group_N = _on_fingerprints(images, fingerprints)
     found = find_duplicates(fingerprints, rules, group_N=group_N)
-    by_picture = picture_leaks(found.image_ids.combine_chunks(), splits_N, found.confirmed)
+    splits_M = np.array(images.splits, object)[group_N[found.rank_M]]
+    by_picture = picture_leaks(found.images, splits_M, found.confirmed)
     seen = int((group_N >= 0).sum())
     leaks = pa.concat_tables([by_id, by_picture])
     return Audit(leaks, uses.num_rows, len(images.image_ids), len(images.image_ids) - seen, found.num_candidates)
@@ -72,20 +74,20 @@ def audit_against(
     """Leaks between the images of one split and ``foreign`` fingerprints (of `fingerprint_folder`)."""
     uses = uses.filter(pc.equal(uses.column(schema.SPLIT), split))
     images, fingerprints = grouped(uses), list_fingerprints(store, limits)
-    group_N, splits_N = _on_fingerprints(images, fingerprints.owners)
+    group_N = _on_fingerprints(images, fingerprints)
     found = find_duplicates(fingerprints, rules, group_N=group_N, foreign=foreign)
-    names = pa.concat_arrays([found.image_ids.combine_chunks(), foreign.column(schema.SOURCE_URI).combine_chunks()])
-    splits = np.concatenate([splits_N, np.full(foreign.num_rows, BENCHMARK, object)])
-    leaks = picture_leaks(names, splits, found.confirmed)
+    splits_M = np.where(found.rank_M < len(group_N), split, BENCHMARK).astype(object)
+    leaks = picture_leaks(found.images, splits_M, found.confirmed)
     seen = int((group_N >= 0).sum())
     return Audit(leaks, uses.num_rows, seen + foreign.num_rows, len(images.image_ids) - seen, found.num_candidates)
 
 
-def _on_fingerprints(images, owners: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
-    """Group and split of each fingerprint's image, -1 and "" where it is in no use."""
-    at = pc.fill_null(pc.index_in(owners, value_set=images.image_ids), -1).to_numpy().astype(np.int64)
-    group_N = np.where(at >= 0, np.append(images.group_N, -1)[at], -1)
-    return group_N, np.array([*images.splits, ""], object)[group_N]
+def _on_fingerprints(images: Grouped, fingerprints: Vectors) -> np.ndarray:
+    """Group of each fingerprint's image, in order of their hashes; -1 where it is in no use."""
+    group_N = np.full(len(fingerprints.places), -1)
+    rank = fingerprints.places.rank(ids.hash_keys_128(images.image_ids))
+    group_N[rank[rank >= 0]] = images.group_N[rank >= 0]
+    return group_N
 
 
 def fingerprint_folder(folder: str, limits: DecodeLimits) -> tuple[pa.Table, list[tuple[str, str]]]:

@@ -140,19 +140,27 @@ def _sides(store: str, image_ids: pa.ChunkedArray) -> pl.DataFrame:
 
 def owner_splits(store: str, kind: str) -> pa.Table:
     """owner_id and split of all products or posts: about 50 bytes each."""
-    rows = delta.read(store, schema.SPLITS, [schema.OWNER_ID, schema.OWNER_KIND, schema.SPLIT])
-    return rows.filter(pc.equal(rows.column(schema.OWNER_KIND), kind)).select([schema.OWNER_ID, schema.SPLIT])
+    columns = [schema.OWNER_ID, schema.OWNER_KIND, schema.SPLIT]
+    listed = delta.parts(delta.open_table(store, schema.SPLITS))
+    found = [pa.schema([schema.SPLITS.schema.field(c) for c in columns]).empty_table()]
+    for batch in delta.read_batches(store, schema.SPLITS, columns, listed):
+        found.append(batch.filter(pc.equal(batch.column(schema.OWNER_KIND), kind)))
+    return pa.concat_tables(found).select([schema.OWNER_ID, schema.SPLIT])
 
 
 def superseded_posts(store: str) -> pa.Table:
     """post_id and fetched_at of the rows that a newer row of the same post replaces.
 
-    While it is made: about 60 bytes a row of `posts`; what is kept: the same a row that was replaced, which few are.
+    In memory: 32 bytes a row of `posts`, and what it says of those whose post has several rows, which few are.
     """
-    rows = pl.from_arrow(delta.read(store, schema.POSTS, [schema.POST_ID, schema.FETCHED_AT]))
+    columns = [schema.POST_ID, schema.FETCHED_AT]
+    fields = pa.schema([schema.POSTS.schema.field(c) for c in columns])
+    listed = delta.parts(delta.open_table(store, schema.POSTS))
+    several = delta.may_repeat(store, schema.POSTS, listed)
+    found, start = [fields.empty_table()], 0
+    for batch in delta.read_batches(store, schema.POSTS, columns, listed):
+        found.append(batch.filter(pa.array(several[start : start + batch.num_rows])))
+        start += batch.num_rows
+    rows = pl.from_arrow(pa.concat_tables(found))
     newest = pl.col(schema.FETCHED_AT).max().over(schema.POST_ID)
-    return (
-        rows.filter(pl.col(schema.FETCHED_AT) < newest)
-        .to_arrow()
-        .cast(pa.schema([schema.POSTS.schema.field(c) for c in (schema.POST_ID, schema.FETCHED_AT)]))
-    )
+    return rows.filter(pl.col(schema.FETCHED_AT) < newest).to_arrow().cast(fields)

@@ -1,34 +1,45 @@
 """Near-duplicates on Ray: fingerprints of new images, candidates from all of them, confirmation where the grids lie.
 
-Fingerprints are read once into arrays in the object store (1,096 bytes an image; it spills to disk). The hash search is one
-task (250 bytes an image). In the look search one tree after the other deals its entries into buckets of about
-``_ENTRIES_PER_BUCKET``, each a task, so that the memory of a worker does not grow. Candidates are confirmed in tasks of
-``_PAIRS_PER_TASK`` pairs, to which the grids travel. The driver holds the ids (100 bytes an image) and the candidates (16 bytes
-a pair).
+Fingerprints are read once into arrays in the object store (1,096 bytes an image; it spills to disk). Both searches deal their
+entries into buckets of about ``_ENTRIES_PER_BUCKET``, each a task: the hash search all at once, the look search one tree after
+the other. Candidates are confirmed in tasks of ``_PAIRS_PER_TASK`` pairs, to which the grids travel. So the memory of a worker
+does not grow; the driver holds 60 bytes an image, 16 a candidate, and the ids of the images that have a duplicate.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import ray
 
 from w2w import schema
 from w2w.images.decode import DecodeLimits
 from w2w.mining.duplicates import (
+    NO_PAIR,
     Confirmed,
     LikenessRules,
     Marks,
     all_confirmed,
     confirm,
-    hash_candidates,
+    duplicate_rows,
     joined,
+    look_alike,
     marks_of,
 )
 from w2w.mining.fingerprints import FINGERPRINT_GIVES, NUM_WINDOWS, fingerprint_version, grids_of, to_fingerprints
 from w2w.mining.likeness import SIDE
-from w2w.mining.neighbours import Entries, bucket_of, cuts_of, entries_of, near_pairs, trees_for, unique_pairs
+from w2w.mining.neighbours import (
+    Entries,
+    bucket_of,
+    cuts_of,
+    entries_of,
+    hash_pairs,
+    near_pairs,
+    trees_for,
+    unique_pairs,
+)
 from w2w.runtime.job import Run
 from w2w.runtime.run import collect, run_stages
 from w2w.runtime.shuffle import Vectors, gather, list_column
@@ -42,6 +53,7 @@ STAGE = "fingerprint"  # its rejects' stage, whichever job runs it
 _ROWS_PER_MAP = 50_000
 _ENTRIES_PER_BUCKET = 500_000  # 54 MB of them, and as much again while they are searched
 _GRIDS = 2048  # whose looks are taken at a time: 100 MB
+_LOOKS_AT_ONCE = 65_536  # pairs by hash whose looks are compared at a time: 40 MB
 _SAMPLED = 4096  # images whose looks say where the buckets are cut
 _PAIRS_PER_TASK = 8_000  # at most 49 MB of grids, and some times as much while they are laid over each other
 
@@ -77,12 +89,14 @@ def make_fingerprints(run: Run, due: Source, limits: DecodeLimits, pool: Pool) -
 
 @dataclass(frozen=True)
 class Found:
-    """Duplicates among images: rows of ``confirmed`` count ``image_ids`` (sorted)."""
+    """Duplicates among images. Only those that have one are named: ``images``, in order of their ids and then the foreign ones,
+    are rows ``rank_M`` of what was searched, and the pairs of ``confirmed`` count them."""
 
-    image_ids: pa.ChunkedArray
+    images: pa.Array
+    rank_M: np.ndarray
     confirmed: Confirmed
     num_candidates: int
-    num_crowded: int  # rows with so many of nearly their hash that not all of those were looked at
+    num_crowded: int  # images with so many of nearly their hash that not all of those were looked at
 
 
 def list_fingerprints(store: str, limits: DecodeLimits) -> Vectors:
@@ -99,11 +113,11 @@ def find_duplicates(
 ) -> Found:
     """Pairs of images that are one picture.
 
-    ``embeddings``: neighbours of at least that cosine are candidates too. ``group_N``: only pairs of two groups (an int a row
-    of ``fingerprints.owners``; below 0: the image is left out). ``foreign``: fingerprints that are in no table, a group of
-    their own, whose rows count on from those.
+    Rows are counted in order of the images' hashes (``fingerprints.places``). ``embeddings``: neighbours of at least that
+    cosine are candidates too. ``group_N``: only pairs of two groups (an int a row; below 0: the image is left out).
+    ``foreign``: fingerprints that are in no table, a group of their own, whose rows count on from those.
     """
-    n = len(fingerprints.owners)
+    n = len(fingerprints.places)
     marks, sizes = _marks(fingerprints)
     if foreign is not None:
         marks.append(ray.put(marks_of(foreign)))
@@ -112,16 +126,46 @@ def find_duplicates(
     kept = np.arange(sum(sizes)) if group_N is None else np.flatnonzero(group_N >= 0)
     candidates, crowded = [], 0
     if len(kept) > 1:
-        order = np.concatenate([fingerprints.rows, np.arange(n, sum(sizes))])[kept]
+        order = np.concatenate([fingerprints.places.order, np.arange(n, sum(sizes))])[kept]
+        at = np.full(sum(sizes), -1)
+        at[order] = np.arange(len(order))
+        places = [ray.put(part) for part in np.split(at, np.cumsum(sizes)[:-1])]
         groups = ray.put(None if group_N is None else group_N[kept])
-        hashes = ray.remote(num_cpus=1)(_by_hash).remote(rules, ray.put(order), groups, *marks)
-        looks = _look_pairs(marks, sizes, order, groups, rules)
-        ((by_hash, crowded),) = collect([hashes], "hashes")
-        candidates = [kept[pairs] for pairs in (by_hash, *looks)]
+        hashes = _hash_tasks(marks, places, order, groups, rules)  # they run beside the trees
+        looks = _look_pairs(marks, places, len(order), groups, rules)
+        by_hash, in_crowds = zip(*collect(hashes, "hashes"))
+        candidates = [kept[pairs] for pairs in (*by_hash, *looks)]
+        crowded = len(np.unique(np.concatenate(in_crowds)))
     if embeddings is not None:
         candidates += _embedding_pairs(fingerprints, embeddings, min_cosine, rules.num_nearest)
     pairs = unique_pairs(*candidates)
-    return Found(fingerprints.owners, _confirm(fingerprints, pairs, rules, foreign), len(pairs), crowded)
+    confirmed = _confirm(fingerprints, pairs, rules, foreign)
+    return Found(*_named(fingerprints, confirmed, foreign), len(pairs), crowded)
+
+
+def snapshot_rows(fingerprints: Vectors, found: Found) -> Iterator[pa.Table]:
+    """Rows of table `duplicates`: the images that have one, then the others as they lie."""
+    yield duplicate_rows(found.images, found.confirmed)
+    taken, start = np.sort(fingerprints.places.order[found.rank_M]), 0
+    for names in fingerprints.names():
+        low, high = np.searchsorted(taken, [start, start + len(names)])
+        alone = np.delete(np.arange(len(names)), taken[low:high] - start)
+        yield duplicate_rows(names.take(pa.array(alone)).combine_chunks(), NO_PAIR)
+        start += len(names)
+
+
+def _named(fingerprints: Vectors, confirmed: Confirmed, foreign: pa.Table | None) -> tuple[pa.Array, np.ndarray, Confirmed]:
+    members = np.unique(confirmed.pairs)
+    own = members[: np.searchsorted(members, len(fingerprints.places))]
+    names = fingerprints.read_names(fingerprints.places.order[own])
+    by_name = pc.sort_indices(names)
+    rank_M, images = np.concatenate([own[by_name.to_numpy()], members[len(own) :]]), [names.take(by_name)]
+    if foreign is not None:
+        beyond = pa.array(members[len(own) :] - len(fingerprints.places))
+        images.append(foreign.column(schema.SOURCE_URI).combine_chunks().take(beyond))
+    by_rank = np.argsort(rank_M)
+    pairs = np.sort(by_rank[np.searchsorted(members, confirmed.pairs)], axis=1)
+    return pa.concat_arrays(images), rank_M, replace(confirmed, pairs=pairs)
 
 
 def _marks(fingerprints: Vectors) -> tuple[list, list[int]]:
@@ -136,19 +180,45 @@ def _read_marks(store: str, parts: Sequence[delta.Part]) -> Marks:
     return joined([marks_of(b) for b in delta.read_batches(store, schema.FINGERPRINTS, columns, parts, _GRIDS)])
 
 
-def _by_hash(rules: LikenessRules, order: np.ndarray, groups: np.ndarray | None, *chunks: Marks) -> tuple[np.ndarray, int]:
-    return hash_candidates(joined([Marks(m.hashes_N2, m.looks_NWD[:, :1]) for m in chunks], order), rules, groups)
+def _hash_tasks(marks: list, places: list, order: np.ndarray, groups: ray.ObjectRef, rules: LikenessRules) -> list:
+    """A task a bucket: pairs by hash, counted in ``order``, and the rows that were crowded."""
+    num_buckets = -(-2 * len(order) // _ENTRIES_PER_BUCKET)
+    search = ray.remote(num_cpus=1)(_search_hashes)
+    known = rules, ray.put(order), groups, len(marks)
+    return [search.remote(*known, b, num_buckets, *places, *marks) for b in range(num_buckets)]
 
 
-def _look_pairs(marks: list, sizes: Sequence[int], order: np.ndarray, groups, rules: LikenessRules) -> list[np.ndarray]:
-    """Pairs by look, counted in ``order``: rows of ``marks``, chunk after chunk. A tree at a time, a bucket a task."""
-    at = np.full(sum(sizes), -1)
-    at[order] = np.arange(len(order))
-    places = [ray.put(part) for part in np.split(at, np.cumsum(sizes)[:-1])]
-    depth = max(0, int(np.ceil(np.log2(len(order) * NUM_WINDOWS / _ENTRIES_PER_BUCKET))))
-    sample = _sample(marks, places, len(order)) if depth else None
+def _search_hashes(
+    rules: LikenessRules, order: np.ndarray, groups: np.ndarray | None, num_chunks: int, bucket: int, num_buckets: int, *parts
+) -> tuple[np.ndarray, np.ndarray]:
+    places, marks = parts[:num_chunks], parts[num_chunks:]
+    chunks = [(m.hashes_N2[at >= 0], at[at >= 0]) for m, at in zip(marks, places)]
+    pairs, crowded = hash_pairs(chunks, len(order), rules.hash_bits, bucket, num_buckets)
+    if groups is not None:
+        pairs = pairs[groups[pairs[:, 0]] != groups[pairs[:, 1]]]
+    starts = np.cumsum([0, *(len(at) for at in places)])
+    kept = [np.empty(0, bool)]
+    for i in range(0, len(pairs), _LOOKS_AT_ONCE):
+        sides = (_whole_looks(marks, starts, order[pairs[i : i + _LOOKS_AT_ONCE, side]]) for side in (0, 1))
+        kept.append(look_alike(*sides, rules))
+    return pairs[np.concatenate(kept)], crowded
+
+
+def _whole_looks(marks: Sequence[Marks], starts: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """The looks of whole pictures, (len(rows), D): rows of all chunks."""
+    chunk = np.searchsorted(starts, rows, side="right") - 1
+    looks = np.empty((len(rows), marks[0].looks_NWD.shape[-1]), np.float16)
+    for c in np.unique(chunk):
+        looks[chunk == c] = marks[c].looks_NWD[rows[chunk == c] - starts[c], 0]
+    return looks
+
+
+def _look_pairs(marks: list, places: list, num_rows: int, groups: ray.ObjectRef, rules: LikenessRules) -> list[np.ndarray]:
+    """Pairs by look, counted as ``places`` count the rows of ``marks``. A tree at a time, a bucket a task."""
+    depth = max(0, int(np.ceil(np.log2(num_rows * NUM_WINDOWS / _ENTRIES_PER_BUCKET))))
+    sample = _sample(marks, places, num_rows) if depth else None
     search, found = ray.remote(num_cpus=1)(_search), []
-    for tree in trees_for(len(order)):
+    for tree in trees_for(num_rows):
         cuts = np.empty(0) if sample is None else cuts_of(sample, tree, depth)
         deal = ray.remote(num_cpus=1, num_returns=2**depth)(_deal)
         dealt = [deal.remote(chunk, place, tree, cuts) for chunk, place in zip(marks, places)]
@@ -194,7 +264,7 @@ def _search(rules: LikenessRules, groups: np.ndarray | None, tree: int | None, d
 
 def _embedding_pairs(fingerprints: Vectors, embeddings: Vectors, min_cosine: float, num_nearest: int) -> list[np.ndarray]:
     """Pairs of fingerprints' rows; one task a tree holds all vectors (6 bytes a dimension and image)."""
-    at = embeddings.find(fingerprints.owners)
+    at = embeddings.places.find(fingerprints.places.hashes_N2)
     known = np.flatnonzero(at >= 0)
     if len(known) < 2:
         return []
@@ -211,12 +281,12 @@ def _near_vectors(tree: int | None, min_cosine: float, num_nearest: int, vectors
 
 
 def _confirm(fingerprints: Vectors, pairs: np.ndarray, rules: LikenessRules, foreign: pa.Table | None) -> Confirmed:
-    n, targets, arguments = len(fingerprints.owners), [], []
+    n, targets, arguments = len(fingerprints.places), [], []
     for i in range(0, len(pairs), _PAIRS_PER_TASK):
         rows, back = np.unique(pairs[i : i + _PAIRS_PER_TASK], return_inverse=True)
         own = rows[rows < n]
         beyond = foreign.take(pa.array(rows[len(own) :] - n)).column(schema.GRID) if foreign else None
-        targets.append(fingerprints.rows[own])
+        targets.append(fingerprints.places.order[own])
         arguments.append((pairs[i : i + _PAIRS_PER_TASK], back.reshape(-1, 2), rules, beyond))
     return all_confirmed(gather(fingerprints, targets, _confirm_chunk, arguments, title="compare"))
 

@@ -108,11 +108,11 @@ def mine(
 ) -> tuple[Counts, dict[str, int]]:
     """Makes `pairs` of all current posts and the garments that ``detector`` (a stage version) found in their photos.
 
-    In the driver and once in the object store: the catalog (350 bytes a product) and the splits of posts (50 bytes each); with
-    a gate also the owners of all vectors (100 bytes each) and of those in question (80 bytes each).
+    In the object store: the catalog (350 bytes a product) and the splits of posts (50 bytes each), which one task each makes.
+    The driver holds, with a gate, 24 bytes of every vector and 40 of every one that is in question.
     """
-    splits = owner_splits(store, POST).rename_columns([schema.POST_ID, schema.SPLIT])
-    known = share(Known(catalog, splits, superseded_posts(store)))
+    splits, superseded = run_task(_posts_known, store, title="posts")
+    known = share(Known(catalog, splits, superseded))
     sides = [
         Side(schema.POSTS, _POSTS, schema.IMAGE_ID),
         Side(schema.GARMENTS, _GARMENTS, schema.IMAGE_ID, partition={schema.STAGE_VERSION: detector}),
@@ -130,7 +130,7 @@ def mine(
             num_buckets=num_buckets,
         )
     vectors = list_vectors(store, asked.model_version)
-    if not len(vectors.rows):
+    if not len(vectors.places):
         raise UsageError(f"no vectors of model version {asked.model_version}: run 'w2w embed', and 'w2w embed --of garments'")
     if num_buckets is None:
         found = delta.count_rows(delta.open_table(store, schema.GARMENTS), **{schema.STAGE_VERSION: detector})
@@ -138,12 +138,17 @@ def mine(
     folder = work.folder(store, lineage.run_id)
     try:
         waiting = by_key(store, sides, _prepare, (known, rules, asked, folder), num_buckets=num_buckets, title="candidates")
-        samples = share(_samples(vectors, catalog, [w.sampled for w in waiting], asked.sample))
+        samples = share(run_task(_samples, vectors, catalog, [w.sampled for w in waiting], asked.sample, title="samples"))
         made = _decided(store, vectors, waiting, (asked, samples, lineage))
         receipts = [r for bucket in made for r in bucket]
         return snapshot.commit_snapshot(store, schema.PAIRS, receipts, lineage, max_reject_rate)
     finally:
         work.clean(store, lineage.run_id)
+
+
+def _posts_known(store: str) -> tuple[pa.Table, pa.Table]:
+    splits = owner_splits(store, POST).rename_columns([schema.POST_ID, schema.SPLIT])
+    return splits, superseded_posts(store)
 
 
 def _found(tables: list[pa.Table], known: list, rules: PairRules) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
@@ -176,22 +181,23 @@ def _made(tags: pl.DataFrame, claims: pl.DataFrame) -> Made:
 
 @dataclass(frozen=True)
 class _Waiting:
-    """A bucket between the passes: its work files, the owners of the vectors that it wants, and garments for the samples."""
+    """A bucket between the passes: its work files, whose vectors it wants (`ids.hash_keys_128` of the owners, in order), and
+    garments for the samples."""
 
     path: str
-    owners: pa.Array
+    owners_N2: np.ndarray
     sampled: pa.Table
 
 
 def _prepare(tables: list[pa.Table], known: list, rules: PairRules, asked: Asked, folder: str) -> _Waiting:
     tags, claims, found = _found(tables, known, rules)
     edges = pairs.edges_of(claims, found, asked.limits.singles)
-    owners = pl.concat([edges[schema.GARMENT_ID], edges[schema.IMAGE_ID].alias(schema.GARMENT_ID)]).unique().sort()
+    owners = np.concatenate([ids.hash_keys_128(_strings(edges[c])) for c in (schema.GARMENT_ID, schema.IMAGE_ID)])
     sampled = pairs.sample_of(edges, ids.hash_keys(_strings(edges[schema.GARMENT_ID])), asked.sample)
     path = storage.join(folder, uuid.uuid4().hex)
     for name, frame in (("tags", tags), ("claims", claims), ("found", found), ("edges", edges)):
         _write(f"{path}-{name}.parquet", frame)
-    return _Waiting(path, _strings(owners), sampled.to_arrow())
+    return _Waiting(path, np.unique(owners, axis=0), sampled.to_arrow())
 
 
 def _strings(column: pl.Series) -> pa.Array:
@@ -232,9 +238,8 @@ def _samples(vectors: Vectors, catalog: pa.Table, sampled: Sequence[pa.Table], s
 
 def _decided(store: str, vectors: Vectors, waiting: Sequence[_Waiting], arguments: tuple) -> list[list[dict]]:
     """The receipts of every bucket. One that wants no vector has nothing to wait for."""
-    ends = np.cumsum([len(w.owners) for w in waiting])
-    rows = np.split(vectors.find(pa.chunked_array([w.owners for w in waiting], pa.string())), ends[:-1])
-    told = [(store, w.path, w.owners.filter(pa.array(r >= 0)), *arguments) for w, r in zip(waiting, rows)]
+    rows = [vectors.places.find(w.owners_N2) for w in waiting]
+    told = [(store, w.path, w.owners_N2[r >= 0], *arguments) for w, r in zip(waiting, rows)]
     some = [b for b, r in enumerate(rows) if (r >= 0).any()]
     made = gather(vectors, [rows[b][rows[b] >= 0] for b in some], _decide, [told[b] for b in some], title="pairs")
     nothing = np.empty((0, 1), np.float32)
@@ -242,13 +247,13 @@ def _decided(store: str, vectors: Vectors, waiting: Sequence[_Waiting], argument
 
 
 def _decide(
-    store: str, path: str, owners: pa.Array, asked: Asked, samples: list, lineage: Lineage, vectors_ND: np.ndarray
+    store: str, path: str, owners_N2: np.ndarray, asked: Asked, samples: list, lineage: Lineage, vectors_ND: np.ndarray
 ) -> list[dict]:
     tags, claims, found, edges = (_read(f"{path}-{name}.parquet") for name in ("tags", "claims", "found", "edges"))
+    places = ids.Places(owners_N2)
     for owner, place in ((schema.GARMENT_ID, "garment_at"), (schema.IMAGE_ID, "product_at")):
-        at = pc.index_in(_strings(edges[owner]), value_set=owners)
-        edges = edges.with_columns(pl.Series(place, at.to_numpy(zero_copy_only=False), nan_to_null=True).cast(pl.Int64))
-    edges = edges.drop_nulls(["garment_at", "product_at"])
+        edges = edges.with_columns(pl.Series(place, places.find(ids.hash_keys_128(_strings(edges[owner])))))
+    edges = edges.filter(pl.col("garment_at") >= 0, pl.col("product_at") >= 0)
     cosine_E, likeness_E, share_E = gate.compare_at(
         vectors_ND,
         edges["garment_at"].to_numpy(),
