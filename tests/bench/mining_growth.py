@@ -13,10 +13,12 @@ import argparse
 import importlib
 import json
 import os
+import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -125,7 +127,11 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=1_000_000, help="the largest size; the others are a tenth and a hundredth")
     parser.add_argument("--questions", nargs="+", choices=sorted(FILL), default=sorted(FILL))
     parser.add_argument("--quick", action="store_true", help="20,000 rows: minutes")
+    parser.add_argument("--fill", help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.fill:
+        FILL[options.questions[0]](options.fill, options.rows)
+        return
     most = 20_000 if options.quick else options.rows
     sizes, results = [most // 100, most // 10, most], {}
     connect(RayConfig(num_cpus=2))
@@ -134,7 +140,9 @@ def main() -> None:
         found = {}
         for rows in [BASE_ROWS, BASE_ROWS, *sizes]:  # the first one starts the workers
             with tempfile.TemporaryDirectory() as store:
-                FILL[question](store, rows)
+                # in a process of its own, whose memory is not the driver's
+                command = [sys.executable, "-m", "tests.bench.mining_growth", "--questions", question, "--fill", store]
+                subprocess.run([*command, "--rows", str(rows)], check=True, cwd=Path(__file__).parents[2])
                 found[rows] = measured(question, store, watch)
             print(f"{question}, {rows:,} rows: {', '.join(f'{k} {v:.1f}' for k, v in found[rows].items())}", file=sys.stderr)
         base = found.pop(BASE_ROWS)  # Ray and its workers at rest
