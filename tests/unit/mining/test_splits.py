@@ -120,7 +120,8 @@ def test_a_giant_component_is_cut_at_tags_alone(rule):
     assert split["post", "x7"] == split["product", "p9"]
     part = {owners[k][schema.COMPONENT_ID] for k in (("post", "x7"), ("product", "p8"), ("product", "p9"))}
     assert part in ({"product:p8"}, {"product:p9"})  # whichever is the first by hash
-    assert {r[schema.CUT_FROM] for r in owners.values()} == {"product:p0"}
+    (whole,) = {r[schema.CUT_FROM] for r in owners.values()}
+    assert whole in {f"product:p{i}" for i in range(300)}
     tags = [(p["post_id"], t) for p in some.to_pylist() for t in set(p["product_ids"])]
     lost = sum(split["post", x] != split["product", p] for x, p in tags)
     assert (found.num_tags, found.num_lost) == (len(tags), lost)
