@@ -157,9 +157,9 @@ def to_matrix(column: pa.Array | pa.ChunkedArray) -> np.ndarray:
 
 def _split(where: tuple, parts, row: np.ndarray, target: np.ndarray, position: np.ndarray, num_targets: int):
     unique, back = np.unique(row, return_inverse=True)
-    vectors_ND = _read(where, parts, unique)[back]
+    vectors_ND = _read(where, parts, unique)
     by_target = [target == t for t in range(num_targets)]
-    result = [(position[mine], vectors_ND[mine]) for mine in by_target]
+    result = [(position[mine], vectors_ND[back[mine]]) for mine in by_target]
     return result if num_targets > 1 else result[0]
 
 

@@ -55,7 +55,8 @@ _ENTRIES_PER_BUCKET = 500_000  # 54 MB of them, and as much again while they are
 _GRIDS = 2048  # whose looks are taken at a time: 100 MB
 _LOOKS_AT_ONCE = 65_536  # pairs by hash whose looks are compared at a time: 40 MB
 _SAMPLED = 4096  # images whose looks say where the buckets are cut
-_PAIRS_PER_TASK = 8_000  # at most 49 MB of grids, and some times as much while they are laid over each other
+_PAIRS_PER_TASK = 8_000  # at most 49 MB of grids
+_PAIRS_AT_ONCE = 1_000  # laid over each other: 40 MB
 
 
 def fingerprints_due(store: str, limits: DecodeLimits, item_rows: int) -> Source:
@@ -297,4 +298,5 @@ def _confirm_chunk(
     grids = grids.reshape(-1, 3, SIDE, SIDE)
     if beyond is not None:
         grids = np.concatenate([grids, grids_of(beyond)])
-    return confirm(pairs, rules, grids[at[:, 0]], grids[at[:, 1]])
+    parts = [slice(i, i + _PAIRS_AT_ONCE) for i in range(0, len(pairs), _PAIRS_AT_ONCE)]
+    return all_confirmed([confirm(pairs[p], rules, grids[at[p, 0]], grids[at[p, 1]]) for p in parts])
