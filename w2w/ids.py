@@ -8,6 +8,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from w2w.memory import on_disk
+
 _FNV_OFFSET = np.uint64(0xCBF29CE484222325)
 _FNV_PRIME = np.uint64(0x100000001B3)
 _OTHER_PRIME = np.uint64(0x9E3779B97F4A7C15)  # splitmix64's: for a second hash that does not fall together with the first
@@ -84,27 +86,24 @@ def _hashed_part(keys: pa.Array, primes: list[np.uint64]) -> np.ndarray:
 
 
 class Places:
-    """Where each of N keys stands, without the keys: 24 bytes each. ``order`` (N,): the keys' places in order of their hash,
-    which depends on the keys alone and not on how they lie."""
+    """Where each of N keys stands, without the keys: 24 bytes each, on disk where they are many. ``order`` (N,): the keys'
+    places in order of their hashes ``hashes_2N``, which depends on the keys alone and not on how they lie."""
 
     def __init__(self, hashes_N2: np.ndarray):
         """``hashes_N2``: of the keys (``hash_keys_128``)."""
-        self.order = np.lexsort((hashes_N2[:, 1], hashes_N2[:, 0]))
-        self.hashes_N2 = np.empty_like(hashes_N2, order="F")
-        for i in (0, 1):
-            self.hashes_N2[:, i] = hashes_N2[self.order, i]
+        self.order = on_disk(np.lexsort((hashes_N2[:, 1], hashes_N2[:, 0])))
+        self.hashes_2N = on_disk(np.stack([hashes_N2[self.order, i] for i in (0, 1)]))
 
     def __len__(self) -> int:
         return len(self.order)
 
     def rank(self, asked_Q2: np.ndarray) -> np.ndarray:
         """Index into ``order`` of each key asked for by its hash (``hash_keys_128``), int64 (Q,); -1 where it is not there."""
-        at = np.searchsorted(self.hashes_N2[:, 0], asked_Q2[:, 0])
+        at = np.searchsorted(self.hashes_2N[0], asked_Q2[:, 0])
         found, left = np.full(len(asked_Q2), -1), np.arange(len(asked_Q2))
         while len(left):  # again only for keys that share the first half of their hash
             left = left[at[left] < len(self)]
-            there = self.hashes_N2[at[left]]
-            equal = there == asked_Q2[left]
+            equal = asked_Q2[left] == self.hashes_2N[:, at[left]].T
             hit = equal.all(1)
             found[left[hit]] = at[left[hit]]
             left = left[equal[:, 0] & ~hit]
@@ -113,8 +112,9 @@ class Places:
 
     def find(self, asked_Q2: np.ndarray) -> np.ndarray:
         """Place of each key asked for, int64 (Q,); -1 where it is not there."""
-        rank = self.rank(asked_Q2)
-        return np.where(rank < 0, -1, np.append(self.order, -1)[rank])
+        found = self.rank(asked_Q2)
+        found[found >= 0] = self.order[found[found >= 0]]
+        return found
 
 
 def hash_bucket(keys: pa.Array | pa.ChunkedArray, num_buckets: int) -> np.ndarray:

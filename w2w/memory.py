@@ -1,9 +1,12 @@
-"""What a process keeps of the memory that it has freed."""
+"""Memory: what a process keeps of what it has freed, and arrays that lie on disk."""
 
 import ctypes
+import tempfile
 
+import numpy as np
 import pyarrow as pa
 
+_LARGE_BYTES = 1 << 20
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
 
@@ -21,6 +24,16 @@ def give_back_memory() -> None:
     pa.default_memory_pool().release_unused()
     if (glibc := _glibc()) is not None:
         glibc.malloc_trim(0)
+
+
+def on_disk(array: np.ndarray) -> np.ndarray:
+    """The array, from a megabyte on, in a nameless file of the temporary folder, mapped: pages that nobody looks at need no
+    memory, and the file is gone with the array."""
+    if array.nbytes < _LARGE_BYTES:
+        return array
+    with tempfile.TemporaryFile(prefix="w2w-") as file:
+        array.tofile(file)
+        return np.memmap(file, array.dtype, "r+", shape=array.shape).view(np.ndarray)
 
 
 def _glibc() -> ctypes.CDLL | None:

@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 
 from w2w import ids, schema
 from w2w.errors import UsageError
+from w2w.memory import give_back_memory, on_disk
 from w2w.mining.components import components, sizes
 from w2w.mining.tags import PRODUCT_KEY
 
@@ -83,12 +84,15 @@ def deal(products: Batches, posts: Batches, duplicates: Iterable[pa.Table], rule
     100 bytes a product or post and 8 a tag.
     """
     owners, images, tags = _read(products, posts)
-    part = components(len(owners), *_showing_one(images, owners, duplicates))
+    give_back_memory()  # each step has large arrays of its own, and what it leaves free would add up
+    part = on_disk(components(len(owners), *_showing_one(images, owners, duplicates)))
+    give_back_memory()
     whole = part
     for tagging, tagged in tags.slices(owners):
         whole = components(len(owners), tagging, tagged, whole)
+    whole = on_disk(whole)
     cut = sizes(whole) > max(1.0, rules.max_component * len(owners))
-    root = np.where(cut, part, whole)
+    root = on_disk(np.where(cut, part, whole))
     split = _by_hash(owners, root, rules)
     _follow(split, cut, part, tags, owners, rules)
     size, is_root = sizes(root), whole == np.arange(len(owners))
@@ -149,13 +153,13 @@ def _read(products: Batches, posts: Batches) -> tuple[_Owners, np.ndarray, _Tags
     del places
     post_hash_O, post_N, first_post_N = _numbered(keys)
     owners = _Owners(
-        np.concatenate([product_hash_O, post_hash_O]),
+        on_disk(np.concatenate([product_hash_O, post_hash_O])),
         len(product_hash_O),
-        np.concatenate([product_N, post_N + len(product_hash_O)]),
+        on_disk(np.concatenate([product_N, post_N + len(product_hash_O)])),
         np.concatenate([first_product_N, first_post_N]),
         len(product_N),
     )
-    return owners, np.concatenate([np.empty(0, np.uint64), *images]), _Tags(np.concatenate(tags))
+    return owners, on_disk(np.concatenate([np.empty(0, np.uint64), *images])), _Tags(on_disk(np.concatenate(tags)))
 
 
 def _read_products(products: Batches) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[np.ndarray], ids.Places]:
@@ -176,11 +180,11 @@ def _numbered(keys: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarra
     """First half of the hash of every key, in order; the number of each row's key; and whether the row is the key's first."""
     places = ids.Places(_joined(keys))
     new = np.ones(len(places), bool)
-    new[1:] = (places.hashes_N2[1:] != places.hashes_N2[:-1]).any(1)
+    new[1:] = (places.hashes_2N[:, 1:] != places.hashes_2N[:, :-1]).any(0)
     number_N, is_first_N = np.empty(len(places), np.int64), np.zeros(len(places), bool)
     number_N[places.order] = np.cumsum(new) - 1
     is_first_N[places.order[new]] = True
-    return places.hashes_N2[new, 0], number_N, is_first_N
+    return places.hashes_2N[0, new], number_N, is_first_N
 
 
 def _image_hashes(rows: pa.Table) -> np.ndarray:
@@ -190,18 +194,23 @@ def _image_hashes(rows: pa.Table) -> np.ndarray:
 
 def _showing_one(images_N: np.ndarray, owners: _Owners, duplicates: Iterable[pa.Table]) -> tuple[np.ndarray, np.ndarray]:
     """Edges between owners that show one picture or near-duplicates of it."""
-    rows = np.flatnonzero(images_N)
-    image, at = np.unique(images_N[rows], return_inverse=True)
-    cluster = image.copy()
+    order = np.argsort(images_N)
+    order = order[np.searchsorted(images_N, 1, sorter=order) :]  # those with an image
+    shown = images_N[order]
+    moved = [(np.empty(0, np.int64), np.empty(0, np.uint64))]  # images that another one gives its name
     for known in duplicates:
-        hashes = ids.hash_keys(known.column(schema.IMAGE_ID))
-        place = np.searchsorted(image, hashes)
-        there = np.flatnonzero(np.append(image, np.uint64(0))[place] == hashes)
-        cluster[place[there]] = ids.hash_keys(known.column(schema.CLUSTER_ID))[there]
-    cluster, owner = cluster[at], owners.number_N[rows]
-    order = np.argsort(cluster)
-    same = cluster[order[1:]] == cluster[order[:-1]]
-    return owner[order[1:][same]], owner[order[:-1][same]]
+        image, cluster = (ids.hash_keys(known.column(c)) for c in (schema.IMAGE_ID, schema.CLUSTER_ID))
+        image, cluster = image[image != cluster], cluster[image != cluster]
+        first, last = (np.searchsorted(shown, image, side) for side in ("left", "right"))
+        each = last - first
+        place = np.repeat(first - np.cumsum(each) + each, each) + np.arange(each.sum())
+        moved.append((place, np.repeat(cluster, each)))
+    place, cluster = (np.concatenate(part) for part in zip(*moved))
+    shown[place] = cluster
+    by_picture = np.argsort(shown)
+    same = shown[by_picture[1:]] == shown[by_picture[:-1]]
+    owner = owners.number_N[order]
+    return owner[by_picture[1:][same]], owner[by_picture[:-1][same]]
 
 
 def _by_hash(owners: _Owners, root: np.ndarray, rules: SplitRules) -> np.ndarray:

@@ -265,7 +265,7 @@ def _search(rules: LikenessRules, groups: np.ndarray | None, tree: int | None, d
 
 def _embedding_pairs(fingerprints: Vectors, embeddings: Vectors, min_cosine: float, num_nearest: int) -> list[np.ndarray]:
     """Pairs of fingerprints' rows; one task a tree holds all vectors (6 bytes a dimension and image)."""
-    at = embeddings.places.find(fingerprints.places.hashes_N2)
+    at = embeddings.places.find(fingerprints.places.hashes_2N.T)
     known = np.flatnonzero(at >= 0)
     if len(known) < 2:
         return []
