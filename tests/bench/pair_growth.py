@@ -1,6 +1,6 @@
 """Pairs from 10,000 to a million tags: do seconds a tag stay, and how much memory does it take? Last line: JSON.
 
-python -m tests.bench.pair_growth [--tags 10000 100000 1000000] [--quick]
+python -m tests.bench.pair_growth [--tags 10000 160000 1000000] [--quick]
 
 Every post has a photo, 4 tags and 5 garments of different classes, and there is a product for ten tags. Vectors have 16
 dimensions (those of an encoder are read at the disk's speed, 5 KB each, and dwarf the rest). Each size is mined by rule, and
@@ -163,7 +163,7 @@ class Watch(threading.Thread):
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--tags", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
+    parser.add_argument("--tags", type=int, nargs="+", default=[10_000, 160_000, 1_000_000], help="160,000 fill a bucket")
     parser.add_argument("--quick", action="store_true", help="10,000 and 50,000 tags")
     parser.add_argument("--store", help=argparse.SUPPRESS)
     options = parser.parse_args()

@@ -81,7 +81,7 @@ def deal(products: Batches, posts: Batches, duplicates: Iterable[pa.Table], rule
 
     Owners are counted in order of kind and hash, and told apart by 128 bits of it; no id is kept but those that name a
     component. Pictures are compared by 64 bits: two that shared them would be held together, and never apart. In memory: about
-    100 bytes a product or post and 8 a tag.
+    40 bytes a product or post; on disk as many, and 8 a tag.
     """
     owners, images, tags = _read(products, posts)
     give_back_memory()  # each step has large arrays of its own, and what it leaves free would add up

@@ -3,7 +3,7 @@
 Fingerprints are read once into arrays in the object store (1,096 bytes an image; it spills to disk). Both searches deal their
 entries into buckets of about ``_ENTRIES_PER_BUCKET``, each a task: the hash search all at once, the look search one tree after
 the other. Candidates are confirmed in tasks of ``_PAIRS_PER_TASK`` pairs, to which the grids travel. So the memory of a worker
-does not grow; the driver holds 60 bytes an image, 16 a candidate, and the ids of the images that have a duplicate.
+does not grow; the driver holds 50 bytes an image, 16 a candidate, and the ids of the images that have a duplicate.
 """
 
 from collections.abc import Iterator, Sequence

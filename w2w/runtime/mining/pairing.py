@@ -109,7 +109,7 @@ def mine(
     """Makes `pairs` of all current posts and the garments that ``detector`` (a stage version) found in their photos.
 
     In the object store: the catalog (350 bytes a product) and the splits of posts (50 bytes each), which one task each makes.
-    The driver holds, with a gate, 24 bytes of every vector and 40 of every one that is in question.
+    The driver holds, with a gate, 60 bytes of every vector that is in question.
     """
     splits, superseded = run_task(_posts_known, store, title="posts")
     known = share(Known(catalog, splits, superseded))
