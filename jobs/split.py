@@ -46,11 +46,11 @@ def main(config: Config) -> Summary:
 
 def _split(store: str, config: Config, lineage: Lineage):
     versions = lineage.inputs
-    products = partial(active_product_batches, store, config.product_key, versions[schema.PRODUCTS.name])
-    posts = partial(active_post_batches, store, versions.get(schema.POSTS.name))
+    products, posts = (delta.CurrentRows(store, t, versions.get(t.name)) for t in (schema.PRODUCTS, schema.POSTS))
     listed = delta.parts(delta.open_table(store, schema.DUPLICATES, versions[schema.DUPLICATES.name]))
     duplicates = delta.read_batches(store, schema.DUPLICATES, [schema.IMAGE_ID, schema.CLUSTER_ID], listed)
-    dealt = deal(products, posts, duplicates, config.split)
+    read = partial(active_product_batches, products, config.product_key), partial(active_post_batches, posts)
+    dealt = deal(*read, duplicates, config.split)
     if not dealt.counts[0].any():
         raise UsageError("table 'products' has no active product: run 'w2w ingest' first")
     return summary_of(dealt), *replace_rows(store, schema.SPLITS, dealt.rows, lineage)

@@ -83,18 +83,18 @@ def test_a_second_run_computes_nothing(shop):
 
 
 def test_many_pictures_are_searched_in_buckets(finished, monkeypatch):
-    """As for millions of them, with buckets of about a hundred looks: the planted copies are still found."""
+    """As for millions of them, with buckets of about fifty looks or hashes: the planted copies are still found."""
     folder, planted, _ = finished
     store = str(folder / "store")
     fingerprints, rules = list_fingerprints(store, DecodeLimits()), LikenessRules()
     whole = find_duplicates(fingerprints, rules)
     monkeypatch.setattr(neighbours, "_EXACT_ROWS", 10)
-    monkeypatch.setattr(duplicates, "_ENTRIES_PER_BUCKET", 100)
+    monkeypatch.setattr(duplicates, "_ENTRIES_PER_BUCKET", 50)
     monkeypatch.setattr(duplicates, "_ROWS_PER_MAP", 7)
     dealt = []
     monkeypatch.setattr(duplicates, "cuts_of", lambda *asked: dealt.append(asked[1:]) or neighbours.cuts_of(*asked))
     found = find_duplicates(fingerprints, rules)
-    assert dealt == [(tree, 2) for tree in range(neighbours.NUM_TREES)]
+    assert dealt == [(tree, 3) for tree in range(neighbours.NUM_TREES)]
     assert found.confirmed.pairs.tolist() == whole.confirmed.pairs.tolist()
     # by looks alone, without the hashes
     marks, sizes = duplicates._marks(fingerprints)

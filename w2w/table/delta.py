@@ -168,41 +168,51 @@ def _current(store: str, table: schema.Table, columns: Sequence[str], version: i
     key = table.key[0]
     read = list(dict.fromkeys([key, *columns]))
     empty = pa.schema([table.schema.field(c) for c in read]).empty_table()
-    rows = pa.concat_tables([empty, *current_batches(store, table, read, version)])
+    rows = pa.concat_tables([empty, *CurrentRows(store, table, version).batches(read)])
     return rows.sort_by(key).select(list(columns))
 
 
-def current_batches(store: str, table: schema.Table, columns: Sequence[str], version: int | None = None) -> Iterator[pa.Table]:
-    """The newest row of every product or post a batch at a time, always in the same order: first those that have one row, as
-    they lie. Held in memory: 16 bytes a row, and the rows of those that have several.
+class CurrentRows:
+    """The newest row of every product or post, for reading a batch at a time, any number of times.
+
+    Held in memory: a byte a row, 16 while it is made, and the rows of those that have several while they are read.
     """
-    key, _ = table.key
-    listed = parts(open_table(store, table, version))
-    several, start = may_repeat(store, table, listed), 0
-    read = list(dict.fromkeys([key, schema.FETCHED_AT, *columns]))
-    held = [pa.schema([table.schema.field(c) for c in read]).empty_table()]
-    for batch in read_batches(store, table, read, listed, _CURRENT_ROWS):
-        here = several[start : start + batch.num_rows]
-        start += batch.num_rows
-        if here.any():
-            held.append(batch.filter(pa.array(here)))
-            batch = batch.filter(pa.array(~here))
-        yield batch.select(list(columns))
-    rows = pa.concat_tables(held).sort_by([(key, "ascending"), (schema.FETCHED_AT, "descending")])
-    if rows.num_rows > 1:
-        keys = rows.column(key)
-        first = pc.not_equal(keys.slice(1), keys.slice(0, len(keys) - 1)).combine_chunks()
-        rows = rows.filter(pa.concat_arrays([pa.array([True]), first]))
-    yield rows.select(list(columns))
 
+    def __init__(self, store: str, table: schema.Table, version: int | None = None):
+        self._store, self._table, self._key = store, table, table.key[0]
+        self._listed = parts(open_table(store, table, version))
+        hashes = [ids.hash_keys(b.column(0)) for b in read_batches(store, table, [self._key], self._listed)]
+        every = np.concatenate([np.empty(0, np.uint64), *hashes])
+        known = np.sort(every)
+        twice = np.unique(known[1:][known[1:] == known[:-1]])
+        self._several = np.isin(every, twice) if len(twice) else np.zeros(len(every), bool)  # False is sure
 
-def may_repeat(store: str, table: schema.Table, listed: Sequence[Part]) -> np.ndarray:
-    """bool, a row of ``listed``: whether another one may have the same first key column. False is sure (64 bits of hash)."""
-    hashes = [ids.hash_keys(batch.column(0)) for batch in read_batches(store, table, [table.key[0]], listed)]
-    every = np.concatenate([np.empty(0, np.uint64), *hashes])
-    known = np.sort(every)
-    twice = np.unique(known[1:][known[1:] == known[:-1]])
-    return np.isin(every, twice) if len(twice) else np.zeros(len(every), bool)
+    def batches(self, columns: Sequence[str]) -> Iterator[pa.Table]:
+        """Always in the same order: first those that have one row, as they lie."""
+        held = []
+        for one, several in self._parted(list(dict.fromkeys([self._key, schema.FETCHED_AT, *columns]))):
+            held.append(several)
+            yield one.select(list(columns))
+        if not held:
+            return
+        rows = pa.concat_tables(held).sort_by([(self._key, "ascending"), (schema.FETCHED_AT, "descending")])
+        if rows.num_rows > 1:
+            keys = rows.column(self._key)
+            first = pc.not_equal(keys.slice(1), keys.slice(0, len(keys) - 1)).combine_chunks()
+            rows = rows.filter(pa.concat_arrays([pa.array([True]), first]))
+        yield rows.select(list(columns))
+
+    def several(self, columns: Sequence[str]) -> pa.Table:
+        """All rows of those that have several, and maybe a few others."""
+        empty = pa.schema([self._table.schema.field(c) for c in columns]).empty_table()
+        return pa.concat_tables([empty, *(several for _, several in self._parted(columns))])
+
+    def _parted(self, columns: Sequence[str]) -> Iterator[tuple[pa.Table, pa.Table]]:
+        start = 0
+        for batch in read_batches(self._store, self._table, columns, self._listed, _CURRENT_ROWS):
+            here = self._several[start : start + batch.num_rows]
+            start += batch.num_rows
+            yield (batch.filter(pa.array(~here)), batch.filter(pa.array(here))) if here.any() else (batch, batch.slice(0, 0))
 
 
 def history(opened: DeltaTable, limit: int | None = None) -> list[dict]:

@@ -162,11 +162,15 @@ def test_current_rows_a_batch_at_a_time(tmp_path, monkeypatch, repeats):
     for part in np.array_split(rng.permutation(len(rows)), 3):
         some = pa.Table.from_pylist([rows[i] for i in part], schema=schema.PRODUCTS.schema)
         append_rows(store, Output(schema.PRODUCTS), some, lineage())
-    batches = list(delta.current_batches(store, schema.PRODUCTS, ["title", "product_id"]))
+    current = delta.CurrentRows(store, schema.PRODUCTS)
+    batches = list(current.batches(["title", "product_id"]))
     assert max(b.num_rows for b in batches[:-1]) <= 7
     newest = {r["product_id"]: r["title"] for r in sorted(rows, key=lambda r: r["fetched_at"])}
     got = pa.concat_tables(batches).to_pylist()
     assert len(got) == 40
     assert {r["product_id"]: r["title"] for r in got} == newest
-    again = list(delta.current_batches(store, schema.PRODUCTS, ["title", "product_id"]))
+    again = list(current.batches(["title", "product_id"]))
     assert [b.to_pylist() for b in again] == [b.to_pylist() for b in batches]
+    several = current.several(["product_id"]).column(0).to_pylist()
+    assert sorted(several) == sorted(r["product_id"] for r in rows if repeats and int(r["product_id"][1:]) % 4)
+    assert list(delta.CurrentRows(str(tmp_path / "none"), schema.PRODUCTS).batches(["title"])) == []

@@ -151,16 +151,10 @@ def owner_splits(store: str, kind: str) -> pa.Table:
 def superseded_posts(store: str) -> pa.Table:
     """post_id and fetched_at of the rows that a newer row of the same post replaces.
 
-    In memory: 32 bytes a row of `posts`, and what it says of those whose post has several rows, which few are.
+    In memory: 16 bytes a row of `posts`, and what it says of those whose post has several rows, which few are.
     """
     columns = [schema.POST_ID, schema.FETCHED_AT]
-    fields = pa.schema([schema.POSTS.schema.field(c) for c in columns])
-    listed = delta.parts(delta.open_table(store, schema.POSTS))
-    several = delta.may_repeat(store, schema.POSTS, listed)
-    found, start = [fields.empty_table()], 0
-    for batch in delta.read_batches(store, schema.POSTS, columns, listed):
-        found.append(batch.filter(pa.array(several[start : start + batch.num_rows])))
-        start += batch.num_rows
-    rows = pl.from_arrow(pa.concat_tables(found))
+    rows = pl.from_arrow(delta.CurrentRows(store, schema.POSTS).several(columns))
     newest = pl.col(schema.FETCHED_AT).max().over(schema.POST_ID)
+    fields = pa.schema([schema.POSTS.schema.field(c) for c in columns])
     return rows.filter(pl.col(schema.FETCHED_AT) < newest).to_arrow().cast(fields)

@@ -18,21 +18,21 @@ def active_products(store: str, product_key: Sequence[str], version: int | None 
     return rows.select([schema.PRODUCT_ID, schema.IMAGE_ID]), product_keys(rows, product_key)
 
 
-def active_product_batches(store: str, product_key: Sequence[str], version: int | None) -> Iterator[pa.Table]:
+def active_product_batches(products: delta.CurrentRows, product_key: Sequence[str]) -> Iterator[pa.Table]:
     """product_key, product_id and image_id of the active products, a batch at a time, always in the same order."""
     columns = [schema.PRODUCT_ID, schema.IMAGE_ID, schema.ACTIVE, *([schema.ATTRIBUTES] if product_key else [])]
     unknown, found = list(product_key), False
-    for rows in delta.current_batches(store, schema.PRODUCTS, columns, version):
+    for rows in products.batches(columns):
         rows = rows.filter(rows.column(schema.ACTIVE))
         unknown, found = unknown_attributes(rows, unknown), found or rows.num_rows > 0
         yield rows.select([schema.PRODUCT_ID, schema.IMAGE_ID]).append_column(PRODUCT_KEY, keys_of(rows, product_key))
     refuse_unknown(unknown if found else [])
 
 
-def active_post_batches(store: str, version: int | None) -> Iterator[pa.Table]:
+def active_post_batches(posts: delta.CurrentRows) -> Iterator[pa.Table]:
     """post_id, image_id and product_ids of the active posts, a batch at a time, always in the same order."""
     columns = [schema.POST_ID, schema.IMAGE_ID, schema.PRODUCT_IDS]
-    for rows in delta.current_batches(store, schema.POSTS, [*columns, schema.ACTIVE], version):
+    for rows in posts.batches([*columns, schema.ACTIVE]):
         yield rows.filter(rows.column(schema.ACTIVE)).select(columns)
 
 
