@@ -14,6 +14,14 @@ class JobFailed(RuntimeError):
     """The job ran and could not finish as promised: too many rejects, a failed gate, a lost race (exit code 1)."""
 
 
+class StorageFailed(JobFailed, OSError):
+    """What a job reads or writes could not be read or written; the message names it."""
+
+
+class Changed(JobFailed):
+    """Somebody else wrote a file since it was read (``w2w.storage.replace_if``)."""
+
+
 class Reject(Exception):
     """One row cannot go on. Raised by row-level code, caught by the stage, which writes it down; it never ends a job."""
 

@@ -1,9 +1,12 @@
 """Local files: atomic writes, absolute paths, sentences for a store that cannot be written."""
 
+import errno
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 
 from w2w import storage
-from w2w.errors import UsageError
+from w2w.errors import Changed, StorageFailed, UsageError
 
 
 def test_write_replaces_whole_files_and_leaves_no_part(tmp_path):
@@ -31,3 +34,47 @@ def test_a_store_that_cannot_be_written_is_named(tmp_path):
         storage.check_writable(str(tmp_path / "file" / "x"), "--store")
     storage.check_writable(str(tmp_path / "new"), "--store")
     assert storage.list_files(str(tmp_path / "new")) == []
+
+
+def test_of_writers_that_expect_the_same_one_wins(tmp_path):
+    uri = str(tmp_path / "a" / "CURRENT")
+    storage.replace_if(uri, b"0", None)
+
+    def count(times: int) -> None:
+        for _ in range(times):
+            while True:
+                found = storage.read_bytes(uri)
+                try:
+                    storage.replace_if(uri, str(int(found) + 1).encode(), found)
+                    break
+                except Changed:
+                    pass
+
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(count, [25] * 4))
+    assert storage.read_bytes(uri) == b"100"
+    for expected in (None, b"7"):
+        with pytest.raises(Changed, match=r"CURRENT was written by another run"):
+            storage.replace_if(uri, b"late", expected)
+
+
+def test_a_failure_names_what_was_read_or_written(tmp_path):
+    (tmp_path / "file").write_text("not a folder")
+    inside = str(tmp_path / "file" / "x")
+    with pytest.raises(StorageFailed, match=r"^cannot write .*file/x: (File exists|Not a directory)$"):
+        storage.write_bytes(inside, b"x")
+    with pytest.raises(StorageFailed, match=r"^cannot read .*: .*[Dd]irectory"):
+        storage.read_bytes(str(tmp_path))
+    with pytest.raises(FileNotFoundError):
+        storage.read_bytes(str(tmp_path / "none"))
+
+
+def test_a_full_disk_leaves_no_part(tmp_path, monkeypatch):
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(storage.os, "fsync", full)
+    target = str(tmp_path / "a")
+    with pytest.raises(StorageFailed, match=rf"^cannot write {target}: No space left on device$"):
+        storage.write_bytes(target, b"x")
+    assert list(tmp_path.iterdir()) == []

@@ -21,7 +21,14 @@ from w2w.errors import UsageError
 from w2w.memory import give_back_memory
 
 # A commit on S3 is a conditional PUT: two writers can never both create the same log entry.
-_S3_OPTIONS = {"conditional_put": "etag", "allow_http": "true"}
+_S3_OPTIONS = {
+    "conditional_put": "etag",
+    "allow_http": "true",
+    "max_retries": "14",  # as w2w.storage does: about two minutes
+    "retry_timeout": "300s",
+    "backoff_config.init_backoff": "500ms",
+    "backoff_config.max_backoff": "20s",
+}
 _READ_BYTES = 1 << 20
 _KEPT_ROWS = 100_000  # before and after so many, the memory that lies free is given back
 _CURRENT_ROWS = 16_384  # of current rows that are looked at together
