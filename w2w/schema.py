@@ -185,7 +185,7 @@ SLOT_CROP = pa.struct(
     [
         pa.field(SLOT, pa.string()),  # top, bottom, shoes
         pa.field(BOX, XYXY),  # in the cut-out
-        pa.field(CROP_SOURCE, pa.string()),  # boxes of a detector, or ratios of the mask's tight box
+        pa.field(CROP_SOURCE, pa.string()),  # boxes of a detector, dress: part of such a box, or ratios of the mask's tight box
         pa.field(CROP, pa.binary()),  # from the cut-out, JPEG, at most 384 px a side
     ]
 )
