@@ -93,7 +93,7 @@ def pending_rows(
 def with_beside(source: Source, store: str, table: schema.Table, rows: pa.Table, folder: str) -> Source:
     """The source's rows with the columns of ``rows`` (which has the source's key, each once) beside them: ``write_beside``."""
     pending.write_beside(store, table, source.items, source.key, rows, folder)
-    others = rows.drop_columns([source.key]).schema
+    others = [f.with_nullable(True) for f in rows.drop_columns([source.key]).schema]  # a row may have none beside it
     return replace(source, schema=pa.schema([*source.schema, *others]), beside=folder)
 
 

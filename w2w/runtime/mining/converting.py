@@ -97,10 +97,12 @@ class Pictures:
         ]
         outputs = [images, Output(self._table)]
         if self._table is schema.PRODUCTS:
-            stages.insert(1, Stage("cut", of.cut_products, (schema.BOX,), of.CUT_GIVES, {"limits": reading.decode}))
+            stages.insert(
+                1, Stage("cut", of.cut_products, (schema.BOX, *of.CUT_GIVES.names), of.CUT_GIVES, {"limits": reading.decode})
+            )
         else:
             cutting = {"stage_version": reading.version, "crop_px": reading.crop_px, "limits": reading.decode}
-            stages.append(Stage("cut", of.cut_anchors, (of.ANCHORS,), of.ANCHOR_GIVES, cutting))
+            stages.append(Stage("cut", of.cut_anchors, (of.ANCHORS, schema.IMAGE_ID, schema.BYTES), of.ANCHOR_GIVES, cutting))
             outputs.insert(1, Output(schema.GARMENTS, unique=schema.GARMENT_ID, nested=ITEMS))
         return run_stages(
             self._run.store,
