@@ -57,7 +57,7 @@ def decode(data: bytes, limits: DecodeLimits = _DEFAULT_LIMITS, min_side_px_want
     """
     info, opened = _open(data, limits)
     if isinstance(opened, JpegHeader):
-        image, icc_profile = jpeg.pixels(data, opened, min_side_px_wanted), opened.icc_profile
+        image, icc_profile = jpeg.pixels(opened, min_side_px_wanted), opened.icc_profile
         if opened.colour not in ("YCbCr", "RGB"):
             icc_profile = None
     else:
@@ -134,7 +134,7 @@ def _open_jpeg(data: bytes, limits: DecodeLimits) -> tuple[ImageInfo, JpegHeader
         return info, head
     if not jpeg.ends(data):  # Pillow's decoder would pad it with grey
         raise Reject(RejectCode.TRUNCATED, "JPEG without an end")
-    opened = pillow.open_image(sniff.JPEG, data)
+    opened = pillow.open_image(sniff.JPEG, head.data)
     _check_size(*opened.size, limits)
     return info, opened
 
