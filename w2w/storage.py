@@ -6,8 +6,10 @@ Throttling, timeouts and lost connections are retried with back-off for about tw
 ``StorageFailed`` naming what was read or written.
 """
 
+import errno
 import fcntl
 import os
+import stat
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -191,12 +193,60 @@ def _get(s3, bucket: str, key: str) -> tuple[bytes, str] | None:
         return None
 
 
-def list_files(uri: str, recursive: bool = True) -> list[fs.FileInfo]:
-    """Files below ``uri`` (paths on its filesystem, sizes, mtimes), sorted by path; empty where it does not exist."""
+def list_files(uri: str, recursive: bool = True, unusable: list[tuple[str, str]] | None = None) -> list[fs.FileInfo]:
+    """Files below ``uri`` (paths on its filesystem, sizes, mtimes), sorted by path; empty where it does not exist.
+
+    Links are followed, but not back into a folder that they are in. ``unusable`` takes (path in printable form, why) of each
+    entry of a disk that is neither folder nor file that can be named: a name that is not UTF-8, a link to nowhere, a pipe.
+    """
     with named("list", uri):
         system, path = filesystem(uri)
-        found = system.get_file_info(fs.FileSelector(path, allow_not_found=True, recursive=recursive))
-    return sorted((f for f in found if f.type == fs.FileType.File), key=lambda f: f.path)
+        if is_s3(uri):
+            found = system.get_file_info(fs.FileSelector(path, allow_not_found=True, recursive=recursive))
+            return sorted((f for f in found if f.type == fs.FileType.File), key=lambda f: f.path)
+        return sorted(_walk(path, recursive, [] if unusable is None else unusable), key=lambda f: f.path)
+
+
+def _walk(root: str, recursive: bool, unusable: list[tuple[str, str]]) -> Iterator[fs.FileInfo]:
+    """Not by pyarrow, which stops at a name that is not UTF-8 and follows a link to its own folder 40 times."""
+    if not os.path.exists(root):
+        return
+    folders = [(root, frozenset([_identity(os.stat(root))]))]  # a folder, and which folders it is in
+    while folders:
+        folder, above = folders.pop()
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                try:
+                    about, why = entry.stat(), ""
+                except OSError as e:
+                    if e.errno not in (errno.ENOENT, errno.ELOOP, errno.ENOTDIR):
+                        raise
+                    about, why = None, "a link that leads nowhere"
+                if about and stat.S_ISDIR(about.st_mode):
+                    if recursive and _identity(about) not in above:
+                        folders.append((entry.path, above | {_identity(about)}))
+                    continue
+                if about and not stat.S_ISREG(about.st_mode):
+                    why = "not a plain file"
+                if not is_text(entry.path):
+                    why = "its name is not UTF-8"
+                if why:
+                    unusable.append((os.fsencode(entry.path).decode("utf-8", "backslashreplace"), why))
+                else:
+                    yield fs.FileInfo(entry.path, fs.FileType.File, size=about.st_size, mtime_ns=about.st_mtime_ns)
+
+
+def _identity(about: os.stat_result) -> tuple[int, int]:
+    return about.st_dev, about.st_ino
+
+
+def is_text(path: str) -> bool:
+    """Whether a name from a disk or archive was UTF-8: Python stands half surrogates for bytes that were not."""
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def delete(uri: str) -> None:

@@ -9,7 +9,7 @@ from pyarrow import fs
 
 from w2w import schema, storage
 from w2w.config import nearest
-from w2w.errors import UsageError
+from w2w.errors import Reject, UsageError, attempt
 from w2w.ingest import archives, readers
 from w2w.ingest.digests import SeenKeys
 from w2w.ingest.images import ImageRoot, is_web
@@ -153,6 +153,8 @@ def _files(config: FeedConfig) -> tuple[str, list[tuple[str, fs.FileInfo]]]:
         if info.size == 0:
             raise UsageError(f"feed.uri={uri}: the file is empty")
         return kind, [(storage.absolute(uri), info)]
+    if info.type != fs.FileType.Directory:
+        raise UsageError(f"feed.uri={uri}: neither a plain file nor a folder")
     return _folder_files(config)
 
 
@@ -177,7 +179,11 @@ def _folder_files(config: FeedConfig) -> tuple[str, list[tuple[str, fs.FileInfo]
 
 def _info(uri: str) -> fs.FileInfo:
     system, path = storage.filesystem(uri)
-    return system.get_file_info(path)
+    with storage.named("read", uri):
+        info = attempt(system.get_file_info, path)
+    if isinstance(info, Reject):
+        raise UsageError(f"feed.uri={uri}: {info.detail}")
+    return info
 
 
 def _known(kind: str, uri: str, guess: str | None) -> str:
@@ -202,7 +208,7 @@ def _read(config: FeedConfig, kind: str, files: list[tuple[str, fs.FileInfo]], b
                 yield from readers.read_parquet(uri, mapping, batch_rows)
             else:
                 yield from archives.read_tar(info, uri, mapping, batch_rows)
-        except OSError as e:
+        except (OSError, pa.ArrowException) as e:
             if "AWS Error" in str(e):  # the connection, not the file
                 raise
             raise UsageError(f"feed.uri={uri}: it cannot be read to its end: {e}") from e

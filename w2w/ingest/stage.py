@@ -10,7 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import pyarrow as pa
 
 from w2w import ids, schema
-from w2w.errors import Reject, RejectCode
+from w2w.errors import Reject, RejectCode, attempt
 from w2w.images.stage import with_rejects
 from w2w.ingest.feed import FEED_SCHEMA, FeedBatch
 from w2w.ingest.images import load_image
@@ -85,10 +85,7 @@ def load(
     def one(uri: str, offset: int | None, size: int | None, code: str | None, detail: str | None) -> bytes | Reject:
         if code is not None:
             return Reject(RejectCode(code), detail or "")
-        try:
-            return load_image(uri, offset, size, max_bytes=max_bytes, fetch=fetch)
-        except Reject as e:
-            return e
+        return attempt(load_image, uri, offset, size, max_bytes=max_bytes, fetch=fetch)
 
     came: queue.SimpleQueue[tuple[tuple[int, int], Future]] = queue.SimpleQueue()
     held: list[pa.Table] = []

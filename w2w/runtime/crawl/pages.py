@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from w2w import ids, schema, storage
 from w2w.crawl.fetch import FetchConfig, Fetcher
-from w2w.errors import Reject, UsageError
+from w2w.errors import UsageError, attempt
 from w2w.ingest.feed import FeedConfig, read_feed
 from w2w.ingest.images import load_image
 from w2w.ingest.raw import IMAGE_OFFSET, IMAGE_SIZE
@@ -129,11 +129,10 @@ def feed_pictures(feed: FeedConfig, fetch: FetchConfig, wanted: set[str]) -> dic
     for batch in read_feed(feed):
         chosen = batch.rows.filter(pc.is_in(batch.rows.column(schema.PRODUCT_ID), value_set=pa.array(sorted(wanted))))
         for row in chosen.to_pylist():
-            try:
-                where = (row[schema.IMAGE_URI], row[IMAGE_OFFSET], row[IMAGE_SIZE])
-                found[row[schema.PRODUCT_ID]] = load_image(*where, max_bytes=fetch.max_bytes, fetch=get)
-            except Reject:
-                continue  # it was there when it was searched: the report shows a blank
+            where = (row[schema.IMAGE_URI], row[IMAGE_OFFSET], row[IMAGE_SIZE])
+            image = attempt(load_image, *where, max_bytes=fetch.max_bytes, fetch=get)
+            if isinstance(image, bytes):  # it was there when it was searched: else the report shows a blank
+                found[row[schema.PRODUCT_ID]] = image
     return found
 
 
