@@ -180,7 +180,7 @@ def test_a_disk_that_is_lost_is_no_fault_of_a_row(monkeypatch, tmp_path):
             raise OSError(number, os.strerror(number))
 
         monkeypatch.setattr(images, "_read", broken)
-        with pytest.raises(StorageFailed, match="cannot read .*a.jpg"):
+        with pytest.raises(StorageFailed, match=r"cannot read .*a\.jpg"):
             load(tmp_path / "a.jpg")
 
 
