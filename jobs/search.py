@@ -54,6 +54,7 @@ def search(config: Config) -> tuple[Summary, pages.Found]:
     """Searches and writes the pages; also what was found, for those who want to look at it further."""
     run = Run("search", config)
     check_queries(config)
+    pages.check_match(run.store, config.match)
     uri, model = index_uri(run.store, config.search.index), model_version(config.encoder)
     manifest = read_manifest(uri)
     check_model(manifest, model)
