@@ -75,6 +75,7 @@ class Run:
         self.store = storage.absolute(config.store)
         self.run_id = f"{job}-{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{uuid.uuid4().hex[:6]}"
         self._start = time.monotonic()
+        self._seen = delta.FirstSeen()
 
     def check_store(self) -> None:
         """Raises UsageError where the store cannot be written."""
@@ -96,6 +97,7 @@ class Run:
             inputs={name: t.version() for name, t in opened.items() if t is not None},
             w2w_version=w2w.__version__,
             git_revision=git_revision(),
+            seen=self._seen,
         )
 
     @property
