@@ -1,20 +1,18 @@
 """Keeping tables small, quick and right: take out rows that stand twice, merge small parts, delete files that nobody needs."""
 
-import json
 import time
 import uuid
 
 import numpy as np
 import pyarrow as pa
-from deltalake import DeltaTable, WriterProperties
+from deltalake import CommitProperties, DeltaTable, Transaction, WriterProperties
 from deltalake.exceptions import CommitFailedError, DeltaError
-from deltalake.transaction import RemoveAction
+from deltalake.transaction import AddAction, RemoveAction
 
-import w2w
 from w2w import schema
 from w2w.errors import JobFailed, StorageFailed
 from w2w.table import delta, doubles
-from w2w.table.sink import Counts, Lineage, Output, commit_parts, write_part
+from w2w.table.sink import FENCE, Output, to_action, write_part
 
 _TARGET_BYTES = 256 << 20
 _TRIES = 5
@@ -43,34 +41,34 @@ def compact(store: str, table: schema.Table, dry_run: bool = False) -> str:
 
 
 def mend(store: str, table: schema.Table, dry_run: bool = False) -> int:
-    """Takes out rows that stand twice, in one commit; how many there were. Not of `rejects`: what may come back is tried, and
-    rejected, again."""
+    """Takes out rows that stand twice, in one commit that says nothing of itself; how many there were. Not of `rejects`: what
+    may come back is tried, and rejected, again."""
     if table is schema.REJECTS:
         return 0
-    opened = delta.open_table(store, table)
     run_id = f"compact-{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{uuid.uuid4().hex[:6]}"
-    lineage = Lineage("tables", run_id, "compact", "", {}, {table.name: opened.version()}, w2w.__version__)
-    twice = 0
-
-    def written(now: DeltaTable) -> tuple[list[dict], list[RemoveAction]]:
-        nonlocal twice
-        listed = delta.parts(now)
+    for _ in range(_TRIES):
+        opened = delta.open_table(store, table)
+        listed = delta.parts(opened)
         repeated = doubles.find(store, table, listed)
-        twice = int(repeated.sum())
-        ends = np.cumsum([p.rows for p in listed])
-        receipts, removed = [], []
-        for part, mask in zip(listed, np.split(repeated, ends[:-1]) if listed else []):
-            if not dry_run and mask.any():
+        if dry_run or not repeated.any():
+            return int(repeated.sum())
+        actions: list[AddAction | RemoveAction] = []
+        for part, mask in zip(listed, np.split(repeated, np.cumsum([p.rows for p in listed])[:-1])):
+            if mask.any():
                 rows = pa.concat_tables(delta.read_batches(store, table, table.schema.names, [part]))
-                receipts += write_part(store, Output(table), rows.filter(pa.array(~mask)), run_id)
-                partition = {name: value for name, value in part.partition}
-                removed.append(RemoveAction(part.in_log, True, int(time.time() * 1000), part.size, partition))
-        return receipts, removed
-
-    receipts, removed = written(opened)
-    if removed:
-        commit_parts(store, table, opened, receipts, lineage, Counts(), lambda before, now, left: written(now), removed=removed)
-    return twice
+                actions += map(to_action, write_part(store, Output(table), rows.filter(pa.array(~mask)), run_id))
+                actions.append(RemoveAction(part.in_log, True, int(time.time() * 1000), part.size, dict(part.partition)))
+        fence = CommitProperties(app_transactions=[Transaction(FENCE, time.time_ns())])
+        try:
+            opened.create_write_transaction(
+                actions, "append", opened.schema(), partition_by=list(table.partition_by), commit_properties=fence
+            )
+            return int(repeated.sum())
+        except CommitFailedError:
+            continue  # others came between: look again
+        except (DeltaError, OSError) as e:
+            raise StorageFailed(f"cannot write to table {delta.uri(store, table)!r}: {str(e).splitlines()[0]}") from e
+    raise JobFailed(f"other runs write to table {table.name!r} all the time: run this again when they have ended")
 
 
 def vacuum(opened: DeltaTable, hours: float, dry_run: bool) -> str:

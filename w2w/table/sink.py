@@ -34,7 +34,7 @@ from w2w.errors import JobFailed, StorageFailed
 from w2w.table import delta
 from w2w.table.doubles import Others, has_history, is_own
 
-_FENCE = "w2w"  # in every commit of every table
+FENCE = "w2w"  # in every commit of every table
 _TRIES, _PAUSE_S, _LONGEST_PAUSE_S = 10, 0.5, 20.0  # of a commit whose writing fails: about two minutes
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _ROW_GROUP_BYTES = 64 << 20
@@ -208,6 +208,11 @@ def application(lineage: Lineage) -> str:
     return f"w2w/{lineage.job}/{lineage.stage_version}"
 
 
+def to_action(receipt: dict) -> AddAction:
+    partition, now_ms = json.loads(receipt["partition"]), int(time.time() * 1000)
+    return AddAction(receipt["path"], receipt["size"], partition, now_ms, True, receipt["stats"])
+
+
 class Overtaken(Exception):
     """Others have committed to the table since it was opened."""
 
@@ -251,8 +256,7 @@ def _commit(
     mode: Literal["append", "overwrite"],
     within: dict[str, str] | None,
 ) -> None:
-    now_ms, app = int(time.time() * 1000), application(lineage)
-    actions = [AddAction(r["path"], r["size"], json.loads(r["partition"]), now_ms, True, r["stats"]) for r in receipts]
+    app = application(lineage)
     about = lineage.about() | {
         "rows": sum(r["rows"] for r in receipts),
         "run_rows_in": counts.read,
@@ -261,13 +265,13 @@ def _commit(
     }
     properties = CommitProperties(
         custom_metadata={"w2w": json.dumps(about, default=str)},
-        app_transactions=[Transaction(_FENCE, marker), Transaction(app, marker)],
+        app_transactions=[Transaction(FENCE, marker), Transaction(app, marker)],
     )
     where = delta.uri(store, table)
     for attempt in range(_TRIES):
         try:
             opened.create_write_transaction(
-                actions,
+                [to_action(r) for r in receipts],
                 mode,
                 opened.schema(),
                 partition_by=list(table.partition_by),

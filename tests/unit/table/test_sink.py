@@ -11,7 +11,7 @@ from deltalake.exceptions import CommitFailedError
 from w2w import ids, schema
 from w2w.errors import JobFailed, StorageFailed, UsageError
 from w2w.table import delta, maintain
-from w2w.table.sink import RECEIPT_SCHEMA, Committer, Counts, Lineage, Output, append_rows, write_part
+from w2w.table.sink import RECEIPT_SCHEMA, Committer, Counts, Lineage, Output, append_rows, to_action, write_part
 
 IMAGES, EMBEDDINGS = Output(schema.IMAGES, unique=schema.IMAGE_ID), Output(schema.EMBEDDINGS)
 
@@ -288,3 +288,58 @@ def test_a_commit_that_storage_refuses_is_a_sentence(tmp_path, monkeypatch):
     monkeypatch.setattr(DeltaTable, "create_write_transaction", refuses)
     with pytest.raises(StorageFailed, match=r"^cannot write to table '.*embeddings': no space left on device$"):
         append_rows(str(tmp_path), EMBEDDINGS, vectors(["a"]), lineage())
+
+
+def write_twice(store: str, output: Output, *tables: pa.Table) -> None:
+    """As an older w2w did: parts of runs that knew nothing of each other."""
+    for rows in tables:
+        opened = delta.create_table(store, output.table)
+        actions = [to_action(r) for r in write_part(store, output, rows, "old")]
+        opened.create_write_transaction(actions, "append", opened.schema(), partition_by=list(output.table.partition_by))
+
+
+def test_compaction_takes_out_rows_that_stand_twice(tmp_path):
+    store = str(tmp_path)
+    first = [
+        product("a", "x", 1),
+        product("b", "x", 1),
+        product("a", "y", 3),
+        product("c", "x", 1),
+        product("c", "x", 5, False),
+    ]
+    again = [product("a", "x", 2), product("b", "x", 2), product("a", "x", 4), product("c", "x", 6)]  # a back to x, c listed
+    write_twice(store, PRODUCTS, listed(first), listed(again), listed([product("b", "x", 9)]))
+    write_twice(store, Output(schema.IMAGES), images([1, 2, 3]), images([2, 3, 4]))
+    write_twice(store, EMBEDDINGS, vectors(["a", "b"], "m1"), vectors(["b"], "m1"), vectors(["b"], "m2"))
+    assert (
+        maintain.compact(store, schema.PRODUCTS, dry_run=True)
+        == "3 rows that stood twice would be taken out, 3 parts would be merged"
+    )
+    assert len(history_of(store)) == 10
+    assert maintain.compact(store, schema.PRODUCTS).startswith("3 rows that stood twice were taken out, 3 parts became ")
+    assert history_of(store) == [
+        ("a", "x", True), ("a", "y", True), ("a", "x", True), ("b", "x", True),
+        ("c", "x", True), ("c", "x", False), ("c", "x", True),
+    ]  # fmt: skip
+    assert maintain.compact(store, schema.IMAGES).startswith("2 rows")
+    assert sorted(delta.read(store, schema.IMAGES, [schema.BYTES]).column(0).to_pylist()) == [b"1", b"2", b"3", b"4"]
+    assert maintain.compact(store, schema.EMBEDDINGS).startswith("1 rows")
+    assert owners(store) == ["a", "b", "b"]
+    for table in (schema.PRODUCTS, schema.IMAGES, schema.EMBEDDINGS):
+        assert maintain.mend(store, table) == 0
+    assert maintain.compact(store, schema.IMAGES) == "1 parts became 1"
+
+
+def test_doubles_found_in_random_histories(tmp_path):
+    rng, store = np.random.default_rng(3), str(tmp_path)
+    rows = [product(f"p{rng.integers(6)}", f"{rng.integers(3)}", int(t), bool(rng.integers(2))) for t in range(200)]
+    kept, last = [], {}
+    for row in rows:
+        said = (row["row_digest"], row["active"])
+        if last.get(row["product_id"]) != said:
+            kept.append((row["product_id"], row["title"], row["active"]))
+        last[row["product_id"]] = said
+    shuffled = [rows[i] for i in rng.permutation(200)]
+    write_twice(store, PRODUCTS, *(listed(shuffled[i : i + 37]) for i in range(0, 200, 37)))
+    assert maintain.mend(store, schema.PRODUCTS) == 200 - len(kept)
+    assert history_of(store) == sorted(kept, key=lambda r: r[0])
