@@ -288,3 +288,16 @@ def test_driver_of_convert(cluster, tmp_path, num_kills):
         finish(begin(store), store)
         assert tables(store) == expected, f"killed at file {count}"
     assert killed >= int(0.5 * len(times))
+
+
+@pytest.mark.slow
+def test_two_ingests_of_different_options_at_once_double_nothing(tmp_path):
+    feed = write_shop(tmp_path / "shop", 60)
+    store = tmp_path / "store"
+    options = [f"--feed.uri={feed}", "--ray.num_cpus=1"]
+    both = [start_job("ingest", store, None, *options, f"--decode.max_pixels={pixels}") for pixels in (10**6, 10**7)]
+    for process in both:
+        finish(process, store)
+    for table, key in ((schema.PRODUCTS, schema.PRODUCT_ID), (schema.IMAGES, schema.IMAGE_ID)):
+        keys = delta.read(str(store), table, [key]).column(0).to_pylist()
+        assert len(keys) == len(set(keys)) == 60, table.name

@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).parents[2]
-CONTRACT = {"schema", "config", "errors", "ids", "storage", "memory"}
+CONTRACT = {"schema", "config", "errors", "ids", "storage", "memory", "shown"}
 DOMAIN = {"crawl", "ingest", "images", "models", "index", "metrics", "report", "wardrobe", "garments", "training", "mining"}
 # what a domain folder may import of other folders
 ALLOWED = {folder: {"images", "models"} for folder in DOMAIN} | {"images": set(), "metrics": set(), "crawl": set()}

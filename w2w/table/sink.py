@@ -31,6 +31,7 @@ from deltalake.transaction import AddAction
 
 from w2w import schema, storage
 from w2w.errors import JobFailed, StorageFailed
+from w2w.shown import without_secrets
 from w2w.table import delta
 from w2w.table.doubles import Others, has_history, is_own
 
@@ -86,7 +87,8 @@ class Lineage:
     seen: Mapping[str, int] = field(default_factory=dict, repr=False)  # delta.FirstSeen of the run; no part of what it says
 
     def about(self) -> dict:
-        return {name: value for name, value in vars(self).items() if name != "seen"}
+        """What the commit says: no secret of the options."""
+        return without_secrets({name: value for name, value in vars(self).items() if name != "seen"})
 
 
 def write_part(store: str, output: Output, rows: pa.Table, run_id: str) -> list[dict]:
@@ -102,11 +104,20 @@ def write_part(store: str, output: Output, rows: pa.Table, run_id: str) -> list[
         rows = _first_of_each(rows.filter(pc.is_valid(rows.column(output.unique))), output.unique)
     if rows.num_rows == 0:
         return []
+    if table is schema.REJECTS:
+        rows = _without_secrets(rows, [schema.REJECT_DETAIL, schema.SOURCE])
     if not table.partition_by:
         return [_write(store, output, rows, {}, run_id)]
     (column,) = table.partition_by
     values = pc.unique(rows.column(column)).to_pylist()
     return [_write(store, output, rows.filter(pc.equal(rows.column(column), v)), {column: v}, run_id) for v in values]
+
+
+def _without_secrets(rows: pa.Table, columns: Sequence[str]) -> pa.Table:
+    for name in columns:
+        texts = pa.array(map(without_secrets, rows.column(name).to_pylist()), pa.string())
+        rows = rows.set_column(rows.schema.get_field_index(name), rows.schema.field(name), texts)
+    return rows
 
 
 def _unnested(lists: pa.ChunkedArray) -> pa.Table:
