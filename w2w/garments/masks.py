@@ -17,6 +17,11 @@ from w2w.garments import boxes
 from w2w.garments.taxonomy import BOTTOM, DRESS, OUTER, SHOES, TOP
 
 _WHITE = 255
+# of a mask that a file promises, which is held whole: more than any photo that is decoded
+_MAX_PIXELS, _MAX_SIDE_PX = 1 << 26, 1 << 17
+# pycocotools' polygons: it holds 80 bytes for a pixel of their outline, and computes five times a coordinate in 32 bits
+_MAX_OUTLINE_PX, _MAX_FAR_PX, _MAX_POLYGONS = 1 << 22, 1 << 26, 10_000
+_MAX_RUN_BITS = 40
 
 SLOTS = (TOP, BOTTOM, SHOES)
 # Shares of the height that hold each slot where no box says so: yunyounglee99/What2Wear @f233e49 (rows of height // 20: 4 to
@@ -37,12 +42,29 @@ def from_rle(rle: dict) -> np.ndarray:
 
     Decoded here and not by pycocotools, which writes past its buffer where a file's counts promise more pixels than its size.
     """
-    height, width = (int(s) for s in rle["size"])
-    counts = rle["counts"]
-    runs = counts if isinstance(counts, (list, tuple)) else _runs(counts if isinstance(counts, bytes) else counts.encode())
+    size, counts = rle.get("size"), rle.get("counts")
+    if not (isinstance(size, (list, tuple)) and len(size) == 2 and all(map(_is_count, size))):
+        raise ValueError("run lengths without the mask's size [height, width]")
+    height, width = _checked(*size)
+    if isinstance(counts, (str, bytes)):
+        runs = _runs(counts.encode("ascii") if isinstance(counts, str) else counts)
+    elif isinstance(counts, (list, tuple)) and all(isinstance(r, (int, np.integer)) for r in counts):
+        runs = counts
+    else:
+        raise ValueError("run lengths are neither COCO's text nor a list of whole numbers")
     if any(r < 0 for r in runs) or sum(runs) != height * width:
         raise ValueError(f"run lengths sum to {sum(runs):,}, the mask has {height} x {width} pixels")
     return np.repeat(np.arange(len(runs)) % 2 == 1, runs).reshape((height, width), order="F")
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool) and value >= 0
+
+
+def _checked(height: int, width: int) -> tuple[int, int]:
+    if max(height, width) > _MAX_SIDE_PX or height * width > _MAX_PIXELS:
+        raise ValueError(f"a mask of {height} x {width} pixels is larger than any photo")
+    return height, width
 
 
 def _runs(text: bytes) -> list[int]:
@@ -54,6 +76,8 @@ def _runs(text: bytes) -> list[int]:
         bits = character - 48
         if not 0 <= bits < 64:
             raise ValueError(f"{chr(character)!r} does not occur in COCO's run lengths")
+        if shift > _MAX_RUN_BITS:
+            raise ValueError("COCO's run lengths hold a number of more than 40 bits")
         value |= (bits & 31) << shift
         shift += 5
         if bits & 32:
@@ -68,8 +92,20 @@ def _runs(text: bytes) -> list[int]:
 
 
 def from_polygons(polygons: Sequence[Sequence[float]], height: int, width: int) -> np.ndarray:
-    """bool (H, W): the union of polygons [x, y, x, y, ...], as COCO's tools fill them."""
+    """bool (H, W): the union of polygons [x, y, x, y, ...], as COCO's tools fill them; those of less than 3 points are nothing.
+    Raises ValueError for a mask that no photo has: checked here, because pycocotools writes past its buffers."""
+    _checked(height, width)
     usable = [list(map(float, p)) for p in polygons if len(p) >= 6]
+    if len(usable) > _MAX_POLYGONS:
+        raise ValueError(f"{len(usable):,} polygons of one object")
+    outline = 0.0
+    for points in usable:
+        points_P2 = np.asarray(points[: len(points) // 2 * 2]).reshape(-1, 2)
+        if not (np.abs(points_P2) < _MAX_FAR_PX).all():  # NaN is not either
+            raise ValueError(f"a polygon with a point {float(np.abs(points_P2).max()):g} px away from its photo")
+        outline += np.abs(points_P2 - np.roll(points_P2, 1, axis=0)).max(axis=1).sum()
+    if outline > _MAX_OUTLINE_PX:
+        raise ValueError(f"polygons whose outline is {outline:,.0f} px long, more than {_MAX_OUTLINE_PX:,}")
     if not usable:
         return np.zeros((height, width), bool)
     return coco.decode(coco.merge(coco.frPyObjects(usable, height, width))).astype(bool)

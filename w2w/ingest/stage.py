@@ -56,7 +56,7 @@ def work_rows(batch: FeedBatch, seen: Counter[str]) -> pa.Table:
     good = good.append_column(schema.KEY, keys)
     bad = batch.rejects
     said = zip(bad.column(schema.KEY).to_pylist(), bad.column(schema.REJECT_DETAIL).to_pylist())
-    keys = pa.array([_numbered(f"{key}@{ids.digest(detail)}", seen) for key, detail in said], pa.string())
+    keys = pa.array([ids.numbered(f"{key}@{ids.digest(detail)}", seen) for key, detail in said], pa.string())
     bad = bad.drop_columns([schema.KEY]).append_column(schema.KEY, keys)
     rows = pa.concat_tables([good, bad], promote_options="default")
     nulls = [rows.column(f.name) if f.name in rows.column_names else pa.nulls(rows.num_rows, f.type) for f in WORK_SCHEMA]
@@ -69,11 +69,6 @@ def loadable(rows: pa.Table) -> pa.Table:
         if f.name not in rows.column_names:
             rows = rows.append_column(f.name, pa.nulls(rows.num_rows, f.type))
     return rows
-
-
-def _numbered(key: str, seen: Counter[str]) -> str:
-    seen[key] += 1
-    return key if seen[key] == 1 else f"{key}#{seen[key]}"
 
 
 def load(
