@@ -15,7 +15,7 @@ import pyarrow as pa
 import ray
 
 from w2w import schema, storage
-from w2w.errors import JobFailed, UsageError
+from w2w.errors import JobFailed, StorageFailed, UsageError
 from w2w.memory import keep_memory
 from w2w.runtime.progress import Progress
 from w2w.runtime.source import Source
@@ -263,13 +263,17 @@ def _split(rows: pa.Table) -> tuple[pa.Table, pa.Table]:
 
 @contextmanager
 def raise_user_errors() -> Iterator[None]:
-    """Ray wraps what a worker raised; a UsageError or JobFailed comes out as itself."""
+    """Ray wraps what a worker raised; a UsageError or JobFailed comes out as itself, and an OSError as StorageFailed."""
     try:
         yield
     except ray.exceptions.RayError as e:
-        for cause in _causes(e):
-            if isinstance(cause, (UsageError, JobFailed)) and not isinstance(cause, ray.exceptions.RayError):
+        causes = [c for c in _causes(e) if not isinstance(c, ray.exceptions.RayError)]
+        for cause in causes:
+            if isinstance(cause, (UsageError, JobFailed)):
                 raise cause from None
+        for cause in causes:
+            if isinstance(cause, OSError):
+                raise StorageFailed(f"a worker cannot read or write: {cause}") from e
         raise
 
 

@@ -5,6 +5,7 @@ column chunk, nothing else.
 """
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -31,6 +32,7 @@ _S3_OPTIONS = {
     "backoff_config.init_backoff": "500ms",
     "backoff_config.max_backoff": "20s",
 }
+_MISREAD = re.compile(r"%[0-9A-Fa-f]{2}|[\\\x00-\x1f\x7f\ud800-\udfff]")
 _READ_BYTES = 1 << 20
 _KEPT_ROWS = 100_000  # before and after so many, the memory that lies free is given back
 _CURRENT_ROWS = 16_384  # of current rows that are looked at together
@@ -64,6 +66,12 @@ _watching: WeakSet[FirstSeen] = WeakSet()
 
 
 def uri(store: str, table: schema.Table) -> str:
+    """Raises UsageError for a store whose name delta-rs reads as another one."""
+    if _MISREAD.search(store):
+        raise UsageError(
+            f"--store={store!r}: Delta Lake takes a name with a backslash, a control character, or % and two hex digits for "
+            f"another one: choose a name without"
+        )
     return storage.join(store, table.name)
 
 
@@ -87,6 +95,7 @@ def open_table(store: str, table: schema.Table, version: int | None = None) -> D
         for seen in list(_watching):
             seen.setdefault(where, -1 if opened is None else opened.version())
     if opened is not None:
+        _check_log(where)
         _check_columns(pa.schema(opened.schema().to_arrow()), table, store)
     return opened
 
@@ -307,6 +316,18 @@ def history(opened: DeltaTable, limit: int | None = None) -> list[dict]:
             {k: entry.get(k) for k in ("version", "timestamp", "operation")} | {"w2w": json.loads(lineage) if lineage else None}
         )
     return entries
+
+
+def _check_log(where: str) -> None:
+    """Raises StorageFailed for an empty entry, as a machine that lost its power leaves one on disk: it would read as a commit
+    of nothing, and its rows be missed by nobody."""
+    if storage.is_s3(where):
+        return  # an object is there whole or not at all
+    empty = [f.path for f in storage.list_files(storage.join(where, "_delta_log"), recursive=False) if f.size == 0]
+    if empty:
+        raise StorageFailed(
+            f"cannot read table {where!r}: its log entry {empty[0]} is empty. Restore it, or make the table anew."
+        )
 
 
 def _check_columns(found: pa.Schema, table: schema.Table, store: str) -> None:

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 
 import polars as pl
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from w2w import schema, storage
 from w2w.garments.masks import BOXES, RATIOS
@@ -29,7 +28,7 @@ def cut_out_slots(store: str, version: str, crop_sources: Sequence[str] | None) 
     system, root = storage.filesystem(delta.uri(store, schema.CUTOUTS))
     tables = [SLOTS_SCHEMA.empty_table()]
     for part in delta.parts(delta.open_table(store, schema.CUTOUTS), stage_version=version):
-        with pq.ParquetFile(f"{root}/{part.path}", filesystem=system) as file:
+        with delta.open_part(system, f"{root}/{part.path}") as file:
             tables.append(file.read(columns=[schema.IMAGE_ID, *_LEAVES]).cast(SLOTS_SCHEMA))
     guided = any({BOXES, DRESS} & sources_of(t) for t in tables)
     chosen = list(crop_sources or ([BOXES] if guided else [RATIOS]))
