@@ -8,7 +8,6 @@ import sys
 import jobs
 import w2w
 from w2w.config import nearest
-from w2w.shown import Patient, line
 
 
 def names() -> list[str]:
@@ -27,7 +26,7 @@ def describe(name: str) -> str:
 
 
 def main() -> None:
-    argv, sys.stdout = sys.argv[1:], Patient(sys.stdout)
+    argv = sys.argv[1:]
     if not argv or argv[0] in ("-h", "--help", "help"):
         print("usage: w2w JOB [--config FILE] [--option value ...]      w2w JOB --help shows a job's options\n")
         for name in names():
@@ -37,7 +36,7 @@ def main() -> None:
         print(f"w2w {w2w.__version__}")
         sys.exit(0)
     if argv[0] not in names():
-        print(line(f"w2w: there is no job {argv[0]!r}.{nearest(argv[0], names())}"), file=sys.stderr)
+        print(f"w2w: there is no job {argv[0]!r}.{nearest(argv[0], names())}", file=sys.stderr)
         sys.exit(2)
     from w2w.runtime.job import start
 

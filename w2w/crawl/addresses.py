@@ -9,7 +9,7 @@ from collections.abc import Callable
 from urllib.parse import quote, urlsplit
 
 from w2w.crawl.connections import left
-from w2w.crawl.urls import PORTS, redacted
+from w2w.crawl.urls import PORTS, ascii_host, redacted, target_of
 from w2w.errors import Reject, RejectCode
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -37,8 +37,8 @@ def check_url(url: str) -> tuple[str, str, int, str]:
         port = parts.port
         host = parts.hostname or ""
         if not host.isascii():
-            host = host[:253].encode("idna").decode("ascii")
-    except ValueError:  # UnicodeError of the idna codec included
+            host = ascii_host(host)
+    except ValueError:
         raise blocked("not a URL") from None
     if parts.scheme not in PORTS:
         raise blocked("only http and https are fetched")
@@ -48,10 +48,7 @@ def check_url(url: str) -> tuple[str, str, int, str]:
         raise blocked("not a host name")
     if port == 0:
         raise blocked("not a port")
-    target = quote(parts.path or "/", safe=TARGET_SAFE)
-    if parts.query:
-        target += "?" + quote(parts.query, safe=TARGET_SAFE + "?")
-    return parts.scheme, host, port or PORTS[parts.scheme], target
+    return parts.scheme, host, port or PORTS[parts.scheme], quote(target_of(url), safe=TARGET_SAFE + "?")
 
 
 def look_up(host: str, port: int, deadline: float) -> list[Address]:

@@ -3,20 +3,22 @@
 import email.utils
 import http.client
 import re
+import string
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from urllib.parse import quote, urljoin
+from urllib.parse import quote
 
-from w2w.crawl.addresses import TARGET_SAFE
 from w2w.crawl.connections import TooManyBytes
-from w2w.crawl.urls import redacted
+from w2w.crawl.robotstxt import product_token
+from w2w.crawl.urls import redacted, resolve
 from w2w.errors import Reject, RejectCode
 
 _REDIRECTS = {301, 302, 303, 307, 308}
 _CHUNK = 64 * 1024
 _NO_AI = {"noai", "noimageai"}
+_VALUED = {"unavailable_after", "max-snippet", "max-image-preview", "max-video-preview"}  # directives with a colon of their own
 
 
 @dataclass(frozen=True)
@@ -75,11 +77,10 @@ def read_answer(
     """
     status, where = response.status, redacted(url)
     if status in _REDIRECTS and (location := response.getheader("Location")):
-        location = quote(location, safe=TARGET_SAFE + "?#[]", encoding="latin-1")  # as http.client decoded it
-        try:
-            return Redirect(url, status, urljoin(url, location))
-        except ValueError:
-            raise Reject(RejectCode.BLOCKED_URL, f"{where}: redirects to something that is no URL") from None
+        location = quote(location, safe=string.punctuation, encoding="latin-1")  # as http.client decoded it
+        if target := resolve(location, url):
+            return Redirect(url, status, target)
+        raise Reject(RejectCode.BLOCKED_URL, f"{where}: redirects to something that is no http or https URL")
     headers = {name.lower(): value for name, value in response.getheaders()}
     if status == 304 and validators != Validators():
         return Response(url, status, headers, b"")
@@ -129,13 +130,15 @@ def _read_body(where: str, response: http.client.HTTPResponse, max_bytes: int) -
 
 def _refused_use(tags: Sequence[str], user_agent: str) -> str:
     """The directive by which an X-Robots-Tag refuses use for models, in general or for this user agent; "" where none does."""
+    ours = product_token(user_agent).lower()
     for tag in tags:
-        agent, colon, rest = tag.partition(":")
-        if colon and agent.strip().lower() not in user_agent.lower():
-            continue
-        directives = {d.strip().lower() for d in (rest if colon else tag).split(",")}
-        if refusing := directives & _NO_AI:
-            return min(refusing)
+        meant = True
+        for directive in tag.lower().split(","):
+            name, colon, rest = (part.strip() for part in directive.partition(":"))
+            if colon and name not in _VALUED:  # "bot: noai": this and what follows is for that bot
+                meant, name = name in (ours, "*"), rest
+            if meant and name in _NO_AI:
+                return name
     return ""
 
 

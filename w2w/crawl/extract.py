@@ -4,18 +4,20 @@ import html
 import json
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from bs4 import BeautifulSoup, Tag, XMLParsedAsHTMLWarning
-from bs4.dammit import EncodingDetector
 from bs4.exceptions import ParserRejectedMarkup
 
 from w2w import ids
+from w2w.crawl.encodings import decoded
+from w2w.crawl.prices import currency_code, machine_price, written_price
 from w2w.crawl.profile import IMAGE, PAGE, SITEMAP, Field, Kind, Profile
-from w2w.crawl.sitemap import read_sitemap
+from w2w.crawl.sitemap import MAX_URLS, read_sitemap
+from w2w.crawl.srcset import largest
 from w2w.crawl.structured import Fields, structured
-from w2w.crawl.urls import canonical, redacted
+from w2w.crawl.urls import redacted, resolve
 from w2w.errors import Reject, RejectCode
 
 _MANY = ("product_ids", "product_urls")
@@ -23,19 +25,9 @@ _URLS = ("url", "image", "product_urls")
 _ID = {"product": "product_id", "post": "post_id"}
 _REQUIRED = ("image",)  # without a picture neither a product nor a post is of any use here
 _LINKS_ONLY = Kind()
-_SYMBOLS = {
-    "€": "EUR",
-    "£": "GBP",
-    "¥": "JPY",
-    "₩": "KRW",
-    "₹": "INR",
-    "₽": "RUB",
-    "US$": "USD",
-    "$": "USD",
-    "원": "KRW",
-    "円": "JPY",
-}
-_MAX_LINKS = 20_000  # of one page
+_MAX_LINKS = 20_000  # of one page; a sitemap has its own limit
+_MAX_VALUES = 100  # of a field
+_FOR_MACHINES = re.compile(r"(content|value|data-.*)\Z")  # attributes whose values nobody reads
 _NO_AI = {"noai", "noimageai"}
 _ACCEPT = {
     "html": ("text/html", "application/xhtml+xml", ""),
@@ -45,7 +37,7 @@ _ACCEPT = {
 
 @dataclass(frozen=True)
 class Link:
-    """A canonical URL that a page leads to, and by which kind of page it is to be read."""
+    """A URL that a page leads to, as it is published, and by which kind of page it is to be read."""
 
     url: str
     kind: str
@@ -76,12 +68,15 @@ class Extract:
 @dataclass
 class _Found:
     records: list[Record] = field(default_factory=list)
-    links: dict[str, Link] = field(default_factory=dict)
+    links: dict[str, Link] = field(default_factory=dict)  # by canonical URL
     problems: list[str] = field(default_factory=list)
 
-    def link(self, profile: Profile, url: str | None, kind: str | None) -> None:
-        if url and kind and len(self.links) < _MAX_LINKS and profile.follows(url, kind):
-            self.links.setdefault(url, Link(url, kind))
+    def link(self, profile: Profile, url: str | None, kind: str | None, most: int = _MAX_LINKS) -> None:
+        if url and kind and profile.follows(url, kind) and (key := profile.key(url)) not in self.links:
+            if len(self.links) < most:
+                self.links[key] = Link(url, kind)
+            elif (problem := f"more than {most} links: the others are not followed") not in self.problems:
+                self.problems.append(problem)
 
 
 def accepted_types(profile: Profile, kind: str) -> tuple[str, ...]:
@@ -100,13 +95,13 @@ def extract(profile: Profile, kind: str, url: str, content_type: str, body: byte
         raise Reject(RejectCode.TOO_MANY_BYTES, detail)
     found = _Found()
     if kind == SITEMAP:
-        pages, sitemaps = read_sitemap(body, redacted(url))
-        for page in pages:
-            link = canonical(page, url)
-            found.link(profile, link, link and profile.kind_of(link))
-        for sitemap in sitemaps:
-            found.link(profile, canonical(sitemap, url), SITEMAP)
-        return Extract(links=tuple(found.links.values()))
+        sitemap = read_sitemap(body, redacted(url), content_type)
+        for page in sitemap.pages:
+            link = resolve(page, url)
+            found.link(profile, link, link and profile.kind_of(link), MAX_URLS)
+        for another in sitemap.sitemaps:
+            found.link(profile, resolve(another, url), SITEMAP, MAX_URLS)
+        return Extract(links=tuple(found.links.values()), problems=(sitemap.problem,) if sitemap.problem else ())
     spec = profile.kinds.get(kind, _LINKS_ONLY)
     if spec.format == "json":
         _read_json(found, profile, spec, url, body)
@@ -119,51 +114,7 @@ def extract(profile: Profile, kind: str, url: str, content_type: str, body: byte
     return Extract(tuple(found.records), tuple(found.links.values()), tuple(found.problems))
 
 
-def price(text: str) -> tuple[str, str | None]:
-    """Number (digits and a point) and currency of a price as people write it: ``1.299,00 €`` -> ("1299.00", "EUR").
-
-    The last of two separators is the decimal one; a single one is, unless exactly three digits follow it. What holds no
-    number comes back as it is.
-    """
-    code = re.search(r"\b([A-Z]{3})\b", text)
-    currency = code[1] if code else next((c for symbol, c in _SYMBOLS.items() if symbol in text), None)
-    number = re.search(r"\d[\d.,'\u00a0\u202f ]*", text)
-    if not number:
-        return text, currency
-    digits = re.sub(r"[\s']", "", number[0]).rstrip(".,")
-    separators = re.findall(r"[.,]", digits)
-    last = max(digits.rfind("."), digits.rfind(","))
-    is_decimal = bool(separators) and (len(set(separators)) == 2 or (len(separators) == 1 and len(digits) - last - 1 != 3))
-    if not is_decimal:
-        return re.sub(r"[.,]", "", digits), currency
-    return re.sub(r"[.,]", "", digits[:last]) + "." + digits[last + 1 :], currency
-
-
 # HTML
-
-
-def decoded(body: bytes, content_type: str) -> str:
-    """The page's text, in the first encoding that its bytes bear out: a byte order mark's, the header's, the page's own word,
-    UTF-8; else windows-1252, as the HTML standard has it (section 13.2.3.2).
-
-    A stray byte among many good characters is replaced; where nothing but ASCII decodes, the encoding is not believed.
-    """
-    plain, mark = EncodingDetector.strip_byte_order_mark(body)
-    header = re.search(r"charset\s*=\s*[\"']?([\w.:-]+)", content_type, re.IGNORECASE)
-    declared = EncodingDetector.find_declared_encoding(plain, is_html=True, search_entire_document=False)
-    wide = b"\x00" in plain[:1000]  # only then is it UTF-16 or 32, whoever says so
-    names = [mark, header and header[1], None if wide else declared, "utf-8"]
-    for name in filter(None, names):
-        if name.lower().startswith(("utf-16", "utf-32")) != wide:
-            continue
-        try:
-            text = plain.decode(name, "replace")
-        except (LookupError, ValueError):  # no codec of that name, or none of text
-            continue
-        bad = text.count("\ufffd")
-        if not bad or sum(not c.isascii() for c in text) >= 10 * bad:
-            return text.replace("\x00", "")
-    return plain.decode("cp1252", "replace").replace("\x00", "")
 
 
 def _soup(body: bytes, content_type: str, url: str) -> BeautifulSoup:
@@ -182,37 +133,44 @@ def _robots_directives(soup: BeautifulSoup) -> set[str]:
 
 def _read_html(found: _Found, profile: Profile, kind: Kind, url: str, soup: BeautifulSoup, follow: bool) -> None:
     base = soup.find("base", href=True)
-    base = (canonical(str(base["href"]), url) if base else None) or url
+    base = (resolve(str(base["href"]), url) if base else None) or url
     if kind.record != "none":
         parts = soup.select(kind.items) if kind.items else [soup]
         if not parts:
             found.problems.append(f"{redacted(url)}: items: selector {kind.items!r} matched nothing")
-        machine = structured(soup, kind.record) if kind.structured and not kind.items else {}
+        is_page = _is_page(profile, url, base, soup)
+        machine = structured(soup, kind.record, url, is_page) if kind.structured and not kind.items else []
         for part in parts:
             values = {name: _values(part, one, name) for name, one in kind.fields.items()}
-            _add_record(found, profile, kind, url, base, values, machine, whole_page=not kind.items)
+            _add_record(found, profile, kind, url, base, values, machine, is_page)
     if follow and kind.links:
         for tag in soup.select(kind.links):
-            link = canonical(str(tag.get("href") or tag.get("src") or ""), base)
+            link = resolve(str(tag.get("href") or tag.get("src") or ""), base)
             found.link(profile, link, link and profile.kind_of(link))
 
 
+def _is_page(profile: Profile, url: str, base: str, soup: BeautifulSoup) -> Callable[[str], bool]:
+    """Whether a URL is this page's: the one it was asked for by, or one that it calls its own."""
+    own = [str(tag.get("href")) for tag in soup.select('link[rel~="canonical" i][href]')[:1]]
+    own += [str(tag.get("content")) for tag in soup.select('meta[property="og:url" i][content]')[:1]]
+    keys = {profile.key(u) for u in (url, *(resolve(text, base) for text in own)) if u}
+    return lambda link: (target := resolve(link, base)) is not None and profile.key(target) in keys
+
+
 def _values(part: Tag, one: Field, name: str) -> list[str]:
-    """Every value for a field of many, else the first that says something."""
+    """Every value for a field that says something."""
     values = []
-    for tag in part.select(one.css):
+    for tag in part.select(one.css, limit=0 if name in _MANY else _MAX_VALUES):
         text = _attribute(tag, one.attribute) if one.attribute else tag.get_text(" ", strip=True)
         if value := _matched(text, one.pattern):
             values.append(value)
-            if name not in _MANY:
-                break
     return values
 
 
 def _attribute(tag: Tag, name: str) -> str:
     value = tag.get(name, "")
-    if name == "srcset":  # the last one is the largest, as a rule
-        return str(value).split(",")[-1].strip().partition(" ")[0]
+    if name.endswith("srcset"):
+        return largest(str(value))
     return " ".join(value) if isinstance(value, list) else str(value)
 
 
@@ -242,11 +200,11 @@ def _read_json(found: _Found, profile: Profile, kind: Kind, url: str, body: byte
                 texts = [
                     _matched(str(v), one.pattern) for v in at_path(part, one.path) if not isinstance(v, dict | bool | None)
                 ]
-                values[name] = [t for t in texts if t][: None if name in _MANY else 1]
-            _add_record(found, profile, kind, url, url, values, {}, whole_page=not kind.items)
+                values[name] = [t for t in texts if t][: None if name in _MANY else _MAX_VALUES]
+            _add_record(found, profile, kind, url, url, values, [], lambda link: resolve(link, url) == url)
     for path in kind.links.split(",") if kind.links != _LINKS_ONLY.links else []:
         for value in at_path(page, path.strip()):
-            link = canonical(str(value), url) if isinstance(value, str) else None
+            link = resolve(value, url) if isinstance(value, str) else None
             found.link(profile, link, link and profile.kind_of(link))
 
 
@@ -269,43 +227,74 @@ def _add_record(
     url: str,
     base: str,
     values: Fields,
-    machine: Fields,
-    whole_page: bool,
+    machine: list[Fields],
+    is_page: Callable[[str], bool],
 ) -> None:
-    from_selectors = {name for name, texts in values.items() if texts}
-    fields = {**machine, **{name: values[name] for name in from_selectors}}
-    fields = {name: [_whole(text) for text in texts] for name, texts in fields.items()}
+    """One record of the first usable value of each field: what selectors found, then what ``machine`` sources say, in turn."""
+    whole_page = not kind.items
+    sources = [_priced(kind, values), *machine]
+    fields = {}
+    for name in dict.fromkeys(name for source in sources for name in source):
+        usable = (_usable(name, source.get(name, []), base, is_page) for source in sources)
+        fields[name] = next((texts for texts in usable if texts), [])
+    fields.pop("guess", None)
+    priced = next((source for source in sources if source.get("price")), {})
+    named = [*values.get("currency", []), *(code for source in (priced, *sources) for code in source.get("currency", []))]
+    if priced or named:
+        codes = (*map(currency_code, named), profile.currency, *priced.get("guess", []))
+        fields["currency"] = [code for code in codes if code][:1]
     for name in (*kind.fields, *_REQUIRED):
         required = name in _REQUIRED or kind.fields[name].required
         if required and not fields.get(name):
-            where = f"{kind.fields[name].where} found nothing" if name in kind.fields else "it has no selector"
+            where = kind.fields[name].where if name in kind.fields else ""
+            told = [text for source in sources for text in source.get(name, [])]
+            why = f"{where} found nothing" if where else "it has no selector"
             also = "; no JSON-LD, microdata or OpenGraph has it" if kind.structured and whole_page else ""
-            found.problems.append(f"{redacted(url)}: required field {name!r}: {where}{also}")
+            if told or values.get(name):
+                why, also = f"what {where or 'the page'} says is none: {(told or values[name])[0][:80]!r}", ""
+            found.problems.append(f"{redacted(url)}: required field {name!r}: {why}{also}")
             return
-    for name in _URLS:
-        fields[name] = [u for text in fields.get(name, []) if (u := canonical(html.unescape(text), base))]
+    if values.get("price") and not sources[0].get("price"):
+        said = values["price"][0][:80]
+        found.problems.append(f"{redacted(url)}: field 'price': {kind.fields['price'].where}: no number in {said!r}")
     fields["image"] = fields["image"][:1]
-    if not fields["image"]:
-        found.problems.append(f"{redacted(url)}: required field 'image': what was found is no URL")
-        return
-    if whole_page or not fields["url"]:
+    if whole_page or not fields.get("url"):
         fields["url"] = [url]
-    if fields.get("price"):
-        number, currency = price(fields["price"][0])
-        fields["price"] = [number]
-        if currency and not fields.get("currency"):
-            fields["currency"] = [currency]
     identity = _ID[kind.record]
     if not fields.get(identity):
-        fields[identity] = [f"url-{ids.digest(fields['url'][0] if whole_page else [fields['url'], fields['image']])}"]
+        page, picture = profile.key(fields["url"][0]), profile.key(fields["image"][0])
+        fields[identity] = [f"url-{ids.digest(page if whole_page else [[page], [picture]])}"]
     for name in (identity, "product_ids"):
         if fields.get(name):
             fields[name] = [profile.id_prefix + text for text in fields[name]]
     found.link(profile, fields["image"][0], IMAGE)
     if kind.record == "post":
-        for link in fields["product_urls"]:
+        for link in fields.get("product_urls", []):
             found.link(profile, link, profile.kind_of(link))
+        fields["product_urls"] = [profile.key(link) for link in fields.get("product_urls", [])]
     found.records.append(Record(kind.record, _ordered(fields)))
+
+
+def _priced(kind: Kind, values: Fields) -> Fields:
+    """What selectors found, with the first price that is one as a number, and the currency that it names."""
+    if not values.get("price"):
+        return values
+    is_machine = kind.format == "json" or _FOR_MACHINES.match(kind.fields["price"].attribute)
+    prices = map(machine_price if is_machine else written_price, values["price"])
+    price = next((p for p in prices if p.number), None)
+    if price is None:
+        return values | {"price": []}
+    currency = values.get("currency") or ([price.currency] if price.currency else [])
+    return values | {"price": [price.number], "currency": currency, "guess": [price.guess]}
+
+
+def _usable(name: str, texts: list[str], base: str, is_page: Callable[[str], bool]) -> list[str]:
+    """Those of the values that can be what they are said to be."""
+    texts = [whole for text in texts if (whole := _whole(text).strip())]
+    if name not in _URLS:
+        return texts if name in _MANY else texts[:1]
+    urls = [link for text in texts if (link := resolve(html.unescape(text), base))]
+    return [link for link in urls if not is_page(link)] if name == "image" else urls
 
 
 def _whole(text: str) -> str:

@@ -96,8 +96,9 @@ CANDIDATE_SCHEMA = pa.schema(
 )
 
 
-def url_id(url: str) -> str:
-    return hashlib.sha256(url.encode()).hexdigest()
+def url_id(key: str) -> str:
+    """The id of a page, by its canonical URL."""
+    return hashlib.sha256(key.encode()).hexdigest()
 
 
 def state_after(code: RejectCode, failures: int, give_up_after: int) -> State:
@@ -221,10 +222,13 @@ def starts(urls: Iterable[tuple[str, str]]) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=CANDIDATE_SCHEMA)
 
 
-def admit(candidates: pa.Table, site: str, is_new: Callable[[pa.Array], np.ndarray], breadth: Breadth, now_us: int) -> pa.Table:
-    """Rows of one site for ``frontier``: one for each URL not heard of before, queued or excluded by the limits.
+def admit(
+    candidates: pa.Table, profile: Profile, is_new: Callable[[pa.Array], np.ndarray], breadth: Breadth, now_us: int
+) -> pa.Table:
+    """Rows of one site for ``frontier``: one for each page not heard of before, queued or excluded by the limits.
 
-    ``is_new`` gives a mask of the ids that it sees for the first time, and remembers them.
+    Of several spellings of a page's URL the one that was found first is asked for. ``is_new`` gives a mask of the ids that it
+    sees for the first time, and remembers them.
     """
     order = [
         (schema.DEPTH, "ascending"),
@@ -233,12 +237,13 @@ def admit(candidates: pa.Table, site: str, is_new: Callable[[pa.Array], np.ndarr
         (schema.FOUND_ON, "ascending"),
     ]
     rows = candidates.sort_by(order).to_pylist()
-    first = list({row[schema.URL]: row for row in reversed(rows)}.values())[::-1]
-    new = is_new(pa.array([url_id(row[schema.URL]) for row in first], pa.string()))
+    first = {url_id(profile.key(row[schema.URL])): row for row in reversed(rows)}
+    keys = list(first)[::-1]
     admitted = []
-    for row, is_first in zip(first, new.tolist()):
+    for key, is_first in zip(keys, is_new(pa.array(keys, pa.string())).tolist()):
         if is_first:
-            admitted.append({schema.SITE: site} | _frontier_row(row, breadth, now_us))
+            known_as = {schema.SITE: profile.name, schema.URL_ID: key}
+            admitted.append(known_as | _frontier_row(first[key], breadth, now_us))
     return pa.Table.from_pylist(admitted, schema=schema.FRONTIER.schema)
 
 
@@ -252,7 +257,6 @@ def _frontier_row(row: dict, breadth: Breadth, now_us: int) -> dict:
     else:
         why = breadth.refusal(url, depth, row[schema.REDIRECTS])
     return row | {
-        schema.URL_ID: url_id(url),
         schema.HOST: authority(url),
         schema.STATE: State.EXCLUDED.value if why else State.QUEUED.value,
         schema.REASON: RejectCode.OVER_LIMIT.value if why else "",

@@ -1,7 +1,7 @@
 """A site profile: where a crawl of one site begins, which links it follows, and what it reads off each kind of page."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -9,7 +9,8 @@ import soupsieve
 
 from w2w import ids
 from w2w.config import parse
-from w2w.crawl.urls import authority, canonical, redacted
+from w2w.crawl.prices import CURRENCIES
+from w2w.crawl.urls import TRACKING, ascii_netloc, authority, canonical, redacted, resolve, tracking_pattern
 from w2w.errors import UsageError
 
 PAGE, IMAGE, SITEMAP, ROBOTS = "page", "image", "sitemap", "robots"  # kinds that every profile has
@@ -19,6 +20,7 @@ PRODUCT_FIELDS = ("product_id", "title", "brand", "price", "currency", "category
 POST_FIELDS = ("post_id", "url", "image", "product_ids", "product_urls")
 _MANY = ("product_ids", "product_urls")
 _MAX_NUMBERED = 10_000_000
+_READER = 2  # raise it when the code reads other records off the same bytes: every page is then read again
 
 
 @dataclass(frozen=True)
@@ -115,6 +117,10 @@ class Profile:
     """Their category, in any case -> ours; empty: kept, lower-cased."""
     category_default: str = "etc"
     """The category of products that have none."""
+    currency: str = ""
+    """ISO 4217 code of prices that name no currency, or only one that several countries call so, such as $."""
+    tracking: list[str] = field(default_factory=lambda: list(TRACKING))
+    """Query parameters that do not tell pages apart: URLs that differ in nothing else are one page. * stands for anything."""
     max_page_bytes: int = 5 * 1024 * 1024
     """The largest page that is parsed."""
 
@@ -132,50 +138,66 @@ class Profile:
             raise UsageError(f"profile {self.name}: no start, numbered or sitemaps: there is nowhere to begin")
         for numbered in self.numbered:
             _check_numbered(self.name, numbered)
+        if self.currency and self.currency not in CURRENCIES:
+            raise UsageError(f"profile {self.name}: currency={self.currency}: no ISO 4217 code, such as EUR")
         for url in (*self.start, *self.sitemaps):
-            if canonical(url) is None:
+            if resolve(url) is None:
                 raise UsageError(f"profile {self.name}: {redacted(url)!r} is no http or https URL without a user name")
 
     def version(self) -> str:
         """Digest of everything that decides what a page's bytes become: they are read again when it changes."""
-        return ids.digest([self.kinds, [[r.match, r.kind] for r in self.rules], self.hosts, self.image_hosts])
+        rules = [[r.match, r.kind] for r in self.rules]
+        return ids.digest([_READER, self.kinds, rules, self.hosts, self.image_hosts, self.currency, sorted(self.tracking)])
 
     def starts(self) -> Iterator[tuple[str, str]]:
-        """(canonical URL, kind) to begin with."""
-        for url in self.start:
-            yield canonical(url), self.kind_of(canonical(url)) or PAGE
+        """(URL, kind) to begin with."""
+        for url in map(resolve, self.start):
+            yield url, self.kind_of(url) or PAGE
         for numbered in self.numbered:
             for n in range(numbered.first, numbered.last + 1, numbered.step):
-                url = canonical(numbered.url.format(n=n))
+                url = resolve(numbered.url.format(n=n))
                 yield url, self.kind_of(url) or PAGE
         for url in self.sitemaps:
-            yield canonical(url), SITEMAP
+            yield resolve(url), SITEMAP
         if self.robots_sitemaps:
             for origin in dict.fromkeys(url.split("/", 3)[0] + "//" + authority(url) for url in self._first_urls):
                 yield f"{origin}/robots.txt", ROBOTS
 
+    def key(self, url: str) -> str:
+        """The canonical URL of a page: what it is known by, whichever spelling of its URL was found first and is asked for."""
+        return canonical(url, is_tracking=self._is_tracking) or url
+
     def kind_of(self, url: str) -> str | None:
-        """By which kind of page a link leads to this canonical URL; None where no rule follows it."""
-        return next((rule.kind for pattern, rule in zip(self._patterns, self.rules) if pattern.search(url)), None)
+        """By which kind of page a link leads to this URL; None where no rule follows it."""
+        key = self.key(url)
+        return next((rule.kind for pattern, rule in zip(self._patterns, self.rules) if pattern.search(key)), None)
 
     def follows(self, url: str, kind: str) -> bool:
         """Whether the URL's host is one that this crawl asks for such pages."""
         if kind == IMAGE:
-            return not self.image_hosts or _is_among(authority(url), self.image_hosts)
-        return _is_among(authority(url), self.hosts or self._start_hosts)
+            return not self.image_hosts or _is_among(authority(url), self._image_hosts)
+        return _is_among(authority(url), self._hosts)
 
     @cached_property
     def _patterns(self) -> list[re.Pattern]:
         return [re.compile(rule.match) for rule in self.rules]
 
     @cached_property
-    def _first_urls(self) -> list[str]:
-        numbered = [n.url.format(n=n.first) for n in self.numbered]
-        return [canonical(url) for url in (*self.start, *self.sitemaps, *numbered)]
+    def _is_tracking(self) -> Callable[[str], object]:
+        return tracking_pattern(self.tracking)
 
     @cached_property
-    def _start_hosts(self) -> list[str]:
-        return list(dict.fromkeys(authority(url) for url in self._first_urls))
+    def _first_urls(self) -> list[str]:
+        numbered = [n.url.format(n=n.first) for n in self.numbered]
+        return [resolve(url) for url in (*self.start, *self.sitemaps, *numbered)]
+
+    @cached_property
+    def _hosts(self) -> list[str]:
+        return _spelled(self.hosts) or list(dict.fromkeys(authority(url) for url in self._first_urls))
+
+    @cached_property
+    def _image_hosts(self) -> list[str]:
+        return _spelled(self.image_hosts)
 
 
 def read_profile(path: str) -> Profile:
@@ -186,13 +208,14 @@ def read_profile(path: str) -> Profile:
         raise UsageError(str(e).replace("--config=", "--profile=")) from None
 
 
+def _spelled(hosts: list[str]) -> list[str]:
+    """Hosts as they stand in URLs: *.Bücher.example is *.xn--bcher-kva.example."""
+    return [one[: 2 * one.startswith("*.")] + (ascii_netloc(one.removeprefix("*."), 1) or one.lower()) for one in hosts]
+
+
 def _is_among(host: str, hosts: list[str]) -> bool:
     name = host.rpartition(":")[0] if re.search(r":\d+\Z", host) else host
-    for one in hosts:
-        one = one.lower()
-        if one in (host, name) or (one.startswith("*.") and name.endswith(one[1:])):
-            return True
-    return False
+    return any(one in (host, name) or (one.startswith("*.") and name.endswith(one[1:])) for one in hosts)
 
 
 def _check_kind(profile: str, name: str, kind: Kind) -> None:
@@ -241,7 +264,7 @@ def _check_numbered(profile: str, numbered: Numbered) -> None:
         one, other = numbered.url.format(n=1), numbered.url.format(n=2)
     except (KeyError, IndexError, ValueError):
         raise UsageError(f"{where}: write {{n}} where the number stands") from None
-    if one == other or canonical(one) is None:
+    if one == other or resolve(one) is None:
         raise UsageError(f"{where}: it has to be a URL with {{n}} in it")
     if numbered.step < 1 or not 0 <= (numbered.last - numbered.first) // numbered.step < _MAX_NUMBERED:
         raise UsageError(f"{where}: first, last and step give no range of at most {_MAX_NUMBERED} numbers")

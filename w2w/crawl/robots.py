@@ -1,5 +1,6 @@
 """robots.txt, as RFC 9309 reads it: what it means when it is there, missing or out of reach, and who of the workers asks."""
 
+import codecs
 import functools
 import json
 from collections.abc import Callable, Mapping
@@ -7,10 +8,9 @@ from dataclasses import asdict, dataclass
 from types import MappingProxyType
 from urllib.parse import urlsplit
 
-from protego import Protego
-
 from w2w.crawl.answers import Validators
-from w2w.crawl.urls import authority
+from w2w.crawl.robotstxt import Rules
+from w2w.crawl.urls import authority, target_of
 from w2w.errors import Reject, RejectCode
 
 MAX_BYTES = 500 * 1024  # RFC 9309, section 2.5: at least that much is read, and what follows is ignored
@@ -36,29 +36,27 @@ class Robots:
         """Why this URL must not be asked for; None where it may be."""
         if self.refusal:
             return Reject(*self.refusal)
-        if _rules(self.text).can_fetch(url, user_agent):
+        if _rules(self.text).allows(target_of(url), user_agent):
             return None
         return Reject(RejectCode.DISALLOWED, "robots.txt disallows it")
 
     def crawl_delay_s(self, user_agent: str) -> float:
         """Seconds that the rules want between two requests: Crawl-delay or Request-rate, whichever is slower."""
-        rules = _rules(self.text)
-        rate = rules.request_rate(user_agent)
-        paced = rate.seconds / rate.requests if rate and rate.requests else 0.0
-        return max(rules.crawl_delay(user_agent) or 0.0, paced, 0.0)
+        return _rules(self.text).delay_s(user_agent)
 
     def sitemaps(self) -> list[str]:
         return list(dict.fromkeys(_rules(self.text).sitemaps))
 
 
 @functools.lru_cache(maxsize=256)
-def _rules(text: str) -> Protego:
-    return Protego.parse(text)
+def _rules(text: str) -> Rules:
+    return Rules(text)
 
 
 def read_robots(body: bytes, validators: Validators = Validators()) -> Robots:
     """Rules from the body of a 2xx answer."""
-    return Robots(body[:MAX_BYTES].decode("utf-8-sig", "replace"), validators=validators)
+    wide = body.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    return Robots(body[:MAX_BYTES].decode("utf-16" if wide else "utf-8-sig", "replace"), validators=validators)
 
 
 def to_json(robots: dict[str, Robots]) -> bytes:

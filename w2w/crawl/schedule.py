@@ -7,7 +7,7 @@ moment back with a wait, and asks the doorkeeper (shared by all workers) again w
 import queue
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -20,7 +20,7 @@ from w2w.crawl.robots import Robots, read_robots, robots_after, robots_url
 from w2w.crawl.urls import authority, redacted
 from w2w.errors import Reject, RejectCode
 
-_ROBOTS_REDIRECTS = 5  # RFC 9309, section 2.3.1.2
+_SAME_PAGE_REDIRECTS = 5  # of a robots.txt (RFC 9309, section 2.3.1.2), or between spellings of one URL
 _REFUSING = (429, 503)  # statuses by which a server says that it is asked too often
 _LONGEST_WAIT_S = 5.0
 _GIVE_BACK_S = 0.1  # how long a lease that has ended may be kept from the other workers
@@ -28,7 +28,8 @@ _GIVE_BACK_S = 0.1  # how long a lease that has ended may be kept from the other
 
 @dataclass(frozen=True)
 class Question:
-    """A URL to ask for. ``follow``: redirects that are followed here; with 0 a redirect is the answer.
+    """A URL to ask for. ``follow``: redirects that are followed here; with 0 a redirect is the answer, unless it leads to
+    another spelling of the same page's URL, by ``key``.
 
     ``only_robots``: nothing is asked but the robots.txt of the URL's origin, which every question needs anyway.
     """
@@ -38,6 +39,7 @@ class Question:
     accept: tuple[str, ...] = ()
     follow: int = 0
     only_robots: bool = False
+    key: Callable[[str], str] = str
 
 
 @dataclass(frozen=True)
@@ -208,10 +210,13 @@ class _Schedule:
             self._waiting.append(job)
 
     def _redirected(self, job: _Job, redirect: Redirect) -> None:
-        follow = _ROBOTS_REDIRECTS if job.place < 0 else job.question.follow
-        if not follow:
+        same = job.question.key(job.question.url) == job.question.key(redirect.location)
+        follow = _SAME_PAGE_REDIRECTS if job.place < 0 or same else job.question.follow
+        if redirect.location == job.url:
+            self._finish(job, Reject(RejectCode.FETCH_FAILED, f"{redacted(job.url)}: redirects to itself"))
+        elif not follow:
             self._finish(job, redirect)
-        elif job.hops == follow:
+        elif job.hops >= follow:
             self._finish(job, Reject(RejectCode.FETCH_FAILED, f"{redacted(job.url)}: more than {follow} redirects"))
         else:
             job.url, job.hops, job.attempts = redirect.location, job.hops + 1, 0

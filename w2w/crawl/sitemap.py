@@ -1,61 +1,128 @@
 """sitemap.xml (sitemaps.org 0.9), indexes and compressed ones, read without ever expanding an entity."""
 
+import re
 import zlib
+from dataclasses import dataclass, field
 from xml.parsers import expat
 
+from w2w.crawl.encodings import decoded
 from w2w.errors import Reject, RejectCode
 
 MAX_BYTES = 50 * 1024 * 1024  # what the protocol allows, uncompressed
-_MAX_URLS = 50_000
+MAX_URLS = 50_000
 _GZIP = b"\x1f\x8b"
+_FEEDS = {"rss": "an RSS feed", "RDF": "an RSS feed", "feed": "an Atom feed"}
+_ROOT = re.compile(r"<((?:\w+:)?(?:urlset|sitemapindex))(?=[\s/>])")
+_ENTRY = re.compile(rb"<(?:\w+:)?(?:url|sitemap)(?=[\s/>])")
+_MOST_FAULTS = 100  # of one file: places after which reading goes on
+_AMPERSAND = re.compile(  # every one that begins no reference, and CDATA, where none does
+    r"<!\[CDATA\[.*?(?:\]\]>|\Z)|&(?!(?:amp|lt|gt|quot|apos|#[0-9]{1,7}|#x[0-9a-fA-F]{1,6});)", re.DOTALL
+)
+_NOT_XML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
 
 
-def read_sitemap(body: bytes, url: str) -> tuple[list[str], list[str]]:
-    """(page URLs, URLs of further sitemaps). A text file with one URL a line is a sitemap too. Raises Reject."""
+@dataclass
+class Sitemap:
+    """``pages``: URLs of pages, ``sitemaps``: of further sitemaps. ``problem``: why there may be more in the file; "": there is
+    not."""
+
+    pages: list[str] = field(default_factory=list)
+    sitemaps: list[str] = field(default_factory=list)
+    problem: str = ""
+
+
+def read_sitemap(body: bytes, url: str, content_type: str = "") -> Sitemap:
+    """What the file lists; a text file with one URL a line is a sitemap too. Raises Reject where it is none at all.
+
+    Written by hand as often as not: bare ampersands are read as such, and a place that is no XML costs what stands there.
+    """
+    problem = ""
     if body.startswith(_GZIP):
-        body = _inflated(body, url)
-    if b"<" not in body[:4096]:
-        lines = body.decode("utf-8-sig", "replace").split()
-        return [line for line in lines if line.startswith(("http://", "https://"))][:_MAX_URLS], []
-    pages, sitemaps = [], []
+        body, problem = _inflated(body, url)
+    text = decoded(body, content_type)
+    found = _from_xml(text, url) if "<" in text[:4096] else _from_lines(text, url)
+    if len(found.pages) + len(found.sitemaps) > MAX_URLS:
+        problem = problem or f"more than {MAX_URLS} URLs: the others are not read"
+        found.pages, found.sitemaps = found.pages[:MAX_URLS], found.sitemaps[:MAX_URLS]
+    found.problem = f"{url}: {problem or found.problem}" if problem or found.problem else ""
+    return found
+
+
+def _from_lines(text: str, url: str) -> Sitemap:
+    lines = text.split()
+    pages = [line for line in lines if re.match("https?://", line, re.IGNORECASE)]
+    if not pages:
+        raise Reject(RejectCode.MALFORMED_ROW, f"{url}: no sitemap: neither XML nor lines of URLs")
+    other = len(lines) - len(pages)
+    return Sitemap(pages, problem=f"{other} words in it are no http or https URLs" if other else "")
+
+
+def _from_xml(text: str, url: str) -> Sitemap:
+    root = _ROOT.search(text)
+    if not root:
+        first = re.search(r"<(?![?!/])(?:\w+:)?(\w{1,40})", text)
+        what = _FEEDS.get(first[1], f"<{first[1]}>") if first else "no element"
+        raise Reject(RejectCode.MALFORMED_ROW, f"{url}: {what}, not a sitemap")
+    if re.search(r"<!(DOCTYPE|ENTITY)", text, re.IGNORECASE):
+        raise Reject(RejectCode.MALFORMED_ROW, f"{url}: XML with a document type or entities is not read")
+    xml = _NOT_XML.sub("", _AMPERSAND.sub(lambda m: "&amp;" if m[0] == "&" else m[0], text[root.start() :])).encode()
+    found, begin = Sitemap(), b""
+    for _ in range(_MOST_FAULTS):
+        stopped = _parse(begin + xml, found)
+        if stopped is None or len(found.pages) + len(found.sitemaps) > MAX_URLS:
+            break
+        message, at = stopped
+        found.problem = found.problem or f"not XML: {message}"
+        at -= len(begin)
+        following = _ENTRY.search(xml, at)
+        if not following:
+            break
+        begin, xml = f"<{root[1]}>".encode(), xml[following.start() :]
+    return found
+
+
+def _parse(xml: bytes, found: Sitemap) -> tuple[str, int] | None:
+    """Adds what whole entries list to ``found``; what is wrong and at which byte, None where nothing is."""
     texts: list[str] = []
     path: list[str] = []
+    entry: dict[str, str] = {}
 
     def start(name: str, _: dict) -> None:
-        path.append(name)
+        path.append(name.rpartition(":")[2])
         texts.clear()
 
-    def end(name: str) -> None:
-        space, _, local = name.rpartition(" ")
-        if local == "loc" and "sitemap-" not in space and len(pages) + len(sitemaps) < _MAX_URLS:
-            parent = path[-2].rpartition(" ")[2] if len(path) > 1 else ""
-            found = {"url": pages, "sitemap": sitemaps}.get(parent)
-            if found is not None:
-                found.append("".join(texts).strip())
-        path.pop()
+    def end(_: str) -> None:
+        name = path.pop()
+        if name == "loc" and path[1:] in (["url"], ["sitemap"]):
+            entry.setdefault("loc", "".join(texts).strip())
+        elif name in ("url", "sitemap") and len(path) == 1 and (link := entry.pop("loc", "")):
+            (found.pages if name == "url" else found.sitemaps).append(link)
         texts.clear()
 
-    def refuse(*_: object) -> None:
-        raise Reject(RejectCode.MALFORMED_ROW, f"{url}: XML with a document type or entities is not read")
-
-    parser = expat.ParserCreate(namespace_separator=" ")
+    parser = expat.ParserCreate(encoding="utf-8")
     parser.StartElementHandler, parser.EndElementHandler = start, end
     parser.CharacterDataHandler = texts.append
-    parser.StartDoctypeDeclHandler = parser.EntityDeclHandler = refuse
     try:
-        parser.Parse(body, True)
+        parser.Parse(xml, True)
     except expat.ExpatError as e:
-        if not pages and not sitemaps:  # of a file that is cut off, what was read counts
-            raise Reject(RejectCode.MALFORMED_ROW, f"{url}: not XML: {e}") from None
-    return pages, sitemaps
+        return str(e), parser.ErrorByteIndex
+    return None
 
 
-def _inflated(body: bytes, url: str) -> bytes:
-    inflate = zlib.decompressobj(wbits=31)
-    try:
-        text = inflate.decompress(body, MAX_BYTES + 1)
-    except zlib.error:
-        raise Reject(RejectCode.CORRUPT, f"{url}: not gzip") from None
-    if len(text) > MAX_BYTES:
-        raise Reject(RejectCode.TOO_MANY_BYTES, f"{url}: more than {MAX_BYTES} bytes when inflated")
-    return text
+def _inflated(body: bytes, url: str) -> tuple[bytes, str]:
+    """The text, of all members of the file, and why there may be more of it."""
+    text = b""
+    while body.startswith(_GZIP):
+        inflate = zlib.decompressobj(wbits=31)
+        try:
+            text += inflate.decompress(body, MAX_BYTES + 1 - len(text))
+        except zlib.error:
+            if text:
+                return text, "the gzip data is damaged"
+            raise Reject(RejectCode.CORRUPT, f"{url}: not gzip") from None
+        if len(text) > MAX_BYTES:
+            raise Reject(RejectCode.TOO_MANY_BYTES, f"{url}: more than {MAX_BYTES} bytes when inflated")
+        if not inflate.eof:
+            return text, "the gzip data is cut off"
+        body = inflate.unused_data
+    return text, ""

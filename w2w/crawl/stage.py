@@ -16,7 +16,7 @@ from w2w.crawl.frontier import MOVED, NOT_ITS_FAULT, NOT_MODIFIED, OK, SAME_CONT
 from w2w.crawl.profile import IMAGE, ROBOTS, SITEMAP, Profile
 from w2w.crawl.robots import Robots
 from w2w.crawl.schedule import Answer, Question, ask_all
-from w2w.crawl.urls import canonical, redacted
+from w2w.crawl.urls import redacted, resolve
 from w2w.errors import Reject, RejectCode
 
 VISIT_GIVES = pa.schema(
@@ -71,7 +71,7 @@ def question(profile: Profile, row: dict) -> Question:
     """How a frontier row is asked for."""
     validators = Validators(row[schema.ETAG], row[schema.LAST_MODIFIED])
     accept = () if row[schema.KIND] == ROBOTS else accepted_types(profile, row[schema.KIND])
-    return Question(row[schema.URL], validators, accept, only_robots=row[schema.KIND] == ROBOTS)
+    return Question(row[schema.URL], validators, accept, only_robots=row[schema.KIND] == ROBOTS, key=profile.key)
 
 
 def _remembered(row: dict, answer: Answer) -> dict:
@@ -96,7 +96,7 @@ def _outcome(profile: Profile, row: dict, answer: Answer, give_up_after: int, re
     if isinstance(result, Redirect):
         return _moved(profile, row, result, give_up_after)
     if isinstance(result, Robots):
-        links = [Link(link, SITEMAP) for text in result.sitemaps() if (link := canonical(text, row[schema.URL]))]
+        links = [Link(link, SITEMAP) for text in result.sitemaps() if (link := resolve(text, row[schema.URL]))]
         followed = [link for link in links if profile.follows(link.url, link.kind)]
         content_digest = ids.digest(result.text, length=_DIGEST_CHARS)
         if content_digest == row[schema.CONTENT_DIGEST]:
@@ -131,20 +131,15 @@ def _read(row: dict, found: Extract, give_up_after: int) -> dict:
         total = len(found.problems) + len(found.records)
         detail = found.problems[0] if total == 1 else f"{len(found.problems)} of {total}: {found.problems[0]}"
         if not found.records:
-            outcome = refused(row, Reject(RejectCode.MISSING_FIELD, detail), give_up_after)
+            code = RejectCode.MALFORMED_ROW if row[schema.KIND] == SITEMAP else RejectCode.MISSING_FIELD
+            outcome = refused(row, Reject(code, detail), give_up_after)
         outcome[schema.DETAIL] = detail
     return outcome | {schema.LINKS: _rows(found.links), schema.RECORDS: [r.to_json() for r in found.records]}
 
 
 def _moved(profile: Profile, row: dict, redirect: Redirect, give_up_after: int) -> dict:
     """A redirect is a link to where it leads: checked, counted and asked for once, like any other."""
-    target, status = canonical(redirect.location), {schema.STATUS: redirect.status}
-    said = f"{redacted(row[schema.URL])}: redirects to"
-    if target is None:
-        refusal = Reject(RejectCode.BLOCKED_URL, f"{said} something that is no http or https URL")
-        return status | refused(row, refusal, give_up_after)
-    if target == row[schema.URL]:
-        return status | refused(row, Reject(RejectCode.FETCH_FAILED, f"{said} itself"), give_up_after)
+    target, status = redirect.location, {schema.STATUS: redirect.status}
     kind = row[schema.KIND] if row[schema.KIND] in (IMAGE, SITEMAP) else profile.kind_of(target) or row[schema.KIND]
     followed = profile.follows(target, kind)
     detail = f"to {redacted(target)}" + ("" if followed else ", a host that the profile does not follow")

@@ -1,58 +1,143 @@
-"""One spelling for each page: canonical URLs, and how far a crawl follows links before it calls them a trap."""
+"""What a link asks for, the key of the page that it leads to, and how far links are followed before they are called a trap."""
 
+import ipaddress
 import re
+import unicodedata
 from collections import Counter
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from urllib.parse import quote, unquote, unquote_to_bytes, urljoin, urlsplit, urlunsplit
+from urllib.parse import quote, unquote, unquote_to_bytes, urlsplit, urlunsplit
+
+import idna
 
 from w2w.errors import UsageError
 
 MAX_CHARS = 2000
 PORTS = {"http": 80, "https": 443}
+# parameters that say where a visitor came from or which visit it is, never what the page shows
+TRACKING = (
+    *("utm_*", "gclid", "gclsrc", "dclid", "gbraid", "wbraid", "srsltid", "_ga", "_gl", "fbclid", "igshid", "msclkid", "yclid"),
+    *("twclid", "ttclid", "mc_cid", "mc_eid", "_hsenc", "_hsmi", "mkt_tok", "phpsessid", "jsessionid"),
+)
 _HOST = re.compile(r"[a-z0-9_.:-]{1,253}\Z", re.ASCII)
 _PATH_SAFE, _QUERY_SAFE = "/:@!$&'()*+,;=~-._", "/:@!$'()*,;=~-._?"
-# parameters that say where a visitor came from or who they are, never what the page shows
-_TRACKING = re.compile(
-    r"(utm_\w+|gclid|gclsrc|dclid|gbraid|wbraid|fbclid|msclkid|yclid|twclid|ttclid|igshid|mc_[ce]id|_hs(enc|mi)|mkt_tok|"
-    r"srsltid|_ga|_gl|ref_src|phpsessid|jsessionid|sessionid|sid)\Z",
-    re.IGNORECASE,
-)
+# what a browser leaves as it is (URL standard, path and query percent-encode sets)
+_PUBLISHED_PATH, _PUBLISHED_QUERY = "%/:@!$&'()*+,;=~-._|[]\\", "%/:@!$&'()*+,;=~-._|[]\\?^`{}"
 _SURROGATE = re.compile("[\ud800-\udfff]")  # half a character: JSON can say it, and no encoding can
 _SESSION_PATH = re.compile(r";jsessionid=[^/]*", re.IGNORECASE)
 _LOOKS_LIKE_HOST = re.compile(r"(?:[a-z0-9-]+\.)+[a-z]{2,24}(?::\d+)?(?:[/?#]|\Z)", re.IGNORECASE)
 _FILE_ENDINGS = (".html", ".htm", ".php", ".asp", ".aspx", ".jsp", ".xml", ".json", ".jpg", ".jpeg", ".png", ".gif", ".webp")
+_PARTS = re.compile(r"(?:([a-z][a-z0-9+.-]*):)?(?://([^/?#]*))?([^?#]*)(\?[^#]*)?", re.IGNORECASE)  # RFC 3986, appendix B
+_AS_IT_IS = re.compile(  # most URLs: nothing about them can be spelled otherwise
+    r"https?://[a-z0-9-]+(?:\.[a-z0-9-]+)*(?=/)(?:/[A-Za-z0-9_~-]+(?:\.[A-Za-z0-9_~-]+)*)*/?\Z", re.ASCII
+)
 
 
-def canonical(link: str, base: str = "") -> str | None:
-    """The URL of a link, spelled so that the same page is the same text; None where it is no http or https URL.
+def resolve(link: str, base: str = "") -> str | None:
+    """The URL that a browser asks for when it follows a link of the page ``base``; None where that is no http or https URL.
 
-    Lower-case host in ASCII (IDNA), no default port, fragment, dot segments, tracking parameters or user name; percent
-    codes in upper case and only where needed; query parameters sorted. ``www.shop.example/a`` without a scheme is a link to
-    that host where it starts with www. or the base's own host, or there is no base.
+    As the URL standard (url.spec.whatwg.org) has it: path and query stay as they are published, but for dot segments and
+    characters that no request may hold; the host is lower-case ASCII (UTS #46), without a default port; no fragment. Two
+    exceptions: ``www.shop.example/a`` without a scheme is a link to that host where it starts with www. or the base's own
+    host, or there is no base; and an IPv4 address stays as it is written.
     """
-    link = re.sub(r"[\x00-\x20\x7f]+", lambda m: "" if m[0].strip(" ") else " ", link).strip()
+    if _AS_IT_IS.match(link) and len(link) <= MAX_CHARS:
+        return link
+    link = re.sub(r"[\t\n\r]", "", link.strip("".join(map(chr, range(33)))))
     if not link or link.startswith("#") or _SURROGATE.search(link):
         return None
-    scheme = urlsplit(base).scheme if base else "https"
+    before, mark, after = link.partition("?")
+    link = before.partition("#")[0].replace("\\", "/") + (mark + after if "#" not in before else "")
+    here = _PARTS.match(base)
+    scheme = (here[1] or "https").lower()
     if "://" not in link and _is_host(link, authority(base)):
-        link = f"{scheme or 'https'}://{link}"
-    try:
-        if re.match(r"[a-z]+:///?(/|\Z)", link, re.IGNORECASE):
-            return None  # urljoin would take http:// for the base itself
-        parts = urlsplit(urljoin(base, link))
-        host, port = parts.hostname or "", parts.port
-        if not host.isascii():
-            host = host[:253].encode("idna").decode("ascii")
-    except ValueError:
+        link = f"{scheme}://{link}"
+    named = re.match(r"(https?):(?!//[^/])(/*)", link, re.IGNORECASE)
+    if named:  # http:a and http:///a: of the base's scheme a path, else always a host
+        relative = base and named[1].lower() == scheme and not named[2].startswith("//")
+        link = link[len(named[1]) + 1 :] if relative else f"{named[1]}://{link[named.end() :]}"
+    elif link.startswith("///"):
+        link = "//" + link.lstrip("/")
+    there = _PARTS.match(link)
+    own_path, query = there[3], there[4]
+    netloc = there[2]
+    if there[1]:
+        scheme = there[1].lower()
+    if scheme not in PORTS:
         return None
-    host = host.rstrip(".")
-    if parts.scheme not in PORTS or "@" in parts.netloc or not _HOST.match(host) or port == 0:
+    if netloc is None:
+        if there[1] or here[2] is None:
+            return None
+        netloc = here[2]
+        if not own_path:
+            own_path, query = here[3], here[4] if query is None else query
+        elif not own_path.startswith("/"):
+            own_path = here[3].rpartition("/")[0] + "/" + own_path
+    host = ascii_netloc(netloc, PORTS[scheme])
+    if host is None:
         return None
-    name = f"[{host}]" if ":" in host else host
-    netloc = name if port is None or port == PORTS[parts.scheme] else f"{name}:{port}"
-    path = _without_dots(_recoded(_SESSION_PATH.sub("", parts.path) or "/", _PATH_SAFE))
-    url = urlunsplit((parts.scheme, netloc, path, _query(parts.query), ""))
+    path = _without_dots(quote(own_path or "/", safe=_PUBLISHED_PATH))
+    url = f"{scheme}://{host}{path}{quote(query or '', safe=_PUBLISHED_QUERY)}"
     return url if len(url) <= MAX_CHARS else None
+
+
+def canonical(link: str, base: str = "", is_tracking: Callable[[str], object] | None = None) -> str | None:
+    """The key of the page that a link leads to: all spellings of its URL give the same text, and it is a URL itself.
+
+    ``resolve``, and then: percent codes in upper case and only where needed; query parameters sorted, without those that
+    ``is_tracking`` (by default TRACKING). For what is asked for, take ``resolve``: servers tell spellings apart.
+    """
+    url = resolve(link, base)
+    if url is None or _AS_IT_IS.match(url):
+        return url
+    scheme, netloc, path, query, _ = urlsplit(url)
+    path = _without_dots(recoded(_SESSION_PATH.sub("", path) or "/", _PATH_SAFE))
+    url = urlunsplit((scheme, netloc, path, _query(query, is_tracking or _is_tracking), ""))
+    return url if len(url) <= MAX_CHARS else None
+
+
+def tracking_pattern(names: Iterable[str]) -> Callable[[str], object]:
+    """Whether a parameter's name is one of ``names``, in any case; ``*`` in them stands for any characters."""
+    listed = "|".join(re.escape(name).replace(r"\*", ".*") for name in names)
+    return re.compile(rf"(?:{listed})\Z" if listed else r"(?!)", re.IGNORECASE | re.DOTALL).match
+
+
+_is_tracking = tracking_pattern(TRACKING)
+
+
+def target_of(url: str) -> str:
+    """Path and query, as they are asked for."""
+    match = _PARTS.match(url)
+    return (match[3] or "/") + (match[4] or "")
+
+
+def ascii_netloc(netloc: str, default_port: int) -> str | None:
+    """Host and port as a URL has them; None where there is no host, or a user name."""
+    match = re.fullmatch(r"(\[[^\]]*\]|[^:\[\]]*)(?::([0-9]*))?", netloc)
+    if not match or "@" in netloc:
+        return None
+    port = int(match[2].lstrip("0")[:6] or "0") if match[2] else default_port
+    host = ascii_host(match[1])
+    if not host or not 0 < port < 65536:
+        return None
+    return host if port == default_port else f"{host}:{port}"
+
+
+def ascii_host(host: str) -> str:
+    """A host's name in lower-case ASCII (UTS #46), an IPv6 address in its usual spelling and brackets; "" for neither."""
+    try:
+        if host.startswith("["):
+            return "" if "%" in host else f"[{ipaddress.IPv6Address(host[1:-1])}]"
+        host = unquote(host, errors="strict")
+        if not host.isascii():
+            labels = unicodedata.normalize("NFC", idna.uts46_remap(host[:253], std3_rules=False)).split(".")
+            if any(one.startswith("xn--") and not one.isascii() for one in labels):
+                return ""
+            host = ".".join(one if one.isascii() else "xn--" + one.encode("punycode").decode() for one in labels)
+    except ValueError:  # UnicodeError included
+        return ""
+    host = host.lower().rstrip(".")
+    return host if _HOST.match(host) and ":" not in host else ""
 
 
 def redacted(url: str) -> str:
@@ -81,7 +166,7 @@ def authority(url: str) -> str:
         return ""
 
 
-def _recoded(text: str, safe: str) -> str:
+def recoded(text: str, safe: str) -> str:
     """Percent codes only where needed, and in upper case: an encoded slash stays encoded, an encoded letter does not."""
     parts = re.split(r"(%[0-9A-F]{2})", re.sub(r"%[0-9A-Fa-f]{2}", lambda m: _code(m[0]), text))  # every second one is a code
     return "".join(part if i % 2 else quote(part, safe=safe) for i, part in enumerate(parts))
@@ -98,8 +183,9 @@ def _without_dots(path: str) -> str:
     segments = path.split("/")[1:]
     for i, segment in enumerate(segments):
         last = i == len(segments) - 1
-        if segment in (".", ".."):
-            if segment == ".." and kept:
+        dots = segment.lower().replace("%2e", ".") if len(segment) < 7 else segment
+        if dots in (".", ".."):
+            if dots == ".." and kept:
                 kept.pop()
             if last:
                 kept.append("")
@@ -108,13 +194,13 @@ def _without_dots(path: str) -> str:
     return "/" + "/".join(kept)
 
 
-def _query(query: str) -> str:
+def _query(query: str, is_tracking: Callable[[str], object]) -> str:
     kept = []
     for part in query.split("&"):
         name, equals, value = part.partition("=")
-        if part and not _TRACKING.match(unquote(name)):
+        if part and not is_tracking(unquote(name)):
             kept.append(
-                (_recoded(name.replace("+", "%20"), _QUERY_SAFE), equals, _recoded(value.replace("+", "%20"), _QUERY_SAFE))
+                (recoded(name.replace("+", "%20"), _QUERY_SAFE), equals, recoded(value.replace("+", "%20"), _QUERY_SAFE))
             )
     return "&".join("".join(one) for one in sorted(kept))
 

@@ -27,7 +27,7 @@ _PACKAGES = (
     "pyarrow",
     "pillow",
     "simplejpeg",
-    "botocore",
+    "s3fs",
 )
 
 

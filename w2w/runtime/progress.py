@@ -4,10 +4,9 @@ import logging
 import sys
 import time
 
+from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
-
-from w2w.shown import Terminal
 
 log = logging.getLogger("w2w")
 
@@ -34,7 +33,7 @@ class Progress:
                 TextColumn("eta"),
                 TimeRemainingColumn(),
                 TextColumn("{task.fields[rejects]}"),
-                console=Terminal(stderr=True),
+                console=Console(stderr=True),
                 transient=True,
             )
             self._task = self._bar.add_task(self._title, total=self._total, rate="", rejects="")

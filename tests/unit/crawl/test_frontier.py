@@ -15,6 +15,7 @@ from w2w.errors import RejectCode, UsageError
 
 S = 1_000_000
 NOW = 1_700_000_000 * S
+SITE = Profile("x", start=["http://h/"])
 
 
 class Seen:
@@ -34,7 +35,7 @@ def candidates(*rows: tuple) -> pa.Table:
 
 def known(*urls: tuple[str, int]) -> pa.Table:
     rows = candidates(*((url, "page", depth, 0, None) for url, depth in urls))
-    return frontier.admit(rows, "x", Seen(), Breadth(Limits()), NOW)
+    return frontier.admit(rows, SITE, Seen(), Breadth(Limits()), NOW)
 
 
 def visits(**by_url: dict) -> pa.Table:
@@ -103,7 +104,7 @@ def test_longest_waiting_first():
 
 def test_another_profile_reads_pages_again_and_images_not():
     rows = frontier.admit(
-        candidates(("p", "page", 0, 0, None), ("i", "image", 0, 0, None)), "x", Seen(), Breadth(Limits()), NOW
+        candidates(("p", "page", 0, 0, None), ("i", "image", 0, 0, None)), SITE, Seen(), Breadth(Limits()), NOW
     )
     work = due(rows, visits(p={}, i={}), 1e6, read_by="other")
     assert dict(zip(urls(work), work.column("etag").to_pylist())) == {"p": None, "i": '"e"'}
@@ -113,7 +114,7 @@ def test_a_mended_profile_gives_new_kinds_except_to_images():
     rows = candidates(
         ("http://h/p/1", "page", 0, 0, None), ("http://h/p/1.jpg", "image", 0, 0, None), ("http://h/x", "old", 0, 0, None)
     )
-    work = due(frontier.admit(rows, "x", Seen(), Breadth(Limits()), NOW), visits())
+    work = due(frontier.admit(rows, SITE, Seen(), Breadth(Limits()), NOW), visits())
     profile = Profile("x", start=["http://h/"], rules=[Rule("/p/", "product")], kinds={"product": Kind("product")})
     now = frontier.with_kinds(work, profile)
     assert now.schema == work.schema
@@ -160,9 +161,9 @@ def test_admission_does_not_depend_on_order_and_happens_once():
     for _ in range(3):
         rng.shuffle(rows)
         seen, breadth = Seen(), Breadth(Limits(max_urls_per_host=25))
-        admitted = frontier.admit(candidates(*rows), "x", seen, breadth, NOW)
+        admitted = frontier.admit(candidates(*rows), SITE, seen, breadth, NOW)
         results.append(sorted(map(str, admitted.to_pylist())))
-        assert frontier.admit(candidates(*rows), "x", seen, breadth, NOW).num_rows == 0
+        assert frontier.admit(candidates(*rows), SITE, seen, breadth, NOW).num_rows == 0
     assert results[0] == results[1] == results[2]
     states = admitted.column("state").to_pylist()
     assert (states.count("queued"), states.count("excluded")) == (25, 15)
@@ -171,10 +172,10 @@ def test_admission_does_not_depend_on_order_and_happens_once():
 
 def test_counts_go_on_after_a_restart():
     limits = Limits(max_urls_per_host=2)
-    first = frontier.admit(candidates(("http://h/1", "page", 1, 0, "a")), "x", Seen(), Breadth(limits), NOW)
+    first = frontier.admit(candidates(("http://h/1", "page", 1, 0, "a")), SITE, Seen(), Breadth(limits), NOW)
     breadth = Breadth(limits)
     frontier.recount(first, breadth)
-    more = frontier.admit(candidates(*((f"http://h/{i}", "page", 1, 0, "a") for i in (2, 3))), "x", Seen(), breadth, NOW)
+    more = frontier.admit(candidates(*((f"http://h/{i}", "page", 1, 0, "a") for i in (2, 3))), SITE, Seen(), breadth, NOW)
     assert more.column("state").to_pylist() == ["queued", "excluded"]
 
 
@@ -183,7 +184,7 @@ def test_images_are_not_counted_and_starts_always_let_in():
     rows = frontier.starts([("http://h/s", "page"), ("http://h/s", "page")])
     assert rows.num_rows == 1
     more = candidates(("http://h/i", "image", 3, 0, "s"), ("http://h/j", "image", 6, 0, "s"), ("http://h/p", "page", 1, 0, "s"))
-    admitted = frontier.admit(pa.concat_tables([rows, more]), "x", Seen(), breadth, NOW)
+    admitted = frontier.admit(pa.concat_tables([rows, more]), SITE, Seen(), breadth, NOW)
     states = dict(zip(urls(admitted), admitted.column("state").to_pylist()))
     assert states == {"http://h/s": "queued", "http://h/i": "queued", "http://h/j": "excluded", "http://h/p": "excluded"}
 

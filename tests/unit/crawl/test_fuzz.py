@@ -1,15 +1,18 @@
 """Whatever a page, a link, a robots.txt or a sitemap says: a value or a Reject, never anything else."""
 
 import json
+import re
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from w2w.crawl.extract import decoded, extract, price
+from w2w.crawl.encodings import decoded
+from w2w.crawl.extract import extract
+from w2w.crawl.prices import CURRENCIES, machine_price, written_price
 from w2w.crawl.profile import Field, Kind, Profile, Rule
 from w2w.crawl.robots import read_robots
 from w2w.crawl.sitemap import read_sitemap
-from w2w.crawl.urls import MAX_CHARS, authority, canonical
+from w2w.crawl.urls import MAX_CHARS, authority, canonical, resolve
 from w2w.errors import Reject
 
 URL = "http://h/p/1"
@@ -44,8 +47,12 @@ links = st.lists(st.sampled_from(PIECES), max_size=12).map("".join) | st.text(ma
 @settings(max_examples=400, deadline=None)
 @given(links, st.sampled_from(["", "http://h/a/b?c=d", "https://[2001:db8::1]:8443/x"]))
 def test_a_canonical_url_is_canonical(link, base):
-    url = canonical(link, base)
+    url, published = canonical(link, base), resolve(link, base)
+    if published is not None:
+        assert resolve(published) == published
+        assert canonical(published) == url
     if url is not None:
+        assert resolve(url) == url
         assert url.startswith(("http://", "https://"))
         assert url.isascii()
         assert url.isprintable()
@@ -70,7 +77,7 @@ def test_pages(text, encoding, kind):
     for record in found.records:
         record.to_json().encode()
         assert record.fields["image"]
-    assert all(canonical(link.url) == link.url for link in found.links)
+    assert all(resolve(link.url) == link.url for link in found.links)
 
 
 @settings(max_examples=150, deadline=None)
@@ -109,7 +116,8 @@ def test_json(value):
 
 
 @settings(max_examples=150, deadline=None)
-@given(st.text(alphabet="0123456789., '\u00a0€$EURx", max_size=20))
+@given(st.text(alphabet="0123456789., '\u00a0€$EURxe+-%\u2019\u0663", max_size=20))
 def test_prices(text):
-    number, _ = price(text)
-    assert number == text or number.replace(".", "", 1).isdigit()
+    for price in (written_price(text), machine_price(text)):
+        assert not price.number or re.fullmatch(r"[0-9]{1,15}(\.[0-9]{1,40})?", price.number)
+        assert price.currency == "" or price.currency in CURRENCIES

@@ -39,7 +39,17 @@ def test_one_spelling(link, url):
 
 @pytest.mark.parametrize(
     "link",
-    ["mailto:a@b", "javascript:void(0)", "", "#top", "ftp://h/", "file:///etc/passwd", "http://", "http://[::1", "http:///x"]
+    [
+        "mailto:a@b",
+        "javascript:void(0)",
+        "",
+        "#top",
+        "ftp://h/",
+        "file:///etc/passwd",
+        "http://",
+        "http://[::1",
+        "http://a%00b/",
+    ]
     + ["http://bob:pw@shop.example/", "http://h:99999/", "http://h:0/", "data:,x", "tel:+49", "http://a b/", "/" + "x" * 3000],
 )
 def test_no_url(link):

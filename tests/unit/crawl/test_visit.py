@@ -101,7 +101,7 @@ def test_a_busy_host_is_not_the_urls_fault():
 @pytest.mark.parametrize(
     ("location", "state", "reason", "followed"),
     [
-        ("/p/2?utm_source=x#top", "redirected", "moved", ["/p/2"]),
+        ("/p/2?utm_source=x#top", "redirected", "moved", ["/p/2?utm_source=x"]),
         ("http://169.254.169.254/latest", "redirected", "moved", []),
         ("/p/1", "failed", "fetch_failed", []),
         ("file:///etc/passwd", "excluded", "blocked_url", []),

@@ -181,7 +181,7 @@ class Crawl:
 
     def _admit(self, candidates: pa.Table, read: list[schema.Table], write: bool) -> bool:
         """``read``: the tables that the candidates came from, all of what is in them now."""
-        rows = frontier.admit(candidates, self._site, self._seen.add, self._breadth, time.time_ns() // 1000)
+        rows = frontier.admit(candidates, self._spec.profile, self._seen.add, self._breadth, time.time_ns() // 1000)
         if rows.num_rows and write:
             lineage = self._run.lineage(self._spec.version(), read)
             append_rows(self._run.store, Output(schema.FRONTIER), rows, lineage)

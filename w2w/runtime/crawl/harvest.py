@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from w2w import ids, schema
-from w2w.crawl.frontier import State
+from w2w.crawl.frontier import State, url_id
 from w2w.crawl.profile import IMAGE, PRODUCT_FIELDS, Profile
 from w2w.errors import RejectCode
 from w2w.ingest.changes import CURRENT_COLUMNS, CurrentProducts, withdrawn
@@ -49,7 +49,7 @@ def harvest(store: str, profile: Profile, lineage: Lineage) -> Harvest:
 
     In memory: about 300 bytes a URL, and the records of the site, about half a kilobyte each.
     """
-    pages = _Pages(store, profile.name)
+    pages = _Pages(store, profile)
     records, ended = pages.records()
     done, sink = Harvest(), _Sink(store, lineage)
     live = _products(store, profile, pages, records, done, sink)
@@ -63,17 +63,18 @@ def harvest(store: str, profile: Profile, lineage: Lineage) -> Harvest:
 
 
 class _Pages:
-    """Each URL's last visit, and the last that brought something."""
+    """Each page's last visit, and the last that brought something. Pages are known by ``url_id``, for links spell their URLs
+    in many ways."""
 
-    def __init__(self, store: str, site: str):
-        self._store, self._site = store, site
-        self._last: dict[str, tuple[int, str, str, str]] = {}  # url -> visit, state, reason, detail
-        self._read: dict[str, int] = {}  # url -> visit that fetched it
-        self._images: dict[str, tuple[int, str]] = {}  # url -> visit, image id
-        self._moved: dict[str, tuple[int, str]] = {}
-        self.product_at: dict[str, str] = {}  # canonical URL of a product page -> product id
+    def __init__(self, store: str, profile: Profile):
+        self._store, self._profile = store, profile
+        self._last: dict[str, tuple[int, str, str, str]] = {}  # url_id -> visit, state, reason, detail
+        self._read: dict[str, int] = {}  # url_id -> visit that fetched it
+        self._images: dict[str, tuple[int, str]] = {}  # url_id -> visit, image id
+        self._moved: dict[str, tuple[int, str]] = {}  # url_id -> visit, url
+        self._product_at: dict[str, str] = {}  # url_id of a product page -> product id
         columns = (
-            schema.URL,
+            schema.URL_ID,
             schema.KIND,
             schema.VISIT,
             schema.STATE,
@@ -87,11 +88,11 @@ class _Pages:
                 self._note(row)
 
     def _batches(self, columns) -> Iterator[pa.Table]:
-        listed = delta.parts(delta.open_table(self._store, schema.PAGES), site=self._site)
+        listed = delta.parts(delta.open_table(self._store, schema.PAGES), site=self._profile.name)
         return delta.read_batches(self._store, schema.PAGES, columns, listed)
 
     def _note(self, row: dict) -> None:
-        url, visit, state = row[schema.URL], row[schema.VISIT], row[schema.STATE]
+        url, visit, state = row[schema.URL_ID], row[schema.VISIT], row[schema.STATE]
         if visit >= self._last.get(url, (-1,))[0]:
             self._last[url] = (visit, state, row[schema.REASON], row[schema.DETAIL] or "")
         if state == State.FETCHED:
@@ -104,8 +105,8 @@ class _Pages:
     def records(self) -> tuple[pa.Table, pa.Table]:
         """(records of pages that are there, records of pages that have ended): url and one record's JSON, sorted."""
         here, ended = [_RECORD_SCHEMA.empty_table()], [_RECORD_SCHEMA.empty_table()]
-        for batch in self._batches((schema.URL, schema.VISIT, schema.STATE, schema.RECORDS)):
-            urls, visits = batch.column(schema.URL).to_pylist(), batch.column(schema.VISIT).to_pylist()
+        for batch in self._batches((schema.URL_ID, schema.URL, schema.VISIT, schema.STATE, schema.RECORDS)):
+            urls, visits = batch.column(schema.URL_ID).to_pylist(), batch.column(schema.VISIT).to_pylist()
             states = batch.column(schema.STATE).to_pylist()
             newest = [s == State.FETCHED and self._read.get(u) == v for u, v, s in zip(urls, visits, states)]
             over = [n and self._last[u][1] in _ENDED for n, u in zip(newest, urls)]
@@ -118,16 +119,28 @@ class _Pages:
         return pa.concat_tables(here).sort_by(order), pa.concat_tables(ended).sort_by(order)
 
     def end_of(self, url: str) -> str:
-        """Where redirects lead from this URL."""
+        """The canonical URL to which redirects lead from this one."""
         for _ in range(_MAX_HOPS):
-            if self._last.get(url, (0, ""))[1] != State.REDIRECTED or url not in self._moved:
-                return url
-            url = self._moved[url][1]
-        return url
+            page = self._id(url)
+            if self._last.get(page, (0, ""))[1] != State.REDIRECTED or page not in self._moved:
+                break
+            url = self._moved[page][1]
+        return self._profile.key(url)
+
+    def sells(self, url: str, product_id: str) -> None:
+        """Notes that this page is a product's; the first one counts."""
+        self._product_at.setdefault(self._id(url), product_id)
+
+    def product_at(self, url: str) -> str | None:
+        """The product whose page this is."""
+        return self._product_at.get(self._id(url))
+
+    def _id(self, url: str) -> str:
+        return url_id(self._profile.key(url))
 
     def image(self, url: str) -> tuple[str | None, RejectCode | None, str]:
         """(image id, None, "") or (None, why there is none, a sentence); (None, None, "") where it was not visited yet."""
-        end = self.end_of(url)
+        end = self._id(self.end_of(url))
         if end in self._images:
             return self._images[end][1], None, ""
         if end not in self._last:
@@ -195,8 +208,8 @@ def _products(store: str, profile: Profile, pages: _Pages, records: pa.Table, do
         for url, fields in batch:
             product_id, image_uri = fields["product_id"][0], fields["image"][0]
             live.add(product_id)
-            pages.product_at.setdefault(fields["url"][0], product_id)
-            pages.product_at.setdefault(url, product_id)
+            pages.sells(fields["url"][0], product_id)
+            pages.sells(url, product_id)
             image_id, code, why = pages.image(image_uri)
             if image_id:
                 rows.append(_flat(fields))
@@ -264,7 +277,7 @@ def _posts(store: str, pages: _Pages, records: pa.Table, done: Harvest, sink: _S
 
 def _post_row(pages: _Pages, url: str, fields: dict, image_id: str) -> dict:
     urls = sorted({pages.end_of(u) for u in fields.get("product_urls", [])})
-    known = {pages.product_at[u] for u in urls if u in pages.product_at}
+    known = {product_id for u in urls if (product_id := pages.product_at(u))}
     row = {
         schema.POST_ID: fields["post_id"][0],
         schema.URL: fields["url"][0],
