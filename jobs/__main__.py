@@ -8,6 +8,7 @@ import sys
 import jobs
 import w2w
 from w2w.config import nearest
+from w2w.shown import Patient, line
 
 
 def names() -> list[str]:
@@ -26,7 +27,7 @@ def describe(name: str) -> str:
 
 
 def main() -> None:
-    argv = sys.argv[1:]
+    argv, sys.stdout = sys.argv[1:], Patient(sys.stdout)
     if not argv or argv[0] in ("-h", "--help", "help"):
         print("usage: w2w JOB [--config FILE] [--option value ...]      w2w JOB --help shows a job's options\n")
         for name in names():
@@ -36,7 +37,7 @@ def main() -> None:
         print(f"w2w {w2w.__version__}")
         sys.exit(0)
     if argv[0] not in names():
-        print(f"w2w: there is no job {argv[0]!r}.{nearest(argv[0], names())}", file=sys.stderr)
+        print(line(f"w2w: there is no job {argv[0]!r}.{nearest(argv[0], names())}"), file=sys.stderr)
         sys.exit(2)
     from w2w.runtime.job import start
 

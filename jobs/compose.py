@@ -9,10 +9,10 @@ from w2w.report.outfits import outfit_sheet
 from w2w.runtime.garments.guides import newest_version
 from w2w.runtime.job import JobConfig, Run, Summary, need_table, start
 from w2w.runtime.mining.catalog import check_product_key, is_current, snapshot_version
-from w2w.runtime.mining.composing import clusters, cut_out_slots, owned_splits, shown_outfits, write_outfits
+from w2w.runtime.mining.composing import clusters, cut_out_slots, overlap, owned_splits, shown_outfits, write_outfits
 from w2w.runtime.snapshot import commit_snapshot
 
-STAGE_CODE = 1  # raise it when the same cut-outs would make other outfits
+STAGE_CODE = 2  # raise it when the same cut-outs would make other outfits
 _INPUTS = (schema.CUTOUTS, schema.DUPLICATES, schema.SPLITS, schema.POSTS, schema.PRODUCTS)
 
 
@@ -73,7 +73,7 @@ def main(config: Config) -> Summary:
     photos, sources = cut_out_slots(run.store, cutouts or "none", config.crop_sources)
     if not photos.height:
         raise UsageError(f"--cutouts={config.cutouts}: table 'cutouts' has no rows of that version: run 'w2w segment'")
-    facts |= {"cut-outs": f"{photos.height:,}", "slots by": ", ".join(sources)}
+    facts |= {"cut-outs": f"{photos.height:,}", "slots by": ", ".join(sources), "crops sharing pixels": overlap(photos)}
     if config.dry_run:
         return run.summary(facts=facts)
     run.check_store()

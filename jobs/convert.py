@@ -8,7 +8,7 @@ from w2w.images.decode import DecodeLimits
 from w2w.mining.sets import SetConfig, open_set
 from w2w.mining.sets.rows import PHOTO_SCHEMA, SHOP_SCHEMA, photo_rows, shop_rows
 from w2w.runtime.job import JobConfig, Run, Summary, start
-from w2w.runtime.mining.converting import Pictures, Reading, write_snapshots
+from w2w.runtime.mining.converting import Pictures, Reading, check_records, write_snapshots
 from w2w.runtime.stage import Pool
 from w2w.table import work
 from w2w.table.sink import Counts
@@ -45,6 +45,7 @@ def main(config: Config) -> Summary:
             (schema.POSTS, photo_rows, public.photos, PHOTO_SCHEMA),
         )
     )
+    check_records(public)
     if not config.dry_run:
         run.check_store()
     counts, versions = Counts(), {}

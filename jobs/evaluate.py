@@ -14,6 +14,7 @@ from w2w.runtime.crawl import pages
 from w2w.runtime.job import Summary, options_of, start
 
 KS = (1, 5, 10, 20)
+NEAREST = {k: f"{k}-NN" for k in (1, 10)}  # neighbours that vote on a class
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,8 @@ def main(config: Config) -> Summary:
         raise UsageError("--match: name the attributes that make a product the right answer, or set --classes")
     if config.limit:
         raise UsageError("--limit: an evaluation of some queries would be stated as one of all; use --feed.where")
+    if config.classes and config.name in NEAREST.values():
+        raise UsageError(f"--name={config.name}: is what the figures of --classes are called")
     config = replace(config, search=replace(config.search, k=max(config.search.k, KS[-1])))
     summary, searched = search.search(search.Config(**options_of(config, search.Config)))
     summary.job = "evaluate"
@@ -40,28 +43,32 @@ def main(config: Config) -> Summary:
         return summary
     out = summary.facts["neighbours"].rpartition("/")[0]
     protocols = []
-    for match in ([config.match] if config.match else []) + ([["category"]] if config.classes else []):
-        relevant, num_relevant, truth, found = pages.relevance(searched, match, config.search.k)
+    if config.match:
+        relevant, num_relevant, truth, _, num_without = pages.relevance(searched, config.match, config.search.k)
+        table = retrieval.evaluate(relevant, num_relevant, truth, KS, np.random.default_rng(config.seed))
+        said = " and ".join(config.match)
+        num_asked = int((num_relevant > 0).sum())
+        text = (
+            f"A hit is a picture of a product with the same {said}. Left out: {len(truth) - num_asked - num_without} queries "
+        )
+        text += f"without one in the catalog, {num_without} whose {said} is not known."
+        protocols.append(Protocol(config.name, text, table, None))
+    if config.classes:
+        _, num_relevant, truth, found, _ = pages.relevance(searched, ["category"], config.search.k)
         rng = np.random.default_rng(config.seed)
-        if match == config.match:
-            table = retrieval.evaluate(relevant, num_relevant, truth, KS, rng)
-            left_out = int((num_relevant == 0).sum())
-            text = f"A hit is a product with the same {' and '.join(match)}. {left_out} queries without one left out."
-            protocols.append(Protocol(config.name, text, table, None))
-        if config.classes and match == ["category"]:
-            asked = num_relevant > 0  # no product of that class: no neighbour could be right
-            truth, found = truth[asked], found[asked]
-            labels = sorted({*truth.tolist(), *found[:, 0].tolist()})
-            for k in (1, 10):
-                predicted = retrieval.nearest_class(found, k)
-                table = retrieval.class_accuracy(truth, predicted, truth, rng)
-                matrix = retrieval.confusion(truth, predicted, labels)
-                text = f"The query's category, taken from its {k} nearest product{'s' if k > 1 else ''}."
-                text += f" {int((~asked).sum())} queries of classes that the catalog does not have are left out."
-                protocols.append(Protocol(f"{k}-NN", text, table, (matrix, labels)))
+        asked = num_relevant > 0  # no product of that class: no neighbour could be right
+        truth, found = truth[asked], found[asked]
+        labels = sorted({*truth.tolist(), *found[:, :10].flatten().tolist()})
+        for k, name in NEAREST.items():
+            predicted = retrieval.nearest_class(found, k)
+            table = retrieval.class_accuracy(truth, predicted, truth, rng)
+            matrix = retrieval.confusion(truth, predicted, labels)
+            text = f"The query's category, taken from its {k} nearest product{'s' if k > 1 else ''}."
+            text += f" {int((~asked).sum())} queries of classes that the catalog does not have are left out."
+            protocols.append(Protocol(name, text, table, (matrix, labels)))
     headline = {}
     for protocol in protocols:
-        for r in (r for r in protocol.metrics.to_pylist() if r["group"] == retrieval.ALL):
+        for r in (r for r in protocol.metrics.to_pylist() if r["group"] is retrieval.ALL):
             name = f"{r['metric']}@{r['k']}" if r["k"] else r["metric"]
             name = f"{protocol.name} {name}" if protocol.confusion else name
             headline[name] = f"{r['value']:.3f} [{r['ci_low']:.3f}, {r['ci_high']:.3f}] of {r['num_queries']}"

@@ -18,7 +18,7 @@ from w2w.runtime.mining.hardening import garment_search, harden, with_all_images
 from w2w.runtime.mining.report import report_mining
 from w2w.table import delta
 
-STAGE_CODE = 1  # raise it when the same tables would give other rows
+STAGE_CODE = 2  # raise it when the same tables would give other rows
 
 
 @dataclass(frozen=True)

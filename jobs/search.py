@@ -8,7 +8,7 @@ from w2w.images.decode import DecodeLimits
 from w2w.index.manifest import index_uri
 from w2w.index.publish import read_manifest
 from w2w.index.search import check_category, check_model
-from w2w.index.stage import SEARCH_GIVES, Search, SearchConfig
+from w2w.index.stage import SEARCH_GIVES, SEARCH_NEEDS, Search, SearchConfig
 from w2w.ingest.feed import FeedConfig
 from w2w.models.encoder import EncoderConfig, model_version
 from w2w.runtime.catalog.searching import check_queries, queries_of
@@ -54,6 +54,7 @@ def search(config: Config) -> tuple[Summary, pages.Found]:
     """Searches and writes the pages; also what was found, for those who want to look at it further."""
     run = Run("search", config)
     check_queries(config)
+    pages.check_match(run.store, config.match)
     uri, model = index_uri(run.store, config.search.index), model_version(config.encoder)
     manifest = read_manifest(uri)
     check_model(manifest, model)
@@ -84,7 +85,7 @@ def search(config: Config) -> tuple[Summary, pages.Found]:
             summary.counts, summary.versions = run_stages(
                 run.store,
                 queries.source().first(config.limit),
-                [*queries.stages, Stage("search", Search, (schema.VECTOR,), SEARCH_GIVES, lookup)],
+                [*queries.stages, Stage("search", Search, SEARCH_NEEDS, SEARCH_GIVES, lookup)],
                 [Output(schema.NEIGHBOURS)],
                 run.lineage(version, queries.tables),
                 pool=config.pool,

@@ -17,7 +17,7 @@ from w2w.table import work as work_files
 from w2w.table.pending import rejected_keys, table_keys
 from w2w.table.sink import Output
 
-STAGE_CODE = 3  # raise it when the same masks would be cut out differently
+STAGE_CODE = 4  # raise it when the same masks would be cut out differently
 
 
 @dataclass(frozen=True)

@@ -25,13 +25,13 @@ class Config:
     examples: int = 3
     """With --rejects: how many rows of each code to show."""
     compact: bool = False
-    """Merge small parts into larger ones. Safe while jobs run."""
+    """Take out rows that stand twice, and merge small parts into larger ones. Safe while jobs run."""
     vacuum: bool = False
     """Delete files that no version younger than --vacuum_hours needs, left-overs of killed runs among them."""
     vacuum_hours: float = 168.0
     """Younger files stay: they may belong to a running job, or to an older version somebody reads."""
     dry_run: bool = False
-    """With --vacuum: only count the files."""
+    """With --compact and --vacuum: only say what would be done."""
 
 
 def main(config: Config) -> None:
@@ -44,7 +44,7 @@ def main(config: Config) -> None:
         raise UsageError(f"there are no tables at {store!r}: run 'w2w ingest' first, or check --store")
     for table, found in opened.values():
         if config.compact:
-            out.print(f"{table.name}: {maintain.compact(store, table)}")
+            out.print(f"{table.name}: {maintain.compact(store, table, config.dry_run)}")
         if config.vacuum:
             out.print(f"{table.name}: {maintain.vacuum(found, config.vacuum_hours, config.dry_run)}")
     if config.rejects:

@@ -6,10 +6,13 @@ Unknown keys are named with the nearest valid one before anything starts. A bare
 
 import dataclasses
 import difflib
+import io
 import re
+import sys
 import types
 import typing
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext, redirect_stdout
 from pathlib import Path
 from typing import TypeVar
 
@@ -17,6 +20,7 @@ import jsonargparse
 import yaml
 
 from w2w.errors import UsageError
+from w2w.shown import lines
 
 C = TypeVar("C")
 
@@ -28,13 +32,17 @@ def parse(config_class: type[C], argv: Sequence[str], prog: str) -> C:
     """
     argv = _normalise(config_class, argv)
     parser = _parser(config_class, prog)
+    printed = io.StringIO()
     try:
-        parsed = parser.parse_args(list(argv))
+        with redirect_stdout(printed) if any(a.startswith("--print_config") for a in argv) else nullcontext():
+            parsed = parser.parse_args(list(argv))
         return parser.instantiate(parsed).config_value
     except (jsonargparse.ArgumentError, TypeError, ValueError) as e:
         if isinstance(e, UsageError):
             raise
         raise UsageError(_plain(str(e), dict(option_names(config_class)))) from e
+    finally:
+        sys.stdout.write(lines(printed.getvalue()))
 
 
 def option_names(config_class: type, prefix: str = "") -> Iterator[tuple[str, object]]:

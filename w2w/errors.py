@@ -3,7 +3,13 @@
 Exit codes: 0 done, 1 failed (``JobFailed``), 2 wrong usage (``UsageError``). Any other exception is a bug, with a traceback.
 """
 
+import errno
+import os
+from collections.abc import Callable
 from enum import StrEnum
+from typing import TypeVar
+
+Result = TypeVar("Result")
 
 
 class UsageError(ValueError):
@@ -12,6 +18,14 @@ class UsageError(ValueError):
 
 class JobFailed(RuntimeError):
     """The job ran and could not finish as promised: too many rejects, a failed gate, a lost race (exit code 1)."""
+
+
+class StorageFailed(JobFailed, OSError):
+    """What a job reads or writes could not be read or written; the message names it."""
+
+
+class Changed(JobFailed):
+    """Somebody else wrote a file since it was read (``w2w.storage.replace_if``)."""
 
 
 class Reject(Exception):
@@ -92,3 +106,45 @@ TRANSIENT = frozenset(
         RejectCode.OUT_OF_MEMORY,  # another device may have more
     }
 )
+
+
+# of a name that a row gives, and not of the disk or bucket that it is looked for on
+_NAMES_OWN = {
+    **dict.fromkeys(
+        (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EINVAL, errno.ENXIO, errno.ENODEV),
+        RejectCode.NOT_FOUND,
+    ),
+    **dict.fromkeys((errno.EACCES, errno.EPERM), RejectCode.FORBIDDEN),
+}
+
+
+def fault_of(error: Exception) -> Reject | None:
+    """What an error says of the one row that was worked on. None where no row is at fault: lost storage, which ends a run, and
+    bugs (TypeError, KeyError, AssertionError ...), which nobody may hide."""
+    if isinstance(error, Reject):
+        return Reject(error.code, error.detail)  # without a traceback, which would hold the row's bytes
+    if isinstance(error, UsageError | JobFailed):
+        return None
+    line = (str(error).strip().splitlines() or [""])[0][:300]
+    if isinstance(error, OSError):
+        if "ACCESS_DENIED" in line:  # how pyarrow words S3's 403
+            return Reject(RejectCode.FORBIDDEN, "access denied")
+        code = _NAMES_OWN.get(error.errno)
+        return Reject(code, os.strerror(error.errno)) if code else None
+    if isinstance(error, MemoryError):
+        return Reject(RejectCode.OUT_OF_MEMORY, line or "memory ran out")
+    if isinstance(error, ValueError | ArithmeticError | EOFError | RecursionError):
+        return Reject(RejectCode.BAD_VALUE, f"{type(error).__name__}: {line}")
+    return None
+
+
+def attempt(work: Callable[..., Result], *args, **kwargs) -> Result | Reject:
+    """``work(...)`` for one row of a stage, or why it has no result: where the row is at fault (``fault_of``), nothing is
+    raised."""
+    try:
+        return work(*args, **kwargs)
+    except Exception as e:
+        fault = fault_of(e)
+        if fault is None:
+            raise
+        return fault

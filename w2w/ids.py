@@ -3,6 +3,8 @@
 import dataclasses
 import hashlib
 import json
+from collections import Counter
+from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -35,6 +37,32 @@ def digest(*parts: object, length: int = 16) -> str:
 
     text = json.dumps(parts, sort_keys=True, default=plain, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:length]
+
+
+def numbered(key: str, seen: Counter[str]) -> str:
+    """The key, or key#2, key#3 ... where it was given before: ``seen`` counts them."""
+    seen[key] += 1
+    return key if seen[key] == 1 else f"{key}#{seen[key]}"
+
+
+def joined(columns: Sequence[pa.Array | pa.ChunkedArray], between: str, escape: str) -> pa.Array | pa.ChunkedArray:
+    """The columns' values with ``between`` between them, null where one is: other values never make the same text, for a
+    ``between`` or ``escape`` (a character each) inside a value has ``escape`` before it. Undone by ``parted``."""
+    safe = [pc.replace_substring(pc.replace_substring(c, escape, escape * 2), between, escape + between) for c in columns]
+    return pc.binary_join_element_wise(*safe, between)
+
+
+def parted(text: str, between: str, escape: str) -> list[str]:
+    """What ``joined`` joined."""
+    parts, at = [""], 0
+    while at < len(text):
+        if text[at] == between:
+            parts.append("")
+        else:
+            at += text[at] == escape
+            parts[-1] += text[at : at + 1]
+        at += 1
+    return parts
 
 
 def hash_keys(keys: pa.Array | pa.ChunkedArray) -> np.ndarray:

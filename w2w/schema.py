@@ -66,7 +66,7 @@ class Table:
     partition_by: tuple[str, ...] = ()
 
 
-def _schema(*fields: tuple[str, pa.DataType] | tuple[str, pa.DataType, bool]) -> pa.Schema:
+def _schema(*fields: tuple[str, pa.DataType] | tuple[str, pa.DataType, str]) -> pa.Schema:
     return pa.schema([pa.field(name, kind, nullable=not required) for name, kind, *rest in fields for required in [not rest]])
 
 
@@ -185,7 +185,7 @@ SLOT_CROP = pa.struct(
     [
         pa.field(SLOT, pa.string()),  # top, bottom, shoes
         pa.field(BOX, XYXY),  # in the cut-out
-        pa.field(CROP_SOURCE, pa.string()),  # boxes of a detector, or ratios of the mask's tight box
+        pa.field(CROP_SOURCE, pa.string()),  # boxes of a detector, dress: part of such a box, or ratios of the mask's tight box
         pa.field(CROP, pa.binary()),  # from the cut-out, JPEG, at most 384 px a side
     ]
 )

@@ -1,10 +1,15 @@
 """Files on a local path or ``s3://`` prefix, by pyarrow's native filesystems.
 
 S3 is configured by the standard AWS variables alone (``AWS_ENDPOINT_URL``, ``AWS_ACCESS_KEY_ID``, ``AWS_REGION``, a
-profile, an instance role), so that pyarrow, s3fs and Delta Lake see the same settings on every machine of a cluster.
+profile, an instance role), so that pyarrow, botocore and Delta Lake see the same settings on every machine of a cluster.
+Throttling, timeouts and lost connections are retried with back-off for about two minutes; what fails then raises
+``StorageFailed`` naming what was read or written.
 """
 
+import errno
+import fcntl
 import os
+import stat
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +18,11 @@ from typing import BinaryIO
 
 from pyarrow import fs
 
-from w2w.errors import UsageError
+from w2w.errors import Changed, StorageFailed, UsageError
+
+# of a request; pauses double from about half a second to 20 s
+_ATTEMPTS = 14
+_CONNECT_S, _ANSWER_S = 10, 60
 
 
 def is_s3(uri: str) -> bool:
@@ -37,25 +46,58 @@ def filesystem(uri: str) -> tuple[fs.FileSystem, str]:
     """The native filesystem of ``uri`` and the path on it."""
     if not is_s3(uri):
         return fs.LocalFileSystem(), absolute(uri)
-    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
     s3 = fs.S3FileSystem(
-        endpoint_override=endpoint,
-        region=os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or ("us-east-1" if endpoint else None),
+        endpoint_override=_endpoint(),
+        region=_region(),
         allow_delayed_open=False,
+        connect_timeout=_CONNECT_S,
+        request_timeout=_ANSWER_S,
+        retry_strategy=fs.AwsStandardS3RetryStrategy(max_attempts=_ATTEMPTS),
     )
     return s3, uri.removeprefix("s3://").rstrip("/")
 
 
+def _endpoint() -> str | None:
+    return os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+
+
+def _region() -> str | None:
+    return os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or ("us-east-1" if _endpoint() else None)
+
+
+@contextmanager
+def named(doing: str, uri: str) -> Iterator[None]:
+    """An OSError in the block comes out as ``StorageFailed``: "cannot read s3://bucket/x: ..."."""
+    try:
+        yield
+    except StorageFailed:
+        raise
+    except OSError as e:
+        raise StorageFailed(f"cannot {doing} {uri}: {_reason(e)}") from e
+
+
+def _reason(error: OSError) -> str:
+    """In one line, without what pyarrow says twice."""
+    return (error.strerror or str(error) or type(error).__name__).split(". Detail")[0].splitlines()[0]
+
+
 def exists(uri: str) -> bool:
-    system, path = filesystem(uri)
-    return system.get_file_info(path).type != fs.FileType.NotFound
+    with named("read", uri):
+        system, path = filesystem(uri)
+        return system.get_file_info(path).type != fs.FileType.NotFound
 
 
 def read_bytes(uri: str) -> bytes:
     """Raises FileNotFoundError where nothing is there."""
-    system, path = filesystem(uri)
-    with system.open_input_file(path) as f:
-        return f.read()
+    try:
+        with named("read", uri):
+            system, path = filesystem(uri)
+            with system.open_input_file(path) as f:
+                return f.read()
+    except StorageFailed as e:
+        if isinstance(e.__cause__, FileNotFoundError):
+            raise e.__cause__ from None
+        raise
 
 
 def write_bytes(uri: str, data: bytes) -> None:
@@ -69,35 +111,153 @@ def writer(uri: str) -> Iterator[BinaryIO]:
     """A file to write in parts. On disk all or nothing, as ``write_bytes``. On S3 an upload that is broken off may leave its
     beginning behind: write large files under new names, and afterwards the small one that names them."""
     system, path = filesystem(uri)
+    with named("write", uri):
+        if is_s3(uri):
+            with system.open_output_stream(path) as f:
+                yield f
+            return
+        target = Path(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        part = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}")
+        try:
+            with open(part, "wb") as f:
+                yield f
+                f.flush()
+                os.fsync(f.fileno())
+            os.replace(part, target)
+        finally:
+            part.unlink(missing_ok=True)
+
+
+def replace_if(uri: str, data: bytes, expected: bytes | None) -> None:
+    """Writes a small file that still holds ``expected`` (None: that is not there), all or nothing; of several writers one
+    wins. Raises Changed, and writes nothing, where it holds something else.
+
+    On S3 by a conditional PUT; on disk under a lock that is a file beside it, ``.NAME.lock``.
+    """
     if is_s3(uri):
-        with system.open_output_stream(path) as f:
-            yield f
+        with named("write", uri):
+            _put_if(uri, data, expected)
         return
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}")
-    with open(part, "wb") as f:
-        yield f
-        f.flush()
-        os.fsync(f.fileno())
-    os.replace(part, target)
+    target = Path(absolute(uri))
+    with named("write", uri):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with open(target.with_name(f".{target.name}.lock"), "wb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # until it is closed
+            if (target.read_bytes() if target.exists() else None) != expected:
+                raise Changed(f"{uri} was written by another run at the same time")
+            write_bytes(uri, data)
 
 
-def list_files(uri: str, recursive: bool = True) -> list[fs.FileInfo]:
-    """Files below ``uri`` (paths on its filesystem, sizes, mtimes), sorted by path; empty where it does not exist."""
-    system, path = filesystem(uri)
-    found = system.get_file_info(fs.FileSelector(path, allow_not_found=True, recursive=recursive))
-    return sorted((f for f in found if f.type == fs.FileType.File), key=lambda f: f.path)
+def _put_if(uri: str, data: bytes, expected: bytes | None) -> None:
+    # imported here: the one place that needs what pyarrow's filesystem has not
+    import botocore.session
+    from botocore.config import Config
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    endpoint = _endpoint()
+    bucket, _, key = uri.removeprefix("s3://").partition("/")
+    config = Config(
+        connect_timeout=_CONNECT_S,
+        read_timeout=_ANSWER_S,
+        retries={"mode": "standard", "total_max_attempts": _ATTEMPTS},
+        s3={"addressing_style": "path" if endpoint else "auto"},
+    )
+    session = botocore.session.get_session()
+    try:
+        s3 = session.create_client("s3", region_name=_region(), endpoint_url=endpoint, config=config)
+        found = _get(s3, bucket, key)
+        if (found and found[0]) != expected:
+            raise Changed(f"{uri} was written by another run at the same time")
+        condition = {"IfMatch": found[1]} if found else {"IfNoneMatch": "*"}
+        try:
+            s3.put_object(Bucket=bucket, Key=key, Body=data, **condition)
+        except ClientError as e:
+            about = e.response["ResponseMetadata"]
+            if about["HTTPStatusCode"] not in (404, 409, 412):
+                raise
+            # a first try may have arrived, and its answer been lost
+            now = _get(s3, bucket, key) if about["RetryAttempts"] else None
+            if now is None or now[0] != data:
+                raise Changed(f"{uri} was written by another run at the same time") from None
+    except (BotoCoreError, ClientError) as e:
+        raise OSError(str(e)) from e
+
+
+def _get(s3, bucket: str, key: str) -> tuple[bytes, str] | None:
+    """Content and ETag."""
+    try:
+        found = s3.get_object(Bucket=bucket, Key=key)
+        return found["Body"].read(), found["ETag"]
+    except s3.exceptions.NoSuchKey:
+        return None
+
+
+def list_files(uri: str, recursive: bool = True, unusable: list[tuple[str, str]] | None = None) -> list[fs.FileInfo]:
+    """Files below ``uri`` (paths on its filesystem, sizes, mtimes), sorted by path; empty where it does not exist.
+
+    Links are followed, but not back into a folder that they are in. ``unusable`` takes (path in printable form, why) of each
+    entry of a disk that is neither folder nor file that can be named: a name that is not UTF-8, a link to nowhere, a pipe.
+    """
+    with named("list", uri):
+        system, path = filesystem(uri)
+        if is_s3(uri):
+            found = system.get_file_info(fs.FileSelector(path, allow_not_found=True, recursive=recursive))
+            return sorted((f for f in found if f.type == fs.FileType.File), key=lambda f: f.path)
+        return sorted(_walk(path, recursive, [] if unusable is None else unusable), key=lambda f: f.path)
+
+
+def _walk(root: str, recursive: bool, unusable: list[tuple[str, str]]) -> Iterator[fs.FileInfo]:
+    """Not by pyarrow, which stops at a name that is not UTF-8 and follows a link to its own folder 40 times."""
+    if not os.path.exists(root):
+        return
+    folders = [(root, frozenset([_identity(os.stat(root))]))]  # a folder, and which folders it is in
+    while folders:
+        folder, above = folders.pop()
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                try:
+                    about, why = entry.stat(), ""
+                except OSError as e:
+                    if e.errno not in (errno.ENOENT, errno.ELOOP, errno.ENOTDIR):
+                        raise
+                    about, why = None, "a link that leads nowhere"
+                if about and stat.S_ISDIR(about.st_mode):
+                    if recursive and _identity(about) not in above:
+                        folders.append((entry.path, above | {_identity(about)}))
+                    continue
+                if about and not stat.S_ISREG(about.st_mode):
+                    why = "not a plain file"
+                if not is_text(entry.path):
+                    why = "its name is not UTF-8"
+                if why:
+                    unusable.append((os.fsencode(entry.path).decode("utf-8", "backslashreplace"), why))
+                else:
+                    yield fs.FileInfo(entry.path, fs.FileType.File, size=about.st_size, mtime_ns=about.st_mtime_ns)
+
+
+def _identity(about: os.stat_result) -> tuple[int, int]:
+    return about.st_dev, about.st_ino
+
+
+def is_text(path: str) -> bool:
+    """Whether a name from a disk or archive was UTF-8: Python stands half surrogates for bytes that were not."""
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def delete(uri: str) -> None:
     """Deletes one file or a whole folder; nothing to delete is no error."""
-    system, path = filesystem(uri)
-    kind = system.get_file_info(path).type
-    if kind == fs.FileType.Directory:
-        system.delete_dir(path)
-    elif kind == fs.FileType.File:
-        system.delete_file(path)
+    with named("delete", uri):
+        system, path = filesystem(uri)
+        kind = system.get_file_info(path).type
+        if kind == fs.FileType.Directory:
+            system.delete_dir(path)
+        elif kind == fs.FileType.File:
+            system.delete_file(path)
 
 
 def check_writable(uri: str, option: str) -> None:
@@ -108,5 +268,4 @@ def check_writable(uri: str, option: str) -> None:
         read_bytes(probe)
         delete(probe)
     except OSError as e:
-        reason = str(e).split(". Detail")[0]
-        raise UsageError(f"{option}={uri}: cannot write there: {reason}") from e
+        raise UsageError(f"{option}={uri}: cannot write there: {_reason(e.__cause__ or e)}") from e

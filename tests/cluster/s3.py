@@ -1,12 +1,15 @@
 """A real S3 endpoint on loopback: moto's server in a process of its own."""
 
+import http.client
 import os
 import socket
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import boto3
 import requests
@@ -47,3 +50,90 @@ def serve(check_credentials: bool = False) -> Iterator[dict[str, str]]:
     finally:
         server.kill()
         server.wait()
+
+
+class Proxy(ThreadingHTTPServer):
+    """Stands before a server and does what ``fault(method, path, nth)`` says with the n-th request: None passes it on,
+    "busy" answers 503 SlowDown, "lost" passes it on and hangs up in place of its answer."""
+
+    daemon_threads = True
+
+    def __init__(self, endpoint: str, fault: Callable[[str, str, int], str | None]):
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.to = endpoint.removeprefix("http://")
+        self.fault, self.lock = fault, threading.Lock()
+        self.asked: list[tuple[str, str]] = []
+        self.faults: list[tuple[str, str]] = []
+
+    def handle_error(self, request, client_address) -> None:
+        """Clients that went away are no news."""
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *args) -> None:
+        pass
+
+    def handle_one(self) -> None:
+        body = self._body()
+        proxy = self.server
+        with proxy.lock:
+            proxy.asked.append((self.command, self.path))
+            fault = proxy.fault(self.command, self.path, len(proxy.asked))
+            if fault:
+                proxy.faults.append((self.command, self.path))
+        if fault == "busy":
+            self._answer(503, [], b"<?xml version='1.0'?><Error><Code>SlowDown</Code><Message>Slow down.</Message></Error>")
+            return
+        onward = http.client.HTTPConnection(proxy.to, timeout=60)
+        headers = {k: v for k, v in self.headers.items() if k.lower() not in ("transfer-encoding", "expect", "connection")}
+        onward.request(self.command, self.path, body, headers | {"Content-Length": str(len(body))})
+        answer = onward.getresponse()
+        content = answer.read()
+        if fault == "lost":
+            self.close_connection = True
+            self.connection.shutdown(socket.SHUT_RDWR)
+            return
+        kept = [h for h in answer.getheaders() if h[0].lower() not in ("transfer-encoding", "connection", "server", "date")]
+        self._answer(answer.status, kept, content)
+
+    do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = handle_one
+
+    def _body(self) -> bytes:
+        if "chunked" not in self.headers.get("Transfer-Encoding", ""):
+            return self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        body = b""
+        while size := int(self.rfile.readline().split(b";")[0], 16):
+            body += self.rfile.read(size)
+            self.rfile.readline()
+        self.rfile.readline()
+        return body
+
+    def _answer(self, status: int, headers: list[tuple[str, str]], content: bytes) -> None:
+        self.send_response_only(status)
+        for name, value in headers:
+            if name.lower() != "content-length" or self.command == "HEAD":
+                self.send_header(name, value)
+        if self.command != "HEAD":
+            self.send_header("Content-Length", str(len(content)))
+        elif not any(name.lower() == "content-length" for name, _ in headers):
+            self.send_header("Content-Length", "0")
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(content)
+
+
+@contextmanager
+def through(endpoint: str, fault: Callable[[str, str, int], str | None]) -> Iterator[Proxy]:
+    """A running proxy before ``endpoint``; its own is ``proxy.endpoint``."""
+    proxy = Proxy(endpoint, fault)
+    thread = threading.Thread(target=proxy.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
+    thread.start()
+    proxy.endpoint = f"http://127.0.0.1:{proxy.server_address[1]}"
+    try:
+        yield proxy
+    finally:
+        proxy.shutdown()
+        proxy.server_close()
+        thread.join()

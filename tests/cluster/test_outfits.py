@@ -117,9 +117,12 @@ def wardrobe(store: str) -> None:
     lineage = Lineage("fill", "fill", "fill", "v", {"product_key": []}, {}, "x")
     photos, cut = [f"photo-{i:02d}" for i in range(NUM_PHOTOS)], []
     for i, image_id in enumerate(photos):
-        boxes = {"top": [0.0, 0, 9, 9], "bottom": [0.0, 0, 9, 9] if i % 7 == 0 else [0.0, 9, 9, 20], "shoes": [0.0, 20, 9, 30]}
+        boxes = {"top": [0.0, 0, 9, 9], "bottom": [0.0, 9, 9, 20], "shoes": [0.0, 20, 9, 30]}
+        if i == 3:
+            boxes["bottom"] = [0.0, 4, 9, 20]  # as cut-outs of before have it
+        source = {s: "dress" if i % 7 == 0 and s != "shoes" else "boxes" for s in boxes}
         slots = [
-            {"slot": s, "box_xyxy": b, "crop_source": "boxes", "crop": picture(3 * i + n, 30, 20)}
+            {"slot": s, "box_xyxy": b, "crop_source": source[s], "crop": picture(3 * i + n, 30, 20)}
             for n, (s, b) in enumerate(boxes.items())
             if s != "shoes" or i % 10
         ]
@@ -162,6 +165,7 @@ def test_outfits_of_the_store_and_of_a_set(tmp_path):
     done = compose.main(config)
     assert (done.counts.read, done.counts.out, done.counts.rejects) == (40, 36, {"missing_slot": 4})
     assert done.facts["posts and products without a split"] == "1"
+    assert done.facts["crops sharing pixels"] == "1 of 40, up to 56% of the smaller crop: run 'w2w segment' again"
     own = rows(store, schema.OUTFITS)
     worn = {r[schema.OUTFIT_ID]: r for r in own if r[schema.MODIFIED_OF] is None}
     assert (len(worn), len(own)) == (36, 36 * 3)
@@ -178,6 +182,7 @@ def test_outfits_of_the_store_and_of_a_set(tmp_path):
             assert row[schema.SPLIT] == ("train", "train", "test")[int(photos[0][-2:]) // 2 % 3]
     soup = BeautifulSoup(Path(done.facts["page"]).read_text(encoding="utf-8"), "html.parser")
     assert len(soup.select(".outfit")) == 3
+    assert "up to 56% of the smaller crop" in soup.text
     assert len(soup.select(".pieces img")) == 3 * 3 * 3
     assert len(soup.select(".replaced")) == 3 * 2 * 2
 

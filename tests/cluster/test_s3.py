@@ -69,3 +69,29 @@ def test_a_night_on_s3_with_a_killed_driver(bucket, tmp_path):
         found["rejects"] = [line.partition("@")[0] for line in found["rejects"]]
     assert on_s3 == on_disk
     assert len(on_s3["products"]) == 39
+
+
+@pytest.mark.slow
+def test_a_night_while_the_server_throttles_and_loses_answers(bucket, tmp_path, monkeypatch):
+    """A tenth of all requests is answered 503, in bursts, and commits are written whose answers never come."""
+    feed = write_shop(tmp_path / "shop", 40)
+    local, store = tmp_path / "tables", f"{bucket}/tables"
+    finish(night(str(local), str(feed)))
+    commits = 0
+
+    def fault(method: str, path: str, nth: int) -> str | None:
+        nonlocal commits
+        if nth % 50 < 5:
+            return "busy"
+        if method == "PUT" and "/_delta_log/" in path:
+            commits += 1
+            return "lost" if commits % 3 == 0 else None
+        return None
+
+    with s3.through(os.environ["AWS_ENDPOINT_URL"], fault) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
+        finish(night(store, str(feed)))
+        busy = len(proxy.faults) - commits // 3
+        assert busy / len(proxy.asked) > 0.08
+        assert commits > 6
+        assert contents(store) == contents(local)

@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).parents[2]
-CONTRACT = {"schema", "config", "errors", "ids", "storage", "memory"}
+CONTRACT = {"schema", "config", "errors", "ids", "storage", "memory", "shown"}
 DOMAIN = {"crawl", "ingest", "images", "models", "index", "metrics", "report", "wardrobe", "garments", "training", "mining"}
 # what a domain folder may import of other folders
 ALLOWED = {folder: {"images", "models"} for folder in DOMAIN} | {"images": set(), "metrics": set(), "crawl": set()}
@@ -77,3 +77,46 @@ def test_cluster_yaml_is_valid_for_ray():
 
     schema = json.loads((Path(ray.__file__).parent / "autoscaler" / "ray-schema.json").read_text())
     jsonschema.validate(yaml.safe_load((ROOT / "cluster.yaml").read_text()), schema)
+
+
+def defined(path: Path) -> set[str]:
+    """Names that ``from module import name`` finds: what the file defines, imports or assigns at its top level, and files
+    beside an ``__init__``."""
+    names = {p.stem for p in path.parent.iterdir()} if path.name == "__init__.py" else set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            names.add(node.name)
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            names |= {(alias.asname or alias.name).split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            names.add(node.id)
+    return names
+
+
+def file_of(module: str) -> Path | None:
+    place = ROOT.joinpath(*module.split("."))
+    return next((p for p in (place / "__init__.py", place.with_suffix(".py")) if p.exists()), None)
+
+
+@pytest.mark.parametrize("top", ["w2w", "jobs", "tests"])
+def test_every_import_finds_its_name(top):
+    """Also those inside functions, which only run when somebody asks for that recipe, model or format."""
+    known: dict[Path, set[str]] = {}
+    for path in sorted((ROOT / top).rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                asked = [(alias.name, "__name__") for alias in node.names]
+            elif isinstance(node, ast.ImportFrom):
+                asked = [(node.module or "", alias.name) for alias in node.names]
+            else:
+                continue
+            for module, name in asked:
+                if module.split(".")[0] not in ("w2w", "jobs", "tests"):
+                    continue
+                found = file_of(module) or ROOT.joinpath(*module.split("."))
+                if found.is_dir():  # a folder of tests without an __init__
+                    assert file_of(f"{module}.{name}"), f"{path.relative_to(ROOT)}:{node.lineno}: {module}.{name}"
+                    continue
+                assert found.exists(), f"{path.relative_to(ROOT)}:{node.lineno}: there is no {module}"
+                known.setdefault(found, defined(found) | {"__name__"})
+                assert name in known[found], f"{path.relative_to(ROOT)}:{node.lineno}: {module} has no {name}"

@@ -2,7 +2,7 @@
 
 from urllib.parse import urlsplit
 
-from rich.console import Console
+from rich.console import Group
 from rich.table import Table
 
 from w2w.crawl.answers import Response
@@ -14,6 +14,7 @@ from w2w.crawl.profile import IMAGE, PAGE, Profile
 from w2w.crawl.schedule import Question, ask_all
 from w2w.crawl.urls import redacted, resolve
 from w2w.errors import JobFailed, Reject, UsageError
+from w2w.shown import terminal
 
 _LINKS_SHOWN = 15
 
@@ -24,7 +25,7 @@ def show_trial(profile: Profile, link: str, fetch: FetchConfig, politeness: Poli
     if url is None:
         raise UsageError(f"--try={redacted(link)}: no http or https URL without a user name")
     kind = profile.kind_of(url) or dict(profile.starts()).get(url) or PAGE
-    console = Console(highlight=False, markup=False)
+    console = terminal()
     doorkeeper = Doorkeeper(politeness, fetch.user_agent, lease_s=fetch.deadline_s)
     asked = Question(url, accept=accepted_types(profile, kind), follow=fetch.max_redirects)
     (answer,) = ask_all([asked], Fetcher(fetch), doorkeeper.exchange, threads=1, max_wait_s=politeness.max_wait_s)
@@ -46,7 +47,7 @@ def show_trial(profile: Profile, link: str, fetch: FetchConfig, politeness: Poli
     for record in found.records:
         shown = Table("field", "value", title=record.record, title_justify="left")
         for name, values in record.fields.items():
-            shown.add_row(name, "\n".join(values))
+            shown.add_row(name, Group(*values))
         console.print(shown)
     for name, links in kinds_of(found.links).items():
         shown = Table(f"{len(links)} links to {name}", title_justify="left")

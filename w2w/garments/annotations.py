@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from w2w import ids, schema
+from w2w import ids, schema, storage
 from w2w.errors import Reject, RejectCode, UsageError
 from w2w.garments import boxes
 from w2w.garments.taxonomy import CATEGORIES, IGNORE, PERSON
@@ -67,6 +67,9 @@ def split_of(groups: Sequence[str], test_share: float) -> list[str]:
 def annotated_rows(photos: Iterable[Photo], source: str, labelled: Sequence[str], test_share: float) -> pa.Table:
     """The photos in ANNOTATED_SCHEMA; those without a split of their own get one by hash. No two keys are the same."""
     photos = list(photos)
+    for photo in photos:
+        if not (storage.is_text(photo.name) and storage.is_text(photo.image_uri)):
+            raise UsageError(f"{photo.image_uri!r}: its name is not UTF-8")
     drawn = split_of([f"{source}/{p.group}" for p in photos], test_share)
     rows = [
         {

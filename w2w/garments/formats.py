@@ -4,20 +4,22 @@ A reader yields photos; a file or record that is not what the format promises ra
 classes by the names in the file. Labels that are nothing to us are left out; so are photos that have no record at all.
 """
 
-import json
+import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import yaml
 
+from w2w import storage
 from w2w.config import nearest
 from w2w.errors import UsageError
 from w2w.garments.annotations import Object, Photo, annotated_rows, targets_of
 from w2w.garments.masks import from_polygons, from_rle, tight_box, to_rle
-from w2w.garments.records import Record, from_xywh, numbers, read_json
-from w2w.garments.taxonomy import IGNORE, SHOES, VOCABULARIES, TaxonomyConfig, mapping_of, street_target
+from w2w.garments.records import Record, files_below, from_xywh, numbers, parse_json, read_json, read_text, shown
+from w2w.garments.taxonomy import CATEGORIES, IGNORE, PERSON, SHOES, VOCABULARIES, TaxonomyConfig, mapping_of, street_target
 
 _LEAST_SEEN = 0.1  # of a rendered garment
 _SEED_SHOES = 2  # the seed dropped a photo with more shoes' boxes than one person has feet
@@ -52,10 +54,13 @@ class AnnotationsConfig:
 
 def read_annotations(config: AnnotationsConfig) -> pa.Table:
     """Every annotated photo, in ANNOTATED_SCHEMA. Raises UsageError naming file and record."""
-    if not config.path or not Path(config.path).expanduser().exists():
+    if not config.path or not storage.exists(config.path):
         raise UsageError(f"annotations.path={config.path}: no such file or folder")
-    path = Path(config.path).expanduser().absolute()
+    path = Path(storage.absolute(config.path))
     photos, labelled = FORMATS[config.format](path, config)
+    photos = list(photos)
+    if not photos:
+        raise UsageError(f"annotations.path={config.path}: it has no photo with annotations")
     if config.taxonomy.seed:
         photos = (p for p in photos if sum(o.target == SHOES for o in p.objects) <= _SEED_SHOES)
     if config.split:
@@ -79,28 +84,44 @@ def _modanet_boxes(one: Record, target: str) -> list[tuple[float, ...]]:
 
 def _polygon_boxes(one: Record) -> list[tuple[float, ...]]:
     """Of each polygon [x, y, x, y, ...]; of run lengths, the one around them."""
-    shape = one.get("segmentation", (list, dict))
+    shape = _segmentation(one)
     if isinstance(shape, dict):
-        try:
-            tight = tight_box(from_rle(shape))
-        except (ValueError, KeyError, TypeError) as e:
-            raise UsageError(f"{one.where}: segmentation: {e}") from e
+        tight = tight_box(_filled(one, from_rle, shape))
         return [tuple(map(float, tight or (0, 0, 0, 0)))]
-    where = f"{one.where}: segmentation"
-    polygons = [numbers(p, len(p), where) for p in shape if isinstance(p, list) and len(p) >= 6 and len(p) % 2 == 0]
-    if not polygons or len(polygons) < len(shape):
+    if not shape or any(len(p) < 6 for p in shape):
+        raise UsageError(f"{one.where}: segmentation is neither polygons of 3 points and more nor run lengths")
+    return [(min(p[::2]), min(p[1::2]), max(p[::2]), max(p[1::2])) for p in shape]
+
+
+def _segmentation(one: Record) -> dict | list[tuple[float, ...]] | None:
+    """COCO's run lengths, or its polygons [x, y, x, y, ...]; None where there is neither."""
+    shape, where = one.get("segmentation", (list, dict, type(None)), None), f"{one.where}: segmentation"
+    if shape is None or isinstance(shape, dict):
+        return shape
+    if any(not isinstance(p, list) or len(p) % 2 for p in shape):
         raise UsageError(f"{where} is neither polygons of 3 points and more nor run lengths")
-    return [(min(p[::2]), min(p[1::2]), max(p[::2]), max(p[1::2])) for p in polygons]
+    return [numbers(p, len(p), where) for p in shape]
+
+
+def _filled(one: Record, fill: Callable[..., np.ndarray], *shape: object) -> np.ndarray:
+    try:
+        return fill(*shape)
+    except ValueError as e:
+        raise UsageError(f"{one.where}: segmentation: {e}") from e
 
 
 def _mask(one: Record, height: int | None, width: int | None) -> dict | None:
     """The object's pixels; None where the file has only its box, or polygons and not the photo's size."""
-    shape = one.get("segmentation", (list, dict), None)
+    shape = _segmentation(one)
     if isinstance(shape, dict):
-        return to_rle(from_rle(shape))
+        mask = _filled(one, from_rle, shape)
+        if height and width and mask.shape != (height, width):
+            there = " x ".join(map(str, mask.shape))
+            raise UsageError(f"{one.where}: segmentation: run lengths of {there} in a photo of {height} x {width}")
+        return to_rle(mask)
     if not shape or not height or not width:
         return None
-    return to_rle(from_polygons(shape, height, width))
+    return to_rle(_filled(one, from_polygons, shape, height, width))
 
 
 def _around(found: list[tuple[float, ...]]) -> tuple[float, ...]:
@@ -114,18 +135,26 @@ def _coco(path: Path, config: AnnotationsConfig, target_of: Callable | None = No
     kinds = {}
     for i, values in enumerate(file.get("categories", list)):
         category = Record(f"{path}: categories[{i}]", values)
-        kinds[category.get("id", int)] = (category.get("name", str), category.get("supercategory", (str, type(None)), ""))
+        about = (category.get("name", str), category.get("supercategory", (str, type(None)), ""))
+        if kinds.setdefault(category.get("id", int), about) is not about:
+            raise UsageError(f"{category.where}: id {category.get('id', int)} came before")
     if "annotations" not in dict(file.items()):
         raise UsageError(f"{path}: has no annotations, only {', '.join(dict(file.items()))} (ModaNet's val list is like that)")
     if target_of:
         targets = {name: target_of(name, above or "") for name, above in kinds.values()}
+        if strange := sorted(str(t) for t in targets.values() if t not in (*CATEGORIES, PERSON, IGNORE, None)):
+            raise UsageError(f"{path}: supercategory {strange[0]!r} is none of {', '.join(CATEGORIES)}")
     else:
         targets = mapping_of([name for name, _ in kinds.values()], config.taxonomy, str(path))
     images, objects = {}, {}
     for i, values in enumerate(file.get("images", list)):
         image = Record(f"{path}: images[{i}]", values)
-        size = image.get("height", int, None), image.get("width", int, None)
-        images[image.get("id", (int, str))] = (image.get("file_name", str), image.get("split", str, None), size)
+        size = image.get("height", (int, type(None)), None), image.get("width", (int, type(None)), None)
+        if any(side is not None and side < 1 for side in size):
+            raise UsageError(f"{image.where}: height {size[0]} and width {size[1]} are no photo's")
+        about = (image.get("file_name", str), image.get("split", str, None), size)
+        if images.setdefault(image.get("id", (int, str)), about) is not about:
+            raise UsageError(f"{image.where}: id {image.get('id', (int, str))!r} came before")
     for i, values in enumerate(file.get("annotations", list)):
         one = Record(f"{path}: annotations[{i}]", values)
         one.where += f" (id {one.get('id', (int, str), '?')})"
@@ -135,7 +164,7 @@ def _coco(path: Path, config: AnnotationsConfig, target_of: Callable | None = No
         if kind not in kinds:
             raise UsageError(f"{one.where}: category_id {kind!r} is not among the categories")
         label = kinds[kind][0]
-        target = IGNORE if one.get("iscrowd", int, 0) and targets[label] else targets[label]
+        target = IGNORE if one.get("iscrowd", (int, bool), 0) and targets[label] else targets[label]
         mine = objects.setdefault(owner, [])
         if target:
             found = boxes_of(one, target)
@@ -181,7 +210,7 @@ def _deepfashion2(path: Path, config: AnnotationsConfig):
     def photos() -> Iterator[Photo]:
         for folder in folders:
             split = {"train": "train", "validation": "test"}.get(folder.parent.name)
-            for file in sorted(folder.glob("*.json")):
+            for file in files_below(folder, (".json",), recursive=False):
                 record = Record(str(file), read_json(file))
                 items = [(name, value) for name, value in record.items() if name.startswith("item")]
                 objects = []
@@ -204,7 +233,7 @@ def _deepfashion2(path: Path, config: AnnotationsConfig):
 def _k_fashion(path: Path, config: AnnotationsConfig):
     """K-Fashion (AI Hub): one JSON a photo; boxes as X좌표, Y좌표, 가로 (width), 세로 (height) under 렉트좌표; {} is absent."""
     targets = mapping_of(VOCABULARIES["k-fashion"], config.taxonomy)
-    files = sorted(path.rglob("*.json")) if path.is_dir() else [path]
+    files = files_below(path, (".json",)) if path.is_dir() else [path]
     if not files:
         raise UsageError(f"{path}: no *.json there")
 
@@ -215,10 +244,10 @@ def _k_fashion(path: Path, config: AnnotationsConfig):
             info = Record(f"{file}: 데이터셋 정보", record.get("데이터셋 정보", dict)).get("데이터셋 상세설명", dict)
             rectangles = Record(f"{file}: 렉트좌표", Record(f"{file}: 데이터셋 상세설명", info).get("렉트좌표", dict))
             objects = []
-            for label, found in rectangles.items():
+            for label, _ in rectangles.items():
                 if label not in targets:
                     raise UsageError(f"{rectangles.where}: {label!r} is not K-Fashion's.{nearest(label, list(targets))}")
-                for i, values in enumerate(found):
+                for i, values in enumerate(rectangles.get(label, list)):
                     if not values:
                         continue
                     one = Record(f"{rectangles.where}: {label}[{i}]", values)
@@ -240,12 +269,19 @@ def _yolo(path: Path, config: AnnotationsConfig):
     """
     file = path / "data.yaml" if path.is_dir() else path
     try:
-        described = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as e:
-        raise UsageError(f"{file}: cannot be read as YAML: {str(e).splitlines()[0]}") from e
+        described = yaml.safe_load(read_text(file))
+    except (ValueError, RecursionError, yaml.YAMLError) as e:
+        if isinstance(e, UsageError):
+            raise
+        raise UsageError(f"{file}: cannot be read as YAML: {(str(e).splitlines() or [type(e).__name__])[0]}") from e
     record = Record(str(file), described)
     names = record.get("names", (list, dict))
-    names = dict(enumerate(names)) if isinstance(names, list) else {int(k): v for k, v in names.items()}
+    if isinstance(names, list):
+        names = dict(enumerate(names))
+    names = {int(k) if isinstance(k, str) and k.isdecimal() else k: name for k, name in names.items()}
+    for number, name in names.items():
+        if type(number) is not int or not isinstance(name, (str, int, float)):
+            raise UsageError(f"{file}: names: {shown(number)}: {shown(name)} is not a number and its name")
     targets = mapping_of(map(str, names.values()), config.taxonomy, str(file))
     root = Path(record.get("path", str, "."))
     root = root if root.is_absolute() else file.parent / root
@@ -258,18 +294,26 @@ def _yolo(path: Path, config: AnnotationsConfig):
         for split, folder in folders:
             if not folder.is_dir():
                 raise UsageError(f"{file}: {split}: no folder {folder}")
-            for image in sorted(f for f in folder.rglob("*") if f.suffix.lower() in _IMAGE_ENDINGS):
-                labels = Path(*("labels" if p == "images" else p for p in image.parts)).with_suffix(".txt")
+            for image in files_below(folder, _IMAGE_ENDINGS):
+                labels = _yolo_labels(image)
                 if not labels.exists():
                     continue
                 objects = tuple(_yolo_objects(labels, names, targets))
-                yield Photo(image.relative_to(root).as_posix(), str(image), objects, image.name, split, relative=True)
+                yield Photo(
+                    Path(os.path.relpath(image, root)).as_posix(), str(image), objects, image.name, split, relative=True
+                )
 
     return photos(), targets_of(targets)
 
 
+def _yolo_labels(image: Path) -> Path:
+    """The file of a photo's labels: its last folder called images is called labels there (ultralytics, img2label_paths)."""
+    head, images, tail = image.as_posix().rpartition("/images/")
+    return Path(f"{head}/labels/{tail}" if images else tail).with_suffix(".txt")
+
+
 def _yolo_objects(file: Path, names: Mapping[int, str], targets: Mapping[str, str | None]) -> Iterator[Object]:
-    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(read_text(file).splitlines(), 1):
         words, where = line.split(), f"{file}, line {number}"
         if not words:
             continue
@@ -278,7 +322,7 @@ def _yolo_objects(file: Path, names: Mapping[int, str], targets: Mapping[str, st
         except ValueError:
             raise UsageError(f"{where}: {line!r:.60} is not a class and numbers") from None
         if kind not in names:
-            raise UsageError(f"{where}: class {kind} is not among the names 0 to {max(names)}")
+            raise UsageError(f"{where}: class {kind} is not among the names 0 to {max(names, default=-1)}")
         if len(values) == 4:
             cx, cy, w, h = values
             box = (cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2)
@@ -295,29 +339,24 @@ def _wardrobe(path: Path, config: AnnotationsConfig):
     """Street posts of our synthetic shop (w2w/wardrobe/shop.py): boxes and pixels of what is seen; a garment of which less than
     a tenth is seen is an ignore region."""
     file = path / "posts.jsonl" if path.is_dir() else path
-    try:
-        lines = file.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as e:
-        raise UsageError(f"{file}: cannot be read: {e}") from e
+    lines = read_text(file).splitlines()
     targets = mapping_of(VOCABULARIES["w2w"], config.taxonomy)
 
     def photos() -> Iterator[Photo]:
         for number, line in enumerate(lines, 1):
             where = f"{file}, line {number}"
-            try:
-                post = Record(where, json.loads(line))
-            except ValueError as e:
-                raise UsageError(f"{where}: not valid JSON: {e}") from e
+            post = Record(where, parse_json(line, where))
             objects = []
             for i, values in enumerate(post.get("items", list)):
                 item = Record(f"{where}: items[{i}]", values)
                 label, mask = item.get("category", str), item.get("mask_rle", dict)
                 if label not in targets:
                     raise UsageError(f"{item.where}: category {label!r} is none of the wardrobe's")
-                seen = item.get("visible_fraction", (int, float)) >= _LEAST_SEEN
+                (share,) = numbers([item.get("visible_fraction", (int, float))], 1, f"{item.where}: visible_fraction")
+                seen = share >= _LEAST_SEEN
                 if targets[label]:
                     target = targets[label] if seen else IGNORE
-                    objects.append(Object(item.numbers("box_xyxy", 4), label, target, to_rle(from_rle(mask))))
+                    objects.append(Object(item.numbers("box_xyxy", 4), label, target, to_rle(_filled(item, from_rle, mask))))
             image = post.get("image", str)
             yield Photo(image, str(Path(config.images or file.parent) / image), tuple(objects), image)
 

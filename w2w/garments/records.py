@@ -1,9 +1,14 @@
 """Records of published data sets' files: what is missing or strange in one becomes a sentence with the file's and its name."""
 
 import json
+import reprlib
+from collections.abc import Iterable
 from pathlib import Path
 
+from w2w import storage
 from w2w.errors import UsageError
+
+_MAX_NUMBER = 1e9  # of a coordinate
 
 
 class Record:
@@ -19,8 +24,13 @@ class Record:
         value = self._values.get(name, default)
         if value is ...:
             raise UsageError(f"{self.where}: field {name!r} is missing")
-        if value is not default and not isinstance(value, kind):
-            raise UsageError(f"{self.where}: field {name!r} is {value!r:.60}, not {_kind(kind)}")
+        if value is default:
+            return value
+        kinds = kind if isinstance(kind, tuple) else (kind,)
+        if not isinstance(value, kind) or (isinstance(value, bool) and bool not in kinds):
+            raise UsageError(f"{self.where}: field {name!r} is {shown(value)}, not {' or '.join(k.__name__ for k in kinds)}")
+        if isinstance(value, str) and not storage.is_text(value):
+            raise UsageError(f"{self.where}: field {name!r} is {shown(value)}, which holds half a character")
         return value
 
     def items(self):
@@ -30,15 +40,16 @@ class Record:
         return numbers(self.get(name, (list, tuple)), count, f"{self.where}: field {name!r}")
 
 
-def _kind(kind: type | tuple[type, ...]) -> str:
-    return " or ".join(k.__name__ for k in (kind if isinstance(kind, tuple) else (kind,)))
+def shown(value: object) -> str:
+    """The beginning of a value that may be of any size and depth, or refer to itself."""
+    return f"{reprlib.repr(value):.60}"
 
 
 def numbers(values: object, count: int, where: str) -> tuple[float, ...]:
     """The values as finite floats. Raises UsageError where they are not ``count`` numbers."""
     good = len(values) == count and all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
-    if not good or any(v != v or abs(v) > 1e9 for v in values):
-        raise UsageError(f"{where} is {values!r:.60}, not {count} numbers")
+    if not good or any(v != v or abs(v) > _MAX_NUMBER for v in values):
+        raise UsageError(f"{where} is {shown(values)}, not {count} numbers")
     return tuple(float(v) for v in values)
 
 
@@ -48,19 +59,50 @@ def from_xywh(box: tuple[float, ...]) -> tuple[float, float, float, float]:
     return x, y, x + w, y + h
 
 
+def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """A JSON object; of a field that is there twice Python would keep the last one and say nothing."""
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"field {next(n for n in names if names.count(n) > 1)!r} is there twice in one object")
+    return values
+
+
+JSON = json.JSONDecoder(object_pairs_hook=_once)
+
+
+def parse_json(text: str, where: object, at: int | None = None) -> object:
+    """The text's JSON value; with ``at`` the value that begins there, and where it ends. Raises UsageError."""
+    try:
+        return JSON.decode(text) if at is None else JSON.raw_decode(text, at)
+    except RecursionError:
+        raise UsageError(f"{where}: not valid JSON: nested too deeply") from None
+    except ValueError as e:
+        raise UsageError(f"{where}: not valid JSON: {e}") from e
+
+
 def read_json(path: Path) -> object:
     """The file's JSON. Raises UsageError naming the file."""
-    try:
-        return json.loads(read_text(path))
-    except ValueError as e:
-        raise UsageError(f"{path}: not valid JSON: {e}") from e
+    return parse_json(read_text(path), path)
 
 
 def read_text(path: Path) -> str:
     """UTF-8 with or without a mark. Raises UsageError naming the file."""
     try:
+        if path.exists() and not path.is_file():
+            raise UsageError(f"{path}: not a plain file")
         return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as e:
         raise UsageError(f"{path}: not UTF-8 text") from e
     except OSError as e:
         raise UsageError(f"{path}: cannot be read: {e.strerror}") from e
+
+
+def files_below(folder: Path, endings: Iterable[str], recursive: bool = True) -> list[Path]:
+    """The files of these endings, in order. Raises UsageError where one of them has a name that is not UTF-8, or is no file."""
+    unusable: list[tuple[str, str]] = []
+    found = storage.list_files(str(folder), recursive, unusable)
+    for path, why in sorted(unusable):
+        if path.lower().endswith(tuple(endings)):
+            raise UsageError(f"{path}: {why}")
+    return [Path(f.path) for f in found if f.path.lower().endswith(tuple(endings))]

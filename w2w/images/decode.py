@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 from PIL.ImageFile import ImageFile
 
-from w2w.errors import Reject, RejectCode
+from w2w.errors import Reject, RejectCode, attempt
 from w2w.images import containers, exif, jpeg, pillow, sniff, tiff
 from w2w.images.colour import to_srgb
 from w2w.images.jpeg import JpegHeader
@@ -57,7 +57,7 @@ def decode(data: bytes, limits: DecodeLimits = _DEFAULT_LIMITS, min_side_px_want
     """
     info, opened = _open(data, limits)
     if isinstance(opened, JpegHeader):
-        image, icc_profile = jpeg.pixels(data, opened, min_side_px_wanted), opened.icc_profile
+        image, icc_profile = jpeg.pixels(opened, min_side_px_wanted), opened.icc_profile
         if opened.colour not in ("YCbCr", "RGB"):
             icc_profile = None
     else:
@@ -83,11 +83,7 @@ def decode_many(
 
     def one(blob: bytes | pa.Scalar | None) -> np.ndarray | Reject:
         data = blob.as_py() if isinstance(blob, pa.Scalar) else blob
-        try:
-            return decode(data or b"", limits, min_side_px_wanted)
-        except Reject as e:
-            # a new one: the raised one holds, through its traceback, the bytes and half-made pixels of its image
-            return Reject(e.code, e.detail)
+        return attempt(decode, data or b"", limits, min_side_px_wanted)
 
     if threads <= 1:
         return [one(blob) for blob in blobs]
@@ -134,7 +130,7 @@ def _open_jpeg(data: bytes, limits: DecodeLimits) -> tuple[ImageInfo, JpegHeader
         return info, head
     if not jpeg.ends(data):  # Pillow's decoder would pad it with grey
         raise Reject(RejectCode.TRUNCATED, "JPEG without an end")
-    opened = pillow.open_image(sniff.JPEG, data)
+    opened = pillow.open_image(sniff.JPEG, head.data)
     _check_size(*opened.size, limits)
     return info, opened
 

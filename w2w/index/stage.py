@@ -10,6 +10,7 @@ from w2w.errors import Reject, RejectCode, UsageError
 from w2w.images.stage import with_rejects
 from w2w.index.search import HITS, QUERY, open_index
 
+SEARCH_NEEDS = (schema.OWNER_ID, schema.VECTOR, schema.CATEGORY)
 SEARCH_GIVES = pa.schema(
     [
         schema.NEIGHBOURS.schema.field(c)

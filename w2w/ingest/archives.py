@@ -39,9 +39,15 @@ def is_image(path: str) -> bool:
 
 
 def read_images(uri: str, batch_rows: int) -> Iterator[RawBatch]:
-    """Each image below ``uri``: its relative path without suffix is the product_id, its folder's name the category."""
+    """Each image below ``uri``: its relative path without suffix is the product_id, its folder's name the category. What is
+    called an image and cannot be read by its name is rejected."""
     root = storage.absolute(uri)
-    files = [f for f in storage.list_files(root) if is_image(f.path)]
+    unusable: list[tuple[str, str]] = []
+    files = [f for f in storage.list_files(root, unusable=unusable) if is_image(f.path)]
+    rejects = [(path, RejectCode.BAD_VALUE, why, path) for path, why in sorted(unusable) if is_image(path)]
+    if rejects:
+        nothing = {c: pa.array([], pa.string()) for c in (schema.PRODUCT_ID, schema.CATEGORY)}
+        yield RawBatch(nothing, no_attributes(0), pa.array([], pa.string()), reject_table(rejects), image_table([]))
     for start in range(0, len(files), batch_rows):
         part = files[start : start + batch_rows]
         uris = [uri_of(f, root) for f in part]
@@ -57,7 +63,8 @@ def read_images(uri: str, batch_rows: int) -> Iterator[RawBatch]:
 def read_tar(info: fs.FileInfo, uri: str, mapping: Mapping, batch_rows: int) -> Iterator[RawBatch]:
     """Members of one name before the first dot are one product: an image, and .json, .txt (title), .cls (category) about it.
 
-    The product_id is the mapped JSON field, or else that name. A second image of the same name (a mask, say) is left alone.
+    The product_id is the mapped JSON field, or else that name. Of several images of one name the first is taken, and the others
+    are rejected (DUPLICATE_KEY).
     """
     system, path = storage.filesystem(uri)
     rows, sources, images, rejects = [], [], [], []
@@ -65,7 +72,8 @@ def read_tar(info: fs.FileInfo, uri: str, mapping: Mapping, batch_rows: int) -> 
     with system.open_input_file(path) as native, io.BufferedReader(native, buffer) as file:
         for key, members in _groups(file, uri, rejects):
             where = f"{uri}#{key}"
-            image = next((m for m in members if is_image(m.name)), None)
+            image, *others = [m for m in members if is_image(m.name)] or [None]
+            rejects += [_second(uri, m.name, image.name) for m in others]
             if image is None:
                 rejects.append((where, RejectCode.MISSING_FIELD, "no image of this name", where))
             elif (row := _about(file, key, members, mapping, where, rejects)) is not None:
@@ -78,6 +86,11 @@ def read_tar(info: fs.FileInfo, uri: str, mapping: Mapping, batch_rows: int) -> 
                 rows, sources, images, rejects = [], [], [], []
     if rows or rejects:
         yield batch_of_dicts(rows, sources, mapping, rejects, images)
+
+
+def _second(uri: str, name: str, first: str) -> _Reject:
+    where = f"{uri}#{name}"
+    return where, RejectCode.DUPLICATE_KEY, f"a second image of one name: {first} was taken", where
 
 
 class _Capped:
@@ -101,7 +114,7 @@ def _groups(file: io.BufferedReader, uri: str, rejects: list[_Reject]) -> Iterat
                 tar.members = []  # or a shard of a million members would keep them all
                 if member.isdir():
                     continue
-                where = f"{uri}#{member.name}"
+                where = f"{uri}#{member.name}".encode("utf-8", "backslashreplace").decode()
                 if why := _unfit(member):
                     rejects.append((where, RejectCode.MALFORMED_ROW, why, where))
                     continue
@@ -128,6 +141,8 @@ def _unfit(member: tarfile.TarInfo) -> str:
         return "a link, device or sparse file in an archive is not read"
     if member.name.startswith("/") or ".." in member.name.split("/"):
         return "its name leads outside the archive"
+    if not storage.is_text(member.name):
+        return "its name is not UTF-8"
     return "a negative size" if member.size < 0 else ""
 
 

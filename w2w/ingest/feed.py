@@ -1,6 +1,7 @@
 """Product feeds: any source as one stream of rows in FEED_SCHEMA, with every row that cannot go on written down."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import pyarrow as pa
@@ -9,7 +10,7 @@ from pyarrow import fs
 
 from w2w import schema, storage
 from w2w.config import nearest
-from w2w.errors import UsageError
+from w2w.errors import JobFailed, Reject, UsageError, attempt
 from w2w.ingest import archives, readers
 from w2w.ingest.digests import SeenKeys
 from w2w.ingest.images import ImageRoot, is_web
@@ -74,10 +75,11 @@ def check_feed(config: FeedConfig) -> None:
     kind, files = _files(config)
     if config.image_root and not is_web(config.image_root) and not storage.exists(config.image_root):
         raise UsageError(f"feed.image_root={config.image_root}: no such folder")
-    if kind in ("csv", "jsonl"):
-        _check_encoding(config)
-    if kind == "jsonl":
-        _mapping(config, kind).pick(readers.jsonl_keys(config.uri, config.encoding), f"feed.uri={config.uri}")
+    with _whole(config.uri):
+        if kind in ("csv", "jsonl"):
+            _check_encoding(config)
+        if kind == "jsonl":
+            _mapping(config, kind).pick(readers.jsonl_keys(config.uri, config.encoding), f"feed.uri={config.uri}")
     batches = _read(config, kind, files, 1000)
     if not any(len(b.source) or b.rejects.num_rows for b in batches):
         raise UsageError(f"feed.uri={config.uri}: the feed has no rows")
@@ -153,6 +155,8 @@ def _files(config: FeedConfig) -> tuple[str, list[tuple[str, fs.FileInfo]]]:
         if info.size == 0:
             raise UsageError(f"feed.uri={uri}: the file is empty")
         return kind, [(storage.absolute(uri), info)]
+    if info.type != fs.FileType.Directory:
+        raise UsageError(f"feed.uri={uri}: neither a plain file nor a folder")
     return _folder_files(config)
 
 
@@ -177,7 +181,11 @@ def _folder_files(config: FeedConfig) -> tuple[str, list[tuple[str, fs.FileInfo]
 
 def _info(uri: str) -> fs.FileInfo:
     system, path = storage.filesystem(uri)
-    return system.get_file_info(path)
+    with storage.named("read", uri):
+        info = attempt(system.get_file_info, path)
+    if isinstance(info, Reject):
+        raise UsageError(f"feed.uri={uri}: {info.detail}")
+    return info
 
 
 def _known(kind: str, uri: str, guess: str | None) -> str:
@@ -193,7 +201,7 @@ def _read(config: FeedConfig, kind: str, files: list[tuple[str, fs.FileInfo]], b
     if kind == "images":
         yield from archives.read_images(config.uri, batch_rows)
     for uri, info in files:
-        try:
+        with _whole(uri):
             if kind == "csv":
                 yield from readers.read_csv(uri, config.csv_delimiter, config.encoding, mapping)
             elif kind == "jsonl":
@@ -202,8 +210,16 @@ def _read(config: FeedConfig, kind: str, files: list[tuple[str, fs.FileInfo]], b
                 yield from readers.read_parquet(uri, mapping, batch_rows)
             else:
                 yield from archives.read_tar(info, uri, mapping, batch_rows)
-        except OSError as e:
-            if "AWS Error" in str(e):  # the connection, not the file
+
+
+@contextmanager
+def _whole(uri: str) -> Iterator[None]:
+    """What a library says of a damaged file, as UsageError; a lost connection as StorageFailed."""
+    with storage.named("read", uri):
+        try:
+            yield
+        except (OSError, pa.ArrowException) as e:
+            if isinstance(e, JobFailed) or "AWS Error" in str(e):  # the connection, not the file
                 raise
             raise UsageError(f"feed.uri={uri}: it cannot be read to its end: {e}") from e
 

@@ -11,11 +11,12 @@ import pyarrow.compute as pc
 from pyarrow import fs
 
 from w2w import storage
-from w2w.errors import Reject, RejectCode, UsageError
+from w2w.errors import Reject, RejectCode, UsageError, attempt
 from w2w.ingest import digests
 from w2w.ingest.archives import MEMBER
 
 _WEB = r"(?i)^https?://"
+_MAX_KEY_BYTES = 1024  # of an object on S3
 _SECRET = r"(?i)^https?://[^/?#]*@"
 # what needs a closer look than prefixing the root: a scheme, a leading slash, an empty, "." or ".." segment
 _UNUSUAL = r"^[A-Za-z][A-Za-z0-9+.-]+:|(^|/)\.{0,2}(/|$)"
@@ -112,8 +113,8 @@ def load_image(
 ) -> bytes:
     """The encoded bytes of one image that ``read_feed`` named; ``fetch`` gets those on the web, under its own limits.
 
-    Raises Reject: NOT_FOUND, FORBIDDEN, TOO_MANY_BYTES, TRUNCATED (the archive ends inside it), BLOCKED_URL, or what ``fetch``
-    rejects. Anything else (a lost connection to S3) rises as it is, for the caller to try again.
+    Raises Reject: NOT_FOUND, FORBIDDEN, BAD_VALUE (a name that cannot be one), TOO_MANY_BYTES, TRUNCATED (the archive ends
+    inside it), BLOCKED_URL, or what ``fetch`` rejects; StorageFailed where the disk or bucket is at fault, and not the name.
     """
     if is_web(image_uri):
         if fetch is None:
@@ -129,21 +130,19 @@ def load_image(
         shard, found, _ = image_uri.partition(MEMBER)
         assert found, image_uri
         uri = shard + ".tar"
-    try:
-        return _read(uri, offset, size, max_bytes)
-    except (FileNotFoundError, NotADirectoryError):
-        raise Reject(RejectCode.NOT_FOUND, f"{uri}: no such file") from None
-    except PermissionError:
-        raise Reject(RejectCode.FORBIDDEN, f"{uri}: no permission to read it") from None
-    except OSError as e:
-        if "ACCESS_DENIED" in str(e):  # how pyarrow words S3's 403
-            raise Reject(RejectCode.FORBIDDEN, f"{uri}: access denied") from None
-        raise
+    with storage.named("read", uri):
+        found = attempt(_read, uri, offset, size, max_bytes)
+    if isinstance(found, Reject):
+        raise Reject(found.code, found.detail if uri in found.detail else f"{uri}: {found.detail}")
+    return found
 
 
 def _read(uri: str, offset: int | None, size: int | None, max_bytes: int) -> bytes:
     system, path = storage.filesystem(uri)
-    if not storage.is_s3(uri) and system.get_file_info(path).type not in (fs.FileType.File, fs.FileType.NotFound):
+    if storage.is_s3(uri):
+        if len(path.partition("/")[2].encode()) > _MAX_KEY_BYTES:  # S3 answers 400, as it does for other faults
+            raise Reject(RejectCode.NOT_FOUND, f"a key of more than {_MAX_KEY_BYTES} bytes")
+    elif system.get_file_info(path).type not in (fs.FileType.File, fs.FileType.NotFound):
         raise Reject(RejectCode.NOT_FOUND, f"{uri}: not a plain file")  # opening a pipe would wait for ever
     with system.open_input_file(path) as file:
         if offset is None:

@@ -4,6 +4,8 @@ import codecs
 import csv
 import io
 import itertools
+import re
+from collections import Counter
 from collections.abc import Iterator
 
 import numpy as np
@@ -13,7 +15,7 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 from w2w import storage
-from w2w.errors import RejectCode, UsageError
+from w2w.errors import Reject, RejectCode, UsageError, attempt
 from w2w.ingest.raw import JSON, Mapping, RawBatch, attributes_of, batch_of_dicts, reject_table
 
 CSV_BLOCK_BYTES = 4 * 1024 * 1024  # one batch; no record may be longer, so this is also where an open quote is noticed
@@ -26,7 +28,8 @@ codecs.register_error("w2w-mark", lambda e: (MARK, e.end))
 
 
 def open_text(uri: str, encoding: str) -> pa.NativeFile:
-    """The file as a stream of UTF-8, whatever its encoding and compression (by suffix: .gz, .zst, .bz2).
+    """The file as a stream of UTF-8, whatever its encoding and compression (by suffix: .gz, .zst, .bz2). Where its first line
+    ends with a carriage return alone (Excel's "CSV (Macintosh)"), each of them becomes a line feed.
 
     Raises UsageError where there is no such file or no such encoding.
     """
@@ -42,13 +45,33 @@ def open_text(uri: str, encoding: str) -> pa.NativeFile:
     except PermissionError:
         raise UsageError(f"feed.uri={uri}: no permission to read it") from None
 
+    line_ends = _LineEnds()
+
     def transcode(chunk: pa.Buffer) -> bytes:
         try:
-            return decoder.decode(bytes(chunk), final=len(chunk) == 0).encode("utf-8", "replace")
+            return line_ends(decoder.decode(bytes(chunk), final=len(chunk) == 0)).encode("utf-8", "replace")
         except UnicodeError as e:  # no row is at fault: the codec wants a byte order mark, for one
             raise UsageError(f"feed.uri={uri}: it is not {encoding}: {e}") from None
 
     return pa.TransformInputStream(stream, transcode)
+
+
+class _LineEnds:
+    """A text, piece by piece, with line feeds for carriage returns where its first line ends with one of these alone."""
+
+    def __init__(self):
+        self._alone: bool | None = None
+        self._held = ""  # a carriage return that may be half of a line end
+
+    def __call__(self, text: str) -> str:
+        if self._alone is None:
+            text, self._held = self._held + text, ""
+            end = re.search(r"\r(.?)|\n", text, re.DOTALL)
+            if end and end[1] == "":
+                text, self._held = text[:-1], "\r"
+            elif end:
+                self._alone = end[1] is not None and end[1] != "\n"
+        return text.replace("\r", "\n") if self._alone else text
 
 
 def csv_header(uri: str, delimiter: str, encoding: str) -> list[str]:
@@ -59,14 +82,21 @@ def csv_header(uri: str, delimiter: str, encoding: str) -> list[str]:
         raise UsageError(f"feed.uri={uri}: the file is empty, or its first line is")
     if MARK in line:
         raise UsageError(f"feed.uri={uri}: the header is not {encoding}; set encoding=cp1252, latin-1 or utf-16")
-    names = [n.strip() for n in next(csv.reader([line], delimiter=delimiter))]
+    try:
+        names = [n.strip() for n in next(csv.reader([line], delimiter=delimiter))]
+    except csv.Error as e:
+        raise UsageError(f"feed.uri={uri}: the header cannot be read: {e}") from None
     if len(names) == 1:
         guess = max(",;\t|", key=line.count)
         hint = f"; it holds {guess!r} {line.count(guess)} times: set csv_delimiter" if line.count(guess) else ""
         raise UsageError(f"feed.uri={uri}: only one column found with csv_delimiter={delimiter!r}{hint}")
-    if twice := sorted({n for n in names if names.count(n) > 1}):
-        raise UsageError(f"feed.uri={uri}: the header names a column twice: {', '.join(map(repr, twice))}")
+    _check_once(names, uri)
     return names
+
+
+def _check_once(names: list[str], uri: str) -> None:
+    if twice := sorted(n for n, count in Counter(names).items() if count > 1):
+        raise UsageError(f"feed.uri={uri}: it names a column twice: {', '.join(map(repr, twice))}")
 
 
 def read_csv(uri: str, delimiter: str, encoding: str, mapping: Mapping) -> Iterator[RawBatch]:
@@ -167,7 +197,7 @@ def _salvage(
                 at += height
                 continue
             if texts[at].strip():
-                found = len(next(csv.reader([texts[at]], delimiter=delimiter), [])) if len(texts[at]) < 100_000 else "too many"
+                found = texts[at].count(delimiter) + 1
                 detail = f"{found} columns instead of {len(names)}" if '"' not in texts[at] else "its quotes do not match"
                 where = f"{uri}:{first_line + at}"
                 rejects.append((where, RejectCode.MALFORMED_ROW, f"{detail}: {texts[at][:80]}", where))
@@ -253,14 +283,16 @@ def open_parquet(uri: str) -> pq.ParquetFile:
         raise UsageError(f"feed.uri={uri}: no such file") from None
     except PermissionError:
         raise UsageError(f"feed.uri={uri}: no permission to read it") from None
-    except pa.ArrowInvalid as e:
+    except (pa.ArrowException, OSError) as e:
+        if "AWS Error" in str(e):  # the connection, not the file
+            raise
         raise UsageError(f"feed.uri={uri}: not a Parquet file: {e}") from None
 
 
 def read_parquet(uri: str, mapping: Mapping, batch_rows: int) -> Iterator[RawBatch]:
     """Row group by row group; numbers, booleans and times as text. Lists, structs and bytes are no attributes."""
     with open_parquet(uri) as file:
-        picked, attributes = parquet_columns(file.schema_arrow, mapping, uri)
+        picked, attributes = parquet_columns(_columns(file, uri), mapping, uri)
         first = 1
         for batch in file.iter_batches(batch_rows, columns=sorted({*picked.values(), *attributes})):
             table, bad = {}, np.zeros(batch.num_rows, bool)
@@ -272,7 +304,8 @@ def read_parquet(uri: str, mapping: Mapping, batch_rows: int) -> Iterator[RawBat
             source = pc.binary_join_element_wise(uri, numbers, ":")
             where = source.filter(pa.array(bad)).to_pylist()
             rejects = reject_table(
-                (s, RejectCode.MALFORMED_ROW, "a text column holds bytes that are not UTF-8", s) for s in where
+                (s, RejectCode.MALFORMED_ROW, "a column holds what is no text, such as bytes that are not UTF-8", s)
+                for s in where
             )
             good = pa.array(~bad)
             table = {n: c.filter(good) for n, c in table.items()}
@@ -281,9 +314,18 @@ def read_parquet(uri: str, mapping: Mapping, batch_rows: int) -> Iterator[RawBat
             yield RawBatch(columns, attributes_of({n: table[n] for n in attributes}, len(source)), source, rejects)
 
 
+def _columns(file: pq.ParquetFile, uri: str) -> pa.Schema:
+    try:
+        names = file.schema_arrow.names
+    except (ValueError, pa.ArrowException) as e:
+        raise UsageError(f"feed.uri={uri}: its columns cannot be read: {e}") from None
+    _check_once(names, uri)
+    return file.schema_arrow
+
+
 def parquet_columns(columns: pa.Schema, mapping: Mapping, uri: str) -> tuple[dict[str, str], list[str]]:
     """As Mapping.pick, over the columns that can be text. Raises UsageError where one that was asked for cannot."""
-    plain = {f.name for f in columns if not (pa.types.is_nested(f.type) or _is_bytes(f.type))}
+    plain = {f.name for f in columns if _is_plain(f.type)}
     picked, attributes = mapping.pick(columns.names, f"feed.uri={uri}")
     asked = [(f"feed.columns.{ours}", theirs) for ours, theirs in picked.items()]
     asked += [("attributes", theirs) for theirs in mapping.attributes or ()]
@@ -294,19 +336,44 @@ def parquet_columns(columns: pa.Schema, mapping: Mapping, uri: str) -> tuple[dic
     return picked, [a for a in attributes if a in plain]
 
 
-def _is_bytes(kind: pa.DataType) -> bool:
-    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind)
+def _is_plain(kind: pa.DataType) -> bool:
+    """Whether values of this type can be text. Bytes and lists cannot; nor those that Arrow has no text for."""
+    if isinstance(kind, pa.BaseExtensionType):
+        return _is_plain(kind.storage_type)
+    if pa.types.is_dictionary(kind):
+        return _is_plain(kind.value_type)
+    if pa.types.is_nested(kind) or pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
+        return False
+    try:
+        _numbers(pa.array([], kind)).cast(pa.string())
+    except (pa.ArrowException, TypeError):
+        return False
+    return not pa.types.is_fixed_size_binary(kind)
+
+
+def _numbers(values: pa.Array) -> pa.Array:
+    """NaN is null: that is how pandas writes it."""
+    if not pa.types.is_floating(values.type):
+        return values
+    values = values.cast(pa.float32()) if pa.types.is_float16(values.type) else values
+    return pc.if_else(pc.is_nan(values), pa.scalar(None, values.type), values)
 
 
 def _as_text(values: pa.Array) -> tuple[pa.Array, np.ndarray]:
-    """As strings, and a mask of those that are not UTF-8 (null there). NaN is null: that is how pandas writes it."""
+    """As strings, and a mask of those that cannot be one (null there): not UTF-8, a time in a zone that nobody knows."""
+    if isinstance(values, pa.ExtensionArray):
+        values = values.storage
     if pa.types.is_dictionary(values.type):
         values = values.dictionary_decode()
-    if pa.types.is_floating(values.type):
-        values = pc.if_else(pc.is_nan(values), pa.scalar(None, values.type), values)
+    values = values.cast(pa.string()) if pa.types.is_string_view(values.type) else _numbers(values)
     none = np.zeros(len(values), bool)
     if not (pa.types.is_string(values.type) or pa.types.is_large_string(values.type)):
-        return values.cast(pa.string()), none
+        try:
+            return values.cast(pa.string()), none
+        except pa.ArrowException:
+            texts = [attempt(values.slice(i, 1).cast, pa.string()) for i in range(len(values))]
+            bad = np.array([isinstance(t, Reject) for t in texts], bool)
+            return pa.array([None if b else t[0].as_py() for t, b in zip(texts, bad)], pa.string()), bad
     raw = values.cast(pa.binary())
     try:
         return raw.cast(pa.string()), none  # this cast checks, reading Parquet does not

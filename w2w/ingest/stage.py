@@ -10,7 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import pyarrow as pa
 
 from w2w import ids, schema
-from w2w.errors import Reject, RejectCode
+from w2w.errors import Reject, RejectCode, attempt
 from w2w.images.stage import with_rejects
 from w2w.ingest.feed import FEED_SCHEMA, FeedBatch
 from w2w.ingest.images import load_image
@@ -56,7 +56,7 @@ def work_rows(batch: FeedBatch, seen: Counter[str]) -> pa.Table:
     good = good.append_column(schema.KEY, keys)
     bad = batch.rejects
     said = zip(bad.column(schema.KEY).to_pylist(), bad.column(schema.REJECT_DETAIL).to_pylist())
-    keys = pa.array([_numbered(f"{key}@{ids.digest(detail)}", seen) for key, detail in said], pa.string())
+    keys = pa.array([ids.numbered(f"{key}@{ids.digest(detail)}", seen) for key, detail in said], pa.string())
     bad = bad.drop_columns([schema.KEY]).append_column(schema.KEY, keys)
     rows = pa.concat_tables([good, bad], promote_options="default")
     nulls = [rows.column(f.name) if f.name in rows.column_names else pa.nulls(rows.num_rows, f.type) for f in WORK_SCHEMA]
@@ -71,11 +71,6 @@ def loadable(rows: pa.Table) -> pa.Table:
     return rows
 
 
-def _numbered(key: str, seen: Counter[str]) -> str:
-    seen[key] += 1
-    return key if seen[key] == 1 else f"{key}#{seen[key]}"
-
-
 def load(
     tables: Iterator[pa.Table], *, max_bytes: int, fetch: Callable[[str], bytes], batch_rows: int = 64
 ) -> Iterator[pa.Table]:
@@ -85,10 +80,7 @@ def load(
     def one(uri: str, offset: int | None, size: int | None, code: str | None, detail: str | None) -> bytes | Reject:
         if code is not None:
             return Reject(RejectCode(code), detail or "")
-        try:
-            return load_image(uri, offset, size, max_bytes=max_bytes, fetch=fetch)
-        except Reject as e:
-            return e
+        return attempt(load_image, uri, offset, size, max_bytes=max_bytes, fetch=fetch)
 
     came: queue.SimpleQueue[tuple[tuple[int, int], Future]] = queue.SimpleQueue()
     held: list[pa.Table] = []

@@ -14,11 +14,11 @@ import pyarrow as pa
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-ALL = "all"
+ALL = None  # in the place of a source or class: no word that a data set could be called
 AP_SCHEMA = pa.schema(
     [
-        ("source", pa.string()),  # a data set, or "all"
-        ("category", pa.string()),  # a class, or "all": the mean over the classes
+        ("source", pa.string()),  # a data set; null for all
+        ("category", pa.string()),  # a class; null for the mean over the classes
         ("metric", pa.string()),  # mAP, AP50, AP75
         ("value", pa.float64()),
         ("num_truths", pa.int32()),
@@ -45,15 +45,15 @@ class Judged:
 
 
 def average_precision(photos: Sequence[Judged], classes: Sequence[str]) -> pa.Table:
-    """AP_SCHEMA: for all photos and, where there are several, for each source; "all" classes first, then each."""
+    """AP_SCHEMA: for all photos and, where there are several, for each source; the mean of the classes first, then each."""
     sources = sorted({p.source for p in photos})
     rows = []
     for source in [ALL, *(sources if len(sources) > 1 else [])]:
-        rows += _group(source, [p for p in photos if source in (ALL, p.source)], list(classes))
+        rows += _group(source, [p for p in photos if source is ALL or p.source == source], list(classes))
     return pa.Table.from_pylist(rows, schema=AP_SCHEMA)
 
 
-def _group(source: str, photos: Sequence[Judged], classes: list[str]) -> list[dict]:
+def _group(source: str | None, photos: Sequence[Judged], classes: list[str]) -> list[dict]:
     number = {c: i + 1 for i, c in enumerate(classes)}
     truths, found = [], []
     for image, photo in enumerate(photos, 1):

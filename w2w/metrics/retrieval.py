@@ -8,10 +8,10 @@ from collections.abc import Sequence
 import numpy as np
 import pyarrow as pa
 
-ALL = "all"
+ALL = None  # in the place of a category: no word that a shop could use for one
 METRICS_SCHEMA = pa.schema(
     [
-        ("group", pa.string()),  # a category, or "all"
+        ("group", pa.string()),  # a category; null for all queries
         ("metric", pa.string()),
         ("k", pa.int32()),  # 0 where the metric has none
         ("value", pa.float64()),
@@ -97,7 +97,7 @@ def class_accuracy(truth_Q: np.ndarray, predicted_Q: np.ndarray, groups_Q: np.nd
 def _by_group(values: dict[tuple[str, int], np.ndarray], groups_Q: np.ndarray, rng: np.random.Generator) -> pa.Table:
     rows = []
     for group in [ALL, *sorted(set(groups_Q.tolist()))]:
-        chosen = np.ones(len(groups_Q), bool) if group == ALL else groups_Q == group
+        chosen = np.ones(len(groups_Q), bool) if group is ALL else groups_Q == group
         for (metric, k), values_Q in values.items():
             mine = values_Q[chosen]
             low, high = bootstrap(mine, rng) if len(mine) else (float("nan"), float("nan"))

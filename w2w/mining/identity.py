@@ -5,10 +5,10 @@ from collections.abc import Sequence
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from w2w import schema
+from w2w import ids, schema
 from w2w.errors import UsageError
 
-_BETWEEN = "\x1f"  # ASCII's unit separator: no feed has it inside a value
+_BETWEEN, _ESCAPE = "\x1f", "\x1e"  # ASCII's unit and record separators, which hardly any value holds
 
 
 def product_keys(products: pa.Table, by: Sequence[str]) -> pa.ChunkedArray:
@@ -28,7 +28,7 @@ def keys_of(products: pa.Table, by: Sequence[str]) -> pa.ChunkedArray:
     own = products.column(schema.PRODUCT_ID)
     values = [_values(products, name) for name in by]
     values = [pc.if_else(pc.equal(value, ""), pa.scalar(None, pa.string()), value) for value in values]
-    return pc.coalesce(pc.binary_join_element_wise(*values, _BETWEEN), own) if by else own
+    return pc.coalesce(ids.joined(values, _BETWEEN, _ESCAPE), own) if by else own
 
 
 def unknown_attributes(products: pa.Table, by: Sequence[str]) -> list[str]:

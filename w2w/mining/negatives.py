@@ -15,13 +15,15 @@ class NegativeRules:
     """Which neighbours of an anchor are negatives.
 
     Neighbours that are as near as the pair's own product, or nearer, are often the same thing under another number:
-    NV-Retriever (Moreira et al. 2024, arXiv 2407.15831, section 3) bounds them by the positive's score.
+    NV-Retriever (Moreira et al. 2024, arXiv 2407.15831, section 3) bounds them by the positive's score. A product is as near as
+    its nearest picture.
     """
 
     k: int = 5
     """Negatives of a pair, at most."""
     ratio: float | None = 0.95
-    """A negative's score is at most this share of the positive's (there: TopK-PercPos)."""
+    """A negative's score is below the positive's by 1 - ratio of its size, at least: at most this share of a positive score
+    (there: TopK-PercPos), and as far below a negative one, of which a share would lie above."""
     margin: float | None = None
     """A negative's score is at most the positive's less this (there: TopK-MarginPos)."""
     same_split: bool = True
@@ -68,16 +70,17 @@ def negatives_of(
         .agg(pl.col(schema.SCORE).max().alias("positive"))
     )
     near = near.join(positive, on=schema.PAIR_ID, how="left")
+    nearest = pl.col(schema.SCORE).max().over(schema.PAIR_ID, PRODUCT_KEY)
+    near = near.with_columns(nearest.alias("nearest")).sort(schema.PAIR_ID, schema.RANK)
     same_product = pl.col(PRODUCT_KEY) == pl.col("own")
     other = near.filter(~same_product & (pl.col(schema.CATEGORY) == pl.col("own_category")))
     if rules.same_split:
         other = other.filter(pl.col(schema.SPLIT) == pl.col("own_split"))
-    if duplicates is not None:
-        other = _without_copies(other, catalog, duplicates)
+    other = _without_copies(other, catalog, duplicates)
     limit = pl.col("positive")
-    bounds = [limit * rules.ratio] if rules.ratio is not None else [limit]
+    bounds = [limit - (1 - rules.ratio) * limit.abs()] if rules.ratio is not None else [limit]
     bounds += [limit - rules.margin] if rules.margin is not None else []
-    hard = other.filter(pl.col(schema.SCORE) <= pl.min_horizontal(bounds)).sort(schema.PAIR_ID, schema.RANK)
+    hard = other.filter(pl.col("nearest") <= pl.min_horizontal(bounds))
     hard = hard.unique([schema.PAIR_ID, PRODUCT_KEY], keep="first", maintain_order=True)
     hard = hard.group_by(schema.PAIR_ID, maintain_order=True).head(rules.k)
     item = pl.struct(
@@ -109,13 +112,14 @@ def negatives_of(
     return rows, rejected.to_arrow(), len(wanted)
 
 
-def _without_copies(other: pl.DataFrame, catalog: pa.Table, duplicates: pa.Table) -> pl.DataFrame:
-    """Leaves out products of which an image is a near-duplicate of one of the pair's own product."""
-    clusters = pl.from_arrow(duplicates)
+def _without_copies(other: pl.DataFrame, catalog: pa.Table, duplicates: pa.Table | None) -> pl.DataFrame:
+    """Leaves out products that share an image with the pair's own one, or have a near-duplicate of one of its images."""
     images = pl.from_arrow(catalog).select(PRODUCT_KEY, schema.IMAGE_ID).drop_nulls().unique()
-    of_product = images.join(clusters, on=schema.IMAGE_ID).select(PRODUCT_KEY, schema.CLUSTER_ID).unique()
-    # products that share a cluster, both ways round
-    copies = of_product.join(of_product, on=schema.CLUSTER_ID).select(
-        pl.col(PRODUCT_KEY).alias("own"), pl.col(f"{PRODUCT_KEY}_right").alias(PRODUCT_KEY)
-    )
-    return other.join(copies.unique(), on=["own", PRODUCT_KEY], how="anti")
+    shown = images.rename({schema.IMAGE_ID: schema.CLUSTER_ID})
+    if duplicates is not None:
+        clusters = images.join(pl.from_arrow(duplicates), on=schema.IMAGE_ID, how="left")
+        shown = clusters.select(PRODUCT_KEY, pl.coalesce(schema.CLUSTER_ID, schema.IMAGE_ID).alias(schema.CLUSTER_ID)).unique()
+    rows = other.with_row_index("row")
+    copies = rows.select("row", "own", PRODUCT_KEY).join(shown, on=PRODUCT_KEY)
+    copies = copies.join(shown.rename({PRODUCT_KEY: "own"}), on=["own", schema.CLUSTER_ID], how="semi")
+    return rows.join(copies, on="row", how="anti").drop("row")

@@ -5,6 +5,7 @@ an outfit's item may be replaced by itself; here neither by itself nor by a near
 """
 
 import hashlib
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -15,19 +16,16 @@ import pyarrow.compute as pc
 
 from w2w import ids, schema
 from w2w.errors import RejectCode
-from w2w.garments.masks import SLOTS
+from w2w.garments.masks import BOXES, RATIOS, SLOTS
 from w2w.garments.taxonomy import BOTTOM, DRESS, TOP
 from w2w.mining.shares import split_of
 
-CROP_SOURCES = BOXES, RATIOS = ("boxes", "ratios")
-DRESSED = "dressed"  # bool: what fills the bottom goes up to the chest, so that top and bottom belong together
-ONE_BOX = "one_box"  # bool: and both are cut by one box, so that the top is that dress too
-# How high a bottom's box may begin before it is a dress, in heights of the top's box from its upper edge. Of 120 street photos
-# whose top and bottom have boxes of their own, 10 are under .25, and all 10 show a dress, or a coat down to the knees, twice;
-# from .3 on they show skirts and trousers.
-_CHEST = 0.25
+CROP_SOURCES = (BOXES, RATIOS)
+DRESSED = "dressed"  # bool: a dress fills the bottom, so that top and bottom belong together
+ONE_BOX = "one_box"  # bool: and the top
+SHARED = "shared"  # float32: the largest share of a slot's crop that is in another slot's too
 _BATCH_ROWS = 100_000
-_ROUNDS = 64  # draws for one modified outfit; with half of the wardrobe unfit, all fail once in 10^19
+_ROUNDS = 64  # draws for one modified outfit; with half of the wardrobe unfit, all fail once in 10^19 (dresses: 10^9)
 
 # what is read of table `cutouts`: everything of a slot but its picture
 SLOTS_SCHEMA = pa.schema(
@@ -43,24 +41,36 @@ SLOTS_SCHEMA = pa.schema(
 
 def slots_of(cutouts: pa.Table, crop_sources: Sequence[str]) -> pl.DataFrame:
     """Of rows in SLOTS_SCHEMA: image_id, ``missing`` (the slots that are not there, or not from ``crop_sources``; "" for none),
-    ``dressed`` and ``one_box``: where no top or no bottom is seen beside a dress, its box cuts both (``slot_crops``)."""
+    ``dressed``, ``one_box`` and ``shared``. A dress counts as seen by boxes."""
     photos = pl.from_arrow(cutouts).select(schema.IMAGE_ID, schema.SLOTS)
-    single = photos.explode(schema.SLOTS).unnest(schema.SLOTS).filter(pl.col(schema.CROP_SOURCE).is_in(list(crop_sources)))
+    wanted = [*crop_sources, *([DRESS] if BOXES in crop_sources else [])]
+    single = photos.explode(schema.SLOTS).unnest(schema.SLOTS).filter(pl.col(schema.CROP_SOURCE).is_in(wanted))
     found = photos.select(schema.IMAGE_ID)
     for slot in SLOTS:
         one = single.filter(pl.col(schema.SLOT) == slot).unique(schema.IMAGE_ID, keep="first", maintain_order=True)
         one = one.select(schema.IMAGE_ID, pl.col(schema.BOX).alias(slot), pl.col(schema.CROP_SOURCE).alias(f"{slot} by"))
         found = found.join(one, on=schema.IMAGE_ID, how="left", maintain_order="left")
     missing = [pl.when(pl.col(slot).is_null()).then(pl.lit(slot)) for slot in SLOTS]
-    seen = (pl.col(f"{TOP} by") == BOXES) & (pl.col(f"{BOTTOM} by") == BOXES)
-    upper, lower = pl.col(TOP).list.get(1, null_on_oob=True), pl.col(TOP).list.get(3, null_on_oob=True)
-    high = pl.col(BOTTOM).list.get(1, null_on_oob=True) < upper + _CHEST * (lower - upper)
+    top, bottom = ((pl.col(f"{slot} by") == DRESS).fill_null(value=False) for slot in (TOP, BOTTOM))
     return found.select(
         schema.IMAGE_ID,
         pl.concat_str(missing, separator=", ", ignore_nulls=True).alias("missing"),
-        (seen & high).fill_null(value=False).alias(DRESSED),
-        (seen & (pl.col(TOP) == pl.col(BOTTOM))).fill_null(value=False).alias(ONE_BOX),
+        bottom.alias(DRESSED),
+        (top & bottom).alias(ONE_BOX),
+        pl.max_horizontal(_shared(a, b) for a, b in itertools.combinations(SLOTS, 2)).fill_null(0.0).alias(SHARED),
     )
+
+
+def _shared(a: str, b: str) -> pl.Expr:
+    """Of boxes in columns ``a`` and ``b``, xyxy: share of the smaller one that is in the other; null where one is missing."""
+    one, other = ([pl.col(slot).list.get(i, null_on_oob=True) for i in range(4)] for slot in (a, b))
+    both = [(pl.max_horizontal if i < 2 else pl.min_horizontal)(one[i], other[i]) for i in range(4)]
+
+    def area(box: Sequence[pl.Expr]) -> pl.Expr:
+        return (box[2] - box[0]).clip(lower_bound=0) * (box[3] - box[1]).clip(lower_bound=0)
+
+    share = area(both) / pl.min_horizontal(area(one), area(other)).clip(lower_bound=1)
+    return pl.when(pl.col(a).is_not_null() & pl.col(b).is_not_null()).then(share)
 
 
 def sources_of(cutouts: pa.Table) -> set[str]:
@@ -122,7 +132,8 @@ class Modified:
 
 def modify(worn: pl.DataFrame, copies: int, seed: int) -> Modified:
     """``copies`` different modified outfits for each worn one (image_id sorted, cluster_id, split, dressed): exactly two slots
-    come from other outfits of the same split and another cluster. A dress goes and comes whole.
+    come from other outfits of the same split and another cluster. A dress goes and comes whole, in the place of another one,
+    so that a dress says nothing of whether an outfit was worn; where the split has none for it, top and bottom come.
 
     Every draw is a hash of photo, seed and number, over the sorted outfits of the split: the same rows in, the same out. Held:
     100 bytes a worn outfit and 32 a modified one.
@@ -132,13 +143,13 @@ def modify(worn: pl.DataFrame, copies: int, seed: int) -> Modified:
     cluster = worn.get_column(schema.CLUSTER_ID).rank("dense").to_numpy().astype(np.int64)
     split = worn.get_column(schema.SPLIT).rank("dense").to_numpy().astype(np.int64)
     dressed = worn.get_column(DRESSED).to_numpy().astype(bool)
-    everything, plain = _Pool(split, np.ones(num, bool)), _Pool(split, ~dressed)
+    pools = _Pool(split, np.ones(num, bool)), _Pool(split, ~dressed), _Pool(split, dressed)
     made = np.full((copies, num, 3), -1, np.int64)
     for copy in range(copies):
         left = np.arange(num)
         for attempt in range(_ROUNDS):
             draws = [_hash(keys[left], seed, copy, attempt, purpose) for purpose in range(4)]
-            items = _drawn(left, split, dressed, everything, plain, draws)
+            items = _drawn(left, split, dressed, pools, draws, whole=attempt < _ROUNDS // 2)
             strange = (items >= 0).all(axis=1)
             other = items != left[:, None]
             strange &= (~other | (cluster[items] != cluster[left][:, None])).all(axis=1) & (other.sum(axis=1) == 2)
@@ -169,19 +180,18 @@ class _Pool:
         return np.where(size > 0, self._rows[np.minimum(at, len(self._rows) - 1)], -1)
 
 
-def _drawn(left, split, dressed, everything: _Pool, plain: _Pool, draws: Sequence[np.ndarray]) -> np.ndarray:
-    """(L, 3): whose top, bottom and shoes are in the modified outfit of each row of ``left``; -1 where nothing fits."""
+def _drawn(left, split, dressed, pools: Sequence[_Pool], draws: Sequence[np.ndarray], *, whole: bool) -> np.ndarray:
+    """(L, 3): whose top, bottom and shoes are in the modified outfit of each row of ``left``; -1 where nothing fits.
+    ``pools``: everything, tops and bottoms, dresses; ``whole``: a dress makes way for a dress only."""
     which = np.where(dressed[left], 0, (draws[0] % np.uint64(3)).astype(np.int64))  # stays: shoes, bottom or top
     mine = split[left]
-    any_top, plain_top = everything.draw(mine, draws[1]), plain.draw(mine, draws[1])
-    bottom, shoes = plain.draw(mine, draws[2]), everything.draw(mine, draws[3])
-    whole = (any_top >= 0) & dressed[any_top]  # a dress that comes brings its bottom
+    everything, plain, dresses = pools
+    top, bottom, shoes = plain.draw(mine, draws[1]), plain.draw(mine, draws[2]), everything.draw(mine, draws[3])
+    if whole:
+        dress = dresses.draw(mine, draws[1])
+        top, bottom = (np.where(dressed[left], dress, items) for items in (top, bottom))
     return np.stack(
-        [
-            np.choose(which, [any_top, plain_top, left]),
-            np.choose(which, [np.where(whole, any_top, bottom), left, bottom]),
-            np.choose(which, [left, shoes, shoes]),
-        ],
+        [np.choose(which, [top, top, left]), np.choose(which, [bottom, left, bottom]), np.choose(which, [left, shoes, shoes])],
         axis=1,
     )
 

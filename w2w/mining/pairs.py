@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from w2w import schema
+from w2w import ids, schema
 from w2w.errors import RejectCode, UsageError
 from w2w.garments import boxes
 from w2w.garments.taxonomy import CATEGORIES, SHOES
@@ -286,9 +286,22 @@ def pairs_of(tags: pl.DataFrame, claims: pl.DataFrame) -> tuple[pa.Table, pa.Tab
         schema.SOURCE: pl.lit(schema.OWN),
     }
     pairs = kept.with_columns(**columns).select(schema.PAIRS.schema.names).to_arrow().cast(schema.PAIRS.schema)
-    key = pl.format("{}|{}", schema.POST_ID, PRODUCT_KEY).alias(schema.KEY)
-    rejected = tags.filter(~good).select(key, pl.col(schema.URL).alias(schema.SOURCE), schema.REJECT_CODE, schema.REJECT_DETAIL)
+    rejected = tags.filter(~good)
+    keys = tag_key(rejected[schema.POST_ID].to_arrow(), rejected[PRODUCT_KEY].to_arrow())
+    key = pl.Series(schema.KEY, pl.from_arrow(keys), pl.String)
+    rejected = rejected.select(key, pl.col(schema.URL).alias(schema.SOURCE), schema.REJECT_CODE, schema.REJECT_DETAIL)
     return pairs, rejected.to_arrow(), len(tags)
+
+
+def tag_key(posts: pa.Array, products: pa.Array) -> pa.Array:
+    """post|product of each tag, string (N,): no two tags have the same."""
+    return ids.joined([posts.cast(pa.string()), products.cast(pa.string())], "|", "\\")
+
+
+def parts_of_tag(key: str) -> tuple[str, str]:
+    """Post and product of a ``tag_key``."""
+    post, *product = ids.parted(key, "|", "\\")
+    return post, "|".join(product)
 
 
 def pair_id(garment_id: str, product_key: str) -> str:

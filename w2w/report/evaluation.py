@@ -24,7 +24,7 @@ def evaluation_report(out: str, title: str, headline: dict[str, str], protocols:
     for protocol in protocols:
         rows = protocol.metrics.to_pylist()
         columns = list(dict.fromkeys((r["metric"], r["k"]) for r in rows))
-        groups: dict[str, dict] = {}
+        groups: dict[str | None, dict] = {}
         for r in rows:
             groups.setdefault(r["group"], {})[r["metric"], r["k"]] = r
         sections.append(

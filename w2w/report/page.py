@@ -10,6 +10,7 @@ from PIL import Image
 from w2w import storage
 from w2w.errors import Reject
 from w2w.images.decode import decode
+from w2w.shown import without_secrets
 
 _THUMBNAIL_PX = 150
 _BAR_PX = 120
@@ -17,6 +18,7 @@ _BAR_PX = 120
 _environment = jinja2.Environment(
     loader=jinja2.PackageLoader("w2w.report"),
     autoescape=True,
+    finalize=lambda value: without_secrets(value) if type(value) is str else value,
     undefined=jinja2.StrictUndefined,
     trim_blocks=True,
     lstrip_blocks=True,

@@ -22,11 +22,11 @@ class Curve:
 
 @dataclass(frozen=True)
 class Figures:
-    """A table: rows of (group, number of queries, a METRICS_SCHEMA row for each of ``measures``)."""
+    """A table: rows of (group or None for all, number of queries, a METRICS_SCHEMA row for each of ``measures``)."""
 
     name: str
     measures: Sequence[str]
-    rows: Sequence[tuple[str, int, Sequence[dict]]]
+    rows: Sequence[tuple[str | None, int, Sequence[dict]]]
 
 
 def charts_of(history: Sequence[dict]) -> dict[str, list[Curve]]:

@@ -27,7 +27,7 @@ _PACKAGES = (
     "pyarrow",
     "pillow",
     "simplejpeg",
-    "s3fs",
+    "botocore",
 )
 
 

@@ -10,11 +10,11 @@ import os
 import subprocess
 import sys
 import time
+import traceback
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from rich.console import Console
 from rich.table import Table as RichTable
 
 import w2w
@@ -22,6 +22,8 @@ from w2w import config as configuration
 from w2w import schema, storage
 from w2w.errors import JobFailed, UsageError
 from w2w.runtime.cluster import RayConfig, connect
+from w2w.shown import LogLines, Patient, line, lines
+from w2w.shown import terminal as console
 from w2w.table import delta
 from w2w.table.sink import Counts, Lineage
 
@@ -75,6 +77,7 @@ class Run:
         self.store = storage.absolute(config.store)
         self.run_id = f"{job}-{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{uuid.uuid4().hex[:6]}"
         self._start = time.monotonic()
+        self._seen = delta.FirstSeen()
 
     def check_store(self) -> None:
         """Raises UsageError where the store cannot be written."""
@@ -96,6 +99,7 @@ class Run:
             inputs={name: t.version() for name, t in opened.items() if t is not None},
             w2w_version=w2w.__version__,
             git_revision=git_revision(),
+            seen=self._seen,
         )
 
     @property
@@ -144,7 +148,10 @@ def git_revision() -> str | None:
 
 def start(main: Callable, config_class: type, argv: Sequence[str] | None = None, prog: str | None = None) -> None:
     """Runs a job from the command line and ends the process with its exit code."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
+    sys.stdout = Patient(sys.stdout)
+    handler = logging.StreamHandler()
+    handler.setFormatter(LogLines("%(asctime)s %(message)s", "%H:%M:%S"))
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
     for noisy in ("botocore", "httpx"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
     prog = prog or f"python {sys.argv[0]}"
@@ -157,6 +164,11 @@ def start(main: Callable, config_class: type, argv: Sequence[str] | None = None,
         _fail(str(e), 1)
     except KeyboardInterrupt:
         _fail("stopped. What was committed stays; run it again to go on.", 130)
+    except OSError as e:
+        _fail(f"cannot read or write: {e}", 1)
+    except Exception:
+        print(lines(traceback.format_exc()), file=sys.stderr)
+        sys.exit(1)
     for one in summary if isinstance(summary, list) else [summary]:
         if isinstance(one, Summary):
             show(one)
@@ -184,11 +196,6 @@ def show(summary: Summary) -> None:
     console().print(table)
 
 
-def console() -> Console:
-    """Standard output as wide as the terminal; a file or a pipe gets long lines whole."""
-    return Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 200)
-
-
 def _fail(message: str, code: int) -> None:
-    print(f"w2w: {message}", file=sys.stderr)
+    print(f"w2w: {line(message)}", file=sys.stderr)
     sys.exit(code)

@@ -4,9 +4,10 @@ import logging
 import sys
 import time
 
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
+
+from w2w.shown import Terminal
 
 log = logging.getLogger("w2w")
 
@@ -33,7 +34,7 @@ class Progress:
                 TextColumn("eta"),
                 TimeRemainingColumn(),
                 TextColumn("{task.fields[rejects]}"),
-                console=Console(stderr=True),
+                console=Terminal(stderr=True),
                 transient=True,
             )
             self._task = self._bar.add_task(self._title, total=self._total, rate="", rejects="")

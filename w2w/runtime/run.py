@@ -15,11 +15,23 @@ import pyarrow as pa
 import ray
 
 from w2w import schema, storage
-from w2w.errors import JobFailed, UsageError
+from w2w.errors import JobFailed, StorageFailed, UsageError
 from w2w.memory import keep_memory
 from w2w.runtime.progress import Progress
 from w2w.runtime.source import Source
-from w2w.runtime.stage import REJECTED_BY, REJECTED_SCHEMA, Chain, Pool, Stage, batches, check_plan, count, segments
+from w2w.runtime.stage import (
+    REJECTED_BY,
+    REJECTED_SCHEMA,
+    Chain,
+    Pool,
+    Stage,
+    batches,
+    check_plan,
+    conformed,
+    count,
+    leaving,
+    segments,
+)
 from w2w.runtime.workers import Operator, run_alone
 from w2w.table.pending import read_beside, read_item
 from w2w.table.sink import RECEIPT_SCHEMA, Committer, Counts, Lineage, Output, write_part
@@ -37,7 +49,7 @@ class _Plan:
 
     store: str
     root: str
-    columns: tuple[str, ...]
+    fields: pa.Schema
     key: str
     source: str | None
     outputs: tuple[Output, ...]
@@ -75,7 +87,7 @@ def run_stages(
         plan = _Plan(
             store,
             source.root,
-            tuple(source.schema.names),
+            pa.schema([f.with_nullable(True) for f in source.schema]),
             source.key,
             source.source,
             tuple(outputs),
@@ -106,16 +118,7 @@ def _blocks(items: list[pa.Table]) -> list[pa.Table]:
 
 def _stream(plan: _Plan, stages: Sequence[Stage], pool: Pool, blocks: list[pa.Table]) -> Iterator[pa.Table]:
     """The receipts as they come."""
-    groups = segments(stages)
-    operators = []
-    for i, group in enumerate(groups):
-        own, loads_model = group[0].pool or pool, any(stage.loads_model for stage in group)
-        workers = own.workers
-        if len(groups) == 1 or loads_model:
-            # a worker costs seconds of imports: never more of them than there are blocks
-            workers = min(workers or _workers_that_fit(own), len(blocks))
-        arguments = (plan, group, own.batch_rows, i == 0, i == len(groups) - 1)
-        operators.append(Operator(_Worker if len(groups) > 1 else _WholeWorker, arguments, own, workers, loads_model))
+    operators = _operators(plan, stages, pool, len(blocks))
     with raise_user_errors():
         if len(operators) == 1:
             yield from run_alone(operators[0], blocks)
@@ -123,6 +126,23 @@ def _stream(plan: _Plan, stages: Sequence[Stage], pool: Pool, blocks: list[pa.Ta
             from w2w.runtime.pipeline import run_together  # imports Ray Data: 3 s of CPU
 
             yield from run_together(operators, blocks)
+
+
+def _operators(plan: _Plan, stages: Sequence[Stage], pool: Pool, num_blocks: int) -> list[Operator]:
+    """One for each run of stages that share their workers."""
+    groups = segments(stages)
+    carried = [c for c in (plan.key, plan.source) if c]
+    leaves = leaving(groups, plan.fields, [c for o in plan.outputs for c in o.columns], carried)
+    operators = []
+    for i, group in enumerate(groups):
+        own, loads_model = group[0].pool or pool, any(stage.loads_model for stage in group)
+        workers = own.workers
+        if len(groups) == 1 or loads_model:
+            # a worker costs seconds of imports: never more of them than there are blocks
+            workers = min(workers or _workers_that_fit(own), num_blocks)
+        arguments = (plan, group, leaves[i], own.batch_rows, i == 0, i == len(groups) - 1)
+        operators.append(Operator(_Worker if len(groups) > 1 else _WholeWorker, arguments, own, workers, loads_model))
+    return operators
 
 
 def _workers_that_fit(pool: Pool) -> int:
@@ -140,13 +160,13 @@ def _workers_that_fit(pool: Pool) -> int:
 class _Worker:
     """One operator's work in one process: read (first operator), stages, write (last operator)."""
 
-    def __init__(self, plan: _Plan, group: list[Stage], batch_rows: int, first: bool, last: bool):
+    def __init__(self, plan: _Plan, group: list[Stage], leaves: pa.Schema, batch_rows: int, first: bool, last: bool):
         self._plan, self._batch_rows, self._first, self._last = plan, batch_rows, first, last
         keep_memory()
         self._chain: Chain | None = None
         self._refusal: UsageError | None = None
         try:
-            self._chain = Chain(group, plan.key, plan.source)
+            self._chain = Chain(group, plan.key, plan.source, leaves)
         except UsageError as e:
             self._refusal = e  # raised by the first call: of a failed constructor Ray keeps only the text
 
@@ -159,7 +179,6 @@ class _Worker:
                 yield _join(good, bad)
                 continue
             read += good.num_rows + bad.num_rows
-            good = good.select(self._wanted)  # batches of none may have their columns in another order
             rows.append(good)
             rejected.append(bad)
             held += good.nbytes
@@ -168,10 +187,6 @@ class _Worker:
                 rows, rejected, read, held = [], [], 0, 0
         if read:
             yield self._write(read, rows, rejected)
-
-    @property
-    def _wanted(self) -> list[str]:
-        return list(dict.fromkeys(c for o in self._plan.outputs for c in o.columns))
 
     def _results(self, block: pa.Table) -> Iterator[tuple[pa.Table, pa.Table]]:
         """Good rows and all that were rejected so far, batch by batch."""
@@ -188,17 +203,16 @@ class _Worker:
             yield from self._read(system, root, item)
 
     def _read(self, system, root: str, item: dict) -> Iterator[pa.Table]:
-        if self._plan.beside is None:
-            yield from read_item(system, root, item, self._plan.columns, self._batch_rows)
-            return
-        system_beside, root_beside = storage.filesystem(self._plan.beside)
-        beside, at = read_beside(system_beside, root_beside, item), 0
-        own = [c for c in self._plan.columns if c not in beside.column_names]
+        """The item's rows and those beside them, in batches, of the declared types."""
+        fields, beside, at = self._plan.fields, pa.table({}), 0
+        if self._plan.beside is not None:
+            beside = read_beside(*storage.filesystem(self._plan.beside), item)
+        own = [c for c in fields.names if c not in beside.column_names]
         for rows in read_item(system, root, item, own, self._batch_rows):
             for name in beside.column_names:
                 rows = rows.append_column(name, beside.column(name).slice(at, rows.num_rows))
             at += rows.num_rows
-            yield rows
+            yield conformed(rows, fields)
 
     def _write(self, read: int, rows: list[pa.Table], rejected: list[pa.Table]) -> pa.Table:
         good, bad = pa.concat_tables(rows), pa.concat_tables(rejected)
@@ -249,13 +263,17 @@ def _split(rows: pa.Table) -> tuple[pa.Table, pa.Table]:
 
 @contextmanager
 def raise_user_errors() -> Iterator[None]:
-    """Ray wraps what a worker raised; a UsageError or JobFailed comes out as itself."""
+    """Ray wraps what a worker raised; a UsageError or JobFailed comes out as itself, and an OSError as StorageFailed."""
     try:
         yield
     except ray.exceptions.RayError as e:
-        for cause in _causes(e):
-            if isinstance(cause, (UsageError, JobFailed)) and not isinstance(cause, ray.exceptions.RayError):
+        causes = [c for c in _causes(e) if not isinstance(c, ray.exceptions.RayError)]
+        for cause in causes:
+            if isinstance(cause, (UsageError, JobFailed)):
                 raise cause from None
+        for cause in causes:
+            if isinstance(cause, OSError):
+                raise StorageFailed(f"a worker cannot read or write: {cause}") from e
         raise
 
 

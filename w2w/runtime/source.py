@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from w2w import schema, storage
 from w2w.table import delta, pending
@@ -93,7 +92,7 @@ def pending_rows(
 def with_beside(source: Source, store: str, table: schema.Table, rows: pa.Table, folder: str) -> Source:
     """The source's rows with the columns of ``rows`` (which has the source's key, each once) beside them: ``write_beside``."""
     pending.write_beside(store, table, source.items, source.key, rows, folder)
-    others = rows.drop_columns([source.key]).schema
+    others = [f.with_nullable(True) for f in rows.drop_columns([source.key]).schema]  # a row may have none beside it
     return replace(source, schema=pa.schema([*source.schema, *others]), beside=folder)
 
 
@@ -103,7 +102,8 @@ def file_rows(folder: str, key: str, source: str | None, item_rows: int) -> Sour
     items, fields = [], None
     for info in storage.list_files(folder, recursive=False):
         if info.path.endswith(".parquet"):
-            fields = fields or pq.read_schema(info.path, filesystem=system)
+            with delta.open_part(system, info.path) as file:
+                fields = fields or file.schema_arrow
             name = info.path.removeprefix(root).lstrip("/")
             items += pending.file_items(system, info.path, name, None, item_rows)
     num_rows = sum(i.column("num_rows")[0].as_py() for i in items)

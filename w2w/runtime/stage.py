@@ -83,12 +83,39 @@ def segments(stages: Sequence[Stage]) -> list[list[Stage]]:
     return groups
 
 
-class Chain:
-    """Stages at work in one worker."""
+def leaving(
+    groups: Sequence[Sequence[Stage]], fields: pa.Schema, wanted: Sequence[str], carried: Sequence[str]
+) -> list[pa.Schema]:
+    """What leaves each group of stages: the columns that the next ones need or the outputs want (``carried`` too, but for the
+    last group), of the types that were declared last. ``fields``: what enters the first group.
 
-    def __init__(self, stages: Sequence[Stage], key: str, source: str | None):
+    It follows from declarations alone, so that batches are alike whatever was rejected in them.
+    """
+    live, after = set(wanted), []
+    for group in reversed(groups):
+        after.append(live | set(carried) if after else live)
+        for stage in reversed(group):
+            live = live - set(stage.gives.names) | set(stage.needs)
+    known, schemas = {f.name: f for f in fields}, []
+    for group, columns in zip(groups, reversed(after)):
+        for stage in group:
+            known |= {f.name: f for f in stage.gives}
+        schemas.append(pa.schema([f.with_nullable(True) for f in known.values() if f.name in columns]))
+    return schemas
+
+
+def conformed(rows: pa.Table, fields: pa.Schema) -> pa.Table:
+    """These columns of the rows, of these very types: list<item>, not the list<element> that Parquet gives back, no dictionary,
+    and nullable or not. A table without rows need not have them."""
+    return rows.select(fields.names).cast(fields) if rows.num_rows else fields.empty_table()
+
+
+class Chain:
+    """Stages at work in one worker. ``leaves``: the columns of the rows that pass (``leaving``)."""
+
+    def __init__(self, stages: Sequence[Stage], key: str, source: str | None, leaves: pa.Schema):
         self._stages = [(stage, stage.start()) for stage in stages]
-        self._key, self._source = key, source
+        self._key, self._source, self._leaves = key, source, leaves
 
     def __call__(self, rows: pa.Table) -> tuple[pa.Table, pa.Table]:
         """(rows that passed every stage, rejected rows with key, source, code, detail, rejected_by)."""
@@ -109,13 +136,12 @@ class Chain:
         rejected = [REJECTED_SCHEMA.empty_table()]
         for stage, call in stages:
             if rows.num_rows == 0:
-                rows = _with_columns(rows, stage.gives)
-                continue
+                break
             result = call(rows)
             assert result.num_rows == rows.num_rows, f"{stage.name}: {rows.num_rows} rows in, {result.num_rows} out"
             rows, bad = self._judged(stage, result)
             rejected.append(bad)
-        return rows, pa.concat_tables(rejected)
+        return conformed(rows, self._leaves), pa.concat_tables(rejected)
 
     def _judged(self, stage: Stage, result: pa.Table) -> tuple[pa.Table, pa.Table]:
         """The stage's good rows without the reject columns, and the others as rejected rows."""
@@ -164,10 +190,3 @@ def batches(tables: Iterator[pa.Table], max_rows: int) -> Iterator[pa.Table]:
     for table in tables:
         for start in range(0, table.num_rows, max_rows):
             yield table.slice(start, max_rows)
-
-
-def _with_columns(rows: pa.Table, gives: pa.Schema) -> pa.Table:
-    for f in gives:
-        if f.name not in rows.column_names:
-            rows = rows.append_column(f.name, pa.nulls(rows.num_rows, f.type))
-    return rows

@@ -5,9 +5,12 @@ column chunk, nothing else.
 """
 
 import json
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from urllib.parse import unquote
+from weakref import WeakSet
 
 import numpy as np
 import pyarrow as pa
@@ -17,11 +20,19 @@ from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError, TableNotFoundError
 
 from w2w import ids, schema, storage
-from w2w.errors import UsageError
+from w2w.errors import StorageFailed, UsageError
 from w2w.memory import give_back_memory
 
 # A commit on S3 is a conditional PUT: two writers can never both create the same log entry.
-_S3_OPTIONS = {"conditional_put": "etag", "allow_http": "true"}
+_S3_OPTIONS = {
+    "conditional_put": "etag",
+    "allow_http": "true",
+    "max_retries": "14",  # as w2w.storage does: about two minutes
+    "retry_timeout": "300s",
+    "backoff_config.init_backoff": "500ms",
+    "backoff_config.max_backoff": "20s",
+}
+_MISREAD = re.compile(r"%[0-9A-Fa-f]{2}|[\\\x00-\x1f\x7f\ud800-\udfff]")
 _READ_BYTES = 1 << 20
 _KEPT_ROWS = 100_000  # before and after so many, the memory that lies free is given back
 _CURRENT_ROWS = 16_384  # of current rows that are looked at together
@@ -29,15 +40,38 @@ _CURRENT_ROWS = 16_384  # of current rows that are looked at together
 
 @dataclass(frozen=True)
 class Part:
-    """One Parquet file of a table: ``path`` is relative to the table, ``rows`` comes from the log."""
+    """One Parquet file of a table: ``path`` is relative to the table, and ``in_log`` as the log writes it; ``rows`` comes from
+    the log, and ``newest``, the greatest fetched_at of a table with a history (microseconds), where it is there."""
 
     path: str
     rows: int
     size: int
     partition: tuple[tuple[str, str], ...] = ()
+    in_log: str = ""
+    newest: int | None = None
+
+
+class FirstSeen(dict[str, int]):
+    """Table URI -> the version at which this process first opened it since this was made, -1 where it was not there: from
+    there on, what others commit was not taken into account."""
+
+    __hash__ = object.__hash__
+
+    def __init__(self, *items):
+        super().__init__(*items)
+        _watching.add(self)
+
+
+_watching: WeakSet[FirstSeen] = WeakSet()
 
 
 def uri(store: str, table: schema.Table) -> str:
+    """Raises UsageError for a store whose name delta-rs reads as another one."""
+    if _MISREAD.search(store):
+        raise UsageError(
+            f"--store={store!r}: Delta Lake takes a name with a backslash, a control character, or % and two hex digits for "
+            f"another one: choose a name without"
+        )
     return storage.join(store, table.name)
 
 
@@ -48,16 +82,30 @@ def options(store: str) -> dict[str, str]:
 def open_table(store: str, table: schema.Table, version: int | None = None) -> DeltaTable | None:
     """The table at its newest version or at ``version``; None where it was never created.
 
-    Raises UsageError where its columns are not those of ``w2w.schema``, or it has no such version.
+    Raises UsageError where its columns are not those of ``w2w.schema``, StorageFailed where it cannot be read.
     """
+    where = uri(store, table)
     try:
-        opened = DeltaTable(uri(store, table), version=version, storage_options=options(store))
+        opened = DeltaTable(where, version=version, storage_options=options(store))
     except TableNotFoundError:
-        return None
+        opened = None
     except (DeltaError, OSError) as e:
-        raise UsageError(f"cannot read table {uri(store, table)!r}: {str(e).splitlines()[0]}") from e
-    _check_columns(pa.schema(opened.schema().to_arrow()), table, store)
+        raise StorageFailed(f"cannot read table {where!r}: {str(e).splitlines()[0]}") from e
+    if version is None:
+        for seen in list(_watching):
+            seen.setdefault(where, -1 if opened is None else opened.version())
+    if opened is not None:
+        _check_log(where)
+        _check_columns(pa.schema(opened.schema().to_arrow()), table, store)
     return opened
+
+
+def open_for_commit(store: str, table: schema.Table, seen: dict[str, int]) -> DeltaTable:
+    """The table, created where there is none, as it was at the version in ``seen`` (``FirstSeen``): a commit then meets what
+    others have committed since."""
+    opened = create_table(store, table)
+    since = max(0, seen.get(uri(store, table), opened.version()))
+    return opened if since >= opened.version() else open_table(store, table, since)
 
 
 def create_table(store: str, table: schema.Table) -> DeltaTable:
@@ -83,14 +131,18 @@ def parts(opened: DeltaTable | None, **partition: str) -> list[Part]:
         return []
     actions = pa.table(opened.get_add_actions(flatten=True))
     names = [c for c in actions.column_names if c.startswith("partition.")]
+    newest = f"max.{schema.FETCHED_AT}"
+    stamps = actions.column(newest).cast(pa.int64()).to_pylist() if newest in actions.column_names else [None] * len(actions)
     found = [
         Part(
             unquote(row["path"]),
             row["num_records"],
             row["size_bytes"],
             tuple((n[len("partition.") :], str(row[n])) for n in names),
+            row["path"],
+            stamp,
         )
-        for row in actions.select(["path", "num_records", "size_bytes", *names]).to_pylist()
+        for row, stamp in zip(actions.select(["path", "num_records", "size_bytes", *names]).to_pylist(), stamps)
     ]
     return sorted((p for p in found if dict(p.partition).items() >= partition.items()), key=lambda p: p.path)
 
@@ -114,16 +166,47 @@ def read_batches(
     # from S3 a row group's columns come in few large requests, from a disk page by page
     far, since = storage.is_s3(store), sum(part.rows for part in listed)
     for part in listed:
-        with pq.ParquetFile(
-            f"{root}/{part.path}", filesystem=system, pre_buffer=far, buffer_size=0 if far else _READ_BYTES
-        ) as file:
+        with open_part(system, f"{root}/{part.path}", pre_buffer=far, buffer_size=0 if far else _READ_BYTES) as file:
             # one thread, since a task has one core, and Arrow's pool keeps what each thread has used
-            for batch in file.iter_batches(batch_rows, columns=stored, use_threads=False):
+            for batch in whole(file.iter_batches(batch_rows, columns=stored, use_threads=False), f"{root}/{part.path}"):
                 if since >= _KEPT_ROWS:
                     give_back_memory()
                     since = 0
                 since += batch.num_rows
                 yield with_partition(pa.Table.from_batches([batch]), table, part, columns)
+
+
+@contextmanager
+def open_part(system, path: str, **options) -> Iterator[pq.ParquetFile]:
+    """A Parquet file to read; what was written damaged, or not at all, raises StorageFailed naming it."""
+    with _damage_named(path):
+        file = pq.ParquetFile(path, filesystem=system, page_checksum_verification=True, **options)
+    with file:
+        yield file
+
+
+def whole(batches: Iterable, path: str) -> Iterator:
+    """The batches of a Parquet file, as ``open_part`` for its pages."""
+    with _damage_named(path):
+        yield from batches
+
+
+@contextmanager
+def _damage_named(path: str) -> Iterator[None]:
+    try:
+        with storage.named("read", path):
+            yield
+    except pa.ArrowException as e:
+        raise StorageFailed(f"{path} is damaged: {str(e).splitlines()[0]}") from e
+
+
+def newest_stamp(store: str, table: schema.Table, listed: Sequence[Part]) -> int:
+    """The greatest fetched_at of these parts of a table with a history, or up to a millisecond more; -1 of none."""
+    unknown = [p for p in listed if p.newest is None]
+    stamps = [p.newest + 1000 for p in listed if p.newest is not None]  # the log may cut it to milliseconds
+    for batch in read_batches(store, table, [schema.FETCHED_AT], unknown):
+        stamps.append(pc.max(batch.column(0)).cast(pa.int64()).as_py())
+    return max([-1, *stamps])
 
 
 def read(store: str, table: schema.Table, columns: Sequence[str], version: int | None = None, **partition: str) -> pa.Table:
@@ -172,6 +255,23 @@ def _current(store: str, table: schema.Table, columns: Sequence[str], version: i
     return rows.sort_by(key).select(list(columns))
 
 
+def in_several(hashes_N: np.ndarray) -> np.ndarray:
+    """bool, shape (N,): whether a key's hash stands there more than once. False is sure."""
+    known = np.sort(hashes_N)
+    twice = np.unique(known[1:][known[1:] == known[:-1]])
+    return np.isin(hashes_N, twice) if len(twice) else np.zeros(len(hashes_N), bool)
+
+
+def newest_of_each(rows: pa.Table, key: str) -> pa.Table:
+    """The row of each key that was fetched last, sorted by key."""
+    rows = rows.sort_by([(key, "ascending"), (schema.FETCHED_AT, "descending")])
+    if rows.num_rows < 2:
+        return rows
+    keys = rows.column(key)
+    first = pc.not_equal(keys.slice(1), keys.slice(0, len(keys) - 1)).combine_chunks()
+    return rows.filter(pa.concat_arrays([pa.array([True]), first]))
+
+
 class CurrentRows:
     """The newest row of every product or post, for reading a batch at a time, any number of times.
 
@@ -182,10 +282,7 @@ class CurrentRows:
         self._store, self._table, self._key = store, table, table.key[0]
         self._listed = parts(open_table(store, table, version))
         hashes = [ids.hash_keys(b.column(0)) for b in read_batches(store, table, [self._key], self._listed)]
-        every = np.concatenate([np.empty(0, np.uint64), *hashes])
-        known = np.sort(every)
-        twice = np.unique(known[1:][known[1:] == known[:-1]])
-        self._several = np.isin(every, twice) if len(twice) else np.zeros(len(every), bool)  # False is sure
+        self._several = in_several(np.concatenate([np.empty(0, np.uint64), *hashes]))
 
     def batches(self, columns: Sequence[str]) -> Iterator[pa.Table]:
         """Always in the same order: first those that have one row, as they lie."""
@@ -195,12 +292,7 @@ class CurrentRows:
             yield one.select(list(columns))
         if not held:
             return
-        rows = pa.concat_tables(held).sort_by([(self._key, "ascending"), (schema.FETCHED_AT, "descending")])
-        if rows.num_rows > 1:
-            keys = rows.column(self._key)
-            first = pc.not_equal(keys.slice(1), keys.slice(0, len(keys) - 1)).combine_chunks()
-            rows = rows.filter(pa.concat_arrays([pa.array([True]), first]))
-        yield rows.select(list(columns))
+        yield newest_of_each(pa.concat_tables(held), self._key).select(list(columns))
 
     def several(self, columns: Sequence[str]) -> pa.Table:
         """All rows of those that have several, and maybe a few others."""
@@ -224,6 +316,18 @@ def history(opened: DeltaTable, limit: int | None = None) -> list[dict]:
             {k: entry.get(k) for k in ("version", "timestamp", "operation")} | {"w2w": json.loads(lineage) if lineage else None}
         )
     return entries
+
+
+def _check_log(where: str) -> None:
+    """Raises StorageFailed for an empty entry, as a machine that lost its power leaves one on disk: it would read as a commit
+    of nothing, and its rows be missed by nobody."""
+    if storage.is_s3(where):
+        return  # an object is there whole or not at all
+    empty = [f.path for f in storage.list_files(storage.join(where, "_delta_log"), recursive=False) if f.size == 0]
+    if empty:
+        raise StorageFailed(
+            f"cannot read table {where!r}: its log entry {empty[0]} is empty. Restore it, or make the table anew."
+        )
 
 
 def _check_columns(found: pa.Schema, table: schema.Table, store: str) -> None:

@@ -1,25 +1,80 @@
-"""Keeping tables small and quick: merge small parts, delete files that nobody needs."""
+"""Keeping tables small, quick and right: take out rows that stand twice, merge small parts, delete files that nobody needs."""
 
-from deltalake import DeltaTable, WriterProperties
+import time
+import uuid
+
+import numpy as np
+import pyarrow as pa
+from deltalake import CommitProperties, DeltaTable, Transaction, WriterProperties
+from deltalake.exceptions import CommitFailedError, DeltaError
+from deltalake.transaction import AddAction, RemoveAction
 
 from w2w import schema
-from w2w.table import delta
+from w2w.errors import JobFailed, StorageFailed
+from w2w.table import delta, doubles
+from w2w.table.sink import FENCE, Output, to_action, write_part
 
 _TARGET_BYTES = 256 << 20
+_TRIES = 5
 
 
-def compact(store: str, table: schema.Table) -> str:
-    """Merges parts under 256 MB. Rows and their values stay as they are; concurrent appends are not disturbed."""
+def compact(store: str, table: schema.Table, dry_run: bool = False) -> str:
+    """Takes out rows that stand twice, and merges parts under 256 MB. All other rows and their values stay as they are;
+    concurrent appends are not disturbed. Returns what it did in words."""
     opened = delta.open_table(store, table)
     before = len(delta.parts(opened))
+    twice = mend(store, table, dry_run)
+    said = f"{twice:,} rows that stood twice {'would be' if dry_run else 'were'} taken out, " if twice else ""
+    if dry_run:
+        return f"{said}{before} parts would be merged"
+    opened = delta.open_table(store, table)
     # encoded images do not compress: only time would be lost
     properties = WriterProperties(compression="UNCOMPRESSED" if schema.BYTES in table.schema.names else "ZSTD")
-    opened.optimize.compact(target_size=_TARGET_BYTES, writer_properties=properties)
-    opened.update_incremental()
-    return f"{before} parts became {len(delta.parts(opened))}"
+    try:
+        opened.optimize.compact(target_size=_TARGET_BYTES, writer_properties=properties)
+    except CommitFailedError as e:
+        raise JobFailed(f"another run wrote to table {table.name!r} at the same time: run this again") from e
+    except (DeltaError, OSError) as e:
+        raise StorageFailed(f"cannot compact table {delta.uri(store, table)!r}: {str(e).splitlines()[0]}") from e
+    opened = delta.open_table(store, table)
+    return f"{said}{before} parts became {len(delta.parts(opened))}"
+
+
+def mend(store: str, table: schema.Table, dry_run: bool = False) -> int:
+    """Takes out rows that stand twice, in one commit that says nothing of itself; how many there were. Not of `rejects`: what
+    may come back is tried, and rejected, again."""
+    if table is schema.REJECTS:
+        return 0
+    run_id = f"compact-{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{uuid.uuid4().hex[:6]}"
+    for _ in range(_TRIES):
+        opened = delta.open_table(store, table)
+        listed = delta.parts(opened)
+        repeated = doubles.find(store, table, listed)
+        if dry_run or not repeated.any():
+            return int(repeated.sum())
+        actions: list[AddAction | RemoveAction] = []
+        for part, mask in zip(listed, np.split(repeated, np.cumsum([p.rows for p in listed])[:-1])):
+            if mask.any():
+                rows = pa.concat_tables(delta.read_batches(store, table, table.schema.names, [part]))
+                actions += map(to_action, write_part(store, Output(table), rows.filter(pa.array(~mask)), run_id))
+                actions.append(RemoveAction(part.in_log, True, int(time.time() * 1000), part.size, dict(part.partition)))
+        fence = CommitProperties(app_transactions=[Transaction(FENCE, time.time_ns())])
+        try:
+            opened.create_write_transaction(
+                actions, "append", opened.schema(), partition_by=list(table.partition_by), commit_properties=fence
+            )
+            return int(repeated.sum())
+        except CommitFailedError:
+            continue  # others came between: look again
+        except (DeltaError, OSError) as e:
+            raise StorageFailed(f"cannot write to table {delta.uri(store, table)!r}: {str(e).splitlines()[0]}") from e
+    raise JobFailed(f"other runs write to table {table.name!r} all the time: run this again when they have ended")
 
 
 def vacuum(opened: DeltaTable, hours: float, dry_run: bool) -> str:
     """Deletes files older than ``hours`` that the table's current version does not name."""
-    deleted = opened.vacuum(retention_hours=int(hours), dry_run=dry_run, enforce_retention_duration=False, full=True)
+    try:
+        deleted = opened.vacuum(retention_hours=int(hours), dry_run=dry_run, enforce_retention_duration=False, full=True)
+    except (DeltaError, OSError) as e:
+        raise StorageFailed(f"cannot vacuum {opened.table_uri}: {str(e).splitlines()[0]}") from e
     return f"{len(deleted)} files {'would be' if dry_run else 'were'} deleted"

@@ -181,7 +181,8 @@ def lookup_batches(
 
 def file_items(system, path: str, name: str, wanted: np.ndarray | None, max_rows: int) -> Iterator[pa.Table]:
     """Items of work for one Parquet file, which they call ``name``; ``wanted`` None means every row."""
-    metadata = pq.read_metadata(path, filesystem=system)
+    with delta.open_part(system, path) as file:
+        metadata = file.metadata
     start = 0
     for group in range(metadata.num_row_groups):
         size = metadata.row_group(group).num_rows
@@ -195,10 +196,11 @@ def file_items(system, path: str, name: str, wanted: np.ndarray | None, max_rows
 
 def read_item(system, root: str, item: dict, columns: Sequence[str], batch_rows: int) -> Iterator[pa.Table]:
     """The item's rows in batches. Reads one row group's column chunks, nothing of other columns or groups."""
-    with pq.ParquetFile(f"{root}/{item['path']}", filesystem=system, pre_buffer=True) as file:
+    path = f"{root}/{item['path']}"
+    with delta.open_part(system, path, pre_buffer=True) as file:
         rows = item["rows"]
         offset = 0
-        for batch in file.iter_batches(batch_rows, row_groups=[item["row_group"]], columns=list(columns)):
+        for batch in delta.whole(file.iter_batches(batch_rows, row_groups=[item["row_group"]], columns=list(columns)), path):
             table = pa.Table.from_batches([batch])
             if rows is None:
                 yield table
@@ -222,7 +224,7 @@ def write_beside(store: str, table: schema.Table, items: Sequence[pa.Table], key
     keys, others = rows.column(key), rows.drop_columns([key])
     others = others.cast(pa.schema([f.with_nullable(True) for f in others.schema]))
     for name in sorted({item.column("path")[0].as_py() for item in items}):
-        with pq.ParquetFile(f"{root}/{name}", filesystem=system) as file:
+        with delta.open_part(system, f"{root}/{name}") as file:
             if not storage.is_s3(folder):
                 system_beside.create_dir(f"{root_beside}/{name}".rpartition("/")[0], recursive=True)
             with pq.ParquetWriter(f"{root_beside}/{name}", others.schema, filesystem=system_beside) as writer:
@@ -233,6 +235,6 @@ def write_beside(store: str, table: schema.Table, items: Sequence[pa.Table], key
 
 def read_beside(system, root: str, item: dict) -> pa.Table:
     """The rows beside an item's, in its order."""
-    with pq.ParquetFile(f"{root}/{item['path']}", filesystem=system) as file:
+    with delta.open_part(system, f"{root}/{item['path']}") as file:
         rows = file.read_row_group(item["row_group"])
     return rows if item["rows"] is None else rows.take(pa.array(item["rows"]))

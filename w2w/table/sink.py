@@ -7,13 +7,18 @@ A crash between them therefore repeats work and never loses or doubles a row:
 
 - the last table and the rejects are read back as "done" keys, so a row counts once in one of them;
 - a table with ``unique`` (content-addressed images) drops ids that it already holds, which a repeat would write again.
+
+Every commit carries one transaction id for the table, so that Delta refuses one that has not seen all others. Rows that
+another run wrote meanwhile are then taken out, whatever job and options that run had. And it carries one of the run's
+application, by which a commit whose answer was lost is known again, and a second run of the same work is refused.
 """
 
 import json
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime, timedelta
 from typing import Literal
 
 import numpy as np
@@ -21,13 +26,18 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from deltalake import CommitProperties, DeltaTable, Transaction
-from deltalake.exceptions import CommitFailedError
+from deltalake.exceptions import DeltaError
 from deltalake.transaction import AddAction
 
 from w2w import schema, storage
-from w2w.errors import JobFailed
+from w2w.errors import JobFailed, StorageFailed
+from w2w.shown import without_secrets
 from w2w.table import delta
+from w2w.table.doubles import Others, has_history, is_own
 
+FENCE = "w2w"  # in every commit of every table
+_TRIES, _PAUSE_S, _LONGEST_PAUSE_S = 10, 0.5, 20.0  # of a commit whose writing fails: about two minutes
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _ROW_GROUP_BYTES = 64 << 20
 _UNIQUE_BYTES = 32  # of the id: 128 bits of a sha256 in hex
 
@@ -74,6 +84,11 @@ class Lineage:
     inputs: dict[str, int]  # table name -> version read
     w2w_version: str
     git_revision: str | None = None
+    seen: Mapping[str, int] = field(default_factory=dict, repr=False)  # delta.FirstSeen of the run; no part of what it says
+
+    def about(self) -> dict:
+        """What the commit says: no secret of the options."""
+        return without_secrets({name: value for name, value in vars(self).items() if name != "seen"})
 
 
 def write_part(store: str, output: Output, rows: pa.Table, run_id: str) -> list[dict]:
@@ -89,11 +104,20 @@ def write_part(store: str, output: Output, rows: pa.Table, run_id: str) -> list[
         rows = _first_of_each(rows.filter(pc.is_valid(rows.column(output.unique))), output.unique)
     if rows.num_rows == 0:
         return []
+    if table is schema.REJECTS:
+        rows = _without_secrets(rows, [schema.REJECT_DETAIL, schema.SOURCE])
     if not table.partition_by:
         return [_write(store, output, rows, {}, run_id)]
     (column,) = table.partition_by
     values = pc.unique(rows.column(column)).to_pylist()
     return [_write(store, output, rows.filter(pc.equal(rows.column(column), v)), {column: v}, run_id) for v in values]
+
+
+def _without_secrets(rows: pa.Table, columns: Sequence[str]) -> pa.Table:
+    for name in columns:
+        texts = pa.array(map(without_secrets, rows.column(name).to_pylist()), pa.string())
+        rows = rows.set_column(rows.schema.get_field_index(name), rows.schema.field(name), texts)
+    return rows
 
 
 def _unnested(lists: pa.ChunkedArray) -> pa.Table:
@@ -115,11 +139,12 @@ def _write(store: str, output: Output, rows: pa.Table, partition: dict[str, str]
     folder = "/".join(f"{k}={v}" for k, v in partition.items())
     path = "/".join(filter(None, [folder, f"{run_id}-{uuid.uuid4().hex}.parquet"]))
     system, root = storage.filesystem(delta.uri(store, table))
-    if not storage.is_s3(store):
-        system.create_dir(f"{root}/{folder}" if folder else root, recursive=True)
+    with storage.named("write", f"{root}/{path}"):
+        if not storage.is_s3(store):
+            system.create_dir(f"{root}/{folder}" if folder else root, recursive=True)
     stored = rows.drop_columns(list(partition))
     row_bytes = max(1, stored.nbytes // max(1, stored.num_rows))
-    with system.open_output_stream(f"{root}/{path}") as sink:
+    with storage.named("write", f"{root}/{path}"), system.open_output_stream(f"{root}/{path}") as sink:
         pq.write_table(
             stored,
             sink,
@@ -129,17 +154,28 @@ def _write(store: str, output: Output, rows: pa.Table, partition: dict[str, str]
             column_encoding={_leaf(f): "BYTE_STREAM_SPLIT" for f in stored.schema if f.name == schema.VECTOR} or None,
             write_statistics=[c for c in table.key if c in stored.column_names],
             store_schema=False,
+            write_page_checksum=True,
         )
+        size = sink.tell()
     return {
         "table": table.name,
         "path": path,
         "rows": rows.num_rows,
-        "size": system.get_file_info(f"{root}/{path}").size,
+        "size": size,
         "partition": json.dumps(partition),
-        "stats": json.dumps({"numRecords": rows.num_rows}),
+        "stats": json.dumps({"numRecords": rows.num_rows} | _stamps(table, rows)),
         "unique_ids": rows.column(output.unique).to_pylist() if output.unique else None,
         "counts": None,
     }
+
+
+def _stamps(table: schema.Table, rows: pa.Table) -> dict:
+    """Delta's statistics of fetched_at, of a table with a history."""
+    if not has_history(table):
+        return {}
+    ends = pc.min_max(rows.column(schema.FETCHED_AT)).as_py()
+    text = {end: at.isoformat(timespec="microseconds").replace("+00:00", "Z") for end, at in ends.items()}
+    return {"minValues": {schema.FETCHED_AT: text["min"]}, "maxValues": {schema.FETCHED_AT: text["max"]}}
 
 
 def _leaf(f: pa.Field) -> str:
@@ -183,6 +219,15 @@ def application(lineage: Lineage) -> str:
     return f"w2w/{lineage.job}/{lineage.stage_version}"
 
 
+def to_action(receipt: dict) -> AddAction:
+    partition, now_ms = json.loads(receipt["partition"]), int(time.time() * 1000)
+    return AddAction(receipt["path"], receipt["size"], partition, now_ms, True, receipt["stats"])
+
+
+class Overtaken(Exception):
+    """Others have committed to the table since it was opened."""
+
+
 def commit_parts(
     store: str,
     table: schema.Table,
@@ -190,60 +235,104 @@ def commit_parts(
     receipts: Sequence[dict],
     lineage: Lineage,
     counts: Counts,
-    app: str,
+    settle: Callable[[DeltaTable, DeltaTable, Sequence[dict]], Sequence[dict]],
     mode: Literal["append", "overwrite"] = "append",
     within: dict[str, str] | None = None,
-) -> None:
+) -> DeltaTable:
     """Names the parts in the table's log, beside those before or in place of them (of those in the partition ``within``, where
-    it is given). Raises JobFailed where another run of the same application came between."""
-    now_ms = int(time.time() * 1000)
-    actions = [AddAction(r["path"], r["size"], json.loads(r["partition"]), now_ms, True, r["stats"]) for r in receipts]
+    it is given); returns the table as it is then.
+
+    Where others have committed since the table was opened, ``settle(opened, now, receipts)`` gives what is left to name, or
+    raises. Nothing left, nothing is committed.
+    """
     marker = time.time_ns()
-    about = asdict(lineage) | {
+    while receipts or mode == "overwrite":
+        try:
+            _commit(store, table, opened, receipts, lineage, counts, marker, mode, within)
+            break
+        except Overtaken:
+            now = delta.open_table(store, table)
+            receipts, opened = settle(opened, now, receipts), now
+    return opened
+
+
+def _commit(
+    store: str,
+    table: schema.Table,
+    opened: DeltaTable,
+    receipts: Sequence[dict],
+    lineage: Lineage,
+    counts: Counts,
+    marker: int,
+    mode: Literal["append", "overwrite"],
+    within: dict[str, str] | None,
+) -> None:
+    app = application(lineage)
+    about = lineage.about() | {
         "rows": sum(r["rows"] for r in receipts),
         "run_rows_in": counts.read,
         "run_rejects": counts.rejects,
         "within": within,
     }
     properties = CommitProperties(
-        custom_metadata={"w2w": json.dumps(about, default=str)}, app_transactions=[Transaction(app, marker)]
+        custom_metadata={"w2w": json.dumps(about, default=str)},
+        app_transactions=[Transaction(FENCE, marker), Transaction(app, marker)],
     )
+    where = delta.uri(store, table)
+    for attempt in range(_TRIES):
+        try:
+            opened.create_write_transaction(
+                [to_action(r) for r in receipts],
+                mode,
+                opened.schema(),
+                partition_by=list(table.partition_by),
+                partition_filters=[(column, "=", value) for column, value in within.items()] if within else None,
+                commit_properties=properties,
+            )
+            break
+        except (DeltaError, OSError) as e:
+            now = delta.open_table(store, table)
+            if now is None:
+                raise StorageFailed(f"table {where!r} is gone") from e
+            if now.transaction_version(app) == marker:
+                break  # it was written, and the answer was lost
+            if now.version() > opened.version():
+                raise Overtaken from e
+            if attempt == _TRIES - 1 or not storage.is_s3(store):
+                raise StorageFailed(f"cannot write to table {where!r}: {str(e).splitlines()[0]}") from e
+            time.sleep(min(_LONGEST_PAUSE_S, _PAUSE_S * 2**attempt))
     try:
-        opened.create_write_transaction(
-            actions,
-            mode,
-            opened.schema(),
-            partition_by=list(table.partition_by),
-            partition_filters=[(column, "=", value) for column, value in within.items()] if within else None,
-            commit_properties=properties,
-        )
         opened.update_incremental()
-        lost = opened.transaction_version(app) != marker
-    except CommitFailedError as e:
-        if "concurrent transaction" not in str(e).lower():
-            raise
-        lost = True
-    if lost:
-        raise JobFailed(
-            f"another run of {lineage.job!r} wrote to {delta.uri(store, table)!r} at the same time. "
-            f"Nothing was doubled. Wait until it has ended, then run this again: it goes on where that one stopped."
-        )
+    except (DeltaError, OSError) as e:
+        raise StorageFailed(f"cannot read table {where!r}: {str(e).splitlines()[0]}") from e
+
+
+def by_others(opened: DeltaTable, now: DeltaTable, lineage: Lineage) -> list[dict]:
+    """What the commits of other runs between these two versions say about themselves."""
+    entries = delta.history(now, now.version() - opened.version())
+    return [e["w2w"] for e in entries if e["w2w"] and e["w2w"].get("run_id") != lineage.run_id]
+
+
+def lost_to(about: dict, store: str, table: schema.Table) -> JobFailed:
+    return JobFailed(
+        f"another run of {about['job']!r}, {about['run_id']}, wrote to {delta.uri(store, table)!r} at the same time. Nothing "
+        f"was doubled. Wait until it has ended, then run this again: it goes on where that one stopped."
+    )
 
 
 class Committer:
     """Collects receipts in the driver and commits them. Not thread-safe: one a job run.
 
-    A second run of the same job against the same tables is noticed at its next commit and raises JobFailed, before it can
-    double a row.
+    A second run of the same job and stage version against the same tables is noticed at its next commit and raises JobFailed.
+    Of any other run, the rows that it has committed meanwhile are left out here.
     """
 
     def __init__(self, store: str, outputs: Sequence[Output], lineage: Lineage, every_s: float = 20.0):
         self._store, self._lineage, self._every_s = store, lineage, every_s
         # rejects go before the table whose keys mark a row as done
         self._outputs = [*outputs[:-1], Output(schema.REJECTS), outputs[-1]]
-        self._tables = {o.table.name: delta.create_table(store, o.table) for o in self._outputs}
-        self._app = application(lineage)
-        self._transactions = {n: t.transaction_version(self._app) for n, t in self._tables.items()}
+        self._tables = {o.table.name: delta.open_for_commit(store, o.table, lineage.seen) for o in self._outputs}
+        self._others = {o.table.name: Others(store, o.table, o.unique, lineage.run_id) for o in self._outputs}
         self._waiting: dict[str, list[dict]] = {o.table.name: [] for o in self._outputs}
         self._known = {o.table.name: _KnownIds(store, o) for o in self._outputs if o.unique}
         self._last_commit = time.monotonic()
@@ -263,13 +352,24 @@ class Committer:
     def commit(self) -> None:
         """Makes everything that has arrived visible: one Delta append a table."""
         for output in self._outputs:
-            receipts = self._waiting[output.table.name]
+            name = output.table.name
+            receipts = self._waiting[name]
             if output.unique:
                 receipts = [kept for r in receipts for kept in self._drop_known(output, r)]
-            if receipts:
-                opened = self._tables[output.table.name]
-                commit_parts(self._store, output.table, opened, receipts, self._lineage, self.counts, self._app)
-            self._waiting[output.table.name] = []
+            receipts = self._settled(output, self._tables[name], receipts)
+
+            def settle(opened: DeltaTable, now: DeltaTable, left: Sequence[dict], output: Output = output) -> list[dict]:
+                for other in by_others(opened, now, self._lineage):
+                    if (other["job"], other["stage_version"]) == (self._lineage.job, self._lineage.stage_version):
+                        raise lost_to(other, self._store, output.table)
+                if output.table is not schema.REJECTS:  # of which a row may be there again: what may come back is tried again
+                    self._others[output.table.name].note(opened, now)
+                return self._settled(output, now, left)
+
+            self._tables[name] = commit_parts(
+                self._store, output.table, self._tables[name], receipts, self._lineage, self.counts, settle
+            )
+            self._waiting[name] = []
         self.committed = Counts.from_json(self.counts.to_json())
         self._last_commit = time.monotonic()
 
@@ -277,15 +377,46 @@ class Committer:
         return self._tables[table.name].version()
 
     def _drop_known(self, output: Output, receipt: dict) -> list[dict]:
-        ids = receipt["unique_ids"]
-        new = self._known[output.table.name].add(ids)
-        if new.all():
-            return [receipt]
-        if not new.any():
+        return self._rewritten(output, receipt, self._known[output.table.name].add(receipt["unique_ids"]))
+
+    def _settled(self, output: Output, opened: DeltaTable, receipts: Sequence[dict]) -> list[dict]:
+        """The parts without the rows that others have written, and later than all that others have written.
+
+        Which row of a product is the newest is decided by its stamp. Clocks differ: a row that is written after another is
+        given a later stamp, whatever this machine's clock says.
+        """
+        others = self._others[output.table.name]
+        kept = [k for r in receipts for k in self._rewritten(output, r, ~others.repeated([_part(r)]))]
+        if not kept or not has_history(output.table):
+            return kept
+        theirs = [p for p in delta.parts(opened) if not is_own(p.path, self._lineage.run_id)]
+        newest = delta.newest_stamp(self._store, output.table, theirs)
+        return [k for r in kept for k in self._rewritten(output, r, after_us=newest)]
+
+    def _rewritten(self, output: Output, receipt: dict, keep: np.ndarray | None = None, after_us: int = -1) -> list[dict]:
+        """The part without some rows, and with no stamp up to ``after_us``; the same part where that changes nothing."""
+        if keep is not None and not keep.any():
             return []
-        system, root = storage.filesystem(delta.uri(self._store, output.table))
-        rows = pq.read_table(f"{root}/{receipt['path']}", filesystem=system)
-        return write_part(self._store, output, rows.filter(pa.array(new)), self._lineage.run_id)
+        late = has_history(output.table) and _oldest_us(receipt) <= after_us
+        if not late and (keep is None or keep.all()):
+            return [receipt]
+        columns = output.table.schema.names
+        rows = pa.concat_tables(delta.read_batches(self._store, output.table, columns, [_part(receipt)]))
+        if keep is not None:
+            rows = rows.filter(pa.array(keep))
+        if late:
+            stamps = pc.max_element_wise(rows.column(schema.FETCHED_AT).cast(pa.int64()), after_us + 1).cast(schema.TIME)
+            rows = rows.set_column(columns.index(schema.FETCHED_AT), rows.schema.field(schema.FETCHED_AT), stamps)
+        return write_part(self._store, Output(output.table, output.unique), rows, self._lineage.run_id)
+
+
+def _part(receipt: dict) -> delta.Part:
+    return delta.Part(receipt["path"], receipt["rows"], receipt["size"], tuple(json.loads(receipt["partition"]).items()))
+
+
+def _oldest_us(receipt: dict) -> int:
+    at = datetime.fromisoformat(json.loads(receipt["stats"])["minValues"][schema.FETCHED_AT])
+    return (at - _EPOCH) // timedelta(microseconds=1)
 
 
 def append_rows(store: str, output: Output, rows: pa.Table, lineage: Lineage) -> dict[str, int]:

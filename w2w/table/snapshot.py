@@ -10,9 +10,11 @@ anew, and the other way round.
 import json
 from collections.abc import Sequence
 
+from deltalake import DeltaTable
+
 from w2w import schema
 from w2w.table import delta
-from w2w.table.sink import Counts, Lineage, application, commit_parts
+from w2w.table.sink import Counts, Lineage, application, by_others, commit_parts, lost_to
 
 
 def current(store: str, table: schema.Table, source: str = schema.OWN) -> dict | None:
@@ -30,7 +32,7 @@ def replace(
     Of a table that is partitioned by source, only the rows of ``source`` are replaced, and all parts must be of it. Receipts of
     rejects are appended first, once a stage version: a run that died between the two repeats only the second.
     """
-    app, counts, within = application(lineage), Counts(), _within(table, source)
+    counts, within = Counts(), _within(table, source)
     for receipt in receipts:
         if receipt["counts"]:
             counts.add(Counts.from_json(receipt["counts"]))
@@ -38,10 +40,20 @@ def replace(
     strangers = {r["partition"] for r in kept if within and json.loads(r["partition"]) != within}
     assert not strangers, f"rows of {strangers} in a snapshot of {within}"
     rejects = delta.create_table(store, schema.REJECTS)
-    if rejected and rejects.transaction_version(app) is None:
-        commit_parts(store, schema.REJECTS, rejects, rejected, lineage, counts, app)
-    opened = delta.create_table(store, table)
-    commit_parts(store, table, opened, kept, lineage, counts, app, "overwrite", within)
+
+    def unless_written(opened: DeltaTable, now: DeltaTable, left: Sequence[dict]) -> Sequence[dict]:
+        return left if now.transaction_version(application(lineage)) is None else []
+
+    def unless_replaced(opened: DeltaTable, now: DeltaTable, left: Sequence[dict]) -> Sequence[dict]:
+        for other in by_others(opened, now, lineage):
+            if other.get("within") == within:
+                raise lost_to(other, store, table)
+        return left
+
+    rejected = unless_written(rejects, rejects, rejected)
+    commit_parts(store, schema.REJECTS, rejects, rejected, lineage, counts, unless_written)
+    opened = delta.open_for_commit(store, table, lineage.seen)
+    opened = commit_parts(store, table, opened, kept, lineage, counts, unless_replaced, "overwrite", within)
     return counts, opened.version()
 
 

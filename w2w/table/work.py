@@ -25,11 +25,11 @@ def write(
     system, path = storage.filesystem(folder(store, run_id))
     num_rows = 0
     for rows in _gathered(tables, schema):
-        if not storage.is_s3(store):
-            system.create_dir(path, recursive=True)
-        pq.write_table(
-            rows, f"{path}/{num_rows:012d}.parquet", filesystem=system, row_group_size=rows_per_group, compression="zstd"
-        )
+        with storage.named("write", path):
+            if not storage.is_s3(store):
+                system.create_dir(path, recursive=True)
+            name = f"{path}/{num_rows:012d}.parquet"
+            pq.write_table(rows, name, filesystem=system, row_group_size=rows_per_group, compression="zstd")
         num_rows += rows.num_rows
     return num_rows
 

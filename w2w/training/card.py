@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
+from w2w.shown import without_secrets
+
 
 def model_card(
     title: str,
@@ -23,4 +25,4 @@ def model_card(
     lines += ["", "## Licence", "", licence, "", "## Settings", ""]
     for name, config in settings.items():
         lines += [f"- {name}.{key}: {value}" for key, value in asdict(config).items()]
-    return "\n".join([*lines, f"- git revision: {git_revision}"]) + "\n"
+    return without_secrets("\n".join([*lines, f"- git revision: {git_revision}"]) + "\n")

@@ -20,6 +20,7 @@ import torch
 from torch import distributed, nn
 
 from w2w.errors import JobFailed, UsageError
+from w2w.training import ranks
 from w2w.training.config import FLOAT16, HISTORY, MODEL, LoopConfig
 
 CHECKPOINT = "state.pt"
@@ -70,10 +71,10 @@ class Training:
 def fit(training: Training, report: Report, resume: Path | None = None, device: torch.device = torch.device("cpu")) -> None:
     """Trains; process 0 measures. ``resume``: folder of a checkpoint.
 
-    Raises JobFailed where the loss becomes NaN or infinite.
+    Raises JobFailed, in every process, where the loss of one becomes NaN or infinite.
     """
     recipe, config = training.recipe, training.config
-    several = distributed.is_initialized() and distributed.get_world_size() > 1
+    several = ranks.several()
     rank = distributed.get_rank() if several else 0
     torch.set_num_threads(config.threads)
     recipe.network.to(device)
@@ -101,6 +102,7 @@ def fit(training: Training, report: Report, resume: Path | None = None, device: 
         for group in optimizer.param_groups:
             group["lr"] = config.learning_rate * group["share"] * rate(step, config)
         optimizer.zero_grad(set_to_none=True)
+        wrong = None
         for part in range(config.accumulate):
             # processes exchange gradients once a step
             alone = several and part + 1 < config.accumulate
@@ -109,10 +111,12 @@ def fit(training: Training, report: Report, resume: Path | None = None, device: 
                     parts = recipe.losses(network, next(batches))
                     loss = sum(parts.values())
                 scaler.scale(loss / config.accumulate).backward()
-            if not math.isfinite(loss.item()):
-                raise JobFailed(f"the loss became {loss.item()} in step {step + 1}: lower --train.learning_rate")
+            wrong = wrong if wrong is not None or math.isfinite(loss.item()) else loss.item()
             for name, value in {**parts, "loss": loss}.items():
                 sums[name] = sums.get(name, 0.0) + value.item() / config.accumulate
+        if ranks.any_rank(wrong is not None, device):
+            said = "no number in another process" if wrong is None else wrong
+            raise JobFailed(f"the loss became {said} in step {step + 1}: lower --train.learning_rate")
         scaler.unscale_(optimizer)
         if config.clip_norm:
             nn.utils.clip_grad_norm_(recipe.network.parameters(), config.clip_norm)
@@ -209,9 +213,10 @@ def _seed(*numbers: int) -> int:
 
 
 def _selected(found: dict[str, float], name: str) -> float:
+    """Of the figures, that by which weights are kept; one that could not be told (NaN) is worse than any other."""
     if name not in found:
         raise UsageError(f"train.select={name}: is not measured here, only {', '.join(found)}")
-    return found[name]
+    return -math.inf if math.isnan(found[name]) else found[name]
 
 
 def _agreed(stop: bool, several: bool, device: torch.device) -> bool:

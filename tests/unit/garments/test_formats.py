@@ -1,6 +1,7 @@
 """One golden test a format: records as their documents and samples write them, read back to the exact boxes."""
 
 import json
+import os
 
 import numpy as np
 import pyarrow as pa
@@ -319,3 +320,197 @@ def test_the_seed_left_out_photos_of_three_shoes(shoes, seed, kept, tmp_path):
     file["annotations"] = [{"id": i, "image_id": 0, "category_id": 0, "bbox": [9 * i, 0, 8, 8]} for i in range(shoes)]
     write(tmp_path / "x.json", file)
     assert len(read(tmp_path / "x.json", "coco", taxonomy=TaxonomyConfig(seed=seed))) == kept
+
+
+COCO = {
+    "images": [{"id": 1, "file_name": "a.jpg", "width": 100, "height": 80}],
+    "categories": [{"id": 1, "name": "shirt"}],
+    "annotations": [{"id": 7, "image_id": 1, "category_id": 1, "iscrowd": 0, "bbox": [10, 10, 20, 30]}],
+}
+SHIRT = TaxonomyConfig(classes={"shirt": "top"})
+
+
+def coco_with(**changes: object) -> dict:
+    """COCO with other fields in its first image, category or annotation."""
+    part = {"height": "images", "width": "images", "file_name": "images", "name": "categories"}
+    file = json.loads(json.dumps(COCO))
+    for name, value in changes.items():
+        file[part.get(name, "annotations")][0][name] = value
+    return file
+
+
+@pytest.mark.parametrize(
+    ("segmentation", "words"),
+    [
+        ([[10, 10, 1e9, 10, 30, 40]], "a polygon with a point 1e+09 px away from its photo"),
+        ([[1e8, 1e8, 1e8 + 5, 1e8, 1e8, 1e8 + 5]], "1e+08 px away"),
+        ([[10, 10, float("nan"), 10, 30, 40]], "not 6 numbers"),
+        ([[10, 10, float("inf"), 10, 30, 40]], "not 6 numbers"),
+        ([[10, 10, True, 10, 30, 40]], "not 6 numbers"),
+        ([[10, 10, 10**400, 10, 30, 40]], "not 6 numbers"),
+        ([[0, 0, 5e6, 0, 0, 5e6]], "polygons whose outline is"),
+        ([[0, 0, 6e4, 79] * 500], "polygons whose outline is"),
+        ([[0, 0, 5, 0, 5, 5]] * 10_001, "10,001 polygons of one object"),
+        ([10, 10, 30, 10, 30, 40], "neither polygons of 3 points and more nor run lengths"),
+        ([[10, 10, 30, 10, 30, 40, 7]], "neither polygons"),
+        ([{"size": [80, 100]}], "neither polygons"),
+        ("here", "not list or dict"),
+        ({"size": [80, 100], "counts": [5, 5]}, "run lengths sum to 10, the mask has 80 x 100 pixels"),
+        ({"size": [80, 100], "counts": None}, "neither COCO's text nor a list of whole numbers"),
+        ({"size": [80, 100], "counts": [4000.0, 4000.0]}, "neither COCO's text nor a list"),
+        ({"size": [80, 100], "counts": [9000, -1000]}, "run lengths sum to"),
+        ({"size": [80, 100], "counts": "o" * 100_000}, "a number of more than 40 bits"),
+        ({"size": [80, 100], "counts": "\u3042"}, "ascii"),
+        ({"size": [80], "counts": [8000]}, "without the mask's size"),
+        ({"size": [-80, -100], "counts": [8000]}, "without the mask's size"),
+        ({"size": None, "counts": None}, "without the mask's size"),
+        ({"counts": [8000]}, "without the mask's size"),
+        ({"size": [10**6, 10**6], "counts": [10**12]}, "a mask of 1000000 x 1000000 pixels is larger than any photo"),
+        ({"size": [60, 100], "counts": [6000]}, "run lengths of 60 x 100 in a photo of 80 x 100"),
+    ],
+)
+@pytest.mark.parametrize("kind", ["coco", "modanet"])
+def test_segmentations_that_are_none(tmp_path, segmentation, words, kind):
+    """Some of them ended the process, or took all memory: pycocotools checks nothing."""
+    write(tmp_path / "x.json", coco_with(segmentation=segmentation, name="top" if kind == "modanet" else "shirt"))
+    with pytest.raises(UsageError, match=r"x\.json: annotations\[0\] \(id 7\): (field ')?segmentation") as caught:
+        read(tmp_path / "x.json", kind, taxonomy=SHIRT)
+    assert words in str(caught.value)
+    assert len(str(caught.value)) < 400
+
+
+def test_a_photo_that_cannot_be_has_no_masks(tmp_path):
+    write(tmp_path / "x.json", coco_with(width=10**6, height=10**6, segmentation=[[10, 10, 30, 10, 30, 40]]))
+    with pytest.raises(UsageError, match=r"annotations\[0\] \(id 7\): segmentation: a mask of 1000000 x 1000000 pixels"):
+        read(tmp_path / "x.json", "coco", taxonomy=SHIRT)
+    write(tmp_path / "x.json", coco_with(width=0))
+    with pytest.raises(UsageError, match=r"images\[0\]: height 80 and width 0 are no photo's"):
+        read(tmp_path / "x.json", "coco", taxonomy=SHIRT)
+
+
+def test_polygons_that_stick_out_are_filled_inside(tmp_path):
+    write(tmp_path / "x.json", coco_with(segmentation=[[-500, -500, 50, -500, 50, 900, -500, 900], [3, 3, 5, 5]]))
+    ((row,),) = [read(tmp_path / "x.json", "coco", taxonomy=SHIRT).values()]
+    mask = from_rle(row[schema.OBJECTS][0][schema.MASK_RLE])
+    assert mask[:, :50].all()
+    assert not mask[:, 51:].any()
+
+
+@pytest.mark.parametrize(
+    ("file", "words"),
+    [
+        ([], "expected an object with fields, found list"),
+        (COCO | {"images": {}}, "field 'images' is {}, not list"),
+        (COCO | {"images": [[]]}, "images[0]: expected an object with fields, found list"),
+        (COCO | {"images": COCO["images"] * 2}, "images[1]: id 1 came before"),
+        (COCO | {"categories": COCO["categories"] * 2}, "categories[1]: id 1 came before"),
+        (COCO | {"annotations": []}, "it has no photo with annotations"),
+        (coco_with(image_id="1"), "image_id '1' is not among the images"),
+        (coco_with(image_id=True), "field 'image_id' is True, not int or str"),
+        (coco_with(image_id=2), "image_id 2 is not among the images"),
+        (coco_with(category_id=1.0), "field 'category_id' is 1.0, not int"),
+        (coco_with(bbox=[1, 2, 3, False]), "field 'bbox' is [1, 2, 3, False], not 4 numbers"),
+        (coco_with(bbox=[1, 2, 3, float("nan")]), "not 4 numbers"),
+        (coco_with(file_name="\ud800.jpg"), "which holds half a character"),
+    ],
+)
+def test_what_a_record_is_not(tmp_path, file, words):
+    (tmp_path / "x.json").write_text(json.dumps(file))
+    with pytest.raises(UsageError) as caught:
+        read(tmp_path / "x.json", "coco", taxonomy=SHIRT)
+    assert words in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (b"[" * 100_000, "nested too deeply"),
+        (b'{"a":' * 100_000, "nested too deeply"),
+        (b'{"images": [], "images": []}', "field 'images' is there twice in one object"),
+        (b"{" + b'"a": ' + b"9" * 5000 + b"}", "not valid JSON"),
+        (b"\xff\xfe{\0}\0", "not UTF-8 text"),
+        (b"", "not valid JSON"),
+    ],
+)
+def test_what_is_no_json(tmp_path, text, words):
+    (tmp_path / "x.json").write_bytes(text)
+    with pytest.raises(UsageError, match=rf"x\.json: .*{words}"):
+        read(tmp_path / "x.json", "coco")
+    (tmp_path / "posts.jsonl").write_bytes(text or b"x")
+    with pytest.raises(UsageError, match=r"posts\.jsonl"):
+        read(tmp_path, "wardrobe")
+
+
+def test_a_mark_before_the_text_is_no_fault_and_a_pipe_is_not_waited_for(tmp_path):
+    (tmp_path / "x.json").write_bytes(b"\xef\xbb\xbf" + json.dumps(COCO).encode())
+    assert len(read(tmp_path / "x.json", "coco", taxonomy=SHIRT)) == 1
+    os.mkfifo(tmp_path / "pipe.json")
+    with pytest.raises(UsageError, match="not a plain file"):
+        read(tmp_path / "pipe.json", "coco")
+
+
+def yolo(root, label: bytes = b"0 0.5 0.5 0.4 0.4\n", described: bytes = b"train: train/images\nnames: [shirt]\n"):
+    for folder in ("images", "labels"):
+        (root / "train" / folder).mkdir(parents=True, exist_ok=True)
+    (root / "train" / "images" / "a.jpg").touch()
+    (root / "train" / "labels" / "a.txt").write_bytes(label)
+    (root / "data.yaml").write_bytes(described)
+    return root
+
+
+def test_yolo_below_a_folder_called_images(tmp_path):
+    root = yolo(tmp_path / "images" / "shop")
+    (row,) = read(root, "yolo", taxonomy=SHIRT).values()
+    assert (row[schema.KEY], row[schema.IMAGE_URI]) == ("yolo/train/images/a.jpg", str(root / "train/images/a.jpg"))
+    (root / "train" / "images" / "more").symlink_to(root / "train" / "images")
+    assert len(read(root, "yolo", taxonomy=SHIRT)) == 1, "a link to its own folder"
+    (root / "train" / "labels" / "a.txt").unlink()
+    with pytest.raises(UsageError, match=r"annotations\.path=.*shop: it has no photo with annotations"):
+        read(root, "yolo", taxonomy=SHIRT)
+
+
+# a list of nine lists of nine lists ...: two lines of it would be a gigabyte if they were written out
+LAUGHS = b"a: &a [x, x, x, x, x, x, x, x, x]\n"
+LAUGHS += b"".join(b"%c: &%c [%s]\n" % (c, c, b", ".join([b"*%c" % (c - 1)] * 9)) for c in b"bcdefghijkl")
+
+
+@pytest.mark.parametrize(
+    ("label", "described", "words"),
+    [
+        (b"0 0.5 0.5 0.4 0.4\xe9\n", b"", r"a\.txt: not UTF-8 text"),
+        (b"0 0.5 0.5 nan 0.4\n", b"", r"a\.txt, line 1 is .*not 4 numbers"),
+        (b"0 0.5 0.5 1e999 0.4\n", b"", r"a\.txt, line 1 is .*not 4 numbers"),
+        (b"\xc2\xb2 0.5 0.5 0.4 0.4\n", b"", r"a\.txt, line 1: .*is not a class and numbers"),
+        (b"1\n", b"names: []", r"a\.txt, line 1: class 1 is not among the names"),
+        (b"", b"names: {a: shirt}", r"data\.yaml: names: 'a': 'shirt' is not a number and its name"),
+        (b"", b"names: [[shirt]]", r"data\.yaml: names: 0: \['shirt'\] is not"),
+        (b"", b"names: &a [*a]", r"data\.yaml: names: 0: "),
+        (b"", b"names: " + b"[" * 5000, r"data\.yaml: cannot be read as YAML"),
+        (b"", b"names: 2020-99-99", r"data\.yaml: cannot be read as YAML"),
+        (b"", b"names: \xff", r"data\.yaml: not UTF-8 text"),
+        (b"", b"- shirt", r"data\.yaml: expected an object with fields, found list"),
+        (b"", LAUGHS + b"names: {0: *l}", r"data\.yaml: names: 0: \[\["),
+    ],
+)  # fmt: skip
+def test_yolo_files_that_are_none(tmp_path, label, described, words):
+    described = b"train: train/images\n" + described if described else b"train: train/images\nnames: [shirt]\n"
+    root = yolo(tmp_path, label, described if b"- shirt" not in described else b"- shirt")
+    with pytest.raises(UsageError, match=words) as caught:
+        read(root, "yolo", taxonomy=SHIRT)
+    assert len(str(caught.value)) < 500
+
+
+def test_names_of_photos_that_are_not_text(tmp_path):
+    root = yolo(tmp_path)
+    with open(os.fsencode(root) + b"/train/images/\xbd\xc5.jpg", "wb"):
+        pass
+    with pytest.raises(UsageError, match=r"xbd.xc5\.jpg: its name is not UTF-8"):
+        read(root, "yolo", taxonomy=SHIRT)
+
+
+def test_a_class_of_a_file_is_one_of_ours(tmp_path):
+    file = json.loads(json.dumps(COCO))
+    file["categories"][0]["supercategory"] = "clothes"
+    write(tmp_path / "x.json", file)
+    with pytest.raises(UsageError, match=r"supercategory 'clothes' is none of bag, bottom"):
+        read(tmp_path / "x.json", "ccp")

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pycocotools import mask as coco
 
@@ -110,19 +110,63 @@ def test_slots_by_boxes_and_by_ratios():
     mask = person()  # rows 10 to 80, columns 20 to 40
     by_ratios = masks.slot_crops(mask, np.empty((0, 4)), [])
     assert [(c.slot, c.box, c.crop_source) for c in by_ratios] == [
-        ("top", (20, 24, 40, 52), "ratios"),
-        ("bottom", (20, 38, 40, 70), "ratios"),
-        ("shoes", (20, 59, 40, 73), "ratios"),
+        ("top", (20, 24, 40, 45), "ratios"),
+        ("bottom", (20, 45, 40, 64), "ratios"),
+        ("shoes", (20, 64, 40, 73), "ratios"),
     ]
     found = np.array([[21, 12, 39, 50], [22, 70, 28, 78], [30, 71, 36, 79]])
     dressed = masks.slot_crops(mask, found, ["dress", "shoes", "shoes"])
     assert [(c.box, c.crop_source) for c in dressed] == [
-        ((21, 12, 39, 50), "boxes"),
-        ((21, 12, 39, 50), "boxes"),
+        ((21, 12, 39, 31), "dress"),
+        ((21, 31, 39, 50), "dress"),
         ((22, 70, 36, 79), "boxes"),
     ]
     both = masks.slot_crops(mask, np.array([[20, 10, 40, 60], [20, 50, 40, 75]]), ["dress", "bottom"])
-    assert both[1].box == (20, 50, 40, 75)
+    assert [(c.box, c.crop_source) for c in both[:2]] == [((20, 10, 40, 60), "dress"), ((20, 60, 40, 68), "boxes")]
+    assert both[2].box == (20, 68, 40, 73)
     shirt = masks.slot_crops(mask, np.array([[20, 10, 40, 60], [20, 12, 40, 30]]), ["dress", "top"])
-    assert [c.box for c in shirt[:2]] == [(20, 12, 40, 30), (20, 10, 40, 60)]
+    assert [(c.box, c.crop_source) for c in shirt[:2]] == [((20, 12, 40, 30), "boxes"), ((20, 30, 40, 60), "dress")]
+    coat = masks.slot_crops(mask, np.array([[20, 10, 40, 70], [25, 30, 35, 78]]), ["outer", "bottom"])
+    assert [c.box for c in coat[:2]] == [(20, 10, 40, 54), (25, 54, 35, 68)]
     assert masks.slot_crops(np.zeros((4, 4), bool), found, ["top"] * 3) == []
+
+
+@pytest.mark.parametrize(
+    ("top", "bottom", "sources"),
+    [
+        ([20, 10, 40, 40], [20, 17, 40, 70], ("boxes", "dress")),  # up to the chest
+        ([20, 10, 40, 40], [20, 18, 40, 70], ("boxes", "boxes")),  # a high waist
+        ([20, 10, 40, 70], [20, 10, 40, 70], ("dress", "dress")),  # one box said twice
+    ],
+)
+def test_a_bottom_up_to_the_chest_is_a_dress(top, bottom, sources):
+    found = masks.slot_crops(person(), np.array([top, bottom]), ["top", "bottom"])
+    assert tuple(c.crop_source for c in found[:2]) == sources
+
+
+BOXES = st.lists(
+    st.tuples(
+        st.integers(0, 50),
+        st.integers(0, 90),
+        st.integers(1, 50),
+        st.integers(1, 90),
+        st.sampled_from([*masks.SLOTS, "dress", "outer"]),
+    ),
+    max_size=6,
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(BOXES)
+def test_no_pixel_is_in_two_slots(garments):
+    given_N4 = np.array([[x, y, x + w, y + h] for x, y, w, h, _ in garments], np.float32).reshape(-1, 4)
+    mask = person()
+    count = np.zeros(mask.shape, int)
+    found = masks.slot_crops(mask, given_N4, [c for *_, c in garments])
+    assert found
+    for crop in found:
+        x0, y0, x1, y1 = crop.box
+        assert 0 <= x0 < x1 <= mask.shape[1]
+        assert 0 <= y0 < y1 <= mask.shape[0]
+        count[y0:y1, x0:x1] += 1
+    assert count.max() == 1

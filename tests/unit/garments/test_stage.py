@@ -98,6 +98,7 @@ def test_a_chain_with_a_real_detector(tmp_path):
         ],
         schema.IMAGE_ID,
         None,
+        GARMENT_GIVES,
     )
     good, bad = chain(rows_of(figure(), figure(300, 200)))
     assert (good.num_rows, bad.num_rows) == (2, 0)

@@ -1,4 +1,5 @@
 import io
+import re
 import tracemalloc
 import zlib
 
@@ -233,6 +234,64 @@ def test_jpegs_that_viewers_show_whole_are_not_rejected():
     assert code_of(bytes(odd[: len(odd) // 2])) == RejectCode.TRUNCATED
     assert code_of(bytes(odd[: len(odd) // 2]) + b"\xff\xd9") == RejectCode.CORRUPT, "half an image behind odd parameters"
     assert code_of(plain[: len(plain) // 2] + b"\xff\xd9") == RejectCode.CORRUPT
+
+
+JUNK = (b"\0\0\0\0", b"abc", b"\xff\0\xff\0", b"\xff\xd3", b"x" * 5000)
+ODD_SEGMENTS = {
+    "a part of the profile is missing": jpeg_segment(0xE2, b"ICC_PROFILE\0\1\2" + bytes(50)),
+    "a part of the profile comes twice": jpeg_segment(0xE2, b"ICC_PROFILE\0\1\1" + bytes(50)) * 2,
+    "no part of no profile": jpeg_segment(0xE2, b"ICC_PROFILE\0\0\0"),
+    "Adobe cut short": jpeg_segment(0xEE, b"Adobe"),
+    "Adobe of an unknown transform": jpeg_segment(0xEE, b"Adobe\0\x64\0\0\0\0\x07"),
+    "JFIF of another age": jpeg_segment(0xE0, b"JFIF\0\x07\1\0\0\1\0\1\0\0"),
+    "JFIF without its thumbnail": jpeg_segment(0xE0, b"JFIF\0\1\1\0\0\1\0\1\x05\x05"),
+    "EXIF of nothing": jpeg_segment(0xE1, b"Exif\0\0junk"),
+    "number of lines, too early": jpeg_segment(0xDC, b"\0\x60"),
+    "a length of none": b"\xff\xe5\0\1",
+}
+
+
+def with_odd_headers(plain: bytes) -> dict[str, bytes]:
+    """The file with junk before each marker from the second on, and with odd segments behind the first."""
+    found, at = {}, 2
+    while plain[at + 1] != 0xDA:
+        at += 2 + int.from_bytes(plain[at + 2 : at + 4])
+        found |= {f"{junk[:4]!r} before {plain[at + 1]:x} at {at}": plain[:at] + junk + plain[at:] for junk in JUNK}
+    return found | {name: plain[:20] + segment + plain[20:] for name, segment in ODD_SEGMENTS.items()}
+
+
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"restart_marker_blocks": 3}])
+def test_what_is_odd_before_the_first_scan_costs_no_pixel(options):
+    plain = encoded(scene(), "JPEG", quality=90, **options)
+    whole, half = decode(plain), len(plain) // 2
+    for name, odd in with_odd_headers(plain).items():
+        assert np.array_equal(decode(odd), whole), name
+        assert (probe(odd).width, probe(odd).height) == (70, 90), name
+        assert code_of(odd[:-half]) == RejectCode.TRUNCATED, name
+
+
+def test_what_stands_behind_junk_in_a_header_is_read():
+    turned = encoded(scene(), "JPEG", exif=oriented(6))
+    exif = turned.index(b"\xff\xe1")
+    assert np.array_equal(decode(turned[:exif] + b"junk" + turned[exif:]), decode(turned))
+    assert probe(turned[:exif] + b"junk" + turned[exif:]).orientation == 6
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+@pytest.mark.parametrize("every", [1, 3, 10])
+def test_a_few_bytes_too_many_before_a_restart_marker(mode, every):
+    plain = encoded(scene().convert(mode), "JPEG", quality=90, restart_marker_blocks=every)
+    whole, half = decode(plain), len(plain) // 2
+    scan = plain.index(b"\xff\xda")
+    places = [m.start() for m in re.finditer(rb"\xff[\xd0-\xd7]", plain) if m.start() > scan]
+    assert len(places) >= 2
+    for at in places[:: max(1, len(places) // 8)]:
+        for junk in (b"a", b"\x12\x34\x56", b"sixteen bytes ok"):
+            odd = plain[:at] + junk + plain[at:]
+            assert np.array_equal(decode(odd), whole), (at, junk)
+            assert code_of(odd[:-half]) == RejectCode.TRUNCATED
+        assert code_of(plain[:at] + bytes(range(65, 105)) + plain[at:]) == RejectCode.CORRUPT
+        assert code_of(plain[: at - 6] + plain[at:]) == RejectCode.CORRUPT, "six bytes are missing there"
 
 
 def test_a_jpeg_of_a_sampling_that_the_fast_decoder_refuses():

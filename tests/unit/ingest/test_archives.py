@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import tarfile
 from pathlib import Path
 
@@ -52,6 +53,42 @@ def test_image_folder(tmp_path):
     assert first[schema.IMAGE_FINGERPRINT] == f"6-{(tmp_path / '3.webp').stat().st_mtime_ns}"
 
 
+def test_an_image_whose_name_cannot_be_told_is_one_reject(tmp_path):
+    """A photo named in EUC-KR, as Korean shops' archives have them, a link to itself and a pipe beside a good one."""
+    (tmp_path / "ok.jpg").write_bytes(b"x")
+    with open(os.fsencode(tmp_path) + b"/\xbd\xc5.jpg", "wb") as file:
+        file.write(b"x")
+    os.symlink("itself.jpg", tmp_path / "itself.jpg")
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "latest").symlink_to(".")
+    config = FeedConfig(uri=str(tmp_path))
+    check_feed(config)
+    rows, rejects = read(config)
+    assert [r[schema.PRODUCT_ID] for r in rows] == ["ok"]
+    assert [(r["code"], r["source"].removeprefix(f"{tmp_path}/"), r["detail"]) for r in rejects] == [
+        ("bad_value", "\\xbd\\xc5.jpg", "its name is not UTF-8"),
+        ("bad_value", "itself.jpg", "a link that leads nowhere"),
+        ("bad_value", "pipe.png", "not a plain file"),
+    ]
+    (tmp_path / "feed.csv").write_text("product_id,image\n1,ok.jpg\n")
+    rows, rejects = read(FeedConfig(uri=str(tmp_path / "feed.csv")))
+    assert (len(rows), rejects) == (1, []), "the names beside a feed's images are nobody's business"
+
+
+@pytest.mark.parametrize("form", [tarfile.PAX_FORMAT, tarfile.GNU_FORMAT])
+def test_a_second_image_of_one_name_is_rejected_and_the_first_taken(tmp_path, form):
+    members = dict.fromkeys(("1.jpg", "1.mask.png", "1.json", "12.5cm.jpg", "12.9cm.jpg", "2.jpg"), b"{}")
+    uri = str(shard(tmp_path / "s.tar", members | {"caf\udce9.jpg": b"x"}, form))
+    rows, rejects = read(FeedConfig(uri=uri))
+    assert [r[schema.IMAGE_URI].rpartition("#")[2] for r in rows] == ["1.jpg", "12.5cm.jpg", "2.jpg"]
+    assert sorted((r["code"], r["source"].rpartition("#")[2]) for r in rejects) == [
+        ("duplicate_key", "1.mask.png"),
+        ("duplicate_key", "12.9cm.jpg"),
+        ("malformed_row", "caf\\udce9.jpg"),
+    ]
+    assert {r["detail"] for r in rejects if "mask" in r["source"]} == {"a second image of one name: 1.jpg was taken"}
+
+
 @pytest.mark.parametrize("form", [tarfile.PAX_FORMAT, tarfile.GNU_FORMAT, tarfile.USTAR_FORMAT])
 def test_webdataset_shards(tmp_path, form):
     for n in range(2):
@@ -72,7 +109,8 @@ def test_webdataset_shards(tmp_path, form):
     )
     check_feed(config)
     rows, rejects = read(config, batch_rows=2)
-    assert rejects == []
+    masks = [f"s-00{n}.tar#{n}{i}.seg.png" for n in range(2) for i in range(3)]
+    assert [r["source"].rpartition("/")[2] for r in rejects] == masks, "the second image of each"
     by_id = {r[schema.PRODUCT_ID]: r for r in rows}
     assert list(by_id) == ["P00", "P01", "P02", "x0", "P10", "P11", "P12", "x1"]
     row = by_id["P11"]

@@ -1,5 +1,7 @@
 """What can be known before any work is said in one sentence: the file, the column, the option."""
 
+import os
+
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -78,3 +80,11 @@ def test_unusable_parquet_columns_and_folders_are_named(tmp_path):
         check_feed(FeedConfig(uri=str(tmp_path)))
     with pytest.raises(UsageError, match="kind=csv is a file"):
         check_feed(FeedConfig(uri=str(tmp_path), kind="csv"))
+
+
+def test_what_is_neither_file_nor_folder_is_named(tmp_path):
+    os.mkfifo(tmp_path / "pipe.csv")
+    os.symlink("loop.csv", tmp_path / "loop.csv")
+    for name, why in {"pipe.csv": "neither a plain file", "loop.csv": "no such file", "x" * 300 + ".csv": "too long"}.items():
+        with pytest.raises(UsageError, match=rf"feed\.uri=.*\.csv: .*{why}"):
+            check_feed(FeedConfig(uri=str(tmp_path / name)))

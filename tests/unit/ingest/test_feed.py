@@ -1,12 +1,14 @@
 """Feeds of every kind, whole and broken: each input row comes out once, as a row or as a reject."""
 
 import csv
+import decimal
 import gzip
 import hashlib
 import json
 import struct
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -43,6 +45,47 @@ def codes(rejects: list[dict]) -> list[tuple[str, int]]:
 
 
 # CSV
+
+
+def test_rows_that_end_with_carriage_returns_alone(tmp_path):
+    r"""Excel's "CSV (Macintosh)": \r ends a row, and \n breaks a line inside a value."""
+    path = tmp_path / "mac.csv"
+    path.write_bytes(b'product_id,title,image\r1,A,a.jpg\r2,"B\n2",b.jpg\r\r3,x\r')
+    config = FeedConfig(uri=str(path))
+    check_feed(config)
+    rows, rejects = read(config)
+    assert [(r["product_id"], r["title"], r["source"]) for r in rows] == [("1", "A", f"{path}:2"), ("2", "B\n2", f"{path}:3")]
+    assert codes(rejects) == [("malformed_row", 6)]
+    jsonl = tmp_path / "mac.jsonl"
+    jsonl.write_bytes(b'{"product_id": "1", "image": "a"}\r{"product_id": "2", "image": "b"}\r')
+    assert [r["product_id"] for r in read(FeedConfig(uri=str(jsonl)))[0]] == ["1", "2"]
+    path.write_bytes(b'product_id,title,image\r\n1,"A\r\nB\rC",a.jpg\r\n')
+    assert [r["title"] for r in read(config)[0]] == ["A\r\nB\rC"], "values of other files stay as they are"
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7, 100])
+def test_line_ends_are_told_wherever_the_text_is_cut(size):
+    for text, expected in {
+        "a,b\r1,2\r": "a,b\n1,2\n",
+        "a,b\r\n1,2\r3\n": "a,b\r\n1,2\r3\n",
+        "a\n1\r": "a\n1\r",
+        "": "",
+        "a": "a",
+        "\r\r\n": "\n\n\n",
+    }.items():
+        line_ends = readers._LineEnds()
+        assert "".join(line_ends(text[i : i + size]) for i in range(0, len(text), size)) == expected
+
+
+def test_broken_rows_with_carriage_returns_and_nothings(tmp_path):
+    path = tmp_path / "feed.csv"
+    path.write_bytes(b'product_id,title,image\n1,a\rb,c\n2,\0,b.jpg\n3,"x\ry\n4,z,d.jpg\n')
+    rows, rejects = read(FeedConfig(uri=str(path)))
+    assert [r["product_id"] for r in rows] == ["2", "4"]
+    assert {r["code"] for r in rejects} == {"malformed_row"}
+    path.write_bytes(b"product_id,image," + b"x" * 200_000 + b"\n1,a,b\n")
+    with pytest.raises(UsageError, match="the header cannot be read: field larger"):
+        check_feed(FeedConfig(uri=str(path)))
 
 
 def test_csv_row(tmp_path):
@@ -341,6 +384,48 @@ def test_damaged_parquet_is_named(tmp_path):
     path.write_bytes(data)
     with pytest.raises(UsageError, match=r"feed\.parquet"):
         read(FeedConfig(uri=str(path)))
+
+
+def test_parquet_columns_of_every_type(tmp_path):
+    """A number, a time, a dictionary: text. What Arrow has no text for, bytes and lists: no attribute."""
+    shown = {
+        "half": pa.array(np.array([1.5, np.nan], np.float16)),
+        "decimal": pa.array([decimal.Decimal("1.10"), None]),
+        "time": pa.array([1, None], pa.time32("s")),
+        "dictionary": pa.array(["x", None]).dictionary_encode(),
+        "numbers": pa.array([7, None]).dictionary_encode(),
+        "large": pa.array(["x", None], pa.large_string()),
+        "view": pa.array(["x", None], pa.string_view()),
+    }
+    hidden = {
+        "bytes": pa.array([b"\xff", b"a"]),
+        "coded": pa.array([b"\xff", b"a"]).dictionary_encode(),
+        "list": pa.array([[1], [2]]),
+        "struct": pa.array([{"a": 1}, {"a": 2}]),
+        "id": pa.array([b"\xff" * 16, b"b" * 16], pa.uuid()),
+    }
+    path = tmp_path / "feed.parquet"
+    pq.write_table(pa.table({"product_id": [1, 2], "image": ["a", "b"], **shown, **hidden}), path)
+    rows, rejects = read(FeedConfig(uri=str(path)))
+    assert rejects == []
+    assert dict(rows[0]["attributes"]) == {
+        "decimal": "1.10", "dictionary": "x", "half": "1.5", "large": "x", "numbers": "7", "time": "00:00:01.000", "view": "x",
+    }  # fmt: skip
+    assert rows[1]["attributes"] == []
+    pq.write_table(pa.table({"product_id": [1], "image": ["a"], "at": pa.array([1], pa.timestamp("us", tz="Foo/Bar"))}), path)
+    rows, rejects = read(FeedConfig(uri=str(path)))
+    assert (rows, [r["code"] for r in rejects]) == ([], ["malformed_row"]), "a zone that nobody knows"
+
+
+def test_parquet_that_names_a_column_twice_or_is_locked(tmp_path):
+    path = tmp_path / "feed.parquet"
+    config = FeedConfig(uri=str(path))
+    pq.write_table(pa.table([["1"], ["2"], ["a"]], names=["product_id", "product_id", "image"]), path)
+    with pytest.raises(UsageError, match=r"feed\.parquet: it names a column twice: 'product_id'"):
+        check_feed(config)
+    path.write_bytes(path.read_bytes()[:-4] + b"PARE")
+    with pytest.raises(UsageError, match=r"feed\.parquet: not a Parquet file: .*encrypted"):
+        check_feed(config)
 
 
 def test_parquet_folder(tmp_path):

@@ -1,5 +1,6 @@
 """Image values stay below their root, one listing tells their fingerprints, and bytes come or a reject says why not."""
 
+import errno
 import os
 from pathlib import Path
 
@@ -7,7 +8,8 @@ import pyarrow as pa
 import pytest
 
 from w2w import storage
-from w2w.errors import Reject, RejectCode
+from w2w.errors import Reject, RejectCode, StorageFailed
+from w2w.ingest import images
 from w2w.ingest.images import ImageRoot, load_image
 
 
@@ -103,6 +105,12 @@ def load(uri: str | Path, *place: int, max_bytes: int = 1000) -> bytes:
         ("file.jpg/x.jpg", (), RejectCode.NOT_FOUND),
         ("folder", (), RejectCode.NOT_FOUND),
         ("pipe.jpg", (), RejectCode.NOT_FOUND),
+        ("itself.jpg", (), RejectCode.NOT_FOUND),
+        ("x" * 300 + ".jpg", (), RejectCode.NOT_FOUND),
+        ("x/" * 3000 + ".jpg", (), RejectCode.NOT_FOUND),
+        ("C:\\photos\\a%20b.jpg", (), RejectCode.NOT_FOUND),
+        ("half \udce9.jpg", (), RejectCode.BAD_VALUE),
+        ("nothing\0.jpg", (), RejectCode.BAD_VALUE),
         ("big.jpg", (), RejectCode.TOO_MANY_BYTES),
         ("s.tar#a.jpg", (0, 5000), RejectCode.TOO_MANY_BYTES),
         ("s.tar#a.jpg", (90, 20), RejectCode.TRUNCATED),
@@ -116,9 +124,16 @@ def test_what_cannot_be_loaded_is_a_reject(tmp_path, uri, place, code):
     (tmp_path / "s.tar").write_bytes(bytes(100))
     (tmp_path / "folder").mkdir()
     os.mkfifo(tmp_path / "pipe.jpg")
+    os.symlink("itself.jpg", tmp_path / "itself.jpg")
     with pytest.raises(Reject) as caught:
         load(tmp_path / uri, *place)
     assert caught.value.code == code
+
+
+def test_a_file_of_the_machine_is_not_waited_for():
+    for uri in ("/dev/zero", "/dev/tty", "/proc/self", "/"):
+        with pytest.raises(Reject, match="not a plain file"):
+            load(uri)
 
 
 def test_bytes_and_ranges(tmp_path):
@@ -153,8 +168,20 @@ def test_s3_refusals_are_rejects_and_s3_failures_rise(monkeypatch):
     assert caught.value.code == RejectCode.FORBIDDEN
     slow = "AWS Error SLOW_DOWN during GetObject operation: Please reduce your request rate."
     monkeypatch.setattr(storage, "filesystem", lambda uri: (BrokenSystem(slow), "b/a.jpg"))
-    with pytest.raises(OSError, match="SLOW_DOWN"):
+    with pytest.raises(StorageFailed, match=r"cannot read s3://b/a\.jpg: AWS Error SLOW_DOWN"):
         load("s3://b/a.jpg")
+
+
+def test_a_disk_that_is_lost_is_no_fault_of_a_row(monkeypatch, tmp_path):
+    (tmp_path / "a.jpg").write_bytes(b"x")
+    for number in (errno.EIO, errno.ESTALE, errno.EMFILE, errno.ETIMEDOUT):
+
+        def broken(uri: str, *_, number=number):
+            raise OSError(number, os.strerror(number))
+
+        monkeypatch.setattr(images, "_read", broken)
+        with pytest.raises(StorageFailed, match=r"cannot read .*a\.jpg"):
+            load(tmp_path / "a.jpg")
 
 
 @pytest.fixture(scope="module")
@@ -191,8 +218,15 @@ def test_feed_and_images_on_s3(bucket):
     assert prints[1] == ""
     assert batch.rejects.column("code").to_pylist() == ["blocked_url"]
     assert load(uris[0]) == b"first"
-    with pytest.raises(Reject) as caught:
-        load(uris[1])
-    assert caught.value.code == RejectCode.NOT_FOUND
+    for uri, code in {
+        uris[1]: RejectCode.NOT_FOUND,
+        f"{bucket}/shop//1.jpg": RejectCode.BAD_VALUE,
+        f"{bucket}/shop/{'x' * 1100}.jpg": RejectCode.NOT_FOUND,
+        f"{bucket}/shop": RejectCode.NOT_FOUND,
+        f"{bucket}/shop/100%25.jpg": RejectCode.NOT_FOUND,
+    }.items():
+        with pytest.raises(Reject) as caught:
+            load(uri)
+        assert caught.value.code == code, uri
     (folder,) = read_feed(FeedConfig(uri=f"{bucket}/shop/img", kind="images"))
     assert folder.rows.column("image_uri").to_pylist() == uris[:1]

@@ -24,7 +24,7 @@ def photo(truth=(), found=(), ignore=(), source="a", labelled=CLASSES) -> Judged
     )
 
 
-def values(*photos: Judged, source="all", category="all") -> dict[str, float]:
+def values(*photos: Judged, source=None, category=None) -> dict[str, float]:
     rows = average_precision(photos, CLASSES).to_pylist()
     return {r["metric"]: r["value"] for r in rows if (r["source"], r["category"]) == (source, category)}
 
@@ -72,7 +72,14 @@ def test_a_class_that_a_source_does_not_label_is_not_counted_there():
     assert values(tops_only, bags, source="deepfashion2", category="top")["mAP"] == pytest.approx(1)
     assert values(tops_only, bags, source="deepfashion2", category="bag") == {}
     rows = average_precision([tops_only, bags], CLASSES).to_pylist()
-    assert {r["source"] for r in rows} == {"all", "deepfashion2", "modanet"}
+    assert {r["source"] for r in rows} == {None, "deepfashion2", "modanet"}
+
+
+def test_a_data_set_called_all_is_one():
+    right = photo([(BOX, "top")], [(BOX, "top", 0.9)], source="all")
+    wrong = photo([(BOX, "top")], [], source="modanet")
+    assert values(right, wrong, source="all")["AP50"] == pytest.approx(1)
+    assert values(right, wrong)["AP50"] < 0.6
 
 
 def test_mask_iou():

@@ -40,10 +40,20 @@ def test_evaluate_leaves_out_queries_without_an_answer():
     groups = np.array(["x", "y", "y"], dtype=object)
     table = retrieval.evaluate(RELEVANT, np.array([2, 1, 0]), groups, (1, 3), np.random.default_rng(0)).to_pylist()
     found = {(r["group"], r["metric"], r["k"]): (r["value"], r["num_queries"]) for r in table}
-    assert found["all", "recall", 1] == (0.5, 2)
+    assert found[None, "recall", 1] == (0.5, 2)
     assert found["y", "recall", 3] == (1.0, 1)
-    assert found["all", "MRR", 0] == (pytest.approx(2 / 3), 2)
+    assert found[None, "MRR", 0] == (pytest.approx(2 / 3), 2)
     assert all(r["ci_low"] <= r["value"] <= r["ci_high"] for r in table)
+
+
+def test_a_category_called_all_is_a_category():
+    truth, predicted = np.array(["all", "top", "top"], dtype=object), np.array(["top", "top", "top"], dtype=object)
+    rows = retrieval.class_accuracy(truth, predicted, truth, np.random.default_rng(0)).to_pylist()
+    assert [(r["group"], r["value"], r["num_queries"]) for r in rows] == [
+        (None, pytest.approx(2 / 3), 3),
+        ("all", 0.0, 1),
+        ("top", 1.0, 2),
+    ]
 
 
 def test_intervals_cover_the_truth_about_as_often_as_they_say():
@@ -59,4 +69,4 @@ def test_confusion_and_accuracy():
     truth, predicted = np.array(["a", "a", "b"], dtype=object), np.array(["a", "b", "b"], dtype=object)
     assert retrieval.confusion(truth, predicted, ["a", "b"]).tolist() == [[1, 1], [0, 1]]
     table = retrieval.class_accuracy(truth, predicted, truth, np.random.default_rng(0)).to_pylist()
-    assert [(r["group"], r["value"]) for r in table] == [("all", pytest.approx(2 / 3)), ("a", 0.5), ("b", 1.0)]
+    assert [(r["group"], r["value"]) for r in table] == [(None, pytest.approx(2 / 3)), ("a", 0.5), ("b", 1.0)]

@@ -1,5 +1,7 @@
 """Hard, of the same class and split, and surely another product."""
 
+from dataclasses import replace
+
 import pyarrow as pa
 import pytest
 
@@ -62,6 +64,33 @@ def test_the_limit_itself_is_allowed():
     assert "far enough" in found([("own", 0.5), ("a", 0.2501)], NegativeRules(ratio=0.5))
 
 
+@pytest.mark.parametrize("positive", [0.8, 0.1, 0.0, -0.1, -0.6, -1.0])
+@pytest.mark.parametrize(
+    "rules", [NegativeRules(), NegativeRules(ratio=0.5), NegativeRules(ratio=1.0), NegativeRules(ratio=None)]
+)
+def test_nothing_nearer_than_the_positive_whatever_the_sign_of_its_score(positive, rules):
+    """The bound never lies above the positive, and rises with it."""
+    scores = sorted({round(positive + d, 4) for d in (0.3, 0.05, 0.04, 0.001, -0.02, -0.04, -0.31)}, reverse=True)
+    names = [f"n{i}" for i in range(len(scores))]
+    row = dict(zip(CATALOG_SCHEMA.names, ["own", "own", "top", "", "image-own", 300, "train"]))
+    others = [row | dict.fromkeys(("product_id", "product_key", "image_id"), name) for name in names]
+    known = pa.Table.from_pylist([row, *others], schema=CATALOG_SCHEMA)
+    near = sorted([("own", positive), *zip(names, scores)], key=lambda n: -n[1])
+    taken = found(near, replace(rules, k=20), known)
+    share = 1 - (1 if rules.ratio is None else rules.ratio)
+    limit = positive - share * abs(positive)
+    right = [s for s in scores if s <= limit]
+    assert [s for _, s in taken] == pytest.approx(right, abs=1e-3) if right else "far enough below" in taken
+    assert all(s <= positive for s in right)
+
+
+def test_a_product_is_as_near_as_its_nearest_picture():
+    known = catalog(c={"product_key": "a"})  # a and c are rows of one product, which is nearer than the positive by row a
+    assert found(NEAR, known=known) == [("d", 0.5)]
+    # a row of another class or split is a picture of that product all the same
+    assert found(NEAR, known=catalog(c={"product_key": "a"}, a={"split": "test", "category": "bag"})) == [("d", 0.5)]
+
+
 def test_only_the_class_and_the_split_of_the_pair():
     known = catalog(c={"category": "bag"}, d={"split": "test"})
     assert "of its class and split" in found(NEAR, known=known)
@@ -70,7 +99,7 @@ def test_only_the_class_and_the_split_of_the_pair():
 
 def test_the_same_product_under_another_row_is_a_positive():
     known = catalog(a={"product_key": "own"}, d={"product_key": "c"})
-    # the best row of the product is its score; a product counts once, by its nearest row
+    # the best row of the product is its score; a product counts once, and by its nearest row
     assert found(NEAR, known=known) == [("b", 0.77), ("c", 0.75)]
 
 
@@ -78,6 +107,14 @@ def test_a_copy_of_the_product_is_no_negative():
     known = catalog(b={"image_id": "x"}, c={"image_id": "y"})
     clusters = pa.table([["image-own", "y", "x", "z"], ["1", "1", "2", "2"]], names=["image_id", "cluster_id"])
     assert found(NEAR, known=known, duplicates=clusters) == [("d", 0.5)]
+
+
+def test_a_product_with_the_very_same_image_is_no_negative():
+    known = catalog(c={"image_id": "image-own"})
+    near = [("own", 0.8), ("c", 0.7), ("d", 0.5)]  # found by another of its images
+    clusters = pa.table([["z", "y"], ["1", "1"]], names=["image_id", "cluster_id"])
+    for duplicates in (None, clusters):
+        assert found(near, known=known, duplicates=duplicates) == [("d", 0.5)]
 
 
 def test_a_product_that_is_no_longer_sold_is_left_out():

@@ -11,7 +11,7 @@ from w2w import schema
 from w2w.mining import outfits
 from w2w.mining.shares import split_of
 
-TOP, LOW = [0.0, 0, 10, 10], [0.0, 10, 10, 20]
+TOP, LOW, FEET = [0.0, 0, 10, 10], [0.0, 10, 10, 20], [0.0, 20, 10, 30]
 
 
 def slot(name: str, box=TOP, source: str = "boxes") -> dict:
@@ -21,10 +21,11 @@ def slot(name: str, box=TOP, source: str = "boxes") -> dict:
 def test_slots():
     rows = pa.Table.from_pylist(
         [
-            {"image_id": "plain", "slots": [slot("top"), slot("bottom", LOW), slot("shoes", source="ratios")]},
-            {"image_id": "dress", "slots": [slot("shoes", LOW), slot("bottom"), slot("top")]},
-            {"image_id": "coat over a dress", "slots": [slot("top"), slot("bottom", [0.0, 2, 10, 20]), slot("shoes", LOW)]},
-            {"image_id": "high waist", "slots": [slot("top"), slot("bottom", [0.0, 3, 10, 20]), slot("shoes", LOW)]},
+            {"image_id": "plain", "slots": [slot("top"), slot("bottom", LOW), slot("shoes", FEET, source="ratios")]},
+            {"image_id": "dress", "slots": [slot("shoes", FEET), slot("bottom", LOW, "dress"), slot("top", source="dress")]},
+            {"image_id": "coat over a dress", "slots": [slot("top"), slot("bottom", LOW, "dress"), slot("shoes", FEET)]},
+            {"image_id": "a dress for a top", "slots": [slot("top", source="dress"), slot("bottom", LOW), slot("shoes", FEET)]},
+            {"image_id": "old", "slots": [slot("top"), slot("bottom", [2.0, 5, 4, 20]), slot("shoes", FEET)]},
             {"image_id": "ratios", "slots": [slot("top", source="ratios"), slot("bottom", source="ratios"), slot("shoes")]},
             {"image_id": "half", "slots": [slot("shoes")]},
             {"image_id": "none", "slots": []},
@@ -32,18 +33,19 @@ def test_slots():
         schema=outfits.SLOTS_SCHEMA,
     )
     assert outfits.slots_of(rows, outfits.CROP_SOURCES).rows() == [
-        ("plain", "", False, False),
-        ("dress", "", True, True),
-        ("coat over a dress", "", True, False),
-        ("high waist", "", False, False),
-        ("ratios", "", False, False),  # the same box, and no detector that saw a dress
-        ("half", "top, bottom", False, False),
-        ("none", "top, bottom, shoes", False, False),
+        ("plain", "", False, False, 0),
+        ("dress", "", True, True, 0),
+        ("coat over a dress", "", True, False, 0),
+        ("a dress for a top", "", False, False, 0),
+        ("old", "", False, False, pytest.approx(1 / 3)),  # 2 by 5 of the bottom's 2 by 15
+        ("ratios", "", False, False, 1),
+        ("half", "top, bottom", False, False, 0),
+        ("none", "top, bottom, shoes", False, False, 0),
     ]
     boxed = [r[1] for r in outfits.slots_of(rows, ["boxes"]).rows()]
-    assert boxed == ["shoes", "", "", "", "top, bottom", "top, bottom", "top, bottom, shoes"]
-    assert outfits.sources_of(rows) == {"boxes", "ratios"}
-    assert outfits.sources_of(rows.slice(6)) == set()
+    assert boxed == ["shoes", "", "", "", "", "top, bottom", "top, bottom", "top, bottom, shoes"]
+    assert outfits.sources_of(rows) == {"boxes", "ratios", "dress"}
+    assert outfits.sources_of(rows.slice(7)) == set()
     assert outfits.slots_of(rows.slice(0, 0), ["boxes"]).height == 0
 
 
@@ -181,6 +183,15 @@ def test_ids_are_the_same_for_ever():
     (first, second, *_) = table(wardrobe([(0, "train", False), (1, "train", False)]), 1)
     assert first["outfit_id"] == "a5f2a562ca6532fb517507696305f113"  # sha256 of |000|000|000
     assert first["outfit_id"] != second["outfit_id"]
+
+
+def test_a_dress_says_nothing_of_whether_an_outfit_was_worn():
+    worn = wardrobe([(i, "train", i % 8 == 0) for i in range(400)])
+    made = outfits.modify(worn, 2, 0)
+    dressed = worn.get_column("dressed").to_numpy()
+    assert (dressed[made.items[:, 1]] == dressed[made.base]).all()
+    lonely = wardrobe([(i, "train", i == 0) for i in range(20)])  # no other dress: top and bottom come in its place
+    assert outfits.modify(lonely, 2, 0).unmade == 0
 
 
 def test_a_near_duplicate_is_no_stranger():

@@ -12,8 +12,8 @@ def test_the_page_holds_everything_and_escapes_it(tmp_path):
     out = io.BytesIO()
     Image.fromarray(np.full((60, 40, 3), 90, np.uint8)).save(out, "JPEG")
     rows = [
-        {"source": "all", "category": c, "metric": m, "value": v, "num_truths": 3}
-        for c, v in (("all", 0.25), ("<i>top</i>", 0.125))
+        {"source": None, "category": c, "metric": m, "value": v, "num_truths": 3}
+        for c, v in ((None, 0.25), ("<i>top</i>", 0.125))
         for m in ("mAP", "AP50")
     ]
     import pyarrow as pa

@@ -4,7 +4,7 @@ import pyarrow as pa
 import pytest
 
 from w2w import schema
-from w2w.runtime.stage import Chain, Pool, Stage, batches, check_plan, count, segments
+from w2w.runtime.stage import Chain, Pool, Stage, batches, check_plan, conformed, count, leaving, segments
 
 ROWS = pa.table({"key": ["a", "b", "c", "d"], "x": [1, 2, 3, 4]})
 
@@ -26,8 +26,11 @@ FIRST = Stage("first", add, ("x",), pa.schema([("y", pa.int64())]), {"reject": {
 LAST = Stage("last", last, ("y",), pa.schema([("z", pa.int64())]))
 
 
+XYZ = pa.schema([("key", pa.string()), ("x", pa.int64()), ("y", pa.int64()), ("z", pa.int64())])
+
+
 def test_rejected_rows_leave_with_code_detail_and_stage():
-    good, bad = Chain([FIRST, LAST], "key", "key")(ROWS)
+    good, bad = Chain([FIRST, LAST], "key", "key", XYZ)(ROWS)
     assert good.column("z").to_pylist() == [10, 30, 40]
     assert bad.to_pylist() == [{"key": "b", "source": "b", "code": "empty", "detail": "x is 2", "rejected_by": "first"}]
     counted = count(4, good, bad, ["first", "last"])
@@ -36,17 +39,47 @@ def test_rejected_rows_leave_with_code_detail_and_stage():
 
 def test_a_batch_of_rejects_alone_still_has_every_column():
     everything = Stage("first", add, ("x",), FIRST.gives, {"reject": dict.fromkeys(range(5), "corrupt")})
-    good, bad = Chain([everything, LAST], "key", None)(ROWS)
-    assert (good.num_rows, good.column_names, bad.num_rows) == (0, ["key", "x", "y", "z"], 4)
+    good, bad = Chain([everything, LAST], "key", None, XYZ)(ROWS)
+    assert (good.num_rows, good.schema, bad.num_rows) == (0, XYZ, 4)
+
+
+def test_what_leaves_follows_from_declarations():
+    """Columns that nobody needs any more stay behind, also the form of one that a later stage replaces."""
+    read = pa.schema(
+        [pa.field("key", pa.string(), nullable=False), ("x", pa.int64()), ("other", pa.binary()), ("z", pa.list_(pa.string()))]
+    )
+    own = Stage("own", last, ("y",), LAST.gives, pool=Pool())
+    assert leaving([[FIRST], [own]], read, ["z"], ["key"]) == [
+        pa.schema([("key", pa.string()), ("y", pa.int64())]),
+        pa.schema([("z", pa.int64())]),
+    ]
+    assert leaving([[FIRST, LAST]], read, ["other", "z"], ["key"]) == [pa.schema([("other", pa.binary()), ("z", pa.int64())])]
+
+
+def test_rows_have_the_very_types_that_were_declared():
+    fields = pa.schema([("name", pa.string()), ("box", pa.list_(pa.float32())), ("sure", pa.bool_())])
+    rows = pa.table(
+        {
+            "more": [1, 2],
+            "box": pa.array([[1.0], None], pa.large_list(pa.field("element", pa.float32()))),
+            "name": pa.array(["a", "b"]).dictionary_encode(),
+            "sure": [True, False],
+        }
+    )
+    required = pa.schema([f.with_nullable(f.name != "sure") for f in rows.schema])
+    for given in (rows, rows.cast(required)):
+        assert conformed(given, fields).schema.equals(fields, check_metadata=True)
+        assert conformed(given, fields).to_pylist() == rows.select(fields.names).to_pylist()
+    assert conformed(rows.select(["more"]).slice(0, 0), fields).schema == fields
 
 
 def test_a_stage_that_loses_rows_or_columns_is_a_bug():
     with pytest.raises(AssertionError, match="loser: 4 rows in, 3 out"):
-        Chain([Stage("loser", lambda rows: rows.slice(1), ("x",), pa.schema([]))], "key", None)(ROWS)
+        Chain([Stage("loser", lambda rows: rows.slice(1), ("x",), pa.schema([]))], "key", None, XYZ)(ROWS)
     with pytest.raises(AssertionError, match="y must be string"):
-        Chain([Stage("first", add, ("x",), pa.schema([("y", pa.string())]), {"reject": {}})], "key", None)(ROWS)
+        Chain([Stage("first", add, ("x",), pa.schema([("y", pa.string())]), {"reject": {}})], "key", None, XYZ)(ROWS)
     with pytest.raises(AssertionError, match="4 rows in, 3 out, 0 rejected"):
-        count(4, ROWS.slice(1), Chain([], "key", None)(ROWS)[1], [])
+        count(4, ROWS.slice(1), Chain([], "key", None, ROWS.schema)(ROWS)[1], [])
 
 
 def test_a_first_stage_that_streams_regroups_rows():
@@ -55,11 +88,11 @@ def test_a_first_stage_that_streams_regroups_rows():
             yield add(rows, reject=reject)
 
     first = Stage("first", by_three, FIRST.needs, FIRST.gives, FIRST.args, streams=True)
-    chain = Chain([first, LAST], "key", "key")
+    chain = Chain([first, LAST], "key", "key", XYZ)
     results = list(chain.flow(iter([ROWS.slice(0, 2), ROWS.slice(2)])))
     assert [good.column("z").to_pylist() for good, _ in results] == [[10, 30], [40]]
     assert [bad.column("key").to_pylist() for _, bad in results] == [["b"], []]
-    whole = list(Chain([FIRST, LAST], "key", "key").flow(iter([ROWS])))
+    whole = list(Chain([FIRST, LAST], "key", "key", XYZ).flow(iter([ROWS])))
     assert [good.column("z").to_pylist() for good, _ in whole] == [[10, 30, 40]]
     with pytest.raises(AssertionError):
         check_plan([LAST, first], ["key", "x", "y"], [])

@@ -1,10 +1,12 @@
+from dataclasses import replace
+
 import pyarrow as pa
 import pytest
 
 from tests.unit.table.test_sink import lineage
 from w2w import schema
 from w2w.errors import JobFailed
-from w2w.table import delta, snapshot
+from w2w.table import delta, maintain, snapshot
 from w2w.table.sink import Counts, Output, write_part
 
 
@@ -57,7 +59,7 @@ def test_rejects_of_a_version_are_written_once(tmp_path, monkeypatch):
     def dies(store, table, *args):
         if table is schema.NEGATIVES:
             raise KeyboardInterrupt
-        real(store, table, *args)
+        return real(store, table, *args)
 
     monkeypatch.setattr(snapshot, "commit_parts", dies)
     with pytest.raises(KeyboardInterrupt):
@@ -69,22 +71,27 @@ def test_rejects_of_a_version_are_written_once(tmp_path, monkeypatch):
     assert sorted(delta.read(store, schema.REJECTS, [schema.KEY]).column(0).to_pylist()) == ["p", "q"]
 
 
-def test_two_runs_at_once_are_noticed(tmp_path, monkeypatch):
+def test_two_runs_at_once_are_noticed(tmp_path):
     store = str(tmp_path)
     snapshot.replace(store, schema.NEGATIVES, write(store, "a"), lineage("1"))
-    real, came_between = delta.create_table, []
-
-    def slow(store, table):
-        opened = real(store, table)
-        if table is schema.NEGATIVES and not came_between:
-            came_between.append(True)
-            snapshot.replace(store, schema.NEGATIVES, write(store, "b"), lineage("1"))
-        return opened
-
-    monkeypatch.setattr(delta, "create_table", slow)
-    with pytest.raises(JobFailed, match="another run"):
-        snapshot.replace(store, schema.NEGATIVES, write(store, "c"), lineage("1"))
+    seen = delta.FirstSeen()
+    late = replace(lineage("1", "late"), seen=seen)
+    assert snapshot.current(store, schema.NEGATIVES)["run_id"] == "run"  # here the late one looks at what is there
+    snapshot.replace(store, schema.NEGATIVES, write(store, "b"), lineage("2", "other"))
+    maintain.compact(store, schema.NEGATIVES)
+    with pytest.raises(JobFailed, match="another run of 'embed', other, wrote to"):
+        snapshot.replace(store, schema.NEGATIVES, write(store, "c"), late)
     assert held(store) == ["b"]
+
+
+def test_snapshots_of_two_sources_at_once(tmp_path):
+    store = str(tmp_path)
+    snapshot.replace(store, schema.PAIRS, pairs(store, "own", "a"), lineage("1"))
+    late = replace(lineage("2", "late"), seen=delta.FirstSeen())
+    assert snapshot.current(store, schema.PAIRS)
+    snapshot.replace(store, schema.PAIRS, pairs(store, "lookbook", "l"), lineage("3", "other"), "lookbook")
+    snapshot.replace(store, schema.PAIRS, pairs(store, "own", "b"), late)
+    assert pairs_held(store) == ["b", "l"]
 
 
 def pairs(store: str, source: str, *pair_ids: str) -> list[dict]:

@@ -1,4 +1,5 @@
 import json
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -6,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from tests.unit.training.ranks import in_two
 from w2w.errors import JobFailed, UsageError
 from w2w.training.config import HISTORY, MODEL, LoopConfig
 from w2w.training.loop import CHECKPOINT, Training, fit, parameter_groups, rate
@@ -143,6 +145,33 @@ def test_a_loss_that_is_no_number_fails_the_job(tmp_path, bad):
     recipe.losses = lambda network, batch: {"square": network(batch[0]).sum() * 0 + float(bad)}
     with pytest.raises(JobFailed, match=f"loss became {bad} in step 1"):
         run(tmp_path, recipe=recipe)
+
+
+def fails(rank: int) -> str:
+    """What the loop says in a process whose own losses are numbers, while those of the other one are not in one step."""
+    recipe = Line()
+    recipe.network = nn.Sequential(nn.Linear(4, 1))
+    plain, steps = recipe.losses, iter(range(6))
+    recipe.losses = lambda *given: {"square": plain(*given)["square"] * (math.nan if next(steps) == 2 and rank == 1 else 1)}
+    try:
+        fit(Training(recipe, lambda n: range(8), STEPS), lambda *_: None)
+    except JobFailed as e:
+        return str(e)
+    return "ended"
+
+
+@pytest.mark.slow  # two processes import torch
+def test_a_loss_that_is_no_number_in_one_process_stops_them_all(tmp_path):
+    said = in_two(fails, tmp_path)
+    assert said[1] == "the loss became nan in step 3: lower --train.learning_rate"
+    assert said[0] == "the loss became no number in another process in step 3: lower --train.learning_rate"
+
+
+def test_a_figure_that_cannot_be_told_is_worse_than_any(tmp_path):
+    figures = run(tmp_path / "some", recipe=Line(values=[0.5, math.nan, 0.4]))
+    assert [f.get("kept", False) for f in figures if "val" in f] == [True, False, False]
+    figures = run(tmp_path / "none", recipe=Line(values=[math.nan] * 3))
+    assert [f.get("kept", False) for f in figures if "val" in f] == [True] * 3  # nothing was found better: the last
 
 
 def test_half_precision_needs_a_gpu(tmp_path):

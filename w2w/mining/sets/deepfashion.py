@@ -1,12 +1,13 @@
 """The three sets called DeepFashion: In-Shop, Consumer-to-Shop (Liu et al. 2016) and DeepFashion2 (Ge et al. 2019)."""
 
+import re
 from collections import defaultdict
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 
 from w2w.errors import UsageError
-from w2w.garments.records import Record, read_json
+from w2w.garments.records import Record, files_below, read_json
 from w2w.garments.taxonomy import BOTTOM, DRESS, OUTER, TOP
 from w2w.mining.sets.records import Anchor, Box, Classes, Photo, PublicSet, Shop, columns, corners, find
 from w2w.mining.shares import TEST, TRAIN, VAL
@@ -81,16 +82,25 @@ class InShop(_DeepFashion):
         return f"{folder}/{group}", view
 
     @cached_property
+    def _listed(self) -> dict[str, tuple[str, str]]:
+        """Item and status of each picture, of its first line: a picture is one row, whatever other lines say of it."""
+        listed: dict[str, tuple[str, str]] = {}
+        for _, name, item, status in self._rows():
+            listed.setdefault(name, (item, status))
+        return listed
+
+    @cached_property
     def _first(self) -> dict[str, str]:
         """The first view of each group of training pictures."""
         first: dict[str, str] = {}
-        for _, name, _, status in self._rows():
+        for name, (_, status) in self._listed.items():
             if status == "train":
                 group, view = self._view(name)
                 first[group] = min(first.get(group, view), view)
         return first
 
-    def _is_shop(self, name: str, status: str) -> bool:
+    def _is_shop(self, name: str) -> bool:
+        status = self._listed[name][1]
         if status != "train":
             return status == "gallery"
         group, view = self._view(name)
@@ -99,23 +109,21 @@ class InShop(_DeepFashion):
     @cached_property
     def _shops_of(self) -> dict[str, list[str]]:
         found = defaultdict(list)
-        for _, name, item, status in self._rows():
-            if self._is_shop(name, status):
+        for name, (item, _) in self._listed.items():
+            if self._is_shop(name):
                 found[item].append(name)
         return found
 
     def shops(self) -> Iterator[Shop]:
         for where, name, item, status in self._rows():
-            if self._is_shop(name, status):
+            if self._is_shop(name):
                 yield self._shop(name, item, TRAIN if status == "train" else TEST, where, ("partition", status))
 
     def photos(self) -> Iterator[Photo]:
         for where, name, item, status in self._rows():
-            if not self._is_shop(name, status):
+            if not self._is_shop(name):
                 split = TRAIN if status == "train" else TEST
-                shops = tuple(self._shops_of.get(item, ()))
-                if shops or status == "query":
-                    yield self._photo(name, item, split, shops, where)
+                yield self._photo(name, item, split, tuple(self._shops_of.get(item, ())), where)
 
 
 class ConsumerToShop(_DeepFashion):
@@ -132,10 +140,10 @@ class ConsumerToShop(_DeepFashion):
             yield where, consumer, shop, item, status
 
     def shops(self) -> Iterator[Shop]:
-        seen: set[str] = set()
+        seen: set[tuple[str, str, str]] = set()
         for where, _, shop, item, status in self._rows():
-            if shop not in seen:
-                seen.add(shop)
+            if (shop, item, status) not in seen:
+                seen.add((shop, item, status))
                 yield self._shop(shop, item, status, where)
 
     def photos(self) -> Iterator[Photo]:
@@ -171,7 +179,7 @@ class DeepFashion2(PublicSet):
         """(name, image, split, [(product or "", position, item)]) of each photo from ``source``: user or shop."""
         for folder in self._folders:
             part = folder.parent.name
-            for file in sorted(folder.glob("*.json")):
+            for file in files_below(folder, (".json",), recursive=False):
                 record = Record(str(file), read_json(file))
                 if record.get("source", str) not in ("user", "shop"):
                     raise UsageError(f"{file}: source {record.get('source', str)!r} is neither user nor shop")
@@ -179,12 +187,20 @@ class DeepFashion2(PublicSet):
                 if record.get("source", str) != source:
                     continue
                 items = []
-                for number in sorted(int(n[4:]) for n, _ in record.items() if n.startswith("item") and n[4:].isdigit()):
+                for number in self._numbers(record):
                     item = Record(f"{file}: item{number}", record.get(f"item{number}", dict))
                     style = item.get("style", int)
                     items.append((f"{part}/{pair}/{style}" if style > 0 else "", number, item))
                 image = (self._images / part / "image" if self._images else folder.parent / "image") / f"{file.stem}.jpg"
                 yield f"{part}/{file.stem}", str(image), self._SPLITS[part], items
+
+    @staticmethod
+    def _numbers(record: Record) -> list[int]:
+        names = [name for name, _ in record.items() if name.startswith("item")]
+        for name in names:
+            if not re.fullmatch(r"item[1-9][0-9]{0,8}", name):
+                raise UsageError(f"{record.where}: field {name!r} is not like item1, item2")
+        return sorted(int(name[4:]) for name in names)
 
     def _seen(self, item: Record) -> tuple[str, str | None, Box]:
         label = item.get("category_name", str)

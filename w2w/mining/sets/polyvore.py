@@ -3,7 +3,7 @@
 The nondisjoint variant shares items between its splits by design; the disjoint one does not. Products are the same for both.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -50,8 +50,11 @@ class Polyvore(PublicSet):
 
     @cached_property
     def _items(self) -> dict[str, Item]:
-        """About 300 bytes an item."""
-        return {item_id: Item(item_id, label, category) for item_id, _, label, category in self._records()}
+        """About 300 bytes an item. Of two records of one item the first counts, as it does among the products."""
+        items: dict[str, Item] = {}
+        for item_id, _, label, category in self._records():
+            items.setdefault(item_id, Item(item_id, label, category))
+        return items
 
     def _item(self, item_id: str, where: str) -> Item:
         if item_id not in self._items:
@@ -63,33 +66,39 @@ class Polyvore(PublicSet):
             title = record.get("title", str, "") or record.get("url_name", str, "")
             yield Shop(item_id, item_id, str(self._images / f"{item_id}.jpg"), label, category, None, title=title or None)
 
-    def _outfits(self, split: str) -> Iterator[tuple[str, str, dict[str, Item]]]:
-        """(where, set_id, item by its index) of a split's outfits."""
+    def _outfits(self, split: str) -> Iterator[tuple[str, str, list[tuple[str, Item]]]]:
+        """(where, set_id, items with the places that questions call them by) of a split's outfits."""
         file = find(self._folder, f"{split}.json")
         for where, value in members(file):
             record = Record(where, value)
             set_id = record.get("set_id", str)
-            items = {}
+            items = []
             for i, entry in enumerate(record.get("items", list)):
                 one = Record(f"{where} (set {set_id}): items[{i}]", entry)
-                items[str(one.get("index", int))] = self._item(one.get("item_id", str), one.where)
+                items.append((f"{set_id}_{one.get('index', int)}", self._item(one.get("item_id", str), one.where)))
             yield where, set_id, items
 
     def outfits(self) -> Iterator[Outfit]:
         for name, split in _FILES.items():
-            for _, set_id, items in self._outfits(name):
-                yield Outfit(set_id, tuple(items.values()), split)
+            for where, set_id, items in self._outfits(name):
+                places = [place for place, _ in items]
+                twice = next((place for place in places if places.count(place) > 1), None)
+                why = f"{twice} is two items ({where})" if twice else ""
+                yield Outfit(set_id, tuple(item for _, item in items), split, why)
 
     def questions(self) -> Iterator[Question]:
         for name, split in _FILES.items():
-            places = {f"{set_id}_{index}": item for _, set_id, items in self._outfits(name) for index, item in items.items()}
+            places: dict[str, Item | None] = {}  # None: of several items, so that nobody can tell which is meant
+            for _, _, items in self._outfits(name):
+                for place, item in items:
+                    places[place] = None if place in places else item
             blanks, lines = (self._folder / f"{file}_{name}" for file in ("fill_in_blank", "compatibility"))
             if blanks.with_suffix(".json").exists():
                 yield from self._blanks(blanks.with_suffix(".json"), places, split)
             if lines.with_suffix(".txt").exists():
                 yield from self._lines(lines.with_suffix(".txt"), places, split)
 
-    def _blanks(self, file: Path, places: dict[str, Item], split: str) -> Iterator[Question]:
+    def _blanks(self, file: Path, places: dict[str, Item | None], split: str) -> Iterator[Question]:
         """The right answer is the one of the question's own set; in the file it comes first, so that the answers are put into
         an order that says nothing: by a digest of question and answer."""
         for number, (where, value) in enumerate(members(file)):
@@ -99,22 +108,22 @@ class Polyvore(PublicSet):
             if not asked or len(answers) < 2:
                 raise UsageError(f"{where}: {len(asked)} items and {len(answers)} answers are no question")
             sets = {_set_of(place, where) for place in asked}
+            for answer in answers:
+                _set_of(answer, where)
             shuffled = sorted(answers, key=lambda a: ids.digest(asked, a, length=32))
             right = [i for i, a in enumerate(shuffled) if _set_of(a, where) in sets]
             clear = len(sets) == len(right) == 1
             why = "" if clear else f"{len(right)} answers are of the question's {len(sets)} sets ({where})"
-            items, given = (tuple(_at(places, place, where) for place in some) for some in (asked, shuffled))
-            yield Question(f"{split}/{number}", FILL_IN_BLANK, items, given, right[0] if clear else None, split, why)
+            yield _question(f"{split}/{number}", places, (asked, shuffled), right[0] if clear else None, split, where, why)
 
-    def _lines(self, file: Path, places: dict[str, Item], split: str) -> Iterator[Question]:
+    def _lines(self, file: Path, places: dict[str, Item | None], split: str) -> Iterator[Question]:
         for number, line in enumerate(read_text(file).splitlines(), 1):
             words, where = line.split(), f"{file}, line {number}"
             if not words:
                 continue
             if words[0] not in ("0", "1") or len(words) < 3:
                 raise UsageError(f"{where}: {line!r:.60} is not 0 or 1 and two items or more")
-            items = tuple(_at(places, place, where) for place in words[1:])
-            yield Question(f"{split}/{number}", COMPATIBILITY, items, (), int(words[0]), split)
+            yield _question(f"{split}/{number}", places, (words[1:], []), int(words[0]), split, where)
 
 
 def _set_of(place: object, where: str) -> str:
@@ -123,7 +132,20 @@ def _set_of(place: object, where: str) -> str:
     return place.rpartition("_")[0]
 
 
-def _at(places: dict[str, Item], place: str, where: str) -> Item:
-    if place not in places:
-        raise UsageError(f"{where}: there is no outfit with an item {place!r} in this split")
-    return places[place]
+def _question(
+    name: str,
+    places: dict[str, Item | None],
+    asked: tuple[Sequence[str], Sequence[str]],
+    right: int | None,
+    split: str,
+    where: str,
+    why: str = "",
+) -> Question:
+    """``asked``: places of the items and of the answers, of which only a fill-in-the-blank has some."""
+    for place in (*asked[0], *asked[1]):
+        if place not in places:
+            raise UsageError(f"{where}: there is no outfit with an item {place!r} in this split")
+        if places[place] is None and not why:
+            right, why = None, f"{place} is two items ({where})"
+    items, answers = (tuple(item for place in some if (item := places[place])) for some in asked)
+    return Question(name, FILL_IN_BLANK if asked[1] else COMPATIBILITY, items, answers, right, split, why)

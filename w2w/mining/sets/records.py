@@ -4,14 +4,14 @@ A set is read more than once and never held: its methods yield plain records in 
 not what the set's documents promise raises UsageError with both names.
 """
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from w2w import storage
 from w2w.config import nearest
 from w2w.errors import UsageError
-from w2w.garments.records import read_text
+from w2w.garments.records import numbers, parse_json, read_text
 from w2w.garments.taxonomy import IGNORE, VOCABULARIES, TaxonomyConfig, mapping_of
 
 Box = tuple[float, float, float, float]  # x0, y0, x1, y1
@@ -68,9 +68,12 @@ class Item:
 
 @dataclass(frozen=True)
 class Outfit:
+    """``why``: what is wrong with the set's record of it; "" where nothing is."""
+
     name: str
     items: tuple[Item, ...]
     split: str
+    why: str = ""
 
 
 @dataclass(frozen=True)
@@ -142,7 +145,7 @@ def columns(path: Path, names: tuple[str, ...]) -> Iterator[tuple[str, list[str]
     lines = enumerate(_lines(path), 1)
     _, first = next(lines, (1, ""))
     _, header = next(lines, (2, ""))
-    if not first.isdigit():
+    if not first.isdecimal():
         raise UsageError(f"{path}, line 1: {first!r:.60} is not the number of lines that follow")
     there = header.split()
     missing = [name for name in names if name not in there]
@@ -167,21 +170,23 @@ def _lines(path: Path) -> Iterator[str]:
                 yield line.strip()
     except UnicodeDecodeError as e:
         raise UsageError(f"{path}: not UTF-8 text") from e
+    except OSError as e:
+        raise UsageError(f"{path}: cannot be read: {e.strerror}") from e
 
 
 def corners(values: list[str], where: str) -> Box:
     """Four numbers of a list's line as a box."""
     try:
-        x0, y0, x1, y1 = (float(v) for v in values)
+        found = [float(v) for v in values]
     except ValueError:
         raise UsageError(f"{where}: {' '.join(values)!r} is not a box of four numbers") from None
-    return x0, y0, x1, y1
+    return numbers(found, 4, f"{where}: the box")
 
 
 def members(path: Path) -> Iterator[tuple[str, object]]:
     """(where, value) of each element of a JSON list, or (name, value) of each field of a JSON object, one at a time: the file's
     text is held, its records are not."""
-    text, decoder = read_text(path), json.JSONDecoder()
+    text = read_text(path)
 
     def skip(at: int, wanted: str) -> int:
         while at < len(text) and text[at] in " \t\r\n":
@@ -193,10 +198,7 @@ def members(path: Path) -> Iterator[tuple[str, object]]:
     def value(at: int) -> tuple[object, int]:
         while at < len(text) and text[at] in " \t\r\n":
             at += 1
-        try:
-            return decoder.raw_decode(text, at)
-        except ValueError as e:
-            raise UsageError(f"{path}: not valid JSON: {e}") from e
+        return parse_json(text, path, at)
 
     at = skip(0, "[{")
     named, close = text[at] == "{", "}" if text[at] == "{" else "]"
@@ -204,16 +206,23 @@ def members(path: Path) -> Iterator[tuple[str, object]]:
     while at < len(text) and text[at] in " \t\r\n":
         at += 1
     if text[at : at + 1] == close:
-        return
+        return _check_rest(text, at, path)
     while True:
         where: object = f"{path}: [{count}]"
         if named:
             where, at = value(skip(at, '"'))
+            if not storage.is_text(where):
+                raise UsageError(f"{path}: field {where!r} holds half a character")
             at = skip(at, ":") + 1
         found, at = value(at)
         yield str(where), found
         count += 1
         at = skip(at, "," + close)
         if text[at] == close:
-            return
+            return _check_rest(text, at, path)
         at += 1
+
+
+def _check_rest(text: str, at: int, path: Path) -> None:
+    if rest := text[at + 1 : at + 1000].strip(" \t\r\n"):
+        raise UsageError(f"{path}: not valid JSON: {rest[:20]!r} after its end, at character {at + 1}")

@@ -1,5 +1,6 @@
 """Records of a public set as rows of our tables: products, posts and garments in workers, pairs and outfits in the driver."""
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -168,18 +169,20 @@ def gathered(
     table: schema.Table, found: Iterator[Row], batch_rows: int = 50_000
 ) -> Iterator[tuple[pa.Table, list[tuple[str, Reject]]]]:
     """Rows of the table and what is rejected beside them, in batches. Of rows with one key the first is kept, the others are
-    DUPLICATE_KEY: about 100 bytes a row are held."""
+    DUPLICATE_KEY: about 100 bytes a row are held. No two rejects have the same key."""
     seen: set[bytes] = set()
+    counts: Counter[str] = Counter()
     key = table.key[0]
     while batch := list(islice(found, batch_rows)):
         good, bad = [], []
         for one in batch:
             if isinstance(one, tuple):
-                bad.append(one)
+                bad.append((ids.numbered(one[0], counts), one[1]))
                 continue
             digest = bytes.fromhex(ids.digest(one[key], length=32))
             if digest in seen:
-                bad.append((one[key], Reject(RejectCode.DUPLICATE_KEY, "the same came before, of another record")))
+                again = Reject(RejectCode.DUPLICATE_KEY, "the same came before, of another record")
+                bad.append((ids.numbered(one[key], counts), again))
             else:
                 seen.add(digest)
                 good.append(one)
@@ -187,12 +190,16 @@ def gathered(
 
 
 def pairs(photos: Iterable[Photo], known: Known, catalog: str, source: str, version: str) -> Iterator[Row]:
-    """Every garment with every picture of its product: a row of table ``pairs``, or the key and why it is none."""
+    """Every garment with every picture of its product: a row of table ``pairs``, or the key and why it is none. Of two records
+    of one photo the first counts, as it does among the posts."""
+    seen: set[str] = set()
     for photo in photos:
         post_id = f"{catalog}/{photo.name}"
+        again, _ = post_id in seen, seen.add(post_id)
         image = known.posts.get(post_id)
         for number, anchor in enumerate(photo.anchors):
-            found = _garment(anchor, image, known, version)
+            found = Reject(RejectCode.DUPLICATE_KEY, "the photo came before, of another record") if again else None
+            found = found or _garment(anchor, image, known, version)
             for shop in anchor.shops or ("",):
                 key = f"{post_id}#{number} {catalog}/{shop or anchor.product}"
                 positive = known.products.get(f"{catalog}/{shop}")
@@ -237,6 +244,10 @@ def outfits(found: Iterable[Outfit], known: Known, catalog: str, source: str) ->
     for outfit in found:
         key = f"{source}/{outfit.name}"
         items = _items(outfit.items, known, catalog)
+        if outfit.why:
+            items = Reject(RejectCode.AMBIGUOUS, outfit.why)
+        elif len({item.shop for item in outfit.items}) < 2:
+            items = Reject(RejectCode.MISSING_SLOT, f"an outfit of {len(outfit.items)} items, of which no two differ")
         yield (
             (key, items)
             if isinstance(items, Reject)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from w2w.errors import UsageError
-from w2w.garments.records import Record, from_xywh, numbers, read_text
+from w2w.garments.records import Record, files_below, from_xywh, numbers, read_text
 from w2w.garments.taxonomy import TOP
 from w2w.images.lookbook import read_name
 from w2w.mining.sets.records import Anchor, Classes, Photo, PublicSet, Shop, find, members
@@ -37,17 +37,19 @@ class Street2Shop(PublicSet):
         """Where each photo is: about 200 bytes each."""
         here = {}
         if self._folder:
-            files = (f for f in self._folder.iterdir() if f.suffix.lower() in _IMAGE_ENDINGS and f.stem.isdigit())
+            files = (f for f in self._folder.iterdir() if f.suffix.lower() in _IMAGE_ENDINGS and f.stem.isdecimal())
             here = {int(f.stem): str(f) for f in files}
         uris = {}
         for number, line in enumerate(read_text(self._list).splitlines(), 1):
             photo, comma, url = line.strip().partition(",")
-            if not (photo.isdigit() and comma and url):
+            if not (photo.isdecimal() and comma and url):
                 if line.strip():
                     raise UsageError(f"{self._list}, line {number}: {line!r:.60} is not like 0000000001,http://...")
                 continue
             missing = str(self._folder / f"{photo}.jpg") if self._folder else url
-            uris[int(photo)] = here.get(int(photo), missing)
+            uri = here.get(int(photo), missing)
+            if uris.setdefault(int(photo), uri) != uri:
+                raise UsageError(f"{self._list}, line {number}: photo {photo} came before, with another URL")
         return uris
 
     def _uri(self, photo: int, where: str) -> str:
@@ -115,7 +117,7 @@ class LookBook(PublicSet):
         folder = find(root, "data", ".")
         self._folder, self._shares = folder, (val_share, test_share)
         self._files: list[tuple[str, str, str]] = []
-        for name in sorted(f.name for f in folder.iterdir() if f.suffix.lower() == ".jpg"):
+        for name in (f.name for f in files_below(folder, (".jpg",), recursive=False)):
             product, clean = read_name(folder / name)
             self._files.append((name, product, "1" if clean else "0"))
         if not self._files:

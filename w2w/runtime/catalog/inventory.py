@@ -2,6 +2,7 @@
 
 import time
 
+from rich.console import Group
 from rich.table import Table as RichTable
 
 from w2w import schema
@@ -58,5 +59,5 @@ def rejects(store: str, stage: str | None, num_examples: int) -> RichTable:
     shown = RichTable("stage", "code", "rows", "for example", title="rejects", title_justify="left")
     for group, n in sorted(counts.items(), key=lambda kv: -kv[1]):
         lines = [f"{r[schema.SOURCE] or r[schema.KEY]}: {r[schema.REJECT_DETAIL]}" for r in examples[group]]
-        shown.add_row(group[0], group[1], f"{n:,}", "\n".join(lines))
+        shown.add_row(group[0], group[1], f"{n:,}", Group(*lines))
     return shown

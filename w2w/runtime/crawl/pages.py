@@ -2,6 +2,7 @@
 
 import io
 import json
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -11,7 +12,7 @@ import pyarrow.compute as pc
 
 from w2w import ids, schema, storage
 from w2w.crawl.fetch import FetchConfig, Fetcher
-from w2w.errors import Reject, UsageError
+from w2w.errors import UsageError, attempt
 from w2w.ingest.feed import FeedConfig, read_feed
 from w2w.ingest.images import load_image
 from w2w.ingest.raw import IMAGE_OFFSET, IMAGE_SIZE
@@ -65,18 +66,18 @@ def write_contact_sheet(
     """
     rows, num_queries = _sample(found, shown)
     hits = [hit for row in rows.column(schema.NEIGHBOUR_LIST).to_pylist() for hit in row[:_HITS_SHOWN]]
-    products = delta.current_products(found.store, [schema.PRODUCT_ID, schema.TITLE, schema.CATEGORY, schema.ATTRIBUTES])
-    found_ids = pa.array(sorted({h[schema.PRODUCT_ID] for h in hits}), pa.string())
-    products = products.filter(pc.is_in(products.column(schema.PRODUCT_ID), value_set=found_ids))
-    product_ids = products.column(schema.PRODUCT_ID).to_pylist()
-    titles = dict(zip(product_ids, products.column(schema.TITLE).to_pylist()))
+    products = delta.current_products(found.store, [*_ANSWERS, schema.TITLE])
+    among = [pa.array(sorted({h[c] for h in hits}), pa.string()) for c in (schema.PRODUCT_ID, schema.IMAGE_ID)]
+    by_id, by_picture = (pc.is_in(products.column(c), value_set=v) for c, v in zip((schema.PRODUCT_ID, schema.IMAGE_ID), among))
+    products = products.filter(pc.or_(by_id, by_picture))
+    titles = dict(zip(*(products.column(c).to_pylist() for c in (schema.PRODUCT_ID, schema.TITLE))))
     shared = set(products.column(schema.CATEGORY).to_pylist()) & set(rows.column(schema.CATEGORY).to_pylist())
     by = list(match) or ([schema.CATEGORY] if shared else [])
-    answers = dict(zip(product_ids, truth_keys(products, by).tolist()))
+    answers = Answers(products, by)
     photos = pictures(set(rows.column(schema.QUERY_ID).to_pylist()))
     thumbnails = _pictures(found.store, [h[schema.IMAGE_ID] for h in hits])
 
-    def shown_hit(hit: dict, wanted: str) -> Hit:
+    def shown_hit(hit: dict, wanted: tuple[str, ...] | None) -> Hit:
         product_id = hit[schema.PRODUCT_ID]
         return Hit(
             product_id,
@@ -84,7 +85,7 @@ def write_contact_sheet(
             hit[schema.CATEGORY],
             hit[schema.SCORE],
             thumbnails.get(hit[schema.IMAGE_ID]),
-            answers.get(product_id) == wanted if by else None,
+            None if wanted is None else answers.right(hit, wanted),
         )
 
     queries = [
@@ -94,7 +95,7 @@ def write_contact_sheet(
             row[schema.CATEGORY],
             [shown_hit(hit, wanted) for hit in row[schema.NEIGHBOUR_LIST][:_HITS_SHOWN]],
         )
-        for row, wanted in zip(rows.to_pylist(), truth_keys(rows, by).tolist())
+        for row, wanted in zip(rows.to_pylist(), truth_keys(rows, by))
     ]
     target = storage.join(out, REPORT_FILE)
     notes = [f"A green frame: the product has the query's {' and '.join(by)}; a red one: it has not."] if by else []
@@ -129,11 +130,10 @@ def feed_pictures(feed: FeedConfig, fetch: FetchConfig, wanted: set[str]) -> dic
     for batch in read_feed(feed):
         chosen = batch.rows.filter(pc.is_in(batch.rows.column(schema.PRODUCT_ID), value_set=pa.array(sorted(wanted))))
         for row in chosen.to_pylist():
-            try:
-                where = (row[schema.IMAGE_URI], row[IMAGE_OFFSET], row[IMAGE_SIZE])
-                found[row[schema.PRODUCT_ID]] = load_image(*where, max_bytes=fetch.max_bytes, fetch=get)
-            except Reject:
-                continue  # it was there when it was searched: the report shows a blank
+            where = (row[schema.IMAGE_URI], row[IMAGE_OFFSET], row[IMAGE_SIZE])
+            image = attempt(load_image, *where, max_bytes=fetch.max_bytes, fetch=get)
+            if isinstance(image, bytes):  # it was there when it was searched: else the report shows a blank
+                found[row[schema.PRODUCT_ID]] = image
     return found
 
 
@@ -142,37 +142,85 @@ def _pictures(store: str, image_ids: list[str]) -> dict[str, bytes]:
     return dict(zip(found.column(0).to_pylist(), found.column(1).to_pylist()))
 
 
-def truth_keys(rows: pa.Table, match: Sequence[str]) -> np.ndarray:
-    """What must be equal for a product to be a right answer: the named attributes (or ``category``) of each row, joined.
+def truth_keys(rows: pa.Table, match: Sequence[str]) -> list[tuple[str, ...] | None]:
+    """What must be equal for a product to be a right answer: the named attributes (or ``category``) of each row. None where a
+    row lacks one of them: what is not said is like nothing.
 
-    ``rows`` has category and attributes. Raises UsageError where no row has one of them.
+    ``rows`` has category and attributes.
     """
-    columns = [pa.array([""] * rows.num_rows, pa.string())]
+    columns = []
     for name in match:
         by_map = name != schema.CATEGORY
         column = pc.map_lookup(rows.column(schema.ATTRIBUTES), name, "first") if by_map else rows.column(schema.CATEGORY)
-        if rows.num_rows and column.null_count == rows.num_rows:
-            raise UsageError(f"--match: no row has an attribute {name!r}")
-        columns.append(pc.fill_null(column, "").cast(pa.string()))
-    return np.asarray(pc.binary_join_element_wise(*columns, "\x1f").to_pylist(), dtype=object)
+        columns.append(pc.utf8_trim_whitespace(column.cast(pa.string())).to_pylist())
+    return [key if all(key) else None for key in zip(*columns)] if match else [None] * rows.num_rows
 
 
-def relevance(found: Found, match: Sequence[str], k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """(relevant (Q, k) bool, relevant products in the catalog (Q,), query categories (Q,), hit categories (Q, k))."""
-    products = delta.current_products(found.store, [schema.PRODUCT_ID, schema.CATEGORY, schema.ATTRIBUTES, schema.ACTIVE])
-    products = products.filter(products.column(schema.ACTIVE))
-    keys = truth_keys(products, match)
-    names, counts = np.unique(keys.astype(str), return_counts=True)
-    in_catalog = dict(zip(names.tolist(), counts.tolist()))
-    of_product = dict(zip(products.column(schema.PRODUCT_ID).to_pylist(), keys.tolist()))
+class Answers:
+    """For what the active products are the right answer: by themselves, and by every other product with the same picture."""
+
+    def __init__(self, products: pa.Table, match: Sequence[str]):
+        """``products``: product_id, image_id, category, attributes and active."""
+        products = products.filter(products.column(schema.ACTIVE))
+        self._of_product: dict[str, tuple[str, ...]] = {}
+        self._of_picture: dict[str, set[tuple[str, ...]]] = {}
+        columns = (products.column(c).to_pylist() for c in (schema.PRODUCT_ID, schema.IMAGE_ID))
+        for product, image, key in zip(*columns, truth_keys(products, match)):
+            if key is not None:
+                self._of_product[product] = key
+                if image is not None:
+                    self._of_picture.setdefault(image, set()).add(key)
+        self._pictures = Counter(key for keys in self._of_picture.values() for key in keys)
+
+    def __bool__(self) -> bool:
+        """Whether any product says what it is the answer for."""
+        return bool(self._of_product)
+
+    def num_pictures(self, wanted: tuple[str, ...] | None) -> int:
+        """How many different pictures show a right answer."""
+        return self._pictures[wanted]
+
+    def right(self, hit: dict, wanted: tuple[str, ...] | None) -> bool:
+        """Whether the hit's picture shows a right answer, whichever of its products was found."""
+        if wanted is None:
+            return False
+        of_picture = self._of_picture.get(hit[schema.IMAGE_ID], ())
+        return wanted in of_picture or self._of_product.get(hit[schema.PRODUCT_ID]) == wanted
+
+
+_ANSWERS = (schema.PRODUCT_ID, schema.IMAGE_ID, schema.CATEGORY, schema.ATTRIBUTES, schema.ACTIVE)
+
+
+def check_match(store: str, match: Sequence[str]) -> None:
+    """Raises UsageError where no active product has one of these, or all of them."""
+    products = delta.current_products(store, _ANSWERS) if match else pa.table({})
+    for names in [[name] for name in match] + [match] * bool(match):
+        if products.num_rows and not Answers(products, names):
+            raise UsageError(f"--match: no product has an attribute {' and '.join(map(repr, names))}")
+
+
+def relevance(found: Found, match: Sequence[str], k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, int]:
+    """(relevant (Q, k) bool, relevant pictures in the catalog (Q,), query categories (Q,), hit categories (Q, k), how many
+    queries lack what is to match). Of hits with one picture the first counts.
+
+    Raises UsageError where all queries lack it.
+    """
+    answers = Answers(delta.current_products(found.store, _ANSWERS), match)
     columns = [schema.QUERY_ID, schema.CATEGORY, schema.ATTRIBUTES, schema.NEIGHBOUR_LIST]
-    rows = pa.concat_tables(list(found.read(columns))).sort_by(schema.QUERY_ID)
+    empty = pa.schema([schema.NEIGHBOURS.schema.field(c) for c in columns]).empty_table()
+    rows = pa.concat_tables([empty, *found.read(columns)]).sort_by(schema.QUERY_ID)
     wanted = truth_keys(rows, match)
+    num_without = sum(w is None for w in wanted)
+    if num_without == rows.num_rows:
+        raise UsageError(f"--match: no query has an attribute {' and '.join(map(repr, match))}")
     relevant = np.zeros((rows.num_rows, k), bool)
     hit_category = np.full((rows.num_rows, k), "", dtype=object)
     for q, hits in enumerate(rows.column(schema.NEIGHBOUR_LIST).to_pylist()):
+        seen = set()
         for r, hit in enumerate(hits[:k]):
-            relevant[q, r] = of_product.get(hit[schema.PRODUCT_ID]) == wanted[q]
+            relevant[q, r] = hit[schema.IMAGE_ID] not in seen and answers.right(hit, wanted[q])
             hit_category[q, r] = hit[schema.CATEGORY]
-    num_relevant = np.array([in_catalog.get(w, 0) for w in wanted.tolist()])
-    return relevant, num_relevant, np.asarray(rows.column(schema.CATEGORY).to_pylist(), dtype=object), hit_category
+            seen.add(hit[schema.IMAGE_ID])
+    num_relevant = np.array([answers.num_pictures(w) for w in wanted])
+    categories = np.asarray(rows.column(schema.CATEGORY).to_pylist(), dtype=object)
+    return relevant, num_relevant, categories, hit_category, num_without

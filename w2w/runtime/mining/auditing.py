@@ -10,8 +10,9 @@ import ray
 from rich.table import Table as RichTable
 
 from w2w import ids, schema, storage
-from w2w.errors import Reject, UsageError
+from w2w.errors import Reject, UsageError, attempt
 from w2w.images.decode import DecodeLimits, decode
+from w2w.ingest.images import load_image
 from w2w.mining.audit import Grouped, grouped, identity_leaks, picture_leaks, uses_of_outfits, uses_of_pairs, uses_of_splits
 from w2w.mining.duplicates import LikenessRules
 from w2w.mining.fingerprints import SIDE_PX, fingerprint
@@ -107,14 +108,19 @@ def fingerprint_folder(folder: str, limits: DecodeLimits) -> tuple[pa.Table, lis
     return pa.concat_tables(tables), rejects
 
 
+def _picture(uri: str, limits: DecodeLimits) -> np.ndarray:
+    return decode(load_image(uri, max_bytes=limits.max_bytes), limits, SIDE_PX)
+
+
 def _fingerprint_files(folder: str, paths: Sequence[str], limits: DecodeLimits) -> tuple[pa.Table, list[tuple[str, str]]]:
     good, bad, images = [], [], []
     for path in paths:
-        try:
-            images.append(decode(storage.read_bytes(storage.join(folder, path)), limits, SIDE_PX))
+        image = attempt(_picture, storage.join(folder, path), limits)
+        if isinstance(image, Reject):
+            bad.append((path, f"{image.code}: {image.detail}"))
+        else:
+            images.append(image)
             good.append(path)
-        except Reject as e:
-            bad.append((path, f"{e.code}: {e.detail}"))
     hashes, mirrored, grids = fingerprint(images)
     columns = [pa.array(good, pa.string()), pa.array(hashes), pa.array(mirrored), [g.tobytes() for g in grids]]
     names = [schema.SOURCE_URI, schema.PHASH, schema.PHASH_MIRRORED, schema.GRID]

@@ -5,10 +5,11 @@ from collections.abc import Sequence
 
 import polars as pl
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from w2w import schema, storage
-from w2w.mining.outfits import BOXES, RATIOS, SLOTS_SCHEMA, Modified, modified_rows, slots_of, sources_of, worn_rows
+from w2w.garments.masks import BOXES, RATIOS
+from w2w.garments.taxonomy import DRESS
+from w2w.mining.outfits import SHARED, SLOTS_SCHEMA, Modified, modified_rows, slots_of, sources_of, worn_rows
 from w2w.mining.tags import PRODUCT_KEY
 from w2w.report.outfits import Piece, Worn
 from w2w.runtime.mining.catalog import POST, PRODUCT, keyed_products, owner_splits
@@ -27,10 +28,20 @@ def cut_out_slots(store: str, version: str, crop_sources: Sequence[str] | None) 
     system, root = storage.filesystem(delta.uri(store, schema.CUTOUTS))
     tables = [SLOTS_SCHEMA.empty_table()]
     for part in delta.parts(delta.open_table(store, schema.CUTOUTS), stage_version=version):
-        with pq.ParquetFile(f"{root}/{part.path}", filesystem=system) as file:
+        with delta.open_part(system, f"{root}/{part.path}") as file:
             tables.append(file.read(columns=[schema.IMAGE_ID, *_LEAVES]).cast(SLOTS_SCHEMA))
-    chosen = list(crop_sources or ([BOXES] if any(BOXES in sources_of(t) for t in tables) else [RATIOS]))
+    guided = any({BOXES, DRESS} & sources_of(t) for t in tables)
+    chosen = list(crop_sources or ([BOXES] if guided else [RATIOS]))
     return pl.concat([slots_of(t, chosen) for t in tables]), chosen
+
+
+def overlap(photos: pl.DataFrame) -> str:
+    """How many of ``slots_of``'s rows have crops that share pixels. Those of the present ``segment`` have none."""
+    shared = photos.get_column(SHARED)
+    text = f"{(shared > 0).sum():,} of {photos.height:,}"
+    return (
+        text if shared.max() in (None, 0) else f"{text}, up to {shared.max():.0%} of the smaller crop: run 'w2w segment' again"
+    )
 
 
 def owned_splits(store: str, product_key: Sequence[str]) -> tuple[pl.DataFrame, int]:

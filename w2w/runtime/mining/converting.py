@@ -2,19 +2,23 @@
 snapshot of the set's own."""
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 
+import numpy as np
 import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from w2w import ids, schema
 from w2w.crawl.fetch import FetchConfig, Fetcher
-from w2w.errors import Reject
+from w2w.errors import Reject, RejectCode
 from w2w.garments.stage import ITEMS
 from w2w.images.decode import DecodeLimits
 from w2w.images.stage import INSPECT_GIVES, inspect
+from w2w.ingest.digests import SeenKeys
 from w2w.ingest.raw import IMAGE_OFFSET, IMAGE_SIZE
 from w2w.ingest.stage import LOAD_GIVES, load
 from w2w.mining.sets import rows as of
@@ -69,11 +73,12 @@ class Pictures:
         finished = pa.concat_arrays([pa.array([], pa.string()), *done.chunks, *refused.chunks])
 
         def pending() -> Iterator[pa.Table]:
-            for batch in self._rows:
+            for batch in once(self._table.key[0], self._rows):
                 wanted = batch.filter(pc.invert(pc.is_in(batch.column(schema.KEY), value_set=finished)))
                 self.skipped += batch.num_rows - wanted.num_rows
                 for f in _LOADING:
-                    wanted = wanted.append_column(f, pa.nulls(wanted.num_rows, f.type))
+                    if f.name not in wanted.column_names:
+                        wanted = wanted.append_column(f, pa.nulls(wanted.num_rows, f.type))
                 yield wanted
 
         self.pending = work.write(store, self._folder, pending(), self._kind, config.item_rows, config.dry_run)
@@ -97,10 +102,12 @@ class Pictures:
         ]
         outputs = [images, Output(self._table)]
         if self._table is schema.PRODUCTS:
-            stages.insert(1, Stage("cut", of.cut_products, (schema.BOX,), of.CUT_GIVES, {"limits": reading.decode}))
+            stages.insert(
+                1, Stage("cut", of.cut_products, (schema.BOX, *of.CUT_GIVES.names), of.CUT_GIVES, {"limits": reading.decode})
+            )
         else:
             cutting = {"stage_version": reading.version, "crop_px": reading.crop_px, "limits": reading.decode}
-            stages.append(Stage("cut", of.cut_anchors, (of.ANCHORS,), of.ANCHOR_GIVES, cutting))
+            stages.append(Stage("cut", of.cut_anchors, (of.ANCHORS, schema.IMAGE_ID, schema.BYTES), of.ANCHOR_GIVES, cutting))
             outputs.insert(1, Output(schema.GARMENTS, unique=schema.GARMENT_ID, nested=ITEMS))
         return run_stages(
             self._run.store,
@@ -114,6 +121,33 @@ class Pictures:
             max_reject_rate=config.max_reject_rate,
             commit_every_s=config.commit_every_s,
         )
+
+
+def once(column: str, tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
+    """The tables, the second and later rows of one id in ``column`` marked as rejected (DUPLICATE_KEY), under keys of their
+    own: the first may be gone from the set tomorrow."""
+    seen, counts = SeenKeys(), Counter[str]()
+    for table in tables:
+        again = ~seen.add(table.column(column).combine_chunks())
+        keys, rows = table.column(schema.KEY).to_pylist(), table.to_pylist() if again.any() else []
+        codes, details = [None] * table.num_rows, [None] * table.num_rows
+        for i in np.flatnonzero(again).tolist():
+            counts[rows[i][column]] += 1
+            product = dict(rows[i].get(schema.ATTRIBUTES) or []).get(of.PRODUCT)
+            keys[i] = f"{keys[i]}#{counts[rows[i][column]] + 1}"
+            codes[i] = RejectCode.DUPLICATE_KEY.value
+            details[i] = f"{rows[i][column]!r} came before" + (f"; here it is a picture of {product!r}" if product else "")
+        table = table.set_column(table.column_names.index(schema.KEY), schema.KEY, pa.array(keys, pa.string()))
+        for name, values in ((schema.REJECT_CODE, codes), (schema.REJECT_DETAIL, details)):
+            table = table.append_column(name, pa.array(values, pa.string()))
+        yield table
+
+
+def check_records(public: PublicSet) -> None:
+    """Raises UsageError where outfits or questions cannot be read, before anything is committed: products and photos are read
+    before their pictures are loaded, and these are made of what was committed."""
+    for _ in chain(public.outfits(), public.questions()):
+        pass
 
 
 def newest(store: str, table: schema.Table, catalog: str) -> pa.Table:
@@ -136,7 +170,7 @@ def known_of(store: str, reading: Reading) -> tuple[of.Known, str]:
         there = newest(store, table, reading.catalog)
         columns = [c.to_pylist() for c in there.columns]
         for row in zip(*columns):
-            digest.update("|".join(map(str, row)).encode())
+            digest.update(ids.digest(row).encode())
         maps.append(dict(zip(columns[0], columns[1])))
     garments = table_keys(store, schema.GARMENTS, schema.GARMENT_ID, stage_version=reading.version).read().to_pylist()
     digest.update(str(len(garments)).encode())

@@ -206,14 +206,16 @@ def _strings(column: pl.Series) -> pa.Array:
 
 def _write(uri: str, frame: pl.DataFrame) -> None:
     system, path = storage.filesystem(uri)
-    if not storage.is_s3(uri):
-        system.create_dir(path.rpartition("/")[0], recursive=True)
-    pq.write_table(frame.to_arrow(), path, filesystem=system, compression="zstd")
+    with storage.named("write", path):
+        if not storage.is_s3(uri):
+            system.create_dir(path.rpartition("/")[0], recursive=True)
+        pq.write_table(frame.to_arrow(), path, filesystem=system, compression="zstd")
 
 
 def _read(uri: str) -> pl.DataFrame:
     system, path = storage.filesystem(uri)
-    return pl.from_arrow(pq.read_table(path, filesystem=system))
+    with delta.open_part(system, path) as file:
+        return pl.from_arrow(file.read())
 
 
 def _samples(vectors: Vectors, catalog: pa.Table, sampled: Sequence[pa.Table], size: int) -> dict[str, Sample]:

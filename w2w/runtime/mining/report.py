@@ -8,6 +8,7 @@ import pyarrow as pa
 from w2w import ids, schema, storage
 from w2w.errors import RejectCode
 from w2w.garments.taxonomy import CATEGORIES
+from w2w.mining.pairs import parts_of_tag
 from w2w.report.garments import COLOURS, Box, Seen
 from w2w.report.mining import Counted, Pair, Reason, Rejected, Side, mining_report
 from w2w.table import delta, snapshot
@@ -134,9 +135,7 @@ def _reasons(store: str, made: dict, rejects: pl.DataFrame, posts: pl.DataFrame,
     counts = dict(rejects.group_by(schema.REJECT_CODE).len().iter_rows())
     some = rejects.with_columns(_hashes(rejects[schema.KEY])).sort("hash")
     some = some.group_by(schema.REJECT_CODE, maintain_order=True).head(shown)
-    # the key of a tag is post|product: cut at each bar until the post is one, for ids may have bars of their own
-    known = set(posts[schema.POST_ID].to_list())
-    tags = [(*_parts(row[schema.KEY], known), row) for row in some.to_dicts()]
+    tags = [(*parts_of_tag(row[schema.KEY]), row) for row in some.to_dicts()]
     rows = {p[schema.POST_ID]: p for p in posts.filter(pl.col(schema.POST_ID).is_in([t[0] for t in tags])).to_dicts()}
     representative = lookup(
         store, schema.REPRESENTATIVES, pa.array(sorted({t[1] for t in tags}), pa.string()), [schema.PRODUCT_ID, schema.IMAGE_ID]
@@ -156,12 +155,6 @@ def _reasons(store: str, made: dict, rejects: pl.DataFrame, posts: pl.DataFrame,
         examples.setdefault(row[schema.REJECT_CODE], []).append(example)
     ordered = sorted(counts.items(), key=lambda kv: (-kv[1], kv[0]))
     return [Reason(code, _MEANINGS.get(RejectCode(code), ""), n, examples.get(code, [])) for code, n in ordered]
-
-
-def _parts(key: str, posts: set[str]) -> tuple[str, str]:
-    bars = [i for i, c in enumerate(key) if c == "|"]
-    at = next((i for i in reversed(bars) if key[:i] in posts), bars[0])
-    return key[:at], key[at + 1 :]
 
 
 def _boxes(store: str, photos: Sequence[str], version: str) -> dict[str, list[Box]]:

@@ -111,7 +111,7 @@ def train_yolo(photos: Photos, recipe: str, config: TrainConfig, workers: Worker
 
 
 def _yolo(photos: Photos, start: str, config: TrainConfig) -> bytes:
-    from w2w.training import yolo
+    from w2w.training.detectors import yolo
 
     parts = [read_photos(photos, keys, config.longest_px) for keys in (photos.train, photos.val)]
     with tempfile.TemporaryDirectory(prefix="w2w-yolo-") as folder:

@@ -13,6 +13,7 @@ from typing import Protocol
 
 from w2w import storage
 from w2w.errors import UsageError
+from w2w.shown import without_secrets
 
 _STATE = "told.json"  # beside the checkpoints: what was told, and under which name
 _PACKAGES = {"tensorboard": "tensorboardX", "mlflow": "mlflow", "wandb": "wandb"}
@@ -59,7 +60,7 @@ class Trackers:
         for kind, make in opened.items():
             if where := getattr(config, kind):
                 try:
-                    self._trackers[kind] = make(where, run, settings, self._step, before.get(kind))
+                    self._trackers[kind] = make(where, run, without_secrets(dict(settings)), self._step, before.get(kind))
                 except Exception as e:  # each library has its own
                     raise UsageError(f"--log.{kind}={where}: {type(e).__name__}: {e}") from e
 

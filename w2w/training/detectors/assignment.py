@@ -10,6 +10,7 @@ import torch
 from torch.nn import functional
 
 from w2w.garments.own import STRIDES, places
+from w2w.training import ranks
 from w2w.training.detectors.augment import UNKNOWN
 
 _TOP, _ALPHA, _BETA = 10, 0.5, 6.0
@@ -81,7 +82,7 @@ def losses(
     """Score, box and pixel loss of a batch, weighted, to be added.
 
     Places in a region to ignore that answer for no garment, classes that a photo's source does not label, and unknown pixels
-    teach nothing.
+    teach nothing. Sums are divided by what all processes have (``ranks.divisor``).
     """
     scores, sides, pixels = output
     places_A2 = torch.from_numpy(places(*(side * STRIDES[0] for side in pixels.shape[2:]))).to(sides.device)
@@ -103,7 +104,7 @@ def losses(
     # quality focal loss with gamma 2: a place is taught by how far its score is from the one it should give
     focus = (scores.detach().sigmoid() - wanted).abs().square()
     plain = functional.binary_cross_entropy_with_logits(scores, wanted, reduction="none")
-    total = wanted.sum().clamp(min=1.0)
+    total = ranks.divisor(wanted.sum())
     result = {"scores": (plain * focus * weights).sum() / total * 2}
     if pairs:
         ours, truth = (torch.cat(side) for side in zip(*pairs))
@@ -114,5 +115,5 @@ def losses(
     finer = functional.interpolate(pixels, scale_factor=2.0, mode="bilinear", align_corners=False)
     known = classes_NHW[:, 2::4, 2::4].long()
     wrong = functional.cross_entropy(finer, known, ignore_index=UNKNOWN, reduction="sum")
-    result["pixels"] = _PIXEL_WEIGHT * wrong / (known != UNKNOWN).sum().clamp(min=1)
+    result["pixels"] = _PIXEL_WEIGHT * wrong / ranks.divisor((known != UNKNOWN).sum())
     return result

@@ -2,6 +2,7 @@
 
 from dataclasses import asdict
 
+from w2w.shown import without_secrets
 from w2w.training.detectors.config import OURS, PRETRAINED, YOLO, TrainConfig, kind_of
 
 
@@ -12,4 +13,4 @@ def model_card(recipe: str, settings: TrainConfig, facts: dict[str, object], git
     lines += [f"- {name}: {value}" for name, value in facts.items()]
     lines += [f"- git revision: {git_revision}", "", "## Settings", ""]
     lines += [f"- {name}: {value}" for name, value in asdict(settings).items()]
-    return "\n".join(lines) + "\n"
+    return without_secrets("\n".join(lines) + "\n")

@@ -65,7 +65,7 @@ def _as_one(photo: Judged) -> Judged:
     )
 
 
-def lines(table: pa.Table, source: str = ALL) -> Iterator[tuple[str, dict[str, float], int]]:
+def lines(table: pa.Table, source: str | None = ALL) -> Iterator[tuple[str | None, dict[str, float], int]]:
     """Of one source: (class, metric -> value, number of truths), the mean first."""
     rows = [r for r in table.to_pylist() if r["source"] == source]
     for category in dict.fromkeys(r["category"] for r in rows):

@@ -58,7 +58,8 @@ class LearnConfig:
     stay: float = 0.0
     """Weight of the squared distance of the backbone's weights from those it started with (Li et al. 2018, "L2-SP")."""
     interpolate: float = 1.0
-    """What is saved lies this far from the weights at the start to the trained ones (Wortsman et al. 2022, "WiSE-FT")."""
+    """What is measured and saved lies this far from the weights at the start to the trained ones (Wortsman et al. 2022,
+    "WiSE-FT")."""
     chunk: int = 0
     """Pictures whose activations are in memory at a time (GradCache): large batches for a second forward pass. 0: all."""
     checkpointing: bool = False

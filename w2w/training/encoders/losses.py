@@ -14,6 +14,8 @@ from torch.distributed.nn.functional import all_gather
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
+from w2w.training import ranks
+
 _START, _MOST = math.log(1 / 0.07), math.log(100)
 
 
@@ -58,7 +60,7 @@ def info_nce(
 
     The mean over processes, whose gradients DDP averages, is the loss of one process that has all pairs.
     """
-    rank = distributed.get_rank() if _several() else 0
+    rank = distributed.get_rank() if ranks.several() else 0
     kinds_N = torch.stack([pairs.products_N, pairs.clusters_N], 1)
     kinds_M = _all(kinds_N)
     own_NM = torch.zeros(len(kinds_N), len(kinds_M), dtype=torch.bool, device=kinds_N.device)
@@ -88,14 +90,15 @@ def info_nce(
 
 
 def triplet(pairs: Pairs, margin: float = 0.2) -> torch.Tensor:
-    """relu(d(anchor, positive) - d(anchor, negative) + margin), one negative an anchor (Schroff et al. 2015, "FaceNet").
+    """relu(d(anchor, positive) - d(anchor, negative) + margin), one negative an anchor. d is the Euclidean distance of unit
+    vectors, as in Balntas et al. 2016 (TFeat), not squared as in FaceNet (Schroff et al. 2015, section 3.1).
 
     The negatives are the mined ones where there is one an anchor, else the next pair's positive; of the same product or
     cluster it does not count.
     """
     a, p, n, other_N = _one_to_one(pairs)
     lost = (_distance(a, p) - _distance(a, n) + margin).clamp(min=0) * other_N
-    return lost.sum() / other_N.sum().clamp(min=1)
+    return lost.sum() / ranks.divisor(other_N.sum())
 
 
 def contrastive(pairs: Pairs, margin: float = 1.0, inverted: bool = False) -> torch.Tensor:
@@ -108,7 +111,7 @@ def contrastive(pairs: Pairs, margin: float = 1.0, inverted: bool = False) -> to
     if inverted:
         same = 1 - same
     lost = same * distance.square() + (1 - same) * (margin - distance).clamp(min=0).square()
-    return (lost * counted).sum() / counted.sum()
+    return (lost * counted).sum() / ranks.divisor(counted.sum())
 
 
 def in_chunks(network: Callable[[torch.Tensor], torch.Tensor], inputs_N: torch.Tensor, size: int) -> torch.Tensor:
@@ -124,13 +127,9 @@ def in_chunks(network: Callable[[torch.Tensor], torch.Tensor], inputs_N: torch.T
     return torch.cat([checkpoint(network, part, use_reentrant=False) for part in inputs_N.split(size)])
 
 
-def _several() -> bool:
-    return distributed.is_initialized() and distributed.get_world_size() > 1
-
-
 def _all(values_N: torch.Tensor) -> torch.Tensor:
     """The rows of all processes, in the order of their ranks; gradients flow back to each."""
-    return torch.cat(all_gather(values_N.contiguous())) if _several() else values_N
+    return torch.cat(all_gather(values_N.contiguous())) if ranks.several() else values_N
 
 
 def _same(kinds_N2: torch.Tensor, kinds_M2: torch.Tensor) -> torch.Tensor:

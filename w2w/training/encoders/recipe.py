@@ -74,8 +74,9 @@ class _Recipe:
     network: PairNetwork
     select = "Recall@10"
 
-    def __init__(self, config: LearnConfig, val: Sequence[Row]):
-        self._config, self._val = config, val
+    def __init__(self, config: LearnConfig, network: PairNetwork, val: Sequence[Row]):
+        self._config, self.network, self._val = config, network, val
+        self._start = copy.deepcopy(network.encoder.state_dict()) if config.interpolate < 1 else None
         self._gallery = list({id(r.positive): r for r in val}.values())  # each picture once
 
     def parameter_groups(self) -> list[dict]:
@@ -102,14 +103,25 @@ class _Recipe:
 
     @torch.inference_mode()
     def measure(self, network: PairNetwork) -> dict[str, float]:
-        """Recall and MRR of the held-out anchors among the held-out pairs' pictures."""
+        """Recall and MRR of the held-out anchors among the held-out pairs' pictures, by the weights that would be saved."""
         if not self._val:
             return {}
-        network.eval()
+        network = self._between(network).eval()
         anchors_QD = self._vectors(network, [r.anchor for r in self._val])
         gallery_GD = self._vectors(network, [r.positive for r in self._gallery])
         products = (np.array([r.product for r in rows]) for rows in (self._val, self._gallery))
         return figures(relevance(anchors_QD, gallery_GD, *products))
+
+    def _between(self, network: PairNetwork) -> PairNetwork:
+        """The network as it is kept: ``interpolate`` of the way from the weights at the start to these."""
+        if self._start is None:
+            return network
+        between, share = copy.deepcopy(network), self._config.interpolate
+        state = between.encoder.state_dict()
+        start = {k: v.to(state[k].device) for k, v in self._start.items()}
+        mixed = {k: torch.lerp(v, state[k], share) if v.is_floating_point() else state[k] for k, v in start.items()}
+        between.encoder.load_state_dict(mixed)
+        return between
 
     def _vectors(self, network: PairNetwork, inputs: Sequence) -> np.ndarray:
         device = next(network.parameters()).device
@@ -143,13 +155,12 @@ class HeadRecipe(_Recipe):
     """The head learns on unit vectors, float32 (D,), of the source's encoder; saved is that encoder with the head."""
 
     def __init__(self, config: LearnConfig, source: Source, examples: Sequence[Row], val: Sequence[Row], seed: int):
-        super().__init__(config, val)
         torch.manual_seed(seed)
         self._source = source
         head = Head([len(examples[0].anchor), *config.head.dims])
         if _starts_from_features(config):
             head.start_from(torch.from_numpy(np.stack([v for r in examples[:_LOOKED_AT] for v in (r.anchor, r.positive)])))
-        self.network = PairNetwork(head, 0)
+        super().__init__(config, PairNetwork(head, 0), val)
 
     def prepare(self, rows: Sequence[Row], rngs: Sequence[np.random.Generator]) -> Batch:
         return _batch(_inputs_of(rows), rows)
@@ -158,7 +169,7 @@ class HeadRecipe(_Recipe):
         network.train()
 
     def save(self, network: PairNetwork, folder: Path) -> None:
-        head = network.encoder.cpu()
+        head = self._between(network).encoder.cpu()
         blueprint = {"library": "w2w", "backbone": self._source.blueprint, "head": list(head.dims), "normalised": True}
         saved.save(folder, Embedder(self._source.network(), head, True), blueprint, self._source.input, "")
 
@@ -167,7 +178,6 @@ class EncoderRecipe(_Recipe):
     """Backbone and head learn on encoded pictures. A source that has a head already goes on with it."""
 
     def __init__(self, config: LearnConfig, source: Source, examples: Sequence[Row], val: Sequence[Row], seed: int):
-        super().__init__(config, val)
         torch.manual_seed(seed)
         cv2.setNumThreads(1)
         self._input = _trained_input(source, config)
@@ -185,8 +195,8 @@ class EncoderRecipe(_Recipe):
         _freeze(network.backbone, config.frozen)
         if config.checkpointing:
             _keep_few_activations(network.backbone)
-        self.network = PairNetwork(network.to(memory_format=torch.channels_last), config.chunk, self._pixels)
-        self._start = copy.deepcopy(network.state_dict()) if config.interpolate < 1 else None
+        network = network.to(memory_format=torch.channels_last)
+        super().__init__(config, PairNetwork(network, config.chunk, self._pixels), val)
         learning = {n: p for n, p in network.backbone.named_parameters() if p.requires_grad}
         self._anchored = {n: p.detach().clone() for n, p in learning.items()} if config.stay else {}
 
@@ -216,12 +226,7 @@ class EncoderRecipe(_Recipe):
                 part.eval()  # batches of one category have other statistics than what comes later
 
     def save(self, network: PairNetwork, folder: Path) -> None:
-        encoder, share = network.encoder.cpu(), self._config.interpolate
-        if self._start:
-            state = encoder.state_dict()
-            between = {k: torch.lerp(v, state[k], share) if v.is_floating_point() else state[k] for k, v in self._start.items()}
-            encoder.load_state_dict(between)
-        saved.save(folder, encoder, self._blueprint, self._input, "")
+        saved.save(folder, self._between(network).encoder.cpu(), self._blueprint, self._input, "")
 
     def _decoded(self, picture: bytes) -> np.ndarray:
         return decode(picture, min_side_px_wanted=self._input.resize_px)

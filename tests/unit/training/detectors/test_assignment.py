@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from tests.unit.training.ranks import in_two
 from w2w.garments.own import places
 from w2w.training.detectors.assignment import Target, assign, iou, losses
 
@@ -99,3 +100,41 @@ def test_losses_of_a_certain_output():
 
 
 GOLDEN = {"scores": 0.4093, "boxes": 1.5197, "pixels": 1.0397}
+
+
+def taught(rows: slice) -> tuple[torch.Tensor, torch.Tensor]:
+    """Gradients of a scale of all scores and of all pixels, over photos with three garments, with one and with none."""
+    truths = [target([(8, 8, 40, 40), (0, 0, 20, 20), (30, 30, 60, 60)], [2, 1, 3]), target([(4, 4, 50, 50)], [5])]
+    truths += [target([], []), target([], [])]
+    classes = torch.zeros(4, 64, 64, dtype=torch.uint8)
+    classes[0, :48] = 255  # unknown: of this photo fewer pixels teach
+    scales = torch.nn.ParameterList([torch.ones(7), torch.ones(8, 1, 1)])
+
+    class Network(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.scales = scales
+
+        def forward(self, photos):
+            start = torch.linspace(-4, 2, len(PLACES) * 7).view(1, -1, 7)
+            pixels = torch.linspace(-1, 1, 8 * 64).view(1, 8, 8, 8)
+            sides = torch.full((len(photos), len(PLACES), 4), 8.0)
+            return (start + photos[:, None, None]) * scales[0], sides, (pixels + photos[:, None, None, None]) * scales[1]
+
+    network = torch.nn.parallel.DistributedDataParallel(Network()) if torch.distributed.is_initialized() else Network()
+    found = losses(network(torch.tensor([0.0, 0.1, 0.2, 0.3])[rows]), truths[rows], classes[rows])
+    sum(found.values()).backward()
+    return tuple(p.grad for p in scales)
+
+
+def of_rank(rank: int):
+    return taught(slice(2 * rank, 2 * rank + 2))
+
+
+@pytest.mark.slow  # two processes import torch
+def test_two_processes_have_the_gradients_of_one(tmp_path):
+    one, two = taught(slice(0, 4)), in_two(of_rank, tmp_path)
+    for mine, first, second in zip(one, *two):
+        assert mine.abs().max() > 1e-3
+        assert torch.equal(first, second)
+        torch.testing.assert_close(first, mine, rtol=1e-4, atol=1e-6)

@@ -1,3 +1,4 @@
+import copy
 from dataclasses import replace
 
 import numpy as np
@@ -8,11 +9,12 @@ from tests.cluster.paired import jpeg
 from tests.unit.models.test_encoder import save
 from tests.unit.models.test_saved import published
 from w2w.errors import UsageError
+from w2w.images.decode import decode
 from w2w.models import sources
 from w2w.models.encoder import EncoderConfig, load_encoder
 from w2w.training.config import MODEL, LoopConfig
 from w2w.training.encoders.config import HeadConfig, LearnConfig
-from w2w.training.encoders.pairs import PairBatches, Row
+from w2w.training.encoders.pairs import PairBatches, Row, figures, relevance
 from w2w.training.encoders.recipe import EncoderRecipe, HeadRecipe
 from w2w.training.loop import CHECKPOINT, Training, fit
 
@@ -100,6 +102,32 @@ def test_a_head_learns_what_its_vectors_hide(tmp_path):
         recipe, examples[40:], config, tmp_path, replace(STEPS, steps=150, measure_every=50, average=0.9, learning_rate=0.05)
     )
     assert history[-1]["val"]["Recall@1"] > before["Recall@1"] + 0.4
+
+
+@pytest.mark.parametrize("kind", ["head", "encoder"])
+def test_what_is_measured_is_what_is_saved(tmp_path, vit, kind):
+    """Between the start and where training led (WiSE-FT), not at its end."""
+    config, images = replace(SMALL, interpolate=0.25, negatives=0, augment=replace(SMALL.augment, of="none")), rows(12)
+    base = load_encoder(EncoderConfig(name=str(tmp_path / "vit")))
+
+    def seen(encoder, side: str) -> np.ndarray:
+        return encoder.encode(np.stack([encoder.prepare(decode(getattr(r, side))) for r in images]))
+
+    known = images
+    if kind == "head":
+        known = [replace(r, anchor=a, positive=p) for r, a, p in zip(images, seen(base, "anchor"), seen(base, "positive"))]
+    recipe = (HeadRecipe if kind == "head" else EncoderRecipe)(config, vit, known, known, 0)
+    trained = copy.deepcopy(recipe.network)
+    with torch.no_grad():  # as if training had led far away
+        for parameter in trained.encoder.parameters():
+            parameter.zero_()
+    measured = recipe.measure(trained)
+    recipe.save(copy.deepcopy(trained), tmp_path / "out")
+    encoder = load_encoder(EncoderConfig(name=str(tmp_path / "out"), engine="torch"))
+    products = np.arange(12)
+    assert measured == pytest.approx(figures(relevance(seen(encoder, "anchor"), seen(encoder, "positive"), products, products)))
+    plain = (HeadRecipe if kind == "head" else EncoderRecipe)(replace(config, interpolate=1.0), vit, known, known, 0)
+    assert plain.measure(trained)["MRR"] < measured["MRR"]
 
 
 def test_a_head_is_saved_with_its_encoder(tmp_path, vit):

@@ -1,0 +1,102 @@
+"""Which hits are right answers: by attributes that are there, and by pictures, not by the product that was found."""
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from tests.unit.table.test_sink import lineage
+from w2w import schema
+from w2w.errors import UsageError
+from w2w.metrics.retrieval import evaluate, ndcg_at_k
+from w2w.runtime.crawl.pages import Answers, Found, check_match, relevance, write_contact_sheet
+from w2w.table.sink import Output, append_rows
+
+
+def product(name: str, image: str | None = None, sku: str | None = None, category: str = "top", active: bool = True) -> dict:
+    given = {"product_id": name, "category": category, "image_id": image or f"image-{name}", "active": active}
+    given |= {"attributes": None if sku is None else [("sku", sku)], "fetched_at": 0, "row_digest": name}
+    return {f.name: None if f.nullable else "" for f in schema.PRODUCTS.schema} | given
+
+
+def query(name: str, hits: list[dict], sku: str | None = None, category: str = "top") -> dict:
+    near = [
+        {
+            "rank": i + 1,
+            "product_id": h["product_id"],
+            "image_id": h["image_id"],
+            "category": h["category"],
+            "score": 1 - i / 99,
+        }
+        for i, h in enumerate(hits)
+    ]
+    given = {"key": name, "query_id": name, "category": category, "neighbours": near, "search_version": "v"}
+    given |= {"attributes": None if sku is None else [("sku", sku)]}
+    return {f.name: "" for f in schema.NEIGHBOURS.schema} | given
+
+
+def fill(store, products: list[dict], queries: list[dict]) -> Found:
+    for table, rows in ((schema.PRODUCTS, products), (schema.NEIGHBOURS, queries)):
+        append_rows(str(store), Output(table), pa.Table.from_pylist(rows, schema=table.schema), lineage("1"))
+    return Found(str(store), "v", pa.chunked_array([[q["key"] for q in queries]]))
+
+
+def test_a_picture_of_several_products_is_a_hit_for_each_of_them(tmp_path):
+    """Ten shops list one picture; each is asked for by its own sku, and the search names the first product first."""
+    products = [product(f"p{i}", "shared", f"sku{i}") for i in range(10)] + [product("q", sku="sku-q")]
+    found = fill(tmp_path, products, [query(f"q{i}", products, f"sku{i}") for i in range(10)])
+    relevant, num_relevant, categories, _, num_without = relevance(found, ["sku"], 20)
+    assert relevant[:, 0].all()
+    assert relevant.sum() == 10  # once each: the picture is one answer, however often it is listed
+    assert (num_relevant.tolist(), num_without) == ([1] * 10, 0)
+    rows = evaluate(relevant, num_relevant, categories, (1,), np.random.default_rng(0)).to_pylist()
+    assert {r["metric"]: r["value"] for r in rows if r["group"] is None} == {"recall": 1, "MRR": 1, "nDCG": 1}
+
+
+def test_several_pictures_of_the_right_product_all_count(tmp_path):
+    products = [product("a", sku="1"), product("b", sku="1"), product("c", sku="2"), product("d", "image-a", "1")]
+    found = fill(tmp_path, products, [query("x", [products[i] for i in (3, 0, 2, 1)], "1")])
+    relevant, num_relevant, *_ = relevance(found, ["sku"], 4)
+    assert relevant.tolist() == [[True, False, False, True]]
+    assert num_relevant.tolist() == [2]
+    assert (ndcg_at_k(relevant, num_relevant, 10) <= 1).all()
+
+
+def test_a_product_with_another_picture_since_the_index_was_built_is_itself(tmp_path):
+    old = product("a", "before", "1")
+    found = fill(tmp_path, [product("a", "after", "1"), product("gone", "before", "2", active=False)], [query("x", [old], "1")])
+    assert relevance(found, ["sku"], 1)[0].all()
+
+
+@pytest.mark.parametrize("nothing", [None, "", "  "])
+def test_what_is_not_said_is_like_nothing(tmp_path, nothing):
+    products = [product("a", sku=nothing), product("b", sku="1")]
+    found = fill(tmp_path, products, [query("x", products, nothing), query("y", products, "1"), query("z", products, "9")])
+    relevant, num_relevant, _, _, num_without = relevance(found, ["sku"], 2)
+    assert relevant.tolist() == [[False, False], [False, True], [False, False]]
+    assert (num_relevant.tolist(), num_without) == ([0, 1, 0], 1)
+    both = relevance(found, ["sku", "category"], 2)
+    assert (both[0].tolist(), both[4]) == (relevant.tolist(), 1)
+    # the page frames no product of a query of which nothing is known
+    sheet = write_contact_sheet(found, str(tmp_path / "out"), lambda wanted: {}, 9, {}, ["sku"])
+    assert sheet["report"].endswith("report.html")
+    answers = Answers(pa.Table.from_pylist(products, schema=schema.PRODUCTS.schema), ["sku"])
+    assert not answers.right({"product_id": "a", "image_id": "image-a"}, None)
+
+
+def test_where_nothing_is_said_at_all_it_is_a_mistake(tmp_path):
+    found = fill(tmp_path, [product("a", sku="1"), product("b")], [query("x", [product("a")]), query("y", [], "")])
+    with pytest.raises(UsageError, match="no query has an attribute 'sku'"):
+        relevance(found, ["sku"], 1)
+    check_match(str(tmp_path), ["sku"])
+    for names, said in ((["colour"], "'colour'"), (["sku", "colour"], "'colour'")):
+        with pytest.raises(UsageError, match=f"no product has an attribute {said}"):
+            check_match(str(tmp_path), names)
+
+
+def test_values_that_look_alike_when_joined_differ():
+    rows = [product("a"), product("b")]
+    rows[0]["attributes"], rows[1]["attributes"] = [("x", "1\x1f2"), ("y", "3")], [("x", "1"), ("y", "2\x1f3")]
+    answers = Answers(pa.Table.from_pylist(rows, schema=schema.PRODUCTS.schema), ["x", "y"])
+    hit = {"product_id": "a", "image_id": "image-a"}
+    assert answers.right(hit, ("1\x1f2", "3"))
+    assert not answers.right(hit, ("1", "2\x1f3"))

@@ -1,0 +1,113 @@
+"""What is shown to people and written down about a run: no secret, and nothing that a terminal takes for a command.
+
+Feeds, sites and error messages of libraries may hold URLs with passwords and signatures, and titles with escape sequences.
+All text goes through here at the one place where it is printed, logged or written to a log.
+"""
+
+import logging
+import os
+import re
+import sys
+import unicodedata
+from typing import TextIO
+
+from rich.console import Console
+from rich.text import Text
+
+_HIDDEN = "***"
+_USER = re.compile(r"([a-z][a-z0-9+.-]*://)[^\s/?#'\"<>]*@", re.IGNORECASE)
+_SECRET_WORDS = {"sig", "auth", "authorization", "pwd", "passwd", "credentials", "session"}
+_SECRET_ENDS = ("signature", "token", "password", "secret", "credential", "apikey", "api_key", "access_key", "access_key_id")
+_PARAMETER = re.compile(r"([?&;#])([\w.~-]{1,60})=([^&;#\s'\"<>]*[^&;#\s'\"<>:.,)\]}])")
+_HEADER = re.compile(r"\b(bearer|basic)\s+[\w.~+/=-]{8,}", re.IGNORECASE)
+
+
+def without_secrets(value: object) -> object:
+    """The same text, or nested dicts and lists of text, with user names, passwords, tokens and signatures as ``***``."""
+    if isinstance(value, str):
+        value = _USER.sub(rf"\1{_HIDDEN}@", value)
+        value = _PARAMETER.sub(lambda m: f"{m[1]}{m[2]}={_HIDDEN if _is_secret(m[2]) else m[3]}", value)
+        return _HEADER.sub(rf"\1 {_HIDDEN}", value)
+    if isinstance(value, dict):
+        return {k: _HIDDEN if v and isinstance(v, str) and _is_secret(str(k)) else without_secrets(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_secrets(v) for v in value]
+    return value
+
+
+def _is_secret(name: str) -> bool:
+    """Of a parameter or an option: X-Amz-Signature, sig, hf_token, AWSAccessKeyId; not tokenizer, sigma or author."""
+    name = re.sub(r"(?<=[a-z])(?=[A-Z])|[-.]", "_", name).lower()
+    return name.endswith(_SECRET_ENDS) or not _SECRET_WORDS.isdisjoint(name.split("_"))
+
+
+def printable(text: str, keep: str = "") -> str:
+    """The text with control characters, direction marks, line breaks and lone surrogates escaped, but those in ``keep``."""
+    if text.isprintable():
+        return text
+    return "".join(c if c in keep or unicodedata.category(c) not in _UNSEEN else _escape(c) for c in text)
+
+
+_UNSEEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}
+
+
+def _escape(char: str) -> str:
+    return char.encode("unicode_escape").decode() if char not in "\u200c\u200d" else char  # joiners spell words and emoji
+
+
+def line(text: object) -> str:
+    """One line to print."""
+    return printable(str(without_secrets(str(text))))
+
+
+class LogLines(logging.Formatter):
+    """Log records as lines; a traceback keeps its own."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        return line(super().formatMessage(record))
+
+    def formatException(self, ei) -> str:
+        return lines(super().formatException(ei))
+
+
+def lines(text: str) -> str:
+    """Text that has lines of its own: a traceback, a config."""
+    return printable(str(without_secrets(text)), keep="\n\t")
+
+
+class Terminal(Console):
+    """A console that prints text as ``line`` has it."""
+
+    def render_str(self, text: str, **options) -> Text:
+        return super().render_str(line(text), **options)
+
+
+def terminal() -> Terminal:
+    """Standard output as wide as the terminal; a file or a pipe gets long lines whole."""
+    return Terminal(highlight=False, markup=False, width=None if sys.stdout.isatty() else 200)
+
+
+class Patient:
+    """A stream whose reader may go away: what is written from then on is lost, and nobody hears of it (``| head -3``)."""
+
+    def __init__(self, stream: TextIO):
+        self._stream = stream
+
+    def __getattr__(self, name: str):
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        try:
+            return self._stream.write(text)
+        except BrokenPipeError:
+            self._lose()
+            return len(text)
+
+    def flush(self) -> None:
+        try:
+            self._stream.flush()
+        except BrokenPipeError:
+            self._lose()
+
+    def _lose(self) -> None:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())

@@ -1,0 +1,88 @@
+"""Rows that stand twice: what makes two rows the same one, which rows other runs wrote meanwhile, and which to take out.
+
+A table with a history (``fetched_at`` in its key) has many rows of one product: the same one twice is a row that says what
+the one before it says. Any other table has a row once by its key.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pyarrow.compute as pc
+from deltalake import DeltaTable
+
+from w2w import ids, schema
+from w2w.table import delta
+
+_BETWEEN = "\x1f"  # the parts of a key
+
+
+def has_history(table: schema.Table) -> bool:
+    return schema.FETCHED_AT in table.key
+
+
+def is_own(path: str, run_id: str) -> bool:
+    """Whether the run wrote this part."""
+    return path.rpartition("/")[2].startswith(f"{run_id}-")
+
+
+class Others:
+    """What other runs committed to a table since this one first looked at it. In memory: the keys of those rows."""
+
+    def __init__(self, store: str, table: schema.Table, unique: str | None, run_id: str):
+        self._store, self._table, self._run_id = store, table, run_id
+        self._columns = _same(table, unique)
+        read = [*self._columns, *([schema.FETCHED_AT] if has_history(table) else [])]
+        self._rows = pa.schema([table.schema.field(c) for c in read]).empty_table()
+
+    def note(self, before: DeltaTable, now: DeltaTable) -> None:
+        """Reads the keys of the parts that others added between these two versions."""
+        known = {p.path for p in delta.parts(before)}
+        added = [p for p in delta.parts(now) if p.path not in known and not is_own(p.path, self._run_id)]
+        batches = delta.read_batches(self._store, self._table, self._rows.schema.names, added)
+        self._rows = pa.concat_tables([self._rows, *batches])
+        if has_history(self._table):
+            self._rows = delta.newest_of_each(self._rows, self._table.key[0])
+
+    def repeated(self, listed: Sequence[delta.Part]) -> np.ndarray:
+        """bool: for each row of these parts, whether it stands there already."""
+        if not self._rows.num_rows:
+            return np.zeros(sum(p.rows for p in listed), bool)
+        there = _joined(self._rows, self._columns)
+        batches = delta.read_batches(self._store, self._table, self._columns, listed)
+        found = [pc.is_in(_joined(b, self._columns), value_set=there).to_numpy(zero_copy_only=False) for b in batches]
+        return np.concatenate([np.empty(0, bool), *found])
+
+
+def find(store: str, table: schema.Table, listed: Sequence[delta.Part]) -> np.ndarray:
+    """bool: for each row of these parts, whether it repeats another, which stays: the first of its key, or, of a history, the
+    older one. In memory: 8 bytes a row, and the keys of those that have several."""
+    columns = _same(table, None)
+    of_key = [table.key[0]] if has_history(table) else columns
+    hashes = [ids.hash_keys(_joined(b, of_key)) for b in delta.read_batches(store, table, of_key, listed)]
+    several = delta.in_several(np.concatenate([np.empty(0, np.uint64), *hashes]))
+    repeated = np.zeros(len(several), bool)
+    if not several.any():
+        return repeated
+    read = [*columns, *([schema.FETCHED_AT] if has_history(table) else [])]
+    held, start = [], 0
+    for batch in delta.read_batches(store, table, read, listed):
+        at = np.flatnonzero(several[start : start + batch.num_rows])
+        held.append(batch.take(pa.array(at)).append_column("at", pa.array(at + start)))
+        start += batch.num_rows
+    rows = pl.from_arrow(pa.concat_tables(held)).sort(*of_key, *read[len(columns) :], "at")
+    same = pl.all_horizontal(pl.col(c).eq_missing(pl.col(c).shift()) for c in columns)
+    repeated[rows.filter(same & (pl.int_range(pl.len()) > 0))["at"].to_numpy()] = True
+    return repeated
+
+
+def _same(table: schema.Table, unique: str | None) -> list[str]:
+    """The columns in which two rows agree that are one."""
+    if unique:
+        return [unique]
+    return [table.key[0], schema.ROW_DIGEST, schema.ACTIVE] if has_history(table) else list(table.key)
+
+
+def _joined(rows: pa.Table, columns: Sequence[str]) -> pa.ChunkedArray:
+    return pc.binary_join_element_wise(*(rows.column(c).cast(pa.string()) for c in columns), _BETWEEN)

@@ -1,0 +1,28 @@
+"""What the processes of one training run tell each other; alone, a process is answered at once."""
+
+import torch
+from torch import distributed
+
+
+def several() -> bool:
+    return distributed.is_initialized() and distributed.get_world_size() > 1
+
+
+def any_rank(flag: bool, device: torch.device) -> bool:
+    """Whether it is so in one process: they stop together, since one that waits for another waits for hours."""
+    if not several():
+        return flag
+    found = torch.tensor(int(flag), device=device)
+    distributed.all_reduce(found, distributed.ReduceOp.MAX)
+    return bool(found.item())
+
+
+@torch.no_grad()
+def divisor(weight: torch.Tensor, least: float = 1.0) -> torch.Tensor:
+    """What a process divides its sum by, so that the mean over processes (DDP's of the gradients) is the sum of all over the
+    weight of all: the loss of one process that has every row. The weight of all counts as ``least`` at least."""
+    total = weight.detach().clone()
+    if not several():
+        return total.clamp(min=least)
+    distributed.all_reduce(total)
+    return total.clamp(min=least) / distributed.get_world_size()
