@@ -15,12 +15,13 @@ import numpy as np
 from tests.unit.training.outfits.planted import garments, outfits, rule_blanks, seen_scores, vectors
 from w2w.metrics.outfit import auc, fill_in_blank
 from w2w.models.compatibility import ScorerConfig, load_scorer
-from w2w.report.compatibility import Judged, compatibility_report
+from w2w.report.compatibility import Judged, PublishedTable, compatibility_report
 from w2w.training.config import LoopConfig
 from w2w.training.loop import Training, fit
 from w2w.training.outfits.arrays import Outfits
 from w2w.training.outfits.config import OutfitsConfig, as_published
-from w2w.training.outfits.measure import by_threshold, figures, raw_similarities, similarities
+from w2w.training.outfits.measure import PUBLISHED_RATES, by_threshold, figures, raw_similarities, similarities
+from w2w.training.outfits.measure import published as published_of
 from w2w.training.outfits.recipe import Compatibility, batches
 from w2w.wardrobe.rule import shows_style
 
@@ -91,7 +92,7 @@ def main() -> None:
         for telling in (True, False)
     }
     shops, (_, test, questions) = both[True], both[True]["test"]
-    raw = raw_similarities(test)
+    raw, theirs = raw_similarities(test), published_of(test)
     judged = [
         Judged(
             "Vectors as they are",
@@ -104,6 +105,7 @@ def main() -> None:
             raw.worn,
             raw.modified,
             by_threshold(raw),
+            published=PublishedTable(theirs.rates(), PUBLISHED_RATES, theirs.pair, theirs.kept),
         )
     ]
     # 30 epochs of batches of 8 are many steps; a fourth of the outfits is enough to see where it goes

@@ -110,7 +110,7 @@ def test_a_scorer_is_trained_shown_and_evaluated(store, encoder, tmp_path):
 def test_what2wear_as_published_and_a_set_transformer(store, encoder, tmp_path):
     told = []
     for name, more in (
-        ("published", {"outfits": OutfitsConfig(), "train": LoopConfig(), "published": True}),
+        ("published", {"outfits": OutfitsConfig(hinge="outfit"), "train": LoopConfig(), "published": True}),
         ("set", {"outfits": replace(OUTFITS, scorer=ScorerConfig(kind="set", hidden=32, layers=1))}),
         ("two", {"workers": Workers(num_workers=2)}),
     ):

@@ -13,7 +13,7 @@ from torch.nn.functional import logsigmoid, normalize, relu, softplus
 
 from w2w.errors import UsageError
 from w2w.models.folder import load_network, save_network
-from w2w.models.options import ScorerConfig
+from w2w.models.options import BATCH, ScorerConfig
 
 SLOT_PAIRS = ((0, 1), (0, 2), (1, 2))  # top and bottom, top and shoes, bottom and shoes
 PAD = -1  # slot of a place without an item
@@ -133,17 +133,22 @@ def _pair_cosines(placed_N3D: torch.Tensor) -> torch.Tensor:
 
 
 def what2wear_losses(
-    worn_N3: torch.Tensor, modified_N3: torch.Tensor, matrix: torch.Tensor, threshold: float
+    worn_N3: torch.Tensor, modified_N3: torch.Tensor, matrix: torch.Tensor, threshold: float, hinge: str = BATCH
 ) -> dict[str, torch.Tensor]:
-    """The loss as published, of s = cosine / temperature, (N, 3): relu(1 - mean s) of worn outfits + mean relu(threshold - s)
-    of modified ones + .01 |W|, s being the mean over an outfit's pairs (matching_loss.py, ``forward``).
+    """The loss as published, of s = cosine / temperature, (N, 3): relu(1 - mean s) of worn outfits + a hinge on modified ones
+    + .01 |W|, s being the mean over an outfit's pairs.
+
+    Two versions of the hinge stand in the repository @f233e49. ``hinge`` = batch: relu(threshold - mean s), over all outfits of
+    the batch (models/matching_loss.py, ``forward``). outfit: mean relu(threshold - s), of each outfit by itself
+    (demo/What2Wear_train_ver_recsys.ipynb, whose weights and figures were printed).
 
     Both terms only raise similarities, and with a temperature of .07 they are zero as soon as cosines are above .07: nothing
     tells a modified outfit from a worn one.
     """
+    s = modified_N3.mean() if hinge == BATCH else modified_N3.mean(dim=1)
     return {
         "worn": relu(1 - worn_N3.mean()),
-        "modified": relu(threshold - modified_N3.mean(dim=1)).mean(),
+        "modified": relu(threshold - s).mean(),
         "matrix": 0.01 * torch.linalg.matrix_norm(matrix),
     }
 

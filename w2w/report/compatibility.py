@@ -11,12 +11,24 @@ from w2w.report.training import Curve, charts
 
 _BINS = 40
 _CHART = (520, 150)  # width and height
+_PRINTED = ("printed_original", "printed_modified", "printed_pair")
+
+
+@dataclass(frozen=True)
+class PublishedTable:
+    """What2Wear's evaluation of an encoder's vectors (training/outfits/measure.py, ``Published``): rows of ``threshold`` and
+    shares, the shares printed there by threshold, and what its outfit-to-modified plot shows."""
+
+    rows: Sequence[Mapping[str, float]]
+    printed: Mapping[float, Sequence[float]]
+    pair: np.ndarray
+    kept: float
 
 
 @dataclass(frozen=True)
 class Judged:
     """One scorer: its figures, similarities of worn and of modified outfits (cosines, or probabilities if ``probability``),
-    and their shares by threshold as training/outfits/measure.py gives them."""
+    and their shares by threshold as training/outfits/measure.py gives them; ``published``: what was printed, beside it."""
 
     name: str
     says: str
@@ -25,6 +37,7 @@ class Judged:
     modified: np.ndarray
     by_threshold: Sequence[Mapping[str, float]]
     probability: bool = False
+    published: PublishedTable | None = None
 
 
 def compatibility_report(
@@ -42,10 +55,11 @@ def compatibility_report(
             "name": j.name,
             "says": j.says,
             "figures": [j.figures.get(m) for m in metrics],
-            "chart": _histogram(j),
+            "chart": _histogram({"modified": j.modified, "worn": j.worn}, 0.0 if j.probability else -1.0),
             "means": [float(v.mean()) if len(v) else None for v in (j.worn, j.modified)],
             "rows": j.by_threshold,
             "scale": "probability of going together" if j.probability else "mean cosine of the three pairs",
+            "published": j.published and _published(j.published),
         }
         for j in judged
     ]
@@ -61,13 +75,17 @@ def compatibility_report(
     )
 
 
-def _histogram(judged: Judged) -> dict:
-    """Two outlines over the same bins, each as high as its largest share."""
-    low = 0.0 if judged.probability else -1.0
+def _published(table: PublishedTable) -> dict:
+    rows = [dict(r) | dict(zip(_PRINTED, table.printed.get(r["threshold"], ()))) for r in table.rows]
+    return {"rows": rows, "kept": table.kept, "chart": _histogram({"modified": table.pair}, -1.0)}
+
+
+def _histogram(values: Mapping[str, np.ndarray], low: float) -> dict:
+    """An outline for each, over the same bins up to 1, as high as the largest share of all."""
     width, height = _CHART
     edges = np.linspace(low, 1, _BINS + 1)
-    shares = [np.histogram(v, edges)[0] / max(1, len(v)) for v in (judged.worn, judged.modified)]
-    most = max(float(s.max()) for s in shares) or 1.0
+    shares = {name: np.histogram(v, edges)[0] / max(1, len(v)) for name, v in values.items()}
+    most = max(float(s.max()) for s in shares.values()) or 1.0
     step = width / _BINS
 
     def outline(share: np.ndarray) -> str:
@@ -76,5 +94,5 @@ def _histogram(judged: Judged) -> dict:
         floor = height - 16
         return " ".join(f"{x:.1f},{y:.1f}" for x, y in [(0, floor), *corners, (width, floor)])
 
-    worn, modified = (outline(s) for s in shares)
-    return {"width": width, "height": height, "worn": worn, "modified": modified, "low": low, "most": most}
+    outlines = {name: outline(share) for name, share in shares.items()}
+    return {"width": width, "height": height, "outlines": outlines, "low": low, "most": most}

@@ -37,10 +37,16 @@ def test_the_published_loss_is_the_formula():
         return np.stack([(z[:, i] * z[:, j]).sum(-1) for i, j in ((0, 1), (0, 2), (1, 2))], 1) / 0.07
 
     assert parts["worn"].item() == pytest.approx(max(0, 1 - s(worn).mean()), rel=1e-5)
-    assert parts["modified"].item() == pytest.approx(np.maximum(0, 0.7 - s(modified).mean(1)).mean(), rel=1e-5)
+    assert parts["modified"].item() == pytest.approx(max(0, 0.7 - s(modified).mean()), rel=1e-5)
     assert parts["matrix"].item() == pytest.approx(0.01 * np.sqrt((w**2).sum()), rel=1e-5)
     assert sum(p.numel() for p in network.parameters()) == 8 * 8 + 1
     assert network.scores(worn, SLOTS).detach().numpy() == pytest.approx(0.07 * s(worn).mean(1), rel=1e-4)
+
+
+def test_the_hinge_is_on_the_batch_in_the_published_code_and_on_each_outfit_in_its_notebook():
+    s = torch.tensor([[0.0, 0.0, 0.3], [3.0, 3.0, 3.0]])  # one outfit below the threshold, their mean above it
+    losses = {h: what2wear_losses(s, s, torch.zeros(2, 2), 0.7, h)["modified"].item() for h in ("batch", "outfit")}
+    assert losses == {"batch": 0.0, "outfit": pytest.approx(0.3)}
 
 
 def slopes(losses, worn, modified):

@@ -1,10 +1,12 @@
+from dataclasses import replace
+
 import numpy as np
 
-from w2w.report.compatibility import Judged, compatibility_report
+from w2w.report.compatibility import Judged, PublishedTable, compatibility_report
 
 
 def test_the_page_shows_both_kinds_and_escapes_names(tmp_path):
-    rows = [{"threshold": 0.7, "worn": 0.75, "modified": 0.125, "pair": float("nan"), "told": 0.8125}]
+    rows = [{"threshold": 0.7, "worn": 0.75, "modified": 0.125, "told": 0.8125}]
     rng = np.random.default_rng(0)
     cosines = Judged("<b>mine</b>", "says", {"AUC": 0.9876, "FITB": 0.5}, rng.uniform(0, 1, 50), rng.uniform(-1, 0, 50), rows)
     page = tmp_path / "page.html"
@@ -25,3 +27,14 @@ def test_the_page_shows_both_kinds_and_escapes_names(tmp_path):
     text = page.read_text()
     assert "probability of going together" in text
     assert text.count("<svg") == 2
+    theirs = PublishedTable(
+        [{"threshold": 0.7, "original": 0.25, "modified": 0.125, "pair": 0.375}],
+        {0.7: (0.4, 0.3, 0.2)},
+        rng.uniform(0, 1, 9),
+        0.334,
+    )
+    compatibility_report(str(page), "outfits", [], {}, [replace(cosines, published=theirs)])
+    text = page.read_text()
+    assert text.count("<svg") == 2
+    for shown in ("0.250 (0.400)", "0.125 (0.300)", "0.375 (0.200)", "33.4 %", "outfit to modified outfit"):
+        assert shown in text

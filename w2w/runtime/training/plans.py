@@ -176,9 +176,9 @@ class OutfitPlan:
         table, found, rows, num_worn = scoring.outfit_table(store, encoder, sources, limit, outfits)
         if published:
             check_unpublished(loop)
-            if outfits != OutfitsConfig():
-                raise UsageError("--published: takes What2Wear's own settings; leave --outfits.* away")
-            outfits, loop = scoring.published(num_worn // workers.num_workers, loop)
+            if outfits != OutfitsConfig(hinge=outfits.hinge):
+                raise UsageError("--published: takes What2Wear's own settings; leave all of --outfits.* but hinge away")
+            outfits, loop = scoring.published(num_worn // workers.num_workers, outfits.hinge, loop)
         check_loop(loop, scoring.SELECTS, workers)
         return cls(table, outfits, loop, found, rows)
 

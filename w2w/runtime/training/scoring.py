@@ -12,7 +12,7 @@ from w2w.errors import RejectCode, UsageError
 from w2w.memory import keep_memory
 from w2w.metrics.outfit import evaluate
 from w2w.models.encoder import EncoderConfig, model_version
-from w2w.report.compatibility import Judged, compatibility_report
+from w2w.report.compatibility import Judged, PublishedTable, compatibility_report
 from w2w.report.training import Curve
 from w2w.runtime.run import run_task
 from w2w.runtime.training.outfits import read_blanks, read_outfits
@@ -32,8 +32,8 @@ _PUBLISHED = (
     "soon as cosines are above .07."
 )
 _THRESHOLDS = (
-    "What2Wear's table of accuracy by threshold counts an outfit as right when its similarity reaches the threshold, a "
-    "modified one too. Told apart is the accuracy that asks modified outfits to stay below it."
+    "Told apart: a worn outfit is right when its similarity reaches the threshold, a modified one when it stays below. "
+    "What2Wear's table counts a modified outfit as right when it reaches the threshold too."
 )
 
 
@@ -102,9 +102,9 @@ def outfit_table(
     return table, facts, rows, counts[TRAIN][0]
 
 
-def published(num_worn: int, loop: LoopConfig) -> tuple[OutfitsConfig, LoopConfig]:
+def published(num_worn: int, hinge: str, loop: LoopConfig) -> tuple[OutfitsConfig, LoopConfig]:
     """What2Wear's own settings, for so many worn outfits a worker."""
-    outfits, theirs = as_published(num_worn, loop.seed)
+    outfits, theirs = as_published(num_worn, loop.seed, hinge)
     return outfits, replace(theirs, threads=loop.threads)
 
 
@@ -139,7 +139,15 @@ def _judge(table: OutfitTable, num_answers: int, model: Path) -> tuple[list[dict
     """METRICS_SCHEMA rows and ``of``, and what the page shows: of the vectors as they are, where they can be compared, and of
     the scorer."""
     from w2w.models.compatibility import load_scorer
-    from w2w.training.outfits.measure import answer_scores, by_threshold, raw_similarities, scores, similarities
+    from w2w.training.outfits.measure import (
+        PUBLISHED_RATES,
+        answer_scores,
+        by_threshold,
+        published,
+        raw_similarities,
+        scores,
+        similarities,
+    )
 
     keep_memory()
     network, slots = load_scorer(model)
@@ -154,6 +162,8 @@ def _judge(table: OutfitTable, num_answers: int, model: Path) -> tuple[list[dict
         shown.insert(0, ("Vectors as they are", "Mean cosine of the encoder's own vectors.", raw, True))
         scored = {"Vectors as they are": _in_order(test, raw), **scored}
     rows, judged = [], []
+    theirs = published(test) if len(shown) > 1 else None
+    theirs = theirs and PublishedTable(theirs.rates(), PUBLISHED_RATES, theirs.pair, theirs.kept)
     for name, says, alike, is_cosine in shown:
         labels = test.modified_of_O == WORN
         compatible = (scored[name], labels) if len(test.modified) else None
@@ -163,7 +173,8 @@ def _judge(table: OutfitTable, num_answers: int, model: Path) -> tuple[list[dict
         found = evaluate(answered, compatible, np.random.default_rng(_SEED)).to_pylist()
         rows += [r | {"of": name} for r in found]
         values = {r["metric"]: r["value"] for r in found}
-        judged.append(Judged(name, says, values, alike.worn, alike.modified, by_threshold(alike), not is_cosine))
+        judged.append(Judged(name, says, values, alike.worn, alike.modified, by_threshold(alike), not is_cosine, theirs))
+        theirs = None  # it is of the vectors as they are, which come first
     return rows, judged
 
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field, replace
 
 from w2w.config import nearest
 from w2w.errors import UsageError
-from w2w.models.options import ScorerConfig
+from w2w.models.options import BATCH, HINGES, ScorerConfig
 from w2w.training.config import LoopConfig
 
 LOGISTIC, MARGIN, WHAT2WEAR = LOSSES = ("logistic", "margin", "what2wear")
@@ -24,6 +24,8 @@ class OutfitsConfig:
     """Worn outfits in a batch, each with one that was made of it."""
     threshold: float = 0.7
     """Of what2wear: similarity that modified outfits shall reach."""
+    hinge: str = BATCH
+    """Of what2wear: whether their mean over the batch shall reach it (batch: its code) or each one (outfit: its notebook)."""
     worn_first: float = 0.0
     """Share of the steps in which modified outfits are left out: worn ones are told from strangers, whose every item comes from
     another outfit of the batch. What2wear then has its first term alone."""
@@ -35,6 +37,8 @@ class OutfitsConfig:
     def __post_init__(self):
         if self.loss not in LOSSES:
             raise UsageError(f"outfits.loss={self.loss}: unknown.{nearest(self.loss, list(LOSSES))}")
+        if self.hinge not in HINGES:
+            raise UsageError(f"outfits.hinge={self.hinge}: it is {' or '.join(HINGES)}")
         if self.scorer.kind == WHAT2WEAR and self.loss != WHAT2WEAR:
             raise UsageError(f"outfits.scorer.kind=what2wear: has its own loss; set outfits.loss=what2wear, not {self.loss}")
         if self.loss == WHAT2WEAR and self.scorer.kind == "set":
@@ -51,7 +55,7 @@ class OutfitsConfig:
         return replace(self.scorer, kind=WHAT2WEAR) if self.loss == WHAT2WEAR else self.scorer
 
 
-def as_published(num_worn: int, seed: int = 0) -> tuple[OutfitsConfig, LoopConfig]:
+def as_published(num_worn: int, seed: int = 0, hinge: str = BATCH) -> tuple[OutfitsConfig, LoopConfig]:
     """What2Wear's own settings for so many worn outfits: Adam 1e-3 with decay 1e-4, halved every 6 of 30 epochs, batches of 8
     (configs/train.yaml), the last weights kept."""
     epoch = max(1, num_worn // _PUBLISHED_BATCH)
@@ -69,4 +73,4 @@ def as_published(num_worn: int, seed: int = 0) -> tuple[OutfitsConfig, LoopConfi
         select="AUC",
         seed=seed,
     )
-    return OutfitsConfig(WHAT2WEAR, batch_outfits=_PUBLISHED_BATCH, weight_decay=1e-4), loop
+    return OutfitsConfig(WHAT2WEAR, batch_outfits=_PUBLISHED_BATCH, hinge=hinge, weight_decay=1e-4), loop

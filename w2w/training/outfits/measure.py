@@ -8,9 +8,17 @@ import torch
 from torch import nn
 
 from w2w.metrics.outfit import auc, fill_in_blank
+from w2w.models.compatibility import SLOT_PAIRS
 from w2w.training.outfits.arrays import Outfits, Questions
 
 THRESHOLDS = (0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9)
+# printed by What2Wear's notebook: original, modified and pair "success rate" of its 4,858 test outfits
+PUBLISHED_RATES = {
+    0.5: (0.902, 0.738, 0.909),
+    0.7: (0.443, 0.047, 0.454),
+    0.8: (0.070, 0.001, 0.346),
+    0.85: (0.006, 0.0, 0.336),
+}
 _SCORED = 4096  # outfits at once
 
 
@@ -54,43 +62,77 @@ def answer_scores(network: nn.Module, outfits: Outfits, questions: Questions) ->
 
 @dataclass(frozen=True)
 class Similarities:
-    """How alike the items of outfits are: mean cosine of worn and of modified outfits, cosines of single pairs of worn ones. Of
-    a network without cosines the probability that an outfit goes together, and no pairs."""
+    """How alike the items of outfits are: mean cosine of worn and of modified outfits. Of a network without cosines the
+    probability that an outfit goes together."""
 
     worn: np.ndarray
     modified: np.ndarray
-    pairs: np.ndarray
 
 
 @torch.no_grad()
 def similarities(network: nn.Module, outfits: Outfits) -> Similarities:
     if not hasattr(network, "similarities"):
         found = np.exp(scores(network, outfits, outfits.items_OS, outfits.slots_OS))
-        return Similarities(found[outfits.worn], found[outfits.modified], np.empty(0, np.float32))
+        return Similarities(found[outfits.worn], found[outfits.modified])
     found = _over(network.eval().similarities, outfits, outfits.items_OS, outfits.slots_OS)
-    return Similarities(found[outfits.worn].mean(axis=1), found[outfits.modified].mean(axis=1), found[outfits.worn].ravel())
+    return Similarities(found[outfits.worn].mean(axis=1), found[outfits.modified].mean(axis=1))
 
 
 def raw_similarities(outfits: Outfits) -> Similarities:
-    """The same of the vectors as they came, for outfits of three slots: what the published accuracies were measured on."""
-    found = np.empty((len(outfits), 3), np.float32)
+    """The same of the vectors as they came, for outfits of three slots."""
+    found_O3 = _raw_pairs(outfits)
+    return Similarities(found_O3[outfits.worn].mean(axis=1), found_O3[outfits.modified].mean(axis=1))
+
+
+def _raw_pairs(outfits: Outfits) -> np.ndarray:
+    """(O, 3): cosines of an outfit's pairs."""
+    found = np.empty((len(outfits), len(SLOT_PAIRS)), np.float32)
     for start in range(0, len(outfits), _SCORED):
         v = outfits.vectors(outfits.items_OS[start : start + _SCORED])
-        found[start : start + _SCORED] = np.stack([(v[:, i] * v[:, j]).sum(-1) for i, j in ((0, 1), (0, 2), (1, 2))], 1)
-    return Similarities(found[outfits.worn].mean(axis=1), found[outfits.modified].mean(axis=1), found[outfits.worn].ravel())
+        found[start : start + _SCORED] = np.stack([(v[:, i] * v[:, j]).sum(-1) for i, j in SLOT_PAIRS], 1)
+    return found
 
 
 def by_threshold(found: Similarities, thresholds: Sequence[float] = THRESHOLDS) -> list[dict[str, float]]:
-    """Share of worn outfits, of modified outfits and of single pairs whose similarity reaches each threshold, and ``told``: the
-    mean share of outfits on their own side of it, .5 where nothing is told apart.
-
-    The published table has the first three, modified outfits counting as right when they reach it. (Its third tends to 1/3, as
-    a 3 x 3 matrix of cosines does whose diagonal is counted; here it is not.)
-    """
+    """Share of worn and of modified outfits whose similarity reaches each threshold, and ``told``: the mean share of outfits on
+    their own side of it, .5 where nothing is told apart."""
     rows = []
     for t in thresholds:
-        worn, modified, pair = (
-            float((v >= t).mean()) if len(v) else float("nan") for v in (found.worn, found.modified, found.pairs)
-        )
-        rows.append({"threshold": t, "worn": worn, "modified": modified, "pair": pair, "told": (worn + 1 - modified) / 2})
+        worn, modified = (float((v >= t).mean()) if len(v) else float("nan") for v in (found.worn, found.modified))
+        rows.append({"threshold": t, "worn": worn, "modified": modified, "told": (worn + 1 - modified) / 2})
     return rows
+
+
+@dataclass(frozen=True)
+class Published:
+    """What2Wear's own evaluation, of the encoder's vectors: its notebook never sends them through the trained matrix
+    (yunyounglee99/What2Wear @f233e49, demo/What2Wear_train_ver_recsys.ipynb, ModelEvaluator).
+
+    ``original``, ``modified``: cosines of single pairs of slots, those of all outfits in one heap. ``pair``: cosine of an item
+    of a modified outfit with the item in the same slot of the outfit that it was made of, taken twice of tops, once of bottoms
+    and never of shoes, as the loop there has it. ``kept``: the share of these whose item was not replaced. Its cosine is 1, so
+    no threshold brings the third column below that share: 1/3 where two of three slots are replaced at random.
+    """
+
+    original: np.ndarray
+    modified: np.ndarray
+    pair: np.ndarray
+    kept: float
+
+    def rates(self, thresholds: Sequence[float] = tuple(PUBLISHED_RATES)) -> list[dict[str, float]]:
+        """Share of each that is above each threshold: "success rates" there, for modified outfits too."""
+        heaps = {"original": self.original, "modified": self.modified, "pair": self.pair}
+        return [{"threshold": t} | {n: float((v > t).mean()) for n, v in heaps.items()} for t in thresholds]
+
+
+def published(outfits: Outfits) -> Published | None:
+    """For outfits of three slots; None where none is modified."""
+    modified, cosines_O3 = outfits.modified, _raw_pairs(outfits)
+    if not len(modified):
+        return None
+    items_O3 = outfits.items_OS[:, [i for i, _ in SLOT_PAIRS]]
+    made_M3, own_M3 = items_O3[modified], items_O3[outfits.modified_of_O[modified]]
+    chunks = (slice(start, start + _SCORED) for start in range(0, len(modified), _SCORED))
+    pair = [(outfits.vectors(made_M3[c]) * outfits.vectors(own_M3[c])).sum(-1).ravel() for c in chunks]
+    heaps = (cosines_O3[outfits.worn].ravel(), cosines_O3[modified].ravel(), np.concatenate(pair))
+    return Published(*heaps, float((made_M3 == own_M3).mean()))

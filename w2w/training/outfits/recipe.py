@@ -85,7 +85,7 @@ class Compatibility:
         worn, others = network(batch.vectors.to(device), batch.slots.to(device)).chunk(2)
         if self._config.loss != WHAT2WEAR:
             return _LOSSES[self._config.loss](worn, others)
-        parts = what2wear_losses(worn, others, self.network.W, self._config.threshold)
+        parts = what2wear_losses(worn, others, self.network.W, self._config.threshold, self._config.hinge)
         if not batch.meets_modified:
             parts["modified"] = parts["modified"] * 0.0  # the term is absent, the figure stands in the curve
         return parts

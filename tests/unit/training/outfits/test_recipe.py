@@ -10,7 +10,7 @@ from w2w.training.config import LoopConfig
 from w2w.training.loop import Training, fit
 from w2w.training.outfits.arrays import WORN, Outfits
 from w2w.training.outfits.config import OutfitsConfig, as_published
-from w2w.training.outfits.measure import by_threshold, figures, raw_similarities, scores, similarities
+from w2w.training.outfits.measure import by_threshold, figures, published, raw_similarities, scores, similarities
 from w2w.training.outfits.recipe import Compatibility, batches, strangers
 
 SLOTS = ("top", "bottom", "shoes")
@@ -135,6 +135,9 @@ def test_the_curriculum_leaves_the_second_term_out_at_first():
     with torch.no_grad():
         recipe.network.W.copy_(-torch.eye(12))
     later = recipe.losses(recipe.network, recipe.prepare(rows(loop.steps - 1), rngs))
+    recipe._config = replace(config, hinge="outfit")
+    each = recipe.losses(recipe.network, recipe.prepare(rows(loop.steps - 1), rngs))
+    assert each["modified"] >= later["modified"]
     assert later["matrix"].item() == pytest.approx(0.01 * 12**0.5)
 
 
@@ -165,12 +168,36 @@ def test_accuracy_by_threshold():
     assert rows[1]["told"] > 0.6
 
 
+def test_what2wears_own_table_is_of_single_pairs_and_its_third_column_of_what_was_kept():
+    found, v = published(TEST), TEST.vectors_ND
+    original, modified, pair, kept = [], [], [], 0
+    for row, of in enumerate(TEST.modified_of_O):
+        items = v[TEST.items_OS[row]]
+        for i, j in ((0, 1), (0, 2), (1, 2)):
+            (original if of == WORN else modified).append(items[i] @ items[j])
+            if of != WORN:  # slot i of both, in the loop over i and j
+                pair.append(items[i] @ v[TEST.items_OS[of]][i])
+                kept += TEST.items_OS[row][i] == TEST.items_OS[of][i]
+    for got, expected in ((found.original, original), (found.modified, modified), (found.pair, pair)):
+        assert got == pytest.approx(np.array(expected), abs=1e-6)
+    assert found.kept == kept / len(pair)
+    (low, high) = found.rates((0.5, 0.999))
+    assert low == {"threshold": 0.5} | {
+        n: np.mean(np.array(x) > 0.5) for n, x in (("original", original), ("modified", modified), ("pair", pair))
+    }
+    assert (high["original"], high["modified"], high["pair"]) == (0, 0, found.kept)  # whatever goes together
+    many = published(coloured(2, 2000, 1))
+    assert many.kept == pytest.approx(1 / 3, abs=0.02)
+    assert published(TEST.among(TEST.modified_of_O == WORN)) is None
+
+
 def test_what_is_wrong_is_said():
     for settings in (
         {"loss": "logistics"},
         {"scorer": ScorerConfig(kind="what2wear")},
         {"worn_first": 2},
         {"batch_outfits": 2},
+        {"hinge": "pair"},
     ):
         with pytest.raises(UsageError, match="outfits"):
             OutfitsConfig(**settings)
