@@ -1,7 +1,7 @@
-"""The wardrobe in LookBook's layout for benches: train products, test products, thumbnails of thousands of others; and how well
-photos of people find what they wear among them."""
+"""The wardrobe in LookBook's layout for benches: products to learn from, others to choose by and others to state figures of,
+with thumbnails of thousands more; and how well photos of people find what they wear among them."""
 
-from collections.abc import Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,35 +12,56 @@ from w2w.images.decode import decode
 from w2w.metrics.retrieval import bootstrap
 from w2w.models.encoder import EncoderConfig, load_encoder
 from w2w.training.encoders.augment import AugmentConfig, augment
-from w2w.training.lookbook.pictures import read_products
+from w2w.training.lookbook.pictures import Product, read_products
 from w2w.wardrobe.garment import Garment, make_garment
 from w2w.wardrobe.lookbook import CATEGORIES, write_lookbook
 from w2w.wardrobe.photo import thumbnail
 
-SEEDS = {"train": 21, "test": 22}  # two shops: no product is in both
-WORN = {"train": 2, "test": 3}  # photos of a product
+TRAIN, VAL, TEST = "train", "val", "test"
+SEEDS = {TRAIN: 21, VAL: 23, TEST: 22}  # three shops without a common product
+WORN = 3  # photos of a product that is asked for
 PX = 200
 
 
-class Book:
-    """Rendered into ``folder`` on first use: about 0.1 s a photo. The gallery begins with the test products, in their order."""
+@dataclass(frozen=True)
+class Asked:
+    """Photos and the place of each one's product in the gallery, which begins with the ``num`` products of the photos."""
 
-    def __init__(self, folder: Path, num_train: int, num_test: int, num_gallery: int):
-        for name, count in (("train", num_train), ("test", num_test)):
-            if not (folder / name / "done").exists():
-                write_lookbook(folder / name, SEEDS[name], count, WORN[name], PX)
-                (folder / name / "done").touch()
-        self.train, self.test = (read_products(folder / name, 1) for name in ("train", "test"))
-        self.train_garments, self.garments = shop(SEEDS["train"], num_train), shop(SEEDS["test"], num_gallery)
-        self.photos = [w for p in self.test for w in p.worn]
-        self.products_Q = np.repeat(np.arange(num_test), [len(p.worn) for p in self.test])
-        self.gallery = [p.clean for p in self.test]
+    photos: list[str]
+    products_Q: np.ndarray
+    gallery: list[str]
+    garments: list[Garment]
+    num: int
+
+
+class Book:
+    """Rendered into ``folder`` on first use: about 0.1 s a photo. ``num``: products of each shop; ``worn``: photos of each
+    product that is learnt from; the test's gallery has ``num_gallery`` products, that of val its own alone."""
+
+    def __init__(self, folder: Path, num: Mapping[str, int], worn: int, num_gallery: int):
+        products = {}
+        for name, count in num.items():
+            each = worn if name == TRAIN else WORN
+            part = folder / f"{name}-{count}-{each}"
+            if not (part / "done").exists():
+                write_lookbook(part, SEEDS[name], count, each, PX)
+                (part / "done").touch()
+            products[name] = read_products(part, 1)
+        self.products = products
+        self.train, self.train_garments = products[TRAIN], shop(SEEDS[TRAIN], num[TRAIN])
+        self.asked = {name: self._asked(folder, name, products[name], num_gallery) for name in (VAL, TEST)}
+
+    def _asked(self, folder: Path, name: str, products: Sequence[Product], num_gallery: int) -> Asked:
+        garments = shop(SEEDS[name], num_gallery if name == TEST else len(products))
+        gallery = [p.clean for p in products]
         (folder / "more").mkdir(exist_ok=True)
-        for number, garment in enumerate(self.garments[num_test:], num_test):
+        for number, garment in enumerate(garments[len(products) :], len(products)):
             file = folder / "more" / f"{number:06d}.jpg"
             if not file.exists():
                 Image.fromarray(np.ascontiguousarray(thumbnail(garment, PX))).save(file, quality=90)
-            self.gallery.append(str(file))
+            gallery.append(str(file))
+        owners_Q = np.repeat(np.arange(len(products)), [len(p.worn) for p in products])
+        return Asked([w for p in products for w in p.worn], owners_Q, gallery, garments, len(products))
 
 
 @dataclass
@@ -101,11 +122,12 @@ def recall(ranks_Q: np.ndarray, products_Q: np.ndarray, k: int, seed: int = 0) -
     return [round(float(v), 4) for v in (means_P.mean(), low, high)]
 
 
-def mistaken(found: Found, book: Book, size: int = 300) -> dict[str, object]:
-    """Of the photos whose nearest thumbnail is another product's: what the two have in common, and how errors are spread."""
-    nearest_Q = (found.photos_QD @ found.gallery_GD[:size].T).argmax(1)
-    right_Q = nearest_Q == book.products_Q
-    pairs = [(book.garments[a], book.garments[b]) for a, b in zip(book.products_Q, nearest_Q) if a != b]
+def mistaken(found: Found, asked: Asked) -> dict[str, object]:
+    """Of the photos whose nearest thumbnail of a product asked for is another one's: what the two have in common, and how
+    errors are spread."""
+    nearest_Q = (found.photos_QD @ found.gallery_GD[: asked.num].T).argmax(1)
+    right_Q = nearest_Q == asked.products_Q
+    pairs = [(asked.garments[a], asked.garments[b]) for a, b in zip(asked.products_Q, nearest_Q) if a != b]
     traits = ("category", "kind", "pattern", "print", "colour_name")
     shared = {t: round(sum(getattr(a, t) == getattr(b, t) for a, b in pairs) / max(1, len(pairs)), 3) for t in traits}
     shared["all five"] = round(
@@ -113,6 +135,37 @@ def mistaken(found: Found, book: Book, size: int = 300) -> dict[str, object]:
     )
     result: dict[str, object] = {"of errors, shared": shared}
     for trait in ("category", "pattern"):
-        values = np.array([getattr(book.garments[p], trait) for p in book.products_Q])
+        values = np.array([getattr(asked.garments[p], trait) for p in asked.products_Q])
         result[f"Recall@1 by {trait}"] = {v: round(float(right_Q[values == v].mean()), 3) for v in sorted(set(values))}
     return result
+
+
+def over_seeds(runs: Sequence[Mapping]) -> list[dict]:
+    """A line a recipe, in the order of their first runs, of runs ``{"recipe", "seed", "cpu_s"?, VAL: recall, TEST: {gallery:
+    recall}}``: number of ``seeds``, mean ``val``, of each gallery of the test the (mean, lowest, highest), mean ``cpu_s``;
+    ``chosen``: whether its mean val is the best of all lines, the first of equals. Only val chooses.
+
+    Raises ValueError where a recipe was run twice with one seed, or recipes were asked of different galleries.
+    """
+    by_recipe: dict[str, list[Mapping]] = {}
+    for run in runs:
+        by_recipe.setdefault(run["recipe"], []).append(run)
+    lines = []
+    for recipe, mine in by_recipe.items():
+        if len({r["seed"] for r in mine}) < len(mine):
+            raise ValueError(f"{recipe}: one seed was run twice")
+        if any(r[TEST].keys() != runs[0][TEST].keys() for r in mine):
+            raise ValueError(f"{recipe}: was asked of other galleries than {runs[0]['recipe']}")
+        values = {size: [r[TEST][size] for r in mine] for size in mine[0][TEST]}
+        spent = [r["cpu_s"] for r in mine if "cpu_s" in r]
+        lines.append(
+            {
+                "recipe": recipe,
+                "seeds": len(mine),
+                "cpu_s": sum(spent) / len(spent) if spent else 0,
+                VAL: float(np.mean([r[VAL] for r in mine])),
+                TEST: {size: (float(np.mean(v)), min(v), max(v)) for size, v in values.items()},
+            }
+        )
+    best = max(range(len(lines)), key=lambda i: lines[i][VAL], default=None)
+    return [line | {"chosen": i == best} for i, line in enumerate(lines)]

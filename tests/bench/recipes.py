@@ -1,11 +1,13 @@
-"""Which recipe finds more for a minute of the CPU? Each learns from the same pairs for as many CPU minutes and is measured on
-products that it has not seen, among 50, 300 and 5,000. The last line is JSON; --out writes a page.
+"""Which recipe finds more for a minute of the CPU? Each learns from the same pairs for as many CPU minutes, once a seed. One is
+chosen by Recall@1 on the products of one shop; figures are stated of another: among 50, 300 and 5,000. Neither was learnt from.
+The last line is JSON; --out writes a page.
 
-python -m tests.bench.recipes [--minutes 10] [--folder FOLDER] [--only NAME ...] [--out PAGE] [--quick]
+python -m tests.bench.recipes [--minutes 10] [--seeds 3] [--folder FOLDER] [--only NAME ...] [--out PAGE] [--quick]
 
-Pictures are the wardrobe in LookBook's layout. They and the figures stay in --folder: a recipe that has been run there for as
-many minutes is not run again. Minutes are those of the process, all its threads; how many steps fit in them is estimated from
-the first ones, and what a recipe really took stands beside its figures.
+Pictures are the wardrobe in LookBook's layout, ten photos of each product that is learnt from as there. They and the figures
+stay in --folder: a recipe that has been run there with a seed for as many minutes is not run again. Minutes are those of the
+process, all its threads; how many steps fit in them is estimated from the first ones, and what a recipe really took stands
+beside its figures.
 """
 
 import argparse
@@ -14,13 +16,13 @@ import re
 import tempfile
 import time
 from collections.abc import Callable, Set
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from tests.bench.book import WORN, Book, Found, mistaken, ranks_of, recall, vectors
+from tests.bench.book import TEST, TRAIN, VAL, Asked, Book, Found, mistaken, over_seeds, ranks_of, recall, vectors
 from w2w.memory import keep_memory
 from w2w.models import sources
 from w2w.models.encoder import EncoderConfig
@@ -39,7 +41,7 @@ from w2w.training.loop import Training, fit
 
 GALLERIES = (50, 300, 5000)
 ZERO_SHOT, SIAMESE, IMPROVED, GAN = "default, untrained", "Siamese", "Siamese, learnt scale", "PixelDTGAN"
-_SEED = 0
+MAIN = (ZERO_SHOT, GAN, SIAMESE, "InfoNCE", "head, then unfrozen but early layers, half hidden")
 _TRIED = 4  # steps from which the cost of the rest is estimated
 _REPORTS = 5
 _DEFAULT = EncoderConfig()
@@ -91,6 +93,14 @@ TRIALS = {
 }
 
 
+@dataclass(frozen=True)
+class Outcome:
+    """What a run makes of the products to choose by and of those to state figures of."""
+
+    found: dict[str, Found]
+    says: dict = field(default_factory=dict)
+
+
 class Bench:
     """What the recipes share: pictures, the default's vectors of them, and the time."""
 
@@ -106,17 +116,27 @@ class Bench:
         with np.load(file) as kept:
             return kept["vectors"], float(kept["cpu_s"])
 
-    def zero_shot(self) -> Found:
-        return Found(self.default_vectors("photos", self.book.photos)[0], self.default_vectors("gallery", self.book.gallery)[0])
+    def _default(self, part: str) -> Found:
+        asked = self.book.asked[part]
+        names = {f"{part}-photos": asked.photos, f"{part}-gallery": asked.gallery}
+        return Found(*(self.default_vectors(name, files)[0] for name, files in names.items()))
 
-    def encoder(self, trial: Trial) -> Found:
+    def zero_shot(self, seed: int) -> "Outcome":
+        return Outcome({part: self._default(part) for part in self.book.asked})
+
+    def _seen(self, see: Callable[[list[str], bool], np.ndarray], says: dict) -> "Outcome":
+        """``see``: unit vectors of files, which are photos (True) or thumbnails."""
+        found = {part: Found(see(asked.photos, True), see(asked.gallery, False)) for part, asked in self.book.asked.items()}
+        return Outcome(found, says)
+
+    def encoder(self, trial: Trial, seed: int) -> "Outcome":
         source, spent, says = sources.find(_DEFAULT.name, None, False), 0.0, {}
         with tempfile.TemporaryDirectory() as folder:
             model = Path(folder, MODEL)
             if trial.head:
                 seen, spent = self._train_vectors(trial.copies)
                 rows, categories_N = self._rows(seen, trial.head.negatives)
-                loop = LoopConfig(learning_rate=trial.learning_rate, average=trial.average, seed=_SEED)
+                loop = LoopConfig(learning_rate=trial.learning_rate, average=trial.average, seed=seed)
                 seconds = min(trial.head_minutes * 60, self.seconds - spent)
                 done = train_for(seconds, self._maker(HeadRecipe, trial.head, source, rows, categories_N), loop, Path(folder))
                 source, spent = sources.find(str(model), None, False), spent + done[1]
@@ -126,14 +146,13 @@ class Bench:
             began = time.process_time()
             rows, categories_N = self._rows([lambda f: Path(f).read_bytes()], trial.whole.negatives)
             source = replace(source, input=replace(source.input, size_px=trial.size_px, resize_px=trial.size_px))
-            loop = LoopConfig(learning_rate=trial.learning_rate / 2, average=trial.average, seed=_SEED)
+            loop = LoopConfig(learning_rate=trial.learning_rate / 2, average=trial.average, seed=seed)
             made = self._maker(EncoderRecipe, trial.whole, source, rows, categories_N)
             spent += time.process_time() - began
             done = train_for(self.seconds - spent, made, loop, Path(folder))
             says["whole"] = {"steps": done[0], "pairs": done[0] * trial.whole.batch_pairs}
             config = replace(_DEFAULT, name=str(model))
-            found = [vectors(config, files) for files in (self.book.photos, self.book.gallery)]
-        return Found(*found, says | {"cpu_s": round(spent + done[1])})
+            return self._seen(lambda files, _: vectors(config, files), says | {"cpu_s": round(spent + done[1])})
 
     def _train_vectors(self, copies: int) -> tuple[list[Callable[[str], np.ndarray]], float]:
         """How to read the vectors of training pictures as they are, and of each augmented copy; what they took counts."""
@@ -146,12 +165,15 @@ class Bench:
             total += spent
         return found, total
 
-    def _through(self, head: torch.nn.Module, says: dict) -> Found:
+    def _through(self, head: torch.nn.Module, says: dict) -> "Outcome":
         """What the default's vectors become."""
-        test = self.zero_shot()
-        with torch.inference_mode():
-            sides = [head(torch.from_numpy(v)).numpy() for v in (test.photos_QD, test.gallery_GD)]
-        return Found(*(v / np.linalg.norm(v, axis=1, keepdims=True) for v in sides), says)
+        found = {}
+        for part in self.book.asked:
+            before = self._default(part)
+            with torch.inference_mode():
+                sides = [head(torch.from_numpy(v)).numpy() for v in (before.photos_QD, before.gallery_GD)]
+            found[part] = Found(*(v / np.linalg.norm(v, axis=1, keepdims=True) for v in sides))
+        return Outcome(found, says)
 
     def _rows(self, seen: list[Callable[[str], object]], num_negatives: int) -> tuple[list[Row], np.ndarray]:
         mined: dict[int, tuple] = {}
@@ -183,41 +205,45 @@ class Bench:
 
         return make
 
-    def siamese(self, config: SiameseConfig, batch: int = 64) -> Found:
-        pairs = make_pairs(self.book.train, siamese.PAIRS_EACH, np.random.default_rng(_SEED))
-        loop = siamese.as_published(len(self.book.train), batch)
+    def siamese(self, config: SiameseConfig, seed: int, batch: int = 64) -> "Outcome":
+        pairs = make_pairs(self.book.train, siamese.PAIRS_EACH, np.random.default_rng(seed))
+        loop = siamese.as_published(len(self.book.train), batch, seed=seed)
         if config.learnt_scale:
             loop = replace(loop, optimizer="adamw", learning_rate=1e-3, schedule="cosine")
 
         def make(loop: LoopConfig) -> Training:
-            return Training(siamese.SiameseRecipe(config, pairs, [], _SEED), siamese.batches(pairs, batch, loop), loop)
+            return Training(siamese.SiameseRecipe(config, pairs, [], seed), siamese.batches(pairs, batch, loop), loop)
 
         with tempfile.TemporaryDirectory() as folder:
             says = _done(train_for(self.seconds, make, loop, Path(folder)), batch)
             network = load_siamese(Path(folder, MODEL))
         says["epochs"] = round(says.pop("pairs") / len(pairs.same_P), 1)
         pictures = Pictures(SIDE_PX)
-        asked = make_pairs(self.book.test, siamese.PAIRS_EACH, np.random.default_rng(_SEED))
+        asked = make_pairs(self.book.products[TEST], siamese.PAIRS_EACH, np.random.default_rng(0))
         said = experiment_1(siamese.pair_probabilities(network, pictures, asked), asked.same_P)
         says["experiment 1"] = {k: round(v, 3) for k, v in said.items()}
-        return Found(*(embed(network, pictures.read(files)) for files in (self.book.photos, self.book.gallery)), says)
+        return self._seen(lambda files, _: embed(network, pictures.read(files)), says)
 
-    def gan(self, batch: int = 32) -> Found:
-        loop = LoopConfig(optimizer="adam", learning_rate=3e-4, schedule="constant", average=0.99, seed=_SEED)
+    def gan(self, seed: int, batch: int = 32) -> "Outcome":
+        loop = LoopConfig(optimizer="adam", learning_rate=3e-4, schedule="constant", average=0.99, clip_norm=0, seed=seed)
         train = self.book.train
 
         def make(loop: LoopConfig) -> Training:
             def rows(number: int) -> list[int]:
                 return np.random.default_rng([loop.seed, number]).choice(len(train), batch, replace=False).tolist()
 
-            return Training(pixeldtgan.GanRecipe(GanConfig(), train, seed=_SEED), rows, loop)
+            return Training(pixeldtgan.GanRecipe(GanConfig(), train, seed=seed), rows, loop)
 
         with tempfile.TemporaryDirectory() as folder:
             says = _done(train_for(self.seconds, make, loop, Path(folder)), batch)
             network = load_gan(Path(folder, MODEL))
         pictures = Pictures(pixeldtgan.SIDE_PX)
-        drawn = pixeldtgan.drawn(network, pictures.read(self.book.photos))
-        return Found(pixel_vectors(drawn), pixel_vectors(pictures.read(self.book.gallery)), says)
+
+        def see(files: list[str], worn: bool) -> np.ndarray:
+            found = pictures.read(files)
+            return pixel_vectors(pixeldtgan.drawn(network, found) if worn else found)
+
+        return self._seen(see, says)
 
 
 def train_for(seconds: float, make: Callable[[LoopConfig], Training], loop: LoopConfig, out: Path) -> tuple[int, float]:
@@ -248,34 +274,52 @@ def _done(done: tuple[int, float], batch: int) -> dict:
     return {"steps": steps, "pairs": steps * batch, "cpu_s": round(seconds)}
 
 
-def measure(name: str, found: Found, book: Book) -> dict:
-    num_test = len(book.test)
-    galleries = [size for size in GALLERIES if size <= len(book.gallery)]
-    result: dict[str, object] = {"recipe": name, **found.says}
-    for size in galleries:
-        ranks_Q = ranks_of(found, book.products_Q, size, num_test)
-        result[str(size)] = {f"Recall@{k}": recall(ranks_Q, book.products_Q, k) for k in KS}
-    return result | mistaken(found, book, min(300, num_test))
+def measure(name: str, seed: int, outcome: Outcome, asked: dict[str, Asked]) -> dict:
+    """A run's figures: Recall@1 on val, [value, low, high] of each gallery and k on the test."""
+    chosen_by = ranks_of(outcome.found[VAL], asked[VAL].products_Q, asked[VAL].num, asked[VAL].num)
+    test, found = asked[TEST], outcome.found[TEST]
+    figures = {}
+    for size in (s for s in GALLERIES if s <= len(test.gallery)):
+        ranks_Q = ranks_of(found, test.products_Q, size, test.num)
+        figures[str(size)] = {f"Recall@{k}": recall(ranks_Q, test.products_Q, k) for k in KS}
+    val = recall(chosen_by, asked[VAL].products_Q, 1)[0]
+    return {"recipe": name, "seed": seed, **outcome.says, VAL: val, TEST: figures, **mistaken(found, test)}
 
 
-def _tables(rows: list[dict]) -> list[Compared]:
-    """A gallery a table, the seed's own figures first."""
+def lines(runs: list[dict], k: str = "Recall@1") -> list[dict]:
+    """``over_seeds`` of one measure."""
+    return over_seeds([r | {TEST: {size: figures[k][0] for size, figures in r[TEST].items()}} for r in runs])
+
+
+def _tables(runs: list[dict]) -> list[Compared]:
+    """A gallery a table, the seed's own figures first; mean, lowest and highest of the seeds."""
     names = [f"Recall@{k}" for k in KS]
-    found = []
-    for size in (s for s in map(str, GALLERIES) if s in rows[0]):
+    by_k, found = {n: lines(runs, n) for n in names}, []
+    for size in runs[0][TEST]:
         seed = SEED_TOP.get(int(size))
         before = [("the seed's report, on LookBook", None, [[v] for v in seed])] if seed else []
-        lines = [(r["recipe"], r.get("cpu_s"), [r[size][n] for n in names]) for r in rows]
-        found.append(Compared(f"Among {int(size):,} products", names, [*before, *lines]))
+        rows = [
+            (
+                ("chosen: " if line["chosen"] else "") + line["recipe"],
+                round(line["cpu_s"]),
+                [by_k[n][i][TEST][size] for n in names],
+            )
+            for i, line in enumerate(by_k[names[0]])
+        ]
+        found.append(Compared(f"Among {int(size):,} products", names, [*before, *rows]))
     return found
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=10)
+    parser.add_argument("--seeds", type=int, default=3, help="of order, augmentation and first weights")
     parser.add_argument("--folder", type=Path, default=None)
     parser.add_argument("--products", type=int, default=2000, help="to train on")
-    parser.add_argument("--only", nargs="*")
+    parser.add_argument("--worn", type=int, default=10, help="photos of each of them")
+    parser.add_argument("--asked", type=int, default=300, help="products of the test, and half as many of val")
+    parser.add_argument("--gallery", type=int, default=5000, help="products among which those of the test are looked for")
+    parser.add_argument("--only", nargs="*", help="names of recipes; main: " + "; ".join(MAIN))
     parser.add_argument("--out", type=Path)
     parser.add_argument("--quick", action="store_true", help="few products, seconds a recipe")
     options = parser.parse_args()
@@ -284,23 +328,33 @@ def main() -> None:
     folder = options.folder or Path(tempfile.mkdtemp())
     folder.mkdir(parents=True, exist_ok=True)
     minutes = 0.1 if options.quick else options.minutes
-    bench = Bench(Book(folder, *((60, 50, 120) if options.quick else (options.products, 300, 5000))), minutes, folder)
-    runs: dict[str, Callable[[], Found]] = {ZERO_SHOT: bench.zero_shot, SIAMESE: lambda: bench.siamese(SiameseConfig())}
-    runs |= {IMPROVED: lambda: bench.siamese(SiameseConfig(learnt_scale=True)), GAN: bench.gan}
-    runs |= {name: lambda trial=trial: bench.encoder(trial) for name, trial in TRIALS.items()}
-    rows = []
-    for name in options.only or runs:
-        kept = folder / (re.sub(r"\W+", "-", f"{name} {minutes:g} min").strip("-") + ".json")
-        if not kept.exists():
-            kept.write_text(json.dumps(measure(name, runs[name](), bench.book)), encoding="utf-8")
-        rows.append(json.loads(kept.read_text(encoding="utf-8")))
-        print(json.dumps(rows[-1]), flush=True)
+    if options.quick:
+        options.products, options.asked, options.gallery = 60, 50, 120
+    num = {TRAIN: options.products, VAL: options.asked // 2, TEST: options.asked}
+    bench = Bench(Book(folder, num, options.worn, options.gallery), minutes, folder)
+    known: dict[str, Callable[[int], Outcome]] = {
+        ZERO_SHOT: bench.zero_shot,
+        SIAMESE: lambda seed: bench.siamese(SiameseConfig(), seed),
+        IMPROVED: lambda seed: bench.siamese(SiameseConfig(learnt_scale=True), seed),
+        GAN: bench.gan,
+        **{name: lambda seed, trial=trial: bench.encoder(trial, seed) for name, trial in TRIALS.items()},
+    }
+    runs = []
+    for name in MAIN if options.only == ["main"] else options.only or known:
+        for seed in range(1 if name == ZERO_SHOT else options.seeds):
+            kept = folder / (re.sub(r"\W+", "-", f"{name} {minutes:g} min seed {seed}").strip("-") + ".json")
+            if not kept.exists():
+                kept.write_text(json.dumps(measure(name, seed, known[name](seed), bench.book.asked)), encoding="utf-8")
+            runs.append(json.loads(kept.read_text(encoding="utf-8")))
+            print(json.dumps(runs[-1]), flush=True)
+    found = lines(runs)
     seed = {"experiment 1": SEED_PAIRS, **{str(n): dict(zip((f"Recall@{k}" for k in KS), v)) for n, v in SEED_TOP.items()}}
     if options.out:
-        facts = {"Products to learn from": len(bench.book.train), "Photos of each": WORN["train"]}
-        facts |= {"Test products": len(bench.book.test), "Photos of all": len(bench.book.photos), "Minutes a recipe": minutes}
-        recipe_report(str(options.out.absolute()), "Recipes for the same minutes", facts, _tables(rows))
-    print(json.dumps({"bench": "recipes", "minutes": minutes, "seed's report": seed, "recipes": rows}))
+        facts = {"Products to learn from": len(bench.book.train), "Photos of each": options.worn, "Seeds": options.seeds}
+        facts |= {f"Products of {part}": asked.num for part, asked in bench.book.asked.items()}
+        facts |= {"Minutes a recipe": minutes, "Chosen on val": next(line["recipe"] for line in found if line["chosen"])}
+        recipe_report(str(options.out.absolute()), "Recipes for the same minutes", facts, _tables(runs))
+    print(json.dumps({"bench": "recipes", "minutes": minutes, "seed's report": seed, "recipes": found}))
 
 
 if __name__ == "__main__":

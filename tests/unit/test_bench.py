@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.bench.book import Found, ranks_of, recall
+from tests.bench.book import Found, over_seeds, ranks_of, recall
 from tests.bench.real_gain import Pictures, compared, find_class, find_views
 
 
@@ -30,6 +30,39 @@ def test_recall_is_of_products_and_its_interval_holds_it():
     assert mean == 0.5  # the one product is found by all of its three photos, the other by none
     assert low <= mean <= high
     assert recall(ranks, products, 10)[0] == 1
+
+
+def run(recipe: str, seed: int, val: float, *test: float, **says) -> dict:
+    return {"recipe": recipe, "seed": seed, "val": val, "test": dict(zip(("50", "300"), test)), **says}
+
+
+def test_runs_are_counted_over_seeds_and_val_alone_chooses():
+    runs = [
+        run("a", 0, 0.5, 0.9, 0.7, cpu_s=10),
+        run("b", 0, 0.5, 0.2, 0.1),
+        run("a", 1, 0.6, 0.7, 0.5, cpu_s=20),
+        run("b", 1, 0.75, 0.4, 0.1),
+        run("c", 0, 0.625, 0.1, 0.1),  # as good as b on val, and later
+    ]
+    a, b, c = over_seeds(runs)
+    assert [(line["recipe"], line["seeds"], line["chosen"]) for line in (a, b, c)] == [
+        ("a", 2, False),
+        ("b", 2, True),
+        ("c", 1, False),
+    ]
+    assert a["val"] == pytest.approx(0.55)
+    assert a["test"] == {"50": (pytest.approx(0.8), 0.7, 0.9), "300": (pytest.approx(0.6), 0.5, 0.7)}
+    assert (a["cpu_s"], b["cpu_s"]) == (15, 0)
+    better = [r | {"test": {"50": 1.0, "300": 1.0}} for r in runs if r["recipe"] == "a"]  # what the test says moves no choice
+    assert [line["chosen"] for line in over_seeds([*better, *(r for r in runs if r["recipe"] != "a")])] == [False, True, False]
+    assert over_seeds([]) == []
+
+
+def test_runs_that_do_not_compare_are_refused():
+    with pytest.raises(ValueError, match="one seed was run twice"):
+        over_seeds([run("a", 0, 0.5, 0.9, 0.7)] * 2)
+    with pytest.raises(ValueError, match="other galleries"):
+        over_seeds([run("a", 0, 0.5, 0.9, 0.7), run("b", 0, 0.5, 0.9)])
 
 
 @pytest.fixture

@@ -66,9 +66,14 @@ class GanConfig:
     """Of the first layer; the paper has 128."""
     code: int = 64
     """Numbers between the photo and the drawing."""
+    pixels: float = 10.0
+    """Weight of the mean difference of the drawing and the product's picture, both in -1..1 (Isola et al. 2017, "pix2pix"); 0:
+    the losses of the paper alone, which need many more steps."""
 
     def __post_init__(self):
         if self.channels < 8 or self.channels % 8:
             raise UsageError(f"gan.channels={self.channels}: a multiple of 8")
         if self.code < 1:
             raise UsageError(f"gan.code={self.code}: must be at least 1")
+        if not 0 <= self.pixels < float("inf"):
+            raise UsageError(f"gan.pixels={self.pixels}: a number from 0")

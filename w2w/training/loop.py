@@ -35,7 +35,8 @@ class Recipe(Protocol):
     """The figure by which weights are kept where the settings name none."""
 
     def parameter_groups(self) -> list[dict]:
-        """For the optimiser; each has ``share``: of the learning rate."""
+        """For the optimiser; each has ``share``: of the learning rate. Groups with one ``clipped`` (none is one too) have their
+        gradients clipped together: networks with losses of their own should not shorten each other's."""
 
     def prepare(self, rows: Sequence[Any], rngs: Sequence[np.random.Generator]) -> Any:
         """A batch of these rows, augmented with one generator a row. Called in a thread, ahead of time."""
@@ -119,7 +120,8 @@ def fit(training: Training, report: Report, resume: Path | None = None, device: 
             raise JobFailed(f"the loss became {said} in step {step + 1}: lower --train.learning_rate")
         scaler.unscale_(optimizer)
         if config.clip_norm:
-            nn.utils.clip_grad_norm_(recipe.network.parameters(), config.clip_norm)
+            for parameters in _clipped(optimizer):
+                nn.utils.clip_grad_norm_(parameters, config.clip_norm)
         scaler.step(optimizer)
         scaler.update()
         _follow(averaged, recipe.network, min(config.average, (1 + step) / (10 + step)) if config.average else 0.0)
@@ -197,6 +199,13 @@ def _optimizer(groups: list[dict], config: LoopConfig) -> torch.optim.Optimizer:
     if config.optimizer == "adam":
         return torch.optim.Adam(groups, lr=config.learning_rate)
     return torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.99))
+
+
+def _clipped(optimizer: torch.optim.Optimizer) -> list[list[nn.Parameter]]:
+    found: dict[str | None, list[nn.Parameter]] = {}
+    for group in optimizer.param_groups:
+        found.setdefault(group.get("clipped"), []).extend(group["params"])
+    return list(found.values())
 
 
 def _precision(config: LoopConfig, device: torch.device):

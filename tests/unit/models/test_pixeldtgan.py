@@ -17,7 +17,7 @@ def pictures(seed: int) -> torch.Tensor:
 
 
 def test_shapes_and_range():
-    network = gan()
+    network = gan().eval()
     with torch.inference_mode():
         drawn = network.draw(pictures(0))
         assert drawn.shape == (2, 3, 64, 64)
@@ -29,7 +29,7 @@ def test_shapes_and_range():
 
 
 def test_each_part_of_the_loss_reaches_its_own_network_alone():
-    for part, own in (("real", "real"), ("domain", "domain"), ("converter", "converter")):
+    for part, own in (("real", "real"), ("domain", "domain"), ("converter", "converter"), ("pixels", "converter")):
         network = gan()
         network(pictures(0), pictures(1), pictures(2))[part].backward()
         reached = {n.split(".")[0] for n, p in network.named_parameters() if p.grad is not None and p.grad.any()}
@@ -37,7 +37,7 @@ def test_each_part_of_the_loss_reaches_its_own_network_alone():
 
 
 def test_the_critics_are_asked_what_the_paper_asks():
-    network, (worn, product, other) = gan(), (pictures(i) for i in range(3))
+    network, (worn, product, other) = gan().eval(), (pictures(i) for i in range(3))
     with torch.inference_mode():
         found = network(worn, product, other)
         drawn = network.draw(worn)
@@ -47,11 +47,13 @@ def test_the_critics_are_asked_what_the_paper_asks():
         belongs = belongs + sum(torch.log(1 - torch.sigmoid(network.domain(torch.cat([worn, p], 1)))) for p in (other, drawn))
     assert found["real"].item() == pytest.approx(-sum(v.mean().item() for v in say.values()) / 3, rel=1e-4)
     assert found["domain"].item() == pytest.approx(-belongs.mean().item() / 3, rel=1e-4)
+    assert found["pixels"].item() == pytest.approx(10 * (drawn - product).abs().mean().item(), rel=1e-4)
 
 
 def test_it_comes_back_from_its_folder(tmp_path):
     network = gan().eval()
     save_gan(network, tmp_path)
     assert torch.equal(load_gan(tmp_path).draw(pictures(0)), network.draw(pictures(0)))
-    with pytest.raises(UsageError, match="channels=12"):
-        GanConfig(channels=12)
+    for settings in ({"channels": 12}, {"pixels": -1.0}, {"pixels": float("nan")}):
+        with pytest.raises(UsageError, match="gan"):
+            GanConfig(**settings)

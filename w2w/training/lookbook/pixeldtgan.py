@@ -14,6 +14,7 @@ from w2w.training.lookbook.experiments import KS, experiment_3, make_gallery, pi
 from w2w.training.lookbook.pictures import Pictures, Product
 
 _SHARES = {"converter": 1.0, "real": 2 / 3, "domain": 2 / 3}  # critics learn slower: the code of Yoo et al. takes 1/2 and 1/3
+_BETAS = (0.5, 0.999)  # of Adam, as in DCGAN, whose layers these are
 
 
 class GanRecipe:
@@ -38,7 +39,13 @@ class GanRecipe:
 
     def parameter_groups(self) -> list[dict]:
         return [
-            {"params": list(getattr(self.network, part).parameters()), "share": share, "weight_decay": 0.0}
+            {
+                "params": list(getattr(self.network, part).parameters()),
+                "share": share,
+                "weight_decay": 0.0,
+                "betas": _BETAS,
+                "clipped": part,
+            }
             for part, share in _SHARES.items()
         ]
 

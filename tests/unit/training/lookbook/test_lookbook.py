@@ -158,6 +158,21 @@ def _fake(count: int):
     return [Product(str(i), f"{i}.jpg", tuple(f"{i}-{j}.jpg" for j in range(10))) for i in range(count)]
 
 
+def test_drawings_depend_on_the_photo(folder, tmp_path):
+    """As much as the products differ, and enough to find one by what was drawn of a photo of it."""
+    products = read_products(folder, 3)
+    loop = LoopConfig(
+        steps=200, optimizer="adam", learning_rate=2e-3, schedule="constant", warmup_steps=0, average=0, measure_every=200,
+        checkpoint_every=200,
+    )  # fmt: skip
+    (found,) = run(GanRecipe(GanConfig(channels=8, code=16), products, products), lambda n: range(8), loop, tmp_path)
+    pictures = Pictures(64)
+    worn, clean = (pictures.read([f(p) for p in products]) for f in (lambda p: p.worn[0], lambda p: p.clean))
+    made = drawn(load_gan(tmp_path / "model"), worn)
+    assert made.std(axis=0).mean() > 0.3 * clean.std(axis=0).mean()
+    assert found["val"]["Recall@1"] > 0.5  # 1/8 by chance
+
+
 @pytest.mark.slow
 def test_pixeldtgan_learns_from_a_few_products(folder, tmp_path):
     products = read_products(folder, 3)
