@@ -5,12 +5,12 @@ from dataclasses import dataclass
 import pyarrow.compute as pc
 
 from w2w import schema
-from w2w.errors import UsageError
+from w2w.errors import JobFailed, UsageError
 from w2w.index.manifest import index_uri
-from w2w.index.publish import rollback, versions
+from w2w.index.publish import published, read_held, release, rollback, versions
 from w2w.index.spec import IndexConfig
 from w2w.models.encoder import EncoderConfig, model_version
-from w2w.runtime.catalog.indexing import build_index, draft_index, indexed_rows
+from w2w.runtime.catalog.indexing import Inputs, build_index, draft_index, indexed_rows
 from w2w.runtime.job import JobConfig, Run, Summary, need_table, start
 from w2w.runtime.shuffle import list_vectors
 from w2w.table.sink import Counts
@@ -30,20 +30,21 @@ class Config(JobConfig):
     rollback: bool = False
     """Publish the version before the current one again, and do nothing else."""
     rollback_to: str | None = None
-    """The same, to a version that --rollback --dry-run lists."""
+    """The same, to a version that --rollback --dry-run lists. A version that is rolled back from is held back: it is not
+    published again from the same rows, nor is its model, where the older version has another one."""
+    release: str | None = None
+    """A version that is held back may be published again; does nothing else."""
 
 
 def main(config: Config) -> Summary:
     run = Run("index", config)
     uri = index_uri(run.store, config.index.name)
-    if config.rollback or config.rollback_to:
-        facts = {"versions": "\n".join(versions(uri))}
-        if not config.dry_run:
-            facts["published"] = rollback(uri, config.rollback_to)
-        return run.summary(facts=facts)
+    if config.rollback or config.rollback_to or config.release:
+        return run.summary(facts=_versions(config, uri))
     need_table(run.store, schema.PRODUCTS, "ingest")
     need_table(run.store, schema.EMBEDDINGS, "embed")
     version = model_version(config.encoder)
+    base, inputs = published(uri), Inputs.now(run.store)
     vectors = list_vectors(run.store, version)
     rows, missing = indexed_rows(run.store, vectors)
     if not rows.num_rows:
@@ -57,18 +58,38 @@ def main(config: Config) -> Summary:
             f"{missing} of {counts.read} active products have no vector of model version {version}: run 'w2w embed' first, or "
             f"raise --max_reject_rate"
         )
-    plan = draft_index(uri, config.index, vectors, rows)
-    facts: dict[str, object] = {"model version": version, "templates kept": plan.num_kept}
+    draft = draft_index(uri, config.index, vectors, rows, base, inputs)
+    facts: dict[str, object] = {"model version": version, "templates kept": draft.num_kept}
+    facts |= {"damaged": f"{base.damage}: built anew"} if base.damage else {}
+    held, now = draft.held(), base.manifest.version if base.manifest else "nothing"
+    if held and held.by_model and held.rows_digest != draft.rows_digest:
+        raise JobFailed(
+            f"index {config.index.name!r}: {held.version} was rolled back from and is of this model, {version}: {now} stays "
+            f"published; index with the model of {now}, or let this one be published: --release {held.version}"
+        )
+    if held:
+        facts |= {"held back": f"{held.version}, which is made of these rows (--release {held.version})", "published": now}
+        return run.summary(counts=counts, facts=facts | {"shards reused": 0, "shards built": 0})
     if config.dry_run:
         return run.summary(counts=counts, facts=facts | {"categories": len(pc.unique(rows.column(schema.CATEGORY)))})
-    if plan.unchanged():
-        num_shards, published = len(plan.previous.shards), f"{plan.previous.version} (unchanged)"
-        return run.summary(
-            counts=counts, facts=facts | {"shards reused": num_shards, "shards built": 0, "published": published}
-        )
+    if draft.unchanged():
+        facts |= {"shards reused": len(draft.base.manifest.shards), "shards built": 0, "published": f"{now} (unchanged)"}
+        return run.summary(counts=counts, facts=facts)
     run.begin()
-    inputs = run.lineage(version, [schema.PRODUCTS, schema.EMBEDDINGS]).inputs
-    return run.summary(counts=counts, facts=facts | build_index(plan, config.encoder.name, inputs, config.threads_per_task))
+    return run.summary(counts=counts, facts=facts | build_index(draft, config.encoder.name, config.threads_per_task))
+
+
+def _versions(config: Config, uri: str) -> dict[str, object]:
+    """Rolls back or releases, unless it is a dry run; says which versions there are."""
+    if config.release and (config.rollback or config.rollback_to):
+        raise UsageError("--release and --rollback: give one of them")
+    facts: dict[str, object] = {}
+    if config.release and not config.dry_run:
+        release(uri, config.release)
+    elif not config.dry_run:
+        facts["published"] = rollback(uri, config.rollback_to)
+    back = {h.version for h in read_held(uri)}
+    return facts | {"versions": "\n".join(f"{v} (held back)" if v in back else v for v in versions(uri))}
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ Throttling, timeouts and lost connections are retried with back-off for about tw
 
 import errno
 import fcntl
+import hashlib
 import os
 import stat
 import uuid
@@ -98,6 +99,20 @@ def read_bytes(uri: str) -> bytes:
         if isinstance(e.__cause__, FileNotFoundError):
             raise e.__cause__ from None
         raise
+
+
+def sha256(uri: str) -> str | None:
+    """Of a file's content, read in parts; None where nothing is there."""
+    found = hashlib.sha256()
+    with named("read", uri):
+        system, path = filesystem(uri)
+        try:
+            with system.open_input_stream(path) as f:
+                while part := f.read(4 << 20):
+                    found.update(part)
+        except FileNotFoundError:
+            return None
+    return found.hexdigest()
 
 
 def write_bytes(uri: str, data: bytes) -> None:

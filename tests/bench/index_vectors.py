@@ -106,7 +106,7 @@ def build_ours(uri: str, rows: pa.Table, vectors_ND: np.ndarray, cfg: IndexConfi
 
     with ThreadPoolExecutor(num_threads) as pool:
         built = list(pool.map(build, shard.plan_shards(rows, {group.name: template}, "bench", cfg)))
-    return open_manifest(uri, new_manifest(cfg, "bench", "bench", {}, [template], built)), plan
+    return open_manifest(uri, new_manifest(cfg, "bench", "bench", {}, [template], built, "")), plan
 
 
 def found_rows(hits: pa.Table, num_queries: int, k: int) -> np.ndarray:

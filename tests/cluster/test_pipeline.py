@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -13,6 +14,7 @@ from w2w import schema
 from w2w.errors import JobFailed, UsageError
 from w2w.index.manifest import index_uri
 from w2w.index.publish import current_version, read_manifest
+from w2w.index.search import open_index
 from w2w.index.spec import IndexConfig
 from w2w.index.stage import SearchConfig
 from w2w.ingest.feed import FeedConfig
@@ -114,6 +116,41 @@ def test_only_touched_shards_are_rebuilt(finished, shop, tmp_path):
     assert embedded.counts.stages == {"decode": 1, "encode": 1}
     assert (indexed.facts["shards built"], indexed.facts["shards reused"]) == (1, 2)
     assert {c for c in before if before[c] != after[c]} == {"shoes"}
+
+
+def test_a_damaged_shard_is_built_again_though_nothing_has_changed(shop):
+    _, store = shop
+    uri = index_uri(store, "default")
+    before = read_manifest(uri)
+    file = Path(uri, "shards", before.shards[0].name, "rows.arrow")
+    file.write_bytes(file.read_bytes()[:-1])
+    healed = index.main(index.Config(store=store))
+    assert (healed.facts["shards built"], healed.facts["shards reused"]) == (1, len(before.shards) - 1)
+    assert open_index(uri).manifest.shards == before.shards
+    again = index.main(index.Config(store=store))
+    assert again.facts["published"] == f"{healed.facts['published']} (unchanged)"
+
+
+def test_a_night_does_not_bring_back_what_was_rolled_back_from(shop, tmp_path):
+    folder, store = shop
+    lines = (folder / "shop" / "products.csv").read_text().splitlines()
+    (tmp_path / "images").symlink_to(folder / "shop" / "images")
+    (tmp_path / "fewer.csv").write_text("\n".join([lines[0], "one,another category,shoes,images/1.jpg"]) + "\n")
+    _, _, bad = run_all(store, tmp_path / "fewer.csv")
+    back = index.main(index.Config(store=store, rollback=True)).facts["published"]
+    held = index.main(index.Config(store=store))
+    assert held.facts["published"] == back == current_version(index_uri(store, "default"))
+    assert bad.facts["published"] in held.facts["held back"]
+    other = EncoderConfig(store_dtype="float16")
+    embed.main(embed.Config(store=store, encoder=other))
+    index.main(index.Config(store=store, encoder=other))
+    index.main(index.Config(store=store, rollback=True))
+    (tmp_path / "more.csv").write_text("\n".join([lines[0], "two,one more,shoes,images/2.jpg"]) + "\n")
+    ingest.main(ingest.Config(store=store, feed=FeedConfig(uri=str(tmp_path / "more.csv"))))
+    with pytest.raises(JobFailed, match="was rolled back from and is of this model"):
+        index.main(index.Config(store=store, encoder=other))
+    index.main(index.Config(store=store, release=bad.facts["published"]))
+    assert bad.facts["published"] in index.main(index.Config(store=store, rollback=True, dry_run=True)).facts["versions"]
 
 
 def test_another_model_is_computed_whole_while_the_old_index_serves(shop):

@@ -4,7 +4,9 @@
 """
 
 import dataclasses
+import hashlib
 import json
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +15,8 @@ from w2w.errors import UsageError
 from w2w.index.spec import IndexConfig, Spec
 
 BASE_FILE, REFINE_FILE, ROWS_FILE, SHARD_FILE = "base.faiss", "refine.faiss", "rows.arrow", "shard.json"
+VERSION = re.compile(r"\d{8}T\d{12}-[0-9a-f]{8}")
+_NAME, _SHA256 = re.compile(r"[0-9a-f]{32}"), re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
@@ -70,6 +74,8 @@ class Manifest:
     w2w_version: str
     gate: GateResult | None = None
     metric: str = "cosine"
+    rows_digest: str = ""  # of rows, model and config: equal where an index of the same inputs is
+    table_ids: dict[str, str] = dataclasses.field(default_factory=dict)  # a table that was made anew has another id
 
     @property
     def num_rows(self) -> int:
@@ -104,25 +110,53 @@ def manifest_uri(uri: str, version: str) -> str:
 
 
 def to_json(value: Any) -> bytes:
-    return json.dumps(dataclasses.asdict(value), indent=1, sort_keys=True).encode()
+    return _dump(dataclasses.asdict(value) if dataclasses.is_dataclass(value) else [dataclasses.asdict(v) for v in value])
+
+
+def _dump(plain: Any) -> bytes:
+    return json.dumps(plain, indent=1, sort_keys=True).encode()
+
+
+def manifest_bytes(manifest: Manifest) -> bytes:
+    """The manifest's file, with a checksum over the rest of it."""
+    plain = dataclasses.asdict(manifest)
+    return _dump(plain | {"sha256": hashlib.sha256(_dump(plain)).hexdigest()})
 
 
 def shard_from(plain: dict[str, Any]) -> ShardInfo:
-    return ShardInfo(**plain)
+    """Raises ValueError for names that are none of ours: they become paths."""
+    shard = ShardInfo(**plain)
+    names = [shard.name, shard.template]
+    if not all(isinstance(n, str) and _NAME.fullmatch(n) for n in names):
+        raise ValueError(f"a shard or template is called {names!r}"[:200])
+    if not {BASE_FILE, ROWS_FILE} <= set(shard.files) <= {BASE_FILE, REFINE_FILE, ROWS_FILE}:
+        raise ValueError(f"shard {shard.name} is made of {sorted(shard.files)}"[:200])
+    if not all(isinstance(v, str) and _SHA256.fullmatch(v) for v in shard.files.values()):
+        raise ValueError(f"shard {shard.name}: a sha256 is none")
+    return shard
 
 
 def manifest_from(data: bytes, where: str) -> Manifest:
-    """Raises UsageError where the file is no manifest of this version of w2w."""
+    """Raises UsageError where the file is no manifest of this version of w2w, or damaged."""
     try:
         plain = json.loads(data)
+        checksum = plain.pop("sha256", None)  # those of earlier versions of w2w have none
+        if checksum is not None and checksum != hashlib.sha256(_dump(plain)).hexdigest():
+            raise ValueError("its checksum is another one: it is damaged")
         gate = plain.pop("gate")
         templates = [{**t, "spec": Spec(**t["spec"]), "categories": tuple(t["categories"])} for t in plain.pop("templates")]
-        return Manifest(
+        manifest = Manifest(
             **{k: v for k, v in plain.items() if k not in ("shards", "config")},
             config=IndexConfig(**plain["config"]),
             templates=tuple(StoredTemplate(**t) for t in templates),
             shards=tuple(shard_from(s) for s in plain["shards"]),
             gate=GateResult(**{**gate, "reasons": tuple(gate["reasons"])}) if gate else None,
         )
-    except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as e:
+        stored = {t.name for t in manifest.templates}
+        if not VERSION.fullmatch(manifest.version) or not all(_NAME.fullmatch(name) for name in stored):
+            raise ValueError("a version or template has a name that is none")
+        if not {s.template for s in manifest.shards} <= stored:
+            raise ValueError("a shard's template is not listed")
+        return manifest
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as e:
         raise UsageError(f"{where}: not a manifest that this version of w2w can read ({type(e).__name__}: {e})") from e

@@ -1,13 +1,15 @@
-"""Versions of an index: publish after the gate, roll back, list, collect what no version needs."""
+"""Versions of an index: publish after the gate, roll back, hold back, list, collect what no version needs."""
 
+import json
 import time
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 import w2w
 from w2w import storage
 from w2w.config import nearest
-from w2w.errors import JobFailed, UsageError
+from w2w.errors import Changed, JobFailed, StorageFailed, UsageError
 from w2w.ids import digest
 from w2w.index import manifest as m
 from w2w.index.manifest import GateResult, Manifest, ShardInfo, StoredTemplate
@@ -23,6 +25,8 @@ def new_manifest(
     tables: dict[str, int],
     templates: list[StoredTemplate],
     shards: list[ShardInfo],
+    rows_digest: str,
+    table_ids: dict[str, str] | None = None,
 ) -> Manifest:
     """A manifest without a gate result, for ``gate``. Versions sort by time."""
     now = datetime.now(UTC)
@@ -40,24 +44,88 @@ def new_manifest(
         shards=ordered,
         created_at=now.isoformat(timespec="seconds"),
         w2w_version=w2w.__version__,
+        rows_digest=rows_digest,
+        table_ids=table_ids or {},
     )
 
 
-def publish(uri: str, manifest: Manifest, gate: GateResult) -> str:
-    """Writes the manifest, then ``CURRENT`` in one atomic write; returns the version. Raises JobFailed, with CURRENT as it
-    was, where the gate did not pass."""
+@dataclass(frozen=True)
+class Published:
+    """The published index as a draft finds it: what ``CURRENT`` holds and the manifest that it names; with ``damage``, why that
+    cannot be read."""
+
+    current: bytes | None
+    manifest: Manifest | None
+    damage: str = ""
+
+
+@dataclass(frozen=True)
+class Held:
+    """A version that was rolled back from; ``by_model``: to one of another model."""
+
+    version: str
+    rows_digest: str
+    model_version: str
+    by_model: bool
+    since: str
+
+
+def publish(uri: str, manifest: Manifest, gate: GateResult, base: Published) -> str:
+    """Writes the manifest, then ``CURRENT`` in one atomic write; returns the version.
+
+    ``base`` is what was published when the draft began. Raises JobFailed, with CURRENT as it was, where the gate did not pass,
+    where the base was made from newer tables, and where another run has published since.
+    """
     if not gate.passed:
         raise JobFailed(f"index {manifest.name!r} is not published: {'; '.join(gate.reasons)}")
-    storage.write_bytes(m.manifest_uri(uri, manifest.version), m.to_json(replace(manifest, gate=gate)))
-    storage.write_bytes(storage.join(uri, "CURRENT"), manifest.version.encode())
+    _check_forward(manifest, base.manifest)
+    storage.write_bytes(m.manifest_uri(uri, manifest.version), m.manifest_bytes(replace(manifest, gate=gate)))
+    try:
+        storage.replace_if(_current_uri(uri), manifest.version.encode(), base.current)
+    except Changed as e:
+        storage.delete(storage.join(uri, "generations", manifest.version))
+        raise JobFailed(
+            f"index {manifest.name!r} is not published: another run published {current_version(uri)} while this one was "
+            f"at work; run it again"
+        ) from e
     return manifest.version
 
 
-def current_version(uri: str) -> str | None:
+def _check_forward(manifest: Manifest, before: Manifest | None) -> None:
+    for table, version in before.tables.items() if before else ():
+        same_table = before.table_ids.get(table) == manifest.table_ids.get(table)
+        if same_table and manifest.tables.get(table, version) < version:
+            raise JobFailed(
+                f"index {manifest.name!r} is not published: {before.version} was made from version {version} of table "
+                f"{table!r}, this run from version {manifest.tables[table]}; run it again"
+            )
+
+
+def _current_uri(uri: str) -> str:
+    return storage.join(uri, "CURRENT")
+
+
+def _read(uri: str) -> bytes | None:
     try:
-        return storage.read_bytes(storage.join(uri, "CURRENT")).decode().strip()
+        return storage.read_bytes(uri)
     except FileNotFoundError:
         return None
+
+
+def current_version(uri: str) -> str | None:
+    """The published version, None where there is none. Raises JobFailed where ``CURRENT`` names no version."""
+    return _version_in(_read(_current_uri(uri)), uri)
+
+
+def _version_in(current: bytes | None, uri: str) -> str | None:
+    if current is None:
+        return None
+    found = current.decode("utf-8", "replace").strip()
+    if not m.VERSION.fullmatch(found):
+        raise JobFailed(
+            f"{_current_uri(uri)}: damaged, it names no version; run 'w2w index', or --rollback_to one of its versions"
+        )
+    return found
 
 
 def read_manifest(uri: str, version: str | None = None) -> Manifest:
@@ -66,15 +134,23 @@ def read_manifest(uri: str, version: str | None = None) -> Manifest:
     if wanted is None:
         raise UsageError(f"{uri}: no index is published there; run the index job first")
     where = m.manifest_uri(uri, wanted)
+    data = _read(where) if m.VERSION.fullmatch(wanted) else None
+    if data is None:
+        raise UsageError(f"{uri}: there is no version {wanted!r}.{nearest(wanted, versions(uri))}")
+    return m.manifest_from(data, where)
+
+
+def published(uri: str) -> Published:
+    """What a draft begins with. A damaged ``CURRENT`` or manifest is no failure here: the run replaces it."""
+    current = _read(_current_uri(uri))
+    if current is None:
+        return Published(None, None)
     try:
-        return m.manifest_from(storage.read_bytes(where), where)
-    except FileNotFoundError as e:
-        raise UsageError(f"{uri}: there is no version {wanted!r}.{nearest(wanted, versions(uri))}") from e
-
-
-def previous_manifest(uri: str) -> Manifest | None:
-    """What a re-run reuses from: the published manifest, None where there is none."""
-    return read_manifest(uri) if current_version(uri) else None
+        return Published(current, read_manifest(uri, _version_in(current, uri)))
+    except (UsageError, JobFailed) as e:
+        if isinstance(e, StorageFailed):
+            raise
+        return Published(current, None, str(e))
 
 
 def versions(uri: str) -> list[str]:
@@ -84,18 +160,68 @@ def versions(uri: str) -> list[str]:
 
 
 def rollback(uri: str, version: str | None = None) -> str:
-    """Points CURRENT at ``version``, or at the one before the current one; returns it. Raises UsageError where none is."""
-    known, current = versions(uri), current_version(uri)
+    """Points CURRENT at ``version``, or at the newest one before the current one that is not held back; returns it.
+
+    A version that is rolled back from is held back: see ``held``. Raises UsageError where there is none to go to.
+    """
+    before = published(uri)
+    known, current = versions(uri), before.manifest.version if before.manifest else None
     if version is None:
-        older = [v for v in known if current and v < current]
+        held_back = {h.version for h in read_held(uri)}
+        older = [v for v in known if current and v < current and v not in held_back]
         if not older:
             raise UsageError(f"{uri}: there is no version older than {current} to roll back to")
         version = older[-1]
-    if version not in known:
-        raise UsageError(f"{uri}: there is no version {version!r}.{nearest(version, known)}")
-    read_manifest(uri, version)
-    storage.write_bytes(storage.join(uri, "CURRENT"), version.encode())
+    target = read_manifest(uri, version)
+    _change_held(uri, lambda held: [h for h in held if h.version != version] + _left(before.manifest, target))
+    storage.replace_if(_current_uri(uri), version.encode(), before.current)
     return version
+
+
+def _left(before: Manifest | None, target: Manifest) -> list[Held]:
+    if before is None or before.version <= target.version:
+        return []
+    other_model = before.model_version != target.model_version
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    return [Held(before.version, before.rows_digest, before.model_version, other_model, now)]
+
+
+def read_held(uri: str) -> list[Held]:
+    """The versions that were rolled back from and not released, oldest first. Raises JobFailed where the file is damaged."""
+    return _held_in(_read(storage.join(uri, "HELD")), uri)
+
+
+def _held_in(data: bytes | None, uri: str) -> list[Held]:
+    try:
+        return [Held(**h) for h in json.loads(data or b"[]")]
+    except (ValueError, TypeError) as e:
+        raise JobFailed(f"{storage.join(uri, 'HELD')}: damaged ({e}); delete it to release all versions") from e
+
+
+def _change_held(uri: str, change: Callable[[list[Held]], list[Held]]) -> None:
+    where = storage.join(uri, "HELD")
+    data = _read(where)
+    before = _held_in(data, uri)
+    after = sorted(change(before), key=lambda h: h.version)
+    if after != before:
+        storage.replace_if(where, m.to_json(after), data)
+
+
+def held(uri: str, rows_digest: str, model_version: str) -> Held | None:
+    """The version rolled back from that an index of these rows and this model would bring back: one of the same rows, or one
+    that was left for a version of another model. None where there is none."""
+    for h in reversed(read_held(uri)):
+        if h.rows_digest == rows_digest or (h.by_model and h.model_version == model_version):
+            return h
+    return None
+
+
+def release(uri: str, version: str) -> None:
+    """Lets a version that was rolled back from be published again. Raises UsageError where it is not held back."""
+    known = [h.version for h in read_held(uri)]
+    if version not in known:
+        raise UsageError(f"{uri}: version {version!r} is not held back.{nearest(version, known)}")
+    _change_held(uri, lambda held: [h for h in held if h.version != version])
 
 
 def collect_garbage(uri: str, keep_generations: int, young_s: float = _YOUNG_S) -> list[str]:

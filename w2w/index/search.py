@@ -1,6 +1,5 @@
 """Search a published index: verified, memory-mapped shards, exact merge, deterministic ties."""
 
-import hashlib
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +16,7 @@ from w2w.config import nearest
 from w2w.errors import JobFailed, UsageError
 from w2w.index import manifest as m
 from w2w.index.manifest import Manifest, ShardInfo
-from w2w.index.publish import read_manifest
+from w2w.index.publish import current_version, read_manifest
 from w2w.index.shard import check_sha256, read_template
 from w2w.index.template import Codes, Template, nearest_lists, rerank, search_codes, set_threads, unit_vectors
 from w2w.schema import CATEGORY, IMAGE_ID, PRODUCT_ID, RANK, SCORE
@@ -238,10 +237,16 @@ def open_index(uri: str, model_version: str | None = None, cache_dir: str | None
     Shards on s3:// are downloaded once to ``cache_dir`` (default ~/.cache/w2w/index). Raises UsageError where nothing is
     published or the query's ``model_version`` is not the index's, JobFailed for damaged files.
     """
-    manifest = read_manifest(uri, version)
-    if model_version is not None:
-        check_model(manifest, model_version)
-    return open_manifest(uri, manifest, cache_dir)
+    for last_try in (False, True):
+        manifest = read_manifest(uri, version)
+        if model_version is not None:
+            check_model(manifest, model_version)
+        try:
+            return open_manifest(uri, manifest, cache_dir)
+        except JobFailed:  # the next version may have been published since, and this one's shards collected
+            if last_try or version is not None or current_version(uri) == manifest.version:
+                raise
+    raise AssertionError("one of two tries returns or raises")
 
 
 def check_model(manifest: Manifest, model_version: str) -> None:
@@ -292,20 +297,13 @@ def _open_shard(uri: str, info: ShardInfo, template: Template, cache: str) -> Sh
 def _local(source: str, cached: str, sha256: str) -> str:
     """A path whose content has that sha256: the file itself, or its copy in the cache."""
     path = cached if storage.is_s3(source) else storage.absolute(source)
+    if storage.sha256(path) == sha256:
+        return path
     try:
-        if storage.is_s3(source) and not (Path(cached).exists() and _sha256(cached) == sha256):
-            data = storage.read_bytes(source)
-            check_sha256(data, sha256, source)
-            storage.write_bytes(cached, data)
-        elif not storage.is_s3(source) and _sha256(path) != sha256:
-            raise JobFailed(
-                f"{source}: damaged, its sha256 is not the manifest's; delete its folder and run the index job again"
-            )
+        data = storage.read_bytes(source)
     except FileNotFoundError as e:
-        raise JobFailed(f"{source}: gone, though the manifest names it; roll back or run the index job again") from e
+        raise JobFailed(f"{source}: gone; roll back, or run 'w2w index', which builds it again") from e
+    check_sha256(data, sha256, source)
+    if path == cached:
+        storage.write_bytes(cached, data)
     return path
-
-
-def _sha256(path: str) -> str:
-    with open(path, "rb") as f:
-        return hashlib.file_digest(f, "sha256").hexdigest()

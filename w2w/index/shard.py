@@ -102,14 +102,17 @@ def _config_digest(cfg: IndexConfig, model_version: str) -> str:
     return digest({k: v for k, v in asdict(cfg).items() if k not in ignored}, model_version)
 
 
-def kept_template(previous: Manifest | None, group: Group, model_version: str, cfg: IndexConfig) -> StoredTemplate | None:
-    """The published template that still fits the group: same model, same config, less than twice the rows, in budget."""
+def kept_template(
+    uri: str, previous: Manifest | None, group: Group, model_version: str, cfg: IndexConfig
+) -> StoredTemplate | None:
+    """The published template that still fits the group: same model, same config, less than twice the rows, in budget, and whole
+    on storage."""
     for t in previous.templates if previous else ():
         grown = group.num_rows / t.trained_rows
         in_budget = t.spec.memory_mb(group.num_rows, t.dim) <= 1.05 * group.memory_mb or cfg.factory
         same = t.group == group.name and t.config_digest == _config_digest(cfg, model_version)
         if same and 1 / _GROWTH < grown < _GROWTH and in_budget:
-            return t
+            return t if storage.sha256(m.template_uri(uri, t.name)) == t.sha256 else None
     return None
 
 
@@ -138,7 +141,7 @@ def read_template(uri: str, stored: StoredTemplate) -> Template:
 
 def check_sha256(data: bytes | memoryview, expected: str, where: str) -> None:
     if hashlib.sha256(data).hexdigest() != expected:
-        raise JobFailed(f"{where}: damaged, its sha256 is not the manifest's; delete its folder and run the index job again")
+        raise JobFailed(f"{where}: damaged, its sha256 is not the manifest's; run 'w2w index', which builds it again")
 
 
 def plan_shards(
@@ -179,12 +182,26 @@ def _num_buckets(num_rows: int, max_rows: int, before: int) -> int:
     return before
 
 
+def rows_digest(rows: pa.Table, model_version: str, cfg: IndexConfig) -> str:
+    """Equal for the same rows (product_id, image_id, category) in any order, the same model and config."""
+    mixed = np.zeros(rows.num_rows, np.uint64)
+    for name, odd in zip((PRODUCT_ID, IMAGE_ID, CATEGORY), (1, 0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F)):
+        mixed += hash_keys(rows[name]) * np.uint64(odd)
+    return digest(hashlib.sha256(np.sort(mixed)).hexdigest(), _config_digest(cfg, model_version))
+
+
+def is_intact(uri: str, shard: ShardInfo) -> bool:
+    """Whether all of a shard's files are there and have the sha256 that they were written with. Reads them."""
+    return all(storage.sha256(m.shard_uri(uri, shard.name, file)) == sha256 for file, sha256 in shard.files.items())
+
+
 def built_shard(uri: str, task: ShardTask) -> ShardInfo | None:
-    """The shard of that content where an earlier run finished it: ``shard.json`` is written after all other files."""
+    """The shard of that content where an earlier run finished it and all of it is still there."""
     try:
-        return m.shard_from(json.loads(storage.read_bytes(m.shard_uri(uri, task.name, m.SHARD_FILE))))
-    except FileNotFoundError:
+        found = m.shard_from(json.loads(storage.read_bytes(m.shard_uri(uri, task.name, m.SHARD_FILE))))
+    except (FileNotFoundError, ValueError, TypeError):  # not there, or damaged
         return None
+    return found if found.name == task.name and is_intact(uri, found) else None
 
 
 def build_shard(uri: str, task: ShardTask, vectors_ND: np.ndarray, num_threads: int = 1) -> ShardInfo:

@@ -9,9 +9,18 @@ import pytest
 
 from w2w.index.gate import exact_part, gate, gate_queries
 from w2w.index.manifest import GateResult, Manifest
-from w2w.index.publish import new_manifest, previous_manifest, publish
+from w2w.index.publish import Published, new_manifest, publish, published
 from w2w.index.search import open_manifest
-from w2w.index.shard import build_shard, built_shard, kept_template, plan_groups, plan_shards, sample, train_template
+from w2w.index.shard import (
+    build_shard,
+    built_shard,
+    kept_template,
+    plan_groups,
+    plan_shards,
+    rows_digest,
+    sample,
+    train_template,
+)
 from w2w.index.spec import IndexConfig
 
 DIM = 32
@@ -37,6 +46,7 @@ class Run:
     gate: GateResult
     built: list[str]
     trained: list[str]
+    base: Published
 
 
 def make_catalog(sizes: dict[str, int], images: int = 1, dim: int = DIM, seed: int = 0) -> Catalog:
@@ -56,10 +66,11 @@ def make_catalog(sizes: dict[str, int], images: int = 1, dim: int = DIM, seed: i
 
 
 def run_job(uri: str, catalog: Catalog, cfg: IndexConfig, model_version: str = "m1", publish_it: bool = True) -> Run:
-    previous = previous_manifest(uri)
+    base = published(uri)
+    previous = base.manifest
     templates, trained, built, shards = {}, [], [], []
     for group in plan_groups(catalog.rows, cfg, previous):
-        templates[group.name] = kept_template(previous, group, model_version, cfg)
+        templates[group.name] = kept_template(uri, previous, group, model_version, cfg)
         if templates[group.name] is None:
             of = catalog.of(sample(catalog.rows, group, cfg))
             templates[group.name], _ = train_template(uri, of, group, model_version, cfg)
@@ -73,12 +84,13 @@ def run_job(uri: str, catalog: Catalog, cfg: IndexConfig, model_version: str = "
             built.append(shard.name)
         shards.append(shard)
         exact.append(exact_part(queries, catalog.of(queries), task.category, task.rows, catalog.of(task.rows), cfg))
-    manifest = new_manifest(cfg, model_version, "tiny", {"products": 3}, list(templates.values()), shards)
+    digest = rows_digest(catalog.rows, model_version, cfg)
+    manifest = new_manifest(cfg, model_version, "tiny", {"products": 3}, list(templates.values()), shards, digest)
     counts = {c["values"]: c["counts"] for c in pc.value_counts(catalog.rows["category"]).to_pylist()}
     result = gate(open_manifest(uri, manifest), queries, catalog.of(queries), exact, counts, cfg)
     if publish_it:
-        publish(uri, manifest, result)
-    return Run(uri, manifest, result, built, trained)
+        publish(uri, manifest, result, base)
+    return Run(uri, manifest, result, built, trained, base)
 
 
 @pytest.fixture

@@ -8,9 +8,21 @@ import pytest
 
 from w2w import storage
 from w2w.errors import JobFailed, UsageError
+from w2w.index import publish as publishing
 from w2w.index.gate import gate, gate_queries
-from w2w.index.manifest import GateResult, index_uri
-from w2w.index.publish import collect_garbage, current_version, publish, read_manifest, rollback, versions
+from w2w.index.manifest import GateResult, index_uri, manifest_bytes
+from w2w.index.publish import (
+    collect_garbage,
+    current_version,
+    held,
+    publish,
+    published,
+    read_held,
+    read_manifest,
+    release,
+    rollback,
+    versions,
+)
 from w2w.index.search import open_index, open_manifest
 from w2w.index.shard import build_shard, kept_template, plan_groups, plan_shards, sample, sorted_rows, train_template
 from w2w.index.spec import IndexConfig
@@ -58,8 +70,8 @@ def test_another_model_config_or_twice_the_rows_retrain(tmp_path, catalog):
     grown = make_catalog({"tops": 700, "shoes": 130, "hats": 7}, images=2)
     [tops] = [g for g in plan_groups(grown.rows, cfg, first.manifest) if g.name == "category tops"]
     [shoes] = [g for g in plan_groups(grown.rows, cfg, first.manifest) if g.name == "category shoes"]
-    assert kept_template(first.manifest, tops, "m1", cfg) is None
-    assert kept_template(first.manifest, shoes, "m1", cfg) is not None
+    assert kept_template(first.uri, first.manifest, tops, "m1", cfg) is None
+    assert kept_template(first.uri, first.manifest, shoes, "m1", cfg) is not None
 
 
 def test_bucket_count_grows_at_the_limit_and_shrinks_late(tmp_path):
@@ -111,10 +123,10 @@ def test_publish_is_one_atomic_write_of_current(tmp_path, catalog, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(storage, "write_bytes", write)
         with pytest.raises(OSError, match="died"):
-            publish(second.uri, second.manifest, second.gate)
+            publish(second.uri, second.manifest, second.gate, second.base)
     assert written == [f"{second.uri}/generations/{second.manifest.version}/manifest.json"]
     assert open_index(second.uri).manifest.version == first.manifest.version
-    publish(second.uri, second.manifest, second.gate)
+    publish(second.uri, second.manifest, second.gate, second.base)
     assert open_index(second.uri).manifest == replace(second.manifest, gate=second.gate)
 
 
@@ -181,7 +193,167 @@ def test_manifest_says_where_it_comes_from(tmp_path, catalog):
     assert plain["gate"]["passed"] is True
     assert run.manifest.memory_mb() > catalog.rows.num_rows * 32 * 4 / 2**20
     with pytest.raises(JobFailed):
-        publish(run.uri, run.manifest, GateResult(False, ("no",), 0.0, {}))
+        publish(run.uri, run.manifest, GateResult(False, ("no",), 0.0, {}), run.base)
     Path(run.uri, "generations", run.manifest.version, "manifest.json").write_text("{}")
     with pytest.raises(UsageError, match="not a manifest"):
         read_manifest(run.uri)
+
+
+def files_of(uri: str) -> list[Path]:
+    return sorted(p for folder in ("shards", "templates") for p in Path(uri, folder).rglob("*") if p.is_file())
+
+
+@pytest.mark.parametrize("how", ["gone", "empty", "half", "another byte"])
+def test_whatever_file_is_damaged_the_next_run_builds_it_again(tmp_path, how):
+    catalog = make_catalog({"tops": 60, "hats": 5})
+    run = run_job(str(tmp_path), catalog, CFG)
+    query = catalog.vectors["tops-00001-0"][None]
+    before = open_index(run.uri).search(query, 5)
+    assert {p.name for p in files_of(run.uri)} >= {"base.faiss", "rows.arrow", "shard.json"}
+    for path in files_of(run.uri):
+        data = path.read_bytes()
+        {
+            "gone": path.unlink,
+            "empty": lambda path=path: path.write_bytes(b""),
+            "half": lambda path=path, data=data: path.write_bytes(data[: len(data) // 2]),
+            "another byte": lambda path=path, data=data: path.write_bytes(data[:-9] + b"?" + data[-8:]),
+        }[how]()
+        again = run_job(str(tmp_path), catalog, CFG)
+        assert again.built or again.trained or path.name == "shard.json", path
+        assert open_index(run.uri).search(query, 5).equals(before), path
+
+
+@pytest.mark.parametrize("what", ["CURRENT", "manifest"])
+@pytest.mark.parametrize("data", [b"", b"../../../etc", b"\xff\xfe", b"20260101T000000000000-deadbeef", b"[[["])
+def test_a_damaged_pointer_is_a_sentence_and_ends_with_the_next_run(tmp_path, catalog, what, data):
+    run = run_job(str(tmp_path), catalog, CFG)
+    manifest = Path(run.uri, "generations", run.manifest.version, "manifest.json")
+    (Path(run.uri, "CURRENT") if what == "CURRENT" else manifest).write_bytes(data)
+    with pytest.raises((UsageError, JobFailed), match=r"damaged|there is no version|not a manifest"):
+        open_index(run.uri)
+    found = published(run.uri)
+    assert found.manifest is None
+    assert found.damage
+    again = run_job(str(tmp_path), catalog, CFG)
+    assert open_index(run.uri).manifest.version == again.manifest.version
+
+
+def test_a_slow_run_does_not_put_its_older_index_over_a_newer_one(tmp_path, catalog):
+    slow = run_job(str(tmp_path), catalog, CFG, publish_it=False)
+    fast = run_job(str(tmp_path), without(catalog, "tops-00007"), CFG)
+    with pytest.raises(JobFailed, match=f"another run published {fast.manifest.version}"):
+        publish(slow.uri, slow.manifest, slow.gate, slow.base)
+    assert current_version(slow.uri) == fast.manifest.version
+    assert versions(slow.uri) == [fast.manifest.version]
+
+
+def test_an_index_of_older_tables_is_not_published(tmp_path, catalog):
+    first = run_job(str(tmp_path), catalog, CFG)
+    late = run_job(str(tmp_path), without(catalog, "tops-00007"), CFG, publish_it=False)
+    older = replace(late.manifest, tables={"products": 2})
+    with pytest.raises(JobFailed, match=r"was made from version 3 of table 'products', this run from version 2"):
+        publish(late.uri, older, late.gate, late.base)
+    assert current_version(late.uri) == first.manifest.version
+    publish(late.uri, replace(older, table_ids={"products": "made anew"}), late.gate, late.base)
+    assert current_version(late.uri) == late.manifest.version
+
+
+def test_what_is_rolled_back_from_is_held_back_until_it_is_released(tmp_path, catalog):
+    uri = str(tmp_path)
+
+    def hold(run):
+        return held(uri, run.manifest.rows_digest, run.manifest.model_version)
+
+    first = run_job(uri, catalog, CFG)
+    second = run_job(uri, without(catalog, "hats-00000"), CFG)
+    assert hold(second) is None
+    rollback(uri)
+    assert hold(second).version == second.manifest.version
+    assert hold(first) is None
+    other = run_job(uri, without(catalog, "hats-00001"), CFG, publish_it=False)
+    assert hold(other) is None  # other rows, the same model as the version that was gone back to
+    with pytest.raises(UsageError, match="is not held back"):
+        release(uri, first.manifest.version)
+    release(uri, second.manifest.version)
+    assert hold(second) is None
+    rollback(uri, second.manifest.version)  # forward: nothing is held
+    assert read_held(uri) == []
+    rollback(uri)
+    rollback(uri, second.manifest.version)  # asked for by name, it is released
+    assert read_held(uri) == []
+
+
+def test_a_model_that_was_rolled_back_from_is_held_back_with_other_rows_too(tmp_path, catalog):
+    uri = str(tmp_path)
+    run_job(uri, catalog, CFG)
+    bad = run_job(uri, catalog, CFG, model_version="m2")
+    rollback(uri)
+    changed = run_job(uri, without(catalog, "hats-00000"), CFG, model_version="m2", publish_it=False)
+    assert held(uri, changed.manifest.rows_digest, "m2").version == bad.manifest.version
+    assert held(uri, changed.manifest.rows_digest, "m1") is None
+    third = run_job(uri, without(catalog, "hats-00000"), CFG)
+    assert rollback(uri) < third.manifest.version != bad.manifest.version  # over the one that is held back
+    assert current_version(uri) < bad.manifest.version
+
+
+def edited(run, change) -> Path:
+    where = Path(run.uri, "generations", run.manifest.version, "manifest.json")
+    plain = json.loads(where.read_text())
+    plain.pop("sha256")
+    change(plain)
+    where.write_text(json.dumps(plain))
+    return where
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda m: m["shards"][0].update(name="../../../outside"),
+        lambda m: m["shards"][0].update(name=7),
+        lambda m: m["shards"][0]["files"].update({"../../x": "0" * 64}),
+        lambda m: m["shards"][0]["files"].pop("rows.arrow"),
+        lambda m: m["shards"][0]["files"].update({"base.faiss": None}),
+        lambda m: m["shards"][0].update(template="f" * 32),
+        lambda m: m["shards"][0].update(files=["base.faiss", "rows.arrow"]),
+        lambda m: m["templates"][0].update(name="/etc/passwd"),
+        lambda m: m.update(version="../CURRENT"),
+        lambda m: m.update(shards=None),
+    ],
+)
+def test_a_hostile_manifest_names_no_file_of_ours(tmp_path, catalog, change):
+    run = run_job(str(tmp_path), catalog, CFG)
+    edited(run, change)
+    with pytest.raises(UsageError, match="not a manifest"):
+        read_manifest(run.uri)
+
+
+def test_a_manifest_that_was_changed_is_told_by_its_checksum_and_one_without_is_read(tmp_path, catalog):
+    run = run_job(str(tmp_path), catalog, CFG)
+    where = Path(run.uri, "generations", run.manifest.version, "manifest.json")
+    whole = where.read_text()
+    where.write_text(whole.replace('"encoder": "tiny"', '"encoder": "tina"'))
+    with pytest.raises(UsageError, match="checksum"):
+        read_manifest(run.uri)
+    where.write_text(whole)
+    edited(run, lambda m: [m.pop(name) for name in ("rows_digest", "table_ids")])
+    assert read_manifest(run.uri).version == run.manifest.version
+
+
+def test_a_reader_whose_shard_is_collected_meanwhile_reads_current_again(tmp_path, catalog, monkeypatch):
+    uri = str(tmp_path)
+    old = run_job(uri, catalog, CFG)
+    new = run_job(uri, without(catalog, "tops-00007"), CFG)
+    real, asked = publishing.current_version, []
+
+    def stale(where: str) -> str:
+        asked.append(where)
+        return old.manifest.version if len(asked) == 1 else real(where)
+
+    collect_garbage(uri, 1, young_s=0.0)
+    where = Path(uri, "generations", old.manifest.version, "manifest.json")
+    where.parent.mkdir()
+    where.write_bytes(manifest_bytes(replace(old.manifest, gate=old.gate)))
+    monkeypatch.setattr(publishing, "current_version", stale)
+    assert open_index(uri).manifest.version == new.manifest.version
+    with pytest.raises(JobFailed, match="gone"):
+        open_index(uri, version=old.manifest.version)

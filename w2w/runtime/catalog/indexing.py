@@ -1,5 +1,6 @@
 """An index built on Ray: what has to be built, then templates and shards as tasks, the gate, and publishing."""
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,14 +9,43 @@ import pyarrow.compute as pc
 
 from w2w import schema
 from w2w.index.gate import exact_part, gate, gate_queries
-from w2w.index.manifest import Manifest, StoredTemplate
-from w2w.index.publish import collect_garbage, new_manifest, previous_manifest, publish
+from w2w.index.manifest import StoredTemplate
+from w2w.index.publish import Held, Published, collect_garbage, held, new_manifest, publish
 from w2w.index.search import open_manifest
-from w2w.index.shard import Group, build_shard, built_shard, kept_template, plan_groups, plan_shards, sample, train_template
+from w2w.index.shard import (
+    Group,
+    build_shard,
+    built_shard,
+    is_intact,
+    kept_template,
+    plan_groups,
+    plan_shards,
+    rows_digest,
+    sample,
+    train_template,
+)
 from w2w.index.spec import IndexConfig
 from w2w.runtime.run import run_task
 from w2w.runtime.shuffle import Vectors, gather, read_vectors, share, shared
 from w2w.table import delta
+
+_CHECKS = 4  # files read at the same time: hashing them is most of it
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What an index is made from: the version of each table and the table's own id, which another table of its name has not."""
+
+    versions: dict[str, int]
+    ids: dict[str, str]
+
+    @staticmethod
+    def now(store: str) -> "Inputs":
+        """As they are before anything is read: what is read later is at least that new."""
+        opened = {t.name: delta.open_table(store, t) for t in (schema.PRODUCTS, schema.EMBEDDINGS)}
+        return Inputs(
+            {name: t.version() for name, t in opened.items() if t}, {name: t.metadata().id for name, t in opened.items() if t}
+        )
 
 
 @dataclass(frozen=True)
@@ -26,7 +56,8 @@ class Draft:
     config: IndexConfig
     vectors: Vectors
     rows: pa.Table  # product_id, image_id, category
-    previous: Manifest | None
+    base: Published
+    inputs: Inputs
     groups: list[Group]
     templates: dict[str, StoredTemplate | None]
 
@@ -35,12 +66,24 @@ class Draft:
         """Templates that stay as they are."""
         return sum(t is not None for t in self.templates.values())
 
+    @property
+    def rows_digest(self) -> str:
+        return rows_digest(self.rows, self.vectors.version, self.config)
+
+    def held(self) -> Held | None:
+        """The version rolled back from that this one would bring back."""
+        return held(self.uri, self.rows_digest, self.vectors.version)
+
     def unchanged(self) -> bool:
-        """Whether its shards are those that are published."""
-        if self.previous is None or self.num_kept < len(self.templates):
+        """Whether its shards are those that are published, and all of their files are whole."""
+        previous = self.base.manifest
+        if previous is None or self.num_kept < len(self.templates):
             return False
-        tasks = plan_shards(self.rows, self.templates, self.vectors.version, self.config, self.previous)
-        return {t.name for t in tasks} == {s.name for s in self.previous.shards}
+        tasks = plan_shards(self.rows, self.templates, self.vectors.version, self.config, previous)
+        if {t.name for t in tasks} != {s.name for s in previous.shards}:
+            return False
+        with ThreadPoolExecutor(_CHECKS) as pool:
+            return all(pool.map(lambda shard: is_intact(self.uri, shard), previous.shards))
 
 
 def indexed_rows(store: str, vectors: Vectors) -> tuple[pa.Table, int]:
@@ -52,18 +95,18 @@ def indexed_rows(store: str, vectors: Vectors) -> tuple[pa.Table, int]:
     return products.filter(pa.array(found)), int(np.count_nonzero(~found))
 
 
-def draft_index(uri: str, config: IndexConfig, vectors: Vectors, rows: pa.Table) -> Draft:
-    """What the index of these rows will be, and what it keeps of the published one."""
-    previous = previous_manifest(uri)
-    groups = plan_groups(rows, config, previous)
-    templates = {g.name: kept_template(previous, g, vectors.version, config) for g in groups}
-    return Draft(uri, config, vectors, rows, previous, groups, templates)
+def draft_index(uri: str, config: IndexConfig, vectors: Vectors, rows: pa.Table, base: Published, inputs: Inputs) -> Draft:
+    """What the index of these rows will be, and what it keeps of the published one. ``base`` and ``inputs`` are as they were
+    before the rows were read."""
+    groups = plan_groups(rows, config, base.manifest)
+    templates = {g.name: kept_template(uri, base.manifest, g, vectors.version, config) for g in groups}
+    return Draft(uri, config, vectors, rows, base, inputs, groups, templates)
 
 
-def build_index(draft: Draft, encoder: str, inputs: dict[str, int], num_threads: int) -> dict[str, object]:
-    """Trains templates and builds shards where they are missing, and publishes; returns the figures for the summary.
+def build_index(draft: Draft, encoder: str, num_threads: int) -> dict[str, object]:
+    """Trains templates and builds shards where they are missing or damaged, and publishes; returns the figures for the summary.
 
-    ``inputs``: table -> version read. Raises JobFailed, with nothing published, where the gate does not pass.
+    Raises JobFailed, with nothing published, where the gate does not pass or another run has published meanwhile.
     """
     uri, config, vectors, rows = draft.uri, draft.config, draft.vectors, draft.rows
     version, templates, plans = vectors.version, dict(draft.templates), {}
@@ -72,19 +115,21 @@ def build_index(draft: Draft, encoder: str, inputs: dict[str, int], num_threads:
         arguments = (uri, read_vectors(vectors, wanted), group, version, config, num_threads)
         stored, plan = run_task(train_template, *arguments, num_cpus=num_threads, title=f"plan {group.name}")
         templates[group.name], plans[group.name] = stored, plan.table()
-    tasks = plan_shards(rows, templates, version, config, draft.previous)
-    done = [built_shard(uri, task) for task in tasks]
-    num_built = sum(shard is None for shard in done)
+    tasks = plan_shards(rows, templates, version, config, draft.base.manifest)
     queries = gate_queries(rows, config)
     queries_ND = read_vectors(vectors, vectors.find(queries.column(schema.IMAGE_ID)))
     targets = [vectors.find(task.rows.column(schema.IMAGE_ID)) for task in tasks]
     asked = share((queries, queries_ND, config))
-    arguments = [(uri, task, shard, asked, num_threads) for task, shard in zip(tasks, done)]
+    arguments = [(uri, task, asked, num_threads) for task in tasks]
     found = gather(vectors, targets, _build_and_check, arguments, num_threads, title="shards")
-    manifest = new_manifest(config, version, encoder, inputs, list(templates.values()), [shard for shard, _ in found])
+    shards, num_built = [shard for shard, _, _ in found], sum(built for _, built, _ in found)
+    stored = list(templates.values())
+    manifest = new_manifest(
+        config, version, encoder, draft.inputs.versions, stored, shards, draft.rows_digest, draft.inputs.ids
+    )
     expected = {v["values"]: v["counts"] for v in pc.value_counts(rows.column(schema.CATEGORY)).to_pylist()}
-    result = gate(open_manifest(uri, manifest), queries, queries_ND, [exact for _, exact in found], expected, config)
-    published = publish(uri, manifest, result)
+    result = gate(open_manifest(uri, manifest), queries, queries_ND, [exact for _, _, exact in found], expected, config)
+    name = publish(uri, manifest, result, draft.base)
     collect_garbage(uri, config.keep_generations)
     return {
         "plans": plans,
@@ -92,12 +137,13 @@ def build_index(draft: Draft, encoder: str, inputs: dict[str, int], num_threads:
         "shards built": num_built,
         f"recall@{config.recall_at}": f"{result.recall:.4f}",
         "memory MB": f"{manifest.memory_mb():.1f}",
-        "published": published,
+        "published": name,
     }
 
 
-def _build_and_check(uri, task, shard, asked, num_threads, vectors_ND):
-    """The shard, filled if it is not there yet, and the gate's exact neighbours among its rows."""
+def _build_and_check(uri, task, asked, num_threads, vectors_ND):
+    """The shard, filled unless it is there and whole; whether it was; and the gate's exact neighbours among its rows."""
     queries, queries_ND, config = shared(asked)
-    shard = shard or build_shard(uri, task, vectors_ND, num_threads)
-    return shard, exact_part(queries, queries_ND, task.category, task.rows, vectors_ND, config, num_threads)
+    found = built_shard(uri, task)
+    shard = found or build_shard(uri, task, vectors_ND, num_threads)
+    return shard, found is None, exact_part(queries, queries_ND, task.category, task.rows, vectors_ND, config, num_threads)
