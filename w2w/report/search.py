@@ -3,8 +3,6 @@
 from collections import Counter
 from dataclasses import dataclass
 
-import pyarrow as pa
-
 from w2w.report.page import thumbnail, write_page
 
 
@@ -35,11 +33,11 @@ def search_report(
     title: str,
     facts: dict[str, object],
     queries: list[QueryResult],
-    metrics: pa.Table | None,
     num_queries: int,
-    notes: list[str],
+    sought: str,
 ) -> None:
-    """Writes the page to ``out``. ``num_queries`` is how many there were in all; ``metrics`` in METRICS_SCHEMA."""
+    """Writes the page to ``out``. ``num_queries`` is how many there were in all; ``sought`` what a right answer shares with its
+    query, for example "sku and colour"."""
     shown = [
         {
             "id": q.query_id,
@@ -64,6 +62,6 @@ def search_report(
         num_queries=num_queries,
         num_right=sum(not q["miss"] for q in judged) if judged else None,
         num_judged=len(judged),
-        metrics=metrics.to_pylist() if metrics is not None else [],
-        notes=notes,
+        num_unjudged=len(shown) - len(judged),
+        sought=sought,
     )

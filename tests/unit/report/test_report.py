@@ -40,11 +40,14 @@ def test_contact_sheet(tmp_path):
         QueryResult("q2", None, "top", [hits[1]]),
         QueryResult("q3", None, "bag", []),
     ]
-    search_report(str(tmp_path / "r.html"), EVIL, {"model": EVIL, "rows": 1234567}, queries, None, 500, ["a note"])
+    search_report(str(tmp_path / "r.html"), EVIL, {"model": EVIL, "rows": 1234567}, queries, 500, "sku and colour")
     soup = page(tmp_path / "r.html")
     assert len(soup.select("section.query")) == 3
     assert len(soup.select(".hit.right")) == 1
-    assert len(soup.select(".hit.wrong")) == 2
+    assert len(soup.select(".tick")) == 1  # said by a sign, not by colour alone
+    assert "1 / 2 shown queries whose nearest product has their sku and colour" in " ".join(soup.get_text(" ").split())
+    assert "no such product for 1 of the shown queries" in soup.get_text()
+    assert all(image["alt"] for image in soup.select("img"))
     assert len(soup.select("section.query[data-miss='1']")) == 1
     assert EVIL in soup.h1.get_text()
     assert "3 of 500 queries are shown" in soup.get_text()
@@ -53,7 +56,7 @@ def test_contact_sheet(tmp_path):
 
 
 def test_contact_sheet_without_queries(tmp_path):
-    search_report(str(tmp_path / "r.html"), "empty", {}, [], None, 0, [])
+    search_report(str(tmp_path / "r.html"), "empty", {}, [], 0, "")
     assert "There are no queries to show." in page(tmp_path / "r.html").get_text()
 
 

@@ -85,7 +85,7 @@ def write_contact_sheet(
             hit[schema.CATEGORY],
             hit[schema.SCORE],
             thumbnails.get(hit[schema.IMAGE_ID]),
-            None if wanted is None else answers.right(hit, wanted),
+            answers.right(hit, wanted) if answers.num_pictures(wanted) else None,  # as an evaluation counts
         )
 
     queries = [
@@ -98,9 +98,8 @@ def write_contact_sheet(
         for row, wanted in zip(rows.to_pylist(), truth_keys(rows, by))
     ]
     target = storage.join(out, REPORT_FILE)
-    notes = [f"A green frame: the product has the query's {' and '.join(by)}; a red one: it has not."] if by else []
     shown_facts = {k: v for k, v in facts.items() if k in ("index", "encoder", "search version")}
-    search_report(target, "What was found", shown_facts, queries, None, num_queries, notes)
+    search_report(target, "What was found", shown_facts, queries, num_queries, " and ".join(by))
     return {"report": target}
 
 
