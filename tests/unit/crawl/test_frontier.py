@@ -170,6 +170,16 @@ def test_admission_does_not_depend_on_order_and_happens_once():
     assert set(admitted.column("reason").to_pylist()) == {"", "over_limit"}
 
 
+def test_one_page_is_let_in_once_by_the_url_found_first_and_known_by_its_canonical_one():
+    spelled = ["http://h/a?b=2&a=1&utm_source=x", "http://h/a?b=2&a=1", "http://h/a?a=1&b=2"]
+    rows = candidates(*((url, "page", depth, 0, None) for depth, url in enumerate(spelled, start=1)))
+    admitted = frontier.admit(rows, SITE, Seen(), Breadth(Limits()), NOW).to_pylist()
+    assert [row["url"] for row in admitted] == spelled[:1]
+    assert admitted[0]["url_id"] == frontier.url_id(spelled[2])  # what older stores know it by
+    theirs = Profile("x", start=["http://h/"], tracking=["a"])
+    assert frontier.admit(rows, theirs, Seen(), Breadth(Limits()), NOW).num_rows == 2
+
+
 def test_counts_go_on_after_a_restart():
     limits = Limits(max_urls_per_host=2)
     first = frontier.admit(candidates(("http://h/1", "page", 1, 0, "a")), SITE, Seen(), Breadth(limits), NOW)

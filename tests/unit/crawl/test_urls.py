@@ -2,7 +2,7 @@
 
 import pytest
 
-from w2w.crawl.urls import Breadth, Limits, authority, canonical
+from w2w.crawl.urls import Breadth, Limits, authority, canonical, resolve, target_of, tracking_pattern
 from w2w.errors import UsageError
 
 BASE = "http://shop.example/q/list?page=1"
@@ -38,8 +38,54 @@ def test_one_spelling(link, url):
 
 
 @pytest.mark.parametrize(
-    "link",
+    ("link", "url"),
     [
+        ("/list?sort=price&page=2", "http://shop.example/list?sort=price&page=2"),
+        ("/pr?sid=A&utm_source=x&x=%e9'|", "http://shop.example/pr?sid=A&utm_source=x&x=%e9'|"),
+        ("/a%2fb/%7Eme;jsessionid=1", "http://shop.example/a%2fb/%7Eme;jsessionid=1"),
+        ("/a/%2e%2E/b?", "http://shop.example/b?"),
+        ("/a//b/../c", "http://shop.example/a//c"),
+        ("\\\\cdn.example\\a\\b?c\\d", "http://cdn.example/a/b?c\\d"),
+        ("/a\\b", "http://shop.example/a/b"),
+        ("http:\\\\cdn.example/a", "http://cdn.example/a"),
+        ("http:p/1", "http://shop.example/q/p/1"),
+        ("https:p/1", "https://p/1"),
+        ("http:///cdn.example/a", "http://cdn.example/a"),
+        ("///cdn.example/a", "http://cdn.example/a"),
+        ("?", "http://shop.example/q/list?"),
+        ("/p\t/\n1#x?y", "http://shop.example/p/1"),
+        ("http://fa\u00df.example/", "http://xn--fa-hia.example/"),
+        ("http://\u0645\u062b\u0627\u0644.example/", "http://xn--mgbh0fb.example/"),
+        ("http://\u2764.example\u3002/", "http://xn--qei.example/"),
+        ("http://SH%4fP.example/", "http://shop.example/"),
+        ("http://[2001:DB8:0:0::1]:080/", "http://[2001:db8::1]/"),
+    ],
+)
+def test_what_is_asked_for_is_what_is_published(link, url):
+    assert resolve(link, BASE) == url
+    assert resolve(url) == url
+    assert canonical(url) == canonical(link, BASE)
+
+
+def test_a_shop_may_name_a_product_by_sid():
+    assert canonical("/pr?sid=A&x=1", BASE) != canonical("/pr?sid=B&x=1", BASE)
+
+
+def test_tracking_is_a_list_of_names():
+    is_tracking = tracking_pattern(["utm_*", "ref"])
+    assert [bool(is_tracking(name)) for name in ("UTM_source", "ref", "refs", "gclid")] == [True, True, False, False]
+    assert canonical("/a?ref=x&gclid=1", BASE, is_tracking) == "http://shop.example/a?gclid=1"
+    assert not tracking_pattern([])("utm_source")
+
+
+def test_target():
+    assert [target_of(u) for u in ("http://h", "http://h/a?", "http://h:1/a?b=c?d")] == ["/", "/a?", "/a?b=c?d"]
+
+
+@pytest.mark.parametrize(
+    "link",
+    ["http://xn--\u0161.example/", "http://a_b%2f.example/", "http://[::1%25eth0]/", "http://h:1000000080/", "http://./"]
+    + [
         "mailto:a@b",
         "javascript:void(0)",
         "",

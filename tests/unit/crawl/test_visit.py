@@ -115,6 +115,48 @@ def test_a_redirect_is_a_link(location, state, reason, followed):
         assert web.paths() == ["/robots.txt", "/p/1"]
 
 
+def test_another_spelling_of_the_same_page_is_followed_at_once():
+    pages = {
+        "/p/1?b=2&a=1": Page(status=301, headers={"Location": "/p/1?a=1&b=2&utm_source=x"}),
+        "/p/1?a=1&b=2&utm_source=x": Page(GOOD),
+        "/p/ring": Page(status=302, headers={"Location": "/p/ring?gclid=1"}),
+        "/p/ring?gclid=1": Page(status=302, headers={"Location": "/p/ring"}),
+        "/p/barred": Page(status=302, headers={"Location": "/p/barred?gclid=1"}),
+        "/robots.txt": Page(b"User-agent: *\nDisallow: /p/barred?"),
+    }
+    with serve(pages) as web:
+        got, ring, barred = look(web, *(row(web.url + path) for path in ("/p/1?b=2&a=1", "/p/ring", "/p/barred")))
+        assert (got["state"], got["url"]) == ("fetched", web.url + "/p/1?b=2&a=1")
+        assert json.loads(got["records"][0])["url"] == [web.url + "/p/1?b=2&a=1"]
+        assert (ring["state"], ring["reason"]) == ("failed", "fetch_failed")
+        assert (barred["state"], barred["reason"]) == ("excluded", "disallowed")
+        assert "/p/barred?gclid=1" not in web.paths()
+
+
+def test_robots_are_asked_of_the_url_as_it_is_published():
+    pages = {
+        "/robots.txt": Page(b"User-agent: *\nDisallow: /*?sort="),
+        "/list": Page(b'<a href="/list?sort=price&amp;page=2">'),
+    }
+    with serve(pages) as web:
+        (listed,) = look(web, row(web.url + "/list", "page"))
+        (link,) = listed["links"]
+        assert link["url"] == web.url + "/list?sort=price&page=2"
+        (got,) = look(web, row(link["url"], "page"))
+        assert (got["state"], got["reason"]) == ("excluded", "disallowed")
+        assert not [path for path in web.paths() if "?" in path]
+
+
+def test_a_sitemap_with_a_fault_is_told_and_its_links_are_followed():
+    body = b"<urlset><url><loc>/p/1</loc></url><url><loc>/p/<</loc></url><url><loc>/p/2</loc></url></urlset>"
+    with serve({"/s.xml": Page(body), "/rss.xml": Page(b"<rss/>")}) as web:
+        got, feed = look(web, row(web.url + "/s.xml", "sitemap"), row(web.url + "/rss.xml", "sitemap"))
+    assert (got["state"], got["reason"]) == ("rejected", "malformed_row")
+    assert "not XML" in got["detail"]
+    assert [link["url"] for link in got["links"]] == [web.url + "/p/1", web.url + "/p/2"]
+    assert "an RSS feed, not a sitemap" in feed["detail"]
+
+
 def test_every_end_has_a_state_and_a_reason():
     pages = {
         "/robots.txt": Page(b"User-agent: *\nDisallow: /p/no\nSitemap: /s.xml"),

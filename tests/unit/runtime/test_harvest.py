@@ -179,3 +179,14 @@ def test_an_image_behind_a_redirect_is_found(store):
 def test_other_sites_are_left_alone(store):
     store.harvest()
     assert harvest(store.uri, Profile("y", start=["http://h/"]), LINEAGE).versions == {}
+
+
+def test_pages_are_found_however_links_spell_their_urls(store):
+    store.add("http://h/i?b=2&a=1", kind="image", image_id="f" * 64, url_id=frontier.url_id("http://h/i?a=1&b=2"))
+    store.product(5, image=["http://h/i?a=1&b=2&utm_source=x"])
+    store.post("http://h/p/5?utm_source=post", image=["http://h/i?a=1&b=2"])
+    done = store.harvest()
+    assert (done.waiting, done.rejects) == (0, {})
+    assert store.products()["p5"]["image_id"] == "f" * 64
+    (post,) = current_posts(store.uri).to_pylist()
+    assert (post["product_ids"], post["product_urls"]) == (["p5"], ["http://h/p/5"])
