@@ -139,6 +139,31 @@ def test_accumulated_batches_are_one_step_of_their_mean(tmp_path):
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize(("apart", "expected"), [(True, 0.5), (False, 0.5 / math.hypot(0.5, 1000))])
+def test_networks_with_losses_of_their_own_are_clipped_apart(tmp_path, apart, expected):
+    class Two(Line):
+        """Gradients of length .5 and 1000."""
+
+        def __init__(self):
+            super().__init__()
+            self.network = nn.ParameterDict({"small": nn.Parameter(torch.zeros(1)), "large": nn.Parameter(torch.zeros(1))})
+
+        def parameter_groups(self):
+            named = self.network.items()
+            return [{"params": [p], "share": 1.0} | ({"clipped": name} if apart else {}) for name, p in named]
+
+        def losses(self, network, batch):
+            return {"small": 0.5 * network["small"].sum(), "large": 1000 * network["large"].sum()}
+
+        def measure(self, network):
+            return {}
+
+    recipe = Two()
+    run(tmp_path, LoopConfig(steps=1, optimizer="sgd", learning_rate=1, warmup_steps=0, average=0, clip_norm=1), recipe=recipe)
+    assert -recipe.network["small"].item() == pytest.approx(expected, rel=1e-4)
+    assert -recipe.network["large"].item() == pytest.approx(1, rel=1e-4)
+
+
 @pytest.mark.parametrize("bad", ["nan", "inf"])
 def test_a_loss_that_is_no_number_fails_the_job(tmp_path, bad):
     recipe = Line()
