@@ -1,5 +1,8 @@
 """Stages over tables on a real local Ray: counts, rejects, resume, limits, several operators."""
 
+import time
+from pathlib import Path
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -8,9 +11,10 @@ import ray
 
 from w2w import schema, storage
 from w2w.errors import JobFailed, UsageError
-from w2w.runtime.run import collect, run_stages, run_task
+from w2w.runtime.run import collect, raise_user_errors, run_stages, run_task
 from w2w.runtime.source import Source
 from w2w.runtime.stage import Pool, Stage
+from w2w.runtime.workers import Operator, run_alone
 from w2w.table import delta, pending
 from w2w.table.sink import Lineage, Output
 
@@ -161,6 +165,29 @@ def test_an_error_meant_for_the_user_comes_out_of_the_worker(numbers):
             store, source(numbers, store), stages(error="no such model"), [Output(schema.EMBEDDINGS)], lineage("a"),
             pool=Pool(), max_reject_rate=1,
         )  # fmt: skip
+
+
+class Busy:
+    """Fails with the first item, once another worker is busy with the second."""
+
+    def __init__(self, flag: str):
+        self._flag = Path(flag)
+
+    def __call__(self, item: int) -> None:
+        if item:
+            self._flag.touch()
+            time.sleep(60)
+        while not self._flag.exists():
+            time.sleep(0.05)
+        raise UsageError("no such model")
+
+
+def test_busy_workers_are_put_away_without_a_word_of_rays_own(tmp_path, capfd):
+    operator = Operator(Busy, (str(tmp_path / "busy"),), Pool(), 2, True)
+    with pytest.raises(UsageError, match="no such model"), raise_user_errors():
+        list(run_alone(operator, [0, 1]))
+    time.sleep(3)  # Ray's words come a second later
+    assert "retries remaining" not in "".join(capfd.readouterr())
 
 
 def test_tasks_keep_order_and_pass_user_errors():

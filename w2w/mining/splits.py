@@ -2,14 +2,13 @@
 
 Hard links are never cut: rows of one product, and products and posts that show one picture or near-duplicates of it. A tag
 (a post names a product) connects too, but in a real shop a few popular products connect nearly everything, and one component
-would fill one split. So a component over a share of all owners falls apart into what its hard links hold together: parts with
-a product are dealt to splits by hash, parts of posts alone follow the products that they tag, and the tags that then lead
-from one split to another are left for mining to reject (`crosses_split`). Val and test products stay unseen in training.
+would fill one split. So a component over a share of all owners falls apart into what its hard links hold together, and these
+parts are dealt so that few tags lead from one split to another (``cutting``): mining rejects those (`crosses_split`). The
+shares are met in tags that are kept. Val and test products stay unseen in training.
 """
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -19,9 +18,10 @@ from w2w import ids, schema
 from w2w.errors import UsageError
 from w2w.memory import give_back_memory, on_disk
 from w2w.mining.components import components, sizes
+from w2w.mining.cutting import cut_edges
 from w2w.mining.tags import PRODUCT_KEY
 
-SPLIT_CODE = 2  # raise it when the same rows would be split differently
+SPLIT_CODE = 3  # raise it when the same rows would be split differently
 SPLITS = ("train", "val", "test")
 PRODUCT, POST = "product", "post"
 _TAGS_AT_ONCE = 250_000  # 100 bytes each
@@ -32,18 +32,15 @@ class SplitRules:
     """How rows are dealt to splits."""
 
     train: float = 0.8
-    """Share of the components."""
+    """Share of the tags, which become pairs; of components that are dealt whole, by hash."""
     val: float = 0.1
-    """Share of the components."""
+    """As ``train``."""
     test: float = 0.1
-    """Share of the components."""
+    """As ``train``."""
     salt: str = ""
     """Any other word deals the components anew."""
     max_component: float = 0.05
     """Largest share of all products and posts that may go to one split as one; a larger component is cut at tags. 1: never."""
-    posts: Literal["share", "most"] = "share"
-    """Where a post of a cut component goes. share: with one of its products, drawn by hash, so that every split gets its share
-    of posts; most: to the split with most of its products, which keeps more tags, nearly all of them in train."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +54,11 @@ class Dealt:
     largest: int  # owners of the largest component before cutting
     largest_whole: int  # and of what was dealt as one
     num_tags: int  # of posts to products that are there
-    num_lost: int  # of them, how many lead to another split
+    kept: np.ndarray  # (3,): of them, how many lead to a product of the post's own split
+
+    @property
+    def num_lost(self) -> int:
+        return self.num_tags - int(self.kept.sum())
 
 
 def check_rules(rules: SplitRules) -> None:
@@ -81,7 +82,7 @@ def deal(products: Batches, posts: Batches, duplicates: Iterable[pa.Table], rule
 
     Owners are counted in order of kind and hash, and told apart by 128 bits of it; no id is kept but those that name a
     component. Pictures are compared by 64 bits: two that shared them would be held together, and never apart. In memory: about
-    40 bytes a product or post; on disk as many, and 8 a tag.
+    40 bytes a product or post, 60 while a component is cut; on disk as many, and 16 a tag.
     """
     owners, images, tags = _read(products, posts)
     give_back_memory()  # each step has large arrays of its own, and what it leaves free would add up
@@ -94,7 +95,7 @@ def deal(products: Batches, posts: Batches, duplicates: Iterable[pa.Table], rule
     cut = sizes(whole) > max(1.0, rules.max_component * len(owners))
     root = on_disk(np.where(cut, part, whole))
     split = _by_hash(owners, root, rules)
-    _follow(split, cut, part, tags, owners, rules)
+    _deal_parts(split, cut, part, tags, owners, rules)
     size, is_root = sizes(root), whole == np.arange(len(owners))
     return Dealt(
         _rows(products, posts, owners, root, size, whole, cut, split),
@@ -104,7 +105,7 @@ def deal(products: Batches, posts: Batches, duplicates: Iterable[pa.Table], rule
         largest=int(sizes(whole).max(initial=0)),
         largest_whole=int(size.max(initial=0)),
         num_tags=len(tags.packed_T),
-        num_lost=sum(int((split[a] != split[b]).sum()) for a, b in tags.slices(owners)),
+        kept=_kept(split, tags, owners),
     )
 
 
@@ -220,38 +221,34 @@ def _by_hash(owners: _Owners, root: np.ndarray, rules: SplitRules) -> np.ndarray
     return np.searchsorted(np.cumsum([rules.train, rules.val]), drawn, side="right").astype(np.int8)
 
 
-def _follow(split: np.ndarray, cut: np.ndarray, part: np.ndarray, tags: _Tags, owners: _Owners, rules: SplitRules) -> None:
-    """Sends the parts of posts alone where the products go that they tag. Changes ``split``."""
-    num = len(owners)
-    has_product, has_tag = np.zeros(num, bool), np.zeros(num, bool)
+def _deal_parts(split: np.ndarray, cut: np.ndarray, part: np.ndarray, tags: _Tags, owners: _Owners, rules: SplitRules) -> None:
+    """Deals the parts of cut components: they bring each split what it lacks of its share of all tags. Changes ``split``."""
+    if not cut.any():
+        return
+    has_product = np.zeros(len(owners), bool)
     has_product[part[: owners.num_products]] = True
-    follows = cut & ~has_product[part]
+    packed = [np.empty((0, 2), np.int32)]
+    for tagging, tagged in tags.slices(owners):
+        ends = np.stack([part[tagging], part[tagged]], axis=1)
+        packed.append(ends[cut[tagging] & (ends[:, 0] != ends[:, 1])].astype(np.int32))
+    ends_E2 = on_disk(np.concatenate(packed))
 
-    def ours() -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        for tagging, tagged in tags.slices(owners):
-            mine = follows[tagging]
-            yield part[tagging[mine]], tagged[mine]
+    def edges() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        for i in range(0, len(ends_E2), _TAGS_AT_ONCE):
+            yield tuple(ends_E2[i : i + _TAGS_AT_ONCE].T)
 
-    def drawn(of_part: np.ndarray, tagged: np.ndarray) -> np.ndarray:
-        return ids.scatter(owners.hash_O[of_part] ^ ids.scatter(owners.hash_O[tagged]))
+    held = sum((np.bincount(split[a[~cut[a]]], minlength=len(SPLITS)) for a, _ in tags.slices(owners)), np.zeros(len(SPLITS)))
+    lacking = np.maximum(0, np.array([rules.train, rules.val, rules.test]) * len(tags.packed_T) - held)
+    if len(ends_E2):
+        cut_edges(split, owners.hash_O, ~has_product, edges, lacking)
+    split[:] = split[part]
 
-    chosen = np.zeros(num, np.int8)
-    if rules.posts == "most":
-        votes = np.zeros((num, len(SPLITS)), np.int32)
-        for of_part, tagged in ours():
-            np.add.at(votes, (of_part, split[tagged]), 1)
-            has_tag[of_part] = True
-        chosen = votes.argmax(1).astype(np.int8)  # of as many, train before val before test
-    else:
-        least = np.full(num, 2**64 - 1, np.uint64)
-        for of_part, tagged in ours():
-            np.minimum.at(least, of_part, drawn(of_part, tagged))
-            has_tag[of_part] = True
-        for of_part, tagged in ours():
-            mine = drawn(of_part, tagged) == least[of_part]
-            chosen[of_part[mine]] = split[tagged[mine]]
-    follows &= has_tag[part]  # posts that only show one picture stay where their hash put them
-    split[follows] = chosen[part[follows]]
+
+def _kept(split: np.ndarray, tags: _Tags, owners: _Owners) -> np.ndarray:
+    kept = np.zeros(len(SPLITS), np.int64)
+    for a, b in tags.slices(owners):
+        kept += np.bincount(split[a][split[a] == split[b]], minlength=len(SPLITS))
+    return kept
 
 
 def _rows(
@@ -307,11 +304,23 @@ def _called(kind: str, keys: pa.ChunkedArray) -> pa.ChunkedArray:
 
 def summary_of(dealt: Dealt) -> dict[str, str]:
     """What a person wants to know of it."""
-    lost = dealt.num_lost / dealt.num_tags if dealt.num_tags else 0
-    return {
+    facts = {
         "components": f"{dealt.num_components:,}",
         "largest": f"{dealt.largest:,} products and posts",
         "cut at tags": f"{dealt.num_cut:,}",
         "largest dealt as one": f"{dealt.largest_whole:,} products and posts",
-        "tags across splits": f"{dealt.num_lost:,} of {dealt.num_tags:,} ({lost:.1%}); mining rejects them",
-    } | {s: f"{n:,} products, {m:,} posts" for s, n, m in zip(SPLITS, *dealt.counts.tolist())}
+        "tags lost": lost_tags(dealt.num_lost, dealt.num_tags),
+    }
+    return facts | {
+        s: f"{n:,} products, {m:,} posts, {k:,} tags" for s, n, m, k in zip(SPLITS, *dealt.counts.tolist(), dealt.kept.tolist())
+    }
+
+
+def lost_tags(num_lost: int, num_tags: int) -> str:
+    """One sentence on what the cut cost, for a person."""
+    if not num_lost:
+        return f"none of {num_tags:,}"
+    return (
+        f"{num_lost:,} of {num_tags:,} ({num_lost / num_tags:.1%}): they tie products and posts into components too large for "
+        "one split, which were cut there; mining rejects them (crosses_split), so that no test product is seen in training"
+    )

@@ -50,8 +50,8 @@ def _by_actors(work: Callable, arguments: tuple, items: Sequence, resources: dic
     """An actor gets items when it is ready: one that the cluster has no room for yet holds up nobody."""
     actor_class = ray.remote(max_restarts=-1, max_task_retries=_RETRIES, **resources)(_Actor)
     actors = [actor_class.remote(work, arguments) for _ in range(num_workers)]
+    left, running = deque(items), {actor.ready.remote(): actor for actor in actors}
     try:
-        left, running = deque(items), {actor.ready.remote(): actor for actor in actors}
         starting = set(running)
         while left or len(running) > len(starting):
             (done, *_), _ = ray.wait(list(running))
@@ -66,6 +66,8 @@ def _by_actors(work: Callable, arguments: tuple, items: Sequence, resources: dic
             else:
                 yield result
     finally:
+        for done in running:
+            ray.cancel(done)  # else Ray says on the user's terminal that it will try the killed one again
         for actor in actors:
             ray.kill(actor)
 

@@ -107,11 +107,10 @@ def popular(num_products: int = 300, num_posts: int = 900) -> tuple[pa.Table, pa
     return products(*((f"p{i}", f"i{i}") for i in range(num_products))), posts(*some)
 
 
-@pytest.mark.parametrize("rule", ["share", "most"])
-def test_a_giant_component_is_cut_at_tags_alone(rule):
+def test_a_giant_component_is_cut_at_tags_alone():
     prods, some = popular()
     same = clusters(**{f"i{i}": f"i{i // 2 * 2}" for i in range(40)}, j5="j5", j6="j5", j7="i8")
-    found = dealt(prods, some, same, SplitRules(posts=rule))
+    found = dealt(prods, some, same, SplitRules())
     owners = by_owner(found)
     split = {k: r[schema.SPLIT] for k, r in owners.items()}
     assert (found.num_cut, found.largest) == (1, 1200)
@@ -129,21 +128,34 @@ def test_a_giant_component_is_cut_at_tags_alone(rule):
     assert all(split["post", p["post_id"]] in {split["product", t] for t in p["product_ids"]} for p in alone)
 
 
-def test_posts_get_their_share_or_keep_more_tags():
-    prods, some = popular()
-    share, most = (dealt(prods, some, None, SplitRules(posts=rule)) for rule in ("share", "most"))
-    count = lambda found: sum(r[schema.SPLIT] == "test" for r in found.rows.to_pylist() if r[schema.OWNER_KIND] == "post")  # noqa: E731
-    assert count(share) > count(most)
-    assert share.num_lost > most.num_lost
+@pytest.mark.parametrize("shares", [(0.5, 0.1, 0.4), (0.8, 0.1, 0.1)])
+def test_shares_are_met_in_tags_and_few_are_lost(shares):
+    """The shape of a small shop: 150 posts with about four tags each, half of the products tagged once, one component."""
+    rng = np.random.default_rng(3)
+    popularity = 1 / np.arange(1, 301) ** 0.9
+    some = [(f"x{i}", f"j{i}", [f"p{k}" for k in rng.choice(300, 4, False, popularity / popularity.sum())]) for i in range(150)]
+    found = dealt(products(*((f"p{i}", f"i{i}") for i in range(300))), posts(*some), None, SplitRules(*shares))
+    assert found.num_cut == 1
+    assert found.num_lost < 0.25 * found.num_tags  # by hash, each post with one of its products: .23 to .48
+    assert (found.kept / found.kept.sum()).tolist() == pytest.approx(list(shares), abs=0.03)
+    assert f"{found.num_lost} of {found.num_tags}" in summary_of(found.dealt)["tags lost"]
 
 
-def test_most_goes_where_most_products_are():
+def test_small_components_and_a_large_one_together_meet_the_shares():
+    """What is dealt whole is left where its hash puts it, and the parts of the large one bring what is lacking."""
     prods, some = popular()
-    found = dealt(prods, some, None, SplitRules(posts="most"))
-    split = {k: r[schema.SPLIT] for k, r in by_owner(found).items()}
-    for post in some.to_pylist():
-        towards = [split["product", p] for p in set(post["product_ids"])]
-        assert towards.count(split["post", post["post_id"]]) == max(map(towards.count, towards))
+    small = [(f"s{i}", f"k{i}", [f"q{i}"]) for i in range(400)]
+    prods = pa.concat_tables([prods, products(*((f"q{i}", f"l{i}") for i in range(400)))])
+    found = dealt(prods, pa.concat_tables([some, posts(*small)]), None, SplitRules())
+    apart = {k: r for k, r in by_owner(found).items() if k[1][0] in "sq"}
+    assert all(r[schema.CUT_FROM] is None and r[schema.COMPONENT_SIZE] == 2 for r in apart.values())
+    assert (found.kept / found.kept.sum()).tolist() == pytest.approx([0.8, 0.1, 0.1], abs=0.03)
+
+
+def test_a_split_with_no_share_gets_nothing():
+    prods, some = popular()
+    found = dealt(prods, some, None, SplitRules(train=0.7, val=0, test=0.3))
+    assert {r[schema.SPLIT] for r in found.rows.to_pylist()} == {"train", "test"}
 
 
 def test_hard_links_are_never_cut():
@@ -166,8 +178,8 @@ def test_shares_and_salt():
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.integers(0, 2**32), st.sampled_from([0.05, 0.3, 1.0]), st.sampled_from(["share", "most"]))
-def test_nothing_hard_is_ever_in_two_splits(seed, limit, rule):
+@given(st.integers(0, 2**32), st.sampled_from([0.05, 0.3, 1.0]))
+def test_nothing_hard_is_ever_in_two_splits(seed, limit):
     rng = np.random.default_rng(seed)
     n, m = int(rng.integers(1, 30)), int(rng.integers(0, 40))
     images = [f"i{k}" for k in rng.integers(0, 40, n + m)]
@@ -177,7 +189,7 @@ def test_nothing_hard_is_ever_in_two_splits(seed, limit, rule):
     keys = [f"k{k // 2}" for k in range(n)]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(splits, "_TAGS_AT_ONCE", 7)
-        found = dealt(prods, some, clusters(**same), SplitRules(max_component=limit, posts=rule), keys)
+        found = dealt(prods, some, clusters(**same), SplitRules(max_component=limit), keys)
     split = {k: r[schema.SPLIT] for k, r in by_owner(found).items()}
     assert len(split) == len(set(keys)) + m
     shown: dict[str, set[str]] = {}
@@ -190,7 +202,7 @@ def test_nothing_hard_is_ever_in_two_splits(seed, limit, rule):
         prods.take(pa.array(shuffled)),
         some,
         clusters(**same),
-        SplitRules(max_component=limit, posts=rule),
+        SplitRules(max_component=limit),
         [keys[k] for k in shuffled],
     )
     assert again.rows == found.rows
