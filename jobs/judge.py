@@ -15,7 +15,7 @@ class Config(JobConfig):
     """Find garments in the test photos and compare with their annotations: AP a class and a source, as JSON and as a page."""
 
     detector: DetectorConfig = field(default_factory=DetectorConfig)
-    """The model. Its thresholds do not matter here: AP looks at all boxes."""
+    """The model. AP looks at all boxes; precision and recall are of those above its threshold."""
     sources: list[str] | None = None
     """Data sets to measure on. Default: all."""
     split: str = "test"

@@ -15,7 +15,7 @@ from w2w.training.encoders.config import ENCODER, HEAD, LearnConfig
 from w2w.training.lookbook.config import LookbookConfig
 from w2w.training.outfits.config import OutfitsConfig
 
-CODE = 2  # raise it when a checkpoint of the old code must not be gone on with
+CODE = 3  # raise it when a checkpoint of the old code must not be gone on with
 
 
 @dataclass(frozen=True)

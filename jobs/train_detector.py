@@ -9,15 +9,15 @@ from w2w.errors import UsageError
 from w2w.garments.detector import DetectorConfig
 from w2w.report.training import charts_of
 from w2w.runtime.job import JobConfig, Run, Summary, git_revision, need_table, start
-from w2w.runtime.training.detectors import Photos, list_photos, make_training, train_yolo
-from w2w.runtime.training.judging import measure
+from w2w.runtime.training.detectors import Photos, list_photos, make_training, rows_digest, train_yolo
+from w2w.runtime.training.judging import chosen_threshold, measure
 from w2w.runtime.training.tracking import LogConfig, Trackers
 from w2w.runtime.training.trainer import Workers, train
 from w2w.table.sink import Counts
 from w2w.training.detectors.card import model_card
-from w2w.training.detectors.config import OURS, YOLO, TrainConfig, check_recipe, filled, kind_of
+from w2w.training.detectors.config import OURS, YOLO, TrainConfig, check_recipe, filled, kind_of, start_digest
 
-CODE = 2  # raise it when a checkpoint of the old code must not be gone on with
+CODE = 3  # raise it when a checkpoint of the old code must not be gone on with
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,8 @@ def main(config: Config) -> Summary:
     photos = list_photos(run.store, config.sources, settings.val_share)
     photos = replace(photos, train=photos.train[: config.limit])
     _check(photos, settings, config)
-    digest = ids.digest(CODE, config.recipe, asdict(settings), config.workers.num_workers, photos.train, photos.val)
+    read = [photos.train, photos.val, rows_digest(photos, photos.train + photos.val)]
+    digest = ids.digest(CODE, start_digest(config.recipe), asdict(settings), config.workers.num_workers, *read)
     out = Path(config.out).expanduser().absolute() if config.out else Path(run.store, "detectors", digest)
     facts: dict[str, object] = {"recipe": config.recipe, "train photos": len(photos.train), "held out": len(photos.val)}
     facts |= {"test photos": len(photos.test), "table `detections`": f"version {photos.table_version}", "model": str(out)}
@@ -67,12 +68,15 @@ def main(config: Config) -> Summary:
         history = train(make, config.workers, place, out, config.resume, told)
         name = str(out)
     detector = DetectorConfig(name=name, threads=settings.threads)
+    if photos.val:
+        detector = replace(detector, threshold=chosen_threshold(photos, detector))
     figures = measure(photos, photos.test, detector, 12, str(out), facts, charts_of(history))
     kept = next((h["step"] for h in reversed(history) if h.get("kept")), None)
     facts |= {"step kept": kept} if kept else {}
     (out / "README.md").write_text(model_card(config.recipe, settings, facts | figures, git_revision()), encoding="utf-8")
     total = len(photos.train) + len(photos.val) + len(photos.test)
-    return run.summary(counts=Counts(total, total), facts=facts | figures | {"use": f"w2w detect --detector.name={name}"})
+    use = f"w2w detect --detector.name={name}" + (f" --detector.threshold={detector.threshold:g}" if photos.val else "")
+    return run.summary(counts=Counts(total, total), facts=facts | figures | {"use": use})
 
 
 def _check(photos: Photos, settings: TrainConfig, config: Config) -> None:

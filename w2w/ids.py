@@ -4,7 +4,7 @@ import dataclasses
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -63,6 +63,14 @@ def parted(text: str, between: str, escape: str) -> list[str]:
             parts[-1] += text[at : at + 1]
         at += 1
     return parts
+
+
+def digest_rows(rows: Iterable[object]) -> str:
+    """Of any number of plain values, in their order; none of them is kept."""
+    found = hashlib.sha256()
+    for row in rows:
+        found.update(json.dumps(row, sort_keys=True, separators=(",", ":")).encode() + b"\n")
+    return found.hexdigest()
 
 
 def hash_keys(keys: pa.Array | pa.ChunkedArray) -> np.ndarray:

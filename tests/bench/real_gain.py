@@ -271,29 +271,11 @@ def _said(hits: Sequence[np.ndarray], right: np.ndarray) -> dict[str, float]:
 
 def compared(before_Q: np.ndarray, after_Q: np.ndarray, groups_Q: np.ndarray | None = None) -> dict[str, object]:
     """Means with their 95 % intervals, and that of the difference, paired; ``groups_Q`` (skus) are drawn as a whole."""
-    if groups_Q is not None:
-        _, codes = np.unique(groups_Q, return_inverse=True)
-        return _compared(before_Q, after_Q, codes)
-    return _compared(before_Q, after_Q, np.arange(len(before_Q)))
-
-
-def _compared(before_Q: np.ndarray, after_Q: np.ndarray, codes_Q: np.ndarray) -> dict[str, object]:
     result: dict[str, object] = {"queries": len(before_Q)}
     for name, values_Q in (("before", before_Q), ("after", after_Q), ("gain", after_Q - before_Q)):
-        low, high = _drawn(values_Q, codes_Q)
+        low, high = bootstrap(values_Q, np.random.default_rng(0), groups_Q)
         result[name] = [round(float(v), 4) for v in (values_Q.mean(), low, high)]
     return result
-
-
-def _drawn(values_Q: np.ndarray, codes_Q: np.ndarray) -> tuple[float, float]:
-    """Interval of the mean where whole groups are drawn; of groups of one it is ``metrics.retrieval.bootstrap``."""
-    if len(np.unique(codes_Q)) == len(codes_Q):
-        return bootstrap(values_Q, np.random.default_rng(0))
-    sums, counts = np.bincount(codes_Q, values_Q), np.bincount(codes_Q)
-    drawn = np.random.default_rng(0).integers(0, len(sums), (1000, len(sums)))
-    means = sums[drawn].sum(1) / counts[drawn].sum(1)
-    low, high = np.quantile(means, [0.025, 0.975])
-    return float(low), float(high)
 
 
 def main() -> None:

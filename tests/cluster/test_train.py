@@ -70,7 +70,9 @@ def test_an_encoder_is_trained_measured_and_loaded(store, tmp_path, recipe, work
     for part in ("git revision", "## Data", "train pairs: 24", "Recall@1:", "## Licence", "learn.batch_pairs: 4"):
         assert part in card
     figures = json.loads((tmp_path / "out" / "metrics.json").read_text())
-    assert {(r["when"], r["group"]) for r in figures} == {(w, g) for w in ("before", "after") for g in (None, "top", "shoes")}
+    assert {(r["when"], r["group"]) for r in figures} == {
+        (w, g) for w in ("before", "after", "gain") for g in (None, "top", "shoes")
+    }
     assert {r["num_queries"] for r in figures if r["group"] is None} == {10}
     assert "polyline" in (tmp_path / "out" / "report.html").read_text()
     assert load_encoder(EncoderConfig(name=facts["use"].partition("=")[2])).dim == 8

@@ -99,6 +99,7 @@ class Trained:
     classifier: Classifier
     num_examples: dict[str, int]  # by split
     truth_N: np.ndarray  # labels of the test examples
+    keys_N: np.ndarray
     predicted_N: np.ndarray
     probability_N: np.ndarray
     error_before: float  # expected calibration error without and with the temperature
@@ -131,8 +132,8 @@ def train(
 ) -> Trained:
     """Fits the head on the training examples, stops and calibrates on the validation ones, judges on the test ones.
 
-    Examples go to a split by the hash of their key (the picture), so that products that share one stay together. Raises
-    UsageError where fewer than two classes have enough examples.
+    Examples go to a split by the hash of their key: the picture, or the cluster of near-duplicates that it is in, so that what
+    shows one thing stays together. Raises UsageError where fewer than two classes have enough examples.
     """
     labels_N = np.asarray(labels_N, str)
     learned = tuple(c for c in LABELS if (labels_N == c).sum() >= _LEAST_EXAMPLES)
@@ -160,6 +161,7 @@ def train(
         classifier,
         splits,
         labels_N[test],
+        np.array(keys)[test],
         np.array(learned)[after.argmax(axis=1)],
         after.max(axis=1),
         calibration_error(before, codes_N[test]),
@@ -266,7 +268,8 @@ class Classify:
         if good.any():
             kept = rows.column(schema.VECTOR).filter(pa.array(good)).combine_chunks()
             vectors_ND[good] = kept.flatten().to_numpy().reshape(-1, dim)
-        probabilities_NC = self._classifier(vectors_ND)
+        finite = np.isfinite(vectors_ND).all(axis=1)
+        probabilities_NC = self._classifier(np.where(finite[:, None], vectors_ND, 0))
         scores = probabilities_NC.max(axis=1)
         names = np.array(self._classifier.labels)[probabilities_NC.argmax(axis=1)]
         columns = {
@@ -277,10 +280,11 @@ class Classify:
         }
         for field in CLASSIFY_GIVES:
             rows = rows.append_column(field.name, pa.array(columns[field.name], field.type))
-        wrong = [
-            None if g else Reject(RejectCode.BAD_VALUE, f"a vector of {k}, the classifier takes {dim}")
-            for g, k in zip(good, lengths)
-        ]
+        wrong: list[Reject | None] = [None] * n
+        for i in np.flatnonzero(~good):
+            wrong[i] = Reject(RejectCode.BAD_VALUE, f"a vector of {lengths[i]}, the classifier takes {dim}")
+        for i in np.flatnonzero(~finite):
+            wrong[i] = Reject(RejectCode.NOT_FINITE, "a vector with NaN or infinity")
         return with_rejects(rows, wrong)
 
 

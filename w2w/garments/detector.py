@@ -114,6 +114,13 @@ def detector_version(config: DetectorConfig) -> str:
     return ids.digest(CODE, hashes, settings)
 
 
+def threshold_of(config: DetectorConfig) -> float:
+    """Least score of a box that this detector finds."""
+    if config.threshold is not None:
+        return config.threshold
+    return own.THRESHOLD if own.is_own(model_files(config)[0].parent) else _THRESHOLD
+
+
 def load_model(config: DetectorConfig) -> Model:
     """Loads the weights onto the device. Raises UsageError for a model or device that is not there."""
     files = model_files(config)

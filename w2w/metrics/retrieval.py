@@ -67,10 +67,13 @@ def confusion(truth_Q: np.ndarray, predicted_Q: np.ndarray, labels: Sequence[str
     return matrix
 
 
-def bootstrap(values_Q: np.ndarray, rng: np.random.Generator) -> tuple[float, float]:
-    """95 % percentile interval of the mean over queries, from 1,000 resamples (Efron and Tibshirani 1993, chapter 13)."""
-    drawn = rng.integers(0, len(values_Q), (_RESAMPLES, len(values_Q)))
-    means = values_Q[drawn].mean(axis=1)
+def bootstrap(values_Q: np.ndarray, rng: np.random.Generator, groups_Q: np.ndarray | None = None) -> tuple[float, float]:
+    """95 % percentile interval of the mean over queries, from 1,000 resamples (Efron and Tibshirani 1993, chapter 13). Queries
+    of one of ``groups_Q`` are drawn together: they are not independent."""
+    places = np.arange(len(values_Q)) if groups_Q is None else np.unique(groups_Q, return_inverse=True)[1]
+    sums, counts = np.bincount(places, values_Q), np.bincount(places)
+    drawn = rng.integers(0, len(sums), (_RESAMPLES, len(sums)))
+    means = sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1)
     low, high = np.quantile(means, [(1 - _LEVEL) / 2, (1 + _LEVEL) / 2])
     return float(low), float(high)
 
@@ -84,9 +87,21 @@ def evaluate(
     """
     asked = num_relevant_Q > 0
     relevant_QK, num_relevant_Q, groups_Q = relevant_QK[asked], num_relevant_Q[asked], groups_Q[asked]
-    values = {("recall", k): recall_at_k(relevant_QK, k) for k in ks}
-    values |= {("MRR", 0): reciprocal_rank(relevant_QK), ("nDCG", 10): ndcg_at_k(relevant_QK, num_relevant_Q, 10)}
+    values = _found(relevant_QK, ks) | {("nDCG", 10): ndcg_at_k(relevant_QK, num_relevant_Q, 10)}
     return _by_group(values, groups_Q, rng)
+
+
+def gain(
+    before_QK: np.ndarray, after_QK: np.ndarray, groups_Q: np.ndarray, ks: Sequence[int], rng: np.random.Generator
+) -> pa.Table:
+    """METRICS_SCHEMA: by how much recall@k and MRR of the same queries differ, after less before. The intervals are paired: of
+    the mean of each query's own difference."""
+    before, after = (_found(relevant_QK, ks) for relevant_QK in (before_QK, after_QK))
+    return _by_group({name: after[name] - before[name] for name in before}, groups_Q, rng)
+
+
+def _found(relevant_QK: np.ndarray, ks: Sequence[int]) -> dict[tuple[str, int], np.ndarray]:
+    return {**{("recall", k): recall_at_k(relevant_QK, k) for k in ks}, ("MRR", 0): reciprocal_rank(relevant_QK)}
 
 
 def class_accuracy(truth_Q: np.ndarray, predicted_Q: np.ndarray, groups_Q: np.ndarray, rng: np.random.Generator) -> pa.Table:

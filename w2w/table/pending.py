@@ -179,6 +179,20 @@ def lookup_batches(
             yield batch.select(list(columns)).cast(kinds)
 
 
+def holding(
+    store: str, table: schema.Table, keys: pa.Array, version: int | None = None, **partition: str
+) -> tuple[pa.ChunkedArray, list[str]]:
+    """Which of the keys (first key column) the table has, and the parts where they lie. A part is never written to again: its
+    name stands for all that is read from it, however large."""
+    found, names = [], []
+    for part in delta.parts(delta.open_table(store, table, version), **partition):
+        batches = (b.column(0) for b in delta.read_batches(store, table, [table.key[0]], [part]))
+        here = [c for b in batches for c in b.filter(pc.is_in(b, value_set=keys)).chunks if len(c)]
+        found += here
+        names += [part.path] if here else []
+    return pa.chunked_array(found, pa.string()), names
+
+
 def file_items(system, path: str, name: str, wanted: np.ndarray | None, max_rows: int) -> Iterator[pa.Table]:
     """Items of work for one Parquet file, which they call ``name``; ``wanted`` None means every row."""
     with delta.open_part(system, path) as file:

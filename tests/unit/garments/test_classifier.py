@@ -96,3 +96,27 @@ def test_too_little_to_learn_from():
         heads.train(*examples(9, 0.1, labels=("bag",)), "enc", HeadConfig())
     with pytest.raises(UsageError, match="shares above 0"):
         HeadConfig(test_share=0.0)
+
+
+def test_a_vector_that_is_no_number_is_rejected(tmp_path):
+    trained = heads.train(*examples(400, 0.2), "enc", HeadConfig(epochs=20))
+    heads.save(trained.classifier, str(tmp_path), {})
+    good = examples(1, 0.05)[0][0].tolist()
+    wrong = [[value, *good[1:]] for value in (float("nan"), float("inf"))]
+    rows = Classify(str(tmp_path), 0.5)(pa.table({schema.VECTOR: pa.array([wrong[0], good, wrong[1]], pa.list_(pa.float32()))}))
+    assert rows.column(schema.REJECT_CODE).to_pylist() == ["not_finite", None, "not_finite"]
+
+
+def test_near_duplicates_are_in_one_split():
+    """Every example stands there three times: the classes are drawn at random, so that only who has seen a twin is right."""
+    rng = np.random.default_rng(0)
+    once = rng.normal(size=(400, 64)).astype(np.float32)
+    labels = [("bag", "shoes")[int(rng.integers(2))] for _ in range(400)]
+    vectors_ND, names = np.repeat(once, 3, axis=0), [label for label in labels for _ in range(3)]
+    alone = [f"p{i}" for i in range(1200)]
+    twins = [f"cluster{i // 3}" for i in range(1200)]
+    config = HeadConfig(hidden=64, epochs=200, weight_decay=0.0)
+    leaking, fair = (heads.train(vectors_ND, names, keys, "enc", config) for keys in (alone, twins))
+    assert (leaking.truth_N == leaking.predicted_N).mean() > 0.75
+    assert (fair.truth_N == fair.predicted_N).mean() < 0.65
+    assert set(np.unique(fair.keys_N, return_counts=True)[1].tolist()) == {3}

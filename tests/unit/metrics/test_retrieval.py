@@ -56,6 +56,29 @@ def test_a_category_called_all_is_a_category():
     ]
 
 
+def test_the_gain_of_the_same_queries_is_paired():
+    """Every tenth query is newly found, and none lost: means of .5 and .6 lie wide, their difference does not."""
+    before, after = np.arange(200) % 2 == 0, (np.arange(200) % 2 == 0) | (np.arange(200) % 10 == 1)
+    groups = np.repeat("x", 200).astype(object)
+    (row,) = (
+        r
+        for r in retrieval.gain(before[:, None], after[:, None], groups, (1,), np.random.default_rng(0)).to_pylist()
+        if (r["group"], r["metric"]) == (None, "recall")
+    )
+    assert row["value"] == pytest.approx(0.1)
+    assert 0.05 < row["ci_low"] < 0.1 < row["ci_high"] < 0.15
+    same = retrieval.gain(before[:, None], before[:, None], groups, (1,), np.random.default_rng(0)).to_pylist()
+    assert {(r["value"], r["ci_low"], r["ci_high"]) for r in same} == {(0, 0, 0)}
+
+
+def test_queries_of_one_group_are_drawn_together():
+    values, groups = np.repeat(np.arange(40) % 2, 10).astype(float), np.repeat(np.arange(40), 10)
+    alone, together = (retrieval.bootstrap(values, np.random.default_rng(0), g) for g in (None, groups))
+    assert together[1] - together[0] > 2.5 * (alone[1] - alone[0])
+    once = retrieval.bootstrap(values[:40], np.random.default_rng(0))
+    assert retrieval.bootstrap(values[:40], np.random.default_rng(0), np.arange(40)) == once
+
+
 def test_intervals_cover_the_truth_about_as_often_as_they_say():
     rng = np.random.default_rng(1)
     covered = 0

@@ -56,11 +56,11 @@ def store(tmp_path) -> str:
     return where
 
 
-def write_embeddings(store: str, rows: list[dict]) -> None:
+def write_embeddings(store: str, rows: list[dict], mode: str = "append") -> None:
     from deltalake import write_deltalake
 
     table = pa.Table.from_pylist(rows, schema=schema.EMBEDDINGS.schema)
-    write_deltalake(delta.uri(store, schema.EMBEDDINGS), table, mode="append")
+    write_deltalake(delta.uri(store, schema.EMBEDDINGS), table, mode=mode)
 
 
 def test_outfits_come_as_arrays_with_their_vectors(store):

@@ -9,9 +9,10 @@ from w2w import schema, storage
 from w2w.errors import UsageError
 from w2w.garments import classifier as heads
 from w2w.garments.classifier import HeadConfig, Trained
-from w2w.metrics.retrieval import class_accuracy, confusion
+from w2w.metrics.retrieval import bootstrap, class_accuracy, confusion
 from w2w.report.evaluation import Protocol, evaluation_report
 from w2w.runtime.run import run_task
+from w2w.runtime.training.vectors import vector_batches
 from w2w.table import delta
 from w2w.table.pending import lookup
 
@@ -34,14 +35,15 @@ def train_head(
 ) -> dict[str, object]:
     """Trains in one Ray task, writes the head and report.html to ``folder``; returns the figures for the summary."""
     arguments = (store, products, mapping, encoder_version, config)
-    trained = run_task(_fit, *arguments, num_cpus=num_cpus, title="train")
+    by_what, trained = run_task(_fit, *arguments, num_cpus=num_cpus, title="train")
     used = trained.probability_N >= threshold
-    right = trained.truth_N == trained.predicted_N
+    right = (trained.truth_N == trained.predicted_N).astype(float)
     facts: dict[str, object] = {"classifier": folder, "products": f"{len(products):,}"}
     facts |= {f"{split} examples": f"{n:,}" for split, n in trained.num_examples.items()}
     facts |= {"epochs": trained.epochs, "temperature": round(trained.classifier.temperature, 3)}
-    facts["test accuracy"] = f"{right.mean():.3f}"
-    facts[f"test accuracy at >= {threshold:g}"] = f"{right[used].mean() if used.any() else 0:.3f} of {used.mean():.1%}"
+    facts |= {"near-duplicates, kept in one split": by_what}
+    facts["test accuracy"] = _said(right, trained.keys_N)
+    facts[f"test accuracy at >= {threshold:g}"] = f"{_said(right[used], trained.keys_N[used])} of {used.mean():.1%}"
     facts["calibration error"] = f"{trained.error_before:.3f}, calibrated {trained.error_after:.3f}"
     heads.save(trained.classifier, folder, {k: str(v) for k, v in facts.items()} | {"head": asdict(config)})
     page = storage.join(folder, "report.html")
@@ -49,18 +51,40 @@ def train_head(
     return facts | {"report": page, "model version": trained.classifier.model_version}
 
 
-def _fit(store: str, products: list[dict], mapping: dict[str, str], encoder_version: str, config: HeadConfig) -> Trained:
-    """Joins products with their vectors and trains. Runs in a worker."""
-    images = pa.array(sorted({p[schema.IMAGE_ID] for p in products}))
-    rows = lookup(store, schema.EMBEDDINGS, images, [schema.OWNER_ID, schema.VECTOR], model_version=encoder_version)
-    place = {image: i for i, image in enumerate(rows.column(schema.OWNER_ID).to_pylist())}
-    kept = [p for p in products if p[schema.IMAGE_ID] in place]
+def _fit(
+    store: str, products: list[dict], mapping: dict[str, str], encoder_version: str, config: HeadConfig
+) -> tuple[str, Trained]:
+    """Joins products with their vectors and trains; also says what near-duplicates are known by. Runs in a worker."""
+    images = pa.array(sorted({p[schema.IMAGE_ID] for p in products}), pa.string())
+    vectors: dict[str, np.ndarray] = {}
+    for names, vectors_ND in vector_batches(store, encoder_version, images):
+        vectors |= dict(zip(names, np.array(vectors_ND)))
+    kept = [p for p in products if p[schema.IMAGE_ID] in vectors]
     if not kept:
         raise UsageError(f"no product has an embedding of version {encoder_version}: run 'w2w embed' first")
-    vectors = rows.column(schema.VECTOR).combine_chunks()
-    vectors_ND = vectors.flatten().to_numpy().reshape(len(vectors), -1)[[place[p[schema.IMAGE_ID]] for p in kept]]
     labels = [heads.class_of(p[schema.CATEGORY], mapping) for p in kept]
-    return heads.train(vectors_ND, labels, [p[schema.IMAGE_ID] for p in kept], encoder_version, config)
+    by_what, cluster_of = _clusters(store, images)
+    keys = [cluster_of.get(p[schema.IMAGE_ID], p[schema.IMAGE_ID]) for p in kept]
+    vectors_ND = np.stack([vectors[p[schema.IMAGE_ID]] for p in kept])
+    return by_what, heads.train(vectors_ND, labels, keys, encoder_version, config)
+
+
+def _clusters(store: str, images: pa.Array) -> tuple[str, dict[str, str]]:
+    """What tells near-duplicates among these images, and the cluster of each: of table `duplicates`, else the perceptual hash,
+    which finds copies of another size or quality."""
+    by_hash = delta.open_table(store, schema.DUPLICATES) is None
+    table, column = (schema.IMAGES, schema.PHASH) if by_hash else (schema.DUPLICATES, schema.CLUSTER_ID)
+    rows = lookup(store, table, images, [schema.IMAGE_ID, column])
+    by_what = "by equal perceptual hashes: 'w2w deduplicate' finds more" if by_hash else "by table `duplicates`"
+    return by_what, dict(zip(rows.column(0).to_pylist(), map(str, rows.column(1).to_pylist())))
+
+
+def _said(right_N: np.ndarray, keys_N: np.ndarray) -> str:
+    """The mean with its 95 % interval, for which whole clusters are drawn."""
+    if not len(right_N):
+        return "none"
+    low, high = bootstrap(right_N, np.random.default_rng(0), keys_N)
+    return f"{right_N.mean():.3f} [{low:.3f}, {high:.3f}]"
 
 
 def _report(trained: Trained, page: str, facts: dict[str, object]) -> None:
@@ -68,6 +92,6 @@ def _report(trained: Trained, page: str, facts: dict[str, object]) -> None:
     metrics = class_accuracy(trained.truth_N, trained.predicted_N, trained.truth_N, rng)
     labels = list(trained.classifier.labels)
     matrix = confusion(trained.truth_N, trained.predicted_N, labels)
-    description = "Test products that the head never saw, by hash of their picture."
+    description = "Test products that the head never saw, nor a near-duplicate of their picture."
     headline = {k: str(v) for k, v in facts.items() if "accuracy" in k or "calibration" in k or k == "temperature"}
     evaluation_report(page, "Thumbnail classifier", headline, [Protocol("Class", description, metrics, (matrix, labels))])

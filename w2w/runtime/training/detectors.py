@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 import ray
 
-from w2w import schema
+from w2w import ids, schema
 from w2w.errors import Reject, UsageError
 from w2w.garments.annotations import TEST, TRAIN, split_of
 from w2w.garments.detector import DetectorConfig
@@ -17,7 +17,7 @@ from w2w.memory import keep_memory
 from w2w.runtime.run import collect
 from w2w.runtime.training.trainer import Workers
 from w2w.table import delta
-from w2w.table.pending import lookup_batches
+from w2w.table.pending import holding, lookup_batches
 from w2w.training.detectors.config import TrainConfig, kind_of
 from w2w.training.detectors.photos import Photo, photo_of
 
@@ -89,6 +89,17 @@ def read_photos(photos: Photos, keys: Sequence[str], longest_px: int) -> list[Ph
     return [result[k] for k in keys if k in result]
 
 
+def rows_digest(photos: Photos, keys: Sequence[str]) -> str:
+    """Of where the newest readings of these photos lie: boxes, classes, masks and pixels, which are not read for it."""
+    wanted, told = set(keys), []
+    for version in photos.stage_versions:
+        asked, only = pa.array(sorted(wanted), pa.string()), {"stage_version": version}
+        found, parts = holding(photos.store, schema.DETECTIONS, asked, photos.table_version, **only)
+        wanted -= set(found.to_pylist())
+        told += parts
+    return ids.digest(told)
+
+
 def make_training(photos: Photos, recipe: str, config: TrainConfig, rank: int, num_workers: int):
     """What one worker trains (a Training): its share of the photos, and in the first one the photos held out."""
     from w2w.training.detectors.recipes import make_recipe
@@ -119,7 +130,8 @@ def _yolo(photos: Photos, start: str, config: TrainConfig) -> bytes:
 
 
 def judge_photos(photos: Photos, keys: Sequence[str], detector: DetectorConfig, num_shown: int, num_cpus: float = 1):
-    """What the detector finds in these photos beside the truth (a list of Judged), and the first few as (key, JPEG, Judged)."""
+    """What the detector finds in these photos beside the truth (a list of Judged), and the first few as (key, JPEG, Judged).
+    Keys must be there."""
     task = ray.remote(num_cpus=num_cpus)(_judge)
     chunks = [keys[i : i + _PHOTOS_A_TASK] for i in range(0, len(keys), _PHOTOS_A_TASK)]
     done = collect([task.remote(photos, c, detector, 0 if i else num_shown) for i, c in enumerate(chunks)], "judge")

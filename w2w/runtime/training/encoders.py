@@ -1,7 +1,8 @@
 """Training an encoder and measuring it: where table `pairs`, the recipes and Ray meet."""
 
 import io
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,22 +11,28 @@ import pyarrow.compute as pc
 import ray
 from PIL import Image
 
-from w2w import schema
-from w2w.errors import Reject, UsageError
+from w2w import ids, schema
+from w2w.errors import JobFailed, Reject, UsageError
 from w2w.images.decode import decode
 from w2w.images.resize import shrink
 from w2w.memory import keep_memory
 from w2w.models.encoder import EncoderConfig, encoder_input, load_encoder, model_version
 from w2w.runtime.job import need_table
+from w2w.runtime.mining.catalog import PRODUCT
 from w2w.runtime.run import collect
+from w2w.runtime.training.vectors import vector_batches
 from w2w.table import delta
-from w2w.table.pending import lookup_batches
+from w2w.table.pending import holding, lookup_batches
 from w2w.training.config import LoopConfig
 from w2w.training.encoders.config import HEAD, LearnConfig
 from w2w.training.encoders.pairs import Listing, PairBatches, Row, listing, relevance
 
 TRAIN, VAL, TEST = "train", "val", "test"
 _COLUMNS = (schema.PAIR_ID, schema.GARMENT_ID, schema.PRODUCT_ID, schema.IMAGE_ID, schema.CATEGORY, schema.SPLIT, schema.SOURCE)
+_READ = (
+    *(schema.PAIRS, schema.DUPLICATES, schema.NEGATIVES, schema.GARMENTS, schema.IMAGES, schema.EMBEDDINGS),
+    *(schema.SPLITS, schema.REPRESENTATIVES),
+)
 _SPARE = 1.5  # pictures are kept this much larger than the network sees them
 _FETCHED = 64  # pictures in memory at once while they are shrunk
 _AT_ONCE = 64
@@ -33,34 +40,159 @@ _AT_ONCE = 64
 
 @dataclass(frozen=True)
 class PairTable:
-    """Pairs of one version of table `pairs`; each worker reads its own."""
+    """Table `pairs` and what is read beside it, each in one version: every worker reads the same."""
 
     store: str
-    version: int
+    versions: dict[str, int]  # of the tables that are there
     sources: tuple[str, ...]
     limit: int | None
 
     def read(self, split: str) -> Listing:
         """The pairs of a split; about 300 bytes each in memory."""
-        rows = delta.read(self.store, schema.PAIRS, list(_COLUMNS), self.version)
+        rows = self._all(schema.PAIRS, _COLUMNS)
         chosen = pc.equal(rows.column(schema.SPLIT), split)
         if self.sources:
             chosen = pc.and_(chosen, pc.is_in(rows.column(schema.SOURCE), value_set=pa.array(self.sources)))
         rows = rows.filter(chosen).sort_by(schema.PAIR_ID)
         if split == TRAIN and self.limit:
             rows = rows.slice(0, self.limit)
-        clusters = delta.read(self.store, schema.DUPLICATES, [schema.IMAGE_ID, schema.CLUSTER_ID])
-        return listing(rows, clusters)
+        return listing(rows, self._all(schema.DUPLICATES, (schema.IMAGE_ID, schema.CLUSTER_ID)))
+
+    def lookup(self, table: schema.Table, keys, columns: Sequence[str]) -> Iterator[pa.Table]:
+        if table.name in self.versions:
+            yield from lookup_batches(self.store, table, keys, columns, self.versions[table.name], _FETCHED)
+
+    def holding(self, table: schema.Table, keys) -> tuple[pa.ChunkedArray, list[str]]:
+        if table.name not in self.versions:
+            return pa.chunked_array([], pa.string()), []
+        return holding(self.store, table, keys, self.versions[table.name])
+
+    def vectors(self, encoder: EncoderConfig, owners) -> Iterator[tuple[list[str], np.ndarray]]:
+        if schema.EMBEDDINGS.name in self.versions:
+            version = self.versions[schema.EMBEDDINGS.name]
+            yield from vector_batches(self.store, model_version(encoder), owners, version)
+
+    def gallery(self) -> dict[str, set[str]]:
+        """The pictures that test anchors are looked for among, and the products that each shows: those of all test pairs, and
+        of the store's own products all that `splits` has for the test, by their representative image."""
+        shown: dict[str, set[str]] = {}
+        rows = self.read(TEST).rows
+        for image, product in zip(*(rows.column(c).to_pylist() for c in (schema.IMAGE_ID, schema.PRODUCT_ID))):
+            shown.setdefault(image, set()).add(product)
+        if not self.sources or schema.OWN in self.sources:
+            splits = self._all(schema.SPLITS, (schema.OWNER_ID, schema.OWNER_KIND, schema.SPLIT))
+            test = pc.and_(pc.equal(splits.column(1), PRODUCT), pc.equal(splits.column(2), TEST))
+            chosen = self._all(schema.REPRESENTATIVES, (schema.PRODUCT_ID, schema.IMAGE_ID))
+            chosen = chosen.filter(pc.is_in(chosen.column(0), value_set=splits.filter(test).column(0)))
+            for product, image in zip(*(c.to_pylist() for c in chosen.columns)):
+                shown.setdefault(image, set()).add(product)
+        return shown
+
+    def _all(self, table: schema.Table, columns: Sequence[str]) -> pa.Table:
+        if table.name not in self.versions:
+            return pa.schema([table.schema.field(c) for c in columns]).empty_table()
+        return delta.read(self.store, table, list(columns), self.versions[table.name])
 
 
 def pair_table(store: str, sources: Sequence[str] | None, limit: int | None) -> PairTable:
-    """The newest version. Raises UsageError for a source that is not there."""
-    opened = delta.open_table(store, schema.PAIRS)
+    """The newest versions. Raises UsageError for a source that is not there."""
+    opened = {t.name: delta.open_table(store, t) for t in _READ}
+    versions = {name: t.version() for name, t in opened.items() if t is not None}
     known = sorted(set(delta.read(store, schema.PAIRS, [schema.SOURCE]).column(0).to_pylist()))
     for source in sources or []:
         if source not in known:
             raise UsageError(f"--sources: table `pairs` has no {source!r}, only {', '.join(known)}")
-    return PairTable(store, opened.version(), tuple(sources or ()), limit)
+    return PairTable(store, versions, tuple(sources or ()), limit)
+
+
+@dataclass(frozen=True)
+class Inspected:
+    """What was found of the pairs before anything is trained."""
+
+    num_pairs: dict[str, int]  # by split, with both sides
+    num_without: int  # others
+    digest: str  # of all that the weights follow from
+
+
+def inspect(table: PairTable, recipe: str, encoder: EncoderConfig, learn: LearnConfig, num_workers: int) -> Inspected:
+    """Reads the keys of what will be learnt from, and of a head the vectors too, which it checks.
+
+    Raises UsageError where the encoder cannot be trained so, and where pairs, pictures, vectors or negatives are not there, are
+    no numbers, or tell nothing apart.
+    """
+    from w2w.models import sources
+
+    if sources.find(encoder.name, encoder.revision, encoder.trust_remote_code).blueprint is None:
+        raise UsageError(f"--encoder.name={encoder.name}: only its own code can build it; w2w trains those of its libraries")
+    listings = {split: table.read(split) for split in (TRAIN, VAL, TEST)}
+    for split, listed in listings.items():
+        if not len(listed):
+            raise UsageError(f"table `pairs` has no pairs of split {split!r}: see 'w2w split'")
+    negatives = _negatives(table, listings[TRAIN], learn.negatives)
+    if learn.negatives and not negatives:
+        need_table(table.store, schema.NEGATIVES, "harden")
+        raise UsageError("--learn.negatives: table `negatives` has none of the train pairs: run 'w2w harden' again")
+    counts, told = {}, [table.sources, ids.digest_rows(sorted(negatives.items()))]
+    for split, listed in listings.items():
+        vectors = recipe == HEAD and split != TEST  # the test is of whole encoders, on pictures
+        more = negatives if split == TRAIN else {}
+        usable, read = (_have_vectors if vectors else _have_pictures)(table, listed, encoder, more)
+        counts[split] = int(usable.sum())
+        if not usable.any():
+            raise UsageError(
+                f"--recipe={HEAD}: table `embeddings` lacks vectors of {encoder.name} for the pairs of split {split!r}: run "
+                "'w2w embed' and 'w2w embed --of=garments' first, or train with --recipe=encoder"
+                if vectors
+                else f"no pair of split {split!r} has its two pictures in tables `garments` and `images`: run 'w2w mine' again"
+            )
+        if split == TRAIN:
+            _check_different(listed.take(np.flatnonzero(usable)), num_workers)
+        if split != TEST:
+            told += [read, ids.digest_rows(_told(listed))]
+    return Inspected(counts, sum(map(len, listings.values())) - sum(counts.values()), ids.digest(*told))
+
+
+def _told(listed: Listing) -> Iterator[list[str]]:
+    columns = (schema.PAIR_ID, schema.GARMENT_ID, schema.IMAGE_ID, schema.PRODUCT_ID, schema.CATEGORY)
+    for row in zip(*(listed.rows.column(c).to_pylist() for c in columns), listed.clusters[listed.clusters_N].tolist()):
+        yield list(row)
+
+
+def _check_different(listed: Listing, num_workers: int) -> None:
+    """Raises UsageError for a worker whose pairs are all of one product, or all show one picture: nothing to tell apart."""
+    for rank in range(num_workers):
+        mine = listed.of_rank(rank, num_workers)
+        for codes, what in ((mine.products_N, "product"), (mine.clusters_N, "picture")):
+            if len(np.unique(codes)) < 2:
+                of = f"--workers.num_workers={num_workers}: for each of them " if num_workers > 1 else ""
+                raise UsageError(
+                    f"{of}the train pairs are of {len(np.unique(codes))} {what}s: there must be two at least, to be told apart"
+                )
+
+
+def _have_pictures(
+    table: PairTable, listed: Listing, encoder: EncoderConfig, negatives: dict[str, list]
+) -> tuple[np.ndarray, object]:
+    """bool (N,): the pairs of which both pictures are there; and where they lie."""
+    garments, images = listed.rows.column(schema.GARMENT_ID), listed.rows.column(schema.IMAGE_ID)
+    crops, of_crops = table.holding(schema.GARMENTS, pc.unique(garments))
+    pictures, of_pictures = table.holding(schema.IMAGES, _with(images, negatives))
+    usable = pc.and_(pc.is_in(garments, value_set=crops), pc.is_in(images, value_set=pictures))
+    return usable.to_numpy(), [of_crops, of_pictures]
+
+
+def _have_vectors(
+    table: PairTable, listed: Listing, encoder: EncoderConfig, negatives: dict[str, list]
+) -> tuple[np.ndarray, object]:
+    """bool (N,): the pairs of which both sides have vectors; and a digest of these."""
+    garments, images = (listed.rows.column(c) for c in (schema.GARMENT_ID, schema.IMAGE_ID))
+    both = pa.chunked_array([*garments.chunks, *_with(images, negatives).chunks])
+    digests = {}
+    for names, vectors_ND in table.vectors(encoder, pc.unique(both)):
+        digests |= {name: ids.image_id(vector.tobytes()) for name, vector in zip(names, vectors_ND)}
+    known = pa.array(list(digests), pa.string())
+    usable = pc.and_(pc.is_in(garments, value_set=known), pc.is_in(images, value_set=known))
+    return usable.to_numpy(), ids.digest_rows(sorted(digests.items()))
 
 
 def make_training(
@@ -78,6 +210,8 @@ def make_training(
     held = held.take(np.arange(min(len(held), learn.val_pairs))) if held else None
     fetch = _vectors if recipe == HEAD else _pictures
     rows, kept = fetch(table, mine, encoder, learn.negatives)
+    if not rows:
+        raise JobFailed("none of this worker's pictures can be decoded")
     val, _ = fetch(table, held, encoder, 0) if held else ([], None)
     made = (HeadRecipe if recipe == HEAD else EncoderRecipe)(learn, source, rows, val, loop.seed)
     num_batches = loop.steps * loop.accumulate
@@ -100,55 +234,64 @@ def _rows(listed: Listing, anchors: dict, positives: dict, negatives: dict[str, 
 
 def _pictures(table: PairTable, listed: Listing, encoder: EncoderConfig, num_negatives: int):
     """Pairs as encoded pictures, those that are much larger than the network's input shrunk once: about 40 kB a pair."""
-    side_px = round(encoder_input(encoder).resize_px * _SPARE)
     negatives = _negatives(table, listed, num_negatives)
-    garments = listed.rows.column(schema.GARMENT_ID)
-    images = pa.chunked_array([listed.rows.column(schema.IMAGE_ID).combine_chunks(), _images_of(negatives)])
-    sides = ((schema.GARMENTS, garments, schema.CROP), (schema.IMAGES, images, schema.BYTES))
-    found = []
-    for kind, ids, column in sides:
-        pictures = {}
-        columns = (kind.key[0], column)
-        for batch in lookup_batches(table.store, kind, pc.unique(ids), columns, batch_rows=_FETCHED):
-            for key, data in zip(*(batch.column(c).to_pylist() for c in columns)):
-                try:
-                    pictures[key] = _shrunk(data, side_px)
-                except Reject:  # ingest and detect have said so
-                    continue
-        found.append(pictures)
-    return _rows(listed, *found, negatives)
+    garments, images = (listed.rows.column(c) for c in (schema.GARMENT_ID, schema.IMAGE_ID))
+    crops = dict(_shrunk_pictures(table, schema.GARMENTS, garments, schema.CROP, encoder))
+    pictures = dict(_shrunk_pictures(table, schema.IMAGES, _with(images, negatives), schema.BYTES, encoder))
+    return _rows(listed, crops, pictures, negatives)
+
+
+def _shrunk_pictures(
+    table: PairTable, kind: schema.Table, keys: pa.ChunkedArray, column: str, encoder: EncoderConfig
+) -> Iterator[tuple[str, bytes]]:
+    """Keys and pictures, those that can be decoded."""
+    side_px = round(encoder_input(encoder).resize_px * _SPARE)
+    columns = (kind.key[0], column)
+    for batch in table.lookup(kind, pc.unique(keys), columns):
+        for key, data in zip(*(batch.column(c).to_pylist() for c in columns)):
+            try:
+                yield key, _shrunk(data, side_px)
+            except Reject:  # ingest and detect have said so
+                continue
 
 
 def _vectors(table: PairTable, listed: Listing, encoder: EncoderConfig, num_negatives: int):
     """Pairs as the vectors that table `embeddings` has of them."""
     negatives = _negatives(table, listed, num_negatives)
-    ids = [listed.rows.column(c).combine_chunks() for c in (schema.GARMENT_ID, schema.IMAGE_ID)]
-    wanted = pc.unique(pa.chunked_array([*ids, _images_of(negatives)]))
-    only, columns = {"model_version": model_version(encoder)}, (schema.OWNER_ID, schema.VECTOR)
+    garments, images = (listed.rows.column(c) for c in (schema.GARMENT_ID, schema.IMAGE_ID))
+    wanted = pc.unique(pa.chunked_array([*garments.chunks, *_with(images, negatives).chunks]))
     vectors = {}
-    for batch in lookup_batches(table.store, schema.EMBEDDINGS, wanted, columns, **only):
-        flat = batch.column(schema.VECTOR).combine_chunks().flatten().to_numpy().reshape(batch.num_rows, -1)
-        vectors |= dict(zip(batch.column(schema.OWNER_ID).to_pylist(), np.array(flat)))
+    for names, vectors_ND in table.vectors(encoder, wanted):
+        vectors |= dict(zip(names, np.array(vectors_ND)))
     return _rows(listed, vectors, vectors, negatives)
 
 
 def _negatives(table: PairTable, listed: Listing, count: int) -> dict[str, list]:
-    """Of each pair its hardest: (image_id, product, cluster), products as the listing codes them, -1 for others."""
+    """Of each pair its hardest: (image_id, product, cluster), coded as the listing codes all of its split, -1 for others."""
+    found: dict[str, list] = {}
     if not count:
-        return {}
-    products = dict(zip(listed.rows.column(schema.PRODUCT_ID).to_pylist(), listed.products_N.tolist()))
-    clusters = dict(zip(listed.rows.column(schema.IMAGE_ID).to_pylist(), listed.clusters_N.tolist()))
-    found = {}
-    pairs = pc.unique(listed.rows.column(schema.PAIR_ID))
-    for batch in lookup_batches(table.store, schema.NEGATIVES, pairs, (schema.PAIR_ID, schema.NEGATIVES_LIST)):
+        return found
+    for batch in table.lookup(
+        schema.NEGATIVES, pc.unique(listed.rows.column(schema.PAIR_ID)), (schema.PAIR_ID, schema.NEGATIVES_LIST)
+    ):
         for row in batch.to_pylist():
             hardest = [(n[schema.IMAGE_ID], n[schema.PRODUCT_ID]) for n in row[schema.NEGATIVES_LIST][:count]]
-            found[row[schema.PAIR_ID]] = [(i, products.get(p, -1), clusters.get(i, -1)) for i, p in hardest]
-    return found
+            found[row[schema.PAIR_ID]] = hardest
+    images = pa.array(sorted({image for mined in found.values() for image, _ in mined}), pa.string())
+    cluster_of = dict(zip(images.to_pylist(), images.to_pylist()))
+    for batch in table.lookup(schema.DUPLICATES, images, (schema.IMAGE_ID, schema.CLUSTER_ID)):
+        cluster_of |= dict(zip(*(c.to_pylist() for c in batch.columns)))
+    products, clusters = ({name: i for i, name in enumerate(names.tolist())} for names in (listed.products, listed.clusters))
+    return {
+        pair: [(image, products.get(product, -1), clusters.get(cluster_of[image], -1)) for image, product in hardest]
+        for pair, hardest in found.items()
+    }
 
 
-def _images_of(negatives: dict[str, list]) -> pa.Array:
-    return pa.array(sorted({image for mined in negatives.values() for image, _, _ in mined}), pa.string())
+def _with(images: pa.ChunkedArray, negatives: dict[str, list]) -> pa.ChunkedArray:
+    """These, and the pictures of the negatives."""
+    more = pa.array(sorted({image for mined in negatives.values() for image, _, _ in mined}), pa.string())
+    return pa.chunked_array([*images.chunks, more], pa.string())
 
 
 def _shrunk(data: bytes, side_px: int) -> bytes:
@@ -161,47 +304,33 @@ def _shrunk(data: bytes, side_px: int) -> bytes:
     return out.getvalue()
 
 
-def check(table: PairTable, recipe: str, encoder: EncoderConfig, learn: LearnConfig) -> None:
-    """Raises UsageError where the encoder cannot be trained so, or what the recipe reads besides the pairs is not there."""
-    from w2w.models import sources
-
-    if sources.find(encoder.name, encoder.revision, encoder.trust_remote_code).blueprint is None:
-        raise UsageError(f"--encoder.name={encoder.name}: only its own code can build it; w2w trains those of its libraries")
-    if learn.negatives:
-        need_table(table.store, schema.NEGATIVES, "harden")
-    first = table.read(TRAIN).take(np.arange(1))
-    if recipe == HEAD and not _vectors(table, first, encoder, 0)[0]:
-        raise UsageError(
-            f"--recipe={HEAD}: table `embeddings` lacks vectors of {encoder.name} for the pairs: run 'w2w embed' and "
-            "'w2w embed --of=garments' first, or train with --recipe=encoder"
-        )
-
-
 def measure_pairs(table: PairTable, encoders: Sequence[EncoderConfig], most: int, num_cpus: float = 1):
-    """How encoders find the pictures of test pairs: for each, bool (Q, K) of ``pairs.relevance``; and the pairs' categories.
-
-    The gallery are the pictures of those pairs, each once.
-    """
+    """How encoders find the products of ``most`` test pairs among the pictures of all (``PairTable.gallery``): for each, bool
+    (Q, K) of ``pairs.relevance``; the pairs' categories; and how many pictures there are."""
     task = ray.remote(num_cpus=num_cpus)(measure_pictures)
     done = collect([task.remote(table, e, most) for e in encoders], "measure")
-    return [relevant for relevant, _ in done], done[0][1]
+    return [relevant for relevant, _, _ in done], *done[0][1:]
 
 
-def measure_pictures(table: PairTable, config: EncoderConfig, most: int) -> tuple[np.ndarray, np.ndarray]:
-    """``measure_pairs`` of one encoder, in this process."""
+def measure_pictures(table: PairTable, config: EncoderConfig, most: int) -> tuple[np.ndarray, np.ndarray, int]:
+    """``measure_pairs`` of one encoder, in this process. Pictures are encoded as they are read: vectors alone are held."""
     keep_memory()
-    listed = table.read(TEST)
-    listed = listed.take(np.arange(min(len(listed), most)))
-    rows, kept = _pictures(table, listed, config, 0)
-    encoder = load_encoder(config)
-    gallery = list({id(r.positive): r for r in rows}.values())
-    sides = []
-    for pictures in ([r.anchor for r in rows], [r.positive for r in gallery]):
-        parts = []
-        for start in range(0, len(pictures), _AT_ONCE):
-            seen = [encoder.prepare(decode(p)) for p in pictures[start : start + _AT_ONCE]]
-            parts.append(encoder.encode(np.stack(seen)))
-        sides.append(np.concatenate(parts))
-    products = (np.array([r.product for r in part]) for part in (rows, gallery))
-    names = np.array(listed.names)[listed.categories_N[kept]]
-    return relevance(*sides, *products), names
+    listed, shown, encoder = table.read(TEST), table.gallery(), load_encoder(config)
+    listed = listed.take(np.flatnonzero(_have_pictures(table, listed, config, {})[0])[:most])
+
+    def encoded(kind: schema.Table, keys: pa.ChunkedArray, column: str) -> dict[str, np.ndarray]:
+        found, pictures = {}, _shrunk_pictures(table, kind, keys, column, config)
+        while part := list(itertools.islice(pictures, _AT_ONCE)):
+            seen = np.stack([encoder.prepare(decode(data)) for _, data in part])
+            found |= dict(zip((key for key, _ in part), encoder.encode(seen)))
+        return found
+
+    anchors = encoded(schema.GARMENTS, listed.rows.column(schema.GARMENT_ID), schema.CROP)
+    pictures = encoded(schema.IMAGES, pa.chunked_array([sorted(shown)], pa.string()), schema.BYTES)
+    rows, kept = _rows(listed, anchors, pictures)
+    if not rows:
+        raise JobFailed("no test pair has two pictures that can be decoded")
+    names, gallery = np.array(listed.names)[listed.categories_N[kept]], sorted(pictures)
+    products = listed.products[[r.product for r in rows]].tolist()
+    sides = np.stack([r.anchor for r in rows]), np.stack([pictures[image] for image in gallery])
+    return relevance(*sides, products, [shown[image] for image in gallery]), names, len(gallery)

@@ -4,12 +4,12 @@ import json
 from collections.abc import Sequence
 
 from w2w import storage
-from w2w.garments.detector import DetectorConfig
+from w2w.garments.detector import DetectorConfig, threshold_of
 from w2w.metrics.detection import ALL, Judged
 from w2w.report.garments import Box, Seen
 from w2w.report.training import Curve, detector_report
 from w2w.runtime.training.detectors import Photos, judge_photos
-from w2w.training.detectors.judge import GARMENT, lines, precision
+from w2w.training.detectors.judge import GARMENT, lines, matches, precision
 
 _SHOWN_SCORE = 0.4  # least, of a box drawn in the report
 
@@ -23,19 +23,28 @@ def measure(
     facts: dict[str, object],
     charts: dict[str, list[Curve]] | None = None,
 ) -> dict[str, object]:
-    """Runs the detector, writes metrics.json and report.html into ``out``; returns the figures for the summary."""
+    """Runs the detector, writes metrics.json and report.html into ``out``; returns the figures for the summary: AP, and the
+    precision and recall of boxes above the detector's threshold, as `w2w detect` finds them."""
     judged, shown = judge_photos(photos, keys, detector, num_shown, detector.threads)
-    table = precision(judged)
+    table, threshold = precision(judged), threshold_of(detector)
+    right, found_share = matches(judged, None if detector.nms_per_class else detector.max_iou).at(threshold)
     found = {name: values for name, values, _ in lines(table)}
     headline = {f"{m}, mean of the classes": f"{found[ALL][m]:.3f}" for m in ("mAP", "AP50", "AP75")}
     if GARMENT in found:
         headline["AP50 of clothes and shoes as one class"] = f"{found[GARMENT]['AP50']:.3f}"
+    headline[f"precision and recall at {threshold:g}"] = f"{right:.3f}, {found_share:.3f}"
     storage.write_bytes(storage.join(out, "metrics.json"), json.dumps(table.to_pylist(), indent=1).encode())
     page = storage.join(out, "report.html")
     seen = [_seen(key, image, one) for key, image, one in shown]
     detector_report(page, f"Detector {detector.name}", headline, facts, charts or {}, table, seen)
     figures = {f"AP50 {name}": f"{values['AP50']:.3f} of {n}" for name, values, n in lines(table) if name is not ALL}
     return headline | figures | {"report": page}
+
+
+def chosen_threshold(photos: Photos, detector: DetectorConfig) -> float:
+    """That with the highest F1 on the photos held out."""
+    judged, _ = judge_photos(photos, photos.val, detector, 0, detector.threads)
+    return matches(judged, None if detector.nms_per_class else detector.max_iou).best_threshold()
 
 
 def _seen(key: str, image: bytes, judged: Judged) -> Seen:

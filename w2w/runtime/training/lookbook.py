@@ -13,6 +13,7 @@ from w2w.images.decode import decode
 from w2w.memory import keep_memory
 from w2w.metrics.retrieval import bootstrap
 from w2w.models.encoder import EncoderConfig, load_encoder
+from w2w.models.sources import file_sha256
 from w2w.report.lookbook import Found, lookbook_report
 from w2w.report.training import Curve
 from w2w.runtime.run import run_task
@@ -62,8 +63,9 @@ class Lookbook:
         return splits(products, self.config.test_share, self.config.val_share if self.holds_out else 0.0)
 
     def digest(self) -> str:
-        """Of the products and photos that are trained on and held out."""
-        return ids.digest(*([p.product, *(Path(f).name for f in p.worn)] for part in self.read()[:2] for p in part))
+        """Of the products that are trained on and held out, and of all in their pictures' files."""
+        files = ((p.product, f) for part in self.read()[:2] for p in part for f in (p.clean, *p.worn))
+        return ids.digest_rows((product, Path(f).name, file_sha256(f)) for product, f in files)
 
 
 def published(recipe: str, num_products: int, batch: int, loop: LoopConfig) -> LoopConfig:

@@ -1,7 +1,8 @@
 """Outfits and questions out of the store as arrays, with the vectors of their items. All of it in the driver or one worker."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from types import MappingProxyType
 
 import numpy as np
 import pyarrow as pa
@@ -11,9 +12,8 @@ from w2w import schema
 from w2w.errors import UsageError
 from w2w.garments.masks import SLOTS
 from w2w.runtime.job import need_table
-from w2w.runtime.shuffle import to_matrix
+from w2w.runtime.training.vectors import vector_batches
 from w2w.table import delta
-from w2w.table.pending import lookup_batches
 from w2w.training.outfits.arrays import WORN, Outfits, Questions
 
 _BATCH_ROWS = 16_384
@@ -21,9 +21,14 @@ _MOST_BYTES = 4 * 2**30
 
 
 def read_outfits(
-    store: str, model_version: str, source: str = schema.OWN, most_bytes: int = _MOST_BYTES
+    store: str,
+    model_version: str,
+    source: str = schema.OWN,
+    most_bytes: int = _MOST_BYTES,
+    versions: Mapping[str, int] = MappingProxyType({}),
 ) -> tuple[dict[str, Outfits], int]:
-    """The outfits of each split, and how many were left out since an item has no vector of ``model_version``.
+    """The outfits of each split, and how many were left out since an item has no vector of ``model_version``. ``versions``: of
+    the tables by name, else the newest.
 
     The table is read in batches. Held are the vectors, 4 bytes a number and once for each item, 16 bytes for each item of an
     outfit, and the ids while they are read. Raises UsageError where the vectors would be more than ``most_bytes``.
@@ -32,7 +37,7 @@ def read_outfits(
     need_table(store, schema.EMBEDDINGS, "embed")
     items, splits, outfit_ids, made_of = _Items(), [], [], []
     columns = [schema.OUTFIT_ID, schema.ITEMS, schema.MODIFIED_OF, schema.SPLIT]
-    for rows in _batches(store, schema.OUTFITS, columns, source):
+    for rows in _batches(store, schema.OUTFITS, columns, source, versions):
         items.add(rows.column(schema.ITEMS))
         splits.append(rows.column(schema.SPLIT))
         outfit_ids.append(rows.column(schema.OUTFIT_ID))
@@ -42,20 +47,27 @@ def read_outfits(
     split = pa.chunked_array([c for s in splits for c in s.chunks]).to_numpy().astype(str)
     ids = pa.chunked_array([c for s in outfit_ids for c in s.chunks])
     origin = pc.index_in(pa.chunked_array([c for s in made_of for c in s.chunks]), ids, skip_nulls=True)
-    vectors_ND, row_of_item = _vectors(store, model_version, items.ids, most_bytes)
+    vectors_ND, row_of_item = _vectors(store, model_version, items.ids, most_bytes, versions)
     items_OS, slots_OS = items.padded(row_of_item)
     whole = ((items_OS >= 0) == (slots_OS >= 0)).all(axis=1) & (items_OS >= 0).any(axis=1)
     made = Outfits(vectors_ND, items_OS, slots_OS, origin.fill_null(WORN).to_numpy().astype(np.int64), items.slots)
     return {s: made.among(whole & (split == s)) for s in np.unique(split)}, int((~whole).sum())
 
 
-def read_blanks(store: str, outfits: Outfits, model_version: str, source: str, split: str) -> tuple[Outfits, Questions]:
+def read_blanks(
+    store: str,
+    outfits: Outfits,
+    model_version: str,
+    source: str,
+    split: str,
+    versions: Mapping[str, int] = MappingProxyType({}),
+) -> tuple[Outfits, Questions]:
     """The questions to fill in the blank of a split, and ``outfits`` with the vectors of their items added. A question of which
     an item has no vector is left out."""
     need_table(store, schema.QUESTIONS, "convert")
     given, answers, right = _Items(outfits.slots), _Items(outfits.slots), []
     columns = [schema.KIND, schema.ITEMS, schema.ANSWERS, schema.RIGHT, schema.SPLIT]
-    for rows in _batches(store, schema.QUESTIONS, columns, source):
+    for rows in _batches(store, schema.QUESTIONS, columns, source, versions):
         asked = pc.and_(pc.equal(rows.column(schema.KIND), "fill_in_blank"), pc.equal(rows.column(schema.SPLIT), split))
         rows = rows.filter(asked)
         given.add(rows.column(schema.ITEMS))
@@ -65,7 +77,7 @@ def read_blanks(store: str, outfits: Outfits, model_version: str, source: str, s
         raise UsageError(f"questions of {source!r} ask for slots that its outfits do not have: {sorted(strange)}")
     start, vectors, found = len(outfits.vectors_ND), [outfits.vectors_ND], []
     for part in (given, answers):
-        vectors_ND, row_of_item = _vectors(store, model_version, part.ids, _MOST_BYTES)
+        vectors_ND, row_of_item = _vectors(store, model_version, part.ids, _MOST_BYTES, versions)
         items, slots = part.padded(np.where(row_of_item < 0, -1, row_of_item + start))
         vectors.append(vectors_ND)
         start += len(vectors_ND)
@@ -120,27 +132,30 @@ class _Items:
         return found[0], found[1]
 
 
-def _batches(store: str, table: schema.Table, columns: list[str], source: str) -> Iterator[pa.Table]:
-    listed = delta.parts(delta.open_table(store, table), source=source)
+def _batches(
+    store: str, table: schema.Table, columns: list[str], source: str, versions: Mapping[str, int]
+) -> Iterator[pa.Table]:
+    listed = delta.parts(delta.open_table(store, table, versions.get(table.name)), source=source)
     yield from delta.read_batches(store, table, columns, listed, _BATCH_ROWS)
 
 
-def _vectors(store: str, model_version: str, item_ids: pa.ChunkedArray, most_bytes: int) -> tuple[np.ndarray, np.ndarray]:
+def _vectors(
+    store: str, model_version: str, item_ids: pa.ChunkedArray, most_bytes: int, versions: Mapping[str, int]
+) -> tuple[np.ndarray, np.ndarray]:
     """(vectors (N, D), the row of each item's vector, -1 where it has none). Each different item is read once."""
     different = pc.unique(item_ids)
     place = pc.index_in(item_ids, different).to_numpy().astype(np.int64)
     row_of = np.full(len(different), -1, np.int64)
     found, count = [], 0
-    only = {"model_version": model_version}
-    for rows in lookup_batches(store, schema.EMBEDDINGS, different, [schema.OWNER_ID, schema.VECTOR], **only):
-        vectors_ND = to_matrix(rows.column(schema.VECTOR))
+    version = versions.get(schema.EMBEDDINGS.name)
+    for names, vectors_ND in vector_batches(store, model_version, different, version):
         needed = len(different) * vectors_ND.shape[1] * vectors_ND.itemsize
         if needed > most_bytes:
             raise UsageError(
                 f"the vectors of {len(different):,} items take {needed / 2**30:.1f} GB, more than {most_bytes / 2**30:.1f} GB: "
                 "use an encoder with shorter vectors, or fewer outfits"
             )
-        at = pc.index_in(rows.column(schema.OWNER_ID), different).to_numpy().astype(np.int64)
+        at = pc.index_in(pa.array(names), different).to_numpy().astype(np.int64)
         row_of[at] = np.arange(count, count + len(at))
         found.append(vectors_ND)
         count += len(at)

@@ -5,7 +5,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from w2w.errors import UsageError
+from w2w import schema
+from w2w.errors import RejectCode, UsageError
 from w2w.models.encoder import EncoderConfig, model_version
 from w2w.runtime.training import encoders, lookbook, retrieving, scoring
 from w2w.runtime.training.trainer import Workers
@@ -91,7 +92,7 @@ class EncoderPlan:
     encoder: EncoderConfig
     learn: LearnConfig
     loop: LoopConfig
-    num_pairs: dict[str, int]
+    inspected: encoders.Inspected
     test_pairs: int
     rows: Counts
     folder: str = "encoders"
@@ -111,23 +112,21 @@ class EncoderPlan:
     ) -> "EncoderPlan":
         """Raises UsageError where the pairs are not there, or the encoder cannot be trained so."""
         table = encoders.pair_table(store, sources, limit)
-        counts = {split: len(table.read(split)) for split in (encoders.TRAIN, encoders.VAL, encoders.TEST)}
-        for split, count in counts.items():
-            if not count:
-                raise UsageError(f"table `pairs` has no pairs of split {split!r}: see 'w2w split'")
         check_loop(loop, FIGURES, workers)
-        encoders.check(table, recipe, encoder, learn)
-        total = sum(counts.values())
-        return cls(table, recipe, encoder, learn, loop, counts, test_pairs, Counts(total, total))
+        found = encoders.inspect(table, recipe, encoder, learn, workers.num_workers)
+        out, code = sum(found.num_pairs.values()), RejectCode.NO_VECTOR if recipe == HEAD else RejectCode.NO_PHOTO
+        rows = Counts(out + found.num_without, out, {code: found.num_without} if found.num_without else {})
+        return cls(table, recipe, encoder, learn, loop, found, test_pairs, rows)
 
     def identity(self) -> list[object]:
-        table = self.table
         settings = [asdict(self.learn), asdict(self.loop)]
-        return [self.recipe, model_version(self.encoder), *settings, table.version, table.sources, table.limit]
+        return [self.recipe, model_version(self.encoder), *settings, self.inspected.digest]
 
     def facts(self) -> dict[str, object]:
-        counts = {f"{split} pairs": f"{count:,}" for split, count in self.num_pairs.items()}
-        return {"starts from": self.encoder.name, **counts, "table `pairs`": f"version {self.table.version}"}
+        found, version = self.inspected, self.table.versions[schema.PAIRS.name]
+        counts = {f"{split} pairs": f"{count:,}" for split, count in found.num_pairs.items()}
+        left_out = {"left out, without picture or vector": f"{found.num_without:,}"} if found.num_without else {}
+        return {"starts from": self.encoder.name, **counts, **left_out, "table `pairs`": f"version {version}"}
 
     def training(self, rank: int, num_workers: int) -> "Training":
         return encoders.make_training(self.table, self.recipe, self.encoder, self.learn, self.loop, rank, num_workers)
@@ -158,6 +157,7 @@ class OutfitPlan:
     loop: LoopConfig
     found: dict[str, object]
     rows: Counts
+    digest: str
     folder: str = "scorers"
 
     @classmethod
@@ -173,19 +173,19 @@ class OutfitPlan:
         published: bool,
     ) -> "OutfitPlan":
         """Raises UsageError where the outfits or their vectors are not there, or the network does not fit them."""
-        table, found, rows, num_worn = scoring.outfit_table(store, encoder, sources, limit, outfits)
+        table, found, rows, num_worn, digest = scoring.outfit_table(
+            store, encoder, sources, limit, outfits, workers.num_workers
+        )
         if published:
             check_unpublished(loop)
             if outfits != OutfitsConfig(hinge=outfits.hinge):
                 raise UsageError("--published: takes What2Wear's own settings; leave all of --outfits.* but hinge away")
             outfits, loop = scoring.published(num_worn // workers.num_workers, outfits.hinge, loop)
         check_loop(loop, scoring.SELECTS, workers)
-        return cls(table, outfits, loop, found, rows)
+        return cls(table, outfits, loop, found, rows, digest)
 
     def identity(self) -> list[object]:
-        table = self.table
-        settings = [asdict(self.outfits), asdict(self.loop)]
-        return [OUTFITS, model_version(table.encoder), table.source, table.limit, *settings, self.found]
+        return [OUTFITS, asdict(self.outfits), asdict(self.loop), self.digest]
 
     def facts(self) -> dict[str, object]:
         return self.found
@@ -234,6 +234,8 @@ class LookbookPlan:
             raise UsageError(f"--recipe={recipe}: needs --lookbook.path, a folder in LookBook's layout")
         data = lookbook.Lookbook(config, limit, holds_out=not published)
         train, val, test = data.read()
+        if len(train) < workers.num_workers:
+            raise UsageError(f"--workers.num_workers={workers.num_workers}: there are only {len(train)} products to train on")
         if published:
             check_unpublished(loop)
             loop = lookbook.published(recipe, len(train), config.batch * workers.num_workers, loop)

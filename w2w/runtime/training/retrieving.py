@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from w2w import storage
-from w2w.metrics.retrieval import ALL, evaluate
+from w2w.metrics.retrieval import ALL, evaluate, gain
 from w2w.models.encoder import EncoderConfig
 from w2w.report.training import Curve, Figures, encoder_report
 from w2w.runtime.training.encoders import PairTable, measure_pairs
@@ -28,20 +28,22 @@ def measure(
 ) -> dict[str, object]:
     """Measures ``base`` and the encoder in ``model`` on test pairs; writes metrics.json and report.html to ``out``.
 
-    Returns the figures for the summary: before -> after, each with its 95 % interval.
+    Returns the figures for the summary: before -> after, each with its 95 % interval, and the gain with its paired one.
     """
     trained = replace(base, name=str(model), revision=None)
-    relevant, names = measure_pairs(table, [base, trained], most, base.threads)
+    relevant, names, num_pictures = measure_pairs(table, [base, trained], most, base.threads)
     found = {}
     for when, relevant_QK in zip(("before", "after"), relevant):
         measured = evaluate(relevant_QK, np.ones(len(names), int), names, KS, np.random.default_rng(_SEED))
         found[when] = [r for r in measured.to_pylist() if r["metric"] != "nDCG"]
+    found["gain"] = gain(*relevant, names, KS, np.random.default_rng(_SEED)).to_pylist()
     rows = [r | {"when": when} for when, measured in found.items() for r in measured]
     storage.write_bytes(str(out / "metrics.json"), json.dumps(rows, indent=1).encode())
     values = {(r["group"], _name(r), r["when"]): r for r in rows}
-    figures = {m: f"{_said(values[ALL, m, 'before'])} -> {_said(values[ALL, m, 'after'])}" for m in FIGURES}
-    shown = {m: " → ".join(f"{values[ALL, m, when]['value']:.3f}" for when in found) for m in FIGURES}
-    measured_on = {"test pairs measured": f"{len(names):,}"}
+    before, after, gained = ({m: _said(values[ALL, m, when]) for m in FIGURES} for when in found)
+    figures = {m: f"{before[m]} -> {after[m]}, gain {gained[m]}" for m in FIGURES}
+    shown = {m: " → ".join(f"{values[ALL, m, when]['value']:.3f}" for when in ("before", "after")) for m in FIGURES}
+    measured_on = {"test pairs measured": f"{len(names):,}", "pictures of the gallery": f"{num_pictures:,}"}
     groups = list(dict.fromkeys(r["group"] for r in rows))
     tables = [Figures(when, FIGURES, [_row(g, when, values) for g in groups]) for when in found]
     page = str(out / "report.html")
@@ -49,7 +51,7 @@ def measure(
     return figures | measured_on | {"report": page}
 
 
-def _row(group: str, when: str, values: dict) -> tuple[str, int, list[dict]]:
+def _row(group: str | None, when: str, values: dict) -> tuple[str, int, list[dict]]:
     cells = [values[group, m, when] for m in FIGURES]
     return group, cells[0]["num_queries"], cells
 

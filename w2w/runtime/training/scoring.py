@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from w2w import schema, storage
+from w2w import ids, schema, storage
 from w2w.errors import RejectCode, UsageError
 from w2w.memory import keep_memory
 from w2w.metrics.outfit import evaluate
@@ -25,6 +25,7 @@ from w2w.training.outfits.config import WHAT2WEAR, OutfitsConfig, as_published
 TRAIN, VAL, TEST = "train", "val", "test"
 SELECTS = ("AUC", "FITB")
 _SEED = 0  # of the questions that are drawn for the test, and of the intervals
+_TOLD_APART = 2  # worn outfits of a worker, at least
 _THREE = 3  # slots of outfits whose cosines can be compared
 _PUBLISHED = (
     "The published loss only raises similarities: relu(1 - s) of worn and relu(.7 - s) of modified outfits, s being cosine / "
@@ -46,10 +47,11 @@ class OutfitTable:
     source: str
     limit: int | None  # worn outfits to train on
     asked: bool  # whether table `questions` asks about them
+    versions: dict[str, int]  # of the tables: every worker reads the same
 
     def read(self) -> tuple[dict[str, Outfits], int]:
         """Outfits by split, and how many lack a vector."""
-        splits, left_out = read_outfits(self.store, model_version(self.encoder), self.source)
+        splits, left_out = read_outfits(self.store, model_version(self.encoder), self.source, versions=self.versions)
         if self.limit and TRAIN in splits:
             made = splits[TRAIN]
             origin = np.where(made.modified_of_O == WORN, np.arange(len(made)), made.modified_of_O)
@@ -59,22 +61,30 @@ class OutfitTable:
     def questions(self, outfits: Outfits, split: str, num_answers: int) -> tuple[Outfits, Questions]:
         """To fill in the blank: the data set's own, else drawn from its worn outfits; and the outfits, with their items."""
         if self.asked:
-            outfits, found = read_blanks(self.store, outfits, model_version(self.encoder), self.source, split)
+            version = model_version(self.encoder)
+            outfits, found = read_blanks(self.store, outfits, version, self.source, split, self.versions)
             if len(found):
                 return outfits, found
         return outfits, blanks(outfits, num_answers, np.random.default_rng(_SEED))
 
 
 def outfit_table(
-    store: str, encoder: EncoderConfig, sources: Sequence[str] | None, limit: int | None, config: OutfitsConfig
-) -> tuple[OutfitTable, dict[str, object], Counts, int]:
-    """The outfits, facts on them, rows of the table, and how many worn ones there are to train on. Raises UsageError for what
-    is missing."""
+    store: str,
+    encoder: EncoderConfig,
+    sources: Sequence[str] | None,
+    limit: int | None,
+    config: OutfitsConfig,
+    num_workers: int = 1,
+) -> tuple[OutfitTable, dict[str, object], Counts, int, str]:
+    """The outfits, facts on them, rows of the table, how many worn ones there are to train on, and a digest of what the weights
+    follow from. Raises UsageError for what is missing."""
     sources = sources or [schema.OWN]
     if len(sources) > 1:
         raise UsageError(f"--sources: a scorer learns from the outfits of one source, not of {', '.join(sources)}")
     asked = sources[0] != schema.OWN and delta.open_table(store, schema.QUESTIONS) is not None
-    table = OutfitTable(store, encoder, sources[0], limit, asked)
+    opened = {t.name: delta.open_table(store, t) for t in (schema.OUTFITS, schema.QUESTIONS, schema.EMBEDDINGS)}
+    versions = {name: t.version() for name, t in opened.items() if t is not None}
+    table = OutfitTable(store, encoder, sources[0], limit, asked, versions)
     splits, left_out = table.read()
     counts = {}
     for split in (TRAIN, VAL, TEST):
@@ -84,6 +94,11 @@ def outfit_table(
             )
         counts[split] = len(splits[split].worn), len(splits[split].modified)
     train = splits[TRAIN]
+    if len(train.worn) < _TOLD_APART * num_workers:
+        raise UsageError(
+            f"--workers.num_workers={num_workers}: there are {len(train.worn)} worn outfits to train on, and each worker must "
+            "have two at least, to tell them apart"
+        )
     if config.worn_first < 1 and len(np.unique(train.modified_of_O[train.modified])) < len(train.worn):
         raise UsageError(
             f"some worn outfits of {sources[0]!r} have no modified one to be told from: run 'w2w compose --modified=4', or set "
@@ -98,8 +113,14 @@ def outfit_table(
     num_rows = sum(map(sum, counts.values()))
     rows = Counts(num_rows + left_out, num_rows, {RejectCode.NO_VECTOR: left_out} if left_out else {})
     facts |= {"vectors of": encoder.name, "left out, without a vector": left_out}
-    facts["table `outfits`"] = f"version {delta.open_table(store, schema.OUTFITS).version()}, {sources[0]}"
-    return table, facts, rows, counts[TRAIN][0]
+    facts["table `outfits`"] = f"version {versions[schema.OUTFITS.name]}, {sources[0]}"
+    val, questions = table.questions(splits[VAL], VAL, config.num_answers)
+    return table, facts, rows, counts[TRAIN][0], ids.digest(*map(_digest, (train, val, questions)))
+
+
+def _digest(arrays: Outfits | Questions) -> list[object]:
+    """Of everything in them."""
+    return [ids.image_id(np.ascontiguousarray(v)) if isinstance(v, np.ndarray) else v for v in vars(arrays).values()]
 
 
 def published(num_worn: int, hinge: str, loop: LoopConfig) -> tuple[OutfitsConfig, LoopConfig]:

@@ -3,13 +3,16 @@
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from w2w import ids
 from w2w.errors import UsageError
 from w2w.garments import own
 from w2w.garments.detector import DetectorConfig, model_files
+from w2w.models.sources import BUILT_IN, file_sha256
 from w2w.training.config import LoopConfig
 from w2w.training.detectors.augment import AugmentConfig
 
 OURS, PRETRAINED, YOLO = "ours", "hf", "yolo"
+BACKBONE = "efficientnet-lite0"  # that `ours` starts from
 _RATES, _CLIPS = {OURS: 1.5e-3, PRETRAINED: 5e-5}, {OURS: 10.0, PRETRAINED: 0.1}
 
 
@@ -117,9 +120,26 @@ def check_recipe(recipe: str) -> None:
 
 def start_folder(recipe: str) -> Path | None:
     """The folder with the weights to start from; None is the pretrained backbone."""
+    files = _start_files(recipe)
+    return files[0].parent if files else None
+
+
+def start_digest(recipe: str) -> str:
+    """Of what training starts from: the kind, and the content of its files."""
+    kind, rest = kind_of(recipe)
+    if kind == YOLO:
+        file = Path(rest).expanduser()  # or the name of an architecture, without weights
+        return ids.digest(kind, file_sha256(file) if file.is_file() else rest)
+    files = _start_files(recipe)
+    if not files:
+        return ids.digest(kind, BUILT_IN[BACKBONE]().weights_sha256())
+    return ids.digest(kind, [(f.name, file_sha256(f)) for f in files])
+
+
+def _start_files(recipe: str) -> list[Path]:
     kind, rest = kind_of(recipe)
     if not rest:
-        return None
+        return []
     folder = Path(rest).expanduser()
     name = rest if folder.is_dir() or rest == own.DEFAULT or kind == OURS else f"hf:{rest}"
-    return model_files(DetectorConfig(name=name), "recipe")[0].parent
+    return model_files(DetectorConfig(name=name), "recipe")

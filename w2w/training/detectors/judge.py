@@ -1,7 +1,7 @@
 """How good a detector is on annotated photos: average precision by COCO's rules."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
@@ -18,6 +18,8 @@ from w2w.training.detectors.photos import Photo
 GARMENT = "garment"  # top, bottom, dress, outer and shoes taken together as one class
 CLOTHES = (TOP, BOTTOM, DRESS, OUTER, SHOES)
 FLOOR = 0.01  # least score of a box that counts: AP needs the unsure ones as well
+_HIT = 0.5  # IoU with a true box
+_THRESHOLDS = tuple(i / 100 for i in range(1, 100))
 _MAX_IOU = 0.6  # of two boxes of a garment, whatever their classes were
 
 
@@ -39,6 +41,63 @@ def precision(judged: Sequence[Judged]) -> pa.Table:
     together = average_precision([_as_one(j) for j in judged if set(CLOTHES) <= set(j.labelled)], [GARMENT])
     alone = together.filter(pc.equal(together.column("category"), GARMENT))
     return pa.concat_tables([average_precision(judged, CATEGORIES), alone])
+
+
+@dataclass(frozen=True)
+class Matches:
+    """Of all boxes that were found, best first: score, and whether it is one that is there (IoU .5, each true box once; what
+    lies in a region to ignore is left out); and how many are there."""
+
+    scores_F: np.ndarray
+    right_F: np.ndarray
+    num_truths: int
+
+    def at(self, threshold: float) -> tuple[float, float]:
+        """(precision, recall) of the boxes with at least this score; the precision of none is 1."""
+        found = self.scores_F >= threshold
+        right = int(self.right_F[found].sum())
+        return right / int(found.sum()) if found.any() else 1.0, right / max(1, self.num_truths)
+
+    def best_threshold(self) -> float:
+        """That with the highest F1, in hundredths; of equal ones the highest."""
+        return max(_THRESHOLDS, key=lambda t: (_f1(*self.at(t)), t))
+
+
+def matches(judged: Sequence[Judged], max_iou: float | None) -> Matches:
+    """``max_iou``: of two boxes of any classes that overlap more, the worse goes, as in `w2w detect`."""
+    scores, right, num_truths = [], [], 0
+    for photo in judged:
+        known = np.isin(photo.found_classes, list(photo.labelled))
+        kept = np.flatnonzero(known)
+        if max_iou is not None:
+            kept = kept[boxes.nms(photo.found_K4[kept], photo.found_scores[kept], max_iou)]
+        num_truths += len(photo.truth_classes)
+        left = set(range(len(photo.truth_classes)))
+        for k in kept[np.argsort(-photo.found_scores[kept], kind="stable")]:
+            box = photo.found_K4[k : k + 1]
+            same = [t for t in left if photo.truth_classes[t] == photo.found_classes[k]]
+            overlaps = _overlaps(box, photo.truth_N4[same]) if same else np.empty(0)
+            hit = bool(len(overlaps)) and overlaps.max() >= _HIT
+            if hit:
+                left.discard(same[int(overlaps.argmax())])
+            elif len(photo.ignore_M4) and _overlaps(box, photo.ignore_M4, of_first=True).max() >= _HIT:
+                continue
+            scores.append(float(photo.found_scores[k]))
+            right.append(hit)
+    order = np.argsort(-np.array(scores, float), kind="stable")
+    return Matches(np.array(scores, float)[order], np.array(right, bool)[order], num_truths)
+
+
+def _f1(precision: float, recall: float) -> float:
+    return 2 * precision * recall / max(precision + recall, 1e-9)
+
+
+def _overlaps(box_14: np.ndarray, others_N4: np.ndarray, of_first: bool = False) -> np.ndarray:
+    """IoU (N,), or the share of the first box that lies in each."""
+    common = np.minimum(box_14[:, 2:], others_N4[:, 2:]) - np.maximum(box_14[:, :2], others_N4[:, :2])
+    inside = np.maximum(common, 0).prod(1)
+    first, other = (box_14[:, 2:] - box_14[:, :2]).prod(1), (others_N4[:, 2:] - others_N4[:, :2]).prod(1)
+    return inside / np.maximum(first if of_first else first + other - inside, 1e-9)
 
 
 def _judged(photo: Photo, found: Found) -> Judged:

@@ -1,6 +1,6 @@
 """Pairs as an encoder's training takes them: which ones make a batch, and how well vectors find them again."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Hashable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,13 +19,16 @@ _RANKS = 1000  # of the gallery, that a reciprocal rank looks at
 
 @dataclass(frozen=True)
 class Listing:
-    """Pairs as numbers, sorted by pair_id: products, clusters of near-duplicate pictures and categories are codes from 0."""
+    """Pairs as numbers, sorted by pair_id: products, clusters of near-duplicate pictures and categories are codes from 0, which
+    are places among their names."""
 
     rows: pa.Table  # of table `pairs`
     products_N: np.ndarray
     clusters_N: np.ndarray
     categories_N: np.ndarray
     names: tuple[str, ...]  # of the categories
+    products: np.ndarray
+    clusters: np.ndarray
 
     def __len__(self) -> int:
         return self.rows.num_rows
@@ -54,8 +57,8 @@ def listing(rows: pa.Table, clusters: pa.Table | None = None) -> Listing:
         at = pc.index_in(images, value_set=clusters.column(schema.IMAGE_ID).combine_chunks())
         images = pc.coalesce(clusters.column(schema.CLUSTER_ID).combine_chunks().take(at), images)
     names, categories_N = _coded(rows.column(schema.CATEGORY))
-    products_N, clusters_N = _coded(rows.column(schema.PRODUCT_ID))[1], _coded(images)[1]
-    return Listing(rows, products_N, clusters_N, categories_N, tuple(names.tolist()))
+    (products, products_N), (clusters, clusters_N) = _coded(rows.column(schema.PRODUCT_ID)), _coded(images)
+    return Listing(rows, products_N, clusters_N, categories_N, tuple(names.tolist()), products, clusters)
 
 
 def _coded(values) -> tuple[np.ndarray, np.ndarray]:
@@ -132,14 +135,31 @@ def _draw(pool: np.ndarray, everything: np.ndarray, size: int, rng: np.random.Ge
     return found.tolist()
 
 
-def relevance(anchors_QD: np.ndarray, gallery_GD: np.ndarray, products_Q: np.ndarray, products_G: np.ndarray) -> np.ndarray:
-    """bool (Q, K): whether the gallery's k-th nearest picture is of the anchor's product. Exact, by cosine."""
+def gallery(rows: Sequence[Row]) -> tuple[list[Any], list[set[int]]]:
+    """The different positives of these pairs, and the products that each of them shows."""
+    pictures = {id(r.positive): r.positive for r in rows}
+    shown: dict[int, set[int]] = {p: set() for p in pictures}
+    for r in rows:
+        shown[id(r.positive)].add(r.product)
+    return list(pictures.values()), list(shown.values())
+
+
+def relevance(
+    anchors_QD: np.ndarray, gallery_GD: np.ndarray, products_Q: Sequence[Hashable], shown_G: Sequence[Collection[Hashable]]
+) -> np.ndarray:
+    """bool (Q, K): whether the gallery's k-th nearest picture shows the anchor's product; ``shown_G``: the products of each
+    picture. Exact, by cosine."""
     ranks = min(_RANKS, len(gallery_GD))
+    pictures_of: dict[Hashable, list[int]] = {}
+    for picture, shown in enumerate(shown_G):
+        for product in shown:
+            pictures_of.setdefault(product, []).append(picture)
     result = np.zeros((len(anchors_QD), ranks), bool)
     for start in range(0, len(anchors_QD), 1024):
         scores = anchors_QD[start : start + 1024] @ gallery_GD.T
         order = np.argsort(-scores, axis=1, kind="stable")[:, :ranks]
-        result[start : start + 1024] = products_G[order] == products_Q[start : start + 1024, None]
+        for row, product in enumerate(products_Q[start : start + 1024]):
+            result[start + row] = np.isin(order[row], pictures_of.get(product, []))
     return result
 
 

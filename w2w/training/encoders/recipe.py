@@ -20,7 +20,7 @@ from w2w.models.sources import Source
 from w2w.training.encoders.augment import augment
 from w2w.training.encoders.config import LearnConfig
 from w2w.training.encoders.losses import Pairs, Temperature, contrastive, in_chunks, info_nce, triplet
-from w2w.training.encoders.pairs import Row, figures, relevance
+from w2w.training.encoders.pairs import Row, figures, gallery, relevance
 from w2w.training.loop import parameter_groups
 
 _AT_ONCE = 64  # pictures that are looked at together where no gradient is needed
@@ -77,7 +77,7 @@ class _Recipe:
     def __init__(self, config: LearnConfig, network: PairNetwork, val: Sequence[Row]):
         self._config, self.network, self._val = config, network, val
         self._start = copy.deepcopy(network.encoder.state_dict()) if config.interpolate < 1 else None
-        self._gallery = list({id(r.positive): r for r in val}.values())  # each picture once
+        self._gallery, self._shown = gallery(val)
 
     def parameter_groups(self) -> list[dict]:
         learning = ((n, p) for n, p in self.network.named_parameters() if p.requires_grad)
@@ -108,9 +108,8 @@ class _Recipe:
             return {}
         network = self._between(network).eval()
         anchors_QD = self._vectors(network, [r.anchor for r in self._val])
-        gallery_GD = self._vectors(network, [r.positive for r in self._gallery])
-        products = (np.array([r.product for r in rows]) for rows in (self._val, self._gallery))
-        return figures(relevance(anchors_QD, gallery_GD, *products))
+        gallery_GD = self._vectors(network, self._gallery)
+        return figures(relevance(anchors_QD, gallery_GD, [r.product for r in self._val], self._shown))
 
     def _between(self, network: PairNetwork) -> PairNetwork:
         """The network as it is kept: ``interpolate`` of the way from the weights at the start to these."""

@@ -7,7 +7,7 @@ import pytest
 from w2w import schema
 from w2w.errors import UsageError
 from w2w.training.encoders.config import HeadConfig, LearnConfig
-from w2w.training.encoders.pairs import PairBatches, Row, figures, listing, relevance
+from w2w.training.encoders.pairs import PairBatches, Row, figures, gallery, listing, relevance
 
 
 def table(rows: list[tuple[str, str, str, str]]) -> pa.Table:
@@ -71,14 +71,24 @@ def test_negatives_are_drawn_and_who_has_none_shows_its_own_positive():
 
 
 def test_relevance_and_its_figures():
-    gallery = np.eye(4)
+    pictures = np.eye(4)
     anchors = np.array([[1, 0.5, 0, 0], [0.6, 0.5, 0.4, 0], [0, 0, 0, 1.0]])
-    relevant = relevance(anchors, gallery, np.array([0, 2, 7]), np.array([0, 1, 2, 3]))
+    relevant = relevance(anchors, pictures, [0, 2, 7], [{0}, {1}, {2}, {3}])
     assert relevant.argmax(1).tolist() == [0, 2, 0]
     assert not relevant[2].any()
     assert figures(relevant) == pytest.approx(
         {"Recall@1": 1 / 3, "Recall@5": 2 / 3, "Recall@10": 2 / 3, "Recall@20": 2 / 3, "MRR": (1 + 1 / 3) / 3}
     )
+
+
+def test_a_picture_of_several_products_is_right_for_each_of_them():
+    picture, other = np.array([1.0, 0]), np.array([0, 1.0])
+    rows = [Row(f"a{i}", picture, i, 0) for i in range(10)] + [Row("b", other, 10, 1), Row("c", other, 3, 1)]
+    pictures, shown = gallery(rows)
+    assert [p.tolist() for p in pictures] == [[1, 0], [0, 1]]
+    assert shown == [set(range(10)), {10, 3}]
+    anchors = np.tile(picture, (10, 1))
+    assert figures(relevance(anchors, np.stack(pictures), range(10), shown))["Recall@1"] == 1
 
 
 @pytest.mark.parametrize(

@@ -124,8 +124,8 @@ def test_what_is_measured_is_what_is_saved(tmp_path, vit, kind):
     measured = recipe.measure(trained)
     recipe.save(copy.deepcopy(trained), tmp_path / "out")
     encoder = load_encoder(EncoderConfig(name=str(tmp_path / "out"), engine="torch"))
-    products = np.arange(12)
-    assert measured == pytest.approx(figures(relevance(seen(encoder, "anchor"), seen(encoder, "positive"), products, products)))
+    relevant = relevance(seen(encoder, "anchor"), seen(encoder, "positive"), range(12), [{i} for i in range(12)])
+    assert measured == pytest.approx(figures(relevant))
     plain = (HeadRecipe if kind == "head" else EncoderRecipe)(replace(config, interpolate=1.0), vit, known, known, 0)
     assert plain.measure(trained)["MRR"] < measured["MRR"]
 
