@@ -14,8 +14,11 @@ from w2w.ingest.raw import IMAGE, IMAGE_SCHEMA, RawBatch, reject_table, trimmed
 
 MAX_ID_CHARS = 512
 # digits with a point, and the currency where a feed writes it in the same column ("15.00 USD", as Google Merchant does);
-# "1,299" is refused, for it is 1.299 in one half of the world and 1299 in the other
-_PRICE = r"^(?P<number>[0-9]{1,15}(?:\.[0-9]{1,15})?)\s*(?P<currency>[A-Za-z]{3})?$"
+# "1,299" is refused, for it is 1.299 in one half of the world and 1299 in the other; 1'299 is the same in all of it. Computed
+# numbers of JSON and Parquet have 17 digits (23.788099999999996) or an exponent
+_PRICE = r"^(?P<number>[0-9]{1,15}(?:\.[0-9]{1,40})?(?:[eE][+-]?[0-9]{1,3})?)\s*(?P<currency>[A-Za-z]{3})?$"
+_APOSTROPHES = r"^([0-9]{1,6})['\x{2019}]([0-9]{3})"
+_TOO_MUCH = 1e15
 _CONTROL = r"[\x00-\x1f\x7f]"
 
 _PRODUCT_COLUMNS = (
@@ -124,9 +127,12 @@ def normalised(
 
 def _price(price: pa.Array, currency: pa.Array) -> tuple[pa.Array, pa.Array, pa.Array]:
     """The number, the currency (its own column first, upper case), and a mask of the prices that are none."""
+    for _ in range(2):  # up to 999'999'999
+        price = pc.replace_substring_regex(price, _APOSTROPHES, r"\1\2")
     parts = pc.extract_regex(price, _PRICE)
-    bad = pc.and_(price.is_valid(), parts.is_null())
     number = pc.struct_field(parts, "number").cast(pa.float64())
+    number = pc.if_else(pc.less(number, _TOO_MUCH), number, None)  # 1e400 is infinite
+    bad = pc.and_(price.is_valid(), number.is_null())
     inline = trimmed(pc.struct_field(parts, "currency"))
     return number, pc.utf8_upper(pc.coalesce(currency, inline)), bad
 

@@ -259,7 +259,11 @@ def test_prices_and_currencies(tmp_path):
     rows, rejects = read(feed(tmp_path, *lines, header="product_id,price,currency,image"))
     assert rejects == []
     assert [(r[schema.PRICE], r[schema.CURRENCY]) for r in rows] == [(5.0, "EUR"), (15.0, "USD"), (15.0, "GBP"), (0.5, None)]
-    for bad in ("nan", "inf", "1e5", "1.2.3", "$5", "٣", "9" * 400):
+    numbers = ["1,1e2,,x.jpg", "2,23.788099999999996,,x.jpg", "3,1'299'000.50,,x.jpg", "4,1\u2019299.00 CHF,,x.jpg"]
+    rows, rejects = read(feed(tmp_path, *numbers, header="product_id,price,currency,image"))
+    assert rejects == []
+    assert [r[schema.PRICE] for r in rows] == [100.0, 23.788099999999996, 1299000.5, 1299.0]
+    for bad in ("nan", "inf", "1e400", "1e15", "-5", "12'34", "1.2.3", "$5", "٣", "9" * 400):
         _, rejects = read(feed(tmp_path, f'1,"{bad}",,x.jpg', header="product_id,price,currency,image"))
         assert [r["code"] for r in rejects] == [RejectCode.BAD_VALUE], bad
 
