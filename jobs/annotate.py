@@ -2,7 +2,6 @@
 
 from dataclasses import asdict, dataclass, field
 
-import pyarrow as pa
 import pyarrow.compute as pc
 
 from w2w import ids, schema
@@ -47,12 +46,15 @@ def main(config: Config) -> Summary:
         table_keys(run.store, schema.DETECTIONS, schema.KEY, stage_version=version),
         rejected_keys(run.store, "annotate", version),
     ]
-    finished = pa.chunked_array([c for keys in done for c in keys.read().chunks], pa.string())
-    pending = rows.filter(pc.invert(pc.is_in(rows.column(schema.KEY), value_set=finished))).slice(0, config.limit)
+    made, failed = (pc.is_in(rows.column(schema.KEY), value_set=keys.read()) for keys in done)
+    pending = rows.filter(pc.invert(pc.or_(made, failed))).slice(0, config.limit)
     splits = {v["values"]: v["counts"] for v in pc.value_counts(pending.column(schema.SPLIT)).to_pylist()}
     facts = {"format": config.annotations.format, "photos": f"{rows.num_rows:,}", "pending": f"{pending.num_rows:,}"}
     facts |= {f"pending {split}": f"{n:,}" for split, n in sorted(splits.items())}
     skipped = rows.num_rows - pending.num_rows
+    num_failed = pc.sum(failed).as_py() or 0
+    if not pending.num_rows:
+        config.tolerance.check({}, rows.num_rows, num_failed)
     if config.dry_run or not pending.num_rows:
         return run.summary(skipped=skipped, facts=facts)
     run.begin()
@@ -67,12 +69,12 @@ def main(config: Config) -> Summary:
         work.write(run.store, run.run_id, [pending], pending.schema, config.item_rows)
         counts, versions = run_stages(
             run.store,
-            file_rows(work.folder(run.store, run.run_id), schema.KEY, schema.IMAGE_URI, config.item_rows),
+            file_rows(work.folder(run.store, run.run_id), schema.KEY, schema.IMAGE_URI, config.item_rows, skipped, num_failed),
             stages,
             [Output(schema.DETECTIONS)],
             run.lineage(version, []),
             pool=config.pool,
-            max_reject_rate=config.max_reject_rate,
+            tolerance=config.tolerance,
             commit_every_s=config.commit_every_s,
         )
     finally:

@@ -65,7 +65,7 @@ def predict(config: Config, run: Run, folder: str, encoder_version: str) -> Summ
         run.store, schema.EMBEDDINGS, columns, done, schema.OWNER_ID, config.item_rows, model_version=encoder_version
     ).first(config.limit)
     facts = {"classifier": folder, "model version": version, "pending": f"{work.num_rows:,}"}
-    if config.dry_run or not work.num_rows:
+    if work.is_done(config.tolerance) or config.dry_run:
         return run.summary(skipped=work.skipped, facts=facts)
     run.begin()
     settings = {"folder": folder, "threshold": config.threshold}
@@ -76,7 +76,7 @@ def predict(config: Config, run: Run, folder: str, encoder_version: str) -> Summ
         [Output(schema.CLASSIFICATIONS)],
         run.lineage(version, [schema.EMBEDDINGS]),
         pool=config.pool,
-        max_reject_rate=config.max_reject_rate,
+        tolerance=config.tolerance,
         commit_every_s=config.commit_every_s,
     )
     return run.summary(counts=counts, versions=versions, skipped=work.skipped, facts=facts)

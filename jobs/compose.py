@@ -82,7 +82,7 @@ def main(config: Config) -> Summary:
     worn, rejected = judged(with_splits(photos, clusters(run.store), owned, config.val_share, config.test_share))
     made = modify(worn, config.modified, config.seed)
     receipts = write_outfits(run.store, worn, made, rejected, lineage)
-    counts, versions = commit_snapshot(run.store, schema.OUTFITS, receipts, lineage, config.max_reject_rate)
+    counts, versions = commit_snapshot(run.store, schema.OUTFITS, receipts, lineage, config.tolerance)
     by_split = {f"worn, {split}": f"{n:,}" for split, n in sorted(worn.get_column(schema.SPLIT).value_counts().iter_rows())}
     facts |= by_split | {"modified": f"{len(made.base):,}", "could not be modified": f"{made.unmade:,}"}
     facts |= {"posts and products without a split": f"{homeless:,}"} if homeless else {}

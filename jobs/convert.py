@@ -68,7 +68,7 @@ def main(config: Config) -> Summary:
     if config.limit:
         return run.summary(counts=counts, versions=versions, skipped=skipped, facts=facts | {"pairs": "none with --limit"})
     lineage = run.lineage(version, [schema.PRODUCTS, schema.POSTS, schema.GARMENTS])
-    some, written, made = write_snapshots(run, public, reading, lineage, config.max_reject_rate)
+    some, written, made = write_snapshots(run, public, reading, lineage, config.tolerance)
     counts.add(some)
     return run.summary(counts=counts, versions=versions | written, skipped=skipped, facts=facts | made)
 

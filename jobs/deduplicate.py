@@ -52,7 +52,7 @@ def main(config: Config) -> Summary:
     facts: dict[str, object] = {"images to fingerprint": f"{due.num_rows:,}"}
     if config.dry_run:
         return run.summary(skipped=due.skipped, facts=facts)
-    begun = bool(due.num_rows)
+    begun = not due.is_done(config.tolerance)
     if begun:
         run.begin()
         refused = make_fingerprints(run, due, config.decode, config.pool).rejected

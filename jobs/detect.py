@@ -62,7 +62,7 @@ def main(config: Config) -> Summary:
     work = pending_rows(run.store, schema.IMAGES, COLUMNS, done, schema.SOURCE_URI, config.item_rows, among)
     work = work.first(config.limit)
     facts = {"detector": config.detector.name, "stage version": version, "pending": f"{work.num_rows:,}"}
-    if config.dry_run or not work.num_rows:
+    if work.is_done(config.tolerance) or config.dry_run:
         return run.summary(skipped=work.skipped, facts=facts)
     run.begin()
     counts, versions = run_stages(
@@ -75,7 +75,7 @@ def main(config: Config) -> Summary:
         [Output(schema.GARMENTS, unique=schema.GARMENT_ID, nested=ITEMS), Output(schema.LOOKS)],
         run.lineage(version, [schema.IMAGES]),
         pool=config.pool,
-        max_reject_rate=config.max_reject_rate,
+        tolerance=config.tolerance,
         commit_every_s=config.commit_every_s,
     )
     return run.summary(counts=counts, versions=versions, skipped=work.skipped, facts=facts)

@@ -34,7 +34,7 @@ def main(config: Config) -> Summary:
     version = model_version(config.encoder)
     work = without_vector(run.store, pictures, version, config.version, config.item_rows).first(config.limit)
     facts = {"encoder": config.encoder.name, "model version": version, "pending": f"{work.num_rows:,}"}
-    if config.dry_run or not work.num_rows:
+    if work.is_done(config.tolerance) or config.dry_run:
         return run.summary(skipped=work.skipped, facts=facts)
     run.begin()
     counts, versions = run_stages(
@@ -44,7 +44,7 @@ def main(config: Config) -> Summary:
         [pictures.output],
         run.lineage(version, [pictures.table]),
         pool=config.pool,
-        max_reject_rate=config.max_reject_rate,
+        tolerance=config.tolerance,
         commit_every_s=config.commit_every_s,
     )
     return run.summary(counts=counts, versions=versions, skipped=work.skipped, facts=facts)

@@ -68,7 +68,7 @@ def main(config: Config) -> Summary:
     catalog = read_catalog(store, config.product_key, config.classes, classifier)
     catalog = with_all_images(catalog, keyed_products(store, config.product_key))
     lineage = run.lineage(version, inputs)
-    counts, versions = harden(store, search, catalog, config.rules, duplicates, lineage, config.max_reject_rate)
+    counts, versions = harden(store, search, catalog, config.rules, duplicates, lineage, config.tolerance)
     if config.shown:
         facts |= report_mining(store, config.out, config.shown)
     return run.summary(counts=counts, versions=versions, facts=facts)

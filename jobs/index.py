@@ -53,7 +53,7 @@ def main(config: Config) -> Summary:
             f"--encoder options first"
         )
     counts = Counts(rows.num_rows + missing, rows.num_rows, {"not_embedded": missing} if missing else {})
-    if missing > config.max_reject_rate * counts.read:
+    if config.tolerance.exceeded(missing, counts.read):
         raise UsageError(
             f"{missing} of {counts.read} active products have no vector of model version {version}: run 'w2w embed' first, or "
             f"raise --max_reject_rate"

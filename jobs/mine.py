@@ -79,7 +79,7 @@ def main(config: Config) -> Summary:
     catalog = run_task(read_catalog, store, config.product_key, config.classes, classifier, title="catalog")
     lineage = run.lineage(version, inputs)
     lineage = replace(lineage, config=lineage.config | {"detector": detector, "classifier": classifier})  # not auto
-    counts, versions = mine(store, detector, catalog, config.rules, asked, lineage, config.max_reject_rate)
+    counts, versions = mine(store, detector, catalog, config.rules, asked, lineage, config.tolerance)
     if config.shown:
         facts |= report_mining(store, config.out, config.shown)
     return run.summary(counts=counts, versions=versions, facts=facts)

@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 
 from jobs import embed, index, ingest
-from w2w.crawl.fetch import FetchConfig
 from w2w.images.decode import DecodeLimits
 from w2w.index.spec import IndexConfig
 from w2w.ingest.feed import FeedConfig
 from w2w.models.encoder import EncoderConfig
+from w2w.runtime.crawl.loading import FeedFetchConfig
 from w2w.runtime.job import JobConfig, Summary, options_of, show, start
 from w2w.runtime.stage import Pool
 
@@ -21,8 +21,12 @@ class Config(JobConfig):
     """The product source."""
     decode: DecodeLimits = DecodeLimits()
     """What an image may be."""
-    fetch: FetchConfig = FetchConfig()
+    fetch: FeedFetchConfig = FeedFetchConfig()
     """How images on the web are fetched."""
+    max_withdrawn_rate: float = ingest.Config.max_withdrawn_rate
+    """As of `w2w ingest`."""
+    withdraw_missing: int | None = None
+    """As of `w2w ingest`."""
     encoder: EncoderConfig = EncoderConfig()
     """The model."""
     index: IndexConfig = IndexConfig()

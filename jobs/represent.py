@@ -60,7 +60,7 @@ def main(config: Config) -> Summary:
         return run.summary(skipped=work.skipped, facts=facts)
     run.begin()
     looked = Summary(run.job, run.run_id)
-    if work.num_rows:
+    if not work.is_done(config.tolerance):
         looked.counts, looked.versions = run_stages(
             run.store,
             work,
@@ -68,7 +68,7 @@ def main(config: Config) -> Summary:
             [Output(schema.GROUNDS)],
             run.lineage(ground, [schema.IMAGES]),
             pool=config.pool,
-            max_reject_rate=config.max_reject_rate,
+            tolerance=config.tolerance,
             commit_every_s=config.commit_every_s,
         )
     inputs = [schema.PRODUCTS, schema.GROUNDS]

@@ -89,7 +89,7 @@ def search(config: Config) -> tuple[Summary, pages.Found]:
                 [Output(schema.NEIGHBOURS)],
                 run.lineage(version, queries.tables),
                 pool=config.pool,
-                max_reject_rate=config.max_reject_rate,
+                tolerance=config.tolerance,
                 commit_every_s=config.commit_every_s,
             )
     name = f"search-{ids.digest(version, queries.origin, config.match)}"

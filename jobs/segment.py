@@ -59,7 +59,7 @@ def main(config: Config) -> Summary:
     work = pending_rows(run.store, schema.IMAGES, COLUMNS, done, schema.SOURCE_URI, config.item_rows, seen).first(config.limit)
     facts = {"segmenter": config.segmenter.name, "guide": guide or "none", "stage version": version}
     facts |= {"pending": f"{work.num_rows:,}"}
-    if config.dry_run or not work.num_rows:
+    if work.is_done(config.tolerance) or config.dry_run:
         return run.summary(skipped=work.skipped, facts=facts)
     if guide is None and config.segmenter.name != "u2netp":
         raise UsageError(f"segmenter.name={config.segmenter.name}: needs boxes: run 'w2w detect' first, or use u2netp")
@@ -77,7 +77,7 @@ def main(config: Config) -> Summary:
             [Output(schema.CUTOUTS)],
             run.lineage(version, [schema.IMAGES, *([schema.GARMENTS, schema.LOOKS] if guide else [])]),
             pool=config.pool,
-            max_reject_rate=config.max_reject_rate,
+            tolerance=config.tolerance,
             commit_every_s=config.commit_every_s,
         )
     finally:

@@ -17,6 +17,7 @@ MODEL_VERSION, VECTOR, OWNER_ID, OWNER_KIND = "model_version", "vector", "owner_
 # products
 TITLE, BRAND, PRICE, CURRENCY, URL, ATTRIBUTES = "title", "brand", "price", "currency", "url", "attributes"
 IMAGE_URI, IMAGE_FINGERPRINT, ACTIVE, ROW_DIGEST = "image_uri", "image_fingerprint", "active", "row_digest"
+FEED = "feed"
 # images
 BYTES, WIDTH, HEIGHT, FORMAT, PHASH, SOURCE_URI = "bytes", "width", "height", "format", "phash", "source_uri"
 # frontier and pages
@@ -30,6 +31,8 @@ POST_ID, PRODUCT_IDS, PRODUCT_URLS = "post_id", "product_ids", "product_urls"
 # rejects; the first two also mark a row on its way through a stage
 REJECT_CODE, REJECT_DETAIL = "code", "detail"
 KEY, STAGE, STAGE_VERSION, SOURCE, REJECTED_AT, RUN_ID = "key", "stage", "stage_version", "source", "rejected_at", "run_id"
+# absences and rechecks
+NIGHTS, COUNTED_AT, CHECKED_AT = "nights", "counted_at", "checked_at"
 # garments, looks, cutouts
 GARMENT_ID, BOX, ORIGINAL_LABEL, MASK_RLE = "garment_id", "box_xyxy", "original_label", "mask_rle"
 CROP, CROP_SOURCE, PERSON_BOX, NUM_GARMENTS = "crop", "crop_source", "person_box", "num_garments"
@@ -83,12 +86,37 @@ PRODUCTS = Table(
         (ATTRIBUTES, pa.map_(pa.string(), pa.string()), "nullable"),  # every other mapped feed column
         (IMAGE_ID, pa.string(), "nullable"),  # null only where the product was withdrawn before it had one
         (IMAGE_URI, pa.string()),
-        (IMAGE_FINGERPRINT, pa.string()),  # size and mtime or ETag of the source; "" where it has none
+        (IMAGE_FINGERPRINT, pa.string()),  # size and mtime of the source, or its ETag and Last-Modified; "" where it has none
         (ACTIVE, pa.bool_()),
-        (ROW_DIGEST, pa.string()),  # of everything the feed said: equal digest = unchanged product
+        (
+            ROW_DIGEST,
+            pa.string(),
+        ),  # of all that the feed said: equal = unchanged; "-" at its end: but its picture, an earlier one
         (FETCHED_AT, TIME),
+        (FEED, pa.string(), "nullable"),  # whose product it is: feed.id, or site:NAME of a crawl; null: of nobody yet
     ),
     key=(PRODUCT_ID, FETCHED_AT),
+)
+
+# Active products that their full feed does not list at present: a snapshot a feed.
+ABSENCES = Table(
+    "absences",
+    _schema(
+        (SOURCE, pa.string()),  # feed.id
+        (PRODUCT_ID, pa.string()),
+        (NIGHTS, pa.int32()),  # in a row
+        (COUNTED_AT, TIME),  # the last of them
+    ),
+    key=(PRODUCT_ID, SOURCE),
+    partition_by=(SOURCE,),
+)
+
+# When all pictures of a feed that are on the web were asked for again: one row each time.
+RECHECKS = Table(
+    "rechecks",
+    _schema((SOURCE, pa.string()), (CHECKED_AT, TIME), (RUN_ID, pa.string())),
+    key=(RUN_ID, SOURCE),
+    partition_by=(SOURCE,),
 )
 
 IMAGES = Table(
@@ -481,6 +509,8 @@ TABLES = {
     t.name: t
     for t in (
         PRODUCTS,
+        ABSENCES,
+        RECHECKS,
         POSTS,
         IMAGES,
         GARMENTS,

@@ -12,7 +12,7 @@ from w2w.runtime.exchange import Side, by_key
 from w2w.runtime.snapshot import Made, make_snapshot
 from w2w.runtime.stage import REJECTED_SCHEMA
 from w2w.table import delta
-from w2w.table.sink import Output, append_rows
+from w2w.table.sink import Output, Tolerance, append_rows
 
 SPLITS = Side(schema.SPLITS, (schema.OWNER_ID, schema.SPLIT), schema.OWNER_ID)
 
@@ -70,9 +70,9 @@ def test_snapshot_of_buckets(tmp_path, num_buckets):
     arguments = (store, schema.REPRESENTATIVES, [SPLITS], halved, (), lineage("2"))
     before = delta.read(store, schema.REPRESENTATIVES, [schema.PRODUCT_ID]).num_rows
     with pytest.raises(JobFailed, match="45 of 90 rows were rejected"):
-        make_snapshot(*arguments, max_reject_rate=0.4, num_buckets=num_buckets)
+        make_snapshot(*arguments, tolerance=Tolerance(0.4), num_buckets=num_buckets)
     assert delta.read(store, schema.REPRESENTATIVES, [schema.PRODUCT_ID]).num_rows == before
-    counts, versions = make_snapshot(*arguments, max_reject_rate=0.5, num_buckets=num_buckets)
+    counts, versions = make_snapshot(*arguments, tolerance=Tolerance(0.5), num_buckets=num_buckets)
     assert (counts.read, counts.out, counts.rejects) == (90, 45, {"ambiguous": 45})
     found = delta.read(store, schema.REPRESENTATIVES, [schema.PRODUCT_ID]).column(0).to_pylist()
     assert sorted(found) == sorted(f"o{i}" for i in range(0, 90, 2))

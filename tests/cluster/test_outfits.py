@@ -89,7 +89,7 @@ def test_a_set_of_pairs(tmp_path):
     assert len(rows(store, schema.POSTS)) == 1
     assert not (tmp_path / "store" / "_work").exists() or not any((tmp_path / "store" / "_work").iterdir())
     with pytest.raises(JobFailed, match="max_reject_rate"):
-        convert.main(replace(config, max_reject_rate=0.1))
+        convert.main(replace(config, max_reject_rate=0.1, min_rejects=1))
 
 
 def test_dead_urls_are_rejects(tmp_path):

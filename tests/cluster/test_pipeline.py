@@ -86,7 +86,7 @@ def test_what_changed_is_computed_and_nothing_else(finished, shop, tmp_path):
             path.write_bytes(picture(rng))
         write_feed(copied, range(NUM_PRODUCTS - 3))  # p00087 top, p00088 bottom, p00089 shoes are gone
         shards = shard_names(store)
-        ingested, embedded, indexed = run_all(store, copied / "products.csv", full=True, **feed)
+        ingested, embedded, indexed = run_all(store, copied / "products.csv", full=True, grace_nights=1, **feed)
     finally:
         import os
 

@@ -16,7 +16,7 @@ from w2w.runtime.source import Source
 from w2w.runtime.stage import Pool, Stage
 from w2w.runtime.workers import Operator, run_alone
 from w2w.table import delta, pending
-from w2w.table.sink import Lineage, Output
+from w2w.table.sink import Lineage, Output, Tolerance
 
 VECTOR_OF_2 = pa.list_(pa.float32())
 
@@ -120,7 +120,7 @@ def test_every_row_is_written_or_rejected_once(numbers, second_pool):
         [Output(schema.EMBEDDINGS)],
         lineage("a"),
         pool=Pool(),
-        max_reject_rate=1,
+        tolerance=Tolerance(1),
     )
     assert (counts.read, counts.out + counts.rejected) == (1000, 1000)
     assert counts.rejects == {"bad_value": 228, "too_small": 85}
@@ -143,7 +143,7 @@ def test_a_limited_run_is_continued_by_the_next(numbers):
             [Output(schema.EMBEDDINGS)],
             lineage(run),
             pool=Pool(),
-            max_reject_rate=1,
+            tolerance=Tolerance(1),
             commit_every_s=0,
         )
         assert counts.read == (limit or 870)
@@ -154,7 +154,13 @@ def test_too_many_rejects_fail_with_their_codes(numbers):
     store = str(numbers / "store")
     with pytest.raises(JobFailed, match=r"228 of 1000 rows were rejected \(228 bad_value\)"):
         run_stages(
-            store, source(numbers, store), stages(), [Output(schema.EMBEDDINGS)], lineage("a"), pool=Pool(), max_reject_rate=0.1
+            store,
+            source(numbers, store),
+            stages(),
+            [Output(schema.EMBEDDINGS)],
+            lineage("a"),
+            pool=Pool(),
+            tolerance=Tolerance(0.1),
         )
 
 
@@ -163,7 +169,7 @@ def test_an_error_meant_for_the_user_comes_out_of_the_worker(numbers):
     with pytest.raises(UsageError, match="no such model"):
         run_stages(
             store, source(numbers, store), stages(error="no such model"), [Output(schema.EMBEDDINGS)], lineage("a"),
-            pool=Pool(), max_reject_rate=1,
+            pool=Pool(), tolerance=Tolerance(1),
         )  # fmt: skip
 
 

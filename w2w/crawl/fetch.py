@@ -95,8 +95,10 @@ class Fetcher:
         except TimeoutError:
             raise Reject(RejectCode.TOO_SLOW, f"{redacted(url)}: not done after {self.config.deadline_s:g} s") from None
 
-    def get(self, url: str) -> Response:
-        """Raises Reject within ``deadline_s`` (plus scheduling): BLOCKED_URL, NOT_FOUND, FORBIDDEN, DISALLOWED, TOO_SLOW,
+    def get(self, url: str, validators: Validators = Validators()) -> Response:
+        """The answer; 304 where ``validators`` still hold.
+
+        Raises Reject within ``deadline_s`` (plus scheduling): BLOCKED_URL, NOT_FOUND, FORBIDDEN, DISALLOWED, TOO_SLOW,
         TOO_MANY_BYTES, or FETCH_FAILED once the retries are used up. Messages hold no user name, password or query string of
         a URL. Raises UsageError where the host is public and ``fetch.contact`` is not set.
         """
@@ -104,7 +106,7 @@ class Fetcher:
         attempt = 0
         while True:
             try:
-                return self._follow(url, deadline)
+                return self._follow(url, deadline, validators)
             except TimeoutError:
                 raise Reject(RejectCode.TOO_SLOW, f"{redacted(url)}: not done after {self.config.deadline_s:g} s") from None
             except TryLater as e:
@@ -122,11 +124,11 @@ class Fetcher:
         """The body alone: the callable that takes a URL and gives bytes."""
         return self.get(url).body
 
-    def _follow(self, url: str, deadline: float) -> Response:
+    def _follow(self, url: str, deadline: float, validators: Validators) -> Response:
         redirects = 0
         while redirects <= self.config.max_redirects:
             try:
-                result = self._attempt(url, deadline)
+                result = self._attempt(url, deadline, validators)
             except TryLater as e:
                 if e.stale:
                     continue  # the same request again, not the whole chain of redirects

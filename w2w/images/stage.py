@@ -44,8 +44,15 @@ def with_rejects(rows: pa.Table, rejects: Sequence[Reject | None]) -> pa.Table:
 
 
 def inspect(rows: pa.Table, *, limits: DecodeLimits) -> pa.Table:
-    """Size, format and pHash of every image; an image that does not decode to its last row is rejected here, once."""
-    return inspected(rows, decode_many(rows.column(schema.BYTES).to_pylist(), limits, _INSPECT_SIDE_PX), limits)
+    """Size, format and pHash of every image; an image that does not decode to its last row is rejected here, once. Rows
+    without bytes pass."""
+    there = rows.column(schema.BYTES).is_valid().to_numpy()
+    images = rows.filter(pa.array(there)).select([schema.BYTES])
+    found = inspected(images, decode_many(images.column(schema.BYTES).to_pylist(), limits, _INSPECT_SIDE_PX), limits)
+    found = found.take(pa.array(np.cumsum(there) - 1, mask=~there))
+    for name in (*INSPECT_GIVES.names, schema.REJECT_CODE, schema.REJECT_DETAIL):
+        rows = rows.append_column(name, found.column(name))
+    return rows
 
 
 def inspected(rows: pa.Table, images: Sequence[np.ndarray | Reject], limits: DecodeLimits) -> pa.Table:

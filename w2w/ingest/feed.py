@@ -1,5 +1,6 @@
 """Product feeds: any source as one stream of rows in FEED_SCHEMA, with every row that cannot go on written down."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -30,6 +31,8 @@ _MAX_BAD_LINES = 0.01  # of the sample: above it the encoding is wrong, below it
 class FeedConfig:
     """One product source."""
 
+    id: str = "main"
+    """Names this source among others of the store: a product belongs to the feed that brought it."""
     uri: str = ""
     """A CSV, JSON lines (also .gz, .zst) or Parquet file, a folder of Parquet, images or tars, or shards x-{000..009}.tar."""
     kind: str = "auto"
@@ -51,7 +54,11 @@ class FeedConfig:
     where: dict[str, list[str]] = field(default_factory=dict)
     """Only rows whose column (theirs, mapped or kept as attribute) has one of these values, for example {view: [main]}."""
     full: bool = False
-    """The feed lists the whole catalog: products that are not in it are withdrawn."""
+    """The feed lists the whole catalog: products of this feed that are not in it are withdrawn."""
+    grace_nights: int = 2
+    """With full: in the how-manieth night in a row without it a product is withdrawn. Runs within 12 hours are one night."""
+    max_unreadable: int = 0
+    """With full: nothing is withdrawn while more rows than this cannot be read as far as their product_id."""
 
 
 def read_feed(config: FeedConfig, batch_rows: int = 20_000) -> Iterator[FeedBatch]:
@@ -92,6 +99,12 @@ def _check_options(config: FeedConfig) -> None:
         raise UsageError("feed.uri: name the feed")
     if config.kind not in ("auto", *KINDS):
         raise UsageError(f"feed.kind={config.kind}: it is one of auto, {', '.join(KINDS)}")
+    if not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,63}", config.id):
+        raise UsageError(f"feed.id={config.id!r}: letters, digits, '-', '_' and '.', at most 64, no '.' first")
+    if config.grace_nights < 1:
+        raise UsageError(f"feed.grace_nights={config.grace_nights}: at least 1, the first night without the product")
+    if config.max_unreadable < 0:
+        raise UsageError(f"feed.max_unreadable={config.max_unreadable}: must not be negative")
     for ours in config.columns:
         if ours not in COLUMNS:
             raise UsageError(f"feed.columns.{ours}: our columns are {', '.join(COLUMNS)}; keep others with attributes")

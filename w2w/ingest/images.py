@@ -26,6 +26,11 @@ def is_web(uri: str) -> bool:
     return re.match(_WEB, uri) is not None
 
 
+def is_web_each(uris: pa.ChunkedArray) -> pa.ChunkedArray:
+    """bool, shape (n,): ``is_web`` of each; no for null."""
+    return pc.fill_null(pc.match_substring_regex(uris, _WEB), False)
+
+
 class ImageRoot:
     """The folder, prefix or web address that a feed's image values are relative to, and that local ones must stay below.
 

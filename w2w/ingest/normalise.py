@@ -52,6 +52,21 @@ class FeedBatch:
     rows: pa.Table
     rejects: pa.Table
 
+    @property
+    def num_unreadable(self) -> int:
+        """Rejects of which nobody knows which product they are about."""
+        without_id = pc.equal(self.rejects.column(schema.KEY), self.rejects.column(schema.SOURCE))
+        repeated = pc.equal(self.rejects.column(schema.REJECT_CODE), RejectCode.DUPLICATE_KEY.value)
+        return pc.sum(pc.and_not(without_id, repeated)).as_py() or 0
+
+    def refuse(self, mask: pa.Array, code: RejectCode, details: pa.Array) -> "FeedBatch":
+        """The batch with the rows of ``mask`` among the rejects, under their sources, for their ids are another row's."""
+        bad = self.rows.filter(mask)
+        source = bad.column(schema.SOURCE)
+        codes = pa.repeat(pa.scalar(code.value), bad.num_rows)
+        rejects = pa.table([source, codes, details.filter(mask), source], schema=self.rejects.schema)
+        return FeedBatch(self.rows.filter(pc.invert(mask)), pa.concat_tables([self.rejects, rejects]))
+
 
 class _Refusals:
     """Which rows of a batch are refused, each for the first reason that was found."""

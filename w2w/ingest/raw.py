@@ -121,7 +121,7 @@ def batch_of_dicts(
     sources: list[str],
     mapping: Mapping,
     rejects: list[_RejectRow],
-    images: list[tuple[str, int, int, str]] | None = None,
+    images: list[tuple[str, int | None, int | None, str]] | None = None,
 ) -> RawBatch:
     """Rows of JSON values; ``images`` (uri, offset, size, fingerprint) goes with them. A row that is no text is rejected."""
     try:

@@ -6,14 +6,17 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from w2w import ids, schema
 from w2w.errors import Reject, RejectCode, attempt
 from w2w.images.stage import with_rejects
+from w2w.ingest.changes import LAST_FINGERPRINT, LAST_PICTURE
 from w2w.ingest.feed import FEED_SCHEMA, FeedBatch
-from w2w.ingest.images import load_image
+from w2w.ingest.images import is_web, load_image
 from w2w.ingest.raw import IMAGE_OFFSET, IMAGE_SIZE
 
 _THREADS = 32  # a worker's images are asked for side by side
@@ -21,11 +24,16 @@ _AHEAD = 2  # batches that may be on their way while the next stages work
 _HELD_BYTES = 64 << 20
 
 # A feed row as work: ``key`` names product and content, so that a rejected row is tried again when anything about it changes.
-# A row that the feed's reader rejected has its key, its source and its fault alone.
+# A row that the feed's reader rejected has its key, its source and its fault alone. The others say what the catalog has of
+# them (STANDING), and which picture their product had last.
+STANDING = "standing"
+NEWS = "news"  # null in a row that has none: the picture was looked at again, and it is the same
+KEPT, SAME = "kept", "same"  # all but the picture; everything, so that only the picture is looked at again
 WORK_SCHEMA = pa.schema(
     [pa.field(schema.KEY, pa.string())]
     + [f.with_nullable(True) for f in FEED_SCHEMA]
-    + [(c, pa.string()) for c in (schema.REJECT_CODE, schema.REJECT_DETAIL)]
+    + [(c, pa.string()) for c in (schema.FEED, STANDING, schema.REJECT_CODE, schema.REJECT_DETAIL)]
+    + list(LAST_PICTURE)
 )
 # what `load` looks at: where the image is, and whether the row is rejected already
 LOAD_NEEDS = pa.schema(
@@ -35,12 +43,17 @@ LOAD_NEEDS = pa.schema(
         (IMAGE_SIZE, pa.int64()),
         (schema.REJECT_CODE, pa.string()),
         (schema.REJECT_DETAIL, pa.string()),
+        *LAST_PICTURE,
     ]
 )
 LOAD_GIVES = pa.schema(
     [schema.IMAGES.schema.field(c) for c in (schema.IMAGE_ID, schema.BYTES, schema.SOURCE_URI)]
     + [schema.PRODUCTS.schema.field(c) for c in (schema.ACTIVE, schema.FETCHED_AT)]
+    + [schema.PRODUCTS.schema.field(schema.IMAGE_FINGERPRINT), pa.field(NEWS, pa.bool_())]
 )
+# A URL and the fingerprint by which its picture is known, or "": the bytes, or None where it is still that picture, and the
+# fingerprint that it has now, "" where the server tells none.
+Fetch = Callable[[str, str], tuple[bytes | None, str]]
 
 
 def work_rows(batch: FeedBatch, seen: Counter[str]) -> pa.Table:
@@ -63,6 +76,15 @@ def work_rows(batch: FeedBatch, seen: Counter[str]) -> pa.Table:
     return pa.table([c.cast(f.type) for c, f in zip(nulls, WORK_SCHEMA)], names=WORK_SCHEMA.names)
 
 
+def with_standing(rows: pa.Table, feed: str, kept: pa.Array, same: pa.Array, pictures: pa.Table) -> pa.Table:
+    """Rows in WORK_SCHEMA with what the catalog has of them. ``pictures``: LAST_PICTURE, row for row."""
+    n = rows.num_rows
+    standing = pc.if_else(same, SAME, pc.if_else(kept, KEPT, pa.scalar(None, pa.string())))
+    columns = {schema.FEED: pa.repeat(pa.scalar(feed), n), STANDING: standing}
+    columns |= {name: pictures.column(name) for name in LAST_PICTURE.names}
+    return pa.table([columns.get(f.name, rows.column(f.name)) for f in WORK_SCHEMA], schema=WORK_SCHEMA)
+
+
 def loadable(rows: pa.Table) -> pa.Table:
     """Rows with an image_uri and what else ``load`` looks at: whole files, none of them rejected."""
     for f in LOAD_NEEDS:
@@ -71,20 +93,33 @@ def loadable(rows: pa.Table) -> pa.Table:
     return rows
 
 
-def load(
-    tables: Iterator[pa.Table], *, max_bytes: int, fetch: Callable[[str], bytes], batch_rows: int = 64
-) -> Iterator[pa.Table]:
-    """Reads every row's image, ``_THREADS`` at a time, and gives the rows as they come, up to ``batch_rows`` together: one that
-    drips holds up nobody. Rows that already have a reject code keep it."""
+@dataclass(frozen=True)
+class _Found:
+    """``data`` is None where it is the picture that the row had last."""
 
-    def one(uri: str, offset: int | None, size: int | None, code: str | None, detail: str | None) -> bytes | Reject:
+    image_id: str
+    data: bytes | None
+    fingerprint: str | None  # None where the feed's reader has it
+
+
+def load(tables: Iterator[pa.Table], *, max_bytes: int, fetch: Fetch, batch_rows: int = 64) -> Iterator[pa.Table]:
+    """Reads every row's image, ``_THREADS`` at a time, and gives the rows as they come, up to ``batch_rows`` together: one that
+    drips holds up nobody. Rows that already have a reject code keep it. A picture that is the row's last one comes without
+    bytes; on the web it is asked for by its fingerprint, where it still has the same URL."""
+
+    def one(uri, offset, size, code, detail, last_id, last_uri, last_fingerprint) -> _Found | Reject:
         if code is not None:
             return Reject(RejectCode(code), detail or "")
-        return attempt(load_image, uri, offset, size, max_bytes=max_bytes, fetch=fetch)
+        return attempt(found, uri, offset, size, last_id, last_fingerprint if last_id and last_uri == uri else "")
+
+    def found(uri, offset, size, last_id, known) -> _Found:
+        data, fingerprint = fetch(uri, known) if is_web(uri) else (load_image(uri, offset, size, max_bytes=max_bytes), None)
+        image_id = last_id if data is None else ids.image_id(data)
+        return _Found(image_id, None if image_id == last_id else data, fingerprint)
 
     came: queue.SimpleQueue[tuple[tuple[int, int], Future]] = queue.SimpleQueue()
     held: list[pa.Table] = []
-    ready: list[tuple[tuple[int, int], bytes | Reject]] = []
+    ready: list[tuple[tuple[int, int], _Found | Reject]] = []
     waiting = 0
 
     def wait_until(most: int) -> Iterator[pa.Table]:
@@ -93,7 +128,7 @@ def load(
             at, future = came.get()
             ready.append((at, future.result()))
             waiting -= 1
-            if len(ready) == batch_rows or sum(len(r) for _, r in ready if isinstance(r, bytes)) > _HELD_BYTES:
+            if len(ready) == batch_rows or sum(len(r.data or b"") for _, r in ready if isinstance(r, _Found)) > _HELD_BYTES:
                 yield _loaded(held, ready)
                 ready = []
 
@@ -110,23 +145,41 @@ def load(
         yield _loaded(held, ready)
 
 
-def _loaded(held: Sequence[pa.Table], ready: Sequence[tuple[tuple[int, int], bytes | Reject]]) -> pa.Table:
+def _loaded(held: Sequence[pa.Table], ready: Sequence[tuple[tuple[int, int], _Found | Reject]]) -> pa.Table:
     """The rows that are ready, (number of the table, row) each, with what was found; in their order, so that where nothing
     is slow nothing changes places."""
     ready = sorted(ready, key=lambda r: r[0])
     of = itertools.groupby((at for at, _ in ready), key=lambda at: at[0])
     rows = pa.concat_tables([held[t].take(pa.array([i for _, i in places])) for t, places in of])
     rejects = [f if isinstance(f, Reject) else None for _, f in ready]
-    blobs = [None if r else f for (_, f), r in zip(ready, rejects)]
+    found = [f if isinstance(f, _Found) else None for _, f in ready]
     n, now = rows.num_rows, pa.scalar(time.time_ns() // 1000, schema.TIME)
     columns = {
-        schema.IMAGE_ID: pa.array([None if b is None else ids.image_id(b) for b in blobs], pa.string()),
-        schema.BYTES: pa.array(blobs, pa.binary()),
+        schema.IMAGE_ID: pa.array([f and f.image_id for f in found], pa.string()),
+        schema.BYTES: pa.array([f and f.data for f in found], pa.binary()),
         schema.SOURCE_URI: rows.column(schema.IMAGE_URI),
         schema.ACTIVE: pa.repeat(pa.scalar(True), n),
         schema.FETCHED_AT: pa.repeat(now, n),
+        schema.IMAGE_FINGERPRINT: _fingerprints(rows, found),
+        NEWS: _news(rows, found),
     }
-    rows = rows.drop_columns([schema.REJECT_CODE, schema.REJECT_DETAIL])
+    rows = rows.drop_columns([c for c in (*columns, schema.REJECT_CODE, schema.REJECT_DETAIL) if c in rows.column_names])
     for name, values in columns.items():
         rows = rows.append_column(name, values)
     return with_rejects(rows, rejects)
+
+
+def _fingerprints(rows: pa.Table, found: Sequence[_Found | None]) -> pa.Array:
+    """Those of the pictures on the web, beside what the feed's reader knows of the others; never null."""
+    known = rows.column(schema.IMAGE_FINGERPRINT).to_pylist() if schema.IMAGE_FINGERPRINT in rows.column_names else None
+    said = [f and f.fingerprint for f in found]
+    return pa.array([k or "" if s is None else s for s, k in zip(said, known or [""] * len(said))], pa.string())
+
+
+def _news(rows: pa.Table, found: Sequence[_Found | None]) -> pa.Array:
+    """NEWS: null where the catalog has the row and its picture. That a picture has got a fingerprint at last is news."""
+    n = len(found)
+    standing = rows.column(STANDING).to_pylist() if STANDING in rows.column_names else [None] * n
+    last = rows.column(LAST_FINGERPRINT).to_pylist() if LAST_FINGERPRINT in rows.column_names else [None] * n
+    old = [s == SAME and f and f.data is None and (k or not f.fingerprint) for s, f, k in zip(standing, found, last)]
+    return pa.array([None if o else True for o in old], pa.bool_())

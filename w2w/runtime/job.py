@@ -25,7 +25,7 @@ from w2w.runtime.cluster import RayConfig, connect
 from w2w.shown import LogLines, Patient, line, lines
 from w2w.shown import terminal as console
 from w2w.table import delta
-from w2w.table.sink import Counts, Lineage
+from w2w.table.sink import Counts, Lineage, Tolerance
 
 log = logging.getLogger("w2w")
 
@@ -41,13 +41,19 @@ class JobConfig:
     dry_run: bool = False
     """Say what would be done, and do nothing."""
     max_reject_rate: float = 0.05
-    """The job fails when a larger share of its rows is rejected."""
+    """The job fails when a larger share of its rows is rejected, those of earlier runs included,"""
+    min_rejects: int = 5
+    """and at least so many: a few bad rows never fail it, unless all are bad."""
     commit_every_s: float = 20.0
     """Seconds between commits: what a killed driver loses at most."""
     item_rows: int = 1024
     """Rows that a worker reads, computes and writes in one go: what a killed worker repeats."""
     ray: RayConfig = RayConfig()
     """Where the work runs."""
+
+    @property
+    def tolerance(self) -> Tolerance:
+        return Tolerance(self.max_reject_rate, self.min_rejects)
 
 
 @dataclass
@@ -119,6 +125,8 @@ def check_common(config: JobConfig) -> None:
         raise UsageError(f"--item_rows={config.item_rows}: must be at least 1")
     if not 0 <= config.max_reject_rate <= 1:
         raise UsageError(f"--max_reject_rate={config.max_reject_rate}: a share between 0 and 1")
+    if config.min_rejects < 1:
+        raise UsageError(f"--min_rejects={config.min_rejects}: must be at least 1")
     if config.commit_every_s < 0:
         raise UsageError(f"--commit_every_s={config.commit_every_s}: must not be negative")
 

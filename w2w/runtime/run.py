@@ -34,7 +34,7 @@ from w2w.runtime.stage import (
 )
 from w2w.runtime.workers import Operator, run_alone
 from w2w.table.pending import read_beside, read_item
-from w2w.table.sink import RECEIPT_SCHEMA, Committer, Counts, Lineage, Output, write_part
+from w2w.table.sink import RECEIPT_SCHEMA, Committer, Counts, Lineage, Output, Tolerance, write_part
 
 log = logging.getLogger("w2w")
 
@@ -68,15 +68,16 @@ def run_stages(
     lineage: Lineage,
     *,
     pool: Pool,
-    max_reject_rate: float,
+    tolerance: Tolerance,
     commit_every_s: float = 20.0,
     rows_per_part: int = 4096,
     bytes_per_part: int = 64 << 20,
 ) -> tuple[Counts, dict[str, int]]:
     """Runs the stages over the source and commits. Returns the counts and the version of every table written.
 
-    ``pool`` is for the first stage (and those that share its workers). Raises JobFailed above ``max_reject_rate`` (what was
-    computed until then stays committed: it is right, and need not be computed again).
+    ``pool`` is for the first stage (and those that share its workers). Raises JobFailed where more rows are rejected than
+    ``tolerance`` allows, of all that the source has, those of earlier runs included: what fails tonight fails tomorrow. What
+    was computed until then stays committed: it is right, and need not be computed again.
     """
     wanted = [c for o in outputs for c in o.columns]
     check_plan(stages, source.schema.names, wanted)
@@ -101,13 +102,12 @@ def run_stages(
             for receipts in _stream(plan, stages, pool, blocks):
                 committer.add(receipts)
                 progress.update(committer.counts.read, committer.counts.rejected)
-                _stop_if_hopeless(committer, source.num_rows, max_reject_rate)
+                _stop_if_hopeless(committer, source, tolerance)
         committer.commit()
         counts = committer.counts
         if counts.read != source.num_rows or counts.out + counts.rejected != counts.read:
             raise AssertionError(f"{source.num_rows} rows were to be read: {counts}")
-        if counts.rejected > max_reject_rate * counts.read:
-            raise too_many_rejects(counts, counts.read, max_reject_rate)
+        tolerance.check(counts.rejects, source.listed, source.rejected)
     return committer.counts, {o.table.name: committer.version(o.table) for o in outputs}
 
 
@@ -222,7 +222,9 @@ class _Worker:
             receipts += write_part(plan.store, Output(schema.REJECTS), reject_rows(bad, plan.lineage), plan.lineage.run_id)
         if not receipts:
             receipts = [{"path": None}]
-        receipts[0] |= {"counts": count(read, good, bad, plan.stage_names).to_json()}
+        counts = count(read, good, bad, plan.stage_names)
+        counts.left_out = {o.table.name: good.column(o.only).null_count for o in plan.outputs if o.only}
+        receipts[0] |= {"counts": counts.to_json()}
         return pa.Table.from_pylist(receipts, schema=RECEIPT_SCHEMA)
 
 
@@ -289,19 +291,12 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
         todo += [e.__cause__, e.__context__, getattr(e, "cause", None)]
 
 
-def _stop_if_hopeless(committer: Committer, num_rows: int, limit: float) -> None:
+def _stop_if_hopeless(committer: Committer, source: Source, tolerance: Tolerance) -> None:
     counts = committer.counts
-    if counts.rejected > limit * num_rows and counts.read >= min(num_rows, _EARLY_REJECTS):
+    hopeless = tolerance.exceeded(counts.rejected + source.rejected, source.listed)
+    if hopeless and counts.read >= min(source.num_rows, _EARLY_REJECTS):
         committer.commit()
-        raise too_many_rejects(counts, num_rows, limit)
-
-
-def too_many_rejects(counts: Counts, num_rows: int, limit: float) -> JobFailed:
-    worst = ", ".join(f"{n} {code}" for code, n in sorted(counts.rejects.items(), key=lambda kv: -kv[1]))
-    return JobFailed(
-        f"{counts.rejected} of {num_rows} rows were rejected ({worst}): more than max_reject_rate={limit:g} allows. "
-        f"Look at them with 'w2w tables --rejects', mend the input, or raise --max_reject_rate."
-    )
+        tolerance.check(counts.rejects, source.listed, source.rejected)
 
 
 def collect(tasks: Sequence, title: str) -> list:

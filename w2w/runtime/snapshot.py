@@ -7,10 +7,10 @@ import pyarrow as pa
 
 from w2w import schema
 from w2w.runtime.exchange import Side, by_key
-from w2w.runtime.run import reject_rows, too_many_rejects
+from w2w.runtime.run import reject_rows
 from w2w.runtime.stage import REJECTED_SCHEMA, count
 from w2w.table import snapshot
-from w2w.table.sink import Counts, Lineage, Output, write_part
+from w2w.table.sink import Counts, Lineage, Output, Tolerance, write_part
 
 _ROWS_PER_PART = 250_000
 
@@ -33,15 +33,15 @@ def make_snapshot(
     arguments: tuple,
     lineage: Lineage,
     *,
-    max_reject_rate: float = 1.0,
+    tolerance: Tolerance = Tolerance(),
     num_buckets: int | None = None,
 ) -> tuple[Counts, dict[str, int]]:
     """``make(tables, *arguments)`` for every bucket of the sides; what it makes is what the table holds from then on.
 
-    Raises JobFailed, and leaves the table as it was, above ``max_reject_rate``.
+    Raises JobFailed, and leaves the table as it was, above ``tolerance``.
     """
     made = by_key(store, sides, _write, (store, table, make, arguments, lineage), num_buckets=num_buckets, title=lineage.job)
-    return commit_snapshot(store, table, [r for bucket in made for r in bucket], lineage, max_reject_rate)
+    return commit_snapshot(store, table, [r for bucket in made for r in bucket], lineage, tolerance)
 
 
 def commit_snapshot(
@@ -49,18 +49,17 @@ def commit_snapshot(
     table: schema.Table,
     receipts: Sequence[dict],
     lineage: Lineage,
-    max_reject_rate: float,
+    tolerance: Tolerance,
     source: str = schema.OWN,
 ) -> tuple[Counts, dict[str, int]]:
     """Makes the parts what the table holds (of ``source``, where it has several).
 
-    Raises JobFailed, and leaves the table as it was, above ``max_reject_rate``.
+    Raises JobFailed, and leaves the table as it was, above ``tolerance``.
     """
     counts = Counts()
     for receipt in receipts:
         counts.add(Counts.from_json(receipt["counts"]) if receipt["counts"] else Counts())
-    if counts.rejected > max_reject_rate * counts.read:
-        raise too_many_rejects(counts, counts.read, max_reject_rate)
+    tolerance.check(counts.rejects, counts.read)
     counts, version = snapshot.replace(store, table, receipts, lineage, source)
     return counts, {table.name: version}
 

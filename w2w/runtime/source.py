@@ -3,10 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 import pyarrow as pa
 
 from w2w import schema, storage
 from w2w.table import delta, pending
+from w2w.table.sink import Tolerance
 
 
 @dataclass(frozen=True)
@@ -20,7 +22,20 @@ class Source:
     key: str
     source: str | None = None
     skipped: int = 0  # rows that were done before
+    rejected: int = 0  # of them, those that were rejected then
+    in_all: int | None = None  # rows to work on before ``first`` left some for later
     beside: str | None = None  # folder of Parquet files with the same row groups, whose columns join these rows
+
+    @property
+    def listed(self) -> int:
+        """All rows that it could have: those to work on, and those that were done before."""
+        return (self.in_all or self.num_rows) + self.skipped
+
+    def is_done(self, tolerance: Tolerance) -> bool:
+        """Whether nothing is left to do. Raises JobFailed where that is so because too many rows were rejected before."""
+        if self.num_rows == 0:
+            tolerance.check({}, self.listed, self.rejected)
+        return self.num_rows == 0
 
     def first(self, limit: int | None) -> "Source":
         """At most ``limit`` rows of it."""
@@ -32,7 +47,7 @@ class Source:
                 break
             kept.append(_some(item, _rows(item)[:left]))
             left -= kept[-1].column("num_rows")[0].as_py()
-        return replace(self, items=kept, num_rows=limit - left)
+        return replace(self, items=kept, num_rows=limit - left, in_all=self.num_rows)
 
     def tapered(self, num_workers: int, least_rows: int) -> "Source":
         """The same rows in items that shrink towards the end, so that the workers end together: none has more than the rows
@@ -80,13 +95,21 @@ def pending_rows(
     key = table.key[0]
     opened = delta.open_table(store, table)
     listed = delta.parts(opened, **partition)
-    mask = pending.pending_mask(pending.table_keys(store, table, key, **partition), done)
+    rejected = [pending.Keys([k.read()], k.count) for k in done if k.rejected]
+    done = [k for k in done if not k.rejected] + rejected
+
+    def without(keys: Sequence[pending.Keys]) -> np.ndarray:
+        return pending.pending_mask(pending.table_keys(store, table, key, **partition), keys)
+
+    mask = without(done)
+    failed = ~without(rejected) if any(len(b) for k in rejected for b in k.batches) else np.zeros(len(mask), bool)
     if among is not None:
-        mask &= ~pending.pending_mask(pending.table_keys(store, table, key, **partition), [among])
+        wanted = ~without([among])
+        mask, failed = mask & wanted, failed & wanted
     items = list(pending.table_items(store, table, listed, mask, item_rows))
     fields = pa.schema([table.schema.field(c) for c in columns])
     num_rows = int(mask.sum())
-    return Source(delta.uri(store, table), items, num_rows, fields, key, source, len(mask) - num_rows)
+    return Source(delta.uri(store, table), items, num_rows, fields, key, source, len(mask) - num_rows, int(failed.sum()))
 
 
 def with_beside(source: Source, store: str, table: schema.Table, rows: pa.Table, folder: str) -> Source:
@@ -96,8 +119,9 @@ def with_beside(source: Source, store: str, table: schema.Table, rows: pa.Table,
     return replace(source, schema=pa.schema([*source.schema, *others]), beside=folder)
 
 
-def file_rows(folder: str, key: str, source: str | None, item_rows: int) -> Source:
-    """Every row of the Parquet files in ``folder``, in items of ``item_rows``."""
+def file_rows(folder: str, key: str, source: str | None, item_rows: int, skipped: int = 0, rejected: int = 0) -> Source:
+    """Every row of the Parquet files in ``folder``, in items of ``item_rows``. ``skipped`` rows are not there because they were
+    done before, ``rejected`` of them because they failed."""
     system, root = storage.filesystem(folder)
     items, fields = [], None
     for info in storage.list_files(folder, recursive=False):
@@ -107,4 +131,4 @@ def file_rows(folder: str, key: str, source: str | None, item_rows: int) -> Sour
             name = info.path.removeprefix(root).lstrip("/")
             items += pending.file_items(system, info.path, name, None, item_rows)
     num_rows = sum(i.column("num_rows")[0].as_py() for i in items)
-    return Source(folder, items, num_rows, fields or pa.schema([]), key, source)
+    return Source(folder, items, num_rows, fields or pa.schema([]), key, source, skipped, rejected)

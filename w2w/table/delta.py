@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from deltalake import DeltaTable
+from deltalake import Schema as DeltaSchema
 from deltalake.exceptions import DeltaError, TableNotFoundError
 
 from w2w import ids, schema, storage
@@ -82,7 +83,8 @@ def options(store: str) -> dict[str, str]:
 def open_table(store: str, table: schema.Table, version: int | None = None) -> DeltaTable | None:
     """The table at its newest version or at ``version``; None where it was never created.
 
-    Raises UsageError where its columns are not those of ``w2w.schema``, StorageFailed where it cannot be read.
+    A nullable column may be missing, as in tables of an older w2w: it reads as null. Raises UsageError where the columns are
+    not those of ``w2w.schema`` otherwise, StorageFailed where the table cannot be read.
     """
     where = uri(store, table)
     try:
@@ -109,9 +111,16 @@ def open_for_commit(store: str, table: schema.Table, seen: dict[str, int]) -> De
 
 
 def create_table(store: str, table: schema.Table) -> DeltaTable:
-    """Opens the table, creating an empty one first where there is none."""
+    """Opens the table for writing: an empty one is created where there is none, and columns that came later are added."""
     opened = open_table(store, table)
     if opened is not None:
+        if later := [f for f in table.schema if f.name not in pa.schema(opened.schema().to_arrow()).names]:
+            before = opened.version()
+            opened.alter.add_columns(DeltaSchema.from_arrow(pa.schema(later)).fields)
+            opened = open_table(store, table)
+            for seen in list(_watching):  # the rows are those that were there
+                if seen.get(uri(store, table)) == before:
+                    seen[uri(store, table)] = before + 1
         return opened
     DeltaTable.create(
         uri(store, table),
@@ -218,9 +227,10 @@ def read(store: str, table: schema.Table, columns: Sequence[str], version: int |
 
 
 def with_partition(rows: pa.Table, table: schema.Table, part: Part, columns: Sequence[str]) -> pa.Table:
-    """Adds the partition columns, which live in the log and not in the file, and casts to the declared types."""
-    values = dict(part.partition)
+    """Adds the partition columns, which live in the log and not in the file, and those that are younger than the file, as
+    nulls, and casts to the declared types."""
     fields = [table.schema.field(c) for c in columns]
+    values = {f.name: None for f in fields if f.nullable and f.name not in rows.column_names} | dict(part.partition)
     arrays = [
         pa.repeat(pa.scalar(values[f.name], f.type), rows.num_rows) if f.name in values else rows.column(f.name).cast(f.type)
         for f in fields
@@ -333,6 +343,8 @@ def _check_log(where: str) -> None:
 def _check_columns(found: pa.Schema, table: schema.Table, store: str) -> None:
     for field in table.schema:
         if field.name not in found.names:
+            if field.nullable:
+                continue
             raise UsageError(
                 f"table {uri(store, table)!r} has no column {field.name!r}: it was not written by this version of w2w. "
                 f"Use another --store, or move that table away."

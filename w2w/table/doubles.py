@@ -81,8 +81,12 @@ def _same(table: schema.Table, unique: str | None) -> list[str]:
     """The columns in which two rows agree that are one."""
     if unique:
         return [unique]
-    return [table.key[0], schema.ROW_DIGEST, schema.ACTIVE] if has_history(table) else list(table.key)
+    if not has_history(table):
+        return list(table.key)
+    # the digest is of what a source said; its picture may be another, and its owner
+    said = (table.key[0], schema.ROW_DIGEST, schema.ACTIVE, schema.IMAGE_ID, schema.IMAGE_FINGERPRINT, schema.FEED)
+    return [c for c in said if c in table.schema.names]
 
 
 def _joined(rows: pa.Table, columns: Sequence[str]) -> pa.ChunkedArray:
-    return pc.binary_join_element_wise(*(rows.column(c).cast(pa.string()) for c in columns), _BETWEEN)
+    return pc.binary_join_element_wise(*(pc.fill_null(rows.column(c).cast(pa.string()), "") for c in columns), _BETWEEN)

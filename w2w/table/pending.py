@@ -44,6 +44,7 @@ class Keys:
 
     batches: Iterable[pa.ChunkedArray]
     count: int
+    rejected: bool = False  # they are done, and failed
 
     def read(self) -> pa.ChunkedArray:
         """All of them in memory."""
@@ -69,7 +70,7 @@ def rejected_keys(store: str, stage: str, stage_version: str) -> Keys:
             same = pc.equal(batch.column(schema.STAGE_VERSION), stage_version)
             yield batch.filter(pc.and_(final, same)).column(schema.KEY)
 
-    return Keys(batches(), sum(p.rows for p in listed))
+    return Keys(batches(), sum(p.rows for p in listed), rejected=True)
 
 
 def pending_mask(source: Keys, done: Sequence[Keys], bucket_keys: int = BUCKET_KEYS) -> np.ndarray:

@@ -60,16 +60,20 @@ class Output:
     """One table that a job writes. ``unique``: a content id that must stand in the table once, whoever sends it again.
 
     ``nested``: the column whose lists hold the table's rows, for a stage that makes any number of them from one.
+    ``only``: a column; rows in which it is null are not for this table.
     """
 
     table: schema.Table
     unique: str | None = None
     nested: str | None = None
+    only: str | None = None
 
     @property
     def columns(self) -> tuple[str, ...]:
         """What the output takes of a stage's result."""
-        return (self.nested,) if self.nested else tuple(self.table.schema.names)
+        if self.nested:
+            return (self.nested,)
+        return tuple(dict.fromkeys([*self.table.schema.names, *filter(None, [self.only])]))
 
 
 @dataclass(frozen=True)
@@ -99,6 +103,8 @@ def write_part(store: str, output: Output, rows: pa.Table, run_id: str) -> list[
     table = output.table
     if output.nested:
         rows = _unnested(rows.column(output.nested))
+    if output.only:
+        rows = rows.filter(pc.is_valid(rows.column(output.only)))
     rows = pa.Table.from_arrays([rows.column(f.name).cast(f.type) for f in table.schema], schema=table.schema)
     if output.unique:
         rows = _first_of_each(rows.filter(pc.is_valid(rows.column(output.unique))), output.unique)
@@ -194,11 +200,13 @@ class Counts:
     out: int = 0  # rows that passed every stage
     rejects: dict[str, int] = field(default_factory=dict)  # by code
     stages: dict[str, int] = field(default_factory=dict)  # rows that entered each stage
+    left_out: dict[str, int] = field(default_factory=dict)  # by table: rows that passed and were not for it (Output.only)
 
     def add(self, other: "Counts") -> None:
         self.read += other.read
         self.out += other.out
-        for mine, theirs in ((self.rejects, other.rejects), (self.stages, other.stages)):
+        pairs = (self.rejects, other.rejects), (self.stages, other.stages), (self.left_out, other.left_out)
+        for mine, theirs in pairs:
             for k, v in theirs.items():
                 mine[k] = mine.get(k, 0) + v
 
@@ -212,6 +220,29 @@ class Counts:
     @staticmethod
     def from_json(text: str) -> "Counts":
         return Counts(**json.loads(text))
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """How many rejects a job bears: up to ``max_rate`` of the rows that it is about, and always fewer than ``min_rejects``, if
+    any row is good."""
+
+    max_rate: float = 1.0
+    min_rejects: int = 1
+
+    def exceeded(self, rejected: int, rows: int) -> bool:
+        return rejected > self.max_rate * rows and rejected >= min(self.min_rejects, rows)
+
+    def check(self, rejects: dict[str, int], rows: int, before: int = 0) -> None:
+        """Raises JobFailed where too many of the ``rows`` are rejected: ``rejects`` now, by code, and so many ``before``."""
+        rejected = sum(rejects.values()) + before
+        if self.exceeded(rejected, rows):
+            worst = [f"{n} {code}" for code, n in sorted(rejects.items(), key=lambda kv: -kv[1])]
+            worst += [f"{before} by earlier runs"] if before else []
+            raise JobFailed(
+                f"{rejected} of {rows} rows were rejected ({', '.join(worst)}): more than max_reject_rate={self.max_rate:g} "
+                f"allows. Look at them with 'w2w tables --rejects', mend the input, or raise --max_reject_rate."
+            )
 
 
 def application(lineage: Lineage) -> str:

@@ -7,13 +7,14 @@ from w2w import schema
 from w2w.ingest.changes import CurrentProducts, withdrawn
 
 
-def products(*ids: str, active: bool = True) -> pa.Table:
-    columns = {schema.PRODUCT_ID: list(ids), schema.ROW_DIGEST: [f"d-{i}" for i in ids], schema.ACTIVE: [active] * len(ids)}
-    return pa.table(columns)
+def products(*ids: str, active: bool = True, feed: str | None = "main") -> pa.Table:
+    n = len(ids)
+    columns = {schema.PRODUCT_ID: list(ids), schema.ROW_DIGEST: [f"d-{i}" for i in ids], schema.ACTIVE: [active] * n}
+    return pa.table(columns | {schema.FEED: pa.array([feed] * n, pa.string())})
 
 
 def test_only_a_row_that_says_the_same_is_unchanged():
-    current = CurrentProducts(pa.concat_tables([products("a", "b"), products("c", active=False)]))
+    current = CurrentProducts(pa.concat_tables([products("a", "b"), products("c", active=False)]), "main")
     rows = products("a", "b", "c").set_column(1, schema.ROW_DIGEST, pa.array(["d-a", "another", "d-c"]))
     assert current.unchanged(rows).to_pylist() == [True, False, False]
     assert current.unchanged(rows.set_column(1, schema.ROW_DIGEST, pa.nulls(3, pa.string()))).to_pylist() == [False] * 3
@@ -22,7 +23,7 @@ def test_only_a_row_that_says_the_same_is_unchanged():
 @pytest.mark.parametrize("gone", ["a", "b", "c", "d"])
 def test_what_the_feed_does_not_list_is_withdrawn_and_what_is_new_is_not(gone):
     old, new = products("a", "b", "c", "d"), products("e", "f", "g")
-    current = CurrentProducts(old)
+    current = CurrentProducts(old, "main")
     current.list(pa.array([i for i in "abcdefg" if i != gone]))
     assert current.num_unlisted == 1
     assert current.unlisted(pa.concat_tables([old, new])).column(schema.PRODUCT_ID).to_pylist() == [gone]

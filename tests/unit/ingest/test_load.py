@@ -26,8 +26,8 @@ def urls(first: int, last: int) -> list[str]:
     return [f"http://x.test/{i}" for i in range(first, last)]
 
 
-def fetch(url: str) -> bytes:
-    return url.encode()
+def fetch(url: str, known: str) -> tuple[bytes | None, str]:
+    return url.encode(), ""
 
 
 def test_rows_keep_their_order_where_nothing_is_slow_and_know_their_content():
@@ -41,10 +41,10 @@ def test_rows_keep_their_order_where_nothing_is_slow_and_know_their_content():
 def test_a_row_that_drips_holds_up_nobody():
     release = threading.Event()
 
-    def drip(url: str) -> bytes:
+    def drip(url: str, known: str) -> tuple[bytes | None, str]:
         if url.endswith("/1"):
             assert release.wait(60)
-        return url.encode()
+        return url.encode(), ""
 
     seen = []
     tables = (rows(*urls(i, i + 4)) for i in range(0, 40, 4))
@@ -58,12 +58,12 @@ def test_a_row_that_drips_holds_up_nobody():
 
 
 def test_faults_of_rows_are_kept_and_other_faults_are_raised():
-    def refuse(url: str) -> bytes:
+    def refuse(url: str, known: str) -> tuple[bytes | None, str]:
         if url.endswith("/2"):
             raise Reject(RejectCode.NOT_FOUND, "gone")
         if url.endswith("/9"):
             raise RuntimeError("a bug")
-        return b"x"
+        return b"x", ""
 
     table = rows(*urls(0, 4), fault={"http://x.test/3": "duplicate_key"})
     (result,) = load(iter([table]), max_bytes=10, fetch=refuse)

@@ -10,7 +10,7 @@ from deltalake.exceptions import CommitFailedError
 
 from w2w import ids, schema
 from w2w.errors import JobFailed, StorageFailed, UsageError
-from w2w.table import delta, maintain
+from w2w.table import delta, doubles, maintain
 from w2w.table.sink import RECEIPT_SCHEMA, Committer, Counts, Lineage, Output, append_rows, to_action, write_part
 
 IMAGES, EMBEDDINGS = Output(schema.IMAGES, unique=schema.IMAGE_ID), Output(schema.EMBEDDINGS)
@@ -328,6 +328,18 @@ def test_compaction_takes_out_rows_that_stand_twice(tmp_path):
     for table in (schema.PRODUCTS, schema.IMAGES, schema.EMBEDDINGS):
         assert maintain.mend(store, table) == 0
     assert maintain.compact(store, schema.IMAGES) == "1 parts became 1"
+
+
+def test_a_row_with_another_picture_or_owner_is_no_double(tmp_path):
+    said = {"product_id": "p", "row_digest": "d", "category": "top", "image_uri": "u", "active": True}
+    rows = []
+    for second, picture in enumerate([("i1", "", None), ("i2", "", None), ("i2", "etag", None), ("i2", "etag", "main")]):
+        row = dict.fromkeys(schema.PRODUCTS.schema.names) | said | dict(zip(("image_id", "image_fingerprint", "feed"), picture))
+        rows += [row | {"fetched_at": 2 * second}, row | {"fetched_at": 2 * second + 1}]
+    table = pa.Table.from_pylist(rows, schema=schema.PRODUCTS.schema)
+    append_rows(str(tmp_path), Output(schema.PRODUCTS), table, lineage())
+    listed = delta.parts(delta.open_table(str(tmp_path), schema.PRODUCTS))
+    assert doubles.find(str(tmp_path), schema.PRODUCTS, listed).tolist() == [False, True] * 4
 
 
 def test_doubles_found_in_random_histories(tmp_path):

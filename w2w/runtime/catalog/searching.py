@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -54,7 +54,8 @@ def queries_of(run: Run, config, model: str, done: Sequence[Keys]) -> AbstractCo
 
 @contextmanager
 def _feed(run: Run, config, done: Sequence[Keys]) -> Iterator[Queries]:
-    finished = _finished(done)
+    done = [replace(keys, batches=[keys.read()]) for keys in done]
+    finished, failed = _finished(done), _finished([keys for keys in done if keys.rejected])
     asked: list[pa.Array] = []
     seen = Counter[str]()
 
@@ -66,10 +67,12 @@ def _feed(run: Run, config, done: Sequence[Keys]) -> Iterator[Queries]:
 
     try:
         num_rows = work.write(run.store, run.run_id, pending(), WORK_SCHEMA, config.item_rows, count_only=config.dry_run)
+        keys = pa.chunked_array(asked, pa.string())
+        before = (len(keys) - num_rows, pc.sum(pc.is_in(keys, value_set=failed)).as_py() or 0)
         yield Queries(
-            pa.chunked_array(asked, pa.string()),
+            keys,
             num_rows,
-            lambda: file_rows(work.folder(run.store, run.run_id), schema.KEY, schema.SOURCE, config.item_rows),
+            lambda: file_rows(work.folder(run.store, run.run_id), schema.KEY, schema.SOURCE, config.item_rows, *before),
             [
                 load_stage(config.fetch, config.pool),
                 *embed_stages(config.encoder, config.decode, schema.PRODUCT_ID, "query"),
@@ -92,11 +95,11 @@ def _garments(run: Run, config, model: str, done: Sequence[Keys]) -> Iterator[Qu
     anchors = anchors.take(first)
     keys = anchors.column(schema.GARMENT_ID)
     read, among = [schema.OWNER_ID, schema.VECTOR], Keys([keys], len(keys))
+    done = [replace(some, batches=[some.read()]) for some in done]
     finished = _finished(done)
     num_done = pc.sum(pc.is_in(keys, value_set=finished)).as_py() or 0
-    over = [Keys([finished], len(finished))]
     source = pending_rows(
-        run.store, schema.EMBEDDINGS, read, over, schema.OWNER_ID, config.item_rows, among, model_version=model
+        run.store, schema.EMBEDDINGS, read, done, schema.OWNER_ID, config.item_rows, among, model_version=model
     )
     missing = len(keys) - num_done - source.num_rows
     if missing == len(keys) and missing:

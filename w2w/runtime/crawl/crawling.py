@@ -141,7 +141,7 @@ class Crawl:
                 [Output(schema.IMAGES, unique=schema.IMAGE_ID), Output(schema.PAGES)],
                 self._run.lineage(self._spec.version(), [schema.FRONTIER]),
                 pool=replace(pool, batch_rows=batch_rows),
-                max_reject_rate=config.max_reject_rate,
+                tolerance=config.tolerance,
                 commit_every_s=config.commit_every_s,
                 rows_per_part=1,  # a batch that is done is written: what was asked for is not asked for again
             )

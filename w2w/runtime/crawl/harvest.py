@@ -17,7 +17,15 @@ from w2w import ids, schema
 from w2w.crawl.frontier import State, url_id
 from w2w.crawl.profile import IMAGE, PRODUCT_FIELDS, Profile
 from w2w.errors import RejectCode
-from w2w.ingest.changes import CURRENT_COLUMNS, CurrentProducts, withdrawn
+from w2w.ingest.changes import (
+    CURRENT_COLUMNS,
+    LAST_IMAGE_ID,
+    LAST_IMAGE_URI,
+    PICTURE_COLUMNS,
+    CurrentProducts,
+    LastPictures,
+    withdrawn,
+)
 from w2w.ingest.digests import SeenKeys, row_digests
 from w2w.ingest.images import ImageRoot
 from w2w.ingest.normalise import normalised
@@ -56,6 +64,8 @@ def harvest(store: str, profile: Profile, lineage: Lineage) -> Harvest:
     live_posts = _posts(store, pages, records, done, sink)
     if ended.num_rows:
         products = delta.current_products(store, schema.PRODUCTS.schema.names)
+        owner = products.column(schema.FEED)
+        products = products.filter(pc.fill_null(pc.equal(owner, _owner(profile)), True))
         _withdraw(ended, "product", live, schema.PRODUCTS, products, done, sink)
         _withdraw(ended, "post", live_posts, schema.POSTS, delta.current_posts(store), done, sink)
     done.versions = sink.commit()
@@ -200,32 +210,42 @@ def _of_kind(records: pa.Table, kind: str) -> Iterator[list[tuple[str, dict]]]:
 
 
 def _products(store: str, profile: Profile, pages: _Pages, records: pa.Table, done: Harvest, sink: _Sink) -> set[str]:
-    """Writes new and changed products; the ids of all that the site sells now."""
-    current = CurrentProducts(delta.current_products(store, CURRENT_COLUMNS))
+    """Writes new and changed products; the ids of all that the site sells now. One whose new picture is broken keeps the last,
+    and has its other news."""
+    owner = _owner(profile)
+    current = CurrentProducts(delta.current_products(store, CURRENT_COLUMNS), owner)
+    last = LastPictures(delta.CurrentRows(store, schema.PRODUCTS).batches(PICTURE_COLUMNS))
     seen, live = SeenKeys(), set()
     for batch in _of_kind(records, "product"):
-        rows, sources, images, rejects = [], [], [], []
-        for url, fields in batch:
+        before = last.of(pa.array([fields["product_id"][0] for _, fields in batch], pa.string())).to_pylist()
+        rows, sources, rejects = [], [], []
+        images: list[tuple[str, int | None, int | None, str]] = []
+        for (url, fields), picture in zip(batch, before):
             product_id, image_uri = fields["product_id"][0], fields["image"][0]
             live.add(product_id)
             pages.sells(fields["url"][0], product_id)
             pages.sells(url, product_id)
             image_id, code, why = pages.image(image_uri)
+            if code:
+                rejects.append((product_id, code, f"its image: {why}", url))
+                image_uri, image_id = picture[LAST_IMAGE_URI], picture[LAST_IMAGE_ID]
             if image_id:
                 rows.append(_flat(fields))
                 sources.append(url)
                 images.append((image_uri, None, None, image_id))
-            elif code:
-                rejects.append((product_id, code, f"its image: {why}", url))
-            else:
+            elif not code:
                 done.waiting += 1
         raw = batch_of_dicts(rows, sources, Mapping({}, None), [], images)
         feed = normalised(raw, profile.category_map, profile.category_default, ImageRoot("https://images.invalid"), seen)
+        others = current.others(feed.rows.column(schema.PRODUCT_ID).combine_chunks())
+        said = pc.binary_join_element_wise("the product belongs to feed '", others, "'", "")
+        feed = feed.refuse(others.is_valid(), RejectCode.DUPLICATE_KEY, said)
         refused = feed.rejects.to_pylist()
         rejects += [tuple(RejectCode(row[c]) if c == schema.REJECT_CODE else row[c] for c in _REJECT_FIELDS) for row in refused]
-        new = feed.rows.filter(pc.invert(current.unchanged(feed.rows)))
+        adopted = pa.array(current.unowned(feed.rows.column(schema.PRODUCT_ID).combine_chunks()))
+        new = feed.rows.filter(pc.or_(pc.invert(current.unchanged(feed.rows)), adopted))
         sink.reject(rejects, done)
-        sink.add(Output(schema.PRODUCTS), _stamped(new, schema.IMAGE_FINGERPRINT))
+        sink.add(Output(schema.PRODUCTS), _stamped(new, schema.IMAGE_FINGERPRINT, owner))
         done.products += new.num_rows
     return live
 
@@ -236,9 +256,15 @@ def _flat(fields: dict) -> dict:
     return {n: fields[n][0] if n in PRODUCT_FIELDS else ", ".join(fields[n]) for n in sorted(names) if fields[n]}
 
 
-def _stamped(rows: pa.Table, image_column: str) -> pa.Table:
-    """With image_id, active and fetched_at."""
+def _owner(profile: Profile) -> str:
+    """Whose the site's products are; no feed.id is like it."""
+    return f"site:{profile.name}"
+
+
+def _stamped(rows: pa.Table, image_column: str, owner: str) -> pa.Table:
+    """With image_id, active, fetched_at and whose they are."""
     n = rows.num_rows
+    rows = rows.append_column(schema.FEED, pa.repeat(pa.scalar(owner), n))
     rows = rows.append_column(schema.IMAGE_ID, rows.column(image_column))
     rows = rows.append_column(schema.ACTIVE, pa.repeat(pa.scalar(True), n))
     return rows.append_column(schema.FETCHED_AT, pa.repeat(pa.scalar(time.time_ns() // 1000, schema.TIME), n))

@@ -1,11 +1,45 @@
 """The stage that gets images from wherever they are, for every job that reads them from outside the store."""
 
+from dataclasses import dataclass
+
+from w2w.crawl.answers import Validators
 from w2w.crawl.fetch import FetchConfig, Fetcher
+from w2w.errors import UsageError
 from w2w.ingest.stage import LOAD_GIVES, LOAD_NEEDS, load
 from w2w.runtime.stage import Pool, Stage
+
+_BETWEEN = "\n"  # of the two validators in a fingerprint
+
+
+@dataclass(frozen=True)
+class FeedFetchConfig(FetchConfig):
+    """How the images of a feed are fetched, and how often."""
+
+    recheck_nights: int = 1
+    """Nights after which every image on the web is asked for again, by ETag and Last-Modified; 0: never again."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.recheck_nights < 0:
+            raise UsageError(f"fetch.recheck_nights={self.recheck_nights}: it must be zero or more")
+
+
+@dataclass(frozen=True)
+class PictureFetch:
+    """A picture on the web, if it is another than the one whose fingerprint is known (``w2w.ingest.stage.Fetch``)."""
+
+    fetcher: Fetcher
+
+    def __call__(self, url: str, known: str) -> tuple[bytes | None, str]:
+        etag, _, last_modified = known.partition(_BETWEEN)
+        answer = self.fetcher.get(url, Validators(etag or None, last_modified or None))
+        says = [answer.headers.get(name, "") for name in ("etag", "last-modified")]
+        if answer.status == 304:
+            return None, known
+        return answer.body, _BETWEEN.join(says) if any(says) else ""
 
 
 def load_stage(fetch: FetchConfig, pool: Pool) -> Stage:
     """image_uri -> bytes: from a disk, a bucket or the web. The first stage of a job; ``pool`` is the one it works in."""
-    settings = {"max_bytes": fetch.max_bytes, "fetch": Fetcher(fetch).get_bytes, "batch_rows": pool.batch_rows}
+    settings = {"max_bytes": fetch.max_bytes, "fetch": PictureFetch(Fetcher(fetch)), "batch_rows": pool.batch_rows}
     return Stage("load", load, tuple(LOAD_NEEDS.names), LOAD_GIVES, settings, streams=True)

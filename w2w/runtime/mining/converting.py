@@ -18,11 +18,13 @@ from w2w.errors import Reject, RejectCode
 from w2w.garments.stage import ITEMS
 from w2w.images.decode import DecodeLimits
 from w2w.images.stage import INSPECT_GIVES, inspect
+from w2w.ingest.changes import LAST_PICTURE
 from w2w.ingest.digests import SeenKeys
 from w2w.ingest.raw import IMAGE_OFFSET, IMAGE_SIZE
 from w2w.ingest.stage import LOAD_GIVES, load
 from w2w.mining.sets import rows as of
 from w2w.mining.sets.records import PublicSet
+from w2w.runtime.crawl.loading import PictureFetch
 from w2w.runtime.job import JobConfig, Run
 from w2w.runtime.run import run_stages
 from w2w.runtime.snapshot import Made, commit_snapshot, written
@@ -30,7 +32,7 @@ from w2w.runtime.source import file_rows
 from w2w.runtime.stage import REJECTED_SCHEMA, Pool, Stage
 from w2w.table import delta, snapshot, work
 from w2w.table.pending import rejected_keys, table_keys
-from w2w.table.sink import Counts, Lineage, Output
+from w2w.table.sink import Counts, Lineage, Output, Tolerance
 
 # what the stage that loads images wants to find beside a row
 _LOADING = pa.schema(
@@ -39,6 +41,7 @@ _LOADING = pa.schema(
         (IMAGE_SIZE, pa.int64()),
         (schema.REJECT_CODE, pa.string()),
         (schema.REJECT_DETAIL, pa.string()),
+        *LAST_PICTURE,
     ]
 )
 
@@ -62,7 +65,7 @@ class Pictures:
     def __init__(self, run: Run, reading: Reading, table: schema.Table, rows: Iterable[pa.Table], kind: pa.Schema):
         self._run, self._reading, self._table, self._rows = run, reading, table, rows
         self._kind = pa.schema([*(f.with_nullable(True) for f in kind), *_LOADING])
-        self.skipped = self.pending = 0
+        self.skipped = self.pending = self._refused = 0
 
     def write(self, config: JobConfig) -> int:
         """Puts the pending rows into work files (counts them only, in a dry run); returns how many there are."""
@@ -76,6 +79,7 @@ class Pictures:
             for batch in once(self._table.key[0], self._rows):
                 wanted = batch.filter(pc.invert(pc.is_in(batch.column(schema.KEY), value_set=finished)))
                 self.skipped += batch.num_rows - wanted.num_rows
+                self._refused += pc.sum(pc.is_in(batch.column(schema.KEY), value_set=refused)).as_py() or 0
                 for f in _LOADING:
                     if f.name not in wanted.column_names:
                         wanted = wanted.append_column(f, pa.nulls(wanted.num_rows, f.type))
@@ -93,7 +97,7 @@ class Pictures:
         reading, images = self._reading, Output(schema.IMAGES, unique=schema.IMAGE_ID)
         loading = {
             "max_bytes": reading.fetch.max_bytes,
-            "fetch": Fetcher(reading.fetch).get_bytes,
+            "fetch": PictureFetch(Fetcher(reading.fetch)),
             "batch_rows": reading.pool.batch_rows,
         }
         stages = [
@@ -109,16 +113,15 @@ class Pictures:
             cutting = {"stage_version": reading.version, "crop_px": reading.crop_px, "limits": reading.decode}
             stages.append(Stage("cut", of.cut_anchors, (of.ANCHORS, schema.IMAGE_ID, schema.BYTES), of.ANCHOR_GIVES, cutting))
             outputs.insert(1, Output(schema.GARMENTS, unique=schema.GARMENT_ID, nested=ITEMS))
+        folder = work.folder(self._run.store, self._folder)
         return run_stages(
             self._run.store,
-            file_rows(work.folder(self._run.store, self._folder), schema.KEY, schema.IMAGE_URI, config.item_rows).first(
-                config.limit
-            ),
+            file_rows(folder, schema.KEY, schema.IMAGE_URI, config.item_rows, self.skipped, self._refused).first(config.limit),
             stages,
             outputs,
             lineage,
             pool=reading.pool,
-            max_reject_rate=config.max_reject_rate,
+            tolerance=config.tolerance,
             commit_every_s=config.commit_every_s,
         )
 
@@ -178,12 +181,12 @@ def known_of(store: str, reading: Reading) -> tuple[of.Known, str]:
 
 
 def write_snapshots(
-    run: Run, public: PublicSet, reading: Reading, lineage: Lineage, max_reject_rate: float
+    run: Run, public: PublicSet, reading: Reading, lineage: Lineage, tolerance: Tolerance
 ) -> tuple[Counts, dict[str, int], dict[str, str]]:
     """Pairs, outfits and questions of the set, as far as its pictures are in the store. Returns the counts, the tables'
     versions, and what became of each. A table that has this very snapshot is left alone, and one for which the set has nothing.
 
-    Raises JobFailed, and leaves the table as it was, above ``max_reject_rate``.
+    Raises JobFailed, and leaves the table as it was, above ``tolerance``.
     """
     known, there = known_of(run.store, reading)
     catalog, source = reading.catalog, reading.source
@@ -203,7 +206,7 @@ def write_snapshots(
         receipts = [r for batch in of.gathered(table, rows()) for r in written(run.store, table, _made(table, *batch), one)]
         if not receipts and not before:
             continue
-        counts, version_of = commit_snapshot(run.store, table, receipts, one, max_reject_rate, source)
+        counts, version_of = commit_snapshot(run.store, table, receipts, one, tolerance, source)
         versions |= version_of
         total.add(counts)
         facts[table.name] = f"{counts.out:,}"

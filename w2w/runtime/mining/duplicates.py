@@ -82,7 +82,7 @@ def make_fingerprints(run: Run, due: Source, limits: DecodeLimits, pool: Pool) -
         [Output(schema.FINGERPRINTS)],
         lineage,
         pool=pool,
-        max_reject_rate=run.config.max_reject_rate,
+        tolerance=run.config.tolerance,
         commit_every_s=run.config.commit_every_s,
     )
     return counts

@@ -12,7 +12,7 @@ from w2w.runtime.shuffle import share, shared
 from w2w.runtime.snapshot import Made, make_snapshot
 from w2w.runtime.stage import REJECTED_BY, REJECTED_SCHEMA
 from w2w.table import delta
-from w2w.table.sink import Counts, Lineage
+from w2w.table.sink import Counts, Lineage, Tolerance
 
 _PAIRS = (schema.PAIR_ID, schema.GARMENT_ID, schema.POST_ID, schema.PRODUCT_ID, schema.CATEGORY, schema.SPLIT)
 _NEIGHBOURS = (schema.QUERY_ID, schema.NEIGHBOUR_LIST, schema.INDEX_VERSION)
@@ -38,7 +38,7 @@ def harden(
     rules: NegativeRules,
     use_duplicates: bool,
     lineage: Lineage,
-    max_reject_rate: float,
+    tolerance: Tolerance,
     num_buckets: int | None = None,
 ) -> tuple[Counts, dict[str, int]]:
     """Makes `negatives` of all pairs. In the object store once: the catalog, and 130 bytes for every image with a copy."""
@@ -49,9 +49,7 @@ def harden(
     ]
     if num_buckets is None:
         num_buckets = max(1, -(-delta.count_rows(delta.open_table(store, schema.PAIRS)) // _ROWS))
-    return make_snapshot(
-        store, schema.NEGATIVES, sides, _make, (told,), lineage, max_reject_rate=max_reject_rate, num_buckets=num_buckets
-    )
+    return make_snapshot(store, schema.NEGATIVES, sides, _make, (told,), lineage, tolerance=tolerance, num_buckets=num_buckets)
 
 
 def _make(tables: list[pa.Table], told: list) -> Made:

@@ -30,7 +30,7 @@ from w2w.runtime.shuffle import Vectors, gather, list_vectors, read_vectors, sha
 from w2w.runtime.snapshot import Made, make_snapshot
 from w2w.runtime.stage import REJECTED_BY, REJECTED_SCHEMA
 from w2w.table import delta, work
-from w2w.table.sink import Counts, Lineage
+from w2w.table.sink import Counts, Lineage, Tolerance
 
 _POSTS = (schema.POST_ID, schema.URL, schema.IMAGE_ID, schema.PRODUCT_IDS, schema.ACTIVE, schema.FETCHED_AT)
 _GARMENTS = (schema.GARMENT_ID, schema.IMAGE_ID, schema.CATEGORY, schema.SCORE, schema.BOX)
@@ -103,7 +103,7 @@ def mine(
     rules: PairRules,
     asked: Asked | None,
     lineage: Lineage,
-    max_reject_rate: float,
+    tolerance: Tolerance,
     num_buckets: int | None = None,
 ) -> tuple[Counts, dict[str, int]]:
     """Makes `pairs` of all current posts and the garments that ``detector`` (a stage version) found in their photos.
@@ -126,7 +126,7 @@ def mine(
             _by_rule,
             (known, rules),
             lineage,
-            max_reject_rate=max_reject_rate,
+            tolerance=tolerance,
             num_buckets=num_buckets,
         )
     vectors = list_vectors(store, asked.model_version)
@@ -141,7 +141,7 @@ def mine(
         samples = share(run_task(_samples, vectors, catalog, [w.sampled for w in waiting], asked.sample, title="samples"))
         made = _decided(store, vectors, waiting, (asked, samples, lineage))
         receipts = [r for bucket in made for r in bucket]
-        return snapshot.commit_snapshot(store, schema.PAIRS, receipts, lineage, max_reject_rate)
+        return snapshot.commit_snapshot(store, schema.PAIRS, receipts, lineage, tolerance)
     finally:
         work.clean(store, lineage.run_id)
 

@@ -1,0 +1,319 @@
+"""The policy of a night: what fails it and what does not, what is withdrawn and when, which pictures are asked for again."""
+
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pyarrow as pa
+import pytest
+
+from jobs import embed, index, ingest, nightly
+from tests.unit.runtime.nights import Clock, Item, Shop, jpeg, night, num_rows, products, without_ray
+from w2w import ids, schema
+from w2w.errors import JobFailed, UsageError
+from w2w.ingest.feed import FeedConfig
+from w2w.runtime.crawl import ingesting
+from w2w.runtime.crawl.loading import FeedFetchConfig
+from w2w.runtime.stage import Pool
+from w2w.table import delta, sink
+
+
+@pytest.fixture
+def clock(monkeypatch) -> Clock:
+    without_ray(monkeypatch)
+    return Clock(monkeypatch)
+
+
+@pytest.fixture
+def shop(tmp_path) -> Shop:
+    (tmp_path / "shop").mkdir()
+    made = Shop(tmp_path / "shop")
+    made.stock(20)
+    return made
+
+
+@pytest.fixture
+def store(tmp_path) -> str:
+    return str(tmp_path / "store")
+
+
+def reject_codes(store: str) -> list[tuple[str, str]]:
+    rows = delta.read(store, schema.REJECTS, [schema.KEY, schema.REJECT_CODE]).to_pylist()
+    return [(r[schema.KEY].partition("@")[0], r[schema.REJECT_CODE]) for r in rows]
+
+
+def test_a_product_goes_in_the_second_night_without_it_and_nothing_else_is_needed(store, shop, clock):
+    night(store, shop)
+    before = num_rows(store)
+    item = shop.items.pop("p3")
+    clock.sleep()
+    first = night(store, shop)
+    assert (first.facts["missing"], first.facts["withdrawn"]) == ("1", "0")
+    clock.sleep(3)
+    again = night(store, shop)  # the same night
+    assert (again.facts["missing"], again.facts["withdrawn"]) == ("1", "0")
+    clock.sleep(21)
+    said = night(store, shop, dry_run=True)
+    assert (said.facts["withdrawn"], "p3" in products(store)) == ("1", True)
+    assert night(store, shop).facts["withdrawn"] == "1"
+    assert set(products(store)) == set(shop.items)
+    assert num_rows(store) == before | {"products": before["products"] + 1}
+    clock.sleep()
+    assert (night(store, shop).versions, delta.read(store, schema.ABSENCES, ["nights"]).num_rows) == ({}, 0)
+    shop.items["p3"] = item
+    night(store, shop)
+    assert set(products(store)) == set(shop.items)
+
+
+def test_nights_are_counted_in_a_row(store, shop, clock):
+    night(store, shop)
+    item = shop.items["p3"]
+    for hours in (24, 24, 24, -48, 24):  # a clock that was set back is a night, and not a reason to wait for it
+        clock.sleep(hours)
+        shop.items.pop("p3", None)
+        assert night(store, shop).facts["withdrawn"] == "0"
+        clock.sleep()
+        shop.items["p3"] = item
+        assert night(store, shop).facts["missing"] == "0"
+    assert "p3" in products(store)
+
+
+def test_a_run_that_died_before_the_withdrawal_is_repeated(store, shop, clock, monkeypatch):
+    night(store, shop)
+    shop.items.pop("p3")
+    shop.say("p4", price="11.00")
+
+    def die(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(ingesting, "append_rows", die)
+        with pytest.raises(KeyboardInterrupt):
+            night(store, shop, {"grace_nights": 1})
+    assert products(store)["p4"]["price"] == 11
+    assert night(store, shop, {"grace_nights": 1}).facts["withdrawn"] == "1"
+    assert set(products(store)) == set(shop.items)
+
+
+def test_a_missing_picture_stops_no_night(store, shop, clock):
+    shop.say("p5", image="nowhere.jpg")
+    first = night(store, shop)
+    assert first.counts.rejects == {"not_found": 1}
+    for gone in ("p1", "p2"):  # quiet nights: one row is pending, the one that was rejected
+        clock.sleep()
+        shop.items.pop(gone)
+        again = night(store, shop, {"grace_nights": 1})
+        assert (again.counts.read, again.counts.rejected, again.facts["withdrawn"]) == (1, 1, "1")
+    assert set(products(store)) == set(shop.items) - {"p5"}
+
+
+def test_a_feed_fails_as_often_as_it_is_read(store, shop, clock):
+    night(store, shop)
+    for n in range(6):
+        shop.items.pop(f"p{n}")
+        shop.extra.append(f"p{n},torn")
+    shop.items["p19"] = Item("19.jpg", title="another")
+    for _ in range(3):
+        clock.sleep()
+        with pytest.raises(JobFailed, match="6 of 20 rows were rejected"):
+            night(store, shop, {"grace_nights": 1, "max_unreadable": 9}, max_withdrawn_rate=0.5)
+        assert len(products(store)) == 20
+    assert products(store)["p19"]["title"] == "another"
+
+
+def test_nothing_is_withdrawn_while_rows_cannot_be_read(store, shop, clock):
+    night(store, shop)
+    shop.items.pop("p0")
+    shop.extra.append("p0,torn")
+    for _ in range(3):
+        clock.sleep()
+        assert night(store, shop).facts["withdrawn"].startswith("0: held back")
+    assert "p0" in products(store)
+    assert night(store, shop, {"max_unreadable": 1, "grace_nights": 1}).facts["withdrawn"] == "1"
+
+
+def test_a_cut_file_is_refused_every_night_until_someone_says_that_it_is_right(store, shop, clock):
+    night(store, shop)
+    before = num_rows(store)
+    for n in range(11):
+        shop.items.pop(f"p{n}")
+    shop.say("p15", price="99")
+    for dry_run in (True, False, False):
+        clock.sleep()
+        with pytest.raises(UsageError, match=r"11 of the 20 .* max_withdrawn_rate=0.1 .*--withdraw_missing=11"):
+            night(store, shop, dry_run=dry_run)
+    assert num_rows(store) == before
+    with pytest.raises(UsageError, match="more than withdraw_missing=10"):
+        night(store, shop, withdraw_missing=10)
+    assert night(store, shop, withdraw_missing=11).facts["withdrawn"] == "11"
+    assert set(products(store)) == set(shop.items)
+    assert night(store, shop).facts["missing"] == "0"
+
+
+def test_feeds_do_not_withdraw_each_others_products_or_write_over_them(store, shop, tmp_path, clock):
+    (tmp_path / "other").mkdir()
+    other = Shop(tmp_path / "other")
+    other.stock(3)
+    other.items = {"q0": Item("0.jpg"), "q1": Item("1.jpg"), "p19": Item("2.jpg", title="not mine")}
+    night(store, shop, {"id": "a"})
+    for _ in range(3):
+        clock.sleep()
+        assert night(store, other, {"id": "b"}).facts["missing"] == "0"
+        assert night(store, shop, {"id": "a"}).versions == {}
+    assert set(products(store)) == {*shop.items, "q0", "q1"}
+    assert reject_codes(store) == [(f"{other.folder}/feed.csv:4", "duplicate_key")]
+    shop.items.pop("p19")
+    night(store, shop, {"id": "a", "grace_nights": 1})
+    assert "p19" not in products(store)
+    night(store, other, {"id": "b"})  # it may have it now
+    assert (products(store)["p19"]["title"], products(store)["p19"]["feed"]) == ("not mine", "b")
+
+
+def test_a_store_of_an_older_version_goes_on(store, shop, clock):
+    old = pa.schema([f for f in schema.PRODUCTS.schema if f.name != schema.FEED])
+    night(store, shop)
+    rows = delta.read(store, schema.PRODUCTS, old.names)
+    older = store + "-old"
+    table = schema.Table("products", old, schema.PRODUCTS.key)
+    lineage = sink.Lineage("ingest", "old", "ingest", "v0", {}, {}, "test")
+    sink.append_rows(older, sink.Output(table), rows, lineage)
+    shop.items.pop("p3")
+    shop.say("p4", price="11")
+    assert night(older, shop, {"grace_nights": 1}).facts["withdrawn"] == "1"
+    assert set(products(older)) == set(shop.items)
+    assert {row["feed"] for row in products(older).values()} == {"main"}
+    assert night(older, shop).versions == {}
+
+
+def test_a_broken_picture_holds_back_none_of_its_rows_other_news(store, shop, clock):
+    night(store, shop)
+    good = products(store)["p2"]
+    (shop.folder / "torn.jpg").write_bytes(jpeg(99)[:300])
+    shop.say("p2", image="torn.jpg", price="5.00")
+    shop.say("p3", image="nowhere.jpg", price="6.00", title="new")
+    for turn in range(2):
+        found = night(store, shop)
+        assert found.counts.rejects == ({"truncated": 1, "not_found": 1} if turn == 0 else {"not_found": 1})
+        now = products(store)
+        assert (now["p2"]["price"], now["p3"]["price"], now["p3"]["title"]) == (5, 6, "new")
+        assert (now["p2"]["image_id"], now["p2"]["image_uri"]) == (good["image_id"], good["image_uri"])
+        assert num_rows(store)["products"] == 22
+        clock.sleep()
+    shop.say("p2", price="7.00")  # again, while the picture is still broken
+    night(store, shop)
+    assert products(store)["p2"]["price"] == 7
+    shop.draw("torn.jpg", 99)
+    shop.draw("nowhere.jpg", 98)
+    night(store, shop)
+    assert products(store)["p2"]["image_id"] == ids.image_id(jpeg(99))
+    assert products(store)["p3"]["image_id"] == ids.image_id(jpeg(98))
+    assert night(store, shop).versions == {}
+
+
+def test_the_news_of_a_broken_picture_survive_a_crash(store, shop, clock, monkeypatch):
+    night(store, shop)
+    (shop.folder / "torn.jpg").write_bytes(jpeg(99)[:300])
+    shop.say("p2", image="torn.jpg", price="5.00")
+
+    def die(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(ingesting, "append_rows", die)
+        with pytest.raises(KeyboardInterrupt):
+            night(store, shop)
+    again = night(store, shop)
+    assert (again.counts.read, products(store)["p2"]["price"]) == (0, 5)
+    assert night(store, shop).versions == {}
+
+
+class Pictures:
+    """An HTTP server of pictures with ETags; ``asked`` are the requests: (path, If-None-Match, status)."""
+
+    def __init__(self):
+        self.files: dict[str, bytes] = {}
+        self.asked: list[tuple[str, str | None, int]] = []
+        pictures = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self):
+                data, known = pictures.files.get(self.path), self.headers.get("If-None-Match")
+                etag = f'"{ids.image_id(data)[:8]}"' if data else ""
+                status = 404 if data is None else 304 if etag == known else 200
+                pictures.asked.append((self.path, known, status))
+                self.send_response(status)
+                body = data if status == 200 else b""
+                if data:
+                    self.send_header("ETag", etag)
+                if status != 304:
+                    self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *_):
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self._server.server_port}"
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+
+@pytest.fixture
+def pictures():
+    made = Pictures()
+    yield made
+    made.close()
+
+
+def test_pictures_on_the_web_are_asked_for_again_every_night(store, shop, clock, pictures):
+    for n in range(20):
+        pictures.files[f"/{n}.jpg"] = jpeg(n)
+        shop.say(f"p{n}", image=f"{pictures.url}/{n}.jpg")
+    pictures.files["/7.jpg"] = b"<html>"
+    fetch = {"fetch": FeedFetchConfig(allow_private_hosts=("127.0.0.1",), retries=0)}
+    night(store, shop, **fetch)
+    before = num_rows(store)
+    assert night(store, shop, **fetch).versions == {}  # the same night
+    assert len(pictures.asked) == 20
+    clock.sleep()
+    quiet = night(store, shop, **fetch)
+    assert (quiet.facts["pictures asked for again"], quiet.facts["pictures unchanged"]) == ("20", "19")
+    assert sorted(status for *_, status in pictures.asked[20:]) == [200] + [304] * 19
+    assert num_rows(store) == before | {"rejects": 2}
+    clock.sleep()
+    pictures.asked.clear()
+    pictures.files |= {"/7.jpg": jpeg(77), "/8.jpg": jpeg(88), "/9.jpg": b"<html>"}
+    del pictures.files["/10.jpg"]
+    shop.say("p11", price="3.00")
+    changed = night(store, shop, **fetch)
+    now = products(store)
+    assert [now[p]["image_id"] for p in ("p7", "p8", "p9", "p10")] == [ids.image_id(jpeg(n)) for n in (77, 88, 9, 10)]
+    assert changed.counts.rejects == {"not_an_image": 1, "not_found": 1}
+    assert sorted(status for *_, status in pictures.asked) == [200, 200, 200, *[304] * 16, 404]
+    assert num_rows(store) == {"products": before["products"] + 3, "images": before["images"] + 2, "rejects": 4}
+    clock.sleep()
+    pictures.asked.clear()
+    rarely = {"fetch": FeedFetchConfig(allow_private_hosts=("127.0.0.1",), retries=0, recheck_nights=3)}
+    assert night(store, shop, **rarely).versions == {}
+    assert pictures.asked == []
+
+
+def nightly_config(store: str, shop: Shop, **options) -> nightly.Config:
+    feed = FeedConfig(uri=shop.write(), full=True, grace_nights=1)
+    return nightly.Config(store=store, feed=feed, pool=Pool(workers=1), **options)
+
+
+def test_a_night_with_a_few_broken_pictures_comes_to_its_index(store, shop, clock):
+    for name in ("3.jpg", "4.jpg"):
+        (shop.folder / name).write_bytes(b"<html>")
+    nightly.main(nightly_config(store, shop))
+    assert len(products(store)) == 18
+    shop.items.pop("p5")
+    (indexed,) = nightly.main(nightly_config(store, shop))
+    assert indexed.counts.out == 17
+    (quiet,) = nightly.main(nightly_config(store, shop))
+    assert "(unchanged)" in quiet.facts["published"]
+    assert (embed.Config.min_rejects, index.Config.min_rejects, ingest.Config.min_rejects) == (5, 5, 5)

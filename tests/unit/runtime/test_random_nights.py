@@ -1,0 +1,211 @@
+"""Random nights, every third with a crash at a random write: after each, the store holds what one made from scratch holds."""
+
+import os
+import random
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from jobs import nightly
+from tests.unit.runtime.nights import Clock, Item, Shop, jpeg, products, without_ray
+from w2w import ids, schema, storage
+from w2w.images.decode import DecodeLimits, decode
+from w2w.index.manifest import index_uri
+from w2w.index.search import open_index
+from w2w.ingest.feed import FeedConfig
+from w2w.models.encoder import Encoder, EncoderConfig, load_encoder
+from w2w.runtime.job import Summary
+from w2w.runtime.stage import Pool
+from w2w.table import delta, sink
+
+MODELS = (EncoderConfig(), EncoderConfig(store_dtype="float16"))
+CATEGORIES = ("top", "bottom", "shoes")
+GRACE_NIGHTS = 2
+BROKEN = ("torn.jpg", "nowhere.jpg")
+
+
+class Crash(BaseException):
+    """The driver dies here."""
+
+
+class Crashes:
+    """Counts the writes of the driver, and dies at the chosen one, before it or right after it."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch):
+        self.left: int | None = None
+        self.num_writes = 0
+        self._after = False
+        for module, name in ((sink, "_commit"), (sink, "_write"), (storage, "write_bytes"), (storage, "replace_if")):
+            monkeypatch.setattr(module, name, self._dying(getattr(module, name)))
+
+    def at(self, write: int, after: bool) -> None:
+        self.left, self._after = write, after
+
+    def _dying(self, work):
+        def write(*args, **kwargs):
+            self.num_writes += 1
+            if self.left is None:
+                return work(*args, **kwargs)
+            self.left -= 1
+            if self.left == 0 and not self._after:
+                raise Crash
+            result = work(*args, **kwargs)
+            if self.left == 0:
+                raise Crash
+            return result
+
+        return write
+
+
+@dataclass
+class Catalog:
+    """What the store has to hold: by product its title, price, category and picture; worked out from the feeds alone."""
+
+    shop: Shop
+    active: dict[str, tuple[str, float, str, str]] = field(default_factory=dict)
+    last: dict[str, str] = field(default_factory=dict)  # the last good picture, also of products that are gone
+    absent: dict[str, int] = field(default_factory=dict)
+    seen: dict[str, bytes] = field(default_factory=dict)  # pictures by id
+
+    def sleep(self) -> None:
+        """Reads a night's feed."""
+        for product_id in set(self.active) - set(self.shop.items):
+            self.absent[product_id] = self.absent.get(product_id, 0) + 1
+            if self.absent[product_id] == GRACE_NIGHTS:
+                del self.active[product_id], self.absent[product_id]
+        for product_id, item in self.shop.items.items():
+            self.absent.pop(product_id, None)
+            if item.image not in BROKEN:
+                data = (self.shop.folder / item.image).read_bytes()
+                self.last[product_id] = ids.image_id(data)
+                self.seen[ids.image_id(data)] = data
+            if product_id in self.last:
+                self.active[product_id] = (item.title, float(item.price), item.category, self.last[product_id])
+
+
+def change(shop: Shop, rng: random.Random, night: int) -> None:
+    """A night's worth of adds, edits, withdrawals, re-listings, shared, changed and broken pictures."""
+    gone = [f"p{n}" for n in range(60) if f"p{n}" not in shop.items]
+    for product_id in rng.sample(gone, rng.randint(0, 2)):  # new ones, and some that were there before
+        shop.items[product_id] = Item(f"{rng.randrange(12)}.jpg", category=rng.choice(CATEGORIES))
+    for product_id in rng.sample(sorted(shop.items), rng.randint(0, 2)):
+        shop.items.pop(product_id)
+    for product_id in rng.sample(sorted(shop.items), rng.randint(0, 4)):
+        kind = rng.choice(("price", "title", "category", "image", "broken", "redrawn"))
+        if kind in ("price", "title"):
+            shop.say(product_id, **{kind: f"{rng.randrange(1, 99)}.50"})
+        elif kind == "category":
+            shop.say(product_id, category=rng.choice(CATEGORIES))
+        elif kind == "redrawn":  # the same name, another picture
+            name = f"own-{product_id}.jpg"
+            shop.draw(name, 1000 * night + rng.randrange(1000))
+            os.utime(shop.folder / name, ns=(night * 10**9, night * 10**9))
+            shop.say(product_id, image=name)
+        else:
+            shop.say(product_id, image=rng.choice(BROKEN) if kind == "broken" else f"{rng.randrange(12)}.jpg", price="3.00")
+
+
+def run(store: str, feed: str, model: EncoderConfig) -> list[Summary]:
+    source = FeedConfig(uri=feed, full=True, grace_nights=GRACE_NIGHTS)
+    return nightly.main(
+        nightly.Config(
+            store=store, feed=source, encoder=model, max_withdrawn_rate=1, max_reject_rate=1, pool=Pool(workers=1),
+        )
+    )  # fmt: skip
+
+
+def held(store: str) -> dict[str, tuple[str, float, str, str]]:
+    """``Catalog.active`` as the store has it."""
+    said = (schema.TITLE, schema.PRICE, schema.CATEGORY, schema.IMAGE_ID)
+    return {product_id: tuple(row[c] for c in said) for product_id, row in products(store).items()}
+
+
+def indexed(store: str) -> set[tuple[str, str, str]]:
+    """(product, image, category) of every row of the published index."""
+    index = open_index(index_uri(store, "default"))
+    return {(r[schema.PRODUCT_ID], r[schema.IMAGE_ID], s.info.category) for s in index.shards for r in s.rows.to_pylist()}
+
+
+def vectors(store: str, encoder: Encoder, wanted: set[str]) -> dict[str, np.ndarray]:
+    columns = [schema.OWNER_ID, schema.VECTOR]
+    rows = delta.read(store, schema.EMBEDDINGS, columns, model_version=encoder.model_version)
+    assert len(set(rows.column(0).to_pylist())) == rows.num_rows
+    return {i: np.array(v) for i, v in zip(*(c.to_pylist() for c in rows.columns)) if i in wanted}
+
+
+def pictures(store: str, wanted: set[str]) -> dict[str, bytes]:
+    rows = delta.read(store, schema.IMAGES, [schema.IMAGE_ID, schema.BYTES])
+    assert len(set(rows.column(0).to_pylist())) == rows.num_rows
+    return {i: b for i, b in zip(*(c.to_pylist() for c in rows.columns)) if i in wanted}
+
+
+def check(store: str, catalog: Catalog, encoder: Encoder) -> None:
+    """The store against the catalog: products, pictures by their content, vectors by the model, the index by both."""
+    assert held(store) == catalog.active
+    wanted = {image_id for *_, image_id in catalog.active.values()}
+    images = pictures(store, wanted)
+    assert {i: ids.image_id(data) for i, data in images.items()} == {i: i for i in wanted}
+    found = vectors(store, encoder, wanted)
+    assert set(found) == wanted
+    order = sorted(wanted)
+    pixels_NHWC = np.stack([encoder.prepare(decode(images[i], DecodeLimits())) for i in order])
+    mine_ND, theirs_ND = encoder.encode(pixels_NHWC), np.stack([found[i] for i in order])
+    assert (mine_ND * theirs_ND).sum(1).min() > 0.999
+    assert indexed(store) == {(p, image_id, category) for p, (_, _, category, image_id) in catalog.active.items()}
+    hits = open_index(index_uri(store, "default")).search(theirs_ND.astype(np.float32), 1)
+    assert [order.index(i) for i in hits.column(schema.IMAGE_ID).to_pylist()] == list(range(len(order)))
+    assert min(hits.column(schema.SCORE).to_pylist()) > 0.99
+
+
+def from_scratch(catalog: Catalog, folder: Path) -> str:
+    """A feed of exactly what the catalog holds."""
+    folder.mkdir()
+    shop = Shop(folder)
+    for product_id, (title, price, category, image_id) in catalog.active.items():
+        (folder / f"{image_id}.jpg").write_bytes(catalog.seen[image_id])
+        shop.items[product_id] = Item(f"{image_id}.jpg", str(price), title, category)
+    return shop.write()
+
+
+@pytest.mark.parametrize(
+    ("num_nights", "every"), [(6, 6), pytest.param(60, 20, marks=[pytest.mark.slow])], ids=["a handful", "sixty"]
+)
+def test_every_night_is_as_one_from_scratch(num_nights, every, tmp_path, monkeypatch):
+    without_ray(monkeypatch)
+    seed = int(os.environ.get("W2W_SEED", "1"))
+    rng, clock, crashes = random.Random(seed), Clock(monkeypatch), Crashes(monkeypatch)
+    (tmp_path / "shop").mkdir()
+    shop, store = Shop(tmp_path / "shop"), str(tmp_path / "store")
+    shop.stock(12)
+    (shop.folder / "torn.jpg").write_bytes(jpeg(0)[:200])
+    catalog, model, typical, num_crashes = Catalog(shop), 0, 9, 0
+    encoders = [load_encoder(m) for m in MODELS]
+    for night in range(num_nights):
+        if night:
+            change(shop, rng, night)
+            clock.sleep()
+        model = (model + (rng.random() < 0.15 or night == 3)) % len(MODELS)
+        catalog.sleep()
+        if night % 3 == 2:
+            crashes.at(rng.randint(1, typical), rng.random() < 0.5)
+            try:
+                run(store, shop.write(), MODELS[model])
+            except Crash:
+                num_crashes += 1
+                clock.sleep(1)
+        crashes.left, before = None, crashes.num_writes
+        run(store, shop.write(), MODELS[model])
+        typical = max(2, crashes.num_writes - before) if night % 3 != 2 else typical
+        check(store, catalog, encoders[model])
+        if night % every == every - 1:
+            fresh = str(tmp_path / f"fresh-{night}")
+            run(fresh, from_scratch(catalog, tmp_path / f"feed-{night}"), MODELS[model])
+            assert held(fresh) == held(store)
+            assert indexed(fresh) == indexed(store)
+            wanted = {image_id for *_, image_id in catalog.active.values()}
+            assert pictures(fresh, wanted) == pictures(store, wanted)
+            mine, theirs = (vectors(s, encoders[model], wanted) for s in (store, fresh))
+            assert all(mine[i] @ theirs[i] > 0.999 for i in wanted)
+    assert num_crashes >= num_nights // 6

@@ -1,0 +1,242 @@
+"""One night of a feed: what of it is work, what the work leaves to do, and what the feed no longer lists.
+
+A run that dies anywhere is repeated by running it again: what is pending, what is kept back and what is missing follow from the
+feed and the tables alone.
+"""
+
+from collections import Counter
+from collections.abc import Iterator
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from w2w import ids, schema, storage
+from w2w.errors import RejectCode, UsageError
+from w2w.images.stage import INSPECT_GIVES, inspect
+from w2w.ingest import nights
+from w2w.ingest.changes import (
+    CURRENT_COLUMNS,
+    LAST_IMAGE_ID,
+    PICTURE_COLUMNS,
+    CurrentProducts,
+    LastPictures,
+    owned,
+    with_last_picture,
+    withdrawn,
+)
+from w2w.ingest.feed import FeedBatch, read_feed
+from w2w.ingest.images import is_web_each
+from w2w.ingest.stage import NEWS, STANDING, WORK_SCHEMA, with_standing, work_rows
+from w2w.runtime.crawl.loading import load_stage
+from w2w.runtime.job import Run
+from w2w.runtime.run import run_stages
+from w2w.runtime.source import Source, file_rows
+from w2w.runtime.stage import Stage
+from w2w.table import delta, snapshot, work
+from w2w.table.pending import rejected_keys
+from w2w.table.sink import Counts, Lineage, Output, append_rows, write_part
+
+STAGE_CODE = 1  # raise it when the same bytes would be judged differently
+
+
+class Night:
+    """A feed held against the store. ``config`` is that of ``w2w ingest``."""
+
+    def __init__(self, run: Run, config):
+        self._run, self._config, self._feed = run, config, config.feed
+        self.version = ids.digest(STAGE_CODE, config.decode, config.fetch.max_bytes)
+        self._products = delta.CurrentRows(run.store, schema.PRODUCTS)
+        self._current = CurrentProducts(_together(self._products, CURRENT_COLUMNS), self._feed.id)
+        self._last: LastPictures | None = None
+        self._rejected = rejected_keys(run.store, "ingest", self.version).read()
+        checked = delta.read(run.store, schema.RECHECKS, [schema.CHECKED_AT], source=self._feed.id).column(0)
+        self._recheck = nights.recheck_is_due(_microseconds(checked), nights.now_us(), config.fetch.recheck_nights)
+        self._held: list[pa.Table] = []  # rejected for good by a run that did not come to write their news
+        self._on_web = False
+        self.listed = self.refused = self.unreadable = self.rechecked = self.pending = 0
+        self.missing: pa.Table | None = None  # rows of products that the feed does not list
+        self.gone: pa.Table | None = None  # those that are to be withdrawn
+        self._absences: pa.Table | None = None
+
+    def read(self) -> None:
+        """Reads the feed and writes its work files (none in a dry run). Raises UsageError where too much is missing of it."""
+        run, config = self._run, self._config
+        self.pending = work.write(run.store, run.run_id, self._work(), WORK_SCHEMA, config.item_rows, count_only=config.dry_run)
+        if not self.pending:
+            config.tolerance.check({}, self.listed, self.refused)
+        self._judge_missing()
+
+    def _work(self) -> Iterator[pa.Table]:
+        seen = Counter[str]()
+        for batch in read_feed(self._feed):
+            batch = self._ours(batch)
+            rows = work_rows(batch, seen)
+            self.listed += rows.num_rows
+            self.unreadable += batch.num_unreadable
+            for ids_ in (batch.rows.column(schema.PRODUCT_ID), batch.rejects.column(schema.KEY)):
+                self._current.list(ids_.combine_chunks())
+            same, kept = self._current.unchanged(rows), self._current.kept(rows)
+            failed = pc.and_not(pc.is_in(rows.column(schema.KEY), value_set=self._rejected), same)
+            web = is_web_each(rows.column(schema.IMAGE_URI))
+            self._on_web |= pc.any(web).as_py() or False
+            again = pc.and_(web, pc.or_(same, failed)) if self._recheck else pa.array(np.zeros(rows.num_rows, bool))
+            new = pc.invert(pc.or_(same, failed))
+            self.rechecked += pc.sum(again).as_py() or 0
+            self.refused += pc.sum(pc.and_not(failed, again)).as_py() or 0
+            held = pc.and_not(pc.and_not(failed, again), kept)
+            if wanted := pc.any(pc.or_(pc.or_(new, again), held)).as_py():
+                rows = with_standing(rows, self._feed.id, kept, same, self._last_pictures(rows))
+                self._held.append(_with_a_picture(rows.filter(held)))
+            yield rows.filter(pc.or_(new, again)) if wanted else rows.slice(0, 0)
+
+    def _ours(self, batch: FeedBatch) -> FeedBatch:
+        """The batch without rows of products that another feed has brought."""
+        product_ids = batch.rows.column(schema.PRODUCT_ID).combine_chunks()
+        others = self._current.others(product_ids)
+        said = pc.binary_join_element_wise("product_id '", product_ids, "' belongs to feed '", others, "'", "")
+        return batch.refuse(others.is_valid(), RejectCode.DUPLICATE_KEY, said) if others.null_count < len(others) else batch
+
+    def _last_pictures(self, rows: pa.Table) -> pa.Table:
+        if self._last is None:
+            self._last = LastPictures(self._products.batches(PICTURE_COLUMNS))
+        return self._last.of(pc.fill_null(rows.column(schema.PRODUCT_ID), "").combine_chunks())
+
+    # what is missing
+
+    @property
+    def is_held_back(self) -> bool:
+        """Whether nothing may be withdrawn, because rows that nobody could read may be the missing ones."""
+        return self._feed.full and self.unreadable > self._feed.max_unreadable
+
+    def _judge_missing(self) -> None:
+        config, num_missing, have = self._config, self._current.num_unlisted, len(self._current)
+        if not self._feed.full:
+            return
+        meant, rate = config.withdraw_missing, config.max_withdrawn_rate
+        said = f"feed.uri={self._feed.uri}: {num_missing} of the {have} active products of feed {self._feed.id!r} are missing"
+        if meant is not None and num_missing > meant:
+            raise UsageError(f"{said}, more than withdraw_missing={meant}: nothing was done")
+        if meant is None and num_missing > max(1 if rate else 0, rate * have):
+            raise UsageError(
+                f"{said}, more than max_withdrawn_rate={rate:g} allows: is the file complete? Nothing was done. If these "
+                f"are to go, --withdraw_missing={num_missing} withdraws them in this run; --max_withdrawn_rate allows more."
+            )
+        unlisted = (self._current.unlisted(b) for b in self._products.batches(schema.PRODUCTS.schema.names) if num_missing)
+        self.missing = pa.concat_tables([schema.PRODUCTS.schema.empty_table(), *unlisted])
+        before = delta.read(self._run.store, schema.ABSENCES, schema.ABSENCES.schema.names, source=self._feed.id)
+        after = nights.count_absences(before, self.missing.column(schema.PRODUCT_ID), self._feed.id, nights.now_us())
+        enough = pc.greater_equal(after.column(schema.NIGHTS), self._feed.grace_nights if meant is None else 0)
+        if self.is_held_back:
+            self.gone = self.missing.slice(0, 0)
+            return
+        self.gone, kept = self.missing.filter(enough), after.filter(pc.invert(enough))
+        order = schema.PRODUCT_ID
+        self._absences = None if kept.sort_by(order).equals(before.sort_by(order)) else kept
+
+    def facts(self) -> dict[str, str]:
+        """For the summary."""
+        found = {}
+        if self.rechecked:
+            found["pictures asked for again"] = f"{self.rechecked:,}"
+        if self.refused:
+            found["rejected before"] = f"{self.refused:,}"
+        if self.unreadable:
+            found["rows without a readable id"] = f"{self.unreadable:,}"
+        if self.missing is not None:
+            found["missing"] = f"{self.missing.num_rows:,}"
+            held = f"0: held back, more than feed.max_unreadable={self._feed.max_unreadable} rows cannot be read"
+            found["withdrawn"] = held if self.is_held_back else f"{self.gone.num_rows:,}"
+        if self._current.num_adopted:
+            found["adopted"] = f"{self._current.num_adopted:,}"
+        return found
+
+    # the work
+
+    def num_pending(self, limit: int | None) -> int:
+        return min(self.pending, limit or self.pending)
+
+    def load(self) -> tuple[Counts, dict[str, int]]:
+        """Loads and checks the pending rows' pictures, and commits; then what is left to do for the other rows of the feed.
+
+        Raises JobFailed above the tolerance for rejects, with nothing withdrawn.
+        """
+        run, config, lineage = self._run, self._config, self._run.lineage(self.version, [])
+        counts, versions = Counts(), {}
+        if work_left := self._source().first(config.limit).num_rows:
+            run.begin()
+            stages = [
+                load_stage(config.fetch, config.pool),
+                Stage("inspect", inspect, (schema.BYTES,), INSPECT_GIVES, {"limits": config.decode}),
+            ]
+            counts, versions = run_stages(
+                run.store,
+                self._source().first(config.limit),
+                stages,
+                [Output(schema.IMAGES, schema.IMAGE_ID, only=schema.BYTES), Output(schema.PRODUCTS, only=NEWS)],
+                lineage,
+                pool=config.pool,
+                tolerance=config.tolerance,
+                commit_every_s=config.commit_every_s,
+            )
+        versions |= self._settle(counts, lineage)
+        if self._recheck and self._on_web and work_left == self.pending:
+            row = {schema.SOURCE: self._feed.id, schema.CHECKED_AT: nights.now_us(), schema.RUN_ID: run.run_id}
+            rows = pa.Table.from_pylist([row], schema=schema.RECHECKS.schema)
+            versions |= append_rows(run.store, Output(schema.RECHECKS), rows, lineage)
+        return counts, versions
+
+    def _source(self) -> Source:
+        folder, skipped = work.folder(self._run.store, self._run.run_id), self.listed - self.pending
+        return file_rows(folder, schema.KEY, schema.SOURCE, self._config.item_rows, skipped, self.refused)
+
+    def _settle(self, counts: Counts, lineage: Lineage) -> dict[str, int]:
+        """Writes the news of products whose new picture is broken, and withdraws what is gone, in one commit."""
+        store = self._run.store
+        rows = [with_last_picture(held) for held in self._without_picture(counts)]
+        if self._current.num_adopted:
+            now = delta.CurrentRows(store, schema.PRODUCTS)
+            adopted = (self._current.adopted(batch) for batch in now.batches(schema.PRODUCTS.schema.names))
+            rows += [owned(batch, self._feed.id) for batch in adopted]
+        if self.gone is not None:
+            rows.append(withdrawn(self.gone))
+        versions = {}
+        if sum(r.num_rows for r in rows):
+            versions |= append_rows(store, Output(schema.PRODUCTS), pa.concat_tables(rows), lineage)
+        if self._absences is not None:
+            receipts = write_part(store, Output(schema.ABSENCES), self._absences, lineage.run_id)
+            versions[schema.ABSENCES.name] = snapshot.replace(store, schema.ABSENCES, receipts, lineage, self._feed.id)[1]
+        return versions
+
+    def _without_picture(self, counts: Counts) -> Iterator[pa.Table]:
+        """Rows rejected by this run or an earlier one whose product has an earlier picture, and not yet their news."""
+        yield from self._held
+        if not counts.rejected:
+            return
+        listed = delta.parts(delta.open_table(self._run.store, schema.REJECTS), **{schema.STAGE: "ingest"})
+        batches = delta.read_batches(self._run.store, schema.REJECTS, [schema.KEY, schema.RUN_ID], listed)
+        mine = [b.filter(pc.equal(b.column(schema.RUN_ID), self._run.run_id)).column(schema.KEY) for b in batches]
+        keys = pa.chunked_array([c for m in mine for c in m.chunks], pa.string())
+        folder = work.folder(self._run.store, self._run.run_id)
+        system = storage.filesystem(folder)[0]
+        for info in storage.list_files(folder, recursive=False):
+            with pq.ParquetFile(info.path, filesystem=system) as file:
+                for batch in file.iter_batches():
+                    rows = pa.Table.from_batches([batch])
+                    yield _with_a_picture(rows.filter(pc.is_in(rows.column(schema.KEY), value_set=keys)))
+
+
+def _with_a_picture(rows: pa.Table) -> pa.Table:
+    """Those whose product has an earlier picture, and not yet their news."""
+    news = pc.and_(rows.column(STANDING).is_null(), rows.column(schema.REJECT_CODE).is_null())
+    return rows.filter(pc.and_(news, rows.column(LAST_IMAGE_ID).is_valid()))
+
+
+def _together(products: delta.CurrentRows, columns) -> pa.Table:
+    empty = pa.schema([schema.PRODUCTS.schema.field(c) for c in columns]).empty_table()
+    return pa.concat_tables([empty, *products.batches(columns)])
+
+
+def _microseconds(times: pa.ChunkedArray) -> np.ndarray:
+    return times.cast(pa.int64()).to_numpy()
