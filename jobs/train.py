@@ -35,7 +35,7 @@ class Config(JobConfig):
     learn: LearnConfig = field(default_factory=LearnConfig)
     """encoder, head: loss, batches, head and augmentation."""
     test_pairs: int = 2000
-    """encoder, head: test pairs that are measured on, at most; their pictures are the gallery."""
+    """encoder, head: test pairs that are measured on, at most. They are looked for among all products of the test split."""
     outfits: OutfitsConfig = field(default_factory=OutfitsConfig)
     """outfits: loss, batches and network."""
     lookbook: LookbookConfig = field(default_factory=LookbookConfig)
