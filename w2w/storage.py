@@ -40,7 +40,10 @@ def absolute(uri: str) -> str:
         return uri.rstrip("/")
     if "://" in uri:
         raise UsageError(f"{uri!r}: a path is local or starts with s3://")
-    return str(Path(uri).expanduser().absolute())
+    try:
+        return str(Path(uri).expanduser().absolute())
+    except RuntimeError as e:
+        raise UsageError(f"{uri!r}: {e}") from None
 
 
 def filesystem(uri: str) -> tuple[fs.FileSystem, str]:

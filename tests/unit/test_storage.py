@@ -28,6 +28,8 @@ def test_absolute_paths(tmp_path, monkeypatch):
     assert storage.absolute("s3://bucket/x/") == "s3://bucket/x"
     with pytest.raises(UsageError, match="'gs://b': a path is local or starts with s3://"):
         storage.absolute("gs://b")
+    with pytest.raises(UsageError, match="'~nobody-of-this-name/x': "):
+        storage.absolute("~nobody-of-this-name/x")
 
 
 def test_a_store_that_cannot_be_written_is_named(tmp_path):

@@ -1,6 +1,6 @@
 """Vectors from a table's parts to the tasks that need them: read once, split by target, gathered in the target's order."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,6 +9,7 @@ import pyarrow.compute as pc
 import ray
 
 from w2w import ids, schema
+from w2w.errors import JobFailed
 from w2w.runtime.run import collect
 from w2w.table import delta
 
@@ -112,7 +113,7 @@ def read_vectors(vectors: Vectors, rows: np.ndarray) -> np.ndarray:
         low, high = np.searchsorted(rows[order], [start, stop])
         if low < high:
             found.append(_read(_where(vectors), listed, rows[order][low:high] - start))
-    result = np.concatenate(found)
+    result = _together(found)
     back = np.empty_like(result)
     back[order] = result
     return back
@@ -139,17 +140,30 @@ def _read(where: tuple[str, schema.Table, str], parts: Sequence[delta.Part], row
             picked = batch.column(0).combine_chunks().take(pa.array(rows[low:high] - start))
             found.append(to_matrix(picked))
         start += batch.num_rows
+    return _together(found)
+
+
+def _together(found: Sequence[np.ndarray]) -> np.ndarray:
+    check_lengths(f.shape[1] for f in found)
     return np.concatenate(found)
 
 
+def check_lengths(lengths: Iterable[int | None]) -> None:
+    """Raises JobFailed unless there is one, and it is none of nothing."""
+    if len(found := set(lengths)) != 1 or not all(found):
+        raise JobFailed(
+            f"vectors of one model must have one length, and there are some of {', '.join(sorted(map(str, found)))}: these were "
+            f"not all written by w2w"
+        )
+
+
 def to_matrix(column: pa.Array | pa.ChunkedArray) -> np.ndarray:
-    """float32 (N, D) of a vector column, uint8 of a column of bytes. Raises ValueError where rows have different lengths."""
+    """float32 (N, D) of a vector column, uint8 of a column of bytes. Raises JobFailed where rows have different lengths."""
     if isinstance(column, pa.ChunkedArray):
         column = column.combine_chunks()
     is_bytes = pa.types.is_binary(column.type)
     lengths = pc.unique(pc.binary_length(column) if is_bytes else pc.list_value_length(column)).to_pylist()
-    if len(lengths) != 1 or not lengths[0]:
-        raise ValueError(f"vectors of one table must have one length, found {sorted(lengths, key=str)}")
+    check_lengths(lengths)
     if is_bytes:
         return np.frombuffer(b"".join(column.to_pylist()), np.uint8).reshape(len(column), lengths[0])
     return column.flatten().to_numpy(zero_copy_only=False).reshape(len(column), lengths[0])
@@ -164,6 +178,7 @@ def _split(where: tuple, parts, row: np.ndarray, target: np.ndarray, position: n
 
 
 def _assemble(consume: Callable, arguments: tuple, num_rows: int, *pieces: tuple[np.ndarray, np.ndarray]):
+    check_lengths(vectors_ND.shape[1] for _, vectors_ND in pieces if len(vectors_ND))
     result = np.empty((num_rows, pieces[0][1].shape[1]), pieces[0][1].dtype)
     for position, vectors_ND in pieces:
         if len(position):

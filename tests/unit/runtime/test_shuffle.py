@@ -5,7 +5,8 @@ import pyarrow as pa
 import pytest
 
 from tests.unit.table.test_sink import EMBEDDINGS, lineage, vectors
-from w2w.runtime.shuffle import list_vectors
+from w2w.errors import JobFailed
+from w2w.runtime.shuffle import list_vectors, read_vectors, to_matrix
 from w2w.table.sink import append_rows
 
 NAMES = [f"o{i}" for i in range(30)]
@@ -36,3 +37,18 @@ def test_a_model_without_vectors(store):
     assert len(nothing.places) == 0
     assert nothing.find(pa.array(["o1"])).tolist() == [-1]
     assert list(nothing.names()) == []
+
+
+@pytest.mark.parametrize("batches", [1, 2])
+def test_a_vector_of_another_length_is_a_sentence(tmp_path, batches):
+    """In one batch, and in a part of its own."""
+    good, short = vectors(["a", "b"]), vectors(["c"]).set_column(3, "vector", pa.array([[1.0]], pa.list_(pa.float32())))
+    for i, rows in enumerate([pa.concat_tables([good, short])] if batches == 1 else [good, short]):
+        append_rows(str(tmp_path), EMBEDDINGS, rows, lineage(f"{i}", f"run{i}"))
+    listed = list_vectors(str(tmp_path), "m1")
+    assert read_vectors(listed, np.array([0])).shape[1] in (1, 2)
+    with pytest.raises(JobFailed, match=r"^vectors of one model must have one length, and there are some of 1, 2: "):
+        read_vectors(listed, np.arange(3))
+    for lists in ([[]], [None], [[1.0], None]):
+        with pytest.raises(JobFailed, match="must have one length"):
+            to_matrix(pa.array(lists, pa.list_(pa.float32())))
