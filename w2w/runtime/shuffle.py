@@ -152,8 +152,8 @@ def check_lengths(lengths: Iterable[int | None]) -> None:
     """Raises JobFailed unless there is one, and it is none of nothing."""
     if len(found := set(lengths)) != 1 or not all(found):
         raise JobFailed(
-            f"vectors of one model must have one length, and there are some of {', '.join(sorted(map(str, found)))}: these were "
-            f"not all written by w2w"
+            f"vectors of one model must have one length, and there are some of {', '.join(sorted(map(str, found)))}: "
+            f"these were not all written by w2w"
         )
 
 
