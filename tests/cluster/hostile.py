@@ -453,7 +453,7 @@ def _links(product: str, base: str) -> list[str]:
         f"//{host}/p/{product}",
         f"  /p/{product}\n",
         f"../p/{product}",
-        f"/p/{product}?sid=8f3a",
+        f"/p/{product}?msclkid=8f3a",
         f"/p/{product}?PHPSESSID=77aa",
         f"/p/{product};jsessionid=0A1B?utm_campaign=y",
     ]
@@ -545,7 +545,7 @@ def serve(folder: Path, log: Path, **options: object) -> AbstractContextManager[
 
 # politeness
 
-_TRACKING = re.compile(r"utm_\w+|gclid|fbclid|sid|sessionid|phpsessid|jsessionid", re.IGNORECASE)
+_TRACKING = re.compile(r"utm_\w+|gclid|fbclid|msclkid|phpsessid|jsessionid", re.IGNORECASE)
 _FINAL_CUT_S = 0.5  # a client that goes away is noticed that much later
 
 

@@ -17,6 +17,7 @@ from tests.cluster.test_kill import end_session, environment
 from w2w import schema
 from w2w.crawl.frontier import RecrawlConfig, State
 from w2w.crawl.stage import VisitConfig
+from w2w.crawl.urls import canonical
 from w2w.errors import RejectCode, UsageError
 from w2w.runtime.crawl.crawling import url_states
 from w2w.runtime.stage import Pool
@@ -59,7 +60,7 @@ def robots_of(server: site.Served) -> str:
 
 
 def by_path(store: Path, server: site.Served) -> dict[str, dict]:
-    return {row["url"].removeprefix(server.url): row for row in url_states(str(store), "wardrobe").to_pylist()}
+    return {canonical(row["url"]).removeprefix(server.url): row for row in url_states(str(store), "wardrobe").to_pylist()}
 
 
 @pytest.mark.parametrize("workers", [pytest.param(1, marks=pytest.mark.slow), 4])

@@ -72,9 +72,13 @@ class _Found:
     problems: list[str] = field(default_factory=list)
 
     def link(self, profile: Profile, url: str | None, kind: str | None, most: int = _MAX_LINKS) -> None:
-        if url and kind and profile.follows(url, kind) and (key := profile.key(url)) not in self.links:
-            if len(self.links) < most:
-                self.links[key] = Link(url, kind)
+        if url and kind and profile.follows(url, kind):
+            key = profile.key(url)
+            known = self.links.get(key)
+            if known and len(known.url) <= len(url):
+                return
+            if known or len(self.links) < most:
+                self.links[key] = Link(url, kind)  # of several spellings the shortest
             elif (problem := f"more than {most} links: the others are not followed") not in self.problems:
                 self.problems.append(problem)
 

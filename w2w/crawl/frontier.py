@@ -227,8 +227,8 @@ def admit(
 ) -> pa.Table:
     """Rows of one site for ``frontier``: one for each page not heard of before, queued or excluded by the limits.
 
-    Of several spellings of a page's URL the one that was found first is asked for. ``is_new`` gives a mask of the ids that it
-    sees for the first time, and remembers them.
+    Of several spellings of a page's URL the one that was found first is asked for, of those found together the shortest.
+    ``is_new`` gives a mask of the ids that it sees for the first time, and remembers them.
     """
     order = [
         (schema.DEPTH, "ascending"),
@@ -237,10 +237,13 @@ def admit(
         (schema.FOUND_ON, "ascending"),
     ]
     rows = candidates.sort_by(order).to_pylist()
-    first = {url_id(profile.key(row[schema.URL])): row for row in reversed(rows)}
-    keys = list(first)[::-1]
+    first: dict[str, dict] = {}
+    for row in rows:
+        known = first.setdefault(url_id(profile.key(row[schema.URL])), row)
+        if row[schema.DEPTH] == known[schema.DEPTH] and len(row[schema.URL]) < len(known[schema.URL]):
+            known |= row
     admitted = []
-    for key, is_first in zip(keys, is_new(pa.array(keys, pa.string())).tolist()):
+    for key, is_first in zip(first, is_new(pa.array(list(first), pa.string())).tolist()):
         if is_first:
             known_as = {schema.SITE: profile.name, schema.URL_ID: key}
             admitted.append(known_as | _frontier_row(first[key], breadth, now_us))

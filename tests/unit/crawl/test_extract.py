@@ -163,7 +163,7 @@ LISTING = """<base href="/b/"><a href="p/1?utm_source=x">1</a><a href="p/1#top">
 def test_links_follow_rules_and_hosts():
     found = extract(profile(product=PRODUCT), "page", "http://h/list", "", LISTING.encode())
     assert found.links == (
-        Link("http://h/b/p/1?utm_source=x", "product"),
+        Link("http://h/b/p/1", "product"),
         Link("http://h/list?page=2", "page"),
         Link("http://h/p/3", "product"),
     )

@@ -176,6 +176,9 @@ def test_one_page_is_let_in_once_by_the_url_found_first_and_known_by_its_canonic
     admitted = frontier.admit(rows, SITE, Seen(), Breadth(Limits()), NOW).to_pylist()
     assert [row["url"] for row in admitted] == spelled[:1]
     assert admitted[0]["url_id"] == frontier.url_id(spelled[2])  # what older stores know it by
+    together = candidates(*((url, "page", 1, 0, None) for url in spelled))
+    (row,) = frontier.admit(together, SITE, Seen(), Breadth(Limits()), NOW).to_pylist()
+    assert row["url"] == spelled[2]  # of the shortest the first
     theirs = Profile("x", start=["http://h/"], tracking=["a"])
     assert frontier.admit(rows, theirs, Seen(), Breadth(Limits()), NOW).num_rows == 2
 
