@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from jobs import embed, index, ingest
+from w2w import schema, storage
 from w2w.images.decode import DecodeLimits
 from w2w.index.spec import IndexConfig
 from w2w.ingest.feed import FeedConfig
@@ -10,6 +11,7 @@ from w2w.models.encoder import EncoderConfig
 from w2w.runtime.crawl.loading import FeedFetchConfig
 from w2w.runtime.job import JobConfig, Summary, options_of, show, start
 from w2w.runtime.stage import Pool
+from w2w.table import delta
 
 
 @dataclass(frozen=True)
@@ -38,12 +40,22 @@ class Config(JobConfig):
 
 
 def main(config: Config) -> list[Summary]:
-    summaries = []
+    done: list[Summary] = []
     for job in (ingest, embed, index):
-        summaries.append(job.main(job.Config(**options_of(config, job.Config))))
-        if job is not index:
-            show(summaries[-1])
-    return summaries[-1:]
+        if config.dry_run and not _can_tell(job, done, storage.absolute(config.store)):
+            done[-1].facts["then"] = "embed and index of what comes in" if job is embed else "an index of what is embedded then"
+            break
+        if done:
+            show(done[-1])
+        done.append(job.main(job.Config(**options_of(config, job.Config))))
+    return done[-1:]
+
+
+def _can_tell(job, done: list[Summary], store: str) -> bool:
+    """Whether a dry run of this step knows what it will have to do, although those before it were dry as well."""
+    if job is index:
+        return all(summary.facts["pending"] == "0" for summary in done)
+    return job is ingest or delta.open_table(store, schema.IMAGES) is not None
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from tests.unit.runtime.nights import Clock, Item, Shop, jpeg, night, num_rows, 
 from w2w import ids, schema
 from w2w.errors import JobFailed, UsageError
 from w2w.ingest.feed import FeedConfig
+from w2w.models.encoder import EncoderConfig
 from w2w.runtime.crawl import ingesting
 from w2w.runtime.crawl.loading import FeedFetchConfig
 from w2w.runtime.stage import Pool
@@ -304,6 +305,25 @@ def test_pictures_on_the_web_are_asked_for_again_every_night(store, shop, clock,
 def nightly_config(store: str, shop: Shop, **options) -> nightly.Config:
     feed = FeedConfig(uri=shop.write(), full=True, grace_nights=1)
     return nightly.Config(store=store, feed=feed, pool=Pool(workers=1), **options)
+
+
+def test_a_dry_run_says_what_would_happen(store, shop, clock, tmp_path):
+    (told,) = nightly.main(nightly_config(store, shop, dry_run=True))
+    assert (told.job, told.facts["pending"], told.facts["then"]) == ("ingest", "20", "embed and index of what comes in")
+    nightly.main(nightly_config(store, shop))
+    (told,) = nightly.main(nightly_config(store, shop, dry_run=True))
+    assert (told.job, "then" in told.facts) == ("index", False)
+    (told,) = nightly.main(nightly_config(store, shop, dry_run=True, encoder=EncoderConfig(store_dtype="float16")))
+    assert (told.job, told.facts["pending"], "index" in told.facts["then"]) == ("embed", "20", True)
+    with pytest.raises(JobFailed, match=r"20 of 20 rows were rejected \(20 duplicate_key\)"):  # all are another feed's
+        night(store, shop, {"id": "other"}, dry_run=True)
+    before = num_rows(store)
+    for feed in (b"product_id,image\n", b"", b"product_id,image\nx\ny\n"):
+        (shop.folder / "bad.csv").write_bytes(feed)
+        for dry_run in (True, False):
+            with pytest.raises((UsageError, JobFailed)):
+                night(store, shop, {"uri": str(shop.folder / "bad.csv")}, dry_run=dry_run)
+    assert num_rows(store) == before
 
 
 def test_a_night_with_a_few_broken_pictures_comes_to_its_index(store, shop, clock):

@@ -55,6 +55,7 @@ class Night:
         self._recheck = nights.recheck_is_due(_microseconds(checked), nights.now_us(), config.fetch.recheck_nights)
         self._held: list[pa.Table] = []  # rejected for good by a run that did not come to write their news
         self._on_web = False
+        self._unfit = Counter[str]()  # pending rows that the feed's reader rejected, by code: they need no work to be known
         self.listed = self.refused = self.unreadable = self.rechecked = self.pending = 0
         self.missing: pa.Table | None = None  # rows of products that the feed does not list
         self.gone: pa.Table | None = None  # those that are to be withdrawn
@@ -64,8 +65,8 @@ class Night:
         """Reads the feed and writes its work files (none in a dry run). Raises UsageError where too much is missing of it."""
         run, config = self._run, self._config
         self.pending = work.write(run.store, run.run_id, self._work(), WORK_SCHEMA, config.item_rows, count_only=config.dry_run)
-        if not self.pending:
-            config.tolerance.check({}, self.listed, self.refused)
+        if not self.pending or config.dry_run:
+            config.tolerance.check(self._unfit, self.listed, self.refused)
         self._judge_missing()
 
     def _work(self) -> Iterator[pa.Table]:
@@ -89,7 +90,9 @@ class Night:
             if wanted := pc.any(pc.or_(pc.or_(new, again), held)).as_py():
                 rows = with_standing(rows, self._feed.id, kept, same, self._last_pictures(rows))
                 self._held.append(_with_a_picture(rows.filter(held)))
-            yield rows.filter(pc.or_(new, again)) if wanted else rows.slice(0, 0)
+            pending = rows.filter(pc.or_(new, again)) if wanted else rows.slice(0, 0)
+            self._unfit.update(pending.column(schema.REJECT_CODE).drop_null().to_pylist())
+            yield pending
 
     def _ours(self, batch: FeedBatch) -> FeedBatch:
         """The batch without rows of products that another feed has brought."""
