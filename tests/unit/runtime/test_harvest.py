@@ -15,6 +15,7 @@ from w2w.table.sink import Lineage, Output, append_rows
 
 SITE = Profile("x", start=["http://h/"], category_map={"coats": "outer"})
 LINEAGE = Lineage("crawl", "run", "crawl", "x-v", {}, {}, "test")
+OTHER = Lineage("ingest", "other", "ingest", "v", {}, {}, "test")
 
 
 class Store:
@@ -190,3 +191,41 @@ def test_pages_are_found_however_links_spell_their_urls(store):
     assert store.products()["p5"]["image_id"] == "f" * 64
     (post,) = current_posts(store.uri).to_pylist()
     assert (post["product_ids"], post["product_urls"]) == (["p5"], ["http://h/p/5"])
+
+
+def test_a_broken_picture_holds_back_none_of_the_other_news(store):
+    store.harvest()
+    store.product(1, price=["5.00"], image=["http://h/torn.jpg"])
+    store.add("http://h/torn.jpg", kind="image", state="rejected", reason="truncated", detail="ends early")
+    done = store.harvest()
+    assert (done.products, done.rejects) == (1, {"truncated": 1})
+    row = store.products()["p1"]
+    assert (row["price"], row["image_id"], row["image_uri"]) == (5, f"{1:064d}", "http://h/1.jpg")
+    assert store.harvest().products == 0
+    store.add("http://h/torn.jpg", kind="image", image_id="e" * 64)
+    assert store.harvest().products == 1
+    assert store.products()["p1"]["image_id"] == "e" * 64
+
+
+def test_a_feeds_products_are_not_the_sites_to_change_or_withdraw(store):
+    store.harvest()
+    assert {row["feed"] for row in store.products().values()} == {"site:x"}
+    rows = delta.current_products(store.uri, schema.PRODUCTS.schema.names)
+    theirs = [row | {"feed": "main", "title": "theirs"} for row in rows.to_pylist() if row["product_id"] == "p1"]
+    append_rows(store.uri, Output(schema.PRODUCTS), pa.Table.from_pylist(theirs, schema=rows.schema), OTHER)
+    store.product(1, price=["5.00"])
+    assert store.harvest().rejects == {"duplicate_key": 1}
+    store.add("http://h/p/1", state="gone", reason="not_found")
+    assert store.harvest().withdrawn == 0
+    assert (store.products()["p1"]["title"], store.products()["p1"]["active"]) == ("theirs", True)
+
+
+def test_a_store_of_an_older_version_gets_owners(store):
+    store.harvest()
+    rows = delta.current_products(store.uri, schema.PRODUCTS.schema.names)
+    nobodys = [row | {"feed": None} for row in rows.to_pylist()]
+    append_rows(store.uri, Output(schema.PRODUCTS), pa.Table.from_pylist(nobodys, schema=rows.schema), OTHER)
+    assert {row["feed"] for row in store.products().values()} == {None}
+    assert store.harvest().products == 2
+    assert {row["feed"] for row in store.products().values()} == {"site:x"}
+    assert store.harvest().products == 0
