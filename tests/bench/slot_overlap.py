@@ -1,5 +1,5 @@
 """Do the crops of an outfit tell that they come from one photo? How many pairs of crops share pixels, and how well the
-default encoder's raw cosine tells pairs that were worn from pairs of two photos (AUC). Last line: JSON.
+default encoder's raw cosine tells what was worn from pairs and outfits of several photos (AUC). Last line: JSON.
 
 python -m tests.bench.slot_overlap [--photos 600] [--quick]
 
@@ -15,13 +15,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 from PIL import Image
 
 from w2w import schema
 from w2w.garments import boxes, masks
 from w2w.garments.formats import AnnotationsConfig, read_annotations
-from w2w.garments.taxonomy import IGNORE, OUTER
+from w2w.garments.taxonomy import DRESS, IGNORE, OUTER
 from w2w.metrics.outfit import auc
+from w2w.mining.outfits import DRESSED, modify
 from w2w.models.encoder import EncoderConfig, load_encoder
 from w2w.wardrobe.garment import generator, make_garment
 from w2w.wardrobe.photo import street_photo
@@ -76,7 +78,20 @@ def judged(photos: Iterator[Shown]) -> dict[str, dict]:
             "over a quarter of the smaller": round(float((shared > _QUARTER).mean()), 3),
             "AUC of raw cosine": round(auc(scores, np.arange(len(scores)) < len(rows)), 3),
         }
+    result["outfits"] = {"AUC of mean raw cosine": round(_outfits(crops, vectors_N3D), 3)}
     return result
+
+
+def _outfits(crops: list[list[masks.SlotCrop]], vectors_N3D: np.ndarray) -> float:
+    """AUC of worn outfits against those that `w2w compose` makes of them, dresses included."""
+    names = [f"{i:06d}" for i in range(len(crops))]
+    worn = pl.DataFrame({schema.IMAGE_ID: names, schema.CLUSTER_ID: names, schema.SPLIT: ["test"] * len(crops)})
+    dressed = [c[1].crop_source == DRESS for c in crops]
+    made = modify(worn.with_columns(pl.Series(DRESSED, dressed)), _STRANGERS, seed=0)
+    items_O3 = np.concatenate([np.repeat(np.arange(len(crops))[:, None], 3, axis=1), made.items])
+    outfits_O3D = vectors_N3D[items_O3, np.arange(3)]
+    cosines = [(outfits_O3D[:, a] * outfits_O3D[:, b]).sum(-1) for a, b in itertools.combinations(range(3), 2)]
+    return auc(np.mean(cosines, axis=0), np.arange(len(items_O3)) < len(crops))
 
 
 def _shared(a: tuple, b: tuple) -> float:
