@@ -38,13 +38,9 @@ def main(config: Config) -> Summary:
     settings = {k: v for k, v in asdict(config.set).items() if k not in ("path", "images", "source", "variant")}
     version = ids.digest(STAGE_CODE, settings, config.set.catalog, config.decode, config.crop_px)
     reading = Reading(config.set.catalog, config.set.name, version, config.crop_px, config.decode, config.fetch, config.pool)
-    shops, photos = (
-        Pictures(run, reading, table, rows(records(), reading.catalog, version), kind)
-        for table, rows, records, kind in (
-            (schema.PRODUCTS, shop_rows, public.shops, SHOP_SCHEMA),
-            (schema.POSTS, photo_rows, public.photos, PHOTO_SCHEMA),
-        )
-    )
+    sold, worn = shop_rows(public.shops(), reading.catalog, version), photo_rows(public.photos(), reading.catalog, version)
+    shops = Pictures(run, reading, schema.PRODUCTS, sold, SHOP_SCHEMA)
+    photos = Pictures(run, reading, schema.POSTS, worn, PHOTO_SCHEMA)
     check_records(public)
     if not config.dry_run:
         run.check_store()

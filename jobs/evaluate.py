@@ -41,7 +41,7 @@ def main(config: Config) -> Summary:
     summary.job = "evaluate"
     if config.dry_run:
         return summary
-    out = summary.facts["neighbours"].rpartition("/")[0]
+    out = str(summary.facts["neighbours"]).rpartition("/")[0]
     protocols = []
     if config.match:
         relevant, num_relevant, truth, _, num_without = pages.relevance(searched, config.match, config.search.k)

@@ -51,7 +51,7 @@ def option_names(config_class: type, prefix: str = "") -> Iterator[tuple[str, ob
     for field in dataclasses.fields(config_class):
         kind, name = hints[field.name], f"{prefix}{field.name}"
         yield name, kind
-        if dataclasses.is_dataclass(kind):
+        if isinstance(kind, type) and dataclasses.is_dataclass(kind):
             yield from option_names(kind, f"{name}.")
 
 

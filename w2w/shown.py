@@ -9,7 +9,7 @@ import os
 import re
 import sys
 import unicodedata
-from typing import TextIO
+from typing import Any, TextIO
 
 from rich.console import Console
 from rich.text import Text
@@ -22,7 +22,7 @@ _PARAMETER = re.compile(r"([?&;#])([\w.~-]{1,60})=([^&;#\s'\"<>]*[^&;#\s'\"<>:.,
 _HEADER = re.compile(r"\b(bearer|basic)\s+[\w.~+/=-]{8,}", re.IGNORECASE)
 
 
-def without_secrets(value: object) -> object:
+def without_secrets(value: Any) -> Any:
     """The same text, or nested dicts and lists of text, with user names, passwords, tokens and signatures as ``***``."""
     if isinstance(value, str):
         value = _USER.sub(rf"\1{_HIDDEN}@", value)

@@ -118,7 +118,7 @@ def sha256(uri: str) -> str | None:
     return found.hexdigest()
 
 
-def write_bytes(uri: str, data: bytes) -> None:
+def write_bytes(uri: str, data: bytes | memoryview) -> None:
     """All or nothing: a reader sees the old content or the new one, never a part (rename on disk, one PUT on S3)."""
     with writer(uri) as f:
         f.write(data)
@@ -286,4 +286,6 @@ def check_writable(uri: str, option: str) -> None:
         read_bytes(probe)
         delete(probe)
     except OSError as e:
-        raise UsageError(f"{option}={uri}: cannot write there: {_reason(e.__cause__ or e)}") from e
+        raise UsageError(
+            f"{option}={uri}: cannot write there: {_reason(e.__cause__ if isinstance(e.__cause__, OSError) else e)}"
+        ) from e

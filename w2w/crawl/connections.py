@@ -7,6 +7,7 @@ import socket
 import threading
 import time
 from collections import deque
+from typing import Any
 
 _CHUNK = 64 * 1024
 _IDLE_S = 4.0  # shorter than the shortest keep-alive in wide use (Apache and Node close after 5 s)
@@ -93,7 +94,7 @@ class Wire(io.RawIOBase):
     def readable(self) -> bool:
         return True
 
-    def readinto(self, buffer: memoryview) -> int:
+    def readinto(self, buffer: Any) -> int:
         if self.spent:
             return 0
         self._sock.settimeout(left(self._deadline))
@@ -126,6 +127,7 @@ class _Reader(io.BufferedReader):
 
     def close(self) -> None:
         if not self.closed:
+            assert isinstance(self.raw, Wire)
             self.raw.spent = True
             self.raw.left_over = bool(self.peek(1))
         super().close()

@@ -47,7 +47,13 @@ def decoded(body: bytes, content_type: str = "") -> str:
     plain = body[len(mark) :]
     header = _CHARSET.search(content_type)
     wide = b"\x00" in plain[:1000]  # only then is it UTF-16 or 32, whoever says so
-    labels = [name, header and header[1], None if wide else _declared(plain), _looks_wide(plain) if wide else None, "utf-8"]
+    labels = [
+        name,
+        header[1] if header else None,
+        None if wide else _declared(plain),
+        _looks_wide(plain) if wide else None,
+        "utf-8",
+    ]
     for label in filter(None, labels):
         codec = codec_of(label)
         if codec is None or codec.startswith(("utf-16", "utf-32")) != wide:

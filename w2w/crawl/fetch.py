@@ -151,7 +151,7 @@ class Fetcher:
             sock.settimeout(left(deadline))
             sock.sendall(self._request(scheme, host, port, target, validators))
             wire = Wire(sock, deadline, self.config.max_bytes + _HEADER_ALLOWANCE)
-            response = http.client.HTTPResponse(wire, method="GET")
+            response = http.client.HTTPResponse(wire, method="GET")  # type: ignore[arg-type]  # of a socket it needs makefile
             response.begin()
             agent = self.config.user_agent if self.config.respect_no_ai else None
             return read_answer(url, response, validators, accept, self.config.max_bytes, agent)

@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 from w2w.crawl.addresses import check_url
 from w2w.crawl.answers import Redirect, Response, TryLater, Validators
@@ -157,7 +158,7 @@ class _Schedule:
         else:
             self._ready.setdefault(host, deque()).append(job)
 
-    def _finish(self, job: _Job, result: Response | Redirect | Reject | Robots, wait_s: float = 0.0) -> None:
+    def _finish(self, job: _Job, result: Any, wait_s: float = 0.0) -> None:
         if job.place >= 0:
             self._answers[job.place] = Answer(result, job.attempts, wait_s)
             self._open -= 1
@@ -177,7 +178,7 @@ class _Schedule:
         for job in self._parked.pop(where, []):
             self._admit(job)
 
-    def _receive(self, job: _Job, held: _Held, result: object) -> None:
+    def _receive(self, job: _Job, held: _Held, result: Any) -> None:
         """What a thread brought back."""
         self._under_way -= 1
         held.under_way -= 1

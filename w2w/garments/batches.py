@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import Any
 
 import numpy as np
 
@@ -10,7 +10,8 @@ from w2w.errors import Reject, RejectCode
 
 log = logging.getLogger("w2w")
 
-Item, Result = TypeVar("Item"), TypeVar("Result")
+Item = Any  # an image, or a tuple that begins with one
+Result = Any
 
 _MEMORY_WORDS = ("out of memory", "can't allocate memory", "cannot allocate memory", "alloc_failed", "bad_alloc")
 _PROBE_SIDE_PX = 64
@@ -93,7 +94,7 @@ def _free() -> None:
         torch.cuda.empty_cache()
 
 
-def _size(item: object) -> str:
+def _size(item: Item) -> str:
     image = item[0] if isinstance(item, tuple) else item
     return f"{image.shape[1]} x {image.shape[0]}"
 

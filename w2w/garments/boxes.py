@@ -39,7 +39,9 @@ def clip(boxes_N4: np.ndarray, width: int, height: int) -> np.ndarray:
     return np.clip(boxes_N4, 0, np.array([width, height, width, height], np.float32)).astype(np.float32)
 
 
-def nms(boxes_N4: np.ndarray, scores_N: np.ndarray, max_iou: float, groups_N: Sequence | None = None) -> np.ndarray:
+def nms(
+    boxes_N4: np.ndarray, scores_N: np.ndarray, max_iou: float, groups_N: Sequence | np.ndarray | None = None
+) -> np.ndarray:
     """Indices of the boxes that stay, best first: one whose IoU with a better one is above ``max_iou`` goes.
 
     ``groups_N``: only boxes of one group suppress each other (per class); None is class-agnostic. Greedy (Felzenszwalb et al.
@@ -85,7 +87,7 @@ def person_box(boxes_N4: np.ndarray, categories: Sequence[str], least_px: float 
             if list(categories) != [DRESS]:
                 return PersonBox(None, "few_garments")
             source = "dress"
-    x0, y0, x1, y1 = *chosen[:, :2].min(axis=0).tolist(), *chosen[:, 2:].max(axis=0).tolist()
+    (x0, y0), (x1, y1) = chosen[:, :2].min(axis=0).tolist(), chosen[:, 2:].max(axis=0).tolist()
     if min(x1 - x0, y1 - y0) < least_px:
         return PersonBox(None, "small")
     return PersonBox((x0, y0, x1, y1), source)

@@ -78,7 +78,8 @@ def _coco_boxes(one: Record, target: str) -> list[tuple[float, ...]]:
 def _modanet_boxes(one: Record, target: str) -> list[tuple[float, ...]]:
     """ModaNet's bbox is that of one polygon, whichever came last (record 992824: two shoes, the box of one). So: around all
     polygons, and for shoes of two polygons one box each, as Fashionpedia and the seed's maskrcnn-modanet have them."""
-    found = _polygon_boxes(one) if one.get("segmentation", (list, dict), None) else [from_xywh(one.numbers("bbox", 4))]
+    polygons = one.get("segmentation", (list, dict), None)
+    found: list[tuple[float, ...]] = _polygon_boxes(one) if polygons else [from_xywh(one.numbers("bbox", 4))]
     return found if target == SHOES and len(found) == 2 else [_around(found)]
 
 

@@ -18,7 +18,7 @@ class Found:
     labels: tuple[str, ...]
     categories: tuple[str, ...] = ()
 
-    def take(self, at: Sequence[int]) -> "Found":
+    def take(self, at: Sequence[int] | np.ndarray) -> "Found":
         at = [int(i) for i in at]
         categories = tuple(self.categories[i] for i in at) if self.categories else ()
         return Found(self.boxes_N4[at], self.scores_N[at], tuple(self.labels[i] for i in at), categories)

@@ -58,7 +58,7 @@ def from_rle(rle: dict) -> np.ndarray:
 
 
 def _is_count(value: object) -> bool:
-    return isinstance(value, (int, np.integer)) and not isinstance(value, bool) and value >= 0
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool) and bool(value >= 0)
 
 
 def _checked(height: int, width: int) -> tuple[int, int]:

@@ -31,7 +31,7 @@ def person_prompts(
         return []
     around = boxes.pad(person.box, width, height, *_AROUND[person.source])
     if not with_parts:
-        return [Prompt(tuple(map(float, around)))]
+        return [Prompt(_floats(around))]
     near = np.array([boxes.pad(around, width, height, *[_NEAR] * 4)], np.float32)
     touching = boxes.intersection(near, np.asarray(garments_N4, np.float32).reshape(-1, 4))[0] > 0
     points, parts = [], []
@@ -42,7 +42,7 @@ def person_prompts(
             parts.append(Prompt(tuple(box)))
         else:
             points.append(((box[0] + box[2]) / 2, (box[1] + box[3]) / 2))
-    return [Prompt(tuple(map(float, around)), tuple(points)), *parts]
+    return [Prompt(_floats(around), tuple(points)), *parts]
 
 
 def person_mask(
@@ -66,3 +66,8 @@ def person_mask(
     mask = masks.clean(mask, rules, worn if prompts else None)
     masks.check(mask, rules, found[0].score, found[0].stability)
     return Masked(mask, found[0].score, found[0].stability)
+
+
+def _floats(box: Sequence[float]) -> tuple[float, float, float, float]:
+    x0, y0, x1, y1 = map(float, box)
+    return x0, y0, x1, y1

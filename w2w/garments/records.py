@@ -4,6 +4,7 @@ import json
 import reprlib
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from w2w import storage
 from w2w.errors import UsageError
@@ -20,7 +21,7 @@ class Record:
             raise UsageError(f"{where}: expected an object with fields, found {type(values).__name__}")
         self._values = values
 
-    def get(self, name: str, kind: type | tuple[type, ...], default: object = ...) -> object:
+    def get(self, name: str, kind: type | tuple[type, ...], default: object = ...) -> Any:
         value = self._values.get(name, default)
         if value is ...:
             raise UsageError(f"{self.where}: field {name!r} is missing")
@@ -36,7 +37,7 @@ class Record:
     def items(self):
         return self._values.items()
 
-    def numbers(self, name: str, count: int) -> tuple[float, ...]:
+    def numbers(self, name: str, count: int) -> Any:
         return numbers(self.get(name, (list, tuple)), count, f"{self.where}: field {name!r}")
 
 
@@ -45,8 +46,8 @@ def shown(value: object) -> str:
     return f"{reprlib.repr(value):.60}"
 
 
-def numbers(values: object, count: int, where: str) -> tuple[float, ...]:
-    """The values as finite floats. Raises UsageError where they are not ``count`` numbers."""
+def numbers(values: Any, count: int, where: str) -> Any:
+    """A tuple of ``count`` finite floats. Raises UsageError where they are not ``count`` numbers."""
     good = len(values) == count and all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
     if not good or any(v != v or abs(v) > _MAX_NUMBER for v in values):
         raise UsageError(f"{where} is {shown(values)}, not {count} numbers")

@@ -6,6 +6,7 @@ program), and Pillow's own pixel limit, a process-wide setting that warns, plays
 
 import struct
 import warnings
+from collections.abc import Callable
 from io import BytesIO
 
 import numpy as np
@@ -28,7 +29,7 @@ from w2w.images import sniff
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
-_PLUGINS = {
+_PLUGINS: dict[str, Callable[[BytesIO], ImageFile]] = {
     sniff.PNG: PngImagePlugin.PngImageFile,
     sniff.GIF: GifImagePlugin.GifImageFile,
     sniff.WEBP: WebPImagePlugin.WebPImageFile,

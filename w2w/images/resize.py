@@ -1,7 +1,5 @@
 """To a model's input size, antialiased as the models saw it in training."""
 
-from typing import Literal
-
 import numpy as np
 from PIL import Image
 
@@ -16,8 +14,8 @@ _WHITE = 255  # the ground of product photos, and of everything composited by de
 def fit(
     image: np.ndarray,
     size_px: int,
-    mode: Literal["crop", "squash", "pad"] = "crop",
-    resample: Literal["bicubic", "bilinear"] = "bicubic",
+    mode: str = "crop",
+    resample: str = "bicubic",
     resize_px: int | None = None,
 ) -> np.ndarray:
     """(H, W, 3) uint8 -> (size_px, size_px, 3) uint8, C-contiguous.

@@ -87,7 +87,7 @@ def to_pixels(
     rejects = [i if isinstance(i, Reject) else None for i in images]
     buffer = np.zeros((len(images), size_px, size_px, 3), np.uint8)
     for i, image in enumerate(images):
-        if rejects[i] is None:
+        if not isinstance(image, Reject):
             buffer[i] = fit(image, size_px, mode, resample, resize_px)
     kind = pixels_field(size_px).field(PIXELS).type
     pixels = pa.Array.from_buffers(kind, len(images), [None, pa.py_buffer(buffer)])
@@ -123,7 +123,7 @@ def to_photos(rows: pa.Table, *, limits: DecodeLimits, longest_px: int, threads:
     """Decodes every image whole, shrunk to ``longest_px`` on its longer side: adds PHOTO_GIVES, drops the encoded bytes."""
     images = decode_many(rows.column(schema.BYTES), limits, longest_px, threads)
     rejects = [i if isinstance(i, Reject) else None for i in images]
-    photos = [None if r else shrink(i, longest_px) for i, r in zip(images, rejects)]
+    photos = [None if isinstance(i, Reject) else shrink(i, longest_px) for i in images]
     columns = (
         _packed(photos),
         pa.array([None if p is None else p.shape[1] for p in photos], pa.int32()),

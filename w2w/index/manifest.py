@@ -110,7 +110,8 @@ def manifest_uri(uri: str, version: str) -> str:
 
 
 def to_json(value: Any) -> bytes:
-    return _dump(dataclasses.asdict(value) if dataclasses.is_dataclass(value) else [dataclasses.asdict(v) for v in value])
+    """Of a dataclass, or a list of them."""
+    return _dump([dataclasses.asdict(v) for v in value] if isinstance(value, list) else dataclasses.asdict(value))
 
 
 def _dump(plain: Any) -> bytes:

@@ -92,7 +92,9 @@ def publish(uri: str, manifest: Manifest, gate: GateResult, base: Published) -> 
 
 
 def _check_forward(manifest: Manifest, before: Manifest | None) -> None:
-    for table, version in before.tables.items() if before else ():
+    if before is None:
+        return
+    for table, version in before.tables.items():
         same_table = before.table_ids.get(table) == manifest.table_ids.get(table)
         if same_table and manifest.tables.get(table, version) < version:
             raise JobFailed(

@@ -67,11 +67,14 @@ class Index:
             raise UsageError(f"k={k!r}: must be a whole number of at least 1")
         set_threads(num_threads)
         unit_ND = unit_vectors(vectors_ND, self.manifest.dim)
-        wanted = list(categories) if categories is not None and not isinstance(categories, str) else None
-        if wanted is not None and len(wanted) != len(unit_ND):
+        if categories is None or isinstance(categories, str):
+            wanted: list[str | None] = [categories] * len(unit_ND)
+        else:
+            wanted = list(categories)
+        if len(wanted) != len(unit_ND):
             raise UsageError(f"{len(wanted)} categories for {len(unit_ND)} queries: give one, or one for each query")
         scopes: dict[str | None, list[int]] = {}
-        for i, category in enumerate(wanted or [categories] * len(unit_ND)):
+        for i, category in enumerate(wanted):
             scopes.setdefault(category, []).append(i)
         known = self.manifest.rows_by_category()
         for category in scopes.keys() - {None}:
@@ -219,7 +222,8 @@ class _Found:
 
     @staticmethod
     def empty() -> "_Found":
-        return _Found(*(np.empty(0, np.int64) for _ in range(4)), np.empty(0, np.float32))
+        none = np.empty(0, np.int64)
+        return _Found(none, none, none, none, np.empty(0, np.float32))
 
     @staticmethod
     def join(parts: list["_Found"]) -> "_Found":

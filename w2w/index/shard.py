@@ -79,7 +79,7 @@ def plan_groups(rows: pa.Table, cfg: IndexConfig, previous: Manifest | None = No
         raise UsageError("there are no rows to index")
     was_large = {t.group for t in previous.templates} if previous else set()
     large = {c for c, n in counts.items() if n > cfg.exact_below_rows // (2 if f"category {c}" in was_large else 1)}
-    groups = {f"category {c}": (c,) for c in sorted(large)}
+    groups: dict[str, tuple[str, ...]] = {f"category {c}": (c,) for c in sorted(large)}
     if len(large) < len(counts):
         groups[SMALL] = tuple(sorted(set(counts) - large))
     total = sum(counts.values())
@@ -187,7 +187,7 @@ def rows_digest(rows: pa.Table, model_version: str, cfg: IndexConfig) -> str:
     mixed = np.zeros(rows.num_rows, np.uint64)
     for name, odd in zip((PRODUCT_ID, IMAGE_ID, CATEGORY), (1, 0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F)):
         mixed += hash_keys(rows[name]) * np.uint64(odd)
-    return digest(hashlib.sha256(np.sort(mixed)).hexdigest(), _config_digest(cfg, model_version))
+    return digest(hashlib.sha256(np.sort(mixed).tobytes()).hexdigest(), _config_digest(cfg, model_version))
 
 
 def is_intact(uri: str, shard: ShardInfo) -> bool:

@@ -93,7 +93,9 @@ class Spec:
             raise UsageError(f"index factory {self.factory!r}: every number must be at least 1")
 
     def _part(self, name: str) -> str:
-        return _FACTORY.fullmatch(self.factory)[name] or ""
+        match = _FACTORY.fullmatch(self.factory)
+        assert match, "checked when it was made"
+        return match[name] or ""
 
     @property
     def transform(self) -> str:

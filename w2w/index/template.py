@@ -31,7 +31,8 @@ class Template:
         return vectors_ND if self.axes_ED is None else np.ascontiguousarray(vectors_ND @ self.axes_ED.T)
 
     @property
-    def quantizer(self) -> faiss.Index | None:
+    def quantizer(self) -> faiss.Index:
+        """None where there are no inverted lists."""
         return faiss.downcast_index(self.base.quantizer) if self.spec.num_lists else None
 
     def to_bytes(self) -> bytes:
@@ -140,11 +141,11 @@ def fit(spec: Spec, sample: Sample) -> Template:
     if len(sample_ND) < needed:
         raise UsageError(f"index factory {spec.factory!r} needs {needed} rows to train on, there are {len(sample_ND)}")
     axes_ED = None
-    if spec.transform in ("PCA", "PCAR"):
+    if spec.transform == "PCA":
         axes_ED = sample.principal[0][:inner_dim]
-    if spec.transform == "PCAR":
+    elif spec.transform == "PCAR":
         turn_EE = np.linalg.qr(np.random.default_rng(seed).standard_normal((inner_dim, inner_dim)))[0]
-        axes_ED = (turn_EE.astype(np.float32) @ axes_ED).astype(np.float32)
+        axes_ED = (turn_EE.astype(np.float32) @ sample.principal[0][:inner_dim]).astype(np.float32)
     elif spec.transform == "OPQ":
         axes, variances = sample.principal
         axes_ED = axes[_deal_axes(variances[:inner_dim], spec.num_parts or inner_dim)]

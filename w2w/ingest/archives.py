@@ -5,6 +5,7 @@ import re
 import tarfile
 from collections.abc import Iterator
 from pathlib import PurePosixPath
+from typing import IO, cast
 
 import pyarrow as pa
 from pyarrow import fs
@@ -109,9 +110,9 @@ def _groups(file: io.BufferedReader, uri: str, rejects: list[_Reject]) -> Iterat
     """Neighbouring plain files of one name. Links, devices, sparse files and names that lead outside are rejected."""
     key, members = None, []
     try:
-        with tarfile.open(fileobj=_Capped(file), mode="r:") as tar:
+        with tarfile.open(fileobj=cast(IO[bytes], _Capped(file)), mode="r:") as tar:
             while (member := tar.next()) is not None:
-                tar.members = []  # or a shard of a million members would keep them all
+                tar.members = []  # type: ignore[attr-defined]  # or a shard of a million members would keep them all
                 if member.isdir():
                     continue
                 where = f"{uri}#{member.name}".encode("utf-8", "backslashreplace").decode()

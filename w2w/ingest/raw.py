@@ -142,7 +142,7 @@ def batch_of_dicts(
     return RawBatch(columns, attributes, pa.array(sources, pa.string()), reject_table(rejects), located)
 
 
-def _columns_of(rows: list[dict[str, object]], mapping: Mapping) -> tuple[dict[str, pa.Array], pa.MapArray]:
+def _columns_of(rows: list, mapping: Mapping) -> tuple[dict[str, pa.Array], pa.MapArray]:
     """The mapped columns and the attributes. Raises where a mapped value is neither text nor null, or text is no Unicode."""
     columns = {}
     for ours in COLUMNS:

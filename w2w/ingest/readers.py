@@ -24,7 +24,7 @@ _SALVAGE_LINES = 50  # the longest record that is looked for among lines that a 
 # Undecodable bytes become U+FDD0, a code point that Unicode forbids in text (section 23.7), so that a reader knows the row by
 # it; U+FFFD would condemn rows whose author stored that sign, which real feeds do.
 MARK = "\ufdd0"
-codecs.register_error("w2w-mark", lambda e: (MARK, e.end))
+codecs.register_error("w2w-mark", lambda e: (MARK, e.end))  # type: ignore[attr-defined]  # those of decoding have an end
 
 
 def open_text(uri: str, encoding: str) -> pa.NativeFile:
@@ -373,7 +373,7 @@ def _as_text(values: pa.Array) -> tuple[pa.Array, np.ndarray]:
         except pa.ArrowException:
             texts = [attempt(values.slice(i, 1).cast, pa.string()) for i in range(len(values))]
             bad = np.array([isinstance(t, Reject) for t in texts], bool)
-            return pa.array([None if b else t[0].as_py() for t, b in zip(texts, bad)], pa.string()), bad
+            return pa.array([None if isinstance(t, Reject) else t[0].as_py() for t in texts], pa.string()), bad
     raw = values.cast(pa.binary())
     try:
         return raw.cast(pa.string()), none  # this cast checks, reading Parquet does not

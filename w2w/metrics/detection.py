@@ -24,7 +24,7 @@ AP_SCHEMA = pa.schema(
         ("num_truths", pa.int32()),
     ]
 )
-_THRESHOLDS = {"mAP": slice(None), "AP50": 0, "AP75": 5}
+_THRESHOLDS: dict[str, slice | int] = {"mAP": slice(None), "AP50": 0, "AP75": 5}
 
 
 @dataclass(frozen=True)

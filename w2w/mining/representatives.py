@@ -32,7 +32,7 @@ def look_at_ground(rows: pa.Table, *, limits: DecodeLimits, stage_version: str) 
     """Adds GROUND_GIVES to rows with encoded bytes; drops the bytes."""
     images = decode_many(rows.column(schema.BYTES), limits, _LONGEST_PX)
     rejects = [i if isinstance(i, Reject) else None for i in images]
-    found = [(0.0, 0.0, 0.0) if r else ground_of(i) for i, r in zip(images, rejects)]
+    found = [(0.0, 0.0, 0.0) if isinstance(i, Reject) else ground_of(i) for i in images]
     rows = rows.drop_columns([schema.BYTES])
     for field, values in zip(GROUND_GIVES, np.array(found, np.float32).reshape(-1, 3).T):
         rows = rows.append_column(field.name, pa.array(values, field.type))

@@ -1,6 +1,6 @@
 """What was seen in photos: boxes and masks drawn on them, cut-outs, how often each class, and what was rejected."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -106,8 +106,8 @@ def _dashed(pen: ImageDraw.ImageDraw, box: tuple[float, ...], dash_px: int = 8) 
 def garment_report(
     out: str,
     title: str,
-    headline: dict[str, str],
-    facts: dict[str, object],
+    headline: Mapping[str, object],
+    facts: Mapping[str, object],
     histograms: Sequence[Histogram],
     photos: Sequence[Seen],
     rejects: Sequence[Refused],

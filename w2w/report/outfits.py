@@ -1,6 +1,6 @@
 """A contact sheet of outfits: what was worn, and what was made of it by replacing pieces."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from w2w.report.page import thumbnail, write_page
@@ -27,7 +27,9 @@ class Worn:
     modified: tuple[tuple[Piece, ...], ...] = ()
 
 
-def outfit_sheet(out: str, title: str, headline: dict[str, str], facts: dict[str, object], worn: Sequence[Worn]) -> None:
+def outfit_sheet(
+    out: str, title: str, headline: Mapping[str, object], facts: Mapping[str, object], worn: Sequence[Worn]
+) -> None:
     """Writes the page to ``out``. A crop that cannot be read has its place and says so."""
 
     def shown(pieces: Sequence[Piece]) -> list[dict]:

@@ -51,7 +51,7 @@ def search_report(
         }
         for q in queries
     ]
-    judged = [q for q in shown if q["hits"] and q["hits"][0]["correct"] is not None]
+    judged = [bool(q.hits[0].correct) for q in queries if q.hits and q.hits[0].correct is not None]
     write_page(
         out,
         "search.html.j2",
@@ -60,7 +60,7 @@ def search_report(
         queries=shown,
         labels=sorted(Counter(q["label"] for q in shown).items()),
         num_queries=num_queries,
-        num_right=sum(not q["miss"] for q in judged) if judged else None,
+        num_right=sum(judged) if judged else None,
         num_judged=len(judged),
         num_unjudged=len(shown) - len(judged),
         sought=sought,

@@ -49,8 +49,8 @@ def charts(curves: Mapping[str, Sequence[Curve]]) -> list[dict]:
 def detector_report(
     out: str,
     title: str,
-    headline: dict[str, str],
-    facts: dict[str, object],
+    headline: Mapping[str, object],
+    facts: Mapping[str, object],
     curves: Mapping[str, Sequence[Curve]],
     table: pa.Table,
     photos: Sequence[Seen],
@@ -74,8 +74,8 @@ def detector_report(
 def encoder_report(
     out: str,
     title: str,
-    headline: dict[str, str],
-    facts: dict[str, object],
+    headline: Mapping[str, object],
+    facts: Mapping[str, object],
     curves: Mapping[str, Sequence[Curve]],
     tables: Sequence[Figures],
 ) -> None:

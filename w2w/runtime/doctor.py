@@ -44,7 +44,7 @@ def checks(encoder: EncoderConfig, store: str | None) -> Iterator[tuple[str, Cal
         if storage.is_s3(store):
             keys = ("AWS_PROFILE", "AWS_ACCESS_KEY_ID", "AWS_REGION", "AWS_ENDPOINT_URL")
             yield "S3 settings", lambda: ", ".join(f"{k} {'set' if os.environ.get(k) else 'not set'}" for k in keys)
-        yield "store can be written", lambda: storage.check_writable(store, "--store") or store
+        yield "store can be written", lambda: _writable(store)
         yield "tables", lambda: _tables(store)
 
 
@@ -76,6 +76,11 @@ def _encoder(config: EncoderConfig) -> str:
     assert np.isfinite(vectors_ND).all()
     engine = type(encoder.engine).__name__
     return f"{encoder.name} on {engine}: {encoder.dim} dimensions, {max(rates):.0f} images/s, loaded in {ready - began:.1f} s"
+
+
+def _writable(store: str) -> str:
+    storage.check_writable(store, "--store")
+    return store
 
 
 def _tables(store: str) -> str:

@@ -217,7 +217,7 @@ class _Worker:
     def _write(self, read: int, rows: list[pa.Table], rejected: list[pa.Table]) -> pa.Table:
         good, bad = pa.concat_tables(rows), pa.concat_tables(rejected)
         plan = self._plan
-        receipts = [r for output in plan.outputs for r in write_part(plan.store, output, good, plan.lineage.run_id)]
+        receipts: list[dict] = [r for output in plan.outputs for r in write_part(plan.store, output, good, plan.lineage.run_id)]
         if bad.num_rows:
             receipts += write_part(plan.store, Output(schema.REJECTS), reject_rows(bad, plan.lineage), plan.lineage.run_id)
         if not receipts:

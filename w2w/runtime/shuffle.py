@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -67,7 +68,7 @@ def share(value: object) -> list:
     return [ray.put(value)]
 
 
-def shared(reference: list) -> object:
+def shared(reference: list) -> Any:
     return ray.get(reference[0])
 
 

@@ -6,7 +6,7 @@ column chunk, nothing else.
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from urllib.parse import unquote
@@ -56,7 +56,7 @@ class FirstSeen(dict[str, int]):
     """Table URI -> the version at which this process first opened it since this was made, -1 where it was not there: from
     there on, what others commit was not taken into account."""
 
-    __hash__ = object.__hash__
+    __hash__ = object.__hash__  # type: ignore[assignment]
 
     def __init__(self, *items):
         super().__init__(*items)
@@ -102,7 +102,7 @@ def open_table(store: str, table: schema.Table, version: int | None = None) -> D
     return opened
 
 
-def open_for_commit(store: str, table: schema.Table, seen: dict[str, int]) -> DeltaTable:
+def open_for_commit(store: str, table: schema.Table, seen: Mapping[str, int]) -> DeltaTable:
     """The table, created where there is none, as it was at the version in ``seen`` (``FirstSeen``): a commit then meets what
     others have committed since."""
     opened = create_table(store, table)

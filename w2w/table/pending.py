@@ -14,6 +14,7 @@ import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -153,7 +154,7 @@ def table_items(
             yield from file_items(system, f"{root}/{part.path}", part.path, wanted, max_rows)
 
 
-def lookup(store: str, table: schema.Table, keys: pa.Array, columns: Sequence[str], **partition: str) -> pa.Table:
+def lookup(store: str, table: schema.Table, keys: pa.Array, columns: Sequence[str], **partition: Any) -> pa.Table:
     """The rows with these keys (first key column), in no order."""
     empty = pa.schema([table.schema.field(c) for c in columns]).empty_table()
     return pa.concat_tables([empty, *lookup_batches(store, table, keys, columns, **partition)])

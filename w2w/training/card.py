@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from typing import Any
 
 from w2w.shown import without_secrets
 
@@ -12,7 +13,7 @@ def model_card(
     facts: Mapping[str, object],
     figures: Mapping[str, object],
     licence: str,
-    settings: Mapping[str, object],
+    settings: Mapping[str, Any],
     git_revision: str | None,
     header: Sequence[str] = (),
 ) -> str:

@@ -214,5 +214,5 @@ def paint(canvas: Image.Image, labels: Image.Image, part: Part, texture: Image.I
     shade = 1.0 - 0.22 * np.abs(x) ** 2 + light * x  # cloth turns away at its sides
     piece = Image.fromarray(np.clip(np.asarray(piece, float) * shade, 0, 255).astype(np.uint8))
     canvas.paste(piece, (left, top), mask)
-    ImageDraw.Draw(canvas).line([*points, points[0]], fill=tuple(int(v * 0.55) for v in texture.getpixel((2, 2))), width=1)
+    ImageDraw.Draw(canvas).line([*points, points[0]], fill=tuple(int(v * 0.55) for v in np.asarray(texture)[2, 2]), width=1)
     labels.paste(label, (left, top), mask)

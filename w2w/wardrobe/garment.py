@@ -117,14 +117,16 @@ def make_garment(seed: int, number: int) -> Garment:
 
 
 def _hsv(h: float, s: float, v: float) -> Colour:
-    return tuple(int(255 * c) for c in colorsys.hsv_to_rgb(h % 1.0, s, v))
+    red, green, blue = colorsys.hsv_to_rgb(h % 1.0, s, v)
+    return int(255 * red), int(255 * green), int(255 * blue)
 
 
 def _colours(rng: np.random.Generator) -> tuple[str, Colour, Colour]:
     if rng.random() < 0.4:
         name = str(rng.choice(list(_NEUTRALS)))
         base = np.array(_NEUTRALS[name]) + rng.integers(-8, 9, 3)
-        colour = tuple(int(c) for c in np.clip(base, 0, 255))
+        red, green, blue = np.clip(base, 0, 255).tolist()
+        colour = red, green, blue
     else:
         i = int(rng.integers(len(_HUES)))
         name = _HUES[i]

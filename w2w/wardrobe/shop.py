@@ -98,8 +98,10 @@ def change_shop(folder: Path, seed: int, num_products: int, share: float, round_
     chosen = sorted(rng.choice(num_products, math.ceil(share * num_products), replace=False).tolist())
     for i in chosen:
         garment = make_garment(seed, i)
-        other = tuple(int(c) for c in rng.integers(0, 256, 3))
-        (folder / "images" / f"{garment.product_id}.jpg").write_bytes(_jpeg(thumbnail(replace(garment, colour=other), size_px)))
+        red, green, blue = rng.integers(0, 256, 3).tolist()
+        (folder / "images" / f"{garment.product_id}.jpg").write_bytes(
+            _jpeg(thumbnail(replace(garment, colour=(red, green, blue)), size_px))
+        )
     return [make_garment(seed, i).product_id for i in chosen]
 
 

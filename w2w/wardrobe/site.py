@@ -26,7 +26,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from w2w.wardrobe.pages import TEXT, Reply, Site
@@ -110,7 +110,7 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         number, in_flight = self.server.log.enter()
         self._left = False
-        self._line = {
+        self._line: dict[str, Any] = {
             "number": number,
             "connection": self.connection_number,
             "in_flight": in_flight,
@@ -255,6 +255,7 @@ def serve(folder: Path, log: Path, module: str = "w2w.wardrobe.site", **options:
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     with subprocess.Popen(command, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True, env=environment) as process:
         try:
+            assert process.stdout
             url = process.stdout.readline().strip()
             if not url:
                 raise RuntimeError(f"the server did not start: {' '.join(command)}")

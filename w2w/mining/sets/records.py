@@ -7,6 +7,7 @@ not what the set's documents promise raises UsageError with both names.
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from w2w import storage
 from w2w.config import nearest
@@ -195,7 +196,7 @@ def members(path: Path) -> Iterator[tuple[str, object]]:
             raise UsageError(f"{path}: not valid JSON: {' or '.join(map(repr, wanted))} expected at character {at}")
         return at
 
-    def value(at: int) -> tuple[object, int]:
+    def value(at: int) -> Any:
         while at < len(text) and text[at] in " \t\r\n":
             at += 1
         return parse_json(text, path, at)
@@ -208,7 +209,7 @@ def members(path: Path) -> Iterator[tuple[str, object]]:
     if text[at : at + 1] == close:
         return _check_rest(text, at, path)
     while True:
-        where: object = f"{path}: [{count}]"
+        where: Any = f"{path}: [{count}]"
         if named:
             where, at = value(skip(at, '"'))
             if not storage.is_text(where):

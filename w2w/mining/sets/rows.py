@@ -119,7 +119,9 @@ def cut_anchors(rows: pa.Table, *, stage_version: str, crop_px: int, limits: Dec
     photos = decode_many(rows.column(schema.BYTES), limits)
     for image_id, anchors, photo in zip(rows.column(schema.IMAGE_ID).to_pylist(), rows.column(ANCHORS).to_pylist(), photos):
         mine = []
-        for anchor in [] if isinstance(photo, Reject) else anchors:
+        for anchor in anchors:
+            if isinstance(photo, Reject):
+                break
             inside = _inside(anchor[schema.BOX] or (0, 0, photo.shape[1], photo.shape[0]), photo)
             if inside is not None:
                 mine.append(
@@ -195,7 +197,8 @@ def pairs(photos: Iterable[Photo], known: Known, catalog: str, source: str, vers
     seen: set[str] = set()
     for photo in photos:
         post_id = f"{catalog}/{photo.name}"
-        again, _ = post_id in seen, seen.add(post_id)
+        again = post_id in seen
+        seen.add(post_id)
         image = known.posts.get(post_id)
         for number, anchor in enumerate(photo.anchors):
             found = Reject(RejectCode.DUPLICATE_KEY, "the photo came before, of another record") if again else None
@@ -270,8 +273,10 @@ def questions(found: Iterable[Question], known: Known, catalog: str, source: str
         items, answers = (_items(some, known, catalog) for some in (question.items, question.answers))
         if question.right is None:
             yield key, Reject(RejectCode.AMBIGUOUS, question.why)
-        elif isinstance(items, Reject) or isinstance(answers, Reject):
-            yield key, items if isinstance(items, Reject) else answers
+        elif isinstance(items, Reject):
+            yield key, items
+        elif isinstance(answers, Reject):
+            yield key, answers
         else:
             yield {
                 schema.QUESTION_ID: key,

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -66,7 +67,7 @@ def pictures_of(name: str) -> Pictures:
 def without_vector(store: str, pictures: Pictures, model_version: str, version: str, item_rows: int) -> Source:
     """The pictures that have no vector of this model yet. ``version``: of the stage that cut them out; auto: the newest."""
     need_table(store, pictures.table, pictures.made_by)
-    partition = {}
+    partition: dict[str, Any] = {}
     if pictures.seen:
         newest = next(filter(None, (newest_version(store, t) for t in pictures.seen)), None) if version == "auto" else version
         if not newest or not any(table_keys(store, t, t.key[0], stage_version=newest).count for t in pictures.seen):

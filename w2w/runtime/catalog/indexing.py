@@ -42,15 +42,16 @@ class Inputs:
     @staticmethod
     def now(store: str) -> "Inputs":
         """As they are before anything is read: what is read later is at least that new."""
-        opened = {t.name: delta.open_table(store, t) for t in (schema.PRODUCTS, schema.EMBEDDINGS)}
+        found = {t.name: delta.open_table(store, t) for t in (schema.PRODUCTS, schema.EMBEDDINGS)}
+        opened = {name: t for name, t in found.items() if t is not None}
         return Inputs(
-            {name: t.version() for name, t in opened.items() if t}, {name: t.metadata().id for name, t in opened.items() if t}
+            {name: t.version() for name, t in opened.items()}, {name: str(t.metadata().id) for name, t in opened.items()}
         )
 
 
 @dataclass(frozen=True)
 class Draft:
-    """An index before it is built. ``templates``: of each group, the one that it keeps; None where one is to be trained."""
+    """An index before it is built. ``templates``: by group, those that are kept; the others are to be trained."""
 
     uri: str
     config: IndexConfig
@@ -59,12 +60,12 @@ class Draft:
     base: Published
     inputs: Inputs
     groups: list[Group]
-    templates: dict[str, StoredTemplate | None]
+    templates: dict[str, StoredTemplate]
 
     @property
     def num_kept(self) -> int:
         """Templates that stay as they are."""
-        return sum(t is not None for t in self.templates.values())
+        return len(self.templates)
 
     @property
     def rows_digest(self) -> str:
@@ -77,7 +78,7 @@ class Draft:
     def unchanged(self) -> bool:
         """Whether its shards are those that are published, and all of their files are whole."""
         previous = self.base.manifest
-        if previous is None or self.num_kept < len(self.templates):
+        if previous is None or self.num_kept < len(self.groups):
             return False
         tasks = plan_shards(self.rows, self.templates, self.vectors.version, self.config, previous)
         if {t.name for t in tasks} != {s.name for s in previous.shards}:
@@ -99,8 +100,8 @@ def draft_index(uri: str, config: IndexConfig, vectors: Vectors, rows: pa.Table,
     """What the index of these rows will be, and what it keeps of the published one. ``base`` and ``inputs`` are as they were
     before the rows were read."""
     groups = plan_groups(rows, config, base.manifest)
-    templates = {g.name: kept_template(uri, base.manifest, g, vectors.version, config) for g in groups}
-    return Draft(uri, config, vectors, rows, base, inputs, groups, templates)
+    kept = ((g.name, kept_template(uri, base.manifest, g, vectors.version, config)) for g in groups)
+    return Draft(uri, config, vectors, rows, base, inputs, groups, {name: t for name, t in kept if t is not None})
 
 
 def build_index(draft: Draft, encoder: str, num_threads: int) -> dict[str, object]:
@@ -110,10 +111,10 @@ def build_index(draft: Draft, encoder: str, num_threads: int) -> dict[str, objec
     """
     uri, config, vectors, rows = draft.uri, draft.config, draft.vectors, draft.rows
     version, templates, plans = vectors.version, dict(draft.templates), {}
-    for group in (g for g in draft.groups if templates[g.name] is None):
+    for group in (g for g in draft.groups if g.name not in templates):
         wanted = vectors.find(sample(rows, group, config).column(schema.IMAGE_ID))
-        arguments = (uri, read_vectors(vectors, wanted), group, version, config, num_threads)
-        stored, plan = run_task(train_template, *arguments, num_cpus=num_threads, title=f"plan {group.name}")
+        known = (uri, read_vectors(vectors, wanted), group, version, config, num_threads)
+        stored, plan = run_task(train_template, *known, num_cpus=num_threads, title=f"plan {group.name}")
         templates[group.name], plans[group.name] = stored, plan.table()
     tasks = plan_shards(rows, templates, version, config, draft.base.manifest)
     queries = gate_queries(rows, config)
@@ -123,10 +124,8 @@ def build_index(draft: Draft, encoder: str, num_threads: int) -> dict[str, objec
     arguments = [(uri, task, asked, num_threads) for task in tasks]
     found = gather(vectors, targets, _build_and_check, arguments, num_threads, title="shards")
     shards, num_built = [shard for shard, _, _ in found], sum(built for _, built, _ in found)
-    stored = list(templates.values())
-    manifest = new_manifest(
-        config, version, encoder, draft.inputs.versions, stored, shards, draft.rows_digest, draft.inputs.ids
-    )
+    made_of = draft.inputs.versions, list(templates.values()), shards
+    manifest = new_manifest(config, version, encoder, *made_of, draft.rows_digest, draft.inputs.ids)
     expected = {v["values"]: v["counts"] for v in pc.value_counts(rows.column(schema.CATEGORY)).to_pylist()}
     result = gate(open_manifest(uri, manifest), queries, queries_ND, [exact for _, _, exact in found], expected, config)
     name = publish(uri, manifest, result, draft.base)

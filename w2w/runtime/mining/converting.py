@@ -133,7 +133,8 @@ def once(column: str, tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
     for table in tables:
         again = ~seen.add(table.column(column).combine_chunks())
         keys, rows = table.column(schema.KEY).to_pylist(), table.to_pylist() if again.any() else []
-        codes, details = [None] * table.num_rows, [None] * table.num_rows
+        codes: list[str | None] = [None] * table.num_rows
+        details: list[str | None] = [None] * table.num_rows
         for i in np.flatnonzero(again).tolist():
             counts[rows[i][column]] += 1
             product = dict(rows[i].get(schema.ATTRIBUTES) or []).get(of.PRODUCT)

@@ -200,8 +200,8 @@ def _search_hashes(
     starts = np.cumsum([0, *(len(at) for at in places)])
     kept = [np.empty(0, bool)]
     for i in range(0, len(pairs), _LOOKS_AT_ONCE):
-        sides = (_whole_looks(marks, starts, order[pairs[i : i + _LOOKS_AT_ONCE, side]]) for side in (0, 1))
-        kept.append(look_alike(*sides, rules))
+        left, right = (_whole_looks(marks, starts, order[pairs[i : i + _LOOKS_AT_ONCE, side]]) for side in (0, 1))
+        kept.append(look_alike(left, right, rules))
     return pairs[np.concatenate(kept)], crowded
 
 

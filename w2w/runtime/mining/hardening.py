@@ -54,7 +54,8 @@ def harden(
 
 def _make(tables: list[pa.Table], told: list) -> Made:
     catalog, duplicates, rules = shared(told)
-    rows, rejected, read = negatives_of(*tables, catalog, duplicates, rules)
+    pairs, neighbours = tables
+    rows, rejected, read = negatives_of(pairs, neighbours, catalog, duplicates, rules)
     rejected = rejected.append_column(REJECTED_BY, pa.repeat(pa.scalar("harden"), rejected.num_rows))
     return Made(rows, rejected.select(REJECTED_SCHEMA.names).cast(REJECTED_SCHEMA), read)
 

@@ -78,8 +78,10 @@ def read_photos(photos: Photos, keys: Sequence[str], longest_px: int) -> list[Ph
     """The photos of these keys, decoded and shrunk, in this order. Runs in a worker. One that no longer decodes is left out."""
     wanted, result = set(keys), {}
     for version in photos.stage_versions:
-        asked, only = pa.array(sorted(wanted), pa.string()), {"version": photos.table_version, "stage_version": version}
-        for rows in lookup_batches(photos.store, schema.DETECTIONS, asked, _COLUMNS, batch_rows=_FETCHED, **only):
+        asked = pa.array(sorted(wanted), pa.string())
+        for rows in lookup_batches(
+            photos.store, schema.DETECTIONS, asked, _COLUMNS, photos.table_version, _FETCHED, stage_version=version
+        ):
             for row in rows.to_pylist():
                 wanted.discard(row[schema.KEY])
                 try:
@@ -124,9 +126,9 @@ def train_yolo(photos: Photos, recipe: str, config: TrainConfig, workers: Worker
 def _yolo(photos: Photos, start: str, config: TrainConfig) -> bytes:
     from w2w.training.detectors import yolo
 
-    parts = [read_photos(photos, keys, config.longest_px) for keys in (photos.train, photos.val)]
+    train, val = (read_photos(photos, keys, config.longest_px) for keys in (photos.train, photos.val))
     with tempfile.TemporaryDirectory(prefix="w2w-yolo-") as folder:
-        return yolo.train(start, *parts, config, Path(folder)).read_bytes()
+        return yolo.train(start, train, val, config, Path(folder)).read_bytes()
 
 
 def judge_photos(photos: Photos, keys: Sequence[str], detector: DetectorConfig, num_shown: int, num_cpus: float = 1):

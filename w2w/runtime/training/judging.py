@@ -38,7 +38,7 @@ def measure(
     seen = [_seen(key, image, one) for key, image, one in shown]
     detector_report(page, f"Detector {detector.name}", headline, facts, charts or {}, table, seen)
     figures = {f"AP50 {name}": f"{values['AP50']:.3f} of {n}" for name, values, n in lines(table) if name is not ALL}
-    return headline | figures | {"report": page}
+    return {**headline, **figures, "report": page}
 
 
 def chosen_threshold(photos: Photos, detector: DetectorConfig) -> float:

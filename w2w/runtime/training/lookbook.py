@@ -114,7 +114,7 @@ def measure(
     }
     page = str(out / "report.html")
     lookbook_report(page, CARDS[recipe][0], _NOTE, figures, facts, _charts(history), found)
-    return figures | {"report": page}
+    return {**figures, "report": page}
 
 
 def _judge_siamese(data: Lookbook, encoder: EncoderConfig, model: Path) -> Found:
@@ -143,7 +143,7 @@ def _judge_gan(data: Lookbook, encoder: EncoderConfig, model: Path) -> Found:
     network, pictures, (_, _, test) = load_gan(model), Pictures(SIDE_PX), data.read()
     of_files, of_arrays = _file_vectors(encoder), _array_vectors(encoder)
 
-    def drawings(vectors: Callable[[np.ndarray], np.ndarray]) -> Callable[[Pairs], np.ndarray]:
+    def drawings(vectors: Callable[..., np.ndarray]) -> Callable[[Pairs], np.ndarray]:
         return lambda g: drawing_scores(
             lambda photos: drawn(network, photos), vectors, pictures.read(g.worn), pictures.read(g.products)
         )

@@ -36,8 +36,11 @@ class Plan(Protocol):
     decides the weights, but for the workers' number.
     """
 
-    folder: str
-    rows: Counts
+    @property
+    def folder(self) -> str: ...
+
+    @property
+    def rows(self) -> Counts: ...
 
     def identity(self) -> list[object]: ...
 
@@ -241,7 +244,7 @@ class LookbookPlan:
             loop = lookbook.published(recipe, len(train), config.batch * workers.num_workers, loop)
         check_loop(loop, lookbook.SELECTS[recipe], workers)
         model_version(encoder)  # it is measured beside: say at once that it is not there
-        found = {"data": str(Path(config.path).expanduser().absolute())}
+        found: dict[str, object] = {"data": str(Path(config.path).expanduser().absolute())}
         found |= {f"{name} products": f"{len(part):,}" for name, part in (("train", train), ("val", val), ("test", test))}
         total = len(train) + len(val) + len(test)
         return cls(recipe, data, loop, encoder, found, Counts(total, total))

@@ -48,7 +48,7 @@ def measure(
     tables = [Figures(when, FIGURES, [_row(g, when, values) for g in groups]) for when in found]
     page = str(out / "report.html")
     encoder_report(page, f"Encoder {model.name}", shown | measured_on, facts, _charts(history), tables)
-    return figures | measured_on | {"report": page}
+    return {**figures, **measured_on, "report": page}
 
 
 def _row(group: str | None, when: str, values: dict) -> tuple[str, int, list[dict]]:

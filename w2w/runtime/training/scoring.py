@@ -109,7 +109,9 @@ def outfit_table(
             f"outfits.scorer.kind={config.network.kind}: is for outfits of top, bottom and shoes, and {sources[0]!r} has "
             "others: use --outfits.scorer.kind=set"
         )
-    facts = {f"{split} outfits": f"{worn:,} worn, {modified:,} modified" for split, (worn, modified) in counts.items()}
+    facts: dict[str, object] = {
+        f"{split} outfits": f"{worn:,} worn, {modified:,} modified" for split, (worn, modified) in counts.items()
+    }
     num_rows = sum(map(sum, counts.values()))
     rows = Counts(num_rows + left_out, num_rows, {RejectCode.NO_VECTOR: left_out} if left_out else {})
     facts |= {"vectors of": encoder.name, "left out, without a vector": left_out}
@@ -152,8 +154,8 @@ def measure(
     }
     notes = [*([_PUBLISHED] if config.loss == WHAT2WEAR else []), _THRESHOLDS]
     page = str(out / "report.html")
-    compatibility_report(page, f"Scorer of outfits {model.name}", notes, figures | facts, judged, _charts(history))
-    return figures | {"report": page}
+    compatibility_report(page, f"Scorer of outfits {model.name}", notes, {**figures, **facts}, judged, _charts(history))
+    return {**figures, "report": page}
 
 
 def _judge(table: OutfitTable, num_answers: int, model: Path) -> tuple[list[dict], list[Judged]]:
@@ -183,8 +185,8 @@ def _judge(table: OutfitTable, num_answers: int, model: Path) -> tuple[list[dict
         shown.insert(0, ("Vectors as they are", "Mean cosine of the encoder's own vectors.", raw, True))
         scored = {"Vectors as they are": _in_order(test, raw), **scored}
     rows, judged = [], []
-    theirs = published(test) if len(shown) > 1 else None
-    theirs = theirs and PublishedTable(theirs.rates(), PUBLISHED_RATES, theirs.pair, theirs.kept)
+    source = published(test) if len(shown) > 1 else None
+    theirs = PublishedTable(source.rates(), PUBLISHED_RATES, source.pair, source.kept) if source else None
     for name, says, alike, is_cosine in shown:
         labels = test.modified_of_O == WORN
         compatible = (scored[name], labels) if len(test.modified) else None

@@ -7,7 +7,7 @@ run that is gone on with goes on in the same place there.
 import importlib.util
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -55,7 +55,7 @@ class Trackers:
         self._state = storage.join(place, _STATE)
         before = _read(self._state)
         self._step = before.get("step", 0)
-        opened = {"tensorboard": _TensorBoard, "mlflow": _MLflow, "wandb": _WandB}
+        opened: dict[str, Callable[..., Tracker]] = {"tensorboard": _TensorBoard, "mlflow": _MLflow, "wandb": _WandB}
         self._trackers: dict[str, Tracker] = {}
         for kind, make in opened.items():
             if where := getattr(config, kind):

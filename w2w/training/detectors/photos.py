@@ -43,7 +43,7 @@ def sample_of(row: dict, longest_px: int, limits: DecodeLimits = DecodeLimits())
     ignored = _boxes([o for o in objects if o[schema.IGNORE]]) * scale
     labelled = np.isin(CATEGORIES, row[schema.LABELLED])
     labels = np.array([NUMBER[o[schema.CATEGORY]] for o in kept], np.int64)
-    return Sample(image, found, labels, ignored, _classes(objects, labelled.all(), height, width, h, w), labelled)
+    return Sample(image, found, labels, ignored, _classes(objects, bool(labelled.all()), height, width, h, w), labelled)
 
 
 def _boxes(objects: Sequence[dict]) -> np.ndarray:

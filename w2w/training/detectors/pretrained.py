@@ -56,7 +56,7 @@ class Pretrained:
 
     def prepare(self, samples: Sequence[Sample], rngs: Sequence[np.random.Generator]) -> dict:
         """On a canvas as large as each photo, so that all that the processor's resizing expects stays true."""
-        seen = [augment(s, *s.image.shape[:2], self._config.augment, rng) for s, rng in zip(samples, rngs)]
+        seen = [augment(s, s.image.shape[0], s.image.shape[1], self._config.augment, rng) for s, rng in zip(samples, rngs)]
         annotations = [
             {
                 "image_id": i,

@@ -88,5 +88,5 @@ def blanks(outfits: Outfits, num_answers: int, rng: np.random.Generator) -> Ques
         made_slots.append(np.repeat(slot_row[None], num_answers, axis=0))
         right.append(place)
     shape = (len(right), num_answers, items.shape[1])
-    found = (np.array(made, np.int64).reshape(shape) for made in (made_items, made_slots))
-    return Questions(*found, np.array(right, np.int64))
+    items_QAS, slots_QAS = (np.array(made, np.int64).reshape(shape) for made in (made_items, made_slots))
+    return Questions(items_QAS, slots_QAS, np.array(right, np.int64))
