@@ -263,12 +263,12 @@ class Classify:
     def __call__(self, rows: pa.Table) -> pa.Table:
         n, dim = rows.num_rows, len(self._classifier.mean_D)
         lengths = np.array([len(v) for v in rows.column(schema.VECTOR)])
-        good = lengths == dim
+        good = np.equal(lengths, dim)
         vectors_ND = np.zeros((n, dim), np.float32)
         if good.any():
             kept = rows.column(schema.VECTOR).filter(pa.array(good)).combine_chunks()
             vectors_ND[good] = kept.flatten().to_numpy().reshape(-1, dim)
-        finite = np.isfinite(vectors_ND).all(axis=1)
+        finite = np.all(np.isfinite(vectors_ND), axis=1)
         probabilities_NC = self._classifier(np.where(finite[:, None], vectors_ND, 0))
         scores = probabilities_NC.max(axis=1)
         names = np.array(self._classifier.labels)[probabilities_NC.argmax(axis=1)]

@@ -49,7 +49,7 @@ def cut_edges(label_N: np.ndarray, hash_N: np.ndarray, side_N: np.ndarray, edges
                 return
             if side:
                 kept = np.bincount(label_N[nodes], votes_NK[nodes, label_N[nodes]], minlength=len(wanted))
-                kept /= max(1.0, kept.sum())
+                kept = kept / max(1.0, kept.sum())
                 aim *= (wanted / np.maximum(np.maximum(kept, wanted / 4), 1e-9)) ** _CORRECTED
                 aim /= aim.sum()
 

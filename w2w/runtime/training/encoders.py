@@ -132,7 +132,8 @@ def inspect(table: PairTable, recipe: str, encoder: EncoderConfig, learn: LearnC
     if learn.negatives and not negatives:
         need_table(table.store, schema.NEGATIVES, "harden")
         raise UsageError("--learn.negatives: table `negatives` has none of the train pairs: run 'w2w harden' again")
-    counts, told = {}, [table.sources, ids.digest_rows(sorted(negatives.items()))]
+    counts: dict[str, int] = {}
+    told: list[object] = [table.sources, ids.digest_rows(sorted(negatives.items()))]
     for split, listed in listings.items():
         vectors = recipe == HEAD and split != TEST  # the test is of whole encoders, on pictures
         more = negatives if split == TRAIN else {}

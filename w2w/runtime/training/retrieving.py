@@ -36,7 +36,7 @@ def measure(
     for when, relevant_QK in zip(("before", "after"), relevant):
         measured = evaluate(relevant_QK, np.ones(len(names), int), names, KS, np.random.default_rng(_SEED))
         found[when] = [r for r in measured.to_pylist() if r["metric"] != "nDCG"]
-    found["gain"] = gain(*relevant, names, KS, np.random.default_rng(_SEED)).to_pylist()
+    found["gain"] = gain(relevant[0], relevant[1], names, KS, np.random.default_rng(_SEED)).to_pylist()
     rows = [r | {"when": when} for when, measured in found.items() for r in measured]
     storage.write_bytes(str(out / "metrics.json"), json.dumps(rows, indent=1).encode())
     values = {(r["group"], _name(r), r["when"]): r for r in rows}

@@ -117,12 +117,12 @@ def outfit_table(
     facts |= {"vectors of": encoder.name, "left out, without a vector": left_out}
     facts["table `outfits`"] = f"version {versions[schema.OUTFITS.name]}, {sources[0]}"
     val, questions = table.questions(splits[VAL], VAL, config.num_answers)
-    return table, facts, rows, counts[TRAIN][0], ids.digest(*map(_digest, (train, val, questions)))
+    return table, facts, rows, counts[TRAIN][0], ids.digest(*(_digest(part) for part in (train, val, questions)))
 
 
 def _digest(arrays: Outfits | Questions) -> list[object]:
     """Of everything in them."""
-    return [ids.image_id(np.ascontiguousarray(v)) if isinstance(v, np.ndarray) else v for v in vars(arrays).values()]
+    return [ids.image_id(v.tobytes()) if isinstance(v, np.ndarray) else v for v in vars(arrays).values()]
 
 
 def published(num_worn: int, hinge: str, loop: LoopConfig) -> tuple[OutfitsConfig, LoopConfig]:
