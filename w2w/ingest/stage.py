@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -118,6 +119,10 @@ def load(tables: Iterator[pa.Table], *, max_bytes: int, fetch: Fetch, batch_rows
         return _Found(image_id, None if image_id == last_id else data, fingerprint)
 
     came: queue.SimpleQueue[tuple[tuple[int, int], Future]] = queue.SimpleQueue()
+
+    def arrived(at: tuple[int, int], future: Future) -> None:
+        came.put((at, future))
+
     held: list[pa.Table] = []
     ready: list[tuple[tuple[int, int], _Found | Reject]] = []
     waiting = 0
@@ -137,7 +142,7 @@ def load(tables: Iterator[pa.Table], *, max_bytes: int, fetch: Fetch, batch_rows
             held.append(table)
             for i, row in enumerate(zip(*(table.column(c).to_pylist() for c in LOAD_NEEDS.names))):
                 at = (len(held) - 1, i)
-                pool.submit(one, *row).add_done_callback(lambda future, at=at: came.put((at, future)))
+                pool.submit(one, *row).add_done_callback(partial(arrived, at))
             waiting += table.num_rows
             yield from wait_until(_AHEAD * batch_rows)
         yield from wait_until(0)

@@ -241,7 +241,9 @@ def _products(store: str, profile: Profile, pages: _Pages, records: pa.Table, do
         said = pc.binary_join_element_wise("the product belongs to feed '", others, "'", "")
         feed = feed.refuse(others.is_valid(), RejectCode.DUPLICATE_KEY, said)
         refused = feed.rejects.to_pylist()
-        rejects += [tuple(RejectCode(row[c]) if c == schema.REJECT_CODE else row[c] for c in _REJECT_FIELDS) for row in refused]
+        rejects += [
+            (r[schema.KEY], RejectCode(r[schema.REJECT_CODE]), r[schema.REJECT_DETAIL], r[schema.SOURCE]) for r in refused
+        ]
         adopted = pa.array(current.unowned(feed.rows.column(schema.PRODUCT_ID).combine_chunks()))
         new = feed.rows.filter(pc.or_(pc.invert(current.unchanged(feed.rows)), adopted))
         sink.reject(rejects, done)

@@ -16,7 +16,7 @@ from w2w.runtime.run import run_task
 from w2w.runtime.snapshot import Made
 from w2w.table import delta
 from w2w.table.pending import Keys
-from w2w.table.sink import Counts, Lineage
+from w2w.table.sink import Counts, Lineage, Tolerance
 
 
 def product_images(store: str) -> Keys:
@@ -38,7 +38,7 @@ def represent(
     """Makes `representatives` in one task, which holds about 400 bytes a product image."""
     arguments = (store, list(product_key), ground_version, detector, classifier, dict(classes or {}), lineage)
     receipts = run_task(_represent, *arguments, title="represent")
-    return snapshot.commit_snapshot(store, schema.REPRESENTATIVES, receipts, lineage, 1.0)
+    return snapshot.commit_snapshot(store, schema.REPRESENTATIVES, receipts, lineage, Tolerance(1.0))
 
 
 def _represent(store, product_key, ground_version, detector, classifier, classes, lineage) -> list[dict]:
