@@ -364,6 +364,7 @@ class Committer:
         self._outputs = [*outputs[:-1], Output(schema.REJECTS), outputs[-1]]
         self._tables = {o.table.name: delta.open_for_commit(store, o.table, lineage.seen) for o in self._outputs}
         self._others = {o.table.name: Others(store, o.table, o.unique, lineage.run_id) for o in self._outputs}
+        self._newest: dict[str, tuple[set[str], int]] = {o.table.name: (set(), -1) for o in self._outputs}  # of which parts
         self._waiting: dict[str, list[dict]] = {o.table.name: [] for o in self._outputs}
         self._known = {o.table.name: _KnownIds(store, o) for o in self._outputs if o.unique}
         self._last_commit = time.monotonic()
@@ -420,8 +421,10 @@ class Committer:
         kept = [k for r in receipts for k in self._rewritten(output, r, ~others.repeated([_part(r)]))]
         if not kept or not has_history(output.table):
             return kept
-        theirs = [p for p in delta.parts(opened) if not is_own(p.path, self._lineage.run_id)]
-        newest = delta.newest_stamp(self._store, output.table, theirs)
+        looked, newest = self._newest[output.table.name]
+        theirs = [p for p in delta.parts(opened) if p.path not in looked and not is_own(p.path, self._lineage.run_id)]
+        newest = max(newest, delta.newest_stamp(self._store, output.table, theirs))
+        self._newest[output.table.name] = looked | {p.path for p in theirs}, newest
         return [k for r in kept for k in self._rewritten(output, r, after_us=newest)]
 
     def _rewritten(self, output: Output, receipt: dict, keep: np.ndarray | None = None, after_us: int = -1) -> list[dict]:
