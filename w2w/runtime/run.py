@@ -164,10 +164,10 @@ class _Worker:
         self._plan, self._batch_rows, self._first, self._last = plan, batch_rows, first, last
         keep_memory()
         self._chain: Chain | None = None
-        self._refusal: UsageError | None = None
+        self._refusal: Exception | None = None
         try:
             self._chain = Chain(group, plan.key, plan.source, leaves)
-        except UsageError as e:
+        except (UsageError, JobFailed, OSError) as e:
             self._refusal = e  # raised by the first call: of a failed constructor Ray keeps only the text
 
     def __call__(self, block: pa.Table) -> Iterator[pa.Table]:

@@ -1,0 +1,40 @@
+"""What workers raise, as the driver tells it; without Ray."""
+
+import pyarrow as pa
+import pytest
+from ray.exceptions import RayTaskError
+
+from tests.unit.table.test_sink import EMBEDDINGS, lineage
+from w2w.errors import JobFailed, StorageFailed, UsageError
+from w2w.runtime.run import _Plan, _WholeWorker, raise_user_errors
+from w2w.runtime.stage import Stage
+from w2w.table.pending import ITEM_SCHEMA
+
+
+@pytest.mark.parametrize(
+    ("cause", "kind", "said"),
+    [
+        (PermissionError(13, "Permission denied", "/x"), StorageFailed, r"a worker cannot read or write: .*denied: '/x'"),
+        (StorageFailed("cannot read s3://x: SlowDown"), StorageFailed, "^cannot read s3://x: SlowDown$"),
+        (UsageError("no such model"), UsageError, "^no such model$"),
+        (JobFailed("a gate"), JobFailed, "^a gate$"),
+        (KeyError("a bug"), RayTaskError, "a bug"),
+    ],
+)
+def test_what_comes_out_of_a_task(cause, kind, said):
+    with pytest.raises(kind, match=said), raise_user_errors():
+        raise RayTaskError("work", "traceback: a bug", cause).as_instanceof_cause()
+
+
+class NoHome:
+    def __init__(self):
+        raise PermissionError(13, "Permission denied", "/home/x/.cache")
+
+
+def test_a_model_that_cannot_be_cached_is_told_by_the_first_item():
+    """Of a constructor that fails, Ray would keep the text alone, and start it again four times."""
+    fields = pa.schema([("key", pa.string())])
+    plan = _Plan("x", "x", fields, "key", None, (EMBEDDINGS,), lineage(), ("model",), 1, 1, None)
+    worker = _WholeWorker(plan, [Stage("model", NoHome, (), pa.schema([]))], fields, 8, True, True)
+    with pytest.raises(PermissionError, match=r"/home/x/\.cache"):
+        worker(ITEM_SCHEMA.empty_table())
