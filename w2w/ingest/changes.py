@@ -44,8 +44,10 @@ class CurrentProducts:
         """bool, shape (n,): True where an active product says exactly this. ``rows`` has row_digest, null in rejected rows."""
         return self._says(_array(rows, schema.ROW_DIGEST))
 
-    def kept(self, rows: pa.Table) -> pa.Array:
+    def kept(self, rows: pa.Table, unchanged: pa.Array) -> pa.Array:
         """bool, shape (n,): True where an active product says this, but has an earlier picture (``with_last_picture``)."""
+        if pc.all(unchanged).as_py():  # of a quiet night's batches: nothing is hashed again
+            return pa.array(np.zeros(rows.num_rows, bool))
         return self._says(_without_picture(_array(rows, schema.ROW_DIGEST)))
 
     def _says(self, known: pa.Array) -> pa.Array:
@@ -53,6 +55,8 @@ class CurrentProducts:
 
     def others(self, product_ids: pa.Array) -> pa.Array:
         """The feed that each of these active products belongs to; null where it is ours, or nobody's."""
+        if (self._ours | (self._owner < 0)).all():
+            return pa.nulls(len(product_ids), pa.string())
         at = find(self._ids, digests(product_ids))
         theirs = (at >= 0) & ~np.append(self._ours, True)[at] & (np.append(self._owner, -1)[at] >= 0)
         return self._owners.take(pa.array(np.append(self._owner, -1)[at], mask=~theirs))

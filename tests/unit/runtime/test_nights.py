@@ -297,6 +297,10 @@ def test_pictures_on_the_web_are_asked_for_again_every_night(store, shop, clock,
     assert num_rows(store) == {"products": before["products"] + 3, "images": before["images"] + 2, "rejects": 4}
     clock.sleep()
     pictures.asked.clear()
+    shop.say("p19", price="4.00")
+    some = night(store, shop, limit=1, **fetch)  # what has changed, and nothing else
+    assert (some.counts.out, products(store)["p19"]["price"], len(pictures.asked)) == (1, 4, 1)
+    pictures.asked.clear()
     rarely = {"fetch": FeedFetchConfig(allow_private_hosts=("127.0.0.1",), retries=0, recheck_nights=3)}
     assert night(store, shop, **rarely).versions == {}
     assert pictures.asked == []

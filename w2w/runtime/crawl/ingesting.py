@@ -52,7 +52,8 @@ class Night:
         self._last: LastPictures | None = None
         self._rejected = rejected_keys(run.store, "ingest", self.version).read()
         checked = delta.read(run.store, schema.RECHECKS, [schema.CHECKED_AT], source=self._feed.id).column(0)
-        self._recheck = nights.recheck_is_due(_microseconds(checked), nights.now_us(), config.fetch.recheck_nights)
+        due = nights.recheck_is_due(_microseconds(checked), nights.now_us(), config.fetch.recheck_nights)
+        self._recheck = due and config.limit is None  # a few rows at a time, the same ones would come every time
         self._held: list[pa.Table] = []  # rejected for good by a run that did not come to write their news
         self._on_web = False
         self._unfit = Counter[str]()  # pending rows that the feed's reader rejected, by code: they need no work to be known
@@ -78,7 +79,8 @@ class Night:
             self.unreadable += batch.num_unreadable
             for ids_ in (batch.rows.column(schema.PRODUCT_ID), batch.rejects.column(schema.KEY)):
                 self._current.list(ids_.combine_chunks())
-            same, kept = self._current.unchanged(rows), self._current.kept(rows)
+            same = self._current.unchanged(rows)
+            kept = self._current.kept(rows, same)
             failed = pc.and_not(pc.is_in(rows.column(schema.KEY), value_set=self._rejected), same)
             web = is_web_each(rows.column(schema.IMAGE_URI))
             self._on_web |= pc.any(web).as_py() or False
