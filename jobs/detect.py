@@ -5,7 +5,7 @@ from typing import Literal
 
 from w2w import ids, schema
 from w2w.errors import UsageError
-from w2w.garments.detector import DetectorConfig, detector_version
+from w2w.garments.detector import DetectorConfig, detector_version, try_detector
 from w2w.garments.stage import ITEMS
 from w2w.images.decode import DecodeLimits
 from w2w.runtime.garments.photos import COLUMNS, decode_stage, detect_stages
@@ -62,6 +62,8 @@ def main(config: Config) -> Summary:
     work = pending_rows(run.store, schema.IMAGES, COLUMNS, done, schema.SOURCE_URI, config.item_rows, among)
     work = work.first(config.limit)
     facts = {"detector": config.detector.name, "stage version": version, "pending": f"{work.num_rows:,}"}
+    if work.num_rows:
+        try_detector(config.detector)
     if work.is_done(config.tolerance) or config.dry_run:
         return run.summary(skipped=work.skipped, facts=facts)
     run.begin()

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from w2w.images.decode import DecodeLimits
-from w2w.models.encoder import EncoderConfig, model_version
+from w2w.models.encoder import EncoderConfig, model_version, try_encoder
 from w2w.runtime.catalog.embedding import picture_stages, pictures_of, without_vector
 from w2w.runtime.job import JobConfig, Run, Summary, start
 from w2w.runtime.run import run_stages
@@ -34,6 +34,8 @@ def main(config: Config) -> Summary:
     version = model_version(config.encoder)
     work = without_vector(run.store, pictures, version, config.version, config.item_rows).first(config.limit)
     facts = {"encoder": config.encoder.name, "model version": version, "pending": f"{work.num_rows:,}"}
+    if work.num_rows:
+        try_encoder(config.encoder)
     if work.is_done(config.tolerance) or config.dry_run:
         return run.summary(skipped=work.skipped, facts=facts)
     run.begin()

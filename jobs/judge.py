@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 from w2w import schema, storage
 from w2w.errors import UsageError
-from w2w.garments.detector import DetectorConfig, detector_version
+from w2w.garments.detector import DetectorConfig, detector_version, try_detector
 from w2w.runtime.job import JobConfig, Run, Summary, need_table, start
 from w2w.runtime.training.detectors import list_photos
 from w2w.runtime.training.judging import measure
@@ -38,6 +38,7 @@ def main(config: Config) -> Summary:
         raise UsageError(f"table `detections` has no {config.split} photos: see --annotations.split of 'w2w annotate'")
     facts: dict[str, object] = {"detector": config.detector.name, "detector version": version}
     facts |= {"split": config.split, "photos": len(keys), "table `detections`": f"version {photos.table_version}"}
+    try_detector(config.detector)
     if config.dry_run:
         return run.summary(facts=facts)
     run.begin()

@@ -10,7 +10,7 @@ from w2w.index.publish import read_manifest
 from w2w.index.search import check_category, check_model
 from w2w.index.stage import SEARCH_GIVES, SEARCH_NEEDS, Search, SearchConfig
 from w2w.ingest.feed import FeedConfig
-from w2w.models.encoder import EncoderConfig, model_version
+from w2w.models.encoder import EncoderConfig, model_version, try_encoder
 from w2w.runtime.catalog.searching import check_queries, queries_of
 from w2w.runtime.crawl import pages
 from w2w.runtime.job import JobConfig, Run, Summary, start
@@ -76,6 +76,8 @@ def search(config: Config) -> tuple[Summary, pages.Found]:
         pending = queries.num_pending
         summary = run.summary(skipped=len(queries.keys) - pending, facts=facts | queries.facts | {"pending": pending})
         found = pages.Found(run.store, version, queries.keys)
+        if pending and config.of == "feed":
+            try_encoder(config.encoder)
         if config.dry_run:
             return summary, found
         if pending:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from w2w import ids, schema
 from w2w.errors import UsageError
 from w2w.garments.masks import MaskRules
-from w2w.garments.segmenter import SegmenterConfig, segmenter_version
+from w2w.garments.segmenter import SegmenterConfig, segmenter_version, try_segmenter
 from w2w.images.decode import DecodeLimits
 from w2w.runtime.garments.guides import guides_of, newest_version
 from w2w.runtime.garments.photos import COLUMNS, decode_stage, segment_stages
@@ -59,6 +59,8 @@ def main(config: Config) -> Summary:
     work = pending_rows(run.store, schema.IMAGES, COLUMNS, done, schema.SOURCE_URI, config.item_rows, seen).first(config.limit)
     facts = {"segmenter": config.segmenter.name, "guide": guide or "none", "stage version": version}
     facts |= {"pending": f"{work.num_rows:,}"}
+    if work.num_rows:
+        try_segmenter(config.segmenter)
     if work.is_done(config.tolerance) or config.dry_run:
         return run.summary(skipped=work.skipped, facts=facts)
     if guide is None and config.segmenter.name != "u2netp":

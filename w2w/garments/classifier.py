@@ -244,6 +244,14 @@ def load(folder: str) -> Classifier:
             tuple(config["labels"]), config["encoder_version"], tensors["mean"], tensors["std"], layers, config["temperature"]
         )
         version = config["model_version"]
+        for name, values in {**tensors, "temperature": np.array(config["temperature"])}.items():
+            if not np.isfinite(values).all():
+                raise ValueError(f"{name} holds NaN or infinity")
+        if (
+            classifier(np.zeros((1, len(classifier.mean_D)))).shape != (1, len(classifier.labels))
+            or classifier.temperature <= 0
+        ):
+            raise ValueError("its layers, labels and temperature make no classifier")
     except FileNotFoundError as e:
         raise UsageError(f"classifier={folder}: no classifier there: train one with 'w2w classify --train'") from e
     except Exception as e:  # safetensors has an error class of its own making

@@ -17,8 +17,9 @@ from w2w.garments import boxes, own
 from w2w.garments.batches import Batches
 from w2w.garments.found import Found, Model
 from w2w.garments.taxonomy import CATEGORIES, IGNORE, PERSON, TaxonomyConfig, mapping_of
-from w2w.models import sources
+from w2w.models import hub, sources, weights
 from w2w.models.device import check_options, on_cpu_in_float32, torch_device
+from w2w.models.trial import try_open
 
 CODE = 2  # raise it when the same weights and config would give other boxes
 
@@ -86,7 +87,9 @@ class Detector:
         found = self.batches(images)
         return [f if isinstance(f, Reject) else self._chosen(f, image) for f, image in zip(found, images)]
 
-    def _chosen(self, found: Found, image: np.ndarray) -> Found:
+    def _chosen(self, found: Found, image: np.ndarray) -> Found | Reject:
+        if not (np.isfinite(found.scores_N).all() and np.isfinite(found.boxes_N4).all()):
+            return Reject(RejectCode.NOT_FINITE, "the detector gave NaN or infinity")
         categories = [self._classes[label] for label in found.labels]
         height, width = image.shape[:2]
         inside = boxes.clip(found.boxes_N4, width, height)
@@ -119,6 +122,11 @@ def threshold_of(config: DetectorConfig) -> float:
     if config.threshold is not None:
         return config.threshold
     return own.THRESHOLD if own.is_own(model_files(config)[0].parent) else _THRESHOLD
+
+
+def try_detector(config: DetectorConfig) -> None:
+    """Raises UsageError for what is wrong with the model's files and labels, without keeping it in this process."""
+    try_open(Detector, config, (own.DEFAULT,))
 
 
 def load_model(config: DetectorConfig) -> Model:
@@ -161,14 +169,10 @@ def model_files(config: DetectorConfig, option: str = "detector.name") -> list[P
                 f"{option}={config.name}: neither a folder nor {own.DEFAULT}, hf:ORG/MODEL or yolo:FILE.pt, for example "
                 f"--{option}=hf:yainage90/fashion-object-detection"
             )
-    weights = next((w for p in ("*.safetensors", "pytorch_model*.bin") if (w := sorted(folder.glob(p)))), [])
     needed = [folder / "config.json", *([] if own.is_own(folder) else [folder / "preprocessor_config.json"])]
     for file in needed:
-        if not file.is_file():
-            raise UsageError(f"{option}={config.name}: {file.name} is missing in {folder}")
-    if not weights:
-        raise UsageError(f"{option}={config.name}: no *.safetensors in {folder}")
-    return [*needed, *weights]
+        weights.read_json(file, f"{option}={config.name}")
+    return [*needed, *weights.files_of(folder, f"{option}={config.name}")]
 
 
 class Transformers:
@@ -181,26 +185,27 @@ class Transformers:
     def __init__(self, folder: Path, config: DetectorConfig, network=None):
         """``network``: one in training, in the place of the folder's weights."""
         import torch
-        from transformers import AutoConfig, AutoImageProcessor, AutoModelForObjectDetection
+        from transformers import AutoModelForObjectDetection
 
-        local = {"local_files_only": True, "trust_remote_code": config.trust_remote_code}
+        option, remote = f"detector.name={config.name}", {"trust_remote_code": config.trust_remote_code}
         self._torch, self._dtype = torch, getattr(torch, config.dtype)
         self._device = torch_device(config.device, config.threads, "detector.device")
-        settings = network.config if network else AutoConfig.from_pretrained(folder, **local)
-        if getattr(settings, "use_pretrained_backbone", False):
-            settings.use_pretrained_backbone = False  # the checkpoint has the backbone: nothing to fetch from a hub
-        try:
-            self._processor = AutoImageProcessor.from_pretrained(folder, **local)
-            self._model = network or AutoModelForObjectDetection.from_pretrained(
-                folder, config=settings, dtype=torch.float32, weights_only=True, **local
-            )
-        except ValueError as e:
-            raise UsageError(f"detector.name={config.name}: is no object detection model: {str(e).splitlines()[0]}") from e
-        self._model = self._model.eval().to(self._device)
-        names = {int(i): label for i, label in settings.id2label.items()}
+        self._processor = hub.processor("AutoImageProcessor", folder, option, **remote)
+        missing: list[str] = []
+        if network is None:
+            settings = hub.settings(folder, weights.read_json(folder / "config.json", option), option, **remote)
+            files = weights.files_of(folder, option)
+            where = f"{option}: {files[0]}"
+            tensors = weights.read(files, option)
+            network, missing = weights.pretrained(AutoModelForObjectDetection, settings, tensors, where, **remote)
+        self._model = network.eval()
+        self._takes_mask = takes_mask(network)
+        if missing:
+            weights.need(network, missing, self.probed, where)
+        self._model = network.to(self._device)
+        names = {int(i): str(label) for i, label in network.config.id2label.items()}
         self._names = names
         self.labels = tuple(names[i] for i in sorted(names))
-        self._takes_mask = takes_mask(self._model)
 
     def __call__(self, images: Sequence[np.ndarray], floor: float) -> list[Found | Reject]:
         results: list[Found | Reject | None] = [None] * len(images)
@@ -212,14 +217,23 @@ class Transformers:
                 results[i] = found
         return results
 
+    def _inputs(self, images: list[np.ndarray]) -> dict:
+        images = [np.array(i) for i in images]
+        inputs = self._processor(images=images, return_tensors="pt", input_data_format="channels_last")
+        return {k: v for k, v in inputs.items() if k != "pixel_mask" or self._takes_mask}
+
+    def probed(self) -> list:
+        """What the network on the CPU says of a picture."""
+        picture = np.random.default_rng(0).integers(0, 256, (96, 64, 3), np.uint8)
+        outputs = self._model(**self._inputs([picture]))
+        return [outputs.logits, outputs.pred_boxes]
+
     def _run(self, images: list[np.ndarray], floor: float) -> list[Found | Reject]:
         torch = self._torch
-        inputs = self._processor(
-            images=[np.array(i) for i in images], return_tensors="pt", input_data_format="channels_last"
-        ).to(self._device)
+        inputs = {k: v.to(self._device) for k, v in self._inputs(images).items()}
         reduced = torch.autocast(self._device.type, self._dtype, enabled=self._dtype != torch.float32)
         with torch.inference_mode(), reduced:
-            outputs = self._model(**{k: v for k, v in inputs.items() if k != "pixel_mask" or self._takes_mask})
+            outputs = self._model(**inputs)
         outputs.logits, outputs.pred_boxes = outputs.logits.float(), outputs.pred_boxes.float()
         finite = torch.isfinite(outputs.logits).flatten(1).all(1) & torch.isfinite(outputs.pred_boxes).flatten(1).all(1)
         sizes = [image.shape[:2] for image in images]
@@ -255,18 +269,24 @@ class Yolo:
 
         tasks.SAFE_LOAD = True
         self._config, self._device = config, torch_device(config.device, config.threads, "detector.device")
+        option = f"detector.name={config.name}"
         try:
             self._model = YOLO(str(file), task="detect")
-            names = self._model.names
+            names, network = dict(self._model.names), self._model.model
+            network.float()
         except Exception as e:  # pickle, zip and torch raise a dozen kinds for a file that is no checkpoint
-            raise UsageError(f"detector.name={config.name}: cannot be loaded safely: {str(e).splitlines()[0][:300]}") from e
+            raise UsageError(f"{option}: cannot be loaded safely: {weights.line(e)}") from e
         if self._model.task != "detect":
-            raise UsageError(f"detector.name={config.name}: is a model for {self._model.task!r}, not for detection")
+            raise UsageError(f"{option}: is a model for {self._model.task!r}, not for detection")
+        weights.check_finite(network, f"{option}: {file}")
+        self._finite: list[bool] = []
+        network.register_forward_hook(lambda *arguments: self._finite.extend(_finite_rows(arguments[-1])))
         self._names = {int(i): str(label) for i, label in names.items()}
         self.labels = tuple(self._names[i] for i in sorted(self._names))
 
     def __call__(self, images: Sequence[np.ndarray], floor: float) -> list[Found | Reject]:
         config = self._config
+        self._finite.clear()  # filled by the network's hook: its suppression drops boxes with NaN without a word
         results = self._model.predict(
             [np.ascontiguousarray(image[..., ::-1]) for image in images],  # ultralytics takes arrays as OpenCV's BGR
             conf=max(floor, 1e-3),
@@ -282,7 +302,16 @@ class Yolo:
         found = [r.boxes.cpu().numpy() for r in results]
         return [
             Found(f.xyxy.astype(np.float32), f.conf.astype(np.float32), tuple(self._names[int(c)] for c in f.cls))
-            if np.isfinite(f.conf).all()
+            if finite
             else Reject(RejectCode.NOT_FINITE, "the detector gave NaN or infinity")
-            for f in found
+            for f, finite in zip(found, self._finite[-len(found) :], strict=True)
         ]
+
+
+def _finite_rows(answers) -> list[bool]:
+    """Of each photo of a batch, whether all that YOLO's network says of it is finite. ``answers``: (N, values, places), or a
+    sequence that begins with it."""
+    import torch
+
+    first = answers[0] if isinstance(answers, list | tuple) else answers
+    return torch.isfinite(first).flatten(1).all(1).tolist()

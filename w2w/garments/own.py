@@ -16,7 +16,7 @@ from w2w.errors import Reject, RejectCode, UsageError
 from w2w.garments import boxes
 from w2w.garments.found import Found
 from w2w.garments.taxonomy import CATEGORIES
-from w2w.models import engines, sources
+from w2w.models import engines, sources, weights
 
 DEFAULT = "w2w-lite0"
 DEFAULT_FOLDER = Path(__file__).parent / "weights"
@@ -60,9 +60,14 @@ def is_own(folder: Path) -> bool:
 
 def read_settings(folder: Path, name: str) -> Settings:
     """Of config.json. Raises UsageError for one that is not ours."""
-    values = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    known = {k: values[k] for k in asdict(Settings()) if k in values}
-    if set(known) != set(asdict(Settings())) or sorted(known["labels"]) != sorted(CATEGORIES):
+    values = weights.read_json(folder / "config.json", f"detector.name={name}")
+    known = {k: values[k] for k in asdict(Settings()) if type(values.get(k)) in (int, float, list)}
+    sizes = [v for k, v in known.items() if k != "labels"]
+    if (
+        set(known) != set(asdict(Settings()))
+        or sorted(map(str, known["labels"])) != sorted(CATEGORIES)
+        or not all(0 < v < 1 << 14 for v in sizes)
+    ):
         raise UsageError(f"detector.name={name}: {folder / 'config.json'} is not that of a detector of this version of w2w")
     return Settings(**known | {"labels": tuple(known["labels"])})
 
@@ -81,18 +86,11 @@ def save(folder: Path, settings: Settings, state: dict) -> None:
 
 def load_network(folder: Path, name: str):
     """The torch network with its weights, float32. Raises UsageError for weights of another architecture."""
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
     from w2w.garments.dense import Dense
 
-    network = Dense(read_settings(folder, name).channels)
-    try:
-        state = load_file(folder / "model.safetensors")
-        network.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in state.items()})
-    except (RuntimeError, SafetensorError) as e:
-        raise UsageError(f"detector.name={name}: {folder}: the weights do not fit: {str(e).splitlines()[0]}") from e
-    return network.eval()
+    option = f"detector.name={name}"
+    network, tensors = Dense(read_settings(folder, name).channels), weights.read([folder / weights.WEIGHTS], option)
+    return weights.fill(network, tensors, f"{option}: {folder / weights.WEIGHTS}")
 
 
 def torch_run(network, device, dtype) -> Run:

@@ -3,15 +3,16 @@
 A photo is encoded once, whatever the number of prompts.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from w2w.errors import UsageError
+from w2w.errors import Reject, RejectCode, UsageError
 from w2w.garments.masked import Masked, Prompt
 from w2w.garments.masks import stability
+from w2w.models import hub, weights
 
 
 def _by_points(prompts: Sequence[Prompt]) -> list[tuple[list[int], np.ndarray, np.ndarray | None]]:
@@ -37,6 +38,9 @@ def _in_order(found: dict[int, Masked]) -> list[Masked]:
 
 
 def _masked(logits_NHW: np.ndarray, scores_N: np.ndarray) -> list[Masked]:
+    """Raises Reject where one is not finite."""
+    if not (np.isfinite(logits_NHW).all() and np.isfinite(scores_N).all()):
+        raise Reject(RejectCode.NOT_FINITE, "the segmenter gave NaN or infinity")
     return [Masked(logits > 0, float(score), stability(logits)) for logits, score in zip(logits_NHW, scores_N)]
 
 
@@ -49,11 +53,13 @@ class SegmentAnything:
         import torch
         from segment_anything import SamPredictor
 
+        option = f"segmenter.name={name}"
+        state = weights.read([file], option)
         try:
-            state = torch.load(file, map_location="cpu", weights_only=True)
             model = sam_from(state)
-        except Exception as e:  # pickle, zip and torch raise a dozen kinds for a file that is no checkpoint
-            raise UsageError(f"segmenter.name={name}: is no checkpoint of segment-anything: {str(e)[:200]}") from e
+        except Exception as e:  # a tensor that it looks for is not there, or of another shape
+            raise UsageError(f"{option}: {file} is no checkpoint of segment-anything: {weights.line(e)}") from e
+        weights.fill(model, state, f"{option}: {file}")
         self._torch, self._device, self._dtype = torch, device, getattr(torch, dtype)
         self._predictor = SamPredictor(model.eval().to(device))
 
@@ -77,7 +83,7 @@ class SegmentAnything:
 
 
 def sam_from(state: dict):
-    """The network that fits a checkpoint's shapes, with its weights: vit_b, vit_l, vit_h, or a smaller one of the same kind.
+    """The network that fits a checkpoint's shapes, without its weights: vit_b, vit_l, vit_h, or a smaller one of the same kind.
 
     Sizes are read off where ``segment_anything.build_sam`` has them in a table. Raises KeyError for another kind of file.
     """
@@ -98,7 +104,7 @@ def sam_from(state: dict):
         v for k, v in state.items() if k.startswith("mask_decoder.iou_prediction_head.layers.") and k.endswith("weight")
     ]
     decoder_depth = 1 + max(int(k.split(".")[3]) for k in state if k.startswith("mask_decoder.transformer.layers."))
-    sam = Sam(
+    return Sam(
         ImageEncoderViT(
             img_size=grid * patch,
             patch_size=patch,
@@ -134,8 +140,6 @@ def sam_from(state: dict):
         pixel_mean=[123.675, 116.28, 103.53],
         pixel_std=[58.395, 57.12, 57.375],
     )
-    sam.load_state_dict(state)
-    return sam
 
 
 class Transformers:
@@ -145,20 +149,33 @@ class Transformers:
 
     def __init__(self, folder: Path, device, dtype: str, name: str):
         import torch
-        from transformers import AutoModelForMaskGeneration, AutoProcessor
+        from transformers import AutoModelForMaskGeneration
 
-        local = {"local_files_only": True}
-        try:
-            self._processor = AutoProcessor.from_pretrained(folder, **local)
-            model = AutoModelForMaskGeneration.from_pretrained(folder, dtype=torch.float32, weights_only=True, **local)
-        except ValueError as e:
-            raise UsageError(f"segmenter.name={name}: is no SAM: {str(e).splitlines()[0]}") from e
-        self._torch, self._device, self._dtype = torch, device, getattr(torch, dtype)
-        self._model = model.eval().to(device)
+        option = f"segmenter.name={name}"
+        self._processor = hub.processor("AutoProcessor", folder, option)
+        settings = hub.settings(folder, weights.read_json(folder / "config.json", option), option)
+        files = weights.files_of(folder, option)
+        where = f"{option}: {files[0]}"
+        model, missing = weights.pretrained(AutoModelForMaskGeneration, settings, weights.read(files, option), where)
+        self._torch, self._device, self._dtype = torch, torch.device("cpu"), torch.float32
+        self._model = model
+        if missing:
+            weights.need(model, missing, self.probed, where)
+        self._device, self._dtype = device, getattr(torch, dtype)
+        self._model = model.to(device)
+
+    def probed(self) -> list[np.ndarray]:
+        """What the network on the CPU says of a picture, asked with a box and a point and with a box alone."""
+        picture = np.random.default_rng(0).integers(0, 256, (64, 48, 3), np.uint8)
+        prompts = [Prompt((4, 4, 40, 60), ((20, 30),)), Prompt((10, 10, 40, 40))]
+        return [part for _, logits, scores in self._answers(picture, prompts) for part in (logits, scores)]
 
     def __call__(self, image: np.ndarray, prompts: Sequence[Prompt]) -> list[Masked]:
+        return _in_order({i: m for members, *found in self._answers(image, prompts) for i, m in zip(members, _masked(*found))})
+
+    def _answers(self, image: np.ndarray, prompts: Sequence[Prompt]) -> Iterator[tuple[list[int], np.ndarray, np.ndarray]]:
+        """Places of prompts, their logits (N, H, W) and scores (N,)."""
         torch = self._torch
-        found: dict[int, Masked] = {}
         encoded: dict = {}
         picture = Image.fromarray(image)
         reduced = torch.autocast(self._device.type, self._dtype, enabled=self._dtype != torch.float32)
@@ -180,8 +197,7 @@ class Transformers:
                 logits = self._processor.post_process_masks(
                     out.pred_masks.float().cpu(), *(s for s in sizes if s is not None), binarize=False
                 )[0]
-                found |= zip(members, _masked(logits[:, 0].numpy(), out.iou_scores.float().cpu().numpy()[0, :, 0]))
-        return _in_order(found)
+                yield members, logits[:, 0].numpy(), out.iou_scores.float().cpu().numpy()[0, :, 0]
 
     def _encode(self, pixels) -> dict:
         encoded = self._model.get_image_embeddings(pixels)
@@ -201,10 +217,8 @@ class Ultralytics:
         import torch
 
         os.environ.setdefault("YOLO_OFFLINE", "true")
-        try:
-            torch.load(file, map_location="cpu", weights_only=True)  # ultralytics would run a pickle's code
-        except Exception as e:  # pickle, zip and torch raise a dozen kinds for a file that is no checkpoint
-            raise UsageError(f"segmenter.name={name}: cannot be loaded safely: {str(e).splitlines()[0][:200]}") from e
+        option = f"segmenter.name={name}"
+        weights.check_safe(file, option)  # ultralytics would run a pickle's code
         from ultralytics.models.sam import Predictor, SAM2Predictor
 
         kind = SAM2Predictor if "sam2" in file.name.lower() else Predictor
@@ -214,8 +228,9 @@ class Ultralytics:
             self._predictor = kind(overrides=settings | {"save": False, "task": "segment", "mode": "predict"})
             self._predictor.setup_model(model=None, verbose=False)
             self._predictor.setup_source(np.zeros((64, 64, 3), np.uint8))  # fixes the input's size
-        except (FileNotFoundError, RuntimeError, KeyError) as e:
-            raise UsageError(f"segmenter.name={name}: {str(e).splitlines()[0][:200]}") from e
+        except Exception as e:  # what its loaders raise for another model's tensors; they are strict
+            raise UsageError(f"{option}: {file}: {weights.line(e)}") from e
+        weights.check_finite(self._predictor.model, f"{option}: {file}")
         self._predictor.model.mask_threshold = 0.0
         self._torch = torch
 

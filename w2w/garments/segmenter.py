@@ -7,8 +7,9 @@ from w2w import ids
 from w2w.errors import UsageError
 from w2w.garments import sam, u2net
 from w2w.garments.masked import Segmenter
-from w2w.models import sources
+from w2w.models import sources, weights
 from w2w.models.device import check_options, torch_device
+from w2w.models.trial import try_open
 
 CODE = 1  # raise it when the same weights and config would give other masks
 
@@ -39,6 +40,11 @@ def segmenter_version(config: SegmenterConfig) -> str:
     hashes = [sources.file_sha256(f) for f in _files(config)]
     settings = {k: v for k, v in asdict(config).items() if k not in ("name", "revision", "device", "threads", "sha256")}
     return ids.digest(CODE, hashes, settings)
+
+
+def try_segmenter(config: SegmenterConfig) -> None:
+    """Raises UsageError for what is wrong with the model's files, without keeping it in this process."""
+    try_open(load_segmenter, config, (u2net.NAME,))
 
 
 def load_segmenter(config: SegmenterConfig) -> Segmenter:
@@ -75,10 +81,9 @@ def _files(config: SegmenterConfig) -> list[Path]:
                 f"segmenter.name={config.name}: neither {u2net.NAME} nor a folder, hf:ORG/MODEL, sam:FILE, sam:URL or "
                 f"ultralytics:FILE.pt"
             )
-    weights = sorted(folder.glob("*.safetensors"))
-    if not (folder / "config.json").is_file() or not weights:
-        raise UsageError(f"segmenter.name={config.name}: config.json or *.safetensors is missing in {folder}")
-    return [folder / "config.json", *sorted(folder.glob("*processor*_config.json")), *weights]
+    option = f"segmenter.name={config.name}"
+    weights.read_json(folder / "config.json", option)
+    return [folder / "config.json", *sorted(folder.glob("*processor*_config.json")), *weights.files_of(folder, option)]
 
 
 def _fetched(url: str, sha256: str | None) -> Path:

@@ -12,13 +12,14 @@ from w2w.errors import Reject
 from w2w.garments import boxes, masks
 from w2w.garments.batches import Batches
 from w2w.garments.boxes import PersonBox, person_box
-from w2w.garments.detector import Detector, DetectorConfig, Found
+from w2w.garments.detector import Detector, DetectorConfig, Found, detector_version
 from w2w.garments.masked import Masked
 from w2w.garments.masks import MaskRules
 from w2w.garments.person import person_mask
-from w2w.garments.segmenter import SegmenterConfig, load_segmenter
+from w2w.garments.segmenter import SegmenterConfig, load_segmenter, segmenter_version
 from w2w.garments.taxonomy import PERSON
 from w2w.images.stage import PIXEL_HEIGHT, PIXEL_WIDTH, PIXELS, photos_of, with_rejects
+from w2w.models.encoder import check_version
 
 FOUND = "found"  # what the detector found in a photo, best first, boxes in the photo's stored size; persons too
 ITEMS = "items"  # rows of table `garments`
@@ -66,8 +67,11 @@ def garment_id(image_id: str, category: str, box: Sequence[float], stage_version
 class Detect:
     """Loads the detector once a worker; adds what it finds to rows with pixels (PHOTO_GIVES)."""
 
-    def __init__(self, config: DetectorConfig):
+    def __init__(self, config: DetectorConfig, version: str = ""):
+        """``version``: the detector's version that it must have."""
         self._detector = Detector(config)
+        if version:
+            check_version(f"detector.name={config.name}", version, detector_version(config))
 
     def __call__(self, rows: pa.Table) -> pa.Table:
         photos = photos_of(rows)
@@ -129,8 +133,11 @@ def cut_garments(rows: pa.Table, *, stage_version: str, crop_px: int, padding: f
 class Segment:
     """Loads the segmenter once a worker; adds the person's mask to rows with pixels and, where a detector ran, a guide."""
 
-    def __init__(self, config: SegmenterConfig, rules: MaskRules):
+    def __init__(self, config: SegmenterConfig, rules: MaskRules, version: str = ""):
+        """``version``: the segmenter's version that it must have."""
         self._segmenter, self._rules = load_segmenter(config), rules
+        if version:
+            check_version(f"segmenter.name={config.name}", version, segmenter_version(config))
         blank = np.full((64, 64, 3), 128, np.uint8)
         nothing = np.empty((0, 4), np.float32)
         person = PersonBox((8.0, 8.0, 56.0, 56.0), "person")

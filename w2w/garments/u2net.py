@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from w2w.errors import UsageError
+from w2w.errors import Reject, RejectCode, UsageError
 from w2w.garments.boxes import pad
 from w2w.garments.masked import Masked, Prompt
 from w2w.models import sources
@@ -78,6 +78,8 @@ class U2Net:
         scaled = small.astype(np.float32) / max(1.0, float(small.max()))
         values = (scaled - self._MEAN) / self._STD
         found = self._compiled(np.ascontiguousarray(values.transpose(2, 0, 1)[None]))[0][0, 0]
+        if not np.isfinite(found).all():
+            raise Reject(RejectCode.NOT_FINITE, "the segmenter gave NaN or infinity")
         span = float(found.max() - found.min())
         found = (found - found.min()) / span if span > 1e-6 else np.zeros_like(found)
         return cv2.resize(found, (width, height), interpolation=cv2.INTER_LINEAR)

@@ -45,7 +45,14 @@ class Judged:
 
 
 def average_precision(photos: Sequence[Judged], classes: Sequence[str]) -> pa.Table:
-    """AP_SCHEMA: for all photos and, where there are several, for each source; the mean of the classes first, then each."""
+    """AP_SCHEMA: for all photos and, where there are several, for each source; the mean of the classes first, then each.
+
+    Raises ValueError for a score or box that is not finite: COCO's evaluator sorts NaN first, as the surest of all.
+    """
+    for photo in photos:
+        for name in ("found_scores", "found_K4", "truth_N4", "ignore_M4"):
+            if not np.isfinite(np.asarray(getattr(photo, name), float)).all():
+                raise ValueError(f"{name} of a photo of {photo.source} has NaN or infinity")
     sources = sorted({p.source for p in photos})
     rows = []
     for source in [ALL, *(sources if len(sources) > 1 else [])]:

@@ -10,6 +10,7 @@ from typing import Protocol
 import numpy as np
 
 from w2w import ids
+from w2w.errors import UsageError
 from w2w.images.resize import fit
 from w2w.models.device import check_options
 
@@ -116,9 +117,26 @@ def load_encoder(config: EncoderConfig) -> Encoder:
     """Loads the weights onto the device. Raises UsageError for a model, device or engine that is not there."""
     from w2w.models import engines
 
-    source = _source(config)
+    source, version = _source(config), model_version(config)
     engine = engines.start(source, config)
-    return Encoder(config.name, model_version(config), source.input, engine, config.store_dtype)
+    check_version(f"encoder.name={config.name}", version, model_version(config))
+    return Encoder(config.name, version, source.input, engine, config.store_dtype)
+
+
+def check_version(option: str, wanted: str, found: str) -> None:
+    """Raises UsageError where a model's files are others than those that a job started with. ``wanted``: "" for any."""
+    if wanted and wanted != found:
+        raise UsageError(
+            f"{option}: its files are not those that the job started with: they were changed meanwhile, or are others on this "
+            f"machine (version {found}, not {wanted})"
+        )
+
+
+def try_encoder(config: EncoderConfig) -> None:
+    """Raises UsageError for what is wrong with the model's files, as ``load_encoder``, without keeping it in this process."""
+    from w2w.models.trial import try_open
+
+    try_open(load_encoder, config, (EncoderConfig().name,))
 
 
 def _source(config: EncoderConfig):

@@ -7,8 +7,9 @@ from pathlib import Path
 from torch import nn
 
 from w2w.errors import UsageError
+from w2w.models import weights
 
-CONFIG, WEIGHTS = "config.json", "model.safetensors"
+CONFIG = "config.json"
 
 
 def save_network(network: nn.Module, folder: Path, settings: dict) -> None:
@@ -16,20 +17,20 @@ def save_network(network: nn.Module, folder: Path, settings: dict) -> None:
     from safetensors.torch import save_file
 
     folder.mkdir(parents=True, exist_ok=True)
-    save_file({n: v.contiguous().cpu() for n, v in network.state_dict().items()}, folder / WEIGHTS)
+    save_file({n: v.contiguous().cpu() for n, v in network.state_dict().items()}, folder / weights.WEIGHTS)
     (folder / CONFIG).write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
 
 
 def load_network(folder: Path, kind: str, make: Callable[[dict], nn.Module]) -> tuple[nn.Module, dict]:
     """The network in eval mode, and its settings. Raises UsageError where the folder has none of that kind."""
-    from safetensors.torch import load_file
-
+    option = f"{folder}: no {kind}"
+    settings = weights.read_json(folder / CONFIG, option)
+    if settings.get("model_type") != kind:
+        raise UsageError(f"{option}: config.json is of a {settings.get('model_type')}")
     try:
-        settings = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-        if settings["model_type"] != kind:
-            raise ValueError(f"config.json is of a {settings['model_type']}")
         network = make(settings)
-        network.load_state_dict(load_file(folder / WEIGHTS))
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as e:
-        raise UsageError(f"{folder}: no {kind}: {str(e).splitlines()[0]}") from e
-    return network.eval(), settings
+    except (ValueError, KeyError, TypeError, RuntimeError) as e:
+        if isinstance(e, UsageError):
+            raise
+        raise UsageError(f"{option}: config.json: {type(e).__name__}: {str(e).splitlines()[0]}") from e
+    return weights.fill(network, weights.read([folder / weights.WEIGHTS], option), option), settings

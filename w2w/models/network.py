@@ -1,29 +1,72 @@
 """Networks behind encoders: a backbone as its library gives it, and on top of it the head that training adds."""
 
+import inspect
 import itertools
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 from torch import nn
 from torch.nn import functional
 
 from w2w.errors import UsageError
+from w2w.models import hub, weights
 
 
 class ImageTower(nn.Module):
-    """(N, 3, S, S) -> (N, D): projected image features if the model has them, else pooled output, else the mean token."""
+    """(N, 3, S, S) -> (N, D): projected image features if the model has them, else its pooled output, else its class token,
+    else the mean of its tokens."""
 
     def __init__(self, model: nn.Module):
         super().__init__()
         self.model = model
+        self._has_token = any(n.rpartition(".")[2] == "cls_token" for n, _ in model.named_parameters())
+        self._hides = "noise" in inspect.signature(model.forward).parameters  # a masked autoencoder hides patches by chance
+        if self._hides:
+            model.config.mask_ratio = 0.0
+
+    def without_pooler(self, missing: Sequence[str]) -> None:
+        """Takes out a pooler of which the file has nothing: a checkpoint of a classifier or an autoencoder has none.
+
+        ``missing``: names of the model's tensors that the file lacks.
+        """
+        pooler = getattr(self.model, "pooler", None)
+        own = {f"pooler.{n}" for n, _ in pooler.named_parameters()} if isinstance(pooler, nn.Module) else set()
+        if own and own <= set(missing):
+            self.model.pooler = None
 
     def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
         if hasattr(self.model, "get_image_features"):
             features = self.model.get_image_features(pixel_values=pixel_values)
             return features if isinstance(features, torch.Tensor) else features.pooler_output
-        out = self.model(pixel_values=pixel_values)
+        out = self.model(pixel_values=pixel_values, **(self._in_order(pixel_values) if self._hides else {}))
         pooled = getattr(out, "pooler_output", None)
-        return pooled.flatten(1) if pooled is not None else out.last_hidden_state.mean(1)
+        if pooled is not None:
+            return pooled.flatten(1)
+        tokens = out.last_hidden_state
+        if tokens.ndim == 4:
+            return tokens.mean((2, 3))
+        return tokens[:, 0] if self._has_token else tokens.mean(1)
+
+    def _in_order(self, pixel_values: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Patches are sorted by this noise, and none is hidden: they stay where they are."""
+        count = self.model.embeddings.patch_embeddings.num_patches
+        return {"noise": torch.arange(count, device=pixel_values.device).float().expand(len(pixel_values), -1)}
+
+
+def image_tower(settings, tensors: dict[str, torch.Tensor], size_px: int, where: str, **local) -> ImageTower:
+    """The image tower of a model of transformers, pooled by what ``tensors`` have.
+
+    Raises UsageError where it computes with one that they lack. ``where``: as of ``weights.pretrained``.
+    """
+    from transformers import AutoModel
+
+    model, missing = weights.pretrained(AutoModel, settings, tensors, where, **local)
+    tower = ImageTower(image_side(model))
+    tower.without_pooler(missing)
+    seen = torch.rand(1, 3, size_px, size_px, generator=torch.Generator().manual_seed(0))
+    weights.need(tower, [f"model.{n}" for n in missing], lambda: [tower(seen)], where)
+    return tower
 
 
 class Head(nn.Sequential):
@@ -71,28 +114,39 @@ class Embedder(nn.Module):
 
 def build(blueprint: dict) -> nn.Module:
     """The network of that blueprint (``Source.blueprint``), its weights not yet loaded. Raises UsageError for one unknown."""
+    try:
+        return _build(blueprint)
+    except UsageError:
+        raise
+    except Exception as e:  # whatever a stranger's config.json makes the constructors of a library raise
+        raise UsageError(f"config.json: no network can be built of it: {weights.line(e)}") from e
+
+
+def _build(blueprint: dict) -> nn.Module:
     library = blueprint.get("library")
     if library == "w2w":
-        return Embedder(build(blueprint["backbone"]), Head(blueprint["head"]), blueprint["normalised"])
+        return Embedder(_build(blueprint["backbone"]), Head(blueprint["head"]), blueprint["normalised"])
     if library == "timm":
         import timm
 
         pooled = {"global_pool": blueprint["pool"]} if blueprint.get("pool") else {}
-        return timm.create_model(blueprint["architecture"], pretrained=False, num_classes=0, **pooled)
+        name = hub.timm_name(blueprint.get("architecture"), "config.json")
+        return timm.create_model(name, pretrained=False, num_classes=0, **pooled)
     if library == "transformers":
-        from transformers import AutoConfig, AutoModel
+        from transformers import AutoModel
 
-        settings = dict(blueprint["config"])
-        model = AutoModel.from_config(AutoConfig.for_model(settings.pop("model_type"), **settings))
-        return ImageTower(image_side(model))
+        settings = hub.settings(Path(), blueprint["config"], "backbone")
+        return ImageTower(image_side(AutoModel.from_config(settings)))
     if library == "open_clip":
         import open_clip
 
         if "architecture" in blueprint:
+            if blueprint["architecture"] not in open_clip.list_models():
+                raise UsageError(f"config.json: open_clip has no model {blueprint['architecture']!r}")
             return open_clip.create_model(blueprint["architecture"]).visual
         from open_clip.model import _build_vision_tower  # the one way to the image tower alone
 
-        tower = blueprint["tower"]
+        tower = hub.inside(blueprint["tower"], "config.json")
         return _build_vision_tower(tower["embed_dim"], tower["vision_cfg"], tower["quick_gelu"])
     raise UsageError(f"config.json: w2w builds networks of timm, transformers and open_clip, not of {library!r}")
 

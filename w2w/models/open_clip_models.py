@@ -5,12 +5,12 @@ other towers need the package open_clip.
 """
 
 import importlib.util
-import json
 from functools import partial
 from pathlib import Path
 
 from w2w.config import nearest
 from w2w.errors import UsageError
+from w2w.models import hub, weights
 from w2w.models.encoder import Input
 
 CONFIG = "open_clip_config.json"
@@ -25,10 +25,10 @@ _MODES = {"squash": "squash", "shortest": "crop"}
 def read_folder(folder: Path, name: str) -> tuple[dict, Input, str]:
     """Blueprint, preprocessing and weights' file. Raises UsageError for what is missing or not known."""
     try:
-        found = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        found = hub.inside(weights.read_json(folder / CONFIG, f"encoder.name={name}"), f"encoder.name={name}")
         model, shown = found["model_cfg"], found.get("preprocess_cfg", {})
         vision, embed_dim = dict(model["vision_cfg"]), model["embed_dim"]
-    except (ValueError, KeyError, TypeError) as e:
+    except (AttributeError, KeyError, TypeError) as e:
         raise UsageError(f"encoder.name={name}: {folder / CONFIG} is no configuration of open_clip: {e}") from e
     files = [folder / f for f in _WEIGHTS if (folder / f).is_file()]
     if not files:
@@ -62,21 +62,16 @@ def load_tower(blueprint: dict, file: str, name: str):
     Raises UsageError where they are another's.
     """
     from w2w.models.network import build
-    from w2w.models.sources import state_dict
 
-    network, carried = build(blueprint), state_dict(file)
+    option = f"encoder.name={name}"
+    network, carried = build(blueprint), weights.read([Path(file)], option)
     prefix = next((t for t in _TOWERS if any(k.startswith(t) for k in carried)), None)
     if prefix is None:
-        raise UsageError(f"encoder.name={name}: {file} has no weights of an image tower, {' or '.join(_TOWERS)}*")
+        raise UsageError(f"{option}: {file} has no weights of an image tower, {' or '.join(_TOWERS)}*")
     if blueprint["library"] == "timm":
         prefix += "trunk."
-    weights = {k.removeprefix(prefix): v for k, v in carried.items() if k.startswith(prefix)}
-    try:
-        network.load_state_dict(weights)
-    except RuntimeError as e:
-        wrong = str(e).splitlines()[-1].strip()
-        raise UsageError(f"encoder.name={name}: {Path(file).name} and {CONFIG} differ: {wrong}") from e
-    return network.eval()
+    tower = {k.removeprefix(prefix): v for k, v in carried.items() if k.startswith(prefix)}
+    return weights.fill(network, tower, f"{option}: {file}")
 
 
 def need_package(option: str) -> None:
@@ -90,21 +85,28 @@ def by_architecture(name: str):
     need_package(f"encoder.name=open_clip:{name}")
     import open_clip
 
-    architecture, _, weights = name.partition("/")
+    architecture, _, file = name.partition("/")
     if architecture not in open_clip.list_models():
         raise UsageError(f"encoder.name=open_clip:{name}: no such model.{nearest(architecture, open_clip.list_models())}")
-    if not Path(weights).is_file():
+    if not Path(file).is_file():
         raise UsageError(
-            f"encoder.name=open_clip:{name}: after the first '/' give the path of the weights: no such file: {weights!r}"
+            f"encoder.name=open_clip:{name}: after the first '/' give the path of the weights: no such file: {file!r}"
         )
     vision = open_clip.get_model_config(architecture)["vision_cfg"]
     data = open_clip.get_model_preprocess_cfg(open_clip.create_model(architecture)) if "image_size" not in vision else {}
     size_px = vision.get("image_size") or data["size"][-1]
     shape = Input(size_px, size_px, "crop", "bicubic", open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD)
-    return architecture, shape, weights, partial(_whole, architecture, weights)
+    return architecture, shape, file, partial(_whole, architecture, file)
 
 
-def _whole(architecture: str, weights: str):
+def _whole(architecture: str, file: str):
     import open_clip
 
-    return open_clip.create_model(architecture, pretrained=weights, weights_only=True).visual.eval()
+    option = f"encoder.name=open_clip:{architecture}/{file}"
+    weights.read([Path(file)], option)
+    try:
+        tower = open_clip.create_model(architecture, pretrained=file, weights_only=True).visual.eval()  # strict by itself
+    except Exception as e:  # of its own code that converts other layouts: a dozen kinds
+        raise UsageError(f"{option}: {' '.join(str(e).split())[:300]}") from e
+    weights.check_finite(tower, option)
+    return tower

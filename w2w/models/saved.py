@@ -10,22 +10,21 @@ from dataclasses import asdict
 from pathlib import Path
 
 from w2w.errors import UsageError
+from w2w.models import hub, weights
 from w2w.models.encoder import Input
 
-MODEL_TYPE, WEIGHTS = "w2w-encoder", "model.safetensors"
+MODEL_TYPE = "w2w-encoder"
 _PIL_RESAMPLE = {"bilinear": 2, "bicubic": 3}
-_SWIN, _SWIN_HEAD = ("swin.", "backbone.model."), ("embedding_layer.", "head.0.")
+_TOWER = "backbone.model."
+_SWIN, _SWIN_HEAD = ("swin.", _TOWER), ("embedding_layer.", "head.0.")
 
 
-def kind_of(config: dict, files: list[Path]) -> str | None:
+def kind_of(config: dict, files: list[Path], option: str) -> str | None:
     """``ours``, ``swin``, or None for a folder that some library wrote."""
     if config.get("model_type") == MODEL_TYPE:
         return "ours"
     if config.get("model_type") == "swin" and files[0].suffix == ".safetensors":
-        from safetensors import safe_open
-
-        with safe_open(files[0], "np") as weights:
-            return "swin" if f"{_SWIN_HEAD[0]}weight" in set(weights.keys()) else None
+        return "swin" if f"{_SWIN_HEAD[0]}weight" in weights.shapes(files, option) else None
     return None
 
 
@@ -35,10 +34,7 @@ def read(kind: str, config: dict, processed: Input | None, files: list[Path], na
     Raises UsageError for a config.json that lacks something.
     """
     if kind == "swin":
-        from safetensors import safe_open
-
-        with safe_open(files[0], "np") as weights:
-            after, before = weights.get_slice(f"{_SWIN_HEAD[0]}weight").get_shape()
+        after, before = weights.shapes(files, f"encoder.name={name}")[f"{_SWIN_HEAD[0]}weight"]
         backbone = {"library": "transformers", "config": config}
         blueprint = {"library": "w2w", "backbone": backbone, "head": [before, after], "normalised": False}
         size_px = config["image_size"]
@@ -52,25 +48,24 @@ def read(kind: str, config: dict, processed: Input | None, files: list[Path], na
         raise UsageError(f"encoder.name={name}: its config.json lacks {e}") from e
 
 
-def load(kind: str, blueprint: dict, files: list[Path], name: str):
+def load(kind: str, blueprint: dict, shape: Input, files: list[Path], name: str):
     """The network with its weights. Raises UsageError where they are another's."""
-    from safetensors.torch import load_file
+    from torch import nn
 
-    from w2w.models.network import build
+    from w2w.models.network import Embedder, Head, build, image_tower
 
-    network, weights = build(blueprint), load_file(files[0])
+    option = f"encoder.name={name}"
+    where, tensors = f"{option}: {files[0]}", weights.read(files, option)
     if kind == "swin":
-        weights = {_renamed(k, (_SWIN, _SWIN_HEAD)): v for k, v in weights.items()}
-    try:
-        missing, strange = network.load_state_dict(weights, strict=False)
-    except RuntimeError as e:
-        wrong = str(e).splitlines()[-1].strip()
-        raise UsageError(f"encoder.name={name}: {files[0].name} and config.json differ: {wrong}") from e
-    # follows from the window's size; versions of transformers differ in whether they store it
-    missing, strange = ([k for k in found if not k.endswith("relative_position_index")] for found in (missing, strange))
-    if missing or strange:
-        wrong = f"lacks {missing[0]!r}" if missing else f"has {strange[0]!r}"
-        raise UsageError(f"encoder.name={name}: {files[0].name} {wrong}: is it of another config.json?")
+        tensors = {_renamed(k, (_SWIN, _SWIN_HEAD)): v for k, v in tensors.items()}
+    if blueprint["backbone"].get("library") != "transformers":
+        return weights.fill(build(blueprint), tensors, where)
+    # by transformers itself: names of tensors differ between its versions
+    tower = {k.removeprefix(_TOWER): v for k, v in tensors.items() if k.startswith(_TOWER)}
+    settings = hub.settings(files[0].parent, blueprint["backbone"]["config"], option)
+    network = Embedder(nn.Identity(), Head(blueprint["head"]), blueprint["normalised"])
+    weights.fill(network, {k: v for k, v in tensors.items() if not k.startswith(_TOWER)}, where)
+    network.backbone = image_tower(settings, tower, shape.size_px, where)
     return network.eval()
 
 
@@ -87,17 +82,31 @@ def save(folder: Path, network, blueprint: dict, shape: Input, card: str) -> Non
     from safetensors.torch import save_file
 
     folder.mkdir(parents=True, exist_ok=True)
-    weights = {k: v.detach().cpu().contiguous() for k, v in network.state_dict().items()}
+    tensors = _as_published(network)
     if as_swin(blueprint, shape):
-        weights = {_renamed(k, (_SWIN[::-1], _SWIN_HEAD[::-1])): v for k, v in weights.items()}
+        tensors = {_renamed(k, (_SWIN[::-1], _SWIN_HEAD[::-1])): v for k, v in tensors.items()}
         config = blueprint["backbone"]["config"] | {"embedding_size": blueprint["head"][-1]}
     else:
         config = {"model_type": MODEL_TYPE, "embedding_dim": blueprint["head"][-1], "input": asdict(shape)}
         config |= {k: blueprint[k] for k in ("backbone", "head", "normalised")}
-    save_file(weights, folder / WEIGHTS, {"format": "pt"})
+    save_file(tensors, folder / weights.WEIGHTS, {"format": "pt"})
     (folder / "config.json").write_text(json.dumps(config, indent=1), encoding="utf-8")
     (folder / "preprocessor_config.json").write_text(json.dumps(_processor(shape), indent=1), encoding="utf-8")
     (folder / "README.md").write_text(card, encoding="utf-8")
+
+
+def _as_published(network) -> dict:
+    """The tensors, those of transformers under the names that the hub has for them and all its versions read."""
+    from transformers.core_model_loading import revert_weight_conversion
+
+    from w2w.models.network import ImageTower
+
+    tensors = {k: v.detach().cpu().contiguous() for k, v in network.state_dict().items()}
+    if not isinstance(network.backbone, ImageTower):
+        return tensors
+    tower = {k.removeprefix(_TOWER): v for k, v in tensors.items() if k.startswith(_TOWER)}
+    rest = {k: v for k, v in tensors.items() if not k.startswith(_TOWER)}
+    return rest | {f"{_TOWER}{k}": v for k, v in revert_weight_conversion(network.backbone.model, tower).items()}
 
 
 def _renamed(name: str, prefixes: tuple[tuple[str, str], ...]) -> str:

@@ -16,12 +16,12 @@ from pathlib import Path
 
 from w2w.config import nearest
 from w2w.errors import UsageError
-from w2w.models import open_clip_models
+from w2w.models import hub, open_clip_models, weights
 from w2w.models.encoder import Input
 
 _IMAGENET_HALF = (0.5, 0.5, 0.5)
 _PIL_RESAMPLE = {2: "bilinear", 3: "bicubic"}
-_WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
+_DOWNLOADED = ["*.json", "model*.safetensors", "open_clip_model.safetensors", "*.py"]
 
 
 @dataclass(frozen=True)
@@ -96,9 +96,11 @@ def download(repository: str, revision: str | None, option: str = "encoder.name"
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
-    patterns = ["*.json", "*.safetensors", "*.py"]
     try:
-        return Path(snapshot_download(repository, revision=revision, allow_patterns=patterns))
+        folder = Path(snapshot_download(repository, revision=revision, allow_patterns=_DOWNLOADED))
+        if not any(folder.glob("*.safetensors")):
+            snapshot_download(repository, revision=revision, allow_patterns=["pytorch_model*.bin", "pytorch_model*.json"])
+        return folder
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError, ValueError) as e:
         raise UsageError(
             f"{option}=hf:{repository}: cannot be downloaded ({type(e).__name__}). Download it where there is a network "
@@ -113,36 +115,45 @@ def _hub_folder(folder: Path, name: str, trust_remote_code: bool) -> Source:
 
     if (folder / open_clip_models.CONFIG).is_file():
         return _open_clip_folder(folder, name)
-    config = _json(folder / "config.json", name)
-    files = next((found for pattern in _WEIGHTS if (found := sorted(folder.glob(pattern)))), [])
-    if not files:
-        raise UsageError(f"encoder.name={name}: no *.safetensors in {folder}")
-    kind = saved.kind_of(config, files)
-    processed = None if kind == "ours" else _processor_input(_json(folder / "preprocessor_config.json", name), name)
+    option = f"encoder.name={name}"
+    config = hub.inside(weights.read_json(folder / "config.json", option), option)
+    files = weights.files_of(folder, option)
+    kind = saved.kind_of(config, files, option)
+    processed = (
+        None if kind == "ours" else _processor_input(weights.read_json(folder / "preprocessor_config.json", option), name)
+    )
     if kind:
         blueprint, shape = saved.read(kind, config, processed, files, name)
         convolutional = "conv_stem" in _modules(blueprint["backbone"].get("architecture"))
-        built = partial(saved.load, kind, blueprint, files, name)
+        built = partial(saved.load, kind, blueprint, shape, files, name)
         architecture = json.dumps(blueprint, sort_keys=True)  # whatever the folder is called
         return Source(architecture, shape, tuple(map(str, files)), built, convolutional, blueprint)
 
     def network():
-        import torch
-        from transformers import AutoModel
+        from w2w.models.network import image_tower
 
-        from w2w.models.network import ImageTower, image_side
+        settings = hub.settings(folder, config, option, trust_remote_code)
+        tensors, where = weights.read(files, option), f"{option}: {files[0]}"
+        return image_tower(settings, tensors, processed.size_px, where, trust_remote_code=trust_remote_code)
 
-        model = AutoModel.from_pretrained(
-            folder, trust_remote_code=trust_remote_code, dtype=torch.float32, weights_only=True, local_files_only=True
-        )
-        return ImageTower(image_side(model.eval()))
-
-    blueprint = {"library": "transformers", "config": config} if config.get("model_type") and "auto_map" not in config else None
-    return Source(f"{config.get('model_type')} {name}", processed, tuple(map(str, files)), network, blueprint=blueprint)
+    own_code = "auto_map" in config and trust_remote_code
+    blueprint = {"library": "transformers", "config": config} if not own_code else None
+    read = [*files, *(sorted(folder.glob("*.py")) if own_code else [])]
+    architecture = f"pooled by what its file has: {json.dumps(config, sort_keys=True)}"
+    return Source(architecture, processed, tuple(map(str, read)), network, blueprint=blueprint)
 
 
 def _processor_input(processor: dict, name: str) -> Input:
     """A transformers image processor's config in our words."""
+    try:
+        return _read_processor(processor, name)
+    except (AttributeError, TypeError, ValueError) as e:
+        if isinstance(e, UsageError):
+            raise
+        raise UsageError(f"encoder.name={name}: its preprocessor_config.json is none of an image processor: {e}") from e
+
+
+def _read_processor(processor: dict, name: str) -> Input:
     size, crop = processor.get("size") or {}, processor.get("crop_size") or {}
     size = {"shortest_edge": size} if isinstance(size, int) else size
     crop = {"height": crop, "width": crop} if isinstance(crop, int) else crop
@@ -156,7 +167,9 @@ def _processor_input(processor: dict, name: str) -> Input:
         raise UsageError(f"encoder.name={name}: its preprocessor_config.json asks for a size or filter that w2w does not know")
     if abs(processor.get("rescale_factor", 1 / 255) - 1 / 255) > 1e-9:
         raise UsageError(f"encoder.name={name}: its preprocessor_config.json asks for another scale than 1/255")
-    mean, std = (tuple(processor.get(k, _IMAGENET_HALF)) for k in ("image_mean", "image_std"))
+    mean, std = (tuple(map(float, processor.get(k, _IMAGENET_HALF))) for k in ("image_mean", "image_std"))
+    if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
+        raise UsageError(f"encoder.name={name}: its preprocessor_config.json has image_mean={mean} and image_std={std}")
     if "shortest_edge" in size or (cropped and size.get("height") == size.get("width")):
         return Input(height, shortest or size.get("height"), "crop" if shortest else "squash", resample, mean, std)
     return Input(height, height, "squash", resample, mean, std)
@@ -167,8 +180,7 @@ def _timm(name: str) -> Source:
     from timm.data import resolve_data_config
 
     architecture, _, checkpoint = name.partition("@")
-    if not timm.is_model(architecture.partition(".")[0]):
-        raise UsageError(f"encoder.name=timm:{name}: timm has no such model.{nearest(architecture, timm.list_models())}")
+    hub.timm_name(architecture, f"encoder.name=timm:{name}")
     data = resolve_data_config({}, model=timm.create_model(architecture, pretrained=False, num_classes=0))
     size_px = data["input_size"][-1]
     mode = "squash" if data.get("crop_mode") == "squash" else "crop"
@@ -182,32 +194,18 @@ def _timm(name: str) -> Source:
         repository = timm.create_model(architecture, pretrained=False).pretrained_cfg.get("hf_hub_id")
         if not repository:
             raise UsageError(f"encoder.name=timm:{name}: has no weights on the hub; pass timm:{name}@FILE")
-        files = tuple(str(f) for f in sorted(download(repository, None).glob("*.safetensors")))
+        files = tuple(map(str, weights.files_of(download(repository, None), f"encoder.name=timm:{name}")))
 
     def network():
         model = timm.create_model(architecture, pretrained=False, num_classes=0)
-        carried = state_dict(files[0])
-        missing = set(model.state_dict()) - set(carried)
-        if missing:
-            raise UsageError(
-                f"encoder.name=timm:{name}: {files[0]} has no {sorted(missing)[0]!r}: is it another architecture's?"
-            )
-        model.load_state_dict({k: carried[k] for k in model.state_dict()})  # without the classifier
-        return model.eval()
+        classifier = model.pretrained_cfg.get("classifier") or ()
+        unused = (classifier,) if isinstance(classifier, str) else tuple(classifier)
+        option = f"encoder.name=timm:{name}"
+        read = weights.read([Path(f) for f in files], option)
+        return weights.fill(model, read, f"{option}: {files[0]}", [f"{part}." for part in unused])
 
     convolutional = "conv_stem" in _modules(architecture)
     return Source(f"timm {architecture}", shape, files, network, convolutional, _timm_blueprint(architecture))
-
-
-def state_dict(path: str) -> dict:
-    """The tensors of a file, by name; no code in it is run."""
-    if path.endswith(".safetensors"):
-        from safetensors.torch import load_file
-
-        return load_file(path)
-    import torch
-
-    return torch.load(path, map_location="cpu", weights_only=True)
 
 
 @functools.cache
@@ -217,7 +215,8 @@ def _modules(architecture: str | None) -> frozenset[str]:
         return frozenset()
     import timm
 
-    return frozenset(dict(timm.create_model(architecture, pretrained=False).named_children()))
+    name = hub.timm_name(architecture, "config.json")
+    return frozenset(dict(timm.create_model(name, pretrained=False).named_children()))
 
 
 def _open_clip(name: str) -> Source:
@@ -230,15 +229,6 @@ def _open_clip_folder(folder: Path, name: str) -> Source:
     blueprint, shape, file = open_clip_models.read_folder(folder, name)
     built = partial(open_clip_models.load_tower, blueprint, file, name)
     return Source(json.dumps(blueprint, sort_keys=True), shape, (file,), built, blueprint=blueprint)
-
-
-def _json(path: Path, name: str) -> dict:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as e:
-        raise UsageError(f"encoder.name={name}: {path.name} is missing in {path.parent}") from e
-    except ValueError as e:
-        raise UsageError(f"encoder.name={name}: {path} is not valid JSON") from e
 
 
 def cache_folder() -> Path:

@@ -7,7 +7,7 @@ import pyarrow.compute as pc
 from w2w import schema
 from w2w.errors import Reject, RejectCode
 from w2w.images.stage import PIXELS, SLOT_OWNERS, SLOT_PIXELS, with_rejects
-from w2w.models.encoder import EncoderConfig, finite_rows, load_encoder
+from w2w.models.encoder import EncoderConfig, check_version, finite_rows, load_encoder
 
 EMBED_GIVES = pa.schema([schema.EMBEDDINGS.schema.field(c) for c in schema.EMBEDDINGS.schema.names])
 VECTORS = "vectors"  # rows of `embeddings`, of everything that one row shows
@@ -17,8 +17,10 @@ EMBED_SLOTS_GIVES = pa.schema([(VECTORS, pa.list_(pa.struct(list(schema.EMBEDDIN
 class Embed:
     """Loads the encoder once a worker; adds the columns of ``embeddings`` to rows that have ``pixels``."""
 
-    def __init__(self, config: EncoderConfig, owner_column: str, owner_kind: str):
+    def __init__(self, config: EncoderConfig, owner_column: str, owner_kind: str, version: str = ""):
+        """``version``: the model version that it must have."""
         self._encoder = load_encoder(config)
+        check_version(f"encoder.name={config.name}", version, self._encoder.model_version)
         self._owner_column, self._owner_kind = owner_column, owner_kind
 
     def __call__(self, rows: pa.Table) -> pa.Table:

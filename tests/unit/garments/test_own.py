@@ -135,7 +135,7 @@ def test_another_architecture_is_a_sentence(tmp_path):
     file = tmp_path / "copy" / "config.json"
     values = json.loads(file.read_text())
     file.write_text(json.dumps(values | {"channels": 8}))
-    with pytest.raises(UsageError, match="the weights do not fit"):
+    with pytest.raises(UsageError, match="and the network takes 8 x 1 x 3 x 3"):
         own.load_network(tmp_path / "copy", "x")
     file.write_text(json.dumps(values | {"labels": ["top"]}))
     with pytest.raises(UsageError, match="not that of a detector of this version"):

@@ -65,13 +65,12 @@ def test_segment_anything_reads_its_sizes_off_the_checkpoint(tmp_path):
 
 
 @pytest.mark.parametrize("size", ["vit_b", "vit_l", "vit_h"])
-def test_published_sizes_are_recognised(size, monkeypatch):
+def test_published_sizes_are_recognised(size):
     from segment_anything import sam_model_registry
 
     with torch.device("meta"):
         published = sam_model_registry[size]()
     state = published.state_dict()
-    monkeypatch.setattr(torch.nn.Module, "load_state_dict", lambda self, s, **k: None)
     with torch.device("meta"):
         ours = sam_from(state)
     assert {k: v.shape for k, v in ours.state_dict().items()} == {k: v.shape for k, v in state.items()}
@@ -178,7 +177,7 @@ def test_mistakes(tmp_path):
     for name, sentence in (
         ("u2net", "neither u2netp nor a folder"),
         ("sam:none.pth", "no such file: 'none.pth'"),
-        (str(tmp_path), r"config.json or \*.safetensors is missing"),
+        (str(tmp_path), r"config\.json is missing in"),
     ):
         with pytest.raises(UsageError, match=sentence):
             load_segmenter(SegmenterConfig(name))

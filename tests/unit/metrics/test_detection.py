@@ -87,3 +87,13 @@ def test_mask_iou():
     assert mask_iou(a, b) == 1
     a[:2], b[1:3] = True, True
     assert mask_iou(a, b) == pytest.approx(1 / 3)
+
+
+def test_a_score_or_box_that_is_not_finite_is_refused():
+    """COCO's evaluator takes a NaN for the surest of all: a perfect hit."""
+    for name in ("found_scores", "found_K4", "truth_N4"):
+        good = {"truth_N4": np.array([[0.0, 0, 9, 9]]), "found_K4": np.array([[0.0, 0, 9, 9]]), "found_scores": np.array([0.9])}
+        good[name] = good[name] * np.nan
+        photo = Judged(source="s", truth_classes=["a"], ignore_M4=np.empty((0, 4)), labelled=["a"], found_classes=["a"], **good)
+        with pytest.raises(ValueError, match=f"{name} of a photo of s has NaN"):
+            average_precision([photo], ["a"])

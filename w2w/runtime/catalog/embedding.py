@@ -20,7 +20,7 @@ from w2w.images.stage import (
     slots_to_pixels,
     to_pixels,
 )
-from w2w.models.encoder import EncoderConfig, encoder_input
+from w2w.models.encoder import EncoderConfig, encoder_input, model_version
 from w2w.models.stage import EMBED_GIVES, EMBED_SLOTS_GIVES, VECTORS, Embed, EmbedSlots
 from w2w.runtime.garments.guides import newest_version
 from w2w.runtime.job import need_table
@@ -112,7 +112,7 @@ def embed_stages(
     """bytes -> pixels -> vector. ``gpu_pool``: workers of their own for the model, fed by the decoding ones."""
     shape = encoder_input(encoder)
     pixels = {k: getattr(shape, k) for k in ("size_px", "resize_px", "mode", "resample")}
-    model = {"config": encoder, "owner_column": owner_column, "owner_kind": owner_kind}
+    model = {"config": encoder, "owner_column": owner_column, "owner_kind": owner_kind, "version": model_version(encoder)}
     return [
         Stage("decode", to_pixels, (schema.BYTES,), pixels_field(shape.size_px), {"limits": limits} | pixels),
         Stage("encode", Embed, (PIXELS, owner_column), EMBED_GIVES, model, gpu_pool),

@@ -1,9 +1,9 @@
 """The stages over photos: garments found in them, and people cut out of them."""
 
 from w2w import schema
-from w2w.garments.detector import DetectorConfig
+from w2w.garments.detector import DetectorConfig, detector_version
 from w2w.garments.masks import MaskRules
-from w2w.garments.segmenter import SegmenterConfig
+from w2w.garments.segmenter import SegmenterConfig, segmenter_version
 from w2w.garments.stage import (
     CUTOUT_GIVES,
     DETECT_GIVES,
@@ -35,7 +35,7 @@ def detect_stages(detector: DetectorConfig, cut: dict, pool: Pool, gpu_pool: Poo
     """
     needs = (*_NEEDS, *DETECT_GIVES.names, schema.IMAGE_ID)
     return [
-        Stage("detect", Detect, _NEEDS, DETECT_GIVES, {"config": detector}, gpu_pool),
+        Stage("detect", Detect, _NEEDS, DETECT_GIVES, {"config": detector, "version": detector_version(detector)}, gpu_pool),
         Stage("crop", cut_garments, needs, GARMENT_GIVES, cut, gpu_pool and pool),
     ]
 
@@ -48,7 +48,7 @@ def segment_stages(
     ``cut``: arguments of ``cut_out``.
     """
     needs = (*_NEEDS, *(GUIDE_SCHEMA.names if guided else ()))
-    model = {"config": segmenter, "rules": rules}
+    model = {"config": segmenter, "rules": rules, "version": segmenter_version(segmenter)}
     return [
         Stage("segment", Segment, needs, SEGMENT_GIVES, model, gpu_pool),
         Stage("cut out", cut_out, (*needs, schema.MASK_RLE), CUTOUT_GIVES, cut, gpu_pool and pool),

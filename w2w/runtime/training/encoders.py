@@ -16,7 +16,7 @@ from w2w.errors import JobFailed, Reject, UsageError
 from w2w.images.decode import decode
 from w2w.images.resize import shrink
 from w2w.memory import keep_memory
-from w2w.models.encoder import EncoderConfig, encoder_input, load_encoder, model_version
+from w2w.models.encoder import EncoderConfig, encoder_input, load_encoder, model_version, try_encoder
 from w2w.runtime.job import need_table
 from w2w.runtime.mining.catalog import PRODUCT
 from w2w.runtime.run import collect
@@ -122,6 +122,7 @@ def inspect(table: PairTable, recipe: str, encoder: EncoderConfig, learn: LearnC
     """
     from w2w.models import sources
 
+    try_encoder(encoder)
     if sources.find(encoder.name, encoder.revision, encoder.trust_remote_code).blueprint is None:
         raise UsageError(f"--encoder.name={encoder.name}: only its own code can build it; w2w trains those of its libraries")
     listings = {split: table.read(split) for split in (TRAIN, VAL, TEST)}

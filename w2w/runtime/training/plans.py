@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from w2w import schema
 from w2w.errors import RejectCode, UsageError
-from w2w.models.encoder import EncoderConfig, model_version
+from w2w.models.encoder import EncoderConfig, model_version, try_encoder
 from w2w.runtime.training import encoders, lookbook, retrieving, scoring
 from w2w.runtime.training.trainer import Workers
 from w2w.table.sink import Counts
@@ -243,7 +243,7 @@ class LookbookPlan:
             check_unpublished(loop)
             loop = lookbook.published(recipe, len(train), config.batch * workers.num_workers, loop)
         check_loop(loop, lookbook.SELECTS[recipe], workers)
-        model_version(encoder)  # it is measured beside: say at once that it is not there
+        try_encoder(encoder)  # it is measured beside: say at once what is wrong with it
         found: dict[str, object] = {"data": str(Path(config.path).expanduser().absolute())}
         found |= {f"{name} products": f"{len(part):,}" for name, part in (("train", train), ("val", val), ("test", test))}
         total = len(train) + len(val) + len(test)

@@ -6,8 +6,9 @@ from pathlib import Path
 from w2w import ids
 from w2w.errors import UsageError
 from w2w.garments import own
-from w2w.garments.detector import DetectorConfig, model_files
+from w2w.garments.detector import DetectorConfig, load_model, model_files
 from w2w.models.sources import BUILT_IN, file_sha256
+from w2w.models.trial import try_open
 from w2w.training.config import LoopConfig
 from w2w.training.detectors.augment import AugmentConfig
 
@@ -106,16 +107,20 @@ def kind_of(recipe: str) -> tuple[str, str]:
 
 
 def check_recipe(recipe: str) -> None:
-    """Raises UsageError where the recipe's weights are not there or are of another kind."""
+    """Raises UsageError where the recipe's weights are not there, are of another kind, or cannot be loaded."""
     kind, rest = kind_of(recipe)
     if kind == YOLO:
-        if not rest.endswith(".yaml") and not Path(rest).expanduser().is_file():
+        if rest.endswith(".yaml"):
+            return
+        if not Path(rest).expanduser().is_file():
             raise UsageError(f"--recipe={recipe}: no such file: {rest!r}")
+        try_open(load_model, DetectorConfig(name=f"yolo:{rest}"), ())
     elif rest:
         folder = start_folder(recipe)
         if (kind == OURS) != own.is_own(folder):
             wrong = "is no detector of ours" if kind == OURS else "is a detector of ours: use ours:FOLDER"
             raise UsageError(f"--recipe={recipe}: {folder} {wrong}")
+        try_open(load_model, DetectorConfig(name=_name(recipe)), (own.DEFAULT,))
 
 
 def start_folder(recipe: str) -> Path | None:
@@ -137,9 +142,10 @@ def start_digest(recipe: str) -> str:
 
 
 def _start_files(recipe: str) -> list[Path]:
+    return model_files(DetectorConfig(name=_name(recipe)), "recipe") if kind_of(recipe)[1] else []
+
+
+def _name(recipe: str) -> str:
+    """As ``detector.name`` has it."""
     kind, rest = kind_of(recipe)
-    if not rest:
-        return []
-    folder = Path(rest).expanduser()
-    name = rest if folder.is_dir() or rest == own.DEFAULT or kind == OURS else f"hf:{rest}"
-    return model_files(DetectorConfig(name=name), "recipe")
+    return rest if Path(rest).expanduser().is_dir() or rest == own.DEFAULT or kind == OURS else f"hf:{rest}"

@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from w2w.errors import UsageError
 from w2w.garments.detector import DetectorConfig, Transformers, takes_mask
 from w2w.garments.found import Model
 from w2w.garments.taxonomy import CATEGORIES
+from w2w.models import hub, weights
 from w2w.training.detectors.augment import Sample, augment
 from w2w.training.detectors.config import TrainConfig
 from w2w.training.detectors.photos import Photo
@@ -29,27 +29,28 @@ class Pretrained:
     select = "AP50"
 
     def __init__(self, config: TrainConfig, folder: Path, val: Sequence[Photo] = ()):
-        from transformers import AutoConfig, AutoImageProcessor, AutoModelForObjectDetection
+        from transformers import AutoModelForObjectDetection
 
         torch.manual_seed(config.seed)
         self._config, self._folder, self._val = config, folder, val
-        settings = AutoConfig.from_pretrained(folder, local_files_only=True)
-        if getattr(settings, "use_pretrained_backbone", False):
-            settings.use_pretrained_backbone = False  # the checkpoint has the backbone
+        option = f"recipe=hf:{folder}"
+        settings = hub.settings(folder, weights.read_json(folder / "config.json", option), option)
+        before = settings.num_labels
         settings.id2label = dict(enumerate(CATEGORIES))
         settings.label2id = {c: i for i, c in enumerate(CATEGORIES)}
-        try:
-            self._processor = AutoImageProcessor.from_pretrained(folder, local_files_only=True)
-            self.network = AutoModelForObjectDetection.from_pretrained(
-                folder,
-                config=settings,
-                ignore_mismatched_sizes=True,
-                weights_only=True,
-                local_files_only=True,
-                dtype=torch.float32,
-            )
-        except ValueError as e:
-            raise UsageError(f"recipe=hf: {folder} is no object detection model: {str(e).splitlines()[0]}") from e
+        self._processor = hub.processor("AutoImageProcessor", folder, option)
+        files = weights.files_of(folder, option)
+        where, tensors = f"{option}: {files[0]}", weights.read(files, option)
+
+        def of_classes(there: Sequence[int], wanted: Sequence[int]) -> bool:
+            """Whether a tensor has a row a class, and perhaps one for none of them: those of other classes are drawn anew."""
+            more = there[0] - before
+            return more in (0, 1) and wanted[0] == len(CATEGORIES) + more and there[1:] == wanted[1:]
+
+        self.network, missing = weights.pretrained(AutoModelForObjectDetection, settings, tensors, where, of_classes)
+        if missing:
+            probe = Transformers(folder, replace(DetectorConfig(), name=str(folder), device="cpu"), self.network)
+            weights.need(self.network, missing, probe.probed, where)
 
     def parameter_groups(self) -> list[dict]:
         return parameter_groups(self.network.named_parameters(), self._config.backbone_rate, self._config.weight_decay)

@@ -10,6 +10,7 @@ import yaml
 
 from w2w.errors import UsageError
 from w2w.garments.taxonomy import CATEGORIES
+from w2w.models import weights
 from w2w.training.detectors.augment import UNKNOWN
 from w2w.training.detectors.config import TrainConfig
 from w2w.training.detectors.photos import Photo
@@ -60,7 +61,9 @@ def train(start: str, train_photos: Sequence[Photo], val_photos: Sequence[Photo]
     try:
         model = YOLO(start, task="detect")
     except Exception as e:  # pickle, zip and torch raise a dozen kinds for a file that is no checkpoint
-        raise UsageError(f"recipe=yolo:{start}: cannot be loaded safely: {str(e).splitlines()[0][:300]}") from e
+        raise UsageError(f"recipe=yolo:{start}: cannot be loaded safely: {weights.line(e)}") from e
+    if Path(start).is_file():
+        weights.check_finite(model.model.float(), f"recipe=yolo:{start}")
     data = write_layout(folder / "photos", train_photos, val_photos or train_photos)
     model.train(
         data=str(data),

@@ -1,0 +1,47 @@
+"""Opens a model once, in a process of its own, before workers start and in a dry run: what is wrong with its files is said at
+once, and the driver keeps neither the weights nor torch in memory."""
+
+import base64
+import pickle
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+
+from w2w.errors import UsageError
+
+_SAID = "w2w-refused:"
+
+
+def try_open(load: Callable, config, installed: tuple[str, ...]) -> None:
+    """Raises the UsageError that ``load(config)`` raises. On the CPU: the driver's machine need not have the workers' device.
+
+    ``installed``: names of models that come with the installation, which are not tried.
+    """
+    if config.name in installed:
+        return
+    asked = base64.b64encode(pickle.dumps((load, replace(config, device="cpu", dtype="float32"))))
+    done = subprocess.run([sys.executable, "-m", "w2w.models.trial"], input=asked, capture_output=True)
+    said = [line for line in done.stdout.decode(errors="replace").splitlines() if line.startswith(_SAID)]
+    if said:
+        raise UsageError(said[-1].removeprefix(_SAID))
+    if done.returncode < 0:
+        raise UsageError(
+            f"{config.name}: the process that opened the model was killed (signal {-done.returncode}): is there "
+            "enough memory for it?"
+        )
+    if done.returncode:
+        raise RuntimeError(f"opening {config.name} failed:\n{done.stderr.decode(errors='replace')[-4000:]}")
+
+
+def main() -> None:
+    """What the process does: reads what to load from standard input."""
+    load, config = pickle.loads(base64.b64decode(sys.stdin.buffer.read()))  # of our own driver
+    try:
+        load(config)
+    except UsageError as e:
+        print(_SAID + " ".join(str(e).split()))
+
+
+if __name__ == "__main__":
+    main()
