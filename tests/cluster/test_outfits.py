@@ -9,7 +9,7 @@ import pytest
 from bs4 import BeautifulSoup
 
 from jobs import compose, convert, embed
-from tests.unit.mining.test_sets import deepfashion2, polyvore, street2shop
+from tests.unit.mining.test_sets import IN_SHOP, deepfashion2, in_shop_lines, polyvore, street2shop
 from w2w import ids, schema
 from w2w.crawl.fetch import FetchConfig
 from w2w.errors import JobFailed, UsageError
@@ -41,6 +41,36 @@ def settings(store: str, kind: str, path: Path, **options) -> convert.Config:
 
 def codes(store: str) -> dict[str, str]:
     return {r[schema.KEY].partition("@")[0]: r[schema.REJECT_CODE] for r in rows(store, schema.REJECTS, stage="convert")}
+
+
+def test_a_picture_is_one_row_whatever_its_lines_say(tmp_path):
+    """A line twice, one picture in train and gallery, one picture of two items; and nothing is written for a set that lies."""
+    store, root = str(tmp_path / "store"), tmp_path / "set"
+    _, side, _, query, gallery, _ = IN_SHOP
+    in_shop_lines(root, f"{gallery} id_00000182 gallery", f"{gallery} id_00000999 gallery", f"{side} id_00000002 gallery")
+    for number, name in enumerate(IN_SHOP):
+        (root / "Img" / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / "Img" / name).write_bytes(picture(number, 300, 300))
+    boxes = root / "Anno/list_bbox_inshop.txt"
+    good = boxes.read_text()
+    boxes.write_text(good.replace("072", "nan", 1))
+    config = settings(store, "in-shop", root)
+    for dry_run in (True, False):
+        with pytest.raises(UsageError, match=r"list_bbox_inshop\.txt, line 3: the box is .*nan.*, not 4 numbers"):
+            convert.main(replace(config, dry_run=dry_run))
+    assert not any(Path(store).rglob("*.parquet"))
+    boxes.write_text(good)
+    done = convert.main(config)
+    products, posts = rows(store, schema.PRODUCTS), rows(store, schema.POSTS)
+    assert len(products) == len({p[schema.PRODUCT_ID] for p in products}) == 4
+    assert [p[schema.POST_ID] for p in posts] == sorted(f"in-shop/{name}" for name in (side, query))
+    assert done.counts.read == done.counts.out + done.counts.rejected
+    refused = [r for r in rows(store, schema.REJECTS) if r[schema.REJECT_CODE] == "duplicate_key"]
+    assert len(refused) == len({r[schema.KEY] for r in refused}) == 3 + 2, "2 products, 1 photo, the pairs of the second record"
+    told = [r[schema.REJECT_DETAIL] for r in refused]
+    assert f"'in-shop/{gallery}' came before; here it is a picture of 'in-shop/id_00000999'" in told
+    again = convert.main(config)
+    assert (again.counts.read, again.skipped) == (0, 9)
 
 
 def test_a_set_of_pairs(tmp_path):

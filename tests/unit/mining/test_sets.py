@@ -487,3 +487,140 @@ def test_an_outfit_or_question_is_whole_or_not_there():
     assert [(key, r.code.value) for key, r in bad] == [
         ("p-x/fill_in_blank/test/1", "no_photo"), ("p-x/fill_in_blank/test/2", "ambiguous"),
     ]  # fmt: skip
+
+
+def in_shop_lines(root: Path, *more: str) -> None:
+    """IN_SHOP with more lines in its list."""
+    in_shop(root)
+    file = root / "Eval/list_eval_partition.txt"
+    lines = [*file.read_text().splitlines()[2:], *more]
+    file.write_text("\n".join([str(len(lines)), "image_name item_id evaluation_status", *lines]))
+
+
+def test_a_picture_of_two_lines_is_what_its_first_line_says(tmp_path):
+    front, side, _, query, gallery, _ = IN_SHOP
+    in_shop_lines(
+        tmp_path,
+        f"{gallery} id_00000182 gallery",  # a line twice
+        f"{side} id_00000002 gallery",  # a photo of train is also in the gallery
+        f"{gallery} id_00000999 gallery",  # a picture of two items
+        f"{query} id_00000999 query",
+    )
+    found = opened(tmp_path, "in-shop")
+    shops, photos = list(found.shops()), list(found.photos())
+    assert [(s.name, s.product) for s in shops if s.name == gallery] == [
+        (gallery, "id_00000182"), (gallery, "id_00000182"), (gallery, "id_00000999"),
+    ]  # fmt: skip
+    assert [p.name for p in photos] == [side, query, side, query]
+    assert front in {s.name for s in shops}
+    assert [p.anchors[0].shops for p in photos if p.name == query] == [(gallery,), ()], "the other item has no picture left"
+    known = of.Known({f"set/{s.name}": s.name for s in shops}, {f"set/{p.name}": p.name for p in photos}, set())
+    of_pairs = list(of.pairs(photos, known, "set", "set", "v"))
+    batches = list(of.gathered(schema.PAIRS, iter(of_pairs)))
+    assert [(key, r.code.value) for _, bad in batches for key, r in bad if r.code == "duplicate_key"] == [
+        (f"set/{side}#0 set/{name}#2", "duplicate_key") for name in (front, list(IN_SHOP)[2])
+    ] + [(f"set/{query}#0 set/id_00000999", "duplicate_key")]
+
+
+def test_rows_of_one_id_are_one_row_and_rejects_with_keys_of_their_own(tmp_path):
+    _, side, _, _, gallery, _ = IN_SHOP
+    in_shop_lines(tmp_path, f"{gallery} id_00000182 gallery", f"{gallery} id_00000999 gallery", f"{side} id_00000009 query")
+    found = opened(tmp_path, "in-shop")
+    for rows, records, column in (
+        (of.shop_rows, found.shops, schema.PRODUCT_ID),
+        (of.photo_rows, found.photos, schema.POST_ID),
+    ):
+        plain = [row for t in rows(records(), "set", "v", batch_rows=2) for row in t.to_pylist()]
+        marked = [row for t in of.once(column, rows(records(), "set", "v", batch_rows=2)) for row in t.to_pylist()]
+        good = [row for row in marked if row[schema.REJECT_CODE] is None]
+        assert [row[column] for row in good] == list(dict.fromkeys(row[column] for row in plain))
+        assert len({row[schema.KEY] for row in marked}) == len(plain), "no two keys are the same"
+        assert {row[schema.KEY] for row in good} <= {row[schema.KEY] for row in plain}
+        assert not {row[schema.KEY] for row in marked if row[schema.REJECT_CODE]} & {row[schema.KEY] for row in plain}
+        details = [row[schema.REJECT_DETAIL] for row in marked if row[schema.REJECT_CODE] == "duplicate_key"]
+        assert len(details) == len(plain) - len(good) > 0
+        if column == schema.PRODUCT_ID:
+            assert details[-1] == f"'set/{gallery}' came before; here it is a picture of 'set/id_00000999'"
+
+
+def test_a_picture_of_consumer_to_shop_with_two_items_is_told(tmp_path):
+    consumer_to_shop(tmp_path)
+    file = tmp_path / "list_eval_partition.txt"
+    _, header, *lines = file.read_text().splitlines()
+    item, shop, other = "id_00000218", f"{C2S}/shop_01.jpg", f"{C2S}/comsumer_02.jpg"
+    lines[2] = f"{other} {shop} {item}9 train"
+    file.write_text("\n".join([str(len(lines)), header, *lines]))
+    shops = [s for s in opened(tmp_path, "consumer-to-shop").shops() if s.name == shop]
+    assert [s.product for s in shops] == [item, f"{item}9"]
+
+
+@pytest.mark.parametrize("box", ["nan nan nan nan", "1 2 inf 4", "1 2 3 1e300"])
+def test_boxes_of_lists_are_finite(tmp_path, box):
+    in_shop(tmp_path)
+    file = tmp_path / "Anno/list_bbox_inshop.txt"
+    file.write_text(file.read_text().replace("072 079 232 273", box, 1))
+    with pytest.raises(UsageError, match=r"list_bbox_inshop\.txt, line 3: the box is .*, not 4 numbers"):
+        list(opened(tmp_path, "in-shop").shops())
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('{"source": "user", "pair_id": 1, "item\u00b2": {}}', r"000001\.json: field 'item.' is not like item1, item2"),
+        ('{"source": "user", "pair_id": 1, "item01": {}}', r"field 'item01' is not like item1, item2"),
+        ('{"source": "user", "pair_id": 1, "item1": {}, "item1": {}}', r"field 'item1' is there twice in one object"),
+        ('{"source": "user", "pair_id": ' + "[" * 100_000, r"000001\.json: not valid JSON: nested too deeply"),
+        ("[]", "expected an object with fields, found list"),
+    ],
+)
+def test_deepfashion2_files_that_are_none(tmp_path, text, words):
+    write(tmp_path / "train/annos/000001.json", text)
+    with pytest.raises(UsageError, match=words):
+        list(opened(tmp_path, "deepfashion2").photos())
+
+
+def test_polyvore_repeats_itself(tmp_path):
+    polyvore(tmp_path)
+    file = tmp_path / "polyvore_item_metadata.json"
+    again = json.dumps({"semantic_category": "shoes", "title": "again"})
+    file.write_text(file.read_text().rstrip("} \n") + '}, "a": ' + again + "}")
+    write(
+        tmp_path / "nondisjoint/train.json",
+        [
+            {"set_id": "20", "items": [{"item_id": i, "index": n} for i, n in (("a", 1), ("b", 2), ("c", 2))]},
+            {"set_id": "21", "items": [{"item_id": "a", "index": 1}]},
+            {"set_id": "22", "items": []},
+            {"set_id": "23", "items": [{"item_id": "a", "index": 1}, {"item_id": "a", "index": 2}]},
+            {"set_id": "24", "items": [{"item_id": "a", "index": 1}, {"item_id": "b", "index": 2}]},
+        ],
+    )
+    write(tmp_path / "nondisjoint/compatibility_train.txt", "1 20_1 20_2\n1 24_1 24_2\n")
+    found = opened(tmp_path, "polyvore")
+    assert [s.name for s in found.shops()] == ["a", "b", "c", "d", "e", "a"], "the second is rejected where they become rows"
+    known = of.Known({f"p/{i}": f"image {i}" for i in "abcde"}, {}, set())
+    outfits = list(of.outfits(found.outfits(), known, "p", "p-x"))
+    assert [(o[0], o[1].code.value) for o in outfits if isinstance(o, tuple)] == [
+        ("p-x/20", "ambiguous"), ("p-x/21", "missing_slot"), ("p-x/22", "missing_slot"), ("p-x/23", "missing_slot"),
+    ]  # fmt: skip
+    assert outfits[0][1].detail.startswith("20_2 is two items (")
+    assert outfits[4]["items"][0]["category"] == "top", "of two records of one item the first counts"
+    unclear, clear = [q for q in found.questions() if q.split == "train"]
+    assert (unclear.right, unclear.why[:20]) == (None, "20_2 is two items (" + str(tmp_path)[0])
+    assert clear.right == 1
+
+
+def test_what_follows_the_end_of_a_file_is_told(tmp_path):
+    (tmp_path / "x.json").write_text("[1] 2")
+    with pytest.raises(UsageError, match="'2' after its end, at character 3"):
+        list(members(tmp_path / "x.json"))
+    (tmp_path / "x.json").write_text('{"\\ud800": 1}')
+    with pytest.raises(UsageError, match="half a character"):
+        list(members(tmp_path / "x.json"))
+
+
+def test_street2shop_numbers_and_photos(tmp_path):
+    street2shop(tmp_path)
+    for text, words in (("\u00b2,http://x\n", "is not like"), ("1,http://x\n01,http://y\n", "came before, with another URL")):
+        write(tmp_path / "photos.txt", text)
+        with pytest.raises(UsageError, match=words):
+            list(opened(tmp_path, "street2shop").shops())

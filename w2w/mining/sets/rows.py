@@ -15,6 +15,7 @@ from w2w.garments.stage import ITEMS, garment_id, to_jpeg
 from w2w.garments.taxonomy import ETC
 from w2w.images.decode import DecodeLimits, decode_many
 from w2w.images.stage import with_rejects
+from w2w.ingest.digests import SeenKeys
 from w2w.mining.sets.records import Anchor, Item, Outfit, Photo, Question, Shop
 
 Row = dict | tuple[str, Reject]  # a row of a table, or the key of one that cannot be and why
@@ -88,6 +89,26 @@ def photo_rows(photos: Iterable[Photo], catalog: str, version: str, batch_rows: 
         }
 
     yield from _tables(map(row, photos), PHOTO_SCHEMA, batch_rows)
+
+
+def once(column: str, tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
+    """The tables, the second and later rows of one id in ``column`` marked as rejected (DUPLICATE_KEY), under keys of their
+    own: the first may be gone from the set tomorrow."""
+    seen, counts = SeenKeys(), Counter[str]()
+    for table in tables:
+        again = ~seen.add(table.column(column).combine_chunks())
+        keys, rows = table.column(schema.KEY).to_pylist(), table.to_pylist() if again.any() else []
+        codes, details = [None] * table.num_rows, [None] * table.num_rows
+        for i in np.flatnonzero(again).tolist():
+            counts[rows[i][column]] += 1
+            product = dict(rows[i].get(schema.ATTRIBUTES) or []).get(PRODUCT)
+            keys[i] = f"{keys[i]}#{counts[rows[i][column]] + 1}"
+            codes[i] = RejectCode.DUPLICATE_KEY.value
+            details[i] = f"{rows[i][column]!r} came before" + (f"; here it is a picture of {product!r}" if product else "")
+        table = table.set_column(table.column_names.index(schema.KEY), schema.KEY, pa.array(keys, pa.string()))
+        for name, values in ((schema.REJECT_CODE, codes), (schema.REJECT_DETAIL, details)):
+            table = table.append_column(name, pa.array(values, pa.string()))
+        yield table
 
 
 def cut_products(rows: pa.Table, *, limits: DecodeLimits) -> pa.Table:

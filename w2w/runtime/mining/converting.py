@@ -2,24 +2,21 @@
 snapshot of the set's own."""
 
 import hashlib
-from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain
 
-import numpy as np
 import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from w2w import ids, schema
 from w2w.crawl.fetch import FetchConfig, Fetcher
-from w2w.errors import Reject, RejectCode
+from w2w.errors import Reject
 from w2w.garments.stage import ITEMS
 from w2w.images.decode import DecodeLimits
 from w2w.images.stage import INSPECT_GIVES, inspect
 from w2w.ingest.changes import LAST_PICTURE
-from w2w.ingest.digests import SeenKeys
 from w2w.ingest.raw import IMAGE_OFFSET, IMAGE_SIZE
 from w2w.ingest.stage import LOAD_GIVES, load
 from w2w.mining.sets import rows as of
@@ -76,7 +73,7 @@ class Pictures:
         finished = pa.concat_arrays([pa.array([], pa.string()), *done.chunks, *refused.chunks])
 
         def pending() -> Iterator[pa.Table]:
-            for batch in once(self._table.key[0], self._rows):
+            for batch in of.once(self._table.key[0], self._rows):
                 wanted = batch.filter(pc.invert(pc.is_in(batch.column(schema.KEY), value_set=finished)))
                 self.skipped += batch.num_rows - wanted.num_rows
                 self._refused += pc.sum(pc.is_in(batch.column(schema.KEY), value_set=refused)).as_py() or 0
@@ -124,27 +121,6 @@ class Pictures:
             tolerance=config.tolerance,
             commit_every_s=config.commit_every_s,
         )
-
-
-def once(column: str, tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
-    """The tables, the second and later rows of one id in ``column`` marked as rejected (DUPLICATE_KEY), under keys of their
-    own: the first may be gone from the set tomorrow."""
-    seen, counts = SeenKeys(), Counter[str]()
-    for table in tables:
-        again = ~seen.add(table.column(column).combine_chunks())
-        keys, rows = table.column(schema.KEY).to_pylist(), table.to_pylist() if again.any() else []
-        codes: list[str | None] = [None] * table.num_rows
-        details: list[str | None] = [None] * table.num_rows
-        for i in np.flatnonzero(again).tolist():
-            counts[rows[i][column]] += 1
-            product = dict(rows[i].get(schema.ATTRIBUTES) or []).get(of.PRODUCT)
-            keys[i] = f"{keys[i]}#{counts[rows[i][column]] + 1}"
-            codes[i] = RejectCode.DUPLICATE_KEY.value
-            details[i] = f"{rows[i][column]!r} came before" + (f"; here it is a picture of {product!r}" if product else "")
-        table = table.set_column(table.column_names.index(schema.KEY), schema.KEY, pa.array(keys, pa.string()))
-        for name, values in ((schema.REJECT_CODE, codes), (schema.REJECT_DETAIL, details)):
-            table = table.append_column(name, pa.array(values, pa.string()))
-        yield table
 
 
 def check_records(public: PublicSet) -> None:
