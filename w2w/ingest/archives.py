@@ -12,7 +12,17 @@ from pyarrow import fs
 
 from w2w import schema, storage
 from w2w.errors import RejectCode, UsageError
-from w2w.ingest.raw import IMAGE, JSON, Mapping, RawBatch, batch_of_dicts, image_table, no_attributes, reject_table
+from w2w.ingest.raw import (
+    IMAGE,
+    JSON,
+    MAX_BATCH_BYTES,
+    Mapping,
+    RawBatch,
+    batch_of_dicts,
+    image_table,
+    no_attributes,
+    reject_table,
+)
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif")
 MEMBER = ".tar#"  # an image in a tar is <path>.tar#<member>: one name for one image, and the file to open is in it
@@ -68,11 +78,12 @@ def read_tar(info: fs.FileInfo, uri: str, mapping: Mapping, batch_rows: int) -> 
     are rejected (DUPLICATE_KEY).
     """
     system, path = storage.filesystem(uri)
-    rows, sources, images, rejects = [], [], [], []
+    rows, sources, images, rejects, held = [], [], [], [], 0
     buffer = _S3_BUFFER_BYTES if storage.is_s3(uri) else _LOCAL_BUFFER_BYTES
     with system.open_input_file(path) as native, io.BufferedReader(native, buffer) as file:
         for key, members in _groups(file, uri, rejects):
             where = f"{uri}#{key}"
+            held += sum(m.size for m in members if not is_image(m.name) and m.size <= _MAX_METADATA_BYTES)
             image, *others = [m for m in members if is_image(m.name)] or [None]
             rejects += [_second(uri, m.name, image.name) for m in others]
             if image is None:
@@ -82,9 +93,9 @@ def read_tar(info: fs.FileInfo, uri: str, mapping: Mapping, batch_rows: int) -> 
                 sources.append(where)
                 at = f"{fingerprint(info)}:{image.offset_data}+{image.size}"
                 images.append((f"{uri}#{image.name}", image.offset_data, image.size, at))
-            if len(rows) + len(rejects) >= batch_rows:
+            if len(rows) + len(rejects) >= batch_rows or held >= MAX_BATCH_BYTES:
                 yield batch_of_dicts(rows, sources, mapping, rejects, images)
-                rows, sources, images, rejects = [], [], [], []
+                rows, sources, images, rejects, held = [], [], [], [], 0
     if rows or rejects:
         yield batch_of_dicts(rows, sources, mapping, rejects, images)
 

@@ -76,6 +76,8 @@ class ImageRoot:
         else:
             scheme, root = ("s3://", self.uri[5:]) if storage.is_s3(self.uri) else ("", self.uri)
         absolute = storage.is_s3(value) or (value.startswith("/") and not scheme)
+        if scheme == "s3://" and "//" in value.removeprefix("s3://"):  # another key than that without: nobody may guess
+            raise Reject(RejectCode.BAD_VALUE, f"{value[:200]!r} is a key with an empty part, which cannot be asked for")
         if storage.is_s3(value) and scheme != "s3://":
             path = ""
         else:

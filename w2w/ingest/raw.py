@@ -23,6 +23,7 @@ REJECT_SCHEMA = pa.schema(
     ]
 )
 JSON = json.JSONDecoder(parse_float=str, parse_int=str, parse_constant=str)  # numbers stay as they are written
+MAX_BATCH_BYTES = 64 * 1024 * 1024  # of JSON lines, or of a tar's metadata: rows of a batch may be large
 IMAGE_OFFSET, IMAGE_SIZE = "image_offset", "image_size"
 IMAGE_SCHEMA = pa.schema(
     [

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from w2w import storage
 from w2w.errors import Reject, RejectCode, UsageError, attempt
-from w2w.ingest.raw import JSON, Mapping, RawBatch, attributes_of, batch_of_dicts, reject_table
+from w2w.ingest.raw import JSON, MAX_BATCH_BYTES, Mapping, RawBatch, attributes_of, batch_of_dicts, reject_table
 
 CSV_BLOCK_BYTES = 4 * 1024 * 1024  # one batch; no record may be longer, so this is also where an open quote is noticed
 MAX_LINE_BYTES = 16 * 1024 * 1024  # of a JSON line
@@ -224,7 +224,7 @@ def _lines(stream: pa.NativeFile) -> io.BufferedReader:
 
 def read_jsonl(uri: str, encoding: str, mapping: Mapping, batch_rows: int) -> Iterator[RawBatch]:
     """One JSON object a line; numbers stay as they are written."""
-    rows, sources, rejects = [], [], []
+    rows, sources, rejects, held = [], [], [], 0
     with open_text(uri, encoding) as stream:
         lines = _lines(stream)
         number = 0
@@ -238,15 +238,16 @@ def read_jsonl(uri: str, encoding: str, mapping: Mapping, batch_rows: int) -> It
                 continue
             if not text.strip():
                 continue
+            held += len(text)
             row, why = _object(text)
             if row is None:
                 rejects.append((where, RejectCode.MALFORMED_ROW, why, where))
             else:
                 rows.append(row)
                 sources.append(where)
-            if len(rows) + len(rejects) >= batch_rows:
+            if len(rows) + len(rejects) >= batch_rows or held >= MAX_BATCH_BYTES:
                 yield batch_of_dicts(rows, sources, mapping, rejects)
-                rows, sources, rejects = [], [], []
+                rows, sources, rejects, held = [], [], [], 0
     if rows or rejects:
         yield batch_of_dicts(rows, sources, mapping, rejects)
 

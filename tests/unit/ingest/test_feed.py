@@ -360,6 +360,13 @@ def test_jsonl(tmp_path, name):
     ]
 
 
+def test_a_batch_of_large_json_lines_is_bounded(tmp_path, monkeypatch):
+    monkeypatch.setattr(readers, "MAX_BATCH_BYTES", 2000)
+    lines = [json.dumps({"product_id": str(i), "image": "a", "text": "x" * 900}) for i in range(7)]
+    config = feed(tmp_path, *lines[1:], header=lines[0], name="feed.jsonl")
+    assert [b.rows.num_rows for b in read_feed(config)] == [3, 3, 1]
+
+
 def test_endless_json_line_is_one_reject(tmp_path, monkeypatch):
     monkeypatch.setattr(readers, "MAX_LINE_BYTES", 1000)
     path = tmp_path / "feed.jsonl"

@@ -62,6 +62,12 @@ def test_resolve(root, value, uri):
     assert resolve(root, value) == [uri]
 
 
+def test_a_key_with_an_empty_part_is_not_taken_for_another():
+    uris, refused = ImageRoot("s3://b/img").resolve(pa.array(["a//1.jpg", "s3://b/img//1.jpg", "/1.jpg", "a/1%20%25.jpg"]))
+    assert [(row, code) for row, code, _ in refused] == [(0, RejectCode.BAD_VALUE), (1, RejectCode.BAD_VALUE)]
+    assert uris.to_pylist() == ["", "", "s3://b/img/1.jpg", "s3://b/img/a/1%20%25.jpg"]
+
+
 def test_refused_rows_keep_their_place():
     assert resolve("/r", "1.jpg", "../x", "https://h/2.jpg", "/r/3.jpg", "file:x", "4.jpg") == [
         "/r/1.jpg",
@@ -139,6 +145,8 @@ def test_a_file_of_the_machine_is_not_waited_for():
 def test_bytes_and_ranges(tmp_path):
     (tmp_path / "a.jpg").write_bytes(b"0123456789")
     (tmp_path / "s.tar").write_bytes(b"0123456789")
+    (tmp_path / "100%25 é\\x.jpg").write_bytes(b"as it is called")
+    assert load(tmp_path / "100%25 é\\x.jpg") == b"as it is called"
     assert load(tmp_path / "a.jpg", max_bytes=10) == b"0123456789"
     assert load(f"{tmp_path}/s.tar#x.jpg", 3, 4) == b"3456"
     assert load(f"{tmp_path}/s.tar#odd.tar#name.jpg", 3, 0) == b""

@@ -1,5 +1,6 @@
 """The stage that reads images: what comes first goes on first, and nothing is lost."""
 
+import os
 import threading
 
 import pyarrow as pa
@@ -72,6 +73,17 @@ def test_faults_of_rows_are_kept_and_other_faults_are_raised():
     with pytest.raises(RuntimeError, match="a bug"):
         list(load(iter([rows(*urls(8, 10))]), max_bytes=10, fetch=refuse))
     assert list(load(iter([]), max_bytes=10, fetch=refuse)) == []
+
+
+def test_one_bad_name_does_not_end_a_run(tmp_path):
+    """A name of 300 characters, a link to itself and a pipe among good ones."""
+    (tmp_path / "ok.jpg").write_bytes(b"x")
+    os.symlink("itself.jpg", tmp_path / "itself.jpg")
+    os.mkfifo(tmp_path / "pipe.jpg")
+    uris = [f"{tmp_path}/{name}" for name in ("ok.jpg", "x" * 300 + ".jpg", "itself.jpg", "pipe.jpg", "a\0b.jpg", "ok.jpg")]
+    (result,) = load(iter([rows(*uris)]), max_bytes=10, fetch=fetch)
+    assert result.column(schema.REJECT_CODE).to_pylist() == [None, *["not_found"] * 3, "bad_value", None]
+    assert result.column(schema.BYTES).to_pylist() == [b"x", None, None, None, None, b"x"]
 
 
 def test_large_images_travel_in_smaller_tables(monkeypatch):

@@ -15,7 +15,6 @@ from w2w.garments.stage import ITEMS, garment_id, to_jpeg
 from w2w.garments.taxonomy import ETC
 from w2w.images.decode import DecodeLimits, decode_many
 from w2w.images.stage import with_rejects
-from w2w.ingest.digests import SeenKeys
 from w2w.mining.sets.records import Anchor, Item, Outfit, Photo, Question, Shop
 
 Row = dict | tuple[str, Reject]  # a row of a table, or the key of one that cannot be and why
@@ -94,10 +93,11 @@ def photo_rows(photos: Iterable[Photo], catalog: str, version: str, batch_rows: 
 def once(column: str, tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
     """The tables, the second and later rows of one id in ``column`` marked as rejected (DUPLICATE_KEY), under keys of their
     own: the first may be gone from the set tomorrow."""
-    seen, counts = SeenKeys(), Counter[str]()
+    seen: set[bytes] = set()
+    counts: Counter[str] = Counter()
     for table in tables:
-        again = ~seen.add(table.column(column).combine_chunks())
-        keys, rows = table.column(schema.KEY).to_pylist(), table.to_pylist() if again.any() else []
+        again = [not _first(row_id, seen) for row_id in table.column(column).to_pylist()]
+        keys, rows = table.column(schema.KEY).to_pylist(), table.to_pylist() if any(again) else []
         codes, details = [None] * table.num_rows, [None] * table.num_rows
         for i in np.flatnonzero(again).tolist():
             counts[rows[i][column]] += 1
@@ -188,6 +188,12 @@ class Known:
     garments: set[str]
 
 
+def _first(key: str, seen: set[bytes]) -> bool:
+    """Whether the key comes for the first time; ``seen`` learns it, in about 100 bytes."""
+    digest = bytes.fromhex(ids.digest(key, length=32))
+    return digest not in seen and not seen.add(digest)
+
+
 def gathered(
     table: schema.Table, found: Iterator[Row], batch_rows: int = 50_000
 ) -> Iterator[tuple[pa.Table, list[tuple[str, Reject]]]]:
@@ -202,12 +208,10 @@ def gathered(
             if isinstance(one, tuple):
                 bad.append((ids.numbered(one[0], counts), one[1]))
                 continue
-            digest = bytes.fromhex(ids.digest(one[key], length=32))
-            if digest in seen:
+            if not _first(one[key], seen):
                 again = Reject(RejectCode.DUPLICATE_KEY, "the same came before, of another record")
                 bad.append((ids.numbered(one[key], counts), again))
             else:
-                seen.add(digest)
                 good.append(one)
         yield pa.Table.from_pylist(good, schema=table.schema), bad
 
