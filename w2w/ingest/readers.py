@@ -284,7 +284,7 @@ def open_parquet(uri: str) -> pq.ParquetFile:
         raise UsageError(f"feed.uri={uri}: no such file") from None
     except PermissionError:
         raise UsageError(f"feed.uri={uri}: no permission to read it") from None
-    except (pa.ArrowException, OSError) as e:
+    except (pa.ArrowException, OSError, UnicodeError) as e:  # the last: a column's name that is not UTF-8
         if "AWS Error" in str(e):  # the connection, not the file
             raise
         raise UsageError(f"feed.uri={uri}: not a Parquet file: {e}") from None

@@ -434,7 +434,11 @@ def test_parquet_that_names_a_column_twice_or_is_locked(tmp_path):
     pq.write_table(pa.table([["1"], ["2"], ["a"]], names=["product_id", "product_id", "image"]), path)
     with pytest.raises(UsageError, match=r"feed\.parquet: it names a column twice: 'product_id'"):
         check_feed(config)
-    path.write_bytes(path.read_bytes()[:-4] + b"PARE")
+    whole = path.read_bytes()
+    path.write_bytes(whole.replace(b"product_id", b"product_i\xe4"))
+    with pytest.raises(UsageError, match=r"feed\.parquet: not a Parquet file: 'utf-8' codec"):
+        check_feed(config)
+    path.write_bytes(whole[:-4] + b"PARE")
     with pytest.raises(UsageError, match=r"feed\.parquet: not a Parquet file: .*encrypted"):
         check_feed(config)
 
