@@ -98,7 +98,8 @@ def once(column: str, tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
     for table in tables:
         again = [not _first(row_id, seen) for row_id in table.column(column).to_pylist()]
         keys, rows = table.column(schema.KEY).to_pylist(), table.to_pylist() if any(again) else []
-        codes, details = [None] * table.num_rows, [None] * table.num_rows
+        codes: list[str | None] = [None] * table.num_rows
+        details: list[str | None] = [None] * table.num_rows
         for i in np.flatnonzero(again).tolist():
             counts[rows[i][column]] += 1
             product = dict(rows[i].get(schema.ATTRIBUTES) or []).get(PRODUCT)
