@@ -171,7 +171,7 @@ def test_mistakes_are_sentences(store, encoder, folder, tmp_path):
         ({"sources": ["polyvore"]}, "nothing of source 'polyvore'"),
         ({"encoder": EncoderConfig()}, "run 'w2w embed'"),
         ({"published": True}, "leave all but train.seed"),
-        ({"published": True, "train": LoopConfig()}, r"leave --outfits\.\* away"),
+        ({"published": True, "train": LoopConfig()}, r"leave all of --outfits\.\* but hinge away"),
         ({"train": replace(LOOP, select="Recall@1")}, "it is one of AUC, FITB"),
         ({"lookbook": lookbook}, "--lookbook: is not read by --recipe=outfits"),
         ({"evaluate": str(tmp_path / "nowhere")}, "no such folder"),
