@@ -46,14 +46,9 @@ def decoded(body: bytes, content_type: str = "") -> str:
     mark, name = next(((mark, name) for mark, name in _MARKS if body.startswith(mark)), (b"", None))
     plain = body[len(mark) :]
     header = _CHARSET.search(content_type)
-    wide = b"\x00" in plain[:1000]  # only then is it UTF-16 or 32, whoever says so
-    labels = [
-        name,
-        header[1] if header else None,
-        None if wide else _declared(plain),
-        _looks_wide(plain) if wide else None,
-        "utf-8",
-    ]
+    guess = _looks_wide(plain)
+    wide = guess is not None or (name or "").startswith("utf-16")  # only then is it UTF-16 or 32, whoever says so
+    labels = [name, header[1] if header else None, None if wide else _declared(plain), guess, "utf-8"]
     for label in filter(None, labels):
         codec = codec_of(label)
         if codec is None or codec.startswith(("utf-16", "utf-32")) != wide:
@@ -83,6 +78,10 @@ def _declared(body: bytes) -> str | None:
     return None
 
 
-def _looks_wide(body: bytes) -> str:
-    """Of UTF-16 without a mark, its byte order: most of a page is ASCII."""
-    return "utf-16-le" if body[1:1000:2].count(0) >= body[0:1000:2].count(0) else "utf-16-be"
+def _looks_wide(body: bytes) -> str | None:
+    """The byte order of UTF-16 whose marks are ASCII, so that a quarter of its characters has an empty byte; else None."""
+    head = body[:1000]
+    little, big = head[1::2].count(0), head[0::2].count(0)
+    if max(little, big) * 8 < len(head) or not head:
+        return None
+    return "utf-16-le" if little >= big else "utf-16-be"

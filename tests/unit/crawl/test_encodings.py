@@ -41,6 +41,8 @@ def test_labels(label, codec):
         ("<meta charset=utf-16>Платье".encode(), "", "Платье"),
         ("Платье".encode("utf-8-sig"), "text/html; charset=koi8-r", "Платье"),
         ("<p>dress</p> robe é".encode("utf-16-be"), "", "robe é"),
+        (b"\x00\xff<<html><body><h1>robe d'\xe9t\xe9", "", "<h1>robe d'été"),
+        ("<p>a lone\x00 zero byte, été".encode(), "", "a lone zero byte, été"),
     ],
 )
 def test_decoded(body, content_type, text):
