@@ -88,9 +88,9 @@ class Catalog:
 def change(shop: Shop, rng: random.Random, night: int) -> None:
     """A night's worth of adds, edits, withdrawals, re-listings, shared, changed and broken pictures."""
     gone = [f"p{n}" for n in range(60) if f"p{n}" not in shop.items]
-    for product_id in rng.sample(gone, rng.randint(0, 2)):  # new ones, and some that were there before
+    for product_id in rng.sample(gone, min(len(gone), rng.randint(0, 2))):  # new ones, and some that were there before
         shop.items[product_id] = Item(f"{rng.randrange(12)}.jpg", category=rng.choice(CATEGORIES))
-    for product_id in rng.sample(sorted(shop.items), rng.randint(0, 2)):
+    for product_id in rng.sample(sorted(shop.items), rng.randint(0, 2) if len(shop.items) > 8 else 0):
         shop.items.pop(product_id)
     for product_id in rng.sample(sorted(shop.items), rng.randint(0, 4)):
         kind = rng.choice(("price", "title", "category", "image", "broken", "redrawn"))
