@@ -3,8 +3,7 @@
 from collections import Counter
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-
-from rich.console import Console
+from types import ModuleType
 
 from jobs import audit, compose, crawl, deduplicate, detect, embed, evaluate, index, mine, represent, segment, split, train
 from w2w import storage
@@ -18,19 +17,31 @@ from w2w.index.stage import SearchConfig
 from w2w.ingest.feed import FeedConfig
 from w2w.mining.pairs import PairRules
 from w2w.mining.splits import SplitRules
-from w2w.models.encoder import EncoderConfig
-from w2w.report.page import thumbnail
-from w2w.report.run import run_report
+from w2w.report.run import looked_up, run_report
 from w2w.runtime.cluster import RayConfig
-from w2w.runtime.job import Summary, show, start
+from w2w.runtime.job import Summary, start
 from w2w.runtime.mining.pairing import GateConfig
+from w2w.runtime.progress import Steps
 from w2w.runtime.stage import Pool
 from w2w.training.config import LoopConfig
 from w2w.wardrobe import site
 from w2w.wardrobe.shop import change_shop, write_shop
 
-_CUT_OUT = 40  # photos
-_STEPS = 300  # of training
+_CUT_OUT = 20  # photos
+_STEPS = 150  # of training
+_SURE = 0.3  # score of a garment that needs no tag to be believed
+_POOL = Pool(workers=2)  # on every machine: rows fall into the same batches, and figures are the same
+_PHOTOS = Pool(workers=2, batch_rows=8)
+# the facts of a summary that its line names, where rows out do not say it
+_SAID = {
+    "crawl": ("products new or changed", "posts new or changed"),
+    "index": ("shards built", "shards reused", "recall@10"),
+    "evaluate": ("recall@1", "recall@10"),
+    "deduplicate": ("clusters",),
+    "split": ("train", "val", "test"),
+    "audit": ("leaks",),
+    "train": ("Recall@1",),
+}
 
 
 @dataclass(frozen=True)
@@ -40,9 +51,9 @@ class Config:
 
     store: str = "demo-store"
     """Local folder of the shop, the tables and the report."""
-    products: int = 300
+    products: int = 200
     """How many the shop sells."""
-    posts: int = 150
+    posts: int = 60
     """Street photos, from which the queries are cut."""
     seed: int = 1
     """Of the shop."""
@@ -52,146 +63,124 @@ class Config:
     """Where the work runs."""
 
 
+class _Steps(Steps):
+    """Keeps the summaries of the jobs for the report."""
+
+    def __init__(self):
+        super().__init__()
+        self.summaries: list[Summary] = []
+
+    def job(self, name: str, job: ModuleType, **options) -> Summary:
+        self.summaries.append(replace(self.step(name, lambda: job.main(job.Config(**options)), _said), job=name))
+        return self.summaries[-1]
+
+
+def _said(summary: Summary) -> str:
+    facts = [f"{name} {summary.facts[name]}" for name in _SAID.get(summary.job, ()) if name in summary.facts]
+    counts = summary.counts
+    rejected = f", {counts.rejected:,} rejected" if counts.rejected else ""
+    rows = f"{counts.out:,} rows{rejected}" if counts.read else "nothing to compute"
+    return "; ".join(facts or [rows])
+
+
 def main(config: Config) -> list[Summary]:
     if config.products < 21 or config.posts < 1:
         raise UsageError("--products: at least 21, --posts: at least 1")
     if storage.is_s3(config.store):
         raise UsageError(f"--store={config.store}: the demo draws its shop on a local disk")
-    folder, console = Path(config.store).absolute(), Console(highlight=False)
+    folder, log = Path(config.store).absolute(), _Steps()
     storage.check_writable(str(folder), "--store")
-    console.print(f"[bold]1. A shop:[/bold] {config.products} products, {config.posts} street photos, 3 broken images")
-    shop = write_shop(folder / "shop", config.seed, config.products, config.posts, num_broken=3)
-    log = folder / "requests.jsonl"
-    log.unlink(missing_ok=True)
-    with site.serve(folder / "shop", log, port=config.port) as server:
-        console.print(f"   its web site is {server.url}")
+    common, requests = {"store": str(folder / "tables"), "ray": config.ray}, folder / "requests.jsonl"
+    requests.unlink(missing_ok=True)
+    shop = log.step(
+        "shop",
+        lambda: write_shop(folder / "shop", config.seed, config.products, config.posts, num_broken=3),
+        lambda _: f"{config.products} products, {config.posts} street photos, 3 broken images",
+    )
+    with site.serve(folder / "shop", requests, port=config.port) as server:
         (folder / "profile.yaml").write_text(site.PROFILE.format(url=server.url), encoding="utf-8")
-        store = str(folder / "tables")
-        console.print("[bold]2. First night:[/bold] everything is fetched and computed")
-        first = _night(store, folder / "profile.yaml", config.ray)
+        visiting = {
+            "profile": str(folder / "profile.yaml"),
+            "fetch": FetchConfig(allow_private_hosts=("127.0.0.1",)),
+            "politeness": PolitenessConfig(requests_per_s=None, concurrency=16),
+            "recrawl": RecrawlConfig(after_s=0, retry_after_s=0),
+        }
+        first = _night(log, 1, visiting, common)
         asked = len(server.requests())
-        console.print("[bold]3. Second night:[/bold] nothing has changed")
-        second = _night(store, folder / "profile.yaml", config.ray)
+        second = _night(log, 2, visiting, common)
         answers = Counter(line["status"] for line in server.requests()[asked:])
-        console.print(f"   the site answered {', '.join(f'{n:,} x HTTP {status}' for status, n in answers.most_common())}")
+        log.say(f"  nothing changed: {', '.join(f'{n:,} x HTTP {s}' for s, n in answers.most_common())}")
         computed = sum(sum(s.counts.stages.values()) for s in second[1:])
         if computed or second[0].facts["products new or changed"] or second[-1].facts["shards built"]:
             raise JobFailed(f"the second night computed {computed} rows, and should have computed none")
         changed = change_shop(folder / "shop", config.seed, config.products, 0.01, 1)
-        console.print(f"[bold]4. Third night:[/bold] 1 % of the pictures changed: {', '.join(changed)}")
-        third = _night(store, folder / "profile.yaml", config.ray)
-    console.print(f"[bold]5. Search:[/bold] {shop.num_queries} garments cut from the street photos")
-    found = evaluate.main(
-        evaluate.Config(
-            store=store,
-            ray=config.ray,
-            feed=FeedConfig(uri=shop.queries, columns={"product_id": "query_id"}),
-            search=SearchConfig(own_category=True),
-            match=["sku"],
-            name="street photo to product",
-            out=str(folder / "search"),
-            encoder=EncoderConfig(threads=_threads(config)),
-            pool=Pool(num_cpus=_threads(config)),
-        )
-    )
-    show(found)
-    console.print("[bold]6. Training data:[/bold] what the street photos show, and which product each garment is")
-    mined = _mine(store, config.ray)
-    console.print("[bold]7. Training:[/bold] an encoder's head learns which garment is which product")
-    mined += _train(store, folder / "encoder", config, console)
+        log.say(f"  {len(changed)} pictures change: {', '.join(changed)}")
+        _night(log, 3, visiting, common)
+    ask = {"feed": FeedConfig(uri=shop.queries, columns={"product_id": "query_id"}), "match": ["sku"], "pool": _POOL}
+    ask |= {"search": SearchConfig(own_category=True), "out": str(folder / "search"), "name": "street photo to product"}
+    log.job("search", evaluate, **ask, **common)
+    _mine(log, common)
+    _train(log, folder / "encoder", common)
     page = str(folder / "report.html")
-    nights = [replace(s, job=f"{s.job}, night {n}") for n, night in ((1, first), (2, second), (3, third)) for s in night]
-    pictures = sorted((folder / "shop" / "posts").glob("*.jpg"))[:5] + sorted((folder / "shop" / "images").glob("*0.jpg"))[:5]
+    _report(page, folder, log.summaries, first[-1].facts["plans"])
+    log.say("")
+    log.say(f"Done. Open {page}")
+    return []
+
+
+def _night(log: _Steps, number: int, visiting: dict, common: dict) -> list[Summary]:
+    return [
+        log.job(f"crawl, night {number}", crawl, **visiting, **common),
+        log.job(f"embed, night {number}", embed, pool=_POOL, **common),
+        log.job(f"index, night {number}", index, **common),
+    ]
+
+
+def _mine(log: _Steps, common: dict) -> None:
+    unsure = DetectorConfig(threshold=0.1, nms_per_class=True)  # what tags may confirm
+    rules = PairRules(sure_score=_SURE, nms_per_class=True)
+    shares = SplitRules(train=0.5, val=0.1, test=0.4)  # so few pairs need a test
+    log.job("detect", detect, of="posts", detector=unsure, pool=_PHOTOS, **common)
+    log.job("segment", segment, max_reject_rate=0.5, limit=_CUT_OUT, guide_score=_SURE, pool=_PHOTOS, **common)
+    log.job("embed garments", embed, of="garments", decode=DecodeLimits(min_side_px=8), pool=_POOL, **common)
+    log.job("deduplicate", deduplicate, **common)
+    log.job("split", split, split=shares, **common)
+    log.job("represent", represent, **common)
+    log.job("mine", mine, rules=rules, gate=GateConfig("all"), **common)
+    log.job("compose", compose, **common)
+    log.job("audit", audit, **common)
+
+
+def _train(log: _Steps, out: Path, common: dict) -> None:
+    try:
+        loop = LoopConfig(steps=_STEPS, measure_every=_STEPS // 3)
+        log.job("train", train, recipe="head", train=loop, out=str(out), **common)
+    except UsageError as e:  # a shop too small for three splits
+        log.say(f"  nothing was trained: {e}")
+
+
+def _report(page: str, folder: Path, summaries: list[Summary], plans: dict) -> None:
+    links = {"contact sheet": "search/report.html", "metrics": "search/evaluation.html", "pairs": "tables/mining.html"}
+    links |= {"outfits": "tables/outfits.html", "leak audit": "tables/audit.html", "training": "encoder/report.html"}
     run_report(
         page,
         "w2w demo",
         "The web site of a synthetic shop was crawled, embedded and indexed three times: first new, then unchanged, then with "
-        "1 % of its pictures changed. Garments cut from street photos were then looked up in it. At last the photos became "
-        "training data, garments, cut-outs, splits, pairs of a garment and its product, outfits, and a head was trained on the "
-        "pairs.",
-        [_row(s) for s in [*nights, found, *mined]],
-        first[-1].facts["plans"],
-        [{"label": p.stem, "image": thumbnail(p.read_bytes())} for p in pictures],
-        {
-            "contact sheet": "search/report.html",
-            "metrics": "search/evaluation.html",
-            "pairs": "tables/mining.html",
-            "outfits": "tables/outfits.html",
-            "leak audit": "tables/audit.html",
-            **({"training": "encoder/report.html"} if (folder / "encoder" / "report.html").exists() else {}),
-        },
+        "1 % of its pictures changed. Garments cut from street photos were looked up in it, as in this one. Then the photos "
+        "became training data: garments, cut-outs, splits, pairs of a garment and its product, outfits; a head was trained on "
+        "the pairs.",
+        [_row(s) for s in summaries],
+        plans,
+        looked_up(folder / "shop", folder / "search" / "neighbours.jsonl"),
+        {text: place for text, place in links.items() if (folder / place).exists()},
     )
-    console.print(f"\nDone. Open [bold]{page}[/bold]")
-    return []
-
-
-def _threads(config: Config) -> int:
-    return 2 if config.ray.num_cpus is None or config.ray.num_cpus > 1 else 1
-
-
-def _night(store: str, profile: Path, ray: RayConfig) -> list[Summary]:
-    summaries = [
-        crawl.main(
-            crawl.Config(
-                store=store,
-                ray=ray,
-                profile=str(profile),
-                fetch=FetchConfig(allow_private_hosts=("127.0.0.1",)),
-                politeness=PolitenessConfig(requests_per_s=None, concurrency=16),
-                recrawl=RecrawlConfig(after_s=0, retry_after_s=0),
-            )
-        ),
-        embed.main(embed.Config(store=store, ray=ray)),
-        index.main(index.Config(store=store, ray=ray)),
-    ]
-    for summary in summaries:
-        show(summary)
-    return summaries
-
-
-def _mine(store: str, ray: RayConfig) -> list[Summary]:
-    common = {"store": store, "ray": ray}
-    unsure = DetectorConfig(threshold=0.1, nms_per_class=True)  # what tags may confirm; cut-outs are guided by what is sure
-    summaries = [
-        detect.main(detect.Config(of="posts", limit=_CUT_OUT, **common)),
-        segment.main(segment.Config(max_reject_rate=0.5, limit=_CUT_OUT, **common)),
-        detect.main(detect.Config(of="posts", detector=unsure, **common)),
-        embed.main(embed.Config(of="garments", decode=DecodeLimits(min_side_px=8), **common)),
-        deduplicate.main(deduplicate.Config(**common)),
-        split.main(split.Config(split=SplitRules(train=0.5, val=0.1, test=0.4), **common)),  # so few pairs need a test
-        represent.main(represent.Config(**common)),
-        mine.main(mine.Config(rules=PairRules(sure_score=0.3, nms_per_class=True), gate=GateConfig("all"), **common)),
-        compose.main(compose.Config(**common)),
-        audit.main(audit.Config(**common)),
-    ]
-    for summary in summaries:
-        show(summary)
-    return summaries
-
-
-def _train(store: str, out: Path, config: Config, console: Console) -> list[Summary]:
-    loop = LoopConfig(steps=_STEPS, measure_every=_STEPS // 3, threads=_threads(config))
-    try:
-        trained = train.main(train.Config(store=store, ray=config.ray, recipe="head", train=loop, out=str(out)))
-    except UsageError as e:  # a shop too small for three splits
-        console.print(f"   nothing was trained: {e}")
-        return []
-    show(trained)
-    return [trained]
 
 
 def _row(summary: Summary) -> dict:
     facts = {k: v for k, v in summary.facts.items() if k not in ("plans", "neighbours", "report", "evaluation", "page")}
-    return {
-        "job": summary.job,
-        "rows_in": summary.counts.read,
-        "rows_out": summary.counts.out,
-        "rejects": asdict(summary.counts)["rejects"],
-        "skipped": summary.skipped,
-        "seconds": summary.seconds,
-        "rows_per_s": summary.rows_per_s,
-        "facts": facts,
-    }
+    counts = {"rows_in": summary.counts.read, "rows_out": summary.counts.out, "rejects": asdict(summary.counts)["rejects"]}
+    times = {"seconds": summary.seconds, "rows_per_s": summary.rows_per_s}
+    return {"job": summary.job, "skipped": summary.skipped, "facts": facts} | counts | times
 
 
 if __name__ == "__main__":

@@ -59,8 +59,7 @@ def main(config: Config) -> Summary:
         posts = delta.current_posts(run.store, [schema.IMAGE_ID, schema.ACTIVE])
         photos = posts.filter(posts.column(schema.ACTIVE)).column(schema.IMAGE_ID)
         among = Keys([photos], len(photos))
-    work = pending_rows(run.store, schema.IMAGES, COLUMNS, done, schema.SOURCE_URI, config.item_rows, among)
-    work = work.first(config.limit)
+    work = pending_rows(run.store, schema.IMAGES, COLUMNS, done, schema.SOURCE_URI, config.item_rows, among, config.limit)
     facts = {"detector": config.detector.name, "stage version": version, "pending": f"{work.num_rows:,}"}
     if work.num_rows:
         try_detector(config.detector)

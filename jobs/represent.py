@@ -53,7 +53,7 @@ def main(config: Config) -> Summary:
     ]
     columns = [schema.IMAGE_ID, schema.BYTES, schema.SOURCE_URI]
     among = product_images(run.store)
-    work = pending_rows(run.store, schema.IMAGES, columns, done, schema.SOURCE_URI, config.item_rows, among).first(config.limit)
+    work = pending_rows(run.store, schema.IMAGES, columns, done, schema.SOURCE_URI, config.item_rows, among, config.limit)
     facts = {"product key": ", ".join(config.product_key) or "product_id", "detector": detector or "none"}
     facts |= {"classifier": classifier or "none", "images not seen yet": f"{work.num_rows:,}"}
     if config.dry_run:

@@ -28,6 +28,8 @@ class Config(JobConfig):
     """The model."""
     guide: str = "auto"
     """Whose garments guide it: a stage version of table `looks`, none, or auto: the newest version where there is one."""
+    guide_score: float = 0.0
+    """Garments that score less guide nothing: for finds of a detector that was asked for unsure ones too."""
     rules: MaskRules = MaskRules()
     """What is mended in a mask, and what is rejected."""
     decode: DecodeLimits = DecodeLimits()
@@ -48,7 +50,9 @@ def main(config: Config) -> Summary:
     guide = newest_version(run.store, schema.LOOKS) if config.guide == "auto" else config.guide
     guide = None if guide == "none" else guide
     crops = {"crop_px": config.crop_px, "feather_px": config.rules.feather_px}
-    version = ids.digest(STAGE_CODE, segmenter_version(config.segmenter), guide, config.rules, config.longest_px, crops)
+    version = ids.digest(
+        STAGE_CODE, segmenter_version(config.segmenter), guide, config.guide_score, config.rules, config.longest_px, crops
+    )
     done = [
         table_keys(run.store, schema.CUTOUTS, schema.IMAGE_ID, stage_version=version),
         rejected_keys(run.store, "segment", version),
@@ -56,7 +60,7 @@ def main(config: Config) -> Summary:
     seen = table_keys(run.store, schema.LOOKS, schema.IMAGE_ID, stage_version=guide) if guide else None
     if guide and not seen.count:
         raise UsageError(f"guide={guide}: table 'looks' has no rows of that version: run 'w2w detect', or give --guide=none")
-    work = pending_rows(run.store, schema.IMAGES, COLUMNS, done, schema.SOURCE_URI, config.item_rows, seen).first(config.limit)
+    work = pending_rows(run.store, schema.IMAGES, COLUMNS, done, schema.SOURCE_URI, config.item_rows, seen, config.limit)
     facts = {"segmenter": config.segmenter.name, "guide": guide or "none", "stage version": version}
     facts |= {"pending": f"{work.num_rows:,}"}
     if work.num_rows:
@@ -71,7 +75,7 @@ def main(config: Config) -> Summary:
     try:
         if guide:
             folder = work_files.folder(run.store, run.run_id)
-            work = with_beside(work, run.store, schema.IMAGES, guides_of(run.store, guide), folder)
+            work = with_beside(work, run.store, schema.IMAGES, guides_of(run.store, guide, config.guide_score), folder)
         counts, versions = run_stages(
             run.store,
             work,

@@ -1,5 +1,7 @@
 """doctor, tables and demo: what a person sees."""
 
+import re
+
 import pyarrow as pa
 import pytest
 from bs4 import BeautifulSoup
@@ -53,7 +55,13 @@ def test_doctor_says_what_is_missing(store, tmp_path, capsys):
 
 def test_demo_computes_once_and_ends_with_a_report(tmp_path, capsys):
     demo.main(demo.Config(store=str(tmp_path / "demo"), products=35, posts=3, ray=RayConfig(num_cpus=2)))
-    assert "Done. Open" in capsys.readouterr().out
+    *lines, gap, done = capsys.readouterr().out.splitlines()
+    assert (gap, done) == ("", f"Done. Open {tmp_path / 'demo' / 'report.html'}")
+    steps = [line[:16].strip() for line in lines if re.search(r" \d+\.\d s$", line)]
+    nights = [f"{job}, night {n}" for n in (1, 2, 3) for job in ("crawl", "embed", "index")]
+    mining = ["detect", "segment", "embed garments", "deduplicate", "split", "represent", "mine", "compose", "audit"]
+    assert steps in (["shop", *nights, "search", *mining], ["shop", *nights, "search", *mining, "train"])
+    assert all(line.startswith("  ") or line[:16].strip() in steps for line in lines)
     for page in ("report.html", "search/report.html", "search/evaluation.html"):
         soup = BeautifulSoup((tmp_path / "demo" / page).read_text(encoding="utf-8"), "html.parser")
         assert soup.h1.get_text()

@@ -31,16 +31,16 @@ def write_page(uri: str, template: str, **values: object) -> None:
     storage.write_bytes(uri, text.encode())
 
 
-def thumbnail(data: bytes | None) -> str | None:
-    """A data URI of at most 150 px a side, encoded anew: no foreign byte gets into the page. None for what cannot be read."""
+def thumbnail(data: bytes | None, side_px: int = _THUMBNAIL_PX) -> str | None:
+    """A data URI of at most ``side_px`` a side, encoded anew: no foreign byte gets in. None for what cannot be read."""
     if data is None:
         return None
     try:
-        pixels = decode(data, min_side_px_wanted=_THUMBNAIL_PX)
+        pixels = decode(data, min_side_px_wanted=side_px)
     except Reject:
         return None
     picture = Image.fromarray(pixels)
-    picture.thumbnail((_THUMBNAIL_PX, _THUMBNAIL_PX))
+    picture.thumbnail((side_px, side_px))
     return data_uri(picture)
 
 

@@ -3,6 +3,8 @@
 import logging
 import sys
 import time
+from collections.abc import Callable
+from typing import TypeVar
 
 from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
@@ -12,6 +14,7 @@ from w2w.shown import Terminal
 log = logging.getLogger("w2w")
 
 _LINE_EVERY_S = 10.0
+Result = TypeVar("Result")
 
 
 class Progress:
@@ -58,3 +61,21 @@ class Progress:
     def __exit__(self, *exception) -> None:
         if self._bar:
             self._bar.stop()
+
+
+class Steps:
+    """What several jobs in a row say: a line a step on standard output, with its seconds; of ``log`` warnings alone."""
+
+    def __init__(self):
+        log.setLevel(logging.WARNING)
+        self._console = Terminal(highlight=False, markup=False, soft_wrap=True)
+
+    def step(self, name: str, run: Callable[[], Result], said: Callable[[Result], str]) -> Result:
+        began = time.monotonic()
+        result = run()
+        line = f"{name:<16} {said(result)}"
+        self._console.print(f"{line:<100} {time.monotonic() - began:6.1f} s")
+        return result
+
+    def say(self, text: str) -> None:
+        self._console.print(text)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pyarrow as pa
 
-from w2w import schema, storage
+from w2w import ids, schema, storage
 from w2w.table import delta, pending
 from w2w.table.sink import Tolerance
 
@@ -86,11 +86,13 @@ def pending_rows(
     source: str | None,
     item_rows: int,
     among: pending.Keys | None = None,
+    limit: int | None = None,
     **partition: str,
 ) -> Source:
     """The table's rows whose key (its first key column) is in none of ``done``, in items of ``item_rows``. Reads keys only.
 
-    ``among``: only rows whose key is one of these; ``partition``: only that part of the table.
+    ``among``: only rows whose key is one of these; ``limit``: at most so many, those whose keys have the smallest hashes, so
+    that they are the same however the rows lie; ``partition``: only that part of the table.
     """
     key = table.key[0]
     opened = delta.open_table(store, table)
@@ -106,10 +108,15 @@ def pending_rows(
     if among is not None:
         wanted = ~without([among])
         mask, failed = mask & wanted, failed & wanted
+    in_all = int(mask.sum())
+    if limit is not None and limit < in_all:
+        hashes = np.concatenate([ids.hash_keys(keys) for keys in pending.table_keys(store, table, key, **partition).batches])
+        rows = np.flatnonzero(mask)
+        mask[rows[np.argsort(hashes[rows], kind="stable")[limit:]]] = False
     items = list(pending.table_items(store, table, listed, mask, item_rows))
     fields = pa.schema([table.schema.field(c) for c in columns])
-    num_rows = int(mask.sum())
-    return Source(delta.uri(store, table), items, num_rows, fields, key, source, len(mask) - num_rows, int(failed.sum()))
+    counts = int(mask.sum()), len(mask) - in_all, int(failed.sum()), in_all
+    return Source(delta.uri(store, table), items, counts[0], fields, key, source, *counts[1:])
 
 
 def with_beside(source: Source, store: str, table: schema.Table, rows: pa.Table, folder: str) -> Source:

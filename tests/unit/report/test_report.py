@@ -99,7 +99,8 @@ def test_run(tmp_path):
         "note": "",
         "chosen": True,
     }
-    pictures = [{"label": EVIL, "image": thumbnail(PICTURE)}]
+    found = {"name": EVIL, "picture": thumbnail(PICTURE), "right": True}
+    opening = {"photo": thumbnail(PICTURE), "garments": [{"name": EVIL, "picture": thumbnail(PICTURE), "found": [found]}]}
     links = {"contact sheet": "search/report.html"}
     run_report(
         str(tmp_path / "d.html"),
@@ -107,10 +108,13 @@ def test_run(tmp_path):
         EVIL,
         [job | {"facts": {"index": EVIL}}],
         {"tops": [plan], "none": []},
-        pictures,
+        opening,
         links,
     )
     soup = page(tmp_path / "d.html")
+    assert "it is this one" in soup.select_one(".look .right").get_text()
+    assert soup.select_one("details table") is not None
+    assert all(img["alt"] for img in soup.select("img"))
     assert "PCA64,SQ8" in soup.get_text()
     assert "1 empty" in soup.get_text()
 

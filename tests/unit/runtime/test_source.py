@@ -3,10 +3,14 @@
 import pyarrow as pa
 import pytest
 
-from w2w import schema
+from tests.cluster.streets import append
+from w2w import schema, storage
 from w2w.errors import JobFailed
+from w2w.garments.boxes import person_box
+from w2w.runtime.garments.guides import guides_of
 from w2w.runtime.source import Source, pending_rows
-from w2w.table.pending import ITEM_SCHEMA, Keys, rejected_keys, table_keys
+from w2w.table import delta
+from w2w.table.pending import ITEM_SCHEMA, Keys, read_item, rejected_keys, table_keys
 from w2w.table.sink import Lineage, Output, Tolerance, append_rows
 
 
@@ -75,3 +79,59 @@ def test_rejects_of_earlier_runs_count_as_those_of_now(tmp_path):
         failed.is_done(Tolerance(0.1, 2))
     assert failed.is_done(Tolerance(0.1, 3))
     assert not everything.is_done(Tolerance(0.0, 1))
+
+
+def test_a_limit_takes_the_same_rows_however_they_lie(tmp_path):
+    """Parts are called by chance, and hold what their workers came by."""
+    ids = [f"image-{i:02d}" for i in range(20)]
+    looks = [{"image_id": i, "num_garments": 0, "crop_source": "few_garments", "stage_version": "v"} for i in ids]
+    taken = []
+    for store, order in ((str(tmp_path / "a"), looks), (str(tmp_path / "b"), looks[::-1])):
+        for part in (order[:3], order[3:11], order[11:]):
+            append(store, schema.LOOKS, part)
+        found = pending_rows(store, schema.LOOKS, ["image_id"], [], None, 4, limit=7)
+        system, root = storage.filesystem(delta.uri(store, schema.LOOKS))
+        read = [t for item in found.items for t in read_item(system, root, item.to_pylist()[0], ["image_id"], 64)]
+        taken.append(sorted(i for t in read for i in t.column(0).to_pylist()))
+        assert (found.num_rows, found.skipped) == (7, 0)
+    assert taken[0] == taken[1]
+    assert len(set(taken[0])) == 7
+
+
+def test_unsure_finds_guide_nothing(tmp_path):
+    """Of three garments two are sure: the person is around these; a person that was seen as such stays."""
+    store = str(tmp_path)
+    boxes = {"top": [100, 100, 300, 300], "bottom": [120, 300, 280, 500], "bag": [400, 0, 600, 900]}
+    scores = {"top": 0.9, "bottom": 0.3, "bag": 0.2}
+    garments = [
+        {
+            "garment_id": f"{photo}{c}",
+            "image_id": photo,
+            "category": c,
+            "original_label": c,
+            "score": scores[c],
+            "box_xyxy": box,
+        }
+        | {"crop": b"", "crop_source": "box", "stage_version": "v"}
+        for photo in "xyz"
+        for c, box in boxes.items()
+        if photo != "z" or c == "bag"
+    ]
+    append(store, schema.GARMENTS, garments, "v")
+    whole = person_box(list(boxes.values()), list(boxes)).box
+    person = {"x": (whole, "garments"), "y": ([90, 90, 310, 510], "person"), "z": (None, "few_garments")}
+    looks = [
+        {"image_id": i, "num_garments": 3, "person_box": box, "crop_source": source, "stage_version": "v"}
+        for i, (box, source) in person.items()
+    ]
+    append(store, schema.LOOKS, looks, "v")
+    sure = {r["image_id"]: r for r in guides_of(store, "v", 0.25).to_pylist()}
+    assert {i: [g["category"] for g in r["found"]] for i, r in sure.items()} == {
+        "x": ["top", "bottom"],
+        "y": ["top", "bottom"],
+        "z": [],
+    }
+    assert (sure["x"]["person_box"], sure["x"]["crop_source"]) == ([100, 100, 300, 500], "garments")
+    assert (sure["y"]["person_box"], sure["y"]["crop_source"]) == ([90, 90, 310, 510], "person")
+    assert (sure["z"]["person_box"], sure["z"]["crop_source"]) == (None, "few_garments")
+    assert {r["image_id"]: r["person_box"] for r in guides_of(store, "v").to_pylist()}["x"] == list(whole)
