@@ -22,9 +22,9 @@ _MEANINGS = {
     RejectCode.NO_PHOTO: "There is no picture of the product.",
     RejectCode.TOO_SMALL: "The product's picture is too small to learn from.",
     RejectCode.NO_SPLIT: "The post or the product came after the splits were made.",
-    RejectCode.CROSSES_SPLIT: "Tags tied these posts and products into a component too large for one split; w2w split cut it where "
-    "fewest tags are lost, and a pair across the cut would leak a test product into training. A larger --split.max_component cuts "
-    "less.",
+    RejectCode.CROSSES_SPLIT: "Tags tied these posts and products into a component too large for one split. 'w2w split' cut it "
+    "where few tags are lost; a pair across the cut would leak a test product into training. A larger --split.max_component "
+    "cuts less.",
     RejectCode.NOT_DETECTED: "The detector found no garment of the product's class in the photo.",
     RejectCode.AMBIGUOUS: "Which garment is which product cannot be told.",
     RejectCode.DISSIMILAR: "Garment and product look too different: a wrong tag, or a garment that is hardly seen.",
