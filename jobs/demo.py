@@ -70,7 +70,7 @@ class _Steps(Steps):
         super().__init__()
         self.summaries: list[Summary] = []
 
-    def job(self, name: str, job: ModuleType, **options) -> Summary:
+    def job(self, name: str, job: ModuleType, /, **options) -> Summary:
         self.summaries.append(replace(self.step(name, lambda: job.main(job.Config(**options)), _said), job=name))
         return self.summaries[-1]
 
