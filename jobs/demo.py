@@ -58,7 +58,7 @@ class Config:
     seed: int = 1
     """Of the shop."""
     port: int = 0
-    """Of the shop's web site on the loopback interface; 0: a free one."""
+    """Of the shop's web site on the loopback interface; 0: that of the last run where it is free, so that the site is the same."""
     ray: RayConfig = RayConfig()
     """Where the work runs."""
 
@@ -97,10 +97,11 @@ def main(config: Config) -> list[Summary]:
         lambda: write_shop(folder / "shop", config.seed, config.products, config.posts, num_broken=3),
         lambda _: f"{config.products} products, {config.posts} street photos, 3 broken images",
     )
-    with site.serve(folder / "shop", requests, port=config.port) as server:
-        (folder / "profile.yaml").write_text(site.PROFILE.format(url=server.url), encoding="utf-8")
+    profile = folder / "profile.yaml"
+    with site.serve(folder / "shop", requests, port=config.port or site.last_port(profile)) as server:
+        profile.write_text(site.PROFILE.format(url=server.url), encoding="utf-8")
         visiting = {
-            "profile": str(folder / "profile.yaml"),
+            "profile": str(profile),
             "fetch": FetchConfig(allow_private_hosts=("127.0.0.1",)),
             "politeness": PolitenessConfig(requests_per_s=None, concurrency=16),
             "recrawl": RecrawlConfig(after_s=0, retry_after_s=0),
@@ -122,7 +123,7 @@ def main(config: Config) -> list[Summary]:
     _mine(log, common)
     _train(log, folder / "encoder", common)
     page = str(folder / "report.html")
-    _report(page, folder, log.summaries, first[-1].facts["plans"])
+    _report(page, folder, log.summaries, first[-1].facts.get("plans", {}))
     log.say("")
     log.say(f"Done. Open {page}")
     return []

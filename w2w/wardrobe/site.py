@@ -268,6 +268,18 @@ def serve(folder: Path, log: Path, module: str = "w2w.wardrobe.site", **options:
                 process.kill()
 
 
+def last_port(profile: Path) -> int:
+    """The port that a PROFILE was filled with, where nobody listens on it now; else 0."""
+    found = re.search(r"127\.0\.0\.1:(\d+)", profile.read_text(encoding="utf-8")) if profile.exists() else None
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", int(found[1]) if found else 0))
+        except OSError:
+            return 0
+    return int(found[1]) if found else 0
+
+
 def main(arguments: Sequence[str] | None = None, server_type: type[Server] = Server) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="as write_shop wrote it")

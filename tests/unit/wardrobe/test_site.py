@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -21,7 +22,7 @@ from bs4 import BeautifulSoup
 
 from w2w.wardrobe.pages import Reply, Site
 from w2w.wardrobe.shop import change_shop, write_shop
-from w2w.wardrobe.site import Served, not_modified, read_log, serve
+from w2w.wardrobe.site import PROFILE, Served, last_port, not_modified, read_log, serve
 
 PRODUCTS, POSTS = 42, 5
 PAGES = ("/", "/shop?page=1", "/style?page=1", "/p/w3-000013", "/style/post-000002", "/images/w3-000001.jpg")
@@ -345,3 +346,15 @@ def test_the_process_ends_when_its_parent_is_killed(drawn, tmp_path):
 def test_a_folder_that_is_no_shop_is_refused(tmp_path):
     with pytest.raises(RuntimeError, match="did not start"), serve(tmp_path, tmp_path / "log"):
         pass
+
+
+def test_the_last_port_is_taken_again_where_it_is_free(tmp_path):
+    profile = tmp_path / "profile.yaml"
+    assert last_port(profile) == 0
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        profile.write_text(PROFILE.format(url=f"http://127.0.0.1:{port}"), encoding="utf-8")
+        assert last_port(profile) == 0
+    assert last_port(profile) == port
