@@ -58,7 +58,7 @@ class Config:
     seed: int = 1
     """Of the shop."""
     port: int = 0
-    """Of the shop's web site on the loopback interface; 0: that of the last run where it is free, so that the site is the same."""
+    """Of the shop's web site on the loopback interface; 0: that of the last run, or a free one."""
     ray: RayConfig = RayConfig()
     """Where the work runs."""
 
