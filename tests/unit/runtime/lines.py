@@ -196,7 +196,7 @@ def _taken(folder: Path, patch: pytest.MonkeyPatch, url: str) -> list[Line]:
     name = "detect"
     detect.main(detect.Config(**common))
     name = "segment"
-    segment.main(segment.Config(**common))
+    segment.main(segment.Config(guide_score=0.85, **common))
     name = "segment, no guide"
     segment.main(segment.Config(guide="none", **common))
     for of in ("images", "garments", "slots"):
