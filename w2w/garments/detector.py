@@ -8,6 +8,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -187,7 +188,8 @@ class Transformers:
         import torch
         from transformers import AutoModelForObjectDetection
 
-        option, remote = f"detector.name={config.name}", {"trust_remote_code": config.trust_remote_code}
+        option = f"detector.name={config.name}"
+        remote: dict[str, Any] = {"trust_remote_code": config.trust_remote_code}
         self._torch, self._dtype = torch, getattr(torch, config.dtype)
         self._device = torch_device(config.device, config.threads, "detector.device")
         self._processor = hub.processor("AutoImageProcessor", folder, option, **remote)

@@ -192,7 +192,9 @@ class Known:
 def _first(key: str, seen: set[bytes]) -> bool:
     """Whether the key comes for the first time; ``seen`` learns it, in about 100 bytes."""
     digest = bytes.fromhex(ids.digest(key, length=32))
-    return digest not in seen and not seen.add(digest)
+    first = digest not in seen
+    seen.add(digest)
+    return first
 
 
 def gathered(
