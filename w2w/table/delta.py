@@ -35,6 +35,7 @@ _S3_OPTIONS = {
 }
 _MISREAD = re.compile(r"%[0-9A-Fa-f]{2}|[\\\x00-\x1f\x7f\ud800-\udfff]")
 _READ_BYTES = 1 << 20
+_LOG_ENTRY = re.compile(r"\d{20}\.json")
 _KEPT_ROWS = 100_000  # before and after so many, the memory that lies free is given back
 _CURRENT_ROWS = 16_384  # of current rows that are looked at together
 
@@ -330,10 +331,11 @@ def history(opened: DeltaTable, limit: int | None = None) -> list[dict]:
 
 def _check_log(where: str) -> None:
     """Raises StorageFailed for an empty entry, as a machine that lost its power leaves one on disk: it would read as a commit
-    of nothing, and its rows be missed by nobody."""
+    of nothing, and its rows be missed by nobody. A file that another process is about to rename to an entry is none."""
     if storage.is_s3(where):
         return  # an object is there whole or not at all
-    empty = [f.path for f in storage.list_files(storage.join(where, "_delta_log"), recursive=False) if f.size == 0]
+    listed = storage.list_files(storage.join(where, "_delta_log"), recursive=False)
+    empty = [f.path for f in listed if f.size == 0 and _LOG_ENTRY.fullmatch(f.base_name)]
     if empty:
         raise StorageFailed(
             f"cannot read table {where!r}: its log entry {empty[0]} is empty. Restore it, or make the table anew."

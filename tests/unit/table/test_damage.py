@@ -154,3 +154,11 @@ def test_a_full_disk_is_a_sentence(tmp_path):
     assert delta.read(store, schema.IMAGES, [schema.IMAGE_ID]).num_rows == 0
     append_rows(store, IMAGES, noise, lineage())
     assert delta.read(store, schema.IMAGES, [schema.IMAGE_ID]).num_rows == 1
+
+
+def test_an_entry_that_is_being_written_by_another_process_is_no_damage(tmp_path):
+    write_store(str(tmp_path))
+    before = everything(str(tmp_path))
+    for name in ("_commit_0b1c.json.tmp", "00000000000000000009.json#1"):  # as delta-rs and its object store name them
+        (tmp_path / schema.IMAGES.name / "_delta_log" / name).touch()
+    assert everything(str(tmp_path)) == before
