@@ -4,6 +4,7 @@ from collections import Counter
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from jobs import audit, compose, crawl, deduplicate, detect, embed, evaluate, index, mine, represent, segment, split, train
 from w2w import storage
@@ -160,7 +161,7 @@ def _train(log: _Steps, out: Path, common: dict) -> None:
         log.say(f"  nothing was trained: {e}")
 
 
-def _report(page: str, folder: Path, summaries: list[Summary], plans: dict) -> None:
+def _report(page: str, folder: Path, summaries: list[Summary], plans: Any) -> None:
     links = {"contact sheet": "search/report.html", "metrics": "search/evaluation.html", "pairs": "tables/mining.html"}
     links |= {"outfits": "tables/outfits.html", "leak audit": "tables/audit.html", "training": "encoder/report.html"}
     run_report(
