@@ -201,7 +201,7 @@ def test_splits_of_another_product_are_refused(shop):
         audit.main(audit.Config(store=store, product_key=["sku"]))
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.timeout(3600)
 def test_two_hundred_planted_leaks(tmp_path):
     """40 of each kind among 1,000 products, a third of them look-alikes; products alternate between splits, so that every
@@ -233,7 +233,7 @@ def test_two_hundred_planted_leaks(tmp_path):
     assert audit.main(audit.Config(store=store)).facts["leaks"] == "none"
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.timeout(3600)
 def test_real_pictures(real_images, tmp_path):
     """1,598 thumbnails, 1,930 photos by ordinary people and 434 views of products on models. Looked at by eye, 59 of the 63

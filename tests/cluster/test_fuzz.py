@@ -16,7 +16,7 @@ from w2w.errors import RejectCode
 from w2w.table import delta
 
 NUM = 2000
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.soak, pytest.mark.timeout(1800)]
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -238,7 +238,7 @@ def test_mistakes_are_named(store, config, sentence):
         job[type(made)].main(made)
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.timeout(3600)
 def test_pairs_of_the_wardrobe_are_right(tmp_path):
     """What mining itself gets wrong, by the true boxes; then with those of the default detector, its unsure finds for tags to

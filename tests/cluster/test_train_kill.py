@@ -21,7 +21,7 @@ LOOP = LoopConfig(steps=60, warmup_steps=5, measure_every=20, checkpoint_every=1
 DIES_AFTER = 20
 STEP_S = 0.2  # a step takes so long that a worker dies in the middle of it and not after the end
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.soak, pytest.mark.timeout(900)]
 
 
 def make_watched(folder: str, make, rank: int, num_workers: int):

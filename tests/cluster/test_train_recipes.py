@@ -73,7 +73,7 @@ def options(store: str, base: EncoderConfig, out: Path, **more) -> train.Config:
     return train.Config(**given | {"ray": RAY} | more)
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.timeout(600)
 def test_a_scorer_is_trained_shown_and_evaluated(store, encoder, tmp_path):
     config = options(store, encoder, tmp_path / "out", log=LogConfig(tensorboard=str(tmp_path / "curves")))
@@ -105,7 +105,7 @@ def test_a_scorer_is_trained_shown_and_evaluated(store, encoder, tmp_path):
     assert (tmp_path / "out" / "report.html").read_text() == page
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.timeout(900)
 def test_what2wear_as_published_and_a_set_transformer(store, encoder, tmp_path):
     told = []
@@ -136,7 +136,7 @@ def folder(tmp_path_factory) -> str:
     return str(root)
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize(("recipe", "published"), [("siamese", False), ("siamese", True), ("pixeldtgan", False)])
 def test_the_networks_of_lookbook_and_their_experiments(folder, encoder, tmp_path, recipe, published):

@@ -325,7 +325,7 @@ def test_hostile_files(name, tmp_path):
     fuzz(name, tmp_path, range(60))
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("name", CASES)
 def test_hostile_files_for_longer(name, tmp_path):

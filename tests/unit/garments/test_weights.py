@@ -61,7 +61,7 @@ def broken(folder: Path, kind: str, chosen: slice) -> list[str]:
     return passed
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.parametrize("kind", MAKERS)
 def test_a_tensor_that_is_not_there_is_never_drawn(tmp_path, kind):
     unused = (

@@ -97,7 +97,7 @@ def test_no_warning_behind_a_rejection():
         assert survive(data, None)
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("seed", range(2, 12))
 def test_hostile_bytes_for_longer(seed):

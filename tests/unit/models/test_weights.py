@@ -133,7 +133,7 @@ _UNUSED = (
 )
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.parametrize("layout", layouts.MAKERS)
 def test_a_tensor_that_is_not_there_is_never_drawn(made, layout):
     name, whole = made[layout]

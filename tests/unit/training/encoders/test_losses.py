@@ -197,7 +197,7 @@ def peak(rows: int, chunk: int) -> int:
     return max(itertools.accumulate(e.nbytes() for e in sorted(events, key=lambda e: e.start_ns())))
 
 
-@pytest.mark.slow  # the allocator counts what other tests of the process free
+@pytest.mark.soak  # the allocator counts what other tests of the process free
 def test_memory_of_chunks_does_not_grow_with_the_batch():
     assert peak(2048, 128) < 1.3 * peak(512, 128)
     assert peak(2048, 0) > 3 * peak(512, 0)

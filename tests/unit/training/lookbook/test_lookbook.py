@@ -173,7 +173,7 @@ def test_drawings_depend_on_the_photo(folder, tmp_path):
     assert found["val"]["Recall@1"] > 0.5  # 1/8 by chance
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_pixeldtgan_learns_from_a_few_products(folder, tmp_path):
     products = read_products(folder, 3)
     loop = LoopConfig(steps=24, learning_rate=2e-3, warmup_steps=0, average=0, measure_every=8, checkpoint_every=24)

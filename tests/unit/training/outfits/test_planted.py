@@ -13,7 +13,7 @@ from w2w.training.outfits.measure import figures
 from w2w.training.outfits.recipe import Compatibility, batches
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_a_rule_that_shows_is_learnt_for_products_never_seen(tmp_path):
     shops = {}
     for name, seed, num, count in (("train", 11, 1000, 4000), ("test", 13, 300, 1500)):

@@ -74,7 +74,7 @@ def test_a_rule_that_is_in_the_vectors_is_learnt(tmp_path, settings, scorer):
     assert history[-1]["losses"]["loss"] < history[0]["losses"]["loss"]
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_the_published_loss_raises_all_similarities_and_tells_less_apart(tmp_path):
     config, loop = as_published(len(TRAIN.worn))
     network, history = trained(tmp_path, config, replace(loop, learning_rate=0.02))  # a small W has as far to go as a large one
