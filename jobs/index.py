@@ -67,6 +67,11 @@ def main(config: Config) -> Summary:
             f"index {config.index.name!r}: {held.version} was rolled back from and is of this model, {version}: {now} stays "
             f"published; index with the model of {now}, or let this one be published: --release {held.version}"
         )
+    if held and (damage := draft.damage()):
+        raise JobFailed(
+            f"index {config.index.name!r}: {damage}; an index of these rows is {held.version}, which was rolled back from: "
+            f"--release {held.version}, or --rollback_to another version"
+        )
     if held:
         facts |= {"held back": f"{held.version}, which is made of these rows (--release {held.version})", "published": now}
         return run.summary(counts=counts, facts=facts | {"shards reused": 0, "shards built": 0})

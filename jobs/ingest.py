@@ -35,6 +35,10 @@ def main(config: Config) -> Summary:
     check_feed(config.feed)
     if not 0 <= config.max_withdrawn_rate <= 1:
         raise UsageError(f"--max_withdrawn_rate={config.max_withdrawn_rate}: a share between 0 and 1")
+    if config.withdraw_missing is not None and config.withdraw_missing < 0:
+        raise UsageError(f"--withdraw_missing={config.withdraw_missing}: must not be negative")
+    if config.withdraw_missing is not None and not config.feed.full:
+        raise UsageError(f"--withdraw_missing={config.withdraw_missing}: only a feed with feed.full withdraws anything")
     if not config.dry_run:
         run.check_store()
     night = Night(run, config)

@@ -35,8 +35,10 @@ def join(uri: str, *parts: str) -> str:
 
 
 def absolute(uri: str) -> str:
-    """The same place for a worker whose working directory is another one. Raises UsageError for an unknown scheme."""
+    """The same place for a worker in another working directory. Raises UsageError for another scheme, or no bucket."""
     if is_s3(uri):
+        if not uri.removeprefix("s3://").partition("/")[0]:
+            raise UsageError(f"{uri!r}: names no bucket: s3://BUCKET/PREFIX")
         return uri.rstrip("/")
     if "://" in uri:
         raise UsageError(f"{uri!r}: a path is local or starts with s3://")

@@ -28,6 +28,9 @@ def test_absolute_paths(tmp_path, monkeypatch):
     assert storage.absolute("s3://bucket/x/") == "s3://bucket/x"
     with pytest.raises(UsageError, match="'gs://b': a path is local or starts with s3://"):
         storage.absolute("gs://b")
+    for uri in ("s3://", "s3:///prefix"):
+        with pytest.raises(UsageError, match=f"'{uri}': names no bucket"):
+            storage.absolute(uri)
     with pytest.raises(UsageError, match="'~nobody-of-this-name/x': "):
         storage.absolute("~nobody-of-this-name/x")
 

@@ -13,6 +13,7 @@ from w2w.errors import Changed, JobFailed, StorageFailed, UsageError
 from w2w.ids import digest
 from w2w.index import manifest as m
 from w2w.index.manifest import GateResult, Manifest, ShardInfo, StoredTemplate
+from w2w.index.shard import damaged_file, digest_of
 from w2w.index.spec import IndexConfig
 
 _YOUNG_S = 24 * 3600.0  # a shard may belong to a run that has not published yet
@@ -158,34 +159,49 @@ def published(uri: str) -> Published:
 def versions(uri: str) -> list[str]:
     """Published versions, oldest first."""
     found = storage.list_files(storage.join(uri, "generations"))
-    return sorted({f.path.split("/")[-2] for f in found if f.base_name == "manifest.json"})
+    named = {f.path.split("/")[-2] for f in found if f.base_name == "manifest.json"}
+    return sorted(v for v in named if m.VERSION.fullmatch(v))
 
 
 def rollback(uri: str, version: str | None = None) -> str:
     """Points CURRENT at ``version``, or at the newest one before the current one that is not held back; returns it.
 
-    A version that is rolled back from is held back: see ``held``. Raises UsageError where there is none to go to.
+    A version that is rolled back from is held back: see ``held``. Raises UsageError where there is none to go to, JobFailed
+    where files of that one are gone or damaged.
     """
     before = published(uri)
-    known, current = versions(uri), before.manifest.version if before.manifest else None
-    if version is None:
-        held_back = {h.version for h in read_held(uri)}
-        older = [v for v in known if current and v < current and v not in held_back]
-        if not older:
-            raise UsageError(f"{uri}: there is no version older than {current} to roll back to")
-        version = older[-1]
+    version = version or _version_before(uri, before.current)
     target = read_manifest(uri, version)
-    _change_held(uri, lambda held: [h for h in held if h.version != version] + _left(before.manifest, target))
+    if damaged := damaged_file(uri, target):
+        raise JobFailed(f"{uri}: not rolled back to {version}: {damaged} is gone or damaged; --rollback_to another version")
+    left = _left(uri, before.manifest, target)
+    _change_held(uri, lambda held: [h for h in held if h.version != version] + left)
     storage.replace_if(_current_uri(uri), version.encode(), before.current)
     return version
 
 
-def _left(before: Manifest | None, target: Manifest) -> list[Held]:
+def _version_before(uri: str, current: bytes | None) -> str:
+    """The newest before the one that CURRENT names, whether that can be read or not, that is not held back."""
+    known = versions(uri)
+    try:
+        now = _version_in(current, uri)
+    except JobFailed as e:
+        raise UsageError(str(e)) from e
+    if now is None:
+        raise UsageError(f"{uri}: no index is published there" + ("; --rollback_to one of its versions" if known else ""))
+    held_back = {h.version for h in read_held(uri)}
+    older = [v for v in known if v < now and v not in held_back]
+    if not older:
+        raise UsageError(f"{uri}: there is no version older than {now} to roll back to")
+    return older[-1]
+
+
+def _left(uri: str, before: Manifest | None, target: Manifest) -> list[Held]:
     if before is None or before.version <= target.version:
         return []
     other_model = before.model_version != target.model_version
     now = datetime.now(UTC).isoformat(timespec="seconds")
-    return [Held(before.version, before.rows_digest, before.model_version, other_model, now)]
+    return [Held(before.version, digest_of(uri, before), before.model_version, other_model, now)]
 
 
 def read_held(uri: str) -> list[Held]:
@@ -195,7 +211,10 @@ def read_held(uri: str) -> list[Held]:
 
 def _held_in(data: bytes | None, uri: str) -> list[Held]:
     try:
-        return [Held(**h) for h in json.loads(data or b"[]")]
+        found = [Held(**h) for h in json.loads(data or b"[]")]
+        if not all(isinstance(h.by_model, bool) and m.VERSION.fullmatch(h.version) for h in found):
+            raise ValueError("a version has a name that is none")
+        return found
     except (ValueError, TypeError) as e:
         raise JobFailed(f"{storage.join(uri, 'HELD')}: damaged ({e}); delete it to release all versions") from e
 
@@ -226,19 +245,28 @@ def release(uri: str, version: str) -> None:
     _change_held(uri, lambda held: [h for h in held if h.version != version])
 
 
+def _readable(uri: str, version: str) -> Manifest | None:
+    try:
+        return read_manifest(uri, version)
+    except UsageError:
+        return None
+
+
 def collect_garbage(uri: str, keep_generations: int, young_s: float = _YOUNG_S) -> list[str]:
     """Deletes all but the current and the newest ``keep_generations`` versions, then shards and templates that none of them
-    names and that are older than ``young_s``. Returns what it deleted."""
+    names and that are older than ``young_s``. Returns what it deleted. Where a manifest cannot be read, nobody knows what it
+    names: shards and templates stay until it is among the old ones."""
     if keep_generations < 1:
         raise UsageError(f"keep_generations={keep_generations}: must be at least 1")
     known, current = versions(uri), current_version(uri)
     kept = {*known[-keep_generations:], *([current] if current else [])}
-    manifests = [read_manifest(uri, v) for v in sorted(kept)]
+    manifests = [_readable(uri, v) for v in sorted(kept)]
     deleted = [storage.join("generations", v) for v in known if v not in kept]
-    needed = {storage.join("shards", s.name) for g in manifests for s in g.shards}
-    needed |= {storage.join("templates", f"{t.name}.npz") for g in manifests for t in g.templates}
+    whole = [g for g in manifests if g is not None]
+    needed = {storage.join("shards", s.name) for g in whole for s in g.shards}
+    needed |= {storage.join("templates", f"{t.name}.npz") for g in whole for t in g.templates}
     newest: dict[str, float] = {}
-    for folder, depth in (("shards", 2), ("templates", 1)):
+    for folder, depth in (("shards", 2), ("templates", 1)) if len(whole) == len(manifests) else ():
         for f in storage.list_files(storage.join(uri, folder)):
             thing = storage.join(folder, f.path.split("/")[-depth])
             newest[thing] = max(newest.get(thing, 0.0), f.mtime.timestamp())

@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 
 import faiss
@@ -23,6 +24,7 @@ from w2w.schema import CATEGORY, IMAGE_ID, PRODUCT_ID
 SMALL = "small categories"  # the group of all categories that are scanned whole
 ROWS = pa.schema([pa.field(name, pa.string(), nullable=False) for name in (PRODUCT_ID, IMAGE_ID)])
 _WRITE_BYTES = 4 * 2**20  # at a time
+_CHECKS = 4  # files read at the same time: hashing them is most of it
 _GROWTH = 2  # a template serves until its group has grown or shrunk by this factor
 
 
@@ -193,6 +195,30 @@ def rows_digest(rows: pa.Table, model_version: str, cfg: IndexConfig) -> str:
 def is_intact(uri: str, shard: ShardInfo) -> bool:
     """Whether all of a shard's files are there and have the sha256 that they were written with. Reads them."""
     return all(storage.sha256(m.shard_uri(uri, shard.name, file)) == sha256 for file, sha256 in shard.files.items())
+
+
+def damaged_file(uri: str, manifest: Manifest) -> str | None:
+    """A file that a version is made of and that is gone or another one; None where all are whole. Reads them all."""
+    files = [(m.template_uri(uri, t.name), t.sha256) for t in manifest.templates]
+    files += [(m.shard_uri(uri, s.name, file), sha256) for s in manifest.shards for file, sha256 in s.files.items()]
+    with ThreadPoolExecutor(_CHECKS) as pool:
+        found = pool.map(storage.sha256, [where for where, _ in files])
+        return next((where for (where, sha256), now in zip(files, found) if now != sha256), None)
+
+
+def digest_of(uri: str, manifest: Manifest) -> str:
+    """``rows_digest`` of a version, out of its shards where its manifest is of an earlier w2w, which did not write it down;
+    empty where one of them cannot be read."""
+    if manifest.rows_digest:
+        return manifest.rows_digest
+    parts = []
+    try:
+        for s in manifest.shards:
+            rows = pa.ipc.open_file(storage.read_bytes(m.shard_uri(uri, s.name, m.ROWS_FILE))).read_all()
+            parts.append(rows.append_column(CATEGORY, pa.repeat(s.category, rows.num_rows)))
+    except (FileNotFoundError, pa.ArrowInvalid):
+        return ""
+    return rows_digest(pa.concat_tables(parts).combine_chunks(), manifest.model_version, manifest.config)
 
 
 def built_shard(uri: str, task: ShardTask) -> ShardInfo | None:

@@ -33,7 +33,7 @@ _S3_OPTIONS = {
     "backoff_config.init_backoff": "500ms",
     "backoff_config.max_backoff": "20s",
 }
-_MISREAD = re.compile(r"%[0-9A-Fa-f]{2}|[\\\x00-\x1f\x7f\ud800-\udfff]")
+_MISREAD = re.compile(r"%[0-9A-Fa-f]{2}|[?#\\\x00-\x1f\x7f\ud800-\udfff]")
 _READ_BYTES = 1 << 20
 _LOG_ENTRY = re.compile(r"\d{20}\.json")
 _KEPT_ROWS = 100_000  # before and after so many, the memory that lies free is given back
@@ -71,8 +71,8 @@ def uri(store: str, table: schema.Table) -> str:
     """Raises UsageError for a store whose name delta-rs reads as another one."""
     if _MISREAD.search(store):
         raise UsageError(
-            f"--store={store!r}: Delta Lake takes a name with a backslash, a control character, or % and two hex digits for "
-            f"another one: choose a name without"
+            f"--store={store!r}: Delta Lake takes a name with a backslash, '?', '#', a control character, or % and two hex "
+            f"digits for another one: choose a name without"
         )
     return storage.join(store, table.name)
 

@@ -132,7 +132,7 @@ def test_publish_is_one_atomic_write_of_current(tmp_path, catalog, monkeypatch):
 
 def test_rollback_and_versions(tmp_path, catalog):
     uri = str(tmp_path)
-    with pytest.raises(UsageError, match="no version older"):
+    with pytest.raises(UsageError, match="no index is published there"):
         rollback(uri)
     first = run_job(uri, catalog, CFG).manifest.version
     second = run_job(uri, without(catalog, "hats-00000"), CFG).manifest.version
@@ -296,6 +296,71 @@ def test_a_model_that_was_rolled_back_from_is_held_back_with_other_rows_too(tmp_
     assert current_version(uri) < bad.manifest.version
 
 
+def of_an_earlier_w2w(run) -> None:
+    edited(run, lambda m: [m.pop(name) for name in ("rows_digest", "table_ids")])
+
+
+def test_a_version_of_an_earlier_w2w_is_held_back_too(tmp_path, catalog):
+    uri = str(tmp_path)
+    for run in (run_job(uri, catalog, CFG), run_job(uri, without(catalog, "hats-00000"), CFG)):
+        of_an_earlier_w2w(run)
+    rollback(uri)
+    assert held(uri, run.manifest.rows_digest, "m1").version == run.manifest.version
+
+
+def test_back_from_a_version_whose_manifest_is_damaged(tmp_path, catalog):
+    uri = str(tmp_path)
+    first = run_job(uri, catalog, CFG)
+    second = run_job(uri, without(catalog, "hats-00000"), CFG)
+    Path(uri, "generations", second.manifest.version, "manifest.json").write_bytes(b"{")
+    assert rollback(uri) == first.manifest.version == current_version(uri)
+
+
+@pytest.mark.parametrize(("data", "says"), [(b"", "CURRENT: damaged"), (None, "no index is published there; --rollback_to")])
+def test_back_from_nowhere_is_a_sentence(tmp_path, catalog, data, says):
+    run_job(str(tmp_path), catalog, CFG)
+    current = tmp_path / "CURRENT"
+    current.unlink() if data is None else current.write_bytes(data)
+    with pytest.raises(UsageError, match=says):
+        rollback(str(tmp_path))
+
+
+def test_a_damaged_version_is_not_gone_back_to(tmp_path, catalog):
+    uri = str(tmp_path)
+    first = run_job(uri, catalog, CFG)
+    second = run_job(uri, without(catalog, "hats-00000"), CFG)
+    [old] = {s.name for s in first.manifest.shards} - {s.name for s in second.manifest.shards}
+    Path(uri, "shards", old, "base.faiss").write_bytes(b"half")
+    with pytest.raises(JobFailed, match=rf"not rolled back to {first.manifest.version}: .*base.faiss is gone or damaged"):
+        rollback(uri)
+    assert current_version(uri) == second.manifest.version
+    assert read_held(uri) == []
+
+
+@pytest.mark.parametrize("data", [b"[1]", b'{"x": 1}', b"[[", b'[{"version": 1, "rows_digest": 2, "model_version": 3}]'])
+def test_a_damaged_list_of_held_versions_is_a_sentence(tmp_path, catalog, data):
+    run_job(str(tmp_path), catalog, CFG)
+    run_job(str(tmp_path), without(catalog, "hats-00000"), CFG)
+    entry = {"version": 1, "rows_digest": "", "model_version": "m1", "by_model": False, "since": ""}
+    for damaged in (data, json.dumps([entry]).encode(), json.dumps([entry | {"version": "x"}]).encode()):
+        (tmp_path / "HELD").write_bytes(damaged)
+        with pytest.raises(JobFailed, match="HELD: damaged"):
+            rollback(str(tmp_path))
+
+
+def test_garbage_is_collected_around_a_damaged_manifest(tmp_path, catalog):
+    uri = str(tmp_path)
+    runs = [run_job(uri, without(catalog, f"hats-{n:05}"), CFG) for n in range(3)]
+    Path(uri, "generations", runs[1].manifest.version, "manifest.json").write_bytes(b"{")
+    Path(uri, "generations", "junk").mkdir()
+    Path(uri, "generations", "junk", "manifest.json").write_bytes(b"{}")
+    deleted = collect_garbage(uri, 2, young_s=0)
+    assert deleted == [f"generations/{runs[0].manifest.version}"]  # whatever the damaged one is made of stays
+    assert versions(uri) == [r.manifest.version for r in runs[1:]]
+    assert open_index(uri).manifest.version == runs[2].manifest.version
+    assert len(collect_garbage(uri, 1, young_s=0)) > 1  # it is old now, and so is what was kept for it
+
+
 def edited(run, change) -> Path:
     where = Path(run.uri, "generations", run.manifest.version, "manifest.json")
     plain = json.loads(where.read_text())
@@ -335,7 +400,7 @@ def test_a_manifest_that_was_changed_is_told_by_its_checksum_and_one_without_is_
     with pytest.raises(UsageError, match="checksum"):
         read_manifest(run.uri)
     where.write_text(whole)
-    edited(run, lambda m: [m.pop(name) for name in ("rows_digest", "table_ids")])
+    of_an_earlier_w2w(run)
     assert read_manifest(run.uri).version == run.manifest.version
 
 

@@ -10,6 +10,8 @@ from jobs import embed, index, ingest, nightly
 from tests.unit.runtime.nights import Clock, Item, Shop, jpeg, night, num_rows, products, without_ray
 from w2w import ids, schema
 from w2w.errors import JobFailed, UsageError
+from w2w.index.manifest import index_uri
+from w2w.index.publish import read_manifest
 from w2w.ingest.feed import FeedConfig
 from w2w.models.encoder import EncoderConfig
 from w2w.runtime.crawl import ingesting
@@ -145,6 +147,10 @@ def test_a_cut_file_is_refused_every_night_until_someone_says_that_it_is_right(s
     assert num_rows(store) == before
     with pytest.raises(UsageError, match="more than withdraw_missing=10"):
         night(store, shop, withdraw_missing=10)
+    with pytest.raises(UsageError, match="--withdraw_missing=-1: must not be negative"):
+        night(store, shop, withdraw_missing=-1)
+    with pytest.raises(UsageError, match="--withdraw_missing=11: only a feed with"):
+        night(store, shop, {"full": False}, withdraw_missing=11)
     assert night(store, shop, withdraw_missing=11).facts["withdrawn"] == "11"
     assert set(products(store)) == set(shop.items)
     assert night(store, shop).facts["missing"] == "0"
@@ -341,3 +347,21 @@ def test_a_night_with_a_few_broken_pictures_comes_to_its_index(store, shop, cloc
     (quiet,) = nightly.main(nightly_config(store, shop))
     assert "(unchanged)" in quiet.facts["published"]
     assert (embed.Config.min_rejects, index.Config.min_rejects, ingest.Config.min_rejects) == (5, 5, 5)
+
+
+def test_a_night_fails_where_what_was_rolled_back_to_is_damaged(store, shop, clock):
+    nightly.main(nightly_config(store, shop))
+    shop.say("p5", category="shoes")
+    (bad,) = nightly.main(nightly_config(store, shop))
+    index.main(index.Config(store=store, rollback=True))
+    (quiet,) = nightly.main(nightly_config(store, shop))
+    assert bad.facts["published"] in quiet.facts["held back"]
+    kept = read_manifest(index_uri(store, "default")).shards[0].name
+    for name in ("CURRENT", f"shards/{kept}/base.faiss"):
+        path = shop.folder.parent / "store" / "index" / "default" / name
+        whole = path.read_bytes()
+        path.write_bytes(b"")
+        with pytest.raises(JobFailed, match=rf"{name}.*damaged.*--release {bad.facts['published']}, or --rollback_to"):
+            nightly.main(nightly_config(store, shop))
+        path.write_bytes(whole)
+    nightly.main(nightly_config(store, shop))

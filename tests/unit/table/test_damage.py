@@ -120,22 +120,21 @@ def test_a_damaged_file_is_named_or_does_no_harm(store, tmp_path, fault):
     assert refused > 20
 
 
-@pytest.mark.parametrize("name", ["pct%20x", "a%2Fb", "back\\slash", "new\nline", "tab\tx"])
+@pytest.mark.parametrize("name", ["pct%20x", "a%2Fb", "hash#x", "quest?x", "back\\slash", "new\nline", "tab\tx"])
 def test_a_store_that_delta_would_look_for_elsewhere(tmp_path, name):
     with pytest.raises(UsageError, match=r"^--store=.*: Delta Lake takes a name with a backslash"):
         append_rows(str(tmp_path / name), PRODUCTS, listed([product("a", "x", 1)]), lineage())
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize(
-    "name", ["sp ace", "hash#x", "quest?x", "ünï 上", "a&b=c", "50%", "100%ig", "ast*[x]", 'q"uote', "co:lon"]
-)
+@pytest.mark.parametrize("name", ["sp ace", "ünï 上", "a&b=c", "50%", "100%ig", "ast*[x]", 'q"uote', "co:lon"])
 def test_stores_of_any_other_name(tmp_path, name):
     store = str(tmp_path / name)
     append_rows(store, IMAGES, images([1, 2]), lineage())
     append_rows(store, IMAGES, images([2, 3]), lineage("v2", "other"))
     assert maintain.compact(store, schema.IMAGES) == "2 parts became 1"
     assert delta.read(store, schema.IMAGES, [schema.IMAGE_ID]).num_rows == 3
+    assert len(delta.history(delta.open_table(store, schema.IMAGES))) > 2
     assert [p.name for p in tmp_path.iterdir()] == [name]
 
 

@@ -1,6 +1,5 @@
 """An index built on Ray: what has to be built, then templates and shards as tasks, the gate, and publishing."""
 
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +15,7 @@ from w2w.index.shard import (
     Group,
     build_shard,
     built_shard,
-    is_intact,
+    damaged_file,
     kept_template,
     plan_groups,
     plan_shards,
@@ -28,8 +27,6 @@ from w2w.index.spec import IndexConfig
 from w2w.runtime.run import run_task
 from w2w.runtime.shuffle import Vectors, gather, read_vectors, share, shared
 from w2w.table import delta
-
-_CHECKS = 4  # files read at the same time: hashing them is most of it
 
 
 @dataclass(frozen=True)
@@ -81,10 +78,14 @@ class Draft:
         if previous is None or self.num_kept < len(self.groups):
             return False
         tasks = plan_shards(self.rows, self.templates, self.vectors.version, self.config, previous)
-        if {t.name for t in tasks} != {s.name for s in previous.shards}:
-            return False
-        with ThreadPoolExecutor(_CHECKS) as pool:
-            return all(pool.map(lambda shard: is_intact(self.uri, shard), previous.shards))
+        return {t.name for t in tasks} == {s.name for s in previous.shards} and damaged_file(self.uri, previous) is None
+
+    def damage(self) -> str:
+        """Why what is published cannot be searched; empty where it can."""
+        if self.base.manifest is None:
+            return self.base.damage or "nothing is published"
+        found = damaged_file(self.uri, self.base.manifest)
+        return f"{found}: gone or damaged" if found else ""
 
 
 def indexed_rows(store: str, vectors: Vectors) -> tuple[pa.Table, int]:
