@@ -181,7 +181,8 @@ def rollback(uri: str, version: str | None = None) -> str:
 
 
 def _version_before(uri: str, current: bytes | None) -> str:
-    """The newest before the one that CURRENT names, whether that can be read or not, that is not held back."""
+    """The newest before the one that CURRENT names, whether that can be read or not, that is neither held back nor made of
+    the same shards: a version that is published once more is no other index."""
     known = versions(uri)
     try:
         now = _version_in(current, uri)
@@ -190,10 +191,15 @@ def _version_before(uri: str, current: bytes | None) -> str:
     if now is None:
         raise UsageError(f"{uri}: no index is published there" + ("; --rollback_to one of its versions" if known else ""))
     held_back = {h.version for h in read_held(uri)}
-    older = [v for v in known if v < now and v not in held_back]
+    older = [v for v in known if v < now and v not in held_back and _content(v) != _content(now)]
     if not older:
-        raise UsageError(f"{uri}: there is no version older than {now} to roll back to")
+        raise UsageError(f"{uri}: there is no other version older than {now} to roll back to")
     return older[-1]
+
+
+def _content(version: str) -> str:
+    """Equal for versions of the same shards and model, see ``new_manifest``."""
+    return version.partition("-")[2]
 
 
 def _left(uri: str, before: Manifest | None, target: Manifest) -> list[Held]:

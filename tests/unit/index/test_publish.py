@@ -296,6 +296,16 @@ def test_a_model_that_was_rolled_back_from_is_held_back_with_other_rows_too(tmp_
     assert current_version(uri) < bad.manifest.version
 
 
+def test_back_from_a_version_that_was_published_twice(tmp_path, catalog):
+    uri = str(tmp_path)
+    first = run_job(uri, catalog, CFG)
+    bad = [run_job(uri, without(catalog, "hats-00000"), CFG) for _ in range(2)]
+    assert rollback(uri) == first.manifest.version
+    assert held(uri, bad[0].manifest.rows_digest, "m1").version == bad[1].manifest.version
+    with pytest.raises(UsageError, match="no other version older than"):
+        rollback(uri)
+
+
 def of_an_earlier_w2w(run) -> None:
     edited(run, lambda m: [m.pop(name) for name in ("rows_digest", "table_ids")])
 

@@ -36,7 +36,7 @@ def test_shards_on_s3_are_downloaded_once_and_checked(bucket, tmp_path, catalog,
     first = run_job(uri, catalog, cfg)
     assert run_job(uri, catalog, cfg).built == []
     assert len(versions(uri)) == 2
-    assert rollback(uri) == first.manifest.version
+    assert rollback(uri, first.manifest.version) == first.manifest.version
     hits = open_index(uri, "m1", cache).search(catalog.vectors["tops-00001-0"][None], 3)
     assert hits["image_id"][0].as_py() == "tops-00001-0"
     copies = {p: p.stat().st_mtime_ns for p in Path(cache).rglob("*.faiss")}
