@@ -4,6 +4,7 @@ from dataclasses import asdict, dataclass, field
 
 from w2w import ids, schema
 from w2w.crawl.fetch import FetchConfig
+from w2w.errors import UsageError
 from w2w.images.decode import DecodeLimits
 from w2w.mining.sets import SetConfig, open_set
 from w2w.mining.sets.rows import PHOTO_SCHEMA, SHOP_SCHEMA, photo_rows, shop_rows
@@ -50,6 +51,8 @@ def main(config: Config) -> Summary:
             part.write(config)
         facts = {"set": reading.source, "pending products": f"{shops.pending:,}", "pending photos": f"{photos.pending:,}"}
         skipped = shops.skipped + photos.skipped
+        if not shops.pending + photos.pending + skipped:
+            raise UsageError(f"set.path={config.set.path}: its lists name no picture")
         if config.dry_run:
             return run.summary(skipped=skipped, facts=facts)
         lineage = run.lineage(version, [])

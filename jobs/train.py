@@ -1,5 +1,6 @@
 """Train: an encoder, a head, a scorer of outfits, or the networks of LookBook; measured on their test split."""
 
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -62,9 +63,9 @@ def main(config: Config) -> Summary:
     _check(config)
     plan = _plan(config, run.store)
     digest = ids.digest(CODE, config.workers.num_workers, *plan.identity())
-    model = Path(config.evaluate).expanduser().absolute() if config.evaluate else None
+    model = Path(storage.absolute(config.evaluate)) if config.evaluate else None
     default = model / "evaluation" if model else Path(run.store, plan.folder, digest)
-    out = Path(config.out).expanduser().absolute() if config.out else default
+    out = Path(storage.absolute(config.out)) if config.out else default
     facts = {"recipe": config.recipe, **plan.facts(), "model": str(model or out)}
     if config.dry_run:
         return run.summary(facts=facts)
@@ -87,7 +88,7 @@ def _check(config: Config) -> None:
     check_recipe(config.recipe, config, Config(store=config.store))
     if storage.is_s3(config.out or config.store):
         raise UsageError("--out: the model is written to a local folder: give one")
-    if config.evaluate and not Path(config.evaluate).expanduser().is_dir():
+    if config.evaluate and not os.path.isdir(storage.absolute(config.evaluate)):
         raise UsageError(f"--evaluate={config.evaluate}: no such folder")
 
 

@@ -51,7 +51,7 @@ def main(config: Config) -> Summary:
     _check(photos, settings, config)
     read = [photos.train, photos.val, rows_digest(photos, photos.train + photos.val)]
     digest = ids.digest(CODE, start_digest(config.recipe), asdict(settings), config.workers.num_workers, *read)
-    out = Path(config.out).expanduser().absolute() if config.out else Path(run.store, "detectors", digest)
+    out = Path(storage.absolute(config.out)) if config.out else Path(run.store, "detectors", digest)
     facts: dict[str, object] = {"recipe": config.recipe, "train photos": len(photos.train), "held out": len(photos.val)}
     facts |= {"test photos": len(photos.test), "table `detections`": f"version {photos.table_version}", "model": str(out)}
     if photos.partly_labelled and kind != OURS:

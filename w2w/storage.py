@@ -19,7 +19,7 @@ from typing import BinaryIO
 
 from pyarrow import fs
 
-from w2w.errors import Changed, StorageFailed, UsageError
+from w2w.errors import Changed, RejectCode, StorageFailed, UsageError, fault_of
 
 # of a request; pauses double from about half a second to 20 s
 _ATTEMPTS = 14
@@ -42,10 +42,18 @@ def absolute(uri: str) -> str:
         return uri.rstrip("/")
     if "://" in uri:
         raise UsageError(f"{uri!r}: a path is local or starts with s3://")
+    return str(local(uri).absolute())
+
+
+def local(name: str) -> Path:
+    """A path on this machine. Raises UsageError where it starts with the home of nobody (~name).
+
+    Ask ``os.path`` and not the Path whether it is there: a Path raises for a name that is too long.
+    """
     try:
-        return str(Path(uri).expanduser().absolute())
+        return Path(name).expanduser()
     except RuntimeError as e:
-        raise UsageError(f"{uri!r}: {e}") from None
+        raise UsageError(f"{name!r}: {e}") from None
 
 
 def filesystem(uri: str) -> tuple[fs.FileSystem, str]:
@@ -88,9 +96,16 @@ def _reason(error: OSError) -> str:
 
 
 def exists(uri: str) -> bool:
+    """Whether a file or folder is there: none is under a name that cannot be one (too long, with a zero character)."""
     with named("read", uri):
         system, path = filesystem(uri)
-        return system.get_file_info(path).type != fs.FileType.NotFound
+        try:
+            return system.get_file_info(path).type != fs.FileType.NotFound
+        except (OSError, ValueError) as e:
+            fault = fault_of(e)
+            if fault is None or fault.code == RejectCode.FORBIDDEN:
+                raise
+            return False
 
 
 def read_bytes(uri: str) -> bytes:

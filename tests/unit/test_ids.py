@@ -1,5 +1,7 @@
 """Digests and hash buckets: stable for ever, spread evenly."""
 
+import itertools
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -73,3 +75,18 @@ def test_buckets_are_even():
 def test_digest_refuses_what_has_no_stable_form():
     with pytest.raises(TypeError, match="set has no stable digest"):
         ids.digest({1, 2})
+
+
+@pytest.mark.parametrize(("between", "escape"), [("|", "\\"), ("\0", "\1"), ("a", "b")])
+def test_joined_values_are_told_apart_and_come_back(between, escape):
+    parts = ["", between, escape, escape + between, between + escape, "x", f"x{between}", f"{escape}x", "한"]
+    pairs = list(itertools.product(parts, parts))
+    texts = ids.joined([pa.array(column) for column in zip(*pairs)], between, escape).to_pylist()
+    assert len(set(texts)) == len(pairs)
+    assert [tuple(ids.parted(text, between, escape)) for text in texts] == pairs
+
+
+def test_joined_is_null_where_a_value_is():
+    columns = [pa.chunked_array([["a", None], ["c"]]), pa.chunked_array([["x"], ["y", None]])]
+    assert ids.joined(columns, "|", "\\").to_pylist() == ["a|x", None, None]
+    assert ids.joined([pa.array(["a|b"])], "|", "\\").to_pylist() == ["a\\|b"]

@@ -135,3 +135,11 @@ def test_what_cannot_be_named_or_read_is_told(tmp_path):
     (info,) = storage.list_files(str(tmp_path))
     there = fs.LocalFileSystem().get_file_info(info.path)
     assert (info.size, info.mtime_ns, info.mtime) == (3, there.mtime_ns, there.mtime)
+
+
+def test_nothing_is_there_under_a_name_that_cannot_be_one(tmp_path):
+    for name in ("x" * 300, "x" * 5000, "a\0b", "file/x"):
+        (tmp_path / "file").touch()
+        assert not storage.exists(str(tmp_path / name)), name
+    (tmp_path / "loop").symlink_to("loop")
+    assert not storage.exists(str(tmp_path / "loop"))

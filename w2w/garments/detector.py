@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from w2w import ids
+from w2w import ids, storage
 from w2w.errors import Reject, RejectCode, UsageError
 from w2w.garments import boxes, own
 from w2w.garments.batches import Batches
@@ -155,8 +155,8 @@ def model_files(config: DetectorConfig, option: str = "detector.name") -> list[P
     """What the model consists of: a YOLO file, or config, preprocessor (not ours) and weights of a folder."""
     kind, _, rest = config.name.partition(":")
     if kind == "yolo":
-        file = Path(rest).expanduser()
-        if not file.is_file():
+        file = storage.local(rest)
+        if not os.path.isfile(file):
             raise UsageError(f"{option}={config.name}: no such file: {rest!r}")
         return [file]
     if kind == "hf" and rest:
@@ -164,8 +164,8 @@ def model_files(config: DetectorConfig, option: str = "detector.name") -> list[P
     elif config.name == own.DEFAULT:
         folder = own.DEFAULT_FOLDER
     else:
-        folder = Path(config.name).expanduser()
-        if not config.name or not folder.is_dir():
+        folder = storage.local(config.name)
+        if not config.name or not os.path.isdir(folder):
             raise UsageError(
                 f"{option}={config.name}: neither a folder nor {own.DEFAULT}, hf:ORG/MODEL or yolo:FILE.pt, for example "
                 f"--{option}=hf:yainage90/fashion-object-detection"

@@ -6,7 +6,7 @@ classes by the names in the file. Labels that are nothing to us are left out; so
 
 import os
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +16,7 @@ import yaml
 from w2w import storage
 from w2w.config import nearest
 from w2w.errors import UsageError
-from w2w.garments.annotations import Object, Photo, annotated_rows, targets_of
+from w2w.garments.annotations import TEST, TRAIN, Object, Photo, annotated_rows, targets_of
 from w2w.garments.masks import from_polygons, from_rle, tight_box, to_rle
 from w2w.garments.records import Record, files_below, from_xywh, numbers, parse_json, read_json, read_text, shown
 from w2w.garments.taxonomy import CATEGORIES, IGNORE, PERSON, SHOES, VOCABULARIES, TaxonomyConfig, mapping_of, street_target
@@ -48,14 +48,23 @@ class AnnotationsConfig:
     def __post_init__(self):
         if self.format not in FORMATS:
             raise UsageError(f"annotations.format={self.format}: unknown.{nearest(self.format, list(FORMATS))}")
+        if self.split not in (None, TRAIN, TEST):
+            raise UsageError(f"annotations.split={self.split}: it is {TRAIN} or {TEST}")
         if not 0 <= self.test_share <= 1:
             raise UsageError(f"annotations.test_share={self.test_share}: a share between 0 and 1")
 
 
 def read_annotations(config: AnnotationsConfig) -> pa.Table:
     """Every annotated photo, in ANNOTATED_SCHEMA. Raises UsageError naming file and record."""
+    for option, value in (("path", config.path), ("images", config.images or "")):
+        if storage.is_s3(value):
+            raise UsageError(f"annotations.{option}={value}: annotations and photos are read from a disk: copy them")
     if not config.path or not storage.exists(config.path):
         raise UsageError(f"annotations.path={config.path}: no such file or folder")
+    if config.images:
+        if not os.path.isdir(storage.absolute(config.images)):
+            raise UsageError(f"annotations.images={config.images}: no such folder")
+        config = replace(config, images=storage.absolute(config.images))  # workers run in other folders
     path = Path(storage.absolute(config.path))
     photos, labelled = FORMATS[config.format](path, config)
     photos = list(photos)
@@ -112,7 +121,8 @@ def _filled(one: Record, fill: Callable[..., np.ndarray], *shape: object) -> np.
 
 
 def _mask(one: Record, height: int | None, width: int | None) -> dict | None:
-    """The object's pixels; None where the file has only its box, or polygons and not the photo's size."""
+    """The object's pixels; None where the file has only its box, polygons that hold no pixel (some tools write [[]] where they
+    have none), or polygons and not the photo's size."""
     shape = _segmentation(one)
     if isinstance(shape, dict):
         mask = _filled(one, from_rle, shape)
@@ -122,7 +132,8 @@ def _mask(one: Record, height: int | None, width: int | None) -> dict | None:
         return to_rle(mask)
     if not shape or not height or not width:
         return None
-    return to_rle(_filled(one, from_polygons, shape, height, width))
+    mask = _filled(one, from_polygons, shape, height, width)
+    return to_rle(mask) if mask.any() else None
 
 
 def _around(found: list[tuple[float, ...]]) -> tuple[float, ...]:

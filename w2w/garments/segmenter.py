@@ -1,9 +1,10 @@
 """Which segmenter cuts people out: its options, its files, its version. SAM's family, and a default that needs no download."""
 
+import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from w2w import ids
+from w2w import ids, storage
 from w2w.errors import UsageError
 from w2w.garments import sam, u2net
 from w2w.garments.masked import Segmenter
@@ -68,15 +69,15 @@ def _files(config: SegmenterConfig) -> list[Path]:
     if kind == "sam" and "://" in rest:
         return [_fetched(rest, config.sha256)]
     if kind in ("sam", "ultralytics"):
-        file = Path(rest).expanduser()
-        if not file.is_file():
+        file = storage.local(rest)
+        if not os.path.isfile(file):
             raise UsageError(f"segmenter.name={config.name}: no such file: {rest!r}")
         return [file]
     if kind == "hf" and rest:
         folder = sources.download(rest, config.revision, "segmenter.name")
     else:
-        folder = Path(config.name).expanduser()
-        if not folder.is_dir():
+        folder = storage.local(config.name)
+        if not os.path.isdir(folder):
             raise UsageError(
                 f"segmenter.name={config.name}: neither {u2net.NAME} nor a folder, hf:ORG/MODEL, sam:FILE, sam:URL or "
                 f"ultralytics:FILE.pt"

@@ -74,8 +74,8 @@ def read_images(uri: str, batch_rows: int) -> Iterator[RawBatch]:
 def read_tar(info: fs.FileInfo, uri: str, mapping: Mapping, batch_rows: int) -> Iterator[RawBatch]:
     """Members of one name before the first dot are one product: an image, and .json, .txt (title), .cls (category) about it.
 
-    The product_id is the mapped JSON field, or else that name. Of several images of one name the first is taken, and the others
-    are rejected (DUPLICATE_KEY).
+    The product_id is the mapped JSON field, or else that name. Of several images of one name the first is taken, 1.png even
+    after 1.mask.png, and the others are rejected (DUPLICATE_KEY).
     """
     system, path = storage.filesystem(uri)
     rows, sources, images, rejects, held = [], [], [], [], 0
@@ -84,7 +84,7 @@ def read_tar(info: fs.FileInfo, uri: str, mapping: Mapping, batch_rows: int) -> 
         for key, members in _groups(file, uri, rejects):
             where = f"{uri}#{key}"
             held += sum(m.size for m in members if not is_image(m.name) and m.size <= _MAX_METADATA_BYTES)
-            image, *others = [m for m in members if is_image(m.name)] or [None]
+            image, *others = sorted((m for m in members if is_image(m.name)), key=_is_part) or [None]
             rejects += [_second(uri, m.name, image.name) for m in others]
             if image is None:
                 rejects.append((where, RejectCode.MISSING_FIELD, "no image of this name", where))
@@ -98,6 +98,11 @@ def read_tar(info: fs.FileInfo, uri: str, mapping: Mapping, batch_rows: int) -> 
                 rows, sources, images, rejects, held = [], [], [], [], 0
     if rows or rejects:
         yield batch_of_dicts(rows, sources, mapping, rejects, images)
+
+
+def _is_part(member: tarfile.TarInfo) -> bool:
+    """Whether an image has more than its format after the first dot (1.mask.png): another field of a WebDataset sample."""
+    return member.name.rpartition("/")[2].count(".") > 1
 
 
 def _second(uri: str, name: str, first: str) -> _Reject:

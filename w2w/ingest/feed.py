@@ -86,7 +86,10 @@ def check_feed(config: FeedConfig) -> None:
         if kind in ("csv", "jsonl"):
             _check_encoding(config)
         if kind == "jsonl":
-            _mapping(config, kind).pick(readers.jsonl_keys(config.uri, config.encoding), f"feed.uri={config.uri}")
+            keys = readers.jsonl_keys(config.uri, config.encoding)
+            if not keys:
+                raise UsageError(f"feed.uri={config.uri}: no line is a JSON object with fields; it has to be one a line")
+            _mapping(config, kind).pick(keys, f"feed.uri={config.uri}")
     batches = _read(config, kind, files, 1000)
     if not any(len(b.source) or b.rejects.num_rows for b in batches):
         raise UsageError(f"feed.uri={config.uri}: the feed has no rows")

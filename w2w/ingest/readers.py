@@ -3,10 +3,9 @@
 import codecs
 import csv
 import io
-import itertools
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import pyarrow as pa
@@ -27,15 +26,16 @@ MARK = "\ufdd0"
 codecs.register_error("w2w-mark", lambda e: (MARK, e.end))  # type: ignore[attr-defined]  # those of decoding have an end
 
 
-def open_text(uri: str, encoding: str) -> pa.NativeFile:
+def open_text(uri: str, encoding: str, seen: Callable[[str], None] = lambda text: None) -> pa.NativeFile:
     """The file as a stream of UTF-8, whatever its encoding and compression (by suffix: .gz, .zst, .bz2). Where its first line
-    ends with a carriage return alone (Excel's "CSV (Macintosh)"), each of them becomes a line feed.
+    ends with a carriage return alone (Excel's "CSV (Macintosh)"), each of them becomes a line feed. ``seen`` gets each piece.
 
     Raises UsageError where there is no such file or no such encoding.
     """
     try:
+        "a".encode(encoding)  # LookupError also for codecs that are not between text and bytes, such as rot13 and hex
         decoder = codecs.getincrementaldecoder(encoding)("w2w-mark")
-    except LookupError:
+    except (LookupError, ValueError):
         raise UsageError(f"feed.encoding={encoding}: no such encoding; utf-8, cp1252, latin-1 and utf-16 are common") from None
     system, path = storage.filesystem(uri)
     try:
@@ -49,7 +49,9 @@ def open_text(uri: str, encoding: str) -> pa.NativeFile:
 
     def transcode(chunk: pa.Buffer) -> bytes:
         try:
-            return line_ends(decoder.decode(bytes(chunk), final=len(chunk) == 0)).encode("utf-8", "replace")
+            text = line_ends(decoder.decode(bytes(chunk), final=len(chunk) == 0))
+            seen(text)
+            return text.encode("utf-8", "replace")
         except UnicodeError as e:  # no row is at fault: the codec wants a byte order mark, for one
             raise UsageError(f"feed.uri={uri}: it is not {encoding}: {e}") from None
 
@@ -72,6 +74,18 @@ class _LineEnds:
             elif end:
                 self._alone = end[1] is not None and end[1] != "\n"
         return text.replace("\r", "\n") if self._alone else text
+
+
+class _End:
+    """How many quotes a text ends with, line ends aside, given piece by piece."""
+
+    def __init__(self):
+        self.num_quotes = 0
+
+    def __call__(self, text: str) -> None:
+        if bare := text.rstrip("\r\n"):
+            here = len(bare) - len(bare.rstrip('"'))
+            self.num_quotes = here + (self.num_quotes if here == len(bare) else 0)
 
 
 def csv_header(uri: str, delimiter: str, encoding: str) -> list[str]:
@@ -110,7 +124,8 @@ def read_csv(uri: str, delimiter: str, encoding: str, mapping: Mapping) -> Itera
         return "skip"
 
     row, line = 0, 2  # the next record and the line it starts on
-    with open_text(uri, encoding) as stream:
+    end, held = _End(), None  # held: a record whose last value has several lines; its quote may swallow the rest of the file
+    with open_text(uri, encoding, end) as stream:
         try:
             reader = pa.csv.open_csv(
                 stream,
@@ -124,14 +139,26 @@ def read_csv(uri: str, delimiter: str, encoding: str, mapping: Mapping) -> Itera
             while (batch := next(batches, None)) is not None:
                 table = {n: _one(batch.column(i)) for i, n in enumerate(names)}
                 lines, here, row, line = _place(table, broken, row, line)
-                yield from _csv_batch(uri, table, lines, picked, attributes)
+                if held:
+                    yield from _csv_batch(uri, *held, picked, attributes)
+                whole = len(lines) - int(len(lines) > 0 and "\n" in table[names[-1]][-1].as_py())
+                held = ({n: c.slice(whole) for n, c in table.items()}, lines[whole:]) if whole < len(lines) else None
+                yield from _csv_batch(uri, {n: c.slice(0, whole) for n, c in table.items()}, lines[:whole], picked, attributes)
                 yield from _salvage(uri, here, names, delimiter, picked, attributes)
         except pa.ArrowInvalid as e:
             if "Empty CSV" in str(e) or "Could not skip" in str(e):  # nothing, or nothing but the header
                 return
             what = "a quoted value that is never closed starts here" if "straddling" in str(e) else f"it cannot be read on: {e}"
             raise UsageError(f"{uri}:{line}: {what}") from None
-    _, here, _, _ = _place({n: pa.array([], pa.string()) for n in names}, broken, row, line)
+    _, here, _, line = _place({n: pa.array([], pa.string()) for n in names}, broken, row, line)
+    if held:
+        values = [held[0][n][0].as_py() for n in names]
+        is_last = held[1][0] + 1 + sum(v.count("\n") for v in values) == line
+        if is_last and end.num_quotes % 2 == 0:  # a closed value ends with its quote, and one more for each pair before it
+            text = delimiter.join([*values[:-1], '"' + values[-1].replace('"', '""')])
+            here.append((int(held[1][0]), text))
+        else:
+            yield from _csv_batch(uri, *held, picked, attributes)
     yield from _salvage(uri, here, names, delimiter, picked, attributes)
 
 
@@ -211,7 +238,7 @@ def _salvage(
 
 
 def _record(texts: list[str], at: int, delimiter: str) -> tuple[list[str] | None, int]:
-    reader = csv.reader((t + "\n" for t in itertools.islice(texts, at, at + _SALVAGE_LINES)), delimiter=delimiter, strict=True)
+    reader = csv.reader((t + "\n" for t in texts[at : at + _SALVAGE_LINES]), delimiter=delimiter, strict=True)
     try:
         return next(reader), reader.line_num
     except (csv.Error, StopIteration):

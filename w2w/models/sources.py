@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from w2w import storage
 from w2w.config import nearest
 from w2w.errors import UsageError
 from w2w.models import hub, open_clip_models, weights
@@ -53,8 +54,8 @@ def find(name: str, revision: str | None, trust_remote_code: bool) -> Source:
         return _timm(rest)
     if kind == "open_clip" and rest:
         return _open_clip(rest)
-    folder = Path(name).expanduser()
-    if folder.is_dir():
+    folder = storage.local(name)
+    if os.path.isdir(folder):
         return _hub_folder(folder, folder.name, trust_remote_code)
     raise UsageError(
         f"encoder.name={name}: neither a folder nor hf:ORG/MODEL, timm:MODEL, open_clip:MODEL/PRETRAINED."
@@ -187,8 +188,8 @@ def _timm(name: str) -> Source:
     resize_px = size_px if mode == "squash" else int(size_px / data["crop_pct"])
     shape = Input(size_px, resize_px, mode, data["interpolation"], tuple(data["mean"]), tuple(data["std"]))
     if checkpoint:
-        files = (str(Path(checkpoint).expanduser()),)
-        if not Path(files[0]).is_file():
+        files = (str(storage.local(checkpoint)),)
+        if not os.path.isfile(files[0]):
             raise UsageError(f"encoder.name=timm:{name}: no such file: {checkpoint}")
     else:
         repository = timm.create_model(architecture, pretrained=False).pretrained_cfg.get("hf_hub_id")

@@ -89,7 +89,7 @@ def test_fashionpedia(tmp_path):
     file = {"images": [image, image | {"id": 1, "file_name": "none.jpg"}], "categories": listed, "attributes": []}
     file["annotations"] = [{"id": i, "image_id": 9813, "iscrowd": 0} | r for i, r in enumerate(records, 16)]
     write(tmp_path / "train2020.json", file)
-    rows = read(tmp_path / "train2020.json", "fashionpedia", images="/photos/train")
+    rows = read(tmp_path / "train2020.json", "fashionpedia", images=str(tmp_path))
     assert list(rows) == ["fashionpedia/000000009813.jpg"]  # a photo without any record is left out
     row = rows["fashionpedia/000000009813.jpg"]
     assert objects(row) == [
@@ -98,7 +98,7 @@ def test_fashionpedia(tmp_path):
         ((1, 2, 4, 6), "ignore", "jumpsuit"),
         ((100, 20, 150, 40), "ignore", "hat"),
     ]
-    assert row[schema.IMAGE_URI] == "/photos/train/000000009813.jpg"
+    assert row[schema.IMAGE_URI] == str(tmp_path / "000000009813.jpg")
     seed = read(tmp_path / "train2020.json", "fashionpedia", taxonomy=TaxonomyConfig(seed=True))
     assert [o[2] for o in objects(*seed.values())] == ["shoe", "hat"]
 
@@ -165,12 +165,12 @@ def test_k_fashion(tmp_path):
     }
     write(tmp_path / "레트로" / "5.json", record)
     (tmp_path / "레트로" / "5.json").write_text("\ufeff" + json.dumps(record, ensure_ascii=False), encoding="utf-8")
-    row = read(tmp_path, "k-fashion", images="/photos")["k-fashion/레트로/IMG_5.jpg"]
+    row = read(tmp_path, "k-fashion", images=str(tmp_path))["k-fashion/레트로/IMG_5.jpg"]
     assert objects(row) == [
         ((240.5, 600, 540.5, 780), "bottom", "하의"),
         (tuple(np.float32([243.5, 478.32, 482.5, 800.32]).tolist()), "top", "상의"),
     ]
-    assert row[schema.IMAGE_URI] == "/photos/레트로/IMG_5.jpg"
+    assert row[schema.IMAGE_URI] == str(tmp_path / "레트로" / "IMG_5.jpg")
     assert row[schema.LABELLED] == ["bottom", "dress", "outer", "top"]
     del detail["렉트좌표"]["상의"][0]["가로"]
     write(tmp_path / "레트로" / "5.json", record)
@@ -514,3 +514,42 @@ def test_a_class_of_a_file_is_one_of_ours(tmp_path):
     write(tmp_path / "x.json", file)
     with pytest.raises(UsageError, match=r"supercategory 'clothes' is none of bag, bottom"):
         read(tmp_path / "x.json", "ccp")
+
+
+def test_options_that_no_data_set_can_be_read_with(tmp_path):
+    told = (
+        ({"path": "x" * 300}, "no such file or folder"),
+        ({"path": "s3://bucket/x.json"}, "annotations and photos are read from a disk: copy them"),
+        ({"images": "x" * 300}, r"annotations\.images=x.*: no such folder"),
+        ({"images": str(tmp_path / "nowhere")}, r"annotations\.images=.*: no such folder"),
+        ({"images": "s3://bucket/x"}, "read from a disk"),
+        ({"split": "val"}, r"annotations\.split=val: it is train or test"),
+    )
+    path = tmp_path / "a.json"
+    path.write_text("{}")
+    for options, sentence in told:
+        with pytest.raises(UsageError, match=sentence):
+            read_annotations(AnnotationsConfig(**{"path": str(path), **options}))
+
+
+def test_photos_are_found_from_every_folder(tmp_path, monkeypatch):
+    (tmp_path / "photos").mkdir()
+    write(tmp_path / "a.json", coco_of([[1, 1, 9, 1, 9, 9]]))
+    monkeypatch.chdir(tmp_path)
+    (row,) = read("a.json", "coco", images="photos", taxonomy=TaxonomyConfig(classes={"shirt": "top"})).values()
+    assert row[schema.IMAGE_URI] == str(tmp_path / "photos" / "a.jpg")
+
+
+@pytest.mark.parametrize("polygons", [[[]], [[1, 1, 2, 2]], [[500, 500, 510, 500, 510, 510]]])
+def test_polygons_without_a_pixel_are_no_mask(tmp_path, polygons):
+    write(tmp_path / "a.json", coco_of(polygons))
+    (row,) = read(tmp_path / "a.json", "coco", taxonomy=TaxonomyConfig(classes={"shirt": "top"})).values()
+    assert [(o[schema.BOX], o[schema.MASK_RLE]) for o in row[schema.OBJECTS]] == [([1.0, 2.0, 4.0, 6.0], None)]
+
+
+def coco_of(polygons: list) -> dict:
+    return {
+        "images": [{"id": 1, "file_name": "a.jpg", "width": 100, "height": 80}],
+        "categories": [{"id": 1, "name": "shirt"}],
+        "annotations": [{"image_id": 1, "category_id": 1, "bbox": [1, 2, 3, 4], "segmentation": polygons}],
+    }

@@ -89,6 +89,15 @@ def test_a_second_image_of_one_name_is_rejected_and_the_first_taken(tmp_path, fo
     assert {r["detail"] for r in rejects if "mask" in r["source"]} == {"a second image of one name: 1.jpg was taken"}
 
 
+def test_a_samples_photo_is_taken_and_not_its_mask_wherever_it_stands(tmp_path):
+    uri = str(
+        shard(tmp_path / "s.tar", dict.fromkeys(("1.mask.png", "1.png", "1.seg.png", "2.a.jpg", "v.1/3.mask.png"), b"{}"))
+    )
+    rows, rejects = read(FeedConfig(uri=uri))
+    assert [r[schema.IMAGE_URI].rpartition("#")[2] for r in rows] == ["1.png", "2.a.jpg", "v.1/3.mask.png"]
+    assert [r["detail"] for r in rejects] == ["a second image of one name: 1.png was taken"] * 2
+
+
 @pytest.mark.parametrize("form", [tarfile.PAX_FORMAT, tarfile.GNU_FORMAT, tarfile.USTAR_FORMAT])
 def test_webdataset_shards(tmp_path, form):
     for n in range(2):

@@ -180,6 +180,45 @@ def test_lines_that_an_open_quote_swallowed_are_read(tmp_path):
     assert codes(rejects) == [("malformed_row", 3)]
 
 
+@pytest.mark.parametrize("line_end", ["\n", "\r\n"])
+def test_lines_that_a_quote_of_the_last_column_swallowed_to_the_end_of_the_file_are_read(tmp_path, line_end):
+    path = tmp_path / "feed.csv"
+    texts = ['1,a.jpg,"two\nlines"', '2,b.jpg,"34 inch', '3,c.jpg,""', "4,d.jpg", '5,e.jpg,""']
+    path.write_text(line_end.join(["product_id,image,title", *texts, "", ""]), encoding="utf-8", newline="")
+    rows, rejects = read(FeedConfig(uri=str(path)))
+    assert [r[schema.PRODUCT_ID] for r in rows] == ["1", "3", "5"]
+    assert [r[schema.SOURCE].rpartition(":")[2] for r in rows] == ["2", "5", "7"]
+    assert codes(rejects) == [("malformed_row", 4), ("malformed_row", 6)]
+
+
+@pytest.mark.parametrize(
+    ("ends", "titles"),
+    [
+        ('1,a,"x\ny"', ["x\ny"]),
+        ('1,a,"x\ny"\n\n', ["x\ny"]),
+        ('1,a,"x\n""y"""', ['x\n"y"']),
+        ('1,a,"x\ny"\n2,"b\n3,c,t', ["x\ny", "t"]),
+    ],
+)
+def test_a_last_value_of_several_lines_that_is_closed_is_one_row(tmp_path, ends, titles):
+    path = tmp_path / "feed.csv"
+    path.write_text("product_id,image,title\n" + ends, encoding="utf-8")
+    assert sorted(r[schema.TITLE] for r in read(FeedConfig(uri=str(path)))[0]) == sorted(titles)
+
+
+@pytest.mark.parametrize("encoding", ["hex", "rot13", "zlib", "utf\0", "utf-99"])
+def test_an_encoding_that_is_none_of_text(tmp_path, encoding):
+    with pytest.raises(UsageError, match=r"feed\.encoding=.*no such encoding"):
+        check_feed(feed(tmp_path, "1,T,top,1,1.jpg", encoding=encoding))
+
+
+def test_json_lines_without_an_object(tmp_path):
+    path = tmp_path / "feed.jsonl"
+    path.write_text('{\n"product_id": 1,\n"image": "a.jpg"\n}\n')
+    with pytest.raises(UsageError, match="no line is a JSON object with fields; it has to be one a line"):
+        check_feed(FeedConfig(uri=str(path)))
+
+
 def test_quote_that_stays_open_over_blocks_ends_with_its_line(tmp_path, monkeypatch):
     monkeypatch.setattr(readers, "CSV_BLOCK_BYTES", 1000)
     lines = [f"{i},t,top,1,{i}.jpg" for i in range(400)]

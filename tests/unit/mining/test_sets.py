@@ -13,7 +13,7 @@ from w2w.garments.stage import ITEMS, garment_id, to_jpeg
 from w2w.images.decode import DecodeLimits, decode
 from w2w.mining.sets import SetConfig, open_set
 from w2w.mining.sets import rows as of
-from w2w.mining.sets.records import Anchor, Item, Outfit, Photo, Question, Shop, members
+from w2w.mining.sets.records import Anchor, Item, Outfit, Photo, Question, Shop, columns, members
 from w2w.mining.shares import split_of
 
 
@@ -367,6 +367,13 @@ def test_mistakes(tmp_path):
         open_set(SetConfig())
     with pytest.raises(UsageError, match=r"set\.path=.*nothing: no such folder"):
         opened(tmp_path / "nothing", "lookbook")
+    for name in ("x" * 300, "a\0b", "s3://bucket/set"):
+        with pytest.raises(UsageError, match=r"set\.path=.*: no such folder"):
+            opened(name, "lookbook")
+        with pytest.raises(UsageError, match=r"set\.images=.*: no such folder"):
+            opened(tmp_path, "lookbook", images=name)
+    with pytest.raises(UsageError, match="'~nobody-of-this-name': "):
+        opened("~nobody-of-this-name", "lookbook")
     with pytest.raises(UsageError, match=r"set\.source=My Set: lower-case"):
         SetConfig("lookbook", source="My Set")
     with pytest.raises(UsageError, match="shares that sum to at most 1"):
@@ -375,6 +382,17 @@ def test_mistakes(tmp_path):
         opened(tmp_path, "in-shop")
     with pytest.raises(UsageError, match=r"no \*\.json there, nor in train/annos"):
         opened(tmp_path, "deepfashion2")
+
+
+def test_numbers_of_any_length_are_sentences(tmp_path):
+    long = "9" * 5000
+    write(tmp_path / "list.txt", f"{long}\nimage_name\na.jpg\n")
+    with pytest.raises(UsageError, match=r"list\.txt, line 1: '9{60}' is not the number of lines that follow"):
+        list(columns(tmp_path / "list.txt", ("image_name",)))
+    street2shop(tmp_path)
+    write(tmp_path / "photos.txt", f"{long},http://images.example/1.jpg\n")
+    with pytest.raises(UsageError, match=r"photos\.txt, line 1: '9+ is not like 0000000001,http"):
+        list(opened(tmp_path, "street2shop").shops())
 
 
 def picture(seed: int = 0) -> np.ndarray:

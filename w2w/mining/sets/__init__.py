@@ -1,9 +1,11 @@
 """Public data sets of pairs and outfits: which there are, and how one is opened."""
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from w2w import storage
 from w2w.config import nearest
 from w2w.errors import UsageError
 from w2w.mining.sets.deepfashion import ConsumerToShop, DeepFashion2, InShop
@@ -61,11 +63,11 @@ def open_set(config: SetConfig) -> PublicSet:
     """Raises UsageError where the format is not said, or its files are not there."""
     if not config.format:
         raise UsageError(f"set.format: name the data set: {', '.join(FORMATS)}")
-    root = Path(config.path).expanduser().absolute()
-    if not config.path or not root.is_dir():
+    root = Path(storage.absolute(config.path))
+    if not config.path or not os.path.isdir(root):  # Path.is_dir raises for a name that is too long
         raise UsageError(f"set.path={config.path}: no such folder")
-    images = Path(config.images).expanduser().absolute() if config.images else None
-    if images and not images.is_dir():
+    images = Path(storage.absolute(config.images)) if config.images else None
+    if images and not os.path.isdir(images):
         raise UsageError(f"set.images={config.images}: no such folder")
     if config.format == "lookbook":
         return LookBook(images or root, config.val_share, config.test_share)

@@ -4,6 +4,7 @@ A set is read more than once and never held: its methods yield plain records in 
 not what the set's documents promise raises UsageError with both names.
 """
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -146,8 +147,8 @@ def columns(path: Path, names: tuple[str, ...]) -> Iterator[tuple[str, list[str]
     lines = enumerate(_lines(path), 1)
     _, first = next(lines, (1, ""))
     _, header = next(lines, (2, ""))
-    if not first.isdecimal():
-        raise UsageError(f"{path}, line 1: {first!r:.60} is not the number of lines that follow")
+    if not re.fullmatch(r"[0-9]{1,9}", first):
+        raise UsageError(f"{path}, line 1: {first[:60]!r} is not the number of lines that follow")
     there = header.split()
     missing = [name for name in names if name not in there]
     if missing:

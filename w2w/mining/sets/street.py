@@ -1,5 +1,6 @@
 """Street2Shop (Hadi Kiapour et al. 2015) and LookBook (Yoo et al. 2016)."""
 
+import re
 from collections import defaultdict
 from collections.abc import Iterator
 from functools import cached_property
@@ -14,6 +15,7 @@ from w2w.images.lookbook import read_name
 from w2w.mining.sets.records import Anchor, Classes, Photo, PublicSet, Shop, find, members
 from w2w.mining.shares import TEST, TRAIN, split_of
 
+_NUMBER = re.compile(r"[0-9]{1,18}")
 _IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".gif")
 
 
@@ -37,12 +39,12 @@ class Street2Shop(PublicSet):
         """Where each photo is: about 200 bytes each."""
         here = {}
         if self._folder:
-            files = (f for f in self._folder.iterdir() if f.suffix.lower() in _IMAGE_ENDINGS and f.stem.isdecimal())
-            here = {int(f.stem): str(f) for f in files}
+            files = (f for f in self._folder.iterdir() if f.suffix.lower() in _IMAGE_ENDINGS)
+            here = {int(f.stem): str(f) for f in files if _NUMBER.fullmatch(f.stem)}
         uris = {}
         for number, line in enumerate(read_text(self._list).splitlines(), 1):
             photo, comma, url = line.strip().partition(",")
-            if not (photo.isdecimal() and comma and url):
+            if not (_NUMBER.fullmatch(photo) and comma and url):
                 if line.strip():
                     raise UsageError(f"{self._list}, line {number}: {line!r:.60} is not like 0000000001,http://...")
                 continue

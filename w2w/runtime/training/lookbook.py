@@ -59,7 +59,7 @@ class Lookbook:
 
     def read(self) -> tuple[list[Product], list[Product], list[Product]]:
         """(train, val, test). Raises UsageError where there are too few."""
-        products = read_products(Path(self.config.path).expanduser().absolute(), self.config.least_worn)[: self.limit]
+        products = read_products(Path(storage.absolute(self.config.path)), self.config.least_worn)[: self.limit]
         return splits(products, self.config.test_share, self.config.val_share if self.holds_out else 0.0)
 
     def digest(self) -> str:

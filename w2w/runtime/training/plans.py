@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from w2w import schema
+from w2w import schema, storage
 from w2w.errors import RejectCode, UsageError
 from w2w.models.encoder import EncoderConfig, model_version, try_encoder
 from w2w.runtime.training import encoders, lookbook, retrieving, scoring
@@ -244,7 +244,7 @@ class LookbookPlan:
             loop = lookbook.published(recipe, len(train), config.batch * workers.num_workers, loop)
         check_loop(loop, lookbook.SELECTS[recipe], workers)
         try_encoder(encoder)  # it is measured beside: say at once what is wrong with it
-        found: dict[str, object] = {"data": str(Path(config.path).expanduser().absolute())}
+        found: dict[str, object] = {"data": storage.absolute(config.path)}
         found |= {f"{name} products": f"{len(part):,}" for name, part in (("train", train), ("val", val), ("test", test))}
         total = len(train) + len(val) + len(test)
         return cls(recipe, data, loop, encoder, found, Counts(total, total))

@@ -1,9 +1,10 @@
 """How a detector is trained. Plain values, read without importing torch."""
 
+import os
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from w2w import ids
+from w2w import ids, storage
 from w2w.errors import UsageError
 from w2w.garments import own
 from w2w.garments.detector import DetectorConfig, load_model, model_files
@@ -112,7 +113,7 @@ def check_recipe(recipe: str) -> None:
     if kind == YOLO:
         if rest.endswith(".yaml"):
             return
-        if not Path(rest).expanduser().is_file():
+        if not os.path.isfile(storage.local(rest)):
             raise UsageError(f"--recipe={recipe}: no such file: {rest!r}")
         try_open(load_model, DetectorConfig(name=f"yolo:{rest}"), ())
     elif rest:
@@ -133,8 +134,8 @@ def start_digest(recipe: str) -> str:
     """Of what training starts from: the kind, and the content of its files."""
     kind, rest = kind_of(recipe)
     if kind == YOLO:
-        file = Path(rest).expanduser()  # or the name of an architecture, without weights
-        return ids.digest(kind, file_sha256(file) if file.is_file() else rest)
+        file = storage.local(rest)  # or the name of an architecture, without weights
+        return ids.digest(kind, file_sha256(file) if os.path.isfile(file) else rest)
     files = _start_files(recipe)
     if not files:
         return ids.digest(kind, BUILT_IN[BACKBONE]().weights_sha256())
@@ -148,4 +149,4 @@ def _start_files(recipe: str) -> list[Path]:
 def _name(recipe: str) -> str:
     """As ``detector.name`` has it."""
     kind, rest = kind_of(recipe)
-    return rest if Path(rest).expanduser().is_dir() or rest == own.DEFAULT or kind == OURS else f"hf:{rest}"
+    return rest if os.path.isdir(storage.local(rest)) or rest == own.DEFAULT or kind == OURS else f"hf:{rest}"

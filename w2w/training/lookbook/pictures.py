@@ -1,5 +1,6 @@
 """A folder in LookBook's layout: which products it has, who wears them, and the pictures, small enough to keep."""
 
+import os
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,8 +28,8 @@ def read_products(folder: Path, least_worn: int = 10) -> list[Product]:
 
     Raises UsageError where the folder or such products are not there, or a file is named otherwise.
     """
-    folder = folder / "data" if (folder / "data").is_dir() else folder
-    if not folder.is_dir():
+    folder = folder / "data" if os.path.isdir(folder / "data") else folder
+    if not os.path.isdir(folder):
         raise UsageError(f"lookbook.path={folder}: no such folder")
     clean: dict[str, str] = {}
     worn: dict[str, list[str]] = defaultdict(list)
