@@ -20,12 +20,13 @@ class Hit:
 
 @dataclass(frozen=True)
 class QueryResult:
-    """A query and its hits, nearest first."""
+    """A query and its hits, nearest first. ``answered``: whether the catalog has a right answer."""
 
     query_id: str
     image: bytes | None
     label: str
     hits: list[Hit]
+    answered: bool
 
 
 def search_report(
@@ -43,7 +44,7 @@ def search_report(
             "id": q.query_id,
             "image": thumbnail(q.image),
             "label": q.label,
-            "miss": bool(q.hits) and q.hits[0].correct is False,
+            "miss": q.answered and not _is_right(q),
             "hits": [
                 {"title": h.title, "category": h.category, "score": h.score, "image": thumbnail(h.image), "correct": h.correct}
                 for h in q.hits
@@ -51,7 +52,7 @@ def search_report(
         }
         for q in queries
     ]
-    judged = [bool(q.hits[0].correct) for q in queries if q.hits and q.hits[0].correct is not None]
+    judged = [_is_right(q) for q in queries if q.answered]
     write_page(
         out,
         "search.html.j2",
@@ -65,3 +66,7 @@ def search_report(
         num_unjudged=len(shown) - len(judged),
         sought=sought,
     )
+
+
+def _is_right(query: QueryResult) -> bool:
+    return bool(query.hits) and bool(query.hits[0].correct)

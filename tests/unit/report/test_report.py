@@ -36,9 +36,9 @@ def test_contact_sheet(tmp_path):
         Hit("p3", "t", "top", 0.1, None),
     ]
     queries = [
-        QueryResult(EVIL, PICTURE, EVIL, hits),
-        QueryResult("q2", None, "top", [hits[1]]),
-        QueryResult("q3", None, "bag", []),
+        QueryResult(EVIL, PICTURE, EVIL, hits, True),
+        QueryResult("q2", None, "top", [hits[1]], True),
+        QueryResult("q3", None, "bag", [], False),
     ]
     search_report(str(tmp_path / "r.html"), EVIL, {"model": EVIL, "rows": 1234567}, queries, 500, "sku and colour")
     soup = page(tmp_path / "r.html")
@@ -46,7 +46,7 @@ def test_contact_sheet(tmp_path):
     assert len(soup.select(".hit.right")) == 1
     assert len(soup.select(".tick")) == 1  # said by a sign, not by colour alone
     assert "1 / 2 shown queries whose nearest product has their sku and colour" in " ".join(soup.get_text(" ").split())
-    assert "no such product for 1 of the shown queries" in soup.get_text()
+    assert "Not counted: 1 of the shown queries" in soup.get_text()
     assert all(image["alt"] for image in soup.select("img"))
     assert len(soup.select("section.query[data-miss='1']")) == 1
     assert EVIL in soup.h1.get_text()

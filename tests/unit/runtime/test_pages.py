@@ -1,5 +1,7 @@
 """Which hits are right answers: by attributes that are there, and by pictures, not by the product that was found."""
 
+from pathlib import Path
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -81,6 +83,18 @@ def test_what_is_not_said_is_like_nothing(tmp_path, nothing):
     assert sheet["report"].endswith("report.html")
     answers = Answers(pa.Table.from_pylist(products, schema=schema.PRODUCTS.schema), ["sku"])
     assert not answers.right({"product_id": "a", "image_id": "image-a"}, None)
+
+
+def test_a_query_whose_right_product_is_not_among_the_hits_is_a_miss_on_the_page_too(tmp_path):
+    products = [product("a", sku="1"), product("b", sku="2"), product("gone", sku="3", active=False)]
+    asked = [query("hit", products[:1], "1"), query("miss", products[:1], "2"), query("none", [], "2")]
+    found = fill(tmp_path, products, [*asked, query("unanswered", products[:1], "3")])
+    page = write_contact_sheet(found, str(tmp_path / "out"), lambda wanted: {}, 9, {}, ["sku"])["report"]
+    text = Path(page).read_text(encoding="utf-8")
+    assert (relevance(found, ["sku"], 1)[1] > 0).sum() == 3
+    assert "<b>1 / 3</b>" in text
+    assert text.count('data-miss="1"') == 2
+    assert "Not counted: 1 of the shown queries" in text
 
 
 def test_where_nothing_is_said_at_all_it_is_a_mistake(tmp_path):

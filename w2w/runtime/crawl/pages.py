@@ -67,12 +67,13 @@ def write_contact_sheet(
     rows, num_queries = _sample(found, shown)
     hits = [hit for row in rows.column(schema.NEIGHBOUR_LIST).to_pylist() for hit in row[:_HITS_SHOWN]]
     products = delta.current_products(found.store, [*_ANSWERS, schema.TITLE])
+    shared = set(products.column(schema.CATEGORY).unique().to_pylist()) & set(rows.column(schema.CATEGORY).to_pylist())
+    by = list(match) or ([schema.CATEGORY] if shared else [])
+    answered = _answered(products, by)  # of the whole catalog: an answer that was not found makes a miss
     among = [pa.array(sorted({h[c] for h in hits}), pa.string()) for c in (schema.PRODUCT_ID, schema.IMAGE_ID)]
     by_id, by_picture = (pc.is_in(products.column(c), value_set=v) for c, v in zip((schema.PRODUCT_ID, schema.IMAGE_ID), among))
     products = products.filter(pc.or_(by_id, by_picture))
     titles = dict(zip(*(products.column(c).to_pylist() for c in (schema.PRODUCT_ID, schema.TITLE))))
-    shared = set(products.column(schema.CATEGORY).to_pylist()) & set(rows.column(schema.CATEGORY).to_pylist())
-    by = list(match) or ([schema.CATEGORY] if shared else [])
     answers = Answers(products, by)
     photos = pictures(set(rows.column(schema.QUERY_ID).to_pylist()))
     thumbnails = _pictures(found.store, [h[schema.IMAGE_ID] for h in hits])
@@ -85,7 +86,7 @@ def write_contact_sheet(
             hit[schema.CATEGORY],
             hit[schema.SCORE],
             thumbnails.get(hit[schema.IMAGE_ID]),
-            answers.right(hit, wanted) if answers.num_pictures(wanted) else None,  # as an evaluation counts
+            answers.right(hit, wanted) if wanted in answered else None,  # as an evaluation counts
         )
 
     queries = [
@@ -94,6 +95,7 @@ def write_contact_sheet(
             photos.get(row[schema.QUERY_ID]),
             row[schema.CATEGORY],
             [shown_hit(hit, wanted) for hit in row[schema.NEIGHBOUR_LIST][:_HITS_SHOWN]],
+            wanted in answered,
         )
         for row, wanted in zip(rows.to_pylist(), truth_keys(rows, by))
     ]
@@ -147,12 +149,27 @@ def truth_keys(rows: pa.Table, match: Sequence[str]) -> list[tuple[str, ...] | N
 
     ``rows`` has category and attributes.
     """
+    columns = [column.to_pylist() for column in _truth_columns(rows, match)]
+    return [key if all(key) else None for key in zip(*columns)] if match else [None] * rows.num_rows
+
+
+def _truth_columns(rows: pa.Table, match: Sequence[str]) -> list[pa.ChunkedArray]:
     columns = []
     for name in match:
         by_map = name != schema.CATEGORY
         column = pc.map_lookup(rows.column(schema.ATTRIBUTES), name, "first") if by_map else rows.column(schema.CATEGORY)
-        columns.append(pc.utf8_trim_whitespace(column.cast(pa.string())).to_pylist())
-    return [key if all(key) else None for key in zip(*columns)] if match else [None] * rows.num_rows
+        columns.append(pc.utf8_trim_whitespace(column.cast(pa.string())))
+    return columns
+
+
+def _answered(products: pa.Table, match: Sequence[str]) -> set[tuple[str, ...]]:
+    """For what some active product with a picture is the right answer."""
+    products = products.filter(pc.and_(products.column(schema.ACTIVE), pc.is_valid(products.column(schema.IMAGE_ID))))
+    columns = {str(n): column for n, column in enumerate(_truth_columns(products, match))}
+    if not columns:
+        return set()
+    keys = pa.table(columns).group_by(list(columns)).aggregate([])
+    return {key for key in zip(*(keys.column(n).to_pylist() for n in columns)) if all(key)}
 
 
 class Answers:
