@@ -41,9 +41,9 @@ class JobConfig:
     dry_run: bool = False
     """Say what would be done, and do nothing."""
     max_reject_rate: float = 0.05
-    """The job fails when a larger share of its rows is rejected, those of earlier runs included,"""
+    """The job fails when a larger share of its rows than this is rejected, those of earlier runs included."""
     min_rejects: int = 5
-    """and at least so many: a few bad rows never fail it, unless all are bad."""
+    """Fewer rejects than this never fail a job, unless all its rows are bad."""
     commit_every_s: float = 20.0
     """Seconds between commits: what a killed driver loses at most."""
     item_rows: int = 1024
