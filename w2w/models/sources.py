@@ -8,6 +8,7 @@ import functools
 import hashlib
 import importlib.util
 import json
+import math
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from w2w.models import hub, open_clip_models, weights
 from w2w.models.encoder import Input
 
 _IMAGENET_HALF = (0.5, 0.5, 0.5)
+_MAX_SIDE_PX = 8192  # of what a network takes: a file that says more would take all memory
 _PIL_RESAMPLE = {2: "bilinear", 3: "bicubic"}
 _DOWNLOADED = ["*.json", "model*.safetensors", "open_clip_model.safetensors", "*.py"]
 
@@ -166,10 +168,13 @@ def _read_processor(processor: dict, name: str) -> Input:
     resample = _PIL_RESAMPLE.get(processor.get("resample", 2))
     if not height or height != width or resample is None:
         raise UsageError(f"encoder.name={name}: its preprocessor_config.json asks for a size or filter that w2w does not know")
+    for side in (height, shortest or size.get("height") or height):
+        if type(side) is not int or not 1 <= side <= _MAX_SIDE_PX:
+            raise UsageError(f"encoder.name={name}: its preprocessor_config.json asks for pictures of {side} px")
     if abs(processor.get("rescale_factor", 1 / 255) - 1 / 255) > 1e-9:
         raise UsageError(f"encoder.name={name}: its preprocessor_config.json asks for another scale than 1/255")
     mean, std = (tuple(map(float, processor.get(k, _IMAGENET_HALF))) for k in ("image_mean", "image_std"))
-    if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
+    if len(mean) != 3 or len(std) != 3 or not all(map(math.isfinite, mean + std)) or min(std) <= 0:
         raise UsageError(f"encoder.name={name}: its preprocessor_config.json has image_mean={mean} and image_std={std}")
     if "shortest_edge" in size or (cropped and size.get("height") == size.get("width")):
         return Input(height, shortest or size.get("height"), "crop" if shortest else "squash", resample, mean, std)
