@@ -5,6 +5,7 @@ import json
 import re
 import shlex
 import shutil
+import time
 from pathlib import Path
 
 import cv2
@@ -21,7 +22,7 @@ from w2w.wardrobe import site
 from w2w.wardrobe.lookbook import write_lookbook
 from w2w.wardrobe.shop import write_shop
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(2400)]
 
 _PRODUCTS, _POSTS = 60, 24
 _LOOP = ["--train.steps=2", "--train.warmup_steps=1", "--train.measure_every=2", "--train.checkpoint_every=2"]
@@ -112,6 +113,7 @@ def test_every_command_does_its_work(folder, monkeypatch, capsys):
         if "--evaluate=FOLDER" in command:  # what the command before it has trained
             newest = max(place.rglob("model.safetensors"), key=lambda p: p.stat().st_mtime_ns)
             command = command.replace("FOLDER", str(newest.parent))
+        started = time.monotonic()
         monkeypatch.setattr("sys.argv", ["w2w", *words_of(command, place, url)])
         try:
             command_line.main()
@@ -119,6 +121,8 @@ def test_every_command_does_its_work(folder, monkeypatch, capsys):
         except SystemExit as e:
             code = e.code or 0
         said = capsys.readouterr()
+        with capsys.disabled():
+            print(f"{time.monotonic() - started:5.0f} s  {command}", flush=True)
         if code:
             failed.append(f"{command}: exit {code}\n{said.out[-1500:]}{said.err[-1500:]}")
     assert not failed, "\n\n".join(failed)
