@@ -205,11 +205,11 @@ def again_with(store: str, gate: GateConfig, made: dict, buckets: int) -> None:
     """The same pairs by other buckets."""
     from w2w.runtime.mining.catalog import read_catalog
     from w2w.runtime.mining.pairing import mine as make
-    from w2w.table.sink import Lineage
+    from w2w.table.sink import Lineage, Tolerance
 
     lineage = Lineage(**{k: v for k, v in made.items() if k in Lineage.__dataclass_fields__} | {"stage_version": f"b{buckets}"})
     catalog = read_catalog(store, [], None, None)
-    make(store, TRUTH, catalog, PairRules(thumbnail_px=64), gate.asked(), lineage, 1.0, num_buckets=buckets)
+    make(store, TRUTH, catalog, PairRules(thumbnail_px=64), gate.asked(), lineage, Tolerance(), num_buckets=buckets)
 
 
 @pytest.mark.parametrize(

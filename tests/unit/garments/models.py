@@ -43,6 +43,12 @@ def save_detector(folder, kind: str, labels=LABELS):
             **names,
         )  # fmt: skip
         model, processor = t.RTDetrForObjectDetection(config), t.RTDetrImageProcessor(size={"height": 64, "width": 64})
+    with torch.no_grad():
+        for name, values in model.named_parameters():
+            if name.endswith(
+                ("position_embeddings", "cls_token", "detection_tokens")
+            ):  # transformers leaves some unset: any bytes
+                values.normal_(std=0.02)
     model.eval().save_pretrained(folder)
     processor.save_pretrained(folder)
     return model, processor
@@ -104,6 +110,12 @@ def save_sam(folder, kind: str):
             mask_size={"longest_edge": 16}, mask_pad_size={"height": 16, "width": 16},
         )  # fmt: skip
         processor = Processor(image)
+    with torch.no_grad():
+        for name, values in model.named_parameters():
+            if name.endswith(
+                ("position_embeddings", "cls_token", "detection_tokens")
+            ):  # transformers leaves some unset: any bytes
+                values.normal_(std=0.02)
     model.eval().save_pretrained(folder)
     processor.save_pretrained(folder)
     return model, processor
