@@ -60,6 +60,8 @@ def nearest(word: str, valid: Sequence[str]) -> str:
     close = difflib.get_close_matches(word, valid, n=1, cutoff=0.6)
     if close:
         return f" Did you mean {close[0]!r}?"
+    if not valid:
+        return " There are none."
     shown = ", ".join(sorted(valid)[:20])
     return f" Allowed: {shown}{', ...' if len(valid) > 20 else '.'}"
 

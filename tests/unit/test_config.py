@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from w2w.config import parse
+from w2w.config import nearest, parse
 from w2w.errors import UsageError
 
 
@@ -88,3 +88,9 @@ class Trial:
 @pytest.mark.parametrize("argv", [["--try", "a"], ["--try=a"]])
 def test_a_field_may_be_called_like_a_keyword(argv):
     assert parse(Trial, argv, "w2w x") == Trial("a")
+
+
+def test_where_nothing_is_allowed_no_empty_list_is_shown():
+    assert nearest("v1", []) == " There are none."
+    assert nearest("v1", ["v11"]) == " Did you mean 'v11'?"
+    assert nearest("x", ["abc", "def"]) == " Allowed: abc, def."

@@ -1,10 +1,14 @@
 """Pages: nothing is loaded from outside, nothing from outside is trusted, and every state has a page."""
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 import simplejpeg
 from bs4 import BeautifulSoup
 
+from w2w import report
 from w2w.metrics import retrieval
 from w2w.report.evaluation import Protocol, evaluation_report
 from w2w.report.page import thumbnail
@@ -127,3 +131,9 @@ def test_what_cannot_be_decoded_has_no_thumbnail(data):
 def test_a_thumbnail_is_encoded_anew():
     tagged = PICTURE[:2] + b"\xff\xfe\x00\x0asecret!!" + PICTURE[2:]
     assert "secret" not in str(__import__("base64").b64decode(thumbnail(tagged).partition(",")[2]))
+
+
+def test_no_grid_is_wider_than_a_phone():
+    for template in (Path(report.__file__).parent / "templates").glob("*.j2"):
+        widths = re.findall(r"minmax\((\d+)px", template.read_text(encoding="utf-8"))
+        assert all(int(width) < 300 for width in widths), f"{template.name}: wrap it in min(..., 100%)"
