@@ -15,7 +15,7 @@ test: env
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile
 
 slow: env
-	$(BIN)/python -m pytest -q -m slow -n 2 --dist loadfile --timeout 2400
+	$(BIN)/python -m pytest -q -m "slow and not soak" --timeout 2400
 
 soak: env
 	$(BIN)/python -m pytest -q -m soak --timeout 14400

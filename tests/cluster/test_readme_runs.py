@@ -97,7 +97,8 @@ def _street_to_shop(root: Path) -> None:
 
 
 def words_of(command: str, folder: Path, url: str) -> list[str]:
-    command = command.replace("https://shop.example", url).replace("hf:ORG/MODEL", str(folder / "model"))
+    command = command.replace("https://shop.example/p/1", f"{url}/p/w1-000001").replace("https://shop.example", url)
+    command = command.replace("hf:ORG/MODEL", str(folder / "model"))
     command = command.replace("--workers.num_workers=4 --workers.num_gpus=1", "--workers.num_workers=1")  # no GPU here
     more = [word for beginning, words in MORE.items() if command.startswith(beginning) for word in words]
     if "--published" in command:  # whose steps are those of the source
@@ -122,7 +123,7 @@ def test_every_command_does_its_work(folder, monkeypatch, capsys):
             code = e.code or 0
         said = capsys.readouterr()
         with capsys.disabled():
-            print(f"{time.monotonic() - started:5.0f} s  {command}", flush=True)
+            print(f"{time.monotonic() - started:5.0f} s, exit {code}: {command}", flush=True)
         if code:
             failed.append(f"{command}: exit {code}\n{said.out[-1500:]}{said.err[-1500:]}")
     assert not failed, "\n\n".join(failed)

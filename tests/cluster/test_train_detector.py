@@ -88,7 +88,7 @@ def test_published_detectors_are_trained_on(kind, store, tmp_path):
     ).facts
     found = Detector(DetectorConfig(name=str(tmp_path / "out"), threshold=0.0))([np.zeros((90, 60, 3), np.uint8)])
     assert found[0].scores_N.size
-    assert facts["use"].endswith("/out")
+    assert f"--detector.name={tmp_path / 'out'} " in facts["use"] + " "
 
 
 @pytest.mark.slow
@@ -98,7 +98,7 @@ def test_yolo_is_trained_on(store, tmp_path):
     facts = train_detector.main(
         train_detector.Config(store=store, recipe="yolo:yolo11n.yaml", train=small, out=str(tmp_path / "out"), ray=RAY)
     ).facts
-    assert facts["use"].endswith(f"yolo:{tmp_path / 'out' / 'model.pt'}")
+    assert f"--detector.name=yolo:{tmp_path / 'out' / 'model.pt'} " in facts["use"] + " "
     Detector(DetectorConfig(name=f"yolo:{tmp_path / 'out' / 'model.pt'}"))
 
 
