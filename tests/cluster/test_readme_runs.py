@@ -22,7 +22,7 @@ from w2w.wardrobe import site
 from w2w.wardrobe.lookbook import write_lookbook
 from w2w.wardrobe.shop import write_shop
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(2400)]
+pytestmark = [pytest.mark.soak, pytest.mark.timeout(2400)]
 
 _PRODUCTS, _POSTS = 60, 24
 _LOOP = ["--train.steps=2", "--train.warmup_steps=1", "--train.measure_every=2", "--train.checkpoint_every=2"]

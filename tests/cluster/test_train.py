@@ -55,7 +55,7 @@ def options(store, out: Path, **more) -> train.Config:
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize(
     ("recipe", "workers"),
-    [("head", 1), pytest.param("encoder", 1, marks=pytest.mark.slow), pytest.param("encoder", 2, marks=pytest.mark.soak)],
+    [("head", 1), pytest.param("encoder", 1, marks=pytest.mark.soak), pytest.param("encoder", 2, marks=pytest.mark.soak)],
 )
 def test_an_encoder_is_trained_measured_and_loaded(store, tmp_path, recipe, workers):
     config = options(store, tmp_path / "out", recipe=recipe, workers=Workers(num_workers=workers))
