@@ -27,7 +27,7 @@ from w2w.runtime.run import run_stages
 from w2w.runtime.source import pending_rows
 from w2w.runtime.stage import Pool
 from w2w.table import delta
-from w2w.table.sink import Lineage, Output, append_rows
+from w2w.table.sink import Lineage, Output, Tolerance, append_rows
 
 NUM_PHOTOS = 10
 RAY = RayConfig(num_cpus=2)
@@ -147,7 +147,7 @@ def test_a_dead_worker_a_full_device_and_a_poison_photo_cost_no_other_row(tmp_pa
         [Output(schema.GARMENTS, unique=schema.GARMENT_ID, nested=ITEMS), Output(schema.LOOKS)],
         Lineage("detect", "r", "detect", "v1", {}, {}, "x"),
         pool=Pool(workers=1, num_cpus=0.5, batch_rows=9),
-        max_reject_rate=1,
+        tolerance=Tolerance(1),
     )
     assert (tmp_path / "died").exists()
     assert (counts.read, counts.out, counts.rejects) == (num, num - 1, {"model_failed": 1})

@@ -91,9 +91,9 @@ def store(tmp_path) -> str:
         cutouts.append(cut | {"person_box": [0.0, 0.0, 9.0, 9.0], "slots": slots, "stage_version": TRUTH})
     append(place, schema.IMAGES, shots)
     append(place, schema.IMAGES, photos)
-    append(place, schema.POSTS, [post | {"product_ids": ["c0"]} for post in posts[:2]])  # what these posts said before
-    append(place, schema.POSTS, posts[:5])
-    append(place, schema.POSTS, posts[5:])
+    before = [post | {"product_ids": ["c0"], "fetched_at": -1} for post in posts[:2]]  # what these posts said before
+    for rows in (posts[:5], before, posts[5:]):
+        append(place, schema.POSTS, rows)
     append(place, schema.GARMENTS, garments, TRUTH)
     looks = [{"image_id": p["image_id"], "num_garments": 3, "crop_source": "garments", "stage_version": TRUTH} for p in photos]
     append(place, schema.LOOKS, looks, TRUTH)
