@@ -127,7 +127,7 @@ def threshold_of(config: DetectorConfig) -> float:
 
 def try_detector(config: DetectorConfig) -> None:
     """Raises UsageError for what is wrong with the model's files and labels, without keeping it in this process."""
-    try_open(Detector, config, (own.DEFAULT,))
+    try_open(Detector, config, (own.DEFAULT,), detector_version(config))
 
 
 def load_model(config: DetectorConfig) -> Model:

@@ -45,7 +45,7 @@ def segmenter_version(config: SegmenterConfig) -> str:
 
 def try_segmenter(config: SegmenterConfig) -> None:
     """Raises UsageError for what is wrong with the model's files, without keeping it in this process."""
-    try_open(load_segmenter, config, (u2net.NAME,))
+    try_open(load_segmenter, config, (u2net.NAME,), segmenter_version(config))
 
 
 def load_segmenter(config: SegmenterConfig) -> Segmenter:

@@ -136,7 +136,7 @@ def try_encoder(config: EncoderConfig) -> None:
     """Raises UsageError for what is wrong with the model's files, as ``load_encoder``, without keeping it in this process."""
     from w2w.models.trial import try_open
 
-    try_open(load_encoder, config, (EncoderConfig().name,))
+    try_open(load_encoder, config, (EncoderConfig().name,), model_version(config))
 
 
 def _source(config: EncoderConfig):

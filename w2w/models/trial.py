@@ -11,16 +11,20 @@ from dataclasses import replace
 from w2w.errors import UsageError
 
 _SAID = "w2w-refused:"
+_opened: set[tuple[bytes, str]] = set()  # by this process: what was asked, and the version of its files
 
 
-def try_open(load: Callable, config, installed: tuple[str, ...]) -> None:
+def try_open(load: Callable, config, installed: tuple[str, ...], version: str = "") -> None:
     """Raises the UsageError that ``load(config)`` raises. On the CPU: the driver's machine need not have the workers' device.
 
-    ``installed``: names of models that come with the installation, which are not tried.
+    ``installed``: names of models that come with the installation, which are not tried. ``version`` of the model's files: what
+    this process opened once is not opened again; "" if unknown.
     """
     if config.name in installed:
         return
     asked = base64.b64encode(pickle.dumps((load, replace(config, device="cpu", dtype="float32"))))
+    if (asked, version) in _opened:
+        return
     done = subprocess.run([sys.executable, "-m", "w2w.models.trial"], input=asked, capture_output=True)
     said = [line for line in done.stdout.decode(errors="replace").splitlines() if line.startswith(_SAID)]
     if said:
@@ -32,6 +36,8 @@ def try_open(load: Callable, config, installed: tuple[str, ...]) -> None:
         )
     if done.returncode:
         raise RuntimeError(f"opening {config.name} failed:\n{done.stderr.decode(errors='replace')[-4000:]}")
+    if version:
+        _opened.add((asked, version))
 
 
 def main() -> None:

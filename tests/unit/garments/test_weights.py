@@ -1,5 +1,6 @@
 """Detectors and segmenters are what their files say: what a file lacks, or has for nothing, is refused by name."""
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -193,6 +194,20 @@ def test_fine_tuning_draws_the_class_layer_alone_and_by_its_seed(tmp_path, kind)
     save_file(tensors | {name: tensors[name][:8].contiguous()}, file, {"format": "pt"})
     with pytest.raises(UsageError, match=r"and config\.json makes it"):
         Pretrained(config, tmp_path)
+
+
+def test_a_model_is_opened_once_while_its_files_are_the_same(tmp_path, monkeypatch):
+    started = []
+    run = lambda command, **more: started.append(command) or SimpleNamespace(stdout=b"", stderr=b"", returncode=0)  # noqa: E731
+    monkeypatch.setattr(trial.subprocess, "run", run)
+    save_detector(tmp_path, "yolos")
+    config = DetectorConfig(str(tmp_path))
+    for device in ("auto", "cuda"):
+        try_detector(replace(config, device=device))
+    assert len(started) == 1
+    (tmp_path / WEIGHTS).write_bytes((tmp_path / WEIGHTS).read_bytes() + b" ")
+    try_detector(config)
+    assert len(started) == 2
 
 
 def test_a_model_is_tried_in_a_process_of_its_own(tmp_path, monkeypatch):
