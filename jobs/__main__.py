@@ -39,7 +39,7 @@ def main() -> None:
     if argv[0] not in names():
         print(line(f"w2w: there is no job {argv[0]!r}.{nearest(argv[0], names())}"), file=sys.stderr)
         sys.exit(2)
-    from w2w.runtime.job import start
+    from w2w.engine.job import start
 
     job = importlib.import_module(module_of(argv[0]))
     start(job.main, job.Config, argv[1:], prog=f"w2w {argv[0]}")

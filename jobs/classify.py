@@ -3,15 +3,15 @@
 from dataclasses import dataclass, field
 
 from w2w import schema, storage
+from w2w.engine.job import JobConfig, Run, Summary, need_table, start
+from w2w.engine.run import run_stages
+from w2w.engine.source import pending_rows
+from w2w.engine.stage import Pool, Stage
 from w2w.errors import UsageError
 from w2w.garments import classifier as heads
 from w2w.garments.classifier import CLASSIFY_GIVES, Classify, HeadConfig
 from w2w.models.encoder import EncoderConfig, model_version
 from w2w.runtime.garments.classifying import labelled_products, train_head
-from w2w.runtime.job import JobConfig, Run, Summary, need_table, start
-from w2w.runtime.run import run_stages
-from w2w.runtime.source import pending_rows
-from w2w.runtime.stage import Pool, Stage
 from w2w.table.pending import rejected_keys, table_keys
 from w2w.table.sink import Output
 

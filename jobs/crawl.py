@@ -9,12 +9,12 @@ from w2w.crawl.profile import read_profile
 from w2w.crawl.stage import VisitConfig
 from w2w.crawl.trial import show_trial
 from w2w.crawl.urls import Limits
+from w2w.engine.job import JobConfig, Run, Summary, start
+from w2w.engine.stage import Pool
 from w2w.errors import UsageError
 from w2w.images.decode import DecodeLimits
 from w2w.runtime.crawl.crawling import Crawl, Crawled, CrawlSpec, states
 from w2w.runtime.crawl.harvest import harvest
-from w2w.runtime.job import JobConfig, Run, Summary, start
-from w2w.runtime.stage import Pool
 
 
 @dataclass(frozen=True)

@@ -5,11 +5,14 @@ from dataclasses import dataclass
 import pyarrow.compute as pc
 
 from w2w import schema
+from w2w.engine.job import JobConfig, Run, Summary, need_table, start
+from w2w.engine.shuffle import list_vectors
+from w2w.engine.snapshot import replace_rows
+from w2w.engine.stage import Pool
 from w2w.errors import UsageError
 from w2w.images.decode import DecodeLimits
 from w2w.mining.duplicates import RULES_CODE, LikenessRules, check_rules, duplicate_rows
 from w2w.mining.fingerprints import fingerprint_version
-from w2w.runtime.job import JobConfig, Run, Summary, need_table, start
 from w2w.runtime.mining.catalog import is_current, snapshot_version
 from w2w.runtime.mining.duplicates import (
     find_duplicates,
@@ -18,9 +21,6 @@ from w2w.runtime.mining.duplicates import (
     make_fingerprints,
     snapshot_rows,
 )
-from w2w.runtime.shuffle import list_vectors
-from w2w.runtime.snapshot import replace_rows
-from w2w.runtime.stage import Pool
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,10 @@ from w2w import storage
 from w2w.crawl.fetch import FetchConfig
 from w2w.crawl.frontier import RecrawlConfig
 from w2w.crawl.politeness import PolitenessConfig
+from w2w.engine.cluster import RayConfig
+from w2w.engine.job import Summary, start
+from w2w.engine.progress import Steps
+from w2w.engine.stage import Pool
 from w2w.errors import JobFailed, UsageError
 from w2w.garments.detector import DetectorConfig
 from w2w.images.decode import DecodeLimits
@@ -19,11 +23,7 @@ from w2w.ingest.feed import FeedConfig
 from w2w.mining.pairs import PairRules
 from w2w.mining.splits import SplitRules
 from w2w.report.run import looked_up, run_report
-from w2w.runtime.cluster import RayConfig
-from w2w.runtime.job import Summary, start
 from w2w.runtime.mining.pairing import GateConfig
-from w2w.runtime.progress import Steps
-from w2w.runtime.stage import Pool
 from w2w.training.config import LoopConfig
 from w2w.wardrobe import site
 from w2w.wardrobe.shop import change_shop, write_shop

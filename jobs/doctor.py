@@ -6,10 +6,10 @@ from rich.table import Table as RichTable
 
 import w2w
 from w2w import storage
+from w2w.engine.job import console, start
 from w2w.errors import JobFailed, UsageError
 from w2w.models.encoder import EncoderConfig
 from w2w.runtime.doctor import checks
-from w2w.runtime.job import console, start
 
 
 @dataclass(frozen=True)

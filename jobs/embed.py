@@ -2,12 +2,12 @@
 
 from dataclasses import dataclass
 
+from w2w.engine.job import JobConfig, Run, Summary, start
+from w2w.engine.run import run_stages
+from w2w.engine.stage import Pool
 from w2w.images.decode import DecodeLimits
 from w2w.models.encoder import EncoderConfig, model_version, try_encoder
 from w2w.runtime.catalog.embedding import picture_stages, pictures_of, without_vector
-from w2w.runtime.job import JobConfig, Run, Summary, start
-from w2w.runtime.run import run_stages
-from w2w.runtime.stage import Pool
 
 
 @dataclass(frozen=True)

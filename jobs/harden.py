@@ -3,9 +3,9 @@
 from dataclasses import dataclass, field
 
 from w2w import schema
+from w2w.engine.job import JobConfig, Run, Summary, start
 from w2w.garments.classifier import check_mapping
 from w2w.mining.negatives import NegativeRules
-from w2w.runtime.job import JobConfig, Run, Summary, start
 from w2w.runtime.mining.catalog import (
     check_product_key,
     chosen_version,

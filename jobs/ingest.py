@@ -2,13 +2,13 @@
 
 from dataclasses import dataclass
 
+from w2w.engine.job import JobConfig, Run, Summary, start
+from w2w.engine.stage import Pool
 from w2w.errors import UsageError
 from w2w.images.decode import DecodeLimits
 from w2w.ingest.feed import FeedConfig, check_feed
 from w2w.runtime.crawl.ingesting import Night
 from w2w.runtime.crawl.loading import FeedFetchConfig
-from w2w.runtime.job import JobConfig, Run, Summary, start
-from w2w.runtime.stage import Pool
 from w2w.table import work
 
 

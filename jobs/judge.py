@@ -3,9 +3,9 @@
 from dataclasses import dataclass, field
 
 from w2w import schema, storage
+from w2w.engine.job import JobConfig, Run, Summary, need_table, start
 from w2w.errors import UsageError
 from w2w.garments.detector import DetectorConfig, detector_version, try_detector
-from w2w.runtime.job import JobConfig, Run, Summary, need_table, start
 from w2w.runtime.training.detectors import list_photos
 from w2w.runtime.training.judging import measure
 

@@ -4,13 +4,13 @@ from dataclasses import dataclass
 
 from jobs import embed, index, ingest
 from w2w import schema, storage
+from w2w.engine.job import JobConfig, Summary, options_of, show, start
+from w2w.engine.stage import Pool
 from w2w.images.decode import DecodeLimits
 from w2w.index.spec import IndexConfig
 from w2w.ingest.feed import FeedConfig
 from w2w.models.encoder import EncoderConfig
 from w2w.runtime.crawl.loading import FeedFetchConfig
-from w2w.runtime.job import JobConfig, Summary, options_of, show, start
-from w2w.runtime.stage import Pool
 from w2w.table import delta
 
 

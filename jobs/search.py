@@ -4,6 +4,9 @@ from dataclasses import dataclass, field
 
 from w2w import ids, schema, storage
 from w2w.crawl.fetch import FetchConfig
+from w2w.engine.job import JobConfig, Run, Summary, start
+from w2w.engine.run import run_stages
+from w2w.engine.stage import Pool, Stage
 from w2w.images.decode import DecodeLimits
 from w2w.index.manifest import index_uri
 from w2w.index.publish import read_manifest
@@ -13,9 +16,6 @@ from w2w.ingest.feed import FeedConfig
 from w2w.models.encoder import EncoderConfig, model_version, try_encoder
 from w2w.runtime.catalog.searching import check_queries, queries_of
 from w2w.runtime.crawl import pages
-from w2w.runtime.job import JobConfig, Run, Summary, start
-from w2w.runtime.run import run_stages
-from w2w.runtime.stage import Pool, Stage
 from w2w.table.pending import rejected_keys, table_keys
 from w2w.table.sink import Output
 

@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 
 from w2w import schema, storage
+from w2w.engine.job import JobConfig, Run, Summary, start
 from w2w.errors import UsageError
 from w2w.runtime.garments.gallery import write_gallery
 from w2w.runtime.garments.guides import newest_version
-from w2w.runtime.job import JobConfig, Run, Summary, start
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 from w2w import schema, storage
 from w2w.config import nearest
+from w2w.engine.job import console, start
 from w2w.errors import UsageError
 from w2w.runtime.catalog.inventory import history, overview, rejects
-from w2w.runtime.job import console, start
 from w2w.table import delta, maintain
 
 

@@ -5,12 +5,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from w2w import ids, schema, storage
+from w2w.engine.job import JobConfig, Run, Summary, git_revision, need_table, start
+from w2w.engine.train import Workers, train
 from w2w.errors import UsageError
 from w2w.models.encoder import EncoderConfig
-from w2w.runtime.job import JobConfig, Run, Summary, git_revision, need_table, start
 from w2w.runtime.training.plans import OUTFITS, EncoderPlan, LookbookPlan, OutfitPlan, Plan, check_recipe
 from w2w.runtime.training.tracking import LogConfig, Trackers
-from w2w.runtime.training.trainer import Workers, train
 from w2w.training.config import LoopConfig
 from w2w.training.encoders.config import ENCODER, HEAD, LearnConfig
 from w2w.training.lookbook.config import LookbookConfig

@@ -35,10 +35,10 @@ import simplejpeg
 from jobs import ingest
 from tests.bench import image_server
 from w2w import schema
+from w2w.engine.job import start
 from w2w.errors import Reject
 from w2w.images.decode import DecodeLimits, decode_many
 from w2w.images.stage import inspected
-from w2w.runtime.job import start
 from w2w.table import delta
 
 ROOT = Path(__file__).parents[2]

@@ -29,10 +29,10 @@ from tests.bench.throughput import (
     options_of,
     steady_rate,
 )
+from w2w.engine.cluster import RayConfig
+from w2w.engine.stage import Pool
 from w2w.images.decode import DecodeLimits, decode_many
 from w2w.models.encoder import EncoderConfig, load_encoder
-from w2w.runtime.cluster import RayConfig
-from w2w.runtime.stage import Pool
 
 BATCH = 64
 

@@ -23,8 +23,8 @@ import psutil
 import pyarrow as pa
 
 from w2w import schema
+from w2w.engine.cluster import RayConfig, connect
 from w2w.models.encoder import EncoderConfig, model_version
-from w2w.runtime.cluster import RayConfig, connect
 from w2w.runtime.mining.pairing import GateConfig
 from w2w.table.sink import Lineage, Output, append_rows
 

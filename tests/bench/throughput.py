@@ -12,8 +12,8 @@ from pathlib import Path
 import pyarrow as pa
 
 from w2w import ids, schema
+from w2w.engine import run as runner
 from w2w.memory import keep_memory
-from w2w.runtime import run as runner
 from w2w.table.sink import Lineage, Output, append_rows
 
 DATA = Path(os.environ.get("W2W_DATA", Path(__file__).parents[2] / ".." / "shared" / "data"))

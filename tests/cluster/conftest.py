@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from w2w.runtime.cluster import RayConfig, connect
+from w2w.engine.cluster import RayConfig, connect
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -11,8 +11,8 @@ from w2w.crawl.frontier import RecrawlConfig
 from w2w.crawl.politeness import PolitenessConfig
 from w2w.crawl.stage import VisitConfig
 from w2w.crawl.urls import Limits
-from w2w.runtime.job import Summary
-from w2w.runtime.stage import Pool
+from w2w.engine.job import Summary
+from w2w.engine.stage import Pool
 from w2w.table import delta
 from w2w.table.delta import current_posts
 

@@ -6,11 +6,11 @@ import pytest
 
 from tests.unit.table.test_sink import lineage
 from w2w import schema
+from w2w.engine import exchange
+from w2w.engine.exchange import Side, by_key
+from w2w.engine.snapshot import Made, make_snapshot
+from w2w.engine.stage import REJECTED_SCHEMA
 from w2w.errors import JobFailed
-from w2w.runtime import exchange
-from w2w.runtime.exchange import Side, by_key
-from w2w.runtime.snapshot import Made, make_snapshot
-from w2w.runtime.stage import REJECTED_SCHEMA
 from w2w.table import delta
 from w2w.table.sink import Output, Tolerance, append_rows
 

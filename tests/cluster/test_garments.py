@@ -14,18 +14,18 @@ from jobs import annotate, classify, detect, segment, show
 from tests.unit.garments.models import save_detector
 from tests.unit.garments.test_stage import figure
 from w2w import ids, schema
+from w2w.engine.cluster import RayConfig
+from w2w.engine.run import run_stages
+from w2w.engine.source import pending_rows
+from w2w.engine.stage import Pool
 from w2w.errors import UsageError
 from w2w.garments.detector import Detector, DetectorConfig, Found
 from w2w.garments.formats import AnnotationsConfig
 from w2w.garments.stage import ITEMS, Detect, to_jpeg
 from w2w.images.decode import DecodeLimits
 from w2w.models.encoder import EncoderConfig, model_version
-from w2w.runtime.cluster import RayConfig
 from w2w.runtime.garments.guides import guides_of, newest_version
 from w2w.runtime.garments.photos import COLUMNS, decode_stage, detect_stages
-from w2w.runtime.run import run_stages
-from w2w.runtime.source import pending_rows
-from w2w.runtime.stage import Pool
 from w2w.table import delta
 from w2w.table.sink import Lineage, Output, Tolerance, append_rows
 

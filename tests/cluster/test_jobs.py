@@ -8,8 +8,8 @@ from bs4 import BeautifulSoup
 
 from jobs import demo, doctor, tables
 from w2w import schema
+from w2w.engine.cluster import RayConfig
 from w2w.errors import JobFailed, UsageError
-from w2w.runtime.cluster import RayConfig
 from w2w.table.sink import Lineage, Output, append_rows
 
 

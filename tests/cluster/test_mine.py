@@ -21,6 +21,8 @@ from tests.cluster.streets import (
     true_garments,
 )
 from w2w import schema
+from w2w.engine.cluster import RayConfig
+from w2w.engine.stage import Pool
 from w2w.errors import UsageError
 from w2w.garments.detector import DetectorConfig
 from w2w.garments.stage import garment_id
@@ -29,9 +31,7 @@ from w2w.index.stage import SearchConfig
 from w2w.mining.negatives import NegativeRules
 from w2w.mining.pairs import PairRules
 from w2w.models.encoder import EncoderConfig, model_version
-from w2w.runtime.cluster import RayConfig
 from w2w.runtime.mining.pairing import GateConfig
-from w2w.runtime.stage import Pool
 from w2w.table import delta, snapshot
 from w2w.wardrobe.shop import write_shop
 

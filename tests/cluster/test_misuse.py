@@ -11,8 +11,8 @@ import pytest
 
 from tests.cluster.shops import write_shop
 from w2w import schema
+from w2w.engine import cluster
 from w2w.errors import JobFailed
-from w2w.runtime import cluster
 from w2w.table.sink import Lineage, Output, append_rows
 
 ROOT = Path(__file__).parents[2]

@@ -12,12 +12,12 @@ from jobs import compose, convert, embed
 from tests.unit.mining.test_sets import IN_SHOP, deepfashion2, in_shop_lines, polyvore, street2shop
 from w2w import ids, schema
 from w2w.crawl.fetch import FetchConfig
+from w2w.engine.cluster import RayConfig
+from w2w.engine.stage import Pool
 from w2w.errors import JobFailed, UsageError
 from w2w.garments.stage import to_jpeg
 from w2w.images.decode import decode
 from w2w.mining.sets import SetConfig
-from w2w.runtime.cluster import RayConfig
-from w2w.runtime.stage import Pool
 from w2w.table import delta, snapshot
 from w2w.table.sink import Counts, Lineage, Output, append_rows, write_part
 

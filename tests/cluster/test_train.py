@@ -11,10 +11,10 @@ from jobs import train
 from tests.cluster.paired import Shot, embed, fill, jpeg
 from tests.unit.models.test_encoder import save
 from w2w import schema
+from w2w.engine.cluster import RayConfig
+from w2w.engine.train import Workers
 from w2w.errors import UsageError
 from w2w.models.encoder import EncoderConfig, load_encoder
-from w2w.runtime.cluster import RayConfig
-from w2w.runtime.training.trainer import Workers
 from w2w.table import delta
 from w2w.training.config import LoopConfig
 from w2w.training.encoders.config import HeadConfig, LearnConfig

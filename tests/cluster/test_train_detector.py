@@ -13,11 +13,11 @@ from tests.unit.garments.models import save_detector
 from tests.unit.runtime.test_tracking import scalars
 from tests.unit.training.detectors.samples import photos, row
 from w2w import schema
+from w2w.engine.cluster import RayConfig
+from w2w.engine.train import Workers
 from w2w.errors import UsageError
 from w2w.garments.detector import Detector, DetectorConfig
-from w2w.runtime.cluster import RayConfig
 from w2w.runtime.training.tracking import LogConfig
-from w2w.runtime.training.trainer import Workers
 from w2w.table.sink import Lineage, Output, append_rows
 from w2w.training.detectors.config import TrainConfig
 

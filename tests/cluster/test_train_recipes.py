@@ -13,13 +13,13 @@ from tests.unit.models.test_encoder import save
 from tests.unit.runtime.test_outfits import write, write_embeddings
 from tests.unit.runtime.test_tracking import scalars
 from w2w import schema
+from w2w.engine.cluster import RayConfig
+from w2w.engine.train import Workers
 from w2w.errors import UsageError
 from w2w.images.lookbook import file_name
 from w2w.models.encoder import EncoderConfig, model_version
 from w2w.models.options import GanConfig, ScorerConfig
-from w2w.runtime.cluster import RayConfig
 from w2w.runtime.training.tracking import LogConfig
-from w2w.runtime.training.trainer import Workers
 from w2w.table import delta
 from w2w.training.config import LoopConfig
 from w2w.training.lookbook.config import LookbookConfig

@@ -13,9 +13,9 @@ import pytest
 from rich.table import Table
 
 from w2w import schema
+from w2w.engine.job import start
 from w2w.errors import JobFailed, UsageError
 from w2w.runtime.catalog.inventory import rejects
-from w2w.runtime.job import start
 from w2w.shown import LogLines, Terminal, line, printable, without_secrets
 from w2w.table.sink import Lineage, Output, append_rows
 

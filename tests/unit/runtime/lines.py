@@ -21,6 +21,9 @@ from w2w import schema
 from w2w.crawl.doorkeeper import Doorkeeper
 from w2w.crawl.fetch import FetchConfig
 from w2w.crawl.politeness import PolitenessConfig
+from w2w.engine import run as running
+from w2w.engine.job import JobConfig, Run
+from w2w.engine.stage import Pool, Stage
 from w2w.garments import classifier
 from w2w.garments import stage as photos
 from w2w.garments.detector import Found
@@ -36,11 +39,8 @@ from w2w.mining.sets import rows as sets
 from w2w.mining.sets.records import Anchor, Photo, Shop
 from w2w.models import stage as encoding
 from w2w.models.encoder import Encoder, EncoderConfig, encoder_input, model_version
-from w2w.runtime import run as running
 from w2w.runtime.crawl import crawling
-from w2w.runtime.job import JobConfig, Run
 from w2w.runtime.mining import converting, duplicates
-from w2w.runtime.stage import Pool, Stage
 from w2w.table import delta
 from w2w.table.sink import Lineage, Output, append_rows
 

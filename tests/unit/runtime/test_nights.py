@@ -9,6 +9,7 @@ import pytest
 from jobs import embed, index, ingest, nightly
 from tests.unit.runtime.nights import Clock, Item, Shop, jpeg, night, num_rows, products, without_ray
 from w2w import ids, schema
+from w2w.engine.stage import Pool
 from w2w.errors import JobFailed, UsageError
 from w2w.index.manifest import index_uri
 from w2w.index.publish import read_manifest
@@ -16,7 +17,6 @@ from w2w.ingest.feed import FeedConfig
 from w2w.models.encoder import EncoderConfig
 from w2w.runtime.crawl import ingesting
 from w2w.runtime.crawl.loading import FeedFetchConfig
-from w2w.runtime.stage import Pool
 from w2w.table import delta, sink
 
 

@@ -16,13 +16,13 @@ from tests.unit.runtime.test_outfits import row, write, write_embeddings
 from tests.unit.training.detectors.samples import photos as drawn_photos
 from tests.unit.training.detectors.samples import row as detection
 from w2w import schema
+from w2w.engine.train import Workers
 from w2w.errors import UsageError
 from w2w.images.lookbook import file_name
 from w2w.models.encoder import EncoderConfig, model_version
 from w2w.runtime.training import encoders
 from w2w.runtime.training.detectors import list_photos, rows_digest
 from w2w.runtime.training.plans import EncoderPlan, LookbookPlan, OutfitPlan
-from w2w.runtime.training.trainer import Workers
 from w2w.table import delta
 from w2w.table.sink import Output, append_rows
 from w2w.training.config import LoopConfig

@@ -11,13 +11,13 @@ import pytest
 from jobs import nightly
 from tests.unit.runtime.nights import Clock, Item, Shop, jpeg, products, without_ray
 from w2w import ids, schema, storage
+from w2w.engine.job import Summary
+from w2w.engine.stage import Pool
 from w2w.images.decode import DecodeLimits, decode
 from w2w.index.manifest import index_uri
 from w2w.index.search import open_index
 from w2w.ingest.feed import FeedConfig
 from w2w.models.encoder import Encoder, EncoderConfig, load_encoder
-from w2w.runtime.job import Summary
-from w2w.runtime.stage import Pool
 from w2w.table import delta, sink
 
 MODELS = (EncoderConfig(), EncoderConfig(store_dtype="float16"))

@@ -5,8 +5,8 @@ import pyarrow as pa
 import pytest
 
 from tests.unit.table.test_sink import EMBEDDINGS, lineage, vectors
+from w2w.engine.shuffle import list_vectors, read_vectors, to_matrix
 from w2w.errors import JobFailed
-from w2w.runtime.shuffle import list_vectors, read_vectors, to_matrix
 from w2w.table.sink import append_rows
 
 NAMES = [f"o{i}" for i in range(30)]

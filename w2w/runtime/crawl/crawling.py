@@ -26,14 +26,14 @@ from w2w.crawl.profile import Profile
 from w2w.crawl.robots import Robots, from_json, to_json
 from w2w.crawl.stage import VISIT_GIVES, VisitConfig, refused, visit
 from w2w.crawl.urls import Breadth, Limits, authority
+from w2w.engine.job import JobConfig, Run
+from w2w.engine.run import run_stages
+from w2w.engine.source import file_rows
+from w2w.engine.stage import Pool, Stage
 from w2w.errors import Reject, RejectCode
 from w2w.images.decode import DecodeLimits
 from w2w.images.stage import INSPECT_GIVES, inspect
 from w2w.ingest.digests import SeenKeys
-from w2w.runtime.job import JobConfig, Run
-from w2w.runtime.run import run_stages
-from w2w.runtime.source import file_rows
-from w2w.runtime.stage import Pool, Stage
 from w2w.table import delta, work
 from w2w.table.sink import Counts, Output, append_rows
 

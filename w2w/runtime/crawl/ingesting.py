@@ -13,6 +13,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from w2w import ids, schema, storage
+from w2w.engine.job import Run
+from w2w.engine.run import run_stages
+from w2w.engine.source import Source, file_rows
+from w2w.engine.stage import Stage
 from w2w.errors import RejectCode, UsageError
 from w2w.images.stage import INSPECT_GIVES, inspect
 from w2w.ingest import nights
@@ -30,10 +34,6 @@ from w2w.ingest.feed import FeedBatch, read_feed
 from w2w.ingest.images import is_web_each
 from w2w.ingest.stage import NEWS, STANDING, WORK_SCHEMA, with_standing, work_rows
 from w2w.runtime.crawl.loading import load_stage
-from w2w.runtime.job import Run
-from w2w.runtime.run import run_stages
-from w2w.runtime.source import Source, file_rows
-from w2w.runtime.stage import Stage
 from w2w.table import delta, snapshot, work
 from w2w.table.pending import rejected_keys
 from w2w.table.sink import Counts, Lineage, Output, append_rows, write_part

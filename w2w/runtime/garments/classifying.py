@@ -6,12 +6,12 @@ import numpy as np
 import pyarrow as pa
 
 from w2w import schema, storage
+from w2w.engine.run import run_task
 from w2w.errors import UsageError
 from w2w.garments import classifier as heads
 from w2w.garments.classifier import HeadConfig, Trained
 from w2w.metrics.retrieval import bootstrap, class_accuracy, confusion
 from w2w.report.evaluation import Protocol, evaluation_report
-from w2w.runtime.run import run_task
 from w2w.runtime.training.vectors import vector_batches
 from w2w.table import delta
 from w2w.table.pending import lookup

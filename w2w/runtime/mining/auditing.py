@@ -10,6 +10,9 @@ import ray
 from rich.table import Table as RichTable
 
 from w2w import ids, schema, storage
+from w2w.engine.job import console
+from w2w.engine.run import collect
+from w2w.engine.shuffle import Vectors
 from w2w.errors import Reject, UsageError, attempt
 from w2w.images.decode import DecodeLimits, decode
 from w2w.ingest.images import load_image
@@ -17,11 +20,8 @@ from w2w.mining.audit import Grouped, grouped, identity_leaks, picture_leaks, us
 from w2w.mining.duplicates import LikenessRules
 from w2w.mining.fingerprints import SIDE_PX, fingerprint
 from w2w.report.audit import Leak
-from w2w.runtime.job import console
 from w2w.runtime.mining.duplicates import find_duplicates, list_fingerprints
 from w2w.runtime.mining.owners import active_posts, active_products
-from w2w.runtime.run import collect
-from w2w.runtime.shuffle import Vectors
 from w2w.table import delta
 from w2w.table.pending import lookup
 

@@ -12,6 +12,11 @@ import pyarrow.compute as pc
 
 from w2w import ids, schema
 from w2w.crawl.fetch import FetchConfig, Fetcher
+from w2w.engine.job import JobConfig, Run
+from w2w.engine.run import run_stages
+from w2w.engine.snapshot import Made, commit_snapshot, written
+from w2w.engine.source import file_rows
+from w2w.engine.stage import REJECTED_SCHEMA, Pool, Stage
 from w2w.errors import Reject
 from w2w.garments.stage import ITEMS
 from w2w.images.decode import DecodeLimits
@@ -22,11 +27,6 @@ from w2w.ingest.stage import LOAD_GIVES, load
 from w2w.mining.sets import rows as of
 from w2w.mining.sets.records import PublicSet
 from w2w.runtime.crawl.loading import PictureFetch
-from w2w.runtime.job import JobConfig, Run
-from w2w.runtime.run import run_stages
-from w2w.runtime.snapshot import Made, commit_snapshot, written
-from w2w.runtime.source import file_rows
-from w2w.runtime.stage import REJECTED_SCHEMA, Pool, Stage
 from w2w.table import delta, snapshot, work
 from w2w.table.pending import rejected_keys, table_keys
 from w2w.table.sink import Counts, Lineage, Output, Tolerance

@@ -15,6 +15,11 @@ import pyarrow.compute as pc
 import ray
 
 from w2w import schema
+from w2w.engine.job import Run
+from w2w.engine.run import collect, run_stages
+from w2w.engine.shuffle import Vectors, gather, list_column
+from w2w.engine.source import Source, pending_rows
+from w2w.engine.stage import Pool, Stage
 from w2w.images.decode import DecodeLimits
 from w2w.mining.duplicates import (
     NO_PAIR,
@@ -40,11 +45,6 @@ from w2w.mining.neighbours import (
     trees_for,
     unique_pairs,
 )
-from w2w.runtime.job import Run
-from w2w.runtime.run import collect, run_stages
-from w2w.runtime.shuffle import Vectors, gather, list_column
-from w2w.runtime.source import Source, pending_rows
-from w2w.runtime.stage import Pool, Stage
 from w2w.table import delta
 from w2w.table.pending import rejected_keys, table_keys
 from w2w.table.sink import Counts, Output

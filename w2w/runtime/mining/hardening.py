@@ -5,12 +5,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from w2w import schema
+from w2w.engine.exchange import Side
+from w2w.engine.shuffle import share, shared
+from w2w.engine.snapshot import Made, make_snapshot
+from w2w.engine.stage import REJECTED_BY, REJECTED_SCHEMA
 from w2w.errors import UsageError
 from w2w.mining.negatives import NegativeRules, negatives_of
-from w2w.runtime.exchange import Side
-from w2w.runtime.shuffle import share, shared
-from w2w.runtime.snapshot import Made, make_snapshot
-from w2w.runtime.stage import REJECTED_BY, REJECTED_SCHEMA
 from w2w.table import delta
 from w2w.table.sink import Counts, Lineage, Tolerance
 

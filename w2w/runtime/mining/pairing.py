@@ -16,19 +16,19 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from w2w import ids, schema, storage
+from w2w.engine import snapshot
+from w2w.engine.exchange import Side, by_key
+from w2w.engine.run import run_task
+from w2w.engine.shuffle import Vectors, gather, list_vectors, read_vectors, share, shared
+from w2w.engine.snapshot import Made, make_snapshot
+from w2w.engine.stage import REJECTED_BY, REJECTED_SCHEMA
 from w2w.errors import UsageError
 from w2w.mining import gate, pairs
 from w2w.mining.gate import Sample
 from w2w.mining.pairs import Limits, PairRules
 from w2w.mining.tags import PHOTO, newest_posts, tags_of
 from w2w.models.encoder import EncoderConfig, model_version
-from w2w.runtime import snapshot
-from w2w.runtime.exchange import Side, by_key
 from w2w.runtime.mining.catalog import POST, owner_splits, superseded_posts
-from w2w.runtime.run import run_task
-from w2w.runtime.shuffle import Vectors, gather, list_vectors, read_vectors, share, shared
-from w2w.runtime.snapshot import Made, make_snapshot
-from w2w.runtime.stage import REJECTED_BY, REJECTED_SCHEMA
 from w2w.table import delta, work
 from w2w.table.sink import Counts, Lineage, Tolerance
 

@@ -9,13 +9,13 @@ import pyarrow as pa
 import ray
 
 from w2w import ids, schema
+from w2w.engine.run import collect
+from w2w.engine.train import Workers
 from w2w.errors import Reject, UsageError
 from w2w.garments.annotations import TEST, TRAIN, split_of
 from w2w.garments.detector import DetectorConfig
 from w2w.garments.stage import to_jpeg
 from w2w.memory import keep_memory
-from w2w.runtime.run import collect
-from w2w.runtime.training.trainer import Workers
 from w2w.table import delta
 from w2w.table.pending import holding, lookup_batches
 from w2w.training.detectors.config import TrainConfig, kind_of

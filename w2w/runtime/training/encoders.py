@@ -12,14 +12,14 @@ import ray
 from PIL import Image
 
 from w2w import ids, schema
+from w2w.engine.job import need_table
+from w2w.engine.run import collect
 from w2w.errors import JobFailed, Reject, UsageError
 from w2w.images.decode import decode
 from w2w.images.resize import shrink
 from w2w.memory import keep_memory
 from w2w.models.encoder import EncoderConfig, encoder_input, load_encoder, model_version, try_encoder
-from w2w.runtime.job import need_table
 from w2w.runtime.mining.catalog import PRODUCT
-from w2w.runtime.run import collect
 from w2w.runtime.training.vectors import vector_batches
 from w2w.table import delta
 from w2w.table.pending import holding, lookup_batches

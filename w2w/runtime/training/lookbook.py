@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from w2w import ids, storage
+from w2w.engine.run import run_task
 from w2w.errors import Reject, UsageError
 from w2w.images.decode import decode
 from w2w.memory import keep_memory
@@ -16,7 +17,6 @@ from w2w.models.encoder import EncoderConfig, load_encoder
 from w2w.models.sources import file_sha256
 from w2w.report.lookbook import Found, lookbook_report
 from w2w.report.training import Curve
-from w2w.runtime.run import run_task
 from w2w.training.batches import in_epochs
 from w2w.training.config import LoopConfig
 from w2w.training.lookbook.config import PIXELDTGAN, SIAMESE, LookbookConfig

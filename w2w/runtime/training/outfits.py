@@ -9,9 +9,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from w2w import schema
+from w2w.engine.job import need_table
 from w2w.errors import UsageError
 from w2w.garments.masks import SLOTS
-from w2w.runtime.job import need_table
 from w2w.runtime.training.vectors import vector_batches
 from w2w.table import delta
 from w2w.training.outfits.arrays import WORN, Outfits, Questions

@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 
 from w2w import ids, schema, storage
+from w2w.engine.run import run_task
 from w2w.errors import RejectCode, UsageError
 from w2w.memory import keep_memory
 from w2w.metrics.outfit import evaluate
 from w2w.models.encoder import EncoderConfig, model_version
 from w2w.report.compatibility import Judged, PublishedTable, compatibility_report
 from w2w.report.training import Curve
-from w2w.runtime.run import run_task
 from w2w.runtime.training.outfits import read_blanks, read_outfits
 from w2w.table import delta
 from w2w.table.sink import Counts

@@ -10,8 +10,8 @@ import pyarrow.compute as pc
 import ray
 
 from w2w import ids, schema
+from w2w.engine.run import collect
 from w2w.errors import JobFailed
-from w2w.runtime.run import collect
 from w2w.table import delta
 
 _ROWS_PER_MAP = 20_000  # 100 MB of 1280 float32 dimensions

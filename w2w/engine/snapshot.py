@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 
 from w2w import schema
-from w2w.runtime.exchange import Side, by_key
-from w2w.runtime.run import reject_rows
-from w2w.runtime.stage import REJECTED_SCHEMA, count
+from w2w.engine.exchange import Side, by_key
+from w2w.engine.run import reject_rows
+from w2w.engine.stage import REJECTED_SCHEMA, count
 from w2w.table import snapshot
 from w2w.table.sink import Counts, Lineage, Output, Tolerance, write_part
 

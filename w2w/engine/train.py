@@ -18,9 +18,9 @@ from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 
 from w2w import storage
+from w2w.engine.cluster import is_own
 from w2w.errors import JobFailed, UsageError
 from w2w.memory import keep_memory
-from w2w.runtime.cluster import is_own
 from w2w.training.config import HISTORY, MODEL
 
 if TYPE_CHECKING:  # torch costs the driver seconds

@@ -20,8 +20,8 @@ from rich.table import Table as RichTable
 import w2w
 from w2w import config as configuration
 from w2w import schema, storage
+from w2w.engine.cluster import RayConfig, connect
 from w2w.errors import JobFailed, UsageError
-from w2w.runtime.cluster import RayConfig, connect
 from w2w.shown import LogLines, Patient, line, lines
 from w2w.shown import terminal as console
 from w2w.table import delta

@@ -15,11 +15,9 @@ import pyarrow as pa
 import ray
 
 from w2w import schema, storage
-from w2w.errors import JobFailed, StorageFailed, UsageError
-from w2w.memory import keep_memory
-from w2w.runtime.progress import Progress
-from w2w.runtime.source import Source
-from w2w.runtime.stage import (
+from w2w.engine.progress import Progress
+from w2w.engine.source import Source
+from w2w.engine.stage import (
     REJECTED_BY,
     REJECTED_SCHEMA,
     Chain,
@@ -32,7 +30,9 @@ from w2w.runtime.stage import (
     leaving,
     segments,
 )
-from w2w.runtime.workers import Operator, run_alone
+from w2w.engine.workers import Operator, run_alone
+from w2w.errors import JobFailed, StorageFailed, UsageError
+from w2w.memory import keep_memory
 from w2w.table.pending import read_beside, read_item
 from w2w.table.sink import RECEIPT_SCHEMA, Committer, Counts, Lineage, Output, Tolerance, write_part
 
@@ -123,7 +123,7 @@ def _stream(plan: _Plan, stages: Sequence[Stage], pool: Pool, blocks: list[pa.Ta
         if len(operators) == 1:
             yield from run_alone(operators[0], blocks)
         else:
-            from w2w.runtime.pipeline import run_together  # imports Ray Data: 3 s of CPU
+            from w2w.engine.pipeline import run_together  # imports Ray Data: 3 s of CPU
 
             yield from run_together(operators, blocks)
 

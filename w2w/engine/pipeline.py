@@ -8,7 +8,7 @@ import pyarrow as pa
 import ray.data
 from ray.data import ActorPoolStrategy, TaskPoolStrategy
 
-from w2w.runtime.workers import Operator
+from w2w.engine.workers import Operator
 
 _CHATTY = ("ray.data._internal.execution.streaming_executor", "ray.data._internal.progress")
 
