@@ -5,7 +5,6 @@ from dataclasses import asdict, dataclass, field
 import pyarrow.compute as pc
 
 from w2w import ids, schema
-from w2w.crawl.fetch import FetchConfig
 from w2w.engine.job import JobConfig, Run, Summary, start
 from w2w.engine.run import run_stages
 from w2w.engine.source import file_rows
@@ -19,6 +18,7 @@ from w2w.runtime.crawl.loading import load_stage
 from w2w.table import work
 from w2w.table.pending import rejected_keys, table_keys
 from w2w.table.sink import Output
+from w2w.web.fetch import FetchConfig
 
 STAGE_CODE = 2  # raise it when the same file would be read differently
 

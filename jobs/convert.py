@@ -3,7 +3,6 @@
 from dataclasses import asdict, dataclass, field
 
 from w2w import ids, schema
-from w2w.crawl.fetch import FetchConfig
 from w2w.engine.job import JobConfig, Run, Summary, start
 from w2w.engine.stage import Pool
 from w2w.errors import UsageError
@@ -13,6 +12,7 @@ from w2w.mining.sets.rows import PHOTO_SCHEMA, SHOP_SCHEMA, photo_rows, shop_row
 from w2w.runtime.mining.converting import Pictures, Reading, check_records, write_snapshots
 from w2w.table import work
 from w2w.table.sink import Counts
+from w2w.web.fetch import FetchConfig
 
 STAGE_CODE = 1  # raise it when the same files would be read differently
 

@@ -8,9 +8,7 @@ from typing import Any
 
 from jobs import audit, compose, crawl, deduplicate, detect, embed, evaluate, index, mine, represent, segment, split, train
 from w2w import storage
-from w2w.crawl.fetch import FetchConfig
 from w2w.crawl.frontier import RecrawlConfig
-from w2w.crawl.politeness import PolitenessConfig
 from w2w.engine.cluster import RayConfig
 from w2w.engine.job import Summary, start
 from w2w.engine.progress import Steps
@@ -27,6 +25,8 @@ from w2w.runtime.mining.pairing import GateConfig
 from w2w.training.config import LoopConfig
 from w2w.wardrobe import site
 from w2w.wardrobe.shop import change_shop, write_shop
+from w2w.web.fetch import FetchConfig
+from w2w.web.politeness import PolitenessConfig
 
 _CUT_OUT = 20  # photos
 _STEPS = 150  # of training

@@ -3,7 +3,6 @@
 from dataclasses import dataclass, field
 
 from w2w import ids, schema, storage
-from w2w.crawl.fetch import FetchConfig
 from w2w.engine.job import JobConfig, Run, Summary, start
 from w2w.engine.run import run_stages
 from w2w.engine.stage import Pool, Stage
@@ -18,6 +17,7 @@ from w2w.runtime.catalog.searching import check_queries, queries_of
 from w2w.runtime.crawl import pages
 from w2w.table.pending import rejected_keys, table_keys
 from w2w.table.sink import Output
+from w2w.web.fetch import FetchConfig
 
 
 @dataclass(frozen=True)

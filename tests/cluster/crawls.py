@@ -6,15 +6,15 @@ from pathlib import Path
 
 from jobs import crawl
 from w2w import schema
-from w2w.crawl.fetch import FetchConfig
 from w2w.crawl.frontier import RecrawlConfig
-from w2w.crawl.politeness import PolitenessConfig
 from w2w.crawl.stage import VisitConfig
-from w2w.crawl.urls import Limits
 from w2w.engine.job import Summary
 from w2w.engine.stage import Pool
 from w2w.table import delta
 from w2w.table.delta import current_posts
+from w2w.web.fetch import FetchConfig
+from w2w.web.politeness import PolitenessConfig
+from w2w.web.urls import Limits
 
 PROFILE = """
 name: wardrobe

@@ -17,7 +17,6 @@ from tests.cluster.test_kill import end_session, environment
 from w2w import schema
 from w2w.crawl.frontier import RecrawlConfig, State
 from w2w.crawl.stage import VisitConfig
-from w2w.crawl.urls import canonical
 from w2w.engine.stage import Pool
 from w2w.errors import RejectCode, UsageError
 from w2w.runtime.crawl.crawling import url_states
@@ -25,6 +24,7 @@ from w2w.table import delta
 from w2w.wardrobe import site
 from w2w.wardrobe.pages import Site
 from w2w.wardrobe.shop import change_shop, write_shop
+from w2w.web.urls import canonical
 
 ROOT = Path(__file__).parents[2]
 SEED, NUM_PRODUCTS, NUM_POSTS = 3, 24, 4

@@ -11,7 +11,6 @@ from bs4 import BeautifulSoup
 from jobs import compose, convert, embed
 from tests.unit.mining.test_sets import IN_SHOP, deepfashion2, in_shop_lines, polyvore, street2shop
 from w2w import ids, schema
-from w2w.crawl.fetch import FetchConfig
 from w2w.engine.cluster import RayConfig
 from w2w.engine.stage import Pool
 from w2w.errors import JobFailed, UsageError
@@ -20,6 +19,7 @@ from w2w.images.decode import decode
 from w2w.mining.sets import SetConfig
 from w2w.table import delta, snapshot
 from w2w.table.sink import Counts, Lineage, Output, append_rows, write_part
+from w2w.web.fetch import FetchConfig
 
 RAY = RayConfig(num_cpus=2)
 NUM_PHOTOS = 40

@@ -15,8 +15,8 @@ import pyarrow.compute as pc
 
 from w2w import schema
 from w2w.crawl.profile import IMAGE, ROBOTS, SITEMAP, Profile
-from w2w.crawl.urls import Breadth, authority
 from w2w.errors import RejectCode, UsageError
+from w2w.web.urls import Breadth, authority
 
 
 class State(StrEnum):

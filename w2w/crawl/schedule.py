@@ -12,14 +12,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from w2w.crawl.addresses import check_url
-from w2w.crawl.answers import Redirect, Response, TryLater, Validators
-from w2w.crawl.doorkeeper import Exchange, Message
-from w2w.crawl.fetch import Fetcher, backoff_s
-from w2w.crawl.politeness import Lease, Report
-from w2w.crawl.robots import Robots, read_robots, robots_after, robots_url
-from w2w.crawl.urls import authority, redacted
 from w2w.errors import Reject, RejectCode
+from w2w.web.addresses import check_url
+from w2w.web.answers import Redirect, Response, TryLater, Validators
+from w2w.web.doorkeeper import Exchange, Message
+from w2w.web.fetch import Fetcher, backoff_s
+from w2w.web.politeness import Lease, Report
+from w2w.web.robots import Robots, read_robots, robots_after, robots_url
+from w2w.web.urls import authority, redacted
 
 _SAME_PAGE_REDIRECTS = 5  # of a robots.txt (RFC 9309, section 2.3.1.2), or between spellings of one URL
 _REFUSING = (429, 503)  # statuses by which a server says that it is asked too often

@@ -5,8 +5,8 @@ import zlib
 from dataclasses import dataclass, field
 from xml.parsers import expat
 
-from w2w.crawl.encodings import decoded
 from w2w.errors import Reject, RejectCode
+from w2w.web.encodings import decoded
 
 MAX_BYTES = 50 * 1024 * 1024  # what the protocol allows, uncompressed
 MAX_URLS = 50_000

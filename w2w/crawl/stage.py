@@ -8,16 +8,16 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from w2w import ids, schema
-from w2w.crawl.answers import Redirect, Response, Validators
-from w2w.crawl.doorkeeper import Exchange
 from w2w.crawl.extract import Extract, Link, accepted_types, extract
-from w2w.crawl.fetch import Fetcher
 from w2w.crawl.frontier import MOVED, NOT_ITS_FAULT, NOT_MODIFIED, OK, SAME_CONTENT, VISIT_SCHEMA, State, state_after
 from w2w.crawl.profile import IMAGE, ROBOTS, SITEMAP, Profile
-from w2w.crawl.robots import Robots
 from w2w.crawl.schedule import Answer, Question, ask_all
-from w2w.crawl.urls import redacted, resolve
 from w2w.errors import Reject, RejectCode
+from w2w.web.answers import Redirect, Response, Validators
+from w2w.web.doorkeeper import Exchange
+from w2w.web.fetch import Fetcher
+from w2w.web.robots import Robots
+from w2w.web.urls import redacted, resolve
 
 VISIT_GIVES = pa.schema(
     [pa.field(f.name, f.type) for f in schema.PAGES.schema]

@@ -9,7 +9,7 @@ from itertools import islice
 from bs4 import BeautifulSoup, Tag
 
 from w2w.crawl.prices import Price, machine_price, written_price
-from w2w.crawl.urls import resolve
+from w2w.web.urls import resolve
 
 Fields = dict[str, list[str]]
 IsPage = Callable[[str], bool]

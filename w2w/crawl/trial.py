@@ -5,16 +5,16 @@ from urllib.parse import urlsplit
 from rich.console import Group
 from rich.table import Table
 
-from w2w.crawl.answers import Response
-from w2w.crawl.doorkeeper import Doorkeeper
 from w2w.crawl.extract import accepted_types, extract, kinds_of
-from w2w.crawl.fetch import FetchConfig, Fetcher
-from w2w.crawl.politeness import PolitenessConfig
 from w2w.crawl.profile import IMAGE, PAGE, Profile
 from w2w.crawl.schedule import Question, ask_all
-from w2w.crawl.urls import redacted, resolve
 from w2w.errors import JobFailed, Reject, UsageError
 from w2w.shown import terminal
+from w2w.web.answers import Response
+from w2w.web.doorkeeper import Doorkeeper
+from w2w.web.fetch import FetchConfig, Fetcher
+from w2w.web.politeness import PolitenessConfig
+from w2w.web.urls import redacted, resolve
 
 _LINKS_SHOWN = 15
 

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 import pytest
 
 from tests.unit.crawl.servers import Server
-from w2w.crawl import fetch
+from w2w.web import fetch
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ from contextlib import contextmanager
 
 import pytest
 
-from w2w.crawl.fetch import FetchConfig, Fetcher
 from w2w.errors import Reject, RejectCode
+from w2w.web.fetch import FetchConfig, Fetcher
 
 LOCAL = ("127.0.0.1",)
 
@@ -72,5 +72,5 @@ def resolve_to(monkeypatch: pytest.MonkeyPatch, *addresses: str) -> list[str]:
         asked.append(host)
         put([(None, None, 0, "", (address, port)) for address in addresses])
 
-    monkeypatch.setattr("w2w.crawl.addresses._resolve", resolve)
+    monkeypatch.setattr("w2w.web.addresses._resolve", resolve)
     return asked

@@ -10,8 +10,8 @@ from w2w import schema
 from w2w.crawl import frontier
 from w2w.crawl.frontier import CANDIDATE_SCHEMA, LAST_VISIT_COLUMNS, VISIT_SCHEMA, RecrawlConfig, State
 from w2w.crawl.profile import Kind, Profile, Rule
-from w2w.crawl.urls import Breadth, Limits
 from w2w.errors import RejectCode, UsageError
+from w2w.web.urls import Breadth, Limits
 
 S = 1_000_000
 NOW = 1_700_000_000 * S

@@ -9,13 +9,13 @@ import pytest
 
 from tests.unit.crawl.servers import LOCAL, fetcher
 from tests.unit.crawl.webs import Page, serve
-from w2w.crawl.answers import Redirect, Response
-from w2w.crawl.doorkeeper import Doorkeeper
-from w2w.crawl.fetch import FetchConfig, Fetcher
-from w2w.crawl.politeness import PolitenessConfig
-from w2w.crawl.robots import Robots
 from w2w.crawl.schedule import Question, ask_all
 from w2w.errors import Reject, RejectCode, UsageError
+from w2w.web.answers import Redirect, Response
+from w2w.web.doorkeeper import Doorkeeper
+from w2w.web.fetch import FetchConfig, Fetcher
+from w2w.web.politeness import PolitenessConfig
+from w2w.web.robots import Robots
 
 ROBOTS = {"/robots.txt": Page(b"User-agent: *\nDisallow: /no\n", headers={"Content-Type": "text/plain"})}
 

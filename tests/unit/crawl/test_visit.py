@@ -9,14 +9,14 @@ import pytest
 from tests.unit.crawl.servers import LOCAL, fetcher
 from tests.unit.crawl.webs import Page, serve
 from w2w.crawl import frontier
-from w2w.crawl.doorkeeper import Doorkeeper
-from w2w.crawl.fetch import FetchConfig
 from w2w.crawl.frontier import VISIT_SCHEMA
-from w2w.crawl.politeness import PolitenessConfig
 from w2w.crawl.profile import Field, Kind, Profile, Rule
 from w2w.crawl.stage import VISIT_GIVES, VisitConfig, visit
 from w2w.crawl.trial import show_trial
 from w2w.errors import JobFailed
+from w2w.web.doorkeeper import Doorkeeper
+from w2w.web.fetch import FetchConfig
+from w2w.web.politeness import PolitenessConfig
 
 QUICK = PolitenessConfig(requests_per_s=None, max_wait_s=1.0)
 GOOD = b'<h1>coat</h1><meta property="og:image" content="/i.jpg"><a href="/p/2">x</a>'

@@ -18,9 +18,6 @@ from tests.unit.crawl.webs import Page, serve
 from tests.unit.garments.test_stage import figure
 from tests.unit.index.conftest import Catalog, run_job
 from w2w import schema
-from w2w.crawl.doorkeeper import Doorkeeper
-from w2w.crawl.fetch import FetchConfig
-from w2w.crawl.politeness import PolitenessConfig
 from w2w.engine import run as running
 from w2w.engine.job import JobConfig, Run
 from w2w.engine.stage import Pool, Stage
@@ -43,6 +40,9 @@ from w2w.runtime.crawl import crawling
 from w2w.runtime.mining import converting, duplicates
 from w2w.table import delta
 from w2w.table.sink import Lineage, Output, append_rows
+from w2w.web.doorkeeper import Doorkeeper
+from w2w.web.fetch import FetchConfig
+from w2w.web.politeness import PolitenessConfig
 
 NUM = 6  # rows of most lines; one picture is broken
 _DIM = 32

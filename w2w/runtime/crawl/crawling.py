@@ -18,14 +18,9 @@ import ray
 
 from w2w import schema, storage
 from w2w.crawl import frontier
-from w2w.crawl.doorkeeper import Doorkeeper, Message, Reply
-from w2w.crawl.fetch import FetchConfig, Fetcher
 from w2w.crawl.frontier import RecrawlConfig
-from w2w.crawl.politeness import PolitenessConfig
 from w2w.crawl.profile import Profile
-from w2w.crawl.robots import Robots, from_json, to_json
 from w2w.crawl.stage import VISIT_GIVES, VisitConfig, refused, visit
-from w2w.crawl.urls import Breadth, Limits, authority
 from w2w.engine.job import JobConfig, Run
 from w2w.engine.run import run_stages
 from w2w.engine.source import file_rows
@@ -36,6 +31,11 @@ from w2w.images.stage import INSPECT_GIVES, inspect
 from w2w.ingest.digests import SeenKeys
 from w2w.table import delta, work
 from w2w.table.sink import Counts, Output, append_rows
+from w2w.web.doorkeeper import Doorkeeper, Message, Reply
+from w2w.web.fetch import FetchConfig, Fetcher
+from w2w.web.politeness import PolitenessConfig
+from w2w.web.robots import Robots, from_json, to_json
+from w2w.web.urls import Breadth, Limits, authority
 
 _LEASE_MARGIN_S = 30.0  # a lease outlives the longest request by this; then its worker is taken for dead
 _LEAST_ROWS = 8  # of a batch on a slow host

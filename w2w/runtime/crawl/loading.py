@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass
 
-from w2w.crawl.answers import Validators
-from w2w.crawl.fetch import FetchConfig, Fetcher
 from w2w.engine.stage import Pool, Stage
 from w2w.errors import UsageError
 from w2w.ingest.stage import LOAD_GIVES, LOAD_NEEDS, load
+from w2w.web.answers import Validators
+from w2w.web.fetch import FetchConfig, Fetcher
 
 _BETWEEN = "\n"  # of the two validators in a fingerprint
 

@@ -11,7 +11,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from w2w import ids, schema, storage
-from w2w.crawl.fetch import FetchConfig, Fetcher
 from w2w.errors import UsageError, attempt
 from w2w.ingest.feed import FeedConfig, read_feed
 from w2w.ingest.images import load_image
@@ -19,6 +18,7 @@ from w2w.ingest.raw import IMAGE_OFFSET, IMAGE_SIZE
 from w2w.report.search import Hit, QueryResult, search_report
 from w2w.table import delta
 from w2w.table.pending import lookup
+from w2w.web.fetch import FetchConfig, Fetcher
 
 JSON_FILE, REPORT_FILE = "neighbours.jsonl", "report.html"
 _HITS_SHOWN = 8

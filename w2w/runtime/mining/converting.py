@@ -11,7 +11,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from w2w import ids, schema
-from w2w.crawl.fetch import FetchConfig, Fetcher
 from w2w.engine.job import JobConfig, Run
 from w2w.engine.run import run_stages
 from w2w.engine.snapshot import Made, commit_snapshot, written
@@ -30,6 +29,7 @@ from w2w.runtime.crawl.loading import PictureFetch
 from w2w.table import delta, snapshot, work
 from w2w.table.pending import rejected_keys, table_keys
 from w2w.table.sink import Counts, Lineage, Output, Tolerance
+from w2w.web.fetch import FetchConfig, Fetcher
 
 # what the stage that loads images wants to find beside a row
 _LOADING = pa.schema(

@@ -2,8 +2,8 @@
 
 import pytest
 
-from w2w.crawl.encodings import codec_of, decoded
 from w2w.crawl.srcset import largest
+from w2w.web.encodings import codec_of, decoded
 
 
 @pytest.mark.parametrize(

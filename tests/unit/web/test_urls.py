@@ -2,8 +2,8 @@
 
 import pytest
 
-from w2w.crawl.urls import Breadth, Limits, authority, canonical, resolve, target_of, tracking_pattern
 from w2w.errors import UsageError
+from w2w.web.urls import Breadth, Limits, authority, canonical, resolve, target_of, tracking_pattern
 
 BASE = "http://shop.example/q/list?page=1"
 

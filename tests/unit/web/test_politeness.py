@@ -5,8 +5,8 @@ import random
 
 import pytest
 
-from w2w.crawl.politeness import Politeness, PolitenessConfig, Report
 from w2w.errors import UsageError
+from w2w.web.politeness import Politeness, PolitenessConfig, Report
 
 
 class Clock:

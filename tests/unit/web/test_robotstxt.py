@@ -2,8 +2,8 @@
 
 import pytest
 
-from w2w.crawl.robots import read_robots
-from w2w.crawl.robotstxt import Rules, product_token
+from w2w.web.robots import read_robots
+from w2w.web.robotstxt import Rules, product_token
 
 
 def allowed(text: str, target: str, agent: str = "w2w/1.0 (+https://us.example)") -> bool:

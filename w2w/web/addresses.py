@@ -8,9 +8,9 @@ import threading
 from collections.abc import Callable
 from urllib.parse import quote, urlsplit
 
-from w2w.crawl.connections import left
-from w2w.crawl.urls import PORTS, ascii_host, redacted, target_of
 from w2w.errors import Reject, RejectCode
+from w2w.web.connections import left
+from w2w.web.urls import PORTS, ascii_host, redacted, target_of
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 

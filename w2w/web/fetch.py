@@ -16,11 +16,11 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from w2w.crawl.addresses import check_url, look_up, refused
-from w2w.crawl.answers import Redirect, Response, TryLater, Validators, read_answer
-from w2w.crawl.connections import IdleConnections, TooManyBytes, Wire, left
-from w2w.crawl.urls import PORTS, redacted
 from w2w.errors import Reject, RejectCode, UsageError
+from w2w.web.addresses import check_url, look_up, refused
+from w2w.web.answers import Redirect, Response, TryLater, Validators, read_answer
+from w2w.web.connections import IdleConnections, TooManyBytes, Wire, left
+from w2w.web.urls import PORTS, redacted
 
 _HEADER_ALLOWANCE = 1024 * 1024  # on top of max_bytes on the wire, for status lines, headers, chunk sizes
 _BACKOFF_S, _MAX_BACKOFF_S = 0.5, 30.0

@@ -5,9 +5,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
-from w2w.crawl.politeness import Lease, Politeness, PolitenessConfig, Report
-from w2w.crawl.robots import Robots, RobotsShelf
-from w2w.crawl.urls import authority
+from w2w.web.politeness import Lease, Politeness, PolitenessConfig, Report
+from w2w.web.robots import Robots, RobotsShelf
+from w2w.web.urls import authority
 
 _POLL_S = 0.05  # between questions while all places of a host are taken by other workers
 

@@ -10,9 +10,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from tests.unit.crawl.servers import answer, fetcher, rejected
-from w2w.crawl import addresses, answers
-from w2w.crawl.fetch import FetchConfig
 from w2w.errors import RejectCode, UsageError
+from w2w.web import addresses, answers
+from w2w.web.fetch import FetchConfig
 
 # what a good server gets and gives
 

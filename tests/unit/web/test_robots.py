@@ -2,11 +2,11 @@
 
 import pytest
 
-from w2w.crawl.answers import Validators
-from w2w.crawl.doorkeeper import Doorkeeper, Message
-from w2w.crawl.politeness import PolitenessConfig
-from w2w.crawl.robots import MAX_BYTES, Robots, RobotsShelf, from_json, read_robots, robots_after, robots_url, to_json
 from w2w.errors import Reject, RejectCode
+from w2w.web.answers import Validators
+from w2w.web.doorkeeper import Doorkeeper, Message
+from w2w.web.politeness import PolitenessConfig
+from w2w.web.robots import MAX_BYTES, Robots, RobotsShelf, from_json, read_robots, robots_after, robots_url, to_json
 
 TEXT = b"""User-agent: *
 Disallow: /account/

@@ -8,9 +8,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from tests.unit.crawl.servers import answer, fetcher, rejected, resolve_to
-from w2w.crawl import addresses
-from w2w.crawl.fetch import FetchConfig, Fetcher
 from w2w.errors import Reject, RejectCode
+from w2w.web import addresses
+from w2w.web.fetch import FetchConfig, Fetcher
 
 
 @pytest.mark.parametrize(

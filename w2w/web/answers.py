@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from urllib.parse import quote
 
-from w2w.crawl.connections import TooManyBytes
-from w2w.crawl.robotstxt import product_token
-from w2w.crawl.urls import redacted, resolve
 from w2w.errors import Reject, RejectCode
+from w2w.web.connections import TooManyBytes
+from w2w.web.robotstxt import product_token
+from w2w.web.urls import redacted, resolve
 
 _REDIRECTS = {301, 302, 303, 307, 308}
 _CHUNK = 64 * 1024

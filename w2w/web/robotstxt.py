@@ -3,7 +3,7 @@
 import re
 from dataclasses import dataclass, field
 
-from w2w.crawl.urls import recoded
+from w2w.web.urls import recoded
 
 # names as site owners misspell them: google/robotstxt reads these too
 _NAMES = {

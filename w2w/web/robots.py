@@ -8,10 +8,10 @@ from dataclasses import asdict, dataclass
 from types import MappingProxyType
 from urllib.parse import urlsplit
 
-from w2w.crawl.answers import Validators
-from w2w.crawl.robotstxt import Rules
-from w2w.crawl.urls import authority, target_of
 from w2w.errors import Reject, RejectCode
+from w2w.web.answers import Validators
+from w2w.web.robotstxt import Rules
+from w2w.web.urls import authority, target_of
 
 MAX_BYTES = 500 * 1024  # RFC 9309, section 2.5: at least that much is read, and what follows is ignored
 ACCEPT: tuple[str, ...] = ()  # any content type: servers call it all sorts of things

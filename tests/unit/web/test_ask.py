@@ -8,10 +8,10 @@ import pytest
 
 from tests.unit.crawl.servers import answer, fetcher, rejected, resolve_to
 from tests.unit.crawl.webs import Page, serve
-from w2w.crawl import connections
-from w2w.crawl.answers import Redirect, Response, TryLater, Validators
-from w2w.crawl.connections import IdleConnections
 from w2w.errors import RejectCode, UsageError
+from w2w.web import connections
+from w2w.web.answers import Redirect, Response, TryLater, Validators
+from w2w.web.connections import IdleConnections
 
 
 def test_connections_are_kept_between_requests_and_redirects():
