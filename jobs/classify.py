@@ -11,9 +11,9 @@ from w2w.errors import UsageError
 from w2w.garments import classifier as heads
 from w2w.garments.classifier import CLASSIFY_GIVES, Classify, HeadConfig
 from w2w.models.encoder import EncoderConfig, model_version
-from w2w.runtime.garments.classifying import labelled_products, train_head
 from w2w.table.pending import rejected_keys, table_keys
 from w2w.table.sink import Output
+from w2w.training.classifier.flow import labelled_products, train_head
 
 
 @dataclass(frozen=True)

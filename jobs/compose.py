@@ -6,9 +6,9 @@ from w2w import schema, storage
 from w2w.engine.job import JobConfig, Run, Summary, need_table, start
 from w2w.engine.snapshot import commit_snapshot
 from w2w.errors import UsageError
+from w2w.garments.guides import newest_version
 from w2w.mining.outfits import CROP_SOURCES, judged, modify, with_splits
 from w2w.report.outfits import outfit_sheet
-from w2w.runtime.garments.guides import newest_version
 from w2w.runtime.mining.catalog import check_product_key, is_current, snapshot_version
 from w2w.runtime.mining.composing import clusters, cut_out_slots, overlap, owned_splits, shown_outfits, write_outfits
 

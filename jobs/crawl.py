@@ -2,7 +2,9 @@
 
 from dataclasses import dataclass
 
+from w2w.crawl.flow import Crawl, Crawled, CrawlSpec, states
 from w2w.crawl.frontier import RecrawlConfig
+from w2w.crawl.harvest import harvest
 from w2w.crawl.profile import read_profile
 from w2w.crawl.stage import VisitConfig
 from w2w.crawl.trial import show_trial
@@ -10,8 +12,6 @@ from w2w.engine.job import JobConfig, Run, Summary, start
 from w2w.engine.stage import Pool
 from w2w.errors import UsageError
 from w2w.images.decode import DecodeLimits
-from w2w.runtime.crawl.crawling import Crawl, Crawled, CrawlSpec, states
-from w2w.runtime.crawl.harvest import harvest
 from w2w.web.fetch import FetchConfig
 from w2w.web.politeness import PolitenessConfig
 from w2w.web.urls import Limits

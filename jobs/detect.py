@@ -10,9 +10,9 @@ from w2w.engine.source import pending_rows
 from w2w.engine.stage import Pool
 from w2w.errors import UsageError
 from w2w.garments.detector import DetectorConfig, detector_version, try_detector
+from w2w.garments.flow import COLUMNS, decode_stage, detect_stages
 from w2w.garments.stage import ITEMS
 from w2w.images.decode import DecodeLimits
-from w2w.runtime.garments.photos import COLUMNS, decode_stage, detect_stages
 from w2w.table import delta
 from w2w.table.pending import Keys, rejected_keys, table_keys
 from w2w.table.sink import Output

@@ -7,7 +7,7 @@ from w2w.engine.run import run_stages
 from w2w.engine.stage import Pool
 from w2w.images.decode import DecodeLimits
 from w2w.models.encoder import EncoderConfig, model_version, try_encoder
-from w2w.runtime.catalog.embedding import picture_stages, pictures_of, without_vector
+from w2w.models.flow import picture_stages, pictures_of, without_vector
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from w2w.engine.job import Summary, options_of, start
 from w2w.errors import UsageError
 from w2w.metrics import retrieval
 from w2w.report.evaluation import Protocol, evaluation_report
-from w2w.runtime.crawl import pages
+from w2w.search import pictures as pages
 
 KS = (1, 5, 10, 20)
 NEAREST = {k: f"{k}-NN" for k in (1, 10)}  # neighbours that vote on a class

@@ -9,8 +9,8 @@ from w2w.engine.stage import Pool
 from w2w.images.decode import DecodeLimits
 from w2w.index.spec import IndexConfig
 from w2w.ingest.feed import FeedConfig
+from w2w.ingest.loading import FeedFetchConfig
 from w2w.models.encoder import EncoderConfig
-from w2w.runtime.crawl.loading import FeedFetchConfig
 from w2w.table import delta
 
 

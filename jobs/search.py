@@ -13,8 +13,8 @@ from w2w.index.search import check_category, check_model
 from w2w.index.stage import SEARCH_GIVES, SEARCH_NEEDS, Search, SearchConfig
 from w2w.ingest.feed import FeedConfig
 from w2w.models.encoder import EncoderConfig, model_version, try_encoder
-from w2w.runtime.catalog.searching import check_queries, queries_of
-from w2w.runtime.crawl import pages
+from w2w.search import pictures as pages
+from w2w.search.flow import check_queries, queries_of
 from w2w.table.pending import rejected_keys, table_keys
 from w2w.table.sink import Output
 from w2w.web.fetch import FetchConfig

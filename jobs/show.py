@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from w2w import schema, storage
 from w2w.engine.job import JobConfig, Run, Summary, start
 from w2w.errors import UsageError
-from w2w.runtime.garments.gallery import write_gallery
-from w2w.runtime.garments.guides import newest_version
+from w2w.garments.gallery import write_gallery
+from w2w.garments.guides import newest_version
 
 
 @dataclass(frozen=True)

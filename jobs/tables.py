@@ -6,8 +6,8 @@ from w2w import schema, storage
 from w2w.config import nearest
 from w2w.engine.job import console, start
 from w2w.errors import UsageError
-from w2w.runtime.catalog.inventory import history, overview, rejects
 from w2w.table import delta, maintain
+from w2w.table.inventory import history, overview, rejects
 
 
 @dataclass(frozen=True)

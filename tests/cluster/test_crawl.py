@@ -15,11 +15,11 @@ from tests.cluster import hostile
 from tests.cluster.crawls import config, crawled, tables, write_profile
 from tests.cluster.test_kill import end_session, environment
 from w2w import schema
+from w2w.crawl.flow import url_states
 from w2w.crawl.frontier import RecrawlConfig, State
 from w2w.crawl.stage import VisitConfig
 from w2w.engine.stage import Pool
 from w2w.errors import RejectCode, UsageError
-from w2w.runtime.crawl.crawling import url_states
 from w2w.table import delta
 from w2w.wardrobe import site
 from w2w.wardrobe.pages import Site

@@ -15,8 +15,8 @@ from rich.table import Table
 from w2w import schema
 from w2w.engine.job import start
 from w2w.errors import JobFailed, UsageError
-from w2w.runtime.catalog.inventory import rejects
 from w2w.shown import LogLines, Terminal, line, printable, without_secrets
+from w2w.table.inventory import rejects
 from w2w.table.sink import Lineage, Output, append_rows
 
 ROOT = Path(__file__).parents[2]

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from w2w.report.garments import Seen, draw
+from w2w.garments.page import Seen, draw
 from w2w.report.page import data_uri, thumbnail, write_page
 
 _PHOTO_PX = 260

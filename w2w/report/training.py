@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from w2w.report.garments import COLOURS, Seen, draw
+from w2w.garments.page import COLOURS, Seen, draw
 from w2w.report.page import data_uri, write_page
 
 _CHART = (560, 180)  # width and height

@@ -13,7 +13,7 @@ from w2w.metrics import retrieval
 from w2w.report.evaluation import Protocol, evaluation_report
 from w2w.report.page import thumbnail
 from w2w.report.run import run_report
-from w2w.report.search import Hit, QueryResult, search_report
+from w2w.search.page import Hit, QueryResult, search_report
 
 EVIL = '<script>alert("x")</script><img src=http://evil.example/x onerror=alert(1)>'
 PICTURE = simplejpeg.encode_jpeg(np.full((300, 200, 3), 120, np.uint8))

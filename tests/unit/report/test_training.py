@@ -3,8 +3,8 @@ import io
 import numpy as np
 from PIL import Image
 
+from w2w.garments.page import Box, Seen
 from w2w.metrics.detection import AP_SCHEMA
-from w2w.report.garments import Box, Seen
 from w2w.report.training import Curve, detector_report
 
 

@@ -18,6 +18,7 @@ from tests.unit.crawl.webs import Page, serve
 from tests.unit.garments.test_stage import figure
 from tests.unit.index.conftest import Catalog, run_job
 from w2w import schema
+from w2w.crawl import flow as crawling
 from w2w.engine import run as running
 from w2w.engine.job import JobConfig, Run
 from w2w.engine.stage import Pool, Stage
@@ -36,7 +37,6 @@ from w2w.mining.sets import rows as sets
 from w2w.mining.sets.records import Anchor, Photo, Shop
 from w2w.models import stage as encoding
 from w2w.models.encoder import Encoder, EncoderConfig, encoder_input, model_version
-from w2w.runtime.crawl import crawling
 from w2w.runtime.mining import converting, duplicates
 from w2w.table import delta
 from w2w.table.sink import Lineage, Output, append_rows

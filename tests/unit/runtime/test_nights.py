@@ -13,10 +13,10 @@ from w2w.engine.stage import Pool
 from w2w.errors import JobFailed, UsageError
 from w2w.index.manifest import index_uri
 from w2w.index.publish import read_manifest
+from w2w.ingest import flow as ingesting
 from w2w.ingest.feed import FeedConfig
+from w2w.ingest.loading import FeedFetchConfig
 from w2w.models.encoder import EncoderConfig
-from w2w.runtime.crawl import ingesting
-from w2w.runtime.crawl.loading import FeedFetchConfig
 from w2w.table import delta, sink
 
 

@@ -8,7 +8,7 @@ from w2w import schema, storage
 from w2w.engine.source import Source, pending_rows
 from w2w.errors import JobFailed
 from w2w.garments.boxes import person_box
-from w2w.runtime.garments.guides import guides_of
+from w2w.garments.guides import guides_of
 from w2w.table import delta
 from w2w.table.pending import ITEM_SCHEMA, Keys, read_item, rejected_keys, table_keys
 from w2w.table.sink import Lineage, Output, Tolerance, append_rows

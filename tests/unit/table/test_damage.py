@@ -14,9 +14,8 @@ from tests.unit.table.test_sink import IMAGES, PRODUCTS, images, lineage, listed
 from w2w import schema
 from w2w.engine.source import pending_rows
 from w2w.errors import JobFailed, StorageFailed, UsageError
-from w2w.runtime.catalog import inventory
 from w2w.shown import Terminal
-from w2w.table import delta, maintain, pending, snapshot
+from w2w.table import delta, inventory, maintain, pending, snapshot
 from w2w.table.sink import Output, append_rows
 
 TABLES = (schema.PRODUCTS, schema.IMAGES, schema.REJECTS)

@@ -10,10 +10,10 @@ from w2w import ids, schema
 from w2w.engine.job import need_table
 from w2w.errors import UsageError
 from w2w.garments.classifier import check_mapping, class_of
+from w2w.garments.guides import newest_version
 from w2w.garments.taxonomy import CATEGORIES
 from w2w.mining.identity import product_keys
 from w2w.mining.tags import CALLED, CATALOG_SCHEMA, PRODUCT_KEY, SIDE_PX
-from w2w.runtime.garments.guides import newest_version
 from w2w.table import delta, snapshot
 
 _KEYS_AT_ONCE = 1_000_000  # every look-up of a batch hashes all that is looked for

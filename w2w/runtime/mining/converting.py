@@ -21,11 +21,11 @@ from w2w.garments.stage import ITEMS
 from w2w.images.decode import DecodeLimits
 from w2w.images.stage import INSPECT_GIVES, inspect
 from w2w.ingest.changes import LAST_PICTURE
+from w2w.ingest.loading import PictureFetch
 from w2w.ingest.raw import IMAGE_OFFSET, IMAGE_SIZE
 from w2w.ingest.stage import LOAD_GIVES, load
 from w2w.mining.sets import rows as of
 from w2w.mining.sets.records import PublicSet
-from w2w.runtime.crawl.loading import PictureFetch
 from w2w.table import delta, snapshot, work
 from w2w.table.pending import rejected_keys, table_keys
 from w2w.table.sink import Counts, Lineage, Output, Tolerance

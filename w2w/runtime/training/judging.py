@@ -5,8 +5,8 @@ from collections.abc import Sequence
 
 from w2w import storage
 from w2w.garments.detector import DetectorConfig, threshold_of
+from w2w.garments.page import Box, Seen
 from w2w.metrics.detection import ALL, Judged
-from w2w.report.garments import Box, Seen
 from w2w.report.training import Curve, detector_report
 from w2w.runtime.training.detectors import Photos, judge_photos
 from w2w.training.detectors.judge import GARMENT, lines, matches, precision

@@ -10,7 +10,7 @@ from tests.unit.table.test_sink import lineage
 from w2w import schema
 from w2w.errors import UsageError
 from w2w.metrics.retrieval import evaluate, ndcg_at_k
-from w2w.runtime.crawl.pages import Answers, Found, check_match, relevance, write_contact_sheet
+from w2w.search.pictures import Answers, Found, check_match, relevance, write_contact_sheet
 from w2w.table.sink import Output, append_rows
 
 

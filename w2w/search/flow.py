@@ -14,10 +14,10 @@ from w2w.engine.source import Source, file_rows, pending_rows, with_beside
 from w2w.engine.stage import Stage
 from w2w.errors import UsageError
 from w2w.ingest.feed import check_feed, read_feed
+from w2w.ingest.loading import load_stage
 from w2w.ingest.stage import WORK_SCHEMA, work_rows
-from w2w.runtime.catalog.embedding import embed_stages
-from w2w.runtime.crawl.loading import load_stage
-from w2w.runtime.crawl.pages import feed_pictures, garment_pictures
+from w2w.models.flow import embed_stages
+from w2w.search.pictures import feed_pictures, garment_pictures
 from w2w.table import delta, work
 from w2w.table.pending import Keys
 

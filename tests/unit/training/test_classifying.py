@@ -4,7 +4,7 @@ import pyarrow as pa
 
 from tests.unit.runtime.test_outfits import write
 from w2w import schema
-from w2w.runtime.garments.classifying import _clusters
+from w2w.training.classifier.flow import _clusters
 
 IMAGES = ["a", "b", "c", "d"]
 

@@ -7,8 +7,8 @@ import pytest
 
 from w2w import schema
 from w2w.crawl import frontier
+from w2w.crawl.harvest import harvest
 from w2w.crawl.profile import Profile
-from w2w.runtime.crawl.harvest import harvest
 from w2w.table import delta
 from w2w.table.delta import current_posts
 from w2w.table.sink import Lineage, Output, append_rows

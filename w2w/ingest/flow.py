@@ -32,8 +32,8 @@ from w2w.ingest.changes import (
 )
 from w2w.ingest.feed import FeedBatch, read_feed
 from w2w.ingest.images import is_web_each
+from w2w.ingest.loading import load_stage
 from w2w.ingest.stage import NEWS, STANDING, WORK_SCHEMA, with_standing, work_rows
-from w2w.runtime.crawl.loading import load_stage
 from w2w.table import delta, snapshot, work
 from w2w.table.pending import rejected_keys
 from w2w.table.sink import Counts, Lineage, Output, append_rows, write_part

@@ -6,7 +6,7 @@ import pyarrow as pa
 
 from w2w import schema
 from w2w.garments.masks import from_rle
-from w2w.report.garments import Box, Histogram, Refused, Seen, garment_report
+from w2w.garments.page import Box, Histogram, Refused, Seen, garment_report
 from w2w.table import delta
 from w2w.table.pending import lookup
 

@@ -4,7 +4,7 @@ import numpy as np
 import simplejpeg
 from bs4 import BeautifulSoup
 
-from w2w.report.garments import Box, Histogram, Refused, Seen, draw, garment_report
+from w2w.garments.page import Box, Histogram, Refused, Seen, draw, garment_report
 
 PHOTO = simplejpeg.encode_jpeg(np.full((800, 400, 3), 90, np.uint8), 95)
 

@@ -15,7 +15,7 @@ from w2w.errors import UsageError, attempt
 from w2w.ingest.feed import FeedConfig, read_feed
 from w2w.ingest.images import load_image
 from w2w.ingest.raw import IMAGE_OFFSET, IMAGE_SIZE
-from w2w.report.search import Hit, QueryResult, search_report
+from w2w.search.page import Hit, QueryResult, search_report
 from w2w.table import delta
 from w2w.table.pending import lookup
 from w2w.web.fetch import FetchConfig, Fetcher
