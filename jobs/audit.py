@@ -9,12 +9,12 @@ from w2w.engine.job import JobConfig, Run, Summary, need_table, start
 from w2w.engine.stage import Pool
 from w2w.errors import JobFailed, UsageError
 from w2w.images.decode import DecodeLimits
-from w2w.mining.audit import check_tables, counts
-from w2w.mining.duplicates import LikenessRules, check_rules
-from w2w.report.audit import audit_report
-from w2w.runtime.mining.auditing import audit, audit_against, fingerprint_folder, gallery, print_leaks, read_uses
-from w2w.runtime.mining.catalog import check_product_key
-from w2w.runtime.mining.duplicates import fingerprints_due, make_fingerprints
+from w2w.mining.audit.flow import audit, audit_against, fingerprint_folder, gallery, print_leaks, read_uses
+from w2w.mining.audit.page import audit_report
+from w2w.mining.audit.rules import check_tables, counts
+from w2w.mining.catalog import check_product_key
+from w2w.mining.duplicates.flow import fingerprints_due, make_fingerprints
+from w2w.mining.duplicates.rules import LikenessRules, check_rules
 from w2w.table import delta
 from w2w.table.sink import Counts
 

@@ -11,16 +11,10 @@ from w2w.engine.snapshot import replace_rows
 from w2w.engine.stage import Pool
 from w2w.errors import UsageError
 from w2w.images.decode import DecodeLimits
-from w2w.mining.duplicates import RULES_CODE, LikenessRules, check_rules, duplicate_rows
-from w2w.mining.fingerprints import fingerprint_version
-from w2w.runtime.mining.catalog import is_current, snapshot_version
-from w2w.runtime.mining.duplicates import (
-    find_duplicates,
-    fingerprints_due,
-    list_fingerprints,
-    make_fingerprints,
-    snapshot_rows,
-)
+from w2w.mining.catalog import is_current, snapshot_version
+from w2w.mining.duplicates.fingerprints import fingerprint_version
+from w2w.mining.duplicates.flow import find_duplicates, fingerprints_due, list_fingerprints, make_fingerprints, snapshot_rows
+from w2w.mining.duplicates.rules import RULES_CODE, LikenessRules, check_rules, duplicate_rows
 
 
 @dataclass(frozen=True)

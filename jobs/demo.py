@@ -18,10 +18,10 @@ from w2w.garments.detector import DetectorConfig
 from w2w.images.decode import DecodeLimits
 from w2w.index.stage import SearchConfig
 from w2w.ingest.feed import FeedConfig
-from w2w.mining.pairs import PairRules
-from w2w.mining.splits import SplitRules
+from w2w.mining.pairs.flow import GateConfig
+from w2w.mining.pairs.rules import PairRules
+from w2w.mining.splits.rules import SplitRules
 from w2w.report.run import looked_up, run_report
-from w2w.runtime.mining.pairing import GateConfig
 from w2w.training.config import LoopConfig
 from w2w.wardrobe import site
 from w2w.wardrobe.shop import change_shop, write_shop

@@ -5,17 +5,10 @@ from dataclasses import dataclass, field
 from w2w import schema
 from w2w.engine.job import JobConfig, Run, Summary, start
 from w2w.garments.classifier import check_mapping
-from w2w.mining.negatives import NegativeRules
-from w2w.runtime.mining.catalog import (
-    check_product_key,
-    chosen_version,
-    is_current,
-    keyed_products,
-    read_catalog,
-    snapshot_version,
-)
-from w2w.runtime.mining.hardening import garment_search, harden, with_all_images
-from w2w.runtime.mining.report import report_mining
+from w2w.mining.catalog import check_product_key, chosen_version, is_current, keyed_products, read_catalog, snapshot_version
+from w2w.mining.negatives.flow import garment_search, harden, with_all_images
+from w2w.mining.negatives.rules import NegativeRules
+from w2w.mining.pairs.shown import report_mining
 from w2w.table import delta
 
 STAGE_CODE = 2  # raise it when the same tables would give other rows

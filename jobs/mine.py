@@ -7,10 +7,10 @@ from w2w.engine.job import JobConfig, Run, Summary, need_table, start
 from w2w.engine.run import run_task
 from w2w.errors import UsageError
 from w2w.garments.classifier import check_mapping
-from w2w.mining.pairs import PairRules
-from w2w.runtime.mining.catalog import check_product_key, chosen_version, is_current, read_catalog, snapshot_version
-from w2w.runtime.mining.pairing import GateConfig, mine
-from w2w.runtime.mining.report import report_mining
+from w2w.mining.catalog import check_product_key, chosen_version, is_current, read_catalog, snapshot_version
+from w2w.mining.pairs.flow import GateConfig, mine
+from w2w.mining.pairs.rules import PairRules
+from w2w.mining.pairs.shown import report_mining
 
 STAGE_CODE = 1  # raise it when the same tables would give other pairs
 

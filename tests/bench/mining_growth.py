@@ -27,7 +27,7 @@ from tests.bench.pair_growth import Watch
 from w2w import ids, schema
 from w2w.engine.cluster import RayConfig, connect
 from w2w.images.decode import DecodeLimits
-from w2w.mining.fingerprints import fingerprint_version
+from w2w.mining.duplicates.fingerprints import fingerprint_version
 from w2w.table.sink import Lineage, Output, append_rows
 
 LINEAGE = Lineage("fill", "fill", "fill", "1", {}, {}, "x")

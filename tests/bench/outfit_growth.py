@@ -19,7 +19,7 @@ import numpy as np
 import polars as pl
 
 from w2w import ids
-from w2w.mining.outfits import modified_rows, modify, worn_rows
+from w2w.mining.outfits.rules import modified_rows, modify, worn_rows
 
 COPIES = 2
 

@@ -24,8 +24,8 @@ import pyarrow as pa
 
 from w2w import schema
 from w2w.engine.cluster import RayConfig, connect
+from w2w.mining.pairs.flow import GateConfig
 from w2w.models.encoder import EncoderConfig, model_version
-from w2w.runtime.mining.pairing import GateConfig
 from w2w.table.sink import Lineage, Output, append_rows
 
 LINEAGE = Lineage("fill", "fill", "fill", "1", {"product_key": []}, {}, "x")
@@ -110,7 +110,7 @@ def one(store: str) -> None:
     from jobs import mine
 
     def warm() -> None:
-        import w2w.runtime.mining.pairing  # noqa: F401
+        import w2w.mining.pairs.flow  # noqa: F401
 
         time.sleep(2)
 

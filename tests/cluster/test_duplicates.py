@@ -16,12 +16,12 @@ from w2w import ids, schema
 from w2w.errors import JobFailed, UsageError
 from w2w.images.decode import DecodeLimits
 from w2w.ingest.feed import FeedConfig
-from w2w.mining import neighbours
-from w2w.mining.duplicates import LikenessRules
-from w2w.runtime.mining import duplicates
-from w2w.runtime.mining.auditing import audit as look_for_leaks
-from w2w.runtime.mining.auditing import read_uses
-from w2w.runtime.mining.duplicates import find_duplicates, list_fingerprints
+from w2w.mining.audit.flow import audit as look_for_leaks
+from w2w.mining.audit.flow import read_uses
+from w2w.mining.duplicates import flow as duplicates
+from w2w.mining.duplicates import neighbours
+from w2w.mining.duplicates.flow import find_duplicates, list_fingerprints
+from w2w.mining.duplicates.rules import LikenessRules
 from w2w.table import delta
 from w2w.table.sink import Output, append_rows
 

@@ -28,10 +28,10 @@ from w2w.garments.detector import DetectorConfig
 from w2w.garments.stage import garment_id
 from w2w.images.decode import DecodeLimits
 from w2w.index.stage import SearchConfig
-from w2w.mining.negatives import NegativeRules
-from w2w.mining.pairs import PairRules
+from w2w.mining.negatives.rules import NegativeRules
+from w2w.mining.pairs.flow import GateConfig
+from w2w.mining.pairs.rules import PairRules
 from w2w.models.encoder import EncoderConfig, model_version
-from w2w.runtime.mining.pairing import GateConfig
 from w2w.table import delta, snapshot
 from w2w.wardrobe.shop import write_shop
 
@@ -203,8 +203,8 @@ def test_posts_to_pairs_to_negatives(store):
 
 def again_with(store: str, gate: GateConfig, made: dict, buckets: int) -> None:
     """The same pairs by other buckets."""
-    from w2w.runtime.mining.catalog import read_catalog
-    from w2w.runtime.mining.pairing import mine as make
+    from w2w.mining.catalog import read_catalog
+    from w2w.mining.pairs.flow import mine as make
     from w2w.table.sink import Lineage, Tolerance
 
     lineage = Lineage(**{k: v for k, v in made.items() if k in Lineage.__dataclass_fields__} | {"stage_version": f"b{buckets}"})

@@ -6,7 +6,7 @@ import pytest
 
 from w2w import schema
 from w2w.errors import UsageError
-from w2w.mining.audit import (
+from w2w.mining.audit.rules import (
     USES,
     check_tables,
     counts,
@@ -17,7 +17,7 @@ from w2w.mining.audit import (
     uses_of_pairs,
     uses_of_splits,
 )
-from w2w.mining.duplicates import Confirmed
+from w2w.mining.duplicates.rules import Confirmed
 
 
 def uses(*rows: tuple[str, str, str, str | None, str]) -> pa.Table:

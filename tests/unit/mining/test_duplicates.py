@@ -9,7 +9,8 @@ from w2w import schema
 from w2w.errors import UsageError
 from w2w.images.decode import DecodeLimits
 from w2w.images.stage import inspect
-from w2w.mining.duplicates import (
+from w2w.mining.duplicates.fingerprints import FINGERPRINT_GIVES, fingerprint_version, grids_of, to_fingerprints
+from w2w.mining.duplicates.rules import (
     HOW,
     Confirmed,
     LikenessRules,
@@ -19,7 +20,6 @@ from w2w.mining.duplicates import (
     look_alike,
     marks_of,
 )
-from w2w.mining.fingerprints import FINGERPRINT_GIVES, fingerprint_version, grids_of, to_fingerprints
 
 
 def confirmed(*pairs: tuple[int, int, str, float]) -> Confirmed:

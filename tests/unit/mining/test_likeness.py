@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from w2w.mining.duplicates import HOW, LikenessRules, confirm
-from w2w.mining.fingerprints import NUM_WINDOWS, fingerprint, looks_of
-from w2w.mining.likeness import compare, mirrored
+from w2w.mining.duplicates.fingerprints import NUM_WINDOWS, fingerprint, looks_of
+from w2w.mining.duplicates.likeness import compare, mirrored
+from w2w.mining.duplicates.rules import HOW, LikenessRules, confirm
 from w2w.wardrobe.garment import make_garment
 from w2w.wardrobe.photo import thumbnail
 

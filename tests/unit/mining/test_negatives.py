@@ -7,7 +7,7 @@ import pytest
 
 from w2w import schema
 from w2w.errors import UsageError
-from w2w.mining.negatives import NegativeRules, negatives_of
+from w2w.mining.negatives.rules import NegativeRules, negatives_of
 from w2w.mining.tags import CATALOG_SCHEMA
 
 

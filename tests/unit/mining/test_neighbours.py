@@ -6,9 +6,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from w2w.images.phash import hamming
-from w2w.mining import neighbours
 from w2w.mining.components import components, sizes
-from w2w.mining.neighbours import Entries, bucket_of, clean_blocks, cuts_of, entries_of, hash_pairs, near_pairs, unique_pairs
+from w2w.mining.duplicates import neighbours
+from w2w.mining.duplicates.neighbours import (
+    Entries,
+    bucket_of,
+    clean_blocks,
+    cuts_of,
+    entries_of,
+    hash_pairs,
+    near_pairs,
+    unique_pairs,
+)
 
 
 def by_hand(plain: np.ndarray, mirror: np.ndarray, radius: int) -> set[tuple[int, int]]:

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from w2w import schema
-from w2w.mining import outfits
-from w2w.mining.shares import split_of
+from w2w.mining.outfits import rules as outfits
+from w2w.mining.splits.shares import split_of
 
 TOP, LOW, FEET = [0.0, 0, 10, 10], [0.0, 10, 10, 20], [0.0, 20, 10, 30]
 

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from w2w import schema
 from w2w.errors import UsageError
-from w2w.mining import gate
-from w2w.mining.gate import Sample, compare_at
-from w2w.mining.pairs import (
+from w2w.mining.pairs import gate
+from w2w.mining.pairs.gate import Sample, compare_at
+from w2w.mining.pairs.rules import (
     COSINE,
     LIKENESS,
     SHARE,

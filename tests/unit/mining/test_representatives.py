@@ -7,7 +7,7 @@ import simplejpeg
 
 from w2w import schema
 from w2w.images.decode import DecodeLimits
-from w2w.mining.representatives import choose, ground_of, look_at_ground, persons_of
+from w2w.mining.representatives.rules import choose, ground_of, look_at_ground, persons_of
 
 
 def product(ground: int = 255, side: int = 60, size: int = 100) -> np.ndarray:

@@ -14,7 +14,7 @@ from w2w.images.decode import DecodeLimits, decode
 from w2w.mining.sets import SetConfig, open_set
 from w2w.mining.sets import rows as of
 from w2w.mining.sets.records import Anchor, Item, Outfit, Photo, Question, Shop, columns, members
-from w2w.mining.shares import split_of
+from w2w.mining.splits.shares import split_of
 
 
 def write(path: Path, text: object) -> None:

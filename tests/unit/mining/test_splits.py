@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from w2w import schema
 from w2w.errors import UsageError
-from w2w.mining import splits
-from w2w.mining.splits import Dealt, SplitRules, check_rules, deal, summary_of
+from w2w.mining.splits import rules as splits
+from w2w.mining.splits.rules import Dealt, SplitRules, check_rules, deal, summary_of
 from w2w.mining.tags import PRODUCT_KEY
 
 ALL = SplitRules(max_component=1)

@@ -33,11 +33,12 @@ from w2w.index.manifest import index_uri
 from w2w.index.spec import IndexConfig
 from w2w.index.stage import SearchConfig
 from w2w.ingest.feed import FeedConfig
+from w2w.mining.duplicates import flow as duplicates
+from w2w.mining.sets import flow as converting
 from w2w.mining.sets import rows as sets
 from w2w.mining.sets.records import Anchor, Photo, Shop
 from w2w.models import stage as encoding
 from w2w.models.encoder import Encoder, EncoderConfig, encoder_input, model_version
-from w2w.runtime.mining import converting, duplicates
 from w2w.table import delta
 from w2w.table.sink import Lineage, Output, append_rows
 from w2w.web.doorkeeper import Doorkeeper

@@ -10,7 +10,7 @@ from w2w.errors import UsageError
 from w2w.garments.records import Record, files_below, read_json
 from w2w.garments.taxonomy import BOTTOM, DRESS, OUTER, TOP
 from w2w.mining.sets.records import Anchor, Box, Classes, Photo, PublicSet, Shop, columns, corners, find
-from w2w.mining.shares import TEST, TRAIN, VAL
+from w2w.mining.splits.shares import TEST, TRAIN, VAL
 
 _CORNERS = ("x_1", "y_1", "x_2", "y_2")
 _OPEN = ("denim", "suiting", "summer_wear")  # labels whose class depends on the part of the body

@@ -22,7 +22,7 @@ from w2w.mining.sets.records import (
     find,
     members,
 )
-from w2w.mining.shares import TEST, TRAIN, VAL
+from w2w.mining.splits.shares import TEST, TRAIN, VAL
 
 VARIANTS = ("nondisjoint", "disjoint")
 _FILES = {"train": TRAIN, "valid": VAL, "test": TEST}

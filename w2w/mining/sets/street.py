@@ -13,7 +13,7 @@ from w2w.garments.records import Record, files_below, from_xywh, numbers, read_t
 from w2w.garments.taxonomy import TOP
 from w2w.images.lookbook import read_name
 from w2w.mining.sets.records import Anchor, Classes, Photo, PublicSet, Shop, find, members
-from w2w.mining.shares import TEST, TRAIN, split_of
+from w2w.mining.splits.shares import TEST, TRAIN, split_of
 
 _NUMBER = re.compile(r"[0-9]{1,18}")
 _IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".gif")

@@ -55,7 +55,7 @@ class PairRules:
 
 @dataclass(frozen=True)
 class Limits:
-    """What similarity must show. ``max_share`` and ``margin``: see ``w2w.mining.gate``."""
+    """What similarity must show. ``max_share`` and ``margin``: see ``w2w.mining.pairs.gate``."""
 
     max_share: float
     margin: float

@@ -10,7 +10,7 @@ from w2w.engine.shuffle import share, shared
 from w2w.engine.snapshot import Made, make_snapshot
 from w2w.engine.stage import REJECTED_BY, REJECTED_SCHEMA
 from w2w.errors import UsageError
-from w2w.mining.negatives import NegativeRules, negatives_of
+from w2w.mining.negatives.rules import NegativeRules, negatives_of
 from w2w.table import delta
 from w2w.table.sink import Counts, Lineage, Tolerance
 

@@ -21,7 +21,19 @@ from w2w.engine.shuffle import Vectors, gather, list_column
 from w2w.engine.source import Source, pending_rows
 from w2w.engine.stage import Pool, Stage
 from w2w.images.decode import DecodeLimits
-from w2w.mining.duplicates import (
+from w2w.mining.duplicates.fingerprints import FINGERPRINT_GIVES, NUM_WINDOWS, fingerprint_version, grids_of, to_fingerprints
+from w2w.mining.duplicates.likeness import SIDE
+from w2w.mining.duplicates.neighbours import (
+    Entries,
+    bucket_of,
+    cuts_of,
+    entries_of,
+    hash_pairs,
+    near_pairs,
+    trees_for,
+    unique_pairs,
+)
+from w2w.mining.duplicates.rules import (
     NO_PAIR,
     Confirmed,
     LikenessRules,
@@ -32,18 +44,6 @@ from w2w.mining.duplicates import (
     joined,
     look_alike,
     marks_of,
-)
-from w2w.mining.fingerprints import FINGERPRINT_GIVES, NUM_WINDOWS, fingerprint_version, grids_of, to_fingerprints
-from w2w.mining.likeness import SIDE
-from w2w.mining.neighbours import (
-    Entries,
-    bucket_of,
-    cuts_of,
-    entries_of,
-    hash_pairs,
-    near_pairs,
-    trees_for,
-    unique_pairs,
 )
 from w2w.table import delta
 from w2w.table.pending import rejected_keys, table_keys

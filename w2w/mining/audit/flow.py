@@ -16,12 +16,20 @@ from w2w.engine.shuffle import Vectors
 from w2w.errors import Reject, UsageError, attempt
 from w2w.images.decode import DecodeLimits, decode
 from w2w.ingest.images import load_image
-from w2w.mining.audit import Grouped, grouped, identity_leaks, picture_leaks, uses_of_outfits, uses_of_pairs, uses_of_splits
-from w2w.mining.duplicates import LikenessRules
-from w2w.mining.fingerprints import SIDE_PX, fingerprint
-from w2w.report.audit import Leak
-from w2w.runtime.mining.duplicates import find_duplicates, list_fingerprints
-from w2w.runtime.mining.owners import active_posts, active_products
+from w2w.mining.audit.page import Leak
+from w2w.mining.audit.rules import (
+    Grouped,
+    grouped,
+    identity_leaks,
+    picture_leaks,
+    uses_of_outfits,
+    uses_of_pairs,
+    uses_of_splits,
+)
+from w2w.mining.duplicates.fingerprints import SIDE_PX, fingerprint
+from w2w.mining.duplicates.flow import find_duplicates, list_fingerprints
+from w2w.mining.duplicates.rules import LikenessRules
+from w2w.mining.owners import active_posts, active_products
 from w2w.table import delta
 from w2w.table.pending import lookup
 

@@ -13,8 +13,8 @@ import pyarrow.compute as pc
 
 from w2w import schema
 from w2w.errors import UsageError
-from w2w.mining.duplicates import HOW, Confirmed
-from w2w.mining.splits import POST, PRODUCT
+from w2w.mining.duplicates.rules import HOW, Confirmed
+from w2w.mining.splits.rules import POST, PRODUCT
 
 KIND, ID, WHERE = "kind", "id", "where"
 IMAGE, DUPLICATE, PICTURE = "image", "near-duplicate cluster", "picture"

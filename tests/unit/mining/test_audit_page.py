@@ -1,7 +1,7 @@
 from bs4 import BeautifulSoup
 
 from tests.unit.images.samples import encoded, scene
-from w2w.report.audit import Leak, audit_report
+from w2w.mining.audit.page import Leak, audit_report
 
 
 def page(tmp_path, *args) -> BeautifulSoup:

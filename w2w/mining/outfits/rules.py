@@ -18,7 +18,7 @@ from w2w import ids, schema
 from w2w.errors import RejectCode
 from w2w.garments.masks import BOXES, RATIOS, SLOTS
 from w2w.garments.taxonomy import BOTTOM, DRESS, TOP
-from w2w.mining.shares import split_of
+from w2w.mining.splits.shares import split_of
 
 CROP_SOURCES = (BOXES, RATIOS)
 DRESSED = "dressed"  # bool: a dress fills the bottom, so that top and bottom belong together

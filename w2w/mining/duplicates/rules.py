@@ -13,8 +13,8 @@ import pyarrow as pa
 from w2w import schema
 from w2w.errors import UsageError
 from w2w.mining.components import components, sizes
-from w2w.mining.fingerprints import grids_of, looks_of
-from w2w.mining.likeness import compare, mirrored
+from w2w.mining.duplicates.fingerprints import grids_of, looks_of
+from w2w.mining.duplicates.likeness import compare, mirrored
 
 RULES_CODE = 3  # raise it when the same fingerprints would give other duplicates
 _WORTH_TURNING = 6.0  # times what one picture may differ from itself

@@ -11,9 +11,9 @@ from w2w.engine import snapshot
 from w2w.engine.run import run_task
 from w2w.engine.snapshot import Made
 from w2w.garments.classifier import check_mapping, class_of
-from w2w.mining.representatives import choose, persons_of
+from w2w.mining.catalog import keyed_products
+from w2w.mining.representatives.rules import choose, persons_of
 from w2w.mining.tags import PRODUCT_KEY
-from w2w.runtime.mining.catalog import keyed_products
 from w2w.table import delta
 from w2w.table.pending import Keys
 from w2w.table.sink import Counts, Lineage, Tolerance

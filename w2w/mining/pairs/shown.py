@@ -9,8 +9,8 @@ from w2w import ids, schema, storage
 from w2w.errors import RejectCode
 from w2w.garments.page import COLOURS, Box, Seen
 from w2w.garments.taxonomy import CATEGORIES
-from w2w.mining.pairs import parts_of_tag
-from w2w.report.mining import Counted, Pair, Reason, Rejected, Side, mining_report
+from w2w.mining.pairs.page import Counted, Pair, Reason, Rejected, Side, mining_report
+from w2w.mining.pairs.rules import parts_of_tag
 from w2w.table import delta, snapshot
 from w2w.table.pending import lookup
 

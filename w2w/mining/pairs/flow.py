@@ -23,12 +23,13 @@ from w2w.engine.shuffle import Vectors, gather, list_vectors, read_vectors, shar
 from w2w.engine.snapshot import Made, make_snapshot
 from w2w.engine.stage import REJECTED_BY, REJECTED_SCHEMA
 from w2w.errors import UsageError
-from w2w.mining import gate, pairs
-from w2w.mining.gate import Sample
-from w2w.mining.pairs import Limits, PairRules
+from w2w.mining.catalog import POST, owner_splits, superseded_posts
+from w2w.mining.pairs import gate
+from w2w.mining.pairs import rules as pairs
+from w2w.mining.pairs.gate import Sample
+from w2w.mining.pairs.rules import Limits, PairRules
 from w2w.mining.tags import PHOTO, newest_posts, tags_of
 from w2w.models.encoder import EncoderConfig, model_version
-from w2w.runtime.mining.catalog import POST, owner_splits, superseded_posts
 from w2w.table import delta, work
 from w2w.table.sink import Counts, Lineage, Tolerance
 

@@ -18,7 +18,7 @@ from w2w import ids, schema
 from w2w.errors import UsageError
 from w2w.memory import give_back_memory, on_disk
 from w2w.mining.components import components, sizes
-from w2w.mining.cutting import cut_edges
+from w2w.mining.splits.cutting import cut_edges
 from w2w.mining.tags import PRODUCT_KEY
 
 SPLIT_CODE = 3  # raise it when the same rows would be split differently
