@@ -21,7 +21,7 @@ from w2w.ingest.feed import FeedConfig
 from w2w.mining.pairs.flow import GateConfig
 from w2w.mining.pairs.rules import PairRules
 from w2w.mining.splits.rules import SplitRules
-from w2w.report.run import looked_up, run_report
+from w2w.report.demo import looked_up, run_report
 from w2w.training.config import LoopConfig
 from w2w.wardrobe import site
 from w2w.wardrobe.shop import change_shop, write_shop

@@ -8,8 +8,8 @@ import w2w
 from w2w import storage
 from w2w.engine.job import console, start
 from w2w.errors import JobFailed, UsageError
+from w2w.models.doctor import checks
 from w2w.models.encoder import EncoderConfig
-from w2w.runtime.doctor import checks
 
 
 @dataclass(frozen=True)

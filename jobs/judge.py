@@ -6,8 +6,8 @@ from w2w import schema, storage
 from w2w.engine.job import JobConfig, Run, Summary, need_table, start
 from w2w.errors import UsageError
 from w2w.garments.detector import DetectorConfig, detector_version, try_detector
-from w2w.runtime.training.detectors import list_photos
-from w2w.runtime.training.judging import measure
+from w2w.training.detectors.flow import list_photos
+from w2w.training.detectors.results import measure
 
 
 @dataclass(frozen=True)

@@ -9,13 +9,13 @@ from w2w.engine.job import JobConfig, Run, Summary, git_revision, need_table, st
 from w2w.engine.train import Workers, train
 from w2w.errors import UsageError
 from w2w.garments.detector import DetectorConfig
-from w2w.report.training import charts_of
-from w2w.runtime.training.detectors import Photos, list_photos, make_training, rows_digest, train_yolo
-from w2w.runtime.training.judging import chosen_threshold, measure
-from w2w.runtime.training.tracking import LogConfig, Trackers
 from w2w.table.sink import Counts
 from w2w.training.detectors.card import model_card
 from w2w.training.detectors.config import OURS, YOLO, TrainConfig, check_recipe, filled, kind_of, start_digest
+from w2w.training.detectors.flow import Photos, list_photos, make_training, rows_digest, train_yolo
+from w2w.training.detectors.results import chosen_threshold, measure
+from w2w.training.page import charts_of
+from w2w.training.tracking import LogConfig, Trackers
 
 CODE = 3  # raise it when a checkpoint of the old code must not be gone on with
 

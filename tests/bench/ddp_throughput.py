@@ -29,9 +29,9 @@ from w2w.engine.cluster import RayConfig, connect
 from w2w.engine.train import Workers, train
 from w2w.memory import keep_memory
 from w2w.models.encoder import EncoderConfig
-from w2w.runtime.training.encoders import make_training, pair_table
 from w2w.training.config import LoopConfig
 from w2w.training.encoders.config import LearnConfig
+from w2w.training.encoders.flow import make_training, pair_table
 from w2w.wardrobe.garment import make_garment
 from w2w.wardrobe.photo import thumbnail
 

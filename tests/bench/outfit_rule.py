@@ -15,13 +15,13 @@ import numpy as np
 from tests.unit.training.outfits.planted import garments, outfits, rule_blanks, seen_scores, vectors
 from w2w.metrics.outfit import auc, fill_in_blank
 from w2w.models.compatibility import ScorerConfig, load_scorer
-from w2w.report.compatibility import Judged, PublishedTable, compatibility_report
 from w2w.training.config import LoopConfig
 from w2w.training.loop import Training, fit
 from w2w.training.outfits.arrays import Outfits
 from w2w.training.outfits.config import OutfitsConfig, as_published
 from w2w.training.outfits.measure import PUBLISHED_RATES, by_threshold, figures, raw_similarities, similarities
 from w2w.training.outfits.measure import published as published_of
+from w2w.training.outfits.page import Judged, PublishedTable, compatibility_report
 from w2w.training.outfits.recipe import Compatibility, batches
 from w2w.wardrobe.rule import shows_style
 

@@ -28,7 +28,6 @@ from w2w.models import sources
 from w2w.models.encoder import EncoderConfig
 from w2w.models.pixeldtgan import GanConfig, load_gan
 from w2w.models.siamese import SIDE_PX, SiameseConfig, embed, load_siamese
-from w2w.report.training import Compared, recipe_report
 from w2w.training.config import MODEL, LoopConfig
 from w2w.training.encoders.augment import AugmentConfig
 from w2w.training.encoders.config import HeadConfig, LearnConfig
@@ -38,6 +37,7 @@ from w2w.training.lookbook import pixeldtgan, siamese
 from w2w.training.lookbook.experiments import KS, SEED_PAIRS, SEED_TOP, experiment_1, make_pairs, pixel_vectors
 from w2w.training.lookbook.pictures import Pictures
 from w2w.training.loop import Training, fit
+from w2w.training.page import Compared, recipe_report
 
 GALLERIES = (50, 300, 5000)
 ZERO_SHOT, SIAMESE, IMPROVED, GAN = "default, untrained", "Siamese", "Siamese, learnt scale", "PixelDTGAN"

@@ -10,16 +10,16 @@ import pytest
 
 from jobs import judge, train_detector
 from tests.unit.garments.models import save_detector
-from tests.unit.runtime.test_tracking import scalars
 from tests.unit.training.detectors.samples import photos, row
+from tests.unit.training.test_tracking import scalars
 from w2w import schema
 from w2w.engine.cluster import RayConfig
 from w2w.engine.train import Workers
 from w2w.errors import UsageError
 from w2w.garments.detector import Detector, DetectorConfig
-from w2w.runtime.training.tracking import LogConfig
 from w2w.table.sink import Lineage, Output, append_rows
 from w2w.training.detectors.config import TrainConfig
+from w2w.training.tracking import LogConfig
 
 RAY = RayConfig(num_cpus=2)
 TINY = TrainConfig(epochs=2, batch_images=2, height_px=64, width_px=64, warmup_steps=1, val_every=1, val_share=0.3)

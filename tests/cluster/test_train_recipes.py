@@ -10,8 +10,8 @@ from PIL import Image
 
 from jobs import train
 from tests.unit.models.test_encoder import save
-from tests.unit.runtime.test_outfits import write, write_embeddings
-from tests.unit.runtime.test_tracking import scalars
+from tests.unit.training.outfits.test_flow import write, write_embeddings
+from tests.unit.training.test_tracking import scalars
 from w2w import schema
 from w2w.engine.cluster import RayConfig
 from w2w.engine.train import Workers
@@ -19,11 +19,11 @@ from w2w.errors import UsageError
 from w2w.images.lookbook import file_name
 from w2w.models.encoder import EncoderConfig, model_version
 from w2w.models.options import GanConfig, ScorerConfig
-from w2w.runtime.training.tracking import LogConfig
 from w2w.table import delta
 from w2w.training.config import LoopConfig
 from w2w.training.lookbook.config import LookbookConfig
 from w2w.training.outfits.config import OutfitsConfig
+from w2w.training.tracking import LogConfig
 
 RAY = RayConfig(num_cpus=2)
 LOOP = LoopConfig(steps=40, learning_rate=5e-3, warmup_steps=5, measure_every=20, checkpoint_every=20, average=0.9)

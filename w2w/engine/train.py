@@ -24,8 +24,8 @@ from w2w.memory import keep_memory
 from w2w.training.config import HISTORY, MODEL
 
 if TYPE_CHECKING:  # torch costs the driver seconds
-    from w2w.runtime.training.tracking import Trackers
     from w2w.training.loop import Training
+    from w2w.training.tracking import Trackers
 
 log = logging.getLogger("w2w")
 

@@ -10,9 +10,9 @@ from bs4 import BeautifulSoup
 
 from w2w import report
 from w2w.metrics import retrieval
+from w2w.report.demo import run_report
 from w2w.report.evaluation import Protocol, evaluation_report
 from w2w.report.page import thumbnail
-from w2w.report.run import run_report
 from w2w.search.page import Hit, QueryResult, search_report
 
 EVIL = '<script>alert("x")</script><img src=http://evil.example/x onerror=alert(1)>'

@@ -2,7 +2,7 @@
 
 import pyarrow as pa
 
-from tests.unit.runtime.test_outfits import write
+from tests.unit.training.outfits.test_flow import write
 from w2w import schema
 from w2w.training.classifier.flow import _clusters
 

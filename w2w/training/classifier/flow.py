@@ -12,9 +12,9 @@ from w2w.garments import classifier as heads
 from w2w.garments.classifier import HeadConfig, Trained
 from w2w.metrics.retrieval import bootstrap, class_accuracy, confusion
 from w2w.report.evaluation import Protocol, evaluation_report
-from w2w.runtime.training.vectors import vector_batches
 from w2w.table import delta
 from w2w.table.pending import lookup
+from w2w.training.vectors import vector_batches
 
 
 def labelled_products(store: str, most: int) -> list[dict]:

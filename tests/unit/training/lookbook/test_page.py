@@ -1,7 +1,7 @@
 import numpy as np
 
-from w2w.report.lookbook import Found, lookbook_report
-from w2w.report.training import Curve
+from w2w.training.lookbook.page import Found, lookbook_report
+from w2w.training.page import Curve
 
 
 def test_the_page_shows_ours_beside_the_reports_and_escapes_names(tmp_path):

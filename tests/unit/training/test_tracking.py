@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from w2w.errors import UsageError
-from w2w.runtime.training.tracking import LogConfig, Trackers
+from w2w.training.tracking import LogConfig, Trackers
 
 
 def report(step: int, val: float | None = None) -> dict:

@@ -15,8 +15,6 @@ from w2w.memory import keep_memory
 from w2w.metrics.retrieval import bootstrap
 from w2w.models.encoder import EncoderConfig, load_encoder
 from w2w.models.sources import file_sha256
-from w2w.report.lookbook import Found, lookbook_report
-from w2w.report.training import Curve
 from w2w.training.batches import in_epochs
 from w2w.training.config import LoopConfig
 from w2w.training.lookbook.config import PIXELDTGAN, SIAMESE, LookbookConfig
@@ -32,7 +30,9 @@ from w2w.training.lookbook.experiments import (
     make_pairs,
     pixel_vectors,
 )
+from w2w.training.lookbook.page import Found, lookbook_report
 from w2w.training.lookbook.pictures import Pictures, Product, read_products, splits
+from w2w.training.page import Curve
 
 _TOP = tuple(f"Recall@{k}" for k in KS)
 SELECTS = {SIAMESE: (*SEED_PAIRS, *_TOP), PIXELDTGAN: _TOP}

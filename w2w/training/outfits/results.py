@@ -13,14 +13,14 @@ from w2w.errors import RejectCode, UsageError
 from w2w.memory import keep_memory
 from w2w.metrics.outfit import evaluate
 from w2w.models.encoder import EncoderConfig, model_version
-from w2w.report.compatibility import Judged, PublishedTable, compatibility_report
-from w2w.report.training import Curve
-from w2w.runtime.training.outfits import read_blanks, read_outfits
 from w2w.table import delta
 from w2w.table.sink import Counts
 from w2w.training.config import LoopConfig
 from w2w.training.outfits.arrays import WORN, Outfits, Questions, blanks
 from w2w.training.outfits.config import WHAT2WEAR, OutfitsConfig, as_published
+from w2w.training.outfits.flow import read_blanks, read_outfits
+from w2w.training.outfits.page import Judged, PublishedTable, compatibility_report
+from w2w.training.page import Curve
 
 TRAIN, VAL, TEST = "train", "val", "test"
 SELECTS = ("AUC", "FITB")

@@ -12,9 +12,9 @@ from w2w import schema
 from w2w.engine.job import need_table
 from w2w.errors import UsageError
 from w2w.garments.masks import SLOTS
-from w2w.runtime.training.vectors import vector_batches
 from w2w.table import delta
 from w2w.training.outfits.arrays import WORN, Outfits, Questions
+from w2w.training.vectors import vector_batches
 
 _BATCH_ROWS = 16_384
 _MOST_BYTES = 4 * 2**30

@@ -7,7 +7,7 @@ from types import MappingProxyType
 import numpy as np
 
 from w2w.report.page import write_page
-from w2w.report.training import Curve, charts
+from w2w.training.page import Curve, charts
 
 _BINS = 40
 _CHART = (520, 150)  # width and height

@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 
 from w2w.report.page import data_uri, write_page
-from w2w.report.training import Curve, charts
+from w2w.training.page import Curve, charts
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from w2w.report.compatibility import Judged, PublishedTable, compatibility_report
+from w2w.training.outfits.page import Judged, PublishedTable, compatibility_report
 
 
 def test_the_page_shows_both_kinds_and_escapes_names(tmp_path):

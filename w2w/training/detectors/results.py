@@ -7,9 +7,9 @@ from w2w import storage
 from w2w.garments.detector import DetectorConfig, threshold_of
 from w2w.garments.page import Box, Seen
 from w2w.metrics.detection import ALL, Judged
-from w2w.report.training import Curve, detector_report
-from w2w.runtime.training.detectors import Photos, judge_photos
+from w2w.training.detectors.flow import Photos, judge_photos
 from w2w.training.detectors.judge import GARMENT, lines, matches, precision
+from w2w.training.page import Curve, detector_report
 
 _SHOWN_SCORE = 0.4  # least, of a box drawn in the report
 

@@ -12,25 +12,25 @@ from safetensors.torch import load_file, save_file
 
 from tests.cluster.paired import LINEAGE, Shot, embed, fill, jpeg
 from tests.unit.models.test_encoder import save
-from tests.unit.runtime.test_outfits import row, write, write_embeddings
 from tests.unit.training.detectors.samples import photos as drawn_photos
 from tests.unit.training.detectors.samples import row as detection
+from tests.unit.training.outfits.test_flow import row, write, write_embeddings
 from w2w import schema
 from w2w.engine.train import Workers
 from w2w.errors import UsageError
 from w2w.images.lookbook import file_name
 from w2w.models.encoder import EncoderConfig, model_version
-from w2w.runtime.training import encoders
-from w2w.runtime.training.detectors import list_photos, rows_digest
-from w2w.runtime.training.plans import EncoderPlan, LookbookPlan, OutfitPlan
 from w2w.table import delta
 from w2w.table.sink import Output, append_rows
 from w2w.training.config import LoopConfig
 from w2w.training.detectors.config import TrainConfig, start_digest
+from w2w.training.detectors.flow import list_photos, rows_digest
 from w2w.training.detectors.ours import Ours
+from w2w.training.encoders import flow as encoders
 from w2w.training.encoders.config import ENCODER, HEAD, HeadConfig, LearnConfig
 from w2w.training.lookbook.config import SIAMESE, LookbookConfig
 from w2w.training.outfits.config import OutfitsConfig
+from w2w.training.plans import EncoderPlan, LookbookPlan, OutfitPlan
 
 LEARN = LearnConfig(batch_pairs=4, head=HeadConfig(dims=[8]))
 COLOURS = np.random.default_rng(0).integers(0, 256, (99, 3))

@@ -10,9 +10,9 @@ import numpy as np
 from w2w import storage
 from w2w.metrics.retrieval import ALL, evaluate, gain
 from w2w.models.encoder import EncoderConfig
-from w2w.report.training import Curve, Figures, encoder_report
-from w2w.runtime.training.encoders import PairTable, measure_pairs
+from w2w.training.encoders.flow import PairTable, measure_pairs
 from w2w.training.encoders.pairs import FIGURES, KS
+from w2w.training.page import Curve, Figures, encoder_report
 
 _SEED = 0  # of the intervals
 

@@ -5,7 +5,7 @@ from PIL import Image
 
 from w2w.garments.page import Box, Seen
 from w2w.metrics.detection import AP_SCHEMA
-from w2w.report.training import Curve, detector_report
+from w2w.training.page import Curve, detector_report
 
 
 def test_the_page_holds_everything_and_escapes_it(tmp_path):

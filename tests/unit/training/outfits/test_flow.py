@@ -5,9 +5,9 @@ import pytest
 from tests.unit.table.test_sink import lineage
 from w2w import schema
 from w2w.errors import UsageError
-from w2w.runtime.training.outfits import read_blanks, read_outfits
 from w2w.table import delta, snapshot
 from w2w.table.sink import Counts, Output, write_part
+from w2w.training.outfits.flow import read_blanks, read_outfits
 
 ITEMS = {
     f"{slot}{i}": np.eye(6, dtype=np.float32)[i] + j for j, slot in enumerate(("top", "bottom", "shoes")) for i in range(3)

@@ -20,12 +20,12 @@ from w2w.images.resize import shrink
 from w2w.memory import keep_memory
 from w2w.mining.catalog import PRODUCT
 from w2w.models.encoder import EncoderConfig, encoder_input, load_encoder, model_version, try_encoder
-from w2w.runtime.training.vectors import vector_batches
 from w2w.table import delta
 from w2w.table.pending import holding, lookup_batches
 from w2w.training.config import LoopConfig
 from w2w.training.encoders.config import HEAD, LearnConfig
 from w2w.training.encoders.pairs import Listing, PairBatches, Row, listing, relevance
+from w2w.training.vectors import vector_batches
 
 TRAIN, VAL, TEST = "train", "val", "test"
 _COLUMNS = (schema.PAIR_ID, schema.GARMENT_ID, schema.PRODUCT_ID, schema.IMAGE_ID, schema.CATEGORY, schema.SPLIT, schema.SOURCE)
