@@ -6,7 +6,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from tests.unit.crawl.servers import Server
+from tests.unit.web.servers import Server
 from w2w.web import fetch
 
 

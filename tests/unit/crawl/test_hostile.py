@@ -15,7 +15,7 @@ from bs4 import BeautifulSoup
 
 from tests.cluster import hostile
 from tests.cluster.hostile import CANARY, NEVER, REPEATS, TITLES, TRAPS, allowed, check_politeness, page_of
-from tests.unit.crawl.servers import fetcher
+from tests.unit.web.servers import fetcher
 from w2w.errors import Reject, RejectCode
 from w2w.wardrobe.shop import write_shop
 from w2w.wardrobe.site import Served

@@ -7,8 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests.unit.crawl.servers import LOCAL, fetcher
-from tests.unit.crawl.webs import Page, serve
+from tests.unit.web.servers import LOCAL, fetcher
+from tests.unit.web.webs import Page, serve
 from w2w.crawl.schedule import Question, ask_all
 from w2w.errors import Reject, RejectCode, UsageError
 from w2w.web.answers import Redirect, Response

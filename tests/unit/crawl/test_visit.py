@@ -6,8 +6,8 @@ import zlib
 import pyarrow as pa
 import pytest
 
-from tests.unit.crawl.servers import LOCAL, fetcher
-from tests.unit.crawl.webs import Page, serve
+from tests.unit.web.servers import LOCAL, fetcher
+from tests.unit.web.webs import Page, serve
 from w2w.crawl import frontier
 from w2w.crawl.frontier import VISIT_SCHEMA
 from w2w.crawl.profile import Field, Kind, Profile, Rule

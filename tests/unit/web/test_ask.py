@@ -6,8 +6,8 @@ import time
 
 import pytest
 
-from tests.unit.crawl.servers import answer, fetcher, rejected, resolve_to
-from tests.unit.crawl.webs import Page, serve
+from tests.unit.web.servers import answer, fetcher, rejected, resolve_to
+from tests.unit.web.webs import Page, serve
 from w2w.errors import RejectCode, UsageError
 from w2w.web import connections
 from w2w.web.answers import Redirect, Response, TryLater, Validators

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from tests.unit.crawl.servers import answer, fetcher, rejected
+from tests.unit.web.servers import answer, fetcher, rejected
 from w2w.errors import RejectCode, UsageError
 from w2w.web import addresses, answers
 from w2w.web.fetch import FetchConfig

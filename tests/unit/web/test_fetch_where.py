@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from tests.unit.crawl.servers import answer, fetcher, rejected, resolve_to
+from tests.unit.web.servers import answer, fetcher, rejected, resolve_to
 from w2w.errors import Reject, RejectCode
 from w2w.web import addresses
 from w2w.web.fetch import FetchConfig, Fetcher

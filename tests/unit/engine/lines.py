@@ -14,9 +14,9 @@ import ray
 import simplejpeg
 
 from jobs import annotate, classify, crawl, detect, embed, ingest, represent, search, segment
-from tests.unit.crawl.webs import Page, serve
 from tests.unit.garments.test_stage import figure
 from tests.unit.index.conftest import Catalog, run_job
+from tests.unit.web.webs import Page, serve
 from w2w import schema
 from w2w.crawl import flow as crawling
 from w2w.engine import run as running

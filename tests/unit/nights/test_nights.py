@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 
 from jobs import embed, index, ingest, nightly
-from tests.unit.runtime.nights import Clock, Item, Shop, jpeg, night, num_rows, products, without_ray
+from tests.unit.nights.nights import Clock, Item, Shop, jpeg, night, num_rows, products, without_ray
 from w2w import ids, schema
 from w2w.engine.stage import Pool
 from w2w.errors import JobFailed, UsageError

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.unit.runtime.lines import Line, all_lines, operators_over
+from tests.unit.engine.lines import Line, all_lines, operators_over
 from w2w import schema, storage
 from w2w.engine.stage import Pool, Stage
 from w2w.table.pending import read_item

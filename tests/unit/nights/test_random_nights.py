@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from jobs import nightly
-from tests.unit.runtime.nights import Clock, Item, Shop, jpeg, products, without_ray
+from tests.unit.nights.nights import Clock, Item, Shop, jpeg, products, without_ray
 from w2w import ids, schema, storage
 from w2w.engine.job import Summary
 from w2w.engine.stage import Pool
