@@ -1,34 +1,7 @@
-"""Show: a page of photos with the garments and people found in them, class histograms, and a gallery of rejects."""
+"""`w2w show`, for `ray job submit ... -- python jobs/show.py`."""
 
-from dataclasses import dataclass
-
-from w2w import schema, storage
-from w2w.engine.job import JobConfig, Run, Summary, start
-from w2w.errors import UsageError
-from w2w.garments.gallery import write_gallery
-from w2w.garments.guides import newest_version
-
-
-@dataclass(frozen=True)
-class Config(JobConfig):
-    """Draw what `w2w detect` and `w2w segment` found, each at its newest version, on a sample of photos."""
-
-    out: str = ""
-    """The page. Default: garments.html in the store."""
-    photos: int = 24
-    """How many photos, and how many rejects, are shown."""
-
-
-def main(config: Config) -> Summary:
-    run = Run("show", config)
-    store = run.store
-    detected, cut = (newest_version(store, table) for table in (schema.LOOKS, schema.CUTOUTS))
-    if not (detected or cut):
-        raise UsageError(f"nothing was detected or cut out in {store!r} yet: run 'w2w detect' or 'w2w segment' first")
-    page = storage.absolute(config.out) if config.out else storage.join(store, "garments.html")
-    headline = write_gallery(store, detected, cut, config.photos, None if config.dry_run else page)
-    return run.summary(facts=headline | {"report": page})
-
+from w2w.engine.job import start
+from w2w.garments.job_show import Config, main
 
 if __name__ == "__main__":
     start(main, Config)

@@ -32,13 +32,13 @@ import pyarrow as pa
 import pyarrow.dataset
 import simplejpeg
 
-from jobs import ingest
 from tests.bench import image_server
 from w2w import schema
 from w2w.engine.job import start
 from w2w.errors import Reject
 from w2w.images.decode import DecodeLimits, decode_many
 from w2w.images.stage import inspected
+from w2w.ingest import job as ingest
 from w2w.table import delta
 
 ROOT = Path(__file__).parents[2]
@@ -137,7 +137,7 @@ def ours(folder: Path, urls: list[str], log: Path, side_px: int | None) -> dict:
         writer = csv.writer(f)
         writer.writerow(["product_id", "image"])
         writer.writerows([f"p{i}", url] for i, url in enumerate(urls))
-    script = [__file__, "--as-ours"] if side_px else ["jobs/ingest.py"]
+    script = [__file__, "--as-ours"] if side_px else ["w2w/ingest/job.py"]
     options = [f"--store={folder / 'store'}", f"--feed.uri={folder / 'feed.csv'}", "--max_reject_rate=1"]
     options += ['--fetch.allow_private_hosts=["127.0.0.1"]', f"--fetch.deadline_s={TIME_LIMIT_S}", "--fetch.retries=0"]
     options += [f"--pool.workers={WORKERS}", f"--ray.num_cpus={WORKERS}"]

@@ -14,10 +14,10 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from jobs import detect
 from tests.bench.throughput import CORES, DATA, bare_rate, different_files, fill, in_turn, options_of, steady_rate
 from w2w.engine.cluster import RayConfig
 from w2w.engine.stage import Pool
+from w2w.garments import job_detect as detect
 from w2w.garments.detector import Detector, DetectorConfig
 from w2w.images.decode import DecodeLimits, decode_many
 from w2w.images.resize import shrink

@@ -17,7 +17,6 @@ from pathlib import Path
 
 import numpy as np
 
-from jobs import embed
 from tests.bench.throughput import (
     CORES,
     DATA,
@@ -32,6 +31,7 @@ from tests.bench.throughput import (
 from w2w.engine.cluster import RayConfig
 from w2w.engine.stage import Pool
 from w2w.images.decode import DecodeLimits, decode_many
+from w2w.models import job as embed
 from w2w.models.encoder import EncoderConfig, load_encoder
 
 BATCH = 64

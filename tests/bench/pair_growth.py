@@ -107,7 +107,7 @@ def one(store: str) -> None:
     """Mines by rule and with a gate; prints seconds, pairs, and the memory of the driver and the largest worker in MB."""
     import ray
 
-    from jobs import mine
+    from w2w.mining.pairs import job as mine
 
     def warm() -> None:
         import w2w.mining.pairs.flow  # noqa: F401

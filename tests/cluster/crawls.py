@@ -4,8 +4,8 @@ import hashlib
 import json
 from pathlib import Path
 
-from jobs import crawl
 from w2w import schema
+from w2w.crawl import job as crawl
 from w2w.crawl.frontier import RecrawlConfig
 from w2w.crawl.stage import VisitConfig
 from w2w.engine.job import Summary

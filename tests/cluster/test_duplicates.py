@@ -9,19 +9,22 @@ import pyarrow.compute as pc
 import pytest
 import ray
 
-from jobs import audit, deduplicate, ingest, split
 from tests.cluster import leaks
 from tests.unit.table.test_sink import lineage
 from w2w import ids, schema
 from w2w.errors import JobFailed, UsageError
 from w2w.images.decode import DecodeLimits
+from w2w.ingest import job as ingest
 from w2w.ingest.feed import FeedConfig
+from w2w.mining.audit import job as audit
 from w2w.mining.audit.flow import audit as look_for_leaks
 from w2w.mining.audit.flow import read_uses
 from w2w.mining.duplicates import flow as duplicates
+from w2w.mining.duplicates import job as deduplicate
 from w2w.mining.duplicates import neighbours
 from w2w.mining.duplicates.flow import find_duplicates, list_fingerprints
 from w2w.mining.duplicates.rules import LikenessRules
+from w2w.mining.splits import job as split
 from w2w.table import delta
 from w2w.table.sink import Output, append_rows
 

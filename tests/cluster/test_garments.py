@@ -10,7 +10,6 @@ import pyarrow as pa
 import pytest
 from bs4 import BeautifulSoup
 
-from jobs import annotate, classify, detect, segment, show
 from tests.unit.garments.models import save_detector
 from tests.unit.garments.test_stage import figure
 from w2w import ids, schema
@@ -19,6 +18,10 @@ from w2w.engine.run import run_stages
 from w2w.engine.source import pending_rows
 from w2w.engine.stage import Pool
 from w2w.errors import UsageError
+from w2w.garments import job_annotate as annotate
+from w2w.garments import job_detect as detect
+from w2w.garments import job_segment as segment
+from w2w.garments import job_show as show
 from w2w.garments.detector import Detector, DetectorConfig, Found
 from w2w.garments.flow import COLUMNS, decode_stage, detect_stages
 from w2w.garments.formats import AnnotationsConfig
@@ -28,6 +31,7 @@ from w2w.images.decode import DecodeLimits
 from w2w.models.encoder import EncoderConfig, model_version
 from w2w.table import delta
 from w2w.table.sink import Lineage, Output, Tolerance, append_rows
+from w2w.training.classifier import job as classify
 
 NUM_PHOTOS = 10
 RAY = RayConfig(num_cpus=2)

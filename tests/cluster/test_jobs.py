@@ -6,8 +6,8 @@ import pyarrow as pa
 import pytest
 from bs4 import BeautifulSoup
 
-from jobs import demo, doctor, tables
 from w2w import schema
+from w2w.cli import demo, doctor, tables
 from w2w.engine.cluster import RayConfig
 from w2w.errors import JobFailed, UsageError
 from w2w.table.sink import Lineage, Output, append_rows

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from bs4 import BeautifulSoup
 
-from jobs import detect, embed, harden, index, mine, represent, search
 from tests.cluster.shops import picture
 from tests.cluster.streets import (
     TRUTH,
@@ -24,14 +23,21 @@ from w2w import schema
 from w2w.engine.cluster import RayConfig
 from w2w.engine.stage import Pool
 from w2w.errors import UsageError
+from w2w.garments import job_detect as detect
 from w2w.garments.detector import DetectorConfig
 from w2w.garments.stage import garment_id
 from w2w.images.decode import DecodeLimits
+from w2w.index import job as index
 from w2w.index.stage import SearchConfig
+from w2w.mining.negatives import job as harden
 from w2w.mining.negatives.rules import NegativeRules
+from w2w.mining.pairs import job as mine
 from w2w.mining.pairs.flow import GateConfig
 from w2w.mining.pairs.rules import PairRules
+from w2w.mining.representatives import job as represent
+from w2w.models import job as embed
 from w2w.models.encoder import EncoderConfig, model_version
+from w2w.search import job_search as search
 from w2w.table import delta, snapshot
 from w2w.wardrobe.shop import write_shop
 

@@ -26,7 +26,7 @@ def ray_cluster():
 def w2w(*argv: object, **environment: str) -> tuple[int, str]:
     """Exit code, and what was printed on stderr."""
     done = subprocess.run(
-        [sys.executable, "-m", "jobs", *map(str, argv)],
+        [sys.executable, "-m", "w2w", *map(str, argv)],
         cwd=ROOT,
         env=os.environ | environment,
         capture_output=True,

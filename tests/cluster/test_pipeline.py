@@ -8,17 +8,20 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from jobs import embed, index, ingest, search
 from tests.cluster.shops import picture, write_feed, write_shop
 from w2w import schema
 from w2w.errors import JobFailed, UsageError
+from w2w.index import job as index
 from w2w.index.manifest import index_uri
 from w2w.index.publish import current_version, read_manifest
 from w2w.index.search import open_index
 from w2w.index.spec import IndexConfig
 from w2w.index.stage import SearchConfig
+from w2w.ingest import job as ingest
 from w2w.ingest.feed import FeedConfig
+from w2w.models import job as embed
 from w2w.models.encoder import EncoderConfig
+from w2w.search import job_search as search
 from w2w.table import delta
 
 NUM_PRODUCTS = 90

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs.__main__ import module_of, names
+from w2w.cli.main import JOBS, module_of
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -30,11 +30,11 @@ def test_every_command_is_found():
     targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.M)
     for command in COMMANDS:
         words = shlex.split(command)
-        assert words[1] in (targets if words[0] == "make" else names()), command
+        assert words[1] in (targets if words[0] == "make" else JOBS), command
 
 
 def test_every_job_is_described():
-    assert set(re.findall(r"^\| `w2w ([\w-]+)`", README, re.M)) == set(names())
+    assert set(re.findall(r"^\| `w2w ([\w-]+)`", README, re.M)) == set(JOBS)
 
 
 @pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("w2w")])
@@ -51,9 +51,9 @@ def test_options_are_understood(command, tmp_path):
 
 
 def test_help_of_the_command():
-    said = subprocess.run([sys.executable, "-m", "jobs", "--help"], cwd=ROOT, capture_output=True, text=True)
+    said = subprocess.run([sys.executable, "-m", "w2w", "--help"], cwd=ROOT, capture_output=True, text=True)
     assert said.returncode == 0
-    assert all(name in said.stdout for name in names())
+    assert all(name in said.stdout for name in JOBS)
 
 
 @pytest.mark.slow
@@ -67,7 +67,7 @@ def test_figures_on_real_images(real_images, tmp_path):
         uri = {"catalog": "catalog/products.csv", "photos": "user_photos/photos.csv"}.get(config, "views/views.csv")
         options = [f"--store={store}", f"--feed.uri={real_images / uri}"]
         done = subprocess.run(
-            [sys.executable, "-m", "jobs", *shlex.split(command)[1:], *options], cwd=ROOT, capture_output=True, text=True
+            [sys.executable, "-m", "w2w", *shlex.split(command)[1:], *options], cwd=ROOT, capture_output=True, text=True
         )
         assert done.returncode == 0, done.stderr
         found += re.findall(r"(?:recall@\d+|accuracy) +│ (0\.\d+)", done.stdout)

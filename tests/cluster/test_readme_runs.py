@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 import yaml
 
-from jobs import __main__ as command_line
 from tests.cluster.test_readme import COMMANDS, README, ROOT
 from tests.unit.mining.test_sets import item
 from tests.unit.models.test_encoder import save
+from w2w.cli import main as command_line
 from w2w.garments.stage import to_jpeg
 from w2w.wardrobe import site
 from w2w.wardrobe.lookbook import write_lookbook

@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jobs import train
 from tests.cluster.paired import Shot, embed, fill, jpeg
 from tests.unit.models.test_encoder import save
 from w2w import schema
@@ -16,6 +15,7 @@ from w2w.engine.train import Workers
 from w2w.errors import UsageError
 from w2w.models.encoder import EncoderConfig, load_encoder
 from w2w.table import delta
+from w2w.training import job as train
 from w2w.training.config import LoopConfig
 from w2w.training.encoders.config import HeadConfig, LearnConfig
 

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jobs import train
 from tests.unit.models.test_encoder import save
 from tests.unit.training.outfits.test_flow import write, write_embeddings
 from tests.unit.training.test_tracking import scalars
@@ -20,6 +19,7 @@ from w2w.images.lookbook import file_name
 from w2w.models.encoder import EncoderConfig, model_version
 from w2w.models.options import GanConfig, ScorerConfig
 from w2w.table import delta
+from w2w.training import job as train
 from w2w.training.config import LoopConfig
 from w2w.training.lookbook.config import LookbookConfig
 from w2w.training.outfits.config import OutfitsConfig

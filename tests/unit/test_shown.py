@@ -156,6 +156,6 @@ def test_a_reader_that_goes_away_is_no_error(argv):
     os.close(reads)
     with os.fdopen(writes, "w") as gone:
         done = subprocess.run(
-            [sys.executable, "-m", "jobs", *argv], cwd=ROOT, stdout=gone, stderr=subprocess.PIPE, text=True, timeout=120
+            [sys.executable, "-m", "w2w", *argv], cwd=ROOT, stdout=gone, stderr=subprocess.PIPE, text=True, timeout=120
         )
     assert (done.returncode, done.stderr) == (0, "")

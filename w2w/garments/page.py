@@ -135,7 +135,7 @@ def garment_report(
     ]
     write_page(
         out,
-        "garments.html.j2",
+        "garments/page.html.j2",
         title=title,
         headline=headline,
         facts=facts,

@@ -36,7 +36,7 @@ def evaluation_report(out: str, title: str, headline: dict[str, str], protocols:
                 "confusion": _confusion(*protocol.confusion) if protocol.confusion else None,
             }
         )
-    write_page(out, "evaluation.html.j2", title=title, headline=headline, sections=sections)
+    write_page(out, "report/evaluation.html.j2", title=title, headline=headline, sections=sections)
 
 
 def _confusion(matrix: np.ndarray, labels: list[str]) -> dict:

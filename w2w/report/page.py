@@ -2,6 +2,7 @@
 
 import base64
 import io
+from pathlib import Path
 
 import jinja2
 import numpy as np
@@ -16,7 +17,7 @@ _THUMBNAIL_PX = 150
 _BAR_PX = 120
 
 _environment = jinja2.Environment(
-    loader=jinja2.PackageLoader("w2w.report"),
+    loader=jinja2.FileSystemLoader(Path(__file__).parents[1]),
     autoescape=True,
     finalize=lambda value: without_secrets(value) if type(value) is str else value,
     undefined=jinja2.StrictUndefined,
@@ -26,7 +27,7 @@ _environment = jinja2.Environment(
 
 
 def write_page(uri: str, template: str, **values: object) -> None:
-    """Renders ``templates/<template>`` and writes it in one piece."""
+    """Renders a template, as "garments/page.html.j2" in w2w/, and writes it in one piece."""
     text = _environment.get_template(template).render(**values)
     storage.write_bytes(uri, text.encode())
 

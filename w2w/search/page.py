@@ -55,7 +55,7 @@ def search_report(
     judged = [_is_right(q) for q in queries if q.answered]
     write_page(
         out,
-        "search.html.j2",
+        "search/page.html.j2",
         title=title,
         facts=facts,
         queries=shown,

@@ -61,7 +61,7 @@ def detector_report(
     pictures = [(photo.image_id, picture) for photo in photos if (picture := draw(photo, colours))]
     write_page(
         out,
-        "detector.html.j2",
+        "training/detectors/page.html.j2",
         title=title,
         headline=headline,
         facts=facts,
@@ -82,7 +82,7 @@ def encoder_report(
     """Writes the page to ``out``."""
     write_page(
         out,
-        "encoder.html.j2",
+        "training/encoders/page.html.j2",
         title=title,
         headline=headline,
         facts=facts,
@@ -102,7 +102,7 @@ class Compared:
 
 def recipe_report(out: str, title: str, facts: dict[str, object], tables: Sequence[Compared]) -> None:
     """Writes the page of recipes side by side to ``out``."""
-    write_page(out, "recipes.html.j2", title=title, facts=facts, tables=tables)
+    write_page(out, "training/recipes.html.j2", title=title, facts=facts, tables=tables)
 
 
 def _sources(table: pa.Table) -> list[dict]:

@@ -13,16 +13,19 @@ import pytest
 import ray
 import simplejpeg
 
-from jobs import annotate, classify, crawl, detect, embed, ingest, represent, search, segment
 from tests.unit.garments.test_stage import figure
 from tests.unit.index.conftest import Catalog, run_job
 from tests.unit.web.webs import Page, serve
 from w2w import schema
 from w2w.crawl import flow as crawling
+from w2w.crawl import job as crawl
 from w2w.engine import run as running
 from w2w.engine.job import JobConfig, Run
 from w2w.engine.stage import Pool, Stage
 from w2w.garments import classifier
+from w2w.garments import job_annotate as annotate
+from w2w.garments import job_detect as detect
+from w2w.garments import job_segment as segment
 from w2w.garments import stage as photos
 from w2w.garments.detector import Found
 from w2w.garments.formats import AnnotationsConfig
@@ -32,15 +35,20 @@ from w2w.images.decode import DecodeLimits
 from w2w.index.manifest import index_uri
 from w2w.index.spec import IndexConfig
 from w2w.index.stage import SearchConfig
+from w2w.ingest import job as ingest
 from w2w.ingest.feed import FeedConfig
 from w2w.mining.duplicates import flow as duplicates
+from w2w.mining.representatives import job as represent
 from w2w.mining.sets import flow as converting
 from w2w.mining.sets import rows as sets
 from w2w.mining.sets.records import Anchor, Photo, Shop
+from w2w.models import job as embed
 from w2w.models import stage as encoding
 from w2w.models.encoder import Encoder, EncoderConfig, encoder_input, model_version
+from w2w.search import job_search as search
 from w2w.table import delta
 from w2w.table.sink import Lineage, Output, append_rows
+from w2w.training.classifier import job as classify
 from w2w.web.doorkeeper import Doorkeeper
 from w2w.web.fetch import FetchConfig
 from w2w.web.politeness import PolitenessConfig

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jobs import nightly
 from tests.unit.nights.nights import Clock, Item, Shop, jpeg, products, without_ray
 from w2w import ids, schema, storage
+from w2w.cli import nightly
 from w2w.engine.job import Summary
 from w2w.engine.stage import Pool
 from w2w.images.decode import DecodeLimits, decode

@@ -9,8 +9,8 @@ import simplejpeg
 from bs4 import BeautifulSoup
 
 from w2w import report
+from w2w.cli.demo_page import run_report
 from w2w.metrics import retrieval
-from w2w.report.demo import run_report
 from w2w.report.evaluation import Protocol, evaluation_report
 from w2w.report.page import thumbnail
 from w2w.search.page import Hit, QueryResult, search_report
@@ -134,6 +134,6 @@ def test_a_thumbnail_is_encoded_anew():
 
 
 def test_no_grid_is_wider_than_a_phone():
-    for template in (Path(report.__file__).parent / "templates").glob("*.j2"):
+    for template in Path(report.__file__).parents[1].rglob("*.j2"):
         widths = re.findall(r"minmax\((\d+)px", template.read_text(encoding="utf-8"))
         assert all(int(width) < 300 for width in widths), f"{template.name}: wrap it in min(..., 100%)"

@@ -35,4 +35,6 @@ def audit_report(
         }
         for leak in leaks
     ]
-    write_page(out, "audit.html.j2", title=title, facts=facts, counts=list(counts), leaks=shown, num_leaks=num_leaks)
+    write_page(
+        out, "mining/audit/page.html.j2", title=title, facts=facts, counts=list(counts), leaks=shown, num_leaks=num_leaks
+    )

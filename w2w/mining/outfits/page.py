@@ -46,4 +46,4 @@ def outfit_sheet(
     outfits = [
         {"id": w.outfit_id, "split": w.split, "worn": shown(w.pieces), "modified": [shown(m) for m in w.modified]} for w in worn
     ]
-    write_page(out, "outfits.html.j2", title=title, headline=headline, facts=facts, outfits=outfits)
+    write_page(out, "mining/outfits/page.html.j2", title=title, headline=headline, facts=facts, outfits=outfits)

@@ -78,7 +78,7 @@ def mining_report(
     most = max((sum(row.values()) for row in counted.table.values()), default=1)
     write_page(
         out,
-        "mining.html.j2",
+        "mining/pairs/page.html.j2",
         title="Mined pairs",
         headline=headline,
         facts=facts,

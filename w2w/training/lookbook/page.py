@@ -37,7 +37,7 @@ def lookbook_report(
         tops.setdefault(row["products"], {}).setdefault(row["of"], []).append(row)
     write_page(
         out,
-        "lookbook.html.j2",
+        "training/lookbook/page.html.j2",
         title=title,
         note=note,
         headline=headline,

@@ -65,7 +65,7 @@ def compatibility_report(
     ]
     write_page(
         out,
-        "compatibility.html.j2",
+        "training/outfits/page.html.j2",
         title=title,
         notes=notes,
         facts=facts,

@@ -2,21 +2,45 @@
 
 import ast
 import importlib
-import pkgutil
+import importlib.util
 import sys
 
-import jobs
 import w2w
 from w2w.config import nearest
 from w2w.shown import Patient, line
 
-
-def names() -> list[str]:
-    return sorted(m.name.replace("_", "-") for m in pkgutil.iter_modules(jobs.__path__) if not m.name.startswith("_"))
+JOBS = {  # name -> its module in w2w
+    "annotate": "garments.job_annotate",
+    "audit": "mining.audit.job",
+    "classify": "training.classifier.job",
+    "compose": "mining.outfits.job",
+    "convert": "mining.sets.job",
+    "crawl": "crawl.job",
+    "deduplicate": "mining.duplicates.job",
+    "demo": "cli.demo",
+    "detect": "garments.job_detect",
+    "doctor": "cli.doctor",
+    "embed": "models.job",
+    "evaluate": "search.job_evaluate",
+    "harden": "mining.negatives.job",
+    "index": "index.job",
+    "ingest": "ingest.job",
+    "judge": "garments.job_judge",
+    "mine": "mining.pairs.job",
+    "nightly": "cli.nightly",
+    "represent": "mining.representatives.job",
+    "search": "search.job_search",
+    "segment": "garments.job_segment",
+    "show": "garments.job_show",
+    "split": "mining.splits.job",
+    "tables": "cli.tables",
+    "train": "training.job",
+    "train-detector": "training.detectors.job",
+}
 
 
 def module_of(name: str) -> str:
-    return f"jobs.{name.replace('-', '_')}"
+    return f"w2w.{JOBS[name]}"
 
 
 def describe(name: str) -> str:
@@ -30,14 +54,14 @@ def main() -> None:
     argv, sys.stdout = sys.argv[1:], Patient(sys.stdout)
     if not argv or argv[0] in ("-h", "--help", "help"):
         print("usage: w2w JOB [--config FILE] [--option value ...]      w2w JOB --help shows a job's options\n")
-        for name in names():
+        for name in JOBS:
             print(f"  {name:<14} {describe(name)}")
         sys.exit(0 if argv else 2)
     if argv[0] == "--version":
         print(f"w2w {w2w.__version__}")
         sys.exit(0)
-    if argv[0] not in names():
-        print(line(f"w2w: there is no job {argv[0]!r}.{nearest(argv[0], names())}"), file=sys.stderr)
+    if argv[0] not in JOBS:
+        print(line(f"w2w: there is no job {argv[0]!r}.{nearest(argv[0], JOBS)}"), file=sys.stderr)
         sys.exit(2)
     from w2w.engine.job import start
 

@@ -25,7 +25,7 @@ def run_report(
     ``jobs``: job, rows_in, rows_out, rejects (by code), skipped, seconds, rows_per_s, facts. ``plans``: group -> candidates
     that the index planner measured. ``opening``: see ``looked_up``. ``links``: text -> relative path.
     """
-    write_page(out, "run.html.j2", title=title, intro=intro, jobs=jobs, plans=plans, opening=opening, links=links)
+    write_page(out, "cli/demo.html.j2", title=title, intro=intro, jobs=jobs, plans=plans, opening=opening, links=links)
 
 
 def looked_up(shop: Path, neighbours: Path) -> dict | None:

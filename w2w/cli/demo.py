@@ -1,0 +1,197 @@
+"""Demo: the whole platform on a synthetic shop: three nights (the second computes nothing), a search, training."""
+
+from collections import Counter
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from w2w import storage
+from w2w.cli.demo_page import looked_up, run_report
+from w2w.crawl import job as crawl
+from w2w.crawl.frontier import RecrawlConfig
+from w2w.engine.cluster import RayConfig
+from w2w.engine.job import Summary
+from w2w.engine.progress import Steps
+from w2w.engine.stage import Pool
+from w2w.errors import JobFailed, UsageError
+from w2w.garments import job_detect as detect
+from w2w.garments import job_segment as segment
+from w2w.garments.detector import DetectorConfig
+from w2w.images.decode import DecodeLimits
+from w2w.index import job as index
+from w2w.index.stage import SearchConfig
+from w2w.ingest.feed import FeedConfig
+from w2w.mining.audit import job as audit
+from w2w.mining.duplicates import job as deduplicate
+from w2w.mining.outfits import job as compose
+from w2w.mining.pairs import job as mine
+from w2w.mining.pairs.flow import GateConfig
+from w2w.mining.pairs.rules import PairRules
+from w2w.mining.representatives import job as represent
+from w2w.mining.splits import job as split
+from w2w.mining.splits.rules import SplitRules
+from w2w.models import job as embed
+from w2w.search import job_evaluate as evaluate
+from w2w.training import job as train
+from w2w.training.config import LoopConfig
+from w2w.wardrobe import site
+from w2w.wardrobe.shop import change_shop, write_shop
+from w2w.web.fetch import FetchConfig
+from w2w.web.politeness import PolitenessConfig
+
+_CUT_OUT = 20  # photos
+_STEPS = 150  # of training
+_SURE = 0.3  # score of a garment that needs no tag to be believed
+_POOL = Pool(workers=2)  # on every machine: rows fall into the same batches, and figures are the same
+_PHOTOS = Pool(workers=2, batch_rows=8)
+# the facts of a summary that its line names, where rows out do not say it
+_SAID = {
+    "crawl": ("products new or changed", "posts new or changed"),
+    "index": ("shards built", "shards reused", "recall@10"),
+    "evaluate": ("recall@1", "recall@10"),
+    "deduplicate": ("clusters",),
+    "split": ("train", "val", "test"),
+    "audit": ("leaks",),
+    "train": ("Recall@1",),
+}
+
+
+@dataclass(frozen=True)
+class Config:
+    """Draw a shop and people who wear its clothes, serve them as a web site on this machine, then crawl -> embed -> index ->
+    search, and detect -> segment -> mine -> train -> report. No internet, no GPU."""
+
+    store: str = "demo-store"
+    """Local folder of the shop, the tables and the report."""
+    products: int = 200
+    """How many the shop sells."""
+    posts: int = 60
+    """Street photos, from which the queries are cut."""
+    seed: int = 1
+    """Of the shop."""
+    port: int = 0
+    """Of the shop's web site on the loopback interface; 0: that of the last run, or a free one."""
+    ray: RayConfig = RayConfig()
+    """Where the work runs."""
+
+
+class _Steps(Steps):
+    """Keeps the summaries of the jobs for the report."""
+
+    def __init__(self):
+        super().__init__()
+        self.summaries: list[Summary] = []
+
+    def job(self, name: str, job: ModuleType, /, **options) -> Summary:
+        self.summaries.append(replace(self.step(name, lambda: job.main(job.Config(**options)), _said), job=name))
+        return self.summaries[-1]
+
+
+def _said(summary: Summary) -> str:
+    facts = [f"{name} {summary.facts[name]}" for name in _SAID.get(summary.job, ()) if name in summary.facts]
+    counts = summary.counts
+    rejected = f", {counts.rejected:,} rejected" if counts.rejected else ""
+    rows = f"{counts.out:,} rows{rejected}" if counts.read else "nothing to compute"
+    return "; ".join(facts or [rows])
+
+
+def main(config: Config) -> list[Summary]:
+    if config.products < 21 or config.posts < 1:
+        raise UsageError("--products: at least 21, --posts: at least 1")
+    if storage.is_s3(config.store):
+        raise UsageError(f"--store={config.store}: the demo draws its shop on a local disk")
+    folder, log = Path(config.store).absolute(), _Steps()
+    storage.check_writable(str(folder), "--store")
+    common, requests = {"store": str(folder / "tables"), "ray": config.ray}, folder / "requests.jsonl"
+    requests.unlink(missing_ok=True)
+    shop = log.step(
+        "shop",
+        lambda: write_shop(folder / "shop", config.seed, config.products, config.posts, num_broken=3),
+        lambda _: f"{config.products} products, {config.posts} street photos, 3 broken images",
+    )
+    profile = folder / "profile.yaml"
+    with site.serve(folder / "shop", requests, port=config.port or site.last_port(profile)) as server:
+        profile.write_text(site.PROFILE.format(url=server.url), encoding="utf-8")
+        visiting = {
+            "profile": str(profile),
+            "fetch": FetchConfig(allow_private_hosts=("127.0.0.1",)),
+            "politeness": PolitenessConfig(requests_per_s=None, concurrency=16),
+            "recrawl": RecrawlConfig(after_s=0, retry_after_s=0),
+        }
+        first = _night(log, 1, visiting, common)
+        asked = len(server.requests())
+        second = _night(log, 2, visiting, common)
+        answers = Counter(line["status"] for line in server.requests()[asked:])
+        log.say(f"  nothing changed: {', '.join(f'{n:,} x HTTP {s}' for s, n in answers.most_common())}")
+        computed = sum(sum(s.counts.stages.values()) for s in second[1:])
+        if computed or second[0].facts["products new or changed"] or second[-1].facts["shards built"]:
+            raise JobFailed(f"the second night computed {computed} rows, and should have computed none")
+        changed = change_shop(folder / "shop", config.seed, config.products, 0.01, 1)
+        log.say(f"  {len(changed)} pictures change: {', '.join(changed)}")
+        _night(log, 3, visiting, common)
+    ask = {"feed": FeedConfig(uri=shop.queries, columns={"product_id": "query_id"}), "match": ["sku"], "pool": _POOL}
+    ask |= {"search": SearchConfig(own_category=True), "out": str(folder / "search"), "name": "street photo to product"}
+    log.job("search", evaluate, **ask, **common)
+    _mine(log, common)
+    _train(log, folder / "encoder", common)
+    page = str(folder / "report.html")
+    _report(page, folder, log.summaries, first[-1].facts.get("plans", {}))
+    log.say("")
+    log.say(f"Done. Open {page}")
+    return []
+
+
+def _night(log: _Steps, number: int, visiting: dict, common: dict) -> list[Summary]:
+    return [
+        log.job(f"crawl, night {number}", crawl, **visiting, **common),
+        log.job(f"embed, night {number}", embed, pool=_POOL, **common),
+        log.job(f"index, night {number}", index, **common),
+    ]
+
+
+def _mine(log: _Steps, common: dict) -> None:
+    unsure = DetectorConfig(threshold=0.1, nms_per_class=True)  # what tags may confirm
+    rules = PairRules(sure_score=_SURE, nms_per_class=True)
+    shares = SplitRules(train=0.5, val=0.1, test=0.4)  # so few pairs need a test
+    log.job("detect", detect, of="posts", detector=unsure, pool=_PHOTOS, **common)
+    log.job("segment", segment, max_reject_rate=0.5, limit=_CUT_OUT, guide_score=_SURE, pool=_PHOTOS, **common)
+    log.job("embed garments", embed, of="garments", decode=DecodeLimits(min_side_px=8), pool=_POOL, **common)
+    log.job("deduplicate", deduplicate, **common)
+    log.job("split", split, split=shares, **common)
+    log.job("represent", represent, **common)
+    log.job("mine", mine, rules=rules, gate=GateConfig("all"), **common)
+    log.job("compose", compose, **common)
+    log.job("audit", audit, **common)
+
+
+def _train(log: _Steps, out: Path, common: dict) -> None:
+    try:
+        loop = LoopConfig(steps=_STEPS, measure_every=_STEPS // 3)
+        log.job("train", train, recipe="head", train=loop, out=str(out), **common)
+    except UsageError as e:  # a shop too small for three splits
+        log.say(f"  nothing was trained: {e}")
+
+
+def _report(page: str, folder: Path, summaries: list[Summary], plans: Any) -> None:
+    links = {"contact sheet": "search/report.html", "metrics": "search/evaluation.html", "pairs": "tables/mining.html"}
+    links |= {"outfits": "tables/outfits.html", "leak audit": "tables/audit.html", "training": "encoder/report.html"}
+    run_report(
+        page,
+        "w2w demo",
+        "The web site of a synthetic shop was crawled, embedded and indexed three times: first new, then unchanged, then with "
+        "1 % of its pictures changed. Garments cut from street photos were looked up in it, as in this one. Then the photos "
+        "became training data: garments, cut-outs, splits, pairs of a garment and its product, outfits; a head was trained on "
+        "the pairs.",
+        [_row(s) for s in summaries],
+        plans,
+        looked_up(folder / "shop", folder / "search" / "neighbours.jsonl"),
+        {text: place for text, place in links.items() if (folder / place).exists()},
+    )
+
+
+def _row(summary: Summary) -> dict:
+    facts = {k: v for k, v in summary.facts.items() if k not in ("plans", "neighbours", "report", "evaluation", "page")}
+    counts = {"rows_in": summary.counts.read, "rows_out": summary.counts.out, "rejects": asdict(summary.counts)["rejects"]}
+    times = {"seconds": summary.seconds, "rows_per_s": summary.rows_per_s}
+    return {"job": summary.job, "skipped": summary.skipped, "facts": facts} | counts | times

@@ -1,0 +1,78 @@
+"""Crawl: a web site, as its profile says, into tables `posts`, `products` and `images`; only what changed is fetched again."""
+
+from dataclasses import dataclass
+
+from w2w.crawl.flow import Crawl, Crawled, CrawlSpec, states
+from w2w.crawl.frontier import RecrawlConfig
+from w2w.crawl.harvest import harvest
+from w2w.crawl.profile import read_profile
+from w2w.crawl.stage import VisitConfig
+from w2w.crawl.trial import show_trial
+from w2w.engine.job import JobConfig, Run, Summary
+from w2w.engine.stage import Pool
+from w2w.errors import UsageError
+from w2w.images.decode import DecodeLimits
+from w2w.web.fetch import FetchConfig
+from w2w.web.politeness import PolitenessConfig
+from w2w.web.urls import Limits
+
+
+@dataclass(frozen=True)
+class Config(JobConfig):
+    """Visit every page of a site that is due, politely, and bring the tables up to date with it. Run it again to go on, or to
+    look for changes. With --try, only show what one page gives."""
+
+    store: str = ""
+    """Where the tables lie: a local path or an s3:// prefix. Not needed with --try."""
+    limit: int | None = None
+    """Visit at most this many URLs."""
+    max_reject_rate: float = 1.0
+    """Not used here: what could not be read has a state and a reason in table `pages`."""
+    profile: str = ""
+    """YAML file that says where the site's pages are and what stands on them: see jobs/examples/profile-shop.yaml."""
+    try_: str = ""
+    """Fetch this one URL, show its records and links, and write nothing."""
+    fetch: FetchConfig = FetchConfig()
+    """How one URL is fetched."""
+    politeness: PolitenessConfig = PolitenessConfig()
+    """How a host is treated."""
+    limits: Limits = Limits()
+    """How far links are followed."""
+    recrawl: RecrawlConfig = RecrawlConfig()
+    """When a URL is asked for again."""
+    visit: VisitConfig = VisitConfig()
+    """What a visit does with what it gets."""
+    decode: DecodeLimits = DecodeLimits()
+    """What an image may be."""
+    pool: Pool = Pool(batch_rows=256)
+    """Workers that fetch."""
+
+
+def main(config: Config) -> Summary | None:
+    if not config.profile:
+        raise UsageError("--profile is empty: name a site's profile, for example jobs/examples/profile-shop.yaml")
+    profile = read_profile(config.profile)
+    if config.try_:
+        show_trial(profile, config.try_, config.fetch, config.politeness)
+        return None
+    run = Run("crawl", config)
+    spec = CrawlSpec(profile, config.fetch, config.politeness, config.limits, config.recrawl, config.visit, config.decode)
+    if not config.dry_run:
+        run.check_store()
+    crawl = Crawl(run, spec)
+    crawl.begin()
+    facts: dict[str, object] = {"site": profile.name, "URLs known": f"{crawl.num_known:,}", "due": f"{crawl.due.num_rows:,}"}
+    if config.dry_run:
+        return run.summary(facts=facts)
+    skipped = crawl.num_known - crawl.due.num_rows
+    if crawl.due.num_rows:
+        run.begin()
+        crawled = crawl.visit_all(config, config.pool)
+    else:
+        crawled = Crawled()
+    found = harvest(run.store, profile, run.lineage(spec.version(), []))
+    facts |= {"URLs known": f"{crawl.num_known:,}", "levels": crawled.levels}
+    facts |= {f"  {state}": f"{n:,}" for state, n in states(run.store, profile.name).items()}
+    facts |= {"products new or changed": found.products, "posts new or changed": found.posts, "withdrawn": found.withdrawn}
+    facts |= {f"  records rejected, {code}": n for code, n in found.rejects.items()}
+    return run.summary(counts=crawled.counts, versions=crawled.versions | found.versions, skipped=skipped, facts=facts)

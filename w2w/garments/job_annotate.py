@@ -1,0 +1,82 @@
+"""Annotate: a published data set's photos and boxes into table `detections`, for training and measuring detectors."""
+
+from dataclasses import asdict, dataclass, field
+
+import pyarrow.compute as pc
+
+from w2w import ids, schema
+from w2w.engine.job import JobConfig, Run, Summary
+from w2w.engine.run import run_stages
+from w2w.engine.source import file_rows
+from w2w.engine.stage import Pool, Stage
+from w2w.garments.annotations import RELATIVE, SETTLE_GIVES, settle
+from w2w.garments.formats import AnnotationsConfig, read_annotations
+from w2w.images.decode import DecodeLimits
+from w2w.images.stage import INSPECT_GIVES, inspect
+from w2w.ingest.loading import load_stage
+from w2w.ingest.stage import loadable
+from w2w.table import work
+from w2w.table.pending import rejected_keys, table_keys
+from w2w.table.sink import Output
+from w2w.web.fetch import FetchConfig
+
+STAGE_CODE = 2  # raise it when the same file would be read differently
+
+
+@dataclass(frozen=True)
+class Config(JobConfig):
+    """Read annotations into table `detections`: photo, boxes, our classes, the labels they had, split and source."""
+
+    annotations: AnnotationsConfig = field(default_factory=AnnotationsConfig)
+    """The data set."""
+    decode: DecodeLimits = DecodeLimits()
+    """What an image may be."""
+    fetch: FetchConfig = FetchConfig()
+    """How images on the web are fetched."""
+    pool: Pool = Pool()
+    """Workers that read and check photos."""
+
+
+def main(config: Config) -> Summary:
+    run = Run("annotate", config)
+    rows = read_annotations(config.annotations)
+    settings = {k: v for k, v in asdict(config.annotations).items() if k not in ("path", "images")}
+    version = ids.digest(STAGE_CODE, settings, config.decode)
+    done = [
+        table_keys(run.store, schema.DETECTIONS, schema.KEY, stage_version=version),
+        rejected_keys(run.store, "annotate", version),
+    ]
+    made, failed = (pc.is_in(rows.column(schema.KEY), value_set=keys.read()) for keys in done)
+    pending = rows.filter(pc.invert(pc.or_(made, failed))).slice(0, config.limit)
+    splits = {v["values"]: v["counts"] for v in pc.value_counts(pending.column(schema.SPLIT)).to_pylist()}
+    facts = {"format": config.annotations.format, "photos": f"{rows.num_rows:,}", "pending": f"{pending.num_rows:,}"}
+    facts |= {f"pending {split}": f"{n:,}" for split, n in sorted(splits.items())}
+    skipped = rows.num_rows - pending.num_rows
+    num_failed = pc.sum(failed).as_py() or 0
+    if not pending.num_rows:
+        config.tolerance.check({}, rows.num_rows, num_failed)
+    if config.dry_run or not pending.num_rows:
+        return run.summary(skipped=skipped, facts=facts)
+    run.begin()
+    pending = loadable(pending)
+    needs = (schema.OBJECTS, RELATIVE, schema.WIDTH, schema.HEIGHT)
+    stages = [
+        load_stage(config.fetch, config.pool),
+        Stage("inspect", inspect, (schema.BYTES,), INSPECT_GIVES, {"limits": config.decode}),
+        Stage("settle", settle, needs, SETTLE_GIVES, {"stage_version": version}),
+    ]
+    try:
+        work.write(run.store, run.run_id, [pending], pending.schema, config.item_rows)
+        counts, versions = run_stages(
+            run.store,
+            file_rows(work.folder(run.store, run.run_id), schema.KEY, schema.IMAGE_URI, config.item_rows, skipped, num_failed),
+            stages,
+            [Output(schema.DETECTIONS)],
+            run.lineage(version, []),
+            pool=config.pool,
+            tolerance=config.tolerance,
+            commit_every_s=config.commit_every_s,
+        )
+    finally:
+        work.clean(run.store, run.run_id)
+    return run.summary(counts=counts, versions=versions, skipped=skipped, facts=facts)

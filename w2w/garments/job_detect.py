@@ -1,0 +1,82 @@
+"""Detect: the garments in every photo that this detector has not seen yet."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from w2w import ids, schema
+from w2w.engine.job import JobConfig, Run, Summary, need_table
+from w2w.engine.run import run_stages
+from w2w.engine.source import pending_rows
+from w2w.engine.stage import Pool
+from w2w.errors import UsageError
+from w2w.garments.detector import DetectorConfig, detector_version, try_detector
+from w2w.garments.flow import COLUMNS, decode_stage, detect_stages
+from w2w.garments.stage import ITEMS
+from w2w.images.decode import DecodeLimits
+from w2w.table import delta
+from w2w.table.pending import Keys, rejected_keys, table_keys
+from w2w.table.sink import Output
+
+STAGE_CODE = 3  # raise it when the same boxes would be cut differently
+
+
+@dataclass(frozen=True)
+class Config(JobConfig):
+    """Find the garments in every image of table `images`: one row each in `garments`, one a photo in `looks`."""
+
+    of: Literal["images", "posts"] = "images"
+    """Which images: all, or only the photos of posts that are active."""
+    detector: DetectorConfig = field(default_factory=DetectorConfig)
+    """The model."""
+    decode: DecodeLimits = DecodeLimits()
+    """What an image may be."""
+    longest_px: int = 1600
+    """Photos are shrunk to this before the model and the crops see them."""
+    crop_px: int = 384
+    """Longest side of a stored crop."""
+    crop_padding: float = 0.0
+    """Each side of a crop grows by this share of the box."""
+    pool: Pool = Pool(batch_rows=8)
+    """Workers that decode, and on a CPU also run the model."""
+    gpu_pool: Pool | None = None
+    """Workers of their own for the model: for example {num_gpus: 1, num_cpus: 1, batch_rows: 32}."""
+
+
+def main(config: Config) -> Summary:
+    if not 32 <= config.crop_px <= config.longest_px:
+        raise UsageError(f"crop_px={config.crop_px}: between 32 and longest_px={config.longest_px}")
+    run = Run("detect", config)
+    need_table(run.store, schema.IMAGES, "ingest")
+    crops = {"crop_px": config.crop_px, "padding": config.crop_padding}
+    version = ids.digest(STAGE_CODE, detector_version(config.detector), config.longest_px, crops)
+    done = [
+        table_keys(run.store, schema.LOOKS, schema.IMAGE_ID, stage_version=version),
+        rejected_keys(run.store, "detect", version),
+    ]
+    among = None
+    if config.of == "posts":
+        need_table(run.store, schema.POSTS, "crawl")
+        posts = delta.current_posts(run.store, [schema.IMAGE_ID, schema.ACTIVE])
+        photos = posts.filter(posts.column(schema.ACTIVE)).column(schema.IMAGE_ID)
+        among = Keys([photos], len(photos))
+    work = pending_rows(run.store, schema.IMAGES, COLUMNS, done, schema.SOURCE_URI, config.item_rows, among, config.limit)
+    facts = {"detector": config.detector.name, "stage version": version, "pending": f"{work.num_rows:,}"}
+    if work.num_rows:
+        try_detector(config.detector)
+    if work.is_done(config.tolerance) or config.dry_run:
+        return run.summary(skipped=work.skipped, facts=facts)
+    run.begin()
+    counts, versions = run_stages(
+        run.store,
+        work,
+        [
+            decode_stage(config.decode, config.longest_px),
+            *detect_stages(config.detector, {"stage_version": version} | crops, config.pool, config.gpu_pool),
+        ],
+        [Output(schema.GARMENTS, unique=schema.GARMENT_ID, nested=ITEMS), Output(schema.LOOKS)],
+        run.lineage(version, [schema.IMAGES]),
+        pool=config.pool,
+        tolerance=config.tolerance,
+        commit_every_s=config.commit_every_s,
+    )
+    return run.summary(counts=counts, versions=versions, skipped=work.skipped, facts=facts)

@@ -1,0 +1,97 @@
+"""Index: shards of the active products' vectors, built where they changed, gated, published; or rolled back."""
+
+from dataclasses import dataclass
+
+import pyarrow.compute as pc
+
+from w2w import schema
+from w2w.engine.job import JobConfig, Run, Summary, need_table
+from w2w.engine.shuffle import list_vectors
+from w2w.errors import JobFailed, UsageError
+from w2w.index.flow import Inputs, build_index, draft_index, indexed_rows
+from w2w.index.manifest import index_uri
+from w2w.index.publish import published, read_held, release, rollback, versions
+from w2w.index.spec import IndexConfig
+from w2w.models.encoder import EncoderConfig, model_version
+from w2w.table.sink import Counts
+
+
+@dataclass(frozen=True)
+class Config(JobConfig):
+    """Build and publish an index of all active products. Unchanged shards are reused; below the recall target nothing is
+    published and the old version stays."""
+
+    encoder: EncoderConfig = EncoderConfig()
+    """The model whose vectors are indexed."""
+    index: IndexConfig = IndexConfig()
+    """What the index must hold to."""
+    threads_per_task: int = 1
+    """CPUs of each build task."""
+    rollback: bool = False
+    """Publish the version before the current one again, and do nothing else."""
+    rollback_to: str | None = None
+    """The same, to a version that --rollback --dry-run lists. A version that is rolled back from is held back: it is not
+    published again from the same rows, nor is its model, where the older version has another one."""
+    release: str | None = None
+    """A version that is held back may be published again; does nothing else."""
+
+
+def main(config: Config) -> Summary:
+    run = Run("index", config)
+    uri = index_uri(run.store, config.index.name)
+    if config.rollback or config.rollback_to or config.release:
+        return run.summary(facts=_versions(config, uri))
+    need_table(run.store, schema.PRODUCTS, "ingest")
+    need_table(run.store, schema.EMBEDDINGS, "embed")
+    version = model_version(config.encoder)
+    base, inputs = published(uri), Inputs.now(run.store)
+    vectors = list_vectors(run.store, version)
+    rows, missing = indexed_rows(run.store, vectors)
+    if not rows.num_rows:
+        raise UsageError(
+            f"no active product has a vector of model version {version} ({config.encoder.name}): run 'w2w embed' with the same "
+            f"--encoder options first"
+        )
+    counts = Counts(rows.num_rows + missing, rows.num_rows, {"not_embedded": missing} if missing else {})
+    if config.tolerance.exceeded(missing, counts.read):
+        raise UsageError(
+            f"{missing} of {counts.read} active products have no vector of model version {version}: run 'w2w embed' first, or "
+            f"raise --max_reject_rate"
+        )
+    draft = draft_index(uri, config.index, vectors, rows, base, inputs)
+    facts: dict[str, object] = {"model version": version, "templates kept": draft.num_kept}
+    facts |= {"damaged": f"{base.damage}: built anew"} if base.damage else {}
+    held, now = draft.held(), base.manifest.version if base.manifest else "nothing"
+    if held and held.by_model and held.rows_digest != draft.rows_digest:
+        raise JobFailed(
+            f"index {config.index.name!r}: {held.version} was rolled back from and is of this model, {version}: {now} stays "
+            f"published; index with the model of {now}, or let this one be published: --release {held.version}"
+        )
+    if held and (damage := draft.damage()):
+        raise JobFailed(
+            f"index {config.index.name!r}: {damage}; an index of these rows is {held.version}, which was rolled back from: "
+            f"--release {held.version}, or --rollback_to another version"
+        )
+    if held:
+        facts |= {"held back": f"{held.version}, which is made of these rows (--release {held.version})", "published": now}
+        return run.summary(counts=counts, facts=facts | {"shards reused": 0, "shards built": 0})
+    if config.dry_run:
+        return run.summary(counts=counts, facts=facts | {"categories": len(pc.unique(rows.column(schema.CATEGORY)))})
+    if draft.unchanged():
+        facts |= {"shards reused": len(draft.base.manifest.shards), "shards built": 0, "published": f"{now} (unchanged)"}
+        return run.summary(counts=counts, facts=facts)
+    run.begin()
+    return run.summary(counts=counts, facts=facts | build_index(draft, config.encoder.name, config.threads_per_task))
+
+
+def _versions(config: Config, uri: str) -> dict[str, object]:
+    """Rolls back or releases, unless it is a dry run; says which versions there are."""
+    if config.release and (config.rollback or config.rollback_to):
+        raise UsageError("--release and --rollback: give one of them")
+    facts: dict[str, object] = {}
+    if config.release and not config.dry_run:
+        release(uri, config.release)
+    elif not config.dry_run:
+        facts["published"] = rollback(uri, config.rollback_to)
+    back = {h.version for h in read_held(uri)}
+    return facts | {"versions": "\n".join(f"{v} (held back)" if v in back else v for v in versions(uri))}

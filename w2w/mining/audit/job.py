@@ -1,0 +1,99 @@
+"""Audit: fails where a product, post, image or near-duplicate stands in two splits, or training shows a benchmark's images."""
+
+from dataclasses import dataclass, field
+
+import pyarrow as pa
+
+from w2w import schema, storage
+from w2w.engine.job import JobConfig, Run, Summary, need_table
+from w2w.engine.stage import Pool
+from w2w.errors import JobFailed, UsageError
+from w2w.images.decode import DecodeLimits
+from w2w.mining.audit.flow import audit, audit_against, fingerprint_folder, gallery, print_leaks, read_uses
+from w2w.mining.audit.page import audit_report
+from w2w.mining.audit.rules import check_tables, counts
+from w2w.mining.catalog import check_product_key
+from w2w.mining.duplicates.flow import fingerprints_due, make_fingerprints
+from w2w.mining.duplicates.rules import LikenessRules, check_rules
+from w2w.table import delta
+from w2w.table.sink import Counts
+
+_MADE_BY = {"splits": "split", "pairs": "mine", "outfits": "compose"}
+
+
+@dataclass(frozen=True)
+class Config(JobConfig):
+    """Check the splits that tables `splits`, `pairs` and `outfits` say, by id and on the pictures; nothing is written but a
+    page. Exit code 1 where something leaks."""
+
+    tables: list[str] = field(default_factory=lambda: ["splits", "pairs", "outfits"])
+    """Which tables; those that are not there are left out."""
+    source: str = schema.OWN
+    """Whose pairs and outfits: own, or the name of a public set."""
+    product_key: list[str] = field(default_factory=list)
+    """Attributes that together make one product, as for `w2w split`."""
+    against: str = ""
+    """Also check one split against the images below this folder (a public benchmark), local or s3://."""
+    against_split: str = "train"
+    """That split."""
+    out: str = ""
+    """The page. Default: audit.html in the store."""
+    examples: int = 60
+    """Leaks of every kind that the page shows."""
+    rules: LikenessRules = LikenessRules()
+    """When two pictures are one."""
+    decode: DecodeLimits = DecodeLimits()
+    """What an image may be."""
+    pool: Pool = Pool()
+    """Workers that decode images without a fingerprint."""
+
+
+def main(config: Config) -> Summary:
+    run = Run("audit", config)
+    check_rules(config.rules)
+    if config.examples < 1:
+        raise UsageError(f"--examples={config.examples}: must be at least 1")
+    tables = [t for t in config.tables if t in schema.TABLES and delta.open_table(run.store, schema.TABLES[t])]
+    check_tables(config.tables, tables)
+    for table in tables:
+        check_product_key(run.store, schema.TABLES[table], config.product_key, _MADE_BY[table])
+    against = storage.absolute(config.against) if config.against else ""
+    if against and not storage.list_files(against):
+        raise UsageError(f"--against={config.against}: there is no file below it")
+    need_table(run.store, schema.IMAGES, "ingest")
+    due = fingerprints_due(run.store, config.decode, config.item_rows)
+    facts: dict[str, object] = {"tables": ", ".join(tables), "images to fingerprint": f"{due.num_rows:,}"}
+    if config.dry_run:
+        return run.summary(facts=facts)
+    run.begin()
+    if due.num_rows:
+        make_fingerprints(run, due, config.decode, config.pool)
+    uses = read_uses(run.store, tables, config.product_key, config.source)
+    found = audit(run.store, uses, config.rules, config.decode)
+    leaks = found.leaks
+    facts |= {
+        "appearances": f"{found.num_uses:,}",
+        "images": f"{found.num_images:,}",
+        "pairs compared": f"{found.num_candidates:,}",
+    }
+    facts |= {"images without a fingerprint": f"{found.num_unseen:,}"}
+    if against:
+        foreign, unread = fingerprint_folder(against, config.decode)
+        theirs = audit_against(run.store, uses, config.against_split, foreign, config.rules, config.decode)
+        leaks = pa.concat_tables([leaks, theirs.leaks])
+        facts |= {
+            "benchmark": against,
+            "benchmark images": f"{foreign.num_rows:,}",
+            "benchmark files unread": f"{len(unread):,}",
+        }
+    table = counts(leaks)
+    page = storage.absolute(config.out) if config.out else storage.join(run.store, "audit.html")
+    shown = gallery(run.store, leaks, uses, against or None, config.examples)
+    audit_report(page, "Leak audit", facts, [(*key, n) for key, n in table.items()], shown, leaks.num_rows)
+    if not leaks.num_rows:
+        rows = uses.num_rows
+        return run.summary(counts=Counts(rows, rows), facts=facts | {"leaks": "none", "report": page})
+    print_leaks(table, shown)
+    raise JobFailed(
+        f"{leaks.num_rows:,} leaks between splits: look at {page}, then run 'w2w deduplicate' and 'w2w split' again"
+    )

@@ -1,0 +1,71 @@
+"""Deduplicate: which images are one picture, resized, recompressed, mirrored or cropped."""
+
+from dataclasses import dataclass
+
+import pyarrow.compute as pc
+
+from w2w import schema
+from w2w.engine.job import JobConfig, Run, Summary, need_table
+from w2w.engine.shuffle import list_vectors
+from w2w.engine.snapshot import replace_rows
+from w2w.engine.stage import Pool
+from w2w.errors import UsageError
+from w2w.images.decode import DecodeLimits
+from w2w.mining.catalog import is_current, snapshot_version
+from w2w.mining.duplicates.fingerprints import fingerprint_version
+from w2w.mining.duplicates.flow import find_duplicates, fingerprints_due, list_fingerprints, make_fingerprints, snapshot_rows
+from w2w.mining.duplicates.rules import RULES_CODE, LikenessRules, check_rules, duplicate_rows
+
+
+@dataclass(frozen=True)
+class Config(JobConfig):
+    """Give every image in table `images` a fingerprint (once), and write table `duplicates`: clusters of one picture."""
+
+    rules: LikenessRules = LikenessRules()
+    """When two pictures are one."""
+    model_version: str | None = None
+    """Also compare neighbours in table `embeddings` of this model version: finds crops of more than 5 %."""
+    min_cosine: float = 0.95
+    """Of such neighbours, at least."""
+    decode: DecodeLimits = DecodeLimits()
+    """What an image may be."""
+    pool: Pool = Pool()
+    """Workers that decode."""
+
+
+def main(config: Config) -> Summary:
+    run = Run("deduplicate", config)
+    check_rules(config.rules)
+    if not 0 < config.min_cosine <= 1:
+        raise UsageError(f"--min_cosine={config.min_cosine}: above 0, at most 1")
+    need_table(run.store, schema.IMAGES, "ingest")
+    vectors = list_vectors(run.store, config.model_version) if config.model_version else None
+    if vectors is not None and not len(vectors.places):
+        raise UsageError(f"--model_version={config.model_version}: table 'embeddings' has no vectors of it: run 'w2w embed'")
+    due = fingerprints_due(run.store, config.decode, config.item_rows).first(config.limit)
+    facts: dict[str, object] = {"images to fingerprint": f"{due.num_rows:,}"}
+    if config.dry_run:
+        return run.summary(skipped=due.skipped, facts=facts)
+    begun = not due.is_done(config.tolerance)
+    if begun:
+        run.begin()
+        refused = make_fingerprints(run, due, config.decode, config.pool).rejected
+        facts["images refused"] = f"{refused:,}"
+    inputs = [schema.FINGERPRINTS, *([schema.EMBEDDINGS] if vectors is not None else [])]
+    cosine = config.min_cosine if vectors is not None else None
+    options = (config.rules, fingerprint_version(config.decode), config.model_version, cosine)
+    version = snapshot_version(RULES_CODE, options, run.store, inputs)
+    if is_current(run.store, schema.DUPLICATES, version):
+        return run.summary(skipped=due.skipped, facts=facts | {"duplicates": "unchanged: made of these very tables before"})
+    if not begun:
+        run.begin()
+    fingerprints = list_fingerprints(run.store, config.decode)
+    found = find_duplicates(fingerprints, config.rules, vectors, config.min_cosine)
+    rows = snapshot_rows(fingerprints, found)
+    counts, written = replace_rows(run.store, schema.DUPLICATES, rows, run.lineage(version, inputs))
+    several = duplicate_rows(found.images, found.confirmed)
+    facts |= {"candidates": f"{found.num_candidates:,}", "images with a duplicate": f"{several.num_rows:,}"}
+    facts |= {"clusters": f"{pc.count_distinct(several.column(schema.CLUSTER_ID)).as_py():,}"}
+    facts |= {f"  {v['values']}": f"{v['counts']:,}" for v in pc.value_counts(several.column(schema.HOW)).to_pylist()}
+    facts |= {"in crowded buckets": f"{found.num_crowded:,}"} if found.num_crowded else {}
+    return run.summary(counts=counts, versions=written, skipped=due.skipped, facts=facts)

@@ -1,0 +1,67 @@
+"""Harden: for every pair the products that look most like its anchor and are surely others."""
+
+from dataclasses import dataclass, field
+
+from w2w import schema
+from w2w.engine.job import JobConfig, Run, Summary
+from w2w.garments.classifier import check_mapping
+from w2w.mining.catalog import check_product_key, chosen_version, is_current, keyed_products, read_catalog, snapshot_version
+from w2w.mining.negatives.flow import garment_search, harden, with_all_images
+from w2w.mining.negatives.rules import NegativeRules
+from w2w.mining.pairs.shown import report_mining
+from w2w.table import delta
+
+STAGE_CODE = 2  # raise it when the same tables would give other rows
+
+
+@dataclass(frozen=True)
+class Config(JobConfig):
+    """Take hard negatives for table `pairs` from what `w2w search --of garments` found: table `negatives`."""
+
+    max_reject_rate: float = 1.0
+    """The job fails when a larger share of the pairs has no negative."""
+    rules: NegativeRules = NegativeRules()
+    """What a negative is."""
+    search_version: str = "auto"
+    """Which search of garments; auto: the newest."""
+    product_key: list[str] = field(default_factory=list)
+    """Attributes that together make a product, as in `w2w mine`."""
+    classifier: str = "none"
+    """As in `w2w mine`: a model version of `categories`, auto, or none."""
+    classes: dict[str, str] | None = None
+    """As in `w2w mine`: the feed's categories as ours."""
+    out: str = ""
+    """The report. Default: mining.html in the store."""
+    shown: int = 12
+    """Pairs, negatives, and rejects of each reason in the report; 0 for no report."""
+
+
+def main(config: Config) -> Summary:
+    run = Run("harden", config)
+    store = run.store
+    check_product_key(store, schema.PAIRS, config.product_key, "mine")
+    check_product_key(store, schema.REPRESENTATIVES, config.product_key, "represent")
+    check_mapping(config.classes or {})
+    search = garment_search(store, config.search_version)
+    classifier = chosen_version(store, schema.CLASSIFICATIONS, config.classifier, "classifier")
+    duplicates = delta.open_table(store, schema.DUPLICATES) is not None
+    inputs = [schema.PAIRS, schema.NEIGHBOURS, schema.PRODUCTS, schema.IMAGES, schema.REPRESENTATIVES, schema.SPLITS]
+    inputs += [schema.CLASSIFICATIONS] if classifier else []
+    inputs += [schema.DUPLICATES] if duplicates else []
+    options = (config.rules, search, config.product_key, classifier, config.classes)
+    version = snapshot_version(STAGE_CODE, options, store, inputs)
+    facts: dict[str, object] = {"search version": search, "stage version": version}
+    if not duplicates:
+        facts["warning"] = "no table `duplicates`: a copy of a pair's product may be its negative; run 'w2w deduplicate' first"
+    if is_current(store, schema.NEGATIVES, version):
+        return run.summary(facts=facts | {"negatives": "unchanged: made of these very tables before"})
+    if config.dry_run:
+        return run.summary(facts=facts)
+    run.begin()
+    catalog = read_catalog(store, config.product_key, config.classes, classifier)
+    catalog = with_all_images(catalog, keyed_products(store, config.product_key))
+    lineage = run.lineage(version, inputs)
+    counts, versions = harden(store, search, catalog, config.rules, duplicates, lineage, config.tolerance)
+    if config.shown:
+        facts |= report_mining(store, config.out, config.shown)
+    return run.summary(counts=counts, versions=versions, facts=facts)

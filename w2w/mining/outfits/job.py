@@ -1,0 +1,94 @@
+"""Compose: outfits of top, bottom and shoes from cut-outs, and modified outfits with two of the three replaced."""
+
+from dataclasses import dataclass, field
+
+from w2w import schema, storage
+from w2w.engine.job import JobConfig, Run, Summary, need_table
+from w2w.engine.snapshot import commit_snapshot
+from w2w.errors import UsageError
+from w2w.garments.guides import newest_version
+from w2w.mining.catalog import check_product_key, is_current, snapshot_version
+from w2w.mining.outfits.flow import clusters, cut_out_slots, overlap, owned_splits, shown_outfits, write_outfits
+from w2w.mining.outfits.page import outfit_sheet
+from w2w.mining.outfits.rules import CROP_SOURCES, judged, modify, with_splits
+
+STAGE_CODE = 2  # raise it when the same cut-outs would make other outfits
+_INPUTS = (schema.CUTOUTS, schema.DUPLICATES, schema.SPLITS, schema.POSTS, schema.PRODUCTS)
+
+
+@dataclass(frozen=True)
+class Config(JobConfig):
+    """Replace the store's own rows of table `outfits`: an outfit for each cut-out that shows top, bottom and shoes, and others
+    made of it: two of the three replaced, never across a split, never by itself or a near-duplicate."""
+
+    max_reject_rate: float = 1.0
+    """The job fails when a larger share of the cut-outs shows no whole outfit."""
+    cutouts: str = "auto"
+    """Whose cut-outs: a stage version of table `cutouts`, or auto: the newest."""
+    modified: int = 1
+    """Modified outfits for each worn one."""
+    crop_sources: list[str] | None = None
+    """What counts as a slot: boxes (a detector saw it there), ratios (where it is in most people). Default: boxes where a
+    detector guided the cut-outs, for what it did not find is mostly not to be seen; else ratios."""
+    product_key: list[str] = field(default_factory=list)
+    """The attributes that make a product, as the splits were made with."""
+    val_share: float = 0.1
+    """Of the photos that no post or product shows: how many go to val, by the hash of their near-duplicates."""
+    test_share: float = 0.1
+    """Of the same, to test."""
+    seed: int = 0
+    """Another one makes other modified outfits."""
+    sheet: int = 24
+    """How many outfits the page outfits.html in the store shows; 0: no page."""
+
+    def __post_init__(self):
+        if self.crop_sources is not None and (not self.crop_sources or set(self.crop_sources) - set(CROP_SOURCES)):
+            raise UsageError(f"crop_sources={self.crop_sources}: one or both of {', '.join(CROP_SOURCES)}")
+        if self.modified < 0 or self.sheet < 0:
+            raise UsageError(f"modified={self.modified}, sheet={self.sheet}: must not be negative")
+        if min(self.val_share, self.test_share) < 0 or self.val_share + self.test_share > 1:
+            raise UsageError(f"val_share={self.val_share}, test_share={self.test_share}: shares that sum to at most 1")
+
+
+def main(config: Config) -> Summary:
+    run = Run("compose", config)
+    if config.limit:
+        raise UsageError("--limit: outfits are made all together; for a trial, use a store with fewer photos")
+    need_table(run.store, schema.CUTOUTS, "segment")
+    need_table(run.store, schema.DUPLICATES, "deduplicate")
+    check_product_key(run.store, schema.SPLITS, config.product_key, "split")
+    cutouts = newest_version(run.store, schema.CUTOUTS) if config.cutouts == "auto" else config.cutouts
+    options = [
+        config.modified,
+        sorted(config.crop_sources or []),
+        config.product_key,
+        config.val_share,
+        config.test_share,
+        config.seed,
+    ]
+    version = snapshot_version(STAGE_CODE, [*options, cutouts], run.store, _INPUTS)
+    facts: dict[str, object] = {"cut-outs of": cutouts, "stage version": version}
+    if is_current(run.store, schema.OUTFITS, version):
+        return run.summary(facts=facts | {"outfits": "unchanged: made of these very tables before"})
+    photos, sources = cut_out_slots(run.store, cutouts or "none", config.crop_sources)
+    if not photos.height:
+        raise UsageError(f"--cutouts={config.cutouts}: table 'cutouts' has no rows of that version: run 'w2w segment'")
+    facts |= {"cut-outs": f"{photos.height:,}", "slots by": ", ".join(sources), "crops sharing pixels": overlap(photos)}
+    if config.dry_run:
+        return run.summary(facts=facts)
+    run.check_store()
+    lineage = run.lineage(version, _INPUTS)
+    owned, homeless = owned_splits(run.store, config.product_key)
+    worn, rejected = judged(with_splits(photos, clusters(run.store), owned, config.val_share, config.test_share))
+    made = modify(worn, config.modified, config.seed)
+    receipts = write_outfits(run.store, worn, made, rejected, lineage)
+    counts, versions = commit_snapshot(run.store, schema.OUTFITS, receipts, lineage, config.tolerance)
+    by_split = {f"worn, {split}": f"{n:,}" for split, n in sorted(worn.get_column(schema.SPLIT).value_counts().iter_rows())}
+    facts |= by_split | {"modified": f"{len(made.base):,}", "could not be modified": f"{made.unmade:,}"}
+    facts |= {"posts and products without a split": f"{homeless:,}"} if homeless else {}
+    if config.sheet:
+        page = storage.join(run.store, "outfits.html")
+        headline = {"worn": f"{worn.height:,}", "modified": facts["modified"], "rejected": f"{len(rejected):,}"}
+        outfit_sheet(page, "Outfits", headline, facts, shown_outfits(run.store, cutouts, config.sheet))
+        facts["page"] = page
+    return run.summary(counts=counts, versions=versions, facts=facts)

@@ -1,0 +1,85 @@
+"""Mine: pairs of a garment in a post's photo and the product that it is, each with the rule that matched it."""
+
+from dataclasses import dataclass, field, replace
+
+from w2w import schema
+from w2w.engine.job import JobConfig, Run, Summary, need_table
+from w2w.engine.run import run_task
+from w2w.errors import UsageError
+from w2w.garments.classifier import check_mapping
+from w2w.mining.catalog import check_product_key, chosen_version, is_current, read_catalog, snapshot_version
+from w2w.mining.pairs.flow import GateConfig, mine
+from w2w.mining.pairs.rules import PairRules
+from w2w.mining.pairs.shown import report_mining
+
+STAGE_CODE = 1  # raise it when the same tables would give other pairs
+
+
+@dataclass(frozen=True)
+class Config(JobConfig):
+    """Match the products that each post tags with the garments found in its photo: table `pairs`; every tag that is no pair is
+    in `rejects`, with the reason."""
+
+    max_reject_rate: float = 1.0
+    """The job fails when a larger share of the tags is rejected."""
+    rules: PairRules = PairRules()
+    """What makes a pair."""
+    gate: GateConfig = GateConfig()
+    """What similarity decides."""
+    product_key: list[str] = field(default_factory=list)
+    """Attributes that together make a product, as in `w2w represent`."""
+    detector: str = "auto"
+    """Whose garments: a stage version of `looks`, or auto: the newest."""
+    classifier: str = "none"
+    """Whose class of a product's image counts, where it is sure (`w2w classify --threshold`, published: .8): a model version of
+    `categories`, auto for the newest, or none: the shop's own category."""
+    classes: dict[str, str] | None = None
+    """The feed's categories as ours: {Topwear: top, Sandal: shoes, ...}. What is none of our classes is not mined."""
+    out: str = ""
+    """The report. Default: mining.html in the store."""
+    shown: int = 12
+    """Pairs, negatives, and rejects of each reason in the report; 0 for no report."""
+
+
+def main(config: Config) -> Summary:
+    run = Run("mine", config)
+    store = run.store
+    need_table(store, schema.POSTS, "crawl")
+    need_table(store, schema.SPLITS, "split")
+    check_product_key(store, schema.REPRESENTATIVES, config.product_key, "represent")
+    check_product_key(store, schema.SPLITS, config.product_key, "split")
+    check_mapping(config.classes or {})
+    detector = chosen_version(store, schema.LOOKS, config.detector, "detector")
+    if detector is None:
+        raise UsageError("--detector: pairs need garments: run 'w2w detect' first, and give its stage version or auto")
+    classifier = chosen_version(store, schema.CLASSIFICATIONS, config.classifier, "classifier")
+    if classifier is None and config.classifier == "auto":
+        raise UsageError("--classifier=auto: nothing was classified yet: run 'w2w classify' first, or give none")
+    asked = config.gate.asked()
+    inputs = [
+        schema.POSTS,
+        schema.PRODUCTS,
+        schema.IMAGES,
+        schema.LOOKS,
+        schema.GARMENTS,
+        schema.REPRESENTATIVES,
+        schema.SPLITS,
+    ]
+    inputs += [schema.CLASSIFICATIONS] if classifier else []
+    inputs += [schema.EMBEDDINGS] if asked else []
+    options = (config.rules, asked, config.product_key, detector, classifier, config.classes)
+    version = snapshot_version(STAGE_CODE, options, store, inputs)
+    facts = {"detector": detector, "classifier": classifier or "none: the shop's categories"}
+    facts |= {"gate": f"{config.gate.matches}, vectors {asked.model_version}" if asked else "none", "stage version": version}
+    if is_current(store, schema.PAIRS, version):
+        return run.summary(facts=facts | {"pairs": "unchanged: made of these very tables before"})
+    if config.dry_run:
+        return run.summary(facts=facts)
+    run.begin()
+    catalog = run_task(read_catalog, store, config.product_key, config.classes, classifier, title="catalog")
+    lineage = run.lineage(version, inputs)
+    lineage = replace(lineage, config=lineage.config | {"detector": detector, "classifier": classifier})  # not auto
+    counts, versions = mine(store, detector, catalog, config.rules, asked, lineage, config.tolerance)
+    if config.shown:
+        facts |= report_mining(store, config.out, config.shown)
+    return run.summary(counts=counts, versions=versions, facts=facts)

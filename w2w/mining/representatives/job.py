@@ -1,0 +1,86 @@
+"""Represent: the image that stands for each product, alone on plain ground where the catalog has such a one."""
+
+from dataclasses import dataclass, field
+
+from w2w import ids, schema
+from w2w.engine.job import JobConfig, Run, Summary, need_table
+from w2w.engine.run import run_stages
+from w2w.engine.source import pending_rows
+from w2w.engine.stage import Pool, Stage
+from w2w.garments.classifier import check_mapping
+from w2w.images.decode import DecodeLimits
+from w2w.mining.catalog import chosen_version, is_current, keyed_products, snapshot_version
+from w2w.mining.representatives import rules as representatives
+from w2w.mining.representatives.flow import product_images, represent
+from w2w.mining.representatives.rules import GROUND_GIVES, look_at_ground
+from w2w.table.pending import rejected_keys, table_keys
+from w2w.table.sink import Output
+
+STAGE_CODE = 1  # raise it when the same tables would give other rows
+
+
+@dataclass(frozen=True)
+class Config(JobConfig):
+    """Choose, of every product's images, the one that shows it alone on plain ground: table `representatives`. New images are
+    looked at once (table `grounds`)."""
+
+    product_key: list[str] = field(default_factory=list)
+    """Attributes that together make a product, for a feed with a row for every picture; none: its product_id does."""
+    detector: str = "auto"
+    """Whose garments tell that a person wears it: a stage version of `looks`, none, or auto: the newest where there is one."""
+    classifier: str = "none"
+    """Whose class must be the product's: a model version of `categories`, none, or auto: the newest where there is one."""
+    classes: dict[str, str] | None = None
+    """The feed's categories as ours: {Topwear: top, Sandal: shoes, ...}."""
+    decode: DecodeLimits = DecodeLimits()
+    """What an image may be."""
+    pool: Pool = Pool()
+    """Workers that look at images."""
+
+
+def main(config: Config) -> Summary:
+    run = Run("represent", config)
+    need_table(run.store, schema.PRODUCTS, "ingest")
+    need_table(run.store, schema.IMAGES, "ingest")
+    check_mapping(config.classes or {})
+    keyed_products(run.store, config.product_key)  # refuses an attribute that nobody has
+    detector = chosen_version(run.store, schema.LOOKS, config.detector, "detector")
+    classifier = chosen_version(run.store, schema.CLASSIFICATIONS, config.classifier, "classifier")
+    ground = ids.digest(representatives.CODE)
+    done = [
+        table_keys(run.store, schema.GROUNDS, schema.IMAGE_ID, stage_version=ground),
+        rejected_keys(run.store, "represent", ground),
+    ]
+    columns = [schema.IMAGE_ID, schema.BYTES, schema.SOURCE_URI]
+    among = product_images(run.store)
+    work = pending_rows(run.store, schema.IMAGES, columns, done, schema.SOURCE_URI, config.item_rows, among, config.limit)
+    facts = {"product key": ", ".join(config.product_key) or "product_id", "detector": detector or "none"}
+    facts |= {"classifier": classifier or "none", "images not seen yet": f"{work.num_rows:,}"}
+    if config.dry_run:
+        return run.summary(skipped=work.skipped, facts=facts)
+    run.begin()
+    looked = Summary(run.job, run.run_id)
+    if not work.is_done(config.tolerance):
+        looked.counts, looked.versions = run_stages(
+            run.store,
+            work,
+            [Stage("look", look_at_ground, (schema.BYTES,), GROUND_GIVES, {"limits": config.decode, "stage_version": ground})],
+            [Output(schema.GROUNDS)],
+            run.lineage(ground, [schema.IMAGES]),
+            pool=config.pool,
+            tolerance=config.tolerance,
+            commit_every_s=config.commit_every_s,
+        )
+    inputs = [schema.PRODUCTS, schema.GROUNDS]
+    inputs += [schema.LOOKS, schema.GARMENTS] if detector else []
+    inputs += [schema.CLASSIFICATIONS] if classifier else []
+    options = (config.product_key, ground, detector, classifier, config.classes if classifier else None)
+    version = snapshot_version(STAGE_CODE, options, run.store, inputs)
+    facts["stage version"] = version
+    if is_current(run.store, schema.REPRESENTATIVES, version):
+        facts["representatives"] = "unchanged: made of these very tables before"
+        return run.summary(counts=looked.counts, versions=looked.versions, skipped=work.skipped, facts=facts)
+    arguments = (config.product_key, ground, detector, classifier, config.classes, run.lineage(version, inputs))
+    chosen, versions = represent(run.store, *arguments)
+    facts["representatives"] = f"{chosen.out:,}"
+    return run.summary(counts=looked.counts, versions=looked.versions | versions, skipped=work.skipped, facts=facts)

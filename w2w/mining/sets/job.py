@@ -1,0 +1,72 @@
+"""Convert: a public set of pairs or outfits into products, posts, garments, pairs, outfits and questions."""
+
+from dataclasses import asdict, dataclass, field
+
+from w2w import ids, schema
+from w2w.engine.job import JobConfig, Run, Summary
+from w2w.engine.stage import Pool
+from w2w.errors import UsageError
+from w2w.images.decode import DecodeLimits
+from w2w.mining.sets import SetConfig, open_set
+from w2w.mining.sets.flow import Pictures, Reading, check_records, write_snapshots
+from w2w.mining.sets.rows import PHOTO_SCHEMA, SHOP_SCHEMA, photo_rows, shop_rows
+from w2w.table import work
+from w2w.table.sink import Counts
+from w2w.web.fetch import FetchConfig
+
+STAGE_CODE = 1  # raise it when the same files would be read differently
+
+
+@dataclass(frozen=True)
+class Config(JobConfig):
+    """Read a public data set: its pictures once, then its pairs and outfits in place of those of the same set."""
+
+    set: SetConfig = field(default_factory=SetConfig)
+    """The data set."""
+    decode: DecodeLimits = DecodeLimits()
+    """What an image may be."""
+    fetch: FetchConfig = FetchConfig()
+    """How images on the web are fetched."""
+    crop_px: int = 384
+    """Longest side of a garment's crop."""
+    pool: Pool = Pool()
+    """Workers that read, check and cut pictures."""
+
+
+def main(config: Config) -> Summary:
+    run = Run("convert", config)
+    public = open_set(config.set)
+    settings = {k: v for k, v in asdict(config.set).items() if k not in ("path", "images", "source", "variant")}
+    version = ids.digest(STAGE_CODE, settings, config.set.catalog, config.decode, config.crop_px)
+    reading = Reading(config.set.catalog, config.set.name, version, config.crop_px, config.decode, config.fetch, config.pool)
+    sold, worn = shop_rows(public.shops(), reading.catalog, version), photo_rows(public.photos(), reading.catalog, version)
+    shops = Pictures(run, reading, schema.PRODUCTS, sold, SHOP_SCHEMA)
+    photos = Pictures(run, reading, schema.POSTS, worn, PHOTO_SCHEMA)
+    check_records(public)
+    if not config.dry_run:
+        run.check_store()
+    counts, versions = Counts(), {}
+    try:
+        for part in (shops, photos):
+            part.write(config)
+        facts = {"set": reading.source, "pending products": f"{shops.pending:,}", "pending photos": f"{photos.pending:,}"}
+        skipped = shops.skipped + photos.skipped
+        if not shops.pending + photos.pending + skipped:
+            raise UsageError(f"set.path={config.set.path}: its lists name no picture")
+        if config.dry_run:
+            return run.summary(skipped=skipped, facts=facts)
+        lineage = run.lineage(version, [])
+        for part in (shops, photos):
+            if part.pending:
+                run.begin()
+                some, written = part.load(config, lineage)
+                counts.add(some)
+                versions |= written
+    finally:
+        work.clean(run.store, run.run_id)
+    if config.limit:
+        return run.summary(counts=counts, versions=versions, skipped=skipped, facts=facts | {"pairs": "none with --limit"})
+    lineage = run.lineage(version, [schema.PRODUCTS, schema.POSTS, schema.GARMENTS])
+    some, written, made = write_snapshots(run, public, reading, lineage, config.tolerance)
+    counts.add(some)
+    return run.summary(counts=counts, versions=versions | written, skipped=skipped, facts=facts | made)

@@ -1,0 +1,56 @@
+"""Split: products and posts to train, val and test, so that nothing connected is in two of them."""
+
+from dataclasses import dataclass, field, replace
+from functools import partial
+
+from w2w import schema
+from w2w.engine.job import JobConfig, Run, Summary, need_table
+from w2w.engine.run import run_task
+from w2w.engine.snapshot import replace_rows
+from w2w.errors import UsageError
+from w2w.mining.catalog import is_current, snapshot_version
+from w2w.mining.owners import active_post_batches, active_product_batches
+from w2w.mining.splits.rules import SPLIT_CODE, SplitRules, check_rules, deal, summary_of
+from w2w.table import delta
+from w2w.table.sink import Lineage
+
+
+@dataclass(frozen=True)
+class Config(JobConfig):
+    """Write table `splits`: one row a product and post, dealt by what connects them (products, posts, near-duplicates)."""
+
+    product_key: list[str] = field(default_factory=list)
+    """Attributes that together make one product, as [sku, colour]. Default: the feed's product_id."""
+    split: SplitRules = SplitRules()
+    """Shares, and what becomes of a component that is too large."""
+
+
+def main(config: Config) -> Summary:
+    run = Run("split", config)
+    check_rules(config.split)
+    need_table(run.store, schema.PRODUCTS, "ingest")
+    need_table(run.store, schema.DUPLICATES, "deduplicate")
+    inputs = [schema.PRODUCTS, schema.POSTS, schema.DUPLICATES]
+    versions = run.lineage("", inputs).inputs
+    version = snapshot_version(SPLIT_CODE, (config.split, config.product_key), run.store, inputs)
+    if is_current(run.store, schema.SPLITS, version):
+        return run.summary(facts={"splits": "unchanged: made of these very tables before"})
+    facts: dict[str, object] = {f"table {name}": f"version {v}" for name, v in versions.items()}
+    if config.dry_run:
+        return run.summary(facts=facts)
+    run.begin()
+    lineage = replace(run.lineage(version, inputs), inputs=versions)
+    facts, counts, written = run_task(_split, run.store, config, lineage, title="split")
+    return run.summary(counts=counts, versions=written, facts=facts)
+
+
+def _split(store: str, config: Config, lineage: Lineage):
+    versions = lineage.inputs
+    products, posts = (delta.CurrentRows(store, t, versions.get(t.name)) for t in (schema.PRODUCTS, schema.POSTS))
+    listed = delta.parts(delta.open_table(store, schema.DUPLICATES, versions[schema.DUPLICATES.name]))
+    duplicates = delta.read_batches(store, schema.DUPLICATES, [schema.IMAGE_ID, schema.CLUSTER_ID], listed)
+    read = partial(active_product_batches, products, config.product_key), partial(active_post_batches, posts)
+    dealt = deal(*read, duplicates, config.split)
+    if not dealt.counts[0].any():
+        raise UsageError("table 'products' has no active product: run 'w2w ingest' first")
+    return summary_of(dealt), *replace_rows(store, schema.SPLITS, dealt.rows, lineage)

@@ -1,0 +1,52 @@
+"""Embed: a vector for every image, garment or slot of an outfit that has none of this model yet."""
+
+from dataclasses import dataclass
+
+from w2w.engine.job import JobConfig, Run, Summary
+from w2w.engine.run import run_stages
+from w2w.engine.stage import Pool
+from w2w.images.decode import DecodeLimits
+from w2w.models.encoder import EncoderConfig, model_version, try_encoder
+from w2w.models.flow import picture_stages, pictures_of, without_vector
+
+
+@dataclass(frozen=True)
+class Config(JobConfig):
+    """Give every image in table `images` a vector of this encoder in table `embeddings`; those that have one are skipped."""
+
+    of: str = "images"
+    """What is embedded: images, garments (the crops that a detector cut out), or slots (top, bottom, shoes of cut-outs)."""
+    version: str = "auto"
+    """Of garments and slots: the stage version that cut them out; auto: the newest."""
+    encoder: EncoderConfig = EncoderConfig()
+    """The model."""
+    decode: DecodeLimits = DecodeLimits()
+    """What an image may be."""
+    pool: Pool = Pool()
+    """Workers that decode, and on a CPU also run the model."""
+    gpu_pool: Pool | None = None
+    """Workers of their own for the model: for example {num_gpus: 1, num_cpus: 1, batch_rows: 256}."""
+
+
+def main(config: Config) -> Summary:
+    pictures = pictures_of(config.of)
+    run = Run(pictures.stage, config)
+    version = model_version(config.encoder)
+    work = without_vector(run.store, pictures, version, config.version, config.item_rows).first(config.limit)
+    facts = {"encoder": config.encoder.name, "model version": version, "pending": f"{work.num_rows:,}"}
+    if work.num_rows:
+        try_encoder(config.encoder)
+    if work.is_done(config.tolerance) or config.dry_run:
+        return run.summary(skipped=work.skipped, facts=facts)
+    run.begin()
+    counts, versions = run_stages(
+        run.store,
+        work,
+        picture_stages(pictures, config.encoder, config.decode, config.gpu_pool),
+        [pictures.output],
+        run.lineage(version, [pictures.table]),
+        pool=config.pool,
+        tolerance=config.tolerance,
+        commit_every_s=config.commit_every_s,
+    )
+    return run.summary(counts=counts, versions=versions, skipped=work.skipped, facts=facts)

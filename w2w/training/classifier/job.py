@@ -1,0 +1,92 @@
+"""Classify: which of the seven classes each picture shows, by a head on its embedding; trains that head with --train."""
+
+from dataclasses import dataclass, field
+
+from w2w import schema, storage
+from w2w.engine.job import JobConfig, Run, Summary, need_table
+from w2w.engine.run import run_stages
+from w2w.engine.source import pending_rows
+from w2w.engine.stage import Pool, Stage
+from w2w.errors import UsageError
+from w2w.garments import classifier as heads
+from w2w.garments.classifier import CLASSIFY_GIVES, Classify, HeadConfig
+from w2w.models.encoder import EncoderConfig, model_version
+from w2w.table.pending import rejected_keys, table_keys
+from w2w.table.sink import Output
+from w2w.training.classifier.flow import labelled_products, train_head
+
+
+@dataclass(frozen=True)
+class Config(JobConfig):
+    """Give every embedding of this encoder a class in table `categories`; with --train, first learn from the products' own."""
+
+    classifier: str = ""
+    """Folder of the head: read from, or with --train written to. Default: classifier/ in the store."""
+    encoder: EncoderConfig = field(default_factory=EncoderConfig)
+    """Whose embeddings are classified (`w2w embed` made them)."""
+    threshold: float = 0.8
+    """Least probability of a class that is to be used."""
+    train: bool = False
+    """Train the head on the products' categories instead of predicting."""
+    classes: dict[str, str] | None = None
+    """The feed's categories as ours: {Topwear: top, Sandal: shoes, ...}. What is not named, and no class itself, is etc."""
+    head: HeadConfig = HeadConfig()
+    """How it is trained."""
+    max_examples: int = 100_000
+    """Train on at most so many products."""
+    pool: Pool = Pool(batch_rows=1024)
+    """Workers that predict."""
+
+
+def main(config: Config) -> Summary:
+    if not 0 <= config.threshold <= 1:
+        raise UsageError(f"threshold={config.threshold}: a number between 0 and 1")
+    run = Run("classify", config)
+    need_table(run.store, schema.EMBEDDINGS, "embed")
+    folder = storage.absolute(config.classifier) if config.classifier else storage.join(run.store, "classifier")
+    version = model_version(config.encoder)
+    return train(config, run, folder, version) if config.train else predict(config, run, folder, version)
+
+
+def predict(config: Config, run: Run, folder: str, encoder_version: str) -> Summary:
+    head = heads.load(folder)
+    if head.encoder_version != encoder_version:
+        raise UsageError(
+            f"classifier={folder}: was trained on embeddings {head.encoder_version}, and encoder.name={config.encoder.name} "
+            f"makes {encoder_version}: use its encoder, or train another with --train"
+        )
+    version = heads.prediction_version(head, config.threshold)
+    done = [
+        table_keys(run.store, schema.CLASSIFICATIONS, schema.OWNER_ID, model_version=version),
+        rejected_keys(run.store, "classify", version),
+    ]
+    columns = [schema.OWNER_ID, schema.OWNER_KIND, schema.VECTOR]
+    work = pending_rows(
+        run.store, schema.EMBEDDINGS, columns, done, schema.OWNER_ID, config.item_rows, model_version=encoder_version
+    ).first(config.limit)
+    facts = {"classifier": folder, "model version": version, "pending": f"{work.num_rows:,}"}
+    if work.is_done(config.tolerance) or config.dry_run:
+        return run.summary(skipped=work.skipped, facts=facts)
+    run.begin()
+    settings = {"folder": folder, "threshold": config.threshold}
+    counts, versions = run_stages(
+        run.store,
+        work,
+        [Stage("classify", Classify, (schema.VECTOR,), CLASSIFY_GIVES, settings)],
+        [Output(schema.CLASSIFICATIONS)],
+        run.lineage(version, [schema.EMBEDDINGS]),
+        pool=config.pool,
+        tolerance=config.tolerance,
+        commit_every_s=config.commit_every_s,
+    )
+    return run.summary(counts=counts, versions=versions, skipped=work.skipped, facts=facts)
+
+
+def train(config: Config, run: Run, folder: str, encoder_version: str) -> Summary:
+    mapping = heads.check_mapping(config.classes or {})
+    products = labelled_products(run.store, config.max_examples)
+    if config.dry_run:
+        return run.summary(facts={"classifier": folder, "products": f"{len(products):,}"})
+    run.begin()
+    arguments = (run.store, products, mapping, encoder_version, config.head, config.threshold, folder)
+    return run.summary(facts=train_head(*arguments, config.pool.num_cpus))

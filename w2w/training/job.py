@@ -1,0 +1,101 @@
+"""Train: an encoder, a head, a scorer of outfits, or the networks of LookBook; measured on their test split."""
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from w2w import ids, schema, storage
+from w2w.engine.job import JobConfig, Run, Summary, git_revision, need_table
+from w2w.engine.train import Workers, train
+from w2w.errors import UsageError
+from w2w.models.encoder import EncoderConfig
+from w2w.training.config import LoopConfig
+from w2w.training.encoders.config import ENCODER, HEAD, LearnConfig
+from w2w.training.lookbook.config import LookbookConfig
+from w2w.training.outfits.config import OutfitsConfig
+from w2w.training.plans import OUTFITS, EncoderPlan, LookbookPlan, OutfitPlan, Plan, check_recipe
+from w2w.training.tracking import LogConfig, Trackers
+
+CODE = 3  # raise it when a checkpoint of the old code must not be gone on with
+
+
+@dataclass(frozen=True)
+class Config(JobConfig):
+    """Train on the train split, choose the step on the val split, measure on the test split; writes the model, its card,
+    metrics.json and report.html."""
+
+    recipe: str = ENCODER
+    """encoder: backbone and head learn from the pictures of table `pairs`. head: only the head, from vectors of table
+    `embeddings` (minutes). outfits: a scorer, from table `outfits` and vectors of its items. siamese, pixeldtgan: from a folder
+    in LookBook's layout."""
+    encoder: EncoderConfig = EncoderConfig()
+    """encoder, head: what it starts from, any encoder or one of its own that goes on. outfits: whose vectors it reads. siamese,
+    pixeldtgan: what is measured beside it."""
+    sources: list[str] | None = None
+    """encoder, head: data sets to train and measure on, by default all of table `pairs`. outfits: one, by default own."""
+    learn: LearnConfig = field(default_factory=LearnConfig)
+    """encoder, head: loss, batches, head and augmentation."""
+    test_pairs: int = 2000
+    """encoder, head: test pairs that are measured on, at most. They are looked for among all products of the test split."""
+    outfits: OutfitsConfig = field(default_factory=OutfitsConfig)
+    """outfits: loss, batches and network."""
+    lookbook: LookbookConfig = field(default_factory=LookbookConfig)
+    """siamese, pixeldtgan: the folder, batches, networks and experiments."""
+    published: bool = False
+    """outfits, siamese: with the settings of their source (What2Wear's code; "Clothing Recommendation", section 2)."""
+    train: LoopConfig = field(default_factory=LoopConfig)
+    """Steps, rate and selection."""
+    workers: Workers = Workers()
+    """Processes."""
+    log: LogConfig = LogConfig()
+    """TensorBoard, MLflow, Weights & Biases."""
+    out: str | None = None
+    """Local folder of the model. Default: a folder of the run's digest in the store."""
+    evaluate: str | None = None
+    """Folder of a model that was trained: nothing is trained, it is measured on the test split; --out is by default
+    FOLDER/evaluation."""
+    resume: bool = True
+    """Go on where an interrupted run of the same options and data stopped. --resume=false begins anew."""
+
+
+def main(config: Config) -> Summary:
+    run = Run("train", config)
+    _check(config)
+    plan = _plan(config, run.store)
+    digest = ids.digest(CODE, config.workers.num_workers, *plan.identity())
+    model = Path(storage.absolute(config.evaluate)) if config.evaluate else None
+    default = model / "evaluation" if model else Path(run.store, plan.folder, digest)
+    out = Path(storage.absolute(config.out)) if config.out else default
+    facts = {"recipe": config.recipe, **plan.facts(), "model": str(model or out)}
+    if config.dry_run:
+        return run.summary(facts=facts)
+    run.begin()
+    history = []
+    if not model:
+        place = storage.join(run.store, "_training", digest)
+        history = train(
+            plan.training, config.workers, place, out, config.resume, lambda: Trackers(config.log, place, digest, facts)
+        )
+        kept = next((h["step"] for h in reversed(history) if h.get("kept")), None)
+        facts |= {"step kept": f"{kept} of {history[-1]['step']}"}
+    figures = plan.measure(model or out, out, history, facts)
+    if not model:
+        (out / "README.md").write_text(plan.card(facts, figures, git_revision()), encoding="utf-8")
+    return run.summary(counts=plan.rows, facts=facts | figures | {"use": plan.use(model or out)})
+
+
+def _check(config: Config) -> None:
+    check_recipe(config.recipe, config, Config(store=config.store))
+    if storage.is_s3(config.out or config.store):
+        raise UsageError("--out: the model is written to a local folder: give one")
+    if config.evaluate and not os.path.isdir(storage.absolute(config.evaluate)):
+        raise UsageError(f"--evaluate={config.evaluate}: no such folder")
+
+
+def _plan(c: Config, store: str) -> Plan:
+    if c.recipe in (ENCODER, HEAD):
+        need_table(store, schema.PAIRS, "mine")
+        return EncoderPlan.of(store, c.recipe, c.encoder, c.learn, c.train, c.workers, c.sources, c.limit, c.test_pairs)
+    if c.recipe == OUTFITS:
+        return OutfitPlan.of(store, c.encoder, c.outfits, c.train, c.workers, c.sources, c.limit, c.published)
+    return LookbookPlan.of(c.recipe, c.lookbook, c.train, c.encoder, c.workers, c.limit, c.published)
