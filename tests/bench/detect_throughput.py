@@ -16,11 +16,11 @@ from pathlib import Path
 
 from tests.bench.throughput import CORES, DATA, bare_rate, different_files, fill, in_turn, options_of, steady_rate
 from w2w.engine.cluster import RayConfig
-from w2w.engine.stage import Pool
 from w2w.garments import job_detect as detect
 from w2w.garments.detector import Detector, DetectorConfig
 from w2w.images.decode import DecodeLimits, decode_many
 from w2w.images.resize import shrink
+from w2w.stage import Pool
 
 BATCH, LONGEST_PX = 8, 1600
 

@@ -9,7 +9,7 @@ from w2w.crawl import job as crawl
 from w2w.crawl.frontier import RecrawlConfig
 from w2w.crawl.stage import VisitConfig
 from w2w.engine.job import Summary
-from w2w.engine.stage import Pool
+from w2w.stage import Pool
 from w2w.table import delta
 from w2w.table.delta import current_posts
 from w2w.web.fetch import FetchConfig

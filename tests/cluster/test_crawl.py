@@ -18,8 +18,8 @@ from w2w import schema
 from w2w.crawl.flow import url_states
 from w2w.crawl.frontier import RecrawlConfig, State
 from w2w.crawl.stage import VisitConfig
-from w2w.engine.stage import Pool
 from w2w.errors import RejectCode, UsageError
+from w2w.stage import Pool
 from w2w.table import delta
 from w2w.wardrobe import site
 from w2w.wardrobe.pages import Site

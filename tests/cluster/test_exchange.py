@@ -9,8 +9,8 @@ from w2w import schema
 from w2w.engine import exchange
 from w2w.engine.exchange import Side, by_key
 from w2w.engine.snapshot import Made, make_snapshot
-from w2w.engine.stage import REJECTED_SCHEMA
 from w2w.errors import JobFailed
+from w2w.stage import REJECTED_SCHEMA
 from w2w.table import delta
 from w2w.table.sink import Output, Tolerance, append_rows
 

@@ -16,7 +16,6 @@ from w2w import ids, schema
 from w2w.engine.cluster import RayConfig
 from w2w.engine.run import run_stages
 from w2w.engine.source import pending_rows
-from w2w.engine.stage import Pool
 from w2w.errors import UsageError
 from w2w.garments import job_annotate as annotate
 from w2w.garments import job_detect as detect
@@ -25,11 +24,13 @@ from w2w.garments import job_show as show
 from w2w.garments.detector import Detector, DetectorConfig, Found
 from w2w.garments.flow import COLUMNS, decode_stage, detect_stages
 from w2w.garments.formats import AnnotationsConfig
-from w2w.garments.guides import guides_of, newest_version
+from w2w.garments.guides import guides_of
 from w2w.garments.stage import ITEMS, Detect, to_jpeg
 from w2w.images.decode import DecodeLimits
 from w2w.models.encoder import EncoderConfig, model_version
+from w2w.stage import Pool
 from w2w.table import delta
+from w2w.table.delta import newest_version
 from w2w.table.sink import Lineage, Output, Tolerance, append_rows
 from w2w.training.classifier import job as classify
 

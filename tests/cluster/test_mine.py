@@ -21,7 +21,6 @@ from tests.cluster.streets import (
 )
 from w2w import schema
 from w2w.engine.cluster import RayConfig
-from w2w.engine.stage import Pool
 from w2w.errors import UsageError
 from w2w.garments import job_detect as detect
 from w2w.garments.detector import DetectorConfig
@@ -38,6 +37,7 @@ from w2w.mining.representatives import job as represent
 from w2w.models import job as embed
 from w2w.models.encoder import EncoderConfig, model_version
 from w2w.search import job_search as search
+from w2w.stage import Pool
 from w2w.table import delta, snapshot
 from w2w.wardrobe.shop import write_shop
 

@@ -11,7 +11,6 @@ from bs4 import BeautifulSoup
 from tests.unit.mining.test_sets import IN_SHOP, deepfashion2, in_shop_lines, polyvore, street2shop
 from w2w import ids, schema
 from w2w.engine.cluster import RayConfig
-from w2w.engine.stage import Pool
 from w2w.errors import JobFailed, UsageError
 from w2w.garments.stage import to_jpeg
 from w2w.images.decode import decode
@@ -19,8 +18,9 @@ from w2w.mining.outfits import job as compose
 from w2w.mining.sets import SetConfig
 from w2w.mining.sets import job as convert
 from w2w.models import job as embed
+from w2w.stage import Counts, Pool
 from w2w.table import delta, snapshot
-from w2w.table.sink import Counts, Lineage, Output, append_rows, write_part
+from w2w.table.sink import Lineage, Output, append_rows, write_part
 from w2w.web.fetch import FetchConfig
 
 RAY = RayConfig(num_cpus=2)

@@ -12,9 +12,9 @@ import ray
 from w2w import schema, storage
 from w2w.engine.run import collect, raise_user_errors, run_stages, run_task
 from w2w.engine.source import Source
-from w2w.engine.stage import Pool, Stage
 from w2w.engine.workers import Operator, run_alone
 from w2w.errors import JobFailed, UsageError
+from w2w.stage import Pool, Stage
 from w2w.table import delta, pending
 from w2w.table.sink import Lineage, Output, Tolerance
 

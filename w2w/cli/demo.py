@@ -13,7 +13,6 @@ from w2w.crawl.frontier import RecrawlConfig
 from w2w.engine.cluster import RayConfig
 from w2w.engine.job import Summary
 from w2w.engine.progress import Steps
-from w2w.engine.stage import Pool
 from w2w.errors import JobFailed, UsageError
 from w2w.garments import job_detect as detect
 from w2w.garments import job_segment as segment
@@ -33,6 +32,7 @@ from w2w.mining.splits import job as split
 from w2w.mining.splits.rules import SplitRules
 from w2w.models import job as embed
 from w2w.search import job_evaluate as evaluate
+from w2w.stage import Pool
 from w2w.training import job as train
 from w2w.training.config import LoopConfig
 from w2w.wardrobe import site

@@ -61,7 +61,7 @@ def main() -> None:
         print(f"w2w {w2w.__version__}")
         sys.exit(0)
     if argv[0] not in JOBS:
-        print(line(f"w2w: there is no job {argv[0]!r}.{nearest(argv[0], JOBS)}"), file=sys.stderr)
+        print(line(f"w2w: there is no job {argv[0]!r}.{nearest(argv[0], list(JOBS))}"), file=sys.stderr)
         sys.exit(2)
     from w2w.engine.job import start
 

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 from w2w import schema, storage
 from w2w.engine.job import JobConfig, Summary, options_of, show
-from w2w.engine.stage import Pool
 from w2w.images.decode import DecodeLimits
 from w2w.index import job as index
 from w2w.index.spec import IndexConfig
@@ -13,6 +12,7 @@ from w2w.ingest.feed import FeedConfig
 from w2w.ingest.loading import FeedFetchConfig
 from w2w.models import job as embed
 from w2w.models.encoder import EncoderConfig
+from w2w.stage import Pool
 from w2w.table import delta
 
 

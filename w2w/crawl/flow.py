@@ -24,13 +24,13 @@ from w2w.crawl.stage import VISIT_GIVES, VisitConfig, refused, visit
 from w2w.engine.job import JobConfig, Run
 from w2w.engine.run import run_stages
 from w2w.engine.source import file_rows
-from w2w.engine.stage import Pool, Stage
 from w2w.errors import Reject, RejectCode
 from w2w.images.decode import DecodeLimits
 from w2w.images.stage import INSPECT_GIVES, inspect
 from w2w.ingest.digests import SeenKeys
+from w2w.stage import Counts, Pool, Stage
 from w2w.table import delta, work
-from w2w.table.sink import Counts, Output, append_rows
+from w2w.table.sink import Output, append_rows
 from w2w.web.doorkeeper import Doorkeeper, Message, Reply
 from w2w.web.fetch import FetchConfig, Fetcher
 from w2w.web.politeness import PolitenessConfig

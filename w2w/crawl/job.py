@@ -9,9 +9,9 @@ from w2w.crawl.profile import read_profile
 from w2w.crawl.stage import VisitConfig
 from w2w.crawl.trial import show_trial
 from w2w.engine.job import JobConfig, Run, Summary
-from w2w.engine.stage import Pool
 from w2w.errors import UsageError
 from w2w.images.decode import DecodeLimits
+from w2w.stage import Pool
 from w2w.web.fetch import FetchConfig
 from w2w.web.politeness import PolitenessConfig
 from w2w.web.urls import Limits

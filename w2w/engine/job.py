@@ -24,8 +24,9 @@ from w2w.engine.cluster import RayConfig, connect
 from w2w.errors import JobFailed, UsageError
 from w2w.shown import LogLines, Patient, line, lines
 from w2w.shown import terminal as console
+from w2w.stage import Counts
 from w2w.table import delta
-from w2w.table.sink import Counts, Lineage, Tolerance
+from w2w.table.sink import Lineage, Tolerance
 
 log = logging.getLogger("w2w")
 
@@ -129,14 +130,6 @@ def check_common(config: JobConfig) -> None:
         raise UsageError(f"--min_rejects={config.min_rejects}: must be at least 1")
     if config.commit_every_s < 0:
         raise UsageError(f"--commit_every_s={config.commit_every_s}: must not be negative")
-
-
-def need_table(store: str, table: schema.Table, made_by: str):
-    """The table, opened. Raises UsageError naming the job that makes it where it is missing."""
-    opened = delta.open_table(store, table)
-    if opened is None:
-        raise UsageError(f"there is no table {delta.uri(store, table)!r}: run 'w2w {made_by}' first, or check --store")
-    return opened
 
 
 def options_of(config: object, config_class: type) -> dict:

@@ -17,10 +17,14 @@ import ray
 from w2w import schema, storage
 from w2w.engine.progress import Progress
 from w2w.engine.source import Source
-from w2w.engine.stage import (
+from w2w.engine.workers import Operator, run_alone
+from w2w.errors import JobFailed, StorageFailed, UsageError
+from w2w.memory import keep_memory
+from w2w.stage import (
     REJECTED_BY,
     REJECTED_SCHEMA,
     Chain,
+    Counts,
     Pool,
     Stage,
     batches,
@@ -30,11 +34,8 @@ from w2w.engine.stage import (
     leaving,
     segments,
 )
-from w2w.engine.workers import Operator, run_alone
-from w2w.errors import JobFailed, StorageFailed, UsageError
-from w2w.memory import keep_memory
 from w2w.table.pending import read_beside, read_item
-from w2w.table.sink import RECEIPT_SCHEMA, Committer, Counts, Lineage, Output, Tolerance, write_part
+from w2w.table.sink import RECEIPT_SCHEMA, Committer, Lineage, Output, Tolerance, write_part
 
 log = logging.getLogger("w2w")
 

@@ -8,9 +8,9 @@ import pyarrow as pa
 from w2w import schema
 from w2w.engine.exchange import Side, by_key
 from w2w.engine.run import reject_rows
-from w2w.engine.stage import REJECTED_SCHEMA, count
+from w2w.stage import REJECTED_SCHEMA, Counts, count
 from w2w.table import snapshot
-from w2w.table.sink import Counts, Lineage, Output, Tolerance, write_part
+from w2w.table.sink import Lineage, Output, Tolerance, write_part
 
 _ROWS_PER_PART = 250_000
 

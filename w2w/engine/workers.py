@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import ray
 
-from w2w.engine.stage import Pool
 from w2w.errors import JobFailed
+from w2w.stage import Pool
 
 _AHEAD = 2  # items given to a worker: it never waits for the driver
 _RETRIES = 3  # of an item whose worker died

@@ -11,7 +11,7 @@ from w2w import ids, schema, storage
 from w2w.errors import Reject, RejectCode, UsageError
 from w2w.garments import boxes
 from w2w.garments.taxonomy import CATEGORIES, IGNORE, PERSON
-from w2w.images.stage import with_rejects
+from w2w.stage import with_rejects
 
 RELATIVE = "relative"  # boxes in shares of the photo's size, which only the photo tells
 

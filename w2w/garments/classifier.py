@@ -18,7 +18,7 @@ from w2w import ids, schema, storage
 from w2w.errors import Reject, RejectCode, UsageError
 from w2w.garments.annotations import split_of
 from w2w.garments.taxonomy import CATEGORIES, ETC
-from w2w.images.stage import with_rejects
+from w2w.stage import with_rejects
 
 CODE = 1  # raise it when the same weights would give other probabilities
 LABELS = (*CATEGORIES, ETC)

@@ -1,7 +1,6 @@
 """The stages over photos: garments found in them, and people cut out of them."""
 
 from w2w import schema
-from w2w.engine.stage import Pool, Stage
 from w2w.garments.detector import DetectorConfig, detector_version
 from w2w.garments.masks import MaskRules
 from w2w.garments.segmenter import SegmenterConfig, segmenter_version
@@ -18,6 +17,7 @@ from w2w.garments.stage import (
 )
 from w2w.images.decode import DecodeLimits
 from w2w.images.stage import PHOTO_GIVES, to_photos
+from w2w.stage import Pool, Stage
 
 COLUMNS = (schema.IMAGE_ID, schema.BYTES, schema.WIDTH, schema.HEIGHT, schema.SOURCE_URI)  # of table `images`
 _NEEDS = (*PHOTO_GIVES.names, schema.WIDTH, schema.HEIGHT)

@@ -13,13 +13,6 @@ from w2w.table import delta
 _COLUMNS = (schema.CATEGORY, schema.ORIGINAL_LABEL, schema.SCORE, schema.BOX)
 
 
-def newest_version(store: str, table: schema.Table) -> str | None:
-    """The stage version that was written to the table last; None where nothing was."""
-    opened = delta.open_table(store, table)
-    entries = delta.history(opened) if opened is not None else []
-    return next((e["w2w"]["stage_version"] for e in entries if e["w2w"] and e["w2w"].get("rows")), None)
-
-
 def guides_of(store: str, stage_version: str, least_score: float = 0.0) -> pa.Table:
     """One row a photo that this version has seen: image_id, ``found`` (its garments), person_box, crop_source. Garments below
     ``least_score`` count as not found, and a person's box that was made of garments is made anew of those that are left.

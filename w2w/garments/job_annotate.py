@@ -8,13 +8,13 @@ from w2w import ids, schema
 from w2w.engine.job import JobConfig, Run, Summary
 from w2w.engine.run import run_stages
 from w2w.engine.source import file_rows
-from w2w.engine.stage import Pool, Stage
 from w2w.garments.annotations import RELATIVE, SETTLE_GIVES, settle
 from w2w.garments.formats import AnnotationsConfig, read_annotations
 from w2w.images.decode import DecodeLimits
 from w2w.images.stage import INSPECT_GIVES, inspect
 from w2w.ingest.loading import load_stage
 from w2w.ingest.stage import loadable
+from w2w.stage import Pool, Stage
 from w2w.table import work
 from w2w.table.pending import rejected_keys, table_keys
 from w2w.table.sink import Output

@@ -4,16 +4,17 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from w2w import ids, schema
-from w2w.engine.job import JobConfig, Run, Summary, need_table
+from w2w.engine.job import JobConfig, Run, Summary
 from w2w.engine.run import run_stages
 from w2w.engine.source import pending_rows
-from w2w.engine.stage import Pool
 from w2w.errors import UsageError
 from w2w.garments.detector import DetectorConfig, detector_version, try_detector
 from w2w.garments.flow import COLUMNS, decode_stage, detect_stages
 from w2w.garments.stage import ITEMS
 from w2w.images.decode import DecodeLimits
+from w2w.stage import Pool
 from w2w.table import delta
+from w2w.table.delta import need_table
 from w2w.table.pending import Keys, rejected_keys, table_keys
 from w2w.table.sink import Output
 

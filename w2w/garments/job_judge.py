@@ -3,9 +3,10 @@
 from dataclasses import dataclass, field
 
 from w2w import schema, storage
-from w2w.engine.job import JobConfig, Run, Summary, need_table
+from w2w.engine.job import JobConfig, Run, Summary
 from w2w.errors import UsageError
 from w2w.garments.detector import DetectorConfig, detector_version, try_detector
+from w2w.table.delta import need_table
 from w2w.training.detectors.flow import list_photos
 from w2w.training.detectors.results import measure
 

@@ -3,17 +3,18 @@
 from dataclasses import dataclass
 
 from w2w import ids, schema
-from w2w.engine.job import JobConfig, Run, Summary, need_table
+from w2w.engine.job import JobConfig, Run, Summary
 from w2w.engine.run import run_stages
 from w2w.engine.source import pending_rows, with_beside
-from w2w.engine.stage import Pool
 from w2w.errors import UsageError
 from w2w.garments.flow import COLUMNS, decode_stage, segment_stages
-from w2w.garments.guides import guides_of, newest_version
+from w2w.garments.guides import guides_of
 from w2w.garments.masks import MaskRules
 from w2w.garments.segmenter import SegmenterConfig, segmenter_version, try_segmenter
 from w2w.images.decode import DecodeLimits
+from w2w.stage import Pool
 from w2w.table import work as work_files
+from w2w.table.delta import need_table, newest_version
 from w2w.table.pending import rejected_keys, table_keys
 from w2w.table.sink import Output
 

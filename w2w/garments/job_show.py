@@ -6,7 +6,7 @@ from w2w import schema, storage
 from w2w.engine.job import JobConfig, Run, Summary
 from w2w.errors import UsageError
 from w2w.garments.gallery import write_gallery
-from w2w.garments.guides import newest_version
+from w2w.table.delta import newest_version
 
 
 @dataclass(frozen=True)

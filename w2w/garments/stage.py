@@ -18,8 +18,9 @@ from w2w.garments.masks import MaskRules
 from w2w.garments.person import person_mask
 from w2w.garments.segmenter import SegmenterConfig, load_segmenter, segmenter_version
 from w2w.garments.taxonomy import PERSON
-from w2w.images.stage import PIXEL_HEIGHT, PIXEL_WIDTH, PIXELS, photos_of, with_rejects
+from w2w.images.stage import PIXEL_HEIGHT, PIXEL_WIDTH, PIXELS, photos_of
 from w2w.models.encoder import check_version
+from w2w.stage import with_rejects
 
 FOUND = "found"  # what the detector found in a photo, best first, boxes in the photo's stored size; persons too
 ITEMS = "items"  # rows of table `garments`

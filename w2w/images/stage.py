@@ -11,6 +11,7 @@ from w2w.errors import Reject, RejectCode
 from w2w.images.decode import DecodeLimits, decode_many, probe
 from w2w.images.phash import phash_many
 from w2w.images.resize import fit, shrink
+from w2w.stage import with_rejects
 
 PIXELS = "pixels"
 SLOT_OWNERS, SLOT_PIXELS, SLOT_BETWEEN = "slot_owners", "slot_pixels", ":"
@@ -34,13 +35,6 @@ def slot_pixels_fields(size_px: int) -> pa.Schema:
 
 # pixels of photos that keep their shape: uint8 RGB, row-major, PIXEL_HEIGHT x PIXEL_WIDTH x 3
 PHOTO_GIVES = pa.schema([(PIXELS, pa.large_binary()), (PIXEL_WIDTH, pa.int32()), (PIXEL_HEIGHT, pa.int32())])
-
-
-def with_rejects(rows: pa.Table, rejects: Sequence[Reject | None]) -> pa.Table:
-    """The rows with the reject columns of a stage's result."""
-    codes = pa.array([r.code.value if r else None for r in rejects], pa.string())
-    details = pa.array([r.detail if r else None for r in rejects], pa.string())
-    return rows.append_column(schema.REJECT_CODE, codes).append_column(schema.REJECT_DETAIL, details)
 
 
 def inspect(rows: pa.Table, *, limits: DecodeLimits) -> pa.Table:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import pyarrow.compute as pc
 
 from w2w import schema
-from w2w.engine.job import JobConfig, Run, Summary, need_table
+from w2w.engine.job import JobConfig, Run, Summary
 from w2w.engine.shuffle import list_vectors
 from w2w.errors import JobFailed, UsageError
 from w2w.index.flow import Inputs, build_index, draft_index, indexed_rows
@@ -13,7 +13,8 @@ from w2w.index.manifest import index_uri
 from w2w.index.publish import published, read_held, release, rollback, versions
 from w2w.index.spec import IndexConfig
 from w2w.models.encoder import EncoderConfig, model_version
-from w2w.table.sink import Counts
+from w2w.stage import Counts
+from w2w.table.delta import need_table
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ import pyarrow as pa
 
 from w2w import schema
 from w2w.errors import Reject, RejectCode, UsageError
-from w2w.images.stage import with_rejects
 from w2w.index.search import HITS, QUERY, open_index
+from w2w.stage import with_rejects
 
 SEARCH_NEEDS = (schema.OWNER_ID, schema.VECTOR, schema.CATEGORY)
 SEARCH_GIVES = pa.schema(

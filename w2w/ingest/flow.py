@@ -16,7 +16,6 @@ from w2w import ids, schema, storage
 from w2w.engine.job import Run
 from w2w.engine.run import run_stages
 from w2w.engine.source import Source, file_rows
-from w2w.engine.stage import Stage
 from w2w.errors import RejectCode, UsageError
 from w2w.images.stage import INSPECT_GIVES, inspect
 from w2w.ingest import nights
@@ -34,9 +33,10 @@ from w2w.ingest.feed import FeedBatch, read_feed
 from w2w.ingest.images import is_web_each
 from w2w.ingest.loading import load_stage
 from w2w.ingest.stage import NEWS, STANDING, WORK_SCHEMA, with_standing, work_rows
+from w2w.stage import Counts, Stage
 from w2w.table import delta, snapshot, work
 from w2w.table.pending import rejected_keys
-from w2w.table.sink import Counts, Lineage, Output, append_rows, write_part
+from w2w.table.sink import Lineage, Output, append_rows, write_part
 
 STAGE_CODE = 1  # raise it when the same bytes would be judged differently
 

@@ -3,12 +3,12 @@
 from dataclasses import dataclass
 
 from w2w.engine.job import JobConfig, Run, Summary
-from w2w.engine.stage import Pool
 from w2w.errors import UsageError
 from w2w.images.decode import DecodeLimits
 from w2w.ingest.feed import FeedConfig, check_feed
 from w2w.ingest.flow import Night
 from w2w.ingest.loading import FeedFetchConfig
+from w2w.stage import Pool
 from w2w.table import work
 
 

@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 
-from w2w.engine.stage import Pool, Stage
 from w2w.errors import UsageError
 from w2w.ingest.stage import LOAD_GIVES, LOAD_NEEDS, load
+from w2w.stage import Pool, Stage
 from w2w.web.answers import Validators
 from w2w.web.fetch import FetchConfig, Fetcher
 

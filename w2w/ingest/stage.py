@@ -14,11 +14,11 @@ import pyarrow.compute as pc
 
 from w2w import ids, schema
 from w2w.errors import Reject, RejectCode, attempt
-from w2w.images.stage import with_rejects
 from w2w.ingest.changes import LAST_FINGERPRINT, LAST_PICTURE
 from w2w.ingest.feed import FEED_SCHEMA, FeedBatch
 from w2w.ingest.images import is_web, load_image
 from w2w.ingest.raw import IMAGE_OFFSET, IMAGE_SIZE
+from w2w.stage import with_rejects
 
 _THREADS = 32  # a worker's images are asked for side by side
 _AHEAD = 2  # batches that may be on their way while the next stages work

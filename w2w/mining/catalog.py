@@ -7,14 +7,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from w2w import ids, schema
-from w2w.engine.job import need_table
 from w2w.errors import UsageError
 from w2w.garments.classifier import check_mapping, class_of
-from w2w.garments.guides import newest_version
 from w2w.garments.taxonomy import CATEGORIES
 from w2w.mining.identity import product_keys
 from w2w.mining.tags import CALLED, CATALOG_SCHEMA, PRODUCT_KEY, SIDE_PX
 from w2w.table import delta, snapshot
+from w2w.table.delta import need_table, newest_version
 
 _KEYS_AT_ONCE = 1_000_000  # every look-up of a batch hashes all that is looked for
 

@@ -8,11 +8,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from w2w import schema
-from w2w.engine.job import need_table
 from w2w.engine.source import Source, pending_rows
-from w2w.engine.stage import Pool, Stage
 from w2w.errors import UsageError
-from w2w.garments.guides import newest_version
 from w2w.images.decode import DecodeLimits
 from w2w.images.stage import (
     PIXELS,
@@ -26,6 +23,8 @@ from w2w.images.stage import (
 )
 from w2w.models.encoder import EncoderConfig, encoder_input, model_version
 from w2w.models.stage import EMBED_GIVES, EMBED_SLOTS_GIVES, VECTORS, Embed, EmbedSlots
+from w2w.stage import Pool, Stage
+from w2w.table.delta import need_table, newest_version
 from w2w.table.pending import Keys, rejected_keys, table_keys
 from w2w.table.sink import Output
 

@@ -4,10 +4,10 @@ from dataclasses import dataclass
 
 from w2w.engine.job import JobConfig, Run, Summary
 from w2w.engine.run import run_stages
-from w2w.engine.stage import Pool
 from w2w.images.decode import DecodeLimits
 from w2w.models.encoder import EncoderConfig, model_version, try_encoder
 from w2w.models.flow import picture_stages, pictures_of, without_vector
+from w2w.stage import Pool
 
 
 @dataclass(frozen=True)

@@ -9,16 +9,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from w2w import schema
-from w2w.engine.job import Run, need_table
+from w2w.engine.job import Run
 from w2w.engine.source import Source, file_rows, pending_rows, with_beside
-from w2w.engine.stage import Stage
 from w2w.errors import UsageError
 from w2w.ingest.feed import check_feed, read_feed
 from w2w.ingest.loading import load_stage
 from w2w.ingest.stage import WORK_SCHEMA, work_rows
 from w2w.models.flow import embed_stages
 from w2w.search.pictures import feed_pictures, garment_pictures
+from w2w.stage import Stage
 from w2w.table import delta, work
+from w2w.table.delta import need_table
 from w2w.table.pending import Keys
 
 FEED, GARMENTS = "feed", "garments"  # values of --of

@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 from w2w import ids, schema, storage
 from w2w.engine.job import JobConfig, Run, Summary
 from w2w.engine.run import run_stages
-from w2w.engine.stage import Pool, Stage
 from w2w.images.decode import DecodeLimits
 from w2w.index.manifest import index_uri
 from w2w.index.publish import read_manifest
@@ -15,6 +14,7 @@ from w2w.ingest.feed import FeedConfig
 from w2w.models.encoder import EncoderConfig, model_version, try_encoder
 from w2w.search import pictures as pages
 from w2w.search.flow import check_queries, queries_of
+from w2w.stage import Pool, Stage
 from w2w.table.pending import rejected_keys, table_keys
 from w2w.table.sink import Output
 from w2w.web.fetch import FetchConfig

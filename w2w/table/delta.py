@@ -365,3 +365,18 @@ def _same_type(a: pa.DataType, b: pa.DataType) -> bool:
     if pa.types.is_map(a) and pa.types.is_map(b):
         return a.key_type == b.key_type and a.item_type == b.item_type
     return a == b
+
+
+def newest_version(store: str, table: schema.Table) -> str | None:
+    """The stage version that was written to the table last; None where nothing was."""
+    opened = open_table(store, table)
+    entries = history(opened) if opened is not None else []
+    return next((e["w2w"]["stage_version"] for e in entries if e["w2w"] and e["w2w"].get("rows")), None)
+
+
+def need_table(store: str, table: schema.Table, made_by: str):
+    """The table, opened. Raises UsageError naming the job that makes it where it is missing."""
+    opened = open_table(store, table)
+    if opened is None:
+        raise UsageError(f"there is no table {uri(store, table)!r}: run 'w2w {made_by}' first, or check --store")
+    return opened

@@ -17,7 +17,7 @@ import json
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Literal
 
@@ -32,6 +32,7 @@ from deltalake.transaction import AddAction
 from w2w import schema, storage
 from w2w.errors import JobFailed, StorageFailed
 from w2w.shown import without_secrets
+from w2w.stage import Counts
 from w2w.table import delta
 from w2w.table.doubles import Others, has_history, is_own
 
@@ -190,36 +191,6 @@ def _leaf(f: pa.Field) -> str:
     if pa.types.is_map(f.type):
         return f"{f.name}.key_value.value"
     return f.name
-
-
-@dataclass
-class Counts:
-    """What happened to the rows, summed over the batches that reached the driver."""
-
-    read: int = 0  # rows taken from the source
-    out: int = 0  # rows that passed every stage
-    rejects: dict[str, int] = field(default_factory=dict)  # by code
-    stages: dict[str, int] = field(default_factory=dict)  # rows that entered each stage
-    left_out: dict[str, int] = field(default_factory=dict)  # by table: rows that passed and were not for it (Output.only)
-
-    def add(self, other: "Counts") -> None:
-        self.read += other.read
-        self.out += other.out
-        pairs = (self.rejects, other.rejects), (self.stages, other.stages), (self.left_out, other.left_out)
-        for mine, theirs in pairs:
-            for k, v in theirs.items():
-                mine[k] = mine.get(k, 0) + v
-
-    @property
-    def rejected(self) -> int:
-        return sum(self.rejects.values())
-
-    def to_json(self) -> str:
-        return json.dumps(asdict(self))
-
-    @staticmethod
-    def from_json(text: str) -> "Counts":
-        return Counts(**json.loads(text))
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,9 @@ from collections.abc import Sequence
 from deltalake import DeltaTable
 
 from w2w import schema
+from w2w.stage import Counts
 from w2w.table import delta
-from w2w.table.sink import Counts, Lineage, application, by_others, commit_parts, lost_to
+from w2w.table.sink import Lineage, application, by_others, commit_parts, lost_to
 
 
 def current(store: str, table: schema.Table, source: str = schema.OWN) -> dict | None:

@@ -5,10 +5,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from w2w import ids, schema, storage
-from w2w.engine.job import JobConfig, Run, Summary, git_revision, need_table
+from w2w.engine.job import JobConfig, Run, Summary, git_revision
 from w2w.engine.train import Workers, train
 from w2w.errors import UsageError
 from w2w.models.encoder import EncoderConfig
+from w2w.table.delta import need_table
 from w2w.training.config import LoopConfig
 from w2w.training.encoders.config import ENCODER, HEAD, LearnConfig
 from w2w.training.lookbook.config import LookbookConfig

@@ -9,7 +9,7 @@ from w2w import schema, storage
 from w2w.engine.train import Workers
 from w2w.errors import RejectCode, UsageError
 from w2w.models.encoder import EncoderConfig, model_version, try_encoder
-from w2w.table.sink import Counts
+from w2w.stage import Counts
 from w2w.training.card import model_card
 from w2w.training.config import FLOAT16, LoopConfig
 from w2w.training.encoders import flow as encoders

@@ -21,7 +21,6 @@ from w2w.crawl import flow as crawling
 from w2w.crawl import job as crawl
 from w2w.engine import run as running
 from w2w.engine.job import JobConfig, Run
-from w2w.engine.stage import Pool, Stage
 from w2w.garments import classifier
 from w2w.garments import job_annotate as annotate
 from w2w.garments import job_detect as detect
@@ -46,6 +45,7 @@ from w2w.models import job as embed
 from w2w.models import stage as encoding
 from w2w.models.encoder import Encoder, EncoderConfig, encoder_input, model_version
 from w2w.search import job_search as search
+from w2w.stage import Pool, Stage
 from w2w.table import delta
 from w2w.table.sink import Lineage, Output, append_rows
 from w2w.training.classifier import job as classify

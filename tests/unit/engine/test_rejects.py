@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from tests.unit.engine.lines import Line, all_lines, operators_over
 from w2w import schema, storage
-from w2w.engine.stage import Pool, Stage
+from w2w.stage import Pool, Stage
 from w2w.table.pending import read_item
 
 _PASSING = (schema.FETCHED_AT, schema.REJECTED_AT)  # the time of day

@@ -6,8 +6,8 @@ from ray.exceptions import RayTaskError
 
 from tests.unit.table.test_sink import EMBEDDINGS, lineage
 from w2w.engine.run import _Plan, _WholeWorker, raise_user_errors
-from w2w.engine.stage import Stage
 from w2w.errors import JobFailed, StorageFailed, UsageError
+from w2w.stage import Stage
 from w2w.table.pending import ITEM_SCHEMA
 
 

@@ -4,7 +4,7 @@ import pyarrow as pa
 import pytest
 
 from w2w import schema
-from w2w.engine.stage import Chain, Pool, Stage, batches, check_plan, conformed, count, leaving, segments
+from w2w.stage import Chain, Pool, Stage, batches, check_plan, conformed, count, leaving, segments
 
 ROWS = pa.table({"key": ["a", "b", "c", "d"], "x": [1, 2, 3, 4]})
 

@@ -7,7 +7,6 @@ import simplejpeg
 
 from tests.unit.garments.models import save_detector
 from w2w import schema
-from w2w.engine.stage import Chain, Stage
 from w2w.errors import Reject, RejectCode
 from w2w.garments import stage
 from w2w.garments.boxes import PersonBox
@@ -19,6 +18,7 @@ from w2w.garments.segmenter import SegmenterConfig
 from w2w.garments.stage import CUTOUT_GIVES, DETECT_GIVES, FOUND, GARMENT_GIVES, ITEMS, SEGMENT_GIVES, Detect, Segment
 from w2w.images.decode import DecodeLimits
 from w2w.images.stage import PHOTO_GIVES, photos_of, to_photos
+from w2w.stage import Chain, Stage
 
 
 def figure(height=400, width=300) -> np.ndarray:

@@ -14,12 +14,12 @@ from w2w import schema
 from w2w.engine import run
 from w2w.engine.job import Run, Summary
 from w2w.engine.shuffle import read_vectors
-from w2w.engine.stage import Pool
 from w2w.index import flow as indexing
 from w2w.ingest import job as ingest
 from w2w.ingest import nights
 from w2w.ingest.feed import FeedConfig
 from w2w.models import stage as models
+from w2w.stage import Pool
 from w2w.table import delta
 
 HOUR_US = 3600 * 1_000_000

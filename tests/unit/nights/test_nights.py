@@ -9,7 +9,6 @@ import pytest
 from tests.unit.nights.nights import Clock, Item, Shop, jpeg, night, num_rows, products, without_ray
 from w2w import ids, schema
 from w2w.cli import nightly
-from w2w.engine.stage import Pool
 from w2w.errors import JobFailed, UsageError
 from w2w.index import job as index
 from w2w.index.manifest import index_uri
@@ -20,6 +19,7 @@ from w2w.ingest.feed import FeedConfig
 from w2w.ingest.loading import FeedFetchConfig
 from w2w.models import job as embed
 from w2w.models.encoder import EncoderConfig
+from w2w.stage import Pool
 from w2w.table import delta, sink
 
 

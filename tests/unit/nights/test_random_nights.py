@@ -12,12 +12,12 @@ from tests.unit.nights.nights import Clock, Item, Shop, jpeg, products, without_
 from w2w import ids, schema, storage
 from w2w.cli import nightly
 from w2w.engine.job import Summary
-from w2w.engine.stage import Pool
 from w2w.images.decode import DecodeLimits, decode
 from w2w.index.manifest import index_uri
 from w2w.index.search import open_index
 from w2w.ingest.feed import FeedConfig
 from w2w.models.encoder import Encoder, EncoderConfig, load_encoder
+from w2w.stage import Pool
 from w2w.table import delta, sink
 
 MODELS = (EncoderConfig(), EncoderConfig(store_dtype="float16"))

@@ -10,8 +10,9 @@ from deltalake.exceptions import CommitFailedError
 
 from w2w import ids, schema
 from w2w.errors import JobFailed, StorageFailed, UsageError
+from w2w.stage import Counts
 from w2w.table import delta, doubles, maintain
-from w2w.table.sink import RECEIPT_SCHEMA, Committer, Counts, Lineage, Output, append_rows, to_action, write_part
+from w2w.table.sink import RECEIPT_SCHEMA, Committer, Lineage, Output, append_rows, to_action, write_part
 
 IMAGES, EMBEDDINGS = Output(schema.IMAGES, unique=schema.IMAGE_ID), Output(schema.EMBEDDINGS)
 

@@ -6,8 +6,9 @@ import pytest
 from tests.unit.table.test_sink import lineage
 from w2w import schema
 from w2w.errors import JobFailed
+from w2w.stage import Counts
 from w2w.table import delta, maintain, snapshot
-from w2w.table.sink import Counts, Output, write_part
+from w2w.table.sink import Output, write_part
 
 
 def rows(*pair_ids: str) -> pa.Table:

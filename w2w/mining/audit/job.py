@@ -5,8 +5,7 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 
 from w2w import schema, storage
-from w2w.engine.job import JobConfig, Run, Summary, need_table
-from w2w.engine.stage import Pool
+from w2w.engine.job import JobConfig, Run, Summary
 from w2w.errors import JobFailed, UsageError
 from w2w.images.decode import DecodeLimits
 from w2w.mining.audit.flow import audit, audit_against, fingerprint_folder, gallery, print_leaks, read_uses
@@ -15,8 +14,9 @@ from w2w.mining.audit.rules import check_tables, counts
 from w2w.mining.catalog import check_product_key
 from w2w.mining.duplicates.flow import fingerprints_due, make_fingerprints
 from w2w.mining.duplicates.rules import LikenessRules, check_rules
+from w2w.stage import Counts, Pool
 from w2w.table import delta
-from w2w.table.sink import Counts
+from w2w.table.delta import need_table
 
 _MADE_BY = {"splits": "split", "pairs": "mine", "outfits": "compose"}
 

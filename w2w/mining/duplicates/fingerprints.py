@@ -14,8 +14,8 @@ from w2w import ids, schema
 from w2w.errors import Reject
 from w2w.images.decode import DecodeLimits, decode_many
 from w2w.images.phash import phash_many
-from w2w.images.stage import with_rejects
 from w2w.mining.duplicates.likeness import GRID_BYTES, SIDE, sampling
+from w2w.stage import with_rejects
 
 STAGE_CODE = 1  # raise it when the same image would get another fingerprint
 LOOK_DIMS = 54

@@ -19,7 +19,6 @@ from w2w.engine.job import Run
 from w2w.engine.run import collect, run_stages
 from w2w.engine.shuffle import Vectors, gather, list_column
 from w2w.engine.source import Source, pending_rows
-from w2w.engine.stage import Pool, Stage
 from w2w.images.decode import DecodeLimits
 from w2w.mining.duplicates.fingerprints import FINGERPRINT_GIVES, NUM_WINDOWS, fingerprint_version, grids_of, to_fingerprints
 from w2w.mining.duplicates.likeness import SIDE
@@ -45,9 +44,10 @@ from w2w.mining.duplicates.rules import (
     look_alike,
     marks_of,
 )
+from w2w.stage import Counts, Pool, Stage
 from w2w.table import delta
 from w2w.table.pending import rejected_keys, table_keys
-from w2w.table.sink import Counts, Output
+from w2w.table.sink import Output
 
 STAGE = "fingerprint"  # its rejects' stage, whichever job runs it
 _ROWS_PER_MAP = 50_000

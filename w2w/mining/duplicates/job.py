@@ -5,16 +5,17 @@ from dataclasses import dataclass
 import pyarrow.compute as pc
 
 from w2w import schema
-from w2w.engine.job import JobConfig, Run, Summary, need_table
+from w2w.engine.job import JobConfig, Run, Summary
 from w2w.engine.shuffle import list_vectors
 from w2w.engine.snapshot import replace_rows
-from w2w.engine.stage import Pool
 from w2w.errors import UsageError
 from w2w.images.decode import DecodeLimits
 from w2w.mining.catalog import is_current, snapshot_version
 from w2w.mining.duplicates.fingerprints import fingerprint_version
 from w2w.mining.duplicates.flow import find_duplicates, fingerprints_due, list_fingerprints, make_fingerprints, snapshot_rows
 from w2w.mining.duplicates.rules import RULES_CODE, LikenessRules, check_rules, duplicate_rows
+from w2w.stage import Pool
+from w2w.table.delta import need_table
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,11 @@ from w2w import schema
 from w2w.engine.exchange import Side
 from w2w.engine.shuffle import share, shared
 from w2w.engine.snapshot import Made, make_snapshot
-from w2w.engine.stage import REJECTED_BY, REJECTED_SCHEMA
 from w2w.errors import UsageError
 from w2w.mining.negatives.rules import NegativeRules, negatives_of
+from w2w.stage import REJECTED_BY, REJECTED_SCHEMA, Counts
 from w2w.table import delta
-from w2w.table.sink import Counts, Lineage, Tolerance
+from w2w.table.sink import Lineage, Tolerance
 
 _PAIRS = (schema.PAIR_ID, schema.GARMENT_ID, schema.POST_ID, schema.PRODUCT_ID, schema.CATEGORY, schema.SPLIT)
 _NEIGHBOURS = (schema.QUERY_ID, schema.NEIGHBOUR_LIST, schema.INDEX_VERSION)

@@ -8,13 +8,13 @@ import pyarrow as pa
 
 from w2w import schema, storage
 from w2w.engine.snapshot import Made, written
-from w2w.engine.stage import REJECTED_SCHEMA
 from w2w.garments.masks import BOXES, RATIOS
 from w2w.garments.taxonomy import DRESS
 from w2w.mining.catalog import POST, PRODUCT, keyed_products, owner_splits
 from w2w.mining.outfits.page import Piece, Worn
 from w2w.mining.outfits.rules import SHARED, SLOTS_SCHEMA, Modified, modified_rows, slots_of, sources_of, worn_rows
 from w2w.mining.tags import PRODUCT_KEY
+from w2w.stage import REJECTED_SCHEMA
 from w2w.table import delta
 from w2w.table.pending import lookup
 from w2w.table.sink import Lineage, Output, write_part

@@ -3,14 +3,14 @@
 from dataclasses import dataclass, field
 
 from w2w import schema, storage
-from w2w.engine.job import JobConfig, Run, Summary, need_table
+from w2w.engine.job import JobConfig, Run, Summary
 from w2w.engine.snapshot import commit_snapshot
 from w2w.errors import UsageError
-from w2w.garments.guides import newest_version
 from w2w.mining.catalog import check_product_key, is_current, snapshot_version
 from w2w.mining.outfits.flow import clusters, cut_out_slots, overlap, owned_splits, shown_outfits, write_outfits
 from w2w.mining.outfits.page import outfit_sheet
 from w2w.mining.outfits.rules import CROP_SOURCES, judged, modify, with_splits
+from w2w.table.delta import need_table, newest_version
 
 STAGE_CODE = 2  # raise it when the same cut-outs would make other outfits
 _INPUTS = (schema.CUTOUTS, schema.DUPLICATES, schema.SPLITS, schema.POSTS, schema.PRODUCTS)

@@ -21,7 +21,6 @@ from w2w.engine.exchange import Side, by_key
 from w2w.engine.run import run_task
 from w2w.engine.shuffle import Vectors, gather, list_vectors, read_vectors, share, shared
 from w2w.engine.snapshot import Made, make_snapshot
-from w2w.engine.stage import REJECTED_BY, REJECTED_SCHEMA
 from w2w.errors import UsageError
 from w2w.mining.catalog import POST, owner_splits, superseded_posts
 from w2w.mining.pairs import gate
@@ -30,8 +29,9 @@ from w2w.mining.pairs.gate import Sample
 from w2w.mining.pairs.rules import Limits, PairRules
 from w2w.mining.tags import PHOTO, newest_posts, tags_of
 from w2w.models.encoder import EncoderConfig, model_version
+from w2w.stage import REJECTED_BY, REJECTED_SCHEMA, Counts
 from w2w.table import delta, work
-from w2w.table.sink import Counts, Lineage, Tolerance
+from w2w.table.sink import Lineage, Tolerance
 
 _POSTS = (schema.POST_ID, schema.URL, schema.IMAGE_ID, schema.PRODUCT_IDS, schema.ACTIVE, schema.FETCHED_AT)
 _GARMENTS = (schema.GARMENT_ID, schema.IMAGE_ID, schema.CATEGORY, schema.SCORE, schema.BOX)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field, replace
 
 from w2w import schema
-from w2w.engine.job import JobConfig, Run, Summary, need_table
+from w2w.engine.job import JobConfig, Run, Summary
 from w2w.engine.run import run_task
 from w2w.errors import UsageError
 from w2w.garments.classifier import check_mapping
@@ -11,6 +11,7 @@ from w2w.mining.catalog import check_product_key, chosen_version, is_current, re
 from w2w.mining.pairs.flow import GateConfig, mine
 from w2w.mining.pairs.rules import PairRules
 from w2w.mining.pairs.shown import report_mining
+from w2w.table.delta import need_table
 
 STAGE_CODE = 1  # raise it when the same tables would give other pairs
 

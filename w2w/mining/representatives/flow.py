@@ -14,9 +14,10 @@ from w2w.garments.classifier import check_mapping, class_of
 from w2w.mining.catalog import keyed_products
 from w2w.mining.representatives.rules import choose, persons_of
 from w2w.mining.tags import PRODUCT_KEY
+from w2w.stage import Counts
 from w2w.table import delta
 from w2w.table.pending import Keys
-from w2w.table.sink import Counts, Lineage, Tolerance
+from w2w.table.sink import Lineage, Tolerance
 
 
 def product_images(store: str) -> Keys:

@@ -3,16 +3,17 @@
 from dataclasses import dataclass, field
 
 from w2w import ids, schema
-from w2w.engine.job import JobConfig, Run, Summary, need_table
+from w2w.engine.job import JobConfig, Run, Summary
 from w2w.engine.run import run_stages
 from w2w.engine.source import pending_rows
-from w2w.engine.stage import Pool, Stage
 from w2w.garments.classifier import check_mapping
 from w2w.images.decode import DecodeLimits
 from w2w.mining.catalog import chosen_version, is_current, keyed_products, snapshot_version
 from w2w.mining.representatives import rules as representatives
 from w2w.mining.representatives.flow import product_images, represent
 from w2w.mining.representatives.rules import GROUND_GIVES, look_at_ground
+from w2w.stage import Pool, Stage
+from w2w.table.delta import need_table
 from w2w.table.pending import rejected_keys, table_keys
 from w2w.table.sink import Output
 

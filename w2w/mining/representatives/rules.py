@@ -9,7 +9,7 @@ from w2w.errors import Reject
 from w2w.garments.taxonomy import BAG, BOTTOM, DRESS, HAT, OUTER, PERSON, SHOES, TOP
 from w2w.images.decode import DecodeLimits, decode_many
 from w2w.images.resize import shrink
-from w2w.images.stage import with_rejects
+from w2w.stage import with_rejects
 
 CODE = 1  # raise it when the same picture would get other numbers
 

@@ -15,7 +15,6 @@ from w2w.engine.job import JobConfig, Run
 from w2w.engine.run import run_stages
 from w2w.engine.snapshot import Made, commit_snapshot, written
 from w2w.engine.source import file_rows
-from w2w.engine.stage import REJECTED_SCHEMA, Pool, Stage
 from w2w.errors import Reject
 from w2w.garments.stage import ITEMS
 from w2w.images.decode import DecodeLimits
@@ -26,9 +25,10 @@ from w2w.ingest.raw import IMAGE_OFFSET, IMAGE_SIZE
 from w2w.ingest.stage import LOAD_GIVES, load
 from w2w.mining.sets import rows as of
 from w2w.mining.sets.records import PublicSet
+from w2w.stage import REJECTED_SCHEMA, Counts, Pool, Stage
 from w2w.table import delta, snapshot, work
 from w2w.table.pending import rejected_keys, table_keys
-from w2w.table.sink import Counts, Lineage, Output, Tolerance
+from w2w.table.sink import Lineage, Output, Tolerance
 from w2w.web.fetch import FetchConfig, Fetcher
 
 # what the stage that loads images wants to find beside a row

@@ -4,14 +4,13 @@ from dataclasses import asdict, dataclass, field
 
 from w2w import ids, schema
 from w2w.engine.job import JobConfig, Run, Summary
-from w2w.engine.stage import Pool
 from w2w.errors import UsageError
 from w2w.images.decode import DecodeLimits
 from w2w.mining.sets import SetConfig, open_set
 from w2w.mining.sets.flow import Pictures, Reading, check_records, write_snapshots
 from w2w.mining.sets.rows import PHOTO_SCHEMA, SHOP_SCHEMA, photo_rows, shop_rows
+from w2w.stage import Counts, Pool
 from w2w.table import work
-from w2w.table.sink import Counts
 from w2w.web.fetch import FetchConfig
 
 STAGE_CODE = 1  # raise it when the same files would be read differently

@@ -14,8 +14,8 @@ from w2w.garments import boxes
 from w2w.garments.stage import ITEMS, garment_id, to_jpeg
 from w2w.garments.taxonomy import ETC
 from w2w.images.decode import DecodeLimits, decode_many
-from w2w.images.stage import with_rejects
 from w2w.mining.sets.records import Anchor, Item, Outfit, Photo, Question, Shop
+from w2w.stage import with_rejects
 
 Row = dict | tuple[str, Reject]  # a row of a table, or the key of one that cannot be and why
 

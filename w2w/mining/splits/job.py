@@ -4,7 +4,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 
 from w2w import schema
-from w2w.engine.job import JobConfig, Run, Summary, need_table
+from w2w.engine.job import JobConfig, Run, Summary
 from w2w.engine.run import run_task
 from w2w.engine.snapshot import replace_rows
 from w2w.errors import UsageError
@@ -12,6 +12,7 @@ from w2w.mining.catalog import is_current, snapshot_version
 from w2w.mining.owners import active_post_batches, active_product_batches
 from w2w.mining.splits.rules import SPLIT_CODE, SplitRules, check_rules, deal, summary_of
 from w2w.table import delta
+from w2w.table.delta import need_table
 from w2w.table.sink import Lineage
 
 

@@ -3,14 +3,15 @@
 from dataclasses import dataclass, field
 
 from w2w import schema, storage
-from w2w.engine.job import JobConfig, Run, Summary, need_table
+from w2w.engine.job import JobConfig, Run, Summary
 from w2w.engine.run import run_stages
 from w2w.engine.source import pending_rows
-from w2w.engine.stage import Pool, Stage
 from w2w.errors import UsageError
 from w2w.garments import classifier as heads
 from w2w.garments.classifier import CLASSIFY_GIVES, Classify, HeadConfig
 from w2w.models.encoder import EncoderConfig, model_version
+from w2w.stage import Pool, Stage
+from w2w.table.delta import need_table
 from w2w.table.pending import rejected_keys, table_keys
 from w2w.table.sink import Output
 from w2w.training.classifier.flow import labelled_products, train_head

@@ -5,11 +5,12 @@ from functools import partial
 from pathlib import Path
 
 from w2w import ids, schema, storage
-from w2w.engine.job import JobConfig, Run, Summary, git_revision, need_table
+from w2w.engine.job import JobConfig, Run, Summary, git_revision
 from w2w.engine.train import Workers, train
 from w2w.errors import UsageError
 from w2w.garments.detector import DetectorConfig
-from w2w.table.sink import Counts
+from w2w.stage import Counts
+from w2w.table.delta import need_table
 from w2w.training.detectors.card import model_card
 from w2w.training.detectors.config import OURS, YOLO, TrainConfig, check_recipe, filled, kind_of, start_digest
 from w2w.training.detectors.flow import Photos, list_photos, make_training, rows_digest, train_yolo

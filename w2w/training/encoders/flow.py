@@ -12,7 +12,6 @@ import ray
 from PIL import Image
 
 from w2w import ids, schema
-from w2w.engine.job import need_table
 from w2w.engine.run import collect
 from w2w.errors import JobFailed, Reject, UsageError
 from w2w.images.decode import decode
@@ -21,6 +20,7 @@ from w2w.memory import keep_memory
 from w2w.mining.catalog import PRODUCT
 from w2w.models.encoder import EncoderConfig, encoder_input, load_encoder, model_version, try_encoder
 from w2w.table import delta
+from w2w.table.delta import need_table
 from w2w.table.pending import holding, lookup_batches
 from w2w.training.config import LoopConfig
 from w2w.training.encoders.config import HEAD, LearnConfig

@@ -9,10 +9,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from w2w import schema
-from w2w.engine.job import need_table
 from w2w.errors import UsageError
 from w2w.garments.masks import SLOTS
 from w2w.table import delta
+from w2w.table.delta import need_table
 from w2w.training.outfits.arrays import WORN, Outfits, Questions
 from w2w.training.vectors import vector_batches
 

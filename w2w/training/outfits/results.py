@@ -13,8 +13,8 @@ from w2w.errors import RejectCode, UsageError
 from w2w.memory import keep_memory
 from w2w.metrics.outfit import evaluate
 from w2w.models.encoder import EncoderConfig, model_version
+from w2w.stage import Counts
 from w2w.table import delta
-from w2w.table.sink import Counts
 from w2w.training.config import LoopConfig
 from w2w.training.outfits.arrays import WORN, Outfits, Questions, blanks
 from w2w.training.outfits.config import WHAT2WEAR, OutfitsConfig, as_published

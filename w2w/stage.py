@@ -5,16 +5,47 @@ code in column ``code`` (and a sentence in ``detail``); it leaves the table ther
 same worker, in the same pass. Stages never see storage or Ray.
 """
 
+import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from w2w import schema
-from w2w.table.sink import Counts
+from w2w.errors import Reject
 
 REJECTED_BY = "rejected_by"  # travels with a rejected row between workers
+
+
+@dataclass
+class Counts:
+    """What happened to the rows, summed over the batches that reached the driver."""
+
+    read: int = 0  # rows taken from the source
+    out: int = 0  # rows that passed every stage
+    rejects: dict[str, int] = field(default_factory=dict)  # by code
+    stages: dict[str, int] = field(default_factory=dict)  # rows that entered each stage
+    left_out: dict[str, int] = field(default_factory=dict)  # by table: rows that passed and were not for it (Output.only)
+
+    def add(self, other: "Counts") -> None:
+        self.read += other.read
+        self.out += other.out
+        pairs = (self.rejects, other.rejects), (self.stages, other.stages), (self.left_out, other.left_out)
+        for mine, theirs in pairs:
+            for k, v in theirs.items():
+                mine[k] = mine.get(k, 0) + v
+
+    @property
+    def rejected(self) -> int:
+        return sum(self.rejects.values())
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self))
+
+    @staticmethod
+    def from_json(text: str) -> "Counts":
+        return Counts(**json.loads(text))
 
 
 @dataclass(frozen=True)
@@ -190,3 +221,10 @@ def batches(tables: Iterator[pa.Table], max_rows: int) -> Iterator[pa.Table]:
     for table in tables:
         for start in range(0, table.num_rows, max_rows):
             yield table.slice(start, max_rows)
+
+
+def with_rejects(rows: pa.Table, rejects: Sequence[Reject | None]) -> pa.Table:
+    """The rows with the reject columns of a stage's result."""
+    codes = pa.array([r.code.value if r else None for r in rejects], pa.string())
+    details = pa.array([r.detail if r else None for r in rejects], pa.string())
+    return rows.append_column(schema.REJECT_CODE, codes).append_column(schema.REJECT_DETAIL, details)
