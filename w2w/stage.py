@@ -16,6 +16,8 @@ from w2w import schema
 from w2w.errors import Reject
 
 REJECTED_BY = "rejected_by"  # travels with a rejected row between workers
+# in a checkpoint's folder: figures of the run so far, and after the last step the best weights in the recipe's own form
+HISTORY, MODEL = "history.json", "model"
 
 
 @dataclass

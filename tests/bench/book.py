@@ -10,7 +10,8 @@ from PIL import Image
 
 from w2w.images.decode import decode
 from w2w.metrics.retrieval import bootstrap
-from w2w.models.encoder import EncoderConfig, load_encoder
+from w2w.models.config import EncoderConfig
+from w2w.models.encoder import load_encoder
 from w2w.training.encoders.augment import AugmentConfig, augment
 from w2w.training.lookbook.pictures import Product, read_products
 from w2w.wardrobe.garment import Garment, make_garment

@@ -28,7 +28,7 @@ from tests.cluster.paired import Shot, fill, jpeg
 from w2w.engine.cluster import RayConfig, connect
 from w2w.engine.train import Workers, train
 from w2w.memory import keep_memory
-from w2w.models.encoder import EncoderConfig
+from w2w.models.config import EncoderConfig
 from w2w.training.config import LoopConfig
 from w2w.training.encoders.config import LearnConfig
 from w2w.training.encoders.flow import make_training, pair_table

@@ -31,7 +31,8 @@ from tests.bench.throughput import (
 from w2w.engine.cluster import RayConfig
 from w2w.images.decode import DecodeLimits, decode_many
 from w2w.models import job as embed
-from w2w.models.encoder import EncoderConfig, load_encoder
+from w2w.models.config import EncoderConfig
+from w2w.models.encoder import load_encoder
 from w2w.stage import Pool
 
 BATCH = 64

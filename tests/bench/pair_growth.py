@@ -25,7 +25,8 @@ import pyarrow as pa
 from w2w import schema
 from w2w.engine.cluster import RayConfig, connect
 from w2w.mining.pairs.flow import GateConfig
-from w2w.models.encoder import EncoderConfig, model_version
+from w2w.models.config import EncoderConfig
+from w2w.models.encoder import model_version
 from w2w.table.sink import Lineage, Output, append_rows
 
 LINEAGE = Lineage("fill", "fill", "fill", "1", {"product_key": []}, {}, "x")

@@ -26,8 +26,10 @@ from w2w.images.decode import decode
 from w2w.memory import keep_memory
 from w2w.metrics.retrieval import bootstrap
 from w2w.models import sources
-from w2w.models.encoder import EncoderConfig, load_encoder
-from w2w.training.config import MODEL, LoopConfig
+from w2w.models.config import EncoderConfig
+from w2w.models.encoder import load_encoder
+from w2w.stage import MODEL
+from w2w.training.config import LoopConfig
 from w2w.training.encoders.augment import AugmentConfig, augment
 from w2w.training.encoders.config import HeadConfig, LearnConfig
 from w2w.training.encoders.pairs import Row

@@ -25,10 +25,11 @@ import torch
 from tests.bench.book import TEST, TRAIN, VAL, Asked, Book, Found, mistaken, over_seeds, ranks_of, recall, vectors
 from w2w.memory import keep_memory
 from w2w.models import sources
-from w2w.models.encoder import EncoderConfig
+from w2w.models.config import EncoderConfig
 from w2w.models.pixeldtgan import GanConfig, load_gan
 from w2w.models.siamese import SIDE_PX, SiameseConfig, embed, load_siamese
-from w2w.training.config import MODEL, LoopConfig
+from w2w.stage import MODEL
+from w2w.training.config import LoopConfig
 from w2w.training.encoders.augment import AugmentConfig
 from w2w.training.encoders.config import HeadConfig, LearnConfig
 from w2w.training.encoders.pairs import PairBatches, Row

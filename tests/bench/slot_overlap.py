@@ -24,7 +24,8 @@ from w2w.garments.formats import AnnotationsConfig, read_annotations
 from w2w.garments.taxonomy import DRESS, IGNORE, OUTER
 from w2w.metrics.outfit import auc
 from w2w.mining.outfits.rules import DRESSED, modify
-from w2w.models.encoder import EncoderConfig, load_encoder
+from w2w.models.config import EncoderConfig
+from w2w.models.encoder import load_encoder
 from w2w.wardrobe.garment import generator, make_garment
 from w2w.wardrobe.photo import street_photo
 

@@ -11,7 +11,8 @@ from PIL import Image
 
 from w2w import ids, schema
 from w2w.images.decode import decode
-from w2w.models.encoder import Encoder, EncoderConfig, load_encoder
+from w2w.models.config import EncoderConfig
+from w2w.models.encoder import Encoder, load_encoder
 from w2w.table.sink import Lineage, Output, append_rows
 
 LINEAGE = Lineage("fill", "fill", "fill", "1", {}, {}, "x")

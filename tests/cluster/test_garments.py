@@ -27,7 +27,8 @@ from w2w.garments.formats import AnnotationsConfig
 from w2w.garments.guides import guides_of
 from w2w.garments.stage import ITEMS, Detect, to_jpeg
 from w2w.images.decode import DecodeLimits
-from w2w.models.encoder import EncoderConfig, model_version
+from w2w.models.config import EncoderConfig
+from w2w.models.encoder import model_version
 from w2w.stage import Pool
 from w2w.table import delta
 from w2w.table.delta import newest_version

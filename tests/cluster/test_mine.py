@@ -35,7 +35,8 @@ from w2w.mining.pairs.flow import GateConfig
 from w2w.mining.pairs.rules import PairRules
 from w2w.mining.representatives import job as represent
 from w2w.models import job as embed
-from w2w.models.encoder import EncoderConfig, model_version
+from w2w.models.config import EncoderConfig
+from w2w.models.encoder import model_version
 from w2w.search import job_search as search
 from w2w.stage import Pool
 from w2w.table import delta, snapshot

@@ -50,7 +50,8 @@ def place(tmp_path_factory) -> Path:
     row = dict.fromkeys(schema.PRODUCTS.schema.names, "x")
     row |= {"price": 1.0, "attributes": [], "active": True, "fetched_at": 0, "image_id": "i0"}
     append_rows(store, Output(schema.PRODUCTS), pa.Table.from_pylist([row], schema=schema.PRODUCTS.schema), lineage)
-    from w2w.models.encoder import EncoderConfig, model_version
+    from w2w.models.config import EncoderConfig
+    from w2w.models.encoder import model_version
 
     vector = pa.ListArray.from_arrays(pa.array([0, 4], pa.int32()), pa.array(np.full(4, np.nan, np.float32)))
     bad = pa.table([["i0"], ["image"], [model_version(EncoderConfig())], vector], schema=schema.EMBEDDINGS.schema)

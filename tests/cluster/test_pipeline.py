@@ -20,7 +20,7 @@ from w2w.index.stage import SearchConfig
 from w2w.ingest import job as ingest
 from w2w.ingest.feed import FeedConfig
 from w2w.models import job as embed
-from w2w.models.encoder import EncoderConfig
+from w2w.models.config import EncoderConfig
 from w2w.search import job_search as search
 from w2w.table import delta
 

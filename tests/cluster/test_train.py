@@ -13,7 +13,8 @@ from w2w import schema
 from w2w.engine.cluster import RayConfig
 from w2w.engine.train import Workers
 from w2w.errors import UsageError
-from w2w.models.encoder import EncoderConfig, load_encoder
+from w2w.models.config import EncoderConfig
+from w2w.models.encoder import load_encoder
 from w2w.table import delta
 from w2w.training import job as train
 from w2w.training.config import LoopConfig

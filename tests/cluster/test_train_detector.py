@@ -15,10 +15,10 @@ from w2w import schema
 from w2w.engine.cluster import RayConfig
 from w2w.engine.train import Workers
 from w2w.errors import UsageError
-from w2w.garments import job_judge as judge
 from w2w.garments.detector import Detector, DetectorConfig
 from w2w.table.sink import Lineage, Output, append_rows
 from w2w.training.detectors import job as train_detector
+from w2w.training.detectors import job_judge as judge
 from w2w.training.detectors.config import TrainConfig
 from w2w.training.tracking import LogConfig
 

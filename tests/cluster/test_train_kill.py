@@ -13,9 +13,10 @@ import pytest
 
 from tests.cluster.test_train import LEARN, store  # noqa: F401
 from w2w.engine.train import Workers, train
-from w2w.training.config import HISTORY, LoopConfig
+from w2w.stage import HISTORY
+from w2w.training.config import LoopConfig
 from w2w.training.encoders.flow import make_training, pair_table
-from w2w.training.encoders.results import measure
+from w2w.training.encoders.flow_results import measure
 
 LOOP = LoopConfig(steps=60, warmup_steps=5, measure_every=20, checkpoint_every=10)
 DIES_AFTER = 20

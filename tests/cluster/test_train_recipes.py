@@ -16,7 +16,8 @@ from w2w.engine.cluster import RayConfig
 from w2w.engine.train import Workers
 from w2w.errors import UsageError
 from w2w.images.lookbook import file_name
-from w2w.models.encoder import EncoderConfig, model_version
+from w2w.models.config import EncoderConfig
+from w2w.models.encoder import model_version
 from w2w.models.options import GanConfig, ScorerConfig
 from w2w.table import delta
 from w2w.training import job as train

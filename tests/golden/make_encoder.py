@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 
 from tests.unit.models.test_encoder import pictures
-from w2w.models.encoder import EncoderConfig, load_encoder
+from w2w.models.config import EncoderConfig
+from w2w.models.encoder import load_encoder
 
 encoder = load_encoder(EncoderConfig(engine="torch"))
 vectors_ND = encoder.encode(np.stack([encoder.prepare(p) for p in pictures(3)]))

@@ -12,8 +12,9 @@ import numpy as np
 
 from w2w import schema, storage
 from w2w.images.decode import decode
+from w2w.models.config import EncoderConfig
 from w2w.models.device import gpus
-from w2w.models.encoder import EncoderConfig, load_encoder
+from w2w.models.encoder import load_encoder
 from w2w.table import delta
 
 _PACKAGES = (

@@ -9,7 +9,7 @@ from w2w import storage
 from w2w.cli.checks import checks
 from w2w.engine.job import console
 from w2w.errors import JobFailed, UsageError
-from w2w.models.encoder import EncoderConfig
+from w2w.models.config import EncoderConfig
 
 
 @dataclass(frozen=True)

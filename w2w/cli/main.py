@@ -25,7 +25,7 @@ JOBS = {  # name -> its module in w2w
     "harden": "mining.negatives.job",
     "index": "index.job",
     "ingest": "ingest.job",
-    "judge": "garments.job_judge",
+    "judge": "training.detectors.job_judge",
     "mine": "mining.pairs.job",
     "nightly": "cli.nightly",
     "represent": "mining.representatives.job",

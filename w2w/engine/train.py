@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import ray.train
 import ray.train.torch
@@ -21,11 +21,10 @@ from w2w import storage
 from w2w.engine.cluster import is_own
 from w2w.errors import JobFailed, UsageError
 from w2w.memory import keep_memory
-from w2w.training.config import HISTORY, MODEL
+from w2w.stage import HISTORY, MODEL
 
 if TYPE_CHECKING:  # torch costs the driver seconds
-    from w2w.training.loop import Training
-    from w2w.training.tracking import Trackers
+    import torch
 
 log = logging.getLogger("w2w")
 
@@ -57,13 +56,29 @@ class Workers:
             raise UsageError(f"workers.num_gpus={self.num_gpus}: 0 or 1")
 
 
+class Training(Protocol):
+    """What one worker trains."""
+
+    def fit(self, report: Callable[[dict, Callable[[Path], None]], None], resume: Path | None, device: "torch.device") -> None:
+        """Trains to the end, from the checkpoint in the folder ``resume`` on. ``report(figures, write)`` makes a checkpoint:
+        ``write`` puts its files into a folder, HISTORY and after the last step MODEL among them."""
+
+
+class Trackers(Protocol):
+    """What shows the figures of a run while it goes on."""
+
+    def tell(self, history: list[dict]) -> None: ...
+
+    def close(self) -> None: ...
+
+
 def train(
-    make: "Callable[[int, int], Training]",
+    make: Callable[[int, int], Training],
     workers: Workers,
     place: str,
     out: Path,
     resume: bool = True,
-    trackers: "Callable[[], Trackers] | None" = None,
+    trackers: Callable[[], Trackers] | None = None,
 ) -> list[dict]:
     """Trains what ``make(rank, num_workers)`` gives in each worker, checkpoints below ``place``; copies the model to ``out``.
 
@@ -115,8 +130,6 @@ class _LightTrainer(TorchTrainer):
 
 def _work(settings: dict) -> None:
     """One worker of a training run."""
-    from w2w.training.loop import fit
-
     keep_memory()
     context = ray.train.get_context()
     rank = context.get_world_rank()
@@ -132,11 +145,11 @@ def _work(settings: dict) -> None:
 
     last = ray.train.get_checkpoint()
     with last.as_directory() if last else contextlib.nullcontext() as folder:
-        fit(training, report, Path(folder) if folder else None, ray.train.torch.get_device())
+        training.fit(report, Path(folder) if folder else None, ray.train.torch.get_device())
 
 
 @contextlib.contextmanager
-def _told(place: str, trackers: "Trackers | None") -> Iterator[None]:
+def _told(place: str, trackers: Trackers | None) -> Iterator[None]:
     """Logs a line a report and tells the trackers, from the checkpoints: Ray Train keeps what workers print to itself."""
     stop = threading.Event()
     said = len(_newest_history(place))

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from w2w.garments.own import STRIDES
+from w2w.garments.grid import STRIDES
 from w2w.garments.taxonomy import CATEGORIES
 from w2w.models import sources
 

@@ -15,13 +15,13 @@ import numpy as np
 from w2w.errors import Reject, RejectCode, UsageError
 from w2w.garments import boxes
 from w2w.garments.found import Found
+from w2w.garments.grid import STRIDES, places
 from w2w.garments.taxonomy import CATEGORIES
 from w2w.models import engines, sources, weights
 
 DEFAULT = "w2w-lite0"
 DEFAULT_FOLDER = Path(__file__).parent / "weights"
 MODEL_TYPE = "w2w-dense"
-STRIDES = (8, 16, 32)
 GROUND = 114  # grey around a photo on its canvas
 CODE = 1  # raise it when the same weights would give other answers
 
@@ -194,16 +194,6 @@ def voted(found_N4: np.ndarray, scores_N: np.ndarray, kinds_N: np.ndarray, kept:
     near_KN = (boxes.iou(found_N4[kept], found_N4) >= _AGREES) & (kinds_N[kept][:, None] == kinds_N[None, :])
     weights_KN = near_KN * scores_N.astype(np.float64) ** 2
     return (weights_KN @ found_N4 / weights_KN.sum(1, keepdims=True).clip(1e-12)).astype(np.float32)
-
-
-@functools.cache
-def places(height: int, width: int) -> np.ndarray:
-    """float32 (A, 2): x and y of every place of a canvas, stride by stride, row by row: the order of the network's answers."""
-    found = []
-    for stride in STRIDES:
-        y, x = np.mgrid[0 : height // stride, 0 : width // stride]
-        found.append((np.stack([x, y], -1).reshape(-1, 2) + 0.5) * stride)
-    return np.concatenate(found).astype(np.float32)
 
 
 def to_boxes(sides_A4: np.ndarray, places_A2: np.ndarray) -> np.ndarray:

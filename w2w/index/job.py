@@ -12,7 +12,8 @@ from w2w.index.flow import Inputs, build_index, draft_index, indexed_rows
 from w2w.index.manifest import index_uri
 from w2w.index.publish import published, read_held, release, rollback, versions
 from w2w.index.spec import IndexConfig
-from w2w.models.encoder import EncoderConfig, model_version
+from w2w.models.config import EncoderConfig
+from w2w.models.encoder import model_version
 from w2w.stage import Counts
 from w2w.table.delta import need_table
 

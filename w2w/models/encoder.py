@@ -12,49 +12,9 @@ import numpy as np
 from w2w import ids
 from w2w.errors import UsageError
 from w2w.images.resize import fit
-from w2w.models.device import check_options
+from w2w.models.config import EncoderConfig, Input
 
 CODE = 1  # raise it when the same weights and config would give other vectors
-
-_ENGINES, _STORE_DTYPES = ("auto", "torch", "openvino"), ("float32", "float16")
-
-
-@dataclass(frozen=True)
-class EncoderConfig:
-    """Which model makes the vectors, and how it runs."""
-
-    name: str = "efficientnet-lite0"
-    """efficientnet-lite0 (comes with w2w), hf:ORG/MODEL, timm:MODEL, open_clip:MODEL/FILE, or a folder in the hub's layout."""
-    revision: str | None = None
-    """Of a hub model: branch, tag or commit."""
-    engine: str = "auto"
-    """torch, openvino, or auto: openvino on a CPU for convolutional networks in float32, torch elsewhere."""
-    device: str = "auto"
-    """cpu, cuda, or auto: cuda where there is one."""
-    dtype: str = "float32"
-    """Of the computation: float32, bfloat16 or float16."""
-    store_dtype: str = "float32"
-    """What vectors are rounded to: float32, or float16 for half the bytes."""
-    threads: int = 1
-    """CPU threads of one worker; set pool.num_cpus to the same."""
-    trust_remote_code: bool = False
-    """Run Python code that comes with a hub model. Only for authors you trust like your own."""
-
-    def __post_init__(self):
-        check_options(self, "encoder", engine=_ENGINES, store_dtype=_STORE_DTYPES)
-
-
-@dataclass(frozen=True)
-class Input:
-    """What a model wants to see: the image resized (shorter side to ``resize_px``) and cropped to ``size_px``, or squashed, or
-    padded, then (value / 255 - mean) / std."""
-
-    size_px: int
-    resize_px: int
-    mode: str  # crop, squash, pad: see images.resize.fit
-    resample: str  # bicubic, bilinear
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
 
 
 class Engine(Protocol):

@@ -12,8 +12,8 @@ import numpy as np
 
 from w2w import ids
 from w2w.errors import UsageError
+from w2w.models.config import EncoderConfig
 from w2w.models.device import on_cpu_in_float32, torch_device
-from w2w.models.encoder import EncoderConfig
 from w2w.models.sources import Source, cache_folder
 
 

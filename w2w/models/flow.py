@@ -21,7 +21,8 @@ from w2w.images.stage import (
     slots_to_pixels,
     to_pixels,
 )
-from w2w.models.encoder import EncoderConfig, encoder_input, model_version
+from w2w.models.config import EncoderConfig
+from w2w.models.encoder import encoder_input, model_version
 from w2w.models.stage import EMBED_GIVES, EMBED_SLOTS_GIVES, VECTORS, Embed, EmbedSlots
 from w2w.stage import Pool, Stage
 from w2w.table.delta import need_table, newest_version

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from w2w.engine.job import JobConfig, Run, Summary
 from w2w.engine.run import run_stages
 from w2w.images.decode import DecodeLimits
-from w2w.models.encoder import EncoderConfig, model_version, try_encoder
+from w2w.models.config import EncoderConfig
+from w2w.models.encoder import model_version, try_encoder
 from w2w.models.flow import picture_stages, pictures_of, without_vector
 from w2w.stage import Pool
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from w2w.config import nearest
 from w2w.errors import UsageError
 from w2w.models import hub, weights
-from w2w.models.encoder import Input
+from w2w.models.config import Input
 
 CONFIG = "open_clip_config.json"
 # the last but one: the same weights below `model.`, for transformers and the code that comes with them

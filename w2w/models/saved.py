@@ -11,7 +11,7 @@ from pathlib import Path
 
 from w2w.errors import UsageError
 from w2w.models import hub, weights
-from w2w.models.encoder import Input
+from w2w.models.config import Input
 
 MODEL_TYPE = "w2w-encoder"
 _PIL_RESAMPLE = {"bilinear": 2, "bicubic": 3}

@@ -19,7 +19,7 @@ from w2w import storage
 from w2w.config import nearest
 from w2w.errors import UsageError
 from w2w.models import hub, open_clip_models, weights
-from w2w.models.encoder import Input
+from w2w.models.config import Input
 
 _IMAGENET_HALF = (0.5, 0.5, 0.5)
 _MAX_SIDE_PX = 8192  # of what a network takes: a file that says more would take all memory

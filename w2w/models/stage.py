@@ -7,7 +7,8 @@ import pyarrow.compute as pc
 from w2w import schema
 from w2w.errors import Reject, RejectCode
 from w2w.images.stage import PIXELS, SLOT_OWNERS, SLOT_PIXELS
-from w2w.models.encoder import EncoderConfig, check_version, finite_rows, load_encoder
+from w2w.models.config import EncoderConfig
+from w2w.models.encoder import check_version, finite_rows, load_encoder
 from w2w.stage import with_rejects
 
 EMBED_GIVES = pa.schema([schema.EMBEDDINGS.schema.field(c) for c in schema.EMBEDDINGS.schema.names])

@@ -11,7 +11,8 @@ from w2w.index.publish import read_manifest
 from w2w.index.search import check_category, check_model
 from w2w.index.stage import SEARCH_GIVES, SEARCH_NEEDS, Search, SearchConfig
 from w2w.ingest.feed import FeedConfig
-from w2w.models.encoder import EncoderConfig, model_version, try_encoder
+from w2w.models.config import EncoderConfig
+from w2w.models.encoder import model_version, try_encoder
 from w2w.search import pictures as pages
 from w2w.search.flow import check_queries, queries_of
 from w2w.stage import Pool, Stage

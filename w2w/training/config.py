@@ -4,8 +4,6 @@ from dataclasses import dataclass
 
 from w2w.errors import UsageError
 
-# in a checkpoint's folder: figures of the run so far, and after the last step the best weights in the recipe's own form
-HISTORY, MODEL = "history.json", "model"
 FLOAT16 = "float16"
 OPTIMIZERS, SCHEDULES, PRECISIONS = ("adamw", "adam", "sgd"), ("cosine", "constant", "step"), ("float32", "bfloat16", FLOAT16)
 

@@ -8,13 +8,13 @@ from w2w import ids, schema, storage
 from w2w.engine.job import JobConfig, Run, Summary, git_revision
 from w2w.engine.train import Workers, train
 from w2w.errors import UsageError
-from w2w.models.encoder import EncoderConfig
+from w2w.models.config import EncoderConfig
 from w2w.table.delta import need_table
 from w2w.training.config import LoopConfig
 from w2w.training.encoders.config import ENCODER, HEAD, LearnConfig
+from w2w.training.flow import OUTFITS, EncoderPlan, LookbookPlan, OutfitPlan, Plan, check_recipe
 from w2w.training.lookbook.config import LookbookConfig
 from w2w.training.outfits.config import OutfitsConfig
-from w2w.training.plans import OUTFITS, EncoderPlan, LookbookPlan, OutfitPlan, Plan, check_recipe
 from w2w.training.tracking import LogConfig, Trackers
 
 CODE = 3  # raise it when a checkpoint of the old code must not be gone on with

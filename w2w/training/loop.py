@@ -20,8 +20,9 @@ import torch
 from torch import distributed, nn
 
 from w2w.errors import JobFailed, UsageError
+from w2w.stage import HISTORY, MODEL
 from w2w.training import ranks
-from w2w.training.config import FLOAT16, HISTORY, MODEL, LoopConfig
+from w2w.training.config import FLOAT16, LoopConfig
 
 CHECKPOINT = "state.pt"
 _AHEAD = 2  # batches that are made while one is learnt from
@@ -67,6 +68,9 @@ class Training:
     recipe: Recipe
     batches: Batches
     config: LoopConfig
+
+    def fit(self, report: Report, resume: Path | None, device: torch.device) -> None:
+        fit(self, report, resume, device)
 
 
 def fit(training: Training, report: Report, resume: Path | None = None, device: torch.device = torch.device("cpu")) -> None:

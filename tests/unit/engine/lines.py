@@ -43,7 +43,8 @@ from w2w.mining.sets import rows as sets
 from w2w.mining.sets.records import Anchor, Photo, Shop
 from w2w.models import job as embed
 from w2w.models import stage as encoding
-from w2w.models.encoder import Encoder, EncoderConfig, encoder_input, model_version
+from w2w.models.config import EncoderConfig
+from w2w.models.encoder import Encoder, encoder_input, model_version
 from w2w.search import job_search as search
 from w2w.stage import Pool, Stage
 from w2w.table import delta

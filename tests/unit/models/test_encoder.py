@@ -8,7 +8,8 @@ import torch
 from PIL import Image
 
 from w2w.errors import UsageError
-from w2w.models.encoder import EncoderConfig, encoder_input, finite_rows, load_encoder, model_version
+from w2w.models.config import EncoderConfig
+from w2w.models.encoder import encoder_input, finite_rows, load_encoder, model_version
 
 
 def pictures(num: int, size: tuple[int, int] = (90, 70)) -> list[np.ndarray]:

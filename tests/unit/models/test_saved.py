@@ -10,7 +10,8 @@ from torch import nn
 from tests.unit.models.test_encoder import pictures, save
 from w2w.errors import UsageError
 from w2w.models import saved, sources
-from w2w.models.encoder import EncoderConfig, Input, load_encoder, model_version
+from w2w.models.config import EncoderConfig, Input
+from w2w.models.encoder import load_encoder, model_version
 from w2w.models.network import Embedder, Head, build, feature_dim
 
 

@@ -15,7 +15,8 @@ from safetensors.torch import load, save_file
 from tests.unit.models import layouts
 from w2w.errors import UsageError
 from w2w.models import hub, weights
-from w2w.models.encoder import EncoderConfig, encoder_input, load_encoder, model_version
+from w2w.models.config import EncoderConfig
+from w2w.models.encoder import encoder_input, load_encoder, model_version
 
 ROOT = Path(__file__).parents[3]
 

@@ -18,7 +18,7 @@ from w2w.ingest import job as ingest
 from w2w.ingest.feed import FeedConfig
 from w2w.ingest.loading import FeedFetchConfig
 from w2w.models import job as embed
-from w2w.models.encoder import EncoderConfig
+from w2w.models.config import EncoderConfig
 from w2w.stage import Pool
 from w2w.table import delta, sink
 

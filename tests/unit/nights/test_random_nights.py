@@ -16,7 +16,8 @@ from w2w.images.decode import DecodeLimits, decode
 from w2w.index.manifest import index_uri
 from w2w.index.search import open_index
 from w2w.ingest.feed import FeedConfig
-from w2w.models.encoder import Encoder, EncoderConfig, load_encoder
+from w2w.models.config import EncoderConfig
+from w2w.models.encoder import Encoder, load_encoder
 from w2w.stage import Pool
 from w2w.table import delta, sink
 

@@ -9,7 +9,8 @@ from torch import nn
 
 from tests.unit.training.ranks import in_two
 from w2w.errors import JobFailed, UsageError
-from w2w.training.config import HISTORY, MODEL, LoopConfig
+from w2w.stage import HISTORY, MODEL
+from w2w.training.config import LoopConfig
 from w2w.training.loop import CHECKPOINT, Training, fit, parameter_groups, rate
 
 STEPS = LoopConfig(steps=6, learning_rate=0.01, warmup_steps=2, measure_every=2, checkpoint_every=1, average=0.5, select="fit")

@@ -28,7 +28,8 @@ from w2w.mining.pairs import rules as pairs
 from w2w.mining.pairs.gate import Sample
 from w2w.mining.pairs.rules import Limits, PairRules
 from w2w.mining.tags import PHOTO, newest_posts, tags_of
-from w2w.models.encoder import EncoderConfig, model_version
+from w2w.models.config import EncoderConfig
+from w2w.models.encoder import model_version
 from w2w.stage import REJECTED_BY, REJECTED_SCHEMA, Counts
 from w2w.table import delta, work
 from w2w.table.sink import Lineage, Tolerance

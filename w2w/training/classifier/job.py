@@ -9,7 +9,8 @@ from w2w.engine.source import pending_rows
 from w2w.errors import UsageError
 from w2w.garments import classifier as heads
 from w2w.garments.classifier import CLASSIFY_GIVES, Classify, HeadConfig
-from w2w.models.encoder import EncoderConfig, model_version
+from w2w.models.config import EncoderConfig
+from w2w.models.encoder import model_version
 from w2w.stage import Pool, Stage
 from w2w.table.delta import need_table
 from w2w.table.pending import rejected_keys, table_keys

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch.nn import functional
 
-from w2w.garments.own import STRIDES, places
+from w2w.garments.grid import STRIDES, places
 from w2w.training import ranks
 from w2w.training.detectors.augment import UNKNOWN
 

@@ -14,7 +14,7 @@ from w2w.table.delta import need_table
 from w2w.training.detectors.card import model_card
 from w2w.training.detectors.config import OURS, YOLO, TrainConfig, check_recipe, filled, kind_of, start_digest
 from w2w.training.detectors.flow import Photos, list_photos, make_training, rows_digest, train_yolo
-from w2w.training.detectors.results import chosen_threshold, measure
+from w2w.training.detectors.flow_results import chosen_threshold, measure
 from w2w.training.page import charts_of
 from w2w.training.tracking import LogConfig, Trackers
 

@@ -18,7 +18,8 @@ from w2w.images.decode import decode
 from w2w.images.resize import shrink
 from w2w.memory import keep_memory
 from w2w.mining.catalog import PRODUCT
-from w2w.models.encoder import EncoderConfig, encoder_input, load_encoder, model_version, try_encoder
+from w2w.models.config import EncoderConfig
+from w2w.models.encoder import encoder_input, load_encoder, model_version, try_encoder
 from w2w.table import delta
 from w2w.table.delta import need_table
 from w2w.table.pending import holding, lookup_batches

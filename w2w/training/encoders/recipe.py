@@ -14,7 +14,7 @@ from w2w.errors import UsageError
 from w2w.images.decode import decode
 from w2w.images.resize import fit
 from w2w.models import saved
-from w2w.models.encoder import Input
+from w2w.models.config import Input
 from w2w.models.network import Embedder, Head, feature_dim
 from w2w.models.sources import Source
 from w2w.training.encoders.augment import augment

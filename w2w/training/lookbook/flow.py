@@ -13,7 +13,8 @@ from w2w.errors import Reject, UsageError
 from w2w.images.decode import decode
 from w2w.memory import keep_memory
 from w2w.metrics.retrieval import bootstrap
-from w2w.models.encoder import EncoderConfig, load_encoder
+from w2w.models.config import EncoderConfig
+from w2w.models.encoder import load_encoder
 from w2w.models.sources import file_sha256
 from w2w.training.batches import in_epochs
 from w2w.training.config import LoopConfig

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from tests.unit.training.ranks import in_two
-from w2w.garments.own import places
+from w2w.garments.grid import places
 from w2w.training.detectors.assignment import Target, assign, iou, losses
 
 NONE = torch.empty(0, 4)

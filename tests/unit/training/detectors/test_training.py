@@ -5,7 +5,7 @@ import torch
 from tests.unit.training.detectors.samples import photos, sample
 from w2w.errors import JobFailed
 from w2w.garments.detector import Detector, DetectorConfig
-from w2w.training.config import MODEL
+from w2w.stage import MODEL
 from w2w.training.detectors.config import TrainConfig, filled
 from w2w.training.detectors.ours import Ours
 from w2w.training.detectors.training import draw_weights, training

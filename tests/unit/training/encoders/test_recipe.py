@@ -11,8 +11,10 @@ from tests.unit.models.test_saved import published
 from w2w.errors import UsageError
 from w2w.images.decode import decode
 from w2w.models import sources
-from w2w.models.encoder import EncoderConfig, load_encoder
-from w2w.training.config import MODEL, LoopConfig
+from w2w.models.config import EncoderConfig
+from w2w.models.encoder import load_encoder
+from w2w.stage import MODEL
+from w2w.training.config import LoopConfig
 from w2w.training.encoders.config import HeadConfig, LearnConfig
 from w2w.training.encoders.pairs import PairBatches, Row, figures, relevance
 from w2w.training.encoders.recipe import EncoderRecipe, HeadRecipe

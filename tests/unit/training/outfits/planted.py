@@ -5,7 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from w2w.models.encoder import EncoderConfig, load_encoder
+from w2w.models.config import EncoderConfig
+from w2w.models.encoder import load_encoder
 from w2w.training.outfits.arrays import WORN, Outfits, Questions
 from w2w.wardrobe.garment import PATTERNS, STYLES, Garment, make_garment
 from w2w.wardrobe.photo import thumbnail

@@ -12,7 +12,8 @@ from w2w.engine.run import run_task
 from w2w.errors import RejectCode, UsageError
 from w2w.memory import keep_memory
 from w2w.metrics.outfit import evaluate
-from w2w.models.encoder import EncoderConfig, model_version
+from w2w.models.config import EncoderConfig
+from w2w.models.encoder import model_version
 from w2w.stage import Counts
 from w2w.table import delta
 from w2w.training.config import LoopConfig

@@ -8,7 +8,7 @@ from w2w.errors import UsageError
 from w2w.garments.detector import DetectorConfig, detector_version, try_detector
 from w2w.table.delta import need_table
 from w2w.training.detectors.flow import list_photos
-from w2w.training.detectors.results import measure
+from w2w.training.detectors.flow_results import measure
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import numpy as np
 
 from w2w import storage
 from w2w.metrics.retrieval import ALL, evaluate, gain
-from w2w.models.encoder import EncoderConfig
+from w2w.models.config import EncoderConfig
 from w2w.training.encoders.flow import PairTable, measure_pairs
 from w2w.training.encoders.pairs import FIGURES, KS
 from w2w.training.page import Curve, Figures, encoder_report

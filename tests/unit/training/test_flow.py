@@ -19,7 +19,8 @@ from w2w import schema
 from w2w.engine.train import Workers
 from w2w.errors import UsageError
 from w2w.images.lookbook import file_name
-from w2w.models.encoder import EncoderConfig, model_version
+from w2w.models.config import EncoderConfig
+from w2w.models.encoder import model_version
 from w2w.table import delta
 from w2w.table.sink import Output, append_rows
 from w2w.training.config import LoopConfig
@@ -28,9 +29,9 @@ from w2w.training.detectors.flow import list_photos, rows_digest
 from w2w.training.detectors.ours import Ours
 from w2w.training.encoders import flow as encoders
 from w2w.training.encoders.config import ENCODER, HEAD, HeadConfig, LearnConfig
+from w2w.training.flow import EncoderPlan, LookbookPlan, OutfitPlan
 from w2w.training.lookbook.config import SIAMESE, LookbookConfig
 from w2w.training.outfits.config import OutfitsConfig
-from w2w.training.plans import EncoderPlan, LookbookPlan, OutfitPlan
 
 LEARN = LearnConfig(batch_pairs=4, head=HeadConfig(dims=[8]))
 COLOURS = np.random.default_rng(0).integers(0, 256, (99, 3))

@@ -8,17 +8,18 @@ from typing import TYPE_CHECKING, Protocol
 from w2w import schema, storage
 from w2w.engine.train import Workers
 from w2w.errors import RejectCode, UsageError
-from w2w.models.encoder import EncoderConfig, model_version, try_encoder
+from w2w.models.config import EncoderConfig
+from w2w.models.encoder import model_version, try_encoder
 from w2w.stage import Counts
 from w2w.training.card import model_card
 from w2w.training.config import FLOAT16, LoopConfig
 from w2w.training.encoders import flow as encoders
-from w2w.training.encoders import results as retrieving
+from w2w.training.encoders import flow_results as retrieving
 from w2w.training.encoders.config import ENCODER, HEAD, LearnConfig
 from w2w.training.encoders.pairs import FIGURES
 from w2w.training.lookbook import flow as lookbook
 from w2w.training.lookbook.config import PIXELDTGAN, SIAMESE, LookbookConfig
-from w2w.training.outfits import results as scoring
+from w2w.training.outfits import flow_results as scoring
 from w2w.training.outfits.config import OutfitsConfig
 
 if TYPE_CHECKING:  # torch costs the driver seconds
