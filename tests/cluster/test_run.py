@@ -10,8 +10,9 @@ import pytest
 import ray
 
 from w2w import schema, storage
-from w2w.engine.run import collect, raise_user_errors, run_stages, run_task
+from w2w.engine.run import run_stages
 from w2w.engine.source import Source
+from w2w.engine.tasks import collect, raise_user_errors, run_task
 from w2w.engine.workers import Operator, run_alone
 from w2w.errors import JobFailed, UsageError
 from w2w.stage import Pool, Stage

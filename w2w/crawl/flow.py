@@ -14,7 +14,6 @@ from dataclasses import dataclass, field, replace
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import ray
 
 from w2w import schema, storage
 from w2w.crawl import frontier
@@ -24,6 +23,7 @@ from w2w.crawl.stage import VISIT_GIVES, VisitConfig, refused, visit
 from w2w.engine.job import JobConfig, Run
 from w2w.engine.run import run_stages
 from w2w.engine.source import file_rows
+from w2w.engine.tasks import Actor, cluster_cpus
 from w2w.errors import Reject, RejectCode
 from w2w.images.decode import DecodeLimits
 from w2w.images.stage import INSPECT_GIVES, inspect
@@ -110,8 +110,8 @@ class Crawl:
             self.due = self.due.filter(pc.invert(pc.is_in(self.due.column(schema.KEY), value_set=rows.column(schema.KEY))))
             if whole:
                 self._admit_links()
-        storage.write_bytes(self._robots_file, to_json(ray.get(doorkeeper.robots.remote())))
-        ray.kill(doorkeeper)
+        storage.write_bytes(self._robots_file, to_json(doorkeeper.ask("robots")))
+        doorkeeper.stop()
         return done
 
     @property
@@ -127,9 +127,9 @@ class Crawl:
         due = frontier.due(rows, self._last, time.time_ns() // 1000, self._spec.recrawl, profile.version())
         return frontier.with_kinds(due, profile)
 
-    def _visit_level(self, rows: pa.Table, number: int, config: JobConfig, pool: Pool, doorkeeper):
+    def _visit_level(self, rows: pa.Table, number: int, config: JobConfig, pool: Pool, doorkeeper: Actor):
         store, run_id = self._run.store, f"{self._run.run_id}-{number}"
-        workers = pool.workers or max(1, int(ray.cluster_resources().get("CPU", 1) // max(pool.num_cpus, 0.01)))
+        workers = pool.workers or max(1, int(cluster_cpus() // max(pool.num_cpus, 0.01)))
         item_rows = max(1, min(config.item_rows, math.ceil(rows.num_rows / (2 * workers))))
         batch_rows = min(pool.batch_rows, item_rows, self._rows_at_a_time(rows, config.commit_every_s, doorkeeper))
         try:
@@ -148,14 +148,14 @@ class Crawl:
         finally:
             work.clean(store, run_id)
 
-    def _rows_at_a_time(self, rows: pa.Table, seconds: float, doorkeeper) -> int:
+    def _rows_at_a_time(self, rows: pa.Table, seconds: float, doorkeeper: Actor) -> int:
         """As many rows of this level as the slowest of its hosts allows in ``seconds``: what a killed worker asks for again."""
         hosts = Counter(map(authority, rows.column(schema.URL).to_pylist()))
-        intervals_s = ray.get(doorkeeper.intervals_s.remote(list(hosts)))
+        intervals_s = doorkeeper.ask("intervals_s", list(hosts))
         slowest = max(count / rows.num_rows * intervals_s[host] for host, count in hosts.items())
         return max(_LEAST_ROWS, int(seconds / slowest)) if slowest else rows.num_rows
 
-    def _stage_args(self, doorkeeper) -> dict:
+    def _stage_args(self, doorkeeper: Actor) -> dict:
         spec = self._spec
         return {
             "doorkeeper": doorkeeper,
@@ -234,7 +234,7 @@ def url_states(store: str, site: str) -> pa.Table:
 
 
 class _Doorkeeper:
-    """The doorkeeper as an actor: owned by the driver, it ends with it."""
+    """The doorkeeper, as an actor keeps it."""
 
     def __init__(self, config: PolitenessConfig, user_agent: str, lease_s: float, remembered: dict[str, Robots]):
         self._doorkeeper = Doorkeeper(config, user_agent, lease_s, remembered=remembered)
@@ -249,11 +249,9 @@ class _Doorkeeper:
         return self._doorkeeper.exchange(message)
 
 
-def _start_doorkeeper(run_id: str, spec: CrawlSpec, remembered: dict[str, Robots]):
-    actor = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(_Doorkeeper)
+def _start_doorkeeper(run_id: str, spec: CrawlSpec, remembered: dict[str, Robots]) -> Actor:
     lease_s = spec.fetch.deadline_s + _LEASE_MARGIN_S
-    named = actor.options(name=f"doorkeeper-{run_id}")
-    return named.remote(spec.politeness, spec.fetch.user_agent, lease_s, remembered)
+    return Actor(_Doorkeeper, spec.politeness, spec.fetch.user_agent, lease_s, remembered, name=f"doorkeeper-{run_id}")
 
 
 @functools.lru_cache(maxsize=4)
@@ -268,7 +266,7 @@ _GIVES = pa.schema([*VISIT_GIVES, *INSPECT_GIVES])
 def _visit(
     rows: pa.Table,
     *,
-    doorkeeper,
+    doorkeeper: Actor,
     profile: Profile,
     visiting: VisitConfig,
     give_up_after: int,
@@ -280,7 +278,7 @@ def _visit(
     """The stage: visits, then a look at the images that came."""
 
     def exchange(message: Message) -> Reply:
-        return ray.get(doorkeeper.exchange.remote(message))
+        return doorkeeper.ask("exchange", message)
 
     visited = visit(
         rows.select(frontier.VISIT_SCHEMA.names),

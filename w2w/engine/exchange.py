@@ -12,7 +12,7 @@ import pyarrow as pa
 import ray
 
 from w2w import ids, schema
-from w2w.engine.run import collect
+from w2w.engine.tasks import collect
 from w2w.table import delta
 
 ROWS_PER_BUCKET = 100_000

@@ -7,8 +7,7 @@ own starts a new operator, and rows travel to it on Ray Data (CPU decode feeds G
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -17,8 +16,9 @@ import ray
 from w2w import schema, storage
 from w2w.engine.progress import Progress
 from w2w.engine.source import Source
+from w2w.engine.tasks import raise_user_errors
 from w2w.engine.workers import Operator, run_alone
-from w2w.errors import JobFailed, StorageFailed, UsageError
+from w2w.errors import JobFailed, UsageError
 from w2w.memory import keep_memory
 from w2w.stage import (
     REJECTED_BY,
@@ -264,55 +264,9 @@ def _split(rows: pa.Table) -> tuple[pa.Table, pa.Table]:
     return rows.filter(rows.column(columns[-1]).is_null()).drop_columns(columns), bad.combine_chunks()
 
 
-@contextmanager
-def raise_user_errors() -> Iterator[None]:
-    """Ray wraps what a worker raised; a UsageError or JobFailed comes out as itself, and an OSError as StorageFailed."""
-    try:
-        yield
-    except ray.exceptions.RayError as e:
-        causes = [c for c in _causes(e) if not isinstance(c, ray.exceptions.RayError)]
-        for cause in causes:
-            if isinstance(cause, (UsageError, JobFailed)):
-                raise cause from None
-        for cause in causes:
-            if isinstance(cause, OSError):
-                raise StorageFailed(f"a worker cannot read or write: {cause}") from e
-        raise
-
-
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    seen: set[int] = set()
-    todo: list[BaseException | None] = [error]
-    while todo:
-        e = todo.pop()
-        if e is None or id(e) in seen:
-            continue
-        seen.add(id(e))
-        yield e
-        todo += [e.__cause__, e.__context__, getattr(e, "cause", None)]
-
-
 def _stop_if_hopeless(committer: Committer, source: Source, tolerance: Tolerance) -> None:
     counts = committer.counts
     hopeless = tolerance.exceeded(counts.rejected + source.rejected, source.listed)
     if hopeless and counts.read >= min(source.num_rows, _EARLY_REJECTS):
         committer.commit()
         tolerance.check(counts.rejects, source.listed, source.rejected)
-
-
-def collect(tasks: Sequence, title: str) -> list:
-    """The results of Ray tasks, in order, with progress. A UsageError or JobFailed comes out as itself."""
-    results: list = [None] * len(tasks)
-    waiting = {task: i for i, task in enumerate(tasks)}
-    with Progress(title, len(tasks), unit="tasks") as progress:
-        while waiting:
-            (ready, *_), _ = ray.wait(list(waiting), num_returns=1)
-            with raise_user_errors():
-                results[waiting.pop(ready)] = ray.get(ready)
-            progress.update(len(tasks) - len(waiting), 0)
-    return results
-
-
-def run_task(function: Callable, *args, num_cpus: float = 1, title: str):
-    """``function(*args)`` as one Ray task."""
-    return collect([ray.remote(num_cpus=num_cpus)(function).remote(*args)], title)[0]

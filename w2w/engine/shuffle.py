@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 import ray
 
 from w2w import ids, schema
-from w2w.engine.run import collect
+from w2w.engine.tasks import collect
 from w2w.errors import JobFailed
 from w2w.table import delta
 

@@ -7,8 +7,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from w2w import schema
-from w2w.engine.run import run_task
 from w2w.engine.shuffle import Vectors, gather, read_vectors, share, shared
+from w2w.engine.tasks import run_task
 from w2w.index.gate import exact_part, gate, gate_queries
 from w2w.index.manifest import StoredTemplate
 from w2w.index.publish import Held, Published, collect_garbage, held, new_manifest, publish

@@ -5,7 +5,8 @@ import pytest
 from ray.exceptions import RayTaskError
 
 from tests.unit.table.test_sink import EMBEDDINGS, lineage
-from w2w.engine.run import _Plan, _WholeWorker, raise_user_errors
+from w2w.engine.run import _Plan, _WholeWorker
+from w2w.engine.tasks import raise_user_errors
 from w2w.errors import JobFailed, StorageFailed, UsageError
 from w2w.stage import Stage
 from w2w.table.pending import ITEM_SCHEMA

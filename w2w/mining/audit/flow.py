@@ -6,13 +6,12 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import ray
 from rich.table import Table as RichTable
 
 from w2w import ids, schema, storage
 from w2w.engine.job import console
-from w2w.engine.run import collect
 from w2w.engine.shuffle import Vectors
+from w2w.engine.tasks import collect, submit
 from w2w.errors import Reject, UsageError, attempt
 from w2w.images.decode import DecodeLimits, decode
 from w2w.ingest.images import load_image
@@ -106,8 +105,8 @@ def fingerprint_folder(folder: str, limits: DecodeLimits) -> tuple[pa.Table, lis
     """
     root = storage.filesystem(folder)[1]
     paths = [f.path.removeprefix(root).lstrip("/") for f in storage.list_files(folder)]
-    task = ray.remote(num_cpus=1)(_fingerprint_files)
-    tasks = [task.remote(folder, paths[i : i + _FILES_PER_TASK], limits) for i in range(0, len(paths), _FILES_PER_TASK)]
+    chunks = [paths[i : i + _FILES_PER_TASK] for i in range(0, len(paths), _FILES_PER_TASK)]
+    tasks = [submit(_fingerprint_files, folder, chunk, limits) for chunk in chunks]
     found = collect(tasks, "benchmark") if tasks else []
     rejects = [r for _, bad in found for r in bad]
     tables = [good for good, _ in found if good.num_rows]

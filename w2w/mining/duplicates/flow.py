@@ -12,13 +12,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import ray
 
 from w2w import schema
 from w2w.engine.job import Run
-from w2w.engine.run import collect, run_stages
+from w2w.engine.run import run_stages
 from w2w.engine.shuffle import Vectors, gather, list_column
 from w2w.engine.source import Source, pending_rows
+from w2w.engine.tasks import Ref, collect, put, submit
 from w2w.images.decode import DecodeLimits
 from w2w.mining.duplicates.fingerprints import FINGERPRINT_GIVES, NUM_WINDOWS, fingerprint_version, grids_of, to_fingerprints
 from w2w.mining.duplicates.likeness import SIDE
@@ -121,7 +121,7 @@ def find_duplicates(
     n = len(fingerprints.places)
     marks, sizes = _marks(fingerprints)
     if foreign is not None:
-        marks.append(ray.put(marks_of(foreign)))
+        marks.append(put(marks_of(foreign)))
         sizes.append(foreign.num_rows)
         group_N = np.concatenate([group_N, np.full(foreign.num_rows, group_N.max(initial=0) + 1)])
     kept = np.arange(sum(sizes)) if group_N is None else np.flatnonzero(group_N >= 0)
@@ -130,8 +130,8 @@ def find_duplicates(
         order = np.concatenate([fingerprints.places.order, np.arange(n, sum(sizes))])[kept]
         at = np.full(sum(sizes), -1)
         at[order] = np.arange(len(order))
-        places = [ray.put(part) for part in np.split(at, np.cumsum(sizes)[:-1])]
-        groups = ray.put(None if group_N is None else group_N[kept])
+        places = [put(part) for part in np.split(at, np.cumsum(sizes)[:-1])]
+        groups = put(None if group_N is None else group_N[kept])
         hashes = _hash_tasks(marks, places, order, groups, rules)  # they run beside the trees
         looks = _look_pairs(marks, places, len(order), groups, rules)
         by_hash, in_crowds = zip(*collect(hashes, "hashes"))
@@ -171,9 +171,8 @@ def _named(fingerprints: Vectors, confirmed: Confirmed, foreign: pa.Table | None
 
 def _marks(fingerprints: Vectors) -> tuple[list, list[int]]:
     """References to the marks of all fingerprints, in the order of the table, and how many each has."""
-    task = ray.remote(num_cpus=1)(_read_marks)
     chunks = delta.in_chunks(fingerprints.parts, _ROWS_PER_MAP)
-    return [task.remote(fingerprints.store, chunk) for chunk in chunks], [sum(p.rows for p in c) for c in chunks]
+    return [submit(_read_marks, fingerprints.store, chunk) for chunk in chunks], [sum(p.rows for p in c) for c in chunks]
 
 
 def _read_marks(store: str, parts: Sequence[delta.Part]) -> Marks:
@@ -181,12 +180,11 @@ def _read_marks(store: str, parts: Sequence[delta.Part]) -> Marks:
     return joined([marks_of(b) for b in delta.read_batches(store, schema.FINGERPRINTS, columns, parts, _GRIDS)])
 
 
-def _hash_tasks(marks: list, places: list, order: np.ndarray, groups: ray.ObjectRef, rules: LikenessRules) -> list:
+def _hash_tasks(marks: list, places: list, order: np.ndarray, groups: Ref, rules: LikenessRules) -> list:
     """A task a bucket: pairs by hash, counted in ``order``, and the rows that were crowded."""
     num_buckets = -(-2 * len(order) // _ENTRIES_PER_BUCKET)
-    search = ray.remote(num_cpus=1)(_search_hashes)
-    known = rules, ray.put(order), groups, len(marks)
-    return [search.remote(*known, b, num_buckets, *places, *marks) for b in range(num_buckets)]
+    known = rules, put(order), groups, len(marks)
+    return [submit(_search_hashes, *known, b, num_buckets, *places, *marks) for b in range(num_buckets)]
 
 
 def _search_hashes(
@@ -214,24 +212,23 @@ def _whole_looks(marks: Sequence[Marks], starts: np.ndarray, rows: np.ndarray) -
     return looks
 
 
-def _look_pairs(marks: list, places: list, num_rows: int, groups: ray.ObjectRef, rules: LikenessRules) -> list[np.ndarray]:
+def _look_pairs(marks: list, places: list, num_rows: int, groups: Ref, rules: LikenessRules) -> list[np.ndarray]:
     """Pairs by look, counted as ``places`` count the rows of ``marks``. A tree at a time, a bucket a task."""
     depth = max(0, int(np.ceil(np.log2(num_rows * NUM_WINDOWS / _ENTRIES_PER_BUCKET))))
     sample = _sample(marks, places, num_rows) if depth else None
-    search, found = ray.remote(num_cpus=1)(_search), []
+    found = []
     for tree in trees_for(num_rows):
         cuts = np.empty(0) if sample is None else cuts_of(sample, tree, depth)
-        deal = ray.remote(num_cpus=1, num_returns=2**depth)(_deal)
-        dealt = [deal.remote(chunk, place, tree, cuts) for chunk, place in zip(marks, places)]
+        dealt = [submit(_deal, *pair, tree, cuts, num_returns=2**depth) for pair in zip(marks, places)]
         buckets = zip(*dealt) if depth else [dealt]
-        found += collect([search.remote(rules, groups, tree, depth, *pieces) for pieces in buckets], "looks")
+        found += collect([submit(_search, rules, groups, tree, depth, *pieces) for pieces in buckets], "looks")
     return found
 
 
 def _sample(marks: list, places: list, num_rows: int) -> np.ndarray:
     """The looks of some rows, (S, D), which do not depend on how the table lies in files."""
     step = -(-num_rows // _SAMPLED)
-    picked = collect([ray.remote(num_cpus=1)(_pick).remote(*pair, step) for pair in zip(marks, places)], "sample")
+    picked = collect([submit(_pick, *pair, step) for pair in zip(marks, places)], "sample")
     at = np.concatenate([rows for rows, _ in picked])
     looks = np.concatenate([looks for _, looks in picked])[np.argsort(at)]
     return looks.reshape(-1, looks.shape[-1])

@@ -18,9 +18,9 @@ import pyarrow.parquet as pq
 from w2w import ids, schema, storage
 from w2w.engine import snapshot
 from w2w.engine.exchange import Side, by_key
-from w2w.engine.run import run_task
 from w2w.engine.shuffle import Vectors, gather, list_vectors, read_vectors, share, shared
 from w2w.engine.snapshot import Made, make_snapshot
+from w2w.engine.tasks import run_task
 from w2w.errors import UsageError
 from w2w.mining.catalog import POST, owner_splits, superseded_posts
 from w2w.mining.pairs import gate

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field, replace
 
 from w2w import schema
 from w2w.engine.job import JobConfig, Run, Summary
-from w2w.engine.run import run_task
+from w2w.engine.tasks import run_task
 from w2w.errors import UsageError
 from w2w.garments.classifier import check_mapping
 from w2w.mining.catalog import check_product_key, chosen_version, is_current, read_catalog, snapshot_version

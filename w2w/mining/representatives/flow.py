@@ -8,8 +8,8 @@ import pyarrow.compute as pc
 
 from w2w import schema
 from w2w.engine import snapshot
-from w2w.engine.run import run_task
 from w2w.engine.snapshot import Made
+from w2w.engine.tasks import run_task
 from w2w.garments.classifier import check_mapping, class_of
 from w2w.mining.catalog import keyed_products
 from w2w.mining.representatives.rules import choose, persons_of

@@ -5,8 +5,8 @@ from functools import partial
 
 from w2w import schema
 from w2w.engine.job import JobConfig, Run, Summary
-from w2w.engine.run import run_task
 from w2w.engine.snapshot import replace_rows
+from w2w.engine.tasks import run_task
 from w2w.errors import UsageError
 from w2w.mining.catalog import is_current, snapshot_version
 from w2w.mining.owners import active_post_batches, active_product_batches

@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 
 from w2w import schema, storage
-from w2w.engine.run import run_task
+from w2w.engine.tasks import run_task
 from w2w.errors import UsageError
 from w2w.garments import classifier as heads
 from w2w.garments.classifier import HeadConfig, Trained

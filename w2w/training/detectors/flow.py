@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
-import ray
 
 from w2w import ids, schema
-from w2w.engine.run import collect
+from w2w.engine.tasks import collect, run_task, submit
 from w2w.engine.train import Workers
 from w2w.errors import Reject, UsageError
 from w2w.garments.annotations import TEST, TRAIN, split_of
@@ -115,8 +114,7 @@ def make_training(photos: Photos, recipe: str, config: TrainConfig, rank: int, n
 def train_yolo(photos: Photos, recipe: str, config: TrainConfig, workers: Workers, out: Path) -> str:
     """ultralytics' own training in one Ray task; returns the name for ``--detector.name``."""
     start = kind_of(recipe)[1]
-    task = ray.remote(num_cpus=workers.num_cpus, num_gpus=workers.num_gpus)(_yolo)
-    (data,) = collect([task.remote(photos, start, config)], "train")
+    data = run_task(_yolo, photos, start, config, num_cpus=workers.num_cpus, num_gpus=workers.num_gpus, title="train")
     out.mkdir(parents=True, exist_ok=True)
     file = out / "model.pt"
     file.write_bytes(data)
@@ -134,9 +132,9 @@ def _yolo(photos: Photos, start: str, config: TrainConfig) -> bytes:
 def judge_photos(photos: Photos, keys: Sequence[str], detector: DetectorConfig, num_shown: int, num_cpus: float = 1):
     """What the detector finds in these photos beside the truth (a list of Judged), and the first few as (key, JPEG, Judged).
     Keys must be there."""
-    task = ray.remote(num_cpus=num_cpus)(_judge)
     chunks = [keys[i : i + _PHOTOS_A_TASK] for i in range(0, len(keys), _PHOTOS_A_TASK)]
-    done = collect([task.remote(photos, c, detector, 0 if i else num_shown) for i, c in enumerate(chunks)], "judge")
+    asked = [submit(_judge, photos, c, detector, 0 if i else num_shown, num_cpus=num_cpus) for i, c in enumerate(chunks)]
+    done = collect(asked, "judge")
     return [j for judged, _ in done for j in judged], done[0][1]
 
 

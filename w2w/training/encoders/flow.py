@@ -8,11 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import ray
 from PIL import Image
 
 from w2w import ids, schema
-from w2w.engine.run import collect
+from w2w.engine.tasks import collect, submit
 from w2w.errors import JobFailed, Reject, UsageError
 from w2w.images.decode import decode
 from w2w.images.resize import shrink
@@ -310,8 +309,7 @@ def _shrunk(data: bytes, side_px: int) -> bytes:
 def measure_pairs(table: PairTable, encoders: Sequence[EncoderConfig], most: int, num_cpus: float = 1):
     """How encoders find the products of ``most`` test pairs among the pictures of all (``PairTable.gallery``): for each, bool
     (Q, K) of ``pairs.relevance``; the pairs' categories; and how many pictures there are."""
-    task = ray.remote(num_cpus=num_cpus)(measure_pictures)
-    done = collect([task.remote(table, e, most) for e in encoders], "measure")
+    done = collect([submit(measure_pictures, table, e, most, num_cpus=num_cpus) for e in encoders], "measure")
     return [relevant for relevant, _, _ in done], *done[0][1:]
 
 

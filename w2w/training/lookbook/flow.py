@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from w2w import ids, storage
-from w2w.engine.run import run_task
+from w2w.engine.tasks import run_task
 from w2w.errors import Reject, UsageError
 from w2w.images.decode import decode
 from w2w.memory import keep_memory

@@ -1,0 +1,94 @@
+"""Functions that run on the cluster, values that lie there, and objects with a process of their own."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import lru_cache
+from typing import TypeAlias
+
+import ray
+
+from w2w.engine.progress import Progress
+from w2w.errors import JobFailed, StorageFailed, UsageError
+
+Ref: TypeAlias = ray.ObjectRef  # a value on the cluster, or one that a task will give: a task that takes it gets the value
+
+
+def put(value: object) -> Ref:
+    """Lays a value into the cluster's memory, once for all tasks that take it."""
+    return ray.put(value)
+
+
+def submit(function: Callable, *args, num_cpus: float = 1, num_gpus: float = 0, num_returns: int = 1):
+    """Starts ``function(*args)`` as a task; a reference to its result, or to each of ``num_returns``."""
+    return _task(function, num_cpus, num_gpus, num_returns).remote(*args)
+
+
+@lru_cache(maxsize=64)  # a function is sent to the cluster once, not with every call
+def _task(function: Callable, num_cpus: float, num_gpus: float, num_returns: int):
+    return ray.remote(num_cpus=num_cpus, num_gpus=num_gpus, num_returns=num_returns)(function)
+
+
+def collect(tasks: Sequence, title: str) -> list:
+    """The results of Ray tasks, in order, with progress. A UsageError or JobFailed comes out as itself."""
+    results: list = [None] * len(tasks)
+    waiting = {task: i for i, task in enumerate(tasks)}
+    with Progress(title, len(tasks), unit="tasks") as progress:
+        while waiting:
+            (ready, *_), _ = ray.wait(list(waiting), num_returns=1)
+            with raise_user_errors():
+                results[waiting.pop(ready)] = ray.get(ready)
+            progress.update(len(tasks) - len(waiting), 0)
+    return results
+
+
+def run_task(function: Callable, *args, num_cpus: float = 1, num_gpus: float = 0, title: str):
+    """``function(*args)`` as one task."""
+    return collect([submit(function, *args, num_cpus=num_cpus, num_gpus=num_gpus)], title)[0]
+
+
+class Actor:
+    """An object in a process of its own, which ends with the driver. Stages may take it along as an argument."""
+
+    def __init__(self, made_of: type, *args, name: str):
+        kept = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(made_of)
+        self._handle = kept.options(name=name).remote(*args)
+
+    def ask(self, method: str, *args):
+        """What the method returns."""
+        return ray.get(getattr(self._handle, method).remote(*args))
+
+    def stop(self) -> None:
+        ray.kill(self._handle)
+
+
+def cluster_cpus() -> float:
+    """CPUs of the whole cluster."""
+    return ray.cluster_resources().get("CPU", 1)
+
+
+@contextmanager
+def raise_user_errors() -> Iterator[None]:
+    """Ray wraps what a worker raised; a UsageError or JobFailed comes out as itself, and an OSError as StorageFailed."""
+    try:
+        yield
+    except ray.exceptions.RayError as e:
+        causes = [c for c in _causes(e) if not isinstance(c, ray.exceptions.RayError)]
+        for cause in causes:
+            if isinstance(cause, (UsageError, JobFailed)):
+                raise cause from None
+        for cause in causes:
+            if isinstance(cause, OSError):
+                raise StorageFailed(f"a worker cannot read or write: {cause}") from e
+        raise
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    seen: set[int] = set()
+    todo: list[BaseException | None] = [error]
+    while todo:
+        e = todo.pop()
+        if e is None or id(e) in seen:
+            continue
+        seen.add(id(e))
+        yield e
+        todo += [e.__cause__, e.__context__, getattr(e, "cause", None)]
