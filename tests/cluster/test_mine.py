@@ -98,8 +98,9 @@ def store(tmp_path) -> str:
         cutouts.append(cut | {"person_box": [0.0, 0.0, 9.0, 9.0], "slots": slots, "stage_version": TRUTH})
     append(place, schema.IMAGES, shots)
     append(place, schema.IMAGES, photos)
-    before = [post | {"product_ids": ["c0"], "fetched_at": -1} for post in posts[:2]]  # what these posts said before
-    for rows in (posts[:5], before, posts[5:]):
+    before = [post | {"product_ids": ["c0"]} for post in posts[:2]]  # what these posts said before
+    now = [post | {"fetched_at": 1} for post in posts]
+    for rows in (now[:5], before, now[5:]):
         append(place, schema.POSTS, rows)
     append(place, schema.GARMENTS, garments, TRUTH)
     looks = [{"image_id": p["image_id"], "num_garments": 3, "crop_source": "garments", "stage_version": TRUTH} for p in photos]
