@@ -1,6 +1,7 @@
 """What `w2w train` is to train, before it trains: a run is finished only where nothing that it read has changed, and what
 nothing can be learnt from is a sentence."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -127,9 +128,9 @@ def other_weights(store: str, base) -> None:
         *((ENCODER, c) for c in (more_pairs, more_garments, more_images, more_negatives, other_duplicates, other_weights)),
     ],
 )
-def test_a_run_of_encoders_is_another_when_something_that_it_reads_changes(tmp_path, recipe, change):
-    save(tmp_path / "vit", "vit")
-    base = EncoderConfig(name=str(tmp_path / "vit"))
+def test_a_run_of_encoders_is_another_when_something_that_it_reads_changes(tmp_path, vit, recipe, change):
+    own = shutil.copytree(vit.name, tmp_path / "vit") if change is other_weights else vit.name
+    base = EncoderConfig(name=str(own))
     store = embedded(fill(str(tmp_path / "store"), USUAL), base)
     ps = pairs(store)
     write(store, schema.NEGATIVES, [negative(ps[0], ps[1])])
