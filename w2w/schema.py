@@ -258,6 +258,7 @@ DETECTIONS = Table(
         (HEIGHT, pa.int32()),
         (OBJECTS, pa.list_(OBJECT)),
         (LABELLED, pa.list_(pa.string())),  # classes that this source labels; others may be in the photo without a box
+        (ROW_DIGEST, pa.string(), "nullable"),  # of what its file says of the photo; null in rows of older versions
         (STAGE_VERSION, pa.string()),  # of how it was read
     ),
     key=(KEY, STAGE_VERSION),

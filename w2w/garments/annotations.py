@@ -25,6 +25,7 @@ ANNOTATED_SCHEMA = pa.schema(
         pa.field(RELATIVE, pa.bool_()),
         pa.field(schema.OBJECTS, pa.list_(schema.OBJECT)),
         pa.field(schema.LABELLED, pa.list_(pa.string())),
+        pa.field(schema.ROW_DIGEST, pa.string()),
     ]
 )
 SETTLE_GIVES = pa.schema([schema.DETECTIONS.schema.field(c) for c in (schema.OBJECTS, schema.STAGE_VERSION)])
@@ -93,6 +94,8 @@ def annotated_rows(photos: Iterable[Photo], source: str, labelled: Sequence[str]
         }
         for photo, split in zip(photos, drawn)
     ]
+    said = (schema.SPLIT, RELATIVE, schema.OBJECTS, schema.LABELLED)  # a photo that lies elsewhere is the same one
+    rows = [row | {schema.ROW_DIGEST: ids.digest([row[name] for name in said])} for row in rows]
     table = pa.Table.from_pylist(rows, schema=ANNOTATED_SCHEMA)
     counted = pc.value_counts(table.column(schema.KEY)).to_pylist()
     doubles = [c["values"] for c in counted if c["counts"] > 1]

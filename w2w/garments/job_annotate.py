@@ -1,7 +1,13 @@
-"""Annotate: a published data set's photos and boxes into table `detections`, for training and measuring detectors."""
+"""Annotate: a published data set's photos and boxes into table `detections`, for training and measuring detectors.
 
+A photo whose boxes have changed since its file was read is read again, in place of its old row.
+"""
+
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 
+import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from w2w import ids, schema
@@ -15,12 +21,14 @@ from w2w.images.stage import INSPECT_GIVES, inspect
 from w2w.ingest.loading import load_stage
 from w2w.ingest.stage import loadable
 from w2w.stage import Pool, Stage
-from w2w.table import work
-from w2w.table.pending import rejected_keys, table_keys
+from w2w.table import delta, work
+from w2w.table.maintain import take_out
+from w2w.table.pending import rejected_keys
 from w2w.table.sink import Output
 from w2w.web.fetch import FetchConfig
 
 STAGE_CODE = 2  # raise it when the same file would be read differently
+_RECORD = "record"  # a photo as its file describes it: what is read again when anything about it changes
 
 
 @dataclass(frozen=True)
@@ -42,17 +50,21 @@ def main(config: Config) -> Summary:
     rows = read_annotations(config.annotations)
     settings = {k: v for k, v in asdict(config.annotations).items() if k not in ("path", "images")}
     version = ids.digest(STAGE_CODE, settings, config.decode)
-    done = [
-        table_keys(run.store, schema.DETECTIONS, schema.KEY, stage_version=version),
-        rejected_keys(run.store, "annotate", version),
-    ]
-    made, failed = (pc.is_in(rows.column(schema.KEY), value_set=keys.read()) for keys in done)
+    stored = delta.read(run.store, schema.DETECTIONS, [schema.KEY, schema.ROW_DIGEST], stage_version=version)
+    rows = rows.append_column(_RECORD, _records(rows))
+    made = pc.is_in(rows.column(_RECORD), value_set=_records(stored))
+    failed = pc.and_not(pc.is_in(rows.column(_RECORD), value_set=rejected_keys(run.store, "annotate", version).read()), made)
     pending = rows.filter(pc.invert(pc.or_(made, failed))).slice(0, config.limit)
+    now = pa.chunked_array(pending.column(schema.KEY).chunks + rows.filter(failed).column(schema.KEY).chunks, pa.string())
+    changed = stored.column(schema.KEY).filter(pc.is_in(stored.column(schema.KEY), value_set=now))
     splits = {v["values"]: v["counts"] for v in pc.value_counts(pending.column(schema.SPLIT)).to_pylist()}
     facts = {"format": config.annotations.format, "photos": f"{rows.num_rows:,}", "pending": f"{pending.num_rows:,}"}
+    facts |= {"changed": f"{len(changed):,}"} if len(changed) else {}
     facts |= {f"pending {split}": f"{n:,}" for split, n in sorted(splits.items())}
     skipped = rows.num_rows - pending.num_rows
     num_failed = pc.sum(failed).as_py() or 0
+    if len(changed) and not config.dry_run:
+        take_out(run.store, schema.DETECTIONS, lambda listed: _among(run.store, listed, changed, version))
     if not pending.num_rows:
         config.tolerance.check({}, rows.num_rows, num_failed)
     if config.dry_run or not pending.num_rows:
@@ -69,7 +81,7 @@ def main(config: Config) -> Summary:
         work.write(run.store, run.run_id, [pending], pending.schema, config.item_rows)
         counts, versions = run_stages(
             run.store,
-            file_rows(work.folder(run.store, run.run_id), schema.KEY, schema.IMAGE_URI, config.item_rows, skipped, num_failed),
+            file_rows(work.folder(run.store, run.run_id), _RECORD, schema.IMAGE_URI, config.item_rows, skipped, num_failed),
             stages,
             [Output(schema.DETECTIONS)],
             run.lineage(version, []),
@@ -80,3 +92,15 @@ def main(config: Config) -> Summary:
     finally:
         work.clean(run.store, run.run_id)
     return run.summary(counts=counts, versions=versions, skipped=skipped, facts=facts)
+
+
+def _records(rows: pa.Table) -> pa.ChunkedArray:
+    return pc.binary_join_element_wise(rows.column(schema.KEY), rows.column(schema.ROW_DIGEST), "@")
+
+
+def _among(store: str, listed: Sequence[delta.Part], keys: pa.ChunkedArray, version: str) -> np.ndarray:
+    """bool: for each row of these parts, whether it is one of this version with one of these keys."""
+    columns = [schema.KEY, schema.STAGE_VERSION]
+    batches = delta.read_batches(store, schema.DETECTIONS, columns, listed)
+    found = [pc.and_(pc.is_in(b.column(0), value_set=keys), pc.equal(b.column(1), version)).to_numpy() for b in batches]
+    return np.concatenate([np.empty(0, bool), *found])

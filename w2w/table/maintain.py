@@ -2,6 +2,7 @@
 
 import time
 import uuid
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -41,19 +42,24 @@ def compact(store: str, table: schema.Table, dry_run: bool = False) -> str:
 
 
 def mend(store: str, table: schema.Table, dry_run: bool = False) -> int:
-    """Takes out rows that stand twice, in one commit that says nothing of itself; how many there were. Not of `rejects`: what
-    may come back is tried, and rejected, again."""
+    """Takes out rows that stand twice; how many there were. Not of `rejects`: what may come back is rejected again."""
     if table is schema.REJECTS:
         return 0
+    return take_out(store, table, lambda listed: doubles.find(store, table, listed), dry_run)
+
+
+def take_out(store: str, table: schema.Table, find: Callable[[Sequence[delta.Part]], np.ndarray], dry_run: bool = False) -> int:
+    """Takes out rows, in one commit that says nothing of itself; how many there were. ``find`` gives a bool for each row of the
+    parts."""
     run_id = f"compact-{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{uuid.uuid4().hex[:6]}"
     for _ in range(_TRIES):
         opened = delta.open_table(store, table)
         listed = delta.parts(opened)
-        repeated = doubles.find(store, table, listed)
-        if dry_run or not repeated.any():
-            return int(repeated.sum())
+        wanted = find(listed)
+        if dry_run or not wanted.any():
+            return int(wanted.sum())
         actions: list[AddAction | RemoveAction] = []
-        for part, mask in zip(listed, np.split(repeated, np.cumsum([p.rows for p in listed])[:-1])):
+        for part, mask in zip(listed, np.split(wanted, np.cumsum([p.rows for p in listed])[:-1])):
             if mask.any():
                 rows = pa.concat_tables(delta.read_batches(store, table, table.schema.names, [part]))
                 actions += map(to_action, write_part(store, Output(table), rows.filter(pa.array(~mask)), run_id))
@@ -63,7 +69,7 @@ def mend(store: str, table: schema.Table, dry_run: bool = False) -> int:
             opened.create_write_transaction(
                 actions, "append", opened.schema(), partition_by=list(table.partition_by), commit_properties=fence
             )
-            return int(repeated.sum())
+            return int(wanted.sum())
         except CommitFailedError:
             continue  # others came between: look again
         except (DeltaError, OSError) as e:
