@@ -15,7 +15,14 @@ from rich.console import Console
 from rich.text import Text
 
 _HIDDEN = "***"
-_USER = re.compile(r"([a-z][a-z0-9+.-]*://)[^\s/?#'\"<>]*@", re.IGNORECASE)
+_USER = re.compile(
+    r"""([a-z][a-z0-9+.-]{0,40}://)(?:
+    [^\s/?#'"<>]*@                                                   # as RFC 3986 has it
+    |(?!\[|(?:localhost|[^\s/?#:@'"<>]*\.[^\s/?#:@'"<>]*):\d*[/?#])  # no host and port: a password with a / ? or # in it
+    [^\s/?#:@'"<>]{0,200}:[^\s'"<>]{0,2000}@
+    )""",
+    re.IGNORECASE | re.VERBOSE,
+)
 _SECRET_WORDS = {"sig", "auth", "authorization", "pwd", "passwd", "credentials", "session"}
 _SECRET_ENDS = ("signature", "token", "password", "secret", "credential", "apikey", "api_key", "access_key", "access_key_id")
 _PARAMETER = re.compile(r"([?&;#])([\w.~-]{1,60})=([^&;#\s'\"<>]*[^&;#\s'\"<>:.,)\]}])")

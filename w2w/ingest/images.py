@@ -17,7 +17,7 @@ from w2w.ingest.archives import MEMBER
 
 _WEB = r"(?i)^https?://"
 _MAX_KEY_BYTES = 1024  # of an object on S3
-_SECRET = r"(?i)^https?://[^/?#]*@"
+_SECRET = r"(?i)^https?://([^/?#]*@|[^/?#:@\[]*:[0-9]*[^0-9/?#].*@)"  # also with a password that holds a slash
 # what needs a closer look than prefixing the root: a scheme, a leading slash, an empty, "." or ".." segment
 _UNUSUAL = r"^[A-Za-z][A-Za-z0-9+.-]+:|(^|/)\.{0,2}(/|$)"
 

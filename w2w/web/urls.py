@@ -11,6 +11,7 @@ from urllib.parse import quote, unquote, unquote_to_bytes, urlsplit, urlunsplit
 import idna
 
 from w2w.errors import UsageError
+from w2w.shown import without_secrets
 
 MAX_CHARS = 2000
 PORTS = {"http": 80, "https": 443}
@@ -143,7 +144,7 @@ def ascii_host(host: str) -> str:
 def redacted(url: str) -> str:
     """The URL as it may stand in a message: no user name, password, query (signatures, tokens) or control character."""
     try:
-        parts = urlsplit(url)
+        parts = urlsplit(without_secrets(url))
         text = urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "...." if parts.query else "", ""))
     except ValueError:
         return "(unreadable URL)"

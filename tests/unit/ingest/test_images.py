@@ -31,6 +31,8 @@ def resolve(root: str, *values: str) -> list[str]:
         ("/data/img", "..jpg", "/data/img/..jpg"),
         ("/data/img", "a..b/...jpg", "/data/img/a..b/...jpg"),
         ("/data/img", "/data/img/1.jpg", "/data/img/1.jpg"),
+        ("/data/img", "https://u:pa/ss@cdn.test/1.jpg", "BLOCKED"),
+        ("/data/img", "https://cdn.test:8080/@brand/1.jpg", "https://cdn.test:8080/@brand/1.jpg"),
         ("/data/img", "../../etc/passwd", "BLOCKED"),
         ("/data/img", "a/../../img2/1.jpg", "BLOCKED"),
         ("/data/img", "..", "BLOCKED"),

@@ -138,7 +138,9 @@ def test_messages_hold_no_secrets(serve):
         fetcher().get(server.url)
     with pytest.raises(Reject) as missing:
         fetcher().get(serve(answer("404 No")).url + "/a.jpg?sig=topsecret")
-    for e in (caught, redirected, missing):
+    with pytest.raises(Reject) as slash:
+        fetcher().get("http://bob:hunt/er2hunter2@127.0.0.1/a.jpg")
+    for e in (caught, redirected, missing, slash):
         assert "hunter2" not in str(e.value)
         assert "bob" not in str(e.value)
         assert "topsecret" not in str(e.value)
