@@ -18,7 +18,7 @@ from w2w.config import nearest
 from w2w.errors import UsageError
 from w2w.garments.annotations import TEST, TRAIN, Object, Photo, annotated_rows, targets_of
 from w2w.garments.masks import from_polygons, from_rle, tight_box, to_rle
-from w2w.garments.records import Record, files_below, from_xywh, numbers, parse_json, read_json, read_text, shown
+from w2w.garments.records import Record, below, files_below, from_xywh, numbers, parse_json, read_json, read_text, shown
 from w2w.garments.taxonomy import CATEGORIES, IGNORE, PERSON, SHOES, VOCABULARIES, TaxonomyConfig, mapping_of, street_target
 
 _LEAST_SEEN = 0.1  # of a rendered garment
@@ -184,7 +184,7 @@ def _coco(path: Path, config: AnnotationsConfig, target_of: Callable | None = No
             mine += [Object(box, label, target, mask) for box in found]
     folder = Path(config.images or path.parent)
     photos = [
-        Photo(name, str(folder / name), tuple(objects[number]), name, split)
+        Photo(name, below(folder, name, f"{path}: images"), tuple(objects[number]), name, split)
         for number, (name, split, _) in images.items()
         if number in objects
     ]
@@ -269,7 +269,7 @@ def _k_fashion(path: Path, config: AnnotationsConfig):
             inside = file.relative_to(path).parent if path.is_dir() else Path()
             folder = Path(config.images) / inside if config.images else file.parent
             name = (inside / image).as_posix()
-            yield Photo(name, str(folder / image), tuple(objects), name)
+            yield Photo(name, below(folder, image, f"{file}: 이미지 정보"), tuple(objects), name)
 
     return photos(), targets_of(targets)
 
@@ -370,7 +370,7 @@ def _wardrobe(path: Path, config: AnnotationsConfig):
                     target = targets[label] if seen else IGNORE
                     objects.append(Object(item.numbers("box_xyxy", 4), label, target, to_rle(_filled(item, from_rle, mask))))
             image = post.get("image", str)
-            yield Photo(image, str(Path(config.images or file.parent) / image), tuple(objects), image)
+            yield Photo(image, below(Path(config.images or file.parent), image, where), tuple(objects), image)
 
     return photos(), targets_of(targets)
 

@@ -1,6 +1,7 @@
 """Records of published data sets' files: what is missing or strange in one becomes a sentence with the file's and its name."""
 
 import json
+import os
 import reprlib
 from collections.abc import Iterable
 from pathlib import Path
@@ -52,6 +53,14 @@ def numbers(values: Any, count: int, where: str) -> Any:
     if not good or any(v != v or abs(v) > _MAX_NUMBER for v in values):
         raise UsageError(f"{where} is {shown(values)}, not {count} numbers")
     return tuple(float(v) for v in values)
+
+
+def below(folder: Path, name: str, where: str) -> str:
+    """The path of the file that a record names in a folder. Raises UsageError for a name that leads out of it."""
+    path, root = os.path.normpath(folder / name), os.path.normpath(folder)
+    if not path.startswith(f"{root.rstrip('/')}/"):
+        raise UsageError(f"{where}: {shown(name)} is not a file in {folder}")
+    return str(folder / name)
 
 
 def from_xywh(box: tuple[float, ...]) -> tuple[float, float, float, float]:

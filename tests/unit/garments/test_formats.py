@@ -172,6 +172,9 @@ def test_k_fashion(tmp_path):
     ]
     assert row[schema.IMAGE_URI] == str(tmp_path / "레트로" / "IMG_5.jpg")
     assert row[schema.LABELLED] == ["bottom", "dress", "outer", "top"]
+    write(tmp_path / "레트로" / "5.json", record | {"이미지 정보": {"이미지 파일명": "../../IMG_5.jpg"}})
+    with pytest.raises(UsageError, match=r"5\.json: 이미지 정보: '../../IMG_5.jpg' is not a file in"):
+        read(tmp_path, "k-fashion")
     del detail["렉트좌표"]["상의"][0]["가로"]
     write(tmp_path / "레트로" / "5.json", record)
     with pytest.raises(UsageError, match=r"5\.json: 렉트좌표: 상의\[0\]: field '가로' is missing"):
@@ -290,6 +293,9 @@ def test_wardrobe(tmp_path):
         read(tmp_path, "wardrobe")
     (tmp_path / "posts.jsonl").write_text(json.dumps(post | {"items": [item | {"category": "sock"}]}))
     with pytest.raises(UsageError, match="category 'sock' is none of the wardrobe's"):
+        read(tmp_path, "wardrobe")
+    (tmp_path / "posts.jsonl").write_text(json.dumps(post | {"image": "../0.jpg"}))
+    with pytest.raises(UsageError, match=r"posts.jsonl, line 1: '../0.jpg' is not a file in"):
         read(tmp_path, "wardrobe")
 
 
@@ -412,6 +418,9 @@ def test_polygons_that_stick_out_are_filled_inside(tmp_path):
         (coco_with(bbox=[1, 2, 3, False]), "field 'bbox' is [1, 2, 3, False], not 4 numbers"),
         (coco_with(bbox=[1, 2, 3, float("nan")]), "not 4 numbers"),
         (coco_with(file_name="\ud800.jpg"), "which holds half a character"),
+        (coco_with(file_name="../x.jpg"), "x.json: images: '../x.jpg' is not a file in"),
+        (coco_with(file_name="/etc/hostname"), "x.json: images: '/etc/hostname' is not a file in"),
+        (coco_with(file_name="."), "x.json: images: '.' is not a file in"),
     ],
 )
 def test_what_a_record_is_not(tmp_path, file, words):

@@ -322,6 +322,19 @@ def test_the_right_answer_comes_first_in_the_file_and_anywhere_in_the_table(tmp_
     assert all(35 <= right.count(place) <= 65 for place in range(4))
 
 
+@pytest.mark.parametrize("name", ["../../../img/Dresses/secret/x.jpg", "/etc/Dresses/secret/x.jpg", "../../Dresses/../x.jpg"])
+@pytest.mark.parametrize("kind", ["in-shop", "polyvore", "street2shop"])
+def test_no_name_leads_out_of_the_set(tmp_path, kind, name):
+    {"in-shop": in_shop, "polyvore": polyvore, "street2shop": street2shop}[kind](tmp_path)
+    said = {"in-shop": "img/WOMEN/Dresses/id_00000002/02_1_front.jpg", "polyvore": '"a"', "street2shop": "http"}[kind]
+    for file in [f for f in tmp_path.rglob("*.*") if f.is_file()]:
+        told = {"in-shop": name, "polyvore": f'"{name}"', "street2shop": name}[kind]
+        file.write_text(file.read_text().replace(said, told))
+    found = opened(tmp_path, kind)
+    with pytest.raises(UsageError, match=r"is not a file in|is not like 0000000001,http"):
+        [*found.shops(), *found.photos()]
+
+
 def test_polyvore_broken(tmp_path):
     polyvore(tmp_path)
     blank = {"question": ["10_1"], "blank_position": 2, "answers": ["11_1", "11_2"]}

@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 
 from w2w.errors import UsageError
-from w2w.garments.records import Record, files_below, read_json
+from w2w.garments.records import Record, below, files_below, read_json
 from w2w.garments.taxonomy import BOTTOM, DRESS, OUTER, TOP
 from w2w.mining.sets.records import Anchor, Box, Classes, Photo, PublicSet, Shop, columns, corners, find
 from w2w.mining.splits.shares import TEST, TRAIN, VAL
@@ -49,12 +49,12 @@ class _DeepFashion(PublicSet):
 
     def _shop(self, name: str, item: str, split: str, where: str, *notes: tuple[str, str]) -> Shop:
         label, category, box = self._seen(name, where)
-        corners_text = " ".join(f"{v:g}" for v in box)
-        return Shop(name, item, str(self._images / name), label, category, split, notes=(*notes, ("box_xyxy", corners_text)))
+        said = (*notes, ("box_xyxy", " ".join(f"{v:g}" for v in box)))
+        return Shop(name, item, below(self._images, name, where), label, category, split, notes=said)
 
     def _photo(self, name: str, item: str, split: str, shops: tuple[str, ...], where: str) -> Photo:
         label, category, box = self._seen(name, where)
-        return Photo(name, str(self._images / name), split, (Anchor(item, shops, label, category, box),))
+        return Photo(name, below(self._images, name, where), split, (Anchor(item, shops, label, category, box),))
 
 
 class InShop(_DeepFashion):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from w2w import ids
 from w2w.errors import UsageError
-from w2w.garments.records import Record, read_text
+from w2w.garments.records import Record, below, read_text
 from w2w.mining.sets.records import (
     COMPATIBILITY,
     FILL_IN_BLANK,
@@ -64,7 +64,8 @@ class Polyvore(PublicSet):
     def shops(self) -> Iterator[Shop]:
         for item_id, record, label, category in self._records():
             title = record.get("title", str, "") or record.get("url_name", str, "")
-            yield Shop(item_id, item_id, str(self._images / f"{item_id}.jpg"), label, category, None, title=title or None)
+            image = below(self._images, f"{item_id}.jpg", record.where)
+            yield Shop(item_id, item_id, image, label, category, None, title=title or None)
 
     def _outfits(self, split: str) -> Iterator[tuple[str, str, list[tuple[str, Item]]]]:
         """(where, set_id, items with the places that questions call them by) of a split's outfits."""

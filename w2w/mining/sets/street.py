@@ -12,6 +12,7 @@ from w2w.errors import UsageError
 from w2w.garments.records import Record, files_below, from_xywh, numbers, read_text
 from w2w.garments.taxonomy import TOP
 from w2w.images.lookbook import read_name
+from w2w.ingest.images import is_web
 from w2w.mining.sets.records import Anchor, Classes, Photo, PublicSet, Shop, find, members
 from w2w.mining.splits.shares import TEST, TRAIN, split_of
 
@@ -44,7 +45,7 @@ class Street2Shop(PublicSet):
         uris = {}
         for number, line in enumerate(read_text(self._list).splitlines(), 1):
             photo, comma, url = line.strip().partition(",")
-            if not (_NUMBER.fullmatch(photo) and comma and url):
+            if not (_NUMBER.fullmatch(photo) and comma and is_web(url)):
                 if line.strip():
                     raise UsageError(f"{self._list}, line {number}: {line!r:.60} is not like 0000000001,http://...")
                 continue
