@@ -24,6 +24,10 @@ class StorageFailed(JobFailed, OSError):
     """What a job reads or writes could not be read or written; the message names it."""
 
 
+class TooManyRejects(JobFailed):
+    """More rows were rejected than the job bears; the others are committed."""
+
+
 class Changed(JobFailed):
     """Somebody else wrote a file since it was read (``w2w.storage.replace_if``)."""
 

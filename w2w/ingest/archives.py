@@ -4,6 +4,7 @@ import io
 import re
 import tarfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import PurePosixPath
 from typing import IO, cast
 
@@ -26,6 +27,7 @@ from w2w.ingest.raw import (
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif")
 MEMBER = ".tar#"  # an image in a tar is <path>.tar#<member>: one name for one image, and the file to open is in it
+_ABOUT = ("json", "txt", "cls")
 _MAX_METADATA_BYTES = 1024 * 1024  # of one .json, .txt or .cls member
 _MAX_READ_BYTES = 16 * 1024 * 1024  # of one read of a tar's own structures: a long-name header may claim gigabytes
 # One range read on S3 costs a round trip of about 30 ms, as long as 1 MiB of transfer, so smaller gaps are read through.
@@ -75,17 +77,20 @@ def read_tar(info: fs.FileInfo, uri: str, mapping: Mapping, batch_rows: int) -> 
     """Members of one name before the first dot are one product: an image, and .json, .txt (title), .cls (category) about it.
 
     The product_id is the mapped JSON field, or else that name. Of several images of one name the first is taken, 1.png even
-    after 1.mask.png, and the others are rejected (DUPLICATE_KEY).
+    after 1.mask.png, and the others are rejected (DUPLICATE_KEY); what is another field of the sample (1.mask.png beside 1.png,
+    1.npy) is left aside.
     """
     system, path = storage.filesystem(uri)
-    rows, sources, images, rejects, held = [], [], [], [], 0
+    rows, sources, images, rejects, held, aside = [], [], [], [], 0, 0
     buffer = _S3_BUFFER_BYTES if storage.is_s3(uri) else _LOCAL_BUFFER_BYTES
     with system.open_input_file(path) as native, io.BufferedReader(native, buffer) as file:
         for key, members in _groups(file, uri, rejects):
             where = f"{uri}#{key}"
             held += sum(m.size for m in members if not is_image(m.name) and m.size <= _MAX_METADATA_BYTES)
             image, *others = sorted((m for m in members if is_image(m.name)), key=_is_part) or [None]
-            rejects += [_second(uri, m.name, image.name) for m in others]
+            fields = [m for m in others if image and _is_part(m) and not _is_part(image)]
+            rejects += [_second(uri, m.name, image.name) for m in others if m not in fields]
+            aside += len(fields) + sum(not is_image(m.name) and _suffix(m) not in _ABOUT for m in members if image)
             if image is None:
                 rejects.append((where, RejectCode.MISSING_FIELD, "no image of this name", where))
             elif (row := _about(file, key, members, mapping, where, rejects)) is not None:
@@ -94,15 +99,19 @@ def read_tar(info: fs.FileInfo, uri: str, mapping: Mapping, batch_rows: int) -> 
                 at = f"{fingerprint(info)}:{image.offset_data}+{image.size}"
                 images.append((f"{uri}#{image.name}", image.offset_data, image.size, at))
             if len(rows) + len(rejects) >= batch_rows or held >= MAX_BATCH_BYTES:
-                yield batch_of_dicts(rows, sources, mapping, rejects, images)
-                rows, sources, images, rejects, held = [], [], [], [], 0
+                yield replace(batch_of_dicts(rows, sources, mapping, rejects, images), num_aside=aside)
+                rows, sources, images, rejects, held, aside = [], [], [], [], 0, 0
     if rows or rejects:
-        yield batch_of_dicts(rows, sources, mapping, rejects, images)
+        yield replace(batch_of_dicts(rows, sources, mapping, rejects, images), num_aside=aside)
 
 
 def _is_part(member: tarfile.TarInfo) -> bool:
     """Whether an image has more than its format after the first dot (1.mask.png): another field of a WebDataset sample."""
-    return member.name.rpartition("/")[2].count(".") > 1
+    return "." in _suffix(member)
+
+
+def _suffix(member: tarfile.TarInfo) -> str:
+    return member.name.rpartition("/")[2].partition(".")[2].lower()
 
 
 def _second(uri: str, name: str, first: str) -> _Reject:
@@ -170,8 +179,8 @@ def _about(
     row: dict[str, object] = {}
     resume = file.tell()
     for member in members:
-        suffix = member.name.rpartition("/")[2].partition(".")[2].lower()
-        if suffix not in ("json", "txt", "cls"):
+        suffix = _suffix(member)
+        if suffix not in _ABOUT:
             continue
         if member.size > _MAX_METADATA_BYTES:
             rejects.append((where, RejectCode.TOO_MANY_BYTES, f".{suffix} of {member.size} bytes", where))

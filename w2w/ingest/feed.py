@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -255,7 +255,8 @@ def _chosen(raw: RawBatch, config: FeedConfig) -> RawBatch:
         return raw
     columns = {name: column.filter(keep) for name, column in raw.columns.items()}
     images = raw.images and raw.images.filter(keep)
-    return RawBatch(columns, raw.attributes.filter(keep), raw.source.filter(keep), raw.rejects, images)
+    rest = {"attributes": raw.attributes.filter(keep), "source": raw.source.filter(keep), "images": images}
+    return replace(raw, columns=columns, **rest)
 
 
 def _slice(raw: RawBatch, start: int, length: int) -> RawBatch:
@@ -266,4 +267,5 @@ def _slice(raw: RawBatch, start: int, length: int) -> RawBatch:
         raw.source.slice(start, length),
         raw.rejects if start == 0 else raw.rejects.slice(0, 0),
         raw.images and raw.images.slice(start, length),
+        raw.num_aside if start == 0 else 0,
     )

@@ -5,7 +5,8 @@ feed and the tables alone.
 """
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
@@ -16,7 +17,7 @@ from w2w import ids, schema, storage
 from w2w.engine.job import Run
 from w2w.engine.run import run_stages
 from w2w.engine.source import Source, file_rows
-from w2w.errors import RejectCode, UsageError
+from w2w.errors import RejectCode, TooManyRejects, UsageError
 from w2w.images.stage import INSPECT_GIVES, inspect
 from w2w.ingest import nights
 from w2w.ingest.changes import (
@@ -35,6 +36,7 @@ from w2w.ingest.loading import load_stage
 from w2w.ingest.stage import NEWS, STANDING, WORK_SCHEMA, with_standing, work_rows
 from w2w.stage import Counts, Stage
 from w2w.table import delta, snapshot, work
+from w2w.table.doubles import is_own
 from w2w.table.pending import rejected_keys
 from w2w.table.sink import Lineage, Output, append_rows, write_part
 
@@ -57,7 +59,7 @@ class Night:
         self._held: list[pa.Table] = []  # rejected for good by a run that did not come to write their news
         self._on_web = False
         self._unfit = Counter[str]()  # pending rows that the feed's reader rejected, by code: they need no work to be known
-        self.listed = self.refused = self.unreadable = self.rechecked = self.pending = 0
+        self.listed = self.refused = self.unreadable = self.aside = self.rechecked = self.pending = 0
         self.missing: pa.Table | None = None  # rows of products that the feed does not list
         self.gone: pa.Table | None = None  # those that are to be withdrawn
         self._absences: pa.Table | None = None
@@ -66,7 +68,7 @@ class Night:
         """Reads the feed and writes its work files (none in a dry run). Raises UsageError where too much is missing of it."""
         run, config = self._run, self._config
         self.pending = work.write(run.store, run.run_id, self._work(), WORK_SCHEMA, config.item_rows, count_only=config.dry_run)
-        if not self.pending or config.dry_run:
+        if config.dry_run:
             config.tolerance.check(self._unfit, self.listed, self.refused)
         self._judge_missing()
 
@@ -77,6 +79,7 @@ class Night:
             rows = work_rows(batch, seen)
             self.listed += rows.num_rows
             self.unreadable += batch.num_unreadable
+            self.aside += batch.num_aside
             for ids_ in (batch.rows.column(schema.PRODUCT_ID), batch.rejects.column(schema.KEY)):
                 self._current.list(ids_.combine_chunks())
             same = self._current.unchanged(rows)
@@ -149,6 +152,8 @@ class Night:
             found["rejected before"] = f"{self.refused:,}"
         if self.unreadable:
             found["rows without a readable id"] = f"{self.unreadable:,}"
+        if self.aside:
+            found["other files of a sample, left aside"] = f"{self.aside:,}"
         if self.missing is not None:
             found["missing"] = f"{self.missing.num_rows:,}"
             held = f"0: held back, more than feed.max_unreadable={self._feed.max_unreadable} rows cannot be read"
@@ -165,28 +170,34 @@ class Night:
     def load(self) -> tuple[Counts, dict[str, int]]:
         """Loads and checks the pending rows' pictures, and commits; then what is left to do for the other rows of the feed.
 
-        Raises JobFailed above the tolerance for rejects, with nothing withdrawn.
+        Raises TooManyRejects above the tolerance: rows have their news by then, with pictures where these are good, and nothing
+        is withdrawn.
         """
         run, config, lineage = self._run, self._config, self._run.lineage(self.version, [])
+        source = self._source().first(config.limit)
         counts, versions = Counts(), {}
-        if work_left := self._source().first(config.limit).num_rows:
-            run.begin()
-            stages = [
-                load_stage(config.fetch, config.pool),
-                Stage("inspect", inspect, (schema.BYTES,), INSPECT_GIVES, {"limits": config.decode}),
-            ]
-            counts, versions = run_stages(
-                run.store,
-                self._source().first(config.limit),
-                stages,
-                [Output(schema.IMAGES, schema.IMAGE_ID, only=schema.BYTES), Output(schema.PRODUCTS, only=NEWS)],
-                lineage,
-                pool=config.pool,
-                tolerance=config.tolerance,
-                commit_every_s=config.commit_every_s,
-            )
+        try:
+            if not source.is_done(config.tolerance):
+                run.begin()
+                stages = [
+                    load_stage(config.fetch, config.pool),
+                    Stage("inspect", inspect, (schema.BYTES,), INSPECT_GIVES, {"limits": config.decode}),
+                ]
+                counts, versions = run_stages(
+                    run.store,
+                    source,
+                    stages,
+                    [Output(schema.IMAGES, schema.IMAGE_ID, only=schema.BYTES), Output(schema.PRODUCTS, only=NEWS)],
+                    lineage,
+                    pool=config.pool,
+                    tolerance=config.tolerance,
+                    commit_every_s=config.commit_every_s,
+                )
+        except TooManyRejects:
+            self._write([with_last_picture(rows) for rows in self._without_picture(self._is_left)], lineage)
+            raise
         versions |= self._settle(counts, lineage)
-        if self._recheck and self._on_web and work_left == self.pending:
+        if self._recheck and self._on_web and source.num_rows == self.pending:
             row = {schema.SOURCE: self._feed.id, schema.CHECKED_AT: nights.now_us(), schema.RUN_ID: run.run_id}
             rows = pa.Table.from_pylist([row], schema=schema.RECHECKS.schema)
             versions |= append_rows(run.store, Output(schema.RECHECKS), rows, lineage)
@@ -199,37 +210,57 @@ class Night:
     def _settle(self, counts: Counts, lineage: Lineage) -> dict[str, int]:
         """Writes the news of products whose new picture is broken, and withdraws what is gone, in one commit."""
         store = self._run.store
-        rows = [with_last_picture(held) for held in self._without_picture(counts)]
+        rows = [with_last_picture(held) for held in self._without_picture(self._is_rejected if counts.rejected else None)]
         if self._current.num_adopted:
             now = delta.CurrentRows(store, schema.PRODUCTS)
             adopted = (self._current.adopted(batch) for batch in now.batches(schema.PRODUCTS.schema.names))
             rows += [owned(batch, self._feed.id) for batch in adopted]
         if self.gone is not None:
             rows.append(withdrawn(self.gone))
-        versions = {}
-        if sum(r.num_rows for r in rows):
-            versions |= append_rows(store, Output(schema.PRODUCTS), pa.concat_tables(rows), lineage)
+        versions = self._write(rows, lineage)
         if self._absences is not None:
             receipts = write_part(store, Output(schema.ABSENCES), self._absences, lineage.run_id)
             versions[schema.ABSENCES.name] = snapshot.replace(store, schema.ABSENCES, receipts, lineage, self._feed.id)[1]
         return versions
 
-    def _without_picture(self, counts: Counts) -> Iterator[pa.Table]:
-        """Rows rejected by this run or an earlier one whose product has an earlier picture, and not yet their news."""
+    def _write(self, rows: list[pa.Table], lineage: Lineage) -> dict[str, int]:
+        if not sum(r.num_rows for r in rows):
+            return {}
+        return append_rows(self._run.store, Output(schema.PRODUCTS), pa.concat_tables(rows), lineage)
+
+    def _without_picture(self, which: Callable[[], Callable] | None) -> Iterator[pa.Table]:
+        """Rows whose product has an earlier picture, and not yet their news: those rejected by earlier runs, and of this run's
+        the ones whose keys ``which`` tells."""
         yield from self._held
-        if not counts.rejected:
+        if which is None:
             return
-        listed = delta.parts(delta.open_table(self._run.store, schema.REJECTS), **{schema.STAGE: "ingest"})
-        batches = delta.read_batches(self._run.store, schema.REJECTS, [schema.KEY, schema.RUN_ID], listed)
-        mine = [b.filter(pc.equal(b.column(schema.RUN_ID), self._run.run_id)).column(schema.KEY) for b in batches]
-        keys = pa.chunked_array([c for m in mine for c in m.chunks], pa.string())
+        tells = which()
         folder = work.folder(self._run.store, self._run.run_id)
         system = storage.filesystem(folder)[0]
         for info in storage.list_files(folder, recursive=False):
             with pq.ParquetFile(info.path, filesystem=system) as file:
                 for batch in file.iter_batches():
                     rows = pa.Table.from_batches([batch])
-                    yield _with_a_picture(rows.filter(pc.is_in(rows.column(schema.KEY), value_set=keys)))
+                    yield _with_a_picture(rows.filter(tells(rows.column(schema.KEY))))
+
+    def _is_rejected(self) -> Callable[[pa.ChunkedArray], pa.ChunkedArray]:
+        """Of keys, which this run has rejected."""
+        listed = delta.parts(delta.open_table(self._run.store, schema.REJECTS), **{schema.STAGE: "ingest"})
+        batches = delta.read_batches(self._run.store, schema.REJECTS, [schema.KEY, schema.RUN_ID], listed)
+        mine = [b.filter(pc.equal(b.column(schema.RUN_ID), self._run.run_id)).column(schema.KEY) for b in batches]
+        keys = pa.chunked_array([c for m in mine for c in m.chunks], pa.string())
+        return partial(pc.is_in, value_set=keys)
+
+    def _is_left(self) -> Callable[[pa.ChunkedArray], pa.ChunkedArray]:
+        """Of keys, which this run has not written: a hopeless one is stopped long before it has read all."""
+        if self._config.limit is not None:
+            return self._is_rejected()
+        store, columns = self._run.store, [schema.PRODUCT_ID, schema.ROW_DIGEST]
+        listed = delta.parts(delta.open_table(store, schema.PRODUCTS))
+        own = [p for p in listed if is_own(p.path, self._run.run_id)]
+        keys = [pc.binary_join_element_wise(*b.columns, "@") for b in delta.read_batches(store, schema.PRODUCTS, columns, own)]
+        written = pa.chunked_array([c for k in keys for c in k.chunks], pa.string())
+        return lambda column: pc.invert(pc.is_in(column, value_set=written))
 
 
 def _with_a_picture(rows: pa.Table) -> pa.Table:

@@ -1,6 +1,6 @@
 """From a feed's text to product rows: values checked and converted, images located, repeats refused, rows digested."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
@@ -51,6 +51,7 @@ class FeedBatch:
 
     rows: pa.Table
     rejects: pa.Table
+    num_aside: int = 0  # files that belong to a row, and are none of its columns
 
     @property
     def num_unreadable(self) -> int:
@@ -65,7 +66,7 @@ class FeedBatch:
         source = bad.column(schema.SOURCE)
         codes = pa.repeat(pa.scalar(code.value), bad.num_rows)
         rejects = pa.table([source, codes, details.filter(mask), source], schema=self.rejects.schema)
-        return FeedBatch(self.rows.filter(pc.invert(mask)), pa.concat_tables([self.rejects, rejects]))
+        return replace(self, rows=self.rows.filter(pc.invert(mask)), rejects=pa.concat_tables([self.rejects, rejects]))
 
 
 class _Refusals:
@@ -137,7 +138,7 @@ def normalised(
     columns[schema.ROW_DIGEST] = row_digests(list(digested.values()))
     columns[schema.SOURCE] = raw.source.filter(good)
     rows = pa.Table.from_arrays([columns[name] for name in FEED_SCHEMA.names], schema=FEED_SCHEMA)
-    return FeedBatch(rows, pa.concat_tables([raw.rejects, refused.table()]))
+    return FeedBatch(rows, pa.concat_tables([raw.rejects, refused.table()]), raw.num_aside)
 
 
 def _price(price: pa.Array, currency: pa.Array) -> tuple[pa.Array, pa.Array, pa.Array]:

@@ -45,6 +45,7 @@ class RawBatch:
     source: pa.Array
     rejects: pa.Table
     images: pa.Table | None = None
+    num_aside: int = 0  # files that belong to a row, and are none of its columns
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ from deltalake.exceptions import DeltaError
 from deltalake.transaction import AddAction
 
 from w2w import schema, storage
-from w2w.errors import JobFailed, StorageFailed
+from w2w.errors import JobFailed, StorageFailed, TooManyRejects
 from w2w.shown import without_secrets
 from w2w.stage import Counts
 from w2w.table import delta
@@ -205,12 +205,12 @@ class Tolerance:
         return rejected > self.max_rate * rows and rejected >= min(self.min_rejects, rows)
 
     def check(self, rejects: dict[str, int], rows: int, before: int = 0) -> None:
-        """Raises JobFailed where too many of the ``rows`` are rejected: ``rejects`` now, by code, and so many ``before``."""
+        """Raises TooManyRejects where too many of ``rows`` are rejected: ``rejects`` now, by code, and so many ``before``."""
         rejected = sum(rejects.values()) + before
         if self.exceeded(rejected, rows):
             worst = [f"{n} {code}" for code, n in sorted(rejects.items(), key=lambda kv: -kv[1])]
             worst += [f"{before} by earlier runs"] if before else []
-            raise JobFailed(
+            raise TooManyRejects(
                 f"{rejected} of {rows} rows were rejected ({', '.join(worst)}): more than max_reject_rate={self.max_rate:g} "
                 f"allows. Look at them with 'w2w tables --rejects', mend the input, or raise --max_reject_rate."
             )

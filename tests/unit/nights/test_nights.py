@@ -1,5 +1,6 @@
 """The policy of a night: what fails it and what does not, what is withdrawn and when, which pictures are asked for again."""
 
+import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -9,6 +10,7 @@ import pytest
 from tests.unit.nights.nights import Clock, Item, Shop, jpeg, night, num_rows, products, without_ray
 from w2w import ids, schema
 from w2w.cli import nightly
+from w2w.engine import run
 from w2w.errors import JobFailed, UsageError
 from w2w.index import job as index
 from w2w.index.manifest import index_uri
@@ -234,6 +236,28 @@ def test_the_news_of_a_broken_picture_survive_a_crash(store, shop, clock, monkey
     again = night(store, shop)
     assert (again.counts.read, products(store)["p2"]["price"]) == (0, 5)
     assert night(store, shop).versions == {}
+
+
+@pytest.mark.parametrize("stopped_after", [1000, 2])  # rows after which a run is seen to be hopeless
+def test_a_night_of_broken_pictures_fails_and_the_other_news_are_there(store, shop, clock, monkeypatch, stopped_after):
+    monkeypatch.setattr(run, "_EARLY_REJECTS", stopped_after)
+    night(store, shop)
+    (shop.folder / "torn.jpg").write_bytes(jpeg(99)[:300])
+    for n in range(19):
+        shop.say(f"p{n}", image="torn.jpg", price="5.00", title="new")
+    shop.items.pop("p19")
+    options = {"max_withdrawn_rate": 0.1, "pool": Pool(workers=1, batch_rows=2), "item_rows": 2}
+    with monkeypatch.context() as patched:
+        patched.setattr(ingesting, "append_rows", lambda *_: sys.exit("killed"))
+        with pytest.raises(SystemExit):
+            night(store, shop, {"grace_nights": 1}, **options)
+    for _ in range(2):
+        with pytest.raises(JobFailed, match="of 19 rows were rejected"):
+            night(store, shop, {"grace_nights": 1}, **options)
+        now = products(store)
+        assert {(p["price"], p["title"]) for i, p in now.items() if i != "p19"} == {(5, "new")}
+        assert now["p19"]["price"] == 10
+        assert num_rows(store)["products"] == 39
 
 
 class Pictures:
