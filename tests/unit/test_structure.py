@@ -1,10 +1,17 @@
 """The folders' rules, read off the import graph."""
 
 import ast
+import functools
+import importlib.metadata
+import re
+import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 import yaml
+
+from w2w.extras import EXTRAS
 
 ROOT = Path(__file__).parents[2]
 # what a room may import of other rooms: those before it. The contract, which all may import, is the files of w2w itself
@@ -23,11 +30,20 @@ ONLY_IN = {
     "ray": {"engine"},
     "faiss": {"index"},
     "torch": {"models", "garments", "training", "mining", "engine"},
-    "requests": {"web"},
     "idna": {"web"},
     "bs4": {"crawl"},
     "deltalake": {"table"},
 }
+MODULE_OF = {  # distribution -> what is imported of it, where another name than its own
+    "beautifulsoup4": "bs4",
+    "faiss-cpu": "faiss",
+    "mlflow-skinny": "mlflow",
+    "open-clip-torch": "open_clip",
+    "opencv-python-headless": "cv2",
+    "pillow": "PIL",
+    "pyyaml": "yaml",
+}
+FOR_OTHERS = {"scipy"}  # transformers imports it, and does not ask for it
 STARTERS = 10  # lines of a file in jobs/
 
 
@@ -40,10 +56,15 @@ def modules() -> dict[str, Path]:
 MODULES = modules()
 
 
+@functools.cache
+def tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
 def imports(path: Path) -> set[str]:
     """Dotted names that a file imports, wherever in it: in functions and for types alone, too."""
     found = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(tree(path)):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -103,10 +124,79 @@ def test_every_job_has_a_config_and_a_main():
     from w2w.cli.main import JOBS, module_of
 
     for name in JOBS:
-        tree = ast.parse(MODULES[module_of(name)].read_text(encoding="utf-8"))
-        names = {n.name for n in tree.body if isinstance(n, ast.ClassDef | ast.FunctionDef)}
+        job = tree(MODULES[module_of(name)])
+        names = {n.name for n in job.body if isinstance(n, ast.ClassDef | ast.FunctionDef)}
         assert {"Config", "main"} <= names, name
-        assert ast.get_docstring(tree), name
+        assert ast.get_docstring(job), name
+
+
+def declared() -> dict[str, set[str]]:
+    """Extra -> distributions that it asks for; "" for what everybody installs."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    lines = {"": project["dependencies"], **project["optional-dependencies"]}
+    asked = {extra: {re.match(r"[\w-]+", line)[0] for line in asked} for extra, asked in lines.items()}
+    for extra, names in asked.items():
+        others = {o for line in lines[extra] if line.startswith("w2w[") for o in line[4:-1].split(",")}
+        asked[extra] = names.union(*(asked[other] for other in others)) - {"w2w"}
+    return asked
+
+
+def modules_of(distributions: set[str]) -> set[str]:
+    return {MODULE_OF.get(name, name.replace("-", "_")) for name in distributions}
+
+
+def foreign(top: str) -> dict[str, set[str]]:
+    """Packages of others that are imported below a folder -> the files."""
+    found: dict[str, set[str]] = {}
+    for path in sorted((ROOT / top).rglob("*.py")):
+        beside = {p.stem for p in path.parent.iterdir()}
+        for name in {n.split(".")[0] for n in imports(path)} - sys.stdlib_module_names - {"w2w", "jobs", "tests"} - beside:
+            found.setdefault(name, set()).add(str(path.relative_to(ROOT)))
+    return found
+
+
+def test_what_is_imported_is_declared_and_what_is_declared_is_imported():
+    asked, used = declared(), foreign("w2w")
+    base, everything = modules_of(asked[""]), modules_of(set().union(*asked.values()))
+    assert not {n: files for n, files in used.items() if n not in base | set(EXTRAS)}, "pyproject.toml declares none of these"
+    assert not {n: files for n, files in foreign("tests").items() if n not in everything}, "nor these, of tests"
+    told = {  # a package of weights is found by its name, a parser is asked for by it
+        node.value for path in MODULES.values() for node in ast.walk(tree(path)) if isinstance(node, ast.Constant)
+    }
+    assert not base - set(used) - told - FOR_OTHERS, "w2w imports none of these"
+
+
+def test_extras_are_imported_where_they_are_used_alone():
+    asked = declared()
+    assert all(module in modules_of(asked[extra]) for module, extra in EXTRAS.items())
+    for path in MODULES.values():
+        for node in tree(path).body:
+            names = [a.name for a in node.names] if isinstance(node, ast.Import) else [getattr(node, "module", "") or ""]
+            assert not {n.split(".")[0] for n in names} & set(EXTRAS), f"{path}:{node.lineno}: w2w works without it"
+
+
+def test_all_has_every_package_of_the_card():
+    card = "ray torch transformers ultralytics segment-anything pyarrow s3fs faiss-cpu requests beautifulsoup4 pytest"
+    asked = declared()
+    assert set(card.split()) <= asked[""] | asked["all"]
+
+
+def test_nothing_that_everybody_installs_is_agpl():
+    left, seen = sorted(declared()[""]), set()
+    while left:
+        name = left.pop()
+        seen.add(name)
+        needs = [r for r in importlib.metadata.requires(name) or [] if "extra ==" not in r]
+        names = {re.match(r"[\w.-]+", r)[0] for r in needs}
+        left += [n for n in names - seen if any(True for _ in importlib.metadata.distributions(name=n))]
+    assert len(seen) > 60
+    known = {n: importlib.metadata.metadata(n) for n in seen}
+    licences = {
+        n: " ".join([*m.get_all("Classifier", []), m.get("License-Expression") or m.get("License") or ""])
+        for n, m in known.items()
+    }
+    assert not {n for n, text in licences.items() if re.search("AGPL|Affero", text[:2000])}
+    assert re.search("AGPL", importlib.metadata.metadata("ultralytics")["License"] or "")
 
 
 def test_cluster_yaml_is_valid_for_ray():
@@ -123,7 +213,7 @@ def defined(path: Path) -> set[str]:
     """Names that ``from module import name`` finds: what the file defines, imports or assigns at its top level, and files
     beside an ``__init__``."""
     names = {p.stem for p in path.parent.iterdir()} if path.name == "__init__.py" else set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(tree(path)):
         if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             names.add(node.name)
         elif isinstance(node, ast.Import | ast.ImportFrom):
@@ -143,7 +233,7 @@ def test_every_import_finds_its_name(top):
     """Also those inside functions, which only run when somebody asks for that recipe, model or format."""
     known: dict[Path, set[str]] = {}
     for path in sorted((ROOT / top).rglob("*.py")):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for node in ast.walk(tree(path)):
             if isinstance(node, ast.Import):
                 asked = [(alias.name, "__name__") for alias in node.names]
             elif isinstance(node, ast.ImportFrom):

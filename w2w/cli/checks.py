@@ -1,7 +1,6 @@
 """What this machine, installation and credentials can do, check by check."""
 
 import importlib.metadata
-import importlib.util
 import os
 import platform
 import shutil
@@ -11,6 +10,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from w2w import schema, storage
+from w2w.extras import EXTRAS, installed
 from w2w.images.decode import decode
 from w2w.models.config import EncoderConfig
 from w2w.models.device import gpus
@@ -38,7 +38,7 @@ def checks(encoder: EncoderConfig, store: str | None) -> Iterator[tuple[str, Cal
     yield "CPUs and memory", _size
     yield "GPU", lambda: ", ".join(gpus()) or "none: models run on the CPU"
     yield "packages", lambda: ", ".join(f"{p} {importlib.metadata.version(p)}" for p in _PACKAGES)
-    yield "extras", lambda: ", ".join(p for p in ("open_clip",) if importlib.util.find_spec(p)) or "none installed"
+    yield "extras", lambda: ", ".join(m for m in EXTRAS if installed(m)) or "none installed"
     yield "decoder", _decoder
     yield "encoder", lambda: _encoder(encoder)
     if store:

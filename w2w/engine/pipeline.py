@@ -8,15 +8,14 @@ import pyarrow as pa
 import ray.data
 from ray.data import ActorPoolStrategy, TaskPoolStrategy
 
+from w2w.engine.private import CHATTY
 from w2w.engine.workers import Operator
-
-_CHATTY = ("ray.data._internal.execution.streaming_executor", "ray.data._internal.progress")
 
 
 def run_together(operators: Sequence[Operator], blocks: list[pa.Table]) -> Iterator[pa.Table]:
     """What comes out of the last operator, as it comes. Their work yields tables; the first takes whole blocks, later ones
     ``pool.batch_rows`` at a time."""
-    for name in _CHATTY:
+    for name in CHATTY:
         logging.getLogger(name).setLevel(logging.ERROR)
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False  # w2w shows its own, in rows

@@ -18,7 +18,8 @@ from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 
 from w2w import storage
-from w2w.engine.cluster import is_own
+from w2w.engine.cluster import is_lean
+from w2w.engine.private import light_trainer
 from w2w.errors import JobFailed, UsageError
 from w2w.memory import keep_memory
 from w2w.stage import HISTORY, MODEL
@@ -90,7 +91,7 @@ def train(
     if not resume and storage.exists(place):
         system.delete_dir(path)
     parent, _, name = path.rpartition("/")
-    trainer = (_LightTrainer if is_own() else TorchTrainer)(
+    trainer = (light_trainer() if is_lean() else TorchTrainer)(
         _work,
         train_loop_config={"make": make},
         scaling_config=ScalingConfig(
@@ -116,16 +117,6 @@ def train(
     with result.checkpoint.as_directory() as folder:
         shutil.copytree(Path(folder, MODEL), out, dirs_exist_ok=True)
         return json.loads(Path(folder, HISTORY).read_text(encoding="utf-8"))
-
-
-class _LightTrainer(TorchTrainer):
-    """Without two actors that are of no use to a local cluster: one frees the workers' places when the controller dies, and
-    waits 10 s at the end for a dashboard that is not there, and one is for Ray Data. The names are not public: a version of Ray
-    that has others starts them."""
-
-    def _create_default_callbacks(self) -> list:
-        unused = ("PlacementGroupCleanerCallback", "DatasetsCallback")
-        return [c for c in super()._create_default_callbacks() if type(c).__name__ not in unused]
 
 
 def _work(settings: dict) -> None:

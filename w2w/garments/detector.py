@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from w2w import ids, storage
+from w2w import extras, ids, storage
 from w2w.errors import Reject, RejectCode, UsageError
 from w2w.garments import boxes, own
 from w2w.garments.batches import Batches
@@ -155,6 +155,7 @@ def model_files(config: DetectorConfig, option: str = "detector.name") -> list[P
     """What the model consists of: a YOLO file, or config, preprocessor (not ours) and weights of a folder."""
     kind, _, rest = config.name.partition(":")
     if kind == "yolo":
+        extras.need("ultralytics", f"{option}={config.name}")
         file = storage.local(rest)
         if not os.path.isfile(file):
             raise UsageError(f"{option}={config.name}: no such file: {rest!r}")

@@ -4,7 +4,7 @@ import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from w2w import ids, storage
+from w2w import extras, ids, storage
 from w2w.errors import UsageError
 from w2w.garments import sam, u2net
 from w2w.garments.masked import Segmenter
@@ -13,6 +13,8 @@ from w2w.models.device import check_options, torch_device
 from w2w.models.trial import try_open
 
 CODE = 1  # raise it when the same weights and config would give other masks
+
+_PACKAGES = {"sam": "segment_anything", "ultralytics": "ultralytics"}
 
 
 @dataclass(frozen=True)
@@ -66,9 +68,11 @@ def _files(config: SegmenterConfig) -> list[Path]:
     kind, _, rest = config.name.partition(":")
     if config.name == u2net.NAME:
         return [u2net.weights_file()]
+    if kind in _PACKAGES:
+        extras.need(_PACKAGES[kind], f"segmenter.name={config.name}")
     if kind == "sam" and "://" in rest:
         return [_fetched(rest, config.sha256)]
-    if kind in ("sam", "ultralytics"):
+    if kind in _PACKAGES:
         file = storage.local(rest)
         if not os.path.isfile(file):
             raise UsageError(f"segmenter.name={config.name}: no such file: {rest!r}")

@@ -4,10 +4,10 @@ Of a folder only the image tower is built. Where that is one of timm's, as of Ma
 other towers need the package open_clip.
 """
 
-import importlib.util
 from functools import partial
 from pathlib import Path
 
+from w2w import extras
 from w2w.config import nearest
 from w2w.errors import UsageError
 from w2w.models import hub, weights
@@ -41,7 +41,7 @@ def read_folder(folder: Path, name: str) -> tuple[dict, Input, str]:
     shape = Input(size_px, size_px, _MODES[mode], resample, mean, std)
     if _of_timm(vision, size_px):
         return {"library": "timm", "architecture": vision["timm_model_name"], "pool": vision["timm_pool"]}, shape, str(files[0])
-    need_package(f"encoder.name={name}")
+    extras.need("open_clip", f"encoder.name={name}")
     tower = {"embed_dim": embed_dim, "vision_cfg": vision, "quick_gelu": bool(model.get("quick_gelu"))}
     return {"library": "open_clip", "tower": tower}, shape, str(files[0])
 
@@ -74,15 +74,9 @@ def load_tower(blueprint: dict, file: str, name: str):
     return weights.fill(network, tower, f"{option}: {file}")
 
 
-def need_package(option: str) -> None:
-    """Raises UsageError where open_clip is not installed."""
-    if importlib.util.find_spec("open_clip") is None:
-        raise UsageError(f"{option}: needs the extra: pip install 'w2w[open_clip]'")
-
-
 def by_architecture(name: str):
     """(architecture, preprocessing, weights' file, what builds the network) of ARCHITECTURE/FILE."""
-    need_package(f"encoder.name=open_clip:{name}")
+    extras.need("open_clip", f"encoder.name=open_clip:{name}")
     import open_clip
 
     architecture, _, file = name.partition("/")

@@ -4,14 +4,13 @@ The driver writes them, from the history that lies in the run's checkpoints: a f
 run that is gone on with goes on in the same place there.
 """
 
-import importlib.util
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from w2w import storage
+from w2w import extras, storage
 from w2w.errors import UsageError
 from w2w.shown import without_secrets
 
@@ -32,8 +31,8 @@ class LogConfig:
 
     def __post_init__(self):
         for name, package in _PACKAGES.items():
-            if getattr(self, name) is not None and importlib.util.find_spec(package) is None:
-                raise UsageError(f"--log.{name}: needs the package {package}: pip install 'w2w[tracking]'")
+            if getattr(self, name) is not None:
+                extras.need(package, f"--log.{name}")
 
 
 class Tracker(Protocol):

@@ -176,12 +176,5 @@ def test_a_hub_model_without_a_network_says_how_to_get_it(monkeypatch, tmp_path)
         encoder_input(EncoderConfig(name="hf:nobody/nothing"))
 
 
-def test_a_missing_extra_is_named():
-    if __import__("importlib.util").util.find_spec("open_clip"):
-        pytest.skip("open_clip is installed here")
-    with pytest.raises(UsageError, match=r"pip install 'w2w\[open_clip\]'"):
-        encoder_input(EncoderConfig(name="open_clip:ViT-B-32/file.bin"))
-
-
 def test_rows_that_are_not_finite_are_found():
     assert finite_rows(np.array([[1.0, 0], [np.nan, 1], [np.inf, 0]])).tolist() == [True, False, False]

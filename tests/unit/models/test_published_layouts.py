@@ -163,7 +163,7 @@ def test_a_tower_of_open_clips_own(tmp_path):
 def test_what_is_wrong_with_a_folder_of_open_clip_is_said(tmp_path, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     native(tmp_path)
-    with pytest.raises(UsageError, match=r"needs the extra: pip install 'w2w\[open_clip\]'"):
+    with pytest.raises(UsageError, match=r"needs the package open_clip: pip install 'w2w\[open_clip\]'"):
         sources.find(str(tmp_path), None, False)
     marqo(tmp_path, config=MARQO | {"preprocess_cfg": {"resize_mode": "longest"}})
     with pytest.raises(UsageError, match="size or filter that w2w does not know"):

@@ -4,7 +4,7 @@ import os
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from w2w import ids, storage
+from w2w import extras, ids, storage
 from w2w.errors import UsageError
 from w2w.garments import own
 from w2w.garments.detector import DetectorConfig, load_model, model_files
@@ -111,6 +111,7 @@ def check_recipe(recipe: str) -> None:
     """Raises UsageError where the recipe's weights are not there, are of another kind, or cannot be loaded."""
     kind, rest = kind_of(recipe)
     if kind == YOLO:
+        extras.need("ultralytics", f"--recipe={recipe}")
         if rest.endswith(".yaml"):
             return
         if not os.path.isfile(storage.local(rest)):

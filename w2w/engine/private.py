@@ -1,0 +1,83 @@
+"""The names of Ray that it does not promise, all of them here: with them a local cluster that w2w starts itself starts in half
+the time. ``RayConfig.lean`` asks for them; a Ray that has one of them no more starts what it always starts.
+"""
+
+import pkgutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # costs the driver seconds
+    from ray.train.torch import TorchTrainer
+
+CHATTY = ("ray.data._internal.execution.streaming_executor", "ray.data._internal.progress")  # loggers
+_UNUSED_CALLBACKS = ("PlacementGroupCleanerCallback", "DatasetsCallback")
+
+
+def _nothing(*args: object, **options: object) -> None:
+    pass
+
+
+def _no_pages(node: Any, *args: object, **options: object) -> None:
+    node._webui_url = None
+
+
+def _no_dashboard() -> ImportError:
+    return ImportError("not used by a local cluster")
+
+
+_INSTEAD = (
+    ("ray._private.node:Node", "start_monitor", _nothing),
+    ("ray._private.node:Node", "start_log_monitor", _nothing),
+    ("ray._private.node:Node", "start_api_server", _no_pages),
+    ("ray._private.utils", "get_dashboard_dependency_error", _no_dashboard),
+)
+NAMES = (
+    *CHATTY,
+    *(f"{owner}.{name}" if ":" in owner else f"{owner}:{name}" for owner, name, _ in _INSTEAD),
+    "ray.train.torch:TorchTrainer._create_default_callbacks",
+    *(f"ray.train.v2.api.data_parallel_trainer:{name}" for name in _UNUSED_CALLBACKS),
+)
+
+
+def _found(name: str) -> Any:
+    """What stands under ``module:attribute``; None where nothing does."""
+    try:
+        return pkgutil.resolve_name(name)
+    except (ImportError, AttributeError):
+        return None
+
+
+def absent() -> list[str]:
+    """Those of ``NAMES`` that the installed Ray has no more."""
+    return [name for name in NAMES if _found(name) is None]
+
+
+@contextmanager
+def only_what_is_used() -> Iterator[None]:
+    """A cluster of one job on one machine has no use for the autoscaler's monitor, the monitor of logs that nobody reads, a
+    dashboard without pages, and the larger half of the node's agent: five processes of Python that ``ray.init`` starts and
+    waits for, whatever its options. Without them it takes 7.6 s in place of 16 (2 cores).
+    """
+    owners = [(_found(owner), name, replacement) for owner, name, replacement in _INSTEAD]
+    kept = [(owner, name, getattr(owner, name), replacement) for owner, name, replacement in owners if hasattr(owner, name)]
+    try:
+        for owner, name, _, replacement in kept:
+            setattr(owner, name, replacement)
+        yield
+    finally:
+        for owner, name, original, _ in kept:
+            setattr(owner, name, original)
+
+
+def light_trainer() -> "type[TorchTrainer]":
+    """Ray's trainer without two actors that are of no use to a local cluster: one frees the workers' places when the controller
+    dies, and waits 10 s at the end for a dashboard that is not there, and one is for Ray Data.
+    """
+    from ray.train.torch import TorchTrainer
+
+    class LightTrainer(TorchTrainer):
+        def _create_default_callbacks(self) -> list:
+            return [c for c in super()._create_default_callbacks() if type(c).__name__ not in _UNUSED_CALLBACKS]
+
+    return LightTrainer

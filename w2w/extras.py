@@ -1,0 +1,24 @@
+"""Packages that w2w works without: each comes with an extra, ``pip install 'w2w[EXTRA]'``."""
+
+import importlib.util
+
+from w2w.errors import UsageError
+
+EXTRAS = {  # module -> extra
+    "ultralytics": "yolo",
+    "segment_anything": "sam",
+    "open_clip": "open_clip",
+    "tensorboardX": "tracking",
+    "mlflow": "tracking",
+    "wandb": "tracking",
+}
+
+
+def installed(module: str) -> bool:
+    return importlib.util.find_spec(module) is not None
+
+
+def need(module: str, option: str) -> None:
+    """Raises UsageError naming the extra to install where the package that ``option`` asks for is missing."""
+    if not installed(module):
+        raise UsageError(f"{option}: needs the package {module}: pip install 'w2w[{EXTRAS[module]}]'")
