@@ -182,13 +182,11 @@ def test_all_has_every_package_of_the_card():
 
 
 def test_nothing_that_everybody_installs_is_agpl():
-    left, seen = sorted(declared()[""]), set()
-    while left:
-        name = left.pop()
-        seen.add(name)
-        needs = [r for r in importlib.metadata.requires(name) or [] if "extra ==" not in r]
-        names = {re.match(r"[\w.-]+", r)[0] for r in needs}
-        left += [n for n in names - seen if any(True for _ in importlib.metadata.distributions(name=n))]
+    left, seen = declared()[""], set()
+    while left := {n for n in left - seen if any(True for _ in importlib.metadata.distributions(name=n))}:
+        seen |= left
+        needs = [r for n in left for r in importlib.metadata.requires(n) or [] if "extra ==" not in r]
+        left = {re.match(r"[\w.-]+", r)[0] for r in needs}
     assert len(seen) > 60
     known = {n: importlib.metadata.metadata(n) for n in seen}
     licences = {
