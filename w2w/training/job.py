@@ -1,23 +1,36 @@
 """Train: an encoder, a head, a scorer of outfits, or the networks of LookBook; measured on their test split."""
 
 import os
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields
+from inspect import signature
 from pathlib import Path
 
-from w2w import ids, schema, storage
+from w2w import ids, plugins, storage
 from w2w.engine.job import JobConfig, Run, Summary, git_revision
 from w2w.engine.train import Workers, train
 from w2w.errors import UsageError
 from w2w.models.config import EncoderConfig
-from w2w.table.delta import need_table
 from w2w.training.config import LoopConfig
 from w2w.training.encoders.config import ENCODER, HEAD, LearnConfig
-from w2w.training.flow import OUTFITS, EncoderPlan, LookbookPlan, OutfitPlan, Plan, check_recipe
-from w2w.training.lookbook.config import LookbookConfig
-from w2w.training.outfits.config import OutfitsConfig
+from w2w.training.encoders.flow_plan import EncoderPlan
+from w2w.training.flow import Plan
+from w2w.training.lookbook.config import PIXELDTGAN, SIAMESE, LookbookConfig
+from w2w.training.lookbook.flow_plan import LookbookPlan
+from w2w.training.outfits.config import OUTFITS, OutfitsConfig
+from w2w.training.outfits.flow_plan import OutfitPlan
 from w2w.training.tracking import LogConfig, Trackers
 
 CODE = 3  # raise it when a checkpoint of the old code must not be gone on with
+# what makes a recipe's plan; its parameters are the options that the recipe reads. Raises UsageError where what is to be learnt
+# from is not there
+RECIPES: dict[str, Callable[..., Plan]] = {
+    ENCODER: EncoderPlan.of,
+    HEAD: EncoderPlan.of,
+    OUTFITS: OutfitPlan.of,
+    SIAMESE: LookbookPlan.of,
+    PIXELDTGAN: LookbookPlan.of,
+}
 
 
 @dataclass(frozen=True)
@@ -28,7 +41,7 @@ class Config(JobConfig):
     recipe: str = ENCODER
     """encoder: backbone and head learn from the pictures of table `pairs`. head: only the head, from vectors of table
     `embeddings` (minutes). outfits: a scorer, from table `outfits` and vectors of its items. siamese, pixeldtgan: from a folder
-    in LookBook's layout."""
+    in LookBook's layout. Or module:attribute, a recipe of your own."""
     encoder: EncoderConfig = EncoderConfig()
     """encoder, head: what it starts from, any encoder or one of its own that goes on. outfits: whose vectors it reads. siamese,
     pixeldtgan: what is measured beside it."""
@@ -63,7 +76,8 @@ def main(config: Config) -> Summary:
     run = Run("train", config)
     _check(config)
     plan = _plan(config, run.store)
-    digest = ids.digest(CODE, config.workers.num_workers, *plan.identity())
+    own = plugins.version_of("recipe", config.recipe, RECIPES)
+    digest = ids.digest(CODE, config.workers.num_workers, *plan.identity(), *own)
     model = Path(storage.absolute(config.evaluate)) if config.evaluate else None
     default = model / "evaluation" if model else Path(run.store, plan.folder, digest)
     out = Path(storage.absolute(config.out)) if config.out else default
@@ -86,17 +100,18 @@ def main(config: Config) -> Summary:
 
 
 def _check(config: Config) -> None:
-    check_recipe(config.recipe, config, Config(store=config.store))
     if storage.is_s3(config.out or config.store):
         raise UsageError("--out: the model is written to a local folder: give one")
     if config.evaluate and not os.path.isdir(storage.absolute(config.evaluate)):
         raise UsageError(f"--evaluate={config.evaluate}: no such folder")
 
 
-def _plan(c: Config, store: str) -> Plan:
-    if c.recipe in (ENCODER, HEAD):
-        need_table(store, schema.PAIRS, "mine")
-        return EncoderPlan.of(store, c.recipe, c.encoder, c.learn, c.train, c.workers, c.sources, c.limit, c.test_pairs)
-    if c.recipe == OUTFITS:
-        return OutfitPlan.of(store, c.encoder, c.outfits, c.train, c.workers, c.sources, c.limit, c.published)
-    return LookbookPlan.of(c.recipe, c.lookbook, c.train, c.encoder, c.workers, c.limit, c.published)
+def _plan(config: Config, store: str) -> Plan:
+    make, default = plugins.find("recipe", config.recipe, RECIPES), Config(store=config.store)
+    reads, known = signature(make).parameters, [f.name for f in fields(Config)]
+    for name in {n for recipe in RECIPES.values() for n in signature(recipe).parameters} - {*reads, "store", "recipe"}:
+        if getattr(config, name) != getattr(default, name):
+            raise UsageError(f"--{name}: is not read by --recipe={config.recipe}, which reads --{', --'.join(reads)}")
+    if strange := [n for n, p in reads.items() if n not in known and p.default is p.empty]:
+        raise UsageError(f"--recipe={config.recipe}: it takes {strange[0]!r}, which is no option of 'w2w train'")
+    return make(**{name: store if name == "store" else getattr(config, name) for name in reads if name in known})

@@ -30,9 +30,11 @@ from w2w.training.detectors.flow import list_photos, rows_digest
 from w2w.training.detectors.ours import Ours
 from w2w.training.encoders import flow as encoders
 from w2w.training.encoders.config import ENCODER, HEAD, HeadConfig, LearnConfig
-from w2w.training.flow import EncoderPlan, LookbookPlan, OutfitPlan
+from w2w.training.encoders.flow_plan import EncoderPlan
 from w2w.training.lookbook.config import SIAMESE, LookbookConfig
+from w2w.training.lookbook.flow_plan import LookbookPlan
 from w2w.training.outfits.config import OutfitsConfig
+from w2w.training.outfits.flow_plan import OutfitPlan
 
 LEARN = LearnConfig(batch_pairs=4, head=HeadConfig(dims=[8]))
 COLOURS = np.random.default_rng(0).integers(0, 256, (99, 3))

@@ -7,6 +7,7 @@ from w2w.errors import UsageError
 from w2w.models.options import BATCH, HINGES, ScorerConfig
 from w2w.training.config import LoopConfig
 
+OUTFITS = "outfits"  # the recipe
 LOGISTIC, MARGIN, WHAT2WEAR = LOSSES = ("logistic", "margin", "what2wear")
 _PUBLISHED_EPOCHS, _PUBLISHED_BATCH, _PUBLISHED_HALVING = 30, 8, 6
 

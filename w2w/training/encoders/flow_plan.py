@@ -1,0 +1,89 @@
+"""Recipes encoder and head of `w2w train`."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from w2w import schema
+from w2w.engine.train import Workers
+from w2w.errors import RejectCode
+from w2w.models.config import EncoderConfig
+from w2w.models.encoder import model_version
+from w2w.stage import Counts
+from w2w.table.delta import need_table
+from w2w.training.card import model_card
+from w2w.training.config import LoopConfig
+from w2w.training.encoders import flow, flow_results
+from w2w.training.encoders.config import HEAD, LearnConfig
+from w2w.training.encoders.pairs import FIGURES
+from w2w.training.flow import OF_DATA, check_loop
+
+if TYPE_CHECKING:  # torch costs the driver seconds
+    from w2w.training.loop import Training
+
+
+@dataclass(frozen=True)
+class EncoderPlan:
+    """Recipes encoder and head, from table `pairs`."""
+
+    table: flow.PairTable
+    recipe: str
+    encoder: EncoderConfig
+    learn: LearnConfig
+    loop: LoopConfig
+    inspected: flow.Inspected
+    test_pairs: int
+    rows: Counts
+    folder: str = "encoders"
+
+    @classmethod
+    def of(
+        cls,
+        store: str,
+        recipe: str,
+        encoder: EncoderConfig,
+        learn: LearnConfig,
+        train: LoopConfig,
+        workers: Workers,
+        sources: Sequence[str] | None,
+        limit: int | None,
+        test_pairs: int,
+    ) -> "EncoderPlan":
+        """Raises UsageError where the pairs are not there, or the encoder cannot be trained so."""
+        need_table(store, schema.PAIRS, "mine")
+        table = flow.pair_table(store, sources, limit)
+        check_loop(train, FIGURES, workers)
+        found = flow.inspect(table, recipe, encoder, learn, workers.num_workers)
+        out, code = sum(found.num_pairs.values()), RejectCode.NO_VECTOR if recipe == HEAD else RejectCode.NO_PHOTO
+        rows = Counts(out + found.num_without, out, {code: found.num_without} if found.num_without else {})
+        return cls(table, recipe, encoder, learn, train, found, test_pairs, rows)
+
+    def identity(self) -> list[object]:
+        settings = [asdict(self.learn), asdict(self.loop)]
+        return [self.recipe, model_version(self.encoder), *settings, self.inspected.digest]
+
+    def facts(self) -> dict[str, object]:
+        found, version = self.inspected, self.table.versions[schema.PAIRS.name]
+        counts = {f"{split} pairs": f"{count:,}" for split, count in found.num_pairs.items()}
+        left_out = {"left out, without picture or vector": f"{found.num_without:,}"} if found.num_without else {}
+        return {"starts from": self.encoder.name, **counts, **left_out, "table `pairs`": f"version {version}"}
+
+    def training(self, rank: int, num_workers: int) -> "Training":
+        return flow.make_training(self.table, self.recipe, self.encoder, self.learn, self.loop, rank, num_workers)
+
+    def measure(self, model: Path, out: Path, history: Sequence[dict], facts: Mapping[str, object]) -> dict[str, object]:
+        return flow_results.measure(self.table, self.encoder, model, self.test_pairs, history, facts, out)
+
+    def card(self, facts: Mapping[str, object], figures: Mapping[str, object], git_revision: str | None) -> str:
+        name, ours = self.encoder.name, self.encoder.name == EncoderConfig().name
+        what = f"{name} with a head of {self.learn.head.dims[-1]} dimensions; vectors have length 1."
+        weights = "EfficientNet-Lite0, ImageNet weights, Apache-2.0" if ours else f"that of {name}: see its card"
+        header = [*(["license: apache-2.0"] if ours else []), "pipeline_tag: image-feature-extraction"]
+        settings = {"learn": self.learn, "train": self.loop}
+        lines = [what, "Use: `w2w embed --encoder.name=FOLDER`."]
+        licence = f"Weights: {weights}. {OF_DATA}"
+        return model_card("Street-to-shop encoder", lines, facts, figures, licence, settings, git_revision, header)
+
+    def use(self, model: Path) -> str:
+        return f"w2w embed --encoder.name={model}"
