@@ -137,7 +137,7 @@ def ours(folder: Path, urls: list[str], log: Path, side_px: int | None) -> dict:
         writer = csv.writer(f)
         writer.writerow(["product_id", "image"])
         writer.writerows([f"p{i}", url] for i, url in enumerate(urls))
-    script = [__file__, "--as-ours"] if side_px else ["w2w/ingest/job.py"]
+    script = [__file__, "--as-ours"] if side_px else ["jobs/ingest.py"]
     options = [f"--store={folder / 'store'}", f"--feed.uri={folder / 'feed.csv'}", "--max_reject_rate=1"]
     options += ['--fetch.allow_private_hosts=["127.0.0.1"]', f"--fetch.deadline_s={TIME_LIMIT_S}", "--fetch.retries=0"]
     options += [f"--pool.workers={WORKERS}", f"--ray.num_cpus={WORKERS}"]

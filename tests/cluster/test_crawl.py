@@ -189,7 +189,7 @@ def start_crawl(store: Path, profile: Path) -> subprocess.Popen:
     options += ["--visit.threads=4", "--limits.max_depth=40", "--ray.num_cpus=2", "--ray.address=local"]
     log = (store.parent / "killed.log").open("ab")
     return subprocess.Popen(
-        [sys.executable, "w2w/crawl/job.py", *options],
+        [sys.executable, "jobs/crawl.py", *options],
         cwd=ROOT,
         env=environment() | {"PYTHONPATH": os.pathsep.join([str(ROOT)])},
         stdout=log,

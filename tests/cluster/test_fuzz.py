@@ -46,7 +46,7 @@ def broken(data: bytes, rng: np.random.Generator) -> bytes:
 def ingest(folder, name: str, rows: list[str], limit: float) -> tuple[int, str, float]:
     """(exit code, output, peak MB of the driver and all workers)."""
     (folder / f"{name}.csv").write_text("product_id,category,image\n" + "".join(rows))
-    command = [sys.executable, "w2w/ingest/job.py", f"--store={folder / name}", f"--feed.uri={folder / name}.csv"]
+    command = [sys.executable, "jobs/ingest.py", f"--store={folder / name}", f"--feed.uri={folder / name}.csv"]
     process = subprocess.Popen(
         [*command, f"--max_reject_rate={limit}", "--ray.num_cpus=2", "--item_rows=256"],
         cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,

@@ -31,7 +31,7 @@ def bucket(monkeypatch):
 
 def night(store: str, feed: str) -> subprocess.Popen:
     options = ["--commit_every_s=0.2", "--item_rows=8", "--max_reject_rate=1", "--ray.num_cpus=2"]
-    command = [sys.executable, "w2w/cli/nightly.py", f"--store={store}", f"--feed.uri={feed}", *options]
+    command = [sys.executable, "jobs/nightly.py", f"--store={store}", f"--feed.uri={feed}", *options]
     return subprocess.Popen(
         command, cwd=ROOT, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )

@@ -69,7 +69,7 @@ def test_readmes_head_takes_readmes_job(home):
     store, options = night(home, "readme")
     (home / "w2w" / "night.yaml").write_text(options)
     lines = block.splitlines()
-    wrong = "python w2w/ingest/job.py --store=x --feed.uri=/nowhere.csv"
+    wrong = "python jobs/ingest.py --store=x --feed.uri=/nowhere.csv"
     submit = next(line for line in lines if line.startswith("ray job submit"))
     mistake = f"! {submit.partition(' -- ')[0]} -- {wrong} > mistake.log 2>&1"
     lines.insert(lines.index(submit) + 1, mistake)

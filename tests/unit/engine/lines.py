@@ -10,7 +10,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
-import ray
 import simplejpeg
 
 from tests.unit.garments.test_stage import figure
@@ -118,15 +117,17 @@ def _encoder(config: EncoderConfig) -> Encoder:
     return Encoder(config.name, model_version(config), encoder_input(config), _Engine(), config.store_dtype)
 
 
-class _Remote:
-    """An object whose methods are called as those of an actor are."""
+class _Actor:
+    """An object in this process, asked as an actor is."""
 
     def __init__(self, of: object):
         self._of = of
 
-    def __getattr__(self, name: str):
-        method = getattr(self._of, name)
-        return type("Method", (), {"remote": staticmethod(method)})
+    def ask(self, method: str, *args):
+        return getattr(self._of, method)(*args)
+
+    def stop(self) -> None:
+        pass
 
 
 def pictures(num: int = NUM) -> list[bytes]:
@@ -268,9 +269,8 @@ def _taken(folder: Path, patch: pytest.MonkeyPatch, url: str) -> list[Line]:
     name = "crawl"
     (folder / "profile.yaml").write_text(_PROFILE.format(url=url))
     politeness = PolitenessConfig(requests_per_s=None, max_wait_s=1.0)
-    patch.setattr(crawling, "_start_doorkeeper", lambda *_: _Remote(_Keeper(politeness)))
-    for function, instead in (("get", lambda x: x), ("kill", lambda x: None), ("cluster_resources", lambda: {"CPU": 1})):
-        patch.setattr(ray, function, instead)
+    patch.setattr(crawling, "_start_doorkeeper", lambda *_: _Actor(_Keeper(politeness)))
+    patch.setattr(crawling, "cluster_cpus", lambda: 1)
     fetch = FetchConfig(allow_private_hosts=("127.0.0.1",))
     common |= {"store": str(folder / "crawled"), "profile": str(folder / "profile.yaml")}
     crawl.main(crawl.Config(fetch=fetch, politeness=politeness, **common))
