@@ -9,9 +9,7 @@ import difflib
 import io
 import re
 import sys
-import types
-import typing
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext, redirect_stdout
 from pathlib import Path
 from typing import TypeVar
@@ -21,6 +19,7 @@ import yaml
 
 from w2w.errors import UsageError
 from w2w.shown import lines
+from w2w.usage import ALL, Option, help_text, options, places
 
 C = TypeVar("C")
 
@@ -28,31 +27,35 @@ C = TypeVar("C")
 def parse(config_class: type[C], argv: Sequence[str], prog: str) -> C:
     """The config that ``--config FILE`` and the dotted options in ``argv`` describe; options win over the file.
 
-    Raises UsageError naming the wrong file, key or value. ``--help`` prints the options and exits 0.
+    What has a place (see ``usage.places``) may be given without its option's name, and a word that ends in .yaml is the config.
+    Raises UsageError naming the wrong file, key or value. ``--help`` prints the options that matter, ``--help all`` every one,
+    ``--help GROUP`` those of a group; both exit 0.
     """
-    argv = _normalise(config_class, argv)
+    given, wants_help = _given(config_class, argv, prog)
+    if wants_help is not None:
+        known = [option.name for option in options(config_class)]
+        if wants_help not in ("", ALL, *known):
+            raise UsageError(f"--help {wants_help}: there is no such option.{nearest(wants_help, known)}")
+        sys.stdout.write(help_text(config_class, prog, wants_help))
+        sys.exit(0)
+    known = {option.name: option for option in options(config_class)}
+    for name, value in given:
+        if name == "config":
+            _check_file(known, value, prog)
+        elif name != "print_config":
+            _check_key(name.removesuffix("+"), known, f"option --{name}", prog)
     parser = _parser(config_class, prog)
     printed = io.StringIO()
     try:
-        with redirect_stdout(printed) if any(a.startswith("--print_config") for a in argv) else nullcontext():
-            parsed = parser.parse_args(list(argv))
+        with redirect_stdout(printed) if any(name == "print_config" for name, _ in given) else nullcontext():
+            parsed = parser.parse_args([f"--{name}={value}" if value is not None else f"--{name}" for name, value in given])
         return parser.instantiate(parsed).config_value
     except (jsonargparse.ArgumentError, TypeError, ValueError) as e:
         if isinstance(e, UsageError):
             raise
-        raise UsageError(_plain(str(e), dict(option_names(config_class)))) from e
+        raise UsageError(_plain(str(e), known)) from e
     finally:
         sys.stdout.write(lines(printed.getvalue()))
-
-
-def option_names(config_class: type, prefix: str = "") -> Iterator[tuple[str, object]]:
-    """Dotted name and type of every option below a config class, nested classes included."""
-    hints = typing.get_type_hints(config_class)
-    for field in dataclasses.fields(config_class):
-        kind, name = hints[field.name], f"{prefix}{field.name}"
-        yield name, kind
-        if isinstance(kind, type) and dataclasses.is_dataclass(kind):
-            yield from option_names(kind, f"{name}.")
 
 
 def nearest(word: str, valid: Sequence[str]) -> str:
@@ -62,8 +65,7 @@ def nearest(word: str, valid: Sequence[str]) -> str:
         return f" Did you mean {close[0]!r}?"
     if not valid:
         return " There are none."
-    shown = ", ".join(sorted(valid)[:20])
-    return f" Allowed: {shown}{', ...' if len(valid) > 20 else '.'}"
+    return f" Allowed: {', '.join(sorted(valid))}."
 
 
 def _parser(config_class: type, prog: str) -> jsonargparse.ArgumentParser:
@@ -81,47 +83,68 @@ def _parser(config_class: type, prog: str) -> jsonargparse.ArgumentParser:
     return parser
 
 
-def _normalise(config_class: type, argv: Sequence[str]) -> list[str]:
-    known = dict(option_names(config_class))
-    booleans = {name for name, kind in known.items() if kind is bool}
-    result: list[str] = []
-    tokens = list(argv)
-    for i, token in enumerate(tokens):
-        if not token.startswith("--"):
-            result.append(token)
+def _given(config_class: type, argv: Sequence[str], prog: str) -> tuple[list[tuple[str, str | None]], str | None]:
+    """Names of options and their values, whichever way they were typed; and what help is wanted of, None for no help."""
+    known = {option.name: option for option in options(config_class)}
+    by_place = list(places(config_class).values())
+    given: list[tuple[str, str | None]] = []
+    placed, wants_help, words = 0, None, list(argv)
+    while words:
+        word = words.pop(0)
+        if not word.startswith("-"):
+            if word.endswith((".yaml", ".yml")):
+                given.append(("config", word))
+            elif placed == len(by_place):
+                names = [f"--{name}" for name in by_place]
+                takes = f"only {' and '.join(names)} can go without a name" if names else "options have names"
+                raise UsageError(f"{word!r} is not expected here: {takes}; see {prog} --help")
+            else:
+                given.append((by_place[placed], word))
+                placed += 1
             continue
-        name, equals, value = token[2:].partition("=")
-        name = name.replace("-", "_").removesuffix("+") if name not in ("help", "print_config") else name
+        name, equals, value = word.lstrip("-").partition("=")
+        more = "+" if name.endswith("+") else ""
+        name = name.removesuffix("+").replace("-", "_")
         name = f"{name}_" if f"{name}_" in known else name  # a field called try_ is the option --try
-        if name == "config":
-            _check_file(config_class, value if equals else (tokens[i + 1] if i + 1 < len(tokens) else ""))
-        elif name not in ("help", "print_config"):
-            _check_key(name, known, f"option --{name}")
-        if name in booleans and not equals and (i + 1 == len(tokens) or tokens[i + 1].lower() not in ("true", "false")):
-            token = f"--{name}=true"
+        takes_word = bool(words) and not re.match("--?[A-Za-z]", words[0])
+        if name in ("help", "h"):
+            wants_help = value or (words.pop(0) if takes_word else "")
+        elif name == "print_config":
+            given.append((name, value if equals else None))
+        elif name in known and known[name].is_flag and not equals:
+            given.append((name, words.pop(0) if takes_word and words[0].lower() in ("true", "false") else "true"))
+        elif not equals and not takes_word:
+            if name == "config":
+                raise UsageError("--config needs the path of a YAML file")
+            _check_key(name, known, f"option --{name}", prog)
+            raise UsageError(f"option --{name} needs a value")
         else:
-            token = f"--{name}{'+' if token[2:].partition('=')[0].endswith('+') else ''}{equals}{value}"
-        result.append(token)
-    return result
+            given.append((f"{name}{more}", value if equals else words.pop(0)))
+    _check_once(given)
+    return given, wants_help
 
 
-def _check_key(name: str, known: dict[str, object], where: str) -> None:
+def _check_once(given: Sequence[tuple[str, str | None]]) -> None:
+    """Files go over one another, and lists grow with ``--name+``; all else has one value."""
+    values: dict[str, str | None] = {}
+    for name, value in given:
+        if name != "config" and not name.endswith("+") and values.setdefault(name, value) != value:
+            raise UsageError(f"option --{name} has two values: {values[name]!r} and {value!r}")
+
+
+def _check_key(name: str, known: Mapping[str, Option], where: str, prog: str) -> None:
     if name in known:
         return
     parent = name
     while "." in parent:
         parent = parent.rpartition(".")[0]
-        if parent in known and _takes_any_key(known[parent]):
+        if parent in known and known[parent].takes_any_key:
             return
-    raise UsageError(f"{where} does not exist.{nearest(name, list(known))}")
+    close = difflib.get_close_matches(name, list(known), n=1)
+    raise UsageError(f"{where} does not exist.{nearest(name, close) if close else f' See {prog} --help {ALL}.'}")
 
 
-def _takes_any_key(kind: object) -> bool:
-    options = typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
-    return any(typing.get_origin(o) is dict for o in options)
-
-
-def _check_file(config_class: type, path: str) -> None:
+def _check_file(known: Mapping[str, Option], path: str | None, prog: str) -> None:
     if not path:
         raise UsageError("--config needs the path of a YAML file")
     try:
@@ -136,24 +159,23 @@ def _check_file(config_class: type, path: str) -> None:
         raise UsageError(f"--config={path}{place}: not valid YAML: {getattr(e, 'problem', e)}") from e
     if not isinstance(values, dict):
         raise UsageError(f"--config={path}: expected keys and values at the top level, found {type(values).__name__}")
-    known = dict(option_names(config_class))
 
     def walk(mapping: dict, prefix: str) -> None:
         for key, value in mapping.items():
             name = f"{prefix}{key}"
-            _check_key(name, known, f"{path}: key {name!r}")
-            if isinstance(value, dict) and name in known and not _takes_any_key(known[name]):
+            _check_key(name, known, f"{path}: key {name!r}", prog)
+            if isinstance(value, dict) and name in known and not known[name].takes_any_key:
                 walk(value, f"{name}.")
 
     walk(values, "")
 
 
-def _plain(message: str, known: dict[str, object]) -> str:
+def _plain(message: str, known: Mapping[str, Option]) -> str:
     """jsonargparse's message as one sentence: which option, what it got, what it takes."""
     wrong = re.search(r'Parser key "([^"]+)"', message)
     given = re.search(r"Given value: (.*)", message)
     if wrong and given and wrong[1] in known:
-        kind = known[wrong[1]]
+        kind = known[wrong[1]].kind
         return f"option --{wrong[1]}: {given[1]!r} is not of type {kind.__name__ if isinstance(kind, type) else kind}"
     text = " ".join(line.strip(" -") for line in message.splitlines() if line.strip()).replace("Parser key", "option")
     return text.replace("the following arguments are required:", "missing required option:")

@@ -34,7 +34,12 @@ MORE = {
     "w2w train-detector": _PHOTOS,
     "w2w train ": _LOOP,
 }
-LEFT_OUT = ("make", "w2w nightly  --config jobs/examples", "w2w evaluate --config jobs/examples")  # CI itself, and test_readme
+LEFT_OUT = (
+    "make",
+    "w2w init",
+    "w2w nightly  --config jobs/examples",
+    "w2w evaluate --config jobs/examples",
+)  # CI itself, test_init, test_readme
 
 
 @pytest.fixture(scope="session", autouse=True)

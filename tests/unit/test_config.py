@@ -41,9 +41,18 @@ def test_options_win_over_the_file(tmp_path):
         (["--store=a", "--model.nam=x"], "option --model.nam does not exist. Did you mean 'model.name'?"),
         (["--store=a", "--model.threads=x"], "option --model.threads: 'x' is not of type int | None"),
         ([], "missing required option: store"),
-        (["--store=a", "stray"], "unrecognized arguments: stray"),
+        (["--store=a", "stray"], "option --store has two values: 'a' and 'stray'"),
+        (["a", "--store=b"], "option --store has two values: 'a' and 'b'"),
+        (["--store=a", "--store=b"], "option --store has two values: 'a' and 'b'"),
+        (["a", "b"], "'b' is not expected here: only --store can go without a name; see w2w x --help"),
+        (["--store"], "option --store needs a value"),
+        (["--store", "--dry-run"], "option --store needs a value"),
+        (["a", "--zzz=1"], "option --zzz does not exist. See w2w x --help all."),
+        (["-q"], "option --q does not exist. See w2w x --help all."),
+        (["--help", "modle"], "--help modle: there is no such option. Did you mean 'model'?"),
         (["--config"], "--config needs the path of a YAML file"),
         (["--config=/no/such.yaml"], "--config=/no/such.yaml: No such file or directory"),
+        (["/no/such.yaml"], "--config=/no/such.yaml: No such file or directory"),
     ],
 )
 def test_mistakes_on_the_command_line(argv, sentence):
@@ -68,13 +77,32 @@ def test_mistakes_in_the_file(tmp_path, text, sentence):
     assert sentence in str(error.value)
 
 
-def test_help_shows_every_option_with_its_text(capsys):
+def test_places_and_files_need_no_name(tmp_path):
+    (tmp_path / "c.yaml").write_text("store: s3://b/x\nmodel: {threads: 2}\n")
+    (tmp_path / "d.yml").write_text("model: {threads: 3}\n")
+    assert parse(Config, [f"{tmp_path}/c.yaml", "--dry-run", "a"], "w2w x") == Config("a", Model(threads=2), dry_run=True)
+    assert parse(Config, [f"{tmp_path}/c.yaml", f"{tmp_path}/d.yml"], "w2w x").model == Model(threads=3)  # one over the other
+    assert parse(Config, ["--model.threads", "-1", "a"], "w2w x") == Config("a", Model(threads=-1))
+    assert parse(Config, ["a", "--dry_run", "false"], "w2w x") == Config("a")
+    assert parse(Config, ["--dry_run", "a"], "w2w x") == Config("a", dry_run=True)
+
+
+@pytest.mark.parametrize(
+    ("argv", "said", "unsaid"),
+    [
+        (["--help"], ["--store PATH   Where. (required)", "--model.*", "all 6 options"], ["--model.name", "--config PATH"]),
+        (["-h"], ["--store PATH"], ["--model.name"]),
+        (["a", "--help", "all"], ["--model.name TEXT    Which one. [lite0]", "--model.threads INT", "--config PATH"], []),
+        (["--help=model"], ["--model.name TEXT    Which one. [lite0]"], ["--store PATH", "--config PATH"]),
+    ],
+)
+def test_help(argv, said, unsaid, capsys):
     with pytest.raises(SystemExit) as end:
-        parse(Config, ["--help"], "w2w x")
+        parse(Config, argv, "w2w x")
     assert end.value.code == 0
     shown = capsys.readouterr().out
-    assert "--model.name NAME" in shown
-    assert "Which one." in shown
+    assert [text for text in said if text not in shown] == []
+    assert [text for text in unsaid if text in shown] == []
 
 
 @dataclass(frozen=True)
@@ -94,3 +122,4 @@ def test_where_nothing_is_allowed_no_empty_list_is_shown():
     assert nearest("v1", []) == " There are none."
     assert nearest("v1", ["v11"]) == " Did you mean 'v11'?"
     assert nearest("x", ["abc", "def"]) == " Allowed: abc, def."
+    assert nearest("x", [f"{i:03}" for i in range(100)]).endswith(" 098, 099.")

@@ -16,6 +16,8 @@ from w2w.models.config import EncoderConfig
 class Config:
     """Check the machine, the encoder and, with --store, whether tables can be read and written there."""
 
+    SHOWN = "store encoder.name encoder.device encoder.engine"
+
     store: str | None = None
     """A local path or s3:// prefix to try."""
     encoder: EncoderConfig = EncoderConfig()

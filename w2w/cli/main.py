@@ -4,39 +4,56 @@ import ast
 import importlib
 import importlib.util
 import sys
+from textwrap import shorten
 
 import w2w
 from w2w.config import nearest
 from w2w.shown import Patient, line
 
-JOBS = {  # name -> its module in w2w
-    "annotate": "garments.job_annotate",
-    "audit": "mining.audit.job",
-    "classify": "training.classifier.job",
-    "compose": "mining.outfits.job",
-    "convert": "mining.sets.job",
-    "crawl": "crawl.job",
-    "deduplicate": "mining.duplicates.job",
-    "demo": "cli.demo",
-    "detect": "garments.job_detect",
-    "doctor": "cli.doctor",
-    "embed": "models.job",
-    "evaluate": "search.job_evaluate",
-    "harden": "mining.negatives.job",
-    "index": "index.job",
-    "ingest": "ingest.job",
-    "judge": "training.detectors.job_judge",
-    "mine": "mining.pairs.job",
-    "nightly": "cli.nightly",
-    "represent": "mining.representatives.job",
-    "search": "search.job_search",
-    "segment": "garments.job_segment",
-    "show": "garments.job_show",
-    "split": "mining.splits.job",
-    "tables": "cli.tables",
-    "train": "training.job",
-    "train-detector": "training.detectors.job",
+GROUPS = {  # what jobs are for -> name -> its module in w2w
+    "Data in": {
+        "ingest": "ingest.job",
+        "crawl": "crawl.job",
+        "annotate": "garments.job_annotate",
+        "convert": "mining.sets.job",
+    },
+    "Garments": {
+        "detect": "garments.job_detect",
+        "segment": "garments.job_segment",
+        "classify": "training.classifier.job",
+        "judge": "training.detectors.job_judge",
+        "show": "garments.job_show",
+    },
+    "Training data": {
+        "deduplicate": "mining.duplicates.job",
+        "split": "mining.splits.job",
+        "represent": "mining.representatives.job",
+        "mine": "mining.pairs.job",
+        "compose": "mining.outfits.job",
+        "harden": "mining.negatives.job",
+        "audit": "mining.audit.job",
+    },
+    "Training": {
+        "train": "training.job",
+        "train-detector": "training.detectors.job",
+    },
+    "Search": {
+        "embed": "models.job",
+        "index": "index.job",
+        "search": "search.job_search",
+        "evaluate": "search.job_evaluate",
+    },
+    "Night and care": {
+        "init": "cli.init",
+        "nightly": "cli.nightly",
+        "tables": "cli.tables",
+        "doctor": "cli.doctor",
+        "demo": "cli.demo",
+        "completion": "cli.completion",
+    },
 }
+JOBS = {name: module for jobs in GROUPS.values() for name, module in jobs.items()}
+HERE = ("init", "completion")  # what is for the machine that a person sits at: nothing in jobs/ starts it on a cluster
 
 
 def module_of(name: str) -> str:
@@ -47,15 +64,22 @@ def describe(name: str) -> str:
     """The first line of the job's docstring, read without importing it (and torch, and ray)."""
     spec = importlib.util.find_spec(module_of(name))
     with open(spec.origin, encoding="utf-8") as f:
-        return (ast.get_docstring(ast.parse(f.read())) or "").splitlines()[0]
+        said = (ast.get_docstring(ast.parse(f.read())) or "").splitlines()[0]
+    return said.partition(": ")[2] or said
+
+
+def overview() -> str:
+    """What `w2w --help` says: the jobs by what they are for, a line each."""
+    lines = ["usage: w2w JOB [FILE.yaml] [--option value ...]", ""]
+    for title, jobs in GROUPS.items():
+        lines += [title, *(f"  {name:<14}  {shorten(describe(name), 82, placeholder=' ...')}" for name in jobs), ""]
+    return "\n".join([*lines, "w2w JOB --help shows the options that matter, w2w JOB --help all every one.", ""])
 
 
 def main() -> None:
     argv, sys.stdout = sys.argv[1:], Patient(sys.stdout)
     if not argv or argv[0] in ("-h", "--help", "help"):
-        print("usage: w2w JOB [--config FILE] [--option value ...]      w2w JOB --help shows a job's options\n")
-        for name in JOBS:
-            print(f"  {name:<14} {describe(name)}")
+        sys.stdout.write(overview())
         sys.exit(0 if argv else 2)
     if argv[0] == "--version":
         print(f"w2w {w2w.__version__}")

@@ -21,6 +21,9 @@ class Config(JobConfig):
     """What `w2w ingest`, `w2w embed` and `w2w index` take, in one file. A step that fails stops the night: the index that is
     published stays as it was, and the next run goes on where this one stopped."""
 
+    SHOWN = "store feed.uri feed.columns feed.category_map feed.full encoder.name index.target_recall gpu_pool dry_run"
+    PLACES = {}
+
     feed: FeedConfig = FeedConfig()
     """The product source."""
     decode: DecodeLimits = DecodeLimits()

@@ -14,6 +14,8 @@ from w2w.table.inventory import history, overview, rejects
 class Config:
     """Without further options: every table of the store, a line each."""
 
+    PLACES = {"STORE": "store", "TABLE": "table"}
+
     store: str
     """Where the tables lie: a local path or an s3:// prefix."""
     table: str | None = None

@@ -22,6 +22,9 @@ class Config(JobConfig):
     """Visit every page of a site that is due, politely, and bring the tables up to date with it. Run it again to go on, or to
     look for changes. With --try, only show what one page gives."""
 
+    SHOWN = "store profile try_ fetch.contact fetch.allow_private_hosts politeness.requests_per_s limit dry_run"
+    PLACES = {}
+
     store: str = ""
     """Where the tables lie: a local path or an s3:// prefix. Not needed with --try."""
     limit: int | None = None

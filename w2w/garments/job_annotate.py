@@ -35,6 +35,9 @@ _RECORD = "record"  # a photo as its file describes it: what is read again when 
 class Config(JobConfig):
     """Read annotations into table `detections`: photo, boxes, our classes, the labels they had, split and source."""
 
+    SHOWN = "store annotations.path annotations.format annotations.images annotations.split annotations.source dry_run"
+    PLACES = {"FILE": "annotations.path"}
+
     annotations: AnnotationsConfig = field(default_factory=AnnotationsConfig)
     """The data set."""
     decode: DecodeLimits = DecodeLimits()

@@ -13,6 +13,8 @@ from w2w.table.delta import newest_version
 class Config(JobConfig):
     """Draw what `w2w detect` and `w2w segment` found, each at its newest version, on a sample of photos."""
 
+    SHOWN = "store out photos"
+
     out: str = ""
     """The page. Default: garments.html in the store."""
     photos: int = 24

@@ -18,7 +18,7 @@ from w2w.ingest.images import ImageRoot, is_web
 from w2w.ingest.normalise import FEED_SCHEMA, FeedBatch, normalised
 from w2w.ingest.raw import COLUMNS, IMAGE, Mapping, RawBatch
 
-__all__ = ["FEED_SCHEMA", "FeedBatch", "FeedConfig", "check_feed", "read_feed"]
+__all__ = ["FEED_SCHEMA", "FeedBatch", "FeedConfig", "check_feed", "column_names", "read_feed"]
 
 KINDS = ("csv", "jsonl", "parquet", "images", "tar")
 _SUFFIXES = {".csv": "csv", ".tsv": "csv", ".txt": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl"}
@@ -95,6 +95,18 @@ def check_feed(config: FeedConfig) -> None:
         raise UsageError(f"feed.uri={config.uri}: the feed has no rows")
     if kind == "tar" and any(archives.MEMBER in uri for uri, _ in files):
         raise UsageError(f"feed.uri={config.uri}: {archives.MEMBER!r} in the name of a shard is not allowed")
+
+
+def column_names(config: FeedConfig) -> list[str]:
+    """The columns of a CSV, JSON lines or Parquet source, as they stand in its (first) file; [] of images and tars."""
+    _check_options(config)
+    kind, files = _files(config)
+    with _whole(config.uri):
+        if kind == "csv":
+            return readers.csv_header(config.uri, config.csv_delimiter, config.encoding)
+        if kind == "jsonl":
+            return readers.jsonl_keys(config.uri, config.encoding)
+        return list(readers.open_parquet(files[0][0]).schema_arrow.names) if kind == "parquet" else []
 
 
 def _check_options(config: FeedConfig) -> None:

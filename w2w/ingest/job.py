@@ -16,6 +16,9 @@ from w2w.table import work
 class Config(JobConfig):
     """Bring table `products` up to date with a feed, and its images into table `images`. Unchanged rows are skipped."""
 
+    SHOWN = "store feed.uri feed.columns feed.category_map feed.full feed.id max_withdrawn_rate max_reject_rate limit dry_run"
+    PLACES = {"FEED": "feed.uri"}
+
     feed: FeedConfig = FeedConfig()
     """The product source."""
     decode: DecodeLimits = DecodeLimits()

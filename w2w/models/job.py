@@ -15,6 +15,8 @@ from w2w.stage import Pool
 class Config(JobConfig):
     """Give every image in table `images` a vector of this encoder in table `embeddings`; those that have one are skipped."""
 
+    SHOWN = "store of version encoder.name encoder.threads pool.workers gpu_pool limit max_reject_rate dry_run"
+
     of: str = "images"
     """What is embedded: images, garments (the crops that a detector cut out), or slots (top, bottom, shoes of cut-outs)."""
     version: str = "auto"

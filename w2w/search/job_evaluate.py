@@ -21,6 +21,8 @@ NEAREST = {k: f"{k}-NN" for k in (1, 10)}  # neighbours that vote on a class
 class Config(search.Config):
     """Search as `w2w search` does, then compare with the truth; writes OUT/evaluation.html and OUT/metrics.json besides."""
 
+    SHOWN = "store feed.uri feed.columns match classes search.k search.own_category encoder.name name out"
+
     classes: bool = False
     """Also (or only): accuracy of the query's category by its nearest product, and by the majority of its ten nearest."""
     name: str = "retrieval"

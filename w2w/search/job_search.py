@@ -25,6 +25,9 @@ from w2w.web.fetch import FetchConfig
 class Config(JobConfig):
     """Find the products nearest to each query image; write table `neighbours`, OUT/neighbours.jsonl and OUT/report.html."""
 
+    SHOWN = "store feed.uri feed.columns of search.k search.own_category match encoder.name out shown"
+    PLACES = {"QUERIES": "feed.uri"}
+
     of: str = "feed"
     """What is searched for: the images of a feed, or garments: the anchors of table `pairs`, by the vectors that they have."""
     feed: FeedConfig = FeedConfig()

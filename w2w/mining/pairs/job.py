@@ -21,6 +21,8 @@ class Config(JobConfig):
     """Match the products that each post tags with the garments found in its photo: table `pairs`; every tag that is no pair is
     in `rejects`, with the reason."""
 
+    SHOWN = "store gate.matches rules.sure_score product_key detector classifier classes out shown dry_run"
+
     max_reject_rate: float = 1.0
     """The job fails when a larger share of the tags is rejected."""
     rules: PairRules = PairRules()

@@ -20,6 +20,9 @@ STAGE_CODE = 1  # raise it when the same files would be read differently
 class Config(JobConfig):
     """Read a public data set: its pictures once, then its pairs and outfits in place of those of the same set."""
 
+    SHOWN = "store set.format set.path set.images set.variant set.source max_reject_rate limit dry_run"
+    PLACES = {"FORMAT": "set.format", "FOLDER": "set.path"}
+
     set: SetConfig = field(default_factory=SetConfig)
     """The data set."""
     decode: DecodeLimits = DecodeLimits()

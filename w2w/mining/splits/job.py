@@ -20,6 +20,8 @@ from w2w.table.sink import Lineage
 class Config(JobConfig):
     """Write table `splits`: one row a product and post, dealt by what connects them (products, posts, near-duplicates)."""
 
+    SHOWN = "store product_key split.train split.val split.test split.max_component dry_run"
+
     product_key: list[str] = field(default_factory=list)
     """Attributes that together make one product, as [sku, colour]. Default: the feed's product_id."""
     split: SplitRules = SplitRules()

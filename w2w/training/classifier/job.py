@@ -22,6 +22,8 @@ from w2w.training.classifier.flow import labelled_products, train_head
 class Config(JobConfig):
     """Give every embedding of this encoder a class in table `categories`; with --train, first learn from the products' own."""
 
+    SHOWN = "store train classes threshold classifier encoder.name max_examples limit dry_run"
+
     classifier: str = ""
     """Folder of the head: read from, or with --train written to. Default: classifier/ in the store."""
     encoder: EncoderConfig = field(default_factory=EncoderConfig)

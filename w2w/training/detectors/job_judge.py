@@ -15,6 +15,8 @@ from w2w.training.detectors.flow_results import measure
 class Config(JobConfig):
     """Find garments in the test photos and compare with their annotations: AP a class and a source, as JSON and as a page."""
 
+    SHOWN = "store detector.name detector.threshold sources split photos out"
+
     detector: DetectorConfig = field(default_factory=DetectorConfig)
     """The model. AP looks at all boxes; precision and recall are of those above its threshold."""
     sources: list[str] | None = None

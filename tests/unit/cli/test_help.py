@@ -1,0 +1,56 @@
+"""Help that a person reads: a screen a job, and every option where it is asked for."""
+
+import importlib
+import os
+import subprocess
+import sys
+
+import pytest
+
+from w2w.cli.main import GROUPS, JOBS, module_of, overview
+from w2w.usage import help_text, options, places
+
+ROWS = 30  # of a screen of 100 columns
+
+
+def config_of(name: str) -> type:
+    return importlib.import_module(module_of(name)).Config
+
+
+@pytest.mark.parametrize("name", JOBS)
+def test_the_help_of_a_job_fits_a_screen(name, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "100")
+    config_class = config_of(name)
+    text = help_text(config_class, f"w2w {name}")
+    assert len(text.splitlines()) <= ROWS
+    assert max(map(len, text.splitlines())) <= 100
+    found = {option.name: option for option in options(config_class)}
+    assert set(places(config_class).values()) <= set(found)
+    whole = help_text(config_class, f"w2w {name}", "all")
+    assert [n for n in found if f"--{n.removesuffix('_')}" not in whole] == []
+
+
+@pytest.mark.parametrize("name", JOBS)
+def test_every_option_says_what_it_is(name):
+    assert [option.name for option in options(config_of(name)) if not option.text] == []
+
+
+def test_jobs_are_told_by_what_they_are_for():
+    lines = overview().splitlines()
+    assert [line for line in lines if line in GROUPS] == list(GROUPS)
+    assert [line.split()[0] for line in lines if line.startswith("  ")] == list(JOBS)
+    assert max(map(len, lines)) <= 100
+
+
+def test_defaults_are_those_of_the_job_and_not_of_the_class():
+    found = {option.name: option.default for option in options(config_of("detect"))}
+    assert found["pool.batch_rows"] == config_of("detect").pool.batch_rows == 8
+
+
+@pytest.mark.parametrize("argv", [["embed", "--help", "all"], ["--help"]])
+def test_a_reader_that_goes_away_is_no_mistake(argv):
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run([sys.executable, "-m", "w2w", *argv], stdout=write, stderr=subprocess.PIPE, text=True)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (0, "")

@@ -1,0 +1,78 @@
+"""The config that `w2w init` writes is one that `w2w nightly` takes."""
+
+import json
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from w2w.cli import init, nightly
+from w2w.config import parse
+from w2w.errors import UsageError
+from w2w.ingest.feed import FeedConfig, check_feed
+from w2w.usage import options
+
+ROW = {"SKU": "1", "Product Name": "Shirt: red #1", "imageURL": "a.jpg", "Prix": "5"}
+COLUMNS = {"product_id": "SKU", "title": "Product Name", "image": "imageURL"}
+
+
+def night_of(folder) -> nightly.Config:
+    return parse(nightly.Config, [f"{folder}/night.yaml"], "w2w nightly")
+
+
+@pytest.mark.parametrize("suffix", ["csv", "tsv", "jsonl", "parquet"])
+def test_a_feeds_columns_are_ours(tmp_path, suffix):
+    feed = tmp_path / f"feed.{suffix}"
+    if suffix == "parquet":
+        pq.write_table(pa.Table.from_pylist([ROW]), feed)
+    else:
+        mark = "\t" if suffix == "tsv" else ";"
+        lines = [json.dumps(ROW)] if suffix == "jsonl" else [mark.join(ROW), mark.join(ROW.values())]
+        feed.write_text("\n".join(lines) + "\n")
+    init.main(init.Config(str(tmp_path / "new" / "shop"), feed=str(feed)))
+    night = night_of(tmp_path / "new" / "shop")
+    assert night.feed.columns == COLUMNS
+    assert (night.feed.uri, night.store) == (str(feed), str(tmp_path / "new" / "shop" / "store"))
+    assert not (tmp_path / "new" / "shop" / "store").exists()
+    check_feed(night.feed)
+
+
+def test_what_names_do_not_tell_is_asked_for(tmp_path):
+    feed = tmp_path / "feed.csv"
+    feed.write_text("nummer,bild\n1,a.jpg\n")
+    with pytest.raises(UsageError, match=r"which column is product_id\? Say --columns.product_id=NAME; it has nummer, bild"):
+        init.main(init.Config(str(tmp_path / "new"), feed=str(feed)))
+    assert not (tmp_path / "new").exists()
+    told = {"product_id": "nummer", "image": "bild"}
+    init.main(init.Config(str(tmp_path / "new"), feed=str(feed), columns=told))
+    assert night_of(tmp_path / "new").feed == FeedConfig(uri=str(feed), columns=told)
+
+
+def test_nothing_is_overwritten(tmp_path):
+    (tmp_path / "night.yaml").write_text("mine")
+    with pytest.raises(UsageError, match="is there already, and stays as it is"):
+        init.main(init.Config(str(tmp_path)))
+    assert (tmp_path / "night.yaml").read_text() == "mine"
+
+
+@pytest.mark.parametrize("options_", [{"feed": "/no/such.csv"}, {"dir": "s3://bucket/x"}, {"dir": ""}])
+def test_mistakes(tmp_path, options_):
+    with pytest.raises(UsageError):
+        init.main(init.Config(**{"dir": str(tmp_path / "new")} | options_))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_a_feed_it_is_the_defaults_with_their_texts(tmp_path):
+    init.main(init.Config(str(tmp_path), store="s3://bucket/w2w"))
+    night = night_of(tmp_path)
+    assert night == nightly.Config("s3://bucket/w2w", feed=FeedConfig(uri=f"{tmp_path}/products.csv"))
+    text = " ".join((tmp_path / "night.yaml").read_text().replace("#", " ").split())
+    told = {option.name: option.text for option in options(nightly.Config)}
+    for name in ("store", "feed", "feed.uri", "feed.full", "encoder.name", "index.target_recall"):
+        assert told[name] in text, name
+
+
+def test_each_column_is_taken_once():
+    assert init.guess(["id", "sku", "image", "image_url", "x"]) == {"product_id": "id", "image": "image"}
+    assert init.guess(["id", "Image", "image"], taken=["id"]) == {"image": "Image"}
+    assert init.guess([]) == {}

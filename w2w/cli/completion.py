@@ -1,0 +1,66 @@
+"""Completion: print the script that completes jobs, options and files in bash, zsh or fish."""
+
+import argparse
+import importlib
+import sys
+from dataclasses import dataclass
+from typing import Literal
+
+import shtab
+
+from w2w.cli.main import JOBS, describe, module_of
+from w2w.usage import Option, head, options, places
+
+
+@dataclass(frozen=True)
+class Config:
+    """Print the script that completes `w2w` when TAB is pressed; print it again after an update. It belongs into
+    ~/.local/share/bash-completion/completions/w2w (bash), a file _w2w in a folder of $fpath (zsh), or
+    ~/.config/fish/completions/w2w.fish (fish)."""
+
+    PLACES = {"SHELL": "shell"}
+
+    shell: Literal["bash", "zsh", "fish"]
+    """Which shell."""
+
+
+def main(config: Config) -> None:
+    sys.stdout.write(shtab.complete(command(), config.shell) + "\n")
+
+
+def command() -> argparse.ArgumentParser:
+    """All jobs with their options: what a shell has to know of them. It parses nothing."""
+    parser = argparse.ArgumentParser("w2w")
+    parser.add_argument("--version", action="store_true", help="the version")
+    jobs = parser.add_subparsers()
+    for name in JOBS:
+        job = jobs.add_parser(name, help=_plain(describe(name)))
+        config_class = importlib.import_module(module_of(name)).Config
+        found = {option.name: option for option in options(config_class)}
+        placed = [found[option] for option in places(config_class).values()]
+        for number, option in enumerate(placed):
+            _complete(job.add_argument(f"place{number}", choices=option.choices or None), option)
+        if not placed:
+            job.add_argument("file").complete = shtab.FILE  # type: ignore[attr-defined]
+        job.add_argument("--config", help="YAML file with the options").complete = shtab.FILE  # type: ignore[attr-defined]
+        for option in found.values():
+            _add(job, option)
+    return parser
+
+
+def _add(job: argparse.ArgumentParser, option: Option) -> None:
+    name, text = head(option).split(" ")[0], _plain(option.text)
+    if option.is_flag:
+        job.add_argument(name, action="store_true", help=text)
+    elif not option.is_group:
+        _complete(job.add_argument(name, choices=option.choices or None, help=text), option)
+
+
+def _complete(action: argparse.Action, option: Option) -> None:
+    if not option.choices and head(option).endswith("PATH"):
+        action.complete = shtab.FILE  # type: ignore[attr-defined]
+
+
+def _plain(text: str) -> str:
+    """A text that argparse formats, and that stands on one line."""
+    return text.partition(". ")[0].replace("%", "%%")

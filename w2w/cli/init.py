@@ -1,0 +1,138 @@
+"""Init: write a commented config for a first night, with the columns of your feed."""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from w2w import storage
+from w2w.cli import nightly
+from w2w.engine.job import console
+from w2w.errors import UsageError
+from w2w.ingest.feed import FeedConfig, check_feed, column_names
+from w2w.ingest.raw import REQUIRED
+from w2w.usage import comment, options
+
+_FILE = "night.yaml"
+_OPTIONS = "store feed.uri feed.columns feed.category_map feed.full feed.csv_delimiter feed.encoding encoder.name"
+_OPTIONS += " index.target_recall index.memory_budget_mb"
+_UNUSUAL = ("feed.csv_delimiter", "feed.encoding")  # shown where they are not the default
+# our column -> what shops call it, letters and digits alone, the likeliest first
+_CALLED = {
+    "product_id": "productid id sku articleid itemid productcode articlenumber itemnumber code gtin ean handle",
+    "image": "image imageurl imagelink imageuri img imgurl picture pictureurl photo photourl imagepath imagefile filename",
+    "title": "title name productname displayname productdisplayname producttitle",
+    "brand": "brand brandname vendor manufacturer",
+    "price": "price saleprice currentprice productprice amount",
+    "currency": "currency pricecurrency currencycode",
+    "category": "category categoryname producttype articletype googleproductcategory subcategory mastercategory type",
+    "url": "url link producturl productlink pageurl",
+}
+
+
+@dataclass(frozen=True)
+class Config:
+    """Write DIR/night.yaml, a config for a first night with a comment above every option; `w2w nightly DIR/night.yaml`
+    runs it."""
+
+    PLACES = {"DIR": "dir"}
+
+    dir: str
+    """Local folder of the config; made where there is none."""
+    feed: str = ""
+    """A product feed: its columns are read, and those that are called otherwise than ours are mapped. Default:
+    DIR/products.csv, which is to be put there."""
+    columns: dict[str, str] = field(default_factory=dict)
+    """Our column -> theirs, where its name does not tell."""
+    encoding: str = FeedConfig.encoding
+    """Of a CSV or JSON lines: any Python codec."""
+    store: str = ""
+    """Where the tables and indexes shall lie: a local path or an s3:// prefix. Default: DIR/store."""
+
+
+def main(config: Config) -> None:
+    if storage.is_s3(config.dir) or not config.dir:
+        raise UsageError(f"--dir={config.dir}: a local folder, for people to edit what is in it")
+    folder = Path(storage.absolute(config.dir))
+    file, feed = folder / _FILE, FeedConfig(uri=storage.absolute(config.feed or str(folder / "products.csv")))
+    if file.exists():
+        raise UsageError(f"{file} is there already, and stays as it is: name another folder, or remove it")
+    if config.feed:
+        feed = mapped(storage.absolute(config.feed), config.columns, config.encoding)
+    told = {f"feed.{name}": getattr(feed, name) for name in ("uri", "columns", "csv_delimiter", "encoding")}
+    text = night(told | {"store": storage.absolute(config.store or str(folder / "store"))})
+    folder.mkdir(parents=True, exist_ok=True)
+    with file.open("x", encoding="utf-8") as f:
+        f.write(text)
+    out = console()
+    out.print(f"{file} is written.")
+    if not config.feed:
+        out.print(f"Put your feed at {feed.uri}, or name another one there: feed.uri.")
+    out.print(f"Then: w2w nightly {file} --dry-run, and without --dry-run.")
+
+
+def mapped(uri: str, columns: Mapping[str, str], encoding: str) -> FeedConfig:
+    """The feed with the delimiter that it has, and its columns as ours. Raises UsageError as ``check_feed``, and where no
+    column can be told to be the id or the image."""
+    feed = FeedConfig(uri=uri, encoding=encoding)
+    try:
+        names = column_names(feed)
+    except UsageError as e:
+        found = re.search(r"it holds ('.*?') \d+ times: set csv_delimiter", str(e))
+        if not found:
+            raise
+        feed = FeedConfig(uri=uri, encoding=encoding, csv_delimiter=yaml.safe_load(f'"{found[1][1:-1]}"'))
+        names = column_names(feed)
+    guessed = {**guess(names, columns.values()), **columns} if names else dict(columns)
+    for ours in REQUIRED if names else ():
+        if ours not in guessed:
+            raise UsageError(f"feed.uri={uri}: which column is {ours}? Say --columns.{ours}=NAME; it has {', '.join(names)}")
+    feed = FeedConfig(
+        uri=uri,
+        columns={ours: theirs for ours, theirs in guessed.items() if ours != theirs},
+        csv_delimiter=feed.csv_delimiter,
+        encoding=encoding,
+    )
+    check_feed(feed)
+    return feed
+
+
+def guess(names: Iterable[str], taken: Iterable[str] = ()) -> dict[str, str]:
+    """Our columns -> those of ``names`` whose name says that they are it, each once."""
+    left = {re.sub(r"[^a-z0-9]", "", name.lower()): name for name in reversed(list(names)) if name not in set(taken)}
+    found = {}
+    for ours, called in _CALLED.items():
+        word = next((word for word in called.split() if word in left), None)
+        if word:
+            found[ours] = left.pop(word)
+    return found
+
+
+def night(told: Mapping[str, Any]) -> str:
+    """The config as YAML: the options of a first night, with what is told of them or their defaults."""
+    known = {option.name: option for option in options(nightly.Config)}
+    lines = ["# A night: w2w nightly FILE. w2w nightly --help all shows the options that are not here."]
+    group = ""
+    for name in _OPTIONS.split():
+        option, value = known[name], told.get(name, known[name].default)
+        if name in _UNUSUAL and value == option.default:
+            continue
+        parent = name.rpartition(".")[0]
+        if parent != group:
+            lines += ["", *comment(known[parent], ""), f"{parent}:"]
+            group = parent
+        indent = "  " if parent else ""
+        lines += [*([] if lines[-1].endswith(":") else [""]), *comment(option, indent)]
+        lines.append(f"{indent}{name.rpartition('.')[2]}: {_yaml(value)}")
+    return "\n".join(lines) + "\n"
+
+
+def _yaml(value: Any) -> str:
+    return (
+        yaml.safe_dump(value, default_flow_style=True, width=10**6, allow_unicode=True, sort_keys=False)
+        .removesuffix("...\n")
+        .strip()
+    )

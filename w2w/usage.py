@@ -1,0 +1,167 @@
+"""What options a config class has, and how a person reads them: a help that fits a screen, or all of it.
+
+A config class may say more with class variables: ``SHOWN``, the names in its short help, in one string (default:
+its own options, then those of its base); ``PLACES``, what is given by its place, as {"FEED": "feed.uri"} (default: the store).
+"""
+
+import dataclasses
+import functools
+import inspect
+import re
+import shutil
+import textwrap
+import types
+import typing
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import MISSING, dataclass
+
+import docstring_parser
+
+ALL = "all"  # --help all
+_SHOWN = 10
+_WORDS = {int: "INT", float: "NUM", str: "TEXT", bool: "", list: "LIST", tuple: "LIST", dict: "MAP"}
+_MOST_COLUMNS = 110
+_COLUMN = 36  # that texts begin in, at most
+
+
+@dataclass(frozen=True)
+class Option:
+    """One option. ``default`` is MISSING where it has to be given; ``text`` is what its field's docstring says."""
+
+    name: str
+    kind: typing.Any
+    default: typing.Any
+    text: str
+
+    @property
+    def is_group(self) -> bool:
+        return isinstance(self.kind, type) and dataclasses.is_dataclass(self.kind)
+
+    @property
+    def is_flag(self) -> bool:
+        return self.kind is bool
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        return typing.get_args(self.kind) if typing.get_origin(self.kind) is typing.Literal else ()
+
+    @property
+    def takes_any_key(self) -> bool:
+        return any(typing.get_origin(kind) is dict for kind in _alternatives(self.kind))
+
+
+def options(config_class: type, prefix: str = "", given: object = None) -> Iterator[Option]:
+    """Every option of a config class, those of nested classes (``encoder.name``) right behind their group. Defaults are those
+    of the instance ``given``, where there is one."""
+    hints, texts = typing.get_type_hints(config_class), _texts(config_class)
+    for field in dataclasses.fields(config_class):
+        default = field.default if field.default_factory is MISSING else field.default_factory()
+        default = default if given is None else getattr(given, field.name)
+        option = Option(f"{prefix}{field.name}", hints[field.name], default, texts.get(field.name, ""))
+        yield option
+        if option.is_group:
+            yield from options(option.kind, f"{option.name}.", None if default is MISSING else default)
+
+
+@functools.cache
+def _texts(config_class: type) -> Mapping[str, str]:
+    found: dict[str, str] = {}
+    for one in reversed(config_class.__mro__[:-1]):
+        found |= {p.arg_name: " ".join((p.description or "").split()) for p in docstring_parser.parse_from_object(one).params}
+    return found
+
+
+def places(config_class: type) -> Mapping[str, str]:
+    """What is given by its place on the command line: a word for it -> its option, in order."""
+    has_store = any(field.name == "store" for field in dataclasses.fields(config_class))
+    return getattr(config_class, "PLACES", {"STORE": "store"} if has_store else {})
+
+
+def shown(config_class: type) -> Sequence[str]:
+    """The names of the options in the short help."""
+    if hasattr(config_class, "SHOWN"):
+        return config_class.SHOWN.split()
+    root = [one for one in config_class.__mro__ if dataclasses.is_dataclass(one)][-1]
+    names, first = [field.name for field in dataclasses.fields(config_class)], set(places(config_class).values())
+    own = {name for one in config_class.__mro__[: config_class.__mro__.index(root)] for name in inspect.get_annotations(one)}
+    return sorted(names, key=lambda name: (name not in first, name not in own))[:_SHOWN]
+
+
+def help_text(config_class: type, prog: str, part: str = "") -> str:
+    """The help of a command: the options that matter; with ``part`` all of them, or those of one group."""
+    found = {option.name: option for option in options(config_class)}
+    if part:
+        chosen = [o for o in found.values() if part in (ALL, o.name) or o.name.startswith(f"{part}.")]
+        chosen += [_CONFIG, _PRINT_CONFIG] if part == ALL else []
+    else:
+        chosen = [found[name] for name in shown(config_class)]
+    width = min(shutil.get_terminal_size((100, 24)).columns, _MOST_COLUMNS)
+    by_place = places(config_class)
+    usage = " ".join(["usage:", prog, *(f"[{word}]" for word in by_place), "[FILE.yaml] [--option value ...]"])
+    about = " ".join((config_class.__doc__ or "").split())
+    lines = [usage, "", *textwrap.wrap(about if part else _sentences(about, 2), width), ""]
+    heads = [head(option, bool(part)) for option in chosen]
+    column = min(max(map(len, heads), default=0) + 4, _COLUMN)
+    for option, typed in zip(chosen, heads):
+        text = _default_said(option, option.text if part else _sentences(option.text, 1, "Default:"))
+        wrapped = textwrap.wrap(text, width - column) or [""]
+        if len(typed) + 4 > column:
+            lines.append(f"  {typed}")
+        else:
+            wrapped[0] = f"{'  ' + typed:<{column}}{wrapped[0]}"
+        lines += [line if line.startswith("  -") else " " * column + line for line in wrapped]
+    stands = [*(f"{word} is --{_spelled(name)}" for word, name in by_place.items()), "FILE.yaml is --config: the same keys"]
+    lines += ["", "; ".join(stands) + "."]
+    if not part:
+        lines.append(f"{prog} --help {ALL} shows all {len(found)} options, --help GROUP those of one group.")
+    return "\n".join(lines) + "\n"
+
+
+def comment(option: Option, indent: str) -> list[str]:
+    """The option's text as lines of a YAML comment."""
+    return textwrap.wrap(option.text, _MOST_COLUMNS, initial_indent=f"{indent}# ", subsequent_indent=f"{indent}# ")
+
+
+_CONFIG = Option("config", str, MISSING, "YAML file with the same keys as the options above; they win over it.")
+_PRINT_CONFIG = Option("print_config", bool, False, "Print what file and options amount to, as such a file, and do nothing.")
+
+
+def head(option: Option, whole: bool = True) -> str:
+    """An option as it is typed: --name TYPE."""
+    if option.is_group:
+        return f"--{option.name}" if whole else f"--{option.name}.*"
+    kind = _alternatives(option.kind)[0]
+    word = "|".join(map(str, option.choices)) or _WORDS.get(typing.get_origin(kind) or kind, "MAP")
+    if option.name.rpartition(".")[2] in ("store", "out", "path", "uri", "config"):
+        word = "PATH"
+    if option.is_flag and option.default is True:
+        return f"--{option.name}=false"
+    return f"--{_spelled(option.name)} {word}".rstrip()
+
+
+def _default_said(option: Option, text: str) -> str:
+    if option.default is MISSING:
+        return f"{text} (required)" if option is not _CONFIG else text
+    value = option.default
+    if option.is_group or option.is_flag or value in (None, "", [], (), {}):
+        return text
+    told = (
+        ", ".join(map(str, value)) if isinstance(value, list | tuple) else f"{value:g}" if isinstance(value, float) else value
+    )
+    return f"{text} [{told}]"
+
+
+def _spelled(name: str) -> str:
+    return name.removesuffix("_")  # a field called try_ is the option --try
+
+
+def _alternatives(kind: typing.Any) -> Sequence[typing.Any]:
+    """What an option takes beside nothing."""
+    several = isinstance(kind, types.UnionType) or typing.get_origin(kind) is typing.Union
+    return [k for k in typing.get_args(kind) if k is not types.NoneType] if several else [kind]
+
+
+def _sentences(text: str, number: int, besides: str = "\n") -> str:
+    """The first sentences, and those that begin so."""
+    found = re.split(r"(?<=\.) (?=[A-Z`])", text)
+    return " ".join([*found[:number], *(s for s in found[number:] if s.startswith(besides))])
