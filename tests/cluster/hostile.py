@@ -611,7 +611,7 @@ def check_politeness(
         found += [f"{host}: {what}" for what in _too_fast(lines, rate, burst, slack_s)]
         found += [f"{host}: {what}" for what in _too_many(lines, concurrency)]
         found += [f"{host}: {what}" for what in _again(lines, retries, repeats or {})]
-        found += [f"{host}: {what}" for what in _too_soon(lines, host_pause_s, slack_s)]
+        found += [f"{host}: {what}" for what in _too_soon(lines, host_pause_s)]
         found += [f"{host}: disallowed: {line['target']}" for line in lines if not allowed(robots, line["target"])]
     return found
 
@@ -665,7 +665,7 @@ def _is_final(line: dict) -> bool:
     return not line["cut"] and status >= 200 and status not in (408, 429) and status < 500
 
 
-def _too_soon(lines: Sequence[dict], host_pause_s: float, slack_s: float) -> Iterable[str]:
+def _too_soon(lines: Sequence[dict], host_pause_s: float) -> Iterable[str]:
     for i, line in enumerate(lines):
         if not line.get("retry_after"):
             continue
@@ -677,7 +677,7 @@ def _too_soon(lines: Sequence[dict], host_pause_s: float, slack_s: float) -> Ite
             waited = later["start"] - line["end"]
             if page_of(later["target"]) == page_of(line["target"]) and waited < wait_s:
                 yield f"Retry-After: {later['target']} after {waited:.2f} s of {wait_s:.2f} s"
-            elif slack_s < waited < min(wait_s, host_pause_s):  # what was on its way could not know
+            elif 0.1 < waited < min(wait_s, host_pause_s):  # what was on its way could not know
                 yield f"Retry-After: {later['target']} after {waited:.2f} s of {min(wait_s, host_pause_s):.2f} s for the host"
 
 

@@ -16,13 +16,12 @@ from w2w.errors import Reject, RejectCode
 from w2w.web.addresses import check_url
 from w2w.web.answers import Redirect, Response, TryLater, Validators
 from w2w.web.doorkeeper import Exchange, Message
-from w2w.web.fetch import Fetcher, backoff_s
+from w2w.web.fetch import REFUSING, Fetcher, backoff_s
 from w2w.web.politeness import Lease, Report
 from w2w.web.robots import Robots, read_robots, robots_after, robots_url
 from w2w.web.urls import authority, redacted
 
 _SAME_PAGE_REDIRECTS = 5  # of a robots.txt (RFC 9309, section 2.3.1.2), or between spellings of one URL
-_REFUSING = (429, 503)  # statuses by which a server says that it is asked too often
 _LONGEST_WAIT_S = 5.0
 _GIVE_BACK_S = 0.1  # how long a lease that has ended may be kept from the other workers
 
@@ -128,6 +127,7 @@ class _Schedule:
                 self._start()
                 if self._should_ask():
                     self._ask()
+                    self._take(0.0)  # a 429 that came meanwhile ends leases, also those that the doorkeeper gave before it knew
                     self._start()
                 self._wait()
         finally:
@@ -190,7 +190,7 @@ class _Schedule:
             else:
                 self._finish(job, result)
             return
-        if result.status in _REFUSING:
+        if result.status in REFUSING:
             self._reports.append(Report(held.lease.lease_id, waits_s=(result.wait_s,), closed=False))
             for other in self._held.get(held.lease.host, ()):
                 other.ends_at = now  # what this worker was allowed before does not hold any more
@@ -257,7 +257,7 @@ class _Schedule:
         self._done.put((job, held, result))
 
     def _wait(self) -> None:
-        """Takes what threads bring, for as long as there is nothing better to do."""
+        """Waits for what threads bring, for as long as there is nothing better to do."""
         now = time.monotonic()
         wake_at = min([j.not_before for j in self._waiting], default=float("inf"))
         if (any(self._ready.values()) and self._under_way < self._threads) or self._parked:
@@ -267,8 +267,12 @@ class _Schedule:
         timeout_s = min(_LONGEST_WAIT_S, max(0.0, wake_at - now))
         if not self._open or (not timeout_s and not self._under_way):
             return
+        self._take(max(timeout_s, 0.001))
+
+    def _take(self, timeout_s: float) -> None:
+        """Takes what threads have brought, waiting so long for the first."""
         try:
-            taken = self._done.get(timeout=max(timeout_s, 0.001))
+            taken = self._done.get(block=timeout_s > 0, timeout=timeout_s)
             while True:
                 job, held, result = taken
                 if isinstance(result, _Raised):

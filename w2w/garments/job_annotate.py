@@ -25,7 +25,7 @@ from w2w.table import delta, work
 from w2w.table.maintain import take_out
 from w2w.table.pending import rejected_keys
 from w2w.table.sink import Output
-from w2w.web.fetch import FetchConfig
+from w2w.web.fetch import ListedFetchConfig
 
 STAGE_CODE = 2  # raise it when the same file would be read differently
 _RECORD = "record"  # a photo as its file describes it: what is read again when anything about it changes
@@ -42,7 +42,7 @@ class Config(JobConfig):
     """The data set."""
     decode: DecodeLimits = DecodeLimits()
     """What an image may be."""
-    fetch: FetchConfig = FetchConfig()
+    fetch: ListedFetchConfig = ListedFetchConfig()
     """How images on the web are fetched."""
     pool: Pool = Pool()
     """Workers that read and check photos."""

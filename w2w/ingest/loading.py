@@ -6,13 +6,13 @@ from w2w.errors import UsageError
 from w2w.ingest.stage import LOAD_GIVES, LOAD_NEEDS, load
 from w2w.stage import Pool, Stage
 from w2w.web.answers import Validators
-from w2w.web.fetch import FetchConfig, Fetcher
+from w2w.web.fetch import FetchConfig, Fetcher, ListedFetchConfig
 
 _BETWEEN = "\n"  # of the two validators in a fingerprint
 
 
 @dataclass(frozen=True)
-class FeedFetchConfig(FetchConfig):
+class FeedFetchConfig(ListedFetchConfig):
     """How the images of a feed are fetched, and how often."""
 
     recheck_nights: int = 1

@@ -18,7 +18,7 @@ from w2w.search.flow import check_queries, queries_of
 from w2w.stage import Pool, Stage
 from w2w.table.pending import rejected_keys, table_keys
 from w2w.table.sink import Output
-from w2w.web.fetch import FetchConfig
+from w2w.web.fetch import ListedFetchConfig
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Config(JobConfig):
     """The model: the one that the index was built with."""
     decode: DecodeLimits = DecodeLimits()
     """What an image may be."""
-    fetch: FetchConfig = FetchConfig()
+    fetch: ListedFetchConfig = ListedFetchConfig()
     """How images on the web are fetched."""
     pool: Pool = Pool()
     """Workers."""

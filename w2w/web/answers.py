@@ -136,7 +136,7 @@ def _refused_use(tags: Sequence[str], user_agent: str) -> str:
         for directive in tag.lower().split(","):
             name, colon, rest = (part.strip() for part in directive.partition(":"))
             if colon and name not in _VALUED:  # "bot: noai": this and what follows is for that bot
-                meant, name = name in (ours, "*"), rest
+                meant, name = name == "*" or product_token(name) == ours, rest
             if meant and name in _NO_AI:
                 return name
     return ""

@@ -4,7 +4,7 @@ It talks HTTP/1.1 over its own socket (standard library only), because three pro
 that was checked is the address that is contacted (no DNS rebinding), every single read ends by the deadline (dripping
 headers and bodies alike), and the bytes on the wire are counted. Environment proxies are never used. Connections are kept
 for the next request to the same origin. ``get`` retries and follows redirects on its own; a crawler calls ``ask``, which does
-one request and leaves both to it, so that every request can wait for its turn.
+one request and leaves both to it, so that every request can wait for its turn. ``get`` of files that a list names waits too.
 """
 
 import functools
@@ -20,10 +20,13 @@ from w2w.errors import Reject, RejectCode, UsageError
 from w2w.web.addresses import check_url, look_up, refused
 from w2w.web.answers import Redirect, Response, TryLater, Validators, read_answer
 from w2w.web.connections import IdleConnections, TooManyBytes, Wire, left
+from w2w.web.politeness import PolitenessConfig, Report, Turns
 from w2w.web.urls import PORTS, redacted
 
 _HEADER_ALLOWANCE = 1024 * 1024  # on top of max_bytes on the wire, for status lines, headers, chunk sizes
 _BACKOFF_S, _MAX_BACKOFF_S = 0.5, 30.0
+_LEASE_MARGIN_S = 30.0  # a turn outlives its request by this
+REFUSING = (429, 503)  # statuses by which a server says that it is asked too often
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,35 @@ class FetchConfig:
         if self.contact and "@" not in self.contact and "://" not in self.contact:
             raise UsageError(f"fetch.contact={self.contact!r}: a URL or a mail address")
 
+    def turns(self) -> Turns | None:
+        """Whose leave ``Fetcher.get`` waits for, request by request; None: somebody else's business."""
+        return None
+
+
+@dataclass(frozen=True)
+class ListedFetchConfig(FetchConfig):
+    """How files are fetched that a list names: a feed's pictures, a public set's photos.
+
+    robots.txt is not asked: it is for clients that find URLs by themselves (RFC 9309, section 1), and these were handed over to
+    be fetched. X-Robots-Tag is heeded, and no link is followed.
+    """
+
+    requests_per_s: float | None = 20.0
+    """Requests a second that each worker makes to one host; null: no limit but concurrency. 429 and 503 slow it down."""
+    concurrency: int = 8
+    """Requests that each worker makes to one host at the same time."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.requests_per_s is not None and not self.requests_per_s > 0:
+            raise UsageError(f"fetch.requests_per_s={self.requests_per_s:g}: above zero, or null for no limit")
+        if self.concurrency < 1:
+            raise UsageError(f"fetch.concurrency={self.concurrency}: at least 1")
+
+    def turns(self) -> Turns:
+        polite = PolitenessConfig(self.requests_per_s, concurrency=self.concurrency, max_wait_s=self.deadline_s)
+        return Turns(polite, self.deadline_s + _LEASE_MARGIN_S)
+
 
 class Fetcher:
     """``get`` or ``ask`` for a URL within the limits of ``config``. Safe to share between threads."""
@@ -72,6 +104,7 @@ class Fetcher:
         self.config = config
         self._allowed = frozenset(h.strip("[]").lower() for h in config.allow_private_hosts)
         self._idle = IdleConnections(config.keep_alive)
+        self._turns = config.turns()
 
     def __reduce__(self):  # connections do not travel to other processes
         return Fetcher, (self.config,)
@@ -98,15 +131,16 @@ class Fetcher:
     def get(self, url: str, validators: Validators = Validators()) -> Response:
         """The answer; 304 where ``validators`` still hold.
 
-        Raises Reject within ``deadline_s`` (plus scheduling): BLOCKED_URL, NOT_FOUND, FORBIDDEN, DISALLOWED, TOO_SLOW,
-        TOO_MANY_BYTES, or FETCH_FAILED once the retries are used up. Messages hold no user name, password or query string of
-        a URL. Raises UsageError where the host is public and ``fetch.contact`` is not set.
+        Raises Reject within ``deadline_s`` (plus scheduling, and waiting for a turn at the host): BLOCKED_URL, NOT_FOUND,
+        FORBIDDEN, DISALLOWED, TOO_SLOW, TOO_MANY_BYTES, HOST_BUSY, or FETCH_FAILED once the retries are used up. Messages hold
+        no user name, password or query string of a URL. Raises UsageError where the host is public and ``fetch.contact`` is
+        not set.
         """
-        deadline = time.monotonic() + self.config.deadline_s
+        time_left = _TimeLeft(time.monotonic() + self.config.deadline_s)
         attempt = 0
         while True:
             try:
-                return self._follow(url, deadline, validators)
+                return self._follow(url, time_left, validators)
             except TimeoutError:
                 raise Reject(RejectCode.TOO_SLOW, f"{redacted(url)}: not done after {self.config.deadline_s:g} s") from None
             except TryLater as e:
@@ -114,7 +148,7 @@ class Fetcher:
                 if attempt == self.config.retries:
                     raise Reject(RejectCode.FETCH_FAILED, f"{detail} ({attempt + 1} attempts)") from None
                 wait_s = max(backoff_s(attempt), e.wait_s or 0.0)
-                if wait_s >= deadline - time.monotonic():
+                if wait_s >= time_left.deadline - time.monotonic():
                     waiting = f"another attempt has to wait {wait_s:.0f} s, past the deadline"
                     raise Reject(RejectCode.FETCH_FAILED, f"{detail}; {waiting}") from None
                 time.sleep(wait_s)
@@ -124,11 +158,11 @@ class Fetcher:
         """The body alone: the callable that takes a URL and gives bytes."""
         return self.get(url).body
 
-    def _follow(self, url: str, deadline: float, validators: Validators) -> Response:
+    def _follow(self, url: str, time_left: "_TimeLeft", validators: Validators) -> Response:
         redirects = 0
         while redirects <= self.config.max_redirects:
             try:
-                result = self._attempt(url, deadline, validators)
+                result = self._in_turn(url, time_left, validators)
             except TryLater as e:
                 if e.stale:
                     continue  # the same request again, not the whole chain of redirects
@@ -137,6 +171,31 @@ class Fetcher:
                 return result
             url, redirects = result.location, redirects + 1
         raise Reject(RejectCode.FETCH_FAILED, f"{redacted(url)}: more than {self.config.max_redirects} redirects")
+
+    def _in_turn(self, url: str, time_left: "_TimeLeft", validators: Validators) -> Response | Redirect:
+        """``_attempt``, once the host may be asked; waiting for that takes no time from the request."""
+        if self._turns is None:
+            return self._attempt(url, time_left.deadline, validators)
+        _, host, port, _ = check_url(url)
+        since = time.monotonic()
+        lease = self._turns.take(f"{host}:{port}")
+        time_left.deadline += time.monotonic() - since
+        if lease is None:
+            raise Reject(RejectCode.HOST_BUSY, f"{redacted(url)}: its host refuses or fails all that is asked")
+        report = Report(lease.lease_id)
+        try:
+            result = self._attempt(url, time_left.deadline, validators)
+            report = Report(lease.lease_id, answered=1)
+            return result
+        except TryLater as e:
+            refused = e.status in REFUSING
+            report = Report(lease.lease_id, failed=not (refused or e.stale), waits_s=(e.wait_s,) if refused else ())
+            raise
+        except Reject:
+            report = Report(lease.lease_id, answered=1)
+            raise
+        finally:
+            self._turns.report(report)
 
     def _attempt(
         self, url: str, deadline: float, validators: Validators = Validators(), accept: Sequence[str] = ()
@@ -220,6 +279,11 @@ class Fetcher:
                 sock.close()
                 raise
         raise failure
+
+
+@dataclass
+class _TimeLeft:
+    deadline: float
 
 
 def backoff_s(attempt: int) -> float:

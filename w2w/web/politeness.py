@@ -5,6 +5,8 @@ its worker never gave back (it was killed) ends by itself, so a dead worker hold
 """
 
 import itertools
+import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -15,6 +17,7 @@ _LEAST_INTERVAL_S = 0.05  # what is doubled where a host that has no rate limit 
 _PAUSE_S = 0.5  # after a 429 or 503 without Retry-After, times the factor
 _MAX_REFUSALS, _MAX_FAILURES = 6, 20  # in a row, before a host is left to a later run
 _BLOCK_S = 0.5  # how long a lease of a host without rate limit is good for new requests: bounds what a hold comes too late for
+_POLL_S = 0.05  # between questions of a thread that waits for another's place
 _SINGLE_S = 2.0  # how long a lease for one request may wait in its worker
 
 
@@ -178,3 +181,31 @@ class Politeness:
         account.leases[lease.lease_id] = (slots, now, now + self._lease_s)
         self._host_of[lease.lease_id] = host
         return lease
+
+
+class Turns:
+    """Makes the threads of one worker wait for their turns at a host."""
+
+    def __init__(
+        self,
+        config: PolitenessConfig,
+        lease_s: float,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ):
+        self._politeness, self._lock, self._sleep = Politeness(config, lease_s, clock), threading.Lock(), sleep
+
+    def take(self, host: str) -> Lease | None:
+        """Leave for one request, to be reported when it has ended; None where the host is left to a later run."""
+        while True:
+            with self._lock:
+                if self._politeness.is_too_busy(host):
+                    return None
+                if granted := self._politeness.acquire(host, 1):
+                    return granted[0]
+                wait_s = self._politeness.wait_s(host)
+            self._sleep(wait_s or _POLL_S)
+
+    def report(self, report: Report) -> None:
+        with self._lock:
+            self._politeness.report(report)

@@ -11,7 +11,7 @@ from tests.unit.web.servers import LOCAL, fetcher
 from tests.unit.web.webs import Page, serve
 from w2w.crawl.schedule import Question, ask_all
 from w2w.errors import Reject, RejectCode, UsageError
-from w2w.web.answers import Redirect, Response
+from w2w.web.answers import Redirect, Response, TryLater
 from w2w.web.doorkeeper import Doorkeeper
 from w2w.web.fetch import FetchConfig, Fetcher
 from w2w.web.politeness import PolitenessConfig
@@ -108,6 +108,36 @@ def test_429_pauses_the_host_and_is_asked_again():
         assert answers[0].attempts == 2
         at = next(t for path, t in web.asked if path == "/busy")
         assert [path for path, t in web.asked if 0.05 < t - at < 1.0] == []
+
+
+def test_a_lease_that_was_given_before_a_429_was_known_is_not_used():
+    """The 429 comes while the worker asks the doorkeeper for more: it gets a lease, and knows better by then."""
+    given, refused, asked, keeper = threading.Event(), threading.Event(), [], Exchange(requests_per_s=50.0, concurrency=8)
+
+    class Host:
+        config = FetchConfig(retries=1)
+
+        def ask(self, url, validators, accept):
+            asked.append((url[-2:], time.monotonic()))
+            if url.endswith("/a") and not refused.is_set():
+                given.wait(5)
+                refused.set()
+                raise TryLater("HTTP 429", 0.6, 429)
+            return Response(url, 200, {}, b"")
+
+    def exchange(message):
+        reply = keeper(message)
+        if asked[-1:] and asked[-1][0] == "/a" and reply.leases:
+            given.set()
+            refused.wait(5)
+            time.sleep(0.05)  # the thread hands it over
+        return reply
+
+    questions = [Question(f"http://h.test/{name}") for name in "abcdefgh"]
+    answers = ask_all(questions, Host(), exchange, 8, 5.0)
+    assert codes(answers) == [Response] * 8
+    assert [path for path, _ in asked[:2]] == ["xt", "/a"]
+    assert asked[2][1] - asked[1][1] >= 0.6
 
 
 def test_a_url_that_asks_for_too_long_is_left_and_the_others_are_not():

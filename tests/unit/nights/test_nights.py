@@ -307,7 +307,7 @@ def test_pictures_on_the_web_are_asked_for_again_every_night(store, shop, clock,
         pictures.files[f"/{n}.jpg"] = jpeg(n)
         shop.say(f"p{n}", image=f"{pictures.url}/{n}.jpg")
     pictures.files["/7.jpg"] = b"<html>"
-    fetch = {"fetch": FeedFetchConfig(allow_private_hosts=("127.0.0.1",), retries=0)}
+    fetch = {"fetch": FeedFetchConfig(allow_private_hosts=("127.0.0.1",), requests_per_s=None, retries=0)}
     night(store, shop, **fetch)
     before = num_rows(store)
     assert night(store, shop, **fetch).versions == {}  # the same night
@@ -334,7 +334,7 @@ def test_pictures_on_the_web_are_asked_for_again_every_night(store, shop, clock,
     some = night(store, shop, limit=1, **fetch)  # what has changed, and nothing else
     assert (some.counts.out, products(store)["p19"]["price"], len(pictures.asked)) == (1, 4, 1)
     pictures.asked.clear()
-    rarely = {"fetch": FeedFetchConfig(allow_private_hosts=("127.0.0.1",), retries=0, recheck_nights=3)}
+    rarely = {"fetch": FeedFetchConfig(allow_private_hosts=("127.0.0.1",), requests_per_s=None, retries=0, recheck_nights=3)}
     assert night(store, shop, **rarely).versions == {}
     assert pictures.asked == []
 

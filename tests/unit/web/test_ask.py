@@ -162,6 +162,32 @@ def test_owners_mark_against_models_is_respected(serve, tags, refused):
     assert fetcher(respect_no_ai=False).get_bytes(server.url) == b"x"
 
 
+@pytest.mark.parametrize(
+    ("tag", "refused"),
+    [
+        ("W2W: noindex, noai", True),  # what follows the name is for that agent
+        ("otherbot: noindex, noai", False),
+        ("otherbot: noindex, w2w: noai", True),
+        ("w2w: noindex, otherbot: noai", False),
+        ("w2w/1.0: noai", True),  # the product token alone counts (RFC 9309, section 2.2.1)
+        ("w2wbot: noai", False),
+        ("w2: noai", False),
+        ("*: noai", True),
+        ("unavailable_after: 25 Jun 2030 15:00:00 GMT, noai", True),  # a directive with a value, not an agent
+        ("max-snippet: 20, noai", True),
+        ("otherbot: max-snippet: 20, noai", False),
+    ],
+)
+def test_a_mark_is_for_the_agent_that_it_names(serve, tag, refused):
+    server = serve(answer("200 OK", b"x", f"X-Robots-Tag: {tag}"))
+    get = fetcher(user_agent="W2W/2.0 (catalog)").get_bytes
+    if refused:
+        with rejected(RejectCode.DISALLOWED, "X-Robots-Tag"):
+            get(server.url)
+    else:
+        assert get(server.url) == b"x"
+
+
 def test_a_public_host_is_not_asked_without_a_contact(monkeypatch):
     resolve_to(monkeypatch, "93.184.215.14")
     with pytest.raises(UsageError, match=r"fetch\.contact is not set.*--fetch\.contact"):

@@ -6,7 +6,7 @@ import random
 import pytest
 
 from w2w.errors import UsageError
-from w2w.web.politeness import Politeness, PolitenessConfig, Report
+from w2w.web.politeness import Politeness, PolitenessConfig, Report, Turns
 
 
 class Clock:
@@ -154,3 +154,28 @@ def test_reports_of_unknown_leases_change_nothing(clock):
 def test_bad_settings_name_themselves(settings):
     with pytest.raises(UsageError, match=next(iter(settings))):
         PolitenessConfig(**settings)
+
+
+def test_threads_wait_for_their_turns_and_for_a_host_that_asks_for_a_pause(clock):
+    waited = []
+
+    def sleep(seconds: float) -> None:
+        waited.append(seconds)
+        clock.now += seconds
+
+    turns = Turns(PolitenessConfig(requests_per_s=20.0, concurrency=2), 60.0, clock, sleep)
+    first = turns.take("h")
+    for _ in range(40):
+        turns.report(Report(turns.take("h").lease_id, answered=1))
+    assert clock.now - 1000 == pytest.approx(2.0)
+    assert turns.take("other")
+    turns.report(Report(first.lease_id, waits_s=(30.0,)))
+    turns.take("h")
+    assert (clock.now - 1000, max(waited)) == (pytest.approx(32.0), pytest.approx(30.0))
+
+
+def test_a_host_that_only_refuses_has_no_more_turns(clock):
+    turns = Turns(PolitenessConfig(), 60.0, clock, lambda s: setattr(clock, "now", clock.now + s))
+    for _ in range(6):
+        turns.report(Report(turns.take("h").lease_id, waits_s=(1.0,)))
+    assert turns.take("h") is None

@@ -11,7 +11,7 @@ from w2w.mining.sets.flow import Pictures, Reading, check_records, write_snapsho
 from w2w.mining.sets.rows import PHOTO_SCHEMA, SHOP_SCHEMA, photo_rows, shop_rows
 from w2w.stage import Counts, Pool
 from w2w.table import work
-from w2w.web.fetch import FetchConfig
+from w2w.web.fetch import ListedFetchConfig
 
 STAGE_CODE = 1  # raise it when the same files would be read differently
 
@@ -27,7 +27,7 @@ class Config(JobConfig):
     """The data set."""
     decode: DecodeLimits = DecodeLimits()
     """What an image may be."""
-    fetch: FetchConfig = FetchConfig()
+    fetch: ListedFetchConfig = ListedFetchConfig()
     """How images on the web are fetched."""
     crop_px: int = 384
     """Longest side of a garment's crop."""
