@@ -113,6 +113,8 @@ def read_bytes(uri: str) -> bytes:
     try:
         with named("read", uri):
             system, path = filesystem(uri)
+            if not is_s3(uri) and system.get_file_info(path).type == fs.FileType.Unknown:
+                raise OSError(errno.EINVAL, "not a plain file")  # a pipe would be waited for
             with system.open_input_file(path) as f:
                 return f.read()
     except StorageFailed as e:

@@ -11,12 +11,12 @@ from bs4 import BeautifulSoup, Tag, XMLParsedAsHTMLWarning
 from bs4.exceptions import ParserRejectedMarkup
 
 from w2w import ids
-from w2w.crawl.prices import currency_code, machine_price, written_price
 from w2w.crawl.profile import IMAGE, PAGE, SITEMAP, Field, Kind, Profile
 from w2w.crawl.sitemap import MAX_URLS, read_sitemap
 from w2w.crawl.srcset import largest
 from w2w.crawl.structured import Fields, structured
 from w2w.errors import Reject, RejectCode
+from w2w.ingest.prices import currency_code, machine_price, written_price
 from w2w.web.encodings import decoded
 from w2w.web.urls import redacted, resolve
 

@@ -9,8 +9,8 @@ import soupsieve
 
 from w2w import ids
 from w2w.config import parse
-from w2w.crawl.prices import CURRENCIES
 from w2w.errors import UsageError
+from w2w.ingest.prices import CURRENCIES
 from w2w.web.urls import TRACKING, ascii_netloc, authority, canonical, redacted, resolve, tracking_pattern
 
 PAGE, IMAGE, SITEMAP, ROBOTS = "page", "image", "sitemap", "robots"  # kinds that every profile has

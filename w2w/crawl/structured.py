@@ -8,7 +8,7 @@ from itertools import islice
 
 from bs4 import BeautifulSoup, Tag
 
-from w2w.crawl.prices import Price, machine_price, written_price
+from w2w.ingest.prices import Price, machine_price, written_price
 from w2w.web.urls import resolve
 
 Fields = dict[str, list[str]]

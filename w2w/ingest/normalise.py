@@ -10,6 +10,7 @@ from w2w import schema
 from w2w.errors import RejectCode
 from w2w.ingest.digests import SeenKeys, row_digests
 from w2w.ingest.images import ImageRoot
+from w2w.ingest.prices import currency_code
 from w2w.ingest.raw import IMAGE, IMAGE_SCHEMA, RawBatch, reject_table, trimmed
 
 MAX_ID_CHARS = 512
@@ -142,7 +143,8 @@ def normalised(
 
 
 def _price(price: pa.Array, currency: pa.Array) -> tuple[pa.Array, pa.Array, pa.Array]:
-    """The number, the currency (its own column first, upper case), and a mask of the prices that are none."""
+    """The number, the currency (its own column first; null where nobody can tell which it is), and a mask of the prices that
+    are none."""
     for _ in range(2):  # up to 999'999'999
         price = pc.replace_substring_regex(price, _APOSTROPHES, r"\1\2")
     parts = pc.extract_regex(price, _PRICE)
@@ -150,7 +152,9 @@ def _price(price: pa.Array, currency: pa.Array) -> tuple[pa.Array, pa.Array, pa.
     number = pc.if_else(pc.less(number, _TOO_MUCH), number, None)  # 1e400 is infinite
     bad = pc.and_(price.is_valid(), number.is_null())
     inline = trimmed(pc.struct_field(parts, "currency"))
-    return number, pc.utf8_upper(pc.coalesce(currency, inline)), bad
+    said = pc.coalesce(currency, inline).dictionary_encode()
+    codes = pa.array([currency_code(text) or None for text in said.dictionary.to_pylist()], pa.string())
+    return number, codes.take(said.indices), bad
 
 
 def _category(theirs: pa.Array, category_map: dict[str, str], default: str) -> pa.Array:

@@ -7,10 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from w2w.crawl.extract import extract
-from w2w.crawl.prices import CURRENCIES, machine_price, written_price
 from w2w.crawl.profile import Field, Kind, Profile, Rule
 from w2w.crawl.sitemap import read_sitemap
 from w2w.errors import Reject
+from w2w.ingest.prices import CURRENCIES, machine_price, written_price
 from w2w.web.encodings import decoded
 from w2w.web.robots import read_robots
 from w2w.web.urls import MAX_CHARS, authority, canonical, resolve

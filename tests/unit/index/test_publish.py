@@ -1,4 +1,5 @@
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import pyarrow as pa
 import pytest
 
 from w2w import storage
-from w2w.errors import JobFailed, UsageError
+from w2w.errors import JobFailed, StorageFailed, UsageError
 from w2w.index import publish as publishing
 from w2w.index.gate import gate, gate_queries
 from w2w.index.manifest import GateResult, index_uri, manifest_bytes
@@ -324,6 +325,14 @@ def test_back_from_a_version_whose_manifest_is_damaged(tmp_path, catalog):
     second = run_job(uri, without(catalog, "hats-00000"), CFG)
     Path(uri, "generations", second.manifest.version, "manifest.json").write_bytes(b"{")
     assert rollback(uri) == first.manifest.version == current_version(uri)
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo, lambda path: path.symlink_to("CURRENT")])
+def test_a_pointer_that_is_no_file_is_a_sentence(tmp_path, make):
+    make(tmp_path / "CURRENT")
+    for read in (current_version, published, read_manifest, rollback):
+        with pytest.raises(StorageFailed, match=r"cannot read .*/CURRENT: (not a plain|Failed to open|.*is a directory)"):
+            read(str(tmp_path))
 
 
 @pytest.mark.parametrize(("data", "says"), [(b"", "CURRENT: damaged"), (None, "no index is published there; --rollback_to")])

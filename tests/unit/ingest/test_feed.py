@@ -298,6 +298,11 @@ def test_prices_and_currencies(tmp_path):
     rows, rejects = read(feed(tmp_path, *lines, header="product_id,price,currency,image"))
     assert rejects == []
     assert [(r[schema.PRICE], r[schema.CURRENCY]) for r in rows] == [(5.0, "EUR"), (15.0, "USD"), (15.0, "GBP"), (0.5, None)]
+    names = {"euro": "EUR", "Euros": "EUR", "€": "EUR", "zł": "PLN", "US$": "USD", "yen": "JPY", "EURO?": None, "abc": None}
+    lines = [f"{i},1,{name},x.jpg" for i, name in enumerate(names)] + ["98,15.00 XYZ,,x.jpg", f"99,1,{'e' * 500},x.jpg"]
+    rows, rejects = read(feed(tmp_path, *lines, header="product_id,price,currency,image"))
+    assert rejects == []
+    assert [r[schema.CURRENCY] for r in rows] == [*names.values(), None, None]
     numbers = ["1,1e2,,x.jpg", "2,23.788099999999996,,x.jpg", "3,1'299'000.50,,x.jpg", "4,1\u2019299.00 CHF,,x.jpg"]
     rows, rejects = read(feed(tmp_path, *numbers, header="product_id,price,currency,image"))
     assert rejects == []

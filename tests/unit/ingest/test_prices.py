@@ -2,7 +2,7 @@
 
 import pytest
 
-from w2w.crawl.prices import currency_code, machine_price, written_price
+from w2w.ingest.prices import currency_code, machine_price, written_price
 
 
 @pytest.mark.parametrize(

@@ -36,6 +36,8 @@ _SYMBOLS = {
     **{"zł": "PLN", "Kč": "CZK", "Ft": "HUF", "lei": "RON", "₡": "CRC", "₲": "PYG", "RM": "MYR", "Rp": "IDR", "S/": "PEN"},
     **{"د.إ": "AED"},
 }
+_NAMES = {"euro": "EUR", "euros": "EUR", "us dollar": "USD", "us dollars": "USD", "pound sterling": "GBP", "swiss franc": "CHF"}
+_NAMES |= {"yen": "JPY", "yuan": "CNY", "renminbi": "CNY", "rmb": "CNY", "zloty": "PLN", "złoty": "PLN", "forint": "HUF"}
 _GUESSES = {"£": "GBP", "¥": "JPY", "Rs": "INR", "₨": "INR", "Fr": "CHF", "kr": ""}  # of several countries
 _THREE_DECIMALS = {"BHD", "IQD", "JOD", "KWD", "LYD", "OMR", "TND"}
 _SIGNS = "|".join(map(re.escape, [*_SYMBOLS, *_GUESSES]))
@@ -102,10 +104,11 @@ def written_price(text: str) -> Price:
 
 
 def currency_code(text: str) -> str:
-    """The ISO 4217 code of a currency that stands by itself: ``EUR``, ``eur`` or ``€``; "" where it is none."""
+    """The ISO 4217 code of a currency that stands by itself: ``EUR``, ``eur``, ``Euro`` or ``€``; "" where it is none."""
     text = text.strip()
-    if re.fullmatch(r"[A-Za-z]{3}", text):
-        return text.upper()
+    named = _NAMES.get(text.lower(), text.upper())
+    if named in CURRENCIES:
+        return named
     price = written_price(f"1 {text}")
     return price.currency or price.guess
 
