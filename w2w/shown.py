@@ -9,6 +9,9 @@ import os
 import re
 import sys
 import unicodedata
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, TextIO
 
 from rich.console import Console
@@ -89,9 +92,28 @@ class Terminal(Console):
         return super().render_str(line(text), **options)
 
 
-def terminal() -> Terminal:
+_quiet = ContextVar("quiet", default=False)
+
+
+def is_quiet() -> bool:
+    """Whether tables and progress are not to be printed."""
+    return _quiet.get()
+
+
+@contextmanager
+def quiet(wanted: bool = True) -> Iterator[None]:
+    """Within, ``terminal`` prints nothing and no progress is shown."""
+    before = _quiet.set(wanted)
+    try:
+        yield
+    finally:
+        _quiet.reset(before)
+
+
+def terminal(**options: Any) -> Terminal:
     """Standard output as wide as the terminal; a file or a pipe gets long lines whole."""
-    return Terminal(highlight=False, markup=False, width=None if sys.stdout.isatty() else 200)
+    width = None if sys.stdout.isatty() else 200
+    return Terminal(**{"highlight": False, "markup": False, "width": width, "quiet": is_quiet()} | options)
 
 
 class Patient:

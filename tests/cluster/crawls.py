@@ -8,7 +8,6 @@ from w2w import schema
 from w2w.crawl import job as crawl
 from w2w.crawl.frontier import RecrawlConfig
 from w2w.crawl.stage import VisitConfig
-from w2w.engine.job import Summary
 from w2w.stage import Pool
 from w2w.table import delta
 from w2w.table.delta import current_posts
@@ -63,7 +62,7 @@ def config(
     return crawl.Config(store=str(store), profile=str(profile), **(values | more))
 
 
-def crawled(settings: crawl.Config) -> Summary:
+def crawled(settings: crawl.Config) -> crawl.Result:
     return crawl.main(settings)
 
 

@@ -113,7 +113,7 @@ def test_second_crawl_costs_304s_and_a_changed_site_its_changes(shop, tmp_path):
         before, num_first = tables(store), len(server.requests())
         assert len(before["products"]) == NUM_PRODUCTS
         assert len(before["posts"]) == NUM_POSTS
-        assert first.facts["products new or changed"] == NUM_PRODUCTS
+        assert first.products_changed == NUM_PRODUCTS
         truth = Site(shop).posts()
         posts = delta.read(str(store), schema.POSTS, ["post_id", "product_ids"]).to_pylist()
         assert {row["post_id"]: tuple(row["product_ids"]) for row in posts} == {
@@ -143,8 +143,8 @@ def test_second_crawl_costs_304s_and_a_changed_site_its_changes(shop, tmp_path):
         fetched = {line["target"] for line in server.requests()[num_second:] if line["status"] == 200}
         pages = {f"/p/{product_id}" for product_id in changed} | {f"/images/{product_id}.jpg" for product_id in changed}
         assert {t for t in fetched if not re.match(r"/(robots|sitemap)", t)} == pages
-        assert third.facts["products new or changed"] == len(changed) == math.ceil(0.05 * NUM_PRODUCTS)
-        assert third.facts["posts new or changed"] == 0
+        assert third.products_changed == len(changed) == math.ceil(0.05 * NUM_PRODUCTS)
+        assert third.posts_changed == 0
         rows = delta.read(str(store), schema.PRODUCTS, ["product_id"]).column("product_id").to_pylist()
         assert sorted(p for p in set(rows) if rows.count(p) == 2) == sorted(changed)
         assert len(rows) == NUM_PRODUCTS + len(changed)
@@ -154,7 +154,7 @@ def test_second_crawl_costs_304s_and_a_changed_site_its_changes(shop, tmp_path):
         lines = (shop / "products.csv").read_text("utf-8").splitlines(keepends=True)
         (shop / "products.csv").write_text("".join(line for line in lines if not line.startswith(gone)), "utf-8")
         last = crawled(config(store, profile, recrawl=at_once))
-        assert last.facts["withdrawn"] == 1
+        assert last.withdrawn == 1
         current = delta.current_products(str(store), ["product_id", "active"]).to_pylist()
         assert [row["product_id"] for row in current if not row["active"]] == [gone]
 
@@ -228,7 +228,7 @@ def test_limit_and_dry_run(shop, tmp_path):
     with site.serve(shop, tmp_path / "requests.jsonl") as server:
         profile, store = write_profile(tmp_path, server.url), tmp_path / "store"
         planned = crawled(config(store, profile, dry_run=True))
-        assert planned.facts["due"] == "4"
+        assert planned.due == 4
         assert not store.exists()
         assert server.requests() == []
         limited = crawled(config(store, profile, limit=6))

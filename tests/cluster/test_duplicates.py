@@ -80,9 +80,9 @@ def test_a_second_run_computes_nothing(shop):
     store, _ = shop
     again = deduplicate.main(deduplicate.Config(store=store))
     assert (again.counts.read, again.skipped, again.versions) == (0, 40, {})
-    assert "unchanged" in again.facts["duplicates"]
+    assert again.unchanged
     other = deduplicate.main(deduplicate.Config(store=store, rules=LikenessRules(most_levels=0.01)))
-    assert (other.counts.out, other.facts["images to fingerprint"]) == (40, "0")
+    assert (other.counts.out, other.images_to_fingerprint) == (40, 0)
 
 
 def test_many_pictures_are_searched_in_buckets(finished, monkeypatch):
@@ -125,7 +125,7 @@ def test_nothing_leaks_after_split_and_the_audit_says_what_does_before(shop, cap
     assert all(of["product", a][schema.SPLIT] == of["product", b][schema.SPLIT] for a, b, _ in planted)
     assert split.main(split.Config(store=store)).versions == {}
     clean = audit.main(audit.Config(store=store))
-    assert clean.facts["leaks"] == "none"
+    assert clean.leaks == 0
     assert "Nothing leaks" in Path(store, "audit.html").read_text()
 
     a, b, _ = planted[0]
@@ -173,10 +173,10 @@ def test_neighbours_by_vector_are_candidates_too(shop):
     columns = [list(vectors), ["image"] * n, ["m"] * n, pa.array(list(vectors.values()), pa.list_(pa.float32()))]
     append_rows(store, Output(schema.EMBEDDINGS), pa.table(columns, schema=schema.EMBEDDINGS.schema), lineage("m"))
     blind = LikenessRules(hash_bits=0, look_levels=1e-4)
-    of_blind = deduplicate.main(deduplicate.Config(store=store, rules=blind)).facts["images with a duplicate"]
+    of_blind = deduplicate.main(deduplicate.Config(store=store, rules=blind)).images_with_a_duplicate
     found = deduplicate.main(deduplicate.Config(store=store, rules=blind, model_version="m"))
     rows = {r[schema.IMAGE_ID]: r for r in delta.read(store, schema.DUPLICATES, schema.DUPLICATES.schema.names).to_pylist()}
-    assert int(found.facts["images with a duplicate"]) == int(of_blind) + 2
+    assert found.images_with_a_duplicate == of_blind + 2
     assert rows[images[a]][schema.DUPLICATE_OF] == images[b]
     assert rows[images[c]][schema.DUPLICATE_OF] != images[a]
     assert rows[images[d]][schema.DUPLICATE_OF] is None
@@ -233,7 +233,7 @@ def test_two_hundred_planted_leaks(tmp_path):
 
     deduplicate.main(deduplicate.Config(store=store))
     split.main(split.Config(store=store))
-    assert audit.main(audit.Config(store=store)).facts["leaks"] == "none"
+    assert audit.main(audit.Config(store=store)).leaks == 0
 
 
 @pytest.mark.soak
@@ -246,5 +246,5 @@ def test_real_pictures(real_images, tmp_path):
     store = str(tmp_path / "store")
     ingested(store, tmp_path / "all")
     summary = deduplicate.main(deduplicate.Config(store=store))
-    assert summary.facts["clusters"] == "61"
-    assert summary.facts["images with a duplicate"] == "123"
+    assert summary.clusters == 61
+    assert summary.images_with_a_duplicate == 123

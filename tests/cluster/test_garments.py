@@ -71,7 +71,7 @@ def test_photos_to_garments_to_cutouts(place):
     assert first.counts.read == 4
     summary = detect.main(config)
     assert summary.counts.read == NUM_PHOTOS - 4
-    version = summary.facts["stage version"]
+    version = summary.stage_version
     looks = delta.read(store, schema.LOOKS, [schema.IMAGE_ID, schema.NUM_GARMENTS], stage_version=version).to_pylist()
     rejects = delta.read(store, schema.REJECTS, [schema.KEY, schema.REJECT_CODE], stage="detect").to_pylist()
     assert [(r[schema.KEY], r[schema.REJECT_CODE]) for r in rejects] == [(image_ids[3], "not_an_image")]
@@ -98,12 +98,12 @@ def test_photos_to_garments_to_cutouts(place):
         assert cut.counts.read == photos
         assert cut.counts.out + cut.counts.rejected == photos
         cutouts = delta.read(
-            store, schema.CUTOUTS, [schema.IMAGE_ID, schema.MASK_RLE, schema.SLOTS], stage_version=cut.facts["stage version"]
+            store, schema.CUTOUTS, [schema.IMAGE_ID, schema.MASK_RLE, schema.SLOTS], stage_version=cut.stage_version
         )
         assert cutouts.num_rows == cut.counts.out
         assert len(set(cutouts.column(0).to_pylist())) == cutouts.num_rows
     assert not (folder / "store" / "_work" / cut.run_id).exists()
-    page = show.main(show.Config(store=store, photos=5)).facts["report"]
+    page = show.main(show.Config(store=store, photos=5)).report
     soup = BeautifulSoup(Path(page).read_text(encoding="utf-8"), "html.parser")
     assert len(soup.select(".photo")) == 5
     assert len(soup.select(".photo > img")) == 5
@@ -217,8 +217,8 @@ def test_a_classifier_is_trained_and_used(tmp_path):
     with pytest.raises(UsageError, match="train one with 'w2w classify --train'"):
         classify.main(classify.Config(store=store, ray=RAY))
     trained = classify.main(config)
-    assert float(trained.facts["test accuracy"].split()[0]) > 0.95
-    assert "shoes" in Path(trained.facts["report"]).read_text(encoding="utf-8")
+    assert trained.accuracy.value > 0.95
+    assert "shoes" in Path(trained.report).read_text(encoding="utf-8")
     predicted = classify.main(classify.Config(store=store, threshold=0.5, pool=Pool(workers=1), ray=RAY))
     assert (predicted.counts.out, predicted.counts.rejected) == (num, 0)
     rows = delta.read(store, schema.CLASSIFICATIONS, [schema.OWNER_ID, schema.CATEGORY, schema.ACCEPTED]).to_pylist()

@@ -9,6 +9,7 @@ from bs4 import BeautifulSoup
 from w2w import schema
 from w2w.cli import demo, doctor, tables
 from w2w.engine.cluster import RayConfig
+from w2w.engine.job import show
 from w2w.errors import JobFailed, UsageError
 from w2w.table.sink import Lineage, Output, append_rows
 
@@ -24,15 +25,15 @@ def store(tmp_path) -> str:
 
 
 def test_tables_shows_rows_history_and_rejects(store, capsys):
-    tables.main(tables.Config(store=store))
+    show(tables.main(tables.Config(store=store)))
     assert "rejects" in capsys.readouterr().out
-    tables.main(tables.Config(store=store, table="rejects"))
+    show(tables.main(tables.Config(store=store, table="rejects")))
     history = capsys.readouterr().out
     assert "run-1" in history
     assert "products@7" in history.replace("\n", "")
-    tables.main(tables.Config(store=store, rejects=True))
+    show(tables.main(tables.Config(store=store, rejects=True)))
     assert "[red]feed.csv:2: zero bytes" in capsys.readouterr().out
-    tables.main(tables.Config(store=store, compact=True, vacuum=True, dry_run=True))
+    show(tables.main(tables.Config(store=store, compact=True, vacuum=True, dry_run=True)))
     assert "0 files would be deleted" in capsys.readouterr().out
 
 
@@ -44,7 +45,7 @@ def test_tables_names_the_nearest_table(store, tmp_path):
 
 
 def test_doctor_says_what_is_missing(store, tmp_path, capsys):
-    doctor.main(doctor.Config(store=store))
+    show(doctor.main(doctor.Config(store=store)))
     said = capsys.readouterr().out
     assert "FAILED" not in said
     assert "rejects 1" in said.replace("\n", "")
@@ -54,7 +55,7 @@ def test_doctor_says_what_is_missing(store, tmp_path, capsys):
 
 
 def test_demo_computes_once_and_ends_with_a_report(tmp_path, capsys):
-    demo.main(demo.Config(store=str(tmp_path / "demo"), products=35, posts=3, ray=RayConfig(num_cpus=2)))
+    show(demo.main(demo.Config(store=str(tmp_path / "demo"), products=35, posts=3, ray=RayConfig(num_cpus=2))))
     *lines, gap, done = capsys.readouterr().out.splitlines()
     assert (gap, done) == ("", f"Done. Open {tmp_path / 'demo' / 'report.html'}")
     steps = [line[:16].strip() for line in lines if re.search(r" \d+\.\d s$", line)]

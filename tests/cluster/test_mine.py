@@ -168,16 +168,16 @@ def test_posts_to_pairs_to_negatives(store):
     by_rule = mine.main(settings(store, shown=0))
     num_tags = 3 * NUM_POSTS + 1
     assert (by_rule.counts.read, by_rule.counts.out, by_rule.counts.rejects) == (num_tags, num_tags - 1, {"unknown_product": 1})
-    version = by_rule.facts["stage version"]
+    version = by_rule.stage_version
     assert rejects_of(store, "mine", version) == [("p0|gone", "unknown_product", "https://shop.example/style/p0")]
-    assert "unchanged" in mine.main(settings(store, shown=0)).facts["pairs"]
+    assert mine.main(settings(store, shown=0)).unchanged
 
     gate = GateConfig("all", max_share=0.3)
     gated = mine.main(settings(store, gate=gate, shown=4))
     assert gated.counts.rejects == {"unknown_product": 1, "dissimilar": 1}
     first, made = rows_of(store, schema.PAIRS), snapshot.current(store, schema.PAIRS)
     assert f"p{NUM_POSTS - 1}" in {p["post_id"] for p in first}
-    refused = [key for key, code, _ in rejects_of(store, "mine", gated.facts["stage version"]) if code == "dissimilar"]
+    refused = [key for key, code, _ in rejects_of(store, "mine", gated.stage_version) if code == "dissimilar"]
     assert [key.partition("|")[0] for key in refused] == [f"p{NUM_POSTS - 1}"]
     for buckets in (1, 3):
         again_with(store, gate, made, buckets)
@@ -187,12 +187,12 @@ def test_posts_to_pairs_to_negatives(store):
     index.main(index.Config(store=store, ray=RAY))
     asked = search.Config(store=store, of="garments", search=SearchConfig(k=NUM_PRODUCTS), pool=ONE, ray=RAY, shown=3)
     found = search.main(asked)
-    assert (found.counts.out, found.facts["queries"]) == (len(first), len(first))
+    assert (found.counts.out, found.queries) == (len(first), len(first))
     again = search.main(asked)
     assert (again.counts.read, again.skipped) == (0, len(first))
     hard = harden.main(harden.Config(store=store, ray=RAY, rules=NegativeRules(k=2)))
     assert hard.counts.read == len(first)
-    assert "no table `duplicates`" in hard.facts["warning"]
+    assert "no table `duplicates`" in hard.warning
     of = {p["pair_id"]: p for p in first}
     negatives = rows_of(store, schema.NEGATIVES)
     assert negatives
@@ -201,8 +201,8 @@ def test_posts_to_pairs_to_negatives(store):
         assert 1 <= len(row["negatives"]) <= 2
         assert {n["category"] for n in row["negatives"]} == {own["category"]}
         assert own["product_id"] not in {n["product_id"] for n in row["negatives"]}
-    assert "unchanged" in harden.main(harden.Config(store=store, ray=RAY, rules=NegativeRules(k=2))).facts["negatives"]
-    page = BeautifulSoup(Path(hard.facts["report"]).read_text(encoding="utf-8"), "html.parser")
+    assert harden.main(harden.Config(store=store, ray=RAY, rules=NegativeRules(k=2))).unchanged
+    page = BeautifulSoup(Path(hard.report).read_text(encoding="utf-8"), "html.parser")
     assert {b.get_text() for b in page.select(".reason h3 b")} == {"unknown_product", "dissimilar"}
     assert len(page.select(".card.wide")) > 0
     assert "<b>0" in page.get_text()  # a title that looks like HTML is shown as it is

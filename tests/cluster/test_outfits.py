@@ -82,7 +82,7 @@ def test_a_set_of_pairs(tmp_path):
     for number in (1, 2, 4):  # 3 is missing, and so is the photo for validation
         (root / f"train/image/{number:06d}.jpg").write_bytes(picture(number))
     config = settings(store, "deepfashion2", root)
-    assert convert.main(replace(config, dry_run=True)).facts["pending products"] == "4"
+    assert convert.main(replace(config, dry_run=True)).pending_products == 4
     some = convert.main(replace(config, limit=1))
     assert (some.counts.read, delta.open_table(store, schema.PAIRS)) == (2, None)  # one of each, and no pairs of a part
     first = convert.main(config)
@@ -108,14 +108,14 @@ def test_a_set_of_pairs(tmp_path):
     assert decode(images[positive[schema.IMAGE_ID]][schema.BYTES]).shape == (70, 50, 3)  # cut to its box
     assert images[post[schema.IMAGE_ID]][schema.WIDTH] == 80
     assert len(garments) == 2
-    assert embed.main(embed.Config(store=store, of="garments", dry_run=True)).facts["pending"] == "2"
+    assert embed.main(embed.Config(store=store, of="garments", dry_run=True)).pending == 2
     assert dict(products["deepfashion2/train/000002/item2"][schema.ATTRIBUTES]).get("product") is None  # style 0
 
     again = convert.main(config)  # what was not found is asked for again, and nothing else
-    assert (again.counts.read, again.counts.out, again.facts["pairs"]) == (2, 0, "1 (unchanged)")
+    assert (again.counts.read, again.counts.out, again.rows["pairs"], again.unchanged) == (2, 0, 1, ("pairs",))
     (root / "train/image/000003.jpg").write_bytes(picture(3))
     late = convert.main(config)
-    assert late.facts["pairs"] == "2"
+    assert late.rows["pairs"] == 2
     assert len(rows(store, schema.PAIRS)) == 2
     assert len(rows(store, schema.PRODUCTS)) == 4
     assert len(rows(store, schema.POSTS)) == 1
@@ -193,11 +193,11 @@ def test_outfits_of_the_store_and_of_a_set(tmp_path):
         compose.main(compose.Config(store=store))
     wardrobe(store)
     config = compose.Config(store=store, modified=2, sheet=3, ray=RAY)
-    assert compose.main(replace(config, dry_run=True)).facts["cut-outs"] == "40"
+    assert compose.main(replace(config, dry_run=True)).cut_outs == 40
     done = compose.main(config)
     assert (done.counts.read, done.counts.out, done.counts.rejects) == (40, 36, {"missing_slot": 4})
-    assert done.facts["posts and products without a split"] == "1"
-    assert done.facts["crops sharing pixels"] == "1 of 40, up to 56% of the smaller crop: run 'w2w segment' again"
+    assert done.posts_and_products_without_a_split == 1
+    assert (done.crops_sharing_pixels, round(done.largest_share_shared, 2)) == (1, 0.56)
     own = rows(store, schema.OUTFITS)
     worn = {r[schema.OUTFIT_ID]: r for r in own if r[schema.MODIFIED_OF] is None}
     assert (len(worn), len(own)) == (36, 36 * 3)
@@ -212,9 +212,9 @@ def test_outfits_of_the_store_and_of_a_set(tmp_path):
             assert mine not in {int(p[-2:]) // 2 for p in other}
         elif int(photos[0][-2:]) < 30:  # as its post, or as the post of its near-duplicate
             assert row[schema.SPLIT] == ("train", "train", "test")[int(photos[0][-2:]) // 2 % 3]
-    soup = BeautifulSoup(Path(done.facts["page"]).read_text(encoding="utf-8"), "html.parser")
+    soup = BeautifulSoup(Path(done.page).read_text(encoding="utf-8"), "html.parser")
     assert len(soup.select(".outfit")) == 3
-    assert "up to 56% of the smaller crop" in soup.text
+    assert "crops share pixels: run 'w2w segment' again" in soup.text
     assert len(soup.select(".pieces img")) == 3 * 3 * 3
     assert len(soup.select(".replaced")) == 3 * 2 * 2
 
@@ -234,8 +234,8 @@ def test_outfits_of_the_store_and_of_a_set(tmp_path):
     assert unchanged.counts.read == 40
     assert rows(store, schema.OUTFITS, source=schema.OWN) == own
     assert rows(store, schema.OUTFITS, source="polyvore-nondisjoint") == outfits
-    assert compose.main(config).facts["outfits"] == "unchanged: made of these very tables before"
-    assert convert.main(settings(store, "polyvore", root)).facts["outfits"] == "1 (unchanged)"
+    assert compose.main(config).unchanged
+    assert "outfits" in convert.main(settings(store, "polyvore", root)).unchanged
     (root / "images/e.jpg").write_bytes(picture(9))
     convert.main(settings(store, "polyvore", root))
     assert len(rows(store, schema.OUTFITS, source="polyvore-nondisjoint")) == 2

@@ -62,7 +62,7 @@ def test_everything_is_computed_once(finished):
     _, (ingested, embedded, indexed) = finished
     assert ingested.counts.stages == {"load": NUM_PRODUCTS, "inspect": NUM_PRODUCTS}
     assert embedded.counts.stages == {"decode": NUM_PRODUCTS, "encode": NUM_PRODUCTS}
-    assert (indexed.facts["shards built"], indexed.facts["recall@10"]) == (3, "1.0000")
+    assert (indexed.shards_built, indexed.recall) == (3, 1.0)
 
 
 def test_a_second_run_computes_nothing(shop):
@@ -71,7 +71,7 @@ def test_a_second_run_computes_nothing(shop):
     ingested, embedded, indexed = run_all(store, folder / "shop" / "products.csv")
     assert (ingested.counts.stages, embedded.counts.stages) == ({}, {})
     assert (ingested.skipped, embedded.skipped) == (NUM_PRODUCTS, NUM_PRODUCTS)
-    assert (indexed.facts["shards built"], indexed.facts["shards reused"]) == (0, 3)
+    assert (indexed.shards_built, indexed.shards_reused) == (0, 3)
     assert before == (owners(store), current_version(index_uri(store, "default")))
 
 
@@ -101,7 +101,7 @@ def test_what_changed_is_computed_and_nothing_else(finished, shop, tmp_path):
     products = delta.current_products(store, [schema.PRODUCT_ID, schema.ACTIVE]).to_pylist()
     assert {p["product_id"] for p in products if not p["active"]} == {"p00087", "p00088", "p00089"}
     assert len(products) == NUM_PRODUCTS
-    assert indexed.facts["shards built"] == 3
+    assert indexed.shards_built == 3
     assert shards.keys() == shard_names(store).keys()
 
 
@@ -117,7 +117,7 @@ def test_only_touched_shards_are_rebuilt(finished, shop, tmp_path):
     _, embedded, indexed = run_all(store, extra / "products.csv")
     after = shard_names(store)
     assert embedded.counts.stages == {"decode": 1, "encode": 1}
-    assert (indexed.facts["shards built"], indexed.facts["shards reused"]) == (1, 2)
+    assert (indexed.shards_built, indexed.shards_reused) == (1, 2)
     assert {c for c in before if before[c] != after[c]} == {"shoes"}
 
 
@@ -128,10 +128,10 @@ def test_a_damaged_shard_is_built_again_though_nothing_has_changed(shop):
     file = Path(uri, "shards", before.shards[0].name, "rows.arrow")
     file.write_bytes(file.read_bytes()[:-1])
     healed = index.main(index.Config(store=store))
-    assert (healed.facts["shards built"], healed.facts["shards reused"]) == (1, len(before.shards) - 1)
+    assert (healed.shards_built, healed.shards_reused) == (1, len(before.shards) - 1)
     assert open_index(uri).manifest.shards == before.shards
     again = index.main(index.Config(store=store))
-    assert again.facts["published"] == f"{healed.facts['published']} (unchanged)"
+    assert (again.published, again.unchanged) == (healed.published, True)
 
 
 def test_a_night_does_not_bring_back_what_was_rolled_back_from(shop, tmp_path):
@@ -140,10 +140,10 @@ def test_a_night_does_not_bring_back_what_was_rolled_back_from(shop, tmp_path):
     (tmp_path / "images").symlink_to(folder / "shop" / "images")
     (tmp_path / "fewer.csv").write_text("\n".join([lines[0], "one,another category,shoes,images/1.jpg"]) + "\n")
     _, _, bad = run_all(store, tmp_path / "fewer.csv")
-    back = index.main(index.Config(store=store, rollback=True)).facts["published"]
+    back = index.main(index.Config(store=store, rollback=True)).published
     held = index.main(index.Config(store=store))
-    assert held.facts["published"] == back == current_version(index_uri(store, "default"))
-    assert bad.facts["published"] in held.facts["held back"]
+    assert held.published == back == current_version(index_uri(store, "default"))
+    assert held.held_back == bad.published
     other = EncoderConfig(store_dtype="float16")
     embed.main(embed.Config(store=store, encoder=other))
     index.main(index.Config(store=store, encoder=other))
@@ -152,8 +152,8 @@ def test_a_night_does_not_bring_back_what_was_rolled_back_from(shop, tmp_path):
     ingest.main(ingest.Config(store=store, feed=FeedConfig(uri=str(tmp_path / "more.csv"))))
     with pytest.raises(JobFailed, match="was rolled back from and is of this model"):
         index.main(index.Config(store=store, encoder=other))
-    index.main(index.Config(store=store, release=bad.facts["published"]))
-    assert bad.facts["published"] in index.main(index.Config(store=store, rollback=True, dry_run=True)).facts["versions"]
+    index.main(index.Config(store=store, release=bad.published))
+    assert bad.published in index.main(index.Config(store=store, rollback=True, dry_run=True)).index_versions
 
 
 def test_another_model_is_computed_whole_while_the_old_index_serves(shop):
@@ -170,9 +170,9 @@ def test_another_model_is_computed_whole_while_the_old_index_serves(shop):
         index.main(index.Config(store=store, encoder=other, index=poor))
     assert current_version(index_uri(store, "default")) == old
     index.main(index.Config(store=store, encoder=other))
-    assert read_manifest(index_uri(store, "default")).model_version == embedded.facts["model version"]
+    assert read_manifest(index_uri(store, "default")).model_version == embedded.model_version
     back = index.main(index.Config(store=store, rollback=True))
-    assert back.facts["published"] == old
+    assert back.published == old
 
 
 def test_search_finds_every_product_by_its_own_picture(shop, tmp_path):
@@ -189,7 +189,7 @@ def test_search_finds_every_product_by_its_own_picture(shop, tmp_path):
     again = search.main(config)
     assert (again.skipped, again.counts.read) == (NUM_PRODUCTS, 0)
     inside = search.main(search.Config(store=store, feed=queries, search=SearchConfig(k=2, category="shoes"), shown=0))
-    rows = delta.read(store, schema.NEIGHBOURS, ["neighbours"], search_version=inside.facts["search version"])
+    rows = delta.read(store, schema.NEIGHBOURS, ["neighbours"], search_version=inside.search_version)
     assert {h["category"] for row in rows.column(0).to_pylist() for h in row} == {"shoes"}
 
 

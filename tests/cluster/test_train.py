@@ -61,14 +61,20 @@ def options(store, out: Path, **more) -> train.Config:
 def test_an_encoder_is_trained_measured_and_loaded(store, tmp_path, recipe, workers):
     config = options(store, tmp_path / "out", recipe=recipe, workers=Workers(num_workers=workers))
     summary = train.main(config)
-    facts = summary.facts
     assert (summary.counts.read, summary.counts.out) == (40, 40)
-    assert (facts["train pairs"], facts["val pairs"], facts["test pairs"]) == ("24", "6", "10")
+    assert summary.examples == {"train": 24, "val": 6, "test": 10}
     assert {p.name for p in (tmp_path / "out").iterdir()} == {
         *("README.md", "config.json", "model.safetensors", "preprocessor_config.json", "metrics.json", "report.html"),
     }
     card = (tmp_path / "out" / "README.md").read_text()
-    for part in ("git revision", "## Data", "train pairs: 24", "Recall@1:", "## Licence", "learn.batch_pairs: 4"):
+    for part in (
+        "git revision",
+        "## Data",
+        "examples: 24 train, 6 val, 10 test",
+        "Recall@1:",
+        "## Licence",
+        "learn.batch_pairs: 4",
+    ):
         assert part in card
     figures = json.loads((tmp_path / "out" / "metrics.json").read_text())
     assert {(r["when"], r["group"]) for r in figures} == {
@@ -76,10 +82,10 @@ def test_an_encoder_is_trained_measured_and_loaded(store, tmp_path, recipe, work
     }
     assert {r["num_queries"] for r in figures if r["group"] is None} == {10}
     assert "polyline" in (tmp_path / "out" / "report.html").read_text()
-    assert load_encoder(EncoderConfig(name=facts["use"].partition("=")[2])).dim == 8
+    assert load_encoder(EncoderConfig(name=summary.use.partition("=")[2])).dim == 8
     if (recipe, workers) == ("encoder", 1):  # run again, it goes on where it stands: at the end
-        again = train.main(replace(config, out=str(tmp_path / "again"))).facts
-        assert again["Recall@1"] == facts["Recall@1"]
+        again = train.main(replace(config, out=str(tmp_path / "again")))
+        assert (again.figures, again.before, again.gain) == (summary.figures, summary.before, summary.gain)
         weights = [(tmp_path / n / "model.safetensors").read_bytes() for n in ("out", "again")]
         assert weights[0] == weights[1]
 
@@ -104,6 +110,5 @@ def test_mistakes_are_sentences(store, tmp_path):
 
 
 def test_a_dry_run_does_nothing(store, tmp_path):
-    facts = train.main(options(store, tmp_path / "out", dry_run=True)).facts
-    assert facts["train pairs"] == "24"
+    assert train.main(options(store, tmp_path / "out", dry_run=True)).examples["train"] == 24
     assert not (tmp_path / "out").exists()

@@ -48,9 +48,8 @@ def test_workers_train(store, tmp_path, workers):
     if workers == 1:
         config = replace(config, log=LogConfig(tensorboard=str(tmp_path / "curves")))
     summary = train_detector.main(config)
-    facts = summary.facts
     assert (summary.counts.read, summary.counts.out) == (16, 16)
-    assert (facts["train photos"] + facts["held out"], facts["test photos"]) == (12, 4)
+    assert (summary.train_photos + summary.held_out, summary.test_photos) == (12, 4)
     history = [json.loads(p.read_text()) for p in Path(store, "_training").glob("*/checkpoint_*/history.json")]
     assert max(len(h) for h in history) == 2
     assert {"README.md", "config.json", "model.safetensors", "metrics.json", "report.html"} == {
@@ -68,15 +67,15 @@ def test_workers_train(store, tmp_path, workers):
 @pytest.mark.timeout(900)
 def test_a_finished_run_is_taken_up_where_it_stands_and_judged(store, tmp_path):
     config = train_detector.Config(store=store, train=TINY, out=str(tmp_path / "model"), ray=RAY)
-    facts = train_detector.main(config).facts
+    done = train_detector.main(config)
     detector = DetectorConfig(name=str(tmp_path / "model"))
     before = (tmp_path / "model" / "model.safetensors").read_bytes()
     train_detector.main(replace(config, out=str(tmp_path / "again")))
     assert (tmp_path / "again" / "model.safetensors").read_bytes() == before
     # the other job gives the figures that the training stated
-    judged = judge.main(judge.Config(store=store, detector=detector, ray=RAY)).facts
-    for name in ("mAP, mean of the classes", "AP50 top"):
-        assert judged[name] == facts[name]
+    judged = judge.main(judge.Config(store=store, detector=detector, ray=RAY))
+    assert judged.figures == done.figures
+    assert {"mAP, mean of the classes", "AP50 top"} <= set(judged.figures)
 
 
 @pytest.mark.slow
@@ -84,22 +83,22 @@ def test_a_finished_run_is_taken_up_where_it_stands_and_judged(store, tmp_path):
 @pytest.mark.parametrize("kind", ["conditional_detr", "yolos", "rt_detr"])
 def test_published_detectors_are_trained_on(kind, store, tmp_path):
     save_detector(tmp_path / "start", kind, ["a", "b"])
-    facts = train_detector.main(
+    done = train_detector.main(
         train_detector.Config(store=store, recipe=f"hf:{tmp_path / 'start'}", train=TINY, out=str(tmp_path / "out"), ray=RAY)
-    ).facts
+    )
     found = Detector(DetectorConfig(name=str(tmp_path / "out"), threshold=0.0))([np.zeros((90, 60, 3), np.uint8)])
     assert found[0].scores_N.size
-    assert f"--detector.name={tmp_path / 'out'} " in facts["use"] + " "
+    assert f"--detector.name={tmp_path / 'out'} " in done.use + " "
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_yolo_is_trained_on(store, tmp_path):
     small = replace(TINY, epochs=1)
-    facts = train_detector.main(
+    done = train_detector.main(
         train_detector.Config(store=store, recipe="yolo:yolo11n.yaml", train=small, out=str(tmp_path / "out"), ray=RAY)
-    ).facts
-    assert f"--detector.name=yolo:{tmp_path / 'out' / 'model.pt'} " in facts["use"] + " "
+    )
+    assert f"--detector.name=yolo:{tmp_path / 'out' / 'model.pt'} " in done.use + " "
     Detector(DetectorConfig(name=f"yolo:{tmp_path / 'out' / 'model.pt'}"))
 
 

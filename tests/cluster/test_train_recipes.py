@@ -79,14 +79,13 @@ def options(store: str, base: EncoderConfig, out: Path, **more) -> train.Config:
 def test_a_scorer_is_trained_shown_and_evaluated(store, encoder, tmp_path):
     config = options(store, encoder, tmp_path / "out", log=LogConfig(tensorboard=str(tmp_path / "curves")))
     summary = train.main(config)
-    facts = summary.facts
     assert (summary.counts.read, summary.counts.out) == (320, 320)
-    assert facts["test outfits"] == "40 worn, 40 modified"
-    assert float(facts["AUC"].split()[0]) > 0.8
-    assert float(facts["FITB"].split()[0]) > 0.3
+    assert (summary.examples["test"], summary.modified["test"]) == (40, 40)
+    assert summary.figures["AUC"].value > 0.8
+    assert summary.figures["FITB"].value > 0.3
     assert {p.name for p in (tmp_path / "out").iterdir()} == FILES
     card = (tmp_path / "out" / "README.md").read_text()
-    for part in ("train outfits: 100 worn, 100 modified", "AUC: ", "## Licence", "outfits.batch_outfits: 32", "git revision"):
+    for part in ("examples: 100 train", "AUC: ", "## Licence", "outfits.batch_outfits: 32", "git revision"):
         assert part in card
     page = (tmp_path / "out" / "report.html").read_text()
     for part in ("polyline", "Vectors as they are", "This scorer", "told apart", "0.85"):
@@ -100,8 +99,8 @@ def test_a_scorer_is_trained_shown_and_evaluated(store, encoder, tmp_path):
     (run,) = (tmp_path / "curves").iterdir()
     assert [step for step, _ in scalars(run)["val/AUC"]] == [20, 40]
     # the model alone, later: the same figures, and nothing of the training is touched
-    again = train.main(replace(config, out=None, evaluate=str(tmp_path / "out"))).facts
-    assert (again["AUC"], again["FITB"]) == (facts["AUC"], facts["FITB"])
+    again = train.main(replace(config, out=None, evaluate=str(tmp_path / "out")))
+    assert again.figures == summary.figures
     assert {p.name for p in (tmp_path / "out" / "evaluation").iterdir()} == {"metrics.json", "report.html"}
     assert (tmp_path / "out" / "report.html").read_text() == page
 
@@ -115,8 +114,7 @@ def test_what2wear_as_published_and_a_set_transformer(store, encoder, tmp_path):
         ("set", {"outfits": replace(OUTFITS, scorer=ScorerConfig(kind="set", hidden=32, layers=1))}),
         ("two", {"workers": Workers(num_workers=2)}),
     ):
-        facts = train.main(options(store, encoder, tmp_path / name, **more)).facts
-        told.append(float(facts["AUC"].split()[0]))
+        told.append(train.main(options(store, encoder, tmp_path / name, **more)).figures["AUC"].value)
     page = (tmp_path / "published" / "report.html").read_text()
     assert "no term falls as one sinks" in page
     assert json.loads((tmp_path / "published" / "config.json").read_text())["scorer"]["kind"] == "what2wear"
@@ -146,10 +144,9 @@ def test_the_networks_of_lookbook_and_their_experiments(folder, encoder, tmp_pat
     workers = Workers(num_workers=1 if published else 2)
     given = {"outfits": OutfitsConfig(), "lookbook": small, "train": loop, "published": published, "workers": workers}
     config = options(str(tmp_path / "store"), encoder, tmp_path / "out", recipe=recipe, **given)
-    facts = train.main(config).facts
+    done = train.main(config)
     assert {p.name for p in (tmp_path / "out").iterdir()} == FILES
-    held = "0" if published else "2"
-    assert [facts[f"{s} products"] for s in ("train", "val", "test")] == ["11" if published else "9", held, "5"]
+    assert done.examples == {"train": 11 if published else 9, "val": 0 if published else 2, "test": 5}
     rows = json.loads((tmp_path / "out" / "metrics.json").read_text())
     top = {(r["of"], r["products"]) for r in rows if r["experiment"] == "top"}
     report = 'The report ("Clothing Recommendation")'
@@ -159,9 +156,8 @@ def test_the_networks_of_lookbook_and_their_experiments(folder, encoder, tmp_pat
     seed = ["0.043", "0.107"] + (["0.761", "0.713"] if recipe == "siamese" else ["drawn"])
     for part in (*seed, "Experiment 2" if recipe == "siamese" else "Experiment 3", encoder.name):
         assert part in page
-    again = train.main(replace(config, out=str(tmp_path / "again"), evaluate=str(tmp_path / "out"))).facts
-    for name in [n for n in facts if n.startswith("Recall@") or n == "accuracy"]:
-        assert again[name] == facts[name]
+    again = train.main(replace(config, out=str(tmp_path / "again"), evaluate=str(tmp_path / "out")))
+    assert again.figures == done.figures
 
 
 def test_mistakes_are_sentences(store, encoder, folder, tmp_path):
@@ -185,5 +181,5 @@ def test_mistakes_are_sentences(store, encoder, folder, tmp_path):
     ):
         with pytest.raises(UsageError, match=said):
             train.main(options(store, encoder, tmp_path / "out", **wrong))
-    assert train.main(options(store, encoder, tmp_path / "out", dry_run=True)).facts["left out, without a vector"] == 0
+    assert train.main(options(store, encoder, tmp_path / "out", dry_run=True)).left_out == 0
     assert not (tmp_path / "out").exists()

@@ -13,10 +13,10 @@ import pytest
 from rich.table import Table
 
 from w2w import schema
+from w2w.cli import tables
 from w2w.engine.job import start
 from w2w.errors import JobFailed, UsageError
 from w2w.shown import LogLines, Terminal, line, printable, without_secrets
-from w2w.table.inventory import rejects
 from w2w.table.sink import Lineage, Output, append_rows
 
 ROOT = Path(__file__).parents[2]
@@ -152,7 +152,7 @@ def test_no_secret_in_the_log_of_a_table_and_its_rejects(tmp_path):
     for path in tmp_path.rglob("*"):
         assert path.is_dir() or SECRET.encode() not in path.read_bytes(), path
     out = io.StringIO()
-    Terminal(file=out, width=400).print(rejects(str(tmp_path), None, 3))
+    Terminal(file=out, width=400).print(tables.main(tables.Config(store=str(tmp_path), rejects=True)))
     assert r"a\x1b[2J\nb: https://***@host/x.jpg?X-Amz-Signature=***: HTTP 404" in out.getvalue()
 
 

@@ -1,5 +1,6 @@
 """Demo: the whole platform on a synthetic shop: three nights (the second computes nothing), a search, training."""
 
+import time
 from collections import Counter
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -11,7 +12,7 @@ from w2w.cli.demo_page import looked_up, run_report
 from w2w.crawl import job as crawl
 from w2w.crawl.frontier import RecrawlConfig
 from w2w.engine.cluster import RayConfig
-from w2w.engine.job import Summary
+from w2w.engine.job import new_run_id
 from w2w.engine.progress import Steps
 from w2w.errors import JobFailed, UsageError
 from w2w.garments import job_detect as detect
@@ -31,6 +32,7 @@ from w2w.mining.representatives import job as represent
 from w2w.mining.splits import job as split
 from w2w.mining.splits.rules import SplitRules
 from w2w.models import job as embed
+from w2w.results import Summary, words
 from w2w.search import job_evaluate as evaluate
 from w2w.stage import Pool
 from w2w.training import job as train
@@ -45,10 +47,10 @@ _STEPS = 150  # of training
 _SURE = 0.3  # score of a garment that needs no tag to be believed
 _POOL = Pool(workers=2)  # on every machine: rows fall into the same batches, and figures are the same
 _PHOTOS = Pool(workers=2, batch_rows=8)
-# the facts of a summary that its line names, where rows out do not say it
+# what a job's line says of its result, where rows out do not say it
 _SAID = {
-    "crawl": ("products new or changed", "posts new or changed"),
-    "index": ("shards built", "shards reused", "recall@10"),
+    "crawl": ("products changed", "posts changed"),
+    "index": ("shards built", "shards reused", "recall"),
     "evaluate": ("recall@1", "recall@10"),
     "deduplicate": ("clusters",),
     "split": ("train", "val", "test"),
@@ -83,25 +85,37 @@ class _Steps(Steps):
         super().__init__()
         self.summaries: list[Summary] = []
 
-    def job(self, name: str, job: ModuleType, /, **options) -> Summary:
+    def job(self, name: str, job: ModuleType, /, **options) -> Any:
         self.summaries.append(replace(self.step(name, lambda: job.main(job.Config(**options)), _said), job=name))
         return self.summaries[-1]
 
 
 def _said(summary: Summary) -> str:
-    facts = [f"{name} {summary.facts[name]}" for name in _SAID.get(summary.job, ()) if name in summary.facts]
+    told = words(summary)
+    facts = [f"{name} {told[name]}" for name in _SAID.get(summary.job, ()) if name in told]
     counts = summary.counts
     rejected = f", {counts.rejected:,} rejected" if counts.rejected else ""
     rows = f"{counts.out:,} rows{rejected}" if counts.read else "nothing to compute"
     return "; ".join(facts or [rows])
 
 
-def main(config: Config) -> list[Summary]:
+@dataclass(frozen=True, kw_only=True)
+class Result(Summary):
+    """What every job of the demo did, and the page that shows it."""
+
+    steps: tuple[Summary, ...]
+    report: str
+
+    def __rich__(self) -> str:
+        return f"\nDone. Open {self.report}"
+
+
+def main(config: Config) -> Result:
     if config.products < 21 or config.posts < 1:
         raise UsageError("--products: at least 21, --posts: at least 1")
     if storage.is_s3(config.store):
         raise UsageError(f"--store={config.store}: the demo draws its shop on a local disk")
-    folder, log = Path(config.store).absolute(), _Steps()
+    folder, log, began = Path(config.store).absolute(), _Steps(), time.monotonic()
     storage.check_writable(str(folder), "--store")
     common, requests = {"store": str(folder / "tables"), "ray": config.ray}, folder / "requests.jsonl"
     requests.unlink(missing_ok=True)
@@ -125,7 +139,7 @@ def main(config: Config) -> list[Summary]:
         answers = Counter(line["status"] for line in server.requests()[asked:])
         log.say(f"  nothing changed: {', '.join(f'{n:,} x HTTP {s}' for s, n in answers.most_common())}")
         computed = sum(sum(s.counts.stages.values()) for s in second[1:])
-        if computed or second[0].facts["products new or changed"] or second[-1].facts["shards built"]:
+        if computed or second[0].products_changed or second[-1].shards_built:
             raise JobFailed(f"the second night computed {computed} rows, and should have computed none")
         changed = change_shop(folder / "shop", config.seed, config.products, 0.01, 1)
         log.say(f"  {len(changed)} pictures change: {', '.join(changed)}")
@@ -136,18 +150,17 @@ def main(config: Config) -> list[Summary]:
     _mine(log, common)
     _train(log, folder / "encoder", common)
     page = str(folder / "report.html")
-    _report(page, folder, log.summaries, first[-1].facts.get("plans", {}))
-    log.say("")
-    log.say(f"Done. Open {page}")
-    return []
+    _report(page, folder, log.summaries, first[-1].plans)
+    seconds = time.monotonic() - began
+    return Result(job="demo", run_id=new_run_id("demo"), seconds=seconds, steps=tuple(log.summaries), report=page)
 
 
-def _night(log: _Steps, number: int, visiting: dict, common: dict) -> list[Summary]:
-    return [
+def _night(log: _Steps, number: int, visiting: dict, common: dict) -> tuple[crawl.Result, embed.Result, index.Result]:
+    return (
         log.job(f"crawl, night {number}", crawl, **visiting, **common),
         log.job(f"embed, night {number}", embed, pool=_POOL, **common),
         log.job(f"index, night {number}", index, **common),
-    ]
+    )
 
 
 def _mine(log: _Steps, common: dict) -> None:
@@ -191,7 +204,7 @@ def _report(page: str, folder: Path, summaries: list[Summary], plans: Any) -> No
 
 
 def _row(summary: Summary) -> dict:
-    facts = {k: v for k, v in summary.facts.items() if k not in ("plans", "neighbours", "report", "evaluation", "page")}
+    facts = {k: v for k, v in words(summary).items() if k not in ("neighbours", "report", "evaluation", "page")}
     counts = {"rows_in": summary.counts.read, "rows_out": summary.counts.out, "rejects": asdict(summary.counts)["rejects"]}
     times = {"seconds": summary.seconds, "rows_per_s": summary.rows_per_s}
     return {"job": summary.job, "skipped": summary.skipped, "facts": facts} | counts | times

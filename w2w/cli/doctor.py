@@ -7,9 +7,10 @@ from rich.table import Table as RichTable
 import w2w
 from w2w import storage
 from w2w.cli.checks import checks
-from w2w.engine.job import console
+from w2w.engine.job import new_run_id, show
 from w2w.errors import JobFailed, UsageError
 from w2w.models.config import EncoderConfig
+from w2w.results import Summary
 
 
 @dataclass(frozen=True)
@@ -24,16 +25,37 @@ class Config:
     """The model to try."""
 
 
-def main(config: Config) -> None:
-    shown = RichTable("check", "result", "", title=f"w2w {w2w.__version__}", title_justify="left")
-    failed = []
+@dataclass(frozen=True)
+class Check:
+    """One check and its result in words."""
+
+    name: str
+    text: str
+    passed: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result(Summary):
+    """All checks."""
+
+    checks: tuple[Check, ...]
+
+    def __rich__(self) -> RichTable:
+        shown = RichTable("check", "result", "", title=f"w2w {w2w.__version__}", title_justify="left")
+        for check in self.checks:
+            shown.add_row(check.name, check.text, "ok" if check.passed else "FAILED")
+        return shown
+
+
+def main(config: Config) -> Result:
+    found = []
     for name, check in checks(config.encoder, config.store and storage.absolute(config.store)):
         try:
-            text, good = check(), True
+            found.append(Check(name, str(check()), True))
         except (UsageError, JobFailed, OSError, ImportError, AssertionError) as e:
-            text, good = f"{type(e).__name__}: {e}", False
-            failed.append(name)
-        shown.add_row(name, str(text), "ok" if good else "FAILED")
-    console().print(shown)
-    if failed:
+            found.append(Check(name, f"{type(e).__name__}: {e}", False))
+    result = Result(job="doctor", run_id=new_run_id("doctor"), checks=tuple(found))
+    if failed := [check.name for check in found if not check.passed]:
+        show(result)
         raise JobFailed(f"failed: {', '.join(failed)}")
+    return result

@@ -2,17 +2,21 @@
 
 from dataclasses import dataclass
 
-from w2w import schema, storage
-from w2w.engine.job import JobConfig, Summary, options_of, show
+from w2w import schema
+from w2w.engine.job import JobConfig, Run, options_of, show
 from w2w.images.decode import DecodeLimits
 from w2w.index import job as index
+from w2w.index.job import Result as Indexed
 from w2w.index.spec import IndexConfig
 from w2w.ingest import job as ingest
 from w2w.ingest.feed import FeedConfig
+from w2w.ingest.job import Result as Ingested
 from w2w.ingest.loading import FeedFetchConfig
 from w2w.models import job as embed
 from w2w.models.config import EncoderConfig
-from w2w.stage import Pool
+from w2w.models.job import Result as Embedded
+from w2w.results import Summary
+from w2w.stage import Counts, Pool
 from w2w.table import delta
 
 
@@ -44,20 +48,36 @@ class Config(JobConfig):
     """Workers of their own for the model."""
 
 
-def main(config: Config) -> list[Summary]:
-    done: list[Summary] = []
-    for job in (ingest, embed, index):
-        if config.dry_run and not _can_tell(job, done, storage.absolute(config.store)):
-            done[-1].facts["then"] = "embed and index of what comes in" if job is embed else "an index of what is embedded then"
-            break
-        if done:
-            show(done[-1])
-        done.append(job.main(job.Config(**options_of(config, job.Config))))
-    return done[-1:]
+@dataclass(frozen=True, kw_only=True)
+class Result(Summary):
+    """Rows and rejects of all steps together, and each step's own result. A dry run ends where it cannot tell more."""
+
+    ingest: Ingested | None = None
+    embed: Embedded | None = None
+    index: Indexed | None = None
+    then: str | None = None
+    """Of a dry run: what would come next, and depends on the steps before."""
 
 
-def _can_tell(job, done: list[Summary], store: str) -> bool:
+def main(config: Config) -> Result:
+    run = Run("nightly", config)
+    result = run.result(Result)
+    for name, job in (("ingest", ingest), ("embed", embed), ("index", index)):
+        if config.dry_run and not _can_tell(name, result, run.store):
+            then = "embed and index of what comes in" if name == "embed" else "an index of what is embedded then"
+            return run.done(result, then=then)
+        step = job.main(job.Config(**options_of(config, job.Config)))
+        show(step)
+        counts = Counts()
+        for some in (result.counts, step.counts):
+            counts.add(some)
+        done = {name: step, "counts": counts, "versions": result.versions | step.versions}
+        result = run.done(result, **done, skipped=result.skipped + step.skipped)
+    return result
+
+
+def _can_tell(step: str, result: Result, store: str) -> bool:
     """Whether a dry run of this step knows what it will have to do, although those before it were dry as well."""
-    if job is index:
-        return all(summary.facts["pending"] == "0" for summary in done)
-    return job is ingest or delta.open_table(store, schema.IMAGES) is not None
+    if step == "index":
+        return result.ingest.pending == result.embed.pending == 0
+    return step == "ingest" or delta.open_table(store, schema.IMAGES) is not None

@@ -1,13 +1,19 @@
 """Tables: list a store's tables with rows, versions, history, lineage and rejects; compact and vacuum them."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.table import Table
 
 from w2w import schema, storage
 from w2w.config import nearest
-from w2w.engine.job import console
+from w2w.engine.job import new_run_id
 from w2w.errors import UsageError
+from w2w.results import Summary
 from w2w.table import delta, maintain
-from w2w.table.inventory import history, overview, rejects
+from w2w.table.inventory import Commit, Held, Rejected, held, history, rejects
 
 
 @dataclass(frozen=True)
@@ -36,22 +42,74 @@ class Config:
     """With --compact and --vacuum: only say what would be done."""
 
 
-def main(config: Config) -> None:
-    store, out = storage.absolute(config.store), console()
+@dataclass(frozen=True, kw_only=True)
+class Result(Summary):
+    """What was asked for: the tables, the history of one, or rejects; and what was done to them."""
+
+    store: str
+    tables: tuple[Held, ...] = ()
+    history: tuple[Commit, ...] = ()
+    rejects: tuple[Rejected, ...] = ()
+    compacted: dict[str, maintain.Compacted] = field(default_factory=dict)
+    vacuumed: dict[str, int] = field(default_factory=dict)
+    """Files deleted, by table."""
+
+    def __rich__(self) -> Group:
+        would = "would be " if self.dry_run else ""
+        shown: list[RenderableType] = []
+        for name, done in self.compacted.items():
+            parts = f"{done.parts_before} parts" + ("" if done.parts_after is None else f" became {done.parts_after}")
+            shown.append(f"{name}: {done.rows_twice:,} rows that stood twice {would}taken out, {parts} {would}merged")
+        shown += [f"{name}: {n:,} files {would}deleted" for name, n in self.vacuumed.items()]
+        if self.history:
+            shown.append(_history(self.history, self.tables[0].table))
+        elif self.tables:
+            shown.append(_overview(self.tables, self.store))
+        else:
+            shown.append(_rejects(self.rejects))
+        return Group(*shown)
+
+
+def main(config: Config) -> Result:
+    store = storage.absolute(config.store)
     if config.table is not None and config.table not in schema.TABLES:
         raise UsageError(f"--table={config.table}: there is no such table.{nearest(config.table, list(schema.TABLES))}")
     tables = [schema.TABLES[config.table]] if config.table else list(schema.TABLES.values())
     opened = {t.name: (t, found) for t in tables if (found := delta.open_table(store, t)) is not None}
     if not opened:
         raise UsageError(f"there are no tables at {store!r}: run 'w2w ingest' first, or check --store")
-    for table, found in opened.values():
-        if config.compact:
-            out.print(f"{table.name}: {maintain.compact(store, table, config.dry_run)}")
-        if config.vacuum:
-            out.print(f"{table.name}: {maintain.vacuum(found, config.vacuum_hours, config.dry_run)}")
-    if config.rejects:
-        out.print(rejects(store, config.stage, config.examples))
-    elif config.table:
-        out.print(history(*opened[config.table]))
-    else:
-        out.print(overview(list(opened.values()), store))
+    compacted = {n: maintain.compact(store, t, config.dry_run) for n, (t, _) in opened.items() if config.compact}
+    hours, dry_run = config.vacuum_hours, config.dry_run
+    vacuumed = {n: maintain.vacuum(found, hours, dry_run) for n, (_, found) in opened.items() if config.vacuum}
+    if compacted:
+        opened = {name: (table, delta.open_table(store, table)) for name, (table, _) in opened.items()}
+    told: dict[str, Any] = {"rejects": tuple(rejects(store, config.stage, config.examples))} if config.rejects else {}
+    if not config.rejects:
+        told["tables"] = tuple(held(*found) for found in opened.values())
+        told["history"] = tuple(history(opened[config.table][1])) if config.table else ()
+    told |= {"store": store, "dry_run": dry_run, "compacted": compacted, "vacuumed": vacuumed}
+    return Result(job="tables", run_id=new_run_id("tables"), **told)
+
+
+def _overview(tables: Sequence[Held], store: str) -> Table:
+    shown = Table("table", "rows", "parts", "MB", "version", "last written", "by", title=store, title_justify="left")
+    for t in tables:
+        written = f"{t.written_at.astimezone():%Y-%m-%d %H:%M}"
+        shown.add_row(t.table, f"{t.rows:,}", str(t.parts), f"{t.num_bytes / 1e6:,.1f}", str(t.version), written, t.by)
+    return shown
+
+
+def _history(commits: Sequence[Commit], name: str) -> Table:
+    shown = Table("version", "time", "operation", "run", "rows", "read from", "stage version", title=name)
+    for c in commits:
+        when, rows = f"{c.written_at.astimezone():%Y-%m-%d %H:%M:%S}", "" if c.rows is None else f"{c.rows:,}"
+        inputs = ", ".join(f"{name}@{version}" for name, version in c.read_from.items())
+        shown.add_row(str(c.version), when, c.operation, c.run_id or "", rows, inputs, c.stage_version or "")
+    return shown
+
+
+def _rejects(found: Sequence[Rejected]) -> Table:
+    shown = Table("stage", "code", "rows", "for example", title="rejects", title_justify="left")
+    for r in found:
+        shown.add_row(r.stage, r.code, f"{r.rows:,}", Group(*(f"{what}: {why}" for what, why in r.examples)))
+    return shown

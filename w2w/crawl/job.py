@@ -1,6 +1,6 @@
 """Crawl: a web site, as its profile says, into tables `posts`, `products` and `images`; only what changed is fetched again."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from w2w.crawl.flow import Crawl, Crawled, CrawlSpec, states
 from w2w.crawl.frontier import RecrawlConfig
@@ -8,9 +8,10 @@ from w2w.crawl.harvest import harvest
 from w2w.crawl.profile import read_profile
 from w2w.crawl.stage import VisitConfig
 from w2w.crawl.trial import show_trial
-from w2w.engine.job import JobConfig, Run, Summary
+from w2w.engine.job import JobConfig, Run
 from w2w.errors import UsageError
 from w2w.images.decode import DecodeLimits
+from w2w.results import Summary
 from w2w.stage import Pool
 from w2w.web.fetch import FetchConfig
 from w2w.web.politeness import PolitenessConfig
@@ -51,7 +52,25 @@ class Config(JobConfig):
     """Workers that fetch."""
 
 
-def main(config: Config) -> Summary | None:
+@dataclass(frozen=True, kw_only=True)
+class Result(Summary):
+    """What the crawl knows of the site, and what has changed there."""
+
+    site: str
+    urls_known: int
+    due: int
+    levels: int | None = None
+    states: dict[str, int] = field(default_factory=dict)
+    """URLs by state and reason."""
+    products_changed: int | None = None
+    """New or changed; likewise posts."""
+    posts_changed: int | None = None
+    withdrawn: int | None = None
+    records_rejected: dict[str, int] = field(default_factory=dict)
+    """By code."""
+
+
+def main(config: Config) -> Result | None:
     if not config.profile:
         raise UsageError("--profile is empty: name a site's profile, for example jobs/examples/profile-shop.yaml")
     profile = read_profile(config.profile)
@@ -64,9 +83,9 @@ def main(config: Config) -> Summary | None:
         run.check_store()
     crawl = Crawl(run, spec)
     crawl.begin()
-    facts: dict[str, object] = {"site": profile.name, "URLs known": f"{crawl.num_known:,}", "due": f"{crawl.due.num_rows:,}"}
+    result = run.result(Result, site=profile.name, urls_known=crawl.num_known, due=crawl.due.num_rows)
     if config.dry_run:
-        return run.summary(facts=facts)
+        return result
     skipped = crawl.num_known - crawl.due.num_rows
     if crawl.due.num_rows:
         run.begin()
@@ -74,8 +93,16 @@ def main(config: Config) -> Summary | None:
     else:
         crawled = Crawled()
     found = harvest(run.store, profile, run.lineage(spec.version(), []))
-    facts |= {"URLs known": f"{crawl.num_known:,}", "levels": crawled.levels}
-    facts |= {f"  {state}": f"{n:,}" for state, n in states(run.store, profile.name).items()}
-    facts |= {"products new or changed": found.products, "posts new or changed": found.posts, "withdrawn": found.withdrawn}
-    facts |= {f"  records rejected, {code}": n for code, n in found.rejects.items()}
-    return run.summary(counts=crawled.counts, versions=crawled.versions | found.versions, skipped=skipped, facts=facts)
+    return run.done(
+        result,
+        counts=crawled.counts,
+        versions=crawled.versions | found.versions,
+        skipped=skipped,
+        urls_known=crawl.num_known,
+        levels=crawled.levels,
+        states=states(run.store, profile.name),
+        products_changed=found.products,
+        posts_changed=found.posts,
+        withdrawn=found.withdrawn,
+        records_rejected=found.rejects,
+    )

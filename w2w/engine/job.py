@@ -1,7 +1,8 @@
-"""What every job shares: its common options, its summary, and how it ends.
+"""What every job shares: its common options, its result, and how it ends.
 
-A file in ``jobs/`` has a config dataclass and ``main(config) -> Summary``; ``start(main, Config)`` is the rest: options,
-sentences instead of tracebacks for a user's mistake, the summary table, exit codes (0 done, 1 failed, 2 wrong usage).
+A job's module has ``Config``, ``Result`` and ``main(config) -> Result``; ``start(main, Config)`` is the rest: options,
+sentences instead of tracebacks for a user's mistake, the result as a table and as JSON, exit codes (0 done, 1 failed, 2 wrong
+usage).
 """
 
 import dataclasses
@@ -12,23 +13,26 @@ import sys
 import time
 import traceback
 import uuid
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-
-from rich.table import Table as RichTable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar
 
 import w2w
 from w2w import config as configuration
 from w2w import schema, storage
 from w2w.engine.cluster import RayConfig, connect
 from w2w.errors import JobFailed, UsageError
-from w2w.shown import LogLines, Patient, line, lines
+from w2w.results import Summary, to_json
+from w2w.shown import LogLines, Patient, line, lines, quiet
 from w2w.shown import terminal as console
-from w2w.stage import Counts
 from w2w.table import delta
 from w2w.table.sink import Lineage, Tolerance
 
 log = logging.getLogger("w2w")
+R = TypeVar("R", bound=Summary)
+STDOUT = "-"  # of --json
 
 
 @dataclass(frozen=True)
@@ -57,32 +61,18 @@ class JobConfig:
         return Tolerance(self.max_reject_rate, self.min_rejects)
 
 
-@dataclass
-class Summary:
-    """What a job did, for the table at its end, the caller, and reports."""
-
-    job: str
-    run_id: str
-    counts: Counts = field(default_factory=Counts)
-    seconds: float = 0.0
-    versions: dict[str, int] = field(default_factory=dict)  # table -> version written
-    skipped: int = 0  # rows that were done before this run
-    facts: dict[str, object] = field(default_factory=dict)  # what else a person wants to read
-    dry_run: bool = False
-
-    @property
-    def rows_per_s(self) -> float:
-        return self.counts.read / self.seconds if self.seconds else 0.0
-
-
 class Run:
     """One run of one job: its id, its clock, its lineage."""
 
+    first: ClassVar["Run | None"] = None
+    """That of the job which ``start`` has started; a job may run others."""
+
     def __init__(self, job: str, config: JobConfig):
         check_common(config)
+        Run.first = Run.first or self
         self.job, self.config = job, config
         self.store = storage.absolute(config.store)
-        self.run_id = f"{job}-{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{uuid.uuid4().hex[:6]}"
+        self.run_id = new_run_id(job)
         self._start = time.monotonic()
         self._seen = delta.FirstSeen()
 
@@ -113,8 +103,17 @@ class Run:
     def seconds(self) -> float:
         return time.monotonic() - self._start
 
-    def summary(self, **values) -> Summary:
-        return Summary(self.job, self.run_id, seconds=self.seconds, dry_run=self.config.dry_run, **values)
+    def result(self, kind: type[R], **values: Any) -> R:
+        """The job's result, as far as it is known; see ``done``."""
+        return kind(job=self.job, run_id=self.run_id, seconds=self.seconds, dry_run=self.config.dry_run, **values)
+
+    def done(self, result: R, **values: Any) -> R:
+        """The same with what the work has brought."""
+        return replace(result, seconds=self.seconds, **values)
+
+
+def new_run_id(job: str) -> str:
+    return f"{job}-{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{uuid.uuid4().hex[:6]}"
 
 
 def check_common(config: JobConfig) -> None:
@@ -150,53 +149,88 @@ def git_revision() -> str | None:
 def start(main: Callable, config_class: type, argv: Sequence[str] | None = None, prog: str | None = None) -> None:
     """Runs a job from the command line and ends the process with its exit code."""
     sys.stdout = Patient(sys.stdout)
-    handler = logging.StreamHandler()
-    handler.setFormatter(LogLines("%(asctime)s %(message)s", "%H:%M:%S"))
-    logging.basicConfig(level=logging.INFO, handlers=[handler])
+    logging.basicConfig(level=logging.INFO, handlers=[_log_lines()])
     for noisy in ("botocore", "httpx"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
     prog = prog or f"python {sys.argv[0]}"
+    name = Path(prog.split()[-1]).stem.replace("_", "-")
+    json_file, code, error, result, Run.first = "", 0, None, None, None
     try:
-        config = configuration.parse(config_class, sys.argv[1:] if argv is None else argv, prog)
-        summary = main(config)
+        json_file, rest = _json_option(sys.argv[1:] if argv is None else argv)
+        config = configuration.parse(config_class, rest, prog)
+        _write_json(json_file, name, None, None, None)  # what an earlier run left there says nothing of this one
+        with quiet(json_file == STDOUT):
+            result = main(config)
+            if result is not None:
+                show(result)
     except UsageError as e:
-        _fail(str(e), 2)
+        code, error = 2, str(e)
     except JobFailed as e:
-        _fail(str(e), 1)
+        code, error = 1, str(e)
     except KeyboardInterrupt:
-        _fail("stopped. What was committed stays; run it again to go on.", 130)
+        code, error = 130, "stopped. What was committed stays; run it again to go on."
     except OSError as e:
-        _fail(f"cannot read or write: {e}", 1)
-    except Exception:
-        print(lines(traceback.format_exc()), file=sys.stderr)
-        sys.exit(1)
-    for one in summary if isinstance(summary, list) else [summary]:
-        if isinstance(one, Summary):
-            show(one)
-    sys.exit(0)
-
-
-def show(summary: Summary) -> None:
-    """Prints the summary table."""
-    title = f"{summary.job}{' (dry run: nothing was done)' if summary.dry_run else ''}"
-    table = RichTable(title=title, title_justify="left", show_header=False, title_style="bold")
-    table.add_column()
-    table.add_column(overflow="fold")  # a path is there to be copied whole
-    counts = summary.counts
-    rows: list[tuple[str, object]] = [("run", summary.run_id)]
-    if not summary.dry_run:
-        rows += [("rows in", f"{counts.read:,}"), ("rows out", f"{counts.out:,}"), ("rejects", f"{counts.rejected:,}")]
-        rows += [(f"  {code}", f"{n:,}") for code, n in sorted(counts.rejects.items(), key=lambda kv: -kv[1])]
-        rows += [("already done", f"{summary.skipped:,}")]
-        rows += [(f"rows through {name}", f"{n:,}") for name, n in counts.stages.items()]
-        rows += [("seconds", f"{summary.seconds:,.1f}"), ("rows/s", f"{summary.rows_per_s:,.1f}")]
-        rows += [(f"table {name}", f"version {v}") for name, v in summary.versions.items()]
-    rows += [(name, value) for name, value in summary.facts.items()]
-    for name, value in rows:
-        table.add_row(str(name), str(value))
-    console().print(table)
-
-
-def _fail(message: str, code: int) -> None:
-    print(f"w2w: {line(message)}", file=sys.stderr)
+        code, error = 1, f"cannot read or write: {e}"
+    except Exception as e:
+        print(lines(traceback.format_exc()), end="", file=sys.stderr)
+        code, error = 1, f"bug: {type(e).__name__}: {e}"
+    if error is not None:
+        print(f"w2w: {line(error)}", file=sys.stderr)
+    try:
+        _write_json(json_file, name, result, code, error, final=True)
+    except (UsageError, OSError) as e:
+        print(f"w2w: {line(e)}", file=sys.stderr)
+        code = code or 1
     sys.exit(code)
+
+
+def show(result: Summary) -> None:
+    """Prints the result as a table."""
+    console().print(result)
+
+
+@contextmanager
+def verbose() -> Iterator[None]:
+    """Within, what a job logs is printed as on the command line."""
+    handler, level = _log_lines(), log.level
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        log.setLevel(level)
+
+
+def _log_lines() -> logging.Handler:
+    handler = logging.StreamHandler()
+    handler.setFormatter(LogLines("%(asctime)s %(message)s", "%H:%M:%S"))
+    return handler
+
+
+def _json_option(argv: Sequence[str]) -> tuple[str, list[str]]:
+    """The file that ``--json`` names, and the other arguments."""
+    rest, where = [], ""
+    given = iter(argv)
+    for token in given:
+        name, _, value = token.partition("=")
+        if name != "--json":
+            rest.append(token)
+        elif not (where := value or next(given, "")):
+            raise UsageError("--json needs the path of a file, or - for standard output")
+    return where, rest
+
+
+def _write_json(where: str, job: str, result: Summary | None, code: int | None, error: str | None, final: bool = False) -> None:
+    """The result with exit code and error. ``final``: nothing comes after it."""
+    run_id = Run.first.run_id if Run.first else None
+    data = to_json(result, **({} if result else {"job": job, "run_id": run_id}), exit=code, error=error and line(error))
+    if where == STDOUT:
+        if final:
+            sys.stdout.write(data.decode())
+            sys.stdout.flush()
+    elif where:
+        try:
+            storage.write_bytes(storage.absolute(where), data)
+        except OSError as e:
+            raise UsageError(f"--json={where}: cannot write there: {e}") from e

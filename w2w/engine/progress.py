@@ -9,7 +9,7 @@ from typing import TypeVar
 from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
-from w2w.shown import Terminal
+from w2w.shown import Terminal, is_quiet, terminal
 
 log = logging.getLogger("w2w")
 
@@ -26,7 +26,7 @@ class Progress:
         self._bar: Bar | None = None
 
     def __enter__(self) -> "Progress":
-        if sys.stderr.isatty():
+        if sys.stderr.isatty() and not is_quiet():
             self._bar = Bar(
                 SpinnerColumn(),
                 TextColumn("[bold]{task.description}"),
@@ -68,7 +68,7 @@ class Steps:
 
     def __init__(self):
         log.setLevel(logging.WARNING)
-        self._console = Terminal(highlight=False, markup=False, soft_wrap=True)
+        self._console = terminal(width=None, soft_wrap=True)
 
     def step(self, name: str, run: Callable[[], Result], said: Callable[[Result], str]) -> Result:
         began = time.monotonic()

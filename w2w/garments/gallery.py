@@ -13,7 +13,7 @@ from w2w.table.pending import lookup
 _STAGES = ("detect", "segment")
 
 
-def write_gallery(store: str, detected: str | None, cut: str | None, num_shown: int, page: str | None) -> dict[str, str]:
+def write_gallery(store: str, detected: str | None, cut: str | None, num_shown: int, page: str | None) -> dict[str, int]:
     """Draws what the detector's stage version ``detected`` and the segmenter's ``cut`` left; returns the headline's counts.
 
     Without a ``page`` it only counts.
@@ -41,8 +41,8 @@ def write_gallery(store: str, detected: str | None, cut: str | None, num_shown: 
     sources = Counter(look[schema.CROP_SOURCE] for look in looks)
     histograms = [Histogram("Garments by class", dict(classes)), Histogram("Garments in a photo", dict(sizes))]
     histograms.append(Histogram("Where a person's box comes from", dict(sources)))
-    headline = {"photos seen": f"{len(looks):,}", "garments": f"{len(garments):,}", "cut-outs": f"{len(people):,}"}
-    headline["rejects"] = f"{len(rejects):,}"
+    found = {"photos_seen": len(looks), "garments": len(garments), "cut_outs": len(people), "rejected": len(rejects)}
+    headline = {name.replace("_", " "): f"{n:,}" for name, n in found.items()}
     facts = {"detector's stage version": detected or "none", "segmenter's stage version": cut or "none", "store": store}
     gallery = [
         Refused(r[schema.KEY], r[schema.STAGE], r[schema.REJECT_CODE], r[schema.REJECT_DETAIL], images.get(r[schema.KEY]))
@@ -51,7 +51,7 @@ def write_gallery(store: str, detected: str | None, cut: str | None, num_shown: 
     counts = [(stage, code, n) for (stage, code), n in counted.most_common()]
     if page is not None:
         garment_report(page, "Garments", headline, facts, histograms, photos, gallery, counts)
-    return headline
+    return found
 
 
 def _rows(store: str, table: schema.Table, columns: tuple[str, ...], version: str | None) -> list[dict]:

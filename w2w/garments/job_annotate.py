@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from w2w import ids, schema
-from w2w.engine.job import JobConfig, Run, Summary
+from w2w.engine.job import JobConfig, Run
 from w2w.engine.run import run_stages
 from w2w.engine.source import file_rows
 from w2w.garments.annotations import RELATIVE, SETTLE_GIVES, settle
@@ -20,6 +20,7 @@ from w2w.images.decode import DecodeLimits
 from w2w.images.stage import INSPECT_GIVES, inspect
 from w2w.ingest.loading import load_stage
 from w2w.ingest.stage import loadable
+from w2w.results import Summary
 from w2w.stage import Pool, Stage
 from w2w.table import delta, work
 from w2w.table.maintain import take_out
@@ -48,7 +49,19 @@ class Config(JobConfig):
     """Workers that read and check photos."""
 
 
-def main(config: Config) -> Summary:
+@dataclass(frozen=True, kw_only=True)
+class Result(Summary):
+    """Of one data set."""
+
+    format: str
+    photos: int
+    pending: int
+    changed: int | None = None
+    """Photos whose annotations are others than those of the table."""
+    pending_splits: dict[str, int] = field(default_factory=dict)
+
+
+def main(config: Config) -> Result:
     run = Run("annotate", config)
     rows = read_annotations(config.annotations)
     settings = {k: v for k, v in asdict(config.annotations).items() if k not in ("path", "images")}
@@ -61,17 +74,22 @@ def main(config: Config) -> Summary:
     now = pa.chunked_array(pending.column(schema.KEY).chunks + rows.filter(failed).column(schema.KEY).chunks, pa.string())
     changed = stored.column(schema.KEY).filter(pc.is_in(stored.column(schema.KEY), value_set=now))
     splits = {v["values"]: v["counts"] for v in pc.value_counts(pending.column(schema.SPLIT)).to_pylist()}
-    facts = {"format": config.annotations.format, "photos": f"{rows.num_rows:,}", "pending": f"{pending.num_rows:,}"}
-    facts |= {"changed": f"{len(changed):,}"} if len(changed) else {}
-    facts |= {f"pending {split}": f"{n:,}" for split, n in sorted(splits.items())}
-    skipped = rows.num_rows - pending.num_rows
+    result = run.result(
+        Result,
+        format=config.annotations.format,
+        photos=rows.num_rows,
+        pending=pending.num_rows,
+        changed=len(changed) or None,
+        pending_splits=dict(sorted(splits.items())),
+        skipped=rows.num_rows - pending.num_rows,
+    )
     num_failed = pc.sum(failed).as_py() or 0
     if len(changed) and not config.dry_run:
         take_out(run.store, schema.DETECTIONS, lambda listed: _among(run.store, listed, changed, version))
     if not pending.num_rows:
         config.tolerance.check({}, rows.num_rows, num_failed)
     if config.dry_run or not pending.num_rows:
-        return run.summary(skipped=skipped, facts=facts)
+        return result
     run.begin()
     pending = loadable(pending)
     needs = (schema.OBJECTS, RELATIVE, schema.WIDTH, schema.HEIGHT)
@@ -84,7 +102,9 @@ def main(config: Config) -> Summary:
         work.write(run.store, run.run_id, [pending], pending.schema, config.item_rows)
         counts, versions = run_stages(
             run.store,
-            file_rows(work.folder(run.store, run.run_id), _RECORD, schema.IMAGE_URI, config.item_rows, skipped, num_failed),
+            file_rows(
+                work.folder(run.store, run.run_id), _RECORD, schema.IMAGE_URI, config.item_rows, result.skipped, num_failed
+            ),
             stages,
             [Output(schema.DETECTIONS)],
             run.lineage(version, []),
@@ -94,7 +114,7 @@ def main(config: Config) -> Summary:
         )
     finally:
         work.clean(run.store, run.run_id)
-    return run.summary(counts=counts, versions=versions, skipped=skipped, facts=facts)
+    return run.done(result, counts=counts, versions=versions)
 
 
 def _records(rows: pa.Table) -> pa.ChunkedArray:

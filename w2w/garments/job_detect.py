@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from w2w import ids, schema
-from w2w.engine.job import JobConfig, Run, Summary
+from w2w.engine.job import JobConfig, Run
 from w2w.engine.run import run_stages
 from w2w.engine.source import pending_rows
 from w2w.errors import UsageError
@@ -12,6 +12,7 @@ from w2w.garments.detector import DetectorConfig, detector_version, try_detector
 from w2w.garments.flow import COLUMNS, decode_stage, detect_stages
 from w2w.garments.stage import ITEMS
 from w2w.images.decode import DecodeLimits
+from w2w.results import Summary
 from w2w.stage import Pool
 from w2w.table import delta
 from w2w.table.delta import need_table
@@ -45,7 +46,16 @@ class Config(JobConfig):
     """Workers of their own for the model: for example {num_gpus: 1, num_cpus: 1, batch_rows: 32}."""
 
 
-def main(config: Config) -> Summary:
+@dataclass(frozen=True, kw_only=True)
+class Result(Summary):
+    """Of one detector's version."""
+
+    detector: str
+    stage_version: str
+    pending: int
+
+
+def main(config: Config) -> Result:
     if not 32 <= config.crop_px <= config.longest_px:
         raise UsageError(f"crop_px={config.crop_px}: between 32 and longest_px={config.longest_px}")
     run = Run("detect", config)
@@ -63,11 +73,12 @@ def main(config: Config) -> Summary:
         photos = posts.filter(posts.column(schema.ACTIVE)).column(schema.IMAGE_ID)
         among = Keys([photos], len(photos))
     work = pending_rows(run.store, schema.IMAGES, COLUMNS, done, schema.SOURCE_URI, config.item_rows, among, config.limit)
-    facts = {"detector": config.detector.name, "stage version": version, "pending": f"{work.num_rows:,}"}
+    told = {"detector": config.detector.name, "stage_version": version}
+    result = run.result(Result, **told, pending=work.num_rows, skipped=work.skipped)
     if work.num_rows:
         try_detector(config.detector)
     if work.is_done(config.tolerance) or config.dry_run:
-        return run.summary(skipped=work.skipped, facts=facts)
+        return result
     run.begin()
     counts, versions = run_stages(
         run.store,
@@ -82,4 +93,4 @@ def main(config: Config) -> Summary:
         tolerance=config.tolerance,
         commit_every_s=config.commit_every_s,
     )
-    return run.summary(counts=counts, versions=versions, skipped=work.skipped, facts=facts)
+    return run.done(result, counts=counts, versions=versions)

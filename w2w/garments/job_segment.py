@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from w2w import ids, schema
-from w2w.engine.job import JobConfig, Run, Summary
+from w2w.engine.job import JobConfig, Run
 from w2w.engine.run import run_stages
 from w2w.engine.source import pending_rows, with_beside
 from w2w.errors import UsageError
@@ -12,6 +12,7 @@ from w2w.garments.guides import guides_of
 from w2w.garments.masks import MaskRules
 from w2w.garments.segmenter import SegmenterConfig, segmenter_version, try_segmenter
 from w2w.images.decode import DecodeLimits
+from w2w.results import Summary
 from w2w.stage import Pool
 from w2w.table import work as work_files
 from w2w.table.delta import need_table, newest_version
@@ -47,7 +48,17 @@ class Config(JobConfig):
     """Workers of their own for the model: for example {num_gpus: 1, num_cpus: 1, batch_rows: 8}."""
 
 
-def main(config: Config) -> Summary:
+@dataclass(frozen=True, kw_only=True)
+class Result(Summary):
+    """Of one segmenter's version, guided by one detector's or none."""
+
+    segmenter: str
+    guide: str | None
+    stage_version: str
+    pending: int
+
+
+def main(config: Config) -> Result:
     run = Run("segment", config)
     need_table(run.store, schema.IMAGES, "ingest")
     guide = newest_version(run.store, schema.LOOKS) if config.guide == "auto" else config.guide
@@ -64,12 +75,12 @@ def main(config: Config) -> Summary:
     if guide and not seen.count:
         raise UsageError(f"guide={guide}: table 'looks' has no rows of that version: run 'w2w detect', or give --guide=none")
     work = pending_rows(run.store, schema.IMAGES, COLUMNS, done, schema.SOURCE_URI, config.item_rows, seen, config.limit)
-    facts = {"segmenter": config.segmenter.name, "guide": guide or "none", "stage version": version}
-    facts |= {"pending": f"{work.num_rows:,}"}
+    told = {"segmenter": config.segmenter.name, "guide": guide, "stage_version": version}
+    result = run.result(Result, **told, pending=work.num_rows, skipped=work.skipped)
     if work.num_rows:
         try_segmenter(config.segmenter)
     if work.is_done(config.tolerance) or config.dry_run:
-        return run.summary(skipped=work.skipped, facts=facts)
+        return result
     if guide is None and config.segmenter.name != "u2netp":
         raise UsageError(f"segmenter.name={config.segmenter.name}: needs boxes: run 'w2w detect' first, or use u2netp")
     run.begin()
@@ -91,4 +102,4 @@ def main(config: Config) -> Summary:
         )
     finally:
         work_files.clean(run.store, run.run_id)
-    return run.summary(counts=counts, versions=versions, skipped=work.skipped, facts=facts)
+    return run.done(result, counts=counts, versions=versions)

@@ -1,6 +1,7 @@
 """An index built on Ray: what has to be built, then templates and shards as tasks, the gate, and publishing."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -105,8 +106,8 @@ def draft_index(uri: str, config: IndexConfig, vectors: Vectors, rows: pa.Table,
     return Draft(uri, config, vectors, rows, base, inputs, groups, {name: t for name, t in kept if t is not None})
 
 
-def build_index(draft: Draft, encoder: str, num_threads: int) -> dict[str, object]:
-    """Trains templates and builds shards where they are missing or damaged, and publishes; returns the figures for the summary.
+def build_index(draft: Draft, encoder: str, num_threads: int) -> dict[str, Any]:
+    """Trains templates and builds shards where they are missing or damaged, and publishes; returns fields of the job's result.
 
     Raises JobFailed, with nothing published, where the gate does not pass or another run has published meanwhile.
     """
@@ -133,10 +134,10 @@ def build_index(draft: Draft, encoder: str, num_threads: int) -> dict[str, objec
     collect_garbage(uri, config.keep_generations)
     return {
         "plans": plans,
-        "shards reused": len(tasks) - num_built,
-        "shards built": num_built,
-        f"recall@{config.recall_at}": f"{result.recall:.4f}",
-        "memory MB": f"{manifest.memory_mb():.1f}",
+        "shards_reused": len(tasks) - num_built,
+        "shards_built": num_built,
+        "recall": result.recall,
+        "memory_mb": manifest.memory_mb(),
         "published": name,
     }
 

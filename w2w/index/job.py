@@ -1,11 +1,12 @@
 """Index: shards of the active products' vectors, built where they changed, gated, published; or rolled back."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import pyarrow.compute as pc
 
 from w2w import schema
-from w2w.engine.job import JobConfig, Run, Summary
+from w2w.engine.job import JobConfig, Run
 from w2w.engine.shuffle import list_vectors
 from w2w.errors import JobFailed, UsageError
 from w2w.index.flow import Inputs, build_index, draft_index, indexed_rows
@@ -14,6 +15,7 @@ from w2w.index.publish import published, read_held, release, rollback, versions
 from w2w.index.spec import IndexConfig
 from w2w.models.config import EncoderConfig
 from w2w.models.encoder import model_version
+from w2w.results import Summary
 from w2w.stage import Counts
 from w2w.table.delta import need_table
 
@@ -40,11 +42,39 @@ class Config(JobConfig):
     """A version that is held back may be published again; does nothing else."""
 
 
-def main(config: Config) -> Summary:
+@dataclass(frozen=True, kw_only=True)
+class Result(Summary):
+    """What is published, and what was built for it."""
+
+    model_version: str | None = None
+    templates_kept: int | None = None
+    damaged: str | None = None
+    """What was found damaged, and is built anew."""
+    categories: int | None = None
+    shards_built: int | None = None
+    shards_reused: int | None = None
+    recall: float | None = None
+    """Of the gate, at index.recall_at."""
+    memory_mb: float | None = None
+    published: str | None = None
+    """The version that is published now."""
+    unchanged: bool = False
+    """It was published before."""
+    held_back: str | None = None
+    """A version of these very rows that was rolled back from, so that nothing is built."""
+    warning: str | None = None
+    index_versions: tuple[str, ...] = ()
+    """All that are kept, newest first; of --rollback and --release."""
+    held_back_versions: tuple[str, ...] = ()
+    plans: dict[str, list[dict[str, Any]]] = field(default_factory=dict, repr=False)
+    """By group: the candidates that the planner measured."""
+
+
+def main(config: Config) -> Result:
     run = Run("index", config)
     uri = index_uri(run.store, config.index.name)
     if config.rollback or config.rollback_to or config.release:
-        return run.summary(facts=_versions(config, uri))
+        return run.result(Result, **_versions(config, uri))
     need_table(run.store, schema.PRODUCTS, "ingest")
     need_table(run.store, schema.EMBEDDINGS, "embed")
     version = model_version(config.encoder)
@@ -63,8 +93,8 @@ def main(config: Config) -> Summary:
             f"raise --max_reject_rate"
         )
     draft = draft_index(uri, config.index, vectors, rows, base, inputs)
-    facts: dict[str, object] = {"model version": version, "templates kept": draft.num_kept}
-    facts |= {"damaged": f"{base.damage}: built anew"} if base.damage else {}
+    told = {"model_version": version, "templates_kept": draft.num_kept, "damaged": base.damage or None}
+    result = run.result(Result, counts=counts, **told)
     held, now = draft.held(), base.manifest.version if base.manifest else "nothing"
     if held and held.by_model and held.rows_digest != draft.rows_digest:
         raise JobFailed(
@@ -77,25 +107,24 @@ def main(config: Config) -> Summary:
             f"--release {held.version}, or --rollback_to another version"
         )
     if held:
-        facts |= {"held back": f"{held.version}, which is made of these rows (--release {held.version})", "published": now}
-        return run.summary(counts=counts, facts=facts | {"shards reused": 0, "shards built": 0})
+        warning = f"of these rows there is an index that was rolled back from; to publish it: --release {held.version}"
+        return run.done(result, held_back=held.version, warning=warning, published=now, shards_reused=0, shards_built=0)
     if config.dry_run:
-        return run.summary(counts=counts, facts=facts | {"categories": len(pc.unique(rows.column(schema.CATEGORY)))})
+        return run.done(result, categories=len(pc.unique(rows.column(schema.CATEGORY))))
     if draft.unchanged():
-        facts |= {"shards reused": len(draft.base.manifest.shards), "shards built": 0, "published": f"{now} (unchanged)"}
-        return run.summary(counts=counts, facts=facts)
+        return run.done(result, shards_reused=len(base.manifest.shards), shards_built=0, published=now, unchanged=True)
     run.begin()
-    return run.summary(counts=counts, facts=facts | build_index(draft, config.encoder.name, config.threads_per_task))
+    return run.done(result, **build_index(draft, config.encoder.name, config.threads_per_task))
 
 
-def _versions(config: Config, uri: str) -> dict[str, object]:
+def _versions(config: Config, uri: str) -> dict[str, Any]:
     """Rolls back or releases, unless it is a dry run; says which versions there are."""
     if config.release and (config.rollback or config.rollback_to):
         raise UsageError("--release and --rollback: give one of them")
-    facts: dict[str, object] = {}
+    now = None
     if config.release and not config.dry_run:
         release(uri, config.release)
     elif not config.dry_run:
-        facts["published"] = rollback(uri, config.rollback_to)
-    back = {h.version for h in read_held(uri)}
-    return facts | {"versions": "\n".join(f"{v} (held back)" if v in back else v for v in versions(uri))}
+        now = rollback(uri, config.rollback_to)
+    held_back = tuple(h.version for h in read_held(uri))
+    return {"published": now, "index_versions": tuple(versions(uri)), "held_back_versions": held_back}

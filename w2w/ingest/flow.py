@@ -7,6 +7,7 @@ feed and the tables alone.
 from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -143,24 +144,19 @@ class Night:
         order = schema.PRODUCT_ID
         self._absences = None if kept.sort_by(order).equals(before.sort_by(order)) else kept
 
-    def facts(self) -> dict[str, str]:
-        """For the summary."""
-        found = {}
-        if self.rechecked:
-            found["pictures asked for again"] = f"{self.rechecked:,}"
-        if self.refused:
-            found["rejected before"] = f"{self.refused:,}"
-        if self.unreadable:
-            found["rows without a readable id"] = f"{self.unreadable:,}"
-        if self.aside:
-            found["other files of a sample, left aside"] = f"{self.aside:,}"
-        if self.missing is not None:
-            found["missing"] = f"{self.missing.num_rows:,}"
-            held = f"0: held back, more than feed.max_unreadable={self._feed.max_unreadable} rows cannot be read"
-            found["withdrawn"] = held if self.is_held_back else f"{self.gone.num_rows:,}"
-        if self._current.num_adopted:
-            found["adopted"] = f"{self._current.num_adopted:,}"
-        return found
+    def told(self) -> dict[str, Any]:
+        """Fields of the job's result."""
+        held = f"more than feed.max_unreadable={self._feed.max_unreadable} rows cannot be read"
+        return {
+            "pictures_asked_for_again": self.rechecked or None,
+            "rejected_before": self.refused or None,
+            "rows_without_a_readable_id": self.unreadable or None,
+            "other_files_of_a_sample": self.aside or None,
+            "missing": None if self.missing is None else self.missing.num_rows,
+            "withdrawn": None if self.missing is None else self.gone.num_rows,
+            "held_back": held if self.missing is not None and self.is_held_back else None,
+            "adopted": self._current.num_adopted or None,
+        }
 
     # the work
 

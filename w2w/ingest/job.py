@@ -1,13 +1,15 @@
 """Ingest: a product feed, image folder or tar shards into tables `products` and `images`; only what changed is read."""
 
 from dataclasses import dataclass
+from typing import Any
 
-from w2w.engine.job import JobConfig, Run, Summary
+from w2w.engine.job import JobConfig, Run
 from w2w.errors import UsageError
 from w2w.images.decode import DecodeLimits
 from w2w.ingest.feed import FeedConfig, check_feed
 from w2w.ingest.flow import Night
 from w2w.ingest.loading import FeedFetchConfig
+from w2w.results import Summary
 from w2w.stage import Pool
 from w2w.table import work
 
@@ -33,7 +35,30 @@ class Config(JobConfig):
     """With feed.full: withdraw what is missing at once, whatever the rate and the grace, if it is no more than this many."""
 
 
-def main(config: Config) -> Summary:
+@dataclass(frozen=True, kw_only=True)
+class Result(Summary):
+    """What a feed has changed."""
+
+    feed: str
+    feed_rows: int = 0
+    pending: int = 0
+    """Rows that are, or would be, read in this run."""
+    pictures_asked_for_again: int | None = None
+    pictures_unchanged: int | None = None
+    rejected_before: int | None = None
+    rows_without_a_readable_id: int | None = None
+    other_files_of_a_sample: int | None = None
+    """Left aside: a sample of a shard has one picture."""
+    missing: int | None = None
+    """Active products that a full feed no longer lists."""
+    withdrawn: int | None = None
+    held_back: str | None = None
+    """Why nothing is withdrawn."""
+    adopted: int | None = None
+    """Products that another feed's id had before."""
+
+
+def main(config: Config) -> Result:
     run = Run("ingest", config)
     check_feed(config.feed)
     if not 0 <= config.max_withdrawn_rate <= 1:
@@ -47,14 +72,12 @@ def main(config: Config) -> Summary:
     night = Night(run, config)
     try:
         night.read()
-        facts = {"feed": config.feed.id, "feed rows": f"{night.listed:,}", "pending": f"{night.num_pending(config.limit):,}"}
-        facts |= night.facts()
-        skipped = night.listed - night.pending
+        read: dict[str, Any] = {"feed": config.feed.id, "feed_rows": night.listed, "skipped": night.listed - night.pending}
+        result = run.result(Result, pending=night.num_pending(config.limit), **read, **night.told())
         if config.dry_run:
-            return run.summary(skipped=skipped, facts=facts)
+            return result
         counts, versions = night.load()
-        if night.rechecked:
-            facts["pictures unchanged"] = f"{counts.left_out.get('images', 0):,}"
-        return run.summary(counts=counts, versions=versions, skipped=skipped, facts=facts)
+        unchanged = counts.left_out.get("images", 0) if night.rechecked else None
+        return run.done(result, counts=counts, versions=versions, pictures_unchanged=unchanged)
     finally:
         work.clean(run.store, run.run_id)

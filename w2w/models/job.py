@@ -2,12 +2,13 @@
 
 from dataclasses import dataclass
 
-from w2w.engine.job import JobConfig, Run, Summary
+from w2w.engine.job import JobConfig, Run
 from w2w.engine.run import run_stages
 from w2w.images.decode import DecodeLimits
 from w2w.models.config import EncoderConfig
 from w2w.models.encoder import model_version, try_encoder
 from w2w.models.flow import picture_stages, pictures_of, without_vector
+from w2w.results import Summary
 from w2w.stage import Pool
 
 
@@ -31,16 +32,26 @@ class Config(JobConfig):
     """Workers of their own for the model: for example {num_gpus: 1, num_cpus: 1, batch_rows: 256}."""
 
 
-def main(config: Config) -> Summary:
+@dataclass(frozen=True, kw_only=True)
+class Result(Summary):
+    """Of one model version."""
+
+    encoder: str
+    model_version: str
+    pending: int
+
+
+def main(config: Config) -> Result:
     pictures = pictures_of(config.of)
     run = Run(pictures.stage, config)
     version = model_version(config.encoder)
     work = without_vector(run.store, pictures, version, config.version, config.item_rows).first(config.limit)
-    facts = {"encoder": config.encoder.name, "model version": version, "pending": f"{work.num_rows:,}"}
+    told = {"encoder": config.encoder.name, "model_version": version}
+    result = run.result(Result, **told, pending=work.num_rows, skipped=work.skipped)
     if work.num_rows:
         try_encoder(config.encoder)
     if work.is_done(config.tolerance) or config.dry_run:
-        return run.summary(skipped=work.skipped, facts=facts)
+        return result
     run.begin()
     counts, versions = run_stages(
         run.store,
@@ -52,4 +63,4 @@ def main(config: Config) -> Summary:
         tolerance=config.tolerance,
         commit_every_s=config.commit_every_s,
     )
-    return run.summary(counts=counts, versions=versions, skipped=work.skipped, facts=facts)
+    return run.done(result, counts=counts, versions=versions)

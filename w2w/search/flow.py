@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -37,7 +37,7 @@ class Queries:
     pictures: Callable[[set[str]], dict[str, bytes]]
     origin: object
     tables: tuple[schema.Table, ...]
-    facts: dict[str, object] = field(default_factory=dict)
+    num_without: int = 0  # anchors that have no vector
 
 
 def check_queries(config) -> None:
@@ -124,7 +124,7 @@ def _garments(run: Run, config, model: str, done: Sequence[Keys]) -> Iterator[Qu
             lambda wanted: garment_pictures(run.store, wanted),
             GARMENTS,
             (schema.PAIRS, schema.EMBEDDINGS),
-            {"anchors without a vector": missing} if missing else {},
+            missing,
         )
     finally:
         work.clean(run.store, run.run_id)

@@ -1,15 +1,16 @@
 """Evaluate: search with queries whose right answers are known; Recall, MRR, nDCG and class accuracy with intervals."""
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, fields, replace
 
 import numpy as np
 
 from w2w import storage
-from w2w.engine.job import Summary, options_of
+from w2w.engine.job import options_of
 from w2w.errors import UsageError
 from w2w.metrics import retrieval
 from w2w.report.evaluation import Protocol, evaluation_report
+from w2w.results import Figure
 from w2w.search import job_search as search
 from w2w.search import pictures as pages
 
@@ -31,7 +32,17 @@ class Config(search.Config):
     """Of the bootstrap."""
 
 
-def main(config: Config) -> Summary:
+@dataclass(frozen=True, kw_only=True)
+class Result(search.Result):
+    """The search's, and how good it was."""
+
+    figures: dict[str, Figure] = field(default_factory=dict)
+    """By name of the metric, such as recall@1; of --classes with 1-NN or 10-NN before it."""
+    evaluation: str | None = None
+    """The page."""
+
+
+def main(config: Config) -> Result:
     if not config.match and not config.classes:
         raise UsageError("--match: name the attributes that make a product the right answer, or set --classes")
     if config.limit:
@@ -39,11 +50,11 @@ def main(config: Config) -> Summary:
     if config.classes and config.name in NEAREST.values():
         raise UsageError(f"--name={config.name}: is what the figures of --classes are called")
     config = replace(config, search=replace(config.search, k=max(config.search.k, KS[-1])))
-    summary, searched = search.search(search.Config(**options_of(config, search.Config)))
-    summary.job = "evaluate"
+    result, searched = search.search(search.Config(**options_of(config, search.Config)))
+    result = Result(**{f.name: getattr(result, f.name) for f in fields(result)} | {"job": "evaluate"})
     if config.dry_run:
-        return summary
-    out = str(summary.facts["neighbours"]).rpartition("/")[0]
+        return result
+    out = result.neighbours.rpartition("/")[0]
     protocols = []
     if config.match:
         relevant, num_relevant, truth, _, num_without = pages.relevance(searched, config.match, config.search.k)
@@ -68,16 +79,15 @@ def main(config: Config) -> Summary:
             text = f"The query's category, taken from its {k} nearest product{'s' if k > 1 else ''}."
             text += f" {int((~asked).sum())} queries of classes that the catalog does not have are left out."
             protocols.append(Protocol(name, text, table, (matrix, labels)))
-    headline = {}
+    figures = {}
     for protocol in protocols:
         for r in (r for r in protocol.metrics.to_pylist() if r["group"] is retrieval.ALL):
             name = f"{r['metric']}@{r['k']}" if r["k"] else r["metric"]
             name = f"{protocol.name} {name}" if protocol.confusion else name
-            headline[name] = f"{r['value']:.3f} [{r['ci_low']:.3f}, {r['ci_high']:.3f}] of {r['num_queries']}"
-    summary.facts |= headline
+            figures[name] = Figure.of(r, r["num_queries"])
     text = json.dumps({p.name: p.metrics.to_pylist() for p in protocols}, indent=1)
     storage.write_bytes(storage.join(out, "metrics.json"), text.encode())
     page = storage.join(out, "evaluation.html")
+    headline = {name: str(figure) for name, figure in figures.items()}
     evaluation_report(page, config.name[:1].upper() + config.name[1:], headline, protocols)
-    summary.facts["evaluation"] = page
-    return summary
+    return replace(result, figures=figures, evaluation=page)

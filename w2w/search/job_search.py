@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from w2w import ids, schema, storage
-from w2w.engine.job import JobConfig, Run, Summary
+from w2w.engine.job import JobConfig, Run
 from w2w.engine.run import run_stages
 from w2w.images.decode import DecodeLimits
 from w2w.index.manifest import index_uri
@@ -13,6 +13,7 @@ from w2w.index.stage import SEARCH_GIVES, SEARCH_NEEDS, Search, SearchConfig
 from w2w.ingest.feed import FeedConfig
 from w2w.models.config import EncoderConfig
 from w2w.models.encoder import model_version, try_encoder
+from w2w.results import Summary
 from w2w.search import pictures as pages
 from w2w.search.flow import check_queries, queries_of
 from w2w.stage import Pool, Stage
@@ -50,11 +51,27 @@ class Config(JobConfig):
     """Queries in the report, a fixed sample; 0 for no report."""
 
 
-def main(config: Config) -> Summary:
+@dataclass(frozen=True, kw_only=True)
+class Result(Summary):
+    """Of one search: an index's version, options and model."""
+
+    queries: int
+    index: str
+    index_version: str
+    search_version: str
+    encoder: str
+    pending: int
+    anchors_without_a_vector: int | None = None
+    neighbours: str | None = None
+    """The JSON lines."""
+    report: str | None = None
+
+
+def main(config: Config) -> Result:
     return search(config)[0]
 
 
-def search(config: Config) -> tuple[Summary, pages.Found]:
+def search(config: Config) -> tuple[Result, pages.Found]:
     """Searches and writes the pages; also what was found, for those who want to look at it further."""
     run = Run("search", config)
     check_queries(config)
@@ -71,24 +88,28 @@ def search(config: Config) -> tuple[Summary, pages.Found]:
     if not config.dry_run:
         run.check_store()
     with queries_of(run, config, model, done) as queries:
-        facts = {
-            "queries": len(queries.keys),
-            "index": f"{config.search.index} {manifest.version}",
-            "search version": version,
-            "encoder": config.encoder.name,
-        }
         pending = queries.num_pending
-        summary = run.summary(skipped=len(queries.keys) - pending, facts=facts | queries.facts | {"pending": pending})
+        result = run.result(
+            Result,
+            queries=len(queries.keys),
+            index=config.search.index,
+            index_version=manifest.version,
+            search_version=version,
+            encoder=config.encoder.name,
+            pending=pending,
+            skipped=len(queries.keys) - pending,
+            anchors_without_a_vector=queries.num_without or None,
+        )
         found = pages.Found(run.store, version, queries.keys)
         if pending and config.of == "feed":
             try_encoder(config.encoder)
         if config.dry_run:
-            return summary, found
+            return result, found
         if pending:
             run.begin()
             lookup = {"uri": uri, "version": manifest.version, "config": config.search}
             lookup |= {"search_version": version, "run_id": run.run_id}
-            summary.counts, summary.versions = run_stages(
+            counts, versions = run_stages(
                 run.store,
                 queries.source().first(config.limit),
                 [*queries.stages, Stage("search", Search, SEARCH_NEEDS, SEARCH_GIVES, lookup)],
@@ -98,10 +119,11 @@ def search(config: Config) -> tuple[Summary, pages.Found]:
                 tolerance=config.tolerance,
                 commit_every_s=config.commit_every_s,
             )
+            result = run.done(result, counts=counts, versions=versions)
     name = f"search-{ids.digest(version, queries.origin, config.match)}"
     out = storage.absolute(config.out) if config.out else storage.join(run.store, "reports", name)
-    summary.facts |= pages.write_neighbours(found, out)
+    written: dict[str, str] = {"neighbours": pages.write_neighbours(found, out)}
     if config.shown:
-        summary.facts |= pages.write_contact_sheet(found, out, queries.pictures, config.shown, summary.facts, config.match)
-    summary.seconds = run.seconds
-    return summary, found
+        facts = {"index": f"{result.index} {result.index_version}", "encoder": result.encoder, "search version": version}
+        written["report"] = pages.write_contact_sheet(found, out, queries.pictures, config.shown, facts, config.match)
+    return run.done(result, **written), found

@@ -40,7 +40,7 @@ class Found:
             yield rows.filter(pc.is_in(rows.column(schema.KEY), value_set=self.keys)).drop_columns([schema.KEY])
 
 
-def write_neighbours(found: Found, out: str) -> dict[str, str]:
+def write_neighbours(found: Found, out: str) -> str:
     """OUT/neighbours.jsonl: a line a query, in the order of their ids; returns where it is.
 
     The lines are held in memory: about 150 bytes a neighbour.
@@ -53,12 +53,12 @@ def write_neighbours(found: Found, out: str) -> dict[str, str]:
     text.writelines(f"{lines[query]}\n" for query in sorted(lines))
     target = storage.join(out, JSON_FILE)
     storage.write_bytes(target, text.getvalue().encode())
-    return {"neighbours": target}
+    return target
 
 
 def write_contact_sheet(
     found: Found, out: str, pictures: Callable[[set[str]], dict[str, bytes]], shown: int, facts: dict, match: Sequence[str]
-) -> dict[str, str]:
+) -> str:
     """OUT/report.html: ``shown`` queries with the products found; returns where it is. ``pictures`` gives queries' own images.
 
     A product is marked right or wrong by ``match`` (see ``truth_keys``), or by its category where nothing is named and queries
@@ -100,9 +100,8 @@ def write_contact_sheet(
         for row, wanted in zip(rows.to_pylist(), truth_keys(rows, by))
     ]
     target = storage.join(out, REPORT_FILE)
-    shown_facts = {k: v for k, v in facts.items() if k in ("index", "encoder", "search version")}
-    search_report(target, "What was found", shown_facts, queries, num_queries, " and ".join(by))
-    return {"report": target}
+    search_report(target, "What was found", facts, queries, num_queries, " and ".join(by))
+    return target
 
 
 def _sample(found: Found, shown: int) -> tuple[pa.Table, int]:

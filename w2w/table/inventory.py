@@ -1,63 +1,90 @@
-"""What a store holds, as tables for a person: rows, commits, rejects."""
+"""What a store holds: its tables, their commits, their rejects."""
 
-import time
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
 
-from rich.console import Group
-from rich.table import Table as RichTable
+from deltalake import DeltaTable
 
 from w2w import schema
 from w2w.table import delta
 
 
-def overview(opened: list, store: str) -> RichTable:
-    """A line a table: rows, parts, size, and who wrote it last."""
-    shown = RichTable("table", "rows", "parts", "MB", "version", "last written", "by", title=store, title_justify="left")
-    for table, found in opened:
-        parts, newest = delta.parts(found), delta.history(found, 1)[0]
-        size = sum(p.size for p in parts) / 1e6
-        written = time.strftime("%Y-%m-%d %H:%M", time.localtime(newest["timestamp"] / 1000))
-        by = (newest["w2w"] or {}).get("run_id", newest["operation"])
-        shown.add_row(
-            table.name, f"{sum(p.rows for p in parts):,}", str(len(parts)), f"{size:,.1f}", str(found.version()), written, by
-        )
-    return shown
+@dataclass(frozen=True)
+class Held:
+    """A table as it is now; ``by``: the run that wrote it last."""
+
+    table: str
+    rows: int
+    parts: int
+    num_bytes: int
+    version: int
+    written_at: datetime
+    by: str
 
 
-def history(table: schema.Table, found) -> RichTable:
-    """A line a commit, newest first, with its lineage."""
-    shown = RichTable("version", "time", "operation", "run", "rows", "read from", "stage version", title=table.name)
-    for entry in delta.history(found):
-        lineage = entry["w2w"] or {}
-        inputs = ", ".join(f"{name}@{version}" for name, version in lineage.get("inputs", {}).items())
-        when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(entry["timestamp"] / 1000))
-        rows = f"{lineage['rows']:,}" if "rows" in lineage else ""
-        shown.add_row(
-            str(entry["version"]),
-            when,
-            entry["operation"],
-            lineage.get("run_id", ""),
-            rows,
-            inputs,
-            lineage.get("stage_version", ""),
-        )
-    return shown
+@dataclass(frozen=True)
+class Commit:
+    """A version of a table, and the lineage that the job wrote down: run, rows, and table versions that it was made of. None
+    where something else than a job wrote it."""
+
+    version: int
+    written_at: datetime
+    operation: str
+    run_id: str | None = None
+    rows: int | None = None
+    read_from: dict[str, int] = field(default_factory=dict)
+    stage_version: str | None = None
+    lineage: dict[str, Any] | None = field(default=None, repr=False)
 
 
-def rejects(store: str, stage: str | None, num_examples: int) -> RichTable:
-    """A line a stage and code, with how many rows and a few of them."""
+@dataclass(frozen=True)
+class Rejected:
+    """How many rows a stage has rejected with one code, and examples: (row, why)."""
+
+    stage: str
+    code: str
+    rows: int
+    examples: tuple[tuple[str, str], ...]
+
+
+def held(table: schema.Table, opened: DeltaTable) -> Held:
+    parts, (newest,) = delta.parts(opened), history(opened, 1)
+    size = sum(p.size for p in parts)
+    by = newest.run_id or newest.operation
+    return Held(table.name, sum(p.rows for p in parts), len(parts), size, opened.version(), newest.written_at, by)
+
+
+def history(opened: DeltaTable, limit: int | None = None) -> list[Commit]:
+    """Newest first."""
+    return [_commit(entry, entry["w2w"] or {}) for entry in delta.history(opened, limit)]
+
+
+def _commit(entry: dict[str, Any], lineage: dict[str, Any]) -> Commit:
+    return Commit(
+        entry["version"],
+        datetime.fromtimestamp(entry["timestamp"] / 1000, UTC),
+        entry["operation"],
+        lineage.get("run_id"),
+        lineage.get("rows"),
+        lineage.get("inputs", {}),
+        lineage.get("stage_version"),
+        entry["w2w"],
+    )
+
+
+def rejects(store: str, stage: str | None, num_examples: int) -> list[Rejected]:
+    """By stage and code, the most frequent first."""
     columns = [schema.STAGE, schema.REJECT_CODE, schema.KEY, schema.REJECT_DETAIL, schema.SOURCE]
     where = {schema.STAGE: stage} if stage else {}
     counts: dict[tuple[str, str], int] = {}
-    examples: dict[tuple[str, str], list[dict]] = {}
+    examples: dict[tuple[str, str], list[tuple[str, str]]] = {}
     listed = delta.parts(delta.open_table(store, schema.REJECTS), **where)
     for batch in delta.read_batches(store, schema.REJECTS, columns, listed):
         for row in batch.to_pylist():
             group = (row[schema.STAGE], row[schema.REJECT_CODE])
             counts[group] = counts.get(group, 0) + 1
             if len(examples.setdefault(group, [])) < num_examples:
-                examples[group].append(row)
-    shown = RichTable("stage", "code", "rows", "for example", title="rejects", title_justify="left")
-    for group, n in sorted(counts.items(), key=lambda kv: -kv[1]):
-        lines = [f"{r[schema.SOURCE] or r[schema.KEY]}: {r[schema.REJECT_DETAIL]}" for r in examples[group]]
-        shown.add_row(group[0], group[1], f"{n:,}", Group(*lines))
-    return shown
+                examples[group].append((row[schema.SOURCE] or row[schema.KEY], row[schema.REJECT_DETAIL]))
+    order = sorted(counts.items(), key=lambda kv: -kv[1])
+    return [Rejected(*group, n, tuple(examples[group])) for group, n in order]

@@ -3,6 +3,7 @@
 import time
 import uuid
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
@@ -19,15 +20,23 @@ _TARGET_BYTES = 256 << 20
 _TRIES = 5
 
 
-def compact(store: str, table: schema.Table, dry_run: bool = False) -> str:
+@dataclass(frozen=True)
+class Compacted:
+    """What was, or in a dry run would be, done: rows that stood twice, and how many parts there were and are."""
+
+    rows_twice: int
+    parts_before: int
+    parts_after: int | None = None
+
+
+def compact(store: str, table: schema.Table, dry_run: bool = False) -> Compacted:
     """Takes out rows that stand twice, and merges parts under 256 MB. All other rows and their values stay as they are;
-    concurrent appends are not disturbed. Returns what it did in words."""
+    concurrent appends are not disturbed."""
     opened = delta.open_table(store, table)
     before = len(delta.parts(opened))
     twice = mend(store, table, dry_run)
-    said = f"{twice:,} rows that stood twice {'would be' if dry_run else 'were'} taken out, " if twice else ""
     if dry_run:
-        return f"{said}{before} parts would be merged"
+        return Compacted(twice, before)
     opened = delta.open_table(store, table)
     # encoded images do not compress: only time would be lost
     properties = WriterProperties(compression="UNCOMPRESSED" if schema.BYTES in table.schema.names else "ZSTD")
@@ -37,8 +46,7 @@ def compact(store: str, table: schema.Table, dry_run: bool = False) -> str:
         raise JobFailed(f"another run wrote to table {table.name!r} at the same time: run this again") from e
     except (DeltaError, OSError) as e:
         raise StorageFailed(f"cannot compact table {delta.uri(store, table)!r}: {str(e).splitlines()[0]}") from e
-    opened = delta.open_table(store, table)
-    return f"{said}{before} parts became {len(delta.parts(opened))}"
+    return Compacted(twice, before, len(delta.parts(delta.open_table(store, table))))
 
 
 def mend(store: str, table: schema.Table, dry_run: bool = False) -> int:
@@ -77,10 +85,10 @@ def take_out(store: str, table: schema.Table, find: Callable[[Sequence[delta.Par
     raise JobFailed(f"other runs write to table {table.name!r} all the time: run this again when they have ended")
 
 
-def vacuum(opened: DeltaTable, hours: float, dry_run: bool) -> str:
-    """Deletes files older than ``hours`` that the table's current version does not name."""
+def vacuum(opened: DeltaTable, hours: float, dry_run: bool) -> int:
+    """Deletes files older than ``hours`` that the table's current version does not name; how many."""
     try:
         deleted = opened.vacuum(retention_hours=int(hours), dry_run=dry_run, enforce_retention_duration=False, full=True)
     except (DeltaError, OSError) as e:
         raise StorageFailed(f"cannot vacuum {opened.table_uri}: {str(e).splitlines()[0]}") from e
-    return f"{len(deleted)} files {'would be' if dry_run else 'were'} deleted"
+    return len(deleted)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from w2w.engine.train import Workers
 from w2w.errors import UsageError
@@ -31,17 +31,17 @@ class Plan(Protocol):
 
     def identity(self) -> list[object]: ...
 
-    def facts(self) -> dict[str, object]:
-        """What it learns from."""
+    def facts(self) -> dict[str, Any]:
+        """What it learns from: fields of the job's result by name, and others of its own."""
 
     def training(self, rank: int, num_workers: int) -> "Training":
         """What one worker trains. Runs in the worker."""
 
-    def measure(self, model: Path, out: Path, history: Sequence[dict], facts: Mapping[str, object]) -> dict[str, object]:
-        """Measures the model in a folder on the test split; writes metrics.json and report.html to ``out``. Returns figures for
-        the summary, the page's path last."""
+    def measure(self, model: Path, out: Path, history: Sequence[dict], facts: Mapping[str, str]) -> dict[str, Any]:
+        """Measures the model in a folder on the test split; writes metrics.json and report.html to ``out``. ``facts``: those
+        of before, in words. Returns further ones: ``figures`` by name, ``report``, and others."""
 
-    def card(self, facts: Mapping[str, object], figures: Mapping[str, object], git_revision: str | None) -> str:
+    def card(self, facts: Mapping[str, str], figures: Mapping[str, str], git_revision: str | None) -> str:
         """The model's README.md."""
 
     def use(self, model: Path) -> str:

@@ -5,12 +5,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from inspect import signature
 from pathlib import Path
+from typing import Any
 
 from w2w import ids, plugins, storage
-from w2w.engine.job import JobConfig, Run, Summary, git_revision
+from w2w.engine.job import JobConfig, Run, git_revision
 from w2w.engine.train import Workers, train
 from w2w.errors import UsageError
 from w2w.models.config import EncoderConfig
+from w2w.results import Figure, Summary, words
 from w2w.training.config import LoopConfig
 from w2w.training.encoders.config import ENCODER, HEAD, LearnConfig
 from w2w.training.encoders.flow_plan import EncoderPlan
@@ -72,7 +74,40 @@ class Config(JobConfig):
     """Go on where an interrupted run of the same options and data stopped. --resume=false begins anew."""
 
 
-def main(config: Config) -> Summary:
+@dataclass(frozen=True, kw_only=True)
+class Result(Summary):
+    """What was learnt from, and how good it is on the test split."""
+
+    recipe: str
+    model: str
+    """Its folder."""
+    encoder: str | None = None
+    """That it starts from, or whose vectors it reads."""
+    source: str | None = None
+    """The set or folder that the examples are of."""
+    table_version: int | None = None
+    examples: dict[str, int] = field(default_factory=dict)
+    """Pairs, worn outfits or products, by split."""
+    modified: dict[str, int] = field(default_factory=dict)
+    """Modified outfits, by split."""
+    left_out: int | None = None
+    """For want of a picture or vector."""
+    step_kept: int | None = None
+    last_step: int | None = None
+    figures: dict[str, Figure] = field(default_factory=dict)
+    before: dict[str, Figure] = field(default_factory=dict)
+    """The same of the encoder that it started from; ``gain``: what was gained over it, with its paired interval."""
+    gain: dict[str, Figure] = field(default_factory=dict)
+    pairs_measured: int | None = None
+    gallery_pictures: int | None = None
+    report: str | None = None
+    more: dict[str, Any] = field(default_factory=dict)
+    """What a recipe from outside says besides."""
+    use: str | None = None
+    """A command."""
+
+
+def main(config: Config) -> Result:
     run = Run("train", config)
     _check(config)
     plan = _plan(config, run.store)
@@ -81,22 +116,30 @@ def main(config: Config) -> Summary:
     model = Path(storage.absolute(config.evaluate)) if config.evaluate else None
     default = model / "evaluation" if model else Path(run.store, plan.folder, digest)
     out = Path(storage.absolute(config.out)) if config.out else default
-    facts = {"recipe": config.recipe, **plan.facts(), "model": str(model or out)}
+    result = run.result(Result, recipe=config.recipe, model=str(model or out), **_fields(plan.facts()))
     if config.dry_run:
-        return run.summary(facts=facts)
+        return result
     run.begin()
     history = []
     if not model:
         place = storage.join(run.store, "_training", digest)
         history = train(
-            plan.training, config.workers, place, out, config.resume, lambda: Trackers(config.log, place, digest, facts)
+            plan.training, config.workers, place, out, config.resume, lambda: Trackers(config.log, place, digest, words(result))
         )
         kept = next((h["step"] for h in reversed(history) if h.get("kept")), None)
-        facts |= {"step kept": f"{kept} of {history[-1]['step']}"}
-    figures = plan.measure(model or out, out, history, facts)
+        result = run.done(result, step_kept=kept, last_step=history[-1]["step"])
+    facts = words(result)
+    result = run.done(result, counts=plan.rows, **_fields(plan.measure(model or out, out, history, facts)))
     if not model:
+        figures = {name: text for name, text in words(result).items() if name not in facts}
         (out / "README.md").write_text(plan.card(facts, figures, git_revision()), encoding="utf-8")
-    return run.summary(counts=plan.rows, facts=facts | figures | {"use": plan.use(model or out)})
+    return run.done(result, use=plan.use(model or out))
+
+
+def _fields(told: dict[str, Any]) -> dict[str, Any]:
+    known = {f.name for f in fields(Result)}
+    more = {name: value for name, value in told.items() if name not in known}
+    return {name: value for name, value in told.items() if name in known} | ({"more": more} if more else {})
 
 
 def _check(config: Config) -> None:

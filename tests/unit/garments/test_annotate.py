@@ -51,7 +51,7 @@ def test_an_edited_record_replaces_its_row_and_no_other_is_read_again(read):
     assert read(boxes).counts.read == 0
     moved = read(boxes | {"1.jpg": [5, 5, 10, 10], "2.jpg": [10, 10, 0, 0], "new.jpg": [1, 1, 9, 9]})
     assert (moved.counts.read, moved.counts.out, moved.counts.rejects) == (3, 2, {"bad_box": 1})
-    assert (moved.facts["changed"], moved.skipped) == ("2", 3)
+    assert (moved.changed, moved.skipped) == (2, 3)
     now = stored(read.store)
     assert set(now) == {"0.jpg", "1.jpg", "3.jpg", "4.jpg", "new.jpg"}
     assert (now["1.jpg"], now["0.jpg"]) == ([5, 5, 15, 15], [10, 10, 30, 30])

@@ -12,7 +12,7 @@ import simplejpeg
 
 from w2w import schema
 from w2w.engine import run
-from w2w.engine.job import Run, Summary
+from w2w.engine.job import Run
 from w2w.engine.shuffle import read_vectors
 from w2w.index import flow as indexing
 from w2w.ingest import job as ingest
@@ -82,7 +82,7 @@ class Clock:
         self.now += int(hours * HOUR_US)
 
 
-def night(store, shop: Shop, feed: dict | None = None, **options) -> Summary:
+def night(store, shop: Shop, feed: dict | None = None, **options) -> ingest.Result:
     """One ``w2w ingest`` of the shop's feed, full unless it says otherwise."""
     source = FeedConfig(**({"uri": shop.write(), "full": True} | (feed or {})))
     config = {"pool": Pool(workers=1)} | options

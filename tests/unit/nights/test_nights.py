@@ -55,14 +55,14 @@ def test_a_product_goes_in_the_second_night_without_it_and_nothing_else_is_neede
     item = shop.items.pop("p3")
     clock.sleep()
     first = night(store, shop)
-    assert (first.facts["missing"], first.facts["withdrawn"]) == ("1", "0")
+    assert (first.missing, first.withdrawn) == (1, 0)
     clock.sleep(3)
     again = night(store, shop)  # the same night
-    assert (again.facts["missing"], again.facts["withdrawn"]) == ("1", "0")
+    assert (again.missing, again.withdrawn) == (1, 0)
     clock.sleep(21)
     said = night(store, shop, dry_run=True)
-    assert (said.facts["withdrawn"], "p3" in products(store)) == ("1", True)
-    assert night(store, shop).facts["withdrawn"] == "1"
+    assert (said.withdrawn, "p3" in products(store)) == (1, True)
+    assert night(store, shop).withdrawn == 1
     assert set(products(store)) == set(shop.items)
     assert num_rows(store) == before | {"products": before["products"] + 1}
     clock.sleep()
@@ -78,10 +78,10 @@ def test_nights_are_counted_in_a_row(store, shop, clock):
     for hours in (24, 24, 24, -48, 24):  # a clock that was set back is a night, and not a reason to wait for it
         clock.sleep(hours)
         shop.items.pop("p3", None)
-        assert night(store, shop).facts["withdrawn"] == "0"
+        assert night(store, shop).withdrawn == 0
         clock.sleep()
         shop.items["p3"] = item
-        assert night(store, shop).facts["missing"] == "0"
+        assert night(store, shop).missing == 0
     assert "p3" in products(store)
 
 
@@ -98,7 +98,7 @@ def test_a_run_that_died_before_the_withdrawal_is_repeated(store, shop, clock, m
         with pytest.raises(KeyboardInterrupt):
             night(store, shop, {"grace_nights": 1})
     assert products(store)["p4"]["price"] == 11
-    assert night(store, shop, {"grace_nights": 1}).facts["withdrawn"] == "1"
+    assert night(store, shop, {"grace_nights": 1}).withdrawn == 1
     assert set(products(store)) == set(shop.items)
 
 
@@ -110,7 +110,7 @@ def test_a_missing_picture_stops_no_night(store, shop, clock):
         clock.sleep()
         shop.items.pop(gone)
         again = night(store, shop, {"grace_nights": 1})
-        assert (again.counts.read, again.counts.rejected, again.facts["withdrawn"]) == (1, 1, "1")
+        assert (again.counts.read, again.counts.rejected, again.withdrawn) == (1, 1, 1)
     assert set(products(store)) == set(shop.items) - {"p5"}
 
 
@@ -134,9 +134,9 @@ def test_nothing_is_withdrawn_while_rows_cannot_be_read(store, shop, clock):
     shop.extra.append("p0,torn")
     for _ in range(3):
         clock.sleep()
-        assert night(store, shop).facts["withdrawn"].startswith("0: held back")
+        assert night(store, shop).held_back.startswith("more than feed.max_unreadable")
     assert "p0" in products(store)
-    assert night(store, shop, {"max_unreadable": 1, "grace_nights": 1}).facts["withdrawn"] == "1"
+    assert night(store, shop, {"max_unreadable": 1, "grace_nights": 1}).withdrawn == 1
 
 
 def test_a_cut_file_is_refused_every_night_until_someone_says_that_it_is_right(store, shop, clock):
@@ -156,9 +156,9 @@ def test_a_cut_file_is_refused_every_night_until_someone_says_that_it_is_right(s
         night(store, shop, withdraw_missing=-1)
     with pytest.raises(UsageError, match="--withdraw_missing=11: only a feed with"):
         night(store, shop, {"full": False}, withdraw_missing=11)
-    assert night(store, shop, withdraw_missing=11).facts["withdrawn"] == "11"
+    assert night(store, shop, withdraw_missing=11).withdrawn == 11
     assert set(products(store)) == set(shop.items)
-    assert night(store, shop).facts["missing"] == "0"
+    assert night(store, shop).missing == 0
 
 
 def test_feeds_do_not_withdraw_each_others_products_or_write_over_them(store, shop, tmp_path, clock):
@@ -169,7 +169,7 @@ def test_feeds_do_not_withdraw_each_others_products_or_write_over_them(store, sh
     night(store, shop, {"id": "a"})
     for _ in range(3):
         clock.sleep()
-        assert night(store, other, {"id": "b"}).facts["missing"] == "0"
+        assert night(store, other, {"id": "b"}).missing == 0
         assert night(store, shop, {"id": "a"}).versions == {}
     assert set(products(store)) == {*shop.items, "q0", "q1"}
     assert reject_codes(store) == [(f"{other.folder}/feed.csv:4", "duplicate_key")]
@@ -190,7 +190,7 @@ def test_a_store_of_an_older_version_goes_on(store, shop, clock):
     sink.append_rows(older, sink.Output(table), rows, lineage)
     shop.items.pop("p3")
     shop.say("p4", price="11")
-    assert night(older, shop, {"grace_nights": 1}).facts["withdrawn"] == "1"
+    assert night(older, shop, {"grace_nights": 1}).withdrawn == 1
     assert set(products(older)) == set(shop.items)
     assert {row["feed"] for row in products(older).values()} == {"main"}
     assert night(older, shop).versions == {}
@@ -314,7 +314,7 @@ def test_pictures_on_the_web_are_asked_for_again_every_night(store, shop, clock,
     assert len(pictures.asked) == 20
     clock.sleep()
     quiet = night(store, shop, **fetch)
-    assert (quiet.facts["pictures asked for again"], quiet.facts["pictures unchanged"]) == ("20", "19")
+    assert (quiet.pictures_asked_for_again, quiet.pictures_unchanged) == (20, 19)
     assert sorted(status for *_, status in pictures.asked[20:]) == [200] + [304] * 19
     assert num_rows(store) == before | {"rejects": 2}
     clock.sleep()
@@ -345,13 +345,13 @@ def nightly_config(store: str, shop: Shop, **options) -> nightly.Config:
 
 
 def test_a_dry_run_says_what_would_happen(store, shop, clock, tmp_path):
-    (told,) = nightly.main(nightly_config(store, shop, dry_run=True))
-    assert (told.job, told.facts["pending"], told.facts["then"]) == ("ingest", "20", "embed and index of what comes in")
+    told = nightly.main(nightly_config(store, shop, dry_run=True))
+    assert (told.ingest.pending, told.embed, told.then) == (20, None, "embed and index of what comes in")
     nightly.main(nightly_config(store, shop))
-    (told,) = nightly.main(nightly_config(store, shop, dry_run=True))
-    assert (told.job, "then" in told.facts) == ("index", False)
-    (told,) = nightly.main(nightly_config(store, shop, dry_run=True, encoder=EncoderConfig(store_dtype="float16")))
-    assert (told.job, told.facts["pending"], "index" in told.facts["then"]) == ("embed", "20", True)
+    told = nightly.main(nightly_config(store, shop, dry_run=True))
+    assert (told.ingest.pending, told.embed.pending, told.index.categories, told.then) == (0, 0, 1, None)
+    told = nightly.main(nightly_config(store, shop, dry_run=True, encoder=EncoderConfig(store_dtype="float16")))
+    assert (told.embed.pending, told.index, told.then) == (20, None, "an index of what is embedded then")
     with pytest.raises(JobFailed, match=r"20 of 20 rows were rejected \(20 duplicate_key\)"):  # all are another feed's
         night(store, shop, {"id": "other"}, dry_run=True)
     before = num_rows(store)
@@ -369,26 +369,23 @@ def test_a_night_with_a_few_broken_pictures_comes_to_its_index(store, shop, cloc
     nightly.main(nightly_config(store, shop))
     assert len(products(store)) == 18
     shop.items.pop("p5")
-    (indexed,) = nightly.main(nightly_config(store, shop))
-    assert indexed.counts.out == 17
-    (quiet,) = nightly.main(nightly_config(store, shop))
-    assert "(unchanged)" in quiet.facts["published"]
+    assert nightly.main(nightly_config(store, shop)).index.counts.out == 17
+    assert nightly.main(nightly_config(store, shop)).index.unchanged
     assert (embed.Config.min_rejects, index.Config.min_rejects, ingest.Config.min_rejects) == (5, 5, 5)
 
 
 def test_a_night_fails_where_what_was_rolled_back_to_is_damaged(store, shop, clock):
     nightly.main(nightly_config(store, shop))
     shop.say("p5", category="shoes")
-    (bad,) = nightly.main(nightly_config(store, shop))
+    bad = nightly.main(nightly_config(store, shop)).index
     index.main(index.Config(store=store, rollback=True))
-    (quiet,) = nightly.main(nightly_config(store, shop))
-    assert bad.facts["published"] in quiet.facts["held back"]
+    assert nightly.main(nightly_config(store, shop)).index.held_back == bad.published
     kept = read_manifest(index_uri(store, "default")).shards[0].name
     for name in ("CURRENT", f"shards/{kept}/base.faiss"):
         path = shop.folder.parent / "store" / "index" / "default" / name
         whole = path.read_bytes()
         path.write_bytes(b"")
-        with pytest.raises(JobFailed, match=rf"{name}.*damaged.*--release {bad.facts['published']}, or --rollback_to"):
+        with pytest.raises(JobFailed, match=rf"{name}.*damaged.*--release {bad.published}, or --rollback_to"):
             nightly.main(nightly_config(store, shop))
         path.write_bytes(whole)
     nightly.main(nightly_config(store, shop))

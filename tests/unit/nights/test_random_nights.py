@@ -11,7 +11,6 @@ import pytest
 from tests.unit.nights.nights import Clock, Item, Shop, jpeg, products, without_ray
 from w2w import ids, schema, storage
 from w2w.cli import nightly
-from w2w.engine.job import Summary
 from w2w.images.decode import DecodeLimits, decode
 from w2w.index.manifest import index_uri
 from w2w.index.search import open_index
@@ -108,7 +107,7 @@ def change(shop: Shop, rng: random.Random, night: int) -> None:
             shop.say(product_id, image=rng.choice(BROKEN) if kind == "broken" else f"{rng.randrange(12)}.jpg", price="3.00")
 
 
-def run(store: str, feed: str, model: EncoderConfig) -> list[Summary]:
+def run(store: str, feed: str, model: EncoderConfig) -> nightly.Result:
     source = FeedConfig(uri=feed, full=True, grace_nights=GRACE_NIGHTS)
     return nightly.main(
         nightly.Config(

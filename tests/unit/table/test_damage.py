@@ -1,6 +1,5 @@
 """What happens when a file of a store is gone, cut off, emptied or overwritten: a sentence that names it, or the right rows."""
 
-import io
 import resource
 import shutil
 from collections.abc import Callable
@@ -14,7 +13,6 @@ from tests.unit.table.test_sink import IMAGES, PRODUCTS, images, lineage, listed
 from w2w import schema
 from w2w.engine.source import pending_rows
 from w2w.errors import JobFailed, StorageFailed, UsageError
-from w2w.shown import Terminal
 from w2w.table import delta, inventory, maintain, pending, snapshot
 from w2w.table.sink import Output, append_rows
 
@@ -28,12 +26,6 @@ def write_store(store: str) -> None:
         append_rows(store, IMAGES, images([i, i + 1]), lineage(f"{i}", f"run{i}"))
         rows = pa.Table.from_pylist([rejected | {"key": f"{i}"}], schema=schema.REJECTS.schema)
         append_rows(store, Output(schema.REJECTS), rows, lineage(f"{i}", f"run{i}"))
-
-
-def shown(renderable) -> str:
-    out = io.StringIO()
-    Terminal(file=out, width=300).print(renderable)
-    return out.getvalue()
 
 
 def everything(store: str) -> list:
@@ -64,9 +56,9 @@ READ: dict[str, Callable[[str], object]] = {
     "everything": everything,
     "current": lambda store: delta.current_products(store, ["product_id", "title"]).to_pylist(),
     "pending": pending_of,
-    "overview": lambda store: shown(inventory.overview([(t, delta.open_table(store, t)) for t in TABLES], "x")),
-    "history": lambda store: [shown(inventory.history(t, delta.open_table(store, t))) for t in TABLES],
-    "rejects": lambda store: shown(inventory.rejects(store, None, 3)),
+    "overview": lambda store: [inventory.held(t, delta.open_table(store, t)) for t in TABLES],
+    "history": lambda store: [inventory.history(delta.open_table(store, t)) for t in TABLES],
+    "rejects": lambda store: inventory.rejects(store, None, 3),
     "snapshot": lambda store: str(snapshot.current(store, schema.IMAGES)),
     "vacuum": lambda store: [maintain.vacuum(delta.open_table(store, t), 168, True) for t in TABLES],
 }
@@ -131,7 +123,7 @@ def test_stores_of_any_other_name(tmp_path, name):
     store = str(tmp_path / name)
     append_rows(store, IMAGES, images([1, 2]), lineage())
     append_rows(store, IMAGES, images([2, 3]), lineage("v2", "other"))
-    assert maintain.compact(store, schema.IMAGES) == "2 parts became 1"
+    assert maintain.compact(store, schema.IMAGES) == maintain.Compacted(0, 2, 1)
     assert delta.read(store, schema.IMAGES, [schema.IMAGE_ID]).num_rows == 3
     assert len(delta.history(delta.open_table(store, schema.IMAGES))) > 2
     assert [p.name for p in tmp_path.iterdir()] == [name]

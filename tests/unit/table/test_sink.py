@@ -72,7 +72,7 @@ def test_a_part_is_invisible_until_its_commit(tmp_path):
     assert owners(store) == ["a", "b"]  # the driver dies here: the part is an orphan
     assert committer.committed == Counts(2, 2)
     opened = delta.open_table(store, schema.EMBEDDINGS)
-    assert maintain.vacuum(opened, 0, dry_run=True) == "1 files would be deleted"
+    assert maintain.vacuum(opened, 0, dry_run=True) == 1
 
 
 def test_values_survive_partitions_and_dtypes(tmp_path):
@@ -123,7 +123,7 @@ def test_compaction_keeps_the_rows(tmp_path):
     for name in "abcdef":
         append_rows(store, EMBEDDINGS, vectors([name]), lineage(name))
     before = delta.read(store, schema.EMBEDDINGS, [schema.OWNER_ID, schema.VECTOR]).sort_by(schema.OWNER_ID)
-    assert maintain.compact(store, schema.EMBEDDINGS) == "6 parts became 1"
+    assert maintain.compact(store, schema.EMBEDDINGS) == maintain.Compacted(0, 6, 1)
     assert delta.read(store, schema.EMBEDDINGS, [schema.OWNER_ID, schema.VECTOR]).sort_by(schema.OWNER_ID).equals(before)
     append_rows(store, EMBEDDINGS, vectors(["g"]), lineage())
     assert owners(store) == list("abcdefg")
@@ -312,23 +312,21 @@ def test_compaction_takes_out_rows_that_stand_twice(tmp_path):
     write_twice(store, PRODUCTS, listed(first), listed(again), listed([product("b", "x", 9)]))
     write_twice(store, Output(schema.IMAGES), images([1, 2, 3]), images([2, 3, 4]))
     write_twice(store, EMBEDDINGS, vectors(["a", "b"], "m1"), vectors(["b"], "m1"), vectors(["b"], "m2"))
-    assert (
-        maintain.compact(store, schema.PRODUCTS, dry_run=True)
-        == "3 rows that stood twice would be taken out, 3 parts would be merged"
-    )
+    assert maintain.compact(store, schema.PRODUCTS, dry_run=True) == maintain.Compacted(3, 3)
     assert len(history_of(store)) == 10
-    assert maintain.compact(store, schema.PRODUCTS).startswith("3 rows that stood twice were taken out, 3 parts became ")
+    done = maintain.compact(store, schema.PRODUCTS)
+    assert (done.rows_twice, done.parts_before, done.parts_after) == (3, 3, 1)
     assert history_of(store) == [
         ("a", "x", True), ("a", "y", True), ("a", "x", True), ("b", "x", True),
         ("c", "x", True), ("c", "x", False), ("c", "x", True),
     ]  # fmt: skip
-    assert maintain.compact(store, schema.IMAGES).startswith("2 rows")
+    assert maintain.compact(store, schema.IMAGES).rows_twice == 2
     assert sorted(delta.read(store, schema.IMAGES, [schema.BYTES]).column(0).to_pylist()) == [b"1", b"2", b"3", b"4"]
-    assert maintain.compact(store, schema.EMBEDDINGS).startswith("1 rows")
+    assert maintain.compact(store, schema.EMBEDDINGS).rows_twice == 1
     assert owners(store) == ["a", "b", "b"]
     for table in (schema.PRODUCTS, schema.IMAGES, schema.EMBEDDINGS):
         assert maintain.mend(store, table) == 0
-    assert maintain.compact(store, schema.IMAGES) == "1 parts became 1"
+    assert maintain.compact(store, schema.IMAGES) == maintain.Compacted(0, 1, 1)
 
 
 def test_a_row_with_another_picture_or_owner_is_no_double(tmp_path):

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 
 from w2w import schema, storage
-from w2w.engine.job import JobConfig, Run, Summary
+from w2w.engine.job import JobConfig, Run
 from w2w.errors import JobFailed, UsageError
 from w2w.images.decode import DecodeLimits
 from w2w.mining.audit.flow import audit, audit_against, fingerprint_folder, gallery, print_leaks, read_uses
@@ -14,6 +14,7 @@ from w2w.mining.audit.rules import check_tables, counts
 from w2w.mining.catalog import check_product_key
 from w2w.mining.duplicates.flow import fingerprints_due, make_fingerprints
 from w2w.mining.duplicates.rules import LikenessRules, check_rules
+from w2w.results import Summary, words
 from w2w.stage import Counts, Pool
 from w2w.table import delta
 from w2w.table.delta import need_table
@@ -48,7 +49,24 @@ class Config(JobConfig):
     """Workers that decode images without a fingerprint."""
 
 
-def main(config: Config) -> Summary:
+@dataclass(frozen=True, kw_only=True)
+class Result(Summary):
+    """Of a store in which nothing leaks; a dry run stops before it knows."""
+
+    tables: tuple[str, ...]
+    images_to_fingerprint: int
+    appearances: int | None = None
+    images: int | None = None
+    pairs_compared: int | None = None
+    images_without_a_fingerprint: int | None = None
+    benchmark: str | None = None
+    benchmark_images: int | None = None
+    benchmark_files_unread: int | None = None
+    leaks: int | None = None
+    report: str | None = None
+
+
+def main(config: Config) -> Result:
     run = Run("audit", config)
     check_rules(config.rules)
     if config.examples < 1:
@@ -62,37 +80,35 @@ def main(config: Config) -> Summary:
         raise UsageError(f"--against={config.against}: there is no file below it")
     need_table(run.store, schema.IMAGES, "ingest")
     due = fingerprints_due(run.store, config.decode, config.item_rows)
-    facts: dict[str, object] = {"tables": ", ".join(tables), "images to fingerprint": f"{due.num_rows:,}"}
+    result = run.result(Result, tables=tuple(tables), images_to_fingerprint=due.num_rows)
     if config.dry_run:
-        return run.summary(facts=facts)
+        return result
     run.begin()
     if due.num_rows:
         make_fingerprints(run, due, config.decode, config.pool)
     uses = read_uses(run.store, tables, config.product_key, config.source)
     found = audit(run.store, uses, config.rules, config.decode)
     leaks = found.leaks
-    facts |= {
-        "appearances": f"{found.num_uses:,}",
-        "images": f"{found.num_images:,}",
-        "pairs compared": f"{found.num_candidates:,}",
-    }
-    facts |= {"images without a fingerprint": f"{found.num_unseen:,}"}
+    result = run.done(
+        result,
+        appearances=found.num_uses,
+        images=found.num_images,
+        pairs_compared=found.num_candidates,
+        images_without_a_fingerprint=found.num_unseen,
+    )
     if against:
         foreign, unread = fingerprint_folder(against, config.decode)
         theirs = audit_against(run.store, uses, config.against_split, foreign, config.rules, config.decode)
         leaks = pa.concat_tables([leaks, theirs.leaks])
-        facts |= {
-            "benchmark": against,
-            "benchmark images": f"{foreign.num_rows:,}",
-            "benchmark files unread": f"{len(unread):,}",
-        }
+        told = {"benchmark_images": foreign.num_rows, "benchmark_files_unread": len(unread)}
+        result = run.done(result, benchmark=against, **told)
     table = counts(leaks)
     page = storage.absolute(config.out) if config.out else storage.join(run.store, "audit.html")
     shown = gallery(run.store, leaks, uses, against or None, config.examples)
-    audit_report(page, "Leak audit", facts, [(*key, n) for key, n in table.items()], shown, leaks.num_rows)
+    audit_report(page, "Leak audit", words(result), [(*key, n) for key, n in table.items()], shown, leaks.num_rows)
     if not leaks.num_rows:
         rows = uses.num_rows
-        return run.summary(counts=Counts(rows, rows), facts=facts | {"leaks": "none", "report": page})
+        return run.done(result, counts=Counts(rows, rows), leaks=0, report=page)
     print_leaks(table, shown)
     raise JobFailed(
         f"{leaks.num_rows:,} leaks between splits: look at {page}, then run 'w2w deduplicate' and 'w2w split' again"

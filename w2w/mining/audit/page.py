@@ -1,6 +1,6 @@
 """The audit's page: what leaks between which splits, with the pictures side by side."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from w2w.report.page import thumbnail, write_page
@@ -20,7 +20,7 @@ class Leak:
 def audit_report(
     out: str,
     title: str,
-    facts: dict[str, object],
+    facts: Mapping[str, object],
     counts: Sequence[tuple[str, str, int]],
     leaks: Sequence[Leak],
     num_leaks: int,

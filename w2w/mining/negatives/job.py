@@ -3,12 +3,13 @@
 from dataclasses import dataclass, field
 
 from w2w import schema
-from w2w.engine.job import JobConfig, Run, Summary
+from w2w.engine.job import JobConfig, Run
 from w2w.garments.classifier import check_mapping
 from w2w.mining.catalog import check_product_key, chosen_version, is_current, keyed_products, read_catalog, snapshot_version
 from w2w.mining.negatives.flow import garment_search, harden, with_all_images
 from w2w.mining.negatives.rules import NegativeRules
 from w2w.mining.pairs.shown import report_mining
+from w2w.results import Summary
 from w2w.table import delta
 
 STAGE_CODE = 2  # raise it when the same tables would give other rows
@@ -36,7 +37,18 @@ class Config(JobConfig):
     """Pairs, negatives, and rejects of each reason in the report; 0 for no report."""
 
 
-def main(config: Config) -> Summary:
+@dataclass(frozen=True, kw_only=True)
+class Result(Summary):
+    """Of one stage version; ``unchanged``: its negatives were made of these very tables before."""
+
+    search_version: str
+    stage_version: str
+    warning: str | None = None
+    unchanged: bool = False
+    report: str | None = None
+
+
+def main(config: Config) -> Result:
     run = Run("harden", config)
     store = run.store
     check_product_key(store, schema.PAIRS, config.product_key, "mine")
@@ -50,18 +62,17 @@ def main(config: Config) -> Summary:
     inputs += [schema.DUPLICATES] if duplicates else []
     options = (config.rules, search, config.product_key, classifier, config.classes)
     version = snapshot_version(STAGE_CODE, options, store, inputs)
-    facts: dict[str, object] = {"search version": search, "stage version": version}
-    if not duplicates:
-        facts["warning"] = "no table `duplicates`: a copy of a pair's product may be its negative; run 'w2w deduplicate' first"
+    warning = "no table `duplicates`: a copy of a pair's product may be its negative; run 'w2w deduplicate' first"
+    told = {"search_version": search, "stage_version": version, "warning": None if duplicates else warning}
+    result = run.result(Result, **told)
     if is_current(store, schema.NEGATIVES, version):
-        return run.summary(facts=facts | {"negatives": "unchanged: made of these very tables before"})
+        return run.done(result, unchanged=True)
     if config.dry_run:
-        return run.summary(facts=facts)
+        return result
     run.begin()
     catalog = read_catalog(store, config.product_key, config.classes, classifier)
     catalog = with_all_images(catalog, keyed_products(store, config.product_key))
     lineage = run.lineage(version, inputs)
     counts, versions = harden(store, search, catalog, config.rules, duplicates, lineage, config.tolerance)
-    if config.shown:
-        facts |= report_mining(store, config.out, config.shown)
-    return run.summary(counts=counts, versions=versions, facts=facts)
+    report = report_mining(store, config.out, config.shown) if config.shown else None
+    return run.done(result, counts=counts, versions=versions, report=report)

@@ -35,13 +35,11 @@ def cut_out_slots(store: str, version: str, crop_sources: Sequence[str] | None) 
     return pl.concat([slots_of(t, chosen) for t in tables]), chosen
 
 
-def overlap(photos: pl.DataFrame) -> str:
-    """How many of ``slots_of``'s rows have crops that share pixels. Those of the present ``segment`` have none."""
+def overlap(photos: pl.DataFrame) -> tuple[int, float]:
+    """How many of ``slots_of``'s rows have crops that share pixels, and the largest share of the smaller crop. Those of the
+    present ``segment`` have none."""
     shared = photos.get_column(SHARED)
-    text = f"{(shared > 0).sum():,} of {photos.height:,}"
-    return (
-        text if shared.max() in (None, 0) else f"{text}, up to {shared.max():.0%} of the smaller crop: run 'w2w segment' again"
-    )
+    return int((shared > 0).sum()), float(shared.max() or 0.0)
 
 
 def owned_splits(store: str, product_key: Sequence[str]) -> tuple[pl.DataFrame, int]:

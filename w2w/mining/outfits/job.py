@@ -1,15 +1,17 @@
 """Compose: outfits of top, bottom and shoes from cut-outs, and modified outfits with two of the three replaced."""
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from w2w import schema, storage
-from w2w.engine.job import JobConfig, Run, Summary
+from w2w.engine.job import JobConfig, Run
 from w2w.engine.snapshot import commit_snapshot
 from w2w.errors import UsageError
 from w2w.mining.catalog import check_product_key, is_current, snapshot_version
 from w2w.mining.outfits.flow import clusters, cut_out_slots, overlap, owned_splits, shown_outfits, write_outfits
 from w2w.mining.outfits.page import outfit_sheet
 from w2w.mining.outfits.rules import CROP_SOURCES, judged, modify, with_splits
+from w2w.results import Summary, words
 from w2w.table.delta import need_table, newest_version
 
 STAGE_CODE = 2  # raise it when the same cut-outs would make other outfits
@@ -50,7 +52,28 @@ class Config(JobConfig):
             raise UsageError(f"val_share={self.val_share}, test_share={self.test_share}: shares that sum to at most 1")
 
 
-def main(config: Config) -> Summary:
+@dataclass(frozen=True, kw_only=True)
+class Result(Summary):
+    """Of one stage version; ``unchanged``: its outfits were made of these very tables before."""
+
+    cut_outs_of: str
+    stage_version: str
+    unchanged: bool = False
+    cut_outs: int | None = None
+    slots_by: tuple[str, ...] = ()
+    crops_sharing_pixels: int | None = None
+    largest_share_shared: float | None = None
+    """Of the smaller crop's pixels."""
+    warning: str | None = None
+    worn: dict[str, int] = field(default_factory=dict)
+    """By split."""
+    modified: int | None = None
+    could_not_be_modified: int | None = None
+    posts_and_products_without_a_split: int | None = None
+    page: str | None = None
+
+
+def main(config: Config) -> Result:
     run = Run("compose", config)
     if config.limit:
         raise UsageError("--limit: outfits are made all together; for a trial, use a store with fewer photos")
@@ -67,15 +90,18 @@ def main(config: Config) -> Summary:
         config.seed,
     ]
     version = snapshot_version(STAGE_CODE, [*options, cutouts], run.store, _INPUTS)
-    facts: dict[str, object] = {"cut-outs of": cutouts, "stage version": version}
+    result = run.result(Result, cut_outs_of=cutouts, stage_version=version)
     if is_current(run.store, schema.OUTFITS, version):
-        return run.summary(facts=facts | {"outfits": "unchanged: made of these very tables before"})
+        return run.done(result, unchanged=True)
     photos, sources = cut_out_slots(run.store, cutouts or "none", config.crop_sources)
     if not photos.height:
         raise UsageError(f"--cutouts={config.cutouts}: table 'cutouts' has no rows of that version: run 'w2w segment'")
-    facts |= {"cut-outs": f"{photos.height:,}", "slots by": ", ".join(sources), "crops sharing pixels": overlap(photos)}
+    num_shared, most = overlap(photos)
+    told: dict[str, Any] = {"crops_sharing_pixels": num_shared, "largest_share_shared": most or None}
+    told["warning"] = "crops share pixels: run 'w2w segment' again" if num_shared else None
+    result = run.done(result, cut_outs=photos.height, slots_by=tuple(sources), **told)
     if config.dry_run:
-        return run.summary(facts=facts)
+        return result
     run.check_store()
     lineage = run.lineage(version, _INPUTS)
     owned, homeless = owned_splits(run.store, config.product_key)
@@ -83,12 +109,18 @@ def main(config: Config) -> Summary:
     made = modify(worn, config.modified, config.seed)
     receipts = write_outfits(run.store, worn, made, rejected, lineage)
     counts, versions = commit_snapshot(run.store, schema.OUTFITS, receipts, lineage, config.tolerance)
-    by_split = {f"worn, {split}": f"{n:,}" for split, n in sorted(worn.get_column(schema.SPLIT).value_counts().iter_rows())}
-    facts |= by_split | {"modified": f"{len(made.base):,}", "could not be modified": f"{made.unmade:,}"}
-    facts |= {"posts and products without a split": f"{homeless:,}"} if homeless else {}
-    if config.sheet:
-        page = storage.join(run.store, "outfits.html")
-        headline = {"worn": f"{worn.height:,}", "modified": facts["modified"], "rejected": f"{len(rejected):,}"}
-        outfit_sheet(page, "Outfits", headline, facts, shown_outfits(run.store, cutouts, config.sheet))
-        facts["page"] = page
-    return run.summary(counts=counts, versions=versions, facts=facts)
+    result = run.done(
+        result,
+        counts=counts,
+        versions=versions,
+        worn=dict(sorted(worn.get_column(schema.SPLIT).value_counts().iter_rows())),
+        modified=len(made.base),
+        could_not_be_modified=made.unmade,
+        posts_and_products_without_a_split=homeless or None,
+    )
+    if not config.sheet:
+        return result
+    page = storage.join(run.store, "outfits.html")
+    headline = {"worn": f"{worn.height:,}", "modified": f"{len(made.base):,}", "rejected": f"{len(rejected):,}"}
+    outfit_sheet(page, "Outfits", headline, words(result), shown_outfits(run.store, cutouts, config.sheet))
+    return run.done(result, page=page)

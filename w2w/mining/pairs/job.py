@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field, replace
 
 from w2w import schema
-from w2w.engine.job import JobConfig, Run, Summary
+from w2w.engine.job import JobConfig, Run
 from w2w.engine.tasks import run_task
 from w2w.errors import UsageError
 from w2w.garments.classifier import check_mapping
@@ -11,6 +11,7 @@ from w2w.mining.catalog import check_product_key, chosen_version, is_current, re
 from w2w.mining.pairs.flow import GateConfig, mine
 from w2w.mining.pairs.rules import PairRules
 from w2w.mining.pairs.shown import report_mining
+from w2w.results import Summary
 from w2w.table.delta import need_table
 
 STAGE_CODE = 1  # raise it when the same tables would give other pairs
@@ -44,7 +45,22 @@ class Config(JobConfig):
     """Pairs, negatives, and rejects of each reason in the report; 0 for no report."""
 
 
-def main(config: Config) -> Summary:
+@dataclass(frozen=True, kw_only=True)
+class Result(Summary):
+    """Of one stage version; ``unchanged``: its pairs were made of these very tables before."""
+
+    detector: str
+    classifier: str | None
+    """None: the shop's own categories."""
+    gate: str | None = None
+    """What similarity decides, if anything."""
+    gate_model_version: str | None = None
+    stage_version: str
+    unchanged: bool = False
+    report: str | None = None
+
+
+def main(config: Config) -> Result:
     run = Run("mine", config)
     store = run.store
     need_table(store, schema.POSTS, "crawl")
@@ -72,17 +88,16 @@ def main(config: Config) -> Summary:
     inputs += [schema.EMBEDDINGS] if asked else []
     options = (config.rules, asked, config.product_key, detector, classifier, config.classes)
     version = snapshot_version(STAGE_CODE, options, store, inputs)
-    facts = {"detector": detector, "classifier": classifier or "none: the shop's categories"}
-    facts |= {"gate": f"{config.gate.matches}, vectors {asked.model_version}" if asked else "none", "stage version": version}
+    gate = {"gate": config.gate.matches, "gate_model_version": asked.model_version} if asked else {}
+    result = run.result(Result, detector=detector, classifier=classifier, stage_version=version, **gate)
     if is_current(store, schema.PAIRS, version):
-        return run.summary(facts=facts | {"pairs": "unchanged: made of these very tables before"})
+        return run.done(result, unchanged=True)
     if config.dry_run:
-        return run.summary(facts=facts)
+        return result
     run.begin()
     catalog = run_task(read_catalog, store, config.product_key, config.classes, classifier, title="catalog")
     lineage = run.lineage(version, inputs)
     lineage = replace(lineage, config=lineage.config | {"detector": detector, "classifier": classifier})  # not auto
     counts, versions = mine(store, detector, catalog, config.rules, asked, lineage, config.tolerance)
-    if config.shown:
-        facts |= report_mining(store, config.out, config.shown)
-    return run.summary(counts=counts, versions=versions, facts=facts)
+    report = report_mining(store, config.out, config.shown) if config.shown else None
+    return run.done(result, counts=counts, versions=versions, report=report)

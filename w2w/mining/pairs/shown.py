@@ -33,7 +33,7 @@ _MEANINGS = {
 }
 
 
-def report_mining(store: str, out: str, shown: int) -> dict[str, str]:
+def report_mining(store: str, out: str, shown: int) -> str:
     """Writes the page of the tables as they are now: pairs, their rejects, and negatives where they fit; returns where it is.
 
     In memory: about 150 bytes a pair and a rejected tag, and the pictures that are shown.
@@ -65,7 +65,7 @@ def report_mining(store: str, out: str, shown: int) -> dict[str, str]:
     colours = {c: COLOURS[i % len(COLOURS)] for i, c in enumerate(CATEGORIES)}
     hardened = [p for p in drawn if p.negatives]
     mining_report(page, headline, facts, counted, reasons, drawn, hardened[:shown], colours)
-    return {"report": page}
+    return page
 
 
 def _hashes(column: pl.Series) -> pl.Series:

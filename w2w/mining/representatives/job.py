@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from w2w import ids, schema
-from w2w.engine.job import JobConfig, Run, Summary
+from w2w.engine.job import JobConfig, Run
 from w2w.engine.run import run_stages
 from w2w.engine.source import pending_rows
 from w2w.garments.classifier import check_mapping
@@ -12,6 +12,7 @@ from w2w.mining.catalog import chosen_version, is_current, keyed_products, snaps
 from w2w.mining.representatives import rules as representatives
 from w2w.mining.representatives.flow import product_images, represent
 from w2w.mining.representatives.rules import GROUND_GIVES, look_at_ground
+from w2w.results import Summary
 from w2w.stage import Pool, Stage
 from w2w.table.delta import need_table
 from w2w.table.pending import rejected_keys, table_keys
@@ -39,7 +40,20 @@ class Config(JobConfig):
     """Workers that look at images."""
 
 
-def main(config: Config) -> Summary:
+@dataclass(frozen=True, kw_only=True)
+class Result(Summary):
+    """Of one stage version; ``unchanged``: its rows were made of these very tables before."""
+
+    product_key: tuple[str, ...]
+    detector: str | None
+    classifier: str | None
+    images_not_seen_yet: int
+    stage_version: str | None = None
+    unchanged: bool = False
+    representatives: int | None = None
+
+
+def main(config: Config) -> Result:
     run = Run("represent", config)
     need_table(run.store, schema.PRODUCTS, "ingest")
     need_table(run.store, schema.IMAGES, "ingest")
@@ -55,14 +69,19 @@ def main(config: Config) -> Summary:
     columns = [schema.IMAGE_ID, schema.BYTES, schema.SOURCE_URI]
     among = product_images(run.store)
     work = pending_rows(run.store, schema.IMAGES, columns, done, schema.SOURCE_URI, config.item_rows, among, config.limit)
-    facts = {"product key": ", ".join(config.product_key) or "product_id", "detector": detector or "none"}
-    facts |= {"classifier": classifier or "none", "images not seen yet": f"{work.num_rows:,}"}
+    result = run.result(
+        Result,
+        product_key=tuple(config.product_key) or (schema.PRODUCT_ID,),
+        detector=detector,
+        classifier=classifier,
+        images_not_seen_yet=work.num_rows,
+        skipped=work.skipped,
+    )
     if config.dry_run:
-        return run.summary(skipped=work.skipped, facts=facts)
+        return result
     run.begin()
-    looked = Summary(run.job, run.run_id)
     if not work.is_done(config.tolerance):
-        looked.counts, looked.versions = run_stages(
+        counts, versions = run_stages(
             run.store,
             work,
             [Stage("look", look_at_ground, (schema.BYTES,), GROUND_GIVES, {"limits": config.decode, "stage_version": ground})],
@@ -72,16 +91,14 @@ def main(config: Config) -> Summary:
             tolerance=config.tolerance,
             commit_every_s=config.commit_every_s,
         )
+        result = run.done(result, counts=counts, versions=versions)
     inputs = [schema.PRODUCTS, schema.GROUNDS]
     inputs += [schema.LOOKS, schema.GARMENTS] if detector else []
     inputs += [schema.CLASSIFICATIONS] if classifier else []
     options = (config.product_key, ground, detector, classifier, config.classes if classifier else None)
     version = snapshot_version(STAGE_CODE, options, run.store, inputs)
-    facts["stage version"] = version
     if is_current(run.store, schema.REPRESENTATIVES, version):
-        facts["representatives"] = "unchanged: made of these very tables before"
-        return run.summary(counts=looked.counts, versions=looked.versions, skipped=work.skipped, facts=facts)
+        return run.done(result, stage_version=version, unchanged=True)
     arguments = (config.product_key, ground, detector, classifier, config.classes, run.lineage(version, inputs))
     chosen, versions = represent(run.store, *arguments)
-    facts["representatives"] = f"{chosen.out:,}"
-    return run.summary(counts=looked.counts, versions=looked.versions | versions, skipped=work.skipped, facts=facts)
+    return run.done(result, versions=result.versions | versions, stage_version=version, representatives=chosen.out)

@@ -5,6 +5,7 @@ import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain
+from typing import Any
 
 import polars as pl
 import pyarrow as pa
@@ -159,7 +160,7 @@ def known_of(store: str, reading: Reading) -> tuple[of.Known, str]:
 
 def write_snapshots(
     run: Run, public: PublicSet, reading: Reading, lineage: Lineage, tolerance: Tolerance
-) -> tuple[Counts, dict[str, int], dict[str, str]]:
+) -> tuple[Counts, dict[str, int], dict[str, Any]]:
     """Pairs, outfits and questions of the set, as far as its pictures are in the store. Returns the counts, the tables'
     versions, and what became of each. A table that has this very snapshot is left alone, and one for which the set has nothing.
 
@@ -172,13 +173,14 @@ def write_snapshots(
         (schema.OUTFITS, lambda: of.outfits(public.outfits(), known, catalog, source)),
         (schema.QUESTIONS, lambda: of.questions(public.questions(), known, catalog, source)),
     )
-    total, versions, facts = Counts(), {}, {}
+    total, versions, rows_of, unchanged = Counts(), {}, {}, []
     for table, rows in made:
         version = ids.digest(reading.version, source, table.name, there, public.digest())
         one = Lineage(**{**lineage.__dict__, "stage_version": version})
         before = snapshot.current(run.store, table, source)
         if before and before["stage_version"] == version:
-            facts[table.name] = f"{before['rows']:,} (unchanged)"
+            rows_of[table.name] = before["rows"]
+            unchanged.append(table.name)
             continue
         receipts = [r for batch in of.gathered(table, rows()) for r in written(run.store, table, _made(table, *batch), one)]
         if not receipts and not before:
@@ -186,8 +188,8 @@ def write_snapshots(
         counts, version_of = commit_snapshot(run.store, table, receipts, one, tolerance, source)
         versions |= version_of
         total.add(counts)
-        facts[table.name] = f"{counts.out:,}"
-    return total, versions, facts
+        rows_of[table.name] = counts.out
+    return total, versions, {"rows": rows_of, "unchanged": tuple(unchanged)}
 
 
 def _made(table: schema.Table, rows: pa.Table, rejects: list[tuple[str, Reject]]) -> Made:

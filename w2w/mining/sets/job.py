@@ -3,12 +3,13 @@
 from dataclasses import asdict, dataclass, field
 
 from w2w import ids, schema
-from w2w.engine.job import JobConfig, Run, Summary
+from w2w.engine.job import JobConfig, Run
 from w2w.errors import UsageError
 from w2w.images.decode import DecodeLimits
 from w2w.mining.sets import SetConfig, open_set
 from w2w.mining.sets.flow import Pictures, Reading, check_records, write_snapshots
 from w2w.mining.sets.rows import PHOTO_SCHEMA, SHOP_SCHEMA, photo_rows, shop_rows
+from w2w.results import Summary
 from w2w.stage import Counts, Pool
 from w2w.table import work
 from w2w.web.fetch import ListedFetchConfig
@@ -35,7 +36,20 @@ class Config(JobConfig):
     """Workers that read, check and cut pictures."""
 
 
-def main(config: Config) -> Summary:
+@dataclass(frozen=True, kw_only=True)
+class Result(Summary):
+    """Of one public set."""
+
+    set: str
+    pending_products: int
+    pending_photos: int
+    rows: dict[str, int] = field(default_factory=dict)
+    """Of the tables `pairs`, `outfits` and `questions` that the set has; none of them is written with --limit."""
+    unchanged: tuple[str, ...] = ()
+    """Those of them that were made of these very tables before."""
+
+
+def main(config: Config) -> Result:
     run = Run("convert", config)
     public = open_set(config.set)
     settings = {k: v for k, v in asdict(config.set).items() if k not in ("path", "images", "source", "variant")}
@@ -51,12 +65,13 @@ def main(config: Config) -> Summary:
     try:
         for part in (shops, photos):
             part.write(config)
-        facts = {"set": reading.source, "pending products": f"{shops.pending:,}", "pending photos": f"{photos.pending:,}"}
         skipped = shops.skipped + photos.skipped
+        pending = {"pending_products": shops.pending, "pending_photos": photos.pending}
+        result = run.result(Result, set=reading.source, skipped=skipped, **pending)
         if not shops.pending + photos.pending + skipped:
             raise UsageError(f"set.path={config.set.path}: its lists name no picture")
         if config.dry_run:
-            return run.summary(skipped=skipped, facts=facts)
+            return result
         lineage = run.lineage(version, [])
         for part in (shops, photos):
             if part.pending:
@@ -67,8 +82,8 @@ def main(config: Config) -> Summary:
     finally:
         work.clean(run.store, run.run_id)
     if config.limit:
-        return run.summary(counts=counts, versions=versions, skipped=skipped, facts=facts | {"pairs": "none with --limit"})
+        return run.done(result, counts=counts, versions=versions)
     lineage = run.lineage(version, [schema.PRODUCTS, schema.POSTS, schema.GARMENTS])
     some, written, made = write_snapshots(run, public, reading, lineage, config.tolerance)
     counts.add(some)
-    return run.summary(counts=counts, versions=versions | written, skipped=skipped, facts=facts | made)
+    return run.done(result, counts=counts, versions=versions | written, **made)

@@ -4,13 +4,14 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 
 from w2w import schema
-from w2w.engine.job import JobConfig, Run, Summary
+from w2w.engine.job import JobConfig, Run
 from w2w.engine.snapshot import replace_rows
 from w2w.engine.tasks import run_task
 from w2w.errors import UsageError
 from w2w.mining.catalog import is_current, snapshot_version
 from w2w.mining.owners import active_post_batches, active_product_batches
 from w2w.mining.splits.rules import SPLIT_CODE, SplitRules, check_rules, deal, summary_of
+from w2w.results import Summary
 from w2w.table import delta
 from w2w.table.delta import need_table
 from w2w.table.sink import Lineage
@@ -28,7 +29,29 @@ class Config(JobConfig):
     """Shares, and what becomes of a component that is too large."""
 
 
-def main(config: Config) -> Summary:
+@dataclass(frozen=True, kw_only=True)
+class Result(Summary):
+    """What was dealt, unless these very tables had been dealt before (``unchanged``)."""
+
+    read_from: dict[str, int] = field(default_factory=dict)
+    """Versions of the tables."""
+    unchanged: bool = False
+    components: int | None = None
+    largest: int | None = None
+    """Products and posts of the largest component."""
+    cut_at_tags: int | None = None
+    """Components too large for one split, which were cut."""
+    largest_dealt_as_one: int | None = None
+    tags: int | None = None
+    tags_lost: int | None = None
+    """Between parts of a component that was cut: mining rejects them (crosses_split), so that training sees no test product."""
+    train: dict[str, int] = field(default_factory=dict)
+    """Products, posts and tags; likewise val and test."""
+    val: dict[str, int] = field(default_factory=dict)
+    test: dict[str, int] = field(default_factory=dict)
+
+
+def main(config: Config) -> Result:
     run = Run("split", config)
     check_rules(config.split)
     need_table(run.store, schema.PRODUCTS, "ingest")
@@ -37,14 +60,13 @@ def main(config: Config) -> Summary:
     versions = run.lineage("", inputs).inputs
     version = snapshot_version(SPLIT_CODE, (config.split, config.product_key), run.store, inputs)
     if is_current(run.store, schema.SPLITS, version):
-        return run.summary(facts={"splits": "unchanged: made of these very tables before"})
-    facts: dict[str, object] = {f"table {name}": f"version {v}" for name, v in versions.items()}
+        return run.result(Result, read_from=versions, unchanged=True)
     if config.dry_run:
-        return run.summary(facts=facts)
+        return run.result(Result, read_from=versions)
     run.begin()
     lineage = replace(run.lineage(version, inputs), inputs=versions)
-    facts, counts, written = run_task(_split, run.store, config, lineage, title="split")
-    return run.summary(counts=counts, versions=written, facts=facts)
+    told, counts, written = run_task(_split, run.store, config, lineage, title="split")
+    return run.result(Result, counts=counts, versions=written, read_from=versions, **told)
 
 
 def _split(store: str, config: Config, lineage: Lineage):

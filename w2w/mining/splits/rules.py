@@ -9,6 +9,7 @@ shares are met in tags that are kept. Val and test products stay unseen in train
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -302,25 +303,15 @@ def _called(kind: str, keys: pa.ChunkedArray) -> pa.ChunkedArray:
     return pc.binary_join_element_wise(pa.scalar(kind), keys, ":")
 
 
-def summary_of(dealt: Dealt) -> dict[str, str]:
-    """What a person wants to know of it."""
-    facts = {
-        "components": f"{dealt.num_components:,}",
-        "largest": f"{dealt.largest:,} products and posts",
-        "cut at tags": f"{dealt.num_cut:,}",
-        "largest dealt as one": f"{dealt.largest_whole:,} products and posts",
-        "tags lost": lost_tags(dealt.num_lost, dealt.num_tags),
+def summary_of(dealt: Dealt) -> dict[str, Any]:
+    """Fields of the job's result."""
+    told = {
+        "components": dealt.num_components,
+        "largest": dealt.largest,
+        "cut_at_tags": dealt.num_cut,
+        "largest_dealt_as_one": dealt.largest_whole,
+        "tags": dealt.num_tags,
+        "tags_lost": dealt.num_lost,
     }
-    return facts | {
-        s: f"{n:,} products, {m:,} posts, {k:,} tags" for s, n, m, k in zip(SPLITS, *dealt.counts.tolist(), dealt.kept.tolist())
-    }
-
-
-def lost_tags(num_lost: int, num_tags: int) -> str:
-    """One sentence on what the cut cost, for a person."""
-    if not num_lost:
-        return f"none of {num_tags:,}"
-    return (
-        f"{num_lost:,} of {num_tags:,} ({num_lost / num_tags:.1%}): they tie products and posts into components too large for "
-        "one split, which were cut there; mining rejects them (crosses_split), so that no test product is seen in training"
-    )
+    counted = zip(SPLITS, *dealt.counts.tolist(), dealt.kept.tolist())
+    return told | {split: {"products": n, "posts": m, "tags": k} for split, n, m, k in counted}

@@ -1,6 +1,7 @@
 """Training the thumbnail classifier: where products, their vectors, the head and Ray meet."""
 
 from dataclasses import asdict
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -12,6 +13,7 @@ from w2w.garments import classifier as heads
 from w2w.garments.classifier import HeadConfig, Trained
 from w2w.metrics.retrieval import bootstrap, class_accuracy, confusion
 from w2w.report.evaluation import Protocol, evaluation_report
+from w2w.results import Figure
 from w2w.table import delta
 from w2w.table.pending import lookup
 from w2w.training.vectors import vector_batches
@@ -32,23 +34,32 @@ def train_head(
     threshold: float,
     folder: str,
     num_cpus: float,
-) -> dict[str, object]:
-    """Trains in one Ray task, writes the head and report.html to ``folder``; returns the figures for the summary."""
+) -> dict[str, Any]:
+    """Trains in one Ray task, writes the head and report.html to ``folder``; returns fields of the job's result."""
     arguments = (store, products, mapping, encoder_version, config)
     by_what, trained = run_task(_fit, *arguments, num_cpus=num_cpus, title="train")
     used = trained.probability_N >= threshold
     right = (trained.truth_N == trained.predicted_N).astype(float)
-    facts: dict[str, object] = {"classifier": folder, "products": f"{len(products):,}"}
-    facts |= {f"{split} examples": f"{n:,}" for split, n in trained.num_examples.items()}
-    facts |= {"epochs": trained.epochs, "temperature": round(trained.classifier.temperature, 3)}
-    facts |= {"near-duplicates, kept in one split": by_what}
-    facts["test accuracy"] = _said(right, trained.keys_N)
-    facts[f"test accuracy at >= {threshold:g}"] = f"{_said(right[used], trained.keys_N[used])} of {used.mean():.1%}"
-    facts["calibration error"] = f"{trained.error_before:.3f}, calibrated {trained.error_after:.3f}"
-    heads.save(trained.classifier, folder, {k: str(v) for k, v in facts.items()} | {"head": asdict(config)})
+    told: dict[str, Any] = {
+        "examples": trained.num_examples,
+        "epochs": trained.epochs,
+        "temperature": trained.classifier.temperature,
+        "near_duplicates": by_what,
+        "accuracy": _figure(right, trained.keys_N),
+        "threshold": threshold,
+        "accuracy_when_sure": _figure(right[used], trained.keys_N[used]),
+        "share_when_sure": float(used.mean()),
+        "calibration_error": trained.error_after,
+        "calibration_error_before": trained.error_before,
+    }
+    said = {name.replace("_", " "): str(value) for name, value in told.items()}
+    heads.save(trained.classifier, folder, said | {"products": str(len(products)), "head": asdict(config)})
     page = storage.join(folder, "report.html")
-    _report(trained, page, facts)
-    return facts | {"report": page, "model version": trained.classifier.model_version}
+    headline = {"test accuracy": str(told["accuracy"]), f"test accuracy at >= {threshold:g}": str(told["accuracy_when_sure"])}
+    headline["share of these"] = f"{used.mean():.1%}"
+    headline["calibration error"] = f"{trained.error_before:.3f}, calibrated {trained.error_after:.3f}"
+    _report(trained, page, headline | {"temperature": f"{trained.classifier.temperature:.3f}"})
+    return told | {"report": page, "model_version": trained.classifier.model_version}
 
 
 def _fit(
@@ -79,19 +90,18 @@ def _clusters(store: str, images: pa.Array) -> tuple[str, dict[str, str]]:
     return by_what, dict(zip(rows.column(0).to_pylist(), map(str, rows.column(1).to_pylist())))
 
 
-def _said(right_N: np.ndarray, keys_N: np.ndarray) -> str:
-    """The mean with its 95 % interval, for which whole clusters are drawn."""
+def _figure(right_N: np.ndarray, keys_N: np.ndarray) -> Figure | None:
+    """The mean with its 95 % interval, for which whole clusters are drawn; None of nothing."""
     if not len(right_N):
-        return "none"
+        return None
     low, high = bootstrap(right_N, np.random.default_rng(0), keys_N)
-    return f"{right_N.mean():.3f} [{low:.3f}, {high:.3f}]"
+    return Figure(float(right_N.mean()), float(low), float(high))
 
 
-def _report(trained: Trained, page: str, facts: dict[str, object]) -> None:
+def _report(trained: Trained, page: str, headline: dict[str, str]) -> None:
     rng = np.random.default_rng(0)
     metrics = class_accuracy(trained.truth_N, trained.predicted_N, trained.truth_N, rng)
     labels = list(trained.classifier.labels)
     matrix = confusion(trained.truth_N, trained.predicted_N, labels)
     description = "Test products that the head never saw, nor a near-duplicate of their picture."
-    headline = {k: str(v) for k, v in facts.items() if "accuracy" in k or "calibration" in k or k == "temperature"}
     evaluation_report(page, "Thumbnail classifier", headline, [Protocol("Class", description, metrics, (matrix, labels))])

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from w2w import schema, storage
-from w2w.engine.job import JobConfig, Run, Summary
+from w2w.engine.job import JobConfig, Run
 from w2w.engine.run import run_stages
 from w2w.engine.source import pending_rows
 from w2w.errors import UsageError
@@ -11,6 +11,7 @@ from w2w.garments import classifier as heads
 from w2w.garments.classifier import CLASSIFY_GIVES, Classify, HeadConfig
 from w2w.models.config import EncoderConfig
 from w2w.models.encoder import model_version
+from w2w.results import Figure, Summary
 from w2w.stage import Pool, Stage
 from w2w.table.delta import need_table
 from w2w.table.pending import rejected_keys, table_keys
@@ -42,7 +43,33 @@ class Config(JobConfig):
     """Workers that predict."""
 
 
-def main(config: Config) -> Summary:
+@dataclass(frozen=True, kw_only=True)
+class Result(Summary):
+    """Of predicting, or with --train of training."""
+
+    classifier: str
+    """Its folder."""
+    model_version: str | None = None
+    pending: int | None = None
+    products: int | None = None
+    examples: dict[str, int] = field(default_factory=dict)
+    """By split."""
+    epochs: int | None = None
+    temperature: float | None = None
+    near_duplicates: str | None = None
+    """What they are known by; they are kept in one split."""
+    accuracy: Figure | None = None
+    """On the test split."""
+    threshold: float | None = None
+    accuracy_when_sure: Figure | None = None
+    """Of the test pictures whose probability reaches the threshold, and their share."""
+    share_when_sure: float | None = None
+    calibration_error: float | None = None
+    calibration_error_before: float | None = None
+    report: str | None = None
+
+
+def main(config: Config) -> Result:
     if not 0 <= config.threshold <= 1:
         raise UsageError(f"threshold={config.threshold}: a number between 0 and 1")
     run = Run("classify", config)
@@ -52,7 +79,7 @@ def main(config: Config) -> Summary:
     return train(config, run, folder, version) if config.train else predict(config, run, folder, version)
 
 
-def predict(config: Config, run: Run, folder: str, encoder_version: str) -> Summary:
+def predict(config: Config, run: Run, folder: str, encoder_version: str) -> Result:
     head = heads.load(folder)
     if head.encoder_version != encoder_version:
         raise UsageError(
@@ -68,9 +95,10 @@ def predict(config: Config, run: Run, folder: str, encoder_version: str) -> Summ
     work = pending_rows(
         run.store, schema.EMBEDDINGS, columns, done, schema.OWNER_ID, config.item_rows, model_version=encoder_version
     ).first(config.limit)
-    facts = {"classifier": folder, "model version": version, "pending": f"{work.num_rows:,}"}
+    told = {"classifier": folder, "model_version": version}
+    result = run.result(Result, **told, pending=work.num_rows, skipped=work.skipped)
     if work.is_done(config.tolerance) or config.dry_run:
-        return run.summary(skipped=work.skipped, facts=facts)
+        return result
     run.begin()
     settings = {"folder": folder, "threshold": config.threshold}
     counts, versions = run_stages(
@@ -83,14 +111,15 @@ def predict(config: Config, run: Run, folder: str, encoder_version: str) -> Summ
         tolerance=config.tolerance,
         commit_every_s=config.commit_every_s,
     )
-    return run.summary(counts=counts, versions=versions, skipped=work.skipped, facts=facts)
+    return run.done(result, counts=counts, versions=versions)
 
 
-def train(config: Config, run: Run, folder: str, encoder_version: str) -> Summary:
+def train(config: Config, run: Run, folder: str, encoder_version: str) -> Result:
     mapping = heads.check_mapping(config.classes or {})
     products = labelled_products(run.store, config.max_examples)
+    result = run.result(Result, classifier=folder, products=len(products))
     if config.dry_run:
-        return run.summary(facts={"classifier": folder, "products": f"{len(products):,}"})
+        return result
     run.begin()
     arguments = (run.store, products, mapping, encoder_version, config.head, config.threshold, folder)
-    return run.summary(facts=train_head(*arguments, config.pool.num_cpus))
+    return run.done(result, **train_head(*arguments, config.pool.num_cpus))

@@ -1,12 +1,13 @@
 """The model card that stands beside a trained detector."""
 
+from collections.abc import Mapping
 from dataclasses import asdict
 
 from w2w.shown import without_secrets
 from w2w.training.detectors.config import OURS, PRETRAINED, YOLO, TrainConfig, kind_of
 
 
-def model_card(recipe: str, settings: TrainConfig, facts: dict[str, object], git_revision: str | None) -> str:
+def model_card(recipe: str, settings: TrainConfig, facts: Mapping[str, object], git_revision: str | None) -> str:
     """Markdown: what it is, from what and how it was trained, how good it is."""
     base = {OURS: "EfficientNet-Lite0 (ImageNet, Apache-2.0) as backbone", PRETRAINED: recipe, YOLO: recipe}
     lines = ["# Garment detector", "", f"Started from: {base[kind_of(recipe)[0]]}. Trained by `w2w train-detector`", ""]

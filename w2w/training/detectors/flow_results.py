@@ -1,12 +1,14 @@
 """Measuring a detector on annotated photos: its figures for the summary, as JSON and as a page."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from w2w import storage
 from w2w.garments.detector import DetectorConfig, threshold_of
 from w2w.garments.page import Box, Seen
 from w2w.metrics.detection import ALL, Judged
+from w2w.results import Figure
 from w2w.training.detectors.flow import Photos, judge_photos
 from w2w.training.detectors.judge import GARMENT, lines, matches, precision
 from w2w.training.page import Curve, detector_report
@@ -20,25 +22,27 @@ def measure(
     detector: DetectorConfig,
     num_shown: int,
     out: str,
-    facts: dict[str, object],
+    facts: Mapping[str, object],
     charts: dict[str, list[Curve]] | None = None,
-) -> dict[str, object]:
-    """Runs the detector, writes metrics.json and report.html into ``out``; returns the figures for the summary: AP, and the
+) -> dict[str, Any]:
+    """Runs the detector, writes metrics.json and report.html into ``out``; returns fields of the job's result: AP, and the
     precision and recall of boxes above the detector's threshold, as `w2w detect` finds them."""
     judged, shown = judge_photos(photos, keys, detector, num_shown, detector.threads)
     table, threshold = precision(judged), threshold_of(detector)
     right, found_share = matches(judged, None if detector.nms_per_class else detector.max_iou).at(threshold)
     found = {name: values for name, values, _ in lines(table)}
-    headline = {f"{m}, mean of the classes": f"{found[ALL][m]:.3f}" for m in ("mAP", "AP50", "AP75")}
+    figures = {f"{m}, mean of the classes": Figure(found[ALL][m]) for m in ("mAP", "AP50", "AP75")}
     if GARMENT in found:
-        headline["AP50 of clothes and shoes as one class"] = f"{found[GARMENT]['AP50']:.3f}"
+        figures["AP50 of clothes and shoes as one class"] = Figure(found[GARMENT]["AP50"])
+    headline = {name: str(figure) for name, figure in figures.items()}
     headline[f"precision and recall at {threshold:g}"] = f"{right:.3f}, {found_share:.3f}"
     storage.write_bytes(storage.join(out, "metrics.json"), json.dumps(table.to_pylist(), indent=1).encode())
     page = storage.join(out, "report.html")
     seen = [_seen(key, image, one) for key, image, one in shown]
     detector_report(page, f"Detector {detector.name}", headline, facts, charts or {}, table, seen)
-    figures = {f"AP50 {name}": f"{values['AP50']:.3f} of {n}" for name, values, n in lines(table) if name is not ALL}
-    return {**headline, **figures, "report": page}
+    figures |= {f"AP50 {name}": Figure(values["AP50"], num=n) for name, values, n in lines(table) if name is not ALL}
+    at = {"threshold": threshold, "precision": float(right), "recall": float(found_share)}
+    return {"figures": figures, **at, "report": page}
 
 
 def chosen_threshold(photos: Photos, detector: DetectorConfig) -> float:

@@ -5,10 +5,11 @@ from functools import partial
 from pathlib import Path
 
 from w2w import ids, schema, storage
-from w2w.engine.job import JobConfig, Run, Summary, git_revision
+from w2w.engine.job import JobConfig, Run, git_revision
 from w2w.engine.train import Workers, train
 from w2w.errors import UsageError
 from w2w.garments.detector import DetectorConfig
+from w2w.results import Figure, Summary, words
 from w2w.stage import Counts
 from w2w.table.delta import need_table
 from w2w.training.detectors.card import model_card
@@ -41,7 +42,31 @@ class Config(JobConfig):
     """Go on where an interrupted run of the same options and photos stopped. --resume=false begins anew."""
 
 
-def main(config: Config) -> Summary:
+@dataclass(frozen=True, kw_only=True)
+class Result(Summary):
+    """What was learnt from, and how good it is on the test photos."""
+
+    recipe: str
+    train_photos: int
+    held_out: int
+    test_photos: int
+    table_version: int
+    model: str
+    """Its folder."""
+    warning: str | None = None
+    step_kept: int | None = None
+    figures: dict[str, Figure] = field(default_factory=dict)
+    """Average precision on the test photos."""
+    threshold: float | None = None
+    """Of the boxes that ``precision`` and ``recall`` are of."""
+    precision: float | None = None
+    recall: float | None = None
+    report: str | None = None
+    use: str | None = None
+    """A command."""
+
+
+def main(config: Config) -> Result:
     run = Run("train-detector", config)
     kind, _ = kind_of(config.recipe)
     settings = filled(config.train, kind)
@@ -53,31 +78,38 @@ def main(config: Config) -> Summary:
     read = [photos.train, photos.val, rows_digest(photos, photos.train + photos.val)]
     digest = ids.digest(CODE, start_digest(config.recipe), asdict(settings), config.workers.num_workers, *read)
     out = Path(storage.absolute(config.out)) if config.out else Path(run.store, "detectors", digest)
-    facts: dict[str, object] = {"recipe": config.recipe, "train photos": len(photos.train), "held out": len(photos.val)}
-    facts |= {"test photos": len(photos.test), "table `detections`": f"version {photos.table_version}", "model": str(out)}
-    if photos.partly_labelled and kind != OURS:
-        facts["warning"] = f"{kind} takes what {', '.join(photos.partly_labelled)} does not label for background"
+    warning = f"{kind} takes what {', '.join(photos.partly_labelled)} does not label for background"
+    result = run.result(
+        Result,
+        recipe=config.recipe,
+        train_photos=len(photos.train),
+        held_out=len(photos.val),
+        test_photos=len(photos.test),
+        table_version=photos.table_version,
+        model=str(out),
+        warning=warning if photos.partly_labelled and kind != OURS else None,
+    )
     if config.dry_run:
-        return run.summary(facts=facts)
+        return result
     run.begin()
     if kind == YOLO:
         name, history = train_yolo(photos, config.recipe, settings, config.workers, out), []
     else:
         place = storage.join(run.store, "_training", digest)
         make = partial(make_training, photos, config.recipe, settings)
-        told = partial(Trackers, config.log, place, digest, dict(facts))
+        told = partial(Trackers, config.log, place, digest, words(result))
         history = train(make, config.workers, place, out, config.resume, told)
         name = str(out)
     detector = DetectorConfig(name=name, threads=settings.threads)
     if photos.val:
         detector = replace(detector, threshold=chosen_threshold(photos, detector))
-    figures = measure(photos, photos.test, detector, 12, str(out), facts, charts_of(history))
+    measured = measure(photos, photos.test, detector, 12, str(out), words(result), charts_of(history))
     kept = next((h["step"] for h in reversed(history) if h.get("kept")), None)
-    facts |= {"step kept": kept} if kept else {}
-    (out / "README.md").write_text(model_card(config.recipe, settings, facts | figures, git_revision()), encoding="utf-8")
+    result = run.done(result, step_kept=kept, **measured)
+    (out / "README.md").write_text(model_card(config.recipe, settings, words(result), git_revision()), encoding="utf-8")
     total = len(photos.train) + len(photos.val) + len(photos.test)
     use = f"w2w detect --detector.name={name}" + (f" --detector.threshold={detector.threshold:g}" if photos.val else "")
-    return run.summary(counts=Counts(total, total), facts=facts | figures | {"use": use})
+    return run.done(result, counts=Counts(total, total), use=use)
 
 
 def _check(photos: Photos, settings: TrainConfig, config: Config) -> None:

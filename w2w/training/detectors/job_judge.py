@@ -3,9 +3,10 @@
 from dataclasses import dataclass, field
 
 from w2w import schema, storage
-from w2w.engine.job import JobConfig, Run, Summary
+from w2w.engine.job import JobConfig, Run
 from w2w.errors import UsageError
 from w2w.garments.detector import DetectorConfig, detector_version, try_detector
+from w2w.results import Figure, Summary, words
 from w2w.table.delta import need_table
 from w2w.training.detectors.flow import list_photos
 from w2w.training.detectors.flow_results import measure
@@ -29,7 +30,25 @@ class Config(JobConfig):
     """Folder of report.html and metrics.json. Default: judged/<detector's version> in the store."""
 
 
-def main(config: Config) -> Summary:
+@dataclass(frozen=True, kw_only=True)
+class Result(Summary):
+    """How good a detector is on these photos."""
+
+    detector: str
+    detector_version: str
+    split: str
+    photos: int
+    table_version: int
+    figures: dict[str, Figure] = field(default_factory=dict)
+    """Average precision on the test photos."""
+    threshold: float | None = None
+    """Of the boxes that ``precision`` and ``recall`` are of."""
+    precision: float | None = None
+    recall: float | None = None
+    report: str | None = None
+
+
+def main(config: Config) -> Result:
     if config.split not in ("test", "train"):
         raise UsageError(f"--split={config.split}: test or train")
     run = Run("judge", config)
@@ -39,11 +58,17 @@ def main(config: Config) -> Summary:
     keys = {"test": photos.test, "train": photos.train}[config.split][: config.limit]
     if not keys:
         raise UsageError(f"table `detections` has no {config.split} photos: see --annotations.split of 'w2w annotate'")
-    facts: dict[str, object] = {"detector": config.detector.name, "detector version": version}
-    facts |= {"split": config.split, "photos": len(keys), "table `detections`": f"version {photos.table_version}"}
+    result = run.result(
+        Result,
+        detector=config.detector.name,
+        detector_version=version,
+        split=config.split,
+        photos=len(keys),
+        table_version=photos.table_version,
+    )
     try_detector(config.detector)
     if config.dry_run:
-        return run.summary(facts=facts)
+        return result
     run.begin()
     out = storage.absolute(config.out) if config.out else storage.join(run.store, "judged", version)
-    return run.summary(facts=facts | measure(photos, keys, config.detector, config.photos, out, facts))
+    return run.done(result, **measure(photos, keys, config.detector, config.photos, out, words(result)))

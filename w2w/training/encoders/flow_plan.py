@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from w2w import schema
 from w2w.engine.train import Workers
@@ -63,19 +63,18 @@ class EncoderPlan:
         settings = [asdict(self.learn), asdict(self.loop)]
         return [self.recipe, model_version(self.encoder), *settings, self.inspected.digest]
 
-    def facts(self) -> dict[str, object]:
+    def facts(self) -> dict[str, Any]:
         found, version = self.inspected, self.table.versions[schema.PAIRS.name]
-        counts = {f"{split} pairs": f"{count:,}" for split, count in found.num_pairs.items()}
-        left_out = {"left out, without picture or vector": f"{found.num_without:,}"} if found.num_without else {}
-        return {"starts from": self.encoder.name, **counts, **left_out, "table `pairs`": f"version {version}"}
+        counts = {"examples": found.num_pairs, "left_out": found.num_without or None}
+        return {"encoder": self.encoder.name, "table_version": version, **counts}
 
     def training(self, rank: int, num_workers: int) -> "Training":
         return flow.make_training(self.table, self.recipe, self.encoder, self.learn, self.loop, rank, num_workers)
 
-    def measure(self, model: Path, out: Path, history: Sequence[dict], facts: Mapping[str, object]) -> dict[str, object]:
+    def measure(self, model: Path, out: Path, history: Sequence[dict], facts: Mapping[str, str]) -> dict[str, Any]:
         return flow_results.measure(self.table, self.encoder, model, self.test_pairs, history, facts, out)
 
-    def card(self, facts: Mapping[str, object], figures: Mapping[str, object], git_revision: str | None) -> str:
+    def card(self, facts: Mapping[str, str], figures: Mapping[str, str], git_revision: str | None) -> str:
         name, ours = self.encoder.name, self.encoder.name == EncoderConfig().name
         what = f"{name} with a head of {self.learn.head.dims[-1]} dimensions; vectors have length 1."
         weights = "EfficientNet-Lite0, ImageNet weights, Apache-2.0" if ours else f"that of {name}: see its card"

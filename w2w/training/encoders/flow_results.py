@@ -4,12 +4,14 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from w2w import storage
 from w2w.metrics.retrieval import ALL, evaluate, gain
 from w2w.models.config import EncoderConfig
+from w2w.results import Figure
 from w2w.training.encoders.flow import PairTable, measure_pairs
 from w2w.training.encoders.pairs import FIGURES, KS
 from w2w.training.page import Curve, Figures, encoder_report
@@ -25,10 +27,10 @@ def measure(
     history: Sequence[dict],
     facts: Mapping[str, object],
     out: Path,
-) -> dict[str, object]:
+) -> dict[str, Any]:
     """Measures ``base`` and the encoder in ``model`` on test pairs; writes metrics.json and report.html to ``out``.
 
-    Returns the figures for the summary: before -> after, each with its 95 % interval, and the gain with its paired one.
+    Returns fields of the job's result: figures after and before, and the gain with its paired interval.
     """
     trained = replace(base, name=str(model), revision=None)
     relevant, names, num_pictures = measure_pairs(table, [base, trained], most, base.threads)
@@ -40,15 +42,15 @@ def measure(
     rows = [r | {"when": when} for when, measured in found.items() for r in measured]
     storage.write_bytes(str(out / "metrics.json"), json.dumps(rows, indent=1).encode())
     values = {(r["group"], _name(r), r["when"]): r for r in rows}
-    before, after, gained = ({m: _said(values[ALL, m, when]) for m in FIGURES} for when in found)
-    figures = {m: f"{before[m]} -> {after[m]}, gain {gained[m]}" for m in FIGURES}
-    shown = {m: " → ".join(f"{values[ALL, m, when]['value']:.3f}" for when in ("before", "after")) for m in FIGURES}
-    measured_on = {"test pairs measured": f"{len(names):,}", "pictures of the gallery": f"{num_pictures:,}"}
+    before, after, gained = ({m: Figure.of(values[ALL, m, when]) for m in FIGURES} for when in found)
+    shown = {m: f"{before[m].value:.3f} → {after[m].value:.3f}" for m in FIGURES}
+    shown |= {"test pairs measured": f"{len(names):,}", "pictures of the gallery": f"{num_pictures:,}"}
     groups = list(dict.fromkeys(r["group"] for r in rows))
     tables = [Figures(when, FIGURES, [_row(g, when, values) for g in groups]) for when in found]
     page = str(out / "report.html")
-    encoder_report(page, f"Encoder {model.name}", shown | measured_on, facts, _charts(history), tables)
-    return {**figures, **measured_on, "report": page}
+    encoder_report(page, f"Encoder {model.name}", shown, facts, _charts(history), tables)
+    measured = {"pairs_measured": len(names), "gallery_pictures": num_pictures}
+    return {"figures": after, "before": before, "gain": gained, **measured, "report": page}
 
 
 def _row(group: str | None, when: str, values: dict) -> tuple[str, int, list[dict]]:
@@ -58,10 +60,6 @@ def _row(group: str | None, when: str, values: dict) -> tuple[str, int, list[dic
 
 def _name(row: dict) -> str:
     return f"Recall@{row['k']}" if row["metric"] == "recall" else row["metric"]
-
-
-def _said(row: dict) -> str:
-    return f"{row['value']:.3f} [{row['ci_low']:.3f}, {row['ci_high']:.3f}]"
 
 
 def _charts(history: Sequence[dict]) -> dict[str, list[Curve]]:

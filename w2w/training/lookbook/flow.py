@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -16,6 +17,7 @@ from w2w.metrics.retrieval import bootstrap
 from w2w.models.config import EncoderConfig
 from w2w.models.encoder import load_encoder
 from w2w.models.sources import file_sha256
+from w2w.results import Figure
 from w2w.training.batches import in_epochs
 from w2w.training.config import LoopConfig
 from w2w.training.lookbook.config import PIXELDTGAN, SIAMESE, LookbookConfig
@@ -102,20 +104,19 @@ def measure(
     out: Path,
     history: Sequence[dict],
     facts: Mapping[str, object],
-) -> dict[str, object]:
+) -> dict[str, Any]:
     """Experiments 1 and 2 of a Siamese network, or 3 of PixelDTGAN, on the test products; ``encoder`` does 2 beside it. Writes
-    metrics.json and report.html; returns figures for the summary."""
+    metrics.json and report.html; returns fields of the job's result."""
     found = run_task(_judge_siamese if recipe == SIAMESE else _judge_gan, data, encoder, model, title="measure")
     rows = [{"experiment": name} | row for name, rows in (("pairs", found.pairs), ("top", found.top)) for row in rows]
     storage.write_bytes(str(out / "metrics.json"), json.dumps(rows, indent=1).encode())
     mine = [r for r in found.top if r["of"] == found.top[-1]["of"]]
-    figures = {k: f"{found.pairs[-1][k]:.3f}" for k in SEED_PAIRS} if found.pairs else {}
-    figures |= {
-        f"Recall@{r['k']} of {r['products']}": f"{r['value']:.3f} [{r['ci_low']:.3f}, {r['ci_high']:.3f}]" for r in mine
-    }
+    figures = {k: Figure(found.pairs[-1][k]) for k in SEED_PAIRS} if found.pairs else {}
+    figures |= {f"Recall@{r['k']} of {r['products']}": Figure.of(r) for r in mine}
     page = str(out / "report.html")
-    lookbook_report(page, CARDS[recipe][0], _NOTE, figures, facts, _charts(history), found)
-    return {**figures, "report": page}
+    shown = {name: str(figure) for name, figure in figures.items()}
+    lookbook_report(page, CARDS[recipe][0], _NOTE, shown, facts, _charts(history), found)
+    return {"figures": figures, "report": page}
 
 
 def _judge_siamese(data: Lookbook, encoder: EncoderConfig, model: Path) -> Found:

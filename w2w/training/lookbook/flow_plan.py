@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from w2w import storage
 from w2w.engine.train import Workers
@@ -29,7 +29,7 @@ class LookbookPlan:
     data: flow.Lookbook
     loop: LoopConfig
     encoder: EncoderConfig
-    found: dict[str, object]
+    found: dict[str, Any]
     rows: Counts
 
     @classmethod
@@ -56,8 +56,7 @@ class LookbookPlan:
             train = flow.published(recipe, count, lookbook.batch * workers.num_workers, train)
         check_loop(train, flow.SELECTS[recipe], workers)
         try_encoder(encoder)  # it is measured beside: say at once what is wrong with it
-        found: dict[str, object] = {"data": storage.absolute(lookbook.path)}
-        found |= {f"{name} products": f"{len(part):,}" for name, part in parts.items()}
+        found = {"source": storage.absolute(lookbook.path), "examples": {name: len(part) for name, part in parts.items()}}
         total = sum(map(len, parts.values()))
         return cls(recipe, data, train, encoder, found, Counts(total, total))
 
@@ -69,16 +68,16 @@ class LookbookPlan:
         config = self.data.config
         return [self.recipe, self.data.digest(), config.batch, asdict(config.siamese), asdict(config.gan), asdict(self.loop)]
 
-    def facts(self) -> dict[str, object]:
+    def facts(self) -> dict[str, Any]:
         return self.found
 
     def training(self, rank: int, num_workers: int) -> "Training":
         return flow.make_training(self.recipe, self.data, self.loop, rank, num_workers)
 
-    def measure(self, model: Path, out: Path, history: Sequence[dict], facts: Mapping[str, object]) -> dict[str, object]:
+    def measure(self, model: Path, out: Path, history: Sequence[dict], facts: Mapping[str, str]) -> dict[str, Any]:
         return flow.measure(self.recipe, self.data, self.encoder, model, out, history, facts)
 
-    def card(self, facts: Mapping[str, object], figures: Mapping[str, object], git_revision: str | None) -> str:
+    def card(self, facts: Mapping[str, str], figures: Mapping[str, str], git_revision: str | None) -> str:
         title, what = flow.CARDS[self.recipe]
         settings = {"lookbook": self.data.config, "train": self.loop}
         return model_card(title, [what], facts, figures, f"Weights: trained from scratch. {OF_DATA}", settings, git_revision)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from w2w.engine.train import Workers
 from w2w.errors import UsageError
@@ -26,7 +26,7 @@ class OutfitPlan:
     table: flow_results.OutfitTable
     outfits: OutfitsConfig
     loop: LoopConfig
-    found: dict[str, object]
+    found: dict[str, Any]
     rows: Counts
     digest: str
     folder: str = "scorers"
@@ -58,16 +58,16 @@ class OutfitPlan:
     def identity(self) -> list[object]:
         return [OUTFITS, asdict(self.outfits), asdict(self.loop), self.digest]
 
-    def facts(self) -> dict[str, object]:
+    def facts(self) -> dict[str, Any]:
         return self.found
 
     def training(self, rank: int, num_workers: int) -> "Training":
         return flow_results.make_training(self.table, self.outfits, self.loop, rank, num_workers)
 
-    def measure(self, model: Path, out: Path, history: Sequence[dict], facts: Mapping[str, object]) -> dict[str, object]:
+    def measure(self, model: Path, out: Path, history: Sequence[dict], facts: Mapping[str, str]) -> dict[str, Any]:
         return flow_results.measure(self.table, self.outfits, model, out, history, facts)
 
-    def card(self, facts: Mapping[str, object], figures: Mapping[str, object], git_revision: str | None) -> str:
+    def card(self, facts: Mapping[str, str], figures: Mapping[str, str], git_revision: str | None) -> str:
         name = self.table.encoder.name
         what = [f"Scores outfits by the vectors that {name} gives of their items; network: {self.outfits.network.kind}."]
         licence = f"Weights: trained from scratch on vectors of {name}, whose licence its card states. {OF_DATA}"

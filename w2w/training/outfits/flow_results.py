@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -14,6 +15,7 @@ from w2w.memory import keep_memory
 from w2w.metrics.outfit import evaluate
 from w2w.models.config import EncoderConfig
 from w2w.models.encoder import model_version
+from w2w.results import Figure
 from w2w.stage import Counts
 from w2w.table import delta
 from w2w.training.config import LoopConfig
@@ -76,9 +78,9 @@ def outfit_table(
     limit: int | None,
     config: OutfitsConfig,
     num_workers: int = 1,
-) -> tuple[OutfitTable, dict[str, object], Counts, int, str]:
-    """The outfits, facts on them, rows of the table, how many worn ones there are to train on, and a digest of what the weights
-    follow from. Raises UsageError for what is missing."""
+) -> tuple[OutfitTable, dict[str, Any], Counts, int, str]:
+    """The outfits, what the job's result says of them, rows of the table, how many worn ones there are to train on, and a
+    digest of what the weights follow from. Raises UsageError for what is missing."""
     sources = sources or [schema.OWN]
     if len(sources) > 1:
         raise UsageError(f"--sources: a scorer learns from the outfits of one source, not of {', '.join(sources)}")
@@ -110,15 +112,13 @@ def outfit_table(
             f"outfits.scorer.kind={config.network.kind}: is for outfits of top, bottom and shoes, and {sources[0]!r} has "
             "others: use --outfits.scorer.kind=set"
         )
-    facts: dict[str, object] = {
-        f"{split} outfits": f"{worn:,} worn, {modified:,} modified" for split, (worn, modified) in counts.items()
-    }
+    told: dict[str, Any] = {"encoder": encoder.name, "source": sources[0], "left_out": left_out}
+    told |= {"examples": {s: n for s, (n, _) in counts.items()}, "modified": {s: n for s, (_, n) in counts.items()}}
+    told["table_version"] = versions[schema.OUTFITS.name]
     num_rows = sum(map(sum, counts.values()))
     rows = Counts(num_rows + left_out, num_rows, {RejectCode.NO_VECTOR: left_out} if left_out else {})
-    facts |= {"vectors of": encoder.name, "left out, without a vector": left_out}
-    facts["table `outfits`"] = f"version {versions[schema.OUTFITS.name]}, {sources[0]}"
     val, questions = table.questions(splits[VAL], VAL, config.num_answers)
-    return table, facts, rows, counts[TRAIN][0], ids.digest(*(_digest(part) for part in (train, val, questions)))
+    return table, told, rows, counts[TRAIN][0], ids.digest(*(_digest(part) for part in (train, val, questions)))
 
 
 def _digest(arrays: Outfits | Questions) -> list[object]:
@@ -145,18 +145,17 @@ def make_training(table: OutfitTable, config: OutfitsConfig, loop: LoopConfig, r
 
 def measure(
     table: OutfitTable, config: OutfitsConfig, model: Path, out: Path, history: Sequence[dict], facts: Mapping[str, object]
-) -> dict[str, object]:
+) -> dict[str, Any]:
     """AUC and FITB of the scorer in ``model`` on test outfits, each with its 95 % interval, and how similarities lie; writes
-    metrics.json and report.html."""
+    metrics.json and report.html. Returns fields of the job's result."""
     rows, judged = run_task(_judge, table, config.num_answers, model, title="measure")
     storage.write_bytes(str(out / "metrics.json"), json.dumps(rows, indent=1).encode())
-    figures = {
-        r["metric"]: f"{r['value']:.3f} [{r['ci_low']:.3f}, {r['ci_high']:.3f}]" for r in rows if r["of"] == judged[-1].name
-    }
+    figures = {r["metric"]: Figure.of(r) for r in rows if r["of"] == judged[-1].name}
     notes = [*([_PUBLISHED] if config.loss == WHAT2WEAR else []), _THRESHOLDS]
     page = str(out / "report.html")
-    compatibility_report(page, f"Scorer of outfits {model.name}", notes, {**figures, **facts}, judged, _charts(history))
-    return {**figures, "report": page}
+    shown = {name: str(figure) for name, figure in figures.items()} | dict(facts)
+    compatibility_report(page, f"Scorer of outfits {model.name}", notes, shown, judged, _charts(history))
+    return {"figures": figures, "report": page}
 
 
 def _judge(table: OutfitTable, num_answers: int, model: Path) -> tuple[list[dict], list[Judged]]:

@@ -1,0 +1,125 @@
+"""What a job did, as data: a frozen dataclass a job, with numbers as numbers. ``words`` alone makes text of it, for people.
+
+A field is shown under its own name. Fields that a run had nothing to say for are None, False or empty, and are not shown.
+"""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+import numpy as np
+
+from w2w.shown import without_secrets
+from w2w.stage import Counts
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A measured value; with its 95 % interval, and over how many it was measured, where they are known."""
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+    num: int | None = None
+
+    @classmethod
+    def of(cls, row: Mapping[str, Any], num: int | None = None) -> "Figure":
+        """Of a row of METRICS_SCHEMA."""
+        return cls(row["value"], row["ci_low"], row["ci_high"], num)
+
+    def __str__(self) -> str:
+        interval = "" if self.low is None else f" [{self.low:.3f}, {self.high:.3f}]"
+        return f"{self.value:.3f}{interval}" + ("" if self.num is None else f" of {self.num:,}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Summary:
+    """What every job says of its run; each job's own result adds fields."""
+
+    job: str
+    run_id: str
+    counts: Counts = field(default_factory=Counts)
+    """Rows in and out, and rejects by code."""
+    seconds: float = 0.0
+    versions: dict[str, int] = field(default_factory=dict)
+    """Of the tables that were written."""
+    skipped: int = 0
+    """Rows that were done before this run."""
+    dry_run: bool = False
+
+    @property
+    def rows_per_s(self) -> float:
+        return self.counts.read / self.seconds if self.seconds else 0.0
+
+    def __rich__(self) -> Any:
+        """The table that is printed at a job's end."""
+        from rich.table import Table
+
+        title = f"{self.job}{' (dry run: nothing was done)' if self.dry_run else ''}"
+        table = Table(title=title, title_justify="left", show_header=False, title_style="bold")
+        table.add_column()
+        table.add_column(overflow="fold")  # a path is there to be copied whole
+        counts = self.counts
+        rows = [("run", self.run_id)]
+        if not self.dry_run:
+            rows += [("rows in", f"{counts.read:,}"), ("rows out", f"{counts.out:,}"), ("rejects", f"{counts.rejected:,}")]
+            rows += [(f"  {code}", f"{n:,}") for code, n in sorted(counts.rejects.items(), key=lambda kv: -kv[1])]
+            rows += [("already done", f"{self.skipped:,}")]
+            rows += [(f"rows through {name}", f"{n:,}") for name, n in counts.stages.items()]
+            rows += [("seconds", f"{self.seconds:,.1f}"), ("rows/s", f"{self.rows_per_s:,.1f}")]
+            rows += [(f"table {name}", f"version {v}") for name, v in self.versions.items()]
+        for name, text in [*rows, *words(self).items()]:
+            table.add_row(name, text)
+        return table
+
+
+_COMMON = {f.name for f in fields(Summary)}
+
+
+def words(result: Summary) -> dict[str, str]:
+    """What is special to this job: label -> text. Each of several figures has a line of its own."""
+    said: dict[str, str] = {}
+    for name in (f.name for f in fields(result) if f.name not in _COMMON and f.repr):
+        value, label = getattr(result, name), name.replace("_", " ")
+        if name == "more":
+            said |= {key: _text(more) for key, more in value.items()}
+        elif isinstance(value, dict) and all(isinstance(v, Figure) for v in value.values()):
+            said |= {key if name == "figures" else f"{key}, {label}": str(figure) for key, figure in value.items()}
+        elif value is True or isinstance(value, Figure) or _is_number(value) or (value and not isinstance(value, Summary)):
+            said[label] = _text(value)
+    return said
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{_text(v)} {k}" for k, v in value.items())
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_text, value))
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:,.4g}" if abs(value) < 1000 else f"{value:,.0f}"
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def to_json(result: Summary | None, **more: object) -> bytes:
+    """The result's fields as a JSON object, and ``more``; a number that is none is null, and secrets are hidden."""
+    return json.dumps(_plain(without_secrets((asdict(result) if result else {}) | more)), indent=1).encode() + b"\n"
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value if value is None or isinstance(value, bool | int | float | str) else str(value)
