@@ -38,6 +38,7 @@ from w2w.engine.job import start
 from w2w.errors import Reject
 from w2w.images.decode import DecodeLimits, decode_many
 from w2w.images.stage import inspected
+from w2w.ingest import flow
 from w2w.ingest import job as ingest
 from w2w.table import delta
 
@@ -261,7 +262,7 @@ def main() -> None:
 if __name__ == "__main__":
     if "--as-ours" in sys.argv:
         sys.argv.remove("--as-ours")
-        ingest.inspect = inspect_and_shrink
+        flow.inspect = inspect_and_shrink
         start(ingest.main, ingest.Config)
     else:
         main()

@@ -67,11 +67,11 @@ def main() -> None:
     for number, row in enumerate(rows):
         photo = np.asarray(Image.open(row[schema.IMAGE_URI]).convert("RGB"))
         truth = np.asarray(Image.open(DATA / "labels" / f"{Path(row[schema.IMAGE_URI]).stem}.png")) != 0
-        for way, given in (("alone", nobody), ("guided", guide[row[schema.KEY]])):
+        for way, (boxes_N4, categories, person) in (("alone", nobody), ("guided", guide[row[schema.KEY]])):
             if way == "alone" and segmenter.needs_box:
                 continue
             try:
-                mask = person_mask(segmenter, photo, *given, MaskRules()).mask
+                mask = person_mask(segmenter, photo, boxes_N4, categories, person, MaskRules()).mask
                 overlaps[way].append(mask_iou(mask, truth))
             except Reject as e:
                 rejected[way][e.code.value] = rejected[way].get(e.code.value, 0) + 1

@@ -50,7 +50,8 @@ def features(batch: int = 32) -> np.ndarray:
     files, out = photos(), []
     for start in range(0, len(files), batch):
         pixels = [
-            np.asarray(Image.open(f).convert("RGB").resize((224, 224), Image.BICUBIC)) for f in files[start : start + batch]
+            np.asarray(Image.open(f).convert("RGB").resize((224, 224), Image.Resampling.BICUBIC))
+            for f in files[start : start + batch]
         ]
         x = torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).float().sub(127).div(128)
         with torch.inference_mode():

@@ -505,6 +505,7 @@ def expected(folder: Path) -> dict[str, End]:
 class HostileServer(Server):
     """The twin's server, with listeners on private addresses that note each connection."""
 
+    site: HostileSite
     site_type, handler_type = HostileSite, Hostile
 
     def __init__(self, *arguments: object):

@@ -57,6 +57,7 @@ class Proxy(ThreadingHTTPServer):
     "busy" answers 503 SlowDown, "lost" passes it on and hangs up in place of its answer."""
 
     daemon_threads = True
+    endpoint: str
 
     def __init__(self, endpoint: str, fault: Callable[[str, str, int], str | None]):
         super().__init__(("127.0.0.1", 0), _Handler)
@@ -77,7 +78,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def handle_one(self) -> None:
         body = self._body()
-        proxy = self.server
+        proxy: Proxy = self.server  # type: ignore[assignment]
         with proxy.lock:
             proxy.asked.append((self.command, self.path))
             fault = proxy.fault(self.command, self.path, len(proxy.asked))

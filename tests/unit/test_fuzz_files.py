@@ -10,6 +10,7 @@ import tarfile
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -228,7 +229,7 @@ def mutated_json(rng: random.Random, data: bytes) -> bytes:
     """The JSON with some values replaced by hostile ones, by each other, or there twice."""
     value = json.loads(data)
     for _ in range(rng.choice((1, 1, 2, 4))):
-        places: list[tuple[object, object]] = []
+        places: list[tuple[Any, Any]] = []
         todo = [value]
         while todo:
             one = todo.pop()

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from w2w import storage
 from w2w.config import nearest
@@ -37,7 +38,7 @@ class Source:
     architecture: str
     input: Input
     files: tuple[str, ...]
-    network: Callable[[], object]
+    network: Callable[[], Any]  # a torch module
     convolutional: bool = False
     blueprint: dict | None = None
 

@@ -1,6 +1,7 @@
 """The hostile twin does what its table says, and the check of the log finds every planted violation."""
 
 import http.client
+import itertools
 import re
 import select
 import socket
@@ -215,14 +216,13 @@ def test_a_connection_to_a_private_address_is_noted(fresh):
 # the check of the log
 
 
+NUMBERS = itertools.count(1)
+
+
 def line(start: float, target: str = "", *, seconds: float = 0.1, status: int = 200, host: str = "shop:80", **more) -> dict:
-    line.number += 1
-    end = start + seconds
-    made = {"number": line.number, "start": start, "end": end, "wall_start": start, "wall_end": end, "host": host}
-    return made | {"target": target or f"/p/{line.number}", "status": status, "retry_after": None, "cut": False} | more
-
-
-line.number = 0
+    number, end = next(NUMBERS), start + seconds
+    made = {"number": number, "start": start, "end": end, "wall_start": start, "wall_end": end, "host": host}
+    return made | {"target": target or f"/p/{number}", "status": status, "retry_after": None, "cut": False} | more
 
 
 def test_a_polite_log_is_found_polite():

@@ -35,7 +35,7 @@ def read(tmp_path, monkeypatch):
         (tmp_path / "train.json").write_text(json.dumps(file))
         return annotate.main(config)
 
-    run.store = config.store
+    run.store = config.store  # type: ignore[attr-defined]
     return run
 
 

@@ -14,7 +14,7 @@ from w2w.garments.classifier import LABELS, Classify, HeadConfig, best_temperatu
 DIM = 12
 
 
-def examples(num: int, noise: float, labels=("bag", "shoes", "top"), seed: int = 0):
+def examples(num: int, noise: float, labels=("bag", "shoes", "top"), seed: int = 0) -> tuple[np.ndarray, list[str], list[str]]:
     """Unit vectors around one centre a class; keys."""
     rng = np.random.default_rng(seed)
     centres_CD = np.random.default_rng(99).normal(size=(len(LABELS), DIM))

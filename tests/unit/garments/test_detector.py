@@ -8,7 +8,7 @@ from tests.unit.garments.models import LABELS, save_detector, save_yolo
 from tests.unit.models.test_encoder import pictures
 from w2w.errors import Reject, UsageError
 from w2w.garments.batches import Batches, is_out_of_memory
-from w2w.garments.detector import Detector, DetectorConfig, Found, detector_version, load_model
+from w2w.garments.detector import Detector, DetectorConfig, Found, Transformers, detector_version, load_model
 from w2w.garments.taxonomy import TaxonomyConfig
 
 
@@ -104,6 +104,7 @@ def test_labels_are_exchanged_by_name(tmp_path):
 def test_not_finite_is_rejected(tmp_path):
     save_detector(tmp_path, "rt_detr")
     model = load_model(DetectorConfig(str(tmp_path)))
+    assert isinstance(model, Transformers)
     with torch.no_grad():
         next(model._model.parameters()).fill_(float("nan"))
     assert [f.code for f in model(pictures(1), 0.0)] == ["not_finite"]

@@ -14,7 +14,7 @@ from PIL import Image
 from tests.unit.garments.models import save_sam, tiny_sam
 from tests.unit.models.test_encoder import pictures
 from w2w.errors import UsageError
-from w2w.garments import u2net
+from w2w.garments import sam, u2net
 from w2w.garments.masked import Prompt
 from w2w.garments.sam import sam_from
 from w2w.garments.segmenter import SegmenterConfig, load_segmenter, segmenter_version
@@ -27,6 +27,7 @@ def test_transformers_sam(tmp_path, kind, monkeypatch):
     model, processor = save_sam(tmp_path, kind)
     ours = load_segmenter(SegmenterConfig(str(tmp_path)))
     encoded = []
+    assert isinstance(ours, sam.Transformers)
     kept = ours._model.get_image_embeddings
     monkeypatch.setattr(ours._model, "get_image_embeddings", lambda v: encoded.append(v.shape) or kept(v))
     (image,) = pictures(1, (90, 70))
@@ -117,6 +118,7 @@ def test_ultralytics_mobile_sam(tmp_path):
     torch.save(build_mobile_sam().state_dict(), tmp_path / "mobile_sam.pt")
     ours = load_segmenter(SegmenterConfig(f"ultralytics:{tmp_path}/mobile_sam.pt", threads=2))
     encoded = []
+    assert isinstance(ours, sam.Ultralytics)
     kept = ours._predictor.get_im_features
     ours._predictor.get_im_features = lambda im: encoded.append(im.shape) or kept(im)
     (image,) = pictures(1, (90, 70))

@@ -13,7 +13,7 @@ from tests.unit.garments.models import LABELS, save_detector, save_sam, save_yol
 from tests.unit.models.test_encoder import pictures
 from w2w.errors import Reject, UsageError
 from w2w.garments import own
-from w2w.garments.detector import Detector, DetectorConfig, Found, detector_version, load_model, try_detector
+from w2w.garments.detector import Detector, DetectorConfig, Found, Yolo, detector_version, load_model, try_detector
 from w2w.garments.masked import Prompt
 from w2w.garments.segmenter import SegmenterConfig, load_segmenter, segmenter_version
 from w2w.models import trial
@@ -151,6 +151,7 @@ def test_yolo_weights_and_answers_that_are_not_finite(tmp_path):
     model = load_model(DetectorConfig(f"yolo:{tmp_path}/tiny.pt"))
     seen = pictures(2, (60, 48))
     assert [type(f) for f in model(seen, 0.0)] == [Found, Found]
+    assert isinstance(model, Yolo)
     first = model._model.predictor.model.model.model[0]
     kept = first.forward
     first.forward = lambda x: torch.cat([kept(x[:1]), kept(x[1:]) * float("nan")])

@@ -48,8 +48,8 @@ class Found:
 def dealt(prods: pa.Table, some: pa.Table, same: list[pa.Table] | None = None, rules: SplitRules = ALL, keys=None) -> Found:
     keys = prods.column(schema.PRODUCT_ID) if keys is None else pa.array(keys, pa.string())
     prods = prods.append_column(PRODUCT_KEY, keys)
-    halves = [lambda t=t: iter([t.slice(0, t.num_rows // 2), t.slice(t.num_rows // 2)]) for t in (prods, some)]
-    found = deal(*halves, clusters() if same is None else same, rules)
+    products, posts = (lambda t=t: iter([t.slice(0, t.num_rows // 2), t.slice(t.num_rows // 2)]) for t in (prods, some))
+    found = deal(products, posts, clusters() if same is None else same, rules)
     rows = pa.concat_tables(found.rows)
     return Found(found, rows.sort_by([(schema.OWNER_KIND, "descending"), (schema.OWNER_ID, "ascending")]))
 

@@ -58,6 +58,8 @@ def test_tensorboard_shows_each_step_once_through_a_restart(tmp_path):
 class Server:
     """A stand-in for mlflow and wandb that keeps what it is told, as strictly as they are."""
 
+    __spec__ = SimpleNamespace()  # as a module has one
+
     def __init__(self):
         self.runs: dict[str, dict] = {}
 
@@ -103,7 +105,6 @@ class Server:
 )
 def test_the_other_two_are_told_the_same(tmp_path, monkeypatch, package, options, run):
     server = Server()
-    server.__spec__ = SimpleNamespace()
     monkeypatch.setitem(sys.modules, package, server)
     for history in (HISTORY[:2], HISTORY):
         trackers = Trackers(LogConfig(**options), str(tmp_path), "r1", {"table `pairs`": "version 3"})

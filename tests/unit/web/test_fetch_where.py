@@ -185,11 +185,15 @@ def authority(tmp_path_factory):
     return folder
 
 
+class Asked(ssl.SSLContext):
+    asked_names: list[str | None]
+
+
 @pytest.fixture
 def tls_server(serve, authority, monkeypatch):
     monkeypatch.setenv("SSL_CERT_FILE", str(authority / "ca.pem"))
     resolve_to(monkeypatch, "127.0.0.1")
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context = Asked(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(authority / "server.pem")
     context.asked_names = []
     context.sni_callback = lambda sock, name, ctx: context.asked_names.append(name)

@@ -13,7 +13,7 @@ TWO = ([(10, 20, 50, 60), (20, 62, 45, 110)], [6, 1])
 
 @settings(max_examples=60, deadline=None)
 @given(st.integers(0, 2**32 - 1), st.sampled_from([(96, 64), (64, 96), (160, 96)]))
-def test_boxes_and_pixels_go_together(seed, canvas):
+def test_boxes_and_pixels_go_together(seed: int, canvas: tuple[int, int]):
     seen = augment(sample(*TWO), *canvas, PLAIN, np.random.default_rng(seed))
     assert seen.image.shape == (*canvas, 3)
     assert seen.classes_HW.shape == canvas

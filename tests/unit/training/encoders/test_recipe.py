@@ -43,7 +43,8 @@ def vectors(count: int = 40) -> list[Row]:
     for i in range(count):
         kind = rng.normal(size=4)
         both = [np.concatenate([kind, 3 * rng.normal(size=8)]) for _ in range(2)]
-        found.append(Row(*((v / np.linalg.norm(v)).astype(np.float32) for v in both), i, i))
+        anchor, positive = ((v / np.linalg.norm(v)).astype(np.float32) for v in both)
+        found.append(Row(anchor, positive, i, i))
     return found
 
 
