@@ -2,6 +2,7 @@
 
 import argparse
 import importlib
+import logging
 import sys
 from dataclasses import dataclass
 from typing import Literal
@@ -25,6 +26,7 @@ class Config:
 
 
 def main(config: Config) -> None:
+    logging.disable(logging.INFO)  # what libraries say when all jobs are imported
     sys.stdout.write(shtab.complete(command(), config.shell) + "\n")
 
 
