@@ -44,7 +44,7 @@ def test_jobs_are_told_by_what_they_are_for():
 
 def test_defaults_are_those_of_the_job_and_not_of_the_class():
     found = {option.name: option.default for option in options(config_of("detect"))}
-    assert found["pool.batch_rows"] == config_of("detect").pool.batch_rows == 8
+    assert found["pool.batch_rows"] == 8
 
 
 @pytest.mark.parametrize("argv", [["embed", "--help", "all"], ["--help"]])

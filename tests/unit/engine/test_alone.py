@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -28,7 +29,7 @@ class Counting:
             if step == self.dies_at:
                 raise SystemExit
             history = [*history, {"step": step}]
-            report({"step": step}, lambda folder: self.write(folder, history))
+            report({"step": step}, partial(self.write, history=history))
 
     def write(self, folder: Path, history: list) -> None:
         (folder / HISTORY).write_text(json.dumps(history))
