@@ -4,6 +4,7 @@ import importlib
 import os
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 
@@ -13,7 +14,7 @@ from w2w.usage import help_text, options, places
 ROWS = 30  # of a screen of 100 columns
 
 
-def config_of(name: str) -> type:
+def config_of(name: str) -> type[Any]:
     return importlib.import_module(module_of(name)).Config
 
 
