@@ -89,8 +89,9 @@ def load_network(folder: Path, name: str):
     from w2w.garments.dense import Dense
 
     option = f"detector.name={name}"
-    network, tensors = Dense(read_settings(folder, name).channels), weights.read([folder / weights.WEIGHTS], option)
-    return weights.fill(network, tensors, f"{option}: {folder / weights.WEIGHTS}")
+    where, channels = f"{option}: {folder / weights.WEIGHTS}", read_settings(folder, name).channels
+    tensors = weights.read([folder / weights.WEIGHTS], option)
+    return weights.fill(weights.built(lambda: Dense(channels), tensors, where), tensors, where)
 
 
 def torch_run(network, device, dtype) -> Run:

@@ -27,10 +27,11 @@ def load_network(folder: Path, kind: str, make: Callable[[dict], nn.Module]) -> 
     settings = weights.read_json(folder / CONFIG, option)
     if settings.get("model_type") != kind:
         raise UsageError(f"{option}: config.json is of a {settings.get('model_type')}")
+    tensors = weights.read([folder / weights.WEIGHTS], option)
     try:
-        network = make(settings)
+        network = weights.built(lambda: make(settings), tensors, option)
     except (ValueError, KeyError, TypeError, RuntimeError) as e:
         if isinstance(e, UsageError):
             raise
         raise UsageError(f"{option}: config.json: {type(e).__name__}: {str(e).splitlines()[0]}") from e
-    return weights.fill(network, weights.read([folder / weights.WEIGHTS], option), option), settings
+    return weights.fill(network, tensors, option), settings

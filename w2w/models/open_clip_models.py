@@ -64,7 +64,8 @@ def load_tower(blueprint: dict, file: str, name: str):
     from w2w.models.network import build
 
     option = f"encoder.name={name}"
-    network, carried = build(blueprint), weights.read([Path(file)], option)
+    carried = weights.read([Path(file)], option)
+    network = weights.built(lambda: build(blueprint), carried, f"{option}: {file}")
     prefix = next((t for t in _TOWERS if any(k.startswith(t) for k in carried)), None)
     if prefix is None:
         raise UsageError(f"{option}: {file} has no weights of an image tower, {' or '.join(_TOWERS)}*")

@@ -7,8 +7,7 @@ from w2w.errors import UsageError
 
 SCORERS = ("pairs", "set", "what2wear")
 PADDINGS = ("valid", "same")
-BATCH = "batch"
-HINGES = (BATCH, "outfit")  # of What2Wear's loss
+HINGES = BATCH, OUTFIT = ("batch", "outfit")  # of What2Wear's loss
 
 
 @dataclass(frozen=True)

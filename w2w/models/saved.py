@@ -59,12 +59,13 @@ def load(kind: str, blueprint: dict, shape: Input, files: list[Path], name: str)
     if kind == "swin":
         tensors = {_renamed(k, (_SWIN, _SWIN_HEAD)): v for k, v in tensors.items()}
     if blueprint["backbone"].get("library") != "transformers":
-        return weights.fill(build(blueprint), tensors, where)
+        return weights.fill(weights.built(lambda: build(blueprint), tensors, where), tensors, where)
     # by transformers itself: names of tensors differ between its versions
     tower = {k.removeprefix(_TOWER): v for k, v in tensors.items() if k.startswith(_TOWER)}
     settings = hub.settings(files[0].parent, blueprint["backbone"]["config"], option)
-    network = Embedder(nn.Identity(), Head(blueprint["head"]), blueprint["normalised"])
-    weights.fill(network, {k: v for k, v in tensors.items() if not k.startswith(_TOWER)}, where)
+    rest = {k: v for k, v in tensors.items() if not k.startswith(_TOWER)}
+    network = Embedder(nn.Identity(), weights.built(lambda: Head(blueprint["head"]), rest, where), blueprint["normalised"])
+    weights.fill(network, rest, where)
     network.backbone = image_tower(settings, tower, shape.size_px, where)
     return network.eval()
 

@@ -7,7 +7,7 @@ those of transformers, which may have parts that no picture passes.
 
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,6 +21,11 @@ WEIGHTS = "model.safetensors"
 _PICKLE = "pytorch_model.bin"
 _PLAIN = re.compile(r"[\w.-]+")  # a name that leads nowhere: no folder, no URL
 _LFS = b"version https://git-lfs"
+# of what a config.json may ask for: far above all that was ever published, and built in seconds
+_LAYERS = re.compile(r"(layers?|depths?|blocks?|stages?)$")
+_MOST_LAYERS, _MOST, _MOST_SIZES = 1000, 1 << 20, 1024
+_NO_SIZE = re.compile(r"seed|steps?$|ids?$|date|time|param|flops|version|epoch|samples?$")
+_MOST_MISSING = 100_000_000  # numbers that a network may have beyond eight times those of its file (a text tower, a decoder)
 _MASK_TOKEN = "mask_token"  # stands for hidden patches, and nothing is hidden from an encoder
 
 
@@ -58,7 +63,46 @@ def read_json(path: Path, option: str) -> dict:
         raise UsageError(f"{option}: {path} is not valid JSON") from e
     if not isinstance(found, dict):
         raise UsageError(f"{option}: {path} is no JSON object but a {type(found).__name__}")
+    if path.name.endswith("config.json"):
+        _check_sizes(found, "", f"{option}: {path}")
     return found
+
+
+def _check_sizes(value: object, name: str, where: str) -> None:
+    """Raises UsageError for a number by which a constructor would take minutes, or all memory, before it could be refused."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            _check_sizes(inner, key, where)
+    elif isinstance(value, list):
+        if len(value) > _MOST_SIZES and not all(isinstance(v, str) for v in value):
+            raise UsageError(f"{where}: {name} has {len(value):,} entries: no network is like that")
+        for inner in value:
+            _check_sizes(inner, name, where)
+    elif isinstance(value, int | float) and not _NO_SIZE.search(name):
+        most = _MOST_LAYERS if _LAYERS.search(name) else _MOST
+        if abs(value) > most:
+            raise UsageError(f"{where}: {name}={value:g}: no network is that large")
+
+
+def built(make: Callable, tensors: dict[str, "torch.Tensor"], where: str):
+    """The network that ``make`` builds of a config.json. Raises UsageError, before it takes memory, where it is far larger than
+    its file."""
+    import torch
+
+    try:
+        with torch.device("meta"):
+            network = make()
+    except Exception:  # it computes with its tensors, or cannot be: the real one tells
+        return make()
+    check_total(network, tensors, where)
+    return make()
+
+
+def check_total(network, tensors: dict[str, "torch.Tensor"], where: str) -> None:
+    own, have = dict(network.state_dict()), sum(v.numel() for v in tensors.values())
+    if sum(v.numel() for v in own.values()) > 8 * have + _MOST_MISSING:
+        name = max(own, key=lambda n: own[n].numel())
+        raise UsageError(f"{where} holds {have:,} numbers, and config.json asks for {_size(own[name].shape)} in {name!r} alone")
 
 
 def shapes(files: Sequence[Path], option: str) -> dict[str, tuple[int, ...]]:
@@ -155,12 +199,17 @@ def fill(network, tensors: dict[str, "torch.Tensor"], option: str, unused: Itera
     return network.eval()
 
 
-def check_finite(network, option: str) -> None:
-    """Raises UsageError naming the first tensor of the network with NaN or infinity."""
+def check_finite(network, option: str, drawn: Collection[str] = ()) -> None:
+    """Raises UsageError naming the first tensor of the network with NaN or infinity, but for those ``drawn``."""
     import torch
 
     for name, value in network.state_dict().items():
-        if value.is_floating_point() and value.numel() and not all(torch.isfinite(v) for v in value.aminmax()):
+        if (
+            name not in drawn
+            and value.is_floating_point()
+            and value.numel()
+            and not all(torch.isfinite(v) for v in value.aminmax())
+        ):
             raise UsageError(f"{option}: {name} holds NaN or infinity")
 
 
@@ -179,7 +228,9 @@ def pretrained(auto, settings, tensors: dict[str, "torch.Tensor"], where: str, n
     logging.disable_progress_bar()
     try:
         with torch.device("meta"):
-            kind = type(auto.from_config(settings, **local))
+            empty = auto.from_config(settings, **local)
+        check_total(empty, tensors, where)
+        kind = type(empty)
         model, told = kind.from_pretrained(
             None,
             config=settings,
@@ -188,6 +239,8 @@ def pretrained(auto, settings, tensors: dict[str, "torch.Tensor"], where: str, n
             ignore_mismatched_sizes=True,  # told below, with the names
             output_loading_info=True,
         )
+    except UsageError:
+        raise
     except Exception as e:  # whatever a config.json of a stranger makes the constructors of a library raise
         raise UsageError(f"{where} and its config.json are none that transformers builds as {auto.__name__}: {line(e)}") from e
     finally:
@@ -199,7 +252,7 @@ def pretrained(auto, settings, tensors: dict[str, "torch.Tensor"], where: str, n
     left = sorted(n for n in told["unexpected_keys"] if _belongs(n, model) and _matters(tensors, n))
     if left:
         raise UsageError(f"{where} has {_some(left)}, which the network of config.json does not")
-    check_finite(model, where)
+    check_finite(model, where, told["missing_keys"])  # what is missing may be whatever the memory held
     return model.eval(), sorted(told["missing_keys"])
 
 

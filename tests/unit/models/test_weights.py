@@ -215,6 +215,14 @@ FAULTS = {
     "more layers than configured": (deeper, r"has '\S+' and \d+ more, which the network of config\.json does not"),
     "fewer layers than configured": (configured(num_hidden_layers=3), "which the network computes with"),
     "wider": (configured(hidden_size=64), "and config.json makes it"),
+    "a million layers": (configured(num_hidden_layers=1_000_000), r"num_hidden_layers=1e\+06: no network is that large"),
+    "a billion wide": (configured(hidden_size=10**9), r"hidden_size=1e\+09: no network is that large"),
+    "a list without end": (configured(depths=[1] * 2000), "depths has 2,000 entries: no network is like that"),
+    "wider than memory": (
+        configured(hidden_size=1 << 18, intermediate_size=1 << 20),
+        "and config.json asks for .* x ",
+    ),
+    "a picture of a billion": (configured(image_size=10**9), r"image_size=1e\+09: no network is that large"),
     "unknown architecture": (configured(model_type="vitt"), "model_type='vitt', which transformers does not know"),
     "another architecture": (configured(model_type="resnet"), "computes with|does not|builds"),
     "nonsense": (configured(num_attention_heads="many"), "config"),
@@ -248,6 +256,25 @@ def test_what_is_wrong_with_a_folder_is_said(tmp_path, fault):
         vectors(name, 1)
     assert "vit" in str(error.value)
     assert "\n" not in str(error.value)
+
+
+WIDE_TOWER = {"image_size": 32, "patch_size": 16, "width": 1 << 20, "layers": 2}
+
+
+@pytest.mark.parametrize(
+    ("layout", "config", "change"),
+    [
+        ("ours", "config.json", {"head": [32, 1 << 20, 1 << 20]}),
+        ("open_clip", "open_clip_config.json", {"model_cfg": {"embed_dim": 64, "vision_cfg": WIDE_TOWER, "text_cfg": {}}}),
+    ],
+)
+def test_a_network_far_larger_than_its_file_is_not_built(tmp_path, layout, config, change):
+    if layout == "open_clip":
+        pytest.importorskip("open_clip")
+    name, file = layouts.make(layout, tmp_path / "x"), tmp_path / "x" / config
+    file.write_text(json.dumps(json.loads(file.read_text()) | change))
+    with pytest.raises(UsageError, match=r"numbers, and config\.json asks for"):
+        vectors(name, 1)
 
 
 def test_a_file_beside_is_not_read(tmp_path):
