@@ -79,5 +79,5 @@ def main(config: Config) -> Result:
 def _can_tell(step: str, result: Result, store: str) -> bool:
     """Whether a dry run of this step knows what it will have to do, although those before it were dry as well."""
     if step == "index":
-        return result.ingest.pending == result.embed.pending == 0
+        return result.ingest.pending == result.embed.pending == 0 and not result.ingest.withdrawn
     return step == "ingest" or delta.open_table(store, schema.IMAGES) is not None

@@ -20,7 +20,7 @@ AP_SCHEMA = pa.schema(
         ("source", pa.string()),  # a data set; null for all
         ("category", pa.string()),  # a class; null for the mean over the classes
         ("metric", pa.string()),  # mAP, AP50, AP75
-        ("value", pa.float64()),
+        ("value", pa.float64()),  # null where nothing is there to be found
         ("num_truths", pa.int32()),
     ]
 )
@@ -78,7 +78,7 @@ def _group(source: str | None, photos: Sequence[Judged], classes: list[str]) -> 
     rows = []
     for metric, at in _THRESHOLDS.items():
         values = {c: float(np.mean(precision_TC[at, i])) for i, c in enumerate(classes) if counts[c]}
-        mean = float(np.mean(list(values.values()))) if values else float("nan")
+        mean: float | None = float(np.mean(list(values.values()))) if values else None
         for name, value in {ALL: mean, **values}.items():
             many = counts.get(name, sum(counts.values()))
             rows.append({"source": source, "category": name, "metric": metric, "value": value, "num_truths": many})
@@ -113,3 +113,9 @@ def _xywh(boxes_N4: np.ndarray) -> list[list[float]]:
 def _truth(before: int, image: int, category: int, box: list[float], crowd: int) -> dict:
     area = box[2] * box[3]
     return {"id": before + 1, "image_id": image, "category_id": category, "bbox": box, "area": area, "iscrowd": crowd}
+
+
+def mask_iou(a: np.ndarray, b: np.ndarray) -> float:
+    """Intersection over union of two bool masks; 1 where both are empty."""
+    union = int((a | b).sum())
+    return float((a & b).sum() / union) if union else 1.0

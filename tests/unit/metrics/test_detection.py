@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from w2w.metrics.detection import Judged, average_precision
+from w2w.metrics.detection import Judged, average_precision, mask_iou
 
 BOX = [0, 0, 100, 100]
 NONE = np.empty((0, 4))
@@ -34,7 +34,7 @@ def test_found_exactly_and_not_at_all():
     assert values(perfect) == pytest.approx({"mAP": 1, "AP50": 1, "AP75": 1})
     assert values(photo([(BOX, "top")])) == {"mAP": 0, "AP50": 0, "AP75": 0}
     assert values(perfect, category="bag") == {}  # no truth, no AP
-    assert np.isnan(values(photo())["mAP"])
+    assert values(photo())["mAP"] is None
 
 
 def test_overlap_of_three_quarters_counts_up_to_its_threshold():
@@ -80,6 +80,13 @@ def test_a_data_set_called_all_is_one():
     wrong = photo([(BOX, "top")], [], source="modanet")
     assert values(right, wrong, source="all")["AP50"] == pytest.approx(1)
     assert values(right, wrong)["AP50"] < 0.6
+
+
+def test_mask_iou():
+    a, b = np.zeros((4, 4), bool), np.zeros((4, 4), bool)
+    assert mask_iou(a, b) == 1
+    a[:2], b[1:3] = True, True
+    assert mask_iou(a, b) == pytest.approx(1 / 3)
 
 
 def test_a_score_or_box_that_is_not_finite_is_refused():

@@ -352,6 +352,11 @@ def test_a_dry_run_says_what_would_happen(store, shop, clock, tmp_path):
     assert (told.ingest.pending, told.embed.pending, told.index.categories, told.then) == (0, 0, 1, None)
     told = nightly.main(nightly_config(store, shop, dry_run=True, encoder=EncoderConfig(store_dtype="float16")))
     assert (told.embed.pending, told.index, told.then) == (20, None, "an index of what is embedded then")
+    shop.items.pop("p3")
+    told = nightly.main(nightly_config(store, shop, dry_run=True, withdraw_missing=1))
+    assert (told.ingest.withdrawn, told.embed.pending, told.index) == (1, 0, None)
+    assert told.then == "an index of what is embedded then"
+    shop.items["p3"] = Item("3.jpg")
     with pytest.raises(JobFailed, match=r"20 of 20 rows were rejected \(20 duplicate_key\)"):  # all are another feed's
         night(store, shop, {"id": "other"}, dry_run=True)
     before = num_rows(store)

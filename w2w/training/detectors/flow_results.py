@@ -1,6 +1,7 @@
 """Measuring a detector on annotated photos: its figures for the summary, as JSON and as a page."""
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -31,18 +32,25 @@ def measure(
     table, threshold = precision(judged), threshold_of(detector)
     right, found_share = matches(judged, None if detector.nms_per_class else detector.max_iou).at(threshold)
     found = {name: values for name, values, _ in lines(table)}
-    figures = {f"{m}, mean of the classes": Figure(found[ALL][m]) for m in ("mAP", "AP50", "AP75")}
-    if GARMENT in found:
+    figures = {f"{m}, mean of the classes": Figure(found[ALL][m]) for m in ("mAP", "AP50", "AP75") if m in found[ALL]}
+    if "AP50" in found.get(GARMENT, {}):
         figures["AP50 of clothes and shoes as one class"] = Figure(found[GARMENT]["AP50"])
     headline = {name: str(figure) for name, figure in figures.items()}
-    headline[f"precision and recall at {threshold:g}"] = f"{right:.3f}, {found_share:.3f}"
+    shares = [("nothing was found", right), ("nothing is there", found_share)]
+    headline[f"precision and recall at {threshold:g}"] = ", ".join(none if v is None else f"{v:.3f}" for none, v in shares)
     storage.write_bytes(storage.join(out, "metrics.json"), json.dumps(table.to_pylist(), indent=1).encode())
     page = storage.join(out, "report.html")
     seen = [_seen(key, image, one) for key, image, one in shown]
-    detector_report(page, f"Detector {detector.name}", headline, facts, charts or {}, table, seen)
-    figures |= {f"AP50 {name}": Figure(values["AP50"], num=n) for name, values, n in lines(table) if name is not ALL}
-    at = {"threshold": threshold, "precision": float(right), "recall": float(found_share)}
+    detector_report(page, f"Detector {_model(detector.name)}", headline, facts, charts or {}, table, seen)
+    figures |= {f"AP50 {name}": Figure(values["AP50"], num=n) for name, values, n in lines(table) if name is not ALL and values}
+    at = {"threshold": threshold, "precision": right, "recall": found_share}
     return {"figures": figures, **at, "report": page}
+
+
+def _model(name: str) -> str:
+    """What a page calls a detector: a folder or file by its own name, whatever it lies in."""
+    kind, colon, place = name.rpartition(":")
+    return f"{kind}{colon}{os.path.basename(place.rstrip('/')) or place}" if os.path.isabs(place) else name
 
 
 def chosen_threshold(photos: Photos, detector: DetectorConfig) -> float:

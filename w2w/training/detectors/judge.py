@@ -52,11 +52,11 @@ class Matches:
     right_F: np.ndarray
     num_truths: int
 
-    def at(self, threshold: float) -> tuple[float, float]:
-        """(precision, recall) of the boxes with at least this score; the precision of none is 1."""
+    def at(self, threshold: float) -> tuple[float | None, float | None]:
+        """(precision, recall) of the boxes with at least this score; None of none that were found, or are there."""
         found = self.scores_F >= threshold
         right = int(self.right_F[found].sum())
-        return right / int(found.sum()) if found.any() else 1.0, right / max(1, self.num_truths)
+        return right / int(found.sum()) if found.any() else None, right / self.num_truths if self.num_truths else None
 
     def best_threshold(self) -> float:
         """That with the highest F1, in hundredths; of equal ones the highest."""
@@ -88,7 +88,9 @@ def matches(judged: Sequence[Judged], max_iou: float | None) -> Matches:
     return Matches(np.array(scores, float)[order], np.array(right, bool)[order], num_truths)
 
 
-def _f1(precision: float, recall: float) -> float:
+def _f1(precision: float | None, recall: float | None) -> float:
+    if precision is None or recall is None:
+        return 0.0
     return 2 * precision * recall / max(precision + recall, 1e-9)
 
 
@@ -125,8 +127,8 @@ def _as_one(photo: Judged) -> Judged:
 
 
 def lines(table: pa.Table, source: str | None = ALL) -> Iterator[tuple[str | None, dict[str, float], int]]:
-    """Of one source: (class, metric -> value, number of truths), the mean first."""
+    """Of one source: (class, metric -> value where there is one, number of truths), the mean first."""
     rows = [r for r in table.to_pylist() if r["source"] == source]
     for category in dict.fromkeys(r["category"] for r in rows):
         mine = [r for r in rows if r["category"] == category]
-        yield category, {r["metric"]: r["value"] for r in mine}, mine[0]["num_truths"]
+        yield category, {r["metric"]: r["value"] for r in mine if r["value"] is not None}, mine[0]["num_truths"]

@@ -83,7 +83,7 @@ def test_precision_and_recall_above_a_threshold():
     assert (found.scores_F.tolist(), found.right_F.tolist()) == ([0.9, 0.8, 0.7, 0.4], [True, False, False, True])
     assert found.at(0.85) == (1.0, pytest.approx(1 / 3))
     assert found.at(0.4) == (0.5, pytest.approx(2 / 3))
-    assert found.at(0.95) == (1.0, 0.0)
+    assert found.at(0.95) == (None, 0.0)
     # boxes of two classes that overlap suppress each other, as `w2w detect` has it
     assert matches([one], 0.75).scores_F.tolist() == [0.9, 0.7]
     assert matches([seen([], [(BOX, "hat", 0.9)], labelled=["top"])], None).scores_F.tolist() == []
