@@ -58,6 +58,18 @@ def parse(config_class: type[C], argv: Sequence[str], prog: str) -> C:
         sys.stdout.write(lines(printed.getvalue()))
 
 
+def check_name(name: str, option: str, most: int = 100) -> None:
+    """Raises UsageError for what is to be part of keys and of folders' names, and cannot be."""
+    if not re.fullmatch(rf"[A-Za-z0-9_-][A-Za-z0-9_.-]{{0,{most - 1}}}", name):
+        raise UsageError(f"{option}={name[:200]!r}: letters, digits, '-', '_' and '.', at most {most}, no '.' first")
+
+
+def check_label(text: str, option: str) -> None:
+    """Raises UsageError for what is to be a class's or a figure's name, and is nothing, no line of text, or has no end."""
+    if not text.strip() or not text.isprintable() or len(text) > 100:
+        raise UsageError(f"{option}={text[:200]!r}: a name of 1 to 100 printable characters")
+
+
 def nearest(word: str, valid: Sequence[str]) -> str:
     """' Did you mean ...?' or the list of what is allowed, for the end of an error sentence."""
     close = difflib.get_close_matches(word, valid, n=1, cutoff=0.6)

@@ -8,7 +8,7 @@ from functools import cached_property
 import soupsieve
 
 from w2w import ids
-from w2w.config import parse
+from w2w.config import check_label, check_name, parse
 from w2w.errors import UsageError
 from w2w.ingest.prices import CURRENCIES
 from w2w.web.urls import TRACKING, ascii_netloc, authority, canonical, redacted, resolve, tracking_pattern
@@ -18,6 +18,7 @@ RECORDS = ("none", "product", "post")
 FORMATS = ("html", "json")
 PRODUCT_FIELDS = ("product_id", "title", "brand", "price", "currency", "category", "url", "image")
 POST_FIELDS = ("post_id", "url", "image", "product_ids", "product_urls")
+_MANY = ("product_ids", "product_urls")
 _MAX_NUMBERED = 10_000_000
 _READER = 2  # raise it when the code reads other records off the same bytes: every page is then read again
 
@@ -124,8 +125,10 @@ class Profile:
     """The largest page that is parsed."""
 
     def __post_init__(self):
-        if not re.fullmatch(r"[A-Za-z0-9._-]{1,100}", self.name):
-            raise UsageError(f"profile {self.name!r}: its name has to be letters, digits, dots and dashes")
+        check_name(self.name, "the profile's name")
+        named = {"id_prefix": self.id_prefix or "-", "category_default": self.category_default, **self.category_map}
+        for option, text in named.items():
+            check_label(text, f"profile {self.name}: {option}")
         for kind, spec in self.kinds.items():
             _check_kind(self.name, kind, spec)
         known = {*self.kinds, PAGE, IMAGE, SITEMAP}

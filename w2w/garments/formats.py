@@ -14,7 +14,7 @@ import pyarrow as pa
 import yaml
 
 from w2w import storage
-from w2w.config import nearest
+from w2w.config import check_name, nearest
 from w2w.errors import UsageError
 from w2w.garments.annotations import TEST, TRAIN, Object, Photo, annotated_rows, targets_of
 from w2w.garments.masks import from_polygons, from_rle, tight_box, to_rle
@@ -48,6 +48,8 @@ class AnnotationsConfig:
     def __post_init__(self):
         if self.format not in FORMATS:
             raise UsageError(f"annotations.format={self.format}: unknown.{nearest(self.format, list(FORMATS))}")
+        if self.source is not None:
+            check_name(self.source, "annotations.source")
         if self.split not in (None, TRAIN, TEST):
             raise UsageError(f"annotations.split={self.split}: it is {TRAIN} or {TEST}")
         if not 0 <= self.test_share <= 1:

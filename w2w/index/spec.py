@@ -3,6 +3,7 @@
 import re
 from dataclasses import dataclass
 
+from w2w.config import check_name
 from w2w.errors import UsageError
 
 _FACTORY = re.compile(
@@ -47,8 +48,7 @@ class IndexConfig:
     """Of the sample, the clustering and the gate's queries."""
 
     def __post_init__(self) -> None:
-        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}", self.name):
-            raise UsageError(f"index.name={self.name!r}: letters, digits, '_', '-' and '.', at most 100")
+        check_name(self.name, "index.name")
         if not 0 < self.target_recall <= 1:
             raise UsageError(f"index.target_recall={self.target_recall}: must be above 0 and at most 1")
         for option in ("memory_budget_mb", "latency_budget_ms"):

@@ -1,6 +1,5 @@
 """Product feeds: any source as one stream of rows in FEED_SCHEMA, with every row that cannot go on written down."""
 
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -10,7 +9,7 @@ import pyarrow.compute as pc
 from pyarrow import fs
 
 from w2w import schema, storage
-from w2w.config import nearest
+from w2w.config import check_label, check_name, nearest
 from w2w.errors import JobFailed, Reject, UsageError, attempt
 from w2w.ingest import archives, readers
 from w2w.ingest.digests import SeenKeys
@@ -114,8 +113,7 @@ def _check_options(config: FeedConfig) -> None:
         raise UsageError("feed.uri: name the feed")
     if config.kind not in ("auto", *KINDS):
         raise UsageError(f"feed.kind={config.kind}: it is one of auto, {', '.join(KINDS)}")
-    if not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,63}", config.id):
-        raise UsageError(f"feed.id={config.id!r}: letters, digits, '-', '_' and '.', at most 64, no '.' first")
+    check_name(config.id, "feed.id", 64)
     if config.grace_nights < 1:
         raise UsageError(f"feed.grace_nights={config.grace_nights}: at least 1, the first night without the product")
     if config.max_unreadable < 0:
@@ -127,8 +125,8 @@ def _check_options(config: FeedConfig) -> None:
         raise UsageError(
             f"feed.csv_delimiter={config.csv_delimiter!r}: it has to be one ASCII character, not a quote or line end"
         )
-    if not config.category_default.strip():
-        raise UsageError("feed.category_default: it must not be empty")
+    for option, category in {"feed.category_default": config.category_default, **config.category_map}.items():
+        check_label(category, option)
 
 
 def _check_encoding(config: FeedConfig) -> None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, fields, replace
 import numpy as np
 
 from w2w import storage
+from w2w.config import check_label
 from w2w.engine.job import options_of
 from w2w.errors import UsageError
 from w2w.metrics import retrieval
@@ -47,6 +48,7 @@ def main(config: Config) -> Result:
         raise UsageError("--match: name the attributes that make a product the right answer, or set --classes")
     if config.limit:
         raise UsageError("--limit: an evaluation of some queries would be stated as one of all; use --feed.where")
+    check_label(config.name, "--name")
     if config.classes and config.name in NEAREST.values():
         raise UsageError(f"--name={config.name}: is what the figures of --classes are called")
     config = replace(config, search=replace(config.search, k=max(config.search.k, KS[-1])))

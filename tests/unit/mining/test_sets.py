@@ -387,7 +387,7 @@ def test_mistakes(tmp_path):
             opened(tmp_path, "lookbook", images=name)
     with pytest.raises(UsageError, match="'~nobody-of-this-name': "):
         opened("~nobody-of-this-name", "lookbook")
-    with pytest.raises(UsageError, match=r"set\.source=My Set: lower-case"):
+    with pytest.raises(UsageError, match=r"set\.source='My Set': letters"):
         SetConfig("lookbook", source="My Set")
     with pytest.raises(UsageError, match="shares that sum to at most 1"):
         SetConfig("lookbook", val_share=0.6, test_share=0.6)

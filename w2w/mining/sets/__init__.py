@@ -1,12 +1,11 @@
 """Public data sets of pairs and outfits: which there are, and how one is opened."""
 
 import os
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from w2w import storage
-from w2w.config import nearest
+from w2w import schema, storage
+from w2w.config import check_name, nearest
 from w2w.errors import UsageError
 from w2w.mining.sets.deepfashion import ConsumerToShop, DeepFashion2, InShop
 from w2w.mining.sets.polyvore import VARIANTS, Polyvore
@@ -43,8 +42,10 @@ class SetConfig:
             raise UsageError(f"set.format={self.format}: unknown.{nearest(self.format, list(FORMATS))}")
         if self.variant not in VARIANTS:
             raise UsageError(f"set.variant={self.variant}: it is {' or '.join(VARIANTS)}")
-        if self.source is not None and not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,63}", self.source):
-            raise UsageError(f"set.source={self.source}: lower-case letters, digits and hyphens")
+        if self.source is not None:
+            check_name(self.source, "set.source", 64)
+        if self.source == schema.OWN:
+            raise UsageError(f"set.source={self.source}: that is what the store's own pairs and outfits are called")
         if min(self.val_share, self.test_share) < 0 or self.val_share + self.test_share > 1:
             raise UsageError(f"set.val_share={self.val_share}, set.test_share={self.test_share}: shares that sum to at most 1")
 
