@@ -92,7 +92,7 @@ def help_text(config_class: type, prog: str, part: str = "") -> str:
     found = {option.name: option for option in options(config_class)}
     if part:
         chosen = [o for o in found.values() if part in (ALL, o.name) or o.name.startswith(f"{part}.")]
-        chosen += [_CONFIG, _PRINT_CONFIG] if part == ALL else []
+        chosen += COMMON if part == ALL else ()
     else:
         chosen = [found[name] for name in shown(config_class)]
     width = min(shutil.get_terminal_size((100, 24)).columns, _MOST_COLUMNS)
@@ -123,7 +123,11 @@ def comment(option: Option, indent: str) -> list[str]:
 
 
 _CONFIG = Option("config", str, MISSING, "YAML file with the same keys as the options above; they win over it.")
-_PRINT_CONFIG = Option("print_config", bool, False, "Print what file and options amount to, as such a file, and do nothing.")
+COMMON = (  # options of every job that are no keys of a config
+    _CONFIG,
+    Option("print_config", bool, False, "Print what file and options amount to, as such a file, and do nothing."),
+    Option("json", str, "", "Write the result there as JSON; - is standard output."),
+)
 
 
 def head(option: Option, whole: bool = True) -> str:
@@ -132,7 +136,7 @@ def head(option: Option, whole: bool = True) -> str:
         return f"--{option.name}" if whole else f"--{option.name}.*"
     kind = _alternatives(option.kind)[0]
     word = "|".join(map(str, option.choices)) or _WORDS.get(typing.get_origin(kind) or kind, "MAP")
-    if option.name.rpartition(".")[2] in ("store", "out", "path", "uri", "config"):
+    if option.name.rpartition(".")[2] in ("store", "out", "path", "uri", "config", "json"):
         word = "PATH"
     if option.is_flag and option.default is True:
         return f"--{option.name}=false"

@@ -26,7 +26,8 @@ import numpy as np
 from tests.bench.throughput import CORES, in_processes
 from tests.cluster.paired import Shot, fill, jpeg
 from w2w.engine.cluster import RayConfig, connect
-from w2w.engine.train import Workers, train
+from w2w.engine.train import train
+from w2w.engine.training import Workers
 from w2w.memory import keep_memory
 from w2w.models.config import EncoderConfig
 from w2w.training.config import LoopConfig

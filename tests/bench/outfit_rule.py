@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tests.unit.training.outfits.planted import garments, outfits, rule_blanks, seen_scores, vectors
+from tests.unit.training.outfits.planted import garments, outfits, rule_blanks, seen_scores, shows_style, vectors
 from w2w.metrics.outfit import auc, fill_in_blank
 from w2w.models.compatibility import ScorerConfig, load_scorer
 from w2w.training.config import LoopConfig
@@ -23,7 +23,6 @@ from w2w.training.outfits.measure import PUBLISHED_RATES, by_threshold, figures,
 from w2w.training.outfits.measure import published as published_of
 from w2w.training.outfits.page import Judged, PublishedTable, compatibility_report
 from w2w.training.outfits.recipe import Compatibility, batches
-from w2w.wardrobe.rule import shows_style
 
 SHOPS = {"train": (11, 1000), "val": (12, 150), "test": (13, 300)}  # seed, garments of each slot
 LOOP = LoopConfig(steps=370, measure_every=60, checkpoint_every=10_000, average=0.98, select="AUC")

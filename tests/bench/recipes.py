@@ -29,6 +29,7 @@ from w2w.models.config import EncoderConfig
 from w2w.models.pixeldtgan import GanConfig, load_gan
 from w2w.models.siamese import SIDE_PX, SiameseConfig, embed, load_siamese
 from w2w.stage import MODEL
+from w2w.training.batches import in_epochs
 from w2w.training.config import LoopConfig
 from w2w.training.encoders.augment import AugmentConfig
 from w2w.training.encoders.config import HeadConfig, LearnConfig
@@ -214,7 +215,8 @@ class Bench:
             loop = replace(loop, optimizer="adamw", learning_rate=1e-3, schedule="cosine")
 
         def make(loop: LoopConfig) -> Training:
-            return Training(siamese.SiameseRecipe(config, pairs, [], seed), siamese.batches(pairs, batch, loop), loop)
+            rows = in_epochs(range(len(pairs.same_P)), batch, loop.seed, 0, 1)
+            return Training(siamese.SiameseRecipe(config, pairs, [], seed), rows, loop)
 
         with tempfile.TemporaryDirectory() as folder:
             says = _done(train_for(self.seconds, make, loop, Path(folder)), batch)

@@ -11,7 +11,7 @@ from tests.cluster.paired import Shot, embed, fill, jpeg
 from tests.unit.models.test_encoder import save
 from w2w import schema
 from w2w.engine.cluster import RayConfig
-from w2w.engine.train import Workers
+from w2w.engine.training import Workers
 from w2w.errors import UsageError
 from w2w.models.config import EncoderConfig
 from w2w.models.encoder import load_encoder

@@ -13,7 +13,7 @@ from tests.unit.training.detectors.samples import photos, row
 from tests.unit.training.test_tracking import scalars
 from w2w import schema
 from w2w.engine.cluster import RayConfig
-from w2w.engine.train import Workers
+from w2w.engine.training import Workers
 from w2w.errors import UsageError
 from w2w.garments.detector import Detector, DetectorConfig
 from w2w.table.sink import Lineage, Output, append_rows

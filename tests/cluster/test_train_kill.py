@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from tests.cluster.test_train import LEARN, store  # noqa: F401
-from w2w.engine.train import Workers, train
+from w2w.engine.train import train
+from w2w.engine.training import Workers
 from w2w.stage import HISTORY
 from w2w.training.config import LoopConfig
 from w2w.training.encoders.flow import make_training, pair_table

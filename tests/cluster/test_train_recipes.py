@@ -13,7 +13,7 @@ from tests.unit.training.outfits.test_flow import write, write_embeddings
 from tests.unit.training.test_tracking import scalars
 from w2w import schema
 from w2w.engine.cluster import RayConfig
-from w2w.engine.train import Workers
+from w2w.engine.training import Workers
 from w2w.errors import UsageError
 from w2w.images.lookbook import file_name
 from w2w.models.config import EncoderConfig

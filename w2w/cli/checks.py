@@ -4,17 +4,26 @@ import importlib.metadata
 import os
 import platform
 import shutil
+import tempfile
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+from huggingface_hub import constants as hub
 
 from w2w import schema, storage
+from w2w.errors import UsageError
 from w2w.extras import EXTRAS, installed
+from w2w.garments.detector import DetectorConfig, detector_version
+from w2w.garments.segmenter import SegmenterConfig, segmenter_version
 from w2w.images.decode import decode
 from w2w.models.config import EncoderConfig
 from w2w.models.device import gpus
 from w2w.models.encoder import load_encoder
+from w2w.models.sources import cache_folder
 from w2w.table import delta
 
 _PACKAGES = (
@@ -30,17 +39,29 @@ _PACKAGES = (
     "simplejpeg",
     "botocore",
 )
+# what the packages of an extra are for
+_FOR = {
+    "yolo": "detectors yolo:FILE.pt and segmenters ultralytics:FILE.pt (AGPL-3.0)",
+    "sam": "segmenters sam:FILE.pth",
+    "open_clip": "encoders open_clip:MODEL/FILE",
+    "tracking": "curves while it trains: --log.tensorboard, --log.mlflow, --log.wandb",
+}
 
 
-def checks(encoder: EncoderConfig, store: str | None) -> Iterator[tuple[str, Callable[[], str]]]:
-    """Name and function; a function returns what it found, or raises."""
+def checks(
+    encoder: EncoderConfig, detector: DetectorConfig, segmenter: SegmenterConfig, store: str | None
+) -> Iterator[tuple[str, Callable[[], str]]]:
+    """Name and function; a function returns what it found, or raises. They leave nothing behind: no folder, no cache."""
     yield "machine", lambda: f"{platform.platform()}, Python {platform.python_version()}"
     yield "CPUs and memory", _size
     yield "GPU", lambda: ", ".join(gpus()) or "none: models run on the CPU"
     yield "packages", lambda: ", ".join(f"{p} {importlib.metadata.version(p)}" for p in _PACKAGES)
-    yield "extras", lambda: ", ".join(m for m in EXTRAS if installed(m)) or "none installed"
+    for extra in dict.fromkeys(EXTRAS.values()):
+        yield f"extra {extra}", partial(_extra, extra)
     yield "decoder", _decoder
-    yield "encoder", lambda: _encoder(encoder)
+    yield "encoder", partial(_untouched, _encoder, encoder)
+    yield "detector", partial(_untouched, _weights, detector, detector_version)
+    yield "segmenter", partial(_untouched, _weights, segmenter, segmenter_version)
     if store:
         if storage.is_s3(store):
             keys = ("AWS_PROFILE", "AWS_ACCESS_KEY_ID", "AWS_REGION", "AWS_ENDPOINT_URL")
@@ -53,6 +74,13 @@ def _size() -> str:
     pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
     free = shutil.disk_usage(".").free / 2**30
     return f"{os.cpu_count()} CPUs, {pages:.0f} GB memory, {free:.0f} GB of disk free here"
+
+
+def _extra(extra: str) -> str:
+    modules = [module for module, name in EXTRAS.items() if name == extra]
+    there, missing = [m for m in modules if installed(m)], [m for m in modules if not installed(m)]
+    absent = f"{', '.join(missing)} not installed (pip install 'w2w[{extra}]')" if missing else ""
+    return f"{'; '.join(filter(None, [', '.join(there), absent]))}: for {_FOR[extra]}"
 
 
 def _decoder() -> str:
@@ -79,9 +107,39 @@ def _encoder(config: EncoderConfig) -> str:
     return f"{encoder.name} on {engine}: {encoder.dim} dimensions, {max(rates):.0f} images/s, loaded in {ready - began:.1f} s"
 
 
+def _weights(config: DetectorConfig | SegmenterConfig, version: Callable[[Any], str]) -> str:
+    return f"{config.name}: its weights are there, version {version(config)}"
+
+
+def _untouched(check: Callable[..., str], *arguments: Any) -> str:
+    """What ``check`` says where nothing is downloaded and the cache of converted models is for reading: what is converted goes
+    away again."""
+    kept, before, offline = cache_folder() / "openvino", dict(os.environ), hub.HF_HUB_OFFLINE
+    with tempfile.TemporaryDirectory(prefix="w2w-doctor-") as folder:
+        borrowed = Path(folder, "openvino")
+        borrowed.mkdir()
+        for file in kept.iterdir() if kept.is_dir() else ():
+            (borrowed / file.name).symlink_to(file)
+        os.environ |= {"W2W_CACHE": folder, "HOME": folder, "TORCHINDUCTOR_CACHE_DIR": folder}
+        hub.HF_HUB_OFFLINE = True
+        try:
+            return check(*arguments)
+        finally:
+            hub.HF_HUB_OFFLINE = offline
+            os.environ.clear()
+            os.environ |= before
+
+
 def _writable(store: str) -> str:
-    storage.check_writable(store, "--store")
-    return store
+    if storage.is_s3(store):
+        storage.check_writable(store, "--store")  # has no folders: nothing is left of the object that is tried
+        return store
+    place = Path(store)
+    while not os.path.lexists(place):
+        place = place.parent
+    if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
+        raise UsageError(f"--store={store}: cannot write there: {place} is {'read-only' if place.is_dir() else 'no folder'}")
+    return store if place == Path(store) else f"{store}, which is not there yet"
 
 
 def _tables(store: str) -> str:

@@ -2,6 +2,7 @@
 
 import argparse
 import importlib
+import logging
 import sys
 from dataclasses import dataclass
 from typing import Literal
@@ -9,7 +10,7 @@ from typing import Literal
 import shtab
 
 from w2w.cli.main import JOBS, describe, module_of
-from w2w.usage import Option, head, options, places
+from w2w.usage import COMMON, Option, head, options, places
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,7 @@ class Config:
 
 
 def main(config: Config) -> None:
+    logging.disable(logging.INFO)  # what libraries say when all jobs are imported
     sys.stdout.write(shtab.complete(command(), config.shell) + "\n")
 
 
@@ -42,8 +44,7 @@ def command() -> argparse.ArgumentParser:
             _complete(job.add_argument(f"place{number}", choices=option.choices or None), option)
         if not placed:
             job.add_argument("file").complete = shtab.FILE  # type: ignore[attr-defined]
-        job.add_argument("--config", help="YAML file with the options").complete = shtab.FILE  # type: ignore[attr-defined]
-        for option in found.values():
+        for option in [*found.values(), *COMMON]:
             _add(job, option)
     return parser
 

@@ -1,6 +1,6 @@
 """Doctor: what this machine, installation and credentials can do; exits 1 where something that jobs need is missing."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from rich.table import Table as RichTable
 
@@ -9,20 +9,27 @@ from w2w import storage
 from w2w.cli.checks import checks
 from w2w.engine.job import new_run_id, show
 from w2w.errors import JobFailed, UsageError
+from w2w.garments.detector import DetectorConfig
+from w2w.garments.segmenter import SegmenterConfig
 from w2w.models.config import EncoderConfig
 from w2w.results import Summary
 
 
 @dataclass(frozen=True)
 class Config:
-    """Check the machine, the encoder and, with --store, whether tables can be read and written there."""
+    """Check the machine, what is installed, the models and, with --store, whether tables can be read and written there. Nothing
+    is made, downloaded or changed."""
 
-    SHOWN = "store encoder.name encoder.device encoder.engine"
+    SHOWN = "store encoder.name encoder.device encoder.engine detector.name segmenter.name"
 
     store: str | None = None
     """A local path or s3:// prefix to try."""
     encoder: EncoderConfig = EncoderConfig()
     """The model to try."""
+    detector: DetectorConfig = field(default_factory=DetectorConfig)
+    """Whose weights are looked for."""
+    segmenter: SegmenterConfig = SegmenterConfig()
+    """Whose weights are looked for."""
 
 
 @dataclass(frozen=True)
@@ -48,8 +55,8 @@ class Result(Summary):
 
 
 def main(config: Config) -> Result:
-    found = []
-    for name, check in checks(config.encoder, config.store and storage.absolute(config.store)):
+    found, store = [], config.store and storage.absolute(config.store)
+    for name, check in checks(config.encoder, config.detector, config.segmenter, store):
         try:
             found.append(Check(name, str(check()), True))
         except (UsageError, JobFailed, OSError, ImportError, AssertionError) as e:

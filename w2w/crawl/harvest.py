@@ -290,7 +290,7 @@ def _posts(store: str, pages: _Pages, records: pa.Table, done: Harvest, sink: _S
                 rejects.append((post_id, RejectCode.DUPLICATE_KEY, f"post_id {post_id!r} was seen on another page", url))
             elif image_id:
                 seen.add(post_id)
-                rows.append(_post_row(pages, url, fields, image_id))
+                rows.append(_post_row(pages, fields, image_id))
             elif code:
                 rejects.append((post_id, code, f"its image: {why}", url))
             else:
@@ -303,7 +303,7 @@ def _posts(store: str, pages: _Pages, records: pa.Table, done: Harvest, sink: _S
     return live
 
 
-def _post_row(pages: _Pages, url: str, fields: dict, image_id: str) -> dict:
+def _post_row(pages: _Pages, fields: dict, image_id: str) -> dict:
     urls = sorted({pages.end_of(u) for u in fields.get("product_urls", [])})
     known = {product_id for u in urls if (product_id := pages.product_at(u))}
     row = {

@@ -18,7 +18,6 @@ RECORDS = ("none", "product", "post")
 FORMATS = ("html", "json")
 PRODUCT_FIELDS = ("product_id", "title", "brand", "price", "currency", "category", "url", "image")
 POST_FIELDS = ("post_id", "url", "image", "product_ids", "product_urls")
-_MANY = ("product_ids", "product_urls")
 _MAX_NUMBERED = 10_000_000
 _READER = 2  # raise it when the code reads other records off the same bytes: every page is then read again
 

@@ -94,7 +94,7 @@ def _outcome(profile: Profile, row: dict, answer: Answer, give_up_after: int, re
     if isinstance(result, Reject):
         return refused(row, result, give_up_after)
     if isinstance(result, Redirect):
-        return _moved(profile, row, result, give_up_after)
+        return _moved(profile, row, result)
     if isinstance(result, Robots):
         links = [Link(link, SITEMAP) for text in result.sitemaps() if (link := resolve(text, row[schema.URL]))]
         followed = [link for link in links if profile.follows(link.url, link.kind)]
@@ -137,7 +137,7 @@ def _read(row: dict, found: Extract, give_up_after: int) -> dict:
     return outcome | {schema.LINKS: _rows(found.links), schema.RECORDS: [r.to_json() for r in found.records]}
 
 
-def _moved(profile: Profile, row: dict, redirect: Redirect, give_up_after: int) -> dict:
+def _moved(profile: Profile, row: dict, redirect: Redirect) -> dict:
     """A redirect is a link to where it leads: checked, counted and asked for once, like any other."""
     target, status = redirect.location, {schema.STATUS: redirect.status}
     kind = row[schema.KIND] if row[schema.KIND] in (IMAGE, SITEMAP) else profile.kind_of(target) or row[schema.KIND]

@@ -32,12 +32,6 @@ _INSTEAD = (
     ("ray._private.node:Node", "start_api_server", _no_pages),
     ("ray._private.utils", "get_dashboard_dependency_error", _no_dashboard),
 )
-NAMES = (
-    *CHATTY,
-    *(f"{owner}.{name}" if ":" in owner else f"{owner}:{name}" for owner, name, _ in _INSTEAD),
-    "ray.train.torch:TorchTrainer._create_default_callbacks",
-    *(f"ray.train.v2.api.data_parallel_trainer:{name}" for name in _UNUSED_CALLBACKS),
-)
 
 
 def _found(name: str) -> Any:
@@ -46,11 +40,6 @@ def _found(name: str) -> Any:
         return pkgutil.resolve_name(name)
     except (ImportError, AttributeError):
         return None
-
-
-def absent() -> list[str]:
-    """Those of ``NAMES`` that the installed Ray has no more."""
-    return [name for name in NAMES if _found(name) is None]
 
 
 @contextmanager

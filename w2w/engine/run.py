@@ -5,7 +5,6 @@ the stages batch by batch and writes the part, so on a CPU cluster image bytes n
 own starts a new operator, and rows travel to it on Ray Data (CPU decode feeds GPU actors).
 """
 
-import logging
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -36,8 +35,6 @@ from w2w.stage import (
 )
 from w2w.table.pending import read_beside, read_item
 from w2w.table.sink import RECEIPT_SCHEMA, Committer, Lineage, Output, Tolerance, write_part
-
-log = logging.getLogger("w2w")
 
 _MAX_BLOCKS = 4096  # of items handed to Ray: more costs scheduling, fewer costs balance
 _STREAMED_BATCHES = 8  # at least, in an item whose last rows may have to be waited for

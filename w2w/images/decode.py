@@ -38,7 +38,6 @@ class ImageInfo:
     width: int
     height: int
     orientation: int  # EXIF, 1..8: how the stored pixels must be turned
-    has_icc_profile: bool
 
 
 _DEFAULT_LIMITS = DecodeLimits()
@@ -119,13 +118,13 @@ def _open(data: bytes, limits: DecodeLimits) -> tuple[ImageInfo, JpegHeader | Im
     _check_size(*opened.size, limits)
     if image_format in (sniff.WEBP, sniff.AVIF):
         turn = exif.orientation(opened.info.get("exif", b""))
-    return _info(image_format, *exif.upright_size(*opened.size, turn), turn, opened.info.get("icc_profile")), opened
+    return ImageInfo(image_format, *exif.upright_size(*opened.size, turn), turn), opened
 
 
 def _open_jpeg(data: bytes, limits: DecodeLimits) -> tuple[ImageInfo, JpegHeader | ImageFile]:
     head = jpeg.header(data)
     _check_size(head.width, head.height, limits)
-    info = _info(sniff.JPEG, *exif.upright_size(head.width, head.height, head.turn), head.turn, head.icc_profile)
+    info = ImageInfo(sniff.JPEG, *exif.upright_size(head.width, head.height, head.turn), head.turn)
     if head.colour:
         return info, head
     if not jpeg.ends(data):  # Pillow's decoder would pad it with grey
@@ -133,10 +132,6 @@ def _open_jpeg(data: bytes, limits: DecodeLimits) -> tuple[ImageInfo, JpegHeader
     opened = pillow.open_image(sniff.JPEG, head.data)
     _check_size(*opened.size, limits)
     return info, opened
-
-
-def _info(image_format: str, width: int, height: int, turn: int, icc_profile: bytes | None) -> ImageInfo:
-    return ImageInfo(image_format, width, height, turn, bool(icc_profile))
 
 
 def _check_size(width: int, height: int, limits: DecodeLimits, smallest: bool = True) -> None:

@@ -16,11 +16,6 @@ _LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601
 _BASIS_8S = np.cos(np.pi / _SIDE * np.outer(np.arange(1, _LOW + 1), np.arange(_SIDE) + 0.5)).astype(np.float32)
 
 
-def phash(image: np.ndarray) -> int:
-    """Signed 64-bit hash of one (H, W, 3) uint8 RGB image of any size."""
-    return int(phash_many([image])[0])
-
-
 def phash_many(images: Sequence[np.ndarray]) -> np.ndarray:
     """int64 hashes, shape (n,), of (H, W, 3) uint8 RGB images. The same pixels have the same hash in any batch.
 
@@ -35,9 +30,3 @@ def phash_many(images: Sequence[np.ndarray]) -> np.ndarray:
     low_ND = (_BASIS_8S @ grey_NSS @ _BASIS_8S.T).reshape(len(images), -1)
     bits_ND = (low_ND > np.median(low_ND, axis=1, keepdims=True)) & (np.ptp(grey_NSS, axis=(1, 2)) > 0)[:, None]
     return np.packbits(bits_ND, axis=1).view(">u8")[:, 0].astype(np.uint64).view(np.int64)
-
-
-def hamming(a: np.ndarray | int, b: np.ndarray | int) -> np.ndarray:
-    """Number of bits, 0..64, in which int64 hashes differ; broadcasts like ``a ^ b``. Same image: up to about 8; others: 32."""
-    # as unsigned: bit_count of a negative number counts its absolute value
-    return np.bitwise_count(np.bitwise_xor(np.asarray(a, np.int64), np.asarray(b, np.int64)).view(np.uint64))

@@ -217,13 +217,13 @@ def nearest_lists(template: Template, inner_NE: np.ndarray, nprobe: int) -> tupl
 
 
 def search_codes(
-    spec: Spec, codes: Codes, inner_NE: np.ndarray, k: int, lists: tuple[np.ndarray, np.ndarray] | None, ef_search: int = 0
+    spec: Spec, codes: Codes, inner_NE: np.ndarray, k: int, lists: tuple[np.ndarray, np.ndarray] | None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Scores float32 and rows int64, (n, k) each, best first; -1 where fewer were scanned. Not re-ranked."""
     if lists is not None:
         return _scan_lists(codes.base, inner_NE, k, *lists)
     if "HNSW" in spec.base:
-        return codes.base.search(inner_NE, k, params=faiss.SearchParametersHNSW(efSearch=max(ef_search or spec.ef_search, k)))
+        return codes.base.search(inner_NE, k, params=faiss.SearchParametersHNSW(efSearch=max(spec.ef_search, k)))
     return codes.base.search(inner_NE, k)
 
 

@@ -20,6 +20,7 @@ from w2w.ingest.raw import JSON, MAX_BATCH_BYTES, Mapping, RawBatch, attributes_
 CSV_BLOCK_BYTES = 4 * 1024 * 1024  # one batch; no record may be longer, so this is also where an open quote is noticed
 MAX_LINE_BYTES = 16 * 1024 * 1024  # of a JSON line
 _SALVAGE_LINES = 50  # the longest record that is looked for among lines that a broken quote swallowed
+_KEYS_OF_LINES = 1000  # read to learn the keys of JSON lines
 # Undecodable bytes become U+FDD0, a code point that Unicode forbids in text (section 23.7), so that a reader knows the row by
 # it; U+FFFD would condemn rows whose author stored that sign, which real feeds do.
 MARK = "\ufdd0"
@@ -291,12 +292,12 @@ def _object(text: bytes) -> tuple[dict[str, object] | None, str]:
     return (value, "") if isinstance(value, dict) else (None, f"a JSON {type(value).__name__}, not an object")
 
 
-def jsonl_keys(uri: str, encoding: str, num_lines: int = 1000) -> list[str]:
+def jsonl_keys(uri: str, encoding: str) -> list[str]:
     """Every key among the first lines, in order of appearance."""
     keys: dict[str, None] = {}
     with open_text(uri, encoding) as stream:
         lines = _lines(stream)
-        for _ in range(num_lines):
+        for _ in range(_KEYS_OF_LINES):
             row, _ = _object(lines.readline(MAX_LINE_BYTES))
             keys.update(dict.fromkeys(row or ()))
     return list(keys)

@@ -113,9 +113,3 @@ def _xywh(boxes_N4: np.ndarray) -> list[list[float]]:
 def _truth(before: int, image: int, category: int, box: list[float], crowd: int) -> dict:
     area = box[2] * box[3]
     return {"id": before + 1, "image_id": image, "category_id": category, "bbox": box, "area": area, "iscrowd": crowd}
-
-
-def mask_iou(a: np.ndarray, b: np.ndarray) -> float:
-    """Intersection over union of two bool masks; 1 where both are empty."""
-    union = int((a | b).sum())
-    return float((a & b).sum() / union) if union else 1.0

@@ -10,10 +10,10 @@ from w2w.mining.tags import PRODUCT_KEY
 from w2w.table import delta
 
 
-def active_products(store: str, product_key: Sequence[str], version: int | None = None) -> tuple[pa.Table, pa.ChunkedArray]:
+def active_products(store: str, product_key: Sequence[str]) -> tuple[pa.Table, pa.ChunkedArray]:
     """product_id and image_id of the active products, and the product that each of them is."""
     columns = [schema.PRODUCT_ID, schema.IMAGE_ID, schema.ACTIVE, *([schema.ATTRIBUTES] if product_key else [])]
-    rows = delta.current_products(store, columns, version)
+    rows = delta.current_products(store, columns)
     rows = rows.filter(rows.column(schema.ACTIVE))
     return rows.select([schema.PRODUCT_ID, schema.IMAGE_ID]), product_keys(rows, product_key)
 
@@ -36,8 +36,8 @@ def active_post_batches(posts: delta.CurrentRows) -> Iterator[pa.Table]:
         yield rows.filter(rows.column(schema.ACTIVE)).select(columns)
 
 
-def active_posts(store: str, version: int | None = None) -> pa.Table:
+def active_posts(store: str) -> pa.Table:
     """post_id, image_id and product_ids of the active posts."""
     columns = [schema.POST_ID, schema.IMAGE_ID, schema.PRODUCT_IDS]
-    rows = delta.current_posts(store, [*columns, schema.ACTIVE], version)
+    rows = delta.current_posts(store, [*columns, schema.ACTIVE])
     return rows.filter(rows.column(schema.ACTIVE)).select(columns)

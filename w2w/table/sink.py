@@ -340,7 +340,6 @@ class Committer:
         self._known = {o.table.name: _KnownIds(store, o) for o in self._outputs if o.unique}
         self._last_commit = time.monotonic()
         self.counts = Counts()
-        self.committed = Counts()
 
     def add(self, receipts: pa.Table) -> None:
         """Takes a worker's receipts; commits when the last commit is ``every_s`` seconds old."""
@@ -373,7 +372,6 @@ class Committer:
                 self._store, output.table, self._tables[name], receipts, self._lineage, self.counts, settle
             )
             self._waiting[name] = []
-        self.committed = Counts.from_json(self.counts.to_json())
         self._last_commit = time.monotonic()
 
     def version(self, table: schema.Table) -> int:

@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from w2w.engine.train import Workers
+from w2w.engine.training import Workers
 from w2w.errors import UsageError
 from w2w.stage import Counts
 from w2w.training.config import FLOAT16, LoopConfig

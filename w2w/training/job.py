@@ -9,7 +9,8 @@ from typing import Any
 
 from w2w import ids, plugins, storage
 from w2w.engine.job import JobConfig, Run, git_revision
-from w2w.engine.train import Workers, train
+from w2w.engine.train import train
+from w2w.engine.training import Workers
 from w2w.errors import UsageError
 from w2w.models.config import EncoderConfig
 from w2w.results import Figure, Summary, words

@@ -18,11 +18,11 @@ def any_rank(flag: bool, device: torch.device) -> bool:
 
 
 @torch.no_grad()
-def divisor(weight: torch.Tensor, least: float = 1.0) -> torch.Tensor:
+def divisor(weight: torch.Tensor) -> torch.Tensor:
     """What a process divides its sum by, so that the mean over processes (DDP's of the gradients) is the sum of all over the
-    weight of all: the loss of one process that has every row. The weight of all counts as ``least`` at least."""
+    weight of all: the loss of one process that has every row. The weight of all counts as 1 at least."""
     total = weight.detach().clone()
     if not several():
-        return total.clamp(min=least)
+        return total.clamp(min=1.0)
     distributed.all_reduce(total)
-    return total.clamp(min=least) / distributed.get_world_size()
+    return total.clamp(min=1.0) / distributed.get_world_size()

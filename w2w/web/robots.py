@@ -14,7 +14,6 @@ from w2w.web.robotstxt import Rules
 from w2w.web.urls import authority, target_of
 
 MAX_BYTES = 500 * 1024  # RFC 9309, section 2.5: at least that much is read, and what follows is ignored
-ACCEPT: tuple[str, ...] = ()  # any content type: servers call it all sorts of things
 _KEPT_S = 24 * 3600.0  # section 2.4
 _RETRY_S = 300.0  # for one that was out of reach
 _MAX_REMEMBERED = 64 * 1024  # characters of one robots.txt

@@ -4,6 +4,7 @@ import importlib
 import os
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 
@@ -13,7 +14,7 @@ from w2w.usage import help_text, options, places
 ROWS = 30  # of a screen of 100 columns
 
 
-def config_of(name: str) -> type:
+def config_of(name: str) -> type[Any]:
     return importlib.import_module(module_of(name)).Config
 
 
@@ -44,7 +45,7 @@ def test_jobs_are_told_by_what_they_are_for():
 
 def test_defaults_are_those_of_the_job_and_not_of_the_class():
     found = {option.name: option.default for option in options(config_of("detect"))}
-    assert found["pool.batch_rows"] == config_of("detect").pool.batch_rows == 8
+    assert found["pool.batch_rows"] == 8
 
 
 @pytest.mark.parametrize("argv", [["embed", "--help", "all"], ["--help"]])

@@ -89,3 +89,8 @@ def code_of(data: bytes, **limits: int) -> RejectCode | None:
     except Reject as e:
         return e.code
     return None
+
+
+def hamming(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Number of bits in which int64 hashes differ; as unsigned, as bit_count of a negative number counts its absolute value."""
+    return np.bitwise_count((a ^ b).view(np.uint64))

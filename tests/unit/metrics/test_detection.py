@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from w2w.metrics.detection import Judged, average_precision, mask_iou
+from w2w.metrics.detection import Judged, average_precision
 
 BOX = [0, 0, 100, 100]
 NONE = np.empty((0, 4))
@@ -80,13 +80,6 @@ def test_a_data_set_called_all_is_one():
     wrong = photo([(BOX, "top")], [], source="modanet")
     assert values(right, wrong, source="all")["AP50"] == pytest.approx(1)
     assert values(right, wrong)["AP50"] < 0.6
-
-
-def test_mask_iou():
-    a, b = np.zeros((4, 4), bool), np.zeros((4, 4), bool)
-    assert mask_iou(a, b) == 1
-    a[:2], b[1:3] = True, True
-    assert mask_iou(a, b) == pytest.approx(1 / 3)
 
 
 def test_a_score_or_box_that_is_not_finite_is_refused():

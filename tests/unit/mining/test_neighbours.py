@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from w2w.images.phash import hamming
+from tests.unit.images.samples import hamming
 from w2w.mining.components import components, sizes
 from w2w.mining.duplicates import neighbours
 from w2w.mining.duplicates.neighbours import (

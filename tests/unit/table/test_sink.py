@@ -70,7 +70,6 @@ def test_a_part_is_invisible_until_its_commit(tmp_path):
     assert owners(store) == ["a", "b"]
     committer.add(receipts(store, EMBEDDINGS, vectors(["c"]), Counts(1, 1)))
     assert owners(store) == ["a", "b"]  # the driver dies here: the part is an orphan
-    assert committer.committed == Counts(2, 2)
     opened = delta.open_table(store, schema.EMBEDDINGS)
     assert maintain.vacuum(opened, 0, dry_run=True) == 1
 

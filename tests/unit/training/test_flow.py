@@ -17,7 +17,7 @@ from tests.unit.training.detectors.samples import photos as drawn_photos
 from tests.unit.training.detectors.samples import row as detection
 from tests.unit.training.outfits.test_flow import row, write, write_embeddings
 from w2w import schema
-from w2w.engine.train import Workers
+from w2w.engine.training import Workers
 from w2w.errors import UsageError
 from w2w.images.lookbook import file_name
 from w2w.models.config import EncoderConfig

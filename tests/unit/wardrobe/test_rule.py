@@ -1,10 +1,10 @@
 import numpy as np
 
+from tests.unit.training.outfits.planted import SLOTS, goes_together, planted_outfits, shows_style
 from w2w.mining.sets.street import LookBook
 from w2w.training.lookbook.pictures import Pictures, read_products
 from w2w.wardrobe.garment import make_garment
 from w2w.wardrobe.lookbook import write_lookbook
-from w2w.wardrobe.rule import SLOTS, goes_together, planted_outfits, shows_style
 
 GARMENTS = [g for g in (make_garment(8, i) for i in range(700)) if g.category in SLOTS]
 

@@ -52,15 +52,15 @@ class Confirmed:
     distance_P: np.ndarray
 
 
-def check_rules(rules: LikenessRules, name: str = "rules") -> None:
+def check_rules(rules: LikenessRules) -> None:
     """Raises UsageError for rules that cannot work."""
     if not 0 <= rules.hash_bits <= 10:
-        raise UsageError(f"--{name}.hash_bits={rules.hash_bits}: 0 to 10; beyond, other pictures are as near")
+        raise UsageError(f"--rules.hash_bits={rules.hash_bits}: 0 to 10; beyond, other pictures are as near")
     if rules.num_nearest < 1:
-        raise UsageError(f"--{name}.num_nearest={rules.num_nearest}: must be at least 1")
+        raise UsageError(f"--rules.num_nearest={rules.num_nearest}: must be at least 1")
     for field in ("look_levels", "most_levels"):
         if not 0 < getattr(rules, field) <= 64:
-            raise UsageError(f"--{name}.{field}={getattr(rules, field)}: above 0, at most 64 levels")
+            raise UsageError(f"--rules.{field}={getattr(rules, field)}: above 0, at most 64 levels")
 
 
 def marks_of(fingerprints: pa.Table) -> Marks:

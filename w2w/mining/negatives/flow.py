@@ -39,7 +39,6 @@ def harden(
     use_duplicates: bool,
     lineage: Lineage,
     tolerance: Tolerance,
-    num_buckets: int | None = None,
 ) -> tuple[Counts, dict[str, int]]:
     """Makes `negatives` of all pairs. In the object store once: the catalog, and 130 bytes for every image with a copy."""
     told = share((catalog, _clusters(store) if use_duplicates else None, rules))
@@ -47,8 +46,7 @@ def harden(
         Side(schema.PAIRS, _PAIRS, schema.GARMENT_ID),
         Side(schema.NEIGHBOURS, _NEIGHBOURS, schema.QUERY_ID, partition={schema.SEARCH_VERSION: search_version}),
     ]
-    if num_buckets is None:
-        num_buckets = max(1, -(-delta.count_rows(delta.open_table(store, schema.PAIRS)) // _ROWS))
+    num_buckets = max(1, -(-delta.count_rows(delta.open_table(store, schema.PAIRS)) // _ROWS))
     return make_snapshot(store, schema.NEGATIVES, sides, _make, (told,), lineage, tolerance=tolerance, num_buckets=num_buckets)
 
 

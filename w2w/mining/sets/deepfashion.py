@@ -21,7 +21,7 @@ class _DeepFashion(PublicSet):
     """What In-Shop and Consumer-to-Shop share: a list of boxes with the clothes type, and labels in the pictures' paths."""
 
     def __init__(self, root: Path, images: Path | None, classes: Classes, boxes: str):
-        self._root, self._classes = root, classes
+        self._classes = classes
         self._partition = find(root, "Eval/list_eval_partition.txt", "list_eval_partition.txt")
         self._box_file = find(root, f"Anno/{boxes}", boxes)
         self._images = images or find(root, "Img/img", "img").parent

@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from w2w import ids, schema
 from w2w.engine.tasks import collect, run_task, submit
-from w2w.engine.train import Workers
+from w2w.engine.training import Workers
 from w2w.errors import Reject, UsageError
 from w2w.garments.annotations import TEST, TRAIN, split_of
 from w2w.garments.detector import DetectorConfig

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from w2w import ids, schema, storage
 from w2w.engine.job import JobConfig, Run, git_revision
-from w2w.engine.train import Workers, train
+from w2w.engine.train import train
+from w2w.engine.training import Workers
 from w2w.errors import UsageError
 from w2w.garments.detector import DetectorConfig
 from w2w.results import Figure, Summary, words

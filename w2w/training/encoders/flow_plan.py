@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from w2w import schema
-from w2w.engine.train import Workers
+from w2w.engine.training import Workers
 from w2w.errors import RejectCode
 from w2w.models.config import EncoderConfig
 from w2w.models.encoder import model_version

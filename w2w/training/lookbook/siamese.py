@@ -8,11 +8,10 @@ import torch
 from torch import nn
 
 from w2w.models.siamese import SIDE_PX, Siamese, SiameseConfig, embed, save_siamese, siamese_loss, to_input
-from w2w.training.batches import in_epochs
 from w2w.training.config import LoopConfig
 from w2w.training.lookbook.experiments import KS, Pairs, experiment_1, experiment_2, make_gallery, make_pairs
 from w2w.training.lookbook.pictures import Pictures, Product
-from w2w.training.loop import Batches, parameter_groups
+from w2w.training.loop import parameter_groups
 
 PAIRS_EACH = 10  # right and wrong ones of each product, as in the seed
 
@@ -74,11 +73,6 @@ class SiameseRecipe:
 
     def save(self, network: nn.Module, folder: Path) -> None:
         save_siamese(network, folder)
-
-
-def batches(pairs: Pairs, size: int, loop: LoopConfig, rank: int = 0, world: int = 1) -> Batches:
-    """A process's share of the pairs, ``size`` at a time, in a new order every epoch."""
-    return in_epochs(np.arange(len(pairs.same_P)), size, loop.seed, rank, world)
 
 
 def pair_probabilities(network: Siamese, pictures: Pictures, pairs: Pairs) -> np.ndarray:

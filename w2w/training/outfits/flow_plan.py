@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from w2w.engine.train import Workers
+from w2w.engine.training import Workers
 from w2w.errors import UsageError
 from w2w.models.config import EncoderConfig
 from w2w.stage import Counts

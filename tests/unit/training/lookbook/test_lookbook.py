@@ -12,6 +12,7 @@ from w2w.errors import UsageError
 from w2w.images.lookbook import file_name, read_name
 from w2w.models.pixeldtgan import GanConfig, load_gan
 from w2w.models.siamese import SiameseConfig, load_siamese
+from w2w.training.batches import in_epochs
 from w2w.training.config import LoopConfig
 from w2w.training.lookbook.experiments import (
     experiment_1,
@@ -23,7 +24,7 @@ from w2w.training.lookbook.experiments import (
 )
 from w2w.training.lookbook.pictures import Pictures, Product, read_products, split_products, splits
 from w2w.training.lookbook.pixeldtgan import GanRecipe, drawn
-from w2w.training.lookbook.siamese import SiameseRecipe, as_published, batches, gallery_scores, pair_probabilities
+from w2w.training.lookbook.siamese import SiameseRecipe, as_published, gallery_scores, pair_probabilities
 from w2w.training.loop import Training, fit
 
 torch.set_num_threads(1)
@@ -132,7 +133,7 @@ def test_the_siamese_recipe_learns_and_its_experiments_agree_with_its_parts(fold
     pairs = make_pairs(products[:6], 3, np.random.default_rng(0))
     loop = replace(as_published(6, 12), steps=6, measure_every=3, checkpoint_every=6)
     recipe = SiameseRecipe(SiameseConfig(learnt_scale=True), pairs, products[6:])
-    history = run(recipe, batches(pairs, 12, loop), loop, tmp_path)
+    history = run(recipe, in_epochs(range(len(pairs.same_P)), 12, loop.seed, 0, 1), loop, tmp_path)
     assert history[-1]["losses"]["pairs"] < history[0]["losses"]["pairs"]
     assert {"accuracy", "precision", "recall", "F1", "Recall@1", "Recall@20"} <= set(history[-1]["val"])
     network, pictures = load_siamese(tmp_path / "model"), Pictures(100)
@@ -149,7 +150,7 @@ def test_the_published_siamese_settings():
     loop = as_published(2000, 100)
     assert (loop.optimizer, loop.learning_rate, loop.schedule, loop.steps) == ("sgd", 0.05, "constant", 15 * 400)
     pairs = make_pairs(_fake(5), 10, np.random.default_rng(0))
-    rows = batches(pairs, 20, loop)
+    rows = in_epochs(range(len(pairs.same_P)), 20, loop.seed, 0, 1)
     assert sorted(r for n in range(5) for r in rows(n)) == list(range(100))
     assert rows(0) != rows(5)
 
