@@ -8,6 +8,7 @@ same worker, in the same pass. Stages never see storage or Ray.
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from typing import Protocol
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -91,6 +92,18 @@ class Stage:
         if self.loads_model:
             return self.run(**self.args)
         return lambda rows: self.run(rows, **self.args)
+
+
+class TableStage(Protocol):
+    """A class from outside for `w2w apply`: it reads columns ``needs`` of table ``of`` and adds those of ``table``, which has the
+    key of ``of`` and the partition ``stage_version``. Made once a worker."""
+
+    of: schema.Table
+    needs: tuple[str, ...]
+    table: schema.Table
+
+    def __call__(self, rows: pa.Table) -> pa.Table:
+        """One row for one row; those that cannot go on with a reject (``with_rejects``)."""
 
 
 def check_plan(stages: Sequence[Stage], columns: Sequence[str], wanted: Sequence[str]) -> None:

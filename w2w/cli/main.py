@@ -47,6 +47,7 @@ GROUPS = {  # what jobs are for -> name -> its module in w2w
         "init": "cli.init",
         "nightly": "cli.nightly",
         "tables": "cli.tables",
+        "apply": "cli.apply",
         "doctor": "cli.doctor",
         "demo": "cli.demo",
         "completion": "cli.completion",

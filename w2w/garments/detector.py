@@ -5,14 +5,15 @@ model's own, by its ``id2label``, and become our classes by name.
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from w2w import extras, ids, storage
+from w2w import extras, ids, plugins, storage
 from w2w.errors import Reject, RejectCode, UsageError
 from w2w.garments import boxes, own
 from w2w.garments.batches import Batches
@@ -32,7 +33,8 @@ class DetectorConfig:
     """Which model finds garments, and what counts as found."""
 
     name: str = own.DEFAULT
-    """w2w-lite0 (comes with w2w), hf:ORG/MODEL, yolo:FILE.pt (ultralytics), or a folder (train-detector's, or as the hub's)."""
+    """w2w-lite0 (comes with w2w), hf:ORG/MODEL, yolo:FILE.pt (ultralytics), a folder (train-detector's, or as the
+    hub's), or module:attribute, a detector of your own."""
     revision: str | None = None
     """Of a hub model: branch, tag or commit."""
     taxonomy: TaxonomyConfig = field(default_factory=TaxonomyConfig)
@@ -78,7 +80,7 @@ class Detector:
         self._classes = mapping_of(self._model.labels, config.taxonomy, f"detector.name={config.name}")
         if not set(self._classes.values()) & {*CATEGORIES, PERSON}:
             raise UsageError(f"detector.name={config.name}: none of its labels is a garment")
-        usual = own.THRESHOLD if isinstance(self._model, own.Own) else _THRESHOLD
+        usual = getattr(self._model, "threshold", _THRESHOLD)
         self._threshold = usual if config.threshold is None else config.threshold
         self._floor = min([self._threshold, *(config.thresholds or {}).values()])
         self.batches = Batches(lambda images: self._model(images, self._floor), batch_images)
@@ -110,19 +112,72 @@ class Detector:
         return found.take(kept[: self.config.max_boxes])
 
 
+@dataclass(frozen=True)
+class Source:
+    """What a detector's name stands for. ``files``: what it consists of; ``code``: the version of code from outside."""
+
+    files: list[Path]
+    load: Callable[[DetectorConfig], Model]
+    threshold: float = _THRESHOLD
+    code: tuple[str, ...] = ()
+
+
+def find(config: DetectorConfig, option: str = "detector.name") -> Source:
+    """Raises UsageError for a model that is not there."""
+    kind, colon, rest = config.name.partition(":")
+    if kind + colon in KINDS:
+        return KINDS[kind + colon](config, rest, f"{option}={config.name}")
+    folder = storage.local(config.name)
+    if config.name and os.path.isdir(folder):
+        return _of_folder(folder, f"{option}={config.name}")
+    if option != "detector.name":
+        raise UsageError(f"{option}={config.name}: neither a folder nor {', '.join(_FORMS[:-1])}")
+    made = plugins.find("detector", config.name, {}, _FORMS)
+    files = [Path(f) for f in getattr(made, "files", ())]
+    return Source(files, made, getattr(made, "threshold", _THRESHOLD), plugins.version_of("detector", config.name, {}))
+
+
+def _of_file(config: DetectorConfig, file: str, option: str) -> Source:
+    extras.need("ultralytics", option)
+    if not os.path.isfile(storage.local(file)):
+        raise UsageError(f"{option}: no such file: {file!r}")
+    return Source([storage.local(file)], lambda c: Yolo(storage.local(file), c))
+
+
+def _of_hub(config: DetectorConfig, repository: str, option: str) -> Source:
+    return _of_folder(sources.download(repository, config.revision, option.partition("=")[0]), option)
+
+
+def _of_folder(folder: Path, option: str) -> Source:
+    """Config, preprocessor (not ours) and weights."""
+    is_own = own.is_own(folder)
+    needed = [folder / "config.json", *([] if is_own else [folder / "preprocessor_config.json"])]
+    for file in needed:
+        weights.read_json(file, option)
+    files = [*needed, *weights.files_of(folder, option)]
+    return Source(files, partial(_own, folder), own.THRESHOLD) if is_own else Source(files, partial(Transformers, folder))
+
+
+# a name, or its beginning up to the colon -> the source of the rest
+KINDS: dict[str, Callable[[DetectorConfig, str, str], Source]] = {
+    own.DEFAULT: lambda config, rest, option: _of_folder(own.DEFAULT_FOLDER, option),
+    "hf:": _of_hub,
+    "yolo:": _of_file,
+}
+_FORMS = (own.DEFAULT, "hf:ORG/MODEL", "yolo:FILE.pt", "a folder")
+
+
 def detector_version(config: DetectorConfig) -> str:
     """Digest of everything that decides the boxes: our code, weights, preprocessing, classes, thresholds, dtype."""
-    files = [str(f) for f in model_files(config)]
-    hashes = [sources.file_sha256(f) for f in files]
+    source = find(config)
+    hashes = [*map(sources.file_sha256, source.files), *source.code]
     settings = {k: v for k, v in asdict(config).items() if k not in ("name", "revision", "device", "threads")}
     return ids.digest(CODE, hashes, settings)
 
 
 def threshold_of(config: DetectorConfig) -> float:
     """Least score of a box that this detector finds."""
-    if config.threshold is not None:
-        return config.threshold
-    return own.THRESHOLD if own.is_own(model_files(config)[0].parent) else _THRESHOLD
+    return find(config).threshold if config.threshold is None else config.threshold
 
 
 def try_detector(config: DetectorConfig) -> None:
@@ -132,12 +187,7 @@ def try_detector(config: DetectorConfig) -> None:
 
 def load_model(config: DetectorConfig) -> Model:
     """Loads the weights onto the device. Raises UsageError for a model or device that is not there."""
-    files = model_files(config)
-    if config.name.startswith("yolo:"):
-        return Yolo(files[0], config)
-    if own.is_own(files[0].parent):
-        return _own(files[0].parent, config)
-    return Transformers(files[0].parent, config)
+    return find(config).load(config)
 
 
 def _own(folder: Path, config: DetectorConfig) -> Model:
@@ -149,32 +199,6 @@ def _own(folder: Path, config: DetectorConfig) -> Model:
 
     device = torch_device(config.device, config.threads, "detector.device")
     return own.Own(settings, own.torch_run(own.load_network(folder, config.name), device, getattr(torch, config.dtype)))
-
-
-def model_files(config: DetectorConfig, option: str = "detector.name") -> list[Path]:
-    """What the model consists of: a YOLO file, or config, preprocessor (not ours) and weights of a folder."""
-    kind, _, rest = config.name.partition(":")
-    if kind == "yolo":
-        extras.need("ultralytics", f"{option}={config.name}")
-        file = storage.local(rest)
-        if not os.path.isfile(file):
-            raise UsageError(f"{option}={config.name}: no such file: {rest!r}")
-        return [file]
-    if kind == "hf" and rest:
-        folder = sources.download(rest, config.revision, option)
-    elif config.name == own.DEFAULT:
-        folder = own.DEFAULT_FOLDER
-    else:
-        folder = storage.local(config.name)
-        if not config.name or not os.path.isdir(folder):
-            raise UsageError(
-                f"{option}={config.name}: neither a folder nor {own.DEFAULT}, hf:ORG/MODEL or yolo:FILE.pt, for example "
-                f"--{option}=hf:yainage90/fashion-object-detection"
-            )
-    needed = [folder / "config.json", *([] if own.is_own(folder) else [folder / "preprocessor_config.json"])]
-    for file in needed:
-        weights.read_json(file, f"{option}={config.name}")
-    return [*needed, *weights.files_of(folder, f"{option}={config.name}")]
 
 
 class Transformers:

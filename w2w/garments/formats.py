@@ -5,7 +5,7 @@ classes by the names in the file. Labels that are nothing to us are left out; so
 """
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import yaml
 
-from w2w import storage
+from w2w import plugins, storage
 from w2w.config import check_name, nearest
 from w2w.errors import UsageError
 from w2w.garments.annotations import TEST, TRAIN, Object, Photo, annotated_rows, targets_of
@@ -33,7 +33,8 @@ class AnnotationsConfig:
     path: str = ""
     """Instances JSON (coco, modanet, fashionpedia, ccp), data.yaml (yolo), or a folder (deepfashion2, k-fashion, wardrobe)."""
     format: str = "coco"
-    """coco, modanet, fashionpedia, deepfashion2, k-fashion, yolo, ccp (Clothing Co-Parsing with supercategories), wardrobe."""
+    """coco, modanet, fashionpedia, deepfashion2, k-fashion, yolo, ccp (Clothing Co-Parsing with supercategories), wardrobe, or
+    module:attribute, a format of your own."""
     images: str | None = None
     """Folder of the photos. Default: where the format has them, relative to path."""
     source: str | None = None
@@ -46,8 +47,7 @@ class AnnotationsConfig:
     """Of the photos (or products) that go to test by hash."""
 
     def __post_init__(self):
-        if self.format not in FORMATS:
-            raise UsageError(f"annotations.format={self.format}: unknown.{nearest(self.format, list(FORMATS))}")
+        plugins.check("annotations", self.format, FORMATS)
         if self.source is not None:
             check_name(self.source, "annotations.source")
         if self.split not in (None, TRAIN, TEST):
@@ -68,7 +68,7 @@ def read_annotations(config: AnnotationsConfig) -> pa.Table:
             raise UsageError(f"annotations.images={config.images}: no such folder")
         config = replace(config, images=storage.absolute(config.images))  # workers run in other folders
     path = Path(storage.absolute(config.path))
-    photos, labelled = FORMATS[config.format](path, config)
+    photos, labelled = plugins.find("annotations", config.format, FORMATS)(path, config)
     photos = list(photos)
     if not photos:
         raise UsageError(f"annotations.path={config.path}: it has no photo with annotations")
@@ -76,7 +76,7 @@ def read_annotations(config: AnnotationsConfig) -> pa.Table:
         photos = (p for p in photos if sum(o.target == SHOES for o in p.objects) <= _SEED_SHOES)
     if config.split:
         photos = (Photo(p.name, p.image_uri, p.objects, p.group, config.split, p.relative) for p in photos)
-    return annotated_rows(photos, config.source or config.format, labelled, config.test_share)
+    return annotated_rows(photos, config.source or plugins.short(config.format), labelled, config.test_share)
 
 
 def _coco_boxes(one: Record, target: str) -> list[tuple[float, ...]]:
@@ -377,7 +377,8 @@ def _wardrobe(path: Path, config: AnnotationsConfig):
     return photos(), targets_of(targets)
 
 
-FORMATS: dict[str, Callable] = {
+# name -> reads path and config: the photos, and which of our classes the data set labels in every photo
+FORMATS: dict[str, Callable[[Path, AnnotationsConfig], tuple[Iterable[Photo], Sequence[str]]]] = {
     "coco": _coco,
     "modanet": _known("modanet", _modanet_boxes),
     "fashionpedia": _known("fashionpedia"),

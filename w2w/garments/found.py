@@ -25,7 +25,8 @@ class Found:
 
 
 class Model(Protocol):
-    """A loaded network: its labels, and what it finds above ``floor`` (raw, before classes and suppression)."""
+    """A loaded network: its labels, and what it finds above ``floor`` (raw, before classes and suppression). It may have a
+    ``threshold`` of its own, the least score of a box where the options name none."""
 
     labels: tuple[str, ...]
 

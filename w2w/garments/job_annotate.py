@@ -10,12 +10,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from w2w import ids, schema
+from w2w import ids, plugins, schema
 from w2w.engine.job import JobConfig, Run
 from w2w.engine.run import run_stages
 from w2w.engine.source import file_rows
 from w2w.garments.annotations import RELATIVE, SETTLE_GIVES, settle
-from w2w.garments.formats import AnnotationsConfig, read_annotations
+from w2w.garments.formats import FORMATS, AnnotationsConfig, read_annotations
 from w2w.images.decode import DecodeLimits
 from w2w.images.stage import INSPECT_GIVES, inspect
 from w2w.ingest.loading import load_stage
@@ -64,8 +64,9 @@ class Result(Summary):
 def main(config: Config) -> Result:
     run = Run("annotate", config)
     rows = read_annotations(config.annotations)
+    own = plugins.version_of("annotations", config.annotations.format, FORMATS)
     settings = {k: v for k, v in asdict(config.annotations).items() if k not in ("path", "images")}
-    version = ids.digest(STAGE_CODE, settings, config.decode)
+    version = ids.digest(STAGE_CODE, settings, config.decode, *own)
     stored = delta.read(run.store, schema.DETECTIONS, [schema.KEY, schema.ROW_DIGEST], stage_version=version)
     rows = rows.append_column(_RECORD, _records(rows))
     made = pc.is_in(rows.column(_RECORD), value_set=_records(stored))

@@ -140,6 +140,8 @@ def _answers(folder: Path, name: str):
 class Own:
     """Photos in, raw boxes out: detector.Model."""
 
+    threshold = THRESHOLD
+
     def __init__(self, settings: Settings, run: Run):
         self._settings, self._run = settings, run
         self.labels = settings.labels

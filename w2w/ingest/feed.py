@@ -1,6 +1,6 @@
 """Product feeds: any source as one stream of rows in FEED_SCHEMA, with every row that cannot go on written down."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import fs
 
-from w2w import schema, storage
+from w2w import plugins, schema, storage
 from w2w.config import check_label, check_name, nearest
 from w2w.errors import JobFailed, Reject, UsageError, attempt
 from w2w.ingest import archives, readers
@@ -19,7 +19,6 @@ from w2w.ingest.raw import COLUMNS, IMAGE, Mapping, RawBatch
 
 __all__ = ["FEED_SCHEMA", "FeedBatch", "FeedConfig", "check_feed", "column_names", "read_feed"]
 
-KINDS = ("csv", "jsonl", "parquet", "images", "tar")
 _SUFFIXES = {".csv": "csv", ".tsv": "csv", ".txt": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl"}
 _SUFFIXES |= {".parquet": "parquet", ".pq": "parquet", ".tar": "tar"}
 _SAMPLE_BYTES = 1024 * 1024
@@ -35,7 +34,8 @@ class FeedConfig:
     uri: str = ""
     """A CSV, JSON lines (also .gz, .zst) or Parquet file, a folder of Parquet, images or tars, or shards x-{000..009}.tar."""
     kind: str = "auto"
-    """One of csv, jsonl, parquet, images, tar, or auto: by the suffix, or by what the folder holds."""
+    """csv, jsonl, parquet, images, tar, auto (by the suffix, or by what the folder holds), or module:attribute, a reader of
+    your own."""
     columns: dict[str, str] = field(default_factory=dict)
     """Our column (product_id, title, brand, price, currency, category, url, image) -> theirs, where the names differ."""
     attributes: list[str] | None = None
@@ -111,8 +111,8 @@ def column_names(config: FeedConfig) -> list[str]:
 def _check_options(config: FeedConfig) -> None:
     if not config.uri:
         raise UsageError("feed.uri: name the feed")
-    if config.kind not in ("auto", *KINDS):
-        raise UsageError(f"feed.kind={config.kind}: it is one of auto, {', '.join(KINDS)}")
+    if config.kind != "auto":
+        plugins.check("reader", config.kind, READERS)
     check_name(config.id, "feed.id", 64)
     if config.grace_nights < 1:
         raise UsageError(f"feed.grace_nights={config.grace_nights}: at least 1, the first night without the product")
@@ -153,7 +153,7 @@ def _folder(uri: str, kind: str) -> str:
 
 
 def _files(config: FeedConfig) -> tuple[str, list[tuple[str, fs.FileInfo]]]:
-    """The kind, and the URI and listing entry of each file; for images only the folder. Raises UsageError."""
+    """The kind, and the URI and listing entry of each file or folder to read. Raises UsageError."""
     uri, kind = config.uri, config.kind
     if is_web(uri):
         raise UsageError(f"feed.uri={uri}: a feed on the web is not fetched; download it first")
@@ -198,11 +198,13 @@ def _folder_files(config: FeedConfig) -> tuple[str, list[tuple[str, fs.FileInfo]
     if config.kind == "auto" and len(holds) > 1:
         raise UsageError(f"feed.uri={uri}: the folder holds {' and '.join(holds)}; set kind to one of them")
     kind = _known(config.kind, uri, holds[0] if holds else None)
+    if kind not in READERS:
+        return kind, [(root, _info(uri))]
     if kind not in by_kind:
         raise UsageError(f"feed.uri={uri}: kind={kind} is a file, this is a folder")
     if not by_kind[kind]:
         raise UsageError(f"feed.uri={uri}: no {kind} in this folder")
-    return kind, [(archives.uri_of(f, root), f) for f in by_kind[kind]] if kind != "images" else []
+    return kind, [(archives.uri_of(f, root), f) for f in by_kind[kind]] if kind != "images" else [(root, _info(uri))]
 
 
 def _info(uri: str) -> fs.FileInfo:
@@ -218,24 +220,25 @@ def _known(kind: str, uri: str, guess: str | None) -> str:
     if kind != "auto":
         return kind
     if guess is None:
-        raise UsageError(f"feed.uri={uri}: cannot tell what this is; set kind to one of {', '.join(KINDS)}")
+        raise UsageError(f"feed.uri={uri}: cannot tell what this is; set kind to one of {', '.join(READERS)}")
     return guess
 
 
 def _read(config: FeedConfig, kind: str, files: list[tuple[str, fs.FileInfo]], batch_rows: int) -> Iterator[RawBatch]:
-    mapping = _mapping(config, kind)
-    if kind == "images":
-        yield from archives.read_images(config.uri, batch_rows)
+    read, mapping = plugins.find("reader", kind, READERS), _mapping(config, kind)
     for uri, info in files:
         with _whole(uri):
-            if kind == "csv":
-                yield from readers.read_csv(uri, config.csv_delimiter, config.encoding, mapping)
-            elif kind == "jsonl":
-                yield from readers.read_jsonl(uri, config.encoding, mapping, batch_rows)
-            elif kind == "parquet":
-                yield from readers.read_parquet(uri, mapping, batch_rows)
-            else:
-                yield from archives.read_tar(info, uri, mapping, batch_rows)
+            yield from read(uri, info, config, mapping, batch_rows)
+
+
+# kind -> reads a file in batches, or a folder: images, and kinds from outside, get the folder itself and not the files in it
+READERS: dict[str, Callable[[str, fs.FileInfo, FeedConfig, Mapping, int], Iterator[RawBatch]]] = {
+    "csv": lambda uri, info, c, mapping, n: readers.read_csv(uri, c.csv_delimiter, c.encoding, mapping),
+    "jsonl": lambda uri, info, c, mapping, n: readers.read_jsonl(uri, c.encoding, mapping, n),
+    "parquet": lambda uri, info, c, mapping, n: readers.read_parquet(uri, mapping, n),
+    "images": lambda uri, info, c, mapping, n: archives.read_images(uri, n),
+    "tar": lambda uri, info, c, mapping, n: archives.read_tar(info, uri, mapping, n),
+}
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 import difflib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from w2w import schema
-from w2w.errors import RejectCode, UsageError
+from w2w.errors import Reject, RejectCode, UsageError
 
 IMAGE = "image"  # the feed's image value, before it is resolved to an image_uri
 COLUMNS = (schema.PRODUCT_ID, schema.TITLE, schema.BRAND, schema.PRICE, schema.CURRENCY, schema.CATEGORY, schema.URL, IMAGE)
@@ -116,6 +116,28 @@ def attributes_of(columns: dict[str, pa.Array], count: int) -> pa.MapArray:
     per_row = there.to_numpy(zero_copy_only=False).reshape(count, num).sum(axis=1)
     offsets = pa.array(np.concatenate([[0], np.cumsum(per_row)]).astype(np.int32))
     return pa.MapArray.from_arrays(offsets, keys.filter(there), by_row.filter(there))
+
+
+def in_batches(
+    found: Iterable[tuple[str, dict[str, object] | Reject, int]], mapping: Mapping, batch_rows: int
+) -> Iterator[RawBatch]:
+    """Records as batches: where each stands, the values of its columns or why it cannot be read, and about how many bytes."""
+    rows: list[dict[str, object]] = []
+    sources: list[str] = []
+    rejects: list[_RejectRow] = []
+    held = 0
+    for where, row, size in found:
+        held += size
+        if isinstance(row, Reject):
+            rejects.append((where, row.code, row.detail, where))
+        else:
+            rows.append(row)
+            sources.append(where)
+        if len(rows) + len(rejects) >= batch_rows or held >= MAX_BATCH_BYTES:
+            yield batch_of_dicts(rows, sources, mapping, rejects)
+            rows, sources, rejects, held = [], [], [], 0
+    if rows or rejects:
+        yield batch_of_dicts(rows, sources, mapping, rejects)
 
 
 def batch_of_dicts(

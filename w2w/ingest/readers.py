@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from w2w import storage
 from w2w.errors import Reject, RejectCode, UsageError, attempt
-from w2w.ingest.raw import JSON, MAX_BATCH_BYTES, Mapping, RawBatch, attributes_of, batch_of_dicts, reject_table
+from w2w.ingest.raw import JSON, Mapping, RawBatch, attributes_of, in_batches, reject_table
 
 CSV_BLOCK_BYTES = 4 * 1024 * 1024  # one batch; no record may be longer, so this is also where an open quote is noticed
 MAX_LINE_BYTES = 16 * 1024 * 1024  # of a JSON line
@@ -252,7 +252,10 @@ def _lines(stream: pa.NativeFile) -> io.BufferedReader:
 
 def read_jsonl(uri: str, encoding: str, mapping: Mapping, batch_rows: int) -> Iterator[RawBatch]:
     """One JSON object a line; numbers stay as they are written."""
-    rows, sources, rejects, held = [], [], [], 0
+    yield from in_batches(_json_lines(uri, encoding), mapping, batch_rows)
+
+
+def _json_lines(uri: str, encoding: str) -> Iterator[tuple[str, dict[str, object] | Reject, int]]:
     with open_text(uri, encoding) as stream:
         lines = _lines(stream)
         number = 0
@@ -260,24 +263,14 @@ def read_jsonl(uri: str, encoding: str, mapping: Mapping, batch_rows: int) -> It
             number += 1
             where = f"{uri}:{number}"
             if len(text) == MAX_LINE_BYTES and not text.endswith(b"\n"):
-                rejects.append((where, RejectCode.MALFORMED_ROW, f"a line of more than {MAX_LINE_BYTES} bytes", where))
+                yield where, Reject(RejectCode.MALFORMED_ROW, f"a line of more than {MAX_LINE_BYTES} bytes"), 0
                 while text and not text.endswith(b"\n"):
                     text = lines.readline(MAX_LINE_BYTES)
                 continue
             if not text.strip():
                 continue
-            held += len(text)
             row, why = _object(text)
-            if row is None:
-                rejects.append((where, RejectCode.MALFORMED_ROW, why, where))
-            else:
-                rows.append(row)
-                sources.append(where)
-            if len(rows) + len(rejects) >= batch_rows or held >= MAX_BATCH_BYTES:
-                yield batch_of_dicts(rows, sources, mapping, rejects)
-                rows, sources, rejects, held = [], [], [], 0
-    if rows or rejects:
-        yield batch_of_dicts(rows, sources, mapping, rejects)
+            yield where, Reject(RejectCode.MALFORMED_ROW, why) if row is None else row, len(text)
 
 
 def _object(text: bytes) -> tuple[dict[str, object] | None, str]:

@@ -12,7 +12,8 @@ class EncoderConfig:
     """Which model makes the vectors, and how it runs."""
 
     name: str = "efficientnet-lite0"
-    """efficientnet-lite0 (comes with w2w), hf:ORG/MODEL, timm:MODEL, open_clip:MODEL/FILE, or a folder in the hub's layout."""
+    """efficientnet-lite0 (comes with w2w), hf:ORG/MODEL, timm:MODEL, open_clip:MODEL/FILE, a folder in the hub's
+    layout, or module:attribute, an encoder of your own."""
     revision: str | None = None
     """Of a hub model: branch, tag or commit."""
     engine: str = "auto"

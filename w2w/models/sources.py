@@ -11,13 +11,12 @@ import json
 import math
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from w2w import storage
-from w2w.config import nearest
+from w2w import plugins, storage
 from w2w.errors import UsageError
 from w2w.models import hub, open_clip_models, weights
 from w2w.models.config import Input
@@ -51,19 +50,15 @@ def find(name: str, revision: str | None, trust_remote_code: bool) -> Source:
     if name in BUILT_IN:
         return BUILT_IN[name]()
     kind, _, rest = name.partition(":")
-    if kind == "hf" and rest:
-        return _hub_folder(download(rest, revision), rest, trust_remote_code)
-    if kind == "timm" and rest:
-        return _timm(rest)
-    if kind == "open_clip" and rest:
-        return _open_clip(rest)
+    if rest and kind in LIBRARIES:
+        return LIBRARIES[kind](rest, revision, trust_remote_code)
     folder = storage.local(name)
     if os.path.isdir(folder):
         return _hub_folder(folder, folder.name, trust_remote_code)
-    raise UsageError(
-        f"encoder.name={name}: neither a folder nor hf:ORG/MODEL, timm:MODEL, open_clip:MODEL/PRETRAINED."
-        f"{nearest(name, list(BUILT_IN))}"
-    )
+    source = plugins.find("encoder", name, {}, _FORMS)()
+    if not isinstance(source, Source):
+        raise UsageError(f"encoder.name={name}: it gives a {type(source).__name__}; it has to be a w2w.models.sources.Source")
+    return replace(source, architecture=json.dumps([source.architecture, *plugins.version_of("encoder", name, {})]))
 
 
 def _efficientnet_lite0() -> Source:
@@ -93,6 +88,13 @@ def _timm_blueprint(architecture: str) -> dict:
 
 
 BUILT_IN = {"efficientnet-lite0": _efficientnet_lite0}
+# what stands before the colon of a name -> the source of the rest, its revision, and whether code that comes with it is run
+LIBRARIES: dict[str, Callable[[str, str | None, bool], Source]] = {
+    "hf": lambda rest, revision, trust: _hub_folder(download(rest, revision), rest, trust),
+    "timm": lambda rest, *_: _timm(rest),
+    "open_clip": lambda rest, *_: _open_clip(rest),
+}
+_FORMS = (*BUILT_IN, "hf:ORG/MODEL", "timm:MODEL", "open_clip:MODEL/FILE", "a folder")
 
 
 def download(repository: str, revision: str | None, option: str = "encoder.name") -> Path:

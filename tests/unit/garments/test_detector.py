@@ -128,7 +128,7 @@ def test_version_follows_weights_and_thresholds_and_not_the_device(tmp_path):
     ("options", "sentence"),
     [
         ({"name": "x"}, "for example --detector.name=hf:yainage90/fashion-object-detection"),
-        ({"name": ""}, "neither a folder nor w2w-lite0"),
+        ({"name": ""}, "unknown. Allowed: w2w-lite0"),
         ({"name": "yolo:nothing.pt"}, "no such file: 'nothing.pt'"),
         ({"name": "x", "dtype": "int8"}, "detector.dtype=int8: it is one of"),
         ({"name": "x", "thresholds": {"tops": 0.5}}, "'tops' is none of bag"),

@@ -1,19 +1,17 @@
 """Public data sets of pairs and outfits: which there are, and how one is opened."""
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from w2w import schema, storage
-from w2w.config import check_name, nearest
+from w2w import plugins, schema, storage
+from w2w.config import check_name
 from w2w.errors import UsageError
 from w2w.mining.sets.deepfashion import ConsumerToShop, DeepFashion2, InShop
 from w2w.mining.sets.polyvore import VARIANTS, Polyvore
 from w2w.mining.sets.records import Classes, PublicSet
 from w2w.mining.sets.street import LookBook, Street2Shop
-
-FORMATS = ("street2shop", "in-shop", "consumer-to-shop", "deepfashion2", "lookbook", "polyvore")
-_READERS = {"street2shop": Street2Shop, "in-shop": InShop, "consumer-to-shop": ConsumerToShop, "deepfashion2": DeepFashion2}
 
 
 @dataclass(frozen=True)
@@ -21,7 +19,8 @@ class SetConfig:
     """Which public data set is read, and how."""
 
     format: str = ""
-    """street2shop, in-shop and consumer-to-shop (of DeepFashion), deepfashion2, lookbook, polyvore."""
+    """street2shop, in-shop and consumer-to-shop (of DeepFashion), deepfashion2, lookbook, polyvore, or module:attribute, a set
+    of your own."""
     path: str = ""
     """Its folder, as it is published."""
     images: str | None = None
@@ -38,41 +37,51 @@ class SetConfig:
     """Of the same, to test."""
 
     def __post_init__(self):
-        if self.format not in ("", *FORMATS):
-            raise UsageError(f"set.format={self.format}: unknown.{nearest(self.format, list(FORMATS))}")
+        if self.format:
+            plugins.check("set", self.format, SETS)
         if self.variant not in VARIANTS:
             raise UsageError(f"set.variant={self.variant}: it is {' or '.join(VARIANTS)}")
         if self.source is not None:
             check_name(self.source, "set.source", 64)
-        if self.source == schema.OWN:
-            raise UsageError(f"set.source={self.source}: that is what the store's own pairs and outfits are called")
+        if self.catalog == schema.OWN:
+            raise UsageError(f"set.source={self.catalog}: that is what the store's own pairs and outfits are called")
         if min(self.val_share, self.test_share) < 0 or self.val_share + self.test_share > 1:
             raise UsageError(f"set.val_share={self.val_share}, set.test_share={self.test_share}: shares that sum to at most 1")
 
     @property
     def catalog(self) -> str:
         """What the names of its products and photos begin with: the same for all variants."""
-        return self.source or self.format
+        return self.source or plugins.short(self.format)
 
     @property
     def name(self) -> str:
         """The source of its pairs and outfits."""
-        return self.source or (f"{self.format}-{self.variant}" if self.format == "polyvore" else self.format)
+        return f"{self.catalog}-{self.variant}" if self.format == "polyvore" and not self.source else self.catalog
 
 
 def open_set(config: SetConfig) -> PublicSet:
     """Raises UsageError where the format is not said, or its files are not there."""
     if not config.format:
-        raise UsageError(f"set.format: name the data set: {', '.join(FORMATS)}")
+        raise UsageError(f"set.format: name the data set: {', '.join(SETS)}")
     root = Path(storage.absolute(config.path))
     if not config.path or not os.path.isdir(root):  # Path.is_dir raises for a name that is too long
         raise UsageError(f"set.path={config.path}: no such folder")
     images = Path(storage.absolute(config.images)) if config.images else None
     if images and not os.path.isdir(images):
         raise UsageError(f"set.images={config.images}: no such folder")
-    if config.format == "lookbook":
-        return LookBook(images or root, config.val_share, config.test_share)
-    classes = Classes(config.format, config.classes)
-    if config.format == "polyvore":
-        return Polyvore(root, images, classes, config.variant)
-    return _READERS[config.format](root, images, classes)
+    return plugins.find("set", config.format, SETS)(root, images, config)
+
+
+def _classes(config: SetConfig) -> Classes:
+    return Classes(config.format, config.classes)
+
+
+# name -> opens the folder of the set, with the folder of its pictures where that is another one
+SETS: dict[str, Callable[[Path, Path | None, SetConfig], PublicSet]] = {
+    "street2shop": lambda root, images, c: Street2Shop(root, images, _classes(c)),
+    "in-shop": lambda root, images, c: InShop(root, images, _classes(c)),
+    "consumer-to-shop": lambda root, images, c: ConsumerToShop(root, images, _classes(c)),
+    "deepfashion2": lambda root, images, c: DeepFashion2(root, images, _classes(c)),
+    "lookbook": lambda root, images, c: LookBook(images or root, c.val_share, c.test_share),
+    "polyvore": lambda root, images, c: Polyvore(root, images, _classes(c), c.variant),
+}

@@ -2,11 +2,11 @@
 
 from dataclasses import asdict, dataclass, field
 
-from w2w import ids, schema
+from w2w import ids, plugins, schema
 from w2w.engine.job import JobConfig, Run
 from w2w.errors import UsageError
 from w2w.images.decode import DecodeLimits
-from w2w.mining.sets import SetConfig, open_set
+from w2w.mining.sets import SETS, SetConfig, open_set
 from w2w.mining.sets.flow import Pictures, Reading, check_records, write_snapshots
 from w2w.mining.sets.rows import PHOTO_SCHEMA, SHOP_SCHEMA, photo_rows, shop_rows
 from w2w.results import Summary
@@ -52,8 +52,9 @@ class Result(Summary):
 def main(config: Config) -> Result:
     run = Run("convert", config)
     public = open_set(config.set)
+    own = plugins.version_of("set", config.set.format, SETS)
     settings = {k: v for k, v in asdict(config.set).items() if k not in ("path", "images", "source", "variant")}
-    version = ids.digest(STAGE_CODE, settings, config.set.catalog, config.decode, config.crop_px)
+    version = ids.digest(STAGE_CODE, settings, config.set.catalog, config.decode, config.crop_px, *own)
     reading = Reading(config.set.catalog, config.set.name, version, config.crop_px, config.decode, config.fetch, config.pool)
     sold, worn = shop_rows(public.shops(), reading.catalog, version), photo_rows(public.photos(), reading.catalog, version)
     shops = Pictures(run, reading, schema.PRODUCTS, sold, SHOP_SCHEMA)

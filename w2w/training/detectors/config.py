@@ -7,7 +7,7 @@ from pathlib import Path
 from w2w import extras, ids, storage
 from w2w.errors import UsageError
 from w2w.garments import own
-from w2w.garments.detector import DetectorConfig, load_model, model_files
+from w2w.garments.detector import DetectorConfig, find, load_model
 from w2w.models.sources import BUILT_IN, file_sha256
 from w2w.models.trial import try_open
 from w2w.training.config import LoopConfig
@@ -144,7 +144,7 @@ def start_digest(recipe: str) -> str:
 
 
 def _start_files(recipe: str) -> list[Path]:
-    return model_files(DetectorConfig(name=_name(recipe)), "recipe") if kind_of(recipe)[1] else []
+    return find(DetectorConfig(name=_name(recipe)), "recipe").files if kind_of(recipe)[1] else []
 
 
 def _name(recipe: str) -> str:

@@ -2,11 +2,18 @@
 
 from dataclasses import dataclass, field
 
+from w2w import plugins
 from w2w.errors import UsageError
 from w2w.training.encoders.augment import AugmentConfig
 
 ENCODER, HEAD = "encoder", "head"  # what learns: all of it, or the head alone, on vectors that stand in `embeddings`
-LOSSES = ("info_nce", "triplet", "contrastive", "contrastive-as-published")
+_LOSSES = "w2w.training.encoders.losses"
+LOSSES = {
+    "info_nce": f"{_LOSSES}:info_nce_loss",
+    "triplet": f"{_LOSSES}:triplet_loss",
+    "contrastive": f"{_LOSSES}:contrastive_loss",
+    "contrastive-as-published": f"{_LOSSES}:inverted_loss",
+}
 SAME, STARTS = ("positive", "hidden"), ("pca", "random")
 
 
@@ -34,7 +41,7 @@ class LearnConfig:
     """Pairs of one batch of one worker, each of another product."""
     loss: str = "info_nce"
     """info_nce (in-batch negatives), or the baselines triplet (1:1:1), contrastive (with a margin) and contrastive-as-published
-    (the same with its label inverted, as "Outfit Of The Day" has it)."""
+    (the same with its label inverted, as "Outfit Of The Day" has it), or module:attribute, a loss of your own."""
     symmetric: bool = True
     """info_nce: from anchors to positives and back. false: from the anchors only."""
     same: str = "positive"
@@ -73,9 +80,9 @@ class LearnConfig:
         for name, least in (("batch_pairs", 2), ("val_pairs", 0), ("negatives", 0), ("chunk", 0)):
             if getattr(self, name) < least:
                 raise UsageError(f"learn.{name}={getattr(self, name)}: must be at least {least}")
-        for name, allowed in (("loss", LOSSES), ("same", SAME)):
-            if getattr(self, name) not in allowed:
-                raise UsageError(f"learn.{name}={getattr(self, name)}: it is one of {', '.join(allowed)}")
+        plugins.check("loss", self.loss, LOSSES)
+        if self.same not in SAME:
+            raise UsageError(f"learn.same={self.same}: it is one of {', '.join(SAME)}")
         if len(self.same_category) != 2 or not all(0 <= share <= 1 for share in self.same_category):
             raise UsageError(f"learn.same_category={list(self.same_category)}: two shares between 0 and 1")
         if not 0 < self.interpolate <= 1:

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from w2w import schema
+from w2w import plugins, schema
 from w2w.engine.training import Workers
 from w2w.errors import RejectCode
 from w2w.models.config import EncoderConfig
@@ -15,7 +15,7 @@ from w2w.table.delta import need_table
 from w2w.training.card import model_card
 from w2w.training.config import LoopConfig
 from w2w.training.encoders import flow, flow_results
-from w2w.training.encoders.config import HEAD, LearnConfig
+from w2w.training.encoders.config import HEAD, LOSSES, LearnConfig
 from w2w.training.encoders.pairs import FIGURES
 from w2w.training.flow import OF_DATA, check_loop
 
@@ -60,7 +60,7 @@ class EncoderPlan:
         return cls(table, recipe, encoder, learn, train, found, test_pairs, rows)
 
     def identity(self) -> list[object]:
-        settings = [asdict(self.learn), asdict(self.loop)]
+        settings = [*plugins.version_of("loss", self.learn.loss, LOSSES), asdict(self.learn), asdict(self.loop)]
         return [self.recipe, model_version(self.encoder), *settings, self.inspected.digest]
 
     def facts(self) -> dict[str, Any]:

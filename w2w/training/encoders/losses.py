@@ -15,6 +15,7 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from w2w.training import ranks
+from w2w.training.encoders.config import LearnConfig
 
 _START, _MOST = math.log(1 / 0.07), math.log(100)
 
@@ -112,6 +113,23 @@ def contrastive(pairs: Pairs, margin: float = 1.0, inverted: bool = False) -> to
         same = 1 - same
     lost = same * distance.square() + (1 - same) * (margin - distance).clamp(min=0).square()
     return (lost * counted).sum() / ranks.divisor(counted.sum())
+
+
+def info_nce_loss(pairs: Pairs, scale: torch.Tensor, learn: LearnConfig) -> torch.Tensor:
+    """``learn.loss=info_nce``; this and the next three are what such a name stands for, as is a loss from outside."""
+    return info_nce(pairs, scale, symmetric=learn.symmetric, count_same=learn.same == "positive", dims=learn.dims)
+
+
+def triplet_loss(pairs: Pairs, scale: torch.Tensor, learn: LearnConfig) -> torch.Tensor:
+    return triplet(pairs, 0.2 if learn.margin is None else learn.margin)
+
+
+def contrastive_loss(pairs: Pairs, scale: torch.Tensor, learn: LearnConfig) -> torch.Tensor:
+    return contrastive(pairs, 1.0 if learn.margin is None else learn.margin)
+
+
+def inverted_loss(pairs: Pairs, scale: torch.Tensor, learn: LearnConfig) -> torch.Tensor:
+    return contrastive(pairs, 1.0 if learn.margin is None else learn.margin, inverted=True)
 
 
 def in_chunks(network: Callable[[torch.Tensor], torch.Tensor], inputs_N: torch.Tensor, size: int) -> torch.Tensor:

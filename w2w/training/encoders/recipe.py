@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from w2w import plugins
 from w2w.errors import UsageError
 from w2w.images.decode import decode
 from w2w.images.resize import fit
@@ -18,8 +19,8 @@ from w2w.models.config import Input
 from w2w.models.network import Embedder, Head, feature_dim
 from w2w.models.sources import Source
 from w2w.training.encoders.augment import augment
-from w2w.training.encoders.config import LearnConfig
-from w2w.training.encoders.losses import Pairs, Temperature, contrastive, in_chunks, info_nce, triplet
+from w2w.training.encoders.config import LOSSES, LearnConfig
+from w2w.training.encoders.losses import Pairs, Temperature, in_chunks
 from w2w.training.encoders.pairs import Row, figures, gallery, relevance
 from w2w.training.loop import parameter_groups
 
@@ -76,6 +77,7 @@ class _Recipe:
 
     def __init__(self, config: LearnConfig, network: PairNetwork, val: Sequence[Row]):
         self._config, self.network, self._val = config, network, val
+        self._loss = plugins.find("loss", config.loss, LOSSES)
         self._start = copy.deepcopy(network.encoder.state_dict()) if config.interpolate < 1 else None
         self._gallery, self._shown = gallery(val)
 
@@ -89,17 +91,9 @@ class _Recipe:
         a, p, *n = vectors.split(len(batch.products_N))
         kinds = [None if v is None else v.to(device) for v in (batch.negative_products_N, batch.negative_clusters_N)]
         pairs = Pairs(a, p, batch.products_N.to(device), batch.clusters_N.to(device), n[0] if n else None, *kinds)
-        parts = {self._config.loss: self._loss(pairs, scale)}
+        parts = {plugins.short(self._config.loss): self._loss(pairs, scale, self._config)}
         # a temperature that the loss does not use is still a parameter of every process
         return parts if self._config.loss == "info_nce" else {**parts, "temperature": scale * 0}
-
-    def _loss(self, pairs: Pairs, scale: torch.Tensor) -> torch.Tensor:
-        c = self._config
-        if c.loss == "info_nce":
-            return info_nce(pairs, scale, symmetric=c.symmetric, count_same=c.same == "positive", dims=c.dims)
-        if c.loss == "triplet":
-            return triplet(pairs, 0.2 if c.margin is None else c.margin)
-        return contrastive(pairs, 1.0 if c.margin is None else c.margin, inverted=c.loss == "contrastive-as-published")
 
     @torch.inference_mode()
     def measure(self, network: PairNetwork) -> dict[str, float]:
