@@ -95,8 +95,8 @@ class Stage:
 
 
 class TableStage(Protocol):
-    """A class from outside for `w2w apply`: it reads columns ``needs`` of table ``of`` and adds those of ``table``, which has the
-    key of ``of`` and the partition ``stage_version``. Made once a worker."""
+    """A class from outside for `w2w apply`: it reads columns ``needs`` of table ``of`` and adds those of ``table``, which has
+    the key of ``of`` and the partition ``stage_version``. Made once a worker."""
 
     of: schema.Table
     needs: tuple[str, ...]

@@ -23,6 +23,8 @@ from w2w.table.sink import Output
 class Config(JobConfig):
     """Run a stage of your own over the rows that it has not seen yet, exactly once: w2w/README.md shows how to write one."""
 
+    PLACES = {"STORE": "store", "STAGE": "stage"}
+
     stage: str = ""
     """module:attribute, or the name of an installed one."""
     options: dict[str, Any] = field(default_factory=dict)

@@ -1,13 +1,16 @@
 """What `w2w train` can train: each recipe from its data to the figures of its model, behind one interface."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from w2w import storage
 from w2w.engine.training import Workers
 from w2w.errors import UsageError
 from w2w.stage import Counts
+from w2w.training.card import model_card
 from w2w.training.config import FLOAT16, LoopConfig
 
 if TYPE_CHECKING:  # torch costs the driver seconds
@@ -17,22 +20,27 @@ OF_DATA = "It is bound by the licence of the data that it learnt from."  # ends 
 
 
 class Plan(Protocol):
-    """One training, of plain values: made in the driver, where it finds what is missing, and taken along by the workers.
+    """One training, of plain values: made in the driver, where it finds what is missing, and taken along by the workers. What
+    has a body here does for a plan that names this class as its base.
 
     ``folder``: of the store, where its models lie. ``rows``: of what it learns from and is measured on. ``identity``: all that
     decides the weights, but for the workers' number.
     """
 
     @property
-    def folder(self) -> str: ...
+    def folder(self) -> str:
+        return "models"
 
     @property
-    def rows(self) -> Counts: ...
+    def rows(self) -> Counts:
+        return Counts()
 
-    def identity(self) -> list[object]: ...
+    def identity(self) -> list[object]:
+        return [vars(self)]
 
     def facts(self) -> dict[str, Any]:
         """What it learns from: fields of the job's result by name, and others of its own."""
+        return {}
 
     def training(self, rank: int, num_workers: int) -> "Training":
         """What one worker trains. Runs in the worker."""
@@ -40,12 +48,17 @@ class Plan(Protocol):
     def measure(self, model: Path, out: Path, history: Sequence[dict], facts: Mapping[str, str]) -> dict[str, Any]:
         """Measures the model in a folder on the test split; writes metrics.json and report.html to ``out``. ``facts``: those
         of before, in words. Returns further ones: ``figures`` by name, ``report``, and others."""
+        found = {**history[-1]["losses"], **history[-1].get("val", {})} if history else {}
+        storage.write_bytes(str(out / "metrics.json"), json.dumps(found, indent=1).encode())
+        return {"figures": found}
 
     def card(self, facts: Mapping[str, str], figures: Mapping[str, str], git_revision: str | None) -> str:
         """The model's README.md."""
+        return model_card(type(self).__name__, [], facts, figures, OF_DATA, {}, git_revision)
 
     def use(self, model: Path) -> str:
         """What to do with the model: a command."""
+        return f"w2w train --recipe=... --evaluate={model}"
 
 
 def check_loop(loop: LoopConfig, figures: Sequence[str], workers: Workers) -> None:

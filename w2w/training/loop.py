@@ -20,6 +20,7 @@ import torch
 from torch import distributed, nn
 
 from w2w.errors import JobFailed, UsageError
+from w2w.models.folder import save_network
 from w2w.stage import HISTORY, MODEL
 from w2w.training import ranks
 from w2w.training.config import FLOAT16, LoopConfig
@@ -29,15 +30,20 @@ _AHEAD = 2  # batches that are made while one is learnt from
 
 
 class Recipe(Protocol):
-    """A kind of network: how it is fed, what it learns from, how good it is, and how it is kept."""
+    """A kind of network: how it is fed, what it learns from, how good it is, and how it is kept. What has a body here does for
+    most; a recipe that wants it names this class as its base."""
 
     network: nn.Module
-    select: str
+    select: str = ""
     """The figure by which weights are kept where the settings name none."""
+
+    def __init__(self, network: nn.Module):
+        self.network = network
 
     def parameter_groups(self) -> list[dict]:
         """For the optimiser; each has ``share``: of the learning rate. Groups with one ``clipped`` (none is one too) have their
         gradients clipped together: networks with losses of their own should not shorten each other's."""
+        return parameter_groups(self.network.named_parameters())
 
     def prepare(self, rows: Sequence[Any], rngs: Sequence[np.random.Generator]) -> Any:
         """A batch of these rows, augmented with one generator a row. Called in a thread, ahead of time."""
@@ -47,12 +53,15 @@ class Recipe(Protocol):
 
     def train_mode(self, network: nn.Module) -> None:
         """As ``network.train()``, but what is frozen stays so."""
+        network.train()
 
     def measure(self, network: nn.Module) -> dict[str, float]:
         """Figures on what is held out, by name; {} where nothing is. Process 0 only."""
+        return {}
 
     def save(self, network: nn.Module, folder: Path) -> None:
         """Writes the network in the form in which it is used."""
+        save_network(network, folder, {"model_type": type(self).__name__})
 
 
 # Rows of a batch, by its number from 0. A pure function: the place in the data is the number, and nothing else.

@@ -127,7 +127,7 @@ def test_version_follows_weights_and_thresholds_and_not_the_device(tmp_path):
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"name": "x"}, "for example --detector.name=hf:yainage90/fashion-object-detection"),
+        ({"name": "x"}, "unknown. Allowed: w2w-lite0, hf:ORG/MODEL, yolo:FILE.pt, a folder, module:attribute"),
         ({"name": ""}, "unknown. Allowed: w2w-lite0"),
         ({"name": "yolo:nothing.pt"}, "no such file: 'nothing.pt'"),
         ({"name": "x", "dtype": "int8"}, "detector.dtype=int8: it is one of"),
