@@ -143,14 +143,17 @@ def test_a_loss_is_learnt_from(tmp_path):
 
 
 def test_another_loss_is_another_run(monkeypatch):
-    from w2w.training.encoders.config import LearnConfig
+    from w2w.models.config import EncoderConfig
+    from w2w.stage import Counts
+    from w2w.training.config import LoopConfig
+    from w2w.training.encoders.config import HEAD, LearnConfig
+    from w2w.training.encoders.flow import Inspected, PairTable
     from w2w.training.encoders.flow_plan import EncoderPlan
 
     def identity(loss: str) -> list[object]:
-        plan = EncoderPlan(*[None] * 3, LearnConfig(loss=loss), *[None] * 4)
-        monkeypatch.setattr("w2w.training.encoders.flow_plan.model_version", lambda config: "m")
-        monkeypatch.setattr("w2w.training.encoders.flow_plan.asdict", lambda config: {})
-        return EncoderPlan.identity(dataclasses.replace(plan, inspected=type("Found", (), {"digest": "d"})))
+        table, found = PairTable("s", {}, (), None), Inspected({}, 0, "d")
+        encoder, learn = EncoderConfig(name="grid"), LearnConfig(loss=loss)
+        return EncoderPlan(table, HEAD, encoder, learn, LoopConfig(), found, 1, Counts()).identity()
 
     before = identity("pull")
     assert ids.digest(*before) != ids.digest(*identity("info_nce"))
@@ -270,9 +273,8 @@ def test_a_recipe_is_planned_and_trained(tmp_path):
 
     fit(plan.training(0, 1), report)
     assert history[-1]["losses"]["squared"] < history[0]["losses"]["squared"] / 10
-    assert plan.measure(tmp_path / "model", tmp_path, history, {}) == {
-        name: f"{value:.3f}" for name, value in history[-1]["losses"].items()
-    }
+    figures = plan.measure(tmp_path / "model", tmp_path, history, {})["figures"]
+    assert {name: figure.value for name, figure in figures.items()} == history[-1]["losses"]
     assert "PricePlan" in plan.card({}, {}, None)
     other = _plan(dataclasses.replace(config, train=dataclasses.replace(loop, seed=1)), store)
     assert ids.digest(*plan.identity()) != ids.digest(*other.identity())

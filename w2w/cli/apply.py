@@ -8,11 +8,12 @@ from typing import Any
 import pyarrow as pa
 
 from w2w import ids, plugins, schema
-from w2w.engine.job import JobConfig, Run, Summary
+from w2w.engine.job import JobConfig, Run
 from w2w.engine.run import run_stages
 from w2w.engine.source import pending_rows
 from w2w.errors import UsageError
 from w2w.models.encoder import check_version
+from w2w.results import Summary
 from w2w.stage import Pool, Stage, TableStage
 from w2w.table import delta
 from w2w.table.pending import rejected_keys, table_keys
@@ -33,7 +34,16 @@ class Config(JobConfig):
     """Workers that run it."""
 
 
-def main(config: Config) -> Summary:
+@dataclass(frozen=True, kw_only=True)
+class Result(Summary):
+    """Of one stage version."""
+
+    stage: str
+    stage_version: str
+    pending: int
+
+
+def main(config: Config) -> Result:
     stage = _checked(config)
     run = Run(f"apply-{stage.table.name}", config)
     key, version = stage.of.key[0], _version(config.stage, config.options)
@@ -46,9 +56,10 @@ def main(config: Config) -> Summary:
     source = schema.SOURCE_URI if schema.SOURCE_URI in stage.of.schema.names else None
     columns = list(dict.fromkeys([key, *stage.needs, *filter(None, [source])]))
     work = pending_rows(run.store, stage.of, columns, done, source, config.item_rows, limit=config.limit)
-    facts = {"stage": config.stage, "stage version": version, "pending": f"{work.num_rows:,}"}
+    told = {"stage": config.stage, "stage_version": version}
+    result = run.result(Result, **told, pending=work.num_rows, skipped=work.skipped)
     if work.is_done(config.tolerance) or config.dry_run:
-        return run.summary(skipped=work.skipped, facts=facts)
+        return result
     run.begin()
     gives = pa.schema([f for f in stage.table.schema if f.name not in columns])
     made = {"name": config.stage, "options": config.options, "version": version}
@@ -62,7 +73,7 @@ def main(config: Config) -> Summary:
         tolerance=config.tolerance,
         commit_every_s=config.commit_every_s,
     )
-    return run.summary(counts=counts, versions=versions, skipped=work.skipped, facts=facts)
+    return run.done(result, counts=counts, versions=versions)
 
 
 class Applied:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from w2w import storage
 from w2w.engine.training import Workers
 from w2w.errors import UsageError
+from w2w.results import Figure
 from w2w.stage import Counts
 from w2w.training.card import model_card
 from w2w.training.config import FLOAT16, LoopConfig
@@ -50,7 +51,7 @@ class Plan(Protocol):
         of before, in words. Returns further ones: ``figures`` by name, ``report``, and others."""
         found = {**history[-1]["losses"], **history[-1].get("val", {})} if history else {}
         storage.write_bytes(str(out / "metrics.json"), json.dumps(found, indent=1).encode())
-        return {"figures": found}
+        return {"figures": {name: Figure(value) for name, value in found.items()}}
 
     def card(self, facts: Mapping[str, str], figures: Mapping[str, str], git_revision: str | None) -> str:
         """The model's README.md."""
