@@ -2,6 +2,7 @@
 
 import time
 from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import ModuleType
@@ -11,9 +12,10 @@ from w2w import storage
 from w2w.cli.demo_page import looked_up, run_report
 from w2w.crawl import job as crawl
 from w2w.crawl.frontier import RecrawlConfig
-from w2w.engine.cluster import RayConfig
+from w2w.engine.cluster import RayConfig, connect
 from w2w.engine.job import new_run_id
 from w2w.engine.progress import Steps
+from w2w.engine.tasks import collect, submit
 from w2w.errors import JobFailed, UsageError
 from w2w.garments import job_detect as detect
 from w2w.garments import job_segment as segment
@@ -42,7 +44,7 @@ from w2w.wardrobe.shop import change_shop, write_shop
 from w2w.web.fetch import FetchConfig
 from w2w.web.politeness import PolitenessConfig
 
-_CUT_OUT = 20  # photos
+_CUT_OUT = 12  # photos
 _STEPS = 150  # of training
 _SURE = 0.3  # score of a garment that needs no tag to be believed
 _POOL = Pool(workers=2)  # on every machine: rows fall into the same batches, and figures are the same
@@ -119,9 +121,10 @@ def main(config: Config) -> Result:
     storage.check_writable(str(folder), "--store")
     common, requests = {"store": str(folder / "tables"), "ray": config.ray}, folder / "requests.jsonl"
     requests.unlink(missing_ok=True)
+    connect(config.ray)
     shop = log.step(
         "shop",
-        lambda: write_shop(folder / "shop", config.seed, config.products, config.posts, num_broken=3),
+        lambda: write_shop(folder / "shop", config.seed, config.products, config.posts, num_broken=3, each=_by_workers),
         lambda _: f"{config.products} products, {config.posts} street photos, 3 broken images",
     )
     profile = folder / "profile.yaml"
@@ -153,6 +156,10 @@ def main(config: Config) -> Result:
     _report(page, folder, log.summaries, first[-1].plans)
     seconds = time.monotonic() - began
     return Result(job="demo", run_id=new_run_id("demo"), seconds=seconds, steps=tuple(log.summaries), report=page)
+
+
+def _by_workers(function: Callable, chunks: Sequence) -> list:
+    return collect([submit(function, chunk) for chunk in chunks], "shop")
 
 
 def _night(log: _Steps, number: int, visiting: dict, common: dict) -> tuple[crawl.Result, embed.Result, index.Result]:

@@ -8,8 +8,9 @@ import csv
 import io
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ from w2w.wardrobe.rule import outfit
 _BRANDS = ("Nordlicht", "Fjord & Co", "Avenida", "O'Hara", "東風", "Plain Goods", 'The "Loom"')
 _PADDING = 0.08  # of a query's box on each side
 _LEAST_VISIBLE = 0.35
+_PRODUCTS_AT_ONCE, _POSTS_AT_ONCE = 25, 5
 _FEED_COLUMNS = (
     "product_id",
     "title",
@@ -58,19 +60,18 @@ def title(garment: Garment) -> str:
     return {13: f"{text} <b>NEW</b>", 29: f'{text} "édition limitée" & more'}.get(number % 97, text)
 
 
-def write_shop(folder: Path, seed: int, num_products: int, num_posts: int, size_px: int = 320, num_broken: int = 0) -> Shop:
+def write_shop(
+    folder: Path, seed: int, num_products: int, num_posts: int, size_px: int = 320, num_broken: int = 0, each: Callable = map
+) -> Shop:
     """Writes products.csv and images/, posts.jsonl and posts/, queries.csv and queries/.
 
     ``num_broken`` products more have an image that cannot be read: empty, HTML, cut off. Files that are there are written anew.
+    ``each(function, chunks)`` gives what the function makes of every chunk, in order: workers may do it.
     """
     for name in ("images", "posts", "queries"):
         (folder / name).mkdir(parents=True, exist_ok=True)
-    garments = [make_garment(seed, i) for i in range(num_products)]
-    rows = []
-    for garment in garments:
-        image = f"images/{garment.product_id}.jpg"
-        (folder / image).write_bytes(_jpeg(thumbnail(garment, size_px)))
-        rows.append(_feed_row(garment, image))
+    drawn = each(partial(_draw_products, folder, seed, size_px), _chunks(num_products, _PRODUCTS_AT_ONCE))
+    rows = [row for part in drawn for row in part]
     for i in range(num_broken):
         garment = replace(make_garment(seed, i), product_id=f"w{seed}-broken-{i}")
         whole = (folder / rows[i % num_products]["image"]).read_bytes()
@@ -79,17 +80,39 @@ def write_shop(folder: Path, seed: int, num_products: int, num_posts: int, size_
         (folder / image).write_bytes(bad)
         rows.append(_feed_row(garment, image))
     _write_csv(folder / "products.csv", _FEED_COLUMNS, rows)
-    queries = []
-    with open(folder / "posts.jsonl", "w", encoding="utf-8") as posts:
-        for number in range(num_posts):
-            rng = generator("outfit", seed, number)
-            photo = street_photo(seed, number, outfit(garments, rng))
-            image = f"posts/{number:06d}.jpg"
-            (folder / image).write_bytes(_jpeg(photo.image, int(rng.integers(70, 93))))
-            posts.write(json.dumps(_post_row(number, image, photo)) + "\n")
-            queries += _write_queries(folder, number, photo)
+    worn = list(each(partial(_draw_posts, folder, seed, num_products), _chunks(num_posts, _POSTS_AT_ONCE)))
+    posts, queries = ([row for part in worn for row in part[side]] for side in (0, 1))
+    (folder / "posts.jsonl").write_text("".join(json.dumps(post) + "\n" for post in posts), encoding="utf-8")
     _write_csv(folder / "queries.csv", ("query_id", "category", "sku", "image"), queries)
     return Shop(str(folder / "products.csv"), str(folder / "queries.csv"), len(rows), num_posts, len(queries))
+
+
+def _chunks(num: int, size: int) -> list[range]:
+    return [range(i, min(i + size, num)) for i in range(0, num, size)]
+
+
+def _draw_products(folder: Path, seed: int, size_px: int, numbers: Sequence[int]) -> list[dict]:
+    rows = []
+    for number in numbers:
+        garment = make_garment(seed, number)
+        image = f"images/{garment.product_id}.jpg"
+        (folder / image).write_bytes(_jpeg(thumbnail(garment, size_px)))
+        rows.append(_feed_row(garment, image))
+    return rows
+
+
+def _draw_posts(folder: Path, seed: int, num_products: int, numbers: Sequence[int]) -> tuple[list[dict], list[dict]]:
+    """Rows of posts.jsonl and of queries.csv."""
+    garments = [make_garment(seed, i) for i in range(num_products)]
+    posts, queries = [], []
+    for number in numbers:
+        rng = generator("outfit", seed, number)
+        photo = street_photo(seed, number, outfit(garments, rng))
+        image = f"posts/{number:06d}.jpg"
+        (folder / image).write_bytes(_jpeg(photo.image, int(rng.integers(70, 93))))
+        posts.append(_post_row(number, image, photo))
+        queries += _write_queries(folder, number, photo)
+    return posts, queries
 
 
 def change_shop(folder: Path, seed: int, num_products: int, share: float, round_number: int, size_px: int = 320) -> list[str]:
