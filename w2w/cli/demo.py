@@ -70,7 +70,7 @@ class Config:
     """Local folder of the shop, the tables and the report."""
     products: int = 200
     """How many the shop sells."""
-    posts: int = 60
+    posts: int = 80
     """Street photos, from which the queries are cut."""
     seed: int = 1
     """Of the shop."""
@@ -171,9 +171,9 @@ def _night(log: _Steps, number: int, visiting: dict, common: dict) -> tuple[craw
 
 
 def _mine(log: _Steps, common: dict) -> None:
-    unsure = DetectorConfig(threshold=0.1, nms_per_class=True)  # what tags may confirm
+    unsure = DetectorConfig(threshold=0.2, nms_per_class=True)  # what tags may confirm
     rules = PairRules(sure_score=_SURE, nms_per_class=True)
-    shares = SplitRules(train=0.5, val=0.1, test=0.4)  # so few pairs need a test
+    shares = SplitRules(train=0.6, val=0.1, test=0.3)  # so few pairs need a test
     log.job("detect", detect, of="posts", detector=unsure, pool=_PHOTOS, **common)
     log.job("segment", segment, max_reject_rate=0.5, limit=_CUT_OUT, guide_score=_SURE, pool=_PHOTOS, **common)
     log.job("embed garments", embed, of="garments", decode=DecodeLimits(min_side_px=8), pool=_POOL, **common)

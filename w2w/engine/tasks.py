@@ -20,12 +20,17 @@ def put(value: object) -> Ref:
 
 def submit(function: Callable, *args, num_cpus: float = 1, num_gpus: float = 0, num_returns: int = 1):
     """Starts ``function(*args)`` as a task; a reference to its result, or to each of ``num_returns``."""
-    return _task(function, num_cpus, num_gpus, num_returns).remote(*args)
+    task = _task(num_cpus, num_gpus, num_returns)
+    return task.options(name=getattr(function, "__name__", "task")).remote(function, *args)
 
 
-@lru_cache(maxsize=64)  # a function is sent to the cluster once, not with every call
-def _task(function: Callable, num_cpus: float, num_gpus: float, num_returns: int):
-    return ray.remote(num_cpus=num_cpus, num_gpus=num_gpus, num_returns=num_returns)(function)
+@lru_cache(maxsize=64)
+def _task(num_cpus: float, num_gpus: float, num_returns: int):
+    return ray.remote(num_cpus=num_cpus, num_gpus=num_gpus, num_returns=num_returns)(_call)
+
+
+def _call(function: Callable, *args):
+    return function(*args)
 
 
 def collect(tasks: Sequence, title: str) -> list:
