@@ -57,7 +57,7 @@ _SAID = {
     "deduplicate": ("clusters",),
     "split": ("train", "val", "test"),
     "audit": ("leaks",),
-    "train": ("Recall@1",),
+    "train": ("Recall@1, before", "Recall@1"),
 }
 
 
@@ -109,7 +109,7 @@ class Result(Summary):
     report: str
 
     def __rich__(self) -> str:
-        return f"\nDone. Open {self.report}"
+        return f"Done. Open {self.report}"
 
 
 def main(config: Config) -> Result:
@@ -154,6 +154,7 @@ def main(config: Config) -> Result:
     _train(log, folder / "encoder", common)
     page = str(folder / "report.html")
     _report(page, folder, log.summaries, first[-1].plans)
+    log.say("")
     seconds = time.monotonic() - began
     return Result(job="demo", run_id=new_run_id("demo"), seconds=seconds, steps=tuple(log.summaries), report=page)
 
