@@ -142,7 +142,7 @@ def fault_of(error: Exception) -> Reject | None:
     return None
 
 
-def attempt(work: Callable[..., Result], *args, **kwargs) -> Result | Reject:
+def attempt(work: Callable[..., Result], *args: object, **kwargs: object) -> Result | Reject:
     """``work(...)`` for one row of a stage, or why it has no result: where the row is at fault (``fault_of``), nothing is
     raised."""
     try:

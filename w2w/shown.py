@@ -76,7 +76,7 @@ class LogLines(logging.Formatter):
     def formatMessage(self, record: logging.LogRecord) -> str:
         return line(super().formatMessage(record))
 
-    def formatException(self, ei) -> str:
+    def formatException(self, ei: Any) -> str:
         return lines(super().formatException(ei))
 
 
@@ -88,7 +88,7 @@ def lines(text: str) -> str:
 class Terminal(Console):
     """A console that prints text as ``line`` has it."""
 
-    def render_str(self, text: str, **options) -> Text:
+    def render_str(self, text: str, **options: Any) -> Text:
         return super().render_str(line(text), **options)
 
 

@@ -194,6 +194,25 @@ def test_nothing_that_everybody_installs_is_agpl():
     assert [n for n, text in said.items() if re.search("AGPL|Affero", text)] == ["ultralytics"]
 
 
+def bare(function: ast.FunctionDef, method: bool) -> list[str]:
+    """Parameters without a type, and "return" where it has none; a constructor returns nothing."""
+    static = any(isinstance(d, ast.Name) and d.id == "staticmethod" for d in function.decorator_list)
+    given = function.args
+    positional = [*given.posonlyargs, *given.args][1 if method and not static else 0 :]
+    named = [*positional, *given.kwonlyargs, *filter(None, (given.vararg, given.kwarg))]
+    missing = [a.arg for a in named if a.annotation is None]
+    return missing + (["return"] if function.returns is None and function.name != "__init__" else [])
+
+
+def test_public_functions_say_their_types():
+    for module, path in MODULES.items():
+        inside = [(node, n) for node in tree(path).body if isinstance(node, ast.ClassDef) for n in node.body]
+        for owner, node in [(None, n) for n in tree(path).body] + inside:
+            private = any(n.name.startswith("_") and n.name != "__init__" for n in (owner, node) if hasattr(n, "name"))
+            if isinstance(node, ast.FunctionDef) and not private:
+                assert not bare(node, owner is not None), f"{module}.{f'{owner.name}.' if owner else ''}{node.name}"
+
+
 def test_cluster_yaml_is_valid_for_ray():
     import json
 

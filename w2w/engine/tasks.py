@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import ray
 
@@ -18,7 +18,7 @@ def put(value: object) -> Ref:
     return ray.put(value)
 
 
-def submit(function: Callable, *args, num_cpus: float = 1, num_gpus: float = 0, num_returns: int = 1):
+def submit(function: Callable, *args: object, num_cpus: float = 1, num_gpus: float = 0, num_returns: int = 1) -> Any:
     """Starts ``function(*args)`` as a task; a reference to its result, or to each of ``num_returns``."""
     task = _task(num_cpus, num_gpus, num_returns)
     return task.options(name=getattr(function, "__name__", "task")).remote(function, *args)
@@ -46,7 +46,7 @@ def collect(tasks: Sequence, title: str) -> list:
     return results
 
 
-def run_task(function: Callable, *args, num_cpus: float = 1, num_gpus: float = 0, title: str):
+def run_task(function: Callable, *args: object, num_cpus: float = 1, num_gpus: float = 0, title: str) -> Any:
     """``function(*args)`` as one task."""
     return collect([submit(function, *args, num_cpus=num_cpus, num_gpus=num_gpus)], title)[0]
 
@@ -54,11 +54,11 @@ def run_task(function: Callable, *args, num_cpus: float = 1, num_gpus: float = 0
 class Actor:
     """An object in a process of its own, which ends with the driver. Stages may take it along as an argument."""
 
-    def __init__(self, made_of: type, *args, name: str):
+    def __init__(self, made_of: type, *args: object, name: str):
         kept = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(made_of)
         self._handle = kept.options(name=name).remote(*args)
 
-    def ask(self, method: str, *args):
+    def ask(self, method: str, *args: object) -> Any:
         """What the method returns."""
         return ray.get(getattr(self._handle, method).remote(*args))
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -22,6 +22,9 @@ from w2w.garments.taxonomy import CATEGORIES, IGNORE, PERSON, TaxonomyConfig, ma
 from w2w.models import hub, sources, weights
 from w2w.models.device import check_options, on_cpu_in_float32, torch_device
 from w2w.models.trial import try_open
+
+if TYPE_CHECKING:
+    import torch
 
 CODE = 2  # raise it when the same weights and config would give other boxes
 
@@ -208,7 +211,7 @@ class Transformers:
     look over its edge, and scores move by up to .002 with the neighbours in the batch (measured, random weights).
     """
 
-    def __init__(self, folder: Path, config: DetectorConfig, network=None):
+    def __init__(self, folder: Path, config: DetectorConfig, network: "torch.nn.Module | None" = None):
         """``network``: one in training, in the place of the folder's weights."""
         import torch
         from transformers import AutoModelForObjectDetection
@@ -277,7 +280,7 @@ class Transformers:
         return results
 
 
-def takes_mask(network) -> bool:
+def takes_mask(network: "torch.nn.Module") -> bool:
     """Whether the network is told which pixels are padding. One that is not sees them as part of the photo, and its boxes are
     shares of the padded one."""
     import inspect

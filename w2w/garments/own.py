@@ -8,6 +8,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
@@ -18,6 +19,9 @@ from w2w.garments.found import Found
 from w2w.garments.grid import STRIDES, places
 from w2w.garments.taxonomy import CATEGORIES
 from w2w.models import engines, sources, weights
+
+if TYPE_CHECKING:
+    import torch
 
 DEFAULT = "w2w-lite0"
 DEFAULT_FOLDER = Path(__file__).parent / "weights"
@@ -84,7 +88,7 @@ def save(folder: Path, settings: Settings, state: dict) -> None:
     save_file(halved, folder / "model.safetensors", {"format": "pt"})
 
 
-def load_network(folder: Path, name: str):
+def load_network(folder: Path, name: str) -> "torch.nn.Module":
     """The torch network with its weights, float32. Raises UsageError for weights of another architecture."""
     from w2w.garments.dense import Dense
 
@@ -94,7 +98,7 @@ def load_network(folder: Path, name: str):
     return weights.fill(weights.built(lambda: Dense(channels), tensors, where), tensors, where)
 
 
-def torch_run(network, device, dtype) -> Run:
+def torch_run(network: "torch.nn.Module", device: "torch.device", dtype: "torch.dtype") -> Run:
     """The network in eager torch, autocast to ``dtype``."""
     import torch
 

@@ -3,7 +3,7 @@
 import json
 import os
 import reprlib
-from collections.abc import Iterable
+from collections.abc import ItemsView, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,7 @@ class Record:
             raise UsageError(f"{self.where}: field {name!r} is {shown(value)}, which holds half a character")
         return value
 
-    def items(self):
+    def items(self) -> ItemsView[str, Any]:
         return self._values.items()
 
     def numbers(self, name: str, count: int) -> Any:

@@ -5,6 +5,7 @@ A photo is encoded once, whatever the number of prompts.
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
@@ -13,6 +14,9 @@ from w2w.errors import Reject, RejectCode, UsageError
 from w2w.garments.masked import Masked, Prompt
 from w2w.garments.masks import stability
 from w2w.models import hub, weights
+
+if TYPE_CHECKING:
+    import torch
 
 
 def _by_points(prompts: Sequence[Prompt]) -> list[tuple[list[int], np.ndarray, np.ndarray | None]]:
@@ -49,7 +53,7 @@ class SegmentAnything:
 
     needs_box = True
 
-    def __init__(self, file: Path, device, dtype: str, name: str):
+    def __init__(self, file: Path, device: "torch.device", dtype: str, name: str):
         import torch
         from segment_anything import SamPredictor
 
@@ -82,7 +86,7 @@ class SegmentAnything:
         return _in_order(found)
 
 
-def sam_from(state: dict):
+def sam_from(state: dict) -> "torch.nn.Module":
     """The network that fits a checkpoint's shapes, without its weights: vit_b, vit_l, vit_h, or a smaller one of the same kind.
 
     Sizes are read off where ``segment_anything.build_sam`` has them in a table. Raises KeyError for another kind of file.
@@ -147,7 +151,7 @@ class Transformers:
 
     needs_box = True
 
-    def __init__(self, folder: Path, device, dtype: str, name: str):
+    def __init__(self, folder: Path, device: "torch.device", dtype: str, name: str):
         import torch
         from transformers import AutoModelForMaskGeneration
 
@@ -211,7 +215,7 @@ class Ultralytics:
 
     needs_box = True
 
-    def __init__(self, file: Path, device, dtype: str, name: str):
+    def __init__(self, file: Path, device: "torch.device", dtype: str, name: str):
         import os
 
         import torch

@@ -1,6 +1,7 @@
 """Stages over encoded images: look at them once when they come in, and turn them into a model's pixels."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -88,7 +89,7 @@ def to_pixels(
     return with_rejects(rows.drop_columns([column]).append_column(PIXELS, pixels), rejects)
 
 
-def slots_to_pixels(rows: pa.Table, **settings) -> pa.Table:
+def slots_to_pixels(rows: pa.Table, **settings: Any) -> pa.Table:
     """``to_pixels`` of every slot's crop: adds the lists of ``slot_pixels_fields``, drops the slots.
 
     A cut-out goes on whole or not at all, so that its vectors are committed together: one bad crop rejects the row.

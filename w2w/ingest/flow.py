@@ -47,7 +47,7 @@ STAGE_CODE = 1  # raise it when the same bytes would be judged differently
 class Night:
     """A feed held against the store. ``config`` is that of ``w2w ingest``."""
 
-    def __init__(self, run: Run, config):
+    def __init__(self, run: Run, config: Any):
         self._run, self._config, self._feed = run, config, config.feed
         self.version = ids.digest(STAGE_CODE, config.decode, config.fetch.max_bytes)
         self._products = delta.CurrentRows(run.store, schema.PRODUCTS)

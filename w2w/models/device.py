@@ -2,13 +2,17 @@
 
 import os
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from w2w.errors import UsageError
+
+if TYPE_CHECKING:
+    import torch
 
 DEVICES, DTYPES = ("auto", "cpu", "cuda"), ("float32", "bfloat16", "float16")
 
 
-def check_options(config, part: str, **others: Sequence[str]) -> None:
+def check_options(config: Any, part: str, **others: Sequence[str]) -> None:
     """Raises UsageError for a device, dtype or one of ``others`` that is none of those allowed, and without a thread."""
     for option, allowed in {**others, "device": DEVICES, "dtype": DTYPES}.items():
         if getattr(config, option) not in allowed:
@@ -24,7 +28,7 @@ def on_cpu_in_float32(device: str, dtype: str) -> bool:
     return device == "cpu" or not os.path.exists("/dev/nvidia0")  # a CUDA device shows as a file or is not there
 
 
-def torch_device(device: str, threads: int, option: str):
+def torch_device(device: str, threads: int, option: str) -> "torch.device":
     """The torch device for ``device`` (cpu, cuda, auto). Raises UsageError where CUDA is asked for and is not there."""
     import torch
 

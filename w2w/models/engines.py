@@ -7,6 +7,7 @@ channels_last as well 80, OpenVINO 111.
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,8 +17,11 @@ from w2w.models.config import EncoderConfig
 from w2w.models.device import on_cpu_in_float32, torch_device
 from w2w.models.sources import Source, cache_folder
 
+if TYPE_CHECKING:
+    import torch
 
-def start(source: Source, config: EncoderConfig):
+
+def start(source: Source, config: EncoderConfig) -> "Torch | OpenVino":
     """The engine that ``config`` asks for, with the network loaded."""
     if config.engine == "openvino" and (config.device == "cuda" or config.dtype != "float32"):
         raise UsageError(
@@ -60,7 +64,7 @@ class OpenVino:
         return self._compiled(np.ascontiguousarray(batch_NHWC))[0]
 
 
-def compile_for_cpu(model: Path, threads: int):
+def compile_for_cpu(model: Path, threads: int) -> Any:
     """A model file (OpenVINO's own, or ONNX) as a callable that runs on ``threads`` threads in float32."""
     import openvino
 
@@ -76,7 +80,7 @@ def compile_for_cpu(model: Path, threads: int):
     return core.compile_model(core.read_model(model), "CPU", settings)
 
 
-def pixels_module(source: Source):
+def pixels_module(source: Source) -> "torch.nn.Module":
     """The network behind its normalisation: uint8 (N, S, S, 3) -> float (N, D)."""
     import torch
 

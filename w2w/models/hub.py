@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 from w2w.config import nearest
 from w2w.errors import UsageError
@@ -35,7 +36,7 @@ def inside(config: dict, option: str) -> dict:
     return kept
 
 
-def settings(folder: Path, config: dict, option: str, trust_remote_code: bool = False):
+def settings(folder: Path, config: dict, option: str, trust_remote_code: bool = False) -> Any:
     """transformers' settings of a config.json. Raises UsageError for a model that it does not know."""
     from transformers import CONFIG_MAPPING, AutoConfig
 
@@ -52,7 +53,7 @@ def settings(folder: Path, config: dict, option: str, trust_remote_code: bool = 
         raise UsageError(f"{option}: {folder / 'config.json'} is no config of a {kind}: {line(e)}") from e
 
 
-def processor(auto: str, folder: Path, option: str, **remote):
+def processor(auto: str, folder: Path, option: str, **remote: Any) -> Any:
     """The processor of a folder, by one of transformers' Auto classes. Raises UsageError for one that cannot be built."""
     import transformers
 

@@ -4,6 +4,7 @@ import inspect
 import itertools
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -54,7 +55,7 @@ class ImageTower(nn.Module):
         return {"noise": torch.arange(count, device=pixel_values.device).float().expand(len(pixel_values), -1)}
 
 
-def image_tower(settings, tensors: dict[str, torch.Tensor], size_px: int, where: str, **local) -> ImageTower:
+def image_tower(settings: Any, tensors: dict[str, torch.Tensor], size_px: int, where: str, **local: Any) -> ImageTower:
     """The image tower of a model of transformers, pooled by what ``tensors`` have.
 
     Raises UsageError where it computes with one that they lack. ``where``: as of ``weights.pretrained``.

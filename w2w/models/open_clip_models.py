@@ -4,14 +4,19 @@ Of a folder only the image tower is built. Where that is one of timm's, as of Ma
 other towers need the package open_clip.
 """
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from w2w import extras
 from w2w.config import nearest
 from w2w.errors import UsageError
 from w2w.models import hub, weights
 from w2w.models.config import Input
+
+if TYPE_CHECKING:
+    import torch
 
 CONFIG = "open_clip_config.json"
 # the last but one: the same weights below `model.`, for transformers and the code that comes with them
@@ -56,7 +61,7 @@ def _of_timm(vision: dict, size_px: int) -> bool:
     return timm.is_model(name) and timm.get_pretrained_cfg(name).input_size[-1] == size_px
 
 
-def load_tower(blueprint: dict, file: str, name: str):
+def load_tower(blueprint: dict, file: str, name: str) -> "torch.nn.Module":
     """The image tower with its weights, which stand among those of the whole model.
 
     Raises UsageError where they are another's.
@@ -75,7 +80,7 @@ def load_tower(blueprint: dict, file: str, name: str):
     return weights.fill(network, tower, f"{option}: {file}")
 
 
-def by_architecture(name: str):
+def by_architecture(name: str) -> tuple[str, Input, str, Callable[[], Any]]:
     """(architecture, preprocessing, weights' file, what builds the network) of ARCHITECTURE/FILE."""
     extras.need("open_clip", f"encoder.name=open_clip:{name}")
     import open_clip

@@ -8,10 +8,14 @@ Swin is written in the latter form where it can be, so the code on that model's 
 import json
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from w2w.errors import UsageError
 from w2w.models import hub, weights
 from w2w.models.config import Input
+
+if TYPE_CHECKING:
+    import torch
 
 MODEL_TYPE = "w2w-encoder"
 _PIL_RESAMPLE = {"bilinear": 2, "bicubic": 3}
@@ -48,7 +52,7 @@ def read(kind: str, config: dict, processed: Input | None, files: list[Path], na
         raise UsageError(f"encoder.name={name}: its config.json lacks {e}") from e
 
 
-def load(kind: str, blueprint: dict, shape: Input, files: list[Path], name: str):
+def load(kind: str, blueprint: dict, shape: Input, files: list[Path], name: str) -> "torch.nn.Module":
     """The network with its weights. Raises UsageError where they are another's."""
     from torch import nn
 
@@ -78,7 +82,7 @@ def as_swin(blueprint: dict, shape: Input) -> bool:
     return is_swin and plain and (shape.mode, shape.resample) == ("squash", "bilinear")
 
 
-def save(folder: Path, network, blueprint: dict, shape: Input, card: str) -> None:
+def save(folder: Path, network: "torch.nn.Module", blueprint: dict, shape: Input, card: str) -> None:
     """Writes the folder that ``--encoder.name=FOLDER`` reads. ``blueprint``: of the Embedder ``network``."""
     from safetensors.torch import save_file
 

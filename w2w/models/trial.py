@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 from w2w.errors import UsageError
 
@@ -14,7 +15,7 @@ _SAID = "w2w-refused:"
 _opened: set[tuple[bytes, str]] = set()  # by this process: what was asked, and the version of its files
 
 
-def try_open(load: Callable, config, installed: tuple[str, ...], version: str = "") -> None:
+def try_open(load: Callable, config: Any, installed: tuple[str, ...], version: str = "") -> None:
     """Raises the UsageError that ``load(config)`` raises. On the CPU: the driver's machine need not have the workers' device.
 
     ``installed``: names of models that come with the installation, which are not tried. ``version`` of the model's files: what

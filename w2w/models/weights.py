@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from w2w.errors import UsageError
 
@@ -175,7 +175,9 @@ def _sentences(file: Path, option: str) -> Iterator[None]:
         raise UsageError(f"{option}: {file} holds no tensors that can be read: {line(e)}") from e
 
 
-def fill(network, tensors: dict[str, "torch.Tensor"], option: str, unused: Iterable[str] = ()):
+def fill(
+    network: "torch.nn.Module", tensors: dict[str, "torch.Tensor"], option: str, unused: Iterable[str] = ()
+) -> "torch.nn.Module":
     """The network, in eval mode, with all of its tensors from ``tensors``. ``unused``: beginnings of names that it has no use
     for. ``option``: what the sentences begin with, option and file.
 
@@ -199,7 +201,7 @@ def fill(network, tensors: dict[str, "torch.Tensor"], option: str, unused: Itera
     return network.eval()
 
 
-def check_finite(network, option: str, drawn: Collection[str] = ()) -> None:
+def check_finite(network: "torch.nn.Module", option: str, drawn: Collection[str] = ()) -> None:
     """Raises UsageError naming the first tensor of the network with NaN or infinity, but for those ``drawn``."""
     import torch
 
@@ -213,7 +215,9 @@ def check_finite(network, option: str, drawn: Collection[str] = ()) -> None:
             raise UsageError(f"{option}: {name} holds NaN or infinity")
 
 
-def pretrained(auto, settings, tensors: dict[str, "torch.Tensor"], where: str, new: Callable | None = None, **local):
+def pretrained(
+    auto: Any, settings: Any, tensors: dict[str, "torch.Tensor"], where: str, new: Callable | None = None, **local: Any
+) -> tuple["torch.nn.Module", list[str]]:
     """(model, names that ``tensors`` lack) of an Auto class of transformers, in float32 and eval mode, from nothing else.
 
     ``new``: of (shape there, shape wanted), whether that tensor may be drawn anew. What is missing is drawn too: see ``need``.
@@ -280,7 +284,7 @@ def _belongs(name: str, model) -> bool:
     return bool(known[left]._parameters) or name.removeprefix(f"{left}.")[0].isdigit()  # one more of its layers
 
 
-def need(network, missing: Sequence[str], answers: Callable, where: str) -> None:
+def need(network: "torch.nn.Module", missing: Sequence[str], answers: Callable, where: str) -> None:
     """Raises UsageError where what ``answers()`` gives (tensors or arrays) hangs on a tensor of ``missing``, or on chance.
 
     Once drawn and once NaN (which shows where an effect is lost in rounding; samplers of images take it for -1), they must not

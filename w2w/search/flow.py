@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -40,7 +41,7 @@ class Queries:
     num_without: int = 0  # anchors that have no vector
 
 
-def check_queries(config) -> None:
+def check_queries(config: Any) -> None:
     """Raises UsageError for an --of that is none, and for a feed that is not there."""
     if config.of not in (FEED, GARMENTS):
         raise UsageError(f"--of={config.of}: it is one of {FEED}, {GARMENTS}")
@@ -48,7 +49,7 @@ def check_queries(config) -> None:
         check_feed(config.feed)
 
 
-def queries_of(run: Run, config, model: str, done: Sequence[Keys]) -> AbstractContextManager[Queries]:
+def queries_of(run: Run, config: Any, model: str, done: Sequence[Keys]) -> AbstractContextManager[Queries]:
     """The queries that ``config.of`` names, those whose keys are in ``done`` left out. Their work files end with the block."""
     return _feed(run, config, done) if config.of == FEED else _garments(run, config, model, done)
 
@@ -87,7 +88,7 @@ def _feed(run: Run, config, done: Sequence[Keys]) -> Iterator[Queries]:
 
 
 @contextmanager
-def _garments(run: Run, config, model: str, done: Sequence[Keys]) -> Iterator[Queries]:
+def _garments(run: Run, config: Any, model: str, done: Sequence[Keys]) -> Iterator[Queries]:
     """The anchors of `pairs`, by the vectors that they have: nothing is decoded again. In the driver: 300 bytes an anchor."""
     need_table(run.store, schema.PAIRS, "mine")
     columns = [schema.GARMENT_ID, schema.CATEGORY, schema.ANCHOR_IMAGE_ID]

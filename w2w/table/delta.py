@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 from urllib.parse import unquote
 from weakref import WeakSet
 
@@ -19,6 +20,7 @@ import pyarrow.parquet as pq
 from deltalake import DeltaTable
 from deltalake import Schema as DeltaSchema
 from deltalake.exceptions import DeltaError, TableNotFoundError
+from pyarrow import fs
 
 from w2w import ids, schema, storage
 from w2w.errors import StorageFailed, UsageError
@@ -59,7 +61,7 @@ class FirstSeen(dict[str, int]):
 
     __hash__ = object.__hash__  # type: ignore[assignment]
 
-    def __init__(self, *items):
+    def __init__(self, *items: Any):
         super().__init__(*items)
         _watching.add(self)
 
@@ -187,7 +189,7 @@ def read_batches(
 
 
 @contextmanager
-def open_part(system, path: str, **options) -> Iterator[pq.ParquetFile]:
+def open_part(system: fs.FileSystem, path: str, **options: Any) -> Iterator[pq.ParquetFile]:
     """A Parquet file to read; what was written damaged, or not at all, raises StorageFailed naming it."""
     with _damage_named(path):
         file = pq.ParquetFile(path, filesystem=system, page_checksum_verification=True, **options)
@@ -374,7 +376,7 @@ def newest_version(store: str, table: schema.Table) -> str | None:
     return next((e["w2w"]["stage_version"] for e in entries if e["w2w"] and e["w2w"].get("rows")), None)
 
 
-def need_table(store: str, table: schema.Table, made_by: str):
+def need_table(store: str, table: schema.Table, made_by: str) -> DeltaTable:
     """The table, opened. Raises UsageError naming the job that makes it where it is missing."""
     opened = open_table(store, table)
     if opened is None:

@@ -20,6 +20,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from pyarrow import fs
 
 from w2w import ids, schema, storage
 from w2w.errors import TRANSIENT
@@ -195,7 +196,7 @@ def holding(
     return pa.chunked_array(found, pa.string()), names
 
 
-def file_items(system, path: str, name: str, wanted: np.ndarray | None, max_rows: int) -> Iterator[pa.Table]:
+def file_items(system: fs.FileSystem, path: str, name: str, wanted: np.ndarray | None, max_rows: int) -> Iterator[pa.Table]:
     """Items of work for one Parquet file, which they call ``name``; ``wanted`` None means every row."""
     with delta.open_part(system, path) as file:
         metadata = file.metadata
@@ -210,7 +211,7 @@ def file_items(system, path: str, name: str, wanted: np.ndarray | None, max_rows
             yield pa.table([[name], [group], [picked], [len(chunk)]], schema=ITEM_SCHEMA)
 
 
-def read_item(system, root: str, item: dict, columns: Sequence[str], batch_rows: int) -> Iterator[pa.Table]:
+def read_item(system: fs.FileSystem, root: str, item: dict, columns: Sequence[str], batch_rows: int) -> Iterator[pa.Table]:
     """The item's rows in batches. Reads one row group's column chunks, nothing of other columns or groups."""
     path = f"{root}/{item['path']}"
     with delta.open_part(system, path, pre_buffer=True) as file:
@@ -249,7 +250,7 @@ def write_beside(store: str, table: schema.Table, items: Sequence[pa.Table], key
                     writer.write_table(others.take(at), row_group_size=max(1, len(at)))
 
 
-def read_beside(system, root: str, item: dict) -> pa.Table:
+def read_beside(system: fs.FileSystem, root: str, item: dict) -> pa.Table:
     """The rows beside an item's, in its order."""
     with delta.open_part(system, f"{root}/{item['path']}") as file:
         rows = file.read_row_group(item["row_group"])

@@ -222,7 +222,7 @@ class Server(ThreadingHTTPServer):
         self.site, self.log, self.latency_s = site, log, latency_s
         self.url = f"http://{address[0]}:{self.server_port}"
 
-    def handle_error(self, request, client_address) -> None:
+    def handle_error(self, request: Any, client_address: Any) -> None:
         if not isinstance(sys.exception(), OSError):  # a client that went away is no news
             super().handle_error(request, client_address)
 

@@ -45,7 +45,9 @@ def iou(a: torch.Tensor, b: torch.Tensor, generalised: bool = False) -> torch.Te
 
 
 @torch.no_grad()
-def assign(scores_A7: torch.Tensor, boxes_A4: torch.Tensor, places_A2: torch.Tensor, target: Target):
+def assign(
+    scores_A7: torch.Tensor, boxes_A4: torch.Tensor, places_A2: torch.Tensor, target: Target
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Which garment each place answers for (-1: none) and the score that it should give, (A,) each.
 
     A garment gets the ``_TOP`` places inside it that are surest of it and overlap it best; a place wanted by two answers for

@@ -4,6 +4,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
@@ -15,10 +16,14 @@ from w2w.garments.annotations import TEST, TRAIN, split_of
 from w2w.garments.detector import DetectorConfig
 from w2w.garments.stage import to_jpeg
 from w2w.memory import keep_memory
+from w2w.metrics.detection import Judged
 from w2w.table import delta
 from w2w.table.pending import holding, lookup_batches
 from w2w.training.detectors.config import TrainConfig, kind_of
 from w2w.training.detectors.photos import Photo, photo_of
+
+if TYPE_CHECKING:
+    from w2w.training.loop import Training
 
 _PHOTOS_A_TASK = 500
 _LOOK_PX = 1600  # as `w2w detect` shrinks photos
@@ -101,7 +106,7 @@ def rows_digest(photos: Photos, keys: Sequence[str]) -> str:
     return ids.digest(told)
 
 
-def make_training(photos: Photos, recipe: str, config: TrainConfig, rank: int, num_workers: int):
+def make_training(photos: Photos, recipe: str, config: TrainConfig, rank: int, num_workers: int) -> "Training":
     """What one worker trains (a Training): its share of the photos, and in the first one the photos held out."""
     from w2w.training.detectors.recipes import make_recipe
     from w2w.training.detectors.training import training
@@ -129,7 +134,9 @@ def _yolo(photos: Photos, start: str, config: TrainConfig) -> bytes:
         return yolo.train(start, train, val, config, Path(folder)).read_bytes()
 
 
-def judge_photos(photos: Photos, keys: Sequence[str], detector: DetectorConfig, num_shown: int, num_cpus: float = 1):
+def judge_photos(
+    photos: Photos, keys: Sequence[str], detector: DetectorConfig, num_shown: int, num_cpus: float = 1
+) -> tuple[list[Judged], list[tuple[str, bytes, Judged]]]:
     """What the detector finds in these photos beside the truth (a list of Judged), and the first few as (key, JPEG, Judged).
     Keys must be there."""
     chunks = [keys[i : i + _PHOTOS_A_TASK] for i in range(0, len(keys), _PHOTOS_A_TASK)]

@@ -4,6 +4,7 @@ import io
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -26,6 +27,9 @@ from w2w.training.config import LoopConfig
 from w2w.training.encoders.config import HEAD, LearnConfig
 from w2w.training.encoders.pairs import Listing, PairBatches, Row, listing, relevance
 from w2w.training.vectors import vector_batches
+
+if TYPE_CHECKING:
+    from w2w.training.loop import Training
 
 TRAIN, VAL, TEST = "train", "val", "test"
 _COLUMNS = (schema.PAIR_ID, schema.GARMENT_ID, schema.PRODUCT_ID, schema.IMAGE_ID, schema.CATEGORY, schema.SPLIT, schema.SOURCE)
@@ -58,16 +62,16 @@ class PairTable:
             rows = rows.slice(0, self.limit)
         return listing(rows, self._all(schema.DUPLICATES, (schema.IMAGE_ID, schema.CLUSTER_ID)))
 
-    def lookup(self, table: schema.Table, keys, columns: Sequence[str]) -> Iterator[pa.Table]:
+    def lookup(self, table: schema.Table, keys: pa.ChunkedArray, columns: Sequence[str]) -> Iterator[pa.Table]:
         if table.name in self.versions:
             yield from lookup_batches(self.store, table, keys, columns, self.versions[table.name], _FETCHED)
 
-    def holding(self, table: schema.Table, keys) -> tuple[pa.ChunkedArray, list[str]]:
+    def holding(self, table: schema.Table, keys: pa.ChunkedArray) -> tuple[pa.ChunkedArray, list[str]]:
         if table.name not in self.versions:
             return pa.chunked_array([], pa.string()), []
         return holding(self.store, table, keys, self.versions[table.name])
 
-    def vectors(self, encoder: EncoderConfig, owners) -> Iterator[tuple[list[str], np.ndarray]]:
+    def vectors(self, encoder: EncoderConfig, owners: pa.ChunkedArray) -> Iterator[tuple[list[str], np.ndarray]]:
         if schema.EMBEDDINGS.name in self.versions:
             version = self.versions[schema.EMBEDDINGS.name]
             yield from vector_batches(self.store, model_version(encoder), owners, version)
@@ -199,7 +203,7 @@ def _have_vectors(
 
 def make_training(
     table: PairTable, recipe: str, encoder: EncoderConfig, learn: LearnConfig, loop: LoopConfig, rank: int, num_workers: int
-):
+) -> "Training":
     """What one worker trains (a Training): the pairs of its share of the products, and in the first one those held out."""
     from w2w.models import sources
     from w2w.training.encoders.recipe import EncoderRecipe, HeadRecipe
@@ -306,7 +310,9 @@ def _shrunk(data: bytes, side_px: int) -> bytes:
     return out.getvalue()
 
 
-def measure_pairs(table: PairTable, encoders: Sequence[EncoderConfig], most: int, num_cpus: float = 1):
+def measure_pairs(
+    table: PairTable, encoders: Sequence[EncoderConfig], most: int, num_cpus: float = 1
+) -> tuple[list[np.ndarray], np.ndarray, int]:
     """How encoders find the products of ``most`` test pairs among the pictures of all (``PairTable.gallery``): for each, bool
     (Q, K) of ``pairs.relevance``; the pairs' categories; and how many pictures there are."""
     done = collect([submit(measure_pictures, table, e, most, num_cpus=num_cpus) for e in encoders], "measure")

@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -36,6 +36,9 @@ from w2w.training.lookbook.experiments import (
 from w2w.training.lookbook.page import Found, lookbook_report
 from w2w.training.lookbook.pictures import Pictures, Product, read_products, splits
 from w2w.training.page import Curve
+
+if TYPE_CHECKING:
+    from w2w.training.loop import Training
 
 _TOP = tuple(f"Recall@{k}" for k in KS)
 SELECTS = {SIAMESE: (*SEED_PAIRS, *_TOP), PIXELDTGAN: _TOP}
@@ -80,7 +83,7 @@ def published(recipe: str, num_products: int, batch: int, loop: LoopConfig) -> L
     return replace(as_published(num_products, batch, seed=loop.seed), threads=loop.threads)
 
 
-def make_training(recipe: str, data: Lookbook, loop: LoopConfig, rank: int, num_workers: int):
+def make_training(recipe: str, data: Lookbook, loop: LoopConfig, rank: int, num_workers: int) -> "Training":
     """What one worker trains (a Training): its share of the pairs or products; the first one measures those held out."""
     from w2w.training.lookbook.pixeldtgan import GanRecipe
     from w2w.training.lookbook.siamese import PAIRS_EACH, SiameseRecipe

@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -24,6 +24,9 @@ from w2w.training.outfits.config import WHAT2WEAR, OutfitsConfig, as_published
 from w2w.training.outfits.flow import read_blanks, read_outfits
 from w2w.training.outfits.page import Judged, PublishedTable, compatibility_report
 from w2w.training.page import Curve
+
+if TYPE_CHECKING:
+    from w2w.training.loop import Training
 
 TRAIN, VAL, TEST = "train", "val", "test"
 SELECTS = ("AUC", "FITB")
@@ -132,7 +135,7 @@ def published(num_worn: int, hinge: str, loop: LoopConfig) -> tuple[OutfitsConfi
     return outfits, replace(theirs, threads=loop.threads)
 
 
-def make_training(table: OutfitTable, config: OutfitsConfig, loop: LoopConfig, rank: int, num_workers: int):
+def make_training(table: OutfitTable, config: OutfitsConfig, loop: LoopConfig, rank: int, num_workers: int) -> "Training":
     """What one worker trains (a Training): its share of the worn outfits; the first one measures those held out."""
     from w2w.training.loop import Training
     from w2w.training.outfits.recipe import Compatibility, batches
