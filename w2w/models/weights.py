@@ -84,7 +84,7 @@ def _check_sizes(value: object, name: str, where: str) -> None:
             raise UsageError(f"{where}: {name}={value:g}: no network is that large")
 
 
-def built(make: Callable, tensors: dict[str, "torch.Tensor"], where: str):
+def built(make: Callable, tensors: dict[str, "torch.Tensor"], where: str) -> "torch.nn.Module":
     """The network that ``make`` builds of a config.json. Raises UsageError, before it takes memory, where it is far larger than
     its file."""
     import torch
@@ -98,7 +98,7 @@ def built(make: Callable, tensors: dict[str, "torch.Tensor"], where: str):
     return make()
 
 
-def check_total(network, tensors: dict[str, "torch.Tensor"], where: str) -> None:
+def check_total(network: "torch.nn.Module", tensors: dict[str, "torch.Tensor"], where: str) -> None:
     own, have = dict(network.state_dict()), sum(v.numel() for v in tensors.values())
     if sum(v.numel() for v in own.values()) > 8 * have + _MOST_MISSING:
         name = max(own, key=lambda n: own[n].numel())
