@@ -7,12 +7,13 @@ Unknown keys are named with the nearest valid one before anything starts. A bare
 import dataclasses
 import difflib
 import io
+import os
 import re
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext, redirect_stdout
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import jsonargparse
 import yaml
@@ -68,6 +69,32 @@ def check_label(text: str, option: str) -> None:
     """Raises UsageError for what is to be a class's or a figure's name, and is nothing, no line of text, or has no end."""
     if not text.strip() or not text.isprintable() or len(text) > 100:
         raise UsageError(f"{option}={text[:200]!r}: a name of 1 to 100 printable characters")
+
+
+def build(config_class: type[C], values: Mapping[str, Any], prog: str) -> C:
+    """The config of these options: a mapping, or a config itself, for each group; checked as those of the command line.
+
+    Raises UsageError naming the wrong option or value.
+    """
+    known, plain = {option.name: option for option in options(config_class)}, _plain_values(values)
+    _check_keys(known, plain, "option ", prog)
+    parser = _parser(config_class, prog)
+    try:
+        return parser.instantiate(parser.parse_object(plain)).config_value
+    except (jsonargparse.ArgumentError, TypeError, ValueError) as e:
+        if isinstance(e, UsageError):
+            raise
+        raise UsageError(_plain(str(e), known).replace("option --", "option ")) from e
+
+
+def _plain_values(value: Any) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        value = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {key: _plain_values(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain_values(one) for one in value]
+    return os.fspath(value) if isinstance(value, os.PathLike) else value
 
 
 def nearest(word: str, valid: Sequence[str]) -> str:
@@ -172,20 +199,23 @@ def _check_file(known: Mapping[str, Option], path: str | None, prog: str) -> Non
     if not isinstance(values, dict):
         raise UsageError(f"--config={path}: expected keys and values at the top level, found {type(values).__name__}")
 
-    def walk(mapping: dict, prefix: str) -> None:
-        for key, value in mapping.items():
-            name = f"{prefix}{key}"
-            _check_key(name, known, f"{path}: key {name!r}", prog)
-            if isinstance(value, dict) and name in known and not known[name].takes_any_key:
-                walk(value, f"{name}.")
+    _check_keys(known, values, f"{path}: key ", prog)
 
-    walk(values, "")
+
+def _check_keys(known: Mapping[str, Option], values: Mapping[str, Any], where: str, prog: str, prefix: str = "") -> None:
+    for key, value in values.items():
+        name = f"{prefix}{key}"
+        _check_key(name, known, f"{where}{name!r}", prog)
+        if name in known and known[name].is_group and not isinstance(value, dict):
+            raise UsageError(f"{where}{name!r}: {value!r} is no mapping of its options")
+        if isinstance(value, dict) and name in known and not known[name].takes_any_key:
+            _check_keys(known, value, where, prog, f"{name}.")
 
 
 def _plain(message: str, known: Mapping[str, Option]) -> str:
     """jsonargparse's message as one sentence: which option, what it got, what it takes."""
     wrong = re.search(r'Parser key "([^"]+)"', message)
-    given = re.search(r"Given value: (.*)", message)
+    given = re.search(r"(?:Given|Got) value: (.*)", message)
     if wrong and given and wrong[1] in known:
         kind = known[wrong[1]].kind
         return f"option --{wrong[1]}: {given[1]!r} is not of type {kind.__name__ if isinstance(kind, type) else kind}"

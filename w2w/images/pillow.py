@@ -53,7 +53,7 @@ def open_image(image_format: str, data: bytes) -> ImageFile:
         raise _rejection(e) from None
 
 
-def pixels(image: ImageFile) -> np.ndarray:
+def pixels(image: Image.Image) -> np.ndarray:
     """(H, W, 3) uint8 RGB of the first frame: 16 bits scaled to 8, transparency composited on white. Raises Reject."""
     if image.mode not in (*_16_BIT_MODES, *_ALPHA_MODES, *_PLAIN_MODES):
         raise Reject(RejectCode.UNSUPPORTED, f"{image.format} with pixels of kind {image.mode}")

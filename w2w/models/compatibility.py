@@ -7,6 +7,7 @@ three slots, in the order of SLOT_PAIRS; `SetTransformer` takes outfits of any s
 from dataclasses import asdict
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn.functional import logsigmoid, normalize, relu, softplus
@@ -163,6 +164,12 @@ def logistic_losses(worn_N: torch.Tensor, modified_N: torch.Tensor) -> dict[str,
 def margin_losses(worn_N: torch.Tensor, modified_N: torch.Tensor, margin: float = 1.0) -> dict[str, torch.Tensor]:
     """Each worn outfit shall score ``margin`` higher than the one made of it; a soft hinge."""
     return {"margin": softplus(margin - (worn_N - modified_N)).mean()}
+
+
+@torch.inference_mode()
+def outfit_scores(network: nn.Module, vectors_NSD: np.ndarray, slots_NS: np.ndarray) -> np.ndarray:
+    """float32 (N,): higher goes better together. ``slots_NS``: int64, PAD where there is no item."""
+    return network.scores(torch.from_numpy(vectors_NSD), torch.from_numpy(slots_NS)).float().numpy()
 
 
 def save_scorer(network: nn.Module, folder: Path, config: ScorerConfig, dim_in: int, slots: tuple[str, ...]) -> None:

@@ -1,0 +1,200 @@
+"""Models, loaded into this process: images in, arrays and boxes out. No Ray.
+
+An image is a uint8 array (H, W, 3) in RGB, a PIL image, the bytes of a file, or its path (local or s3://). Many are given as a
+sequence, or as one array (N, H, W, 3); one by itself is a sequence of one.
+"""
+
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+from PIL.Image import Image
+
+from w2w import config as configuration
+from w2w import storage
+from w2w.errors import Reject, UsageError
+from w2w.garments.found import Found
+from w2w.images import exif, pillow
+from w2w.images.decode import decode
+from w2w.models import encoder as encoders
+from w2w.models.config import EncoderConfig
+
+AnImage: TypeAlias = np.ndarray | Image | bytes | str | os.PathLike
+Images: TypeAlias = AnImage | Sequence[AnImage]
+
+
+def load_encoder(name: str = EncoderConfig.name, **options: Any) -> "Encoder":
+    """``options`` are those of ``--encoder``. Raises UsageError for a model, device or option that is not there."""
+    config = configuration.build(EncoderConfig, {"name": name, **options}, "w2w embed")
+    return Encoder(encoders.load_encoder(config))
+
+
+class Encoder:
+    """Images to vectors. ``model_version`` is that of table `embeddings`, ``dim`` the vectors' length."""
+
+    def __init__(self, model: encoders.Encoder):
+        self._model = model
+        self.name, self.model_version, self.dim = model.name, model.model_version, model.dim
+
+    def __call__(self, images: Images, batch_images: int = 32) -> np.ndarray:
+        """float32 (N, dim) of length 1. Raises UsageError naming an image that cannot be read or computed."""
+        size, resize = self._model.input.size_px, self._model.input.resize_px
+        parts = [np.empty((0, self.dim), np.float32)]
+        listed = _listed(images)
+        for start in range(0, len(listed), batch_images):
+            batch = np.empty((len(listed[start : start + batch_images]), size, size, 3), np.uint8)
+            for place, image in enumerate(_arrays(listed[start : start + batch_images], start, resize)):
+                batch[place] = self._model.prepare(image)
+            vectors_ND = self._model.encode(batch)
+            if bad := np.flatnonzero(~encoders.finite_rows(vectors_ND)).tolist():
+                raise UsageError(f"images[{start + bad[0]}]: {self.name} gave NaN or infinity")
+            parts.append(vectors_ND)
+        return np.concatenate(parts)
+
+
+def load_detector(name: str | None = None, **options: Any) -> "Detector":
+    """``options`` are those of ``--detector``. Raises as ``load_encoder``."""
+    from w2w.garments.detector import Detector as Model
+    from w2w.garments.detector import DetectorConfig
+
+    given = options if name is None else {"name": name, **options}
+    return Detector(Model(configuration.build(DetectorConfig, given, "w2w detect")))
+
+
+class Detector:
+    """Photos to garments."""
+
+    def __init__(self, model: Any):
+        self._model = model
+
+    def __call__(self, images: Images) -> list[Found]:
+        """Of each photo boxes_N4 (xyxy in its pixels), scores_N, labels (the model's own) and categories (ours), best first.
+        Raises UsageError naming a photo that cannot be read or computed."""
+        found: list[Found] = []
+        for place, image in enumerate(_arrays(_listed(images))):
+            (one,) = self._model([image])
+            if isinstance(one, Reject):
+                raise UsageError(f"images[{place}]: {one}")
+            found.append(one)
+        return found
+
+
+def load_segmenter(name: str | None = None, **options: Any) -> "Segmenter":
+    """``options`` are those of ``--segmenter``. Raises as ``load_encoder``."""
+    from w2w.garments.segmenter import SegmenterConfig
+    from w2w.garments.segmenter import load_segmenter as load
+
+    given = options if name is None else {"name": name, **options}
+    return Segmenter(load(configuration.build(SegmenterConfig, given, "w2w segment")))
+
+
+class Segmenter:
+    """Photos to masks of the people on them. ``needs_boxes``: it finds nobody by itself."""
+
+    def __init__(self, model: Any):
+        self._model, self.needs_boxes = model, model.needs_box
+
+    def __call__(self, images: Images, boxes: Sequence[np.ndarray] | None = None) -> list[np.ndarray]:
+        """Of each photo bool (K, H, W): a mask for each of its boxes, float (K, 4) xyxy; without ``boxes`` the one mask of the
+        foreground. Raises UsageError naming a photo that cannot be read or computed."""
+        from w2w.garments.masked import Prompt
+
+        listed = _listed(images)
+        if boxes is None and self.needs_boxes:
+            raise UsageError("this segmenter needs boxes: pass boxes=[...], an array (K, 4) for each photo")
+        if boxes is not None and len(boxes) != len(listed):
+            raise UsageError(f"{len(boxes)} arrays of boxes for {len(listed)} photos: give one for each")
+        masks = []
+        for place, image in enumerate(_arrays(listed)):
+            given = None if boxes is None else np.asarray(boxes[place], np.float64).reshape(-1, 4)
+            if given is not None and not len(given):
+                masks.append(np.zeros((0, *image.shape[:2]), bool))
+                continue
+            try:
+                found = self._model(
+                    image, [Prompt((box[0], box[1], box[2], box[3])) for box in ([] if given is None else given.tolist())]
+                )
+            except Reject as e:
+                raise UsageError(f"images[{place}]: {e}") from None
+            masks.append(np.stack([one.mask for one in found]))
+        return masks
+
+
+def load_scorer(folder: str | os.PathLike, encoder: Encoder | None = None) -> "Scorer":
+    """The scorer that `w2w train outfits` wrote to ``folder``; ``encoder``: whose vectors it learnt from (default: w2w's own).
+    Raises UsageError where the folder has none, or the encoder's vectors have another length."""
+    from w2w.models.compatibility import load_scorer as load
+
+    path = Path(storage.absolute(os.fspath(folder)))
+    network, slots = load(path)
+    encoder = encoder or load_encoder()
+    dim = json.loads((path / "config.json").read_text(encoding="utf-8"))["dim_in"]
+    if dim != encoder.dim:
+        raise UsageError(f"{path}: scores vectors of {dim} dimensions, and {encoder.name} gives {encoder.dim}: pass encoder=")
+    return Scorer(network, slots, encoder)
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """Outfits to scores. ``slots``: what an outfit can be of."""
+
+    network: Any
+    slots: tuple[str, ...]
+    encoder: Encoder
+
+    def __call__(self, outfits: Sequence[Mapping[str, AnImage]]) -> np.ndarray:
+        """float32 (N,): higher goes better together. An outfit is slot -> image. Raises UsageError for a slot that the scorer
+        does not know, or that it needs and the outfit lacks."""
+        from w2w.models.compatibility import PAD, SetTransformer, outfit_scores
+
+        needs_all = not isinstance(self.network, SetTransformer)
+        for place, outfit in enumerate(outfits):
+            wrong = set(outfit) ^ set(self.slots) if needs_all else set(outfit) - set(self.slots)
+            if wrong or not outfit:
+                raise UsageError(
+                    f"outfits[{place}] has {', '.join(outfit) or 'nothing'}: its slots are {', '.join(self.slots)}"
+                )
+        vectors_ID = self.encoder([image for outfit in outfits for image in outfit.values()])
+        shape = len(outfits), len(self.slots)
+        vectors_NSD, slots_NS = np.zeros((*shape, self.encoder.dim), np.float32), np.full(shape, PAD, np.int64)
+        vectors = iter(vectors_ID)
+        for n, outfit in enumerate(outfits):
+            for slot in outfit:
+                s = self.slots.index(slot)
+                vectors_NSD[n, s], slots_NS[n, s] = next(vectors), s
+        return outfit_scores(self.network, vectors_NSD, slots_NS)
+
+
+def _listed(images: Images) -> Sequence[AnImage]:
+    single = isinstance(images, str | bytes | os.PathLike | Image) or (isinstance(images, np.ndarray) and images.ndim == 3)
+    return [images] if single else list(images)  # type: ignore[list-item, arg-type]
+
+
+def _arrays(images: Sequence[AnImage], start: int = 0, min_side_px: int | None = None) -> Iterator[np.ndarray]:
+    """uint8 (H, W, 3) of each; a JPEG may be scaled down, but not below ``min_side_px``."""
+    for place, image in enumerate(images, start):
+        try:
+            yield _array(image, min_side_px)
+        except (Reject, OSError) as e:
+            what = f" ({image})" if isinstance(image, str | os.PathLike) else ""
+            raise UsageError(f"images[{place}]{what}: {e}") from e
+        except TypeError as e:
+            raise UsageError(f"images[{place}] is {e}: it is a uint8 array (H, W, 3), a PIL image, bytes or a path") from None
+
+
+def _array(image: AnImage, min_side_px: int | None) -> np.ndarray:
+    if isinstance(image, np.ndarray):
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
+            raise TypeError(f"an array of {image.dtype} {list(image.shape)}")
+        return image
+    if isinstance(image, Image):
+        return exif.upright(pillow.pixels(image), exif.orientation(image.info.get("exif", b"")))
+    if isinstance(image, bytes | bytearray | memoryview):
+        return decode(bytes(image), min_side_px_wanted=min_side_px)
+    if isinstance(image, str | os.PathLike):
+        return decode(storage.read_bytes(storage.absolute(os.fspath(image))), min_side_px_wanted=min_side_px)
+    raise TypeError(f"a {type(image).__name__}")

@@ -1,0 +1,169 @@
+"""A store, opened: its tables in any shape, its indexes to search. No Ray, but where a ``ray.data.Dataset`` is asked for."""
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+
+from w2w import schema, storage
+from w2w.api.images import Encoder, Images, load_encoder
+from w2w.config import nearest
+from w2w.errors import UsageError
+from w2w.index.manifest import Manifest, index_uri
+from w2w.index.publish import read_manifest
+from w2w.index.search import Index as OpenIndex
+from w2w.index.search import check_model, open_index
+from w2w.table import delta, inventory
+
+if TYPE_CHECKING:
+    import polars
+
+    from w2w.engine.dataset import Dataset
+
+
+def open(store: str) -> "Store":
+    """The store at a local path or an s3:// prefix. Nothing is read yet."""
+    return Store(store)
+
+
+class Store:
+    """Tables and indexes of one place."""
+
+    def __init__(self, uri: str):
+        if not isinstance(uri, str) or not uri:
+            raise UsageError(f"store={uri!r}: give a local path or an s3:// prefix")
+        self.uri = storage.absolute(uri)
+
+    def __repr__(self) -> str:
+        return f"w2w.open({self.uri!r})"
+
+    def tables(self) -> list[str]:
+        """Names of the tables that are there."""
+        return [name for name, table in schema.TABLES.items() if delta.open_table(self.uri, table) is not None]
+
+    def table(self, name: str) -> "Table":
+        """Raises UsageError where there is no such table."""
+        if name not in schema.TABLES:
+            raise UsageError(f"there is no table {name!r}.{nearest(str(name), list(schema.TABLES))}")
+        if delta.open_table(self.uri, schema.TABLES[name]) is None:
+            raise UsageError(f"there is no table {name!r} at {self.uri!r} yet.{nearest(name, self.tables())}")
+        return Table(self.uri, schema.TABLES[name])
+
+    def index(self, name: str = "default", version: str | None = None) -> "Index":
+        """The published version of an index, or another one. Raises UsageError where there is none."""
+        return Index(index_uri(self.uri, name), version)
+
+
+class Table:
+    """One table. ``columns``: all of them by default; ``version``: the newest by default."""
+
+    def __init__(self, store: str, table: schema.Table):
+        self._store, self._table = store, table
+        self.name, self.schema = table.name, table.schema
+
+    def __repr__(self) -> str:
+        return f"w2w.open({self._store!r}).table({self.name!r})"
+
+    def arrow(self, columns: Sequence[str] | None = None, version: int | None = None, current: bool = False) -> pa.Table:
+        """In memory. ``current``: of tables with a history, `products` and `posts`, the newest row of each that is active."""
+        names = self._columns(columns)
+        self._opened(version)
+        if not current:
+            return delta.read(self._store, self._table, names, version)
+        if schema.ACTIVE not in self.schema.names:
+            raise UsageError(f"current: table {self.name!r} has no history; leave it away")
+        rows = delta.CurrentRows(self._store, self._table, version).batches(list(dict.fromkeys([*names, schema.ACTIVE])))
+        kept = [batch.filter(batch.column(schema.ACTIVE)).select(names) for batch in rows]
+        empty = pa.schema([self.schema.field(c) for c in names]).empty_table()
+        return pa.concat_tables([empty, *kept])
+
+    def polars(
+        self, columns: Sequence[str] | None = None, version: int | None = None, current: bool = False
+    ) -> "polars.DataFrame":
+        """``arrow`` as a Polars frame."""
+        import polars
+
+        frame = polars.from_arrow(self.arrow(columns, version, current))
+        assert isinstance(frame, polars.DataFrame)
+        return frame
+
+    def pandas(self, columns: Sequence[str] | None = None, version: int | None = None, current: bool = False) -> Any:
+        """``arrow`` as a pandas.DataFrame. Raises UsageError where pandas is not installed."""
+        found = self.arrow(columns, version, current)
+        try:
+            return found.to_pandas()
+        except ImportError as e:
+            raise UsageError("pandas is not installed: pip install pandas") from e
+
+    def ray(self, columns: Sequence[str] | None = None, version: int | None = None) -> "Dataset":
+        """A dataset that Ray's workers read, on the cluster that this process is connected to, or else as a job finds one."""
+        from w2w.engine.dataset import dataset
+
+        names = self._columns(columns)
+        return dataset(self._store, self._table, names, delta.parts(self._opened(version)))
+
+    def history(self) -> list[inventory.Commit]:
+        """Its versions, newest first: who wrote them, when, from which versions of which tables."""
+        return inventory.history(self._opened(None))
+
+    def lineage(self, version: int | None = None) -> dict[str, Any] | None:
+        """What a job wrote down with a version, by default with the newest that a job wrote: its config, run, inputs, stage
+        version, rows. None where no job did."""
+        self._opened(version)
+        entries = (c for c in self.history() if (c.lineage if version is None else c.version == version))
+        return next((c.lineage for c in entries), None)
+
+    def _columns(self, columns: Sequence[str] | None) -> list[str]:
+        names = self.schema.names if columns is None else [columns] if isinstance(columns, str) else list(columns)
+        if strange := [c for c in names if c not in self.schema.names]:
+            raise UsageError(f"table {self.name!r} has no column {strange[0]!r}.{nearest(str(strange[0]), self.schema.names)}")
+        return names
+
+    def _opened(self, version: int | None) -> inventory.DeltaTable:
+        newest = delta.open_table(self._store, self._table)
+        if version is None or newest is None:
+            return newest
+        if not 0 <= version <= newest.version():
+            raise UsageError(f"table {self.name!r} has no version {version}: its newest is {newest.version()}")
+        return delta.open_table(self._store, self._table, version)
+
+
+class Index:
+    """A version of an index, searched in this process."""
+
+    def __init__(self, uri: str, version: str | None = None):
+        self._uri = uri
+        self.manifest: Manifest = read_manifest(uri, version)
+
+    def __repr__(self) -> str:
+        return f"<index {self.manifest.name!r} {self.manifest.version}, {self.manifest.num_rows:,} rows>"
+
+    def search(
+        self,
+        queries: np.ndarray | Images,
+        k: int = 10,
+        category: str | Sequence[str | None] | None = None,
+        encoder: Encoder | None = None,
+        one_per_product: bool = True,
+        num_threads: int = 1,
+    ) -> pa.Table:
+        """The k nearest of every query: query (its place among them), rank from 1, product_id, image_id, category, score
+        (cosine). ``queries``: vectors, float (N, dim); or images, which ``encoder`` embeds (default: w2w's own).
+
+        Raises UsageError for a category that the index does not have, and for vectors of another model or length.
+        """
+        if not (isinstance(queries, np.ndarray) and queries.dtype.kind == "f" and queries.ndim <= 2):
+            encoder = encoder or self._default_encoder
+            check_model(self.manifest, encoder.model_version)
+            queries = encoder(queries)
+        return self._opened.search(np.atleast_2d(queries), k, category, one_per_product, num_threads)
+
+    @cached_property
+    def _default_encoder(self) -> Encoder:
+        return load_encoder()
+
+    @cached_property
+    def _opened(self) -> OpenIndex:
+        return open_index(self._uri, version=self.manifest.version)

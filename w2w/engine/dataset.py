@@ -1,0 +1,29 @@
+"""A table's parts as a dataset of Ray's, which its workers read."""
+
+import pickle
+from collections.abc import Iterator, Sequence
+
+import pyarrow as pa
+import ray.data
+from ray.data import Dataset
+
+from w2w import schema
+from w2w.engine.cluster import RayConfig, connect
+from w2w.table import delta
+
+_ROWS = 65_536  # that a task reads, at least
+
+
+def dataset(store: str, table: schema.Table, columns: Sequence[str], listed: Sequence[delta.Part]) -> Dataset:
+    """Joins the cluster, or starts a local one."""
+    connect(RayConfig())
+    if not listed:
+        return ray.data.from_arrow(pa.schema([table.schema.field(c) for c in columns]).empty_table())
+    tasks = [{"parts": pickle.dumps(chunk)} for chunk in delta.in_chunks(listed, _ROWS)]
+
+    def read(batch: pa.Table) -> Iterator[pa.Table]:
+        for task in batch.column("parts").to_pylist():
+            yield from delta.read_batches(store, table, columns, pickle.loads(task))
+
+    found = ray.data.from_items(tasks, override_num_blocks=len(tasks))
+    return found.map_batches(read, batch_size=1, batch_format="pyarrow")
