@@ -37,7 +37,8 @@ def parse(config_class: type[C], argv: Sequence[str], prog: str) -> C:
         known = [option.name for option in options(config_class)]
         if wants_help not in ("", ALL, *known):
             raise UsageError(f"--help {wants_help}: there is no such option.{nearest(wants_help, known)}")
-        sys.stdout.write(help_text(config_class, prog, wants_help))
+        unread = getattr(config_class, "unread", lambda given: ())
+        sys.stdout.write(help_text(config_class, prog, wants_help, unread(dict(given))))
         sys.exit(0)
     known = {option.name: option for option in options(config_class)}
     for name, value in given:

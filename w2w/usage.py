@@ -1,7 +1,8 @@
 """What options a config class has, and how a person reads them: a help that fits a screen, or all of it.
 
-A config class may say more with class variables: ``SHOWN``, the names in its short help, in one string (default:
-its own options, then those of its base); ``PLACES``, what is given by its place, as {"FEED": "feed.uri"} (default: the store).
+A config class may say more: ``SHOWN``, the names in its short help, in one string (default: its own options, then those of its
+base); ``PLACES``, what is given by its place, as {"FEED": "feed.uri"} (default: the store); ``unread(given)``, a class method:
+options that are not read beside those that are given, which help leaves out.
 """
 
 import dataclasses
@@ -12,7 +13,7 @@ import shutil
 import textwrap
 import types
 import typing
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass
 
 import docstring_parser
@@ -87,14 +88,15 @@ def shown(config_class: type) -> Sequence[str]:
     return sorted(names, key=lambda name: (name not in first, name not in own))[:_SHOWN]
 
 
-def help_text(config_class: type, prog: str, part: str = "") -> str:
-    """The help of a command: the options that matter; with ``part`` all of them, or those of one group."""
-    found = {option.name: option for option in options(config_class)}
+def help_text(config_class: type, prog: str, part: str = "", unread: Collection[str] = ()) -> str:
+    """The help of a command: the options that matter; with ``part`` all of them, or those of one group. ``unread``: options
+    and groups that are left out."""
+    found = {option.name: option for option in options(config_class) if option.name.partition(".")[0] not in unread}
     if part:
         chosen = [o for o in found.values() if part in (ALL, o.name) or o.name.startswith(f"{part}.")]
         chosen += COMMON if part == ALL else ()
     else:
-        chosen = [found[name] for name in shown(config_class)]
+        chosen = [found[name] for name in shown(config_class) if name in found]
     width = min(shutil.get_terminal_size((100, 24)).columns, _MOST_COLUMNS)
     by_place = places(config_class)
     usage = " ".join(["usage:", prog, *(f"[{word}]" for word in by_place), "[FILE.yaml] [--option value ...]"])
@@ -113,7 +115,7 @@ def help_text(config_class: type, prog: str, part: str = "") -> str:
     stands = [*(f"{word} is --{_spelled(name)}" for word, name in by_place.items()), "FILE.yaml is --config: the same keys"]
     lines += ["", "; ".join(stands) + "."]
     if not part:
-        lines.append(f"{prog} --help {ALL} shows all {len(found)} options, --help GROUP those of one group.")
+        lines.append(f"--help {ALL} shows all {len(found)} options, --help GROUP those of one group.")
     return "\n".join(lines) + "\n"
 
 

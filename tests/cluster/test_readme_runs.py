@@ -26,13 +26,13 @@ pytestmark = [pytest.mark.soak, pytest.mark.timeout(2400)]
 
 _PRODUCTS, _POSTS = 60, 24
 _LOOP = ["--train.steps=2", "--train.warmup_steps=1", "--train.measure_every=2", "--train.checkpoint_every=2"]
-_PHOTOS = ["--train.epochs=1", "--train.height_px=96", "--train.width_px=96", "--train.val_share=0.3"]
+_PHOTOS = [f"--detector.{o}" for o in ("epochs=1", "height_px=96", "width_px=96", "val_share=0.3")]
 # by the beginning of a command: what is said more, because this shop is small or on this machine
 MORE = {
     "w2w crawl": ["--fetch.allow_private_hosts=[127.0.0.1]", "--politeness.requests_per_s=null"],
     "w2w classify": ["--classes={top: top, bottom: bottom, shoes: shoes}"],
-    "w2w train-detector": _PHOTOS,
-    "w2w train ": _LOOP,
+    "w2w train detector": _PHOTOS,
+    **{f"w2w train {recipe} ": _LOOP for recipe in ("encoder", "head", "outfits", "siamese")},
 }
 LEFT_OUT = (
     "make",

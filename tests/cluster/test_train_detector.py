@@ -17,13 +17,15 @@ from w2w.engine.training import Workers
 from w2w.errors import UsageError
 from w2w.garments.detector import Detector, DetectorConfig
 from w2w.table.sink import Lineage, Output, append_rows
-from w2w.training.detectors import job as train_detector
+from w2w.training import job as train
+from w2w.training.config import LoopConfig
 from w2w.training.detectors import job_judge as judge
 from w2w.training.detectors.config import TrainConfig
 from w2w.training.tracking import LogConfig
 
 RAY = RayConfig(num_cpus=2)
 TINY = TrainConfig(epochs=2, batch_images=2, height_px=64, width_px=64, warmup_steps=1, val_every=1, val_share=0.3)
+YOLO = replace(TINY, start="yolo:yolo11n.yaml")
 
 
 def fill(store: Path, splits: list[str]) -> str:
@@ -42,14 +44,19 @@ def store(tmp_path_factory):
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("workers", [1, 2])
 def test_workers_train(store, tmp_path, workers):
-    config = train_detector.Config(
-        store=store, train=TINY, workers=Workers(num_workers=workers), out=str(tmp_path / "model"), ray=RAY
+    config = train.Config(
+        store=store,
+        recipe="detector",
+        detector=TINY,
+        workers=Workers(num_workers=workers),
+        out=str(tmp_path / "model"),
+        ray=RAY,
     )
     if workers == 1:
         config = replace(config, log=LogConfig(tensorboard=str(tmp_path / "curves")))
-    summary = train_detector.main(config)
+    summary = train.main(config)
     assert (summary.counts.read, summary.counts.out) == (16, 16)
-    assert (summary.train_photos + summary.held_out, summary.test_photos) == (12, 4)
+    assert (summary.examples["train"] + summary.examples["val"], summary.examples["test"]) == (12, 4)
     history = [json.loads(p.read_text()) for p in Path(store, "_training").glob("*/checkpoint_*/history.json")]
     assert max(len(h) for h in history) == 2
     assert {"README.md", "config.json", "model.safetensors", "metrics.json", "report.html"} == {
@@ -66,11 +73,11 @@ def test_workers_train(store, tmp_path, workers):
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_a_finished_run_is_taken_up_where_it_stands_and_judged(store, tmp_path):
-    config = train_detector.Config(store=store, train=TINY, out=str(tmp_path / "model"), ray=RAY)
-    done = train_detector.main(config)
+    config = train.Config(store=store, recipe="detector", detector=TINY, out=str(tmp_path / "model"), ray=RAY)
+    done = train.main(config)
     detector = DetectorConfig(name=str(tmp_path / "model"))
     before = (tmp_path / "model" / "model.safetensors").read_bytes()
-    train_detector.main(replace(config, out=str(tmp_path / "again")))
+    train.main(replace(config, out=str(tmp_path / "again")))
     assert (tmp_path / "again" / "model.safetensors").read_bytes() == before
     # the other job gives the figures that the training stated
     judged = judge.main(judge.Config(store=store, detector=detector, ray=RAY))
@@ -83,9 +90,8 @@ def test_a_finished_run_is_taken_up_where_it_stands_and_judged(store, tmp_path):
 @pytest.mark.parametrize("kind", ["conditional_detr", "yolos", "rt_detr"])
 def test_published_detectors_are_trained_on(kind, store, tmp_path):
     save_detector(tmp_path / "start", kind, ["a", "b"])
-    done = train_detector.main(
-        train_detector.Config(store=store, recipe=f"hf:{tmp_path / 'start'}", train=TINY, out=str(tmp_path / "out"), ray=RAY)
-    )
+    settings = replace(TINY, start=f"hf:{tmp_path / 'start'}")
+    done = train.main(train.Config(store=store, recipe="detector", detector=settings, out=str(tmp_path / "out"), ray=RAY))
     found = Detector(DetectorConfig(name=str(tmp_path / "out"), threshold=0.0))([np.zeros((90, 60, 3), np.uint8)])
     assert found[0].scores_N.size
     assert f"--detector.name={tmp_path / 'out'} " in done.use + " "
@@ -94,10 +100,14 @@ def test_published_detectors_are_trained_on(kind, store, tmp_path):
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_yolo_is_trained_on(store, tmp_path):
-    small = replace(TINY, epochs=1)
-    done = train_detector.main(
-        train_detector.Config(store=store, recipe="yolo:yolo11n.yaml", train=small, out=str(tmp_path / "out"), ray=RAY)
-    )
+    small = replace(YOLO, epochs=1)
+    config = train.Config(store=store, recipe="detector", detector=small, out=str(tmp_path / "out"), ray=RAY)
+    done = train.main(config)
+    assert done.last_step == 1
+    weights = (tmp_path / "out" / "model.pt").read_bytes()
+    again = train.main(replace(config, out=str(tmp_path / "again")))  # it is finished
+    assert (tmp_path / "again" / "model.pt").read_bytes() == weights
+    assert again.figures == done.figures
     assert f"--detector.name=yolo:{tmp_path / 'out' / 'model.pt'} " in done.use + " "
     Detector(DetectorConfig(name=f"yolo:{tmp_path / 'out' / 'model.pt'}"))
 
@@ -108,19 +118,24 @@ def test_yolo_is_trained_on(store, tmp_path):
         (["train"] * 3, {}, "no test photos"),
         (["test"] * 3, {}, "no train photos"),
         (["train", "test"], {"sources": ["modanet"]}, "no 'modanet', only drawn"),
-        (["train", "test"], {"train": replace(TINY, val_share=0.01)}, "none is held out"),
-        (["train"] * 3 + ["test"], {"recipe": "yolo:yolo11n.yaml", "log": LogConfig("curves")}, "not read with yolo"),
-        (["train", "test"], {"recipe": "hf:/nowhere"}, "/nowhere: cannot be downloaded|neither a folder"),
-        (["train", "test"], {"train": replace(TINY, val_share=0), "workers": Workers(num_workers=2)}, "only 1 train photos"),
+        (["train", "test"], {"detector": replace(TINY, val_share=0.01)}, "none is held out"),
+        (["train"] * 9 + ["test"], {"detector": YOLO, "workers": Workers(num_workers=2)}, "ultralytics trains in one process"),
+        (["train"] * 3 + ["test"], {"train": LoopConfig(steps=3)}, "--train: is not read by --recipe=detector"),
+        (
+            ["train", "test"],
+            {"detector": replace(TINY, start="hf:/nowhere")},
+            "/nowhere: cannot be downloaded|neither a folder",
+        ),
+        (["train", "test"], {"detector": replace(TINY, val_share=0), "workers": Workers(num_workers=2)}, "only 1 train photos"),
     ],
 )
 def test_mistakes_are_sentences(splits, options, said, tmp_path):
     store = fill(tmp_path / "store", splits)
     with pytest.raises(UsageError, match=said):
-        train_detector.main(train_detector.Config(store=store, **{"train": TINY, **options}, ray=RAY))
+        train.main(train.Config(store=store, recipe="detector", **{"detector": TINY, **options}, ray=RAY))
 
 
 def test_without_a_table_the_job_that_makes_it_is_named(tmp_path):
-    for job in (train_detector, judge):
+    for job, options in ((train, {"recipe": "detector"}), (judge, {})):
         with pytest.raises(UsageError, match="run 'w2w annotate' first"):
-            job.main(job.Config(store=str(tmp_path)))
+            job.main(job.Config(store=str(tmp_path), **options))

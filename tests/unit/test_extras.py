@@ -16,7 +16,7 @@ from w2w.training.tracking import LogConfig
 ASKED = [
     ("ultralytics", "detector.name=yolo:none.pt", lambda: detector_version(DetectorConfig("yolo:none.pt"))),
     ("ultralytics", "segmenter.name=ultralytics:none.pt", lambda: segmenter_version(SegmenterConfig("ultralytics:none.pt"))),
-    ("ultralytics", "--recipe=yolo:yolo11n.yaml", lambda: check_recipe("yolo:yolo11n.yaml")),
+    ("ultralytics", "detector.start=yolo:yolo11n.yaml", lambda: check_recipe("yolo:yolo11n.yaml")),
     ("segment_anything", "segmenter.name=sam:none.pth", lambda: segmenter_version(SegmenterConfig("sam:none.pth"))),
     (
         "open_clip",

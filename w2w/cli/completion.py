@@ -27,7 +27,10 @@ class Config:
 
 def main(config: Config) -> None:
     logging.disable(logging.INFO)  # what libraries say when all jobs are imported
-    sys.stdout.write(shtab.complete(command(), config.shell) + "\n")
+    try:
+        sys.stdout.write(shtab.complete(command(), config.shell) + "\n")
+    finally:
+        logging.disable(logging.NOTSET)
 
 
 def command() -> argparse.ArgumentParser:

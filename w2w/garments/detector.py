@@ -36,8 +36,8 @@ class DetectorConfig:
     """Which model finds garments, and what counts as found."""
 
     name: str = own.DEFAULT
-    """w2w-lite0 (comes with w2w), hf:ORG/MODEL, yolo:FILE.pt (ultralytics), a folder (train-detector's, or as the
-    hub's), or module:attribute, a detector of your own."""
+    """w2w-lite0 (comes with w2w), hf:ORG/MODEL, yolo:FILE.pt (ultralytics), a folder (a trained one, or the hub's),
+    or module:attribute, a detector of your own."""
     revision: str | None = None
     """Of a hub model: branch, tag or commit."""
     taxonomy: TaxonomyConfig = field(default_factory=TaxonomyConfig)

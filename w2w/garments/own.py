@@ -1,6 +1,6 @@
 """Our own detector at work: photos onto one of three canvases, the network in OpenVINO or torch, its answers into boxes.
 
-A folder of config.json and model.safetensors, as `w2w train-detector` writes it; that of the default lies beside this file.
+A folder of config.json and model.safetensors, as `w2w train detector` writes it; that of the default lies beside this file.
 """
 
 import functools

@@ -4,18 +4,15 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from w2w import storage
-from w2w.engine.training import Workers
+from w2w.engine.training import Training, Workers
 from w2w.errors import UsageError
 from w2w.results import Figure
 from w2w.stage import Counts
 from w2w.training.card import model_card
 from w2w.training.config import FLOAT16, LoopConfig
-
-if TYPE_CHECKING:  # torch costs the driver seconds
-    from w2w.training.loop import Training
 
 OF_DATA = "It is bound by the licence of the data that it learnt from."  # ends the licence of a model card
 
@@ -43,7 +40,7 @@ class Plan(Protocol):
         """What it learns from: fields of the job's result by name, and others of its own."""
         return {}
 
-    def training(self, rank: int, num_workers: int) -> "Training":
+    def training(self, rank: int, num_workers: int) -> Training:
         """What one worker trains. Runs in the worker."""
 
     def measure(self, model: Path, out: Path, history: Sequence[dict], facts: Mapping[str, str]) -> dict[str, Any]:
@@ -59,7 +56,7 @@ class Plan(Protocol):
 
     def use(self, model: Path) -> str:
         """What to do with the model: a command."""
-        return f"w2w train --recipe=... --evaluate={model}"
+        return f"w2w train RECIPE --evaluate={model}"
 
 
 def check_loop(loop: LoopConfig, figures: Sequence[str], workers: Workers) -> None:

@@ -1,7 +1,7 @@
-"""Train: an encoder, a head, a scorer of outfits, or the networks of LookBook; measured on their test split."""
+"""Train: an encoder, a head, a scorer of outfits, a detector, or the networks of LookBook; measured on their test split."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from inspect import signature
 from pathlib import Path
@@ -15,6 +15,8 @@ from w2w.errors import UsageError
 from w2w.models.config import EncoderConfig
 from w2w.results import Figure, Summary, words
 from w2w.training.config import LoopConfig
+from w2w.training.detectors.config import DETECTOR, TrainConfig
+from w2w.training.detectors.flow_plan import DetectorPlan
 from w2w.training.encoders.config import ENCODER, HEAD, LearnConfig
 from w2w.training.encoders.flow_plan import EncoderPlan
 from w2w.training.flow import Plan
@@ -33,23 +35,31 @@ RECIPES: dict[str, Callable[..., Plan]] = {
     OUTFITS: OutfitPlan.of,
     SIAMESE: LookbookPlan.of,
     PIXELDTGAN: LookbookPlan.of,
+    DETECTOR: DetectorPlan.of,
 }
 
 
 @dataclass(frozen=True)
 class Config(JobConfig):
     """Train on the train split, choose the step on the val split, measure on the test split; writes the model, its card,
-    metrics.json and report.html."""
+    metrics.json and report.html. `w2w train RECIPE --help` shows the options of one recipe."""
+
+    PLACES = {"RECIPE": "recipe"}
+    SHOWN = (
+        "store recipe encoder.name sources learn.loss learn.batch_pairs outfits.scorer.kind outfits.loss lookbook.path "
+        "published detector.start detector.epochs train.steps train.learning_rate workers.num_workers out evaluate"
+    )
 
     recipe: str = ENCODER
     """encoder: backbone and head learn from the pictures of table `pairs`. head: only the head, from vectors of table
     `embeddings` (minutes). outfits: a scorer, from table `outfits` and vectors of its items. siamese, pixeldtgan: from a folder
-    in LookBook's layout. Or module:attribute, a recipe of your own."""
+    in LookBook's layout. detector: from the photos of table `detections`. Or module:attribute, a recipe of your own."""
     encoder: EncoderConfig = EncoderConfig()
     """encoder, head: what it starts from, any encoder or one of its own that goes on. outfits: whose vectors it reads. siamese,
     pixeldtgan: what is measured beside it."""
     sources: list[str] | None = None
-    """encoder, head: data sets to train and measure on, by default all of table `pairs`. outfits: one, by default own."""
+    """encoder, head: data sets to train and measure on, by default all of table `pairs`. outfits: one, by default own.
+    detector: by default all of table `detections`."""
     learn: LearnConfig = field(default_factory=LearnConfig)
     """encoder, head: loss, batches, head and augmentation."""
     test_pairs: int = 2000
@@ -58,10 +68,12 @@ class Config(JobConfig):
     """outfits: loss, batches and network."""
     lookbook: LookbookConfig = field(default_factory=LookbookConfig)
     """siamese, pixeldtgan: the folder, batches, networks and experiments."""
+    detector: TrainConfig = field(default_factory=TrainConfig)
+    """detector: weights to start from, schedule, batches and augmentation."""
     published: bool = False
     """outfits, siamese: with the settings of their source (What2Wear's code; "Clothing Recommendation", section 2)."""
     train: LoopConfig = field(default_factory=LoopConfig)
-    """Steps, rate and selection."""
+    """All but detector: steps, rate and selection."""
     workers: Workers = Workers()
     """Processes."""
     log: LogConfig = LogConfig()
@@ -74,6 +86,14 @@ class Config(JobConfig):
     resume: bool = True
     """Go on where an interrupted run of the same options and data stopped. --resume=false begins anew."""
 
+    @classmethod
+    def unread(cls, given: Mapping[str, str | None]) -> set[str]:
+        """Options that the given recipe does not read; without one, those that not every recipe reads."""
+        every = [{*signature(make).parameters, "recipe"} for make in RECIPES.values()]
+        recipe = given.get("recipe")
+        reads = signature(plugins.find("recipe", recipe, RECIPES)).parameters if recipe else set.intersection(*every)
+        return set.union(*every) - {*reads, "store", *([] if recipe else ["recipe"])}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Result(Summary):
@@ -84,21 +104,28 @@ class Result(Summary):
     """Its folder."""
     encoder: str | None = None
     """That it starts from, or whose vectors it reads."""
+    start: str | None = None
+    """Weights that a detector starts from."""
     source: str | None = None
     """The set or folder that the examples are of."""
     table_version: int | None = None
     examples: dict[str, int] = field(default_factory=dict)
-    """Pairs, worn outfits or products, by split."""
+    """Pairs, worn outfits, products or photos, by split."""
     modified: dict[str, int] = field(default_factory=dict)
     """Modified outfits, by split."""
     left_out: int | None = None
     """For want of a picture or vector."""
+    warning: str | None = None
     step_kept: int | None = None
     last_step: int | None = None
     figures: dict[str, Figure] = field(default_factory=dict)
     before: dict[str, Figure] = field(default_factory=dict)
     """The same of the encoder that it started from; ``gain``: what was gained over it, with its paired interval."""
     gain: dict[str, Figure] = field(default_factory=dict)
+    threshold: float | None = None
+    """Of a detector's boxes that ``precision`` and ``recall`` are of."""
+    precision: float | None = None
+    recall: float | None = None
     pairs_measured: int | None = None
     gallery_pictures: int | None = None
     report: str | None = None
@@ -134,7 +161,7 @@ def main(config: Config) -> Result:
     if not model:
         figures = {name: text for name, text in words(result).items() if name not in facts}
         (out / "README.md").write_text(plan.card(facts, figures, git_revision()), encoding="utf-8")
-    return run.done(result, use=plan.use(model or out))
+    return run.done(result, use=result.use or plan.use(model or out))
 
 
 def _fields(told: dict[str, Any]) -> dict[str, Any]:

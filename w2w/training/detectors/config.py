@@ -13,15 +13,18 @@ from w2w.models.trial import try_open
 from w2w.training.config import LoopConfig
 from w2w.training.detectors.augment import AugmentConfig
 
-OURS, PRETRAINED, YOLO = "ours", "hf", "yolo"
+DETECTOR = "detector"  # the recipe of `w2w train`
+OURS, PRETRAINED, YOLO = "ours", "hf", "yolo"  # what it starts from
 BACKBONE = "efficientnet-lite0"  # that `ours` starts from
 _RATES, _CLIPS = {OURS: 1.5e-3, PRETRAINED: 5e-5}, {OURS: 10.0, PRETRAINED: 0.1}
 
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """Schedule, batch and selection. The defaults are those of the default detector."""
+    """What it starts from, schedule, batch and selection. The defaults are those of the default detector."""
 
+    start: str = OURS
+    """ours, ours:FOLDER (goes on from one of ours), hf:ORG/MODEL or hf:FOLDER (transformers), yolo:FILE.pt (ultralytics)."""
     epochs: int = 60
     """Passes over the training photos."""
     batch_images: int = 16
@@ -60,16 +63,16 @@ class TrainConfig:
     def __post_init__(self):
         for name in ("epochs", "batch_images", "val_every", "threads"):
             if getattr(self, name) < 1:
-                raise UsageError(f"train.{name}={getattr(self, name)}: must be at least 1")
+                raise UsageError(f"detector.{name}={getattr(self, name)}: must be at least 1")
         for name in ("height_px", "width_px"):
             if getattr(self, name) < 64 or getattr(self, name) % 32:
-                raise UsageError(f"train.{name}={getattr(self, name)}: a multiple of 32, at least 64")
+                raise UsageError(f"detector.{name}={getattr(self, name)}: a multiple of 32, at least 64")
         if not 0 <= self.val_share < 0.9:
-            raise UsageError(f"train.val_share={self.val_share}: a share from 0 to below .9")
+            raise UsageError(f"detector.val_share={self.val_share}: a share from 0 to below .9")
         if not 0 <= self.average < 1:
-            raise UsageError(f"train.average={self.average}: from 0 to below 1")
+            raise UsageError(f"detector.average={self.average}: from 0 to below 1")
         if self.learning_rate is not None and not self.learning_rate > 0:
-            raise UsageError(f"train.learning_rate={self.learning_rate}: must be above 0")
+            raise UsageError(f"detector.learning_rate={self.learning_rate}: must be above 0")
 
 
 def filled(config: TrainConfig, kind: str) -> TrainConfig:
@@ -103,7 +106,7 @@ def kind_of(recipe: str) -> tuple[str, str]:
     """Kind and what follows the colon. Raises UsageError for one that does not exist."""
     kind, _, rest = recipe.partition(":")
     if kind not in (OURS, PRETRAINED, YOLO) or (kind != OURS and not rest):
-        raise UsageError(f"--recipe={recipe}: it is ours, ours:FOLDER, hf:ORG/MODEL, hf:FOLDER or yolo:FILE.pt")
+        raise UsageError(f"detector.start={recipe}: it is ours, ours:FOLDER, hf:ORG/MODEL, hf:FOLDER or yolo:FILE.pt")
     return kind, rest
 
 
@@ -111,17 +114,17 @@ def check_recipe(recipe: str) -> None:
     """Raises UsageError where the recipe's weights are not there, are of another kind, or cannot be loaded."""
     kind, rest = kind_of(recipe)
     if kind == YOLO:
-        extras.need("ultralytics", f"--recipe={recipe}")
+        extras.need("ultralytics", f"detector.start={recipe}")
         if rest.endswith(".yaml"):
             return
         if not os.path.isfile(storage.local(rest)):
-            raise UsageError(f"--recipe={recipe}: no such file: {rest!r}")
+            raise UsageError(f"detector.start={recipe}: no such file: {rest!r}")
         try_open(load_model, DetectorConfig(name=f"yolo:{rest}"), ())
     elif rest:
         folder = start_folder(recipe)
         if (kind == OURS) != own.is_own(folder):
             wrong = "is no detector of ours" if kind == OURS else "is a detector of ours: use ours:FOLDER"
-            raise UsageError(f"--recipe={recipe}: {folder} {wrong}")
+            raise UsageError(f"detector.start={recipe}: {folder} {wrong}")
         try_open(load_model, DetectorConfig(name=_name(recipe)), (own.DEFAULT,))
 
 

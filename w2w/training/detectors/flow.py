@@ -1,7 +1,9 @@
 """Training a detector and measuring one: where table `detections`, the recipes and Ray meet."""
 
+import json
+import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,14 +11,14 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from w2w import ids, schema
-from w2w.engine.tasks import collect, run_task, submit
-from w2w.engine.training import Workers
+from w2w.engine.tasks import collect, submit
 from w2w.errors import Reject, UsageError
 from w2w.garments.annotations import TEST, TRAIN, split_of
 from w2w.garments.detector import DetectorConfig
 from w2w.garments.stage import to_jpeg
 from w2w.memory import keep_memory
 from w2w.metrics.detection import Judged
+from w2w.stage import HISTORY, MODEL
 from w2w.table import delta
 from w2w.table.pending import holding, lookup_batches
 from w2w.training.detectors.config import TrainConfig, kind_of
@@ -25,6 +27,7 @@ from w2w.training.detectors.photos import Photo, photo_of
 if TYPE_CHECKING:
     from w2w.training.loop import Training
 
+YOLO_WEIGHTS = "model.pt"  # in the folder of a model of ultralytics
 _PHOTOS_A_TASK = 500
 _LOOK_PX = 1600  # as `w2w detect` shrinks photos
 _NAMES = (schema.KEY, schema.SOURCE, schema.SPLIT, schema.LABELLED)
@@ -116,22 +119,28 @@ def make_training(photos: Photos, recipe: str, config: TrainConfig, rank: int, n
     return training(make_recipe(recipe, config, val), mine, config, len(photos.train), rank, num_workers)
 
 
-def train_yolo(photos: Photos, recipe: str, config: TrainConfig, workers: Workers, out: Path) -> str:
-    """ultralytics' own training in one Ray task; returns the name for ``--detector.name``."""
-    start = kind_of(recipe)[1]
-    data = run_task(_yolo, photos, start, config, num_cpus=workers.num_cpus, num_gpus=workers.num_gpus, title="train")
-    out.mkdir(parents=True, exist_ok=True)
-    file = out / "model.pt"
-    file.write_bytes(data)
-    return f"yolo:{file}"
+class YoloTraining:
+    """ultralytics' own training, as one report: it does not go on where it was interrupted."""
 
+    def __init__(self, photos: Photos, config: TrainConfig):
+        self._photos, self._config = photos, config
 
-def _yolo(photos: Photos, start: str, config: TrainConfig) -> bytes:
-    from w2w.training.detectors import yolo
+    def fit(self, report: Callable[[dict, Callable[[Path], None]], None], resume: Path | None, device: object) -> None:
+        from w2w.training.detectors import yolo
 
-    train, val = (read_photos(photos, keys, config.longest_px) for keys in (photos.train, photos.val))
-    with tempfile.TemporaryDirectory(prefix="w2w-yolo-") as folder:
-        return yolo.train(start, train, val, config, Path(folder)).read_bytes()
+        if resume:  # there is a checkpoint only when it was finished
+            return
+        photos, config = self._photos, self._config
+        train, val = (read_photos(photos, keys, config.longest_px) for keys in (photos.train, photos.val))
+        with tempfile.TemporaryDirectory(prefix="w2w-yolo-") as folder:
+            best, history = yolo.train(kind_of(config.start)[1], train, val, config, Path(folder))
+
+            def write(checkpoint: Path) -> None:
+                (checkpoint / MODEL).mkdir()
+                shutil.copyfile(best, checkpoint / MODEL / YOLO_WEIGHTS)
+                (checkpoint / HISTORY).write_text(json.dumps(history), encoding="utf-8")
+
+            report(history[-1], write)
 
 
 def judge_photos(

@@ -1,7 +1,7 @@
 """Recipe of ultralytics' YOLO (AGPL-3.0): photos and labels as files in its layout, its own training, best.pt out."""
 
+import csv
 import os
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,8 +14,6 @@ from w2w.models import weights
 from w2w.training.detectors.augment import UNKNOWN
 from w2w.training.detectors.config import TrainConfig
 from w2w.training.detectors.photos import Photo
-
-WEIGHTS = "model.pt"
 
 
 def write_layout(folder: Path, train: Sequence[Photo], val: Sequence[Photo]) -> Path:
@@ -47,11 +45,16 @@ def _line(box, label: int, shape: tuple[int, ...]) -> str:
     return f"{int(label)} " + " ".join(f"{v:.6f}" for v in values) + "\n"
 
 
-def train(start: str, train_photos: Sequence[Photo], val_photos: Sequence[Photo], config: TrainConfig, folder: Path) -> Path:
-    """Trains from ``start`` (FILE.pt, or a .yaml of ultralytics for weights from scratch); returns the best weights' file.
+def train(
+    start: str, train_photos: Sequence[Photo], val_photos: Sequence[Photo], config: TrainConfig, folder: Path
+) -> tuple[Path, list[dict]]:
+    """Trains from ``start`` (FILE.pt, or a .yaml of ultralytics for weights from scratch); returns the best weights' file, and
+    the figures of each epoch as the training loop has them.
 
     Raises UsageError for a file that is no detection model.
     """
+    for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE"):  # it would wait for processes that it did not start
+        os.environ.pop(name, None)
     os.environ["ULTRALYTICS_SAFE_LOAD"] = "true"
     os.environ.setdefault("YOLO_OFFLINE", "true")
     from ultralytics import YOLO
@@ -61,9 +64,9 @@ def train(start: str, train_photos: Sequence[Photo], val_photos: Sequence[Photo]
     try:
         model = YOLO(start, task="detect")
     except Exception as e:  # pickle, zip and torch raise a dozen kinds for a file that is no checkpoint
-        raise UsageError(f"recipe=yolo:{start}: cannot be loaded safely: {weights.line(e)}") from e
+        raise UsageError(f"detector.start=yolo:{start}: cannot be loaded safely: {weights.line(e)}") from e
     if Path(start).is_file():
-        weights.check_finite(model.model.float(), f"recipe=yolo:{start}")
+        weights.check_finite(model.model.float(), f"detector.start=yolo:{start}")
     data = write_layout(folder / "photos", train_photos, val_photos or train_photos)
     model.train(
         data=str(data),
@@ -80,7 +83,12 @@ def train(start: str, train_photos: Sequence[Photo], val_photos: Sequence[Photo]
         amp=False,  # its check of AMP downloads a model
         device=None,
     )
-    best = folder / "run" / "weights" / "best.pt"
-    target = folder / WEIGHTS
-    shutil.copyfile(best, target)
-    return target
+    with open(folder / "run" / "results.csv", encoding="utf-8", newline="") as f:
+        rows = [{name.strip(): value for name, value in row.items()} for row in csv.DictReader(f)]
+    return folder / "run" / "weights" / "best.pt", [_figures(row, config.epochs) for row in rows]
+
+
+def _figures(row: dict[str, str], epochs: int) -> dict:
+    parts = {name.removeprefix("train/").removesuffix("_loss"): float(row[name]) for name in row if name.startswith("train/")}
+    losses = {"loss": sum(parts.values()), **parts}
+    return {"step": int(row["epoch"]), "steps": epochs, "rate": float(row["lr/pg0"]), "losses": losses}

@@ -83,4 +83,4 @@ class LookbookPlan:
         return model_card(title, [what], facts, figures, f"Weights: trained from scratch. {OF_DATA}", settings, git_revision)
 
     def use(self, model: Path) -> str:
-        return f"w2w train --recipe={self.recipe} --lookbook.path=FOLDER --evaluate={model}"
+        return f"w2w train {self.recipe} --lookbook.path=FOLDER --evaluate={model}"

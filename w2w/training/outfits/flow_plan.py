@@ -75,4 +75,4 @@ class OutfitPlan:
         return model_card("Scorer of outfits", what, facts, figures, licence, settings, git_revision)
 
     def use(self, model: Path) -> str:
-        return f"w2w train --recipe={OUTFITS} --evaluate={model}"
+        return f"w2w train {OUTFITS} --evaluate={model}"

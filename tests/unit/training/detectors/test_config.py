@@ -37,7 +37,7 @@ def test_weights_of_another_kind(tmp_path):
     "wrong", [{"epochs": 0}, {"height_px": 100}, {"val_share": 1.0}, {"learning_rate": 0.0}, {"average": 1.0}, {"threads": 0}]
 )
 def test_settings_out_of_range(wrong):
-    with pytest.raises(UsageError, match=f"train.{next(iter(wrong))}"):
+    with pytest.raises(UsageError, match=f"detector.{next(iter(wrong))}"):
         TrainConfig(**wrong)
 
 
