@@ -7,7 +7,8 @@ from w2w.errors import UsageError
 
 SCORERS = ("pairs", "set", "what2wear")
 PADDINGS = ("valid", "same")
-HINGES = BATCH, OUTFIT = ("batch", "outfit")  # of What2Wear's loss
+BATCH = "batch"
+HINGES = (BATCH, "outfit")  # of What2Wear's loss
 
 
 @dataclass(frozen=True)
