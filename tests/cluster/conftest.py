@@ -8,12 +8,19 @@ import pytest
 from w2w.engine.cluster import RayConfig, connect
 
 
+@pytest.fixture(scope="session")
+def plugins_folder(tmp_path_factory) -> Path:
+    """On the workers' path: for packages from outside."""
+    return tmp_path_factory.mktemp("plugins")
+
+
 @pytest.fixture(scope="session", autouse=True)
-def ray_cluster():
+def ray_cluster(plugins_folder):
     import ray
 
     # workers import the stages that tests define
-    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH")]))
+    places = [str(Path(__file__).parents[2]), str(plugins_folder), os.environ.get("PYTHONPATH")]
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, places))
     connect(RayConfig(num_cpus=2, object_store_mb=512))
     yield
     ray.shutdown()
