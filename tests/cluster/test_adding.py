@@ -7,7 +7,7 @@ import pytest
 from tests.unit.models.test_encoder import pictures
 from tests.unit.test_adding import write_package
 from w2w import plugins, schema
-from w2w.cli import apply
+from w2w.cli import apply, tables
 from w2w.errors import UsageError
 from w2w.garments import job_detect as detect
 from w2w.garments.detector import DetectorConfig
@@ -50,6 +50,7 @@ def test_examples_work_in_workers(package, tmp_path, monkeypatch):
     assert len(made) == 4
     assert all(len(rgb) == 3 for rgb in made.values())
     assert apply.main(colours).pending == 0
+    assert tables.main(tables.Config(store, "colours")).history[0].rows == 4
     monkeypatch.setattr(plugins.find("stage", "colours", {}), "version", "2", raising=False)
     with pytest.raises(UsageError, match="not those that the job started with"):  # the workers have another
         apply.main(colours)

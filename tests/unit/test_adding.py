@@ -210,9 +210,9 @@ def test_a_pair_set_is_opened(tmp_path):
 
 
 def test_a_stage_adds_columns_and_rejects():
-    from w2w.cli.apply import Applied, Config, _checked, _version
+    from w2w.cli.apply import Applied, _version, stage_of
 
-    stage = _checked(Config(store="s", stage="colours"))
+    stage = stage_of("colours")
     version = _version("colours", {})
     assert version == _version("shop_plugins.stage:Colours", {}) != _version("colours", {"a": 1})
     red = np.full((50, 50, 3), (200, 30, 30), np.uint8)
@@ -237,20 +237,20 @@ def test_a_stage_adds_columns_and_rejects():
     ],
 )
 def test_a_stage_that_cannot_work_is_told(monkeypatch, change, said):
-    from w2w.cli.apply import Config, _checked
+    from w2w.cli.apply import stage_of
 
     stage = plugins.find("stage", "colours", {})
     for name, value in change.items():
         monkeypatch.setattr(stage, name, value)
     with pytest.raises(UsageError, match=said):
-        _checked(Config(store="s", stage="colours"))
+        stage_of("colours")
 
 
 def test_options_that_a_stage_does_not_take_are_told():
-    from w2w.cli.apply import Config, _checked
+    from w2w.cli.apply import Config, main
 
     with pytest.raises(UsageError, match=r"options=\{'hue': 1\}: colours does not take them"):
-        _checked(Config(store="s", stage="colours", options={"hue": 1}))
+        main(Config(store="s", stage="colours", options={"hue": 1}))
 
 
 def test_a_recipe_is_planned_and_trained(tmp_path):

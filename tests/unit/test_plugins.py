@@ -1,9 +1,12 @@
 """Names of code: built in, of a module, of an installed package; what is none; and that two codes never share a version."""
 
 import importlib
+import json
 import sys
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from w2w import plugins
 from w2w.errors import UsageError
@@ -15,17 +18,18 @@ BUILT_IN = {"plain": print, "late": "json:dumps"}
 def package(tmp_path, monkeypatch):
     """Writes modules to a folder on the path; forgets them afterwards."""
     monkeypatch.syspath_prepend(str(tmp_path))
-    before = set(sys.modules)
+    mine: set[str] = set()
 
     def write(**files: str) -> None:
         for name, text in files.items():
             place = tmp_path / name
+            mine.add(name.partition("/")[0])
             place.parent.mkdir(exist_ok=True)
             place.with_suffix(".py").write_text(text)
         importlib.invalidate_caches()
 
     yield write
-    for name in set(sys.modules) - before:
+    for name in [m for m in sys.modules if m.partition(".")[0] in mine]:
         del sys.modules[name]
     plugins._loaded.clear()
 
@@ -116,6 +120,30 @@ def test_other_code_is_another_version(package, monkeypatch):
     assert version("lone:Reader") == ("lone:Reader@7",)
     package(lone="class Reader:\n    @property\n    def version(self): return '7'")
     assert version("lone:Reader")[0] == "lone:Reader"
+
+
+def test_data_names_no_code(package, tmp_path):
+    """Wherever a checkpoint's config says what to import, nothing is."""
+    from w2w.garments.detector import DetectorConfig, load_model
+    from w2w.models import sources
+
+    package(evil=f"open({str(tmp_path / 'ran')!r}, 'w')\ndef make(*args): pass")
+    for named in ({"model_type": "evil:make"}, {"model_type": "w2w-encoder", "backbone": {"library": "evil:make"}}):
+        folder = tmp_path / "model"
+        folder.mkdir(exist_ok=True)
+        config = named | {"head": [4, 2], "normalised": True, "architectures": ["evil:make"], "encoder": "evil:make"}
+        config |= {"input": {"size_px": 8, "resize_px": 8, "mode": "pad", "resample": "bilinear", "mean": [0], "std": [1]}}
+        (folder / "config.json").write_text(json.dumps(config))
+        save_file({"head.0.weight": torch.zeros(2, 4)}, folder / "model.safetensors")
+        (folder / "preprocessor_config.json").write_text(json.dumps({"size": 8, "image_processor_type": "evil:make"}))
+        with pytest.raises(UsageError):
+            sources.find(str(folder), None, False).network()
+        with pytest.raises(UsageError):
+            load_model(DetectorConfig(str(folder)))
+    assert not (tmp_path / "ran").exists()
+    with pytest.raises(UsageError, match="a NoneType"):
+        sources.find("evil:make", None, False)
+    assert (tmp_path / "ran").exists()
 
 
 def test_what_has_no_sources_has_to_say_its_version():

@@ -44,7 +44,11 @@ class Result(Summary):
 
 
 def main(config: Config) -> Result:
-    stage = _checked(config)
+    stage = stage_of(config.stage)
+    try:
+        signature(stage).bind(**config.options)
+    except TypeError as e:
+        raise UsageError(f"options={config.options}: {config.stage} does not take them: {e}") from e
     run = Run(f"apply-{stage.table.name}", config)
     key, version = stage.of.key[0], _version(config.stage, config.options)
     if delta.open_table(run.store, stage.of) is None:
@@ -92,9 +96,9 @@ def _version(name: str, options: dict[str, Any]) -> str:
     return ids.digest(*plugins.version_of("stage", name, {}), options)
 
 
-def _checked(config: Config) -> type[TableStage]:
-    """Raises UsageError for what is no TableStage, and options that it does not take."""
-    stage, where = plugins.find("stage", config.stage, {}), f"stage={config.stage}"
+def stage_of(name: str) -> type[TableStage]:
+    """Raises UsageError for what is no TableStage."""
+    stage, where = plugins.find("stage", name, {}), f"stage={name}"
     of, table, needs = (getattr(stage, name, None) for name in ("of", "table", "needs"))
     if not isinstance(of, schema.Table) or not isinstance(table, schema.Table) or not isinstance(needs, tuple):
         raise UsageError(f"{where}: it needs `of` and `table`, each a w2w.schema.Table, and `needs`, a tuple of columns")
@@ -108,8 +112,4 @@ def _checked(config: Config) -> type[TableStage]:
         raise UsageError(f"{where}: {table.name!r} has to have key {of.key} and partition_by=({schema.STAGE_VERSION!r},)")
     if not {*table.key, *table.partition_by} <= set(table.schema.names):
         raise UsageError(f"{where}: {table.name!r} lacks column {table.key[0]!r} or {schema.STAGE_VERSION!r}")
-    try:
-        signature(stage).bind(**config.options)
-    except TypeError as e:
-        raise UsageError(f"options={config.options}: {config.stage} does not take them: {e}") from e
     return stage

@@ -7,7 +7,8 @@ from typing import Any
 from rich.console import Group, RenderableType
 from rich.table import Table
 
-from w2w import schema, storage
+from w2w import plugins, schema, storage
+from w2w.cli.apply import stage_of
 from w2w.config import nearest
 from w2w.engine.job import new_run_id
 from w2w.errors import UsageError
@@ -25,7 +26,8 @@ class Config:
     store: str
     """Where the tables lie: a local path or an s3:// prefix."""
     table: str | None = None
-    """Only this table, with its history: who wrote which version, from what, with which config."""
+    """Only this table, or that of a stage of your own by the stage's name, with its history: who wrote which version, from
+    what, with which config."""
     rejects: bool = False
     """Rejected rows, counted by stage and code, with examples."""
     stage: str | None = None
@@ -72,9 +74,7 @@ class Result(Summary):
 
 def main(config: Config) -> Result:
     store = storage.absolute(config.store)
-    if config.table is not None and config.table not in schema.TABLES:
-        raise UsageError(f"--table={config.table}: there is no such table.{nearest(config.table, list(schema.TABLES))}")
-    tables = [schema.TABLES[config.table]] if config.table else list(schema.TABLES.values())
+    tables = [_table(config.table)] if config.table else list(schema.TABLES.values())
     opened = {t.name: (t, found) for t in tables if (found := delta.open_table(store, t)) is not None}
     if not opened:
         raise UsageError(f"there are no tables at {store!r}: run 'w2w ingest' first, or check --store")
@@ -86,9 +86,17 @@ def main(config: Config) -> Result:
     told: dict[str, Any] = {"rejects": tuple(rejects(store, config.stage, config.examples))} if config.rejects else {}
     if not config.rejects:
         told["tables"] = tuple(held(*found) for found in opened.values())
-        told["history"] = tuple(history(opened[config.table][1])) if config.table else ()
+        told["history"] = tuple(history(opened[tables[0].name][1])) if config.table else ()
     told |= {"store": store, "dry_run": dry_run, "compacted": compacted, "vacuumed": vacuumed}
     return Result(job="tables", run_id=new_run_id("tables"), **told)
+
+
+def _table(name: str) -> schema.Table:
+    if name not in schema.TABLES and (":" in name or name in plugins.installed("stage")):
+        return stage_of(name).table
+    if name not in schema.TABLES:
+        raise UsageError(f"--table={name}: there is no such table.{nearest(name, list(schema.TABLES))}")
+    return schema.TABLES[name]
 
 
 def _overview(tables: Sequence[Held], store: str) -> Table:
