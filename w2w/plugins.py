@@ -30,6 +30,7 @@ OPTIONS = {  # kind -> the option that names one
     "stage": "stage",
 }
 _REFERENCE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
+_CODE = (*SOURCE_SUFFIXES, *(s for s in EXTENSION_SUFFIXES if s != ".so"))  # not torch's gigabyte of libraries
 _loaded: dict[str, str] = {}  # by this process: module -> digest of its code
 
 
@@ -143,8 +144,7 @@ def _code_digest(module: str) -> str:
     if not file:
         return ""
     root = Path(file).parent
-    suffixes = (*SOURCE_SUFFIXES, *EXTENSION_SUFFIXES)
-    files = sorted(f for f in root.rglob("*") if f.name.endswith(suffixes)) if Path(file).stem == "__init__" else [Path(file)]
+    files = sorted(f for f in root.rglob("*") if f.name.endswith(_CODE)) if Path(file).stem == "__init__" else [Path(file)]
     return _digest(tuple((f.relative_to(root).as_posix(), str(f), f.stat().st_size, f.stat().st_mtime_ns) for f in files))
 
 

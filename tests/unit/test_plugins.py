@@ -101,7 +101,7 @@ def test_other_code_is_another_version(package, monkeypatch):
 
     def version(name: str = "shop:Reader") -> tuple[str, ...]:
         """As a new process finds it."""
-        for module in [m for m in sys.modules if m.partition(".")[0] in ("shop", "lone")]:
+        for module in [m for m in sys.modules if m.partition(".")[0] in ("shop", "space", "lone")]:
             del sys.modules[module]
         plugins._loaded.clear()
         return plugins.version_of("reader", name, BUILT_IN)
@@ -109,9 +109,13 @@ def test_other_code_is_another_version(package, monkeypatch):
     first = version()
     assert first == version() != version("shop.read:Reader")
     package(**{"shop/help": "A = 2"})  # what it may import counts
-    second = version()
-    assert second != first
-    package(**{"shop/help": "A = 3"})
+    assert version() != first
+    package(**{"space/inner": "class Reader: pass", "space/other": ""})  # a namespace: of several packages
+    alone = version("space.inner:Reader")
+    package(**{"space/other": "A = 1"})
+    assert version("space.inner:Reader") == alone
+    version()
+    package(**{"shop/help": "A = 33"})
     with pytest.raises(UsageError, match="was changed since this process loaded it"):
         plugins.version_of("reader", "shop:Reader", BUILT_IN)
     package(lone="class Reader:\n    version = '7'")
