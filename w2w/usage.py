@@ -20,6 +20,7 @@ import docstring_parser
 
 ALL = "all"  # --help all
 _SHOWN = 10
+_LINES = 3  # of one option in the short help
 _WORDS = {int: "INT", float: "NUM", str: "TEXT", bool: "", list: "LIST", tuple: "LIST", dict: "MAP"}
 _MOST_COLUMNS = 110
 _COLUMN = 36  # that texts begin in, at most
@@ -106,7 +107,7 @@ def help_text(config_class: type, prog: str, part: str = "", unread: Collection[
     column = min(max(map(len, heads), default=0) + 4, _COLUMN)
     for option, typed in zip(chosen, heads):
         text = _default_said(option, option.text if part else _sentences(option.text, 1, "Default:"))
-        wrapped = textwrap.wrap(text, width - column) or [""]
+        wrapped = textwrap.wrap(text, width - column, max_lines=None if part else _LINES, placeholder=" ...") or [""]
         if len(typed) + 4 > column:
             lines.append(f"  {typed}")
         else:

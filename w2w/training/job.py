@@ -41,19 +41,19 @@ RECIPES: dict[str, Callable[..., Plan]] = {
 
 @dataclass(frozen=True)
 class Config(JobConfig):
-    """Train on the train split, choose the step on the val split, measure on the test split; writes the model, its card,
-    metrics.json and report.html. `w2w train RECIPE --help` shows the options of one recipe."""
+    """Train on the train split, choose the step on the val split, measure on the test split; writes the model, its card and a
+    report. Each recipe has options of its own: `w2w train RECIPE --help`."""
 
     PLACES = {"RECIPE": "recipe"}
     SHOWN = (
         "store recipe encoder.name sources learn.loss learn.batch_pairs outfits.scorer.kind outfits.loss lookbook.path "
-        "published detector.start detector.epochs train.steps train.learning_rate workers.num_workers out evaluate"
+        "published detector.start detector.epochs train.steps workers.num_workers out evaluate"
     )
 
     recipe: str = ENCODER
-    """encoder: backbone and head learn from the pictures of table `pairs`. head: only the head, from vectors of table
-    `embeddings` (minutes). outfits: a scorer, from table `outfits` and vectors of its items. siamese, pixeldtgan: from a folder
-    in LookBook's layout. detector: from the photos of table `detections`. Or module:attribute, a recipe of your own."""
+    """encoder (backbone and head), head (the head alone, on vectors that are there: minutes), outfits (a scorer), detector,
+    siamese and pixeldtgan (LookBook's networks), or module:attribute, a recipe of your own. They learn from tables `pairs`,
+    `embeddings`, `outfits` and `detections`, the last two from a folder in LookBook's layout."""
     encoder: EncoderConfig = EncoderConfig()
     """encoder, head: what it starts from, any encoder or one of its own that goes on. outfits: whose vectors it reads. siamese,
     pixeldtgan: what is measured beside it."""
@@ -92,7 +92,7 @@ class Config(JobConfig):
         every = [{*signature(make).parameters, "recipe"} for make in RECIPES.values()]
         recipe = given.get("recipe")
         reads = signature(plugins.find("recipe", recipe, RECIPES)).parameters if recipe else set.intersection(*every)
-        return set.union(*every) - {*reads, "store", *([] if recipe else ["recipe"])}
+        return set.union(*every) - {*reads, "store", "recipe"} | ({"recipe"} if recipe else set())
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from w2w.cli.main import GROUPS, JOBS, module_of, overview
+from w2w.config import parse
 from w2w.usage import help_text, options, places
 
 ROWS = 30  # of a screen of 100 columns
@@ -19,10 +20,12 @@ def config_of(name: str) -> type[Any]:
 
 
 @pytest.mark.parametrize("name", JOBS)
-def test_the_help_of_a_job_fits_a_screen(name, monkeypatch):
+def test_the_help_of_a_job_fits_a_screen(name, monkeypatch, capsys):
     monkeypatch.setenv("COLUMNS", "100")
     config_class = config_of(name)
-    text = help_text(config_class, f"w2w {name}")
+    with pytest.raises(SystemExit):
+        parse(config_class, ["--help"], f"w2w {name}")
+    text = capsys.readouterr().out
     assert len(text.splitlines()) <= ROWS
     assert max(map(len, text.splitlines())) <= 100
     found = {option.name: option for option in options(config_class)}
