@@ -36,6 +36,7 @@ from w2w.stage import (
 from w2w.table.pending import read_beside, read_item
 from w2w.table.sink import RECEIPT_SCHEMA, Committer, Lineage, Output, Tolerance, write_part
 
+_BYTES_PER_PART = 64 << 20
 _MAX_BLOCKS = 4096  # of items handed to Ray: more costs scheduling, fewer costs balance
 _STREAMED_BATCHES = 8  # at least, in an item whose last rows may have to be waited for
 _EARLY_REJECTS = 1000  # rows seen before a hopeless run is stopped early
@@ -54,7 +55,6 @@ class _Plan:
     lineage: Lineage
     stage_names: tuple[str, ...]
     rows_per_part: int
-    bytes_per_part: int
     beside: str | None
 
 
@@ -69,7 +69,6 @@ def run_stages(
     tolerance: Tolerance,
     commit_every_s: float = 20.0,
     rows_per_part: int = 4096,
-    bytes_per_part: int = 64 << 20,
 ) -> tuple[Counts, dict[str, int]]:
     """Runs the stages over the source and commits. Returns the counts and the version of every table written.
 
@@ -93,7 +92,6 @@ def run_stages(
             lineage,
             tuple(s.name for s in stages),
             rows_per_part,
-            bytes_per_part,
             source.beside,
         )
         with Progress(lineage.job, source.num_rows) as progress:
@@ -180,7 +178,7 @@ class _Worker:
             rows.append(good)
             rejected.append(bad)
             held += good.nbytes
-            if held >= self._plan.bytes_per_part or sum(r.num_rows for r in rows) >= self._plan.rows_per_part:
+            if held >= _BYTES_PER_PART or sum(r.num_rows for r in rows) >= self._plan.rows_per_part:
                 yield self._write(read, rows, rejected)
                 rows, rejected, read, held = [], [], 0, 0
         if read:

@@ -71,7 +71,7 @@ class PersonBox:
     source: str
 
 
-def person_box(boxes_N4: np.ndarray, categories: Sequence[str], least_px: float = _LEAST_SIDE_PX) -> PersonBox:
+def person_box(boxes_N4: np.ndarray, categories: Sequence[str]) -> PersonBox:
     """The largest detected person, else the union of the garments' boxes.
 
     Published rules: at least 2 garments, and a union of at least 100 px a side (EvenT, seed 001; its exception for a single
@@ -88,7 +88,7 @@ def person_box(boxes_N4: np.ndarray, categories: Sequence[str], least_px: float 
                 return PersonBox(None, "few_garments")
             source = "dress"
     (x0, y0), (x1, y1) = chosen[:, :2].min(axis=0).tolist(), chosen[:, 2:].max(axis=0).tolist()
-    if min(x1 - x0, y1 - y0) < least_px:
+    if min(x1 - x0, y1 - y0) < _LEAST_SIDE_PX:
         return PersonBox(None, "small")
     return PersonBox((x0, y0, x1, y1), source)
 

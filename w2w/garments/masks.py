@@ -119,9 +119,9 @@ def tight_box(mask: np.ndarray) -> tuple[int, int, int, int] | None:
     return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
 
 
-def stability(logits: np.ndarray, offset: float = 1.0) -> float:
-    """IoU of the mask thresholded at +offset and at -offset: how little the threshold matters (segment-anything, amg.py)."""
-    high, low = (logits > offset).sum(), (logits > -offset).sum()
+def stability(logits: np.ndarray) -> float:
+    """IoU of the mask thresholded at +1 and at -1: how little the threshold matters (segment-anything, amg.py)."""
+    high, low = (logits > 1).sum(), (logits > -1).sum()
     return float(high / low) if low else 0.0
 
 

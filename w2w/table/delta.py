@@ -245,26 +245,24 @@ def count_rows(opened: DeltaTable | None, **partition: str) -> int:
     return sum(p.rows for p in parts(opened, **partition))
 
 
-def current_products(store: str, columns: Sequence[str], version: int | None = None) -> pa.Table:
+def current_products(store: str, columns: Sequence[str]) -> pa.Table:
     """The newest row of every product, active or not, sorted by product_id.
 
     Held in memory: about 150 bytes a product for ids and category, so 1.5 GB at 10M products.
     """
-    return _current(store, schema.PRODUCTS, columns, version)
+    return _current(store, schema.PRODUCTS, columns)
 
 
-def current_posts(
-    store: str, columns: Sequence[str] = tuple(schema.POSTS.schema.names), version: int | None = None
-) -> pa.Table:
+def current_posts(store: str, columns: Sequence[str] = tuple(schema.POSTS.schema.names)) -> pa.Table:
     """The newest row of every post, active or not, sorted by post_id; held in memory as products are."""
-    return _current(store, schema.POSTS, columns, version)
+    return _current(store, schema.POSTS, columns)
 
 
-def _current(store: str, table: schema.Table, columns: Sequence[str], version: int | None) -> pa.Table:
+def _current(store: str, table: schema.Table, columns: Sequence[str]) -> pa.Table:
     key = table.key[0]
     read = list(dict.fromkeys([key, *columns]))
     empty = pa.schema([table.schema.field(c) for c in read]).empty_table()
-    rows = pa.concat_tables([empty, *CurrentRows(store, table, version).batches(read)])
+    rows = pa.concat_tables([empty, *CurrentRows(store, table).batches(read)])
     return rows.sort_by(key).select(list(columns))
 
 

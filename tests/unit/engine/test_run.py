@@ -35,7 +35,7 @@ class NoHome:
 def test_a_model_that_cannot_be_cached_is_told_by_the_first_item():
     """Of a constructor that fails, Ray would keep the text alone, and start it again four times."""
     fields = pa.schema([("key", pa.string())])
-    plan = _Plan("x", "x", fields, "key", None, (EMBEDDINGS,), lineage(), ("model",), 1, 1, None)
+    plan = _Plan("x", "x", fields, "key", None, (EMBEDDINGS,), lineage(), ("model",), 1, None)
     worker = _WholeWorker(plan, [Stage("model", NoHome, (), pa.schema([]))], fields, 8, True, True)
     with pytest.raises(PermissionError, match=r"/home/x/\.cache"):
         worker(ITEM_SCHEMA.empty_table())

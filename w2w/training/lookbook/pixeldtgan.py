@@ -1,6 +1,6 @@
 """Recipe of PixelDTGAN: photos, the products worn in them, and other products."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +18,7 @@ _BETAS = (0.5, 0.999)  # of Adam, as in DCGAN, whose layers these are
 
 
 class GanRecipe:
-    """Rows are numbers of ``train``'s products. Measured by experiment 3 over ``val``, with ``vectors`` of pictures."""
+    """Rows are numbers of ``train``'s products. Measured by experiment 3 over ``val``, by pixels."""
 
     select = "Recall@10"
 
@@ -27,14 +27,13 @@ class GanRecipe:
         config: GanConfig,
         train: Sequence[Product],
         val: Sequence[Product] = (),
-        vectors: Callable[[np.ndarray], np.ndarray] = pixel_vectors,
         seed: int = 0,
     ):
         if len(train) < 2:
             raise UsageError("one product alone has no other to be told from")
         torch.manual_seed(seed)
         self.network = PixelDTGan(config)
-        self._train, self._vectors, self._pictures = train, vectors, Pictures(SIDE_PX)
+        self._train, self._pictures = train, Pictures(SIDE_PX)
         self._gallery = make_gallery(val, len(val), np.random.default_rng([seed, 1])) if val else None
 
     def parameter_groups(self) -> list[dict]:
@@ -70,7 +69,7 @@ class GanRecipe:
         if self._gallery is None:
             return {}
         worn, products = (self._pictures.read(files) for files in (self._gallery.worn, self._gallery.products))
-        found = experiment_3(lambda photos: drawn(network, photos), self._vectors, worn, products)
+        found = experiment_3(lambda photos: drawn(network, photos), pixel_vectors, worn, products)
         return {f"Recall@{k}": found[k] for k in KS}
 
     def save(self, network: nn.Module, folder: Path) -> None:
