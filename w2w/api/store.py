@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from w2w import schema, storage
 from w2w.api.images import Encoder, Images, load_encoder
-from w2w.config import nearest
+from w2w.config import check_name, nearest
 from w2w.errors import UsageError
 from w2w.index.manifest import Manifest, index_uri
 from w2w.index.publish import read_manifest
@@ -53,6 +53,7 @@ class Store:
 
     def index(self, name: str = "default", version: str | None = None) -> "Index":
         """The published version of an index, or another one. Raises UsageError where there is none."""
+        check_name(name, "index")
         return Index(index_uri(self.uri, name), version)
 
 

@@ -18,8 +18,8 @@ def run_together(operators: Sequence[Operator], blocks: list[pa.Table]) -> Itera
     for name in CHATTY:
         logging.getLogger(name).setLevel(logging.ERROR)
     context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = False  # w2w shows its own, in rows
-    context.print_on_execution_start = False
+    shown = context.enable_progress_bars, context.print_on_execution_start
+    context.enable_progress_bars = context.print_on_execution_start = False  # w2w shows its own, in rows
     dataset = ray.data.from_blocks(blocks)  # from_arrow would start a worker only to count rows
     for i, operator in enumerate(operators):
         pool = operator.pool
@@ -32,7 +32,10 @@ def run_together(operators: Sequence[Operator], blocks: list[pa.Table]) -> Itera
         else:
             compute = TaskPoolStrategy(size=operator.workers)
             dataset = dataset.map_batches(_called(operator), compute=compute, **resources, **batch)
-    yield from dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
+    try:
+        yield from dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
+    finally:  # the context is that of the whole process, whose own datasets may want them
+        context.enable_progress_bars, context.print_on_execution_start = shown
 
 
 def _called(operator: Operator) -> Callable[[pa.Table], Iterator[pa.Table]]:

@@ -55,6 +55,7 @@ def test_history_and_lineage_say_where_rows_come_from(store):
         (lambda s: s.table("products").arrow(version=99), "no version 99: its newest is"),
         (lambda s: s.table("images").arrow(current=True), "has no history"),
         (lambda s: s.index("none"), "no index is published there"),
+        (lambda s: s.index("../x"), r"index='\.\./x': letters, digits"),
         (lambda s: s.index(version="1"), "there is no version '1'"),
         (lambda s: s.index().search(np.ones((1, 7), np.float32)), "have 7 dimensions"),
         (lambda s: s.index().search(np.full((1, 1280), np.nan, np.float32)), "NaN"),
