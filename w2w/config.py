@@ -55,7 +55,9 @@ def parse(config_class: type[C], argv: Sequence[str], prog: str) -> C:
     except (jsonargparse.ArgumentError, TypeError, ValueError) as e:
         if isinstance(e, UsageError):
             raise
-        raise UsageError(_plain(str(e), known)) from e
+        text = _plain(str(e), known)
+        more = f"; give it here or in a FILE.yaml: see {prog} --help" if text.startswith("missing") else ""
+        raise UsageError(text + more) from e
     finally:
         sys.stdout.write(lines(printed.getvalue()))
 
@@ -218,7 +220,9 @@ def _plain(message: str, known: Mapping[str, Option]) -> str:
     wrong = re.search(r'Parser key "([^"]+)"', message)
     given = re.search(r"(?:Given|Got) value: (.*)", message)
     if wrong and given and wrong[1] in known:
-        kind = known[wrong[1]].kind
-        return f"option --{wrong[1]}: {given[1]!r} is not of type {kind.__name__ if isinstance(kind, type) else kind}"
+        option = known[wrong[1]]
+        kind = option.kind.__name__ if isinstance(option.kind, type) else option.kind
+        takes = f"one of {', '.join(option.choices)}" if option.choices else f"of type {kind}"
+        return f"option --{wrong[1]}: {given[1]!r} is not {takes}"
     text = " ".join(line.strip(" -") for line in message.splitlines() if line.strip()).replace("Parser key", "option")
     return text.replace("the following arguments are required:", "missing required option:")

@@ -40,7 +40,7 @@ def test_options_win_over_the_file(tmp_path):
     [
         (["--store=a", "--model.nam=x"], "option --model.nam does not exist. Did you mean 'model.name'?"),
         (["--store=a", "--model.threads=x"], "option --model.threads: 'x' is not of type int | None"),
-        ([], "missing required option: store"),
+        ([], "missing required option: store; give it here or in a FILE.yaml: see w2w x --help"),
         (["--store=a", "stray"], "option --store has two values: 'a' and 'stray'"),
         (["a", "--store=b"], "option --store has two values: 'a' and 'b'"),
         (["--store=a", "--store=b"], "option --store has two values: 'a' and 'b'"),

@@ -6,6 +6,8 @@ import subprocess
 import pytest
 
 from w2w.cli import completion
+from w2w.config import parse
+from w2w.errors import UsageError
 
 
 @pytest.fixture(scope="module")
@@ -35,6 +37,11 @@ def test_bash_completes(script, typed, completed):
     )
     done = subprocess.run(["bash", "--norc", "-c", ask], capture_output=True, text=True)
     assert done.stdout.split() == completed, done.stderr
+
+
+def test_a_shell_that_is_not_known_is_a_sentence():
+    with pytest.raises(UsageError, match="option --shell: 'csh' is not one of bash, zsh, fish"):
+        parse(completion.Config, ["csh"], "w2w completion")
 
 
 @pytest.mark.parametrize(("shell", "said"), [("bash", "complete -o"), ("zsh", "#compdef w2w"), ("fish", "complete -c w2w")])
