@@ -106,10 +106,11 @@ def test_other_code_is_another_version(package, monkeypatch):
         plugins._loaded.clear()
         return plugins.version_of("reader", name, BUILT_IN)
 
-    first = version()
-    assert first == version() != version("shop.read:Reader")
+    first, inner = version(), version("shop.read:Reader")
+    assert first == version() != inner
     package(**{"shop/help": "A = 2"})  # what it may import counts
     assert version() != first
+    assert version("shop.read:Reader") != inner
     package(**{"space/inner": "class Reader: pass", "space/other": ""})  # a namespace: of several packages
     alone = version("space.inner:Reader")
     package(**{"space/other": "A = 1"})
