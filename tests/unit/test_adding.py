@@ -77,6 +77,14 @@ def test_the_dicts_that_it_names_hold_what_w2w_has():
             assert all(callable(plugins.find(kind, key, found)) for key in found)
 
 
+def test_its_floors_are_those_that_hold():
+    from tests.unit.test_structure import FLOORS
+
+    table = re.search(r"^\| floor \|.*\n\|.*\n((?:\|.*\n)+)", TEXT, re.M)[1].splitlines()
+    stated = [set(re.findall(r"`(\w+)`", line)) for line in reversed(table[:-1])]
+    assert stated == FLOORS[1:]
+
+
 def test_files_that_it_names_are_there():
     root = Path(__file__).parents[2] / "w2w"
     named = set(re.findall(r"`((?:\w+/)*\w+\.py)`", TEXT)) - {"rules.py", "page.py", "job.py", "jobs/NAME.py"}
