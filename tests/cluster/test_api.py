@@ -5,14 +5,12 @@ import ray
 
 import w2w
 from tests.cluster.shops import write_shop
-from w2w.engine import cluster
 
 NUM_PRODUCTS = 12
 
 
-def test_two_jobs_run_on_the_ray_that_is_there(tmp_path, monkeypatch, capfd):
+def test_two_jobs_run_on_the_ray_that_is_there(tmp_path, capfd):
     write_shop(tmp_path / "shop", NUM_PRODUCTS)
-    monkeypatch.setattr(cluster, "_own", False)  # as where the caller has said ray.init
     before = ray.get_runtime_context().get_job_id()
     feed, store = {"uri": tmp_path / "shop" / "products.csv"}, tmp_path / "store"
     ingested = w2w.ingest(store=store, feed=feed, max_reject_rate=1, pool={"workers": 1})

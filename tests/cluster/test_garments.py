@@ -238,5 +238,5 @@ def test_mistakes(place, tmp_path):
         segment.main(segment.Config(store=store, guide="0123456789abcdef"))
     with pytest.raises(UsageError, match="run 'w2w ingest' first"):
         detect.main(detect.Config(store=str(tmp_path), detector=DetectorConfig(str(folder / "model"))))
-    with pytest.raises(UsageError, match=r"--detector\.name=hf:yainage90"):
+    with pytest.raises(UsageError, match=r"detector\.name=nowhere: unknown\. Allowed: w2w-lite0"):
         detect.main(detect.Config(store=store, detector=DetectorConfig("nowhere")))

@@ -94,7 +94,7 @@ def test_mistakes_are_sentences(store, tmp_path):
     with pytest.raises(UsageError, match="run 'w2w mine' first"):
         train.main(options((str(tmp_path), EncoderConfig()), tmp_path))
     for wrong, said in (
-        ({"recipe": "heads"}, "recipe=heads: unknown. Did you mean 'head'? Allowed: encoder, head, outfits"),
+        ({"recipe": "heads"}, r"recipe=heads: unknown\. Did you mean 'head'\? Allowed: encoder, head, outfits"),
         ({"sources": ["polyvore"]}, "no 'polyvore', only own"),
         ({"recipe": "head", "encoder": EncoderConfig()}, "lacks vectors of efficientnet-lite0"),
         ({"out": "s3://bucket/out"}, "written to a local folder"),
