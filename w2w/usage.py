@@ -2,7 +2,7 @@
 
 A config class may say more: ``SHOWN``, the names in its short help, in one string (default: its own options, then those of its
 base); ``PLACES``, what is given by its place, as {"FEED": "feed.uri"} (default: the store); ``unread(given)``, a class method:
-options that are not read beside those that are given, which help leaves out.
+options that are not read beside those that are given, which help leaves out; ``KNOWN``, some names that an option takes.
 """
 
 import dataclasses
@@ -34,6 +34,7 @@ class Option:
     kind: typing.Any
     default: typing.Any
     text: str
+    known: tuple[str, ...] = ()  # some values that it takes, for completion
 
     @property
     def is_group(self) -> bool:
@@ -55,11 +56,13 @@ class Option:
 def options(config_class: type, prefix: str = "", given: object = None) -> Iterator[Option]:
     """Every option of a config class, those of nested classes (``encoder.name``) right behind their group. Defaults are those
     of the instance ``given``, where there is one."""
-    hints, texts = typing.get_type_hints(config_class), _texts(config_class)
+    hints, texts, known = typing.get_type_hints(config_class), _texts(config_class), getattr(config_class, "KNOWN", {})
     for field in dataclasses.fields(config_class):
         default = field.default if field.default_factory is MISSING else field.default_factory()
         default = default if given is None else getattr(given, field.name)
-        option = Option(f"{prefix}{field.name}", hints[field.name], default, texts.get(field.name, ""))
+        option = Option(
+            f"{prefix}{field.name}", hints[field.name], default, texts.get(field.name, ""), known.get(field.name, ())
+        )
         yield option
         if option.is_group:
             yield from options(option.kind, f"{option.name}.", None if default is MISSING else default)

@@ -44,7 +44,7 @@ def command() -> argparse.ArgumentParser:
         found = {option.name: option for option in options(config_class)}
         placed = [found[option] for option in places(config_class).values()]
         for number, option in enumerate(placed):
-            _complete(job.add_argument(f"place{number}", choices=option.choices or None), option)
+            _complete(job.add_argument(f"place{number}", choices=option.choices or option.known or None), option)
         if not placed:
             job.add_argument("file").complete = shtab.FILE  # type: ignore[attr-defined]
         for option in [*found.values(), *COMMON]:
@@ -57,11 +57,11 @@ def _add(job: argparse.ArgumentParser, option: Option) -> None:
     if option.is_flag:
         job.add_argument(name, action="store_true", help=text)
     elif not option.is_group:
-        _complete(job.add_argument(name, choices=option.choices or None, help=text), option)
+        _complete(job.add_argument(name, choices=option.choices or option.known or None, help=text), option)
 
 
 def _complete(action: argparse.Action, option: Option) -> None:
-    if not option.choices and head(option).endswith("PATH"):
+    if not option.choices and not option.known and head(option).endswith("PATH"):
         action.complete = shtab.FILE  # type: ignore[attr-defined]
 
 

@@ -45,6 +45,7 @@ class Config(JobConfig):
     report. Each recipe has options of its own: `w2w train RECIPE --help`."""
 
     PLACES = {"RECIPE": "recipe"}
+    KNOWN = {"recipe": tuple(RECIPES)}
     SHOWN = (
         "store recipe encoder.name sources learn.loss learn.batch_pairs outfits.scorer.kind outfits.loss lookbook.path "
         "published detector.start detector.epochs train.steps workers.num_workers out evaluate"

@@ -27,6 +27,8 @@ def script(tmp_path_factory):
         (["w2w", "nigh"], ["nightly"]),
         (["w2w", "detect", "--of", "p"], ["posts"]),
         (["w2w", "completion", "z"], ["zsh"]),
+        (["w2w", "train", "det"], ["detector"]),
+        (["w2w", "train", "--recipe", "sia"], ["siamese"]),
         (["w2w", "embed", "--encoder.nam"], ["--encoder.name"]),
     ],
 )
