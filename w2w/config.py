@@ -212,7 +212,9 @@ def _check_keys(known: Mapping[str, Option], values: Mapping[str, Any], where: s
         if name in known and known[name].is_group and not isinstance(value, dict):
             raise UsageError(f"{where}{name!r}: {value!r} is no mapping of its options")
         if isinstance(value, dict) and name in known and not known[name].takes_any_key:
-            _check_keys(known, value, where, prog, f"{name}.")
+            within = known[name].group
+            more = {option.name: option for option in options(within, f"{name}.")} if within else {}
+            _check_keys({**known, **more}, value, where, prog, f"{name}.")
 
 
 def _plain(message: str, known: Mapping[str, Option]) -> str:

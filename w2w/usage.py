@@ -41,6 +41,11 @@ class Option:
         return isinstance(self.kind, type) and dataclasses.is_dataclass(self.kind)
 
     @property
+    def group(self) -> type | None:
+        """The config class whose options it groups, or would group where it is None by default."""
+        return next((k for k in _alternatives(self.kind) if isinstance(k, type) and dataclasses.is_dataclass(k)), None)
+
+    @property
     def is_flag(self) -> bool:
         return self.kind is bool
 
