@@ -57,7 +57,7 @@ def test_workers_train(store, tmp_path, workers):
     summary = train.main(config)
     assert (summary.counts.read, summary.counts.out) == (16, 16)
     assert (summary.examples["train"] + summary.examples["val"], summary.examples["test"]) == (12, 4)
-    history = [json.loads(p.read_text()) for p in Path(store, "_training").glob("*/checkpoint_*/history.json")]
+    history = [json.loads(p.read_text()) for p in Path(store, "_training").rglob("checkpoint_*/history.json")]
     assert max(len(h) for h in history) == 2
     assert {"README.md", "config.json", "model.safetensors", "metrics.json", "report.html"} == {
         p.name for p in (tmp_path / "model").iterdir()
