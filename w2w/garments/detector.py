@@ -253,10 +253,11 @@ class Transformers:
         return {k: v for k, v in inputs.items() if k != "pixel_mask" or self._takes_mask}
 
     def probed(self) -> list:
-        """What the network on the CPU says of a picture."""
+        """What the network on the CPU says of a picture, and by what it chooses the places that it looks at closer."""
         picture = np.random.default_rng(0).integers(0, 256, (96, 64, 3), np.uint8)
         outputs = self._model(**self._inputs([picture]))
-        return [outputs.logits, outputs.pred_boxes]
+        chosen_by = [v for name, v in outputs.items() if name.startswith("enc_outputs")]  # of two stages, as RT-DETR
+        return [outputs.logits, outputs.pred_boxes, *chosen_by]
 
     def _run(self, images: list[np.ndarray], floor: float) -> list[Found | Reject]:
         torch = self._torch

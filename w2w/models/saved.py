@@ -28,7 +28,7 @@ def kind_of(config: dict, files: list[Path], option: str) -> str | None:
     if config.get("model_type") == MODEL_TYPE:
         return "ours"
     if config.get("model_type") == "swin" and files[0].suffix == ".safetensors":
-        return "swin" if f"{_SWIN_HEAD[0]}weight" in weights.shapes(files, option) else None
+        return "swin" if any(n.startswith(_SWIN_HEAD[0]) for n in weights.shapes(files, option)) else None
     return None
 
 
@@ -38,7 +38,10 @@ def read(kind: str, config: dict, processed: Input | None, files: list[Path], na
     Raises UsageError for a config.json that lacks something.
     """
     if kind == "swin":
-        after, before = weights.shapes(files, f"encoder.name={name}")[f"{_SWIN_HEAD[0]}weight"]
+        shapes = weights.shapes(files, f"encoder.name={name}")
+        if f"{_SWIN_HEAD[0]}weight" not in shapes:
+            raise UsageError(f"encoder.name={name}: {files[0]} lacks '{_SWIN_HEAD[0]}weight'")
+        after, before = shapes[f"{_SWIN_HEAD[0]}weight"]
         backbone = {"library": "transformers", "config": config}
         blueprint = {"library": "w2w", "backbone": backbone, "head": [before, after], "normalised": False}
         size_px = config["image_size"]

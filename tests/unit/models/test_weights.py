@@ -131,6 +131,7 @@ _UNUSED = (
     "cls_classifier",
     "distillation_cl",
     "fc.",
+    "num_batches_tracked",
 )
 
 
