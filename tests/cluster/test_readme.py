@@ -11,7 +11,8 @@ import pytest
 from w2w.cli.main import JOBS, module_of
 
 ROOT = Path(__file__).parents[2]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+READMES = [ROOT / "README.md", ROOT / "jobs" / "README.md", ROOT / "w2w" / "training" / "README.md"]
+README = "\n".join(p.read_text(encoding="utf-8") for p in READMES)
 COMMANDS = [
     line.split("#")[0].strip()
     for language, block in re.findall(r"^```(\w*)\n(.*?)^```$", README, re.S | re.M)
@@ -78,3 +79,10 @@ def test_figures_on_real_images(real_images, tmp_path):
     ]
     stated = [s for s in stated if re.fullmatch(r"\.\d+", s)]
     assert [f"{float(f):.3f}".lstrip("0") for f in found] == stated
+
+
+def test_links_lead_somewhere():
+    for path in ROOT.glob("**/README.md"):
+        if ".venv" not in path.parts:
+            for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", path.read_text(encoding="utf-8")):
+                assert (path.parent / target).exists(), f"{path.relative_to(ROOT)}: {target}"
