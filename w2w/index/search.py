@@ -148,8 +148,14 @@ class Index:
                 np.full(len(rows), -np.inf) if scanned_all or spec.refine else np.where(real[:, -1], scores[:, -1], -np.inf)
             )
         scores, shards, rows = (np.concatenate(c, axis=1) for c in zip(*columns, strict=True))
-        order = np.lexsort((rows, shards, -scores), axis=1)
-        scores, shards, rows = (np.take_along_axis(a, order, axis=1) for a in (scores, shards, rows))
+        if len(numbers) > 1 or spec.refine:  # else they come best first
+            order = np.argsort(-scores, axis=1, kind="stable")
+            scores, shards, rows = (np.take_along_axis(a, order, axis=1) for a in (scores, shards, rows))
+        # few queries have equal scores, and these alone pay for a sort by three keys
+        equal = np.flatnonzero(((scores[:, 1:] == scores[:, :-1]) & np.isfinite(scores[:, 1:])).any(axis=1))
+        order = np.lexsort((rows[equal], shards[equal], -scores[equal]), axis=1)
+        for array in (scores, shards, rows):
+            array[equal] = np.take_along_axis(array[equal], order, axis=1)
         valid = np.isfinite(scores)
         if one_per_product:
             valid &= self._first_of_product(shards, rows, valid)
@@ -193,11 +199,11 @@ class Index:
         order = np.lexsort((found.rank, found.query))
         shard = found.shard[order]
         by_shard = np.argsort(shard, kind="stable")
-        parts, categories = [self.shards[0].rows.slice(0, 0)], []
-        for number, count in zip(*np.unique(shard, return_counts=True), strict=True):
-            mine = by_shard[len(categories) : len(categories) + count]
-            parts.append(self.shards[number].rows.take(pa.array(found.row[order][mine])))
-            categories += [self.shards[number].info.category] * int(count)
+        parts, row = [self.shards[0].rows.slice(0, 0)], found.row[order][by_shard]
+        numbers, starts = np.unique(shard[by_shard], return_index=True)
+        for number, mine in zip(numbers, np.split(row, starts)[1:], strict=True):
+            parts.append(self.shards[number].rows.take(pa.array(mine)))
+        categories = pa.array([s.info.category for s in self.shards], pa.string()).take(pa.array(shard))
         back = pa.array(np.argsort(by_shard))
         ids = pa.concat_tables(parts).take(back)
         columns = [
@@ -205,7 +211,7 @@ class Index:
             found.rank[order],
             ids[PRODUCT_ID],
             ids[IMAGE_ID],
-            pa.array(categories, pa.string()).take(back),
+            categories,
         ]
         return pa.table([*columns, found.score[order]], names=HITS.names).cast(HITS)
 
