@@ -79,8 +79,8 @@ def test_what_is_not_said_is_like_nothing(tmp_path, nothing):
     both = relevance(found, ["sku", "category"], 2)
     assert (both[0].tolist(), both[4]) == (relevant.tolist(), 1)
     # the page frames no product of a query of which nothing is known
-    sheet = write_contact_sheet(found, str(tmp_path / "out"), lambda wanted: {}, 9, {}, ["sku"])
-    assert sheet["report"].endswith("report.html")
+    page = write_contact_sheet(found, str(tmp_path / "out"), lambda wanted: {}, 9, {}, ["sku"])
+    assert page.endswith("report.html")
     answers = Answers(pa.Table.from_pylist(products, schema=schema.PRODUCTS.schema), ["sku"])
     assert not answers.right({"product_id": "a", "image_id": "image-a"}, None)
 
@@ -89,7 +89,7 @@ def test_a_query_whose_right_product_is_not_among_the_hits_is_a_miss_on_the_page
     products = [product("a", sku="1"), product("b", sku="2"), product("gone", sku="3", active=False)]
     asked = [query("hit", products[:1], "1"), query("miss", products[:1], "2"), query("none", [], "2")]
     found = fill(tmp_path, products, [*asked, query("unanswered", products[:1], "3")])
-    page = write_contact_sheet(found, str(tmp_path / "out"), lambda wanted: {}, 9, {}, ["sku"])["report"]
+    page = write_contact_sheet(found, str(tmp_path / "out"), lambda wanted: {}, 9, {}, ["sku"])
     text = Path(page).read_text(encoding="utf-8")
     assert (relevance(found, ["sku"], 1)[1] > 0).sum() == 3
     assert "<b>1 / 3</b>" in text
