@@ -76,6 +76,7 @@ def test_a_tensor_that_is_not_there_is_never_drawn(tmp_path, kind):
         "point_embed",
         "decoder.layers.0.sa_",  # its first queries are all zero, so what they attend to is the same
         "query_scale",  # of layers after the first
+        "pred_obj_score_head",  # of SAM 2: whether a film still shows the object
         *(f"output_hypernetworks_mlps.{i}." for i in (1, 2, 3)),  # of three masks more, which are not asked for
     )
     for tensor in broken(tmp_path, kind, slice(None)):
