@@ -1,6 +1,7 @@
 """Init: write a commented config for a first night, with the columns of your feed."""
 
 import re
+import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -71,7 +72,7 @@ def main(config: Config) -> None:
     out.print(f"{file} is written.")
     if not config.feed:
         out.print(f"Put your feed at {feed.uri}, or name another one there: feed.uri.")
-    out.print(f"Then: w2w nightly {file} --dry-run, and without --dry-run.")
+    out.print(f"Then: w2w nightly {shlex.quote(str(file))} --dry-run, and without --dry-run.")
 
 
 def mapped(uri: str, columns: Mapping[str, str], encoding: str) -> FeedConfig:
