@@ -1,4 +1,5 @@
-"""One worker on a cluster of this process: a task. Ray Train's controller and its group of workers take 20 s to stand."""
+"""One worker on a cluster of this process: a task. It needs no controller and no group of
+workers, which Ray Train starts first."""
 
 import tempfile
 from collections.abc import Callable, Iterator
