@@ -2,6 +2,8 @@
 
 import base64
 import io
+import re
+from collections import Counter
 from pathlib import Path
 
 import jinja2
@@ -13,13 +15,26 @@ from w2w.errors import Reject
 from w2w.images.decode import decode
 from w2w.shown import without_secrets
 
-_THUMBNAIL_PX = 150
+_THUMBNAIL_PX = 240
 _BAR_PX = 120
+_MOST_BYTES = 2_900_000  # of a page
+_LEAST_SIDE_PX = 48
+_SHORT = 12  # letters of an id
+_URI = r"data:image/jpeg;base64,[A-Za-z0-9+/=]+"
+_PICTURE = re.compile(f'src="({_URI})"')
+_PAGE, _LATEST = "index.html", "latest.html"
+_REPORTS = re.compile(rf"(.*/reports/[^/]+)/[^/]+/{re.escape(_PAGE)}")
+
+
+def _shown(value: object) -> object:
+    """Text without secrets; looking for them in a picture would take longer than all the rest."""
+    return without_secrets(value) if type(value) is str and not re.fullmatch(_URI, value) else value
+
 
 _environment = jinja2.Environment(
     loader=jinja2.FileSystemLoader(Path(__file__).parents[1]),
     autoescape=True,
-    finalize=lambda value: without_secrets(value) if type(value) is str else value,
+    finalize=_shown,
     undefined=jinja2.StrictUndefined,
     trim_blocks=True,
     lstrip_blocks=True,
@@ -27,9 +42,52 @@ _environment = jinja2.Environment(
 
 
 def write_page(uri: str, template: str, **values: object) -> None:
-    """Renders a template, as "garments/page.html.j2" in w2w/, and writes it in one piece."""
-    text = _environment.get_template(template).render(**values)
-    storage.write_bytes(uri, text.encode())
+    """Renders a template, as "garments/page.html.j2" in w2w/, and writes it in one piece; where ``page_of`` named the place,
+    also as the job's latest page."""
+    text = _once_each(_environment.get_template(template).render(**values)).encode()
+    storage.write_bytes(uri, text)
+    if kept := _REPORTS.fullmatch(uri):
+        storage.write_bytes(storage.join(kept[1], _LATEST), text)
+
+
+def page_of(store: str, job: str, run_id: str) -> str:
+    """Where the page of a run lies: <store>/reports/<job>/<run>/index.html."""
+    return storage.join(store, "reports", job, run_id, _PAGE)
+
+
+def _once_each(text: str) -> str:
+    """The page with every picture stored at its first use, others naming it, and all of them smaller where it would be too
+    large."""
+    uses = Counter(_PICTURE.findall(text))
+    small = _smaller(uses, _MOST_BYTES - len(text.encode()) + sum(len(uri) * n for uri, n in uses.items()))
+    number: dict[str, int] = {}
+
+    def once(found: re.Match) -> str:
+        uri = found[1]
+        if uses[uri] == 1:
+            return f'src="{small[uri]}"'
+        if uri in number:
+            return f'data-again="{number[uri]}"'
+        number[uri] = len(number)
+        return f'src="{small[uri]}" data-picture="{number[uri]}"'
+
+    return _PICTURE.sub(once, text)
+
+
+def _smaller(uris: Counter[str], room: int) -> dict[str, str]:
+    """Each picture as it is or, where together they are longer than ``room``, all scaled down until they fit or are tiny."""
+    small = {uri: uri for uri in uris}
+    scale = 1.0
+    while (length := sum(map(len, small.values()))) > max(room, 0):
+        scale *= min(0.9, (max(room, 1) / length) ** 0.5)
+        pictures = {uri: Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2]))) for uri in uris}
+        sides = {uri: max(picture.size) * scale for uri, picture in pictures.items()}
+        if max(sides.values()) < _LEAST_SIDE_PX:
+            break
+        for uri, picture in pictures.items():
+            picture.thumbnail((max(_LEAST_SIDE_PX, sides[uri]),) * 2)
+            small[uri] = data_uri(picture)
+    return small
 
 
 def thumbnail(data: bytes | None, side_px: int = _THUMBNAIL_PX) -> str | None:
@@ -48,7 +106,7 @@ def thumbnail(data: bytes | None, side_px: int = _THUMBNAIL_PX) -> str | None:
 def data_uri(picture: Image.Image) -> str:
     """The picture as a JPEG inside a page."""
     out = io.BytesIO()
-    picture.save(out, "JPEG", quality=80)
+    picture.save(out, "JPEG", quality=80, optimize=True)
     return "data:image/jpeg;base64," + base64.b64encode(out.getvalue()).decode()
 
 
@@ -62,10 +120,15 @@ def _number(value: object) -> str:
     return str(value)
 
 
+def _short(name: str) -> str:
+    """An id as a person reads it; the whole one belongs into a ``title``."""
+    return name if len(name) <= _SHORT + 4 else f"{name[:_SHORT]}…"
+
+
 def _shade(share: float) -> str:
     """Background of a heat map's cell."""
-    return f"rgba(46, 125, 90, {0.08 + 0.72 * share:.2f})" if share > 0 else "transparent"
+    return f"rgba(86, 140, 200, {0.08 + 0.52 * share:.2f})" if share > 0 else "transparent"
 
 
-_environment.filters |= {"number": _number, "shade": _shade}
+_environment.filters |= {"number": _number, "shade": _shade, "short": _short}
 _environment.globals["bar_px"] = _BAR_PX

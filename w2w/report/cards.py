@@ -1,0 +1,71 @@
+"""What a page shows of a product and of an outfit: for the macros ``product`` and ``composition`` of parts.html.j2."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from w2w import schema
+from w2w.report.page import thumbnail
+
+CARD_PX = 240
+_WHOLE = {"CLP", "ISK", "JPY", "KRW", "VND"}  # ISO 4217: without a minor unit
+
+
+@dataclass(frozen=True)
+class Card:
+    """A product as text that is ready to show; ``image`` is a data URI."""
+
+    product_id: str
+    title: str
+    image: str | None
+    alt: str
+    brand: str = ""
+    price: str = ""
+    url: str | None = None
+    mark: str = ""
+    """Words beside a tick, with a frame around the card: of the answer that was sought, and no other."""
+    notes: Sequence[str] = ()
+    """What this page says of it: rank, score, category."""
+
+
+@dataclass(frozen=True)
+class Piece:
+    """One picture of an outfit. ``slot``: top, bottom, dress, shoes, outer, bag or hat; ``changed``: put in for another."""
+
+    slot: str
+    image: str | None
+    alt: str
+    changed: bool = False
+
+
+def product_card(
+    row: Mapping[str, Any], picture: bytes | None, mark: str = "", notes: Sequence[str] = (), side_px: int = CARD_PX
+) -> Card:
+    """``row``: columns of table ``products`` by their names; all but product_id may be missing or None. ``picture``: encoded;
+    None, or what cannot be read, shows as "no picture"."""
+    product_id = row[schema.PRODUCT_ID]
+    title = row.get(schema.TITLE) or product_id
+    return Card(
+        product_id,
+        title,
+        thumbnail(picture, side_px),
+        alt=title,
+        brand=row.get(schema.BRAND) or "",
+        price=price_text(row.get(schema.PRICE), row.get(schema.CURRENCY)),
+        url=web_link(row.get(schema.URL)),
+        mark=mark,
+        notes=tuple(notes),
+    )
+
+
+def price_text(price: float | None, currency: str | None) -> str:
+    """ "1,234.50 EUR"; empty where there is no price."""
+    if price is None or not math.isfinite(price):
+        return ""
+    return f"{price:,.{0 if currency in _WHOLE else 2}f} {currency or ''}".rstrip()
+
+
+def web_link(url: str | None) -> str | None:
+    """Only what a browser may follow from a page that shows foreign rows."""
+    return url if url and url.lower().startswith(("http://", "https://")) else None
