@@ -1,7 +1,7 @@
 """`w2w evaluate`, for `ray job submit ... -- python jobs/evaluate.py`."""
 
 from w2w.engine.job import start
-from w2w.search.job_evaluate import Config, main
+from w2w.evaluation.job_evaluate import Config, main
 
 if __name__ == "__main__":
     start(main, Config)

@@ -15,6 +15,7 @@ from w2w.cli.tables import Result as TablesResult
 from w2w.crawl.job import Result as CrawlResult
 from w2w.errors import JobFailed as JobFailed
 from w2w.errors import UsageError as UsageError
+from w2w.evaluation.job_evaluate import Result as EvaluateResult
 from w2w.garments.job_annotate import Result as AnnotateResult
 from w2w.garments.job_detect import Result as DetectResult
 from w2w.garments.job_segment import Result as SegmentResult
@@ -30,7 +31,6 @@ from w2w.mining.representatives.job import Result as RepresentResult
 from w2w.mining.sets.job import Result as ConvertResult
 from w2w.mining.splits.job import Result as SplitResult
 from w2w.models.job import Result as EmbedResult
-from w2w.search.job_evaluate import Result as EvaluateResult
 from w2w.search.job_search import Result as SearchResult
 from w2w.training.classifier.job import Result as ClassifyResult
 from w2w.training.detectors.job import Result as TrainDetectorResult

@@ -53,6 +53,11 @@ NEGATIVES_LIST = "negatives"
 # questions: what models of outfits are asked
 QUESTION_ID, ANSWERS, RIGHT = "question_id", "answers", "right"
 
+# evaluations: figures of models, by protocol
+EVALUATION_ID, PROTOCOL, DATA_DIGEST, MODEL, METRIC, K = "evaluation_id", "protocol", "data_digest", "model", "metric", "k"
+GROUP, VALUE, CI_LOW, CI_HIGH, NUM_QUERIES = "group", "value", "ci_low", "ci_high", "num_queries"
+EVALUATED_AT = "evaluated_at"
+
 OWN = "own"  # the source of what is mined from the store's own posts, products and photos
 # neighbours
 QUERY_ID, RANK, SCORE, NEIGHBOUR_LIST = "query_id", "rank", "score", "neighbours"
@@ -416,6 +421,31 @@ NEGATIVES = Table(
     key=(PAIR_ID,),
 )
 
+# Every figure of every model that was measured by a protocol, one row each, never changed.
+EVALUATIONS = Table(
+    "evaluations",
+    _schema(
+        (EVALUATION_ID, pa.string()),  # digest of protocol, data, model, metric and group: the same figure stands here once
+        (PROTOCOL, pa.string()),
+        (SOURCE, pa.string()),  # the set, as table `pairs` or `questions` calls it
+        (SPLIT, pa.string()),
+        (DATA_DIGEST, pa.string()),  # of queries and gallery: rows with two digests do not compare
+        (MODEL, pa.string()),  # its name or folder
+        (MODEL_VERSION, pa.string()),  # of the encoder, or of the scorer on its vectors
+        (METRIC, pa.string()),
+        (K, pa.int32()),  # 0 where the metric has none
+        (GROUP, pa.string(), "nullable"),  # a category or subset; null for all queries
+        (VALUE, pa.float64()),
+        (CI_LOW, pa.float64(), "nullable"),
+        (CI_HIGH, pa.float64(), "nullable"),
+        (NUM_QUERIES, pa.int32()),
+        (EVALUATED_AT, TIME),
+        (RUN_ID, pa.string()),
+    ),
+    key=(EVALUATION_ID,),
+    partition_by=(PROTOCOL,),
+)
+
 REJECTS = Table(
     "rejects",
     _schema(
@@ -530,6 +560,7 @@ TABLES = {
         NEGATIVES,
         EMBEDDINGS,
         NEIGHBOURS,
+        EVALUATIONS,
         FRONTIER,
         PAGES,
         REJECTS,

@@ -4,11 +4,11 @@ import pytest
 
 from w2w.crawl.profile import Profile
 from w2w.errors import UsageError
+from w2w.evaluation import job_evaluate as evaluate
 from w2w.garments.formats import AnnotationsConfig
 from w2w.index.spec import IndexConfig
 from w2w.ingest.feed import FeedConfig, check_feed
 from w2w.mining.sets import SetConfig
-from w2w.search import job_evaluate as evaluate
 
 BAD_NAMES = ["", " ", "a/b", "..", ".x", "a\0b", "a\n", "a b", "ä", "x" * 101, "%2e"]
 

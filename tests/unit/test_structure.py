@@ -23,6 +23,7 @@ FLOORS = [
     {"crawl", "garments", "index"},
     {"search", "mining"},
     {"training"},
+    {"evaluation"},
     {"cli"},
     {"api"},
 ]

@@ -17,6 +17,7 @@ from w2w.engine.job import new_run_id
 from w2w.engine.progress import Steps
 from w2w.engine.tasks import collect, submit
 from w2w.errors import JobFailed, UsageError
+from w2w.evaluation import job_evaluate as evaluate
 from w2w.garments import job_detect as detect
 from w2w.garments import job_segment as segment
 from w2w.garments.detector import DetectorConfig
@@ -35,7 +36,6 @@ from w2w.mining.splits import job as split
 from w2w.mining.splits.rules import SplitRules
 from w2w.models import job as embed
 from w2w.results import Summary, words
-from w2w.search import job_evaluate as evaluate
 from w2w.stage import Pool
 from w2w.training import job as train
 from w2w.training.config import LoopConfig

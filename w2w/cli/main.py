@@ -41,7 +41,7 @@ GROUPS = {  # what jobs are for -> name -> its module in w2w
         "embed": "models.job",
         "index": "index.job",
         "search": "search.job_search",
-        "evaluate": "search.job_evaluate",
+        "evaluate": "evaluation.job_evaluate",
     },
     "Night and care": {
         "init": "cli.init",

@@ -3,7 +3,7 @@
 Names of axes: Q queries, K ranks. Ranks start at 1. Lists may be shorter than what is relevant: what was not found is a miss.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -21,6 +21,7 @@ METRICS_SCHEMA = pa.schema(
     ]
 )
 _RESAMPLES, _LEVEL = 1000, 0.95
+_DRAWN_AT_ONCE = 1 << 22  # 32 MB of places
 
 
 def recall_at_k(relevant_QK: np.ndarray, k: int) -> np.ndarray:
@@ -70,10 +71,20 @@ def confusion(truth_Q: np.ndarray, predicted_Q: np.ndarray, labels: Sequence[str
 def bootstrap(values_Q: np.ndarray, rng: np.random.Generator, groups_Q: np.ndarray | None = None) -> tuple[float, float]:
     """95 % percentile interval of the mean over queries, from 1,000 resamples (Efron and Tibshirani 1993, chapter 13). Queries
     of one of ``groups_Q`` are drawn together: they are not independent."""
+    return interval(resampled(values_Q, rng, groups_Q))
+
+
+def resampled(values_Q: np.ndarray, rng: np.random.Generator, groups_Q: np.ndarray | None = None) -> np.ndarray:
+    """The means of the 1,000 resamples of ``bootstrap``."""
     places = np.arange(len(values_Q)) if groups_Q is None else np.unique(groups_Q, return_inverse=True)[1]
     sums, counts = np.bincount(places, values_Q), np.bincount(places)
-    drawn = rng.integers(0, len(sums), (_RESAMPLES, len(sums)))
-    means = sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1)
+    at_once = max(1, _DRAWN_AT_ONCE // len(sums))  # the same numbers are drawn, however many at once
+    drawn = (rng.integers(0, len(sums), (min(at_once, _RESAMPLES - i), len(sums))) for i in range(0, _RESAMPLES, at_once))
+    return np.concatenate([sums[d].sum(axis=1) / counts[d].sum(axis=1) for d in drawn])
+
+
+def interval(means: np.ndarray) -> tuple[float, float]:
+    """The middle 95 % of resampled means."""
     low, high = np.quantile(means, [(1 - _LEVEL) / 2, (1 + _LEVEL) / 2])
     return float(low), float(high)
 
@@ -88,7 +99,7 @@ def evaluate(
     asked = num_relevant_Q > 0
     relevant_QK, num_relevant_Q, groups_Q = relevant_QK[asked], num_relevant_Q[asked], groups_Q[asked]
     values = _found(relevant_QK, ks) | {("nDCG", 10): ndcg_at_k(relevant_QK, num_relevant_Q, 10)}
-    return _by_group(values, groups_Q, rng)
+    return by_group(values, groups_Q, rng)
 
 
 def gain(
@@ -97,7 +108,7 @@ def gain(
     """METRICS_SCHEMA: by how much recall@k and MRR of the same queries differ, after less before. The intervals are paired: of
     the mean of each query's own difference."""
     before, after = (_found(relevant_QK, ks) for relevant_QK in (before_QK, after_QK))
-    return _by_group({name: after[name] - before[name] for name in before}, groups_Q, rng)
+    return by_group({name: after[name] - before[name] for name in before}, groups_Q, rng)
 
 
 def _found(relevant_QK: np.ndarray, ks: Sequence[int]) -> dict[tuple[str, int], np.ndarray]:
@@ -106,16 +117,24 @@ def _found(relevant_QK: np.ndarray, ks: Sequence[int]) -> dict[tuple[str, int], 
 
 def class_accuracy(truth_Q: np.ndarray, predicted_Q: np.ndarray, groups_Q: np.ndarray, rng: np.random.Generator) -> pa.Table:
     """METRICS_SCHEMA: share of queries whose predicted class is the true one, for all and for each group."""
-    return _by_group({("accuracy", 0): (truth_Q == predicted_Q).astype(float)}, groups_Q, rng)
+    return by_group({("accuracy", 0): (truth_Q == predicted_Q).astype(float)}, groups_Q, rng)
 
 
-def _by_group(values: dict[tuple[str, int], np.ndarray], groups_Q: np.ndarray, rng: np.random.Generator) -> pa.Table:
+def by_group(
+    values: Mapping[tuple[str, int], np.ndarray],
+    groups_Q: np.ndarray,
+    rng: np.random.Generator,
+    clusters_Q: np.ndarray | None = None,
+) -> pa.Table:
+    """METRICS_SCHEMA: the mean of each metric's ``values`` (metric, k) -> (Q,), of all queries and of each group, its interval
+    clustered by ``clusters_Q`` where queries are not independent (see ``bootstrap``)."""
     rows = []
     for group in [ALL, *sorted(set(groups_Q.tolist()))]:
         chosen = np.ones(len(groups_Q), bool) if group is ALL else groups_Q == group
         for (metric, k), values_Q in values.items():
             mine = values_Q[chosen]
-            low, high = bootstrap(mine, rng) if len(mine) else (float("nan"), float("nan"))
+            clusters = None if clusters_Q is None else clusters_Q[chosen]
+            low, high = bootstrap(mine, rng, clusters) if len(mine) else (float("nan"), float("nan"))
             mean = float(mine.mean()) if len(mine) else float("nan")
             rows.append((group, metric, k, mean, low, high, len(mine)))
     return pa.Table.from_pydict(dict(zip(METRICS_SCHEMA.names, zip(*rows))), schema=METRICS_SCHEMA)

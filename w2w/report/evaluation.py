@@ -10,12 +10,16 @@ from w2w.report.page import write_page
 
 @dataclass(frozen=True)
 class Protocol:
-    """A way to measure: what it says, its figures (METRICS_SCHEMA), and counts (truth x prediction) with their labels."""
+    """A way to measure: what it says, its figures (METRICS_SCHEMA), counts (truth x prediction) with their labels.
+
+    ``over``: what the bootstrap draws.
+    """
 
     name: str
     description: str
     metrics: pa.Table
     confusion: tuple[np.ndarray, list[str]] | None = None
+    over: str = "queries"
 
 
 def evaluation_report(out: str, title: str, headline: dict[str, str], protocols: list[Protocol]) -> None:
@@ -30,9 +34,9 @@ def evaluation_report(out: str, title: str, headline: dict[str, str], protocols:
         sections.append(
             {
                 "name": protocol.name,
-                "description": protocol.description,
+                "description": f"{protocol.description} Intervals: 95 %, bootstrap over {protocol.over}.",
                 "columns": [f"{metric}@{k}" if k else metric for metric, k in columns],
-                "groups": [(group, [found[c] for c in columns]) for group, found in groups.items()],
+                "groups": [(group, [found.get(c) for c in columns]) for group, found in groups.items()],
                 "confusion": _confusion(*protocol.confusion) if protocol.confusion else None,
             }
         )

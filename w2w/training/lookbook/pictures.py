@@ -87,10 +87,16 @@ class Pictures:
         if file in self._kept:
             return self._kept[file]
         try:
-            photo = decode(Path(file).read_bytes(), min_side_px_wanted=self._side_px)
+            picture = self._fitted(Path(file).read_bytes())
         except (Reject, OSError) as e:
             raise UsageError(f"{file}: cannot be read: {e}") from e
-        picture = fit(photo, self._side_px, "squash", "bilinear")
         if len(self._kept) < self._most:
             self._kept[file] = picture
         return picture
+
+    def add(self, name: str, data: bytes) -> None:
+        """Keeps a picture that is no file, under a name for ``read``. Raises Reject as ``decode`` does."""
+        self._kept[name] = self._fitted(data)
+
+    def _fitted(self, data: bytes) -> np.ndarray:
+        return fit(decode(data, min_side_px_wanted=self._side_px), self._side_px, "squash", "bilinear")

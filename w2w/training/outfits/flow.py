@@ -1,7 +1,7 @@
 """Outfits and questions out of the store as arrays, with the vectors of their items. All of it in the driver or one worker."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 import numpy as np
@@ -83,14 +83,83 @@ def read_blanks(
         start += len(vectors_ND)
         found.append((items, slots))
     (items_QS, slots_QS), (answers_QA, answer_slots_QA) = found
+    items_QAS, slots_QAS, whole_Q = _written_out(items_QS, slots_QS, answers_QA, answer_slots_QA)
+    questions = Questions(items_QAS[whole_Q], slots_QAS[whole_Q], np.concatenate([np.empty(0, np.int64), *right])[whole_Q])
+    return replace(outfits, vectors_ND=np.concatenate(vectors)), questions
+
+
+def _written_out(
+    items_QS: np.ndarray, slots_QS: np.ndarray, answers_QA: np.ndarray, answer_slots_QA: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(items (Q, A, S + 1), slots, bool (Q,)): the outfit that each answer makes, and whether all its items have vectors."""
     shape = (*answers_QA.shape, items_QS.shape[1])
     items_QAS = np.concatenate([np.broadcast_to(items_QS[:, None], shape), answers_QA[:, :, None]], axis=2)
     slots_QAS = np.concatenate([np.broadcast_to(slots_QS[:, None], shape), answer_slots_QA[:, :, None]], axis=2)
     absent_QA = answer_slots_QA < 0  # a question with fewer answers than others
     items_QAS[absent_QA], slots_QAS[absent_QA] = -1, -1
-    whole_Q = ((items_QAS >= 0) == (slots_QAS >= 0)).all(axis=(1, 2))
-    questions = Questions(items_QAS[whole_Q], slots_QAS[whole_Q], np.concatenate([np.empty(0, np.int64), *right])[whole_Q])
-    return replace(outfits, vectors_ND=np.concatenate(vectors)), questions
+    return items_QAS, slots_QAS, ((items_QAS >= 0) == (slots_QAS >= 0)).all(axis=(1, 2))
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Questions of one split by id: Q to fill in the blank, and whether B outfits go together. ``outfits`` has the
+    vectors and slots, and no outfit. ``left_out``: questions of which an item has no vector."""
+
+    outfits: Outfits
+    blanks: Questions
+    blank_ids: tuple[str, ...]
+    items_BS: np.ndarray
+    slots_BS: np.ndarray
+    together_B: np.ndarray
+    outfit_ids: tuple[str, ...]
+    left_out: int
+
+
+def read_questions(store: str, model_version: str, source: str, split: str, slots: tuple[str, ...] | None = None) -> Asked:
+    """All that table `questions` asks of a source and split. ``slots``: what a scorer knows; default: what is asked for.
+    Raises UsageError where there is no question, for a slot that the scorer does not know, and for want of vectors."""
+    need_table(store, schema.QUESTIONS, "convert")
+    need_table(store, schema.EMBEDDINGS, "embed")
+    columns = [schema.QUESTION_ID, schema.KIND, schema.ITEMS, schema.ANSWERS, schema.RIGHT, schema.SPLIT]
+    batches = _batches(store, schema.QUESTIONS, columns, source, MappingProxyType({}))
+    kept = [rows.filter(pc.equal(rows.column(schema.SPLIT), split)) for rows in batches]
+    rows = pa.concat_tables([pa.schema([schema.QUESTIONS.schema.field(c) for c in columns]).empty_table(), *kept])
+    if not rows.num_rows:
+        raise UsageError(f"table `questions` has nothing of source {source!r} and split {split!r}: run 'w2w convert'")
+    rows = rows.sort_by(schema.QUESTION_ID)
+    there = pa.chunked_array(
+        [c.flatten().field(schema.SLOT) for name in (schema.ITEMS, schema.ANSWERS) for c in rows[name].chunks]
+    )
+    named = sorted(there.unique().to_pylist())
+    if slots is not None and (strange := set(named) - set(slots)):
+        raise UsageError(f"questions of {source!r} ask for slots that the scorer does not know: {', '.join(sorted(strange))}")
+    slots = tuple(named) if slots is None else slots
+    is_blank = pc.equal(rows.column(schema.KIND), "fill_in_blank")
+    asked, shown = rows.filter(is_blank), rows.filter(pc.invert(is_blank))
+    lists = [_Items(slots) for _ in range(3)]
+    for one, column in zip(lists, (asked[schema.ITEMS], asked[schema.ANSWERS], shown[schema.ITEMS])):
+        one.add(column)
+    ends = np.cumsum([len(one.ids) for one in lists])
+    everything = pa.chunked_array([c for one in lists for c in one.ids.chunks], pa.string())
+    vectors_ND, row_of = _vectors(store, model_version, everything, _MOST_BYTES, {})
+    (items_QS, slots_QS), (answers_QA, answer_slots_QA), (items_BS, slots_BS) = (
+        one.padded(part) for one, part in zip(lists, np.split(row_of, ends[:-1]))
+    )
+    items_QAS, slots_QAS, whole_Q = _written_out(items_QS, slots_QS, answers_QA, answer_slots_QA)
+    whole_B = ((items_BS >= 0) == (slots_BS >= 0)).all(axis=1)
+    right_Q, together_B = (some.column(schema.RIGHT).to_numpy().astype(np.int64) for some in (asked, shown))
+    names_Q, names_B = (np.array(some.column(schema.QUESTION_ID).to_pylist(), dtype=object) for some in (asked, shown))
+    nothing = np.empty((0, 0), np.int64)
+    return Asked(
+        Outfits(vectors_ND, nothing, nothing, np.empty(0, np.int64), slots),
+        Questions(items_QAS[whole_Q], slots_QAS[whole_Q], right_Q[whole_Q]),
+        tuple(names_Q[whole_Q]),
+        items_BS[whole_B],
+        slots_BS[whole_B],
+        together_B[whole_B] == 1,
+        tuple(names_B[whole_B]),
+        int((~whole_Q).sum() + (~whole_B).sum()),
+    )
 
 
 class _Items:

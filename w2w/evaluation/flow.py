@@ -1,0 +1,201 @@
+"""What a protocol reads: queries and galleries out of the tables that `w2w convert` wrote, and their vectors."""
+
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from w2w import schema
+from w2w.errors import Reject, UsageError, attempt
+from w2w.evaluation.protocols import CROPS, LABEL, PARTITION, PRODUCTS, QUERY, AProtocol, Retrieval, convert_command
+from w2w.evaluation.rules import OWNER, Ranked, rank
+from w2w.images.decode import decode
+from w2w.memory import keep_memory
+from w2w.mining.sets.rows import PRODUCT
+from w2w.models.config import EncoderConfig
+from w2w.models.encoder import load_encoder, model_version
+from w2w.table import delta
+from w2w.table.pending import lookup, lookup_batches
+from w2w.training.vectors import vector_batches
+
+if TYPE_CHECKING:
+    from w2w.models.encoder import Encoder
+
+_AT_ONCE = 64  # pictures that are decoded and embedded together
+_PICTURES = {True: (schema.GARMENTS, schema.CROP), False: (schema.IMAGES, schema.BYTES)}  # of crops, or of whole images
+
+
+@dataclass(frozen=True)
+class Model:
+    """An encoder, or one that the store has vectors of and nobody can load any more (``config`` None)."""
+
+    name: str
+    version: str
+    config: EncoderConfig | None
+
+
+def find_model(store: str, config: EncoderConfig) -> Model:
+    """``config.name`` may be a model version of table `embeddings`. Raises UsageError for what is neither."""
+    listed = delta.parts(delta.open_table(store, schema.EMBEDDINGS))
+    if any(dict(part.partition)[schema.MODEL_VERSION] == config.name for part in listed):
+        return Model(config.name, config.name, None)
+    return Model(config.name, model_version(config), config)
+
+
+@dataclass
+class VectorReader:
+    """Vectors of one model: those of table `embeddings`, and of at most ``compute`` pictures without one, which are embedded
+    here and not kept in the store. ``most_missing``: share of the queries, and of the gallery, that may have none."""
+
+    store: str
+    model: Model
+    compute: int
+    most_missing: float
+    crops: bool = False
+    """Whether the queries are garments."""
+    missing: dict[str, int] = field(default_factory=dict)
+    """How many queries and pictures were left out."""
+    _made: dict[str, np.ndarray | None] = field(default_factory=dict)
+    _encoder: "Encoder | None" = None
+
+    def __call__(self, side: pa.Table, which: str) -> tuple[pa.Table, np.ndarray]:
+        """The rows that have a vector, and the vectors, float32 (N, D). ``which``: queries or gallery.
+
+        Raises UsageError where more than ``most_missing`` have none: a smaller gallery would make better figures.
+        """
+        crops = self.crops and which == "queries"
+        owners = side.column(OWNER).combine_chunks()
+        found, rows_ND = self.of(owners, crops)
+        there = found >= 0
+        if lacking := int((~there).sum()):
+            self.missing[which] = self.missing.get(which, 0) + lacking
+            if lacking > self.most_missing * len(there):
+                of = " --of=garments" if crops else ""
+                raise UsageError(
+                    f"{lacking:,} of {len(there):,} pictures of the {which} have no vector of {self.model.name} (model version "
+                    f"{self.model.version}): run 'w2w embed{of}' with that encoder"
+                )
+        return side.filter(pa.array(there)), rows_ND[found[there]]
+
+    def of(self, owners: pa.Array, crops: bool) -> tuple[np.ndarray, np.ndarray]:
+        """(row of each owner's vector, -1 where it has none; vectors (M, D))."""
+        different = pc.unique(owners)
+        names, vectors = [], [np.empty((0, 0), np.float32)][:0]
+        if delta.open_table(self.store, schema.EMBEDDINGS) is not None:
+            for some, vectors_ND in vector_batches(self.store, self.model.version, different):
+                names += some
+                vectors.append(vectors_ND)
+        left = pc.filter(different, pc.invert(pc.is_in(different, value_set=pa.array(names, pa.string()))))
+        if len(left) and self.model.config is not None:
+            self._make(left, crops)
+            made = [(name, vector) for name in left.to_pylist() if (vector := self._made.get(name)) is not None]
+            names += [name for name, _ in made]
+            vectors += [np.stack([vector for _, vector in made])] if made else []
+        rows = pc.fill_null(pc.index_in(owners, value_set=pa.array(names, pa.string())), -1).to_numpy().astype(np.int64)
+        return rows, np.concatenate(vectors) if vectors else np.empty((0, 1), np.float32)
+
+    def _make(self, owners: pa.Array, crops: bool) -> None:
+        new = pa.array([name for name in owners.to_pylist() if name not in self._made], pa.string())
+        if not len(new) or len(self._made) + len(new) > self.compute:
+            return
+        if self._encoder is None:
+            keep_memory()
+            self._encoder = load_encoder(self.model.config)
+        encoder = self._encoder
+        self._made |= dict.fromkeys(new.to_pylist())
+        pictures = pictures_of(self.store, new, crops)
+        while part := list(itertools.islice(pictures, _AT_ONCE)):
+            seen = [(name, attempt(decode, data)) for name, data in part]
+            good = [(name, encoder.prepare(image)) for name, image in seen if not isinstance(image, Reject)]
+            if good:
+                vectors_ND = encoder.encode(np.stack([image for _, image in good]))
+                self._made |= {name: v for (name, _), v in zip(good, vectors_ND) if np.isfinite(v).all()}
+
+
+def pictures_of(store: str, owners: pa.Array, crops: bool) -> Iterator[tuple[str, bytes]]:
+    """The encoded pictures of garments or images, in no order."""
+    table, column = _PICTURES[crops]
+    for batch in lookup_batches(store, table, owners, [table.key[0], column], batch_rows=_AT_ONCE):
+        yield from zip(*(c.to_pylist() for c in batch.columns))
+
+
+def read_gallery(store: str, protocol: Retrieval, catalog: str) -> pa.Table:
+    """A side of every product of the protocol's split with a picture. Raises UsageError where there is none."""
+    products = _products(store, catalog, _columns(protocol))
+    split, partition = products.column(schema.SPLIT), products.column(PARTITION)
+    wanted = pc.invert(pc.fill_null(pc.equal(partition, QUERY), False))
+    if not protocol.all_splits:
+        wanted = pc.and_(wanted, pc.fill_null(pc.equal(split, protocol.split), False))
+    found = products.filter(wanted)
+    if not found.num_rows:
+        raise UsageError(_lacks(protocol, catalog, f"no products of split {protocol.split!r}"))
+    return found.drop_columns([schema.SPLIT, PARTITION])
+
+
+def read_queries(store: str, protocol: Retrieval, catalog: str) -> pa.Table:
+    """A side of what is asked: garments, their photos, or products. Raises UsageError where there is none."""
+    names = _columns(protocol)
+    if protocol.queries == PRODUCTS:
+        products = _products(store, catalog, names)
+        found = products.filter(pc.fill_null(pc.equal(products.column(PARTITION), QUERY), False))
+        found = found.drop_columns([schema.SPLIT, PARTITION])
+    else:
+        found = _anchors(store, protocol, catalog, names)
+    if not found.num_rows:
+        raise UsageError(_lacks(protocol, catalog, f"no queries of split {protocol.split!r}"))
+    return found
+
+
+def _anchors(store: str, protocol: Retrieval, catalog: str, names: Sequence[str]) -> pa.Table:
+    """A row a garment and its product: a garment whose product has several pictures stands in several pairs."""
+    owner = schema.GARMENT_ID if protocol.queries == CROPS else schema.ANCHOR_IMAGE_ID
+    columns = [owner, schema.PRODUCT_ID, schema.CATEGORY, schema.GARMENT_ID, schema.SPLIT]
+    opened = delta.open_table(store, schema.PAIRS)
+    pairs = delta.read(store, schema.PAIRS, list(dict.fromkeys(columns)), source=catalog) if opened else None
+    if pairs is None or not pairs.num_rows:
+        raise UsageError(_lacks(protocol, catalog, "no pairs"))
+    pairs = pairs.filter(pc.equal(pairs.column(schema.SPLIT), protocol.split))
+    pairs = pairs.group_by([owner, schema.PRODUCT_ID], use_threads=False).aggregate(
+        [(name, "min") for name in dict.fromkeys([schema.CATEGORY, schema.GARMENT_ID])]
+    )
+    pairs = pairs.sort_by([(owner, "ascending"), (schema.PRODUCT_ID, "ascending")])
+    given = {OWNER: owner, schema.CATEGORY: f"{schema.CATEGORY}_min", PRODUCT: schema.PRODUCT_ID}
+    garments = pairs.column(f"{schema.GARMENT_ID}_min")
+    labels = lookup(store, schema.GARMENTS, pc.unique(garments), [schema.GARMENT_ID, schema.ORIGINAL_LABEL])
+    at = pc.index_in(garments, value_set=labels.column(0).combine_chunks())
+    sides = {name: pairs.column(given[name]) for name in (OWNER, *names) if name in given}
+    return pa.table(sides | {LABEL: labels.column(1).take(at)}).select([OWNER, *names])
+
+
+def _columns(protocol: Retrieval) -> list[str]:
+    """What a side has beside its owner."""
+    asked = [name for hit in protocol.hits for name in hit.same]
+    return list(dict.fromkeys([schema.CATEGORY, protocol.clusters, *filter(None, [protocol.within]), *asked]))
+
+
+def _products(store: str, catalog: str, names: Sequence[str]) -> pa.Table:
+    """The set's products with a picture, by product_id: OWNER, ``names``, split and partition."""
+    rows = delta.current_products(
+        store, [schema.PRODUCT_ID, schema.IMAGE_ID, schema.CATEGORY, schema.ATTRIBUTES, schema.ACTIVE]
+    )
+    there = pc.and_(rows.column(schema.ACTIVE), pc.is_valid(rows.column(schema.IMAGE_ID)))
+    rows = rows.filter(pc.and_(there, pc.starts_with(rows.column(schema.PRODUCT_ID), f"{catalog}/")))
+    columns = {OWNER: rows.column(schema.IMAGE_ID), schema.CATEGORY: rows.column(schema.CATEGORY)}
+    for name in (*names, schema.SPLIT, PARTITION):
+        if name not in columns:
+            columns[name] = pc.map_lookup(rows.column(schema.ATTRIBUTES), name, "first")
+    return pa.table(columns)
+
+
+def _lacks(protocol: AProtocol, catalog: str, what: str) -> str:
+    return f"the store has {what} of {catalog!r}: run '{convert_command(protocol)}', or name the set by --source"
+
+
+def read_ranked(protocol: Retrieval, queries: pa.Table, gallery: pa.Table, vectors: VectorReader) -> Ranked:
+    """What the model finds for every query."""
+    vectors.crops = protocol.queries == CROPS
+    return rank(protocol, queries, gallery, vectors)

@@ -1,0 +1,53 @@
+"""Fill in the blank and compatibility of Polyvore: by the mean cosine of an encoder's vectors, or by a trained scorer."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from w2w.evaluation.protocols import OutfitQuestions
+from w2w.evaluation.rules import mean_cosines
+from w2w.metrics.outfit import evaluate
+from w2w.training.outfits.arrays import Outfits
+from w2w.training.outfits.flow import Asked, read_questions
+
+_AT_ONCE = 4096  # outfits
+
+Score = Callable[[Outfits, np.ndarray, np.ndarray], np.ndarray]  # vectors, items (N, S), slots (N, S) -> (N,)
+
+
+def find_scorer(folder: Path | None) -> tuple[Score, tuple[str, ...] | None]:
+    """The scorer in a folder and its slots; without one the mean cosine of all pairs of items. Raises UsageError where the
+    folder has none."""
+    if folder is None:
+        return _mean_cosine, None
+    from w2w.models.compatibility import load_scorer
+    from w2w.training.outfits.measure import scores
+
+    network, slots = load_scorer(folder)
+    return lambda outfits, items_NS, slots_NS: scores(network, outfits, items_NS, slots_NS), slots
+
+
+def _mean_cosine(outfits: Outfits, items_NS: np.ndarray, slots_NS: np.ndarray) -> np.ndarray:
+    parts = (items_NS[i : i + _AT_ONCE] for i in range(0, len(items_NS), _AT_ONCE))
+    return np.concatenate([np.empty(0, np.float32), *(mean_cosines(outfits.vectors(part), part >= 0) for part in parts)])
+
+
+def answer(asked: Asked, score: Score) -> tuple[np.ndarray, np.ndarray]:
+    """(Q, A): the score of the outfit that each answer makes, -inf where there is no answer; (B,): of each outfit."""
+    num_questions, num_answers, size = asked.blanks.items_QAS.shape
+    flat = score(asked.outfits, asked.blanks.items_QAS.reshape(-1, size), asked.blanks.slots_QAS.reshape(-1, size))
+    there = (asked.blanks.items_QAS >= 0).any(axis=2)
+    scores_QA = np.where(there, flat.reshape(num_questions, num_answers), -np.inf)
+    return scores_QA, score(asked.outfits, asked.items_BS, asked.slots_BS)
+
+
+def read_asked(store: str, protocol: OutfitQuestions, catalog: str, model_version: str, slots: tuple[str, ...] | None) -> Asked:
+    return read_questions(store, model_version, catalog, protocol.split, slots)
+
+
+def figures(asked: Asked, scored: tuple[np.ndarray, np.ndarray], rng: np.random.Generator) -> pa.Table:
+    """METRICS_SCHEMA: FITB, its interval over questions, and AUC, as far as there are such questions."""
+    blanks = (scored[0], asked.blanks.right_Q) if len(asked.blanks) else None
+    return evaluate(blanks, (scored[1], asked.together_B) if len(asked.together_B) else None, rng)

@@ -1,0 +1,245 @@
+"""Evaluate: a published protocol on a converted set, or search with known answers; with intervals, and a leaderboard."""
+
+import json
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from w2w import ids, schema, storage
+from w2w.config import check_label
+from w2w.engine.job import Run, options_of
+from w2w.errors import UsageError
+from w2w.evaluation import flow_lookbook, flow_outfits
+from w2w.evaluation.flow import Model, VectorReader, find_model, read_gallery, read_queries, read_ranked
+from w2w.evaluation.flow_table import Measured, add, write_leaderboard
+from w2w.evaluation.protocols import Looks, Retrieval, protocol_of, set_of
+from w2w.evaluation.rules import OWNER, data_digest, figures
+from w2w.metrics import retrieval
+from w2w.models.sources import file_sha256
+from w2w.models.weights import WEIGHTS
+from w2w.report.evaluation import Protocol, evaluation_report
+from w2w.report.page import page_of
+from w2w.results import Figure, Summary
+from w2w.search import job_search as search
+from w2w.search import pictures as pages
+
+KS = (1, 5, 10, 20)
+NEAREST = {k: f"{k}-NN" for k in (1, 10)}  # neighbours that vote on a class
+_SEARCHES = ("match", "classes", "feed")  # options of a search with known answers
+
+
+@dataclass(frozen=True)
+class Config(search.Config):
+    """Measure by --protocol on a set that `w2w convert` has read, every figure added to table `evaluations`; or, without one,
+    search as `w2w search` does and compare with --match."""
+
+    SHOWN = "store protocol source scorer feed.uri match classes search.own_category encoder.name name out"
+
+    protocol: str = ""
+    """street2shop, deepfashion2, in-shop, consumer-to-shop, lookbench, wardrobe, lookbook-1, lookbook-2, polyvore-nondisjoint,
+    polyvore-disjoint."""
+    source: str | None = None
+    """Of a protocol: the set's name in the tables. Default: its format."""
+    scorer: str | None = None
+    """Of a protocol: folder of a trained network, of `w2w train outfits` for polyvore, of `w2w train siamese` for lookbook.
+    Default: the cosine of the encoder's vectors."""
+    compute: int = 5000
+    """Of a protocol: pictures without a vector are embedded by this process where they are no more than this."""
+    classes: bool = False
+    """Also (or only): accuracy of the query's category by its nearest product, and by the majority of its ten nearest."""
+    name: str = "retrieval"
+    """What to call it in the report."""
+    seed: int = 0
+    """Of the bootstrap."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result(Summary):
+    """How good a model is; of a search with known answers also what was searched."""
+
+    encoder: str
+    protocol: str | None = None
+    source: str | None = None
+    """The set."""
+    model_version: str | None = None
+    queries: int | None = None
+    gallery: int | None = None
+    """Pictures that were looked among, or products."""
+    left_out: dict[str, int] = field(default_factory=dict)
+    """For want of a vector."""
+    index: str | None = None
+    index_version: str | None = None
+    search_version: str | None = None
+    pending: int | None = None
+    anchors_without_a_vector: int | None = None
+    figures: dict[str, Figure] = field(default_factory=dict)
+    """By name of the metric, such as recall@1; of --classes with 1-NN or 10-NN before it."""
+    neighbours: str | None = None
+    """The JSON lines of a search."""
+    report: str | None = None
+    """The page of a search: what was found."""
+    evaluation: str | None = None
+    """The page of the figures."""
+    leaderboard: str | None = None
+    """The page of all models that were measured."""
+
+
+def main(config: Config) -> Result:
+    if config.limit:
+        raise UsageError("--limit: an evaluation of some queries would be stated as one of all; use --feed.where")
+    return _by_protocol(config) if config.protocol else _by_search(config)
+
+
+def _by_protocol(config: Config) -> Result:
+    protocol, default = protocol_of(config.protocol), Config(store=config.store)
+    if given := [name for name in _SEARCHES if getattr(config, name) != getattr(default, name)]:
+        raise UsageError(
+            f"--{given[0]}: is of a search with known answers, and --protocol={config.protocol} says what is asked"
+        )
+    if config.scorer and isinstance(protocol, Retrieval):
+        raise UsageError(f"--scorer={config.scorer}: {config.protocol} measures encoders alone")
+    if config.compute < 0:
+        raise UsageError(f"--compute={config.compute}: must not be negative")
+    run, catalog = Run("evaluate", config), config.source or set_of(protocol)
+    model = find_model(run.store, config.encoder)
+    vectors = VectorReader(run.store, model, config.compute, config.max_reject_rate)
+    of = {"protocol": config.protocol, "source": catalog}
+    result = run.result(Result, encoder=config.encoder.name, **of, model_version=model.version)
+    work = _ranks if isinstance(protocol, Retrieval) else _looks if isinstance(protocol, Looks) else _outfits
+    result, measured = work(run, config, protocol, catalog, model, vectors, result)
+    if measured is None:
+        return result
+    versions = add(run, measured, config.seed, (schema.PAIRS, schema.QUESTIONS, schema.PRODUCTS, schema.EMBEDDINGS))
+    page = (
+        storage.join(storage.absolute(config.out), "evaluation.html")
+        if config.out
+        else page_of(run.store, "evaluate", run.run_id)
+    )
+    found = _figures(measured.metrics)
+    text = f"{protocol.says} Source: {protocol.source}."
+    headline = {name: str(figure) for name, figure in found.items()}
+    evaluation_report(
+        page,
+        f"{config.protocol}: {measured.model}",
+        headline,
+        [Protocol(catalog, text, measured.metrics, over="products, or questions")],
+    )
+    told = {"figures": found, "evaluation": page, "leaderboard": write_leaderboard(run.store), "versions": versions}
+    return run.done(result, **told)
+
+
+def _ranks(run, config, protocol, catalog, model, vectors, result) -> tuple[Result, Measured | None]:
+    queries, gallery = (read(run.store, protocol, catalog) for read in (read_queries, read_gallery))
+    result = replace(result, queries=queries.num_rows, gallery=gallery.num_rows)
+    if config.dry_run:
+        return result, None
+    run.check_store()
+    ranked = read_ranked(protocol, queries, gallery, vectors)
+    owners = (ranked.queries.column(OWNER).to_pylist(), ranked.gallery.column(OWNER).to_pylist())
+    of = (config.protocol, catalog, protocol.split, data_digest(*owners), model.name, model.version)
+    told = figures(protocol, ranked, np.random.default_rng(config.seed))
+    return replace(result, left_out=vectors.missing), Measured(*of, told)
+
+
+def _looks(run, config, protocol, catalog, model, vectors, result) -> tuple[Result, Measured | None]:
+    test = flow_lookbook.read_looks(run.store, protocol, catalog, protocol.split)
+    result = replace(result, queries=sum(len(p.worn) for p in test), gallery=len(test))
+    folder = _folder(config.scorer)
+    if config.dry_run:
+        return result, None
+    run.check_store()
+    scorer = flow_lookbook.by_network(run.store, folder, test) if folder else flow_lookbook.by_vectors(vectors)
+    told, digest = flow_lookbook.measure(run.store, protocol, catalog, scorer, test, config.seed)
+    of = (config.protocol, catalog, protocol.split, digest, *_scored_by(model, folder, own_pixels=True))
+    return replace(result, model_version=of[-1]), Measured(*of, told)
+
+
+def _outfits(run, config, protocol, catalog, model, vectors, result) -> tuple[Result, Measured | None]:
+    folder = _folder(config.scorer)
+    score, slots = flow_outfits.find_scorer(folder)
+    asked = flow_outfits.read_asked(run.store, protocol, catalog, model.version, slots)
+    result = replace(result, queries=len(asked.blank_ids) + len(asked.outfit_ids))
+    result = replace(result, left_out={"questions": asked.left_out} if asked.left_out else {})
+    if config.dry_run:
+        return result, None
+    run.check_store()
+    told = flow_outfits.figures(asked, flow_outfits.answer(asked, score), np.random.default_rng(config.seed))
+    digest = data_digest(asked.blank_ids, asked.outfit_ids)
+    of = (config.protocol, catalog, protocol.split, digest, *_scored_by(model, folder))
+    return replace(result, model_version=of[-1]), Measured(*of, told)
+
+
+def _folder(scorer: str | None) -> Path | None:
+    """Raises UsageError where no network lies there."""
+    if not scorer:
+        return None
+    folder = Path(storage.absolute(scorer))
+    if not (folder / WEIGHTS).exists():
+        raise UsageError(f"--scorer={scorer}: there is no {WEIGHTS} in it: name a folder that 'w2w train' wrote")
+    return folder
+
+
+def _scored_by(model: Model, folder: Path | None, own_pixels: bool = False) -> tuple[str, str]:
+    """Name and version of a network on an encoder's vectors, or on pictures; without one those of the encoder."""
+    if folder is None:
+        return model.name, model.version
+    return str(folder), ids.digest(file_sha256(folder / WEIGHTS), "" if own_pixels else model.version)
+
+
+def _figures(metrics: pa.Table, before: str = "") -> dict[str, Figure]:
+    """Those of all queries, by name."""
+    rows = [r for r in metrics.to_pylist() if r["group"] is retrieval.ALL]
+    names = (f"{r['metric']}@{r['k']}" if r["k"] else r["metric"] for r in rows)
+    return {f"{before}{name}": Figure.of(r, r["num_queries"]) for name, r in zip(names, rows)}
+
+
+def _by_search(config: Config) -> Result:
+    if not config.match and not config.classes:
+        raise UsageError(
+            "--protocol: name one, or --match: the attributes that make a product the right answer, or set --classes"
+        )
+    check_label(config.name, "--name")
+    if config.classes and config.name in NEAREST.values():
+        raise UsageError(f"--name={config.name}: is what the figures of --classes are called")
+    config = replace(config, search=replace(config.search, k=max(config.search.k, KS[-1])))
+    result, searched = search.search(search.Config(**options_of(config, search.Config)))
+    result = Result(**{f.name: getattr(result, f.name) for f in fields(result)} | {"job": "evaluate"})
+    if config.dry_run:
+        return result
+    out = result.neighbours.rpartition("/")[0]
+    protocols = []
+    if config.match:
+        relevant, num_relevant, truth, _, num_without = pages.relevance(searched, config.match, config.search.k)
+        table = retrieval.evaluate(relevant, num_relevant, truth, KS, np.random.default_rng(config.seed))
+        said = " and ".join(config.match)
+        num_asked = int((num_relevant > 0).sum())
+        text = (
+            f"A hit is a picture of a product with the same {said}. Left out: {len(truth) - num_asked - num_without} queries "
+        )
+        text += f"without one in the catalog, {num_without} whose {said} is not known."
+        protocols.append(Protocol(config.name, text, table, None))
+    if config.classes:
+        _, num_relevant, truth, found, _ = pages.relevance(searched, ["category"], config.search.k)
+        rng = np.random.default_rng(config.seed)
+        asked = num_relevant > 0  # no product of that class: no neighbour could be right
+        truth, found = truth[asked], found[asked]
+        labels = sorted({*truth.tolist(), *found[:, :10].flatten().tolist()})
+        for k, name in NEAREST.items():
+            predicted = retrieval.nearest_class(found, k)
+            table = retrieval.class_accuracy(truth, predicted, truth, rng)
+            matrix = retrieval.confusion(truth, predicted, labels)
+            text = f"The query's category, taken from its {k} nearest product{'s' if k > 1 else ''}."
+            text += f" {int((~asked).sum())} queries of classes that the catalog does not have are left out."
+            protocols.append(Protocol(name, text, table, (matrix, labels)))
+    found = {}
+    for protocol in protocols:
+        found |= _figures(protocol.metrics, f"{protocol.name} " if protocol.confusion else "")
+    text = json.dumps({p.name: p.metrics.to_pylist() for p in protocols}, indent=1)
+    storage.write_bytes(storage.join(out, "metrics.json"), text.encode())
+    page = storage.join(out, "evaluation.html")
+    evaluation_report(
+        page, config.name[:1].upper() + config.name[1:], {name: str(figure) for name, figure in found.items()}, protocols
+    )
+    return replace(result, figures=found, evaluation=page)
