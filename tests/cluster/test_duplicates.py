@@ -126,7 +126,7 @@ def test_nothing_leaks_after_split_and_the_audit_says_what_does_before(shop, cap
     assert split.main(split.Config(store=store)).versions == {}
     clean = audit.main(audit.Config(store=store))
     assert clean.leaks == 0
-    assert "Nothing leaks" in Path(store, "audit.html").read_text()
+    assert "Nothing leaks" in Path(store, "reports", "audit", "latest.html").read_text()
 
     a, b, _ = planted[0]
     row = {"pair_id": "1", "garment_id": "g", "anchor_image_id": images[products[-1]], "post_id": "post99", "product_id": a}
@@ -139,7 +139,7 @@ def test_nothing_leaks_after_split_and_the_audit_says_what_does_before(shop, cap
     assert "near-duplicate cluster" in printed
     assert "post99" in printed
     assert "picture" in printed
-    assert "data:image/jpeg" in Path(store, "audit.html").read_text()
+    assert "data:image/jpeg" in Path(store, "reports", "audit", "latest.html").read_text()
 
 
 def test_a_benchmark_of_the_training_pictures(shop, finished, tmp_path):
@@ -155,7 +155,7 @@ def test_a_benchmark_of_the_training_pictures(shop, finished, tmp_path):
     config = audit.Config(store=store, against=str(tmp_path / "benchmark"), tables=["splits"])
     with pytest.raises(JobFailed):
         audit.main(config)
-    page = Path(store, "audit.html").read_text()
+    page = Path(store, "reports", "audit", "latest.html").read_text()
     assert "deep/flipped0.jpg" in page
     assert "deep/resized1.jpg" not in page  # of a test product
     assert "benchmark files unread</span><span>1<" in page

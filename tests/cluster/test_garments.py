@@ -105,8 +105,8 @@ def test_photos_to_garments_to_cutouts(place):
     assert not (folder / "store" / "_work" / cut.run_id).exists()
     page = show.main(show.Config(store=store, photos=5)).report
     soup = BeautifulSoup(Path(page).read_text(encoding="utf-8"), "html.parser")
-    assert len(soup.select(".photo")) == 5
-    assert len(soup.select(".photo > img")) == 5
+    assert len(soup.select(".seen")) == 5
+    assert len(soup.select(".seen > .photo img")) == 5
     assert "not_an_image" in soup.get_text()
 
     history = delta.history(delta.open_table(store, schema.CUTOUTS), 1)[0]["w2w"]

@@ -213,10 +213,10 @@ def test_outfits_of_the_store_and_of_a_set(tmp_path):
         elif int(photos[0][-2:]) < 30:  # as its post, or as the post of its near-duplicate
             assert row[schema.SPLIT] == ("train", "train", "test")[int(photos[0][-2:]) // 2 % 3]
     soup = BeautifulSoup(Path(done.page).read_text(encoding="utf-8"), "html.parser")
-    assert len(soup.select(".outfit")) == 3
+    assert len(soup.select(".sheet")) == 3
     assert "crops share pixels: run 'w2w segment' again" in soup.text
-    assert len(soup.select(".pieces img")) == 3 * 3 * 3
-    assert len(soup.select(".replaced")) == 3 * 2 * 2
+    assert len(soup.select(".outfit img")) == 3 * 3 * 3
+    assert len(soup.select(".outfit .changed")) == 3 * 2 * 2
 
     polyvore(root)
     for number, item in enumerate("abcd"):

@@ -195,8 +195,13 @@ def _train(log: _Steps, out: Path, common: dict) -> None:
 
 
 def _report(page: str, folder: Path, summaries: list[Summary], plans: Any) -> None:
-    links = {"contact sheet": "search/report.html", "metrics": "search/evaluation.html", "pairs": "tables/mining.html"}
-    links |= {"outfits": "tables/outfits.html", "leak audit": "tables/audit.html", "training": "encoder/report.html"}
+    links = {
+        "contact sheet": "search/report.html",
+        "metrics": "search/evaluation.html",
+        "pairs": "tables/reports/mine/latest.html",
+    }
+    links |= {"outfits": "tables/reports/compose/latest.html", "leak audit": "tables/reports/audit/latest.html"}
+    links["training"] = "encoder/report.html"
     run_report(
         page,
         "w2w demo",

@@ -112,11 +112,7 @@ def _by_protocol(config: Config) -> Result:
     if measured is None:
         return result
     versions = add(run, measured, config.seed, (schema.PAIRS, schema.QUESTIONS, schema.PRODUCTS, schema.EMBEDDINGS))
-    page = (
-        storage.join(storage.absolute(config.out), "evaluation.html")
-        if config.out
-        else page_of(run.store, "evaluate", run.run_id)
-    )
+    page = _page(config, run.store, run.run_id)
     found = _figures(measured.metrics)
     text = f"{protocol.says} Source: {protocol.source}."
     headline = {name: str(figure) for name, figure in found.items()}
@@ -171,6 +167,10 @@ def _outfits(run, config, protocol, catalog, model, vectors, result) -> tuple[Re
     return replace(result, model_version=of[-1]), Measured(*of, told)
 
 
+def _page(config: Config, store: str, run_id: str) -> str:
+    return storage.join(storage.absolute(config.out), "evaluation.html") if config.out else page_of(store, "evaluate", run_id)
+
+
 def _folder(scorer: str | None) -> Path | None:
     """Raises UsageError where no network lies there."""
     if not scorer:
@@ -208,7 +208,6 @@ def _by_search(config: Config) -> Result:
     result = Result(**{f.name: getattr(result, f.name) for f in fields(result)} | {"job": "evaluate"})
     if config.dry_run:
         return result
-    out = result.neighbours.rpartition("/")[0]
     protocols = []
     if config.match:
         relevant, num_relevant, truth, _, num_without = pages.relevance(searched, config.match, config.search.k)
@@ -236,9 +235,9 @@ def _by_search(config: Config) -> Result:
     found = {}
     for protocol in protocols:
         found |= _figures(protocol.metrics, f"{protocol.name} " if protocol.confusion else "")
+    page = _page(config, searched.store, result.run_id)
     text = json.dumps({p.name: p.metrics.to_pylist() for p in protocols}, indent=1)
-    storage.write_bytes(storage.join(out, "metrics.json"), text.encode())
-    page = storage.join(out, "evaluation.html")
+    storage.write_bytes(storage.join(page.rpartition("/")[0], "metrics.json"), text.encode())
     evaluation_report(
         page, config.name[:1].upper() + config.name[1:], {name: str(figure) for name, figure in found.items()}, protocols
     )

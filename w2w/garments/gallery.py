@@ -13,14 +13,18 @@ from w2w.table.pending import lookup
 _STAGES = ("detect", "segment")
 
 
-def write_gallery(store: str, detected: str | None, cut: str | None, num_shown: int, page: str | None) -> dict[str, int]:
-    """Draws what the detector's stage version ``detected`` and the segmenter's ``cut`` left; returns the headline's counts.
+def write_gallery(
+    store: str, detected: str | None, cut: str | None, num_shown: int, threshold: float, page: str | None
+) -> dict[str, int]:
+    """Draws what the detector's stage version ``detected`` found with at least this score, and the segmenter's ``cut`` left;
+    returns the headline's counts.
 
     Without a ``page`` it only counts.
     """
     looks = _rows(store, schema.LOOKS, (schema.IMAGE_ID, schema.NUM_GARMENTS, schema.PERSON_BOX, schema.CROP_SOURCE), detected)
     columns = (schema.IMAGE_ID, schema.CATEGORY, schema.ORIGINAL_LABEL, schema.SCORE, schema.BOX)
     garments = _rows(store, schema.GARMENTS, columns, detected)
+    surer = [g for g in garments if g[schema.SCORE] >= threshold]
     people = _rows(store, schema.CUTOUTS, (schema.IMAGE_ID,), cut)
     ids = sorted({r[schema.IMAGE_ID] for r in looks} | {r[schema.IMAGE_ID] for r in people})[:num_shown]
     rejects = delta.read(
@@ -35,13 +39,20 @@ def write_gallery(store: str, detected: str | None, cut: str | None, num_shown: 
     }
     wanted = (schema.IMAGE_ID, schema.BYTES, schema.MASK_RLE, schema.SLOTS)
     cutouts = _rows_with(store, schema.CUTOUTS, shown, wanted, cut) if cut else []
-    photos = _seen(ids, images, looks, garments, {c[schema.IMAGE_ID]: c for c in cutouts})
-    classes = Counter(g[schema.CATEGORY] for g in garments)
-    sizes = Counter(str(look[schema.NUM_GARMENTS]) for look in looks)
+    photos = _seen(ids, images, looks, surer, {c[schema.IMAGE_ID]: c for c in cutouts})
+    classes = Counter(g[schema.CATEGORY] for g in surer)
+    on_photo = Counter(g[schema.IMAGE_ID] for g in surer)
+    sizes = Counter(str(on_photo[look[schema.IMAGE_ID]]) for look in looks)
     sources = Counter(look[schema.CROP_SOURCE] for look in looks)
     histograms = [Histogram("Garments by class", dict(classes)), Histogram("Garments in a photo", dict(sizes))]
     histograms.append(Histogram("Where a person's box comes from", dict(sources)))
-    found = {"photos_seen": len(looks), "garments": len(garments), "cut_outs": len(people), "rejected": len(rejects)}
+    found = {
+        "photos_seen": len(looks),
+        "garments": len(surer),
+        "below_threshold": len(garments) - len(surer),
+        "cut_outs": len(people),
+        "rejected": len(rejects),
+    }
     headline = {name.replace("_", " "): f"{n:,}" for name, n in found.items()}
     facts = {"detector's stage version": detected or "none", "segmenter's stage version": cut or "none", "store": store}
     gallery = [
@@ -50,7 +61,11 @@ def write_gallery(store: str, detected: str | None, cut: str | None, num_shown: 
     ]
     counts = [(stage, code, n) for (stage, code), n in counted.most_common()]
     if page is not None:
-        garment_report(page, "Garments", headline, facts, histograms, photos, gallery, counts)
+        explained = (
+            f"The numbers at the boxes are those of the list below each photo: garments with a score of {threshold:g} or more."
+        )
+        explained += " The person's box is dashed; what was cut out has an outline, and all else is dimmed."
+        garment_report(page, "Garments", headline, facts, histograms, photos, gallery, counts, explained)
     return found
 
 

@@ -1,20 +1,22 @@
 """What was seen in photos: boxes and masks drawn on them, cut-outs, how often each class, and what was rejected."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from PIL import Image, ImageColor, ImageDraw
+from PIL import Image, ImageChops, ImageColor, ImageDraw, ImageFilter
 
 from w2w.errors import Reject
 from w2w.images.decode import decode
 from w2w.report.page import data_uri, thumbnail, write_page
 
 _PHOTO_PX = 420
+_DIMMED = 0.35  # of the background's light, where a mask is drawn
+_WHITE = (255, 255, 255)
+_NUMBER_PX = 13
 # Okabe and Ito 2008: told apart by all common kinds of colour vision
 COLOURS = ("#e69f00", "#56b4e9", "#009e73", "#f0e442", "#0072b2", "#d55e00", "#cc79a7", "#999999")
 _DARK = 340  # sum of red, green and blue under which black letters cannot be read
-_MASK_TINT = (46, 125, 90)
 
 
 @dataclass(frozen=True)
@@ -60,8 +62,36 @@ class Histogram:
     counts: dict[str, int] = field(default_factory=dict)
 
 
-def draw(seen: Seen, colours: dict[str, str], longest_px: int = _PHOTO_PX) -> Image.Image | None:
-    """The photo with its mask tinted, boxes in their class's colour, the person's box dashed. None where it is unreadable."""
+@dataclass(frozen=True)
+class Key:
+    """A line of a photo's legend: the number at a box, its colour, and what was found there."""
+
+    number: int
+    text: str
+    colour: str
+
+    @property
+    def dark(self) -> bool:
+        return _is_dark(self.colour)
+
+
+def colours_of(categories: Iterable[str]) -> dict[str, str]:
+    """A colour a class; classes beyond the palette share them, and have their numbers."""
+    return {c: COLOURS[i % len(COLOURS)] for i, c in enumerate(sorted(categories))}
+
+
+def legend_of(seen: Seen, colours: Mapping[str, str]) -> list[Key]:
+    """What ``draw`` numbers, the surest first."""
+    keys = []
+    for number, box in enumerate(_surest(seen.boxes), 1):
+        label = "" if box.label == box.category else f" ({box.label})"
+        keys.append(Key(number, f"{box.category}{label} {box.score:.2f}", colours.get(box.category, COLOURS[-1])))
+    return keys
+
+
+def draw(seen: Seen, colours: Mapping[str, str], longest_px: int = _PHOTO_PX) -> Image.Image | None:
+    """The photo with numbered boxes in their class's colour and the person's box dashed; outside a mask it is dimmed, and the
+    mask has an outline, so that the clothes keep their colours. None where it is unreadable."""
     try:
         pixels = decode(seen.image)
     except Reject:
@@ -70,21 +100,38 @@ def draw(seen: Seen, colours: dict[str, str], longest_px: int = _PHOTO_PX) -> Im
     picture = Image.fromarray(pixels)
     picture.thumbnail((longest_px, longest_px))
     if seen.mask is not None:
-        mask = Image.fromarray(np.where(seen.mask, 110, 0).astype(np.uint8)).resize(picture.size)
-        picture.paste(Image.new("RGB", picture.size, _MASK_TINT), (0, 0), mask)
+        picture = _outlined(picture, seen.mask)
     pen = ImageDraw.Draw(picture)
     x, y = picture.width / width, picture.height / height
     if seen.person:
         _dashed(pen, tuple(v * s for v, s in zip(seen.person, (x, y, x, y))))
-    for box in seen.boxes:
+    numbered = list(enumerate(_surest(seen.boxes), 1))
+    for number, box in reversed(numbered):  # the surest on top
         left, top, right, bottom = (v * s for v, s in zip(box.box, (x, y, x, y)))
         colour = colours.get(box.category, COLOURS[-1])
         pen.rectangle((left, top, max(left, right - 1), max(top, bottom - 1)), outline=colour, width=2)
-        text = f"{box.category} {box.score:.2f}"
-        at = (left + 2, max(0, top - 12) if top > 12 else top + 2)
-        pen.rectangle(pen.textbbox(at, text), fill=colour)
-        pen.text(at, text, fill="white" if sum(ImageColor.getrgb(colour)) < _DARK else "black")
+        text = str(number)
+        at = (min(left + 4, picture.width - 10), max(0.0, top + 3))
+        x0, y0, x1, y1 = pen.textbbox(at, text, font_size=_NUMBER_PX)
+        pen.rectangle((x0 - 3, y0 - 3, x1 + 3, y1 + 3), fill=colour)
+        pen.text(at, text, fill="white" if _is_dark(colour) else "black", font_size=_NUMBER_PX)
     return picture
+
+
+def _surest(boxes: Sequence[Box]) -> list[Box]:
+    return sorted(boxes, key=lambda box: -box.score)
+
+
+def _is_dark(colour: str) -> bool:
+    return sum(ImageColor.getrgb(colour)) < _DARK
+
+
+def _outlined(picture: Image.Image, mask: np.ndarray) -> Image.Image:
+    inside = Image.fromarray(np.where(mask, 255, 0).astype(np.uint8)).resize(picture.size, Image.Resampling.NEAREST)
+    edge = ImageChops.subtract(inside.filter(ImageFilter.MaxFilter(5)), inside)
+    drawn = Image.composite(picture, picture.point(lambda value: int(value * _DIMMED)), inside)
+    drawn.paste(_WHITE, (0, 0), edge)
+    return drawn
 
 
 def _ordered(counts: dict[str, int]) -> list[tuple[str, int]]:
@@ -112,10 +159,11 @@ def garment_report(
     photos: Sequence[Seen],
     rejects: Sequence[Refused],
     reject_counts: Sequence[tuple[str, str, int]],
+    explained: str = "",
 ) -> None:
-    """Writes the page to ``out``. ``reject_counts``: (stage, code, how many), of all rejects and not only those shown."""
-    categories = sorted({b.category for p in photos for b in p.boxes} | {c for h in histograms[:1] for c in h.counts})
-    colours = {c: COLOURS[i % len(COLOURS)] for i, c in enumerate(categories)}
+    """Writes the page to ``out``. ``reject_counts``: (stage, code, how many), of all rejects and not only those shown;
+    ``explained``: a sentence above the photos."""
+    colours = colours_of({b.category for p in photos for b in p.boxes} | {c for h in histograms[:1] for c in h.counts})
     shown = []
     for photo in photos:
         picture = draw(photo, colours)
@@ -126,7 +174,7 @@ def garment_report(
                 "cutout": thumbnail(photo.cutout),
                 "crops": [(label, thumbnail(data)) for label, data in photo.crops],
                 "note": photo.note,
-                "boxes": [(b.category, b.label, b.score, colours[b.category]) for b in photo.boxes],
+                "legend": legend_of(photo, colours),
             }
         )
     bars = [{"name": h.name, "rows": _ordered(h.counts), "most": max(h.counts.values())} for h in histograms if h.counts]
@@ -140,8 +188,8 @@ def garment_report(
         headline=headline,
         facts=facts,
         bars=bars,
-        colours=colours,
         photos=shown,
+        explained=explained,
         rejects=refused,
         reject_counts=list(reject_counts),
     )

@@ -29,14 +29,13 @@ FEED, GARMENTS = "feed", "garments"  # values of --of
 @dataclass(frozen=True)
 class Queries:
     """All that were asked for, by key, how many of them are pending, and how they come to have vectors. ``source`` is called
-    when there is work; it may write work files. ``origin`` names them, for the folder of the results."""
+    when there is work; it may write work files."""
 
     keys: pa.ChunkedArray
     num_pending: int
     source: Callable[[], Source]
     stages: Sequence[Stage]
     pictures: Callable[[set[str]], dict[str, bytes]]
-    origin: object
     tables: tuple[schema.Table, ...]
     num_without: int = 0  # anchors that have no vector
 
@@ -80,7 +79,6 @@ def _feed(run: Run, config, done: Sequence[Keys]) -> Iterator[Queries]:
                 *embed_stages(config.encoder, config.decode, schema.PRODUCT_ID, "query"),
             ],
             lambda wanted: feed_pictures(config.feed, config.fetch, wanted),
-            config.feed,
             (schema.PRODUCTS,),
         )
     finally:
@@ -123,7 +121,6 @@ def _garments(run: Run, config: Any, model: str, done: Sequence[Keys]) -> Iterat
             lambda: with_beside(source, run.store, schema.EMBEDDINGS, beside, folder),
             [],
             lambda wanted: garment_pictures(run.store, wanted),
-            GARMENTS,
             (schema.PAIRS, schema.EMBEDDINGS),
             missing,
         )

@@ -13,6 +13,7 @@ from w2w.index.stage import SEARCH_GIVES, SEARCH_NEEDS, Search, SearchConfig
 from w2w.ingest.feed import FeedConfig
 from w2w.models.config import EncoderConfig
 from w2w.models.encoder import model_version, try_encoder
+from w2w.report.page import page_of
 from w2w.results import Summary
 from w2w.search import pictures as pages
 from w2w.search.flow import check_queries, queries_of
@@ -44,7 +45,7 @@ class Config(JobConfig):
     pool: Pool = Pool()
     """Workers."""
     out: str | None = None
-    """Folder of the JSON lines and the report. Default: one below <store>/reports for this feed, index, search and match."""
+    """Folder of the JSON lines and the page, report.html. Default: <store>/reports/search/<run>, the page as index.html."""
     match: list[str] = field(default_factory=list)
     """A product is a right answer where all these are equal in query and product: attributes, or category."""
     shown: int = 60
@@ -120,10 +121,9 @@ def search(config: Config) -> tuple[Result, pages.Found]:
                 commit_every_s=config.commit_every_s,
             )
             result = run.done(result, counts=counts, versions=versions)
-    name = f"search-{ids.digest(version, queries.origin, config.match)}"
-    out = storage.absolute(config.out) if config.out else storage.join(run.store, "reports", name)
-    written: dict[str, str] = {"neighbours": pages.write_neighbours(found, out)}
+    page = storage.join(storage.absolute(config.out), "report.html") if config.out else page_of(run.store, "search", run.run_id)
+    written: dict[str, str] = {"neighbours": pages.write_neighbours(found, page.rpartition("/")[0])}
     if config.shown:
         facts = {"index": f"{result.index} {result.index_version}", "encoder": result.encoder, "search version": version}
-        written["report"] = pages.write_contact_sheet(found, out, queries.pictures, config.shown, facts, config.match)
+        written["report"] = pages.write_contact_sheet(found, page, queries.pictures, config.shown, facts, config.match)
     return run.done(result, **written), found

@@ -1,32 +1,26 @@
 """The contact sheet: query photos on the left, the products found for them on the right."""
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from w2w.report.cards import Card
 from w2w.report.page import thumbnail, write_page
 
-
-@dataclass(frozen=True)
-class Hit:
-    """A product that was found. ``correct`` is None where nobody knows."""
-
-    product_id: str
-    title: str
-    category: str
-    score: float
-    image: bytes | None
-    correct: bool | None = None
+_QUERY_PX = 320
 
 
 @dataclass(frozen=True)
 class QueryResult:
-    """A query and its hits, nearest first. ``answered``: whether the catalog has a right answer."""
+    """A query and what was found, nearest first. ``answered``: whether the catalog has a right answer; ``right``: whether the
+    nearest is one."""
 
     query_id: str
     image: bytes | None
     label: str
-    hits: list[Hit]
+    hits: Sequence[Card]
     answered: bool
+    right: bool = False
 
 
 def search_report(
@@ -42,17 +36,14 @@ def search_report(
     shown = [
         {
             "id": q.query_id,
-            "image": thumbnail(q.image),
+            "image": thumbnail(q.image, _QUERY_PX),
             "label": q.label,
-            "miss": q.answered and not _is_right(q),
-            "hits": [
-                {"title": h.title, "category": h.category, "score": h.score, "image": thumbnail(h.image), "correct": h.correct}
-                for h in q.hits
-            ],
+            "miss": q.answered and not q.right,
+            "hits": q.hits,
         }
         for q in queries
     ]
-    judged = [_is_right(q) for q in queries if q.answered]
+    judged = [q.right for q in queries if q.answered]
     write_page(
         out,
         "search/page.html.j2",
@@ -64,9 +55,6 @@ def search_report(
         num_right=sum(judged) if judged else None,
         num_judged=len(judged),
         num_unjudged=len(shown) - len(judged),
+        marked=any(card.mark for q in queries for card in q.hits),
         sought=sought,
     )
-
-
-def _is_right(query: QueryResult) -> bool:
-    return bool(query.hits) and bool(query.hits[0].correct)

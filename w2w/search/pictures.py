@@ -15,13 +15,16 @@ from w2w.errors import UsageError, attempt
 from w2w.ingest.feed import FeedConfig, read_feed
 from w2w.ingest.images import load_image
 from w2w.ingest.raw import IMAGE_OFFSET, IMAGE_SIZE
-from w2w.search.page import Hit, QueryResult, search_report
+from w2w.report.cards import Card, product_card
+from w2w.search.page import QueryResult, search_report
 from w2w.table import delta
 from w2w.table.pending import lookup
 from w2w.web.fetch import FetchConfig, Fetcher
 
-JSON_FILE, REPORT_FILE = "neighbours.jsonl", "report.html"
+JSON_FILE = "neighbours.jsonl"
 _HITS_SHOWN = 8
+RIGHT_MARK = "right answer"
+_ON_CARDS = (schema.TITLE, schema.BRAND, schema.PRICE, schema.CURRENCY, schema.URL)
 
 
 @dataclass(frozen=True)
@@ -57,51 +60,62 @@ def write_neighbours(found: Found, out: str) -> str:
 
 
 def write_contact_sheet(
-    found: Found, out: str, pictures: Callable[[set[str]], dict[str, bytes]], shown: int, facts: dict, match: Sequence[str]
+    found: Found, page: str, pictures: Callable[[set[str]], dict[str, bytes]], shown: int, facts: dict, match: Sequence[str]
 ) -> str:
-    """OUT/report.html: ``shown`` queries with the products found; returns where it is. ``pictures`` gives queries' own images.
+    """``page``: ``shown`` queries with the products found; returns where it is. ``pictures`` gives queries' own images.
 
-    A product is marked right or wrong by ``match`` (see ``truth_keys``), or by its category where nothing is named and queries
-    and products share categories.
+    A right answer by ``match`` (see ``truth_keys``) has a mark. Where nothing is named, and queries and products share
+    categories, it is counted how often the nearest is of the query's; most hits are, so none is marked. Hits whose pictures
+    are near-duplicates are one card.
     """
     rows, num_queries = _sample(found, shown)
-    hits = [hit for row in rows.column(schema.NEIGHBOUR_LIST).to_pylist() for hit in row[:_HITS_SHOWN]]
-    products = delta.current_products(found.store, [*_ANSWERS, schema.TITLE])
+    hits = [hit for row in rows.column(schema.NEIGHBOUR_LIST).to_pylist() for hit in row]
+    products = delta.current_products(found.store, [*_ANSWERS, *_ON_CARDS])
     shared = set(products.column(schema.CATEGORY).unique().to_pylist()) & set(rows.column(schema.CATEGORY).to_pylist())
     by = list(match) or ([schema.CATEGORY] if shared else [])
     answered = _answered(products, by)  # of the whole catalog: an answer that was not found makes a miss
     among = [pa.array(sorted({h[c] for h in hits}), pa.string()) for c in (schema.PRODUCT_ID, schema.IMAGE_ID)]
     by_id, by_picture = (pc.is_in(products.column(c), value_set=v) for c, v in zip((schema.PRODUCT_ID, schema.IMAGE_ID), among))
     products = products.filter(pc.or_(by_id, by_picture))
-    titles = dict(zip(*(products.column(c).to_pylist() for c in (schema.PRODUCT_ID, schema.TITLE))))
+    about = {row[schema.PRODUCT_ID]: row for row in products.select([schema.PRODUCT_ID, *_ON_CARDS]).to_pylist()}
     answers = Answers(products, by)
     photos = pictures(set(rows.column(schema.QUERY_ID).to_pylist()))
-    thumbnails = _pictures(found.store, [h[schema.IMAGE_ID] for h in hits])
+    alike = _alike(found.store, [h[schema.IMAGE_ID] for h in hits])
+    sheets = [list(_one_each(row[schema.NEIGHBOUR_LIST], alike))[:_HITS_SHOWN] for row in rows.to_pylist()]
+    images = _pictures(found.store, [group[0][schema.IMAGE_ID] for sheet in sheets for group in sheet])
 
-    def shown_hit(hit: dict, wanted: tuple[str, ...] | None) -> Hit:
-        product_id = hit[schema.PRODUCT_ID]
-        return Hit(
-            product_id,
-            titles.get(product_id) or product_id,
-            hit[schema.CATEGORY],
-            hit[schema.SCORE],
-            thumbnails.get(hit[schema.IMAGE_ID]),
-            answers.right(hit, wanted) if wanted in answered else None,  # as an evaluation counts
-        )
+    def card(group: list[dict], right: bool) -> Card:
+        hit = group[0]
+        row = about.get(hit[schema.PRODUCT_ID], {schema.PRODUCT_ID: hit[schema.PRODUCT_ID]})
+        notes = [str(hit[schema.RANK]), f"{hit[schema.SCORE]:.3f}", hit[schema.CATEGORY]]
+        notes += [f"{len(group) - 1} more with this picture"] if len(group) > 1 else []
+        return product_card(row, images.get(hit[schema.IMAGE_ID]), RIGHT_MARK if match and right else "", notes)
 
-    queries = [
-        QueryResult(
-            row[schema.QUERY_ID],
-            photos.get(row[schema.QUERY_ID]),
-            row[schema.CATEGORY],
-            [shown_hit(hit, wanted) for hit in row[schema.NEIGHBOUR_LIST][:_HITS_SHOWN]],
-            wanted in answered,
-        )
-        for row, wanted in zip(rows.to_pylist(), truth_keys(rows, by))
-    ]
-    target = storage.join(out, REPORT_FILE)
-    search_report(target, "What was found", facts, queries, num_queries, " and ".join(by))
-    return target
+    queries = []
+    for row, wanted, sheet in zip(rows.to_pylist(), truth_keys(rows, by), sheets):
+        rights = [wanted in answered and any(answers.right(h, wanted) for h in group) for group in sheet]  # as evaluated
+        cards = [card(group, right) for group, right in zip(sheet, rights)]
+        photo = photos.get(row[schema.QUERY_ID])
+        nearest = bool(sheet) and wanted in answered and answers.right(sheet[0][0], wanted)
+        queries.append(QueryResult(row[schema.QUERY_ID], photo, row[schema.CATEGORY], cards, wanted in answered, nearest))
+    search_report(page, "What was found", facts, queries, num_queries, " and ".join(by))
+    return page
+
+
+def _one_each(hits: Sequence[dict], alike: dict[str, str]) -> Iterator[list[dict]]:
+    """Hits whose pictures are near-duplicates together, nearest first."""
+    groups: dict[str, list[dict]] = {}
+    for hit in hits:
+        groups.setdefault(alike.get(hit[schema.IMAGE_ID], hit[schema.IMAGE_ID]), []).append(hit)
+    yield from groups.values()
+
+
+def _alike(store: str, image_ids: list[str]) -> dict[str, str]:
+    """The cluster of near-duplicates of each image that has one: as `w2w deduplicate` left them, if it has run."""
+    if delta.open_table(store, schema.DUPLICATES) is None:
+        return {}
+    found = lookup(store, schema.DUPLICATES, pa.array(sorted(set(image_ids))), [schema.IMAGE_ID, schema.CLUSTER_ID])
+    return dict(zip(found.column(0).to_pylist(), found.column(1).to_pylist()))
 
 
 def _sample(found: Found, shown: int) -> tuple[pa.Table, int]:

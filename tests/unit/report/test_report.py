@@ -11,9 +11,10 @@ from bs4 import BeautifulSoup
 from w2w import report
 from w2w.cli.demo_page import run_report
 from w2w.metrics import retrieval
+from w2w.report.cards import product_card
 from w2w.report.evaluation import Protocol, evaluation_report
 from w2w.report.page import thumbnail
-from w2w.search.page import Hit, QueryResult, search_report
+from w2w.search.page import QueryResult, search_report
 
 EVIL = '<script>alert("x")</script><img src=http://evil.example/x onerror=alert(1)>'
 PICTURE = simplejpeg.encode_jpeg(np.full((300, 200, 3), 120, np.uint8))
@@ -35,20 +36,20 @@ def page(path) -> BeautifulSoup:
 
 def test_contact_sheet(tmp_path):
     hits = [
-        Hit("p1", EVIL, EVIL, 0.91, PICTURE, True),
-        Hit("p2", "plain", "top", 0.5, b"no image", False),
-        Hit("p3", "t", "top", 0.1, None),
+        product_card({"product_id": "p1", "title": EVIL}, PICTURE, "right answer", ["1", EVIL]),
+        product_card({"product_id": "p2", "title": "plain"}, b"no image"),
+        product_card({"product_id": "p3"}, None),
     ]
     queries = [
-        QueryResult(EVIL, PICTURE, EVIL, hits, True),
+        QueryResult(EVIL, PICTURE, EVIL, hits, True, right=True),
         QueryResult("q2", None, "top", [hits[1]], True),
         QueryResult("q3", None, "bag", [], False),
     ]
     search_report(str(tmp_path / "r.html"), EVIL, {"model": EVIL, "rows": 1234567}, queries, 500, "sku and colour")
     soup = page(tmp_path / "r.html")
     assert len(soup.select("section.query")) == 3
-    assert len(soup.select(".hit.right")) == 1
-    assert len(soup.select(".tick")) == 1  # said by a sign, not by colour alone
+    assert len(soup.select(".product.sought")) == 1
+    assert soup.select_one(".query .mark").get_text() == "✓ right answer"  # said by a sign and words, not by colour alone
     assert "1 / 2 shown queries whose nearest product has their sku and colour" in " ".join(soup.get_text(" ").split())
     assert "Not counted: 1 of the shown queries" in soup.get_text()
     assert all(image["alt"] for image in soup.select("img"))

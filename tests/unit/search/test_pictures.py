@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
+from bs4 import BeautifulSoup
 
 from tests.unit.table.test_sink import lineage
 from w2w import schema
@@ -34,6 +35,10 @@ def query(name: str, hits: list[dict], sku: str | None = None, category: str = "
     given = {"key": name, "query_id": name, "category": category, "neighbours": near, "search_version": "v"}
     given |= {"attributes": None if sku is None else [("sku", sku)]}
     return {f.name: "" for f in schema.NEIGHBOURS.schema} | given
+
+
+def parsed(page: str) -> BeautifulSoup:
+    return BeautifulSoup(Path(page).read_text(encoding="utf-8"), "html.parser")
 
 
 def fill(store, products: list[dict], queries: list[dict]) -> Found:
@@ -79,8 +84,8 @@ def test_what_is_not_said_is_like_nothing(tmp_path, nothing):
     both = relevance(found, ["sku", "category"], 2)
     assert (both[0].tolist(), both[4]) == (relevant.tolist(), 1)
     # the page frames no product of a query of which nothing is known
-    page = write_contact_sheet(found, str(tmp_path / "out"), lambda wanted: {}, 9, {}, ["sku"])
-    assert page.endswith("report.html")
+    page = write_contact_sheet(found, str(tmp_path / "page.html"), lambda wanted: {}, 9, {}, ["sku"])
+    assert len(parsed(page).select(".query .mark")) == 1
     answers = Answers(pa.Table.from_pylist(products, schema=schema.PRODUCTS.schema), ["sku"])
     assert not answers.right({"product_id": "a", "image_id": "image-a"}, None)
 
@@ -89,12 +94,34 @@ def test_a_query_whose_right_product_is_not_among_the_hits_is_a_miss_on_the_page
     products = [product("a", sku="1"), product("b", sku="2"), product("gone", sku="3", active=False)]
     asked = [query("hit", products[:1], "1"), query("miss", products[:1], "2"), query("none", [], "2")]
     found = fill(tmp_path, products, [*asked, query("unanswered", products[:1], "3")])
-    page = write_contact_sheet(found, str(tmp_path / "out"), lambda wanted: {}, 9, {}, ["sku"])
+    page = write_contact_sheet(found, str(tmp_path / "page.html"), lambda wanted: {}, 9, {}, ["sku"])
     text = Path(page).read_text(encoding="utf-8")
     assert (relevance(found, ["sku"], 1)[1] > 0).sum() == 3
     assert "<b>1 / 3</b>" in text
     assert text.count('data-miss="1"') == 2
     assert "Not counted: 1 of the shown queries" in text
+
+
+def test_near_duplicates_are_one_card_and_one_of_them_may_be_the_right_answer(tmp_path):
+    products = [product("a", "one", "2"), product("b", "one", "2"), product("c", "two", "1"), product("d", "three", "3")]
+    found = fill(tmp_path, products, [query("x", products, "1")])
+    rows = [{"image_id": i, "cluster_id": "one", "cluster_size": 2} for i in ("one", "two")]
+    append_rows(str(tmp_path), Output(schema.DUPLICATES), pa.Table.from_pylist(rows, schema.DUPLICATES.schema), lineage("1"))
+    cards = parsed(write_contact_sheet(found, str(tmp_path / "page.html"), lambda wanted: {}, 9, {}, ["sku"])).select(
+        ".product"
+    )
+    assert [("sought" in c["class"], "2 more with this picture" in c.get_text()) for c in cards] == [
+        (True, True),
+        (False, False),
+    ]
+
+
+def test_without_named_attributes_the_class_is_counted_and_nothing_is_marked(tmp_path):
+    products = [product("a"), product("b")]
+    found = fill(tmp_path, products, [query("x", products)])
+    soup = parsed(write_contact_sheet(found, str(tmp_path / "page.html"), lambda wanted: {}, 9, {}, []))
+    assert "1 / 1" in soup.select_one(".tiles").get_text()
+    assert soup.select(".mark, .sought") == []
 
 
 def test_where_nothing_is_said_at_all_it_is_a_mistake(tmp_path):

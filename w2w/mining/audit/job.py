@@ -14,6 +14,7 @@ from w2w.mining.audit.rules import check_tables, counts
 from w2w.mining.catalog import check_product_key
 from w2w.mining.duplicates.flow import fingerprints_due, make_fingerprints
 from w2w.mining.duplicates.rules import LikenessRules, check_rules
+from w2w.report.page import page_of
 from w2w.results import Summary, words
 from w2w.stage import Counts, Pool
 from w2w.table import delta
@@ -38,7 +39,7 @@ class Config(JobConfig):
     against_split: str = "train"
     """That split."""
     out: str = ""
-    """The page. Default: audit.html in the store."""
+    """The page. Default: index.html in <store>/reports/audit/<run>."""
     examples: int = 60
     """Leaks of every kind that the page shows."""
     rules: LikenessRules = LikenessRules()
@@ -103,7 +104,7 @@ def main(config: Config) -> Result:
         told = {"benchmark_images": foreign.num_rows, "benchmark_files_unread": len(unread)}
         result = run.done(result, benchmark=against, **told)
     table = counts(leaks)
-    page = storage.absolute(config.out) if config.out else storage.join(run.store, "audit.html")
+    page = storage.absolute(config.out) if config.out else page_of(run.store, run.job, run.run_id)
     shown = gallery(run.store, leaks, uses, against or None, config.examples)
     audit_report(page, "Leak audit", words(result), [(*key, n) for key, n in table.items()], shown, leaks.num_rows)
     if not leaks.num_rows:

@@ -9,6 +9,7 @@ from w2w.mining.catalog import check_product_key, chosen_version, is_current, ke
 from w2w.mining.negatives.flow import garment_search, harden, with_all_images
 from w2w.mining.negatives.rules import NegativeRules
 from w2w.mining.pairs.shown import report_mining
+from w2w.report.page import page_of
 from w2w.results import Summary
 from w2w.table import delta
 
@@ -32,7 +33,7 @@ class Config(JobConfig):
     classes: dict[str, str] | None = None
     """As in `w2w mine`: the feed's categories as ours."""
     out: str = ""
-    """The report. Default: mining.html in the store."""
+    """The report. Default: index.html in <store>/reports/harden/<run>."""
     shown: int = 12
     """Pairs, negatives, and rejects of each reason in the report; 0 for no report."""
 
@@ -74,5 +75,5 @@ def main(config: Config) -> Result:
     catalog = with_all_images(catalog, keyed_products(store, config.product_key))
     lineage = run.lineage(version, inputs)
     counts, versions = harden(store, search, catalog, config.rules, duplicates, lineage, config.tolerance)
-    report = report_mining(store, config.out, config.shown) if config.shown else None
+    report = report_mining(store, config.out or page_of(store, run.job, run.run_id), config.shown) if config.shown else None
     return run.done(result, counts=counts, versions=versions, report=report)

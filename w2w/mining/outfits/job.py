@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from w2w import schema, storage
+from w2w import schema
 from w2w.engine.job import JobConfig, Run
 from w2w.engine.snapshot import commit_snapshot
 from w2w.errors import UsageError
@@ -11,6 +11,7 @@ from w2w.mining.catalog import check_product_key, is_current, snapshot_version
 from w2w.mining.outfits.flow import clusters, cut_out_slots, overlap, owned_splits, shown_outfits, write_outfits
 from w2w.mining.outfits.page import outfit_sheet
 from w2w.mining.outfits.rules import CROP_SOURCES, judged, modify, with_splits
+from w2w.report.page import page_of
 from w2w.results import Summary, words
 from w2w.table.delta import need_table, newest_version
 
@@ -41,7 +42,7 @@ class Config(JobConfig):
     seed: int = 0
     """Another one makes other modified outfits."""
     sheet: int = 24
-    """How many outfits the page outfits.html in the store shows; 0: no page."""
+    """How many outfits the page shows; 0: no page."""
 
     def __post_init__(self):
         if self.crop_sources is not None and (not self.crop_sources or set(self.crop_sources) - set(CROP_SOURCES)):
@@ -120,7 +121,7 @@ def main(config: Config) -> Result:
     )
     if not config.sheet:
         return result
-    page = storage.join(run.store, "outfits.html")
+    page = page_of(run.store, run.job, run.run_id)
     headline = {"worn": f"{worn.height:,}", "modified": f"{len(made.base):,}", "rejected": f"{len(rejected):,}"}
     outfit_sheet(page, "Outfits", headline, words(result), shown_outfits(run.store, cutouts, config.sheet))
     return run.done(result, page=page)

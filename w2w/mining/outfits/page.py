@@ -1,9 +1,17 @@
 """A contact sheet of outfits: what was worn, and what was made of it by replacing pieces."""
 
+import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from PIL import Image
+
+from w2w.errors import Reject
+from w2w.images.decode import decode
+from w2w.report import cards
 from w2w.report.page import thumbnail, write_page
+
+_DRESS, _HALVES = "dress", ("top", "bottom")
 
 
 @dataclass(frozen=True)
@@ -30,20 +38,42 @@ class Worn:
 def outfit_sheet(
     out: str, title: str, headline: Mapping[str, object], facts: Mapping[str, object], worn: Sequence[Worn]
 ) -> None:
-    """Writes the page to ``out``. A crop that cannot be read has its place and says so."""
-
-    def shown(pieces: Sequence[Piece]) -> list[dict]:
-        return [
-            {
-                "image": thumbnail(p.crop),
-                "text": p.slot if p.category == p.slot else f"{p.slot} ({p.category})",
-                "crop_source": p.crop_source,
-                "replaced": p.replaced,
-            }
-            for p in pieces
-        ]
-
+    """Writes the page to ``out``. A crop that cannot be read has its place and says so; a dress, whose halves are crops of two
+    slots, is drawn once."""
     outfits = [
-        {"id": w.outfit_id, "split": w.split, "worn": shown(w.pieces), "modified": [shown(m) for m in w.modified]} for w in worn
+        {"id": w.outfit_id, "split": w.split, "worn": _shown(w.pieces), "modified": [_shown(m) for m in w.modified]}
+        for w in worn
     ]
     write_page(out, "mining/outfits/page.html.j2", title=title, headline=headline, facts=facts, outfits=outfits)
+
+
+def _shown(pieces: Sequence[Piece]) -> dict:
+    """Pictures, and a sentence of where the crops come from."""
+    halves = {p.slot: p for p in pieces if p.category == _DRESS and p.slot in _HALVES}
+    if len(halves) == len(_HALVES):
+        top, bottom = (halves[slot] for slot in _HALVES)
+        whole = Piece(_DRESS, _DRESS, _stacked(top.crop, bottom.crop), top.crop_source, top.replaced or bottom.replaced)
+        pieces = [whole, *(p for p in pieces if p.slot not in halves)]
+    shown = []
+    by_source: dict[str, list[str]] = {}
+    for p in pieces:
+        name = p.slot if p.category == p.slot else f"{p.slot} ({p.category})"
+        shown.append(cards.Piece(p.slot, thumbnail(p.crop), f"{name}{', replaced' if p.replaced else ''}", p.replaced))
+        by_source.setdefault(p.crop_source, []).append(name)
+    said = "; ".join(f"by {source}: {', '.join(names)}" for source, names in by_source.items())
+    return {"pieces": shown, "said": said, "replaced": " and ".join(p.slot for p in pieces if p.replaced)}
+
+
+def _stacked(top: bytes, bottom: bytes) -> bytes:
+    """The upper half above the lower one, as wide; the upper half alone where one cannot be read."""
+    try:
+        above, below = (Image.fromarray(decode(half)) for half in (top, bottom))
+    except Reject:
+        return top
+    below = below.resize((above.width, max(1, round(below.height * above.width / below.width))))
+    whole = Image.new("RGB", (above.width, above.height + below.height))
+    whole.paste(above, (0, 0))
+    whole.paste(below, (0, above.height))
+    out = io.BytesIO()
+    whole.save(out, "JPEG", quality=90)
+    return out.getvalue()

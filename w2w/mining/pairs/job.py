@@ -11,6 +11,7 @@ from w2w.mining.catalog import check_product_key, chosen_version, is_current, re
 from w2w.mining.pairs.flow import GateConfig, mine
 from w2w.mining.pairs.rules import PairRules
 from w2w.mining.pairs.shown import report_mining
+from w2w.report.page import page_of
 from w2w.results import Summary
 from w2w.table.delta import need_table
 
@@ -40,7 +41,7 @@ class Config(JobConfig):
     classes: dict[str, str] | None = None
     """The feed's categories as ours: {Topwear: top, Sandal: shoes, ...}. What is none of our classes is not mined."""
     out: str = ""
-    """The report. Default: mining.html in the store."""
+    """The report. Default: index.html in <store>/reports/mine/<run>."""
     shown: int = 12
     """Pairs, negatives, and rejects of each reason in the report; 0 for no report."""
 
@@ -99,5 +100,5 @@ def main(config: Config) -> Result:
     lineage = run.lineage(version, inputs)
     lineage = replace(lineage, config=lineage.config | {"detector": detector, "classifier": classifier})  # not auto
     counts, versions = mine(store, detector, catalog, config.rules, asked, lineage, config.tolerance)
-    report = report_mining(store, config.out, config.shown) if config.shown else None
+    report = report_mining(store, config.out or page_of(store, run.job, run.run_id), config.shown) if config.shown else None
     return run.done(result, counts=counts, versions=versions, report=report)

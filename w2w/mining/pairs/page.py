@@ -3,10 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from w2w.garments.page import Seen, draw
+from w2w.garments.page import Seen, draw, legend_of
+from w2w.report.cards import web_link
 from w2w.report.page import data_uri, thumbnail, write_page
 
-_PHOTO_PX = 260
+_PHOTO_PX = 320
 
 
 @dataclass(frozen=True)
@@ -43,10 +44,11 @@ class Rejected:
 
 @dataclass(frozen=True)
 class Reason:
-    """Why tags were rejected, how many, and some of them."""
+    """Why tags were rejected, what to do about it, how many, and some of them."""
 
     code: str
     meaning: str
+    advice: str
     count: int
     examples: Sequence[Rejected] = ()
 
@@ -89,6 +91,7 @@ def mining_report(
             {
                 "code": r.code,
                 "meaning": r.meaning,
+                "advice": r.advice,
                 "count": r.count,
                 "width": r.count / max(x.count for x in reasons),
                 "examples": [_rejected(e, colours) for e in r.examples],
@@ -112,7 +115,7 @@ def _pair(pair: Pair) -> dict:
         "anchor": _side(pair.anchor),
         "positive": _side(pair.positive),
         "negatives": [_side(n) for n in pair.negatives],
-        "url": _web(pair.url),
+        "url": web_link(pair.url),
     }
 
 
@@ -121,11 +124,7 @@ def _rejected(example: Rejected, colours: dict[str, str]) -> dict:
     return {
         "detail": example.detail,
         "photo": data_uri(picture) if picture else None,
+        "legend": legend_of(example.photo, colours) if example.photo else [],
         "product": _side(example.product) if example.product else None,
-        "url": _web(example.url),
+        "url": web_link(example.url),
     }
-
-
-def _web(url: str | None) -> str | None:
-    """Only what a browser may follow from a page that shows foreign rows."""
-    return url if url and url.startswith(("http://", "https://")) else None

@@ -7,29 +7,55 @@ import pyarrow as pa
 
 from w2w import ids, schema, storage
 from w2w.errors import RejectCode
-from w2w.garments.page import COLOURS, Box, Seen
+from w2w.garments.page import Box, Seen, colours_of
 from w2w.garments.taxonomy import CATEGORIES
 from w2w.mining.pairs.page import Counted, Pair, Reason, Rejected, Side, mining_report
 from w2w.mining.pairs.rules import parts_of_tag
 from w2w.table import delta, snapshot
 from w2w.table.pending import lookup
 
-PAGE = "mining.html"
 _EACH = 6  # examples of a reason, at most
-_MEANINGS = {
-    RejectCode.UNKNOWN_PRODUCT: "The tag names a product that the catalog does not have.",
-    RejectCode.NO_CATEGORY: "The product is of none of the classes that are mined.",
-    RejectCode.NO_PHOTO: "There is no picture of the product.",
-    RejectCode.TOO_SMALL: "The product's picture is too small to learn from.",
-    RejectCode.NO_SPLIT: "The post or the product came after the splits were made.",
-    RejectCode.CROSSES_SPLIT: "Tags tied these posts and products into a component too large for one split. 'w2w split' cut it "
-    "where few tags are lost; a pair across the cut would leak a test product into training. A larger --split.max_component "
-    "cuts less.",
-    RejectCode.NOT_DETECTED: "The detector found no garment of the product's class in the photo.",
-    RejectCode.AMBIGUOUS: "Which garment is which product cannot be told.",
-    RejectCode.DISSIMILAR: "Garment and product look too different: a wrong tag, or a garment that is hardly seen.",
-    RejectCode.NO_VECTOR: "Similarity has to decide, and there is nothing to compare.",
-    RejectCode.REPEATED: "The same photo and product came from another post: one pair is enough.",
+_MEANINGS = {  # why, and what to do about it
+    RejectCode.UNKNOWN_PRODUCT: (
+        "The tag names a product that the catalog does not have.",
+        "Is the whole feed ingested, and are withdrawn products kept? Then the post is older than the catalog: nothing to do.",
+    ),
+    RejectCode.NO_CATEGORY: (
+        "The product is of none of the classes that are mined.",
+        "Name what the feed's categories are with --classes, or run 'w2w classify' and give --classifier=auto.",
+    ),
+    RejectCode.NO_PHOTO: ("There is no picture of the product.", "'w2w tables --rejects' says why its picture was not loaded."),
+    RejectCode.TOO_SMALL: (
+        "The product's picture is too small to learn from.",
+        "Have the feed name larger pictures; --rules.thumbnail_px is the limit.",
+    ),
+    RejectCode.NO_SPLIT: (
+        "The post or the product came after the splits were made.",
+        "Run 'w2w split' again, then 'w2w mine'.",
+    ),
+    RejectCode.CROSSES_SPLIT: (
+        "Tags tied so many posts and products together that they did not fit into one split. They were cut apart where few "
+        "tags are lost, and these are those across the cut: as pairs they would leak test products into training.",
+        "Nothing, if the pairs that are left suffice; a larger --split.max_component of 'w2w split' cuts less.",
+    ),
+    RejectCode.NOT_DETECTED: (
+        "The detector found no garment of the product's class in the photo.",
+        "Look at the photos below. If the garment is there, run 'w2w detect' with a lower --detector.threshold and 'w2w mine' "
+        "with --rules.sure_score, or use a better detector.",
+    ),
+    RejectCode.AMBIGUOUS: (
+        "Several garments or several tags of one class: which is which cannot be told.",
+        "--gate.matches=ambiguous lets similarity decide (embed the garments first).",
+    ),
+    RejectCode.DISSIMILAR: (
+        "Garment and product look too different: a wrong tag, or a garment that is hardly seen.",
+        "Nothing, if the examples below are wrong pairs. If they are right ones, raise --gate.max_share.",
+    ),
+    RejectCode.NO_VECTOR: (
+        "Similarity has to decide, and there is nothing to compare.",
+        "Run 'w2w embed' for products and 'w2w embed --of=garments' with the same encoder.",
+    ),
+    RejectCode.REPEATED: ("The same photo and product came from another post: one pair is enough.", "Nothing."),
 }
 
 
@@ -61,10 +87,9 @@ def report_mining(store: str, out: str, shown: int) -> str:
     headline = {"pairs": f"{len(pairs):,}", "rejected tags": f"{len(rejects):,}"}
     headline |= {"products": f"{pairs[schema.PRODUCT_ID].n_unique():,}", "posts": f"{pairs[schema.POST_ID].n_unique():,}"}
     drawn = _pairs(store, sample.to_dicts(), negatives, posts)
-    page = storage.absolute(out) if out else storage.join(store, PAGE)
-    colours = {c: COLOURS[i % len(COLOURS)] for i, c in enumerate(CATEGORIES)}
+    page = storage.absolute(out)
     hardened = [p for p in drawn if p.negatives]
-    mining_report(page, headline, facts, counted, reasons, drawn, hardened[:shown], colours)
+    mining_report(page, headline, facts, counted, reasons, drawn, hardened[:shown], colours_of(CATEGORIES))
     return page
 
 
@@ -156,7 +181,7 @@ def _reasons(store: str, made: dict, rejects: pl.DataFrame, posts: pl.DataFrame,
         example = Rejected(row[schema.REJECT_DETAIL], seen, side, row[schema.SOURCE])
         examples.setdefault(row[schema.REJECT_CODE], []).append(example)
     ordered = sorted(counts.items(), key=lambda kv: (-kv[1], kv[0]))
-    return [Reason(code, _MEANINGS.get(RejectCode(code), ""), n, examples.get(code, [])) for code, n in ordered]
+    return [Reason(code, *_MEANINGS.get(RejectCode(code), ("", "")), n, examples.get(code, [])) for code, n in ordered]
 
 
 def _boxes(store: str, photos: Sequence[str], version: str) -> dict[str, list[Box]]:
