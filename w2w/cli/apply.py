@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from w2w import ids, plugins, schema
 from w2w.engine.job import JobConfig, Run
-from w2w.engine.run import run_stages
+from w2w.engine.run import run_pending
 from w2w.engine.source import pending_rows
 from w2w.errors import UsageError
 from w2w.models.encoder import check_version
@@ -62,22 +62,10 @@ def main(config: Config) -> Result:
     work = pending_rows(run.store, stage.of, columns, done, source, config.item_rows, limit=config.limit)
     told = {"stage": config.stage, "stage_version": version}
     result = run.result(Result, **told, pending=work.num_rows, skipped=work.skipped)
-    if work.is_done(config.tolerance) or config.dry_run:
-        return result
-    run.begin()
     gives = pa.schema([f for f in stage.table.schema if f.name not in columns])
     made = {"name": config.stage, "options": config.options, "version": version}
-    counts, versions = run_stages(
-        run.store,
-        work,
-        [Stage(run.job, Applied, stage.needs, gives, made)],
-        [Output(stage.table)],
-        run.lineage(version, [stage.of]),
-        pool=config.pool,
-        tolerance=config.tolerance,
-        commit_every_s=config.commit_every_s,
-    )
-    return run.done(result, counts=counts, versions=versions)
+    stages = [Stage(run.job, Applied, stage.needs, gives, made)]
+    return run_pending(run, result, work, stages, [Output(stage.table)], version, [stage.of], config.pool)
 
 
 class Applied:

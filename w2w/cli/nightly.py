@@ -3,15 +3,12 @@
 from dataclasses import dataclass
 
 from w2w import schema
-from w2w.engine.job import JobConfig, Run, options_of, show
-from w2w.images.decode import DecodeLimits
+from w2w.engine.job import Run, options_of, show
 from w2w.index import job as index
 from w2w.index.job import Result as Indexed
 from w2w.index.spec import IndexConfig
 from w2w.ingest import job as ingest
-from w2w.ingest.feed import FeedConfig
 from w2w.ingest.job import Result as Ingested
-from w2w.ingest.loading import FeedFetchConfig
 from w2w.models import job as embed
 from w2w.models.config import EncoderConfig
 from w2w.models.job import Result as Embedded
@@ -21,23 +18,13 @@ from w2w.table import delta
 
 
 @dataclass(frozen=True)
-class Config(JobConfig):
+class Config(ingest.Config):
     """What `w2w ingest`, `w2w embed` and `w2w index` take, in one file. A step that fails stops the night: the index that is
     published stays as it was, and the next run goes on where this one stopped."""
 
     SHOWN = "store feed.uri feed.columns feed.category_map feed.full encoder.name index.target_recall gpu_pool dry_run"
     PLACES = {}
 
-    feed: FeedConfig = FeedConfig()
-    """The product source."""
-    decode: DecodeLimits = DecodeLimits()
-    """What an image may be."""
-    fetch: FeedFetchConfig = FeedFetchConfig()
-    """How images on the web are fetched."""
-    max_withdrawn_rate: float = ingest.Config.max_withdrawn_rate
-    """As of `w2w ingest`."""
-    withdraw_missing: int | None = None
-    """As of `w2w ingest`."""
     encoder: EncoderConfig = EncoderConfig()
     """The model."""
     index: IndexConfig = IndexConfig()

@@ -13,6 +13,7 @@ import pyarrow as pa
 import ray
 
 from w2w import schema, storage
+from w2w.engine.job import R, Run
 from w2w.engine.progress import Progress
 from w2w.engine.source import Source
 from w2w.engine.tasks import raise_user_errors
@@ -105,6 +106,35 @@ def run_stages(
             raise AssertionError(f"{source.num_rows} rows were to be read: {counts}")
         tolerance.check(counts.rejects, source.listed, source.rejected)
     return committer.counts, {o.table.name: committer.version(o.table) for o in outputs}
+
+
+def run_pending(
+    run: Run,
+    result: R,
+    work: Source,
+    stages: Sequence[Stage],
+    outputs: Sequence[Output],
+    version: str,
+    inputs: Sequence[schema.Table],
+    pool: Pool,
+) -> R:
+    """The end of a job over pending rows: ``run_stages`` where there are any and this is no dry run, by the options that all
+    jobs share. ``version`` is the stage's, ``inputs`` the tables that its rows are made of."""
+    config = run.config
+    if work.is_done(config.tolerance) or config.dry_run:
+        return result
+    run.begin()
+    counts, versions = run_stages(
+        run.store,
+        work,
+        stages,
+        outputs,
+        run.lineage(version, inputs),
+        pool=pool,
+        tolerance=config.tolerance,
+        commit_every_s=config.commit_every_s,
+    )
+    return run.done(result, counts=counts, versions=versions)
 
 
 def _blocks(items: list[pa.Table]) -> list[pa.Table]:

@@ -5,7 +5,7 @@ from typing import Literal
 
 from w2w import ids, schema
 from w2w.engine.job import JobConfig, Run
-from w2w.engine.run import run_stages
+from w2w.engine.run import run_pending
 from w2w.engine.source import pending_rows
 from w2w.errors import UsageError
 from w2w.garments.detector import DetectorConfig, detector_version, try_detector
@@ -77,20 +77,9 @@ def main(config: Config) -> Result:
     result = run.result(Result, **told, pending=work.num_rows, skipped=work.skipped)
     if work.num_rows:
         try_detector(config.detector)
-    if work.is_done(config.tolerance) or config.dry_run:
-        return result
-    run.begin()
-    counts, versions = run_stages(
-        run.store,
-        work,
-        [
-            decode_stage(config.decode, config.longest_px),
-            *detect_stages(config.detector, {"stage_version": version} | crops, config.pool, config.gpu_pool),
-        ],
-        [Output(schema.GARMENTS, unique=schema.GARMENT_ID, nested=ITEMS), Output(schema.LOOKS)],
-        run.lineage(version, [schema.IMAGES]),
-        pool=config.pool,
-        tolerance=config.tolerance,
-        commit_every_s=config.commit_every_s,
-    )
-    return run.done(result, counts=counts, versions=versions)
+    stages = [
+        decode_stage(config.decode, config.longest_px),
+        *detect_stages(config.detector, {"stage_version": version} | crops, config.pool, config.gpu_pool),
+    ]
+    outputs = [Output(schema.GARMENTS, unique=schema.GARMENT_ID, nested=ITEMS), Output(schema.LOOKS)]
+    return run_pending(run, result, work, stages, outputs, version, [schema.IMAGES], config.pool)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from w2w.engine.job import JobConfig, Run
-from w2w.engine.run import run_stages
+from w2w.engine.run import run_pending
 from w2w.images.decode import DecodeLimits
 from w2w.models.config import EncoderConfig
 from w2w.models.encoder import model_version, try_encoder
@@ -50,17 +50,5 @@ def main(config: Config) -> Result:
     result = run.result(Result, **told, pending=work.num_rows, skipped=work.skipped)
     if work.num_rows:
         try_encoder(config.encoder)
-    if work.is_done(config.tolerance) or config.dry_run:
-        return result
-    run.begin()
-    counts, versions = run_stages(
-        run.store,
-        work,
-        picture_stages(pictures, config.encoder, config.decode, config.gpu_pool),
-        [pictures.output],
-        run.lineage(version, [pictures.table]),
-        pool=config.pool,
-        tolerance=config.tolerance,
-        commit_every_s=config.commit_every_s,
-    )
-    return run.done(result, counts=counts, versions=versions)
+    stages = picture_stages(pictures, config.encoder, config.decode, config.gpu_pool)
+    return run_pending(run, result, work, stages, [pictures.output], version, [pictures.table], config.pool)

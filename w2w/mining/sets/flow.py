@@ -20,10 +20,8 @@ from w2w.errors import Reject
 from w2w.garments.stage import ITEMS
 from w2w.images.decode import DecodeLimits
 from w2w.images.stage import INSPECT_GIVES, inspect
-from w2w.ingest.changes import LAST_PICTURE
 from w2w.ingest.loading import PictureFetch
-from w2w.ingest.raw import IMAGE_OFFSET, IMAGE_SIZE
-from w2w.ingest.stage import LOAD_GIVES, load
+from w2w.ingest.stage import LOAD_GIVES, LOAD_NEEDS, load
 from w2w.mining.sets import rows as of
 from w2w.mining.sets.records import PublicSet
 from w2w.stage import REJECTED_SCHEMA, Counts, Pool, Stage
@@ -33,15 +31,7 @@ from w2w.table.sink import Lineage, Output, Tolerance
 from w2w.web.fetch import FetchConfig, Fetcher
 
 # what the stage that loads images wants to find beside a row
-_LOADING = pa.schema(
-    [
-        (IMAGE_OFFSET, pa.int64()),
-        (IMAGE_SIZE, pa.int64()),
-        (schema.REJECT_CODE, pa.string()),
-        (schema.REJECT_DETAIL, pa.string()),
-        *LAST_PICTURE,
-    ]
-)
+_LOADING = [f for f in LOAD_NEEDS if f.name != schema.IMAGE_URI]
 
 
 @dataclass(frozen=True)

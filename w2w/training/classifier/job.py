@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 from w2w import schema, storage
 from w2w.engine.job import JobConfig, Run
-from w2w.engine.run import run_stages
+from w2w.engine.run import run_pending
 from w2w.engine.source import pending_rows
 from w2w.errors import UsageError
 from w2w.garments import classifier as heads
@@ -97,21 +97,9 @@ def predict(config: Config, run: Run, folder: str, encoder_version: str) -> Resu
     ).first(config.limit)
     told = {"classifier": folder, "model_version": version}
     result = run.result(Result, **told, pending=work.num_rows, skipped=work.skipped)
-    if work.is_done(config.tolerance) or config.dry_run:
-        return result
-    run.begin()
-    settings = {"folder": folder, "threshold": config.threshold}
-    counts, versions = run_stages(
-        run.store,
-        work,
-        [Stage("classify", Classify, (schema.VECTOR,), CLASSIFY_GIVES, settings)],
-        [Output(schema.CLASSIFICATIONS)],
-        run.lineage(version, [schema.EMBEDDINGS]),
-        pool=config.pool,
-        tolerance=config.tolerance,
-        commit_every_s=config.commit_every_s,
-    )
-    return run.done(result, counts=counts, versions=versions)
+    stages = [Stage("classify", Classify, (schema.VECTOR,), CLASSIFY_GIVES, {"folder": folder, "threshold": config.threshold})]
+    outputs = [Output(schema.CLASSIFICATIONS)]
+    return run_pending(run, result, work, stages, outputs, version, [schema.EMBEDDINGS], config.pool)
 
 
 def train(config: Config, run: Run, folder: str, encoder_version: str) -> Result:
