@@ -5,9 +5,12 @@ import json
 from itertools import groupby
 from pathlib import Path
 
-from w2w.report.page import thumbnail, write_page
+from w2w.garments.page import Box, Seen, colours_of, draw
+from w2w.report.cards import product_card
+from w2w.report.page import data_uri, thumbnail, write_page
 
-_SHOWN = 4  # products of each garment
+_SHOWN = 5  # products of each garment
+_PHOTO_PX = 600
 _LEAST = 3  # garments of the photo that the page opens with
 
 
@@ -29,27 +32,45 @@ def run_report(
 
 
 def looked_up(shop: Path, neighbours: Path) -> dict | None:
-    """The first street photo of a shop that ``write_shop`` drew of which three garments were looked up, and what was found for
-    each: photo, garments (name, picture, found: name, picture, right). None where there is no such photo."""
+    """The first street photo of a shop that ``write_shop`` drew of which three garments were looked up, its garments numbered,
+    and what was found for each: photo, alt, garments (number, name, picture, hits). None where there is no such photo."""
     found = {row["query_id"]: row["neighbours"] for row in map(json.loads, neighbours.read_text("utf-8").splitlines())}
-    with open(shop / "queries.csv", encoding="utf-8", newline="") as f:
-        asked = [row for row in csv.DictReader(f) if row["query_id"] in found]
-    for number, rows in groupby(asked, key=lambda row: Path(row["image"]).stem.partition("-")[0]):
-        garments = [
-            {
-                "name": row["category"],
-                "picture": thumbnail((shop / row["image"]).read_bytes()),
-                "found": [
-                    {
-                        "name": hit["product_id"],
-                        "picture": thumbnail((shop / "images" / f"{hit['product_id']}.jpg").read_bytes()),
-                        "right": hit["product_id"] == row["sku"],
-                    }
-                    for hit in found[row["query_id"]][:_SHOWN]
-                ],
-            }
-            for row in rows
-        ]
-        if len(garments) >= _LEAST:
-            return {"photo": thumbnail((shop / "posts" / f"{number}.jpg").read_bytes(), 420), "garments": garments}
+    asked = [row for row in _table(shop / "queries.csv") if row["query_id"] in found]
+    for number, group in groupby(asked, key=lambda row: Path(row["image"]).stem.partition("-")[0]):
+        rows = list(group)
+        if len(rows) >= _LEAST:
+            return _opening(shop, f"posts/{number}.jpg", rows, found)
     return None
+
+
+def _opening(shop: Path, photo: str, rows: list[dict], found: dict[str, list[dict]]) -> dict:
+    sold = {row["product_id"]: row | {"price": float(row["price"])} for row in _table(shop / "products.csv")}
+    with open(shop / "posts.jsonl", encoding="utf-8") as f:
+        items = next(post["items"] for post in map(json.loads, f) if post["image"] == photo)
+    worn = {item["product_id"]: item["box_xyxy"] for item in items}
+    boxes = [Box(row["category"], row["category"], 1.0, worn[row["sku"]]) for row in rows]  # numbered in this order
+    picture = draw(Seen(photo, (shop / photo).read_bytes(), boxes), colours_of({row["category"] for row in rows}), _PHOTO_PX)
+    garments = [
+        {
+            "number": number,
+            "name": row["category"],
+            "picture": thumbnail((shop / row["image"]).read_bytes()),
+            "hits": [
+                product_card(
+                    sold[hit["product_id"]],
+                    (shop / "images" / f"{hit['product_id']}.jpg").read_bytes(),
+                    "it is this one" if hit["product_id"] == row["sku"] else "",
+                    [f"{hit['score']:.2f}"],
+                )
+                for hit in found[row["query_id"]][:_SHOWN]
+            ],
+        }
+        for number, row in enumerate(rows, 1)
+    ]
+    alt = "a street photo: " + ", ".join(f"{g['number']} {g['name']}" for g in garments)
+    return {"photo": data_uri(picture) if picture else None, "alt": alt, "garments": garments}
+
+
+def _table(file: Path) -> list[dict[str, str]]:
+    with open(file, encoding="utf-8", newline="") as f:
+        return list(csv.DictReader(f))

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass, field, fields, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,8 @@ from w2w.report.page import page_of
 from w2w.results import Figure, Summary
 from w2w.search import job_search as search
 from w2w.search import pictures as pages
+from w2w.search.flow import pictures_of
+from w2w.search.worst import worst_queries
 
 KS = (1, 5, 10, 20)
 NEAREST = {k: f"{k}-NN" for k in (1, 10)}  # neighbours that vote on a class
@@ -218,7 +221,8 @@ def _by_search(config: Config) -> Result:
             f"A hit is a picture of a product with the same {said}. Left out: {len(truth) - num_asked - num_without} queries "
         )
         text += f"without one in the catalog, {num_without} whose {said} is not known."
-        protocols.append(Protocol(config.name, text, table, None))
+        shown = worst_queries(searched, config.match, relevant, num_relevant, partial(pictures_of, config, searched.store))
+        protocols.append(Protocol(config.name, text, table, None, worst=shown))
     if config.classes:
         _, num_relevant, truth, found, _ = pages.relevance(searched, ["category"], config.search.k)
         rng = np.random.default_rng(config.seed)

@@ -13,7 +13,7 @@ from w2w.report.page import data_uri, thumbnail, write_page
 _PHOTO_PX = 420
 _DIMMED = 0.35  # of the background's light, where a mask is drawn
 _WHITE = (255, 255, 255)
-_NUMBER_PX = 13
+_LEAST_NUMBER_PX = 13
 # Okabe and Ito 2008: told apart by all common kinds of colour vision
 COLOURS = ("#e69f00", "#56b4e9", "#009e73", "#f0e442", "#0072b2", "#d55e00", "#cc79a7", "#999999")
 _DARK = 340  # sum of red, green and blue under which black letters cannot be read
@@ -105,16 +105,17 @@ def draw(seen: Seen, colours: Mapping[str, str], longest_px: int = _PHOTO_PX) ->
     x, y = picture.width / width, picture.height / height
     if seen.person:
         _dashed(pen, tuple(v * s for v, s in zip(seen.person, (x, y, x, y))))
+    size_px = max(_LEAST_NUMBER_PX, longest_px // 28)
     numbered = list(enumerate(_surest(seen.boxes), 1))
     for number, box in reversed(numbered):  # the surest on top
         left, top, right, bottom = (v * s for v, s in zip(box.box, (x, y, x, y)))
         colour = colours.get(box.category, COLOURS[-1])
         pen.rectangle((left, top, max(left, right - 1), max(top, bottom - 1)), outline=colour, width=2)
         text = str(number)
-        at = (min(left + 4, picture.width - 10), max(0.0, top + 3))
-        x0, y0, x1, y1 = pen.textbbox(at, text, font_size=_NUMBER_PX)
+        at = (min(left + 4, picture.width - size_px), max(0.0, top + 3))
+        x0, y0, x1, y1 = pen.textbbox(at, text, font_size=size_px)
         pen.rectangle((x0 - 3, y0 - 3, x1 + 3, y1 + 3), fill=colour)
-        pen.text(at, text, fill="white" if _is_dark(colour) else "black", font_size=_NUMBER_PX)
+        pen.text(at, text, fill="white" if _is_dark(colour) else "black", font_size=size_px)
     return picture
 
 

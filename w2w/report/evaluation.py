@@ -1,11 +1,25 @@
-"""Metrics with their intervals, a section a protocol, and confusion matrices."""
+"""Metrics with their intervals, a section a protocol, confusion matrices, and the queries answered worst."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 
+from w2w.report.cards import Card
 from w2w.report.page import write_page
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A query that was answered badly: its picture as a data URI, a sentence, and what was found, where known with what was
+    sought before it."""
+
+    query_id: str
+    label: str
+    image: str | None
+    said: str
+    hits: Sequence[Card]
 
 
 @dataclass(frozen=True)
@@ -20,6 +34,7 @@ class Protocol:
     metrics: pa.Table
     confusion: tuple[np.ndarray, list[str]] | None = None
     over: str = "queries"
+    worst: Sequence[Failure] = ()
 
 
 def evaluation_report(out: str, title: str, headline: dict[str, str], protocols: list[Protocol]) -> None:
@@ -35,6 +50,7 @@ def evaluation_report(out: str, title: str, headline: dict[str, str], protocols:
             {
                 "name": protocol.name,
                 "description": f"{protocol.description} Intervals: 95 %, bootstrap over {protocol.over}.",
+                "worst": protocol.worst,
                 "columns": [f"{metric}@{k}" if k else metric for metric, k in columns],
                 "groups": [(group, [found.get(c) for c in columns]) for group, found in groups.items()],
                 "confusion": _confusion(*protocol.confusion) if protocol.confusion else None,

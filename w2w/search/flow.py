@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
@@ -53,6 +54,11 @@ def queries_of(run: Run, config: Any, model: str, done: Sequence[Keys]) -> Abstr
     return _feed(run, config, done) if config.of == FEED else _garments(run, config, model, done)
 
 
+def pictures_of(config: Any, store: str, wanted: set[str]) -> dict[str, bytes]:
+    """The images of these queries: of the feed, or crops of garments."""
+    return feed_pictures(config.feed, config.fetch, wanted) if config.of == FEED else garment_pictures(store, wanted)
+
+
 @contextmanager
 def _feed(run: Run, config, done: Sequence[Keys]) -> Iterator[Queries]:
     done = [replace(keys, batches=[keys.read()]) for keys in done]
@@ -78,7 +84,7 @@ def _feed(run: Run, config, done: Sequence[Keys]) -> Iterator[Queries]:
                 load_stage(config.fetch, config.pool),
                 *embed_stages(config.encoder, config.decode, schema.PRODUCT_ID, "query"),
             ],
-            lambda wanted: feed_pictures(config.feed, config.fetch, wanted),
+            partial(pictures_of, config, run.store),
             (schema.PRODUCTS,),
         )
     finally:
@@ -120,7 +126,7 @@ def _garments(run: Run, config: Any, model: str, done: Sequence[Keys]) -> Iterat
             source.num_rows,
             lambda: with_beside(source, run.store, schema.EMBEDDINGS, beside, folder),
             [],
-            lambda wanted: garment_pictures(run.store, wanted),
+            partial(pictures_of, config, run.store),
             (schema.PAIRS, schema.EMBEDDINGS),
             missing,
         )

@@ -24,7 +24,7 @@ from w2w.web.fetch import FetchConfig, Fetcher
 JSON_FILE = "neighbours.jsonl"
 _HITS_SHOWN = 8
 RIGHT_MARK = "right answer"
-_ON_CARDS = (schema.TITLE, schema.BRAND, schema.PRICE, schema.CURRENCY, schema.URL)
+ON_CARDS = (schema.TITLE, schema.BRAND, schema.PRICE, schema.CURRENCY, schema.URL)
 
 
 @dataclass(frozen=True)
@@ -70,19 +70,19 @@ def write_contact_sheet(
     """
     rows, num_queries = _sample(found, shown)
     hits = [hit for row in rows.column(schema.NEIGHBOUR_LIST).to_pylist() for hit in row]
-    products = delta.current_products(found.store, [*_ANSWERS, *_ON_CARDS])
+    products = delta.current_products(found.store, [*_ANSWERS, *ON_CARDS])
     shared = set(products.column(schema.CATEGORY).unique().to_pylist()) & set(rows.column(schema.CATEGORY).to_pylist())
     by = list(match) or ([schema.CATEGORY] if shared else [])
     answered = _answered(products, by)  # of the whole catalog: an answer that was not found makes a miss
     among = [pa.array(sorted({h[c] for h in hits}), pa.string()) for c in (schema.PRODUCT_ID, schema.IMAGE_ID)]
     by_id, by_picture = (pc.is_in(products.column(c), value_set=v) for c, v in zip((schema.PRODUCT_ID, schema.IMAGE_ID), among))
     products = products.filter(pc.or_(by_id, by_picture))
-    about = {row[schema.PRODUCT_ID]: row for row in products.select([schema.PRODUCT_ID, *_ON_CARDS]).to_pylist()}
+    about = {row[schema.PRODUCT_ID]: row for row in products.select([schema.PRODUCT_ID, *ON_CARDS]).to_pylist()}
     answers = Answers(products, by)
     photos = pictures(set(rows.column(schema.QUERY_ID).to_pylist()))
     alike = _alike(found.store, [h[schema.IMAGE_ID] for h in hits])
     sheets = [list(_one_each(row[schema.NEIGHBOUR_LIST], alike))[:_HITS_SHOWN] for row in rows.to_pylist()]
-    images = _pictures(found.store, [group[0][schema.IMAGE_ID] for sheet in sheets for group in sheet])
+    images = image_bytes(found.store, [group[0][schema.IMAGE_ID] for sheet in sheets for group in sheet])
 
     def card(group: list[dict], right: bool) -> Card:
         hit = group[0]
@@ -151,7 +151,8 @@ def feed_pictures(feed: FeedConfig, fetch: FetchConfig, wanted: set[str]) -> dic
     return found
 
 
-def _pictures(store: str, image_ids: list[str]) -> dict[str, bytes]:
+def image_bytes(store: str, image_ids: Sequence[str]) -> dict[str, bytes]:
+    """These images of table `images`."""
     found = lookup(store, schema.IMAGES, pa.array(sorted(set(image_ids))), [schema.IMAGE_ID, schema.BYTES])
     return dict(zip(found.column(0).to_pylist(), found.column(1).to_pylist()))
 

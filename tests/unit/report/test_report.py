@@ -47,13 +47,13 @@ def test_contact_sheet(tmp_path):
     ]
     search_report(str(tmp_path / "r.html"), EVIL, {"model": EVIL, "rows": 1234567}, queries, 500, "sku and colour")
     soup = page(tmp_path / "r.html")
-    assert len(soup.select("section.query")) == 3
+    assert len(soup.select("section.asked")) == 3
     assert len(soup.select(".product.sought")) == 1
     assert soup.select_one(".query .mark").get_text() == "✓ right answer"  # said by a sign and words, not by colour alone
     assert "1 / 2 shown queries whose nearest product has their sku and colour" in " ".join(soup.get_text(" ").split())
     assert "Not counted: 1 of the shown queries" in soup.get_text()
     assert all(image["alt"] for image in soup.select("img"))
-    assert len(soup.select("section.query[data-miss='1']")) == 1
+    assert len(soup.select("section.asked[data-miss='1']")) == 1
     assert EVIL in soup.h1.get_text()
     assert "3 of 500 queries are shown" in soup.get_text()
     assert "1,234,567" in soup.get_text()
@@ -104,8 +104,12 @@ def test_run(tmp_path):
         "note": "",
         "chosen": True,
     }
-    found = {"name": EVIL, "picture": thumbnail(PICTURE), "right": True}
-    opening = {"photo": thumbnail(PICTURE), "garments": [{"name": EVIL, "picture": thumbnail(PICTURE), "found": [found]}]}
+    hits = [
+        product_card({"product_id": "p", "title": EVIL}, PICTURE, "it is this one"),
+        product_card({"product_id": "q"}, None),
+    ]
+    garment = {"number": 1, "name": EVIL, "picture": thumbnail(PICTURE), "hits": hits}
+    opening = {"photo": thumbnail(PICTURE), "alt": EVIL, "garments": [garment]}
     links = {"contact sheet": "search/report.html"}
     run_report(
         str(tmp_path / "d.html"),
@@ -117,7 +121,8 @@ def test_run(tmp_path):
         links,
     )
     soup = page(tmp_path / "d.html")
-    assert "it is this one" in soup.select_one(".look .right").get_text()
+    assert "it is this one" in soup.select_one(".garment .sought").get_text()
+    assert soup.main.find("section") == soup.main.find_all(True, recursive=False)[1]  # the look opens the page
     assert soup.select_one("details table") is not None
     assert all(img["alt"] for img in soup.select("img"))
     assert "PCA64,SQ8" in soup.get_text()

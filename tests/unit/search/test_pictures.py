@@ -12,6 +12,7 @@ from w2w import schema
 from w2w.errors import UsageError
 from w2w.metrics.retrieval import evaluate, ndcg_at_k
 from w2w.search.pictures import Answers, Found, check_match, relevance, write_contact_sheet
+from w2w.search.worst import worst_queries
 from w2w.table.sink import Output, append_rows
 
 
@@ -122,6 +123,22 @@ def test_without_named_attributes_the_class_is_counted_and_nothing_is_marked(tmp
     soup = parsed(write_contact_sheet(found, str(tmp_path / "page.html"), lambda wanted: {}, 9, {}, []))
     assert "1 / 1" in soup.select_one(".tiles").get_text()
     assert soup.select(".mark, .sought") == []
+
+
+def test_the_worst_queries_are_the_latest_found_then_the_surest_and_show_what_was_sought(tmp_path):
+    products = [product(c, sku=c) for c in "abcd"] + [product("gone", sku="e", active=False)]
+    a, b, c = products[:3]
+    lists = {"right": [a, b], "third": [b, c, a], "second": [b, a], "never": [b, c], "unanswered": [a], "empty": []}
+    skus = {"never": "d", "unanswered": "e", "empty": "d"}
+    found = fill(tmp_path, products, [query(name, hits, skus.get(name, "a")) for name, hits in lists.items()])
+    relevant, num_relevant, *_ = relevance(found, ["sku"], 3)
+    shown = worst_queries(found, ["sku"], relevant, num_relevant, lambda wanted: {}, 9)
+    assert [f.query_id for f in shown] == ["never", "empty", "third", "second"]
+    assert [f.said for f in shown] == ["not among the first 3"] * 2 + ["found at rank 3", "found at rank 2"]
+    assert [(h.product_id, h.mark) for h in shown[2].hits] == [("a", "sought"), ("b", ""), ("c", ""), ("a", "right answer")]
+    assert [len(f.hits) for f in shown] == [3, 1, 4, 3]
+    assert len(worst_queries(found, ["sku"], relevant, num_relevant, lambda wanted: {}, 1)) == 1
+    assert worst_queries(found, ["sku"], relevant, num_relevant * 0, lambda wanted: {}) == []
 
 
 def test_where_nothing_is_said_at_all_it_is_a_mistake(tmp_path):

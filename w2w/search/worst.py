@@ -1,0 +1,68 @@
+"""The queries that a search answers worst, with their pictures: what a figure cannot say."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from w2w import schema
+from w2w.report.cards import CARD_PX, Card, product_card
+from w2w.report.evaluation import Failure
+from w2w.report.page import thumbnail
+from w2w.search.pictures import ON_CARDS, RIGHT_MARK, Answers, Found, image_bytes, truth_keys
+from w2w.table import delta
+
+_FOUND = 6  # products shown of each query
+
+
+def worst_queries(
+    found: Found,
+    match: Sequence[str],
+    relevant_QK: np.ndarray,
+    num_relevant_Q: np.ndarray,
+    pictures: Callable[[set[str]], dict[str, bytes]],
+    count: int = 10,
+) -> list[Failure]:
+    """At most ``count`` queries whose nearest product is wrong though the catalog has a right one: the later its first right
+    answer comes the earlier, then the surest. ``relevant_QK`` and ``num_relevant_Q``: of ``relevance`` for this ``match``."""
+    columns = [schema.QUERY_ID, schema.CATEGORY, schema.ATTRIBUTES, schema.NEIGHBOUR_LIST]
+    empty = pa.schema([schema.NEIGHBOURS.schema.field(c) for c in columns]).empty_table()
+    rows = pa.concat_tables([empty, *found.read(columns)]).sort_by(schema.QUERY_ID)
+    first_Q = np.where(relevant_QK.any(1), relevant_QK.argmax(1), relevant_QK.shape[1])
+    nearest_Q = np.array([hits[0][schema.SCORE] if hits else -1.0 for hits in rows.column(schema.NEIGHBOUR_LIST).to_pylist()])
+    wrong = np.flatnonzero((num_relevant_Q > 0) & (first_Q > 0))
+    chosen = wrong[np.lexsort((-nearest_Q[wrong], -first_Q[wrong]))][:count]
+    rows = rows.take(pa.array(chosen))
+    wanted = truth_keys(rows, match)
+    products = delta.current_products(
+        found.store, [schema.PRODUCT_ID, schema.IMAGE_ID, schema.CATEGORY, schema.ATTRIBUTES, schema.ACTIVE, *ON_CARDS]
+    )
+    keys = truth_keys(products, match)
+    sought = {
+        key: n for n, (key, on) in enumerate(zip(keys, products.column(schema.ACTIVE).to_pylist())) if on and key in wanted
+    }
+    queries = [row | {schema.NEIGHBOUR_LIST: row[schema.NEIGHBOUR_LIST][:_FOUND]} for row in rows.to_pylist()]
+    hits = [hit for row in queries for hit in row[schema.NEIGHBOUR_LIST]]
+    among = pc.is_in(products.column(schema.PRODUCT_ID), value_set=pa.array([h[schema.PRODUCT_ID] for h in hits], pa.string()))
+    about = {row[schema.PRODUCT_ID]: row for row in products.filter(among).to_pylist()}
+    rights = {key: products.slice(n, 1).to_pylist()[0] for key, n in sought.items()}
+    images = image_bytes(found.store, [r[schema.IMAGE_ID] for r in (*hits, *rights.values()) if r[schema.IMAGE_ID]])
+    photos = pictures({row[schema.QUERY_ID] for row in queries})
+    answers = Answers(products, match)
+
+    def card(hit: dict, key: tuple[str, ...] | None) -> Card:
+        row = about.get(hit[schema.PRODUCT_ID], {schema.PRODUCT_ID: hit[schema.PRODUCT_ID]})
+        notes = [str(hit[schema.RANK]), f"{hit[schema.SCORE]:.3f}"]
+        return product_card(row, images.get(hit[schema.IMAGE_ID]), RIGHT_MARK if answers.right(hit, key) else "", notes)
+
+    failures = []
+    for row, key, rank in zip(queries, wanted, first_Q[chosen].tolist()):
+        there = rank < relevant_QK.shape[1]
+        said = f"found at rank {rank + 1}" if there else f"not among the first {relevant_QK.shape[1]}"
+        cards = [card(hit, key) for hit in row[schema.NEIGHBOUR_LIST]]
+        right = rights.get(key)
+        shown = right and product_card(right, images.get(right[schema.IMAGE_ID]), "sought", [said])
+        photo = thumbnail(photos.get(row[schema.QUERY_ID]), CARD_PX)
+        failures.append(Failure(row[schema.QUERY_ID], row[schema.CATEGORY], photo, said, [*([shown] if shown else []), *cards]))
+    return failures
