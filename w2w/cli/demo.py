@@ -207,8 +207,8 @@ def _report(page: str, folder: Path, summaries: list[Summary], plans: Any) -> No
         "w2w demo",
         "The web site of a synthetic shop was crawled, embedded and indexed three times: first new, then unchanged, then with "
         "1 % of its pictures changed. Garments cut from street photos were looked up in it, as in the one above. Then the "
-        "photos became training data: garments, cut-outs, splits, pairs of a garment and its product, outfits; a head was trained on "
-        "the pairs.",
+        "photos became training data: garments, cut-outs, splits, pairs of a garment and its product, outfits; a head was "
+        "trained on the pairs.",
         [_row(s) for s in summaries],
         plans,
         looked_up(folder / "shop", folder / "search" / "neighbours.jsonl"),
