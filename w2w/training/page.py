@@ -2,14 +2,16 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import pyarrow as pa
 
-from w2w.garments.page import COLOURS, Seen, draw
+from w2w.garments.page import COLOURS, Seen, colours_of, draw, legend_of
 from w2w.report.page import data_uri, write_page
 
 _CHART = (560, 180)  # width and height
 _MARGIN = 34
+_LABEL_PX = 15
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,12 @@ def charts_of(history: Sequence[dict]) -> dict[str, list[Curve]]:
 
 def charts(curves: Mapping[str, Sequence[Curve]]) -> list[dict]:
     """For the template charts.html.j2: those of ``curves``, by title, that have a line at all."""
-    return [_chart(name, lines) for name, lines in curves.items() if any(len(c.points) > 1 for c in lines)]
+    return [_chart(name, _different(lines)) for name, lines in curves.items() if any(len(c.points) > 1 for c in lines)]
+
+
+def _different(lines: Sequence[Curve]) -> list[Curve]:
+    """Each line once: one loss is also the sum of all."""
+    return list({tuple(map(tuple, c.points)): c for c in reversed(lines)}.values())[::-1]
 
 
 def detector_report(
@@ -56,9 +63,8 @@ def detector_report(
     photos: Sequence[Seen],
 ) -> None:
     """Writes the page to ``out``. ``table``: AP_SCHEMA of metrics/detection.py; ``curves``: by the title of their chart."""
-    categories = sorted({b.category for p in photos for b in p.boxes})
-    colours = {c: COLOURS[i % len(COLOURS)] for i, c in enumerate(categories)}
-    pictures = [(photo.image_id, picture) for photo in photos if (picture := draw(photo, colours))]
+    colours = colours_of({b.category for p in photos for b in p.boxes})
+    pictures = [(photo, picture) for photo in photos if (picture := draw(photo, colours))]
     write_page(
         out,
         "training/detectors/page.html.j2",
@@ -67,7 +73,7 @@ def detector_report(
         facts=facts,
         charts=charts(curves),
         sources=_sources(table),
-        photos=[(key, data_uri(picture)) for key, picture in pictures],
+        photos=[(photo.image_id, data_uri(picture), legend_of(photo, colours)) for photo, picture in pictures],
     )
 
 
@@ -79,7 +85,13 @@ def encoder_report(
     curves: Mapping[str, Sequence[Curve]],
     tables: Sequence[Figures],
 ) -> None:
-    """Writes the page to ``out``."""
+    """Writes the page to ``out``. ``tables``: before, after and gain, of the same measures and groups."""
+    rows = [
+        (name, count, [_change(*cells) for cells in zip(before, after, gain)])
+        for (name, count, before), (_, _, after), (_, _, gain) in zip(*(t.rows for t in tables))
+    ]
+    rows.sort(key=lambda row: (row[0] is not None, row[2][0]["gain"]))
+    worse = [(name, cells[0]) for name, _, cells in rows if name is not None and cells[0]["gain"] < 0]
     write_page(
         out,
         "training/encoders/page.html.j2",
@@ -87,8 +99,16 @@ def encoder_report(
         headline=headline,
         facts=facts,
         charts=charts(curves),
-        tables=tables,
+        measures=tables[0].measures,
+        rows=rows,
+        worse=worse,
+        sure=[name for name, cell in worse if cell["high"] < 0],
     )
+
+
+def _change(before: dict, after: dict, gain: dict) -> dict:
+    named = {"gain": gain["value"], "low": gain["ci_low"], "high": gain["ci_high"]}
+    return {"before": before["value"], "after": after["value"]} | named
 
 
 @dataclass(frozen=True)
@@ -132,13 +152,27 @@ def _chart(name: str, curves: Sequence[Curve]) -> dict:
         return f"{_MARGIN + across * (width - _MARGIN - 4):.1f},{(height - 16) - y / most * (height - 24):.1f}"
 
     lines = [
-        {"name": c.name, "points": " ".join(place(*p) for p in c.points), "colour": COLOURS[i % len(COLOURS)]}
+        {
+            "name": c.name,
+            "points": " ".join(place(*p) for p in c.points),
+            "colour": COLOURS[i % len(COLOURS)],
+            "last": c.points[-1][1],
+            "label_y": float(place(*c.points[-1]).partition(",")[2]) + 4,
+        }
         for i, c in enumerate(curves)
+        if c.points
     ]
+    lines.sort(key=lambda line: line["label_y"])
+    for above, line in pairwise(lines):  # labels at the lines' ends, none over another
+        line["label_y"] = max(line["label_y"], above["label_y"] + _LABEL_PX)
+    over = max(0.0, lines[-1]["label_y"] - (height - 16))
+    for line in lines:
+        line["label_y"] -= over
     return {
         "name": name,
         "width": width,
         "height": height,
+        "label_px": 24 + 8 * max(len(line["name"]) + 6 for line in lines),
         "lines": lines,
         "most": most,
         "first": int(left),

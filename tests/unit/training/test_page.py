@@ -1,11 +1,12 @@
 import io
 
 import numpy as np
+from bs4 import BeautifulSoup
 from PIL import Image
 
 from w2w.garments.page import Box, Seen
 from w2w.metrics.detection import AP_SCHEMA
-from w2w.training.page import Curve, detector_report
+from w2w.training.page import Curve, Figures, detector_report, encoder_report
 
 
 def test_the_page_holds_everything_and_escapes_it(tmp_path):
@@ -36,3 +37,35 @@ def test_the_page_holds_everything_and_escapes_it(tmp_path):
     assert "data:image/jpeg;base64," in text
     assert "Never measured" not in text
     assert "http://" not in text.replace("http://www.w3.org", "")
+
+
+def test_what_got_worse_comes_first_and_a_loss_is_one_line(tmp_path):
+    def row(value, low=0.0, high=1.0):
+        return {"value": value, "ci_low": low, "ci_high": high}
+
+    groups = {
+        None: (0.5, 0.6, 0.1, 0.05, 0.15),
+        "<i>shoes": (0.7, 0.6, -0.1, -0.2, -0.01),
+        "top": (0.5, 0.45, -0.05, -0.1, 0.1),
+    }
+    groups["bag"] = (0.2, 0.9, 0.7, 0.6, 0.8)
+    tables = [
+        Figures(when, ["Recall@1"], [(g, 9, [row(v[n], *(v[3:] if n == 2 else ()))]) for g, v in groups.items()])
+        for n, when in enumerate(("before", "after", "gain"))
+    ]
+    lines = [
+        Curve("contrastive", [(1, 2.0), (2, 1.0)]),
+        Curve("loss", [(1, 2.0), (2, 1.0)]),
+        Curve("other", [(1, 1.0), (2, 1.0)]),
+    ]
+    page = tmp_path / "report.html"
+    encoder_report(str(page), "t", {}, {}, {"Loss": lines}, tables)
+    soup = BeautifulSoup(page.read_text(encoding="utf-8"), "html.parser")
+    assert [row.td.get_text() for row in soup.select("tr") if row.td] == ["all", "<i>shoes", "top", "bag"]
+    said = soup.h2.find_next("p").get_text()
+    assert [name in said for name in ("\u25bc <i>shoes", "\u25bc top", "bag")] == [True, True, False]
+    assert "Chance does not explain it for <i>shoes:" in said
+    assert "0.700 \u2192 0.600 \u25bc [-0.200, -0.010]" in " ".join(soup.select("tr")[2].get_text(" ").split())
+    labels = [t for t in soup.select("svg text") if t.get_text().startswith(("contrastive", "loss", "other"))]
+    assert [t.get_text() for t in labels] == ["contrastive 1.000", "other 1.000"]
+    assert float(labels[1]["y"]) - float(labels[0]["y"]) >= 15  # at the same height, and none over the other

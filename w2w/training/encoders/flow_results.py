@@ -48,7 +48,7 @@ def measure(
     groups = list(dict.fromkeys(r["group"] for r in rows))
     tables = [Figures(when, FIGURES, [_row(g, when, values) for g in groups]) for when in found]
     page = str(out / "report.html")
-    encoder_report(page, f"Encoder {model.name}", shown, facts, _charts(history), tables)
+    encoder_report(page, f"Encoder trained from {_called(base.name)}", shown, facts, _charts(history), tables)
     measured = {"pairs_measured": len(names), "gallery_pictures": num_pictures}
     return {"figures": after, "before": before, "gain": gained, **measured, "report": page}
 
@@ -56,6 +56,11 @@ def measure(
 def _row(group: str | None, when: str, values: dict) -> tuple[str, int, list[dict]]:
     cells = [values[group, m, when] for m in FIGURES]
     return group, cells[0]["num_queries"], cells
+
+
+def _called(name: str) -> str:
+    """What a page calls an encoder: a folder by its own name, wherever it lies."""
+    return Path(name).name if Path(name).is_absolute() else name
 
 
 def _name(row: dict) -> str:

@@ -25,7 +25,7 @@ def test_the_page_shows_ours_beside_the_reports_and_escapes_names(tmp_path):
         assert part in text
     assert "<b>ours" not in text
     assert "<i>x" not in text
-    assert text.count('class="right"') == 1
+    assert text.count('class="picture right"') == 1
     assert "Held out" not in text
     assert "drawn" not in text
     lookbook_report(str(page), "Gan", "note", {}, {}, {}, Found([], top, shown, [picture]))
