@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+os.environ.setdefault("W2W_RAY_LEAN", "1")  # for every Ray that a test starts, or a process that it starts
+
 
 @pytest.fixture(scope="session")
 def real_images() -> Path:

@@ -13,7 +13,7 @@ def broken(*args, **options):
     raise AttributeError("no longer so")
 
 private._INSTEAD = (("ray._private.node:Node", "start_log_monitor", broken),)
-cluster.connect(cluster.RayConfig(num_cpus=1, object_store_mb=128))
+cluster.connect(cluster.RayConfig(num_cpus=1, object_store_mb=128, lean=True))
 assert not cluster.is_lean()
 print("answer", ray.get(ray.remote(lambda: 42).remote()))
 """

@@ -76,7 +76,7 @@ class Config:
     """Of the shop."""
     port: int = 0
     """Of the shop's web site on the loopback interface; 0: that of the last run, or a free one."""
-    ray: RayConfig = RayConfig()
+    ray: RayConfig = RayConfig(lean=True)
     """Where the work runs."""
 
 

@@ -16,7 +16,7 @@ from w2w.engine.private import only_what_is_used
 from w2w.errors import JobFailed
 
 _STARTS = 3  # attempts
-_lean = False
+_own = _lean = False
 
 
 @dataclass(frozen=True)
@@ -29,9 +29,9 @@ class RayConfig:
     """CPUs of a local cluster. Default: all of this machine."""
     object_store_mb: int | None = None
     """Shared memory of a local cluster. Default: Ray's own rule."""
-    lean: bool = True
-    """A local cluster starts in half the time, without services that one job does not use. It takes names that Ray does not
-    promise: --ray.lean=false keeps to its public API."""
+    lean: bool = False
+    """A local cluster starts in half the time, without services that one job does not use, by names that Ray does not
+    promise; with a Ray that lacks them it starts as ever. W2W_RAY_LEAN=1 in the environment asks for it too."""
 
 
 def connect(config: RayConfig) -> None:
@@ -46,8 +46,8 @@ def connect(config: RayConfig) -> None:
             ray.init(address=address, **quiet)
         return
     store = config.object_store_mb * 2**20 if config.object_store_mb else None
-    global _lean
-    _lean = config.lean
+    global _own, _lean
+    _own, _lean = True, config.lean or os.environ.get("W2W_RAY_LEAN") == "1"
     for attempt in range(1, _STARTS + 1):
         try:
             with _no_stderr(), only_what_is_used() if _lean else nullcontext():
@@ -64,8 +64,13 @@ def connect(config: RayConfig) -> None:
 
 
 def is_lean() -> bool:
-    """Whether this process started the cluster, without what one job does not use; it ends with this process."""
+    """Whether the cluster that this process started lacks what one job does not use."""
     return _lean
+
+
+def is_own() -> bool:
+    """Whether this process started the cluster: it ends with this process, and holds no other job."""
+    return _own
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from pyarrow import fs
 
 from w2w import storage
 from w2w.engine import alone
-from w2w.engine.cluster import is_lean
+from w2w.engine.cluster import is_own
 from w2w.engine.training import Trackers, Training, Workers
 from w2w.stage import HISTORY, MODEL
 
@@ -38,7 +38,7 @@ def train(
     system, path = storage.filesystem(place)
     if not resume and storage.exists(place):
         system.delete_dir(path)
-    if is_lean() and workers.num_workers == 1:
+    if is_own() and workers.num_workers == 1:
         run, place = alone.train, storage.join(place, "alone")
     else:
         from w2w.engine import ddp  # imports Ray Train: 5 s of CPU
