@@ -47,6 +47,7 @@ MODULE_OF = {  # distribution -> what is imported of it, where another name than
 }
 FOR_OTHERS = {"scipy"}  # transformers imports it, and does not ask for it
 STARTERS = 10  # lines of a file in jobs/
+SAME, WORDS = 6, 60  # lines that two files may not share, and their least length in all: brackets alone are no text
 
 
 def modules() -> dict[str, Path]:
@@ -266,3 +267,15 @@ def test_every_import_finds_its_name(top):
                 assert found.exists(), f"{path.relative_to(ROOT)}:{node.lineno}: there is no {module}"
                 known.setdefault(found, defined(found) | {"__name__"})
                 assert name in known[found], f"{path.relative_to(ROOT)}:{node.lineno}: {module} has no {name}"
+
+
+def test_no_six_lines_stand_in_two_files():
+    """What two rooms need is written once, below both. Imports and blank lines are no code."""
+    places: dict[tuple[str, ...], set[str]] = {}
+    for path in [*MODULES.values(), *(ROOT / "jobs").rglob("*.py")]:
+        lines = [s for s in map(str.strip, path.read_text(encoding="utf-8").splitlines()) if s]
+        code = [s for s in lines if not s.startswith(("import ", "from "))]
+        for run in zip(*(code[i:] for i in range(SAME))):
+            if sum(map(len, run)) >= WORDS:
+                places.setdefault(run, set()).add(str(path.relative_to(ROOT)))
+    assert not {" / ".join(run): sorted(files) for run, files in places.items() if len(files) > 1}
