@@ -56,11 +56,13 @@ class Index:
         categories: str | Sequence[str | None] | None = None,
         one_per_product: bool = False,
         num_threads: int = 1,
+        within: Sequence[np.ndarray] | None = None,
     ) -> pa.Table:
         """The ``HITS`` of every query, sorted by query and rank (1 = nearest); score = cosine, as exact as the codes.
 
         ``categories`` is one for all, one a query, or None for everywhere. A query gets min(k, rows in scope) hits and no
         padding; equal scores are ordered by product_id, image_id. ``one_per_product`` keeps each product's best image.
+        ``within``: the rows that may be found (``rows_of``): the best k of them are, however rare they are.
         Raises UsageError for unknown categories, k < 1 and vectors of another type, length or with NaN.
         """
         if not isinstance(k, int | np.integer) or isinstance(k, bool) or k < 1:
@@ -88,7 +90,7 @@ class Index:
             work += [(part, numbers) for part in np.array_split(queries, min(num_threads, len(queries)))]
 
         def find(part: np.ndarray, numbers: list[int]) -> "_Found":
-            return self._scope(unit_ND, part, int(k), numbers, one_per_product)
+            return self._scope(unit_ND, part, int(k), numbers, one_per_product, within)
 
         if num_threads == 1 or len(work) < 2:
             found = [find(*w) for w in work]
@@ -99,7 +101,19 @@ class Index:
                 found = list(pool.map(find, *zip(*work)))
         return self._table(_Found.join([_Found.empty(), *found]))
 
-    def _scope(self, unit_ND: np.ndarray, queries: np.ndarray, k: int, numbers: list[int], one_per_product: bool) -> "_Found":
+    def rows_of(self, product_ids: pa.Array | pa.ChunkedArray) -> list[np.ndarray]:
+        """bool (rows,) a shard: the rows of these products."""
+        return [pc.is_in(s.rows[PRODUCT_ID], value_set=product_ids).to_numpy(zero_copy_only=False) for s in self.shards]
+
+    def _scope(
+        self,
+        unit_ND: np.ndarray,
+        queries: np.ndarray,
+        k: int,
+        numbers: list[int],
+        one_per_product: bool,
+        within: Sequence[np.ndarray] | None,
+    ) -> "_Found":
         """Hits of the queries in these shards: fetches more rows, then scans more lists, until nothing better can be hidden."""
         largest = max(self.shards[i].info.num_rows for i in numbers)
         most_lists = max(self.templates[self.shards[i].info.template].spec.num_lists for i in numbers)
@@ -109,7 +123,7 @@ class Index:
             later = []
             for start in range(0, len(queries), chunk):
                 part = queries[start : start + chunk]
-                found, done = self._fetch(unit_ND[part], k, fetch, widen, numbers, one_per_product)
+                found, done = self._fetch(unit_ND[part], k, fetch, widen, numbers, one_per_product, within)
                 parts.append(found.of_queries(part, done))
                 later.append(part[~done])
             if fetch >= largest and widen >= max(1, most_lists):
@@ -118,7 +132,14 @@ class Index:
         return _Found.join(parts)
 
     def _fetch(
-        self, unit_ND: np.ndarray, k: int, fetch: int, widen: int, numbers: list[int], one_per_product: bool
+        self,
+        unit_ND: np.ndarray,
+        k: int,
+        fetch: int,
+        widen: int,
+        numbers: list[int],
+        one_per_product: bool,
+        within: Sequence[np.ndarray] | None,
     ) -> tuple["_Found", np.ndarray]:
         """The best k of at most ``fetch`` rows a shard, and which queries (n,) cannot gain by fetching more."""
         columns, hidden = [], []  # hidden: the best score that a row not fetched can have, (n,) a shard
@@ -157,6 +178,10 @@ class Index:
         for array in (scores, shards, rows):
             array[equal] = np.take_along_axis(array[equal], order, axis=1)
         valid = np.isfinite(scores)
+        if within is not None:
+            for number in numbers:
+                here = valid & (shards == number)
+                valid[here] = within[number][rows[here]]
         if one_per_product:
             valid &= self._first_of_product(shards, rows, valid)
         place = np.cumsum(valid, axis=1)

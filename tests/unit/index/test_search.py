@@ -161,3 +161,28 @@ def test_a_damaged_template_is_found(tmp_path, catalog):
     path.write_bytes(path.read_bytes()[:-1] + b"!")
     with pytest.raises(JobFailed, match="damaged"):
         open_index(run.uri)
+
+
+@pytest.mark.parametrize("factory", ["Flat", "IVF8,SQ8", "PQ16x4fs,Refine(Flat)"])
+@pytest.mark.parametrize("one_per_product", [False, True])
+def test_the_best_of_a_rare_few_are_found(tmp_path, catalog, factory, one_per_product):
+    """However deep they lie: every 40th product, and among those of them that a category has."""
+    config = IndexConfig(factory=factory, nprobe=1, max_rows_per_shard=150, target_recall=0.1)
+    index = open_index(run_job(str(tmp_path), catalog, config).uri)
+    few = sorted(set(catalog.rows["product_id"].to_pylist()))[::40]
+    queries = np.random.default_rng(2).standard_normal((4, DIM)).astype(np.float32)
+    within = index.rows_of(pa.array(few))
+    asked = {"one_per_product": one_per_product, "within": within}
+    of_product = 1 if one_per_product else 2
+    for category in (None, "tops", "hats"):
+        among = {p for p in few if category is None or p.startswith(category)}
+        hits = index.search(queries, 1000, category, **asked)
+        found = hits.to_pylist()
+        assert {h["product_id"] for h in found} == among
+        assert hits.num_rows == 4 * of_product * len(among)
+        if "Refine" not in factory:  # whose candidates are a matter of budget
+            first = index.search(queries, 3, category, **asked).to_pylist()
+            assert [(h["query"], h["image_id"]) for h in first] == [
+                (h["query"], h["image_id"]) for h in found if h["rank"] <= 3
+            ]
+    assert index.search(queries, 5, "tops", within=index.rows_of(pa.array([], pa.string()))).num_rows == 0

@@ -1,0 +1,62 @@
+"""Which products a filter lets through."""
+
+import pyarrow as pa
+import pytest
+
+from w2w import schema
+from w2w.errors import UsageError
+from w2w.index.filters import NEEDS, allowed
+
+ROWS = [
+    {"product_id": "a", "brand": "Fjord & Co", "price": 10.0, "category": "top", "attributes": {"size": "38", "colour": "Red"}},
+    {"product_id": "b", "brand": "Fjord & Co", "price": 50.0, "category": "top", "attributes": {"size": "39,5"}},
+    {"product_id": "c", "brand": None, "price": None, "category": "shoes", "attributes": {"colour": "blue", "size": "40.5"}},
+    {"product_id": "d", "brand": "Plain", "price": 10.01, "category": "shoes", "attributes": None},
+    {
+        "product_id": "gone",
+        "brand": "Plain",
+        "price": 10.0,
+        "category": "top",
+        "attributes": {"colour": "red"},
+        "active": False,
+    },
+]
+PRODUCTS = pa.Table.from_pylist(
+    [{"active": True} | row for row in ROWS], schema=pa.schema([schema.PRODUCTS.schema.field(c) for c in NEEDS])
+)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "found"),
+    [
+        ({}, "abcd"),
+        ({"brand": ["fjord & CO"]}, "ab"),
+        ({"brand": ["Plain", "Fjord & Co"], "category": ["top"]}, "ab"),
+        ({"price": ["10..50"]}, "abd"),
+        ({"price": ["..10"]}, "a"),
+        ({"price": ["10.005.."]}, "bd"),
+        ({"price": ["50", "..10"]}, "ab"),
+        ({"size": ["38", "39,5"]}, "ab"),
+        ({"brand": [""]}, ""),
+        ({"size": ["38..41"]}, "ac"),
+        ({"colour": ["RED", "blue"]}, "ac"),
+        ({"colour": ["red"], "price": ["20.."]}, ""),
+        ({"brand": [".."]}, ""),
+    ],
+)
+def test_a_filter_lets_through(wanted, found):
+    assert [p for p, ok in zip(PRODUCTS["product_id"].to_pylist(), allowed(PRODUCTS, wanted)) if ok] == list(found)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "said"),
+    [
+        ({"color": ["red"]}, "--filter.color: no product has it. Did you mean 'colour'?"),
+        ({"brand": []}, "name at least one value"),
+    ],
+)
+def test_a_filter_that_cannot_be(wanted, said):
+    with pytest.raises(UsageError) as error:
+        allowed(PRODUCTS, wanted)
+    assert said in str(error.value)
+    assert allowed(PRODUCTS.slice(0, 0), {"colour": ["red"]}).tolist() == []

@@ -1,0 +1,57 @@
+"""Which products may be found, by what their rows say: brand, price, any attribute."""
+
+import re
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from w2w import schema
+from w2w.config import nearest
+from w2w.errors import UsageError
+
+COLUMNS = (schema.PRODUCT_ID, schema.TITLE, schema.BRAND, schema.PRICE, schema.CURRENCY, schema.CATEGORY, schema.FEED)
+NEEDS = (*COLUMNS, schema.ATTRIBUTES, schema.ACTIVE)  # what ``allowed`` looks at
+_RANGE = re.compile(r"(-?\d+(?:\.\d+)?)?\.\.(-?\d+(?:\.\d+)?)?")
+_NUMBER = r"^-?\d+(\.\d+)?$"
+
+
+def allowed(products: pa.Table, wanted: Mapping[str, Sequence[str]]) -> np.ndarray:
+    """bool (N,): active products of which every named column or attribute has one of its values: a text, in any case; a
+    number; or a range of numbers, LOW..HIGH, LOW.. or ..HIGH, ends included. What a product does not say is like none.
+
+    ``products``: NEEDS. Raises UsageError for a name that no product has, and for a value that no text can be.
+    """
+    keep = products.column(schema.ACTIVE).to_numpy(zero_copy_only=False).astype(bool)
+    for name, values in wanted.items():
+        column = _column(products, name)
+        if not values:
+            raise UsageError(f"--filter.{name}: name at least one value")
+        keep = keep & np.logical_or.reduce([_is(column, value) for value in values])
+    return keep
+
+
+def _column(products: pa.Table, name: str) -> pa.ChunkedArray:
+    """Its values as text."""
+    if name in COLUMNS:
+        return pc.utf8_trim_whitespace(products.column(name).cast(pa.string()))
+    attributes = products.column(schema.ATTRIBUTES)
+    column = pc.map_lookup(attributes, name, "first")
+    if products.num_rows and column.null_count == len(column):
+        known = {key for chunk in attributes.chunks for key in pc.unique(chunk.keys).to_pylist()}
+        raise UsageError(f"--filter.{name}: no product has it.{nearest(name, sorted({*COLUMNS, *known}))}")
+    return pc.utf8_trim_whitespace(column)
+
+
+def _is(column: pa.ChunkedArray, value: str) -> np.ndarray:
+    value = value.strip()
+    ends = _RANGE.fullmatch(value)
+    found = pc.equal(pc.utf8_lower(column), value.lower())
+    if re.match(_NUMBER, value) or (ends and any(ends.groups())):
+        low, high = ends.groups() if ends else (value, value)
+        numeric = pc.match_substring_regex(column, _NUMBER)
+        numbers = pc.if_else(numeric, column, pa.scalar(None, pa.string())).cast(pa.float64())
+        above = pc.greater_equal(numbers, float(low) if low else float("-inf"))
+        found = pc.or_kleene(found, pc.and_(above, pc.less_equal(numbers, float(high) if high else float("inf"))))
+    return pc.fill_null(found, False).to_numpy(zero_copy_only=False)
