@@ -7,6 +7,7 @@ Unknown keys are named with the nearest valid one before anything starts. A bare
 import dataclasses
 import difflib
 import io
+import json
 import os
 import re
 import sys
@@ -129,13 +130,17 @@ def _given(config_class: type, argv: Sequence[str], prog: str) -> tuple[list[tup
     """Names of options and their values, whichever way they were typed; and what help is wanted of, None for no help."""
     known = {option.name: option for option in options(config_class)}
     by_place = list(places(config_class).values())
+    several = by_place[-1] if by_place and known[by_place[-1]].is_list else None  # takes all words that are left
     given: list[tuple[str, str | None]] = []
+    gathered: list[str] = []
     placed, wants_help, words = 0, None, list(argv)
     while words:
         word = words.pop(0)
         if not word.startswith("-"):
             if word.endswith((".yaml", ".yml")):
                 given.append(("config", word))
+            elif several and placed >= len(by_place) - 1:
+                gathered.append(word)
             elif placed == len(by_place):
                 names = [f"--{name}" for name in by_place]
                 takes = f"only {' and '.join(names)} can go without a name" if names else "options have names"
@@ -162,6 +167,8 @@ def _given(config_class: type, argv: Sequence[str], prog: str) -> tuple[list[tup
             raise UsageError(f"option --{name} needs a value")
         else:
             given.append((f"{name}{more}", value if equals else words.pop(0)))
+    if gathered:
+        given.append((several, json.dumps(gathered)))
     _check_once(given)
     return given, wants_help
 

@@ -57,6 +57,8 @@ QUESTION_ID, ANSWERS, RIGHT = "question_id", "answers", "right"
 EVALUATION_ID, PROTOCOL, DATA_DIGEST, MODEL, METRIC, K = "evaluation_id", "protocol", "data_digest", "model", "metric", "k"
 GROUP, VALUE, CI_LOW, CI_HIGH, NUM_QUERIES = "group", "value", "ci_low", "ci_high", "num_queries"
 EVALUATED_AT = "evaluated_at"
+# found
+NUMBER, GARMENTS_LIST, SAME_PICTURE = "number", "garments", "same_picture"
 
 OWN = "own"  # the source of what is mined from the store's own posts, products and photos
 # neighbours
@@ -180,6 +182,35 @@ NEIGHBOURS = Table(
 
 XYXY = pa.list_(pa.float32())  # x0, y0, x1, y1 in pixels of the upright photo, the last two exclusive
 RLE = pa.struct([pa.field("size", pa.list_(pa.int32())), pa.field("counts", pa.string())])  # COCO: height and width, runs
+
+FOUND_PRODUCT = pa.struct([*NEIGHBOUR, pa.field(SAME_PICTURE, pa.list_(pa.string()))])  # others that have its picture
+FOUND_GARMENT = pa.struct(
+    [
+        pa.field(NUMBER, pa.int32()),  # in its photo, from the top down; 0: the whole photo
+        pa.field(CATEGORY, pa.string()),  # null for the whole photo
+        pa.field(SCORE, pa.float32()),  # of the detection; null for the whole photo
+        pa.field(BOX, XYXY),
+        pa.field(NEIGHBOUR_LIST, pa.list_(FOUND_PRODUCT)),  # nearest first; null where the index has nothing of its class
+    ]
+)
+
+# The products that were found for the garments of a photo: one row a photo.
+FOUND = Table(
+    "found",
+    _schema(
+        (KEY, pa.string()),  # the photo's id and content
+        (QUERY_ID, pa.string()),  # the photo's id
+        (IMAGE_URI, pa.string()),
+        (WIDTH, pa.int32()),  # upright
+        (HEIGHT, pa.int32()),
+        (GARMENTS_LIST, pa.list_(FOUND_GARMENT)),
+        (SEARCH_VERSION, pa.string()),  # digest of index version, models and options
+        (INDEX_VERSION, pa.string()),
+        (RUN_ID, pa.string()),
+    ),
+    key=(KEY, SEARCH_VERSION),
+    partition_by=(SEARCH_VERSION,),
+)
 
 GARMENTS = Table(
     "garments",
@@ -561,6 +592,7 @@ TABLES = {
         EMBEDDINGS,
         NEIGHBOURS,
         EVALUATIONS,
+        FOUND,
         FRONTIER,
         PAGES,
         REJECTS,

@@ -1,8 +1,9 @@
 """What options a config class has, and how a person reads them: a help that fits a screen, or all of it.
 
 A config class may say more: ``SHOWN``, the names in its short help, in one string (default: its own options, then those of its
-base); ``PLACES``, what is given by its place, as {"FEED": "feed.uri"} (default: the store); ``unread(given)``, a class method:
-options that are not read beside those that are given, which help leaves out; ``KNOWN``, some names that an option takes.
+base); ``PLACES``, what is given by its place, as {"FEED": "feed.uri"} (default: the store; a list at the end takes all words
+that are left); ``unread(given)``, a class method: options that are not read beside those that are given, which help leaves out;
+``KNOWN``, some names that an option takes.
 """
 
 import dataclasses
@@ -48,6 +49,10 @@ class Option:
     @property
     def is_flag(self) -> bool:
         return self.kind is bool
+
+    @property
+    def is_list(self) -> bool:
+        return typing.get_origin(self.kind) is list
 
     @property
     def choices(self) -> tuple[str, ...]:
@@ -108,7 +113,14 @@ def help_text(config_class: type, prog: str, part: str = "", unread: Collection[
         chosen = [found[name] for name in shown(config_class) if name in found]
     width = min(shutil.get_terminal_size((100, 24)).columns, _MOST_COLUMNS)
     by_place = places(config_class)
-    usage = " ".join(["usage:", prog, *(f"[{word}]" for word in by_place), "[FILE.yaml] [--option value ...]"])
+    usage = " ".join(
+        [
+            "usage:",
+            prog,
+            *(f"[{word}{' ...' * found[name].is_list}]" for word, name in by_place.items()),
+            "[FILE.yaml] [--option value ...]",
+        ]
+    )
     about = " ".join((config_class.__doc__ or "").split())
     lines = [usage, "", *textwrap.wrap(about if part else _sentences(about, 2), width), ""]
     heads = [head(option, bool(part)) for option in chosen]

@@ -21,7 +21,7 @@ FLOORS = [
     {"engine", "report", "wardrobe"},
     {"models", "ingest"},
     {"crawl", "garments", "index"},
-    {"search", "mining"},
+    {"search", "mining", "find"},
     {"training"},
     {"evaluation"},
     {"cli"},

@@ -44,7 +44,9 @@ def command() -> argparse.ArgumentParser:
         found = {option.name: option for option in options(config_class)}
         placed = [found[option] for option in places(config_class).values()]
         for number, option in enumerate(placed):
-            _complete(job.add_argument(f"place{number}", choices=option.choices or option.known or None), option)
+            several: dict = {"nargs": "*"} if option.is_list else {}
+            action = job.add_argument(f"place{number}", choices=option.choices or option.known or None, **several)
+            _complete(action, option)
         if not placed:
             job.add_argument("file").complete = shtab.FILE  # type: ignore[attr-defined]
         for option in [*found.values(), *COMMON]:

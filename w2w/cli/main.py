@@ -40,6 +40,7 @@ GROUPS = {  # what jobs are for -> name -> its module in w2w
     "Search": {
         "embed": "models.job",
         "index": "index.job",
+        "find": "find.job",
         "search": "search.job_search",
         "evaluate": "evaluation.job_evaluate",
     },

@@ -17,7 +17,7 @@ from w2w.ingest.images import ImageRoot, is_web
 from w2w.ingest.normalise import FEED_SCHEMA, FeedBatch, normalised
 from w2w.ingest.raw import COLUMNS, IMAGE, Mapping, RawBatch
 
-__all__ = ["FEED_SCHEMA", "FeedBatch", "FeedConfig", "check_feed", "column_names", "read_feed"]
+__all__ = ["FEED_SCHEMA", "FeedBatch", "FeedConfig", "check_feed", "column_names", "is_feed", "read_feed"]
 
 _SUFFIXES = {".csv": "csv", ".tsv": "csv", ".txt": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl"}
 _SUFFIXES |= {".parquet": "parquet", ".pq": "parquet", ".tar": "tar"}
@@ -167,15 +167,12 @@ def _files(config: FeedConfig) -> tuple[str, list[tuple[str, fs.FileInfo]]]:
     if info.type == fs.FileType.NotFound:
         raise UsageError(f"feed.uri={uri}: no such file or folder")
     if info.type == fs.FileType.File:
-        name = uri.lower()
-        for compressed in (".gz", ".zst", ".bz2"):
-            name = name.removesuffix(compressed)
+        name = _uncompressed(uri)
         if name != uri.lower() and name.endswith((".tar", ".parquet")):
             raise UsageError(
                 f"feed.uri={uri}: a compressed archive cannot be read by ranges; unpack it to {name.rpartition('/')[2]}"
             )
-        by_suffix = next((k for suffix, k in _SUFFIXES.items() if name.endswith(suffix)), None)
-        kind = _known(kind, uri, by_suffix)
+        kind = _known(kind, uri, _kind_by_suffix(name))
         if kind == "images":
             raise UsageError(f"feed.uri={uri}: kind=images is a folder of images, this is a file")
         if info.size == 0:
@@ -184,6 +181,22 @@ def _files(config: FeedConfig) -> tuple[str, list[tuple[str, fs.FileInfo]]]:
     if info.type != fs.FileType.Directory:
         raise UsageError(f"feed.uri={uri}: neither a plain file nor a folder")
     return _folder_files(config)
+
+
+def is_feed(uri: str) -> bool:
+    """Whether a file's name says that it is a feed: its suffix is that of a table or an archive."""
+    return _kind_by_suffix(_uncompressed(uri)) is not None
+
+
+def _kind_by_suffix(name: str) -> str | None:
+    return next((k for suffix, k in _SUFFIXES.items() if name.endswith(suffix)), None)
+
+
+def _uncompressed(uri: str) -> str:
+    name = uri.lower()
+    for compressed in (".gz", ".zst", ".bz2"):
+        name = name.removesuffix(compressed)
+    return name
 
 
 def _folder_files(config: FeedConfig) -> tuple[str, list[tuple[str, fs.FileInfo]]]:

@@ -25,6 +25,7 @@ _IMAGENET_HALF = (0.5, 0.5, 0.5)
 _MAX_SIDE_PX = 8192  # of what a network takes: a file that says more would take all memory
 _PIL_RESAMPLE = {2: "bilinear", 3: "bicubic"}
 _DOWNLOADED = ["*.json", "model*.safetensors", "open_clip_model.safetensors", "*.py"]
+_DOWNLOADED += ["*.txt", "*.model"]  # of tokenizers
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,20 @@ def find(name: str, revision: str | None, trust_remote_code: bool) -> Source:
     if not isinstance(source, Source):
         raise UsageError(f"encoder.name={name}: it gives a {type(source).__name__}; it has to be a w2w.models.sources.Source")
     return replace(source, architecture=json.dumps([source.architecture, *plugins.version_of("encoder", name, {})]))
+
+
+def is_data(name: str) -> bool:
+    """Whether that name is read as files, and never as code of one's own (module:attribute, an entry point)."""
+    return name in BUILT_IN or name.partition(":")[0] in LIBRARIES or os.path.isdir(storage.local(name))
+
+
+def folder_of(name: str, revision: str | None) -> Path | None:
+    """The folder of a model in the hub's layout, downloaded where it is not here; None for encoders that have none."""
+    kind, _, rest = name.partition(":")
+    if rest and kind == "hf":
+        return download(rest, revision)
+    folder = storage.local(name)
+    return folder if name not in BUILT_IN and os.path.isfile(folder / "config.json") else None
 
 
 def _efficientnet_lite0() -> Source:

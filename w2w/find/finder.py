@@ -1,0 +1,226 @@
+"""The loaded models and index that answer photos: detect, crop, embed, search each garment in its own category. No Ray."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+
+import numpy as np
+import pyarrow as pa
+
+from w2w import ids, schema
+from w2w.errors import Reject, RejectCode, UsageError
+from w2w.find.rules import FindOptions, Garment, Hit, best_of, garments_of, pictures_of, with_words
+from w2w.garments import boxes, masks
+from w2w.garments.boxes import person_box
+from w2w.garments.detector import Detector, DetectorConfig, detector_version
+from w2w.garments.found import Found
+from w2w.garments.masks import MaskRules
+from w2w.garments.person import person_mask
+from w2w.garments.segmenter import SegmenterConfig, load_segmenter, segmenter_version
+from w2w.index.filters import NEEDS, allowed
+from w2w.index.manifest import Manifest, index_uri
+from w2w.index.publish import read_manifest
+from w2w.index.search import QUERY, check_category, check_model, open_index
+from w2w.models import sources
+from w2w.models.config import EncoderConfig
+from w2w.models.encoder import check_version, finite_rows, load_encoder, model_version
+from w2w.table import delta
+
+CODE = 1  # raise it when the same photo would have other answers
+_AT_ONCE = 32  # crops that the encoder sees together
+_LEAST_CROP_PX = 384
+
+
+@dataclass(frozen=True)
+class Models:
+    """Whose boxes, vectors and masks."""
+
+    encoder: EncoderConfig = EncoderConfig()
+    detector: DetectorConfig = DetectorConfig()
+    segmenter: SegmenterConfig = SegmenterConfig()
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All that decides the answers, as plain values: made once a run, so that all its workers give the same ones."""
+
+    store: str
+    options: FindOptions
+    models: Models
+    index_version: str
+    model_version: str
+    products_version: int | None  # of the table that a filter is asked of
+    search_version: str
+
+
+def plan_of(store: str, options: FindOptions, models: Models) -> Plan:
+    """Raises UsageError where nothing is published under that name, for a category that the index does not have, and where its
+    vectors are another encoder's. An encoder that nobody named is the one that the index was made with."""
+    manifest = read_manifest(index_uri(store, options.index))
+    check_category(manifest, options.category)
+    models = replace(models, encoder=encoder_of(models.encoder, manifest))
+    version = model_version(models.encoder)
+    check_model(manifest, version)
+    products = delta.open_table(store, schema.PRODUCTS) if options.filter else None
+    products_version = products.version() if products is not None else None
+    parts = [CODE, manifest.version, asdict(options), version, products_version]
+    if not options.whole:
+        parts.append(detector_version(models.detector))
+    if options.cut_out:
+        parts.append(segmenter_version(models.segmenter))
+    return Plan(store, options, models, manifest.version, version, products_version, ids.digest(*parts))
+
+
+def encoder_of(config: EncoderConfig, manifest: Manifest) -> EncoderConfig:
+    """The config, or where it names none but the default, the same with the encoder that the index names. Code of one's own
+    (module:attribute) is named by options alone: an index may be a stranger's."""
+    if config.name != EncoderConfig().name or manifest.encoder == config.name:
+        return config
+    name = manifest.encoder
+    if not sources.is_data(name):
+        raise UsageError(f"index {manifest.name!r} was made with code of your own: name it with --encoder.name={name}")
+    return replace(config, name=name)
+
+
+@dataclass(frozen=True)
+class Find:
+    """A garment, and the products found for it, nearest first; None where the index has nothing of its class."""
+
+    garment: Garment
+    hits: list[Hit] | None
+
+
+@dataclass(frozen=True)
+class Query:
+    """One crop of the garment at place ``garment`` of the photo at place ``photo``, ready for the encoder."""
+
+    photo: int
+    garment: int
+    category: str | None
+    pixels: np.ndarray
+
+
+class Shelves:
+    """The opened index, and which of its products may be found."""
+
+    def __init__(self, plan: Plan):
+        self._options = plan.options
+        self._index = open_index(index_uri(plan.store, plan.options.index), version=plan.index_version)
+        self._within = self._index.rows_of(_allowed(plan)) if plan.options.filter else None
+        self.sold = self._index.manifest.rows_by_category()
+
+    def search(self, vectors_ND: np.ndarray, categories: Sequence[str | None]) -> list[list[Hit]]:
+        """The products of the k nearest pictures of each vector, and maybe some beyond, in its category."""
+        hits: list[list[Hit]] = [[] for _ in categories]
+        asked, left = 2 * self._options.k, list(range(len(categories)))
+        while len(left):
+            within = [categories[i] for i in left]
+            table = self._index.search(vectors_ND[left], asked, within, one_per_product=True, within=self._within)
+            for i in left:
+                hits[i] = []
+            for hit in table.to_pylist():
+                hits[left[hit.pop(QUERY)]].append(hit)
+            # as long as one picture more would have to come, the k-th may have other products
+            left = [i for i in left if len(hits[i]) == asked and len(pictures_of(hits[i])) <= self._options.k]
+            asked *= 4
+        return hits
+
+    def products_of(self, words_D: np.ndarray) -> list[Hit]:
+        """The products of a text alone."""
+        return self.best(self.search(words_D[None], [self._options.category]))
+
+    def best(self, lists: list[list[Hit]]) -> list[Hit]:
+        """Of the lists that one garment's crops have."""
+        return best_of(lists, self._options.k, self._options.min_score)
+
+
+class Finder:
+    """Photos in, garments with products out."""
+
+    def __init__(self, plan: Plan):
+        self.options, models = plan.options, plan.models
+        self._encoder = load_encoder(models.encoder)
+        check_version(f"encoder.name={models.encoder.name}", plan.model_version, self._encoder.model_version)
+        self._detector = None if self.options.whole else Detector(models.detector)
+        self._segmenter = load_segmenter(models.segmenter) if self.options.cut_out else None
+        self.shelves = Shelves(plan)
+
+    def __call__(self, photos: Sequence[np.ndarray], words_D: np.ndarray | None = None) -> list[list[Find] | Reject]:
+        """For each photo, uint8 (H, W, 3), its garments from the top down with their products; or why it has no answer.
+        ``words_D``: a text's unit vector, mixed into every garment's."""
+        found = self.detect(photos)
+        garments = [f if isinstance(f, Reject) else self.chosen(f, photo) for f, photo in zip(found, photos)]
+        queries = self.crops(photos, found, garments)
+        vectors_ND = self.embed(queries, words_D)
+        bad = {queries[i].photo for i in np.flatnonzero(~finite_rows(vectors_ND)).tolist()}
+        good = [i for i, query in enumerate(queries) if query.photo not in bad]
+        hits: dict[tuple[int, int], list[list[Hit]]] = {}
+        for i, some in zip(good, self.shelves.search(vectors_ND[good], [queries[i].category for i in good])):
+            hits.setdefault((queries[i].photo, queries[i].garment), []).append(some)
+        rejected = Reject(RejectCode.NOT_FINITE, f"{self._encoder.name} gave NaN or infinity")
+        answers: list[list[Find] | Reject] = []
+        for p, of_photo in enumerate(garments):
+            if isinstance(of_photo, Reject) or p in bad:
+                answers.append(of_photo if isinstance(of_photo, Reject) else rejected)
+            else:
+                lists = [hits.get((p, g)) for g in range(len(of_photo))]
+                answers.append([Find(g, None if some is None else self.shelves.best(some)) for g, some in zip(of_photo, lists)])
+        return answers
+
+    def detect(self, photos: Sequence[np.ndarray]) -> list[Found | Reject]:
+        """Boxes in each photo; none where the whole photo is searched with."""
+        if self._detector is None:
+            return [_NOTHING] * len(photos)
+        return self._detector(photos)
+
+    def chosen(self, found: Found, photo: np.ndarray) -> list[Garment]:
+        """The garments that are searched for."""
+        if self.options.whole:
+            return [Garment(0, None, None, (0.0, 0.0, float(photo.shape[1]), float(photo.shape[0])))]
+        return garments_of(found, self.options)
+
+    def crops(
+        self, photos: Sequence[np.ndarray], found: Sequence[Found | Reject], garments: Sequence[list[Garment] | Reject]
+    ) -> list[Query]:
+        """The crops of those garments whose class the index has; with ``--cut_out`` two of each, where a person is found."""
+        longest_px = max(_LEAST_CROP_PX, self._encoder.input.resize_px)
+        queries = []
+        for place, (photo, of_photo, seen) in enumerate(zip(photos, garments, found)):
+            if isinstance(of_photo, Reject) or isinstance(seen, Reject):
+                continue
+            wanted = [(g, garment, self.options.category or garment.category) for g, garment in enumerate(of_photo)]
+            wanted = [w for w in wanted if w[2] is None or w[2] in self.shelves.sold]
+            white = self._on_white(photo, seen) if self._segmenter and wanted else None
+            for g, garment, category in wanted:
+                for image in (photo, white):
+                    if image is not None:
+                        crop = boxes.crop(image, garment.box, self.options.padding, longest_px)
+                        queries.append(Query(place, g, category, self._encoder.prepare(crop)))
+        return queries
+
+    def _on_white(self, photo: np.ndarray, found: Found) -> np.ndarray | None:
+        """The photo's person without the background."""
+        person, rules = person_box(found.boxes_N4, found.categories), MaskRules()
+        try:
+            mask = person_mask(self._segmenter, photo, found.boxes_N4, found.categories, person, rules).mask
+        except Reject:  # nobody, or a mask that is not to be used: the crop alone counts
+            return None
+        return masks.on_white(photo, mask, rules.feather_px)
+
+    def embed(self, queries: Sequence[Query], words_D: np.ndarray | None = None) -> np.ndarray:
+        """float32 (N, D), with the words mixed in; NaN where the encoder failed."""
+        parts = [np.empty((0, self._encoder.dim), np.float32)]
+        for start in range(0, len(queries), _AT_ONCE):
+            parts.append(self._encoder.encode(np.stack([q.pixels for q in queries[start : start + _AT_ONCE]])))
+        vectors_ND = np.concatenate(parts)
+        return vectors_ND if words_D is None else with_words(vectors_ND, words_D, self.options.text_weight)
+
+
+_NOTHING = Found(np.empty((0, 4), np.float32), np.empty(0, np.float32), (), ())
+
+
+def _allowed(plan: Plan) -> pa.Array:
+    """product_id of those that the filter lets through."""
+    newest = delta.CurrentRows(plan.store, schema.PRODUCTS, plan.products_version).batches(NEEDS)
+    empty = pa.schema([schema.PRODUCTS.schema.field(c) for c in NEEDS]).empty_table()
+    rows = pa.concat_tables([empty, *newest])
+    return rows.filter(pa.array(allowed(rows, plan.options.wanted))).column(schema.PRODUCT_ID).combine_chunks()

@@ -1,0 +1,204 @@
+"""Where the answers are made: photos go through the same stages in this process, or on workers into table `found`."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from w2w import schema
+from w2w.engine.job import Run
+from w2w.engine.run import run_pending
+from w2w.engine.source import Source, file_rows, pending_rows
+from w2w.find import answers as told
+from w2w.find.answers import Answer, Catalog
+from w2w.find.finder import Plan
+from w2w.find.photos import LISTED, filled
+from w2w.find.stage import FIND_GIVES, LOOK_GIVES, FindProducts, look, of_table
+from w2w.images.decode import DecodeLimits
+from w2w.ingest.loading import load_stage
+from w2w.ingest.stage import loadable
+from w2w.results import Summary
+from w2w.stage import Chain, Pool, Stage, batches, leaving
+from w2w.table import delta, work
+from w2w.table.delta import need_table
+from w2w.table.pending import Keys, lookup_batches, rejected_keys, table_keys
+from w2w.table.sink import Output
+from w2w.web.fetch import FetchConfig
+
+STAGE = "find"
+R = TypeVar("R", bound=Summary)
+_OF_TABLE = (schema.IMAGE_ID, schema.BYTES, schema.SOURCE_URI)
+_NAMED = pa.schema([schema.FOUND.schema.field(c) for c in (schema.KEY, schema.QUERY_ID, schema.IMAGE_URI)])
+
+
+@dataclass(frozen=True)
+class How:
+    """How photos are read, and where they are worked on."""
+
+    fetch: FetchConfig
+    decode: DecodeLimits
+    longest_px: int
+    pool: Pool
+    gpu_pool: Pool | None = None
+
+
+def stages(plan: Plan, words: np.ndarray | None, how: How, run_id: str, from_table: bool = False) -> list[Stage]:
+    """Where a photo is -> its bytes -> pixels -> garments with products."""
+    table = Stage("name", of_table, (schema.IMAGE_ID, schema.SOURCE_URI), _NAMED)
+    settings = {"limits": how.decode, "longest_px": how.longest_px}
+    arguments = {"plan": plan, "words_D": words, "run_id": run_id}
+    return [
+        table if from_table else load_stage(how.fetch, how.pool),
+        Stage("decode", look, (schema.BYTES,), LOOK_GIVES, settings),
+        Stage(STAGE, FindProducts, tuple(LOOK_GIVES.names), FIND_GIVES, arguments, how.gpu_pool),
+    ]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """All photos that are asked for, in their order: LISTED, or rows of table `images` by their ids."""
+
+    listed: pa.Table
+    from_table: bool = False
+
+    @property
+    def num(self) -> int:
+        return self.listed.num_rows
+
+    def first(self, limit: int | None) -> "Asked":
+        """At most so many."""
+        return replace(self, listed=self.listed.slice(0, limit))
+
+    def num_of(self, some: Sequence[Keys]) -> int:
+        """How many of them have one of these keys."""
+        known = pa.chunked_array([c for keys in some for c in keys.read().chunks], pa.string())
+        return pc.sum(pc.is_in(self.listed.column(schema.KEY), value_set=known)).as_py() or 0
+
+    @property
+    def names(self) -> dict[str, str]:
+        """Key -> what the photo is called."""
+        return dict(zip(*(self.listed.column(c).to_pylist() for c in (schema.KEY, schema.QUERY_ID))))
+
+    def tables(self, store: str) -> Iterator[pa.Table]:
+        """What the first stage takes."""
+        if not self.from_table:
+            return iter([loadable(self.listed)])
+        ids = self.listed.column(schema.KEY).combine_chunks()
+        return lookup_batches(store, schema.IMAGES, ids, _OF_TABLE, batch_rows=64)
+
+
+def asked_of_table(store: str, of: str) -> Asked:
+    """The photos of table `images`: all, or those of posts that are active."""
+    need_table(store, schema.IMAGES, "ingest")
+    if of == "posts":
+        need_table(store, schema.POSTS, "crawl")
+        posts = delta.current_posts(store, [schema.IMAGE_ID, schema.ACTIVE])
+        ids = pc.unique(posts.filter(posts.column(schema.ACTIVE)).column(schema.IMAGE_ID))
+    else:
+        ids = pc.unique(delta.read(store, schema.IMAGES, [schema.IMAGE_ID]).column(0).combine_chunks())
+    return Asked(filled({schema.KEY: ids, schema.QUERY_ID: ids, schema.IMAGE_URI: ids}, len(ids)), True)
+
+
+class Here:
+    """The stages in this process, loaded once: photos in, answers out, in the photos' order."""
+
+    def __init__(self, plan: Plan, words: np.ndarray | None, how: How, run_id: str, catalog: Catalog, from_table: bool = False):
+        self._plan, self._catalog, self._batch_rows = plan, catalog, how.pool.batch_rows
+        steps = stages(plan, words, replace(how, gpu_pool=None), run_id, from_table)
+        steps.insert(1, Stage("keep", self._keep, (schema.KEY, schema.BYTES), pa.schema([])))
+        fields = schema.IMAGES.schema if from_table else loadable(LISTED.empty_table()).schema
+        (leaves,) = leaving([steps], fields, schema.FOUND.schema.names, [])
+        self._chain = Chain(steps, schema.IMAGE_ID if from_table else schema.KEY, None, leaves)
+        self._wanted, self._kept = set[str](), dict[str, bytes]()
+
+    def __call__(
+        self, store: str, asked: Asked, shown: int = 0, seen: Callable[[int, int], None] = lambda done, rejected: None
+    ) -> tuple[list[Answer], dict[str, bytes]]:
+        """The answers, and the encoded photos of the first ``shown``, by their keys. ``seen`` is told how many photos are
+        answered, and how many of them could not be read."""
+        names, made, rejected = asked.names, dict[str, Answer](), 0
+        self._wanted, self._kept = set(list(names)[:shown]), {}
+        tables = asked.tables(store)
+        for rows, bad in self._chain.flow(batches(tables, self._batch_rows) if asked.from_table else tables):
+            made |= dict(zip(rows.column(schema.KEY).to_pylist(), told.answers(rows, self._catalog, self._plan.options)))
+            made |= {key: told.unreadable(names[key], code, detail) for key, code, detail in _rejects(bad)}
+            rejected += bad.num_rows
+            seen(len(made), rejected)
+        assert len(made) == len(names), f"{len(names)} photos in, {len(made)} answers out"
+        return [made[key] for key in names], self._kept
+
+    def _keep(self, rows: pa.Table) -> pa.Table:
+        """So that the page shows the very bytes that were searched with."""
+        for key, data in zip(rows.column(schema.KEY).to_pylist(), rows.column(schema.BYTES)):
+            if key in self._wanted:
+                self._kept[key] = data.as_py()
+        return rows
+
+
+def on_workers(run: Run, result: R, plan: Plan, words: np.ndarray | None, how: How, asked: Asked) -> R:
+    """Answers the photos that table `found` does not have yet, into it."""
+    steps = stages(plan, words, how, run.run_id, asked.from_table)
+    inputs = [schema.PRODUCTS, *([schema.IMAGES] if asked.from_table else [])]
+    outputs = [Output(schema.FOUND)]
+    try:
+        return run_pending(run, result, _pending(run, plan, asked), steps, outputs, plan.search_version, inputs, how.pool)
+    finally:
+        work.clean(run.store, run.run_id)
+
+
+def finished(store: str, plan: Plan) -> list[Keys]:
+    """The photos that have answers of this plan, and those that could not be read."""
+    version = plan.search_version
+    done = table_keys(store, schema.FOUND, schema.KEY, search_version=version)
+    return [replace(keys, batches=[keys.read()]) for keys in (done, rejected_keys(store, STAGE, version))]
+
+
+def _pending(run: Run, plan: Plan, asked: Asked) -> Source:
+    done, item_rows = finished(run.store, plan), run.config.item_rows
+    if asked.from_table:
+        among = Keys([asked.listed.column(schema.KEY)], asked.listed.num_rows)
+        return pending_rows(run.store, schema.IMAGES, _OF_TABLE, done, schema.SOURCE_URI, item_rows, among)
+    made, failed = (pc.is_in(asked.listed.column(schema.KEY), value_set=keys.read()) for keys in done)
+    rows = loadable(asked.listed.filter(pc.invert(pc.or_(made, failed))))
+    work.write(run.store, run.run_id, [rows], rows.schema, item_rows)
+    num_failed = pc.sum(failed).as_py() or 0
+    folder = work.folder(run.store, run.run_id)
+    return file_rows(folder, schema.KEY, schema.IMAGE_URI, item_rows, asked.listed.num_rows - rows.num_rows, num_failed)
+
+
+def stored_answers(store: str, plan: Plan, catalog: Catalog, asked: Asked) -> Iterator[Answer]:
+    """What table `found` has for the photos, in their order, and those that could not be read. The rows are held in memory,
+    about 2 KB a photo; the answers are not."""
+    keys, names = asked.listed.column(schema.KEY), asked.names
+    listed = delta.parts(delta.open_table(store, schema.FOUND), search_version=plan.search_version)
+    read = delta.read_batches(store, schema.FOUND, schema.FOUND.schema.names, listed)
+    mine = [rows.filter(pc.is_in(rows.column(schema.KEY), value_set=keys)) for rows in read]
+    found = pa.concat_tables([schema.FOUND.schema.empty_table(), *mine])
+    place = dict(zip(found.column(schema.KEY).to_pylist(), range(found.num_rows)))
+    columns = [schema.KEY, schema.REJECT_CODE, schema.REJECT_DETAIL, schema.STAGE_VERSION]
+    bad = delta.read(store, schema.REJECTS, columns, stage=STAGE)
+    bad = bad.filter(pc.equal(bad.column(schema.STAGE_VERSION), plan.search_version))
+    rejected = {key: (code, detail) for key, code, detail in _rejects(bad)}
+    for key, name in names.items():
+        if key in place:
+            yield from told.answers(found.slice(place[key], 1), catalog, plan.options)
+        elif key in rejected:
+            yield told.unreadable(name, *rejected[key])
+
+
+def photo_bytes(store: str, asked: Asked, how: How, shown: int) -> dict[str, bytes]:
+    """The first photos that can still be read, by their keys."""
+    first = asked.first(shown)
+    load = load_stage(how.fetch, how.pool)
+    if first.from_table:
+        tables = first.tables(store)
+        return {k: v for t in tables for k, v in zip(*(t.column(c).to_pylist() for c in (schema.IMAGE_ID, schema.BYTES)))}
+    loaded = list(load.run(first.tables(store), **load.args))
+    return {k: v for t in loaded for k, v in zip(*(t.column(c).to_pylist() for c in (schema.KEY, schema.BYTES)))}
+
+
+def _rejects(rows: pa.Table) -> Iterator[tuple[str, str, str]]:
+    return zip(*(rows.column(c).to_pylist() for c in (schema.KEY, schema.REJECT_CODE, schema.REJECT_DETAIL)))

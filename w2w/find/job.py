@@ -1,0 +1,248 @@
+"""Find: photos -> their garments -> the products of your shop that look like each of them; or words -> products."""
+
+import os
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+import numpy as np
+
+from w2w import storage
+from w2w.engine.job import JobConfig, Run, options_of
+from w2w.engine.progress import Progress
+from w2w.errors import UsageError
+from w2w.find.answers import Answer, Catalog, Written, of_words, tables, write_lines
+from w2w.find.finder import Models, Plan, Shelves, plan_of
+from w2w.find.flow import Asked, Here, How, asked_of_table, finished, on_workers, photo_bytes, stored_answers
+from w2w.find.page import find_report
+from w2w.find.photos import listed
+from w2w.find.rules import FindOptions
+from w2w.find.watch import appearing
+from w2w.garments.detector import DetectorConfig, try_detector
+from w2w.garments.segmenter import SegmenterConfig, try_segmenter
+from w2w.images.decode import DecodeLimits
+from w2w.index.manifest import index_uri
+from w2w.index.publish import current_version
+from w2w.ingest.feed import FeedConfig
+from w2w.models.config import EncoderConfig
+from w2w.models.encoder import try_encoder
+from w2w.models.text import embed_words
+from w2w.report.page import page_of
+from w2w.results import Summary
+from w2w.shown import terminal
+from w2w.stage import Counts, Pool
+from w2w.web.fetch import ListedFetchConfig
+
+LINES, PAGE = "found.jsonl", "index.html"
+_LEAST_PX = 64
+_MOST_THREADS = 4  # of a model in this process: beyond, one photo gains nothing
+
+
+@dataclass(frozen=True)
+class Config(FindOptions, JobConfig):
+    """Find the products that look like the garments of PHOTO ..., each in its own category. A few photos are answered in this
+    process, without Ray; from --workers_from on by workers, into table `found`. Writes a page and JSON lines."""
+
+    SHOWN = "photos store text garment whole filter k watch out dry_run"
+    PLACES = {"PHOTO": "photos"}
+
+    photos: list[str] = field(default_factory=list)
+    """Photos, folders of photos, URLs, or feeds of photos."""
+    of: Literal["photos", "images", "posts"] = "photos"
+    """What is searched with: the photos that are named, all of table `images`, or the photos of active posts."""
+    watch: str = ""
+    """A folder: answer each new photo as it appears, until Ctrl-C."""
+    feed: FeedConfig = FeedConfig()
+    """How a feed of photos is read; its product_id names the photo."""
+    encoder: EncoderConfig = EncoderConfig()
+    """The model. Default: the one that the index was made with."""
+    detector: DetectorConfig = field(default_factory=DetectorConfig)
+    """What finds the garments."""
+    segmenter: SegmenterConfig = SegmenterConfig()
+    """What takes the background away, with --cut_out."""
+    decode: DecodeLimits = DecodeLimits()
+    """What an image may be."""
+    fetch: ListedFetchConfig = ListedFetchConfig()
+    """How photos on the web are fetched."""
+    longest_px: int = 1600
+    """Photos are shrunk to this before the models see them."""
+    workers_from: int = 200
+    """So many photos are worth starting Ray for: fewer are answered in this process."""
+    pool: Pool = Pool(batch_rows=8)
+    """Workers."""
+    gpu_pool: Pool | None = None
+    """Workers of their own for the models: for example {num_gpus: 1, num_cpus: 1, batch_rows: 32}."""
+    out: str | None = None
+    """Folder of the page and the JSON lines. Default: one below <store>/reports/find."""
+    shown: int = 20
+    """Photos on the page; 0 for no page."""
+    max_reject_rate: float = 1.0
+    """The job fails when a larger share of the photos than this cannot be read. Default: each is a line that says so."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result(Summary):
+    """Of one search: an index's version, models and options."""
+
+    photos: int
+    garments: int = 0
+    """In the photos."""
+    products: int = 0
+    """Found for them."""
+    where: str
+    """In this process, or on workers."""
+    pending: int
+    index: str
+    index_version: str
+    encoder: str
+    search_version: str
+    answers: tuple[Answer, ...] = field(default=(), repr=False)
+    """Of each photo, where they were made in this process."""
+    lines: str | None = None
+    """The JSON lines, one a photo."""
+    report: str | None = None
+
+    def __rich__(self) -> Any:
+        from rich.console import Group
+
+        return Group(*tables(self.answers), super().__rich__())
+
+
+def main(config: Config) -> Result:
+    _check(config)
+    run = Run("find", config)
+    models = Models(config.encoder, config.detector, config.segmenter)
+    plan = plan_of(run.store, FindOptions(**options_of(config, FindOptions)), models)
+    asked = Asked(listed(config.photos, config.feed)) if config.of == "photos" else asked_of_table(run.store, config.of)
+    asked = asked.first(config.limit)
+    here = asked.num < config.workers_from
+    done = 0 if here else asked.num_of(finished(run.store, plan))
+    result = run.result(
+        Result,
+        photos=asked.num,
+        where="this process" if here else "workers",
+        pending=asked.num - done,
+        skipped=done,
+        index=config.index,
+        index_version=plan.index_version,
+        encoder=plan.models.encoder.name,
+        search_version=plan.search_version,
+    )
+    words = embed_words(plan.models.encoder, config.text) if config.text else None
+    if done < asked.num and not here:
+        _try(plan)
+    if config.dry_run:
+        return result
+    how = How(config.fetch, config.decode, config.longest_px, config.pool, config.gpu_pool)
+    if config.watch:
+        return _watch(run, config, plan, words, how, result)
+    catalog, kept = Catalog(run.store), {}
+    if not here:
+        result = on_workers(run, result, plan, words, how, asked)
+        told = stored_answers(run.store, plan, catalog, asked)
+        kept = photo_bytes(run.store, asked, how, config.shown)
+    elif asked.num or words is None:
+        finder = Here(_threaded(plan), words, how, run.run_id, catalog, asked.from_table)
+        with Progress("find", asked.num, "photos") as progress:
+            told, kept = finder(run.store, asked, config.shown, progress.update)
+        result = run.done(result, answers=tuple(told))
+    else:
+        told = [of_words(config.text, Shelves(plan).products_of(words), catalog, plan.options)]
+        result = run.done(result, answers=tuple(told))
+    folder = _folder(run, config)
+    written = write_lines(storage.join(folder, LINES), told)
+    if here:
+        result = run.done(result, counts=Counts(asked.num, asked.num - written.rejects.total(), dict(written.rejects)))
+        config.tolerance.check(written.rejects, asked.num)
+    return _reported(run, config, result, written, [kept.get(key) for key in asked.names], folder)
+
+
+def _check(config: Config) -> None:
+    if config.watch and (config.photos or config.of != "photos"):
+        raise UsageError("--watch answers what appears in its folder: leave PHOTO and --of away")
+    if config.of != "photos" and config.photos:
+        raise UsageError(f"--of={config.of}: searches with the store's own photos; leave PHOTO away")
+    if not (config.photos or config.text or config.watch) and config.of == "photos":
+        raise UsageError("nothing to search with: name photos, a folder, URLs or a feed; or give --text, --of or --watch")
+    if config.text and config.whole and not (config.photos or config.watch) and config.of == "photos":
+        raise UsageError("--whole: there is no photo")
+    if config.shown < 0:
+        raise UsageError(f"--shown={config.shown}: must not be negative")
+    if config.longest_px < _LEAST_PX:
+        raise UsageError(f"--longest_px={config.longest_px}: at least {_LEAST_PX}")
+    if config.watch and not os.path.isdir(storage.local(config.watch)):
+        raise UsageError(f"--watch={config.watch}: there is no such folder on this machine")
+    if config.watch and storage.is_s3(config.out or config.store):
+        raise UsageError("--watch appends to the JSON lines: name a local folder with --out")
+
+
+def _try(plan: Plan) -> None:
+    """Raises UsageError for what is wrong with the models' files before workers start."""
+    try_encoder(plan.models.encoder)
+    if not plan.options.whole:
+        try_detector(plan.models.detector)
+    if plan.options.cut_out:
+        try_segmenter(plan.models.segmenter)
+
+
+def _threaded(plan: Plan) -> Plan:
+    """The same models with this machine's cores, where nobody said otherwise."""
+    cores = min(_MOST_THREADS, len(os.sched_getaffinity(0)))
+    encoder, detector, segmenter = plan.models.encoder, plan.models.detector, plan.models.segmenter
+    models = Models(
+        replace(encoder, threads=max(cores, encoder.threads)),
+        replace(detector, threads=max(cores, detector.threads)),
+        replace(segmenter, threads=max(cores, segmenter.threads)),
+    )
+    return replace(plan, models=models)
+
+
+def _folder(run: Run, config: Config) -> str:
+    """Of the lines and the page."""
+    return storage.absolute(config.out) if config.out else page_of(run.store, run.job, run.run_id).rpartition("/")[0]
+
+
+def _reported(
+    run: Run, config: Config, result: Result, written: Written, photos: Sequence[bytes | None], folder: str
+) -> Result:
+    """The result, and the page of the first answers. ``photos``: the encoded ones, in their order."""
+    page = None
+    if config.shown:
+        page = storage.join(folder, PAGE)
+        facts = {"index": f"{result.index} {result.index_version}", "encoder": result.encoder, "photos": written.photos}
+        shown = list(zip(written.first[: config.shown], [*photos, None]))
+        find_report(page, run.store, shown, written.photos, facts)
+    found = {"garments": written.garments, "products": written.products, "lines": storage.join(folder, LINES), "report": page}
+    return run.done(result, **found)
+
+
+def _watch(run: Run, config: Config, plan: Plan, words: np.ndarray | None, how: How, result: Result) -> Result:
+    """Answers what appears, until Ctrl-C: prints each answer, appends its line, and makes the page of the last ones anew. When
+    a new version of the index is published, the next photo is searched for in that one."""
+    folder, total = _folder(run, config), Written()
+    last: deque[tuple[Answer, bytes | None]] = deque(maxlen=max(1, config.shown))
+    os.makedirs(folder, exist_ok=True)
+    finder = Here(_threaded(plan), words, how, run.run_id, Catalog(run.store))
+    terminal().print(f"watching {config.watch}: Ctrl-C ends it")
+    try:
+        with open(storage.join(folder, LINES), "a", encoding="utf-8") as lines:
+            for rows in appearing(config.watch):
+                if current_version(index_uri(run.store, config.index)) != plan.index_version:
+                    plan = plan_of(run.store, plan.options, plan.models)
+                    finder = Here(_threaded(plan), words, how, run.run_id, Catalog(run.store))
+                asked = Asked(rows)
+                answers, kept = finder(run.store, asked, asked.num)
+                for key, answer in zip(asked.names, answers):
+                    terminal().print(*tables([answer]))
+                    lines.write(f"{answer.line()}\n")
+                    lines.flush()
+                    total.add(answer)
+                    last.appendleft((answer, kept.get(key)))
+                total.first = [answer for answer, _ in last]
+                result = replace(result, index_version=plan.index_version, search_version=plan.search_version)
+                result = _reported(run, config, result, total, [data for _, data in last], folder)
+    except KeyboardInterrupt:
+        pass
+    counts = Counts(total.photos, total.photos - total.rejects.total(), dict(total.rejects))
+    return run.done(result, photos=total.photos, counts=counts, pending=0)

@@ -1,0 +1,63 @@
+"""The page of find: each photo large with its garments numbered, and a row of products for every garment."""
+
+from collections.abc import Sequence
+
+import pyarrow as pa
+
+from w2w import schema
+from w2w.find.answers import Answer, Piece, Product
+from w2w.report.cards import product_card
+from w2w.report.page import thumbnail, write_page
+from w2w.table.pending import lookup
+
+PHOTO_PX = 880
+
+
+def find_report(
+    out: str, store: str, shown: Sequence[tuple[Answer, bytes | None]], num_photos: int, facts: dict[str, object]
+) -> None:
+    """Writes the page to ``out``: the answers that are shown, each with its photo, of ``num_photos`` in all."""
+    pieces = [piece for answer, _ in shown for piece in answer.garments]
+    ids = sorted({product.image_id for piece in pieces for product in piece.products})
+    found = lookup(store, schema.IMAGES, pa.array(ids, pa.string()), [schema.IMAGE_ID, schema.BYTES])
+    pictures = dict(zip(found.column(0).to_pylist(), found.column(1).to_pylist()))
+    photos = [
+        {
+            "name": answer.photo,
+            "image": thumbnail(data, PHOTO_PX),
+            "is_text": answer.width is None and bool(answer.garments),
+            "says": answer.says,
+            "spots": [s for piece in answer.garments if (s := _spot(piece, answer))],
+            "garments": [
+                {
+                    "number": piece.number,
+                    "category": piece.category or ("words" if answer.width is None else "whole photo"),
+                    "score": piece.score,
+                    "says": piece.says,
+                    "cards": [product_card(vars(p), pictures.get(p.image_id), notes=_notes(p)) for p in piece.products],
+                }
+                for piece in answer.garments
+            ],
+        }
+        for answer, data in shown
+    ]
+    write_page(out, "find/page.html.j2", title="Found in your shop", photos=photos, num_photos=num_photos, facts=facts)
+
+
+def _notes(product: Product) -> list[str]:
+    same = len(product.same_picture)
+    return [f"{product.score:.3f}", *([f"{same} more of this picture"] if same else [])]
+
+
+def _spot(piece: Piece, answer: Answer) -> dict[str, float] | None:
+    """Where a garment's frame stands on its photo, in percent."""
+    if not piece.number or not piece.box_xyxy or not answer.width or not answer.height:
+        return None
+    x0, y0, x1, y1 = piece.box_xyxy
+    return {
+        "number": piece.number,
+        "left": 100 * x0 / answer.width,
+        "top": 100 * y0 / answer.height,
+        "width": 100 * (x1 - x0) / answer.width,
+        "height": 100 * (y1 - y0) / answer.height,
+    }

@@ -1,0 +1,97 @@
+"""Which photos are asked for: files, folders, URLs and feeds, as rows that can be loaded."""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from pyarrow import fs
+
+from w2w import ids, schema, storage
+from w2w.errors import RejectCode, UsageError
+from w2w.ingest.archives import fingerprint, is_image, uri_of
+from w2w.ingest.feed import FeedConfig, check_feed, is_feed, read_feed
+from w2w.ingest.images import is_web
+from w2w.ingest.raw import IMAGE_OFFSET, IMAGE_SIZE
+from w2w.ingest.stage import work_rows
+
+# ``key`` names photo and content, so that a changed photo is searched with anew; a photo that cannot even be named is rejected
+LISTED = pa.schema(
+    [
+        (schema.KEY, pa.string()),
+        (schema.QUERY_ID, pa.string()),
+        (schema.IMAGE_URI, pa.string()),
+        (IMAGE_OFFSET, pa.int64()),
+        (IMAGE_SIZE, pa.int64()),
+        (schema.REJECT_CODE, pa.string()),
+        (schema.REJECT_DETAIL, pa.string()),
+    ]
+)
+
+
+def listed(places: Sequence[str], feed: FeedConfig) -> pa.Table:
+    """The photos of all places, in LISTED, each once, in their order. Held in memory: about 200 bytes a photo.
+
+    A place is a photo, a folder of photos, a URL, or a feed as ``w2w ingest`` reads it; ``feed`` says how. Raises UsageError
+    for a file or folder that is not there, and for a feed that cannot be read.
+    """
+    rows = pa.concat_tables([LISTED.empty_table(), *(part for place in places for part in _of_place(place, feed))])
+    keys = rows.column(schema.KEY)
+    return rows.take(pc.index_in(pc.unique(keys), value_set=keys)).combine_chunks()
+
+
+def of_folder(folder: str) -> pa.Table:
+    """The photos below a folder that are there now, in LISTED."""
+    root = storage.absolute(folder)
+    unusable: list[tuple[str, str]] = []
+    files = [f for f in storage.list_files(root, unusable=unusable) if is_image(f.path)]
+    shown = [f"{folder.rstrip('/')}/{uri_of(f, root)[len(root) :].lstrip('/')}" for f in files]
+    good = _rows([(s, uri_of(f, root), fingerprint(f)) for s, f in zip(shown, files)])
+    bad = [(path, f"{RejectCode.BAD_VALUE}", why) for path, why in sorted(unusable) if is_image(path)]
+    keys = [f"{path}@{ids.digest(why)}" for path, _, why in bad]
+    names, codes, whys = zip(*bad) if bad else ((), (), ())
+    columns = {schema.KEY: keys, schema.QUERY_ID: names, schema.REJECT_CODE: codes, schema.REJECT_DETAIL: whys}
+    return pa.concat_tables([good, filled(columns, len(bad))])
+
+
+def _of_place(place: str, feed: FeedConfig) -> Iterator[pa.Table]:
+    if not place:
+        raise UsageError("a photo is named by an empty word")
+    if is_web(place):
+        yield _rows([(place, place, "")])
+        return
+    system, path = storage.filesystem(place)
+    with storage.named("read", place):
+        info = system.get_file_info(path) if storage.exists(place) else None
+    if info is None and "{" not in place:  # of several shards
+        raise UsageError(f"{place}: there is no such photo, folder or feed")
+    if info is not None and info.type == fs.FileType.Directory:
+        photos = of_folder(place)
+        if photos.num_rows or not storage.list_files(place):
+            yield photos
+            return
+    elif info is not None and not is_feed(place) and feed.kind == "auto":
+        yield _rows([(place, uri_of(info, place), fingerprint(info))])
+        return
+    config = replace(feed, uri=place)
+    check_feed(config)
+    seen = Counter[str]()
+    for batch in read_feed(config):
+        rows = work_rows(batch, seen)
+        names = rows.column(schema.PRODUCT_ID)
+        names = pc.if_else(names.is_valid(), names, rows.column(schema.KEY))
+        yield rows.append_column(schema.QUERY_ID, names).select(LISTED.names).cast(LISTED)
+
+
+def _rows(photos: Sequence[tuple[str, str, str]]) -> pa.Table:
+    """Whole files: what they are called, where they are, and their fingerprint."""
+    names, uris, prints = zip(*photos) if photos else ((), (), ())
+    keys = [f"{name}@{ids.digest(uri, known)}" for name, uri, known in zip(names, uris, prints)]
+    return filled({schema.KEY: keys, schema.QUERY_ID: names, schema.IMAGE_URI: uris}, len(keys))
+
+
+def filled(columns: dict[str, Sequence | pa.Array], n: int) -> pa.Table:
+    """LISTED of these columns; null in the others."""
+    arrays = [pa.array(columns[f.name], f.type) if f.name in columns else pa.nulls(n, f.type) for f in LISTED]
+    return pa.Table.from_arrays(arrays, schema=LISTED)

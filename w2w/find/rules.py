@@ -1,0 +1,145 @@
+"""Find, as far as it is plain: its options, which garments of a photo are asked for, how two lists of hits become one, and what
+is said where nothing was found."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from w2w import schema
+from w2w.config import nearest
+from w2w.errors import UsageError
+from w2w.garments.found import Found
+from w2w.garments.taxonomy import CATEGORIES, PERSON
+
+Hit = dict  # of schema.NEIGHBOUR
+Value = bool | int | float | str  # as YAML reads it
+_PLURAL = {"bag": "bags", "bottom": "bottoms", "dress": "dresses", "hat": "hats", "outer": "outerwear", "top": "tops"}
+NO_GARMENT = "no garment was found"
+
+
+@dataclass(frozen=True)
+class FindOptions:
+    """What is looked for, and where."""
+
+    index: str = "default"
+    """Name of the index."""
+    k: int = 5
+    """Products of each garment; a product counts once, with its best picture, and a picture once, with its first product."""
+    whole: bool = False
+    """Search with the whole photo, in all categories, instead of its garments."""
+    garment: str = ""
+    """Only these garments: classes, or numbers as the page has them, for example top or 1,3."""
+    per_class: int = 1
+    """Garments of one class in a photo, the surest first: more than one for photos of several people."""
+    category: str | None = None
+    """Search in this category, whatever is searched with. Default: each garment in that of its class."""
+    filter: dict[str, Value | list[Value]] = field(default_factory=dict)
+    """Only products with these values: brand, price or any attribute, for example {brand: [Fjord, Plain], price: 10..50}."""
+    min_score: float | None = None
+    """Least cosine of a product."""
+    text: str = ""
+    """Words to search for, alone or together with photos. The encoder has to have a text tower: CLIP, SigLIP."""
+    text_weight: float = 0.5
+    """Of the words beside a photo: 0 photo alone, 1 words alone."""
+    cut_out: bool = False
+    """Also search with each garment as it looks without the background; a product has the better of its two scores."""
+    padding: float = 0.0
+    """Each side of a garment's crop grows by this share of its box."""
+
+    def __post_init__(self):
+        for name in ("k", "per_class"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"--{name}={getattr(self, name)}: must be at least 1")
+        for name, low, high in (("text_weight", 0, 1), ("padding", 0, 1), ("min_score", -1, 1)):
+            value = getattr(self, name)
+            if value is not None and not low <= value <= high:
+                raise UsageError(f"--{name}={value}: a number between {low} and {high}")
+        if self.whole and (self.garment or self.cut_out):
+            raise UsageError("--whole searches with the photo as it is: leave --garment and --cut_out away")
+        chosen(self.garment)
+
+    @property
+    def wanted(self) -> dict[str, list[str]]:
+        """``filter`` as texts, a list for each name."""
+        lists = {name: value if isinstance(value, list) else [value] for name, value in self.filter.items()}
+        return {name: [str(v).lower() if isinstance(v, bool) else str(v) for v in values] for name, values in lists.items()}
+
+
+@dataclass(frozen=True)
+class Garment:
+    """A garment to search for: its number in the photo, from the top down, class, score, and box xyxy in the photo's pixels.
+    The whole photo is number 0, of no class."""
+
+    number: int
+    category: str | None
+    score: float | None
+    box: tuple[float, float, float, float]
+
+
+def chosen(text: str) -> tuple[set[str], set[int]]:
+    """Classes and numbers of ``--garment``. Raises UsageError for what is neither."""
+    classes, numbers = set[str](), set[int]()
+    for word in filter(None, (part.strip() for part in text.split(","))):
+        if word.isdecimal():
+            numbers.add(int(word))
+        elif word in CATEGORIES:
+            classes.add(word)
+        else:
+            raise UsageError(f"--garment={text}: {word!r} is neither a class nor a number.{nearest(word, CATEGORIES)}")
+    return classes, numbers
+
+
+def garments_of(found: Found, options: FindOptions) -> list[Garment]:
+    """The garments that are asked for, numbered from the top of the photo down."""
+    kept: list[int] = []
+    for i in np.argsort(-found.scores_N, kind="stable").tolist():
+        same = [j for j in kept if found.categories[j] == found.categories[i]]
+        if found.categories[i] != PERSON and len(same) < options.per_class:
+            kept.append(i)
+    boxes = found.boxes_N4.tolist()
+    kept.sort(key=lambda i: (boxes[i][1] + boxes[i][3], boxes[i][0] + boxes[i][2]))
+    classes, numbers = chosen(options.garment)
+    garments = [Garment(n, found.categories[i], float(found.scores_N[i]), tuple(boxes[i])) for n, i in enumerate(kept, 1)]
+    return [g for g in garments if not options.garment or g.category in classes or g.number in numbers]
+
+
+def with_words(vectors_ND: np.ndarray, words_D: np.ndarray, weight: float) -> np.ndarray:
+    """Unit vectors (N, D): the weighted sum of photo and words, both of length 1."""
+    mixed_ND = (1 - weight) * vectors_ND + weight * words_D
+    return (mixed_ND / np.maximum(np.linalg.norm(mixed_ND, axis=1, keepdims=True), 1e-12)).astype(np.float32)
+
+
+def pictures_of(hits: Sequence[Hit]) -> list[Hit]:
+    """One hit a picture, in their order: of products with the same one the first, with the others' ids beside it."""
+    first: dict[str, Hit] = {}
+    for hit in hits:
+        if hit[schema.IMAGE_ID] in first:
+            first[hit[schema.IMAGE_ID]][schema.SAME_PICTURE].append(hit[schema.PRODUCT_ID])
+        else:
+            first[hit[schema.IMAGE_ID]] = hit | {schema.SAME_PICTURE: []}
+    return list(first.values())
+
+
+def best_of(lists: Sequence[Sequence[Hit]], k: int, min_score: float | None = None) -> list[Hit]:
+    """The k best pictures of several lists that each have k, every product with its best score: whoever is among the k of
+    greatest maximum is among the k of the list that it has its maximum in."""
+    best: dict[str, Hit] = {}
+    for hit in (hit for hits in lists for hit in hits):
+        known = best.get(hit[schema.PRODUCT_ID])
+        if known is None or hit[schema.SCORE] > known[schema.SCORE]:
+            best[hit[schema.PRODUCT_ID]] = hit
+    ordered = sorted(best.values(), key=lambda h: (-h[schema.SCORE], h[schema.PRODUCT_ID], h[schema.IMAGE_ID]))
+    kept = [h for h in pictures_of(ordered)[:k] if min_score is None or h[schema.SCORE] >= min_score]
+    return [h | {schema.RANK: rank} for rank, h in enumerate(kept, 1)]
+
+
+def said_of(category: str | None, hits: Sequence[Hit] | None, options: FindOptions) -> str | None:
+    """Why there is no product, as a sentence; None where there are some."""
+    if hits:
+        return None
+    if hits is None:
+        return f"you sell no {_PLURAL.get(category or '', category)}"
+    if options.filter:
+        return "the filter lets no product through"
+    return f"no product scores {options.min_score:g} or more" if options.min_score is not None else "no product was found"

@@ -1,0 +1,29 @@
+"""A folder that is watched: photos that appear in it, once they are whole."""
+
+import time
+from collections.abc import Callable, Iterator
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from w2w import schema
+from w2w.find.photos import of_folder
+
+POLL_S = 0.25
+
+
+def appearing(folder: str, sleep: Callable[[float], None] = time.sleep) -> Iterator[pa.Table]:
+    """LISTED rows of the photos that come into the folder, or change there, from now on; without end.
+
+    A photo counts as whole when its size and time are the same in two looks, ``POLL_S`` apart.
+    """
+    known = set(of_folder(folder).column(schema.KEY).to_pylist())
+    growing: set[str] = set()
+    while True:
+        sleep(POLL_S)
+        rows = of_folder(folder)
+        new = set(rows.column(schema.KEY).to_pylist()) - known
+        whole, growing = new & growing, new
+        known |= whole
+        if whole:
+            yield rows.filter(pc.is_in(rows.column(schema.KEY), value_set=pa.array(sorted(whole), pa.string())))
