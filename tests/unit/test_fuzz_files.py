@@ -18,12 +18,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from w2w import schema
-from w2w.errors import UsageError
+from w2w.errors import Reject, UsageError, attempt
 from w2w.garments.annotations import settle
 from w2w.garments.formats import AnnotationsConfig, read_annotations
 from w2w.garments.masks import to_rle
 from w2w.garments.taxonomy import TaxonomyConfig
 from w2w.ingest.feed import FeedConfig, check_feed, read_feed
+from w2w.ingest.images import load_image
 from w2w.ingest.stage import work_rows
 from w2w.mining.sets import SetConfig, open_set
 from w2w.mining.sets import rows as of
@@ -79,8 +80,11 @@ YOLO = {
 WARDROBE = {
     "posts.jsonl": text(
         {
+            "post_id": "post-0",
             "image": "posts/0.jpg",
-            "items": [{"category": "top", "box_xyxy": [5, 10, 25, 30], "visible_fraction": 0.9, "mask_rle": RLE}],
+            "items": [
+                {"product_id": "p-1", "category": "top", "box_xyxy": [5, 10, 25, 30], "visible_fraction": 0.9, "mask_rle": RLE}
+            ],
         }
     )
 }
@@ -152,7 +156,18 @@ def polyvore() -> dict[str, bytes]:
     }
 
 
+def lookbench() -> dict[str, bytes]:
+    columns = {"image": pa.array([{"bytes": b"x", "path": None}] * 3), "category": ["top"] * 3}
+    out = io.BytesIO()
+    pq.write_table(pa.table(columns | {"main_attribute": ["a"] * 3, "item_ID": ["1"] * 3}), out, row_group_size=2)
+    return {"studio/gallery.parquet": out.getvalue()}
+
+
 SETS = {
+    "lookbench": lookbench(),
+    "pairs": {"pairs.csv": b'anchor,positive,negative,category,product,split\na.jpg,p.jpg,n.jpg,top,1,train\n"b",q,,bag,,\n'},
+    "k-fashion": k_fashion(),
+    "wardrobe": WARDROBE | {"products.csv": b"product_id,title,category,image\np-1,A,top,images/1.jpg\n"},
     "in-shop": in_shop(),
     "consumer-to-shop": consumer_to_shop(),
     "street2shop": street2shop(),
@@ -331,3 +346,15 @@ def test_hostile_files(name, tmp_path):
 @pytest.mark.parametrize("name", CASES)
 def test_hostile_files_for_longer(name, tmp_path):
     fuzz(name, tmp_path, range(1000, 3000))
+
+
+def test_hostile_cells(tmp_path):
+    """Pictures in a damaged Parquet file are rejects, and end neither the job nor the process."""
+    (data,) = lookbench().values()
+    found = Counter()
+    for seed in range(200):
+        file = tmp_path / f"{seed}.parquet"
+        file.write_bytes(mutated_bytes(random.Random(seed), data))
+        for row in (0, 2):
+            found[type(attempt(load_image, f"{file}#{row}", max_bytes=99))] += 1
+    assert set(found) == {bytes, Reject}

@@ -1,11 +1,13 @@
 """Fill in the blank and compatibility of Polyvore: by the mean cosine of an encoder's vectors, or by a trained scorer."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 
+from w2w.errors import UsageError
 from w2w.evaluation.protocols import OutfitQuestions
 from w2w.evaluation.rules import mean_cosines
 from w2w.metrics.outfit import evaluate
@@ -22,11 +24,25 @@ def find_scorer(folder: Path | None) -> tuple[Score, tuple[str, ...] | None]:
     folder has none."""
     if folder is None:
         return _mean_cosine, None
-    from w2w.models.compatibility import load_scorer
+    from w2w.models.compatibility import SetTransformer, load_scorer
+    from w2w.models.folder import CONFIG
     from w2w.training.outfits.measure import scores
 
     network, slots = load_scorer(folder)
-    return lambda outfits, items_NS, slots_NS: scores(network, outfits, items_NS, slots_NS), slots
+    dim = json.loads((folder / CONFIG).read_text(encoding="utf-8"))["dim_in"]
+
+    def score(outfits: Outfits, items_NS: np.ndarray, slots_NS: np.ndarray) -> np.ndarray:
+        if outfits.vectors_ND.shape[1] != dim:
+            raise UsageError(
+                f"--scorer={folder}: scores vectors of {dim} dimensions, and this encoder gives {outfits.vectors_ND.shape[1]}"
+            )
+        if not isinstance(network, SetTransformer) and not ((slots_NS >= 0) & (items_NS >= 0)).all():
+            raise UsageError(
+                f"--scorer={folder}: is for outfits of {', '.join(slots)}, and these are of any size: use kind set"
+            )
+        return scores(network, outfits, items_NS, slots_NS)
+
+    return score, slots
 
 
 def _mean_cosine(outfits: Outfits, items_NS: np.ndarray, slots_NS: np.ndarray) -> np.ndarray:

@@ -16,6 +16,7 @@ import yaml
 from w2w import plugins, storage
 from w2w.config import check_name, nearest
 from w2w.errors import UsageError
+from w2w.garments import kfashion
 from w2w.garments.annotations import TEST, TRAIN, Object, Photo, annotated_rows, targets_of
 from w2w.garments.masks import from_polygons, from_rle, tight_box, to_rle
 from w2w.garments.records import Record, below, files_below, from_xywh, numbers, parse_json, read_json, read_text, shown
@@ -245,33 +246,12 @@ def _deepfashion2(path: Path, config: AnnotationsConfig):
 
 
 def _k_fashion(path: Path, config: AnnotationsConfig):
-    """K-Fashion (AI Hub): one JSON a photo; boxes as X좌표, Y좌표, 가로 (width), 세로 (height) under 렉트좌표; {} is absent."""
     targets = mapping_of(VOCABULARIES["k-fashion"], config.taxonomy)
-    files = files_below(path, (".json",)) if path.is_dir() else [path]
-    if not files:
-        raise UsageError(f"{path}: no *.json there")
 
     def photos() -> Iterator[Photo]:
-        for file in files:
-            record = Record(str(file), read_json(file))
-            image = Record(f"{file}: 이미지 정보", record.get("이미지 정보", dict)).get("이미지 파일명", str)
-            info = Record(f"{file}: 데이터셋 정보", record.get("데이터셋 정보", dict)).get("데이터셋 상세설명", dict)
-            rectangles = Record(f"{file}: 렉트좌표", Record(f"{file}: 데이터셋 상세설명", info).get("렉트좌표", dict))
-            objects = []
-            for label, _ in rectangles.items():
-                if label not in targets:
-                    raise UsageError(f"{rectangles.where}: {label!r} is not K-Fashion's.{nearest(label, list(targets))}")
-                for i, values in enumerate(rectangles.get(label, list)):
-                    if not values:
-                        continue
-                    one = Record(f"{rectangles.where}: {label}[{i}]", values)
-                    box = [one.get(name, (int, float)) for name in ("X좌표", "Y좌표", "가로", "세로")]
-                    if targets[label]:
-                        objects.append(Object(from_xywh(numbers(box, 4, one.where)), label, targets[label]))
-            inside = file.relative_to(path).parent if path.is_dir() else Path()
-            folder = Path(config.images) / inside if config.images else file.parent
-            name = (inside / image).as_posix()
-            yield Photo(name, below(folder, image, f"{file}: 이미지 정보"), tuple(objects), name)
+        for photo in kfashion.read(path, Path(config.images) if config.images else None):
+            objects = [Object(box, label, targets[label]) for label, box in photo.boxes if targets[label]]
+            yield Photo(photo.name, photo.image, tuple(objects), photo.name)
 
     return photos(), targets_of(targets)
 

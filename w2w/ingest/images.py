@@ -14,6 +14,7 @@ from w2w import storage
 from w2w.errors import Reject, RejectCode, UsageError, attempt
 from w2w.ingest import digests
 from w2w.ingest.archives import MEMBER
+from w2w.ingest.cells import is_cell, read_cell
 
 _WEB = r"(?i)^https?://"
 _MAX_KEY_BYTES = 1024  # of an object on S3
@@ -138,7 +139,8 @@ def load_image(
         assert found, image_uri
         uri = shard + ".tar"
     with storage.named("read", uri):
-        found = attempt(_read, uri, offset, size, max_bytes)
+        inside = is_cell(uri)
+        found = attempt(read_cell, uri, max_bytes) if inside else attempt(_read, uri, offset, size, max_bytes)
     if isinstance(found, Reject):
         raise Reject(found.code, found.detail if uri in found.detail else f"{uri}: {found.detail}")
     return found

@@ -233,7 +233,7 @@ def test_figures_are_those_of_the_published_code():
             sides.append(pa.table(columns))
         found = np.stack([rng.permutation(12)[:5] for _ in asked])
         spans = np.tile([0, 12], (7, 1))
-        ranked = Ranked(*sides, found, found.astype(np.float32), np.array(asked, dtype=object), spans)
+        ranked = Ranked(sides[0], sides[1], found, found.astype(np.float32), np.array(asked, dtype=object), spans)
         rows = {(r["group"], r["metric"]): r["value"] for r in figures(protocol, ranked, rng).to_pylist()}
         recalls, gains = [], []
         for label, places in zip(asked, found):

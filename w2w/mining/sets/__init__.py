@@ -8,7 +8,10 @@ from pathlib import Path
 from w2w import plugins, schema, storage
 from w2w.config import check_name
 from w2w.errors import UsageError
+from w2w.mining.sets.benches import LookBench, Wardrobe
 from w2w.mining.sets.deepfashion import ConsumerToShop, DeepFashion2, InShop
+from w2w.mining.sets.kfashion import KFashion
+from w2w.mining.sets.lists import PairList
 from w2w.mining.sets.polyvore import VARIANTS, Polyvore
 from w2w.mining.sets.records import Classes, PublicSet
 from w2w.mining.sets.street import LookBook, Street2Shop
@@ -19,10 +22,10 @@ class SetConfig:
     """Which public data set is read, and how."""
 
     format: str = ""
-    """street2shop, in-shop and consumer-to-shop (of DeepFashion), deepfashion2, lookbook, polyvore, or module:attribute, a set
-    of your own."""
+    """street2shop, in-shop and consumer-to-shop (of DeepFashion), deepfashion2, k-fashion, lookbench, lookbook, polyvore,
+    wardrobe, pairs (a CSV or folders of pairs or triplets), or module:attribute, a set of your own."""
     path: str = ""
-    """Its folder, as it is published."""
+    """Its folder, as it is published; of pairs also a CSV."""
     images: str | None = None
     """Folder of its pictures. Default: where the set has them; street2shop has only URLs, which are asked."""
     source: str | None = None
@@ -31,8 +34,12 @@ class SetConfig:
     """Of polyvore: nondisjoint (its splits share items, by design) or disjoint."""
     classes: dict[str, str] | None = None
     """The set's labels -> one of the seven classes or drop, where they are to be others than by default."""
+    columns: dict[str, str] | None = None
+    """Of pairs: anchor, positive, negative, category, product, split -> what the CSV calls it."""
+    category: str | None = None
+    """Of pairs: the class of those whose list says none."""
     val_share: float = 0.05
-    """Of the products of a set that has no split (lookbook): how many go to val, by hash."""
+    """Of the products of a set that has no split (k-fashion, lookbook, pairs): how many go to val, by hash."""
     test_share: float = 0.1
     """Of the same, to test."""
 
@@ -43,6 +50,9 @@ class SetConfig:
             raise UsageError(f"set.variant={self.variant}: it is {' or '.join(VARIANTS)}")
         if self.source is not None:
             check_name(self.source, "set.source", 64)
+        for option in ("columns", "category"):
+            if getattr(self, option) is not None and self.format != "pairs":
+                raise UsageError(f"set.{option}: is of set.format=pairs")
         if self.catalog == schema.OWN:
             raise UsageError(f"set.source={self.catalog}: that is what the store's own pairs and outfits are called")
         if min(self.val_share, self.test_share) < 0 or self.val_share + self.test_share > 1:
@@ -64,7 +74,7 @@ def open_set(config: SetConfig) -> PublicSet:
     if not config.format:
         raise UsageError(f"set.format: name the data set: {', '.join(SETS)}")
     root = Path(storage.absolute(config.path))
-    if not config.path or not os.path.isdir(root):  # Path.is_dir raises for a name that is too long
+    if not config.path or not (os.path.isdir(root) or os.path.isfile(root)):  # Path.is_dir raises for a name that is too long
         raise UsageError(f"set.path={config.path}: no such folder")
     images = Path(storage.absolute(config.images)) if config.images else None
     if images and not os.path.isdir(images):
@@ -82,6 +92,10 @@ SETS: dict[str, Callable[[Path, Path | None, SetConfig], PublicSet]] = {
     "in-shop": lambda root, images, c: InShop(root, images, _classes(c)),
     "consumer-to-shop": lambda root, images, c: ConsumerToShop(root, images, _classes(c)),
     "deepfashion2": lambda root, images, c: DeepFashion2(root, images, _classes(c)),
+    "k-fashion": lambda root, images, c: KFashion(root, images, _classes(c), (c.val_share, c.test_share)),
+    "lookbench": lambda root, images, c: LookBench(root, c.classes),
     "lookbook": lambda root, images, c: LookBook(images or root, c.val_share, c.test_share),
+    "pairs": lambda root, images, c: PairList(root, images, c.columns, c.category, (c.val_share, c.test_share)),
     "polyvore": lambda root, images, c: Polyvore(root, images, _classes(c), c.variant),
+    "wardrobe": lambda root, images, c: Wardrobe(root),
 }

@@ -54,6 +54,7 @@ def main(config: Config) -> Result:
     public = open_set(config.set)
     own = plugins.version_of("set", config.set.format, SETS)
     settings = {k: v for k, v in asdict(config.set).items() if k not in ("path", "images", "source", "variant")}
+    settings = {k: v for k, v in settings.items() if k not in ("columns", "category") or v is not None}  # these came later
     version = ids.digest(STAGE_CODE, settings, config.set.catalog, config.decode, config.crop_px, *own)
     reading = Reading(config.set.catalog, config.set.name, version, config.crop_px, config.decode, config.fetch, config.pool)
     sold, worn = shop_rows(public.shops(), reading.catalog, version), photo_rows(public.photos(), reading.catalog, version)
