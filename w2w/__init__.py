@@ -15,6 +15,7 @@ __version__ = "0.1.0"
 _FOUND_IN = {
     "JobFailed": "errors",
     "UsageError": "errors",
+    "explain": "api.images",
     "load_detector": "api.images",
     "load_encoder": "api.images",
     "load_scorer": "api.images",

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from w2w.api.images import explain as explain
 from w2w.api.images import load_detector as load_detector
 from w2w.api.images import load_encoder as load_encoder
 from w2w.api.images import load_scorer as load_scorer

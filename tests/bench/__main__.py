@@ -14,6 +14,7 @@ QUESTIONS = (
     "crawl_vs_img2dataset",
     "crawl_growth",
     "cutout_iou",
+    "explain_faithful",
     "outfit_growth",
     "pair_growth",
     "mining_growth",

@@ -8,6 +8,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -21,7 +22,8 @@ from w2w.garments.found import Found
 from w2w.images import exif, pillow
 from w2w.images.decode import decode
 from w2w.models import encoder as encoders
-from w2w.models.config import EncoderConfig
+from w2w.models.config import EncoderConfig, Input
+from w2w.models.overlay import overlay
 
 AnImage: TypeAlias = np.ndarray | Image | bytes | str | os.PathLike
 Images: TypeAlias = AnImage | Sequence[AnImage]
@@ -30,14 +32,14 @@ Images: TypeAlias = AnImage | Sequence[AnImage]
 def load_encoder(name: str = EncoderConfig.name, **options: Any) -> "Encoder":
     """``options`` are those of ``--encoder``. Raises UsageError for a model, device or option that is not there."""
     config = configuration.build(EncoderConfig, {"name": name, **options}, "w2w embed")
-    return Encoder(encoders.load_encoder(config))
+    return Encoder(encoders.load_encoder(config), config)
 
 
 class Encoder:
     """Images to vectors. ``model_version`` is that of table `embeddings`, ``dim`` the vectors' length."""
 
-    def __init__(self, model: encoders.Encoder):
-        self._model = model
+    def __init__(self, model: encoders.Encoder, config: EncoderConfig):
+        self._model, self._config = model, config
         self.name, self.model_version, self.dim = model.name, model.model_version, model.dim
 
     def __call__(self, images: Images, batch_images: int = 32) -> np.ndarray:
@@ -54,6 +56,64 @@ class Encoder:
                 raise UsageError(f"images[{start + bad[0]}]: {self.name} gave NaN or infinity")
             parts.append(vectors_ND)
         return np.concatenate(parts)
+
+    @cached_property
+    def explainer(self) -> Any:
+        """The network that ``w2w.explain`` asks, loaded when it is first asked."""
+        from w2w.models.explain import load_explainer
+
+        return load_explainer(self._config)
+
+
+def explain(encoder: Encoder, query: AnImage, result: AnImage) -> "Explained":
+    """Which patches of two images made them alike to this encoder. Raises UsageError as the encoder does."""
+    pictures = list(_arrays([query, result]))
+    prepared = [encoder._model.prepare(picture) for picture in pictures]
+    (found,) = encoder.explainer(prepared[0], prepared[1:])
+    return Explained(found, pictures[0], pictures[1], encoder._model.input)
+
+
+@dataclass(frozen=True)
+class Explained:
+    """Of two images: ``contributions`` and ``heat`` are pairs of float32 (h, w), of query and result, a number a patch. Where
+    it is ``exact``, each side's contributions sum to ``cosine``, and so does ``pairs``, (h * w, h * w), of query and result
+    patch; else they are gradients. Heat is in [0, 1]."""
+
+    found: Any  # models.explain.Explanation
+    query: np.ndarray
+    result: np.ndarray
+    input: Input
+
+    @property
+    def cosine(self) -> float:
+        return self.found.cosine
+
+    @property
+    def exact(self) -> bool:
+        return self.found.exact
+
+    @property
+    def method(self) -> str:
+        return self.found.method
+
+    @property
+    def contributions(self) -> tuple[np.ndarray, np.ndarray]:
+        return self.found.query, self.found.result
+
+    @property
+    def heat(self) -> tuple[np.ndarray, np.ndarray]:
+        return self.found.query_heat, self.found.result_heat
+
+    @property
+    def pairs(self) -> np.ndarray | None:
+        return self.found.pairs
+
+    def overlays(self, longest_px: int = 300) -> tuple[bytes, bytes]:
+        """JPEGs of query and result: as they are where they count, dark and grey where they do not."""
+        query, result = (
+            overlay(picture, heat, self.input, longest_px) for picture, heat in zip((self.query, self.result), self.heat)
+        )
+        return query, result
 
 
 def load_detector(name: str | None = None, **options: Any) -> "Detector":
@@ -149,7 +209,21 @@ class Scorer:
     def __call__(self, outfits: Sequence[Mapping[str, AnImage]]) -> np.ndarray:
         """float32 (N,): higher goes better together. An outfit is slot -> image. Raises UsageError for a slot that the scorer
         does not know, or that it needs and the outfit lacks."""
-        from w2w.models.compatibility import PAD, SetTransformer, outfit_scores
+        from w2w.models.compatibility import outfit_scores
+
+        return outfit_scores(self.network, *self._arrays(outfits))
+
+    def pairs(self, outfits: Sequence[Mapping[str, AnImage]]) -> np.ndarray:
+        """float32 (N, S, S): how well each two of an outfit's items go together, in the order of ``slots``; NaN on the diagonal
+        and where there is no item. Cosines in the scorer's own space; a scorer of kind ``set`` has none and is asked for the
+        two alone: log of the probability that they go together. Raises as a call."""
+        from w2w.models.compatibility import pair_scores
+
+        return pair_scores(self.network, *self._arrays(outfits))
+
+    def _arrays(self, outfits: Sequence[Mapping[str, AnImage]]) -> tuple[np.ndarray, np.ndarray]:
+        """Vectors (N, S, D) and slots (N, S)."""
+        from w2w.models.compatibility import PAD, SetTransformer
 
         needs_all = not isinstance(self.network, SetTransformer)
         for place, outfit in enumerate(outfits):
@@ -166,7 +240,7 @@ class Scorer:
             for slot in outfit:
                 s = self.slots.index(slot)
                 vectors_NSD[n, s], slots_NS[n, s] = next(vectors), s
-        return outfit_scores(self.network, vectors_NSD, slots_NS)
+        return vectors_NSD, slots_NS
 
 
 def _listed(images: Images) -> Sequence[AnImage]:

@@ -4,6 +4,7 @@ Outfits come as vectors of their items, (N, S, D), with the number of each one's
 three slots, in the order of SLOT_PAIRS; `SetTransformer` takes outfits of any size.
 """
 
+import itertools
 from dataclasses import asdict
 from pathlib import Path
 
@@ -170,6 +171,22 @@ def margin_losses(worn_N: torch.Tensor, modified_N: torch.Tensor, margin: float 
 def outfit_scores(network: nn.Module, vectors_NSD: np.ndarray, slots_NS: np.ndarray) -> np.ndarray:
     """float32 (N,): higher goes better together. ``slots_NS``: int64, PAD where there is no item."""
     return network.scores(torch.from_numpy(vectors_NSD), torch.from_numpy(slots_NS)).float().numpy()
+
+
+@torch.inference_mode()
+def pair_scores(network: nn.Module, vectors_NSD: np.ndarray, slots_NS: np.ndarray) -> np.ndarray:
+    """float32 (N, S, S), symmetric: how well every two items of an outfit go together; NaN on the diagonal and where there is
+    no item. Cosines of ``similarities``; of a SetTransformer the score of the two alone."""
+    vectors, slots = torch.from_numpy(vectors_NSD), torch.from_numpy(slots_NS)
+    found = np.full((*slots_NS.shape, slots_NS.shape[1]), np.nan, np.float32)
+    of_set = isinstance(network, SetTransformer)
+    places = list(itertools.combinations(range(slots_NS.shape[1]), 2)) if of_set else SLOT_PAIRS
+    cosines = None if of_set else network.similarities(vectors, slots)
+    for n, (i, j) in enumerate(places):
+        both = (slots_NS[:, i] != PAD) & (slots_NS[:, j] != PAD)
+        alone = cosines[:, n] if cosines is not None else network.scores(vectors[:, [i, j]], slots[:, [i, j]])
+        found[:, i, j] = found[:, j, i] = np.where(both, alone.float().numpy(), np.nan)
+    return found
 
 
 def save_scorer(network: nn.Module, folder: Path, config: ScorerConfig, dim_in: int, slots: tuple[str, ...]) -> None:

@@ -92,8 +92,11 @@ def pixels_module(source: Source) -> "torch.nn.Module":
             self.register_buffer("scale", 1 / (255 * std))
             self.register_buffer("shift", -mean / std)
 
+        def normalised(self, pixels):
+            return pixels.permute(0, 3, 1, 2).float() * self.scale + self.shift
+
         def forward(self, pixels):
-            return self.network(pixels.permute(0, 3, 1, 2).float() * self.scale + self.shift)
+            return self.network(self.normalised(pixels))
 
     return Pixels().eval()
 

@@ -49,6 +49,10 @@ class ImageTower(nn.Module):
             return tokens.mean((2, 3))
         return tokens[:, 0] if self._has_token else tokens.mean(1)
 
+    def tokens(self, pixel_values: torch.Tensor) -> torch.Tensor | None:
+        """The last feature map before it is pooled, (N, T, C) or (N, C, h, w), of a model that has one."""
+        return getattr(self.model(pixel_values=pixel_values), "last_hidden_state", None)
+
     def _in_order(self, pixel_values: torch.Tensor) -> dict[str, torch.Tensor]:
         """Patches are sorted by this noise, and none is hidden: they stay where they are."""
         count = self.model.embeddings.patch_embeddings.num_patches
