@@ -7,7 +7,7 @@ import errno
 import os
 from collections.abc import Callable
 from enum import StrEnum
-from typing import TypeVar
+from typing import Any, TypeVar
 
 Result = TypeVar("Result")
 
@@ -17,7 +17,12 @@ class UsageError(ValueError):
 
 
 class JobFailed(RuntimeError):
-    """The job ran and could not finish as promised: too many rejects, a failed gate, a lost race (exit code 1)."""
+    """The job ran and could not finish as promised: too many rejects, a failed gate, a lost race (exit code 1).
+
+    ``result`` is what was done until then, where the job can tell: of a night, its finished steps.
+    """
+
+    result: Any = None
 
 
 class StorageFailed(JobFailed, OSError):

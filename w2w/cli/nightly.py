@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from w2w import schema
 from w2w.engine.job import Run, options_of, show
+from w2w.errors import JobFailed
 from w2w.index import job as index
 from w2w.index.job import Result as Indexed
 from w2w.index.spec import IndexConfig
@@ -53,7 +54,11 @@ def main(config: Config) -> Result:
         if config.dry_run and not _can_tell(name, result, run.store):
             then = "embed and index of what comes in" if name == "embed" else "an index of what is embedded then"
             return run.done(result, then=then)
-        step = job.main(job.Config(**options_of(config, job.Config)))
+        try:
+            step = job.main(job.Config(**options_of(config, job.Config)))
+        except JobFailed as e:
+            e.result = run.done(result)
+            raise
         show(step)
         counts = Counts()
         for some in (result.counts, step.counts):

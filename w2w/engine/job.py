@@ -166,7 +166,7 @@ def start(main: Callable, config_class: type, argv: Sequence[str] | None = None,
     except UsageError as e:
         code, error = 2, str(e)
     except JobFailed as e:
-        code, error = 1, str(e)
+        code, error, result = 1, str(e), e.result
     except KeyboardInterrupt:
         code, error = 130, "stopped. What was committed stays; run it again to go on."
     except OSError as e:
