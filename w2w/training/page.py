@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import pyarrow as pa
 
@@ -151,7 +152,7 @@ def _chart(name: str, curves: Sequence[Curve]) -> dict:
         across = (x - left) / max(right - left, 1e-9)
         return f"{_MARGIN + across * (width - _MARGIN - 4):.1f},{(height - 16) - y / most * (height - 24):.1f}"
 
-    lines = [
+    lines: list[dict[str, Any]] = [
         {
             "name": c.name,
             "points": " ".join(place(*p) for p in c.points),
