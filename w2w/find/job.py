@@ -27,6 +27,7 @@ from w2w.index.publish import current_version
 from w2w.ingest.feed import FeedConfig
 from w2w.models.config import EncoderConfig
 from w2w.models.encoder import try_encoder
+from w2w.models.reasons import Reasons
 from w2w.models.text import embed_words
 from w2w.report.page import page_of
 from w2w.results import Summary
@@ -77,6 +78,8 @@ class Config(FindOptions, JobConfig):
     """Folder of the page and the JSON lines. Default: one below <store>/reports/find."""
     shown: int = 20
     """Photos on the page; 0 for no page."""
+    explain: int = 0
+    """On the page, why so many of a garment's nearest products look like it: which places of both pictures made it so."""
     max_reject_rate: float = 1.0
     """The job fails when a larger share of the photos than this cannot be read. Default: each is a line that says so."""
 
@@ -155,7 +158,7 @@ def main(config: Config) -> Result:
     if here:
         result = run.done(result, counts=Counts(asked.num, asked.num - written.rejects.total(), dict(written.rejects)))
         config.tolerance.check(written.rejects, asked.num)
-    return _reported(run, config, result, written, [kept.get(key) for key in asked.names], folder)
+    return _reported(run, config, plan.models.encoder, result, written, [kept.get(key) for key in asked.names], folder)
 
 
 def _check(config: Config) -> None:
@@ -167,8 +170,9 @@ def _check(config: Config) -> None:
         raise UsageError("nothing to search with: name photos, a folder, URLs or a feed; or give --text, --of or --watch")
     if config.text and config.whole and not (config.photos or config.watch) and config.of == "photos":
         raise UsageError("--whole: there is no photo")
-    if config.shown < 0:
-        raise UsageError(f"--shown={config.shown}: must not be negative")
+    for name in ("shown", "explain"):
+        if getattr(config, name) < 0:
+            raise UsageError(f"--{name}={getattr(config, name)}: must not be negative")
     if config.longest_px < _LEAST_PX:
         raise UsageError(f"--longest_px={config.longest_px}: at least {_LEAST_PX}")
     if config.watch and not os.path.isdir(storage.local(config.watch)):
@@ -204,7 +208,13 @@ def _folder(run: Run, config: Config) -> str:
 
 
 def _reported(
-    run: Run, config: Config, result: Result, written: Written, photos: Sequence[bytes | None], folder: str
+    run: Run,
+    config: Config,
+    encoder: EncoderConfig,
+    result: Result,
+    written: Written,
+    photos: Sequence[bytes | None],
+    folder: str,
 ) -> Result:
     """The result, and the page of the first answers. ``photos``: the encoded ones, in their order."""
     page = None
@@ -212,7 +222,7 @@ def _reported(
         page = storage.join(folder, PAGE)
         facts = {"index": f"{result.index} {result.index_version}", "encoder": result.encoder, "photos": written.photos}
         shown = list(zip(written.first[: config.shown], [*photos, None]))
-        find_report(page, run.store, shown, written.photos, facts)
+        find_report(page, run.store, shown, written.photos, facts, config.explain, Reasons(encoder))
     found = {"garments": written.garments, "products": written.products, "lines": storage.join(folder, LINES), "report": page}
     return run.done(result, **found)
 
@@ -241,7 +251,7 @@ def _watch(run: Run, config: Config, plan: Plan, words: np.ndarray | None, how: 
                     last.appendleft((answer, kept.get(key)))
                 total.first = [answer for answer, _ in last]
                 result = replace(result, index_version=plan.index_version, search_version=plan.search_version)
-                result = _reported(run, config, result, total, [data for _, data in last], folder)
+                result = _reported(run, config, plan.models.encoder, result, total, [data for _, data in last], folder)
     except KeyboardInterrupt:
         pass
     counts = Counts(total.photos, total.photos - total.rejects.total(), dict(total.rejects))

@@ -2,21 +2,34 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 import pyarrow as pa
 
 from w2w import schema
+from w2w.errors import attempt
 from w2w.find.answers import Answer, Piece, Product
+from w2w.garments import boxes
+from w2w.images.decode import decode
+from w2w.models.reasons import Reason, Reasons
 from w2w.report.cards import product_card
 from w2w.report.page import thumbnail, write_page
 from w2w.table.pending import lookup
 
 PHOTO_PX = 880
+_CROP_PX = 384
 
 
 def find_report(
-    out: str, store: str, shown: Sequence[tuple[Answer, bytes | None]], num_photos: int, facts: dict[str, object]
+    out: str,
+    store: str,
+    shown: Sequence[tuple[Answer, bytes | None]],
+    num_photos: int,
+    facts: dict[str, object],
+    explained: int = 0,
+    reasons: Reasons | None = None,
 ) -> None:
-    """Writes the page to ``out``: the answers that are shown, each with its photo, of ``num_photos`` in all."""
+    """Writes the page to ``out``: the answers that are shown, each with its photo, of ``num_photos`` in all. ``reasons`` are
+    given for so many of a garment's nearest products as ``explained`` says."""
     pieces = [piece for answer, _ in shown for piece in answer.garments]
     ids = sorted({product.image_id for piece in pieces for product in piece.products})
     found = lookup(store, schema.IMAGES, pa.array(ids, pa.string()), [schema.IMAGE_ID, schema.BYTES])
@@ -35,6 +48,7 @@ def find_report(
                     "score": piece.score,
                     "says": piece.says,
                     "cards": [product_card(vars(p), pictures.get(p.image_id), notes=_notes(p)) for p in piece.products],
+                    "reasons": _reasons(piece, data, pictures, reasons, explained),
                 }
                 for piece in answer.garments
             ],
@@ -42,6 +56,18 @@ def find_report(
         for answer, data in shown
     ]
     write_page(out, "find/page.html.j2", title="Found in your shop", photos=photos, num_photos=num_photos, facts=facts)
+
+
+def _reasons(
+    piece: Piece, photo: bytes | None, pictures: dict[str, bytes], reasons: Reasons | None, explained: int
+) -> list[Reason]:
+    """Of the garment as it is in the photo, on its own ground."""
+    pixels = attempt(decode, photo) if photo and reasons and explained else None
+    if reasons is None or not isinstance(pixels, np.ndarray) or not piece.box_xyxy:
+        return []
+    nearest = piece.products[:explained]
+    crop = boxes.crop(pixels, piece.box_xyxy, longest_px=_CROP_PX)
+    return reasons(crop, [pictures.get(p.image_id) for p in nearest], [p.title or p.product_id for p in nearest])
 
 
 def _notes(product: Product) -> list[str]:

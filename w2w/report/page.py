@@ -107,7 +107,12 @@ def data_uri(picture: Image.Image) -> str:
     """The picture as a JPEG inside a page."""
     out = io.BytesIO()
     picture.save(out, "JPEG", quality=80, optimize=True)
-    return "data:image/jpeg;base64," + base64.b64encode(out.getvalue()).decode()
+    return jpeg_uri(out.getvalue())
+
+
+def jpeg_uri(jpeg: bytes) -> str:
+    """A JPEG of our own encoder inside a page."""
+    return "data:image/jpeg;base64," + base64.b64encode(jpeg).decode()
 
 
 def _number(value: object) -> str:

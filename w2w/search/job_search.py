@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from w2w import ids, schema, storage
 from w2w.engine.job import JobConfig, Run
 from w2w.engine.run import run_stages
+from w2w.errors import UsageError
 from w2w.images.decode import DecodeLimits
 from w2w.index.manifest import index_uri
 from w2w.index.publish import read_manifest
@@ -13,6 +14,7 @@ from w2w.index.stage import SEARCH_GIVES, SEARCH_NEEDS, Search, SearchConfig
 from w2w.ingest.feed import FeedConfig
 from w2w.models.config import EncoderConfig
 from w2w.models.encoder import model_version, try_encoder
+from w2w.models.reasons import Reasons
 from w2w.report.page import page_of
 from w2w.results import Summary
 from w2w.search import pictures as pages
@@ -27,7 +29,7 @@ from w2w.web.fetch import ListedFetchConfig
 class Config(JobConfig):
     """Find the products nearest to each query image; write table `neighbours`, OUT/neighbours.jsonl and OUT/report.html."""
 
-    SHOWN = "store feed.uri feed.columns of search.k search.own_category match encoder.name out shown"
+    SHOWN = "store feed.uri feed.columns of search.k search.own_category match encoder.name explain shown"
     PLACES = {"QUERIES": "feed.uri"}
 
     of: str = "feed"
@@ -50,6 +52,12 @@ class Config(JobConfig):
     """A product is a right answer where all these are equal in query and product: attributes, or category."""
     shown: int = 60
     """Queries in the report, a fixed sample; 0 for no report."""
+    explain: int = 0
+    """On the page, why so many of a query's nearest products look like it: which places of both pictures made it so."""
+
+    def __post_init__(self):
+        if self.explain < 0:
+            raise UsageError(f"--explain={self.explain}: must not be negative")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,5 +133,7 @@ def search(config: Config) -> tuple[Result, pages.Found]:
     written: dict[str, str] = {"neighbours": pages.write_neighbours(found, page.rpartition("/")[0])}
     if config.shown:
         facts = {"index": f"{result.index} {result.index_version}", "encoder": result.encoder, "search version": version}
-        written["report"] = pages.write_contact_sheet(found, page, queries.pictures, config.shown, facts, config.match)
+        written["report"] = pages.write_contact_sheet(
+            found, page, queries.pictures, config.shown, facts, config.match, config.explain, Reasons(config.encoder)
+        )
     return run.done(result, **written), found

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from w2w.models.reasons import Reason
 from w2w.report.cards import Card
 from w2w.report.page import thumbnail, write_page
 
@@ -13,7 +14,7 @@ _QUERY_PX = 320
 @dataclass(frozen=True)
 class QueryResult:
     """A query and what was found, nearest first. ``answered``: whether the catalog has a right answer; ``right``: whether the
-    nearest is one."""
+    nearest is one; ``reasons``: why the nearest look like it."""
 
     query_id: str
     image: bytes | None
@@ -21,6 +22,7 @@ class QueryResult:
     hits: Sequence[Card]
     answered: bool
     right: bool = False
+    reasons: Sequence[Reason] = ()
 
 
 def search_report(
@@ -40,6 +42,7 @@ def search_report(
             "label": q.label,
             "miss": q.answered and not q.right,
             "hits": q.hits,
+            "reasons": q.reasons,
         }
         for q in queries
     ]

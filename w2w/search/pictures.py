@@ -15,6 +15,7 @@ from w2w.errors import UsageError, attempt
 from w2w.ingest.feed import FeedConfig, read_feed
 from w2w.ingest.images import load_image
 from w2w.ingest.raw import IMAGE_OFFSET, IMAGE_SIZE
+from w2w.models.reasons import Reason, Reasons
 from w2w.report.cards import Card, product_card
 from w2w.search.page import QueryResult, search_report
 from w2w.table import delta
@@ -60,13 +61,20 @@ def write_neighbours(found: Found, out: str) -> str:
 
 
 def write_contact_sheet(
-    found: Found, page: str, pictures: Callable[[set[str]], dict[str, bytes]], shown: int, facts: dict, match: Sequence[str]
+    found: Found,
+    page: str,
+    pictures: Callable[[set[str]], dict[str, bytes]],
+    shown: int,
+    facts: dict,
+    match: Sequence[str],
+    explained: int = 0,
+    reasons: Reasons | None = None,
 ) -> str:
     """``page``: ``shown`` queries with the products found; returns where it is. ``pictures`` gives queries' own images.
 
     A right answer by ``match`` (see ``truth_keys``) has a mark. Where nothing is named, and queries and products share
     categories, it is counted how often the nearest is of the query's; most hits are, so none is marked. Hits whose pictures
-    are near-duplicates are one card.
+    are near-duplicates are one card. ``reasons`` are given for so many of a query's nearest as ``explained`` says.
     """
     rows, num_queries = _sample(found, shown)
     hits = [hit for row in rows.column(schema.NEIGHBOUR_LIST).to_pylist() for hit in row]
@@ -97,7 +105,12 @@ def write_contact_sheet(
         cards = [card(group, right) for group, right in zip(sheet, rights)]
         photo = photos.get(row[schema.QUERY_ID])
         nearest = bool(sheet) and wanted in answered and answers.right(sheet[0][0], wanted)
-        queries.append(QueryResult(row[schema.QUERY_ID], photo, row[schema.CATEGORY], cards, wanted in answered, nearest))
+        why: Sequence[Reason] = ()
+        if reasons and explained:
+            nearest_of = [images.get(group[0][schema.IMAGE_ID]) for group in sheet[:explained]]
+            why = reasons(photo, nearest_of, [c.title for c in cards[:explained]])
+        told = (wanted in answered, nearest, why)
+        queries.append(QueryResult(row[schema.QUERY_ID], photo, row[schema.CATEGORY], cards, *told))
     search_report(page, "What was found", facts, queries, num_queries, " and ".join(by))
     return page
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import ray
+from bs4 import BeautifulSoup
 
 import w2w
 from tests.unit.nights.nights import without_ray
@@ -47,6 +48,26 @@ def test_a_photo_is_answered_without_ray(shop, capsys):
     said = capsys.readouterr().out
     assert titles[0] in said
     assert "EUR" in said
+
+
+def test_the_page_says_why_the_nearest_look_like_a_garment(shop):
+    found = w2w.find(photos=shop.photos[:1], store=shop.store, k=K, explain=2)
+    page = BeautifulSoup(Path(found.report).read_text(encoding="utf-8"), "html.parser")
+    sold = [g for g in found.answers[0].garments if g.products]
+    told = page.select("details.why")
+    assert len(told) == len(sold) > 0
+    for garment, why in zip(sold, told):
+        titles = [p.title for p in garment.products[:2]]
+        assert [f.get_text().strip().partition(" ")[2] for f in why.select("figcaption")] == titles
+        assert [float(f.get_text().split()[0]) for f in why.select("figcaption")] == pytest.approx(
+            [p.score for p in garment.products[:2]], abs=0.02
+        )
+        assert len(why.select("img")) == 4
+        assert "sum to the cosine" in why.get_text()
+    none = w2w.find(photos=shop.photos[:1], store=shop.store, k=K)
+    assert "<details" not in Path(none.report).read_text(encoding="utf-8")
+    with pytest.raises(w2w.UsageError, match="--explain=-1"):
+        w2w.find(photos=shop.photos[:1], store=shop.store, explain=-1)
 
 
 def test_what_is_worn_is_found(shop):

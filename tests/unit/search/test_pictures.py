@@ -5,12 +5,15 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
+import simplejpeg
 from bs4 import BeautifulSoup
 
 from tests.unit.table.test_sink import lineage
 from w2w import schema
 from w2w.errors import UsageError
 from w2w.metrics.retrieval import evaluate, ndcg_at_k
+from w2w.models.config import EncoderConfig
+from w2w.models.reasons import Reasons
 from w2w.search.pictures import Answers, Found, check_match, relevance, write_contact_sheet
 from w2w.search.worst import worst_queries
 from w2w.table.sink import Output, append_rows
@@ -115,6 +118,24 @@ def test_near_duplicates_are_one_card_and_one_of_them_may_be_the_right_answer(tm
         (True, True),
         (False, False),
     ]
+
+
+def test_the_page_says_why_the_nearest_look_like_a_query(tmp_path):
+    rng = np.random.default_rng(0)
+    encoded = [simplejpeg.encode_jpeg(rng.integers(0, 255, (40, 40, 3), np.uint8)) for _ in "abc"]
+    products = [product(name) for name in "ab"]
+    found = fill(tmp_path, products, [query("x", products), query("blank", products)])
+    rows = [{f.name: "" for f in schema.IMAGES.schema} | {"width": 40, "height": 40, "phash": 0, "fetched_at": 0} for _ in "ab"]
+    rows = [row | {"image_id": p["image_id"], "bytes": data} for row, p, data in zip(rows, products, encoded)]
+    append_rows(str(tmp_path), Output(schema.IMAGES), pa.Table.from_pylist(rows, schema.IMAGES.schema), lineage("1"))
+    told = (9, {}, [], 1, Reasons(EncoderConfig()))
+    page = parsed(write_contact_sheet(found, str(tmp_path / "page.html"), lambda wanted: {"x": encoded[2]}, *told))
+    (why,) = page.select("details.why")  # what cannot be read is not explained
+    assert why.find_parent("section").select_one(".id")["title"] == "x"
+    assert [i["alt"] for i in why.select("img")] == ["what counts of the query", "what counts of a"]
+    asked = [Reasons(EncoderConfig()), [encoded[0], b"none", None, encoded[1]], list("abcd")]
+    assert [r.title for r in asked[0](encoded[2], *asked[1:])] == ["a", "d"]
+    assert asked[0](b"none", *asked[1:]) == []
 
 
 def test_without_named_attributes_the_class_is_counted_and_nothing_is_marked(tmp_path):
