@@ -56,13 +56,13 @@ class Pool:
     """How many workers run a stage, and what each of them gets. Config, never the stage's business."""
 
     workers: int | None = None
-    """How many at the same time. Default: as many as the cluster's CPUs and GPUs allow."""
+    """How many. Default: as many as the cluster's CPUs and GPUs allow."""
     num_cpus: float = 1
     """CPUs for each worker."""
     num_gpus: float = 0
     """GPUs for each worker."""
     batch_rows: int = 64
-    """Rows given to a stage at once."""
+    """Rows per batch."""
 
 
 @dataclass(frozen=True)

@@ -112,7 +112,7 @@ def help_text(config_class: type, prog: str, part: str = "", unread: Collection[
     else:
         chosen = [found[name] for name in shown(config_class) if name in found]
     width = min(shutil.get_terminal_size((100, 24)).columns, _MOST_COLUMNS)
-    by_place = places(config_class)
+    by_place = {word: name for word, name in places(config_class).items() if name in found}
     usage = " ".join(
         [
             "usage:",

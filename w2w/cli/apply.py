@@ -22,7 +22,7 @@ from w2w.table.sink import Output
 
 @dataclass(frozen=True)
 class Config(JobConfig):
-    """Run a stage of your own over the rows that it has not seen yet, exactly once: w2w/README.md shows how to write one."""
+    """Run your own stage over the rows it has not seen yet, exactly once. w2w/README.md shows how to write one."""
 
     PLACES = {"STORE": "store", "STAGE": "stage"}
 

@@ -15,8 +15,8 @@ from w2w.usage import COMMON, Option, head, options, places
 
 @dataclass(frozen=True)
 class Config:
-    """Print the script that completes `w2w` when TAB is pressed; print it again after an update. It belongs into
-    ~/.local/share/bash-completion/completions/w2w (bash), a file _w2w in a folder of $fpath (zsh), or
+    """Print the script that completes `w2w` when TAB is pressed; print it again after an update. Save it as
+    ~/.local/share/bash-completion/completions/w2w (bash), as _w2w in a folder of $fpath (zsh), or as
     ~/.config/fish/completions/w2w.fish (fish)."""
 
     PLACES = {"SHELL": "shell"}

@@ -63,7 +63,7 @@ _SAID = {
 
 @dataclass(frozen=True)
 class Config:
-    """Draw a shop and people who wear its clothes, serve them as a web site on this machine, then crawl -> embed -> index ->
+    """Draw a shop and people wearing its clothes, serve them as a web site on this machine, then crawl -> embed -> index ->
     search, and detect -> segment -> mine -> train -> report. No internet, no GPU."""
 
     store: str = "demo-store"
@@ -73,9 +73,9 @@ class Config:
     posts: int = 80
     """Street photos, from which the queries are cut."""
     seed: int = 1
-    """Of the shop."""
+    """Seed of the shop."""
     port: int = 0
-    """Of the shop's web site on the loopback interface; 0: that of the last run, or a free one."""
+    """Port of the shop's web site on the loopback interface; 0: that of the last run, or a free one."""
     ray: RayConfig = RayConfig(lean=True)
     """Where the work runs."""
 

@@ -17,8 +17,8 @@ from w2w.results import Summary
 
 @dataclass(frozen=True)
 class Config:
-    """Check the machine, what is installed, the models and, with --store, whether tables can be read and written there. Nothing
-    is made, downloaded or changed."""
+    """Check the machine, installed packages, models and, with --store, whether tables can be read and written. Nothing is
+    created, downloaded or changed."""
 
     SHOWN = "store encoder.name encoder.device encoder.engine detector.name segmenter.name"
 

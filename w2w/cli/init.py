@@ -36,22 +36,21 @@ _CALLED = {
 
 @dataclass(frozen=True)
 class Config:
-    """Write DIR/night.yaml, a config for a first night with a comment above every option; `w2w nightly DIR/night.yaml`
-    runs it."""
+    """Write DIR/night.yaml, a commented config for a first night; `w2w nightly DIR/night.yaml` runs it."""
 
     PLACES = {"DIR": "dir"}
 
     dir: str
-    """Local folder of the config; made where there is none."""
+    """Local folder of the config; created if missing."""
     feed: str = ""
-    """A product feed: its columns are read, and those that are called otherwise than ours are mapped. Default:
-    DIR/products.csv, which is to be put there."""
+    """A product feed: its columns are read, and mapped where their names differ from ours. Default: DIR/products.csv, which
+    you put there."""
     columns: dict[str, str] = field(default_factory=dict)
-    """Our column -> theirs, where its name does not tell."""
+    """Our column -> theirs, where the name does not tell."""
     encoding: str = FeedConfig.encoding
-    """Of a CSV or JSON lines: any Python codec."""
+    """Encoding of the CSV or JSON lines: any Python codec."""
     store: str = ""
-    """Where the tables and indexes shall lie: a local path or an s3:// prefix. Default: DIR/store."""
+    """Where tables and indexes will live: a local path or an s3:// prefix. Default: DIR/store."""
 
 
 def main(config: Config) -> None:

@@ -20,8 +20,8 @@ from w2w.table import delta
 
 @dataclass(frozen=True)
 class Config(ingest.Config):
-    """What `w2w ingest`, `w2w embed` and `w2w index` take, in one file. A step that fails stops the night: the index that is
-    published stays as it was, and the next run goes on where this one stopped."""
+    """Run `w2w ingest`, `w2w embed` and `w2w index` from one config. A failed step stops the night: the published index stays
+    as it was, and the next run resumes where this one stopped."""
 
     SHOWN = "store feed.uri feed.columns feed.category_map feed.full encoder.name index.target_recall gpu_pool dry_run"
     PLACES = {}
@@ -29,11 +29,11 @@ class Config(ingest.Config):
     encoder: EncoderConfig = EncoderConfig()
     """The model."""
     index: IndexConfig = IndexConfig()
-    """What the index must hold to."""
+    """What the index has to meet."""
     pool: Pool = Pool()
     """Workers of every step."""
     gpu_pool: Pool | None = None
-    """Workers of their own for the model."""
+    """Separate workers for the model."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,15 +19,15 @@ from w2w.table.inventory import Commit, Held, Rejected, held, history, rejects
 
 @dataclass(frozen=True)
 class Config:
-    """Without further options: every table of the store, a line each."""
+    """Without further options: one line for every table of the store."""
 
     PLACES = {"STORE": "store", "TABLE": "table"}
 
     store: str
-    """Where the tables lie: a local path or an s3:// prefix."""
+    """Where the tables live: a local path or an s3:// prefix."""
     table: str | None = None
-    """Only this table, or that of a stage of your own by the stage's name, with its history: who wrote which version, from
-    what, with which config."""
+    """Only this table (or your own stage's, by the stage's name), with its history: who wrote which version, from what, with
+    which config."""
     rejects: bool = False
     """Rejected rows, counted by stage and code, with examples."""
     stage: str | None = None
@@ -35,11 +35,11 @@ class Config:
     examples: int = 3
     """With --rejects: how many rows of each code to show."""
     compact: bool = False
-    """Take out rows that stand twice, and merge small parts into larger ones. Safe while jobs run."""
+    """Remove duplicate rows and merge small files. Safe while jobs run."""
     vacuum: bool = False
-    """Delete files that no version younger than --vacuum_hours needs, left-overs of killed runs among them."""
+    """Delete files that no version younger than --vacuum_hours needs, and left-overs of killed runs."""
     vacuum_hours: float = 168.0
-    """Younger files stay: they may belong to a running job, or to an older version somebody reads."""
+    """Younger files are kept: a running job or a reader of an older version may need them."""
     dry_run: bool = False
     """With --compact and --vacuum: only say what would be done."""
 

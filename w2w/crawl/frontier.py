@@ -52,16 +52,16 @@ _MOST_DOUBLINGS = 16
 
 @dataclass(frozen=True)
 class RecrawlConfig:
-    """When a URL is asked for again."""
+    """When a URL is visited again."""
 
     after_s: float = 20 * 3600.0
-    """Seconds after its last visit. Younger visits count as done, also those of a run that was killed."""
+    """Seconds after its last visit. Younger visits count as done, those of a killed run included."""
     at_most_s: float = 14 * 24 * 3600.0
-    """A page that was unchanged waits twice as long each time, up to this."""
+    """The wait for an unchanged page doubles each time, up to this."""
     retry_after_s: float = 3600.0
-    """Seconds after a visit that failed, doubled each time."""
+    """Seconds after a failed visit, doubled each time."""
     give_up_after: int = 5
-    """Failed visits in a row, after which a URL is left alone for good."""
+    """Failed visits in a row after which a URL is given up."""
 
     def __post_init__(self):
         for name in ("after_s", "at_most_s", "retry_after_s"):

@@ -20,20 +20,20 @@ from w2w.web.urls import Limits
 
 @dataclass(frozen=True)
 class Config(JobConfig):
-    """Visit every page of a site that is due, politely, and bring the tables up to date with it. Run it again to go on, or to
-    look for changes. With --try, only show what one page gives."""
+    """Visit every page of a site that is due, politely, and update the tables. Run it again to resume, or to look for changes.
+    --try only shows what one page gives."""
 
     SHOWN = "store profile try_ fetch.contact fetch.allow_private_hosts politeness.requests_per_s limit dry_run"
     PLACES = {}
 
     store: str = ""
-    """Where the tables lie: a local path or an s3:// prefix. Not needed with --try."""
+    """Where the tables live: a local path or an s3:// prefix. Not needed with --try."""
     limit: int | None = None
     """Visit at most this many URLs."""
     max_reject_rate: float = 1.0
-    """Not used here: what could not be read has a state and a reason in table `pages`."""
+    """Not used: a page that cannot be read has a state and a reason in table `pages`."""
     profile: str = ""
-    """YAML file that says where the site's pages are and what stands on them: see jobs/examples/profile-shop.yaml."""
+    """YAML file that says where the site's pages are and what to read from them: see jobs/examples/profile-shop.yaml."""
     try_: str = ""
     """Fetch this one URL, show its records and links, and write nothing."""
     fetch: FetchConfig = FetchConfig()
@@ -43,11 +43,11 @@ class Config(JobConfig):
     limits: Limits = Limits()
     """How far links are followed."""
     recrawl: RecrawlConfig = RecrawlConfig()
-    """When a URL is asked for again."""
+    """When a URL is visited again."""
     visit: VisitConfig = VisitConfig()
-    """What a visit does with what it gets."""
+    """What a visit does."""
     decode: DecodeLimits = DecodeLimits()
-    """What an image may be."""
+    """Limits of an image."""
     pool: Pool = Pool(batch_rows=256)
     """Workers that fetch."""
 

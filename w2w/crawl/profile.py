@@ -113,7 +113,7 @@ class Profile:
     id_prefix: str = ""
     """Put before every product_id and post_id, to keep sites apart that share a store."""
     category_map: dict[str, str] = field(default_factory=dict)
-    """Their category, in any case -> ours; empty: kept, lower-cased."""
+    """Their category (case ignored) -> ours. Empty: categories are kept, lower-cased."""
     category_default: str = "etc"
     """The category of products that have none."""
     currency: str = ""

@@ -28,12 +28,12 @@ _DIGEST_CHARS = 32  # of the body's sha256
 
 @dataclass(frozen=True)
 class VisitConfig:
-    """What a visit does with what it gets."""
+    """What a visit does."""
 
     threads: int = 32
-    """Requests under way at the same time in one worker."""
+    """Simultaneous requests of one worker."""
     keep_content: bool = False
-    """Keep the pages themselves in table `pages`, compressed."""
+    """Keep the pages' bodies in table `pages`, compressed."""
 
 
 def visit(

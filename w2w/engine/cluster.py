@@ -30,8 +30,8 @@ class RayConfig:
     object_store_mb: int | None = None
     """Shared memory of a local cluster. Default: Ray's own rule."""
     lean: bool = False
-    """A local cluster starts in half the time, without services that one job does not use, by names that Ray does not
-    promise; with a Ray that lacks them it starts as ever. W2W_RAY_LEAN=1 in the environment asks for it too."""
+    """Start a local cluster in half the time, without services that a single job does not use. Relies on private names of Ray,
+    and falls back to a normal start if they are gone. W2W_RAY_LEAN=1 in the environment does the same."""
 
 
 def connect(config: RayConfig) -> None:

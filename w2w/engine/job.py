@@ -40,19 +40,19 @@ class JobConfig:
     """Options of every job that writes tables."""
 
     store: str
-    """Where the tables and indexes lie: a local path or an s3:// prefix."""
+    """Where tables and indexes live: a local path or an s3:// prefix."""
     limit: int | None = None
     """Work on at most this many pending rows."""
     dry_run: bool = False
-    """Say what would be done, and do nothing."""
+    """Say what would be done, without doing it."""
     max_reject_rate: float = 0.05
-    """The job fails when a larger share of its rows than this is rejected, those of earlier runs included."""
+    """The job fails if a larger share of its rows is rejected, counting rejects of earlier runs."""
     min_rejects: int = 5
     """Fewer rejects than this never fail a job, unless all its rows are bad."""
     commit_every_s: float = 20.0
-    """Seconds between commits: what a killed driver loses at most."""
+    """Seconds between commits: the most work that a killed driver loses."""
     item_rows: int = 1024
-    """Rows that a worker reads, computes and writes in one go: what a killed worker repeats."""
+    """Rows that a worker reads, computes and writes at a time: what a killed worker has to repeat."""
     ray: RayConfig = RayConfig()
     """Where the work runs."""
 

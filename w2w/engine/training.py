@@ -20,11 +20,11 @@ class Workers:
     num_workers: int = 1
     """Processes; several share their gradients (DDP; nccl on GPUs, gloo on CPUs)."""
     num_cpus: float = 1
-    """CPUs of each."""
+    """CPUs of each process."""
     num_gpus: float = 0
-    """GPUs of each: 0 or 1."""
+    """GPUs of each process: 0 or 1."""
     max_failures: int = 2
-    """How often a worker may die before the job fails; each time all go on from the last checkpoint."""
+    """Worker deaths before the job fails; after each, all resume from the last checkpoint."""
 
     def __post_init__(self):
         if self.num_workers < 1:

@@ -55,7 +55,7 @@ class Config(search.Config):
     name: str = "retrieval"
     """What to call it in the report."""
     seed: int = 0
-    """Of the bootstrap."""
+    """Seed of the bootstrap."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -63,7 +63,7 @@ class Config(FindOptions, JobConfig):
     segmenter: SegmenterConfig = SegmenterConfig()
     """What takes the background away, with --cut_out."""
     decode: DecodeLimits = DecodeLimits()
-    """What an image may be."""
+    """Limits of an image."""
     fetch: ListedFetchConfig = ListedFetchConfig()
     """How photos on the web are fetched."""
     longest_px: int = 1600

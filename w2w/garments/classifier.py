@@ -41,11 +41,11 @@ class HeadConfig:
     hidden: int = 0
     """Units of a hidden layer; 0: a linear head."""
     epochs: int = 300
-    """At most; training ends earlier where the validation loss stops falling."""
+    """Most epochs; training stops early when the validation loss stops falling."""
     learning_rate: float = 0.01
-    """Of AdamW, whole batch."""
+    """Learning rate of AdamW, on the whole data at once."""
     weight_decay: float = 0.05
-    """Of AdamW."""
+    """Weight decay of AdamW."""
     balanced: bool = True
     """Weigh classes by the inverse square root of their size."""
     test_share: float = 0.2
@@ -53,7 +53,7 @@ class HeadConfig:
     valid_share: float = 0.1
     """Of the examples, by hash: for early stopping and calibration."""
     seed: int = 0
-    """Of the first weights."""
+    """Seed of the initial weights."""
 
     def __post_init__(self):
         if self.hidden < 0 or self.epochs < 1:

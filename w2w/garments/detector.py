@@ -39,28 +39,28 @@ class DetectorConfig:
     """w2w-lite0 (comes with w2w), hf:ORG/MODEL, yolo:FILE.pt (ultralytics), a folder (a trained one, or the hub's),
     or module:attribute, a detector of your own."""
     revision: str | None = None
-    """Of a hub model: branch, tag or commit."""
+    """Branch, tag or commit of a hub model."""
     taxonomy: TaxonomyConfig = field(default_factory=TaxonomyConfig)
     """How the model's labels become our classes."""
     threshold: float | None = None
-    """Least score of a box. Default: 0.3 for w2w-lite0 and its kin, whose scores are class and overlap in one; else 0.4, as the
-    published detector's card has it."""
+    """Least score of a box. Default: 0.3 for w2w-lite0 and its kin, whose scores combine class and overlap; else 0.4, as on
+    the published detector's card."""
     thresholds: dict[str, float] | None = None
-    """Least scores of single classes, by name; they win over threshold."""
+    """Least score per class, by name; overrides threshold."""
     max_iou: float = 0.75
-    """Of two boxes that overlap more, the worse goes."""
+    """Of two boxes that overlap more than this, the lower-scoring one is dropped."""
     nms_per_class: bool = False
-    """Only boxes of the same class suppress each other. Default: all do, so that a coat is not a top as well."""
+    """Only boxes of the same class suppress each other. By default all do, so that a coat is not also a top."""
     max_boxes: int = 50
-    """A photo keeps its best ones."""
+    """Boxes kept per photo, the best first."""
     device: str = "auto"
     """cpu, cuda, or auto: cuda where there is one."""
     dtype: str = "float32"
-    """Of the computation: float32, bfloat16 or float16."""
+    """Precision of the computation: float32, bfloat16 or float16."""
     threads: int = 1
     """CPU threads of one worker; set pool.num_cpus to the same."""
     trust_remote_code: bool = False
-    """Run Python code that comes with a hub model. Only for authors you trust like your own."""
+    """Run Python code that comes with a hub model. Only for authors whom you trust with your data."""
 
     def __post_init__(self):
         check_options(self, "detector")

@@ -37,13 +37,13 @@ class AnnotationsConfig:
     """coco, modanet, fashionpedia, deepfashion2, k-fashion, yolo, ccp (Clothing Co-Parsing with supercategories), wardrobe, or
     module:attribute, a format of your own."""
     images: str | None = None
-    """Folder of the photos. Default: where the format has them, relative to path."""
+    """Folder of the photos. Default: the format's usual place, relative to path."""
     source: str | None = None
     """Name of the data set in the table. Default: the format."""
     taxonomy: TaxonomyConfig = field(default_factory=TaxonomyConfig)
     """How labels become our classes."""
     split: str | None = None
-    """Put every photo into this split. Default: the data set's own where it says one, else by hash."""
+    """Put every photo into this split. Default: the data set's own split, else by hash."""
     test_share: float = 0.1
     """Of the photos (or products) that go to test by hash."""
 

@@ -42,7 +42,7 @@ class Config(JobConfig):
     annotations: AnnotationsConfig = field(default_factory=AnnotationsConfig)
     """The data set."""
     decode: DecodeLimits = DecodeLimits()
-    """What an image may be."""
+    """Limits of an image."""
     fetch: ListedFetchConfig = ListedFetchConfig()
     """How images on the web are fetched."""
     pool: Pool = Pool()

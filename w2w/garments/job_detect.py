@@ -33,17 +33,17 @@ class Config(JobConfig):
     detector: DetectorConfig = field(default_factory=DetectorConfig)
     """The model."""
     decode: DecodeLimits = DecodeLimits()
-    """What an image may be."""
+    """Limits of an image."""
     longest_px: int = 1600
-    """Photos are shrunk to this before the model and the crops see them."""
+    """Longest side, in pixels, to which photos are shrunk first."""
     crop_px: int = 384
     """Longest side of a stored crop."""
     crop_padding: float = 0.0
     """Each side of a crop grows by this share of the box."""
     pool: Pool = Pool(batch_rows=8)
-    """Workers that decode, and on a CPU also run the model."""
+    """Workers that decode; on a CPU they also run the model."""
     gpu_pool: Pool | None = None
-    """Workers of their own for the model: for example {num_gpus: 1, num_cpus: 1, batch_rows: 32}."""
+    """Separate workers for the model, for example {num_gpus: 1, num_cpus: 1, batch_rows: 32}."""
 
 
 @dataclass(frozen=True, kw_only=True)

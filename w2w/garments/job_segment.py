@@ -33,19 +33,19 @@ class Config(JobConfig):
     guide: str = "auto"
     """Whose garments guide it: a stage version of table `looks`, none, or auto: the newest version where there is one."""
     guide_score: float = 0.0
-    """Garments that score less guide nothing: for finds of a detector that was asked for unsure ones too."""
+    """Ignore garments that score less, where the detector was asked for unsure finds too."""
     rules: MaskRules = MaskRules()
-    """What is mended in a mask, and what is rejected."""
+    """What is repaired in a mask, and what is rejected."""
     decode: DecodeLimits = DecodeLimits()
-    """What an image may be."""
+    """Limits of an image."""
     longest_px: int = 1600
     """Photos, masks and cut-outs are shrunk to this."""
     crop_px: int = 384
     """Longest side of a slot's crop."""
     pool: Pool = Pool(batch_rows=8)
-    """Workers that decode, and on a CPU also run the model."""
+    """Workers that decode; on a CPU they also run the model."""
     gpu_pool: Pool | None = None
-    """Workers of their own for the model: for example {num_gpus: 1, num_cpus: 1, batch_rows: 8}."""
+    """Separate workers for the model, for example {num_gpus: 1, num_cpus: 1, batch_rows: 8}."""
 
 
 @dataclass(frozen=True, kw_only=True)

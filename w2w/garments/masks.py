@@ -163,13 +163,13 @@ class MaskRules:
     least_part: float = 0.005
     """Holes and islands under this share of the mask are noise."""
     least_area: float = 0.10
-    """Of the photo: a smaller mask is rejected."""
+    """Reject masks that cover a smaller share of the photo."""
     reject_cropped: bool = True
     """Reject a mask that touches the photo's top and bottom: the person is cut off."""
     min_iou: float = 0.85
-    """Predicted by the model, where it predicts it (SAM does)."""
+    """Least IoU that the model predicts, if it predicts one (SAM does)."""
     min_stability: float = 0.90
-    """IoU of the mask at logit +1 and -1, where the model gives logits (SAM does)."""
+    """Least IoU of the mask at logits +1 and -1, if the model gives logits (SAM does)."""
     feather_px: float = 1.0
     """Softness of the cut-out's edge: standard deviation of the blur."""
 

@@ -24,13 +24,13 @@ class SegmenterConfig:
     name: str = u2net.NAME
     """u2netp (no download), sam:FILE or sam:URL (segment-anything), hf:ORG/MODEL, a folder, or ultralytics:FILE.pt."""
     sha256: str | None = None
-    """Of the file behind sam:URL: nothing else is loaded from there."""
+    """sha256 of the file behind sam:URL; required, and checked before anything is loaded."""
     revision: str | None = None
-    """Of a hub model: branch, tag or commit."""
+    """Branch, tag or commit of a hub model."""
     device: str = "auto"
     """cpu, cuda, or auto: cuda where there is one. u2netp runs on the CPU."""
     dtype: str = "float32"
-    """Of the computation: float32, bfloat16 or float16."""
+    """Precision of the computation: float32, bfloat16 or float16."""
     threads: int = 1
     """CPU threads of one worker; set pool.num_cpus to the same."""
 

@@ -202,9 +202,10 @@ class TaxonomyConfig:
     """w2w, modanet, fashionpedia, deepfashion2, k-fashion, street2shop, polyvore, in-shop, consumer-to-shop, coco, or auto: the
     one with the labels."""
     classes: dict[str, str] | None = None
-    """Labels of one's own: label -> one of the seven, person, ignore or drop. They win over the vocabulary."""
+    """Further labels: label -> one of the seven classes, person, ignore or drop. They override the vocabulary."""
     seed: bool = False
-    """As the published detector was trained: sweater and jumpsuit dropped, tights as bottom; photos of three shoes left out."""
+    """The mapping of the published detector: sweater and jumpsuit dropped, tights as bottom; photos with three shoes left
+    out."""
     jumpsuit: str = IGNORE
     """Fashionpedia's jumpsuit: ignore, dress or drop."""
     tights: str = IGNORE

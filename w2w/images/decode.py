@@ -23,11 +23,11 @@ class DecodeLimits:
     """
 
     max_bytes: int = 64 * 1024 * 1024
-    """Of the encoded file."""
+    """Largest encoded file."""
     max_pixels: int = 64_000_000
-    """Width times height, by the header."""
+    """Largest width times height, as the header says."""
     min_side_px: int = 16
-    """Of the shorter side."""
+    """Least length of the shorter side."""
 
 
 @dataclass(frozen=True)

@@ -30,16 +30,16 @@ class Config(JobConfig):
     encoder: EncoderConfig = EncoderConfig()
     """The model whose vectors are indexed."""
     index: IndexConfig = IndexConfig()
-    """What the index must hold to."""
+    """What the index has to meet."""
     threads_per_task: int = 1
     """CPUs of each build task."""
     rollback: bool = False
-    """Publish the version before the current one again, and do nothing else."""
+    """Publish the previous version again, and do nothing else."""
     rollback_to: str | None = None
-    """The same, to a version that --rollback --dry-run lists. A version that is rolled back from is held back: it is not
-    published again from the same rows, nor is its model, where the older version has another one."""
+    """Roll back to a version that --rollback --dry-run lists. The version rolled back from is blocked: it is not published
+    again from the same rows, nor is its model if the older version has another."""
     release: str | None = None
-    """A version that is held back may be published again; does nothing else."""
+    """Unblock a version that was rolled back from, and do nothing else."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -23,29 +23,29 @@ class IndexConfig:
     name: str = "default"
     """Folder of the index below <store>/index."""
     target_recall: float = 0.95
-    """Share of the exact neighbours that must be found, else nothing is published."""
+    """Share of the exact neighbours that the index has to find to be published."""
     recall_at: int = 10
     """Neighbours counted by target_recall."""
     memory_budget_mb: float = 1024.0
-    """Codes, graphs and templates of all shards, in MiB; ids are mapped from disk."""
+    """Memory for codes, graphs and templates of all shards, in MiB; ids stay on disk."""
     latency_budget_ms: float = 2.0
-    """One query, one thread, inside its category."""
+    """Most milliseconds for one query on one thread, within its category."""
     max_rows_per_shard: int = 100_000
-    """A category is split into 2, 4, 8 ... hash buckets above it."""
+    """A larger category is split into 2, 4, 8 ... hash buckets."""
     exact_below_rows: int = 20_000
-    """Categories smaller than this share one template and are scanned whole."""
+    """Smaller categories share one template and are searched exactly."""
     sample_rows: int = 50_000
-    """Rows that the planner measures on and the template is trained on."""
+    """Rows sampled for planning and for training templates."""
     gate_queries: int = 100
     """Queries per category that the gate compares with exact search."""
     keep_generations: int = 3
-    """Published versions whose shards are never deleted."""
+    """Published versions whose shards are kept."""
     factory: str = ""
     """Skip the planner, for example PCA256,IVF1024,SQ8."""
     nprobe: int = 0
     """With factory: inverted lists scanned per query (0: a sixteenth of them)."""
     seed: int = 0
-    """Of the sample, the clustering and the gate's queries."""
+    """Seed of the sample, the clustering and the gate's queries."""
 
     def __post_init__(self) -> None:
         check_name(self.name, "index.name")

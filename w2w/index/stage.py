@@ -21,7 +21,7 @@ SEARCH_GIVES = pa.schema(
 
 @dataclass(frozen=True)
 class SearchConfig:
-    """What is looked for."""
+    """What is searched."""
 
     index: str = "default"
     """Name of the index."""
@@ -30,7 +30,7 @@ class SearchConfig:
     category: str | None = None
     """Search only in this category."""
     own_category: bool = False
-    """Search each query only in the category that its source gives it."""
+    """Search each query only in its own category."""
 
     def __post_init__(self):
         if self.k < 1:

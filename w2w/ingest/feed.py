@@ -30,34 +30,36 @@ class FeedConfig:
     """One product source."""
 
     id: str = "main"
-    """Names this source among others of the store: a product belongs to the feed that brought it."""
+    """Name of this source: a product belongs to the feed that brought it."""
     uri: str = ""
-    """A CSV, JSON lines (also .gz, .zst) or Parquet file, a folder of Parquet, images or tars, or shards x-{000..009}.tar."""
+    """A CSV, JSON lines (.gz and .zst too) or Parquet file, a folder of Parquet files, images or tars, or shards
+    x-{000..009}.tar."""
     kind: str = "auto"
     """csv, jsonl, parquet, images, tar, auto (by the suffix, or by what the folder holds), or module:attribute, a reader of
     your own."""
     columns: dict[str, str] = field(default_factory=dict)
     """Our column (product_id, title, brand, price, currency, category, url, image) -> theirs, where the names differ."""
     attributes: list[str] | None = None
-    """Their columns kept as attributes; null: all that are not mapped, [] for none."""
+    """Columns of the feed to keep as attributes; null keeps all that are not mapped, [] none."""
     category_map: dict[str, str] = field(default_factory=dict)
-    """Their category, in any case -> ours; empty: kept, lower-cased."""
+    """Their category (case ignored) -> ours; empty: categories are kept, lower-cased."""
     category_default: str = "etc"
-    """The category of products that have none, or one that category_map does not know."""
+    """Category of products that have none, or one that category_map lacks."""
     image_root: str = ""
     """Folder, s3:// prefix or URL that image values are relative to; "": the feed's own folder."""
     csv_delimiter: str = ","
-    """What separates the columns of a CSV: one character."""
+    """Column separator of a CSV: one character."""
     encoding: str = "utf-8-sig"
-    """Of CSV and JSON lines: any Python codec; utf-8-sig is UTF-8 with or without a mark."""
+    """Encoding of CSV and JSON lines: any Python codec. utf-8-sig is UTF-8 with or without a byte order mark."""
     where: dict[str, list[str]] = field(default_factory=dict)
     """Only rows whose column (theirs, mapped or kept as attribute) has one of these values, for example {view: [main]}."""
     full: bool = False
-    """The feed lists the whole catalog: products of this feed that are not in it are withdrawn."""
+    """The feed lists the whole catalog: this feed's products that it no longer lists are withdrawn."""
     grace_nights: int = 2
-    """With full: in the how-manieth night in a row without it a product is withdrawn. Runs within 12 hours are one night."""
+    """With full: nights in a row that a product has to be missing before it is withdrawn. Runs within 12 hours count as one
+    night."""
     max_unreadable: int = 0
-    """With full: nothing is withdrawn while more rows than this cannot be read as far as their product_id."""
+    """With full: nothing is withdrawn while more rows than this have no readable product_id."""
 
 
 def read_feed(config: FeedConfig, batch_rows: int = 20_000) -> Iterator[FeedBatch]:

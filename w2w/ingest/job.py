@@ -24,15 +24,16 @@ class Config(JobConfig):
     feed: FeedConfig = FeedConfig()
     """The product source."""
     decode: DecodeLimits = DecodeLimits()
-    """What an image may be."""
+    """Limits of an image."""
     fetch: FeedFetchConfig = FeedFetchConfig()
     """How images on the web are fetched."""
     pool: Pool = Pool()
     """Workers that read and check images."""
     max_withdrawn_rate: float = 0.1
-    """With feed.full: a feed that misses a larger share of its active products is refused (a cut-off file, most likely)."""
+    """With feed.full: refuse a feed that lacks a larger share of its active products (most likely a truncated file)."""
     withdraw_missing: int | None = None
-    """With feed.full: withdraw what is missing at once, whatever the rate and the grace, if it is no more than this many."""
+    """With feed.full: withdraw missing products at once, whatever the rate and the grace period, if there are no more than
+    this."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,7 +16,7 @@ class FeedFetchConfig(ListedFetchConfig):
     """How the images of a feed are fetched, and how often."""
 
     recheck_nights: int = 1
-    """Nights after which every image on the web is asked for again, by ETag and Last-Modified; 0: never. Not with --limit."""
+    """Check every image on the web again after this many nights, by ETag and Last-Modified; 0: never. Not with --limit."""
 
     def __post_init__(self):
         super().__post_init__()

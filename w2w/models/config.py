@@ -15,19 +15,19 @@ class EncoderConfig:
     """efficientnet-lite0 (comes with w2w), hf:ORG/MODEL, timm:MODEL, open_clip:MODEL/FILE, a folder in the hub's
     layout, or module:attribute, an encoder of your own."""
     revision: str | None = None
-    """Of a hub model: branch, tag or commit."""
+    """Branch, tag or commit of a hub model."""
     engine: str = "auto"
     """torch, openvino, or auto: openvino on a CPU for convolutional networks in float32, torch elsewhere."""
     device: str = "auto"
     """cpu, cuda, or auto: cuda where there is one."""
     dtype: str = "float32"
-    """Of the computation: float32, bfloat16 or float16."""
+    """Precision of the computation: float32, bfloat16 or float16."""
     store_dtype: str = "float32"
-    """What vectors are rounded to: float32, or float16 for half the bytes."""
+    """Precision of stored vectors: float32, or float16 for half the bytes."""
     threads: int = 1
     """CPU threads of one worker; set pool.num_cpus to the same."""
     trust_remote_code: bool = False
-    """Run Python code that comes with a hub model. Only for authors you trust like your own."""
+    """Run Python code that comes with a hub model. Only for authors whom you trust with your data."""
 
     def __post_init__(self):
         check_options(self, "encoder", engine=_ENGINES, store_dtype=_STORE_DTYPES)

@@ -21,15 +21,15 @@ class Config(JobConfig):
     of: str = "images"
     """What is embedded: images, garments (the crops that a detector cut out), or slots (top, bottom, shoes of cut-outs)."""
     version: str = "auto"
-    """Of garments and slots: the stage version that cut them out; auto: the newest."""
+    """For garments and slots: the stage version that cut them out; auto: the newest."""
     encoder: EncoderConfig = EncoderConfig()
     """The model."""
     decode: DecodeLimits = DecodeLimits()
-    """What an image may be."""
+    """Limits of an image."""
     pool: Pool = Pool()
-    """Workers that decode, and on a CPU also run the model."""
+    """Workers that decode; on a CPU they also run the model."""
     gpu_pool: Pool | None = None
-    """Workers of their own for the model: for example {num_gpus: 1, num_cpus: 1, batch_rows: 256}."""
+    """Separate workers for the model, for example {num_gpus: 1, num_cpus: 1, batch_rows: 256}."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,7 +18,7 @@ class ScorerConfig:
     kind: str = "pairs"
     """pairs (three slots, cosines of pairs), set (a transformer over outfits of any size), what2wear (as it was published)."""
     dim: int = 64
-    """Length of the vectors that are compared. what2wear: that of the items."""
+    """Length of the compared vectors. what2wear: that of the items."""
     hidden: int = 256
     """Width of the layer before them; of set, that of the transformer."""
     spaces: str = "slot"
@@ -66,7 +66,7 @@ class GanConfig:
     channels: int = 32
     """Of the first layer; the paper has 128."""
     code: int = 64
-    """Numbers between the photo and the drawing."""
+    """Length of the code between photo and drawing."""
     pixels: float = 10.0
     """Weight of the mean difference of the drawing and the product's picture, both in -1..1 (Isola et al. 2017, "pix2pix"); 0:
     the losses of the paper alone, which need many more steps."""

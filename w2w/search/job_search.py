@@ -33,15 +33,15 @@ class Config(JobConfig):
     PLACES = {"QUERIES": "feed.uri"}
 
     of: str = "feed"
-    """What is searched for: the images of a feed, or garments: the anchors of table `pairs`, by the vectors that they have."""
+    """What is searched with: the images of a feed, or garments: the anchors of table `pairs`, by their vectors."""
     feed: FeedConfig = FeedConfig()
     """The query images: like a product feed, with the query's id as product_id."""
     search: SearchConfig = SearchConfig()
-    """What is looked for."""
+    """What is searched."""
     encoder: EncoderConfig = EncoderConfig()
     """The model: the one that the index was built with."""
     decode: DecodeLimits = DecodeLimits()
-    """What an image may be."""
+    """Limits of an image."""
     fetch: ListedFetchConfig = ListedFetchConfig()
     """How images on the web are fetched."""
     pool: Pool = Pool()
@@ -49,7 +49,7 @@ class Config(JobConfig):
     out: str | None = None
     """Folder of the JSON lines and the page, report.html. Default: <store>/reports/search/<run>, the page as index.html."""
     match: list[str] = field(default_factory=list)
-    """A product is a right answer where all these are equal in query and product: attributes, or category."""
+    """A product is a right answer if all of these are equal in query and product: attributes, or category."""
     shown: int = 60
     """Queries in the report, a fixed sample; 0 for no report."""
     explain: int = 0

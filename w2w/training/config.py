@@ -17,34 +17,34 @@ class LoopConfig:
     optimizer: str = "adamw"
     """adamw, adam (its decay is part of the gradient), or sgd (without momentum)."""
     learning_rate: float = 1e-3
-    """Highest rate, reached after warmup_steps."""
+    """Peak learning rate, reached after warmup_steps."""
     schedule: str = "cosine"
     """After the warm-up: down to 0 along a cosine, constant, or step: halved every decay_every steps."""
     decay_every: int = 1000
     """Steps after which the rate of schedule=step is halved."""
     warmup_steps: int = 60
-    """Steps over which the rate rises."""
+    """Steps of linear warm-up."""
     clip_norm: float = 1.0
-    """Gradients are shortened to this length; 0 leaves them as they are."""
+    """Clip the gradient norm to this; 0: do not clip."""
     average: float = 0.998
-    """Decay of the running average of the weights, which is what is measured and kept; 0: the weights themselves."""
+    """Decay of the moving average of the weights, which is evaluated and kept; 0: no average."""
     accumulate: int = 1
-    """Batches whose gradients are added up for one step."""
+    """Batches accumulated per step."""
     precision: str = "float32"
     """Of the computation on a GPU: float32, bfloat16 or float16 (with scaled losses); on a CPU bfloat16 at most."""
     compile: bool = False
     """Compile the network with torch.compile."""
     measure_every: int = 100
-    """Steps between two measurements on what is held out."""
+    """Steps between evaluations on held-out data."""
     checkpoint_every: int = 100
-    """Steps between two checkpoints; each measurement makes one as well."""
+    """Steps between checkpoints; each evaluation makes one too."""
     select: str | None = None
     """The figure whose highest value decides which weights are kept. Default: Recall@10 of encoders and of what PixelDTGAN
     draws, AUC of outfits (FITB where none is modified), accuracy of the Siamese network."""
     patience: int = 0
-    """The run ends after so many measurements without a better one; 0: never before the last step."""
+    """Stop after this many evaluations without improvement; 0: never."""
     seed: int = 0
-    """Of order, augmentation and dropout."""
+    """Seed of order, augmentation and dropout."""
     threads: int = 1
     """CPU threads of one worker."""
 

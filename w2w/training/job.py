@@ -41,8 +41,8 @@ RECIPES: dict[str, Callable[..., Plan]] = {
 
 @dataclass(frozen=True)
 class Config(JobConfig):
-    """Train on the train split, choose the step on the val split, measure on the test split; writes the model, its card and a
-    report. Each recipe has options of its own: `w2w train RECIPE --help`."""
+    """Train on the train split, choose the step on val, evaluate on test; write the model, its card and a report. Each recipe
+    has its own options: `w2w train RECIPE --help`."""
 
     PLACES = {"RECIPE": "recipe"}
     KNOWN = {"recipe": tuple(RECIPES)}
@@ -56,15 +56,15 @@ class Config(JobConfig):
     siamese and pixeldtgan (LookBook's networks), or module:attribute, a recipe of your own. They learn from tables `pairs`,
     `embeddings`, `outfits` and `detections`, the last two from a folder in LookBook's layout."""
     encoder: EncoderConfig = EncoderConfig()
-    """encoder, head: what it starts from, any encoder or one of its own that goes on. outfits: whose vectors it reads. siamese,
-    pixeldtgan: what is measured beside it."""
+    """encoder, head: starting weights, any encoder or one trained earlier. outfits: whose vectors it reads. siamese,
+    pixeldtgan: an encoder to compare with."""
     sources: list[str] | None = None
     """encoder, head: data sets to train and measure on, by default all of table `pairs`. outfits: one, by default own.
     detector: by default all of table `detections`."""
     learn: LearnConfig = field(default_factory=LearnConfig)
     """encoder, head: loss, batches, head and augmentation."""
     test_pairs: int = 2000
-    """encoder, head: test pairs that are measured on, at most. They are looked for among all products of the test split."""
+    """encoder, head: most test pairs to evaluate on, against all products of the test split."""
     outfits: OutfitsConfig = field(default_factory=OutfitsConfig)
     """outfits: loss, batches and network."""
     lookbook: LookbookConfig = field(default_factory=LookbookConfig)
@@ -80,12 +80,12 @@ class Config(JobConfig):
     log: LogConfig = LogConfig()
     """TensorBoard, MLflow, Weights & Biases."""
     out: str | None = None
-    """Local folder of the model. Default: a folder of the run's digest in the store."""
+    """Local folder of the model. Default: a folder in the store, named by the run's digest."""
     evaluate: str | None = None
-    """Folder of a model that was trained: nothing is trained, it is measured on the test split; --out is by default
-    FOLDER/evaluation."""
+    """Folder of a trained model to evaluate on the test split, without training; --out is then FOLDER/evaluation by
+    default."""
     resume: bool = True
-    """Go on where an interrupted run of the same options and data stopped. --resume=false begins anew."""
+    """Resume an interrupted run of the same options and data. --resume=false starts over."""
 
     @classmethod
     def unread(cls, given: Mapping[str, str | None]) -> set[str]:

@@ -23,11 +23,11 @@ class LogConfig:
     """Where the curves are shown while it trains, besides the log and the report."""
 
     tensorboard: str | None = None
-    """A folder: each run writes below it, `tensorboard --logdir=FOLDER` shows them."""
+    """Folder for the runs; `tensorboard --logdir=FOLDER` shows them."""
     mlflow: str | None = None
     """Tracking URI of MLflow, such as http://HOST:5000 or file:///FOLDER; the experiment is called w2w."""
     wandb: str | None = None
-    """Project of Weights & Biases; the account is what `wandb login` or WANDB_API_KEY say."""
+    """Project of Weights & Biases; log in with `wandb login` or WANDB_API_KEY."""
 
     def __post_init__(self):
         for name, package in _PACKAGES.items():

@@ -34,25 +34,25 @@ class FetchConfig:
     """How to ask other people's servers for a file."""
 
     user_agent: str = "w2w"
-    """The name servers see; say who you are."""
+    """The User-Agent that servers see; say who you are."""
     contact: str = ""
-    """A URL or mail address where their owners can reach you, appended to user_agent."""
+    """A URL or mail address where site owners can reach you, appended to user_agent."""
     connect_timeout_s: float = 10.0
-    """Seconds for one connection, TLS handshake included."""
+    """Seconds to connect, TLS handshake included."""
     deadline_s: float = 60.0
     """Seconds for the whole request: look-up, redirects, body, retries and the waits between them."""
     max_bytes: int = 20 * 1024 * 1024
     """The largest body, after decompression."""
     max_redirects: int = 5
-    """Redirects followed at most; each is checked like the first URL."""
+    """Redirects to follow; each is checked like the first URL."""
     retries: int = 3
-    """Further attempts after 408, 429, 5xx and connection errors."""
+    """Retries after 408, 429, 5xx and connection errors."""
     allow_private_hosts: tuple[str, ...] = ()
-    """Host names, as written in the URL, that may be on a private address."""
+    """Host names, as in the URL, that may resolve to a private address."""
     respect_no_ai: bool = True
-    """Refuse what its owner marks with X-Robots-Tag: noai or noimageai."""
+    """Skip what its owner marks with X-Robots-Tag: noai or noimageai."""
     keep_alive: int = 32
-    """Connections kept open for each host between requests; 0 opens a new one every time."""
+    """Idle connections kept open per host; 0 opens a new one for every request."""
 
     def __post_init__(self):
         for name in ("connect_timeout_s", "deadline_s", "max_bytes"):
@@ -81,9 +81,9 @@ class ListedFetchConfig(FetchConfig):
     """
 
     requests_per_s: float | None = 20.0
-    """Requests a second that each worker makes to one host; null: no limit but concurrency. 429 and 503 slow it down."""
+    """Requests per second from each worker to one host; null: limited by concurrency only. 429 and 503 slow it down."""
     concurrency: int = 8
-    """Requests that each worker makes to one host at the same time."""
+    """Simultaneous requests from each worker to one host."""
 
     def __post_init__(self):
         super().__post_init__()

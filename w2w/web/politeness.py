@@ -26,15 +26,15 @@ class PolitenessConfig:
     """How a host is treated, by all workers of the run together."""
 
     requests_per_s: float | None = 1.0
-    """Requests a second to one host; null: no limit but concurrency."""
+    """Requests per second to one host; null: limited by concurrency only."""
     burst: int = 1
-    """Requests that may come at once after a pause."""
+    """Requests that may be sent at once after a pause."""
     concurrency: int = 4
-    """Requests to one host at the same time."""
+    """Simultaneous requests to one host."""
     max_wait_s: float = 120.0
-    """The longest pause that one Retry-After gives a host; a URL that asks for more is left to a later run."""
+    """Longest Retry-After that is waited for; a URL that asks for more is left to a later run."""
     max_crawl_delay_s: float = 60.0
-    """The longest Crawl-delay of a robots.txt that is believed."""
+    """Longest Crawl-delay of a robots.txt that is obeyed."""
 
     def __post_init__(self):
         if self.requests_per_s is not None and not self.requests_per_s > 0:

@@ -217,9 +217,9 @@ class Limits:
     max_queries_per_path: int = 2_000
     """URLs that differ only in their query."""
     max_urls_per_pattern: int = 200_000
-    """URLs whose paths differ only in their digits: what a calendar makes without end."""
+    """URLs whose paths differ only in digits, as an endless calendar's do."""
     max_repeats: int = 3
-    """Times that one segment may stand in a path: /a/b/a/b/a/b is a loop of relative links."""
+    """Times that one segment may occur in a path: /a/b/a/b/a/b is a loop of relative links."""
     max_redirects: int = 5
     """Redirects in a row."""
     max_urls_below: dict[str, int] | None = None

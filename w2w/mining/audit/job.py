@@ -25,11 +25,11 @@ _MADE_BY = {"splits": "split", "pairs": "mine", "outfits": "compose"}
 
 @dataclass(frozen=True)
 class Config(JobConfig):
-    """Check the splits that tables `splits`, `pairs` and `outfits` say, by id and on the pictures; nothing is written but a
-    page. Exit code 1 where something leaks."""
+    """Check the splits in tables `splits`, `pairs` and `outfits` for leaks, by id and on the pictures, and write a page. Exit
+    code 1 if something leaks."""
 
     tables: list[str] = field(default_factory=lambda: ["splits", "pairs", "outfits"])
-    """Which tables; those that are not there are left out."""
+    """Which tables; missing ones are skipped."""
     source: str = schema.OWN
     """Whose pairs and outfits: own, or the name of a public set."""
     product_key: list[str] = field(default_factory=list)
@@ -41,11 +41,11 @@ class Config(JobConfig):
     out: str = ""
     """The page. Default: index.html in <store>/reports/audit/<run>."""
     examples: int = 60
-    """Leaks of every kind that the page shows."""
+    """Leaks of each kind on the page."""
     rules: LikenessRules = LikenessRules()
-    """When two pictures are one."""
+    """When two pictures are the same."""
     decode: DecodeLimits = DecodeLimits()
-    """What an image may be."""
+    """Limits of an image."""
     pool: Pool = Pool()
     """Workers that decode images without a fingerprint."""
 

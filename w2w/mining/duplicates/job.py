@@ -26,13 +26,13 @@ class Config(JobConfig):
     SHOWN = "store model_version min_cosine rules.most_levels pool.workers limit dry_run"
 
     rules: LikenessRules = LikenessRules()
-    """When two pictures are one."""
+    """When two pictures are the same."""
     model_version: str | None = None
     """Also compare neighbours in table `embeddings` of this model version: finds crops of more than 5 %."""
     min_cosine: float = 0.95
     """Of such neighbours, at least."""
     decode: DecodeLimits = DecodeLimits()
-    """What an image may be."""
+    """Limits of an image."""
     pool: Pool = Pool()
     """Workers that decode."""
 

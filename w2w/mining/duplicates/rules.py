@@ -28,9 +28,9 @@ class LikenessRules:
     hash_bits: int = 4
     """Candidates: bits of 64 in which perceptual hashes may differ (also against the mirror image's)."""
     look_levels: float = 10.0
-    """Candidates: root mean square difference, in levels of 255, of two pictures as far as 6 x 6 frequencies show it."""
+    """Candidates: most root mean square difference, in levels of 255, over the lowest 6 x 6 frequencies of two pictures."""
     num_nearest: int = 8
-    """Candidates: at most so many nearest looks of each picture."""
+    """Candidates: nearest neighbours of each picture, at most."""
     most_levels: float = 4.5
     """Decision: levels of 255 that a place (an eighth a side) may differ, laid over each other; twice that off plain ground."""
 

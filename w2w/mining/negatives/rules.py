@@ -22,10 +22,9 @@ class NegativeRules:
     k: int = 5
     """Negatives of a pair, at most."""
     ratio: float | None = 0.95
-    """A negative's score is below the positive's by 1 - ratio of its size, at least: at most this share of a positive score
-    (there: TopK-PercPos), and as far below a negative one, of which a share would lie above."""
+    """A negative's score is at most this share of the positive's (TopK-PercPos); for a negative score, as far below it."""
     margin: float | None = None
-    """A negative's score is at most the positive's less this (there: TopK-MarginPos)."""
+    """A negative's score is at most the positive's minus this (TopK-MarginPos)."""
     same_split: bool = True
     """Only products of the pair's own split, so that no test product is trained on, not even as a negative."""
 

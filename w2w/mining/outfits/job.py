@@ -31,16 +31,16 @@ class Config(JobConfig):
     modified: int = 1
     """Modified outfits for each worn one."""
     crop_sources: list[str] | None = None
-    """What counts as a slot: boxes (a detector saw it there), ratios (where it is in most people). Default: boxes where a
-    detector guided the cut-outs, for what it did not find is mostly not to be seen; else ratios."""
+    """Where a slot's crop may come from: boxes (a detector found it) or ratios (where most people wear it). Default: boxes if
+    a detector guided the cut-outs, since what it did not find is mostly not visible; else ratios."""
     product_key: list[str] = field(default_factory=list)
     """The attributes that make a product, as the splits were made with."""
     val_share: float = 0.1
-    """Of the photos that no post or product shows: how many go to val, by the hash of their near-duplicates."""
+    """Share of photos outside posts and products that goes to val, by a hash of their near-duplicates."""
     test_share: float = 0.1
     """Of the same, to test."""
     seed: int = 0
-    """Another one makes other modified outfits."""
+    """Seed of the modified outfits."""
     sheet: int = 24
     """How many outfits the page shows; 0: no page."""
 

@@ -54,20 +54,20 @@ class GateConfig:
     """What similarity decides, by vectors of garments and of products' images (`w2w embed`, and `--of garments`)."""
 
     matches: str = "none"
-    """none; ambiguous: which is which, where photo or post has several of a class; all: also where there is one of each, which
-    takes out wrong tags."""
+    """none; ambiguous: decide which is which where a photo or post has several of a class; all: also check single matches,
+    which removes wrong tags."""
     encoder: EncoderConfig = EncoderConfig()
     """The model whose vectors are compared."""
     model_version: str | None = None
-    """Of the vectors, in place of the encoder's."""
+    """Model version of the vectors, instead of the encoder's."""
     max_share: float = 0.25
-    """A pair is dissimilar when a larger share of a sample of the class's products is more alike to the garment."""
+    """A pair is rejected if a larger share of a sample of the class's products is closer to the garment."""
     margin: float = 0.02
-    """By how much the best match must be more alike than the second (cosine of vectors centred on their class)."""
+    """How far the best match has to be ahead of the second (cosine of vectors centred on their class)."""
     least_similarity: float = -1.0
     """Least cosine of a pair, for an encoder whose cosines are calibrated."""
     sample: int = 256
-    """Garments and products that stand for their class."""
+    """Garments and products sampled for each class."""
 
     def __post_init__(self):
         if self.matches not in (NOTHING, AMBIGUOUS, ALL):

@@ -36,10 +36,10 @@ class Config(JobConfig):
     detector: str = "auto"
     """Whose garments: a stage version of `looks`, or auto: the newest."""
     classifier: str = "none"
-    """Whose class of a product's image counts, where it is sure (`w2w classify --threshold`, published: .8): a model version of
-    `categories`, auto for the newest, or none: the shop's own category."""
+    """Whose class of a product's image counts where it is sure (`w2w classify --threshold`; published: .8): a model version of
+    `categories`, auto: the newest, or none: the shop's own category."""
     classes: dict[str, str] | None = None
-    """The feed's categories as ours: {Topwear: top, Sandal: shoes, ...}. What is none of our classes is not mined."""
+    """The feed's categories as ours: {Topwear: top, Sandal: shoes, ...}. Other categories are not mined."""
     out: str = ""
     """The report. Default: index.html in <store>/reports/mine/<run>."""
     shown: int = 12

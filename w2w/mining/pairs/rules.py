@@ -33,14 +33,14 @@ class PairRules:
     least_score: float = 0.0
     """Least score of a detection. Default: what the detector itself calls found (0.3 for w2w-lite0); published: 0.5."""
     sure_score: float = 0.0
-    """A garment with a lower score counts only where more products of its class are tagged than surer garments were found:
-    that a tag names it makes up for the score. For a detector that was asked for its unsure finds (`--detector.threshold`)."""
+    """A lower-scoring garment counts only if a tag expects one: if more products of its class are tagged than surer garments
+    were found. For detectors that were asked for unsure finds (`--detector.threshold`)."""
     max_iou: float = 0.75
-    """Of two garments of a photo that overlap more, the worse goes."""
+    """Of two garments that overlap more than this, the lower-scoring one is dropped."""
     nms_per_class: bool = False
-    """Only garments of the same class suppress each other: a coat hides no top. Default: all do, as published."""
+    """Only garments of the same class suppress each other, so that a coat hides no top. By default all do, as published."""
     thumbnail_px: int = 200
-    """Least shorter side of a product's representative image."""
+    """Least length of the shorter side of a product's representative image."""
     whole_post: bool = True
     """Without a gate: a photo with more than two shoes, or with any other class twice, gives no pair at all, as published;
     false: none of that class."""

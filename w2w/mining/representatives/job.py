@@ -29,13 +29,13 @@ class Config(JobConfig):
     product_key: list[str] = field(default_factory=list)
     """Attributes that together make a product, for a feed with a row for every picture; none: its product_id does."""
     detector: str = "auto"
-    """Whose garments tell that a person wears it: a stage version of `looks`, none, or auto: the newest where there is one."""
+    """Whose garments tell that a picture shows a person: a stage version of `looks`, none, or auto: the newest, if any."""
     classifier: str = "none"
-    """Whose class must be the product's: a model version of `categories`, none, or auto: the newest where there is one."""
+    """Whose class has to be the product's: a model version of `categories`, none, or auto: the newest, if any."""
     classes: dict[str, str] | None = None
     """The feed's categories as ours: {Topwear: top, Sandal: shoes, ...}."""
     decode: DecodeLimits = DecodeLimits()
-    """What an image may be."""
+    """Limits of an image."""
     pool: Pool = Pool()
     """Workers that look at images."""
 

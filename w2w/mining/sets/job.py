@@ -19,7 +19,7 @@ STAGE_CODE = 1  # raise it when the same files would be read differently
 
 @dataclass(frozen=True)
 class Config(JobConfig):
-    """Read a public data set: its pictures once, then its pairs and outfits in place of those of the same set."""
+    """Read a public data set: its pictures once, then its pairs and outfits, which replace those of an earlier run."""
 
     SHOWN = "store set.format set.path set.images set.variant set.source max_reject_rate limit dry_run"
     PLACES = {"FORMAT": "set.format", "FOLDER": "set.path"}
@@ -27,7 +27,7 @@ class Config(JobConfig):
     set: SetConfig = field(default_factory=SetConfig)
     """The data set."""
     decode: DecodeLimits = DecodeLimits()
-    """What an image may be."""
+    """Limits of an image."""
     fetch: ListedFetchConfig = ListedFetchConfig()
     """How images on the web are fetched."""
     crop_px: int = 384

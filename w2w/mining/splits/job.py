@@ -19,7 +19,8 @@ from w2w.table.sink import Lineage
 
 @dataclass(frozen=True)
 class Config(JobConfig):
-    """Write table `splits`: one row a product and post, dealt by what connects them (products, posts, near-duplicates)."""
+    """Assign every product and post to train, val or test, so that nothing connected (by tags or near-duplicates) is divided:
+    table `splits`."""
 
     SHOWN = "store product_key split.train split.val split.test split.max_component dry_run"
 

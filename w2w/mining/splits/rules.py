@@ -39,9 +39,9 @@ class SplitRules:
     test: float = 0.1
     """As ``train``."""
     salt: str = ""
-    """Any other word deals the components anew."""
+    """Changes the assignment: another word, another split."""
     max_component: float = 0.05
-    """Largest share of all products and posts that may go to one split as one; a larger component is cut at tags. 1: never."""
+    """Largest share of all products and posts in one connected component; a larger one is cut at tags. 1: never."""
 
 
 @dataclass(frozen=True)

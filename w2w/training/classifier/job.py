@@ -26,19 +26,19 @@ class Config(JobConfig):
     SHOWN = "store train classes threshold classifier encoder.name max_examples limit dry_run"
 
     classifier: str = ""
-    """Folder of the head: read from, or with --train written to. Default: classifier/ in the store."""
+    """Folder of the head: read, or with --train written. Default: classifier/ in the store."""
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     """Whose embeddings are classified (`w2w embed` made them)."""
     threshold: float = 0.8
-    """Least probability of a class that is to be used."""
+    """Least probability at which a class is accepted."""
     train: bool = False
     """Train the head on the products' categories instead of predicting."""
     classes: dict[str, str] | None = None
-    """The feed's categories as ours: {Topwear: top, Sandal: shoes, ...}. What is not named, and no class itself, is etc."""
+    """The feed's categories as ours: {Topwear: top, Sandal: shoes, ...}. Anything else that is no class of ours is etc."""
     head: HeadConfig = HeadConfig()
     """How it is trained."""
     max_examples: int = 100_000
-    """Train on at most so many products."""
+    """Most products to train on."""
     pool: Pool = Pool(batch_rows=1024)
     """Workers that predict."""
 

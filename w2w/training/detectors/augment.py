@@ -17,9 +17,9 @@ class AugmentConfig:
     """How far a training photo may be from the stored one."""
 
     smaller: float = 0.6
-    """Least size on the canvas, as share of the whole photo's."""
+    """Smallest scale on the canvas, relative to the whole photo."""
     larger: float = 1.7
-    """Largest: what then sticks out is cropped."""
+    """Largest scale; what sticks out is cropped."""
     stretch: float = 0.1
     """Width over height changes by up to this share."""
     flip: float = 0.5
@@ -29,9 +29,9 @@ class AugmentConfig:
     blur: float = 0.1
     """Share of photos that are blurred."""
     erase: float = 0.2
-    """Share of photos of which a rectangle is hidden (Zhong et al. 2017, "Random Erasing")."""
+    """Share of photos with a rectangle erased (Zhong et al. 2017, "Random Erasing")."""
     least_visible: float = 0.4
-    """A garment of which less of its box is left becomes a region to ignore."""
+    """A garment with less of its box left becomes an ignored region."""
 
 
 @dataclass(frozen=True)

@@ -30,35 +30,37 @@ class TrainConfig:
     batch_images: int = 16
     """Photos of one step of one worker."""
     learning_rate: float | None = None
-    """Highest rate of AdamW, reached after warmup_steps, then down to 0 along a cosine. Default: ours 1.5e-3, hf 5e-5."""
+    """Peak learning rate of AdamW, reached after warmup_steps, followed by cosine decay to 0. Default: ours 1.5e-3, hf
+    5e-5."""
     backbone_rate: float = 0.3
-    """The pretrained backbone learns at this share of it. Its first two stages and all its batch norms stay as they are."""
+    """Learning rate of the pretrained backbone, as a share of learning_rate. Its first two stages and all batch norms are
+    frozen."""
     weight_decay: float = 0.05
-    """Of matrices; biases and norms have none."""
+    """Weight decay of matrices; biases and norms have none."""
     warmup_steps: int = 60
-    """Steps over which the rate rises."""
+    """Steps of linear warm-up."""
     clip_norm: float | None = None
-    """Gradients are shortened to this length. Default: ours 10, hf 0.1."""
+    """Clip the gradient norm to this. Default: ours 10, hf 0.1."""
     average: float = 0.998
-    """Decay of the running average of the weights, which is what is measured and kept."""
+    """Decay of the moving average of the weights, which is evaluated and kept."""
     height_px: int = 320
-    """Of the canvas for upright photos; a multiple of 32. Ours only: hf models have their processor's size."""
+    """Height of the canvas for upright photos, a multiple of 32. Only ours: hf models use their processor's size."""
     width_px: int = 224
     """Likewise."""
     longest_px: int = 576
-    """Photos are kept in memory shrunk to this: 0.8 MB each, shared out among the workers."""
+    """Longest side of photos kept in memory: 0.8 MB each, divided among the workers."""
     rare: float = 0.5
-    """Photos with a class that fewer than this share have are drawn more often, by the square root of what is lacking."""
+    """Repeat-factor threshold: a class seen in less than this share of photos is oversampled by sqrt(rare / frequency)."""
     val_share: float = 0.15
-    """Of the training photos, by hash: not trained on, they choose the epoch that is kept. 0: the last epoch is kept."""
+    """Share of training photos held out, by hash, to choose the epoch that is kept. 0: keep the last epoch."""
     val_every: int = 4
-    """Epochs between two measurements."""
+    """Epochs between evaluations."""
     seed: int = 0
-    """Of weights, order and augmentation."""
+    """Seed of weights, order and augmentation."""
     threads: int = 1
     """CPU threads of one worker."""
     augment: AugmentConfig = field(default_factory=AugmentConfig)
-    """What happens to a photo before it is seen."""
+    """Augmentation of photos."""
 
     def __post_init__(self):
         for name in ("epochs", "batch_images", "val_every", "threads"):

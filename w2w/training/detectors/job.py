@@ -11,8 +11,7 @@ from w2w.training.tracking import LogConfig
 
 @dataclass(frozen=True)
 class Config(JobConfig):
-    """The older name of `w2w train detector`, whose --detector.start is --recipe here, and whose other --detector.* are
-    --train.*."""
+    """The old name of `w2w train detector`. Its --detector.start is --recipe here, its other --detector.* are --train.*."""
 
     recipe: str = OURS
     """ours, ours:FOLDER (goes on from one of ours), hf:ORG/MODEL or hf:FOLDER (transformers), yolo:FILE.pt (ultralytics)."""
@@ -27,7 +26,7 @@ class Config(JobConfig):
     out: str | None = None
     """Local folder of the model. Default: detectors/<run's digest> in the store."""
     resume: bool = True
-    """Go on where an interrupted run of the same options and photos stopped. --resume=false begins anew."""
+    """Resume an interrupted run of the same options and photos. --resume=false starts over."""
 
 
 Result = job.Result

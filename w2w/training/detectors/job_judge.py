@@ -21,11 +21,11 @@ class Config(JobConfig):
     detector: DetectorConfig = field(default_factory=DetectorConfig)
     """The model. AP looks at all boxes; precision and recall are of those above its threshold."""
     sources: list[str] | None = None
-    """Data sets to measure on. Default: all."""
+    """Data sets to evaluate on. Default: all."""
     split: str = "test"
-    """test, or train for a look at what was learnt by heart."""
+    """test, or train to see what was memorised."""
     photos: int = 12
-    """How many are shown."""
+    """Photos on the page."""
     out: str | None = None
     """Folder of report.html and metrics.json. Default: judged/<detector's version> in the store."""
 

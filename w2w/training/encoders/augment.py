@@ -20,17 +20,17 @@ class AugmentConfig:
     flip: float = 0.5
     """Share of pictures that are mirrored."""
     colour: float = 0.4
-    """Strength of changes in light and colour. Colour tells products apart: little of it."""
+    """Strength of changes in light and colour; keep it low, because colour tells products apart."""
     smaller: float = 0.6
-    """Least share of the area that a random crop keeps."""
+    """Smallest random crop, as a share of the area."""
     stretch: float = 0.15
     """Width over height changes by up to this share."""
     partial: float = 0.25
-    """Share of anchors that lose up to half at one side: garments that leave the photo, or go on under another."""
+    """Share of anchors that lose up to half on one side, like garments cut off by the photo's edge or covered by another."""
     occlude: float = 0.35
-    """Share of anchors that have a slanted part covered by another picture of the batch or by one colour."""
+    """Share of anchors with a slanted part covered by another picture of the batch or by a plain colour."""
     erase: float = 0.2
-    """Share of pictures of which a rectangle is hidden (Zhong et al. 2017, "Random Erasing")."""
+    """Share of pictures with a rectangle erased (Zhong et al. 2017, "Random Erasing")."""
 
     def __post_init__(self):
         if self.of not in SIDES:

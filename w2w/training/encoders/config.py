@@ -24,7 +24,7 @@ class HeadConfig:
     dims: list[int] = field(default_factory=lambda: [128])
     """Outputs of each layer; the last is the length of the vectors. [256, 128] has a GELU between two layers."""
     start: str = "pca"
-    """A single layer starts as the projection onto the principal components of what training pictures show (pca), or random."""
+    """A single layer starts as the projection onto the principal components of the training vectors (pca), or random."""
 
     def __post_init__(self):
         if not self.dims or min(self.dims) < 1:
@@ -38,43 +38,42 @@ class LearnConfig:
     """What an encoder learns from its pairs, and which of it may change."""
 
     batch_pairs: int = 64
-    """Pairs of one batch of one worker, each of another product."""
+    """Pairs per batch and worker, each of a different product."""
     loss: str = "info_nce"
     """info_nce (in-batch negatives), or the baselines triplet (1:1:1), contrastive (with a margin) and contrastive-as-published
     (the same with its label inverted, as "Outfit Of The Day" has it), or module:attribute, a loss of your own."""
     symmetric: bool = True
     """info_nce: from anchors to positives and back. false: from the anchors only."""
     same: str = "positive"
-    """What pairs of the same product or of near-duplicate pictures are to each other: positive, or hidden (neither)."""
+    """How pairs of the same product or of near-duplicate pictures count for each other: positive, or hidden (neither)."""
     dims: list[int] = field(default_factory=list)
-    """info_nce: prefixes of the vectors that shall do as vectors themselves (Matryoshka), such as [32, 64, 128]."""
+    """info_nce: prefixes of the vector that work as vectors themselves (Matryoshka), such as [32, 64, 128]."""
     margin: float | None = None
     """Of the baselines. Default: triplet .2, contrastive 1."""
     negatives: int = 0
-    """Each anchor brings one of the so many hardest of its mined negatives (table `negatives`); 0: none."""
+    """Each anchor brings one negative, drawn from the N hardest mined for its pair (table `negatives`); 0: none."""
     same_category: tuple[float, float] = (0.5, 1.0)
-    """Share of the batches whose products are all of one category, at the first step and at the last."""
+    """Share of batches with products of one category only, at the first step and at the last."""
     head: HeadConfig = field(default_factory=HeadConfig)
     """The layers on top of the backbone."""
     backbone_rate: float = 0.3
-    """The backbone learns at this share of the rate."""
+    """Learning rate of the backbone, as a share of the head's."""
     frozen: list[str] = field(default_factory=list)
-    """Parts of the backbone that stay as they are, by the beginnings of their names, such as [conv_stem, bn1, blocks.0]."""
+    """Frozen parts of the backbone, by name prefix, such as [conv_stem, bn1, blocks.0]."""
     weight_decay: float = 0.05
-    """Of matrices; biases, norms and the temperature have none."""
+    """Weight decay of matrices; biases, norms and the temperature have none."""
     stay: float = 0.0
     """Weight of the squared distance of the backbone's weights from those it started with (Li et al. 2018, "L2-SP")."""
     interpolate: float = 1.0
-    """What is measured and saved lies this far from the weights at the start to the trained ones (Wortsman et al. 2022,
-    "WiSE-FT")."""
+    """Interpolate between starting (0) and trained (1) weights for evaluation and saving (Wortsman et al. 2022, "WiSE-FT")."""
     chunk: int = 0
-    """Pictures whose activations are in memory at a time (GradCache): large batches for a second forward pass. 0: all."""
+    """Pictures per GradCache chunk: large batches in little memory, at the price of a second forward pass. 0: off."""
     checkpointing: bool = False
-    """The backbone keeps few activations and computes the others again (gradient checkpointing)."""
+    """Gradient checkpointing of the backbone: less memory, more computation."""
     val_pairs: int = 500
-    """Held-out pairs that choose the step that is kept, at most."""
+    """Most held-out pairs used to choose the step that is kept."""
     augment: AugmentConfig = field(default_factory=AugmentConfig)
-    """What happens to pictures before they are seen."""
+    """Augmentation of pictures."""
 
     def __post_init__(self):
         for name, least in (("batch_pairs", 2), ("val_pairs", 0), ("negatives", 0), ("chunk", 0)):

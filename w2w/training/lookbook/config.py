@@ -16,13 +16,13 @@ class LookbookConfig:
     """Folder of pictures named like PID000001_CLEAN1_IID000000.jpg (alone) or CLEAN0 (worn), the same on every machine.
     `python -m w2w.wardrobe.lookbook FOLDER` renders one."""
     least_worn: int = 10
-    """Products with fewer photos of somebody wearing them are left out."""
+    """Leave out products with fewer photos of somebody wearing them."""
     test_share: float = 0.22
-    """Of the products: not trained on, and measured at the end. The report: 556 of 2,556."""
+    """Share of products held out for the final evaluation. The report: 556 of 2,556."""
     val_share: float = 0.05
-    """Of the others: not trained on, they choose the step that is kept. --published holds none out."""
+    """Share of the other products held out to choose the step that is kept. --published holds none out."""
     galleries: list[int] = field(default_factory=lambda: [50, 300])
-    """Experiments 2 and 3: a photo's product is looked for among so many. Of more than the test has: among all of them."""
+    """Experiments 2 and 3: sizes of the gallery that a photo's product is looked for in, at most all products of the test."""
     batch: int = 64
     """Pairs (siamese) or products (pixeldtgan) in a batch of one worker."""
     siamese: SiameseConfig = field(default_factory=SiameseConfig)

@@ -17,23 +17,23 @@ class OutfitsConfig:
     """Loss, batch and curriculum of a scorer of outfits."""
 
     loss: str = LOGISTIC
-    """logistic (worn outfits up, modified ones down), margin (each worn one above the one made of it), what2wear (as it was
-    published: it only pushes up, and has its own network)."""
+    """logistic (worn outfits up, modified ones down), margin (each worn outfit above its modified one), what2wear (as
+    published: only pushes up, with its own network)."""
     scorer: ScorerConfig = field(default_factory=ScorerConfig)
     """The network."""
     batch_outfits: int = 128
-    """Worn outfits in a batch, each with one that was made of it."""
+    """Worn outfits per batch, each with a modified one."""
     threshold: float = 0.7
-    """Of what2wear: similarity that modified outfits shall reach."""
+    """what2wear: the similarity that modified outfits are pushed to."""
     hinge: str = BATCH
-    """Of what2wear: whether their mean over the batch shall reach it (batch: its code) or each one (outfit: its notebook)."""
+    """what2wear: apply the threshold to the batch mean (batch: its code) or to each outfit (outfit: its notebook)."""
     worn_first: float = 0.0
-    """Share of the steps in which modified outfits are left out: worn ones are told from strangers, whose every item comes from
-    another outfit of the batch. What2wear then has its first term alone."""
+    """Share of steps without modified outfits, in which worn ones are told from mixtures of items of the whole batch.
+    what2wear then uses only its first term."""
     weight_decay: float = 0.05
-    """Of matrices."""
+    """Weight decay of matrices."""
     num_answers: int = 4
-    """Answers of a question to fill in the blank."""
+    """Candidates per fill-in-the-blank question."""
 
     def __post_init__(self):
         if self.loss not in LOSSES:
