@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 _PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
-_PATIENCE_S = 60
+_PATIENCE_S = 20
 WIDTHS = (1400, 390)
 # what a person with a screen reader, a keyboard or a phone would miss
 _FAULTS = """(() => {
@@ -65,7 +65,7 @@ class Page:
         return self._browser.call(method, self._session, **params)
 
     def size(self, width: int, height: int = 900, dark: bool = False) -> None:
-        self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 500)
+        self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.call("Emulation.setEmulatedMedia", features=[scheme])
 
@@ -73,7 +73,8 @@ class Page:
         """Seconds until the page has loaded."""
         self._loaded = False
         start = time.monotonic()
-        self.call("Page.navigate", url=url)
+        if "loaderId" not in self.call("Page.navigate", url=url):  # the same page, at another #
+            return time.monotonic() - start
         self._browser.until(lambda: self._loaded)
         return time.monotonic() - start
 
@@ -165,7 +166,7 @@ def browser() -> Iterator[Browser]:
     """Without a network: a host that a page asks for is not found."""
     found = program()
     assert found, "no Chromium on this machine"
-    with tempfile.TemporaryDirectory() as profile:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
         reads, told = os.pipe()
         heard, writes = os.pipe()
         options = ["--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--no-first-run"]

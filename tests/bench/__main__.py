@@ -23,6 +23,7 @@ QUESTIONS = (
     "gradcache_memory",
     "recipes",
     "real_gain",
+    "gallery",
 )
 
 for question in QUESTIONS:

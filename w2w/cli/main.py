@@ -42,6 +42,7 @@ GROUPS = {  # what jobs are for -> name -> its module in w2w
         "index": "index.job",
         "find": "find.job",
         "search": "search.job_search",
+        "gallery": "gallery.job",
         "evaluate": "evaluation.job_evaluate",
     },
     "Night and care": {

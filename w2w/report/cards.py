@@ -5,8 +5,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from PIL import Image
+
 from w2w import schema
-from w2w.report.page import thumbnail
+from w2w.errors import Reject
+from w2w.images.decode import decode
+from w2w.report.page import jpeg, thumbnail
 
 CARD_PX = 240
 _WHOLE = {"CLP", "ISK", "JPY", "KRW", "VND"}  # ISO 4217: without a minor unit
@@ -69,3 +73,16 @@ def price_text(price: float | None, currency: str | None) -> str:
 def web_link(url: str | None) -> str | None:
     """Only what a browser may follow from a page that shows foreign rows."""
     return url if url and url.lower().startswith(("http://", "https://")) else None
+
+
+def dress_of(top: bytes, bottom: bytes) -> bytes:
+    """A dress of its halves, JPEG: the upper above the lower one, as wide; the upper one alone where one cannot be read."""
+    try:
+        above, below = (Image.fromarray(decode(half)) for half in (top, bottom))
+    except Reject:
+        return top
+    below = below.resize((above.width, max(1, round(below.height * above.width / below.width))))
+    whole = Image.new("RGB", (above.width, above.height + below.height))
+    whole.paste(above, (0, 0))
+    whole.paste(below, (0, above.height))
+    return jpeg(whole)

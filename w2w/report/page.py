@@ -91,28 +91,36 @@ def _smaller(uris: Counter[str], room: int) -> dict[str, str]:
 
 
 def thumbnail(data: bytes | None, side_px: int = _THUMBNAIL_PX) -> str | None:
-    """A data URI of at most ``side_px`` a side, encoded anew: no foreign byte gets in. None for what cannot be read."""
-    if data is None:
-        return None
+    """A data URI of ``small``. None for what cannot be read."""
+    picture = None if data is None else small(data, side_px)
+    return data_uri(picture) if picture else None
+
+
+def small(data: bytes, side_px: int) -> Image.Image | None:
+    """The picture at most ``side_px`` a side, to be encoded anew: no foreign byte gets in. None for what cannot be read."""
     try:
-        pixels = decode(data, min_side_px_wanted=side_px)
+        picture = Image.fromarray(decode(data, min_side_px_wanted=side_px))
     except Reject:
         return None
-    picture = Image.fromarray(pixels)
     picture.thumbnail((side_px, side_px))
-    return data_uri(picture)
+    return picture
 
 
 def data_uri(picture: Image.Image) -> str:
     """The picture as a JPEG inside a page."""
+    return jpeg_uri(jpeg(picture))
+
+
+def jpeg(picture: Image.Image) -> bytes:
+    """As pages have it."""
     out = io.BytesIO()
     picture.save(out, "JPEG", quality=80, optimize=True)
-    return jpeg_uri(out.getvalue())
+    return out.getvalue()
 
 
-def jpeg_uri(jpeg: bytes) -> str:
+def jpeg_uri(data: bytes) -> str:
     """A JPEG of our own encoder inside a page."""
-    return "data:image/jpeg;base64," + base64.b64encode(jpeg).decode()
+    return "data:image/jpeg;base64," + base64.b64encode(data).decode()
 
 
 def _number(value: object) -> str:

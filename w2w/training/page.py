@@ -141,7 +141,7 @@ def _sources(table: pa.Table) -> list[dict]:
     return result
 
 
-def _chart(name: str, curves: Sequence[Curve]) -> dict:
+def _chart(name: str, curves: Sequence[Curve]) -> dict[str, Any]:
     """Polylines in pixels, and the numbers at the axes' ends."""
     width, height = _CHART
     xs = [x for c in curves for x, _ in c.points]

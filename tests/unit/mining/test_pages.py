@@ -12,11 +12,12 @@ from PIL import Image
 from w2w.errors import RejectCode
 from w2w.garments import job_detect
 from w2w.garments.page import Box, Seen, colours_of
-from w2w.mining.outfits.page import Piece, Worn, _stacked, outfit_sheet
+from w2w.mining.outfits.page import Piece, Worn, outfit_sheet
 from w2w.mining.pairs import job as mine
 from w2w.mining.pairs.page import Counted, Reason, Rejected, Side, mining_report
 from w2w.mining.pairs.shown import _MEANINGS
 from w2w.mining.splits import job as split
+from w2w.report.cards import dress_of
 
 RED, BLUE = (simplejpeg.encode_jpeg(np.full((60, 80, 3), c, np.uint8)) for c in ((200, 0, 0), (0, 0, 200)))
 
@@ -68,6 +69,6 @@ def test_a_dress_is_drawn_once_and_what_was_put_in_is_framed(tmp_path):
     assert [p["class"][1:] for p in modified.select(".picture")] == [["top", "changed"], ["bottom"], ["shoes"]]
     assert modified.select_one("img")["alt"] == "top, replaced"
     assert "by boxes: top, shoes; by ratios: bottom" in modified.get_text()
-    whole = np.asarray(Image.open(io.BytesIO(_stacked(RED, BLUE))))
+    whole = np.asarray(Image.open(io.BytesIO(dress_of(RED, BLUE))))
     assert (whole.shape, whole[10, 40].argmax(), whole[110, 40].argmax()) == ((120, 80, 3), 0, 2)
-    assert _stacked(RED, b"torn") == RED
+    assert dress_of(RED, b"torn") == RED

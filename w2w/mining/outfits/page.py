@@ -1,13 +1,8 @@
 """A contact sheet of outfits: what was worn, and what was made of it by replacing pieces."""
 
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from PIL import Image
-
-from w2w.errors import Reject
-from w2w.images.decode import decode
 from w2w.report import cards
 from w2w.report.page import thumbnail, write_page
 
@@ -52,7 +47,7 @@ def _shown(pieces: Sequence[Piece]) -> dict:
     halves = {p.slot: p for p in pieces if p.category == _DRESS and p.slot in _HALVES}
     if len(halves) == len(_HALVES):
         top, bottom = (halves[slot] for slot in _HALVES)
-        whole = Piece(_DRESS, _DRESS, _stacked(top.crop, bottom.crop), top.crop_source, top.replaced or bottom.replaced)
+        whole = Piece(_DRESS, _DRESS, cards.dress_of(top.crop, bottom.crop), top.crop_source, top.replaced or bottom.replaced)
         pieces = [whole, *(p for p in pieces if p.slot not in halves)]
     shown = []
     by_source: dict[str, list[str]] = {}
@@ -62,18 +57,3 @@ def _shown(pieces: Sequence[Piece]) -> dict:
         by_source.setdefault(p.crop_source, []).append(name)
     said = "; ".join(f"by {source}: {', '.join(names)}" for source, names in by_source.items())
     return {"pieces": shown, "said": said, "replaced": " and ".join(p.slot for p in pieces if p.replaced)}
-
-
-def _stacked(top: bytes, bottom: bytes) -> bytes:
-    """The upper half above the lower one, as wide; the upper half alone where one cannot be read."""
-    try:
-        above, below = (Image.fromarray(decode(half)) for half in (top, bottom))
-    except Reject:
-        return top
-    below = below.resize((above.width, max(1, round(below.height * above.width / below.width))))
-    whole = Image.new("RGB", (above.width, above.height + below.height))
-    whole.paste(above, (0, 0))
-    whole.paste(below, (0, above.height))
-    out = io.BytesIO()
-    whole.save(out, "JPEG", quality=90)
-    return out.getvalue()

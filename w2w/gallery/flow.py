@@ -1,0 +1,176 @@
+"""What the site shows, read from the tables and the index; which pictures it needs."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from w2w import ids, schema
+from w2w.gallery.rules import Look, Outfit, Piece, image_name
+from w2w.index.manifest import index_uri
+from w2w.index.publish import current_version
+from w2w.index.search import QUERY, open_index
+from w2w.report.cards import dress_of
+from w2w.table import delta
+from w2w.table.pending import lookup, lookup_batches
+
+_COLUMNS = [
+    *(schema.PRODUCT_ID, schema.TITLE, schema.BRAND, schema.PRICE, schema.CURRENCY, schema.CATEGORY, schema.URL),
+    *(schema.ATTRIBUTES, schema.IMAGE_ID, schema.IMAGE_URI, schema.ACTIVE, schema.FETCHED_AT, schema.FEED),
+]
+_DRESS = "dress"
+_SPARE = 8  # hits beyond those shown: the product itself and its near-duplicates are left out
+_AT_ONCE = 1024  # vectors searched together
+
+
+def read_catalog(store: str) -> list[dict[str, Any]]:
+    """The products that are on sale, those that came last first, with ``first`` and ``last``: the days of the first and of the
+    newest row. In memory: about 2 kB a product."""
+    stamps = delta.read(store, schema.PRODUCTS, [schema.PRODUCT_ID, schema.FETCHED_AT])
+    first = stamps.group_by(schema.PRODUCT_ID).aggregate([(schema.FETCHED_AT, "min")])
+    since = dict(zip(first.column(schema.PRODUCT_ID).to_pylist(), first.column(f"{schema.FETCHED_AT}_min").to_pylist()))
+    rows = delta.current_products(store, _COLUMNS)
+    products = rows.filter(rows.column(schema.ACTIVE)).to_pylist()
+    for row in products:
+        row["first"], row["last"] = (f"{t:%Y-%m-%d}" for t in (since[row[schema.PRODUCT_ID]], row[schema.FETCHED_AT]))
+    return sorted(products, key=lambda row: row["first"], reverse=True)  # stable: of one day by id
+
+
+def similar_products(
+    store: str, index: str, products: Sequence[Mapping[str, Any]], count: int, threads: int
+) -> tuple[list[list[tuple[int, float]]], str | None]:
+    """For each product at most ``count`` (position, cosine) of its class, and the index version that says so: None, and
+    nothing, where no index is published. A near-duplicate of the product's picture, or of one before, is left out."""
+    similar: list[list[tuple[int, float]]] = [[] for _ in products]
+    uri = index_uri(store, index)
+    if current_version(uri) is None:
+        return similar, None
+    opened = open_index(uri)
+    position = {row[schema.PRODUCT_ID]: n for n, row in enumerate(products)}
+    known = opened.manifest.rows_by_category()
+    asking: dict[str, list[int]] = {}
+    for n, row in enumerate(products):
+        if row[schema.IMAGE_ID] and row[schema.CATEGORY] in known:
+            asking.setdefault(row[schema.IMAGE_ID], []).append(n)
+    images = pa.array(sorted(asking), pa.string())
+    alike = _clusters(store, images)
+    columns, version = [schema.OWNER_ID, schema.VECTOR], opened.manifest.model_version
+    for batch in lookup_batches(store, schema.EMBEDDINGS, images, columns, batch_rows=_AT_ONCE, model_version=version):
+        asked = [n for image in batch.column(0).to_pylist() for n in asking[image][:1]]
+        vectors_ND = np.array(batch.column(1).to_pylist(), np.float32)
+        classes = [products[n][schema.CATEGORY] for n in asked]
+        hits = opened.search(vectors_ND, count + _SPARE, classes, one_per_product=True, num_threads=threads)
+        for (n, seen), found in zip(((n, {_own(products[n], alike)}) for n in asked), _by_query(hits, len(asked))):
+            for hit in found:
+                at = position.get(hit[schema.PRODUCT_ID])
+                own = alike.get(hit[schema.IMAGE_ID], hit[schema.IMAGE_ID])
+                if at is not None and own not in seen and len(similar[n]) < count:
+                    seen.add(own)
+                    similar[n].append((at, hit[schema.SCORE]))
+    for same in asking.values():  # products with one picture have the same likes
+        for n in same[1:]:
+            similar[n] = similar[same[0]]
+    return similar, opened.manifest.version
+
+
+def _own(row: Mapping[str, Any], alike: Mapping[str, str]) -> str:
+    return alike.get(row[schema.IMAGE_ID], row[schema.IMAGE_ID])
+
+
+def _by_query(hits: pa.Table, num: int) -> Iterator[list[dict]]:
+    ends = np.searchsorted(hits.column(QUERY).to_numpy(), np.arange(num + 1))
+    return (hits.slice(start, end - start).to_pylist() for start, end in pairwise(ends))
+
+
+def _clusters(store: str, images: pa.Array) -> dict[str, str]:
+    """The near-duplicates of images, as `w2w deduplicate` left them; empty where it has not run."""
+    found = lookup(store, schema.DUPLICATES, images, [schema.IMAGE_ID, schema.CLUSTER_ID])
+    return dict(zip(found.column(0).to_pylist(), found.column(1).to_pylist()))
+
+
+def read_looks(store: str, products: Sequence[Mapping[str, Any]], most: int) -> tuple[list[Look], dict[str, bytes]]:
+    """The newest posts with a photo of somebody, and their pictures by the name that a thumbnail gets."""
+    position = {row[schema.PRODUCT_ID]: n for n, row in enumerate(products)}
+    posts = delta.current_posts(store, [schema.URL, schema.IMAGE_ID, schema.PRODUCT_IDS, schema.ACTIVE, schema.FETCHED_AT])
+    posts = posts.filter(posts.column(schema.ACTIVE)).sort_by(
+        [(schema.FETCHED_AT, "descending"), (schema.IMAGE_ID, "ascending")]
+    )
+    shown = posts.slice(0, most).to_pylist()
+    wanted = pa.array(sorted({post[schema.IMAGE_ID] for post in shown}), pa.string())
+    version = delta.newest_version(store, schema.LOOKS)
+    crops = _pictures(store, schema.LOOKS, wanted, schema.CROP, stage_version=version) if version else {}
+    whole = _pictures(store, schema.IMAGES, pc.filter(wanted, _lacks(wanted, crops)), schema.BYTES)
+    pictures = {ids.digest("look", image): data for image, data in (crops | whole).items()}
+    looks = []
+    for post in shown:
+        name = ids.digest("look", post[schema.IMAGE_ID])
+        worn = sorted({position[p] for p in post[schema.PRODUCT_IDS] or () if p in position})
+        looks.append(Look(name if name in pictures else None, post[schema.URL], f"{post[schema.FETCHED_AT]:%Y-%m-%d}", worn))
+    return looks, pictures
+
+
+def _lacks(wanted: pa.Array, found: Mapping[str, bytes]) -> pa.Array:
+    return pc.invert(pc.is_in(wanted, value_set=pa.array(list(found), pa.string())))
+
+
+def _pictures(store: str, table: schema.Table, keys: pa.Array, column: str, **version: str) -> dict[str, bytes]:
+    found = lookup(store, table, keys, [table.key[0], column], **version)
+    return {key: data for key, data in zip(found.column(0).to_pylist(), found.column(1).to_pylist()) if data}
+
+
+def read_outfits(store: str, products: Sequence[Mapping[str, Any]], most: int) -> tuple[list[Outfit], dict[str, bytes]]:
+    """The first worn outfits, with the crops that are no product's picture by the name that a thumbnail gets. A piece is a
+    product where its picture is the product's, or a mined pair says that its garment is."""
+    rows = delta.read(store, schema.OUTFITS, [schema.OUTFIT_ID, schema.ITEMS, schema.MODIFIED_OF, schema.SOURCE])
+    rows = rows.filter(pc.is_null(rows.column(schema.MODIFIED_OF))).sort_by(schema.OUTFIT_ID).slice(0, most)
+    of_image: dict[str, int] = {}
+    for n, row in enumerate(products):
+        of_image.setdefault(row[schema.IMAGE_ID], n)
+    outfits = rows.to_pylist()
+    worn = _worn(store, outfits, of_image)
+    crops = _crops(store, outfits)
+    shown = []
+
+    def piece(item: dict) -> Piece:
+        image, category, slot = item[schema.IMAGE_ID], item[schema.CATEGORY], item[schema.SLOT]
+        name = ids.digest("piece", item[schema.ITEM_ID])
+        thumb = name if name in crops else image_name(image) if image in of_image else None
+        text = slot if slot == category else f"{slot} ({category})"
+        return Piece(slot, thumb, text, of_image.get(image, worn.get((image, category))))
+
+    for outfit in outfits:
+        items = outfit[schema.ITEMS]
+        halves = [item for item in items if item[schema.CATEGORY] == _DRESS and item[schema.SLOT] in ("top", "bottom")]
+        if len(halves) > 1:  # drawn once
+            items = [halves[0] | {schema.SLOT: _DRESS}, *(item for item in items if item not in halves)]
+            names = [ids.digest("piece", half[schema.ITEM_ID]) for half in halves]
+            if all(name in crops for name in names):
+                crops[names[0]] = dress_of(*(crops[name] for name in names[:2]))
+        source = "worn in a post" if outfit[schema.SOURCE] == schema.OWN else f"of {outfit[schema.SOURCE]}"
+        shown.append(Outfit([piece(item) for item in items], source))
+    return shown, crops
+
+
+def _worn(store: str, outfits: Sequence[dict], of_image: Mapping[str, int]) -> dict[tuple[str, str], int]:
+    """(photo, class) -> the product that a mined pair says it is."""
+    pairs = delta.read(store, schema.PAIRS, [schema.ANCHOR_IMAGE_ID, schema.CATEGORY, schema.IMAGE_ID])
+    photos = pa.array(sorted({item[schema.IMAGE_ID] for o in outfits for item in o[schema.ITEMS]}), pa.string())
+    pairs = pairs.filter(pc.is_in(pairs.column(schema.ANCHOR_IMAGE_ID), value_set=photos))
+    found = zip(*(pairs.column(c).to_pylist() for c in (schema.ANCHOR_IMAGE_ID, schema.CATEGORY, schema.IMAGE_ID)))
+    return {(photo, category): of_image[image] for photo, category, image in found if image in of_image}
+
+
+def _crops(store: str, outfits: Sequence[dict]) -> dict[str, bytes]:
+    version = delta.newest_version(store, schema.CUTOUTS)
+    if version is None:
+        return {}
+    photos = pa.array(sorted({item[schema.IMAGE_ID] for o in outfits for item in o[schema.ITEMS]}), pa.string())
+    cut = lookup(store, schema.CUTOUTS, photos, [schema.IMAGE_ID, schema.SLOTS], stage_version=version).to_pylist()
+    return {
+        ids.digest("piece", f"{row[schema.IMAGE_ID]}:{slot[schema.SLOT]}"): slot[schema.CROP]
+        for row in cut
+        for slot in row[schema.SLOTS]
+    }

@@ -1,0 +1,96 @@
+"""Gallery: a static site of the catalog to browse and search: what looks alike, outfits, looks, where all comes from."""
+
+from dataclasses import dataclass
+
+from w2w import schema, storage
+from w2w.engine.job import JobConfig, Run
+from w2w.errors import UsageError
+from w2w.gallery import flow
+from w2w.gallery.rules import Site
+from w2w.gallery.site import PAGE, check_place, write_pictures, write_site
+from w2w.results import Summary
+from w2w.stage import Counts
+
+
+@dataclass(frozen=True)
+class Config(JobConfig):
+    """Write OUT/index.html with its data and pictures: open it from the folder, or put the folder into a bucket. It needs no
+    server and asks nothing of anybody else."""
+
+    SHOWN = "store out title similar outfits looks side_px dry_run"
+
+    out: str = ""
+    """Folder of the site, local or s3://. Default: gallery in the store. Written again, only what changed is written."""
+    title: str = "Catalog"
+    """Its heading."""
+    index: str = "default"
+    """The index that says what looks alike; without one the site has no similar products."""
+    similar: int = 12
+    """Similar products of each, of its class."""
+    outfits: int = 300
+    """How many worn outfits."""
+    looks: int = 1000
+    """How many posts, the newest first."""
+    side_px: int = 256
+    """Longer side of a picture."""
+    threads: int = 2
+    """That search the index."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result(Summary):
+    """What the site shows, and what was written of it."""
+
+    products: int
+    similar: int | None = None
+    """Links from a product to one that looks like it."""
+    index_version: str | None = None
+    outfits: int | None = None
+    looks: int | None = None
+    pictures_written: int | None = None
+    pictures_kept: int | None = None
+    unreadable: int | None = None
+    megabytes_written: float | None = None
+    files_removed: int | None = None
+    page: str | None = None
+
+
+def main(config: Config) -> Result:
+    run = Run("gallery", config)
+    for name in ("similar", "outfits", "looks"):
+        if getattr(config, name) < 0:
+            raise UsageError(f"--{name}={getattr(config, name)}: must not be negative")
+    if not 16 <= config.side_px <= 2048:
+        raise UsageError(f"--side_px={config.side_px}: between 16 and 2048")
+    if config.threads < 1:
+        raise UsageError(f"--threads={config.threads}: must be at least 1")
+    out = storage.absolute(config.out) if config.out else storage.join(run.store, "gallery")
+    check_place(out)
+    products = flow.read_catalog(run.store)[: config.limit]
+    result = run.result(Result, products=len(products), page=storage.join(out, PAGE))
+    if config.dry_run:
+        return result
+    storage.check_writable(out, "--out")
+    similar, version = flow.similar_products(run.store, config.index, products, config.similar, config.threads)
+    looks, photos = flow.read_looks(run.store, products, config.looks)
+    outfits, crops = flow.read_outfits(run.store, products, config.outfits)
+    images = {row[schema.IMAGE_ID] for row in products if row[schema.IMAGE_ID]}
+    written = write_pictures(out, run.store, images, photos | crops, config.side_px)
+    facts = {"store": run.store, "index": version or "none", "made by": run.run_id}
+    shown = similar if version else []
+    num_bytes, removed = write_site(
+        out, Site(config.title, products, written.names, config.side_px, shown, outfits, looks, facts)
+    )
+    return run.done(
+        result,
+        counts=Counts(read=len(products), out=len(products)),
+        similar=sum(map(len, similar)) if version else None,
+        index_version=version,
+        outfits=len(outfits),
+        looks=len(looks),
+        pictures_written=written.new,
+        pictures_kept=written.kept,
+        unreadable=written.unreadable,
+        megabytes_written=round((num_bytes + written.num_bytes) / 1e6, 1),
+        files_removed=removed,
+    )

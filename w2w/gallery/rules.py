@@ -1,0 +1,173 @@
+"""What the site's files hold: plain values in, JSON out."""
+
+import json
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from w2w import ids, schema
+from w2w.report.cards import price_text, web_link
+from w2w.shown import without_secrets
+
+LIST_ROWS = 1000  # products of a list part: what a card, a filter and the search need
+DETAIL_ROWS = 250  # of a part with all that is known of a product
+_COLOURS = ("colour", "color", "Colour", "Color", "baseColour", "farbe", "Farbe", "couleur")
+
+
+@dataclass(frozen=True)
+class Piece:
+    """One picture of an outfit; ``product``: position in the catalog, where it is one of its products."""
+
+    slot: str
+    thumb: str | None
+    text: str
+    product: int | None = None
+
+
+@dataclass(frozen=True)
+class Outfit:
+    """``says``: where it comes from, and how good it is where that is known."""
+
+    pieces: Sequence[Piece]
+    says: str
+
+
+@dataclass(frozen=True)
+class Look:
+    """A post's photo, and the positions of the products that are known to be worn in it."""
+
+    thumb: str | None
+    url: str | None
+    date: str
+    products: Sequence[int]
+
+
+@dataclass(frozen=True)
+class Site:
+    """Everything that is shown. ``products``: rows of table `products` with ``first`` and ``last`` (dates), in the order of the
+    site; ``thumbs``: names of the pictures that there are (``image_name`` of a product's); ``similar``: of each product
+    (position, cosine), the nearest first."""
+
+    title: str
+    products: Sequence[Mapping[str, Any]]
+    thumbs: Collection[str]
+    side_px: int
+    similar: Sequence[Sequence[tuple[int, float]]] = ()
+    outfits: Sequence[Outfit] = ()
+    looks: Sequence[Look] = ()
+    facts: Mapping[str, object] = field(default_factory=dict)
+
+
+def colour_attribute(products: Sequence[Mapping[str, Any]]) -> str | None:
+    """The attribute that names a colour, where products have one; the one that most have."""
+    counts = Counter(name for row in products for name, value in row[schema.ATTRIBUTES] or () if name in _COLOURS and value)
+    return max(_COLOURS, key=lambda name: counts[name]) if counts else None
+
+
+def list_parts(site: Site, colour: str | None) -> list[dict[str, list]]:
+    """Columns of the products, LIST_ROWS at a time."""
+    return [_list_part(site, colour, site.products[i : i + LIST_ROWS]) for i in range(0, len(site.products), LIST_ROWS)]
+
+
+def _list_part(site: Site, colour: str | None, rows: Sequence[Mapping[str, Any]]) -> dict[str, list]:
+    attributes = [dict(row[schema.ATTRIBUTES] or ()) for row in rows]
+    return {
+        "id": [row[schema.PRODUCT_ID] for row in rows],
+        "title": [_text(row[schema.TITLE]) or row[schema.PRODUCT_ID] for row in rows],
+        "brand": [_text(row[schema.BRAND]) for row in rows],
+        "category": [row[schema.CATEGORY] for row in rows],
+        "colour": [_text(a.get(colour)) if colour else "" for a in attributes],
+        "price": [row[schema.PRICE] for row in rows],
+        "cost": [price_text(row[schema.PRICE], row[schema.CURRENCY]) for row in rows],
+        "thumb": [_there(site, image_name(row[schema.IMAGE_ID])) for row in rows],
+        "words": [" ".join(_text(v) for v in a.values()) for a in attributes],  # what the search looks at besides
+    }
+
+
+def detail_parts(site: Site) -> list[list[dict]]:
+    """All that is known of each product, DETAIL_ROWS at a time."""
+    outfits, looks = _positions([o.pieces for o in site.outfits]), _positions([k.products for k in site.looks])
+    details = [
+        {
+            "url": web_link(_text(row[schema.URL])),
+            "attributes": [[name, _text(value)] for name, value in row[schema.ATTRIBUTES] or ()],
+            "similar": [[n, round(score, 3)] for n, score in site.similar[at]] if site.similar else [],
+            "outfits": outfits.get(at, []),
+            "looks": looks.get(at, []),
+            "facts": [[k, v] for k, v in _facts(row)],
+        }
+        for at, row in enumerate(site.products)
+    ]
+    return [details[i : i + DETAIL_ROWS] for i in range(0, len(details), DETAIL_ROWS)]
+
+
+def _facts(row: Mapping[str, Any]) -> list[tuple[str, str]]:
+    facts = {"id": row[schema.PRODUCT_ID], "feed": row[schema.FEED], "first seen": row["first"], "last changed": row["last"]}
+    facts["picture from"] = row[schema.IMAGE_URI]
+    return [(name, _text(value)) for name, value in facts.items() if value]
+
+
+def _positions(groups: Sequence[Sequence]) -> dict[int, list[int]]:
+    """Product -> the numbers of the groups that it stands in."""
+    found: dict[int, list[int]] = {}
+    for number, group in enumerate(groups):
+        for at in dict.fromkeys(one.product if isinstance(one, Piece) else one for one in group):
+            if at is not None:
+                found.setdefault(at, []).append(number)
+    return found
+
+
+def image_name(image_id: str | None) -> str:
+    """What the picture of an image is called on the site."""
+    return ids.digest("image", image_id)
+
+
+def file_of(name: str, side_px: int) -> str:
+    return f"thumbs/{name[:2]}/{name}-{side_px}.jpg"
+
+
+def _there(site: Site, name: str | None) -> str | None:
+    return name if name in site.thumbs else None
+
+
+def outfit_part(site: Site) -> list[dict]:
+    def piece(p: Piece) -> list:
+        return [p.slot, _there(site, p.thumb), _text(p.text), p.product]
+
+    return [{"pieces": [piece(p) for p in o.pieces], "says": _text(o.says)} for o in site.outfits]
+
+
+def look_part(site: Site) -> list[dict]:
+    return [
+        {"thumb": _there(site, k.thumb), "url": web_link(_text(k.url)), "date": k.date, "products": list(k.products)}
+        for k in site.looks
+    ]
+
+
+def files_of(site: Site, app: bytes) -> tuple[dict[str, bytes], dict[str, Any]]:
+    """The files below data/ by name, and what index.html tells the scripts: their names, facets and sizes."""
+    colour = colour_attribute(site.products)
+    parts: dict[str, Any] = {f"list-{n}": part for n, part in enumerate(list_parts(site, colour))}
+    parts |= {f"detail-{n}": part for n, part in enumerate(detail_parts(site))}
+    parts |= {"outfits": outfit_part(site), "looks": look_part(site)}
+    files = {name: script(name, part) for name, part in parts.items()} | {"app": app}
+    named = {name: f"data/{name}-{ids.digest(data.decode())}.js" for name, data in files.items()}
+    colours = Counter(c for n, part in parts.items() if n.startswith("list-") for c in part["colour"] if c)
+    told = {
+        "files": {name: where for name, where in named.items() if name != "app"},
+        "sizes": [len(site.products), LIST_ROWS, DETAIL_ROWS, len(site.outfits), len(site.looks), site.side_px],
+        "categories": sorted(Counter(row[schema.CATEGORY] for row in site.products).items()),
+        "colours": sorted(colours.items(), key=lambda kv: (-kv[1], kv[0])),
+    }
+    return {named[name]: data for name, data in files.items()}, told | {"app": named["app"]}
+
+
+def script(name: str, data: object) -> bytes:
+    """A script that hands the data over: JSON is JavaScript, and no value can end it."""
+    text = json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode("utf-8", "replace")
+    return b"w2wGallery(%s,%s)\n" % (json.dumps(name).encode(), text)
+
+
+def _text(value: object) -> str:
+    return "" if value is None else str(without_secrets(str(value)))
