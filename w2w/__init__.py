@@ -18,6 +18,7 @@ _FOUND_IN = {
     "explain": "api.images",
     "load_detector": "api.images",
     "load_encoder": "api.images",
+    "load_finder": "api.find",
     "load_scorer": "api.images",
     "load_segmenter": "api.images",
     "open": "api.store",

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from w2w.api.find import load_finder as load_finder
 from w2w.api.images import explain as explain
 from w2w.api.images import load_detector as load_detector
 from w2w.api.images import load_encoder as load_encoder

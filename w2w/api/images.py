@@ -46,7 +46,7 @@ class Encoder:
         """float32 (N, dim) of length 1. Raises UsageError naming an image that cannot be read or computed."""
         size, resize = self._model.input.size_px, self._model.input.resize_px
         parts = [np.empty((0, self.dim), np.float32)]
-        listed = _listed(images)
+        listed = as_list(images)
         for start in range(0, len(listed), batch_images):
             batch = np.empty((len(listed[start : start + batch_images]), size, size, 3), np.uint8)
             for place, image in enumerate(_arrays(listed[start : start + batch_images], start, resize)):
@@ -135,7 +135,7 @@ class Detector:
         """Of each photo boxes_N4 (xyxy in its pixels), scores_N, labels (the model's own) and categories (ours), best first.
         Raises UsageError naming a photo that cannot be read or computed."""
         found: list[Found] = []
-        for place, image in enumerate(_arrays(_listed(images))):
+        for place, image in enumerate(_arrays(as_list(images))):
             (one,) = self._model([image])
             if isinstance(one, Reject):
                 raise UsageError(f"images[{place}]: {one}")
@@ -163,7 +163,7 @@ class Segmenter:
         foreground. Raises UsageError naming a photo that cannot be read or computed."""
         from w2w.garments.masked import Prompt
 
-        listed = _listed(images)
+        listed = as_list(images)
         if boxes is None and self.needs_boxes:
             raise UsageError("this segmenter needs boxes: pass boxes=[...], an array (K, 4) for each photo")
         if boxes is not None and len(boxes) != len(listed):
@@ -243,7 +243,8 @@ class Scorer:
         return vectors_NSD, slots_NS
 
 
-def _listed(images: Images) -> Sequence[AnImage]:
+def as_list(images: Images) -> Sequence[AnImage]:
+    """Many as they are; one by itself as a sequence of one."""
     single = isinstance(images, str | bytes | os.PathLike | Image) or (isinstance(images, np.ndarray) and images.ndim == 3)
     return [images] if single else list(images)  # type: ignore[list-item, arg-type]
 
@@ -252,7 +253,7 @@ def _arrays(images: Sequence[AnImage], start: int = 0, min_side_px: int | None =
     """uint8 (H, W, 3) of each; a JPEG may be scaled down, but not below ``min_side_px``."""
     for place, image in enumerate(images, start):
         try:
-            yield _array(image, min_side_px)
+            yield pixels(image, min_side_px)
         except (Reject, OSError) as e:
             what = f" ({image})" if isinstance(image, str | os.PathLike) else ""
             raise UsageError(f"images[{place}]{what}: {e}") from e
@@ -260,7 +261,8 @@ def _arrays(images: Sequence[AnImage], start: int = 0, min_side_px: int | None =
             raise UsageError(f"images[{place}] is {e}: it is a uint8 array (H, W, 3), a PIL image, bytes or a path") from None
 
 
-def _array(image: AnImage, min_side_px: int | None) -> np.ndarray:
+def pixels(image: AnImage, min_side_px: int | None) -> np.ndarray:
+    """Raises Reject or OSError for what cannot be read, TypeError for what is no image at all."""
     if isinstance(image, np.ndarray):
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
             raise TypeError(f"an array of {image.dtype} {list(image.shape)}")

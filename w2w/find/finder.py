@@ -1,5 +1,6 @@
 """The loaded models and index that answer photos: detect, crop, embed, search each garment in its own category. No Ray."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 
@@ -28,6 +29,7 @@ from w2w.table import delta
 CODE = 1  # raise it when the same photo would have other answers
 _AT_ONCE = 32  # crops that the encoder sees together
 _LEAST_CROP_PX = 384
+_MOST_THREADS = 4  # of a model in this process
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,17 @@ class Plan:
     model_version: str
     products_version: int | None  # of the table that a filter is asked of
     search_version: str
+
+    def on_all_cores(self) -> "Plan":
+        """The same with this machine's cores for each model, where nobody said more."""
+        cores = min(_MOST_THREADS, len(os.sched_getaffinity(0)))
+        encoder, detector, segmenter = self.models.encoder, self.models.detector, self.models.segmenter
+        models = Models(
+            replace(encoder, threads=max(cores, encoder.threads)),
+            replace(detector, threads=max(cores, detector.threads)),
+            replace(segmenter, threads=max(cores, segmenter.threads)),
+        )
+        return replace(self, models=models)
 
 
 def plan_of(store: str, options: FindOptions, models: Models) -> Plan:

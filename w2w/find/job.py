@@ -37,7 +37,6 @@ from w2w.web.fetch import ListedFetchConfig
 
 LINES, PAGE = "found.jsonl", "index.html"
 _LEAST_PX = 64
-_MOST_THREADS = 4  # of a model in this process: beyond, one photo gains nothing
 
 
 @dataclass(frozen=True)
@@ -146,7 +145,7 @@ def main(config: Config) -> Result:
         told = stored_answers(run.store, plan, catalog, asked)
         kept = photo_bytes(run.store, asked, how, config.shown)
     elif asked.num or words is None:
-        finder = Here(_threaded(plan), words, how, run.run_id, catalog, asked.from_table)
+        finder = Here(plan.on_all_cores(), words, how, run.run_id, catalog, asked.from_table)
         with Progress("find", asked.num, "photos") as progress:
             told, kept = finder(run.store, asked, config.shown, progress.update)
         result = run.done(result, answers=tuple(told))
@@ -190,18 +189,6 @@ def _try(plan: Plan) -> None:
         try_segmenter(plan.models.segmenter)
 
 
-def _threaded(plan: Plan) -> Plan:
-    """The same models with this machine's cores, where nobody said otherwise."""
-    cores = min(_MOST_THREADS, len(os.sched_getaffinity(0)))
-    encoder, detector, segmenter = plan.models.encoder, plan.models.detector, plan.models.segmenter
-    models = Models(
-        replace(encoder, threads=max(cores, encoder.threads)),
-        replace(detector, threads=max(cores, detector.threads)),
-        replace(segmenter, threads=max(cores, segmenter.threads)),
-    )
-    return replace(plan, models=models)
-
-
 def _folder(run: Run, config: Config) -> str:
     """Of the lines and the page."""
     return storage.absolute(config.out) if config.out else page_of(run.store, run.job, run.run_id).rpartition("/")[0]
@@ -233,14 +220,14 @@ def _watch(run: Run, config: Config, plan: Plan, words: np.ndarray | None, how: 
     folder, total = _folder(run, config), Written()
     last: deque[tuple[Answer, bytes | None]] = deque(maxlen=max(1, config.shown))
     os.makedirs(folder, exist_ok=True)
-    finder = Here(_threaded(plan), words, how, run.run_id, Catalog(run.store))
+    finder = Here(plan.on_all_cores(), words, how, run.run_id, Catalog(run.store))
     terminal().print(f"watching {config.watch}: Ctrl-C ends it")
     try:
         with open(storage.join(folder, LINES), "a", encoding="utf-8") as lines:
             for rows in appearing(config.watch):
                 if current_version(index_uri(run.store, config.index)) != plan.index_version:
                     plan = plan_of(run.store, plan.options, plan.models)
-                    finder = Here(_threaded(plan), words, how, run.run_id, Catalog(run.store))
+                    finder = Here(plan.on_all_cores(), words, how, run.run_id, Catalog(run.store))
                 asked = Asked(rows)
                 answers, kept = finder(run.store, asked, asked.num)
                 for key, answer in zip(asked.names, answers):

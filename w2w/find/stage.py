@@ -45,7 +45,7 @@ class FindProducts:
         results = self._finder(photos, self._words_D)
         widths = rows.column(schema.WIDTH).to_pylist()
         found = [
-            None if isinstance(r, Reject) else [_stored(find, width / photo.shape[1]) for find in r]
+            None if isinstance(r, Reject) else [stored(find, width / photo.shape[1]) for find in r]
             for r, photo, width in zip(results, photos, widths)
         ]
         n = rows.num_rows
@@ -61,7 +61,7 @@ class FindProducts:
         return with_rejects(rows, [r if isinstance(r, Reject) else None for r in results])
 
 
-def _stored(find: Find, scale: float) -> dict:
+def stored(find: Find, scale: float) -> dict:
     """A value of schema.FOUND_GARMENT; ``scale``: of the pixels that the detector saw to the photo's own."""
     return {
         schema.NUMBER: find.garment.number,

@@ -73,7 +73,7 @@ def folder_of(name: str, revision: str | None) -> Path | None:
     if rest and kind == "hf":
         return download(rest, revision)
     folder = storage.local(name)
-    return folder if name not in BUILT_IN and os.path.isfile(folder / "config.json") else None
+    return folder if name not in BUILT_IN and os.path.isdir(folder) else None
 
 
 def _efficientnet_lite0() -> Source:

@@ -3,61 +3,106 @@
 One space has to hold both, so the words go through the very checkpoint that made the images' vectors.
 """
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from w2w import extras, storage
 from w2w.errors import UsageError
-from w2w.models import hub, sources, weights
+from w2w.models import hub, open_clip_models, sources, weights
 from w2w.models.config import EncoderConfig
 
-if TYPE_CHECKING:
-    import torch
+_HAVE_TEXT = "hf:openai/clip-vit-base-patch32, hf:google/siglip-base-patch16-224, hf:patrickjohncyh/fashion-clip, "
+_HAVE_TEXT += "hf:Marqo/marqo-fashionSigLIP, open_clip:MODEL/FILE, or a folder of such a model"
+_VOCABULARIES = ("tokenizer.json", "vocab.json", "vocab.txt", "spiece.model", "tokenizer.model")
 
-_WITH_TEXT = (
-    "hf:openai/clip-vit-base-patch32, hf:google/siglip-base-patch16-224, hf:patrickjohncyh/fashion-clip, or a folder of one"
-)
+
+Words = Callable[[str], np.ndarray]
 
 
 def embed_words(config: EncoderConfig, text: str) -> np.ndarray:
-    """The unit vector of a text, float32 (D,). Loads the text tower and lets it go.
-
-    Raises UsageError for an encoder without a text tower, and for files that are missing or broken.
-    """
+    """The unit vector of one text, as ``load_words``; the tower goes again."""
     if not text.strip():
         raise UsageError("--text is empty: say what to look for")
+    return load_words(config)(text)
+
+
+def load_words(config: EncoderConfig) -> Words:
+    """The text tower beside an encoder, on the CPU: a text to a unit vector, float32 (D,).
+
+    Raises UsageError for an encoder without one, and for files that are missing or broken.
+    """
     option = f"encoder.name={config.name}"
+    features = _features(config, option)
+
+    def vector(text: str) -> np.ndarray:
+        features_D = features(text)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            vector_D = features_D / np.linalg.norm(features_D)
+        if not np.isfinite(vector_D).all():
+            raise UsageError(f"--text: {option} gave NaN or infinity for these words")
+        return vector_D.astype(config.store_dtype).astype(np.float32)
+
+    return vector
+
+
+def _features(config: EncoderConfig, option: str) -> Words:
+    kind, _, rest = config.name.partition(":")
+    if kind == "open_clip" and rest:
+        architecture, _, file = rest.partition("/")
+        return _of_open_clip(architecture, {"pretrained": str(storage.local(file))}, option)
     folder = sources.folder_of(config.name, config.revision)
+    if folder and (folder / open_clip_models.CONFIG).is_file():
+        model = weights.read_json(folder / open_clip_models.CONFIG, option).get("model_cfg")
+        if not isinstance(model, dict) or (model.get("text_cfg") or {}).get("hf_model_name"):
+            raise UsageError(f"--text: {option}: the text tower of its {open_clip_models.CONFIG} lies outside its folder")
+        return _of_open_clip(f"local-dir:{folder}", {"pretrained_text": False}, option)
     settings = hub.inside(weights.read_json(folder / "config.json", option), option) if folder else {}
-    if not isinstance(settings.get("text_config"), dict) or "vision_config" not in settings:
-        raise UsageError(f"--text: {option} has no text tower that w2w reads. These have one: {_WITH_TEXT}")
-    features_D = _features(folder, settings, text, option, config.trust_remote_code)
-    vector_D = features_D / np.linalg.norm(features_D)
-    if not np.isfinite(vector_D).all():
-        raise UsageError(f"--text: {option} gave NaN or infinity for these words")
-    return vector_D.astype(config.store_dtype).astype(np.float32)
+    if not folder or not isinstance(settings.get("text_config"), dict) or "vision_config" not in settings:
+        raise UsageError(f"--text: {option} has no text tower. These have one: {_HAVE_TEXT}")
+    return _of_transformers(folder, settings, option)
 
 
-def _features(folder: Path, settings: dict, text: str, option: str, trust_remote_code: bool) -> np.ndarray:
+def _of_transformers(folder: Path, settings: dict, option: str) -> Words:
     import torch
     from transformers import AutoModel
 
+    if not any((folder / file).is_file() for file in _VOCABULARIES):  # transformers would make a tokenizer of no words at all
+        raise UsageError(f"--text: {option}: {folder} has no words for its text tower: none of {', '.join(_VOCABULARIES)}")
     tokenizer = hub.processor("AutoTokenizer", folder, option)
-    files = weights.files_of(folder, option)
-    known = hub.settings(folder, settings, option, trust_remote_code)
+    known, files = hub.settings(folder, settings, option), weights.files_of(folder, option)
     where = f"{option}: {files[0]}"
     model, missing = weights.pretrained(AutoModel, known, weights.read(files, option), where)
     if not hasattr(model, "get_text_features"):
-        raise UsageError(f"--text: {option} has no text tower that w2w reads. These have one: {_WITH_TEXT}")
-    # padded as it was trained: SigLIP's tower sees the padding, CLIP's masks it (Zhai et al. 2023, section 4; its model card)
+        raise UsageError(f"--text: {option} has no text tower. These have one: {_HAVE_TEXT}")
     longest = known.text_config.max_position_embeddings
-    tokens = tokenizer([text], padding="max_length", truncation=True, max_length=longest, return_tensors="pt")
 
-    def features() -> "torch.Tensor":
-        found: Any = model.get_text_features(**tokens)
-        return found if isinstance(found, torch.Tensor) else found.pooler_output
+    def features(text: str) -> np.ndarray:
+        # padded as in training: SigLIP's tower sees the padding, CLIP's stops at the end of the text (both model cards)
+        tokens = tokenizer([text], padding="max_length", truncation=True, max_length=longest, return_tensors="pt")
+        with torch.inference_mode():
+            found: Any = model.get_text_features(**tokens)
+            return (found if isinstance(found, torch.Tensor) else found.pooler_output)[0].float().numpy()
 
-    with torch.inference_mode():
-        weights.need(model, missing, lambda: [features()], where)
-        return features()[0].float().numpy()
+    weights.need(model, missing, lambda: [features("a")], where)
+    return features
+
+
+def _of_open_clip(name: str, files: dict[str, Any], option: str) -> Words:
+    extras.need("open_clip", f"--text with {option}")
+    import open_clip
+    import torch
+
+    try:
+        model = open_clip.create_model(name, weights_only=True, require_pretrained=True, **files).eval()
+        tokenizer = open_clip.get_tokenizer(name)
+    except Exception as e:  # of its own code that reads configs, weights and tokenizers: a dozen kinds
+        raise UsageError(f"--text: {option}: {weights.line(e)}") from e
+
+    def features(text: str) -> np.ndarray:
+        with torch.inference_mode():
+            return model.encode_text(tokenizer([text]))[0].float().numpy()
+
+    return features

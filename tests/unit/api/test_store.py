@@ -114,12 +114,12 @@ def test_vectors_are_those_of_the_jobs_whatever_an_image_is(store, shop):
 
 
 def test_a_pil_image_is_turned_upright_and_set_on_white():
-    from w2w.api.images import _array
+    from w2w.api.images import pixels
 
     turned = Image.new("RGB", (20, 30), "red")
     exif = Image.Exif()
     exif[0x0112] = 6
     held = io.BytesIO()
     turned.save(held, "jpeg", exif=exif, quality=95)
-    assert _array(Image.open(io.BytesIO(held.getvalue())), None).shape == (20, 30, 3)
-    assert _array(Image.new("RGBA", (20, 20), (0, 0, 0, 0)), None).min() == 255
+    assert pixels(Image.open(io.BytesIO(held.getvalue())), None).shape == (20, 30, 3)
+    assert pixels(Image.new("RGBA", (20, 20), (0, 0, 0, 0)), None).min() == 255

@@ -8,8 +8,10 @@ import pytest
 
 import w2w
 from tests.unit.nights.nights import without_ray
+from w2w.find import finder
 from w2w.wardrobe.shop import write_shop
 
+_LOADED: dict[str, object] = {}
 SOLD = ["bottom", "dress", "outer", "shoes", "top"]
 
 
@@ -23,7 +25,24 @@ class Shop:
     worn: list[list[dict]]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package", autouse=True)
+def models_are_loaded_once():
+    """A second of CPU each."""
+
+    def once(load):
+        def loaded(*args):
+            key = repr((load, args))
+            return _LOADED[key] if key in _LOADED else _LOADED.setdefault(key, load(*args))
+
+        return loaded
+
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        for name in ("Detector", "load_encoder", "load_segmenter"):
+            monkeypatch.setattr(finder, name, once(getattr(finder, name)))
+        yield
+
+
+@pytest.fixture(scope="package")
 def shop(tmp_path_factory) -> Shop:
     folder = tmp_path_factory.mktemp("wardrobe")
     write_shop(folder / "shop", 3, 40, 6)

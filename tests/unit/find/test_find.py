@@ -150,7 +150,7 @@ def test_the_cut_out_never_takes_from_a_score(shop):
         ({"filter": {"colur": "red"}}, "--filter.colur: no product has it. Did you mean 'colour'?"),
         (
             {"text": "red dress"},
-            "encoder.name=efficientnet-lite0 has no text tower that w2w reads. These have one: hf:openai/clip",
+            "encoder.name=efficientnet-lite0 has no text tower. These have one: hf:openai/clip",
         ),
         ({"text": " "}, "--text is empty"),
         ({"encoder": {"name": "efficientnet-lite0", "dtype": "bfloat16"}}, "their vectors cannot be compared"),
