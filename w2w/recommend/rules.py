@@ -1,0 +1,340 @@
+"""Outfits from a catalog: what is given is completed by beam search over a scorer of pairs.
+
+An outfit is top, bottom and shoes, or a dress and shoes, and what else is asked for. Its score is the mean of its pairs'
+scores. Rows are those of a Shelf; what is given and not sold (garments of a photo) has rows behind them.
+"""
+
+import itertools
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import numpy as np
+
+from w2w.errors import UsageError
+from w2w.garments.taxonomy import BOTTOM, CATEGORIES, DRESS, TOP
+from w2w.recommend.house import DIFFERENT, SAME
+from w2w.recommend.shelf import CODE, EXTRAS, FORMS, ORDER, Applied, Shelf
+
+_NEVER = np.float32(-np.inf)
+
+
+class Space(Protocol):
+    """Items placed for a scorer. ``classes``: what it knows of."""
+
+    @property
+    def classes(self) -> tuple[str, ...]: ...
+
+    def pair(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        """float32 (A, B): how well rows ``a``, all of one class, go with rows ``b``, all of another; higher is better."""
+
+    def shown(self, score: float) -> float:
+        """A score as a person reads it."""
+
+
+@dataclass(frozen=True)
+class OutfitConfig:
+    """What is recommended."""
+
+    extras: tuple[str, ...] = ()
+    """Asked for beside the garments: outer, bag, hat."""
+    answers: int = 5
+    """Outfits for each question."""
+    diversity: float = 0.2
+    """Weight of maximal marginal relevance: what an outfit's score loses when all its products were shown before."""
+    candidates: int = 64
+    """Products of each place that go best with what is given: the search looks at no others."""
+    beam: int = 32
+    """Unfinished outfits that are kept at each place."""
+
+    def __post_init__(self):
+        object.__setattr__(self, "extras", tuple(self.extras))
+        for name in self.extras:
+            if name not in EXTRAS:
+                raise UsageError(f"outfit.extras: {name!r} is none of {', '.join(EXTRAS)}")
+        for name in ("answers", "candidates", "beam"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"outfit.{name}={getattr(self, name)}: must be at least 1")
+        if not 0 <= self.diversity <= 1:
+            raise UsageError(f"outfit.diversity={self.diversity}: between 0 and 1")
+
+
+@dataclass(frozen=True)
+class Outfit:
+    """``rows`` in the order in which people dress them, ``pairs`` the score of each two of them (in ``itertools`` order),
+    ``score`` their mean, as a person reads it."""
+
+    rows: tuple[int, ...]
+    score: float
+    pairs: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is given, and what can be put beside it: rows of products by class, ``pinned`` those that a merchandiser put there.
+    ``why``: why there is nothing to answer."""
+
+    given: tuple[int, ...]
+    forms: tuple[tuple[str, ...], ...]
+    candidates: dict[str, np.ndarray]
+    pinned: frozenset[str] = frozenset()
+    why: str = ""
+
+
+class Stylist:
+    """Completes outfits of a shelf. ``class_M``: of all rows, those behind the shelf's too; their price and brand are
+    unknown."""
+
+    def __init__(self, shelf: Shelf, applied: Applied, space: Space, config: OutfitConfig, more: Sequence[str] = ()):
+        """``more``: classes of what is given and not sold."""
+        self.shelf, self.applied, self.space, self.config = shelf, applied, space, config
+        extra = len(more)
+        self.class_M = np.concatenate([shelf.class_N, np.array([CODE[c] for c in more], np.int8)])
+        self._brand = np.concatenate([shelf.brand_N, np.full(extra, -1)])
+        self._group = np.concatenate([shelf.group_N, -1 - np.arange(extra)])
+        self._price = np.concatenate([np.nan_to_num(shelf.price_N), np.zeros(extra)])
+        self._never = [tuple(np.concatenate([mask, np.zeros(extra, bool)]) for mask in two) for two in applied.never]
+        self._extra = extra
+        self._stock = {c: np.flatnonzero(applied.allowed_N & (shelf.class_N == CODE[c])) for c in CATEGORIES}
+        unknown = [e for e in config.extras if e not in space.classes]
+        if unknown:
+            raise UsageError(
+                f"outfit.extras={unknown[0]}: this scorer knows {', '.join(space.classes)} alone; --scorer=worn knows all"
+            )
+
+    def category(self, row: int) -> str:
+        return CATEGORIES[self.class_M[row]]
+
+    def pair(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        """The space's, also of no rows."""
+        return self.space.pair(a, b) if len(a) and len(b) else np.zeros((len(a), len(b)), np.float32)
+
+    def question(self, given: Sequence[int]) -> Question:
+        """What is given with its candidates: of each place those that go best with it."""
+        (found,) = self.questions([tuple(given)])
+        return found
+
+    def questions(self, asked: Sequence[tuple[int, ...]]) -> list[Question]:
+        """The same for many, which are of the same classes and as many items each: one matrix product a place."""
+        if not asked:
+            return []
+        given_QG = np.array(asked)
+        classes = [self.category(row) for row in asked[0]]
+        found = [self._begun(given, classes) for given in asked]
+        wanted = {c for q in found for form in q.forms for c in form if c not in classes}
+        for place in (c for c in ORDER if c in wanted):
+            for i, (rows, is_pinned) in enumerate(self._best(given_QG, place, found[0].forms)):
+                if not found[i].why:
+                    found[i].candidates[place] = rows
+                    found[i] = replace(found[i], pinned=found[i].pinned | {place}) if is_pinned else found[i]
+        return [self._possible(q) for q in found]
+
+    def _begun(self, given: tuple[int, ...], classes: Sequence[str]) -> Question:
+        twice = [c for c, n in Counter(classes).items() if n > 1]
+        if twice:
+            raise UsageError(f"an outfit has one {twice[0]}, and {Counter(classes)[twice[0]]} are given")
+        if DRESS in classes and {TOP, BOTTOM} & set(classes):
+            raise UsageError("a dress and a top or bottom are given: they fill the same place")
+        unknown = [c for c in classes if c not in self.space.classes]
+        if unknown:
+            return Question(given, (), {}, why=f"the scorer knows nothing of what a {unknown[0]} goes with")
+        sold = [row for row in given if row < len(self.shelf)]
+        if any(self.applied.banned_N[row] for row in sold):
+            return Question(given, (), {}, why="it is banned")
+        if any(self._barred(np.array([a]), np.array([b])).any() for a, b in itertools.combinations(given, 2)):
+            return Question(given, (), {}, why="what is given may not be together")
+        pinned = {c for beside, _, pin_classes in self.applied.pins if self._holds(beside, given) for c in pin_classes}
+        extras = [c for c in EXTRAS if c in (*self.config.extras, *classes) or (c in pinned and c in self.space.classes)]
+        forms = [form for form in FORMS if not _lacks_place(form, classes) and set(form) <= set(self.space.classes)]
+        agreeing = [len(pinned & set(form)) for form in forms]
+        forms = [form for form, n in zip(forms, agreeing) if n == max(agreeing)]
+        whole = tuple(tuple(c for c in ORDER if c in {*form, *extras}) for form in forms)
+        return Question(given, whole, {}, why="" if whole else "the scorer knows no whole outfit")
+
+    def _holds(self, beside: np.ndarray | None, given: Sequence[int]) -> bool:
+        return beside is None or any(row < len(self.shelf) and beside[row] for row in given)
+
+    def _best(self, given_QG: np.ndarray, place: str, forms: Sequence[tuple[str, ...]]) -> Iterator[tuple[np.ndarray, bool]]:
+        """For each question the products of a place that go best with what is given and may be beside it, best first; and
+        whether they are pinned there. Where a whole outfit has a price, half of them are such that whatever is chosen of these
+        is not too much."""
+        stock, keep, total_max = self._stock[place], self.config.candidates, self.applied.house.total_max
+        scores_QN = np.zeros((len(given_QG), len(stock)), np.float32)
+        for given_Q in given_QG.T:
+            scores_QN += self.pair(given_Q, stock)
+            scores_QN[self._barred(given_Q, stock)] = _NEVER
+        for given, scores_N in zip(given_QG, scores_QN):
+            for beside, banned in self.applied.bans:
+                if self._holds(beside, given):
+                    scores_N[banned[stock]] = _NEVER
+            pins = [
+                mask[stock] for beside, mask, classes in self.applied.pins if place in classes and self._holds(beside, given)
+            ]
+            pinned = np.logical_or.reduce([np.zeros(len(stock), bool), *pins]) & (scores_N > _NEVER)
+            if is_pinned := bool(pinned.any()):
+                scores_N[~pinned] = _NEVER
+            if total_max is None:
+                best = _highest(scores_N, keep)
+            else:
+                left = total_max - self._price[given].sum()
+                scores_N[self._price[stock] > left] = _NEVER
+                share = left / max(1, max(map(len, forms), default=1) - len(given))
+                cheap = np.where(self._price[stock] <= share, scores_N, _NEVER)
+                best = np.union1d(_highest(scores_N, -(-keep // 2)), _highest(cheap, keep // 2))
+                best = best[np.argsort(-scores_N[best], kind="stable")]
+            yield stock[best], is_pinned
+
+    def _possible(self, question: Question) -> Question:
+        """Without the forms that have an empty place, and without extras of which there are none."""
+        if question.why:
+            return question
+        given = [self.category(row) for row in question.given]
+        filled = {c for c, rows in question.candidates.items() if len(rows)} | set(given)
+        forms = [form for form in question.forms if {c for c in form if c not in EXTRAS} <= filled]
+        forms = [tuple(c for c in form if c in filled) for form in forms]
+        forms = [form for form in forms if len(form) > 1]
+        lacking = sorted({c for form in question.forms for c in form if c not in EXTRAS} - filled)
+        why = "" if forms else f"there is nothing to show for {' or '.join(lacking)}"
+        return replace(question, forms=tuple(forms), why=why)
+
+    def _barred(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        """bool (A, B): which rows may not be in one outfit."""
+        barred = self._group[a][:, None] == self._group[b][None]
+        if self.applied.house.brands == SAME:
+            one, other = self._brand[a][:, None], self._brand[b][None]
+            bought = (a < len(self.shelf))[:, None] & (b < len(self.shelf))[None]  # a garment of a photo has no brand
+            barred |= bought & ((one != other) | (one < 0))
+        elif self.applied.house.brands == DIFFERENT:
+            barred |= (self._brand[a][:, None] == self._brand[b][None]) & (self._brand[b][None] >= 0)
+        for one, other in self._never:
+            barred |= (one[a][:, None] & other[b][None]) | (other[a][:, None] & one[b][None])
+        return barred
+
+    def answers(self, question: Question) -> list[Outfit]:
+        """The best outfits, with diversity: one after the other, each the best of what the search finds when its score has lost
+        ``diversity`` x the largest share of its new products that an earlier answer has (Carbonell and Goldstein 1998, section
+        2), and when no product but a pinned one stands in more than ``max_uses`` of them. Where several forms are possible they
+        take turns."""
+        if question.why:
+            return []
+        tables = {form: _Table(self, question, form) for form in question.forms}
+        uses: Counter[int] = Counter()
+        shown: list[Outfit] = []
+        turn = itertools.cycle(list(tables))
+        while tables and len(shown) < self.config.answers:
+            form = next(turn)
+            if form not in tables:
+                continue
+            best = tables[form].next(uses, shown)
+            if best is None:
+                del tables[form]
+                continue
+            shown.append(best)
+            new = [row for row in best.rows if row not in question.given and self.category(row) not in question.pinned]
+            uses.update(int(self._group[row]) for row in new)
+        return shown
+
+    def outfit(self, rows: Sequence[int]) -> Outfit:
+        """These rows with their scores."""
+        rows = sorted(rows, key=lambda row: ORDER.index(self.category(row)))
+        two = itertools.combinations(rows, 2)
+        pairs = [float(self.pair(np.array([a]), np.array([b]))[0, 0]) for a, b in two]
+        mean = float(np.mean(pairs)) if pairs else float("nan")
+        return Outfit(tuple(rows), self.space.shown(mean), tuple(map(self.space.shown, pairs)))
+
+
+def _highest(scores_N: np.ndarray, count: int) -> np.ndarray:
+    """Places of the highest scores, highest first; of equal ones the first."""
+    best = np.arange(len(scores_N))
+    if len(scores_N) > count:
+        best = np.sort(np.argpartition(-scores_N, count)[:count])
+    best = best[np.argsort(-scores_N[best], kind="stable")]
+    return best[scores_N[best] > _NEVER]
+
+
+def _lacks_place(form: Sequence[str], classes: Sequence[str]) -> bool:
+    return any(c not in form and c not in EXTRAS for c in classes)
+
+
+class _Table:
+    """The scores of one form's candidates with each other, and the beam over them."""
+
+    def __init__(self, stylist: Stylist, question: Question, form: tuple[str, ...]):
+        self._stylist, self._given = stylist, question.given
+        given = [stylist.category(row) for row in question.given]
+        self._places = [c for c in form if c not in given]
+        self._rows = [question.candidates[c] for c in self._places]
+        pair, barred = stylist.pair, stylist._barred
+        fixed = [pair(np.array([a]), np.array([b]))[0, 0] for a, b in itertools.combinations(question.given, 2)]
+        self._start = float(sum(fixed))
+        self._num_pairs = len(form) * (len(form) - 1) // 2
+        self._own = [
+            sum((pair(np.array([g]), rows)[0] for g in question.given), np.zeros(len(rows), np.float32)) for rows in self._rows
+        ]
+        self._with: dict[tuple[int, int], np.ndarray] = {}
+        for s, t in itertools.combinations(range(len(self._rows)), 2):
+            scores = pair(self._rows[s], self._rows[t])
+            self._with[s, t] = np.where(barred(self._rows[s], self._rows[t]), _NEVER, scores)
+        self._group = [stylist._group[rows] for rows in self._rows]
+        house = stylist.applied.house
+        self._left = np.inf if house.total_max is None else house.total_max - sum(stylist._price[g] for g in question.given)
+        self._price = [stylist._price[rows] for rows in self._rows]
+
+    def next(self, uses: Counter[int], shown: Sequence[Outfit]) -> Outfit | None:
+        """The best outfit that is none of ``shown``; None where there is none."""
+        stylist = self._stylist
+        if shown and not self._places:
+            return None
+        worn_out = [g for g, n in uses.items() if n >= stylist.applied.house.max_uses]
+        open_ = [~np.isin(groups, worn_out) for groups in self._group]
+        scores, places = self._beam(open_, stylist.config.beam + len(shown))
+        before = [{int(stylist._group[r]) for r in outfit.rows} for outfit in shown]
+        best, found = -np.inf, None
+        for score, chosen in zip(scores, places):
+            groups = {int(self._group[s][i]) for s, i in enumerate(chosen)}
+            alike = max((len(groups & seen) / max(1, len(groups)) for seen in before), default=0.0)
+            if alike == 1.0:
+                continue
+            worth = stylist.space.shown(score / self._num_pairs) - stylist.config.diversity * alike
+            if worth > best:
+                best, found = worth, chosen
+        if found is None:
+            return None
+        return stylist.outfit([*self._given, *(int(self._rows[s][i]) for s, i in enumerate(found))])
+
+    def _beam(self, open_: Sequence[np.ndarray], width: int) -> tuple[np.ndarray, np.ndarray]:
+        """(sums of the pairs' scores (B,), which candidate of each place (B, places)), best first."""
+        scores, price = np.array([self._start], np.float32), np.zeros(1)
+        chosen = np.zeros((1, 0), np.int64)
+        for t, own in enumerate(self._own):
+            total = scores[:, None] + np.where(open_[t], own, _NEVER)[None]
+            for s in range(t):
+                total = total + self._with[s, t][chosen[:, s]]
+            spent = price[:, None] + self._price[t][None]
+            total[spent > self._left] = _NEVER
+            flat = total.ravel()
+            best = np.argsort(-flat, kind="stable")[:width]
+            best = best[flat[best] > _NEVER]
+            of, at = np.divmod(best, len(own))
+            scores, price = flat[best], spent.ravel()[best]
+            chosen = np.concatenate([chosen[of], at[:, None]], axis=1)
+        return scores, chosen
+
+
+def chance(stylist: Stylist, given: Sequence[int], count: int, rng: np.random.Generator) -> Iterator[tuple[int, ...]]:
+    """Outfits whose every new product is drawn at random from what may be recommended: what a scorer is measured against."""
+    question = stylist._begun(tuple(given), [stylist.category(row) for row in given])
+    for _ in range(count if question.forms else 0):
+        form = question.forms[int(rng.integers(len(question.forms)))]
+        stocks = [stylist._stock[c] for c in form if c not in [stylist.category(row) for row in given]]
+        if all(len(stock) for stock in stocks):
+            yield (*given, *(int(rng.choice(stock)) for stock in stocks))
+
+
+def names_of(stylist: Stylist, rows: Sequence[int]) -> list[tuple[str, str]]:
+    """The classes of each two of the rows, in the order of an Outfit's ``pairs``."""
+    return list(itertools.combinations([stylist.category(row) for row in rows], 2))
+
+
+Scorer = Callable[[np.ndarray, np.ndarray], Space]  # vectors (M, D) and classes (M,) of items -> their space

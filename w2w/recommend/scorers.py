@@ -1,0 +1,47 @@
+"""Items placed for a trained scorer: which of its slots a class fills, and what a pair of classes is worth."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from w2w.garments.taxonomy import BOTTOM, CATEGORIES, DRESS, TOP, VOCABULARIES
+
+
+@dataclass(frozen=True)
+class TrainedSpace:
+    """``slots_of``: class -> the scorer's slots that it fills: one, or for a dress those of top and bottom. ``scores``: of
+    items in slots (``w2w.models.pairing``). ``is_log``: scores are logarithms of probabilities; else they are shown as they
+    are."""
+
+    slots_of: dict[str, tuple[int, ...]]
+    scores: Callable[[np.ndarray, int, np.ndarray, int], np.ndarray]
+    class_M: np.ndarray
+    is_log: bool
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return tuple(self.slots_of)
+
+    def pair(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        """float32 (A, B). What fills two slots has the mean of both: a dress goes with shoes as top and as bottom."""
+        mine, theirs = (self.slots_of[CATEGORIES[self.class_M[rows[0]]]] for rows in (a, b))
+        found = [self.scores(a, i, b, j) for i in mine for j in theirs if i != j]
+        return (sum(found[1:], found[0]) / np.float32(len(found))).astype(np.float32)
+
+    def shown(self, score: float) -> float:
+        return float(np.exp(score)) if self.is_log else float(score)
+
+
+def slots_of_classes(slots: Sequence[str]) -> dict[str, tuple[int, ...]]:
+    """Class -> numbers of the slots that it fills. A slot is known by the class's name, or by a data set's word for it."""
+    meant = [_class_of(slot) for slot in slots]
+    found: dict[str, tuple[int, ...]] = {c: (meant.index(c),) for c in CATEGORIES if c in meant}
+    if DRESS not in found and TOP in found and BOTTOM in found:
+        found[DRESS] = found[TOP] + found[BOTTOM]
+    return found
+
+
+def _class_of(slot: str) -> str | None:
+    word = slot.strip().lower()
+    return next((words[word] for words in VOCABULARIES.values() if words.get(word) in CATEGORIES), None)

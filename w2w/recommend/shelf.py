@@ -1,0 +1,211 @@
+"""The catalog as the search sees it: a row a product, in arrays; and which rows a merchandiser's rules leave."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from w2w import schema
+from w2w.config import nearest
+from w2w.errors import UsageError
+from w2w.garments.taxonomy import BAG, BOTTOM, CATEGORIES, DRESS, HAT, OUTER, SHOES, TOP
+from w2w.recommend.house import BRAND, CATEGORY, PRODUCT, House, Selector
+
+SEPARATES, DRESSED = FORMS = ((TOP, BOTTOM, SHOES), (DRESS, SHOES))  # what an outfit is, at least
+EXTRAS = (OUTER, BAG, HAT)
+ORDER = (DRESS, TOP, BOTTOM, SHOES, OUTER, BAG, HAT)
+CODE = {name: code for code, name in enumerate(CATEGORIES)}
+
+CALLED = "called"  # the shop's own word for a product's category
+ROWS = pa.schema(
+    [
+        *(schema.PRODUCTS.schema.field(c).with_nullable(True) for c in (schema.PRODUCT_ID, schema.TITLE, schema.BRAND)),
+        *(schema.PRODUCTS.schema.field(c) for c in (schema.PRICE, schema.CURRENCY, schema.URL, schema.ATTRIBUTES)),
+        schema.PRODUCTS.schema.field(schema.IMAGE_ID),
+        (schema.CATEGORY, pa.string()),  # one of the seven
+        (CALLED, pa.string()),
+    ]
+)
+# how shops say that something cannot be had: https://schema.org/ItemAvailability and Google's product data specification
+_GONE = {"outofstock", "soldout", "discontinued", "unavailable", "no", "false", "preorder", "presale", "backorder"}
+_AVAILABILITY = ("availability", "stock", "in_stock", "quantity", "inventory")
+
+
+@dataclass(frozen=True)
+class Shelf:
+    """N products, sorted by id: ``rows`` (ROWS), ``group_N`` (rows of one number are the same product, or near-duplicates)."""
+
+    rows: pa.Table
+    group_N: np.ndarray
+    class_N: np.ndarray = field(init=False)  # of CATEGORIES
+    price_N: np.ndarray = field(init=False)  # NaN where nobody says
+    brand_N: np.ndarray = field(init=False)  # a number a brand, -1 where nobody says
+
+    def __post_init__(self):
+        codes = pc.index_in(self.rows.column(schema.CATEGORY), pa.array(CATEGORIES)).to_numpy().astype(np.int8)
+        price = self.rows.column(schema.PRICE).to_numpy().astype(np.float64)
+        brands = pc.utf8_lower(pc.utf8_trim_whitespace(self.rows.column(schema.BRAND)))
+        brands = pc.if_else(pc.equal(brands, ""), pa.scalar(None, pa.string()), brands).combine_chunks().dictionary_encode()
+        brand = pc.fill_null(brands.indices, -1).to_numpy(zero_copy_only=False).astype(np.int64)
+        for name, value in (("class_N", codes), ("price_N", price), ("brand_N", brand)):
+            object.__setattr__(self, name, value)
+
+    def __len__(self) -> int:
+        return self.rows.num_rows
+
+    def category(self, row: int) -> str:
+        return CATEGORIES[self.class_N[row]]
+
+    def ids(self, rows: np.ndarray | Sequence[int]) -> list[str]:
+        return self.rows.column(schema.PRODUCT_ID).take(pa.array(rows, pa.int64())).to_pylist()
+
+    def find(self, product_ids: Sequence[str]) -> np.ndarray:
+        """Rows of these products, -1 where there is none."""
+        at = pc.index_in(pa.array(product_ids, pa.string()), value_set=self.rows.column(schema.PRODUCT_ID).combine_chunks())
+        return pc.fill_null(at, -1).to_numpy(zero_copy_only=False).astype(np.int64)
+
+    def mask(self, selector: Selector) -> np.ndarray:
+        """bool (N,): what a selector means. A category is one of the seven, or the shop's own word."""
+        found = np.ones(len(self), bool)
+        for key, values in selector.wanted:
+            columns = [self.rows.column(c) for c in _COLUMNS[key]] if key in _COLUMNS else [self._attribute(key)]
+            texts = [pc.utf8_trim_whitespace(column) for column in columns]
+            texts = texts if key == PRODUCT else [pc.utf8_lower(text) for text in texts]
+            found &= np.logical_or.reduce([pc.is_in(text, value_set=pa.array(values)).to_numpy() for text in texts])
+        return found
+
+    def attributes(self) -> list[str]:
+        """Names of the attributes that some product has."""
+        maps = self.rows.column(schema.ATTRIBUTES).combine_chunks()
+        return sorted(pc.unique(maps.keys).to_pylist())
+
+    def _attribute(self, name: str) -> pa.ChunkedArray:
+        return pc.map_lookup(self.rows.column(schema.ATTRIBUTES), name, "first")
+
+
+_COLUMNS = {PRODUCT: (schema.PRODUCT_ID,), BRAND: (schema.BRAND,), CATEGORY: (schema.CATEGORY, CALLED)}
+
+
+def in_stock(values: pa.Array | pa.ChunkedArray, least: float = 1.0) -> np.ndarray:
+    """bool (N,): what an availability column says. A number counts pieces, of which there are ``least``; of words those of
+    schema.org and their kin mean no; what is not said is there."""
+    told = pc.unique(values).to_pylist()
+    good = pa.array([text for text in told if _is_there(text, least)], pa.string())
+    return pc.is_in(values.cast(pa.string()), value_set=good).to_numpy(zero_copy_only=False)
+
+
+def _is_there(text: str | None, least: float) -> bool:
+    if text is None or not text.strip():
+        return True
+    word = re.sub(r"[\W_]", "", text.rstrip("/").rpartition("/")[2]).lower()
+    try:
+        return float(text) >= least
+    except ValueError:
+        return word not in _GONE
+
+
+@dataclass(frozen=True)
+class Applied:
+    """A house's rules on a shelf. ``allowed_N``: what may be recommended at all, of each group one; ``banned_N``: what no
+    answer shows, not even as what was asked about; pins and bans with whom they are beside (None: with everything), pins with
+    the classes that they are for; ``told``: sentences for a person."""
+
+    house: House
+    allowed_N: np.ndarray
+    banned_N: np.ndarray
+    pins: tuple[tuple[np.ndarray | None, np.ndarray, tuple[str, ...]], ...]
+    bans: tuple[tuple[np.ndarray, np.ndarray], ...]
+    never: tuple[tuple[np.ndarray, np.ndarray], ...]
+    left_out: dict[str, int]
+    told: tuple[str, ...] = ()
+
+
+def apply_house(house: House, shelf: Shelf, known_ids: frozenset[str] = frozenset()) -> Applied:
+    """``known_ids``: products that are there, or were. Raises UsageError naming the line of a rule about an attribute that no
+    product has, a product that never was, or a price where products have several currencies."""
+    _check(house, shelf, known_ids)
+    left_out: dict[str, int] = {}
+    allowed = np.ones(len(shelf), bool)
+
+    def keep(why: str, mask: np.ndarray) -> None:
+        if gone := int((allowed & ~mask).sum()):
+            left_out[why] = gone
+        np.logical_and(allowed, mask, out=allowed)
+
+    banned = np.zeros(len(shelf), bool)
+    for ban in house.bans:
+        if ban.beside is None:
+            banned |= shelf.mask(ban.what)
+    keep("banned", ~banned)
+    keep("sold_out", _stock(house, shelf))
+    keep("price", _price(house, shelf))
+    for selector in house.only:
+        here = Selector(tuple(part for part in selector.wanted if part[0] == CATEGORY))
+        keep("filtered", ~shelf.mask(here) | shelf.mask(selector))
+    told, pins = [], []
+    for pin in house.pins:
+        mask = shelf.mask(pin.what)
+        beside = None if pin.beside is None else shelf.mask(pin.beside)
+        if not (mask & allowed).any():
+            told.append(f"{house.name}, line {pin.what.line}: nothing that may be shown is {pin.what}: the pin is left out")
+        elif beside is None or beside.any():
+            pins.append((beside, mask & allowed, tuple(CATEGORIES[c] for c in np.unique(shelf.class_N[mask & allowed]))))
+    pinned = np.logical_or.reduce([np.zeros(len(shelf), bool), *(mask for _, mask, _ in pins)])
+    keep("near_duplicates", _first_of_groups(shelf, allowed, pinned) | pinned)
+    bans = [(shelf.mask(b.beside), shelf.mask(b.what)) for b in house.bans if b.beside is not None]
+    never = [(shelf.mask(a), shelf.mask(b)) for a, b in house.never_together]
+    return Applied(house, allowed, banned, tuple(pins), tuple(bans), tuple(never), left_out, tuple(told))
+
+
+def _check(house: House, shelf: Shelf, known_ids: frozenset[str]) -> None:
+    attributes, product_ids = shelf.attributes(), {*known_ids, *shelf.rows.column(schema.PRODUCT_ID).to_pylist()}
+    wishes = [s for w in (*house.pins, *house.bans) for s in (w.what, w.beside) if s is not None]
+    for selector in (*house.only, *wishes, *(s for two in house.never_together for s in two)):
+        for key, values in selector.wanted:
+            if key not in _COLUMNS and key not in attributes:
+                house.refuse(selector.line, f"no product has an attribute {key!r}.{nearest(key, attributes)}")
+            strange = [v for v in values if v not in product_ids] if key == PRODUCT else []
+            if strange:
+                house.refuse(selector.line, f"there is no product {strange[0]!r}.{nearest(strange[0], sorted(product_ids))}")
+    if house.stock_attribute and house.stock_attribute not in attributes:
+        known = nearest(house.stock_attribute, attributes)
+        raise UsageError(f"{house.name}: stock.attribute: no product has an attribute {house.stock_attribute!r}.{known}")
+    currencies = sorted(filter(None, pc.unique(shelf.rows.column(schema.CURRENCY)).to_pylist()))
+    asks = house.price_min is not None or house.price_max is not None or house.total_max is not None
+    if asks and not house.currency and len(currencies) > 1:
+        raise UsageError(f"{house.name}: products have prices in {', '.join(currencies)}: say which with price.currency")
+
+
+def _stock(house: House, shelf: Shelf) -> np.ndarray:
+    if house.any_stock:
+        return np.ones(len(shelf), bool)
+    attributes = shelf.attributes()
+    names = [house.stock_attribute] if house.stock_attribute else [a for a in attributes if a.lower() in _AVAILABILITY]
+    return np.logical_and.reduce(
+        [np.ones(len(shelf), bool), *(in_stock(shelf._attribute(name), house.stock_min) for name in names)]
+    )
+
+
+def _price(house: House, shelf: Shelf) -> np.ndarray:
+    """What has no price is in no range of prices, and what has another currency neither."""
+    good = np.ones(len(shelf), bool)
+    if house.price_min is None and house.price_max is None and house.total_max is None and not house.currency:
+        return good
+    if house.currency:
+        currency = pc.utf8_upper(shelf.rows.column(schema.CURRENCY))
+        good &= pc.fill_null(pc.equal(currency, house.currency), False).to_numpy()
+    low, high = house.price_min or 0.0, min(v for v in (house.price_max, house.total_max, np.inf) if v is not None)
+    return good & (shelf.price_N >= low) & (shelf.price_N <= high)
+
+
+def _first_of_groups(shelf: Shelf, allowed: np.ndarray, pinned: np.ndarray) -> np.ndarray:
+    """bool (N,): of the allowed rows of a class and group one, the first, or a pinned one."""
+    first = np.zeros(len(shelf), bool)
+    rows = np.flatnonzero(allowed)
+    rows = rows[np.argsort(~pinned[rows], kind="stable")]
+    _, at = np.unique(np.stack([shelf.class_N[rows].astype(np.int64), shelf.group_N[rows]]), axis=1, return_index=True)
+    first[rows[at]] = True
+    return first

@@ -1,0 +1,189 @@
+"""A scorer without training: which looks were worn together, counted.
+
+Items are put into clusters of their class by their vectors, each into several by how near it is. Of the outfits that have both
+of two classes, n is how many have looks like these two items, and e how many that would be if looks had nothing to do with each
+other. The ratio n / e is shrunk towards what is expected before anything was counted, r0, as if k more outfits had been seen
+that agree with it,
+
+    r = (n + k r0) / (e + k),
+
+the posterior mean of a Poisson rate with a Gamma(k r0, k) prior (DuMouchel 1999, "Bayesian Data Mining in Large Frequency
+Tables", section 2). It backs off to looks: r0 = exp(w z), z being how alike the two items are, their cosine less the mean of
+their classes over its deviation; without any outfit looks decide alone. And it is multiplied by the same ratio of the classes
+themselves: are bags worn with hats at all? The logarithm of it all is a smoothed pointwise mutual information.
+
+Shown is r / (1 + r): the probability that two items come from an outfit that was worn rather than from two, if both are as
+likely.
+"""
+
+import itertools
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.cluster.vq import kmeans2
+from scipy.linalg import eigh
+from scipy.special import softmax
+
+from w2w.errors import UsageError
+from w2w.garments.taxonomy import CATEGORIES
+
+_DIMS = 64  # of the vectors' main directions: what is left out says little, and costs as much
+_FITTED = 20_000  # items of a class that directions and clusters are found from, at most
+_SAMPLED = 2000  # items of a class for the mean and deviation of cosines
+_WIDTH = 0.1  # of a cluster, as the squared distance of unit vectors over which an item's share falls to 1 / e
+_SEED = 0
+
+
+@dataclass(frozen=True)
+class WornConfig:
+    """How what was worn is counted."""
+
+    source: str = "auto"
+    """Where outfits are: posts (products tagged in one post), outfits (w2w compose, with w2w embed --of=slots), garments (of
+    one photo: w2w detect, with w2w embed --of=garments), a public set's name in table `outfits`, none, or auto: the first that
+    has some."""
+    clusters: int = 64
+    """Of each class."""
+    prior: float = 0.5
+    """How many outfits' worth that counts which is expected before anything was counted."""
+    likeness: float = 0.25
+    """What looking alike is worth: added to the logarithm of the ratio for a cosine one deviation above its mean."""
+
+    def __post_init__(self):
+        if self.clusters < 1:
+            raise UsageError(f"worn.clusters={self.clusters}: must be at least 1")
+        if not 0 < self.prior < np.inf:
+            raise UsageError(f"worn.prior={self.prior}: a number above 0")
+        if not 0 <= self.likeness < np.inf:
+            raise UsageError(f"worn.likeness={self.likeness}: a number from 0")
+
+
+@dataclass(frozen=True)
+class Worn:
+    """Outfits that were worn: vectors (U, D) and classes (U,) of different items; then item and outfit of each place, (I,)."""
+
+    vectors_UD: np.ndarray
+    class_U: np.ndarray
+    item_I: np.ndarray
+    outfit_I: np.ndarray
+
+    def __len__(self) -> int:
+        return len(np.unique(self.outfit_I))
+
+
+@dataclass(frozen=True)
+class WornSpace:
+    """Items placed among clusters: ``look_MD`` unit vectors, ``share_MK`` of each item in its class's clusters. Of two classes:
+    ``mean_CC`` and ``scale_CC`` of cosines, ``ratio_CC``, and ``counted`` n and e of their clusters, (K, K) each."""
+
+    class_M: np.ndarray
+    look_MD: np.ndarray
+    share_MK: np.ndarray
+    mean_CC: np.ndarray
+    scale_CC: np.ndarray
+    ratio_CC: np.ndarray
+    counted: dict[tuple[int, int], tuple[np.ndarray, np.ndarray]]
+    prior: float
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return CATEGORIES
+
+    def pair(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        """float32 (A, B): the logarithm of the probability that is shown."""
+        i, j = int(self.class_M[a[0]]), int(self.class_M[b[0]])
+        ratio_AB = np.exp((self.look_MD[a] @ self.look_MD[b].T - self.mean_CC[i, j]) * self.scale_CC[i, j])
+        if (i, j) in self.counted:
+            n_KK, e_KK = self.counted[i, j]
+            one, other = self.share_MK[a], self.share_MK[b].T
+            ratio_AB = (one @ n_KK @ other + self.prior * ratio_AB) / (one @ e_KK @ other + self.prior)
+        return -np.log1p(1 / (ratio_AB * self.ratio_CC[i, j])).astype(np.float32)
+
+    def shown(self, score: float) -> float:
+        return float(np.exp(score))
+
+
+def place(worn: Worn, vectors_MD: np.ndarray, class_M: np.ndarray, config: WornConfig) -> WornSpace:
+    """Places items (a catalog's, float32 (M, D), with numbers of their classes) among what was worn. The same input gives the
+    same space."""
+    directions, means = _directions(vectors_MD, class_M)
+    look_MD = _looks(vectors_MD, class_M, directions, means)
+    # crops of photos have another light than products: they are compared with their own mean
+    worn_means = {int(c): worn.vectors_UD[worn.class_U == c].mean(axis=0) for c in np.unique(worn.class_U)}
+    look_UD = _looks(worn.vectors_UD, worn.class_U, directions, worn_means)
+    share_MK, share_UK = (np.zeros((len(looks), config.clusters), np.float32) for looks in (look_MD, look_UD))
+    for c in np.unique(class_M):
+        mine, theirs = np.flatnonzero(class_M == c), np.flatnonzero(worn.class_U == c)
+        centres_KD = _centres(look_MD[mine], config.clusters)
+        share_MK[mine, : len(centres_KD)] = _shares(look_MD[mine], centres_KD)
+        share_UK[theirs, : len(centres_KD)] = _shares(look_UD[theirs], centres_KD)
+    counted, ratio_CC = _counts(worn, share_UK, np.unique(class_M), config.prior)
+    mean_CC, scale_CC = _cosines(look_MD, class_M, config.likeness)
+    return WornSpace(class_M, look_MD, share_MK, mean_CC, scale_CC, ratio_CC, counted, config.prior)
+
+
+def _directions(vectors_MD: np.ndarray, class_M: np.ndarray) -> tuple[np.ndarray, dict[int, np.ndarray]]:
+    """(D, d): main directions of the items, each less the mean of its class; and the means."""
+    size = vectors_MD.shape[1]
+    means, covariance_DD = {}, np.zeros((size, size))
+    for c in np.unique(class_M):
+        some = vectors_MD[np.flatnonzero(class_M == c)[:_FITTED]]
+        means[int(c)] = some.mean(axis=0)
+        centred = some - means[int(c)]
+        covariance_DD += centred.T @ centred
+    _, directions = eigh(covariance_DD, subset_by_index=[max(0, size - _DIMS), size - 1])
+    return directions.astype(np.float32), means
+
+
+def _looks(vectors_ND: np.ndarray, class_N: np.ndarray, directions: np.ndarray, means: dict[int, np.ndarray]) -> np.ndarray:
+    found = np.zeros((len(vectors_ND), directions.shape[1]), np.float32)
+    for c in np.unique(class_N):
+        found[class_N == c] = (vectors_ND[class_N == c] - means[int(c)]) @ directions
+    return found / np.maximum(np.linalg.norm(found, axis=1, keepdims=True), 1e-12)
+
+
+def _centres(look_ND: np.ndarray, count: int) -> np.ndarray:
+    some = look_ND[:_FITTED].astype(np.float64)
+    if len(some) <= count:
+        return some
+    return kmeans2(some, count, iter=20, minit="++", rng=np.random.default_rng(_SEED))[0]
+
+
+def _shares(look_ND: np.ndarray, centres_KD: np.ndarray) -> np.ndarray:
+    """float32 (N, K), 1 in all: of each item in each cluster, by a Gaussian of its distance."""
+    nearness_NK = 2 * look_ND @ centres_KD.T - (centres_KD**2).sum(axis=1)
+    return softmax(nearness_NK / _WIDTH, axis=1).astype(np.float32)
+
+
+def _counts(
+    worn: Worn, share_UK: np.ndarray, classes: np.ndarray, prior: float
+) -> tuple[dict[tuple[int, int], tuple[np.ndarray, np.ndarray]], np.ndarray]:
+    """Of each two classes n and e of their clusters; and the shrunken ratio of the classes themselves, (C, C)."""
+    outfits, outfit_I = np.unique(worn.outfit_I, return_inverse=True)
+    item_OC = np.full((len(outfits), len(CATEGORIES)), -1, np.int64)
+    item_OC[outfit_I, worn.class_U[worn.item_I]] = worn.item_I  # of two items of a class the last counts
+    has_OC = item_OC >= 0
+    ratio_CC = np.ones((len(CATEGORIES), len(CATEGORIES)), np.float32)
+    counted: dict[tuple[int, int], tuple[np.ndarray, np.ndarray]] = {}
+    for i, j in itertools.permutations(map(int, classes), 2):
+        both = has_OC[:, i] & has_OC[:, j]
+        if len(outfits):
+            by_chance = has_OC[:, i].sum() * has_OC[:, j].sum() / len(outfits)
+            ratio_CC[i, j] = (both.sum() + prior) / (by_chance + prior)
+        if both.any():
+            n_KK = share_UK[item_OC[both, i]].T @ share_UK[item_OC[both, j]]
+            counted[i, j] = n_KK, n_KK.sum(axis=1)[:, None] * n_KK.sum(axis=0)[None] / n_KK.sum()
+    return counted, ratio_CC
+
+
+def _cosines(look_MD: np.ndarray, class_M: np.ndarray, weight: float) -> tuple[np.ndarray, np.ndarray]:
+    """Of each two classes the mean cosine, and ``weight`` over its deviation, (C, C) each."""
+    rng = np.random.default_rng(_SEED)
+    mean_CC, scale_CC = np.zeros((2, len(CATEGORIES), len(CATEGORIES)), np.float32)
+    some = {int(c): np.flatnonzero(class_M == c) for c in np.unique(class_M)}
+    some = {c: rng.choice(rows, min(len(rows), _SAMPLED), replace=False) for c, rows in some.items()}
+    for i, j in itertools.combinations(some, 2):
+        cosines = look_MD[some[i]] @ look_MD[some[j]].T
+        mean_CC[i, j] = mean_CC[j, i] = cosines.mean()
+        scale_CC[i, j] = scale_CC[j, i] = weight / max(float(cosines.std()), 1e-6)
+    return mean_CC, scale_CC
