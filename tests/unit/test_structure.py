@@ -23,7 +23,7 @@ FLOORS = [
     {"crawl", "garments", "index"},
     {"search", "mining", "find"},
     {"training"},
-    {"evaluation", "gallery"},
+    {"evaluation", "gallery", "recommend"},
     {"cli"},
     {"api"},
 ]
