@@ -44,6 +44,7 @@ GROUPS = {  # what jobs are for -> name -> its module in w2w
         "search": "search.job_search",
         "gallery": "gallery.job",
         "evaluate": "evaluation.job_evaluate",
+        "compare": "evaluation.job_compare",
     },
     "Night and care": {
         "init": "cli.init",

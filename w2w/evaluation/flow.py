@@ -20,6 +20,7 @@ from w2w.models.config import EncoderConfig
 from w2w.models.encoder import load_encoder, model_version
 from w2w.table import delta
 from w2w.table.pending import lookup, lookup_batches
+from w2w.training.encoders.flow import pair_table
 from w2w.training.vectors import vector_batches
 
 if TYPE_CHECKING:
@@ -125,6 +126,8 @@ def pictures_of(store: str, owners: pa.Array, crops: bool) -> Iterator[tuple[str
 
 def read_gallery(store: str, protocol: Retrieval, catalog: str) -> pa.Table:
     """A side of every product of the protocol's split with a picture. Raises UsageError where there is none."""
+    if protocol.set == schema.OWN:
+        return _own_gallery(store, protocol, catalog)
     products = _products(store, catalog, _columns(protocol))
     split, partition = products.column(schema.SPLIT), products.column(PARTITION)
     wanted = pc.invert(pc.fill_null(pc.equal(partition, QUERY), False))
@@ -169,6 +172,15 @@ def _anchors(store: str, protocol: Retrieval, catalog: str, names: Sequence[str]
     at = pc.index_in(garments, value_set=labels.column(0).combine_chunks())
     sides = {name: pairs.column(given[name]) for name in (OWNER, *names) if name in given}
     return pa.table(sides | {LABEL: labels.column(1).take(at)}).select([OWNER, *names])
+
+
+def _own_gallery(store: str, protocol: Retrieval, catalog: str) -> pa.Table:
+    """Of the test split that `w2w split` has made. A picture of two products stands there twice."""
+    shown = pair_table(store, [catalog], None).gallery()
+    rows = sorted((image, product) for image, products in shown.items() for product in products)
+    columns = {OWNER: [image for image, _ in rows], PRODUCT: [product for _, product in rows]}
+    texts = {name: pa.array(columns.get(name, [None] * len(rows)), pa.string()) for name in (OWNER, *_columns(protocol))}
+    return pa.table(texts)
 
 
 def _columns(protocol: Retrieval) -> list[str]:

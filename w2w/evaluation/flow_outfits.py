@@ -7,14 +7,17 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from w2w import storage
 from w2w.errors import UsageError
 from w2w.evaluation.protocols import OutfitQuestions
 from w2w.evaluation.rules import mean_cosines
 from w2w.metrics.outfit import evaluate
+from w2w.models.weights import WEIGHTS
 from w2w.training.outfits.arrays import Outfits
 from w2w.training.outfits.flow import Asked, read_questions
 
 _AT_ONCE = 4096  # outfits
+COSINE = "cosine"  # in place of a folder: the mean cosine of all pairs of items
 
 Score = Callable[[Outfits, np.ndarray, np.ndarray], np.ndarray]  # vectors, items (N, S), slots (N, S) -> (N,)
 
@@ -48,6 +51,16 @@ def find_scorer(folder: Path | None) -> tuple[Score, tuple[str, ...] | None]:
 def _mean_cosine(outfits: Outfits, items_NS: np.ndarray, slots_NS: np.ndarray) -> np.ndarray:
     parts = (items_NS[i : i + _AT_ONCE] for i in range(0, len(items_NS), _AT_ONCE))
     return np.concatenate([np.empty(0, np.float32), *(mean_cosines(outfits.vectors(part), part >= 0) for part in parts)])
+
+
+def folder_of(name: str) -> Path | None:
+    """Of `cosine` none. Raises UsageError where no network lies there."""
+    if name == COSINE:
+        return None
+    folder = Path(storage.absolute(name))
+    if not (folder / WEIGHTS).exists():
+        raise UsageError(f"{name}: there is no {WEIGHTS} in it: name a folder that 'w2w train' wrote")
+    return folder
 
 
 def answer(asked: Asked, score: Score) -> tuple[np.ndarray, np.ndarray]:

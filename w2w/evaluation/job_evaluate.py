@@ -11,25 +11,28 @@ import pyarrow as pa
 from w2w import ids, schema, storage
 from w2w.config import check_label
 from w2w.engine.job import Run, options_of
-from w2w.errors import UsageError
+from w2w.errors import RejectCode, UsageError
 from w2w.evaluation import flow_lookbook, flow_outfits
 from w2w.evaluation.flow import Model, VectorReader, find_model, read_gallery, read_queries, read_ranked
+from w2w.evaluation.flow_shown import worst_rows
 from w2w.evaluation.flow_table import Measured, add, write_leaderboard
 from w2w.evaluation.protocols import Looks, Retrieval, protocol_of, set_of
-from w2w.evaluation.rules import OWNER, data_digest, figures
+from w2w.evaluation.rules import MACRO, OWNER, data_digest, figures, relevant, sought
 from w2w.metrics import retrieval
 from w2w.models.sources import file_sha256
 from w2w.models.weights import WEIGHTS
-from w2w.report.evaluation import Protocol, evaluation_report
+from w2w.report.evaluation import Failure, Protocol, evaluation_report
 from w2w.report.page import page_of
 from w2w.results import Figure, Summary
 from w2w.search import job_search as search
 from w2w.search import pictures as pages
 from w2w.search.flow import pictures_of
 from w2w.search.worst import worst_queries
+from w2w.stage import Counts
 
 KS = (1, 5, 10, 20)
 NEAREST = {k: f"{k}-NN" for k in (1, 10)}  # neighbours that vote on a class
+_MEAN = "mean of the groups below"  # on the page
 _SEARCHES = ("match", "classes", "feed")  # options of a search with known answers
 
 
@@ -41,8 +44,8 @@ class Config(search.Config):
     SHOWN = "store protocol source scorer feed.uri match classes search.own_category encoder.name name out"
 
     protocol: str = ""
-    """street2shop, deepfashion2, in-shop, consumer-to-shop, lookbench, wardrobe, lookbook-1, lookbook-2, polyvore-nondisjoint,
-    polyvore-disjoint."""
+    """street2shop, deepfashion2, in-shop, consumer-to-shop, lookbench, wardrobe, own (the store's mined pairs), lookbook-1,
+    lookbook-2, polyvore-nondisjoint, polyvore-disjoint."""
     source: str | None = None
     """Of a protocol: the set's name in the tables. Default: its format."""
     scorer: str | None = None
@@ -111,7 +114,7 @@ def _by_protocol(config: Config) -> Result:
     of = {"protocol": config.protocol, "source": catalog}
     result = run.result(Result, encoder=config.encoder.name, **of, model_version=model.version)
     work = _ranks if isinstance(protocol, Retrieval) else _looks if isinstance(protocol, Looks) else _outfits
-    result, measured = work(run, config, protocol, catalog, model, vectors, result)
+    result, measured, worst = work(run, config, protocol, catalog, model, vectors, result)
     if measured is None:
         return result
     versions = add(run, measured, config.seed, (schema.PAIRS, schema.QUESTIONS, schema.PRODUCTS, schema.EMBEDDINGS))
@@ -123,51 +126,60 @@ def _by_protocol(config: Config) -> Result:
         page,
         f"{config.protocol}: {measured.model}",
         headline,
-        [Protocol(catalog, text, measured.metrics, over="products, or questions")],
+        [Protocol(catalog, text, _with_row(measured.metrics), over="products, or questions", worst=worst)],
     )
     told = {"figures": found, "evaluation": page, "leaderboard": write_leaderboard(run.store), "versions": versions}
     return run.done(result, **told)
 
 
-def _ranks(run, config, protocol, catalog, model, vectors, result) -> tuple[Result, Measured | None]:
+def _ranks(run, config, protocol, catalog, model, vectors, result) -> tuple[Result, Measured | None, list[Failure]]:
     queries, gallery = (read(run.store, protocol, catalog) for read in (read_queries, read_gallery))
     result = replace(result, queries=queries.num_rows, gallery=gallery.num_rows)
     if config.dry_run:
-        return result, None
+        return result, None, []
     run.check_store()
     ranked = read_ranked(protocol, queries, gallery, vectors)
     owners = (ranked.queries.column(OWNER).to_pylist(), ranked.gallery.column(OWNER).to_pylist())
     of = (config.protocol, catalog, protocol.split, data_digest(*owners), model.name, model.version)
     told = figures(protocol, ranked, np.random.default_rng(config.seed))
-    return replace(result, left_out=vectors.missing), Measured(*of, told)
+    hits = relevant(ranked, protocol.hits[0])[0]
+    worst = worst_rows(run.store, vectors.crops, ranked, hits, sought(ranked, protocol.hits[0]), partial(_said, hits))
+    counts = Counts(
+        queries.num_rows, len(ranked), {RejectCode.NO_VECTOR: n} if (n := vectors.missing.get("queries", 0)) else {}
+    )
+    return replace(result, left_out=vectors.missing, counts=counts), Measured(*of, told), worst
 
 
-def _looks(run, config, protocol, catalog, model, vectors, result) -> tuple[Result, Measured | None]:
+def _said(hits_QK: np.ndarray, query: int) -> str:
+    return f"first hit at rank {int(hits_QK[query].argmax()) + 1}" if hits_QK[query].any() else f"no hit in {hits_QK.shape[1]}"
+
+
+def _looks(run, config, protocol, catalog, model, vectors, result) -> tuple[Result, Measured | None, list[Failure]]:
     test = flow_lookbook.read_looks(run.store, protocol, catalog, protocol.split)
     result = replace(result, queries=sum(len(p.worn) for p in test), gallery=len(test))
     folder = _folder(config.scorer)
     if config.dry_run:
-        return result, None
+        return result, None, []
     run.check_store()
     scorer = flow_lookbook.by_network(run.store, folder, test) if folder else flow_lookbook.by_vectors(vectors)
     told, digest = flow_lookbook.measure(run.store, protocol, catalog, scorer, test, config.seed)
     of = (config.protocol, catalog, protocol.split, digest, *_scored_by(model, folder, own_pixels=True))
-    return replace(result, model_version=of[-1]), Measured(*of, told)
+    return replace(result, model_version=of[-1]), Measured(*of, told), []
 
 
-def _outfits(run, config, protocol, catalog, model, vectors, result) -> tuple[Result, Measured | None]:
+def _outfits(run, config, protocol, catalog, model, vectors, result) -> tuple[Result, Measured | None, list[Failure]]:
     folder = _folder(config.scorer)
     score, slots = flow_outfits.find_scorer(folder)
     asked = flow_outfits.read_asked(run.store, protocol, catalog, model.version, slots)
     result = replace(result, queries=len(asked.blank_ids) + len(asked.outfit_ids))
     result = replace(result, left_out={"questions": asked.left_out} if asked.left_out else {})
     if config.dry_run:
-        return result, None
+        return result, None, []
     run.check_store()
     told = flow_outfits.figures(asked, flow_outfits.answer(asked, score), np.random.default_rng(config.seed))
     digest = data_digest(asked.blank_ids, asked.outfit_ids)
     of = (config.protocol, catalog, protocol.split, digest, *_scored_by(model, folder))
-    return replace(result, model_version=of[-1]), Measured(*of, told)
+    return replace(result, model_version=of[-1]), Measured(*of, told), []
 
 
 def _page(config: Config, store: str, run_id: str) -> str:
@@ -176,12 +188,7 @@ def _page(config: Config, store: str, run_id: str) -> str:
 
 def _folder(scorer: str | None) -> Path | None:
     """Raises UsageError where no network lies there."""
-    if not scorer:
-        return None
-    folder = Path(storage.absolute(scorer))
-    if not (folder / WEIGHTS).exists():
-        raise UsageError(f"--scorer={scorer}: there is no {WEIGHTS} in it: name a folder that 'w2w train' wrote")
-    return folder
+    return flow_outfits.folder_of(scorer) if scorer else None
 
 
 def _scored_by(model: Model, folder: Path | None, own_pixels: bool = False) -> tuple[str, str]:
@@ -189,6 +196,16 @@ def _scored_by(model: Model, folder: Path | None, own_pixels: bool = False) -> t
     if folder is None:
         return model.name, model.version
     return str(folder), ids.digest(file_sha256(folder / WEIGHTS), "" if own_pixels else model.version)
+
+
+def _with_row(metrics: pa.Table) -> pa.Table:
+    """Means over the groups as a row of their own: what a table on a page has room for."""
+    rows = metrics.to_pylist()
+    for row in rows:
+        if row["metric"].startswith(f"{MACRO} "):
+            row |= {"metric": row["metric"].removeprefix(f"{MACRO} "), "group": _MEAN}
+    rows.sort(key=lambda row: (row["group"] is not None, row["group"] != _MEAN))
+    return pa.Table.from_pylist(rows, metrics.schema)
 
 
 def _figures(metrics: pa.Table, before: str = "") -> dict[str, Figure]:

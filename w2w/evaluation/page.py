@@ -1,10 +1,12 @@
-"""The leaderboard: every model that was measured by a protocol on the same data, the best first."""
+"""The leaderboard: every model that was measured by a protocol on the same data, the best first; and two models compared."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from w2w import schema
+from w2w.evaluation.compare import Gain
 from w2w.evaluation.protocols import PROTOCOLS
+from w2w.report.evaluation import Failure
 from w2w.report.page import write_page
 
 
@@ -53,3 +55,22 @@ def _model(found: dict[tuple, dict], columns: Sequence[tuple], best: dict[tuple,
         "date": one[schema.EVALUATED_AT].strftime("%Y-%m-%d"),
         "cells": cells,
     }
+
+
+def compare_page(
+    out: str,
+    verdict: str,
+    worse: bool,
+    names: tuple[str, str],
+    facts: Mapping[str, object],
+    gains: Sequence[Gain],
+    lost_and_won: tuple[Sequence[tuple[Failure, Failure]], Sequence[tuple[Failure, Failure]]],
+) -> None:
+    """Writes the page to ``out``. ``lost_and_won``: each query as A and as B answered it."""
+    tables: dict[str, list[Gain]] = {}
+    for gain in gains:
+        tables.setdefault(gain.metric, []).append(gain)
+    parts = list(zip(("What B answers worse than A", "What B answers better than A"), lost_and_won))
+    a, b = names
+    told = {"verdict": verdict, "worse": worse, "a": a, "b": b, "facts": facts, "tables": tables, "parts": parts}
+    write_page(out, "evaluation/compare.html.j2", title="Two models compared", **told)

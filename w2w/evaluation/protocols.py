@@ -143,6 +143,13 @@ PROTOCOLS: dict[str, AProtocol] = {
         within=schema.CATEGORY,
         macro=True,
     ),
+    "own": Retrieval(
+        "The store's own test anchors are looked for among all products of the test split, by the picture of each. "
+        "A hit shows the product that is worn.",
+        "tables `pairs`, `splits` and `representatives` of the store",
+        schema.OWN,
+        _same_product(1, 5, 10, 20),
+    ),
     "lookbook-1": Looks(
         "Ten right and ten wrong pairs of product and photo, of each product with ten photos: is it the one that is worn? A "
         "network of 'w2w train siamese' says so from .5 on; an encoder from the cosine that is best on the validation split.",
@@ -176,6 +183,8 @@ def set_of(protocol: AProtocol) -> str:
 
 
 def convert_command(protocol: AProtocol) -> str:
-    """What reads the set."""
+    """What reads the set, or makes it."""
+    if protocol.set == schema.OWN:
+        return "w2w mine"
     variant = f" --set.variant={protocol.variant}" if isinstance(protocol, OutfitQuestions) else ""
     return f"w2w convert {protocol.set} FOLDER{variant}"

@@ -106,6 +106,19 @@ def relevant(ranked: Ranked, hit: Hit) -> tuple[np.ndarray, np.ndarray]:
     return (found == asked[:, None]) & (found >= 0), num
 
 
+def sought(ranked: Ranked, hit: Hit) -> np.ndarray:
+    """(Q,): the first row of each query's gallery that is a hit, -1 where there is none."""
+    codes: dict[tuple, int] = {}
+    asked, there = (_codes(side, hit.same, codes) for side in (ranked.queries, ranked.gallery))
+    result = np.full(len(ranked), -1, np.int64)
+    for start, stop in np.unique(ranked.spans_Q2, axis=0):
+        names, first = np.unique(there[start:stop], return_index=True)
+        place = dict(zip(names.tolist(), (first + start).tolist()))
+        for q in np.flatnonzero((ranked.spans_Q2 == (start, stop)).all(axis=1) & (asked >= 0)):
+            result[q] = place.get(int(asked[q]), -1)
+    return result
+
+
 def _codes(side: pa.Table, names: Sequence[str], codes: dict[tuple, int]) -> np.ndarray:
     """(N,): a number for each combination of values, the same in all calls with these ``codes``; -1 where one is not known."""
     keys = zip(*(side.column(name).to_pylist() for name in names))

@@ -19,7 +19,7 @@ class Failure:
     label: str
     image: str | None
     said: str
-    hits: Sequence[Card]
+    hits: Sequence[Card] | None
 
 
 @dataclass(frozen=True)

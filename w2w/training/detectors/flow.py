@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 YOLO_WEIGHTS = "model.pt"  # in the folder of a model of ultralytics
 _PHOTOS_A_TASK = 500
-_LOOK_PX = 1600  # as `w2w detect` shrinks photos
+LOOK_PX = 1600  # as `w2w detect` shrinks photos
 _NAMES = (schema.KEY, schema.SOURCE, schema.SPLIT, schema.LABELLED)
 _COLUMNS = (*_NAMES, schema.BYTES, schema.OBJECTS)
 _FETCHED = 64  # rows in memory at once while photos are decoded
@@ -158,6 +158,6 @@ def _judge(photos: Photos, keys: Sequence[str], detector: DetectorConfig, num_sh
     from w2w.training.detectors.judge import judge, measuring
 
     keep_memory()
-    read = read_photos(photos, keys, _LOOK_PX)
+    read = read_photos(photos, keys, LOOK_PX)
     judged = judge(measuring(detector), read)
     return judged, [(p.key, to_jpeg(p.sample.image), j) for p, j in zip(read[:num_shown], judged)]

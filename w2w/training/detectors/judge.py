@@ -45,12 +45,13 @@ def precision(judged: Sequence[Judged]) -> pa.Table:
 
 @dataclass(frozen=True)
 class Matches:
-    """Of all boxes that were found, best first: score, and whether it is one that is there (IoU .5, each true box once; what
-    lies in a region to ignore is left out); and how many are there."""
+    """Of all boxes that were found, best first: score, whether it is one that is there (IoU .5, each true box once; what lies
+    in a region to ignore is left out), and class; and how many are there."""
 
     scores_F: np.ndarray
     right_F: np.ndarray
     num_truths: int
+    classes_F: np.ndarray
 
     def at(self, threshold: float) -> tuple[float | None, float | None]:
         """(precision, recall) of the boxes with at least this score; None of none that were found, or are there."""
@@ -65,7 +66,7 @@ class Matches:
 
 def matches(judged: Sequence[Judged], max_iou: float | None) -> Matches:
     """``max_iou``: of two boxes of any classes that overlap more, the worse goes, as in `w2w detect`."""
-    scores, right, num_truths = [], [], 0
+    scores, right, classes, num_truths = [], [], [], 0
     for photo in judged:
         known = np.isin(photo.found_classes, list(photo.labelled))
         kept = np.flatnonzero(known)
@@ -84,8 +85,11 @@ def matches(judged: Sequence[Judged], max_iou: float | None) -> Matches:
                 continue
             scores.append(float(photo.found_scores[k]))
             right.append(hit)
+            classes.append(photo.found_classes[k])
     order = np.argsort(-np.array(scores, float), kind="stable")
-    return Matches(np.array(scores, float)[order], np.array(right, bool)[order], num_truths)
+    return Matches(
+        np.array(scores, float)[order], np.array(right, bool)[order], num_truths, np.array(classes, dtype=object)[order]
+    )
 
 
 def _f1(precision: float | None, recall: float | None) -> float:

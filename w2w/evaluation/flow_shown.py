@@ -1,0 +1,85 @@
+"""Queries with their pictures and the products that were found for them, as rows of a page."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from w2w import schema
+from w2w.evaluation.flow import pictures_of
+from w2w.evaluation.rules import OWNER, Ranked
+from w2w.report.cards import CARD_PX, Card, product_card
+from w2w.report.evaluation import Failure
+from w2w.report.page import thumbnail
+from w2w.search.pictures import RIGHT_MARK
+from w2w.table import delta
+
+_HITS = 6  # shown of each query
+_ON_CARDS = (schema.PRODUCT_ID, schema.TITLE, schema.BRAND, schema.PRICE, schema.CURRENCY, schema.URL)
+
+
+def worst(ranked: Ranked, hits_QK: np.ndarray, count: int = 10) -> np.ndarray:
+    """Queries whose first hit comes last, the surest mistakes of them first; none whose nearest is a hit."""
+    first_Q = np.where(hits_QK.any(axis=1), hits_QK.argmax(axis=1), hits_QK.shape[1])
+    nearest_Q = ranked.scores_QK[:, 0] if ranked.scores_QK.shape[1] else np.zeros(len(ranked))
+    wrong = np.flatnonzero(first_Q > 0)
+    return wrong[np.lexsort((-nearest_Q[wrong], -first_Q[wrong]))][:count]
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A picture of the gallery on a page; ``rank`` 0: the answer, which was not found among the first."""
+
+    image: str
+    rank: int
+    score: float
+    right: bool
+
+
+class Shown:
+    """Pictures and products of some queries and of what was found for them, read once for all sides of a comparison."""
+
+    def __init__(self, store: str, crops: bool, queries: Sequence[str], found: Sequence[str]):
+        """``queries``: garments where ``crops``, else images; ``found``: images."""
+        self._asked = dict(pictures_of(store, pa.array(sorted(set(queries)), pa.string()), crops))
+        images = pa.array(sorted(set(found) - {""}), pa.string())
+        self._pictures = dict(pictures_of(store, images, crops=False))
+        rows = delta.current_products(store, [*_ON_CARDS, schema.IMAGE_ID])
+        rows = rows.filter(pc.is_in(rows.column(schema.IMAGE_ID), value_set=images))
+        self._about: dict[str, dict[str, Any]] = {row[schema.IMAGE_ID]: row for row in reversed(rows.to_pylist())}
+
+    def row(self, query: str, label: str, said: str, found: Sequence[Seen]) -> Failure:
+        """``found``: best first, as ``hits_of`` has it."""
+        cards = [self._card(one) for one in found]
+        return Failure(query, label, thumbnail(self._asked.get(query), CARD_PX), said, cards)
+
+    def _card(self, one: Seen) -> Card:
+        about: Mapping[str, Any] = self._about.get(one.image, {schema.PRODUCT_ID: one.image})
+        notes = (f"{one.rank}", f"{one.score:.3f}") if one.rank else ()
+        return product_card(about, self._pictures.get(one.image), RIGHT_MARK if one.right else "", notes)
+
+
+def hits_of(ranked: Ranked, hits_QK: np.ndarray, sought_Q: np.ndarray, query: int) -> list[Seen]:
+    """What was found for a query; where no hit is among the first, what was sought stands before them."""
+    at = ranked.found_QK[query][:_HITS]
+    at = at[at >= 0]
+    names = ranked.gallery.column(OWNER)
+    images, scores = names.take(pa.array(at)).to_pylist(), ranked.scores_QK[query].tolist()
+    found = [Seen(i, n + 1, scores[n], bool(hits_QK[query, n])) for n, i in enumerate(images)]
+    if any(one.right for one in found) or sought_Q[query] < 0:
+        return found
+    return [Seen(names[int(sought_Q[query])].as_py(), 0, 0.0, True), *found[: _HITS - 1]]
+
+
+def worst_rows(
+    store: str, crops: bool, ranked: Ranked, hits_QK: np.ndarray, sought_Q: np.ndarray, said: Callable[[int], str]
+) -> list[Failure]:
+    """The ten queries that were answered worst."""
+    chosen = worst(ranked, hits_QK).tolist()
+    found = {q: hits_of(ranked, hits_QK, sought_Q, q) for q in chosen}
+    names = ranked.queries.column(OWNER).to_pylist()
+    shown = Shown(store, crops, [names[q] for q in chosen], [one.image for seen in found.values() for one in seen])
+    return [shown.row(names[q], str(ranked.groups_Q[q]), said(q), found[q]) for q in chosen]
