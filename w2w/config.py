@@ -52,7 +52,7 @@ def parse(config_class: type[C], argv: Sequence[str], prog: str) -> C:
     try:
         with redirect_stdout(printed) if any(name == "print_config" for name, _ in given) else nullcontext():
             parsed = parser.parse_args([f"--{name}={value}" if value is not None else f"--{name}" for name, value in given])
-        return parser.instantiate(parsed).config_value
+        return _within(parser.instantiate(parsed).config_value, "--")
     except (jsonargparse.ArgumentError, TypeError, ValueError) as e:
         if isinstance(e, UsageError):
             raise
@@ -84,11 +84,24 @@ def build(config_class: type[C], values: Mapping[str, Any], prog: str) -> C:
     _check_keys(known, plain, "option ", prog)
     parser = _parser(config_class, prog)
     try:
-        return parser.instantiate(parser.parse_object(plain)).config_value
+        return _within(parser.instantiate(parser.parse_object(plain)).config_value, "")
     except (jsonargparse.ArgumentError, TypeError, ValueError) as e:
         if isinstance(e, UsageError):
             raise
         raise UsageError(_plain(str(e), known).replace("option --", "option ")) from e
+
+
+def _within(config: C, prefix: str) -> C:
+    """The config. Raises UsageError for a number below the ``LEAST`` of its class: option -> number, where that is not 0."""
+    least = {name: bound for one in reversed(type(config).__mro__) for name, bound in vars(one).get("LEAST", {}).items()}
+    for field in dataclasses.fields(config):  # type: ignore[arg-type]
+        value, bound = getattr(config, field.name), least.get(field.name, 0)
+        if dataclasses.is_dataclass(value) and not isinstance(value, type):
+            _within(value, f"{prefix}{field.name}.")
+        elif isinstance(value, int | float) and value < bound:
+            said = f"must be at least {bound:g}" if bound else "must not be negative"
+            raise UsageError(f"{prefix}{field.name}={value:g}: {said}")
+    return config
 
 
 def _plain_values(value: Any) -> Any:

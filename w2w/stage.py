@@ -55,6 +55,8 @@ class Counts:
 class Pool:
     """How many workers run a stage, and what each of them gets. Config, never the stage's business."""
 
+    LEAST = {"workers": 1, "batch_rows": 1}
+
     workers: int | None = None
     """How many. Default: as many as the cluster's CPUs and GPUs allow."""
     num_cpus: float = 1

@@ -1,16 +1,22 @@
 """Options: YAML and dotted overrides, and a sentence for every mistake."""
 
+import dataclasses
+import importlib
 from dataclasses import dataclass, field
 
 import pytest
 
-from w2w.config import nearest, parse
+from w2w.cli.main import JOBS, module_of
+from w2w.config import build, nearest, parse
 from w2w.errors import UsageError
+from w2w.usage import options
 
 
 @dataclass(frozen=True)
 class Model:
     """The model."""
+
+    LEAST = {"threads": -2}
 
     name: str = "lite0"
     """Which one."""
@@ -123,3 +129,55 @@ def test_where_nothing_is_allowed_no_empty_list_is_shown():
     assert nearest("v1", ["v11"]) == " Did you mean 'v11'?"
     assert nearest("x", ["abc", "def"]) == " Allowed: abc, def."
     assert nearest("x", [f"{i:03}" for i in range(100)]).endswith(" 098, 099.")
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Numbers."""
+
+    LEAST = {"rows": 1, "cosine": -1}
+
+    rows: int = 8
+    """How many."""
+    cosine: float = 0.0
+    share: float | None = None
+    model: Model = Model()
+    """What."""
+
+
+@pytest.mark.parametrize(
+    ("argv", "sentence"),
+    [
+        (["--rows=0"], "--rows=0: must be at least 1"),
+        (["--rows=-3"], "--rows=-3: must be at least 1"),
+        (["--cosine=-1.5"], "--cosine=-1.5: must be at least -1"),
+        (["--share=-0.1"], "--share=-0.1: must not be negative"),
+        (["--model.threads=-3"], "--model.threads=-3: must be at least -2"),
+    ],
+)
+def test_numbers_have_a_least_value(argv, sentence):
+    with pytest.raises(UsageError, match=f"^{sentence}$"):
+        parse(Sizes, argv, "w2w x")
+
+
+def test_numbers_from_python_have_it_too():
+    with pytest.raises(UsageError, match=r"^rows=0: must be at least 1$"):
+        build(Sizes, {"rows": 0}, "w2w x")
+    with pytest.raises(UsageError, match=r"^model\.threads=-3: must be at least -2$"):
+        build(Sizes, {"model": {"threads": -3}}, "w2w x")
+
+
+@pytest.mark.parametrize("argv", [["--rows=1"], ["--cosine=-1"], ["--share=0"], ["--model.threads=0"]])
+def test_the_least_value_itself_is_allowed(argv):
+    parse(Sizes, argv, "w2w x")
+
+
+def test_least_values_are_of_options_and_below_zero_only_for_cosines():
+    signed = set()
+    for name in JOBS:
+        config_class = importlib.import_module(module_of(name)).Config
+        for one in {o.group for o in options(config_class) if o.is_group} | set(config_class.__mro__[:-1]):
+            least = vars(one).get("LEAST", {})
+            assert set(least) <= {field.name for field in dataclasses.fields(one)}, one
+            signed |= {option for option, bound in least.items() if bound < 0}
+    assert signed == {"min_cosine", "least_similarity", "threshold", "min_score"}

@@ -30,6 +30,8 @@ _DIGEST_CHARS = 32  # of the body's sha256
 class VisitConfig:
     """What a visit does."""
 
+    LEAST = {"threads": 1}
+
     threads: int = 32
     """Simultaneous requests of one worker."""
     keep_content: bool = False

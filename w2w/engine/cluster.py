@@ -23,6 +23,8 @@ _own = _lean = False
 class RayConfig:
     """Where the work runs."""
 
+    LEAST = {"num_cpus": 1, "object_store_mb": 75}
+
     address: str | None = None
     """A running cluster, for example auto. Default: $RAY_ADDRESS (set inside ray job submit), else a local cluster."""
     num_cpus: int | None = None

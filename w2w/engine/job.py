@@ -39,6 +39,8 @@ STDOUT = "-"  # of --json
 class JobConfig:
     """Options of every job that writes tables."""
 
+    LEAST = {"limit": 1, "item_rows": 1, "min_rejects": 1}
+
     store: str
     """Where tables and indexes live: a local path or an s3:// prefix."""
     limit: int | None = None

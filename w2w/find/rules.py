@@ -22,6 +22,8 @@ NO_GARMENT = "no garment was found"
 class FindOptions:
     """What is looked for, and where."""
 
+    LEAST = {"min_score": -1}
+
     index: str = "default"
     """Name of the index."""
     k: int = 5

@@ -26,6 +26,8 @@ STAGE_CODE = 3  # raise it when the same boxes would be cut differently
 class Config(JobConfig):
     """Find the garments in every image of table `images`: one row each in `garments`, one a photo in `looks`."""
 
+    LEAST = {"longest_px": 32}
+
     SHOWN = "store of detector.name detector.threshold longest_px crop_px pool.workers gpu_pool limit dry_run"
 
     of: Literal["images", "posts"] = "images"

@@ -26,6 +26,8 @@ STAGE_CODE = 4  # raise it when the same masks would be cut out differently
 class Config(JobConfig):
     """Cut the person out of every image of table `images`: JPEG on white, mask, and crops of top, bottom and shoes."""
 
+    LEAST = {"longest_px": 32, "crop_px": 16}
+
     SHOWN = "store segmenter.name guide guide_score longest_px pool.workers gpu_pool max_reject_rate limit dry_run"
 
     segmenter: SegmenterConfig = SegmenterConfig()

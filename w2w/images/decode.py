@@ -22,6 +22,8 @@ class DecodeLimits:
     for such an image, that array included: JPEG and PNG 0.5 GB, progressive JPEG 0.7, WebP 1.0: bytes that a worker must have.
     """
 
+    LEAST = {"max_bytes": 1, "max_pixels": 1}
+
     max_bytes: int = 64 * 1024 * 1024
     """Largest encoded file."""
     max_pixels: int = 64_000_000

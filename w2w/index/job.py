@@ -25,6 +25,8 @@ class Config(JobConfig):
     """Build and publish an index of all active products. Unchanged shards are reused; below the recall target nothing is
     published and the old version stays."""
 
+    LEAST = {"threads_per_task": 1}
+
     SHOWN = "store encoder.name index.name index.target_recall index.memory_budget_mb rollback rollback_to release dry_run"
 
     encoder: EncoderConfig = EncoderConfig()

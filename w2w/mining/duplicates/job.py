@@ -23,6 +23,8 @@ from w2w.table.delta import need_table
 class Config(JobConfig):
     """Give every image in table `images` a fingerprint (once), and write table `duplicates`: clusters of one picture."""
 
+    LEAST = {"min_cosine": -1}
+
     SHOWN = "store model_version min_cosine rules.most_levels pool.workers limit dry_run"
 
     rules: LikenessRules = LikenessRules()

@@ -53,6 +53,8 @@ class Asked:
 class GateConfig:
     """What similarity decides, by vectors of garments and of products' images (`w2w embed`, and `--of garments`)."""
 
+    LEAST = {"least_similarity": -1}
+
     matches: str = "none"
     """none; ambiguous: decide which is which where a photo or post has several of a class; all: also check single matches,
     which removes wrong tags."""

@@ -21,6 +21,8 @@ STAGE_CODE = 1  # raise it when the same files would be read differently
 class Config(JobConfig):
     """Read a public data set: its pictures once, then its pairs and outfits, which replace those of an earlier run."""
 
+    LEAST = {"crop_px": 16}
+
     SHOWN = "store set.format set.path set.images set.variant set.source max_reject_rate limit dry_run"
     PLACES = {"FORMAT": "set.format", "FOLDER": "set.path"}
 

@@ -23,6 +23,8 @@ from w2w.training.classifier.flow import labelled_products, train_head
 class Config(JobConfig):
     """Give every embedding of this encoder a class in table `categories`; with --train, first learn from the products' own."""
 
+    LEAST = {"max_examples": 1}
+
     SHOWN = "store train classes threshold classifier encoder.name max_examples limit dry_run"
 
     classifier: str = ""

@@ -23,6 +23,8 @@ _RATES, _CLIPS = {OURS: 1.5e-3, PRETRAINED: 5e-5}, {OURS: 10.0, PRETRAINED: 0.1}
 class TrainConfig:
     """What it starts from, schedule, batch and selection. The defaults are those of the default detector."""
 
+    LEAST = {"longest_px": 32}
+
     start: str = OURS
     """ours, ours:FOLDER (goes on from one of ours), hf:ORG/MODEL or hf:FOLDER (transformers), yolo:FILE.pt (ultralytics)."""
     epochs: int = 60

@@ -16,6 +16,8 @@ _PUBLISHED_EPOCHS, _PUBLISHED_BATCH, _PUBLISHED_HALVING = 30, 8, 6
 class OutfitsConfig:
     """Loss, batch and curriculum of a scorer of outfits."""
 
+    LEAST = {"threshold": -1}
+
     loss: str = LOGISTIC
     """logistic (worn outfits up, modified ones down), margin (each worn outfit above its modified one), what2wear (as
     published: only pushes up, with its own network)."""
