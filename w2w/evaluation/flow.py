@@ -19,7 +19,7 @@ from w2w.mining.sets.rows import PRODUCT
 from w2w.models.config import EncoderConfig
 from w2w.models.encoder import load_encoder, model_version
 from w2w.table import delta
-from w2w.table.pending import lookup, lookup_batches
+from w2w.table.pending import holding, lookup, lookup_batches
 from w2w.training.encoders.flow import pair_table
 from w2w.training.vectors import vector_batches
 
@@ -74,30 +74,51 @@ class VectorReader:
         there = found >= 0
         if lacking := int((~there).sum()):
             self.missing[which] = self.missing.get(which, 0) + lacking
-            if lacking > self.most_missing * len(there):
-                of = " --of=garments" if crops else ""
-                raise UsageError(
-                    f"{lacking:,} of {len(there):,} pictures of the {which} have no vector of {self.model.name} (model version "
-                    f"{self.model.version}): run 'w2w embed{of}' with that encoder"
-                )
+            self._check(lacking, len(there), which)
+        if len(found) == len(rows_ND) and there.all() and (np.diff(found) == 1).all():
+            return side, rows_ND  # no copy of a large gallery
         return side.filter(pa.array(there)), rows_ND[found[there]]
 
     def of(self, owners: pa.Array, crops: bool) -> tuple[np.ndarray, np.ndarray]:
-        """(row of each owner's vector, -1 where it has none; vectors (M, D))."""
+        """(row of each owner's vector, -1 where it has none; vectors (M, D)). Each vector is held once."""
         different = pc.unique(owners)
-        names, vectors = [], [np.empty((0, 0), np.float32)][:0]
+        place = pc.index_in(owners, value_set=different).to_numpy().astype(np.int64)
+        rows_ND, there = np.empty((0, 1), np.float32), np.zeros(len(different), bool)
+
+        def keep(names: Sequence[str], vectors_ND: np.ndarray) -> np.ndarray:
+            into = rows_ND if rows_ND.size else np.empty((len(different), vectors_ND.shape[1]), np.float32)
+            at = pc.index_in(pa.array(names, pa.string()), value_set=different).to_numpy()
+            into[at], there[at] = vectors_ND, True
+            return into
+
         if delta.open_table(self.store, schema.EMBEDDINGS) is not None:
-            for some, vectors_ND in vector_batches(self.store, self.model.version, different):
-                names += some
-                vectors.append(vectors_ND)
-        left = pc.filter(different, pc.invert(pc.is_in(different, value_set=pa.array(names, pa.string()))))
+            for names, vectors_ND in vector_batches(self.store, self.model.version, different):
+                rows_ND = keep(names, vectors_ND)
+        left = different.filter(pa.array(~there))
         if len(left) and self.model.config is not None:
             self._make(left, crops)
-            made = [(name, vector) for name in left.to_pylist() if (vector := self._made.get(name)) is not None]
-            names += [name for name, _ in made]
-            vectors += [np.stack([vector for _, vector in made])] if made else []
-        rows = pc.fill_null(pc.index_in(owners, value_set=pa.array(names, pa.string())), -1).to_numpy().astype(np.int64)
-        return rows, np.concatenate(vectors) if vectors else np.empty((0, 1), np.float32)
+            made = {name: vector for name in left.to_pylist() if (vector := self._made.get(name)) is not None}
+            if made:
+                rows_ND = keep(list(made), np.stack(list(made.values())))
+        return np.where(there[place], place, -1), rows_ND
+
+    def pending(self, side: pa.Table, which: str) -> int:
+        """How many pictures of a side this process would embed. Raises UsageError as a call would."""
+        asked = pc.unique(side.column(OWNER).combine_chunks())
+        held, _ = holding(self.store, schema.EMBEDDINGS, asked, model_version=self.model.version)
+        lacking = len(asked) - len(pc.unique(held))
+        if self.model.config is None or lacking > self.compute:
+            self._check(lacking, len(asked), which)
+            return 0
+        return lacking
+
+    def _check(self, lacking: int, num: int, which: str) -> None:
+        if lacking > self.most_missing * num:
+            of = " --of=garments" if self.crops and which == "queries" else ""
+            raise UsageError(
+                f"{lacking:,} of {num:,} pictures of the {which} have no vector of {self.model.name} (model version "
+                f"{self.model.version}): run 'w2w embed{of}' with that encoder"
+            )
 
     def _make(self, owners: pa.Array, crops: bool) -> None:
         new = pa.array([name for name in owners.to_pylist() if name not in self._made], pa.string())

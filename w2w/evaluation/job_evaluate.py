@@ -16,7 +16,7 @@ from w2w.evaluation import flow_lookbook, flow_outfits
 from w2w.evaluation.flow import Model, VectorReader, find_model, read_gallery, read_queries, read_ranked
 from w2w.evaluation.flow_shown import worst_rows
 from w2w.evaluation.flow_table import Measured, add, write_leaderboard
-from w2w.evaluation.protocols import Looks, Retrieval, protocol_of, set_of
+from w2w.evaluation.protocols import CROPS, Looks, Retrieval, protocol_of, set_of
 from w2w.evaluation.rules import MACRO, OWNER, data_digest, figures, relevant, sought
 from w2w.metrics import retrieval
 from w2w.models.sources import file_sha256
@@ -79,6 +79,7 @@ class Result(Summary):
     index_version: str | None = None
     search_version: str | None = None
     pending: int | None = None
+    """Queries that a search has to embed; in a dry run of a protocol the pictures that this process would embed."""
     anchors_without_a_vector: int | None = None
     figures: dict[str, Figure] = field(default_factory=dict)
     """By name of the metric, such as recall@1; of --classes with 1-NN or 10-NN before it."""
@@ -135,8 +136,10 @@ def _by_protocol(config: Config) -> Result:
 def _ranks(run, config, protocol, catalog, model, vectors, result) -> tuple[Result, Measured | None, list[Failure]]:
     queries, gallery = (read(run.store, protocol, catalog) for read in (read_queries, read_gallery))
     result = replace(result, queries=queries.num_rows, gallery=gallery.num_rows)
+    vectors.crops = protocol.queries == CROPS
     if config.dry_run:
-        return result, None, []
+        pending = vectors.pending(queries, "queries") + vectors.pending(gallery, "gallery")
+        return replace(result, pending=pending), None, []
     run.check_store()
     ranked = read_ranked(protocol, queries, gallery, vectors)
     owners = (ranked.queries.column(OWNER).to_pylist(), ranked.gallery.column(OWNER).to_pylist())
