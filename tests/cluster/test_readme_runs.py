@@ -32,6 +32,7 @@ MORE = {
     "w2w crawl": ["--fetch.allow_private_hosts=[127.0.0.1]", "--politeness.requests_per_s=null"],
     "w2w classify": ["--classes={top: top, bottom: bottom, shoes: shoes}"],
     "w2w train detector": _PHOTOS,
+    "w2w compare": ["--tolerance=0.99"],  # B is of random weights here
     **{f"w2w train {recipe} ": _LOOP for recipe in ("encoder", "head", "outfits", "siamese")},
 }
 LEFT_OUT = (
