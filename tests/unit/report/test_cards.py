@@ -138,7 +138,7 @@ def test_a_page_of_a_run_is_also_the_latest(tmp_path):
 
 
 def test_one_visual_language():
-    """Sizes and colours have names, and these stand in one file; what a template draws in is white."""
+    """Sizes and colours have names, and these stand in one file; what a template draws in is black or white."""
     sizes = set(re.findall(r"--\w+: \d+px", STYLE))
     assert len(sizes) == 4
     for template in TEMPLATES:
@@ -148,7 +148,7 @@ def test_one_visual_language():
             *(f"var({s.partition(':')[0]})" for s in sizes),
         }
         if template.name != "style.css.j2":
-            assert not set(re.findall(r"(?<!&)#[0-9a-f]{3,6}\b", text)) - {"#fff"}, template
+            assert not set(re.findall(r"(?<!&)#[0-9a-f]{3,6}\b", text)) - {"#fff", "#000"}, template
         assert set(re.findall(r"var\((--\w+)\)", text)) <= set(re.findall(r"(--\w+):", STYLE)), template
 
 
