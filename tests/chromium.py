@@ -85,6 +85,13 @@ class Page:
             raise RuntimeError(found["exceptionDetails"]["exception"].get("description", "error"))
         return found["result"].get("value")
 
+    def until(self, script: str) -> None:
+        """Waits for what comes by itself: a part that is loaded, a picture, a dialog's end."""
+        end = time.monotonic() + _PATIENCE_S
+        while not self.evaluate(script):
+            assert time.monotonic() < end, f"{script}: {self.evaluate('document.body.innerText')}"
+            time.sleep(0.02)
+
     def press(self, key: str) -> None:
         code = {"Enter": 13, "Escape": 27, "Tab": 9, " ": 32}[key]
         text = {"Enter": "\r", " ": " "}.get(key, "")

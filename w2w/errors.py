@@ -99,6 +99,7 @@ class RejectCode(StrEnum):
     NO_VECTOR = "no_vector"  # similarity has to decide, and garment or product was not embedded
     REPEATED = "repeated"  # the same photo and product came from another post
     NO_NEGATIVE = "no_negative"  # no other product is near enough to the anchor, and surely farther than its own
+    JUDGED_OTHER = "judged_other"  # somebody looked: the garment is another product, or none of the shop's
 
 
 # What may be gone tomorrow: rows rejected for these reasons are tried again by the next run. All others are final for the

@@ -64,6 +64,9 @@ OWN = "own"  # the source of what is mined from the store's own posts, products 
 # neighbours
 QUERY_ID, RANK, SCORE, NEIGHBOUR_LIST = "query_id", "rank", "score", "neighbours"
 INDEX_VERSION, SEARCH_VERSION = "index_version", "search_version"
+# judgements
+VERDICT, JUDGED_AT = "verdict", "judged_at"
+SAME, SIMILAR, NOT_OURS = "same", "similar", "not_ours"  # verdicts
 
 
 @dataclass(frozen=True)
@@ -477,6 +480,23 @@ EVALUATIONS = Table(
     partition_by=(PROTOCOL,),
 )
 
+# What people said of search results: a row a word; the newest on a query and a product counts (table/judgements.py).
+JUDGEMENTS = Table(
+    "judgements",
+    _schema(
+        (KEY, pa.string()),  # digest of all that is said
+        (KIND, pa.string()),  # of the query: feed, garments (a garment_id), photos
+        (QUERY_ID, pa.string()),
+        (PRODUCT_ID, pa.string(), "nullable"),  # null for not_ours: the shop sells nothing like the query
+        (VERDICT, pa.string()),  # same, similar, not_ours
+        (JUDGED_AT, TIME),
+        (SOURCE, pa.string()),  # the file
+        (RUN_ID, pa.string()),
+    ),
+    key=(KEY,),
+    partition_by=(KIND,),
+)
+
 REJECTS = Table(
     "rejects",
     _schema(
@@ -593,6 +613,7 @@ TABLES = {
         NEIGHBOURS,
         EVALUATIONS,
         FOUND,
+        JUDGEMENTS,
         FRONTIER,
         PAGES,
         REJECTS,

@@ -42,6 +42,7 @@ GROUPS = {  # what jobs are for -> name -> its module in w2w
         "index": "index.job",
         "find": "find.job",
         "search": "search.job_search",
+        "judge-answers": "search.job_judge_answers",
         "gallery": "gallery.job",
         "evaluate": "evaluation.job_evaluate",
         "compare": "evaluation.job_compare",

@@ -29,11 +29,12 @@ from w2w.search import pictures as pages
 from w2w.search.flow import pictures_of
 from w2w.search.worst import worst_queries
 from w2w.stage import Counts
+from w2w.table.judgements import Judgements, read_judgements
 
 KS = (1, 5, 10, 20)
 NEAREST = {k: f"{k}-NN" for k in (1, 10)}  # neighbours that vote on a class
 _MEAN = "mean of the groups below"  # on the page
-_SEARCHES = ("match", "classes", "feed")  # options of a search with known answers
+_SEARCHES = ("match", "classes", "judged", "feed")  # options of a search with known answers
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,9 @@ class Config(search.Config):
     Default: the cosine of the encoder's vectors."""
     compute: int = 5000
     """Of a protocol: pictures without a vector are embedded by this process where they are no more than this."""
+    judged: bool = False
+    """Also (or only): answers that people judged (`w2w judge-answers`): the same is right and similar is wrong, whatever
+    --match says, and queries that are not ours are left out."""
     classes: bool = False
     """Also (or only): accuracy of the query's category by its nearest product, and by the majority of its ten nearest."""
     name: str = "retrieval"
@@ -189,6 +193,15 @@ def _page(config: Config, store: str, run_id: str) -> str:
     return storage.join(storage.absolute(config.out), "evaluation.html") if config.out else page_of(store, "evaluate", run_id)
 
 
+def _says_judged(judged: Judgements, matched: str) -> str:
+    num = len({*judged.same, *judged.similar})
+    text = f"Of {num:,} queries people judged answers: the same is right, similar is wrong. Left out: {len(judged.not_ours):,} "
+    text += (
+        "that the shop sells nothing like. Only answers that a page showed can have been judged: a search that finds others "
+    )
+    return text + f"has lower figures than it deserves. {matched}".rstrip()
+
+
 def _folder(scorer: str | None) -> Path | None:
     """Raises UsageError where no network lies there."""
     return flow_outfits.folder_of(scorer) if scorer else None
@@ -219,7 +232,7 @@ def _figures(metrics: pa.Table, before: str = "") -> dict[str, Figure]:
 
 
 def _by_search(config: Config) -> Result:
-    if not config.match and not config.classes:
+    if not (config.match or config.classes or config.judged):
         raise UsageError(
             "--protocol: name one, or --match: the attributes that make a product the right answer, or set --classes"
         )
@@ -232,8 +245,11 @@ def _by_search(config: Config) -> Result:
     if config.dry_run:
         return result
     protocols = []
-    if config.match:
-        relevant, num_relevant, truth, _, num_without = pages.relevance(searched, config.match, config.search.k)
+    if config.match or config.judged:
+        judged = read_judgements(searched.store, config.of) if config.judged else None
+        if judged is not None and not judged:
+            raise UsageError("--judged: nobody judged queries of this kind: run 'w2w judge-answers' with what a page saved")
+        relevant, num_relevant, truth, _, num_without = pages.relevance(searched, config.match, config.search.k, judged)
         table = retrieval.evaluate(relevant, num_relevant, truth, KS, np.random.default_rng(config.seed))
         said = " and ".join(config.match)
         num_asked = int((num_relevant > 0).sum())
@@ -241,6 +257,8 @@ def _by_search(config: Config) -> Result:
             f"A hit is a picture of a product with the same {said}. Left out: {len(truth) - num_asked - num_without} queries "
         )
         text += f"without one in the catalog, {num_without} whose {said} is not known."
+        if judged is not None:
+            text = _says_judged(judged, text if config.match else "")
         shown = worst_queries(searched, config.match, relevant, num_relevant, partial(pictures_of, config, searched.store))
         protocols.append(Protocol(config.name, text, table, None, worst=shown))
     if config.classes:

@@ -109,7 +109,7 @@ def search(config: Config) -> tuple[Result, pages.Found]:
             skipped=len(queries.keys) - pending,
             anchors_without_a_vector=queries.num_without or None,
         )
-        found = pages.Found(run.store, version, queries.keys)
+        found = pages.Found(run.store, version, queries.keys, config.of)
         if pending and config.of == "feed":
             try_encoder(config.encoder)
         if config.dry_run:

@@ -32,9 +32,10 @@ def search_report(
     queries: list[QueryResult],
     num_queries: int,
     sought: str,
+    kind: str = "feed",
 ) -> None:
     """Writes the page to ``out``. ``num_queries`` is how many there were in all; ``sought`` what a right answer shares with its
-    query, for example "sku and colour"."""
+    query, for example "sku and colour"; ``kind``: of the queries, for the file of what people judge."""
     shown = [
         {
             "id": q.query_id,
@@ -60,4 +61,5 @@ def search_report(
         num_unjudged=len(shown) - len(judged),
         marked=any(card.mark for q in queries for card in q.hits),
         sought=sought,
+        kind=kind,
     )

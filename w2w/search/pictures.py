@@ -19,6 +19,7 @@ from w2w.models.reasons import Reason, Reasons
 from w2w.report.cards import Card, product_card
 from w2w.search.page import QueryResult, search_report
 from w2w.table import delta
+from w2w.table.judgements import Judgements
 from w2w.table.pending import lookup
 from w2w.web.fetch import FetchConfig, Fetcher
 
@@ -36,6 +37,8 @@ class Found:
     store: str
     search_version: str
     keys: pa.ChunkedArray
+    kind: str = "feed"
+    """As ``search --of``."""
 
     def read(self, columns: Sequence[str]) -> Iterator[pa.Table]:
         """Batches of rows."""
@@ -111,7 +114,7 @@ def write_contact_sheet(
             why = reasons(photo, nearest_of, [c.title for c in cards[:explained]])
         told = (wanted in answered, nearest, why)
         queries.append(QueryResult(row[schema.QUERY_ID], photo, row[schema.CATEGORY], cards, *told))
-    search_report(page, "What was found", facts, queries, num_queries, " and ".join(by))
+    search_report(page, "What was found", facts, queries, num_queries, " and ".join(by), found.kind)
     return page
 
 
@@ -207,8 +210,11 @@ class Answers:
         products = products.filter(products.column(schema.ACTIVE))
         self._of_product: dict[str, tuple[str, ...]] = {}
         self._of_picture: dict[str, set[tuple[str, ...]]] = {}
+        self._picture_of: dict[str, str] = {}
         columns = (products.column(c).to_pylist() for c in (schema.PRODUCT_ID, schema.IMAGE_ID))
         for product, image, key in zip(*columns, truth_keys(products, match)):
+            if image is not None:
+                self._picture_of[product] = image
             if key is not None:
                 self._of_product[product] = key
                 if image is not None:
@@ -222,6 +228,17 @@ class Answers:
     def num_pictures(self, wanted: tuple[str, ...] | None) -> int:
         """How many different pictures show a right answer."""
         return self._pictures[wanted]
+
+    def judged(self, wanted: tuple[str, ...] | None, query: str, judged: Judgements) -> set[str] | None:
+        """The pictures of the right answers to a query of which people said something; None where nobody did."""
+        if query in judged.not_ours:
+            return set()
+        same, similar = (said.get(query, set()) for said in (judged.same, judged.similar))
+        if not (same or similar):
+            return None
+        matching = {image for image, keys in self._of_picture.items() if wanted in keys} if wanted else set()
+        wrong = {self._picture_of[p] for p in similar & self._picture_of.keys()}
+        return (matching - wrong) | {self._picture_of[p] for p in same & self._picture_of.keys()}
 
     def right(self, hit: dict, wanted: tuple[str, ...] | None) -> bool:
         """Whether the hit's picture shows a right answer, whichever of its products was found."""
@@ -242,28 +259,35 @@ def check_match(store: str, match: Sequence[str]) -> None:
             raise UsageError(f"--match: no product has an attribute {' and '.join(map(repr, names))}")
 
 
-def relevance(found: Found, match: Sequence[str], k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, int]:
+def relevance(
+    found: Found, match: Sequence[str], k: int, judged: Judgements | None = None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, int]:
     """(relevant (Q, k) bool, relevant pictures in the catalog (Q,), query categories (Q,), hit categories (Q, k), how many
     queries lack what is to match). Of hits with one picture the first counts.
 
-    Raises UsageError where all queries lack it.
+    What was ``judged`` comes before what matches: products judged the same are right answers, those judged similar are not, and
+    a query judged not ours has none. Raises UsageError where all queries lack what is to match.
     """
+    judged = judged or Judgements()
     answers = Answers(delta.current_products(found.store, _ANSWERS), match)
     columns = [schema.QUERY_ID, schema.CATEGORY, schema.ATTRIBUTES, schema.NEIGHBOUR_LIST]
     empty = pa.schema([schema.NEIGHBOURS.schema.field(c) for c in columns]).empty_table()
     rows = pa.concat_tables([empty, *found.read(columns)]).sort_by(schema.QUERY_ID)
     wanted = truth_keys(rows, match)
     num_without = sum(w is None for w in wanted)
-    if num_without == rows.num_rows:
+    if num_without == rows.num_rows and not judged:
         raise UsageError(f"--match: no query has an attribute {' and '.join(map(repr, match))}")
     relevant = np.zeros((rows.num_rows, k), bool)
     hit_category = np.full((rows.num_rows, k), "", dtype=object)
+    queries, num_relevant = rows.column(schema.QUERY_ID).to_pylist(), np.zeros(rows.num_rows, np.int64)
     for q, hits in enumerate(rows.column(schema.NEIGHBOUR_LIST).to_pylist()):
         seen = set()
+        right = answers.judged(wanted[q], queries[q], judged)
+        num_relevant[q] = len(right) if right is not None else answers.num_pictures(wanted[q])
         for r, hit in enumerate(hits[:k]):
-            relevant[q, r] = hit[schema.IMAGE_ID] not in seen and answers.right(hit, wanted[q])
+            fits = answers.right(hit, wanted[q]) if right is None else hit[schema.IMAGE_ID] in right
+            relevant[q, r] = hit[schema.IMAGE_ID] not in seen and fits
             hit_category[q, r] = hit[schema.CATEGORY]
             seen.add(hit[schema.IMAGE_ID])
-    num_relevant = np.array([answers.num_pictures(w) for w in wanted])
     categories = np.asarray(rows.column(schema.CATEGORY).to_pylist(), dtype=object)
     return relevant, num_relevant, categories, hit_category, num_without

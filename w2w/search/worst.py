@@ -10,7 +10,7 @@ from w2w import schema
 from w2w.report.cards import CARD_PX, Card, product_card
 from w2w.report.evaluation import Failure
 from w2w.report.page import thumbnail
-from w2w.search.pictures import ON_CARDS, RIGHT_MARK, Answers, Found, image_bytes, truth_keys
+from w2w.search.pictures import ON_CARDS, RIGHT_MARK, Found, image_bytes, truth_keys
 from w2w.table import delta
 
 _FOUND = 6  # products shown of each query
@@ -40,7 +40,9 @@ def worst_queries(
     )
     keys = truth_keys(products, match)
     sought = {
-        key: n for n, (key, on) in enumerate(zip(keys, products.column(schema.ACTIVE).to_pylist())) if on and key in wanted
+        key: n
+        for n, (key, on) in enumerate(zip(keys, products.column(schema.ACTIVE).to_pylist()))
+        if on and key and key in wanted
     }
     queries = [row | {schema.NEIGHBOUR_LIST: row[schema.NEIGHBOUR_LIST][:_FOUND]} for row in rows.to_pylist()]
     hits = [hit for row in queries for hit in row[schema.NEIGHBOUR_LIST]]
@@ -49,18 +51,17 @@ def worst_queries(
     rights = {key: products.slice(n, 1).to_pylist()[0] for key, n in sought.items()}
     images = image_bytes(found.store, [r[schema.IMAGE_ID] for r in (*hits, *rights.values()) if r[schema.IMAGE_ID]])
     photos = pictures({row[schema.QUERY_ID] for row in queries})
-    answers = Answers(products, match)
 
-    def card(hit: dict, key: tuple[str, ...] | None) -> Card:
+    def card(hit: dict, is_right: bool) -> Card:
         row = about.get(hit[schema.PRODUCT_ID], {schema.PRODUCT_ID: hit[schema.PRODUCT_ID]})
         notes = [str(hit[schema.RANK]), f"{hit[schema.SCORE]:.3f}"]
-        return product_card(row, images.get(hit[schema.IMAGE_ID]), RIGHT_MARK if answers.right(hit, key) else "", notes)
+        return product_card(row, images.get(hit[schema.IMAGE_ID]), RIGHT_MARK if is_right else "", notes)
 
     failures = []
-    for row, key, rank in zip(queries, wanted, first_Q[chosen].tolist()):
+    for row, key, rank, relevant_K in zip(queries, wanted, first_Q[chosen].tolist(), relevant_QK[chosen]):
         there = rank < relevant_QK.shape[1]
         said = f"found at rank {rank + 1}" if there else f"not among the first {relevant_QK.shape[1]}"
-        cards = [card(hit, key) for hit in row[schema.NEIGHBOUR_LIST]]
+        cards = [card(*hit) for hit in zip(row[schema.NEIGHBOUR_LIST], relevant_K.tolist())]
         right = rights.get(key)
         shown = right and product_card(right, images.get(right[schema.IMAGE_ID]), "sought", [said])
         photo = thumbnail(photos.get(row[schema.QUERY_ID]), CARD_PX)

@@ -1,7 +1,5 @@
 """The static site in a headless Chromium, opened from its folder: nothing is wrong in any view, search, filters, keyboard."""
 
-import time
-
 import pytest
 
 from tests import chromium
@@ -25,17 +23,10 @@ def browser():
         yield found
 
 
-def until(page, script):
-    end = time.monotonic() + 20
-    while not page.evaluate(script):
-        assert time.monotonic() < end, f"{script}: {page.evaluate('document.body.innerText')}"
-        time.sleep(0.02)
-
-
 def go(page, site, view=""):
     """Opens the site at a view, and waits until it is drawn."""
     page.open((site / "index.html").as_uri() + view)
-    until(page, f"document.getElementById('site').dataset.drawn === {view!r}")
+    page.until(f"document.getElementById('site').dataset.drawn === {view!r}")
 
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
@@ -96,14 +87,14 @@ def test_a_product_leads_to_its_likes_by_keyboard_and_back(browser, site):
     go(page, site, "#category=top")
     page.evaluate("document.querySelector('.cards .product').focus()")
     page.press("Enter")
-    until(page, "document.querySelectorAll('.one').length === 1")
+    page.until("document.querySelectorAll('.one').length === 1")
     assert page.evaluate("document.activeElement.tagName") == "H2"  # read aloud, and where the keyboard goes on
     likes = page.evaluate(CARDS)
     assert len(likes) > 4
     page.evaluate("document.querySelector('.cards .product').click()")
-    until(page, f"document.querySelector('h2').textContent === {likes[0]!r}")
+    page.until(f"document.querySelector('h2').textContent === {likes[0]!r}")
     page.evaluate("[...document.querySelectorAll('a')].find((a) => a.textContent === 'back to the list').click()")
-    until(page, "document.querySelectorAll('.filters').length === 1")
+    page.until("document.querySelectorAll('.filters').length === 1")
     assert page.evaluate("document.forms[0].elements.category.value") == "top"
 
 
@@ -113,7 +104,7 @@ def test_a_part_that_is_gone_is_a_sentence(browser, site):
     page = browser.page()
     try:
         page.open((site / "index.html").as_uri() + "#p=p00009")
-        until(page, "document.querySelector('[role=alert]') !== null")
+        page.until("document.querySelector('[role=alert]') !== null")
         assert "A part of this catalog is missing: detail-0" in page.evaluate("document.body.innerText")
     finally:
         hidden.rename(detail)

@@ -28,6 +28,7 @@ from w2w.mining.pairs.rules import (
     pairs_of,
     products_of,
     sample_of,
+    with_judgements,
 )
 from w2w.mining.tags import CATALOG_SCHEMA, newest_posts, tags_of
 
@@ -400,3 +401,49 @@ def test_a_sample_does_not_depend_on_buckets():
 def test_wrong_rules_are_named(options):
     with pytest.raises(UsageError, match=f"rules.{next(iter(options))}="):
         PairRules(**options)
+
+
+def judged_pairs(said: list[tuple], tags: list[str], found: list[tuple], **changes):
+    """The pairs and rejects of one photo after what was said of its garments: (garment, product or None, verdict)."""
+    known = catalog(*((p, "top") for p in "xyz"), ("s", "shoes"))
+    tagged = posts(("p", "a", tags))
+    tags_ = tags_of(tagged, known, SPLIT_OF_P, SEEN_A, 200)
+    products = products_of(tags_)
+    boxes = boxes_of(garments(*found), products, PairRules())
+    claims = matches_by_rule(claims_of(products, boxes), boxes, PairRules(whole_post=False))
+    columns = [
+        pl.Series(n, c, dtype=pl.String)
+        for n, c in zip(("garment_id", "verdict", "product_key"), zip(*((g, v, p) for g, p, v in said)))
+    ]
+    pairs, rejects, _ = pairs_of(tags_, with_judgements(claims, boxes, pl.DataFrame(columns)))
+    made = {(r["garment_id"], r["product_id"]): r["rule"] for r in pairs.to_pylist()}
+    return made, {r["key"].rpartition("|")[2]: (r["code"], r["detail"]) for r in rejects.to_pylist()}
+
+
+TWO_TOPS = [("g1", "a", "top", 0.9), ("g2", "a", "top", 0.8)]
+
+
+def test_a_judgement_decides_what_rules_leave_open():
+    assert judged_pairs([("g9", "x", "same")], ["x", "y"], TWO_TOPS)[0] == {}  # of another photo's garment: two tops, two tags
+    made, rejects = judged_pairs([("g2", "x", "same")], ["x", "y"], TWO_TOPS)
+    assert made == {("g2", "x"): "judged"}
+    assert rejects["y"][0] == "ambiguous"  # which is not said
+    made, _ = judged_pairs([("g2", "x", "same"), ("g1", "y", "same")], ["x", "y"], TWO_TOPS)
+    assert made == {("g2", "x"): "judged", ("g1", "y"): "judged"}
+
+
+def test_a_garment_that_is_only_similar_or_not_ours_is_no_pair():
+    one = [("g1", "a", "top", 0.9)]
+    assert judged_pairs([("g1", "y", "similar")], ["x"], one)[0] == {("g1", "x"): "single"}  # said of another product
+    assert judged_pairs([("g1", "x", "similar")], ["x"], one) == (
+        {},
+        {"x": ("judged_other", "judged: the garment is only similar to the product")},
+    )
+    assert judged_pairs([("g1", None, "not_ours")], ["x"], one)[1]["x"][0] == "judged_other"
+    assert judged_pairs([("g1", "z", "same")], ["x"], one)[1]["x"] == ("judged_other", "judged: the garment is another product")
+    assert judged_pairs([("g1", "z", "same"), ("g1", "x", "same")], ["x"], one)[0] == {("g1", "x"): "judged"}
+
+
+def test_what_a_judgement_cannot_mend_stays_a_reject():
+    made, rejects = judged_pairs([("g1", "s", "same")], ["gone", "x"], [("g1", "a", "top", 0.9)])
+    assert (made, rejects["gone"][0], rejects["x"][0]) == ({}, "unknown_product", "judged_other")

@@ -1,11 +1,15 @@
 """The shared parts in a headless Chromium: nothing wrong at any width, pictures enlarge by mouse and keyboard."""
 
+import time
+from datetime import UTC, datetime
+
 import numpy as np
 import pytest
 import simplejpeg
 
 from tests import chromium
 from w2w.report import cards
+from w2w.search.answers import read_answers
 from w2w.search.page import QueryResult, search_report
 
 pytestmark = pytest.mark.skipif(chromium.program() is None, reason="no Chromium on this machine")
@@ -27,7 +31,7 @@ def sheet(tmp_path_factory):
         cards.product_card(row | {"product_id": str(i) * 64}, data, "right answer" if i == 3 else "", ["1", "0.9", "w" * 40])
         for i, data in enumerate(pictures)
     ]
-    queries = [QueryResult("q" * 80, pictures[i % 8], "top<b>", hits, True, right=bool(i % 2)) for i in range(12)]
+    queries = [QueryResult(f"{i}" + "q" * 80, pictures[i % 8], "top<b>", hits, True, right=bool(i % 2)) for i in range(12)]
     file = tmp_path_factory.mktemp("page") / "search.html"
     search_report(str(file), "What was found: " + "w" * 99, {"store": "s3://" + "b" * 99}, queries, 12, "sku")
     return file
@@ -64,12 +68,12 @@ def test_pictures_are_enlarged_by_mouse_and_keyboard(browser, sheet):
     assert shown.evaluate(f"{big}.naturalWidth") > 0
     assert shown.evaluate(f"{big}.alt").startswith("Very long title")
     shown.press("Escape")
-    assert shown.evaluate("document.querySelectorAll('dialog').length") == 0
+    shown.until("document.querySelectorAll('dialog').length === 0")
     shown.evaluate("document.querySelector('.product .picture').focus()")
     shown.press("Enter")
     assert shown.evaluate(f"{big} !== null")
     shown.press("Enter")  # on the only thing there is to press: close
-    assert shown.evaluate("document.querySelectorAll('dialog').length") == 0
+    shown.until("document.querySelectorAll('dialog').length === 0")
 
 
 def test_misses_and_classes_are_filtered(browser, sheet):
@@ -80,3 +84,30 @@ def test_misses_and_classes_are_filtered(browser, sheet):
     shown.evaluate("document.querySelector('[data-misses]').click()")
     assert shown.evaluate(count) == 6
     assert shown.evaluate("document.querySelector('[data-misses]').getAttribute('aria-pressed')") == "true"
+
+
+def test_answers_are_judged_saved_and_read(browser, sheet, tmp_path):
+    """From the click to the rows of `judgements`: what the page saves is what `w2w judge-answers` reads."""
+    shown = browser.page()
+    shown.call("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(tmp_path))
+    shown.open(sheet.as_uri())
+    press = "[...document.querySelectorAll('button')].filter((b) => b.textContent === {!r})[{}].click()"
+    shown.evaluate(press.format("judge the answers", 0))
+    assert shown.faults() == []
+    for text, number in (("same", 0), ("similar", 1), ("similar", 1), ("similar", 2), ("same", 2)):  # twice: taken back
+        shown.evaluate(press.format(text, number))
+    assert shown.evaluate("document.querySelector('[role=status]').textContent") == "2 judged"
+    assert shown.evaluate("document.querySelectorAll('button[aria-pressed=true]').length") == 3  # with "all" of the filters
+    shown.evaluate(press.format("save", 0))
+    file, end = tmp_path / "judgements.json", time.monotonic() + 20
+    while not file.exists() and time.monotonic() < end:
+        time.sleep(0.05)
+    kind, rows = read_answers(file.read_bytes(), "f", datetime.now(UTC))
+    assert (kind, rows.column("verdict").to_pylist()) == ("feed", ["same", "same"])
+    assert rows.column("product_id").to_pylist() == ["0" * 64, "2" * 64]
+    shown.open("about:blank")
+    shown.open(sheet.as_uri())  # what was clicked is still there
+    shown.evaluate(press.format("judge the answers", 0))
+    assert shown.evaluate("document.querySelector('[role=status]').textContent") == "2 judged"
+    shown.evaluate(press.format("not ours", 0))  # all that was said of the query's products is taken back
+    assert shown.evaluate("document.querySelector('[role=status]').textContent") == "1 judged"

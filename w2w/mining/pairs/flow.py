@@ -27,11 +27,12 @@ from w2w.mining.pairs import gate
 from w2w.mining.pairs import rules as pairs
 from w2w.mining.pairs.gate import Sample
 from w2w.mining.pairs.rules import Limits, PairRules
-from w2w.mining.tags import PHOTO, newest_posts, tags_of
+from w2w.mining.tags import PHOTO, PRODUCT_KEY, newest_posts, tags_of
 from w2w.models.config import EncoderConfig
 from w2w.models.encoder import model_version
 from w2w.stage import REJECTED_BY, REJECTED_SCHEMA, Counts
 from w2w.table import delta, work
+from w2w.table.judgements import read_judgements
 from w2w.table.sink import Lineage, Tolerance
 
 _POSTS = (schema.POST_ID, schema.URL, schema.IMAGE_ID, schema.PRODUCT_IDS, schema.ACTIVE, schema.FETCHED_AT)
@@ -98,6 +99,7 @@ class Known:
     catalog: pa.Table
     post_splits: pa.Table
     superseded: pa.Table
+    said: pa.Table  # garment_id, product_id, verdict: what people judged
 
 
 def mine(
@@ -116,7 +118,7 @@ def mine(
     The driver holds, with a gate, 60 bytes of every vector that is in question.
     """
     splits, superseded = run_task(_posts_known, store, title="posts")
-    known = share(Known(catalog, splits, superseded))
+    known = share(Known(catalog, splits, superseded, _said(store)))
     sides = [
         Side(schema.POSTS, _POSTS, schema.IMAGE_ID),
         Side(schema.GARMENTS, _GARMENTS, schema.IMAGE_ID, partition={schema.STAGE_VERSION: detector}),
@@ -155,8 +157,20 @@ def _posts_known(store: str) -> tuple[pa.Table, pa.Table]:
     return splits, superseded_posts(store)
 
 
-def _found(tables: list[pa.Table], known: list, rules: PairRules) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
-    """Tags, claims and boxes of a bucket."""
+def _said(store: str) -> pa.Table:
+    """The newest judgements of garments, a row each."""
+    judged = read_judgements(store, "garments")
+    rows = [(g, p, schema.SAME) for g, products in judged.same.items() for p in sorted(products)]
+    rows += [(g, p, schema.SIMILAR) for g, products in judged.similar.items() for p in sorted(products)]
+    rows += [(g, None, schema.NOT_OURS) for g in sorted(judged.not_ours)]
+    columns = [pa.array(column, pa.string()) for column in zip(*rows)] or [pa.array([], pa.string())] * 3
+    return pa.table(columns, names=[schema.GARMENT_ID, schema.PRODUCT_ID, schema.VERDICT])
+
+
+def _found(
+    tables: list[pa.Table], known: list, rules: PairRules
+) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame, pl.DataFrame]:
+    """Tags, claims, boxes of a bucket, and what people said of these."""
     posts, garments, looks = tables
     told: Known = shared(known)
     posts = newest_posts(posts, told.superseded)
@@ -169,12 +183,16 @@ def _found(tables: list[pa.Table], known: list, rules: PairRules) -> tuple[pl.Da
     tagged = pairs.products_of(tags)
     found = pairs.boxes_of(garments, tagged, rules)
     found = found.filter(pl.col(PHOTO).is_in(tags[PHOTO].unique().implode()))
-    return tags, pairs.claims_of(tagged, found), found
+    said = told.said.filter(pc.is_in(told.said.column(schema.GARMENT_ID), value_set=_strings(found[schema.GARMENT_ID])))
+    meant = pc.is_in(told.catalog.column(schema.PRODUCT_ID), value_set=said.column(schema.PRODUCT_ID).combine_chunks())
+    keys = pl.from_arrow(told.catalog.filter(meant).select([schema.PRODUCT_ID, PRODUCT_KEY]))
+    said = pl.from_arrow(said).join(keys, on=schema.PRODUCT_ID, how="left").drop(schema.PRODUCT_ID)
+    return tags, pairs.claims_of(tagged, found), found, said
 
 
 def _by_rule(tables: list[pa.Table], known: list, rules: PairRules) -> Made:
-    tags, claims, found = _found(tables, known, rules)
-    return _made(tags, pairs.matches_by_rule(claims, found, rules))
+    tags, claims, found, said = _found(tables, known, rules)
+    return _made(tags, pairs.with_judgements(pairs.matches_by_rule(claims, found, rules), found, said))
 
 
 def _made(tags: pl.DataFrame, claims: pl.DataFrame) -> Made:
@@ -194,12 +212,12 @@ class _Waiting:
 
 
 def _prepare(tables: list[pa.Table], known: list, rules: PairRules, asked: Asked, folder: str) -> _Waiting:
-    tags, claims, found = _found(tables, known, rules)
+    tags, claims, found, said = _found(tables, known, rules)
     edges = pairs.edges_of(claims, found, asked.limits.singles)
     owners = np.concatenate([ids.hash_keys_128(_strings(edges[c])) for c in (schema.GARMENT_ID, schema.IMAGE_ID)])
     sampled = pairs.sample_of(edges, ids.hash_keys(_strings(edges[schema.GARMENT_ID])), asked.sample)
     path = storage.join(folder, uuid.uuid4().hex)
-    for name, frame in (("tags", tags), ("claims", claims), ("found", found), ("edges", edges)):
+    for name, frame in (("tags", tags), ("claims", claims), ("found", found), ("edges", edges), ("said", said)):
         _write(f"{path}-{name}.parquet", frame)
     return _Waiting(path, np.unique(owners, axis=0), sampled.to_arrow())
 
@@ -255,7 +273,8 @@ def _decided(store: str, vectors: Vectors, waiting: Sequence[_Waiting], argument
 def _decide(
     store: str, path: str, owners_N2: np.ndarray, asked: Asked, samples: list, lineage: Lineage, vectors_ND: np.ndarray
 ) -> list[dict]:
-    tags, claims, found, edges = (_read(f"{path}-{name}.parquet") for name in ("tags", "claims", "found", "edges"))
+    names = ("tags", "claims", "found", "edges", "said")
+    tags, claims, found, edges, said = (_read(f"{path}-{name}.parquet") for name in names)
     places = ids.Places(owners_N2)
     for owner, place in ((schema.GARMENT_ID, "garment_at"), (schema.IMAGE_ID, "product_at")):
         edges = edges.with_columns(pl.Series(place, places.find(ids.hash_keys_128(_strings(edges[owner])))))
@@ -270,5 +289,5 @@ def _decide(
     edges = edges.with_columns(
         pl.Series(pairs.COSINE, cosine_E), pl.Series(pairs.LIKENESS, likeness_E), pl.Series(pairs.SHARE, share_E)
     )
-    claims = pairs.matches_by_similarity(claims, found, edges, asked.limits)
+    claims = pairs.with_judgements(pairs.matches_by_similarity(claims, found, edges, asked.limits), found, said)
     return snapshot.written(store, schema.PAIRS, _made(tags, claims), lineage)

@@ -13,6 +13,7 @@ from w2w.mining.pairs.rules import PairRules
 from w2w.mining.pairs.shown import report_mining
 from w2w.report.page import page_of
 from w2w.results import Summary
+from w2w.table import delta
 from w2w.table.delta import need_table
 
 STAGE_CODE = 1  # raise it when the same tables would give other pairs
@@ -87,6 +88,7 @@ def main(config: Config) -> Result:
     ]
     inputs += [schema.CLASSIFICATIONS] if classifier else []
     inputs += [schema.EMBEDDINGS] if asked else []
+    inputs += [schema.JUDGEMENTS] if delta.count_rows(delta.open_table(store, schema.JUDGEMENTS), kind="garments") else []
     options = (config.rules, asked, config.product_key, detector, classifier, config.classes)
     version = snapshot_version(STAGE_CODE, options, store, inputs)
     gate = {"gate": config.gate.matches, "gate_model_version": asked.model_version} if asked else {}

@@ -19,7 +19,7 @@ from w2w.garments.taxonomy import CATEGORIES, SHOES
 from w2w.mining.tags import PHOTO, PRODUCT_KEY, judged
 
 ALLOWED_BOXES = {SHOES: 2}  # of a class in a photo of one person; the others once
-SINGLE, BY_SIMILARITY = "single", "similarity"  # values of `rule`
+SINGLE, BY_SIMILARITY, BY_JUDGEMENT = "single", "similarity", "judged"  # values of `rule`
 
 # A garment that may be a product, of all that similarity has to decide on
 NUM_BOXES, NUM_PRODUCTS = "num_boxes", "num_products"
@@ -240,6 +240,44 @@ def matches_by_similarity(claims: pl.DataFrame, found: pl.DataFrame, edges: pl.D
         pl.coalesce(schema.SCORE, "single_score").alias(schema.SCORE),
         pl.when(doubtful).then(pl.lit(BY_SIMILARITY)).otherwise(pl.lit(SINGLE)).alias(schema.RULE),
         pl.col(COSINE).cast(pl.Float32).alias(schema.SIMILARITY),
+    )
+
+
+def with_judgements(claims: pl.DataFrame, found: pl.DataFrame, said: pl.DataFrame) -> pl.DataFrame:
+    """The claims after what people said of the garments (garment_id, product_key, verdict): a garment that was judged the same
+    is the product's, whatever rule or similarity had decided, and no other's; one judged similar or not ours is not."""
+    if said.is_empty():
+        return claims
+    said = said.join(found.select(PHOTO, schema.GARMENT_ID, schema.SCORE), on=schema.GARMENT_ID).sort(
+        schema.SCORE, schema.GARMENT_ID, descending=[True, False]
+    )
+    same = said.filter(pl.col(schema.VERDICT) == schema.SAME)
+    own = same.unique([PHOTO, PRODUCT_KEY], keep="first", maintain_order=True)
+    own = own.select(PHOTO, PRODUCT_KEY, pl.col(schema.GARMENT_ID).alias("own"), pl.col(schema.SCORE).alias("own_score"))
+    claims = claims.join(own, on=[PHOTO, PRODUCT_KEY], how="left", maintain_order="left")
+    sure = pl.col("own").is_not_null()
+    claims = claims.with_columns(
+        pl.coalesce("own", schema.GARMENT_ID).alias(schema.GARMENT_ID),
+        pl.coalesce("own_score", schema.SCORE).alias(schema.SCORE),
+        pl.when(sure).then(pl.lit(BY_JUDGEMENT)).otherwise(schema.RULE).alias(schema.RULE),
+        *(pl.when(~sure).then(c).alias(c) for c in (schema.REJECT_CODE, schema.REJECT_DETAIL)),
+    )
+    taken = same[schema.GARMENT_ID]
+    other = said.filter(pl.col(schema.VERDICT) == schema.NOT_OURS)[schema.GARMENT_ID]
+    similar = said.filter(pl.col(schema.VERDICT) == schema.SIMILAR).select(schema.GARMENT_ID, PRODUCT_KEY).unique()
+    claims = claims.join(
+        similar.with_columns(similar=True), on=[schema.GARMENT_ID, PRODUCT_KEY], how="left", maintain_order="left"
+    )
+    garment = pl.col(schema.GARMENT_ID)
+    return judged(
+        claims,
+        (
+            ~sure & garment.is_in(other.implode()),
+            RejectCode.JUDGED_OTHER,
+            pl.lit("judged: the shop sells nothing like this garment"),
+        ),
+        (~sure & pl.col("similar"), RejectCode.JUDGED_OTHER, pl.lit("judged: the garment is only similar to the product")),
+        (~sure & garment.is_in(taken.implode()), RejectCode.JUDGED_OTHER, pl.lit("judged: the garment is another product")),
     )
 
 

@@ -55,6 +55,10 @@ _MEANINGS = {  # why, and what to do about it
         "Similarity has to decide, and there is nothing to compare.",
         "Run 'w2w embed' for products and 'w2w embed --of=garments' with the same encoder.",
     ),
+    RejectCode.JUDGED_OTHER: (
+        "Somebody looked at search results and judged that this garment is another product, or none of the shop's.",
+        "Nothing; a wrong click is taken back by a newer judgement on the page of 'w2w search --of=garments'.",
+    ),
     RejectCode.REPEATED: ("The same photo and product came from another post: one pair is enough.", "Nothing."),
 }
 

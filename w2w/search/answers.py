@@ -1,0 +1,106 @@
+"""The file that a page of search results saves when somebody judged them: from outside, so nothing in it is believed."""
+
+import json
+from datetime import UTC, datetime, timedelta
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from w2w import ids, schema
+from w2w.errors import RejectCode, UsageError
+from w2w.stage import REJECTED_BY, REJECTED_SCHEMA
+
+VERDICTS = (schema.SAME, schema.SIMILAR, schema.NOT_OURS)
+FORM = "w2w judgements 1"
+KINDS = ("feed", "garments", "photos")  # of search --of, and of find
+MOST_BYTES = 20_000_000
+_MOST_LETTERS = 2048  # of an id
+_FIELDS = {"query", "product", "verdict", "at"}
+_AHEAD = timedelta(days=1)  # a clock may be wrong
+
+
+def read_answers(data: bytes, name: str, now: datetime) -> tuple[str, pa.Table]:
+    """(kind of the queries, rows of ``columns``: key, query_id, product_id, verdict, judged_at), each once.
+
+    Raises UsageError that names the file and the place for whatever is not as the page writes it.
+    """
+    if len(data) > MOST_BYTES:
+        raise UsageError(f"{name}: has {len(data):,} bytes, more than {MOST_BYTES:,}: no page saves so much")
+    try:
+        found = json.loads(data)
+    except (ValueError, RecursionError) as e:
+        raise UsageError(f"{name}: is no JSON: {str(e) or type(e).__name__}") from None
+    if not isinstance(found, dict) or found.get("form") != FORM:
+        raise UsageError(f"{name}: is not what a page of w2w saves (its 'form' is not {FORM!r})")
+    if found.get("kind") not in KINDS:
+        raise UsageError(f"{name}: kind={str(found.get('kind'))[:80]!r}: it is one of {', '.join(KINDS)}")
+    if not isinstance(found.get("judged"), list):
+        raise UsageError(f"{name}: 'judged' is no list")
+    rows = {}
+    for number, one in enumerate(found["judged"]):
+        row = _row(one, f"{name}: judged[{number}]", found["kind"], now)
+        rows[row[schema.KEY]] = row
+    columns = (schema.KEY, schema.QUERY_ID, schema.PRODUCT_ID, schema.VERDICT, schema.JUDGED_AT)
+    kinds = pa.schema([schema.JUDGEMENTS.schema.field(c) for c in columns])
+    return found["kind"], pa.Table.from_pylist(list(rows.values()), schema=kinds)
+
+
+def _row(one: object, where: str, kind: str, now: datetime) -> dict:
+    if not isinstance(one, dict) or set(one) != _FIELDS:
+        raise UsageError(f"{where}: has to have {', '.join(sorted(_FIELDS))} and nothing else")
+    verdict = one["verdict"]
+    if verdict not in VERDICTS:
+        raise UsageError(f"{where}: verdict={str(verdict)[:80]!r}: it is one of {', '.join(VERDICTS)}")
+    if (one["product"] is None) != (verdict == schema.NOT_OURS):
+        raise UsageError(f"{where}: 'product' is null for {schema.NOT_OURS}, and only for it")
+    query = _id(one["query"], f"{where}: query")
+    product = None if one["product"] is None else _id(one["product"], f"{where}: product")
+    at = _time(one["at"], f"{where}: at", now)
+    key = ids.digest(kind, query, product, verdict, at.isoformat(), length=32)
+    return dict(
+        zip(
+            (schema.KEY, schema.QUERY_ID, schema.PRODUCT_ID, schema.VERDICT, schema.JUDGED_AT),
+            (key, query, product, verdict, at),
+        )
+    )
+
+
+def _id(value: object, where: str) -> str:
+    if not isinstance(value, str) or not 0 < len(value) <= _MOST_LETTERS:
+        raise UsageError(f"{where}: is no text of 1 to {_MOST_LETTERS} letters")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise UsageError(f"{where}: is not Unicode text") from None
+    return value
+
+
+def _time(value: object, where: str, now: datetime) -> datetime:
+    try:
+        at = datetime.fromisoformat(value)  # type: ignore[arg-type]
+        at = at.astimezone(UTC) if at.tzinfo else None
+    except (TypeError, ValueError, OverflowError):
+        at = None
+    if at is None:
+        raise UsageError(f"{where}={str(value)[:80]!r}: is no time with a zone, as 2026-05-01T12:00:00Z")
+    if at > now + _AHEAD:
+        raise UsageError(f"{where}={value}: lies in the future: the newest word counts, and this one would for ever")
+    return at
+
+
+def unknown_products(rows: pa.Table, known: pa.ChunkedArray, source: str) -> tuple[pa.Table, pa.Table]:
+    """(the rows of products that the catalog has or had, and of none; the others as REJECTED_SCHEMA)."""
+    product = rows.column(schema.PRODUCT_ID)
+    there = pc.or_(pc.is_null(product), pc.is_in(product, value_set=known))
+    bad = rows.filter(pc.invert(there)).to_pylist()
+    rejected = [
+        {
+            schema.KEY: row[schema.KEY],
+            schema.SOURCE: source,
+            schema.REJECT_CODE: RejectCode.UNKNOWN_PRODUCT.value,
+            schema.REJECT_DETAIL: f"product {row[schema.PRODUCT_ID]} was never in the catalog",
+            REJECTED_BY: "judge-answers",
+        }
+        for row in bad
+    ]
+    return rows.filter(there), pa.Table.from_pylist(rejected, schema=REJECTED_SCHEMA)
