@@ -41,6 +41,7 @@ GROUPS = {  # what jobs are for -> name -> its module in w2w
         "embed": "models.job",
         "index": "index.job",
         "find": "find.job",
+        "style": "style.job",
         "search": "search.job_search",
         "judge-answers": "search.job_judge_answers",
         "gallery": "gallery.job",

@@ -40,6 +40,15 @@ class Models:
     detector: DetectorConfig = DetectorConfig()
     segmenter: SegmenterConfig = SegmenterConfig()
 
+    def on_all_cores(self) -> "Models":
+        """The same with this machine's cores for each model, where nobody said more."""
+        cores = min(_MOST_THREADS, len(os.sched_getaffinity(0)))
+        return Models(
+            replace(self.encoder, threads=max(cores, self.encoder.threads)),
+            replace(self.detector, threads=max(cores, self.detector.threads)),
+            replace(self.segmenter, threads=max(cores, self.segmenter.threads)),
+        )
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -54,15 +63,8 @@ class Plan:
     search_version: str
 
     def on_all_cores(self) -> "Plan":
-        """The same with this machine's cores for each model, where nobody said more."""
-        cores = min(_MOST_THREADS, len(os.sched_getaffinity(0)))
-        encoder, detector, segmenter = self.models.encoder, self.models.detector, self.models.segmenter
-        models = Models(
-            replace(encoder, threads=max(cores, encoder.threads)),
-            replace(detector, threads=max(cores, detector.threads)),
-            replace(segmenter, threads=max(cores, segmenter.threads)),
-        )
-        return replace(self, models=models)
+        """As ``Models.on_all_cores``."""
+        return replace(self, models=self.models.on_all_cores())
 
 
 def plan_of(store: str, options: FindOptions, models: Models) -> Plan:

@@ -16,15 +16,13 @@ from w2w.find.answers import Answer, Catalog, Written, of_words, tables, write_l
 from w2w.find.finder import Models, Plan, Shelves, plan_of
 from w2w.find.flow import Asked, Here, How, asked_of_table, finished, on_workers, photo_bytes, stored_answers
 from w2w.find.page import find_report
-from w2w.find.photos import listed
+from w2w.find.photos import PhotoOptions, listed
 from w2w.find.rules import FindOptions
 from w2w.find.watch import appearing
 from w2w.garments.detector import DetectorConfig, try_detector
 from w2w.garments.segmenter import SegmenterConfig, try_segmenter
-from w2w.images.decode import DecodeLimits
 from w2w.index.manifest import index_uri
 from w2w.index.publish import current_version
-from w2w.ingest.feed import FeedConfig
 from w2w.models.config import EncoderConfig
 from w2w.models.encoder import try_encoder
 from w2w.models.reasons import Reasons
@@ -33,14 +31,12 @@ from w2w.report.page import page_of
 from w2w.results import Summary
 from w2w.shown import terminal
 from w2w.stage import Counts, Pool
-from w2w.web.fetch import ListedFetchConfig
 
 LINES, PAGE = "found.jsonl", "index.html"
-_LEAST_PX = 64
 
 
 @dataclass(frozen=True)
-class Config(FindOptions, JobConfig):
+class Config(FindOptions, PhotoOptions, JobConfig):
     """Find the products that look like the garments of PHOTO ..., each in its own category. A few photos are answered in this
     process, without Ray; from --workers_from on by workers, into table `found`. Writes a page and JSON lines."""
 
@@ -53,20 +49,12 @@ class Config(FindOptions, JobConfig):
     """What is searched with: the photos that are named, all of table `images`, or the photos of active posts."""
     watch: str = ""
     """A folder: answer each new photo as it appears, until Ctrl-C."""
-    feed: FeedConfig = FeedConfig()
-    """How a feed of photos is read; its product_id names the photo."""
     encoder: EncoderConfig = EncoderConfig()
     """The model. Default: the one that the index was made with."""
     detector: DetectorConfig = field(default_factory=DetectorConfig)
     """What finds the garments."""
     segmenter: SegmenterConfig = SegmenterConfig()
     """What takes the background away, with --cut_out."""
-    decode: DecodeLimits = DecodeLimits()
-    """Limits of an image."""
-    fetch: ListedFetchConfig = ListedFetchConfig()
-    """How photos on the web are fetched."""
-    longest_px: int = 1600
-    """Photos are shrunk to this before the models see them."""
     workers_from: int = 200
     """So many photos are worth starting Ray for: fewer are answered in this process."""
     pool: Pool = Pool(batch_rows=8)
@@ -75,12 +63,8 @@ class Config(FindOptions, JobConfig):
     """Workers of their own for the models: for example {num_gpus: 1, num_cpus: 1, batch_rows: 32}."""
     out: str | None = None
     """Folder of the page and the JSON lines. Default: one below <store>/reports/find."""
-    shown: int = 20
-    """Photos on the page; 0 for no page."""
     explain: int = 0
     """On the page, why so many of a garment's nearest products look like it: which places of both pictures made it so."""
-    max_reject_rate: float = 1.0
-    """The job fails when a larger share of the photos than this cannot be read. Default: each is a line that says so."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,11 +153,6 @@ def _check(config: Config) -> None:
         raise UsageError("nothing to search with: name photos, a folder, URLs or a feed; or give --text, --of or --watch")
     if config.text and config.whole and not (config.photos or config.watch) and config.of == "photos":
         raise UsageError("--whole: there is no photo")
-    for name in ("shown", "explain"):
-        if getattr(config, name) < 0:
-            raise UsageError(f"--{name}={getattr(config, name)}: must not be negative")
-    if config.longest_px < _LEAST_PX:
-        raise UsageError(f"--longest_px={config.longest_px}: at least {_LEAST_PX}")
     if config.watch and not os.path.isdir(storage.local(config.watch)):
         raise UsageError(f"--watch={config.watch}: there is no such folder on this machine")
     if config.watch and storage.is_s3(config.out or config.store):

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -10,11 +10,13 @@ from pyarrow import fs
 
 from w2w import ids, schema, storage
 from w2w.errors import RejectCode, UsageError
+from w2w.images.decode import DecodeLimits
 from w2w.ingest.archives import fingerprint, is_image, uri_of
 from w2w.ingest.feed import FeedConfig, check_feed, is_feed, read_feed
 from w2w.ingest.images import is_web
 from w2w.ingest.raw import IMAGE_OFFSET, IMAGE_SIZE
 from w2w.ingest.stage import work_rows
+from w2w.web.fetch import ListedFetchConfig
 
 # ``key`` names photo and content, so that a changed photo is searched with anew; a photo that cannot even be named is rejected
 LISTED = pa.schema(
@@ -28,6 +30,26 @@ LISTED = pa.schema(
         (schema.REJECT_DETAIL, pa.string()),
     ]
 )
+
+
+@dataclass(frozen=True)
+class PhotoOptions:
+    """How photos that are named are read, and how many are shown."""
+
+    LEAST = {"longest_px": 64}
+
+    feed: FeedConfig = FeedConfig()
+    """How a feed of photos is read; its product_id names the photo."""
+    decode: DecodeLimits = DecodeLimits()
+    """Limits of an image."""
+    fetch: ListedFetchConfig = ListedFetchConfig()
+    """How photos on the web are fetched."""
+    longest_px: int = 1600
+    """Photos are shrunk to this before the models see them."""
+    shown: int = 20
+    """Photos on the page; 0 for no page."""
+    max_reject_rate: float = 1.0
+    """The job fails when a larger share of the photos than this cannot be read. Default: each is a line that says so."""
 
 
 def listed(places: Sequence[str], feed: FeedConfig) -> pa.Table:

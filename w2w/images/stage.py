@@ -1,5 +1,6 @@
 """Stages over encoded images: look at them once when they come in, and turn them into a model's pixels."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -8,8 +9,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from w2w import schema
-from w2w.errors import Reject, RejectCode
-from w2w.images.decode import DecodeLimits, decode_many, probe
+from w2w.errors import Reject, RejectCode, attempt
+from w2w.images.decode import DecodeLimits, decode, decode_many, probe
 from w2w.images.phash import phash_many
 from w2w.images.resize import fit, shrink
 from w2w.stage import with_rejects
@@ -79,6 +80,36 @@ def to_pixels(
 ) -> pa.Table:
     """Decodes and resizes the images in ``column`` to the model's input (``fit``): adds ``pixels``, drops the encoded bytes."""
     images = decode_many(rows.column(column), limits, resize_px, threads)
+    return _fitted(rows.drop_columns([column]), images, size_px, resize_px, mode, resample)
+
+
+def looks_to_pixels(
+    rows: pa.Table, *, limits: DecodeLimits, size_px: int, resize_px: int, mode: str, resample: str
+) -> pa.Table:
+    """``to_pixels`` of what is inside person_box, which is in pixels of the photo as table `images` has it; of the whole photo
+    where there is no box."""
+    images: list[np.ndarray | Reject] = []
+    columns = (rows.column(c).to_pylist() for c in (schema.BYTES, schema.WIDTH, schema.PERSON_BOX))
+    for data, width, box in zip(*columns):
+        # a photo may be decoded at a half or a quarter, as long as the person is large enough
+        side = resize_px if box is None else math.ceil(resize_px * width / max(1.0, min(box[2] - box[0], box[3] - box[1])))
+        image = attempt(decode, data, limits, side)
+        images.append(image if isinstance(image, Reject) or box is None else cut(image, box, image.shape[1] / width))
+    return _fitted(rows.drop_columns([schema.BYTES]), images, size_px, resize_px, mode, resample)
+
+
+def cut(image: np.ndarray, box: Sequence[float], scale: float = 1.0) -> np.ndarray:
+    """The part of (H, W, 3) inside the box xyxy times ``scale``, in whole pixels, at least one a side; a view."""
+    height, width = image.shape[:2]
+    x0, y0 = min(max(0, math.floor(box[0] * scale)), width - 1), min(max(0, math.floor(box[1] * scale)), height - 1)
+    x1, y1 = max(x0 + 1, min(width, math.ceil(box[2] * scale))), max(y0 + 1, min(height, math.ceil(box[3] * scale)))
+    return image[y0:y1, x0:x1]
+
+
+def _fitted(
+    rows: pa.Table, images: Sequence[np.ndarray | Reject], size_px: int, resize_px: int, mode: str, resample: str
+) -> pa.Table:
+    """Adds ``pixels``."""
     rejects = [i if isinstance(i, Reject) else None for i in images]
     buffer = np.zeros((len(images), size_px, size_px, 3), np.uint8)
     for i, image in enumerate(images):
@@ -86,7 +117,7 @@ def to_pixels(
             buffer[i] = fit(image, size_px, mode, resample, resize_px)
     kind = pixels_field(size_px).field(PIXELS).type
     pixels = pa.Array.from_buffers(kind, len(images), [None, pa.py_buffer(buffer)])
-    return with_rejects(rows.drop_columns([column]).append_column(PIXELS, pixels), rejects)
+    return with_rejects(rows.append_column(PIXELS, pixels), rejects)
 
 
 def slots_to_pixels(rows: pa.Table, **settings: Any) -> pa.Table:

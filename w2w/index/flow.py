@@ -1,5 +1,6 @@
 """An index built on Ray: what has to be built, then templates and shards as tasks, the gate, and publishing."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +28,7 @@ from w2w.index.shard import (
     train_template,
 )
 from w2w.index.spec import IndexConfig
+from w2w.models.looks import LOOK, detected_by, look_posts, look_version
 from w2w.table import delta
 
 
@@ -38,9 +40,9 @@ class Inputs:
     ids: dict[str, str]
 
     @staticmethod
-    def now(store: str) -> "Inputs":
-        """As they are before anything is read: what is read later is at least that new."""
-        found = {t.name: delta.open_table(store, t) for t in (schema.PRODUCTS, schema.EMBEDDINGS)}
+    def now(store: str, table: schema.Table = schema.PRODUCTS) -> "Inputs":
+        """As they are before anything is read: what is read later is at least that new. ``table``: of what is indexed."""
+        found = {t.name: delta.open_table(store, t) for t in (table, schema.EMBEDDINGS)}
         opened = {name: t for name, t in found.items() if t is not None}
         return Inputs(
             {name: t.version() for name, t in opened.items()}, {name: str(t.metadata().id) for name, t in opened.items()}
@@ -89,13 +91,48 @@ class Draft:
         return f"{found}: gone or damaged" if found else ""
 
 
-def indexed_rows(store: str, vectors: Vectors) -> tuple[pa.Table, int]:
-    """product_id, image_id and category of active products with a vector, and how many active ones have none."""
-    columns = [schema.PRODUCT_ID, schema.IMAGE_ID, schema.CATEGORY, schema.ACTIVE]
-    products = delta.current_products(store, columns)
-    products = products.filter(products.column(schema.ACTIVE)).drop_columns([schema.ACTIVE])
-    found = vectors.find(products.column(schema.IMAGE_ID)) >= 0
-    return products.filter(pa.array(found)), int(np.count_nonzero(~found))
+@dataclass(frozen=True)
+class Kind:
+    """What is indexed. ``rows``: product_id, image_id and category of all that is active, in a store; ``version``: the model
+    version of its vectors, in a store, by that of the encoder; ``embed``: the job that makes them."""
+
+    one: str
+    table: schema.Table
+    made_by: str
+    embed: str
+    rows: Callable[[str], pa.Table]
+    version: Callable[[str, str], str]
+
+
+def _products(store: str) -> pa.Table:
+    products = delta.current_products(store, [schema.PRODUCT_ID, schema.IMAGE_ID, schema.CATEGORY, schema.ACTIVE])
+    return products.filter(products.column(schema.ACTIVE)).drop_columns([schema.ACTIVE])
+
+
+def _looks(store: str) -> pa.Table:
+    """A post stands in the place of a product, all of one category."""
+    posts = look_posts(store, [schema.POST_ID, schema.IMAGE_ID]).rename_columns([schema.PRODUCT_ID, schema.IMAGE_ID])
+    return posts.append_column(schema.CATEGORY, pa.repeat(pa.scalar(LOOK), posts.num_rows))
+
+
+LOOKS = "looks"
+KINDS = {
+    "products": Kind("product", schema.PRODUCTS, "ingest", "w2w embed", _products, lambda store, version: version),
+    LOOKS: Kind(
+        "post",
+        schema.POSTS,
+        "crawl",
+        "w2w embed --of=looks",
+        _looks,
+        lambda store, version: look_version(version, detected_by(store)),
+    ),
+}
+
+
+def indexed_rows(active: pa.Table, vectors: Vectors) -> tuple[pa.Table, int]:
+    """The active rows that have a vector, and how many have none."""
+    found = vectors.find(active.column(schema.IMAGE_ID)) >= 0
+    return active.filter(pa.array(found)), int(np.count_nonzero(~found))
 
 
 def draft_index(uri: str, config: IndexConfig, vectors: Vectors, rows: pa.Table, base: Published, inputs: Inputs) -> Draft:

@@ -1,7 +1,7 @@
 """Index: shards of the active products' vectors, built where they changed, gated, published; or rolled back."""
 
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
 
 import pyarrow.compute as pc
 
@@ -9,7 +9,7 @@ from w2w import schema
 from w2w.engine.job import JobConfig, Run
 from w2w.engine.shuffle import list_vectors
 from w2w.errors import JobFailed, UsageError
-from w2w.index.flow import Inputs, build_index, draft_index, indexed_rows
+from w2w.index.flow import KINDS, LOOKS, Inputs, build_index, draft_index, indexed_rows
 from w2w.index.manifest import index_uri
 from w2w.index.publish import published, read_held, release, rollback, versions
 from w2w.index.spec import IndexConfig
@@ -27,8 +27,10 @@ class Config(JobConfig):
 
     LEAST = {"threads_per_task": 1}
 
-    SHOWN = "store encoder.name index.name index.target_recall index.memory_budget_mb rollback rollback_to release dry_run"
+    SHOWN = "store of encoder.name index.name index.target_recall index.memory_budget_mb rollback rollback_to release dry_run"
 
+    of: Literal["products", "looks"] = "products"
+    """What is indexed: active products, or the looks of active posts, in an index called looks unless it has a name."""
     encoder: EncoderConfig = EncoderConfig()
     """The model whose vectors are indexed."""
     index: IndexConfig = IndexConfig()
@@ -73,26 +75,29 @@ class Result(Summary):
 
 
 def main(config: Config) -> Result:
+    if config.of == LOOKS and config.index.name == IndexConfig().name:
+        config = replace(config, index=replace(config.index, name=LOOKS))
     run = Run("index", config)
     uri = index_uri(run.store, config.index.name)
     if config.rollback or config.rollback_to or config.release:
         return run.result(Result, **_versions(config, uri))
-    need_table(run.store, schema.PRODUCTS, "ingest")
+    kind = KINDS[config.of]
+    need_table(run.store, kind.table, kind.made_by)
     need_table(run.store, schema.EMBEDDINGS, "embed")
-    version = model_version(config.encoder)
-    base, inputs = published(uri), Inputs.now(run.store)
+    version = kind.version(run.store, model_version(config.encoder))
+    base, inputs = published(uri), Inputs.now(run.store, kind.table)
     vectors = list_vectors(run.store, version)
-    rows, missing = indexed_rows(run.store, vectors)
+    rows, missing = indexed_rows(kind.rows(run.store), vectors)
     if not rows.num_rows:
         raise UsageError(
-            f"no active product has a vector of model version {version} ({config.encoder.name}): run 'w2w embed' with the same "
-            f"--encoder options first"
+            f"no active {kind.one} has a vector of model version {version} ({config.encoder.name}): run {kind.embed!r} with "
+            f"the same --encoder options first"
         )
     counts = Counts(rows.num_rows + missing, rows.num_rows, {"not_embedded": missing} if missing else {})
     if config.tolerance.exceeded(missing, counts.read):
         raise UsageError(
-            f"{missing} of {counts.read} active products have no vector of model version {version}: run 'w2w embed' first, or "
-            f"raise --max_reject_rate"
+            f"{missing} of {counts.read} active {kind.one}s have no vector of model version {version}: run {kind.embed!r} "
+            f"first, or raise --max_reject_rate"
         )
     draft = draft_index(uri, config.index, vectors, rows, base, inputs)
     told = {"model_version": version, "templates_kept": draft.num_kept, "damaged": base.damage or None}

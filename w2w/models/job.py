@@ -1,15 +1,21 @@
-"""Embed: a vector for every image, garment or slot of an outfit that has none of this model yet."""
+"""Embed: a vector for every image, garment, slot of an outfit or look that has none of this model yet."""
 
 from dataclasses import dataclass
 
+from w2w import schema
 from w2w.engine.job import JobConfig, Run
 from w2w.engine.run import run_pending
+from w2w.errors import UsageError
 from w2w.images.decode import DecodeLimits
 from w2w.models.config import EncoderConfig
 from w2w.models.encoder import model_version, try_encoder
-from w2w.models.flow import picture_stages, pictures_of, without_vector
+from w2w.models.flow import LOOKS, picture_stages, pictures_of, without_vector
+from w2w.models.flow_looks import STAGE as LOOKS_STAGE
+from w2w.models.flow_looks import look_stages, looks_without_vector, with_persons
+from w2w.models.looks import detected_by, look_version
 from w2w.results import Summary
 from w2w.stage import Pool
+from w2w.table.sink import Output
 
 
 @dataclass(frozen=True)
@@ -19,7 +25,8 @@ class Config(JobConfig):
     SHOWN = "store of version encoder.name encoder.threads pool.workers gpu_pool limit max_reject_rate dry_run"
 
     of: str = "images"
-    """What is embedded: images, garments (the crops that a detector cut out), or slots (top, bottom, shoes of cut-outs)."""
+    """What is embedded: images, garments (the crops that a detector cut out), slots (top, bottom, shoes of cut-outs), or looks:
+    the person of each post's photo, or the whole photo where no detector found one."""
     version: str = "auto"
     """For garments and slots: the stage version that cut them out; auto: the newest."""
     encoder: EncoderConfig = EncoderConfig()
@@ -39,9 +46,13 @@ class Result(Summary):
     encoder: str
     model_version: str
     pending: int
+    not_detected: int | None = None
+    """Photos of looks that the newest detector has not seen yet: they wait for it."""
 
 
 def main(config: Config) -> Result:
+    if config.of == LOOKS:
+        return _looks(config)
     pictures = pictures_of(config.of)
     run = Run(pictures.stage, config)
     version = model_version(config.encoder)
@@ -52,3 +63,24 @@ def main(config: Config) -> Result:
         try_encoder(config.encoder)
     stages = picture_stages(pictures, config.encoder, config.decode, config.gpu_pool)
     return run_pending(run, result, work, stages, [pictures.output], version, [pictures.table], config.pool)
+
+
+def _looks(config: Config) -> Result:
+    run = Run(LOOKS_STAGE, config)
+    if config.version != "auto":
+        raise UsageError("--version: looks are cut by the newest detector")
+    detected = detected_by(run.store)
+    version = look_version(model_version(config.encoder), detected)
+    work, num_undetected = looks_without_vector(run.store, version, detected, config.item_rows)
+    work = work.first(config.limit)
+    told = {"encoder": config.encoder.name, "model_version": version, "not_detected": num_undetected or None}
+    result = run.result(Result, **told, pending=work.num_rows, skipped=work.skipped)
+    if work.num_rows:
+        try_encoder(config.encoder)
+    if work.is_done(config.tolerance) or config.dry_run:
+        return result
+    run.check_store()
+    stages = look_stages(config.encoder, config.decode, version, config.gpu_pool)
+    tables = [schema.IMAGES, schema.POSTS, *([schema.LOOKS] if detected else [])]
+    with with_persons(work, run.store, detected, run.run_id) as rows:
+        return run_pending(run, result, rows, stages, [Output(schema.EMBEDDINGS)], version, tables, config.pool)

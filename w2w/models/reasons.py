@@ -41,9 +41,9 @@ class Reasons:
         return load_explainer(self._config)
 
     def __call__(
-        self, query: np.ndarray | bytes | None, results: Sequence[bytes | None], titles: Sequence[str]
+        self, query: np.ndarray | bytes | None, results: Sequence[np.ndarray | bytes | None], titles: Sequence[str]
     ) -> list[Reason]:
-        """Of the query with each of the encoded results that can be read; ``titles``: theirs."""
+        """Of the query with each of the results that can be read; ``titles``: theirs. Pictures are encoded, or pixels."""
         shape: Input = self._explain.input
         asked = _pixels(query, shape)
         readable = [(p, title) for p, title in ((_pixels(r, shape), t) for r, t in zip(results, titles)) if p is not None]

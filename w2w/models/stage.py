@@ -19,11 +19,14 @@ EMBED_SLOTS_GIVES = pa.schema([(VECTORS, pa.list_(pa.struct(list(schema.EMBEDDIN
 class Embed:
     """Loads the encoder once a worker; adds the columns of ``embeddings`` to rows that have ``pixels``."""
 
-    def __init__(self, config: EncoderConfig, owner_column: str, owner_kind: str, version: str = ""):
-        """``version``: the model version that it must have."""
+    def __init__(
+        self, config: EncoderConfig, owner_column: str, owner_kind: str, version: str = "", written_as: str | None = None
+    ):
+        """``version``: the model version that it must have; ``written_as``: what its vectors have instead."""
         self._encoder = load_encoder(config)
         check_version(f"encoder.name={config.name}", version, self._encoder.model_version)
         self._owner_column, self._owner_kind = owner_column, owner_kind
+        self._written_as = written_as or self._encoder.model_version
 
     def __call__(self, rows: pa.Table) -> pa.Table:
         n, size_px = rows.num_rows, self._encoder.input.size_px
@@ -37,7 +40,7 @@ class Embed:
         columns = {
             schema.OWNER_ID: rows.column(self._owner_column),
             schema.OWNER_KIND: pa.repeat(pa.scalar(self._owner_kind), n),
-            schema.MODEL_VERSION: pa.repeat(pa.scalar(self._encoder.model_version), n),
+            schema.MODEL_VERSION: pa.repeat(pa.scalar(self._written_as), n),
             schema.VECTOR: pa.ListArray.from_arrays(offsets, np.where(finite[:, None], vectors_ND, 0).ravel()),
         }
         result = rows.drop_columns([PIXELS])

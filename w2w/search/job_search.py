@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 from w2w import ids, schema, storage
 from w2w.engine.job import JobConfig, Run
 from w2w.engine.run import run_stages
-from w2w.errors import UsageError
 from w2w.images.decode import DecodeLimits
 from w2w.index.manifest import index_uri
 from w2w.index.publish import read_manifest
@@ -54,10 +53,6 @@ class Config(JobConfig):
     """Queries in the report, a fixed sample; 0 for no report."""
     explain: int = 0
     """On the page, why so many of a query's nearest products look like it: which places of both pictures made it so."""
-
-    def __post_init__(self):
-        if self.explain < 0:
-            raise UsageError(f"--explain={self.explain}: must not be negative")
 
 
 @dataclass(frozen=True, kw_only=True)

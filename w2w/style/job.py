@@ -1,0 +1,153 @@
+"""Style: photos -> the looks of your posts that are most like them, and the products worn in those looks."""
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+
+from w2w import schema, storage
+from w2w.engine.job import JobConfig, Run
+from w2w.engine.progress import Progress
+from w2w.errors import UsageError
+from w2w.find.photos import PhotoOptions, listed
+from w2w.find.stage import LOOK_GIVES, look
+from w2w.garments.detector import DetectorConfig
+from w2w.ingest.loading import load_stage
+from w2w.ingest.stage import loadable
+from w2w.models.config import EncoderConfig
+from w2w.models.reasons import Reasons
+from w2w.report.page import page_of
+from w2w.results import Summary
+from w2w.stage import Chain, Counts, Pool, Stage, leaving
+from w2w.style import answers as told
+from w2w.style.answers import Answer
+from w2w.style.page import style_report
+from w2w.style.stage import STYLE_GIVES, FindLooks, Plan, plan_of
+
+LINES, PAGE = "styles.jsonl", "index.html"
+_ANSWERED = (schema.KEY, schema.QUERY_ID, schema.WIDTH, schema.HEIGHT, *STYLE_GIVES.names)
+
+
+@dataclass(frozen=True)
+class Config(PhotoOptions, JobConfig):
+    """Find the looks most like PHOTO ..., with their posts and the products worn in them. In this process, without Ray. Writes
+    a page and JSON lines."""
+
+    SHOWN = "photos store k index encoder.name explain limit out dry_run"
+    PLACES = {"PHOTO": "photos"}
+    LEAST = {"k": 1}
+
+    photos: list[str] = field(default_factory=list)
+    """Photos, folders of photos, URLs, or feeds of photos."""
+    index: str = "looks"
+    """Name of the index of looks."""
+    k: int = 6
+    """Looks of each photo; a post counts once."""
+    encoder: EncoderConfig = EncoderConfig()
+    """The model. Default: the one that the index was made with."""
+    detector: DetectorConfig = field(default_factory=DetectorConfig)
+    """What finds the person, where the looks of the index were found by one."""
+    out: str | None = None
+    """Folder of the page and the JSON lines. Default: one below <store>/reports/style."""
+    explain: int = 0
+    """On the page, why so many of a photo's nearest looks are like it: which places of both pictures made it so."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result(Summary):
+    """Of one search for looks."""
+
+    photos: int
+    looks: int = 0
+    """Found for them."""
+    products: int = 0
+    """Worn in these."""
+    index: str
+    index_version: str
+    encoder: str
+    person: bool
+    """Whether the person of each photo is searched with; else all of it, as the looks of the index are."""
+    answers: tuple[Answer, ...] = field(default=(), repr=False)
+    """Of each photo."""
+    lines: str | None = None
+    """The JSON lines, one a photo."""
+    report: str | None = None
+
+    def __rich__(self) -> Any:
+        from rich.console import Group
+
+        return Group(*told.tables(self.answers), super().__rich__())
+
+
+def main(config: Config) -> Result:
+    if not config.photos:
+        raise UsageError("nothing to search with: name photos, a folder, URLs or a feed")
+    run = Run("style", config)
+    plan = plan_of(run.store, config.index, config.encoder, config.detector, config.k)
+    photos = listed(config.photos, config.feed).slice(0, config.limit)
+    result = run.result(
+        Result,
+        photos=photos.num_rows,
+        index=config.index,
+        index_version=plan.index_version,
+        encoder=plan.encoder.name,
+        person=plan.detected is not None,
+    )
+    if config.dry_run:
+        return result
+    folder = storage.absolute(config.out) if config.out else page_of(run.store, "style", run.run_id).rpartition("/")[0]
+    kept: dict[str, bytes] = {}
+    with Progress("style", photos.num_rows, "photos") as progress:
+        found = list(_answered(config, plan.on_all_cores(), photos, kept, progress))
+    rejects = Counter(answer.reject for answer in found if answer.reject)
+    counts = Counts(photos.num_rows, photos.num_rows - rejects.total(), dict(rejects))
+    config.tolerance.check(rejects, photos.num_rows)
+    lines = storage.join(folder, LINES)
+    storage.write_bytes(lines, "".join(f"{answer.line()}\n" for answer in found).encode())
+    page = None
+    if config.shown:
+        page = storage.join(folder, PAGE)
+        shown = list(zip(found[: config.shown], [kept.get(key) for key in photos.column(schema.KEY).to_pylist()]))
+        facts = {"index": f"{result.index} {result.index_version}", "encoder": result.encoder, "photos": len(found)}
+        style_report(page, plan, shown, len(found), facts, config.explain, Reasons(plan.encoder))
+    return run.done(
+        result,
+        counts=counts,
+        looks=sum(len(a.looks) for a in found),
+        products=sum(len(look.products) for a in found for look in a.looks),
+        answers=tuple(found),
+        lines=lines,
+        report=page,
+    )
+
+
+def _answered(config: Config, plan: Plan, photos: pa.Table, kept: dict[str, bytes], progress: Progress) -> Iterator[Answer]:
+    """The answers, in the photos' order. ``kept`` takes the encoded photos of those that are shown."""
+    names = dict(zip(*(photos.column(c).to_pylist() for c in (schema.KEY, schema.QUERY_ID))))
+    wanted = set(list(names)[: config.shown])
+
+    def keep(rows: pa.Table) -> pa.Table:
+        kept.update((k, d.as_py()) for k, d in zip(rows.column(schema.KEY).to_pylist(), rows[schema.BYTES]) if k in wanted)
+        return rows
+
+    settings = {"limits": config.decode, "longest_px": config.longest_px}
+    steps = [
+        load_stage(config.fetch, Pool(batch_rows=8)),
+        Stage("keep", keep, (schema.KEY, schema.BYTES), pa.schema([])),
+        Stage("decode", look, (schema.BYTES,), LOOK_GIVES, settings),
+        Stage("style", FindLooks, tuple(LOOK_GIVES.names), STYLE_GIVES, {"plan": plan}),
+    ]
+    rows_in = loadable(photos)
+    (leaves,) = leaving([steps], rows_in.schema, _ANSWERED, [])
+    made: dict[str, Answer] = {}
+    rejected = 0
+    for rows, bad in Chain(steps, schema.KEY, None, leaves).flow(iter([rows_in])):
+        made |= zip(rows.column(schema.KEY).to_pylist(), told.answers(plan.store, rows, plan.detected is not None))
+        reasons = (bad.column(c).to_pylist() for c in (schema.KEY, schema.REJECT_CODE, schema.REJECT_DETAIL))
+        made |= {key: told.unreadable(names[key], code, detail) for key, code, detail in zip(*reasons)}
+        rejected += bad.num_rows
+        progress.update(len(made), rejected)
+    assert len(made) == len(names), f"{len(names)} photos in, {len(made)} answers out"
+    yield from (made[key] for key in names)
