@@ -66,7 +66,7 @@ def test_the_page_says_why_the_nearest_look_like_a_garment(shop):
         assert "sum to the cosine" in why.get_text()
     none = w2w.find(photos=shop.photos[:1], store=shop.store, k=K)
     assert "<details" not in Path(none.report).read_text(encoding="utf-8")
-    with pytest.raises(w2w.UsageError, match="--explain=-1"):
+    with pytest.raises(w2w.UsageError, match="explain=-1"):
         w2w.find(photos=shop.photos[:1], store=shop.store, explain=-1)
 
 
@@ -157,7 +157,7 @@ def test_the_cut_out_never_takes_from_a_score(shop):
         ({"of": "posts"}, "--of=posts: searches with the store's own photos"),
         ({"watch": "."}, "--watch answers what appears in its folder"),
         ({"photos": [], "watch": "nowhere"}, "--watch=nowhere: there is no such folder"),
-        ({"longest_px": 8}, "--longest_px=8: at least 64"),
+        ({"longest_px": 8}, "longest_px=8: must be at least 64"),
     ],
 )
 def test_a_mistake_is_told_before_any_work(shop, options, said):

@@ -138,7 +138,7 @@ def test_what_style_cannot_answer_is_said_first(posts):
     photo = str(posts.folder / "0.jpg")
     for options, match in (
         ({"photos": []}, "nothing to search with"),
-        ({"photos": [photo], "k": 0}, "--k=0"),
+        ({"photos": [photo], "k": 0}, "k=0"),
         ({"photos": [photo]}, "looks"),
     ):
         with pytest.raises(w2w.UsageError, match=match):
