@@ -185,11 +185,13 @@ def test_posts_to_pairs_to_negatives(store):
     assert not list(Path(store, "_work").glob("mine*"))
 
     index.main(index.Config(store=store, ray=RAY))
-    asked = search.Config(store=store, of="garments", search=SearchConfig(k=NUM_PRODUCTS), pool=ONE, ray=RAY, shown=3)
+    asked = search.Config(store=store, of="anchors", search=SearchConfig(k=NUM_PRODUCTS), pool=ONE, ray=RAY, shown=3)
     found = search.main(asked)
     assert (found.counts.out, found.queries) == (len(first), len(first))
-    again = search.main(asked)
-    assert (again.counts.read, again.skipped) == (0, len(first))
+    everyone = search.main(replace(asked, of="garments"))  # beside the anchors, which are done, every other with a vector
+    assert (everyone.queries, everyone.counts.out) == (3 * NUM_POSTS, 3 * NUM_POSTS - len(first))
+    again = search.main(replace(asked, of="garments"))
+    assert (again.counts.read, again.skipped) == (0, 3 * NUM_POSTS)
     hard = harden.main(harden.Config(store=store, ray=RAY, rules=NegativeRules(k=2)))
     assert hard.counts.read == len(first)
     assert "no table `duplicates`" in hard.warning
@@ -225,7 +227,7 @@ def again_with(store: str, gate: GateConfig, made: dict, buckets: int) -> None:
     [
         (lambda s: embed.Config(store=s, of="garment"), "--of=garment: it is one of images, garments, slots"),
         (lambda s: embed.Config(store=s, of="garments", version="0123"), "--version=0123: table 'garments' has none"),
-        (lambda s: search.Config(store=s, of="pictures"), "--of=pictures: it is one of feed, garments"),
+        (lambda s: search.Config(store=s, of="pictures"), "--of=pictures: it is one of feed, garments, anchors"),
         (lambda s: mine.Config(store=s, detector="none"), "--detector: pairs need garments"),
         (lambda s: mine.Config(store=s, detector="abc"), "--detector=abc: table 'looks' has no rows of that version"),
         (lambda s: mine.Config(store=s, classifier="auto"), "nothing was classified yet"),

@@ -22,9 +22,10 @@ from w2w.search.pictures import feed_pictures, garment_pictures
 from w2w.stage import Stage
 from w2w.table import delta, work
 from w2w.table.delta import need_table
-from w2w.table.pending import Keys
+from w2w.table.pending import Keys, table_keys
 
-FEED, GARMENTS = "feed", "garments"  # values of --of
+FEED, GARMENTS, ANCHORS = "feed", "garments", "anchors"  # values of --of
+_EMBED = "'w2w embed --of garments' with this --encoder"
 
 
 @dataclass(frozen=True)
@@ -43,8 +44,8 @@ class Queries:
 
 def check_queries(config: Any) -> None:
     """Raises UsageError for an --of that is none, and for a feed that is not there."""
-    if config.of not in (FEED, GARMENTS):
-        raise UsageError(f"--of={config.of}: it is one of {FEED}, {GARMENTS}")
+    if config.of not in (FEED, GARMENTS, ANCHORS):
+        raise UsageError(f"--of={config.of}: it is one of {FEED}, {GARMENTS}, {ANCHORS}")
     if config.of == FEED:
         check_feed(config.feed)
 
@@ -91,15 +92,30 @@ def _feed(run: Run, config, done: Sequence[Keys]) -> Iterator[Queries]:
         work.clean(run.store, run.run_id)
 
 
+def _asked_garments(store: str, of: str, model: str) -> pa.Table:
+    """garment_id, category, image_id: the anchors of `pairs`, each in the class that its pair says, and unless they alone are
+    asked for, every other garment with a vector of that model."""
+    columns = [schema.GARMENT_ID, schema.CATEGORY]
+    anchors = delta.read(store, schema.PAIRS, [*columns, schema.ANCHOR_IMAGE_ID]).rename_columns([*columns, schema.IMAGE_ID])
+    if of == ANCHORS:
+        need_table(store, schema.PAIRS, "mine")
+        rows = anchors
+    else:
+        need_table(store, schema.GARMENTS, "detect")
+        made = table_keys(store, schema.EMBEDDINGS, schema.OWNER_ID, model_version=model).read()
+        others = delta.read(store, schema.GARMENTS, anchors.column_names)
+        rows = pa.concat_tables([anchors, others.filter(pc.is_in(others.column(0), value_set=made))])
+        if others.num_rows and not rows.num_rows:
+            raise UsageError(f"no garment has a vector of model version {model}: run {_EMBED}")
+    rows = rows.combine_chunks()
+    return rows.take(pc.index_in(pc.unique(rows.column(0)), value_set=rows.column(0)))
+
+
 @contextmanager
 def _garments(run: Run, config: Any, model: str, done: Sequence[Keys]) -> Iterator[Queries]:
-    """The anchors of `pairs`, by the vectors that they have: nothing is decoded again. In the driver: 300 bytes an anchor."""
-    need_table(run.store, schema.PAIRS, "mine")
-    columns = [schema.GARMENT_ID, schema.CATEGORY, schema.ANCHOR_IMAGE_ID]
-    anchors = delta.read(run.store, schema.PAIRS, columns).combine_chunks()
-    first = pc.index_in(pc.unique(anchors.column(0)), value_set=anchors.column(0))
-    anchors = anchors.take(first)
-    keys = anchors.column(schema.GARMENT_ID)
+    """Garments by the vectors that they have: nothing is decoded again. In the driver: 300 bytes a garment."""
+    garments = _asked_garments(run.store, config.of, model)
+    keys = garments.column(schema.GARMENT_ID)
     read, among = [schema.OWNER_ID, schema.VECTOR], Keys([keys], len(keys))
     done = [replace(some, batches=[some.read()]) for some in done]
     finished = _finished(done)
@@ -109,14 +125,14 @@ def _garments(run: Run, config: Any, model: str, done: Sequence[Keys]) -> Iterat
     )
     missing = len(keys) - num_done - source.num_rows
     if missing == len(keys) and missing:
-        raise UsageError(f"no anchor has a vector of model version {model}: run 'w2w embed --of garments' with this --encoder")
+        raise UsageError(f"no anchor has a vector of model version {model}: run {_EMBED}")
     beside = pa.table(
         {
             schema.OWNER_ID: keys,
             schema.KEY: keys,
-            schema.CATEGORY: anchors.column(schema.CATEGORY),
+            schema.CATEGORY: garments.column(schema.CATEGORY),
             schema.ATTRIBUTES: pa.nulls(len(keys), schema.NEIGHBOURS.schema.field(schema.ATTRIBUTES).type),
-            schema.IMAGE_URI: anchors.column(schema.ANCHOR_IMAGE_ID),
+            schema.IMAGE_URI: garments.column(schema.IMAGE_ID),
         }
     )
     folder = work.folder(run.store, run.run_id)
@@ -127,7 +143,7 @@ def _garments(run: Run, config: Any, model: str, done: Sequence[Keys]) -> Iterat
             lambda: with_beside(source, run.store, schema.EMBEDDINGS, beside, folder),
             [],
             partial(pictures_of, config, run.store),
-            (schema.PAIRS, schema.EMBEDDINGS),
+            (schema.PAIRS, schema.GARMENTS, schema.EMBEDDINGS),
             missing,
         )
     finally:

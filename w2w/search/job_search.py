@@ -32,7 +32,7 @@ class Config(JobConfig):
     PLACES = {"QUERIES": "feed.uri"}
 
     of: str = "feed"
-    """What is searched with: the images of a feed, or garments: the anchors of table `pairs`, by their vectors."""
+    """What is searched with: the images of a feed; garments: every one that has a vector; anchors: those of table `pairs`."""
     feed: FeedConfig = FeedConfig()
     """The query images: like a product feed, with the query's id as product_id."""
     search: SearchConfig = SearchConfig()

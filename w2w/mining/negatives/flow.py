@@ -23,9 +23,8 @@ def garment_search(store: str, asked: str) -> str:
     """The search version to take: ``asked``, or for auto the newest search of garments. Raises UsageError for none."""
     opened = delta.open_table(store, schema.NEIGHBOURS)
     entries = [e["w2w"] for e in (delta.history(opened) if opened is not None else []) if e["w2w"]]
-    found = [
-        e["stage_version"] for e in entries if e["config"].get("of") == "garments" and asked in ("auto", e["stage_version"])
-    ]
+    of_garments = [e["stage_version"] for e in entries if e["config"].get("of") in ("garments", "anchors")]
+    found = [version for version in of_garments if asked in ("auto", version)]
     if not found:
         raise UsageError(f"--search_version={asked}: no garments were searched for: run 'w2w search --of garments' first")
     return found[0]
