@@ -2,18 +2,20 @@
 
 import re
 import shlex
+from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from w2w import storage
+from w2w import schema, storage
 from w2w.cli import nightly
 from w2w.engine.job import console
 from w2w.errors import UsageError
-from w2w.ingest.feed import FeedConfig, check_feed, column_names
+from w2w.garments.taxonomy import class_called
+from w2w.ingest.feed import FeedConfig, check_feed, column_names, read_feed
 from w2w.ingest.raw import REQUIRED
 from w2w.usage import comment, options
 
@@ -62,7 +64,7 @@ def main(config: Config) -> None:
         raise UsageError(f"{file} is there already, and stays as it is: name another folder, or remove it")
     if config.feed:
         feed = mapped(storage.absolute(config.feed), config.columns, config.encoding)
-    told = {f"feed.{name}": getattr(feed, name) for name in ("uri", "columns", "csv_delimiter", "encoding")}
+    told = {f"feed.{name}": getattr(feed, name) for name in ("uri", "columns", "category_map", "csv_delimiter", "encoding")}
     text = night(told | {"store": storage.absolute(config.store or str(folder / "store"))})
     folder.mkdir(parents=True, exist_ok=True)
     with file.open("x", encoding="utf-8") as f:
@@ -71,6 +73,8 @@ def main(config: Config) -> None:
     out.print(f"{file} is written.")
     if not config.feed:
         out.print(f"Put your feed at {feed.uri}, or name another one there: feed.uri.")
+    if feed.category_map:
+        out.print(f"Read off the feed: {', '.join(sorted(set(feed.category_map.values())))}. Look at feed.category_map.")
     out.print(f"Then: w2w nightly {shlex.quote(str(file))} --dry-run, and without --dry-run.")
 
 
@@ -90,25 +94,43 @@ def mapped(uri: str, columns: Mapping[str, str], encoding: str) -> FeedConfig:
     for ours in REQUIRED if names else ():
         if ours not in guessed:
             raise UsageError(f"feed.uri={uri}: which column is {ours}? Say --columns.{ours}=NAME; it has {', '.join(names)}")
-    feed = FeedConfig(
-        uri=uri,
-        columns={ours: theirs for ours, theirs in guessed.items() if ours != theirs},
-        csv_delimiter=feed.csv_delimiter,
-        encoding=encoding,
-    )
+    feed = replace(feed, columns=_others(guessed))
     check_feed(feed)
-    return feed
+    chosen = columns.get(schema.CATEGORY)
+    return _with_classes(feed, guessed, [chosen] if chosen else [n for n in names if _plain(n) in _CALLED["category"].split()])
+
+
+def _with_classes(feed: FeedConfig, guessed: Mapping[str, str], candidates: Iterable[str]) -> FeedConfig:
+    """The feed with the column whose values, in its first rows, say most of our classes, and what they say; as it is where
+    none does."""
+    best, most = feed, 0
+    for name in candidates:
+        told = replace(feed, columns=_others({**guessed, schema.CATEGORY: name}), category_map={})
+        counts = Counter(next(read_feed(told)).rows.column(schema.CATEGORY).to_pylist())
+        classes = {value: found for value in sorted(counts) if (found := class_called(value))}
+        if (rows := sum(counts[value] for value in classes)) > most:
+            best, most = replace(told, category_map=classes), rows
+    return best
+
+
+def _others(columns: Mapping[str, str]) -> dict[str, str]:
+    """Those whose names differ from ours."""
+    return {ours: theirs for ours, theirs in columns.items() if ours != theirs}
 
 
 def guess(names: Iterable[str], taken: Iterable[str] = ()) -> dict[str, str]:
     """Our columns -> those of ``names`` whose name says that they are it, each once."""
-    left = {re.sub(r"[^a-z0-9]", "", name.lower()): name for name in reversed(list(names)) if name not in set(taken)}
+    left = {_plain(name): name for name in reversed(list(names)) if name not in set(taken)}
     found = {}
     for ours, called in _CALLED.items():
         word = next((word for word in called.split() if word in left), None)
         if word:
             found[ours] = left.pop(word)
     return found
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", name.lower())
 
 
 def night(told: Mapping[str, Any]) -> str:

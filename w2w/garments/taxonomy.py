@@ -5,6 +5,7 @@ Sources: the categories that each data set's annotation files list; `yainage90/f
 of 7 (its label order differs between its own models, so that numbers are not exchanged).
 """
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -192,6 +193,29 @@ VOCABULARIES: dict[str, Mapping[str, str | None]] = {
     "coco": _COCO,
 }
 _OPEN = frozenset({"coco"})  # vocabularies of which only these labels concern us
+
+
+# the nouns by which shops call things, in the singular
+_NOUNS = {
+    BAG: "bag handbag backpack rucksack clutch tote purse satchel duffel",
+    BOTTOM: "bottom bottomwear pant trouser jean short skirt legging jegging capri chino churidar jogger culotte slack",
+    DRESS: "dress gown sundress",
+    HAT: "hat cap beanie headwear beret fedora",
+    OUTER: "outer outerwear jacket coat blazer cardigan waistcoat parka trenchcoat anorak windbreaker gilet raincoat overcoat",
+    SHOES: "shoe footwear sneaker trainer boot bootie heel flat sandal flop flipflop loafer pump slipper mule clog espadrille",
+    TOP: "top topwear tshirt tee shirt blouse sweatshirt sweater pullover jumper hoodie polo kurta tunic tank camisole vest",
+}
+_CLASS_OF = {noun: c for c, nouns in _NOUNS.items() for noun in nouns.split()}
+
+
+def class_called(text: str) -> str | None:
+    """The class of a shop's own name for a category, by its last noun that is known: "Men's Casual Shoes" are shoes, a "shirt
+    dress" is a dress. None where no word says it."""
+    for word in reversed(re.findall(r"[a-z]+", re.sub(r"\bt[ -]?shirt", "tshirt", text.lower()))):
+        for noun in (word, word.removesuffix("s"), word.removesuffix("es")):
+            if noun in _CLASS_OF:
+                return _CLASS_OF[noun]
+    return None
 
 
 @dataclass(frozen=True)

@@ -76,3 +76,19 @@ def test_each_column_is_taken_once():
     assert init.guess(["id", "sku", "image", "image_url", "x"]) == {"product_id": "id", "image": "image"}
     assert init.guess(["id", "Image", "image"], taken=["id"]) == {"image": "Image"}
     assert init.guess([]) == {}
+
+
+def test_classes_are_read_off_the_column_that_says_most(tmp_path):
+    """Not the first that is called a category; rows without a class stay in the map's default."""
+    feed = tmp_path / "feed.csv"
+    rows = ["1,Apparel,Tshirts,a.jpg", "2,Apparel,Jeans,b.jpg", "3,Footwear,Casual Shoes,c.jpg", "4,Apparel,Lehenga,d.jpg"]
+    feed.write_text("\n".join(["id,category,product_type,image", *rows]) + "\n")
+    init.main(init.Config(str(tmp_path / "a"), feed=str(feed)))
+    night = night_of(tmp_path / "a").feed
+    assert night.columns == {"product_id": "id", "category": "product_type"}
+    assert night.category_map == {"tshirts": "top", "jeans": "bottom", "casual shoes": "shoes"}
+    init.main(init.Config(str(tmp_path / "b"), feed=str(feed), columns={"category": "category"}))
+    assert night_of(tmp_path / "b").feed.category_map == {"footwear": "shoes"}
+    feed.write_text("id,category,image\n1,toys,a.jpg\n")
+    init.main(init.Config(str(tmp_path / "c"), feed=str(feed)))
+    assert night_of(tmp_path / "c").feed == FeedConfig(uri=str(feed), columns={"product_id": "id"})

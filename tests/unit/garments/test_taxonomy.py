@@ -3,7 +3,7 @@
 import pytest
 
 from w2w.errors import UsageError
-from w2w.garments.taxonomy import CATEGORIES, VOCABULARIES, TaxonomyConfig, mapping_of, street_target
+from w2w.garments.taxonomy import CATEGORIES, VOCABULARIES, TaxonomyConfig, class_called, mapping_of, street_target
 
 COUNTS = {"modanet": 14, "fashionpedia": 46, "deepfashion2": 13, "k-fashion": 4, "street2shop": 11, "polyvore": 11}
 
@@ -56,3 +56,17 @@ def test_street_labels_that_may_be_clothes_are_ignored():
         "ignore",
         None,
     ]
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("Men's Casual Shoes", "shoes"), ("T-Shirts", "top"), ("t shirt", "top"), ("Shirt Dresses", "dress"),
+        ("dress shirt", "top"),
+        ("Apparel & Accessories > Clothing > Shirts & Tops", "top"), ("Flip Flops", "shoes"), ("Waistcoat", "outer"),
+        ("JEANS", "bottom"), ("Innerwear Vests", "top"), ("Caps", "hat"), ("Trolley bag", "bag"), ("Lehenga Choli", None),
+        ("", None), ("stopper", None), ("上衣", None),
+    ],
+)  # fmt: skip
+def test_a_shops_name_for_a_category_says_its_class(text, found):
+    assert class_called(text) == found
