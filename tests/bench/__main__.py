@@ -8,6 +8,7 @@ from pathlib import Path
 QUESTIONS = (
     "embed_throughput",
     "detect_throughput",
+    "find_latency",
     "no_change",
     "index_vs_faiss",
     "index_vs_autofaiss",

@@ -66,6 +66,8 @@ def folder(tmp_path_factory):
         (folder / "night.yaml").write_text(yaml.safe_dump(night))
         (folder / "S").symlink_to("stores/shop")  # README crawls into stores/shop, and calls it S from there on
         (folder / "stores" / "shop").mkdir(parents=True)
+        (folder / "store").symlink_to("stores/shop")
+        (folder / "photos").symlink_to("shop/posts")
         save(folder / "model", "vit")
         _annotations(folder / "shop" / "posts", folder / "instances_attributes_train2020.json")
         _street_to_shop(folder / "DIR")

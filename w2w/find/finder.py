@@ -17,6 +17,7 @@ from w2w.garments.found import Found
 from w2w.garments.masks import MaskRules
 from w2w.garments.person import person_mask
 from w2w.garments.segmenter import SegmenterConfig, load_segmenter, segmenter_version
+from w2w.garments.taxonomy import CATEGORIES
 from w2w.index.filters import NEEDS, allowed
 from w2w.index.manifest import Manifest, index_uri
 from w2w.index.publish import read_manifest
@@ -72,6 +73,12 @@ def plan_of(store: str, options: FindOptions, models: Models) -> Plan:
     vectors are another encoder's. An encoder that nobody named is the one that the index was made with."""
     manifest = read_manifest(index_uri(store, options.index))
     check_category(manifest, options.category)
+    sold = manifest.rows_by_category()
+    if not (options.whole or options.category or options.text or sold.keys() & set(CATEGORIES)):
+        raise UsageError(
+            f"index {manifest.name!r} has the categories {', '.join(sorted(sold)[:10])}: none is a garment's class "
+            f"({', '.join(CATEGORIES)}). Map them with feed.category_map (w2w init reads it off a feed), or search with --whole"
+        )
     models = replace(models, encoder=encoder_of(models.encoder, manifest))
     version = model_version(models.encoder)
     check_model(manifest, version)

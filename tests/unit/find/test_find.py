@@ -239,3 +239,14 @@ def test_an_index_does_not_name_code(shop):
         encoder_of(EncoderConfig(), replace(manifest, encoder="os:system"))
     with pytest.raises(w2w.UsageError, match="code of your own"):
         encoder_of(EncoderConfig(), replace(manifest, encoder="grid"))  # an entry point
+
+
+def test_a_shop_without_our_classes_is_told_so(shop, tmp_path, monkeypatch):
+    """Instead of "you sell no tops", garment by garment."""
+    without_ray(monkeypatch)
+    store, feed = str(tmp_path / "store"), {"uri": str(shop.folder / "shop" / "products.csv"), "category_default": "apparel"}
+    w2w.nightly(store=store, feed=feed | {"category_map": {"hats": "hat"}}, pool={"workers": 1})
+    with pytest.raises(w2w.UsageError, match=r"has the categories apparel: none is a garment's class \(bag, bottom"):
+        w2w.find(photos=shop.photos[:1], store=store, dry_run=True)
+    assert w2w.find(photos=shop.photos[:1], store=store, whole=True, shown=0).products == 5
+    assert w2w.find(photos=shop.photos[:1], store=store, category="apparel", shown=0).products > 5
