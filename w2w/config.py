@@ -57,7 +57,7 @@ def parse(config_class: type[C], argv: Sequence[str], prog: str) -> C:
         if isinstance(e, UsageError):
             raise
         text = _plain(str(e), known)
-        more = f"; give it here or in a FILE.yaml: see {prog} --help" if text.startswith("missing") else ""
+        more = f"; give it here or in a FILE.yaml: see {prog} --help" if prog and text.startswith("missing") else ""
         raise UsageError(text + more) from e
     finally:
         sys.stdout.write(lines(printed.getvalue()))
@@ -203,24 +203,43 @@ def _check_key(name: str, known: Mapping[str, Option], where: str, prog: str) ->
         if parent in known and known[parent].takes_any_key:
             return
     close = difflib.get_close_matches(name, list(known), n=1)
-    raise UsageError(f"{where} does not exist.{nearest(name, close) if close else f' See {prog} --help {ALL}.'}")
+    more = f" See {prog} --help {ALL}." if prog else ""
+    raise UsageError(f"{where} does not exist.{nearest(name, close) if close else more}")
+
+
+class _OncePerKey(yaml.SafeLoader):
+    """Refuses a mapping with a key twice, of which YAML's own loader keeps the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
+                if key.value in seen:
+                    raise yaml.constructor.ConstructorError(
+                        problem=f"key {key.value!r} stands there twice", problem_mark=key.start_mark
+                    )
+                seen.add(key.value)
+        return super().construct_mapping(node, deep)
 
 
 def _check_file(known: Mapping[str, Option], path: str | None, prog: str) -> None:
     if not path:
         raise UsageError("--config needs the path of a YAML file")
     try:
-        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        values = yaml.load(Path(path).read_text(encoding="utf-8"), _OncePerKey)
     except OSError as e:
         raise UsageError(f"--config={path}: {e.strerror}") from e
     except UnicodeDecodeError as e:
         raise UsageError(f"--config={path}: not UTF-8 text") from e
+    except RecursionError as e:
+        raise UsageError(f"--config={path}: nested too deeply") from e
     except yaml.YAMLError as e:
         mark = getattr(e, "problem_mark", None)
         place = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         raise UsageError(f"--config={path}{place}: not valid YAML: {getattr(e, 'problem', e)}") from e
     if not isinstance(values, dict):
-        raise UsageError(f"--config={path}: expected keys and values at the top level, found {type(values).__name__}")
+        found = "nothing" if values is None else type(values).__name__
+        raise UsageError(f"--config={path}: expected keys and values at the top level, found {found}")
 
     _check_keys(known, values, f"{path}: key ", prog)
 

@@ -138,7 +138,7 @@ IMAGES = Table(
         (HEIGHT, pa.int32()),
         (FORMAT, pa.string()),
         (PHASH, pa.int64()),
-        (SOURCE_URI, pa.string()),
+        (SOURCE_URI, pa.string()),  # one of the places that it was read from
         (FETCHED_AT, TIME),
     ),
     key=(IMAGE_ID,),

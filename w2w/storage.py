@@ -230,6 +230,13 @@ def _get(s3, bucket: str, key: str) -> tuple[bytes, str] | None:
         return None
 
 
+def list_folders(uri: str) -> list[str]:
+    """Names of the folders right below, sorted; none where there is no such place."""
+    system, path = filesystem(uri)
+    found = system.get_file_info(fs.FileSelector(path, allow_not_found=True))
+    return sorted(f.base_name for f in found if f.type == fs.FileType.Directory)
+
+
 def list_files(uri: str, recursive: bool = True, unusable: list[tuple[str, str]] | None = None) -> list[fs.FileInfo]:
     """Files below ``uri`` (paths on its filesystem, sizes, mtimes), sorted by path; empty where it does not exist.
 

@@ -73,6 +73,10 @@ def test_mistakes_on_the_command_line(argv, sentence):
         ("store: a\nmodel: {nme: 1}\n", "key 'model.nme' does not exist. Did you mean 'model.name'?"),
         ("store: [a\nb: 1\n", "line 2, column 2: not valid YAML"),
         ("- a\n- b\n", "expected keys and values at the top level, found list"),
+        ("", "expected keys and values at the top level, found nothing"),
+        ("store: a\nstore: b\n", "line 2, column 1: not valid YAML: key 'store' stands there twice"),
+        ("store: a\nmodel: {name: a, name: b}\n", "key 'name' stands there twice"),
+        ("store: " + 3000 * "[", "nested too deeply"),
         ("store: a\nmodel: {threads: many}\n", "option --model.threads: 'many' is not of type int | None"),
     ],
 )

@@ -258,7 +258,9 @@ def _arrays(images: Sequence[AnImage], start: int = 0, min_side_px: int | None =
             what = f" ({image})" if isinstance(image, str | os.PathLike) else ""
             raise UsageError(f"images[{place}]{what}: {e}") from e
         except TypeError as e:
-            raise UsageError(f"images[{place}] is {e}: it is a uint8 array (H, W, 3), a PIL image, bytes or a path") from None
+            raise UsageError(
+                f"images[{place}] is {e}: an image is a uint8 array (H, W, 3), a PIL image, bytes or a path"
+            ) from None
 
 
 def pixels(image: AnImage, min_side_px: int | None) -> np.ndarray:

@@ -41,15 +41,17 @@ class Store:
 
     def tables(self) -> list[str]:
         """Names of the tables that are there."""
-        return [name for name, table in schema.TABLES.items() if delta.open_table(self.uri, table) is not None]
+        known = [name for name, table in schema.TABLES.items() if delta.open_table(self.uri, table) is not None]
+        return [*known, *delta.own_tables(self.uri)]
 
     def table(self, name: str) -> "Table":
         """Raises UsageError where there is no such table."""
-        if name not in schema.TABLES:
-            raise UsageError(f"there is no table {name!r}.{nearest(str(name), list(schema.TABLES))}")
-        if delta.open_table(self.uri, schema.TABLES[name]) is None:
+        known = schema.TABLES if name in schema.TABLES else delta.own_tables(self.uri)
+        if name not in known:
+            raise UsageError(f"there is no table {name!r}.{nearest(str(name), [*schema.TABLES, *known])}")
+        if delta.open_table(self.uri, known[name]) is None:
             raise UsageError(f"there is no table {name!r} at {self.uri!r} yet.{nearest(name, self.tables())}")
-        return Table(self.uri, schema.TABLES[name])
+        return Table(self.uri, known[name])
 
     def index(self, name: str = "default", version: str | None = None) -> "Index":
         """The published version of an index, or another one. Raises UsageError where there is none."""
@@ -155,6 +157,8 @@ class Index:
 
         Raises UsageError for a category that the index does not have, and for vectors of another model or length.
         """
+        if isinstance(queries, list) and queries and isinstance(queries[0], list):
+            raise UsageError("queries: lists of numbers are no vectors: give a NumPy array, float (N, dim), or images")
         if not (isinstance(queries, np.ndarray) and queries.dtype.kind == "f" and queries.ndim <= 2):
             encoder = encoder or self._default_encoder
             check_model(self.manifest, encoder.model_version)

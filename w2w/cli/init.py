@@ -16,7 +16,7 @@ from w2w.engine.job import console
 from w2w.errors import UsageError
 from w2w.garments.taxonomy import class_called
 from w2w.ingest.feed import FeedConfig, check_feed, column_names, read_feed
-from w2w.ingest.raw import REQUIRED
+from w2w.ingest.raw import COLUMNS, REQUIRED
 from w2w.usage import comment, options
 
 _FILE = "night.yaml"
@@ -66,11 +66,21 @@ def main(config: Config) -> None:
         feed = mapped(storage.absolute(config.feed), config.columns, config.encoding)
     told = {f"feed.{name}": getattr(feed, name) for name in ("uri", "columns", "category_map", "csv_delimiter", "encoding")}
     text = night(told | {"store": storage.absolute(config.store or str(folder / "store"))})
-    folder.mkdir(parents=True, exist_ok=True)
-    with file.open("x", encoding="utf-8") as f:
-        f.write(text)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with file.open("x", encoding="utf-8") as f:
+            f.write(text)
+    except OSError as e:
+        raise UsageError(f"--dir={config.dir}: cannot write there: {e.strerror}") from e
     out = console()
     out.print(f"{file} is written.")
+    if config.feed and (names := column_names(feed)):
+        ours = {**{name: name for name in names if name in COLUMNS}, **feed.columns}
+        said = {"No column for": [c for c in COLUMNS if c not in ours]}
+        said["Kept as attributes"] = [name for name in names if name not in ours.values()]
+        for what, which in said.items():
+            if which:
+                out.print(f"{what}: {', '.join(which)}")
     if not config.feed:
         out.print(f"Put your feed at {feed.uri}, or name another one there: feed.uri.")
     if feed.category_map:

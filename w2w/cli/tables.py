@@ -74,7 +74,7 @@ class Result(Summary):
 
 def main(config: Config) -> Result:
     store = storage.absolute(config.store)
-    tables = [_table(config.table)] if config.table else list(schema.TABLES.values())
+    tables = [_table(store, config.table)] if config.table else [*schema.TABLES.values(), *delta.own_tables(store).values()]
     opened = {t.name: (t, found) for t in tables if (found := delta.open_table(store, t)) is not None}
     if not opened:
         raise UsageError(f"there are no tables at {store!r}: run 'w2w ingest' first, or check --store")
@@ -91,16 +91,21 @@ def main(config: Config) -> Result:
     return Result(job="tables", run_id=new_run_id("tables"), **told)
 
 
-def _table(name: str) -> schema.Table:
-    if name not in schema.TABLES and (":" in name or name in plugins.installed("stage")):
+def _table(store: str, name: str) -> schema.Table:
+    if name in schema.TABLES:
+        return schema.TABLES[name]
+    own = delta.own_tables(store)
+    if name not in own and (":" in name or name in plugins.installed("stage")):
         return stage_of(name).table
-    if name not in schema.TABLES:
-        raise UsageError(f"--table={name}: there is no such table.{nearest(name, list(schema.TABLES))}")
-    return schema.TABLES[name]
+    if name not in own:
+        raise UsageError(f"--table={name}: there is no such table.{nearest(name, [*schema.TABLES, *own])}")
+    return own[name]
 
 
 def _overview(tables: Sequence[Held], store: str) -> Table:
-    shown = Table("table", "rows", "parts", "MB", "version", "last written", "by", title=store, title_justify="left")
+    shown = Table(title=store, title_justify="left")
+    for name in ("table", "rows", "parts", "MB", "version", "last written", "by"):
+        shown.add_column(name, overflow="fold")
     for t in tables:
         written = f"{t.written_at.astimezone():%Y-%m-%d %H:%M}"
         shown.add_row(t.table, f"{t.rows:,}", str(t.parts), f"{t.num_bytes / 1e6:,.1f}", str(t.version), written, t.by)
@@ -119,5 +124,6 @@ def _history(commits: Sequence[Commit], name: str) -> Table:
 def _rejects(found: Sequence[Rejected]) -> Table:
     shown = Table("stage", "code", "rows", "for example", title="rejects", title_justify="left")
     for r in found:
-        shown.add_row(r.stage, r.code, f"{r.rows:,}", Group(*(f"{what}: {why}" for what, why in r.examples)))
+        again = "" if r.times == r.rows else f", {r.times:,} times in all"
+        shown.add_row(r.stage, r.code, f"{r.rows:,}{again}", Group(*(f"{what}: {why}" for what, why in r.examples)))
     return shown

@@ -204,7 +204,7 @@ class Profile:
 def read_profile(path: str) -> Profile:
     """The profile in a YAML file. Raises UsageError naming the file and the key that is wrong."""
     try:
-        return parse(Profile, ["--config", path], "profile")
+        return parse(Profile, ["--config", path], "")
     except UsageError as e:
         raise UsageError(str(e).replace("--config=", "--profile=")) from None
 

@@ -71,12 +71,12 @@ class Run:
 
     def __init__(self, job: str, config: JobConfig):
         check_common(config)
-        Run.first = Run.first or self
         self.job, self.config = job, config
         self.store = storage.absolute(config.store)
         self.run_id = new_run_id(job)
         self._start = time.monotonic()
         self._seen = delta.FirstSeen()
+        Run.first = Run.first or self
 
     def check_store(self) -> None:
         """Raises UsageError where the store cannot be written."""
@@ -160,7 +160,9 @@ def start(main: Callable, config_class: type, argv: Sequence[str] | None = None,
     try:
         json_file, rest = _json_option(sys.argv[1:] if argv is None else argv)
         config = configuration.parse(config_class, rest, prog)
-        _write_json(json_file, name, None, None, None)  # what an earlier run left there says nothing of this one
+        where, json_file = json_file, ""  # one that cannot be written is not tried again
+        _write_json(where, name, None, None, None)  # what an earlier run left there says nothing of this one
+        json_file = where
         with quiet(json_file == STDOUT):
             result = main(config)
             if result is not None:
@@ -235,4 +237,4 @@ def _write_json(where: str, job: str, result: Summary | None, code: int | None, 
         try:
             storage.write_bytes(storage.absolute(where), data)
         except OSError as e:
-            raise UsageError(f"--json={where}: cannot write there: {e}") from e
+            raise UsageError(f"--json={where}: cannot write there: {str(e).rpartition(': ')[2]}") from e

@@ -268,7 +268,7 @@ def mapping_of(
         strange = nowhere or strange
         shown = ", ".join(map(repr, strange[:6])) + (", ..." if len(strange) > 6 else "")
         raise UsageError(
-            f"{where} has labels that no one vocabulary has: {shown}. Say what they are with classes: "
+            f"{where} has labels that no one vocabulary has: {shown}. Say what they are with taxonomy.classes: "
             f"{{{strange[0]!r}: {TOP}, ...}} ({', '.join((*CATEGORIES, PERSON, IGNORE, 'drop'))})"
         )
     return {label: known[_plain(label)] for label in labels}

@@ -135,7 +135,7 @@ def read_manifest(uri: str, version: str | None = None) -> Manifest:
     """The published manifest, or that of a version. Raises UsageError naming the versions there are."""
     wanted = version or current_version(uri)
     if wanted is None:
-        raise UsageError(f"{uri}: no index is published there; run the index job first")
+        raise UsageError(f"{uri}: no index is published there; run 'w2w index' first")
     where = m.manifest_uri(uri, wanted)
     data = _read(where) if m.VERSION.fullmatch(wanted) else None
     if data is None:

@@ -290,7 +290,7 @@ def check_model(manifest: Manifest, model_version: str) -> None:
         raise UsageError(
             f"the queries were embedded by model version {model_version} and index {manifest.name!r} by "
             f"{manifest.model_version}: their vectors cannot be compared; embed the queries with {manifest.encoder} "
-            f"{manifest.model_version}, or run the index job for {model_version}"
+            f"{manifest.model_version}, or run 'w2w index' for {model_version}"
         )
 
 

@@ -137,7 +137,7 @@ def _check_encoding(config: FeedConfig) -> None:
     bad = [i for i, line in enumerate(lines, 1) if readers.MARK in line]
     if len(bad) > _MAX_BAD_LINES * len(lines):
         tell = f"line {bad[0]} is the first of {len(bad)} that are not {config.encoding}"
-        raise UsageError(f"feed.uri={config.uri}: {tell}; set encoding=cp1252, latin-1 or utf-16")
+        raise UsageError(f"feed.uri={config.uri}: {tell}; set feed.encoding=cp1252, latin-1 or utf-16")
 
 
 def _mapping(config: FeedConfig, kind: str) -> Mapping:
@@ -211,7 +211,9 @@ def _folder_files(config: FeedConfig) -> tuple[str, list[tuple[str, fs.FileInfo]
     }
     holds = [kind for kind, files in by_kind.items() if files]
     if config.kind == "auto" and len(holds) > 1:
-        raise UsageError(f"feed.uri={uri}: the folder holds {' and '.join(holds)}; set kind to one of them")
+        raise UsageError(f"feed.uri={uri}: the folder holds {' and '.join(holds)}; set feed.kind to one of them")
+    if config.kind == "auto" and not holds:
+        raise UsageError(f"feed.uri={uri}: no images, Parquet files or tars in this folder")
     kind = _known(config.kind, uri, holds[0] if holds else None)
     if kind not in READERS:
         return kind, [(root, _info(uri))]
@@ -235,7 +237,7 @@ def _known(kind: str, uri: str, guess: str | None) -> str:
     if kind != "auto":
         return kind
     if guess is None:
-        raise UsageError(f"feed.uri={uri}: cannot tell what this is; set kind to one of {', '.join(READERS)}")
+        raise UsageError(f"feed.uri={uri}: cannot tell what this is; set feed.kind to one of {', '.join(READERS)}")
     return guess
 
 

@@ -96,7 +96,7 @@ def csv_header(uri: str, delimiter: str, encoding: str) -> list[str]:
     if not line.strip():
         raise UsageError(f"feed.uri={uri}: the file is empty, or its first line is")
     if MARK in line:
-        raise UsageError(f"feed.uri={uri}: the header is not {encoding}; set encoding=cp1252, latin-1 or utf-16")
+        raise UsageError(f"feed.uri={uri}: the header is not {encoding}; set feed.encoding=cp1252, latin-1 or utf-16")
     try:
         names = [n.strip() for n in next(csv.reader([line], delimiter=delimiter))]
     except csv.Error as e:

@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 
 from w2w import ids, schema, storage
 from w2w.errors import UsageError, attempt
+from w2w.garments.taxonomy import ETC
 from w2w.ingest.feed import FeedConfig, read_feed
 from w2w.ingest.images import load_image
 from w2w.ingest.raw import IMAGE_OFFSET, IMAGE_SIZE
@@ -83,7 +84,7 @@ def write_contact_sheet(
     hits = [hit for row in rows.column(schema.NEIGHBOUR_LIST).to_pylist() for hit in row]
     products = delta.current_products(found.store, [*_ANSWERS, *ON_CARDS])
     shared = set(products.column(schema.CATEGORY).unique().to_pylist()) & set(rows.column(schema.CATEGORY).to_pylist())
-    by = list(match) or ([schema.CATEGORY] if shared else [])
+    by = list(match) or ([schema.CATEGORY] if shared - {ETC} else [])
     answered = _answered(products, by)  # of the whole catalog: an answer that was not found makes a miss
     among = [pa.array(sorted({h[c] for h in hits}), pa.string()) for c in (schema.PRODUCT_ID, schema.IMAGE_ID)]
     by_id, by_picture = (pc.is_in(products.column(c), value_set=v) for c, v in zip((schema.PRODUCT_ID, schema.IMAGE_ID), among))
@@ -104,6 +105,7 @@ def write_contact_sheet(
 
     queries = []
     for row, wanted, sheet in zip(rows.to_pylist(), truth_keys(rows, by), sheets):
+        wanted = wanted if match or row[schema.CATEGORY] != ETC else None  # no category is no wish
         rights = [wanted in answered and any(answers.right(h, wanted) for h in group) for group in sheet]  # as evaluated
         cards = [card(group, right) for group, right in zip(sheet, rights)]
         photo = photos.get(row[schema.QUERY_ID])

@@ -79,6 +79,21 @@ def uri(store: str, table: schema.Table) -> str:
     return storage.join(store, table.name)
 
 
+def own_tables(store: str) -> dict[str, schema.Table]:
+    """Tables of the store that w2w does not know, by name: of stages that others have written, with the columns that they have.
+    Their first column stands for the key, which a table does not tell."""
+    found = {}
+    for name in storage.list_folders(store):
+        if name not in schema.TABLES and not name.startswith((".", "_")):
+            where = storage.join(store, name)
+            if DeltaTable.is_deltatable(where, options(store)):
+                opened = DeltaTable(where, storage_options=options(store))
+                columns = pa.schema(pa.schema(opened.schema().to_arrow()))
+                by = tuple(opened.metadata().partition_columns)
+                found[name] = schema.Table(name, columns, key=(columns.names[0],), partition_by=by)
+    return found
+
+
 def options(store: str) -> dict[str, str]:
     return dict(_S3_OPTIONS) if storage.is_s3(store) else {}
 

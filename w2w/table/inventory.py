@@ -1,5 +1,6 @@
 """What a store holds: its tables, their commits, their rejects."""
 
+from collections import Counter
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -40,11 +41,13 @@ class Commit:
 
 @dataclass(frozen=True)
 class Rejected:
-    """How many rows a stage has rejected with one code, and examples: (row, why)."""
+    """How many rows a stage has rejected with one code, and examples: (row, why). ``times``: what may heal is tried again
+    every night, and each time it does not, it is written down again."""
 
     stage: str
     code: str
     rows: int
+    times: int
     examples: tuple[tuple[str, str], ...]
 
 
@@ -77,14 +80,17 @@ def rejects(store: str, stage: str | None, num_examples: int) -> list[Rejected]:
     """By stage and code, the most frequent first."""
     columns = [schema.STAGE, schema.REJECT_CODE, schema.KEY, schema.REJECT_DETAIL, schema.SOURCE]
     where = {schema.STAGE: stage} if stage else {}
-    counts: dict[tuple[str, str], int] = {}
+    keys: dict[tuple[str, str], set[int]] = {}
+    times = Counter[tuple[str, str]]()
     examples: dict[tuple[str, str], list[tuple[str, str]]] = {}
     listed = delta.parts(delta.open_table(store, schema.REJECTS), **where)
     for batch in delta.read_batches(store, schema.REJECTS, columns, listed):
         for row in batch.to_pylist():
             group = (row[schema.STAGE], row[schema.REJECT_CODE])
-            counts[group] = counts.get(group, 0) + 1
-            if len(examples.setdefault(group, [])) < num_examples:
+            times[group] += 1
+            seen, key = keys.setdefault(group, set()), hash(row[schema.KEY])
+            if key not in seen and len(examples.setdefault(group, [])) < num_examples:
                 examples[group].append((row[schema.SOURCE] or row[schema.KEY], row[schema.REJECT_DETAIL]))
-    order = sorted(counts.items(), key=lambda kv: -kv[1])
-    return [Rejected(*group, n, tuple(examples[group])) for group, n in order]
+            seen.add(key)
+    order = sorted(keys, key=lambda group: -len(keys[group]))
+    return [Rejected(*group, len(keys[group]), times[group], tuple(examples.get(group, ()))) for group in order]

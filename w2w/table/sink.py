@@ -212,7 +212,7 @@ class Tolerance:
             worst += [f"{before} by earlier runs"] if before else []
             raise TooManyRejects(
                 f"{rejected} of {rows} rows were rejected ({', '.join(worst)}): more than max_reject_rate={self.max_rate:g} "
-                f"allows. Look at them with 'w2w tables --rejects', mend the input, or raise --max_reject_rate."
+                f"allows. 'w2w tables STORE --rejects' shows them; mend the input, or raise --max_reject_rate."
             )
 
 

@@ -134,3 +134,26 @@ def test_a_run_that_is_killed_leaves_no_success_behind(tmp_path, monkeypatch):
     assert ended(monkeypatch, f"--store={tmp_path}", f"--json={file}") == 2
     assert (told[0]["job"], told[0]["exit"]) == ("finish", None)
     assert os.listdir(tmp_path) == ["end.json"]
+
+
+def test_a_store_that_cannot_be_one_is_a_sentence(capsys):
+    """Before a run has an id, too."""
+    from w2w.engine.job import start
+    from w2w.ingest.job import Config, main
+
+    with pytest.raises(SystemExit) as ended:
+        start(main, Config, ["--store=ftp://x/y", "--feed.uri=a.csv"], "w2w ingest")
+    said = capsys.readouterr().err
+    assert ended.value.code == 2
+    assert "Traceback" not in said
+    assert said.startswith("w2w: ")
+
+
+def test_a_json_file_that_cannot_be_written_is_said_once(capsys, tmp_path):
+    from w2w.engine.job import start
+    from w2w.ingest.job import Config, main
+
+    with pytest.raises(SystemExit) as ended:
+        start(main, Config, [f"--store={tmp_path}", "--feed.uri=a.csv", f"--json={tmp_path}"], "w2w ingest")
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.count("--json") == 1

@@ -137,7 +137,7 @@ def test_wrong_queries_are_refused_with_a_sentence(tmp_path, vectors, k, categor
 
 def test_another_model_version_is_refused_by_name(tmp_path, catalog):
     run = run_job(str(tmp_path), catalog, IndexConfig(), model_version="m1")
-    with pytest.raises(UsageError, match=r"m2 .*m1.*run the index job for m2"):
+    with pytest.raises(UsageError, match=r"m2 .*m1.*run 'w2w index' for m2"):
         open_index(run.uri, "m2")
     with pytest.raises(UsageError, match="no index is published"):
         open_index(str(tmp_path / "elsewhere"))

@@ -55,7 +55,7 @@ def test_mistakes_are_named(tmp_path, settings, words):
         ("feed.jsonl", b'{"id": "1", "image": "a"}\n', ["'product_id'", "columns.product_id"]),
         ("feed.parquet", b"not parquet at all", ["not a Parquet file"]),
         ("feed.tar.gz", b"x", ["compressed archive"]),
-        ("feed.xyz", b"x", ["set kind"]),
+        ("feed.xyz", b"x", ["set feed.kind"]),
     ],
 )
 def test_unusable_files_are_named(tmp_path, name, content, words):
@@ -73,10 +73,10 @@ def test_unusable_parquet_columns_and_folders_are_named(tmp_path):
     with pytest.raises(UsageError, match=r"'image' of feed.columns.image holds binary"):
         check_feed(FeedConfig(uri=str(path)))
     (tmp_path / "none").mkdir()
-    with pytest.raises(UsageError, match="cannot tell"):
+    with pytest.raises(UsageError, match="no images, Parquet files or tars"):
         check_feed(FeedConfig(uri=str(tmp_path / "none")))
     (tmp_path / "a.jpg").write_bytes(b"x")
-    with pytest.raises(UsageError, match="parquet and images; set kind"):
+    with pytest.raises(UsageError, match=r"parquet and images; set feed\.kind"):
         check_feed(FeedConfig(uri=str(tmp_path)))
     with pytest.raises(UsageError, match="kind=csv is a file"):
         check_feed(FeedConfig(uri=str(tmp_path), kind="csv"))
