@@ -1,5 +1,6 @@
 """embed of garments and slots, represent, mine, search of anchors, harden on a real local Ray."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -37,7 +38,9 @@ from w2w.mining.representatives import job as represent
 from w2w.models import job as embed
 from w2w.models.config import EncoderConfig
 from w2w.models.encoder import model_version
+from w2w.search import job_judge_answers as judge_answers
 from w2w.search import job_search as search
+from w2w.search.answers import FORM
 from w2w.stage import Pool
 from w2w.table import delta, snapshot
 from w2w.wardrobe.shop import write_shop
@@ -169,6 +172,7 @@ def test_posts_to_pairs_to_negatives(store):
     num_tags = 3 * NUM_POSTS + 1
     assert (by_rule.counts.read, by_rule.counts.out, by_rule.counts.rejects) == (num_tags, num_tags - 1, {"unknown_product": 1})
     version = by_rule.stage_version
+    last = [p for p in rows_of(store, schema.PAIRS) if p["post_id"] == f"p{NUM_POSTS - 1}"]
     assert rejects_of(store, "mine", version) == [("p0|gone", "unknown_product", "https://shop.example/style/p0")]
     assert mine.main(settings(store, shown=0)).unchanged
 
@@ -209,6 +213,23 @@ def test_posts_to_pairs_to_negatives(store):
     assert len(page.select(".box.wide")) > 0
     assert "<b>0" in page.get_text()  # a title that looks like HTML is shown as it is
     assert page.select(".rejected img")
+
+    # what people say decides: of two pairs that they are none, of the refused tag that it is one
+    [wrong] = [p for p in last if p["product_id"] == refused[0].partition("|")[2]]
+    told = [(first[0], "similar"), (first[1], "not_ours"), (wrong, "same")]
+    at = "2026-01-01T00:00:00Z"
+    said = [
+        {"query": p["garment_id"], "product": None if v == "not_ours" else p["product_id"], "verdict": v, "at": at}
+        for p, v in told
+    ]
+    file = Path(store, "judgements.json")
+    file.write_text(json.dumps({"form": FORM, "kind": "garments", "judged": said}))
+    assert judge_answers.main(judge_answers.Config(store=store, file=str(file))).counts.out == 3
+    judged = mine.main(settings(store, gate=gate, shown=2))
+    assert judged.counts.rejects == {"unknown_product": 1, "judged_other": 2}
+    left = {p["pair_id"]: p["rule"] for p in rows_of(store, schema.PAIRS)}
+    assert set(left) == {p["pair_id"] for p in (*first[2:], wrong)}
+    assert [pair for pair, rule in left.items() if rule == "judged"] == [wrong["pair_id"]]
 
 
 def again_with(store: str, gate: GateConfig, made: dict, buckets: int) -> None:

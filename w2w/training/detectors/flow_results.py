@@ -25,9 +25,10 @@ def measure(
     out: str,
     facts: Mapping[str, object],
     charts: dict[str, list[Curve]] | None = None,
+    page: str = "",
 ) -> dict[str, Any]:
-    """Runs the detector, writes metrics.json and report.html into ``out``; returns fields of the job's result: AP, and the
-    precision and recall of boxes above the detector's threshold, as `w2w detect` finds them."""
+    """Runs the detector, writes metrics.json into ``out`` and ``page`` (default: report.html there). Returns fields of the
+    job's result: AP, and the precision and recall of boxes above the detector's threshold, as `w2w detect` finds them."""
     judged, shown = judge_photos(photos, keys, detector, num_shown, detector.threads)
     table, threshold = precision(judged), threshold_of(detector)
     right, found_share = matches(judged, None if detector.nms_per_class else detector.max_iou).at(threshold)
@@ -39,7 +40,7 @@ def measure(
     shares = [("nothing was found", right), ("nothing is there", found_share)]
     headline[f"precision and recall at {threshold:g}"] = ", ".join(none if v is None else f"{v:.3f}" for none, v in shares)
     storage.write_bytes(storage.join(out, "metrics.json"), json.dumps(table.to_pylist(), indent=1).encode())
-    page = storage.join(out, "report.html")
+    page = page or storage.join(out, "report.html")
     seen = [_seen(key, image, one) for key, image, one in shown]
     detector_report(page, f"Detector {_model(detector.name)}", headline, facts, charts or {}, table, seen)
     figures |= {f"AP50 {name}": Figure(values["AP50"], num=n) for name, values, n in lines(table) if name is not ALL and values}

@@ -6,6 +6,7 @@ from w2w import schema, storage
 from w2w.engine.job import JobConfig, Run
 from w2w.errors import UsageError
 from w2w.garments.detector import DetectorConfig, detector_version, try_detector
+from w2w.report.page import page_of
 from w2w.results import Figure, Summary, words
 from w2w.table.delta import need_table
 from w2w.training.detectors.flow import list_photos
@@ -27,7 +28,7 @@ class Config(JobConfig):
     photos: int = 12
     """Photos on the page."""
     out: str | None = None
-    """Folder of report.html and metrics.json. Default: judged/<detector's version> in the store."""
+    """Folder of report.html and metrics.json. Default: <store>/reports/judge/<run>, the page as index.html."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,5 +71,6 @@ def main(config: Config) -> Result:
     if config.dry_run:
         return result
     run.begin()
-    out = storage.absolute(config.out) if config.out else storage.join(run.store, "judged", version)
-    return run.done(result, **measure(photos, keys, config.detector, config.photos, out, words(result)))
+    page = storage.join(storage.absolute(config.out), "report.html") if config.out else page_of(run.store, run.job, run.run_id)
+    out = page.rpartition("/")[0]
+    return run.done(result, **measure(photos, keys, config.detector, config.photos, out, words(result), page=page))
