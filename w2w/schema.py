@@ -57,6 +57,8 @@ QUESTION_ID, ANSWERS, RIGHT = "question_id", "answers", "right"
 EVALUATION_ID, PROTOCOL, DATA_DIGEST, MODEL, METRIC, K = "evaluation_id", "protocol", "data_digest", "model", "metric", "k"
 GROUP, VALUE, CI_LOW, CI_HIGH, NUM_QUERIES = "group", "value", "ci_low", "ci_high", "num_queries"
 EVALUATED_AT = "evaluated_at"
+# recommendations
+OUTFITS_LIST, PAIRS_LIST, BESIDE = "outfits", "pairs", "beside"
 # found
 NUMBER, GARMENTS_LIST, SAME_PICTURE = "number", "garments", "same_picture"
 
@@ -497,6 +499,31 @@ JUDGEMENTS = Table(
     partition_by=(KIND,),
 )
 
+RECOMMENDED = pa.struct(
+    [
+        pa.field(RANK, pa.int32()),  # 1 = best
+        pa.field(SCORE, pa.float32()),  # the mean of its pairs'
+        pa.field(ITEMS, pa.list_(pa.struct([(CATEGORY, pa.string()), (PRODUCT_ID, pa.string()), (IMAGE_ID, pa.string())]))),
+        pa.field(PAIRS_LIST, pa.list_(pa.struct([(CATEGORY, pa.string()), (BESIDE, pa.string()), (SCORE, pa.float32())]))),
+    ]
+)
+
+# What goes with each product: a history, as of products. The newest row of a product counts, where it is active.
+RECOMMENDATIONS = Table(
+    "recommendations",
+    _schema(
+        (PRODUCT_ID, pa.string()),
+        (OUTFITS_LIST, pa.list_(RECOMMENDED)),  # best first; none where nothing goes with it
+        (DETAIL, pa.string(), "nullable"),  # why there is none
+        (ACTIVE, pa.bool_()),  # false: the product is no longer sold
+        (ROW_DIGEST, pa.string()),  # of all that decides the outfits: a row with another one is stale
+        (STAGE_VERSION, pa.string()),  # of scorer and options
+        (RUN_ID, pa.string()),
+        (FETCHED_AT, TIME),  # when it was computed
+    ),
+    key=(PRODUCT_ID, FETCHED_AT),
+)
+
 REJECTS = Table(
     "rejects",
     _schema(
@@ -614,6 +641,7 @@ TABLES = {
         EVALUATIONS,
         FOUND,
         JUDGEMENTS,
+        RECOMMENDATIONS,
         FRONTIER,
         PAGES,
         REJECTS,

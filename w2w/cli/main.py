@@ -44,6 +44,7 @@ GROUPS = {  # what jobs are for -> name -> its module in w2w
         "style": "style.job",
         "search": "search.job_search",
         "judge-answers": "search.job_judge_answers",
+        "recommend": "recommend.job",
         "gallery": "gallery.job",
         "evaluate": "evaluation.job_evaluate",
         "compare": "evaluation.job_compare",

@@ -6,7 +6,7 @@ scores. Rows are those of a Shelf; what is given and not sold (garments of a pho
 
 import itertools
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -95,13 +95,17 @@ class Stylist:
         self._group = np.concatenate([shelf.group_N, -1 - np.arange(extra)])
         self._price = np.concatenate([np.nan_to_num(shelf.price_N), np.zeros(extra)])
         self._never = [tuple(np.concatenate([mask, np.zeros(extra, bool)]) for mask in two) for two in applied.never]
-        self._extra = extra
         self._stock = {c: np.flatnonzero(applied.allowed_N & (shelf.class_N == CODE[c])) for c in CATEGORIES}
         unknown = [e for e in config.extras if e not in space.classes]
         if unknown:
             raise UsageError(
                 f"outfit.extras={unknown[0]}: this scorer knows {', '.join(space.classes)} alone; --scorer=worn knows all"
             )
+
+    @property
+    def size(self) -> int:
+        """Rows of the shelf and those behind it."""
+        return len(self.class_M)
 
     def category(self, row: int) -> str:
         return CATEGORIES[self.class_M[row]]
@@ -330,11 +334,3 @@ def chance(stylist: Stylist, given: Sequence[int], count: int, rng: np.random.Ge
         stocks = [stylist._stock[c] for c in form if c not in [stylist.category(row) for row in given]]
         if all(len(stock) for stock in stocks):
             yield (*given, *(int(rng.choice(stock)) for stock in stocks))
-
-
-def names_of(stylist: Stylist, rows: Sequence[int]) -> list[tuple[str, str]]:
-    """The classes of each two of the rows, in the order of an Outfit's ``pairs``."""
-    return list(itertools.combinations([stylist.category(row) for row in rows], 2))
-
-
-Scorer = Callable[[np.ndarray, np.ndarray], Space]  # vectors (M, D) and classes (M,) of items -> their space

@@ -35,13 +35,14 @@ class TrainedSpace:
 
 def slots_of_classes(slots: Sequence[str]) -> dict[str, tuple[int, ...]]:
     """Class -> numbers of the slots that it fills. A slot is known by the class's name, or by a data set's word for it."""
-    meant = [_class_of(slot) for slot in slots]
+    meant = [class_of_slot(slot) for slot in slots]
     found: dict[str, tuple[int, ...]] = {c: (meant.index(c),) for c in CATEGORIES if c in meant}
     if DRESS not in found and TOP in found and BOTTOM in found:
         found[DRESS] = found[TOP] + found[BOTTOM]
     return found
 
 
-def _class_of(slot: str) -> str | None:
+def class_of_slot(slot: str) -> str | None:
+    """Of the seven; None where it is none of them."""
     word = slot.strip().lower()
     return next((words[word] for words in VOCABULARIES.values() if words.get(word) in CATEGORIES), None)

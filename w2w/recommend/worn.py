@@ -31,6 +31,7 @@ _DIMS = 64  # of the vectors' main directions: what is left out says little, and
 _FITTED = 20_000  # items of a class that directions and clusters are found from, at most
 _SAMPLED = 2000  # items of a class for the mean and deviation of cosines
 _WIDTH = 0.1  # of a cluster, as the squared distance of unit vectors over which an item's share falls to 1 / e
+_ENOUGH = 20  # items of a class that was worn, to find directions and clusters from them alone
 _SEED = 0
 
 
@@ -60,12 +61,14 @@ class WornConfig:
 
 @dataclass(frozen=True)
 class Worn:
-    """Outfits that were worn: vectors (U, D) and classes (U,) of different items; then item and outfit of each place, (I,)."""
+    """Outfits that were worn: vectors (U, D) and classes (U,) of different items; then item and outfit of each place, (I,).
+    ``of_products``: the vectors are of products' own pictures; else of crops of photos."""
 
     vectors_UD: np.ndarray
     class_U: np.ndarray
     item_I: np.ndarray
     outfit_I: np.ndarray
+    of_products: bool = True
 
     def __len__(self) -> int:
         return len(np.unique(self.outfit_I))
@@ -103,22 +106,30 @@ class WornSpace:
         return float(np.exp(score))
 
 
+def fits_itself(worn: Worn, class_M: np.ndarray) -> bool:
+    """Whether directions, clusters and cosines are found from what was worn alone, so that a score does not change with the
+    catalog: where these are products, and some of each class."""
+    return worn.of_products and all((worn.class_U == c).sum() >= _ENOUGH for c in np.unique(class_M))
+
+
 def place(worn: Worn, vectors_MD: np.ndarray, class_M: np.ndarray, config: WornConfig) -> WornSpace:
     """Places items (a catalog's, float32 (M, D), with numbers of their classes) among what was worn. The same input gives the
     same space."""
-    directions, means = _directions(vectors_MD, class_M)
+    basis = (worn.vectors_UD, worn.class_U) if fits_itself(worn, class_M) else (vectors_MD, class_M)
+    directions, means = _directions(*basis)
+    look_BD, class_B = _looks(*basis, directions, means), basis[1]
     look_MD = _looks(vectors_MD, class_M, directions, means)
     # crops of photos have another light than products: they are compared with their own mean
-    worn_means = {int(c): worn.vectors_UD[worn.class_U == c].mean(axis=0) for c in np.unique(worn.class_U)}
-    look_UD = _looks(worn.vectors_UD, worn.class_U, directions, worn_means)
+    own = means if worn.of_products else {}
+    own = {int(c): own.get(int(c), worn.vectors_UD[worn.class_U == c].mean(axis=0)) for c in np.unique(worn.class_U)}
+    look_UD = _looks(worn.vectors_UD, worn.class_U, directions, own)
     share_MK, share_UK = (np.zeros((len(looks), config.clusters), np.float32) for looks in (look_MD, look_UD))
     for c in np.unique(class_M):
-        mine, theirs = np.flatnonzero(class_M == c), np.flatnonzero(worn.class_U == c)
-        centres_KD = _centres(look_MD[mine], config.clusters)
-        share_MK[mine, : len(centres_KD)] = _shares(look_MD[mine], centres_KD)
-        share_UK[theirs, : len(centres_KD)] = _shares(look_UD[theirs], centres_KD)
+        centres_KD = _centres(look_BD[class_B == c], config.clusters)
+        for looks, classes, shares in ((look_MD, class_M, share_MK), (look_UD, worn.class_U, share_UK)):
+            shares[classes == c, : len(centres_KD)] = _shares(looks[classes == c], centres_KD)
     counted, ratio_CC = _counts(worn, share_UK, np.unique(class_M), config.prior)
-    mean_CC, scale_CC = _cosines(look_MD, class_M, config.likeness)
+    mean_CC, scale_CC = _cosines(look_BD, class_B, config.likeness)
     return WornSpace(class_M, look_MD, share_MK, mean_CC, scale_CC, ratio_CC, counted, config.prior)
 
 

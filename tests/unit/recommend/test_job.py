@@ -1,0 +1,121 @@
+"""`w2w recommend` of a few things: in this process, without Ray."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from bs4 import BeautifulSoup
+
+from tests.unit.recommend.stores import STYLES, fill
+from w2w.errors import UsageError
+from w2w.recommend import job
+from w2w.recommend.job import Config, main
+from w2w.recommend.rules import OutfitConfig
+from w2w.recommend.worn import WornConfig
+
+NUMBERS = range(100)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory) -> str:
+    folder = str(tmp_path_factory.mktemp("shop") / "store")
+    fill(folder, NUMBERS, posts=80)
+    return folder
+
+
+def style(product_id: str) -> int:
+    return int(product_id[1:]) // 5 % STYLES
+
+
+def test_a_product_is_completed_with_what_was_worn_with_its_look(store):
+    done = main(Config(store=store, product="p000"))
+    (answer,) = done.outfits
+    assert (done.outfits_known, done.products, done.counts.read) == (80, 100, 1)
+    assert done.scorer == "counts of 80 worn outfits (posts)"
+    assert len(answer.outfits) == 5
+    for outfit in answer.outfits:
+        assert [i.category for i in outfit.items] == ["top", "bottom", "shoes"]
+        assert {style(i.product_id) for i in outfit.items} == {0}
+        assert outfit.score == pytest.approx(np.exp(np.mean(np.log([p.score for p in outfit.pairs]))), rel=1e-5)
+        assert outfit.total == sum(i.price for i in outfit.items if not i.given)
+    (line,) = Path(done.lines).read_text(encoding="utf-8").splitlines()
+    assert json.loads(line)["outfits"][0]["items"][1]["product_id"] == answer.outfits[0].items[1].product_id
+    page = Path(done.report).read_text(encoding="utf-8")
+    assert Path(done.report).parents[1].joinpath("latest.html").read_text(encoding="utf-8") == page
+    soup = BeautifulSoup(page, "html.parser")
+    assert len(soup.select(".look")) == len(soup.select(".outfit")) == 5
+    assert "top with bottom" in soup.select_one(".look li").text
+    assert "<b>0</b>" in soup.select_one(".given .name").text, "titles are text"
+    again = main(Config(store=store, product="p000", shown=0))
+    assert (again.outfits, again.report) == (done.outfits, None)
+    plan = main(Config(store=store, product="p000", dry_run=True))
+    assert (plan.outfits, plan.lines, plan.outfits_known) == ((), None, 80)
+
+
+def test_items_that_lack_nothing_are_scored(store):
+    good, bad = (main(Config(store=store, items=items, shown=0)).outfits[0] for items in ("p000,p001,p002", "p000, p006,p012"))
+    assert [len(a.outfits) for a in (good, bad)] == [1, 1]
+    assert good.outfits[0].score > bad.outfits[0].score + 0.2
+    assert good.outfits[0].total is None
+    two = main(Config(store=store, items=["p000", "p001"], shown=0, outfit=OutfitConfig(extras=("bag",), answers=2)))
+    assert [[i.category for i in o.items] for o in two.outfits[0].outfits] == [["top", "bottom", "shoes", "bag"]] * 2
+    assert all(o.items[0].product_id == "p000" and o.items[1].product_id == "p001" for o in two.outfits[0].outfits)
+
+
+def test_without_outfits_looks_decide(store):
+    done = main(Config(store=store, product="p003", worn=WornConfig(source="none"), shown=0))
+    assert (done.outfits_known, done.scorer) == (0, "looks alone: it knows no outfit that was worn")
+    assert [[i.category for i in o.items] for o in done.outfits[0].outfits] == [["dress", "shoes"]] * 5
+
+
+def test_rules_of_a_file_are_met_and_told(store, tmp_path):
+    rules = tmp_path / "rules.yaml"
+    rules.write_text("pin:\n  - {category: bag}\nban:\n  - {colour: red}\nprice: {max: 100}\nmax_uses: 1\n")
+    done = main(Config(store=store, product="p003", rules=str(rules), shown=0))
+    found = [i for o in done.outfits[0].outfits for i in o.items if not i.given]
+    assert {i.category for i in found} == {"shoes", "bag"}
+    assert all(int(i.product_id[1:]) % 3 == 0 and i.price <= 100 for i in found)
+    assert len({i.product_id for i in found if i.category == "shoes"}) == len(done.outfits[0].outfits)
+    assert done.left_out["banned"] == sum(1 for n in NUMBERS if n % 3)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("ban:\n  - {colur: red}\n", r"rules\.yaml, line 2: no product has an attribute 'colur'\. Did you mean 'colour'"),
+        ("pin:\n\n  - {product: p0000}\n", r"rules\.yaml, line 3: there is no product 'p0000'"),
+        ("stock: {attribute: pieces}\n", r"rules\.yaml: stock\.attribute: no product has an attribute 'pieces'"),
+        ("price: {max: x}\n", r"rules\.yaml, line 1: price\.max='x' is no number"),
+    ],
+)
+def test_a_rule_that_is_wrong_is_named_by_its_line(store, tmp_path, text, says):
+    (tmp_path / "rules.yaml").write_text(text)
+    with pytest.raises(UsageError, match=says):
+        main(Config(store=store, product="p000", rules=str(tmp_path / "rules.yaml")))
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"product": "p999"}, "there is no product 'p999'"),
+        ({"product": "p000", "items": "p001"}, "--product and --items: give one of them"),
+        ({"items": "p000,p005"}, "an outfit has one top, and 2 are given"),
+        ({"product": "p000", "scorer": "/nowhere"}, "--scorer=/nowhere: no such folder"),
+        ({"product": "p000", "published": True}, "--published: needs --scorer=FOLDER"),
+        ({"published": True}, "--published: completes one product"),
+        ({"photo": "/nowhere.jpg"}, "--photo=/nowhere.jpg: cannot be read"),
+        ({"product": "p000", "keep": "top"}, "--keep: chooses garments of a --photo"),
+        ({"product": "p000", "rules": "/nowhere.yaml"}, "--rules=/nowhere.yaml: cannot be read"),
+        ({"product": "p000", "worn": WornConfig(source="garments")}, "--worn.source=garments: the store has no outfit there"),
+    ],
+)
+def test_a_mistake_is_a_sentence(store, options, says):
+    with pytest.raises(UsageError, match=says):
+        main(Config(store=store, **options))
+
+
+def test_an_empty_store_says_what_to_run(tmp_path):
+    with pytest.raises(UsageError, match="run 'w2w ingest' first"):
+        main(Config(store=str(tmp_path / "nothing"), product="p"))
+    assert job.Config.SHOWN

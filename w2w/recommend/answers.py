@@ -1,0 +1,169 @@
+"""Questions and answers as plain values: rows of tables, JSON lines, and what stands in a result."""
+
+import itertools
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow.compute as pc
+
+from w2w import ids, schema
+from w2w.recommend.rules import Outfit, Question, Stylist
+from w2w.recommend.shelf import Shelf
+
+
+@dataclass(frozen=True)
+class Item:
+    """A product of an outfit; ``product_id`` is None for a garment of a photo."""
+
+    category: str
+    product_id: str | None
+    image_id: str | None = None
+    title: str | None = None
+    brand: str | None = None
+    price: float | None = None
+    currency: str | None = None
+    url: str | None = None
+    given: bool = False
+
+
+@dataclass(frozen=True)
+class Pair:
+    """How well two of the outfit's items go together."""
+
+    category: str
+    beside: str
+    score: float
+
+
+@dataclass(frozen=True)
+class Recommended:
+    """An outfit: ``score`` is the mean of its pairs'."""
+
+    rank: int
+    score: float
+    items: tuple[Item, ...]
+    pairs: tuple[Pair, ...]
+    total: float | None = None
+    """Price of what is recommended, where all of it has one, in one currency."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What goes with what is given. ``says``: why there is nothing."""
+
+    given: tuple[Item, ...]
+    outfits: tuple[Recommended, ...]
+    says: str | None = None
+
+
+def item_of(shelf: Shelf, row: int, category: str, given: bool = False) -> Item:
+    if row >= len(shelf):
+        return Item(category, None, given=True)
+    (told,) = shelf.rows.slice(row, 1).to_pylist()
+    known = {c: told[c] for c in (schema.IMAGE_ID, schema.TITLE, schema.BRAND, schema.PRICE, schema.CURRENCY, schema.URL)}
+    return Item(category, told[schema.PRODUCT_ID], **known, given=given)
+
+
+def answer_of(stylist: Stylist, question: Question) -> Answer:
+    """A question's answers with all that is known of their products."""
+    found = _told(stylist, question.given, stylist.answers(question))
+    return Answer(_given(stylist, question.given), found, question.why or (None if found else "no outfit meets the rules"))
+
+
+def answer_of_rows(stylist: Stylist, given: Sequence[int], rows: Sequence[int]) -> Answer:
+    """One outfit, as an answer."""
+    return Answer(_given(stylist, given), _told(stylist, given, [stylist.outfit(rows)]))
+
+
+def _given(stylist: Stylist, given: Sequence[int]) -> tuple[Item, ...]:
+    return tuple(item_of(stylist.shelf, row, stylist.category(row), given=True) for row in given)
+
+
+def _told(stylist: Stylist, given: Sequence[int], outfits: Sequence[Outfit]) -> tuple[Recommended, ...]:
+    found = []
+    for rank, outfit in enumerate(outfits, 1):
+        items = tuple(item_of(stylist.shelf, row, stylist.category(row), row in given) for row in outfit.rows)
+        new = [item for item in items if not item.given]
+        priced = bool(new) and all(i.price is not None for i in new) and len({i.currency for i in new}) == 1
+        total = round(sum(i.price or 0 for i in new), 2) if priced else None
+        found.append(Recommended(rank, outfit.score, items, _pairs(stylist, outfit), total))
+    return tuple(found)
+
+
+def _pairs(stylist: Stylist, outfit: Outfit) -> tuple[Pair, ...]:
+    two = itertools.combinations(map(stylist.category, outfit.rows), 2)
+    return tuple(Pair(a, b, score) for (a, b), score in zip(two, outfit.pairs))
+
+
+def stored(stylist: Stylist, question: Question) -> tuple[list[dict[str, Any]], str | None]:
+    """The same as values of columns ``outfits`` and ``detail`` of table `recommendations`."""
+    answer = answer_of(stylist, question)
+    outfits = [
+        {
+            schema.RANK: o.rank,
+            schema.SCORE: o.score,
+            schema.ITEMS: [{c: getattr(i, c) for c in (schema.CATEGORY, schema.PRODUCT_ID, schema.IMAGE_ID)} for i in o.items],
+            schema.PAIRS_LIST: [vars(pair) for pair in o.pairs],
+        }
+        for o in answer.outfits
+    ]
+    return outfits, answer.says
+
+
+def to_text(question: Question) -> str:
+    """A question as JSON, for the way to a worker."""
+    candidates = {place: rows.tolist() for place, rows in question.candidates.items()}
+    return json.dumps([question.given, question.forms, candidates, sorted(question.pinned), question.why])
+
+
+def of_text(text: str) -> Question:
+    given, forms, candidates, pinned, why = json.loads(text)
+    rows = {place: np.array(found, np.int64) for place, found in candidates.items()}
+    return Question(tuple(given), tuple(map(tuple, forms)), rows, frozenset(pinned), why)
+
+
+def marks(stylist: Stylist) -> list[str]:
+    """Of each product of the shelf all that its place in an outfit follows from, beside the scorer."""
+    shelf, house = stylist.shelf, stylist.applied.house
+    columns = [shelf.rows.column(c) for c in (schema.PRODUCT_ID, schema.IMAGE_ID, schema.CATEGORY)]
+    groups = [str(int(g)) if n > 1 else "" for g, n in _group_sizes(shelf)]
+    more: list[Sequence[str]] = [_group_names(shelf, groups)]
+    if house.brands != "any":
+        more.append(pc.fill_null(shelf.rows.column(schema.BRAND), "").to_pylist())
+    if house.total_max is not None:
+        more.append(list(map(str, shelf.price_N.tolist())))
+    never = ["".join("1" if mask[row] else "0" for two in stylist.applied.never for mask in two) for row in range(len(shelf))]
+    return ["\x1f".join(told) for told in zip(*(c.to_pylist() for c in columns), *more, never)]
+
+
+def _group_sizes(shelf: Shelf) -> Iterator[tuple[int, int]]:
+    _, back, counts = np.unique(shelf.group_N, return_inverse=True, return_counts=True)
+    yield from zip(shelf.group_N.tolist(), counts[back].tolist())
+
+
+def _group_names(shelf: Shelf, groups: Sequence[str]) -> list[str]:
+    """The first product of each one's group, where it has others: numbers change from night to night."""
+    first: dict[str, str] = {}
+    names = shelf.rows.column(schema.PRODUCT_ID).to_pylist()
+    return [first.setdefault(group, name) if group else "" for group, name in zip(groups, names)]
+
+
+def digest_of(question: Question, told: Sequence[str], version: str) -> str:
+    """Of all that decides a question's answers. ``told``: ``marks``; ``version``: of scorer and options."""
+    candidates = {place: [told[row] for row in rows] for place, rows in question.candidates.items()}
+    given = [told[row] for row in question.given]
+    return ids.digest(version, given, question.forms, candidates, sorted(question.pinned), question.why, length=32)
+
+
+def lines(answers: Sequence[Answer]) -> Iterator[str]:
+    """A line a given thing and an outfit, for the terminal."""
+    for answer in answers:
+        with_ = " and ".join(f"{i.category} {i.product_id or 'of the photo'}" for i in answer.given)
+        yield f"with {with_}: {answer.says}" if answer.says else f"with {with_}:"
+        for o in answer.outfits:
+            new = ", ".join(f"{i.category} {i.product_id}" for i in o.items if not i.given) or "as it is"
+            why = ", ".join(f"{p.category} with {p.beside} {p.score:.2f}" for p in o.pairs)
+            yield f"  {o.rank}. {o.score:.2f}  {new}  ({why})"

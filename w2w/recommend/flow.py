@@ -1,0 +1,315 @@
+"""The catalog, the scorer and the rules out of a store; and the whole catalog's recommendations into it."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
+
+from w2w import ids, schema, storage
+from w2w.errors import Reject, UsageError, attempt
+from w2w.find.rules import FindOptions, garments_of
+from w2w.garments import boxes
+from w2w.garments.classifier import check_mapping, class_of
+from w2w.garments.detector import Detector, DetectorConfig
+from w2w.garments.stage import to_jpeg
+from w2w.garments.taxonomy import CATEGORIES
+from w2w.images.decode import DecodeLimits, decode
+from w2w.mining.catalog import chosen_version
+from w2w.mining.identity import product_keys
+from w2w.models.config import EncoderConfig
+from w2w.models.encoder import load_encoder, model_version
+from w2w.models.pairing import TrainedPairs
+from w2w.recommend.house import House, read_house
+from w2w.recommend.rules import OutfitConfig, Space, Stylist
+from w2w.recommend.scorers import TrainedSpace, class_of_slot, slots_of_classes
+from w2w.recommend.shelf import CALLED, CODE, ROWS, Shelf, apply_house
+from w2w.recommend.worn import Worn, WornConfig, fits_itself, place
+from w2w.table import delta
+from w2w.table.delta import need_table, newest_version
+from w2w.table.pending import lookup
+from w2w.training.outfits.flow import read_outfits
+from w2w.training.vectors import vector_batches
+
+WORN = "worn"  # the scorer that only counts
+POSTS, OUTFITS, GARMENTS, NONE, AUTO = "posts", "outfits", "garments", "none", "auto"
+_CROP_PX = 384
+
+
+@dataclass(frozen=True)
+class Catalog:
+    """What is sold and can be recommended: a shelf, and its vectors (N, D). ``without_vector``: product_id and image_id of
+    those that have none; ``known_ids``: all products that are or were."""
+
+    shelf: Shelf
+    vectors_ND: np.ndarray
+    without_vector: dict[str, str | None]
+    of_no_class: int
+    known_ids: frozenset[str]
+    model_version: str
+    class_of_word: Mapping[str | None, str]
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A space for the catalog's items and the given ones. ``version``: of all that its scores follow from; ``says``: for a
+    person; ``outfits``: how many it knows."""
+
+    space: Space
+    version: str
+    says: str
+    outfits: int | None = None
+    trained: TrainedPairs | None = None
+
+
+def read_catalog(
+    store: str, encoder: EncoderConfig, classes: Mapping[str, str] | None, classifier: str, product_key: Sequence[str]
+) -> Catalog:
+    """Active products of the seven classes. In memory: 500 bytes and a vector a product.
+
+    Raises UsageError where there is none, or none has a vector of this encoder."""
+    need_table(store, schema.PRODUCTS, "ingest")
+    need_table(store, schema.EMBEDDINGS, "embed")
+    columns = [f.name for f in ROWS if f.name != CALLED] + [schema.ACTIVE]
+    everything = delta.current_products(store, columns)
+    known = frozenset(everything.column(schema.PRODUCT_ID).to_pylist())
+    active = everything.filter(everything.column(schema.ACTIVE))
+    rows = pl.from_arrow(active.drop_columns([schema.ATTRIBUTES])).rename({schema.CATEGORY: CALLED})
+    rows = rows.with_columns(_classes(store, rows, check_mapping(classes or {}), classifier).alias(schema.CATEGORY))
+    keep = rows[schema.CATEGORY].is_in(list(CATEGORIES)).fill_null(value=False)
+    table = active.filter(keep.to_arrow())
+    rows = rows.filter(keep)
+    images = rows[schema.IMAGE_ID].drop_nulls().unique().to_arrow().cast(pa.string())
+    version = model_version(encoder)
+    vectors = _vectors(store, version, images)
+    has = np.array([image in vectors for image in rows[schema.IMAGE_ID].to_list()], bool)
+    if rows.height and not has.any():
+        raise UsageError(f"no product has a vector of {encoder.name}: run 'w2w embed' with this --encoder")
+    without = dict(zip(*(rows.filter(pl.Series(~has))[c].to_list() for c in (schema.PRODUCT_ID, schema.IMAGE_ID))))
+    rows, table = rows.filter(pl.Series(has)), table.filter(pa.array(has))
+    shown = {c: rows[c].to_arrow().cast(pa.string()) for c in (schema.CATEGORY, CALLED)}
+    arrays = [shown[f.name] if f.name in shown else table.column(f.name) for f in ROWS]
+    shelf = Shelf(pa.table(arrays, schema=ROWS).combine_chunks(), _groups(store, table, product_key))
+    size = len(next(iter(vectors.values()))) if vectors else 1
+    found = [vectors[image] for image in table.column(schema.IMAGE_ID).to_pylist()]
+    vectors_ND = np.stack(found) if found else np.zeros((0, size), np.float32)
+    mapping = check_mapping(classes or {})
+    words = {word: class_of(word, mapping) for word in everything.column(schema.CATEGORY).unique().to_pylist()}
+    return Catalog(shelf, vectors_ND, without, int((~keep).sum()), known, version, words)
+
+
+def _classes(store: str, rows: pl.DataFrame, mapping: Mapping[str, str], classifier: str) -> pl.Series:
+    """One of the seven for each row, or something else: by the classifier where one is named, else by the shop's own word."""
+    version = chosen_version(store, schema.CLASSIFICATIONS, classifier, "classifier")
+    if not version:
+        words = {word: class_of(word, mapping) for word in rows[CALLED].unique().to_list()}
+        return pl.Series([words[word] for word in rows[CALLED].to_list()], dtype=pl.String)
+    columns = [schema.OWNER_ID, schema.CATEGORY, schema.ACCEPTED]
+    said = pl.from_arrow(delta.read(store, schema.CLASSIFICATIONS, columns, model_version=version)).unique(schema.OWNER_ID)
+    said = said.filter(pl.col(schema.ACCEPTED)).rename({schema.OWNER_ID: schema.IMAGE_ID})
+    return rows.join(said, on=schema.IMAGE_ID, how="left", maintain_order="left")[schema.CATEGORY]
+
+
+def _vectors(store: str, version: str, owners: pa.Array | pa.ChunkedArray) -> dict[str, np.ndarray]:
+    found: dict[str, np.ndarray] = {}
+    for names, vectors_ND in vector_batches(store, version, owners):
+        found |= dict(zip(names, np.array(vectors_ND)))
+    return found
+
+
+def _groups(store: str, products: pa.Table, product_key: Sequence[str]) -> np.ndarray:
+    """A number for each product, that of all which share its key, its picture, or a cluster of near-duplicates."""
+    images = products.column(schema.IMAGE_ID)
+    clusters = images
+    if delta.open_table(store, schema.DUPLICATES) is not None:
+        known = pl.from_arrow(delta.read(store, schema.DUPLICATES, [schema.IMAGE_ID, schema.CLUSTER_ID]))
+        joined = pl.DataFrame({schema.IMAGE_ID: pl.from_arrow(images)}).join(
+            known.unique(schema.IMAGE_ID), on=schema.IMAGE_ID, how="left", maintain_order="left"
+        )
+        clusters = joined.select(pl.coalesce(schema.CLUSTER_ID, schema.IMAGE_ID)).to_series().to_arrow()
+    keys = product_keys(products, product_key)
+    number = products.num_rows
+    codes = [np.unique(np.array(c.to_pylist(), object).astype(str), return_inverse=True)[1] for c in (clusters, keys)]
+    if not number:
+        return np.zeros(0, np.int64)
+    at, to = np.tile(np.arange(number), 2), np.concatenate([codes[0], codes[1] + codes[0].max() + 1]) + number
+    size = int(to.max()) + 1
+    return connected_components(coo_matrix((np.ones(len(at)), (at, to)), (size, size)), directed=False)[1][:number]
+
+
+def read_rules(path: str | None) -> House:
+    """The house rules of a file. Raises UsageError where there is none, or a line of it is wrong."""
+    if not path:
+        return House()
+    try:
+        return read_house(storage.read_bytes(storage.absolute(path)), path)
+    except OSError as e:
+        raise UsageError(f"--rules={path}: cannot be read: {e}") from e
+
+
+def scored(store: str, scorer: str, worn: WornConfig, catalog: Catalog, more: Sequence[tuple[str, np.ndarray]] = ()) -> Scored:
+    """The scorer's space of the catalog, and of ``more`` given garments behind it: (class, vector).
+
+    Raises UsageError where a folder has no scorer, or one for vectors of another length."""
+    vectors_MD = np.concatenate([catalog.vectors_ND, *(vector[None] for _, vector in more)])
+    class_M = np.concatenate([catalog.shelf.class_N, np.array([CODE[c] for c, _ in more], np.int8)])
+    if scorer == WORN:
+        return _counted(store, worn, catalog, vectors_MD, class_M)
+    folder = Path(storage.absolute(scorer))
+    if not folder.is_dir():
+        raise UsageError(f"--scorer={scorer}: no such folder; {WORN} needs none")
+    trained = TrainedPairs(folder)
+    length = json.loads((folder / "config.json").read_text(encoding="utf-8"))["dim_in"]
+    if length != vectors_MD.shape[1]:
+        raise UsageError(f"--scorer={scorer}: is for vectors of {length} numbers; this --encoder gives {vectors_MD.shape[1]}")
+    slots = slots_of_classes(trained.slots)
+    space = TrainedSpace(slots, trained.place(np.ascontiguousarray(vectors_MD)), class_M, trained.is_log)
+    version = ids.digest(trained.version, catalog.model_version)
+    return Scored(space, version, f"{trained.kind}, trained, of {', '.join(slots)}", trained=trained)
+
+
+def _counted(store: str, config: WornConfig, catalog: Catalog, vectors_MD: np.ndarray, class_M: np.ndarray) -> Scored:
+    source, worn = _read_worn(store, config.source, catalog, vectors_MD.shape[1])
+    space = place(worn, vectors_MD, class_M, config)
+    arrays = [worn.vectors_UD, worn.class_U, worn.item_I, worn.outfit_I]
+    if not fits_itself(worn, class_M):
+        arrays += [vectors_MD, class_M]
+    version = ids.digest(source, asdict(config), catalog.model_version, [ids.image_id(a.tobytes()) for a in arrays])
+    number = len(worn)
+    says = f"counts of {number:,} worn outfits ({source})" if number else "looks alone: it knows no outfit that was worn"
+    return Scored(space, version, says, number)
+
+
+def _read_worn(store: str, source: str, catalog: Catalog, size: int) -> tuple[str, Worn]:
+    """What was worn, and where that stands."""
+    version, words = catalog.model_version, catalog.class_of_word
+    readers = {
+        POSTS: lambda s, v: _of_posts(s, v, words),
+        OUTFITS: lambda s, v: _of_outfits(s, v, schema.OWN),
+        GARMENTS: _of_garments,
+    }
+    for name in [*readers] if source == AUTO else [source] if source != NONE else []:
+        found = readers[name](store, version) if name in readers else _of_outfits(store, version, name)
+        if found is not None:
+            return name, found
+        if source != AUTO:
+            raise UsageError(f"--worn.source={source}: the store has no outfit there with vectors of this --encoder")
+    nothing = np.zeros(0, np.int64)
+    return NONE, Worn(np.zeros((0, size), np.float32), np.zeros(0, np.int8), nothing, nothing)
+
+
+def _of_posts(store: str, version: str, words: Mapping[str | None, str]) -> Worn | None:
+    """Products that were tagged in one post, those that are no longer sold too."""
+    if delta.open_table(store, schema.POSTS) is None:
+        return None
+    posts = pl.from_arrow(delta.current_posts(store, [schema.POST_ID, schema.PRODUCT_IDS, schema.ACTIVE]))
+    tags = posts.filter(pl.col(schema.ACTIVE)).select(schema.POST_ID, schema.PRODUCT_IDS).explode(schema.PRODUCT_IDS)
+    tags = tags.drop_nulls().rename({schema.PRODUCT_IDS: schema.PRODUCT_ID})
+    products = delta.current_products(store, [schema.PRODUCT_ID, schema.IMAGE_ID, schema.CATEGORY])
+    known = pl.from_arrow(products).drop_nulls(schema.IMAGE_ID)
+    classes = pl.Series([words[word] for word in known[schema.CATEGORY].to_list()], dtype=pl.String)
+    known = known.with_columns(classes.alias(schema.CATEGORY))
+    rows = tags.join(known, on=schema.PRODUCT_ID).rename({schema.POST_ID: "outfit", schema.IMAGE_ID: "item"})
+    return _worn(store, version, rows.sort("outfit", schema.PRODUCT_ID), of_products=True)
+
+
+def _of_garments(store: str, version: str) -> Worn | None:
+    """Garments of one photo, of each class the surest."""
+    newest = newest_version(store, schema.GARMENTS) if delta.open_table(store, schema.GARMENTS) is not None else None
+    if not newest:
+        return None
+    columns = [schema.GARMENT_ID, schema.IMAGE_ID, schema.CATEGORY, schema.SCORE]
+    rows = pl.from_arrow(delta.read(store, schema.GARMENTS, columns, stage_version=newest))
+    rows = rows.sort(schema.IMAGE_ID, schema.CATEGORY, schema.SCORE, schema.GARMENT_ID, descending=[False, False, True, False])
+    rows = rows.unique([schema.IMAGE_ID, schema.CATEGORY], keep="first", maintain_order=True)
+    return _worn(store, version, rows.rename({schema.IMAGE_ID: "outfit", schema.GARMENT_ID: "item"}), of_products=False)
+
+
+def _worn(store: str, version: str, rows: pl.DataFrame, of_products: bool) -> Worn | None:
+    """``rows``: outfit, item (owner of a vector) and category, of which those of the seven classes count."""
+    rows = rows.filter(pl.col(schema.CATEGORY).is_in(list(CATEGORIES)))
+    vectors = _vectors(store, version, rows["item"].unique().to_arrow().cast(pa.string()))
+    rows = rows.filter(pl.col("item").is_in(list(vectors))).filter(pl.len().over("outfit") > 1)
+    if not rows.height:
+        return None
+    items = rows.unique("item", keep="first", maintain_order=True)
+    names = items["item"].to_list()
+    number = {name: i for i, name in enumerate(names)}
+    classes = np.array([CODE[c] for c in items[schema.CATEGORY].to_list()], np.int8)
+    at = np.array([number[name] for name in rows["item"].to_list()], np.int64)
+    outfit = rows["outfit"].rank("dense").to_numpy().astype(np.int64)
+    return Worn(np.stack([vectors[name] for name in names]), classes, at, outfit, of_products)
+
+
+def _of_outfits(store: str, version: str, source: str) -> Worn | None:
+    """Worn outfits of table `outfits`, of all splits: nothing is measured on them here."""
+    opened = delta.open_table(store, schema.OUTFITS)
+    if opened is None or not delta.count_rows(opened, source=source):
+        return None
+    splits, _ = read_outfits(store, version, source)
+    vectors, classes, items, outfits, start, number = [], [], [], [], 0, 0
+    for one in splits.values():
+        meant = np.array([CODE.get(class_of_slot(slot) or "", -1) for slot in one.slots])
+        worn_OS, slots_OS = one.items_OS[one.worn], one.slots_OS[one.worn]
+        at = (worn_OS >= 0) & (meant[np.maximum(slots_OS, 0)] >= 0)
+        class_U = np.full(len(one.vectors_ND), -1, np.int8)
+        class_U[worn_OS[at]] = meant[slots_OS[at]]
+        used = np.flatnonzero(class_U >= 0)
+        place_of = np.full(len(class_U), -1, np.int64)
+        place_of[used] = np.arange(len(used)) + start
+        vectors.append(one.vectors_ND[used])
+        classes.append(class_U[used])
+        items.append(place_of[worn_OS[at]])
+        outfits.append(np.nonzero(at)[0] + number)
+        start, number = start + len(used), number + len(worn_OS)
+    if not start:
+        return None
+    vectors_UD, class_U, item_I, outfit_I = map(np.concatenate, (vectors, classes, items, outfits))
+    return Worn(vectors_UD, class_U, item_I, outfit_I, of_products=source != schema.OWN)
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A garment of a photo: class, vector, its crop as a JPEG."""
+
+    category: str
+    vector_D: np.ndarray
+    crop: bytes
+
+
+def look_at(photo: str, encoder: EncoderConfig, detector: DetectorConfig, keep: str, limits: DecodeLimits) -> list[Seen]:
+    """The garments of a photo, of each class the surest. ``keep``: only these (classes, or numbers from the top down).
+
+    Raises UsageError where the photo cannot be read, or shows no garment."""
+    try:
+        pixels = attempt(decode, storage.read_bytes(storage.absolute(photo)), limits)
+    except OSError as e:
+        raise UsageError(f"--photo={photo}: cannot be read: {e}") from e
+    if isinstance(pixels, Reject):
+        raise UsageError(f"--photo={photo}: {pixels}")
+    (found,) = Detector(detector)([pixels])
+    if isinstance(found, Reject):
+        raise UsageError(f"--photo={photo}: {found}")
+    garments = garments_of(found, FindOptions(garment=keep))
+    if not garments:
+        raise UsageError(f"--photo={photo}: no garment was found{f' of {keep}' if keep else ''}")
+    model = load_encoder(encoder)
+    crops = [boxes.crop(pixels, g.box, longest_px=max(_CROP_PX, model.input.resize_px)) for g in garments]
+    vectors_ND = model.encode(np.stack([model.prepare(crop) for crop in crops]))
+    return [Seen(str(g.category), v, to_jpeg(crop)) for g, v, crop in zip(garments, vectors_ND, crops)]
+
+
+def stylist_of(catalog: Catalog, house: House, scorer: Scored, config: OutfitConfig, more: Sequence[str] = ()) -> Stylist:
+    """Raises UsageError for rules that do not fit the catalog."""
+    return Stylist(catalog.shelf, apply_house(house, catalog.shelf, catalog.known_ids), scorer.space, config, more)
+
+
+def pictures(store: str, image_ids: Iterable[str]) -> dict[str, bytes]:
+    """Encoded images by id."""
+    found = lookup(store, schema.IMAGES, pa.array(sorted(set(image_ids)), pa.string()), [schema.IMAGE_ID, schema.BYTES])
+    return dict(zip(found.column(0).to_pylist(), found.column(1).to_pylist()))

@@ -1,0 +1,236 @@
+"""Recommend: what to wear with a product, a photo or some garments; or with every product of the catalog."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from w2w import schema, storage
+from w2w.engine.job import JobConfig, Run
+from w2w.engine.run import run_pending
+from w2w.errors import UsageError
+from w2w.garments.detector import DetectorConfig
+from w2w.images.decode import DecodeLimits
+from w2w.models.config import EncoderConfig
+from w2w.recommend import flow
+from w2w.recommend.answers import Answer, answer_of, lines
+from w2w.recommend.flow import Catalog, Scored
+from w2w.recommend.flow_catalog import STAGE, source_of, stored_outfits, version_of, write_work
+from w2w.recommend.page import given_of_row, recommend_report
+from w2w.recommend.published import published
+from w2w.recommend.rules import OutfitConfig
+from w2w.recommend.stage import GIVES, WORK, Recommend
+from w2w.recommend.worn import WornConfig
+from w2w.report.page import page_of
+from w2w.results import Summary
+from w2w.shown import without_secrets
+from w2w.stage import Counts, Pool, Stage
+from w2w.table import work
+from w2w.table.sink import Output
+
+_INPUTS = (schema.PRODUCTS, schema.EMBEDDINGS)
+_LINES = "outfits.jsonl"
+
+
+@dataclass(frozen=True)
+class Config(JobConfig):
+    """Complete outfits: top, bottom and shoes, or a dress and shoes. A product, a photo or a few items are answered in this
+    process, without Ray; without any of them every product of the catalog is, by workers, into table `recommendations`."""
+
+    SHOWN = "store product photo items scorer rules outfit.extras outfit.answers out dry_run"
+
+    product: str | None = None
+    """What it should go with: a product_id."""
+    photo: str | None = None
+    """What it should go with: the garments of a photo. Where nothing is missing, they are scored."""
+    keep: str = ""
+    """Of the photo, only these garments: classes, or numbers from the top down, for example top or 1,3."""
+    items: list[str] | str | None = None
+    """What it should go with: several product_ids, as A,B. Where nothing is missing, they are scored."""
+    scorer: str = flow.WORN
+    """worn (counts which looks were worn together; no training), or the folder of a scorer: w2w train outfits."""
+    worn: WornConfig = WornConfig()
+    """Of the scorer worn: where outfits are, and how they are counted."""
+    outfit: OutfitConfig = OutfitConfig()
+    """What is recommended."""
+    rules: str | None = None
+    """A YAML file of a merchandiser: filters, prices, stock, brands, pins, bans. w2w/recommend/house.py says what may stand in
+    it."""
+    published: bool = False
+    """What2Wear's own procedure: every combination of top, bottom and shoes, the one with the lowest loss. Needs a scorer that
+    was trained with --outfits.loss=what2wear."""
+    classes: dict[str, str] | None = None
+    """The feed's categories -> one of the seven classes, where they have other names."""
+    classifier: str = "none"
+    """Whose classes count instead: a model version of table `categories`, auto: the newest, or none."""
+    product_key: list[str] = field(default_factory=list)
+    """Attributes that together make a product, for a feed with a row a picture."""
+    encoder: EncoderConfig = EncoderConfig()
+    """Whose vectors are compared."""
+    detector: DetectorConfig = field(default_factory=DetectorConfig)
+    """What finds the garments of a photo."""
+    decode: DecodeLimits = DecodeLimits()
+    """What a photo may be."""
+    pool: Pool = Pool(batch_rows=64)
+    """Workers."""
+    out: str | None = None
+    """Folder of the page and the JSON lines. Default: one below <store>/reports/recommend."""
+    shown: int = 24
+    """Products on the page; 0 for no page."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result(Summary):
+    """Of one scorer, rules and options."""
+
+    scorer: str
+    """What it is, and what it knows."""
+    outfits_known: int | None = None
+    scorer_version: str
+    products: int
+    """That can be recommended or asked about."""
+    recommendable: int
+    """Of them, those that the rules leave."""
+    left_out: dict[str, int] = field(default_factory=dict)
+    """By rule."""
+    of_no_class: int | None = None
+    """Active products of none of the seven classes."""
+    without_a_vector: int | None = None
+    rules_not_met: tuple[str, ...] = ()
+    pending: int | None = None
+    """Of the whole catalog: products whose outfits are computed."""
+    new: int | None = None
+    changed: int | None = None
+    """Of them, those that had others: a candidate, the scorer or a rule has changed."""
+    gone: int | None = None
+    """Of them, those that are no longer sold."""
+    combinations: int | None = None
+    """That --published looked at."""
+    of_lowest_loss: int | None = None
+    """How many of them share the lowest loss: the first is taken."""
+    outfits: tuple[Answer, ...] = field(default=(), repr=False)
+    """The answers that were made in this process."""
+    lines: str | None = None
+    """The same as JSON lines."""
+    report: str | None = None
+
+    def __rich__(self) -> Any:
+        from rich.console import Group
+        from rich.text import Text
+
+        return Group(*(Text(line) for line in lines(self.outfits)), super().__rich__())
+
+
+def main(config: Config) -> Result:
+    asked = _asked(config)
+    house = flow.read_rules(config.rules)
+    run = Run("recommend", config)
+    catalog = flow.read_catalog(run.store, config.encoder, config.classes, config.classifier, config.product_key)
+    given = _rows_of(catalog, asked) if asked else []
+    seen = flow.look_at(config.photo, config.encoder, config.detector, config.keep, config.decode) if config.photo else []
+    scorer = flow.scored(run.store, config.scorer, config.worn, catalog, [(s.category, s.vector_D) for s in seen])
+    stylist = flow.stylist_of(catalog, house, scorer, config.outfit, [s.category for s in seen])
+    applied = stylist.applied
+    result = run.result(
+        Result,
+        scorer=scorer.says,
+        outfits_known=scorer.outfits,
+        scorer_version=scorer.version,
+        products=len(catalog.shelf),
+        recommendable=int(applied.allowed_N.sum()),
+        left_out=applied.left_out,
+        of_no_class=catalog.of_no_class or None,
+        without_a_vector=len(catalog.without_vector) or None,
+        rules_not_met=applied.told,
+    )
+    given += range(len(catalog.shelf), len(catalog.shelf) + len(seen))
+    if not given:
+        return _whole(run, config, catalog, scorer, stylist, result)
+    if config.dry_run:
+        return result
+    if config.published:
+        answer, combinations, ties = published(stylist, given, scorer.trained)
+        result = run.done(result, combinations=combinations, of_lowest_loss=ties)
+    else:
+        answer = answer_of(stylist, stylist.question(given))
+    result = run.done(result, outfits=(answer,), counts=Counts(1, 1))
+    folder = _folder(run, config)
+    text = json.dumps(without_secrets(asdict(answer)), ensure_ascii=False) + "\n"
+    storage.write_bytes(storage.join(folder, _LINES), text.encode())
+    crops = {row: s.crop for row, s in zip(range(len(catalog.shelf), stylist.size), seen)}
+    page = _page(run, config, [answer], result, [crops[row] for row in given if row in crops])
+    return run.done(result, lines=storage.join(folder, _LINES), report=page)
+
+
+def _asked(config: Config) -> list[str]:
+    """The products that are given."""
+    items = config.items.split(",") if isinstance(config.items, str) else config.items or []
+    ways = {"product": config.product, "photo": config.photo, "items": items}
+    given = [f"--{name}" for name, value in ways.items() if value]
+    if len(given) > 1:
+        raise UsageError(f"{' and '.join(given)}: give one of them")
+    if config.keep and not config.photo:
+        raise UsageError("--keep: chooses garments of a --photo")
+    if config.shown < 0:
+        raise UsageError(f"--shown={config.shown}: must not be negative")
+    if config.published and not given:
+        raise UsageError("--published: completes one product, photo or some items; name it")
+    if config.published and config.rules:
+        raise UsageError("--published: looks at every product there is; leave --rules away")
+    return [config.product] if config.product else [item.strip() for item in items if item.strip()]
+
+
+def _rows_of(catalog: Catalog, product_ids: Sequence[str]) -> list[int]:
+    found = catalog.shelf.find(product_ids).tolist()
+    for product, row in zip(product_ids, found):
+        if product in catalog.without_vector:
+            raise UsageError(f"product {product!r} has no vector of this --encoder: run 'w2w embed'")
+        if row < 0 and product in catalog.known_ids:
+            raise UsageError(f"product {product!r} is no longer sold, or is of none of the seven classes: see --classes")
+        if row < 0:
+            raise UsageError(f"there is no product {product!r}")
+    return list(dict.fromkeys(found))
+
+
+def _whole(run: Run, config: Config, catalog: Catalog, scorer: Scored, stylist: Any, result: Result) -> Result:
+    """Every product, by workers, those that changed."""
+    if not config.dry_run:
+        run.check_store()
+    version = version_of(scorer.version, stylist, config.outfit)
+    try:
+        arguments = (run.store, run.run_id, stylist, catalog.without_vector, version, config.item_rows, config.dry_run)
+        found = write_work(*arguments)
+        told = {"pending": found.pending, "new": found.new, "changed": found.changed, "gone": found.gone}
+        result = run.done(result, skipped=found.done, **told)
+        if config.dry_run:
+            return result
+        source = source_of(run.store, run.run_id, found, config.item_rows).first(config.limit)
+        stage = {"stylist": stylist, "version": version, "run_id": run.run_id}
+        steps = [Stage(STAGE, Recommend, tuple(WORK.names), GIVES, stage)]
+        result = run_pending(run, result, source, steps, [Output(schema.RECOMMENDATIONS)], version, _INPUTS, config.pool)
+    finally:
+        work.clean(run.store, run.run_id)
+    if not config.shown:
+        return result
+    rows = stored_outfits(run.store, config.shown)
+    answers = [given_of_row(stylist, row) for row in rows]
+    return run.done(result, report=_page(run, config, [a for a in answers if a], result, []))
+
+
+def _folder(run: Run, config: Config) -> str:
+    return storage.absolute(config.out) if config.out else page_of(run.store, run.job, run.run_id).rpartition("/")[0]
+
+
+def _page(run: Run, config: Config, answers: Sequence[Answer], result: Result, crops: Sequence[bytes]) -> str | None:
+    if not config.shown:
+        return None
+    page = storage.join(_folder(run, config), "index.html")
+    images = flow.pictures(
+        run.store,
+        {i.image_id for a in answers for o in a.outfits for i in o.items if i.image_id}
+        | {i.image_id for a in answers for i in a.given if i.image_id},
+    )
+    facts = {"scorer": result.scorer, "products": result.products, "recommendable": result.recommendable}
+    facts |= {f"left out: {why.replace('_', ' ')}": number for why, number in result.left_out.items()}
+    recommend_report(page, answers, images, crops, facts, result.rules_not_met, result.products)
+    return page
