@@ -514,7 +514,7 @@ RECOMMENDATIONS = Table(
     _schema(
         (PRODUCT_ID, pa.string()),
         (OUTFITS_LIST, pa.list_(RECOMMENDED)),  # best first; none where nothing goes with it
-        (DETAIL, pa.string(), "nullable"),  # why there is none
+        (REASON, pa.string(), "nullable"),  # why there is none
         (ACTIVE, pa.bool_()),  # false: the product is no longer sold
         (ROW_DIGEST, pa.string()),  # of all that decides the outfits: a row with another one is stale
         (STAGE_VERSION, pa.string()),  # of scorer and options

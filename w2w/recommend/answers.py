@@ -99,7 +99,7 @@ def _pairs(stylist: Stylist, outfit: Outfit) -> tuple[Pair, ...]:
 
 
 def stored(stylist: Stylist, question: Question) -> tuple[list[dict[str, Any]], str | None]:
-    """The same as values of columns ``outfits`` and ``detail`` of table `recommendations`."""
+    """The same as values of columns ``outfits`` and ``reason`` of table `recommendations`."""
     answer = answer_of(stylist, question)
     outfits = [
         {

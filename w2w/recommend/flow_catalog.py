@@ -126,7 +126,7 @@ def _newest(store: str) -> dict[str, tuple[str, bool]]:
 
 def stored_outfits(store: str, count: int) -> list[dict]:
     """The newest rows of ``count`` active products, a fixed sample that has outfits, by product_id."""
-    columns = [schema.PRODUCT_ID, schema.OUTFITS_LIST, schema.DETAIL, schema.ACTIVE]
+    columns = [schema.PRODUCT_ID, schema.OUTFITS_LIST, schema.REASON, schema.ACTIVE]
     empty = pa.schema([schema.RECOMMENDATIONS.schema.field(c) for c in columns]).empty_table()
     sample = empty
     for batch in delta.CurrentRows(store, schema.RECOMMENDATIONS).batches(columns):

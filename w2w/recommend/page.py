@@ -77,4 +77,4 @@ def given_of_row(stylist: Stylist, row: Mapping) -> Answer | None:
         items = tuple(item_of(shelf, r, shelf.category(r), r == at) for r in rows)
         pairs = tuple(Pair(**pair) for pair in found[schema.PAIRS_LIST])
         outfits.append(Recommended(found[schema.RANK], found[schema.SCORE], items, pairs))
-    return Answer((item_of(shelf, int(at), shelf.category(int(at)), True),), tuple(outfits), row[schema.DETAIL])
+    return Answer((item_of(shelf, int(at), shelf.category(int(at)), True),), tuple(outfits), row[schema.REASON])

@@ -23,7 +23,7 @@ WORK = pa.schema(
 GIVES = pa.schema(
     [
         schema.RECOMMENDATIONS.schema.field(c)
-        for c in (schema.OUTFITS_LIST, schema.DETAIL, schema.STAGE_VERSION, schema.RUN_ID, schema.FETCHED_AT)
+        for c in (schema.OUTFITS_LIST, schema.REASON, schema.STAGE_VERSION, schema.RUN_ID, schema.FETCHED_AT)
     ]
 )
 
@@ -47,7 +47,7 @@ class Recommend:
         n = rows.num_rows
         columns = {
             schema.OUTFITS_LIST: pa.array(outfits, GIVES.field(schema.OUTFITS_LIST).type),
-            schema.DETAIL: pa.array(details, pa.string()),
+            schema.REASON: pa.array(details, pa.string()),
             schema.STAGE_VERSION: pa.repeat(pa.scalar(self._version), n),
             schema.RUN_ID: pa.repeat(pa.scalar(self._run_id), n),
             schema.FETCHED_AT: pa.repeat(pa.scalar(time.time_ns() // 1000, schema.TIME), n),

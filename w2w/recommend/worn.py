@@ -31,7 +31,7 @@ _DIMS = 64  # of the vectors' main directions: what is left out says little, and
 _FITTED = 20_000  # items of a class that directions and clusters are found from, at most
 _SAMPLED = 2000  # items of a class for the mean and deviation of cosines
 _WIDTH = 0.1  # of a cluster, as the squared distance of unit vectors over which an item's share falls to 1 / e
-_ENOUGH = 20  # items of a class that was worn, to find directions and clusters from them alone
+_ENOUGH = 10  # items of a class that was worn, to find directions and clusters from them alone
 _SEED = 0
 
 
