@@ -7,13 +7,14 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from tests.unit.evaluation.stores import embed, fill, garment_of, image_of
+from tests.unit.evaluation.stores import embed, fill, garment_of, image_of, write
 from w2w import schema
 from w2w.errors import UsageError
 from w2w.evaluation import job_evaluate as evaluate
 from w2w.evaluation.flow import Model, VectorReader, read_gallery, read_queries, read_ranked
+from w2w.evaluation.flow_shown import hits_of, worst
 from w2w.evaluation.protocols import CROPS, PROTOCOLS, Retrieval
-from w2w.evaluation.rules import Ranked, figures, nearest, relevant
+from w2w.evaluation.rules import Ranked, figures, nearest, relevant, sought
 from w2w.mining.sets.records import Anchor, Photo, Shop
 from w2w.models.config import EncoderConfig
 from w2w.table import delta
@@ -320,3 +321,43 @@ def test_a_dry_run_counts_and_writes_nothing(street):
     found = evaluate.main(options(street, "street2shop", dry_run=True))
     assert (found.queries, found.gallery, found.figures) == (3, 7, {})
     assert delta.open_table(street, schema.EVALUATIONS) is None
+
+
+def test_a_product_that_was_withdrawn_is_not_in_the_gallery(street):
+    """As its newest row says; and the figures then are of other data: the leaderboard has a table of their own for them."""
+    before = evaluate.main(options(street, "street2shop"))
+    keys = ["product_id", "title", "category", "attributes", "image_id", "image_uri", "image_fingerprint", "row_digest"]
+    (row,) = (r for r in delta.read(street, schema.PRODUCTS, keys).to_pylist() if r["product_id"] == "street2shop/dresses/6/60")
+    write(street, schema.PRODUCTS, [row | {"active": False, "fetched_at": 5}])
+    after = evaluate.main(options(street, "street2shop"))
+    assert (before.gallery, after.gallery) == (7, 6)
+    assert (before.figures["recall@1"].value, after.figures["recall@1"].value) == (pytest.approx(1 / 3), pytest.approx(2 / 3))
+    digests = delta.read(street, schema.EVALUATIONS, ["data_digest"]).column(0).unique()
+    assert len(digests) == 2
+    assert Path(after.leaderboard).read_text().count("<h2>") == 2
+
+
+def test_what_is_shown_of_a_query_is_its_answer_and_what_came_before(street):
+    """The worst first: the one whose answer comes last; an answer that is not among those shown stands before them."""
+    protocol = PROTOCOLS["street2shop"]
+    vectors = VectorReader(street, Model("model-a", "model-a", None), 0, 0.0)
+    sides = read_queries(street, protocol, "street2shop"), read_gallery(street, protocol, "street2shop")
+    ranked = read_ranked(protocol, *sides, vectors)
+    hits, answers = relevant(ranked, protocol.hits[0])[0], sought(ranked, protocol.hits[0])
+    names, owners = ranked.gallery.column("owner_id").to_pylist(), ranked.queries.column("owner_id").to_pylist()
+    assert [names[i] for i in answers] == [image_of("dresses/5/50"), image_of("pants/1/10"), image_of("pants/1/10")]
+    assert [owners[q] for q in worst(ranked, hits)] == [garment_of(STREET_PHOTOS[i]) for i in (1, 2)]  # ranks 3 and 2
+    third = owners.index(garment_of(STREET_PHOTOS[1]))
+    shown = hits_of(ranked, hits, answers, third)
+    assert [(one.rank, one.right) for one in shown[:3]] == [(1, False), (2, False), (3, True)]
+    unfound = hits_of(ranked, np.zeros_like(hits), answers, third)
+    assert (unfound[0].image, unfound[0].rank, unfound[0].right, unfound[1].rank) == (image_of("pants/1/10"), 0, True, 1)
+
+
+def test_a_name_from_outside_is_shown_as_text(street):
+    name = "<script>alert(1)</script>"
+    embed(street, {garment_of(p): angle(0) for p in STREET_PHOTOS} | {image_of(s.name): angle(1) for s in STREET_SHOPS}, name)
+    found = evaluate.main(options(street, "street2shop", encoder=EncoderConfig(name=name)))
+    for page in (found.leaderboard, found.evaluation):
+        assert "alert(1)" in Path(page).read_text()
+        assert name not in Path(page).read_text()
