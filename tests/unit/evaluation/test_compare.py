@@ -8,9 +8,9 @@ import pyarrow as pa
 import pytest
 
 from tests.cluster.paired import jpeg
-from tests.unit.evaluation.stores import LINEAGE, embed, garment_of, image_of, write
+from tests.unit.evaluation.stores import LINEAGE, embed, fill, garment_of, image_of, write
 from tests.unit.evaluation.test_looks_and_outfits import asked  # noqa: F401
-from tests.unit.evaluation.test_protocols import STREET_PHOTOS, STREET_SHOPS, angle, street  # noqa: F401
+from tests.unit.evaluation.test_protocols import STREET_PHOTOS, STREET_SHOPS, angle, photo, shop, street  # noqa: F401
 from tests.unit.index.conftest import Catalog, run_job
 from w2w import schema
 from w2w.engine.job import start
@@ -236,3 +236,18 @@ def test_indexes(two):
     assert (same.churn.value, same.gain["recall@1"].value) == (0, 0)
     with pytest.raises(UsageError, match="no index is published there"):
         compare.main(options(two, "whole", "gone", **more))
+
+
+def test_an_index_that_finds_the_product_of_another_query_has_found_none(tmp_path):
+    store = str(tmp_path)
+    shops = [shop(name, name, "Tee", "top") for name in ("a", "b")]
+    photos = [photo(f"q{name}", name, (name,), "Tee", "top") for name in ("a", "b")]
+    fill(store, "consumer-to-shop", shops, photos)
+    at = {"a": 0, "b": 50}
+    embed(store, {image_of(n): angle(d) for n, d in at.items()} | {garment_of(p): angle(40) for p in photos})
+    rows = {"product_id": [f"consumer-to-shop/{n}" for n in at], "image_id": [image_of(n) for n in at], "category": ["top"] * 2}
+    vectors = {image_of(n): np.float32(angle(d)) for n, d in at.items()}
+    run_job(index_uri(store, "whole"), Catalog(pa.table(rows), vectors), IndexConfig(name="whole"), "model-a")
+    more = {"of": "indexes", "protocol": "consumer-to-shop", "encoder": EncoderConfig(name="model-a")}
+    found = compare.main(compare.Config(store=store, a="whole", b="whole", **more))
+    assert (found.figures["recall@1"].value, found.figures["recall@10"].value) == (0.5, 1)

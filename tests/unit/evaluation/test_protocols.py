@@ -361,3 +361,22 @@ def test_a_name_from_outside_is_shown_as_text(street):
     for page in (found.leaderboard, found.evaluation):
         assert "alert(1)" in Path(page).read_text()
         assert name not in Path(page).read_text()
+
+
+def test_what_is_not_known_is_like_nothing():
+    """Neither of two unknown labels is a hit of the other; nor is what was not found."""
+    names = ("owner_id", "category", "product", "label", "main_attribute")
+    sides = [pa.table({name: pa.array(labels, pa.string()) for name in names}) for labels in ([None, "a"], [None, "a"])]
+    found = np.array([[0, 1], [-1, 1]])
+    ranked = Ranked(
+        sides[0], sides[1], found, found.astype(np.float32), np.array(["", ""], dtype=object), np.tile([0, 2], (2, 1))
+    )
+    hits, num = relevant(ranked, PROTOCOLS["lookbench"].hits[0])
+    assert (hits.tolist(), num.tolist()) == ([[False, False], [False, True]], [0, 1])
+
+
+def test_products_of_other_sets_are_not_in_the_gallery(street):
+    others = [shop(f"{n}", f"{n}", "pants") for n in range(9)]
+    fill(street, "another", others, [photo("x", "0", ("0",), "pants")])
+    embed(street, {image_of(s.name): angle(0) for s in others})
+    assert evaluate.main(options(street, "street2shop")).gallery == 7
