@@ -131,6 +131,8 @@ def test_the_threshold_that_tells_best():
     scores, same = np.array([0.1, 0.4, 0.4, 0.6, 0.9]), np.array([False, False, True, True, True])
     assert best_threshold(scores, same) == 0.4  # .6 is right four times as well: the lowest is taken
     assert best_threshold(np.array([0.5, 0.5]), np.array([True, False])) == 0.5
+    tied, same = np.array([0.1, 0.4, 0.4, 0.4, 0.6]), np.array([False, False, False, True, True])
+    assert best_threshold(tied, same) == 0.6  # no cut goes between equal scores
     assert best_threshold(np.array([0.9, 0.1, 0.2]), np.array([True, False, False])) == 0.9
 
 
