@@ -2,6 +2,7 @@
 
 import base64
 import io
+import math
 import re
 from collections import Counter
 from pathlib import Path
@@ -138,10 +139,15 @@ def _short(name: str) -> str:
     return name if len(name) <= _SHORT + 4 else f"{name[:_SHORT]}…"
 
 
+def _is_number(value: object) -> bool:
+    """Whether it can be drawn: a resample without queries has an interval of NaN."""
+    return isinstance(value, int | float) and math.isfinite(value)
+
+
 def _shade(share: float) -> str:
     """Background of a heat map's cell."""
     return f"rgba(86, 140, 200, {0.08 + 0.52 * share:.2f})" if share > 0 else "transparent"
 
 
-_environment.filters |= {"number": _number, "shade": _shade, "short": _short}
+_environment.filters |= {"number": _number, "shade": _shade, "is_number": _is_number, "short": _short}
 _environment.globals["bar_px"] = _BAR_PX

@@ -85,6 +85,23 @@ def test_evaluation(tmp_path):
     assert "0.333" in soup.get_text()
 
 
+def test_a_figure_without_an_interval_is_a_number_alone(tmp_path):
+    row = {
+        "group": None,
+        "metric": "recall",
+        "k": 1,
+        "value": 0.5,
+        "ci_low": float("nan"),
+        "ci_high": float("nan"),
+        "num_queries": 1,
+    }
+    table = retrieval.METRICS_SCHEMA.empty_table().from_pylist([row], retrieval.METRICS_SCHEMA)
+    evaluation_report(str(tmp_path / "e.html"), "evaluation", {}, [Protocol("in-shop", "same sku", table)])
+    soup = page(tmp_path / "e.html")
+    assert "0.500" in soup.get_text()
+    assert (soup.select("svg"), "nan" in soup.get_text()) == ([], False)
+
+
 def test_run(tmp_path):
     job = {
         "job": "ingest",
