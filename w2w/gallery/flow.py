@@ -91,6 +91,31 @@ def _clusters(store: str, images: pa.Array) -> dict[str, str]:
     return dict(zip(found.column(0).to_pylist(), found.column(1).to_pylist()))
 
 
+def read_wear(store: str, products: Sequence[Mapping[str, Any]], count: int) -> list[list[Outfit]]:
+    """What `w2w recommend` says goes with each product, at most ``count`` outfits, the best first; one with a product that
+    is no longer sold is left out."""
+    position = {row[schema.PRODUCT_ID]: n for n, row in enumerate(products)}
+    wear: list[list[Outfit]] = [[] for _ in products]
+
+    def piece(slot: str, product: int) -> Piece:
+        return Piece(slot, image_name(products[product][schema.IMAGE_ID]), slot, product)
+
+    columns = [schema.PRODUCT_ID, schema.OUTFITS_LIST, schema.ACTIVE]
+    for batch in delta.CurrentRows(store, schema.RECOMMENDATIONS).batches(columns):
+        for row in batch.filter(batch.column(schema.ACTIVE)).to_pylist():
+            own = position.get(row[schema.PRODUCT_ID])
+            for outfit in row[schema.OUTFITS_LIST] or () if own is not None else ():
+                items = [(item[schema.CATEGORY], position.get(item[schema.PRODUCT_ID])) for item in outfit[schema.ITEMS]]
+                if any(n is None for _, n in items) or len(wear[own]) == count:
+                    continue
+                beside = {products[own][schema.CATEGORY]: own} | dict(items)
+                pairs = max(outfit[schema.PAIRS_LIST] or (), key=lambda p: p[schema.SCORE], default=None)
+                why = f", {pairs[schema.CATEGORY]} with {pairs[schema.BESIDE]} {pairs[schema.SCORE]:.2f}" if pairs else ""
+                pieces = [piece(slot, n) for slot, n in beside.items()]
+                wear[own].append(Outfit(pieces, f"goes together: {outfit[schema.SCORE]:.2f}{why}"))
+    return wear
+
+
 def read_looks(store: str, products: Sequence[Mapping[str, Any]], most: int) -> tuple[list[Look], dict[str, bytes]]:
     """The newest posts with a photo of somebody, and their pictures by the name that a thumbnail gets."""
     position = {row[schema.PRODUCT_ID]: n for n, row in enumerate(products)}

@@ -27,6 +27,8 @@ class Config(JobConfig):
     """The index that says what looks alike; without one the site has no similar products."""
     similar: int = 12
     """Similar products of each, of its class."""
+    wear: int = 3
+    """Outfits that go with each product, where `w2w recommend` has made some."""
     outfits: int = 300
     """How many worn outfits."""
     looks: int = 1000
@@ -45,6 +47,8 @@ class Result(Summary):
     similar: int | None = None
     """Links from a product to one that looks like it."""
     index_version: str | None = None
+    wear: int | None = None
+    """Products with something that goes with them."""
     outfits: int | None = None
     looks: int | None = None
     pictures_written: int | None = None
@@ -57,7 +61,7 @@ class Result(Summary):
 
 def main(config: Config) -> Result:
     run = Run("gallery", config)
-    for name in ("similar", "outfits", "looks"):
+    for name in ("similar", "wear", "outfits", "looks"):
         if getattr(config, name) < 0:
             raise UsageError(f"--{name}={getattr(config, name)}: must not be negative")
     if not 16 <= config.side_px <= 2048:
@@ -72,6 +76,7 @@ def main(config: Config) -> Result:
         return result
     storage.check_writable(out, "--out")
     similar, version = flow.similar_products(run.store, config.index, products, config.similar, config.threads)
+    wear = flow.read_wear(run.store, products, config.wear)
     looks, photos = flow.read_looks(run.store, products, config.looks)
     outfits, crops = flow.read_outfits(run.store, products, config.outfits)
     images = {row[schema.IMAGE_ID] for row in products if row[schema.IMAGE_ID]}
@@ -79,13 +84,14 @@ def main(config: Config) -> Result:
     facts = {"store": run.store, "index": version or "none", "made by": run.run_id}
     shown = similar if version else []
     num_bytes, removed = write_site(
-        out, Site(config.title, products, written.names, config.side_px, shown, outfits, looks, facts)
+        out, Site(config.title, products, written.names, config.side_px, shown, wear, outfits, looks, facts)
     )
     return run.done(
         result,
         counts=Counts(read=len(products), out=len(products)),
         similar=sum(map(len, similar)) if version else None,
         index_version=version,
+        wear=sum(map(bool, wear)) or None,
         outfits=len(outfits),
         looks=len(looks),
         pictures_written=written.new,

@@ -54,6 +54,8 @@ class Site:
     thumbs: Collection[str]
     side_px: int
     similar: Sequence[Sequence[tuple[int, float]]] = ()
+    wear: Sequence[Sequence[Outfit]] = ()
+    """What goes with each product, the best first."""
     outfits: Sequence[Outfit] = ()
     looks: Sequence[Look] = ()
     facts: Mapping[str, object] = field(default_factory=dict)
@@ -93,6 +95,7 @@ def detail_parts(site: Site) -> list[list[dict]]:
             "url": web_link(_text(row[schema.URL])),
             "attributes": [[name, _text(value)] for name, value in row[schema.ATTRIBUTES] or ()],
             "similar": [[n, round(score, 3)] for n, score in site.similar[at]] if site.similar else [],
+            "wear": [_outfit(site, outfit) for outfit in site.wear[at]] if site.wear else [],
             "outfits": outfits.get(at, []),
             "looks": looks.get(at, []),
             "facts": [[k, v] for k, v in _facts(row)],
@@ -132,10 +135,12 @@ def _there(site: Site, name: str | None) -> str | None:
 
 
 def outfit_part(site: Site) -> list[dict]:
-    def piece(p: Piece) -> list:
-        return [p.slot, _there(site, p.thumb), _text(p.text), p.product]
+    return [_outfit(site, outfit) for outfit in site.outfits]
 
-    return [{"pieces": [piece(p) for p in o.pieces], "says": _text(o.says)} for o in site.outfits]
+
+def _outfit(site: Site, outfit: Outfit) -> dict:
+    pieces = [[p.slot, _there(site, p.thumb), _text(p.text), p.product] for p in outfit.pieces]
+    return {"pieces": pieces, "says": _text(outfit.says)}
 
 
 def look_part(site: Site) -> list[dict]:

@@ -42,4 +42,19 @@ def store(tmp_path_factory):
         for slot, i in items
     ]
     stores.append(folder, schema.OUTFITS, [{"outfit_id": "o1", "items": outfit, "replaced": [], "source": "polyvore"}])
+    wear = [
+        {
+            "rank": 1,
+            "score": 0.82,
+            "items": [_item(rows[9]), _item(rows[10])],
+            "pairs": [{"category": "shoes", "beside": "top", "score": 0.9}],
+        }
+    ]
+    wear += [{"rank": 2, "score": 0.5, "items": [_item(rows[5])], "pairs": []}]  # which is no longer sold
+    made = {"product_id": rows[8]["product_id"], "outfits": wear, "active": True, "fetched_at": stores.NOW}
+    stores.append(folder, schema.RECOMMENDATIONS, [made, made | {"product_id": "gone"}])
     return folder
+
+
+def _item(row):
+    return {name: row[name] for name in ("category", "product_id", "image_id")}

@@ -33,7 +33,17 @@ def go(page, site, view=""):
 @pytest.mark.parametrize("width", chromium.WIDTHS)
 def test_nothing_is_wrong_in_any_view(browser, site, width, dark):
     page = browser.page(width, dark)
-    for view in ("", "#p=p00009", "#p=p00001", "#p=p00006", "#view=outfits", "#view=looks", "#q=nothing+like+it", "#p=gone"):
+    for view in (
+        "",
+        "#p=p00009",
+        "#p=p00008",
+        "#p=p00001",
+        "#p=p00006",
+        "#view=outfits",
+        "#view=looks",
+        "#q=nothing+like+it",
+        "#p=gone",
+    ):
         go(page, site, view)
         assert page.faults() == [], view
 

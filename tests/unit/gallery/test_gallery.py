@@ -94,6 +94,22 @@ def test_outfits_and_looks_lead_to_products_and_back(store, tmp_path):
     assert found["looks"][number]["date"] == "2026-05-01"
 
 
+def test_what_goes_with_a_product(store, tmp_path):
+    result = built(store, tmp_path)
+    found = parts(tmp_path)
+    at = {product: n for n, product in enumerate(found["list-0"]["id"])}
+    [outfit] = found["detail-0"][at["p00008"]]["wear"]
+    assert [(slot, product) for slot, _, _, product in outfit["pieces"]] == [
+        ("top", at["p00008"]),
+        ("bottom", at["p00009"]),
+        ("shoes", at["p00010"]),
+    ]
+    assert outfit["says"] == "goes together: 0.82, shoes with top 0.90"
+    assert result.wear == 1
+    built(store, tmp_path, wear=0)
+    assert parts(tmp_path)["detail-0"][at["p00008"]]["wear"] == []
+
+
 def test_hostile_rows_are_data(store, tmp_path):
     built(store, tmp_path, title=EVIL)
     found = parts(tmp_path)
@@ -144,7 +160,7 @@ def test_mistakes_are_sentences(store, tmp_path):
     (tmp_path / "index.html").write_text("<h1>My own page</h1>")
     with pytest.raises(UsageError, match=r"--out=.*has an index.html that 'w2w gallery' did not write"):
         built(store, tmp_path)
-    for option, value in (("similar", -1), ("looks", -1), ("outfits", -1), ("threads", 0)):
+    for option, value in (("similar", -1), ("wear", -1), ("looks", -1), ("outfits", -1), ("threads", 0)):
         with pytest.raises(UsageError, match=f"--{option}={value}"):
             built(store, tmp_path / "x", **{option: value})
     with pytest.raises(UsageError, match="--side_px=4096"):
