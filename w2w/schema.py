@@ -27,7 +27,7 @@ STATUS, ETAG, LAST_MODIFIED, CONTENT_DIGEST = "status", "etag", "last_modified",
 UNCHANGED, FAILURES, NOT_BEFORE, LINKS, RECORDS, CONTENT = "unchanged", "failures", "not_before", "links", "records", "content"
 READ_BY, SITE = "read_by", "site"
 # posts
-POST_ID, PRODUCT_IDS, PRODUCT_URLS = "post_id", "product_ids", "product_urls"
+POST_ID, PRODUCT_IDS, PRODUCT_URLS, STYLE = "post_id", "product_ids", "product_urls", "style"
 # rejects; the first two also mark a row on its way through a stage
 REJECT_CODE, REJECT_DETAIL = "code", "detail"
 KEY, STAGE, STAGE_VERSION, SOURCE, REJECTED_AT, RUN_ID = "key", "stage", "stage_version", "source", "rejected_at", "run_id"
@@ -549,6 +549,7 @@ POSTS = Table(
         (IMAGE_URI, pa.string()),
         (PRODUCT_IDS, pa.list_(pa.string())),  # worn in the picture, as far as they are known
         (PRODUCT_URLS, pa.list_(pa.string())),  # what the post links to, known or not
+        (STYLE, pa.string(), "nullable"),  # as the post is labelled: casual, street, minimal
         (ACTIVE, pa.bool_()),
         (ROW_DIGEST, pa.string()),
         (FETCHED_AT, TIME),

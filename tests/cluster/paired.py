@@ -89,15 +89,17 @@ def vectors_of(encoder: Encoder, pictures: Sequence[bytes]) -> np.ndarray:
     return np.concatenate([encoder.encode(part) for part in parts])
 
 
-def embed(store: str, pictures: dict[str, bytes], kind: str, config: EncoderConfig = EncoderConfig()) -> None:
-    """Gives pictures (id -> JPEG) their vectors."""
+def embed(
+    store: str, pictures: dict[str, bytes], kind: str, config: EncoderConfig = EncoderConfig(), version: str = ""
+) -> None:
+    """Gives pictures (id -> JPEG) their vectors; of another model version than the encoder's where one is given."""
     encoder = load_encoder(config)
     vectors_ND = vectors_of(encoder, list(pictures.values()))
     rows = [
         {
             schema.OWNER_ID: owner,
             schema.OWNER_KIND: kind,
-            schema.MODEL_VERSION: encoder.model_version,
+            schema.MODEL_VERSION: version or encoder.model_version,
             schema.VECTOR: vector.tolist(),
         }
         for owner, vector in zip(pictures, vectors_ND)

@@ -314,6 +314,8 @@ def _post_row(pages: _Pages, fields: dict, image_id: str) -> dict:
         schema.PRODUCT_IDS: sorted({*fields.get("product_ids", []), *known}),
         schema.PRODUCT_URLS: urls,
     }
+    if style := fields.get("style"):  # without one the digest is that of earlier versions
+        row[schema.STYLE] = style[0]
     texts = [json.dumps(value, sort_keys=True) for value in row.values()]
     return row | {schema.ROW_DIGEST: row_digests([pa.array([text]) for text in texts])[0].as_py()}
 

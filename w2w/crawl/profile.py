@@ -17,7 +17,7 @@ PAGE, IMAGE, SITEMAP, ROBOTS = "page", "image", "sitemap", "robots"  # kinds tha
 RECORDS = ("none", "product", "post")
 FORMATS = ("html", "json")
 PRODUCT_FIELDS = ("product_id", "title", "brand", "price", "currency", "category", "url", "image")
-POST_FIELDS = ("post_id", "url", "image", "product_ids", "product_urls")
+POST_FIELDS = ("post_id", "url", "image", "product_ids", "product_urls", "style")
 _MAX_NUMBERED = 10_000_000
 _READER = 2  # raise it when the code reads other records off the same bytes: every page is then read again
 

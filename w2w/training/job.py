@@ -17,7 +17,7 @@ from w2w.results import Figure, Summary, words
 from w2w.training.config import LoopConfig
 from w2w.training.detectors.config import DETECTOR, TrainConfig
 from w2w.training.detectors.flow_plan import DetectorPlan
-from w2w.training.encoders.config import ENCODER, HEAD, LearnConfig
+from w2w.training.encoders.config import ENCODER, HEAD, LearnConfig, PairConfig
 from w2w.training.encoders.flow_plan import EncoderPlan
 from w2w.training.flow import Plan
 from w2w.training.lookbook.config import PIXELDTGAN, SIAMESE, LookbookConfig
@@ -47,8 +47,8 @@ class Config(JobConfig):
     PLACES = {"RECIPE": "recipe"}
     KNOWN = {"recipe": tuple(RECIPES)}
     SHOWN = (
-        "store recipe encoder.name sources learn.loss learn.batch_pairs outfits.scorer.kind outfits.loss lookbook.path "
-        "published detector.start detector.epochs train.steps workers.num_workers out evaluate"
+        "store recipe encoder.name sources pairs.of learn.loss learn.batch_pairs outfits.scorer.kind outfits.loss "
+        "lookbook.path published detector.start detector.epochs train.steps workers.num_workers out evaluate"
     )
 
     recipe: str = ENCODER
@@ -61,6 +61,8 @@ class Config(JobConfig):
     sources: list[str] | None = None
     """encoder, head: data sets to train and measure on, by default all of table `pairs`. outfits: one, by default own.
     detector: by default all of table `detections`."""
+    pairs: PairConfig = field(default_factory=PairConfig)
+    """encoder, head: garments and their products, or looks that are alike."""
     learn: LearnConfig = field(default_factory=LearnConfig)
     """encoder, head: loss, batches, head and augmentation."""
     test_pairs: int = 2000

@@ -14,7 +14,31 @@ LOSSES = {
     "contrastive": f"{_LOSSES}:contrastive_loss",
     "contrastive-as-published": f"{_LOSSES}:inverted_loss",
 }
+GARMENTS, LOOKS = "garments", "looks"
+POST, PRODUCTS, STYLE = "post", "products", "style"  # what looks can have in common
 SAME, STARTS = ("positive", "hidden"), ("pca", "random")
+
+
+@dataclass(frozen=True)
+class PairConfig:
+    """Which pictures are pairs."""
+
+    LEAST = {"shared": 1, "each": 1}
+
+    of: str = GARMENTS
+    """garments: table `pairs`, a garment in the street and its product; looks: people in photos of posts, dressed alike."""
+    same: list[str] = field(default_factory=lambda: [POST, PRODUCTS])
+    """looks: what makes them alike: post (pictures of one page), products (tagged in both), style (the posts' label)."""
+    shared: int = 2
+    """looks: tagged products that two posts have to share."""
+    each: int = 3
+    """looks: pairs of each anchor, at most."""
+
+    def __post_init__(self):
+        if self.of not in (GARMENTS, LOOKS):
+            raise UsageError(f"pairs.of={self.of}: it is {GARMENTS} or {LOOKS}")
+        if not self.same or set(self.same) - {POST, PRODUCTS, STYLE}:
+            raise UsageError(f"pairs.same={self.same}: one or several of {POST}, {PRODUCTS}, {STYLE}")
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ import io
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -38,7 +38,7 @@ _READ = (
     *(schema.SPLITS, schema.REPRESENTATIVES),
 )
 _SPARE = 1.5  # pictures are kept this much larger than the network sees them
-_FETCHED = 64  # pictures in memory at once while they are shrunk
+FETCHED = 64  # pictures in memory at once while they are shrunk
 _AT_ONCE = 64
 
 
@@ -50,6 +50,10 @@ class PairTable:
     versions: dict[str, int]  # of the tables that are there
     sources: tuple[str, ...]
     limit: int | None
+    of: ClassVar[str] = "table `pairs`"
+    made_by: ClassVar[str] = "'w2w embed' and 'w2w embed --of=garments'"
+    pictures: ClassVar[str] = "tables `garments` and `images`: run 'w2w mine' again"
+    pairs_from: ClassVar[schema.Table] = schema.PAIRS
 
     def read(self, split: str) -> Listing:
         """The pairs of a split; about 300 bytes each in memory."""
@@ -64,7 +68,7 @@ class PairTable:
 
     def lookup(self, table: schema.Table, keys: pa.ChunkedArray, columns: Sequence[str]) -> Iterator[pa.Table]:
         if table.name in self.versions:
-            yield from lookup_batches(self.store, table, keys, columns, self.versions[table.name], _FETCHED)
+            yield from lookup_batches(self.store, table, keys, columns, self.versions[table.name], FETCHED)
 
     def holding(self, table: schema.Table, keys: pa.ChunkedArray) -> tuple[pa.ChunkedArray, list[str]]:
         if table.name not in self.versions:
@@ -132,7 +136,7 @@ def inspect(table: PairTable, recipe: str, encoder: EncoderConfig, learn: LearnC
     listings = {split: table.read(split) for split in (TRAIN, VAL, TEST)}
     for split, listed in listings.items():
         if not len(listed):
-            raise UsageError(f"table `pairs` has no pairs of split {split!r}: see 'w2w split'")
+            raise UsageError(f"{table.of}: no pairs of split {split!r}: see 'w2w split'")
     negatives = _negatives(table, listings[TRAIN], learn.negatives)
     if learn.negatives and not negatives:
         need_table(table.store, schema.NEGATIVES, "harden")
@@ -147,9 +151,9 @@ def inspect(table: PairTable, recipe: str, encoder: EncoderConfig, learn: LearnC
         if not usable.any():
             raise UsageError(
                 f"--recipe={HEAD}: table `embeddings` lacks vectors of {encoder.name} for the pairs of split {split!r}: run "
-                "'w2w embed' and 'w2w embed --of=garments' first, or train with --recipe=encoder"
+                f"{table.made_by} first, or train with --recipe=encoder"
                 if vectors
-                else f"no pair of split {split!r} has its two pictures in tables `garments` and `images`: run 'w2w mine' again"
+                else f"no pair of split {split!r} has its two pictures in {table.pictures}"
             )
         if split == TRAIN:
             _check_different(listed.take(np.flatnonzero(usable)), num_workers)

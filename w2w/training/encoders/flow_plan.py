@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from w2w import plugins, schema
 from w2w.engine.training import Workers
-from w2w.errors import RejectCode
+from w2w.errors import RejectCode, UsageError
 from w2w.models.config import EncoderConfig
 from w2w.models.encoder import model_version
 from w2w.stage import Counts
@@ -15,7 +15,8 @@ from w2w.table.delta import need_table
 from w2w.training.card import model_card
 from w2w.training.config import LoopConfig
 from w2w.training.encoders import flow, flow_results
-from w2w.training.encoders.config import HEAD, LOSSES, LearnConfig
+from w2w.training.encoders.config import HEAD, LOOKS, LOSSES, LearnConfig, PairConfig
+from w2w.training.encoders.flow_looks import LookTable, look_table
 from w2w.training.encoders.pairs import FIGURES
 from w2w.training.flow import OF_DATA, check_loop
 
@@ -49,10 +50,17 @@ class EncoderPlan:
         sources: Sequence[str] | None,
         limit: int | None,
         test_pairs: int,
+        pairs: PairConfig = PairConfig(),
     ) -> "EncoderPlan":
         """Raises UsageError where the pairs are not there, or the encoder cannot be trained so."""
-        need_table(store, schema.PAIRS, "mine")
-        table = flow.pair_table(store, sources, limit)
+        if pairs.of == LOOKS:
+            for option, given in (("sources", sources), ("learn.negatives", learn.negatives)):
+                if given:
+                    raise UsageError(f"--{option}: is of table `pairs`, and not read with --pairs.of=looks")
+            table: flow.PairTable = look_table(store, pairs, limit)
+        else:
+            need_table(store, schema.PAIRS, "mine")
+            table = flow.pair_table(store, sources, limit)
         check_loop(train, FIGURES, workers)
         found = flow.inspect(table, recipe, encoder, learn, workers.num_workers)
         out, code = sum(found.num_pairs.values()), RejectCode.NO_VECTOR if recipe == HEAD else RejectCode.NO_PHOTO
@@ -64,7 +72,7 @@ class EncoderPlan:
         return [self.recipe, model_version(self.encoder), *settings, self.inspected.digest]
 
     def facts(self) -> dict[str, Any]:
-        found, version = self.inspected, self.table.versions[schema.PAIRS.name]
+        found, version = self.inspected, self.table.versions[self.table.pairs_from.name]
         counts = {"examples": found.num_pairs, "left_out": found.num_without or None}
         return {"encoder": self.encoder.name, "table_version": version, **counts}
 
@@ -82,7 +90,9 @@ class EncoderPlan:
         settings = {"learn": self.learn, "train": self.loop}
         lines = [what, "Use: `w2w embed --encoder.name=FOLDER`."]
         licence = f"Weights: {weights}. {OF_DATA}"
-        return model_card("Street-to-shop encoder", lines, facts, figures, licence, settings, git_revision, header)
+        title = "Encoder of looks" if isinstance(self.table, LookTable) else "Street-to-shop encoder"
+        return model_card(title, lines, facts, figures, licence, settings, git_revision, header)
 
     def use(self, model: Path) -> str:
-        return f"w2w embed --encoder.name={model}"
+        of = " --of=looks" if isinstance(self.table, LookTable) else ""
+        return f"w2w embed{of} --encoder.name={model}"
