@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from w2w import schema
+from w2w.engine.progress import Progress
 from w2w.errors import Reject, UsageError, attempt
 from w2w.evaluation.protocols import CROPS, LABEL, PARTITION, PRODUCTS, QUERY, AProtocol, Retrieval, convert_command
 from w2w.evaluation.rules import OWNER, Ranked, rank
@@ -129,13 +130,16 @@ class VectorReader:
             self._encoder = load_encoder(self.model.config)
         encoder = self._encoder
         self._made |= dict.fromkeys(new.to_pylist())
-        pictures = pictures_of(self.store, new, crops)
-        while part := list(itertools.islice(pictures, _AT_ONCE)):
-            seen = [(name, attempt(decode, data)) for name, data in part]
-            good = [(name, encoder.prepare(image)) for name, image in seen if not isinstance(image, Reject)]
-            if good:
-                vectors_ND = encoder.encode(np.stack([image for _, image in good]))
-                self._made |= {name: v for (name, _), v in zip(good, vectors_ND) if np.isfinite(v).all()}
+        pictures, done, bad = pictures_of(self.store, new, crops), 0, 0
+        with Progress("embed", len(new), "pictures") as progress:
+            while part := list(itertools.islice(pictures, _AT_ONCE)):
+                seen = [(name, attempt(decode, data)) for name, data in part]
+                good = [(name, encoder.prepare(image)) for name, image in seen if not isinstance(image, Reject)]
+                if good:
+                    vectors_ND = encoder.encode(np.stack([image for _, image in good]))
+                    self._made |= {name: v for (name, _), v in zip(good, vectors_ND) if np.isfinite(v).all()}
+                done, bad = done + len(part), bad + len(part) - len(good)
+                progress.update(done, bad)
 
 
 def pictures_of(store: str, owners: pa.Array, crops: bool) -> Iterator[tuple[str, bytes]]:

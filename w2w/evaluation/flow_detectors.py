@@ -7,10 +7,11 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from w2w import schema
+from w2w.engine.progress import Progress
 from w2w.errors import UsageError
 from w2w.evaluation.compare import Gain, f1, gains, share, won
 from w2w.evaluation.flow_compare import SHOWN, Compared, Settings, decided
-from w2w.garments.detector import DetectorConfig, detector_version, threshold_of, try_detector
+from w2w.garments.detector import DetectorConfig, detector_version, load_model, threshold_of, try_detector
 from w2w.garments.taxonomy import CATEGORIES
 from w2w.metrics.detection import Judged
 from w2w.metrics.retrieval import ALL
@@ -44,7 +45,20 @@ def detectors(settings: Settings, config: DetectorConfig, a: str, b: str, source
     sides = [replace(config, name=name) for name in (a, b)]
     for side in sides:
         try_detector(side)
-    judged = [[one for part in _parts(keys) for one in judge(measuring(s), read_photos(photos, part, LOOK_PX))] for s in sides]
+    models = [load_model(side) for side in sides]
+    judged: list[list[Judged]] = [[], []]
+    parts, kept = _parts(keys), []
+    with Progress("judge", len(keys), "photos") as progress:
+        for part in parts:
+            read = read_photos(photos, part, LOOK_PX)
+            kept += [photo.key for photo in read]  # one that no longer decodes is asked of neither
+            for found_by, side, model in zip(judged, sides, models):
+                found_by += judge(measuring(side), read, model)
+            progress.update(len(kept), 0)
+    if not kept:
+        raise UsageError("none of the test photos of table `detections` can be decoded any more")
+    left_out = {"photos": len(keys) - len(kept)} if len(kept) < len(keys) else {}
+    keys = tuple(kept)
     counts = [np.stack([_counts(one, side) for one in some]) for some, side in zip(judged, sides)]
     found: list[Gain] = []
     for name, (of, used) in _METRICS.items():
@@ -62,7 +76,7 @@ def detectors(settings: Settings, config: DetectorConfig, a: str, b: str, source
     ]
     won_by = [tuple(keys[q] for q in some) for some in (by.b, by.a)]
     versions = detector_version(sides[0]), detector_version(sides[1])
-    return Compared(versions, found, len(keys), won_by[0], won_by[1], by.num_tied, rows=(rows[0], rows[1]))
+    return Compared(versions, found, len(keys), won_by[0], won_by[1], by.num_tied, rows=(rows[0], rows[1]), left_out=left_out)
 
 
 def _parts(keys: Sequence[str]) -> list[Sequence[str]]:
