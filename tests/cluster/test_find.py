@@ -3,13 +3,13 @@
 import csv
 import json
 import os
-import re
 import shlex
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,11 +17,11 @@ import pytest
 
 import w2w
 from tests.cluster.streets import LEAST_VISIBLE, truth
+from tests.cluster.test_readme import COMMANDS
 from w2w.garments import boxes
 from w2w.images.decode import decode
 from w2w.wardrobe.shop import write_shop
 
-ROOT = Path(__file__).parents[2]
 ONE = {"workers": 1, "batch_rows": 4}
 
 
@@ -116,9 +116,9 @@ def test_from_a_csv_and_a_folder_to_a_page_in_four_commands(tmp_path):
         writer.writeheader()
         writer.writerows(rows)
     (tmp_path / "shop" / "posts").rename(tmp_path / "photos")
-    block = next(b for b in re.findall(r"```\n(.*?)```", (ROOT / "README.md").read_text(), re.S) if "w2w find" in b)
-    commands = [line.split("#")[0] for line in block.splitlines()]
-    assert len(commands) <= 4
+    first = next(i for i, command in enumerate(COMMANDS) if command.startswith("w2w init"))
+    commands = COMMANDS[first : first + 4]
+    assert commands[-1].startswith("w2w find photos")
     for command in commands:
         done = subprocess.run([sys.executable, "-m", *shlex.split(command)], cwd=tmp_path, capture_output=True, text=True)
         assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
@@ -135,46 +135,45 @@ def test_from_a_csv_and_a_folder_to_a_page_in_four_commands(tmp_path):
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_recall_of_what_is_worn(tmp_path, capsys):
-    """Street photos of the wardrobe: garment -> its product by `find` end to end, beside true boxes. A visible garment that the
-    detector misses, or takes for another class, is not found."""
-    store, shop = night(tmp_path, 300, 100, seed=11), tmp_path / "shop"
-    found = w2w.find(photos=[shop / "posts"], store=store, k=5, shown=0, workers_from=1000)
+    """120 street photos of the wardrobe: garment -> its product among 300, by `find` end to end, beside true boxes.
+    A garment that the detector misses, or takes for another class, is not found. One is the detector's where it is of its class
+    and overlaps it more than anything else that is worn."""
+    store, shop = night(tmp_path, 300, 120, seed=1), tmp_path / "shop"
+    found = w2w.find(photos=[shop / "posts"], store=store, k=5, shown=0)
     answers = {Path(a.photo).name: a for a in found.answers}
     encoder, index = w2w.load_encoder(), w2w.open(store).index()
     ranks: dict[str, list[float]] = {"find": [], "true boxes": []}
-    detected = 0
+    detected = []
     for row in truth(shop).values():
         photo, answer = decode((shop / row["image"]).read_bytes()), answers[Path(row["image"]).name]
-        for item in (i for i in row["items"] if i["visible_fraction"] >= LEAST_VISIBLE):
-            mine = [
-                g for g in answer.garments if g.category == item["category"] and _overlap(g.box_xyxy, item["box_xyxy"]) >= 0.5
-            ]
-            detected += bool(mine)
-            ranks["find"].append(_rank(item["product_id"], [p.product_id for g in mine[:1] for p in g.products]))
-            crop = boxes.crop(photo, item["box_xyxy"])
-            hits = index.search(encoder(crop), k=5, category=item["category"])
+        worn = np.array([i["box_xyxy"] for i in row["items"]], float)
+        for number, item in enumerate(row["items"]):
+            if item["visible_fraction"] < LEAST_VISIBLE:
+                continue
+            of_class = [g for g in answer.garments if g.category == item["category"]]
+            mine = [g for g in of_class if _most(g.box_xyxy, worn) == number]
+            detected.append(bool(mine))
+            ranks["find"].append(_rank(item["product_id"], [p.product_id for g in mine for p in g.products]))
+            hits = index.search(encoder(boxes.crop(photo, item["box_xyxy"])), k=5, category=item["category"])
             ranks["true boxes"].append(_rank(item["product_id"], hits["product_id"].to_pylist()))
     with capsys.disabled():
-        print(f"\n{len(ranks['find'])} visible garments of 100 photos, 300 products; found by the detector: {detected}")
+        print(f"\n{len(detected)} visible garments, {np.mean(detected):.3f} of them found by the detector")
         for name, values in ranks.items():
             for k in (1, 5):
                 hit = np.array(values) <= k
-                low, high = _interval(hit)
+                means = np.random.default_rng(0).choice(hit, (2000, len(hit))).mean(axis=1)
+                low, high = np.quantile(means, [0.025, 0.975])  # bootstrap over garments
                 print(f"{name}: Recall@{k} {hit.mean():.3f} [{low:.3f}, {high:.3f}]")
-    assert np.mean(np.array(ranks["find"]) <= 1) >= 0.4
-    assert np.mean(np.array(ranks["true boxes"]) <= 5) >= np.mean(np.array(ranks["find"]) <= 5) - 0.05
+    recall = {name: [np.mean(np.array(values) <= k) for k in (1, 5)] for name, values in ranks.items()}
+    assert (recall["find"] >= np.array([0.38, 0.58])).all()
+    assert (recall["true boxes"] >= np.array([0.5, 0.75])).all()
 
 
 def _rank(product: str, found: list[str]) -> float:
     return found.index(product) + 1 if product in found else np.inf
 
 
-def _overlap(a, b) -> float:
-    return float(boxes.iou(np.array([a], float), np.array([b], float))[0, 0])
-
-
-def _interval(hit: np.ndarray) -> tuple[float, float]:
-    """95 %, bootstrap over garments."""
-    rng = np.random.default_rng(0)
-    means = rng.choice(hit, (2000, len(hit))).mean(axis=1)
-    return tuple(np.quantile(means, [0.025, 0.975]))
+def _most(box: Sequence[float], worn_N4: np.ndarray) -> int:
+    """Which of what is worn a box overlaps most; -1 for none."""
+    ious = boxes.iou(np.array([box], float), worn_N4)[0]
+    return int(ious.argmax()) if ious.max() > 0 else -1
