@@ -9,7 +9,7 @@ from types import ModuleType
 from typing import Any
 
 from w2w import storage
-from w2w.cli.demo_page import looked_up, run_report
+from w2w.cli.demo_page import looked_up, run_report, worn_with
 from w2w.crawl import job as crawl
 from w2w.crawl.frontier import RecrawlConfig
 from w2w.engine.cluster import RayConfig, connect
@@ -35,6 +35,8 @@ from w2w.mining.representatives import job as represent
 from w2w.mining.splits import job as split
 from w2w.mining.splits.rules import SplitRules
 from w2w.models import job as embed
+from w2w.recommend import job as recommend
+from w2w.recommend.answers import Recommended
 from w2w.results import Summary, words
 from w2w.stage import Pool
 from w2w.training import job as train
@@ -152,8 +154,11 @@ def main(config: Config) -> Result:
     log.job("search", evaluate, **ask, **common)
     _mine(log, common)
     _train(log, folder / "encoder", common)
+    opening = looked_up(folder / "shop", folder / "search" / "neighbours.jsonl")
+    if opening:
+        opening["wear"] = worn_with(folder / "shop", _recommend(log, opening["garments"][0]["sku"], common))
     page = str(folder / "report.html")
-    _report(page, folder, log.summaries, first[-1].plans)
+    _report(page, folder, log.summaries, first[-1].plans, opening)
     log.say("")
     seconds = time.monotonic() - began
     return Result(job="demo", run_id=new_run_id("demo"), seconds=seconds, steps=tuple(log.summaries), report=page)
@@ -194,14 +199,24 @@ def _train(log: _Steps, out: Path, common: dict) -> None:
         log.say(f"  nothing was trained: {e}")
 
 
-def _report(page: str, folder: Path, summaries: list[Summary], plans: Any) -> None:
+def _recommend(log: _Steps, product: str, common: dict) -> Sequence[Recommended]:
+    try:
+        return [
+            outfit for answer in log.job("recommend", recommend, product=product, **common).outfits for outfit in answer.outfits
+        ]
+    except UsageError as e:  # photos too few to learn from
+        log.say(f"  nothing was recommended: {e}")
+        return []
+
+
+def _report(page: str, folder: Path, summaries: list[Summary], plans: Any, opening: dict | None) -> None:
     links = {
         "contact sheet": "search/report.html",
         "metrics": "search/evaluation.html",
         "pairs": "tables/reports/mine/latest.html",
     }
     links |= {"outfits": "tables/reports/compose/latest.html", "leak audit": "tables/reports/audit/latest.html"}
-    links["training"] = "encoder/report.html"
+    links |= {"training": "encoder/report.html", "what to wear": "tables/reports/recommend/latest.html"}
     run_report(
         page,
         "w2w demo",
@@ -211,13 +226,13 @@ def _report(page: str, folder: Path, summaries: list[Summary], plans: Any) -> No
         "trained on the pairs.",
         [_row(s) for s in summaries],
         plans,
-        looked_up(folder / "shop", folder / "search" / "neighbours.jsonl"),
+        opening,
         {text: place for text, place in links.items() if (folder / place).exists()},
     )
 
 
 def _row(summary: Summary) -> dict:
-    facts = {k: v for k, v in words(summary).items() if k not in ("neighbours", "report", "evaluation", "page")}
+    facts = {k: v for k, v in words(summary).items() if k not in ("neighbours", "report", "evaluation", "page", "lines")}
     counts = {"rows_in": summary.counts.read, "rows_out": summary.counts.out, "rejects": asdict(summary.counts)["rejects"]}
     times = {"seconds": summary.seconds, "rows_per_s": summary.rows_per_s}
     return {"job": summary.job, "skipped": summary.skipped, "facts": facts} | counts | times

@@ -2,11 +2,13 @@
 
 import csv
 import json
+from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
 
 from w2w.garments.page import Box, Seen, colours_of, draw
-from w2w.report.cards import product_card
+from w2w.recommend.answers import Recommended
+from w2w.report.cards import Piece, product_card
 from w2w.report.page import data_uri, thumbnail, write_page
 
 _SHOWN = 5  # products of each garment
@@ -54,6 +56,7 @@ def _opening(shop: Path, photo: str, rows: list[dict], found: dict[str, list[dic
         {
             "number": number,
             "name": row["category"],
+            "sku": row["sku"],
             "picture": thumbnail((shop / row["image"]).read_bytes()),
             "hits": [
                 product_card(
@@ -68,7 +71,18 @@ def _opening(shop: Path, photo: str, rows: list[dict], found: dict[str, list[dic
         for number, row in enumerate(rows, 1)
     ]
     alt = "a street photo: " + ", ".join(f"{g['number']} {g['name']}" for g in garments)
-    return {"photo": data_uri(picture) if picture else None, "alt": alt, "garments": garments}
+    return {"photo": data_uri(picture) if picture else None, "alt": alt, "garments": garments, "wear": []}
+
+
+def worn_with(shop: Path, outfits: Sequence[Recommended]) -> list[dict]:
+    """Outfits as compositions: pieces, and a line of what they are and how well they go together."""
+    shown = []
+    for outfit in outfits[:_SHOWN]:
+        pictures = {item: (shop / "images" / f"{item.product_id}.jpg").read_bytes() for item in outfit.items}
+        pieces = [Piece(item.category, thumbnail(data), f"{item.category}: {item.title}") for item, data in pictures.items()]
+        named = ", ".join(item.title or item.category for item in outfit.items if not item.given)
+        shown.append({"pieces": pieces, "says": named, "score": outfit.score})
+    return shown
 
 
 def _table(file: Path) -> list[dict[str, str]]:

@@ -11,7 +11,7 @@ from bs4 import BeautifulSoup
 from w2w import report
 from w2w.cli.demo_page import run_report
 from w2w.metrics import retrieval
-from w2w.report.cards import product_card
+from w2w.report.cards import Piece, product_card
 from w2w.report.evaluation import Protocol, evaluation_report
 from w2w.report.page import thumbnail
 from w2w.search.page import QueryResult, search_report
@@ -126,7 +126,8 @@ def test_run(tmp_path):
         product_card({"product_id": "q"}, None),
     ]
     garment = {"number": 1, "name": EVIL, "picture": thumbnail(PICTURE), "hits": hits}
-    opening = {"photo": thumbnail(PICTURE), "alt": EVIL, "garments": [garment]}
+    wear = [{"pieces": [Piece("top", thumbnail(PICTURE), EVIL)], "says": EVIL, "score": 0.75}]
+    opening = {"photo": thumbnail(PICTURE), "alt": EVIL, "garments": [garment], "wear": wear}
     links = {"contact sheet": "search/report.html"}
     run_report(
         str(tmp_path / "d.html"),
@@ -140,6 +141,7 @@ def test_run(tmp_path):
     soup = page(tmp_path / "d.html")
     assert "it is this one" in soup.select_one(".garment .sought").get_text()
     assert soup.main.find("section") == soup.main.find_all(True, recursive=False)[1]  # the look opens the page
+    assert "0.75" in soup.select_one(".wear figure").get_text()
     assert soup.select_one("details table") is not None
     assert all(img["alt"] for img in soup.select("img"))
     assert "PCA64,SQ8" in soup.get_text()
