@@ -17,6 +17,7 @@ QUESTIONS = (
     "cutout_iou",
     "explain_faithful",
     "outfit_growth",
+    "recommend_rule",
     "pair_growth",
     "mining_growth",
     "outfit_rule",

@@ -32,6 +32,7 @@ _FITTED = 20_000  # items of a class that directions and clusters are found from
 _SAMPLED = 2000  # items of a class for the mean and deviation of cosines
 _WIDTH = 0.1  # of a cluster, as the squared distance of unit vectors over which an item's share falls to 1 / e
 _ENOUGH = 10  # items of a class that was worn, to find directions and clusters from them alone
+_FAR = 0.3  # squared distance at which an item belongs to a cluster as much as to none
 _SEED = 0
 
 
@@ -161,9 +162,11 @@ def _centres(look_ND: np.ndarray, count: int) -> np.ndarray:
 
 
 def _shares(look_ND: np.ndarray, centres_KD: np.ndarray) -> np.ndarray:
-    """float32 (N, K), 1 in all: of each item in each cluster, by a Gaussian of its distance."""
-    nearness_NK = 2 * look_ND @ centres_KD.T - (centres_KD**2).sum(axis=1)
-    return softmax(nearness_NK / _WIDTH, axis=1).astype(np.float32)
+    """float32 (N, K), at most 1 in all: of each item in each cluster, by a Gaussian of its distance. What is far from all of
+    them belongs to none, and nothing was counted of it."""
+    squared_NK = 1 + (centres_KD**2).sum(axis=1) - 2 * look_ND @ centres_KD.T
+    nowhere_N1 = np.full((len(look_ND), 1), _FAR)
+    return softmax(-np.concatenate([squared_NK, nowhere_N1], axis=1) / _WIDTH, axis=1)[:, :-1].astype(np.float32)
 
 
 def _counts(
@@ -183,7 +186,7 @@ def _counts(
             ratio_CC[i, j] = (both.sum() + prior) / (by_chance + prior)
         if both.any():
             n_KK = share_UK[item_OC[both, i]].T @ share_UK[item_OC[both, j]]
-            counted[i, j] = n_KK, n_KK.sum(axis=1)[:, None] * n_KK.sum(axis=0)[None] / n_KK.sum()
+            counted[i, j] = n_KK, n_KK.sum(axis=1)[:, None] * n_KK.sum(axis=0)[None] / max(float(n_KK.sum()), 1e-9)
     return counted, ratio_CC
 
 
