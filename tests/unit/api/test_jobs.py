@@ -103,7 +103,7 @@ def test_a_function_that_names_w2w_can_be_sent_to_a_worker():
         ({"gpu_pool": {"num_gpu": 1}}, "option 'gpu_pool.num_gpu' does not exist. Did you mean 'gpu_pool.num_gpus'?"),
         ({"gpu_pool": {"num_gpus": 1}}, "there is no table"),
         ({"limit": "many"}, "option limit: 'many' is not of type int | None"),
-        ({"limit": 0}, "--limit=0: must be at least 1"),
+        ({"limit": 0}, "limit=0: must be at least 1"),
         ({"store": None}, "missing required option: store"),
         ({"encoder": {"engine": "cuda"}}, "encoder.engine=cuda: it is one of auto, torch, openvino"),
         ({}, "there is no table"),
