@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.unit.gallery import stores
 from w2w import schema
 from w2w.errors import UsageError
-from w2w.mining.pairs import gate
+from w2w.mining.pairs import flow, gate
 from w2w.mining.pairs.gate import Sample, compare_at
 from w2w.mining.pairs.rules import (
     COSINE,
@@ -447,3 +448,33 @@ def test_a_garment_that_is_only_similar_or_not_ours_is_no_pair():
 def test_what_a_judgement_cannot_mend_stays_a_reject():
     made, rejects = judged_pairs([("g1", "s", "same")], ["gone", "x"], [("g1", "a", "top", 0.9)])
     assert (made, rejects["gone"][0], rejects["x"][0]) == ({}, "unknown_product", "judged_other")
+
+
+def test_a_bucket_is_told_what_was_said_of_its_garments(tmp_path, monkeypatch):
+    """From the table of judgements to the pairs of a bucket; products are judged by the feed's ids, and paired by mining's."""
+    stores.append(
+        str(tmp_path),
+        schema.JUDGEMENTS,
+        [
+            {
+                "key": str(n),
+                "kind": kind,
+                "query_id": garment,
+                "product_id": product,
+                "verdict": verdict,
+                "judged_at": stores.NOW,
+            }
+            for n, (kind, garment, product, verdict) in enumerate(
+                [("garments", "g2", "x", "same"), ("garments", "g1", None, "not_ours"), ("feed", "g2", "y", "same")]
+            )
+        ],
+    )
+    known = catalog(("x", "top", {"product_key": "style-1"}), ("y", "top", {"product_key": "style-2"}))
+    nothing = pa.table({schema.POST_ID: pa.array([], pa.string()), schema.FETCHED_AT: pa.array([], schema.TIME)})
+    told = flow.Known(known, SPLIT_OF_P, nothing, flow._said(str(tmp_path)))
+    monkeypatch.setattr(flow, "shared", lambda one: one)
+    tagged = posts(("p", "a", ["x", "y"])).append_column(schema.ACTIVE, pa.array([True]))
+    tagged = tagged.append_column(schema.FETCHED_AT, pa.array([stores.NOW], schema.TIME))
+    made = flow._by_rule([tagged, garments(*TWO_TOPS), SEEN_A], told, PairRules())
+    assert [(r["garment_id"], r["product_id"], r["rule"]) for r in made.rows.to_pylist()] == [("g2", "style-1", "judged")]
+    assert len(made.rejected) == 1
