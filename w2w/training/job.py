@@ -125,6 +125,11 @@ class Result(Summary):
     before: dict[str, Figure] = field(default_factory=dict)
     """The same of the encoder that it started from; ``gain``: what was gained over it, with its paired interval."""
     gain: dict[str, Figure] = field(default_factory=dict)
+    thresholds: dict[str, Any] = field(default_factory=dict, repr=False)
+    """outfits: by scorer, the share of worn and of modified ones that reach each threshold, and those that What2Wear's notebook
+    counts; in JSON alone, as ``similarity``."""
+    similarity: dict[str, Any] = field(default_factory=dict, repr=False)
+    """outfits: by scorer, mean and standard deviation of how alike the items of worn and of modified ones are."""
     threshold: float | None = None
     """Of a detector's boxes that ``precision`` and ``recall`` are of."""
     precision: float | None = None

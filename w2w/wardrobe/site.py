@@ -1,6 +1,7 @@
 """The shop's folder as a web site, served on the loopback interface by a process of its own.
 
-python -m w2w.wardrobe.site FOLDER [--port 0] [--log requests.jsonl] prints its base URL once it listens.
+python -m w2w.wardrobe.site FOLDER [--port 0] [--log requests.jsonl] prints its base URL once it listens; --profile FILE writes
+what `w2w crawl --profile` needs.
 
     /  /shop?page=N  /style?page=N          listings        /robots.txt     rules, and where the sitemap is
     /p/PRODUCT  /style/POST                 pages           /sitemap.xml    index of plain and gzipped parts
@@ -286,6 +287,7 @@ def main(arguments: Sequence[str] | None = None, server_type: type[Server] = Ser
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=0, help="0: a free one")
     parser.add_argument("--log", type=Path, help="requests are appended here, one JSON object a line")
+    parser.add_argument("--profile", type=Path, help="a profile of this site for `w2w crawl` is written here")
     parser.add_argument("--page-size", type=int, default=24)
     parser.add_argument("--crawl-delay-s", type=float, help="asked for in robots.txt")
     parser.add_argument("--latency-s", type=float, default=0.0, help="waited before each answer")
@@ -299,6 +301,8 @@ def main(arguments: Sequence[str] | None = None, server_type: type[Server] = Ser
     server = server_type(site, Log(options.log), (options.host, options.port), options.latency_s)
     if options.parent:
         threading.Thread(target=_end_with, args=(options.parent,), daemon=True).start()
+    if options.profile:
+        options.profile.write_text(PROFILE.format(url=server.url), encoding="utf-8")
     print(server.url, flush=True)
     server.serve_forever()
 

@@ -348,6 +348,11 @@ def test_a_folder_that_is_no_shop_is_refused(tmp_path):
         pass
 
 
+def test_a_profile_of_the_site_is_written_before_its_address_is_said(drawn, tmp_path):
+    with serve(drawn, tmp_path / "log.jsonl", profile=tmp_path / "profile.yaml") as server:
+        assert (tmp_path / "profile.yaml").read_text(encoding="utf-8") == PROFILE.format(url=server.url)
+
+
 def test_the_last_port_is_taken_again_where_it_is_free(tmp_path):
     profile = tmp_path / "profile.yaml"
     assert last_port(profile) == 0

@@ -158,7 +158,23 @@ def measure(
     page = str(out / "report.html")
     shown = {name: str(figure) for name, figure in figures.items()} | dict(facts)
     compatibility_report(page, f"Scorer of outfits {model.name}", notes, shown, judged, _charts(history))
-    return {"figures": figures, "report": page}
+    return {"figures": figures, "report": page, "thresholds": thresholds(judged), "similarity": similarity(judged)}
+
+
+def thresholds(judged: Sequence[Judged]) -> dict[str, list[Mapping[str, float]]]:
+    """By scorer, the shares at each threshold; under WHAT2WEAR what its notebook counts of the vectors as they are."""
+    source = [j.published for j in judged if j.published]
+    return {j.name: list(j.by_threshold) for j in judged} | ({WHAT2WEAR: list(source[0].rows)} if source else {})
+
+
+def similarity(judged: Sequence[Judged]) -> dict[str, dict[str, float]]:
+    """By scorer, mean and standard deviation of both kinds of outfits; none of a kind that is not there."""
+    found = {}
+    for one in judged:
+        kinds = {"worn": one.worn, "modified": one.modified}
+        means = {kind: float(v.mean()) for kind, v in kinds.items() if len(v)}
+        found[one.name] = means | {f"{kind}_deviation": float(v.std()) for kind, v in kinds.items() if len(v)}
+    return found
 
 
 def _judge(table: OutfitTable, num_answers: int, model: Path) -> tuple[list[dict], list[Judged]]:

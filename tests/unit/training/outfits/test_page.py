@@ -1,7 +1,9 @@
 from dataclasses import replace
 
 import numpy as np
+import pytest
 
+from w2w.training.outfits.flow_results import similarity, thresholds
 from w2w.training.outfits.page import Judged, PublishedTable, compatibility_report
 
 
@@ -38,3 +40,23 @@ def test_the_page_shows_both_kinds_and_escapes_names(tmp_path):
     assert text.count("<svg") == 2
     for shown in ("0.250 (0.400)", "0.125 (0.300)", "0.375 (0.200)", "33.4 %", "outfit to modified outfit"):
         assert shown in text
+
+
+def test_shares_and_spreads_are_told_as_numbers():
+    rows = [{"threshold": 0.5, "worn": 1.0, "modified": 0.0, "told": 1.0}]
+    source = PublishedTable([{"threshold": 0.7, "original": 0.25}], {}, np.ones(1), 1 / 3)
+    judged = [
+        Judged("raw", "says", {}, np.array([0.2, 0.4]), np.array([0.1]), rows, published=source),
+        Judged("ours", "says", {}, np.array([1.0]), np.empty(0), rows),
+    ]
+    assert thresholds(judged) == {"raw": rows, "ours": rows, "what2wear": [{"threshold": 0.7, "original": 0.25}]}
+    assert thresholds(judged[1:]) == {"ours": rows}
+    assert similarity(judged) == {
+        "raw": {
+            "worn": pytest.approx(0.3),
+            "modified": pytest.approx(0.1),
+            "worn_deviation": pytest.approx(0.1),
+            "modified_deviation": 0.0,
+        },
+        "ours": {"worn": 1.0, "worn_deviation": 0.0},
+    }
