@@ -77,7 +77,6 @@ def write_posts(store: str, posts: Sequence[tuple[str, str, list[str]]]) -> None
     n = len(posts)
     columns = {
         schema.POST_ID: [p[0] for p in posts],
-        schema.URL: pa.nulls(n, pa.string()),
         schema.IMAGE_ID: [p[1] for p in posts],
         schema.IMAGE_URI: ["x"] * n,
         schema.PRODUCT_IDS: [p[2] for p in posts],
@@ -86,4 +85,5 @@ def write_posts(store: str, posts: Sequence[tuple[str, str, list[str]]]) -> None
         schema.ROW_DIGEST: ["x"] * n,
         schema.FETCHED_AT: pa.array([0] * n, schema.TIME),
     }
+    columns |= {f.name: pa.nulls(n, f.type) for f in schema.POSTS.schema if f.name not in columns}
     append_rows(store, Output(schema.POSTS), pa.table(columns, schema=schema.POSTS.schema), lineage("posts"))

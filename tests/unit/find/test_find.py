@@ -6,7 +6,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import ray
 from bs4 import BeautifulSoup
 
 import w2w
@@ -19,9 +18,8 @@ from w2w.models.config import EncoderConfig
 K = 3
 
 
-def test_a_photo_is_answered_without_ray(shop, capsys):
+def test_a_photo_is_answered_without_ray(shop, capsys, no_ray):
     found = w2w.find(photos=shop.photos[:2], store=shop.store, k=K, verbose=True)
-    assert not ray.is_initialized()
     assert (found.photos, found.counts.read, found.counts.out, found.where) == (2, 2, 2, "this process")
     assert [a.photo for a in found.answers] == shop.photos[:2]
     for answer in found.answers:

@@ -40,7 +40,9 @@ def test_fashionpedia_mended_and_as_the_seed_had_it():
 
 
 def test_strange_labels_are_named_and_can_be_said():
-    with pytest.raises(UsageError, match=r"detector x has labels that no one vocabulary has: 'kilt'.* classes: {'kilt': top"):
+    with pytest.raises(
+        UsageError, match=r"detector x has labels that no one vocabulary has: 'kilt'.* taxonomy\.classes: {'kilt': top"
+    ):
         mapping_of(["top", "kilt"], where="detector x")
     assert mapping_of(["top", "kilt"], TaxonomyConfig(classes={"Kilt": "bottom"})) == {"top": "top", "kilt": "bottom"}
     assert mapping_of(["top", "kilt"], TaxonomyConfig(classes={"kilt": "drop"}))["kilt"] is None
