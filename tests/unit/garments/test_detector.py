@@ -198,3 +198,11 @@ def test_a_bug_is_raised_and_no_image_is_blamed():
 
     with pytest.raises(KeyError, match="no such layer"):
         Batches(broken, 8)(marked(1, 2, 3))
+
+
+def test_a_model_of_no_garments_is_refused():
+    class Sleeves(Scripted):
+        labels = ("sleeve",)
+
+    with pytest.raises(UsageError, match="none of its labels is a garment"):
+        Detector(DetectorConfig(taxonomy=TaxonomyConfig(classes={"sleeve": "drop"})), Sleeves([]))

@@ -50,3 +50,14 @@ def test_mirrored_twice_is_the_photo_itself():
 def test_what_is_mostly_cut_off_is_ignored_and_what_is_gone_is_gone(shift, boxes, ignored):
     seen = cut(place(sample([(10, 20, 50, 60), (10, 62, 50, 110)], [6, 1]), 120, 80, (1, 1), (shift, 0), False), 0.4)
     assert (len(seen.boxes_N4), len(seen.ignore_M4)) == (boxes, ignored)
+
+
+def test_a_photo_is_drawn_between_the_smallest_and_the_largest_scale():
+    config = AugmentConfig(smaller=0.5, larger=0.8, stretch=0, flip=0, colour=0, blur=0, erase=0)
+    box = (20, 30, 60, 80)
+    sizes = []
+    for seed in range(30):
+        placed = augment(sample([box], [1], 120, 80), 240, 160, config, np.random.default_rng(seed)).boxes_N4
+        sizes.append((placed[0, 2] - placed[0, 0]) / (box[2] - box[0]) / 2)  # the canvas is twice the photo
+    assert 0.49 < min(sizes) < 0.6
+    assert 0.7 < max(sizes) < 0.81
