@@ -200,10 +200,11 @@ def _watch(run: Run, config: Config, plan: Plan, words: np.ndarray | None, how: 
     last: deque[tuple[Answer, bytes | None]] = deque(maxlen=max(1, config.shown))
     os.makedirs(folder, exist_ok=True)
     finder = Here(plan.on_all_cores(), words, how, run.run_id, Catalog(run.store))
-    terminal().print(f"watching {config.watch}: Ctrl-C ends it")
     try:
         with open(storage.join(folder, LINES), "a", encoding="utf-8") as lines:
-            for rows in appearing(config.watch):
+            new = appearing(config.watch)
+            terminal().print(f"watching {config.watch}: Ctrl-C ends it")
+            for rows in new:
                 if current_version(index_uri(run.store, config.index)) != plan.index_version:
                     plan = plan_of(run.store, plan.options, plan.models)
                     finder = Here(plan.on_all_cores(), words, how, run.run_id, Catalog(run.store))

@@ -13,11 +13,14 @@ POLL_S = 0.25
 
 
 def appearing(folder: str, sleep: Callable[[float], None] = time.sleep) -> Iterator[pa.Table]:
-    """LISTED rows of the photos that come into the folder, or change there, from now on; without end.
+    """LISTED rows of the photos that come into the folder, or change there, from this call on; without end.
 
     A photo counts as whole when its size and time are the same in two looks, ``POLL_S`` apart.
     """
-    known = set(of_folder(folder).column(schema.KEY).to_pylist())
+    return _new(folder, set(of_folder(folder).column(schema.KEY).to_pylist()), sleep)
+
+
+def _new(folder: str, known: set[str], sleep: Callable[[float], None]) -> Iterator[pa.Table]:
     growing: set[str] = set()
     while True:
         sleep(POLL_S)

@@ -79,3 +79,9 @@ def test_a_photo_appears_once_it_is_whole(folder):
     assert next(seen)["query_id"].to_pylist() == [f"{folder}/a.jpg"]
     with pytest.raises(RuntimeError):  # nothing else was there before, or came
         next(seen)
+
+
+def test_what_comes_before_the_first_look_is_new(tmp_path):
+    seen = appearing(str(tmp_path), lambda _: None)
+    (tmp_path / "a.jpg").write_bytes(b"x")
+    assert next(seen)["query_id"].to_pylist() == [f"{tmp_path}/a.jpg"]
