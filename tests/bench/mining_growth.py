@@ -28,7 +28,8 @@ from w2w import ids, schema
 from w2w.engine.cluster import RayConfig, connect
 from w2w.images.decode import DecodeLimits
 from w2w.mining.duplicates.fingerprints import fingerprint_version
-from w2w.table.sink import Lineage, Output, append_rows
+from w2w.table.parts import Output
+from w2w.table.sink import Lineage, append_rows
 
 LINEAGE = Lineage("fill", "fill", "fill", "1", {}, {}, "x")
 BASE_ROWS = 100

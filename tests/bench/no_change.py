@@ -24,7 +24,8 @@ from w2w import ids, schema
 from w2w.ingest.feed import FeedConfig, read_feed
 from w2w.models.config import EncoderConfig
 from w2w.models.encoder import model_version
-from w2w.table.sink import Lineage, Output, append_rows
+from w2w.table.parts import Output
+from w2w.table.sink import Lineage, append_rows
 
 BOUND_S, BOUND_MB = 60.0, 2000.0
 LINEAGE = Lineage("fill", "fill", "fill", "1", {}, {}, "x")

@@ -27,7 +27,8 @@ from w2w.engine.cluster import RayConfig, connect
 from w2w.mining.pairs.flow import GateConfig
 from w2w.models.config import EncoderConfig
 from w2w.models.encoder import model_version
-from w2w.table.sink import Lineage, Output, append_rows
+from w2w.table.parts import Output
+from w2w.table.sink import Lineage, append_rows
 
 LINEAGE = Lineage("fill", "fill", "fill", "1", {"product_key": []}, {}, "x")
 CLASSES = np.array(["top", "bottom", "shoes", "bag", "hat"])

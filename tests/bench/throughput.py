@@ -14,7 +14,8 @@ import pyarrow as pa
 from w2w import ids, schema
 from w2w.engine import run as runner
 from w2w.memory import keep_memory
-from w2w.table.sink import Lineage, Output, append_rows
+from w2w.table.parts import Output
+from w2w.table.sink import Lineage, append_rows
 
 DATA = Path(os.environ.get("W2W_DATA", Path(__file__).parents[2] / ".." / "shared" / "data"))
 CORES = os.cpu_count()

@@ -11,7 +11,8 @@ from PIL import Image
 
 from tests.unit.table.test_sink import lineage
 from w2w import schema
-from w2w.table.sink import Output, append_rows
+from w2w.table.parts import Output
+from w2w.table.sink import append_rows
 from w2w.wardrobe.garment import make_garment
 from w2w.wardrobe.photo import thumbnail
 

@@ -13,7 +13,8 @@ from w2w import ids, schema
 from w2w.images.decode import decode
 from w2w.models.config import EncoderConfig
 from w2w.models.encoder import Encoder, load_encoder
-from w2w.table.sink import Lineage, Output, append_rows
+from w2w.table.parts import Output
+from w2w.table.sink import Lineage, append_rows
 
 LINEAGE = Lineage("fill", "fill", "fill", "1", {}, {}, "x")
 

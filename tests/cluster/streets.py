@@ -14,7 +14,8 @@ from w2w.garments.stage import garment_id, to_jpeg
 from w2w.images.decode import decode, probe
 from w2w.ingest.feed import FeedConfig, read_feed
 from w2w.table import delta
-from w2w.table.sink import Lineage, Output, append_rows
+from w2w.table.parts import Output
+from w2w.table.sink import Lineage, append_rows
 
 TRUTH = "truth"  # stage version of the true boxes
 LEAST_VISIBLE = 0.35

@@ -26,7 +26,8 @@ from w2w.mining.duplicates.flow import find_duplicates, list_fingerprints
 from w2w.mining.duplicates.rules import LikenessRules
 from w2w.mining.splits import job as split
 from w2w.table import delta
-from w2w.table.sink import Output, append_rows
+from w2w.table.parts import Output
+from w2w.table.sink import append_rows
 
 SEED = 11
 

@@ -12,7 +12,9 @@ from w2w.engine.snapshot import Made, make_snapshot
 from w2w.errors import JobFailed
 from w2w.stage import REJECTED_SCHEMA
 from w2w.table import delta
-from w2w.table.sink import Output, Tolerance, append_rows
+from w2w.table.parts import Output
+from w2w.table.sink import append_rows
+from w2w.table.tolerance import Tolerance
 
 SPLITS = Side(schema.SPLITS, (schema.OWNER_ID, schema.SPLIT), schema.OWNER_ID)
 

@@ -32,7 +32,9 @@ from w2w.models.encoder import model_version
 from w2w.stage import Pool
 from w2w.table import delta
 from w2w.table.delta import newest_version
-from w2w.table.sink import Lineage, Output, Tolerance, append_rows
+from w2w.table.parts import Output
+from w2w.table.sink import Lineage, append_rows
+from w2w.table.tolerance import Tolerance
 from w2w.training.classifier import job as classify
 
 NUM_PHOTOS = 10

@@ -11,7 +11,8 @@ from w2w.cli import demo, doctor, tables
 from w2w.engine.cluster import RayConfig
 from w2w.engine.job import show
 from w2w.errors import JobFailed, UsageError
-from w2w.table.sink import Lineage, Output, append_rows
+from w2w.table.parts import Output
+from w2w.table.sink import Lineage, append_rows
 
 
 @pytest.fixture

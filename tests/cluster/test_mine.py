@@ -236,7 +236,8 @@ def again_with(store: str, gate: GateConfig, made: dict, buckets: int) -> None:
     """The same pairs by other buckets."""
     from w2w.mining.catalog import read_catalog
     from w2w.mining.pairs.flow import mine as make
-    from w2w.table.sink import Lineage, Tolerance
+    from w2w.table.sink import Lineage
+    from w2w.table.tolerance import Tolerance
 
     lineage = Lineage(**{k: v for k, v in made.items() if k in Lineage.__dataclass_fields__} | {"stage_version": f"b{buckets}"})
     catalog = read_catalog(store, [], None, None)

@@ -13,7 +13,8 @@ from tests.cluster.shops import write_shop
 from w2w import schema
 from w2w.engine import cluster
 from w2w.errors import JobFailed
-from w2w.table.sink import Lineage, Output, append_rows
+from w2w.table.parts import Output
+from w2w.table.sink import Lineage, append_rows
 
 ROOT = Path(__file__).parents[2]
 

@@ -20,7 +20,8 @@ from w2w.mining.sets import job as convert
 from w2w.models import job as embed
 from w2w.stage import Counts, Pool
 from w2w.table import delta, snapshot
-from w2w.table.sink import Lineage, Output, append_rows, write_part
+from w2w.table.parts import Output, write_part
+from w2w.table.sink import Lineage, append_rows
 from w2w.web.fetch import FetchConfig
 
 RAY = RayConfig(num_cpus=2)

@@ -17,7 +17,9 @@ from w2w.engine.workers import Operator, run_alone
 from w2w.errors import JobFailed, UsageError
 from w2w.stage import Pool, Stage
 from w2w.table import delta, pending
-from w2w.table.sink import Lineage, Output, Tolerance
+from w2w.table.parts import Output
+from w2w.table.sink import Lineage
+from w2w.table.tolerance import Tolerance
 
 VECTOR_OF_2 = pa.list_(pa.float32())
 

@@ -16,7 +16,8 @@ from w2w.engine.cluster import RayConfig
 from w2w.engine.training import Workers
 from w2w.errors import UsageError
 from w2w.garments.detector import Detector, DetectorConfig
-from w2w.table.sink import Lineage, Output, append_rows
+from w2w.table.parts import Output
+from w2w.table.sink import Lineage, append_rows
 from w2w.training import job as train
 from w2w.training.config import LoopConfig
 from w2w.training.detectors import job_judge as judge

@@ -17,7 +17,8 @@ from w2w.cli import tables
 from w2w.engine.job import start
 from w2w.errors import JobFailed, UsageError
 from w2w.shown import LogLines, Terminal, line, printable, without_secrets
-from w2w.table.sink import Lineage, Output, append_rows
+from w2w.table.parts import Output
+from w2w.table.sink import Lineage, append_rows
 
 ROOT = Path(__file__).parents[2]
 SECRET = "hunter2secret"

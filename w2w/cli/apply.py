@@ -16,8 +16,8 @@ from w2w.models.encoder import check_version
 from w2w.results import Summary
 from w2w.stage import Pool, Stage, TableStage
 from w2w.table import delta
+from w2w.table.parts import Output
 from w2w.table.pending import rejected_keys, table_keys
-from w2w.table.sink import Output
 
 
 @dataclass(frozen=True)

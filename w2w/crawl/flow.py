@@ -30,7 +30,8 @@ from w2w.images.stage import INSPECT_GIVES, inspect
 from w2w.ingest.digests import SeenKeys
 from w2w.stage import Counts, Pool, Stage
 from w2w.table import delta, work
-from w2w.table.sink import Output, append_rows
+from w2w.table.parts import Output
+from w2w.table.sink import append_rows
 from w2w.web.doorkeeper import Doorkeeper, Message, Reply
 from w2w.web.fetch import FetchConfig, Fetcher
 from w2w.web.politeness import PolitenessConfig

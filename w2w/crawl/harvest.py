@@ -31,7 +31,8 @@ from w2w.ingest.images import ImageRoot
 from w2w.ingest.normalise import normalised
 from w2w.ingest.raw import Mapping, batch_of_dicts
 from w2w.table import delta
-from w2w.table.sink import RECEIPT_SCHEMA, Committer, Lineage, Output, write_part
+from w2w.table.parts import RECEIPT_SCHEMA, Output, write_part
+from w2w.table.sink import Committer, Lineage
 
 _BATCH_ROWS = 20_000
 _MAX_HOPS = 10

@@ -28,7 +28,8 @@ from w2w.results import Summary, to_json
 from w2w.shown import LogLines, Patient, line, lines, quiet
 from w2w.shown import terminal as console
 from w2w.table import delta
-from w2w.table.sink import Lineage, Tolerance
+from w2w.table.sink import Lineage
+from w2w.table.tolerance import Tolerance
 
 log = logging.getLogger("w2w")
 R = TypeVar("R", bound=Summary)

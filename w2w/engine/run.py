@@ -34,8 +34,10 @@ from w2w.stage import (
     leaving,
     segments,
 )
+from w2w.table.parts import RECEIPT_SCHEMA, Output, write_part
 from w2w.table.pending import read_beside, read_item
-from w2w.table.sink import RECEIPT_SCHEMA, Committer, Lineage, Output, Tolerance, write_part
+from w2w.table.sink import Committer, Lineage
+from w2w.table.tolerance import Tolerance
 
 _BYTES_PER_PART = 64 << 20
 _MAX_BLOCKS = 4096  # of items handed to Ray: more costs scheduling, fewer costs balance

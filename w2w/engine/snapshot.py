@@ -10,7 +10,9 @@ from w2w.engine.exchange import Side, by_key
 from w2w.engine.run import reject_rows
 from w2w.stage import REJECTED_SCHEMA, Counts, count
 from w2w.table import snapshot
-from w2w.table.sink import Lineage, Output, Tolerance, write_part
+from w2w.table.parts import Output, write_part
+from w2w.table.sink import Lineage
+from w2w.table.tolerance import Tolerance
 
 _ROWS_PER_PART = 250_000
 

@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from w2w import ids, schema, storage
 from w2w.table import delta, pending
-from w2w.table.sink import Tolerance
+from w2w.table.tolerance import Tolerance
 
 
 @dataclass(frozen=True)

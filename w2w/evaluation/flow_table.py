@@ -12,7 +12,8 @@ from w2w import ids, schema, storage
 from w2w.engine.job import Run
 from w2w.evaluation.page import Board, leaderboard_page
 from w2w.table import delta
-from w2w.table.sink import Output, append_rows
+from w2w.table.parts import Output
+from w2w.table.sink import append_rows
 
 LEADERBOARD = ("reports", "evaluate", "leaderboard.html")
 _NAMES = (schema.PROTOCOL, schema.SOURCE, schema.SPLIT, schema.DATA_DIGEST, schema.MODEL, schema.MODEL_VERSION)

@@ -24,8 +24,8 @@ from w2w.results import Summary
 from w2w.stage import Chain, Pool, Stage, batches, leaving
 from w2w.table import delta, work
 from w2w.table.delta import need_table
+from w2w.table.parts import Output
 from w2w.table.pending import Keys, lookup_batches, rejected_keys, table_keys
-from w2w.table.sink import Output
 from w2w.web.fetch import FetchConfig
 
 STAGE = "find"

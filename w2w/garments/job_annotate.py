@@ -24,8 +24,8 @@ from w2w.results import Summary
 from w2w.stage import Pool, Stage
 from w2w.table import delta, work
 from w2w.table.maintain import take_out
+from w2w.table.parts import Output
 from w2w.table.pending import rejected_keys
-from w2w.table.sink import Output
 from w2w.web.fetch import ListedFetchConfig
 
 STAGE_CODE = 2  # raise it when the same file would be read differently

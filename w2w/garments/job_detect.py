@@ -16,8 +16,8 @@ from w2w.results import Summary
 from w2w.stage import Pool
 from w2w.table import delta
 from w2w.table.delta import need_table
+from w2w.table.parts import Output
 from w2w.table.pending import Keys, rejected_keys, table_keys
-from w2w.table.sink import Output
 
 STAGE_CODE = 3  # raise it when the same boxes would be cut differently
 

@@ -16,8 +16,8 @@ from w2w.results import Summary
 from w2w.stage import Pool
 from w2w.table import work as work_files
 from w2w.table.delta import need_table, newest_version
+from w2w.table.parts import Output
 from w2w.table.pending import rejected_keys, table_keys
-from w2w.table.sink import Output
 
 STAGE_CODE = 4  # raise it when the same masks would be cut out differently
 

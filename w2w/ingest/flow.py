@@ -38,8 +38,9 @@ from w2w.ingest.stage import NEWS, STANDING, WORK_SCHEMA, with_standing, work_ro
 from w2w.stage import Counts, Stage
 from w2w.table import delta, snapshot, work
 from w2w.table.doubles import is_own
+from w2w.table.parts import Output, write_part
 from w2w.table.pending import rejected_keys
-from w2w.table.sink import Lineage, Output, append_rows, write_part
+from w2w.table.sink import Lineage, append_rows
 
 STAGE_CODE = 1  # raise it when the same bytes would be judged differently
 

@@ -26,8 +26,8 @@ from w2w.models.encoder import encoder_input, model_version
 from w2w.models.stage import EMBED_GIVES, EMBED_SLOTS_GIVES, VECTORS, Embed, EmbedSlots
 from w2w.stage import Pool, Stage
 from w2w.table.delta import need_table, newest_version
+from w2w.table.parts import Output
 from w2w.table.pending import Keys, rejected_keys, table_keys
-from w2w.table.sink import Output
 
 
 @dataclass(frozen=True)

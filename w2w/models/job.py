@@ -15,7 +15,7 @@ from w2w.models.flow_looks import look_stages, looks_without_vector, with_person
 from w2w.models.looks import detected_by, look_version
 from w2w.results import Summary
 from w2w.stage import Pool
-from w2w.table.sink import Output
+from w2w.table.parts import Output
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from w2w.results import Summary
 from w2w.shown import without_secrets
 from w2w.stage import Counts, Pool, Stage
 from w2w.table import work
-from w2w.table.sink import Output
+from w2w.table.parts import Output
 
 _INPUTS = (schema.PRODUCTS, schema.EMBEDDINGS)
 _LINES = "outfits.jsonl"

@@ -15,8 +15,9 @@ from w2w.results import Summary
 from w2w.search.answers import read_answers, unknown_products
 from w2w.stage import Counts
 from w2w.table import delta
+from w2w.table.parts import RECEIPT_SCHEMA, Output, write_part
 from w2w.table.pending import table_keys
-from w2w.table.sink import RECEIPT_SCHEMA, Committer, Output, write_part
+from w2w.table.sink import Committer
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,8 @@ from w2w.results import Summary
 from w2w.search import pictures as pages
 from w2w.search.flow import check_queries, queries_of
 from w2w.stage import Pool, Stage
+from w2w.table.parts import Output
 from w2w.table.pending import rejected_keys, table_keys
-from w2w.table.sink import Output
 from w2w.web.fetch import ListedFetchConfig
 
 

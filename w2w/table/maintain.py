@@ -14,7 +14,8 @@ from deltalake.transaction import AddAction, RemoveAction
 from w2w import schema
 from w2w.errors import JobFailed, StorageFailed
 from w2w.table import delta, doubles
-from w2w.table.sink import FENCE, Output, to_action, write_part
+from w2w.table.parts import Output, write_part
+from w2w.table.sink import FENCE, to_action
 
 _TARGET_BYTES = 256 << 20
 _TRIES = 5

@@ -11,7 +11,8 @@ from w2w.crawl.harvest import harvest
 from w2w.crawl.profile import Profile
 from w2w.table import delta
 from w2w.table.delta import current_posts
-from w2w.table.sink import Lineage, Output, append_rows
+from w2w.table.parts import Output
+from w2w.table.sink import Lineage, append_rows
 
 SITE = Profile("x", start=["http://h/"], category_map={"coats": "outer"})
 LINEAGE = Lineage("crawl", "run", "crawl", "x-v", {}, {}, "test")

@@ -47,7 +47,8 @@ from w2w.models.encoder import Encoder, encoder_input, model_version
 from w2w.search import job_search as search
 from w2w.stage import Pool, Stage
 from w2w.table import delta
-from w2w.table.sink import Lineage, Output, append_rows
+from w2w.table.parts import Output
+from w2w.table.sink import Lineage, append_rows
 from w2w.training.classifier import job as classify
 from w2w.web.doorkeeper import Doorkeeper
 from w2w.web.fetch import FetchConfig

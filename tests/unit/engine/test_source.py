@@ -10,8 +10,10 @@ from w2w.errors import JobFailed
 from w2w.garments.boxes import person_box
 from w2w.garments.guides import guides_of
 from w2w.table import delta
+from w2w.table.parts import Output
 from w2w.table.pending import ITEM_SCHEMA, Keys, read_item, rejected_keys, table_keys
-from w2w.table.sink import Lineage, Output, Tolerance, append_rows
+from w2w.table.sink import Lineage, append_rows
+from w2w.table.tolerance import Tolerance
 
 
 def source(*sizes: int) -> Source:

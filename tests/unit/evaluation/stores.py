@@ -7,7 +7,8 @@ import pyarrow as pa
 from w2w import schema
 from w2w.mining.sets import rows as of
 from w2w.mining.sets.records import Photo, Shop
-from w2w.table.sink import Lineage, Output, append_rows
+from w2w.table.parts import Output
+from w2w.table.sink import Lineage, append_rows
 
 LINEAGE = Lineage("fill", "fill", "fill", "1", {}, {}, "x")
 VERSION, NOW = "v1", 0

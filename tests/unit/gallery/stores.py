@@ -10,7 +10,8 @@ from tests.unit.index.conftest import Catalog, run_job
 from w2w import ids, schema
 from w2w.index.manifest import index_uri
 from w2w.index.spec import IndexConfig
-from w2w.table.sink import Lineage, Output, append_rows
+from w2w.table.parts import Output
+from w2w.table.sink import Lineage, append_rows
 
 LINEAGE = Lineage("fill", "fill", "fill", "1", {}, {}, "x")
 CATEGORIES = ("top", "bottom", "shoes", "dress")

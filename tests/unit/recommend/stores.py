@@ -9,7 +9,8 @@ from w2w import ids, schema
 from w2w.garments.stage import to_jpeg
 from w2w.models.config import EncoderConfig
 from w2w.models.encoder import model_version
-from w2w.table.sink import Lineage, Output, append_rows
+from w2w.table.parts import Output
+from w2w.table.sink import Lineage, append_rows
 
 DIM = 16
 PLACES = ("top", "bottom", "shoes", "dress", "bag")

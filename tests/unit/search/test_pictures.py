@@ -16,7 +16,8 @@ from w2w.models.config import EncoderConfig
 from w2w.models.reasons import Reasons
 from w2w.search.pictures import Answers, Found, check_match, relevance, write_contact_sheet
 from w2w.search.worst import worst_queries
-from w2w.table.sink import Output, append_rows
+from w2w.table.parts import Output
+from w2w.table.sink import append_rows
 
 
 def product(name: str, image: str | None = None, sku: str | None = None, category: str = "top", active: bool = True) -> dict:

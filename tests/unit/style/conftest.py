@@ -12,7 +12,8 @@ import w2w
 from tests.unit.nights.nights import without_ray
 from tests.unit.table.test_sink import lineage
 from w2w import schema
-from w2w.table.sink import Output, append_rows
+from w2w.table.parts import Output
+from w2w.table.sink import append_rows
 from w2w.wardrobe.garment import generator, make_garment
 from w2w.wardrobe.photo import street_photo
 from w2w.wardrobe.shop import outfit

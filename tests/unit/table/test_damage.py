@@ -14,7 +14,8 @@ from w2w import schema
 from w2w.engine.source import pending_rows
 from w2w.errors import JobFailed, StorageFailed, UsageError
 from w2w.table import delta, inventory, maintain, pending, snapshot
-from w2w.table.sink import Output, append_rows
+from w2w.table.parts import Output
+from w2w.table.sink import append_rows
 
 TABLES = (schema.PRODUCTS, schema.IMAGES, schema.REJECTS)
 

@@ -12,7 +12,8 @@ from w2w import ids, schema
 from w2w.errors import JobFailed, StorageFailed, UsageError
 from w2w.stage import Counts
 from w2w.table import delta, doubles, maintain
-from w2w.table.sink import RECEIPT_SCHEMA, Committer, Lineage, Output, append_rows, to_action, write_part
+from w2w.table.parts import RECEIPT_SCHEMA, Output, write_part
+from w2w.table.sink import Committer, Lineage, append_rows, to_action
 
 IMAGES, EMBEDDINGS = Output(schema.IMAGES, unique=schema.IMAGE_ID), Output(schema.EMBEDDINGS)
 

@@ -8,7 +8,7 @@ from w2w import schema
 from w2w.errors import JobFailed
 from w2w.stage import Counts
 from w2w.table import delta, maintain, snapshot
-from w2w.table.sink import Output, write_part
+from w2w.table.parts import Output, write_part
 
 
 def rows(*pair_ids: str) -> pa.Table:

@@ -3,7 +3,7 @@
 import pytest
 
 from w2w.errors import JobFailed
-from w2w.table.sink import Tolerance
+from w2w.table.tolerance import Tolerance
 
 
 @pytest.mark.parametrize(

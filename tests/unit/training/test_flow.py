@@ -23,7 +23,8 @@ from w2w.images.lookbook import file_name
 from w2w.models.config import EncoderConfig
 from w2w.models.encoder import model_version
 from w2w.table import delta
-from w2w.table.sink import Output, append_rows
+from w2w.table.parts import Output
+from w2w.table.sink import append_rows
 from w2w.training.config import LoopConfig
 from w2w.training.detectors.config import TrainConfig, start_digest
 from w2w.training.detectors.flow import list_photos, rows_digest

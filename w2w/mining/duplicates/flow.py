@@ -46,8 +46,8 @@ from w2w.mining.duplicates.rules import (
 )
 from w2w.stage import Counts, Pool, Stage
 from w2w.table import delta
+from w2w.table.parts import Output
 from w2w.table.pending import rejected_keys, table_keys
-from w2w.table.sink import Output
 
 STAGE = "fingerprint"  # its rejects' stage, whichever job runs it
 _ROWS_PER_MAP = 50_000

@@ -12,7 +12,8 @@ from w2w.errors import UsageError
 from w2w.mining.negatives.rules import NegativeRules, negatives_of
 from w2w.stage import REJECTED_BY, REJECTED_SCHEMA, Counts
 from w2w.table import delta
-from w2w.table.sink import Lineage, Tolerance
+from w2w.table.sink import Lineage
+from w2w.table.tolerance import Tolerance
 
 _PAIRS = (schema.PAIR_ID, schema.GARMENT_ID, schema.POST_ID, schema.PRODUCT_ID, schema.CATEGORY, schema.SPLIT)
 _NEIGHBOURS = (schema.QUERY_ID, schema.NEIGHBOUR_LIST, schema.INDEX_VERSION)

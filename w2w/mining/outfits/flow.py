@@ -16,8 +16,9 @@ from w2w.mining.outfits.rules import SHARED, SLOTS_SCHEMA, Modified, modified_ro
 from w2w.mining.tags import PRODUCT_KEY
 from w2w.stage import REJECTED_SCHEMA
 from w2w.table import delta
+from w2w.table.parts import Output, write_part
 from w2w.table.pending import lookup
-from w2w.table.sink import Lineage, Output, write_part
+from w2w.table.sink import Lineage
 
 _LEAVES = [f"{schema.SLOTS}.list.element.{c}" for c in (schema.SLOT, schema.BOX, schema.CROP_SOURCE)]
 

@@ -33,7 +33,8 @@ from w2w.models.encoder import model_version
 from w2w.stage import REJECTED_BY, REJECTED_SCHEMA, Counts
 from w2w.table import delta, work
 from w2w.table.judgements import read_judgements
-from w2w.table.sink import Lineage, Tolerance
+from w2w.table.sink import Lineage
+from w2w.table.tolerance import Tolerance
 
 _POSTS = (schema.POST_ID, schema.URL, schema.IMAGE_ID, schema.PRODUCT_IDS, schema.ACTIVE, schema.FETCHED_AT)
 _GARMENTS = (schema.GARMENT_ID, schema.IMAGE_ID, schema.CATEGORY, schema.SCORE, schema.BOX)

@@ -17,7 +17,8 @@ from w2w.mining.tags import PRODUCT_KEY
 from w2w.stage import Counts
 from w2w.table import delta
 from w2w.table.pending import Keys
-from w2w.table.sink import Lineage, Tolerance
+from w2w.table.sink import Lineage
+from w2w.table.tolerance import Tolerance
 
 
 def product_images(store: str) -> Keys:

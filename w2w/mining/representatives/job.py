@@ -15,8 +15,8 @@ from w2w.mining.representatives.rules import GROUND_GIVES, look_at_ground
 from w2w.results import Summary
 from w2w.stage import Pool, Stage
 from w2w.table.delta import need_table
+from w2w.table.parts import Output
 from w2w.table.pending import rejected_keys, table_keys
-from w2w.table.sink import Output
 
 STAGE_CODE = 1  # raise it when the same tables would give other rows
 

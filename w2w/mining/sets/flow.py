@@ -26,8 +26,10 @@ from w2w.mining.sets import rows as of
 from w2w.mining.sets.records import PublicSet
 from w2w.stage import REJECTED_SCHEMA, Counts, Pool, Stage
 from w2w.table import delta, snapshot, work
+from w2w.table.parts import Output
 from w2w.table.pending import rejected_keys, table_keys
-from w2w.table.sink import Lineage, Output, Tolerance
+from w2w.table.sink import Lineage
+from w2w.table.tolerance import Tolerance
 from w2w.web.fetch import FetchConfig, Fetcher
 
 # what the stage that loads images wants to find beside a row

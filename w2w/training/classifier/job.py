@@ -14,8 +14,8 @@ from w2w.models.encoder import model_version
 from w2w.results import Figure, Summary
 from w2w.stage import Pool, Stage
 from w2w.table.delta import need_table
+from w2w.table.parts import Output
 from w2w.table.pending import rejected_keys, table_keys
-from w2w.table.sink import Output
 from w2w.training.classifier.flow import labelled_products, train_head
 
 

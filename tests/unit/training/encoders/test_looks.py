@@ -17,7 +17,8 @@ from w2w.models.config import EncoderConfig
 from w2w.models.encoder import load_encoder, model_version
 from w2w.models.looks import look_version
 from w2w.table import delta
-from w2w.table.sink import Output, append_rows
+from w2w.table.parts import Output
+from w2w.table.sink import append_rows
 from w2w.training import job
 from w2w.training.encoders.config import HEAD, PairConfig
 from w2w.training.encoders.flow import measure_pictures

@@ -7,7 +7,7 @@ from w2w import schema
 from w2w.errors import UsageError
 from w2w.stage import Counts
 from w2w.table import delta, snapshot
-from w2w.table.sink import Output, write_part
+from w2w.table.parts import Output, write_part
 from w2w.training.outfits.flow import read_blanks, read_outfits
 
 ITEMS = {

@@ -1,0 +1,28 @@
+"""How many rejects fail a job."""
+
+from dataclasses import dataclass
+
+from w2w.errors import TooManyRejects
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """How many rejects a job bears: up to ``max_rate`` of the rows that it is about, and always fewer than ``min_rejects``, if
+    any row is good."""
+
+    max_rate: float = 1.0
+    min_rejects: int = 1
+
+    def exceeded(self, rejected: int, rows: int) -> bool:
+        return rejected > self.max_rate * rows and rejected >= min(self.min_rejects, rows)
+
+    def check(self, rejects: dict[str, int], rows: int, before: int = 0) -> None:
+        """Raises TooManyRejects where too many of ``rows`` are rejected: ``rejects`` now, by code, and so many ``before``."""
+        rejected = sum(rejects.values()) + before
+        if self.exceeded(rejected, rows):
+            worst = [f"{n} {code}" for code, n in sorted(rejects.items(), key=lambda kv: -kv[1])]
+            worst += [f"{before} by earlier runs"] if before else []
+            raise TooManyRejects(
+                f"{rejected} of {rows} rows were rejected ({', '.join(worst)}): more than max_reject_rate={self.max_rate:g} "
+                f"allows. 'w2w tables STORE --rejects' shows them; mend the input, or raise --max_reject_rate."
+            )
