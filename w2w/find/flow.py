@@ -15,13 +15,14 @@ from w2w.engine.source import Source, file_rows, pending_rows
 from w2w.find import answers as told
 from w2w.find.answers import Answer, Catalog
 from w2w.find.finder import Plan
+from w2w.find.inorder import InOrder, rejects_of
 from w2w.find.photos import LISTED, filled
 from w2w.find.stage import FIND_GIVES, LOOK_GIVES, FindProducts, look, of_table
 from w2w.images.decode import DecodeLimits
 from w2w.ingest.loading import load_stage
 from w2w.ingest.stage import loadable
 from w2w.results import Summary
-from w2w.stage import Chain, Pool, Stage, batches, leaving
+from w2w.stage import Pool, Stage, batches
 from w2w.table import delta, work
 from w2w.table.delta import need_table
 from w2w.table.parts import Output
@@ -103,39 +104,26 @@ def asked_of_table(store: str, of: str) -> Asked:
 
 
 class Here:
-    """The stages in this process, loaded once: photos in, answers out, in the photos' order."""
+    """The stages in this process: photos in, answers out, in the photos' order."""
 
     def __init__(self, plan: Plan, words: np.ndarray | None, how: How, run_id: str, catalog: Catalog, from_table: bool = False):
-        self._plan, self._catalog, self._batch_rows = plan, catalog, how.pool.batch_rows
-        steps = stages(plan, words, replace(how, gpu_pool=None), run_id, from_table)
-        steps.insert(1, Stage("keep", self._keep, (schema.KEY, schema.BYTES), pa.schema([])))
-        fields = schema.IMAGES.schema if from_table else loadable(LISTED.empty_table()).schema
-        (leaves,) = leaving([steps], fields, schema.FOUND.schema.names, [])
-        self._chain = Chain(steps, schema.IMAGE_ID if from_table else schema.KEY, None, leaves)
-        self._wanted, self._kept = set[str](), dict[str, bytes]()
+        self._batch_rows = how.pool.batch_rows
+        self._through = InOrder(
+            stages(plan, words, replace(how, gpu_pool=None), run_id, from_table),
+            schema.IMAGES.schema if from_table else loadable(LISTED.empty_table()).schema,
+            schema.FOUND.schema.names,
+            lambda rows: told.answers(rows, catalog, plan.options),
+            told.unreadable,
+            schema.IMAGE_ID if from_table else schema.KEY,
+        )
 
     def __call__(
-        self, store: str, asked: Asked, shown: int = 0, seen: Callable[[int, int], None] = lambda done, rejected: None
+        self, store: str, asked: Asked, shown: int = 0, seen: Callable[[int, int], None] | None = None
     ) -> tuple[list[Answer], dict[str, bytes]]:
-        """The answers, and the encoded photos of the first ``shown``, by their keys. ``seen`` is told how many photos are
-        answered, and how many of them could not be read."""
-        names, made, rejected = asked.names, dict[str, Answer](), 0
-        self._wanted, self._kept = set(list(names)[:shown]), {}
+        """As ``InOrder``."""
         tables = asked.tables(store)
-        for rows, bad in self._chain.flow(batches(tables, self._batch_rows) if asked.from_table else tables):
-            made |= dict(zip(rows.column(schema.KEY).to_pylist(), told.answers(rows, self._catalog, self._plan.options)))
-            made |= {key: told.unreadable(names[key], code, detail) for key, code, detail in _rejects(bad)}
-            rejected += bad.num_rows
-            seen(len(made), rejected)
-        assert len(made) == len(names), f"{len(names)} photos in, {len(made)} answers out"
-        return [made[key] for key in names], self._kept
-
-    def _keep(self, rows: pa.Table) -> pa.Table:
-        """So that the page shows the very bytes that were searched with."""
-        for key, data in zip(rows.column(schema.KEY).to_pylist(), rows.column(schema.BYTES)):
-            if key in self._wanted:
-                self._kept[key] = data.as_py()
-        return rows
+        tables = batches(tables, self._batch_rows) if asked.from_table else tables
+        return self._through(tables, asked.names, shown, *filter(None, [seen]))
 
 
 def on_workers(run: Run, result: R, plan: Plan, words: np.ndarray | None, how: How, asked: Asked) -> R:
@@ -181,7 +169,7 @@ def stored_answers(store: str, plan: Plan, catalog: Catalog, asked: Asked) -> It
     columns = [schema.KEY, schema.REJECT_CODE, schema.REJECT_DETAIL, schema.STAGE_VERSION]
     bad = delta.read(store, schema.REJECTS, columns, stage=STAGE)
     bad = bad.filter(pc.equal(bad.column(schema.STAGE_VERSION), plan.search_version))
-    rejected = {key: (code, detail) for key, code, detail in _rejects(bad)}
+    rejected = {key: (code, detail) for key, code, detail in rejects_of(bad)}
     for key, name in names.items():
         if key in place:
             yield from told.answers(found.slice(place[key], 1), catalog, plan.options)
@@ -198,7 +186,3 @@ def photo_bytes(store: str, asked: Asked, how: How, shown: int) -> dict[str, byt
         return {k: v for t in tables for k, v in zip(*(t.column(c).to_pylist() for c in (schema.IMAGE_ID, schema.BYTES)))}
     loaded = list(load.run(first.tables(store), **load.args))
     return {k: v for t in loaded for k, v in zip(*(t.column(c).to_pylist() for c in (schema.KEY, schema.BYTES)))}
-
-
-def _rejects(rows: pa.Table) -> Iterator[tuple[str, str, str]]:
-    return zip(*(rows.column(c).to_pylist() for c in (schema.KEY, schema.REJECT_CODE, schema.REJECT_DETAIL)))

@@ -27,7 +27,7 @@ from w2w.models.config import EncoderConfig
 from w2w.models.encoder import try_encoder
 from w2w.models.reasons import Reasons
 from w2w.models.text import embed_words
-from w2w.report.page import page_of
+from w2w.report.page import folder_of
 from w2w.results import Summary
 from w2w.shown import terminal
 from w2w.stage import Counts, Pool
@@ -136,7 +136,7 @@ def main(config: Config) -> Result:
     else:
         told = [of_words(config.text, Shelves(plan).products_of(words), catalog, plan.options)]
         result = run.done(result, answers=tuple(told))
-    folder = _folder(run, config)
+    folder = folder_of(config.out, run.store, run.job, run.run_id)
     written = write_lines(storage.join(folder, LINES), told)
     if here:
         result = run.done(result, counts=Counts(asked.num, asked.num - written.rejects.total(), dict(written.rejects)))
@@ -168,11 +168,6 @@ def _try(plan: Plan) -> None:
         try_segmenter(plan.models.segmenter)
 
 
-def _folder(run: Run, config: Config) -> str:
-    """Of the lines and the page."""
-    return storage.absolute(config.out) if config.out else page_of(run.store, run.job, run.run_id).rpartition("/")[0]
-
-
 def _reported(
     run: Run,
     config: Config,
@@ -196,7 +191,7 @@ def _reported(
 def _watch(run: Run, config: Config, plan: Plan, words: np.ndarray | None, how: How, result: Result) -> Result:
     """Answers what appears, until Ctrl-C: prints each answer, appends its line, and makes the page of the last ones anew. When
     a new version of the index is published, the next photo is searched for in that one."""
-    folder, total = _folder(run, config), Written()
+    folder, total = folder_of(config.out, run.store, run.job, run.run_id), Written()
     last: deque[tuple[Answer, bytes | None]] = deque(maxlen=max(1, config.shown))
     os.makedirs(folder, exist_ok=True)
     finder = Here(plan.on_all_cores(), words, how, run.run_id, Catalog(run.store))

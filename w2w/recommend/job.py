@@ -21,7 +21,7 @@ from w2w.recommend.published import published
 from w2w.recommend.rules import OutfitConfig
 from w2w.recommend.stage import GIVES, WORK, Recommend
 from w2w.recommend.worn import WornConfig
-from w2w.report.page import page_of
+from w2w.report.page import folder_of
 from w2w.results import Summary
 from w2w.shown import without_secrets
 from w2w.stage import Counts, Pool, Stage
@@ -154,7 +154,7 @@ def main(config: Config) -> Result:
     else:
         answer = answer_of(stylist, stylist.question(given))
     result = run.done(result, outfits=(answer,), counts=Counts(1, 1))
-    folder = _folder(run, config)
+    folder = folder_of(config.out, run.store, run.job, run.run_id)
     text = json.dumps(without_secrets(asdict(answer)), ensure_ascii=False) + "\n"
     storage.write_bytes(storage.join(folder, _LINES), text.encode())
     crops = {row: s.crop for row, s in zip(range(len(catalog.shelf), stylist.size), seen)}
@@ -217,14 +217,10 @@ def _whole(run: Run, config: Config, catalog: Catalog, scorer: Scored, stylist: 
     return run.done(result, report=_page(run, config, [a for a in answers if a], result, []))
 
 
-def _folder(run: Run, config: Config) -> str:
-    return storage.absolute(config.out) if config.out else page_of(run.store, run.job, run.run_id).rpartition("/")[0]
-
-
 def _page(run: Run, config: Config, answers: Sequence[Answer], result: Result, crops: Sequence[bytes]) -> str | None:
     if not config.shown:
         return None
-    page = storage.join(_folder(run, config), "index.html")
+    page = storage.join(folder_of(config.out, run.store, run.job, run.run_id), "index.html")
     images = flow.pictures(
         run.store,
         {i.image_id for a in answers for o in a.outfits for i in o.items if i.image_id}

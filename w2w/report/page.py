@@ -56,6 +56,11 @@ def page_of(store: str, job: str, run_id: str) -> str:
     return storage.join(store, "reports", job, run_id, _PAGE)
 
 
+def folder_of(out: str | None, store: str, job: str, run_id: str) -> str:
+    """The folder of a run's page and of what lies beside it: ``out``, where it is given."""
+    return storage.absolute(out) if out else page_of(store, job, run_id).rpartition("/")[0]
+
+
 def _once_each(text: str) -> str:
     """The page with every picture stored at its first use, others naming it, and all of them smaller where it would be too
     large."""

@@ -1,16 +1,14 @@
 """Style: photos -> the looks of your posts that are most like them, and the products worn in those looks."""
 
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
-
-import pyarrow as pa
 
 from w2w import schema, storage
 from w2w.engine.job import JobConfig, Run
 from w2w.engine.progress import Progress
 from w2w.errors import UsageError
+from w2w.find.inorder import InOrder
 from w2w.find.photos import PhotoOptions, listed
 from w2w.find.stage import LOOK_GIVES, look
 from w2w.garments.detector import DetectorConfig
@@ -18,13 +16,13 @@ from w2w.ingest.loading import load_stage
 from w2w.ingest.stage import loadable
 from w2w.models.config import EncoderConfig
 from w2w.models.reasons import Reasons
-from w2w.report.page import page_of
+from w2w.report.page import folder_of
 from w2w.results import Summary
-from w2w.stage import Chain, Counts, Pool, Stage, leaving
+from w2w.stage import Counts, Pool, Stage
 from w2w.style import answers as told
 from w2w.style.answers import Answer
 from w2w.style.page import style_report
-from w2w.style.stage import STYLE_GIVES, FindLooks, Plan, plan_of
+from w2w.style.stage import STYLE_GIVES, FindLooks, plan_of
 
 LINES, PAGE = "styles.jsonl", "index.html"
 _ANSWERED = (schema.KEY, schema.QUERY_ID, schema.WIDTH, schema.HEIGHT, *STYLE_GIVES.names)
@@ -97,10 +95,18 @@ def main(config: Config) -> Result:
     )
     if config.dry_run:
         return result
-    folder = storage.absolute(config.out) if config.out else page_of(run.store, "style", run.run_id).rpartition("/")[0]
-    kept: dict[str, bytes] = {}
+    folder = folder_of(config.out, run.store, run.job, run.run_id)
+    rows = loadable(photos)
+    steps = [
+        load_stage(config.fetch, Pool(batch_rows=8)),
+        Stage("decode", look, (schema.BYTES,), LOOK_GIVES, {"limits": config.decode, "longest_px": config.longest_px}),
+        Stage("style", FindLooks, tuple(LOOK_GIVES.names), STYLE_GIVES, {"plan": plan.on_all_cores()}),
+    ]
+    by_person = plan.detected is not None
+    through = InOrder(steps, rows.schema, _ANSWERED, lambda r: told.answers(run.store, r, by_person), told.unreadable)
+    names = dict(zip(*(photos.column(c).to_pylist() for c in (schema.KEY, schema.QUERY_ID))))
     with Progress("style", photos.num_rows, "photos") as progress:
-        found = list(_answered(config, plan.on_all_cores(), photos, kept, progress))
+        found, kept = through(iter([rows]), names, config.shown, progress.update)
     rejects = Counter(answer.reject for answer in found if answer.reject)
     counts = Counts(photos.num_rows, photos.num_rows - rejects.total(), dict(rejects))
     config.tolerance.check(rejects, photos.num_rows)
@@ -121,33 +127,3 @@ def main(config: Config) -> Result:
         lines=lines,
         report=page,
     )
-
-
-def _answered(config: Config, plan: Plan, photos: pa.Table, kept: dict[str, bytes], progress: Progress) -> Iterator[Answer]:
-    """The answers, in the photos' order. ``kept`` takes the encoded photos of those that are shown."""
-    names = dict(zip(*(photos.column(c).to_pylist() for c in (schema.KEY, schema.QUERY_ID))))
-    wanted = set(list(names)[: config.shown])
-
-    def keep(rows: pa.Table) -> pa.Table:
-        kept.update((k, d.as_py()) for k, d in zip(rows.column(schema.KEY).to_pylist(), rows[schema.BYTES]) if k in wanted)
-        return rows
-
-    settings = {"limits": config.decode, "longest_px": config.longest_px}
-    steps = [
-        load_stage(config.fetch, Pool(batch_rows=8)),
-        Stage("keep", keep, (schema.KEY, schema.BYTES), pa.schema([])),
-        Stage("decode", look, (schema.BYTES,), LOOK_GIVES, settings),
-        Stage("style", FindLooks, tuple(LOOK_GIVES.names), STYLE_GIVES, {"plan": plan}),
-    ]
-    rows_in = loadable(photos)
-    (leaves,) = leaving([steps], rows_in.schema, _ANSWERED, [])
-    made: dict[str, Answer] = {}
-    rejected = 0
-    for rows, bad in Chain(steps, schema.KEY, None, leaves).flow(iter([rows_in])):
-        made |= zip(rows.column(schema.KEY).to_pylist(), told.answers(plan.store, rows, plan.detected is not None))
-        reasons = (bad.column(c).to_pylist() for c in (schema.KEY, schema.REJECT_CODE, schema.REJECT_DETAIL))
-        made |= {key: told.unreadable(names[key], code, detail) for key, code, detail in zip(*reasons)}
-        rejected += bad.num_rows
-        progress.update(len(made), rejected)
-    assert len(made) == len(names), f"{len(names)} photos in, {len(made)} answers out"
-    yield from (made[key] for key in names)

@@ -66,7 +66,7 @@ def test_a_night_computes_what_changed_and_nothing_else(store):
     assert (again.new, nothing, again.done) == (1, {}, 100), "what has no vector is asked about until its reject is there"
 
     gone = next(p for p in sorted(shown(rows["p000"])) if p != "p000")
-    append(store, schema.PRODUCTS, [product(int(gone[1:]), active=False, fetched_at=5), product(2, price=99.0, fetched_at=5)])
+    append(store, schema.PRODUCTS, [product(int(gone[1:]), active=False), product(2, price=99.0)], "gone")
     had_it = {p for p, row in rows.items() if gone in shown(row)} - {gone}
     third, made, _ = night(store, "three")
     assert third.gone == 1
@@ -75,7 +75,7 @@ def test_a_night_computes_what_changed_and_nothing_else(store):
     assert len(made) == third.changed + 1 < 40
     assert all(gone not in shown(row) for row in made.values())
     # it comes back: the rows are those of the first night, and are computed again since they are not the newest
-    append(store, schema.PRODUCTS, [product(int(gone[1:]), fetched_at=9)])
+    append(store, schema.PRODUCTS, [product(int(gone[1:]))], "back")
     fourth, back, _ = night(store, "four")
     assert set(back) == set(made)
     assert (fourth.gone, fourth.changed) == (0, len(made))
