@@ -18,7 +18,7 @@ from w2w.ingest.feed import FeedConfig
 from w2w.models.config import EncoderConfig
 from w2w.models.encoder import Encoder, load_encoder
 from w2w.stage import Pool
-from w2w.table import delta, sink
+from w2w.table import delta, parts, sink
 
 MODELS = (EncoderConfig(), EncoderConfig(store_dtype="float16"))
 CATEGORIES = ("top", "bottom", "shoes")
@@ -37,7 +37,7 @@ class Crashes:
         self.left: int | None = None
         self.num_writes = 0
         self._after = False
-        for module, name in ((sink, "_commit"), (sink, "_write"), (storage, "write_bytes"), (storage, "replace_if")):
+        for module, name in ((sink, "_commit"), (parts, "_write"), (storage, "write_bytes"), (storage, "replace_if")):
             monkeypatch.setattr(module, name, self._dying(getattr(module, name)))
 
     def at(self, write: int, after: bool) -> None:
