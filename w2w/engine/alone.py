@@ -1,5 +1,4 @@
-"""One worker on a cluster of this process: a task. It needs no controller and no group of
-workers, which Ray Train starts first."""
+"""Training in a single worker on a local cluster: a plain Ray task, without Ray Train's controller and worker group."""
 
 import tempfile
 from collections.abc import Callable, Iterator
@@ -18,7 +17,7 @@ from w2w.stage import HISTORY
 
 
 def train(make: Callable[[int, int], Training], workers: Workers, place: str) -> str:
-    """Trains; returns where the last checkpoint lies. A worker that dies is replaced, and goes on from there."""
+    """Trains and returns the path of the last checkpoint. A worker that dies is replaced and resumes from it."""
     task = ray.remote(num_cpus=workers.num_cpus, num_gpus=workers.num_gpus, max_retries=workers.max_failures)(_work)
     try:
         with raise_user_errors():
@@ -54,7 +53,7 @@ def _work(make: Callable[[int, int], Training], place: str, on_gpu: bool) -> str
 
 
 def _checkpoints(system: fs.FileSystem, path: str) -> list[str]:
-    """Those that are whole, the last one last: the history is the last file that is written."""
+    """The complete checkpoints, newest last: the history file is written last."""
     found = system.get_file_info(fs.FileSelector(path, allow_not_found=True))
     folders = sorted(f.path for f in found if "/checkpoint_" in f.path)
     return [f for f in folders if system.get_file_info(f"{f}/{HISTORY}").type == fs.FileType.File]
@@ -62,7 +61,7 @@ def _checkpoints(system: fs.FileSystem, path: str) -> list[str]:
 
 def _save(system: fs.FileSystem, folder: Path, path: str) -> None:
     if system.get_file_info(path).type == fs.FileType.Directory:
-        system.delete_dir(path)  # half of one, by a worker that died
+        system.delete_dir(path)  # left incomplete by a worker that died
     files = [f for f in sorted(folder.rglob("*")) if f.is_file()]
     for file in sorted(files, key=lambda f: f == folder / HISTORY):
         target = f"{path}/{file.relative_to(folder).as_posix()}"
@@ -72,7 +71,7 @@ def _save(system: fs.FileSystem, folder: Path, path: str) -> None:
 
 @contextmanager
 def local(system: fs.FileSystem, path: str) -> Iterator[Path]:
-    """The checkpoint's files in a folder of this machine, for as long as this is open."""
+    """The checkpoint's files in a local folder, removed on exit."""
     with tempfile.TemporaryDirectory() as folder:
         fs.copy_files(path, folder, source_filesystem=system, destination_filesystem=fs.LocalFileSystem())
         yield Path(folder)

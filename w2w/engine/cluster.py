@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
-# Ray's C++ core prints warnings about its own internals into the user's terminal
+# Ray's C++ core prints warnings about its own internals on the user's terminal
 os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
 
 import ray
@@ -37,7 +37,7 @@ class RayConfig:
 
 
 def connect(config: RayConfig) -> None:
-    """Joins the cluster, or starts a local one; does nothing where this process already did."""
+    """Joins the cluster or starts a local one; a no-op if this process already did."""
     if ray.is_initialized():
         return
     address = config.address or os.environ.get("RAY_ADDRESS")
@@ -55,29 +55,29 @@ def connect(config: RayConfig) -> None:
             with _no_stderr(), only_what_is_used() if _lean else nullcontext():
                 ray.init("local", num_cpus=config.num_cpus, object_store_memory=store, include_dashboard=False, **quiet)
             return
-        except Exception as e:  # Ray has no other class for it: a busy machine needs more than the 30 s that Ray waits
+        except Exception as e:  # Ray raises no more specific class: a busy machine needs more than Ray's 30 s
             slow = "timed out during startup" in str(e)
             if not slow and (not _lean or attempt == _STARTS):
                 raise
             ray.shutdown()
-            _lean = _lean and slow  # any other error may be for want of what was left out
+            _lean = _lean and slow  # any other error may come from a service that the lean start left out
             if attempt == _STARTS:
                 raise JobFailed(f"Ray did not start in {_STARTS} attempts of 30 s: the machine is too busy") from e
 
 
 def is_lean() -> bool:
-    """Whether the cluster that this process started lacks what one job does not use."""
+    """Whether this process started its cluster without the services that a single job does not need."""
     return _lean
 
 
 def is_own() -> bool:
-    """Whether this process started the cluster: it ends with this process, and holds no other job."""
+    """Whether this process started the cluster, which then ends with it and runs no other job."""
     return _own
 
 
 @contextmanager
 def _no_stderr() -> Iterator[None]:
-    """The C++ core greets on the process's stderr. What goes wrong is raised as an exception, and not lost."""
+    """Silences the C++ core, which greets on the process's stderr. Failures are raised as exceptions, so none is lost."""
     sys.stderr.flush()
     kept = os.dup(2)
     nowhere = os.open(os.devnull, os.O_WRONLY)

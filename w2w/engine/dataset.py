@@ -1,4 +1,4 @@
-"""A table's parts as a dataset of Ray's, which its workers read."""
+"""A table's parts as a Ray Dataset, read by Ray's workers."""
 
 import pickle
 from collections.abc import Iterator, Sequence
@@ -11,11 +11,11 @@ from w2w import schema
 from w2w.engine.cluster import RayConfig, connect
 from w2w.table import delta
 
-_ROWS = 65_536  # that a task reads, at least
+_ROWS = 65_536  # minimum rows per read task
 
 
 def dataset(store: str, table: schema.Table, columns: Sequence[str], listed: Sequence[delta.Part]) -> Dataset:
-    """Joins the cluster, or starts a local one."""
+    """Reads the parts as a dataset; joins the cluster or starts a local one."""
     connect(RayConfig())
     if not listed:
         return ray.data.from_arrow(pa.schema([table.schema.field(c) for c in columns]).empty_table())

@@ -1,4 +1,4 @@
-"""Several workers that share their gradients, on Ray Train."""
+"""Several workers that average their gradients, on Ray Train."""
 
 import contextlib
 import tempfile
@@ -17,14 +17,14 @@ from w2w.engine.training import CHECKPOINTS_KEPT, Training, Workers
 from w2w.errors import JobFailed
 from w2w.memory import keep_memory
 
-# Ray Train trains in a thread, whose own arena of glibc's malloc gives large blocks back at once, whatever `keep_memory` says:
-# with one arena for all threads a step takes .55 of the CPU (measured: 10.4 s in place of 18.8)
+# Ray Train trains in a thread, and glibc's arena for that thread returns large blocks at once, whatever `keep_memory` sets:
+# with a single arena a step takes .55 of the CPU time (measured: 10.4 s instead of 18.8)
 _ONE_ARENA = {"MALLOC_ARENA_MAX": "1"}
-_PATIENCE_S = 7200  # that workers wait for each other: the first one measures while the rest stands
+_PATIENCE_S = 7200  # how long workers wait for each other: only the first one evaluates
 
 
 def train(make: Callable[[int, int], Training], workers: Workers, place: str) -> str:
-    """Trains in each worker; returns where the last checkpoint lies. A run with the same ``place`` goes on."""
+    """Trains in each worker and returns the path of the last checkpoint. A run with the same ``place`` resumes."""
     system, path = storage.filesystem(place)
     parent, _, name = path.rpartition("/")
     trainer = (light_trainer() if is_lean() else TorchTrainer)(
@@ -73,7 +73,7 @@ def _work(settings: dict) -> None:
 
 
 def _reason(error: Exception) -> str:
-    """The last line of what the first worker to fail said."""
+    """The last line of the error of the first worker to fail."""
     failures = getattr(error, "worker_failures", {})
     text = str(next(iter(failures.values()), error))
     return [line for line in text.splitlines() if line.strip()][-1].strip()

@@ -1,7 +1,7 @@
-"""Rows brought together by key: every table is split by the hash of a key, and each bucket is one task with all its rows.
+"""Joins by key: every table is partitioned by a hash of the key, and one task gets all rows of a bucket.
 
-What fits in one bucket is read by one task, with nothing in between. Above, map tasks split the parts and the buckets wait in
-the object store, which spills to disk: a worker's memory is that of a bucket, however many rows there are.
+A single bucket is read directly by one task. Larger inputs are partitioned by map tasks, and the buckets wait in the object
+store, which spills to disk: a worker's memory is bounded by one bucket, however many rows there are.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,7 +21,7 @@ _ROWS_PER_MAP = 100_000
 
 @dataclass(frozen=True)
 class Side:
-    """Rows of one table on their way to the bucket of their key ``by``, a column of what ``prepare`` makes of them."""
+    """Rows of one table, sent to the bucket of their key ``by``, a column of what ``prepare`` returns."""
 
     table: schema.Table
     columns: tuple[str, ...]
@@ -39,10 +39,10 @@ def by_key(
     num_buckets: int | None = None,
     title: str = "join",
 ) -> list:
-    """``reduce(tables, *arguments)`` as a Ray task a bucket, ``tables`` being the bucket's rows of every side; results in
-    order of the buckets. Rows keep the order of the table within a bucket.
+    """Runs ``reduce(tables, *arguments)`` as one Ray task per bucket, where ``tables`` holds the bucket's rows of every side.
+    Results are in bucket order; within a bucket, rows keep the order of their table.
 
-    ``num_buckets``: default one for every ``ROWS_PER_BUCKET`` of the largest side.
+    ``num_buckets``: by default one per ``ROWS_PER_BUCKET`` rows of the largest side.
     """
     listed = [delta.parts(delta.open_table(store, side.table), **side.partition) for side in sides]
     if num_buckets is None:

@@ -1,8 +1,8 @@
-"""What every job shares: its common options, its result, and how it ends.
+"""What every job shares: common options, the result, and how it ends.
 
-A job's module has ``Config``, ``Result`` and ``main(config) -> Result``; ``start(main, Config)`` is the rest: options,
-sentences instead of tracebacks for a user's mistake, the result as a table and as JSON, exit codes (0 done, 1 failed, 2 wrong
-usage).
+A job's module has ``Config``, ``Result`` and ``main(config) -> Result``; ``start(main, Config)`` does the rest: parses the
+options, reports a user's mistake as a sentence instead of a traceback, prints the result as a table and as JSON, and sets the
+exit code (0 done, 1 failed, 2 wrong usage).
 """
 
 import dataclasses
@@ -33,7 +33,7 @@ from w2w.table.tolerance import Tolerance
 
 log = logging.getLogger("w2w")
 R = TypeVar("R", bound=Summary)
-STDOUT = "-"  # of --json
+STDOUT = "-"  # as the value of --json
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class Run:
     """One run of one job: its id, its clock, its lineage."""
 
     first: ClassVar["Run | None"] = None
-    """That of the job which ``start`` has started; a job may run others."""
+    """The run of the job that ``start`` started; a job may run others."""
 
     def __init__(self, job: str, config: JobConfig):
         check_common(config)
@@ -80,11 +80,11 @@ class Run:
         Run.first = Run.first or self
 
     def check_store(self) -> None:
-        """Raises UsageError where the store cannot be written."""
+        """Raises UsageError if the store cannot be written."""
         storage.check_writable(self.store, "--store")
 
     def begin(self) -> None:
-        """Checks the store and joins the cluster: called when there is work to do."""
+        """Checks the store and joins the cluster; called once there is work to do."""
         self.check_store()
         connect(self.config.ray)
 
@@ -107,11 +107,11 @@ class Run:
         return time.monotonic() - self._start
 
     def result(self, kind: type[R], **values: Any) -> R:
-        """The job's result, as far as it is known; see ``done``."""
+        """The job's result so far; see ``done``."""
         return kind(job=self.job, run_id=self.run_id, seconds=self.seconds, dry_run=self.config.dry_run, **values)
 
     def done(self, result: R, **values: Any) -> R:
-        """The same with what the work has brought."""
+        """The same, with the outcome of the work."""
         return replace(result, seconds=self.seconds, **values)
 
 
@@ -135,12 +135,12 @@ def check_common(config: JobConfig) -> None:
 
 
 def options_of(config: object, config_class: type) -> dict:
-    """The options of ``config`` that ``config_class`` has too: for a job that runs other jobs."""
+    """The options of ``config`` that ``config_class`` shares: for a job that runs other jobs."""
     return {f.name: getattr(config, f.name) for f in dataclasses.fields(config_class) if hasattr(config, f.name)}
 
 
 def git_revision() -> str | None:
-    """Of the code that runs, where it runs from a checkout."""
+    """Git revision of the running code, if it runs from a checkout."""
     here = os.path.dirname(os.path.dirname(os.path.abspath(w2w.__file__)))
     try:
         found = subprocess.run(["git", "-C", here, "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5)
@@ -161,8 +161,8 @@ def start(main: Callable, config_class: type, argv: Sequence[str] | None = None,
     try:
         json_file, rest = _json_option(sys.argv[1:] if argv is None else argv)
         config = configuration.parse(config_class, rest, prog)
-        where, json_file = json_file, ""  # one that cannot be written is not tried again
-        _write_json(where, name, None, None, None)  # what an earlier run left there says nothing of this one
+        where, json_file = json_file, ""  # a file that cannot be written is not tried again
+        _write_json(where, name, None, None, None)  # an earlier run's result must not be taken for this one's
         json_file = where
         with quiet(json_file == STDOUT):
             result = main(config)
@@ -196,7 +196,7 @@ def show(result: Summary) -> None:
 
 @contextmanager
 def verbose() -> Iterator[None]:
-    """Within, what a job logs is printed as on the command line."""
+    """Within this context, a job logs as on the command line."""
     handler, level = _log_lines(), log.level
     log.addHandler(handler)
     log.setLevel(logging.INFO)
@@ -214,7 +214,7 @@ def _log_lines() -> logging.Handler:
 
 
 def _json_option(argv: Sequence[str]) -> tuple[str, list[str]]:
-    """The file that ``--json`` names, and the other arguments."""
+    """Splits off ``--json``: the file that it names, and the other arguments."""
     rest, where = [], ""
     given = iter(argv)
     for token in given:
@@ -227,7 +227,7 @@ def _json_option(argv: Sequence[str]) -> tuple[str, list[str]]:
 
 
 def _write_json(where: str, job: str, result: Summary | None, code: int | None, error: str | None, final: bool = False) -> None:
-    """The result with exit code and error. ``final``: nothing comes after it."""
+    """Writes the result with exit code and error. ``final``: nothing is written after it."""
     run_id = Run.first.run_id if Run.first else None
     data = to_json(result, **({} if result else {"job": job, "run_id": run_id}), exit=code, error=error and line(error))
     if where == STDOUT:

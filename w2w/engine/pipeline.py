@@ -1,5 +1,5 @@
-"""Several operators on Ray Data: rows travel between their workers as Arrow blocks through the object store, with
-back-pressure, so that CPU tasks feed GPU actors."""
+"""Several operators on Ray Data: rows travel between workers as Arrow blocks through the object store, with back-pressure, so
+that CPU tasks feed GPU actors."""
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
@@ -13,14 +13,14 @@ from w2w.engine.workers import Operator
 
 
 def run_together(operators: Sequence[Operator], blocks: list[pa.Table]) -> Iterator[pa.Table]:
-    """What comes out of the last operator, as it comes. Their work yields tables; the first takes whole blocks, later ones
+    """Yields the last operator's tables as they arrive. Each operator yields tables; the first takes whole blocks, later ones
     ``pool.batch_rows`` at a time."""
     for name in CHATTY:
         logging.getLogger(name).setLevel(logging.ERROR)
     context = ray.data.DataContext.get_current()
     shown = context.enable_progress_bars, context.print_on_execution_start
     context.enable_progress_bars = context.print_on_execution_start = False  # w2w shows its own, in rows
-    dataset = ray.data.from_blocks(blocks)  # from_arrow would start a worker only to count rows
+    dataset = ray.data.from_blocks(blocks)  # from_arrow would start a worker just to count rows
     for i, operator in enumerate(operators):
         pool = operator.pool
         batch = {"batch_size": pool.batch_rows if i else None, "batch_format": "pyarrow", "zero_copy_batch": True}
@@ -34,7 +34,7 @@ def run_together(operators: Sequence[Operator], blocks: list[pa.Table]) -> Itera
             dataset = dataset.map_batches(_called(operator), compute=compute, **resources, **batch)
     try:
         yield from dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
-    finally:  # the context is that of the whole process, whose own datasets may want them
+    finally:  # the context is process-wide, and the user's own datasets may rely on it
         context.enable_progress_bars, context.print_on_execution_start = shown
 
 

@@ -1,13 +1,12 @@
-"""The names of Ray that it does not promise, all of them here: with them a local cluster that w2w starts itself starts in half
-the time. ``RayConfig.lean`` asks for them; a Ray that has one of them no more starts what it always starts.
-"""
+"""All of Ray's private names that w2w uses, in one file: with them a local cluster of its own starts in half the time.
+``RayConfig.lean`` opts in; if Ray no longer has one of them, the normal start is used."""
 
 import pkgutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:  # costs the driver seconds
+if TYPE_CHECKING:  # importing it costs the driver seconds
     from ray.train.torch import TorchTrainer
 
 CHATTY = ("ray.data._internal.execution.streaming_executor", "ray.data._internal.progress")  # loggers
@@ -35,7 +34,7 @@ _INSTEAD = (
 
 
 def _found(name: str) -> Any:
-    """What stands under ``module:attribute``; None where nothing does."""
+    """The object at ``module:attribute``, or None if there is none."""
     try:
         return pkgutil.resolve_name(name)
     except (ImportError, AttributeError):
@@ -44,10 +43,9 @@ def _found(name: str) -> Any:
 
 @contextmanager
 def only_what_is_used() -> Iterator[None]:
-    """A cluster of one job on one machine has no use for the autoscaler's monitor, the monitor of logs that nobody reads, a
-    dashboard without pages, and the larger half of the node's agent: five processes of Python that ``ray.init`` starts and
-    waits for, whatever its options. Without them it takes 7.6 s in place of 16 (2 cores).
-    """
+    """Starts only what a single job on one machine needs. Left out are the autoscaler's monitor, the log monitor, a dashboard
+    without pages, and the larger half of the node's agent: five Python processes that ``ray.init`` otherwise starts and waits
+    for whatever its options. Startup takes 7.6 s instead of 16 (2 cores)."""
     owners = [(_found(owner), name, replacement) for owner, name, replacement in _INSTEAD]
     kept = [(owner, name, getattr(owner, name), replacement) for owner, name, replacement in owners if hasattr(owner, name)]
     try:
@@ -60,9 +58,8 @@ def only_what_is_used() -> Iterator[None]:
 
 
 def light_trainer() -> "type[TorchTrainer]":
-    """Ray's trainer without two actors that are of no use to a local cluster: one frees the workers' places when the controller
-    dies, and waits 10 s at the end for a dashboard that is not there, and one is for Ray Data.
-    """
+    """Ray's trainer without two actors that a local cluster has no use for: one frees the workers' resources if the controller
+    dies and waits 10 s at the end for a dashboard that is not there; the other serves Ray Data."""
     from ray.train.torch import TorchTrainer
 
     class LightTrainer(TorchTrainer):

@@ -1,4 +1,4 @@
-"""How far a job is: a bar with rate and ETA on a terminal, plain log lines otherwise."""
+"""Progress of a job: a bar with rate and ETA on a terminal, plain log lines otherwise."""
 
 import logging
 import sys
@@ -18,7 +18,7 @@ Result = TypeVar("Result")
 
 
 class Progress:
-    """A context that is told how many of ``total`` are done."""
+    """A context that counts finished items out of ``total``."""
 
     def __init__(self, title: str, total: int, unit: str = "rows"):
         self._title, self._total, self._unit = title, total, unit
@@ -64,7 +64,7 @@ class Progress:
 
 
 class Steps:
-    """What several jobs in a row say: a line a step on standard output, with its seconds; of ``log`` warnings alone."""
+    """Output of several jobs in a row: one line with its duration per step on standard output; ``log`` shows only warnings."""
 
     def __init__(self):
         log.setLevel(logging.WARNING)

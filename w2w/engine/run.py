@@ -1,8 +1,8 @@
 """Stages over a table on Ray: read -> stages -> write parts -> commit in the driver.
 
-Stages that share workers run inside one operator: a worker takes an item (rows of one Parquet row group), reads it, runs
-the stages batch by batch and writes the part, so on a CPU cluster image bytes never travel. A stage with a pool of its
-own starts a new operator, and rows travel to it on Ray Data (CPU decode feeds GPU actors).
+Stages that share workers run inside one operator: a worker takes an item (rows of one Parquet row group), reads it, runs the
+stages batch by batch and writes the part, so image bytes never leave the worker on a CPU cluster. A stage with its own pool
+starts a new operator, and rows travel to it on Ray Data (CPU decoding feeds GPU actors).
 """
 
 import time
@@ -40,9 +40,9 @@ from w2w.table.sink import Committer, Lineage
 from w2w.table.tolerance import Tolerance
 
 _BYTES_PER_PART = 64 << 20
-_MAX_BLOCKS = 4096  # of items handed to Ray: more costs scheduling, fewer costs balance
-_STREAMED_BATCHES = 8  # at least, in an item whose last rows may have to be waited for
-_EARLY_REJECTS = 1000  # rows seen before a hopeless run is stopped early
+_MAX_BLOCKS = 4096  # items handed to Ray: more cost scheduling, fewer cost balance
+_STREAMED_BATCHES = 8  # minimum batches per item if the next operator may wait for its last rows
+_EARLY_REJECTS = 1000  # rows processed before a hopeless run is stopped early
 
 
 @dataclass(frozen=True)
@@ -75,9 +75,9 @@ def run_stages(
 ) -> tuple[Counts, dict[str, int]]:
     """Runs the stages over the source and commits. Returns the counts and the version of every table written.
 
-    ``pool`` is for the first stage (and those that share its workers). Raises JobFailed where more rows are rejected than
-    ``tolerance`` allows, of all that the source has, those of earlier runs included: what fails tonight fails tomorrow. What
-    was computed until then stays committed: it is right, and need not be computed again.
+    ``pool`` is for the first stage and those that share its workers. Raises JobFailed if more rows are rejected than
+    ``tolerance`` allows, out of all rows of the source and counting rejects of earlier runs: what fails tonight fails tomorrow.
+    Work done until then stays committed: it is valid and need not be repeated.
     """
     wanted = [c for o in outputs for c in o.columns]
     check_plan(stages, source.schema.names, wanted)
@@ -120,8 +120,8 @@ def run_pending(
     inputs: Sequence[schema.Table],
     pool: Pool,
 ) -> R:
-    """The end of a job over pending rows: ``run_stages`` where there are any and this is no dry run, by the options that all
-    jobs share. ``version`` is the stage's, ``inputs`` the tables that its rows are made of."""
+    """The end of a job over pending rows: calls ``run_stages`` unless nothing is pending or this is a dry run, with the options
+    that all jobs share. ``version`` is the stage's; ``inputs`` are the tables that its rows derive from."""
     config = run.config
     if work.is_done(config.tolerance) or config.dry_run:
         return result
@@ -145,7 +145,7 @@ def _blocks(items: list[pa.Table]) -> list[pa.Table]:
 
 
 def _stream(plan: _Plan, stages: Sequence[Stage], pool: Pool, blocks: list[pa.Table]) -> Iterator[pa.Table]:
-    """The receipts as they come."""
+    """Yields receipts as they arrive."""
     operators = _operators(plan, stages, pool, len(blocks))
     with raise_user_errors():
         if len(operators) == 1:
@@ -157,7 +157,7 @@ def _stream(plan: _Plan, stages: Sequence[Stage], pool: Pool, blocks: list[pa.Ta
 
 
 def _operators(plan: _Plan, stages: Sequence[Stage], pool: Pool, num_blocks: int) -> list[Operator]:
-    """One for each run of stages that share their workers."""
+    """One operator per run of stages that share workers."""
     groups = segments(stages)
     carried = [c for c in (plan.key, plan.source) if c]
     leaves = leaving(groups, plan.fields, [c for o in plan.outputs for c in o.columns], carried)
@@ -166,7 +166,7 @@ def _operators(plan: _Plan, stages: Sequence[Stage], pool: Pool, num_blocks: int
         own, loads_model = group[0].pool or pool, any(stage.loads_model for stage in group)
         workers = own.workers
         if len(groups) == 1 or loads_model:
-            # a worker costs seconds of imports: never more of them than there are blocks
+            # a worker costs seconds of imports: never start more than there are blocks
             workers = min(workers or _workers_that_fit(own), num_blocks)
         arguments = (plan, group, leaves[i], own.batch_rows, i == 0, i == len(groups) - 1)
         operators.append(Operator(_Worker if len(groups) > 1 else _WholeWorker, arguments, own, workers, loads_model))
@@ -186,7 +186,7 @@ def _workers_that_fit(pool: Pool) -> int:
 
 
 class _Worker:
-    """One operator's work in one process: read (first operator), stages, write (last operator)."""
+    """One operator's work in one process: read (first operator), run stages, write (last operator)."""
 
     def __init__(self, plan: _Plan, group: list[Stage], leaves: pa.Schema, batch_rows: int, first: bool, last: bool):
         self._plan, self._batch_rows, self._first, self._last = plan, batch_rows, first, last
@@ -196,7 +196,7 @@ class _Worker:
         try:
             self._chain = Chain(group, plan.key, plan.source, leaves)
         except (UsageError, JobFailed, OSError) as e:
-            self._refusal = e  # raised by the first call: of a failed constructor Ray keeps only the text
+            self._refusal = e  # raised by the first call: from a failed constructor Ray keeps only the text
 
     def __call__(self, block: pa.Table) -> Iterator[pa.Table]:
         if self._refusal:
@@ -217,7 +217,7 @@ class _Worker:
             yield self._write(read, rows, rejected)
 
     def _results(self, block: pa.Table) -> Iterator[tuple[pa.Table, pa.Table]]:
-        """Good rows and all that were rejected so far, batch by batch."""
+        """Good rows and all rejects so far, batch by batch."""
         if self._first:
             yield from self._chain.flow(self._items(block))
             return
@@ -231,7 +231,7 @@ class _Worker:
             yield from self._read(system, root, item)
 
     def _read(self, system, root: str, item: dict) -> Iterator[pa.Table]:
-        """The item's rows and those beside them, in batches, of the declared types."""
+        """The item's rows, joined with those of ``beside``, in batches of the declared types."""
         fields, beside, at = self._plan.fields, pa.table({}), 0
         if self._plan.beside is not None:
             beside = read_beside(*storage.filesystem(self._plan.beside), item)
@@ -257,7 +257,7 @@ class _Worker:
 
 
 class _WholeWorker(_Worker):
-    """A worker of the only operator: takes a block, returns all its receipts."""
+    """A worker of the only operator: takes a block and returns all its receipts."""
 
     def __call__(self, block: pa.Table) -> pa.Table:
         return pa.concat_tables([RECEIPT_SCHEMA.empty_table(), *super().__call__(block)])
@@ -277,7 +277,7 @@ def reject_rows(bad: pa.Table, lineage: Lineage) -> pa.Table:
 
 
 def _join(good: pa.Table, bad: pa.Table) -> pa.Table:
-    """Rows and rejected rows in one table, for the way to the next operator: rejected ones have only reject columns."""
+    """Good and rejected rows in one table, to travel to the next operator: rejected rows have only the reject columns."""
     columns = {f"reject.{c}": pa.nulls(good.num_rows, pa.string()) for c in REJECTED_SCHEMA.names}
     for name, nulls in columns.items():
         good = good.append_column(name, nulls)

@@ -1,4 +1,4 @@
-"""Vectors from a table's parts to the tasks that need them: read once, split by target, gathered in the target's order."""
+"""Moves vectors from a table's parts to the tasks that need them: read once, split by target, gathered in its order."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -14,32 +14,32 @@ from w2w.engine.tasks import collect
 from w2w.errors import JobFailed
 from w2w.table import delta
 
-_ROWS_PER_MAP = 20_000  # 100 MB of 1280 float32 dimensions
+_ROWS_PER_MAP = 20_000  # 100 MB at 1280 float32 dimensions
 
 
 @dataclass(frozen=True)
 class Vectors:
-    """The vectors of one model, where they lie, and which row is whose. Or a column of bytes, as many in every row, of another
-    table: then a vector is uint8."""
+    """Where the vectors of one model lie, and which row belongs to whom. Also serves a fixed-width bytes column of another
+    table; its vectors are uint8."""
 
     store: str
-    version: str  # of the model or stage that made them
+    version: str  # of the model or stage that wrote them
     parts: list[delta.Part]
-    places: ids.Places  # of the owners: rows counted over ``parts`` in order
+    places: ids.Places  # of the owners: row numbers over ``parts`` in order
     table: schema.Table = schema.EMBEDDINGS
     column: str = schema.VECTOR
 
     def find(self, owners: pa.Array | pa.ChunkedArray) -> np.ndarray:
-        """Row of each owner, -1 where it has no vector."""
+        """Row of each owner, -1 if it has no vector."""
         return self.places.find(ids.hash_keys_128(owners))
 
     def names(self) -> Iterator[pa.ChunkedArray]:
-        """The owners of all rows, a batch at a time."""
+        """The owners of all rows, one batch at a time."""
         for batch in delta.read_batches(self.store, self.table, [self.table.key[0]], self.parts):
             yield batch.column(0)
 
     def read_names(self, rows: np.ndarray) -> pa.Array:
-        """The owners of some rows, in the order asked for."""
+        """The owners of the given rows, in the given order."""
         order, found, start = np.argsort(rows, kind="stable"), [pa.array([], pa.string())], 0
         for names in self.names() if len(rows) else ():
             low, high = np.searchsorted(rows[order], [start, start + len(names)])
@@ -49,12 +49,12 @@ class Vectors:
 
 
 def list_vectors(store: str, model_version: str) -> Vectors:
-    """Reads the owners' ids alone, and keeps 24 bytes of each in the driver."""
+    """Reads only the owners' ids, keeping 24 bytes of each in the driver."""
     return list_column(store, schema.EMBEDDINGS, schema.VECTOR, model_version)
 
 
 def list_column(store: str, table: schema.Table, column: str, version: str) -> Vectors:
-    """The same for a column of any table with one partition, of rows with the first key column each once."""
+    """The same for a column of any table with one partition, whose first key column is unique."""
     listed = delta.parts(delta.open_table(store, table), **{table.partition_by[0]: version})
     hashes_N2, start = np.empty((sum(p.rows for p in listed), 2), np.uint64, order="F"), 0
     for batch in delta.read_batches(store, table, [table.key[0]], listed):
@@ -64,7 +64,7 @@ def list_column(store: str, table: schema.Table, column: str, version: str) -> V
 
 
 def share(value: object) -> list:
-    """Puts a value into the object store once, for tasks to take with ``shared``."""
+    """Puts a value into the object store once; tasks read it with ``shared``."""
     return [ray.put(value)]
 
 
@@ -80,10 +80,10 @@ def gather(
     num_cpus: float = 1,
     title: str = "gather",
 ) -> list:
-    """``consume(*arguments[t], vectors_ND)`` as a Ray task for every target; results in order.
+    """Runs ``consume(*arguments[t], vectors_ND)`` as one Ray task per target; results in order.
 
-    ``targets[t]`` are rows of ``vectors`` (``find``), in the order in which ``consume`` wants its (N, D). Every part
-    is read once, however many targets want of it; vectors wait in the object store, which spills to disk.
+    ``targets[t]`` are rows of ``vectors`` (see ``find``), in the order in which ``consume`` wants its (N, D). Every part is
+    read once, however many targets need it; vectors wait in the object store, which spills to disk.
     """
     if not targets:
         return []
@@ -107,7 +107,7 @@ def gather(
 
 
 def read_vectors(vectors: Vectors, rows: np.ndarray) -> np.ndarray:
-    """float32 (len(rows), D) in the driver: for samples and queries that fit there."""
+    """The rows' vectors in the driver, float32 (len(rows), D): for samples and queries that fit in its memory."""
     order = np.argsort(rows, kind="stable")
     found: list[np.ndarray] = []
     for listed, start, stop in _chunks(vectors.parts):
@@ -121,7 +121,7 @@ def read_vectors(vectors: Vectors, rows: np.ndarray) -> np.ndarray:
 
 
 def _chunks(parts: Sequence[delta.Part]) -> Iterator[tuple[list[delta.Part], int, int]]:
-    """Parts together of about the rows that one map task reads, the first of these rows, and the one after the last."""
+    """Groups parts into map tasks of about equal rows: (parts, first row, end row)."""
     start = 0
     for listed in delta.in_chunks(parts, _ROWS_PER_MAP):
         stop = start + sum(p.rows for p in listed)
@@ -150,7 +150,7 @@ def _together(found: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def check_lengths(lengths: Iterable[int | None]) -> None:
-    """Raises JobFailed unless there is one, and it is none of nothing."""
+    """Raises JobFailed unless there is exactly one vector length, and it is not 0."""
     if len(found := set(lengths)) != 1 or not all(found):
         raise JobFailed(
             f"vectors of one model must have one length, and there are some of {', '.join(sorted(map(str, found)))}: "
@@ -159,7 +159,7 @@ def check_lengths(lengths: Iterable[int | None]) -> None:
 
 
 def to_matrix(column: pa.Array | pa.ChunkedArray) -> np.ndarray:
-    """float32 (N, D) of a vector column, uint8 of a column of bytes. Raises JobFailed where rows have different lengths."""
+    """float32 (N, D) of a vector column, uint8 of a bytes column. Raises JobFailed if the lengths differ."""
     if isinstance(column, pa.ChunkedArray):
         column = column.combine_chunks()
     is_bytes = pa.types.is_binary(column.type)

@@ -1,4 +1,4 @@
-"""A snapshot table computed bucket by bucket on Ray and committed whole."""
+"""Snapshot tables, computed bucket by bucket on Ray and committed whole."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -19,8 +19,8 @@ _ROWS_PER_PART = 250_000
 
 @dataclass(frozen=True)
 class Made:
-    """What became of a bucket's rows: ``read`` of them were looked at, each is in ``rows`` or in ``rejected``
-    (``REJECTED_SCHEMA``). Where ``rows`` are not one for one, ``read`` is None and nothing is rejected."""
+    """The outcome of a bucket: of ``read`` rows, each ends in ``rows`` or in ``rejected`` (``REJECTED_SCHEMA``). If ``rows`` do
+    not correspond one to one, ``read`` is None and nothing is rejected."""
 
     rows: pa.Table
     rejected: pa.Table = field(default_factory=REJECTED_SCHEMA.empty_table)
@@ -38,9 +38,9 @@ def make_snapshot(
     tolerance: Tolerance = Tolerance(),
     num_buckets: int | None = None,
 ) -> tuple[Counts, dict[str, int]]:
-    """``make(tables, *arguments)`` for every bucket of the sides; what it makes is what the table holds from then on.
+    """Replaces the table's content by what ``make(tables, *arguments)`` returns for every bucket of the sides.
 
-    Raises JobFailed, and leaves the table as it was, above ``tolerance``.
+    Raises JobFailed and leaves the table unchanged if more rows are rejected than ``tolerance`` allows.
     """
     made = by_key(store, sides, _write, (store, table, make, arguments, lineage), num_buckets=num_buckets, title=lineage.job)
     return commit_snapshot(store, table, [r for bucket in made for r in bucket], lineage, tolerance)
@@ -54,9 +54,9 @@ def commit_snapshot(
     tolerance: Tolerance,
     source: str = schema.OWN,
 ) -> tuple[Counts, dict[str, int]]:
-    """Makes the parts what the table holds (of ``source``, where it has several).
+    """Makes the parts the table's content (that of ``source`` in a table with several).
 
-    Raises JobFailed, and leaves the table as it was, above ``tolerance``.
+    Raises JobFailed and leaves the table unchanged if more rows are rejected than ``tolerance`` allows.
     """
     counts = Counts()
     for receipt in receipts:
@@ -69,7 +69,7 @@ def commit_snapshot(
 def replace_rows(
     store: str, table: schema.Table, batches: Iterable[pa.Table], lineage: Lineage
 ) -> tuple[Counts, dict[str, int]]:
-    """The same for rows that this process makes, a batch at a time: it holds those of one part."""
+    """The same for rows made in this process, one batch at a time; it holds one part in memory."""
     receipts: list[dict] = []
     held: list[pa.Table] = []
     for batch in batches:
@@ -88,7 +88,7 @@ def _write(tables: list[pa.Table], store: str, table: schema.Table, make: Callab
 
 
 def written(store: str, table: schema.Table, made: Made, lineage: Lineage) -> list[dict]:
-    """Writes what was made as parts; their receipts, with the counts on the first."""
+    """Writes the rows as parts; returns their receipts, with the counts on the first."""
     receipts = write_part(store, Output(table), made.rows, lineage.run_id)
     if made.rejected.num_rows:
         receipts += write_part(store, Output(schema.REJECTS), reject_rows(made.rejected, lineage), lineage.run_id)

@@ -1,4 +1,4 @@
-"""What a job reads: the rows of a table, or of work files, whose result is not there yet."""
+"""A job's input: rows of a table, or of work files, that have no result yet."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -13,7 +13,8 @@ from w2w.table.tolerance import Tolerance
 
 @dataclass(frozen=True)
 class Source:
-    """Rows to work on: items over Parquet files below ``root``, the columns to read, the key, and what a person looks at."""
+    """Rows to work on: items over Parquet files below ``root``, the columns to read, the key, and the column that a person
+    reads."""
 
     root: str
     items: list[pa.Table]
@@ -21,24 +22,24 @@ class Source:
     schema: pa.Schema
     key: str
     source: str | None = None
-    skipped: int = 0  # rows that were done before
-    rejected: int = 0  # of them, those that were rejected then
-    in_all: int | None = None  # rows to work on before ``first`` left some for later
-    beside: str | None = None  # folder of Parquet files with the same row groups, whose columns join these rows
+    skipped: int = 0  # rows done before
+    rejected: int = 0  # of these, the rejected ones
+    in_all: int | None = None  # pending rows before ``first`` cut them
+    beside: str | None = None  # folder of Parquet files with the same row groups, whose columns are joined to these rows
 
     @property
     def listed(self) -> int:
-        """All rows that it could have: those to work on, and those that were done before."""
+        """All rows: those to work on and those done before."""
         return (self.in_all or self.num_rows) + self.skipped
 
     def is_done(self, tolerance: Tolerance) -> bool:
-        """Whether nothing is left to do. Raises JobFailed where that is so because too many rows were rejected before."""
+        """Whether nothing is left to do. Raises JobFailed if so, and too many rows were rejected before."""
         if self.num_rows == 0:
             tolerance.check({}, self.listed, self.rejected)
         return self.num_rows == 0
 
     def first(self, limit: int | None) -> "Source":
-        """At most ``limit`` rows of it."""
+        """At most the first ``limit`` rows."""
         if limit is None or limit >= self.num_rows:
             return self
         kept, left = [], limit
@@ -50,7 +51,7 @@ class Source:
         return replace(self, items=kept, num_rows=limit - left, in_all=self.num_rows)
 
     def tapered(self, num_workers: int, least_rows: int) -> "Source":
-        """The same rows in items that shrink towards the end, so that the workers end together: none has more than the rows
+        """The same rows in items that shrink towards the end, so that the workers finish together: none is larger than the rows
         left / (2 x workers), down to ``least_rows`` (guided self-scheduling, Polychronopoulos and Kuck 1987)."""
         items, left = [], self.num_rows
         for item in self.items:
@@ -70,7 +71,7 @@ class Source:
 
 
 def _rows(item: pa.Table) -> list[int]:
-    """Row numbers of an item inside its row group."""
+    """Row numbers of an item within its row group."""
     return item.column("rows")[0].as_py() or list(range(item.column("num_rows")[0].as_py()))
 
 
@@ -89,10 +90,10 @@ def pending_rows(
     limit: int | None = None,
     **partition: str,
 ) -> Source:
-    """The table's rows whose key (its first key column) is in none of ``done``, in items of ``item_rows``. Reads keys only.
+    """The table's rows whose first key column is in none of ``done``, in items of ``item_rows``. Reads only keys.
 
-    ``among``: only rows whose key is one of these; ``limit``: at most so many, those whose keys have the smallest hashes, so
-    that they are the same however the rows lie; ``partition``: only that part of the table.
+    ``among``: only rows with one of these keys; ``limit``: at most this many, those with the smallest key hashes, so that the
+    choice does not depend on how rows are stored; ``partition``: only that partition of the table.
     """
     key = table.key[0]
     opened = delta.open_table(store, table)
@@ -120,15 +121,15 @@ def pending_rows(
 
 
 def with_beside(source: Source, store: str, table: schema.Table, rows: pa.Table, folder: str) -> Source:
-    """The source's rows with the columns of ``rows`` (which has the source's key, each once) beside them: ``write_beside``."""
+    """Joins the columns of ``rows`` (unique in the source's key) to the source's rows, by ``write_beside``."""
     pending.write_beside(store, table, source.items, source.key, rows, folder)
-    others = [f.with_nullable(True) for f in rows.drop_columns([source.key]).schema]  # a row may have none beside it
+    others = [f.with_nullable(True) for f in rows.drop_columns([source.key]).schema]  # a row may have no counterpart
     return replace(source, schema=pa.schema([*source.schema, *others]), beside=folder)
 
 
 def file_rows(folder: str, key: str, source: str | None, item_rows: int, skipped: int = 0, rejected: int = 0) -> Source:
-    """Every row of the Parquet files in ``folder``, in items of ``item_rows``. ``skipped`` rows are not there because they were
-    done before, ``rejected`` of them because they failed."""
+    """Every row of the Parquet files in ``folder``, in items of ``item_rows``. ``skipped`` rows are absent because they were
+    done before; ``rejected`` of them failed."""
     system, root = storage.filesystem(folder)
     items, fields = [], None
     for info in storage.list_files(folder, recursive=False):

@@ -1,4 +1,4 @@
-"""Functions that run on the cluster, values that lie there, and objects with a process of their own."""
+"""Functions that run on the cluster, values stored there, and objects in a process of their own."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -10,16 +10,16 @@ import ray
 from w2w.engine.progress import Progress
 from w2w.errors import JobFailed, StorageFailed, UsageError
 
-Ref: TypeAlias = ray.ObjectRef  # a value on the cluster, or one that a task will give: a task that takes it gets the value
+Ref: TypeAlias = ray.ObjectRef  # a value on the cluster or the result of a task; a task that takes it receives the value
 
 
 def put(value: object) -> Ref:
-    """Lays a value into the cluster's memory, once for all tasks that take it."""
+    """Stores a value in the cluster's memory once, for all tasks that take it."""
     return ray.put(value)
 
 
 def submit(function: Callable, *args: object, num_cpus: float = 1, num_gpus: float = 0, num_returns: int = 1) -> Any:
-    """Starts ``function(*args)`` as a task; a reference to its result, or to each of ``num_returns``."""
+    """Starts ``function(*args)`` as a task; returns a reference to its result, or to each of ``num_returns``."""
     task = _task(num_cpus, num_gpus, num_returns)
     return task.options(name=getattr(function, "__name__", "task")).remote(function, *args)
 
@@ -34,7 +34,7 @@ def _call(function: Callable, *args):
 
 
 def collect(tasks: Sequence, title: str) -> list:
-    """The results of Ray tasks, in order, with progress. A UsageError or JobFailed comes out as itself."""
+    """The results of Ray tasks, in order, with progress. UsageError and JobFailed are re-raised as they are."""
     results: list = [None] * len(tasks)
     waiting = {task: i for i, task in enumerate(tasks)}
     with Progress(title, len(tasks), unit="tasks") as progress:
@@ -47,19 +47,19 @@ def collect(tasks: Sequence, title: str) -> list:
 
 
 def run_task(function: Callable, *args: object, num_cpus: float = 1, num_gpus: float = 0, title: str) -> Any:
-    """``function(*args)`` as one task."""
+    """Runs ``function(*args)`` as one task and returns its result."""
     return collect([submit(function, *args, num_cpus=num_cpus, num_gpus=num_gpus)], title)[0]
 
 
 class Actor:
-    """An object in a process of its own, which ends with the driver. Stages may take it along as an argument."""
+    """An object in a process of its own, which ends with the driver. May be passed to stages as an argument."""
 
     def __init__(self, made_of: type, *args: object, name: str):
         kept = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(made_of)
         self._handle = kept.options(name=name).remote(*args)
 
     def ask(self, method: str, *args: object) -> Any:
-        """What the method returns."""
+        """Calls the method and returns its result."""
         return ray.get(getattr(self._handle, method).remote(*args))
 
     def stop(self) -> None:
@@ -73,7 +73,7 @@ def cluster_cpus() -> float:
 
 @contextmanager
 def raise_user_errors() -> Iterator[None]:
-    """Ray wraps what a worker raised; a UsageError or JobFailed comes out as itself, and an OSError as StorageFailed."""
+    """Unwraps what Ray wraps when a worker raises: UsageError and JobFailed as they are, OSError as StorageFailed."""
     try:
         yield
     except ray.exceptions.RayError as e:

@@ -1,4 +1,4 @@
-"""Training on the cluster: the loop in one process or several, checkpoints in the store, a killed run goes on."""
+"""Training on the cluster: the loop runs in one process or several, checkpoints go to the store, a killed run resumes."""
 
 import contextlib
 import json
@@ -29,11 +29,12 @@ def train(
     resume: bool = True,
     trackers: Callable[[], Trackers] | None = None,
 ) -> list[dict]:
-    """Trains what ``make(rank, num_workers)`` gives in each worker, checkpoints below ``place``; copies the model to ``out``.
+    """Runs the training that ``make(rank, num_workers)`` returns in each worker, with checkpoints below ``place``; copies the
+    model to ``out``.
 
-    ``make`` travels to the workers: a function of a module with plain values (functools.partial). A run with the same ``place``
-    goes on where its last checkpoint stands; ``resume=False`` begins anew. ``trackers`` opens what the figures are shown in.
-    Returns the figures of the run, report by report.
+    ``make`` travels to the workers: a module-level function with plain values (functools.partial). A run with the same
+    ``place`` resumes from its last checkpoint; ``resume=False`` starts over. ``trackers`` opens the experiment trackers.
+    Returns the run's figures, one entry per report.
     """
     system, path = storage.filesystem(place)
     if not resume and storage.exists(place):
@@ -53,7 +54,7 @@ def train(
 
 @contextlib.contextmanager
 def _told(place: str, trackers: Trackers | None) -> Iterator[None]:
-    """Logs a line a report and tells the trackers, from the checkpoints: Ray Train keeps what workers print to itself."""
+    """Logs a line per report and feeds the trackers, reading the checkpoints: Ray Train swallows what workers print."""
     stop = threading.Event()
     said = len(_newest_history(place))
 
@@ -67,7 +68,7 @@ def _told(place: str, trackers: Trackers | None) -> Iterator[None]:
         if trackers:
             try:
                 trackers.tell(history)
-            except Exception as e:  # what shows the figures must not end what makes them
+            except Exception as e:  # a failing tracker must not end the training
                 log.warning("the figures could not be shown: %s", e)
 
     def watch() -> None:
@@ -87,7 +88,7 @@ def _told(place: str, trackers: Trackers | None) -> Iterator[None]:
 
 
 def _newest_history(place: str) -> list[dict]:
-    """Of the last checkpoint that is whole; [] before the first."""
+    """The history of the last complete checkpoint; [] before the first."""
     system, path = storage.filesystem(place)
     found = system.get_file_info(fs.FileSelector(path, allow_not_found=True))
     for folder in sorted((f.path for f in found if "/checkpoint_" in f.path), reverse=True):

@@ -1,4 +1,4 @@
-"""What is trained, and by how many workers. Plain values, read without importing torch or Ray."""
+"""What is trained, and by how many workers: plain values that import neither torch nor Ray."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ CHECKPOINTS_KEPT = 2
 
 @dataclass(frozen=True)
 class Workers:
-    """How many processes train, and what each of them gets."""
+    """How many processes train, and the resources of each."""
 
     num_workers: int = 1
     """Processes; several share their gradients (DDP; nccl on GPUs, gloo on CPUs)."""
@@ -34,15 +34,15 @@ class Workers:
 
 
 class Training(Protocol):
-    """What one worker trains."""
+    """The training that one worker runs."""
 
     def fit(self, report: Callable[[dict, Callable[[Path], None]], None], resume: Path | None, device: "torch.device") -> None:
-        """Trains to the end, from the checkpoint in the folder ``resume`` on. ``report(figures, write)`` makes a checkpoint:
-        ``write`` puts its files into a folder, HISTORY and after the last step MODEL among them."""
+        """Trains to the end, starting from the checkpoint in the folder ``resume``. ``report(figures, write)`` makes a
+        checkpoint: ``write`` fills a folder with its files, including HISTORY and, after the last step, MODEL."""
 
 
 class Trackers(Protocol):
-    """What shows the figures of a run while it goes on."""
+    """Experiment trackers that show a run's figures while it runs."""
 
     def tell(self, history: list[dict]) -> None: ...
 

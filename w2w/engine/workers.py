@@ -1,7 +1,7 @@
-"""Work handed to tasks or actors of Ray, one item at a time, results as they come.
+"""Items handed to Ray tasks or actors one at a time, results as they arrive.
 
-For stages that share their workers there is nothing to stream between operators, and so no need of Ray Data, which costs
-3 s of CPU in the driver, in every worker and in each of its three own actors before the first row.
+Stages that share workers stream nothing between operators, so they do not need Ray Data, which costs 3 s of CPU in the driver,
+in every worker and in each of its three actors before the first row.
 """
 
 from collections import deque
@@ -13,13 +13,13 @@ import ray
 from w2w.errors import JobFailed
 from w2w.stage import Pool
 
-_AHEAD = 2  # items given to a worker: it never waits for the driver
+_AHEAD = 2  # items queued at a worker, so that it never waits for the driver
 _RETRIES = 3  # of an item whose worker died
 
 
 @dataclass(frozen=True)
 class Operator:
-    """What a worker does with an item: ``work(*arguments)(item)``, the first call once an actor where it loads a model."""
+    """A worker's function: ``work(*arguments)(item)``; ``work(*arguments)`` runs once per actor if it loads a model."""
 
     work: Callable
     arguments: tuple
@@ -29,7 +29,7 @@ class Operator:
 
 
 def run_alone(operator: Operator, items: Sequence) -> Iterator:
-    """What the operator makes of every item, as it comes."""
+    """Yields the operator's results as they arrive."""
     resources = {"num_cpus": operator.pool.num_cpus, "num_gpus": operator.pool.num_gpus}
     run = _by_actors if operator.loads_model else _by_tasks
     return run(operator.work, operator.arguments, items, resources, operator.workers)
@@ -47,7 +47,7 @@ def _by_tasks(work: Callable, arguments: tuple, items: Sequence, resources: dict
 
 
 def _by_actors(work: Callable, arguments: tuple, items: Sequence, resources: dict, num_workers: int) -> Iterator:
-    """An actor gets items when it is ready: one that the cluster has no room for yet holds up nobody."""
+    """An actor gets items once it is ready: one that the cluster has no room for yet holds up nothing."""
     actor_class = ray.remote(max_restarts=-1, max_task_retries=_RETRIES, **resources)(_Actor)
     actors = [actor_class.remote(work, arguments) for _ in range(num_workers)]
     left, running = deque(items), {actor.ready.remote(): actor for actor in actors}
@@ -57,7 +57,7 @@ def _by_actors(work: Callable, arguments: tuple, items: Sequence, resources: dic
             (done, *_), _ = ray.wait(list(running))
             actor = running.pop(done)
             result = _result(done)
-            # towards the end an item that waits behind another is one that an idle worker does not get
+            # towards the end, an item queued behind another is one that an idle worker could have taken
             ahead = _AHEAD if done in starting and len(left) > _AHEAD * num_workers else 1
             for _ in range(min(ahead, len(left))):
                 running[actor.work.remote(left.popleft())] = actor
@@ -67,7 +67,7 @@ def _by_actors(work: Callable, arguments: tuple, items: Sequence, resources: dic
                 yield result
     finally:
         for done in running:
-            ray.cancel(done)  # else Ray says on the user's terminal that it will try the killed one again
+            ray.cancel(done)  # otherwise Ray tells the user that it will retry the killed task
         for actor in actors:
             ray.kill(actor)
 
@@ -77,7 +77,7 @@ class _Actor:
         self._work = work(*arguments)
 
     def ready(self) -> None:
-        """Returns when the actor stands."""
+        """Returns once the actor is running."""
 
     def work(self, item):
         return self._work(item)
@@ -94,7 +94,7 @@ def _result(reference):
         raise JobFailed(_lost(e)) from e
     except ray.exceptions.OutOfMemoryError as e:
         raise JobFailed(
-            _lost(e) + " Memory ran out: lower --pool.batch_rows, or give workers more room with --pool.num_cpus."
+            _lost(e) + " Out of memory: lower --pool.batch_rows, or give each worker more room with --pool.num_cpus."
         ) from e
 
 
