@@ -596,9 +596,9 @@ def check_politeness(
     Per host: never more than ``burst + rate x (t + slack_s)`` requests in any time t (what left in time may arrive up to
     ``slack_s`` late); never more than ``concurrency`` in flight; no page asked for again after a final answer, and at most
     ``retries`` times after others (``repeats``: page to how many requests more are in order; REPEATS are those of the redirect
-    loop); none before its Retry-After; with ``host_pause_s``, none of that host either, for as long as Retry-After says and at
-    most for so long; nothing that ``robots`` disallows; no connection to a private address. For a second crawl, pass the lines
-    from there on.
+    loop); none before its Retry-After; with ``host_pause_s``, none of that host either, from ``slack_s`` on, for as long as
+    Retry-After says and at most for so long; nothing that ``robots`` disallows; no connection to a private address. For a
+    second crawl, pass the lines from there on.
     """
     found = []
     hosts: dict[str, list[dict]] = defaultdict(list)
@@ -612,7 +612,7 @@ def check_politeness(
         found += [f"{host}: {what}" for what in _too_fast(lines, rate, burst, slack_s)]
         found += [f"{host}: {what}" for what in _too_many(lines, concurrency)]
         found += [f"{host}: {what}" for what in _again(lines, retries, repeats or {})]
-        found += [f"{host}: {what}" for what in _too_soon(lines, host_pause_s)]
+        found += [f"{host}: {what}" for what in _too_soon(lines, host_pause_s, slack_s)]
         found += [f"{host}: disallowed: {line['target']}" for line in lines if not allowed(robots, line["target"])]
     return found
 
@@ -666,7 +666,7 @@ def _is_final(line: dict) -> bool:
     return not line["cut"] and status >= 200 and status not in (408, 429) and status < 500
 
 
-def _too_soon(lines: Sequence[dict], host_pause_s: float) -> Iterable[str]:
+def _too_soon(lines: Sequence[dict], host_pause_s: float, slack_s: float) -> Iterable[str]:
     for i, line in enumerate(lines):
         if not line.get("retry_after"):
             continue
@@ -678,7 +678,7 @@ def _too_soon(lines: Sequence[dict], host_pause_s: float) -> Iterable[str]:
             waited = later["start"] - line["end"]
             if page_of(later["target"]) == page_of(line["target"]) and waited < wait_s:
                 yield f"Retry-After: {later['target']} after {waited:.2f} s of {wait_s:.2f} s"
-            elif 0.1 < waited < min(wait_s, host_pause_s):  # what was on its way could not know
+            elif slack_s < waited < min(wait_s, host_pause_s):  # what was on its way could not know
                 yield f"Retry-After: {later['target']} after {waited:.2f} s of {min(wait_s, host_pause_s):.2f} s for the host"
 
 
