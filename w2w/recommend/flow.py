@@ -12,18 +12,13 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
 from w2w import ids, schema, storage
-from w2w.errors import Reject, UsageError, attempt
-from w2w.find.rules import FindOptions, garments_of
-from w2w.garments import boxes
+from w2w.errors import UsageError
 from w2w.garments.classifier import check_mapping, class_of
-from w2w.garments.detector import Detector, DetectorConfig
-from w2w.garments.stage import to_jpeg
 from w2w.garments.taxonomy import CATEGORIES
-from w2w.images.decode import DecodeLimits, decode
 from w2w.mining.catalog import chosen_version
 from w2w.mining.identity import product_keys
 from w2w.models.config import EncoderConfig
-from w2w.models.encoder import load_encoder, model_version
+from w2w.models.encoder import model_version
 from w2w.models.pairing import TrainedPairs
 from w2w.recommend.house import House, read_house
 from w2w.recommend.rules import OutfitConfig, Space, Stylist
@@ -38,7 +33,6 @@ from w2w.training.vectors import vector_batches
 
 WORN = "worn"  # the scorer that only counts
 POSTS, OUTFITS, GARMENTS, NONE, AUTO = "posts", "outfits", "garments", "none", "auto"
-_CROP_PX = 384
 
 
 @dataclass(frozen=True)
@@ -152,21 +146,35 @@ def read_rules(path: str | None) -> House:
         raise UsageError(f"--rules={path}: cannot be read: {e}") from e
 
 
-def scored(store: str, scorer: str, worn: WornConfig, catalog: Catalog, more: Sequence[tuple[str, np.ndarray]] = ()) -> Scored:
-    """The scorer's space of the catalog, and of ``more`` given garments behind it: (class, vector).
-
-    Raises UsageError where a folder has no scorer, or one for vectors of another length."""
-    vectors_MD = np.concatenate([catalog.vectors_ND, *(vector[None] for _, vector in more)])
-    class_M = np.concatenate([catalog.shelf.class_N, np.array([CODE[c] for c, _ in more], np.int8)])
+def trained_scorer(scorer: str) -> TrainedPairs | None:
+    """None where the scorer only counts. Raises UsageError where a folder has none."""
     if scorer == WORN:
-        return _counted(store, worn, catalog, vectors_MD, class_M)
+        return None
     folder = Path(storage.absolute(scorer))
     if not folder.is_dir():
         raise UsageError(f"--scorer={scorer}: no such folder; {WORN} needs none")
-    trained = TrainedPairs(folder)
-    length = json.loads((folder / "config.json").read_text(encoding="utf-8"))["dim_in"]
+    return TrainedPairs(folder)
+
+
+def scored(
+    store: str,
+    trained: TrainedPairs | None,
+    worn: WornConfig,
+    catalog: Catalog,
+    more: Sequence[tuple[str, np.ndarray]] = (),
+) -> Scored:
+    """The scorer's space of the catalog, and of ``more`` given garments behind it: (class, vector).
+
+    Raises UsageError for a scorer of vectors of another length."""
+    vectors_MD = np.concatenate([catalog.vectors_ND, *(vector[None] for _, vector in more)])
+    class_M = np.concatenate([catalog.shelf.class_N, np.array([CODE[c] for c, _ in more], np.int8)])
+    if trained is None:
+        return _counted(store, worn, catalog, vectors_MD, class_M)
+    length = json.loads((trained.folder / "config.json").read_text(encoding="utf-8"))["dim_in"]
     if length != vectors_MD.shape[1]:
-        raise UsageError(f"--scorer={scorer}: is for vectors of {length} numbers; this --encoder gives {vectors_MD.shape[1]}")
+        raise UsageError(
+            f"--scorer={trained.folder}: is for vectors of {length} numbers; this --encoder gives {vectors_MD.shape[1]}"
+        )
     slots = slots_of_classes(trained.slots)
     space = TrainedSpace(slots, trained.place(np.ascontiguousarray(vectors_MD)), class_M, trained.is_log)
     version = ids.digest(trained.version, catalog.model_version)
@@ -271,37 +279,6 @@ def _of_outfits(store: str, version: str, source: str) -> Worn | None:
         return None
     vectors_UD, class_U, item_I, outfit_I = map(np.concatenate, (vectors, classes, items, outfits))
     return Worn(vectors_UD, class_U, item_I, outfit_I, of_products=source != schema.OWN)
-
-
-@dataclass(frozen=True)
-class Seen:
-    """A garment of a photo: class, vector, its crop as a JPEG."""
-
-    category: str
-    vector_D: np.ndarray
-    crop: bytes
-
-
-def look_at(photo: str, encoder: EncoderConfig, detector: DetectorConfig, keep: str, limits: DecodeLimits) -> list[Seen]:
-    """The garments of a photo, of each class the surest. ``keep``: only these (classes, or numbers from the top down).
-
-    Raises UsageError where the photo cannot be read, or shows no garment."""
-    try:
-        pixels = attempt(decode, storage.read_bytes(storage.absolute(photo)), limits)
-    except OSError as e:
-        raise UsageError(f"--photo={photo}: cannot be read: {e}") from e
-    if isinstance(pixels, Reject):
-        raise UsageError(f"--photo={photo}: {pixels}")
-    (found,) = Detector(detector)([pixels])
-    if isinstance(found, Reject):
-        raise UsageError(f"--photo={photo}: {found}")
-    garments = garments_of(found, FindOptions(garment=keep))
-    if not garments:
-        raise UsageError(f"--photo={photo}: no garment was found{f' of {keep}' if keep else ''}")
-    model = load_encoder(encoder)
-    crops = [boxes.crop(pixels, g.box, longest_px=max(_CROP_PX, model.input.resize_px)) for g in garments]
-    vectors_ND = model.encode(np.stack([model.prepare(crop) for crop in crops]))
-    return [Seen(str(g.category), v, to_jpeg(crop)) for g, v, crop in zip(garments, vectors_ND, crops)]
 
 
 def stylist_of(catalog: Catalog, house: House, scorer: Scored, config: OutfitConfig, more: Sequence[str] = ()) -> Stylist:

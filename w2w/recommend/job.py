@@ -10,15 +10,19 @@ from w2w.engine.job import JobConfig, Run
 from w2w.engine.run import run_pending
 from w2w.errors import UsageError
 from w2w.garments.detector import DetectorConfig
+from w2w.garments.taxonomy import CATEGORIES
 from w2w.images.decode import DecodeLimits
 from w2w.models.config import EncoderConfig
+from w2w.models.pairing import TrainedPairs
 from w2w.recommend import flow
 from w2w.recommend.answers import Answer, answer_of, lines
 from w2w.recommend.flow import Catalog, Scored
 from w2w.recommend.flow_catalog import STAGE, source_of, stored_outfits, version_of, write_work
+from w2w.recommend.flow_photo import Seen, look_at
 from w2w.recommend.page import given_of_row, recommend_report
 from w2w.recommend.published import published
 from w2w.recommend.rules import OutfitConfig
+from w2w.recommend.scorers import slots_of_classes
 from w2w.recommend.stage import GIVES, WORK, Recommend
 from w2w.recommend.worn import WornConfig
 from w2w.report.page import folder_of
@@ -97,6 +101,8 @@ class Result(Summary):
     """Active products of none of the seven classes."""
     without_a_vector: int | None = None
     rules_not_met: tuple[str, ...] = ()
+    left_out_of_photo: tuple[str, ...] = ()
+    """Garments of a photo that one outfit cannot have, and why."""
     pending: int | None = None
     """Of the whole catalog: products whose outfits are computed."""
     new: int | None = None
@@ -127,8 +133,9 @@ def main(config: Config) -> Result:
     run = Run("recommend", config)
     catalog = flow.read_catalog(run.store, config.encoder, config.classes, config.classifier, config.product_key)
     given = _rows_of(catalog, asked) if asked else []
-    seen = flow.look_at(config.photo, config.encoder, config.detector, config.keep, config.decode) if config.photo else []
-    scorer = flow.scored(run.store, config.scorer, config.worn, catalog, [(s.category, s.vector_D) for s in seen])
+    trained = flow.trained_scorer(config.scorer)
+    seen, of_photo = _seen(config, trained) if config.photo else ([], [])
+    scorer = flow.scored(run.store, trained, config.worn, catalog, [(s.category, s.vector_D) for s in seen])
     stylist = flow.stylist_of(catalog, house, scorer, config.outfit, [s.category for s in seen])
     applied = stylist.applied
     result = run.result(
@@ -142,6 +149,7 @@ def main(config: Config) -> Result:
         of_no_class=catalog.of_no_class or None,
         without_a_vector=len(catalog.without_vector) or None,
         rules_not_met=applied.told,
+        left_out_of_photo=tuple(of_photo),
     )
     given += range(len(catalog.shelf), len(catalog.shelf) + len(seen))
     if not given:
@@ -178,6 +186,12 @@ def _asked(config: Config) -> list[str]:
     if config.published and config.rules:
         raise UsageError("--published: looks at every product there is; leave --rules away")
     return [config.product] if config.product else [item.strip() for item in items if item.strip()]
+
+
+def _seen(config: Config, trained: TrainedPairs | None) -> tuple[list[Seen], list[str]]:
+    """The garments of the photo, and what was left out of it."""
+    known = slots_of_classes(trained.slots) if trained else CATEGORIES
+    return look_at(str(config.photo), config.encoder, config.detector, config.keep, config.decode, known)
 
 
 def _rows_of(catalog: Catalog, product_ids: Sequence[str]) -> list[int]:
@@ -228,5 +242,5 @@ def _page(run: Run, config: Config, answers: Sequence[Answer], result: Result, c
     )
     facts = {"scorer": result.scorer, "products": result.products, "recommendable": result.recommendable}
     facts |= {f"left out: {why.replace('_', ' ')}": number for why, number in result.left_out.items()}
-    recommend_report(page, answers, images, crops, facts, result.rules_not_met, result.products)
+    recommend_report(page, answers, images, crops, facts, (*result.left_out_of_photo, *result.rules_not_met), result.products)
     return page

@@ -9,6 +9,7 @@ import pytest
 import w2w
 from tests.unit.nights.nights import without_ray
 from w2w.find import finder
+from w2w.recommend import flow_photo
 from w2w.wardrobe.shop import write_shop
 
 _LOADED: dict[str, object] = {}
@@ -37,8 +38,10 @@ def models_are_loaded_once():
         return loaded
 
     with pytest.MonkeyPatch.context() as monkeypatch:
-        for name in ("Detector", "load_encoder", "load_segmenter"):
-            monkeypatch.setattr(finder, name, once(getattr(finder, name)))
+        for module in (finder, flow_photo):
+            for name in ("Detector", "load_encoder", "load_segmenter"):
+                if hasattr(module, name):
+                    monkeypatch.setattr(module, name, once(getattr(module, name)))
         yield
 
 

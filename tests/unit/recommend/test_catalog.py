@@ -23,7 +23,7 @@ NUMBERS, FEW = range(100), OutfitConfig(candidates=3, answers=2)
 def night(store: str, run: str, house: House = House(), config: OutfitConfig = FEW, source: str = "posts"):
     """What a run of the job does: (what was to be done, the rows that it wrote, by product, rejected products)."""
     catalog = flow.read_catalog(store, EncoderConfig(), None, "none", [])
-    scorer = flow.scored(store, "worn", WornConfig(source=source), catalog)
+    scorer = flow.scored(store, None, WornConfig(source=source), catalog)
     stylist = flow.stylist_of(catalog, house, scorer, config)
     version = version_of(scorer.version, stylist, config)
     found = write_work(store, run, stylist, catalog.without_vector, version, 16, dry_run=False)
