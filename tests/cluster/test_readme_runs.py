@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import yaml
 
+import w2w
 from tests.cluster.test_readme import COMMANDS, README, ROOT
 from tests.unit.mining.test_sets import item
 from tests.unit.models.test_encoder import save
@@ -30,7 +31,6 @@ _PHOTOS = [f"--detector.{o}" for o in ("epochs=1", "height_px=96", "width_px=96"
 # by the beginning of a command: what is said more, because this shop is small or on this machine
 MORE = {
     "w2w crawl": ["--fetch.allow_private_hosts=[127.0.0.1]", "--politeness.requests_per_s=null"],
-    "w2w classify": ["--classes={top: top, bottom: bottom, shoes: shoes}"],
     "w2w train detector": _PHOTOS,
     "w2w compare": ["--tolerance=0.99"],  # B is of random weights here
     **{f"w2w train {recipe} ": _LOOP for recipe in ("encoder", "head", "outfits", "siamese")},
@@ -107,11 +107,23 @@ def _street_to_shop(root: Path) -> None:
 def words_of(command: str, folder: Path, url: str) -> list[str]:
     command = command.replace("https://shop.example/p/1", f"{url}/p/w1-000001").replace("https://shop.example", url)
     command = command.replace("hf:ORG/MODEL", str(folder / "model"))
+    command = command.replace("'{Topwear: top, Shoes: shoes}'", "'{top: top, bottom: bottom, shoes: shoes}'")
+    command = command.replace("photo.jpg", str(min((folder / "photos").glob("*.jpg"))))
+    if command.startswith("w2w recommend"):
+        command = _with_products(command, folder)
     command = command.replace("--workers.num_workers=4 --workers.num_gpus=1", "--workers.num_workers=1")  # no GPU here
     more = [word for beginning, words in MORE.items() if command.startswith(beginning) for word in words]
     if "--published" in command:  # whose steps are those of the source
         more = [word for word in more if not word.startswith("--train.")]
     return shlex.split(command)[1:] + more
+
+
+def _with_products(command: str, folder: Path) -> str:
+    """SKU,SKU,SKU are a top, a bottom and shoes."""
+    products = w2w.open(str(folder / "S")).table("products").polars(current=True)
+    kinds = dict(zip(products["category"], products["product_id"]))
+    outfit = [kinds[kind] for kind in ("top", "bottom", "shoes")]
+    return command.replace("SKU,SKU,SKU", ",".join(outfit)).replace("SKU", outfit[0])
 
 
 def test_every_command_does_its_work(folder, monkeypatch, capsys):

@@ -25,7 +25,7 @@ from w2w.table.delta import need_table
 from w2w.table.pending import holding, lookup_batches
 from w2w.training.config import LoopConfig
 from w2w.training.encoders.config import HEAD, LearnConfig
-from w2w.training.encoders.pairs import Listing, PairBatches, Row, listing, relevance
+from w2w.training.encoders.pairs import SHRUNK, Listing, PairBatches, Row, listing, relevance
 from w2w.training.vectors import vector_batches
 
 if TYPE_CHECKING:
@@ -332,7 +332,7 @@ def measure_pictures(table: PairTable, config: EncoderConfig, most: int) -> tupl
     def encoded(kind: schema.Table, keys: pa.ChunkedArray, column: str) -> dict[str, np.ndarray]:
         found, pictures = {}, _shrunk_pictures(table, kind, keys, column, config)
         while part := list(itertools.islice(pictures, _AT_ONCE)):
-            seen = np.stack([encoder.prepare(decode(data)) for _, data in part])
+            seen = np.stack([encoder.prepare(decode(data, SHRUNK)) for _, data in part])
             found |= dict(zip((key for key, _ in part), encoder.encode(seen)))
         return found
 

@@ -9,11 +9,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from w2w import schema
+from w2w.images.decode import DecodeLimits
 from w2w.metrics.retrieval import recall_at_k, reciprocal_rank
 from w2w.training.encoders.config import LearnConfig
 
 KS = (1, 5, 10, 20)
 FIGURES = (*(f"Recall@{k}" for k in KS), "MRR")
+SHRUNK = DecodeLimits(min_side_px=1)  # of a long picture that was shrunk, the short side may be a few pixels
 _RANKS = 1000  # of the gallery, that a reciprocal rank looks at
 
 

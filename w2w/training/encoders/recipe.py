@@ -21,7 +21,7 @@ from w2w.models.sources import Source
 from w2w.training.encoders.augment import augment
 from w2w.training.encoders.config import LOSSES, LearnConfig
 from w2w.training.encoders.losses import Pairs, Temperature, in_chunks
-from w2w.training.encoders.pairs import Row, figures, gallery, relevance
+from w2w.training.encoders.pairs import SHRUNK, Row, figures, gallery, relevance
 from w2w.training.loop import parameter_groups
 
 _AT_ONCE = 64  # pictures that are looked at together where no gradient is needed
@@ -222,7 +222,7 @@ class EncoderRecipe(_Recipe):
         saved.save(folder, self._between(network).encoder.cpu(), self._blueprint, self._input, "")
 
     def _decoded(self, picture: bytes) -> np.ndarray:
-        return decode(picture, min_side_px_wanted=self._input.resize_px)
+        return decode(picture, SHRUNK, self._input.resize_px)
 
     def _fitted(self, image: np.ndarray) -> np.ndarray:
         shape = self._input

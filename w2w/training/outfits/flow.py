@@ -229,5 +229,8 @@ def _vectors(
         found.append(vectors_ND)
         count += len(at)
     if not found:
-        raise UsageError(f"no item has a vector of model version {model_version}: run 'w2w embed' with that encoder")
+        raise UsageError(
+            f"no item has a vector of model version {model_version}: run 'w2w embed' with that encoder (for outfits of photos "
+            "with --of=slots)"
+        )
     return np.concatenate(found), row_of[place]

@@ -107,6 +107,14 @@ def test_a_head_learns_what_its_vectors_hide(tmp_path):
     assert history[-1]["val"]["Recall@1"] > before["Recall@1"] + 0.4
 
 
+def test_a_long_picture_that_was_shrunk_is_learnt_from(vit, tmp_path):
+    """A belt of 1920 x 480 was large enough; as the training keeps it, one side is under the least of a picture."""
+    long = Row(jpeg(np.full((12, 48, 3), 90, np.uint8)), jpeg(np.full((48, 12, 3), 90, np.uint8)), 8, 8)
+    examples = [*(replace(r, negatives=()) for r in rows()), long]
+    config = replace(SMALL, negatives=0)
+    run(EncoderRecipe(config, vit, examples, examples, 0), examples, config, tmp_path / "run")
+
+
 @pytest.mark.parametrize("kind", ["head", "encoder"])
 def test_what_is_measured_is_what_is_saved(tmp_path, vit, kind):
     """Between the start and where training led (WiSE-FT), not at its end."""
