@@ -5,6 +5,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from typing import Any
 
 import pyarrow as pa
@@ -12,6 +13,7 @@ import pyarrow as pa
 from w2w import schema, storage
 from w2w.find.rules import NO_GARMENT, FindOptions, Hit, said_of
 from w2w.report.cards import price_text
+from w2w.report.variants import DESIGN_NEEDS, Design, designs
 from w2w.shown import without_secrets
 from w2w.table import delta
 
@@ -71,14 +73,23 @@ class Catalog:
 
     def __init__(self, store: str):
         rows = delta.current_products(store, _ABOUT).combine_chunks()
-        self._rows, self._ids = rows, rows.column(schema.PRODUCT_ID)
+        self._store, self._rows, self._ids = store, rows, rows.column(schema.PRODUCT_ID)
+
+    @cached_property
+    def designs(self) -> dict[str, Design]:
+        """Which products are one of several colours of a design: for pages, and read when the first asks."""
+        return designs(delta.current_products(self._store, DESIGN_NEEDS).to_pylist())
+
+    def about(self, product_id: str) -> dict[str, Any]:
+        """Title, brand, price, currency and link of a product, None where nothing is known."""
+        at = bisect.bisect_left(range(len(self._ids)), product_id, key=lambda i: self._ids[i].as_py())
+        known = self._rows.slice(at, 1).to_pylist()
+        there = known and known[0][schema.PRODUCT_ID] == product_id
+        return known[0] if there else dict.fromkeys(_ABOUT) | {schema.PRODUCT_ID: product_id}
 
     def product(self, hit: Hit) -> Product:
-        at = bisect.bisect_left(range(len(self._ids)), hit[schema.PRODUCT_ID], key=lambda i: self._ids[i].as_py())
-        known = self._rows.slice(at, 1).to_pylist()
-        about = known[0] if known and known[0][schema.PRODUCT_ID] == hit[schema.PRODUCT_ID] else dict.fromkeys(_ABOUT)
         score, same = round(hit[schema.SCORE], 6), tuple(hit[schema.SAME_PICTURE])
-        return Product(**about | hit | {schema.SCORE: score, schema.SAME_PICTURE: same})
+        return Product(**self.about(hit[schema.PRODUCT_ID]) | hit | {schema.SCORE: score, schema.SAME_PICTURE: same})
 
 
 def answers(rows: pa.Table, catalog: Catalog, options: FindOptions) -> Iterator[Answer]:

@@ -141,7 +141,8 @@ def main(config: Config) -> Result:
     if here:
         result = run.done(result, counts=Counts(asked.num, asked.num - written.rejects.total(), dict(written.rejects)))
         config.tolerance.check(written.rejects, asked.num)
-    return _reported(run, config, plan.models.encoder, result, written, [kept.get(key) for key in asked.names], folder)
+    photos = [kept.get(key) for key in asked.names]
+    return _reported(run, config, catalog, plan.models.encoder, result, written, photos, folder)
 
 
 def _check(config: Config) -> None:
@@ -171,6 +172,7 @@ def _try(plan: Plan) -> None:
 def _reported(
     run: Run,
     config: Config,
+    catalog: Catalog,
     encoder: EncoderConfig,
     result: Result,
     written: Written,
@@ -181,9 +183,9 @@ def _reported(
     page = None
     if config.shown:
         page = storage.join(folder, PAGE)
-        facts = {"index": f"{result.index} {result.index_version}", "encoder": result.encoder, "photos": written.photos}
+        facts = {"photos": written.photos, "index": f"{result.index} {result.index_version}", "encoder": result.encoder}
         shown = list(zip(written.first[: config.shown], [*photos, None]))
-        find_report(page, run.store, shown, written.photos, facts, config.explain, Reasons(encoder))
+        find_report(page, run.store, catalog, shown, written.photos, facts, config.explain, Reasons(encoder))
     found = {"garments": written.garments, "products": written.products, "lines": storage.join(folder, LINES), "report": page}
     return run.done(result, **found)
 
@@ -194,7 +196,8 @@ def _watch(run: Run, config: Config, plan: Plan, words: np.ndarray | None, how: 
     folder, total = folder_of(config.out, run.store, run.job, run.run_id), Written()
     last: deque[tuple[Answer, bytes | None]] = deque(maxlen=max(1, config.shown))
     os.makedirs(folder, exist_ok=True)
-    finder = Here(plan.on_all_cores(), words, how, run.run_id, Catalog(run.store))
+    catalog = Catalog(run.store)
+    finder = Here(plan.on_all_cores(), words, how, run.run_id, catalog)
     try:
         with open(storage.join(folder, LINES), "a", encoding="utf-8") as lines:
             new = appearing(config.watch)
@@ -202,7 +205,8 @@ def _watch(run: Run, config: Config, plan: Plan, words: np.ndarray | None, how: 
             for rows in new:
                 if current_version(index_uri(run.store, config.index)) != plan.index_version:
                     plan = plan_of(run.store, plan.options, plan.models)
-                    finder = Here(plan.on_all_cores(), words, how, run.run_id, Catalog(run.store))
+                    catalog = Catalog(run.store)
+                    finder = Here(plan.on_all_cores(), words, how, run.run_id, catalog)
                 asked = Asked(rows)
                 answers, kept = finder(run.store, asked, asked.num)
                 for key, answer in zip(asked.names, answers):
@@ -213,7 +217,8 @@ def _watch(run: Run, config: Config, plan: Plan, words: np.ndarray | None, how: 
                     last.appendleft((answer, kept.get(key)))
                 total.first = [answer for answer, _ in last]
                 result = replace(result, index_version=plan.index_version, search_version=plan.search_version)
-                result = _reported(run, config, plan.models.encoder, result, total, [data for _, data in last], folder)
+                photos = [data for _, data in last]
+                result = _reported(run, config, catalog, plan.models.encoder, result, total, photos, folder)
     except KeyboardInterrupt:
         pass
     counts = Counts(total.photos, total.photos - total.rejects.total(), dict(total.rejects))

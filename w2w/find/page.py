@@ -1,18 +1,19 @@
 """The page of find: each photo large with its garments numbered, and a row of products for every garment."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
 
 from w2w import schema
 from w2w.errors import attempt
-from w2w.find.answers import Answer, Piece, Product
+from w2w.find.answers import Answer, Catalog, Piece, Product
 from w2w.garments import boxes
 from w2w.images.decode import decode
 from w2w.models.reasons import Reason, Reasons
-from w2w.report.cards import product_card
+from w2w.report.cards import Card, product_card
 from w2w.report.page import thumbnail, write_page
+from w2w.report.variants import near_duplicates, on_cards, said_of_card
 from w2w.table.pending import lookup
 
 PHOTO_PX = 880
@@ -22,6 +23,7 @@ _CROP_PX = 384
 def find_report(
     out: str,
     store: str,
+    catalog: Catalog,
     shown: Sequence[tuple[Answer, bytes | None]],
     num_photos: int,
     facts: dict[str, object],
@@ -34,9 +36,11 @@ def find_report(
     ids = sorted({product.image_id for piece in pieces for product in piece.products})
     found = lookup(store, schema.IMAGES, pa.array(ids, pa.string()), [schema.IMAGE_ID, schema.BYTES])
     pictures = dict(zip(found.column(0).to_pylist(), found.column(1).to_pylist()))
+    alike = near_duplicates(store, ids)
     photos = [
         {
             "name": answer.photo,
+            "called": answer.photo.rstrip("/").rpartition("/")[2],
             "image": thumbnail(data, PHOTO_PX),
             "is_text": answer.width is None and bool(answer.garments),
             "says": answer.says,
@@ -47,7 +51,7 @@ def find_report(
                     "category": piece.category or ("words" if answer.width is None else "whole photo"),
                     "score": piece.score,
                     "says": piece.says,
-                    "cards": [product_card(vars(p), pictures.get(p.image_id), notes=_notes(p)) for p in piece.products],
+                    "cards": _cards(piece.products, pictures, alike, catalog),
                     "reasons": _reasons(piece, data, pictures, reasons, explained),
                 }
                 for piece in answer.garments
@@ -70,9 +74,17 @@ def _reasons(
     return reasons(crop, [pictures.get(p.image_id) for p in nearest], [p.title or p.product_id for p in nearest])
 
 
-def _notes(product: Product) -> list[str]:
-    same = len(product.same_picture)
-    return [f"{product.score:.3f}", *([f"{same} more of this picture"] if same else [])]
+def _cards(
+    products: Sequence[Product], pictures: Mapping[str, bytes], alike: Mapping[str, str], catalog: Catalog
+) -> list[Card]:
+    """The nearest of nearly the same picture, and of several colours of a design, with the others folded away below it."""
+    cards = []
+    for first, *others in on_cards([vars(p) for p in products], alike, catalog.designs):
+        same = [catalog.about(name) for one in (first, *others) for name in one[schema.SAME_PICTURE]]
+        more = said_of_card([row[schema.PRODUCT_ID] for row in (first, *others, *same)], catalog.designs)
+        notes = [f"similarity {first[schema.SCORE]:.2f}"]
+        cards.append(product_card(first, pictures.get(first[schema.IMAGE_ID]), "", notes, more, [*others, *same]))
+    return cards
 
 
 def _spot(piece: Piece, answer: Answer) -> dict[str, float] | None:

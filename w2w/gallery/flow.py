@@ -14,6 +14,7 @@ from w2w.index.manifest import index_uri
 from w2w.index.publish import current_version
 from w2w.index.search import QUERY, open_index
 from w2w.report.cards import dress_of
+from w2w.report.variants import Design, near_duplicates, on_cards
 from w2w.table import delta
 from w2w.table.pending import lookup, lookup_batches
 
@@ -40,10 +41,11 @@ def read_catalog(store: str) -> list[dict[str, Any]]:
 
 
 def similar_products(
-    store: str, index: str, products: Sequence[Mapping[str, Any]], count: int, threads: int
+    store: str, index: str, products: Sequence[Mapping[str, Any]], colours_of: Mapping[str, Design], count: int, threads: int
 ) -> tuple[list[list[tuple[int, float]]], str | None]:
     """For each product at most ``count`` (position, cosine) of its class, and the index version that says so: None, and
-    nothing, where no index is published. A near-duplicate of the product's picture, or of one before, is left out."""
+    nothing, where no index is published. A near-duplicate of the product's picture, or of one before, is left out, and so is
+    another colour of the same design. ``colours_of``: of ``designs``."""
     similar: list[list[tuple[int, float]]] = [[] for _ in products]
     uri = index_uri(store, index)
     if current_version(uri) is None:
@@ -56,28 +58,21 @@ def similar_products(
         if row[schema.IMAGE_ID] and row[schema.CATEGORY] in known:
             asking.setdefault(row[schema.IMAGE_ID], []).append(n)
     images = pa.array(sorted(asking), pa.string())
-    alike = _clusters(store, images)
+    alike = near_duplicates(store, images.to_pylist())
     columns, version = [schema.OWNER_ID, schema.VECTOR], opened.manifest.model_version
     for batch in lookup_batches(store, schema.EMBEDDINGS, images, columns, batch_rows=_AT_ONCE, model_version=version):
         asked = [n for image in batch.column(0).to_pylist() for n in asking[image][:1]]
         vectors_ND = np.array(batch.column(1).to_pylist(), np.float32)
         classes = [products[n][schema.CATEGORY] for n in asked]
         hits = opened.search(vectors_ND, count + _SPARE, classes, one_per_product=True, num_threads=threads)
-        for (n, seen), found in zip(((n, {_own(products[n], alike)}) for n in asked), _by_query(hits, len(asked))):
-            for hit in found:
-                at = position.get(hit[schema.PRODUCT_ID])
-                own = alike.get(hit[schema.IMAGE_ID], hit[schema.IMAGE_ID])
-                if at is not None and own not in seen and len(similar[n]) < count:
-                    seen.add(own)
-                    similar[n].append((at, hit[schema.SCORE]))
+        for n, found in zip(asked, _by_query(hits, len(asked))):
+            there = [hit for hit in found if hit[schema.PRODUCT_ID] in position]
+            others = on_cards([dict(products[n]), *there], alike, colours_of)[1:]  # the first card is the product's own
+            similar[n] = [(position[card[0][schema.PRODUCT_ID]], card[0][schema.SCORE]) for card in others[:count]]
     for same in asking.values():  # products with one picture have the same likes
         for n in same[1:]:
             similar[n] = similar[same[0]]
     return similar, opened.manifest.version
-
-
-def _own(row: Mapping[str, Any], alike: Mapping[str, str]) -> str:
-    return alike.get(row[schema.IMAGE_ID], row[schema.IMAGE_ID])
 
 
 def _by_query(hits: pa.Table, num: int) -> Iterator[list[dict]]:
@@ -85,10 +80,14 @@ def _by_query(hits: pa.Table, num: int) -> Iterator[list[dict]]:
     return (hits.slice(start, end - start).to_pylist() for start, end in pairwise(ends))
 
 
-def _clusters(store: str, images: pa.Array) -> dict[str, str]:
-    """The near-duplicates of images, as `w2w deduplicate` left them; empty where it has not run."""
-    found = lookup(store, schema.DUPLICATES, images, [schema.IMAGE_ID, schema.CLUSTER_ID])
-    return dict(zip(found.column(0).to_pylist(), found.column(1).to_pylist()))
+def other_colours(products: Sequence[Mapping[str, Any]], known: Mapping[str, Design]) -> list[list[int]]:
+    """For each product the positions of its design's other colours."""
+    of: dict[str, list[int]] = {}
+    for n, row in enumerate(products):
+        if design := known.get(row[schema.PRODUCT_ID]):
+            of.setdefault(design.key, []).append(n)
+    keys = (known.get(row[schema.PRODUCT_ID]) for row in products)
+    return [[at for at in of[key.key] if at != n] if key else [] for n, key in enumerate(keys)]
 
 
 def read_wear(store: str, products: Sequence[Mapping[str, Any]], count: int) -> list[list[Outfit]]:

@@ -8,6 +8,7 @@ from w2w.errors import UsageError
 from w2w.gallery import flow
 from w2w.gallery.rules import Site
 from w2w.gallery.site import PAGE, check_place, write_pictures, write_site
+from w2w.report.variants import designs
 from w2w.results import Summary
 from w2w.stage import Counts
 
@@ -75,7 +76,8 @@ def main(config: Config) -> Result:
     if config.dry_run:
         return result
     storage.check_writable(out, "--out")
-    similar, version = flow.similar_products(run.store, config.index, products, config.similar, config.threads)
+    known = designs(products)
+    similar, version = flow.similar_products(run.store, config.index, products, known, config.similar, config.threads)
     wear = flow.read_wear(run.store, products, config.wear)
     looks, photos = flow.read_looks(run.store, products, config.looks)
     outfits, crops = flow.read_outfits(run.store, products, config.outfits)
@@ -83,9 +85,9 @@ def main(config: Config) -> Result:
     written = write_pictures(out, run.store, images, photos | crops, config.side_px)
     facts = {"store": run.store, "index": version or "none", "made by": run.run_id}
     shown = similar if version else []
-    num_bytes, removed = write_site(
-        out, Site(config.title, products, written.names, config.side_px, shown, wear, outfits, looks, facts)
-    )
+    others = flow.other_colours(products, known)
+    site = Site(config.title, products, written.names, config.side_px, shown, others, wear, outfits, looks, facts)
+    num_bytes, removed = write_site(out, site)
     return run.done(
         result,
         counts=Counts(read=len(products), out=len(products)),

@@ -8,11 +8,11 @@ from typing import Any
 
 from w2w import ids, schema
 from w2w.report.cards import price_text, web_link
+from w2w.report.variants import colour_attribute
 from w2w.shown import without_secrets
 
 LIST_ROWS = 1000  # products of a list part: what a card, a filter and the search need
 DETAIL_ROWS = 250  # of a part with all that is known of a product
-_COLOURS = ("colour", "color", "Colour", "Color", "baseColour", "farbe", "Farbe", "couleur")
 
 
 @dataclass(frozen=True)
@@ -54,17 +54,13 @@ class Site:
     thumbs: Collection[str]
     side_px: int
     similar: Sequence[Sequence[tuple[int, float]]] = ()
+    colours: Sequence[Sequence[int]] = ()
+    """Of each product the positions of its design's other colours."""
     wear: Sequence[Sequence[Outfit]] = ()
     """What goes with each product, the best first."""
     outfits: Sequence[Outfit] = ()
     looks: Sequence[Look] = ()
     facts: Mapping[str, object] = field(default_factory=dict)
-
-
-def colour_attribute(products: Sequence[Mapping[str, Any]]) -> str | None:
-    """The attribute that names a colour, where products have one; the one that most have."""
-    counts = Counter(name for row in products for name, value in row[schema.ATTRIBUTES] or () if name in _COLOURS and value)
-    return max(_COLOURS, key=lambda name: counts[name]) if counts else None
 
 
 def list_parts(site: Site, colour: str | None) -> list[dict[str, list]]:
@@ -95,6 +91,7 @@ def detail_parts(site: Site) -> list[list[dict]]:
             "url": web_link(_text(row[schema.URL])),
             "attributes": [[name, _text(value)] for name, value in row[schema.ATTRIBUTES] or ()],
             "similar": [[n, round(score, 3)] for n, score in site.similar[at]] if site.similar else [],
+            "colours": list(site.colours[at]) if site.colours else [],
             "wear": [_outfit(site, outfit) for outfit in site.wear[at]] if site.wear else [],
             "outfits": outfits.get(at, []),
             "looks": looks.get(at, []),
@@ -152,7 +149,7 @@ def look_part(site: Site) -> list[dict]:
 
 def files_of(site: Site, app: bytes) -> tuple[dict[str, bytes], dict[str, Any]]:
     """The files below data/ by name, and what index.html tells the scripts: their names, facets and sizes."""
-    colour = colour_attribute(site.products)
+    colour = colour_attribute(row[schema.ATTRIBUTES] for row in site.products)
     parts: dict[str, Any] = {f"list-{n}": part for n, part in enumerate(list_parts(site, colour))}
     parts |= {f"detail-{n}": part for n, part in enumerate(detail_parts(site))}
     parts |= {"outfits": outfit_part(site), "looks": look_part(site)}
@@ -162,6 +159,7 @@ def files_of(site: Site, app: bytes) -> tuple[dict[str, bytes], dict[str, Any]]:
     told = {
         "files": {name: where for name, where in named.items() if name != "app"},
         "sizes": [len(site.products), LIST_ROWS, DETAIL_ROWS, len(site.outfits), len(site.looks), site.side_px],
+        "prices": any(row[schema.PRICE] is not None for row in site.products),
         "categories": sorted(Counter(row[schema.CATEGORY] for row in site.products).items()),
         "colours": sorted(colours.items(), key=lambda kv: (-kv[1], kv[0])),
     }

@@ -8,7 +8,8 @@ class ``no``), multiples of 8 px, hairlines. A page of yours names no other size
 Parts, by ``{% from "report/parts.html.j2" import picture, product %}``:
 
 - ``product(card)``: a card, of ``cards.product_card(row, picture, mark=..., notes=[...])``. Cards stand in a
-  ``<div class="cards">``. ``mark`` is for the answer that was sought alone: a tick, a frame and words.
+  ``<div class="cards">``. ``mark`` is for the answer that was sought alone: a tick, a frame and words. ``more`` and
+  ``others``: products that it stands for as well, of ``variants.on_cards``.
 - ``picture(image, alt)``: any other picture, enlarged at a click; ``image`` is what ``page.thumbnail`` gives.
 - ``composition(pieces)``: an outfit, of ``cards.Piece``: top above bottom above shoes, a dress across two rows.
 - ``short_id(id)``, ``fact_list(facts)``, ``tile_list(headline)``, ``interval(row)``; class ``bar`` with ``button``.

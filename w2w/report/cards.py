@@ -31,6 +31,10 @@ class Card:
     """Words beside a tick, with a frame around the card: of the answer that was sought, and no other."""
     notes: Sequence[str] = ()
     """What this page says of it: rank, score, category."""
+    more: str = ""
+    """What ``others`` are, in a word or two: "3 colours"."""
+    others: Sequence["Card"] = ()
+    """Products that this card stands for as well; without pictures."""
 
 
 @dataclass(frozen=True)
@@ -44,10 +48,16 @@ class Piece:
 
 
 def product_card(
-    row: Mapping[str, Any], picture: bytes | None, mark: str = "", notes: Sequence[str] = (), side_px: int = CARD_PX
+    row: Mapping[str, Any],
+    picture: bytes | None,
+    mark: str = "",
+    notes: Sequence[str] = (),
+    more: str = "",
+    others: Sequence[Mapping[str, Any]] = (),
+    side_px: int = CARD_PX,
 ) -> Card:
-    """``row``: columns of table ``products`` by their names; all but product_id may be missing or None. ``picture``: encoded;
-    None, or what cannot be read, shows as "no picture"."""
+    """``row``, and each of ``others``: columns of table ``products`` by their names; all but product_id may be missing or None.
+    ``picture``: encoded; None, or what cannot be read, shows as "no picture"."""
     product_id = row[schema.PRODUCT_ID]
     title = row.get(schema.TITLE) or product_id
     return Card(
@@ -60,6 +70,8 @@ def product_card(
         url=web_link(row.get(schema.URL)),
         mark=mark,
         notes=tuple(notes),
+        more=more,
+        others=tuple(product_card(other, None) for other in others),
     )
 
 

@@ -18,6 +18,7 @@ from w2w.ingest.images import load_image
 from w2w.ingest.raw import IMAGE_OFFSET, IMAGE_SIZE
 from w2w.models.reasons import Reason, Reasons
 from w2w.report.cards import Card, product_card
+from w2w.report.variants import DESIGN_NEEDS, designs, near_duplicates, on_cards, said_of_card
 from w2w.search.page import QueryResult, search_report
 from w2w.table import delta
 from w2w.table.judgements import Judgements
@@ -83,6 +84,7 @@ def write_contact_sheet(
     rows, num_queries = _sample(found, shown)
     hits = [hit for row in rows.column(schema.NEIGHBOUR_LIST).to_pylist() for hit in row]
     products = delta.current_products(found.store, [*_ANSWERS, *ON_CARDS])
+    known = designs(products.select(list(DESIGN_NEEDS)).to_pylist())
     shared = set(products.column(schema.CATEGORY).unique().to_pylist()) & set(rows.column(schema.CATEGORY).to_pylist())
     by = list(match) or ([schema.CATEGORY] if shared - {ETC} else [])
     answered = _answered(products, by)  # of the whole catalog: an answer that was not found makes a miss
@@ -92,16 +94,15 @@ def write_contact_sheet(
     about = {row[schema.PRODUCT_ID]: row for row in products.select([schema.PRODUCT_ID, *ON_CARDS]).to_pylist()}
     answers = Answers(products, by)
     photos = pictures(set(rows.column(schema.QUERY_ID).to_pylist()))
-    alike = _alike(found.store, [h[schema.IMAGE_ID] for h in hits])
-    sheets = [list(_one_each(row[schema.NEIGHBOUR_LIST], alike))[:_HITS_SHOWN] for row in rows.to_pylist()]
+    alike = near_duplicates(found.store, [h[schema.IMAGE_ID] for h in hits])
+    sheets = [on_cards(row[schema.NEIGHBOUR_LIST], alike, known)[:_HITS_SHOWN] for row in rows.to_pylist()]
     images = image_bytes(found.store, [group[0][schema.IMAGE_ID] for sheet in sheets for group in sheet])
 
     def card(group: list[dict], right: bool) -> Card:
-        hit = group[0]
-        row = about.get(hit[schema.PRODUCT_ID], {schema.PRODUCT_ID: hit[schema.PRODUCT_ID]})
+        hit, *others = [about.get(h[schema.PRODUCT_ID], {}) | h for h in group]
         notes = [str(hit[schema.RANK]), f"{hit[schema.SCORE]:.3f}", hit[schema.CATEGORY]]
-        notes += [f"{len(group) - 1} more with this picture"] if len(group) > 1 else []
-        return product_card(row, images.get(hit[schema.IMAGE_ID]), RIGHT_MARK if match and right else "", notes)
+        more = said_of_card([h[schema.PRODUCT_ID] for h in group], known)
+        return product_card(hit, images.get(hit[schema.IMAGE_ID]), RIGHT_MARK if match and right else "", notes, more, others)
 
     queries = []
     for row, wanted, sheet in zip(rows.to_pylist(), truth_keys(rows, by), sheets):
@@ -118,22 +119,6 @@ def write_contact_sheet(
         queries.append(QueryResult(row[schema.QUERY_ID], photo, row[schema.CATEGORY], cards, *told))
     search_report(page, "What was found", facts, queries, num_queries, " and ".join(by), found.kind)
     return page
-
-
-def _one_each(hits: Sequence[dict], alike: dict[str, str]) -> Iterator[list[dict]]:
-    """Hits whose pictures are near-duplicates together, nearest first."""
-    groups: dict[str, list[dict]] = {}
-    for hit in hits:
-        groups.setdefault(alike.get(hit[schema.IMAGE_ID], hit[schema.IMAGE_ID]), []).append(hit)
-    yield from groups.values()
-
-
-def _alike(store: str, image_ids: list[str]) -> dict[str, str]:
-    """The cluster of near-duplicates of each image that has one: as `w2w deduplicate` left them, if it has run."""
-    if delta.open_table(store, schema.DUPLICATES) is None:
-        return {}
-    found = lookup(store, schema.DUPLICATES, pa.array(sorted(set(image_ids))), [schema.IMAGE_ID, schema.CLUSTER_ID])
-    return dict(zip(found.column(0).to_pylist(), found.column(1).to_pylist()))
 
 
 def _sample(found: Found, shown: int) -> tuple[pa.Table, int]:

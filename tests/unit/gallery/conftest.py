@@ -12,7 +12,7 @@ NUM = 40
 @pytest.fixture(scope="session")
 def store(tmp_path_factory):
     """40 products in 4 classes: 0 and 4 have one picture, 8 a near-duplicate of theirs, 5 is withdrawn, 6 has no picture, 7 a
-    torn one; product 1 is hostile."""
+    torn one; 12 and 16 are two colours of a design; product 1 is hostile."""
     folder = str(tmp_path_factory.mktemp("store") / "tables")
     images = [*stores.pictures(NUM - 1), b"\xff\xd8torn"]
     rows = stores.products(NUM, images)
@@ -20,6 +20,8 @@ def store(tmp_path_factory):
     rows[5]["active"] = False
     rows[6]["image_id"] = None
     rows[7]["image_id"] = ids.image_id(images[-1])
+    for number in (12, 16):
+        rows[number] |= {"title": f"Long woven top {stores.COLOURS[number % 5]}", "brand": "Fjord"}
     rows[1] |= {"title": EVIL, "brand": EVIL, "url": "javascript:alert(1)", "attributes": [("colour", "red"), (EVIL, EVIL)]}
     stores.fill(folder, rows, images)
     alike = [{"image_id": rows[i]["image_id"], "cluster_id": rows[0]["image_id"], "cluster_size": 2} for i in (0, 8)]

@@ -39,6 +39,7 @@ def test_nothing_is_wrong_in_any_view(browser, site, width, dark):
         "#p=p00008",
         "#p=p00001",
         "#p=p00006",
+        "#p=p00012",
         "#view=outfits",
         "#view=looks",
         "#q=nothing+like+it",

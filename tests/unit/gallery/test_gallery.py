@@ -10,7 +10,7 @@ from tests.unit.gallery import stores
 from tests.unit.gallery.conftest import EVIL, NUM
 from w2w.errors import UsageError
 from w2w.gallery import job
-from w2w.gallery.rules import Site, colour_attribute, files_of, script
+from w2w.gallery.rules import Site, files_of, script
 from w2w.report.page import thumbnail
 
 
@@ -71,6 +71,19 @@ def test_similar_products_are_others_of_the_class_and_look_different(store, tmp_
         assert same.isdisjoint(m for m, _ in details[n]["similar"])
     assert all(len(same & {m for m, _ in about["similar"]}) < 2 for about in details)
     assert result.similar == sum(len(about["similar"]) for about in details)
+    colours = [at["p00012"], at["p00016"]]  # of one design: they stand beside it, and are not like it
+    assert [details[n]["colours"] for n in colours] == [colours[1:], colours[:1]]
+    assert sum(map(bool, (about["colours"] for about in details))) == 2
+    for about in details:
+        assert len({m for m, _ in about["similar"]} & set(colours)) < 2
+    assert not {m for n in colours for m, _ in details[n]["similar"]} & set(colours)
+
+
+def test_prices_are_asked_for_where_there_are_some():
+    row = dict.fromkeys(("title", "brand", "currency", "url", "attributes", "image_id", "image_uri", "price"))
+    row |= {"product_id": "a", "category": "top", "feed": "", "first": "", "last": ""}
+    for price, told in ((None, False), (0.0, True)):
+        assert files_of(Site("t", [row | {"price": price}], (), 64), b"")[1]["prices"] is told
 
 
 def test_outfits_and_looks_lead_to_products_and_back(store, tmp_path):
@@ -189,14 +202,3 @@ def test_a_script_is_json_that_nothing_ends():
     assert json.loads(text[len('w2wGallery("list-0",') : -2]) == {"title": [EVIL, "?"]}
     with pytest.raises(ValueError, match="Out of range"):
         script("x", [float("nan")])
-
-
-def test_the_colour_is_the_attribute_that_most_products_have():
-    rows = [
-        {"attributes": [("Farbe", "rot")]},
-        {"attributes": [("color", "red")]},
-        {"attributes": [("color", "red")]},
-        {"attributes": None},
-    ]
-    assert colour_attribute(rows) == "color"
-    assert colour_attribute(rows[3:]) is None

@@ -1,0 +1,97 @@
+"""Which products stand on one card of a page: those of nearly the same picture, and the colours of one design."""
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from w2w import schema
+from w2w.table import delta
+from w2w.table.pending import lookup
+
+COLOURS = ("colour", "color", "Colour", "Color", "baseColour", "farbe", "Farbe", "couleur")
+DESIGN_NEEDS = (schema.PRODUCT_ID, schema.TITLE, schema.BRAND, schema.CATEGORY, schema.ATTRIBUTES, schema.ACTIVE)
+Hit = dict[str, Any]  # of schema.NEIGHBOUR
+_LEAST_WORDS = 3  # of a title without its colour: fewer name a kind of garment, not a design
+_PLAIN_BITS = 8  # of a perceptual hash: fewer are those of a picture of one colour, and all such are alike
+_WORD = re.compile(r"\w+")
+
+
+@dataclass(frozen=True)
+class Design:
+    """What a product is one colour of."""
+
+    key: str
+    colour: str
+
+
+def colour_attribute(products: Iterable[Sequence[tuple[str, str | None]] | None]) -> str | None:
+    """Which attribute names a colour: the one of ``COLOURS`` that most products have. ``products``: the attributes of each."""
+    counts = Counter(name for attributes in products for name, value in attributes or () if name in COLOURS and value)
+    return max(COLOURS, key=lambda name: counts[name]) if counts else None
+
+
+def designs(products: Iterable[Mapping[str, Any]]) -> dict[str, Design]:
+    """The active products that are one of several colours of a design, by product_id: equal in class, brand and title once its
+    own colour is taken out of the title, and each of another colour. Titles of fewer than three such words, and those that
+    come twice in one colour, name several designs and tell nothing. ``products``: rows with DESIGN_NEEDS."""
+    rows = [row for row in products if row[schema.ACTIVE] and row[schema.TITLE]]
+    attribute = colour_attribute(row[schema.ATTRIBUTES] for row in rows)
+    groups: dict[tuple[str, ...], dict[str, str]] = {}
+    repeated = set[tuple[str, ...]]()
+    for row in rows:
+        colour = str(dict(row[schema.ATTRIBUTES] or ()).get(attribute) or "").strip()
+        own = set(_words(colour))
+        words = [word for word in _words(row[schema.TITLE]) if word not in own]
+        if not own or len(words) < _LEAST_WORDS:
+            continue
+        key = (row[schema.CATEGORY], " ".join(_words(row[schema.BRAND] or "")), *words)
+        of = groups.setdefault(key, {})
+        if colour.lower() in of:
+            repeated.add(key)
+        of[colour.lower()] = row[schema.PRODUCT_ID]
+    shared = {key: of for key, of in groups.items() if len(of) > 1 and key not in repeated}
+    return {product: Design("\0".join(key), colour) for key, of in shared.items() for colour, product in of.items()}
+
+
+def _words(text: str) -> list[str]:
+    return _WORD.findall(text.lower())
+
+
+def on_cards(hits: Sequence[Hit], alike: Mapping[str, str], known: Mapping[str, Design]) -> list[list[Hit]]:
+    """Hits (product_id and image_id) in their order, those that one card shows together. ``alike``: the cluster of
+    near-duplicates of each image that has one; ``known``: of ``designs``."""
+    cards: list[list[Hit]] = []
+    card_of: dict[tuple[str, str], list[Hit]] = {}
+    for hit in hits:
+        image, design = hit[schema.IMAGE_ID], known.get(hit[schema.PRODUCT_ID])
+        keys = [("picture", alike.get(image, image)), *([("design", design.key)] if design else [])]
+        card = next((card_of[key] for key in keys if key in card_of), None)
+        if card is None:
+            cards.append(card := [])
+        card.append(hit)
+        for key in keys:
+            card_of.setdefault(key, card)
+    return cards
+
+
+def said_of_card(products: Sequence[str], known: Mapping[str, Design]) -> str:
+    """What a card of several products says: "3 colours" of one design, else how many more there are."""
+    colours = {known[product].colour for product in products if product in known}
+    if len(colours) > 1:
+        return f"{len(colours)} colours"
+    return f"{len(products) - 1} more with this picture" if len(products) > 1 else ""
+
+
+def near_duplicates(store: str, image_ids: Sequence[str]) -> dict[str, str]:
+    """The cluster of near-duplicates of images, as `w2w deduplicate` left them; where it has not run, by their perceptual
+    hash, which is the same for copies of another size or quality."""
+    images = pa.array(sorted(set(image_ids)), pa.string())
+    by_hash = delta.open_table(store, schema.DUPLICATES) is None
+    table, column = (schema.IMAGES, schema.PHASH) if by_hash else (schema.DUPLICATES, schema.CLUSTER_ID)
+    found = lookup(store, table, images, [schema.IMAGE_ID, column])
+    clusters = zip(*(c.to_pylist() for c in found.columns))
+    return {image: str(c) for image, c in clusters if c is not None and not (by_hash and abs(c).bit_count() < _PLAIN_BITS)}
