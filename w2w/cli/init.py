@@ -21,7 +21,7 @@ from w2w.usage import comment, options
 
 _FILE = "night.yaml"
 _OPTIONS = "store feed.uri feed.columns feed.category_map feed.full feed.csv_delimiter feed.encoding encoder.name"
-_OPTIONS += " index.target_recall index.memory_budget_mb"
+_OPTIONS += " index.target_recall index.memory_budget_mb looks recommend"
 _UNUSUAL = ("feed.csv_delimiter", "feed.encoding")  # shown where they are not the default
 # our column -> what shops call it, letters and digits alone, the likeliest first
 _CALLED = {

@@ -1,11 +1,15 @@
-"""Nightly: ingest, embed and index in one run; only what changed since the last night is computed."""
+"""Nightly: ingest, embed and index in one run, and where asked looks and recommendations; only what changed is computed."""
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from types import ModuleType
+from typing import Any
 
 from w2w import schema
 from w2w.engine.job import Run, options_of, show
 from w2w.errors import JobFailed
 from w2w.index import job as index
+from w2w.index.flow import LOOKS
 from w2w.index.job import Result as Indexed
 from w2w.index.spec import IndexConfig
 from w2w.ingest import job as ingest
@@ -13,6 +17,9 @@ from w2w.ingest.job import Result as Ingested
 from w2w.models import job as embed
 from w2w.models.config import EncoderConfig
 from w2w.models.job import Result as Embedded
+from w2w.recommend import job as recommend
+from w2w.recommend.job import Result as Recommended
+from w2w.recommend.job import Wanted
 from w2w.results import Summary
 from w2w.stage import Counts, Pool
 from w2w.table import delta
@@ -20,10 +27,11 @@ from w2w.table import delta
 
 @dataclass(frozen=True)
 class Config(ingest.Config):
-    """Run `w2w ingest`, `w2w embed` and `w2w index` from one config. A failed step stops the night: the published index stays
-    as it was, and the next run resumes where this one stopped."""
+    """Run `w2w ingest`, `w2w embed` and `w2w index` from one config; where it asks for them, looks and recommendations too. A
+    failed step stops the night: the published index stays as it was, and the next run resumes where this one stopped."""
 
-    SHOWN = "store feed.uri feed.columns feed.category_map feed.full encoder.name index.target_recall gpu_pool dry_run"
+    SHOWN = "store feed.uri feed.columns feed.category_map feed.full encoder.name index.target_recall gpu_pool looks recommend "
+    SHOWN += "dry_run"
     PLACES = {}
 
     encoder: EncoderConfig = EncoderConfig()
@@ -34,28 +42,41 @@ class Config(ingest.Config):
     """Workers of every step."""
     gpu_pool: Pool | None = None
     """Separate workers for the model."""
+    looks: bool = False
+    """Embed and index the looks of crawled posts, too, for w2w style."""
+    recommend: Wanted | None = None
+    """Also what goes with every product, into table `recommendations`; {} for the default scorer without rules."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Result(Summary):
-    """Rows and rejects of all steps together, and each step's own result. A dry run ends where it cannot tell more."""
+    """Rows and rejects of all steps together, and each step's own result. A dry run says which steps depend on others."""
 
     ingest: Ingested | None = None
     embed: Embedded | None = None
     index: Indexed | None = None
+    embed_looks: Embedded | None = None
+    index_looks: Indexed | None = None
+    recommend: Recommended | None = None
     then: str | None = None
-    """Of a dry run: what would come next, and depends on the steps before."""
+    """Of a dry run: the steps that depend on what those before them bring."""
 
 
 def main(config: Config) -> Result:
     run = Run("nightly", config)
-    result = run.result(Result)
-    for name, job in (("ingest", ingest), ("embed", embed), ("index", index)):
+    if config.looks:
+        delta.need_table(run.store, schema.POSTS, "crawl")
+    if config.recommend is not None:
+        recommend.check(config.recommend)
+    result, later = run.result(Result), list[str]()
+    for name, job, more in _steps(config):
+        if name == "index_looks" and result.embed_looks and not result.embed_looks.skipped + result.embed_looks.counts.out:
+            continue  # no post has a picture
         if config.dry_run and not _can_tell(name, result, run.store):
-            then = "embed and index of what comes in" if name == "embed" else "an index of what is embedded then"
-            return run.done(result, then=then)
+            later.append(name.replace("_", " of "))
+            continue
         try:
-            step = job.main(job.Config(**options_of(config, job.Config)))
+            step = job.main(job.Config(**options_of(config, job.Config) | more))
         except JobFailed as e:
             e.result = run.done(result)
             raise
@@ -65,11 +86,24 @@ def main(config: Config) -> Result:
             counts.add(some)
         done = {name: step, "counts": counts, "versions": result.versions | step.versions}
         result = run.done(result, **done, skipped=result.skipped + step.skipped)
-    return result
+    return run.done(result, then=f"{', '.join(later)}: of what the steps before them bring" if later else None)
+
+
+def _steps(config: Config) -> Iterator[tuple[str, ModuleType, dict[str, Any]]]:
+    """Names of the steps (fields of the result), their jobs, and options that differ from the night's."""
+    yield from (("ingest", ingest, {}), ("embed", embed, {}), ("index", index, {}))
+    if config.looks:
+        yield "embed_looks", embed, {"of": LOOKS}
+        yield "index_looks", index, {"of": LOOKS, "index": replace(config.index, name=LOOKS)}
+    if config.recommend is not None:
+        yield "recommend", recommend, options_of(config.recommend, Wanted)
 
 
 def _can_tell(step: str, result: Result, store: str) -> bool:
     """Whether a dry run of this step knows what it will have to do, although those before it were dry as well."""
-    if step == "index":
-        return result.ingest.pending == result.embed.pending == 0 and not result.ingest.withdrawn
+    if step in ("index", "recommend"):
+        nothing = result.embed is not None and result.ingest.pending == result.embed.pending == 0
+        return nothing and not result.ingest.withdrawn
+    if step == "index_looks":
+        return result.embed_looks is not None and result.embed_looks.pending == 0
     return step == "ingest" or delta.open_table(store, schema.IMAGES) is not None

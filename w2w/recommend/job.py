@@ -37,7 +37,28 @@ _LINES = "outfits.jsonl"
 
 
 @dataclass(frozen=True)
-class Config(JobConfig):
+class Wanted:
+    """What is recommended, and by whom."""
+
+    scorer: str = flow.WORN
+    """worn (counts which looks were worn together; no training), or the folder of a scorer: w2w train outfits."""
+    worn: WornConfig = WornConfig()
+    """Of the scorer worn: where outfits are, and how they are counted."""
+    outfit: OutfitConfig = OutfitConfig()
+    """What is recommended."""
+    rules: str | None = None
+    """A YAML file of a merchandiser: filters, prices, stock, brands, pins, bans. w2w/recommend/house.py says what may stand in
+    it."""
+    classes: dict[str, str] | None = None
+    """The feed's categories -> one of the seven classes, where they have other names."""
+    classifier: str = "none"
+    """Whose classes count instead: a model version of table `categories`, auto: the newest, or none."""
+    product_key: list[str] = field(default_factory=list)
+    """Attributes that together make a product, for a feed with a row a picture."""
+
+
+@dataclass(frozen=True)
+class Config(Wanted, JobConfig):
     """Complete outfits: top, bottom and shoes, or a dress and shoes. A product, a photo or a few items are answered in this
     process, without Ray; without any of them every product of the catalog is, by workers, into table `recommendations`."""
 
@@ -51,24 +72,9 @@ class Config(JobConfig):
     """Of the photo, only these garments: classes, or numbers from the top down, for example top or 1,3."""
     items: list[str] | str | None = None
     """What it should go with: several product_ids, as A,B. Where nothing is missing, they are scored."""
-    scorer: str = flow.WORN
-    """worn (counts which looks were worn together; no training), or the folder of a scorer: w2w train outfits."""
-    worn: WornConfig = WornConfig()
-    """Of the scorer worn: where outfits are, and how they are counted."""
-    outfit: OutfitConfig = OutfitConfig()
-    """What is recommended."""
-    rules: str | None = None
-    """A YAML file of a merchandiser: filters, prices, stock, brands, pins, bans. w2w/recommend/house.py says what may stand in
-    it."""
     published: bool = False
     """What2Wear's own procedure: every combination of top, bottom and shoes, the one with the lowest loss. Needs a scorer that
     was trained with --outfits.loss=what2wear."""
-    classes: dict[str, str] | None = None
-    """The feed's categories -> one of the seven classes, where they have other names."""
-    classifier: str = "none"
-    """Whose classes count instead: a model version of table `categories`, auto: the newest, or none."""
-    product_key: list[str] = field(default_factory=list)
-    """Attributes that together make a product, for a feed with a row a picture."""
     encoder: EncoderConfig = EncoderConfig()
     """Whose vectors are compared."""
     detector: DetectorConfig = field(default_factory=DetectorConfig)
@@ -125,6 +131,12 @@ class Result(Summary):
         from rich.text import Text
 
         return Group(*(Text(line) for line in lines(self.outfits)), super().__rich__())
+
+
+def check(wanted: Wanted) -> None:
+    """Raises UsageError for rules that cannot be read and a scorer that is not there: what is wrong whatever the store has."""
+    flow.read_rules(wanted.rules)
+    flow.trained_scorer(wanted.scorer)
 
 
 def main(config: Config) -> Result:

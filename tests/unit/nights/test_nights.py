@@ -1,5 +1,6 @@
 """The policy of a night: what fails it and what does not, what is withdrawn and when, which pictures are asked for again."""
 
+import json
 import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -8,6 +9,7 @@ import pyarrow as pa
 import pytest
 
 from tests.unit.nights.nights import Clock, Item, Shop, jpeg, night, num_rows, products, without_ray
+from tests.unit.recommend.stores import append
 from w2w import ids, schema
 from w2w.cli import nightly
 from w2w.engine import run
@@ -21,6 +23,9 @@ from w2w.ingest.feed import FeedConfig
 from w2w.ingest.loading import FeedFetchConfig
 from w2w.models import job as embed
 from w2w.models.config import EncoderConfig
+from w2w.recommend import job as recommend
+from w2w.recommend.job import Wanted
+from w2w.recommend.rules import OutfitConfig
 from w2w.stage import Pool
 from w2w.table import delta, sink
 
@@ -346,16 +351,16 @@ def nightly_config(store: str, shop: Shop, **options) -> nightly.Config:
 
 def test_a_dry_run_says_what_would_happen(store, shop, clock, tmp_path):
     told = nightly.main(nightly_config(store, shop, dry_run=True))
-    assert (told.ingest.pending, told.embed, told.then) == (20, None, "embed and index of what comes in")
+    assert (told.ingest.pending, told.embed, told.then) == (20, None, "embed, index: of what the steps before them bring")
     nightly.main(nightly_config(store, shop))
     told = nightly.main(nightly_config(store, shop, dry_run=True))
     assert (told.ingest.pending, told.embed.pending, told.index.categories, told.then) == (0, 0, 1, None)
     told = nightly.main(nightly_config(store, shop, dry_run=True, encoder=EncoderConfig(store_dtype="float16")))
-    assert (told.embed.pending, told.index, told.then) == (20, None, "an index of what is embedded then")
+    assert (told.embed.pending, told.index, told.then) == (20, None, "index: of what the steps before them bring")
     shop.items.pop("p3")
     told = nightly.main(nightly_config(store, shop, dry_run=True, withdraw_missing=1))
     assert (told.ingest.withdrawn, told.embed.pending, told.index) == (1, 0, None)
-    assert told.then == "an index of what is embedded then"
+    assert told.then == "index: of what the steps before them bring"
     shop.items["p3"] = Item("3.jpg")
     with pytest.raises(JobFailed, match=r"20 of 20 rows were rejected \(20 duplicate_key\)"):  # all are another feed's
         night(store, shop, {"id": "other"}, dry_run=True)
@@ -394,3 +399,75 @@ def test_a_night_fails_where_what_was_rolled_back_to_is_damaged(store, shop, clo
             nightly.main(nightly_config(store, shop))
         path.write_bytes(whole)
     nightly.main(nightly_config(store, shop))
+
+
+def whole(store: str, shop: Shop, **options) -> nightly.Config:
+    """A night with looks and recommendations, each of few candidates."""
+    few = Wanted(outfit=OutfitConfig(candidates=2, answers=2))
+    return nightly_config(store, shop, looks=True, recommend=few, withdraw_missing=1, **options)
+
+
+def recommended(store: str) -> dict[str, list]:
+    columns = [schema.PRODUCT_ID, schema.OUTFITS_LIST, schema.ACTIVE]
+    rows = [row for batch in delta.CurrentRows(store, schema.RECOMMENDATIONS).batches(columns) for row in batch.to_pylist()]
+    return {row[schema.PRODUCT_ID]: row[schema.OUTFITS_LIST] for row in rows if row[schema.ACTIVE]}
+
+
+def crawl_posts(store: str, shop: Shop, numbers: range) -> None:
+    """Posts with pictures that the store has."""
+    told = {"url": None, "image_uri": "u", "product_urls": [], "product_ids": [], "active": True, "row_digest": "d"}
+    pictures = {n: ids.image_id((shop.folder / f"{n}.jpg").read_bytes()) for n in numbers}
+    append(store, schema.POSTS, [told | {"post_id": f"post-{n}", "image_id": i, "fetched_at": 0} for n, i in pictures.items()])
+
+
+def test_looks_and_recommendations_come_with_the_night_that_asks_for_them(store, shop, clock):
+    for n, item in enumerate(list(shop.items)):
+        shop.say(item, category=("top", "bottom", "shoes")[n % 3])
+    with pytest.raises(UsageError, match="posts"):
+        nightly.main(whole(store, shop))
+    assert delta.open_table(store, schema.PRODUCTS) is None, "it is said before the feed is read"
+    nightly.main(nightly_config(store, shop))
+    assert delta.open_table(store, schema.RECOMMENDATIONS) is None
+    crawl_posts(store, shop, range(4))
+    plan = nightly.main(whole(store, shop, dry_run=True))
+    assert (plan.recommend.new, plan.embed_looks.pending, plan.then) == (
+        20,
+        4,
+        "index of looks: of what the steps before them bring",
+    )
+    first = nightly.main(whole(store, shop))
+    assert (first.recommend.new, first.embed_looks.counts.out, first.index.unchanged) == (20, 4, True)
+    assert read_manifest(index_uri(store, "looks")).version == first.index_looks.published
+    assert all(len(outfits) == 2 for outfits in recommended(store).values())
+
+    clock.sleep()
+    assert nightly.main(whole(store, shop, dry_run=True)).recommend.pending == 0
+    quiet = nightly.main(whole(store, shop))
+    assert (quiet.recommend.pending, quiet.index_looks.unchanged, quiet.counts.read) == (0, True, 24), (
+        "only indexes are looked at"
+    )
+    assert set(quiet.versions) <= {"absences"}
+
+    clock.sleep()
+    shop.items.pop("p3")  # a night that only withdraws
+    told = nightly.main(whole(store, shop, dry_run=True))
+    assert (told.ingest.withdrawn, told.index, told.recommend) == (1, None, None)
+    assert told.then == "index, recommend: of what the steps before them bring"
+    missed = {p for p, outfits in recommended(store).items() if p != "p3" and '"p3"' in json.dumps(outfits)}
+    with pytest.MonkeyPatch.context() as dying:  # killed when nothing of it is committed
+        dying.setattr(recommend, "run_pending", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            nightly.main(whole(store, shop))
+    night = nightly.main(whole(store, shop))
+    assert (night.recommend.gone, night.recommend.new, night.ingest.withdrawn) == (1, 0, 0)
+    assert night.recommend.counts.out == night.recommend.changed + 1 >= len(missed) + 1 > 1
+    assert '"p3"' not in json.dumps(recommended(store))
+
+
+@pytest.mark.parametrize(
+    ("wanted", "says"), [({"rules": "/no/rules.yaml"}, "--rules=/no/rules"), ({"scorer": "/no"}, "--scorer=/no")]
+)
+def test_what_recommendations_lack_is_said_before_the_feed_is_read(store, shop, clock, wanted, says):
+    with pytest.raises(UsageError, match=says):
+        nightly.main(nightly_config(store, shop, recommend=Wanted(**wanted)))
+    assert delta.open_table(store, schema.PRODUCTS) is None
