@@ -1,7 +1,7 @@
 """w2w ("what to wear"): a batch data platform on Ray for fashion images.
 
 Jobs are functions of the same names, with their options as keywords: ``w2w.embed(store=..., encoder={"name": ...})``.
-``w2w.open(store)`` reads what they wrote; ``w2w.load_encoder()`` and its kin load a model into this process.
+``w2w.open(store)`` reads what they wrote; ``w2w.load_encoder()`` and the like load a model into this process.
 """
 
 import importlib
@@ -23,7 +23,7 @@ _FOUND_IN = {
     "load_segmenter": "api.images",
     "open": "api.store",
 }
-_BOTH = ("crawl", "find", "gallery", "index", "ingest", "recommend", "search", "style")  # packages that have a job's name
+_BOTH = ("crawl", "find", "gallery", "index", "ingest", "recommend", "search", "style")  # packages that share a job's name
 
 
 def __getattr__(name: str) -> Any:
@@ -33,7 +33,7 @@ def __getattr__(name: str) -> Any:
         return importlib.import_module(f"w2w.{name}")
     if name == "__all__":
         return sorted([*_FOUND_IN, *_jobs().NAMES])
-    # ``from w2w import schema`` asks here first, also of a worker that has imported nothing yet
+    # ``from w2w import schema`` looks here first, even in a worker that has imported nothing yet
     if not name.startswith("_") and find_spec(f"w2w.{name}") is None and name in _jobs().NAMES:
         return _jobs().function(name)
     raise AttributeError(f"module 'w2w' has no attribute {name!r}")
@@ -48,12 +48,12 @@ def _jobs() -> Any:
 
 
 class _Module(ModuleType):
-    def __reduce__(self) -> tuple:  # functions that name it are sent to workers; only plain modules are pickled by name
+    def __reduce__(self) -> tuple:  # functions that refer to it are sent to workers, and only plain modules are pickled by name
         return importlib.import_module, (self.__name__,)
 
 
 class _Package(_Module):
-    """Makes the packages that have a job's name callable: ``w2w.index(store=...)``, beside ``import w2w.index.search``."""
+    """Makes packages that share a job's name callable: ``w2w.index(store=...)`` beside ``import w2w.index.search``."""
 
     def __setattr__(self, name: str, value: object) -> None:
         if name in _BOTH and isinstance(value, ModuleType):

@@ -1,6 +1,6 @@
-"""Configuration: a frozen dataclass, filled from a YAML file and dotted overrides, by jsonargparse.
+"""Configuration: a frozen dataclass, filled from a YAML file and dotted overrides by jsonargparse.
 
-Unknown keys are named with the nearest valid one before anything starts. A bare ``--flag`` sets a boolean to true, and
+Unknown keys are reported with the nearest valid one before anything starts. A bare ``--flag`` sets a boolean to true, and
 ``--dry-run`` and ``--dry_run`` are the same option.
 """
 
@@ -27,11 +27,11 @@ C = TypeVar("C")
 
 
 def parse(config_class: type[C], argv: Sequence[str], prog: str) -> C:
-    """The config that ``--config FILE`` and the dotted options in ``argv`` describe; options win over the file.
+    """The config given by ``--config FILE`` and the dotted options in ``argv``; options override the file.
 
-    What has a place (see ``usage.places``) may be given without its option's name, and a word that ends in .yaml is the config.
+    Positional options (see ``usage.places``) may be given without their name, and a word that ends in .yaml is the config.
     Raises UsageError naming the wrong file, key or value. ``--help`` prints the options that matter, ``--help all`` every one,
-    ``--help GROUP`` those of a group; both exit 0.
+    ``--help GROUP`` those of a group; all exit 0.
     """
     given, wants_help = _given(config_class, argv, prog)
     if wants_help is not None:
@@ -64,19 +64,19 @@ def parse(config_class: type[C], argv: Sequence[str], prog: str) -> C:
 
 
 def check_name(name: str, option: str, most: int = 100) -> None:
-    """Raises UsageError for what is to be part of keys and of folders' names, and cannot be."""
+    """Raises UsageError for a name that cannot be part of keys and folder names."""
     if not re.fullmatch(rf"[A-Za-z0-9_-][A-Za-z0-9_.-]{{0,{most - 1}}}", name):
         raise UsageError(f"{option}={name[:200]!r}: letters, digits, '-', '_' and '.', at most {most}, no '.' first")
 
 
 def check_label(text: str, option: str) -> None:
-    """Raises UsageError for what is to be a class's or a figure's name, and is nothing, no line of text, or has no end."""
+    """Raises UsageError unless the name of a class or figure is one short, printable line."""
     if not text.strip() or not text.isprintable() or len(text) > 100:
         raise UsageError(f"{option}={text[:200]!r}: a name of 1 to 100 printable characters")
 
 
 def build(config_class: type[C], values: Mapping[str, Any], prog: str) -> C:
-    """The config of these options: a mapping, or a config itself, for each group; checked as those of the command line.
+    """The config for these options (a mapping, or a config object, per group), checked as on the command line.
 
     Raises UsageError naming the wrong option or value.
     """
@@ -92,7 +92,7 @@ def build(config_class: type[C], values: Mapping[str, Any], prog: str) -> C:
 
 
 def _within(config: C, prefix: str) -> C:
-    """The config. Raises UsageError for a number below the ``LEAST`` of its class: option -> number, where that is not 0."""
+    """Returns the config. Raises UsageError for a number below its class's ``LEAST`` (option -> number; default 0)."""
     least = {name: bound for one in reversed(type(config).__mro__) for name, bound in vars(one).get("LEAST", {}).items()}
     for field in dataclasses.fields(config):  # type: ignore[arg-type]
         value, bound = getattr(config, field.name), least.get(field.name, 0)
@@ -115,7 +115,7 @@ def _plain_values(value: Any) -> Any:
 
 
 def nearest(word: str, valid: Sequence[str]) -> str:
-    """' Did you mean ...?' or the list of what is allowed, for the end of an error sentence."""
+    """' Did you mean ...?' or the list of allowed names, to end an error message."""
     close = difflib.get_close_matches(word, valid, n=1, cutoff=0.6)
     if close:
         return f" Did you mean {close[0]!r}?"
@@ -140,10 +140,10 @@ def _parser(config_class: type, prog: str) -> jsonargparse.ArgumentParser:
 
 
 def _given(config_class: type, argv: Sequence[str], prog: str) -> tuple[list[tuple[str, str | None]], str | None]:
-    """Names of options and their values, whichever way they were typed; and what help is wanted of, None for no help."""
+    """Names and values of the options, in whatever form they were typed; and the requested help, or None."""
     known = {option.name: option for option in options(config_class)}
     by_place = list(places(config_class).values())
-    several = by_place[-1] if by_place and known[by_place[-1]].is_list else None  # takes all words that are left
+    several = by_place[-1] if by_place and known[by_place[-1]].is_list else None  # takes all remaining words
     given: list[tuple[str, str | None]] = []
     gathered: list[str] = []
     placed, wants_help, words = 0, None, list(argv)
@@ -187,7 +187,7 @@ def _given(config_class: type, argv: Sequence[str], prog: str) -> tuple[list[tup
 
 
 def _check_once(given: Sequence[tuple[str, str | None]]) -> None:
-    """Files go over one another, and lists grow with ``--name+``; all else has one value."""
+    """Files override one another, and lists grow with ``--name+``; any other option has one value."""
     values: dict[str, str | None] = {}
     for name, value in given:
         if name != "config" and not name.endswith("+") and values.setdefault(name, value) != value:
@@ -208,16 +208,14 @@ def _check_key(name: str, known: Mapping[str, Option], where: str, prog: str) ->
 
 
 class _OncePerKey(yaml.SafeLoader):
-    """Refuses a mapping with a key twice, of which YAML's own loader keeps the last."""
+    """Refuses a repeated key in a mapping, of which YAML's own loader silently keeps the last."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
         seen: set[str] = set()
         for key, _ in node.value:
             if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
                 if key.value in seen:
-                    raise yaml.constructor.ConstructorError(
-                        problem=f"key {key.value!r} stands there twice", problem_mark=key.start_mark
-                    )
+                    raise yaml.constructor.ConstructorError(problem=f"duplicate key {key.value!r}", problem_mark=key.start_mark)
                 seen.add(key.value)
         return super().construct_mapping(node, deep)
 
@@ -249,7 +247,7 @@ def _check_keys(known: Mapping[str, Option], values: Mapping[str, Any], where: s
         name = f"{prefix}{key}"
         _check_key(name, known, f"{where}{name!r}", prog)
         if name in known and known[name].is_group and not isinstance(value, dict):
-            raise UsageError(f"{where}{name!r}: {value!r} is no mapping of its options")
+            raise UsageError(f"{where}{name!r}: {value!r} is not a mapping of its options")
         if isinstance(value, dict) and name in known and not known[name].takes_any_key:
             within = known[name].group
             more = {option.name: option for option in options(within, f"{name}.")} if within else {}
@@ -257,7 +255,7 @@ def _check_keys(known: Mapping[str, Option], values: Mapping[str, Any], where: s
 
 
 def _plain(message: str, known: Mapping[str, Option]) -> str:
-    """jsonargparse's message as one sentence: which option, what it got, what it takes."""
+    """jsonargparse's message as one sentence: the option, the value it got, and what it takes."""
     wrong = re.search(r'Parser key "([^"]+)"', message)
     given = re.search(r"(?:Given|Got) value: (.*)", message)
     if wrong and given and wrong[1] in known:

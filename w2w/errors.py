@@ -1,4 +1,4 @@
-"""The closed list of reject codes, and the three ways a job can end badly.
+"""The closed list of reject codes, and the three ways in which a job can fail.
 
 Exit codes: 0 done, 1 failed (``JobFailed``), 2 wrong usage (``UsageError``). Any other exception is a bug, with a traceback.
 """
@@ -13,32 +13,32 @@ Result = TypeVar("Result")
 
 
 class UsageError(ValueError):
-    """The user asked for something that cannot work: the message says what was wrong and what is allowed (exit code 2)."""
+    """The user asked for something impossible; the message says what is wrong and what is allowed (exit code 2)."""
 
 
 class JobFailed(RuntimeError):
-    """The job ran and could not finish as promised: too many rejects, a failed gate, a lost race (exit code 1).
+    """The job ran but could not finish as promised: too many rejects, a failed gate, a lost race (exit code 1).
 
-    ``result`` is what was done until then, where the job can tell: of a night, its finished steps.
+    ``result`` is the outcome so far, if the job can tell: for a night, its finished steps.
     """
 
     result: Any = None
 
 
 class StorageFailed(JobFailed, OSError):
-    """What a job reads or writes could not be read or written; the message names it."""
+    """A job's input or output could not be read or written; the message names it."""
 
 
 class TooManyRejects(JobFailed):
-    """More rows were rejected than the job bears; the others are committed."""
+    """More rows were rejected than the job tolerates; the others are committed."""
 
 
 class Changed(JobFailed):
-    """Somebody else wrote a file since it was read (``w2w.storage.replace_if``)."""
+    """Another process wrote the file since it was read (``w2w.storage.replace_if``)."""
 
 
 class Reject(Exception):
-    """One row cannot go on. Raised by row-level code, caught by the stage, which writes it down; it never ends a job."""
+    """One row cannot be processed. Raised by row-level code and recorded by the stage; it never ends a job."""
 
     def __init__(self, code: "RejectCode", detail: str):
         super().__init__(f"{code}: {detail}")
@@ -49,12 +49,12 @@ class Reject(Exception):
 
 
 class RejectCode(StrEnum):
-    """Why a row could not go on. A code is never reused for another meaning; add new ones at the end of their group."""
+    """Why a row was rejected. A code is never reused for another meaning; add new ones at the end of their group."""
 
     # feeds
-    MALFORMED_ROW = "malformed_row"  # the line has another number of columns, or is not JSON
+    MALFORMED_ROW = "malformed_row"  # the wrong number of columns, or not JSON
     MISSING_FIELD = "missing_field"  # a required column is empty
-    BAD_VALUE = "bad_value"  # a price that is no number, an id that is too long
+    BAD_VALUE = "bad_value"  # a price that is not a number, an id that is too long
     DUPLICATE_KEY = "duplicate_key"  # the same key twice in one feed: the first is kept
     # getting the bytes
     NOT_FOUND = "not_found"  # no such file or object, HTTP 404 or 410
@@ -63,10 +63,10 @@ class RejectCode(StrEnum):
     FETCH_FAILED = "fetch_failed"  # any other HTTP status or network error, after the retries
     TOO_SLOW = "too_slow"  # the whole-request deadline passed
     TOO_MANY_BYTES = "too_many_bytes"  # the body is over the byte cap
-    DISALLOWED = "disallowed"  # its owner does not want it: robots.txt, or a noai mark
-    WRONG_TYPE = "wrong_type"  # the content type is none that was asked for
+    DISALLOWED = "disallowed"  # the owner does not allow it: robots.txt, or a noai mark
+    WRONG_TYPE = "wrong_type"  # the content type is not one that was asked for
     HOST_BUSY = "host_busy"  # the host asked for more time than the run has
-    ROBOTS_UNREACHABLE = "robots_unreachable"  # robots.txt could not be had, so nothing may be asked for (RFC 9309, 2.3.1.4)
+    ROBOTS_UNREACHABLE = "robots_unreachable"  # robots.txt could not be fetched, so nothing may be (RFC 9309, 2.3.1.4)
     OVER_LIMIT = "over_limit"  # a link beyond the depth, count or repetition that the crawl allows
     # decoding
     EMPTY = "empty"  # zero bytes
@@ -77,7 +77,7 @@ class RejectCode(StrEnum):
     TOO_MANY_PIXELS = "too_many_pixels"  # width x height in the header is over the pixel cap
     TOO_SMALL = "too_small"  # a side is under the minimum
     # models and indexes
-    UNKNOWN_CATEGORY = "unknown_category"  # a query is to be searched inside a category that the index does not have
+    UNKNOWN_CATEGORY = "unknown_category"  # the query asks for a category that the index does not have
     NOT_FINITE = "not_finite"  # the model gave NaN or infinity for this row
     MODEL_FAILED = "model_failed"  # the model raised on this image alone, and not on others
     OUT_OF_MEMORY = "out_of_memory"  # the image alone does not fit into the device's memory
@@ -88,22 +88,22 @@ class RejectCode(StrEnum):
     CROPPED_PERSON = "cropped_person"  # the person is cut off by the photo's edges
     # pairs and outfits
     UNKNOWN_PRODUCT = "unknown_product"  # the tag names a product that the catalog does not have
-    NO_PHOTO = "no_photo"  # the post's or product's image is not in `images`
+    NO_PHOTO = "no_photo"  # the image of the post or product is not in `images`
     NOT_DETECTED = "not_detected"  # no garment of the tag's category was found in the photo
-    AMBIGUOUS = "ambiguous"  # several garments, or several tags, of one category: none can be told to be the right one
-    DISSIMILAR = "dissimilar"  # garment and product look too different to be the same
-    NO_CATEGORY = "no_category"  # the product is of no class that is mined, or its class is not certain enough
+    AMBIGUOUS = "ambiguous"  # several garments, or several tags, of one category: no telling which belongs to which
+    DISSIMILAR = "dissimilar"  # garment and product look too different to be the same item
+    NO_CATEGORY = "no_category"  # the product's class is not mined, or is too uncertain
     CROSSES_SPLIT = "crosses_split"  # the post and the product are in different splits
     MISSING_SLOT = "missing_slot"  # an outfit without top, bottom or shoes
-    NO_SPLIT = "no_split"  # the post or the product came after the splits were made
-    NO_VECTOR = "no_vector"  # similarity has to decide, and garment or product was not embedded
+    NO_SPLIT = "no_split"  # the post or the product is newer than the splits
+    NO_VECTOR = "no_vector"  # similarity has to decide, but garment or product has no embedding
     REPEATED = "repeated"  # the same photo and product came from another post
-    NO_NEGATIVE = "no_negative"  # no other product is near enough to the anchor, and surely farther than its own
-    JUDGED_OTHER = "judged_other"  # somebody looked: the garment is another product, or none of the shop's
+    NO_NEGATIVE = "no_negative"  # no other product is similar to the anchor and yet clearly farther than its own
+    JUDGED_OTHER = "judged_other"  # judged by a person: the garment is another product, or none of the shop's
 
 
-# What may be gone tomorrow: rows rejected for these reasons are tried again by the next run. All others are final for the
-# same bytes and the same stage version.
+# Transient failures: rows rejected for these reasons are retried by the next run. All others are final for the same bytes and
+# stage version.
 TRANSIENT = frozenset(
     {
         RejectCode.NOT_FOUND,
@@ -118,7 +118,7 @@ TRANSIENT = frozenset(
 )
 
 
-# of a name that a row gives, and not of the disk or bucket that it is looked for on
+# errors about the name that a row gives, as opposed to the disk or bucket that holds it
 _NAMES_OWN = {
     **dict.fromkeys(
         (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EINVAL, errno.ENXIO, errno.ENODEV),
@@ -129,10 +129,10 @@ _NAMES_OWN = {
 
 
 def fault_of(error: Exception) -> Reject | None:
-    """What an error says of the one row that was worked on. None where no row is at fault: lost storage, which ends a run, and
-    bugs (TypeError, KeyError, AssertionError ...), which nobody may hide."""
+    """The reject that an error means for the current row. None if no row is at fault: lost storage, which ends a run, and bugs
+    (TypeError, KeyError, AssertionError ...), which must not be hidden."""
     if isinstance(error, Reject):
-        return Reject(error.code, error.detail)  # without a traceback, which would hold the row's bytes
+        return Reject(error.code, error.detail)  # without the traceback, which would hold the row's bytes
     if isinstance(error, UsageError | JobFailed):
         return None
     line = (str(error).strip().splitlines() or [""])[0][:300]
@@ -149,8 +149,8 @@ def fault_of(error: Exception) -> Reject | None:
 
 
 def attempt(work: Callable[..., Result], *args: object, **kwargs: object) -> Result | Reject:
-    """``work(...)`` for one row of a stage, or why it has no result: where the row is at fault (``fault_of``), nothing is
-    raised."""
+    """``work(...)`` for one row of a stage, or the reject instead of a result: errors that are the row's fault (``fault_of``)
+    are not raised."""
     try:
         return work(*args, **kwargs)
     except Exception as e:

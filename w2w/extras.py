@@ -1,4 +1,4 @@
-"""Packages that w2w works without: each comes with an extra, ``pip install 'w2w[EXTRA]'``."""
+"""Optional packages: each comes with an extra, ``pip install 'w2w[EXTRA]'``."""
 
 import importlib.util
 
@@ -19,6 +19,6 @@ def installed(module: str) -> bool:
 
 
 def need(module: str, option: str) -> None:
-    """Raises UsageError naming the extra to install where the package that ``option`` asks for is missing."""
+    """Raises UsageError naming the extra to install if the package that ``option`` needs is missing."""
     if not installed(module):
         raise UsageError(f"{option}: needs the package {module}: pip install 'w2w[{EXTRAS[module]}]'")

@@ -14,20 +14,20 @@ from w2w.memory import on_disk
 
 _FNV_OFFSET = np.uint64(0xCBF29CE484222325)
 _FNV_PRIME = np.uint64(0x100000001B3)
-_OTHER_PRIME = np.uint64(0x9E3779B97F4A7C15)  # splitmix64's: for a second hash that does not fall together with the first
+_OTHER_PRIME = np.uint64(0x9E3779B97F4A7C15)  # splitmix64's: for a second hash independent of the first
 _BYTES_AT_ONCE = 128  # of a key
 _KEYS_AT_ONCE = 16_384  # each takes 300 bytes while it is hashed
 
 
 def image_id(data: bytes) -> str:
-    """sha256 of the encoded file, 64 hex digits: the same bytes are the same image wherever they came from."""
+    """sha256 of the encoded file, 64 hex digits: identical bytes are one image, whatever their source."""
     return hashlib.sha256(data).hexdigest()
 
 
 def digest(*parts: object, length: int = 16) -> str:
     """Hex digest of plain values and dataclasses, the same in every process and on every machine.
 
-    ``length`` is in hex digits; 16 (64 bits) names versions, of which a store has thousands.
+    ``length`` is in hex digits; 16 (64 bits) is for versions, of which a store has thousands.
     """
 
     def plain(value: object) -> object:
@@ -40,20 +40,20 @@ def digest(*parts: object, length: int = 16) -> str:
 
 
 def numbered(key: str, seen: Counter[str]) -> str:
-    """The key, or key#2, key#3 ... where it was given before: ``seen`` counts them."""
+    """The key, or key#2, key#3 ... if it was given before; ``seen`` counts them."""
     seen[key] += 1
     return key if seen[key] == 1 else f"{key}#{seen[key]}"
 
 
 def joined(columns: Sequence[pa.Array | pa.ChunkedArray], between: str, escape: str) -> pa.Array | pa.ChunkedArray:
-    """The columns' values with ``between`` between them, null where one is: other values never make the same text, for a
-    ``between`` or ``escape`` (a character each) inside a value has ``escape`` before it. Undone by ``parted``."""
+    """Joins the columns' values with ``between``, null if any is null. The text is unique: inside values, ``between`` and
+    ``escape`` (one character each) are escaped. Undone by ``parted``."""
     safe = [pc.replace_substring(pc.replace_substring(c, escape, escape * 2), between, escape + between) for c in columns]
     return pc.binary_join_element_wise(*safe, between)
 
 
 def parted(text: str, between: str, escape: str) -> list[str]:
-    """What ``joined`` joined."""
+    """Splits what ``joined`` joined."""
     parts, at = [""], 0
     while at < len(text):
         if text[at] == between:
@@ -66,7 +66,7 @@ def parted(text: str, between: str, escape: str) -> list[str]:
 
 
 def digest_rows(rows: Iterable[object]) -> str:
-    """Of any number of plain values, in their order; none of them is kept."""
+    """Digest of any number of plain values, in order; values are not kept."""
     found = hashlib.sha256()
     for row in rows:
         found.update(json.dumps(row, sort_keys=True, separators=(",", ":")).encode() + b"\n")
@@ -74,7 +74,7 @@ def digest_rows(rows: Iterable[object]) -> str:
 
 
 def hash_keys(keys: pa.Array | pa.ChunkedArray) -> np.ndarray:
-    """FNV-1a (64 bit) of each key's UTF-8 bytes, then mixed: uint64, shape (n,). Stable for ever.
+    """FNV-1a (64 bit) of each key's UTF-8 bytes, then mixed: uint64, shape (n,). Never changes between versions.
 
     Source: Fowler, Noll, Vo (draft-eastlake-fnv, section 2); finaliser of splitmix64 (Steele, Lea, Flood 2014, figure 15).
     """
@@ -82,13 +82,13 @@ def hash_keys(keys: pa.Array | pa.ChunkedArray) -> np.ndarray:
 
 
 def hash_keys_128(keys: pa.Array | pa.ChunkedArray) -> np.ndarray:
-    """Two such hashes with different primes, uint64 (n, 2): among ten million keys, two that share both are less likely than
-    1 in 10^24, so that one may stand for the key itself."""
+    """Two such hashes with different primes, uint64 (n, 2): among ten million keys a collision of both has a probability below
+    1 in 10^24, so the pair can stand for the key itself."""
     return _hashed(keys, [_FNV_PRIME, _OTHER_PRIME])
 
 
 def scatter(numbers_N: np.ndarray) -> np.ndarray:
-    """The finaliser alone: uint64 to uint64, one to one, near numbers to far ones."""
+    """The finaliser alone: a bijection on uint64 that spreads neighbouring numbers."""
     with np.errstate(over="ignore"):
         h = (numbers_N ^ (numbers_N >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
         h = (h ^ (h >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
@@ -122,11 +122,11 @@ def _hashed_part(keys: pa.Array, primes: list[np.uint64]) -> np.ndarray:
 
 
 class Places:
-    """Where each of N keys stands, without the keys: 24 bytes each, on disk where they are many. ``order`` (N,): the keys'
-    places in order of their hashes ``hashes_2N``, which depends on the keys alone and not on how they lie."""
+    """Position of each of N keys, without the keys: 24 bytes per key, on disk if there are many. ``order`` (N,): the positions
+    in order of the hashes ``hashes_2N``, which depends only on the keys, not on how they are stored."""
 
     def __init__(self, hashes_N2: np.ndarray):
-        """``hashes_N2``: of the keys (``hash_keys_128``)."""
+        """``hashes_N2``: ``hash_keys_128`` of the keys."""
         self.order = on_disk(np.lexsort((hashes_N2[:, 1], hashes_N2[:, 0])))
         self.hashes_2N = on_disk(np.stack([hashes_N2[self.order, i] for i in (0, 1)]))
 
@@ -134,10 +134,10 @@ class Places:
         return len(self.order)
 
     def rank(self, asked_Q2: np.ndarray) -> np.ndarray:
-        """Index into ``order`` of each key asked for by its hash (``hash_keys_128``), int64 (Q,); -1 where it is not there."""
+        """Index into ``order`` of each key, given its hash (``hash_keys_128``), int64 (Q,); -1 if absent."""
         at = np.searchsorted(self.hashes_2N[0], asked_Q2[:, 0])
         found, left = np.full(len(asked_Q2), -1), np.arange(len(asked_Q2))
-        while len(left):  # again only for keys that share the first half of their hash
+        while len(left):  # repeats only for keys that share the first half of their hash
             left = left[at[left] < len(self)]
             equal = asked_Q2[left] == self.hashes_2N[:, at[left]].T
             hit = equal.all(1)
@@ -147,7 +147,7 @@ class Places:
         return found
 
     def find(self, asked_Q2: np.ndarray) -> np.ndarray:
-        """Place of each key asked for, int64 (Q,); -1 where it is not there."""
+        """Position of each key, int64 (Q,); -1 if absent."""
         found = self.rank(asked_Q2)
         found[found >= 0] = self.order[found[found >= 0]]
         return found

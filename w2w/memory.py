@@ -1,4 +1,4 @@
-"""Memory: what a process keeps of what it has freed, and arrays that lie on disk."""
+"""Memory: how much freed memory a process keeps, and arrays on disk."""
 
 import ctypes
 import tempfile
@@ -11,24 +11,24 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
 
 def keep_memory() -> None:
-    """Lets a worker keep the memory of one batch for the next. glibc gives large blocks back at once, and every batch then pays
-    page faults for them: measured, 1.7 times the CPU for decoding, 3 times for torch eager. Does nothing on other systems."""
+    """Lets a worker reuse the memory of one batch for the next. glibc returns large blocks at once, and every batch then pays
+    page faults for them: measured, 1.7 times the CPU for decoding, 3 times for torch eager. A no-op on other systems."""
     if (glibc := _glibc()) is not None:
         for option in (_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD):
             glibc.mallopt(option, 1 << 30)
 
 
 def give_back_memory() -> None:
-    """Gives the system back what lies free between blocks in use. Where arrays that stay are made in turn with larger ones that
-    go, glibc and Arrow's pool keep most of the latter: measured, 305 MB for 150 MB in use, when a million owners are split."""
+    """Returns free memory to the system. When long-lived and larger short-lived arrays alternate, glibc and Arrow's pool keep
+    most of the freed memory: measured, 305 MB for 150 MB in use, when a million owners are split."""
     pa.default_memory_pool().release_unused()
     if (glibc := _glibc()) is not None:
         glibc.malloc_trim(0)
 
 
 def on_disk(array: np.ndarray) -> np.ndarray:
-    """The array, from a megabyte on, in a nameless file of the temporary folder, mapped: pages that nobody looks at need no
-    memory, and the file is gone with the array."""
+    """Moves an array of a megabyte or more to an unnamed, memory-mapped file in the temporary folder: pages that are not
+    accessed need no memory, and the file disappears with the array."""
     if array.nbytes < _LARGE_BYTES:
         return array
     with tempfile.TemporaryFile(prefix="w2w-") as file:

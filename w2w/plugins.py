@@ -1,7 +1,7 @@
-"""What is found by name: built in, ``module:attribute``, or an entry point ``KIND.NAME`` of group ``w2w.plugins``.
+"""Looking up code by name: built in, ``module:attribute``, or an entry point ``KIND.NAME`` of group ``w2w.plugins``.
 
-Finding one runs its module, so names come from options and config files and never from data: no table, manifest or checkpoint
-names code. They travel to workers as strings and are found again there.
+A lookup runs the module, so names come from options and config files and never from data: no table, manifest or checkpoint
+names code. They travel to workers as strings and are looked up again there.
 """
 
 import difflib
@@ -30,15 +30,15 @@ OPTIONS = {  # kind -> the option that names one
     "stage": "stage",
 }
 _REFERENCE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
-_CODE = (*SOURCE_SUFFIXES, *(s for s in EXTENSION_SUFFIXES if s != ".so"))  # not torch's gigabyte of libraries
-_loaded: dict[str, str] = {}  # by this process: module -> digest of its code
+_CODE = (*SOURCE_SUFFIXES, *(s for s in EXTENSION_SUFFIXES if s != ".so"))  # without torch's gigabyte of libraries
+_loaded: dict[str, str] = {}  # in this process: module -> digest of its code
 
 
 def find(kind: str, name: str, built_in: Mapping[str, Any], others: Iterable[str] = ()) -> Any:
-    """The class or function of that name; a string in ``built_in`` is a ``module:attribute`` that is imported when it is asked
-    for. ``others``: forms of names that the caller knows besides, for the error.
+    """The class or function of that name. Strings in ``built_in`` are ``module:attribute``, imported on demand. ``others``:
+    further kinds of names that the caller accepts, for the error message.
 
-    Raises UsageError for a name that nothing has, and where its module or attribute is not there.
+    Raises UsageError for an unknown name, or if its module or attribute does not exist.
     """
     if name in built_in:
         found = built_in[name]
@@ -47,16 +47,16 @@ def find(kind: str, name: str, built_in: Mapping[str, Any], others: Iterable[str
 
 
 def check(kind: str, name: str, built_in: Mapping[str, Any]) -> None:
-    """Raises as ``find``, without importing what is built in."""
+    """Raises as ``find`` does, without importing what is built in."""
     if name not in built_in:
         find(kind, name, built_in)
 
 
 def version_of(kind: str, name: str, built_in: Mapping[str, Any]) -> tuple[str, ...]:
-    """What tells code from outside from any other, for the digests that versions are: () for what is built in. The object's own
-    ``version`` where it declares one, else the sha256 over the sources of its package (or module).
+    """What distinguishes external code, for version digests; () for built-in code. The object's own ``version`` if it declares
+    one, otherwise the sha256 of the sources of its package (or module).
 
-    Raises UsageError where the sources are not those that this process loaded.
+    Raises UsageError if the sources are not those that this process loaded.
     """
     if name in built_in:
         return ()
@@ -69,12 +69,12 @@ def version_of(kind: str, name: str, built_in: Mapping[str, Any]) -> tuple[str, 
 
 
 def short(name: str) -> str:
-    """The attribute of ``module:attribute``; other names as they are."""
+    """The attribute of ``module:attribute``; other names unchanged."""
     return name.rpartition(":")[2]
 
 
 def installed(kind: str) -> dict[str, set[str]]:
-    """Name -> ``module:attribute`` of the entry points of a kind; several where packages claim one name."""
+    """Name -> ``module:attribute`` of a kind's entry points; several if packages claim the same name."""
     found: dict[str, set[str]] = {}
     for point in importlib.metadata.entry_points(group=GROUP):
         if point.name.startswith(f"{kind}."):
@@ -89,7 +89,7 @@ def _reference(kind: str, name: str, known: Iterable[str]) -> str:
     if len(here.get(name, ())) == 1:
         return min(here[name])
     if name in here:
-        raise UsageError(f"{OPTIONS[kind]}={name}: several packages have one: {', '.join(sorted(here[name]))}. Name it so")
+        raise UsageError(f"{OPTIONS[kind]}={name}: several packages have one: name it as {', '.join(sorted(here[name]))}")
     names = [*known, *here]
     close = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
     hint = f" Did you mean {close[0]!r}?" if close else ""
@@ -97,7 +97,7 @@ def _reference(kind: str, name: str, known: Iterable[str]) -> str:
 
 
 def _outside(kind: str, name: str, known: Iterable[str]) -> tuple[str, Any]:
-    """``module:attribute`` and what that is."""
+    """``module:attribute`` and the object it names."""
     reference = _reference(kind, name, known)
     found, module = _imported(kind, name, reference), reference.partition(":")[0]
     if module not in _loaded:
@@ -111,7 +111,7 @@ def _imported(kind: str, name: str, reference: str) -> Any:
         raise UsageError(f"{option}: workers cannot import what a script or notebook defines: put it into a module")
     try:
         found: Any = importlib.import_module(module)
-    except (Exception, SystemExit) as e:  # whatever a stranger's module does when it is run
+    except (Exception, SystemExit) as e:  # a foreign module may raise anything
         raise UsageError(
             f"{option}: module {module!r} cannot be imported: {type(e).__name__}: {e}. It has to be installed, or on "
             "PYTHONPATH, on every machine of the cluster"
@@ -127,20 +127,20 @@ def _imported(kind: str, name: str, reference: str) -> Any:
 
 
 def _unchanged(kind: str, name: str, module: str) -> str:
-    """The digest of the module's code, which this process runs as it was loaded."""
+    """The digest of the module's code, which is the code that this process runs."""
     now = _code_digest(module)
     if not now:
         raise UsageError(f"{OPTIONS[kind]}={name}: {module} has no source file: give it a `version`, a string of your own")
     if _loaded.setdefault(module, now) != now:
-        raise UsageError(f"{OPTIONS[kind]}={name}: the code of {module} was changed since this process loaded it: start anew")
+        raise UsageError(f"{OPTIONS[kind]}={name}: the code of {module} has changed since this process loaded it: restart it")
     return now
 
 
 def _code_digest(module: str) -> str:
-    """sha256 over the sources and extension modules of the package that the module is part of; "" where it has no file."""
+    """sha256 of the sources and extension modules of the module's package; "" if it has no file."""
     parts = module.split(".")
     tops = (sys.modules.get(".".join(parts[:i])) for i in range(1, len(parts) + 1))
-    file = next((f for top in tops if (f := getattr(top, "__file__", None))), None)  # a namespace has none
+    file = next((f for top in tops if (f := getattr(top, "__file__", None))), None)  # a namespace package has none
     if not file:
         return ""
     root = Path(file).parent

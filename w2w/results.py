@@ -1,6 +1,6 @@
-"""What a job did, as data: a frozen dataclass a job, with numbers as numbers. ``words`` alone makes text of it, for people.
+"""Job results as data: a frozen dataclass per job, with numbers as numbers. Only ``words`` turns it into text for people.
 
-A field is shown under its own name. Fields that a run had nothing to say for are None, False or empty, and are not shown.
+A field is shown under its own name. Fields without a value for this run are None, False or empty, and are not shown.
 """
 
 import json
@@ -17,7 +17,7 @@ from w2w.stage import Counts
 
 @dataclass(frozen=True)
 class Figure:
-    """A measured value; with its 95 % interval, and over how many it was measured, where they are known."""
+    """A measured value, with its 95 % interval and sample size if known."""
 
     value: float
     low: float | None = None
@@ -26,7 +26,7 @@ class Figure:
 
     @classmethod
     def of(cls, row: Mapping[str, Any], num: int | None = None) -> "Figure":
-        """Of a row of METRICS_SCHEMA."""
+        """The figure in a row of METRICS_SCHEMA."""
         return cls(row["value"], row["ci_low"], row["ci_high"], num)
 
     def __str__(self) -> str:
@@ -36,7 +36,7 @@ class Figure:
 
 @dataclass(frozen=True, kw_only=True)
 class Summary:
-    """What every job says of its run; each job's own result adds fields."""
+    """What every job reports about its run; each job's result adds fields."""
 
     job: str
     run_id: str
@@ -60,7 +60,7 @@ class Summary:
         title = f"{self.job}{' (dry run: nothing was done)' if self.dry_run else ''}"
         table = Table(title=title, title_justify="left", show_header=False, title_style="bold")
         table.add_column()
-        table.add_column(overflow="fold")  # a path is there to be copied whole
+        table.add_column(overflow="fold")  # a path is meant to be copied whole
         counts = self.counts
         rows = [("run", self.run_id)]
         if not self.dry_run:
@@ -79,7 +79,7 @@ _COMMON = {f.name for f in fields(Summary)}
 
 
 def words(result: Summary) -> dict[str, str]:
-    """What is special to this job: label -> text. Each of several figures has a line of its own."""
+    """The fields special to this job: label -> text. Several figures get a line each."""
     said: dict[str, str] = {}
     for name in (f.name for f in fields(result) if f.name not in _COMMON and f.repr):
         value, label = getattr(result, name), name.replace("_", " ")
@@ -109,7 +109,7 @@ def _text(value: Any) -> str:
 
 
 def to_json(result: Summary | None, **more: object) -> bytes:
-    """The result's fields as a JSON object, and ``more``; a number that is none is null, and secrets are hidden."""
+    """The result's fields, and ``more``, as a JSON object; NaN and infinity become null, and secrets are hidden."""
     return json.dumps(_plain(without_secrets((asdict(result) if result else {}) | more)), indent=1).encode() + b"\n"
 
 

@@ -1,8 +1,8 @@
-"""Every table of w2w: its columns, its key, its partitions. A column's name is spelled nowhere else.
+"""Every table of w2w: its columns, key and partitions. Column names are defined only here.
 
-Delta Lake has neither fixed-size lists nor float16, so a vector is ``array<float>`` for every reader in the world;
-``w2w`` reads it back as ``fixed_size_list<float>[d]`` and refuses rows of another length. ``float16`` is kept as float32
-values that float16 can hold: byte-stream-split and zstd store them in about half the bytes.
+Delta Lake has neither fixed-size lists nor float16, so any other reader sees a vector as ``array<float>``; ``w2w`` reads it
+back as ``fixed_size_list<float>[d]`` and refuses rows of another length. ``float16`` is stored as float32 values that float16
+can represent: byte-stream-split and zstd store them in about half the bytes.
 """
 
 from dataclasses import dataclass
@@ -39,18 +39,18 @@ CROP, CROP_SOURCE, PERSON_BOX, NUM_GARMENTS = "crop", "crop_source", "person_box
 SLOTS, SLOT, STABILITY = "slots", "slot", "stability"
 # detections: annotated photos, for training and measuring detectors
 SPLIT, OBJECTS, IGNORE, LABELLED = "split", "objects", "ignore", "labelled"
-# categories: what a classifier says
+# categories: classifier output
 ACCEPTED = "accepted"
-# fingerprints, duplicates, splits, representatives: the groundwork of mining
+# fingerprints, duplicates, splits, representatives: the basis of mining
 PHASH_MIRRORED, GRID, CUT_FROM = "phash_mirrored", "grid", "cut_from"
 CLUSTER_ID, CLUSTER_SIZE, DUPLICATE_OF, HOW, DISTANCE = "cluster_id", "cluster_size", "duplicate_of", "how", "distance"
 COMPONENT_ID, COMPONENT_SIZE, NUM_IMAGES = "component_id", "component_size", "num_images"
 PLAIN, BRIGHTNESS, FOREGROUND = "plain", "brightness", "foreground"
-# pairs, outfits, negatives: what models are trained on
+# pairs, outfits, negatives: training data
 PAIR_ID, ANCHOR_IMAGE_ID, SIMILARITY, RULE = "pair_id", "anchor_image_id", "similarity", "rule"
 OUTFIT_ID, ITEMS, ITEM_ID, MODIFIED_OF, REPLACED = "outfit_id", "items", "item_id", "modified_of", "replaced"
 NEGATIVES_LIST = "negatives"
-# questions: what models of outfits are asked
+# questions: the test questions of outfit models
 QUESTION_ID, ANSWERS, RIGHT = "question_id", "answers", "right"
 
 # evaluations: figures of models, by protocol
@@ -59,10 +59,10 @@ GROUP, VALUE, CI_LOW, CI_HIGH, NUM_QUERIES = "group", "value", "ci_low", "ci_hig
 EVALUATED_AT = "evaluated_at"
 # recommendations
 OUTFITS_LIST, PAIRS_LIST, BESIDE = "outfits", "pairs", "beside"
-# found
+# found: products for the garments of a photo
 NUMBER, GARMENTS_LIST, SAME_PICTURE = "number", "garments", "same_picture"
 
-OWN = "own"  # the source of what is mined from the store's own posts, products and photos
+OWN = "own"  # the source of rows mined from the store's own posts, products and photos
 # neighbours
 QUERY_ID, RANK, SCORE, NEIGHBOUR_LIST = "query_id", "rank", "score", "neighbours"
 INDEX_VERSION, SEARCH_VERSION = "index_version", "search_version"
@@ -96,34 +96,34 @@ PRODUCTS = Table(
         (CATEGORY, pa.string()),
         (URL, pa.string(), "nullable"),
         (ATTRIBUTES, pa.map_(pa.string(), pa.string()), "nullable"),  # every other mapped feed column
-        (IMAGE_ID, pa.string(), "nullable"),  # null only where the product was withdrawn before it had one
+        (IMAGE_ID, pa.string(), "nullable"),  # null only if the product was withdrawn before it had one
         (IMAGE_URI, pa.string()),
-        (IMAGE_FINGERPRINT, pa.string()),  # size and mtime of the source, or its ETag and Last-Modified; "" where it has none
+        (IMAGE_FINGERPRINT, pa.string()),  # size and mtime of the source, or its ETag and Last-Modified; "" if it has neither
         (ACTIVE, pa.bool_()),
         (
             ROW_DIGEST,
             pa.string(),
-        ),  # of all that the feed said: equal = unchanged; "-" at its end: but its picture, an earlier one
+        ),  # of the feed's whole row: equal = unchanged; a trailing "-": except its picture, which is an earlier one
         (FETCHED_AT, TIME),
-        (FEED, pa.string(), "nullable"),  # whose product it is: feed.id, or site:NAME of a crawl; null: of nobody yet
+        (FEED, pa.string(), "nullable"),  # the owner: feed.id, or site:NAME of a crawl; null: no owner yet
     ),
     key=(PRODUCT_ID, FETCHED_AT),
 )
 
-# Active products that their full feed does not list at present: a snapshot a feed.
+# Active products currently missing from their full feed: one snapshot per feed.
 ABSENCES = Table(
     "absences",
     _schema(
         (SOURCE, pa.string()),  # feed.id
         (PRODUCT_ID, pa.string()),
-        (NIGHTS, pa.int32()),  # in a row
-        (COUNTED_AT, TIME),  # the last of them
+        (NIGHTS, pa.int32()),  # consecutive
+        (COUNTED_AT, TIME),  # the latest of them
     ),
     key=(PRODUCT_ID, SOURCE),
     partition_by=(SOURCE,),
 )
 
-# When all pictures of a feed that are on the web were asked for again: one row each time.
+# When all web images of a feed were last re-fetched: one row each time.
 RECHECKS = Table(
     "rechecks",
     _schema((SOURCE, pa.string()), (CHECKED_AT, TIME), (RUN_ID, pa.string())),
@@ -140,7 +140,7 @@ IMAGES = Table(
         (HEIGHT, pa.int32()),
         (FORMAT, pa.string()),
         (PHASH, pa.int64()),
-        (SOURCE_URI, pa.string()),  # one of the places that it was read from
+        (SOURCE_URI, pa.string()),  # one of the places it was read from
         (FETCHED_AT, TIME),
     ),
     key=(IMAGE_ID,),
@@ -173,7 +173,7 @@ NEIGHBOURS = Table(
     _schema(
         (KEY, pa.string()),  # the query's id and content
         (QUERY_ID, pa.string()),
-        (CATEGORY, pa.string()),  # of the query, as its source says
+        (CATEGORY, pa.string()),  # of the query, as given by its source
         (ATTRIBUTES, pa.map_(pa.string(), pa.string()), "nullable"),  # of the query
         (IMAGE_URI, pa.string()),
         (NEIGHBOUR_LIST, pa.list_(NEIGHBOUR)),  # nearest first
@@ -188,18 +188,18 @@ NEIGHBOURS = Table(
 XYXY = pa.list_(pa.float32())  # x0, y0, x1, y1 in pixels of the upright photo, the last two exclusive
 RLE = pa.struct([pa.field("size", pa.list_(pa.int32())), pa.field("counts", pa.string())])  # COCO: height and width, runs
 
-FOUND_PRODUCT = pa.struct([*NEIGHBOUR, pa.field(SAME_PICTURE, pa.list_(pa.string()))])  # others that have its picture
+FOUND_PRODUCT = pa.struct([*NEIGHBOUR, pa.field(SAME_PICTURE, pa.list_(pa.string()))])  # others that share its picture
 FOUND_GARMENT = pa.struct(
     [
         pa.field(NUMBER, pa.int32()),  # in its photo, from the top down; 0: the whole photo
         pa.field(CATEGORY, pa.string()),  # null for the whole photo
         pa.field(SCORE, pa.float32()),  # of the detection; null for the whole photo
         pa.field(BOX, XYXY),
-        pa.field(NEIGHBOUR_LIST, pa.list_(FOUND_PRODUCT)),  # nearest first; null where the index has nothing of its class
+        pa.field(NEIGHBOUR_LIST, pa.list_(FOUND_PRODUCT)),  # nearest first; null if the index has nothing of its class
     ]
 )
 
-# The products that were found for the garments of a photo: one row a photo.
+# The products found for the garments of a photo: one row per photo.
 FOUND = Table(
     "found",
     _schema(
@@ -223,19 +223,19 @@ GARMENTS = Table(
         (GARMENT_ID, pa.string()),  # sha256 of image_id, category, box and stage_version
         (IMAGE_ID, pa.string()),
         (CATEGORY, pa.string()),
-        (ORIGINAL_LABEL, pa.string()),  # as the model calls it
+        (ORIGINAL_LABEL, pa.string()),  # the model's own name for it
         (SCORE, pa.float32()),
         (BOX, XYXY),
         (MASK_RLE, RLE, "nullable"),
         (CROP, pa.binary()),  # JPEG, at most 384 px a side
-        (CROP_SOURCE, pa.string()),  # box; whole where a data set has the photo and no box
+        (CROP_SOURCE, pa.string()),  # box; or whole if a data set gives the photo without a box
         (STAGE_VERSION, pa.string()),
     ),
     key=(GARMENT_ID,),
     partition_by=(STAGE_VERSION,),
 )
 
-# One row a photo that a detector has seen, whatever it found: the whole outfit, and the mark that the photo is done.
+# One row per photo that a detector has seen, whatever it found: the whole outfit, and the mark that the photo is done.
 LOOKS = Table(
     "looks",
     _schema(
@@ -243,7 +243,7 @@ LOOKS = Table(
         (NUM_GARMENTS, pa.int32()),
         (PERSON_BOX, XYXY, "nullable"),
         (CROP, pa.binary(), "nullable"),  # the person, JPEG, at most 384 px a side
-        (CROP_SOURCE, pa.string()),  # person, garments, dress; or why there is none: few_garments, small
+        (CROP_SOURCE, pa.string()),  # person, garments, dress; or why it is null: few_garments, small
         (STAGE_VERSION, pa.string()),
     ),
     key=(IMAGE_ID, STAGE_VERSION),
@@ -254,7 +254,7 @@ SLOT_CROP = pa.struct(
     [
         pa.field(SLOT, pa.string()),  # top, bottom, shoes
         pa.field(BOX, XYXY),  # in the cut-out
-        pa.field(CROP_SOURCE, pa.string()),  # boxes of a detector, dress: part of such a box, or ratios of the mask's tight box
+        pa.field(CROP_SOURCE, pa.string()),  # boxes of a detector, dress: part of such a box, or ratios of the mask's box
         pa.field(CROP, pa.binary()),  # from the cut-out, JPEG, at most 384 px a side
     ]
 )
@@ -268,7 +268,7 @@ CUTOUTS = Table(
         (HEIGHT, pa.int32()),
         (MASK_RLE, RLE),
         (PERSON_BOX, XYXY),  # tight around the mask, in the cut-out
-        (SCORE, pa.float32(), "nullable"),  # IoU that the model expects, where it does
+        (SCORE, pa.float32(), "nullable"),  # IoU predicted by the model, if it predicts one
         (STABILITY, pa.float32(), "nullable"),
         (SLOTS, pa.list_(SLOT_CROP)),
         (STAGE_VERSION, pa.string()),
@@ -282,7 +282,7 @@ OBJECT = pa.struct(
         pa.field(BOX, XYXY),
         pa.field(CATEGORY, pa.string()),  # null where ignored
         pa.field(ORIGINAL_LABEL, pa.string()),
-        pa.field(IGNORE, pa.bool_()),  # finding something here is neither right nor wrong
+        pa.field(IGNORE, pa.bool_()),  # a detection here counts neither as right nor as wrong
         pa.field(MASK_RLE, RLE),  # null where the data set has boxes only
     ]
 )
@@ -298,9 +298,9 @@ DETECTIONS = Table(
         (WIDTH, pa.int32()),
         (HEIGHT, pa.int32()),
         (OBJECTS, pa.list_(OBJECT)),
-        (LABELLED, pa.list_(pa.string())),  # classes that this source labels; others may be in the photo without a box
-        (ROW_DIGEST, pa.string(), "nullable"),  # of what its file says of the photo; null in rows of older versions
-        (STAGE_VERSION, pa.string()),  # of how it was read
+        (LABELLED, pa.list_(pa.string())),  # classes that this source labels; others may appear without a box
+        (ROW_DIGEST, pa.string(), "nullable"),  # of the photo's entry in the source file; null in rows of older versions
+        (STAGE_VERSION, pa.string()),  # of the reader
     ),
     key=(KEY, STAGE_VERSION),
     partition_by=(STAGE_VERSION,),
@@ -320,27 +320,27 @@ CLASSIFICATIONS = Table(
     partition_by=(MODEL_VERSION,),
 )
 
-# What stands behind the product in its picture, one row a product image: looked at once.
+# The background of each product image: one row per image, written once.
 GROUNDS = Table(
     "grounds",
     _schema(
         (IMAGE_ID, pa.string()),
-        (PLAIN, pa.float32()),  # share of the border that has one colour
+        (PLAIN, pa.float32()),  # share of the border with one colour
         (BRIGHTNESS, pa.float32()),  # of that colour, 0 black to 1 white
-        (FOREGROUND, pa.float32()),  # share of the picture that has another colour
+        (FOREGROUND, pa.float32()),  # share of the picture with any other colour
         (STAGE_VERSION, pa.string()),
     ),
     key=(IMAGE_ID, STAGE_VERSION),
     partition_by=(STAGE_VERSION,),
 )
 
-# What is kept of an image so that its near-duplicates are found without decoding it again: one row an image, written once.
+# What is kept of an image to find its near-duplicates without decoding it again: one row per image, written once.
 FINGERPRINTS = Table(
     "fingerprints",
     _schema(
         (IMAGE_ID, pa.string()),
         (PHASH, pa.int64()),
-        (PHASH_MIRRORED, pa.int64()),  # of the picture flipped left to right
+        (PHASH_MIRRORED, pa.int64()),  # of the mirrored picture
         (GRID, pa.binary()),  # uint8, 3 planes (red, green, blue) of 32 x 32 cells
         (STAGE_VERSION, pa.string()),
     ),
@@ -348,18 +348,18 @@ FINGERPRINTS = Table(
     partition_by=(STAGE_VERSION,),
 )
 
-# The tables of mining are snapshots: a run computes one whole and replaces it in one commit, so a version of the table is a
-# version of the data set, and an older one can be read again.
+# The mining tables are snapshots: a run computes one whole and replaces it in one commit, so a table version is a version of
+# the data set, and older ones stay readable.
 
 DUPLICATES = Table(
     "duplicates",
     _schema(
         (IMAGE_ID, pa.string()),
-        (CLUSTER_ID, pa.string()),  # the smallest image_id that near-duplicates connect it to; its own where it has none
+        (CLUSTER_ID, pa.string()),  # the smallest image_id connected by near-duplicates; its own if it has none
         (CLUSTER_SIZE, pa.int32()),
-        (DUPLICATE_OF, pa.string(), "nullable"),  # the most alike image of the cluster; null where it is alone
-        (HOW, pa.string(), "nullable"),  # what it is of that one: copy, cropped, flipped, flipped and cropped
-        (DISTANCE, pa.float32(), "nullable"),  # 0 = the same picture, 1 = the most that one picture differs from itself
+        (DUPLICATE_OF, pa.string(), "nullable"),  # the most similar image of the cluster; null if it is alone
+        (HOW, pa.string(), "nullable"),  # its relation to that image: copy, cropped, flipped, flipped and cropped
+        (DISTANCE, pa.float32(), "nullable"),  # 0 = the same picture, 1 = the most that versions of a picture differ
     ),
     key=(IMAGE_ID,),
 )
@@ -369,9 +369,9 @@ SPLITS = Table(
     _schema(
         (OWNER_ID, pa.string()),
         (OWNER_KIND, pa.string()),  # product, post
-        (COMPONENT_ID, pa.string()),  # kind:id of the first owner that products, posts and near-duplicates connect it with
+        (COMPONENT_ID, pa.string()),  # kind:id of the first owner connected through products, posts and near-duplicates
         (COMPONENT_SIZE, pa.int32()),
-        (CUT_FROM, pa.string(), "nullable"),  # the component that was too large for one split, where this is a part of it
+        (CUT_FROM, pa.string(), "nullable"),  # the component that was too large for one split, if this is a part of it
         (SPLIT, pa.string()),  # train, val, test
     ),
     key=(OWNER_ID, OWNER_KIND),
@@ -380,11 +380,11 @@ SPLITS = Table(
 REPRESENTATIVES = Table(
     "representatives",
     _schema(
-        (PRODUCT_ID, pa.string()),  # the product as mining knows it: the feed's id, or the attributes that make one
+        (PRODUCT_ID, pa.string()),  # the product as mining identifies it: the feed's id, or its identifying attributes
         (IMAGE_ID, pa.string()),
-        (SCORE, pa.float32()),  # 0 to 1: the product alone on plain ground
+        (SCORE, pa.float32()),  # 0 to 1: the product alone on a plain background
         (REASON, pa.string()),  # why this one, in words
-        (NUM_IMAGES, pa.int32()),  # it was chosen from
+        (NUM_IMAGES, pa.int32()),  # number of candidates
     ),
     key=(PRODUCT_ID,),
 )
@@ -392,18 +392,18 @@ REPRESENTATIVES = Table(
 PAIRS = Table(
     "pairs",
     _schema(
-        (PAIR_ID, pa.string()),  # digest of garment and product; of a data set's, of the picture too
-        (GARMENT_ID, pa.string()),  # the anchor, whose crop stands in `garments`
+        (PAIR_ID, pa.string()),  # digest of garment and product; for a data set, of the picture too
+        (GARMENT_ID, pa.string()),  # the anchor, whose crop is in `garments`
         (ANCHOR_IMAGE_ID, pa.string()),  # the photo it was cut from
         (POST_ID, pa.string()),
         (PRODUCT_ID, pa.string()),  # as in `representatives`
         (IMAGE_ID, pa.string()),  # the positive: the product's representative image
         (CATEGORY, pa.string()),
         (SCORE, pa.float32()),  # of the detection
-        (SIMILARITY, pa.float32(), "nullable"),  # cosine of anchor and positive, where an encoder was asked
-        (RULE, pa.string()),  # how the two were matched: single, similarity, annotated
+        (SIMILARITY, pa.float32(), "nullable"),  # cosine of anchor and positive, if an encoder was used
+        (RULE, pa.string()),  # how they were matched: single, similarity, annotated
         (SPLIT, pa.string()),
-        (SOURCE, pa.string()),  # OWN, or the public data set: each is a snapshot of its own
+        (SOURCE, pa.string()),  # OWN, or the public data set: one snapshot each
     ),
     key=(PAIR_ID,),
     partition_by=(SOURCE,),
@@ -411,8 +411,8 @@ PAIRS = Table(
 
 OUTFIT_ITEM = pa.struct(
     [
-        pa.field(SLOT, pa.string()),  # top, bottom, shoes; a data set's own where it has more
-        pa.field(ITEM_ID, pa.string()),  # owner of a vector: image_id:slot of a cut-out, or the image_id of a product
+        pa.field(SLOT, pa.string()),  # top, bottom, shoes; a data set may have more
+        pa.field(ITEM_ID, pa.string()),  # owner of a vector: image_id:slot of a cut-out, or a product's image_id
         pa.field(IMAGE_ID, pa.string()),
         pa.field(CATEGORY, pa.string()),
     ]
@@ -423,7 +423,7 @@ OUTFITS = Table(
     _schema(
         (OUTFIT_ID, pa.string()),
         (ITEMS, pa.list_(OUTFIT_ITEM)),
-        (MODIFIED_OF, pa.string(), "nullable"),  # the outfit of which items were replaced; null for one that was worn
+        (MODIFIED_OF, pa.string(), "nullable"),  # the outfit whose items were replaced; null for one that was worn
         (REPLACED, pa.list_(pa.string())),  # slots
         (SPLIT, pa.string()),
         (SOURCE, pa.string()),  # OWN, or the public data set
@@ -452,24 +452,24 @@ NEGATIVES = Table(
     _schema(
         (PAIR_ID, pa.string()),
         (NEGATIVES_LIST, pa.list_(NEIGHBOUR)),  # hardest first
-        (INDEX_VERSION, pa.string()),  # where they were found
+        (INDEX_VERSION, pa.string()),  # the index they were found in
     ),
     key=(PAIR_ID,),
 )
 
-# Every figure of every model that was measured by a protocol, one row each, never changed.
+# Every figure of every evaluated model, by protocol: one row each, never changed.
 EVALUATIONS = Table(
     "evaluations",
     _schema(
-        (EVALUATION_ID, pa.string()),  # digest of protocol, data, model, metric and group: the same figure stands here once
+        (EVALUATION_ID, pa.string()),  # digest of protocol, data, model, metric and group: each figure is stored once
         (PROTOCOL, pa.string()),
         (SOURCE, pa.string()),  # the set, as table `pairs` or `questions` calls it
         (SPLIT, pa.string()),
-        (DATA_DIGEST, pa.string()),  # of queries and gallery: rows with two digests do not compare
+        (DATA_DIGEST, pa.string()),  # of queries and gallery: rows with different digests do not compare
         (MODEL, pa.string()),  # its name or folder
         (MODEL_VERSION, pa.string()),  # of the encoder, or of the scorer on its vectors
         (METRIC, pa.string()),
-        (K, pa.int32()),  # 0 where the metric has none
+        (K, pa.int32()),  # 0 if the metric has none
         (GROUP, pa.string(), "nullable"),  # a category or subset; null for all queries
         (VALUE, pa.float64()),
         (CI_LOW, pa.float64(), "nullable"),
@@ -482,11 +482,11 @@ EVALUATIONS = Table(
     partition_by=(PROTOCOL,),
 )
 
-# What people said of search results: a row a word; the newest on a query and a product counts (table/judgements.py).
+# People's judgements of search results: one row each; the newest per query and product counts (table/judgements.py).
 JUDGEMENTS = Table(
     "judgements",
     _schema(
-        (KEY, pa.string()),  # digest of all that is said
+        (KEY, pa.string()),  # digest of the whole judgement
         (KIND, pa.string()),  # of the query: feed, garments (a garment_id), photos
         (QUERY_ID, pa.string()),
         (PRODUCT_ID, pa.string(), "nullable"),  # null for not_ours: the shop sells nothing like the query
@@ -502,21 +502,21 @@ JUDGEMENTS = Table(
 RECOMMENDED = pa.struct(
     [
         pa.field(RANK, pa.int32()),  # 1 = best
-        pa.field(SCORE, pa.float32()),  # the mean of its pairs'
+        pa.field(SCORE, pa.float32()),  # the mean over its pairs
         pa.field(ITEMS, pa.list_(pa.struct([(CATEGORY, pa.string()), (PRODUCT_ID, pa.string()), (IMAGE_ID, pa.string())]))),
         pa.field(PAIRS_LIST, pa.list_(pa.struct([(CATEGORY, pa.string()), (BESIDE, pa.string()), (SCORE, pa.float32())]))),
     ]
 )
 
-# What goes with each product: a history, as of products. The newest row of a product counts, where it is active.
+# What goes with each product: a history, like products. A product's newest row counts, if it is active.
 RECOMMENDATIONS = Table(
     "recommendations",
     _schema(
         (PRODUCT_ID, pa.string()),
-        (OUTFITS_LIST, pa.list_(RECOMMENDED)),  # best first; none where nothing goes with it
-        (REASON, pa.string(), "nullable"),  # why there is none
-        (ACTIVE, pa.bool_()),  # false: the product is no longer sold
-        (ROW_DIGEST, pa.string()),  # of all that decides the outfits: a row with another one is stale
+        (OUTFITS_LIST, pa.list_(RECOMMENDED)),  # best first; empty if nothing goes with it
+        (REASON, pa.string(), "nullable"),  # why it is empty
+        (ACTIVE, pa.bool_()),  # false: no longer sold
+        (ROW_DIGEST, pa.string()),  # of everything that decides the outfits: a row with another digest is stale
         (STAGE_VERSION, pa.string()),  # of scorer and options
         (RUN_ID, pa.string()),
         (FETCHED_AT, TIME),  # when it was computed
@@ -532,7 +532,7 @@ REJECTS = Table(
         (STAGE_VERSION, pa.string()),
         (REJECT_CODE, pa.string()),
         (REJECT_DETAIL, pa.string()),
-        (SOURCE, pa.string(), "nullable"),  # the file, URL or line that a person can look at
+        (SOURCE, pa.string(), "nullable"),  # the file, URL or line for a person to look at
         (REJECTED_AT, TIME),
         (RUN_ID, pa.string()),
     ),
@@ -547,9 +547,9 @@ POSTS = Table(
         (URL, pa.string(), "nullable"),
         (IMAGE_ID, pa.string()),
         (IMAGE_URI, pa.string()),
-        (PRODUCT_IDS, pa.list_(pa.string())),  # worn in the picture, as far as they are known
+        (PRODUCT_IDS, pa.list_(pa.string())),  # worn in the picture, as far as known
         (PRODUCT_URLS, pa.list_(pa.string())),  # what the post links to, known or not
-        (STYLE, pa.string(), "nullable"),  # as the post is labelled: casual, street, minimal
+        (STYLE, pa.string(), "nullable"),  # the post's label: casual, street, minimal
         (ACTIVE, pa.bool_()),
         (ROW_DIGEST, pa.string()),
         (FETCHED_AT, TIME),
@@ -557,7 +557,7 @@ POSTS = Table(
     key=(POST_ID, FETCHED_AT),
 )
 
-# What a crawl knows of: one row a URL, written when it is first heard of, and never changed.
+# URLs known to a crawl: one row each, written on discovery and never changed.
 FRONTIER = Table(
     "frontier",
     _schema(
@@ -569,7 +569,7 @@ FRONTIER = Table(
         (DEPTH, pa.int32()),  # links from a start URL
         (REDIRECTS, pa.int32()),  # of them, how many in a row were redirects
         (FOUND_ON, pa.string(), "nullable"),  # the page that links to it; null for a start URL
-        (STATE, pa.string()),  # queued, or excluded by the limits; what became of a queued one stands in its newest page row
+        (STATE, pa.string()),  # queued, or excluded by the limits; the outcome of a queued one is in its newest page row
         (REASON, pa.string()),
         (DETAIL, pa.string(), "nullable"),
         (FOUND_AT, TIME),
@@ -580,7 +580,7 @@ FRONTIER = Table(
 
 LINK = pa.struct([pa.field(URL, pa.string()), pa.field(KIND, pa.string())])
 
-# What came of asking: one row a URL and visit, committed whole, so that a visit is finished exactly when its row is there.
+# Fetch outcomes: one row per URL and visit, committed whole, so that a visit is finished exactly when its row exists.
 PAGES = Table(
     "pages",
     _schema(
@@ -595,18 +595,18 @@ PAGES = Table(
         (STATE, pa.string()),  # w2w.crawl.frontier.State
         (REASON, pa.string()),  # a reject code, or ok, not_modified, same_content, moved
         (DETAIL, pa.string(), "nullable"),
-        (STATUS, pa.int32(), "nullable"),  # of HTTP; null where no answer came
+        (STATUS, pa.int32(), "nullable"),  # of HTTP; null if there was no response
         (ATTEMPTS, pa.int32()),  # requests of this visit
-        (FAILURES, pa.int32()),  # visits that failed, in a row
-        (UNCHANGED, pa.int32()),  # visits that brought nothing new, in a row
-        (NOT_BEFORE, TIME, "nullable"),  # what the host asked for
+        (FAILURES, pa.int32()),  # consecutive failed visits
+        (UNCHANGED, pa.int32()),  # consecutive visits without anything new
+        (NOT_BEFORE, TIME, "nullable"),  # as the host requested
         (ETAG, pa.string(), "nullable"),
         (LAST_MODIFIED, pa.string(), "nullable"),
         (CONTENT_DIGEST, pa.string(), "nullable"),
         (IMAGE_ID, pa.string(), "nullable"),  # of a new image
         (LINKS, pa.list_(LINK)),
         (RECORDS, pa.list_(pa.string())),  # JSON: products and posts on a new page
-        (CONTENT, pa.binary(), "nullable"),  # the page itself, zlib, where it is kept
+        (CONTENT, pa.binary(), "nullable"),  # the page itself, zlib, if kept
         (READ_BY, pa.string()),  # version of the profile
         (RUN_ID, pa.string()),
         (FETCHED_AT, TIME),

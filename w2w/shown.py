@@ -1,7 +1,7 @@
-"""What is shown to people and written down about a run: no secret, and nothing that a terminal takes for a command.
+"""Sanitising text that is shown to people or written about a run: no secrets, and no control characters for the terminal.
 
-Feeds, sites and error messages of libraries may hold URLs with passwords and signatures, and titles with escape sequences.
-All text goes through here at the one place where it is printed, logged or written to a log.
+Feeds, sites and error messages of libraries may hold URLs with passwords and signatures, and titles with escape sequences. All
+text passes through here at the one place where it is printed, logged or written to a log.
 """
 
 import logging
@@ -46,13 +46,13 @@ def without_secrets(value: Any) -> Any:
 
 
 def _is_secret(name: str) -> bool:
-    """Of a parameter or an option: X-Amz-Signature, sig, hf_token, AWSAccessKeyId; not tokenizer, sigma or author."""
+    """Whether a parameter or option is secret: X-Amz-Signature, sig, hf_token, AWSAccessKeyId; not tokenizer, sigma, author."""
     name = re.sub(r"(?<=[a-z])(?=[A-Z])|[-.]", "_", name).lower()
     return name.endswith(_SECRET_ENDS) or not _SECRET_WORDS.isdisjoint(name.split("_"))
 
 
 def printable(text: str, keep: str = "") -> str:
-    """The text with control characters, direction marks, line breaks and lone surrogates escaped, but those in ``keep``."""
+    """The text with control characters, direction marks, line breaks and lone surrogates escaped, except those in ``keep``."""
     if text.isprintable():
         return text
     return "".join(c if c in keep or unicodedata.category(c) not in _UNSEEN else _escape(c) for c in text)
@@ -66,12 +66,12 @@ def _escape(char: str) -> str:
 
 
 def line(text: object) -> str:
-    """One line to print."""
+    """One printable line."""
     return printable(str(without_secrets(str(text))))
 
 
 class LogLines(logging.Formatter):
-    """Log records as lines; a traceback keeps its own."""
+    """Log records as lines; a traceback keeps its line breaks."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:
         return line(super().formatMessage(record))
@@ -81,12 +81,12 @@ class LogLines(logging.Formatter):
 
 
 def lines(text: str) -> str:
-    """Text that has lines of its own: a traceback, a config."""
+    """Multi-line text: a traceback, a config."""
     return printable(str(without_secrets(text)), keep="\n\t")
 
 
 class Terminal(Console):
-    """A console that prints text as ``line`` has it."""
+    """A console that sanitises everything it prints with ``line``."""
 
     def render_str(self, text: str, **options: Any) -> Text:
         return super().render_str(line(text), **options)
@@ -96,13 +96,13 @@ _quiet = ContextVar("quiet", default=False)
 
 
 def is_quiet() -> bool:
-    """Whether tables and progress are not to be printed."""
+    """Whether tables and progress are suppressed."""
     return _quiet.get()
 
 
 @contextmanager
 def quiet(wanted: bool = True) -> Iterator[None]:
-    """Within, ``terminal`` prints nothing and no progress is shown."""
+    """Within this context, ``terminal`` prints nothing and no progress is shown."""
     before = _quiet.set(wanted)
     try:
         yield
@@ -111,13 +111,13 @@ def quiet(wanted: bool = True) -> Iterator[None]:
 
 
 def terminal(**options: Any) -> Terminal:
-    """Standard output as wide as the terminal; a file or a pipe gets long lines whole."""
+    """Standard output, as wide as the terminal; in a file or pipe, lines are not wrapped."""
     width = None if sys.stdout.isatty() else 200
     return Terminal(**{"highlight": False, "markup": False, "width": width, "quiet": is_quiet()} | options)
 
 
 class Patient:
-    """A stream whose reader may go away: what is written from then on is lost, and nobody hears of it (``| head -3``)."""
+    """A stream whose reader may go away: later output is silently dropped (``| head -3``)."""
 
     def __init__(self, stream: TextIO):
         self._stream = stream

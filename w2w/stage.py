@@ -1,8 +1,8 @@
-"""A stage, and what happens to rows inside one worker. No Ray here: this is the part that unit tests run directly.
+"""A stage, and what happens to rows inside one worker. No Ray here: unit tests run this part directly.
 
-A stage takes an Arrow table and returns it with more columns, one row for one row. A row that cannot go on gets a reject
-code in column ``code`` (and a sentence in ``detail``); it leaves the table there and is written to the rejects table by the
-same worker, in the same pass. Stages never see storage or Ray.
+A stage takes an Arrow table and returns it with more columns, row for row. A row that cannot go on gets a reject code in column
+``code`` (and a sentence in ``detail``); it leaves the table there and is written to the rejects table by the same worker, in
+the same pass. Stages never see storage or Ray.
 """
 
 import json
@@ -16,20 +16,20 @@ import pyarrow.compute as pc
 from w2w import schema
 from w2w.errors import Reject
 
-REJECTED_BY = "rejected_by"  # travels with a rejected row between workers
-# in a checkpoint's folder: figures of the run so far, and after the last step the best weights in the recipe's own form
+REJECTED_BY = "rejected_by"  # travels between workers with a rejected row
+# in a checkpoint's folder: the run's figures so far, and after the last step the best weights in the recipe's own format
 HISTORY, MODEL = "history.json", "model"
 
 
 @dataclass
 class Counts:
-    """What happened to the rows, summed over the batches that reached the driver."""
+    """Row counts, summed over the batches that reached the driver."""
 
     read: int = 0  # rows taken from the source
     out: int = 0  # rows that passed every stage
     rejects: dict[str, int] = field(default_factory=dict)  # by code
     stages: dict[str, int] = field(default_factory=dict)  # rows that entered each stage
-    left_out: dict[str, int] = field(default_factory=dict)  # by table: rows that passed and were not for it (Output.only)
+    left_out: dict[str, int] = field(default_factory=dict)  # by table: passed rows that it does not take (Output.only)
 
     def add(self, other: "Counts") -> None:
         self.read += other.read
@@ -69,13 +69,13 @@ class Pool:
 
 @dataclass(frozen=True)
 class Stage:
-    """A step: ``run`` is a function of a table, or a class whose instance is one (it loads its model in ``__init__``).
+    """A step: ``run`` is a function of a table, or a class whose instances are (it loads its model in ``__init__``).
 
-    ``args`` are plain values for ``run``. A stage with ``pool=None`` works in the same workers as the stage before it, so
-    that rows do not travel; give it a pool where it needs other hardware (GPU actors fed by CPU tasks).
+    ``args`` are plain values for ``run``. A stage with ``pool=None`` shares the workers of the stage before it, so that rows do
+    not travel; give it a pool if it needs other hardware (GPU actors fed by CPU tasks).
 
     ``streams``: ``run`` takes an iterator of tables and yields tables of the same rows, in any order and sizes. For a first
-    stage that waits for each row (for a network): the next stages work on what has come, and no row waits for the slowest.
+    stage that waits for each row (on the network): the next stages process what has arrived, and no row waits for the slowest.
     """
 
     name: str
@@ -98,18 +98,18 @@ class Stage:
 
 class TableStage(Protocol):
     """A class from outside for `w2w apply`: it reads columns ``needs`` of table ``of`` and adds those of ``table``, which has
-    the key of ``of`` and the partition ``stage_version``. Made once a worker."""
+    the key of ``of`` and the partition ``stage_version``. Created once per worker."""
 
     of: schema.Table
     needs: tuple[str, ...]
     table: schema.Table
 
     def __call__(self, rows: pa.Table) -> pa.Table:
-        """One row for one row; those that cannot go on with a reject (``with_rejects``)."""
+        """Returns row for row; rows that fail carry a reject (``with_rejects``)."""
 
 
 def check_plan(stages: Sequence[Stage], columns: Sequence[str], wanted: Sequence[str]) -> None:
-    """Every stage finds the columns it needs, and the last one leaves those that the outputs want. A bug otherwise."""
+    """Asserts that every stage finds its columns and that the last one leaves those that the outputs need."""
     have = set(columns)
     for stage in stages:
         missing = set(stage.needs) - have
@@ -121,7 +121,7 @@ def check_plan(stages: Sequence[Stage], columns: Sequence[str], wanted: Sequence
 
 
 def segments(stages: Sequence[Stage]) -> list[list[Stage]]:
-    """Runs of stages that share their workers."""
+    """Groups of consecutive stages that share workers."""
     groups: list[list[Stage]] = []
     for stage in stages:
         if stage.pool is None and groups:
@@ -134,10 +134,10 @@ def segments(stages: Sequence[Stage]) -> list[list[Stage]]:
 def leaving(
     groups: Sequence[Sequence[Stage]], fields: pa.Schema, wanted: Sequence[str], carried: Sequence[str]
 ) -> list[pa.Schema]:
-    """What leaves each group of stages: the columns that the next ones need or the outputs want (``carried`` too, but for the
-    last group), of the types that were declared last. ``fields``: what enters the first group.
+    """The columns that leave each group of stages: those that later groups or the outputs need (and ``carried``, except from
+    the last group), in the types declared last. ``fields``: the columns that enter the first group.
 
-    It follows from declarations alone, so that batches are alike whatever was rejected in them.
+    It follows from declarations alone, so that batches have one schema whatever was rejected in them.
     """
     live, after = set(wanted), []
     for group in reversed(groups):
@@ -153,13 +153,13 @@ def leaving(
 
 
 def conformed(rows: pa.Table, fields: pa.Schema) -> pa.Table:
-    """These columns of the rows, of these very types: list<item>, not the list<element> that Parquet gives back, no dictionary,
-    and nullable or not. A table without rows need not have them."""
+    """The given columns in exactly these types: list<item> instead of the list<element> that Parquet returns, no dictionary,
+    and the declared nullability. A table without rows may lack them."""
     return rows.select(fields.names).cast(fields) if rows.num_rows else fields.empty_table()
 
 
 class Chain:
-    """Stages at work in one worker. ``leaves``: the columns of the rows that pass (``leaving``)."""
+    """Stages chained in one worker. ``leaves``: the columns of the rows that pass (``leaving``)."""
 
     def __init__(self, stages: Sequence[Stage], key: str, source: str | None, leaves: pa.Schema):
         self._stages = [(stage, stage.start()) for stage in stages]
@@ -170,7 +170,7 @@ class Chain:
         return self._run(rows, self._stages)
 
     def flow(self, tables: Iterator[pa.Table]) -> Iterator[tuple[pa.Table, pa.Table]]:
-        """``__call__`` of each table; or, after a first stage that streams, of what comes out of it."""
+        """``__call__`` for each table, or for the output of a first stage that streams."""
         (first, call), *others = self._stages
         if not first.streams:
             yield from map(self, tables)
@@ -192,7 +192,7 @@ class Chain:
         return conformed(rows, self._leaves), pa.concat_tables(rejected)
 
     def _judged(self, stage: Stage, result: pa.Table) -> tuple[pa.Table, pa.Table]:
-        """The stage's good rows without the reject columns, and the others as rejected rows."""
+        """Splits a stage's result into good rows without the reject columns, and rejected rows."""
         for column in stage.gives:
             found = result.schema.field(column.name).type
             assert found == column.type, f"{stage.name}: {column.name} must be {column.type}"
@@ -222,7 +222,7 @@ REJECTED_SCHEMA = pa.schema(
 
 
 def count(read: int, rows: pa.Table, rejected: pa.Table, stage_names: Sequence[str]) -> Counts:
-    """What happened to ``read`` rows: how many entered each stage, how many left. Raises where a row went missing."""
+    """The counts of ``read`` rows: how many entered each stage, how many left. Raises if a row went missing."""
     assert rows.num_rows + rejected.num_rows == read, f"{read} rows in, {rows.num_rows} out, {rejected.num_rows} rejected"
     by_code = {v["values"]: v["counts"] for v in pc.value_counts(rejected.column(schema.REJECT_CODE)).to_pylist()}
     by_stage = {v["values"]: v["counts"] for v in pc.value_counts(rejected.column(REJECTED_BY)).to_pylist()}
@@ -234,7 +234,7 @@ def count(read: int, rows: pa.Table, rejected: pa.Table, stage_names: Sequence[s
 
 
 def batches(tables: Iterator[pa.Table], max_rows: int) -> Iterator[pa.Table]:
-    """The same rows, at most ``max_rows`` at a time."""
+    """The same rows in batches of at most ``max_rows``."""
     for table in tables:
         for start in range(0, table.num_rows, max_rows):
             yield table.slice(start, max_rows)

@@ -1,9 +1,9 @@
-"""Files on a local path or ``s3://`` prefix, by pyarrow's native filesystems.
+"""Files on a local path or ``s3://`` prefix, through pyarrow's native filesystems.
 
-S3 is configured by the standard AWS variables alone (``AWS_ENDPOINT_URL``, ``AWS_ACCESS_KEY_ID``, ``AWS_REGION``, a
-profile, an instance role), so that pyarrow, botocore and Delta Lake see the same settings on every machine of a cluster.
-Throttling, timeouts and lost connections are retried with back-off for about two minutes; what fails then raises
-``StorageFailed`` naming what was read or written.
+S3 is configured only by the standard AWS variables (``AWS_ENDPOINT_URL``, ``AWS_ACCESS_KEY_ID``, ``AWS_REGION``, a profile, an
+instance role), so that pyarrow, botocore and Delta Lake see the same settings on every machine of a cluster. Throttling,
+timeouts and lost connections are retried with back-off for about two minutes; after that, ``StorageFailed`` names what could
+not be read or written.
 """
 
 import errno
@@ -35,7 +35,7 @@ def join(uri: str, *parts: str) -> str:
 
 
 def absolute(uri: str) -> str:
-    """The same place for a worker in another working directory. Raises UsageError for another scheme, or no bucket."""
+    """The URI as an absolute one, valid in any working directory. Raises UsageError for another scheme or a missing bucket."""
     if is_s3(uri):
         if not uri.removeprefix("s3://").partition("/")[0]:
             raise UsageError(f"{uri!r}: names no bucket: s3://BUCKET/PREFIX")
@@ -46,9 +46,9 @@ def absolute(uri: str) -> str:
 
 
 def local(name: str) -> Path:
-    """A path on this machine. Raises UsageError where it starts with the home of nobody (~name).
+    """A path on this machine. Raises UsageError for the home of an unknown user (~name).
 
-    Ask ``os.path`` and not the Path whether it is there: a Path raises for a name that is too long.
+    Test existence with ``os.path``: a Path raises for a name that is too long.
     """
     try:
         return Path(name).expanduser()
@@ -81,7 +81,7 @@ def _region() -> str | None:
 
 @contextmanager
 def named(doing: str, uri: str) -> Iterator[None]:
-    """An OSError in the block comes out as ``StorageFailed``: "cannot read s3://bucket/x: ..."."""
+    """Re-raises an OSError in the block as ``StorageFailed``: "cannot read s3://bucket/x: ..."."""
     try:
         yield
     except StorageFailed:
@@ -91,12 +91,12 @@ def named(doing: str, uri: str) -> Iterator[None]:
 
 
 def _reason(error: OSError) -> str:
-    """In one line, without what pyarrow says twice."""
+    """The reason in one line, without pyarrow's repetitions."""
     return (error.strerror or str(error) or type(error).__name__).split(". Detail")[0].splitlines()[0]
 
 
 def exists(uri: str) -> bool:
-    """Whether a file or folder is there: none is under a name that cannot be one (too long, with a zero character)."""
+    """Whether a file or folder exists; False for impossible names (too long, with a NUL character)."""
     with named("read", uri):
         system, path = filesystem(uri)
         try:
@@ -109,12 +109,12 @@ def exists(uri: str) -> bool:
 
 
 def read_bytes(uri: str) -> bytes:
-    """Raises FileNotFoundError where nothing is there."""
+    """The file's content. Raises FileNotFoundError if it does not exist."""
     try:
         with named("read", uri):
             system, path = filesystem(uri)
             if not is_s3(uri) and system.get_file_info(path).type == fs.FileType.Unknown:
-                raise OSError(errno.EINVAL, "not a plain file")  # a pipe would be waited for
+                raise OSError(errno.EINVAL, "not a plain file")  # reading a pipe would block
             with system.open_input_file(path) as f:
                 return f.read()
     except StorageFailed as e:
@@ -124,7 +124,7 @@ def read_bytes(uri: str) -> bytes:
 
 
 def sha256(uri: str) -> str | None:
-    """Of a file's content, read in parts; None where nothing is there."""
+    """sha256 of a file's content, read in chunks; None if it does not exist."""
     found = hashlib.sha256()
     with named("read", uri):
         system, path = filesystem(uri)
@@ -138,15 +138,15 @@ def sha256(uri: str) -> str | None:
 
 
 def write_bytes(uri: str, data: bytes | memoryview) -> None:
-    """All or nothing: a reader sees the old content or the new one, never a part (rename on disk, one PUT on S3)."""
+    """Atomic: a reader sees the old content or the new one, never a part (rename on disk, one PUT on S3)."""
     with writer(uri) as f:
         f.write(data)
 
 
 @contextmanager
 def writer(uri: str) -> Iterator[BinaryIO]:
-    """A file to write in parts. On disk all or nothing, as ``write_bytes``. On S3 an upload that is broken off may leave its
-    beginning behind: write large files under new names, and afterwards the small one that names them."""
+    """Opens a file for writing in chunks. On disk it is atomic, as in ``write_bytes``. On S3 an interrupted upload may leave a
+    truncated object: write large files under new names, and then the small one that names them."""
     system, path = filesystem(uri)
     with named("write", uri):
         if is_s3(uri):
@@ -167,10 +167,10 @@ def writer(uri: str) -> Iterator[BinaryIO]:
 
 
 def replace_if(uri: str, data: bytes, expected: bytes | None) -> None:
-    """Writes a small file that still holds ``expected`` (None: that is not there), all or nothing; of several writers one
-    wins. Raises Changed, and writes nothing, where it holds something else.
+    """Atomically replaces a small file that still holds ``expected`` (None: does not exist); of several writers one wins.
+    Raises Changed, and writes nothing, if the content differs.
 
-    On S3 by a conditional PUT; on disk under a lock that is a file beside it, ``.NAME.lock``.
+    On S3 by a conditional PUT; on disk under a lock file beside it, ``.NAME.lock``.
     """
     if is_s3(uri):
         with named("write", uri):
@@ -180,14 +180,14 @@ def replace_if(uri: str, data: bytes, expected: bytes | None) -> None:
     with named("write", uri):
         target.parent.mkdir(parents=True, exist_ok=True)
         with open(target.with_name(f".{target.name}.lock"), "wb") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)  # until it is closed
+            fcntl.flock(lock, fcntl.LOCK_EX)  # held until it is closed
             if (target.read_bytes() if target.exists() else None) != expected:
                 raise Changed(f"{uri} was written by another run at the same time")
             write_bytes(uri, data)
 
 
 def _put_if(uri: str, data: bytes, expected: bytes | None) -> None:
-    # imported here: the one place that needs what pyarrow's filesystem has not
+    # imported here: the only place that needs more than pyarrow's filesystem
     import botocore.session
     from botocore.config import Config
     from botocore.exceptions import BotoCoreError, ClientError
@@ -213,7 +213,7 @@ def _put_if(uri: str, data: bytes, expected: bytes | None) -> None:
             about = e.response["ResponseMetadata"]
             if about["HTTPStatusCode"] not in (404, 409, 412):
                 raise
-            # a first try may have arrived, and its answer been lost
+            # a first attempt may have succeeded and its answer been lost
             now = _get(s3, bucket, key) if about["RetryAttempts"] else None
             if now is None or now[0] != data:
                 raise Changed(f"{uri} was written by another run at the same time") from None
@@ -231,17 +231,17 @@ def _get(s3, bucket: str, key: str) -> tuple[bytes, str] | None:
 
 
 def list_folders(uri: str) -> list[str]:
-    """Names of the folders right below, sorted; none where there is no such place."""
+    """Names of the direct subfolders, sorted; empty if ``uri`` does not exist."""
     system, path = filesystem(uri)
     found = system.get_file_info(fs.FileSelector(path, allow_not_found=True))
     return sorted(f.base_name for f in found if f.type == fs.FileType.Directory)
 
 
 def list_files(uri: str, recursive: bool = True, unusable: list[tuple[str, str]] | None = None) -> list[fs.FileInfo]:
-    """Files below ``uri`` (paths on its filesystem, sizes, mtimes), sorted by path; empty where it does not exist.
+    """Files below ``uri`` (paths on its filesystem, sizes, mtimes), sorted by path; empty if it does not exist.
 
-    Links are followed, but not back into a folder that they are in. ``unusable`` takes (path in printable form, why) of each
-    entry of a disk that is neither folder nor file that can be named: a name that is not UTF-8, a link to nowhere, a pipe.
+    Links are followed, except into a folder that contains them. ``unusable`` is called with (printable path, reason) for each
+    entry that is neither a folder nor a readable file: a name that is not UTF-8, a dangling link, a pipe.
     """
     with named("list", uri):
         system, path = filesystem(uri)
@@ -252,10 +252,10 @@ def list_files(uri: str, recursive: bool = True, unusable: list[tuple[str, str]]
 
 
 def _walk(root: str, recursive: bool, unusable: list[tuple[str, str]]) -> Iterator[fs.FileInfo]:
-    """Not by pyarrow, which stops at a name that is not UTF-8 and follows a link to its own folder 40 times."""
+    """Not through pyarrow, which stops at a name that is not UTF-8 and follows a link to its own folder 40 times."""
     if not os.path.exists(root):
         return
-    folders = [(root, frozenset([_identity(os.stat(root))]))]  # a folder, and which folders it is in
+    folders = [(root, frozenset([_identity(os.stat(root))]))]  # a folder and its ancestors
     while folders:
         folder, above = folders.pop()
         with os.scandir(folder) as entries:
@@ -285,7 +285,7 @@ def _identity(about: os.stat_result) -> tuple[int, int]:
 
 
 def is_text(path: str) -> bool:
-    """Whether a name from a disk or archive was UTF-8: Python stands half surrogates for bytes that were not."""
+    """Whether a name from a disk or archive was UTF-8: Python represents undecodable bytes as lone surrogates."""
     try:
         path.encode()
     except UnicodeEncodeError:
@@ -294,7 +294,7 @@ def is_text(path: str) -> bool:
 
 
 def delete(uri: str) -> None:
-    """Deletes one file or a whole folder; nothing to delete is no error."""
+    """Deletes a file or a whole folder; a missing one is not an error."""
     with named("delete", uri):
         system, path = filesystem(uri)
         kind = system.get_file_info(path).type

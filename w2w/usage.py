@@ -1,9 +1,9 @@
-"""What options a config class has, and how a person reads them: a help that fits a screen, or all of it.
+"""The options of a config class, and how they are shown: a help that fits a screen, or all of them.
 
-A config class may say more: ``SHOWN``, the names in its short help, in one string (default: its own options, then those of its
-base); ``PLACES``, what is given by its place, as {"FEED": "feed.uri"} (default: the store; a list at the end takes all words
-that are left); ``unread(given)``, a class method: options that are not read beside those that are given, which help leaves out;
-``KNOWN``, some names that an option takes.
+A config class may define: ``SHOWN``, the names in its short help, in one string (default: its own options, then those of its
+base); ``PLACES``, the positional options, as {"FEED": "feed.uri"} (default: the store; a list at the end takes all remaining
+words); ``unread(given)``, a class method: options that are ignored next to the given ones, which help leaves out; ``KNOWN``,
+some names that an option takes.
 """
 
 import dataclasses
@@ -21,21 +21,21 @@ import docstring_parser
 
 ALL = "all"  # --help all
 _SHOWN = 10
-_LINES = 3  # of one option in the short help
+_LINES = 3  # per option in the short help
 _WORDS = {int: "INT", float: "NUM", str: "TEXT", bool: "", list: "LIST", tuple: "LIST", dict: "MAP"}
 _MOST_COLUMNS = 110
-_COLUMN = 36  # that texts begin in, at most
+_COLUMN = 36  # maximum column at which texts start
 
 
 @dataclass(frozen=True)
 class Option:
-    """One option. ``default`` is MISSING where it has to be given; ``text`` is what its field's docstring says."""
+    """One option. ``default`` is MISSING if it is required; ``text`` is its field's docstring."""
 
     name: str
     kind: typing.Any
     default: typing.Any
     text: str
-    known: tuple[str, ...] = ()  # some values that it takes, for completion
+    known: tuple[str, ...] = ()  # some accepted values, for completion
 
     @property
     def is_group(self) -> bool:
@@ -43,7 +43,7 @@ class Option:
 
     @property
     def group(self) -> type | None:
-        """The config class whose options it groups, or would group where it is None by default."""
+        """The config class of an option group, also if the group is None by default."""
         return next((k for k in _alternatives(self.kind) if isinstance(k, type) and dataclasses.is_dataclass(k)), None)
 
     @property
@@ -64,8 +64,8 @@ class Option:
 
 
 def options(config_class: type, prefix: str = "", given: object = None) -> Iterator[Option]:
-    """Every option of a config class, those of nested classes (``encoder.name``) right behind their group. Defaults are those
-    of the instance ``given``, where there is one."""
+    """Every option of a config class, nested ones (``encoder.name``) right after their group. Defaults are those of the
+    instance ``given``, if there is one."""
     hints, texts, known = typing.get_type_hints(config_class), _texts(config_class), getattr(config_class, "KNOWN", {})
     for field in dataclasses.fields(config_class):
         default = field.default if field.default_factory is MISSING else field.default_factory()
@@ -87,7 +87,7 @@ def _texts(config_class: type) -> Mapping[str, str]:
 
 
 def places(config_class: type) -> Mapping[str, str]:
-    """What is given by its place on the command line: a word for it -> its option, in order."""
+    """Positional options: the word shown -> the option, in order."""
     has_store = any(field.name == "store" for field in dataclasses.fields(config_class))
     return getattr(config_class, "PLACES", {"STORE": "store"} if has_store else {})
 
@@ -103,8 +103,8 @@ def shown(config_class: type) -> Sequence[str]:
 
 
 def help_text(config_class: type, prog: str, part: str = "", unread: Collection[str] = ()) -> str:
-    """The help of a command: the options that matter; with ``part`` all of them, or those of one group. ``unread``: options
-    and groups that are left out."""
+    """The help of a command: the options that matter; with ``part`` all of them, or those of one group. ``unread``: options and
+    groups to leave out."""
     found = {option.name: option for option in options(config_class) if option.name.partition(".")[0] not in unread}
     if part:
         chosen = [o for o in found.values() if part in (ALL, o.name) or o.name.startswith(f"{part}.")]
@@ -148,8 +148,8 @@ def comment(option: Option, indent: str) -> list[str]:
 _CONFIG = Option("config", str, MISSING, "YAML file with the same keys as the options above; they win over it.")
 COMMON = (  # options of every job that are no keys of a config
     _CONFIG,
-    Option("print_config", bool, False, "Print what file and options amount to, as such a file, and do nothing."),
-    Option("json", str, "", "Write the result there as JSON; - is standard output."),
+    Option("print_config", bool, False, "Print the resulting configuration as YAML and exit."),
+    Option("json", str, "", "Write the result to this file as JSON; - is standard output."),
 )
 
 
@@ -183,12 +183,12 @@ def _spelled(name: str) -> str:
 
 
 def _alternatives(kind: typing.Any) -> Sequence[typing.Any]:
-    """What an option takes beside nothing."""
+    """The values that an option takes, other than None."""
     several = isinstance(kind, types.UnionType) or typing.get_origin(kind) is typing.Union
     return [k for k in typing.get_args(kind) if k is not types.NoneType] if several else [kind]
 
 
 def _sentences(text: str, number: int, besides: str = "\n") -> str:
-    """The first sentences, and those that begin so."""
+    """The first sentences, as many as fit."""
     found = re.split(r"(?<=\.) (?=[A-Z`])", text)
     return " ".join([*found[:number], *(s for s in found[number:] if s.startswith(besides))])

@@ -67,7 +67,7 @@ def test_modules_and_entry_points_name_one_thing(package, tmp_path):
 def test_two_packages_of_one_name_are_told(package, tmp_path):
     install(tmp_path, "one", reader__shop="one:Reader")
     install(tmp_path, "two", reader__shop="two:Reader")
-    with pytest.raises(UsageError, match="kind=shop: several packages have one: one:Reader, two:Reader"):
+    with pytest.raises(UsageError, match="kind=shop: several packages have one: name it as one:Reader, two:Reader"):
         plugins.find("reader", "shop", BUILT_IN)
 
 
@@ -117,7 +117,7 @@ def test_other_code_is_another_version(package, monkeypatch):
     assert version("space.inner:Reader") == alone
     version()
     package(**{"shop/help": "A = 33"})
-    with pytest.raises(UsageError, match="was changed since this process loaded it"):
+    with pytest.raises(UsageError, match="has changed since this process loaded it"):
         plugins.version_of("reader", "shop:Reader", BUILT_IN)
     package(lone="class Reader:\n    version = '7'")
     assert version("lone:Reader") == ("lone:Reader@7",)

@@ -1,6 +1,6 @@
 """Delta tables of a store: open, create, list their Parquet parts, read columns, history.
 
-Data is read with pyarrow's native filesystems from the parts that the Delta log names: one footer a part, one range a
+Data is read with pyarrow's native filesystems from the parts that the Delta log names: one footer per part and one range per
 column chunk, nothing else.
 """
 
@@ -30,7 +30,7 @@ from w2w.memory import give_back_memory
 _S3_OPTIONS = {
     "conditional_put": "etag",
     "allow_http": "true",
-    "max_retries": "14",  # as w2w.storage does: about two minutes
+    "max_retries": "14",  # as in w2w.storage: about two minutes
     "retry_timeout": "300s",
     "backoff_config.init_backoff": "500ms",
     "backoff_config.max_backoff": "20s",
@@ -38,14 +38,14 @@ _S3_OPTIONS = {
 _MISREAD = re.compile(r"%[0-9A-Fa-f]{2}|[?#\\\x00-\x1f\x7f\ud800-\udfff]")
 _READ_BYTES = 1 << 20
 _LOG_ENTRY = re.compile(r"\d{20}\.json")
-_KEPT_ROWS = 100_000  # before and after so many, the memory that lies free is given back
-_CURRENT_ROWS = 16_384  # of current rows that are looked at together
+_KEPT_ROWS = 100_000  # rows read before free memory is returned to the system
+_CURRENT_ROWS = 16_384  # batch size when reading current rows
 
 
 @dataclass(frozen=True)
 class Part:
-    """One Parquet file of a table: ``path`` is relative to the table, and ``in_log`` as the log writes it; ``rows`` comes from
-    the log, and ``newest``, the greatest fetched_at of a table with a history (microseconds), where it is there."""
+    """One Parquet file of a table: ``path`` is relative to the table, ``in_log`` as written in the log; ``rows`` comes from the
+    log, as does ``newest``, the greatest fetched_at of a table with a history (microseconds), if recorded."""
 
     path: str
     rows: int
@@ -56,8 +56,8 @@ class Part:
 
 
 class FirstSeen(dict[str, int]):
-    """Table URI -> the version at which this process first opened it since this was made, -1 where it was not there: from
-    there on, what others commit was not taken into account."""
+    """Table URI -> the version at which this process first opened it, -1 if it did not exist: commits by others since then have
+    not been taken into account."""
 
     __hash__ = object.__hash__  # type: ignore[assignment]
 
@@ -70,18 +70,18 @@ _watching: WeakSet[FirstSeen] = WeakSet()
 
 
 def uri(store: str, table: schema.Table) -> str:
-    """Raises UsageError for a store whose name delta-rs reads as another one."""
+    """URI of a table. Raises UsageError for a store whose name delta-rs would misread."""
     if _MISREAD.search(store):
         raise UsageError(
-            f"--store={store!r}: Delta Lake takes a name with a backslash, '?', '#', a control character, or % and two hex "
-            f"digits for another one: choose a name without"
+            f"--store={store!r}: Delta Lake misreads a name with a backslash, '?', '#', a control character, or % and two hex "
+            f"digits: choose another name"
         )
     return storage.join(store, table.name)
 
 
 def own_tables(store: str) -> dict[str, schema.Table]:
-    """Tables of the store that w2w does not know, by name: of stages that others have written, with the columns that they have.
-    Their first column stands for the key, which a table does not tell."""
+    """Tables of the store that w2w does not know (of stages written by others), by name, with their columns. The first column
+    is taken as the key, which a Delta table does not record."""
     found = {}
     for name in storage.list_folders(store):
         if name not in schema.TABLES and not name.startswith((".", "_")):
@@ -99,10 +99,10 @@ def options(store: str) -> dict[str, str]:
 
 
 def open_table(store: str, table: schema.Table, version: int | None = None) -> DeltaTable | None:
-    """The table at its newest version or at ``version``; None where it was never created.
+    """The table at its newest version or at ``version``; None if it was never created.
 
-    A nullable column may be missing, as in tables of an older w2w: it reads as null. Raises UsageError where the columns are
-    not those of ``w2w.schema`` otherwise, StorageFailed where the table cannot be read.
+    Nullable columns may be missing, as in tables of an older w2w, and read as null. Raises UsageError if the columns differ
+    from ``w2w.schema`` in any other way, StorageFailed if the table cannot be read.
     """
     where = uri(store, table)
     try:
@@ -121,22 +121,22 @@ def open_table(store: str, table: schema.Table, version: int | None = None) -> D
 
 
 def open_for_commit(store: str, table: schema.Table, seen: Mapping[str, int]) -> DeltaTable:
-    """The table, created where there is none, as it was at the version in ``seen`` (``FirstSeen``): a commit then meets what
-    others have committed since."""
+    """The table, created if missing, at the version in ``seen`` (``FirstSeen``), so that a commit detects what others have
+    committed since."""
     opened = create_table(store, table)
     since = max(0, seen.get(uri(store, table), opened.version()))
     return opened if since >= opened.version() else open_table(store, table, since)
 
 
 def create_table(store: str, table: schema.Table) -> DeltaTable:
-    """Opens the table for writing: an empty one is created where there is none, and columns that came later are added."""
+    """Opens the table for writing, creating an empty one if missing and adding newer columns."""
     opened = open_table(store, table)
     if opened is not None:
         if later := [f for f in table.schema if f.name not in pa.schema(opened.schema().to_arrow()).names]:
             before = opened.version()
             opened.alter.add_columns(DeltaSchema.from_arrow(pa.schema(later)).fields)
             opened = open_table(store, table)
-            for seen in list(_watching):  # the rows are those that were there
+            for seen in list(_watching):  # the rows did not change
                 if seen.get(uri(store, table)) == before:
                     seen[uri(store, table)] = before + 1
         return opened
@@ -146,14 +146,14 @@ def create_table(store: str, table: schema.Table) -> DeltaTable:
         mode="ignore",
         partition_by=list(table.partition_by),
         storage_options=options(store),
-        # statistics only of the columns that a reader may filter on: those of bytes and vectors would bloat the log
+        # statistics only for columns that readers may filter on: those of bytes and vectors would bloat the log
         configuration={"delta.dataSkippingStatsColumns": ",".join(table.key)},
     )
     return open_table(store, table)
 
 
 def parts(opened: DeltaTable | None, **partition: str) -> list[Part]:
-    """The table's parts, those of one partition where named, in path order."""
+    """The table's parts, or those of the given partition, in path order."""
     if opened is None:
         return []
     actions = pa.table(opened.get_add_actions(flatten=True))
@@ -175,7 +175,7 @@ def parts(opened: DeltaTable | None, **partition: str) -> list[Part]:
 
 
 def in_chunks(listed: Sequence[Part], rows: int) -> list[list[Part]]:
-    """The parts, in order, in runs that each end with the part that makes them at least ``rows`` rows."""
+    """Groups the parts, in order; a group is closed once it has at least ``rows`` rows."""
     chunks: list[list[Part]] = []
     for part in listed:
         if not chunks or sum(p.rows for p in chunks[-1]) >= rows:
@@ -187,14 +187,14 @@ def in_chunks(listed: Sequence[Part], rows: int) -> list[list[Part]]:
 def read_batches(
     store: str, table: schema.Table, columns: Sequence[str], listed: Sequence[Part], batch_rows: int = 65_536
 ) -> Iterator[pa.Table]:
-    """Columns of the parts, in order, at most ``batch_rows`` rows at a time. What is read and dropped does not stay."""
+    """Columns of the parts, in order, at most ``batch_rows`` rows at a time. Memory of dropped batches is released."""
     system, root = storage.filesystem(uri(store, table))
     stored = [c for c in columns if c not in table.partition_by]
-    # from S3 a row group's columns come in few large requests, from a disk page by page
+    # S3: a row group's columns in few large requests; local disk: page by page
     far, since = storage.is_s3(store), sum(part.rows for part in listed)
     for part in listed:
         with open_part(system, f"{root}/{part.path}", pre_buffer=far, buffer_size=0 if far else _READ_BYTES) as file:
-            # one thread, since a task has one core, and Arrow's pool keeps what each thread has used
+            # one thread, since a task has one core and Arrow's pool keeps the memory of every thread
             for batch in whole(file.iter_batches(batch_rows, columns=stored, use_threads=False), f"{root}/{part.path}"):
                 if since >= _KEPT_ROWS:
                     give_back_memory()
@@ -205,7 +205,7 @@ def read_batches(
 
 @contextmanager
 def open_part(system: fs.FileSystem, path: str, **options: Any) -> Iterator[pq.ParquetFile]:
-    """A Parquet file to read; what was written damaged, or not at all, raises StorageFailed naming it."""
+    """Opens a Parquet file. Raises StorageFailed naming it if it is damaged or missing."""
     with _damage_named(path):
         file = pq.ParquetFile(path, filesystem=system, page_checksum_verification=True, **options)
     with file:
@@ -213,7 +213,7 @@ def open_part(system: fs.FileSystem, path: str, **options: Any) -> Iterator[pq.P
 
 
 def whole(batches: Iterable, path: str) -> Iterator:
-    """The batches of a Parquet file, as ``open_part`` for its pages."""
+    """The batches of a Parquet file; a damaged page raises StorageFailed as in ``open_part``."""
     with _damage_named(path):
         yield from batches
 
@@ -228,9 +228,9 @@ def _damage_named(path: str) -> Iterator[None]:
 
 
 def newest_stamp(store: str, table: schema.Table, listed: Sequence[Part]) -> int:
-    """The greatest fetched_at of these parts of a table with a history, or up to a millisecond more; -1 of none."""
+    """The greatest fetched_at of these parts of a table with a history, up to a millisecond too high; -1 if there is none."""
     unknown = [p for p in listed if p.newest is None]
-    stamps = [p.newest + 1000 for p in listed if p.newest is not None]  # the log may cut it to milliseconds
+    stamps = [p.newest + 1000 for p in listed if p.newest is not None]  # the log may truncate it to milliseconds
     for batch in read_batches(store, table, [schema.FETCHED_AT], unknown):
         stamps.append(pc.max(batch.column(0)).cast(pa.int64()).as_py())
     return max([-1, *stamps])
@@ -245,8 +245,8 @@ def read(store: str, table: schema.Table, columns: Sequence[str], version: int |
 
 
 def with_partition(rows: pa.Table, table: schema.Table, part: Part, columns: Sequence[str]) -> pa.Table:
-    """Adds the partition columns, which live in the log and not in the file, and those that are younger than the file, as
-    nulls, and casts to the declared types."""
+    """Adds the partition columns, which are in the log and not in the file, and columns newer than the file as nulls; casts to
+    the declared types."""
     fields = [table.schema.field(c) for c in columns]
     values = {f.name: None for f in fields if f.nullable and f.name not in rows.column_names} | dict(part.partition)
     arrays = [
@@ -263,7 +263,7 @@ def count_rows(opened: DeltaTable | None, **partition: str) -> int:
 def current_products(store: str, columns: Sequence[str]) -> pa.Table:
     """The newest row of every product, active or not, sorted by product_id.
 
-    Held in memory: about 150 bytes a product for ids and category, so 1.5 GB at 10M products.
+    Held in memory: about 150 bytes per product for ids and category, so 1.5 GB at 10M products.
     """
     return _current(store, schema.PRODUCTS, columns)
 
@@ -282,14 +282,14 @@ def _current(store: str, table: schema.Table, columns: Sequence[str]) -> pa.Tabl
 
 
 def in_several(hashes_N: np.ndarray) -> np.ndarray:
-    """bool, shape (N,): whether a key's hash stands there more than once. False is sure."""
+    """bool, shape (N,): whether a key's hash occurs more than once. False is certain."""
     known = np.sort(hashes_N)
     twice = np.unique(known[1:][known[1:] == known[:-1]])
     return np.isin(hashes_N, twice) if len(twice) else np.zeros(len(hashes_N), bool)
 
 
 def newest_of_each(rows: pa.Table, key: str) -> pa.Table:
-    """The row of each key that was fetched last, sorted by key."""
+    """The most recently fetched row of each key, sorted by key."""
     rows = rows.sort_by([(key, "ascending"), (schema.FETCHED_AT, "descending")])
     if rows.num_rows < 2:
         return rows
@@ -299,9 +299,9 @@ def newest_of_each(rows: pa.Table, key: str) -> pa.Table:
 
 
 class CurrentRows:
-    """The newest row of every product or post, for reading a batch at a time, any number of times.
+    """The newest row of every product or post, readable in batches any number of times.
 
-    Held in memory: a byte a row, 16 while it is made, and the rows of those that have several while they are read.
+    Held in memory: a byte per row (16 while it is built), and, while reading, the rows of keys that have several.
     """
 
     def __init__(self, store: str, table: schema.Table, version: int | None = None):
@@ -311,7 +311,7 @@ class CurrentRows:
         self._several = in_several(np.concatenate([np.empty(0, np.uint64), *hashes]))
 
     def batches(self, columns: Sequence[str]) -> Iterator[pa.Table]:
-        """Always in the same order: first those that have one row, as they lie."""
+        """Batches in a fixed order: first, in stored order, the keys with a single row."""
         held = []
         for one, several in self._parted(list(dict.fromkeys([self._key, schema.FETCHED_AT, *columns]))):
             held.append(several)
@@ -321,7 +321,7 @@ class CurrentRows:
         yield newest_of_each(pa.concat_tables(held), self._key).select(list(columns))
 
     def several(self, columns: Sequence[str]) -> pa.Table:
-        """All rows of those that have several, and maybe a few others."""
+        """All rows of keys that have several, and possibly a few others."""
         empty = pa.schema([self._table.schema.field(c) for c in columns]).empty_table()
         return pa.concat_tables([empty, *(several for _, several in self._parted(columns))])
 
@@ -345,15 +345,15 @@ def history(opened: DeltaTable, limit: int | None = None) -> list[dict]:
 
 
 def _check_log(where: str) -> None:
-    """Raises StorageFailed for an empty entry, as a machine that lost its power leaves one on disk: it would read as a commit
-    of nothing, and its rows be missed by nobody. A file that another process is about to rename to an entry is none."""
+    """Raises StorageFailed for an empty log entry, such as a power failure leaves on disk: it would read as an empty commit,
+    and its rows would be lost unnoticed. A temporary file of another process is not an entry."""
     if storage.is_s3(where):
-        return  # an object is there whole or not at all
+        return  # objects are written whole or not at all
     listed = storage.list_files(storage.join(where, "_delta_log"), recursive=False)
     empty = [f.path for f in listed if f.size == 0 and _LOG_ENTRY.fullmatch(f.base_name)]
     if empty:
         raise StorageFailed(
-            f"cannot read table {where!r}: its log entry {empty[0]} is empty. Restore it, or make the table anew."
+            f"cannot read table {where!r}: its log entry {empty[0]} is empty. Restore it, or recreate the table."
         )
 
 
@@ -383,14 +383,14 @@ def _same_type(a: pa.DataType, b: pa.DataType) -> bool:
 
 
 def newest_version(store: str, table: schema.Table) -> str | None:
-    """The stage version that was written to the table last; None where nothing was."""
+    """The stage version last written to the table, or None."""
     opened = open_table(store, table)
     entries = history(opened) if opened is not None else []
     return next((e["w2w"]["stage_version"] for e in entries if e["w2w"] and e["w2w"].get("rows")), None)
 
 
 def need_table(store: str, table: schema.Table, made_by: str) -> DeltaTable:
-    """The table, opened. Raises UsageError naming the job that makes it where it is missing."""
+    """Opens the table. Raises UsageError naming the job that writes it if it is missing."""
     opened = open_table(store, table)
     if opened is None:
         raise UsageError(f"there is no table {uri(store, table)!r}: run 'w2w {made_by}' first, or check --store")

@@ -1,7 +1,7 @@
-"""Rows that stand twice: what makes two rows the same one, which rows other runs wrote meanwhile, and which to take out.
+"""Duplicate rows: when two rows are the same, which rows other runs wrote meanwhile, and which rows to remove.
 
-A table with a history (``fetched_at`` in its key) has many rows of one product: the same one twice is a row that says what
-the one before it says. Any other table has a row once by its key.
+A table with a history (``fetched_at`` in its key) has many rows per product; there, a duplicate repeats the content of the
+product's previous row. In any other table, keys are unique.
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from deltalake import DeltaTable
 from w2w import ids, schema
 from w2w.table import delta
 
-_BETWEEN = "\x1f"  # the parts of a key
+_BETWEEN = "\x1f"  # separates the parts of a key
 
 
 def has_history(table: schema.Table) -> bool:
@@ -28,7 +28,7 @@ def is_own(path: str, run_id: str) -> bool:
 
 
 class Others:
-    """What other runs committed to a table since this one first looked at it. In memory: the keys of those rows."""
+    """Rows that other runs committed to a table since this run first read it. Holds their keys in memory."""
 
     def __init__(self, store: str, table: schema.Table, unique: str | None, run_id: str):
         self._store, self._table, self._run_id = store, table, run_id
@@ -46,7 +46,7 @@ class Others:
             self._rows = delta.newest_of_each(self._rows, self._table.key[0])
 
     def repeated(self, listed: Sequence[delta.Part]) -> np.ndarray:
-        """bool: for each row of these parts, whether it stands there already."""
+        """bool: for each row of these parts, whether another run has already written it."""
         if not self._rows.num_rows:
             return np.zeros(sum(p.rows for p in listed), bool)
         there = _joined(self._rows, self._columns)
@@ -56,8 +56,8 @@ class Others:
 
 
 def find(store: str, table: schema.Table, listed: Sequence[delta.Part]) -> np.ndarray:
-    """bool: for each row of these parts, whether it repeats another, which stays: the first of its key, or, of a history, the
-    older one. In memory: 8 bytes a row, and the keys of those that have several."""
+    """bool: for each row of these parts, whether it duplicates an earlier one, which stays: the first of its key or, in a
+    history, the older one. Memory: 8 bytes per row, and the rows of keys that occur several times."""
     columns = _same(table, None)
     of_key = [table.key[0]] if has_history(table) else columns
     hashes = [ids.hash_keys(_joined(b, of_key)) for b in delta.read_batches(store, table, of_key, listed)]
@@ -78,12 +78,12 @@ def find(store: str, table: schema.Table, listed: Sequence[delta.Part]) -> np.nd
 
 
 def _same(table: schema.Table, unique: str | None) -> list[str]:
-    """The columns in which two rows agree that are one."""
+    """The columns that are equal in two rows exactly if they are duplicates."""
     if unique:
         return [unique]
     if not has_history(table):
         return list(table.key)
-    # the digest is of what a source said; its picture may be another, and its owner
+    # the digest covers what the source said, but not the picture or the owner
     said = (table.key[0], schema.ROW_DIGEST, schema.ACTIVE, schema.IMAGE_ID, schema.IMAGE_FINGERPRINT, schema.FEED)
     return [c for c in said if c in table.schema.names]
 

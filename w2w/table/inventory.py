@@ -13,7 +13,7 @@ from w2w.table import delta
 
 @dataclass(frozen=True)
 class Held:
-    """A table as it is now; ``by``: the run that wrote it last."""
+    """A table's current state; ``by``: the run that last wrote it."""
 
     table: str
     rows: int
@@ -26,8 +26,8 @@ class Held:
 
 @dataclass(frozen=True)
 class Commit:
-    """A version of a table, and the lineage that the job wrote down: run, rows, and table versions that it was made of. None
-    where something else than a job wrote it."""
+    """A version of a table, with the lineage that the job recorded: run, rows and input table versions; None if no job wrote
+    it."""
 
     version: int
     written_at: datetime
@@ -41,8 +41,8 @@ class Commit:
 
 @dataclass(frozen=True)
 class Rejected:
-    """How many rows a stage has rejected with one code, and examples: (row, why). ``times``: what may heal is tried again
-    every night, and each time it does not, it is written down again."""
+    """How many rows a stage rejected with one code, and examples: (row, reason). ``times`` counts attempts: transient failures
+    are retried every night, and each failed attempt is recorded."""
 
     stage: str
     code: str

@@ -1,4 +1,4 @@
-"""What people said of search results: the newest word on each query and product counts."""
+"""People's judgements of search results: the newest verdict on each query and product counts."""
 
 from dataclasses import dataclass, field
 
@@ -8,9 +8,8 @@ from w2w.table import delta
 
 @dataclass(frozen=True)
 class Judgements:
-    """Query -> the products that were judged the very same, and those that are only similar; and the queries of which the shop
-    sells nothing. The last word on a query as a whole takes back what was said of its products before, and the other way round.
-    """
+    """Query -> the products judged the same, and those judged similar; and the queries that match nothing in the shop. A
+    verdict on a whole query overrides earlier ones on its products, and vice versa."""
 
     same: dict[str, set[str]] = field(default_factory=dict)
     similar: dict[str, set[str]] = field(default_factory=dict)
@@ -21,7 +20,7 @@ class Judgements:
 
 
 def read_judgements(store: str, kind: str) -> Judgements:
-    """Those of queries of one kind (``search --of``); none where nobody judged."""
+    """Judgements of queries of one kind (``search --of``); empty if nobody judged any."""
     columns = [schema.QUERY_ID, schema.PRODUCT_ID, schema.VERDICT, schema.JUDGED_AT, schema.KEY]
     rows = delta.read(store, schema.JUDGEMENTS, columns, kind=kind).to_pylist()
     found = Judgements()

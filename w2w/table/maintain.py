@@ -1,4 +1,4 @@
-"""Keeping tables small, quick and right: take out rows that stand twice, merge small parts, delete files that nobody needs."""
+"""Table maintenance: remove duplicate rows, merge small parts, delete unreferenced files."""
 
 import time
 import uuid
@@ -23,7 +23,7 @@ _TRIES = 5
 
 @dataclass(frozen=True)
 class Compacted:
-    """What was, or in a dry run would be, done: rows that stood twice, and how many parts there were and are."""
+    """What was done, or would be in a dry run: duplicate rows removed, and the number of parts before and after."""
 
     rows_twice: int
     parts_before: int
@@ -31,15 +31,15 @@ class Compacted:
 
 
 def compact(store: str, table: schema.Table, dry_run: bool = False) -> Compacted:
-    """Takes out rows that stand twice, and merges parts under 256 MB. All other rows and their values stay as they are;
-    concurrent appends are not disturbed."""
+    """Removes duplicate rows and merges parts under 256 MB. All other rows keep their values; concurrent appends are not
+    disturbed."""
     opened = delta.open_table(store, table)
     before = len(delta.parts(opened))
     twice = mend(store, table, dry_run)
     if dry_run:
         return Compacted(twice, before)
     opened = delta.open_table(store, table)
-    # encoded images do not compress: only time would be lost
+    # encoded images do not compress
     properties = WriterProperties(compression="UNCOMPRESSED" if schema.BYTES in table.schema.names else "ZSTD")
     try:
         opened.optimize.compact(target_size=_TARGET_BYTES, writer_properties=properties)
@@ -51,15 +51,14 @@ def compact(store: str, table: schema.Table, dry_run: bool = False) -> Compacted
 
 
 def mend(store: str, table: schema.Table, dry_run: bool = False) -> int:
-    """Takes out rows that stand twice; how many there were. Not of `rejects`: what may come back is rejected again."""
+    """Removes duplicate rows; returns their number. Not from `rejects`: a retried row may be rejected again."""
     if table is schema.REJECTS:
         return 0
     return take_out(store, table, lambda listed: doubles.find(store, table, listed), dry_run)
 
 
 def take_out(store: str, table: schema.Table, find: Callable[[Sequence[delta.Part]], np.ndarray], dry_run: bool = False) -> int:
-    """Takes out rows, in one commit that says nothing of itself; how many there were. ``find`` gives a bool for each row of the
-    parts."""
+    """Removes rows in one commit without lineage; returns their number. ``find`` returns a bool for each row of the parts."""
     run_id = f"compact-{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{uuid.uuid4().hex[:6]}"
     for _ in range(_TRIES):
         opened = delta.open_table(store, table)
@@ -80,14 +79,14 @@ def take_out(store: str, table: schema.Table, find: Callable[[Sequence[delta.Par
             )
             return int(wanted.sum())
         except CommitFailedError:
-            continue  # others came between: look again
+            continue  # another run committed meanwhile: look again
         except (DeltaError, OSError) as e:
             raise StorageFailed(f"cannot write to table {delta.uri(store, table)!r}: {str(e).splitlines()[0]}") from e
-    raise JobFailed(f"other runs write to table {table.name!r} all the time: run this again when they have ended")
+    raise JobFailed(f"other runs keep writing to table {table.name!r}: run this again when they have ended")
 
 
 def vacuum(opened: DeltaTable, hours: float, dry_run: bool) -> int:
-    """Deletes files older than ``hours`` that the table's current version does not name; how many."""
+    """Deletes files older than ``hours`` that the table's current version does not reference; returns their number."""
     try:
         deleted = opened.vacuum(retention_hours=int(hours), dry_run=dry_run, enforce_retention_duration=False, full=True)
     except (DeltaError, OSError) as e:

@@ -1,4 +1,4 @@
-"""Parquet parts: what a worker writes of a table, and the receipt that tells the driver of each."""
+"""Parquet parts: what a worker writes to a table, and the receipt of each that it sends the driver."""
 
 import json
 import uuid
@@ -26,17 +26,17 @@ RECEIPT_SCHEMA = pa.schema(
         pa.field("partition", pa.string()),  # JSON
         pa.field("stats", pa.string()),  # JSON, Delta's per-file statistics
         pa.field("unique_ids", pa.list_(pa.string())),
-        pa.field("counts", pa.string()),  # JSON, of the batch: rows read, per stage, rejects by code; on one receipt a batch
+        pa.field("counts", pa.string()),  # JSON, on one receipt per batch: rows read, rows per stage, rejects by code
     ]
 )
 
 
 @dataclass(frozen=True)
 class Output:
-    """One table that a job writes. ``unique``: a content id that must stand in the table once, whoever sends it again.
+    """One table that a job writes. ``unique``: a content id that must be unique in the table, whichever run writes it.
 
-    ``nested``: the column whose lists hold the table's rows, for a stage that makes any number of them from one.
-    ``only``: a column; rows in which it is null are not for this table.
+    ``nested``: the column whose lists hold the table's rows, for a stage that makes any number of rows from one. ``only``: a
+    column; rows in which it is null do not go to this table.
     """
 
     table: schema.Table
@@ -46,16 +46,16 @@ class Output:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """What the output takes of a stage's result."""
+        """The columns that the output takes from a stage's result."""
         if self.nested:
             return (self.nested,)
         return tuple(dict.fromkeys([*self.table.schema.names, *filter(None, [self.only])]))
 
 
 def write_part(store: str, output: Output, rows: pa.Table, run_id: str) -> list[dict]:
-    """Writes the rows as Parquet parts, one a partition, and returns their receipts. Runs in a worker.
+    """Writes the rows as Parquet parts, one per partition, and returns their receipts. Runs in a worker.
 
-    ``rows`` has the table's columns (others are ignored). Within the rows, the first of each ``unique`` id is kept.
+    ``rows`` must have the table's columns; others are ignored. Of rows with the same ``unique`` id, the first is kept.
     """
     table = output.table
     if output.nested:
@@ -133,7 +133,7 @@ def _write(store: str, output: Output, rows: pa.Table, partition: dict[str, str]
 
 
 def _stamps(table: schema.Table, rows: pa.Table) -> dict:
-    """Delta's statistics of fetched_at, of a table with a history."""
+    """Delta's statistics of fetched_at, for a table with a history."""
     if not has_history(table):
         return {}
     ends = pc.min_max(rows.column(schema.FETCHED_AT)).as_py()

@@ -1,13 +1,13 @@
-"""Which rows of a table still have to be computed, and where they lie: the heart of resume and of the nightly job.
+"""Which rows of a table are still pending, and where they are stored: the heart of resume and of the nightly job.
 
-A row is pending when its key stands neither in the output (for this stage version) nor in the rejects. The answer is one
-bit a source row, and the work is a list of row groups, so the wide columns (image bytes) of finished rows are never read.
+A row is pending if its key is neither in the output (for this stage version) nor in the rejects. The answer is one bit per
+source row, and the work is a list of row groups, so the wide columns (image bytes) of finished rows are never read.
 
-Memory: keys are hashed into buckets on local disk, as many as it takes for a bucket to hold about 200,000 keys of each side:
-at 64 characters plus 8 bytes of row number and Arrow offsets, 200,000 x 2 x 80 B = 32 MB, and the same again for the hash set
-while one bucket is joined. There are at most 256 buckets, as their files are open together: from 50M keys on they grow, to
-130 MB at 100M. The mask costs 1 byte a source row (100 MB). Disk: 100M x 2 x 80 B = 16 GB of temporary files.
-The join compares the keys themselves: a hash only chooses the bucket, so no collision can lose a row.
+Memory: keys are hashed into buckets on local disk, enough of them for about 200,000 keys of each side per bucket: at 64
+characters plus 8 bytes of row number and Arrow offsets, 200,000 x 2 x 80 B = 32 MB, and the same again for the hash set while
+one bucket is joined. At most 256 buckets, since their files are open together: beyond 50M keys they grow, to 130 MB at 100M.
+The mask costs 1 byte per source row (100 MB). Disk: 100M x 2 x 80 B = 16 GB of temporary files. The join compares the keys
+themselves; a hash only chooses the bucket, so a collision cannot lose a row.
 """
 
 import tempfile
@@ -29,7 +29,7 @@ from w2w.table import delta
 BUCKET_KEYS = 200_000
 _MOST_BUCKETS = 256
 
-# One item of work: rows of one row group of one Parquet file; rows is null where all of them are meant.
+# One item of work: rows of one row group of one Parquet file; null rows mean all.
 ITEM_SCHEMA = pa.schema(
     [
         pa.field("path", pa.string(), nullable=False),
@@ -42,26 +42,26 @@ ITEM_SCHEMA = pa.schema(
 
 @dataclass(frozen=True)
 class Keys:
-    """A stream of keys and how many there are (from the table's log, before any is read)."""
+    """A stream of keys, and their number (from the table's log, before any is read)."""
 
     batches: Iterable[pa.ChunkedArray]
     count: int
-    rejected: bool = False  # they are done, and failed
+    rejected: bool = False  # done, but rejected
 
     def read(self) -> pa.ChunkedArray:
-        """All of them in memory."""
+        """All keys, in memory."""
         return pa.chunked_array([c for b in self.batches for c in b.chunks], pa.string())
 
 
 def table_keys(store: str, table: schema.Table, column: str, **partition: str) -> Keys:
-    """The column's values over the table's newest version."""
+    """The column's values in the table's newest version."""
     listed = delta.parts(delta.open_table(store, table), **partition)
     batches = (b.column(column) for b in delta.read_batches(store, table, [column], listed))
     return Keys(batches, sum(p.rows for p in listed))
 
 
 def rejected_keys(store: str, stage: str, stage_version: str) -> Keys:
-    """Keys that this very version of the stage rejected for good: the same bytes would be rejected again."""
+    """Keys that this stage version rejected permanently: the same bytes would be rejected again."""
     listed = delta.parts(delta.open_table(store, schema.REJECTS), **{schema.STAGE: stage})
     columns = [schema.KEY, schema.STAGE_VERSION, schema.REJECT_CODE]
     transient = pa.array([code.value for code in TRANSIENT])
@@ -102,7 +102,7 @@ def pending_mask(source: Keys, done: Sequence[Keys], bucket_keys: int = BUCKET_K
 
 
 class _Spill:
-    """Keys with their row numbers, split by hash: in memory while there is one bucket, else one Arrow file a bucket."""
+    """Keys with their row numbers, split by hash: in memory for a single bucket, otherwise one Arrow file per bucket."""
 
     _SCHEMA = pa.schema([("key", pa.string()), ("row", pa.int64())])
 
@@ -156,7 +156,7 @@ def table_items(
 
 
 def lookup(store: str, table: schema.Table, keys: pa.Array, columns: Sequence[str], **partition: Any) -> pa.Table:
-    """The rows with these keys (first key column), in no order."""
+    """The rows with these keys (first key column), in any order."""
     empty = pa.schema([table.schema.field(c) for c in columns]).empty_table()
     return pa.concat_tables([empty, *lookup_batches(store, table, keys, columns, **partition)])
 
@@ -170,7 +170,7 @@ def lookup_batches(
     batch_rows: int = 1024,
     **partition: str,
 ) -> Iterator[pa.Table]:
-    """``lookup`` in batches. Reads all keys, and the other columns only of row groups that have one of these."""
+    """``lookup`` in batches. Reads all keys, and the other columns only of row groups that contain one of these."""
     listed = delta.parts(delta.open_table(store, table, version), **partition)
     batches = delta.read_batches(store, table, [table.key[0]], listed)
     found = [pc.is_in(b.column(0), value_set=keys).to_numpy() for b in batches]
@@ -185,8 +185,8 @@ def lookup_batches(
 def holding(
     store: str, table: schema.Table, keys: pa.Array, version: int | None = None, **partition: str
 ) -> tuple[pa.ChunkedArray, list[str]]:
-    """Which of the keys (first key column) the table has, and the parts where they lie. A part is never written to again: its
-    name stands for all that is read from it, however large."""
+    """Which of the keys (first key column) the table has, and the parts that hold them. Parts are immutable, so a part's name
+    identifies everything read from it."""
     found, names = [], []
     for part in delta.parts(delta.open_table(store, table, version), **partition):
         batches = (b.column(0) for b in delta.read_batches(store, table, [table.key[0]], [part]))
@@ -197,7 +197,7 @@ def holding(
 
 
 def file_items(system: fs.FileSystem, path: str, name: str, wanted: np.ndarray | None, max_rows: int) -> Iterator[pa.Table]:
-    """Items of work for one Parquet file, which they call ``name``; ``wanted`` None means every row."""
+    """Items of work for one Parquet file, referred to as ``name``; ``wanted`` None means every row."""
     with delta.open_part(system, path) as file:
         metadata = file.metadata
     start = 0
@@ -212,7 +212,7 @@ def file_items(system: fs.FileSystem, path: str, name: str, wanted: np.ndarray |
 
 
 def read_item(system: fs.FileSystem, root: str, item: dict, columns: Sequence[str], batch_rows: int) -> Iterator[pa.Table]:
-    """The item's rows in batches. Reads one row group's column chunks, nothing of other columns or groups."""
+    """The item's rows in batches. Reads the needed column chunks of one row group."""
     path = f"{root}/{item['path']}"
     with delta.open_part(system, path, pre_buffer=True) as file:
         rows = item["rows"]
@@ -231,8 +231,8 @@ def read_item(system: fs.FileSystem, root: str, item: dict, columns: Sequence[st
 
 
 def write_beside(store: str, table: schema.Table, items: Sequence[pa.Table], key: str, rows: pa.Table, folder: str) -> None:
-    """Puts other rows beside a table's: for each of its parts in ``items`` one Parquet file with the same row groups, whose
-    row i has, of ``rows``, the one with the key of the table's row i (nulls where there is none). ``rows`` has a key once.
+    """Writes, for each part in ``items``, a companion Parquet file with the same row groups; its row i is the row of ``rows``
+    that has the key of the table's row i (nulls if there is none). Keys are unique in ``rows``.
 
     A join whose big side (image bytes) does not move. The driver holds ``rows`` and the keys of one part.
     """
@@ -251,7 +251,7 @@ def write_beside(store: str, table: schema.Table, items: Sequence[pa.Table], key
 
 
 def read_beside(system: fs.FileSystem, root: str, item: dict) -> pa.Table:
-    """The rows beside an item's, in its order."""
+    """The companion rows of an item's rows, in its order."""
     with delta.open_part(system, f"{root}/{item['path']}") as file:
         rows = file.read_row_group(item["row_group"])
     return rows if item["rows"] is None else rows.take(pa.array(item["rows"]))

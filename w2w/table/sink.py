@@ -1,16 +1,16 @@
-"""Streaming, exactly-once commits: workers write parts, the driver names them in the Delta log every few seconds.
+"""Streaming, exactly-once commits: workers write parts, the driver adds them to the Delta log every few seconds.
 
-A part that no commit names does not exist for readers, so a worker that dies, or a batch that Ray runs twice, leaves at
-worst a file for ``vacuum``. A driver that dies loses what was not committed yet; the next run computes those rows again.
-Order within one commit round: tables named first, then rejects, and last the table whose keys mark a source row as done.
-A crash between them therefore repeats work and never loses or doubles a row:
+Readers do not see a part until a commit names it, so a worker that dies, or a batch that Ray runs twice, leaves at worst a file
+for ``vacuum``. A driver that dies loses what was not committed yet; the next run computes those rows again. Order within one
+commit round: the other tables, then rejects, and last the table whose keys mark a source row as done. A crash in between
+therefore repeats work and never loses or duplicates a row:
 
-- the last table and the rejects are read back as "done" keys, so a row counts once in one of them;
+- the last table and the rejects are read back as "done" keys, so a row is counted in exactly one of them;
 - a table with ``unique`` (content-addressed images) drops ids that it already holds, which a repeat would write again.
 
-Every commit carries one transaction id for the table, so that Delta refuses one that has not seen all others. Rows that
-another run wrote meanwhile are then taken out, whatever job and options that run had. And it carries one of the run's
-application, by which a commit whose answer was lost is known again, and a second run of the same work is refused.
+Every commit carries a transaction id for the table, so that Delta refuses one that has not seen all others; rows that another
+run wrote meanwhile are then removed, whatever its job and options. It also carries a transaction id of the run's application,
+which identifies a commit whose answer was lost and makes a second run of the same work fail.
 """
 
 import json
@@ -35,15 +35,15 @@ from w2w.table import delta
 from w2w.table.doubles import Others, has_history, is_own
 from w2w.table.parts import RECEIPT_SCHEMA, Output, write_part
 
-FENCE = "w2w"  # in every commit of every table
-_TRIES, _PAUSE_S, _LONGEST_PAUSE_S = 10, 0.5, 20.0  # of a commit whose writing fails: about two minutes
+FENCE = "w2w"  # carried by every commit to every table
+_TRIES, _PAUSE_S, _LONGEST_PAUSE_S = 10, 0.5, 20.0  # retries of a failed commit: about two minutes
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_UNIQUE_BYTES = 32  # of the id: 128 bits of a sha256 in hex
+_UNIQUE_BYTES = 32  # of an id: 128 bits of a sha256 in hex
 
 
 @dataclass(frozen=True)
 class Lineage:
-    """What a commit says about itself, kept in the Delta log."""
+    """What a commit records about itself in the Delta log."""
 
     job: str
     run_id: str
@@ -53,15 +53,15 @@ class Lineage:
     inputs: dict[str, int]  # table name -> version read
     w2w_version: str
     git_revision: str | None = None
-    seen: Mapping[str, int] = field(default_factory=dict, repr=False)  # delta.FirstSeen of the run; no part of what it says
+    seen: Mapping[str, int] = field(default_factory=dict, repr=False)  # delta.FirstSeen of the run; not recorded
 
     def about(self) -> dict:
-        """What the commit says: no secret of the options."""
+        """The recorded lineage, without secrets in the options."""
         return without_secrets({name: value for name, value in vars(self).items() if name != "seen"})
 
 
 def application(lineage: Lineage) -> str:
-    """Who commits, for Delta's application transactions (protocol section "Transaction Identifiers")."""
+    """The committing application, for Delta's application transactions (protocol section "Transaction Identifiers")."""
     return f"w2w/{lineage.job}/{lineage.stage_version}"
 
 
@@ -71,7 +71,7 @@ def to_action(receipt: dict) -> AddAction:
 
 
 class Overtaken(Exception):
-    """Others have committed to the table since it was opened."""
+    """Other runs have committed to the table since it was opened."""
 
 
 def commit_parts(
@@ -85,11 +85,11 @@ def commit_parts(
     mode: Literal["append", "overwrite"] = "append",
     within: dict[str, str] | None = None,
 ) -> DeltaTable:
-    """Names the parts in the table's log, beside those before or in place of them (of those in the partition ``within``, where
-    it is given); returns the table as it is then.
+    """Adds the parts to the table's log, or replaces the existing ones (those in the partition ``within``, if given); returns
+    the table after the commit.
 
-    Where others have committed since the table was opened, ``settle(opened, now, receipts)`` gives what is left to name, or
-    raises. Nothing left, nothing is committed.
+    If others have committed since the table was opened, ``settle(opened, now, receipts)`` returns the receipts that are still
+    to be added, or raises. If none are left, nothing is committed.
     """
     marker = time.time_ns()
     while receipts or mode == "overwrite":
@@ -141,7 +141,7 @@ def _commit(
             if now is None:
                 raise StorageFailed(f"table {where!r} is gone") from e
             if now.transaction_version(app) == marker:
-                break  # it was written, and the answer was lost
+                break  # it was written, but the answer was lost
             if now.version() > opened.version():
                 raise Overtaken from e
             if attempt == _TRIES - 1 or not storage.is_s3(store):
@@ -154,7 +154,7 @@ def _commit(
 
 
 def by_others(opened: DeltaTable, now: DeltaTable, lineage: Lineage) -> list[dict]:
-    """What the commits of other runs between these two versions say about themselves."""
+    """Lineage of the commits that other runs made between these two versions."""
     entries = delta.history(now, now.version() - opened.version())
     return [e["w2w"] for e in entries if e["w2w"] and e["w2w"].get("run_id") != lineage.run_id]
 
@@ -162,31 +162,31 @@ def by_others(opened: DeltaTable, now: DeltaTable, lineage: Lineage) -> list[dic
 def lost_to(about: dict, store: str, table: schema.Table) -> JobFailed:
     return JobFailed(
         f"another run of {about['job']!r}, {about['run_id']}, wrote to {delta.uri(store, table)!r} at the same time. Nothing "
-        f"was doubled. Wait until it has ended, then run this again: it goes on where that one stopped."
+        f"was duplicated. Wait until it has ended, then run this again: it resumes where that one stopped."
     )
 
 
 class Committer:
-    """Collects receipts in the driver and commits them. Not thread-safe: one a job run.
+    """Collects receipts in the driver and commits them. Not thread-safe; one per job run.
 
-    A second run of the same job and stage version against the same tables is noticed at its next commit and raises JobFailed.
-    Of any other run, the rows that it has committed meanwhile are left out here.
+    A second run of the same job and stage version on the same tables is detected at its next commit and raises JobFailed. Rows
+    that any other run has committed meanwhile are left out.
     """
 
     def __init__(self, store: str, outputs: Sequence[Output], lineage: Lineage, every_s: float = 20.0):
         self._store, self._lineage, self._every_s = store, lineage, every_s
-        # rejects go before the table whose keys mark a row as done
+        # rejects are committed before the table whose keys mark a row as done
         self._outputs = [*outputs[:-1], Output(schema.REJECTS), outputs[-1]]
         self._tables = {o.table.name: delta.open_for_commit(store, o.table, lineage.seen) for o in self._outputs}
         self._others = {o.table.name: Others(store, o.table, o.unique, lineage.run_id) for o in self._outputs}
-        self._newest: dict[str, tuple[set[str], int]] = {o.table.name: (set(), -1) for o in self._outputs}  # of which parts
+        self._newest: dict[str, tuple[set[str], int]] = {o.table.name: (set(), -1) for o in self._outputs}  # of these parts
         self._waiting: dict[str, list[dict]] = {o.table.name: [] for o in self._outputs}
         self._known = {o.table.name: _KnownIds(store, o) for o in self._outputs if o.unique}
         self._last_commit = time.monotonic()
         self.counts = Counts()
 
     def add(self, receipts: pa.Table) -> None:
-        """Takes a worker's receipts; commits when the last commit is ``every_s`` seconds old."""
+        """Takes a worker's receipts; commits if the last commit is at least ``every_s`` seconds old."""
         for receipt in receipts.to_pylist():
             if receipt["counts"]:
                 self.counts.add(Counts.from_json(receipt["counts"]))
@@ -196,7 +196,7 @@ class Committer:
             self.commit()
 
     def commit(self) -> None:
-        """Makes everything that has arrived visible: one Delta append a table."""
+        """Makes everything received so far visible: one Delta append per table."""
         for output in self._outputs:
             name = output.table.name
             receipts = self._waiting[name]
@@ -208,7 +208,7 @@ class Committer:
                 for other in by_others(opened, now, self._lineage):
                     if (other["job"], other["stage_version"]) == (self._lineage.job, self._lineage.stage_version):
                         raise lost_to(other, self._store, output.table)
-                if output.table is not schema.REJECTS:  # of which a row may be there again: what may come back is tried again
+                if output.table is not schema.REJECTS:  # a row may be rejected several times: transient failures are retried
                     self._others[output.table.name].note(opened, now)
                 return self._settled(output, now, left)
 
@@ -225,10 +225,10 @@ class Committer:
         return self._rewritten(output, receipt, self._known[output.table.name].add(receipt["unique_ids"]))
 
     def _settled(self, output: Output, opened: DeltaTable, receipts: Sequence[dict]) -> list[dict]:
-        """The parts without the rows that others have written, and later than all that others have written.
+        """Drops rows that others have written, and makes the remaining ones later than anything that others have written.
 
-        Which row of a product is the newest is decided by its stamp. Clocks differ: a row that is written after another is
-        given a later stamp, whatever this machine's clock says.
+        fetched_at decides which row of a product is newest, and clocks differ: a row written after another gets a later
+        timestamp, whatever this machine's clock says.
         """
         others = self._others[output.table.name]
         kept = [k for r in receipts for k in self._rewritten(output, r, ~others.repeated([_part(r)]))]
@@ -241,7 +241,7 @@ class Committer:
         return [k for r in kept for k in self._rewritten(output, r, after_us=newest)]
 
     def _rewritten(self, output: Output, receipt: dict, keep: np.ndarray | None = None, after_us: int = -1) -> list[dict]:
-        """The part without some rows, and with no stamp up to ``after_us``; the same part where that changes nothing."""
+        """The part without the dropped rows and with timestamps above ``after_us``; the same part if that changes nothing."""
         if keep is not None and not keep.any():
             return []
         late = has_history(output.table) and _oldest_us(receipt) <= after_us
@@ -267,7 +267,7 @@ def _oldest_us(receipt: dict) -> int:
 
 
 def append_rows(store: str, output: Output, rows: pa.Table, lineage: Lineage) -> dict[str, int]:
-    """Commits rows that the driver holds; the table's new version by name."""
+    """Commits rows held by the driver; returns {table name: new version}."""
     committer = Committer(store, [output], lineage)
     committer.add(pa.Table.from_pylist(write_part(store, output, rows, lineage.run_id), schema=RECEIPT_SCHEMA))
     committer.commit()
@@ -275,10 +275,10 @@ def append_rows(store: str, output: Output, rows: pa.Table, lineage: Lineage) ->
 
 
 class _KnownIds:
-    """Ids that stand in a content-addressed table or were written by this run.
+    """Ids that are in a content-addressed table or were written by this run.
 
-    Sorted 32-byte prefixes (128 bits of the sha256), merged when the unsorted tail outgrows a tenth: 32 B an id, 3.2 GB at
-    100M images, in the driver alone and only while a job that adds images runs.
+    Sorted 32-byte prefixes (128 bits of the sha256), merged when the unsorted tail outgrows a tenth: 32 B per id, 3.2 GB at
+    100M images, only in the driver and only while a job that adds images runs.
     """
 
     def __init__(self, store: str, output: Output):
@@ -288,7 +288,7 @@ class _KnownIds:
         self._tail: set[bytes] = set()
 
     def add(self, ids: Sequence[str]) -> np.ndarray:
-        """bool, shape (len(ids),): True where the id was not known. ``ids`` has no doubles; all are known afterwards."""
+        """bool, shape (len(ids),): True for new ids. ``ids`` has no duplicates; all are known afterwards."""
         prefixes = _prefixes(pa.array(ids))
         at = np.searchsorted(self._sorted, prefixes)
         at[at == len(self._sorted)] = 0

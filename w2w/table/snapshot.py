@@ -1,10 +1,10 @@
 """Snapshots: tables that a run computes whole and replaces in one commit.
 
-Workers write parts as they do for every table; nothing is visible until the driver names them all, in place of those
-before. A run that dies leaves the table as it was. Older versions stay readable until ``vacuum`` removes them.
+Workers write parts as for every table; nothing is visible until the driver commits them all in place of the previous ones. A
+run that dies leaves the table unchanged. Older versions stay readable until ``vacuum`` removes them.
 
-A table partitioned by source is one snapshot a source: what a public data set brought stays where the store's own is mined
-anew, and the other way round.
+A table partitioned by source holds one snapshot per source: re-mining the store's own data keeps the rows of public data sets,
+and vice versa.
 """
 
 import json
@@ -19,7 +19,7 @@ from w2w.table.sink import Lineage, application, by_others, commit_parts, lost_t
 
 
 def current(store: str, table: schema.Table, source: str = schema.OWN) -> dict | None:
-    """The lineage of the snapshot that the table holds (of ``source``, where it has several); None where it holds none."""
+    """The lineage of the table's current snapshot (that of ``source``, if there are several), or None."""
     opened, within = delta.open_table(store, table), _within(table, source)
     entries = delta.history(opened) if opened is not None else []
     return next((e["w2w"] for e in entries if e["w2w"] and e["w2w"].get("within") == within), None)
@@ -28,10 +28,10 @@ def current(store: str, table: schema.Table, source: str = schema.OWN) -> dict |
 def replace(
     store: str, table: schema.Table, receipts: Sequence[dict], lineage: Lineage, source: str = schema.OWN
 ) -> tuple[Counts, int]:
-    """Makes the parts that ``receipts`` name what the table holds; returns the counts and the table's new version.
+    """Makes the parts that ``receipts`` name the table's content; returns the counts and the table's new version.
 
-    Of a table that is partitioned by source, only the rows of ``source`` are replaced, and all parts must be of it. Receipts of
-    rejects are appended first, once a stage version: a run that died between the two repeats only the second.
+    In a table partitioned by source, only the rows of ``source`` are replaced, and all parts must belong to it. Receipts of
+    rejects are appended first, once per stage version: if a run dies in between, only the second step is repeated.
     """
     counts, within = Counts(), _within(table, source)
     for receipt in receipts:

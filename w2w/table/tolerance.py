@@ -1,4 +1,4 @@
-"""How many rejects fail a job."""
+"""How many rejects make a job fail."""
 
 from dataclasses import dataclass
 
@@ -7,8 +7,7 @@ from w2w.errors import TooManyRejects
 
 @dataclass(frozen=True)
 class Tolerance:
-    """How many rejects a job bears: up to ``max_rate`` of the rows that it is about, and always fewer than ``min_rejects``, if
-    any row is good."""
+    """A job tolerates rejects up to ``max_rate`` of its rows, and always fewer than ``min_rejects`` if any row is good."""
 
     max_rate: float = 1.0
     min_rejects: int = 1
@@ -17,7 +16,7 @@ class Tolerance:
         return rejected > self.max_rate * rows and rejected >= min(self.min_rejects, rows)
 
     def check(self, rejects: dict[str, int], rows: int, before: int = 0) -> None:
-        """Raises TooManyRejects where too many of ``rows`` are rejected: ``rejects`` now, by code, and so many ``before``."""
+        """Raises TooManyRejects if too many of ``rows`` are rejected: ``rejects`` by code, and ``before`` by earlier runs."""
         rejected = sum(rejects.values()) + before
         if self.exceeded(rejected, rows):
             worst = [f"{n} {code}" for code, n in sorted(rejects.items(), key=lambda kv: -kv[1])]

@@ -1,4 +1,4 @@
-"""Work files: rows that are not a table, put where every worker can read them, for one run."""
+"""Work files: rows outside any table, stored for one run where every worker can read them."""
 
 import time
 from collections.abc import Iterable, Iterator
@@ -19,7 +19,7 @@ def folder(store: str, run_id: str) -> str:
 def write(
     store: str, run_id: str, tables: Iterable[pa.Table], schema: pa.Schema, rows_per_group: int, count_only: bool = False
 ) -> int:
-    """Streams the rows into Parquet files below ``folder``; returns how many there are. No rows, no files."""
+    """Streams the rows into Parquet files below ``folder``; returns their number. No rows, no files."""
     if count_only:
         return sum(table.num_rows for table in tables)
     system, path = storage.filesystem(folder(store, run_id))
@@ -47,7 +47,7 @@ def _gathered(tables: Iterable[pa.Table], schema: pa.Schema) -> Iterator[pa.Tabl
 
 
 def clean(store: str, run_id: str) -> None:
-    """Deletes the run's work files, and those that runs killed more than a week ago left behind."""
+    """Deletes the run's work files, and leftovers of runs killed more than a week ago."""
     storage.delete(folder(store, run_id))
     root = storage.filesystem(store)[1]
     for info in storage.list_files(storage.join(store, "_work")):

@@ -99,7 +99,7 @@ def test_a_function_that_names_w2w_can_be_sent_to_a_worker():
         ({"encodr": {}}, "option 'encodr' does not exist. Did you mean 'encoder'?"),
         ({"encoder": {"nam": "x"}}, "option 'encoder.nam' does not exist. Did you mean 'encoder.name'?"),
         ({"encoder": {"threads": "x"}}, "option encoder.threads: 'x' is not of type int"),
-        ({"encoder": "efficientnet-lite0"}, "option 'encoder': 'efficientnet-lite0' is no mapping of its options"),
+        ({"encoder": "efficientnet-lite0"}, "option 'encoder': 'efficientnet-lite0' is not a mapping of its options"),
         ({"gpu_pool": {"num_gpu": 1}}, "option 'gpu_pool.num_gpu' does not exist. Did you mean 'gpu_pool.num_gpus'?"),
         ({"gpu_pool": {"num_gpus": 1}}, "there is no table"),
         ({"limit": "many"}, "option limit: 'many' is not of type int | None"),

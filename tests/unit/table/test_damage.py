@@ -114,7 +114,7 @@ def test_a_damaged_file_is_named_or_does_no_harm(store, tmp_path, fault):
 
 @pytest.mark.parametrize("name", ["pct%20x", "a%2Fb", "hash#x", "quest?x", "back\\slash", "new\nline", "tab\tx"])
 def test_a_store_that_delta_would_look_for_elsewhere(tmp_path, name):
-    with pytest.raises(UsageError, match=r"^--store=.*: Delta Lake takes a name with a backslash"):
+    with pytest.raises(UsageError, match=r"^--store=.*: Delta Lake misreads a name with a backslash"):
         append_rows(str(tmp_path / name), PRODUCTS, listed([product("a", "x", 1)]), lineage())
     assert list(tmp_path.iterdir()) == []
 
