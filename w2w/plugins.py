@@ -122,7 +122,7 @@ def _imported(kind: str, name: str, reference: str) -> Any:
             raise UsageError(f"{option}: {module} has no {attribute}.{f' Did you mean {close[0]!r}?' if close else ''}")
         found = getattr(found, part)
     if not callable(found):
-        raise UsageError(f"{option}: {reference} is a {type(found).__name__}; it has to be a class or function")
+        raise UsageError(f"{option}: {reference} is a {type(found).__name__}; must be a class or function")
     return found
 
 

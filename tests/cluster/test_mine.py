@@ -247,9 +247,9 @@ def again_with(store: str, gate: GateConfig, made: dict, buckets: int) -> None:
 @pytest.mark.parametrize(
     ("config", "sentence"),
     [
-        (lambda s: embed.Config(store=s, of="garment"), "--of=garment: it is one of images, garments, slots"),
+        (lambda s: embed.Config(store=s, of="garment"), "--of=garment: must be one of images, garments, slots"),
         (lambda s: embed.Config(store=s, of="garments", version="0123"), "--version=0123: table 'garments' has none"),
-        (lambda s: search.Config(store=s, of="pictures"), "--of=pictures: it is one of feed, garments, anchors"),
+        (lambda s: search.Config(store=s, of="pictures"), "--of=pictures: must be one of feed, garments, anchors"),
         (lambda s: mine.Config(store=s, detector="none"), "--detector: pairs need garments"),
         (lambda s: mine.Config(store=s, detector="abc"), "--detector=abc: table 'looks' has no rows of that version"),
         (lambda s: mine.Config(store=s, classifier="auto"), "nothing was classified yet"),

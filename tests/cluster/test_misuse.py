@@ -87,7 +87,7 @@ CASES = {
     "wrong dtype": (
         ["embed", "--store={p}/new", "--encoder.store_dtype=int8"],
         2,
-        "encoder.store_dtype=int8: it is one of float32, float16",
+        "encoder.store_dtype=int8: must be one of float32, float16",
     ),
     "wrong table": (["embed", "--store={p}/wrong"], 2, "column 'bytes' is string, and w2w needs binary"),
     "no tables": (["embed", "--store={p}/new"], 2, "run 'w2w ingest' first"),

@@ -130,7 +130,7 @@ def test_every_row_is_written_or_rejected_once(numbers, second_pool):
     assert counts.stages == {"half": 1000, "vector": 772}
     check(store)
     assert source(numbers, store).num_rows == 0
-    # the last commit says all; where the items that came last are rejected whole, it is one of rejects alone
+    # the last commit says all; where the items that came last are rejected whole, must be one of rejects alone
     last = [delta.history(delta.open_table(store, t), 1)[0]["w2w"] for t in (schema.EMBEDDINGS, schema.REJECTS)]
     assert {entry["run_id"] for entry in last} == {"a"}
     assert counts.rejects in [entry["run_rejects"] for entry in last]

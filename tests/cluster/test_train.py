@@ -99,7 +99,7 @@ def test_mistakes_are_sentences(store, tmp_path):
         ({"recipe": "head", "encoder": EncoderConfig()}, "lacks vectors of efficientnet-lite0"),
         ({"out": "s3://bucket/out"}, "written to a local folder"),
         ({"learn": replace(LEARN, negatives=3)}, "run 'w2w harden' first"),
-        ({"train": replace(LOOP, select="mAP")}, "train.select=mAP: it is one of Recall@1"),
+        ({"train": replace(LOOP, select="mAP")}, "train.select=mAP: must be one of Recall@1"),
         ({"train": replace(LOOP, precision="float16")}, "float16: needs --workers.num_gpus=1"),
     ):
         with pytest.raises(UsageError, match=said):

@@ -169,14 +169,14 @@ def test_mistakes_are_sentences(store, encoder, folder, tmp_path):
         ({"encoder": EncoderConfig()}, "run 'w2w embed'"),
         ({"published": True}, "leave all but train.seed"),
         ({"published": True, "train": LoopConfig()}, r"leave all of --outfits\.\* but hinge away"),
-        ({"train": replace(LOOP, select="Recall@1")}, "it is one of AUC, FITB"),
+        ({"train": replace(LOOP, select="Recall@1")}, "must be one of AUC, FITB"),
         ({"lookbook": lookbook}, "--lookbook: is not read by --recipe=outfits"),
         ({"evaluate": str(tmp_path / "nowhere")}, "no such folder"),
         (plain, "needs --lookbook.path"),
         (plain | {"recipe": "pixeldtgan", "lookbook": lookbook, "published": True}, "pixeldtgan has none"),
         (plain | {"lookbook": replace(lookbook, test_share=0.01)}, "16 products are too few"),
         (plain | {"lookbook": replace(lookbook, path="/nowhere")}, "no such folder"),
-        (plain | {"lookbook": lookbook, "train": LoopConfig(select="AUC")}, "it is one of precision"),
+        (plain | {"lookbook": lookbook, "train": LoopConfig(select="AUC")}, "must be one of precision"),
         (plain | {"recipe": "encoder", "published": True}, "--published: is not read"),
     ):
         with pytest.raises(UsageError, match=said):

@@ -81,7 +81,7 @@ def test_two_packages_of_one_name_are_told(package, tmp_path):
         ("leaves:Reader", "module 'leaves' cannot be imported: SystemExit"),
         ("needs:Reader", "module 'needs' cannot be imported: ModuleNotFoundError: No module named 'not_there'"),
         ("good:Raeder", "good has no Raeder. Did you mean 'Reader'"),
-        ("good:number", "is a int; it has to be a class or function"),
+        ("good:number", "is a int; must be a class or function"),
         ("__main__:Reader", "put it into a module"),
         ("../x:y", "unknown"),
         ("x:y z", "unknown"),

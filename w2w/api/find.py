@@ -87,7 +87,7 @@ class Finder:
         try:
             found = attempt(_read, name, image)
         except TypeError as e:
-            raise UsageError(f"photos[{place}] is {e}: it is a uint8 array (H, W, 3), a PIL image, bytes or a path") from None
+            raise UsageError(f"photos[{place}] is {e}: must be a uint8 array (H, W, 3), a PIL image, bytes or a path") from None
         return (name, str(found.code), found.detail) if isinstance(found, Reject) else found
 
 

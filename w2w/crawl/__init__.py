@@ -1,1 +1,1 @@
-"""Getting bytes from other people's web servers."""
+"""Crawling web sites."""

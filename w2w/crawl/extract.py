@@ -1,4 +1,4 @@
-"""From a page's bytes to records and links, as its site's profile says."""
+"""From a page's bytes to records and links, according to its site's profile."""
 
 import html
 import json
@@ -23,11 +23,11 @@ from w2w.web.urls import redacted, resolve
 _MANY = ("product_ids", "product_urls")
 _URLS = ("url", "image", "product_urls")
 _ID = {"product": "product_id", "post": "post_id"}
-_REQUIRED = ("image",)  # without a picture neither a product nor a post is of any use here
+_REQUIRED = ("image",)  # a product or post without a picture is of no use here
 _LINKS_ONLY = Kind()
 _MAX_LINKS = 20_000  # of one page; a sitemap has its own limit
 _MAX_VALUES = 100  # of a field
-_FOR_MACHINES = re.compile(r"(content|value|data-.*)\Z")  # attributes whose values nobody reads
+_FOR_MACHINES = re.compile(r"(content|value|data-.*)\Z")  # attributes that people do not see
 _NO_AI = {"noai", "noimageai"}
 _ACCEPT = {
     "html": ("text/html", "application/xhtml+xml", ""),
@@ -37,7 +37,7 @@ _ACCEPT = {
 
 @dataclass(frozen=True)
 class Link:
-    """A URL that a page leads to, as it is published, and by which kind of page it is to be read."""
+    """A URL that a page links to, as published, and the kind of page to read it as."""
 
     url: str
     kind: str
@@ -56,7 +56,7 @@ class Record:
 
 @dataclass(frozen=True)
 class Extract:
-    """What a page gives. ``problems``: why parts of it are no record, each naming the selector and the URL."""
+    """What a page yields. ``problems``: why parts of it are not records, each naming the selector and the URL."""
 
     records: tuple[Record, ...] = ()
     links: tuple[Link, ...] = ()
@@ -78,13 +78,13 @@ class _Found:
             if known and len(known.url) <= len(url):
                 return
             if known or len(self.links) < most:
-                self.links[key] = Link(url, kind)  # of several spellings the shortest
+                self.links[key] = Link(url, kind)  # the shortest of several spellings
             elif (problem := f"more than {most} links: the others are not followed") not in self.problems:
                 self.problems.append(problem)
 
 
 def accepted_types(profile: Profile, kind: str) -> tuple[str, ...]:
-    """Beginnings of the content types that a page of this kind may have; "": none given."""
+    """Prefixes of the content types that a page of this kind may have; "": none given."""
     if kind == IMAGE:
         return ("image/", "application/octet-stream", "binary/octet-stream", "")
     if kind == SITEMAP:
@@ -93,7 +93,7 @@ def accepted_types(profile: Profile, kind: str) -> tuple[str, ...]:
 
 
 def extract(profile: Profile, kind: str, url: str, content_type: str, body: bytes, respect_no_ai: bool = True) -> Extract:
-    """Records and links of a page. Raises Reject where the page cannot be read at all."""
+    """Records and links of a page. Raises Reject if the page cannot be read at all."""
     if len(body) > (profile.max_page_bytes if kind != SITEMAP else len(body)):
         detail = f"{redacted(url)}: {len(body)} bytes, more than max_page_bytes={profile.max_page_bytes}"
         raise Reject(RejectCode.TOO_MANY_BYTES, detail)
@@ -154,7 +154,7 @@ def _read_html(found: _Found, profile: Profile, kind: Kind, url: str, soup: Beau
 
 
 def _is_page(profile: Profile, url: str, base: str, soup: BeautifulSoup) -> Callable[[str], bool]:
-    """Whether a URL is this page's: the one it was asked for by, or one that it calls its own."""
+    """Whether a URL is this page's: the requested one, or one that the page declares as its own."""
     own = [str(tag.get("href")) for tag in soup.select('link[rel~="canonical" i][href]')[:1]]
     own += [str(tag.get("content")) for tag in soup.select('meta[property="og:url" i][content]')[:1]]
     keys = {profile.key(u) for u in (url, *(resolve(text, base) for text in own)) if u}
@@ -162,7 +162,7 @@ def _is_page(profile: Profile, url: str, base: str, soup: BeautifulSoup) -> Call
 
 
 def _values(part: Tag, one: Field, name: str) -> list[str]:
-    """Every value for a field that says something."""
+    """Every non-empty value for a field."""
     values = []
     for tag in part.select(one.css, limit=0 if name in _MANY else _MAX_VALUES):
         text = _attribute(tag, one.attribute) if one.attribute else tag.get_text(" ", strip=True)
@@ -213,7 +213,7 @@ def _read_json(found: _Found, profile: Profile, kind: Kind, url: str, body: byte
 
 
 def at_path(value: object, path: str) -> list:
-    """Everything that dotted keys lead to; lists are gone through on the way, and opened at the end."""
+    """Everything that dotted keys lead to; lists are traversed on the way and flattened at the end."""
     values = [value]
     for name in path.split("."):
         opened = [one for v in values for one in (v if isinstance(v, list) else [v])]
@@ -234,7 +234,7 @@ def _add_record(
     machine: list[Fields],
     is_page: Callable[[str], bool],
 ) -> None:
-    """One record of the first usable value of each field: what selectors found, then what ``machine`` sources say, in turn."""
+    """Builds a record from the first usable value of each field: from selectors, then from the ``machine`` sources in turn."""
     whole_page = not kind.items
     sources = [_priced(kind, values), *machine]
     fields = {}
@@ -260,7 +260,7 @@ def _add_record(
             return
     if values.get("price") and not sources[0].get("price"):
         said = values["price"][0][:80]
-        found.problems.append(f"{redacted(url)}: field 'price': {kind.fields['price'].where}: no number in {said!r}")
+        found.problems.append(f"{redacted(url)}: field 'price': {kind.fields['price'].where}has no number: {said!r}")
     fields["image"] = fields["image"][:1]
     if whole_page or not fields.get("url"):
         fields["url"] = [url]
@@ -280,7 +280,7 @@ def _add_record(
 
 
 def _priced(kind: Kind, values: Fields) -> Fields:
-    """What selectors found, with the first price that is one as a number, and the currency that it names."""
+    """What selectors found, with the first valid price as a number, and the currency that it names."""
     if not values.get("price"):
         return values
     is_machine = kind.format == "json" or _FOR_MACHINES.match(kind.fields["price"].attribute)
@@ -293,7 +293,7 @@ def _priced(kind: Kind, values: Fields) -> Fields:
 
 
 def _usable(name: str, texts: list[str], base: str, is_page: Callable[[str], bool]) -> list[str]:
-    """Those of the values that can be what they are said to be."""
+    """The values that are valid for the field."""
     texts = [whole for text in texts if (whole := _whole(text).strip())]
     if name not in _URLS:
         return texts if name in _MANY else texts[:1]
@@ -302,18 +302,18 @@ def _usable(name: str, texts: list[str], base: str, is_page: Callable[[str], boo
 
 
 def _whole(text: str) -> str:
-    """Without half surrogate pairs, which JSON can say and no table can hold."""
+    """Without half surrogate pairs, which JSON allows and no table can store."""
     return text.encode("utf-8", "replace").decode()
 
 
 def _ordered(fields: Fields) -> Fields:
-    """Without empty fields and repeats; lists of many sorted, for their order on a page means nothing."""
+    """Without empty fields and repeats; multi-valued fields are sorted, since their order on a page means nothing."""
     kept = {name: list(dict.fromkeys(values)) for name, values in sorted(fields.items()) if values}
     return {name: sorted(values) if name in _MANY else values for name, values in kept.items()}
 
 
 def kinds_of(links: Sequence[Link]) -> dict[str, list[str]]:
-    """URLs by kind, for a person to look at."""
+    """URLs by kind, for display."""
     by_kind: dict[str, list[str]] = {}
     for link in links:
         by_kind.setdefault(link.kind or PAGE, []).append(link.url)

@@ -1,8 +1,8 @@
 """A crawl on Ray: level by level, each level a run of the visiting stage under one doorkeeper that all workers share.
 
 A visit is finished exactly when its row of ``pages`` is committed. Everything else (which links are new, which products and
-posts there are) is derived from committed rows, the same however often it is done again: so a run that is killed anywhere
-and started again asks for no finished page twice, and ends with the same tables.
+posts exist) is derived from committed rows and can be derived again with the same result: a run that is killed at any point and
+restarted fetches no finished page twice, and ends with the same tables.
 """
 
 import functools
@@ -38,14 +38,14 @@ from w2w.web.politeness import PolitenessConfig
 from w2w.web.robots import Robots, from_json, to_json
 from w2w.web.urls import Breadth, Limits, authority
 
-_LEASE_MARGIN_S = 30.0  # a lease outlives the longest request by this; then its worker is taken for dead
+_LEASE_MARGIN_S = 30.0  # a lease outlives the longest request by this; then its worker is considered dead
 _LEAST_ROWS = 8  # of a batch on a slow host
 _LINK_COLUMNS = (schema.URL, schema.DEPTH, schema.REDIRECTS, schema.STATE, schema.LINKS)
 
 
 @dataclass(frozen=True)
 class CrawlSpec:
-    """Everything that decides what a crawl does, beyond where it runs."""
+    """Everything that decides what a crawl does, apart from where it runs."""
 
     profile: Profile
     fetch: FetchConfig
@@ -56,7 +56,7 @@ class CrawlSpec:
     decode: DecodeLimits
 
     def version(self) -> str:
-        """Names the site and how it is read: two runs of one version never write at the same time."""
+        """Identifies the site and how it is read: two runs of one version never write at the same time."""
         return f"{self.profile.name}-{self.profile.version()}"
 
 
@@ -70,7 +70,7 @@ class Crawled:
 
 
 class Crawl:
-    """One site's crawl: what is known of it, read from the tables, and what is due."""
+    """One site's crawl: what the tables know of it, and what is due."""
 
     def __init__(self, run: Run, spec: CrawlSpec):
         self._run, self._spec, self._site = run, spec, spec.profile.name
@@ -85,14 +85,14 @@ class Crawl:
         self.due = self._due(known)
 
     def begin(self) -> None:
-        """Lets in the start URLs that are new, and where nothing is due, links that a killed run found and did not let in."""
+        """Admits new start URLs and, if nothing is due, links that a killed run found but did not admit."""
         write = not self._run.config.dry_run
         self._admit(frontier.starts(self._spec.profile.starts()), [], write)
         if self.due.num_rows == 0 and write:
             self._admit_links()
 
     def visit_all(self, config: JobConfig, pool: Pool) -> Crawled:
-        """Visits what is due and all that is found on the way, at most ``config.limit`` URLs."""
+        """Visits what is due and what is found on the way, at most ``config.limit`` URLs."""
         done, left = Crawled(), config.limit
         doorkeeper = _start_doorkeeper(self._run.run_id, self._spec, self._remembered_robots())
         while left is None or left > 0:
@@ -120,7 +120,7 @@ class Crawl:
         return storage.join(self._run.store, "_crawl", self._site, "robots.json")
 
     def _remembered_robots(self) -> dict[str, Robots]:
-        """robots.txt of the last run: a cache, asked for anew by their validators."""
+        """robots.txt of the last run: a cache, revalidated before use."""
         return from_json(storage.read_bytes(self._robots_file)) if storage.exists(self._robots_file) else {}
 
     def _due(self, rows: pa.Table) -> pa.Table:
@@ -144,13 +144,13 @@ class Crawl:
                 pool=replace(pool, batch_rows=batch_rows),
                 tolerance=config.tolerance,
                 commit_every_s=config.commit_every_s,
-                rows_per_part=1,  # a batch that is done is written: what was asked for is not asked for again
+                rows_per_part=1,  # a finished batch is written at once, so that its pages are never fetched again
             )
         finally:
             work.clean(store, run_id)
 
     def _rows_at_a_time(self, rows: pa.Table, seconds: float, doorkeeper: Actor) -> int:
-        """As many rows of this level as the slowest of its hosts allows in ``seconds``: what a killed worker asks for again."""
+        """Batch size: the rows of this level that its slowest host allows in ``seconds``; a killed worker repeats no more."""
         hosts = Counter(map(authority, rows.column(schema.URL).to_pylist()))
         intervals_s = doorkeeper.ask("intervals_s", list(hosts))
         slowest = max(count / rows.num_rows * intervals_s[host] for host, count in hosts.items())
@@ -172,7 +172,7 @@ class Crawl:
     # links
 
     def _admit_links(self) -> bool:
-        """Lets in the links of all pages that were visited since this was last done; whether there were new ones."""
+        """Admits the links of all pages visited since the last call; returns whether there were new ones."""
         opened = delta.open_table(self._run.store, schema.PAGES)
         listed = [p for p in delta.parts(opened, site=self._site) if p.path not in self._read_parts]
         batches = delta.read_batches(self._run.store, schema.PAGES, _LINK_COLUMNS, listed)
@@ -181,7 +181,7 @@ class Crawl:
         return self._admit(candidates, [schema.PAGES], write=True)
 
     def _admit(self, candidates: pa.Table, read: list[schema.Table], write: bool) -> bool:
-        """``read``: the tables that the candidates came from, all of what is in them now."""
+        """``read``: the tables that the candidates came from, read completely."""
         rows = frontier.admit(candidates, self._spec.profile, self._seen.add, self._breadth, time.time_ns() // 1000)
         if rows.num_rows and write:
             lineage = self._run.lineage(self._spec.version(), read)
@@ -193,7 +193,7 @@ class Crawl:
     def _parts_read_before(self) -> set[str]:
         """Parts of ``pages`` whose links are in the frontier: those of the version that its last commit was made from.
 
-        Where that is not known any more, none: the links are read again, and found to be known.
+        If that version is gone, none: the links are read again and found to be known.
         """
         opened = delta.open_table(self._run.store, schema.FRONTIER)
         for entry in delta.history(opened) if opened else []:
@@ -201,14 +201,14 @@ class Crawl:
             if lineage.get("stage_version", "").rpartition("-")[0] == self._site and "pages" in lineage.get("inputs", {}):
                 try:
                     before = delta.open_table(self._run.store, schema.PAGES, lineage["inputs"]["pages"])
-                except Exception:  # vacuumed or cleaned up: whatever deltalake calls that in this version
+                except Exception:  # vacuumed or cleaned up; the exception depends on the version of deltalake
                     return set()
                 return {p.path for p in delta.parts(before, site=self._site)}
         return set()
 
 
 def states(store: str, site: str) -> dict[str, int]:
-    """How many of the site's URLs are in which state, for which reason."""
+    """Number of the site's URLs by state and reason."""
     rows = url_states(store, site)
     counted: dict[str, int] = {}
     for state, reason in zip(rows.column(schema.STATE).to_pylist(), rows.column(schema.REASON).to_pylist()):
@@ -218,7 +218,7 @@ def states(store: str, site: str) -> dict[str, int]:
 
 
 def url_states(store: str, site: str) -> pa.Table:
-    """Every URL of the site's frontier with its state now: url, kind, depth, state, reason, detail."""
+    """Every URL of the site's frontier with its current state: url, kind, depth, state, reason, detail."""
     columns = (schema.STATE, schema.REASON, schema.DETAIL)
     known = delta.read(store, schema.FRONTIER, (schema.URL_ID, schema.URL, schema.KIND, schema.DEPTH, *columns), site=site)
     visits = delta.read(store, schema.PAGES, (schema.URL_ID, schema.VISIT, *columns), site=site)
@@ -257,7 +257,7 @@ def _start_doorkeeper(run_id: str, spec: CrawlSpec, remembered: dict[str, Robots
 
 @functools.lru_cache(maxsize=4)
 def _fetcher(config: FetchConfig) -> Fetcher:
-    """One a process, so that connections stay open from batch to batch."""
+    """One per process, so that connections stay open from batch to batch."""
     return Fetcher(config)
 
 
@@ -276,7 +276,7 @@ def _visit(
     limits: DecodeLimits,
     max_wait_s: float,
 ) -> pa.Table:
-    """The stage: visits, then a look at the images that came."""
+    """The stage: visits, then examines the images fetched."""
 
     def exchange(message: Message) -> Reply:
         return doorkeeper.ask("exchange", message)

@@ -1,7 +1,7 @@
-"""What a crawl knows and asks next: pure functions over the rows of ``frontier`` (URLs heard of) and ``pages`` (visits).
+"""What a crawl knows and fetches next: pure functions over the rows of ``frontier`` (URLs found) and ``pages`` (visits).
 
-A crawl goes level by level: all due URLs of the least depth, then what they link to. Links are let in only when their whole
-level is visited, in sorted order, so that the same site gives the same frontier whatever was killed and resumed on the way.
+A crawl goes level by level: all due URLs of the smallest depth, then what they link to. Links are admitted only once their
+whole level is visited, in sorted order, so that the same site gives the same frontier regardless of kills and resumes.
 """
 
 import hashlib
@@ -20,20 +20,20 @@ from w2w.web.urls import Breadth, authority
 
 
 class State(StrEnum):
-    """What became of a URL."""
+    """State of a URL."""
 
-    QUEUED = "queued"  # heard of, not visited yet
+    QUEUED = "queued"  # found, not visited yet
     FETCHED = "fetched"  # read; its records and links are in this row
-    UNCHANGED = "unchanged"  # as it was when it was fetched
+    UNCHANGED = "unchanged"  # as when it was fetched
     REDIRECTED = "redirected"  # its link is where it points
     GONE = "gone"  # 404 or 410
-    EXCLUDED = "excluded"  # not asked for, or its owner does not want it used
-    REJECTED = "rejected"  # fetched, and not what the profile promises
-    FAILED = "failed"  # tried again by a later run
+    EXCLUDED = "excluded"  # not fetched, or its owner does not allow its use
+    REJECTED = "rejected"  # fetched, but not what the profile promises
+    FAILED = "failed"  # retried by a later run
     GIVEN_UP = "given_up"  # failed too often
 
 
-OK, NOT_MODIFIED, SAME_CONTENT, MOVED = "ok", "not_modified", "same_content", "moved"  # reasons that are no reject codes
+OK, NOT_MODIFIED, SAME_CONTENT, MOVED = "ok", "not_modified", "same_content", "moved"  # reasons that are not reject codes
 # Failures that say nothing about the URL: they do not count towards giving up.
 NOT_ITS_FAULT = frozenset({RejectCode.HOST_BUSY, RejectCode.ROBOTS_UNREACHABLE})
 _STATES = {
@@ -71,7 +71,7 @@ class RecrawlConfig:
             raise UsageError(f"recrawl.give_up_after={self.give_up_after}: at least 1")
 
 
-# A URL as work: what is known of it from its last visit goes along.
+# A URL to visit, with what is known from its last visit.
 _REMEMBERED = (
     schema.VISIT,
     schema.STATE,
@@ -102,7 +102,7 @@ def url_id(key: str) -> str:
 
 
 def state_after(code: RejectCode, failures: int, give_up_after: int) -> State:
-    """The state that a reject code leads to, after so many failed visits in a row."""
+    """The state that a reject code leads to, given the number of consecutive failed visits."""
     state = _STATES.get(code, State.REJECTED)
     return State.GIVEN_UP if state == State.FAILED and failures >= give_up_after else state
 
@@ -118,10 +118,10 @@ def newest(visits: pa.Table) -> pa.Table:
 
 
 def due(frontier: pa.Table, last_visits: pa.Table, now_us: int, config: RecrawlConfig, read_by: str) -> pa.Table:
-    """The URLs to ask for now in VISIT_SCHEMA: by depth, within it those that wait longest first, hosts taking turns.
+    """The URLs to fetch now in VISIT_SCHEMA: by depth, then longest due first, alternating between hosts.
 
-    ``frontier`` has the columns of FRONTIER, ``last_visits`` (one row a URL) LAST_VISIT_COLUMNS. A page that another version
-    of the profile read is asked for without validators: a 304 would leave it as that version read it.
+    ``frontier`` has the columns of FRONTIER, ``last_visits`` (one row per URL) LAST_VISIT_COLUMNS. A page that another version
+    of the profile read is fetched without validators: a 304 would keep what that version read.
     """
     queued = frontier.filter(pc.equal(frontier.column(schema.STATE), State.QUEUED.value)).select([*_CARRIED, schema.HOST])
     if queued.num_rows == 0:
@@ -147,7 +147,7 @@ def due(frontier: pa.Table, last_visits: pa.Table, now_us: int, config: RecrawlC
 
 
 def with_kinds(rows: pa.Table, profile: Profile) -> pa.Table:
-    """The rows with the kinds that the profile gives their URLs now: it may have been mended since they were found."""
+    """The rows with the kinds that the profile gives their URLs now: it may have changed since they were found."""
     kinds = rows.column(schema.KIND).to_pylist()
     urls = rows.column(schema.URL).to_pylist()
     now = [kind if kind in (IMAGE, SITEMAP, ROBOTS) else profile.kind_of(url) or kind for url, kind in zip(urls, kinds)]
@@ -155,7 +155,7 @@ def with_kinds(rows: pa.Table, profile: Profile) -> pa.Table:
 
 
 def _due_at(rows: pa.Table, config: RecrawlConfig) -> np.ndarray:
-    """When each row is due, microseconds since 1970: int64, shape (n,). 0 where it was never visited."""
+    """When each row is due, microseconds since 1970: int64, shape (n,). 0 if it was never visited."""
 
     def numbers(name: str) -> np.ndarray:
         return pc.fill_null(rows.column(name).cast(pa.int64()), 0).to_numpy()
@@ -173,7 +173,7 @@ def _due_at(rows: pa.Table, config: RecrawlConfig) -> np.ndarray:
 
 
 def _taking_turns(rows: pa.Table) -> np.ndarray:
-    """An order of the rows, within each depth, in which hosts take turns: a batch of work then waits for many hosts at once."""
+    """Row order that alternates between hosts within each depth, so that a batch of work waits for many hosts at once."""
     hosts = rows.column(schema.HOST).combine_chunks().dictionary_encode().indices.to_numpy()
     depths = rows.column(schema.DEPTH).to_numpy()
     by_host = np.lexsort((np.arange(len(hosts)), hosts, depths))
@@ -186,7 +186,7 @@ def _taking_turns(rows: pa.Table) -> np.ndarray:
 
 
 def level(rows: pa.Table) -> pa.Table:
-    """Of due URLs those of the least depth, which is visited before any other."""
+    """The due URLs of the smallest depth, visited before any other."""
     if rows.num_rows == 0:
         return rows
     depths = rows.column(schema.DEPTH)
@@ -225,10 +225,10 @@ def starts(urls: Iterable[tuple[str, str]]) -> pa.Table:
 def admit(
     candidates: pa.Table, profile: Profile, is_new: Callable[[pa.Array], np.ndarray], breadth: Breadth, now_us: int
 ) -> pa.Table:
-    """Rows of one site for ``frontier``: one for each page not heard of before, queued or excluded by the limits.
+    """Rows of one site for ``frontier``: one for each new page, queued or excluded by the limits.
 
-    Of several spellings of a page's URL the one that was found first is asked for, of those found together the shortest.
-    ``is_new`` gives a mask of the ids that it sees for the first time, and remembers them.
+    Of several spellings of a page's URL the first found is fetched; of those found together, the shortest. ``is_new`` returns a
+    mask of the ids that it has not seen before, and remembers them.
     """
     order = [
         (schema.DEPTH, "ascending"),
@@ -269,7 +269,7 @@ def _frontier_row(row: dict, breadth: Breadth, now_us: int) -> dict:
 
 
 def recount(frontier: pa.Table, breadth: Breadth) -> None:
-    """Tells ``breadth`` what is in already."""
+    """Counts in ``breadth`` what was admitted before."""
     counted = pc.invert(pc.is_in(frontier.column(schema.KIND), value_set=pa.array([IMAGE, SITEMAP, ROBOTS])))
     counted = pc.and_(counted, pc.equal(frontier.column(schema.STATE), State.QUEUED.value))
     for url in frontier.column(schema.URL).filter(counted).to_pylist():

@@ -1,8 +1,8 @@
-"""From visited pages to tables ``products`` and ``posts``: the rows that are new or different, nothing else.
+"""From visited pages to tables ``products`` and ``posts``: only new or changed rows.
 
-Reads only what is committed, in an order that the pages' URLs decide, and goes the way of every feed (`w2w.ingest`): so it
-can be done again at any time, and a second time it finds nothing to do. An image that changes under its URL changes its
-product, because a crawled product's fingerprint is the image itself.
+Reads only committed rows, in an order determined by the pages' URLs, and uses the code of every feed (`w2w.ingest`): repeating
+it is a no-op. An image that changes under its URL changes its product, because a crawled product's fingerprint is the image
+itself.
 """
 
 import json
@@ -36,19 +36,19 @@ from w2w.table.sink import Committer, Lineage
 
 _BATCH_ROWS = 20_000
 _MAX_HOPS = 10
-_ENDED = (State.GONE, State.REDIRECTED, State.EXCLUDED)  # a page in one of these sells nothing any more
+_ENDED = (State.GONE, State.REDIRECTED, State.EXCLUDED)  # a page in one of these states no longer sells anything
 _RECORD_SCHEMA = pa.schema([(schema.URL, pa.string()), (schema.RECORDS, pa.string())])
 _REJECT_FIELDS = (schema.KEY, schema.REJECT_CODE, schema.REJECT_DETAIL, schema.SOURCE)
 
 
 @dataclass
 class Harvest:
-    """What came of it: rows written, by table and kind of change."""
+    """The outcome: rows written, by table and kind of change."""
 
     products: int = 0
     posts: int = 0
     withdrawn: int = 0
-    waiting: int = 0  # records whose image was not visited yet
+    waiting: int = 0  # records whose image is still to be visited
     rejects: dict[str, int] = field(default_factory=dict)
     versions: dict[str, int] = field(default_factory=dict)
 
@@ -56,7 +56,7 @@ class Harvest:
 def harvest(store: str, profile: Profile, lineage: Lineage) -> Harvest:
     """Brings ``products`` and ``posts`` up to date with the site's pages, in one commit.
 
-    In memory: about 300 bytes a URL, and the records of the site, about half a kilobyte each.
+    In memory: about 300 bytes per URL, and the site's records, about 500 bytes each.
     """
     pages = _Pages(store, profile)
     records, ended = pages.records()
@@ -74,8 +74,8 @@ def harvest(store: str, profile: Profile, lineage: Lineage) -> Harvest:
 
 
 class _Pages:
-    """Each page's last visit, and the last that brought something. Pages are known by ``url_id``, for links spell their URLs
-    in many ways."""
+    """Each page's last visit, and its last successful one. Pages are identified by ``url_id``, since links spell URLs in many
+    ways."""
 
     def __init__(self, store: str, profile: Profile):
         self._store, self._profile = store, profile
@@ -114,7 +114,7 @@ class _Pages:
             self._moved[url] = (visit, row[schema.LINKS][0][schema.URL])
 
     def records(self) -> tuple[pa.Table, pa.Table]:
-        """(records of pages that are there, records of pages that have ended): url and one record's JSON, sorted."""
+        """(records of live pages, records of ended pages): url and one record's JSON, sorted."""
         here, ended = [_RECORD_SCHEMA.empty_table()], [_RECORD_SCHEMA.empty_table()]
         for batch in self._batches((schema.URL_ID, schema.URL, schema.VISIT, schema.STATE, schema.RECORDS)):
             urls, visits = batch.column(schema.URL_ID).to_pylist(), batch.column(schema.VISIT).to_pylist()
@@ -130,7 +130,7 @@ class _Pages:
         return pa.concat_tables(here).sort_by(order), pa.concat_tables(ended).sort_by(order)
 
     def end_of(self, url: str) -> str:
-        """The canonical URL to which redirects lead from this one."""
+        """The canonical URL at the end of this one's redirects."""
         for _ in range(_MAX_HOPS):
             page = self._id(url)
             if self._last.get(page, (0, ""))[1] != State.REDIRECTED or page not in self._moved:
@@ -139,18 +139,18 @@ class _Pages:
         return self._profile.key(url)
 
     def sells(self, url: str, product_id: str) -> None:
-        """Notes that this page is a product's; the first one counts."""
+        """Records that this page sells the product; the first one counts."""
         self._product_at.setdefault(self._id(url), product_id)
 
     def product_at(self, url: str) -> str | None:
-        """The product whose page this is."""
+        """The product sold on this page."""
         return self._product_at.get(self._id(url))
 
     def _id(self, url: str) -> str:
         return url_id(self._profile.key(url))
 
     def image(self, url: str) -> tuple[str | None, RejectCode | None, str]:
-        """(image id, None, "") or (None, why there is none, a sentence); (None, None, "") where it was not visited yet."""
+        """(image id, None, "") or (None, reject code, a sentence); (None, None, "") if it was not visited yet."""
         end = self._id(self.end_of(url))
         if end in self._images:
             return self._images[end][1], None, ""
@@ -162,7 +162,7 @@ class _Pages:
 
 
 class _Sink:
-    """Rows on their way into one commit."""
+    """Rows collected for one commit."""
 
     def __init__(self, store: str, lineage: Lineage):
         self._store, self._lineage = store, lineage
@@ -175,7 +175,7 @@ class _Sink:
             self._receipts += write_part(self._store, output, rows, self._lineage.run_id)
 
     def reject(self, rows: list[tuple[str, RejectCode, str, str]], done: Harvest) -> None:
-        """(id, code, detail, source): written down once for each page and code."""
+        """Adds a reject (id, code, detail, source), once per page and code."""
         keyed = {f"{name}@{ids.digest(code, source)}": (code, detail, source) for name, code, detail, source in rows}
         new = {key: said for key, said in keyed.items() if key not in self._rejected}
         for code, *_ in keyed.values():
@@ -211,8 +211,8 @@ def _of_kind(records: pa.Table, kind: str) -> Iterator[list[tuple[str, dict]]]:
 
 
 def _products(store: str, profile: Profile, pages: _Pages, records: pa.Table, done: Harvest, sink: _Sink) -> set[str]:
-    """Writes new and changed products; the ids of all that the site sells now. One whose new picture is broken keeps the last,
-    and has its other news."""
+    """Writes new and changed products; returns the ids of all that the site sells now. If a product's new picture is broken, it
+    keeps the old one, and its other changes are written."""
     owner = _owner(profile)
     current = CurrentProducts(delta.current_products(store, CURRENT_COLUMNS), owner)
     last = LastPictures(delta.CurrentRows(store, schema.PRODUCTS).batches(PICTURE_COLUMNS))
@@ -254,18 +254,18 @@ def _products(store: str, profile: Profile, pages: _Pages, records: pa.Table, do
 
 
 def _flat(fields: dict) -> dict:
-    """A record as one feed row: single values as they are, further fields joined, for they become attributes."""
+    """A record as one feed row: single values unchanged, further fields joined, since they become attributes."""
     names = {name for name in fields if name != "record"}
     return {n: fields[n][0] if n in PRODUCT_FIELDS else ", ".join(fields[n]) for n in sorted(names) if fields[n]}
 
 
 def _owner(profile: Profile) -> str:
-    """Whose the site's products are; no feed.id is like it."""
+    """The owner of the site's products; no feed.id has this form."""
     return f"site:{profile.name}"
 
 
 def _stamped(rows: pa.Table, image_column: str, owner: str) -> pa.Table:
-    """With image_id, active, fetched_at and whose they are."""
+    """With image_id, active, fetched_at and owner."""
     n = rows.num_rows
     rows = rows.append_column(schema.FEED, pa.repeat(pa.scalar(owner), n))
     rows = rows.append_column(schema.IMAGE_ID, rows.column(image_column))
@@ -274,7 +274,7 @@ def _stamped(rows: pa.Table, image_column: str, owner: str) -> pa.Table:
 
 
 def _posts(store: str, pages: _Pages, records: pa.Table, done: Harvest, sink: _Sink) -> set[str]:
-    """Writes new and changed posts; the ids of all that the site shows now. A link to a product page that was read counts as
+    """Writes new and changed posts; returns the ids of all that the site shows now. A link to a known product page counts as
     that product."""
     current = delta.current_posts(store)
     active = current.filter(current.column(schema.ACTIVE))
@@ -315,14 +315,14 @@ def _post_row(pages: _Pages, fields: dict, image_id: str) -> dict:
         schema.PRODUCT_IDS: sorted({*fields.get("product_ids", []), *known}),
         schema.PRODUCT_URLS: urls,
     }
-    if style := fields.get("style"):  # without one the digest is that of earlier versions
+    if style := fields.get("style"):  # without one, the digest equals that of earlier versions
         row[schema.STYLE] = style[0]
     texts = [json.dumps(value, sort_keys=True) for value in row.values()]
     return row | {schema.ROW_DIGEST: row_digests([pa.array([text]) for text in texts])[0].as_py()}
 
 
 def _withdraw(ended: pa.Table, kind: str, live: set[str], table: schema.Table, current: pa.Table, done: Harvest, sink: _Sink):
-    """Products or posts whose pages have ended, and that no other page shows, are inactive from now on."""
+    """Deactivates products or posts whose pages have ended and that no other page shows."""
     key = table.key[0]
     gone = {fields[key][0] for batch in _of_kind(ended, kind) for _, fields in batch} - live
     wanted = pc.and_(

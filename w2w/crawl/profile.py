@@ -1,4 +1,4 @@
-"""A site profile: where a crawl of one site begins, which links it follows, and what it reads off each kind of page."""
+"""A site profile: where a crawl of one site starts, which links it follows, and what it reads from each kind of page."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -13,13 +13,13 @@ from w2w.errors import UsageError
 from w2w.ingest.prices import CURRENCIES
 from w2w.web.urls import TRACKING, ascii_netloc, authority, canonical, redacted, resolve, tracking_pattern
 
-PAGE, IMAGE, SITEMAP, ROBOTS = "page", "image", "sitemap", "robots"  # kinds that every profile has
+PAGE, IMAGE, SITEMAP, ROBOTS = "page", "image", "sitemap", "robots"  # kinds built into every profile
 RECORDS = ("none", "product", "post")
 FORMATS = ("html", "json")
 PRODUCT_FIELDS = ("product_id", "title", "brand", "price", "currency", "category", "url", "image")
 POST_FIELDS = ("post_id", "url", "image", "product_ids", "product_urls", "style")
 _MAX_NUMBERED = 10_000_000
-_READER = 2  # raise it when the code reads other records off the same bytes: every page is then read again
+_READER = 2  # bump when the code reads other records from the same bytes: every page is then read again
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Field:
 
     @property
     def where(self) -> str:
-        """For an error: the selector as a person would write it."""
+        """The selector as a person would write it, for errors."""
         if self.path:
             return f"path {self.path!r}"
         what = f"selector {self.css!r}" + (f", attribute {self.attribute!r}" if self.attribute else "")
@@ -133,25 +133,25 @@ class Profile:
         known = {*self.kinds, PAGE, IMAGE, SITEMAP}
         for rule in self.rules:
             if rule.kind not in known:
-                raise UsageError(f"profile {self.name}: rule {rule.match!r}: kind {rule.kind!r} is none of {sorted(known)}")
+                raise UsageError(f"profile {self.name}: rule {rule.match!r}: kind {rule.kind!r} is not one of {sorted(known)}")
             _check_pattern(self.name, f"rule {rule.match!r}", rule.match)
         if not (self.start or self.numbered or self.sitemaps):
-            raise UsageError(f"profile {self.name}: no start, numbered or sitemaps: there is nowhere to begin")
+            raise UsageError(f"profile {self.name}: no start, numbered or sitemaps: there is nowhere to start")
         for numbered in self.numbered:
             _check_numbered(self.name, numbered)
         if self.currency and self.currency not in CURRENCIES:
-            raise UsageError(f"profile {self.name}: currency={self.currency}: no ISO 4217 code, such as EUR")
+            raise UsageError(f"profile {self.name}: currency={self.currency}: not an ISO 4217 code, such as EUR")
         for url in (*self.start, *self.sitemaps):
             if resolve(url) is None:
-                raise UsageError(f"profile {self.name}: {redacted(url)!r} is no http or https URL without a user name")
+                raise UsageError(f"profile {self.name}: {redacted(url)!r} is not an http or https URL without a user name")
 
     def version(self) -> str:
-        """Digest of everything that decides what a page's bytes become: they are read again when it changes."""
+        """Digest of everything that decides how a page's bytes are read: pages are read again when it changes."""
         rules = [[r.match, r.kind] for r in self.rules]
         return ids.digest([_READER, self.kinds, rules, self.hosts, self.image_hosts, self.currency, sorted(self.tracking)])
 
     def starts(self) -> Iterator[tuple[str, str]]:
-        """(URL, kind) to begin with."""
+        """The (URL, kind) pairs to start with."""
         for url in map(resolve, self.start):
             yield url, self.kind_of(url) or PAGE
         for numbered in self.numbered:
@@ -165,16 +165,16 @@ class Profile:
                 yield f"{origin}/robots.txt", ROBOTS
 
     def key(self, url: str) -> str:
-        """The canonical URL of a page: what it is known by, whichever spelling of its URL was found first and is asked for."""
+        """The canonical URL that identifies a page, whichever spelling of its URL was found first and is fetched."""
         return canonical(url, is_tracking=self._is_tracking) or url
 
     def kind_of(self, url: str) -> str | None:
-        """By which kind of page a link leads to this URL; None where no rule follows it."""
+        """The kind of page that a link to this URL leads to; None if no rule follows it."""
         key = self.key(url)
         return next((rule.kind for pattern, rule in zip(self._patterns, self.rules) if pattern.search(key)), None)
 
     def follows(self, url: str, kind: str) -> bool:
-        """Whether the URL's host is one that this crawl asks for such pages."""
+        """Whether the crawl fetches pages of this kind from the URL's host."""
         if kind == IMAGE:
             return not self.image_hosts or _is_among(authority(url), self._image_hosts)
         return _is_among(authority(url), self._hosts)
@@ -202,7 +202,7 @@ class Profile:
 
 
 def read_profile(path: str) -> Profile:
-    """The profile in a YAML file. Raises UsageError naming the file and the key that is wrong."""
+    """Reads a profile from a YAML file. Raises UsageError naming the file and the wrong key."""
     try:
         return parse(Profile, ["--config", path], "")
     except UsageError as e:
@@ -210,7 +210,7 @@ def read_profile(path: str) -> Profile:
 
 
 def _spelled(hosts: list[str]) -> list[str]:
-    """Hosts as they stand in URLs: *.Bücher.example is *.xn--bcher-kva.example."""
+    """Hosts as they appear in URLs: *.Bücher.example is *.xn--bcher-kva.example."""
     return [one[: 2 * one.startswith("*.")] + (ascii_netloc(one.removeprefix("*."), 1) or one.lower()) for one in hosts]
 
 
@@ -222,13 +222,13 @@ def _is_among(host: str, hosts: list[str]) -> bool:
 def _check_kind(profile: str, name: str, kind: Kind) -> None:
     where = f"profile {profile}: kinds.{name}"
     if name in (IMAGE, SITEMAP, ROBOTS):
-        raise UsageError(f"{where}: {name} is a kind of every profile; choose another name")
+        raise UsageError(f"{where}: {name} is built into every profile; choose another name")
     if kind.record not in RECORDS:
-        raise UsageError(f"{where}.record={kind.record}: it is one of {', '.join(RECORDS)}")
+        raise UsageError(f"{where}.record={kind.record}: must be one of {', '.join(RECORDS)}")
     if kind.format not in FORMATS:
-        raise UsageError(f"{where}.format={kind.format}: it is one of {', '.join(FORMATS)}")
+        raise UsageError(f"{where}.format={kind.format}: must be one of {', '.join(FORMATS)}")
     if kind.record == "none" and (kind.fields or kind.items):
-        raise UsageError(f"{where}: it has fields, and record=none; say record: product or record: post")
+        raise UsageError(f"{where}: it has fields but record=none; set record: product or record: post")
     if kind.record == "post" and (unknown := set(kind.fields) - set(POST_FIELDS)):
         raise UsageError(f"{where}.fields.{min(unknown)}: the fields of a post are {', '.join(POST_FIELDS)}")
     for field_name, one in kind.fields.items():
@@ -249,14 +249,14 @@ def _check_selector(where: str, css: str) -> None:
         try:
             soupsieve.compile(css)
         except soupsieve.SelectorSyntaxError as e:
-            raise UsageError(f"{where}: {css!r} is no CSS selector: {str(e).splitlines()[0]}") from None
+            raise UsageError(f"{where}: {css!r} is not a CSS selector: {str(e).splitlines()[0]}") from None
 
 
 def _check_pattern(profile: str, where: str, pattern: str) -> None:
     try:
         re.compile(pattern)
     except re.error as e:
-        raise UsageError(f"profile {profile}: {where}: no regular expression: {e}") from None
+        raise UsageError(f"profile {profile}: {where}: not a regular expression: {e}") from None
 
 
 def _check_numbered(profile: str, numbered: Numbered) -> None:
@@ -266,6 +266,6 @@ def _check_numbered(profile: str, numbered: Numbered) -> None:
     except (KeyError, IndexError, ValueError):
         raise UsageError(f"{where}: write {{n}} where the number stands") from None
     if one == other or resolve(one) is None:
-        raise UsageError(f"{where}: it has to be a URL with {{n}} in it")
+        raise UsageError(f"{where}: must be a URL with {{n}} in it")
     if numbered.step < 1 or not 0 <= (numbered.last - numbered.first) // numbered.step < _MAX_NUMBERED:
         raise UsageError(f"{where}: first, last and step give no range of at most {_MAX_NUMBERED} numbers")

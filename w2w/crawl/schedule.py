@@ -1,7 +1,7 @@
-"""Asking for many URLs at once from one worker, each when its host lets it: threads for the requests, one loop for the turns.
+"""Fetching many URLs from one worker, each when its host allows: threads for the requests, one loop for scheduling.
 
-The loop never sleeps while something can be done: it hands URLs to threads as leases come, puts those that failed for a
-moment back with a wait, and asks the doorkeeper (shared by all workers) again when that can make a difference.
+The loop never sleeps while something can be done: it hands URLs to threads as leases arrive, requeues transient failures with a
+delay, and calls the doorkeeper (shared by all workers) again when that can make a difference.
 """
 
 import queue
@@ -23,15 +23,15 @@ from w2w.web.urls import authority, redacted
 
 _SAME_PAGE_REDIRECTS = 5  # of a robots.txt (RFC 9309, section 2.3.1.2), or between spellings of one URL
 _LONGEST_WAIT_S = 5.0
-_GIVE_BACK_S = 0.1  # how long a lease that has ended may be kept from the other workers
+_GIVE_BACK_S = 0.1  # how long an ended lease may be kept from the other workers
 
 
 @dataclass(frozen=True)
 class Question:
-    """A URL to ask for. ``follow``: redirects that are followed here; with 0 a redirect is the answer, unless it leads to
-    another spelling of the same page's URL, by ``key``.
+    """A URL to fetch. ``follow``: redirects followed here; with 0 a redirect is the answer, unless it leads to another spelling
+    of the same page's URL, by ``key``.
 
-    ``only_robots``: nothing is asked but the robots.txt of the URL's origin, which every question needs anyway.
+    ``only_robots``: fetches only the robots.txt of the URL's origin, which every question needs anyway.
     """
 
     url: str
@@ -44,7 +44,7 @@ class Question:
 
 @dataclass(frozen=True)
 class Answer:
-    """What came of a question: an answer, a redirect or why there is none. ``wait_s``: what the host asked for at the end."""
+    """The outcome of a question: a response, a redirect or why there is none. ``wait_s``: the last Retry-After."""
 
     result: Response | Redirect | Reject | Robots
     attempts: int
@@ -54,9 +54,9 @@ class Answer:
 def ask_all(
     questions: Sequence[Question], fetcher: Fetcher, exchange: Exchange, threads: int, max_wait_s: float
 ) -> list[Answer]:
-    """The answers, in the order of the questions: one each, whatever happens on the way.
+    """The answers, one per question and in their order, whatever happens.
 
-    A URL that asks by Retry-After for more than ``max_wait_s`` is not asked again here: HOST_BUSY.
+    A URL whose Retry-After exceeds ``max_wait_s`` is not retried here: HOST_BUSY.
     """
     with ThreadPoolExecutor(threads, thread_name_prefix="w2w-fetch") as pool:
         return _Schedule(questions, fetcher, exchange, threads, max_wait_s, pool).run()
@@ -67,7 +67,7 @@ class _Job:
     question: Question
     place: int  # in the list of questions; -1 for a robots.txt
     url: str
-    origin: str = ""  # the robots.txt that this job is for, where place is -1
+    origin: str = ""  # the robots.txt that this job fetches, if place is -1
     attempts: int = 0
     hops: int = 0
     not_before: float = 0.0
@@ -127,17 +127,17 @@ class _Schedule:
                 self._start()
                 if self._should_ask():
                     self._ask()
-                    self._take(0.0)  # a 429 that came meanwhile ends leases, also those that the doorkeeper gave before it knew
+                    self._take(0.0)  # a 429 that arrived meanwhile ends leases, even ones granted since then
                     self._start()
                 self._wait()
         finally:
             self._give_back()
         return self._answers
 
-    # a job's way
+    # a job's life cycle
 
     def _admit(self, job: _Job) -> None:
-        """Puts a job in its host's queue, once its robots.txt allows it."""
+        """Queues a job at its host, once its robots.txt allows it."""
         host = authority(job.url)
         try:
             check_url(job.url)
@@ -179,7 +179,7 @@ class _Schedule:
             self._admit(job)
 
     def _receive(self, job: _Job, held: _Held, result: Any) -> None:
-        """What a thread brought back."""
+        """Handles what a thread returned."""
         self._under_way -= 1
         held.under_way -= 1
         now = time.monotonic()
@@ -193,7 +193,7 @@ class _Schedule:
         if result.status in REFUSING:
             self._reports.append(Report(held.lease.lease_id, waits_s=(result.wait_s,), closed=False))
             for other in self._held.get(held.lease.host, ()):
-                other.ends_at = now  # what this worker was allowed before does not hold any more
+                other.ends_at = now  # permissions granted to this worker before no longer hold
             self._ask_at = 0.0
         elif not result.stale:
             held.failed += 1
@@ -226,7 +226,7 @@ class _Schedule:
     # threads
 
     def _start(self) -> None:
-        """Hands jobs to threads, as far as leases and threads go."""
+        """Hands jobs to threads, as far as leases and threads allow."""
         now = time.monotonic()
         late = [job for job in self._waiting if job.not_before <= now]
         self._waiting = [job for job in self._waiting if job.not_before > now]
@@ -252,12 +252,12 @@ class _Schedule:
             result = self._fetcher.ask(job.url, validators, accept)
         except (Reject, TryLater) as e:
             result = e
-        except BaseException as e:  # raised again by the loop: a thread of a pool would keep it to itself
+        except BaseException as e:  # raised again by the loop, since a thread pool would swallow it
             result = _Raised(e)
         self._done.put((job, held, result))
 
     def _wait(self) -> None:
-        """Waits for what threads bring, for as long as there is nothing better to do."""
+        """Waits for results of threads while there is nothing else to do."""
         now = time.monotonic()
         wake_at = min([j.not_before for j in self._waiting], default=float("inf"))
         if (any(self._ready.values()) and self._under_way < self._threads) or self._parked:
@@ -270,7 +270,7 @@ class _Schedule:
         self._take(max(timeout_s, 0.001))
 
     def _take(self, timeout_s: float) -> None:
-        """Takes what threads have brought, waiting so long for the first."""
+        """Collects results of threads, waiting up to this long for the first."""
         try:
             taken = self._done.get(block=timeout_s > 0, timeout=timeout_s)
             while True:
@@ -319,7 +319,7 @@ class _Schedule:
             self._admit(_Job(Question(where, before.validators if before else Validators()), -1, where, origin=where))
         for host in reply.too_busy:
             for job in list(self._ready.pop(host, ())):
-                said = f"{redacted(job.url)}: its host refuses or fails all that is asked"
+                said = f"{redacted(job.url)}: its host refuses or fails all requests"
                 self._finish(job, Reject(RejectCode.HOST_BUSY, said))
 
     def _close_leases(self, now: float) -> None:
@@ -331,7 +331,7 @@ class _Schedule:
                 del self._held[host]
 
     def _give_back(self) -> None:
-        """Nothing is under way any more, unless something was raised: then the leases end by themselves."""
+        """Closes leases that have nothing in flight; if an exception was raised, they expire by themselves."""
         self._close_leases(float("inf"))
         if self._reports or self._found:
             self._exchange(Message(tuple(self._reports), {}, dict(self._found)))

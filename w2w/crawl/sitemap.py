@@ -1,4 +1,4 @@
-"""sitemap.xml (sitemaps.org 0.9), indexes and compressed ones, read without ever expanding an entity."""
+"""sitemap.xml (sitemaps.org 0.9), indexes and compressed ones, parsed without ever expanding an entity."""
 
 import re
 import zlib
@@ -8,14 +8,14 @@ from xml.parsers import expat
 from w2w.errors import Reject, RejectCode
 from w2w.web.encodings import decoded
 
-MAX_BYTES = 50 * 1024 * 1024  # what the protocol allows, uncompressed
+MAX_BYTES = 50 * 1024 * 1024  # the protocol's limit, uncompressed
 MAX_URLS = 50_000
 _GZIP = b"\x1f\x8b"
 _FEEDS = {"rss": "an RSS feed", "RDF": "an RSS feed", "feed": "an Atom feed"}
 _ROOT = re.compile(r"<((?:\w+:)?(?:urlset|sitemapindex))(?=[\s/>])")
 _ENTRY = re.compile(rb"<(?:\w+:)?(?:url|sitemap)(?=[\s/>])")
-_MOST_FAULTS = 100  # of one file: places after which reading goes on
-_AMPERSAND = re.compile(  # every one that begins no reference, and CDATA, where none does
+_MOST_FAULTS = 100  # faults in one file that are skipped
+_AMPERSAND = re.compile(  # every ampersand that starts no reference, and CDATA, in which none does
     r"<!\[CDATA\[.*?(?:\]\]>|\Z)|&(?!(?:amp|lt|gt|quot|apos|#[0-9]{1,7}|#x[0-9a-fA-F]{1,6});)", re.DOTALL
 )
 _NOT_XML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
@@ -23,7 +23,7 @@ _NOT_XML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
 
 @dataclass
 class Sitemap:
-    """``pages``: URLs of pages, ``sitemaps``: of further sitemaps. ``problem``: why there may be more in the file; "": there is
+    """``pages``: URLs of pages, ``sitemaps``: of further sitemaps. ``problem``: why the list may be incomplete; "": it is
     not."""
 
     pages: list[str] = field(default_factory=list)
@@ -32,9 +32,9 @@ class Sitemap:
 
 
 def read_sitemap(body: bytes, url: str, content_type: str = "") -> Sitemap:
-    """What the file lists; a text file with one URL a line is a sitemap too. Raises Reject where it is none at all.
+    """Reads a sitemap; a text file with one URL per line is one too. Raises Reject if it is not a sitemap.
 
-    Written by hand as often as not: bare ampersands are read as such, and a place that is no XML costs what stands there.
+    Many are written by hand: bare ampersands are tolerated, and malformed XML costs only the entries it touches.
     """
     problem = ""
     if body.startswith(_GZIP):
@@ -42,7 +42,7 @@ def read_sitemap(body: bytes, url: str, content_type: str = "") -> Sitemap:
     text = decoded(body, content_type)
     found = _from_xml(text, url) if "<" in text[:4096] else _from_lines(text, url)
     if len(found.pages) + len(found.sitemaps) > MAX_URLS:
-        problem = problem or f"more than {MAX_URLS} URLs: the others are not read"
+        problem = problem or f"more than {MAX_URLS} URLs: the rest is ignored"
         found.pages, found.sitemaps = found.pages[:MAX_URLS], found.sitemaps[:MAX_URLS]
     found.problem = f"{url}: {problem or found.problem}" if problem or found.problem else ""
     return found
@@ -52,7 +52,7 @@ def _from_lines(text: str, url: str) -> Sitemap:
     lines = text.split()
     pages = [line for line in lines if re.match("https?://", line, re.IGNORECASE)]
     if not pages:
-        raise Reject(RejectCode.MALFORMED_ROW, f"{url}: no sitemap: neither XML nor lines of URLs")
+        raise Reject(RejectCode.MALFORMED_ROW, f"{url}: not a sitemap: neither XML nor lines of URLs")
     other = len(lines) - len(pages)
     return Sitemap(pages, problem=f"{other} words in it are no http or https URLs" if other else "")
 
@@ -64,7 +64,7 @@ def _from_xml(text: str, url: str) -> Sitemap:
         what = _FEEDS.get(first[1], f"<{first[1]}>") if first else "no element"
         raise Reject(RejectCode.MALFORMED_ROW, f"{url}: {what}, not a sitemap")
     if re.search(r"<!(DOCTYPE|ENTITY)", text, re.IGNORECASE):
-        raise Reject(RejectCode.MALFORMED_ROW, f"{url}: XML with a document type or entities is not read")
+        raise Reject(RejectCode.MALFORMED_ROW, f"{url}: XML with a document type or entities is not accepted")
     xml = _NOT_XML.sub("", _AMPERSAND.sub(lambda m: "&amp;" if m[0] == "&" else m[0], text[root.start() :])).encode()
     found, begin = Sitemap(), b""
     for _ in range(_MOST_FAULTS):
@@ -82,7 +82,7 @@ def _from_xml(text: str, url: str) -> Sitemap:
 
 
 def _parse(xml: bytes, found: Sitemap) -> tuple[str, int] | None:
-    """Adds what whole entries list to ``found``; what is wrong and at which byte, None where nothing is."""
+    """Adds the complete entries to ``found``; returns the error and its byte offset, or None."""
     texts: list[str] = []
     path: list[str] = []
     entry: dict[str, str] = {}
@@ -110,7 +110,7 @@ def _parse(xml: bytes, found: Sitemap) -> tuple[str, int] | None:
 
 
 def _inflated(body: bytes, url: str) -> tuple[bytes, str]:
-    """The text, of all members of the file, and why there may be more of it."""
+    """The decompressed text of all members of the file, and why it may be incomplete."""
     text = b""
     while body.startswith(_GZIP):
         inflate = zlib.decompressobj(wbits=31)
@@ -123,6 +123,6 @@ def _inflated(body: bytes, url: str) -> tuple[bytes, str]:
         if len(text) > MAX_BYTES:
             raise Reject(RejectCode.TOO_MANY_BYTES, f"{url}: more than {MAX_BYTES} bytes when inflated")
         if not inflate.eof:
-            return text, "the gzip data is cut off"
+            return text, "the gzip data is truncated"
         body = inflate.unused_data
     return text, ""

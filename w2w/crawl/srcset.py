@@ -1,4 +1,4 @@
-"""The srcset attribute (HTML standard, section 4.8.4.3.5): URLs may have commas in them."""
+"""The srcset attribute (HTML standard, section 4.8.4.3.5): URLs may contain commas."""
 
 import re
 
@@ -8,7 +8,7 @@ _SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]{1,3})?)([wx])\Z")
 
 
 def largest(srcset: str) -> str:
-    """The URL of the widest or densest candidate, the first of equals; "" where there is none."""
+    """The URL of the widest or densest candidate, the first on ties; "" if there is none."""
     best, best_size = "", (-1, -1.0)
     at = 0
     while match := _URL.match(srcset, at):

@@ -1,4 +1,4 @@
-"""The stage that visits URLs: asks for a batch of them, politely, and writes down what came of each."""
+"""The stage that visits URLs: fetches a batch politely and records each outcome."""
 
 import time
 import zlib
@@ -49,7 +49,7 @@ def visit(
     exchange: Exchange,
     max_wait_s: float,
 ) -> pa.Table:
-    """Rows in VISIT_SCHEMA become rows of PAGES, one each, with the bytes of new images beside them."""
+    """Turns each row in VISIT_SCHEMA into a row of PAGES, with the bytes of new images beside it."""
     assert rows.schema.names == VISIT_SCHEMA.names, rows.schema.names
     todo = rows.to_pylist()
     answers = ask_all([question(profile, row) for row in todo], fetcher, exchange, config.threads, max_wait_s)
@@ -70,14 +70,14 @@ def visit(
 
 
 def question(profile: Profile, row: dict) -> Question:
-    """How a frontier row is asked for."""
+    """The question for a frontier row."""
     validators = Validators(row[schema.ETAG], row[schema.LAST_MODIFIED])
     accept = () if row[schema.KIND] == ROBOTS else accepted_types(profile, row[schema.KIND])
     return Question(row[schema.URL], validators, accept, only_robots=row[schema.KIND] == ROBOTS, key=profile.key)
 
 
 def _remembered(row: dict, answer: Answer) -> dict:
-    """What a visit says whatever came of it: a failure forgets nothing of what was known before."""
+    """What is carried over from the last visit, whatever the outcome: a failure forgets nothing."""
     return {
         **{name: row[name] for name in (schema.KEY, schema.URL_ID, schema.URL, schema.KIND, schema.DEPTH, schema.REDIRECTS)},
         **{name: row[name] for name in (schema.VISIT, schema.ETAG, schema.LAST_MODIFIED, schema.CONTENT_DIGEST)},
@@ -124,7 +124,7 @@ def _outcome(profile: Profile, row: dict, answer: Answer, give_up_after: int, re
 
 
 def _read(row: dict, found: Extract, give_up_after: int) -> dict:
-    """A page that could be parsed: its records and links, and the reason where it is no record although it should be."""
+    """The outcome for a parsed page: its records and links, and the reason if a record is missing."""
     if found.refused:
         refusal = Reject(RejectCode.DISALLOWED, f"{redacted(row[schema.URL])}: its robots meta tag says noai")
         return refused(row, refusal, give_up_after)
@@ -140,7 +140,7 @@ def _read(row: dict, found: Extract, give_up_after: int) -> dict:
 
 
 def _moved(profile: Profile, row: dict, redirect: Redirect) -> dict:
-    """A redirect is a link to where it leads: checked, counted and asked for once, like any other."""
+    """A redirect is a link to its target: checked, counted and fetched once, like any other."""
     target, status = redirect.location, {schema.STATUS: redirect.status}
     kind = row[schema.KIND] if row[schema.KIND] in (IMAGE, SITEMAP) else profile.kind_of(target) or row[schema.KIND]
     followed = profile.follows(target, kind)
@@ -161,7 +161,7 @@ def refused(row: dict, reject: Reject, give_up_after: int) -> dict:
 
 
 def _unchanged(row: dict, reason: str) -> dict:
-    """As it was: also a page that was rejected stays so."""
+    """Unchanged: a page that was rejected stays rejected."""
     rejected = row[schema.STATE] in (State.REJECTED, State.EXCLUDED)
     outcome = _done(State(row[schema.STATE]) if rejected else State.UNCHANGED, row[schema.REASON] if rejected else reason)
     return outcome | {schema.UNCHANGED: row[schema.UNCHANGED] + 1}

@@ -1,4 +1,4 @@
-"""What a page says about itself for machines: JSON-LD, microdata and OpenGraph, as plain fields."""
+"""Structured data of a page: JSON-LD, microdata and OpenGraph, as plain fields."""
 
 import html
 import json
@@ -25,9 +25,9 @@ _POST_TYPES = {
     "discussionforumposting",
 }
 _MAX_DEPTH = 20
-_MAX_THINGS, _MAX_CHAINS, _MAX_TEXTS, _MAX_FILLING = 20_000, 500, 200, 20  # of a page, a page, a property, a thing
-_MAX_STEPS = 200_000  # of one page's references: 150 things that name each other in every property are a day's work
-_WRITTEN = "as people read it"  # the property of a price that was text of an element
+_MAX_THINGS, _MAX_CHAINS, _MAX_TEXTS, _MAX_FILLING = 20_000, 500, 200, 20  # limits per page, page, property and thing
+_MAX_STEPS = 200_000  # reference steps per page: 150 things that all reference each other would take a day
+_WRITTEN = "as people read it"  # marks a price taken from an element's text
 _PARTS = ("@graph", "mainEntity", "mainEntityOfPage", "itemListElement", "item", "itemOffered", "hasVariant")
 _PRICES = ("price", "lowPrice", "highPrice")
 _LINKED = {
@@ -65,11 +65,11 @@ _OPEN_GRAPH = {
 
 
 def structured(soup: BeautifulSoup, record: str, url: str, is_page: IsPage) -> list[Fields]:
-    """Fields of the page's product or post, by source: JSON-LD, then microdata, then OpenGraph. Prices are numbers, and
-    ``guess`` is the currency that an ambiguous symbol may mean.
+    """Fields of the page's product or post, by source: JSON-LD, then microdata, then OpenGraph. Prices are numbers; ``guess``
+    is the currency that an ambiguous symbol may mean.
 
-    ``is_page`` tells whether a URL is this page's. Of several products the one whose URL it is goes before others; where it
-    says nothing, its group, its variants and what else has its sku or name do.
+    ``is_page`` tells whether a URL is this page's. A product with this URL takes precedence; its missing fields are filled from
+    its group, its variants and other products with its sku or name.
     """
     wanted, read = (_PRODUCT_TYPES, _product) if record == "product" else (_POST_TYPES, _post)
     sources = []
@@ -80,7 +80,7 @@ def structured(soup: BeautifulSoup, record: str, url: str, is_page: IsPage) -> l
 
 
 class _Graph:
-    """Things of a page, with references between them (``{"@id": ...}``) followed: what has one id is one thing."""
+    """Things of a page, with references between them (``{"@id": ...}``) resolved: things with the same id are merged."""
 
     def __init__(self, documents: list, url: str, is_page: IsPage):
         self._url, self._is_page = url, is_page
@@ -92,11 +92,11 @@ class _Graph:
         self._things = list(islice(_walked(documents, _PARTS, 0), _MAX_THINGS))
 
     def whole(self, thing: dict) -> dict:
-        """The thing with all that is said of it elsewhere on the page."""
+        """The thing with everything that the rest of the page says about it."""
         return self._named.get(self._name(thing), {}) | thing
 
     def choose(self, wanted: set[str]) -> list[dict]:
-        """The wanted thing that the page is about, and those that fill its gaps; [] where there is none."""
+        """The wanted thing that the page is about, and those that fill its gaps; [] if there is none."""
         chains = []
         for thing in self._of_type(self._things, wanted):
             variants = [self.whole(one) for one in _dicts(thing.get("hasVariant"))]
@@ -111,7 +111,7 @@ class _Graph:
         return [*chosen, *groups, *same][:_MAX_FILLING]
 
     def _is_same(self, one: dict, other: dict) -> bool:
-        """Whether two blocks tell of one product: by their sku, or by name where one gives none."""
+        """Whether two blocks describe one product: same sku, or same name if one has no sku."""
         for name in ("sku", "name"):
             values, others = self.texts(one.get(name)), self.texts(other.get(name))
             if values and others:
@@ -126,11 +126,11 @@ class _Graph:
         return any(self._is_page(link) for link in links)
 
     def texts(self, value: object, *names: str, seen: set[str] | None = None) -> list[str]:
-        """A value as a list of texts: of an object, its first property of ``names`` that says something."""
+        """A value as a list of texts; for an object, its first non-empty property of ``names``."""
         self._steps -= 1
         if isinstance(value, bool) or value is None or self._steps < 0:
             return []
-        seen = set() if seen is None else seen  # named things that were looked at: they may point at each other in a ring
+        seen = set() if seen is None else seen  # visited named things: they may reference each other in a cycle
         if isinstance(value, list):
             found = (t for one in value for t in self.texts(one, *names, seen=seen))
             return list(islice(found, _MAX_TEXTS))
@@ -145,7 +145,7 @@ class _Graph:
         return [str(value).strip()] if str(value).strip() else []
 
     def images(self, value: object) -> list[str]:
-        """URLs of pictures. An ``@id`` is one where nothing else is, and it names no part of a page."""
+        """URLs of pictures. An ``@id`` counts as one if nothing else is given and it does not name a part of a page."""
         found = []
         for one in value[:_MAX_TEXTS] if isinstance(value, list) else [value]:
             own = self.texts(one, "contentUrl", "url", "image", "thumbnailUrl")
@@ -175,7 +175,7 @@ def _kinds(types: list[str]) -> set[str]:
 
 
 def _walked(value: object, names: tuple[str, ...] | None, depth: int) -> Iterator[dict]:
-    """The objects of a document: those that are lists' members or properties of ``names`` (None: any) of others."""
+    """The objects of a document: list members, or values of the properties ``names`` (None: any) of other objects."""
     if depth > _MAX_DEPTH:
         return
     if isinstance(value, list):
@@ -205,8 +205,7 @@ def _product(graph: _Graph, thing: dict) -> Fields:
 
 
 def _price(graph: _Graph, thing: dict) -> Fields:
-    """The first price of the offers that is one: of the offer that is this page's, then of others. What a product cost before
-    is none."""
+    """The first valid price in the offers: of this page's offer, then of others. Former prices do not count."""
     currencies: list[str] = []
     offers = [graph.whole(one) for one in _dicts(thing.get("offers"))] or [thing]
     if len(offers) > 1:
@@ -259,7 +258,7 @@ def _json_ld(soup: BeautifulSoup) -> list:
 
 
 def _json(text: str) -> object:
-    """The value, or None. Shops wrap it in comments, put line breaks into strings, and leave commas before brackets."""
+    """The value, or None. Tolerates what shops write: surrounding comments, line breaks in strings, commas before brackets."""
     text = _WRAPPED[0].sub("", text.strip("\ufeff \t\r\n"))
     text = text[:-40] + _WRAPPED[1].sub("", text[-40:])
     for attempt in (str, _without_loose_ends, lambda t: _without_loose_ends(html.unescape(t))):
@@ -286,7 +285,7 @@ def _object(pairs: list[tuple[str, object]]) -> dict:
 
 
 def _microdata(soup: BeautifulSoup, wanted: set[str]) -> list[dict]:
-    """Items of the wanted types as the JSON-LD that would say the same; those that are no property of another first."""
+    """Items of the wanted types as equivalent JSON-LD, top-level ones first."""
     scopes = [scope for scope in soup.find_all(itemscope=True, itemtype=True) if _kinds(scope["itemtype"].split()) & wanted]
     return [_scope(scope, 0) for scope in sorted(scopes, key=lambda s: s.has_attr("itemprop"))[:_MAX_FILLING]]
 
@@ -314,8 +313,8 @@ def _scope(scope: Tag, depth: int) -> dict:
 
 
 def _value(tag: Tag, name: str) -> str:
-    """A property's value (HTML standard, 5.2.3), and ``content`` of any element. The text of a link that is wrapped round a
-    name is the name."""
+    """A property's value (HTML standard, 5.2.3), or any element's ``content``. For a link around a name, its text is the
+    name."""
     linked = tag.name not in ("a", "area") or name in _LINKED
     attributes = ("content", "src", "data-src", "href", "datetime", "value", "data") if linked else ("content",)
     for attribute in attributes:

@@ -1,4 +1,4 @@
-"""One page, shown: what a profile would read off it. For writing profiles."""
+"""Shows what a profile reads from one page, for writing profiles."""
 
 from urllib.parse import urlsplit
 
@@ -20,10 +20,10 @@ _LINKS_SHOWN = 15
 
 
 def show_trial(profile: Profile, link: str, fetch: FetchConfig, politeness: PolitenessConfig) -> None:
-    """Prints the records, problems and links of one page. Raises JobFailed where it gives none, saying why."""
+    """Prints the records, problems and links of one page. Raises JobFailed with the reason if it yields none."""
     url = resolve(link)
     if url is None:
-        raise UsageError(f"--try={redacted(link)}: no http or https URL without a user name")
+        raise UsageError(f"--try={redacted(link)}: not an http or https URL without a user name")
     kind = profile.kind_of(url) or dict(profile.starts()).get(url) or PAGE
     console = terminal()
     doorkeeper = Doorkeeper(politeness, fetch.user_agent, lease_s=fetch.deadline_s)

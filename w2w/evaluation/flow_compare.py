@@ -83,7 +83,7 @@ def decided(found: list[Gain], metric: str) -> list[Gain]:
     """The gains with the deciding metric first. Raises UsageError where there is no such metric."""
     names = list(dict.fromkeys(gain.metric for gain in found))
     if metric and metric not in names:
-        raise UsageError(f"--metric={metric}: it is one of {', '.join(names)}")
+        raise UsageError(f"--metric={metric}: must be one of {', '.join(names)}")
     first = metric or names[0]
     return sorted(found, key=lambda gain: gain.metric != first)
 
@@ -291,7 +291,7 @@ def check_protocol(of: str, protocol: str) -> None:
     kind = OutfitQuestions if of == "scorers" else Retrieval
     if not isinstance(PROTOCOLS[protocol], kind):
         fitting = [name for name, p in PROTOCOLS.items() if isinstance(p, kind)]
-        raise UsageError(f"--protocol={protocol}: does not measure {of}; it is one of {', '.join(fitting)}")
+        raise UsageError(f"--protocol={protocol}: does not measure {of}; must be one of {', '.join(fitting)}")
 
 
 KINDS: dict[str, Callable[[Settings, str, str], Compared]] = {"encoders": encoders, "indexes": indexes, "scorers": scorers}

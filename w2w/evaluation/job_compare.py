@@ -157,7 +157,7 @@ def main(config: Config) -> Result:
 def _check(config: Config) -> str:
     """The protocol's name, "" of detectors. Raises UsageError for options that do not go together."""
     if config.of not in KINDS:
-        raise UsageError(f"--of={config.of}: it is one of {', '.join(KINDS)}")
+        raise UsageError(f"--of={config.of}: must be one of {', '.join(KINDS)}")
     for name in ("a", "b"):
         if not getattr(config, name):
             raise UsageError(f"--{name}: name two {config.of}: 'w2w compare A B --of={config.of}'")

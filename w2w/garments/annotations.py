@@ -1,4 +1,4 @@
-"""Annotated photos in one form, whatever data set they come from: rows for table ``detections``."""
+"""Annotated photos in a common form for all data sets: rows for table ``detections``."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -13,9 +13,9 @@ from w2w.garments import boxes
 from w2w.garments.taxonomy import CATEGORIES, IGNORE, PERSON
 from w2w.stage import with_rejects
 
-RELATIVE = "relative"  # boxes in shares of the photo's size, which only the photo tells
+RELATIVE = "relative"  # boxes as fractions of the photo's size, known only once it is opened
 
-# An annotated photo before it was opened. Objects hold (box, target, original label, ignore, mask).
+# An annotated photo before it is opened. Objects hold (box, target, original label, ignore, mask).
 ANNOTATED_SCHEMA = pa.schema(
     [
         pa.field(schema.KEY, pa.string()),
@@ -36,37 +36,37 @@ _BUCKETS = 10_000  # resolution of a split's share
 
 @dataclass(frozen=True)
 class Object:
-    """One annotated thing: its box as the file says it (converted to xyxy), its label, and what that is for us."""
+    """An annotated object: its box as in the file (converted to xyxy), its label, and the class it maps to."""
 
     box: tuple[float, float, float, float]
     label: str
     target: str  # one of CATEGORIES, or IGNORE
-    mask: dict | None = None  # COCO's run lengths, where the file has the pixels
+    mask: dict | None = None  # COCO's run lengths, if the file has masks
 
 
 @dataclass(frozen=True)
 class Photo:
-    """One annotated photo. ``group``: what must not be split between train and test (a product, a photo)."""
+    """One annotated photo. ``group``: what must stay on one side of the split (a product, a photo)."""
 
     name: str
     image_uri: str
     objects: tuple[Object, ...]
     group: str
-    split: str | None = None  # where the data set says it
+    split: str | None = None  # if the data set gives one
     relative: bool = False
 
 
 def split_of(groups: Sequence[str], test_share: float) -> list[str]:
-    """train or test for each group, by its hash: the same on every machine, for ever, whatever else is in the data set.
+    """train or test for each group, by its hash: stable across machines, time and other contents of the data set.
 
-    Called on photos as they are, before any crop is made of them: crops of one photo can then never be on both sides.
+    Applied to whole photos before any crop is made: crops of one photo can then never be on both sides.
     """
     buckets = ids.hash_bucket(pa.array(groups, pa.string()), _BUCKETS)
     return [TEST if bucket < test_share * _BUCKETS else TRAIN for bucket in buckets.tolist()]
 
 
 def annotated_rows(photos: Iterable[Photo], source: str, labelled: Sequence[str], test_share: float) -> pa.Table:
-    """The photos in ANNOTATED_SCHEMA; those without a split of their own get one by hash. No two keys are the same."""
+    """The photos in ANNOTATED_SCHEMA; those without a split get one by hash. Keys are unique."""
     photos = list(photos)
     for photo in photos:
         if not (storage.is_text(photo.name) and storage.is_text(photo.image_uri)):
@@ -94,7 +94,7 @@ def annotated_rows(photos: Iterable[Photo], source: str, labelled: Sequence[str]
         }
         for photo, split in zip(photos, drawn)
     ]
-    said = (schema.SPLIT, RELATIVE, schema.OBJECTS, schema.LABELLED)  # a photo that lies elsewhere is the same one
+    said = (schema.SPLIT, RELATIVE, schema.OBJECTS, schema.LABELLED)  # a photo that was moved is still the same
     rows = [row | {schema.ROW_DIGEST: ids.digest([row[name] for name in said])} for row in rows]
     table = pa.Table.from_pylist(rows, schema=ANNOTATED_SCHEMA)
     counted = pc.value_counts(table.column(schema.KEY)).to_pylist()
@@ -105,15 +105,15 @@ def annotated_rows(photos: Iterable[Photo], source: str, labelled: Sequence[str]
 
 
 def targets_of(mapping: dict[str, str | None]) -> list[str]:
-    """The classes that a mapping of labels can give."""
+    """The classes that a label mapping can produce."""
     return sorted(set(mapping.values()) - {None, IGNORE, PERSON})
 
 
 def settle(rows: pa.Table, *, stage_version: str) -> pa.Table:
-    """Boxes in pixels and inside the opened photo; a row with a box that has no pixel there is rejected (BAD_BOX).
+    """Boxes in pixels, inside the opened photo; a row with a box that covers no pixel of it is rejected (BAD_BOX).
 
-    Boxes that stick out by rounding are clipped. In the seed, one such box dropped the photo; here only one without area does.
-    A mask of another size than the photo's is dropped.
+    Boxes that stick out by rounding are clipped; in the seed, one such box dropped the photo. A mask of another size than the
+    photo's is dropped.
     """
     rejects: list[Reject | None] = []
     settled = []

@@ -1,4 +1,4 @@
-"""Calling a model on many images when some do not fit and some break it: halve the batch and go on, reject the one."""
+"""Running a model on many images when some do not fit in memory and some make it fail: halve the batch, or reject one image."""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -10,7 +10,7 @@ from w2w.errors import Reject, RejectCode
 
 log = logging.getLogger("w2w")
 
-Item = Any  # an image, or a tuple that begins with one
+Item = Any  # an image, or a tuple whose first element is one
 Result = Any
 
 _MEMORY_WORDS = ("out of memory", "can't allocate memory", "cannot allocate memory", "alloc_failed", "bad_alloc")
@@ -18,12 +18,12 @@ _PROBE_SIDE_PX = 64
 
 
 class Batches:
-    """``call(images) -> results``, one each, made safe. An item is an image, or a tuple that begins with one.
+    """Makes ``call(images) -> results`` (one each) safe. An item is an image, or a tuple whose first element is one.
 
-    - Out of memory: the batch is halved, now and for all batches to come; an image that does not fit alone is rejected
+    - Out of memory: the batch is halved, now and for all later batches; an image that does not fit alone is rejected
       (OUT_OF_MEMORY).
-    - Any other error: the batch is halved until the image that causes it is alone (2 log2 N calls for one in N), and that one
-      is rejected (MODEL_FAILED).
+    - Any other error: the batch is bisected to the image that causes it (2 log2 N calls for one in N), which is rejected
+      (MODEL_FAILED).
     - An error that the probe (a blank image) causes too is a bug or a broken model and no image's fault: it is raised.
     """
 
@@ -39,12 +39,12 @@ class Batches:
             size = min(self.most, len(images) - at)
             try:
                 results += self._called(images[at : at + size])
-            except Exception as e:  # whatever a model raises: narrowed down to one image below
+            except Exception as e:  # models raise anything: narrowed down to one image below
                 if not is_out_of_memory(e):
                     results += self._bisected(images[at : at + size], e)
                 elif size > 1:
                     self.most = size // 2
-                    log.warning("out of memory with %d images: going on with %d", size, self.most)
+                    log.warning("out of memory with %d images: continuing with %d", size, self.most)
                     _free()
                     continue
                 else:
@@ -81,7 +81,7 @@ class Batches:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Of the device or of the machine: torch and OpenVINO say it in words only."""
+    """Out of memory on the device or the machine: torch and OpenVINO report it only in the message."""
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True
     return isinstance(error, RuntimeError) and any(w in str(error).lower() for w in _MEMORY_WORDS)

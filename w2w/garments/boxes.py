@@ -16,7 +16,7 @@ _LEAST_SIDE_PX, _LEAST_GARMENTS = 100, 2
 
 
 def area(boxes_N4: np.ndarray) -> np.ndarray:
-    """Pixels inside, (N,); 0 for a box that is none."""
+    """Pixels inside, (N,); 0 for an invalid box."""
     return np.prod(np.maximum(boxes_N4[:, 2:] - boxes_N4[:, :2], 0), axis=1)
 
 
@@ -42,10 +42,10 @@ def clip(boxes_N4: np.ndarray, width: int, height: int) -> np.ndarray:
 def nms(
     boxes_N4: np.ndarray, scores_N: np.ndarray, max_iou: float, groups_N: Sequence | np.ndarray | None = None
 ) -> np.ndarray:
-    """Indices of the boxes that stay, best first: one whose IoU with a better one is above ``max_iou`` goes.
+    """Indices of the boxes kept, best first: a box whose IoU with a better one exceeds ``max_iou`` is dropped.
 
     ``groups_N``: only boxes of one group suppress each other (per class); None is class-agnostic. Greedy (Felzenszwalb et al.
-    2010, section 3.2.2). Equal scores keep their order, so the result does not depend on the machine.
+    2010, section 3.2.2). Ties keep their order, so the result does not depend on the machine.
     """
     order = np.argsort(-np.asarray(scores_N), kind="stable")
     overlap_NN = iou(boxes_N4, boxes_N4)
@@ -61,10 +61,10 @@ def nms(
 
 @dataclass(frozen=True)
 class PersonBox:
-    """A person's box and where it comes from; ``box`` is None where there is none, and ``source`` says why.
+    """A person's box and its source; ``box`` is None if there is none, and ``source`` gives the reason.
 
-    ``person``: a detector of persons; ``garments``: union of two garments or more; ``dress``: one dress alone;
-    ``few_garments``: fewer than two, and no dress; ``small``: a side under 100 px.
+    ``person``: a person detector; ``garments``: union of two or more garments; ``dress``: one dress alone; ``few_garments``:
+    fewer than two, and no dress; ``small``: a side under 100 px.
     """
 
     box: tuple[float, float, float, float] | None
@@ -72,9 +72,9 @@ class PersonBox:
 
 
 def person_box(boxes_N4: np.ndarray, categories: Sequence[str]) -> PersonBox:
-    """The largest detected person, else the union of the garments' boxes.
+    """The largest detected person, otherwise the union of the garments' boxes.
 
-    Published rules: at least 2 garments, and a union of at least 100 px a side (EvenT, seed 001; its exception for a single
+    Published rules: at least 2 garments, and a union of at least 100 px per side (EvenT, seed 001; its exception for a single
     dress is a dead ``pass`` there, and works here).
     """
     boxes_N4 = np.asarray(boxes_N4, np.float32).reshape(-1, 4)
@@ -96,7 +96,7 @@ def person_box(boxes_N4: np.ndarray, categories: Sequence[str]) -> PersonBox:
 def pad(
     box: Sequence[float], width: int, height: int, left: float = 0, top: float = 0, right: float = 0, bottom: float = 0
 ) -> tuple[int, int, int, int]:
-    """The box grown by these shares of its own sides, in whole pixels, inside the photo, at least one pixel a side."""
+    """The box grown by these shares of its own sides, in whole pixels, inside the photo, at least one pixel per side."""
     x0, y0, x1, y1 = box
     w, h = x1 - x0, y1 - y0
     a, b = max(0, int(np.floor(x0 - left * w))), max(0, int(np.floor(y0 - top * h)))
@@ -114,6 +114,6 @@ def crop(image: np.ndarray, box: Sequence[float], padding: float = 0.0, longest_
     if scale >= 1:
         return np.ascontiguousarray(piece)
     size = max(1, round(piece.shape[1] * scale)), max(1, round(piece.shape[0] * scale))
-    cv2.setNumThreads(1)  # other workers have the other cores
-    # up to a half, linear weights come within .5 levels of area averaging, in a fifth of its time
+    cv2.setNumThreads(1)  # other workers use the other cores
+    # down to a half, bilinear weights are within .5 levels of area averaging, in a fifth of the time
     return cv2.resize(piece, size, interpolation=cv2.INTER_LINEAR if scale >= 0.5 else cv2.INTER_AREA)

@@ -1,7 +1,7 @@
-"""The thumbnail classifier: a small calibrated head on an encoder's vectors: which of the seven a picture shows, or etc.
+"""The thumbnail classifier: a small calibrated head on an encoder's vectors that gives one of the seven classes, or etc.
 
 The published one is a ViT fine-tuned on such thumbnails (probability >= .8 to be used, accuracy not published); here the
-encoder is frozen, so that a picture that has an embedding costs a matrix product. Prediction needs numpy alone.
+encoder is frozen, so that a picture with an embedding costs one matrix product. Prediction needs only numpy.
 """
 
 import itertools
@@ -20,14 +20,14 @@ from w2w.garments.annotations import split_of
 from w2w.garments.taxonomy import CATEGORIES, ETC
 from w2w.stage import with_rejects
 
-CODE = 1  # raise it when the same weights would give other probabilities
+CODE = 1  # bump when the same weights would give other probabilities
 LABELS = (*CATEGORIES, ETC)
 
 _WEIGHTS, _CONFIG = "head.safetensors", "config.json"
 _BINS = 15
-_PATIENCE = 20  # epochs without a better validation loss
+_PATIENCE = 20  # epochs without improvement of the validation loss
 _TEMPERATURES = np.geomspace(0.05, 20, 400)
-_LEAST_EXAMPLES = 8  # of a class, to be learned and judged at all
+_LEAST_EXAMPLES = 8  # minimum per class to be learned and evaluated
 
 CLASSIFY_GIVES = pa.schema(
     [schema.CLASSIFICATIONS.schema.field(c) for c in (schema.CATEGORY, schema.SCORE, schema.ACCEPTED, schema.MODEL_VERSION)]
@@ -64,7 +64,7 @@ class HeadConfig:
 
 @dataclass(frozen=True)
 class Classifier:
-    """A trained head. ``layers``: (weights (out, in), bias (out,)) one after the other, ReLU between."""
+    """A trained head. ``layers``: (weights (out, in), bias (out,)) in order, with ReLU in between."""
 
     labels: tuple[str, ...]
     encoder_version: str
@@ -94,7 +94,7 @@ class Classifier:
 
 @dataclass(frozen=True)
 class Trained:
-    """A classifier and how it does on the test examples that it never saw."""
+    """A classifier and its figures on the held-out test examples."""
 
     classifier: Classifier
     num_examples: dict[str, int]  # by split
@@ -114,26 +114,26 @@ def softmax(logits_NC: np.ndarray) -> np.ndarray:
 
 
 def class_of(value: str | None, mapping: Mapping[str, str]) -> str:
-    """A feed's category as one of LABELS: by ``mapping`` (without case), by its own name, else etc."""
+    """A feed's category as one of LABELS: by ``mapping`` (ignoring case), by its own name, otherwise etc."""
     word = (value or "").strip().lower()
     return mapping.get(word, word if word in LABELS else ETC)
 
 
 def check_mapping(mapping: Mapping[str, str]) -> dict[str, str]:
-    """The mapping with keys in lower case. Raises UsageError where a value is no class."""
+    """The mapping with keys in lower case. Raises UsageError if a value is not a class."""
     for value, target in mapping.items():
         if target not in LABELS:
-            raise UsageError(f"classes.{value}={target}: it is one of {', '.join(LABELS)}")
+            raise UsageError(f"classes.{value}={target}: must be one of {', '.join(LABELS)}")
     return {k.strip().lower(): v for k, v in mapping.items()}
 
 
 def train(
     vectors_ND: np.ndarray, labels_N: Sequence[str], keys_N: Sequence[str], encoder_version: str, config: HeadConfig
 ) -> Trained:
-    """Fits the head on the training examples, stops and calibrates on the validation ones, judges on the test ones.
+    """Fits the head on the training examples, stops and calibrates on the validation ones, evaluates on the test ones.
 
-    Examples go to a split by the hash of their key: the picture, or the cluster of near-duplicates that it is in, so that what
-    shows one thing stays together. Raises UsageError where fewer than two classes have enough examples.
+    Examples are split by the hash of their key: the picture, or its cluster of near-duplicates, so that all views of a thing
+    stay together. Raises UsageError if fewer than two classes have enough examples.
     """
     labels_N = np.asarray(labels_N, str)
     learned = tuple(c for c in LABELS if (labels_N == c).sum() >= _LEAST_EXAMPLES)
@@ -204,7 +204,7 @@ def _fit(x_train, y_train, x_valid, y_valid, num_classes: int, config: HeadConfi
 
 
 def best_temperature(logits_NC: np.ndarray, codes_N: np.ndarray) -> float:
-    """The divisor of the logits with the least negative log likelihood (Guo et al. 2017, section 4.2), by search on a grid."""
+    """The divisor of the logits that minimises the negative log likelihood (Guo et al. 2017, section 4.2), by grid search."""
     losses = [-np.log(softmax(logits_NC / t)[np.arange(len(codes_N)), codes_N] + 1e-12).mean() for t in _TEMPERATURES]
     return float(_TEMPERATURES[int(np.argmin(losses))])
 
@@ -218,7 +218,7 @@ def calibration_error(probabilities_NC: np.ndarray, codes_N: np.ndarray) -> floa
 
 
 def save(classifier: Classifier, folder: str, facts: Mapping[str, object]) -> None:
-    """Writes head.safetensors, then config.json: a reader that finds the config finds its weights."""
+    """Writes head.safetensors, then config.json, so that a reader that finds the config finds its weights."""
     tensors = {"mean": classifier.mean_D, "std": classifier.std_D}
     for i, (weights, bias) in enumerate(classifier.layers):
         tensors |= {f"layers.{i}.weight": weights, f"layers.{i}.bias": bias}
@@ -235,7 +235,7 @@ def save(classifier: Classifier, folder: str, facts: Mapping[str, object]) -> No
 
 
 def load(folder: str) -> Classifier:
-    """Raises UsageError where there is none, or its files do not belong together."""
+    """Raises UsageError if there is no classifier, or its files do not belong together."""
     try:
         config = json.loads(storage.read_bytes(storage.join(folder, _CONFIG)))
         tensors = load_tensors(storage.read_bytes(storage.join(folder, _WEIGHTS)))
@@ -251,10 +251,10 @@ def load(folder: str) -> Classifier:
             classifier(np.zeros((1, len(classifier.mean_D)))).shape != (1, len(classifier.labels))
             or classifier.temperature <= 0
         ):
-            raise ValueError("its layers, labels and temperature make no classifier")
+            raise ValueError("its layers, labels and temperature do not form a classifier")
     except FileNotFoundError as e:
         raise UsageError(f"classifier={folder}: no classifier there: train one with 'w2w classify --train'") from e
-    except Exception as e:  # safetensors has an error class of its own making
+    except Exception as e:  # safetensors has an error class of its own
         raise UsageError(f"classifier={folder}: cannot be read: {str(e)[:200]}") from e
     if version != classifier.model_version:
         raise UsageError(f"classifier={folder}: {_WEIGHTS} is not the one that {_CONFIG} belongs to")
@@ -262,7 +262,7 @@ def load(folder: str) -> Classifier:
 
 
 class Classify:
-    """Loads the head once a worker; adds class, probability and whether it is to be used to rows with a vector."""
+    """Loads the head once per worker; adds class, probability and acceptance to rows with a vector."""
 
     def __init__(self, folder: str, threshold: float):
         self._classifier, self._threshold = load(folder), threshold
@@ -297,5 +297,5 @@ class Classify:
 
 
 def prediction_version(classifier: Classifier, threshold: float) -> str:
-    """Digest of the classifier and the least probability that is accepted."""
+    """Digest of the classifier and the acceptance threshold."""
     return ids.digest(classifier.model_version, threshold)

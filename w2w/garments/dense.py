@@ -1,8 +1,8 @@
-"""Our own detector's network: EfficientNet-Lite0, a feature pyramid, a box and seven scores at every place, a class a pixel.
+"""Our own detector's network: EfficientNet-Lite0, a feature pyramid, a box and seven scores per location, a class per pixel.
 
-Anchor-free as FCOS (Tian et al. 2019, section 3): every place of strides 8, 16 and 32 says how far it is to the four sides of
-the box around it. Scores are trained to be class and overlap in one (Li et al. 2020, "Generalized Focal Loss", section 3), so
-there is no centre-ness. A second head labels pixels; what it says is part of what the box head sees.
+Anchor-free like FCOS (Tian et al. 2019, section 3): every location of strides 8, 16 and 32 regresses its distances to the four
+sides of its box. Scores are trained to combine class and overlap (Li et al. 2020, "Generalized Focal Loss", section 3), so
+there is no centre-ness. A second head labels pixels; its output feeds the box head.
 """
 
 import torch
@@ -13,16 +13,16 @@ from w2w.garments.grid import STRIDES
 from w2w.garments.taxonomy import CATEGORIES
 from w2w.models import sources
 
-_TAPS = {2: 40, 4: 112, 6: 320}  # blocks of EfficientNet-Lite0 after which a stride ends -> channels
-_PRIOR = 0.01  # score that an untrained network gives every place (Lin et al. 2017, "Focal Loss", section 4.1)
-_FIRST_STRIDES = 2.0  # and distance to the sides
+_TAPS = {2: 40, 4: 112, 6: 320}  # blocks of EfficientNet-Lite0 at the end of a stride -> channels
+_PRIOR = 0.01  # initial score of every location (Lin et al. 2017, "Focal Loss", section 4.1)
+_FIRST_STRIDES = 2.0  # and initial distances to the sides
 _MOST = 6.0  # exp of it: 400 strides, more than any photo has
 
 
 class Dense(nn.Module):
-    """(N, 3, H, W) RGB in 0..255, H and W multiples of 32 -> scores (N, A, 7) as logits, sides (N, A, 4): pixels of the input
-    to the left, upper, right and lower side of the box, classes of pixels (N, 8, H / 8, W / 8) as logits, the first "nothing".
-    A = places of all strides (own.places)."""
+    """(N, 3, H, W) RGB in 0..255, H and W multiples of 32 -> scores (N, A, 7) as logits; sides (N, A, 4): distances in input
+    pixels to the left, upper, right and lower side of the box; pixel classes (N, 8, H / 8, W / 8) as logits, the first
+    "nothing". A = locations of all strides (grid.places)."""
 
     def __init__(self, width: int = 96, pretrained: bool = False):
         super().__init__()
@@ -87,6 +87,6 @@ def _unit(conv: nn.Module, width: int) -> nn.Sequential:
 
 
 def _separable(before: int, after: int, stride: int = 1) -> nn.Sequential:
-    """A 3 x 3 convolution a channel, then one over the channels: a ninth of the work (Howard et al. 2017, section 3.1)."""
+    """A depthwise 3 x 3 convolution, then a pointwise one: a ninth of the work (Howard et al. 2017, section 3.1)."""
     each = nn.Conv2d(before, before, 3, stride, 1, groups=before, bias=False)
     return nn.Sequential(each, *_unit(nn.Conv2d(before, after, 1, bias=False), after))

@@ -1,7 +1,7 @@
-"""Detectors: photos in, boxes of garments out. One interface over our own, transformers' object detection and ultralytics YOLO.
+"""Detectors: photos in, garment boxes out. One interface over our own, transformers' object detection and ultralytics YOLO.
 
 Photos are uint8 arrays of any size; the model's own processor resizes, rescales and normalises them, once. Labels are the
-model's own, by its ``id2label``, and become our classes by name.
+model's own, by its ``id2label``, and are mapped to our classes by name.
 """
 
 import os
@@ -26,7 +26,7 @@ from w2w.models.trial import try_open
 if TYPE_CHECKING:
     import torch
 
-CODE = 2  # raise it when the same weights and config would give other boxes
+CODE = 2  # bump when the same weights and config would give other boxes
 
 _THRESHOLD = 0.4
 
@@ -69,13 +69,13 @@ class DetectorConfig:
                 raise UsageError(f"detector.{name}={value}: a number between 0 and 1")
         strange = set(self.thresholds or {}) - {*CATEGORIES, PERSON}
         if strange:
-            raise UsageError(f"detector.thresholds: {sorted(strange)[0]!r} is none of {', '.join((*CATEGORIES, PERSON))}")
+            raise UsageError(f"detector.thresholds: {sorted(strange)[0]!r} is not one of {', '.join((*CATEGORIES, PERSON))}")
         if self.max_boxes < 1:
             raise UsageError(f"detector.max_boxes={self.max_boxes}: must be at least 1")
 
 
 class Detector:
-    """A loaded model with its classes, thresholds and suppression; safe against images that do not fit or break it."""
+    """A loaded model with its classes, thresholds and suppression; survives images that exhaust memory or make it fail."""
 
     def __init__(self, config: DetectorConfig, model: Model | None = None, batch_images: int = 64):
         self.config = config
@@ -89,7 +89,7 @@ class Detector:
         self.batches = Batches(lambda images: self._model(images, self._floor), batch_images)
 
     def __call__(self, images: Sequence[np.ndarray]) -> list[Found | Reject]:
-        """What is in each photo, best first; a Reject in the place of one that the model cannot do."""
+        """The detections in each photo, best first; a Reject for a photo that the model cannot process."""
         found = self.batches(images)
         return [f if isinstance(f, Reject) else self._chosen(f, image) for f, image in zip(found, images)]
 
@@ -109,7 +109,7 @@ class Detector:
             and (inside[i, 2:] - inside[i, :2] >= 1).all()
         ]
         found = found.take(good)
-        # a person is around garments and not a rival of them
+        # a person surrounds garments and must not suppress them
         groups = found.categories if self.config.nms_per_class else [str(c == PERSON) for c in found.categories]
         kept = boxes.nms(found.boxes_N4, found.scores_N, self.config.max_iou, groups)
         return found.take(kept[: self.config.max_boxes])
@@ -117,7 +117,7 @@ class Detector:
 
 @dataclass(frozen=True)
 class Source:
-    """What a detector's name stands for. ``files``: what it consists of; ``code``: the version of code from outside."""
+    """What a detector's name refers to. ``files``: its files; ``code``: the version of external code."""
 
     files: list[Path]
     load: Callable[[DetectorConfig], Model]
@@ -126,7 +126,7 @@ class Source:
 
 
 def find(config: DetectorConfig, option: str = "detector.name") -> Source:
-    """Raises UsageError for a model that is not there."""
+    """Raises UsageError for a model that does not exist."""
     kind, colon, rest = config.name.partition(":")
     if kind + colon in KINDS:
         return KINDS[kind + colon](config, rest, f"{option}={config.name}")
@@ -152,7 +152,7 @@ def _of_hub(config: DetectorConfig, repository: str, option: str) -> Source:
 
 
 def _of_folder(folder: Path, option: str) -> Source:
-    """Config, preprocessor (not ours) and weights."""
+    """Config, preprocessor (except for ours) and weights."""
     is_own = own.is_own(folder)
     needed = [folder / "config.json", *([] if is_own else [folder / "preprocessor_config.json"])]
     for file in needed:
@@ -161,7 +161,7 @@ def _of_folder(folder: Path, option: str) -> Source:
     return Source(files, partial(_own, folder), own.THRESHOLD) if is_own else Source(files, partial(Transformers, folder))
 
 
-# a name, or its beginning up to the colon -> the source of the rest
+# a name, or its prefix up to the colon -> the source of the rest
 KINDS: dict[str, Callable[[DetectorConfig, str, str], Source]] = {
     own.DEFAULT: lambda config, rest, option: _of_folder(own.DEFAULT_FOLDER, option),
     "hf:": _of_hub,
@@ -179,22 +179,22 @@ def detector_version(config: DetectorConfig) -> str:
 
 
 def threshold_of(config: DetectorConfig) -> float:
-    """Least score of a box that this detector finds."""
+    """Minimum score of this detector's boxes."""
     return find(config).threshold if config.threshold is None else config.threshold
 
 
 def try_detector(config: DetectorConfig) -> None:
-    """Raises UsageError for what is wrong with the model's files and labels, without keeping it in this process."""
+    """Raises UsageError for faults in the model's files and labels, without keeping it in this process."""
     try_open(Detector, config, (own.DEFAULT,), detector_version(config))
 
 
 def load_model(config: DetectorConfig) -> Model:
-    """Loads the weights onto the device. Raises UsageError for a model or device that is not there."""
+    """Loads the weights onto the device. Raises UsageError for a missing model or device."""
     return find(config).load(config)
 
 
 def _own(folder: Path, config: DetectorConfig) -> Model:
-    """On a CPU in float32 by OpenVINO, else by torch."""
+    """By OpenVINO on a CPU in float32, otherwise by torch."""
     settings = own.read_settings(folder, config.name)
     if on_cpu_in_float32(config.device, config.dtype):
         return own.Own(settings, own.openvino_run(folder, config.name, config.threads))
@@ -205,14 +205,14 @@ def _own(folder: Path, config: DetectorConfig) -> Model:
 
 
 class Transformers:
-    """Any AutoModelForObjectDetection: DETR, Conditional DETR, YOLOS, RT-DETR and their kin.
+    """Any AutoModelForObjectDetection: DETR, Conditional DETR, YOLOS, RT-DETR and similar.
 
-    Photos of several sizes are padded to one batch only where the model takes a mask of the padding; even then convolutions
-    look over its edge, and scores move by up to .002 with the neighbours in the batch (measured, random weights).
+    Photos of several sizes are padded to one batch only if the model takes a padding mask; even then convolutions see beyond
+    its edge, and scores move by up to .002 depending on the batch (measured, random weights).
     """
 
     def __init__(self, folder: Path, config: DetectorConfig, network: "torch.nn.Module | None" = None):
-        """``network``: one in training, in the place of the folder's weights."""
+        """``network``: one in training, instead of the folder's weights."""
         import torch
         from transformers import AutoModelForObjectDetection
 
@@ -253,10 +253,10 @@ class Transformers:
         return {k: v for k, v in inputs.items() if k != "pixel_mask" or self._takes_mask}
 
     def probed(self) -> list:
-        """What the network on the CPU says of a picture, and by what it chooses the places that it looks at closer."""
+        """The network's output for a picture on the CPU, and the scores by which it selects locations for its second stage."""
         picture = np.random.default_rng(0).integers(0, 256, (96, 64, 3), np.uint8)
         outputs = self._model(**self._inputs([picture]))
-        chosen_by = [v for name, v in outputs.items() if name.startswith("enc_outputs")]  # of two stages, as RT-DETR
+        chosen_by = [v for name, v in outputs.items() if name.startswith("enc_outputs")]  # two-stage, as RT-DETR
         return [outputs.logits, outputs.pred_boxes, *chosen_by]
 
     def _run(self, images: list[np.ndarray], floor: float) -> list[Found | Reject]:
@@ -282,15 +282,15 @@ class Transformers:
 
 
 def takes_mask(network: "torch.nn.Module") -> bool:
-    """Whether the network is told which pixels are padding. One that is not sees them as part of the photo, and its boxes are
-    shares of the padded one."""
+    """Whether the network is told which pixels are padding. Otherwise it sees them as part of the photo, and its boxes are
+    relative to the padded photo."""
     import inspect
 
     return "pixel_mask" in inspect.signature(network.forward).parameters and network.config.model_type != "yolos"
 
 
 class Yolo:
-    """A detection model of ultralytics, from a .pt file of which only known classes and tensors are loaded, no other code."""
+    """A detection model of ultralytics, loaded from a .pt file with known classes and tensors only, no other code."""
 
     def __init__(self, file: Path, config: DetectorConfig):
         os.environ["ULTRALYTICS_SAFE_LOAD"] = "true"  # read when ultralytics is imported: torch.load(weights_only=True)
@@ -305,7 +305,7 @@ class Yolo:
             self._model = YOLO(str(file), task="detect")
             names, network = dict(self._model.names), self._model.model
             network.float()
-        except Exception as e:  # pickle, zip and torch raise a dozen kinds for a file that is no checkpoint
+        except Exception as e:  # pickle, zip and torch raise many classes for a file that is not a checkpoint
             raise UsageError(f"{option}: cannot be loaded safely: {weights.line(e)}") from e
         if self._model.task != "detect":
             raise UsageError(f"{option}: is a model for {self._model.task!r}, not for detection")
@@ -317,9 +317,9 @@ class Yolo:
 
     def __call__(self, images: Sequence[np.ndarray], floor: float) -> list[Found | Reject]:
         config = self._config
-        self._finite.clear()  # filled by the network's hook: its suppression drops boxes with NaN without a word
+        self._finite.clear()  # filled by the network's hook: its suppression silently drops boxes with NaN
         results = self._model.predict(
-            [np.ascontiguousarray(image[..., ::-1]) for image in images],  # ultralytics takes arrays as OpenCV's BGR
+            [np.ascontiguousarray(image[..., ::-1]) for image in images],  # ultralytics takes arrays in OpenCV's BGR
             conf=max(floor, 1e-3),
             iou=config.max_iou,
             agnostic_nms=not config.nms_per_class,
@@ -340,8 +340,8 @@ class Yolo:
 
 
 def _finite_rows(answers) -> list[bool]:
-    """Of each photo of a batch, whether all that YOLO's network says of it is finite. ``answers``: (N, values, places), or a
-    sequence that begins with it."""
+    """bool per photo of a batch: whether YOLO's output for it is finite. ``answers``: (N, values, locations), or a sequence
+    that starts with it."""
     import torch
 
     first = answers[0] if isinstance(answers, list | tuple) else answers

@@ -1,4 +1,4 @@
-"""The stages over photos: garments found in them, and people cut out of them."""
+"""The stages over photos: detecting garments, and cutting people out."""
 
 from w2w import schema
 from w2w.garments.detector import DetectorConfig, detector_version
@@ -29,7 +29,7 @@ def decode_stage(limits: DecodeLimits, longest_px: int) -> Stage:
 
 
 def detect_stages(detector: DetectorConfig, cut: dict, pool: Pool, gpu_pool: Pool | None) -> list[Stage]:
-    """photo -> boxes -> crops. On a GPU the model has workers of its own, and crops are cut on CPUs again.
+    """photo -> boxes -> crops. On a GPU the model has its own workers, and crops are cut on CPUs again.
 
     ``cut``: arguments of ``cut_garments``.
     """
@@ -43,7 +43,7 @@ def detect_stages(detector: DetectorConfig, cut: dict, pool: Pool, gpu_pool: Poo
 def segment_stages(
     segmenter: SegmenterConfig, rules: MaskRules, guided: bool, cut: dict, pool: Pool, gpu_pool: Pool | None
 ) -> list[Stage]:
-    """photo -> mask -> person on white; workers as those of ``detect_stages``. ``guided``: GUIDE_SCHEMA stands beside the rows.
+    """photo -> mask -> person on white; workers as in ``detect_stages``. ``guided``: the rows are joined with GUIDE_SCHEMA.
 
     ``cut``: arguments of ``cut_out``.
     """

@@ -1,7 +1,7 @@
-"""Annotation files of the published data sets: each as its own documents describe it.
+"""Annotation files of the published data sets, each read as its documentation describes.
 
-A reader yields photos; a file or record that is not what the format promises raises UsageError with both names. Labels become
-classes by the names in the file. Labels that are nothing to us are left out; so are photos that have no record at all.
+A reader yields photos; a file or record that violates the format raises UsageError naming both. Labels are mapped to classes by
+their names in the file. Labels without a class are ignored, and so are photos without any record.
 """
 
 import os
@@ -22,8 +22,8 @@ from w2w.garments.masks import from_polygons, from_rle, tight_box, to_rle
 from w2w.garments.records import Record, below, files_below, from_xywh, numbers, parse_json, read_json, read_text, shown
 from w2w.garments.taxonomy import CATEGORIES, IGNORE, PERSON, SHOES, VOCABULARIES, TaxonomyConfig, mapping_of, street_target
 
-_LEAST_SEEN = 0.1  # of a rendered garment
-_SEED_SHOES = 2  # the seed dropped a photo with more shoes' boxes than one person has feet
+_LEAST_SEEN = 0.1  # visible share of a rendered garment
+_SEED_SHOES = 2  # the seed dropped photos with more shoe boxes than one person has feet
 _IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".webp")
 
 
@@ -52,7 +52,7 @@ class AnnotationsConfig:
         if self.source is not None:
             check_name(self.source, "annotations.source")
         if self.split not in (None, TRAIN, TEST):
-            raise UsageError(f"annotations.split={self.split}: it is {TRAIN} or {TEST}")
+            raise UsageError(f"annotations.split={self.split}: must be {TRAIN} or {TEST}")
         if not 0 <= self.test_share <= 1:
             raise UsageError(f"annotations.test_share={self.test_share}: a share between 0 and 1")
 
@@ -81,33 +81,33 @@ def read_annotations(config: AnnotationsConfig) -> pa.Table:
 
 
 def _coco_boxes(one: Record, target: str) -> list[tuple[float, ...]]:
-    """The annotation's bbox; where there is none (Fashionpedia's sample), the box around its segmentation."""
+    """The annotation's bbox; if it has none (Fashionpedia's sample), the box around its segmentation."""
     if one.get("bbox", (list, tuple), None) is not None:
         return [from_xywh(one.numbers("bbox", 4))]
     return [_around(_polygon_boxes(one))]
 
 
 def _modanet_boxes(one: Record, target: str) -> list[tuple[float, ...]]:
-    """ModaNet's bbox is that of one polygon, whichever came last (record 992824: two shoes, the box of one). So: around all
-    polygons, and for shoes of two polygons one box each, as Fashionpedia and the seed's maskrcnn-modanet have them."""
+    """ModaNet's bbox covers only its last polygon (record 992824: two shoes, the box of one). So: around all polygons, and for
+    shoes of two polygons one box each, as in Fashionpedia and the seed's maskrcnn-modanet."""
     polygons = one.get("segmentation", (list, dict), None)
     found: list[tuple[float, ...]] = _polygon_boxes(one) if polygons else [from_xywh(one.numbers("bbox", 4))]
     return found if target == SHOES and len(found) == 2 else [_around(found)]
 
 
 def _polygon_boxes(one: Record) -> list[tuple[float, ...]]:
-    """Of each polygon [x, y, x, y, ...]; of run lengths, the one around them."""
+    """The box of each polygon [x, y, x, y, ...], or of the run lengths."""
     shape = _segmentation(one)
     if isinstance(shape, dict):
         tight = tight_box(_filled(one, from_rle, shape))
         return [tuple(map(float, tight or (0, 0, 0, 0)))]
     if not shape or any(len(p) < 6 for p in shape):
-        raise UsageError(f"{one.where}: segmentation is neither polygons of 3 points and more nor run lengths")
+        raise UsageError(f"{one.where}: segmentation is neither polygons of 3 or more points nor run lengths")
     return [(min(p[::2]), min(p[1::2]), max(p[::2]), max(p[1::2])) for p in shape]
 
 
 def _segmentation(one: Record) -> dict | list[tuple[float, ...]] | None:
-    """COCO's run lengths, or its polygons [x, y, x, y, ...]; None where there is neither."""
+    """COCO's run lengths, or its polygons [x, y, x, y, ...]; None if there are neither."""
     shape, where = one.get("segmentation", (list, dict, type(None)), None), f"{one.where}: segmentation"
     if shape is None or isinstance(shape, dict):
         return shape
@@ -124,8 +124,8 @@ def _filled(one: Record, fill: Callable[..., np.ndarray], *shape: object) -> np.
 
 
 def _mask(one: Record, height: int | None, width: int | None) -> dict | None:
-    """The object's pixels; None where the file has only its box, polygons that hold no pixel (some tools write [[]] where they
-    have none), or polygons and not the photo's size."""
+    """The object's pixels; None if the file has only its box, polygons without pixels (some tools write [[]] for none), or
+    polygons without the photo's size."""
     shape = _segmentation(one)
     if isinstance(shape, dict):
         mask = _filled(one, from_rle, shape)
@@ -166,7 +166,7 @@ def _coco(path: Path, config: AnnotationsConfig, target_of: Callable | None = No
         image = Record(f"{path}: images[{i}]", values)
         size = image.get("height", (int, type(None)), None), image.get("width", (int, type(None)), None)
         if any(side is not None and side < 1 for side in size):
-            raise UsageError(f"{image.where}: height {size[0]} and width {size[1]} are no photo's")
+            raise UsageError(f"{image.where}: height {size[0]} and width {size[1]} are not a photo's")
         about = (image.get("file_name", str), image.get("split", str, None), size)
         if images.setdefault(image.get("id", (int, str)), about) is not about:
             raise UsageError(f"{image.where}: id {image.get('id', (int, str))!r} came before")
@@ -195,7 +195,7 @@ def _coco(path: Path, config: AnnotationsConfig, target_of: Callable | None = No
 
 
 def _known(vocabulary: str, boxes_of: Callable = _coco_boxes) -> Callable:
-    """COCO's form with the labels of one data set, so that a stray label is an error and not a guess."""
+    """COCO's format with the labels of one data set, so that a stray label is an error and not guessed."""
 
     def read(path: Path, config: AnnotationsConfig):
         chosen = {k: getattr(config.taxonomy, k) for k in ("classes", "seed", "jumpsuit", "tights")}
@@ -206,14 +206,14 @@ def _known(vocabulary: str, boxes_of: Callable = _coco_boxes) -> Callable:
 
 
 def _ccp(path: Path, config: AnnotationsConfig):
-    """Clothing Co-Parsing in COCO's form, our class as each category's supercategory."""
+    """Clothing Co-Parsing in COCO's format, with our class as each category's supercategory."""
     return _coco(path, config, street_target)
 
 
 def _deepfashion2(path: Path, config: AnnotationsConfig):
-    """DeepFashion2: one JSON a photo, item1, item2, ..., boxes [x1, y1, x2, y2] (README, "Data Organization").
+    """DeepFashion2: one JSON per photo, item1, item2, ..., boxes [x1, y1, x2, y2] (README, "Data Organization").
 
-    ``path`` is the folder of train and validation, one of these, or annos. Photos of one pair_id stay on one side of a split.
+    ``path`` is the folder of train and validation, one of these, or annos. Photos of one pair_id stay on one side of the split.
     """
     folders = [
         f for f in (path, path / "annos", path / "train" / "annos", path / "validation" / "annos") if any(f.glob("*.json"))
@@ -301,7 +301,7 @@ def _yolo(path: Path, config: AnnotationsConfig):
 
 
 def _yolo_labels(image: Path) -> Path:
-    """The file of a photo's labels: its last folder called images is called labels there (ultralytics, img2label_paths)."""
+    """The file with a photo's labels: the last folder called images is replaced by labels (ultralytics, img2label_paths)."""
     head, images, tail = image.as_posix().rpartition("/images/")
     return Path(f"{head}/labels/{tail}" if images else tail).with_suffix(".txt")
 
@@ -330,8 +330,8 @@ def _yolo_objects(file: Path, names: Mapping[int, str], targets: Mapping[str, st
 
 
 def _wardrobe(path: Path, config: AnnotationsConfig):
-    """Street posts of our synthetic shop (w2w/wardrobe/shop.py): boxes and pixels of what is seen; a garment of which less than
-    a tenth is seen is an ignore region."""
+    """Street posts of our synthetic shop (w2w/wardrobe/shop.py): boxes and pixels of what is visible; a garment less than a
+    tenth visible is an ignore region."""
     file = path / "posts.jsonl" if path.is_dir() else path
     lines = read_text(file).splitlines()
     targets = mapping_of(VOCABULARIES["w2w"], config.taxonomy)
@@ -345,7 +345,7 @@ def _wardrobe(path: Path, config: AnnotationsConfig):
                 item = Record(f"{where}: items[{i}]", values)
                 label, mask = item.get("category", str), item.get("mask_rle", dict)
                 if label not in targets:
-                    raise UsageError(f"{item.where}: category {label!r} is none of the wardrobe's")
+                    raise UsageError(f"{item.where}: category {label!r} is not one of the wardrobe's")
                 (share,) = numbers([item.get("visible_fraction", (int, float))], 1, f"{item.where}: visible_fraction")
                 seen = share >= _LEAST_SEEN
                 if targets[label]:
@@ -357,7 +357,7 @@ def _wardrobe(path: Path, config: AnnotationsConfig):
     return photos(), targets_of(targets)
 
 
-# name -> reads path and config: the photos, and which of our classes the data set labels in every photo
+# name -> reads path and config: the photos, and which of our classes the data set labels exhaustively
 FORMATS: dict[str, Callable[[Path, AnnotationsConfig], tuple[Iterable[Photo], Sequence[str]]]] = {
     "coco": _coco,
     "modanet": _known("modanet", _modanet_boxes),

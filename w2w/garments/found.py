@@ -1,4 +1,4 @@
-"""What any detector gives, before and after its labels became our classes."""
+"""Detector output, before and after mapping labels to our classes."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from w2w.errors import Reject
 
 @dataclass(frozen=True)
 class Found:
-    """What a model found in one photo: boxes float32 (N, 4) xyxy in its pixels, scores float32 (N,), labels, our classes."""
+    """Detections in one photo: boxes float32 (N, 4) xyxy in its pixels, scores float32 (N,), labels, our classes."""
 
     boxes_N4: np.ndarray
     scores_N: np.ndarray
@@ -25,8 +25,8 @@ class Found:
 
 
 class Model(Protocol):
-    """A loaded network: its labels, and what it finds above ``floor`` (raw, before classes and suppression). It may have a
-    ``threshold`` of its own, the least score of a box where the options name none."""
+    """A loaded network: its labels, and raw detections above ``floor`` (before class mapping and suppression). It may have its
+    own default ``threshold``, used if the options give none."""
 
     labels: tuple[str, ...]
 

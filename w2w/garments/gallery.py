@@ -1,4 +1,4 @@
-"""The page of what was detected and cut out: a sample of photos, histograms and rejects, read from the tables."""
+"""The page of detections and cut-outs: a sample of photos, histograms and rejects, read from the tables."""
 
 from collections import Counter
 
@@ -16,8 +16,8 @@ _STAGES = ("detect", "segment")
 def write_gallery(
     store: str, detected: str | None, cut: str | None, num_shown: int, threshold: float, page: str | None
 ) -> dict[str, int]:
-    """Draws what the detector's stage version ``detected`` found with at least this score, and the segmenter's ``cut`` left;
-    returns the headline's counts.
+    """Draws the detections of stage version ``detected`` with at least this score, and the cut-outs of version ``cut``; returns
+    the headline's counts.
 
     Without a ``page`` it only counts.
     """

@@ -1,15 +1,15 @@
-"""The places at which our own detector looks for a garment."""
+"""The grid of locations of our own detector."""
 
 import functools
 
 import numpy as np
 
-STRIDES = (8, 16, 32)  # pixels between two places, of three grids
+STRIDES = (8, 16, 32)  # pixels between two locations, for three grids
 
 
 @functools.cache
 def places(height: int, width: int) -> np.ndarray:
-    """float32 (A, 2): x and y of every place of a canvas, stride by stride, row by row: the order of the network's answers."""
+    """float32 (A, 2): x and y of every location of a canvas, stride by stride, row by row: the network's output order."""
     found = []
     for stride in STRIDES:
         y, x = np.mgrid[0 : height // stride, 0 : width // stride]

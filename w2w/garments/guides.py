@@ -1,4 +1,4 @@
-"""What a detector found, photo by photo, for the stages that come after it."""
+"""Detections, photo by photo, for later stages."""
 
 import numpy as np
 import pyarrow as pa
@@ -14,10 +14,10 @@ _COLUMNS = (schema.CATEGORY, schema.ORIGINAL_LABEL, schema.SCORE, schema.BOX)
 
 
 def guides_of(store: str, stage_version: str, least_score: float = 0.0) -> pa.Table:
-    """One row a photo that this version has seen: image_id, ``found`` (its garments), person_box, crop_source. Garments below
-    ``least_score`` count as not found, and a person's box that was made of garments is made anew of those that are left.
+    """One row per photo that this version has processed: image_id, ``found`` (its garments), person_box, crop_source. Garments
+    below ``least_score`` are dropped, and a person's box derived from garments is recomputed from the remaining ones.
 
-    In the driver's memory: about 150 bytes a garment and 100 a photo, so 0.85 GB for a million photos of five garments.
+    In the driver's memory: about 150 bytes per garment and 100 per photo, so 0.85 GB for a million photos of five garments.
     """
     looks = delta.read(
         store, schema.LOOKS, [schema.IMAGE_ID, schema.PERSON_BOX, schema.CROP_SOURCE], stage_version=stage_version

@@ -1,6 +1,6 @@
-"""Annotate: a published data set's photos and boxes into table `detections`, for training and measuring detectors.
+"""Annotate: a published data set's photos and boxes into table `detections`, for training and evaluating detectors.
 
-A photo whose boxes have changed since its file was read is read again, in place of its old row.
+A photo whose boxes have changed since its file was read is read again and replaced.
 """
 
 from collections.abc import Sequence
@@ -28,8 +28,8 @@ from w2w.table.parts import Output
 from w2w.table.pending import rejected_keys
 from w2w.web.fetch import ListedFetchConfig
 
-STAGE_CODE = 2  # raise it when the same file would be read differently
-_RECORD = "record"  # a photo as its file describes it: what is read again when anything about it changes
+STAGE_CODE = 2  # bump when the same file would be read differently
+_RECORD = "record"  # a photo as described by its file: read again when anything about it changes
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,7 @@ def _records(rows: pa.Table) -> pa.ChunkedArray:
 
 
 def _among(store: str, listed: Sequence[delta.Part], keys: pa.ChunkedArray, version: str) -> np.ndarray:
-    """bool: for each row of these parts, whether it is one of this version with one of these keys."""
+    """bool: for each row of these parts, whether it has this version and one of these keys."""
     columns = [schema.KEY, schema.STAGE_VERSION]
     batches = delta.read_batches(store, schema.DETECTIONS, columns, listed)
     found = [pc.and_(pc.is_in(b.column(0), value_set=keys), pc.equal(b.column(1), version)).to_numpy() for b in batches]

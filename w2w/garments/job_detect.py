@@ -1,4 +1,4 @@
-"""Detect: the garments in every photo that this detector has not seen yet."""
+"""Detect: the garments in every photo that this detector has not processed yet."""
 
 from dataclasses import dataclass, field
 from typing import Literal
@@ -19,7 +19,7 @@ from w2w.table.delta import need_table
 from w2w.table.parts import Output
 from w2w.table.pending import Keys, rejected_keys, table_keys
 
-STAGE_CODE = 3  # raise it when the same boxes would be cut differently
+STAGE_CODE = 3  # bump when the same boxes would be cut differently
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Segment: the person of every photo on white, guided by the garments that a detector found."""
+"""Segment: the person of every photo on white, guided by detected garments."""
 
 from dataclasses import dataclass
 
@@ -19,7 +19,7 @@ from w2w.table.delta import need_table, newest_version
 from w2w.table.parts import Output
 from w2w.table.pending import rejected_keys, table_keys
 
-STAGE_CODE = 4  # raise it when the same masks would be cut out differently
+STAGE_CODE = 4  # bump when the same masks would be cut out differently
 
 
 @dataclass(frozen=True)

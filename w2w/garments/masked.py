@@ -1,4 +1,4 @@
-"""What any segmenter takes and gives: a photo and prompts in, masks out."""
+"""The interface of segmenters: a photo and prompts in, masks out."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Prompt:
-    """What to cut out: inside this box (xyxy), where these points (x, y) are on it."""
+    """What to cut out: what is inside this box (xyxy), at these points (x, y)."""
 
     box: tuple[float, float, float, float]
     points: tuple[tuple[float, float], ...] = ()
@@ -17,7 +17,7 @@ class Prompt:
 
 @dataclass(frozen=True)
 class Masked:
-    """A mask, bool (H, W) of the photo's size; the IoU that the model expects of it, and its stability, where it says them."""
+    """A mask, bool (H, W) of the photo's size; its predicted IoU and its stability, if the model gives them."""
 
     mask: np.ndarray
     score: float | None = None
@@ -25,9 +25,9 @@ class Masked:
 
 
 class Segmenter(Protocol):
-    """A loaded model. ``needs_box``: it cuts out what a prompt shows, and finds nobody by itself."""
+    """A loaded model. ``needs_box``: it only cuts out what a prompt shows, and finds nobody by itself."""
 
     needs_box: bool
 
     def __call__(self, image: np.ndarray, prompts: Sequence[Prompt]) -> list[Masked]:
-        """One mask a prompt. Without prompts, a model that needs none gives the one mask of the foreground."""
+        """One mask per prompt. Without prompts, a model that needs none returns a single mask of the foreground."""

@@ -1,4 +1,4 @@
-"""Masks: COCO's run lengths, clean-up, what makes one unusable, the person on white, crops of a cut-out.
+"""Masks: COCO's run lengths, clean-up, validity checks, the person on white, crops of a cut-out.
 
 A mask is bool (H, W) of the photo's size. Procedure and limits: `segment-anything` @dca509f (amg.py: remove_small_regions,
 calculate_stability_score).
@@ -17,16 +17,16 @@ from w2w.garments import boxes
 from w2w.garments.taxonomy import BOTTOM, DRESS, OUTER, SHOES, TOP
 
 _WHITE = 255
-# of a mask that a file promises, which is held whole: more than any photo that is decoded
+# declared size of a mask, which is held in memory: more than any photo that is decoded
 _MAX_PIXELS, _MAX_SIDE_PX = 1 << 26, 1 << 17
-# pycocotools' polygons: it holds 80 bytes for a pixel of their outline, and computes five times a coordinate in 32 bits
+# pycocotools' polygons: it holds 80 bytes per pixel of their outline, and computes five times a coordinate in 32 bits
 _MAX_OUTLINE_PX, _MAX_FAR_PX, _MAX_POLYGONS = 1 << 22, 1 << 26, 10_000
 _MAX_RUN_BITS = 40
 
 SLOTS = (TOP, BOTTOM, SHOES)
-# Shares of the height that hold each slot where no box says so: yunyounglee99/What2Wear @f233e49 (rows of height // 20: 4 to
-# 12, 8 to 17, 14 to 18), parted at the middle of the rows that two slots share there. There of the image, here of the mask's
-# tight box: a figure seldom fills its photo.
+# Shares of the height for each slot without a box: yunyounglee99/What2Wear @f233e49 (rows of height // 20: 4 to 12, 8 to 17, 14
+# to 18), split in the middle of the rows that two slots share. There of the image, here of the mask's bounding box, since a
+# figure seldom fills its photo.
 SLOT_ROWS = {TOP: (0.20, 0.50), BOTTOM: (0.50, 0.775), SHOES: (0.775, 0.90)}
 _SLOT_OF = {TOP: (TOP, OUTER), BOTTOM: (BOTTOM,), SHOES: (SHOES,)}
 
@@ -38,9 +38,9 @@ def to_rle(mask: np.ndarray) -> dict:
 
 
 def from_rle(rle: dict) -> np.ndarray:
-    """bool (H, W) of run lengths, compressed (text) or not (a list of numbers). Raises ValueError where they do not fill it.
+    """bool (H, W) of run lengths, compressed (text) or not (a list of numbers). Raises ValueError if they do not fill it.
 
-    Decoded here and not by pycocotools, which writes past its buffer where a file's counts promise more pixels than its size.
+    Decoded here, since pycocotools writes past its buffer if a file's counts add up to more pixels than its size.
     """
     size, counts = rle.get("size"), rle.get("counts")
     if not (isinstance(size, (list, tuple)) and len(size) == 2 and all(map(_is_count, size))):
@@ -68,8 +68,8 @@ def _checked(height: int, width: int) -> tuple[int, int]:
 
 
 def _runs(text: bytes) -> list[int]:
-    """Run lengths of COCO's text: 5 bits a character from 48 on, low bits first, 32 = goes on, from the third a difference to
-    the last but one. Source: cocodataset/cocoapi, common/maskApi.c, rleFrString."""
+    """Run lengths of COCO's text: 5 bits per character from 48 on, low bits first, 32 = continued, from the third on the
+    difference to the last but one. Source: cocodataset/cocoapi, common/maskApi.c, rleFrString."""
     runs: list[int] = []
     value, shift = 0, 0
     for character in text:
@@ -92,8 +92,8 @@ def _runs(text: bytes) -> list[int]:
 
 
 def from_polygons(polygons: Sequence[Sequence[float]], height: int, width: int) -> np.ndarray:
-    """bool (H, W): the union of polygons [x, y, x, y, ...], as COCO's tools fill them; those of less than 3 points are nothing.
-    Raises ValueError for a mask that no photo has: checked here, because pycocotools writes past its buffers."""
+    """bool (H, W): the union of polygons [x, y, x, y, ...], filled as by COCO's tools; those of less than 3 points are ignored.
+    Raises ValueError for an impossible mask: checked here, because pycocotools writes past its buffers."""
     _checked(height, width)
     usable = [list(map(float, p)) for p in polygons if len(p) >= 6]
     if len(usable) > _MAX_POLYGONS:
@@ -101,7 +101,7 @@ def from_polygons(polygons: Sequence[Sequence[float]], height: int, width: int) 
     outline = 0.0
     for points in usable:
         points_P2 = np.asarray(points[: len(points) // 2 * 2]).reshape(-1, 2)
-        if not (np.abs(points_P2) < _MAX_FAR_PX).all():  # NaN is not either
+        if not (np.abs(points_P2) < _MAX_FAR_PX).all():  # true for NaN as well
             raise ValueError(f"a polygon with a point {float(np.abs(points_P2).max()):g} px away from its photo")
         outline += np.abs(points_P2 - np.roll(points_P2, 1, axis=0)).max(axis=1).sum()
     if outline > _MAX_OUTLINE_PX:
@@ -133,8 +133,8 @@ def fill_holes(mask: np.ndarray, least_px: int) -> np.ndarray:
 def keep_parts(mask: np.ndarray, least_px: int, wanted_N4: np.ndarray | None = None, keep_largest: bool = False) -> np.ndarray:
     """The mask without islands under ``least_px`` pixels.
 
-    ``keep_largest``: of what is left only the largest island, and those with a pixel in one of the boxes ``wanted_N4`` (a shoe
-    that a hem cuts off).
+    ``keep_largest``: of the rest, only the largest island, and those with a pixel in one of the boxes ``wanted_N4`` (such as a
+    shoe that a hem separates).
     """
     mask = _without_small(mask, least_px)
     if not keep_largest:
@@ -152,13 +152,13 @@ def keep_parts(mask: np.ndarray, least_px: int, wanted_N4: np.ndarray | None = N
 def _without_small(mask: np.ndarray, least_px: int) -> np.ndarray:
     num, labels, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
     big = stats[:, cv2.CC_STAT_AREA] >= least_px
-    big[0] = False  # the ground
+    big[0] = False  # the background
     return big[labels] if num > 1 else mask.copy()
 
 
 @dataclass(frozen=True)
 class MaskRules:
-    """What is mended in a person's mask, and what makes it unusable."""
+    """How a person's mask is repaired, and when it is rejected."""
 
     least_part: float = 0.005
     """Holes and islands under this share of the mask are noise."""
@@ -183,7 +183,7 @@ def clean(mask: np.ndarray, rules: MaskRules, garments_N4: np.ndarray | None = N
 
 
 def check(mask: np.ndarray, rules: MaskRules, predicted_iou: float | None, steadiness: float | None) -> None:
-    """Raises Reject for a mask that nobody should use."""
+    """Raises Reject for an unusable mask."""
     share = float(mask.mean()) if mask.size else 0.0
     if not mask.any():
         raise Reject(RejectCode.NO_PERSON, "the mask is empty")
@@ -207,9 +207,9 @@ def on_white(image: np.ndarray, mask: np.ndarray, feather_px: float = 1.0) -> np
 
 
 BOXES, RATIOS = "boxes", "ratios"
-# How high a bottom's box may begin before it is a dress, in heights of the top's box from its upper edge. Of 120 street photos
-# whose top and bottom have boxes of their own, 10 are under .25, and all 10 show a dress, or a coat down to the knees, twice;
-# from .3 on they show skirts and trousers.
+# How high a bottom's box may start before it is a dress, in heights of the top's box from its upper edge. Of 120 street photos
+# with boxes for both top and bottom, 10 are under .25, and all 10 show a dress, or a knee-length coat, twice; from .3 on they
+# show skirts and trousers.
 _CHEST = 0.25
 
 
@@ -217,8 +217,8 @@ _CHEST = 0.25
 class SlotCrop:
     """Where a slot of the outfit is in a cut-out, and how that is known.
 
-    ``crop_source``: ``boxes`` (the union of the detector's boxes), ``dress`` (part of a garment that goes from the chest
-    down and fills top and bottom) or ``ratios`` (SLOT_ROWS of the mask's tight box).
+    ``crop_source``: ``boxes`` (the union of the detector's boxes), ``dress`` (part of a garment that goes from the chest down
+    and fills top and bottom) or ``ratios`` (SLOT_ROWS of the mask's bounding box).
     """
 
     slot: str
@@ -227,10 +227,10 @@ class SlotCrop:
 
 
 def slot_crops(mask: np.ndarray, garments_N4: np.ndarray, categories: Sequence[str]) -> list[SlotCrop]:
-    """Top, bottom and shoes of the person in ``mask``: by the detector's boxes where it found them, else by published ratios.
+    """Top, bottom and shoes of the person in ``mask``: by the detector's boxes if it found them, otherwise by published ratios.
 
-    A dress fills top and bottom where nothing else does; shoes are the union of their boxes; of several tops, the union too (a
-    shirt under a coat). No pixel is in two crops: those that overlap are cut apart (``_apart``).
+    A dress fills top and bottom if nothing else does; shoes are the union of their boxes, and so are several tops (a shirt
+    under a coat). Crops share no pixel: those that overlap are cut apart (``_apart``).
     """
     tight = tight_box(mask)
     if tight is None:
@@ -254,7 +254,7 @@ def slot_crops(mask: np.ndarray, garments_N4: np.ndarray, categories: Sequence[s
 
 
 def _with_dress(found: list[SlotCrop]) -> list[SlotCrop]:
-    """A bottom seen up to the chest of a top is a dress, and a top of the same box is that dress too."""
+    """A bottom that reaches up to the chest of a top is a dress, and a top with the same box is that dress too."""
     top, bottom, shoes = found
     upper, lower = top.box[1], top.box[3]
     if RATIOS in (top.crop_source, bottom.crop_source) or bottom.box[1] >= upper + _CHEST * (lower - upper):
@@ -264,13 +264,12 @@ def _with_dress(found: list[SlotCrop]) -> list[SlotCrop]:
 
 
 def _apart(found: list[SlotCrop]) -> list[SlotCrop]:
-    """Crops without a common pixel. Of two that overlap, the upper one (by its middle) keeps its rows down to its hem, since it
-    mostly hangs over the lower one, but no row of the lower one's lower half; a dress is halved. A crop without a row is
-    left out.
+    """Makes crops disjoint. Of two that overlap, the upper one (by its middle) keeps its rows down to its hem, since it mostly
+    hangs over the lower one, but no row of the lower one's lower half; a dress is halved. A crop without a row is dropped.
 
-    Crops that share pixels show that they come from one photo, whatever the clothes are. Of people in garments drawn at
-    random, raw cosine told tops and bottoms of one photo with an AUC of .62; cut in the middle of the common rows .56, at the
-    hem .52 (tests/bench/slot_overlap.py).
+    Crops that share pixels reveal that they come from one photo, whatever the clothes are. For people in randomly drawn
+    garments, raw cosine recognised tops and bottoms of one photo with an AUC of .62; cut in the middle of the common rows .56,
+    at the hem .52 (tests/bench/slot_overlap.py).
     """
     made = list(found)
     for i, j in itertools.combinations(range(len(made)), 2):

@@ -1,6 +1,6 @@
-"""Our own detector at work: photos onto one of three canvases, the network in OpenVINO or torch, its answers into boxes.
+"""Running our own detector: photos onto one of three canvases, the network in OpenVINO or torch, its output into boxes.
 
-A folder of config.json and model.safetensors, as `w2w train detector` writes it; that of the default lies beside this file.
+A folder of config.json and model.safetensors, as `w2w train detector` writes it; the default one is next to this file.
 """
 
 import functools
@@ -27,10 +27,10 @@ DEFAULT = "w2w-lite0"
 DEFAULT_FOLDER = Path(__file__).parent / "weights"
 MODEL_TYPE = "w2w-dense"
 GROUND = 114  # grey around a photo on its canvas
-CODE = 1  # raise it when the same weights would give other answers
+CODE = 1  # bump when the same weights would give other answers
 
 _AGREES = 0.7  # IoU
-_MOST_PLACES = 300  # the best of a photo that are looked at
+_MOST_PLACES = 300  # best locations of a photo that are considered
 THRESHOLD = 0.3  # the highest F1 on 80 train photos of street; on its test photos precision .77 and recall .67
 _AT_ONCE = 8  # photos: more are not faster on a CPU, measured
 
@@ -40,16 +40,16 @@ Run = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 @dataclass(frozen=True)
 class Settings:
-    """What the weights alone do not say."""
+    """Settings not contained in the weights."""
 
     height_px: int = 416
     width_px: int = 288
     channels: int = 96
-    max_iou: float = 0.5  # of two boxes of one class that overlap more, the worse goes
+    max_iou: float = 0.5  # of two overlapping boxes of one class, the worse is dropped
     labels: tuple[str, ...] = CATEGORIES
 
     def canvases(self) -> list[tuple[int, int]]:
-        """(height, width) of an upright, a square and a lying photo's canvas, all of about the same area."""
+        """(height, width) of a portrait, a square and a landscape canvas, all of about the same area."""
         side = round((self.height_px * self.width_px) ** 0.5 / STRIDES[-1]) * STRIDES[-1]
         return [(self.height_px, self.width_px), (side, side), (self.width_px, self.height_px)]
 
@@ -63,7 +63,7 @@ def is_own(folder: Path) -> bool:
 
 
 def read_settings(folder: Path, name: str) -> Settings:
-    """Of config.json. Raises UsageError for one that is not ours."""
+    """Reads config.json. Raises UsageError if it is not one of ours."""
     values = weights.read_json(folder / "config.json", f"detector.name={name}")
     known = {k: values[k] for k in asdict(Settings()) if type(values.get(k)) in (int, float, list)}
     sizes = [v for k, v in known.items() if k != "labels"]
@@ -185,7 +185,7 @@ def best_canvas(image: np.ndarray, canvases: Sequence[tuple[int, int]]) -> tuple
 
 
 def letterbox(image: np.ndarray, height: int, width: int) -> tuple[np.ndarray, float]:
-    """The photo as large as a canvas of (height, width) takes it, in its upper left corner, and by how much it was scaled."""
+    """The photo as large as fits a canvas of (height, width), in its upper left corner, and its scale."""
     scale = min(height / image.shape[0], width / image.shape[1])
     size = max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale))
     canvas = np.full((height, width, 3), GROUND, np.uint8)
@@ -194,7 +194,7 @@ def letterbox(image: np.ndarray, height: int, width: int) -> tuple[np.ndarray, f
 
 
 def voted(found_N4: np.ndarray, scores_N: np.ndarray, kinds_N: np.ndarray, kept: np.ndarray) -> np.ndarray:
-    """The kept boxes, each as the mean of the boxes of its class around it (IoU >= .7), weighted by their scores' squares.
+    """The kept boxes, each as the mean of the boxes of its class around it (IoU >= .7), weighted by their squared scores.
 
     Gidaris and Komodakis 2015, section 4. Measured on 74 photos held out: AP75 .29 -> .33, mAP .353 -> .362, AP50 .712 -> .700.
     """
@@ -204,5 +204,5 @@ def voted(found_N4: np.ndarray, scores_N: np.ndarray, kinds_N: np.ndarray, kept:
 
 
 def to_boxes(sides_A4: np.ndarray, places_A2: np.ndarray) -> np.ndarray:
-    """Distances to the left, upper, right and lower side, as boxes xyxy."""
+    """Boxes xyxy from distances to the left, upper, right and lower side."""
     return np.concatenate([places_A2 - sides_A4[:, :2], places_A2 + sides_A4[:, 2:]], axis=1)

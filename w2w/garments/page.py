@@ -1,4 +1,4 @@
-"""What was seen in photos: boxes and masks drawn on them, cut-outs, how often each class, and what was rejected."""
+"""The page of photos: boxes and masks drawn on them, cut-outs, class counts, and rejects."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,12 +11,12 @@ from w2w.images.decode import decode
 from w2w.report.page import data_uri, thumbnail, write_page
 
 _PHOTO_PX = 420
-_DIMMED = 0.35  # of the background's light, where a mask is drawn
+_DIMMED = 0.35  # of the background's brightness, if a mask is drawn
 _WHITE = (255, 255, 255)
 _LEAST_NUMBER_PX = 13
-# Okabe and Ito 2008: told apart by all common kinds of colour vision
+# Okabe and Ito 2008: distinguishable with all common kinds of colour vision
 COLOURS = ("#e69f00", "#56b4e9", "#009e73", "#f0e442", "#0072b2", "#d55e00", "#cc79a7", "#999999")
-_DARK = 340  # sum of red, green and blue under which black letters cannot be read
+_DARK = 340  # sum of red, green and blue below which black letters are unreadable
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Box:
 
 @dataclass(frozen=True)
 class Seen:
-    """One photo and what was made of it. ``mask``: bool of any size, drawn over the whole photo."""
+    """One photo with its results. ``mask``: bool of any size, drawn over the whole photo."""
 
     image_id: str
     image: bytes
@@ -45,7 +45,7 @@ class Seen:
 
 @dataclass(frozen=True)
 class Refused:
-    """One photo that was rejected, and why."""
+    """A rejected photo, and the reason."""
 
     key: str
     stage: str
@@ -64,7 +64,7 @@ class Histogram:
 
 @dataclass(frozen=True)
 class Key:
-    """A line of a photo's legend: the number at a box, its colour, and what was found there."""
+    """A line of a photo's legend: the number at a box, its colour, and the detected class."""
 
     number: int
     text: str
@@ -76,12 +76,12 @@ class Key:
 
 
 def colours_of(categories: Iterable[str]) -> dict[str, str]:
-    """A colour a class; classes beyond the palette share them, and have their numbers."""
+    """A colour per class; classes beyond the palette share colours, and are told apart by their numbers."""
     return {c: COLOURS[i % len(COLOURS)] for i, c in enumerate(sorted(categories))}
 
 
 def legend_of(seen: Seen, colours: Mapping[str, str]) -> list[Key]:
-    """What ``draw`` numbers, the surest first."""
+    """The entries that ``draw`` numbers, highest score first."""
     keys = []
     for number, box in enumerate(_surest(seen.boxes), 1):
         label = "" if box.label == box.category else f" ({box.label})"
@@ -91,7 +91,7 @@ def legend_of(seen: Seen, colours: Mapping[str, str]) -> list[Key]:
 
 def draw(seen: Seen, colours: Mapping[str, str], longest_px: int = _PHOTO_PX) -> Image.Image | None:
     """The photo with numbered boxes in their class's colour and the person's box dashed; outside a mask it is dimmed, and the
-    mask has an outline, so that the clothes keep their colours. None where it is unreadable."""
+    mask is outlined, so that the clothes keep their colours. None if the photo is unreadable."""
     try:
         pixels = decode(seen.image)
     except Reject:
@@ -107,7 +107,7 @@ def draw(seen: Seen, colours: Mapping[str, str], longest_px: int = _PHOTO_PX) ->
         _dashed(pen, tuple(v * s for v, s in zip(seen.person, (x, y, x, y))))
     size_px = max(_LEAST_NUMBER_PX, longest_px // 28)
     numbered = list(enumerate(_surest(seen.boxes), 1))
-    for number, box in reversed(numbered):  # the surest on top
+    for number, box in reversed(numbered):  # highest score on top
         left, top, right, bottom = (v * s for v, s in zip(box.box, (x, y, x, y)))
         colour = colours.get(box.category, COLOURS[-1])
         pen.rectangle((left, top, max(left, right - 1), max(top, bottom - 1)), outline=colour, width=2)
@@ -162,7 +162,7 @@ def garment_report(
     reject_counts: Sequence[tuple[str, str, int]],
     explained: str = "",
 ) -> None:
-    """Writes the page to ``out``. ``reject_counts``: (stage, code, how many), of all rejects and not only those shown;
+    """Writes the page to ``out``. ``reject_counts``: (stage, code, count) over all rejects, not only those shown;
     ``explained``: a sentence above the photos."""
     colours = colours_of({b.category for p in photos for b in p.boxes} | {c for h in histograms[:1] for c in h.counts})
     shown = []

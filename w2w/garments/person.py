@@ -1,7 +1,7 @@
-"""The person of a photo: which prompts to give a segmenter, and which of its masks make one person.
+"""The person of a photo: which prompts to give a segmenter, and which of its masks make up the person.
 
-Procedure: a box prompt without multimask and with points on the clothes; the shoes, bags and hats that touch the person are
-joined to it. On top of segment-anything @dca509f.
+Procedure: a box prompt without multimask and with points on the clothes; shoes, bags and hats that touch the person are added.
+On top of segment-anything @dca509f.
 """
 
 from collections.abc import Sequence
@@ -16,8 +16,8 @@ from w2w.garments.masks import MaskRules
 from w2w.garments.taxonomy import BAG, HAT, PERSON, SHOES
 
 # A union of garments has no head and no hands: how much a box grows to the left, top, right, bottom, in shares of its sides.
-# Measured with one guided look of u2netp averaged with the whole photo's on 100 street photos for training (alone .952):
-# (.2 .22 .2 .05) IoU .958, (.4 .25 .4 .08) .955, (.8 .3 .8 .1) .952.
+# Measured with one guided look of u2netp averaged with the whole photo's on 100 street photos for training (alone .952): (.2
+# .22 .2 .05) IoU .958, (.4 .25 .4 .08) .955, (.8 .3 .8 .1) .952.
 _AROUND = {"garments": (0.20, 0.22, 0.20, 0.05), "dress": (0.20, 0.30, 0.20, 0.30), "person": (0.07, 0.07, 0.07, 0.07)}
 _NEAR = 0.05  # of the person's box: a shoe, bag or hat within it belongs to the person
 _CARRIED = (SHOES, BAG, HAT)
@@ -26,7 +26,7 @@ _CARRIED = (SHOES, BAG, HAT)
 def person_prompts(
     person: PersonBox, garments_N4: np.ndarray, categories: Sequence[str], width: int, height: int, with_parts: bool
 ) -> list[Prompt]:
-    """What to ask for: the person (with a point on each piece of clothing), then each shoe, bag and hat that touches."""
+    """The prompts: the person (with a point on each piece of clothing), then each shoe, bag and hat that touches."""
     if person.box is None:
         return []
     around = boxes.pad(person.box, width, height, *_AROUND[person.source])
@@ -53,11 +53,11 @@ def person_mask(
     person: PersonBox,
     rules: MaskRules,
 ) -> Masked:
-    """The person's mask, cleaned. Raises Reject where nobody was found, or the mask is not to be used (``masks.check``)."""
+    """The person's mask, cleaned. Raises Reject if nobody was found, or the mask is unusable (``masks.check``)."""
     height, width = image.shape[:2]
     prompts = person_prompts(person, garments_N4, categories, width, height, segmenter.needs_box)
     if segmenter.needs_box and not prompts:
-        raise Reject(RejectCode.NO_PERSON, f"no box of a person to cut out ({person.source})")
+        raise Reject(RejectCode.NO_PERSON, f"no person's box to cut out ({person.source})")
     found = segmenter(image, prompts)
     mask = found[0].mask.copy()
     for part in found[1:]:

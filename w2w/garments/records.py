@@ -1,4 +1,4 @@
-"""Records of published data sets' files: what is missing or strange in one becomes a sentence with the file's and its name."""
+"""Records in data set files: a missing or strange field becomes an error message with the names of file and record."""
 
 import json
 import os
@@ -14,7 +14,7 @@ _MAX_NUMBER = 1e9  # of a coordinate
 
 
 class Record:
-    """A JSON object of a file, whose missing or strange fields become sentences with both names."""
+    """A JSON object of a file, whose missing or strange fields raise errors that name both."""
 
     def __init__(self, where: str, values: object):
         self.where = where
@@ -43,12 +43,12 @@ class Record:
 
 
 def shown(value: object) -> str:
-    """The beginning of a value that may be of any size and depth, or refer to itself."""
+    """The start of a value of any size and depth, even self-referencing."""
     return f"{reprlib.repr(value):.60}"
 
 
 def numbers(values: Any, count: int, where: str) -> Any:
-    """A tuple of ``count`` finite floats. Raises UsageError where they are not ``count`` numbers."""
+    """A tuple of ``count`` finite floats. Raises UsageError if they are not ``count`` numbers."""
     good = len(values) == count and all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
     if not good or any(v != v or abs(v) > _MAX_NUMBER for v in values):
         raise UsageError(f"{where} is {shown(values)}, not {count} numbers")
@@ -56,7 +56,7 @@ def numbers(values: Any, count: int, where: str) -> Any:
 
 
 def below(folder: Path, name: str, where: str) -> str:
-    """The path of the file that a record names in a folder. Raises UsageError for a name that leads out of it."""
+    """The path of a file in a folder, as named by a record. Raises UsageError for a name that leads out of it."""
     path, root = os.path.normpath(folder / name), os.path.normpath(folder)
     if not path.startswith(f"{root.rstrip('/')}/"):
         raise UsageError(f"{where}: {shown(name)} is not a file in {folder}")
@@ -70,11 +70,11 @@ def from_xywh(box: tuple[float, ...]) -> tuple[float, float, float, float]:
 
 
 def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    """A JSON object; of a field that is there twice Python would keep the last one and say nothing."""
+    """A JSON object without duplicate fields, of which Python would silently keep the last."""
     values = dict(pairs)
     if len(values) < len(pairs):
         names = [name for name, _ in pairs]
-        raise ValueError(f"field {next(n for n in names if names.count(n) > 1)!r} is there twice in one object")
+        raise ValueError(f"field {next(n for n in names if names.count(n) > 1)!r} is duplicated in one object")
     return values
 
 
@@ -82,7 +82,7 @@ JSON = json.JSONDecoder(object_pairs_hook=_once)
 
 
 def parse_json(text: str, where: object, at: int | None = None) -> object:
-    """The text's JSON value; with ``at`` the value that begins there, and where it ends. Raises UsageError."""
+    """The text's JSON value; with ``at``, the value that starts there and its end. Raises UsageError."""
     try:
         return JSON.decode(text) if at is None else JSON.raw_decode(text, at)
     except RecursionError:
@@ -109,7 +109,7 @@ def read_text(path: Path) -> str:
 
 
 def files_below(folder: Path, endings: Iterable[str], recursive: bool = True) -> list[Path]:
-    """The files of these endings, in order. Raises UsageError where one of them has a name that is not UTF-8, or is no file."""
+    """The files with these suffixes, in order. Raises UsageError if a name is not UTF-8, or is not a file."""
     unusable: list[tuple[str, str]] = []
     found = storage.list_files(str(folder), recursive, unusable)
     for path, why in sorted(unusable):

@@ -1,4 +1,4 @@
-"""The family of SAM: segment-anything's own code, transformers and ultralytics behind one interface.
+"""The SAM family: segment-anything's own code, transformers and ultralytics behind one interface.
 
 A photo is encoded once, whatever the number of prompts.
 """
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
 
 def _by_points(prompts: Sequence[Prompt]) -> list[tuple[list[int], np.ndarray, np.ndarray | None]]:
-    """Prompts with the same number of points together: their places, boxes (N, 4), points (N, P, 2) or None.
+    """Groups of prompts with the same number of points: their positions, boxes (N, 4), points (N, P, 2) or None.
 
-    Points that only fill up (SAM's label -1, transformers' -10) are tokens too, and a mask would hang on its neighbours.
+    Padding points (SAM's label -1, transformers' -10) are tokens too, and would make a mask depend on its neighbours.
     """
     groups: dict[int, list[int]] = {}
     for i, prompt in enumerate(prompts):
@@ -42,14 +42,14 @@ def _in_order(found: dict[int, Masked]) -> list[Masked]:
 
 
 def _masked(logits_NHW: np.ndarray, scores_N: np.ndarray) -> list[Masked]:
-    """Raises Reject where one is not finite."""
+    """Raises Reject if any value is not finite."""
     if not (np.isfinite(logits_NHW).all() and np.isfinite(scores_N).all()):
         raise Reject(RejectCode.NOT_FINITE, "the segmenter gave NaN or infinity")
     return [Masked(logits > 0, float(score), stability(logits)) for logits, score in zip(logits_NHW, scores_N)]
 
 
 class SegmentAnything:
-    """segment-anything's own code (Kirillov et al. 2023) with a checkpoint of vit_b, vit_l or vit_h: the file tells which."""
+    """segment-anything's own code (Kirillov et al. 2023) with a checkpoint of vit_b, vit_l or vit_h, known by its shapes."""
 
     needs_box = True
 
@@ -61,8 +61,8 @@ class SegmentAnything:
         state = weights.read([file], option)
         try:
             model = sam_from(state)
-        except Exception as e:  # a tensor that it looks for is not there, or of another shape
-            raise UsageError(f"{option}: {file} is no checkpoint of segment-anything: {weights.line(e)}") from e
+        except Exception as e:  # a tensor is missing or has another shape
+            raise UsageError(f"{option}: {file} is not a checkpoint of segment-anything: {weights.line(e)}") from e
         weights.fill(model, state, f"{option}: {file}")
         self._torch, self._device, self._dtype = torch, device, getattr(torch, dtype)
         self._predictor = SamPredictor(model.eval().to(device))
@@ -89,7 +89,7 @@ class SegmentAnything:
 def sam_from(state: dict) -> "torch.nn.Module":
     """The network that fits a checkpoint's shapes, without its weights: vit_b, vit_l, vit_h, or a smaller one of the same kind.
 
-    Sizes are read off where ``segment_anything.build_sam`` has them in a table. Raises KeyError for another kind of file.
+    Derives the sizes that ``segment_anything.build_sam`` has in a table. Raises KeyError for any other file.
     """
     from functools import partial
 
@@ -169,7 +169,7 @@ class Transformers:
         self._model = model.to(device)
 
     def probed(self) -> list[np.ndarray]:
-        """What the network on the CPU says of a picture, asked with a box and a point and with a box alone."""
+        """The network's output for a picture on the CPU, prompted with a box and a point and with a box alone."""
         picture = np.random.default_rng(0).integers(0, 256, (64, 48, 3), np.uint8)
         prompts = [Prompt((4, 4, 40, 60), ((20, 30),)), Prompt((10, 10, 40, 40))]
         return [part for _, logits, scores in self._answers(picture, prompts) for part in (logits, scores)]
@@ -178,7 +178,7 @@ class Transformers:
         return _in_order({i: m for members, *found in self._answers(image, prompts) for i, m in zip(members, _masked(*found))})
 
     def _answers(self, image: np.ndarray, prompts: Sequence[Prompt]) -> Iterator[tuple[list[int], np.ndarray, np.ndarray]]:
-        """Places of prompts, their logits (N, H, W) and scores (N,)."""
+        """Positions of prompts, their logits (N, H, W) and scores (N,)."""
         torch = self._torch
         encoded: dict = {}
         picture = Image.fromarray(image)
@@ -232,7 +232,7 @@ class Ultralytics:
             self._predictor = kind(overrides=settings | {"save": False, "task": "segment", "mode": "predict"})
             self._predictor.setup_model(model=None, verbose=False)
             self._predictor.setup_source(np.zeros((64, 64, 3), np.uint8))  # fixes the input's size
-        except Exception as e:  # what its loaders raise for another model's tensors; they are strict
+        except Exception as e:  # raised by its strict loaders for another model's tensors
             raise UsageError(f"{option}: {file}: {weights.line(e)}") from e
         weights.check_finite(self._predictor.model, f"{option}: {file}")
         self._predictor.model.mask_threshold = 0.0
@@ -245,7 +245,7 @@ class Ultralytics:
         try:
             for members, boxes_N4, points_NP2 in _by_points(prompts):
                 if pixels is None:
-                    # what its set_image does, without a data loader, and with the pixels kept
+                    # what its set_image does, without a data loader, and keeping the pixels
                     predictor.batch = ["photo"], [np.ascontiguousarray(image[..., ::-1])], [""]  # OpenCV's BGR
                     pixels = predictor.preprocess(predictor.batch[1])
                     predictor.features = predictor.get_im_features(pixels)

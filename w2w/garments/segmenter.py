@@ -1,4 +1,4 @@
-"""Which segmenter cuts people out: its options, its files, its version. SAM's family, and a default that needs no download."""
+"""Segmenters that cut people out: options, files, version. SAM's family, and a default that needs no download."""
 
 import os
 from dataclasses import asdict, dataclass
@@ -12,7 +12,7 @@ from w2w.models import sources, weights
 from w2w.models.device import check_options, torch_device
 from w2w.models.trial import try_open
 
-CODE = 1  # raise it when the same weights and config would give other masks
+CODE = 1  # bump when the same weights and config would give other masks
 
 _PACKAGES = {"sam": "segment_anything", "ultralytics": "ultralytics"}
 
@@ -46,12 +46,12 @@ def segmenter_version(config: SegmenterConfig) -> str:
 
 
 def try_segmenter(config: SegmenterConfig) -> None:
-    """Raises UsageError for what is wrong with the model's files, without keeping it in this process."""
+    """Raises UsageError for faults in the model's files, without keeping it in this process."""
     try_open(load_segmenter, config, (u2net.NAME,), segmenter_version(config))
 
 
 def load_segmenter(config: SegmenterConfig) -> Segmenter:
-    """Loads the weights onto the device. Raises UsageError for a model or device that is not there."""
+    """Loads the weights onto the device. Raises UsageError for a missing model or device."""
     files = _files(config)
     kind = config.name.partition(":")[0]
     if config.name == u2net.NAME:
@@ -92,7 +92,7 @@ def _files(config: SegmenterConfig) -> list[Path]:
 
 
 def _fetched(url: str, sha256: str | None) -> Path:
-    """The file behind a URL, in the cache under its digest; what has another digest is deleted and refused."""
+    """The file behind a URL, cached under its digest; a file with another digest is deleted and refused."""
     import torch
 
     if not sha256 or len(sha256) != 64:

@@ -22,7 +22,7 @@ from w2w.images.stage import PIXEL_HEIGHT, PIXEL_WIDTH, PIXELS, photos_of
 from w2w.models.encoder import check_version
 from w2w.stage import with_rejects
 
-FOUND = "found"  # what the detector found in a photo, best first, boxes in the photo's stored size; persons too
+FOUND = "found"  # detections in a photo, best first, boxes in the photo's stored size; including persons
 ITEMS = "items"  # rows of table `garments`
 _JPEG_QUALITY = 90
 
@@ -43,7 +43,7 @@ GARMENT_GIVES = pa.schema(
         *(schema.LOOKS.schema.field(c) for c in schema.LOOKS.schema.names if c != schema.IMAGE_ID),
     ]
 )
-# what stands beside a photo that is to be cut out, from tables `garments` and `looks`
+# joined to a photo to be cut out, from tables `garments` and `looks`
 GUIDE_SCHEMA = pa.schema([(FOUND, FOUND_TYPE), (schema.PERSON_BOX, schema.XYXY), (schema.CROP_SOURCE, pa.string())])
 SEGMENT_GIVES = pa.schema([schema.CUTOUTS.schema.field(c) for c in (schema.MASK_RLE, schema.SCORE, schema.STABILITY)])
 CUTOUT_GIVES = pa.schema(
@@ -55,21 +55,21 @@ CUTOUT_GIVES = pa.schema(
 
 
 def to_jpeg(image: np.ndarray) -> bytes:
-    """JPEG, quality 90, colours at half the resolution."""
+    """JPEG, quality 90, chroma at half the resolution."""
     return simplejpeg.encode_jpeg(np.ascontiguousarray(image), _JPEG_QUALITY, colorspace="RGB", colorsubsampling="420")
 
 
 def garment_id(image_id: str, category: str, box: Sequence[float], stage_version: str) -> str:
-    """sha256 over photo, class, box in whole pixels and stage version, 64 hex digits: the same garment found again has it."""
+    """sha256 over photo, class, box in whole pixels and stage version, 64 hex digits: stable across detections."""
     text = "|".join([image_id, category, *(str(round(v)) for v in box), stage_version])
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 class Detect:
-    """Loads the detector once a worker; adds what it finds to rows with pixels (PHOTO_GIVES)."""
+    """Loads the detector once per worker; adds its detections to rows with pixels (PHOTO_GIVES)."""
 
     def __init__(self, config: DetectorConfig, version: str = ""):
-        """``version``: the detector's version that it must have."""
+        """``version``: the detector version that is expected."""
         self._detector = Detector(config)
         if version:
             check_version(f"detector.name={config.name}", version, detector_version(config))
@@ -90,7 +90,7 @@ def _stored(found: Found, photo: np.ndarray, width: int, height: int) -> list[di
 
 
 def cut_garments(rows: pa.Table, *, stage_version: str, crop_px: int, padding: float) -> pa.Table:
-    """A crop of each garment and of the whole person; drops the pixels. A photo without garments stays, with none."""
+    """A crop of each garment and of the whole person; drops the pixels. A photo without garments is kept."""
     items, looks = [], []
     columns = (rows.column(c).to_pylist() for c in (schema.IMAGE_ID, FOUND, schema.WIDTH))
     for photo, image_id, found, width in zip(photos_of(rows), *columns):
@@ -132,10 +132,10 @@ def cut_garments(rows: pa.Table, *, stage_version: str, crop_px: int, padding: f
 
 
 class Segment:
-    """Loads the segmenter once a worker; adds the person's mask to rows with pixels and, where a detector ran, a guide."""
+    """Loads the segmenter once per worker; adds the person's mask to rows with pixels and, if a detector ran, a guide."""
 
     def __init__(self, config: SegmenterConfig, rules: MaskRules, version: str = ""):
-        """``version``: the segmenter's version that it must have."""
+        """``version``: the segmenter version that is expected."""
         self._segmenter, self._rules = load_segmenter(config), rules
         if version:
             check_version(f"segmenter.name={config.name}", version, segmenter_version(config))
@@ -165,7 +165,7 @@ class Segment:
 
 
 def _guides(rows: pa.Table) -> tuple[list[np.ndarray], list[list[str]], list[PersonBox]]:
-    """Garments' boxes (in pixels of the photos), classes, and the person of each row; none where no detector ran."""
+    """Garment boxes (in pixels of the photos), classes, and the person of each row; empty if no detector ran."""
     n = rows.num_rows
     if FOUND not in rows.column_names:
         return [np.empty((0, 4), np.float32)] * n, [[]] * n, [PersonBox(None, "no_detector")] * n

@@ -1,8 +1,8 @@
-"""Seven classes, and how the labels of every data set and published detector become them: always by name, never by number.
+"""Seven classes, and how the labels of every data set and published detector map to them: always by name, never by number.
 
-A label becomes a class, an ignore region (it may be one of ours, nobody knows: neither right nor wrong to find it), or nothing.
-Sources: the categories that each data set's annotation files list; `yainage90/fashion-visual-search` @c8ae4bb for the choice
-of 7 (its label order differs between its own models, so that numbers are not exchanged).
+A label becomes a class, an ignore region (it may be one of ours: detecting it is neither right nor wrong), or nothing. Sources:
+the categories that each data set's annotation files list; `yainage90/fashion-visual-search` @c8ae4bb for the choice of 7 (its
+label order differs between its own models, so that numbers are not interchangeable).
 """
 
 import re
@@ -13,8 +13,8 @@ from w2w.config import nearest
 from w2w.errors import UsageError
 
 BAG, BOTTOM, DRESS, HAT, OUTER, SHOES, TOP = CATEGORIES = ("bag", "bottom", "dress", "hat", "outer", "shoes", "top")
-ETC = "etc"  # what a thumbnail shows that is none of the seven
-PERSON = "person"  # of general detectors: not a garment, but the box of a person
+ETC = "etc"  # a thumbnail that shows none of the seven
+PERSON = "person"  # label of general detectors: not a garment, but a person's box
 IGNORE = "ignore"  # a region in which a detection counts neither as right nor as wrong
 
 _SAME = {c: c for c in CATEGORIES}
@@ -133,8 +133,8 @@ _POLYVORE = {
     **dict.fromkeys(("jewellery", "sunglasses", "accessories", "scarves")),
 }
 
-# DeepFashion (Liu et al. 2016): the folders of its two retrieval benchmarks. What a label leaves open (trousers or a jacket of
-# denim or a suit, summer wear) the clothes type of each photo says: upper body, lower body, full body.
+# DeepFashion (Liu et al. 2016): the folders of its two retrieval benchmarks. Ambiguous labels (denim or suit trousers and
+# jackets, summer wear) are resolved by each photo's clothes type: upper body, lower body, full body.
 _IN_SHOP = {
     "blouses_shirts": TOP,
     "cardigans": OUTER,
@@ -173,13 +173,13 @@ _CONSUMER_TO_SHOP = {
     "tank_top": TOP,
 }
 
-# Clothing Co-Parsing (Yang, Luo, Lin 2014), the labels whose class is not in the file's own supercategory
+# Clothing Co-Parsing (Yang, Luo, Lin 2014): labels whose class is not in the file's own supercategory
 _CCP_IGNORED = ("accessories", "bodysuit", "intimate", "romper", "scarf", "stockings", "suit", "swimwear", "tights", "belt")
 
-# The clothes that COCO's 80 classes know, and the person; the other 75 are nothing.
+# Of COCO's 80 classes, the clothes and the person; the other 75 are ignored.
 _COCO = {PERSON: PERSON, "backpack": BAG, "handbag": BAG, "suitcase": None, "tie": None, "umbrella": None}
 
-# what each data set, and each detector trained on it, calls things
+# the vocabulary of each data set, and of detectors trained on it
 VOCABULARIES: dict[str, Mapping[str, str | None]] = {
     "w2w": _SAME,
     "modanet": _MODANET,
@@ -195,7 +195,7 @@ VOCABULARIES: dict[str, Mapping[str, str | None]] = {
 _OPEN = frozenset({"coco"})  # vocabularies of which only these labels concern us
 
 
-# the nouns by which shops call things, in the singular
+# nouns that shops use, in the singular
 _NOUNS = {
     BAG: "bag handbag backpack rucksack clutch tote purse satchel duffel",
     BOTTOM: "bottom bottomwear pant trouser jean short skirt legging jegging capri chino churidar jogger culotte slack",
@@ -209,8 +209,8 @@ _CLASS_OF = {noun: c for c, nouns in _NOUNS.items() for noun in nouns.split()}
 
 
 def class_called(text: str) -> str | None:
-    """The class of a shop's own name for a category, by its last noun that is known: "Men's Casual Shoes" are shoes, a "shirt
-    dress" is a dress. None where no word says it."""
+    """The class of a shop's own category name, by its last known noun: "Men's Casual Shoes" are shoes, a "shirt dress" is a
+    dress. None if no word is known."""
     for word in reversed(re.findall(r"[a-z]+", re.sub(r"\bt[ -]?shirt", "tshirt", text.lower()))):
         for noun in (word, word.removesuffix("s"), word.removesuffix("es")):
             if noun in _CLASS_OF:
@@ -240,10 +240,10 @@ class TaxonomyConfig:
             raise UsageError(f"vocabulary={self.vocabulary}: unknown.{nearest(self.vocabulary, ['auto', *VOCABULARIES])}")
         for option, allowed in (("jumpsuit", (IGNORE, DRESS, "drop")), ("tights", (IGNORE, BOTTOM, "drop"))):
             if getattr(self, option) not in allowed:
-                raise UsageError(f"{option}={getattr(self, option)}: it is one of {', '.join(allowed)}")
+                raise UsageError(f"{option}={getattr(self, option)}: must be one of {', '.join(allowed)}")
         for label, target in (self.classes or {}).items():
             if target not in (*CATEGORIES, PERSON, IGNORE, "drop"):
-                raise UsageError(f"classes.{label}={target}: it is one of {', '.join((*CATEGORIES, PERSON, IGNORE, 'drop'))}")
+                raise UsageError(f"classes.{label}={target}: must be one of {', '.join((*CATEGORIES, PERSON, IGNORE, 'drop'))}")
 
 
 def mapping_of(
@@ -251,8 +251,8 @@ def mapping_of(
 ) -> dict[str, str | None]:
     """Label -> one of CATEGORIES, PERSON, IGNORE, or None for nothing, for every label that ``where`` lists.
 
-    Compared without case and outer blanks. With ``auto`` the smallest vocabulary that has all labels is taken; COCO's has a
-    person and leaves the others alone. Raises UsageError naming the labels that nobody knows.
+    Compared ignoring case and surrounding blanks. ``auto`` takes the smallest vocabulary that has all labels; COCO's counts if
+    it has a person. Raises UsageError naming the unknown labels.
     """
     labels = list(dict.fromkeys(labels))
     own = {_plain(label): None if target == "drop" else target for label, target in (config.classes or {}).items()}
@@ -275,7 +275,7 @@ def mapping_of(
 
 
 def street_target(label: str, supercategory: str) -> str | None:
-    """Clothing Co-Parsing: the file's supercategory is the class; what may be clothes without one is an ignore region."""
+    """Clothing Co-Parsing: the file's supercategory is the class; possible clothes without one are an ignore region."""
     return supercategory or (IGNORE if label in _CCP_IGNORED else None)
 
 

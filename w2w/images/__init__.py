@@ -1,1 +1,1 @@
-"""Encoded images from anywhere: safe decoding, perceptual hashes, a model's input size."""
+"""Encoded images: safe decoding, perceptual hashes, resizing to a model's input."""

@@ -1,9 +1,9 @@
 """Wide-gamut photos to sRGB.
 
-Phones write Display P3 and cameras Adobe RGB; read as sRGB, a saturated red is off by up to 60 levels, which an encoder
-takes for another colour. Only RGB matrix profiles are converted (all camera profiles are of that kind), by a parser of our own
-and a table look-up: no profile from outside reaches a colour engine written in C. Grey, CMYK and table-based profiles, and
-damaged ones, are ignored: the image is taken as sRGB. So are the colour tags of AVIF that are no ICC profile.
+Phones write Display P3 and cameras Adobe RGB; read as sRGB, a saturated red is off by up to 60 levels, a different colour to an
+encoder. Only RGB matrix profiles are converted (all camera profiles are of that kind), by a parser of our own and a look-up
+table: no external profile reaches a colour engine written in C. Grey, CMYK, table-based and damaged profiles are ignored, and
+the image is taken as sRGB; so are AVIF colour tags other than ICC profiles.
 """
 
 import struct
@@ -14,7 +14,7 @@ from PIL import Image, ImageFilter
 
 _GRID = 33  # against the exact formula: at most 2 levels off for Display P3 and Adobe RGB
 _MAX_PROFILE_BYTES = 64 * 1024  # real matrix profiles have 0.4 to 4 KB
-_NEGLIGIBLE = 3 / 255  # profiles that call themselves sRGB differ by up to 2 levels
+_NEGLIGIBLE = 3 / 255  # nominal sRGB profiles differ by up to 2 levels
 # linear sRGB to XYZ under D50, the white of every ICC profile: IEC 61966-2-1 primaries, Bradford-adapted
 _SRGB_TO_XYZ = np.array(
     [[0.4360747, 0.3850649, 0.1430804], [0.2225045, 0.7168786, 0.0606169], [0.0139322, 0.0971045, 0.7141733]]
@@ -22,7 +22,7 @@ _SRGB_TO_XYZ = np.array(
 
 
 def to_srgb(image: np.ndarray, icc_profile: bytes | None) -> np.ndarray:
-    """(H, W, 3) uint8 in the profile's colours -> the same in sRGB; the very same array where there is nothing to do."""
+    """(H, W, 3) uint8 in the profile's colours -> the same in sRGB; the same array if there is nothing to convert."""
     usable = isinstance(icc_profile, bytes) and 0 < len(icc_profile) <= _MAX_PROFILE_BYTES
     table = _table(icc_profile) if usable else None
     return image if table is None else np.array(Image.fromarray(image).filter(table))
@@ -30,7 +30,7 @@ def to_srgb(image: np.ndarray, icc_profile: bytes | None) -> np.ndarray:
 
 @lru_cache(maxsize=64)
 def _table(profile: bytes) -> ImageFilter.Color3DLUT | None:
-    with np.errstate(all="ignore"):  # a hostile profile may overflow anything; what is not finite is refused below
+    with np.errstate(all="ignore"):  # a hostile profile may overflow anything; non-finite results are refused below
         return _build_table(profile)
 
 
@@ -54,7 +54,7 @@ def _build_table(profile: bytes) -> ImageFilter.Color3DLUT | None:
 
 
 def _matrix_and_curves(profile: bytes) -> tuple[np.ndarray, list[np.ndarray]] | None:
-    """Linear device RGB to XYZ (3, 3) and each channel's curve; None where it is no RGB matrix profile. Source: ICC.1:2022."""
+    """Linear device RGB to XYZ (3, 3) and each channel's curve; None if it is not an RGB matrix profile. Source: ICC.1:2022."""
     if len(profile) < 132 or profile[16:24] != b"RGB XYZ " or profile[36:40] != b"acsp":
         return None
     (num_tags,) = struct.unpack_from(">I", profile, 128)
@@ -73,7 +73,7 @@ def _matrix_and_curves(profile: bytes) -> tuple[np.ndarray, list[np.ndarray]] | 
 
 
 def _curve(tag: bytes) -> np.ndarray | None:
-    """Samples of encoded -> linear over [0, 1]; None for a kind that no camera writes. Source: ICC.1:2022, 10.6 and 10.18."""
+    """Samples of encoded -> linear over [0, 1]; None for kinds that no camera writes. Source: ICC.1:2022, 10.6 and 10.18."""
     x = np.linspace(0, 1, 1024)
     if tag[:4] == b"curv":
         (count,) = struct.unpack_from(">I", tag, 8)

@@ -1,7 +1,7 @@
-"""What image files say about themselves before and without a decoder: size, completeness, orientation.
+"""What image files declare, read without a decoder: size, completeness, orientation.
 
-Pillow accepts a PNG whose data ends early (the rest stays black), allocates a WebP's canvas before anybody can look at
-its size, and calls a cut file by many names.
+Pillow accepts a PNG whose data ends early (the rest stays black), allocates a WebP's canvas before its size can be checked, and
+reports a truncated file in many ways.
 """
 
 import struct
@@ -19,7 +19,7 @@ _INFLATE_STEP = 1 << 20
 
 @dataclass(frozen=True)
 class Png:
-    """A PNG's header, its compressed pixel data in order, and its eXIf block wherever it stands."""
+    """A PNG's header, its compressed pixel data in order, and its eXIf block wherever it is."""
 
     width: int
     height: int
@@ -53,9 +53,9 @@ def read_png(data: bytes) -> Png:
 
 
 def check_png(png: Png) -> None:
-    """Raises Reject unless the data inflates to every row. Holds 1 MB of it at a time, whatever the file says.
+    """Raises Reject unless the data inflates to every row. Holds 1 MB of it at a time, whatever the header declares.
 
-    The second inflation costs about as much again as Pillow's decoding; PNGs are the few in a fashion catalog.
+    The second inflation costs about as much again as Pillow's decoding; fashion catalogs contain few PNGs.
     """
     sizes = [(png.width, png.height)]
     if png.interlaced:
@@ -77,7 +77,7 @@ def check_png(png: Png) -> None:
 
 
 def webp_size(data: bytes) -> tuple[int, int]:
-    """Width and height of the canvas. Raises Reject: TRUNCATED where the file is shorter than it says.
+    """Width and height of the canvas. Raises Reject: TRUNCATED if the file is shorter than it declares.
 
     Source: RFC 9649, sections 2.5 to 2.7; RFC 6386, section 9.1.
     """
@@ -95,7 +95,7 @@ def webp_size(data: bytes) -> tuple[int, int]:
 
 
 def check_boxes(data: bytes) -> None:
-    """Raises Reject TRUNCATED where a top-level box of an AVIF ends behind the file. Source: ISO/IEC 14496-12, section 4.2."""
+    """Raises Reject TRUNCATED if a top-level AVIF box ends beyond the file. Source: ISO/IEC 14496-12, section 4.2."""
     at = 0
     for _ in range(_MAX_PARTS):
         if at == len(data):
@@ -103,7 +103,7 @@ def check_boxes(data: bytes) -> None:
         size = int.from_bytes(data[at : at + 4])
         if size == 1:
             size = int.from_bytes(data[at + 8 : at + 16])
-        if size == 0:  # up to the end of the file
+        if size == 0:  # extends to the end of the file
             return
         if at + max(size, 8) > len(data):
             raise Reject(RejectCode.TRUNCATED, "AVIF is shorter than its boxes say")

@@ -1,4 +1,4 @@
-"""Bytes from anywhere to RGB pixels, or a Reject that says why not. The only decoder of w2w."""
+"""Bytes from any source to RGB pixels, or a Reject with the reason. The only decoder of w2w."""
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,8 +18,8 @@ from w2w.images.jpeg import JpegHeader
 class DecodeLimits:
     """What an image may cost.
 
-    64 million pixels are above what phones and cameras write (48 to 61 million) and make an array of 192 MB. Measured peaks
-    for such an image, that array included: JPEG and PNG 0.5 GB, progressive JPEG 0.7, WebP 1.0: bytes that a worker must have.
+    64 million pixels is more than phones and cameras write (48 to 61 million) and makes an array of 192 MB. Measured peak
+    memory of a worker for such an image, including the array: JPEG and PNG 0.5 GB, progressive JPEG 0.7, WebP 1.0.
     """
 
     LEAST = {"max_bytes": 1, "max_pixels": 1}
@@ -34,7 +34,7 @@ class DecodeLimits:
 
 @dataclass(frozen=True)
 class ImageInfo:
-    """What the header says. ``width`` and ``height`` are upright: as a viewer shows the image."""
+    """What the header declares. ``width`` and ``height`` are upright, as a viewer shows the image."""
 
     format: str
     width: int
@@ -46,15 +46,15 @@ _DEFAULT_LIMITS = DecodeLimits()
 
 
 def probe(data: bytes, limits: DecodeLimits = _DEFAULT_LIMITS) -> ImageInfo:
-    """Format and size from the header alone, before any pixel is allocated. Raises Reject as ``decode`` would for it."""
+    """Format and size from the header alone, before any pixel is allocated. Raises Reject like ``decode``."""
     return _open(data, limits)[0]
 
 
 def decode(data: bytes, limits: DecodeLimits = _DEFAULT_LIMITS, min_side_px_wanted: int | None = None) -> np.ndarray:
     """(H, W, 3) uint8 RGB: upright, C-contiguous, writable, in sRGB, transparency on white, the first frame of several.
 
-    Where ``min_side_px_wanted`` is given, a JPEG at least twice as large is decoded to a half, quarter or eighth of its
-    size, the shorter side still >= that. Raises Reject, and nothing else, for every input that cannot be decoded whole.
+    With ``min_side_px_wanted``, a JPEG at least twice as large is decoded at a half, quarter or eighth of its size, the shorter
+    side still >= that. Raises Reject, and nothing else, for every input that cannot be decoded whole.
     """
     info, opened = _open(data, limits)
     if isinstance(opened, JpegHeader):
@@ -75,11 +75,11 @@ def decode_many(
     min_side_px_wanted: int | None = None,
     threads: int = 1,
 ) -> list[np.ndarray | Reject]:
-    """``decode`` of each blob, in order; a blob that cannot be decoded (null: EMPTY) has its Reject in its place.
+    """``decode`` of each blob, in order; a blob that cannot be decoded (null: EMPTY) yields its Reject.
 
-    The decoders release the GIL, so ``threads`` helps where a process has cores to itself: 1.5 times as many images with 2
-    threads on 2 cores. Workers that already fill the cores gain nothing. Whoever holds many images at once should raise
-    glibc's mmap and trim thresholds: page faults of fresh memory otherwise cost 0.7 of the decoding again.
+    The decoders release the GIL, so ``threads`` helps a process that has several cores: 1.5 times as many images with 2 threads
+    on 2 cores. Workers that already fill the cores gain nothing. Callers that hold many images at once should raise glibc's
+    mmap and trim thresholds: page faults of fresh memory otherwise cost 0.7 of the decoding again.
     """
 
     def one(blob: bytes | pa.Scalar | None) -> np.ndarray | Reject:

@@ -1,4 +1,4 @@
-"""EXIF orientation: the one tag that changes how an image looks."""
+"""EXIF orientation: the only tag that changes how an image is shown."""
 
 import struct
 
@@ -10,9 +10,9 @@ _MAX_ENTRIES = 512  # real IFDs have some tens of entries
 
 
 def orientation(exif: bytes) -> int:
-    """Value 1..8 of the orientation tag in IFD0; 1 where the block has none or is damaged. Never raises.
+    """Value 1..8 of the orientation tag in IFD0; 1 if it is missing or damaged. Never raises.
 
-    ``exif`` is a TIFF header with or without the ``Exif\\0\\0`` prefix. Source: CIPA DC-008 (EXIF 2.32), section 4.6.4.
+    ``exif`` is a TIFF header with or without the ``Exif\0\0`` prefix. Source: CIPA DC-008 (EXIF 2.32), section 4.6.4.
     """
     tiff = exif[6:] if exif.startswith(b"Exif\0\0") else exif
     order = {b"II*\0": "<", b"MM\0*": ">"}.get(bytes(tiff[:4]))
@@ -43,7 +43,7 @@ def upright(image: np.ndarray, turn: int) -> np.ndarray:
     """(H, W, 3) as a viewer shows it, C-contiguous, given its EXIF orientation ``turn`` (1 = as stored)."""
     if turn <= 1:
         return image
-    # one item a pixel: twice as fast as copying the three channels of a transposed array
+    # one item per pixel: twice as fast as copying the three channels of a transposed array
     height, width = image.shape[:2]
     pixels = np.ascontiguousarray(image).view("V3").reshape(height, width)
     if turn >= 5:

@@ -1,8 +1,8 @@
 """JPEG by libjpeg-turbo: header, damage, DCT-scaled pixels.
 
-Every warning of the decoder is an error first, since libjpeg fills what is missing with grey and only warns. Some are then
-forgiven, because each pixel was decoded: whatever is odd before the first scan, odd scan parameters, a few bytes too many
-before a restart marker, and padding before the end marker.
+Every decoder warning is an error at first, since libjpeg fills missing data with grey and only warns. Some are then tolerated,
+because every pixel was decoded: oddities before the first scan, odd scan parameters, a few extra bytes before a restart marker,
+and padding before the end marker.
 """
 
 import re
@@ -18,25 +18,25 @@ from w2w.images.exif import orientation
 _SOF = frozenset({*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC})
 _SOI, _SOS, _EOI, _APP0, _APP1, _APP2, _APP14 = 0xD8, 0xDA, 0xD9, 0xE0, 0xE1, 0xE2, 0xEE
 _STANDALONE = frozenset({0x01, *range(0xD0, 0xD8)})
-_ANY_MARKER = re.compile(rb"\xff+([^\x00\xff])")  # what stands before it is skipped, as libjpeg does (jdmarker.c, next_marker)
+_ANY_MARKER = re.compile(rb"\xff+([^\x00\xff])")  # anything before it is skipped, as libjpeg does (jdmarker.c, next_marker)
 _TABLES = _SOF | {0xC4, 0xCC, 0xDB, 0xDD}  # frame, Huffman and arithmetic tables, quantisation, restart interval
 _JFIF = b"\xff\xe0\x00\x10JFIF\0\x01\x01\0\0\x01\0\x01\0\0"
 _MAX_SEGMENTS = 4096  # a 64 KB profile or depth map comes in tens of segments; past this, metadata is not read
 _MAX_SCANS = 100  # encoders write about 10; each costs 60 ms at 64 million pixels, whatever it holds
 _MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")  # in pixel data, 0xff is followed by 0 or a restart marker
 _EXTRA = re.compile(r"(\d+) extraneous bytes before marker 0xd([0-79])")
-_MAX_EXTRA_BYTES = 16  # before a restart marker; more of them are image data that the decoder could not place
-_MAX_INTERVALS = 20_000  # between restart markers, each of which is decoded by itself to find such bytes
+_MAX_EXTRA_BYTES = 16  # before a restart marker; more of them are misplaced image data
+_MAX_INTERVALS = 20_000  # between restart markers; each is decoded separately to find such bytes
 _ODD_SCAN = "Invalid SOS parameters"  # some phones write them; sequential JPEGs do not use them
 _SCAN_OF_ALL = b"\0\x3f\0"  # what they should be: coefficients 0 to 63, no successive approximation
 _WARNINGS = ("Corrupt JPEG data", "Warning")
-_SIMPLEJPEG_ERRORS = (ValueError, KeyError)  # KeyError: a colour space or sampling that has no name there
+_SIMPLEJPEG_ERRORS = (ValueError, KeyError)  # KeyError: a colour space or sampling that simplejpeg has no name for
 
 
 @dataclass(frozen=True)
 class JpegHeader:
-    """What the decoder will meet. ``width`` and ``height`` are as stored, before ``turn`` (EXIF orientation); ``data``: the
-    file, with a plain header in place of one that the decoder would warn of."""
+    """What the decoder will read. ``width`` and ``height`` are as stored, before ``turn`` (EXIF orientation); ``data``: the
+    file, with a plain header in place of one that the decoder would warn about."""
 
     width: int
     height: int
@@ -65,7 +65,7 @@ def header(data: bytes) -> JpegHeader:
     if _has_too_many_scans(data, scan_at):
         raise Reject(RejectCode.CORRUPT, f"JPEG with more than {_MAX_SCANS} scans")
     colour, data = _colour(data, scan_at)
-    if colour is None:  # a sampling that has no name in the simple API
+    if colour is None:  # a sampling without a name in the simple API
         if frame is None or len(frame[1]) < 6:
             raise Reject(RejectCode.CORRUPT, "JPEG without a frame")
         height, width = int.from_bytes(frame[1][1:3]), int.from_bytes(frame[1][3:5])
@@ -74,7 +74,7 @@ def header(data: bytes) -> JpegHeader:
 
 
 def _colour(data: bytes, scan_at: int) -> tuple[tuple[int, int, str] | None, bytes]:
-    """(height, width, colour space), None for an odd sampling; and the file, with a plain header where the decoder warns."""
+    """(height, width, colour space), None for an odd sampling; and the file, with a plain header if the decoder would warn."""
     for mended in (False, True):
         try:
             return simplejpeg.decode_jpeg_header(data)[:3], data
@@ -89,7 +89,8 @@ def _colour(data: bytes, scan_at: int) -> tuple[tuple[int, int, str] | None, byt
 
 
 def _plain_header(data: bytes) -> bytes:
-    """The file with only the markers that its pixels need before the first scan: what libjpeg skips or warns of is gone."""
+    """The file with only the markers that its pixels need before the first scan, without those that libjpeg skips or warns
+    about."""
     parts, adobe, jfif = [], b"", b""
     for marker, at, payload in _segments(data):
         whole = data[at : at + 4 + len(payload)]
@@ -98,16 +99,16 @@ def _plain_header(data: bytes) -> bytes:
         if marker in _TABLES:
             parts.append(whole)
         elif marker == _APP0 and payload.startswith(b"JFIF\0") and len(payload) >= 14:
-            jfif = _JFIF  # says that the colours are YCbCr; its density plays no part here
+            jfif = _JFIF  # marks the colours as YCbCr; its density is irrelevant here
         elif marker == _APP14 and payload.startswith(b"Adobe") and len(payload) >= 12:
             adobe = whole
     return data
 
 
 def pixels(head: JpegHeader, min_side_px_wanted: int | None) -> np.ndarray:
-    """(H, W, 3) uint8 RGB as stored. Halved, quartered or by 8 (DCT-scaled) while the shorter side stays >= what is wanted.
+    """(H, W, 3) uint8 RGB as stored, DCT-scaled to 1/2, 1/4 or 1/8 while the shorter side stays >= the wanted size.
 
-    Only those three: the sizes between have no fast inverse DCT and can take longer than the whole image. Raises Reject.
+    Only these three: the sizes in between have no fast inverse DCT and can take longer than the whole image. Raises Reject.
     """
     min_width, min_height = 0, 0
     for factor in (8, 4, 2):
@@ -150,7 +151,7 @@ def _segments(data: bytes) -> Iterator[tuple[int, int, bytes]]:
 
 
 def _has_too_many_scans(data: bytes, at: int) -> bool:
-    if data.count(b"\xff\xda", at) <= _MAX_SCANS:  # the quick answer; what follows the image (a phone's clip) counts here too
+    if data.count(b"\xff\xda", at) <= _MAX_SCANS:  # a fast upper bound: what follows the image (a phone's clip) counts too
         return False
     num_scans = 0
     while num_scans <= _MAX_SCANS and (found := _MARKER.search(data, at)) and data[found.end() - 1] != _EOI:
@@ -160,9 +161,10 @@ def _has_too_many_scans(data: bytes, at: int) -> bool:
 
 
 def _forgiven(message: str, data: bytes, as_stored: dict) -> np.ndarray | None:
-    """The pixels where the decoder's complaint, mended, was the only one; None otherwise.
+    """The pixels, if repairing the decoder's complaint leaves no other; otherwise None.
 
-    Decoding the mended file, not ignoring warnings: the decoder reports only the first, which could hide a missing half.
+    The repaired file is decoded, instead of ignoring warnings: the decoder reports only the first, which could hide a missing
+    half.
     """
     for mended in _mended(message, data):
         try:
@@ -173,7 +175,7 @@ def _forgiven(message: str, data: bytes, as_stored: dict) -> np.ndarray | None:
 
 
 def _mended(message: str, data: bytes) -> Iterator[bytes]:
-    """The file without what the decoder complains of, where that can be told."""
+    """The file without what the decoder complains about, if that can be located."""
     scan_at, scan = next(((at, payload) for marker, at, payload in _segments(data) if marker == _SOS), (len(data), b""))
     end = data.find(b"\xff\xd9", scan_at)
     extra = _EXTRA.search(message)
@@ -182,17 +184,17 @@ def _mended(message: str, data: bytes) -> Iterator[bytes]:
         yield data[:at] + _SCAN_OF_ALL + data[at + len(_SCAN_OF_ALL) :]
     elif extra and end >= 0:
         if extra[2] == "9" and len(set(data[end - int(extra[1]) : end])) == 1:
-            # bytes of one value are padding; anything else is image data that the decoder could not place: a damaged image
+            # bytes of one value are padding; anything else is misplaced image data: a damaged image
             yield data[: end - int(extra[1])] + data[end:]
         if int(extra[1]) <= _MAX_EXTRA_BYTES and (mended := _without_extra(data, int(extra[1]))):
             yield mended
 
 
 def _without_extra(data: bytes, most: int) -> bytes | None:
-    """The file without up to ``most`` bytes before each restart marker that its pixels do not need; None where there are none,
-    or the file is not a baseline one.
+    """The file without up to ``most`` unneeded bytes before each restart marker; None if there are none, or the file is not
+    baseline.
 
-    The decoder says how many there are in all, and not where: so each interval is decoded as an image of its own.
+    The decoder reports their total number but not their place, so each interval is decoded as an image of its own.
     """
     parts, frame, every = [b"\xff\xd8"], b"", 0
     for marker, at, payload in _segments(data):
@@ -241,7 +243,7 @@ def _rejection(message: str, data: bytes, scan_at: int) -> Reject:
 def _inks_to_rgb(cmyk: np.ndarray, inverted: bool) -> np.ndarray:
     """(H, W, 4) inks -> (H, W, 3) RGB without a colour profile, as browsers do for files that have none."""
     rgb = np.empty((*cmyk.shape[:2], 3), np.uint8)
-    for row, inks in zip(rgb, cmyk, strict=True):  # row by row: the 16-bit products of a whole image would not fit a cache
+    for row, inks in zip(rgb, cmyk, strict=True):  # row by row: the 16-bit products of a whole image would not fit the cache
         light = inks if inverted else 255 - inks  # 255 = no ink
         row[:] = (light[:, :3].astype(np.uint16) * light[:, 3:] + 127) // 255
     return rgb

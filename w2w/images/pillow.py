@@ -1,7 +1,7 @@
-"""Every format but JPEG (and the few JPEGs that libjpeg-turbo's simple API refuses), by Pillow's plugin classes.
+"""Every format except JPEG (and the few JPEGs that libjpeg-turbo's simple API refuses), by Pillow's plugin classes.
 
-The classes are called directly, not through ``Image.open``: so no other plugin can ever be tried (the EPS one starts a
-program), and Pillow's own pixel limit, a process-wide setting that warns, plays no part.
+The classes are called directly, not through ``Image.open``: so no other plugin is ever tried (the EPS one starts a program),
+and Pillow's own pixel limit, a process-wide setting that only warns, does not apply.
 """
 
 import struct
@@ -25,7 +25,7 @@ from PIL.ImageFile import ImageFile
 from w2w.errors import Reject, RejectCode
 from w2w.images import sniff
 
-# Once, at import: Pillow warns about odd metadata, from any thread, and a batch job has no use for it.
+# Once, at import: Pillow warns about odd metadata from any thread, which is useless in a batch job.
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
@@ -64,7 +64,7 @@ def pixels(image: Image.Image) -> np.ndarray:
         rows = max(1, _STRIP_PIXELS // width)
         for top in range(0, height, rows):
             rgb[top : top + rows] = _to_rgb(image.crop((0, top, width, min(top + rows, height))) if rows < height else image)
-    except Exception as e:  # as above; MemoryError too, which Pillow raises for sizes that contradict each other
+    except Exception as e:  # as above; also MemoryError, which Pillow raises for contradictory sizes
         raise _rejection(e) from None
     return rgb
 

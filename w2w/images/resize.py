@@ -1,4 +1,4 @@
-"""To a model's input size, antialiased as the models saw it in training."""
+"""Resizing to a model's input, antialiased as in the models' training."""
 
 import numpy as np
 from PIL import Image
@@ -8,7 +8,7 @@ from w2w.errors import UsageError
 _RESAMPLE = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
 _MODES = ("crop", "squash", "pad")
 _REDUCING_GAP = 2.0  # first by whole pixels to no less than twice the size, then antialiased
-_WHITE = 255  # the ground of product photos, and of everything composited by decode
+_WHITE = 255  # the background of product photos, and of decode's compositing
 
 
 def fit(
@@ -20,17 +20,17 @@ def fit(
 ) -> np.ndarray:
     """(H, W, 3) uint8 -> (size_px, size_px, 3) uint8, C-contiguous.
 
-    ``crop``: the shorter side becomes ``resize_px`` (default ``size_px``), then the centre; ``squash``: both sides, the shape
-    is lost; ``pad``: the longer side, centred on white. Raises UsageError for another mode or resample.
+    ``crop``: the shorter side becomes ``resize_px`` (default ``size_px``), then centre crop; ``squash``: both sides, ignoring
+    the aspect ratio; ``pad``: the longer side, centred on white. Raises UsageError for another mode or resample.
 
     By Pillow, since published encoders were trained on its "resize, then centre crop": on average within 0.01 levels of that,
-    within 0.3 where the image shrinks 4 times or more. OpenCV's area averaging is twice as fast and 1.4 levels off.
+    within 0.3 if the image shrinks 4 times or more. OpenCV's area averaging is twice as fast and 1.4 levels off.
     """
     if mode not in _MODES or resample not in _RESAMPLE:
         raise UsageError(f"fit(mode={mode!r}, resample={resample!r}): mode is one of {_MODES}, resample of {tuple(_RESAMPLE)}")
     height, width = image.shape[:2]
     if mode == "crop":
-        # sizes and offsets as "resize, then centre crop" rounds them, in one pass over the part that stays
+        # sizes and offsets rounded as in "resize, then centre crop", in one pass over the part that is kept
         resize_px = max(size_px, resize_px or size_px)
         scaled_width, scaled_height = (resize_px * side // min(width, height) for side in (width, height))
         left, top = round((scaled_width - size_px) / 2), round((scaled_height - size_px) / 2)
@@ -47,7 +47,8 @@ def fit(
 
 
 def shrink(image: np.ndarray, longest_px: int) -> np.ndarray:
-    """(H, W, 3) uint8 with at most ``longest_px`` on its longer side, the shape kept; a smaller image as it is."""
+    """(H, W, 3) uint8 with at most ``longest_px`` on its longer side, keeping the aspect ratio; smaller images are
+    unchanged."""
     height, width = image.shape[:2]
     scale = longest_px / max(height, width)
     if scale >= 1:

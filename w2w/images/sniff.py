@@ -1,4 +1,4 @@
-"""Which image format some bytes claim to be, by their signature alone."""
+"""The image format of some bytes, by their signature alone."""
 
 from w2w.errors import Reject, RejectCode
 
@@ -12,7 +12,7 @@ _SIGNATURES = {
     b"II*\0": TIFF,
     b"MM\0*": TIFF,
 }
-_BMP_HEADERS = (12, 40, 52, 56, 64, 108, 124)  # sizes of the DIB header: "BM" alone begins too many texts
+_BMP_HEADERS = (12, 40, 52, 56, 64, 108, 124)  # sizes of the DIB header: too many texts start with "BM"
 # image formats that are refused on purpose: rare in shops, or programs (PostScript, SVG) rather than pixels
 _REFUSED = {
     b"\0\0\x01\0": "ICO",
@@ -33,7 +33,7 @@ _REFUSED = {
     b"gimp xcf": "GIMP",
 }
 _AVIF_BRANDS, _HEIF_BRANDS = {b"avif", b"avis"}, {b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1"}
-_TEXT_BYTES = 2048  # how far an SVG's first tag may be from its beginning
+_TEXT_BYTES = 2048  # how far into the file an SVG's first tag may be
 
 
 def image_format(data: bytes) -> str:

@@ -1,4 +1,4 @@
-"""Stages over encoded images: look at them once when they come in, and turn them into a model's pixels."""
+"""Stages over encoded images: inspect incoming ones, and turn them into a model's pixels."""
 
 import math
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ PIXELS = "pixels"
 SLOT_OWNERS, SLOT_PIXELS, SLOT_BETWEEN = "slot_owners", "slot_pixels", ":"
 PIXEL_WIDTH, PIXEL_HEIGHT = "pixel_width", "pixel_height"
 
-# what `inspect` needs of an image: pHash looks at 32 x 32 pixels, so a JPEG is decoded DCT-scaled
+# `inspect` needs few pixels: pHash uses 32 x 32, so a JPEG is decoded DCT-scaled
 _INSPECT_SIDE_PX = 64
 
 INSPECT_GIVES = pa.schema([schema.IMAGES.schema.field(c) for c in (schema.WIDTH, schema.HEIGHT, schema.FORMAT, schema.PHASH)])
@@ -31,7 +31,7 @@ def pixels_field(size_px: int) -> pa.Schema:
 
 
 def slot_pixels_fields(size_px: int) -> pa.Schema:
-    """For each slot of a cut-out the owner of its vector, image_id:slot, and its pixels."""
+    """For each slot of a cut-out, the owner of its vector, image_id:slot, and its pixels."""
     return pa.schema([(SLOT_OWNERS, pa.list_(pa.string())), (SLOT_PIXELS, pa.list_(pa.binary(size_px * size_px * 3)))])
 
 
@@ -40,8 +40,8 @@ PHOTO_GIVES = pa.schema([(PIXELS, pa.large_binary()), (PIXEL_WIDTH, pa.int32()),
 
 
 def inspect(rows: pa.Table, *, limits: DecodeLimits) -> pa.Table:
-    """Size, format and pHash of every image; an image that does not decode to its last row is rejected here, once. Rows
-    without bytes pass."""
+    """Size, format and pHash of every image; an image that does not decode to its last row is rejected here, once. Rows without
+    bytes pass."""
     there = rows.column(schema.BYTES).is_valid().to_numpy()
     images = rows.filter(pa.array(there)).select([schema.BYTES])
     found = inspected(images, decode_many(images.column(schema.BYTES).to_pylist(), limits, _INSPECT_SIDE_PX), limits)
@@ -52,7 +52,7 @@ def inspect(rows: pa.Table, *, limits: DecodeLimits) -> pa.Table:
 
 
 def inspected(rows: pa.Table, images: Sequence[np.ndarray | Reject], limits: DecodeLimits) -> pa.Table:
-    """``inspect`` of rows whose images were decoded already, at whatever size; or why one was not."""
+    """``inspect`` for rows whose images are already decoded, at whatever size; or the Reject of those that could not be."""
     rejects = [i if isinstance(i, Reject) else None for i in images]
     infos = [None if r else probe(b, limits) for b, r in zip(rows.column(schema.BYTES).to_pylist(), rejects)]
     hashes = iter(phash_many([i for i in images if not isinstance(i, Reject)]))
@@ -86,8 +86,7 @@ def to_pixels(
 def looks_to_pixels(
     rows: pa.Table, *, limits: DecodeLimits, size_px: int, resize_px: int, mode: str, resample: str
 ) -> pa.Table:
-    """``to_pixels`` of what is inside person_box, which is in pixels of the photo as table `images` has it; of the whole photo
-    where there is no box."""
+    """``to_pixels`` of the person_box, in pixels of the photo in table `images`; of the whole photo if there is no box."""
     images: list[np.ndarray | Reject] = []
     columns = (rows.column(c).to_pylist() for c in (schema.BYTES, schema.WIDTH, schema.PERSON_BOX))
     for data, width, box in zip(*columns):
@@ -99,7 +98,7 @@ def looks_to_pixels(
 
 
 def cut(image: np.ndarray, box: Sequence[float], scale: float = 1.0) -> np.ndarray:
-    """The part of (H, W, 3) inside the box xyxy times ``scale``, in whole pixels, at least one a side; a view."""
+    """The part of (H, W, 3) inside the box xyxy times ``scale``, in whole pixels, at least one per side; a view."""
     height, width = image.shape[:2]
     x0, y0 = min(max(0, math.floor(box[0] * scale)), width - 1), min(max(0, math.floor(box[1] * scale)), height - 1)
     x1, y1 = max(x0 + 1, min(width, math.ceil(box[2] * scale))), max(y0 + 1, min(height, math.ceil(box[3] * scale)))
@@ -123,7 +122,7 @@ def _fitted(
 def slots_to_pixels(rows: pa.Table, **settings: Any) -> pa.Table:
     """``to_pixels`` of every slot's crop: adds the lists of ``slot_pixels_fields``, drops the slots.
 
-    A cut-out goes on whole or not at all, so that its vectors are committed together: one bad crop rejects the row.
+    A cut-out passes whole or not at all, so that its vectors are committed together: one bad crop rejects the row.
     """
     lists = rows.column(schema.SLOTS).combine_chunks()
     parents = pc.list_parent_indices(lists)
@@ -162,7 +161,7 @@ def to_photos(rows: pa.Table, *, limits: DecodeLimits, longest_px: int, threads:
 
 
 def _packed(photos: Sequence[np.ndarray | None]) -> pa.Array:
-    """Their pixels as large_binary, copied once; null where there is none."""
+    """The photos' pixels as large_binary, copied once; null if there is none."""
     ends = np.cumsum([0, *(0 if p is None else p.size for p in photos)], dtype=np.int64)
     pixels = np.empty(ends[-1], np.uint8)
     for photo, start, end in zip(photos, ends, ends[1:]):

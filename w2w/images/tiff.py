@@ -1,8 +1,8 @@
 """A TIFF reduced to what its pixels need.
 
-A TIFF is a file system of tags, pages and other formats' data, and Pillow reads all of it, with a warning for each oddity.
-So its first directory is read here, checked, and written anew at the end of the file with the few tags of a plain raster:
-what Pillow opens then has one page, no metadata, and every offset inside the file.
+A TIFF is a file system of tags, pages and other formats' data, and Pillow reads all of it, with a warning for each oddity. So
+its first directory is read here, checked, and rewritten at the end of the file with the few tags of a plain raster: what Pillow
+then opens has one page, no metadata, and every offset inside the file.
 """
 
 import struct
@@ -36,7 +36,7 @@ class Tiff:
 
 
 def read(data: bytes) -> Tiff:
-    """Raises Reject: TRUNCATED where something that the directory names is behind the end. Source: TIFF 6.0, section 2."""
+    """Raises Reject: TRUNCATED if the directory points beyond the end. Source: TIFF 6.0, section 2."""
     order = "<" if data[:1] == b"I" else ">"
     entries = _directory(data, order)
     numbers: dict[int, int] = {}
@@ -52,7 +52,7 @@ def read(data: bytes) -> Tiff:
         inline = count * values.itemsize <= 4
         start = 0 if inline else struct.unpack_from(f"{order}I", entry, 8)[0]
         if start + count * values.itemsize > len(data):
-            raise Reject(RejectCode.TRUNCATED, f"TIFF tag {tag} points behind the end")
+            raise Reject(RejectCode.TRUNCATED, f"TIFF tag {tag} points beyond the end")
         found = np.frombuffer(entry if inline else data, values, count, 8 if inline else start)
         if tag in _NUMBERS:
             numbers[tag] = int(found[0])

@@ -1,4 +1,4 @@
-"""Image folders and tar shards (WebDataset) as raw batches. Nothing is extracted: a tar's image is an offset and a size."""
+"""Image folders and tar shards (WebDataset) as raw batches. Nothing is extracted: an image in a tar is an offset and a size."""
 
 import io
 import re
@@ -26,23 +26,23 @@ from w2w.ingest.raw import (
 )
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif")
-MEMBER = ".tar#"  # an image in a tar is <path>.tar#<member>: one name for one image, and the file to open is in it
+MEMBER = ".tar#"  # an image in a tar is <path>.tar#<member>: a single name that includes the file to open
 _ABOUT = ("json", "txt", "cls")
 _MAX_METADATA_BYTES = 1024 * 1024  # of one .json, .txt or .cls member
-_MAX_READ_BYTES = 16 * 1024 * 1024  # of one read of a tar's own structures: a long-name header may claim gigabytes
-# One range read on S3 costs a round trip of about 30 ms, as long as 1 MiB of transfer, so smaller gaps are read through.
+_MAX_READ_BYTES = 16 * 1024 * 1024  # per read of a tar's own structures: a long-name header may claim gigabytes
+# A range read on S3 costs a round trip of about 30 ms, as much as 1 MiB of transfer, so smaller gaps are read through.
 _S3_BUFFER_BYTES, _LOCAL_BUFFER_BYTES = 1024 * 1024, 64 * 1024
 
 _Reject = tuple[str, RejectCode, str, str]
 
 
 def fingerprint(info: fs.FileInfo) -> str:
-    """Size and modification time: what a listing tells without opening the file."""
+    """Size and modification time, known from a listing without opening the file."""
     return f"{info.size}-{info.mtime_ns}"
 
 
 def uri_of(info: fs.FileInfo, below: str) -> str:
-    """The listed file's URI, where ``below`` is the URI that was listed."""
+    """The listed file's URI, given the URI ``below`` that was listed."""
     return f"s3://{info.path}" if storage.is_s3(below) else info.path
 
 
@@ -52,8 +52,8 @@ def is_image(path: str) -> bool:
 
 
 def read_images(uri: str, batch_rows: int) -> Iterator[RawBatch]:
-    """Each image below ``uri``: its relative path without suffix is the product_id, its folder's name the category. What is
-    called an image and cannot be read by its name is rejected."""
+    """Each image below ``uri``: its relative path without suffix is the product_id, its folder's name the category. Files with
+    an image suffix and an unusable name are rejected."""
     root = storage.absolute(uri)
     unusable: list[tuple[str, str]] = []
     files = [f for f in storage.list_files(root, unusable=unusable) if is_image(f.path)]
@@ -74,11 +74,11 @@ def read_images(uri: str, batch_rows: int) -> Iterator[RawBatch]:
 
 
 def read_tar(info: fs.FileInfo, uri: str, mapping: Mapping, batch_rows: int) -> Iterator[RawBatch]:
-    """Members of one name before the first dot are one product: an image, and .json, .txt (title), .cls (category) about it.
+    """Members with the same name up to the first dot form one product: an image, and its .json, .txt (title), .cls (category).
 
-    The product_id is the mapped JSON field, or else that name. Of several images of one name the first is taken, 1.png even
-    after 1.mask.png, and the others are rejected (DUPLICATE_KEY); what is another field of the sample (1.mask.png beside 1.png,
-    1.npy) is left aside.
+    The product_id is the mapped JSON field, otherwise that name. Of several images of one name the first is used, 1.png even
+    after 1.mask.png, and the others are rejected (DUPLICATE_KEY); other fields of the sample (1.mask.png beside 1.png, 1.npy)
+    are ignored.
     """
     system, path = storage.filesystem(uri)
     rows, sources, images, rejects, held, aside = [], [], [], [], 0, 0
@@ -106,7 +106,7 @@ def read_tar(info: fs.FileInfo, uri: str, mapping: Mapping, batch_rows: int) -> 
 
 
 def _is_part(member: tarfile.TarInfo) -> bool:
-    """Whether an image has more than its format after the first dot (1.mask.png): another field of a WebDataset sample."""
+    """Whether an image's name has more than a format after the first dot (1.mask.png): another field of a WebDataset sample."""
     return "." in _suffix(member)
 
 
@@ -116,11 +116,11 @@ def _suffix(member: tarfile.TarInfo) -> str:
 
 def _second(uri: str, name: str, first: str) -> _Reject:
     where = f"{uri}#{name}"
-    return where, RejectCode.DUPLICATE_KEY, f"a second image of one name: {first} was taken", where
+    return where, RejectCode.DUPLICATE_KEY, f"a second image of one name: {first} was used", where
 
 
 class _Capped:
-    """A seekable file whose single reads are bounded: tarfile reads whole extended headers at the size they claim."""
+    """A seekable file whose single reads are bounded: tarfile reads extended headers at whatever size they claim."""
 
     def __init__(self, file: io.BufferedReader):
         self._file, self.seek, self.tell = file, file.seek, file.tell
@@ -132,7 +132,7 @@ class _Capped:
 
 
 def _groups(file: io.BufferedReader, uri: str, rejects: list[_Reject]) -> Iterator[tuple[str, list[tarfile.TarInfo]]]:
-    """Neighbouring plain files of one name. Links, devices, sparse files and names that lead outside are rejected."""
+    """Consecutive plain files of one name. Links, devices, sparse files and names that lead outside are rejected."""
     key, members = None, []
     try:
         with tarfile.open(fileobj=cast(IO[bytes], _Capped(file)), mode="r:") as tar:
@@ -153,16 +153,16 @@ def _groups(file: io.BufferedReader, uri: str, rejects: list[_Reject]) -> Iterat
                 members.append(member)
             end = tar.offset
         file.seek(end)
-        if any(file.read(tarfile.BLOCKSIZE)):  # tarfile takes a header it cannot read, past the first, for the end
+        if any(file.read(tarfile.BLOCKSIZE)):  # tarfile takes an unreadable header, except the first, for the end
             raise tarfile.ReadError(f"no member header at byte {end}")
     except (tarfile.TarError, RecursionError, ValueError, OverflowError) as e:
-        rejects.append((uri, RejectCode.MALFORMED_ROW, f"the archive cannot be read on after {key!r}: {e}", uri))
+        rejects.append((uri, RejectCode.MALFORMED_ROW, f"the archive cannot be read beyond {key!r}: {e}", uri))
     if members:
         yield key, members
 
 
 def _unfit(member: tarfile.TarInfo) -> str:
-    """Why a member is not read; "" where it is."""
+    """Why a member is not read; "" if it is."""
     if not member.isreg() or member.sparse is not None:
         return "a link, device or sparse file in an archive is not read"
     if member.name.startswith("/") or ".." in member.name.split("/"):
@@ -175,7 +175,7 @@ def _unfit(member: tarfile.TarInfo) -> str:
 def _about(
     file: io.BufferedReader, key: str, members: list[tarfile.TarInfo], mapping: Mapping, where: str, rejects: list[_Reject]
 ) -> dict[str, object] | None:
-    """The group's metadata as one row of their columns; None after writing down why there is none."""
+    """The group's metadata as one row; None after recording why there is none."""
     row: dict[str, object] = {}
     resume = file.tell()
     for member in members:
@@ -212,7 +212,7 @@ def expand(pattern: str) -> list[str]:
     bounds = re.fullmatch(r"([0-9]{1,9})\.\.([0-9]{1,9})", found[1])
     if not bounds or int(bounds[1]) > int(bounds[2]) or int(bounds[2]) - int(bounds[1]) >= 1_000_000:
         raise UsageError(
-            f"feed.uri={pattern}: {{{found[1]}}} is no range; write it like {{000..009}}, at most a million shards"
+            f"feed.uri={pattern}: {{{found[1]}}} is not a range; write it like {{000..009}}, at most a million shards"
         )
     width = len(bounds[1])
     names = (f"{pattern[: found.start()]}{i:0{width}d}" for i in range(int(bounds[1]), int(bounds[2]) + 1))

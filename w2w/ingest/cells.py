@@ -1,4 +1,4 @@
-"""Images inside Parquet files, as data sets of the hub have them: FILE.parquet#ROW is one picture of column `image`."""
+"""Images inside Parquet files, as in data sets on the Hugging Face hub: FILE.parquet#ROW is one picture of column `image`."""
 
 import re
 import threading
@@ -14,8 +14,8 @@ from w2w.errors import Reject, RejectCode, UsageError
 
 COLUMN = "image"  # bytes, or a struct with them: {bytes, path}
 _CELL = re.compile(r"(.+\.parquet)#([0-9]{1,12})", re.DOTALL)
-_MOST_BYTES = 512 << 20  # of the column in a row group, which is held whole
-_lock = threading.Lock()  # threads that ask for one row group wait for one reading
+_MOST_BYTES = 512 << 20  # of a row group's column, which is held in memory
+_lock = threading.Lock()  # threads that need the same row group wait for a single read
 
 
 def is_cell(uri: str) -> bool:
@@ -28,8 +28,8 @@ def cell_uri(file: str, row: int) -> str:
 
 
 def read_cell(uri: str, max_bytes: int) -> bytes:
-    """The bytes of one picture. Raises Reject: NOT_FOUND where the file has no such row, EMPTY where the row has no picture,
-    TOO_MANY_BYTES, CORRUPT; OSError where the file cannot be had."""
+    """The bytes of one picture. Raises Reject: NOT_FOUND if the file has no such row, EMPTY if the row has no picture,
+    TOO_MANY_BYTES, CORRUPT; OSError if the file cannot be read."""
     file, row = _CELL.fullmatch(uri).groups()  # type: ignore[union-attr]
     with _lock:
         starts = _starts(file)
@@ -45,7 +45,7 @@ def read_cell(uri: str, max_bytes: int) -> bytes:
 
 
 def check_cells(file: str) -> None:
-    """Raises UsageError where the file has no column of pictures, or keeps too many of them in one row group."""
+    """Raises UsageError if the file has no column of pictures, or row groups that are too large."""
     with _opened(file) as opened:
         if COLUMN not in opened.schema_arrow.names or _bytes_of(opened.schema_arrow.field(COLUMN).type) is None:
             raise UsageError(f"{file}: no column {COLUMN!r} of pictures, only {', '.join(opened.schema_arrow.names[:20])}")
@@ -58,7 +58,7 @@ def check_cells(file: str) -> None:
 
 
 def _bytes_of(kind: pa.DataType) -> str | None:
-    """The field that holds the bytes: "" for the column itself."""
+    """The field that holds the bytes; "" for the column itself."""
     if pa.types.is_struct(kind):
         return "bytes" if kind.get_field_index("bytes") >= 0 and _is_bytes(kind.field("bytes").type) else None
     return "" if _is_bytes(kind) else None
@@ -69,7 +69,7 @@ def _is_bytes(kind: pa.DataType) -> bool:
 
 
 def _size(opened: pq.ParquetFile, number: int) -> int:
-    """Bytes of a row group. To ask for those of one column ends the process where a file's statistics are damaged."""
+    """Bytes of a row group. Asking only for the column's size crashes the process if the file's statistics are damaged."""
     return opened.metadata.row_group(number).total_byte_size
 
 
@@ -102,13 +102,13 @@ def _group(file: str, group: int) -> pa.ChunkedArray:
 
 @contextmanager
 def _opened(file: str) -> Iterator[pq.ParquetFile]:
-    """Raises Reject for a file that is damaged, within the block too, and OSError for one that cannot be had."""
+    """Raises Reject for a damaged file, also from within the block, and OSError for one that cannot be read."""
     system, path = storage.filesystem(file)
     with system.open_input_file(path) as raw:
         try:
             yield pq.ParquetFile(raw)
         except (pa.ArrowException, OSError, UnicodeError) as e:
-            # Arrow calls damage an OSError too; those of disks have a number, and those of buckets name their service
+            # Arrow raises OSError for damage too; errors of disks have an errno, and those of buckets name their service
             if isinstance(e, OSError) and (e.errno is not None or "AWS" in str(e)):
                 raise
-            raise Reject(RejectCode.CORRUPT, f"{file} is no Parquet file, or damaged: {str(e).splitlines()[0]}") from e
+            raise Reject(RejectCode.CORRUPT, f"{file} is not a Parquet file, or is damaged: {str(e).splitlines()[0]}") from e

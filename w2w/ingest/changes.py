@@ -15,13 +15,13 @@ CURRENT_COLUMNS = (schema.PRODUCT_ID, schema.ROW_DIGEST, schema.ACTIVE, schema.F
 PICTURE_COLUMNS = (schema.PRODUCT_ID, schema.IMAGE_ID, schema.IMAGE_URI, schema.IMAGE_FINGERPRINT)
 LAST_IMAGE_ID, LAST_IMAGE_URI, LAST_FINGERPRINT = "last_image_id", "last_image_uri", "last_fingerprint"
 LAST_PICTURE = pa.schema([(c, pa.string()) for c in (LAST_IMAGE_ID, LAST_IMAGE_URI, LAST_FINGERPRINT)])
-_WITHOUT_PICTURE = "-"  # at the end of a row's digest: its product has all the news of the row, and an earlier picture
+_WITHOUT_PICTURE = "-"  # ends the digest of a row whose product has all its changes, but an earlier picture
 
 
 class CurrentProducts:
-    """The catalog as it stands, to compare a feed with: 38 bytes an active product (380 MB at 10M).
+    """The current catalog, for comparison with a feed: 38 bytes per active product (380 MB at 10M).
 
-    ``current`` has CURRENT_COLUMNS of every product's newest row; ``feed`` is who asks: a product that another one brought is
+    ``current`` has CURRENT_COLUMNS of every product's newest row; ``feed`` is the feed being read: products of other feeds are
     not its to change.
     """
 
@@ -37,16 +37,16 @@ class CurrentProducts:
         self._listed = np.zeros(len(order), bool)
 
     def __len__(self) -> int:
-        """Active products that are this feed's, or nobody's yet."""
+        """Active products that belong to this feed or to none yet."""
         return int((self._ours | (self._owner < 0)).sum())
 
     def unchanged(self, rows: pa.Table) -> pa.Array:
-        """bool, shape (n,): True where an active product says exactly this. ``rows`` has row_digest, null in rejected rows."""
+        """bool, shape (n,): True if an active product equals the row. ``rows`` has row_digest, null in rejected rows."""
         return self._says(_array(rows, schema.ROW_DIGEST))
 
     def kept(self, rows: pa.Table, unchanged: pa.Array) -> pa.Array:
-        """bool, shape (n,): True where an active product says this, but has an earlier picture (``with_last_picture``)."""
-        if pc.all(unchanged).as_py():  # of a quiet night's batches: nothing is hashed again
+        """bool, shape (n,): True if an active product has this content, but an earlier picture (``with_last_picture``)."""
+        if pc.all(unchanged).as_py():  # the usual batch of a quiet night: nothing is hashed again
             return pa.array(np.zeros(rows.num_rows, bool))
         return self._says(_without_picture(_array(rows, schema.ROW_DIGEST)))
 
@@ -54,7 +54,7 @@ class CurrentProducts:
         return pa.array(find(self._rows, digests(pc.fill_null(known, ""))) >= 0)
 
     def others(self, product_ids: pa.Array) -> pa.Array:
-        """The feed that each of these active products belongs to; null where it is ours, or nobody's."""
+        """The feed that owns each of these active products; null if it is this feed or none."""
         if (self._ours | (self._owner < 0)).all():
             return pa.nulls(len(product_ids), pa.string())
         at = find(self._ids, digests(product_ids))
@@ -62,23 +62,23 @@ class CurrentProducts:
         return self._owners.take(pa.array(np.append(self._owner, -1)[at], mask=~theirs))
 
     def unowned(self, product_ids: pa.Array) -> np.ndarray:
-        """bool, shape (n,): True where the active product is nobody's yet."""
+        """bool, shape (n,): True if the active product has no owner yet."""
         at = find(self._ids, digests(product_ids))
         return (at >= 0) & (np.append(self._owner, 0)[at] < 0)
 
     def list(self, product_ids: pa.Array) -> None:
-        """Takes note that the feed names these products."""
+        """Records that the feed lists the products."""
         at = find(self._ids, digests(product_ids))
         self._listed[at[at >= 0]] = True
 
     @property
     def num_unlisted(self) -> int:
-        """Of ``len(self)`` products, those that no feed row named."""
+        """Number of products (of ``len(self)``) that no feed row listed."""
         return int(self._gone.sum())
 
     @property
     def num_adopted(self) -> int:
-        """Products that are nobody's yet, and that the feed names."""
+        """Number of products without an owner that the feed lists."""
         return int((self._listed & (self._owner < 0)).sum())
 
     @property
@@ -86,21 +86,21 @@ class CurrentProducts:
         return ~self._listed & (self._ours | (self._owner < 0))
 
     def unlisted(self, current: pa.Table) -> pa.Table:
-        """The rows of ``current`` (product_id, active, ...) whose active product no feed row named."""
+        """The rows of ``current`` (product_id, active, ...) of active products that no feed row listed."""
         return self._where(current, self._gone)
 
     def adopted(self, current: pa.Table) -> pa.Table:
-        """The active rows of ``current`` that were nobody's before the feed named them, and still are."""
+        """The active rows of ``current`` without an owner, before and now, that the feed listed."""
         return self._where(current.filter(current.column(schema.FEED).is_null()), self._listed & (self._owner < 0))
 
     def _where(self, current: pa.Table, mask: np.ndarray) -> pa.Table:
         active = current.filter(current.column(schema.ACTIVE)).combine_chunks()
         at = find(self._ids, digests(_array(active, schema.PRODUCT_ID)))
-        return active.filter(pa.array(np.append(mask, False)[at]))  # -1: new since, so the feed named it
+        return active.filter(pa.array(np.append(mask, False)[at]))  # -1: added since, so the feed listed it
 
 
 class LastPictures:
-    """The picture of every product's newest row, active or not. On disk, but for 20 bytes a product.
+    """The picture of every product's newest row, active or not. On disk, except for 20 bytes per product.
 
     ``batches`` have PICTURE_COLUMNS.
     """
@@ -109,7 +109,7 @@ class LastPictures:
         highs: list[np.ndarray] = []
         lows: list[np.ndarray] = []
         fields = pa.schema([(c, pa.string()) for c in PICTURE_COLUMNS[1:]])
-        with tempfile.NamedTemporaryFile(prefix="w2w-pictures-") as file:  # once it is deleted, the mapping stays
+        with tempfile.NamedTemporaryFile(prefix="w2w-pictures-") as file:  # the mapping survives its deletion
             with pa.ipc.new_file(file, fields) as writer:
                 for batch in batches:
                     rows = batch.filter(batch.column(schema.IMAGE_ID).is_valid()).combine_chunks()
@@ -122,7 +122,7 @@ class LastPictures:
         self._ids, self._order = sort((np.concatenate([none, *highs]), np.concatenate([none, *lows])))
 
     def of(self, product_ids: pa.Array) -> pa.Table:
-        """LAST_PICTURE of each product, shape (n,); nulls where it has none."""
+        """LAST_PICTURE of each product, shape (n,); nulls if it has none."""
         at = find(self._ids, digests(product_ids))
         rows = np.append(self._order, 0)[at]
         return self._table.take(pa.array(rows, mask=at < 0)).cast(LAST_PICTURE)
@@ -134,12 +134,12 @@ def withdrawn(rows: pa.Table) -> pa.Table:
 
 
 def owned(rows: pa.Table, feed: str) -> pa.Table:
-    """The same products, of this feed from now on."""
+    """The same products, owned by this feed from now on."""
     return _stamped(_set(rows, schema.FEED, pa.repeat(pa.scalar(feed), rows.num_rows)))
 
 
 def with_last_picture(rows: pa.Table) -> pa.Table:
-    """Rows of a feed, with LAST_PICTURE, as products that have all their news, and the picture that was good last."""
+    """Rows of a feed, with LAST_PICTURE, as products with all other changes and the last valid picture."""
     pictures = zip((schema.IMAGE_ID, schema.IMAGE_URI, schema.IMAGE_FINGERPRINT), LAST_PICTURE.names)
     values = {ours: rows.column(last) for ours, last in pictures}
     values[schema.ROW_DIGEST] = _without_picture(rows.column(schema.ROW_DIGEST))

@@ -11,7 +11,7 @@ Digests = tuple[np.ndarray, np.ndarray]  # high and low 64 bits, uint64, each of
 
 
 def digests(values: pa.Array) -> Digests:
-    """The first 128 bits of each value's sha256. Whoever writes a feed can make FNV collide, and not this."""
+    """The first 128 bits of each value's sha256: a feed's author could construct collisions of FNV, but not of this."""
     sha256 = hashlib.sha256
     raw = b"".join([sha256(v).digest()[:16] for v in values.cast(pa.binary()).to_pylist()])
     both_N2 = np.frombuffer(raw, dtype=">u8").astype(np.uint64).reshape(-1, 2)
@@ -19,9 +19,9 @@ def digests(values: pa.Array) -> Digests:
 
 
 def row_digests(columns: Sequence[pa.Array]) -> pa.Array:
-    """32 hex digits a row: sha256 over the row's values as netstrings (``length:value,``; ``-`` for null), in column order.
+    """32 hex digits per row: sha256 over the row's values as netstrings (``length:value,``; ``-`` for null), in column order.
 
-    The lengths keep ("ab", "c") and ("a", "bc") apart. Maps are taken key by key in their own order.
+    The lengths keep ("ab", "c") and ("a", "bc") apart. Maps are read entry by entry in their own order.
     """
     parts = [_netstrings(_map_text(c) if pa.types.is_map(c.type) else c.cast(pa.string())) for c in columns]
     text = pc.binary_join_element_wise(*parts, "")
@@ -40,12 +40,12 @@ def _map_text(values: pa.MapArray) -> pa.Array:
 
 
 def find(run: Digests, wanted: Digests) -> np.ndarray:
-    """Position of each wanted digest in ``run`` (sorted by its high half), -1 where it is not; int64, shape (n,)."""
+    """Position of each wanted digest in ``run`` (sorted by its high half), -1 if absent; int64, shape (n,)."""
     (run_high, run_low), (high, low) = run, wanted
     at = np.searchsorted(run_high, high)
     position = np.full(len(high), -1, np.int64)
     open_ = np.arange(len(high))
-    while len(open_):  # a second turn only where two digests share their high half: once in 3 * 10^5 sets of 10M
+    while len(open_):  # a second pass only if two digests share their high half: once in 3 * 10^5 sets of 10M
         inside = at[open_] < len(run_high)
         open_ = open_[inside]
         open_ = open_[run_high[at[open_]] == high[open_]]
@@ -63,17 +63,17 @@ def sort(values: Digests) -> tuple[Digests, np.ndarray]:
 
 
 class SeenKeys:
-    """Which keys came before. 16 bytes a key: 10M keys = 160 MB, twice that for a moment when two runs merge.
+    """Which keys came before. 16 bytes per key: 10M keys = 160 MB, twice that briefly while two runs merge.
 
-    A key counts as seen when 128 bits of its sha256 agree: by accident once in 3 * 10^24 feeds of 10M keys (n^2 / 2^129).
-    Runs of doubling length keep both the look-up and the merging near log2(n) steps a key.
+    A key counts as seen if 128 bits of its sha256 match: by accident once in 3 * 10^24 feeds of 10M keys (n^2 / 2^129). Runs of
+    doubling length keep both the look-up and the merging near log2(n) steps per key.
     """
 
     def __init__(self):
         self._runs: list[Digests] = []
 
     def add(self, keys: pa.Array) -> np.ndarray:
-        """bool, shape (n,): True where the key is here for the first time, in this call and all before it."""
+        """bool, shape (n,): True if the key is new, in this call and all before it."""
         new = digests(keys)
         run, order = sort(new)
         first = np.ones(len(keys), bool)

@@ -1,4 +1,4 @@
-"""Product feeds: any source as one stream of rows in FEED_SCHEMA, with every row that cannot go on written down."""
+"""Product feeds: any source as one stream of rows in FEED_SCHEMA, with a record of every rejected row."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,7 +22,7 @@ __all__ = ["FEED_SCHEMA", "FeedBatch", "FeedConfig", "check_feed", "column_names
 _SUFFIXES = {".csv": "csv", ".tsv": "csv", ".txt": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl"}
 _SUFFIXES |= {".parquet": "parquet", ".pq": "parquet", ".tar": "tar"}
 _SAMPLE_BYTES = 1024 * 1024
-_MAX_BAD_LINES = 0.01  # of the sample: above it the encoding is wrong, below it some lines are
+_MAX_BAD_LINES = 0.01  # of the sample: if more, the encoding is wrong; if fewer, those lines are
 
 
 @dataclass(frozen=True)
@@ -65,8 +65,8 @@ class FeedConfig:
 def read_feed(config: FeedConfig, batch_rows: int = 20_000) -> Iterator[FeedBatch]:
     """Every row of the source, once: as a row or as a reject. Of rows with one product_id the first good one is kept.
 
-    Memory is one batch, 16 bytes a product (see SeenKeys), and the listing of the image root.
-    Raises UsageError as ``check_feed``, and where a later file of the source lacks a mapped column or is damaged.
+    Memory is one batch, 16 bytes per product (see SeenKeys), and the listing of the image root. Raises UsageError as
+    ``check_feed``, and if a later file of the source lacks a mapped column or is damaged.
     """
     _check_options(config)
     kind, files = _files(config)
@@ -78,7 +78,7 @@ def read_feed(config: FeedConfig, batch_rows: int = 20_000) -> Iterator[FeedBatc
 
 
 def check_feed(config: FeedConfig) -> None:
-    """Raises UsageError naming the file, column and option for everything that can be known before any work."""
+    """Raises UsageError, naming the file, column and option, for every fault detectable before any work."""
     _check_options(config)
     kind, files = _files(config)
     if config.image_root and not is_web(config.image_root) and not storage.exists(config.image_root):
@@ -89,7 +89,7 @@ def check_feed(config: FeedConfig) -> None:
         if kind == "jsonl":
             keys = readers.jsonl_keys(config.uri, config.encoding)
             if not keys:
-                raise UsageError(f"feed.uri={config.uri}: no line is a JSON object with fields; it has to be one a line")
+                raise UsageError(f"feed.uri={config.uri}: no line is a JSON object with fields; expected one per line")
             _mapping(config, kind).pick(keys, f"feed.uri={config.uri}")
     batches = _read(config, kind, files, 1000)
     if not any(len(b.source) or b.rejects.num_rows for b in batches):
@@ -99,7 +99,7 @@ def check_feed(config: FeedConfig) -> None:
 
 
 def column_names(config: FeedConfig) -> list[str]:
-    """The columns of a CSV, JSON lines or Parquet source, as they stand in its (first) file; [] of images and tars."""
+    """The column names in the (first) file of a CSV, JSON lines or Parquet source; [] for images and tars."""
     _check_options(config)
     kind, files = _files(config)
     with _whole(config.uri):
@@ -124,9 +124,7 @@ def _check_options(config: FeedConfig) -> None:
         if ours not in COLUMNS:
             raise UsageError(f"feed.columns.{ours}: our columns are {', '.join(COLUMNS)}; keep others with attributes")
     if len(config.csv_delimiter.encode()) != 1 or config.csv_delimiter in '"\r\n':
-        raise UsageError(
-            f"feed.csv_delimiter={config.csv_delimiter!r}: it has to be one ASCII character, not a quote or line end"
-        )
+        raise UsageError(f"feed.csv_delimiter={config.csv_delimiter!r}: must be one ASCII character, not a quote or line end")
     for option, category in {"feed.category_default": config.category_default, **config.category_map}.items():
         check_label(category, option)
 
@@ -146,7 +144,7 @@ def _mapping(config: FeedConfig, kind: str) -> Mapping:
 
 
 def _folder(uri: str, kind: str) -> str:
-    """The folder that a feed stands in, or that it is."""
+    """The folder that contains the feed, or that it is."""
     if kind in ("images", "tar"):
         return uri
     path = storage.absolute(uri)
@@ -186,7 +184,7 @@ def _files(config: FeedConfig) -> tuple[str, list[tuple[str, fs.FileInfo]]]:
 
 
 def is_feed(uri: str) -> bool:
-    """Whether a file's name says that it is a feed: its suffix is that of a table or an archive."""
+    """Whether a file's suffix is that of a table or an archive."""
     return _kind_by_suffix(_uncompressed(uri)) is not None
 
 
@@ -248,7 +246,7 @@ def _read(config: FeedConfig, kind: str, files: list[tuple[str, fs.FileInfo]], b
             yield from read(uri, info, config, mapping, batch_rows)
 
 
-# kind -> reads a file in batches, or a folder: images, and kinds from outside, get the folder itself and not the files in it
+# kind -> reads a file in batches; images, and kinds from outside, get the folder itself instead of its files
 READERS: dict[str, Callable[[str, fs.FileInfo, FeedConfig, Mapping, int], Iterator[RawBatch]]] = {
     "csv": lambda uri, info, c, mapping, n: readers.read_csv(uri, c.csv_delimiter, c.encoding, mapping),
     "jsonl": lambda uri, info, c, mapping, n: readers.read_jsonl(uri, c.encoding, mapping, n),
@@ -260,25 +258,25 @@ READERS: dict[str, Callable[[str, fs.FileInfo, FeedConfig, Mapping, int], Iterat
 
 @contextmanager
 def _whole(uri: str) -> Iterator[None]:
-    """What a library says of a damaged file, as UsageError; a lost connection as StorageFailed."""
+    """A library's error about a damaged file as UsageError; a lost connection as StorageFailed."""
     with storage.named("read", uri):
         try:
             yield
         except (OSError, pa.ArrowException) as e:
-            if isinstance(e, JobFailed) or "AWS Error" in str(e):  # the connection, not the file
+            if isinstance(e, JobFailed) or "AWS Error" in str(e):  # the connection failed, not the file
                 raise
             raise UsageError(f"feed.uri={uri}: it cannot be read to its end: {e}") from e
 
 
 def _chosen(raw: RawBatch, config: FeedConfig) -> RawBatch:
-    """The rows that ``where`` asks for; rejects stay, for nobody knows what they would have said."""
+    """The rows selected by ``where``; rejects stay, since their values are unknown."""
     keep = None
     for theirs, values in config.where.items():
         ours = [o for o in raw.columns if config.columns.get(o, o) == theirs]
         column = raw.columns[ours[0]] if ours else pc.map_lookup(raw.attributes, theirs, "first")
         if not ours and len(column) and column.null_count == len(column) and raw.rejects.num_rows == 0:
             known = sorted({*(config.columns.get(o, o) for o in raw.columns), *pc.unique(raw.attributes.keys).to_pylist()})
-            raise UsageError(f"feed.where.{theirs}: no row says anything there.{nearest(theirs, known)}")
+            raise UsageError(f"feed.where.{theirs}: no row has a value there.{nearest(theirs, known)}")
         here = pc.fill_null(pc.is_in(column, value_set=pa.array(values, pa.string())), False)
         keep = here if keep is None else pc.and_(keep, here)
     if keep is None:

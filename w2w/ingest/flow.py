@@ -1,7 +1,7 @@
-"""One night of a feed: what of it is work, what the work leaves to do, and what the feed no longer lists.
+"""One night of a feed: what is new work, what remains to be done, and what the feed no longer lists.
 
-A run that dies anywhere is repeated by running it again: what is pending, what is kept back and what is missing follow from the
-feed and the tables alone.
+A run that dies is repeated by running it again: what is pending, kept back or missing follows from the feed and the tables
+alone.
 """
 
 from collections import Counter
@@ -42,11 +42,11 @@ from w2w.table.parts import Output, write_part
 from w2w.table.pending import rejected_keys
 from w2w.table.sink import Lineage, append_rows
 
-STAGE_CODE = 1  # raise it when the same bytes would be judged differently
+STAGE_CODE = 1  # bump when the same bytes would be judged differently
 
 
 class Night:
-    """A feed held against the store. ``config`` is that of ``w2w ingest``."""
+    """A feed compared with the store. ``config`` is that of ``w2w ingest``."""
 
     def __init__(self, run: Run, config: Any):
         self._run, self._config, self._feed = run, config, config.feed
@@ -57,17 +57,17 @@ class Night:
         self._rejected = rejected_keys(run.store, "ingest", self.version).read()
         checked = delta.read(run.store, schema.RECHECKS, [schema.CHECKED_AT], source=self._feed.id).column(0)
         due = nights.recheck_is_due(_microseconds(checked), nights.now_us(), config.fetch.recheck_nights)
-        self._recheck = due and config.limit is None  # a few rows at a time, the same ones would come every time
-        self._held: list[pa.Table] = []  # rejected for good by a run that did not come to write their news
+        self._recheck = due and config.limit is None  # with a limit, the same rows would come every time
+        self._held: list[pa.Table] = []  # permanently rejected by a run that ended before their other changes were written
         self._on_web = False
-        self._unfit = Counter[str]()  # pending rows that the feed's reader rejected, by code: they need no work to be known
+        self._unfit = Counter[str]()  # pending rows that the feed's reader rejected, by code: known without any work
         self.listed = self.refused = self.unreadable = self.aside = self.rechecked = self.pending = 0
         self.missing: pa.Table | None = None  # rows of products that the feed does not list
-        self.gone: pa.Table | None = None  # those that are to be withdrawn
+        self.gone: pa.Table | None = None  # those to be withdrawn
         self._absences: pa.Table | None = None
 
     def read(self) -> None:
-        """Reads the feed and writes its work files (none in a dry run). Raises UsageError where too much is missing of it."""
+        """Reads the feed and writes its work files (none in a dry run). Raises UsageError if too many products are missing."""
         run, config = self._run, self._config
         self.pending = work.write(run.store, run.run_id, self._work(), WORK_SCHEMA, config.item_rows, count_only=config.dry_run)
         if config.dry_run:
@@ -102,7 +102,7 @@ class Night:
             yield pending
 
     def _ours(self, batch: FeedBatch) -> FeedBatch:
-        """The batch without rows of products that another feed has brought."""
+        """The batch without rows of products that another feed owns."""
         product_ids = batch.rows.column(schema.PRODUCT_ID).combine_chunks()
         others = self._current.others(product_ids)
         said = pc.binary_join_element_wise("product_id '", product_ids, "' belongs to feed '", others, "'", "")
@@ -117,7 +117,7 @@ class Night:
 
     @property
     def is_held_back(self) -> bool:
-        """Whether nothing may be withdrawn, because rows that nobody could read may be the missing ones."""
+        """Whether nothing may be withdrawn, because unreadable rows may be the missing ones."""
         return self._feed.full and self.unreadable > self._feed.max_unreadable
 
     def _judge_missing(self) -> None:
@@ -170,10 +170,10 @@ class Night:
         return min(self.pending, limit or self.pending)
 
     def load(self) -> tuple[Counts, dict[str, int]]:
-        """Loads and checks the pending rows' pictures, and commits; then what is left to do for the other rows of the feed.
+        """Loads and checks the pending rows' pictures, and commits; then does what is left for the feed's other rows.
 
-        Raises TooManyRejects above the tolerance: rows have their news by then, with pictures where these are good, and nothing
-        is withdrawn.
+        Raises TooManyRejects above the tolerance: by then all changes are written, with the good pictures, and nothing is
+        withdrawn.
         """
         run, config, lineage = self._run, self._config, self._run.lineage(self.version, [])
         source = self._source().first(config.limit)
@@ -210,7 +210,7 @@ class Night:
         return file_rows(folder, schema.KEY, schema.SOURCE, self._config.item_rows, skipped, self.refused)
 
     def _settle(self, counts: Counts, lineage: Lineage) -> dict[str, int]:
-        """Writes the news of products whose new picture is broken, and withdraws what is gone, in one commit."""
+        """Writes the other changes of products whose new picture is broken, and withdraws missing products, in one commit."""
         store = self._run.store
         rows = [with_last_picture(held) for held in self._without_picture(self._is_rejected if counts.rejected else None)]
         if self._current.num_adopted:
@@ -231,8 +231,8 @@ class Night:
         return append_rows(self._run.store, Output(schema.PRODUCTS), pa.concat_tables(rows), lineage)
 
     def _without_picture(self, which: Callable[[], Callable] | None) -> Iterator[pa.Table]:
-        """Rows whose product has an earlier picture, and not yet their news: those rejected by earlier runs, and of this run's
-        the ones whose keys ``which`` tells."""
+        """Rows whose product has an earlier picture and lacks their other changes: those rejected by earlier runs, and those of
+        this run whose keys ``which`` selects."""
         yield from self._held
         if which is None:
             return
@@ -246,7 +246,7 @@ class Night:
                     yield _with_a_picture(rows.filter(tells(rows.column(schema.KEY))))
 
     def _is_rejected(self) -> Callable[[pa.ChunkedArray], pa.ChunkedArray]:
-        """Of keys, which this run has rejected."""
+        """Which of the keys this run has rejected."""
         listed = delta.parts(delta.open_table(self._run.store, schema.REJECTS), **{schema.STAGE: "ingest"})
         batches = delta.read_batches(self._run.store, schema.REJECTS, [schema.KEY, schema.RUN_ID], listed)
         mine = [b.filter(pc.equal(b.column(schema.RUN_ID), self._run.run_id)).column(schema.KEY) for b in batches]
@@ -254,7 +254,7 @@ class Night:
         return partial(pc.is_in, value_set=keys)
 
     def _is_left(self) -> Callable[[pa.ChunkedArray], pa.ChunkedArray]:
-        """Of keys, which this run has not written: a hopeless one is stopped long before it has read all."""
+        """Which of the keys this run has not written: a hopeless run stops long before it has read all."""
         if self._config.limit is not None:
             return self._is_rejected()
         store, columns = self._run.store, [schema.PRODUCT_ID, schema.ROW_DIGEST]
@@ -266,7 +266,7 @@ class Night:
 
 
 def _with_a_picture(rows: pa.Table) -> pa.Table:
-    """Those whose product has an earlier picture, and not yet their news."""
+    """Those whose product has an earlier picture and lacks their other changes."""
     news = pc.and_(rows.column(STANDING).is_null(), rows.column(schema.REJECT_CODE).is_null())
     return rows.filter(pc.and_(news, rows.column(LAST_IMAGE_ID).is_valid()))
 

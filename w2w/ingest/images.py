@@ -18,8 +18,8 @@ from w2w.ingest.cells import is_cell, read_cell
 
 _WEB = r"(?i)^https?://"
 _MAX_KEY_BYTES = 1024  # of an object on S3
-_SECRET = r"(?i)^https?://([^/?#]*@|[^/?#:@\[]*:[0-9]*[^0-9/?#].*@)"  # also with a password that holds a slash
-# what needs a closer look than prefixing the root: a scheme, a leading slash, an empty, "." or ".." segment
+_SECRET = r"(?i)^https?://([^/?#]*@|[^/?#:@\[]*:[0-9]*[^0-9/?#].*@)"  # also matches a password that contains a slash
+# values that need more than a root prefix: a scheme, a leading slash, an empty, "." or ".." segment
 _UNUSUAL = r"^[A-Za-z][A-Za-z0-9+.-]+:|(^|/)\.{0,2}(/|$)"
 
 
@@ -28,16 +28,16 @@ def is_web(uri: str) -> bool:
 
 
 def is_web_each(uris: pa.ChunkedArray) -> pa.ChunkedArray:
-    """bool, shape (n,): ``is_web`` of each; no for null."""
+    """bool, shape (n,): ``is_web`` of each; False for null."""
     return pc.fill_null(pc.match_substring_regex(uris, _WEB), False)
 
 
 class ImageRoot:
     """The folder, prefix or web address that a feed's image values are relative to, and that local ones must stay below.
 
-    Fingerprints come from one listing, made when the first row asks: 32 bytes a file, and about 400 for a moment (1M files:
-    400 MB, so point ``image_root`` at the images, not at a disk). Symbolic links below the root are followed: whoever
-    placed them owns the root, and a feed cannot create one.
+    Fingerprints come from one listing, made when the first row needs it: 32 bytes per file, and briefly about 400 (1M files:
+    400 MB, so point ``image_root`` at the images, not at a disk). Symbolic links below the root are followed: whoever placed
+    them owns the root, and a feed cannot create one.
     """
 
     def __init__(self, root: str):
@@ -48,7 +48,7 @@ class ImageRoot:
         self._listing: tuple[digests.Digests, np.ndarray, np.ndarray] | None = None
 
     def resolve(self, values: pa.Array) -> tuple[pa.Array, list[tuple[int, RejectCode, str]]]:
-        """Image URIs for image values (no nulls), "" for each row that is refused, and (row, code, why) for those."""
+        """Image URIs for image values (no nulls), "" for each refused row, and (row, code, reason) for those."""
         web = pc.match_substring_regex(values, _WEB)
         usual = pc.invert(pc.match_substring_regex(values, _UNUSUAL))
         uris = pc.if_else(web, values, pc.binary_join_element_wise(self.uri.rstrip("/"), values, "/"))
@@ -70,15 +70,15 @@ class ImageRoot:
             raise Reject(RejectCode.BLOCKED_URL, "a URL with a user name or password is not fetched")
         if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:", value) and not storage.is_s3(value):
             scheme = value.partition(":")[0]
-            raise Reject(RejectCode.BLOCKED_URL, f"{scheme}: is no scheme of an image; http, https, s3 or a path is")
+            raise Reject(RejectCode.BLOCKED_URL, f"{scheme}: not a scheme for images; use http, https, s3 or a path")
         if is_web(self.uri):
             start = len(self.uri) - len(re.sub(_WEB, "", self.uri))
             scheme, root = self.uri[:start], self.uri[start:]
         else:
             scheme, root = ("s3://", self.uri[5:]) if storage.is_s3(self.uri) else ("", self.uri)
         absolute = storage.is_s3(value) or (value.startswith("/") and not scheme)
-        if scheme == "s3://" and "//" in value.removeprefix("s3://"):  # another key than that without: nobody may guess
-            raise Reject(RejectCode.BAD_VALUE, f"{value[:200]!r} is a key with an empty part, which cannot be asked for")
+        if scheme == "s3://" and "//" in value.removeprefix("s3://"):  # not the same key as the normalised one: do not guess
+            raise Reject(RejectCode.BAD_VALUE, f"{value[:200]!r} is a key with an empty part, which cannot be fetched")
         if storage.is_s3(value) and scheme != "s3://":
             path = ""
         else:
@@ -88,7 +88,7 @@ class ImageRoot:
         return scheme + path
 
     def fingerprints(self, uris: pa.Array) -> pa.Array:
-        """Size and modification time of each image; "" for web addresses and for files that are not there."""
+        """Size and modification time of each image; "" for web addresses and missing files."""
         local = pc.invert(pc.match_substring_regex(uris, _WEB))
         if is_web(self.uri) or not pc.any(local).as_py():
             return pa.array([""] * len(uris), pa.string())
@@ -119,17 +119,17 @@ def load_image(
     max_bytes: int,
     fetch: Callable[[str], bytes] | None = None,
 ) -> bytes:
-    """The encoded bytes of one image that ``read_feed`` named; ``fetch`` gets those on the web, under its own limits.
+    """The encoded bytes of one image that ``read_feed`` listed; ``fetch`` gets those on the web, under its own limits.
 
-    Raises Reject: NOT_FOUND, FORBIDDEN, BAD_VALUE (a name that cannot be one), TOO_MANY_BYTES, TRUNCATED (the archive ends
-    inside it), BLOCKED_URL, or what ``fetch`` rejects; StorageFailed where the disk or bucket is at fault, and not the name.
+    Raises Reject: NOT_FOUND, FORBIDDEN, BAD_VALUE (an impossible name), TOO_MANY_BYTES, TRUNCATED (the archive ends inside it),
+    BLOCKED_URL, or what ``fetch`` rejects; StorageFailed if the disk or bucket is at fault rather than the name.
     """
     if is_web(image_uri):
         if fetch is None:
             raise Reject(RejectCode.BLOCKED_URL, "images on the web are not fetched in this run")
         return fetch(image_uri)
     if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:", image_uri) and not storage.is_s3(image_uri):
-        raise Reject(RejectCode.BLOCKED_URL, f"{image_uri.partition(':')[0]}: is no scheme of an image")
+        raise Reject(RejectCode.BLOCKED_URL, f"{image_uri.partition(':')[0]}: not a scheme for images")
     uri = image_uri
     if offset is not None:
         assert size is not None, image_uri
@@ -149,10 +149,10 @@ def load_image(
 def _read(uri: str, offset: int | None, size: int | None, max_bytes: int) -> bytes:
     system, path = storage.filesystem(uri)
     if storage.is_s3(uri):
-        if len(path.partition("/")[2].encode()) > _MAX_KEY_BYTES:  # S3 answers 400, as it does for other faults
+        if len(path.partition("/")[2].encode()) > _MAX_KEY_BYTES:  # S3 answers 400, as for other faults
             raise Reject(RejectCode.NOT_FOUND, f"a key of more than {_MAX_KEY_BYTES} bytes")
     elif system.get_file_info(path).type not in (fs.FileType.File, fs.FileType.NotFound):
-        raise Reject(RejectCode.NOT_FOUND, f"{uri}: not a plain file")  # opening a pipe would wait for ever
+        raise Reject(RejectCode.NOT_FOUND, f"{uri}: not a plain file")  # opening a pipe would block
     with system.open_input_file(path) as file:
         if offset is None:
             if file.size() > max_bytes:

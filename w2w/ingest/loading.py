@@ -1,4 +1,4 @@
-"""The stage that gets images from wherever they are, for every job that reads them from outside the store."""
+"""The stage that loads images from outside the store, shared by every job that does."""
 
 from dataclasses import dataclass
 
@@ -8,12 +8,12 @@ from w2w.stage import Pool, Stage
 from w2w.web.answers import Validators
 from w2w.web.fetch import FetchConfig, Fetcher, ListedFetchConfig
 
-_BETWEEN = "\n"  # of the two validators in a fingerprint
+_BETWEEN = "\n"  # separates the two validators in a fingerprint
 
 
 @dataclass(frozen=True)
 class FeedFetchConfig(ListedFetchConfig):
-    """How the images of a feed are fetched, and how often."""
+    """How, and how often, the images of a feed are fetched."""
 
     recheck_nights: int = 1
     """Check every image on the web again after this many nights, by ETag and Last-Modified; 0: never. Not with --limit."""
@@ -21,12 +21,12 @@ class FeedFetchConfig(ListedFetchConfig):
     def __post_init__(self):
         super().__post_init__()
         if self.recheck_nights < 0:
-            raise UsageError(f"fetch.recheck_nights={self.recheck_nights}: it must be zero or more")
+            raise UsageError(f"fetch.recheck_nights={self.recheck_nights}: must not be negative")
 
 
 @dataclass(frozen=True)
 class PictureFetch:
-    """A picture on the web, if it is another than the one whose fingerprint is known (``w2w.ingest.stage.Fetch``)."""
+    """Fetches a web picture if it differs from the one with the known fingerprint (``w2w.ingest.stage.Fetch``)."""
 
     fetcher: Fetcher
 
@@ -40,6 +40,6 @@ class PictureFetch:
 
 
 def load_stage(fetch: FetchConfig, pool: Pool) -> Stage:
-    """image_uri -> bytes: from a disk, a bucket or the web. The first stage of a job; ``pool`` is the one it works in."""
+    """image_uri -> bytes, from a disk, a bucket or the web. The first stage of a job; ``pool`` is its pool."""
     settings = {"max_bytes": fetch.max_bytes, "fetch": PictureFetch(Fetcher(fetch)), "batch_rows": pool.batch_rows}
     return Stage("load", load, tuple(LOAD_NEEDS.names), LOAD_GIVES, settings, streams=True)

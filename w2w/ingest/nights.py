@@ -1,7 +1,7 @@
-"""Nights: how long a product has been missing from its feed, and when pictures are asked for again.
+"""Nights: how long a product has been missing from its feed, and when pictures are fetched again.
 
-A night is not a date: a run that is repeated within hours, before or after midnight, is the same night, and a clock that was
-set back is no reason to count none for weeks. So two times are of one night when less than half a day lies between them.
+A night is not a date: a run repeated within hours, before or after midnight, belongs to the same night, and a clock set back
+must not stop the count for weeks. So two times belong to one night if they are less than half a day apart.
 """
 
 import time
@@ -20,8 +20,8 @@ def now_us() -> int:
 
 
 def count_absences(before: pa.Table, missing: pa.Array, feed: str, now: int) -> pa.Table:
-    """The rows of ABSENCES of a feed after a night in which it did not list ``missing``. ``before``: those it had; a product
-    that is listed again has none any more."""
+    """The rows of ABSENCES of a feed after a night in which it did not list ``missing``. ``before``: its earlier rows; products
+    that are listed again lose theirs."""
     times = before.column(schema.COUNTED_AT).cast(pa.int64()).to_pylist()
     counted = zip(before.column(schema.PRODUCT_ID).to_pylist(), before.column(schema.NIGHTS).to_pylist(), times)
     known = {product: (nights, at) for product, nights, at in counted}
@@ -35,6 +35,6 @@ def count_absences(before: pa.Table, missing: pa.Array, feed: str, now: int) -> 
 
 
 def recheck_is_due(checked_at_us: np.ndarray, now: int, every_nights: int) -> bool:
-    """Whether so many nights have passed since every one of these times; never where ``every_nights`` is 0."""
+    """Whether this many nights have passed since each of these times; never if ``every_nights`` is 0."""
     least_us = (2 * every_nights - 1) * _HALF_DAY_US
     return every_nights > 0 and not (np.abs(checked_at_us - now) < least_us).any()

@@ -1,4 +1,4 @@
-"""From a feed's text to product rows: values checked and converted, images located, repeats refused, rows digested."""
+"""From a feed's text to product rows: values checked and converted, images located, repeats rejected, rows digested."""
 
 from dataclasses import dataclass, replace
 
@@ -14,9 +14,9 @@ from w2w.ingest.prices import currency_code
 from w2w.ingest.raw import IMAGE, IMAGE_SCHEMA, RawBatch, reject_table, trimmed
 
 MAX_ID_CHARS = 512
-# digits with a point, and the currency where a feed writes it in the same column ("15.00 USD", as Google Merchant does);
-# "1,299" is refused, for it is 1.299 in one half of the world and 1299 in the other; 1'299 is the same in all of it. Computed
-# numbers of JSON and Parquet have 17 digits (23.788099999999996) or an exponent
+# digits with a point, and the currency if the feed writes it in the same column ("15.00 USD", as Google Merchant does); "1,299"
+# is rejected, since it means 1.299 in half of the world and 1299 in the other; 1'299 is unambiguous. Computed numbers in JSON
+# and Parquet have 17 digits (23.788099999999996) or an exponent
 _PRICE = r"^(?P<number>[0-9]{1,15}(?:\.[0-9]{1,40})?(?:[eE][+-]?[0-9]{1,3})?)\s*(?P<currency>[A-Za-z]{3})?$"
 _APOSTROPHES = r"^([0-9]{1,6})['\x{2019}]([0-9]{3})"
 _TOO_MUCH = 1e15
@@ -46,23 +46,23 @@ FEED_SCHEMA = pa.schema(
 class FeedBatch:
     """Rows in FEED_SCHEMA, and rejects (key, code, detail, source).
 
-    A reject's key is its product_id, so that a product with a bad row is still known to be listed; it is the source where
-    there is no usable product_id, and for DUPLICATE_KEY, whose product_id belongs to another row.
+    A reject's key is its product_id, so that a product with a bad row still counts as listed; it is the source if there is no
+    usable product_id, and for DUPLICATE_KEY, whose product_id belongs to another row.
     """
 
     rows: pa.Table
     rejects: pa.Table
-    num_aside: int = 0  # files that belong to a row, and are none of its columns
+    num_aside: int = 0  # files that belong to a row but are not columns
 
     @property
     def num_unreadable(self) -> int:
-        """Rejects of which nobody knows which product they are about."""
+        """Number of rejects whose product is unknown."""
         without_id = pc.equal(self.rejects.column(schema.KEY), self.rejects.column(schema.SOURCE))
         repeated = pc.equal(self.rejects.column(schema.REJECT_CODE), RejectCode.DUPLICATE_KEY.value)
         return pc.sum(pc.and_not(without_id, repeated)).as_py() or 0
 
     def refuse(self, mask: pa.Array, code: RejectCode, details: pa.Array) -> "FeedBatch":
-        """The batch with the rows of ``mask`` among the rejects, under their sources, for their ids are another row's."""
+        """The batch with the rows of ``mask`` rejected, keyed by source, since their ids belong to other rows."""
         bad = self.rows.filter(mask)
         source = bad.column(schema.SOURCE)
         codes = pa.repeat(pa.scalar(code.value), bad.num_rows)
@@ -71,7 +71,7 @@ class FeedBatch:
 
 
 class _Refusals:
-    """Which rows of a batch are refused, each for the first reason that was found."""
+    """The rejected rows of a batch, each with the first reason found."""
 
     def __init__(self, ids: pa.Array, source: pa.Array):
         self.good = np.ones(len(ids), bool)
@@ -79,7 +79,7 @@ class _Refusals:
         self._rows: list[tuple[str, RejectCode, str, str]] = []
 
     def add(self, mask: pa.Array, code: RejectCode, detail: str, values: pa.Array | None = None, by_id: bool = True) -> None:
-        """Refuses the rows of ``mask`` (null counts as no); ``values`` are quoted after ``detail``."""
+        """Rejects the rows of ``mask`` (null counts as no); ``values`` are quoted after ``detail``."""
         for row in np.flatnonzero(mask.fill_null(False).to_numpy(zero_copy_only=False) & self.good).tolist():
             self.one(row, code, detail if values is None else f"{detail}: {values[row].as_py()[:80]!r}", by_id)
 
@@ -96,7 +96,7 @@ class _Refusals:
 def normalised(
     raw: RawBatch, category_map: dict[str, str], category_default: str, root: ImageRoot, seen: SeenKeys
 ) -> FeedBatch:
-    """The batch's rows in FEED_SCHEMA and all its rejects, the reader's among them; ``seen`` learns the rows' keys."""
+    """The batch's rows in FEED_SCHEMA and all its rejects, including the reader's; the rows' keys are added to ``seen``."""
     count = len(raw.source)
     text = {ours: trimmed(column) for ours, column in raw.columns.items()}
     nothing = pa.nulls(count, pa.string())
@@ -134,7 +134,7 @@ def normalised(
     }
     good = pa.array(refused.good)
     columns = {name: column.filter(good) for name, column in columns.items()}
-    # the price's bits, not its text: they are the same in every version of every library
+    # the price's bits, not its text: they do not depend on the version of any library
     digested = {**columns, schema.PRICE: columns[schema.PRICE].view(pa.int64())}
     columns[schema.ROW_DIGEST] = row_digests(list(digested.values()))
     columns[schema.SOURCE] = raw.source.filter(good)
@@ -143,8 +143,7 @@ def normalised(
 
 
 def _price(price: pa.Array, currency: pa.Array) -> tuple[pa.Array, pa.Array, pa.Array]:
-    """The number, the currency (its own column first; null where nobody can tell which it is), and a mask of the prices that
-    are none."""
+    """The number, the currency (its own column first; null if unknown), and a mask of the invalid prices."""
     for _ in range(2):  # up to 999'999'999
         price = pc.replace_substring_regex(price, _APOSTROPHES, r"\1\2")
     parts = pc.extract_regex(price, _PRICE)

@@ -1,4 +1,4 @@
-"""Prices, as machines write them and as people do."""
+"""Prices, as written by machines and by people."""
 
 import re
 import unicodedata
@@ -38,7 +38,7 @@ _SYMBOLS = {
 }
 _NAMES = {"euro": "EUR", "euros": "EUR", "us dollar": "USD", "us dollars": "USD", "pound sterling": "GBP", "swiss franc": "CHF"}
 _NAMES |= {"yen": "JPY", "yuan": "CNY", "renminbi": "CNY", "rmb": "CNY", "zloty": "PLN", "złoty": "PLN", "forint": "HUF"}
-_GUESSES = {"£": "GBP", "¥": "JPY", "Rs": "INR", "₨": "INR", "Fr": "CHF", "kr": ""}  # of several countries
+_GUESSES = {"£": "GBP", "¥": "JPY", "Rs": "INR", "₨": "INR", "Fr": "CHF", "kr": ""}  # used by several countries
 _THREE_DECIMALS = {"BHD", "IQD", "JOD", "KWD", "LYD", "OMR", "TND"}
 _SIGNS = "|".join(map(re.escape, [*_SYMBOLS, *_GUESSES]))
 _MARK = rf"(?<![^\W\d_])(?:[A-Za-z.]{{0,4}}\$[A-Z]{{0,3}}|[A-Z]{{3}}|{_SIGNS})(?![^\W\d_])\.?"
@@ -51,9 +51,9 @@ _MOST_CHARS, _MOST_DIGITS = 300, (15, 40)  # of a text; of a number before and a
 
 @dataclass(frozen=True)
 class Price:
-    """``number``: digits and perhaps a point; "" where there is none. ``currency``: a code, where the text leaves no doubt.
+    """``number``: digits and possibly a point; "" if there is none. ``currency``: a code, if the text leaves no doubt.
 
-    ``guess``: the code of a symbol that several countries use, of the largest of them.
+    ``guess``: for a symbol that several countries use, the code of the largest of them.
     """
 
     number: str = ""
@@ -62,25 +62,25 @@ class Price:
 
 
 def machine_price(text: str) -> Price:
-    """A price as machines write it (schema.org/price): the point is decimal, and nothing separates thousands.
+    """A price as machines write it (schema.org/price): a decimal point and no thousands separators.
 
-    Shops put text for people into such places as well: what is no such number is read as ``written_price`` reads it.
+    Shops also put text for people there: anything that is not such a number is read by ``written_price``.
     """
     text = text.strip()
     match = _MACHINE.match(text)
     if not match:
         return written_price(text)
-    if len(match[1] or "") > 4:  # 1e999999999 written out fills the memory
+    if len(match[1] or "") > 4:  # 1e999999999 written out would fill the memory
         return Price()
     plain = f"{Decimal(text):f}" if match[1] or text.startswith((".", "+")) else text.rstrip(".")
     return _priced(plain)
 
 
 def written_price(text: str) -> Price:
-    """A price as people write it: ``1.299,00 €`` is 1299.00 EUR, and so is ``EUR 1'299.00``; of a range the lower end.
+    """A price as people write it: ``1.299,00 €`` is 1299.00 EUR, and so is ``EUR 1'299.00``; of a range, the lower end.
 
-    The last of two separators is the decimal one; a single one is, unless exactly three digits follow it (12.500 is 12500; not
-    0.500, nor where the currency has three decimals). A number beside a currency goes before others, a percentage is none.
+    The last of two separators is the decimal one; so is a single one, unless exactly three digits follow (12.500 is 12500; not
+    0.500, nor if the currency has three decimals). Numbers next to a currency take precedence; percentages are ignored.
     """
     text = unicodedata.normalize("NFKC", text[:_MOST_CHARS].translate(_APOSTROPHES))
     text = "".join(str(unicodedata.decimal(c)) if c.isdecimal() else c for c in text)
@@ -104,7 +104,7 @@ def written_price(text: str) -> Price:
 
 
 def currency_code(text: str) -> str:
-    """The ISO 4217 code of a currency that stands by itself: ``EUR``, ``eur``, ``Euro`` or ``€``; "" where it is none."""
+    """The ISO 4217 code of a currency on its own: ``EUR``, ``eur``, ``Euro`` or ``€``; "" if it is not one."""
     text = text.strip()
     named = _NAMES.get(text.lower(), text.upper())
     if named in CURRENCIES:
@@ -133,7 +133,7 @@ def _marks(text: str, number: re.Match) -> list[str]:
 
 
 def _currency(marks: list[str]) -> tuple[str, str]:
-    """(the code that the marks leave no doubt of, the code that they may mean), each "" where there is none."""
+    """(the code that the marks determine, the code that they may mean), each "" if there is none."""
     guess = ""
     for mark in marks:
         before, dollar, after = mark.rstrip(".").partition("$")
@@ -149,7 +149,7 @@ def _currency(marks: list[str]) -> tuple[str, str]:
 
 
 def _plain(written: str, currency: str) -> str:
-    """Digits and perhaps a point; "" for separators in an order that no country has."""
+    """Digits and possibly a point; "" for separators in an order that no country uses."""
     number = re.sub(r"[ ']", "", written)
     separators = re.findall(r"[.,]", number)
     if not separators:

@@ -1,4 +1,4 @@
-"""What every reader gives: mapped text columns, attributes, where each row stood, and the rows it could not read."""
+"""What every reader returns: mapped text columns, attributes, the position of each row, and the rows that it could not read."""
 
 import difflib
 import json
@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from w2w import schema
 from w2w.errors import Reject, RejectCode, UsageError
 
-IMAGE = "image"  # the feed's image value, before it is resolved to an image_uri
+IMAGE = "image"  # the feed's image value, before it becomes an image_uri
 COLUMNS = (schema.PRODUCT_ID, schema.TITLE, schema.BRAND, schema.PRICE, schema.CURRENCY, schema.CATEGORY, schema.URL, IMAGE)
 REQUIRED = (schema.PRODUCT_ID, IMAGE)
 ATTRIBUTES_TYPE = pa.map_(pa.string(), pa.string())
@@ -22,8 +22,8 @@ REJECT_SCHEMA = pa.schema(
         for name in (schema.KEY, schema.REJECT_CODE, schema.REJECT_DETAIL, schema.SOURCE)
     ]
 )
-JSON = json.JSONDecoder(parse_float=str, parse_int=str, parse_constant=str)  # numbers stay as they are written
-MAX_BATCH_BYTES = 64 * 1024 * 1024  # of JSON lines, or of a tar's metadata: rows of a batch may be large
+JSON = json.JSONDecoder(parse_float=str, parse_int=str, parse_constant=str)  # numbers keep their spelling
+MAX_BATCH_BYTES = 64 * 1024 * 1024  # of JSON lines, or of a tar's metadata: rows may be large
 IMAGE_OFFSET, IMAGE_SIZE = "image_offset", "image_size"
 IMAGE_SCHEMA = pa.schema(
     [
@@ -38,28 +38,28 @@ _RejectRow = tuple[str, RejectCode, str, str]  # key, code, detail, source
 
 @dataclass(frozen=True)
 class RawBatch:
-    """Rows as the source has them. ``columns`` are our names over their text; ``images`` where the reader knows them."""
+    """Rows as in the source. ``columns`` maps our names to their text; ``images`` if the reader knows them."""
 
     columns: dict[str, pa.Array]
     attributes: pa.MapArray
     source: pa.Array
     rejects: pa.Table
     images: pa.Table | None = None
-    num_aside: int = 0  # files that belong to a row, and are none of its columns
+    num_aside: int = 0  # files that belong to a row but are not columns
 
 
 @dataclass(frozen=True)
 class Mapping:
-    """Which of their columns is which of ours; a column that is not named is looked for under our own name."""
+    """Which of their columns is which of ours; an unmapped column is looked up under our own name."""
 
     columns: dict[str, str]
     attributes: tuple[str, ...] | None
-    optional: tuple[str, ...] = ()  # required columns that this kind of source can do without
+    optional: tuple[str, ...] = ()  # required columns that may be missing from this kind of source
 
     def pick(self, names: Sequence[str], where: str) -> tuple[dict[str, str], list[str]]:
-        """Our columns that are there (ours -> theirs), and the attribute columns, sorted.
+        """Our columns that exist (ours -> theirs), and the attribute columns, sorted.
 
-        Raises UsageError naming the nearest columns where one that was asked for, or a required one, is missing.
+        Raises UsageError naming the nearest columns if a requested or required one is missing.
         """
         there = set(names)
         picked = {}
@@ -99,13 +99,13 @@ def no_attributes(count: int) -> pa.MapArray:
 
 
 def trimmed(values: pa.Array) -> pa.Array:
-    """Without white space at the ends; null where nothing is left."""
+    """Without surrounding white space; null if nothing is left."""
     values = pc.utf8_trim_whitespace(values)
     return pc.if_else(pc.equal(values, ""), pa.scalar(None, pa.string()), values)
 
 
 def attributes_of(columns: dict[str, pa.Array], count: int) -> pa.MapArray:
-    """One map a row of the columns that say something there, in the order of ``columns``."""
+    """One map per row of its non-null columns, in the order of ``columns``."""
     if not columns:
         return no_attributes(count)
     num = len(columns)
@@ -121,7 +121,7 @@ def attributes_of(columns: dict[str, pa.Array], count: int) -> pa.MapArray:
 def in_batches(
     found: Iterable[tuple[str, dict[str, object] | Reject, int]], mapping: Mapping, batch_rows: int
 ) -> Iterator[RawBatch]:
-    """Records as batches: where each stands, the values of its columns or why it cannot be read, and about how many bytes."""
+    """Records as batches: each with its position, its column values or its fault, and its approximate size in bytes."""
     rows: list[dict[str, object]] = []
     sources: list[str] = []
     rejects: list[_RejectRow] = []
@@ -147,7 +147,7 @@ def batch_of_dicts(
     rejects: list[_RejectRow],
     images: list[tuple[str, int | None, int | None, str]] | None = None,
 ) -> RawBatch:
-    """Rows of JSON values; ``images`` (uri, offset, size, fingerprint) goes with them. A row that is no text is rejected."""
+    """Rows of JSON values, with ``images`` (uri, offset, size, fingerprint). Rows that are not text are rejected."""
     try:
         columns, attributes = _columns_of(rows, mapping)
     except (pa.ArrowTypeError, UnicodeEncodeError, RecursionError):  # some row is at fault, or a mapped column holds booleans
@@ -167,13 +167,13 @@ def batch_of_dicts(
 
 
 def _columns_of(rows: list, mapping: Mapping) -> tuple[dict[str, pa.Array], pa.MapArray]:
-    """The mapped columns and the attributes. Raises where a mapped value is neither text nor null, or text is no Unicode."""
+    """The mapped columns and the attributes. Raises if a mapped value is neither text nor null, or text is invalid Unicode."""
     columns = {}
     for ours in COLUMNS:
         theirs = mapping.theirs(ours)
         columns[ours] = pa.array([row.get(theirs) for row in rows], pa.string())
     skip, keep = {mapping.theirs(ours) for ours in COLUMNS}, mapping.attributes
-    orders: dict[tuple[str, ...], list[str]] = {}  # rows of one feed have few different sets of keys
+    orders: dict[tuple[str, ...], list[str]] = {}  # rows of one feed have few distinct sets of keys
     offsets, keys, items = [0], [], []
     for row in rows:
         names = tuple(row)
@@ -193,7 +193,7 @@ def _columns_of(rows: list, mapping: Mapping) -> tuple[dict[str, pa.Array], pa.M
 
 
 def _text_of(row: dict[str, object], mapping: Mapping) -> dict[str, str | None]:
-    """The row's values as text. Raises ValueError where a mapped one is a list or object, or text is no Unicode."""
+    """The row's values as text. Raises ValueError if a mapped one is a list or object, or text is not valid Unicode."""
     for name in map(mapping.theirs, COLUMNS):
         if isinstance(row.get(name), dict | list):
             raise ValueError(f"{name} holds a {'list' if isinstance(row[name], list) else 'object'}, not one value")

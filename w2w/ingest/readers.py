@@ -1,4 +1,4 @@
-"""CSV, JSON lines and Parquet as raw batches, in flat memory. A line that cannot be read becomes a reject, never an end."""
+"""CSV, JSON lines and Parquet as raw batches, in constant memory. An unreadable line becomes a reject and never ends a job."""
 
 import codecs
 import csv
@@ -17,24 +17,24 @@ from w2w import storage
 from w2w.errors import Reject, RejectCode, UsageError, attempt
 from w2w.ingest.raw import JSON, Mapping, RawBatch, attributes_of, in_batches, reject_table
 
-CSV_BLOCK_BYTES = 4 * 1024 * 1024  # one batch; no record may be longer, so this is also where an open quote is noticed
+CSV_BLOCK_BYTES = 4 * 1024 * 1024  # one batch; also the longest possible record, and so where an open quote is noticed
 MAX_LINE_BYTES = 16 * 1024 * 1024  # of a JSON line
-_SALVAGE_LINES = 50  # the longest record that is looked for among lines that a broken quote swallowed
-_KEYS_OF_LINES = 1000  # read to learn the keys of JSON lines
-# Undecodable bytes become U+FDD0, a code point that Unicode forbids in text (section 23.7), so that a reader knows the row by
-# it; U+FFFD would condemn rows whose author stored that sign, which real feeds do.
+_SALVAGE_LINES = 50  # the longest record searched for among lines that a broken quote swallowed
+_KEYS_OF_LINES = 1000  # read to collect the keys of JSON lines
+# Undecodable bytes become U+FDD0, a code point that Unicode forbids in text (section 23.7), which marks the row for the reader;
+# U+FFFD would condemn rows whose author stored that character, as real feeds do.
 MARK = "\ufdd0"
 codecs.register_error("w2w-mark", lambda e: (MARK, e.end))  # type: ignore[attr-defined]  # those of decoding have an end
 
 
 def open_text(uri: str, encoding: str, seen: Callable[[str], None] = lambda text: None) -> pa.NativeFile:
-    """The file as a stream of UTF-8, whatever its encoding and compression (by suffix: .gz, .zst, .bz2). Where its first line
-    ends with a carriage return alone (Excel's "CSV (Macintosh)"), each of them becomes a line feed. ``seen`` gets each piece.
+    """The file as a stream of UTF-8, whatever its encoding and compression (by suffix: .gz, .zst, .bz2). If its first line ends
+    with a lone carriage return (Excel's "CSV (Macintosh)"), each of them becomes a line feed. ``seen`` gets each piece.
 
-    Raises UsageError where there is no such file or no such encoding.
+    Raises UsageError if there is no such file or encoding.
     """
     try:
-        "a".encode(encoding)  # LookupError also for codecs that are not between text and bytes, such as rot13 and hex
+        "a".encode(encoding)  # LookupError also for codecs that do not encode text, such as rot13 and hex
         decoder = codecs.getincrementaldecoder(encoding)("w2w-mark")
     except (LookupError, ValueError):
         raise UsageError(f"feed.encoding={encoding}: no such encoding; utf-8, cp1252, latin-1 and utf-16 are common") from None
@@ -53,14 +53,14 @@ def open_text(uri: str, encoding: str, seen: Callable[[str], None] = lambda text
             text = line_ends(decoder.decode(bytes(chunk), final=len(chunk) == 0))
             seen(text)
             return text.encode("utf-8", "replace")
-        except UnicodeError as e:  # no row is at fault: the codec wants a byte order mark, for one
-            raise UsageError(f"feed.uri={uri}: it is not {encoding}: {e}") from None
+        except UnicodeError as e:  # no row is at fault: e.g. the codec requires a byte order mark
+            raise UsageError(f"feed.uri={uri}: not {encoding}: {e}") from None
 
     return pa.TransformInputStream(stream, transcode)
 
 
 class _LineEnds:
-    """A text, piece by piece, with line feeds for carriage returns where its first line ends with one of these alone."""
+    """Text, piece by piece, with line feeds for carriage returns if its first line ends with a lone one."""
 
     def __init__(self):
         self._alone: bool | None = None
@@ -78,7 +78,7 @@ class _LineEnds:
 
 
 class _End:
-    """How many quotes a text ends with, line ends aside, given piece by piece."""
+    """Number of quotes at the end of a text given piece by piece, ignoring line ends."""
 
     def __init__(self):
         self.num_quotes = 0
@@ -90,7 +90,7 @@ class _End:
 
 
 def csv_header(uri: str, delimiter: str, encoding: str) -> list[str]:
-    """The column names, stripped. Raises UsageError where the header cannot be one."""
+    """The column names, stripped. Raises UsageError for an invalid header."""
     with open_text(uri, encoding) as stream:
         line = _lines(stream).readline(MAX_LINE_BYTES).decode()
     if not line.strip():
@@ -111,21 +111,21 @@ def csv_header(uri: str, delimiter: str, encoding: str) -> list[str]:
 
 def _check_once(names: list[str], uri: str) -> None:
     if twice := sorted(n for n, count in Counter(names).items() if count > 1):
-        raise UsageError(f"feed.uri={uri}: it names a column twice: {', '.join(map(repr, twice))}")
+        raise UsageError(f"feed.uri={uri}: duplicate column names: {', '.join(map(repr, twice))}")
 
 
 def read_csv(uri: str, delimiter: str, encoding: str, mapping: Mapping) -> Iterator[RawBatch]:
-    """Every record becomes a row or a reject; of lines that a broken quote swallowed, the whole ones are still read."""
+    """Every record becomes a row or a reject; of the lines that a broken quote swallowed, the intact ones are still read."""
     names = csv_header(uri, delimiter, encoding)
     picked, attributes = mapping.pick(names, f"feed.uri={uri}")
-    broken: list[tuple[int, str]] = []  # (physical record from 0, text) that the parser met and we have not yet placed
+    broken: list[tuple[int, str]] = []  # (physical record from 0, text) reported by the parser and not placed yet
 
     def on_broken(row: pa.csv.InvalidRow) -> str:
         broken.append((row.number - 2, row.text))  # it counts from 1, and the skipped header
         return "skip"
 
-    row, line = 0, 2  # the next record and the line it starts on
-    end, held = _End(), None  # held: a record whose last value has several lines; its quote may swallow the rest of the file
+    row, line = 0, 2  # the next record and its first line
+    end, held = _End(), None  # held: a record whose last value spans several lines; its quote may swallow the rest of the file
     with open_text(uri, encoding, end) as stream:
         try:
             reader = pa.csv.open_csv(
@@ -170,15 +170,15 @@ def _one(values: pa.Array | pa.ChunkedArray) -> pa.Array:
 def _place(
     table: dict[str, pa.Array], broken: list[tuple[int, str]], row: int, line: int
 ) -> tuple[np.ndarray, list[tuple[int, str]], int, int]:
-    """The line of each record of a batch, the broken records among them with their lines, and where the next batch starts.
+    """The line of each record of a batch, including the broken ones, and where the next batch starts.
 
-    ``broken`` (taken from as they are placed) may run ahead of the batch: the parser reads the next block early.
+    ``broken`` (emptied as they are placed) may run ahead of the batch: the parser reads the next block early.
     """
     count = len(next(iter(table.values())))
     newlines = np.zeros(count, np.int64)
     for column in table.values():
         newlines += pc.count_substring(column, "\n").to_numpy(zero_copy_only=False)
-    before = np.array([number - row - rank for rank, (number, _) in enumerate(broken)], np.int64)  # good rows ahead of each
+    before = np.array([number - row - rank for rank, (number, _) in enumerate(broken)], np.int64)  # good rows before each
     num_here = int(np.searchsorted(before, count, side="right"))
     here, before = broken[:num_here], before[:num_here]
     del broken[:num_here]
@@ -202,7 +202,7 @@ def _csv_batch(
     source = pc.binary_join_element_wise(uri, pa.array(lines).cast(pa.string()), ":")
     bad = source.filter(pa.array(marked)).to_pylist()
     rejects = reject_table((s, RejectCode.MALFORMED_ROW, "it holds bytes that are not text in this encoding", s) for s in bad)
-    good = pa.array(says & ~marked)  # a record that says nothing is an empty line
+    good = pa.array(says & ~marked)  # a record without values is an empty line
     table = {n: c.filter(good) for n, c in table.items()}
     source = source.filter(good)
     columns = {ours: table[theirs] for ours, theirs in picked.items()}
@@ -212,7 +212,7 @@ def _csv_batch(
 def _salvage(
     uri: str, broken: list[tuple[int, str]], names: list[str], delimiter: str, picked: dict[str, str], attributes: list[str]
 ) -> Iterator[RawBatch]:
-    """Rejects the first line of each broken record and reads what follows it, which an open quote had only swallowed."""
+    """Rejects the first line of each broken record and reads the lines after it, which only an open quote had swallowed."""
     rejects, rows, lines = [], [], []
     for first_line, text in broken:
         texts = text.rstrip("\r\n").split("\n")
@@ -251,7 +251,7 @@ def _lines(stream: pa.NativeFile) -> io.BufferedReader:
 
 
 def read_jsonl(uri: str, encoding: str, mapping: Mapping, batch_rows: int) -> Iterator[RawBatch]:
-    """One JSON object a line; numbers stay as they are written."""
+    """One JSON object per line; numbers keep their spelling."""
     yield from in_batches(_json_lines(uri, encoding), mapping, batch_rows)
 
 
@@ -274,7 +274,7 @@ def _json_lines(uri: str, encoding: str) -> Iterator[tuple[str, dict[str, object
 
 
 def _object(text: bytes) -> tuple[dict[str, object] | None, str]:
-    """The JSON object, or why it is none."""
+    """The JSON object, or why there is none."""
     try:
         decoded = text.decode()
         value = JSON.decode(decoded)
@@ -297,7 +297,7 @@ def jsonl_keys(uri: str, encoding: str) -> list[str]:
 
 
 def open_parquet(uri: str) -> pq.ParquetFile:
-    """Raises UsageError where the file is missing or no Parquet."""
+    """Raises UsageError if the file is missing or not Parquet."""
     system, path = storage.filesystem(uri)
     try:
         return pq.ParquetFile(system.open_input_file(path))
@@ -305,14 +305,14 @@ def open_parquet(uri: str) -> pq.ParquetFile:
         raise UsageError(f"feed.uri={uri}: no such file") from None
     except PermissionError:
         raise UsageError(f"feed.uri={uri}: no permission to read it") from None
-    except (pa.ArrowException, OSError, UnicodeError) as e:  # the last: a column's name that is not UTF-8
-        if "AWS Error" in str(e):  # the connection, not the file
+    except (pa.ArrowException, OSError, UnicodeError) as e:  # UnicodeError: a column name that is not UTF-8
+        if "AWS Error" in str(e):  # the connection failed, not the file
             raise
         raise UsageError(f"feed.uri={uri}: not a Parquet file: {e}") from None
 
 
 def read_parquet(uri: str, mapping: Mapping, batch_rows: int) -> Iterator[RawBatch]:
-    """Row group by row group; numbers, booleans and times as text. Lists, structs and bytes are no attributes."""
+    """Row group by row group; numbers, booleans and times as text. Lists, structs and bytes are not attributes."""
     with open_parquet(uri) as file:
         picked, attributes = parquet_columns(_columns(file, uri), mapping, uri)
         first = 1
@@ -326,7 +326,7 @@ def read_parquet(uri: str, mapping: Mapping, batch_rows: int) -> Iterator[RawBat
             source = pc.binary_join_element_wise(uri, numbers, ":")
             where = source.filter(pa.array(bad)).to_pylist()
             rejects = reject_table(
-                (s, RejectCode.MALFORMED_ROW, "a column holds what is no text, such as bytes that are not UTF-8", s)
+                (s, RejectCode.MALFORMED_ROW, "a column holds values that are not text, such as bytes that are not UTF-8", s)
                 for s in where
             )
             good = pa.array(~bad)
@@ -346,7 +346,7 @@ def _columns(file: pq.ParquetFile, uri: str) -> pa.Schema:
 
 
 def parquet_columns(columns: pa.Schema, mapping: Mapping, uri: str) -> tuple[dict[str, str], list[str]]:
-    """As Mapping.pick, over the columns that can be text. Raises UsageError where one that was asked for cannot."""
+    """Like Mapping.pick, over the columns that can be text. Raises UsageError for a requested one that cannot."""
     plain = {f.name for f in columns if _is_plain(f.type)}
     picked, attributes = mapping.pick(columns.names, f"feed.uri={uri}")
     asked = [(f"feed.columns.{ours}", theirs) for ours, theirs in picked.items()]
@@ -354,12 +354,12 @@ def parquet_columns(columns: pa.Schema, mapping: Mapping, uri: str) -> tuple[dic
     for option, name in asked:
         if name not in plain:
             kind = columns.field(name).type
-            raise UsageError(f"feed.uri={uri}: column {name!r} of {option} holds {kind}; it has to be text, a number or a time")
+            raise UsageError(f"feed.uri={uri}: column {name!r} of {option} holds {kind}; it must be text, a number or a time")
     return picked, [a for a in attributes if a in plain]
 
 
 def _is_plain(kind: pa.DataType) -> bool:
-    """Whether values of this type can be text. Bytes and lists cannot; nor those that Arrow has no text for."""
+    """Whether values of this type can be text: not bytes or lists, nor types that Arrow cannot cast."""
     if isinstance(kind, pa.BaseExtensionType):
         return _is_plain(kind.storage_type)
     if pa.types.is_dictionary(kind):
@@ -374,7 +374,7 @@ def _is_plain(kind: pa.DataType) -> bool:
 
 
 def _numbers(values: pa.Array) -> pa.Array:
-    """NaN is null: that is how pandas writes it."""
+    """NaN becomes null: pandas writes nulls as NaN."""
     if not pa.types.is_floating(values.type):
         return values
     values = values.cast(pa.float32()) if pa.types.is_float16(values.type) else values
@@ -382,7 +382,7 @@ def _numbers(values: pa.Array) -> pa.Array:
 
 
 def _as_text(values: pa.Array) -> tuple[pa.Array, np.ndarray]:
-    """As strings, and a mask of those that cannot be one (null there): not UTF-8, a time in a zone that nobody knows."""
+    """As strings, and a mask of the values that cannot be one (null there): not UTF-8, or a time in an unknown zone."""
     if isinstance(values, pa.ExtensionArray):
         values = values.storage
     if pa.types.is_dictionary(values.type):
@@ -398,7 +398,7 @@ def _as_text(values: pa.Array) -> tuple[pa.Array, np.ndarray]:
             return pa.array([None if isinstance(t, Reject) else t[0].as_py() for t in texts], pa.string()), bad
     raw = values.cast(pa.binary())
     try:
-        return raw.cast(pa.string()), none  # this cast checks, reading Parquet does not
+        return raw.cast(pa.string()), none  # unlike reading Parquet, this cast validates
     except pa.ArrowInvalid:
         checked = [v if v is None else v.decode("utf-8", "w2w-mark") for v in raw.to_pylist()]
         bad = np.array([v is not None and MARK in v for v in checked])

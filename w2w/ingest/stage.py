@@ -1,4 +1,4 @@
-"""The stage that gets a feed row's image, and the rows that go into it."""
+"""The stage that loads a feed row's image, and the rows that it works on."""
 
 import itertools
 import queue
@@ -20,23 +20,23 @@ from w2w.ingest.images import is_web, load_image
 from w2w.ingest.raw import IMAGE_OFFSET, IMAGE_SIZE
 from w2w.stage import with_rejects
 
-_THREADS = 32  # a worker's images are asked for side by side
-_AHEAD = 2  # batches that may be on their way while the next stages work
+_THREADS = 32  # images that a worker loads in parallel
+_AHEAD = 2  # batches in flight while the next stages work
 _HELD_BYTES = 64 << 20
 
-# A feed row as work: ``key`` names product and content, so that a rejected row is tried again when anything about it changes.
-# A row that the feed's reader rejected has its key, its source and its fault alone. The others say what the catalog has of
-# them (STANDING), and which picture their product had last.
+# A feed row as work: ``key`` identifies product and content, so that a rejected row is retried when anything about it changes.
+# A row that the feed's reader rejected has only its key, source and fault. The others carry the catalog's current state
+# (STANDING) and their product's last picture.
 STANDING = "standing"
-NEWS = "news"  # null in a row that has none: the picture was looked at again, and it is the same
-KEPT, SAME = "kept", "same"  # all but the picture; everything, so that only the picture is looked at again
+NEWS = "news"  # null in a row without changes: only the picture was checked, and it is the same
+KEPT, SAME = "kept", "same"  # everything but the picture; everything, so that only the picture is checked again
 WORK_SCHEMA = pa.schema(
     [pa.field(schema.KEY, pa.string())]
     + [f.with_nullable(True) for f in FEED_SCHEMA]
     + [(c, pa.string()) for c in (schema.FEED, STANDING, schema.REJECT_CODE, schema.REJECT_DETAIL)]
     + list(LAST_PICTURE)
 )
-# what `load` looks at: where the image is, and whether the row is rejected already
+# what `load` reads: where the image is, and whether the row is rejected already
 LOAD_NEEDS = pa.schema(
     [
         (schema.IMAGE_URI, pa.string()),
@@ -52,16 +52,15 @@ LOAD_GIVES = pa.schema(
     + [schema.PRODUCTS.schema.field(c) for c in (schema.ACTIVE, schema.FETCHED_AT)]
     + [schema.PRODUCTS.schema.field(schema.IMAGE_FINGERPRINT), pa.field(NEWS, pa.bool_())]
 )
-# A URL and the fingerprint by which its picture is known, or "": the bytes, or None where it is still that picture, and the
-# fingerprint that it has now, "" where the server tells none.
+# Called with a URL and the known fingerprint of its picture, or "": returns the bytes, or None if the picture is unchanged, and
+# the current fingerprint, "" if the server gives none.
 Fetch = Callable[[str, str], tuple[bytes | None, str]]
 
 
 def work_rows(batch: FeedBatch, seen: Counter[str]) -> pa.Table:
-    """A feed batch in WORK_SCHEMA. Rows that the feed reader rejected travel along, so that they are counted, and written to
-    the rejects table, by the same mechanism as all others. ``seen``: rejected keys of the feed's batches so far, by which two
-    rows with one id and one fault stay two.
-    """
+    """A feed batch in WORK_SCHEMA. Rows that the feed reader rejected travel along, so that they are counted and written to the
+    rejects table like all others. ``seen``: rejected keys of the feed's batches so far, by which two rows with one id and one
+    fault stay two."""
     good = batch.rows
     keys = pa.array(
         [f"{p}@{d}" for p, d in zip(good.column(schema.PRODUCT_ID).to_pylist(), good.column(schema.ROW_DIGEST).to_pylist())],
@@ -78,7 +77,7 @@ def work_rows(batch: FeedBatch, seen: Counter[str]) -> pa.Table:
 
 
 def with_standing(rows: pa.Table, feed: str, kept: pa.Array, same: pa.Array, pictures: pa.Table) -> pa.Table:
-    """Rows in WORK_SCHEMA with what the catalog has of them. ``pictures``: LAST_PICTURE, row for row."""
+    """Rows in WORK_SCHEMA with their current state in the catalog. ``pictures``: LAST_PICTURE, row for row."""
     n = rows.num_rows
     standing = pc.if_else(same, SAME, pc.if_else(kept, KEPT, pa.scalar(None, pa.string())))
     columns = {schema.FEED: pa.repeat(pa.scalar(feed), n), STANDING: standing}
@@ -87,7 +86,7 @@ def with_standing(rows: pa.Table, feed: str, kept: pa.Array, same: pa.Array, pic
 
 
 def loadable(rows: pa.Table) -> pa.Table:
-    """Rows with an image_uri and what else ``load`` looks at: whole files, none of them rejected."""
+    """Rows with an image_uri and the other columns that ``load`` reads: whole files, none of them rejected."""
     for f in LOAD_NEEDS:
         if f.name not in rows.column_names:
             rows = rows.append_column(f.name, pa.nulls(rows.num_rows, f.type))
@@ -96,17 +95,17 @@ def loadable(rows: pa.Table) -> pa.Table:
 
 @dataclass(frozen=True)
 class _Found:
-    """``data`` is None where it is the picture that the row had last."""
+    """``data`` is None if the picture is unchanged."""
 
     image_id: str
     data: bytes | None
-    fingerprint: str | None  # None where the feed's reader has it
+    fingerprint: str | None  # None if the feed's reader has it
 
 
 def load(tables: Iterator[pa.Table], *, max_bytes: int, fetch: Fetch, batch_rows: int = 64) -> Iterator[pa.Table]:
-    """Reads every row's image, ``_THREADS`` at a time, and gives the rows as they come, up to ``batch_rows`` together: one that
-    drips holds up nobody. Rows that already have a reject code keep it. A picture that is the row's last one comes without
-    bytes; on the web it is asked for by its fingerprint, where it still has the same URL."""
+    """Loads every row's image, ``_THREADS`` at a time, and yields rows as they arrive, up to ``batch_rows`` together, so that a
+    slow one delays no other. Rows that already have a reject code keep it. An unchanged picture comes without bytes; on the web
+    it is revalidated by its fingerprint if it still has the same URL."""
 
     def one(uri, offset, size, code, detail, last_id, last_uri, last_fingerprint) -> _Found | Reject:
         if code is not None:
@@ -151,8 +150,8 @@ def load(tables: Iterator[pa.Table], *, max_bytes: int, fetch: Fetch, batch_rows
 
 
 def _loaded(held: Sequence[pa.Table], ready: Sequence[tuple[tuple[int, int], _Found | Reject]]) -> pa.Table:
-    """The rows that are ready, (number of the table, row) each, with what was found; in their order, so that where nothing
-    is slow nothing changes places."""
+    """The rows that are ready, (table number, row) each, with their images; in order, so that nothing is reordered unless
+    something is slow."""
     ready = sorted(ready, key=lambda r: r[0])
     of = itertools.groupby((at for at, _ in ready), key=lambda at: at[0])
     rows = pa.concat_tables([held[t].take(pa.array([i for _, i in places])) for t, places in of])
@@ -175,14 +174,14 @@ def _loaded(held: Sequence[pa.Table], ready: Sequence[tuple[tuple[int, int], _Fo
 
 
 def _fingerprints(rows: pa.Table, found: Sequence[_Found | None]) -> pa.Array:
-    """Those of the pictures on the web, beside what the feed's reader knows of the others; never null."""
+    """The fingerprints of web pictures, merged with those that the feed's reader has; never null."""
     known = rows.column(schema.IMAGE_FINGERPRINT).to_pylist() if schema.IMAGE_FINGERPRINT in rows.column_names else None
     said = [f and f.fingerprint for f in found]
     return pa.array([k or "" if s is None else s for s, k in zip(said, known or [""] * len(said))], pa.string())
 
 
 def _news(rows: pa.Table, found: Sequence[_Found | None]) -> pa.Array:
-    """NEWS: null where the catalog has the row and its picture. That a picture has got a fingerprint at last is news."""
+    """NEWS: null if the catalog has the row and its picture. A first fingerprint of a picture counts as news."""
     n = len(found)
     standing = rows.column(STANDING).to_pylist() if STANDING in rows.column_names else [None] * n
     last = rows.column(LAST_FINGERPRINT).to_pylist() if LAST_FINGERPRINT in rows.column_names else [None] * n

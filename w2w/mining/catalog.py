@@ -1,4 +1,4 @@
-"""What the jobs of mining read: products with class, picture and split; which posts are old; snapshots, and if they fit."""
+"""Inputs of the mining jobs: products with class, picture and split; superseded posts; checks of required snapshots."""
 
 from collections.abc import Mapping, Sequence
 
@@ -15,27 +15,27 @@ from w2w.mining.tags import CALLED, CATALOG_SCHEMA, PRODUCT_KEY, SIDE_PX
 from w2w.table import delta, snapshot
 from w2w.table.delta import need_table, newest_version
 
-_KEYS_AT_ONCE = 1_000_000  # every look-up of a batch hashes all that is looked for
+_KEYS_AT_ONCE = 1_000_000  # each batch's look-up hashes all keys sought
 
 PRODUCT, POST = "product", "post"  # values of `owner_kind` in `splits`
 
 
 def snapshot_version(code: int, options: object, store: str, inputs: Sequence[schema.Table]) -> str:
-    """Digest of a snapshot job's code, its options and the versions of what it reads."""
+    """Digest of a snapshot job's code, its options and the versions of its inputs."""
     opened = {t.name: delta.open_table(store, t) for t in inputs}
     return ids.digest(code, options, {name: t.version() for name, t in opened.items() if t is not None})
 
 
 def is_current(store: str, table: schema.Table, version: str) -> bool:
-    """Whether the table holds the very snapshot that a run of this version would make."""
+    """Whether the table already holds the snapshot that this run would make."""
     made = snapshot.current(store, table)
     return made is not None and made["stage_version"] == version
 
 
 def chosen_version(store: str, table: schema.Table, asked: str, option: str) -> str | None:
-    """The version of ``table`` that an option names: itself, the newest for auto (None where there is none), None for none.
+    """The version of ``table`` that an option names: itself, the newest for auto (None if there is none), None for none.
 
-    Raises UsageError where the table has no rows of that version.
+    Raises UsageError if the table has no rows of that version.
     """
     if asked == "none":
         return None
@@ -48,7 +48,7 @@ def chosen_version(store: str, table: schema.Table, asked: str, option: str) -> 
 
 
 def check_product_key(store: str, table: schema.Table, product_key: Sequence[str], made_by: str) -> None:
-    """Raises UsageError where the snapshot is not there, or knows products by other attributes."""
+    """Raises UsageError if the snapshot is missing, or was made with another product key."""
     need_table(store, table, made_by)
     made = snapshot.current(store, table)
     known = list((made or {}).get("config", {}).get("product_key", product_key))
@@ -60,9 +60,9 @@ def check_product_key(store: str, table: schema.Table, product_key: Sequence[str
 
 
 def keyed_products(store: str, product_key: Sequence[str]) -> pa.Table:
-    """product_id, product_key, category (the shop's own word) and image_id of the active products, sorted by product_id.
+    """product_id, product_key, category (the shop's own) and image_id of the active products, sorted by product_id.
 
-    In memory: about 200 bytes a row of the catalog, and its attributes while the keys are made.
+    In memory: about 200 bytes per catalog row, plus the attributes while the keys are built.
     """
     columns = [
         schema.PRODUCT_ID,
@@ -78,10 +78,10 @@ def keyed_products(store: str, product_key: Sequence[str]) -> pa.Table:
 
 
 def read_catalog(store: str, product_key: Sequence[str], classes: Mapping[str, str] | None, classifier: str | None) -> pa.Table:
-    """CATALOG_SCHEMA: every active product, as mining sees it. A product's class is that of its representative image where a
-    ``classifier`` (a version of table `categories`) is given, and else the shop's own category by ``classes``.
+    """CATALOG_SCHEMA: every active product, as mining sees it. A product's class is that of its representative image if a
+    ``classifier`` (a version of table `categories`) is given, otherwise the shop's own category mapped by ``classes``.
 
-    In memory: about 350 bytes a row of the catalog, and 80 bytes an image while sizes are read.
+    In memory: about 350 bytes per catalog row, and 80 bytes per image while sizes are read.
     """
     products = pl.from_arrow(keyed_products(store, product_key)).drop(schema.IMAGE_ID)
     chosen = delta.read(store, schema.REPRESENTATIVES, [schema.PRODUCT_ID, schema.IMAGE_ID])
@@ -104,7 +104,7 @@ def _named(products: pl.DataFrame, mapping: Mapping[str, str]) -> pl.DataFrame:
     products = products.join(words, on=schema.CATEGORY, how="left", nulls_equal=True)
     return products.with_columns(
         pl.format("the shop calls it {}; --classes says what that is", schema.CATEGORY).alias(CALLED),
-        # rows of one product may have been filed differently: the first one's word counts
+        # rows of one product may have different categories: the first one counts
         pl.col("found").sort_by(schema.PRODUCT_ID).first().over(PRODUCT_KEY).alias(schema.CATEGORY),
     )
 
@@ -148,9 +148,9 @@ def owner_splits(store: str, kind: str) -> pa.Table:
 
 
 def superseded_posts(store: str) -> pa.Table:
-    """post_id and fetched_at of the rows that a newer row of the same post replaces.
+    """post_id and fetched_at of rows that a newer row of the same post replaces.
 
-    In memory: 16 bytes a row of `posts`, and what it says of those whose post has several rows, which few are.
+    In memory: 16 bytes per row of `posts`, and the rows of the few posts that have several.
     """
     columns = [schema.POST_ID, schema.FETCHED_AT]
     rows = pl.from_arrow(delta.CurrentRows(store, schema.POSTS).several(columns))

@@ -1,4 +1,4 @@
-"""Which rows of the catalog are one product: mining may know it better than the feed's ids do."""
+"""Product identity: which catalog rows are one product. Mining may know it better than the feed's ids."""
 
 from collections.abc import Sequence
 
@@ -8,15 +8,14 @@ import pyarrow.compute as pc
 from w2w import ids, schema
 from w2w.errors import UsageError
 
-_BETWEEN, _ESCAPE = "\x1f", "\x1e"  # ASCII's unit and record separators, which hardly any value holds
+_BETWEEN, _ESCAPE = "\x1f", "\x1e"  # ASCII's unit and record separators, which hardly any value contains
 
 
 def product_keys(products: pa.Table, by: Sequence[str]) -> pa.ChunkedArray:
     """string (N,): the product that each row of ``products`` (product_id, attributes) shows.
 
-    ``by``: attributes that together make a product (sku, colour), for a feed with a row for every picture; none: the
-    feed's product_id is the product. A row that lacks one of them is a product of its own. Raises UsageError where no row
-    has an attribute of that name.
+    ``by``: attributes that together identify a product (sku, colour), for a feed with a row per picture; none: the feed's
+    product_id. A row that lacks one of them is a product of its own. Raises UsageError if no row has an attribute of that name.
     """
     if products.num_rows:
         refuse_unknown(unknown_attributes(products, by))
@@ -24,7 +23,7 @@ def product_keys(products: pa.Table, by: Sequence[str]) -> pa.ChunkedArray:
 
 
 def keys_of(products: pa.Table, by: Sequence[str]) -> pa.ChunkedArray:
-    """The same for some rows of a table, of which none may have the attributes."""
+    """The same for part of a table, in which the attributes may be missing altogether."""
     own = products.column(schema.PRODUCT_ID)
     values = [_values(products, name) for name in by]
     values = [pc.if_else(pc.equal(value, ""), pa.scalar(None, pa.string()), value) for value in values]
@@ -37,7 +36,7 @@ def unknown_attributes(products: pa.Table, by: Sequence[str]) -> list[str]:
 
 
 def refuse_unknown(names: Sequence[str]) -> None:
-    """Raises UsageError where there are such attributes."""
+    """Raises UsageError if there are any."""
     if names:
         raise UsageError(f"--product_key: no product has an attribute {names[0]!r}; feed.attributes names those that are kept")
 

@@ -1,4 +1,4 @@
-"""The products and posts that mining counts with: active, in their newest row."""
+"""The products and posts that mining uses: active, in their newest row."""
 
 from collections.abc import Iterator, Sequence
 
@@ -11,7 +11,7 @@ from w2w.table import delta
 
 
 def active_products(store: str, product_key: Sequence[str]) -> tuple[pa.Table, pa.ChunkedArray]:
-    """product_id and image_id of the active products, and the product that each of them is."""
+    """product_id, image_id and product_key of the active products."""
     columns = [schema.PRODUCT_ID, schema.IMAGE_ID, schema.ACTIVE, *([schema.ATTRIBUTES] if product_key else [])]
     rows = delta.current_products(store, columns)
     rows = rows.filter(rows.column(schema.ACTIVE))
@@ -19,7 +19,7 @@ def active_products(store: str, product_key: Sequence[str]) -> tuple[pa.Table, p
 
 
 def active_product_batches(products: delta.CurrentRows, product_key: Sequence[str]) -> Iterator[pa.Table]:
-    """product_key, product_id and image_id of the active products, a batch at a time, always in the same order."""
+    """product_key, product_id and image_id of the active products, in batches, always in the same order."""
     columns = [schema.PRODUCT_ID, schema.IMAGE_ID, schema.ACTIVE, *([schema.ATTRIBUTES] if product_key else [])]
     unknown, found = list(product_key), False
     for rows in products.batches(columns):
@@ -30,7 +30,7 @@ def active_product_batches(products: delta.CurrentRows, product_key: Sequence[st
 
 
 def active_post_batches(posts: delta.CurrentRows) -> Iterator[pa.Table]:
-    """post_id, image_id and product_ids of the active posts, a batch at a time, always in the same order."""
+    """post_id, image_id and product_ids of the active posts, in batches, always in the same order."""
     columns = [schema.POST_ID, schema.IMAGE_ID, schema.PRODUCT_IDS]
     for rows in posts.batches([*columns, schema.ACTIVE]):
         yield rows.filter(rows.column(schema.ACTIVE)).select(columns)

@@ -1,4 +1,4 @@
-"""Tags: the products that posts name, each as mining knows it, and which of them can be no pair whatever the photo shows."""
+"""Tags: the products that posts name, resolved to mining's products, and those rejected whatever the photo shows."""
 
 import polars as pl
 import pyarrow as pa
@@ -7,13 +7,13 @@ from w2w import schema
 from w2w.errors import RejectCode
 
 PHOTO = "photo"  # the post's image
-# A product as mining sees it, one row a product_id of the catalog
+# A product as mining sees it, one row per product_id of the catalog
 PRODUCT_KEY, CALLED, SIDE_PX = "product_key", "called", "side_px"
 CATALOG_SCHEMA = pa.schema(
     [
         (schema.PRODUCT_ID, pa.string()),
         (PRODUCT_KEY, pa.string()),
-        (schema.CATEGORY, pa.string()),  # one of the seven; null where it is none
+        (schema.CATEGORY, pa.string()),  # one of the seven; null if it has none
         (CALLED, pa.string()),  # why, for the sentence of a reject
         (schema.IMAGE_ID, pa.string()),  # the representative image
         (SIDE_PX, pa.int32()),  # its shorter side
@@ -23,16 +23,16 @@ CATALOG_SCHEMA = pa.schema(
 
 
 def newest_posts(posts: pa.Table, superseded: pa.Table) -> pa.Table:
-    """The active posts among these rows; ``superseded`` (post_id, fetched_at): rows that a newer one of the post replaces."""
+    """The active posts among these rows; ``superseded`` (post_id, fetched_at): rows replaced by a newer one of the post."""
     rows = pl.from_arrow(posts).join(pl.from_arrow(superseded), on=[schema.POST_ID, schema.FETCHED_AT], how="anti")
     return rows.filter(pl.col(schema.ACTIVE)).unique(schema.POST_ID, keep="first", maintain_order=True).to_arrow()
 
 
 def tags_of(posts: pa.Table, catalog: pa.Table, post_splits: pa.Table, seen: pa.Table, thumbnail_px: int) -> pl.DataFrame:
-    """One row a post and product: post, photo, product, category, split, and code and detail where it can be no pair.
+    """One row per post and product: post, photo, product, category, split, and code and detail if it cannot be a pair.
 
     ``posts``: post_id, url, image_id, product_ids; ``post_splits``: post_id, split; ``seen``: image_id of the photos that the
-    detector saw. Rows of the catalog that are one product are one tag.
+    detector processed. Catalog rows of one product are one tag.
     """
     tags = (
         pl.from_arrow(posts.select([schema.POST_ID, schema.URL, schema.IMAGE_ID, schema.PRODUCT_IDS]))
@@ -60,7 +60,7 @@ def tags_of(posts: pa.Table, catalog: pa.Table, post_splits: pa.Table, seen: pa.
         (
             pl.col(schema.CATEGORY).is_null(),
             RejectCode.NO_CATEGORY,
-            pl.format("the product is of no class that is mined: {}", pl.col(CALLED).fill_null("nobody says what it is")),
+            pl.format("the product's class is not mined: {}", pl.col(CALLED).fill_null("nobody says what it is")),
         ),
         (
             pl.col(schema.IMAGE_ID).is_null(),
@@ -91,7 +91,7 @@ def tags_of(posts: pa.Table, catalog: pa.Table, post_splits: pa.Table, seen: pa.
 
 
 def judged(rows: pl.DataFrame, *rules: tuple[pl.Expr, RejectCode, pl.Expr]) -> pl.DataFrame:
-    """Rows with code and detail of the first rule that holds; those that had a code keep it."""
+    """Rows with code and detail of the first rule that applies; existing codes are kept."""
     code, detail = pl.lit(None, pl.String), pl.lit(None, pl.String)
     for holds, name, sentence in reversed(rules):
         code = pl.when(holds.fill_null(False)).then(pl.lit(name.value)).otherwise(code)

@@ -16,7 +16,7 @@ def check_options(config: Any, part: str, **others: Sequence[str]) -> None:
     """Raises UsageError for a device, dtype or one of ``others`` that is none of those allowed, and without a thread."""
     for option, allowed in {**others, "device": DEVICES, "dtype": DTYPES}.items():
         if getattr(config, option) not in allowed:
-            raise UsageError(f"{part}.{option}={getattr(config, option)}: it is one of {', '.join(allowed)}")
+            raise UsageError(f"{part}.{option}={getattr(config, option)}: must be one of {', '.join(allowed)}")
     if config.threads < 1:
         raise UsageError(f"{part}.threads={config.threads}: must be at least 1")
 

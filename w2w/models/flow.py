@@ -63,7 +63,7 @@ LOOKS = "looks"  # value of --of: see flow_looks.py
 def pictures_of(name: str) -> Pictures:
     """Raises UsageError for a name that is none."""
     if name not in PICTURES:
-        raise UsageError(f"--of={name}: it is one of {', '.join([*PICTURES, LOOKS])}")
+        raise UsageError(f"--of={name}: must be one of {', '.join([*PICTURES, LOOKS])}")
     return PICTURES[name]
 
 

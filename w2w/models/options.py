@@ -34,7 +34,7 @@ class ScorerConfig:
         if self.kind not in SCORERS:
             raise UsageError(f"scorer.kind={self.kind}: unknown.{nearest(self.kind, list(SCORERS))}")
         if self.spaces not in ("slot", "shared"):
-            raise UsageError(f"scorer.spaces={self.spaces}: it is slot or shared")
+            raise UsageError(f"scorer.spaces={self.spaces}: must be slot or shared")
         if not 0 <= self.dropout < 1:
             raise UsageError(f"scorer.dropout={self.dropout}: from 0 to below 1")
         for name in ("dim", "hidden", "layers", "heads"):
@@ -56,7 +56,7 @@ class SiameseConfig:
 
     def __post_init__(self):
         if self.padding not in PADDINGS:
-            raise UsageError(f"siamese.padding={self.padding}: it is {' or '.join(PADDINGS)}")
+            raise UsageError(f"siamese.padding={self.padding}: must be {' or '.join(PADDINGS)}")
 
 
 @dataclass(frozen=True)

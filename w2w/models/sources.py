@@ -58,7 +58,7 @@ def find(name: str, revision: str | None, trust_remote_code: bool) -> Source:
         return _hub_folder(folder, folder.name, trust_remote_code)
     source = plugins.find("encoder", name, {}, _FORMS)()
     if not isinstance(source, Source):
-        raise UsageError(f"encoder.name={name}: it gives a {type(source).__name__}; it has to be a w2w.models.sources.Source")
+        raise UsageError(f"encoder.name={name}: it gives a {type(source).__name__}; must be a w2w.models.sources.Source")
     return replace(source, architecture=json.dumps([source.architecture, *plugins.version_of("encoder", name, {})]))
 
 

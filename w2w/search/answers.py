@@ -33,7 +33,7 @@ def read_answers(data: bytes, name: str, now: datetime) -> tuple[str, pa.Table]:
     if not isinstance(found, dict) or found.get("form") != FORM:
         raise UsageError(f"{name}: is not what a page of w2w saves (its 'form' is not {FORM!r})")
     if found.get("kind") not in KINDS:
-        raise UsageError(f"{name}: kind={str(found.get('kind'))[:80]!r}: it is one of {', '.join(KINDS)}")
+        raise UsageError(f"{name}: kind={str(found.get('kind'))[:80]!r}: must be one of {', '.join(KINDS)}")
     if not isinstance(found.get("judged"), list):
         raise UsageError(f"{name}: 'judged' is no list")
     rows = {}
@@ -50,7 +50,7 @@ def _row(one: object, where: str, kind: str, now: datetime) -> dict:
         raise UsageError(f"{where}: has to have {', '.join(sorted(_FIELDS))} and nothing else")
     verdict = one["verdict"]
     if verdict not in VERDICTS:
-        raise UsageError(f"{where}: verdict={str(verdict)[:80]!r}: it is one of {', '.join(VERDICTS)}")
+        raise UsageError(f"{where}: verdict={str(verdict)[:80]!r}: must be one of {', '.join(VERDICTS)}")
     if (one["product"] is None) != (verdict == schema.NOT_OURS):
         raise UsageError(f"{where}: 'product' is null for {schema.NOT_OURS}, and only for it")
     query = _id(one["query"], f"{where}: query")

@@ -45,7 +45,7 @@ class Queries:
 def check_queries(config: Any) -> None:
     """Raises UsageError for an --of that is none, and for a feed that is not there."""
     if config.of not in (FEED, GARMENTS, ANCHORS):
-        raise UsageError(f"--of={config.of}: it is one of {FEED}, {GARMENTS}, {ANCHORS}")
+        raise UsageError(f"--of={config.of}: must be one of {FEED}, {GARMENTS}, {ANCHORS}")
     if config.of == FEED:
         check_feed(config.feed)
 

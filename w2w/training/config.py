@@ -57,7 +57,7 @@ class LoopConfig:
                 raise UsageError(f"train.{name}={getattr(self, name)}: must not be negative")
         for name, allowed in (("optimizer", OPTIMIZERS), ("schedule", SCHEDULES), ("precision", PRECISIONS)):
             if getattr(self, name) not in allowed:
-                raise UsageError(f"train.{name}={getattr(self, name)}: it is one of {', '.join(allowed)}")
+                raise UsageError(f"train.{name}={getattr(self, name)}: must be one of {', '.join(allowed)}")
         if not 0 <= self.average < 1:
             raise UsageError(f"train.average={self.average}: from 0 to below 1")
         if not self.learning_rate > 0:

@@ -62,7 +62,7 @@ class Plan(Protocol):
 def check_loop(loop: LoopConfig, figures: Sequence[str], workers: Workers) -> None:
     """Raises UsageError for a precision that the workers do not have, and a figure that is never measured."""
     if loop.select and loop.select not in figures:
-        raise UsageError(f"train.select={loop.select}: it is one of {', '.join(figures)}")
+        raise UsageError(f"train.select={loop.select}: must be one of {', '.join(figures)}")
     if loop.precision == FLOAT16 and not workers.num_gpus:
         raise UsageError("train.precision=float16: needs --workers.num_gpus=1; a CPU computes in float32 or bfloat16")
 

@@ -1,4 +1,4 @@
-"""Whom a URL makes us contact: its parts, the addresses of its host, and which of those are refused."""
+"""Which server a URL would contact: its parts, the addresses of its host, and which of those are refused."""
 
 import ipaddress
 import queue
@@ -14,16 +14,16 @@ from w2w.web.urls import PORTS, ascii_host, redacted, target_of
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
-_PUBLIC_IPV6 = ipaddress.ip_network("2000::/3")  # all that is handed out; NAT64, mapped and local forms lie outside
-# Global by the word of some Python version's ipaddress, yet not the public web: IETF assignments (RFC 6890; Oracle's metadata
-# service is one), documentation, Teredo and 6to4, which carry an IPv4 address (RFC 4380, 3056), the 6to4 relay, and Azure's
-# metadata service, which has a public address.
+_PUBLIC_IPV6 = ipaddress.ip_network("2000::/3")  # all allocated addresses; NAT64, mapped and local forms lie outside
+# Global according to some Python version's ipaddress, but not part of the public web: IETF assignments (RFC 6890; Oracle's
+# metadata service is one), documentation, Teredo and 6to4, which embed an IPv4 address (RFC 4380, 3056), the 6to4 relay, and
+# Azure's metadata service, which has a public address.
 _REFUSED_NETWORKS = [
     ipaddress.ip_network(n)
     for n in ("192.0.0.0/24", "192.88.99.0/24", "168.63.129.16/32", "2001::/23", "2001:db8::/32", "2002::/16", "3fff::/20")
 ]
 _HOST = re.compile(r"[a-z0-9._:-]{1,253}\Z", re.ASCII)  # a name, an IPv4 or (without brackets) an IPv6 address
-TARGET_SAFE = "/%:@!$&'()*+,;=~-._"  # what a request line may hold unquoted
+TARGET_SAFE = "/%:@!$&'()*+,;=~-._"  # allowed unquoted in a request line
 
 
 def check_url(url: str) -> tuple[str, str, int, str]:
@@ -52,7 +52,7 @@ def check_url(url: str) -> tuple[str, str, int, str]:
 
 
 def look_up(host: str, port: int, deadline: float) -> list[Address]:
-    """Every address of ``host``, in the resolver's order, by the deadline (the resolver itself knows none)."""
+    """Every address of ``host``, in the resolver's order, within the deadline (the resolver itself has none)."""
     try:
         return [ipaddress.ip_address(host)]
     except ValueError:
@@ -75,12 +75,12 @@ def look_up(host: str, port: int, deadline: float) -> list[Address]:
 def _resolve(host: str, port: int, put: Callable[[list | OSError | UnicodeError], None]) -> None:
     try:
         put(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
-    except (OSError, UnicodeError) as e:  # handed to the waiting thread
+    except (OSError, UnicodeError) as e:  # re-raised in the waiting thread
         put(e)
 
 
 def refused(address: Address) -> str:
-    """Why this address is not contacted; "" where it may be."""
+    """Why this address must not be contacted; "" if it may be."""
     if address.is_multicast:
         return "a multicast address"
     if any(address in network for network in _REFUSED_NETWORKS):

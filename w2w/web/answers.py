@@ -1,4 +1,4 @@
-"""What one HTTP answer means: a body, a redirect, a reason to reject the row, or one to try again later."""
+"""Interpreting an HTTP response: a body, a redirect, a reject, or a failure to retry later."""
 
 import email.utils
 import http.client
@@ -18,12 +18,12 @@ from w2w.web.urls import redacted, resolve
 _REDIRECTS = {301, 302, 303, 307, 308}
 _CHUNK = 64 * 1024
 _NO_AI = {"noai", "noimageai"}
-_VALUED = {"unavailable_after", "max-snippet", "max-image-preview", "max-video-preview"}  # directives with a colon of their own
+_VALUED = {"unavailable_after", "max-snippet", "max-image-preview", "max-video-preview"}  # directives that contain a colon
 
 
 @dataclass(frozen=True)
 class Response:
-    """A 2xx answer, or 304 where validators were sent: the URL, its status, headers (lower-case names) and decoded body."""
+    """A 2xx response, or a 304 to validators: the URL, its status, headers (lower-case names) and decoded body."""
 
     url: str
     status: int
@@ -33,7 +33,7 @@ class Response:
 
 @dataclass(frozen=True)
 class Redirect:
-    """The server points elsewhere: to ``location``, an absolute URL that nobody has checked yet."""
+    """A redirect to ``location``, an absolute URL that has not been checked yet."""
 
     url: str
     status: int
@@ -42,7 +42,7 @@ class Redirect:
 
 @dataclass(frozen=True)
 class Validators:
-    """What the last answer said about its version; sent along, an unchanged page costs a 304 (RFC 9110, section 13)."""
+    """The last response's version; sent along, it turns an unchanged page into a 304 (RFC 9110, section 13)."""
 
     etag: str | None = None
     last_modified: str | None = None
@@ -53,9 +53,9 @@ class Validators:
 
 
 class TryLater(Exception):
-    """This request failed in a way that another may not; ``wait_s`` is what the server asked for, if it did.
+    """This request failed, but another may succeed; ``wait_s`` is the server's Retry-After, if any.
 
-    ``status`` is 0 where no answer came. ``stale``: a kept connection had been closed meanwhile, so that nothing was learned.
+    ``status`` is 0 if there was no response. ``stale``: a kept connection had been closed, so the failure says nothing.
     """
 
     def __init__(self, detail: str, wait_s: float | None = None, status: int = 0, stale: bool = False):
@@ -71,16 +71,16 @@ def read_answer(
     max_bytes: int,
     agent: str | None,
 ) -> Response | Redirect:
-    """The answer whose head was read, with its body, decoded. Raises Reject, TryLater, TooManyBytes, and what a read raises.
+    """The response whose head was read, with its decoded body. Raises Reject, TryLater, TooManyBytes, and read errors.
 
-    ``agent``: our name, by which a no-AI mark may mean us; None where such marks are not heeded.
+    ``agent``: our name, for no-AI directives that address us; None to ignore such directives.
     """
     status, where = response.status, redacted(url)
     if status in _REDIRECTS and (location := response.getheader("Location")):
         location = quote(location, safe=string.punctuation, encoding="latin-1")  # as http.client decoded it
         if target := resolve(location, url):
             return Redirect(url, status, target)
-        raise Reject(RejectCode.BLOCKED_URL, f"{where}: redirects to something that is no http or https URL")
+        raise Reject(RejectCode.BLOCKED_URL, f"{where}: redirects to something other than an http or https URL")
     headers = {name.lower(): value for name, value in response.getheaders()}
     if status == 304 and validators != Validators():
         return Response(url, status, headers, b"")
@@ -115,7 +115,7 @@ def _read_body(where: str, response: http.client.HTTPResponse, max_bytes: int) -
     body, received = bytearray(), 0
     while chunk := response.read(_CHUNK):
         received += len(chunk)
-        try:  # at most one byte over the cap is ever inflated, however small the bomb
+        try:  # inflates at most one byte over the cap, whatever the compression ratio
             body += inflate.decompress(chunk, max_bytes + 1 - len(body)) if inflate else chunk
         except zlib.error:
             raise Reject(RejectCode.FETCH_FAILED, f"{where}: the body is not {encoding}") from None
@@ -129,13 +129,13 @@ def _read_body(where: str, response: http.client.HTTPResponse, max_bytes: int) -
 
 
 def _refused_use(tags: Sequence[str], user_agent: str) -> str:
-    """The directive by which an X-Robots-Tag refuses use for models, in general or for this user agent; "" where none does."""
+    """The X-Robots-Tag directive that refuses use for AI models, in general or for this user agent; "" if there is none."""
     ours = product_token(user_agent).lower()
     for tag in tags:
         meant = True
         for directive in tag.lower().split(","):
             name, colon, rest = (part.strip() for part in directive.partition(":"))
-            if colon and name not in _VALUED:  # "bot: noai": this and what follows is for that bot
+            if colon and name not in _VALUED:  # "bot: noai": from here on, directives are for that bot
                 meant, name = name == "*" or product_token(name) == ours, rest
             if meant and name in _NO_AI:
                 return name
@@ -143,7 +143,7 @@ def _refused_use(tags: Sequence[str], user_agent: str) -> str:
 
 
 def _retry_after_s(header: str | None, now: datetime) -> float | None:
-    """Seconds that a Retry-After header asks for (RFC 9110, section 10.2.3: seconds or a date); None where it says nothing."""
+    """Seconds in a Retry-After header (RFC 9110, section 10.2.3: seconds or a date); None if there is none."""
     if not header:
         return None
     if re.fullmatch(r"[0-9]{1,9}", header.strip()):

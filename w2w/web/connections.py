@@ -1,4 +1,4 @@
-"""Connections kept open between requests, and the reading side of one: bounded in time, in bytes and in number."""
+"""Connections kept open between requests, and the reading side of one, limited in time, bytes and number."""
 
 import http.client
 import io
@@ -10,21 +10,21 @@ from collections import deque
 from typing import Any
 
 _CHUNK = 64 * 1024
-_IDLE_S = 4.0  # shorter than the shortest keep-alive in wide use (Apache and Node close after 5 s)
-_PATIENCE_S = 0.05  # for the rest of an error page: a new connection takes about as long
-_MAX_IDLE = 256  # over all hosts: file descriptors are few
+_IDLE_S = 4.0  # below the shortest common keep-alive (Apache and Node close after 5 s)
+_PATIENCE_S = 0.05  # for the rest of an error page: reconnecting takes about as long
+_MAX_IDLE = 256  # over all hosts, since file descriptors are limited
 
 Origin = tuple[str, str, int]  # scheme, host, port
 
 
 class TooManyBytes(Exception):
-    """More came over the wire than the cap allows."""
+    """More bytes came over the wire than the cap allows."""
 
 
 class IdleConnections:
-    """Open connections by origin, the youngest first; at most ``per_origin`` of each. Safe to share between threads.
+    """Idle connections by origin, newest first; at most ``per_origin`` of each. Thread-safe.
 
-    A connection was made to an address that was checked, and cannot move to another: taking it again needs no new look-up.
+    A connection was opened to a checked address and cannot move to another, so reusing it needs no new look-up.
     """
 
     def __init__(self, per_origin: int):
@@ -34,7 +34,7 @@ class IdleConnections:
         self._count = 0
 
     def take(self, origin: Origin) -> socket.socket | None:
-        """One that was open a moment ago; None where there is none."""
+        """A connection that was recently open, or None."""
         while True:
             with self._lock:
                 waiting = self._idle.get(origin)
@@ -49,7 +49,7 @@ class IdleConnections:
             sock.close()
 
     def give(self, origin: Origin, sock: socket.socket) -> None:
-        """Keeps it, or closes it (or an older one) where there are enough."""
+        """Keeps the connection, or closes it (or an older one) if there are enough."""
         closing = None
         with self._lock:
             if self._count >= _MAX_IDLE or not self._per_origin:
@@ -73,7 +73,7 @@ class IdleConnections:
 
 
 def _says_something(sock: socket.socket) -> bool:
-    """An idle server has nothing to say but that it closes, or an answer that nobody asked for."""
+    """Whether an idle server has sent anything: that can only be a close or an unsolicited response."""
     try:
         return bool(select.select([sock], [], [], 0)[0])
     except (OSError, ValueError):
@@ -81,13 +81,13 @@ def _says_something(sock: socket.socket) -> bool:
 
 
 class Wire(io.RawIOBase):
-    """A socket's reading side for one answer: every read ends by ``deadline``, and all together by ``max_bytes``."""
+    """A socket's reading side for one response: every read ends by ``deadline``; all of them read at most ``max_bytes``."""
 
     def __init__(self, sock: socket.socket, deadline: float, max_bytes: int):
         self._sock, self._deadline, self._bytes_left = sock, deadline, max_bytes
         self.received, self.spent, self.left_over = False, False, False
 
-    def makefile(self, mode: str) -> io.BufferedReader:  # all that HTTPResponse asks of a socket
+    def makefile(self, mode: str) -> io.BufferedReader:  # all that HTTPResponse needs of a socket
         assert mode == "rb"
         return _Reader(self, _CHUNK)
 
@@ -106,9 +106,9 @@ class Wire(io.RawIOBase):
         return count
 
     def is_reusable(self, response: http.client.HTTPResponse) -> bool:
-        """Whether the answer was read to its end, nothing follows it, and the server keeps the connection.
+        """Whether the response was read to its end, nothing follows it, and the server keeps the connection open.
 
-        Of an answer that nobody wanted to read, a short rest is taken if it comes at once; else the connection ends.
+        Of an unwanted response, a short rest is read if it arrives at once; otherwise the connection is closed.
         """
         if response.will_close:
             return False
@@ -123,7 +123,7 @@ class Wire(io.RawIOBase):
 
 
 class _Reader(io.BufferedReader):
-    """Tells the wire, when the answer has ended, whether bytes follow it: those would be taken for the next answer."""
+    """Tells the wire, at the end of a response, whether bytes follow it: they would be taken for the next response."""
 
     def close(self) -> None:
         if not self.closed:
@@ -134,7 +134,7 @@ class _Reader(io.BufferedReader):
 
 
 def left(deadline: float) -> float:
-    """Seconds until ``deadline``. Raises TimeoutError where it has passed."""
+    """Seconds until ``deadline``. Raises TimeoutError if it has passed."""
     seconds = deadline - time.monotonic()
     if seconds <= 0:
         raise TimeoutError("deadline")

@@ -1,4 +1,4 @@
-"""What the workers of a run share: places at hosts, and robots.txt. One call carries everything a worker has to say and ask."""
+"""What a run's workers share: request slots at hosts, and robots.txt. One call carries a worker's reports and requests."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -9,12 +9,12 @@ from w2w.web.politeness import Lease, Politeness, PolitenessConfig, Report
 from w2w.web.robots import Robots, RobotsShelf
 from w2w.web.urls import authority
 
-_POLL_S = 0.05  # between questions while all places of a host are taken by other workers
+_POLL_S = 0.05  # between calls while other workers hold all slots of a host
 
 
 @dataclass(frozen=True)
 class Message:
-    """A worker's reports, places wanted by host, robots.txt found, and those it needs, by URL."""
+    """A worker's reports, slots wanted by host, robots.txt fetched, and robots.txt needed, by URL."""
 
     reports: tuple[Report, ...] = ()
     wanted: dict[str, int] = field(default_factory=dict)
@@ -24,9 +24,8 @@ class Message:
 
 @dataclass(frozen=True)
 class Reply:
-    """Leases, robots.txt that are known, those that this worker is to fetch (with the rules as they
-    were, where they are remembered), hosts that are not asked any more in this run,
-    and the seconds after which another question makes sense."""
+    """Leases, known robots.txt, those that this worker is to fetch (with the previous rules, if remembered), hosts given up for
+    this run, and the seconds after which to call again."""
 
     leases: tuple[Lease, ...]
     robots: dict[str, Robots]
@@ -39,7 +38,7 @@ Exchange = Callable[[Message], Reply]
 
 
 class Doorkeeper:
-    """Answers workers, one at a time."""
+    """Answers one worker at a time."""
 
     def __init__(
         self,
@@ -54,11 +53,11 @@ class Doorkeeper:
         self._user_agent = user_agent
 
     def robots(self) -> dict[str, Robots]:
-        """Every robots.txt that could be read, to be remembered."""
+        """Every robots.txt that could be read, to be remembered for the next run."""
         return self._shelf.remembered()
 
     def intervals_s(self, hosts: Sequence[str]) -> dict[str, float]:
-        """Seconds between two requests to each host, by all that is known of it now."""
+        """Current seconds between two requests to each host."""
         return {host: self._politeness.interval_s(host) for host in hosts}
 
     def exchange(self, message: Message) -> Reply:

@@ -1,10 +1,10 @@
-"""From bytes to text, as browsers read them (encoding.spec.whatwg.org, and section 13.2.3 of the HTML standard)."""
+"""Decoding bytes as browsers do (encoding.spec.whatwg.org, and section 13.2.3 of the HTML standard)."""
 
 import codecs
 import re
 
 _MARKS = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"))
-# What a label means on the web where Python means something narrower by it: Python's name -> Python's codec.
+# Labels that mean more on the web than in Python: Python's name -> the Python codec to use.
 _WEB = {
     **{"ascii": "cp1252", "iso8859-1": "cp1252", "iso8859-9": "cp1254", "iso8859-11": "cp874", "tis-620": "cp874"},
     **{"gb2312": "gb18030", "gbk": "gb18030", "euc_kr": "cp949", "johab": "cp949", "shift_jis": "cp932", "big5": "big5hkscs"},
@@ -22,32 +22,32 @@ _NOT_OF_THE_WEB = {"utf-7", "idna", "punycode", "unicode-escape", "unicode_escap
 _CHARSET = re.compile(r"charset\s*=\s*[\"']?\s*([^\s\"';,>/]+)", re.IGNORECASE)
 _DECLARED = re.compile(
     rb"<!--|<meta[\s/]([^<>]*)", re.IGNORECASE
-)  # no "<" in it: a page of nothing but "<meta " takes linear time
+)  # no "<" inside, so a page of nothing but "<meta " takes linear time
 _XML = re.compile(rb"\s*<\?xml\s[^<>]*?encoding\s*=\s*[\"']([^\"'<>]+)", re.IGNORECASE)
 
 
 def codec_of(label: str) -> str | None:
-    """The Python codec that reads what the web calls so; None for no encoding of text."""
+    """The Python codec for an encoding label of the web; None if it is not a text encoding."""
     label = label.strip().lower()
     try:
         found = codecs.lookup(_LABELS.get(label, label))
-        "".encode(found.name)  # codecs that make bytes of bytes are none
+        "".encode(found.name)  # bytes-to-bytes codecs do not count
     except (LookupError, ValueError, TypeError):
         return None
     return None if found.name in _NOT_OF_THE_WEB else _WEB.get(found.name, found.name)
 
 
 def decoded(body: bytes, content_type: str = "") -> str:
-    """The page's text, in the first encoding that its bytes bear out: a byte order mark's, the header's, the page's own word,
-    UTF-8; else windows-1252.
+    """The page's text, in the first encoding that fits its bytes: a byte order mark's, the header's, the page's own
+    declaration, UTF-8; otherwise windows-1252.
 
-    A stray byte among many good characters is replaced; where nothing but ASCII decodes, the encoding is not believed.
+    A stray byte among many good characters is replaced; an encoding that decodes nothing but ASCII is not trusted.
     """
     mark, name = next(((mark, name) for mark, name in _MARKS if body.startswith(mark)), (b"", None))
     plain = body[len(mark) :]
     header = _CHARSET.search(content_type)
     guess = _looks_wide(plain)
-    wide = guess is not None or (name or "").startswith("utf-16")  # only then is it UTF-16 or 32, whoever says so
+    wide = guess is not None or (name or "").startswith("utf-16")  # only these bytes can be UTF-16 or 32, whatever is declared
     labels = [name, header[1] if header else None, None if wide else _declared(plain), guess, "utf-8"]
     for label in filter(None, labels):
         codec = codec_of(label)
@@ -61,7 +61,7 @@ def decoded(body: bytes, content_type: str = "") -> str:
 
 
 def _declared(body: bytes) -> str | None:
-    """What the page says of itself, wherever it says so: in its XML declaration or a meta element that is no comment."""
+    """The encoding that the page declares: in its XML declaration or in a meta element outside comments."""
     if match := _XML.match(body):
         return match[1].decode("latin-1")
     at = 0
@@ -79,7 +79,7 @@ def _declared(body: bytes) -> str | None:
 
 
 def _looks_wide(body: bytes) -> str | None:
-    """The byte order of UTF-16 whose marks are ASCII, so that a quarter of its characters has an empty byte; else None."""
+    """The byte order of UTF-16 with ASCII markup, in which at least a quarter of the bytes is zero; otherwise None."""
     head = body[:1000]
     little, big = head[1::2].count(0), head[0::2].count(0)
     if max(little, big) * 8 < len(head) or not head:

@@ -1,10 +1,10 @@
-"""One safe, bounded HTTP GET: nothing it is told by a URL or a server can make it reach inside, wait long or fill memory.
+"""One safe, bounded HTTP GET: no URL or server can make it reach internal hosts, wait long or fill memory.
 
-It talks HTTP/1.1 over its own socket (standard library only), because three promises need the socket in hand: the address
-that was checked is the address that is contacted (no DNS rebinding), every single read ends by the deadline (dripping
-headers and bodies alike), and the bytes on the wire are counted. Environment proxies are never used. Connections are kept
-for the next request to the same origin. ``get`` retries and follows redirects on its own; a crawler calls ``ask``, which does
-one request and leaves both to it, so that every request can wait for its turn. ``get`` of files that a list names waits too.
+It talks HTTP/1.1 over its own socket (standard library only), because three promises need control of the socket: the address
+that was checked is the one contacted (no DNS rebinding), every single read ends by the deadline (slow headers and bodies
+alike), and the bytes on the wire are counted. Environment proxies are never used. Connections are kept for the next request to
+the same origin. ``get`` retries and follows redirects; a crawler calls ``ask``, which does a single request, so that every
+request can wait for its turn. ``get`` of files named in a list waits its turn too.
 """
 
 import functools
@@ -23,10 +23,10 @@ from w2w.web.connections import IdleConnections, TooManyBytes, Wire, left
 from w2w.web.politeness import PolitenessConfig, Report, Turns
 from w2w.web.urls import PORTS, redacted
 
-_HEADER_ALLOWANCE = 1024 * 1024  # on top of max_bytes on the wire, for status lines, headers, chunk sizes
+_HEADER_ALLOWANCE = 1024 * 1024  # bytes beyond max_bytes for status lines, headers, chunk sizes
 _BACKOFF_S, _MAX_BACKOFF_S = 0.5, 30.0
-_LEASE_MARGIN_S = 30.0  # a turn outlives its request by this
-REFUSING = (429, 503)  # statuses by which a server says that it is asked too often
+_LEASE_MARGIN_S = 30.0  # a lease outlives its request by this
+REFUSING = (429, 503)  # rate-limiting statuses
 
 
 @dataclass(frozen=True)
@@ -57,10 +57,10 @@ class FetchConfig:
     def __post_init__(self):
         for name in ("connect_timeout_s", "deadline_s", "max_bytes"):
             if getattr(self, name) <= 0:
-                raise UsageError(f"fetch.{name}={getattr(self, name)}: it must be above zero")
+                raise UsageError(f"fetch.{name}={getattr(self, name)}: must be above zero")
         for name in ("max_redirects", "retries", "keep_alive"):
             if getattr(self, name) < 0:
-                raise UsageError(f"fetch.{name}={getattr(self, name)}: it must be zero or more")
+                raise UsageError(f"fetch.{name}={getattr(self, name)}: must not be negative")
         for name in ("user_agent", "contact"):
             if not getattr(self, name).isprintable() or not getattr(self, name).isascii():
                 raise UsageError(f"fetch.{name}={getattr(self, name)!r}: printable ASCII only, it goes into an HTTP header")
@@ -68,16 +68,16 @@ class FetchConfig:
             raise UsageError(f"fetch.contact={self.contact!r}: a URL or a mail address")
 
     def turns(self) -> Turns | None:
-        """Whose leave ``Fetcher.get`` waits for, request by request; None: somebody else's business."""
+        """The turns that ``Fetcher.get`` waits for before each request; None: the caller takes care of them."""
         return None
 
 
 @dataclass(frozen=True)
 class ListedFetchConfig(FetchConfig):
-    """How files are fetched that a list names: a feed's pictures, a public set's photos.
+    """How files named in a list are fetched: a feed's pictures, a public data set's photos.
 
-    robots.txt is not asked: it is for clients that find URLs by themselves (RFC 9309, section 1), and these were handed over to
-    be fetched. X-Robots-Tag is heeded, and no link is followed.
+    robots.txt is not consulted: it is for clients that discover URLs by themselves (RFC 9309, section 1), and these were
+    supplied to be fetched. X-Robots-Tag is obeyed, and no link is followed.
     """
 
     requests_per_s: float | None = 20.0
@@ -98,7 +98,7 @@ class ListedFetchConfig(FetchConfig):
 
 
 class Fetcher:
-    """``get`` or ``ask`` for a URL within the limits of ``config``. Safe to share between threads."""
+    """``get`` or ``ask`` for a URL within the limits of ``config``. Thread-safe."""
 
     def __init__(self, config: FetchConfig = FetchConfig()):
         self.config = config
@@ -110,18 +110,18 @@ class Fetcher:
         return Fetcher, (self.config,)
 
     @functools.cached_property
-    def _tls(self) -> ssl.SSLContext:  # on the first https URL: loading the authorities takes longer than a small image
+    def _tls(self) -> ssl.SSLContext:  # on the first https URL: loading the certificates takes longer than a small image
         return ssl.create_default_context()
 
     def close(self) -> None:
-        """Closes the connections that wait for a next request."""
+        """Closes idle connections."""
         self._idle.close()
 
     def ask(self, url: str, validators: Validators = Validators(), accept: Sequence[str] = ()) -> Response | Redirect:
-        """One request, within ``deadline_s``: the answer, or where it redirects to.
+        """One request, within ``deadline_s``: the response, or the redirect.
 
-        ``accept`` are the beginnings of the content types that are wanted; "" allows an answer without one. Raises TryLater
-        where another attempt may succeed, else Reject as ``get`` does. UsageError: a public host, and no ``fetch.contact``.
+        ``accept`` are prefixes of the accepted content types; "" allows a response without one. Raises TryLater if another
+        attempt may succeed, otherwise Reject as ``get`` does. UsageError: a public host, and no ``fetch.contact``.
         """
         try:
             return self._attempt(url, time.monotonic() + self.config.deadline_s, validators, accept)
@@ -129,12 +129,12 @@ class Fetcher:
             raise Reject(RejectCode.TOO_SLOW, f"{redacted(url)}: not done after {self.config.deadline_s:g} s") from None
 
     def get(self, url: str, validators: Validators = Validators()) -> Response:
-        """The answer; 304 where ``validators`` still hold.
+        """The response; 304 if ``validators`` still hold.
 
         Raises Reject within ``deadline_s`` (plus scheduling, and waiting for a turn at the host): BLOCKED_URL, NOT_FOUND,
-        FORBIDDEN, DISALLOWED, TOO_SLOW, TOO_MANY_BYTES, HOST_BUSY, or FETCH_FAILED once the retries are used up. Messages hold
-        no user name, password or query string of a URL. Raises UsageError where the host is public and ``fetch.contact`` is
-        not set.
+        FORBIDDEN, DISALLOWED, TOO_SLOW, TOO_MANY_BYTES, HOST_BUSY, or FETCH_FAILED once the retries are used up. Messages
+        contain no user name, password or query string of a URL. Raises UsageError if the host is public and ``fetch.contact``
+        is not set.
         """
         time_left = _TimeLeft(time.monotonic() + self.config.deadline_s)
         attempt = 0
@@ -155,7 +155,7 @@ class Fetcher:
                 attempt += 1
 
     def get_bytes(self, url: str) -> bytes:
-        """The body alone: the callable that takes a URL and gives bytes."""
+        """The body alone."""
         return self.get(url).body
 
     def _follow(self, url: str, time_left: "_TimeLeft", validators: Validators) -> Response:
@@ -165,7 +165,7 @@ class Fetcher:
                 result = self._in_turn(url, time_left, validators)
             except TryLater as e:
                 if e.stale:
-                    continue  # the same request again, not the whole chain of redirects
+                    continue  # retries this request, not the whole chain of redirects
                 raise
             if isinstance(result, Response):
                 return result
@@ -173,7 +173,7 @@ class Fetcher:
         raise Reject(RejectCode.FETCH_FAILED, f"{redacted(url)}: more than {self.config.max_redirects} redirects")
 
     def _in_turn(self, url: str, time_left: "_TimeLeft", validators: Validators) -> Response | Redirect:
-        """``_attempt``, once the host may be asked; waiting for that takes no time from the request."""
+        """``_attempt``, once the host may be contacted; waiting for that does not count as request time."""
         if self._turns is None:
             return self._attempt(url, time_left.deadline, validators)
         _, host, port, _ = check_url(url)
@@ -181,7 +181,7 @@ class Fetcher:
         lease = self._turns.take(f"{host}:{port}")
         time_left.deadline += time.monotonic() - since
         if lease is None:
-            raise Reject(RejectCode.HOST_BUSY, f"{redacted(url)}: its host refuses or fails all that is asked")
+            raise Reject(RejectCode.HOST_BUSY, f"{redacted(url)}: its host refuses or fails all requests")
         report = Report(lease.lease_id)
         try:
             result = self._attempt(url, time_left.deadline, validators)
@@ -200,7 +200,7 @@ class Fetcher:
     def _attempt(
         self, url: str, deadline: float, validators: Validators = Validators(), accept: Sequence[str] = ()
     ) -> Response | Redirect:
-        """One request on a kept or a new connection. Raises TimeoutError where the deadline passed."""
+        """One request on a kept or a new connection. Raises TimeoutError if the deadline passed."""
         scheme, host, port, target = check_url(url)
         origin, response, wire, sock = (scheme, host, port), None, None, self._idle.take((scheme, host, port))
         reused = sock is not None
@@ -214,7 +214,7 @@ class Fetcher:
             response.begin()
             agent = self.config.user_agent if self.config.respect_no_ai else None
             return read_answer(url, response, validators, accept, self.config.max_bytes, agent)
-        except UsageError:  # a ValueError that is no server's doing
+        except UsageError:  # a ValueError, but not the server's fault
             raise
         except TooManyBytes:
             raise Reject(RejectCode.TOO_MANY_BYTES, f"{redacted(url)}: more than {self.config.max_bytes} bytes") from None
@@ -259,7 +259,7 @@ class Fetcher:
                     raise Reject(RejectCode.BLOCKED_URL, f"{redacted(url)}: {address} is {why}; see fetch.allow_private_hosts")
         if not self.config.contact and not all(map(refused, addresses)):
             raise UsageError(
-                f"fetch.contact is not set: {host} is a public host, and its owner has to be able to reach you. "
+                f"fetch.contact is not set: {host} is a public host, and its owner must be able to reach you. "
                 f"Set --fetch.contact to a URL or a mail address."
             )
         failure: OSError = OSError("no address")
@@ -287,5 +287,5 @@ class _TimeLeft:
 
 
 def backoff_s(attempt: int) -> float:
-    """Seconds before the attempt after this one (counted from 0): doubling, capped, with jitter."""
+    """Seconds before the attempt after this one (counted from 0): exponential back-off, capped, with jitter."""
     return min(_MAX_BACKOFF_S, _BACKOFF_S * 2**attempt) * random.uniform(0.5, 1.0)

@@ -1,7 +1,7 @@
-"""How often, and how many at once, a host is asked: one account a host, shared by every worker of a run.
+"""Rate and concurrency limits per host, shared by every worker of a run.
 
-Plain logic with a clock that is passed in; whoever owns it makes the calls one at a time. A worker gets leases. A lease that
-its worker never gave back (it was killed) ends by itself, so a dead worker holds no place for ever.
+Plain logic with an injected clock; its owner makes the calls one at a time. Workers get leases. A lease that is never returned
+(its worker was killed) expires, so a dead worker does not hold a slot for ever.
 """
 
 import itertools
@@ -13,11 +13,11 @@ from dataclasses import dataclass, field
 from w2w.errors import UsageError
 
 _SLOW_DOWN, _RECOVER, _MAX_FACTOR = 2.0, 0.95, 64.0
-_LEAST_INTERVAL_S = 0.05  # what is doubled where a host that has no rate limit asks for less
+_LEAST_INTERVAL_S = 0.05  # starting point for doubling when a host without rate limit refuses
 _PAUSE_S = 0.5  # after a 429 or 503 without Retry-After, times the factor
-_MAX_REFUSALS, _MAX_FAILURES = 6, 20  # in a row, before a host is left to a later run
-_BLOCK_S = 0.5  # how long a lease of a host without rate limit is good for new requests: bounds what a hold comes too late for
-_POLL_S = 0.05  # between questions of a thread that waits for another's place
+_MAX_REFUSALS, _MAX_FAILURES = 6, 20  # consecutive, before a host is left to a later run
+_BLOCK_S = 0.5  # how long a lease of a host without rate limit admits new requests: bounds the delay of a hold
+_POLL_S = 0.05  # between calls of a thread that waits for another's slot
 _SINGLE_S = 2.0  # how long a lease for one request may wait in its worker
 
 
@@ -49,7 +49,7 @@ class PolitenessConfig:
 
 @dataclass(frozen=True)
 class Lease:
-    """Leave for ``slots`` requests to ``host`` at a time, begun within ``use_within_s``: ``requests`` in all, None = any."""
+    """Allows ``slots`` concurrent requests to ``host``, started within ``use_within_s``: ``requests`` in all, None = any."""
 
     lease_id: int
     host: str
@@ -60,10 +60,10 @@ class Lease:
 
 @dataclass(frozen=True)
 class Report:
-    """What came of a lease: requests that were answered, and those that failed on the way.
+    """Outcome of a lease: requests that were answered, and those that failed on the way.
 
-    ``waits_s``: one entry for each 429 or 503, with the Retry-After that came along, if one did. ``closed``: none of its
-    requests is under way any more and none will begin.
+    ``waits_s``: one entry per 429 or 503, with its Retry-After, if any. ``closed``: none of its requests is in flight, and none
+    will start.
     """
 
     lease_id: int
@@ -81,15 +81,15 @@ class _Host:
     factor: float = 1.0
     crawl_delay_s: float = 0.0
     refusals: int = 0  # slow-downs since the last answer
-    failures: int = 0  # connections that failed since then
+    failures: int = 0  # failed connections since then
     leases: dict[int, tuple[int, float, float]] = field(default_factory=dict)  # id -> slots, granted at, expires at
 
 
 class Politeness:
     """Grants leases and learns from reports.
 
-    On 429 and 503 a host's interval doubles and its concurrency halves, once for all requests that were under way together;
-    every answer takes 5 % of that back. Retry-After holds the host until then.
+    On 429 and 503 a host's interval doubles and its concurrency halves, once for all requests in flight together; every success
+    takes 5 % of that back. Retry-After holds the host until then.
     """
 
     def __init__(self, config: PolitenessConfig, lease_s: float, clock: Callable[[], float]):
@@ -99,14 +99,14 @@ class Politeness:
         self._ids = itertools.count()
 
     def acquire(self, host: str, wanted: int) -> list[Lease]:
-        """At most ``wanted`` places, as many as the host allows now; none where it is held, full or not due yet."""
+        """At most ``wanted`` slots, as many as the host allows now; none if it is held, full or not due yet."""
         now, account = self._clock(), self._account(host)
         if now < account.held_until:
             return []
         interval_s = self._interval_s(account)
         free = self._concurrency(account) - sum(slots for slots, *_ in account.leases.values())
         if interval_s == 0:
-            # half of what is free, so that a second worker finds a place
+            # half of the free slots, so that a second worker finds some
             slots = min(wanted, -(-free // 2))
             return [self._grant(host, account, slots, None, _BLOCK_S)] if slots > 0 else []
         granted = []
@@ -116,7 +116,7 @@ class Politeness:
         return granted
 
     def report(self, report: Report) -> None:
-        """Takes note; a report of a lease that has ended meanwhile still slows its host down."""
+        """Records a report; one for an expired lease still slows its host down."""
         host = self._host_of.get(report.lease_id)
         if host is None:
             return
@@ -139,21 +139,21 @@ class Politeness:
             del self._host_of[report.lease_id]
 
     def set_crawl_delay(self, host: str, seconds: float) -> None:
-        """What the host's robots.txt asks for, believed up to ``max_crawl_delay_s``."""
+        """Sets the Crawl-delay of the host's robots.txt, capped at ``max_crawl_delay_s``."""
         self._account(host).crawl_delay_s = min(seconds, self._config.max_crawl_delay_s)
 
     def interval_s(self, host: str) -> float:
-        """Seconds between two requests to this host as things stand; 0 where only its concurrency is limited."""
+        """Current seconds between two requests to this host; 0 if only its concurrency is limited."""
         return self._interval_s(self._account(host))
 
     def wait_s(self, host: str) -> float:
-        """Seconds until it is worth asking again; 0 where only a place is missing, which may come free at any time."""
+        """Seconds until it is worth asking again; 0 if only a slot is missing, which may be freed at any time."""
         account = self._account(host)
         due_at = max(account.held_until, account.next_at - self._burst_s(account) if self._interval_s(account) else 0.0)
         return max(0.0, due_at - self._clock())
 
     def is_too_busy(self, host: str) -> bool:
-        """Whether the host has refused, or failed, so often without one answer that it is left to a later run."""
+        """Whether the host has refused or failed so often without a success that it is left to a later run."""
         account = self._account(host)
         return account.refusals >= _MAX_REFUSALS or account.failures >= _MAX_FAILURES
 
@@ -196,7 +196,7 @@ class Turns:
         self._politeness, self._lock, self._sleep = Politeness(config, lease_s, clock), threading.Lock(), sleep
 
     def take(self, host: str) -> Lease | None:
-        """Leave for one request, to be reported when it has ended; None where the host is left to a later run."""
+        """A lease for one request, to be reported when it has ended; None if the host is left to a later run."""
         while True:
             with self._lock:
                 if self._politeness.is_too_busy(host):

@@ -1,4 +1,4 @@
-"""robots.txt, as RFC 9309 reads it: what it means when it is there, missing or out of reach, and who of the workers asks."""
+"""robots.txt per RFC 9309: what it means when present, missing or unreachable, and which worker fetches it."""
 
 import codecs
 import functools
@@ -13,18 +13,18 @@ from w2w.web.answers import Validators
 from w2w.web.robotstxt import Rules
 from w2w.web.urls import authority, target_of
 
-MAX_BYTES = 500 * 1024  # RFC 9309, section 2.5: at least that much is read, and what follows is ignored
+MAX_BYTES = 500 * 1024  # RFC 9309, section 2.5: at least this much is parsed, the rest is ignored
 _KEPT_S = 24 * 3600.0  # section 2.4
-_RETRY_S = 300.0  # for one that was out of reach
+_RETRY_S = 300.0  # for an unreachable one
 _MAX_REMEMBERED = 64 * 1024  # characters of one robots.txt
-_ASKING_S = 120.0  # a worker that said it would ask and never came back
+_ASKING_S = 120.0  # after which a worker that was to fetch it is considered lost
 
 
 @dataclass(frozen=True)
 class Robots:
-    """One origin's rules: ``text`` ("" = everything is allowed), or ``refusal``, why nothing may be asked for.
+    """One origin's rules: ``text`` ("" = everything is allowed), or ``refusal``, why nothing may be fetched.
 
-    ``validators``: by which the server can say that it has not changed.
+    ``validators``: let the server answer that it has not changed.
     """
 
     text: str = ""
@@ -32,7 +32,7 @@ class Robots:
     validators: Validators = Validators()
 
     def check(self, url: str, user_agent: str) -> Reject | None:
-        """Why this URL must not be asked for; None where it may be."""
+        """Why this URL must not be fetched; None if it may be."""
         if self.refusal:
             return Reject(*self.refusal)
         if _rules(self.text).allows(target_of(url), user_agent):
@@ -40,7 +40,7 @@ class Robots:
         return Reject(RejectCode.DISALLOWED, "robots.txt disallows it")
 
     def crawl_delay_s(self, user_agent: str) -> float:
-        """Seconds that the rules want between two requests: Crawl-delay or Request-rate, whichever is slower."""
+        """Seconds between two requests according to the rules: Crawl-delay or Request-rate, whichever is slower."""
         return _rules(self.text).delay_s(user_agent)
 
     def sitemaps(self) -> list[str]:
@@ -59,7 +59,7 @@ def read_robots(body: bytes, validators: Validators = Validators()) -> Robots:
 
 
 def to_json(robots: dict[str, Robots]) -> bytes:
-    """Rules by robots.txt URL, to be remembered until the next run: those that can be asked for by their validators."""
+    """Rules by robots.txt URL, to be remembered until the next run: those with validators."""
     kept = {
         where: {"text": one.text, **asdict(one.validators)}
         for where, one in robots.items()
@@ -69,7 +69,7 @@ def to_json(robots: dict[str, Robots]) -> bytes:
 
 
 def from_json(text: bytes) -> dict[str, Robots]:
-    """What ``to_json`` wrote; nothing where that is damaged, for it can be asked for again."""
+    """Reads what ``to_json`` wrote; {} if it is damaged, since rules can be fetched again."""
     try:
         rows = json.loads(text)
         return {where: Robots(row.pop("text"), validators=Validators(**row)) for where, row in rows.items()}
@@ -78,7 +78,7 @@ def from_json(text: bytes) -> dict[str, Robots]:
 
 
 def robots_after(failure: Reject) -> Robots:
-    """What may be asked for when robots.txt could not be read: all after a 4xx, else nothing (RFC 9309, 2.3.1)."""
+    """The rules if robots.txt could not be read: all allowed after a 4xx, otherwise nothing (RFC 9309, 2.3.1)."""
     if failure.code in (RejectCode.NOT_FOUND, RejectCode.FORBIDDEN) or _is_4xx(failure.detail):
         return Robots()
     if failure.code in (RejectCode.BLOCKED_URL, RejectCode.HOST_BUSY):
@@ -92,13 +92,13 @@ def _is_4xx(detail: str) -> bool:
 
 
 def robots_url(url: str) -> str:
-    """Where the rules for this URL stand."""
+    """The robots.txt URL for this URL."""
     parts = urlsplit(url)
     return f"{parts.scheme}://{authority(url)}/robots.txt"
 
 
 class RobotsShelf:
-    """Rules by robots.txt URL, asked for once: the first worker that needs them fetches them, the others wait for it."""
+    """Rules by robots.txt URL, fetched once: the first worker that needs them fetches them, the others wait for it."""
 
     def __init__(self, clock: Callable[[], float], remembered: Mapping[str, Robots] = MappingProxyType({})):
         self._clock, self._remembered = clock, dict(remembered)
@@ -106,7 +106,7 @@ class RobotsShelf:
         self._asking: dict[str, float] = {}
 
     def take(self, where: str) -> Robots | None:
-        """The rules, where they are known and fresh enough."""
+        """The rules, if known and fresh enough."""
         robots, since = self._known.get(where, (None, 0.0))
         if robots is None:
             return None
@@ -122,11 +122,11 @@ class RobotsShelf:
         return True
 
     def before(self, where: str) -> Robots | None:
-        """The rules as they were when they were last read, however long ago."""
+        """The rules as last read, however long ago."""
         return self._remembered.get(where)
 
     def remembered(self) -> dict[str, Robots]:
-        """The last rules of every origin that could be read."""
+        """The latest rules of every origin that could be read."""
         return dict(self._remembered)
 
     def put(self, where: str, robots: Robots) -> None:

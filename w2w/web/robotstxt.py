@@ -1,11 +1,11 @@
-"""The text of a robots.txt as rules (RFC 9309): groups of user agents, and which of a group's paths decides."""
+"""Parsing robots.txt (RFC 9309): groups of user agents, and which of a group's paths decides."""
 
 import re
 from dataclasses import dataclass, field
 
 from w2w.web.urls import recoded
 
-# names as site owners misspell them: google/robotstxt reads these too
+# common misspellings of the names: google/robotstxt accepts these too
 _NAMES = {
     "user-agent": re.compile(r"user[- ]?agent\Z", re.IGNORECASE),
     "disallow": re.compile(r"(disallow|dissallow|dissalow|disalow|diasllow|disallaw)\Z", re.IGNORECASE),
@@ -16,28 +16,28 @@ _NAMES = {
 }
 _LINE = re.compile(r"[ \t]*([^:#]*?)[ \t]*:[ \t]*(.*)", re.DOTALL)
 _NO_COLON = re.compile(r"[ \t]*(\S+)[ \t]+([^\s#]+)[ \t]*\Z")
-_TOKEN = re.compile(r"[A-Za-z0-9_.-]+")  # the RFC has no digits and points; names of crawlers do
+_TOKEN = re.compile(r"[A-Za-z0-9_.-]+")  # the RFC allows no digits and dots, but names of crawlers have them
 _MAX_LINE = 16 * 1024  # characters; google/robotstxt reads as many bytes
-_SAFE = "/:@!&'()+,;=~-._?"  # in a pattern * and the last $ mean something, and %2A and %24 are the characters themselves
+_SAFE = "/:@!&'()+,;=~-._?"  # in a pattern, * and a final $ are special; %2A and %24 are the literal characters
 _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 @dataclass
 class _Group:
-    """What one user agent is told: ``paths`` are (path pattern, whether it is allowed)."""
+    """Rules for one user agent: ``paths`` are (path pattern, whether it is allowed)."""
 
     paths: list[tuple[str, bool]] = field(default_factory=list)
     delay_s: float = 0.0
 
 
 class Rules:
-    """A robots.txt, parsed. Whatever the text, it can be."""
+    """A parsed robots.txt. Any text can be parsed."""
 
     def __init__(self, text: str):
         self._groups: dict[str, _Group] = {}  # by product token in lower case; "*" for everyone else
         self.sitemaps: list[str] = []
         named: list[_Group] = []
-        closed = False  # by a path: the next user-agent line begins a new group. Other lines do not close it (section 2.2.4)
+        closed = False  # by a path: the next user-agent line starts a new group; other lines do not close it (section 2.2.4)
         for line in re.split(r"\r\n|\r|\n", text):
             name, value = _name_and_value(line)
             if name == "user-agent":
@@ -55,14 +55,14 @@ class Rules:
                     group.delay_s = max(group.delay_s, _delay_s(value))
 
     def allows(self, target: str, user_agent: str) -> bool:
-        """Whether path and query ``target`` may be asked for: the longest pattern that matches decides, of two Allow."""
+        """Whether path and query ``target`` may be fetched: the longest matching pattern decides; on a tie, Allow."""
         target = recoded(target or "/", _SAFE)
         group = self._group(user_agent)
         matching = [(len(pattern), allowed) for pattern, allowed in group.paths if _matches(pattern, target)]
         return max(matching, default=(0, True))[1]
 
     def delay_s(self, user_agent: str) -> float:
-        """Seconds between two requests, by Crawl-delay or Request-rate; 0 where neither is given."""
+        """Seconds between two requests, by Crawl-delay or Request-rate; 0 if neither is given."""
         return self._group(user_agent).delay_s
 
     def _group(self, user_agent: str) -> _Group:
@@ -70,13 +70,13 @@ class Rules:
 
 
 def product_token(user_agent: str) -> str:
-    """The name without version and comment: of ``Bot/1.0 (x)`` Bot; "" where there is none."""
+    """The name without version and comment: Bot for ``Bot/1.0 (x)``; "" if there is none."""
     match = _TOKEN.match(user_agent)
     return match[0] if match else ""
 
 
 def _name_and_value(line: str) -> tuple[str, str]:
-    """One of _NAMES (or "") and what follows; a missing colon is forgiven where nothing else can be meant."""
+    """One of _NAMES (or "") and its value; a missing colon is tolerated if unambiguous."""
     line = line[:_MAX_LINE].lstrip("\ufeff").partition("#")[0]
     for match in filter(None, (_LINE.match(line), _NO_COLON.match(line))):
         for name, spelled in _NAMES.items():
@@ -86,13 +86,13 @@ def _name_and_value(line: str) -> tuple[str, str]:
 
 
 def _pattern(path: str) -> str:
-    """Spelled as a target is, so that both can be compared character by character."""
+    """The pattern, percent-encoded like a target, so that both can be compared character by character."""
     end = "$" if path.endswith("$") else ""
     return "*".join(recoded(part, _SAFE) for part in path.removesuffix("$").split("*")) + end
 
 
 def _matches(pattern: str, target: str) -> bool:
-    """``*`` stands for anything, a ``$`` at the end for the end. Each part is found as early as it can be: no backtracking."""
+    """``*`` matches anything, a final ``$`` the end. Each part is matched as early as possible, without backtracking."""
     whole = pattern.endswith("$")
     first, *others = (pattern[:-1] if whole else pattern).split("*")
     if not target.startswith(first):
@@ -109,7 +109,7 @@ def _matches(pattern: str, target: str) -> bool:
 
 
 def _delay_s(value: str) -> float:
-    """``2.5``, or ``1/10m``: so many pages in so long. 0 where it is neither."""
+    """Seconds for ``2.5`` or ``1/10m`` (requests per time); 0 for anything else."""
     match = re.match(r"([0-9]{1,6}(?:\.[0-9]{0,6})?)[ \t]*(?:/[ \t]*([0-9]{1,6})[ \t]*([smhd]?))?", value, re.IGNORECASE)
     if not match:
         return 0.0

@@ -1,4 +1,4 @@
-"""What a link asks for, the key of the page that it leads to, and how far links are followed before they are called a trap."""
+"""URLs: what a link requests, the canonical key of its page, and the limits that stop crawler traps."""
 
 import ipaddress
 import re
@@ -15,32 +15,32 @@ from w2w.shown import without_secrets
 
 MAX_CHARS = 2000
 PORTS = {"http": 80, "https": 443}
-# parameters that say where a visitor came from or which visit it is, never what the page shows
+# parameters that identify the visitor's origin or session, never the page's content
 TRACKING = (
     *("utm_*", "gclid", "gclsrc", "dclid", "gbraid", "wbraid", "srsltid", "_ga", "_gl", "fbclid", "igshid", "msclkid", "yclid"),
     *("twclid", "ttclid", "mc_cid", "mc_eid", "_hsenc", "_hsmi", "mkt_tok", "phpsessid", "jsessionid"),
 )
 _HOST = re.compile(r"[a-z0-9_.:-]{1,253}\Z", re.ASCII)
 _PATH_SAFE, _QUERY_SAFE = "/:@!$&'()*+,;=~-._", "/:@!$'()*,;=~-._?"
-# what a browser leaves as it is (URL standard, path and query percent-encode sets)
+# what browsers leave unchanged (URL standard, path and query percent-encode sets)
 _PUBLISHED_PATH, _PUBLISHED_QUERY = "%/:@!$&'()*+,;=~-._|[]\\", "%/:@!$&'()*+,;=~-._|[]\\?^`{}"
-_SURROGATE = re.compile("[\ud800-\udfff]")  # half a character: JSON can say it, and no encoding can
+_SURROGATE = re.compile("[\ud800-\udfff]")  # half a surrogate pair: possible in JSON, but not encodable
 _SESSION_PATH = re.compile(r";jsessionid=[^/]*", re.IGNORECASE)
 _LOOKS_LIKE_HOST = re.compile(r"(?:[a-z0-9-]+\.)+[a-z]{2,24}(?::\d+)?(?:[/?#]|\Z)", re.IGNORECASE)
 _FILE_ENDINGS = (".html", ".htm", ".php", ".asp", ".aspx", ".jsp", ".xml", ".json", ".jpg", ".jpeg", ".png", ".gif", ".webp")
 _PARTS = re.compile(r"(?:([a-z][a-z0-9+.-]*):)?(?://([^/?#]*))?([^?#]*)(\?[^#]*)?", re.IGNORECASE)  # RFC 3986, appendix B
-_AS_IT_IS = re.compile(  # most URLs: nothing about them can be spelled otherwise
+_AS_IT_IS = re.compile(  # most URLs: already canonical
     r"https?://[a-z0-9-]+(?:\.[a-z0-9-]+)*(?=/)(?:/[A-Za-z0-9_~-]+(?:\.[A-Za-z0-9_~-]+)*)*/?\Z", re.ASCII
 )
 
 
 def resolve(link: str, base: str = "") -> str | None:
-    """The URL that a browser asks for when it follows a link of the page ``base``; None where that is no http or https URL.
+    """The URL that a browser requests when it follows a link on the page ``base``; None if it is not an http or https URL.
 
-    As the URL standard (url.spec.whatwg.org) has it: path and query stay as they are published, but for dot segments and
-    characters that no request may hold; the host is lower-case ASCII (UTS #46), without a default port; no fragment. Two
-    exceptions: ``www.shop.example/a`` without a scheme is a link to that host where it starts with www. or the base's own
-    host, or there is no base; and an IPv4 address stays as it is written.
+    Per the URL standard (url.spec.whatwg.org): path and query stay as published, except dot segments and characters that no
+    request may contain; the host is lower-case ASCII (UTS #46) without a default port; no fragment. Two exceptions:
+    ``www.shop.example/a`` without a scheme is a link to that host if it starts with www. or the base's own host, or if there is
+    no base; and an IPv4 address stays as it is written.
     """
     if _AS_IT_IS.match(link) and len(link) <= MAX_CHARS:
         return link
@@ -54,7 +54,7 @@ def resolve(link: str, base: str = "") -> str | None:
     if "://" not in link and _is_host(link, authority(base)):
         link = f"{scheme}://{link}"
     named = re.match(r"(https?):(?!//[^/])(/*)", link, re.IGNORECASE)
-    if named:  # http:a and http:///a: of the base's scheme a path, else always a host
+    if named:  # http:a and http:///a: a path if the base has this scheme, otherwise always a host
         relative = base and named[1].lower() == scheme and not named[2].startswith("//")
         link = link[len(named[1]) + 1 :] if relative else f"{named[1]}://{link[named.end() :]}"
     elif link.startswith("///"):
@@ -83,10 +83,10 @@ def resolve(link: str, base: str = "") -> str | None:
 
 
 def canonical(link: str, base: str = "", is_tracking: Callable[[str], object] | None = None) -> str | None:
-    """The key of the page that a link leads to: all spellings of its URL give the same text, and it is a URL itself.
+    """The key of the page that a link leads to: all spellings of its URL give the same text, which is itself a URL.
 
     ``resolve``, and then: percent codes in upper case and only where needed; query parameters sorted, without those that
-    ``is_tracking`` (by default TRACKING). For what is asked for, take ``resolve``: servers tell spellings apart.
+    ``is_tracking`` (by default TRACKING). For requests, use ``resolve``: servers may tell spellings apart.
     """
     url = resolve(link, base)
     if url is None or _AS_IT_IS.match(url):
@@ -98,7 +98,7 @@ def canonical(link: str, base: str = "", is_tracking: Callable[[str], object] | 
 
 
 def tracking_pattern(names: Iterable[str]) -> Callable[[str], object]:
-    """Whether a parameter's name is one of ``names``, in any case; ``*`` in them stands for any characters."""
+    """Whether a parameter's name matches one of ``names``, ignoring case; ``*`` matches any characters."""
     listed = "|".join(re.escape(name).replace(r"\*", ".*") for name in names)
     return re.compile(rf"(?:{listed})\Z" if listed else r"(?!)", re.IGNORECASE | re.DOTALL).match
 
@@ -107,13 +107,13 @@ _is_tracking = tracking_pattern(TRACKING)
 
 
 def target_of(url: str) -> str:
-    """Path and query, as they are asked for."""
+    """Path and query, as requested."""
     match = _PARTS.match(url)
     return (match[3] or "/") + (match[4] or "")
 
 
 def ascii_netloc(netloc: str, default_port: int) -> str | None:
-    """Host and port as a URL has them; None where there is no host, or a user name."""
+    """Host and port of a URL; None if there is no host, or a user name."""
     match = re.fullmatch(r"(\[[^\]]*\]|[^:\[\]]*)(?::([0-9]*))?", netloc)
     if not match or "@" in netloc:
         return None
@@ -125,7 +125,7 @@ def ascii_netloc(netloc: str, default_port: int) -> str | None:
 
 
 def ascii_host(host: str) -> str:
-    """A host's name in lower-case ASCII (UTS #46), an IPv6 address in its usual spelling and brackets; "" for neither."""
+    """A host's name in lower-case ASCII (UTS #46), an IPv6 address normalised and in brackets; "" for neither."""
     try:
         if host.startswith("["):
             return "" if "%" in host else f"[{ipaddress.IPv6Address(host[1:-1])}]"
@@ -142,7 +142,7 @@ def ascii_host(host: str) -> str:
 
 
 def redacted(url: str) -> str:
-    """The URL as it may stand in a message: no user name, password, query (signatures, tokens) or control character."""
+    """The URL for use in messages: without user name, password, query (signatures, tokens) and control characters."""
     try:
         parts = urlsplit(without_secrets(url))
         text = urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "...." if parts.query else "", ""))
@@ -152,7 +152,7 @@ def redacted(url: str) -> str:
 
 
 def _is_host(link: str, here: str) -> bool:
-    """Whether a link without a scheme names a host, ``here`` for one: what people write, and browsers read as a path."""
+    """Whether a link without a scheme starts with a host, such as ``here``; browsers take such links for paths."""
     name = re.split(r"[/?#]", link, maxsplit=1)[0].lower()
     if name == here != "":
         return True
@@ -160,7 +160,7 @@ def _is_host(link: str, here: str) -> bool:
 
 
 def authority(url: str) -> str:
-    """Host and port as politeness counts them; "" where there is none."""
+    """Host and port as used for politeness; "" if there is none."""
     try:
         return urlsplit(url).netloc.rpartition("@")[2].lower()
     except ValueError:
@@ -168,7 +168,7 @@ def authority(url: str) -> str:
 
 
 def recoded(text: str, safe: str) -> str:
-    """Percent codes only where needed, and in upper case: an encoded slash stays encoded, an encoded letter does not."""
+    """Percent codes only where needed, in upper case: an encoded slash stays encoded, an encoded letter does not."""
     parts = re.split(r"(%[0-9A-F]{2})", re.sub(r"%[0-9A-Fa-f]{2}", lambda m: _code(m[0]), text))  # every second one is a code
     return "".join(part if i % 2 else quote(part, safe=safe) for i, part in enumerate(parts))
 
@@ -208,7 +208,7 @@ def _query(query: str, is_tracking: Callable[[str], object]) -> str:
 
 @dataclass(frozen=True)
 class Limits:
-    """How far links are followed. What lies beyond is written down as excluded, and not asked for."""
+    """How far links are followed. URLs beyond the limits are recorded as excluded, and not fetched."""
 
     max_depth: int = 500
     """Links from a start URL."""
@@ -232,7 +232,7 @@ class Limits:
 
 
 class Breadth:
-    """Counts what was let in, and says what a further URL would go over. The order of asking decides: sort before."""
+    """Counts admitted URLs and says which limit a further URL would exceed. The order of calls matters: sort before."""
 
     def __init__(self, limits: Limits):
         self._limits = limits
@@ -242,7 +242,7 @@ class Breadth:
         self._below: Counter[str] = Counter()
 
     def refusal(self, url: str, depth: int, redirects: int) -> str:
-        """Why this URL is too much; "" where it is counted and let in."""
+        """The limit that this URL exceeds; "" if it is counted and admitted."""
         limits, parts = self._limits, urlsplit(url)
         if why := self.too_far(depth, redirects):
             return why
@@ -260,12 +260,12 @@ class Breadth:
         below = [prefix for prefix in limits.max_urls_below or {} if parts.path.startswith(prefix)]
         for prefix in below:
             if self._below[prefix] >= limits.max_urls_below[prefix]:
-                return f"more than limits.max_urls_below of {limits.max_urls_below[prefix]} below {prefix}"
+                return f"more than limits.max_urls_below={limits.max_urls_below[prefix]} below {prefix}"
         self.count(url)
         return ""
 
     def too_far(self, depth: int, redirects: int) -> str:
-        """Why a URL so far from the start is too much, whatever it is; "" where it is not."""
+        """The limit that a URL this far from the start exceeds, whatever the URL; "" if none."""
         if depth > self._limits.max_depth:
             return f"deeper than limits.max_depth={self._limits.max_depth}"
         if redirects > self._limits.max_redirects:
@@ -273,7 +273,7 @@ class Breadth:
         return ""
 
     def count(self, url: str) -> None:
-        """Takes note of a URL that is in already."""
+        """Counts a URL that was admitted before."""
         parts = urlsplit(url)
         path = f"{parts.netloc}{parts.path}"
         self._hosts[parts.netloc] += 1

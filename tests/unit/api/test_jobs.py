@@ -105,7 +105,7 @@ def test_a_function_that_names_w2w_can_be_sent_to_a_worker():
         ({"limit": "many"}, "option limit: 'many' is not of type int | None"),
         ({"limit": 0}, "limit=0: must be at least 1"),
         ({"store": None}, "missing required option: store"),
-        ({"encoder": {"engine": "cuda"}}, "encoder.engine=cuda: it is one of auto, torch, openvino"),
+        ({"encoder": {"engine": "cuda"}}, "encoder.engine=cuda: must be one of auto, torch, openvino"),
         ({}, "there is no table"),
     ],
 )

@@ -79,7 +79,7 @@ def test_a_sitemap_that_is_cut_off_gives_whole_entries_and_is_told():
     packed = gzip.compress(f"<urlset {SPACE}>{url(*(f'http://h/{n * 7919 % 10007}' for n in range(3000)))}</urlset>".encode())
     found = read_sitemap(packed[:3000], "u")
     assert len(found.pages) > 100
-    assert found.problem == "u: the gzip data is cut off"
+    assert found.problem == "u: the gzip data is truncated"
 
 
 def test_all_members_of_a_gzip_file_are_read():
@@ -91,7 +91,7 @@ def test_all_members_of_a_gzip_file_are_read():
 def test_more_than_the_protocol_allows_is_told():
     found = read_sitemap(f"<urlset>{url(*(f'http://h/{n}' for n in range(MAX_URLS + 5)))}</urlset>".encode(), "u")
     assert len(found.pages) == MAX_URLS
-    assert found.problem == f"u: more than {MAX_URLS} URLs: the others are not read"
+    assert found.problem == f"u: more than {MAX_URLS} URLs: the rest is ignored"
 
 
 @pytest.mark.parametrize(

@@ -107,7 +107,7 @@ def test_encoders(two):
 
 def test_another_metric_decides(two):
     assert compare.main(options(two, "model-a", "model-b", metric="recall@20", strict=True)).metric == "recall@20"
-    with pytest.raises(UsageError, match=r"--metric=recall@3: it is one of recall@1, recall@5, recall@10, recall@20"):
+    with pytest.raises(UsageError, match=r"--metric=recall@3: must be one of recall@1, recall@5, recall@10, recall@20"):
         compare.main(options(two, "model-a", "model-b", metric="recall@3"))
 
 
@@ -140,14 +140,14 @@ def test_the_exit_code_and_the_json_are_for_a_pipeline(two, tmp_path, capsys):
     ("more", "said"),
     [
         ({"a": ""}, r"--a: name two encoders: 'w2w compare A B --of=encoders'"),
-        ({"of": "losses"}, r"--of=losses: it is one of encoders, indexes, scorers, detectors"),
+        ({"of": "losses"}, r"--of=losses: must be one of encoders, indexes, scorers, detectors"),
         ({"tolerance": 1.5}, r"--tolerance=1\.5: from 0 to below 1"),
         ({"limit": 3}, r"--limit: a comparison on some"),
         (
             {"protocol": "polyvore-disjoint"},
-            r"=polyvore-disjoint: does not measure encoders; it is one of street2shop",
+            r"=polyvore-disjoint: does not measure encoders; must be one of street2shop",
         ),
-        ({"of": "scorers"}, r"--protocol=street2shop: does not measure scorers; it is one of polyvore"),
+        ({"of": "scorers"}, r"--protocol=street2shop: does not measure scorers; must be one of polyvore"),
         ({"of": "detectors"}, r"--protocol=street2shop: detectors are asked the test photos"),
         ({"b": "model-x"}, r"encoder\.name=model-x: unknown"),
         ({"source": "other"}, r"no pairs of 'other'"),

@@ -87,7 +87,7 @@ def test_feeds_say_their_classes_in_their_own_words():
     mapping = heads.check_mapping({"Topwear": "top", " Sandal ": "shoes"})
     said = ("topwear", "SANDAL", "bag", "Watch", None)
     assert [heads.class_of(v, mapping) for v in said] == ["top", "shoes", "bag", "etc", "etc"]
-    with pytest.raises(UsageError, match=r"classes\.Kilt=skirt: it is one of bag"):
+    with pytest.raises(UsageError, match=r"classes\.Kilt=skirt: must be one of bag"):
         heads.check_mapping({"Kilt": "skirt"})
 
 

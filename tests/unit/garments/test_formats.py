@@ -292,7 +292,7 @@ def test_wardrobe(tmp_path):
     with pytest.raises(UsageError, match=r"posts.jsonl, line 2: not valid JSON"):
         read(tmp_path, "wardrobe")
     (tmp_path / "posts.jsonl").write_text(json.dumps(post | {"items": [item | {"category": "sock"}]}))
-    with pytest.raises(UsageError, match="category 'sock' is none of the wardrobe's"):
+    with pytest.raises(UsageError, match="category 'sock' is not one of the wardrobe's"):
         read(tmp_path, "wardrobe")
     (tmp_path / "posts.jsonl").write_text(json.dumps(post | {"image": "../0.jpg"}))
     with pytest.raises(UsageError, match=r"posts.jsonl, line 1: '../0.jpg' is not a file in"):
@@ -357,7 +357,7 @@ def coco_with(**changes: object) -> dict:
         ([[0, 0, 5e6, 0, 0, 5e6]], "polygons whose outline is"),
         ([[0, 0, 6e4, 79] * 500], "polygons whose outline is"),
         ([[0, 0, 5, 0, 5, 5]] * 10_001, "10,001 polygons of one object"),
-        ([10, 10, 30, 10, 30, 40], "neither polygons of 3 points and more nor run lengths"),
+        ([10, 10, 30, 10, 30, 40], "neither polygons of 3 or more points nor run lengths"),
         ([[10, 10, 30, 10, 30, 40, 7]], "neither polygons"),
         ([{"size": [80, 100]}], "neither polygons"),
         ("here", "not list or dict"),
@@ -390,7 +390,7 @@ def test_a_photo_that_cannot_be_has_no_masks(tmp_path):
     with pytest.raises(UsageError, match=r"annotations\[0\] \(id 7\): segmentation: a mask of 1000000 x 1000000 pixels"):
         read(tmp_path / "x.json", "coco", taxonomy=SHIRT)
     write(tmp_path / "x.json", coco_with(width=0))
-    with pytest.raises(UsageError, match=r"images\[0\]: height 80 and width 0 are no photo's"):
+    with pytest.raises(UsageError, match=r"images\[0\]: height 80 and width 0 are not a photo's"):
         read(tmp_path / "x.json", "coco", taxonomy=SHIRT)
 
 
@@ -435,7 +435,7 @@ def test_what_a_record_is_not(tmp_path, file, words):
     [
         (b"[" * 100_000, "nested too deeply"),
         (b'{"a":' * 100_000, "nested too deeply"),
-        (b'{"images": [], "images": []}', "field 'images' is there twice in one object"),
+        (b'{"images": [], "images": []}', "field 'images' is duplicated in one object"),
         (b"{" + b'"a": ' + b"9" * 5000 + b"}", "not valid JSON"),
         (b"\xff\xfe{\0}\0", "not UTF-8 text"),
         (b"", "not valid JSON"),
@@ -532,7 +532,7 @@ def test_options_that_no_data_set_can_be_read_with(tmp_path):
         ({"images": "x" * 300}, r"annotations\.images=x.*: no such folder"),
         ({"images": str(tmp_path / "nowhere")}, r"annotations\.images=.*: no such folder"),
         ({"images": "s3://bucket/x"}, "read from a disk"),
-        ({"split": "val"}, r"annotations\.split=val: it is train or test"),
+        ({"split": "val"}, r"annotations\.split=val: must be train or test"),
     )
     path = tmp_path / "a.json"
     path.write_text("{}")

@@ -184,5 +184,5 @@ def test_mistakes(tmp_path):
         with pytest.raises(UsageError, match=sentence):
             load_segmenter(SegmenterConfig(name))
     torch.save({"a": torch.zeros(2)}, tmp_path / "x.pth")
-    with pytest.raises(UsageError, match="is no checkpoint of segment-anything"):
+    with pytest.raises(UsageError, match="is not a checkpoint of segment-anything"):
         load_segmenter(SegmenterConfig(f"sam:{tmp_path}/x.pth"))

@@ -46,7 +46,7 @@ def test_strange_labels_are_named_and_can_be_said():
         mapping_of(["top", "kilt"], where="detector x")
     assert mapping_of(["top", "kilt"], TaxonomyConfig(classes={"Kilt": "bottom"})) == {"top": "top", "kilt": "bottom"}
     assert mapping_of(["top", "kilt"], TaxonomyConfig(classes={"kilt": "drop"}))["kilt"] is None
-    with pytest.raises(UsageError, match=r"classes\.kilt=skirt: it is one of bag"):
+    with pytest.raises(UsageError, match=r"classes\.kilt=skirt: must be one of bag"):
         TaxonomyConfig(classes={"kilt": "skirt"})
     with pytest.raises(UsageError, match=r"Did you mean 'modanet'"):
         TaxonomyConfig(vocabulary="modanett")

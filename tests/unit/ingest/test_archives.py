@@ -86,7 +86,7 @@ def test_a_second_image_of_one_name_is_rejected_and_the_first_taken(tmp_path, fo
         ("duplicate_key", "12.9cm.jpg"),
         ("malformed_row", "caf\\udce9.jpg"),
     ]
-    assert {r["detail"] for r in rejects if r["source"].endswith("#1.png")} == {"a second image of one name: 1.jpg was taken"}
+    assert {r["detail"] for r in rejects if r["source"].endswith("#1.png")} == {"a second image of one name: 1.jpg was used"}
 
 
 def test_a_samples_photo_is_taken_and_not_its_mask_wherever_it_stands(tmp_path):

@@ -215,7 +215,7 @@ def test_an_encoding_that_is_none_of_text(tmp_path, encoding):
 def test_json_lines_without_an_object(tmp_path):
     path = tmp_path / "feed.jsonl"
     path.write_text('{\n"product_id": 1,\n"image": "a.jpg"\n}\n')
-    with pytest.raises(UsageError, match="no line is a JSON object with fields; it has to be one a line"):
+    with pytest.raises(UsageError, match="no line is a JSON object with fields; expected one per line"):
         check_feed(FeedConfig(uri=str(path)))
 
 
@@ -476,7 +476,7 @@ def test_parquet_that_names_a_column_twice_or_is_locked(tmp_path):
     path = tmp_path / "feed.parquet"
     config = FeedConfig(uri=str(path))
     pq.write_table(pa.table([["1"], ["2"], ["a"]], names=["product_id", "product_id", "image"]), path)
-    with pytest.raises(UsageError, match=r"feed\.parquet: it names a column twice: 'product_id'"):
+    with pytest.raises(UsageError, match=r"feed\.parquet: duplicate column names: 'product_id'"):
         check_feed(config)
     whole = path.read_bytes()
     path.write_bytes(whole.replace(b"product_id", b"product_i\xe4"))

@@ -27,5 +27,5 @@ def test_rows_are_chosen_by_attributes_and_mapped_columns(feed):
 
 
 def test_a_column_that_is_not_there_is_named(feed):
-    with pytest.raises(UsageError, match=r"feed.where.veiw: no row says anything there. Did you mean 'view'"):
+    with pytest.raises(UsageError, match=r"feed.where.veiw: no row has a value there. Did you mean 'view'"):
         chosen(feed, veiw=["main"])

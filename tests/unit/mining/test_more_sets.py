@@ -118,7 +118,7 @@ def test_options_of_pairs(tmp_path):
     for options, sentence in (
         ({"columns": {"image": "x"}}, r"set\.columns: 'image' is none of anchor, positive"),
         ({"columns": {"negative": "x"}}, r"line 1: no column 'x' for set\.columns\.negative"),
-        ({"category": "kilt"}, r"set\.category=kilt: it is one of bag"),
+        ({"category": "kilt"}, r"set\.category=kilt: must be one of bag"),
     ):
         with pytest.raises(UsageError, match=sentence):
             list(opened(tmp_path, "pairs", **options).shops())

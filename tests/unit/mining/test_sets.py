@@ -73,7 +73,7 @@ def test_street2shop_broken(tmp_path):
         list(opened(tmp_path, "street2shop").shops())
     write(tmp_path / "meta/json/retrieval_belts.json", [])
     write(tmp_path / "meta/json/retrieval_kilts.json", [])
-    with pytest.raises(UsageError, match=r"retrieval_kilts\.json: 'kilts' is no label of street2shop\..*skirts"):
+    with pytest.raises(UsageError, match=r"retrieval_kilts\.json: 'kilts' is not a label of street2shop\..*skirts"):
         list(opened(tmp_path, "street2shop").shops())
     write(tmp_path / "photos.txt", "0000000001 http://x\n")
     (tmp_path / "meta/json/retrieval_kilts.json").unlink()
@@ -236,7 +236,7 @@ def test_deepfashion2(tmp_path):
         ({"pair_id": "1"}, r"000002\.json: field 'pair_id' is '1', not int"),
         ({"item1": item("1")}, r"000002\.json: item1: field 'style' is '1', not int"),
         ({"item1": item(1, box=(1, 2, 3))}, r"000002\.json: item1: field 'bounding_box' is \[1, 2, 3\], not 4 numbers"),
-        ({"item1": item(1, "kilt")}, r"000002\.json: item1: 'kilt' is no label of deepfashion2"),
+        ({"item1": item(1, "kilt")}, r"000002\.json: item1: 'kilt' is not a label of deepfashion2"),
     ):
         write(tmp_path / "train/annos/000002.json", {"source": "shop", "pair_id": 1, "item1": item(1)} | change)
         with pytest.raises(UsageError, match=sentence):
@@ -342,7 +342,7 @@ def test_polyvore_broken(tmp_path):
     for change, sentence in (
         ({"answers": ["10_9", "11_2"]}, r"test\.json: \[0\]: there is no outfit with an item '10_9' in this split"),
         ({"question": [10]}, r"test\.json: \[0\]: 10 is not like \{set_id\}_\{index\}"),
-        ({"answers": ["10_2"]}, r"1 items and 1 answers are no question"),
+        ({"answers": ["10_2"]}, r"1 items and 1 answers are not a question"),
     ):
         write(file, [blank | change])
         with pytest.raises(UsageError, match=sentence):
@@ -506,7 +506,7 @@ def test_an_outfit_or_question_is_whole_or_not_there():
             {"slot": "bottoms", "item_id": "image b", "image_id": "image b", "category": "bottom"},
         ],
     }  # fmt: skip
-    assert (bad[0], bad[1].code.value, bad[1].detail) == ("p-x/2", "no_photo", "the picture of item d could not be had")
+    assert (bad[0], bad[1].code.value, bad[1].detail) == ("p-x/2", "no_photo", "the picture of item d could not be loaded")
     asked = [
         Question("test/0", "fill_in_blank", (A,), (C, B), 1, "test"),
         Question("test/1", "fill_in_blank", (A,), (C, E), 1, "test"),
@@ -599,7 +599,7 @@ def test_boxes_of_lists_are_finite(tmp_path, box):
     [
         ('{"source": "user", "pair_id": 1, "item\u00b2": {}}', r"000001\.json: field 'item.' is not like item1, item2"),
         ('{"source": "user", "pair_id": 1, "item01": {}}', r"field 'item01' is not like item1, item2"),
-        ('{"source": "user", "pair_id": 1, "item1": {}, "item1": {}}', r"field 'item1' is there twice in one object"),
+        ('{"source": "user", "pair_id": 1, "item1": {}, "item1": {}}', r"field 'item1' is duplicated in one object"),
         ('{"source": "user", "pair_id": ' + "[" * 100_000, r"000001\.json: not valid JSON: nested too deeply"),
         ("[]", "expected an object with fields, found list"),
     ],

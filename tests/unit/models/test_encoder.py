@@ -157,7 +157,7 @@ def test_a_pickle_with_code_is_not_run(tmp_path):
     [
         ({"name": "efficientnet-lite9"}, "Did you mean 'efficientnet-lite0'?"),
         ({"name": "timm:resnet5"}, "timm has no such model: 'resnet5'. Did you mean 'resnet50'"),
-        ({"engine": "onnx"}, "encoder.engine=onnx: it is one of auto, torch, openvino"),
+        ({"engine": "onnx"}, "encoder.engine=onnx: must be one of auto, torch, openvino"),
         ({"engine": "openvino", "dtype": "bfloat16"}, "runs on the CPU in float32"),
         ({"threads": 0}, "encoder.threads=0: must be at least 1"),
     ],

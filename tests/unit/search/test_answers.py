@@ -43,7 +43,7 @@ def test_a_file_is_read(tmp_path):
         (b"[" * 100_000, "f.json: is no JSON"),
         (b"[]", "is not what a page of w2w saves"),
         (saved(form="other"), "is not what a page of w2w saves"),
-        (saved(kind="posts"), "kind='posts': it is one of feed, garments, photos"),
+        (saved(kind="posts"), "kind='posts': must be one of feed, garments, photos"),
         (saved(kind=["feed"]), "kind="),
         (saved(judged={"0": said()}), "'judged' is no list"),
         (saved(said(), "x"), r"judged\[1\]: has to have at, product, query, verdict"),

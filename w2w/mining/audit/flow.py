@@ -1,4 +1,4 @@
-"""The audit on Ray: uses of every table, leaks by id, leaks by picture, and the store against a folder of images."""
+"""The audit on Ray: uses in every table, leaks by id, leaks by picture, and the store compared with a folder of images."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -38,17 +38,17 @@ _FILES_PER_TASK = 500
 
 @dataclass(frozen=True)
 class Audit:
-    """What an audit found (LEAKS), and how much it looked at."""
+    """The leaks found (LEAKS), and how much was audited."""
 
     leaks: pa.Table
     num_uses: int
     num_images: int
-    num_unseen: int  # images in use without a fingerprint: never decoded, or refused
+    num_unseen: int  # images in use without a fingerprint: never decoded, or rejected
     num_candidates: int
 
 
 def read_uses(store: str, tables: Sequence[str], product_key: Sequence[str], source: str = schema.OWN) -> pa.Table:
-    """Every appearance in these tables, of pairs and outfits those of ``source``. About 300 bytes each, in the driver."""
+    """Every use in these tables (for pairs and outfits, those of ``source``). About 300 bytes each, in the driver."""
     found = []
     if schema.SPLITS.name in tables:
         products, keys = active_products(store, product_key)
@@ -91,7 +91,7 @@ def audit_against(
 
 
 def _on_fingerprints(images: Grouped, fingerprints: Vectors) -> np.ndarray:
-    """Group of each fingerprint's image, in order of their hashes; -1 where it is in no use."""
+    """Group of each fingerprint's image, in order of their hashes; -1 if it is not used."""
     group_N = np.full(len(fingerprints.places), -1)
     rank = fingerprints.places.rank(ids.hash_keys_128(images.image_ids))
     group_N[rank[rank >= 0]] = images.group_N[rank >= 0]
@@ -99,9 +99,9 @@ def _on_fingerprints(images: Grouped, fingerprints: Vectors) -> np.ndarray:
 
 
 def fingerprint_folder(folder: str, limits: DecodeLimits) -> tuple[pa.Table, list[tuple[str, str]]]:
-    """Fingerprints of the images below a folder (source_uri is the path in it), and what could not be read: (path, why).
+    """Fingerprints of the images below a folder (source_uri is the path in it), and the unreadable ones: (path, reason).
 
-    They are kept in the driver: 3.2 KB an image. Raises UsageError where the folder has no image.
+    Kept in the driver: 3.2 KB per image. Raises UsageError if the folder has no image.
     """
     root = storage.filesystem(folder)[1]
     paths = [f.path.removeprefix(root).lstrip("/") for f in storage.list_files(folder)]
@@ -135,7 +135,7 @@ def _fingerprint_files(folder: str, paths: Sequence[str], limits: DecodeLimits) 
 
 
 def gallery(store: str, leaks: pa.Table, uses: pa.Table, against: str | None, most: int) -> list[Leak]:
-    """The first ``most`` leaks of every kind, with their pictures and who shows them."""
+    """The first ``most`` leaks of every kind, with their pictures and the owners of these."""
     rows: list[dict] = []
     for kind in pc.unique(leaks.column("kind")).to_pylist():
         rows += leaks.filter(pc.equal(leaks.column("kind"), kind)).slice(0, most).to_pylist()
@@ -165,7 +165,7 @@ def gallery(store: str, leaks: pa.Table, uses: pa.Table, against: str | None, mo
 
 
 def print_leaks(leaks: dict[tuple[str, str], int], shown: Sequence[Leak]) -> None:
-    """A line a kind and pair of splits: how many, and an example."""
+    """One line per kind and pair of splits: the count, and an example."""
     table = RichTable("what leaks", "between", "leaks", "example", title="Leaks", title_justify="left")
     for (kind, splits), n in leaks.items():
         of_kind = [leak for leak in shown if leak.kind == kind.split(":")[0]]

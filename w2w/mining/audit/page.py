@@ -1,4 +1,4 @@
-"""The audit's page: what leaks between which splits, with the pictures side by side."""
+"""The audit's page: leaks between splits, with the pictures side by side."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from w2w.report.page import thumbnail, write_page
 
 @dataclass(frozen=True)
 class Leak:
-    """One leak to show: its kind, its id, the splits, and a picture (or None) of each with what is known of it."""
+    """One leak to show: its kind, its id, the splits, and for each split a picture (or None) with its caption."""
 
     kind: str
     id: str
@@ -25,7 +25,7 @@ def audit_report(
     leaks: Sequence[Leak],
     num_leaks: int,
 ) -> None:
-    """Writes the page to ``out``. ``counts``: (kind, splits, how many) of all leaks, of which ``leaks`` are those to show."""
+    """Writes the page to ``out``. ``counts``: (kind, splits, count) of all leaks, of which ``leaks`` are shown."""
     shown = [
         {
             "kind": leak.kind,

@@ -1,8 +1,8 @@
-"""The leak audit: whatever stands in two splits, by id, and by the pictures themselves.
+"""The leak audit: anything that is in two splits, by id and by picture.
 
 A use is one appearance of a product, post or image in a split, in any table that training reads. A leak is one id in two
-splits, or two pictures in two splits that are one picture. The latter is found from the images alone, whatever table
-`duplicates` says: a mistake in that table must not hide the leaks that it causes.
+splits, or two pictures in two splits that are the same picture. The latter is found from the images alone, regardless of table
+`duplicates`: a mistake in that table must not hide the leaks that it causes.
 """
 
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ USES = pa.schema(
         (WHERE, pa.string()),  # the table
         (KIND, pa.string()),
         (ID, pa.string()),
-        (schema.IMAGE_ID, pa.string()),  # what it looks like, where that is known
+        (schema.IMAGE_ID, pa.string()),  # its picture, if known
         (schema.SPLIT, pa.string()),
     ]
 )
@@ -34,8 +34,8 @@ LEAKS = pa.schema(
         (KIND, pa.string()),
         (ID, pa.string()),
         ("splits", pa.list_(pa.string())),
-        ("images", pa.list_(pa.string())),  # one of each split
-        (schema.HOW, pa.string()),  # for pictures: what the second is of the first
+        ("images", pa.list_(pa.string())),  # one per split
+        (schema.HOW, pa.string()),  # for pictures: the relation of the second to the first
         (schema.DISTANCE, pa.float32()),
     ]
 )
@@ -43,15 +43,15 @@ LEAKS = pa.schema(
 
 @dataclass(frozen=True)
 class Grouped:
-    """The images of an audit: each once, with the split that it is counted to (several splits: a leak of its own)."""
+    """The images of an audit: each once, with its split (if it is in several, that is a leak of its own)."""
 
     image_ids: pa.Array
     group_N: np.ndarray
-    splits: tuple[str, ...]  # what the groups' numbers mean
+    splits: tuple[str, ...]  # split of each group number
 
 
 def uses_of_splits(splits: pa.Table, products: pa.Table, keys: pa.ChunkedArray, posts: pa.Table) -> pa.Table:
-    """Uses in table `splits` of what its owners show now; owners that are gone since show nothing."""
+    """Uses in table `splits`: the current images of its owners; former owners have none."""
     found = []
     for kind, ids, images in ((PRODUCT, keys, products), (POST, posts.column(schema.POST_ID), posts)):
         rows = splits.filter(pc.equal(splits.column(schema.OWNER_KIND), kind))
@@ -66,7 +66,7 @@ def uses_of_splits(splits: pa.Table, products: pa.Table, keys: pa.ChunkedArray, 
 
 
 def uses_of_pairs(pairs: pa.Table) -> pa.Table:
-    """Uses in table `pairs`: the post by its photo, the product by its representative image."""
+    """Uses in table `pairs`: the post with its photo, the product with its representative image."""
     sides = ((POST, schema.POST_ID, schema.ANCHOR_IMAGE_ID), (PRODUCT, schema.PRODUCT_ID, schema.IMAGE_ID))
     split = pairs.column(schema.SPLIT)
     return pa.concat_tables(
@@ -93,8 +93,8 @@ def _chunked(column: pa.Array | pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def identity_leaks(uses: pa.Table, duplicates: pa.Table | None = None) -> pa.Table:
-    """LEAKS of products, posts, images and near-duplicate clusters (of ``duplicates``: image_id, cluster_id), in order of
-    kind and id."""
+    """LEAKS of products, posts, images and near-duplicate clusters (of ``duplicates``: image_id, cluster_id), ordered by kind
+    and id."""
     shown = uses.filter(uses.column(schema.IMAGE_ID).is_valid())
     where, images, split = (shown.column(c) for c in (WHERE, schema.IMAGE_ID, schema.SPLIT))
     found = [uses.select([KIND, ID, schema.IMAGE_ID, schema.SPLIT])]
@@ -111,7 +111,7 @@ def identity_leaks(uses: pa.Table, duplicates: pa.Table | None = None) -> pa.Tab
     )
     leaks = several.filter(pc.greater(pc.list_value_length(several.column(f"{schema.SPLIT}_list")), 1))
     images_of_same = _same_images(leaks)
-    leaks = leaks.filter(pa.array(~images_of_same))  # an image that leaks is told once, not as a cluster of its own too
+    leaks = leaks.filter(pa.array(~images_of_same))  # a leaking image is reported once, not as a cluster too
     n = leaks.num_rows
     columns = [
         leaks.column(KIND),
@@ -138,7 +138,7 @@ def grouped(uses: pa.Table) -> Grouped:
 
 
 def picture_leaks(names: pa.Array, splits_N: np.ndarray, confirmed: Confirmed) -> pa.Table:
-    """LEAKS of pictures: ``names`` are the images that ``confirmed`` counts, ``splits_N`` their splits."""
+    """LEAKS of pictures: ``names`` are the images that ``confirmed`` refers to, ``splits_N`` their splits."""
     a, b = confirmed.pairs.T
     first, second = names.take(pa.array(a)), names.take(pa.array(b))
     both = lambda x, y: pa.array(list(map(list, zip(x, y))), pa.list_(pa.string()))  # noqa: E731
@@ -154,7 +154,7 @@ def picture_leaks(names: pa.Array, splits_N: np.ndarray, confirmed: Confirmed) -
 
 
 def counts(leaks: pa.Table) -> dict[tuple[str, str], int]:
-    """How many leaks of each kind (pictures: by how) between which splits."""
+    """Number of leaks by kind (pictures: by how) and splits."""
     found: dict[tuple[str, str], int] = {}
     for row in leaks.select([KIND, "splits", schema.HOW]).to_pylist():
         kind = row[KIND] if row[schema.HOW] is None else f"{row[KIND]}: {row[schema.HOW]}"
@@ -165,7 +165,7 @@ def counts(leaks: pa.Table) -> dict[tuple[str, str], int]:
 
 
 def check_tables(asked: list[str], there: list[str]) -> None:
-    """Raises UsageError where there is nothing to audit."""
+    """Raises UsageError if there is nothing to audit."""
     allowed = [schema.SPLITS.name, schema.PAIRS.name, schema.OUTFITS.name]
     wrong = [t for t in asked if t not in allowed]
     if wrong:

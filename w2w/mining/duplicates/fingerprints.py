@@ -1,7 +1,7 @@
-"""Fingerprints: what is kept of an image so that near-duplicates are found without decoding it again.
+"""Fingerprints: what is kept of an image to find its near-duplicates without decoding it again.
 
-Two perceptual hashes, of the picture and of its mirror image, and a grid of 32 x 32 colours. From the grid comes the look: a
-short vector that a crop, a resize and a mirror change little, for finding neighbours.
+Two perceptual hashes, of the picture and of its mirror image, and a grid of 32 x 32 colours. The grid yields the look: a short
+vector that is robust to cropping, resizing and mirroring, for nearest-neighbour search.
 """
 
 from functools import cache
@@ -17,9 +17,9 @@ from w2w.images.phash import phash_many
 from w2w.mining.duplicates.likeness import GRID_BYTES, SIDE, sampling
 from w2w.stage import with_rejects
 
-STAGE_CODE = 1  # raise it when the same image would get another fingerprint
+STAGE_CODE = 1  # bump when the same image would get another fingerprint
 LOOK_DIMS = 54
-SIDE_PX = 64  # of the decoded image: what the hash of table `images` was made from
+SIDE_PX = 64  # of the decoded image, as for the hash in table `images`
 # JPEG's YCbCr: luma keeps 6 x 6 frequencies, colour 3 x 3 each
 _YCC = np.array([[0.299, 0.587, 0.114], [-0.1687, -0.3313, 0.5], [0.5, -0.4187, -0.0813]], np.float32)
 _LUMA_LOW, _COLOUR_LOW = 6, 3
@@ -38,7 +38,7 @@ def fingerprint_version(limits: DecodeLimits) -> str:
 
 
 def to_fingerprints(rows: pa.Table, *, limits: DecodeLimits, stage_version: str) -> pa.Table:
-    """Adds the fingerprint of every image and drops its bytes; what does not decode is rejected."""
+    """Adds the fingerprint of every image and drops its bytes; undecodable images are rejected."""
     images = decode_many(rows.column(schema.BYTES), limits, SIDE_PX)
     rejects = [i if isinstance(i, Reject) else None for i in images]
     good = np.array([r is None for r in rejects], bool)
@@ -74,14 +74,15 @@ def grids_of(column: pa.Array | pa.ChunkedArray) -> np.ndarray:
 
 
 def looks_of(grids: np.ndarray) -> np.ndarray:
-    """float16 (n, W, 54): low frequencies of a grid's luma and colours, in levels, so that Euclidean distance is about the
-    root mean square difference of two pictures: of the whole, then with 5 % cut off left, right, top, bottom, and all round.
+    """float16 (n, W, 54): low frequencies of a grid's luma and colours, in levels: Euclidean distance approximates the RMS
+    difference of two pictures: of the whole, then with 5 % cut off left, right, top, bottom, and all round.
 
-    A picture and its mirror image have one look: mirroring turns the sign of the odd horizontal frequencies, and of those the
-    size is kept (which never puts two looks farther apart than the pictures)."""
+    A picture and its mirror image have the same look: mirroring flips the sign of odd horizontal frequencies, of which only the
+    magnitude is kept (so looks are never farther apart than the pictures).
+    """
     n = len(grids)
     ycc = _YCC @ grids.reshape(n, 3, -1).astype(np.float32)
-    bases = np.concatenate([_basis(*cut) for cut in _CUTS])  # (4 F, S): one product a side for all windows
+    bases = np.concatenate([_basis(*cut) for cut in _CUTS])  # (4 F, S): one product per side for all windows
     across = ycc.reshape(-1, SIDE) @ bases.T
     across = across.reshape(n, 3, SIDE, -1).swapaxes(2, 3).reshape(-1, SIDE) @ bases.T
     low = across.reshape(n, 3, len(_CUTS), _LUMA_LOW, len(_CUTS), _LUMA_LOW)  # of x, then of y

@@ -1,9 +1,9 @@
-"""Near-duplicates on Ray: fingerprints of new images, candidates from all of them, confirmation where the grids lie.
+"""Near-duplicates on Ray: fingerprints of new images, candidates among all images, confirmation of the candidates.
 
-Fingerprints are read once into arrays in the object store (1,096 bytes an image; it spills to disk). Both searches deal their
-entries into buckets of about ``_ENTRIES_PER_BUCKET``, each a task: the hash search all at once, the look search one tree after
-the other. Candidates are confirmed in tasks of ``_PAIRS_PER_TASK`` pairs, to which the grids travel. So the memory of a worker
-does not grow; the driver holds 50 bytes an image, 16 a candidate, and the ids of the images that have a duplicate.
+Fingerprints are read once into arrays in the object store (1,096 bytes per image; it spills to disk). Both searches distribute
+their entries over buckets of about ``_ENTRIES_PER_BUCKET``, one task each: the hash search all at once, the look search one
+tree after the other. Candidates are confirmed in tasks of ``_PAIRS_PER_TASK`` pairs, to which the grids travel. So a worker's
+memory is bounded; the driver holds 50 bytes per image, 16 per candidate, and the ids of images with duplicates.
 """
 
 from collections.abc import Iterator, Sequence
@@ -49,18 +49,18 @@ from w2w.table import delta
 from w2w.table.parts import Output
 from w2w.table.pending import rejected_keys, table_keys
 
-STAGE = "fingerprint"  # its rejects' stage, whichever job runs it
+STAGE = "fingerprint"  # the stage of its rejects, whichever job runs it
 _ROWS_PER_MAP = 50_000
-_ENTRIES_PER_BUCKET = 500_000  # 54 MB of them, and as much again while they are searched
-_GRIDS = 2048  # whose looks are taken at a time: 100 MB
-_LOOKS_AT_ONCE = 65_536  # pairs by hash whose looks are compared at a time: 40 MB
-_SAMPLED = 4096  # images whose looks say where the buckets are cut
+_ENTRIES_PER_BUCKET = 500_000  # 54 MB of them, and as much again during the search
+_GRIDS = 2048  # per batch of looks: 100 MB
+_LOOKS_AT_ONCE = 65_536  # pairs by hash whose looks are compared at once: 40 MB
+_SAMPLED = 4096  # images whose looks determine the cuts between buckets
 _PAIRS_PER_TASK = 8_000  # at most 49 MB of grids
-_PAIRS_AT_ONCE = 1_000  # laid over each other: 40 MB
+_PAIRS_AT_ONCE = 1_000  # registered at once: 40 MB
 
 
 def fingerprints_due(store: str, limits: DecodeLimits, item_rows: int) -> Source:
-    """The images that have no fingerprint and were not refused one."""
+    """The images that have no fingerprint and were not rejected."""
     version = fingerprint_version(limits)
     done = [
         table_keys(store, schema.FINGERPRINTS, schema.IMAGE_ID, stage_version=version),
@@ -71,7 +71,7 @@ def fingerprints_due(store: str, limits: DecodeLimits, item_rows: int) -> Source
 
 
 def make_fingerprints(run: Run, due: Source, limits: DecodeLimits, pool: Pool) -> Counts:
-    """Fingerprints of the images that are due, committed as they come."""
+    """Fingerprints the images that are due, committing as they arrive."""
     version = fingerprint_version(limits)
     lineage = run.lineage(version, [schema.IMAGES], STAGE)
     arguments = {"limits": limits, "stage_version": version}
@@ -90,14 +90,14 @@ def make_fingerprints(run: Run, due: Source, limits: DecodeLimits, pool: Pool) -
 
 @dataclass(frozen=True)
 class Found:
-    """Duplicates among images. Only those that have one are named: ``images``, in order of their ids and then the foreign ones,
-    are rows ``rank_M`` of what was searched, and the pairs of ``confirmed`` count them."""
+    """Duplicates among images. Only images with duplicates are listed: ``images``, in order of their ids and then the foreign
+    ones, are rows ``rank_M`` of the searched images; pairs of ``confirmed`` index into them."""
 
     images: pa.Array
     rank_M: np.ndarray
     confirmed: Confirmed
     num_candidates: int
-    num_crowded: int  # images with so many of nearly their hash that not all of those were looked at
+    num_crowded: int  # images with so many near-identical hashes that not all were compared
 
 
 def list_fingerprints(store: str, limits: DecodeLimits) -> Vectors:
@@ -112,11 +112,11 @@ def find_duplicates(
     group_N: np.ndarray | None = None,
     foreign: pa.Table | None = None,
 ) -> Found:
-    """Pairs of images that are one picture.
+    """Pairs of images that are the same picture.
 
-    Rows are counted in order of the images' hashes (``fingerprints.places``). ``embeddings``: neighbours of at least that
-    cosine are candidates too. ``group_N``: only pairs of two groups (an int a row; below 0: the image is left out).
-    ``foreign``: fingerprints that are in no table, a group of their own, whose rows count on from those.
+    Rows are numbered in order of the images' hashes (``fingerprints.places``). ``embeddings``: neighbours of at least that
+    cosine are candidates too. ``group_N``: only pairs across groups (an int per row; negative: the image is excluded).
+    ``foreign``: fingerprints that are in no table, a group of their own, numbered after those.
     """
     n = len(fingerprints.places)
     marks, sizes = _marks(fingerprints)
@@ -132,7 +132,7 @@ def find_duplicates(
         at[order] = np.arange(len(order))
         places = [put(part) for part in np.split(at, np.cumsum(sizes)[:-1])]
         groups = put(None if group_N is None else group_N[kept])
-        hashes = _hash_tasks(marks, places, order, groups, rules)  # they run beside the trees
+        hashes = _hash_tasks(marks, places, order, groups, rules)  # they run in parallel with the trees
         looks = _look_pairs(marks, places, len(order), groups, rules)
         by_hash, in_crowds = zip(*collect(hashes, "hashes"))
         candidates = [kept[pairs] for pairs in (*by_hash, *looks)]
@@ -145,7 +145,7 @@ def find_duplicates(
 
 
 def snapshot_rows(fingerprints: Vectors, found: Found) -> Iterator[pa.Table]:
-    """Rows of table `duplicates`: the images that have one, then the others as they lie."""
+    """Rows of table `duplicates`: the images with duplicates, then the others in stored order."""
     yield duplicate_rows(found.images, found.confirmed)
     taken, start = np.sort(fingerprints.places.order[found.rank_M]), 0
     for names in fingerprints.names():
@@ -170,7 +170,7 @@ def _named(fingerprints: Vectors, confirmed: Confirmed, foreign: pa.Table | None
 
 
 def _marks(fingerprints: Vectors) -> tuple[list, list[int]]:
-    """References to the marks of all fingerprints, in the order of the table, and how many each has."""
+    """References to the marks of all fingerprints, in table order, and the number in each."""
     chunks = delta.in_chunks(fingerprints.parts, _ROWS_PER_MAP)
     return [submit(_read_marks, fingerprints.store, chunk) for chunk in chunks], [sum(p.rows for p in c) for c in chunks]
 
@@ -181,7 +181,7 @@ def _read_marks(store: str, parts: Sequence[delta.Part]) -> Marks:
 
 
 def _hash_tasks(marks: list, places: list, order: np.ndarray, groups: Ref, rules: LikenessRules) -> list:
-    """A task a bucket: pairs by hash, counted in ``order``, and the rows that were crowded."""
+    """One task per bucket: pairs by hash, numbered in ``order``, and the crowded rows."""
     num_buckets = -(-2 * len(order) // _ENTRIES_PER_BUCKET)
     known = rules, put(order), groups, len(marks)
     return [submit(_search_hashes, *known, b, num_buckets, *places, *marks) for b in range(num_buckets)]
@@ -213,7 +213,7 @@ def _whole_looks(marks: Sequence[Marks], starts: np.ndarray, rows: np.ndarray) -
 
 
 def _look_pairs(marks: list, places: list, num_rows: int, groups: Ref, rules: LikenessRules) -> list[np.ndarray]:
-    """Pairs by look, counted as ``places`` count the rows of ``marks``. A tree at a time, a bucket a task."""
+    """Pairs by look, in the numbering of ``places``. One tree at a time, one task per bucket."""
     depth = max(0, int(np.ceil(np.log2(num_rows * NUM_WINDOWS / _ENTRIES_PER_BUCKET))))
     sample = _sample(marks, places, num_rows) if depth else None
     found = []
@@ -226,7 +226,7 @@ def _look_pairs(marks: list, places: list, num_rows: int, groups: Ref, rules: Li
 
 
 def _sample(marks: list, places: list, num_rows: int) -> np.ndarray:
-    """The looks of some rows, (S, D), which do not depend on how the table lies in files."""
+    """The looks of a sample of rows, (S, D), independent of how the table is stored."""
     step = -(-num_rows // _SAMPLED)
     picked = collect([submit(_pick, *pair, step) for pair in zip(marks, places)], "sample")
     at = np.concatenate([rows for rows, _ in picked])
@@ -240,7 +240,7 @@ def _pick(marks: Marks, at: np.ndarray, step: int) -> tuple[np.ndarray, np.ndarr
 
 
 def _deal(marks: Marks, at: np.ndarray, tree: int | None, cuts: np.ndarray) -> list[Entries] | Entries:
-    """The entries of these rows, by bucket."""
+    """Distributes the entries of these rows over buckets."""
     mine = np.flatnonzero(at >= 0)
     every = entries_of(marks.looks_NWD[mine])
     w = every.num_each
@@ -261,7 +261,7 @@ def _search(rules: LikenessRules, groups: np.ndarray | None, tree: int | None, d
 
 
 def _embedding_pairs(fingerprints: Vectors, embeddings: Vectors, min_cosine: float, num_nearest: int) -> list[np.ndarray]:
-    """Pairs of fingerprints' rows; one task a tree holds all vectors (6 bytes a dimension and image)."""
+    """Pairs of fingerprint rows; one task per tree holds all vectors (6 bytes per dimension and image)."""
     at = embeddings.places.find(fingerprints.places.hashes_2N.T)
     known = np.flatnonzero(at >= 0)
     if len(known) < 2:

@@ -1,4 +1,4 @@
-"""Deduplicate: which images are one picture, resized, recompressed, mirrored or cropped."""
+"""Deduplicate: finds images that are the same picture, resized, recompressed, mirrored or cropped."""
 
 from dataclasses import dataclass, field
 

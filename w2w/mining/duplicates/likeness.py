@@ -1,8 +1,8 @@
-"""Whether two pictures are one: laid over each other as a crop would lie, and compared place by place, in colour.
+"""Whether two pictures are the same: registered as a crop would be, and compared place by place, in colour.
 
-A perceptual hash sees grey structure alone, so two T-shirts of one cut have one hash whatever their colours; and it changes
-by a third of its bits when 5 % are cut off. So hashes and vectors only propose, and this decides. Registration: Lucas and
-Kanade 1981, on grey, from coarse to fine, a scale and a shift along each axis (Baker and Matthews 2004, forward additive).
+A perceptual hash sees only grey structure, so T-shirts of the same cut share a hash whatever their colours; and cutting off 5 %
+changes a third of its bits. So hashes and vectors only propose, and this decides. Registration: Lucas and Kanade 1981, on grey,
+coarse to fine, with scale and shift along each axis (Baker and Matthews 2004, forward additive).
 """
 
 from dataclasses import dataclass
@@ -12,23 +12,23 @@ import numpy as np
 SIDE = 32  # of a fingerprint's grid, in cells
 GRID_BYTES = 3 * SIDE * SIDE
 _CHUNK = 512  # pairs compared at once: 60 MB
-_STEPS = ((2, 2, 8), (1, 2, 4), (1, 0, 3))  # of registration: cells taken together, times blurred, steps
-_HOPELESS = 6.0  # times what one picture may differ, after the first, coarse steps
-_SOFT = 20.0  # levels of difference that count half in registration: a print that differs must not pull
-_MOST_SCALE, _MOST_SHIFT = 0.13, 0.08  # 6 % cut off every side of either picture, and what registration is off
+_STEPS = ((2, 2, 8), (1, 2, 4), (1, 0, 3))  # of registration: cells averaged, times blurred, steps
+_HOPELESS = 6.0  # multiple of the tolerance beyond which the coarse steps give up
+_SOFT = 20.0  # levels of difference that count half in registration, so that a different print does not bias it
+_MOST_SCALE, _MOST_SHIFT = 0.13, 0.08  # 6 % cut off every side of either picture, plus registration error
 _BLUR, _SLACK = 2, 0.15  # stripes finer than a cell are averaged out; edges may be off by 0.15 cells
-_PLACES = 8  # a side, that are compared
-_RING, _PLAIN = 2, 1.0  # cells of the border that are looked at; levels by which a plain ground's differ
-_GROUND = 2.2  # levels: plain ground keeps its tone (JPEG at quality 30: within 2)
-_OVERLAP = 0.03  # of half a side: what registration is off
+_PLACES = 8  # compared per side
+_RING, _PLAIN = 2, 1.0  # border cells examined; levels by which a plain background varies
+_GROUND = 2.2  # levels: a plain background keeps its tone (JPEG at quality 30: within 2)
+_OVERLAP = 0.03  # of half a side: registration error
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)[:, None, None]  # ITU-R BT.601
-CROPPED = 0.02  # of a side: a window that much off the whole is a crop
+CROPPED = 0.02  # of a side: a window this far off the whole is a crop
 
 
 @dataclass(frozen=True)
 class Likeness:
-    """Of P pairs: ``difference_P`` in levels (0..255) at the place where the two differ most, as a share of what one picture
-    may differ from itself: up to 1 is the same picture. ``cropped_P``: one shows a part of the other."""
+    """For P pairs: ``difference_P`` is the difference in levels (0..255) at the most different place, relative to what versions
+    of one picture may differ: up to 1 is the same picture. ``cropped_P``: one shows a part of the other."""
 
     difference_P: np.ndarray
     cropped_P: np.ndarray
@@ -37,8 +37,8 @@ class Likeness:
 def compare(a: np.ndarray, b: np.ndarray, most: float) -> Likeness:
     """Compares grids ``a[i]`` with ``b[i]``, uint8 (P, 3, S, S); mirror one of them (``mirrored``) for a flipped pair.
 
-    ``most``: levels that a place may differ on plain ground; a picture that goes on beyond its border may differ twice that,
-    as a crop then changes every cell along it.
+    ``most``: tolerance of a place in levels, on a plain background; doubled for a picture that continues beyond its border,
+    since a crop then changes every cell along it.
     """
     found = [_compare(a[i : i + _CHUNK], b[i : i + _CHUNK], most) for i in range(0, len(a), _CHUNK)]
     if not found:
@@ -71,7 +71,7 @@ def _compare(a: np.ndarray, b: np.ndarray, most: float) -> tuple[np.ndarray, np.
 
 
 def _ground(grid: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Of the border: its luma (P,), and by how many levels it differs from its median on average."""
+    """Of the border: its luma (P,), and its mean absolute deviation in levels from its median."""
     n = len(grid)
     edges = (grid[..., :_RING, :], grid[..., -_RING:, :], grid[..., :_RING], grid[..., -_RING:])
     ring = np.concatenate([e.reshape(n, 3, -1) for e in edges], -1)
@@ -80,13 +80,13 @@ def _ground(grid: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _overlap(window_P4: np.ndarray) -> np.ndarray:
-    """By how much (of half a side) neither of the two lies inside the other: a crop is a part of its whole."""
+    """By how much (of half a side) neither of the two lies inside the other: a crop is part of its original."""
     scale, shift = window_P4[:, ::2], np.abs(window_P4[:, 1::2])
     return np.minimum((scale + shift - 1).max(1), (1 - scale + shift).max(1))
 
 
 def _worst_place(a: np.ndarray, b: np.ndarray, window_P4: np.ndarray, blurred: int = 0) -> np.ndarray:
-    """Levels (P,) by which ``b`` and its window of ``a`` differ, on average over the eighth of the picture where it is most."""
+    """Mean difference in levels (P,) of ``b`` and its window of ``a`` over the eighth of the picture that differs most."""
     warped, inside = _warp(a, window_P4)
     warped, b = _blur(warped, blurred), _blur(b, blurred)
     edges = np.maximum(_steepness(warped), _steepness(b))
@@ -104,7 +104,7 @@ def _reduce(image: np.ndarray, taken: int) -> np.ndarray:
 
 
 def _centres(side: int) -> np.ndarray:
-    """Where the cells of a row are; a picture spans -1 to 1."""
+    """Centres of the cells of a row; a picture spans -1 to 1."""
     return ((np.arange(side) + 0.5) / side * 2 - 1).astype(np.float32)
 
 
@@ -114,7 +114,7 @@ def _steepness(image: np.ndarray) -> np.ndarray:
 
 
 def sampling(scale_P: np.ndarray, shift_P: np.ndarray, side: int = SIDE) -> tuple[np.ndarray, np.ndarray]:
-    """Matrices (P, S, S) that sample a row of cells at scale * u + shift, linearly, and which of those lie inside it."""
+    """Matrices (P, S, S) that sample a row of cells at scale * u + shift, linearly, and a mask of those inside it."""
     at_PS = (scale_P[:, None] * _centres(side) + shift_P[:, None] + 1) / 2 * side - 0.5
     inside_PS = (at_PS >= -0.5) & (at_PS <= side - 0.5)
     at_PS = np.clip(at_PS, 0, side - 1)
@@ -127,7 +127,7 @@ def sampling(scale_P: np.ndarray, shift_P: np.ndarray, side: int = SIDE) -> tupl
 
 
 def _warp(image: np.ndarray, window_P4: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(P, S, S) or (P, C, S, S) sampled in each pair's window, and which cells (P, S, S) lie inside."""
+    """(P, S, S) or (P, C, S, S) sampled in each pair's window, and a mask of the cells (P, S, S) inside."""
     x, inside_x = sampling(window_P4[:, 0], window_P4[:, 1], image.shape[-1])
     y, inside_y = sampling(window_P4[:, 2], window_P4[:, 3], image.shape[-1])
     if image.ndim == 4:
@@ -136,7 +136,7 @@ def _warp(image: np.ndarray, window_P4: np.ndarray) -> tuple[np.ndarray, np.ndar
 
 
 def _blur(image: np.ndarray, times: int) -> np.ndarray:
-    """Binomial filter (1, 2, 1) along both axes; the border goes on as it is."""
+    """Binomial filter (1, 2, 1) along both axes, repeating the border."""
     for _ in range(times):
         for axis in (-1, -2):
             wide = np.pad(image, [(1, 1) if a == image.ndim + axis else (0, 0) for a in range(image.ndim)], mode="edge")
@@ -146,7 +146,7 @@ def _blur(image: np.ndarray, times: int) -> np.ndarray:
 
 
 def _register(a_PSS: np.ndarray, b_PSS: np.ndarray, window_P4: np.ndarray, steps: int) -> np.ndarray:
-    """Betters the windows (x scale, x shift, y scale, y shift) of ``a`` that ``b`` shows."""
+    """Refines the windows (x scale, x shift, y scale, y shift) of ``a`` that ``b`` shows."""
     side = a_PSS.shape[-1]
     u_S = _centres(side)
     low = np.array([1 - _MOST_SCALE, -_MOST_SHIFT] * 2, np.float32)

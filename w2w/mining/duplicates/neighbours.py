@@ -1,6 +1,6 @@
-"""Candidates for near-duplicates among N pictures, in time that grows as N log N: by perceptual hash, and by vector.
+"""Near-duplicate candidates among N pictures in O(N log N) time, by perceptual hash and by vector.
 
-They propose and never decide. Pairs are int64 (P, 2), rows i < j, sorted and each once.
+They propose and never decide. Pairs are int64 (P, 2), rows i < j, sorted and unique.
 """
 
 from collections.abc import Sequence
@@ -12,16 +12,16 @@ import numpy as np
 from w2w import ids
 
 _HASH_BITS = 64
-_WINDOW = 64  # neighbours that a row of a crowded bucket is compared with
-_EXACT_ROWS = 3000  # up to here every pair is looked at
-_LEAF_ROWS = 1024  # of a forest's leaf, inside which every pair is looked at
-_QUERIES = 2048  # of them at once against one leaf: 32 MB
+_WINDOW = 64  # neighbours compared with each row of a crowded bucket
+_EXACT_ROWS = 3000  # up to here all pairs are compared
+_LEAF_ROWS = 1024  # leaf size of a forest; all pairs in a leaf are compared
+_QUERIES = 2048  # compared with one leaf at once: 32 MB
 NUM_TREES = 5
 NO_PAIRS = np.empty((0, 2), np.int64)
 
 
 def unique_pairs(*found: np.ndarray) -> np.ndarray:
-    """All of them, each once, i < j, sorted."""
+    """The distinct pairs, i < j, sorted."""
     pairs = np.sort(np.concatenate([NO_PAIRS, *found]), axis=1)
     pairs = pairs[pairs[:, 0] < pairs[:, 1]]
     pairs = pairs[np.lexsort((pairs[:, 1], pairs[:, 0]))]
@@ -31,9 +31,9 @@ def unique_pairs(*found: np.ndarray) -> np.ndarray:
 
 
 def clean_blocks(radius: int, num_rows: int) -> tuple[int, int]:
-    """(blocks, clean): hashes that differ in at most ``radius`` bits agree in ``clean`` of so many blocks, whichever those are.
-    The fewest blocks whose clean ones make at least half as many buckets as there are rows: 15 passes for a radius of 4 up to
-    2M rows, and 35 up to 268M."""
+    """(blocks, clean): hashes that differ in at most ``radius`` bits agree in ``clean`` of the blocks, whichever those are. The
+    fewest blocks whose clean ones make at least half as many buckets as there are rows: 15 passes for a radius of 4 up to 2M
+    rows, and 35 up to 268M."""
     wanted = np.log2(max(2, num_rows)) - 1
     for clean in range(1, _HASH_BITS - radius):
         if clean * (_HASH_BITS // (radius + clean)) >= wanted:
@@ -45,13 +45,12 @@ def hash_pairs(
     chunks: Sequence[tuple[np.ndarray, np.ndarray]], num_rows: int, radius: int, bucket: int = 0, num_buckets: int = 1
 ) -> tuple[np.ndarray, np.ndarray]:
     """Pairs of rows whose hashes, or the hash of one and the mirrored hash of the other, differ in at most ``radius`` bits; and
-    the rows that stood in a bucket with more than 64 others, of which only the 64 next by hash were looked at.
+    the rows in a bucket of more than 64 others, of which only the next 64 by hash were compared.
 
     ``chunks``: rows in parts, hash and mirrored hash int64 (C, 2) and the rows' numbers, int64 (C,), of ``num_rows``.
-    ``radius`` errors leave that many blocks clean, so each combination of clean blocks is a key to sort by (block
-    permutation: Manku, Jain, Sarma 2007, section 3): outside crowded buckets no pair is missed. ``num_buckets``: of every
-    combination's keys only that part is looked at, and all of them together find what one would. 100 bytes an entry of the
-    bucket; a row has two.
+    ``radius`` errors leave that many blocks clean, so each combination of clean blocks is a sort key (block permutation: Manku,
+    Jain, Sarma 2007, section 3): outside crowded buckets no pair is missed. ``num_buckets``: only that part of each
+    combination's keys is processed; all buckets together find the same pairs. 100 bytes per entry of the bucket; a row has two.
     """
     blocks, clean = clean_blocks(radius, 2 * num_rows)
     bounds = np.linspace(0, _HASH_BITS, blocks + 1).astype(int).tolist()
@@ -92,8 +91,8 @@ def _of_bucket(
 
 @dataclass(frozen=True)
 class Entries:
-    """Some of the ``num_each`` vectors that each picture has, (E, D), in rising order of their numbers: vector i of picture n
-    is number n x num_each + i."""
+    """Some of the ``num_each`` vectors of each picture, (E, D), in ascending order of their numbers: vector i of picture n is
+    number n x num_each + i."""
 
     vectors_ED: np.ndarray
     number_E: np.ndarray
@@ -114,13 +113,13 @@ def near_pairs(
     tree: int | None = None,
     depth: int = 0,
 ) -> np.ndarray:
-    """Pairs of pictures of which any vector of the one is at most ``most`` from the first vector of the other, and among its
-    ``num_nearest`` nearest of those. ``group_N``: only pairs of two groups.
+    """Pairs of pictures in which any vector of one is within ``most`` of the first vector of the other, and among its
+    ``num_nearest`` nearest. ``group_N``: only pairs across groups.
 
-    ``tree`` None looks at all of them. Otherwise at those that fall into one leaf of tree number ``tree``: a random projection
-    tree with balanced leaves of at most 1,024 (Dasgupta and Freund 2008), so its time is that of sorting and of all pairs in
-    a leaf. Several trees find what one splits. ``depth``: the entries are a bucket below so many levels of the tree
-    (``bucket_of``). Memory: 24 bytes an entry.
+    ``tree`` None compares all pairs; otherwise those in one leaf of tree number ``tree``: a random projection tree with
+    balanced leaves of at most 1,024 (Dasgupta and Freund 2008), so its time is that of sorting and of all pairs in a leaf.
+    Several trees find pairs that one of them splits. ``depth``: the entries are a bucket that many levels down the tree
+    (``bucket_of``). Memory: 24 bytes per entry.
     """
     vectors, w = entries.vectors_ED, entries.num_each
     leaves = [np.arange(len(vectors))] if tree is None else _leaves(vectors, tree, depth)
@@ -145,12 +144,12 @@ def near_pairs(
 
 
 def trees_for(num_rows: int) -> list[int | None]:
-    """The trees that find neighbours among so many rows; [None], all pairs, where they are few."""
+    """The trees needed to find neighbours among this many rows; [None], all pairs, if they are few."""
     return [None] if num_rows <= _EXACT_ROWS else list(range(NUM_TREES))
 
 
 def cuts_of(sample_SD: np.ndarray, tree: int, depth: int) -> np.ndarray:
-    """Where the first ``depth`` levels of a tree cut, by a sample of the vectors: the medians along the level's direction, node
+    """The cuts of a tree's first ``depth`` levels, from a sample of the vectors: the medians along each level's direction, node
     by node and level by level, (2^depth - 1,)."""
     order, cuts = np.arange(len(sample_SD)), []
     for level in range(depth):
@@ -162,7 +161,7 @@ def cuts_of(sample_SD: np.ndarray, tree: int, depth: int) -> np.ndarray:
 
 
 def bucket_of(vectors_ED: np.ndarray, tree: int, cuts_M: np.ndarray) -> np.ndarray:
-    """The bucket below these cuts that each vector falls into, int (E,), so that millions are searched a part at a time."""
+    """The bucket below these cuts for each vector, int (E,), so that millions can be searched in parts."""
     node = np.zeros(len(vectors_ED), np.int64)
     for level in range(int(np.log2(len(cuts_M) + 1))):
         node = 2 * node + (_along(vectors_ED, tree, level) > cuts_M[2**level - 1 + node])
@@ -170,15 +169,15 @@ def bucket_of(vectors_ED: np.ndarray, tree: int, cuts_M: np.ndarray) -> np.ndarr
 
 
 def _along(vectors_ED: np.ndarray, tree: int, level: int) -> np.ndarray:
-    """How far each vector lies along the random direction of a level, float64 (E,). Directions are multiples of 1/64, so that
-    this is exact for float16 vectors, and the same whichever others stand beside one."""
+    """Projection of each vector onto the random direction of a level, float64 (E,). Directions are multiples of 1/64, so that
+    it is exact for float16 vectors and independent of the rest of the batch."""
     direction = np.round(np.random.default_rng([20, tree, level]).normal(size=vectors_ED.shape[1]) * 64) / 64
     starts = range(0, len(vectors_ED), 65_536)
     return np.concatenate([np.empty(0), *(vectors_ED[i : i + 65_536].astype(np.float64) @ direction for i in starts)])
 
 
 def _leaves(entries: np.ndarray, tree: int, depth: int = 0) -> list[np.ndarray]:
-    """Rows in leaves of nearly one size: halved at the median of a random direction until they are small."""
+    """Rows in leaves of nearly equal size: split at the median of a random direction until small enough."""
     levels = max(0, int(np.ceil(np.log2(max(1, len(entries)) / _LEAF_ROWS))))
     order = np.arange(len(entries))
     for level in range(levels):

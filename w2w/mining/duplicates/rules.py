@@ -1,7 +1,7 @@
-"""Near-duplicates: which pictures are one picture resized, recompressed, mirrored or cropped.
+"""Near-duplicates: which pictures are the same picture resized, recompressed, mirrored or cropped.
 
-Candidates come from hashes and vectors (`neighbours`), the decision from the pictures (`likeness`), clusters are what the
-decisions connect.
+Candidates come from hashes and vectors (`neighbours`), the decision from the pictures (`likeness`); clusters are the connected
+components of confirmed pairs.
 """
 
 from collections.abc import Sequence
@@ -16,8 +16,8 @@ from w2w.mining.components import components, sizes
 from w2w.mining.duplicates.fingerprints import grids_of, looks_of
 from w2w.mining.duplicates.likeness import compare, mirrored
 
-RULES_CODE = 3  # raise it when the same fingerprints would give other duplicates
-_WORTH_TURNING = 6.0  # times what one picture may differ from itself
+RULES_CODE = 3  # bump when the same fingerprints would give other duplicates
+_WORTH_TURNING = 6.0  # multiple of the tolerance up to which the reverse direction is tried
 HOW = ("copy", "cropped", "flipped", "flipped and cropped")
 
 
@@ -37,7 +37,7 @@ class LikenessRules:
 
 @dataclass(frozen=True)
 class Marks:
-    """What candidates are found from, of N images: 1,096 bytes an image."""
+    """What candidates are found from, for N images: 1,096 bytes per image."""
 
     hashes_N2: np.ndarray  # int64: of the image and of its mirror image
     looks_NWD: np.ndarray  # float16
@@ -45,7 +45,7 @@ class Marks:
 
 @dataclass(frozen=True)
 class Confirmed:
-    """Pairs that are one picture: rows (P, 2), how (index into HOW) and distance (0..1)."""
+    """Pairs that are the same picture: rows (P, 2), how (index into HOW) and distance (0..1)."""
 
     pairs: np.ndarray
     how_P: np.ndarray
@@ -53,7 +53,7 @@ class Confirmed:
 
 
 def check_rules(rules: LikenessRules) -> None:
-    """Raises UsageError for rules that cannot work."""
+    """Raises UsageError for invalid rules."""
     if not 0 <= rules.hash_bits <= 10:
         raise UsageError(f"--rules.hash_bits={rules.hash_bits}: 0 to 10; beyond, other pictures are as near")
     if rules.num_nearest < 1:
@@ -79,8 +79,8 @@ def look_alike(a_PD: np.ndarray, b_PD: np.ndarray, rules: LikenessRules) -> np.n
 
 
 def confirm(pairs: np.ndarray, rules: LikenessRules, grids_a: np.ndarray, grids_b: np.ndarray) -> Confirmed:
-    """The pairs that are one picture, ``grids_a[i]`` being that of ``pairs[i, 0]``. The side that looks nearer, as it is or
-    mirrored, is tried first, then the other; and each laid over the other, as registration may fail in one direction."""
+    """The pairs that are the same picture; ``grids_a[i]`` is the grid of ``pairs[i, 0]``. The orientation whose look is nearer,
+    plain or mirrored, is tried first, then the other; and both directions, as registration may fail in one."""
     coarse_a, coarse_b = (g.reshape(len(g), 3, 8, 4, 8, 4).mean((3, 5), dtype=np.float32) for g in (grids_a, grids_b))
     straight, turned = (np.abs(coarse_a - b).mean((1, 2, 3)) for b in (coarse_b, mirrored(coarse_b)))
     nearer = turned < straight
@@ -89,7 +89,7 @@ def confirm(pairs: np.ndarray, rules: LikenessRules, grids_a: np.ndarray, grids_
     for flip in (nearer, ~nearer):
         reached = np.full(len(pairs), np.inf, np.float32)
         for backwards in (False, True):
-            # the second direction only for those that came near in the first
+            # the reverse direction only for pairs that came near in the first
             todo = np.flatnonzero((difference > 1) & ((reached <= _WORTH_TURNING) if backwards else True))
             b = np.where(flip[todo, None, None, None], mirrored(grids_b[todo]), grids_b[todo])
             sides = (b, grids_a[todo]) if backwards else (grids_a[todo], b)
@@ -104,7 +104,7 @@ def confirm(pairs: np.ndarray, rules: LikenessRules, grids_a: np.ndarray, grids_
 
 
 def all_confirmed(found: list[Confirmed]) -> Confirmed:
-    """Several, in order of their pairs."""
+    """Merges several, sorted by pair."""
     pairs = np.concatenate([np.empty((0, 2), np.int64), *(f.pairs for f in found)])
     how = np.concatenate([np.empty(0, np.int8), *(f.how_P for f in found)])
     distance = np.concatenate([np.empty(0, np.float32), *(f.distance_P for f in found)])
@@ -116,8 +116,8 @@ NO_PAIR = all_confirmed([])
 
 
 def duplicate_rows(image_ids: pa.Array, confirmed: Confirmed) -> pa.Table:
-    """Rows of table `duplicates` for sorted image ids: clusters, and each image's most alike other one (of equally alike ones
-    that with the smallest id)."""
+    """Rows of table `duplicates` for sorted image ids: clusters, and each image's most similar other image (on ties, the
+    smallest id)."""
     n = len(image_ids)
     a, b = confirmed.pairs.T
     root = components(n, a, b)

@@ -1,4 +1,4 @@
-"""Hard negatives on Ray: pairs and the neighbours of their anchors meet by garment."""
+"""Hard negatives on Ray: joins pairs and the neighbours of their anchors by garment."""
 
 import polars as pl
 import pyarrow as pa
@@ -17,11 +17,11 @@ from w2w.table.tolerance import Tolerance
 
 _PAIRS = (schema.PAIR_ID, schema.GARMENT_ID, schema.POST_ID, schema.PRODUCT_ID, schema.CATEGORY, schema.SPLIT)
 _NEIGHBOURS = (schema.QUERY_ID, schema.NEIGHBOUR_LIST, schema.INDEX_VERSION)
-_ROWS = 100_000  # of a bucket: each has a list of k neighbours
+_ROWS = 100_000  # per bucket: each has a list of k neighbours
 
 
 def garment_search(store: str, asked: str) -> str:
-    """The search version to take: ``asked``, or for auto the newest search of garments. Raises UsageError for none."""
+    """The search version to use: ``asked``, or for auto the newest search of garments. Raises UsageError if there is none."""
     opened = delta.open_table(store, schema.NEIGHBOURS)
     entries = [e["w2w"] for e in (delta.history(opened) if opened is not None else []) if e["w2w"]]
     of_garments = [e["stage_version"] for e in entries if e["config"].get("of") in ("garments", "anchors")]
@@ -40,7 +40,7 @@ def harden(
     lineage: Lineage,
     tolerance: Tolerance,
 ) -> tuple[Counts, dict[str, int]]:
-    """Makes `negatives` of all pairs. In the object store once: the catalog, and 130 bytes for every image with a copy."""
+    """Replaces `negatives` for all pairs. In the object store once: the catalog, and 130 bytes per image with a duplicate."""
     told = share((catalog, _clusters(store) if use_duplicates else None, rules))
     sides = [
         Side(schema.PAIRS, _PAIRS, schema.GARMENT_ID),
@@ -68,7 +68,7 @@ def _clusters(store: str) -> pa.Table:
 
 
 def with_all_images(catalog: pa.Table, products: pa.Table) -> pa.Table:
-    """The catalog with each row's own image in the place of the representative one: all that show a product."""
+    """The catalog with each row's own image instead of the representative one: all images of a product."""
     own = pl.from_arrow(products).select(schema.PRODUCT_ID, pl.col(schema.IMAGE_ID).alias("own_image"))
     rows = pl.from_arrow(catalog).join(own, on=schema.PRODUCT_ID, how="left")
     return rows.with_columns(pl.col("own_image").alias(schema.IMAGE_ID)).drop("own_image").to_arrow().cast(catalog.schema)

@@ -1,4 +1,4 @@
-"""Harden: for every pair the products that look most like its anchor and are surely others."""
+"""Harden: for every pair, the products that look most like its anchor but are certainly different."""
 
 from dataclasses import dataclass, field
 
@@ -13,7 +13,7 @@ from w2w.report.page import page_of
 from w2w.results import Summary
 from w2w.table import delta
 
-STAGE_CODE = 2  # raise it when the same tables would give other rows
+STAGE_CODE = 2  # bump when the same tables would give other rows
 
 
 @dataclass(frozen=True)

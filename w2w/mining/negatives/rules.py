@@ -14,9 +14,9 @@ from w2w.mining.tags import PRODUCT_KEY
 class NegativeRules:
     """Which neighbours of an anchor are negatives.
 
-    Neighbours that are as near as the pair's own product, or nearer, are often the same thing under another number:
-    NV-Retriever (Moreira et al. 2024, arXiv 2407.15831, section 3) bounds them by the positive's score. A product is as near as
-    its nearest picture.
+    Neighbours that are as near as the pair's own product, or nearer, are often the same item under another number: NV-Retriever
+    (Moreira et al. 2024, arXiv 2407.15831, section 3) bounds them by the positive's score. A product's score is that of its
+    nearest picture.
     """
 
     k: int = 5
@@ -40,12 +40,12 @@ class NegativeRules:
 def negatives_of(
     pairs: pa.Table, neighbours: pa.Table, catalog: pa.Table, duplicates: pa.Table | None, rules: NegativeRules
 ) -> tuple[pa.Table, pa.Table, int]:
-    """(rows of `negatives`, rejected pairs: key, source, code, detail; how many pairs there were).
+    """(rows of `negatives`, rejected pairs: key, source, code, detail; number of pairs).
 
     ``pairs``: pair_id, garment_id, post_id, product_id, category, split; ``neighbours``: query_id, neighbours, index_version,
     of garments, nearest first; ``catalog``: CATALOG_SCHEMA, image_id each row's own; ``duplicates``: image_id, cluster_id of
-    images that have near-duplicates. The positive's score is that of the pair's product among the neighbours:
-    where it is not among them, all of them are nearer than it is, and none can be taken.
+    images that have near-duplicates. The positive's score is that of the pair's product among the neighbours: if it is not
+    among them, all of them are nearer than it is, and none can be used.
     """
     wanted = pl.from_arrow(pairs)
     known = pl.from_arrow(catalog).select(schema.PRODUCT_ID, PRODUCT_KEY, schema.CATEGORY, schema.SPLIT)
@@ -112,7 +112,7 @@ def negatives_of(
 
 
 def _without_copies(other: pl.DataFrame, catalog: pa.Table, duplicates: pa.Table | None) -> pl.DataFrame:
-    """Leaves out products that share an image with the pair's own one, or have a near-duplicate of one of its images."""
+    """Drops products that share an image with the pair's own one, or have a near-duplicate of one of its images."""
     images = pl.from_arrow(catalog).select(PRODUCT_KEY, schema.IMAGE_ID).drop_nulls().unique()
     shown = images.rename({schema.IMAGE_ID: schema.CLUSTER_ID})
     if duplicates is not None:

@@ -1,5 +1,5 @@
-"""What outfits are made from, read out of the store: slots of cut-outs, splits of photos, near-duplicates; and the outfits
-written. All of it in the driver."""
+"""Inputs of outfits from the store: slots of cut-outs, splits of photos, near-duplicates; and writing the outfits. All of it in
+the driver."""
 
 from collections.abc import Sequence
 
@@ -24,8 +24,8 @@ _LEAVES = [f"{schema.SLOTS}.list.element.{c}" for c in (schema.SLOT, schema.BOX,
 
 
 def cut_out_slots(store: str, version: str, crop_sources: Sequence[str] | None) -> tuple[pl.DataFrame, list[str]]:
-    """``slots_of`` every cut-out of a stage version, and the sources that count: ``crop_sources``, or by default boxes where a
-    detector guided the cut-outs, else ratios. Of the files only the slots' names and boxes are read, never a picture."""
+    """``slots_of`` every cut-out of a stage version, and the sources that count: ``crop_sources``, or by default boxes if a
+    detector guided the cut-outs, otherwise ratios. Only the slots' names and boxes are read from the files, never a picture."""
     system, root = storage.filesystem(delta.uri(store, schema.CUTOUTS))
     tables = [SLOTS_SCHEMA.empty_table()]
     for part in delta.parts(delta.open_table(store, schema.CUTOUTS), stage_version=version):
@@ -37,8 +37,8 @@ def cut_out_slots(store: str, version: str, crop_sources: Sequence[str] | None) 
 
 
 def overlap(photos: pl.DataFrame) -> tuple[int, float]:
-    """How many of ``slots_of``'s rows have crops that share pixels, and the largest share of the smaller crop. Those of the
-    present ``segment`` have none."""
+    """How many of ``slots_of``'s rows have crops that share pixels, and the largest share of the smaller crop. The current
+    ``segment`` makes none."""
     shared = photos.get_column(SHARED)
     return int((shared > 0).sum()), float(shared.max() or 0.0)
 
@@ -67,7 +67,7 @@ def clusters(store: str) -> pl.DataFrame:
 def write_outfits(
     store: str, worn: pl.DataFrame, modified: Modified, rejected: Sequence[tuple[str, str, str]], lineage: Lineage
 ) -> list[dict]:
-    """Writes the parts of a snapshot: worn outfits and rejects one for each photo, modified outfits beside them. Returns their
+    """Writes the parts of a snapshot: a worn outfit or a reject for each photo, with its modified outfits. Returns their
     receipts; ``rejected`` is (image_id, code, detail)."""
     rows = [dict(zip(REJECTED_SCHEMA.names, (key, None, code, detail, lineage.stage))) for key, code, detail in rejected]
     bad = pa.Table.from_pylist(rows, schema=REJECTED_SCHEMA)
@@ -80,7 +80,7 @@ def write_outfits(
 
 
 def shown_outfits(store: str, version: str, count: int) -> list[Worn]:
-    """The first ``count`` worn outfits by id, with what was made of them and their crops, for a page."""
+    """The first ``count`` worn outfits by id, with their modified outfits and crops, for a page."""
     rows = delta.read(store, schema.OUTFITS, [*schema.OUTFITS.schema.names], source=schema.OWN)
     found = pl.from_arrow(rows.select([schema.OUTFIT_ID, schema.MODIFIED_OF]))
     first = found.filter(pl.col(schema.MODIFIED_OF).is_null()).get_column(schema.OUTFIT_ID).sort().head(count)

@@ -15,7 +15,7 @@ from w2w.report.page import page_of
 from w2w.results import Summary, words
 from w2w.table.delta import need_table, newest_version
 
-STAGE_CODE = 2  # raise it when the same cut-outs would make other outfits
+STAGE_CODE = 2  # bump when the same cut-outs would make other outfits
 _INPUTS = (schema.CUTOUTS, schema.DUPLICATES, schema.SPLITS, schema.POSTS, schema.PRODUCTS)
 
 

@@ -1,4 +1,4 @@
-"""A contact sheet of outfits: what was worn, and what was made of it by replacing pieces."""
+"""A contact sheet of outfits: those worn, and those made of them by replacing pieces."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ _DRESS, _HALVES = "dress", ("top", "bottom")
 
 @dataclass(frozen=True)
 class Piece:
-    """One slot of an outfit: its crop (JPEG), where the crop comes from, and whether it was put in for another."""
+    """One slot of an outfit: its crop (JPEG), its source, and whether it was replaced."""
 
     slot: str
     category: str
@@ -22,7 +22,7 @@ class Piece:
 
 @dataclass(frozen=True)
 class Worn:
-    """An outfit as it was worn, and the modified ones."""
+    """A worn outfit and its modified ones."""
 
     outfit_id: str
     split: str
@@ -33,8 +33,8 @@ class Worn:
 def outfit_sheet(
     out: str, title: str, headline: Mapping[str, object], facts: Mapping[str, object], worn: Sequence[Worn]
 ) -> None:
-    """Writes the page to ``out``. A crop that cannot be read has its place and says so; a dress, whose halves are crops of two
-    slots, is drawn once."""
+    """Writes the page to ``out``. An unreadable crop is marked as such; a dress, whose halves are crops of two slots, is drawn
+    once."""
     outfits = [
         {"id": w.outfit_id, "split": w.split, "worn": _shown(w.pieces), "modified": [_shown(m) for m in w.modified]}
         for w in worn
@@ -43,7 +43,7 @@ def outfit_sheet(
 
 
 def _shown(pieces: Sequence[Piece]) -> dict:
-    """Pictures, and a sentence of where the crops come from."""
+    """Pictures, and a sentence about the source of the crops."""
     halves = {p.slot: p for p in pieces if p.category == _DRESS and p.slot in _HALVES}
     if len(halves) == len(_HALVES):
         top, bottom = (halves[slot] for slot in _HALVES)

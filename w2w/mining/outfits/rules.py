@@ -1,7 +1,7 @@
-"""Outfits from cut-outs: which photos show one, in which split each is, and what is put into it to make another.
+"""Outfits from cut-outs: which photos show one, the split of each, and the modified outfits made of them.
 
 Source of the idea: yunyounglee99/What2Wear @f233e49 (2 of the 3 slots of an outfit replaced by items of random outfits). There
-an outfit's item may be replaced by itself; here neither by itself nor by a near-duplicate, and never across a split.
+an outfit's item may be replaced by itself; here neither by itself nor by a near-duplicate, and never across splits.
 """
 
 import hashlib
@@ -23,11 +23,11 @@ from w2w.mining.splits.shares import split_of
 CROP_SOURCES = (BOXES, RATIOS)
 DRESSED = "dressed"  # bool: a dress fills the bottom, so that top and bottom belong together
 ONE_BOX = "one_box"  # bool: and the top
-SHARED = "shared"  # float32: the largest share of a slot's crop that is in another slot's too
+SHARED = "shared"  # float32: the largest share of a slot's crop that is also in another slot's
 _BATCH_ROWS = 100_000
-_ROUNDS = 64  # draws for one modified outfit; with half of the wardrobe unfit, all fail once in 10^19 (dresses: 10^9)
+_ROUNDS = 64  # draws per modified outfit; with half of the wardrobe unfit, all fail once in 10^19 (dresses: 10^9)
 
-# what is read of table `cutouts`: everything of a slot but its picture
+# columns read from table `cutouts`: everything of a slot but its picture
 SLOTS_SCHEMA = pa.schema(
     [
         (schema.IMAGE_ID, pa.string()),
@@ -40,8 +40,8 @@ SLOTS_SCHEMA = pa.schema(
 
 
 def slots_of(cutouts: pa.Table, crop_sources: Sequence[str]) -> pl.DataFrame:
-    """Of rows in SLOTS_SCHEMA: image_id, ``missing`` (the slots that are not there, or not from ``crop_sources``; "" for none),
-    ``dressed``, ``one_box`` and ``shared``. A dress counts as seen by boxes."""
+    """From rows in SLOTS_SCHEMA: image_id, ``missing`` (slots that are absent, or not from ``crop_sources``; "" for none),
+    ``dressed``, ``one_box`` and ``shared``. A dress counts as detected."""
     photos = pl.from_arrow(cutouts).select(schema.IMAGE_ID, schema.SLOTS)
     wanted = [*crop_sources, *([DRESS] if BOXES in crop_sources else [])]
     single = photos.explode(schema.SLOTS).unnest(schema.SLOTS).filter(pl.col(schema.CROP_SOURCE).is_in(wanted))
@@ -62,7 +62,7 @@ def slots_of(cutouts: pa.Table, crop_sources: Sequence[str]) -> pl.DataFrame:
 
 
 def _shared(a: str, b: str) -> pl.Expr:
-    """Of boxes in columns ``a`` and ``b``, xyxy: share of the smaller one that is in the other; null where one is missing."""
+    """For boxes in columns ``a`` and ``b``, xyxy: share of the smaller one that is in the other; null if one is missing."""
     one, other = ([pl.col(slot).list.get(i, null_on_oob=True) for i in range(4)] for slot in (a, b))
     both = [(pl.max_horizontal if i < 2 else pl.min_horizontal)(one[i], other[i]) for i in range(4)]
 
@@ -74,17 +74,17 @@ def _shared(a: str, b: str) -> pl.Expr:
 
 
 def sources_of(cutouts: pa.Table) -> set[str]:
-    """How the slots of these rows were cut."""
+    """The crop sources of these rows' slots."""
     return set(pl.from_arrow(cutouts).explode(schema.SLOTS).unnest(schema.SLOTS).get_column(schema.CROP_SOURCE).drop_nulls())
 
 
 def with_splits(
     photos: pl.DataFrame, clusters: pl.DataFrame, owned: pl.DataFrame, val_share: float, test_share: float
 ) -> pl.DataFrame:
-    """``photos`` (image_id, ...) with cluster_id, split, and ``splits``: how many splits its near-duplicates are in.
+    """``photos`` (image_id, ...) with cluster_id, split, and ``splits``: the number of splits that its near-duplicates are in.
 
-    ``clusters``: image_id, cluster_id; an image that is not there is its own. ``owned``: image_id, split of each post and
-    product that has one. A photo is where its near-duplicates are; where none of them has an owner, a hash of the cluster says.
+    ``clusters``: image_id, cluster_id; images without a row are their own cluster. ``owned``: image_id, split of each post and
+    product that has one. A photo is in its near-duplicates' split; if none has an owner, a hash of the cluster decides.
     """
     clusters = clusters.select(schema.IMAGE_ID, schema.CLUSTER_ID)
 
@@ -122,8 +122,8 @@ def judged(photos: pl.DataFrame) -> tuple[pl.DataFrame, list[tuple[str, str, str
 
 @dataclass(frozen=True)
 class Modified:
-    """Outfits made of others: ``base`` (M,) the outfit that was changed, ``items`` (M, 3) whose top, bottom and shoes are in it
-    (all are rows of the worn outfits), ``unmade`` how many could not be had."""
+    """Modified outfits: ``base`` (M,) is the worn outfit that was changed, ``items`` (M, 3) the outfits that its top, bottom
+    and shoes come from (all are rows of the worn outfits), ``unmade`` the number that could not be made."""
 
     base: np.ndarray
     items: np.ndarray
@@ -132,11 +132,11 @@ class Modified:
 
 def modify(worn: pl.DataFrame, copies: int, seed: int) -> Modified:
     """``copies`` different modified outfits for each worn one (image_id sorted, cluster_id, split, dressed): exactly two slots
-    come from other outfits of the same split and another cluster. A dress goes and comes whole, in the place of another one,
-    so that a dress says nothing of whether an outfit was worn; where the split has none for it, top and bottom come.
+    come from other outfits of the same split and another cluster. A dress is replaced only by a dress, and as a whole, so that
+    dresses do not reveal whether an outfit was worn; if the split has none for it, by top and bottom.
 
-    Every draw is a hash of photo, seed and number, over the sorted outfits of the split: the same rows in, the same out. Held:
-    100 bytes a worn outfit and 32 a modified one.
+    Every draw is a hash of photo, seed and number, over the sorted outfits of the split: the same rows in, the same out.
+    Memory: 100 bytes per worn outfit and 32 per modified one.
     """
     num = worn.height
     keys = ids.hash_keys(worn.get_column(schema.IMAGE_ID).to_arrow().cast(pa.string()))
@@ -172,7 +172,7 @@ class _Pool:
         self._start = np.searchsorted(split[self._rows], bounds)
 
     def draw(self, split: np.ndarray, draws: np.ndarray) -> np.ndarray:
-        """A row of each split, by a random 64-bit number; -1 where it has none."""
+        """A row of each split, by a random 64-bit number; -1 if it has none."""
         start, size = self._start[split], self._start[split + 1] - self._start[split]
         if not len(self._rows):
             return np.full(len(split), -1, np.int64)
@@ -181,9 +181,9 @@ class _Pool:
 
 
 def _drawn(left, split, dressed, pools: Sequence[_Pool], draws: Sequence[np.ndarray], *, whole: bool) -> np.ndarray:
-    """(L, 3): whose top, bottom and shoes are in the modified outfit of each row of ``left``; -1 where nothing fits.
-    ``pools``: everything, tops and bottoms, dresses; ``whole``: a dress makes way for a dress only."""
-    which = np.where(dressed[left], 0, (draws[0] % np.uint64(3)).astype(np.int64))  # stays: shoes, bottom or top
+    """(L, 3): the sources of top, bottom and shoes for the modified outfit of each row of ``left``; -1 if nothing fits.
+    ``pools``: everything, tops and bottoms, dresses; ``whole``: a dress is replaced only by a dress."""
+    which = np.where(dressed[left], 0, (draws[0] % np.uint64(3)).astype(np.int64))  # the slot that stays: shoes, bottom or top
     mine = split[left]
     everything, plain, dresses = pools
     top, bottom, shoes = plain.draw(mine, draws[1]), plain.draw(mine, draws[2]), everything.draw(mine, draws[3])
@@ -197,7 +197,7 @@ def _drawn(left, split, dressed, pools: Sequence[_Pool], draws: Sequence[np.ndar
 
 
 def _hash(keys: np.ndarray, *numbers: int) -> np.ndarray:
-    """A random-looking uint64 for each key and the numbers (splitmix64; Steele, Lea, Flood 2014, figure 15)."""
+    """A pseudo-random uint64 for each key and the numbers (splitmix64; Steele, Lea, Flood 2014, figure 15)."""
     h = keys.copy()
     with np.errstate(over="ignore"):
         for number in numbers:
@@ -209,20 +209,20 @@ def _hash(keys: np.ndarray, *numbers: int) -> np.ndarray:
 
 
 def worn_rows(worn: pl.DataFrame, batch_rows: int = _BATCH_ROWS) -> Iterator[pa.Table]:
-    """Rows of table ``outfits``: what was worn, in its order."""
+    """Rows of table ``outfits``: the worn outfits, in order."""
     base = np.arange(worn.height)
     yield from _batches(worn, base, np.repeat(base[:, None], 3, axis=1), batch_rows, is_worn=True)
 
 
 def modified_rows(worn: pl.DataFrame, modified: Modified, batch_rows: int = _BATCH_ROWS) -> Iterator[pa.Table]:
-    """Rows of table ``outfits``: what was made of it."""
+    """Rows of table ``outfits``: the modified outfits."""
     yield from _batches(worn, modified.base, modified.items, batch_rows, is_worn=False)
 
 
 def _batches(worn: pl.DataFrame, base: np.ndarray, items: np.ndarray, batch_rows: int, *, is_worn: bool) -> Iterator[pa.Table]:
     images = worn.get_column(schema.IMAGE_ID).to_arrow().cast(pa.string())
     splits = worn.get_column(schema.SPLIT).to_arrow().cast(pa.string())
-    # of each outfit, which slots hold a dress
+    # for each outfit, which slots a dress fills
     dress_N3 = np.stack(
         [*(worn.get_column(c).to_numpy().astype(bool) for c in (ONE_BOX, DRESSED)), np.zeros(worn.height, bool)], 1
     )
@@ -265,7 +265,7 @@ def _lists(values: pa.Array, lengths: np.ndarray) -> pa.ListArray:
 
 
 def _outfit_ids(images: pa.Array, items: np.ndarray, modified_of: Sequence[str]) -> list[str]:
-    """32 hex digits over what the outfit was made from and its items."""
+    """32 hex digits over the outfit's origin and its items."""
     columns = [images.take(pa.array(items[:, i])) for i in range(items.shape[1])]
     text = pc.binary_join_element_wise(pa.array(modified_of, pa.string()), *columns, "|")
     return [hashlib.sha256(t.encode()).hexdigest()[:32] for t in text.to_pylist()]

@@ -1,8 +1,8 @@
-"""Pairs on Ray: photos, tags and garments meet by photo, a bucket a task; vectors come to them where similarity decides.
+"""Pairs on Ray: joins photos, tags and garments by photo, one task per bucket; vectors are sent to them if similarity decides.
 
-What every bucket needs, products and the splits of posts, lies in the object store once. Without a gate there is one pass.
-With one, a first pass writes each bucket's tags and the garments in question as work files and says which vectors it wants, and
-``gather`` brings those to a second pass, which decides and writes.
+What every bucket needs, products and the splits of posts, is in the object store once. Without a gate there is one pass. With
+one, a first pass writes each bucket's tags and candidate garments as work files and lists the vectors that it needs; ``gather``
+brings those to a second pass, which decides and writes.
 """
 
 import uuid
@@ -39,12 +39,12 @@ from w2w.table.tolerance import Tolerance
 _POSTS = (schema.POST_ID, schema.URL, schema.IMAGE_ID, schema.PRODUCT_IDS, schema.ACTIVE, schema.FETCHED_AT)
 _GARMENTS = (schema.GARMENT_ID, schema.IMAGE_ID, schema.CATEGORY, schema.SCORE, schema.BOX)
 NOTHING, AMBIGUOUS, ALL = "none", "ambiguous", "all"  # values of gate.matches
-_GATED_ROWS = 50_000  # garments of a bucket whose vectors must fit into a task: 260 MB of 1280 float32 dimensions
+_GATED_ROWS = 50_000  # garments per bucket whose vectors fit into a task: 260 MB of 1280 float32 dimensions
 
 
 @dataclass(frozen=True)
 class Asked:
-    """The vectors that a gate looks at, and what they must show."""
+    """The vectors that a gate uses, and its limits."""
 
     model_version: str
     limits: Limits
@@ -75,7 +75,7 @@ class GateConfig:
 
     def __post_init__(self):
         if self.matches not in (NOTHING, AMBIGUOUS, ALL):
-            raise UsageError(f"gate.matches={self.matches}: it is one of {NOTHING}, {AMBIGUOUS}, {ALL}")
+            raise UsageError(f"gate.matches={self.matches}: must be one of {NOTHING}, {AMBIGUOUS}, {ALL}")
         if not 0 < self.max_share <= 1:
             raise UsageError(f"gate.max_share={self.max_share}: above 0, at most 1")
         if not 0 <= self.margin <= 2:
@@ -86,7 +86,7 @@ class GateConfig:
             raise UsageError(f"gate.sample={self.sample}: must be at least 1")
 
     def asked(self) -> Asked | None:
-        """None where there is no gate. Raises UsageError for an encoder that is not there."""
+        """None if there is no gate. Raises UsageError for a missing encoder."""
         if self.matches == NOTHING:
             return None
         limits = Limits(self.max_share, self.margin, self.least_similarity, self.matches == ALL)
@@ -95,12 +95,12 @@ class GateConfig:
 
 @dataclass(frozen=True)
 class Known:
-    """What every bucket is told."""
+    """What every bucket receives."""
 
     catalog: pa.Table
     post_splits: pa.Table
     superseded: pa.Table
-    said: pa.Table  # garment_id, product_id, verdict: what people judged
+    said: pa.Table  # garment_id, product_id, verdict: people's judgements
 
 
 def mine(
@@ -113,10 +113,10 @@ def mine(
     tolerance: Tolerance,
     num_buckets: int | None = None,
 ) -> tuple[Counts, dict[str, int]]:
-    """Makes `pairs` of all current posts and the garments that ``detector`` (a stage version) found in their photos.
+    """Replaces `pairs` for all current posts and the garments that ``detector`` (a stage version) found in their photos.
 
-    In the object store: the catalog (350 bytes a product) and the splits of posts (50 bytes each), which one task each makes.
-    The driver holds, with a gate, 60 bytes of every vector that is in question.
+    In the object store: the catalog (350 bytes per product) and the splits of posts (50 bytes each), each built by one task.
+    With a gate, the driver holds 60 bytes per vector needed.
     """
     splits, superseded = run_task(_posts_known, store, title="posts")
     known = share(Known(catalog, splits, superseded, _said(store)))
@@ -159,7 +159,7 @@ def _posts_known(store: str) -> tuple[pa.Table, pa.Table]:
 
 
 def _said(store: str) -> pa.Table:
-    """The newest judgements of garments, a row each."""
+    """The newest judgements of garments, one row each."""
     judged = read_judgements(store, "garments")
     rows = [(g, p, schema.SAME) for g, products in judged.same.items() for p in sorted(products)]
     rows += [(g, p, schema.SIMILAR) for g, products in judged.similar.items() for p in sorted(products)]
@@ -171,11 +171,11 @@ def _said(store: str) -> pa.Table:
 def _found(
     tables: list[pa.Table], known: list, rules: PairRules
 ) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame, pl.DataFrame]:
-    """Tags, claims, boxes of a bucket, and what people said of these."""
+    """Tags, claims and boxes of a bucket, and the judgements of these."""
     posts, garments, looks = tables
     told: Known = shared(known)
     posts = newest_posts(posts, told.superseded)
-    # a join would hash all products and posts for every bucket: what it needs of them is found by hashing its own
+    # a join would hash all products and posts for every bucket; this hashes only the bucket's own keys
     tagged = pc.unique(pc.list_flatten(posts.column(schema.PRODUCT_IDS)))
     catalog = told.catalog.filter(pc.is_in(told.catalog.column(schema.PRODUCT_ID), value_set=tagged.cast(pa.string())))
     own = posts.column(schema.POST_ID).cast(pa.string())
@@ -204,7 +204,7 @@ def _made(tags: pl.DataFrame, claims: pl.DataFrame) -> Made:
 
 @dataclass(frozen=True)
 class _Waiting:
-    """A bucket between the passes: its work files, whose vectors it wants (`ids.hash_keys_128` of the owners, in order), and
+    """A bucket between the passes: its work files, the vectors it needs (`ids.hash_keys_128` of the owners, in order), and
     garments for the samples."""
 
     path: str
@@ -242,7 +242,7 @@ def _read(uri: str) -> pl.DataFrame:
 
 
 def _samples(vectors: Vectors, catalog: pa.Table, sampled: Sequence[pa.Table], size: int) -> dict[str, Sample]:
-    """Of every class the ``size`` garments and products of lowest hash that have vectors."""
+    """For each class, the ``size`` garments and products of lowest hash that have vectors."""
     garments = pl.concat([pl.from_arrow(rows) for rows in sampled]).sort("hash", schema.GARMENT_ID)
     garments = garments.group_by(schema.CATEGORY, maintain_order=True).head(size)
     products = pl.from_arrow(catalog).drop_nulls([schema.CATEGORY, schema.IMAGE_ID]).unique(schema.IMAGE_ID)
@@ -262,7 +262,7 @@ def _samples(vectors: Vectors, catalog: pa.Table, sampled: Sequence[pa.Table], s
 
 
 def _decided(store: str, vectors: Vectors, waiting: Sequence[_Waiting], arguments: tuple) -> list[list[dict]]:
-    """The receipts of every bucket. One that wants no vector has nothing to wait for."""
+    """The receipts of every bucket. One that needs no vector does not wait."""
     rows = [vectors.places.find(w.owners_N2) for w in waiting]
     told = [(store, w.path, w.owners_N2[r >= 0], *arguments) for w, r in zip(waiting, rows)]
     some = [b for b, r in enumerate(rows) if (r >= 0).any()]

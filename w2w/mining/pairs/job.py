@@ -1,4 +1,4 @@
-"""Mine: pairs of a garment in a post's photo and the product that it is, each with the rule that matched it."""
+"""Mine: pairs of a garment in a post's photo and the product that it shows, each with the rule that matched it."""
 
 from dataclasses import dataclass, field, replace
 
@@ -16,7 +16,7 @@ from w2w.results import Summary
 from w2w.table import delta
 from w2w.table.delta import need_table
 
-STAGE_CODE = 1  # raise it when the same tables would give other pairs
+STAGE_CODE = 1  # bump when the same tables would give other pairs
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ def main(config: Config) -> Result:
     run.begin()
     catalog = run_task(read_catalog, store, config.product_key, config.classes, classifier, title="catalog")
     lineage = run.lineage(version, inputs)
-    lineage = replace(lineage, config=lineage.config | {"detector": detector, "classifier": classifier})  # not auto
+    lineage = replace(lineage, config=lineage.config | {"detector": detector, "classifier": classifier})  # instead of auto
     counts, versions = mine(store, detector, catalog, config.rules, asked, lineage, config.tolerance)
     report = report_mining(store, config.out or page_of(store, run.job, run.run_id), config.shown) if config.shown else None
     return run.done(result, counts=counts, versions=versions, report=report)

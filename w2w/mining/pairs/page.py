@@ -1,4 +1,4 @@
-"""What was mined: how many pairs of each class, split and rule, why the other tags are none, and what all of them look like."""
+"""The mining report: pairs by class, split and rule, why the other tags were rejected, and examples of all of them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -12,7 +12,7 @@ _PHOTO_PX = 320
 
 @dataclass(frozen=True)
 class Side:
-    """One of the pictures of a row: what stands under it, and whether a product page leads on."""
+    """One picture of a row: its caption, and the link to a product page, if any."""
 
     label: str
     image: bytes | None
@@ -21,7 +21,7 @@ class Side:
 
 @dataclass(frozen=True)
 class Pair:
-    """An anchor beside its positive. ``facts``: words about the match; ``negatives``: nearest first, where there are some."""
+    """An anchor beside its positive. ``facts``: words about the match; ``negatives``: nearest first, if there are any."""
 
     category: str
     split: str
@@ -34,7 +34,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class Rejected:
-    """A tag that is no pair: the photo with the garments found in it, and the product where it is known."""
+    """A rejected tag: the photo with its detected garments, and the product if known."""
 
     detail: str
     photo: Seen | None
@@ -44,7 +44,7 @@ class Rejected:
 
 @dataclass(frozen=True)
 class Reason:
-    """Why tags were rejected, what to do about it, how many, and some of them."""
+    """Why tags were rejected, what to do about it, how many, and examples."""
 
     code: str
     meaning: str
@@ -55,7 +55,7 @@ class Reason:
 
 @dataclass(frozen=True)
 class Counted:
-    """How many pairs: rows by category, columns by split, and by rule."""
+    """Numbers of pairs: by category (rows) and split (columns), and by rule."""
 
     table: dict[str, dict[str, int]] = field(default_factory=dict)
     rules: dict[str, int] = field(default_factory=dict)
@@ -76,7 +76,7 @@ def mining_report(
     hardened: Sequence[Pair],
     colours: dict[str, str],
 ) -> None:
-    """Writes the page to ``out``. ``colours``: of the boxes of each class."""
+    """Writes the page to ``out``. ``colours``: box colour of each class."""
     most = max((sum(row.values()) for row in counted.table.values()), default=1)
     write_page(
         out,

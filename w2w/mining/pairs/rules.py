@@ -1,4 +1,4 @@
-"""Anchor-positive pairs: which garment of a post's photo is which of the products that the post tags.
+"""Anchor-positive pairs: matching the garments in a post's photo with the products that the post tags.
 
 The unit is a tag, a product named by a post. Every tag becomes a pair or a reject with a sentence. Rules and their published
 values: `yainage90/fashion-visual-search` (crawl of KREAM and OnTheLook), which keeps no product ids; here they are kept.
@@ -18,10 +18,10 @@ from w2w.garments import boxes
 from w2w.garments.taxonomy import CATEGORIES, SHOES
 from w2w.mining.tags import PHOTO, PRODUCT_KEY, judged
 
-ALLOWED_BOXES = {SHOES: 2}  # of a class in a photo of one person; the others once
+ALLOWED_BOXES = {SHOES: 2}  # of a class in a photo of one person; other classes once
 SINGLE, BY_SIMILARITY, BY_JUDGEMENT = "single", "similarity", "judged"  # values of `rule`
 
-# A garment that may be a product, of all that similarity has to decide on
+# A garment that may be a product, with everything that similarity needs to decide
 NUM_BOXES, NUM_PRODUCTS = "num_boxes", "num_products"
 COSINE, LIKENESS, SHARE = "cosine", "likeness", "share"
 
@@ -55,17 +55,17 @@ class PairRules:
 
 @dataclass(frozen=True)
 class Limits:
-    """What similarity must show. ``max_share`` and ``margin``: see ``w2w.mining.pairs.gate``."""
+    """Similarity limits. ``max_share`` and ``margin``: see ``w2w.mining.pairs.gate``."""
 
     max_share: float
     margin: float
     least_similarity: float
-    singles: bool  # also where there is one garment and one tag of a class
+    singles: bool  # also for a single garment and tag of a class
 
 
 def boxes_of(garments: pa.Table, tagged: pl.DataFrame, rules: PairRules) -> pl.DataFrame:
-    """The garments (garment_id, image_id, category, score, box_xyxy) that count beside what is ``tagged`` (``products_of``),
-    the best of each photo and class first, with ``num_boxes``, how many their photo has of the class."""
+    """The garments (garment_id, image_id, category, score, box_xyxy) that count given the ``tagged`` products
+    (``products_of``), the best of each photo and class first, with ``num_boxes``, their number in the photo and class."""
     found = pl.from_arrow(garments.select([schema.GARMENT_ID, schema.IMAGE_ID, schema.CATEGORY, schema.SCORE, schema.BOX]))
     found = found.rename({schema.IMAGE_ID: PHOTO}).filter(
         (pl.col(schema.SCORE) >= rules.least_score) & pl.col(schema.CATEGORY).is_in(list(CATEGORIES))
@@ -83,8 +83,8 @@ def boxes_of(garments: pa.Table, tagged: pl.DataFrame, rules: PairRules) -> pl.D
 
 
 def _not_suppressed(found: pl.DataFrame, max_iou: float, per_class: bool) -> np.ndarray:
-    """bool (N,): garments that stay, of rows sorted by photo and, falling, by score. Photos without such overlaps, which are
-    nearly all after a detector's own suppression, are compared at once, neighbour by neighbour."""
+    """bool (N,): garments that survive suppression, for rows sorted by photo and descending score. Photos without overlaps,
+    nearly all of them after a detector's own suppression, are compared at once, neighbour by neighbour."""
     kept = np.ones(len(found), bool)
     if not len(found):
         return kept
@@ -115,15 +115,15 @@ def allowed_boxes() -> pl.Expr:
 
 
 def products_of(tags: pl.DataFrame) -> pl.DataFrame:
-    """One row a photo and product of a class, whoever tags it, with ``num_products`` of that class in the photo. Tags that can
-    be no pair for another reason (a small image, another split) are here too: the garment may be theirs."""
+    """One row per photo and product of a class, whoever tags it, with ``num_products`` of that class in the photo. Includes
+    tags that are rejected for another reason (a small image, another split): the garment may be theirs."""
     tagged = tags.filter(pl.col("known") & pl.col(schema.CATEGORY).is_not_null())
     tagged = tagged.select(PHOTO, PRODUCT_KEY, schema.CATEGORY, schema.IMAGE_ID).unique([PHOTO, PRODUCT_KEY], keep="first")
     return tagged.with_columns(pl.len().over(PHOTO, schema.CATEGORY).alias(NUM_PRODUCTS)).sort(PHOTO, PRODUCT_KEY)
 
 
 def claims_of(tagged: pl.DataFrame, found: pl.DataFrame) -> pl.DataFrame:
-    """``products_of`` with ``num_boxes`` of the class in the photo; a reject where there is none."""
+    """``products_of`` with ``num_boxes`` of the class in the photo; a reject if there is none."""
     counts = found.group_by(PHOTO, schema.CATEGORY).agg(pl.len().alias(NUM_BOXES))
     claims = tagged.join(counts, on=[PHOTO, schema.CATEGORY], how="left", maintain_order="left")
     claims = claims.with_columns(pl.col(NUM_BOXES).fill_null(0))
@@ -134,8 +134,8 @@ def claims_of(tagged: pl.DataFrame, found: pl.DataFrame) -> pl.DataFrame:
 
 
 def matches_by_rule(claims: pl.DataFrame, found: pl.DataFrame, rules: PairRules) -> pl.DataFrame:
-    """The claims, each with a garment (garment_id, score, rule) or a reject: the best garment of its class, where neither the
-    photo nor the tags leave a doubt."""
+    """The claims, each with a garment (garment_id, score, rule) or a reject: the best garment of its class, if photo and tags
+    are unambiguous."""
     doubled = found.filter(pl.col(NUM_BOXES) > allowed_boxes()).sort(PHOTO, schema.CATEGORY)
     crowded = doubled.unique(PHOTO, keep="first", maintain_order=True).select(
         PHOTO, pl.format("{} of class {}", NUM_BOXES, schema.CATEGORY).alias("crowd")
@@ -163,8 +163,8 @@ def matches_by_rule(claims: pl.DataFrame, found: pl.DataFrame, rules: PairRules)
 
 
 def edges_of(claims: pl.DataFrame, found: pl.DataFrame, singles: bool) -> pl.DataFrame:
-    """Every garment of its class that may be a claim's product: photo, product_key, category, garment_id, score, image_id. Of a
-    class that the photo does not show too often, the best garment only (both shoes are one product)."""
+    """Every garment that may be a claim's product, by class: photo, product_key, category, garment_id, score, image_id. If the
+    photo does not show the class too often, only the best garment (both shoes are one product)."""
     doubtful = (pl.col(NUM_BOXES) > allowed_boxes()) | (pl.col(NUM_PRODUCTS) > 1)
     wanted = claims.filter((pl.col(NUM_BOXES) > 0) & pl.col(schema.IMAGE_ID).is_not_null() & (pl.lit(singles) | doubtful))
     place = pl.int_range(pl.len()).over(PHOTO, schema.CATEGORY)
@@ -174,14 +174,14 @@ def edges_of(claims: pl.DataFrame, found: pl.DataFrame, singles: bool) -> pl.Dat
 
 
 def matches_by_similarity(claims: pl.DataFrame, found: pl.DataFrame, edges: pl.DataFrame, limits: Limits) -> pl.DataFrame:
-    """The claims, each with a garment (garment_id, score, rule, similarity) or a reject: a garment and a product that are each
-    other's most alike, by a margin, and alike enough.
+    """The claims, each with a garment (garment_id, score, rule, similarity) or a reject: a garment and a product that are
+    mutually most similar, by a margin, and similar enough.
 
-    ``edges`` have cosine, likeness and share, null where a vector is missing.
+    ``edges`` have cosine, likeness and share, null if a vector is missing.
     """
     doubtful = (pl.col(NUM_BOXES) > allowed_boxes()) | (pl.col(NUM_PRODUCTS) > 1)
     alike = edges.drop_nulls(LIKENESS).sort(LIKENESS, schema.GARMENT_ID, descending=[True, False])
-    # the best garment of each product, and how alike the first one is that would be one too many
+    # the best garment of each product, and the similarity of the first one beyond the allowed number
     spare = pl.col(LIKENESS).get(allowed_boxes().first(), null_on_oob=True).alias("next_garment")
     best = alike.group_by(PHOTO, PRODUCT_KEY, maintain_order=True).agg(
         *(pl.col(c).first() for c in (schema.GARMENT_ID, schema.SCORE, COSINE, LIKENESS, SHARE)), spare
@@ -244,8 +244,8 @@ def matches_by_similarity(claims: pl.DataFrame, found: pl.DataFrame, edges: pl.D
 
 
 def with_judgements(claims: pl.DataFrame, found: pl.DataFrame, said: pl.DataFrame) -> pl.DataFrame:
-    """The claims after what people said of the garments (garment_id, product_key, verdict): a garment that was judged the same
-    is the product's, whatever rule or similarity had decided, and no other's; one judged similar or not ours is not."""
+    """The claims after judgements (garment_id, product_key, verdict): a garment judged the same is that product's and no
+    other's, whatever rule or similarity decided; one judged similar or not ours is rejected."""
     if said.is_empty():
         return claims
     said = said.join(found.select(PHOTO, schema.GARMENT_ID, schema.SCORE), on=schema.GARMENT_ID).sort(
@@ -282,9 +282,9 @@ def with_judgements(claims: pl.DataFrame, found: pl.DataFrame, said: pl.DataFram
 
 
 def pairs_of(tags: pl.DataFrame, claims: pl.DataFrame) -> tuple[pa.Table, pa.Table, int]:
-    """(rows of `pairs`, rejected tags: key, source, code, detail; how many tags there were).
+    """(rows of `pairs`, rejected tags: key, source, code, detail; number of tags).
 
-    The first of the posts that show the same photo gives the pair.
+    Of several posts with the same photo, the first gives the pair.
     """
     matched = claims.select(
         PHOTO,
@@ -332,7 +332,7 @@ def pairs_of(tags: pl.DataFrame, claims: pl.DataFrame) -> tuple[pa.Table, pa.Tab
 
 
 def tag_key(posts: pa.Array, products: pa.Array) -> pa.Array:
-    """post|product of each tag, string (N,): no two tags have the same."""
+    """post|product of each tag, string (N,), unique."""
     return ids.joined([posts.cast(pa.string()), products.cast(pa.string())], "|", "\\")
 
 
@@ -343,12 +343,12 @@ def parts_of_tag(key: str) -> tuple[str, str]:
 
 
 def pair_id(garment_id: str, product_key: str) -> str:
-    """sha256 of both, 64 hex digits: the same garment and product are the same pair in every run."""
+    """sha256 of both, 64 hex digits: a garment and product are the same pair in every run."""
     return hashlib.sha256(f"{garment_id}|{product_key}".encode()).hexdigest()
 
 
 def sample_of(edges: pl.DataFrame, hashes: Sequence[int] | np.ndarray, size: int) -> pl.DataFrame:
-    """category, garment_id and hash of each class's ``size`` garments of lowest hash: the same whatever the buckets were."""
+    """category, garment_id and hash of each class's ``size`` garments of lowest hash, independent of the buckets."""
     rows = edges.select(schema.CATEGORY, schema.GARMENT_ID).with_columns(hash=pl.Series(np.asarray(hashes, np.uint64)))
     rows = rows.unique(schema.GARMENT_ID).sort("hash", schema.GARMENT_ID)
     return rows.group_by(schema.CATEGORY, maintain_order=True).head(size)

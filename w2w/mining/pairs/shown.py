@@ -1,4 +1,4 @@
-"""What the mining report shows, looked up in the tables: a fixed sample, the same every time, and only its pictures."""
+"""Contents of the mining report, looked up in the tables: a fixed sample, the same every time, and only its pictures."""
 
 from collections.abc import Sequence
 
@@ -14,8 +14,8 @@ from w2w.mining.pairs.rules import parts_of_tag
 from w2w.table import delta, snapshot
 from w2w.table.pending import lookup
 
-_EACH = 6  # examples of a reason, at most
-_MEANINGS = {  # why, and what to do about it
+_EACH = 6  # examples per reason, at most
+_MEANINGS = {  # the reason, and what to do about it
     RejectCode.UNKNOWN_PRODUCT: (
         "The tag names a product that the catalog does not have.",
         "Is the whole feed ingested, and are withdrawn products kept? Then the post is older than the catalog: nothing to do.",
@@ -64,9 +64,9 @@ _MEANINGS = {  # why, and what to do about it
 
 
 def report_mining(store: str, out: str, shown: int) -> str:
-    """Writes the page of the tables as they are now: pairs, their rejects, and negatives where they fit; returns where it is.
+    """Writes the page for the current tables: pairs, their rejects, and negatives if they match; returns its path.
 
-    In memory: about 150 bytes a pair and a rejected tag, and the pictures that are shown.
+    In memory: about 150 bytes per pair and rejected tag, and the pictures shown.
     """
     made = snapshot.current(store, schema.PAIRS)
     columns = [c for c in schema.PAIRS.schema.names if c not in (schema.ANCHOR_IMAGE_ID, schema.SOURCE)]
@@ -120,7 +120,7 @@ def _pictures(store: str, table: schema.Table, keys: Sequence[str], column: str)
 
 
 def _titles(store: str, wanted: Sequence[str]) -> dict[str, str]:
-    """What the shop calls these products (or the images of these)."""
+    """The shop's titles of these products (or of the products of these images)."""
     products = pl.from_arrow(delta.current_products(store, [schema.PRODUCT_ID, schema.IMAGE_ID, schema.TITLE]))
     titles: dict[str, str] = {}
     for column in (schema.IMAGE_ID, schema.PRODUCT_ID):
@@ -162,7 +162,7 @@ def _pairs(store: str, rows: list[dict], negatives: dict[str, list[dict]], posts
 
 
 def _reasons(store: str, made: dict, rejects: pl.DataFrame, posts: pl.DataFrame, shown: int) -> list[Reason]:
-    """Every reason with examples: the photo with its garments, and the product as the catalog has it."""
+    """Every reason with examples: the photo with its garments, and the catalog's product."""
     counts = dict(rejects.group_by(schema.REJECT_CODE).len().iter_rows())
     some = rejects.with_columns(_hashes(rejects[schema.KEY])).sort("hash")
     some = some.group_by(schema.REJECT_CODE, maintain_order=True).head(shown)

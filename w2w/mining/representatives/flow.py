@@ -1,4 +1,4 @@
-"""Representative images on Ray: every product image is looked at once, then each product chooses."""
+"""Representative images on Ray: every product image is inspected once, then each product chooses."""
 
 from collections.abc import Mapping, Sequence
 
@@ -22,7 +22,7 @@ from w2w.table.tolerance import Tolerance
 
 
 def product_images(store: str) -> Keys:
-    """The images of the active products, each once."""
+    """The distinct images of the active products."""
     products = delta.current_products(store, [schema.IMAGE_ID, schema.ACTIVE])
     images = pc.unique(products.filter(products.column(schema.ACTIVE)).column(schema.IMAGE_ID).drop_null())
     return Keys([pa.chunked_array([images], pa.string())], len(images))
@@ -37,7 +37,7 @@ def represent(
     classes: Mapping[str, str] | None,
     lineage: Lineage,
 ) -> tuple[Counts, dict[str, int]]:
-    """Makes `representatives` in one task, which holds about 400 bytes a product image."""
+    """Replaces `representatives` in one task, which holds about 400 bytes per product image."""
     arguments = (store, list(product_key), ground_version, detector, classifier, dict(classes or {}), lineage)
     receipts = run_task(_represent, *arguments, title="represent")
     return snapshot.commit_snapshot(store, schema.REPRESENTATIVES, receipts, lineage, Tolerance(1.0))
@@ -66,7 +66,7 @@ def _represent(store, product_key, ground_version, detector, classifier, classes
 
 
 def _among(store: str, table: schema.Table, columns: list[str], images: pa.ChunkedArray, **partition: str) -> pa.Table:
-    """Rows of these images alone, batch by batch."""
+    """Rows of these images only, in batches."""
     parts = delta.parts(delta.open_table(store, table), **partition)
     empty = pa.schema([table.schema.field(c) for c in columns]).empty_table()
     batches = delta.read_batches(store, table, columns, parts, batch_rows=1_000_000)  # each look-up hashes all images
@@ -74,7 +74,7 @@ def _among(store: str, table: schema.Table, columns: list[str], images: pa.Chunk
 
 
 def _doubted(store: str, products: pa.Table, classifier: str, mapping: Mapping[str, str]) -> pl.DataFrame:
-    """image_id of pictures that the classifier, sure enough, takes for another class than the shop does."""
+    """image_id of pictures that the classifier confidently puts into another class than the shop does."""
     columns = [schema.OWNER_ID, schema.CATEGORY, schema.ACCEPTED]
     said = pl.from_arrow(
         _among(store, schema.CLASSIFICATIONS, columns, products.column(schema.IMAGE_ID), model_version=classifier)

@@ -1,4 +1,4 @@
-"""Represent: the image that stands for each product, alone on plain ground where the catalog has such a one."""
+"""Represent: the image that stands for each product, if possible alone on a plain background."""
 
 from dataclasses import dataclass, field
 
@@ -18,7 +18,7 @@ from w2w.table.delta import need_table
 from w2w.table.parts import Output
 from w2w.table.pending import rejected_keys, table_keys
 
-STAGE_CODE = 1  # raise it when the same tables would give other rows
+STAGE_CODE = 1  # bump when the same tables would give other rows
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def main(config: Config) -> Result:
     need_table(run.store, schema.PRODUCTS, "ingest")
     need_table(run.store, schema.IMAGES, "ingest")
     check_mapping(config.classes or {})
-    keyed_products(run.store, config.product_key)  # refuses an attribute that nobody has
+    keyed_products(run.store, config.product_key)  # raises for an attribute that no product has
     detector = chosen_version(run.store, schema.LOOKS, config.detector, "detector")
     classifier = chosen_version(run.store, schema.CLASSIFICATIONS, config.classifier, "classifier")
     ground = ids.digest(representatives.CODE)

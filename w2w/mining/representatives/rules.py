@@ -1,4 +1,4 @@
-"""The image that stands for a product: of all that the catalog has, the one that shows it alone on plain ground."""
+"""A product's representative image: of all that the catalog has, the one that shows it alone on a plain background."""
 
 import numpy as np
 import polars as pl
@@ -11,20 +11,20 @@ from w2w.images.decode import DecodeLimits, decode_many
 from w2w.images.resize import shrink
 from w2w.stage import with_rejects
 
-CODE = 1  # raise it when the same picture would get other numbers
+CODE = 1  # bump when the same picture would get other numbers
 
 GROUND_GIVES = pa.schema(
     [schema.GROUNDS.schema.field(c) for c in (schema.PLAIN, schema.BRIGHTNESS, schema.FOREGROUND, schema.STAGE_VERSION)]
 )
 _LONGEST_PX = 96
-_BORDER = 0.05  # of each side: thumbnails are cut close, and a product may touch one of them
-_TOLERANCE = 28  # of 255, in the channel that differs most: JPEG noise and a soft shadow stay ground
-_LITTLE, _MUCH = 0.08, 0.85  # share of the picture under which there is hardly a product, and over which it is cut off
-_DARK_GROUND = 0.7  # what is left of the score on black ground; it is plain, but rare among thumbnails
-_WORN, _OTHER_CLASS = 0.4, 0.8  # what is left where a person wears it, and where the classifier does not see it
-_APART = 0.3  # of the smaller box: two garments that share less lie apart
+_BORDER = 0.05  # of each side: thumbnails are cropped tightly, and a product may touch one of them
+_TOLERANCE = 28  # of 255, in the channel that differs most: JPEG noise and soft shadows count as background
+_LITTLE, _MUCH = 0.08, 0.85  # foreground share below which there is hardly a product, and above which it is cut off
+_DARK_GROUND = 0.7  # factor for a black background: plain, but rare among thumbnails
+_WORN, _OTHER_CLASS = 0.4, 0.8  # factors if a person wears it, and if the classifier sees another class
+_APART = 0.3  # of the smaller box: two garments that share less are apart
 
-# where on the body: one garment is often found as two classes, one body wears garments in two places
+# place on the body: one garment is often detected as two classes, one body wears garments in two places
 _PLACES = {TOP: "trunk", OUTER: "trunk", DRESS: "trunk", BOTTOM: "legs", SHOES: "feet", HAT: "head", BAG: "hand"}
 
 
@@ -41,8 +41,8 @@ def look_at_ground(rows: pa.Table, *, limits: DecodeLimits, stage_version: str) 
 
 
 def ground_of(image: np.ndarray) -> tuple[float, float, float]:
-    """(plain, brightness, foreground) of uint8 (H, W, 3): the share of the border that has its median colour, how bright that
-    is, and the share of the whole picture that has another one."""
+    """(plain, brightness, foreground) of uint8 (H, W, 3): the share of the border that has its median colour, the brightness of
+    that colour, and the share of the whole picture that has another one."""
     small = shrink(image, _LONGEST_PX).astype(np.int16)
     width = max(1, round(_BORDER * min(small.shape[:2])))
     inner = np.zeros(small.shape[:2], bool)
@@ -55,7 +55,7 @@ def ground_of(image: np.ndarray) -> tuple[float, float, float]:
 
 def persons_of(garments: pa.Table, looks: pa.Table) -> pl.DataFrame:
     """image_id of pictures in which somebody wears something: a person was found, or garments at two places of a body that lie
-    apart (a detector often takes one product for two things, at one place in the picture).
+    apart (a detector often takes one product for two things at one place of the picture).
 
     ``garments``: image_id, category, box_xyxy; ``looks``: image_id, crop_source.
     """
@@ -73,11 +73,11 @@ def persons_of(garments: pa.Table, looks: pa.Table) -> pl.DataFrame:
 
 
 def choose(products: pa.Table, grounds: pa.Table, persons: pl.DataFrame | None, doubted: pl.DataFrame | None) -> pa.Table:
-    """Rows of `representatives`, sorted by product: of every product's images that have a row in ``grounds`` the best.
+    """Rows of `representatives`, sorted by product: the best of each product's images that have a row in ``grounds``.
 
-    ``products``: product_key, image_id, a row an image; ``persons``: image_id of pictures with a person, None where no
-    detector ran; ``doubted``: image_id of pictures in which a classifier sees another class than the product's. Of equal scores
-    the smaller image_id wins.
+    ``products``: product_key, image_id, one row per image; ``persons``: image_id of pictures with a person, None if no detector
+    ran; ``doubted``: image_id of pictures in which a classifier sees another class than the product's. Ties go to the smaller
+    image_id.
     """
     rows = pl.from_arrow(products).unique().join(pl.from_arrow(grounds), on=schema.IMAGE_ID)
     for name, images in (("person", persons), ("doubt", doubted)):

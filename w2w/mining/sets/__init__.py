@@ -1,4 +1,4 @@
-"""Public data sets of pairs and outfits: which there are, and how one is opened."""
+"""Public data sets of pairs and outfits: the supported formats, and how to open one."""
 
 import os
 from collections.abc import Callable
@@ -47,7 +47,7 @@ class SetConfig:
         if self.format:
             plugins.check("set", self.format, SETS)
         if self.variant not in VARIANTS:
-            raise UsageError(f"set.variant={self.variant}: it is {' or '.join(VARIANTS)}")
+            raise UsageError(f"set.variant={self.variant}: must be {' or '.join(VARIANTS)}")
         if self.source is not None:
             check_name(self.source, "set.source", 64)
         for option in ("columns", "category"):
@@ -60,7 +60,7 @@ class SetConfig:
 
     @property
     def catalog(self) -> str:
-        """What the names of its products and photos begin with: the same for all variants."""
+        """Prefix of the ids of its products and photos, the same for all variants."""
         return self.source or plugins.short(self.format)
 
     @property
@@ -70,7 +70,7 @@ class SetConfig:
 
 
 def open_set(config: SetConfig) -> PublicSet:
-    """Raises UsageError where the format is not said, or its files are not there."""
+    """Raises UsageError if the format is not given, or its files are missing."""
     if not config.format:
         raise UsageError(f"set.format: name the data set: {', '.join(SETS)}")
     root = Path(storage.absolute(config.path))
@@ -86,7 +86,7 @@ def _classes(config: SetConfig) -> Classes:
     return Classes(config.format, config.classes)
 
 
-# name -> opens the folder of the set, with the folder of its pictures where that is another one
+# name -> opens the set's folder, given also the folder of its pictures if that is another one
 SETS: dict[str, Callable[[Path, Path | None, SetConfig], PublicSet]] = {
     "street2shop": lambda root, images, c: Street2Shop(root, images, _classes(c)),
     "in-shop": lambda root, images, c: InShop(root, images, _classes(c)),

@@ -1,4 +1,4 @@
-"""Sets that are there to be measured on: LookBench (arXiv 2601.14706), and the synthetic shop."""
+"""Benchmark sets: LookBench (arXiv 2601.14706), and the synthetic shop."""
 
 import csv
 import io
@@ -31,11 +31,11 @@ def _readable(file: Path) -> Iterator[None]:
 
 
 class LookBench(PublicSet):
-    """A folder a subset (real_studio_flat, aigen_studio, real_streetlook, aigen_streetlook; noise) with query*.parquet and
-    gallery*.parquet of the hub, pictures inside. Everything is a product: of partition query or gallery, its subset, category
-    and main attribute among its attributes; noise has no subset. Categories and attributes are compared without case.
+    """One folder per subset (real_studio_flat, aigen_studio, real_streetlook, aigen_streetlook; noise) with query*.parquet and
+    gallery*.parquet of the hub, pictures inside. Everything is a product: of partition query or gallery, with its subset,
+    category and main attribute as attributes; noise has no subset. Categories and attributes are compared ignoring case.
 
-    ``classes``: its categories as our classes; those not named have none.
+    ``classes``: its categories as our classes; unnamed ones have none.
     """
 
     def __init__(self, root: Path, classes: dict[str, str] | None):
@@ -79,8 +79,8 @@ class LookBench(PublicSet):
 
 
 class Wardrobe(PublicSet):
-    """What `python -m w2w.wardrobe.shop FOLDER` writes: products.csv, and posts.jsonl with true boxes. A garment of which less
-    than ``_LEAST_SEEN`` is seen is not asked for. It is there to be measured on: everything is of the test split."""
+    """The output of `python -m w2w.wardrobe.shop FOLDER`: products.csv, and posts.jsonl with true boxes. A garment less visible
+    than ``_LEAST_SEEN`` is not a query. A benchmark: everything is in the test split."""
 
     _LEAST_SEEN = 0.35
 

@@ -18,7 +18,7 @@ _BODY = {"1": TOP, "2": BOTTOM, "3": DRESS}  # clothes_type
 
 
 class _DeepFashion(PublicSet):
-    """What In-Shop and Consumer-to-Shop share: a list of boxes with the clothes type, and labels in the pictures' paths."""
+    """Common to In-Shop and Consumer-to-Shop: a list of boxes with the clothes type, and labels in the pictures' paths."""
 
     def __init__(self, root: Path, images: Path | None, classes: Classes, boxes: str):
         self._classes = classes
@@ -60,9 +60,9 @@ class _DeepFashion(PublicSet):
 class InShop(_DeepFashion):
     """In-Shop Clothes Retrieval: pictures of a product from several sides.
 
-    The gallery is the shop's and the queries are photos; of the training pictures, which have no such roles, the first view of
-    each group (02_1_front of 02_1_front, 02_2_side, ...) is the shop's and the others are photos. Right is every shop's picture
-    of the item, as the protocol counts it.
+    Gallery pictures are the shop's and query pictures are photos; of the training pictures, which have no such roles, the first
+    view of each group (02_1_front of 02_1_front, 02_2_side, ...) is the shop's and the others are photos. Every shop picture of
+    the item is a correct answer, as in the protocol.
     """
 
     def __init__(self, root: Path, images: Path | None, classes: Classes):
@@ -83,7 +83,7 @@ class InShop(_DeepFashion):
 
     @cached_property
     def _listed(self) -> dict[str, tuple[str, str]]:
-        """Item and status of each picture, of its first line: a picture is one row, whatever other lines say of it."""
+        """Item and status of each picture, from its first line; later lines of the same picture are ignored."""
         listed: dict[str, tuple[str, str]] = {}
         for _, name, item, status in self._rows():
             listed.setdefault(name, (item, status))
@@ -127,7 +127,7 @@ class InShop(_DeepFashion):
 
 
 class ConsumerToShop(_DeepFashion):
-    """Consumer-to-Shop Clothes Retrieval: the pairs are those that the list has, a line each."""
+    """Consumer-to-Shop Clothes Retrieval: exactly the pairs listed, one per line."""
 
     def __init__(self, root: Path, images: Path | None, classes: Classes):
         super().__init__(root, images, classes, "list_bbox_consumer2shop.txt")
@@ -159,9 +159,8 @@ class ConsumerToShop(_DeepFashion):
 
 
 class DeepFashion2(PublicSet):
-    """DeepFashion2 (README, "Data Organization"): a JSON a photo; boxes are corners. Items of a user's and a shop's photo are
-    one product where pair_id and style are the same and style is above 0; style 0 has no counterpart anywhere.
-    """
+    """DeepFashion2 (README, "Data Organization"): one JSON per photo; boxes are corners. Items of a user's and a shop's photo
+    are one product if pair_id and style match and style is above 0; style 0 has no counterpart anywhere."""
 
     _SPLITS = {"train": TRAIN, "validation": VAL}
 

@@ -1,5 +1,5 @@
-"""A public data set into the store: pictures and photos by workers, exactly once; then pairs, outfits and questions, each a
-snapshot of the set's own."""
+"""Importing a public data set: pictures and photos by workers, exactly once; then pairs, outfits and questions, each a snapshot
+of the set's own."""
 
 import hashlib
 from collections.abc import Iterable, Iterator
@@ -32,13 +32,13 @@ from w2w.table.sink import Lineage
 from w2w.table.tolerance import Tolerance
 from w2w.web.fetch import FetchConfig, Fetcher
 
-# what the stage that loads images wants to find beside a row
+# columns that the image-loading stage expects
 _LOADING = [f for f in LOAD_NEEDS if f.name != schema.IMAGE_URI]
 
 
 @dataclass(frozen=True)
 class Reading:
-    """How a set's pictures are read; ``catalog`` and ``source`` as in ``SetConfig``, ``version`` of how records are read."""
+    """How a set's pictures are read; ``catalog`` and ``source`` as in ``SetConfig``, ``version`` of the record reader."""
 
     catalog: str
     source: str
@@ -50,7 +50,7 @@ class Reading:
 
 
 class Pictures:
-    """One table that rows of a set go to with their pictures (``products`` or ``posts``): what is there, what is pending."""
+    """A table that receives a set's rows with their pictures (``products`` or ``posts``): what exists, what is pending."""
 
     def __init__(self, run: Run, reading: Reading, table: schema.Table, rows: Iterable[pa.Table], kind: pa.Schema):
         self._run, self._reading, self._table, self._rows = run, reading, table, rows
@@ -58,7 +58,7 @@ class Pictures:
         self.skipped = self.pending = self._refused = 0
 
     def write(self, config: JobConfig) -> int:
-        """Puts the pending rows into work files (counts them only, in a dry run); returns how many there are."""
+        """Writes the pending rows to work files (in a dry run it only counts them); returns their number."""
         store = self._run.store
         there = newest(store, self._table, self._reading.catalog)
         done = pc.binary_join_element_wise(there.column(self._table.key[0]), there.column(schema.ROW_DIGEST), "@")
@@ -83,7 +83,7 @@ class Pictures:
         return f"{self._run.run_id}/{self._table.name}"
 
     def load(self, config: JobConfig, lineage: Lineage) -> tuple[Counts, dict[str, int]]:
-        """Loads, checks and cuts the pending rows' pictures, and commits."""
+        """Loads, checks and crops the pending rows' pictures, and commits."""
         reading, images = self._reading, Output(schema.IMAGES, unique=schema.IMAGE_ID)
         loading = {
             "max_bytes": reading.fetch.max_bytes,
@@ -117,8 +117,8 @@ class Pictures:
 
 
 def check_records(public: PublicSet) -> None:
-    """Raises UsageError where outfits or questions cannot be read, before anything is committed: products and photos are read
-    before their pictures are loaded, and these are made of what was committed."""
+    """Raises UsageError if outfits or questions cannot be read, before anything is committed: they are built only after the
+    pictures of products and photos are committed."""
     for _ in chain(public.outfits(), public.questions()):
         pass
 
@@ -136,7 +136,7 @@ def newest(store: str, table: schema.Table, catalog: str) -> pa.Table:
 
 
 def known_of(store: str, reading: Reading) -> tuple[of.Known, str]:
-    """What the store has of the set, and a digest of that."""
+    """The set's contents in the store, and a digest of them."""
     digest = hashlib.sha256()
     maps = []
     for table in (schema.PRODUCTS, schema.POSTS):
@@ -154,9 +154,9 @@ def write_snapshots(
     run: Run, public: PublicSet, reading: Reading, lineage: Lineage, tolerance: Tolerance
 ) -> tuple[Counts, dict[str, int], dict[str, Any]]:
     """Pairs, outfits and questions of the set, as far as its pictures are in the store. Returns the counts, the tables'
-    versions, and what became of each. A table that has this very snapshot is left alone, and one for which the set has nothing.
+    versions, and the outcome for each. A table that has this very snapshot, or for which the set has nothing, is left alone.
 
-    Raises JobFailed, and leaves the table as it was, above ``tolerance``.
+    Raises JobFailed, and leaves the table unchanged, above ``tolerance``.
     """
     known, there = known_of(run.store, reading)
     catalog, source = reading.catalog, reading.source

@@ -14,7 +14,7 @@ from w2w.stage import Counts, Pool
 from w2w.table import work
 from w2w.web.fetch import ListedFetchConfig
 
-STAGE_CODE = 1  # raise it when the same files would be read differently
+STAGE_CODE = 1  # bump when the same files would be read differently
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def main(config: Config) -> Result:
     public = open_set(config.set)
     own = plugins.version_of("set", config.set.format, SETS)
     settings = {k: v for k, v in asdict(config.set).items() if k not in ("path", "images", "source", "variant")}
-    settings = {k: v for k, v in settings.items() if k not in ("columns", "category") or v is not None}  # these came later
+    settings = {k: v for k, v in settings.items() if k not in ("columns", "category") or v is not None}  # added later
     version = ids.digest(STAGE_CODE, settings, config.set.catalog, config.decode, config.crop_px, *own)
     reading = Reading(config.set.catalog, config.set.name, version, config.crop_px, config.decode, config.fetch, config.pool)
     sold, worn = shop_rows(public.shops(), reading.catalog, version), photo_rows(public.photos(), reading.catalog, version)

@@ -1,4 +1,4 @@
-"""K-Fashion (AI Hub): photos of outfits, every garment with its box, and the style that the outfit has."""
+"""K-Fashion (AI Hub): photos of outfits, with a box per garment and the outfit's style."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -15,14 +15,14 @@ from w2w.mining.splits.shares import split_of
 
 
 class KFashion(PublicSet):
-    """It knows no products: every garment's box is a picture of its own, with the outfit's style among its attributes, and the
-    garments of one photo are an outfit that was worn, of two or more slots. Splits are drawn by photo."""
+    """Without product ids: every garment's box is a picture of its own, with the outfit's style as an attribute, and two or
+    more garments (slots) of one photo are a worn outfit. Splits are drawn by photo."""
 
     def __init__(self, root: Path, images: Path | None, classes: Classes, shares: tuple[float, float]):
         self._root, self._images, self._classes, self._shares = root, images, classes, shares
 
     def _photos(self) -> Iterator[tuple[KPhoto, str, list[Shop]]]:
-        """Each photo with its split and its garments that are of our classes."""
+        """Each photo with its split and its garments of our classes."""
         for photo in kfashion.read(self._root, self._images):
             split = split_of(pa.array([photo.name], pa.string()), *self._shares)[0]
             style = (("style", ", ".join(photo.styles)),) if photo.styles else ()

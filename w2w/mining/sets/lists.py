@@ -1,4 +1,4 @@
-"""Pairs of anchor and positive, and triplets, that somebody has in a list or in folders: the generic set `pairs`."""
+"""Pairs of anchor and positive, or triplets, from a list or folders: the generic set `pairs`."""
 
 import csv
 import io
@@ -42,14 +42,14 @@ class _Row:
 class PairList(PublicSet):
     """Three layouts:
 
-    - a CSV (the path itself, or pairs.csv in the folder) with columns anchor and positive, and as far as it has them negative,
-      category, product and split; ``columns`` gives other names of them. Files are relative to ``images``, or to the CSV.
-    - folders anchor/, positive/ and, of triplets, negative/: files of one name (whatever their ending) belong together.
-    - a folder a pair with anchor.jpg, positive.jpg and, of triplets, negative.jpg, at any depth; where the folder above has the
-      name of a class, that is the pair's.
+    - a CSV (the path itself, or pairs.csv in the folder) with columns anchor and positive, and optionally negative, category,
+      product and split; ``columns`` maps other names to them. Files are relative to ``images``, or to the CSV.
+    - folders anchor/, positive/ and, for triplets, negative/: files of one name (whatever their suffix) belong together.
+    - one folder per pair with anchor.jpg, positive.jpg and, for triplets, negative.jpg, at any depth; if the parent folder is
+      named after a class, that is the pair's.
 
-    Positives of one product are its pictures; without a product each positive is one. Negatives are products too, and no more
-    is made of them: `w2w harden` finds harder ones. Splits are drawn by product where they are not said.
+    Positives of one product are its pictures; without a product each positive is one. Negatives are products too, and are not
+    used otherwise: `w2w harden` finds harder ones. Splits are drawn by product if they are not given.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class PairList(PublicSet):
         if strange := [name for name in self._columns if name not in COLUMNS]:
             raise UsageError(f"set.columns: {strange[0]!r} is none of {', '.join(COLUMNS)}")
         if category is not None and category not in CATEGORIES:
-            raise UsageError(f"set.category={category}: it is one of {', '.join(CATEGORIES)}")
+            raise UsageError(f"set.category={category}: must be one of {', '.join(CATEGORIES)}")
         file = root if root.is_file() else root / "pairs.csv"
         self._file = file if file.is_file() else None
         self._images = images or (file.parent if self._file else root)
@@ -111,7 +111,7 @@ class PairList(PublicSet):
             raise UsageError(f"{file}, line {lines.line_num}: not valid CSV: {e}") from e
 
     def _beside(self) -> Iterator[_Row]:
-        """Of folders anchor/, positive/ and negative/."""
+        """From folders anchor/, positive/ and negative/."""
         sides = {side: self._by_stem(side) for side in SIDES if os.path.isdir(self._images / side)}
         for stem, anchor in sides[ANCHOR].items():
             if stem not in sides[POSITIVE]:
@@ -129,7 +129,7 @@ class PairList(PublicSet):
         return found
 
     def _foldered(self) -> Iterator[_Row]:
-        """Of a folder a pair."""
+        """From one folder per pair."""
         pairs: dict[Path, dict[str, str]] = defaultdict(dict)
         for file in files_below(self._images, _ENDINGS):
             if file.stem in SIDES:
@@ -143,7 +143,7 @@ class PairList(PublicSet):
 
     @cached_property
     def _rows(self) -> list[_Row]:
-        """All of them, checked; about 500 bytes each."""
+        """All rows, checked; about 500 bytes each."""
         rows: list[_Row] = []
         shown: dict[str, _Row] = {}
         for row in self._read():
@@ -172,7 +172,7 @@ class PairList(PublicSet):
 
     @cached_property
     def _splits(self) -> dict[str, str]:
-        """Of each product; the first row that says one counts, and no other may say another."""
+        """The split of each product; the first row that gives one counts, and no other may contradict it."""
         said: dict[str, _Row] = {}
         for row in self._rows:
             first = said.setdefault(self._product(row), row)
@@ -184,7 +184,7 @@ class PairList(PublicSet):
         return {product: row.split or drawn[product] for product, row in said.items()}
 
     def _together(self, products: list[str]) -> list[str]:
-        """For each product the first of those that anchors connect it with: an anchor is in one split."""
+        """For each product, the first product that anchors connect it with: an anchor is in one split."""
         number = {product: i for i, product in enumerate(products)}
         first: dict[str, int] = {}
         shown = [number[self._product(row)] for row in self._rows]

@@ -29,7 +29,7 @@ _FILES = {"train": TRAIN, "valid": VAL, "test": TEST}
 
 
 class Polyvore(PublicSet):
-    """Items are named by their pictures (images/{item_id}.jpg), outfits list them, questions name them as {set_id}_{index}."""
+    """Items are identified by their pictures (images/{item_id}.jpg), outfits list them, questions refer to {set_id}_{index}."""
 
     def __init__(self, root: Path, images: Path | None, classes: Classes, variant: str):
         self._metadata = find(root, "polyvore_item_metadata.json")
@@ -50,7 +50,7 @@ class Polyvore(PublicSet):
 
     @cached_property
     def _items(self) -> dict[str, Item]:
-        """About 300 bytes an item. Of two records of one item the first counts, as it does among the products."""
+        """About 300 bytes per item. Of two records of one item the first counts, as for products."""
         items: dict[str, Item] = {}
         for item_id, _, label, category in self._records():
             items.setdefault(item_id, Item(item_id, label, category))
@@ -68,7 +68,7 @@ class Polyvore(PublicSet):
             yield Shop(item_id, item_id, image, label, category, None, title=title or None)
 
     def _outfits(self, split: str) -> Iterator[tuple[str, str, list[tuple[str, Item]]]]:
-        """(where, set_id, items with the places that questions call them by) of a split's outfits."""
+        """(where, set_id, items with the positions that questions refer to) of a split's outfits."""
         file = find(self._folder, f"{split}.json")
         for where, value in members(file):
             record = Record(where, value)
@@ -89,7 +89,7 @@ class Polyvore(PublicSet):
 
     def questions(self) -> Iterator[Question]:
         for name, split in _FILES.items():
-            places: dict[str, Item | None] = {}  # None: of several items, so that nobody can tell which is meant
+            places: dict[str, Item | None] = {}  # None: several items, so that the reference is ambiguous
             for _, _, items in self._outfits(name):
                 for place, item in items:
                     places[place] = None if place in places else item
@@ -100,14 +100,14 @@ class Polyvore(PublicSet):
                 yield from self._lines(lines.with_suffix(".txt"), places, split)
 
     def _blanks(self, file: Path, places: dict[str, Item | None], split: str) -> Iterator[Question]:
-        """The right answer is the one of the question's own set; in the file it comes first, so that the answers are put into
-        an order that says nothing: by a digest of question and answer."""
+        """The right answer comes from the question's own set; the file lists it first, so the answers are shuffled by a digest
+        of question and answer."""
         for number, (where, value) in enumerate(members(file)):
             record = Record(where, value)
             asked, answers = (record.get(field, list) for field in ("question", "answers"))
             record.get("blank_position", int)
             if not asked or len(answers) < 2:
-                raise UsageError(f"{where}: {len(asked)} items and {len(answers)} answers are no question")
+                raise UsageError(f"{where}: {len(asked)} items and {len(answers)} answers are not a question")
             sets = {_set_of(place, where) for place in asked}
             for answer in answers:
                 _set_of(answer, where)
@@ -142,7 +142,7 @@ def _question(
     where: str,
     why: str = "",
 ) -> Question:
-    """``asked``: places of the items and of the answers, of which only a fill-in-the-blank has some."""
+    """``asked``: references to the items and answers; only fill-in-the-blank questions have answers."""
     for place in (*asked[0], *asked[1]):
         if place not in places:
             raise UsageError(f"{where}: there is no outfit with an item {place!r} in this split")

@@ -1,7 +1,7 @@
-"""What a public data set of pairs or outfits says, in one form: pictures of products, photos with garments, outfits, questions.
+"""Records of public data sets of pairs or outfits, in one form: product pictures, photos with garments, outfits, questions.
 
-A set is read more than once and never held: its methods yield plain records in the order of its files. A file or record that is
-not what the set's documents promise raises UsageError with both names.
+A set is read more than once and never held in memory: its methods yield plain records in file order. A file or record that
+violates the set's documented format raises UsageError naming both.
 """
 
 import re
@@ -22,16 +22,16 @@ FILL_IN_BLANK, COMPATIBILITY = "fill_in_blank", "compatibility"
 
 @dataclass(frozen=True)
 class Shop:
-    """One picture of a product. ``product``: what makes pictures one product; None where the set does not say.
+    """One picture of a product. ``product``: what makes pictures one product; None if the set does not say.
 
-    ``box``: the picture shows more than the product, which is inside. ``notes``: what else the set says of it.
+    ``box``: the product's place in a picture that shows more. ``notes``: the set's further attributes.
     """
 
     name: str
     product: str | None
     image_uri: str
     label: str
-    category: str | None  # None: it is none of our classes
+    category: str | None  # None: not one of our classes
     split: str | None
     box: Box | None = None
     title: str | None = None
@@ -70,7 +70,7 @@ class Item:
 
 @dataclass(frozen=True)
 class Outfit:
-    """``why``: what is wrong with the set's record of it; "" where nothing is."""
+    """``why``: what is wrong with the set's record of it; "" if nothing is."""
 
     name: str
     items: tuple[Item, ...]
@@ -80,8 +80,8 @@ class Outfit:
 
 @dataclass(frozen=True)
 class Question:
-    """``right``: position of the right answer, or 1 and 0 for items that do and do not go together; None where the set's record
-    does not tell, and ``why`` says so."""
+    """``right``: position of the right answer, or 1 and 0 for compatible and incompatible items; None if the set's record does
+    not say, and ``why`` gives the reason."""
 
     name: str
     kind: str
@@ -93,10 +93,10 @@ class Question:
 
 
 class PublicSet:
-    """A set that says nothing: a reader overrides what its set has."""
+    """An empty set: a reader overrides what its set has."""
 
     def digest(self) -> str:
-        """Of what ``outfits`` and ``questions`` are read from."""
+        """Of the source of ``outfits`` and ``questions``."""
         return ""
 
     def shops(self) -> Iterator[Shop]:
@@ -113,7 +113,7 @@ class PublicSet:
 
 
 class Classes:
-    """A set's own words for clothes as our classes, by name."""
+    """Maps a set's labels to our classes, by name."""
 
     def __init__(self, vocabulary: str, own: dict[str, str] | None):
         labels = {*VOCABULARIES[vocabulary], *(label.strip().lower() for label in own or {})}
@@ -122,16 +122,16 @@ class Classes:
         self._vocabulary = vocabulary
 
     def of(self, label: str, where: str) -> str | None:
-        """Our class, None where it has none. Raises UsageError for a label that the set does not have."""
+        """Our class, or None. Raises UsageError for a label that the set does not have."""
         try:
             return self._classes[label.strip().lower()]
         except KeyError:
             known = nearest(label.lower(), sorted(self._classes))
-            raise UsageError(f"{where}: {label!r} is no label of {self._vocabulary}.{known}") from None
+            raise UsageError(f"{where}: {label!r} is not a label of {self._vocabulary}.{known}") from None
 
 
 def find(root: Path, *places: str) -> Path:
-    """The first of the places below ``root`` that is there. Raises UsageError naming them."""
+    """The first of the paths below ``root`` that exists. Raises UsageError naming them."""
     for place in places:
         if (root / place).exists():
             return root / place
@@ -139,10 +139,10 @@ def find(root: Path, *places: str) -> Path:
 
 
 def columns(path: Path, names: tuple[str, ...]) -> Iterator[tuple[str, list[str]]]:
-    """(where, values) of each line of one of DeepFashion's lists: how many lines, the columns' names, then the lines.
+    """(where, values) of each line of one of DeepFashion's lists: number of lines, column names, then the lines.
 
-    The names in the file may come in another order or with others between them; values come in that of ``names``. A file with
-    another number of lines than its first one says was cut off: UsageError.
+    Columns in the file may be in any order, with others in between; values follow ``names``. A file whose number of lines
+    differs from its first line is truncated: UsageError.
     """
     lines = enumerate(_lines(path), 1)
     _, first = next(lines, (1, ""))
@@ -186,8 +186,8 @@ def corners(values: list[str], where: str) -> Box:
 
 
 def members(path: Path) -> Iterator[tuple[str, object]]:
-    """(where, value) of each element of a JSON list, or (name, value) of each field of a JSON object, one at a time: the file's
-    text is held, its records are not."""
+    """(where, value) of each element of a JSON list, or (name, value) of each field of a JSON object, one at a time: only the
+    file's text is held in memory."""
     text = read_text(path)
 
     def skip(at: int, wanted: str) -> int:

@@ -17,15 +17,15 @@ from w2w.images.decode import DecodeLimits, decode_many
 from w2w.mining.sets.records import Anchor, Item, Outfit, Photo, Question, Shop
 from w2w.stage import with_rejects
 
-Row = dict | tuple[str, Reject]  # a row of a table, or the key of one that cannot be and why
+Row = dict | tuple[str, Reject]  # a row of a table, or the key and reject of an invalid one
 
 ANCHORS = "anchors"
-PRODUCT = "product"  # the attribute that makes pictures one product: --product_key product
-_FULL_PX = 1 << 20  # no picture is larger: a shop's picture is cut and not shrunk
+PRODUCT = "product"  # the attribute that identifies a product across pictures: --product_key product
+_FULL_PX = 1 << 20  # larger than any picture: a shop's picture is cropped but not shrunk
 _DIGEST_CHARS = 32
 
 _ANCHOR = pa.struct([(schema.BOX, schema.XYXY), (schema.CATEGORY, pa.string()), (schema.ORIGINAL_LABEL, pa.string())])
-# what a set says of a product or post; what its picture says is added by the workers
+# what a set says of a product or post; workers add what its picture shows
 SHOP_SCHEMA = pa.schema(
     [pa.field(schema.KEY, pa.string()), pa.field(schema.BOX, schema.XYXY)]
     + [
@@ -47,7 +47,7 @@ CUT_GIVES = pa.schema([schema.IMAGES.schema.field(c) for c in (schema.IMAGE_ID, 
 
 
 def shop_rows(shops: Iterable[Shop], catalog: str, version: str, batch_rows: int = 20_000) -> Iterator[pa.Table]:
-    """SHOP_SCHEMA. A product of none of our classes is listed as ``etc``; its own label stays in the attributes."""
+    """SHOP_SCHEMA. A product of none of our classes is listed as ``etc``; its own label is kept in the attributes."""
 
     def row(shop: Shop) -> dict:
         said = {PRODUCT: shop.product and f"{catalog}/{shop.product}", "label": shop.label, "source": catalog}
@@ -69,7 +69,7 @@ def shop_rows(shops: Iterable[Shop], catalog: str, version: str, batch_rows: int
 
 
 def photo_rows(photos: Iterable[Photo], catalog: str, version: str, batch_rows: int = 20_000) -> Iterator[pa.Table]:
-    """PHOTO_SCHEMA. Anchors of none of our classes are left out; their pairs are rejected where pairs are made."""
+    """PHOTO_SCHEMA. Anchors of none of our classes are left out; their pairs are rejected when pairs are built."""
 
     def row(photo: Photo) -> dict:
         post_id, digest = f"{catalog}/{photo.name}", ids.digest(version, photo, length=_DIGEST_CHARS)
@@ -91,8 +91,8 @@ def photo_rows(photos: Iterable[Photo], catalog: str, version: str, batch_rows: 
 
 
 def once(column: str, tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
-    """The tables, the second and later rows of one id in ``column`` marked as rejected (DUPLICATE_KEY), under keys of their
-    own: the first may be gone from the set tomorrow."""
+    """The tables, in which all but the first row of one id in ``column`` are marked as rejected (DUPLICATE_KEY), under keys of
+    their own: the first may disappear from the set tomorrow."""
     seen: set[bytes] = set()
     counts: Counter[str] = Counter()
     for table in tables:
@@ -113,7 +113,7 @@ def once(column: str, tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
 
 
 def cut_products(rows: pa.Table, *, limits: DecodeLimits) -> pa.Table:
-    """Where the set has a box of the product, the picture is what is inside: an image of its own. BAD_BOX for one outside."""
+    """If the set has a box of the product, the picture is cropped to it: an image of its own. BAD_BOX for one outside."""
     found = rows.select([schema.IMAGE_ID, schema.BYTES, schema.SOURCE_URI]).to_pylist()
     given = rows.column(schema.BOX).to_pylist()
     at = [i for i, box in enumerate(given) if box is not None]
@@ -166,12 +166,12 @@ def cut_anchors(rows: pa.Table, *, stage_version: str, crop_px: int, limits: Dec
 
 
 def anchor_id(image_id: str, category: str, box: Sequence[float] | None, stage_version: str) -> str:
-    """The id of an annotated garment: of its box as the set has it, so that it is known before the photo is opened."""
+    """The id of an annotated garment, from its box as given in the set, so that it is known before the photo is opened."""
     return garment_id(image_id, category, np.asarray(box or (), np.float32).tolist(), stage_version)
 
 
 def _inside(box: Sequence[float], photo: np.ndarray) -> list[float] | None:
-    """The part of the box inside the photo; None where it has no pixel there."""
+    """The part of the box inside the photo; None if it covers no pixel."""
     clipped = boxes.clip(np.array([box], np.float32), photo.shape[1], photo.shape[0])[0]
     return clipped.tolist() if (clipped[2:] - clipped[:2] >= 1).all() else None
 
@@ -182,7 +182,7 @@ def _numbers(box: Sequence[float]) -> str:
 
 @dataclass(frozen=True)
 class Known:
-    """What the store has of a set, by the names that its records have there: about 200 bytes a picture."""
+    """The set's contents in the store, by their names in its records: about 200 bytes per picture."""
 
     products: dict[str, str]  # product_id -> image_id
     posts: dict[str, str]  # post_id -> image_id
@@ -190,7 +190,7 @@ class Known:
 
 
 def _first(key: str, seen: set[bytes]) -> bool:
-    """Whether the key comes for the first time; ``seen`` learns it, in about 100 bytes."""
+    """Whether the key is new; adds it to ``seen``, in about 100 bytes."""
     digest = bytes.fromhex(ids.digest(key, length=32))
     first = digest not in seen
     seen.add(digest)
@@ -200,8 +200,8 @@ def _first(key: str, seen: set[bytes]) -> bool:
 def gathered(
     table: schema.Table, found: Iterator[Row], batch_rows: int = 50_000
 ) -> Iterator[tuple[pa.Table, list[tuple[str, Reject]]]]:
-    """Rows of the table and what is rejected beside them, in batches. Of rows with one key the first is kept, the others are
-    DUPLICATE_KEY: about 100 bytes a row are held. No two rejects have the same key."""
+    """Rows of the table and the rejects beside them, in batches. Of rows with one key the first is kept, the others are
+    DUPLICATE_KEY: about 100 bytes per row are held. Rejects have unique keys."""
     seen: set[bytes] = set()
     counts: Counter[str] = Counter()
     key = table.key[0]
@@ -220,8 +220,8 @@ def gathered(
 
 
 def pairs(photos: Iterable[Photo], known: Known, catalog: str, source: str, version: str) -> Iterator[Row]:
-    """Every garment with every picture of its product: a row of table ``pairs``, or the key and why it is none. Of two records
-    of one photo the first counts, as it does among the posts."""
+    """Every garment with every picture of its product: a row of table ``pairs``, or the key and its reject. Of two records of
+    one photo the first counts, as for posts."""
     seen: set[str] = set()
     for photo in photos:
         post_id = f"{catalog}/{photo.name}"
@@ -229,7 +229,7 @@ def pairs(photos: Iterable[Photo], known: Known, catalog: str, source: str, vers
         seen.add(post_id)
         image = known.posts.get(post_id)
         for number, anchor in enumerate(photo.anchors):
-            found = Reject(RejectCode.DUPLICATE_KEY, "the photo came before, of another record") if again else None
+            found = Reject(RejectCode.DUPLICATE_KEY, "another record has the same photo") if again else None
             found = found or _garment(anchor, image, known, version)
             for shop in anchor.shops or ("",):
                 key = f"{post_id}#{number} {catalog}/{shop or anchor.product}"
@@ -237,9 +237,9 @@ def pairs(photos: Iterable[Photo], known: Known, catalog: str, source: str, vers
                 if isinstance(found, Reject):
                     yield key, found
                 elif not shop:
-                    yield key, Reject(RejectCode.UNKNOWN_PRODUCT, f"the set has no shop's picture of product {anchor.product}")
+                    yield key, Reject(RejectCode.UNKNOWN_PRODUCT, f"the set has no shop picture of product {anchor.product}")
                 elif positive is None:
-                    yield key, Reject(RejectCode.NO_PHOTO, f"the shop's picture {shop} could not be had")
+                    yield key, Reject(RejectCode.NO_PHOTO, f"the shop picture {shop} could not be loaded")
                 else:
                     product = f"{catalog}/{anchor.product}"
                     yield {
@@ -259,11 +259,11 @@ def pairs(photos: Iterable[Photo], known: Known, catalog: str, source: str, vers
 
 
 def _garment(anchor: Anchor, image: str | None, known: Known, version: str) -> str | Reject:
-    """The id of the anchor in table ``garments``, or why it is not there."""
+    """The id of the anchor in table ``garments``, or why it is missing."""
     if anchor.category is None:
-        return Reject(RejectCode.NO_CATEGORY, f"{anchor.label!r} is none of our classes")
+        return Reject(RejectCode.NO_CATEGORY, f"{anchor.label!r} is not one of our classes")
     if image is None:
-        return Reject(RejectCode.NO_PHOTO, "the photo could not be had")
+        return Reject(RejectCode.NO_PHOTO, "the photo could not be loaded")
     found = anchor_id(image, anchor.category, anchor.box, version)
     if found not in known.garments:
         return Reject(RejectCode.BAD_BOX, f"({_numbers(anchor.box or ())}) has no pixel in the photo")
@@ -271,7 +271,7 @@ def _garment(anchor: Anchor, image: str | None, known: Known, version: str) -> s
 
 
 def outfits(found: Iterable[Outfit], known: Known, catalog: str, source: str) -> Iterator[Row]:
-    """Rows of table ``outfits``, or the key and why it is none."""
+    """Rows of table ``outfits``, or the key and its reject."""
     for outfit in found:
         key = f"{source}/{outfit.name}"
         items = _items(outfit.items, known, catalog)
@@ -294,8 +294,8 @@ def outfits(found: Iterable[Outfit], known: Known, catalog: str, source: str) ->
 
 
 def questions(found: Iterable[Question], known: Known, catalog: str, source: str) -> Iterator[Row]:
-    """Rows of table ``questions``, or the key and why it is none. Of a question whose pictures are not all there nothing is
-    left: with fewer answers it would be an easier one."""
+    """Rows of table ``questions``, or the key and its reject. A question with missing pictures is rejected whole: with fewer
+    answers it would be easier."""
     for question in found:
         key = f"{source}/{question.kind}/{question.name}"
         items, answers = (_items(some, known, catalog) for some in (question.items, question.answers))
@@ -318,12 +318,12 @@ def questions(found: Iterable[Question], known: Known, catalog: str, source: str
 
 
 def _items(items: Sequence[Item], known: Known, catalog: str) -> list[dict] | Reject:
-    """OUTFIT_ITEMs. An item's id is its picture's: what has a vector."""
+    """OUTFIT_ITEMs. An item's id is its picture's, which has the vector."""
     found = []
     for item in items:
         image = known.products.get(f"{catalog}/{item.shop}")
         if image is None:
-            return Reject(RejectCode.NO_PHOTO, f"the picture of item {item.shop} could not be had")
+            return Reject(RejectCode.NO_PHOTO, f"the picture of item {item.shop} could not be loaded")
         found.append(
             {schema.SLOT: item.slot, schema.ITEM_ID: image, schema.IMAGE_ID: image, schema.CATEGORY: item.category or ETC}
         )

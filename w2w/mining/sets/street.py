@@ -21,11 +21,11 @@ _IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".gif")
 
 
 class Street2Shop(PublicSet):
-    """photos.txt with a URL a photo, and per category train_pairs, test_pairs (a box in a street photo, a product) and
-    retrieval (a product's photos). Right is every photo of the product in the category: retrieval is inside a known category.
+    """photos.txt with a URL per photo, and per category train_pairs, test_pairs (a box in a street photo, a product) and
+    retrieval (a product's photos). Every photo of the product in the category is correct: retrieval is within a known category.
 
-    ``images``: a folder of downloaded photos, named by number (0000000001.jpg or 1.jpg); without it the URLs are asked, of
-    which many are dead.
+    ``images``: a folder of downloaded photos, named by number (0000000001.jpg or 1.jpg); without it the URLs are fetched (many
+    are dead).
     """
 
     def __init__(self, root: Path, images: Path | None, classes: Classes):
@@ -68,7 +68,7 @@ class Street2Shop(PublicSet):
 
     @cached_property
     def _products(self) -> dict[int, str]:
-        """The split of each product that a pair names."""
+        """The split of each product that occurs in a pair."""
         splits: dict[int, str] = {}
         for split in (TEST, TRAIN):
             for _, _, records in self._files(f"{split}_pairs"):
@@ -77,7 +77,7 @@ class Street2Shop(PublicSet):
 
     @cached_property
     def _shops_of(self) -> dict[tuple[str, int], list[str]]:
-        found = defaultdict(dict)  # a dict keeps the order and drops what is listed twice
+        found = defaultdict(dict)  # a dict keeps the order and drops repeats
         for label, _, records in self._files("retrieval"):
             for record in records:
                 product, photo = record.get("product", int), record.get("photo", int)
@@ -113,7 +113,7 @@ class Street2Shop(PublicSet):
 class LookBook(PublicSet):
     """A folder of PID000001_CLEAN1_IID000000.jpg: CLEAN1 is the product's picture, CLEAN0 somebody who wears it.
 
-    It has no boxes and no labels: its products are tops. It has no split either: a product's is drawn by its hash.
+    It has neither boxes nor labels (all products are tops) nor splits (drawn by the product's hash).
     """
 
     def __init__(self, root: Path, val_share: float, test_share: float):

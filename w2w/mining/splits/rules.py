@@ -1,10 +1,10 @@
-"""Splits without leaks: what is connected goes to one split, whole.
+"""Splits without leaks: connected components go to one split as a whole.
 
-Hard links are never cut: rows of one product, and products and posts that show one picture or near-duplicates of it. A tag
-(a post names a product) connects too, but in a real shop a few popular products connect nearly everything, and one component
-would fill one split. So a component over a share of all owners falls apart into what its hard links hold together, and these
-parts are dealt so that few tags lead from one split to another (``cutting``): mining rejects those (`crosses_split`). The
-shares are met in tags that are kept. Val and test products stay unseen in training.
+Hard links are never cut: rows of one product, and products and posts that show one picture or near-duplicates of it. A tag (a
+post names a product) connects too, but in a real shop a few popular products connect nearly everything, and one component would
+fill one split. So a component above a share of all owners is broken into the parts held together by hard links, and these are
+distributed so that few tags cross splits (``cutting``): mining rejects those (`crosses_split`). The shares refer to the tags
+kept. Val and test products stay unseen in training.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -22,7 +22,7 @@ from w2w.mining.components import components, sizes
 from w2w.mining.splits.cutting import cut_edges
 from w2w.mining.tags import PRODUCT_KEY
 
-SPLIT_CODE = 3  # raise it when the same rows would be split differently
+SPLIT_CODE = 3  # bump when the same rows would be split differently
 SPLITS = ("train", "val", "test")
 PRODUCT, POST = "product", "post"
 _TAGS_AT_ONCE = 250_000  # 100 bytes each
@@ -46,16 +46,16 @@ class SplitRules:
 
 @dataclass(frozen=True)
 class Dealt:
-    """Rows of table `splits`, a batch at a time, and what was cut."""
+    """Rows of table `splits`, in batches, and what was cut."""
 
     rows: Iterator[pa.Table]
     counts: np.ndarray  # (2, 3): products and posts, by split
     num_components: int
     num_cut: int  # components over the limit
     largest: int  # owners of the largest component before cutting
-    largest_whole: int  # and of what was dealt as one
-    num_tags: int  # of posts to products that are there
-    kept: np.ndarray  # (3,): of them, how many lead to a product of the post's own split
+    largest_whole: int  # and after it
+    num_tags: int  # of posts to existing products
+    kept: np.ndarray  # (3,): tags to a product in the post's own split
 
     @property
     def num_lost(self) -> int:
@@ -63,7 +63,7 @@ class Dealt:
 
 
 def check_rules(rules: SplitRules) -> None:
-    """Raises UsageError for shares that are none."""
+    """Raises UsageError for invalid shares."""
     shares = (rules.train, rules.val, rules.test)
     if min(shares) < 0 or abs(sum(shares) - 1) > 1e-9:
         raise UsageError(
@@ -73,20 +73,19 @@ def check_rules(rules: SplitRules) -> None:
         raise UsageError(f"--split.max_component={rules.max_component}: a share above 0, at most 1")
 
 
-Batches = Callable[[], Iterable[pa.Table]]  # reads anew at every call, the same rows in the same order
+Batches = Callable[[], Iterable[pa.Table]]  # reads again at every call, the same rows in the same order
 
 
 def deal(products: Batches, posts: Batches, duplicates: Iterable[pa.Table], rules: SplitRules) -> Dealt:
-    """Splits of active products (product_key, product_id, image_id), posts (post_id, image_id, product_ids), each once, and
-    duplicates (image_id, cluster_id), all a batch at a time. One row a product key and one a post; an image without cluster is
-    one of its own.
+    """Splits active products (product_key, product_id, image_id) and posts (post_id, image_id, product_ids), each once, given
+    duplicates (image_id, cluster_id), all in batches. One row per product key and post; an image without a cluster is its own.
 
-    Owners are counted in order of kind and hash, and told apart by 128 bits of it; no id is kept but those that name a
-    component. Pictures are compared by 64 bits: two that shared them would be held together, and never apart. In memory: about
-    40 bytes a product or post, 60 while a component is cut; on disk as many, and 16 a tag.
+    Owners are ordered by kind and hash, and identified by 128 bits of it; only ids that name a component are kept. Pictures are
+    compared by 64 bits: a collision would keep two together, never apart. Memory: about 40 bytes per product or post, 60 while
+    a component is cut; on disk as much again, and 16 per tag.
     """
     owners, images, tags = _read(products, posts)
-    give_back_memory()  # each step has large arrays of its own, and what it leaves free would add up
+    give_back_memory()  # each step has large arrays of its own, whose freed memory would add up
     part = on_disk(components(len(owners), *_showing_one(images, owners, duplicates)))
     give_back_memory()
     whole = part
@@ -129,19 +128,19 @@ class _Owners:
 
 @dataclass(frozen=True)
 class _Tags:
-    """Which post names which product, each once: the row of the post x the number of products + the product's number."""
+    """Which post names which product, without repeats: the post's row x the number of products + the product's number."""
 
     packed_T: np.ndarray
 
     def slices(self, owners: _Owners) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """(post, product) as owners, some tags at a time."""
+        """(post, product) as owners, in batches of tags."""
         for i in range(0, len(self.packed_T), _TAGS_AT_ONCE):
             row, product = np.divmod(self.packed_T[i : i + _TAGS_AT_ONCE], owners.num_products)
             yield owners.number_N[owners.num_rows + row], product
 
 
 def _read(products: Batches, posts: Batches) -> tuple[_Owners, np.ndarray, _Tags]:
-    """Owners, the hash of each row's image (0: it has none), and tags of products that are there."""
+    """Owners, the hash of each row's image (0: none), and tags of existing products."""
     product_hash_O, product_N, first_product_N, images, places = _read_products(products)
     keys, tags, num_posts = [], [np.empty(0, np.int64)], 0
     for rows in posts():
@@ -165,7 +164,7 @@ def _read(products: Batches, posts: Batches) -> tuple[_Owners, np.ndarray, _Tags
 
 
 def _read_products(products: Batches) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[np.ndarray], ids.Places]:
-    """What ``_numbered`` says of their keys, the hashes of their images, and where each product_id stands."""
+    """``_numbered`` for their keys, the hashes of their images, and the position of each product_id."""
     keys, names, images = [], [], []
     for rows in products():
         keys.append(ids.hash_keys_128(rows.column(PRODUCT_KEY)))
@@ -199,7 +198,7 @@ def _showing_one(images_N: np.ndarray, owners: _Owners, duplicates: Iterable[pa.
     order = np.argsort(images_N)
     order = order[np.searchsorted(images_N, 1, sorter=order) :]  # those with an image
     shown = images_N[order]
-    moved = [(np.empty(0, np.int64), np.empty(0, np.uint64))]  # images that another one gives its name
+    moved = [(np.empty(0, np.int64), np.empty(0, np.uint64))]  # images that are renamed to another one
     for known in duplicates:
         image, cluster = (ids.hash_keys(known.column(c)) for c in (schema.IMAGE_ID, schema.CLUSTER_ID))
         image, cluster = image[image != cluster], cluster[image != cluster]
@@ -223,7 +222,7 @@ def _by_hash(owners: _Owners, root: np.ndarray, rules: SplitRules) -> np.ndarray
 
 
 def _deal_parts(split: np.ndarray, cut: np.ndarray, part: np.ndarray, tags: _Tags, owners: _Owners, rules: SplitRules) -> None:
-    """Deals the parts of cut components: they bring each split what it lacks of its share of all tags. Changes ``split``."""
+    """Distributes the parts of cut components: each split gets what it lacks of its share of all tags. Changes ``split``."""
     if not cut.any():
         return
     has_product = np.zeros(len(owners), bool)
@@ -262,7 +261,7 @@ def _rows(
     cut: np.ndarray,
     split: np.ndarray,
 ) -> Iterator[pa.Table]:
-    """Rows of table `splits`. A component is named by its first owner: kind and id."""
+    """Rows of table `splits`. A component is named after its first owner: kind and id."""
     named = np.zeros(len(owners), bool)
     named[root[size > 1]] = True
     named[whole[cut]] = True
@@ -289,7 +288,7 @@ def _rows(
 
 
 def _first_rows(products: Batches, posts: Batches, owners: _Owners) -> Iterator[tuple[str, pa.ChunkedArray, np.ndarray]]:
-    """Kind, keys and numbers of the owners, each once, a batch at a time."""
+    """Kind, keys and numbers of the owners, without repeats, in batches."""
     start = 0
     for kind, read, column in ((PRODUCT, products, PRODUCT_KEY), (POST, posts, schema.POST_ID)):
         for rows in read():

@@ -110,7 +110,7 @@ def kind_of(recipe: str) -> tuple[str, str]:
     """Kind and what follows the colon. Raises UsageError for one that does not exist."""
     kind, _, rest = recipe.partition(":")
     if kind not in (OURS, PRETRAINED, YOLO) or (kind != OURS and not rest):
-        raise UsageError(f"detector.start={recipe}: it is ours, ours:FOLDER, hf:ORG/MODEL, hf:FOLDER or yolo:FILE.pt")
+        raise UsageError(f"detector.start={recipe}: must be ours, ours:FOLDER, hf:ORG/MODEL, hf:FOLDER or yolo:FILE.pt")
     return kind, rest
 
 

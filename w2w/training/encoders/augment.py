@@ -34,7 +34,7 @@ class AugmentConfig:
 
     def __post_init__(self):
         if self.of not in SIDES:
-            raise UsageError(f"learn.augment.of={self.of}: it is one of {', '.join(SIDES)}")
+            raise UsageError(f"learn.augment.of={self.of}: must be one of {', '.join(SIDES)}")
         if not 0 < self.smaller <= 1:
             raise UsageError(f"learn.augment.smaller={self.smaller}: above 0, at most 1")
         for name in ("flip", "partial", "occlude", "erase"):

@@ -36,7 +36,7 @@ class PairConfig:
 
     def __post_init__(self):
         if self.of not in (GARMENTS, LOOKS):
-            raise UsageError(f"pairs.of={self.of}: it is {GARMENTS} or {LOOKS}")
+            raise UsageError(f"pairs.of={self.of}: must be {GARMENTS} or {LOOKS}")
         if not self.same or set(self.same) - {POST, PRODUCTS, STYLE}:
             raise UsageError(f"pairs.same={self.same}: one or several of {POST}, {PRODUCTS}, {STYLE}")
 
@@ -54,7 +54,7 @@ class HeadConfig:
         if not self.dims or min(self.dims) < 1:
             raise UsageError(f"learn.head.dims={self.dims}: one length or several, each at least 1")
         if self.start not in STARTS:
-            raise UsageError(f"learn.head.start={self.start}: it is one of {', '.join(STARTS)}")
+            raise UsageError(f"learn.head.start={self.start}: must be one of {', '.join(STARTS)}")
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ class LearnConfig:
                 raise UsageError(f"learn.{name}={getattr(self, name)}: must be at least {least}")
         plugins.check("loss", self.loss, LOSSES)
         if self.same not in SAME:
-            raise UsageError(f"learn.same={self.same}: it is one of {', '.join(SAME)}")
+            raise UsageError(f"learn.same={self.same}: must be one of {', '.join(SAME)}")
         if len(self.same_category) != 2 or not all(0 <= share <= 1 for share in self.same_category):
             raise UsageError(f"learn.same_category={list(self.same_category)}: two shares between 0 and 1")
         if not 0 < self.interpolate <= 1:

@@ -41,7 +41,7 @@ class OutfitsConfig:
         if self.loss not in LOSSES:
             raise UsageError(f"outfits.loss={self.loss}: unknown.{nearest(self.loss, list(LOSSES))}")
         if self.hinge not in HINGES:
-            raise UsageError(f"outfits.hinge={self.hinge}: it is {' or '.join(HINGES)}")
+            raise UsageError(f"outfits.hinge={self.hinge}: must be {' or '.join(HINGES)}")
         if self.scorer.kind == WHAT2WEAR and self.loss != WHAT2WEAR:
             raise UsageError(f"outfits.scorer.kind=what2wear: has its own loss; set outfits.loss=what2wear, not {self.loss}")
         if self.loss == WHAT2WEAR and self.scorer.kind == "set":

@@ -73,7 +73,7 @@ def test_a_group_of_many_has_few_pairs_of_each():
     assert rows == look_pairs(many[::-1], PairConfig(of="looks", each=2), {}).to_pylist()
     with pytest.raises(UsageError, match=r"pairs\.same=\['colour'\]"):
         PairConfig(same=["colour"])
-    with pytest.raises(UsageError, match=r"pairs\.of=hats: it is garments or looks"):
+    with pytest.raises(UsageError, match=r"pairs\.of=hats: must be garments or looks"):
         PairConfig(of="hats")
 
 
