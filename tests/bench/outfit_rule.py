@@ -33,7 +33,7 @@ NOTES = (
     "Style shows in the pattern, and not in every pattern: here are the garments whose pattern is the mark of their style. Of "
     "all garments a fourth are solid, which four styles are; what can be had from them is said under facts.",
     "Why the published loss fails: relu(1 - s) of worn and relu(.7 - s) of modified outfits, s being cosine / temperature, "
-    "both fall as a similarity rises, and no term falls as one sinks. With a temperature of .07 they are zero where cosines "
+    "both fall as a similarity rises, and no term falls as one drops. With a temperature of .07 they are zero where cosines "
     "reach .07 and .049. The encoder's vectors have cosines of about .5 whatever is compared, so both terms are zero "
     "before the "
     "first step: only the matrix shrinks, and the order is left as it was. Of centred vectors, whose cosines lie about 0, both "

@@ -119,7 +119,7 @@ def test_yolo_is_trained_on(store, tmp_path):
         (["train"] * 3, {}, "no test photos"),
         (["test"] * 3, {}, "no train photos"),
         (["train", "test"], {"sources": ["modanet"]}, "no 'modanet', only drawn"),
-        (["train", "test"], {"detector": replace(TINY, val_share=0.01)}, "none is held out"),
+        (["train", "test"], {"detector": replace(TINY, val_share=0.01)}, "holds out none"),
         (["train"] * 9 + ["test"], {"detector": YOLO, "workers": Workers(num_workers=2)}, "ultralytics trains in one process"),
         (["train"] * 3 + ["test"], {"train": LoopConfig(steps=3)}, "--train: is not read by --recipe=detector"),
         (

@@ -116,7 +116,7 @@ def test_what2wear_as_published_and_a_set_transformer(store, encoder, tmp_path):
     ):
         told.append(train.main(options(store, encoder, tmp_path / name, **more)).figures["AUC"].value)
     page = (tmp_path / "published" / "report.html").read_text()
-    assert "no term falls as one sinks" in page
+    assert "no term falls as one drops" in page
     assert json.loads((tmp_path / "published" / "config.json").read_text())["scorer"]["kind"] == "what2wear"
     assert min(told[1:]) > 0.8
 

@@ -238,8 +238,8 @@ def test_a_stage_adds_columns_and_rejects():
     [
         ({"of": "images"}, "`of` and `table`, each a w2w.schema.Table"),
         ({"needs": ("pixels",)}, "table 'images' has no column 'pixels', only image_id"),
-        ({"of": schema.EMBEDDINGS}, "are not one a owner_id"),
-        ({"table": dataclasses.replace(schema.IMAGES, key=("image_id",))}, "'images' is no name of a table of its own"),
+        ({"of": schema.EMBEDDINGS}, "are not one per owner_id"),
+        ({"table": dataclasses.replace(schema.IMAGES, key=("image_id",))}, "'images' is not a valid name for its own table"),
         ({"table": schema.Table("x", schema.IMAGES.schema, ("image_id",))}, "partition_by"),
         ({"table": schema.Table("x", pa.schema([]), ("image_id",), ("stage_version",))}, "lacks column 'image_id'"),
     ],

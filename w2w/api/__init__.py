@@ -1,1 +1,1 @@
-"""The public Python API, which ``import w2w`` finds when it is asked for: jobs, stores, models."""
+"""The public Python API, loaded lazily by ``import w2w``: jobs, stores, models."""

@@ -22,7 +22,7 @@ from w2w.images.resize import shrink
 from w2w.models.config import EncoderConfig
 from w2w.models.text import Words, load_words
 
-_LONGEST_PX = 1600  # as of `w2w find`
+_LONGEST_PX = 1600  # as in `w2w find`
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class FinderConfig(FindOptions):
 
 def load_finder(store: str, **options: Any) -> "Finder":
     """Loads the models and opens the index, once. ``options`` are those of ``w2w find``: k, filter, per_class, cut_out ...; and
-    the groups encoder, detector and segmenter. Raises UsageError as ``w2w find``."""
+    the groups encoder, detector and segmenter. Raises UsageError as ``w2w find`` does."""
     config = configuration.build(FinderConfig, options, "w2w find")
     plain = FindOptions(**{name: getattr(config, name) for name in FindOptions.__dataclass_fields__})
     models = Models(config.encoder, config.detector, config.segmenter)
@@ -54,8 +54,8 @@ class Finder:
         self._words: Words | None = None
 
     def __call__(self, photos: Images, text: str = "") -> list[Answer]:
-        """An answer a photo, in their order; one that cannot be read has a ``reject``. ``text``: words that are mixed into each
-        garment, by ``text_weight``. Raises UsageError for what is no image, and for words without a text tower."""
+        """One answer per photo, in order; unreadable photos have a ``reject``. ``text``: words mixed into each garment's
+        embedding, by ``text_weight``. Raises UsageError for what is not an image, and for words without a text tower."""
         words_D = self._vector(text or self._plan.options.text)
         seen = [self._look(place, photo) for place, photo in enumerate(as_list(photos))]
         good = [one for one in seen if isinstance(one, _Photo)]
@@ -63,7 +63,7 @@ class Finder:
         return [unreadable(*one) if isinstance(one, tuple) else self._answer(one, next(found)) for one in seen]
 
     def text(self, text: str) -> Answer:
-        """The products that look as the text says. Raises UsageError where the encoder has no text tower."""
+        """The products that match a text. Raises UsageError if the encoder has no text tower."""
         words_D = self._vector(text)
         if words_D is None:
             raise UsageError("the text is empty: say what to look for")
@@ -93,7 +93,7 @@ class Finder:
 
 @dataclass(frozen=True)
 class _Photo:
-    """What the models see, and the photo's own upright size."""
+    """The model's view of a photo, and its own upright size."""
 
     name: str
     pixels: np.ndarray
@@ -105,6 +105,6 @@ def _read(name: str, image: AnImage) -> _Photo:
     if isinstance(image, str | os.PathLike):
         image = storage.read_bytes(storage.absolute(name))
     found = pixels(image, _LONGEST_PX)
-    size = probe(bytes(image)) if isinstance(image, bytes | bytearray) else None  # of which a JPEG may be decoded to a part
+    size = probe(bytes(image)) if isinstance(image, bytes | bytearray) else None  # a JPEG may be decoded at reduced size
     width, height = (size.width, size.height) if size else (found.shape[1], found.shape[0])
     return _Photo(name, shrink(found, _LONGEST_PX), width, height)

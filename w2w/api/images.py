@@ -1,7 +1,7 @@
-"""Models, loaded into this process: images in, arrays and boxes out. No Ray.
+"""Models loaded into this process: images in, arrays and boxes out. No Ray.
 
-An image is a uint8 array (H, W, 3) in RGB, a PIL image, the bytes of a file, or its path (local or s3://). Many are given as a
-sequence, or as one array (N, H, W, 3); one by itself is a sequence of one.
+An image is a uint8 array (H, W, 3) in RGB, a PIL image, the bytes of a file, or its path (local or s3://). Pass many as a
+sequence, or as one array (N, H, W, 3); a single one is treated as a sequence of one.
 """
 
 import json
@@ -30,7 +30,7 @@ Images: TypeAlias = AnImage | Sequence[AnImage]
 
 
 def load_encoder(name: str = EncoderConfig.name, **options: Any) -> "Encoder":
-    """``options`` are those of ``--encoder``. Raises UsageError for a model, device or option that is not there."""
+    """``options`` are those of ``--encoder``. Raises UsageError for a missing model or device, or an unknown option."""
     config = configuration.build(EncoderConfig, {"name": name, **options}, "w2w embed")
     return Encoder(encoders.load_encoder(config), config)
 
@@ -59,14 +59,14 @@ class Encoder:
 
     @cached_property
     def explainer(self) -> Any:
-        """The network that ``w2w.explain`` asks, loaded when it is first asked."""
+        """The network behind ``w2w.explain``, loaded on first use."""
         from w2w.models.explain import load_explainer
 
         return load_explainer(self._config)
 
 
 def explain(encoder: Encoder, query: AnImage, result: AnImage) -> "Explained":
-    """Which patches of two images made them alike to this encoder. Raises UsageError as the encoder does."""
+    """Which patches of two images make them similar to this encoder. Raises UsageError as the encoder does."""
     pictures = list(_arrays([query, result]))
     prepared = [encoder._model.prepare(picture) for picture in pictures]
     (found,) = encoder.explainer(prepared[0], prepared[1:])
@@ -75,9 +75,9 @@ def explain(encoder: Encoder, query: AnImage, result: AnImage) -> "Explained":
 
 @dataclass(frozen=True)
 class Explained:
-    """Of two images: ``contributions`` and ``heat`` are pairs of float32 (h, w), of query and result, a number a patch. Where
+    """For two images: ``contributions`` and ``heat`` are pairs of float32 (h, w), of query and result, one value per patch. If
     it is ``exact``, each side's contributions sum to ``cosine``, and so does ``pairs``, (h * w, h * w), of query and result
-    patch; else they are gradients. Heat is in [0, 1]."""
+    patch; otherwise they are gradients. Heat is in [0, 1]."""
 
     found: Any  # models.explain.Explanation
     query: np.ndarray
@@ -109,7 +109,7 @@ class Explained:
         return self.found.pairs
 
     def overlays(self, longest_px: int = 300) -> tuple[bytes, bytes]:
-        """JPEGs of query and result: as they are where they count, dark and grey where they do not."""
+        """JPEGs of query and result: unchanged where patches contribute, dark and grey elsewhere."""
         query, result = (
             overlay(picture, heat, self.input, longest_px) for picture, heat in zip((self.query, self.result), self.heat)
         )
@@ -117,7 +117,7 @@ class Explained:
 
 
 def load_detector(name: str | None = None, **options: Any) -> "Detector":
-    """``options`` are those of ``--detector``. Raises as ``load_encoder``."""
+    """``options`` are those of ``--detector``. Raises as ``load_encoder`` does."""
     from w2w.garments.detector import Detector as Model
     from w2w.garments.detector import DetectorConfig
 
@@ -132,8 +132,8 @@ class Detector:
         self._model = model
 
     def __call__(self, images: Images) -> list[Found]:
-        """Of each photo boxes_N4 (xyxy in its pixels), scores_N, labels (the model's own) and categories (ours), best first.
-        Raises UsageError naming a photo that cannot be read or computed."""
+        """For each photo boxes_N4 (xyxy in its pixels), scores_N, labels (the model's own) and categories (ours), best first.
+        Raises UsageError naming a photo that cannot be read or processed."""
         found: list[Found] = []
         for place, image in enumerate(_arrays(as_list(images))):
             (one,) = self._model([image])
@@ -144,7 +144,7 @@ class Detector:
 
 
 def load_segmenter(name: str | None = None, **options: Any) -> "Segmenter":
-    """``options`` are those of ``--segmenter``. Raises as ``load_encoder``."""
+    """``options`` are those of ``--segmenter``. Raises as ``load_encoder`` does."""
     from w2w.garments.segmenter import SegmenterConfig
     from w2w.garments.segmenter import load_segmenter as load
 
@@ -153,14 +153,14 @@ def load_segmenter(name: str | None = None, **options: Any) -> "Segmenter":
 
 
 class Segmenter:
-    """Photos to masks of the people on them. ``needs_boxes``: it finds nobody by itself."""
+    """Photos to masks of people. ``needs_boxes``: it finds nobody by itself."""
 
     def __init__(self, model: Any):
         self._model, self.needs_boxes = model, model.needs_box
 
     def __call__(self, images: Images, boxes: Sequence[np.ndarray] | None = None) -> list[np.ndarray]:
-        """Of each photo bool (K, H, W): a mask for each of its boxes, float (K, 4) xyxy; without ``boxes`` the one mask of the
-        foreground. Raises UsageError naming a photo that cannot be read or computed."""
+        """For each photo bool (K, H, W): a mask for each of its boxes, float (K, 4) xyxy; without ``boxes`` a single foreground
+        mask. Raises UsageError naming a photo that cannot be read or processed."""
         from w2w.garments.masked import Prompt
 
         listed = as_list(images)
@@ -185,8 +185,8 @@ class Segmenter:
 
 
 def load_scorer(folder: str | os.PathLike, encoder: Encoder | None = None) -> "Scorer":
-    """The scorer that `w2w train outfits` wrote to ``folder``; ``encoder``: whose vectors it learnt from (default: w2w's own).
-    Raises UsageError where the folder has none, or the encoder's vectors have another length."""
+    """The scorer that `w2w train outfits` wrote to ``folder``; ``encoder``: the one whose vectors it was trained on (default:
+    w2w's own). Raises UsageError if the folder has none, or the encoder's vectors have another length."""
     from w2w.models.compatibility import load_scorer as load
 
     path = Path(storage.absolute(os.fspath(folder)))
@@ -200,23 +200,23 @@ def load_scorer(folder: str | os.PathLike, encoder: Encoder | None = None) -> "S
 
 @dataclass(frozen=True)
 class Scorer:
-    """Outfits to scores. ``slots``: what an outfit can be of."""
+    """Outfits to scores. ``slots``: the slots that an outfit may have."""
 
     network: Any
     slots: tuple[str, ...]
     encoder: Encoder
 
     def __call__(self, outfits: Sequence[Mapping[str, AnImage]]) -> np.ndarray:
-        """float32 (N,): higher goes better together. An outfit is slot -> image. Raises UsageError for a slot that the scorer
-        does not know, or that it needs and the outfit lacks."""
+        """float32 (N,), higher for better combinations. An outfit is slot -> image. Raises UsageError for a slot that the
+        scorer does not know, or that it needs and the outfit lacks."""
         from w2w.models.compatibility import outfit_scores
 
         return outfit_scores(self.network, *self._arrays(outfits))
 
     def pairs(self, outfits: Sequence[Mapping[str, AnImage]]) -> np.ndarray:
         """float32 (N, S, S): how well each two of an outfit's items go together, in the order of ``slots``; NaN on the diagonal
-        and where there is no item. Cosines in the scorer's own space; a scorer of kind ``set`` has none and is asked for the
-        two alone: log of the probability that they go together. Raises as a call."""
+        and for missing items. Cosines in the scorer's own space; a scorer of kind ``set`` has none and scores the two alone:
+        log of the probability that they go together. Raises as ``__call__`` does."""
         from w2w.models.compatibility import pair_scores
 
         return pair_scores(self.network, *self._arrays(outfits))
@@ -244,13 +244,13 @@ class Scorer:
 
 
 def as_list(images: Images) -> Sequence[AnImage]:
-    """Many as they are; one by itself as a sequence of one."""
+    """Several images as they are; a single one as a sequence of one."""
     single = isinstance(images, str | bytes | os.PathLike | Image) or (isinstance(images, np.ndarray) and images.ndim == 3)
     return [images] if single else list(images)  # type: ignore[list-item, arg-type]
 
 
 def _arrays(images: Sequence[AnImage], start: int = 0, min_side_px: int | None = None) -> Iterator[np.ndarray]:
-    """uint8 (H, W, 3) of each; a JPEG may be scaled down, but not below ``min_side_px``."""
+    """Each as uint8 (H, W, 3); a JPEG may be scaled down, but not below ``min_side_px``."""
     for place, image in enumerate(images, start):
         try:
             yield pixels(image, min_side_px)
@@ -264,7 +264,7 @@ def _arrays(images: Sequence[AnImage], start: int = 0, min_side_px: int | None =
 
 
 def pixels(image: AnImage, min_side_px: int | None) -> np.ndarray:
-    """Raises Reject or OSError for what cannot be read, TypeError for what is no image at all."""
+    """Raises Reject or OSError for an unreadable image, TypeError for anything else."""
     if isinstance(image, np.ndarray):
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
             raise TypeError(f"an array of {image.dtype} {list(image.shape)}")

@@ -20,10 +20,10 @@ logging.getLogger("w2w").addHandler(logging.NullHandler())
 
 @functools.cache
 def function(name: str) -> Callable[..., Summary]:
-    """The function that runs a job: ``verbose`` shows what the command line shows; other keywords are the job's options, a
+    """The function that runs a job. ``verbose`` prints what the command line prints; other keywords are the job's options, a
     mapping for each group, as in a config file.
 
-    It raises UsageError (for an unknown or mistyped option, too) and JobFailed.
+    It raises UsageError (also for an unknown or mistyped option) and JobFailed.
     """
     module = importlib.import_module(module_of(NAMES[name]))
 

@@ -1,4 +1,4 @@
-"""A store, opened: its tables in any shape, its indexes to search. No Ray, but where a ``ray.data.Dataset`` is asked for."""
+"""An opened store: tables in any form, searchable indexes. No Ray, unless a ``ray.data.Dataset`` is requested."""
 
 from collections.abc import Sequence
 from functools import cached_property
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 
 
 def open(store: str) -> "Store":
-    """The store at a local path or an s3:// prefix. Nothing is read yet."""
+    """The store at a local path or an s3:// prefix. Reads nothing yet."""
     return Store(store)
 
 
 class Store:
-    """Tables and indexes of one place."""
+    """Tables and indexes of one store."""
 
     def __init__(self, uri: str):
         if not isinstance(uri, str) or not uri:
@@ -40,12 +40,12 @@ class Store:
         return f"w2w.open({self.uri!r})"
 
     def tables(self) -> list[str]:
-        """Names of the tables that are there."""
+        """Names of the existing tables."""
         known = [name for name, table in schema.TABLES.items() if delta.open_table(self.uri, table) is not None]
         return [*known, *delta.own_tables(self.uri)]
 
     def table(self, name: str) -> "Table":
-        """Raises UsageError where there is no such table."""
+        """Raises UsageError if there is no such table."""
         known = schema.TABLES if name in schema.TABLES else delta.own_tables(self.uri)
         if name not in known:
             raise UsageError(f"there is no table {name!r}.{nearest(str(name), [*schema.TABLES, *known])}")
@@ -54,7 +54,7 @@ class Store:
         return Table(self.uri, known[name])
 
     def index(self, name: str = "default", version: str | None = None) -> "Index":
-        """The published version of an index, or another one. Raises UsageError where there is none."""
+        """The published version of an index, or the given one. Raises UsageError if there is none."""
         check_name(name, "index")
         return Index(index_uri(self.uri, name), version)
 
@@ -70,13 +70,13 @@ class Table:
         return f"w2w.open({self._store!r}).table({self.name!r})"
 
     def arrow(self, columns: Sequence[str] | None = None, version: int | None = None, current: bool = False) -> pa.Table:
-        """In memory. ``current``: of tables with a history, `products` and `posts`, the newest row of each that is active."""
+        """In memory. ``current``: for tables with a history (`products`, `posts`), the newest row of each, if active."""
         names = self._columns(columns)
         self._opened(version)
         if not current:
             return delta.read(self._store, self._table, names, version)
         if schema.ACTIVE not in self.schema.names:
-            raise UsageError(f"current: table {self.name!r} has no history; leave it away")
+            raise UsageError(f"current: table {self.name!r} has no history; omit it")
         rows = delta.CurrentRows(self._store, self._table, version).batches(list(dict.fromkeys([*names, schema.ACTIVE])))
         kept = [batch.filter(batch.column(schema.ACTIVE)).select(names) for batch in rows]
         empty = pa.schema([self.schema.field(c) for c in names]).empty_table()
@@ -93,7 +93,7 @@ class Table:
         return frame
 
     def pandas(self, columns: Sequence[str] | None = None, version: int | None = None, current: bool = False) -> Any:
-        """``arrow`` as a pandas.DataFrame. Raises UsageError where pandas is not installed."""
+        """``arrow`` as a pandas.DataFrame. Raises UsageError if pandas is not installed."""
         found = self.arrow(columns, version, current)
         try:
             return found.to_pandas()
@@ -101,7 +101,7 @@ class Table:
             raise UsageError("pandas is not installed: pip install pandas") from e
 
     def ray(self, columns: Sequence[str] | None = None, version: int | None = None) -> "Dataset":
-        """A dataset that Ray's workers read, on the cluster that this process is connected to, or else as a job finds one."""
+        """A dataset read by Ray's workers, on the cluster that this process is connected to, or one chosen as for jobs."""
         from w2w.engine.dataset import dataset
 
         names = self._columns(columns)
@@ -112,8 +112,8 @@ class Table:
         return inventory.history(self._opened(None))
 
     def lineage(self, version: int | None = None) -> dict[str, Any] | None:
-        """What a job wrote down with a version, by default with the newest that a job wrote: its config, run, inputs, stage
-        version, rows. None where no job did."""
+        """The lineage that a job recorded with a version (default: the newest one written by a job): config, run, inputs, stage
+        version, rows. None if no job wrote it."""
         self._opened(version)
         entries = (c for c in self.history() if (c.lineage if version is None else c.version == version))
         return next((c.lineage for c in entries), None)
@@ -152,13 +152,13 @@ class Index:
         one_per_product: bool = True,
         num_threads: int = 1,
     ) -> pa.Table:
-        """The k nearest of every query: query (its place among them), rank from 1, product_id, image_id, category, score
-        (cosine). ``queries``: vectors, float (N, dim); or images, which ``encoder`` embeds (default: w2w's own).
+        """The k nearest of every query: query (its position), rank from 1, product_id, image_id, category, score (cosine).
+        ``queries``: vectors, float (N, dim); or images, which ``encoder`` embeds (default: w2w's own).
 
-        Raises UsageError for a category that the index does not have, and for vectors of another model or length.
+        Raises UsageError for an unknown category, and for vectors of another model or length.
         """
         if isinstance(queries, list) and queries and isinstance(queries[0], list):
-            raise UsageError("queries: lists of numbers are no vectors: give a NumPy array, float (N, dim), or images")
+            raise UsageError("queries: lists of numbers are not vectors: give a NumPy array, float (N, dim), or images")
         if not (isinstance(queries, np.ndarray) and queries.dtype.kind == "f" and queries.ndim <= 2):
             encoder = encoder or self._default_encoder
             check_model(self.manifest, encoder.model_version)

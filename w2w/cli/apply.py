@@ -1,4 +1,4 @@
-"""Apply: a stage of your own to the rows of a table that it has not seen; what it makes stands in a table of its own."""
+"""Apply: runs your own stage on the rows of a table that it has not processed yet; its output goes to a table of its own."""
 
 import re
 from dataclasses import dataclass, field
@@ -69,7 +69,7 @@ def main(config: Config) -> Result:
 
 
 class Applied:
-    """The stage at work in one worker, of the version that the job started with."""
+    """The stage running in one worker, of the version that the job started with."""
 
     def __init__(self, name: str, options: dict[str, Any], version: str):
         check_version(f"stage={name}", version, _version(name, options))
@@ -85,19 +85,19 @@ def _version(name: str, options: dict[str, Any]) -> str:
 
 
 def stage_of(name: str) -> type[TableStage]:
-    """Raises UsageError for what is no TableStage."""
+    """Raises UsageError for anything but a TableStage."""
     stage, where = plugins.find("stage", name, {}), f"stage={name}"
     of, table, needs = (getattr(stage, name, None) for name in ("of", "table", "needs"))
     if not isinstance(of, schema.Table) or not isinstance(table, schema.Table) or not isinstance(needs, tuple):
-        raise UsageError(f"{where}: it needs `of` and `table`, each a w2w.schema.Table, and `needs`, a tuple of columns")
+        raise UsageError(f"{where}: needs `of` and `table`, each a w2w.schema.Table, and `needs`, a tuple of columns")
     if len(of.key) > 1:
-        raise UsageError(f"{where}: rows of {of.name!r} are not one a {of.key[0]}: a stage reads tables with one key column")
+        raise UsageError(f"{where}: rows of {of.name!r} are not one per {of.key[0]}: a stage reads tables with one key column")
     if missing := sorted(set(needs) - set(of.schema.names)):
         raise UsageError(f"{where}: table {of.name!r} has no column {missing[0]!r}, only {', '.join(of.schema.names)}")
     if table.name in schema.TABLES or not re.fullmatch(r"[a-z][a-z0-9_]{0,63}", table.name):
-        raise UsageError(f"{where}: {table.name!r} is no name of a table of its own: lower-case letters, digits and _")
+        raise UsageError(f"{where}: {table.name!r} is not a valid name for its own table: lower-case letters, digits and _")
     if table.key != of.key or table.partition_by != (schema.STAGE_VERSION,):
-        raise UsageError(f"{where}: {table.name!r} has to have key {of.key} and partition_by=({schema.STAGE_VERSION!r},)")
+        raise UsageError(f"{where}: {table.name!r} must have key {of.key} and partition_by=({schema.STAGE_VERSION!r},)")
     if not {*table.key, *table.partition_by} <= set(table.schema.names):
         raise UsageError(f"{where}: {table.name!r} lacks column {table.key[0]!r} or {schema.STAGE_VERSION!r}")
     return stage

@@ -51,7 +51,7 @@ _FOR = {
 def checks(
     encoder: EncoderConfig, detector: DetectorConfig, segmenter: SegmenterConfig, store: str | None
 ) -> Iterator[tuple[str, Callable[[], str]]]:
-    """Name and function; a function returns what it found, or raises. They leave nothing behind: no folder, no cache."""
+    """Name and function; a function returns its finding, or raises. They leave nothing behind: no folder, no cache."""
     yield "machine", lambda: f"{platform.platform()}, Python {platform.python_version()}"
     yield "CPUs and memory", _size
     yield "GPU", lambda: ", ".join(gpus()) or "none: models run on the CPU"
@@ -112,8 +112,8 @@ def _weights(config: DetectorConfig | SegmenterConfig, version: Callable[[Any], 
 
 
 def _untouched(check: Callable[..., str], *arguments: Any) -> str:
-    """What ``check`` says where nothing is downloaded and the cache of converted models is for reading: what is converted goes
-    away again."""
+    """The result of ``check`` without downloads and with the cache of converted models read-only: new conversions are
+    discarded."""
     kept, before, offline = cache_folder() / "openvino", dict(os.environ), hub.HF_HUB_OFFLINE
     with tempfile.TemporaryDirectory(prefix="w2w-doctor-") as folder:
         borrowed = Path(folder, "openvino")
@@ -132,14 +132,14 @@ def _untouched(check: Callable[..., str], *arguments: Any) -> str:
 
 def _writable(store: str) -> str:
     if storage.is_s3(store):
-        storage.check_writable(store, "--store")  # has no folders: nothing is left of the object that is tried
+        storage.check_writable(store, "--store")  # has no folders, so the test object leaves nothing behind
         return store
     place = Path(store)
     while not os.path.lexists(place):
         place = place.parent
     if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
         raise UsageError(f"--store={store}: cannot write there: {place} is {'read-only' if place.is_dir() else 'no folder'}")
-    return store if place == Path(store) else f"{store}, which is not there yet"
+    return store if place == Path(store) else f"{store}, which does not exist yet"
 
 
 def _tables(store: str) -> str:

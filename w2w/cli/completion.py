@@ -26,7 +26,7 @@ class Config:
 
 
 def main(config: Config) -> None:
-    logging.disable(logging.INFO)  # what libraries say when all jobs are imported
+    logging.disable(logging.INFO)  # log messages of libraries when all jobs are imported
     try:
         sys.stdout.write(shtab.complete(command(), config.shell) + "\n")
     finally:
@@ -34,7 +34,7 @@ def main(config: Config) -> None:
 
 
 def command() -> argparse.ArgumentParser:
-    """All jobs with their options: what a shell has to know of them. It parses nothing."""
+    """All jobs with their options, for the shell script. It parses nothing."""
     parser = argparse.ArgumentParser("w2w")
     parser.add_argument("--version", action="store_true", help="the version")
     jobs = parser.add_subparsers()
@@ -68,5 +68,5 @@ def _complete(action: argparse.Action, option: Option) -> None:
 
 
 def _plain(text: str) -> str:
-    """A text that argparse formats, and that stands on one line."""
+    """Text that argparse formats, on one line."""
     return text.partition(". ")[0].replace("%", "%%")

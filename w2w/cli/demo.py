@@ -48,10 +48,10 @@ from w2w.web.politeness import PolitenessConfig
 
 _CUT_OUT = 12  # photos
 _STEPS = 150  # of training
-_SURE = 0.3  # score of a garment that needs no tag to be believed
-_POOL = Pool(workers=2)  # on every machine: rows fall into the same batches, and figures are the same
+_SURE = 0.3  # minimum score of a garment that counts without a tag
+_POOL = Pool(workers=2)  # same batches on every machine, and so the same figures
 _PHOTOS = Pool(workers=2, batch_rows=8)
-# what a job's line says of its result, where rows out do not say it
+# results shown in a job's line where rows out do not tell
 _SAID = {
     "crawl": ("products changed", "posts changed"),
     "index": ("shards built", "shards reused", "recall"),

@@ -1,4 +1,4 @@
-"""What a chain of jobs did: the one page that shows whether it works."""
+"""The page of a demo run: the results of all jobs."""
 
 import csv
 import json
@@ -11,9 +11,9 @@ from w2w.recommend.answers import Recommended
 from w2w.report.cards import Piece, product_card
 from w2w.report.page import data_uri, thumbnail, write_page
 
-_SHOWN = 5  # products of each garment
+_SHOWN = 5  # products per garment
 _PHOTO_PX = 600
-_LEAST = 3  # garments of the photo that the page opens with
+_LEAST = 3  # minimum number of garments in the opening photo
 
 
 def run_report(
@@ -34,8 +34,8 @@ def run_report(
 
 
 def looked_up(shop: Path, neighbours: Path) -> dict | None:
-    """The first street photo of a shop that ``write_shop`` drew of which three garments were looked up, its garments numbered,
-    and what was found for each: photo, alt, garments (number, name, picture, hits). None where there is no such photo."""
+    """The first street photo of a shop written by ``write_shop`` with three garments that were searched for, its garments
+    numbered, and the hits of each: photo, alt, garments (number, name, picture, hits). None if there is no such photo."""
     found = {row["query_id"]: row["neighbours"] for row in map(json.loads, neighbours.read_text("utf-8").splitlines())}
     asked = [row for row in _table(shop / "queries.csv") if row["query_id"] in found]
     for number, group in groupby(asked, key=lambda row: Path(row["image"]).stem.partition("-")[0]):
@@ -75,7 +75,7 @@ def _opening(shop: Path, photo: str, rows: list[dict], found: dict[str, list[dic
 
 
 def worn_with(shop: Path, outfits: Sequence[Recommended]) -> list[dict]:
-    """Outfits as compositions: pieces, and a line of what they are and how well they go together."""
+    """Outfits as compositions: pieces, and a line about what they are and how well they go together."""
     shown = []
     for outfit in outfits[:_SHOWN]:
         pictures = {item: (shop / "images" / f"{item.product_id}.jpg").read_bytes() for item in outfit.items}

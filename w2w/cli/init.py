@@ -22,8 +22,8 @@ from w2w.usage import comment, options
 _FILE = "night.yaml"
 _OPTIONS = "store feed.uri feed.columns feed.category_map feed.full feed.csv_delimiter feed.encoding encoder.name"
 _OPTIONS += " index.target_recall index.memory_budget_mb looks recommend"
-_UNUSUAL = ("feed.csv_delimiter", "feed.encoding")  # shown where they are not the default
-# our column -> what shops call it, letters and digits alone, the likeliest first
+_UNUSUAL = ("feed.csv_delimiter", "feed.encoding")  # shown if they differ from the default
+# our column -> common names in feeds, letters and digits only, likeliest first
 _CALLED = {
     "product_id": "productid id sku articleid itemid productcode articlenumber itemnumber code gtin ean handle",
     "image": "image imageurl imagelink imageuri img imgurl picture pictureurl photo photourl imagepath imagefile filename",
@@ -61,7 +61,7 @@ def main(config: Config) -> None:
     folder = Path(storage.absolute(config.dir))
     file, feed = folder / _FILE, FeedConfig(uri=storage.absolute(config.feed or str(folder / "products.csv")))
     if file.exists():
-        raise UsageError(f"{file} is there already, and stays as it is: name another folder, or remove it")
+        raise UsageError(f"{file} already exists and is kept: name another folder, or remove it")
     if config.feed:
         feed = mapped(storage.absolute(config.feed), config.columns, config.encoding)
     told = {f"feed.{name}": getattr(feed, name) for name in ("uri", "columns", "category_map", "csv_delimiter", "encoding")}
@@ -84,13 +84,13 @@ def main(config: Config) -> None:
     if not config.feed:
         out.print(f"Put your feed at {feed.uri}, or name another one there: feed.uri.")
     if feed.category_map:
-        out.print(f"Read off the feed: {', '.join(sorted(set(feed.category_map.values())))}. Look at feed.category_map.")
+        out.print(f"Read from the feed: {', '.join(sorted(set(feed.category_map.values())))}. Look at feed.category_map.")
     out.print(f"Then: w2w nightly {shlex.quote(str(file))} --dry-run, and without --dry-run.")
 
 
 def mapped(uri: str, columns: Mapping[str, str], encoding: str) -> FeedConfig:
-    """The feed with the delimiter that it has, and its columns as ours. Raises UsageError as ``check_feed``, and where no
-    column can be told to be the id or the image."""
+    """The feed with its actual delimiter, and its columns mapped to ours. Raises UsageError as ``check_feed``, and if no column
+    can be identified as the id or the image."""
     feed = FeedConfig(uri=uri, encoding=encoding)
     try:
         names = column_names(feed)
@@ -111,8 +111,8 @@ def mapped(uri: str, columns: Mapping[str, str], encoding: str) -> FeedConfig:
 
 
 def _with_classes(feed: FeedConfig, guessed: Mapping[str, str], candidates: Iterable[str]) -> FeedConfig:
-    """The feed with the column whose values, in its first rows, say most of our classes, and what they say; as it is where
-    none does."""
+    """The feed with the category column that names our classes most often in its first rows, and the mapping; unchanged if none
+    does."""
     best, most = feed, 0
     for name in candidates:
         told = replace(feed, columns=_others({**guessed, schema.CATEGORY: name}), category_map={})
@@ -124,12 +124,12 @@ def _with_classes(feed: FeedConfig, guessed: Mapping[str, str], candidates: Iter
 
 
 def _others(columns: Mapping[str, str]) -> dict[str, str]:
-    """Those whose names differ from ours."""
+    """The columns whose names differ from ours."""
     return {ours: theirs for ours, theirs in columns.items() if ours != theirs}
 
 
 def guess(names: Iterable[str], taken: Iterable[str] = ()) -> dict[str, str]:
-    """Our columns -> those of ``names`` whose name says that they are it, each once."""
+    """Our columns -> the one of ``names`` that means the same, each used once."""
     left = {_plain(name): name for name in reversed(list(names)) if name not in set(taken)}
     found = {}
     for ours, called in _CALLED.items():
@@ -144,7 +144,7 @@ def _plain(name: str) -> str:
 
 
 def night(told: Mapping[str, Any]) -> str:
-    """The config as YAML: the options of a first night, with what is told of them or their defaults."""
+    """The config as YAML: the options of a first night, as given or with their defaults."""
     known = {option.name: option for option in options(nightly.Config)}
     lines = ["# A night: w2w nightly FILE. w2w nightly --help all shows the options that are not here."]
     group = ""

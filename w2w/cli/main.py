@@ -1,4 +1,4 @@
-"""The ``w2w`` command: one subcommand a job. ``w2w embed ...`` and ``python jobs/embed.py ...`` are the same."""
+"""The ``w2w`` command: one subcommand per job. ``w2w embed ...`` and ``python jobs/embed.py ...`` are the same."""
 
 import ast
 import importlib
@@ -10,7 +10,7 @@ import w2w
 from w2w.config import nearest
 from w2w.shown import Patient, line
 
-GROUPS = {  # what jobs are for -> name -> its module in w2w
+GROUPS = {  # purpose -> name -> module in w2w
     "Data in": {
         "ingest": "ingest.job",
         "crawl": "crawl.job",
@@ -60,7 +60,7 @@ GROUPS = {  # what jobs are for -> name -> its module in w2w
     },
 }
 JOBS = {name: module for jobs in GROUPS.values() for name, module in jobs.items()}
-HERE = ("init", "completion")  # what is for the machine that a person sits at: nothing in jobs/ starts it on a cluster
+HERE = ("init", "completion")  # only for the user's own machine: nothing in jobs/ starts it on a cluster
 
 
 def module_of(name: str) -> str:
@@ -76,7 +76,7 @@ def describe(name: str) -> str:
 
 
 def overview() -> str:
-    """What `w2w --help` says: the jobs by what they are for, a line each."""
+    """The output of `w2w --help`: the jobs by purpose, one line each."""
     lines = ["usage: w2w JOB [FILE.yaml] [--option value ...]", ""]
     for title, jobs in GROUPS.items():
         lines += [title, *(f"  {name:<14}  {shorten(describe(name), 82, placeholder=' ...')}" for name in jobs), ""]

@@ -100,7 +100,7 @@ def _steps(config: Config) -> Iterator[tuple[str, ModuleType, dict[str, Any]]]:
 
 
 def _can_tell(step: str, result: Result, store: str) -> bool:
-    """Whether a dry run of this step knows what it will have to do, although those before it were dry as well."""
+    """Whether a dry run of this step can tell what it would do, given that the steps before it were dry runs too."""
     if step in ("index", "recommend"):
         nothing = result.embed is not None and result.ingest.pending == result.embed.pending == 0
         return nothing and not result.ingest.withdrawn

@@ -61,7 +61,7 @@ class Result(Summary):
         shown: list[RenderableType] = []
         for name, done in self.compacted.items():
             parts = f"{done.parts_before} parts" + ("" if done.parts_after is None else f" became {done.parts_after}")
-            shown.append(f"{name}: {done.rows_twice:,} rows that stood twice {would}taken out, {parts} {would}merged")
+            shown.append(f"{name}: {done.rows_twice:,} duplicate rows {would}removed, {parts} {would}merged")
         shown += [f"{name}: {n:,} files {would}deleted" for name, n in self.vacuumed.items()]
         if self.history:
             shown.append(_history(self.history, self.tables[0].table))

@@ -1,4 +1,4 @@
-"""Answers as a person or a program reads them: what was found, with title, price, brand and link."""
+"""Answers for people and programs: what was found, with title, price, brand and link."""
 
 import bisect
 import json
@@ -17,14 +17,14 @@ from w2w.report.variants import DESIGN_NEEDS, Design, designs
 from w2w.shown import without_secrets
 from w2w.table import delta
 
-_TOLD = 10  # photos that the terminal shows
+_TOLD = 10  # photos shown on the terminal
 _MOST_SHOWN = 500  # photos that a page can show
 _ABOUT = (schema.PRODUCT_ID, schema.TITLE, schema.BRAND, schema.PRICE, schema.CURRENCY, schema.URL)
 
 
 @dataclass(frozen=True)
 class Product:
-    """A product that was found: ``score`` is the cosine of its picture and the garment."""
+    """A product found: ``score`` is the cosine of its picture and the garment."""
 
     rank: int
     product_id: str
@@ -42,7 +42,8 @@ class Product:
 
 @dataclass(frozen=True)
 class Piece:
-    """A garment of a photo. ``says``: why it has no products. The whole photo, and words alone, are number 0 of no category."""
+    """A garment of a photo. ``says``: why it has no products. The whole photo, or words alone, is number 0 without a
+    category."""
 
     number: int
     category: str | None
@@ -54,7 +55,7 @@ class Piece:
 
 @dataclass(frozen=True)
 class Answer:
-    """A photo, or words in its place. ``says``: why there is no garment; ``reject``: the code where it could not be read."""
+    """The answer to a photo, or to words. ``says``: why there is no garment; ``reject``: the code if it could not be read."""
 
     photo: str
     width: int | None
@@ -64,12 +65,12 @@ class Answer:
     reject: str | None = None
 
     def line(self) -> str:
-        """As a line of JSON."""
+        """One line of JSON."""
         return json.dumps(without_secrets(asdict(self)), ensure_ascii=False)
 
 
 class Catalog:
-    """What is known of each product now. Held in memory: about 250 bytes a product."""
+    """Current product data for display. Held in memory: about 250 bytes per product."""
 
     def __init__(self, store: str):
         rows = delta.current_products(store, _ABOUT).combine_chunks()
@@ -108,7 +109,7 @@ def answer(
     options: FindOptions,
 ) -> Answer:
     """``found``: values of schema.FOUND_GARMENT."""
-    says = None if found else "no garment as --garment asks for was found" if options.garment else NO_GARMENT
+    says = None if found else "no garment was found that --garment selects" if options.garment else NO_GARMENT
     return Answer(photo, width, height, tuple(piece(one, catalog, options) for one in found), says)
 
 
@@ -126,7 +127,7 @@ def piece(found: Mapping[str, Any], catalog: Catalog, options: FindOptions) -> P
 
 
 def unreadable(photo: str, code: str, detail: str | None) -> Answer:
-    """The answer for a photo that could not be read."""
+    """The answer for an unreadable photo."""
     return Answer(photo, None, None, (), f"it cannot be read: {detail or code}", code)
 
 
@@ -138,7 +139,7 @@ def of_words(text: str, hits: list[Hit], catalog: Catalog, options: FindOptions)
 
 @dataclass
 class Written:
-    """What the lines hold, counted, and the first answers themselves."""
+    """Counts of the lines written, and the first answers themselves."""
 
     photos: int = 0
     garments: int = 0
@@ -156,7 +157,7 @@ class Written:
 
 
 def write_lines(uri: str, answers: Iterable[Answer]) -> Written:
-    """A line of JSON for each answer."""
+    """One line of JSON per answer."""
     written = Written()
     with storage.writer(uri) as file:
         for answer in answers:
@@ -166,7 +167,7 @@ def write_lines(uri: str, answers: Iterable[Answer]) -> Written:
 
 
 def tables(answers: Sequence[Answer]) -> list[Any]:
-    """What the terminal shows: a table of the products of each garment, and a line for each photo without any."""
+    """Terminal output: a table of the products of each garment, and a line for each photo without any."""
     from rich.table import Table
 
     table = Table("photo", "garment", "product", "brand", "price", "score", "link", title="found", title_justify="left")
@@ -186,4 +187,4 @@ def tables(answers: Sequence[Answer]) -> list[Any]:
     if not table.row_count:
         return []
     left = len(answers) - _TOLD
-    return [table, *([f"and {left:,} photos more: see the page and the lines"] if left > 0 else [])]
+    return [table, *([f"and {left:,} more photos: see the page and the JSON lines"] if left > 0 else [])]

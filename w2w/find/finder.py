@@ -1,4 +1,4 @@
-"""The loaded models and index that answer photos: detect, crop, embed, search each garment in its own category. No Ray."""
+"""Loaded models and index that answer photos: detect, crop, embed, search each garment in its own category. No Ray."""
 
 import os
 from collections.abc import Sequence
@@ -27,22 +27,22 @@ from w2w.models.config import EncoderConfig
 from w2w.models.encoder import check_version, finite_rows, load_encoder, model_version
 from w2w.table import delta
 
-CODE = 1  # raise it when the same photo would have other answers
-_AT_ONCE = 32  # crops that the encoder sees together
+CODE = 1  # bump when the same photo would have other answers
+_AT_ONCE = 32  # crops per encoder batch
 _LEAST_CROP_PX = 384
 _MOST_THREADS = 4  # of a model in this process
 
 
 @dataclass(frozen=True)
 class Models:
-    """Whose boxes, vectors and masks."""
+    """The detector, encoder and segmenter to use."""
 
     encoder: EncoderConfig = EncoderConfig()
     detector: DetectorConfig = DetectorConfig()
     segmenter: SegmenterConfig = SegmenterConfig()
 
     def on_all_cores(self) -> "Models":
-        """The same with this machine's cores for each model, where nobody said more."""
+        """The same with all of this machine's cores for each model, unless the user set fewer."""
         cores = min(_MOST_THREADS, len(os.sched_getaffinity(0)))
         return Models(
             replace(self.encoder, threads=max(cores, self.encoder.threads)),
@@ -53,14 +53,14 @@ class Models:
 
 @dataclass(frozen=True)
 class Plan:
-    """All that decides the answers, as plain values: made once a run, so that all its workers give the same ones."""
+    """Everything that decides the answers, as plain values: built once per run, so that all its workers give the same ones."""
 
     store: str
     options: FindOptions
     models: Models
     index_version: str
     model_version: str
-    products_version: int | None  # of the table that a filter is asked of
+    products_version: int | None  # of the table used by a filter
     search_version: str
 
     def on_all_cores(self) -> "Plan":
@@ -69,8 +69,8 @@ class Plan:
 
 
 def plan_of(store: str, options: FindOptions, models: Models) -> Plan:
-    """Raises UsageError where nothing is published under that name, for a category that the index does not have, and where its
-    vectors are another encoder's. An encoder that nobody named is the one that the index was made with."""
+    """Raises UsageError if nothing is published under that name, for a category that the index does not have, and if its
+    vectors are from another encoder. If no encoder is named, the one recorded in the index is used."""
     manifest = read_manifest(index_uri(store, options.index))
     check_category(manifest, options.category)
     sold = manifest.rows_by_category()
@@ -93,19 +93,19 @@ def plan_of(store: str, options: FindOptions, models: Models) -> Plan:
 
 
 def encoder_of(config: EncoderConfig, manifest: Manifest) -> EncoderConfig:
-    """The config, or where it names none but the default, the same with the encoder that the index names. Code of one's own
-    (module:attribute) is named by options alone: an index may be a stranger's."""
+    """The config, or, if it only names the default, the same with the encoder recorded in the index. Custom code
+    (module:attribute) is named only by options: an index may be a stranger's."""
     if config.name != EncoderConfig().name or manifest.encoder == config.name:
         return config
     name = manifest.encoder
     if not sources.is_data(name):
-        raise UsageError(f"index {manifest.name!r} was made with code of your own: name it with --encoder.name={name}")
+        raise UsageError(f"index {manifest.name!r} was made with custom code: name it with --encoder.name={name}")
     return replace(config, name=name)
 
 
 @dataclass(frozen=True)
 class Find:
-    """A garment, and the products found for it, nearest first; None where the index has nothing of its class."""
+    """A garment and the products found for it, nearest first; None if the index has nothing of its class."""
 
     garment: Garment
     hits: list[Hit] | None
@@ -113,7 +113,7 @@ class Find:
 
 @dataclass(frozen=True)
 class Query:
-    """One crop of the garment at place ``garment`` of the photo at place ``photo``, ready for the encoder."""
+    """One crop of garment number ``garment`` of photo number ``photo``, ready for the encoder."""
 
     photo: int
     garment: int
@@ -122,7 +122,7 @@ class Query:
 
 
 class Shelves:
-    """The opened index, and which of its products may be found."""
+    """The opened index, and the products that may be found."""
 
     def __init__(self, plan: Plan):
         self._options = plan.options
@@ -131,7 +131,7 @@ class Shelves:
         self.sold = self._index.manifest.rows_by_category()
 
     def search(self, vectors_ND: np.ndarray, categories: Sequence[str | None]) -> list[list[Hit]]:
-        """The products of the k nearest pictures of each vector, and maybe some beyond, in its category."""
+        """The products of the k nearest pictures of each vector, and possibly some more, in its category."""
         hits: list[list[Hit]] = [[] for _ in categories]
         asked, left = 2 * self._options.k, list(range(len(categories)))
         while len(left):
@@ -141,17 +141,17 @@ class Shelves:
                 hits[i] = []
             for hit in table.to_pylist():
                 hits[left[hit.pop(QUERY)]].append(hit)
-            # as long as one picture more would have to come, the k-th may have other products
+            # as long as the next picture would have to be included, the k-th may have other products
             left = [i for i in left if len(hits[i]) == asked and len(pictures_of(hits[i])) <= self._options.k]
             asked *= 4
         return hits
 
     def products_of(self, words_D: np.ndarray) -> list[Hit]:
-        """The products of a text alone."""
+        """The products matching a text alone."""
         return self.best(self.search(words_D[None], [self._options.category]))
 
     def best(self, lists: list[list[Hit]]) -> list[Hit]:
-        """Of the lists that one garment's crops have."""
+        """Merges the lists of one garment's crops."""
         return best_of(lists, self._options.k, self._options.min_score)
 
 
@@ -167,8 +167,8 @@ class Finder:
         self.shelves = Shelves(plan)
 
     def __call__(self, photos: Sequence[np.ndarray], words_D: np.ndarray | None = None) -> list[list[Find] | Reject]:
-        """For each photo, uint8 (H, W, 3), its garments from the top down with their products; or why it has no answer.
-        ``words_D``: a text's unit vector, mixed into every garment's."""
+        """For each photo, uint8 (H, W, 3), its garments from the top down with their products; or the reject. ``words_D``: a
+        text's unit vector, mixed into every garment's."""
         found = self.detect(photos)
         garments = [f if isinstance(f, Reject) else self.chosen(f, photo) for f, photo in zip(found, photos)]
         queries = self.crops(photos, found, garments)
@@ -189,13 +189,13 @@ class Finder:
         return answers
 
     def detect(self, photos: Sequence[np.ndarray]) -> list[Found | Reject]:
-        """Boxes in each photo; none where the whole photo is searched with."""
+        """Boxes in each photo; none if the whole photo is searched with."""
         if self._detector is None:
             return [_NOTHING] * len(photos)
         return self._detector(photos)
 
     def chosen(self, found: Found, photo: np.ndarray) -> list[Garment]:
-        """The garments that are searched for."""
+        """The garments to search for."""
         if self.options.whole:
             return [Garment(0, None, None, (0.0, 0.0, float(photo.shape[1]), float(photo.shape[0])))]
         return garments_of(found, self.options)
@@ -203,7 +203,7 @@ class Finder:
     def crops(
         self, photos: Sequence[np.ndarray], found: Sequence[Found | Reject], garments: Sequence[list[Garment] | Reject]
     ) -> list[Query]:
-        """The crops of those garments whose class the index has; with ``--cut_out`` two of each, where a person is found."""
+        """The crops of those garments whose class the index has; with ``--cut_out`` two of each, if a person is found."""
         longest_px = max(_LEAST_CROP_PX, self._encoder.input.resize_px)
         queries = []
         for place, (photo, of_photo, seen) in enumerate(zip(photos, garments, found)):
@@ -224,12 +224,12 @@ class Finder:
         person, rules = person_box(found.boxes_N4, found.categories), MaskRules()
         try:
             mask = person_mask(self._segmenter, photo, found.boxes_N4, found.categories, person, rules).mask
-        except Reject:  # nobody, or a mask that is not to be used: the crop alone counts
+        except Reject:  # no person, or an unusable mask: only the crop counts
             return None
         return masks.on_white(photo, mask, rules.feather_px)
 
     def embed(self, queries: Sequence[Query], words_D: np.ndarray | None = None) -> np.ndarray:
-        """float32 (N, D), with the words mixed in; NaN where the encoder failed."""
+        """float32 (N, D), with the words mixed in; NaN if the encoder failed."""
         parts = [np.empty((0, self._encoder.dim), np.float32)]
         for start in range(0, len(queries), _AT_ONCE):
             parts.append(self._encoder.encode(np.stack([q.pixels for q in queries[start : start + _AT_ONCE]])))
@@ -241,7 +241,7 @@ _NOTHING = Found(np.empty((0, 4), np.float32), np.empty(0, np.float32), (), ())
 
 
 def _allowed(plan: Plan) -> pa.Array:
-    """product_id of those that the filter lets through."""
+    """product_id of those that pass the filter."""
     newest = delta.CurrentRows(plan.store, schema.PRODUCTS, plan.products_version).batches(NEEDS)
     empty = pa.schema([schema.PRODUCTS.schema.field(c) for c in NEEDS]).empty_table()
     rows = pa.concat_tables([empty, *newest])

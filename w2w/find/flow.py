@@ -1,4 +1,4 @@
-"""Where the answers are made: photos go through the same stages in this process, or on workers into table `found`."""
+"""Where answers are computed: photos go through the same stages in this process, or on workers into table `found`."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -47,7 +47,7 @@ class How:
 
 
 def stages(plan: Plan, words: np.ndarray | None, how: How, run_id: str, from_table: bool = False) -> list[Stage]:
-    """Where a photo is -> its bytes -> pixels -> garments with products."""
+    """A photo's location -> its bytes -> pixels -> garments with products."""
     table = Stage("name", of_table, (schema.IMAGE_ID, schema.SOURCE_URI), _NAMED)
     settings = {"limits": how.decode, "longest_px": how.longest_px}
     arguments = {"plan": plan, "words_D": words, "run_id": run_id}
@@ -60,7 +60,7 @@ def stages(plan: Plan, words: np.ndarray | None, how: How, run_id: str, from_tab
 
 @dataclass(frozen=True)
 class Asked:
-    """All photos that are asked for, in their order: LISTED, or rows of table `images` by their ids."""
+    """All requested photos, in order: LISTED, or rows of table `images` by their ids."""
 
     listed: pa.Table
     from_table: bool = False
@@ -70,21 +70,21 @@ class Asked:
         return self.listed.num_rows
 
     def first(self, limit: int | None) -> "Asked":
-        """At most so many."""
+        """At most this many."""
         return replace(self, listed=self.listed.slice(0, limit))
 
     def num_of(self, some: Sequence[Keys]) -> int:
-        """How many of them have one of these keys."""
+        """Number of photos with one of these keys."""
         known = pa.chunked_array([c for keys in some for c in keys.read().chunks], pa.string())
         return pc.sum(pc.is_in(self.listed.column(schema.KEY), value_set=known)).as_py() or 0
 
     @property
     def names(self) -> dict[str, str]:
-        """Key -> what the photo is called."""
+        """Key -> display name of the photo."""
         return dict(zip(*(self.listed.column(c).to_pylist() for c in (schema.KEY, schema.QUERY_ID))))
 
     def tables(self, store: str) -> Iterator[pa.Table]:
-        """What the first stage takes."""
+        """Input of the first stage."""
         if not self.from_table:
             return iter([loadable(self.listed)])
         ids = self.listed.column(schema.KEY).combine_chunks()
@@ -92,7 +92,7 @@ class Asked:
 
 
 def asked_of_table(store: str, of: str) -> Asked:
-    """The photos of table `images`: all, or those of posts that are active."""
+    """The photos of table `images`: all, or those of active posts."""
     need_table(store, schema.IMAGES, "ingest")
     if of == "posts":
         need_table(store, schema.POSTS, "crawl")
@@ -127,7 +127,7 @@ class Here:
 
 
 def on_workers(run: Run, result: R, plan: Plan, words: np.ndarray | None, how: How, asked: Asked) -> R:
-    """Answers the photos that table `found` does not have yet, into it."""
+    """Answers the photos that are not yet in table `found`, writing them there."""
     steps = stages(plan, words, how, run.run_id, asked.from_table)
     inputs = [schema.PRODUCTS, *([schema.IMAGES] if asked.from_table else [])]
     outputs = [Output(schema.FOUND)]
@@ -138,7 +138,7 @@ def on_workers(run: Run, result: R, plan: Plan, words: np.ndarray | None, how: H
 
 
 def finished(store: str, plan: Plan) -> list[Keys]:
-    """The photos that have answers of this plan, and those that could not be read."""
+    """The photos answered under this plan, and those that could not be read."""
     version = plan.search_version
     done = table_keys(store, schema.FOUND, schema.KEY, search_version=version)
     return [replace(keys, batches=[keys.read()]) for keys in (done, rejected_keys(store, STAGE, version))]
@@ -158,8 +158,8 @@ def _pending(run: Run, plan: Plan, asked: Asked) -> Source:
 
 
 def stored_answers(store: str, plan: Plan, catalog: Catalog, asked: Asked) -> Iterator[Answer]:
-    """What table `found` has for the photos, in their order, and those that could not be read. The rows are held in memory,
-    about 2 KB a photo; the answers are not."""
+    """The photos' rows in table `found`, in order, and those that could not be read. The rows are held in memory, about 2 KB
+    per photo; the answers are not."""
     keys, names = asked.listed.column(schema.KEY), asked.names
     listed = delta.parts(delta.open_table(store, schema.FOUND), search_version=plan.search_version)
     read = delta.read_batches(store, schema.FOUND, schema.FOUND.schema.names, listed)
@@ -178,7 +178,7 @@ def stored_answers(store: str, plan: Plan, catalog: Catalog, asked: Asked) -> It
 
 
 def photo_bytes(store: str, asked: Asked, how: How, shown: int) -> dict[str, bytes]:
-    """The first photos that can still be read, by their keys."""
+    """The first photos that are still readable, by their keys."""
     first = asked.first(shown)
     load = load_stage(how.fetch, how.pool)
     if first.from_table:

@@ -1,4 +1,4 @@
-"""Photos through stages in this process, loaded once: an answer for each, in their order."""
+"""Photos through stages in this process, loaded once: an answer for each, in order."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Generic, TypeVar
@@ -16,8 +16,8 @@ def _unseen(done: int, rejected: int) -> None:
 
 
 class InOrder(Generic[A]):
-    """``steps``: stages, of which the first brings a photo's bytes, from rows of ``fields``, named by the column ``key``, to
-    rows with the columns ``gives``. ``answers`` makes an answer of each of these; ``unreadable`` one of a photo's name, a
+    """``steps``: stages, of which the first loads a photo's bytes; they take rows of ``fields``, identified by column ``key``,
+    to rows with the columns ``gives``. ``answers`` turns these into answers; ``unreadable`` makes one from a photo's name, a
     reject's code and its detail."""
 
     def __init__(
@@ -40,8 +40,8 @@ class InOrder(Generic[A]):
     ) -> tuple[list[A], dict[str, bytes]]:
         """The answers, and the encoded photos of the first ``shown``, by their keys.
 
-        ``names``: key -> what the photo is called, of all. ``seen`` is told how many are answered, and how many of these could
-        not be read.
+        ``names``: key -> display name, of all photos. ``seen`` is called with the number answered so far, and how many of these
+        could not be read.
         """
         made: dict[str, A] = {}
         rejected = 0
@@ -55,7 +55,7 @@ class InOrder(Generic[A]):
         return [made[key] for key in names], self._kept
 
     def _keep(self, rows: pa.Table) -> pa.Table:
-        """So that the page shows the very bytes that were searched with."""
+        """Keeps the very bytes that were searched with, for the page."""
         for key, data in zip(rows.column(schema.KEY).to_pylist(), rows.column(schema.BYTES)):
             if key in self._wanted:
                 self._kept[key] = data.as_py()

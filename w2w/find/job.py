@@ -147,9 +147,9 @@ def main(config: Config) -> Result:
 
 def _check(config: Config) -> None:
     if config.watch and (config.photos or config.of != "photos"):
-        raise UsageError("--watch answers what appears in its folder: leave PHOTO and --of away")
+        raise UsageError("--watch answers what appears in its folder: omit PHOTO and --of")
     if config.of != "photos" and config.photos:
-        raise UsageError(f"--of={config.of}: searches with the store's own photos; leave PHOTO away")
+        raise UsageError(f"--of={config.of}: searches with the store's own photos; omit PHOTO")
     if not (config.photos or config.text or config.watch) and config.of == "photos":
         raise UsageError("nothing to search with: name photos, a folder, URLs or a feed; or give --text, --of or --watch")
     if config.text and config.whole and not (config.photos or config.watch) and config.of == "photos":
@@ -161,7 +161,7 @@ def _check(config: Config) -> None:
 
 
 def _try(plan: Plan) -> None:
-    """Raises UsageError for what is wrong with the models' files before workers start."""
+    """Raises UsageError for faults in the models' files before workers start."""
     try_encoder(plan.models.encoder)
     if not plan.options.whole:
         try_detector(plan.models.detector)
@@ -179,7 +179,7 @@ def _reported(
     photos: Sequence[bytes | None],
     folder: str,
 ) -> Result:
-    """The result, and the page of the first answers. ``photos``: the encoded ones, in their order."""
+    """The result, and the page of the first answers. ``photos``: the encoded ones, in order."""
     page = None
     if config.shown:
         page = storage.join(folder, PAGE)
@@ -191,8 +191,8 @@ def _reported(
 
 
 def _watch(run: Run, config: Config, plan: Plan, words: np.ndarray | None, how: How, result: Result) -> Result:
-    """Answers what appears, until Ctrl-C: prints each answer, appends its line, and makes the page of the last ones anew. When
-    a new version of the index is published, the next photo is searched for in that one."""
+    """Answers new photos until Ctrl-C: prints each answer, appends its line, and rewrites the page of the latest ones. Once a
+    new version of the index is published, the next photo is searched for in that."""
     folder, total = folder_of(config.out, run.store, run.job, run.run_id), Written()
     last: deque[tuple[Answer, bytes | None]] = deque(maxlen=max(1, config.shown))
     os.makedirs(folder, exist_ok=True)

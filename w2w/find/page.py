@@ -30,8 +30,8 @@ def find_report(
     explained: int = 0,
     reasons: Reasons | None = None,
 ) -> None:
-    """Writes the page to ``out``: the answers that are shown, each with its photo, of ``num_photos`` in all. ``reasons`` are
-    given for so many of a garment's nearest products as ``explained`` says."""
+    """Writes the page to ``out``: the answers shown, each with its photo, of ``num_photos`` in all. ``reasons`` are given for
+    the first ``explained`` products of each garment."""
     pieces = [piece for answer, _ in shown for piece in answer.garments]
     ids = sorted({product.image_id for piece in pieces for product in piece.products})
     found = lookup(store, schema.IMAGES, pa.array(ids, pa.string()), [schema.IMAGE_ID, schema.BYTES])
@@ -65,7 +65,7 @@ def find_report(
 def _reasons(
     piece: Piece, photo: bytes | None, pictures: dict[str, bytes], reasons: Reasons | None, explained: int
 ) -> list[Reason]:
-    """Of the garment as it is in the photo, on its own ground."""
+    """For the garment as in the photo, with its background."""
     pixels = attempt(decode, photo) if photo and reasons and explained else None
     if reasons is None or not isinstance(pixels, np.ndarray) or not piece.box_xyxy:
         return []
@@ -88,7 +88,7 @@ def _cards(
 
 
 def _spot(piece: Piece, answer: Answer) -> dict[str, float] | None:
-    """Where a garment's frame stands on its photo, in percent."""
+    """Position of a garment's frame on its photo, in percent."""
     if not piece.number or not piece.box_xyxy or not answer.width or not answer.height:
         return None
     x0, y0, x1, y1 = piece.box_xyxy

@@ -1,4 +1,4 @@
-"""Which photos are asked for: files, folders, URLs and feeds, as rows that can be loaded."""
+"""The requested photos: files, folders, URLs and feeds, as rows that can be loaded."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -18,7 +18,7 @@ from w2w.ingest.raw import IMAGE_OFFSET, IMAGE_SIZE
 from w2w.ingest.stage import work_rows
 from w2w.web.fetch import ListedFetchConfig
 
-# ``key`` names photo and content, so that a changed photo is searched with anew; a photo that cannot even be named is rejected
+# ``key`` identifies photo and content, so that a changed photo is searched with again; one with an impossible name is rejected
 LISTED = pa.schema(
     [
         (schema.KEY, pa.string()),
@@ -34,7 +34,7 @@ LISTED = pa.schema(
 
 @dataclass(frozen=True)
 class PhotoOptions:
-    """How photos that are named are read, and how many are shown."""
+    """How the given photos are read, and how many are shown."""
 
     LEAST = {"longest_px": 64}
 
@@ -53,10 +53,10 @@ class PhotoOptions:
 
 
 def listed(places: Sequence[str], feed: FeedConfig) -> pa.Table:
-    """The photos of all places, in LISTED, each once, in their order. Held in memory: about 200 bytes a photo.
+    """The photos of all places, in LISTED, without repeats, in order. Held in memory: about 200 bytes per photo.
 
     A place is a photo, a folder of photos, a URL, or a feed as ``w2w ingest`` reads it; ``feed`` says how. Raises UsageError
-    for a file or folder that is not there, and for a feed that cannot be read.
+    for a missing file or folder, and for a feed that cannot be read.
     """
     rows = pa.concat_tables([LISTED.empty_table(), *(part for place in places for part in _of_place(place, feed))])
     keys = rows.column(schema.KEY)
@@ -64,7 +64,7 @@ def listed(places: Sequence[str], feed: FeedConfig) -> pa.Table:
 
 
 def of_folder(folder: str) -> pa.Table:
-    """The photos below a folder that are there now, in LISTED."""
+    """The photos currently below a folder, in LISTED."""
     root = storage.absolute(folder)
     unusable: list[tuple[str, str]] = []
     files = [f for f in storage.list_files(root, unusable=unusable) if is_image(f.path)]
@@ -79,7 +79,7 @@ def of_folder(folder: str) -> pa.Table:
 
 def _of_place(place: str, feed: FeedConfig) -> Iterator[pa.Table]:
     if not place:
-        raise UsageError("a photo is named by an empty word")
+        raise UsageError("an empty word does not name a photo")
     if is_web(place):
         yield _rows([(place, place, "")])
         return
@@ -107,13 +107,13 @@ def _of_place(place: str, feed: FeedConfig) -> Iterator[pa.Table]:
 
 
 def _rows(photos: Sequence[tuple[str, str, str]]) -> pa.Table:
-    """Whole files: what they are called, where they are, and their fingerprint."""
+    """Whole files: display name, location and fingerprint."""
     names, uris, prints = zip(*photos) if photos else ((), (), ())
     keys = [f"{name}@{ids.digest(uri, known)}" for name, uri, known in zip(names, uris, prints)]
     return filled({schema.KEY: keys, schema.QUERY_ID: names, schema.IMAGE_URI: uris}, len(keys))
 
 
 def filled(columns: dict[str, Sequence | pa.Array], n: int) -> pa.Table:
-    """LISTED of these columns; null in the others."""
+    """LISTED with these columns; null in the others."""
     arrays = [pa.array(columns[f.name], f.type) if f.name in columns else pa.nulls(n, f.type) for f in LISTED]
     return pa.Table.from_arrays(arrays, schema=LISTED)

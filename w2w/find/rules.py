@@ -1,5 +1,4 @@
-"""Find, as far as it is plain: its options, which garments of a photo are asked for, how two lists of hits become one, and what
-is said where nothing was found."""
+"""The pure part of find: options, choice of garments in a photo, merging lists of hits, and messages when nothing was found."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -58,7 +57,7 @@ class FindOptions:
             if value is not None and not low <= value <= high:
                 raise UsageError(f"--{name}={value}: a number between {low} and {high}")
         if self.whole and (self.garment or self.cut_out):
-            raise UsageError("--whole searches with the photo as it is: leave --garment and --cut_out away")
+            raise UsageError("--whole searches with the unchanged photo: omit --garment and --cut_out")
         chosen(self.garment)
 
     @property
@@ -71,7 +70,7 @@ class FindOptions:
 @dataclass(frozen=True)
 class Garment:
     """A garment to search for: its number in the photo, from the top down, class, score, and box xyxy in the photo's pixels.
-    The whole photo is number 0, of no class."""
+    The whole photo is number 0, without a class."""
 
     number: int
     category: str | None
@@ -80,7 +79,7 @@ class Garment:
 
 
 def chosen(text: str) -> tuple[set[str], set[int]]:
-    """Classes and numbers of ``--garment``. Raises UsageError for what is neither."""
+    """Classes and numbers in ``--garment``. Raises UsageError for anything else."""
     classes, numbers = set[str](), set[int]()
     for word in filter(None, (part.strip() for part in text.split(","))):
         if word.isdecimal():
@@ -93,7 +92,7 @@ def chosen(text: str) -> tuple[set[str], set[int]]:
 
 
 def garments_of(found: Found, options: FindOptions) -> list[Garment]:
-    """The garments that are asked for, numbered from the top of the photo down."""
+    """The requested garments, numbered from the top of the photo down."""
     kept: list[int] = []
     for i in np.argsort(-found.scores_N, kind="stable").tolist():
         same = [j for j in kept if found.categories[j] == found.categories[i]]
@@ -113,7 +112,7 @@ def with_words(vectors_ND: np.ndarray, words_D: np.ndarray, weight: float) -> np
 
 
 def pictures_of(hits: Sequence[Hit]) -> list[Hit]:
-    """One hit a picture, in their order: of products with the same one the first, with the others' ids beside it."""
+    """One hit per picture, in order: of products that share it the first, with the others' ids."""
     first: dict[str, Hit] = {}
     for hit in hits:
         if hit[schema.IMAGE_ID] in first:
@@ -124,8 +123,8 @@ def pictures_of(hits: Sequence[Hit]) -> list[Hit]:
 
 
 def best_of(lists: Sequence[Sequence[Hit]], k: int, min_score: float | None = None) -> list[Hit]:
-    """The k best pictures of several lists that each have k, every product with its best score: whoever is among the k of
-    greatest maximum is among the k of the list that it has its maximum in."""
+    """The k best pictures of several lists of k hits each, every product with its best score. Exact: any product among the k
+    highest maxima is among the k of the list where it has its maximum."""
     best: dict[str, Hit] = {}
     for hit in (hit for hits in lists for hit in hits):
         known = best.get(hit[schema.PRODUCT_ID])
@@ -137,11 +136,11 @@ def best_of(lists: Sequence[Sequence[Hit]], k: int, min_score: float | None = No
 
 
 def said_of(category: str | None, hits: Sequence[Hit] | None, options: FindOptions) -> str | None:
-    """Why there is no product, as a sentence; None where there are some."""
+    """Why there is no product, as a sentence; None if there are some."""
     if hits:
         return None
     if hits is None:
         return f"you sell no {_PLURAL.get(category or '', category)}"
     if options.filter:
-        return "the filter lets no product through"
+        return "no product passes the filter"
     return f"no product scores {options.min_score:g} or more" if options.min_score is not None else "no product was found"

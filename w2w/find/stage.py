@@ -26,7 +26,7 @@ def look(rows: pa.Table, *, limits: DecodeLimits, longest_px: int) -> pa.Table:
 
 
 def of_table(rows: pa.Table) -> pa.Table:
-    """Rows of table `images` as photos: named by their image_id."""
+    """Rows of table `images` as photos, named by their image_id."""
     ids = rows.column(schema.IMAGE_ID)
     for name, values in ((schema.KEY, ids), (schema.QUERY_ID, ids), (schema.IMAGE_URI, rows.column(schema.SOURCE_URI))):
         rows = rows.append_column(name, values)
@@ -34,7 +34,7 @@ def of_table(rows: pa.Table) -> pa.Table:
 
 
 class FindProducts:
-    """Loads the models and opens the index once a worker; adds the garments of each photo with their products."""
+    """Loads the models and opens the index once per worker; adds each photo's garments with their products."""
 
     def __init__(self, plan: Plan, words_D: np.ndarray | None, run_id: str):
         """``words_D``: the vector of ``--text``."""
@@ -62,7 +62,7 @@ class FindProducts:
 
 
 def stored(find: Find, scale: float) -> dict:
-    """A value of schema.FOUND_GARMENT; ``scale``: of the pixels that the detector saw to the photo's own."""
+    """A value of schema.FOUND_GARMENT; ``scale``: from the detector's pixels to the photo's own."""
     return {
         schema.NUMBER: find.garment.number,
         schema.CATEGORY: find.garment.category,

@@ -1,4 +1,4 @@
-"""A folder that is watched: photos that appear in it, once they are whole."""
+"""Watching a folder: yields photos that appear in it, once they are complete."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -13,9 +13,9 @@ POLL_S = 0.25
 
 
 def appearing(folder: str, sleep: Callable[[float], None] = time.sleep) -> Iterator[pa.Table]:
-    """LISTED rows of the photos that come into the folder, or change there, from this call on; without end.
+    """Endless LISTED rows of photos that are added to or changed in the folder after this call.
 
-    A photo counts as whole when its size and time are the same in two looks, ``POLL_S`` apart.
+    A photo counts as complete when its size and time are equal in two looks, ``POLL_S`` apart.
     """
     return _new(folder, set(of_folder(folder).column(schema.KEY).to_pylist()), sleep)
 

@@ -112,7 +112,7 @@ def _segmentation(one: Record) -> dict | list[tuple[float, ...]] | None:
     if shape is None or isinstance(shape, dict):
         return shape
     if any(not isinstance(p, list) or len(p) % 2 for p in shape):
-        raise UsageError(f"{where} is neither polygons of 3 points and more nor run lengths")
+        raise UsageError(f"{where} is neither polygons of 3 or more points nor run lengths")
     return [numbers(p, len(p), where) for p in shape]
 
 

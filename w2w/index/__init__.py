@@ -1,1 +1,1 @@
-"""The vector index: plan it under budgets, train once, fill shards, prove it, publish it, search it. Alone imports faiss."""
+"""The vector index: plan within budgets, train once, fill shards, verify, publish, search. Only this package imports faiss."""

@@ -1,4 +1,4 @@
-"""Which products may be found, by what their rows say: brand, price, any attribute."""
+"""Filtering products by their attributes: brand, price, or any other."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -12,16 +12,16 @@ from w2w.config import nearest
 from w2w.errors import UsageError
 
 COLUMNS = (schema.PRODUCT_ID, schema.TITLE, schema.BRAND, schema.PRICE, schema.CURRENCY, schema.CATEGORY, schema.FEED)
-NEEDS = (*COLUMNS, schema.ATTRIBUTES, schema.ACTIVE)  # what ``allowed`` looks at
+NEEDS = (*COLUMNS, schema.ATTRIBUTES, schema.ACTIVE)  # columns that ``allowed`` reads
 _RANGE = re.compile(r"(-?\d+(?:\.\d+)?)?\.\.(-?\d+(?:\.\d+)?)?")
 _NUMBER = r"^-?\d+(\.\d+)?$"
 
 
 def allowed(products: pa.Table, wanted: Mapping[str, Sequence[str]]) -> np.ndarray:
-    """bool (N,): active products of which every named column or attribute has one of its values: a text, in any case; a
-    number; or a range of numbers, LOW..HIGH, LOW.. or ..HIGH, ends included. What a product does not say is like none.
+    """bool (N,): active products of which every named column or attribute has one of its values: a text, ignoring case; a
+    number; or a range of numbers, LOW..HIGH, LOW.. or ..HIGH, ends included. Missing values match nothing.
 
-    ``products``: NEEDS. Raises UsageError for a name that no product has, and for a value that no text can be.
+    ``products``: NEEDS. Raises UsageError for a name that no product has, and for an impossible value.
     """
     keep = products.column(schema.ACTIVE).to_numpy(zero_copy_only=False).astype(bool)
     for name, values in wanted.items():
@@ -33,7 +33,7 @@ def allowed(products: pa.Table, wanted: Mapping[str, Sequence[str]]) -> np.ndarr
 
 
 def _column(products: pa.Table, name: str) -> pa.ChunkedArray:
-    """Its values as text."""
+    """The column's values as text."""
     if name in COLUMNS:
         return pc.utf8_trim_whitespace(products.column(name).cast(pa.string()))
     attributes = products.column(schema.ATTRIBUTES)

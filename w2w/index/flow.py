@@ -1,4 +1,4 @@
-"""An index built on Ray: what has to be built, then templates and shards as tasks, the gate, and publishing."""
+"""Building an index on Ray: decide what to build, then templates and shards as tasks, the gate, and publishing."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -34,14 +34,14 @@ from w2w.table import delta
 
 @dataclass(frozen=True)
 class Inputs:
-    """What an index is made from: the version of each table and the table's own id, which another table of its name has not."""
+    """An index's inputs: each table's version, and its id, which a recreated table of the same name does not share."""
 
     versions: dict[str, int]
     ids: dict[str, str]
 
     @staticmethod
     def now(store: str, table: schema.Table = schema.PRODUCTS) -> "Inputs":
-        """As they are before anything is read: what is read later is at least that new. ``table``: of what is indexed."""
+        """Taken before anything is read, so what is read later is at least as new. ``table``: the indexed one."""
         found = {t.name: delta.open_table(store, t) for t in (table, schema.EMBEDDINGS)}
         opened = {name: t for name, t in found.items() if t is not None}
         return Inputs(
@@ -51,7 +51,7 @@ class Inputs:
 
 @dataclass(frozen=True)
 class Draft:
-    """An index before it is built. ``templates``: by group, those that are kept; the others are to be trained."""
+    """An index before it is built. ``templates``: the kept ones, by group; the others are to be trained."""
 
     uri: str
     config: IndexConfig
@@ -64,7 +64,7 @@ class Draft:
 
     @property
     def num_kept(self) -> int:
-        """Templates that stay as they are."""
+        """Number of templates that are kept."""
         return len(self.templates)
 
     @property
@@ -72,11 +72,11 @@ class Draft:
         return rows_digest(self.rows, self.vectors.version, self.config)
 
     def held(self) -> Held | None:
-        """The version rolled back from that this one would bring back."""
+        """The rolled-back version that this one would restore."""
         return held(self.uri, self.rows_digest, self.vectors.version)
 
     def unchanged(self) -> bool:
-        """Whether its shards are those that are published, and all of their files are whole."""
+        """Whether its shards equal the published ones, and all of their files are intact."""
         previous = self.base.manifest
         if previous is None or self.num_kept < len(self.groups):
             return False
@@ -84,7 +84,7 @@ class Draft:
         return {t.name for t in tasks} == {s.name for s in previous.shards} and damaged_file(self.uri, previous) is None
 
     def damage(self) -> str:
-        """Why what is published cannot be searched; empty where it can."""
+        """Why the published index cannot be searched; empty if it can."""
         if self.base.manifest is None:
             return self.base.damage or "nothing is published"
         found = damaged_file(self.uri, self.base.manifest)
@@ -93,8 +93,8 @@ class Draft:
 
 @dataclass(frozen=True)
 class Kind:
-    """What is indexed. ``rows``: product_id, image_id and category of all that is active, in a store; ``version``: the model
-    version of its vectors, in a store, by that of the encoder; ``embed``: the job that makes them."""
+    """What is indexed. ``rows``: product_id, image_id and category of everything active in a store; ``version``: the model
+    version of its vectors in a store, given that of the encoder; ``embed``: the job that computes them."""
 
     one: str
     table: schema.Table
@@ -110,7 +110,7 @@ def _products(store: str) -> pa.Table:
 
 
 def _looks(store: str) -> pa.Table:
-    """A post stands in the place of a product, all of one category."""
+    """Posts take the place of products, all of one category."""
     posts = look_posts(store, [schema.POST_ID, schema.IMAGE_ID]).rename_columns([schema.PRODUCT_ID, schema.IMAGE_ID])
     return posts.append_column(schema.CATEGORY, pa.repeat(pa.scalar(LOOK), posts.num_rows))
 
@@ -130,23 +130,23 @@ KINDS = {
 
 
 def indexed_rows(active: pa.Table, vectors: Vectors) -> tuple[pa.Table, int]:
-    """The active rows that have a vector, and how many have none."""
+    """The active rows with a vector, and the number of those without."""
     found = vectors.find(active.column(schema.IMAGE_ID)) >= 0
     return active.filter(pa.array(found)), int(np.count_nonzero(~found))
 
 
 def draft_index(uri: str, config: IndexConfig, vectors: Vectors, rows: pa.Table, base: Published, inputs: Inputs) -> Draft:
-    """What the index of these rows will be, and what it keeps of the published one. ``base`` and ``inputs`` are as they were
-    before the rows were read."""
+    """The index to be made of these rows, and what it keeps of the published one. ``base`` and ``inputs`` are from before the
+    rows were read."""
     groups = plan_groups(rows, config, base.manifest)
     kept = ((g.name, kept_template(uri, base.manifest, g, vectors.version, config)) for g in groups)
     return Draft(uri, config, vectors, rows, base, inputs, groups, {name: t for name, t in kept if t is not None})
 
 
 def build_index(draft: Draft, encoder: str, num_threads: int) -> dict[str, Any]:
-    """Trains templates and builds shards where they are missing or damaged, and publishes; returns fields of the job's result.
+    """Trains missing templates, builds missing or damaged shards, and publishes; returns fields of the job's result.
 
-    Raises JobFailed, with nothing published, where the gate does not pass or another run has published meanwhile.
+    Raises JobFailed, and publishes nothing, if the gate fails or another run has published meanwhile.
     """
     uri, config, vectors, rows = draft.uri, draft.config, draft.vectors, draft.rows
     version, templates, plans = vectors.version, dict(draft.templates), {}
@@ -180,7 +180,7 @@ def build_index(draft: Draft, encoder: str, num_threads: int) -> dict[str, Any]:
 
 
 def _build_and_check(uri, task, asked, num_threads, vectors_ND):
-    """The shard, filled unless it is there and whole; whether it was; and the gate's exact neighbours among its rows."""
+    """The shard, built unless it exists and is intact; whether it existed; and the gate's exact neighbours among its rows."""
     queries, queries_ND, config = shared(asked)
     found = built_shard(uri, task)
     shard = found or build_shard(uri, task, vectors_ND, num_threads)

@@ -1,4 +1,4 @@
-"""The gate: an index is compared with exact search over the same rows, by the code that will serve it."""
+"""The gate: an index is compared with exact search over the same rows, using the serving code."""
 
 from collections.abc import Iterable
 
@@ -17,11 +17,11 @@ from w2w.schema import CATEGORY, IMAGE_ID, PRODUCT_ID, SCORE
 EXACT = pa.schema([(QUERY, pa.int32()), (PRODUCT_ID, pa.string()), (IMAGE_ID, pa.string()), (SCORE, pa.float32())])
 _SPARE = 32  # neighbours beyond recall_at: the query's own image and ties at the end
 _TIE = 1e-6
-_MIN_QUERIES = 30  # fewer give no standard error worth the name
+_MIN_QUERIES = 30  # fewer give no usable standard error
 
 
 def gate_queries(rows: pa.Table, cfg: IndexConfig) -> pa.Table:
-    """At most ``gate_queries`` rows of each category, in a stable order: the caller loads their vectors in this order."""
+    """At most ``gate_queries`` rows of each category, in a stable order; the caller loads their vectors in this order."""
     rows = sorted_rows(rows)
     rng = np.random.default_rng(cfg.seed)
     taken, start = [], 0
@@ -59,7 +59,7 @@ def gate(
     expected_rows: dict[str, int],
     cfg: IndexConfig,
 ) -> GateResult:
-    """Passes where every category holds exactly its expected rows, all scores are finite and recall@``recall_at`` reaches
+    """Passes if every category holds exactly its expected rows, all scores are finite and recall@``recall_at`` reaches
     ``target_recall`` overall and, within two standard errors, in every category.
 
     A query's own image does not count; a hit that ties with the last exact neighbour does.
@@ -113,7 +113,7 @@ def gate(
 
 
 def _by_query(table: pa.Table) -> dict[int, list[tuple[float, tuple[str, str]]]]:
-    """Query -> its (score, (product, image)), in the table's order."""
+    """Query -> its (score, (product, image)), in table order."""
     out: dict[int, list[tuple[float, tuple[str, str]]]] = {}
     columns = (table[name].to_pylist() for name in (QUERY, SCORE, PRODUCT_ID, IMAGE_ID))
     for query, score, product, image in zip(*columns, strict=True):

@@ -1,4 +1,4 @@
-"""What a published version of an index is made of, and where its files lie.
+"""A published version of an index: its contents, and where its files are.
 
 ``<store>/index/<name>/CURRENT``, ``generations/<version>/manifest.json``, ``templates/<name>.npz``, ``shards/<name>/``.
 """
@@ -21,7 +21,7 @@ _NAME, _SHA256 = re.compile(r"[0-9a-f]{32}"), re.compile(r"[0-9a-f]{64}")
 
 @dataclass(frozen=True)
 class StoredTemplate:
-    """A template on storage. ``trained_rows`` is how many rows its group had when it was planned."""
+    """A stored template. ``trained_rows`` is the size of its group when it was planned."""
 
     name: str
     sha256: str
@@ -35,7 +35,7 @@ class StoredTemplate:
 
 @dataclass(frozen=True)
 class ShardInfo:
-    """A shard on storage; ``files`` maps each file's name to its sha256, ``num_bytes`` leaves the ids out."""
+    """A stored shard; ``files`` maps each file's name to its sha256, ``num_bytes`` excludes the ids."""
 
     name: str
     category: str
@@ -74,8 +74,8 @@ class Manifest:
     w2w_version: str
     gate: GateResult | None = None
     metric: str = "cosine"
-    rows_digest: str = ""  # of rows, model and config: equal where an index of the same inputs is
-    table_ids: dict[str, str] = dataclasses.field(default_factory=dict)  # a table that was made anew has another id
+    rows_digest: str = ""  # of rows, model and config: equal for an index of the same inputs
+    table_ids: dict[str, str] = dataclasses.field(default_factory=dict)  # a recreated table has another id
 
     @property
     def num_rows(self) -> int:
@@ -110,7 +110,7 @@ def manifest_uri(uri: str, version: str) -> str:
 
 
 def to_json(value: Any) -> bytes:
-    """Of a dataclass, or a list of them."""
+    """Plain values of a dataclass, or of a list of them."""
     return _dump([dataclasses.asdict(v) for v in value] if isinstance(value, list) else dataclasses.asdict(value))
 
 
@@ -125,7 +125,7 @@ def manifest_bytes(manifest: Manifest) -> bytes:
 
 
 def shard_from(plain: dict[str, Any]) -> ShardInfo:
-    """Raises ValueError for names that are none of ours: they become paths."""
+    """Raises ValueError for names that we did not write: they become paths."""
     shard = ShardInfo(**plain)
     names = [shard.name, shard.template]
     if not all(isinstance(n, str) and _NAME.fullmatch(n) for n in names):
@@ -133,17 +133,17 @@ def shard_from(plain: dict[str, Any]) -> ShardInfo:
     if not {BASE_FILE, ROWS_FILE} <= set(shard.files) <= {BASE_FILE, REFINE_FILE, ROWS_FILE}:
         raise ValueError(f"shard {shard.name} is made of {sorted(shard.files)}"[:200])
     if not all(isinstance(v, str) and _SHA256.fullmatch(v) for v in shard.files.values()):
-        raise ValueError(f"shard {shard.name}: a sha256 is none")
+        raise ValueError(f"shard {shard.name}: an invalid sha256")
     return shard
 
 
 def manifest_from(data: bytes, where: str) -> Manifest:
-    """Raises UsageError where the file is no manifest of this version of w2w, or damaged."""
+    """Raises UsageError if the file is damaged, or not a manifest of this version of w2w."""
     try:
         plain = json.loads(data)
-        checksum = plain.pop("sha256", None)  # those of earlier versions of w2w have none
+        checksum = plain.pop("sha256", None)  # earlier versions of w2w wrote none
         if checksum is not None and checksum != hashlib.sha256(_dump(plain)).hexdigest():
-            raise ValueError("its checksum is another one: it is damaged")
+            raise ValueError("its checksum does not match: it is damaged")
         gate = plain.pop("gate")
         templates = [{**t, "spec": Spec(**t["spec"]), "categories": tuple(t["categories"])} for t in plain.pop("templates")]
         manifest = Manifest(
@@ -155,7 +155,7 @@ def manifest_from(data: bytes, where: str) -> Manifest:
         )
         stored = {t.name for t in manifest.templates}
         if not VERSION.fullmatch(manifest.version) or not all(_NAME.fullmatch(name) for name in stored):
-            raise ValueError("a version or template has a name that is none")
+            raise ValueError("a version or template has an invalid name")
         if not {s.template for s in manifest.shards} <= stored:
             raise ValueError("a shard's template is not listed")
         return manifest

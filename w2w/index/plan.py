@@ -1,12 +1,12 @@
-"""The planner: measures candidate factories on a sample and keeps the cheapest one that holds to the budgets.
+"""The planner: measures candidate factories on a sample and picks the cheapest one within the budgets.
 
 Rules of extrapolation, from n sampled rows to the N rows of the group:
 - Memory is arithmetic (``Spec.memory_mb``); what cannot fit is never built.
-- A scan's time grows with its rows: x M / n, where M is the rows of the largest category, since a search stays inside one.
+- Scan time grows with the rows: x M / n, where M is the rows of the largest category, since a search stays inside one.
 - IVF uses the number of lists chosen for M. At equal nprobe the probed share of the rows is the same at M as in the sample,
   so latency = (time to rank the lists, as measured) + (the rest) x M / n.
-- Recall falls as neighbours crowd. A row's k nearest of M are, in a random sample of n, its k n / M nearest: so
-  recall@k at M is measured as recall@(k n / M) in the sample, between two whole numbers by interpolation. Below one
+- Recall falls as neighbours get denser. A row's k nearest of M are, in a random sample of n, its k n / M nearest: so
+  recall@k at M is measured as recall@(k n / M) in the sample, interpolated between two whole numbers. Below one
   (M > k n) it is recall@1, and optimistic: the gate decides.
 - HNSW: latency x log(M) / log(n), build time x M log(M) / (n log(n)).
 """
@@ -24,10 +24,10 @@ from w2w.index.spec import IndexConfig, Spec
 from w2w.index.template import Codes, Sample, Template, fill, fit, nearest_lists, rerank, search_codes, set_threads
 
 QUERIES = 500
-FILLED = 0.65  # of the latency budget, by an estimate that is a tenth to a third too low (200,000 x 1280)
-TIMED_QUERIES, LEAST_TIMED, TIMING_S = 24, 6, 0.5  # one by one, on one thread; slow ones are fewer
+FILLED = 0.65  # of the latency budget, since the estimate is a tenth to a third too low (200,000 x 1280)
+TIMED_QUERIES, LEAST_TIMED, TIMING_S = 24, 6, 0.5  # one by one, on one thread; fewer if they are slow
 _ROWS_PER_LIST = 12
-MARGIN = 0.005  # the sample's estimate must clear the target by this much, or the gate would be a coin toss
+MARGIN = 0.005  # the sample's estimate must exceed the target by this much, or the gate would be a coin toss
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Plan:
-    """The chosen spec, its trained template, and every candidate that was looked at."""
+    """The chosen spec, its trained template, and every candidate considered."""
 
     spec: Spec
     template: bytes
@@ -63,10 +63,10 @@ def plan(
 ) -> Plan:
     """A trained template for ``num_rows`` rows like the unit vectors of the sample, the largest category having ``scan_rows``.
 
-    Among candidates in budget that clear the target by ``MARGIN``, the one with the smallest product of build time, memory and
-    latency; where none does, the highest recall, and of equals the one that looks at most rows. A target above 1 - ``MARGIN``
-    is more than a sample can show: codes that lose nothing are then the only candidates, where they fit. Raises UsageError
-    where no factory fits the memory budget.
+    Among candidates within budget that exceed the target by ``MARGIN``, the one with the smallest product of build time, memory
+    and latency; if there is none, the highest recall, and on ties the most rows scanned. A target above 1 - ``MARGIN`` is more
+    than a sample can show: the only candidates are then lossless codes, if they fit. Raises UsageError if no factory fits the
+    memory budget.
     """
     started = time.perf_counter()
     set_threads(num_threads)
@@ -82,7 +82,7 @@ def plan(
                 return _done(Spec(factory), fit(Spec(factory), Sample(sample_ND, cfg.seed)), None, (), started)
 
     lossless = _goal(cfg) > 1 and Spec("Flat").memory_mb(num_rows, dim) <= memory_mb
-    if lossless:  # nothing is trained but the lists, of which the fewer rows call for fewer
+    if lossless:  # only the lists are trained, and fewer rows need fewer of them
         sample_ND = sample_ND[:: max(1, len(sample_ND) // (_ROWS_PER_LIST * _num_lists(scan_rows)))]
     bench = _Bench(sample_ND, num_rows, scan_rows, cfg, num_threads)
     seen: list[Candidate] = []
@@ -143,7 +143,7 @@ def _misfit(spec: Spec, dim: int, num_rows: int, memory_mb: float, trained_on: i
 
 
 def _largest(transform: str, codec: str, dim: int, num_rows: int, memory_mb: float) -> int:
-    """Most leading axes, a multiple of 16, whose codes fit the budget with their axes and centroids; 0 where none do."""
+    """Most leading axes, a multiple of 16, whose codes fit the budget with their axes and centroids; 0 if none do."""
     lists = _num_lists(num_rows)
     kept = range(dim // 16 * 16, 0, -16)
     return next((d for d in kept if Spec(f"{transform}{d},IVF{lists},{codec}").memory_mb(num_rows, dim) <= memory_mb), 0)
@@ -171,13 +171,13 @@ def _num_lists(rows: int, trained_on: int | None = None) -> int:
 
 
 def _leaders(fitting: list[Candidate], cfg: IndexConfig) -> list[Candidate]:
-    """The two smallest codecs whose full scan clears the target, else the two with the highest recall."""
+    """The two smallest codecs whose full scan exceeds the target, otherwise the two with the highest recall."""
     good = sorted((c for c in fitting if _clears(c, cfg)), key=lambda c: c.memory_mb)
     return (good or sorted(fitting, key=lambda c: -c.recall))[:2]
 
 
 def _inverted(fitting: list[Candidate], bench: "_Bench", memory_mb: float) -> Iterator[Spec]:
-    """The leading codecs and, where full-length codes do not fit, RaBitQ at 4 bits an axis (20,000 x 1280, IVF256: recall@10
+    """The leading codecs and, if full-length codes do not fit, RaBitQ at 4 bits per axis (20,000 x 1280, IVF256: recall@10
     0.971 with 560 rotated axes in 308 bytes, 0.935 with SQ8 of 288 axes in 296)."""
     lists = f"IVF{_num_lists(bench.scan_rows, len(bench.rows_ND))}"
     kept = _largest("PCAR", "RaBitQ4", bench.rows_ND.shape[1], bench.num_rows, memory_mb)
@@ -232,8 +232,8 @@ class _Bench:
         return self._fitted[spec.factory]
 
     def _time_clusters(self, num_lists: int) -> float:
-        """Seconds that clustering takes, though it is done once for all specs."""
-        _ = self._sample.principal  # in every build alike: in nobody's time
+        """Seconds of clustering, charged to every spec though it is done once."""
+        _ = self._sample.principal  # needed by every build: not charged
         if num_lists and num_lists not in self._lists_s:
             started = time.perf_counter()
             self._sample.clusters(num_lists)
@@ -241,7 +241,7 @@ class _Bench:
         return self._lists_s.get(num_lists, 0.0)
 
     def measure(self, spec: Spec) -> Candidate:
-        """A codec scanned whole."""
+        """A codec under a full scan."""
         template, codes, build_s = self._filled(spec)
         exact = spec.factory == "Flat"
         recall = 1.0 if exact else self._recall(_scanned(codes.base, template.inner(self.queries_ND), self.k))
@@ -250,8 +250,8 @@ class _Bench:
         )
 
     def sweep(self, spec: Spec) -> list[Candidate]:
-        """One candidate for each search effort, until recall stops rising or the latency budget is passed. Lists of whole
-        vectors, where more is asked for than the sample can show: a few of them, and as many as fill the latency budget."""
+        """One candidate for each search effort, until recall stops rising or the latency budget is exceeded. If the target is
+        more than the sample can show, lists of whole vectors: a few of them, and as many as fill the latency budget."""
         template, codes, build_s = self._filled(spec)
         if spec.num_lists and spec.codec == "Flat" and _goal(self.cfg) > 1:
             few = self._at(replace(spec, nprobe=max(1, spec.num_lists // 32)), template, codes, build_s)
@@ -300,8 +300,8 @@ class _Bench:
         return 1e3 * float(fixed_s + (all_s - fixed_s) * growth)
 
     def _time(self, spec: Spec, template: Template, codes: Codes, query: int) -> tuple[float, float]:
-        """Seconds of one query, and of that the part that does not grow with the rows: this thread's processor time, which
-        other jobs on the machine do not stretch as they do the clock's."""
+        """Seconds of one query, and the part of it that does not grow with the rows: processor time of this thread, which other
+        jobs on the machine do not distort as they do wall-clock time."""
         started = time.thread_time()
         one_1E = template.inner(self.queries_ND[query : query + 1])
         lists = nearest_lists(template, one_1E, spec.nprobe)
@@ -310,7 +310,7 @@ class _Bench:
         return time.thread_time() - started, fixed_s
 
     def _recall(self, found: np.ndarray) -> float:
-        """recall@``recall_at``, which need not be whole."""
+        """recall@``recall_at``, which may be fractional."""
         at = [
             float((found[:, :k, None] == self.exact[:, None, :k]).any(axis=1).mean())
             for k in (math.floor(self.recall_at), self.k)
@@ -330,8 +330,8 @@ class _Bench:
 
 
 def _scanned(codes: faiss.Index, inner_QE: np.ndarray, k: int) -> np.ndarray:
-    """Rows (q, k) with the greatest scores of all: by matrix products with the decoded rows, which is what a scan of the codes
-    computes, and 5 times as fast."""
+    """Rows (q, k) with the highest scores overall: by matrix products with the decoded rows, equivalent to a scan of the codes
+    and 5 times as fast."""
     scores = np.empty((len(inner_QE), 0), np.float32)
     rows = np.empty((len(inner_QE), 0), np.int64)
     for start in range(0, codes.ntotal, 10_000):

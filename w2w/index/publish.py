@@ -1,4 +1,4 @@
-"""Versions of an index: publish after the gate, roll back, hold back, list, collect what no version needs."""
+"""Versions of an index: publish after the gate, roll back, hold back, list, garbage-collect."""
 
 import json
 import time
@@ -16,7 +16,7 @@ from w2w.index.manifest import GateResult, Manifest, ShardInfo, StoredTemplate
 from w2w.index.shard import damaged_file, digest_of
 from w2w.index.spec import IndexConfig
 
-_YOUNG_S = 24 * 3600.0  # a shard may belong to a run that has not published yet
+_YOUNG_S = 24 * 3600.0  # a younger shard may belong to a run that has not published yet
 
 
 def new_manifest(
@@ -52,7 +52,7 @@ def new_manifest(
 
 @dataclass(frozen=True)
 class Published:
-    """The published index as a draft finds it: what ``CURRENT`` holds and the manifest that it names; with ``damage``, why that
+    """The published index as a draft finds it: the content of ``CURRENT`` and the manifest that it names; ``damage``: why that
     cannot be read."""
 
     current: bytes | None
@@ -74,8 +74,8 @@ class Held:
 def publish(uri: str, manifest: Manifest, gate: GateResult, base: Published) -> str:
     """Writes the manifest, then ``CURRENT`` in one atomic write; returns the version.
 
-    ``base`` is what was published when the draft began. Raises JobFailed, with CURRENT as it was, where the gate did not pass,
-    where the base was made from newer tables, and where another run has published since.
+    ``base`` is what was published when the draft began. Raises JobFailed, leaving CURRENT unchanged, if the gate failed, the
+    base was made from newer tables, or another run has published since.
     """
     if not gate.passed:
         raise JobFailed(f"index {manifest.name!r} is not published: {'; '.join(gate.reasons)}")
@@ -116,7 +116,7 @@ def _read(uri: str) -> bytes | None:
 
 
 def current_version(uri: str) -> str | None:
-    """The published version, None where there is none. Raises JobFailed where ``CURRENT`` names no version."""
+    """The published version, or None. Raises JobFailed if ``CURRENT`` names no version."""
     return _version_in(_read(_current_uri(uri)), uri)
 
 
@@ -132,7 +132,7 @@ def _version_in(current: bytes | None, uri: str) -> str | None:
 
 
 def read_manifest(uri: str, version: str | None = None) -> Manifest:
-    """The published manifest, or that of a version. Raises UsageError naming the versions there are."""
+    """The published manifest, or that of a version. Raises UsageError naming the existing versions."""
     wanted = version or current_version(uri)
     if wanted is None:
         raise UsageError(f"{uri}: no index is published there; run 'w2w index' first")
@@ -144,7 +144,7 @@ def read_manifest(uri: str, version: str | None = None) -> Manifest:
 
 
 def published(uri: str) -> Published:
-    """What a draft begins with. A damaged ``CURRENT`` or manifest is no failure here: the run replaces it."""
+    """What a draft starts from. A damaged ``CURRENT`` or manifest is not an error here: the run replaces it."""
     current = _read(_current_uri(uri))
     if current is None:
         return Published(None, None)
@@ -166,14 +166,14 @@ def versions(uri: str) -> list[str]:
 def rollback(uri: str, version: str | None = None) -> str:
     """Points CURRENT at ``version``, or at the newest one before the current one that is not held back; returns it.
 
-    A version that is rolled back from is held back: see ``held``. Raises UsageError where there is none to go to, JobFailed
-    where files of that one are gone or damaged.
+    A version that is rolled back from is held back: see ``held``. Raises UsageError if there is none to go to, JobFailed if
+    files of the target are missing or damaged.
     """
     before = published(uri)
     version = version or _version_before(uri, before.current)
     target = read_manifest(uri, version)
     if damaged := damaged_file(uri, target):
-        raise JobFailed(f"{uri}: not rolled back to {version}: {damaged} is gone or damaged; --rollback_to another version")
+        raise JobFailed(f"{uri}: not rolled back to {version}: {damaged} is missing or damaged; --rollback_to another version")
     left = _left(uri, before.manifest, target)
     _change_held(uri, lambda held: [h for h in held if h.version != version] + left)
     storage.replace_if(_current_uri(uri), version.encode(), before.current)
@@ -181,8 +181,8 @@ def rollback(uri: str, version: str | None = None) -> str:
 
 
 def _version_before(uri: str, current: bytes | None) -> str:
-    """The newest before the one that CURRENT names, whether that can be read or not, that is neither held back nor made of
-    the same shards: a version that is published once more is no other index."""
+    """The newest before the one that CURRENT names (readable or not) that is neither held back nor made of the same shards:
+    republishing a version does not make it another index."""
     known = versions(uri)
     try:
         now = _version_in(current, uri)
@@ -211,7 +211,7 @@ def _left(uri: str, before: Manifest | None, target: Manifest) -> list[Held]:
 
 
 def read_held(uri: str) -> list[Held]:
-    """The versions that were rolled back from and not released, oldest first. Raises JobFailed where the file is damaged."""
+    """The versions that were rolled back from and not released, oldest first. Raises JobFailed if the file is damaged."""
     return _held_in(_read(storage.join(uri, "HELD")), uri)
 
 
@@ -219,7 +219,7 @@ def _held_in(data: bytes | None, uri: str) -> list[Held]:
     try:
         found = [Held(**h) for h in json.loads(data or b"[]")]
         if not all(isinstance(h.by_model, bool) and m.VERSION.fullmatch(h.version) for h in found):
-            raise ValueError("a version has a name that is none")
+            raise ValueError("a version has an invalid name")
         return found
     except (ValueError, TypeError) as e:
         raise JobFailed(f"{storage.join(uri, 'HELD')}: damaged ({e}); delete it to release all versions") from e
@@ -235,8 +235,8 @@ def _change_held(uri: str, change: Callable[[list[Held]], list[Held]]) -> None:
 
 
 def held(uri: str, rows_digest: str, model_version: str) -> Held | None:
-    """The version rolled back from that an index of these rows and this model would bring back: one of the same rows, or one
-    that was left for a version of another model. None where there is none."""
+    """The rolled-back version that an index of these rows and this model would restore: one of the same rows, or one that was
+    abandoned for a version of another model. None if there is none."""
     for h in reversed(read_held(uri)):
         if h.rows_digest == rows_digest or (h.by_model and h.model_version == model_version):
             return h
@@ -244,7 +244,7 @@ def held(uri: str, rows_digest: str, model_version: str) -> Held | None:
 
 
 def release(uri: str, version: str) -> None:
-    """Lets a version that was rolled back from be published again. Raises UsageError where it is not held back."""
+    """Allows a version that was rolled back from to be published again. Raises UsageError if it is not held back."""
     known = [h.version for h in read_held(uri)]
     if version not in known:
         raise UsageError(f"{uri}: version {version!r} is not held back.{nearest(version, known)}")
@@ -260,8 +260,8 @@ def _readable(uri: str, version: str) -> Manifest | None:
 
 def collect_garbage(uri: str, keep_generations: int, young_s: float = _YOUNG_S) -> list[str]:
     """Deletes all but the current and the newest ``keep_generations`` versions, then shards and templates that none of them
-    names and that are older than ``young_s``. Returns what it deleted. Where a manifest cannot be read, nobody knows what it
-    names: shards and templates stay until it is among the old ones."""
+    references and that are older than ``young_s``. Returns what it deleted. If a manifest cannot be read, its references are
+    unknown: shards and templates stay until it is itself deleted."""
     if keep_generations < 1:
         raise UsageError(f"keep_generations={keep_generations}: must be at least 1")
     known, current = versions(uri), current_version(uri)
@@ -278,6 +278,6 @@ def collect_garbage(uri: str, keep_generations: int, young_s: float = _YOUNG_S) 
             newest[thing] = max(newest.get(thing, 0.0), f.mtime.timestamp())
     deleted += [thing for thing, at in sorted(newest.items()) if thing not in needed and time.time() - at >= young_s]
     for thing in deleted:
-        storage.delete(storage.join(uri, thing, m.SHARD_FILE))  # first, so that half a shard is never taken for a whole one
+        storage.delete(storage.join(uri, thing, m.SHARD_FILE))  # first, so that half a shard is never mistaken for a whole one
         storage.delete(storage.join(uri, thing))
     return deleted

@@ -21,12 +21,12 @@ from w2w.index.shard import check_sha256, read_template
 from w2w.index.template import Codes, Template, nearest_lists, rerank, search_codes, set_threads, unit_vectors
 from w2w.schema import CATEGORY, IMAGE_ID, PRODUCT_ID, RANK, SCORE
 
-QUERY = "query"  # position of the query in the array that was searched
+QUERY = "query"  # position of the query in the searched array
 HITS = pa.schema(
     [(QUERY, pa.int32()), (RANK, pa.int32()), (PRODUCT_ID, pa.string()), (IMAGE_ID, pa.string())]
     + [(CATEGORY, pa.string()), (SCORE, pa.float32())]
 )
-_DECIMALS = 6  # float32 sums differ in the seventh between batch sizes: rounded, a tie is a tie in both
+_DECIMALS = 6  # float32 sums vary in the seventh decimal with the batch size: rounding keeps ties stable
 _SPARE = 2  # rows fetched beyond k: the next score shows whether a tie was cut off
 _CELLS = 2_000_000  # scores held at once
 
@@ -60,10 +60,10 @@ class Index:
     ) -> pa.Table:
         """The ``HITS`` of every query, sorted by query and rank (1 = nearest); score = cosine, as exact as the codes.
 
-        ``categories`` is one for all, one a query, or None for everywhere. A query gets min(k, rows in scope) hits and no
-        padding; equal scores are ordered by product_id, image_id. ``one_per_product`` keeps each product's best image.
-        ``within``: the rows that may be found (``rows_of``): the best k of them are, however rare they are.
-        Raises UsageError for unknown categories, k < 1 and vectors of another type, length or with NaN.
+        ``categories`` is one for all, one per query, or None for everywhere. A query gets min(k, rows in scope) hits and no
+        padding; ties are ordered by product_id, image_id. ``one_per_product`` keeps each product's best image. ``within``: the
+        rows that may be found (``rows_of``); the best k of them are returned, however rare they are. Raises UsageError for
+        unknown categories, k < 1 and vectors of another type or length, or with NaN.
         """
         if not isinstance(k, int | np.integer) or isinstance(k, bool) or k < 1:
             raise UsageError(f"k={k!r}: must be a whole number of at least 1")
@@ -95,14 +95,14 @@ class Index:
         if num_threads == 1 or len(work) < 2:
             found = [find(*w) for w in work]
         else:
-            # whole queries to each thread: faiss's own threads meet after every step, and spin there while another job has
-            # the core (17.9 instead of 0.1 s were seen), and search_preassigned does not deal queries out to them at all
+            # whole queries to each thread: faiss's own threads meet after every step, and spin while another job has the core
+            # (17.9 s instead of 0.1 s were seen), and search_preassigned does not distribute queries among them at all
             with ThreadPoolExecutor(num_threads, initializer=set_threads, initargs=(1,)) as pool:
                 found = list(pool.map(find, *zip(*work)))
         return self._table(_Found.join([_Found.empty(), *found]))
 
     def rows_of(self, product_ids: pa.Array | pa.ChunkedArray) -> list[np.ndarray]:
-        """bool (rows,) a shard: the rows of these products."""
+        """bool (rows,) per shard: the rows of these products."""
         return [pc.is_in(s.rows[PRODUCT_ID], value_set=product_ids).to_numpy(zero_copy_only=False) for s in self.shards]
 
     def _scope(
@@ -141,8 +141,8 @@ class Index:
         one_per_product: bool,
         within: Sequence[np.ndarray] | None,
     ) -> tuple["_Found", np.ndarray]:
-        """The best k of at most ``fetch`` rows a shard, and which queries (n,) cannot gain by fetching more."""
-        columns, hidden = [], []  # hidden: the best score that a row not fetched can have, (n,) a shard
+        """The best k of at most ``fetch`` rows per shard, and which queries (n,) cannot gain by fetching more."""
+        columns, hidden = [], []  # hidden: the best possible score of an unfetched row, (n,) per shard
         inner: dict[str, tuple] = {}
         everything = True
         for number in numbers:
@@ -164,15 +164,15 @@ class Index:
             columns.append((scores, np.full(rows.shape, number, np.int32), rows))
             scanned_all = size == shard.info.num_rows and (lists is None or lists[1].shape[1] == spec.num_lists)
             everything &= scanned_all
-            # unscanned lists are the recall that was chosen, and re-ranked scores bound nothing: both count only if hits lack
+            # unscanned lists are the chosen recall, and re-ranked scores bound nothing: both count only if hits are lacking
             hidden.append(
                 np.full(len(rows), -np.inf) if scanned_all or spec.refine else np.where(real[:, -1], scores[:, -1], -np.inf)
             )
         scores, shards, rows = (np.concatenate(c, axis=1) for c in zip(*columns, strict=True))
-        if len(numbers) > 1 or spec.refine:  # else they come best first
+        if len(numbers) > 1 or spec.refine:  # otherwise they are sorted already
             order = np.argsort(-scores, axis=1, kind="stable")
             scores, shards, rows = (np.take_along_axis(a, order, axis=1) for a in (scores, shards, rows))
-        # few queries have equal scores, and these alone pay for a sort by three keys
+        # few queries have ties, and only these pay for a sort by three keys
         equal = np.flatnonzero(((scores[:, 1:] == scores[:, :-1]) & np.isfinite(scores[:, 1:])).any(axis=1))
         order = np.lexsort((rows[equal], shards[equal], -scores[equal]), axis=1)
         for array in (scores, shards, rows):
@@ -211,7 +211,7 @@ class Index:
         return out
 
     def _order_ties(self, scores: np.ndarray, shards: np.ndarray, rows: np.ndarray, valid: np.ndarray, kth: np.ndarray) -> None:
-        """In place: rows of equal score from several shards in the order of their ids; inside a shard they are already."""
+        """In place: orders rows of equal score from several shards by their ids; within a shard they are ordered already."""
         tied = (scores[:, 1:] == scores[:, :-1]) & (shards[:, 1:] != shards[:, :-1]) & (scores[:, 1:] >= kth[:, None])
         for q in np.flatnonzero((tied & np.isfinite(scores[:, 1:])).any(axis=1)):
             top = np.flatnonzero((scores[q] >= kth[q]) & np.isfinite(scores[q]))
@@ -261,16 +261,16 @@ class _Found:
         return _Found(*(np.concatenate([getattr(p, n) for p in parts]) for n in ("query", "rank", "shard", "row", "score")))
 
     def of_queries(self, queries: np.ndarray, done: np.ndarray) -> "_Found":
-        """Only the queries that are done, by their positions among all queries."""
+        """Only the finished queries, by their positions among all queries."""
         keep = done[self.query]
         return _Found(queries[self.query[keep]], self.rank[keep], self.shard[keep], self.row[keep], self.score[keep])
 
 
 def open_index(uri: str, model_version: str | None = None, cache_dir: str | None = None, version: str | None = None) -> Index:
-    """The published index below ``uri``, or one of its versions, every file compared with the manifest's sha256.
+    """The published index below ``uri``, or one of its versions; every file is checked against the manifest's sha256.
 
-    Shards on s3:// are downloaded once to ``cache_dir`` (default ~/.cache/w2w/index). Raises UsageError where nothing is
-    published or the query's ``model_version`` is not the index's, JobFailed for damaged files.
+    Shards on s3:// are downloaded once to ``cache_dir`` (default ~/.cache/w2w/index). Raises UsageError if nothing is published
+    or the query's ``model_version`` is not the index's, JobFailed for damaged files.
     """
     for last_try in (False, True):
         manifest = read_manifest(uri, version)
@@ -278,14 +278,14 @@ def open_index(uri: str, model_version: str | None = None, cache_dir: str | None
             check_model(manifest, model_version)
         try:
             return open_manifest(uri, manifest, cache_dir)
-        except JobFailed:  # the next version may have been published since, and this one's shards collected
+        except JobFailed:  # the next version may have been published meanwhile, and this one's shards deleted
             if last_try or version is not None or current_version(uri) == manifest.version:
                 raise
     raise AssertionError("one of two tries returns or raises")
 
 
 def check_model(manifest: Manifest, model_version: str) -> None:
-    """Raises UsageError where queries of that model cannot be compared with the index's vectors."""
+    """Raises UsageError if that model's queries are not comparable with the index's vectors."""
     if model_version != manifest.model_version:
         raise UsageError(
             f"the queries were embedded by model version {model_version} and index {manifest.name!r} by "
@@ -295,7 +295,7 @@ def check_model(manifest: Manifest, model_version: str) -> None:
 
 
 def check_category(manifest: Manifest, category: str | None) -> None:
-    """Raises UsageError where the index has no such category."""
+    """Raises UsageError if the index has no such category."""
     known = manifest.rows_by_category()
     if category is not None and category not in known:
         raise UsageError(f"category {category!r} is not in index {manifest.name!r}.{nearest(str(category), list(known))}")
@@ -319,7 +319,7 @@ def _open_shard(uri: str, info: ShardInfo, template: Template, cache: str) -> Sh
         base.own_fields, base.quantizer = False, template.quantizer
         lists = faiss.downcast_InvertedLists(base.invlists)
         if isinstance(lists, faiss.OnDiskInvertedLists):
-            lists.prefetch_nthread = 0  # 32 threads nobody asked for: 5 % of a search
+            lists.prefetch_nthread = 0  # 32 unwanted threads: 5 % of a search
     refine = faiss.read_index(paths[m.REFINE_FILE], faiss.IO_FLAG_MMAP_IFC) if m.REFINE_FILE in paths else None
     rows = pa.ipc.open_file(pa.memory_map(paths[m.ROWS_FILE])).read_all()
     if not base.ntotal == rows.num_rows == info.num_rows:
@@ -337,7 +337,7 @@ def _local(source: str, cached: str, sha256: str) -> str:
     try:
         data = storage.read_bytes(source)
     except FileNotFoundError as e:
-        raise JobFailed(f"{source}: gone; roll back, or run 'w2w index', which builds it again") from e
+        raise JobFailed(f"{source}: missing; roll back, or run 'w2w index', which rebuilds it") from e
     check_sha256(data, sha256, source)
     if path == cached:
         storage.write_bytes(cached, data)

@@ -24,13 +24,13 @@ from w2w.schema import CATEGORY, IMAGE_ID, PRODUCT_ID
 SMALL = "small categories"  # the group of all categories that are scanned whole
 ROWS = pa.schema([pa.field(name, pa.string(), nullable=False) for name in (PRODUCT_ID, IMAGE_ID)])
 _WRITE_BYTES = 4 * 2**20  # at a time
-_CHECKS = 4  # files read at the same time: hashing them is most of it
+_CHECKS = 4  # files read in parallel: hashing them dominates
 _GROWTH = 2  # a template serves until its group has grown or shrunk by this factor
 
 
 @dataclass(frozen=True)
 class Group:
-    """Categories that share a template; ``scan_rows`` is the largest one's number of rows, ``memory_mb`` the budget's share."""
+    """Categories that share a template; ``scan_rows`` is the size of the largest one, ``memory_mb`` its share of the budget."""
 
     name: str
     categories: tuple[str, ...]
@@ -41,7 +41,7 @@ class Group:
 
 @dataclass(frozen=True)
 class ShardTask:
-    """A shard to fill. ``rows`` has ``ROWS``' columns in the order in which ``build_shard`` wants the vectors."""
+    """A shard to build. ``rows`` has ``ROWS``' columns in the order in which ``build_shard`` expects the vectors."""
 
     name: str
     category: str
@@ -65,7 +65,7 @@ def sorted_rows(rows: pa.Table) -> pa.Table:
         same &= pc.equal(rows[name][1:], rows[name][:-1]).to_numpy(zero_copy_only=False)
     if same.any():
         twice = rows.slice(int(np.flatnonzero(same)[0]), 1).to_pylist()[0]
-        raise UsageError(f"{int(same.sum())} rows to index are there twice, for example {twice}")
+        raise UsageError(f"{int(same.sum())} rows to index are duplicates, for example {twice}")
     return rows
 
 
@@ -74,8 +74,8 @@ def _counts(rows: pa.Table) -> dict[str, int]:
 
 
 def plan_groups(rows: pa.Table, cfg: IndexConfig, previous: Manifest | None = None) -> list[Group]:
-    """Every large category is a group of its own, all others are one. A category that was large stays so down to half the
-    limit, that a few rows more or less do not retrain it."""
+    """Every large category is a group of its own, all others share one. A large category stays large down to half the limit, so
+    that a few rows do not cause retraining."""
     counts = _counts(rows)
     if not counts:
         raise UsageError("there are no rows to index")
@@ -90,8 +90,8 @@ def plan_groups(rows: pa.Table, cfg: IndexConfig, previous: Manifest | None = No
 
 
 def sample(rows: pa.Table, group: Group, cfg: IndexConfig) -> pa.Table:
-    """At most ``sample_rows`` of the group's rows, whose vectors ``train_template`` wants: the lowest hashes, so nearly the
-    same rows from night to night."""
+    """At most ``sample_rows`` of the group's rows, whose vectors ``train_template`` expects: those with the lowest hashes, so
+    nearly the same rows from night to night."""
     mine = rows.filter(pc.is_in(rows[CATEGORY], pa.array(group.categories)))
     if mine.num_rows <= cfg.sample_rows:
         return mine
@@ -107,8 +107,8 @@ def _config_digest(cfg: IndexConfig, model_version: str) -> str:
 def kept_template(
     uri: str, previous: Manifest | None, group: Group, model_version: str, cfg: IndexConfig
 ) -> StoredTemplate | None:
-    """The published template that still fits the group: same model, same config, less than twice the rows, in budget, and whole
-    on storage."""
+    """The published template that still fits the group: same model and config, row count within a factor of two, within budget,
+    and intact on storage."""
     for t in previous.templates if previous else ():
         grown = group.num_rows / t.trained_rows
         in_budget = t.spec.memory_mb(group.num_rows, t.dim) <= 1.05 * group.memory_mb or cfg.factory
@@ -131,19 +131,19 @@ def train_template(
 
 
 def read_template(uri: str, stored: StoredTemplate) -> Template:
-    """Raises JobFailed where the file is gone or another one."""
+    """Raises JobFailed if the file is missing or damaged."""
     where = m.template_uri(uri, stored.name)
     try:
         blob = storage.read_bytes(where)
     except FileNotFoundError as e:
-        raise JobFailed(f"{where}: the template is gone") from e
+        raise JobFailed(f"{where}: the template is missing") from e
     check_sha256(blob, stored.sha256, where)
     return Template.from_bytes(blob)
 
 
 def check_sha256(data: bytes | memoryview, expected: str, where: str) -> None:
     if hashlib.sha256(data).hexdigest() != expected:
-        raise JobFailed(f"{where}: damaged, its sha256 is not the manifest's; run 'w2w index', which builds it again")
+        raise JobFailed(f"{where}: damaged, its sha256 is not the manifest's; run 'w2w index', which rebuilds it")
 
 
 def plan_shards(
@@ -154,7 +154,7 @@ def plan_shards(
     previous: Manifest | None = None,
 ) -> list[ShardTask]:
     """Tasks for all rows (product_id, image_id, category), by category and bucket. ``templates`` maps a group's name to its
-    template. The number of buckets changes only where a bucket would pass ``max_rows_per_shard`` or fall under a quarter."""
+    template. The number of buckets changes only if one would exceed ``max_rows_per_shard`` or fall below a quarter."""
     rows = sorted_rows(rows)
     of_category = {
         c: t for group in plan_groups(rows, cfg, previous) for t in [templates[group.name]] for c in group.categories
@@ -193,12 +193,12 @@ def rows_digest(rows: pa.Table, model_version: str, cfg: IndexConfig) -> str:
 
 
 def is_intact(uri: str, shard: ShardInfo) -> bool:
-    """Whether all of a shard's files are there and have the sha256 that they were written with. Reads them."""
+    """Whether all of a shard's files exist with their recorded sha256. Reads them."""
     return all(storage.sha256(m.shard_uri(uri, shard.name, file)) == sha256 for file, sha256 in shard.files.items())
 
 
 def damaged_file(uri: str, manifest: Manifest) -> str | None:
-    """A file that a version is made of and that is gone or another one; None where all are whole. Reads them all."""
+    """A file of a version that is missing or damaged; None if all are intact. Reads them all."""
     files = [(m.template_uri(uri, t.name), t.sha256) for t in manifest.templates]
     files += [(m.shard_uri(uri, s.name, file), sha256) for s in manifest.shards for file, sha256 in s.files.items()]
     with ThreadPoolExecutor(_CHECKS) as pool:
@@ -207,8 +207,8 @@ def damaged_file(uri: str, manifest: Manifest) -> str | None:
 
 
 def digest_of(uri: str, manifest: Manifest) -> str:
-    """``rows_digest`` of a version, out of its shards where its manifest is of an earlier w2w, which did not write it down;
-    empty where one of them cannot be read."""
+    """``rows_digest`` of a version; computed from its shards if an earlier w2w wrote its manifest without it; empty if one of
+    them cannot be read."""
     if manifest.rows_digest:
         return manifest.rows_digest
     parts = []
@@ -222,17 +222,17 @@ def digest_of(uri: str, manifest: Manifest) -> str:
 
 
 def built_shard(uri: str, task: ShardTask) -> ShardInfo | None:
-    """The shard of that content where an earlier run finished it and all of it is still there."""
+    """The shard with that content, if an earlier run finished it and it is still intact."""
     try:
         found = m.shard_from(json.loads(storage.read_bytes(m.shard_uri(uri, task.name, m.SHARD_FILE))))
-    except (FileNotFoundError, ValueError, TypeError):  # not there, or damaged
+    except (FileNotFoundError, ValueError, TypeError):  # missing or damaged
         return None
     return found if found.name == task.name and is_intact(uri, found) else None
 
 
 def build_shard(uri: str, task: ShardTask, vectors_ND: np.ndarray, num_threads: int = 1) -> ShardInfo:
-    """Writes the shard; row i of the vectors belongs to row i of ``task.rows``. Two runs that build the same one write the
-    same bytes. Raises UsageError for NaN, zero vectors and another shape."""
+    """Writes the shard; row i of the vectors belongs to row i of ``task.rows``. Two runs that build the same one write the same
+    bytes. Raises UsageError for NaN, zero vectors and another shape."""
     set_threads(num_threads)
     if len(vectors_ND) != task.rows.num_rows:
         raise UsageError(f"shard {task.category!r}/{task.bucket}: {task.rows.num_rows} rows but {len(vectors_ND)} vectors")
@@ -263,7 +263,7 @@ def build_shard(uri: str, task: ShardTask, vectors_ND: np.ndarray, num_threads: 
 
 
 def _write_base(uri: str, codes: Codes, template: Template) -> tuple[str, int]:
-    """Without the coarse centroids: the template has them, once for all shards (10 MB a shard at 2048 lists of 1280)."""
+    """Without the coarse centroids: the template has them, once for all shards (10 MB per shard at 2048 lists of 1280)."""
     if template.quantizer is None:
         return _write_index(uri, codes.base)
     full, none = codes.base.quantizer, faiss.IndexFlatIP(codes.base.d)
@@ -275,7 +275,7 @@ def _write_base(uri: str, codes: Codes, template: Template) -> tuple[str, int]:
 
 
 def _write_index(uri: str, index: faiss.Index) -> tuple[str, int]:
-    """The file's sha256 and size. In parts: a copy of the whole shard would double its memory."""
+    """The file's sha256 and size. Written in parts: a copy of the whole shard would double its memory."""
     sha256, num_bytes = hashlib.sha256(), 0
     with storage.writer(uri) as f:
 

@@ -1,4 +1,4 @@
-"""What an index is asked for (``IndexConfig``) and what it is made of (``Spec``, in the words of faiss's factory)."""
+"""What an index must meet (``IndexConfig``) and what it is made of (``Spec``, in faiss's factory notation)."""
 
 import re
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ _FACTORY = re.compile(
     r"(?P<codec>Flat|SQfp16|SQ8|SQ6|SQ4|RaBitQ(?P<bits>[2-8])|PQ(?P<parts>\d+)(?P<fast>x4fs)?)"
     r"(?:,Refine\((?P<refine>Flat|SQfp16|SQ8|SQ6|SQ4)\))?"
 )
-_RABITQ_FACTORS = 20  # bytes a row beside the bits: lengths and correction factors
+_RABITQ_FACTORS = 20  # bytes per row besides the bits: lengths and correction factors
 _BITS = {"Flat": 32, "SQfp16": 16, "SQ8": 8, "SQ6": 6, "SQ4": 4}
 
 
@@ -67,9 +67,9 @@ class IndexConfig:
 class Spec:
     """``[PCAd,|PCARd,|OPQm_d,][IVFn,|HNSWm,]codec[,Refine(codec)]`` and search effort. Raises UsageError for anything else.
 
-    PCA keeps the d leading axes of the second moment (not centred: inner products stay unbiased); PCAR
-    rotates them at random, as RaBitQ's error bound wants. OPQ is the closed form of Ge et al. 2013, section 4.2: principal axes
-    dealt out so that the m parts carry equal products of variance.
+    PCA keeps the d leading axes of the second moment (not centred: inner products stay unbiased); PCAR rotates them at random,
+    as RaBitQ's error bound requires. OPQ is the closed form of Ge et al. 2013, section 4.2: principal axes distributed so that
+    the m parts carry equal products of variance.
     """
 
     factory: str
@@ -124,7 +124,7 @@ class Spec:
         return int(self._part("parts") or 0)
 
     def inner_dim(self, dim: int) -> int:
-        """Dimensions after the transform. Raises UsageError where the transform or PQ does not fit ``dim``."""
+        """Dimensions after the transform. Raises UsageError if the transform or PQ does not fit ``dim``."""
         inner = int(self._part("second") or self._part("first") or dim)
         if inner > dim:
             raise UsageError(f"index factory {self.factory!r}: vectors have only {dim} dimensions")
@@ -147,7 +147,7 @@ class Spec:
         return code + (8 if self.num_lists else 0) + (8 * links + 16 if links else 0) + refine
 
     def template_bytes(self, dim: int) -> int:
-        """Bytes that do not depend on the number of rows: axes, coarse centroids, code books."""
+        """Bytes independent of the number of rows: axes, coarse centroids, code books."""
         inner = self.inner_dim(dim)
         axes = dim * inner if self.transform else 0
         return 4 * (

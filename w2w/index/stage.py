@@ -1,4 +1,4 @@
-"""The stage that looks up the neighbours of vectors."""
+"""The stage that finds the neighbours of vectors."""
 
 from dataclasses import dataclass
 
@@ -40,9 +40,9 @@ class SearchConfig:
 
 
 class Search:
-    """Opens the index once a worker; adds the k nearest products of every vector. ``owner_id`` is the query's id.
+    """Opens the index once per worker; adds the k nearest products of every vector. ``owner_id`` is the query's id.
 
-    ``version`` is the published version that the run began with, so that all its workers search the same one.
+    ``version`` is the published version at the start of the run, so that all its workers search the same one.
     """
 
     def __init__(self, uri: str, version: str, config: SearchConfig, search_version: str, run_id: str):

@@ -10,7 +10,7 @@ import numpy as np
 from w2w.errors import UsageError
 from w2w.index.spec import Spec
 
-KMEANS_DIM = 128  # coarse clustering looks at this many leading axes: its time grows with them
+KMEANS_DIM = 128  # leading axes used for coarse clustering, whose time grows with them
 _KMEANS_ROUNDS = 10
 _POINTS_PER_CENTROID = 64
 _UNIT = 1e-6  # a length this near 1 is 1: float32 rounding of normalised rows is a tenth of it
@@ -51,7 +51,7 @@ class Template:
 
     @staticmethod
     def from_bytes(blob: bytes) -> "Template":
-        """The caller has compared the blob's sha256 with the manifest's."""
+        """The caller has checked the blob's sha256 against the manifest."""
         with np.load(io.BytesIO(blob), allow_pickle=False) as stored:
             factory, *numbers = stored["spec"].tolist()
             return Template(
@@ -72,15 +72,15 @@ class Codes:
 
 
 def set_threads(num_threads: int) -> None:
-    """faiss would take what OMP_NUM_THREADS said when it was loaded, which Ray sets to a task's CPUs at best."""
+    """faiss would use OMP_NUM_THREADS as of when it was loaded, which Ray sets to a task's CPUs at best."""
     if num_threads < 1:
         raise UsageError(f"num_threads={num_threads}: must be at least 1")
     faiss.omp_set_num_threads(num_threads)
 
 
 def unit_vectors(vectors: np.ndarray, dim: int | None = None) -> np.ndarray:
-    """float32 rows of length 1, shape (n, dim): the same array where they are. Raises UsageError for another type or shape, for
-    NaN, infinity, zeros."""
+    """float32 rows of length 1, shape (n, dim); the same array if they already are. Raises UsageError for another type or
+    shape, NaN, infinity and zero vectors."""
     if not isinstance(vectors, np.ndarray) or vectors.ndim != 2 or vectors.dtype.kind != "f":
         kind = f"{vectors.dtype}{list(vectors.shape)}" if isinstance(vectors, np.ndarray) else type(vectors).__name__
         raise UsageError(f"vectors are {kind}: expected a float array of shape (rows, {dim or 'dimensions'})")
@@ -97,9 +97,9 @@ def unit_vectors(vectors: np.ndarray, dim: int | None = None) -> np.ndarray:
 
 
 def principal_axes(sample_ND: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Axes of the second moment, largest first: (d, d) float32, one a row, and their mean squares (d,).
+    """Axes of the second moment, largest first: (d, d) float32, one per row, and their mean squares (d,).
 
-    From 16 rows a dimension: all of 50,000 x 256 took 0.8 s of a build of 4.2 s.
+    From 16 rows per dimension: all of 50,000 x 256 took 0.8 s of a build of 4.2 s.
     """
     sample_ND = sample_ND[:: max(1, len(sample_ND) // (16 * sample_ND.shape[1]))]
     values, vectors = np.linalg.eigh((sample_ND.T @ sample_ND / len(sample_ND)).astype(np.float64))
@@ -107,7 +107,7 @@ def principal_axes(sample_ND: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 class Sample:
-    """Unit vectors (n, d) to train on, and what every spec that is tried on them shares: principal axes, coarse clusters."""
+    """Unit vectors (n, d) for training, and what all specs tried on them share: principal axes, coarse clusters."""
 
     def __init__(self, vectors_ND: np.ndarray, seed: int = 0):
         self.vectors_ND, self.seed = vectors_ND, seed
@@ -118,7 +118,7 @@ class Sample:
         return principal_axes(self.vectors_ND)
 
     def clusters(self, num_lists: int) -> np.ndarray:
-        """The cluster of every vector, int64 (n,), by spherical k-means on the leading axes: the codec plays no part."""
+        """The cluster of every vector, int64 (n,), by spherical k-means on the leading axes, independent of the codec."""
         if num_lists not in self._list_N:
             seen_NC = self.vectors_ND
             if seen_NC.shape[1] > KMEANS_DIM:
@@ -133,7 +133,7 @@ class Sample:
 
 
 def fit(spec: Spec, sample: Sample) -> Template:
-    """Trains. Raises UsageError where the sample is too small for the spec."""
+    """Trains. Raises UsageError if the sample is too small for the spec."""
     sample_ND, seed = sample.vectors_ND, sample.seed
     dim = sample_ND.shape[1]
     inner_dim = spec.inner_dim(dim)
@@ -159,9 +159,9 @@ def fit(spec: Spec, sample: Sample) -> Template:
         base.pq.cp.min_points_per_centroid = 1
         if hasattr(base, "do_polysemous_training"):
             base.do_polysemous_training = (
-                False  # simulated annealing of the code words, minutes for a search mode not used here
+                False  # simulated annealing of the code words: minutes, for a search mode not used here
             )
-    if hasattr(base, "sq") and spec.codec in ("SQ4", "SQ6"):  # 16 levels from least to greatest lose 0.024 recall to outliers
+    if hasattr(base, "sq") and spec.codec in ("SQ4", "SQ6"):  # 16 levels from minimum to maximum lose 0.024 recall to outliers
         base.sq.rangestat, base.sq.rangestat_arg = faiss.ScalarQuantizer.RS_quantiles, 0.01 if spec.codec == "SQ4" else 0.003
     base.train(inner_NE)
     if template.refine is not None:
@@ -174,7 +174,7 @@ def _refine_index(spec: Spec, dim: int) -> faiss.Index | None:
 
 
 def _deal_axes(variances_E: np.ndarray, num_parts: int) -> np.ndarray:
-    """Order of the axes in which each part's product of variances is about the same (Ge et al. 2013, section 4.2)."""
+    """Order of the axes in which all parts have about the same product of variances (Ge et al. 2013, section 4.2)."""
     size = len(variances_E) // num_parts
     parts: list[list[int]] = [[] for _ in range(num_parts)]
     # offset so that no logarithm is negative: a part with more axes then always weighs more
@@ -230,7 +230,7 @@ def search_codes(
 def _scan_lists(
     base: faiss.IndexIVF, inner_NE: np.ndarray, k: int, scores_NP: np.ndarray, lists_NP: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """What ``search_preassigned`` does, without setting ``nprobe`` on an index that other threads are searching."""
+    """Like ``search_preassigned``, but without setting ``nprobe`` on an index that other threads are searching."""
     inner_NE, scores_NP, lists_NP = (np.ascontiguousarray(a) for a in (inner_NE, scores_NP, lists_NP))
     scores, rows = np.empty((len(inner_NE), k), np.float32), np.empty((len(inner_NE), k), np.int64)
     arrays = [faiss.swig_ptr(a) for a in (lists_NP, scores_NP, scores, rows)]

@@ -14,13 +14,13 @@ import pyarrow as pa
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-ALL = None  # in the place of a source or class: no word that a data set could be called
+ALL = None  # in place of a source or class: not a name that a data set could have
 AP_SCHEMA = pa.schema(
     [
         ("source", pa.string()),  # a data set; null for all
         ("category", pa.string()),  # a class; null for the mean over the classes
         ("metric", pa.string()),  # mAP, AP50, AP75
-        ("value", pa.float64()),  # null where nothing is there to be found
+        ("value", pa.float64()),  # null if there is no ground truth
         ("num_truths", pa.int32()),
     ]
 )
@@ -29,9 +29,9 @@ _THRESHOLDS: dict[str, slice | int] = {"mAP": slice(None), "AP50": 0, "AP75": 5}
 
 @dataclass(frozen=True)
 class Judged:
-    """One photo: its true boxes and classes, regions to ignore, classes that its source labels, and what was found.
+    """One photo: its ground-truth boxes and classes, ignored regions, the classes that its source labels, and the detections.
 
-    Boxes are float (N, 4) xyxy. A class that the source does not label is neither searched nor counted there.
+    Boxes are float (N, 4) xyxy. Classes that the source does not label are excluded there.
     """
 
     source: str
@@ -45,9 +45,9 @@ class Judged:
 
 
 def average_precision(photos: Sequence[Judged], classes: Sequence[str]) -> pa.Table:
-    """AP_SCHEMA: for all photos and, where there are several, for each source; the mean of the classes first, then each.
+    """AP_SCHEMA: for all photos and, if there are several, for each source; the mean of the classes first, then each.
 
-    Raises ValueError for a score or box that is not finite: COCO's evaluator sorts NaN first, as the surest of all.
+    Raises ValueError for a score or box that is not finite: COCO's evaluator sorts NaN first, as the highest score.
     """
     for photo in photos:
         for name in ("found_scores", "found_K4", "truth_N4", "ignore_M4"):
@@ -67,7 +67,7 @@ def _group(source: str | None, photos: Sequence[Judged], classes: list[str]) -> 
         labelled = [c for c in classes if c in set(photo.labelled)]
         for box, name in zip(_xywh(photo.truth_N4), photo.truth_classes):
             truths.append(_truth(len(truths), image, number[name], box, 0))
-        # a region to ignore is a crowd of every class: what lies in it is no false positive, of whatever class
+        # an ignored region is a crowd of every class: detections in it are not false positives, of whatever class
         for box in _xywh(photo.ignore_M4):
             truths += [_truth(len(truths) + i, image, number[c], box, 1) for i, c in enumerate(labelled)]
         for box, name, score in zip(_xywh(photo.found_K4), photo.found_classes, photo.found_scores):

@@ -1,8 +1,8 @@
 """Outfit metrics on scores: fill in the blank, and compatibility, with bootstrap intervals.
 
-Names of axes: Q questions, A answers. A score is larger where a model finds things to go together better. Equal scores are
-worth what guessing among them is worth, so that a scorer that says the same of everything gets chance and no more: in the
-published files of Polyvore the first answer is always the right one, and an argmax that breaks ties by position finds them all.
+Axes: Q questions, A answers. Higher scores mean a better combination. Ties are worth what guessing among them is worth, so a
+constant scorer gets chance and no more: in the published files of Polyvore the first answer is always the right one, and an
+argmax that breaks ties by position finds them all.
 """
 
 from collections.abc import Sequence
@@ -16,10 +16,10 @@ _RESAMPLES = 1000
 
 
 def fill_in_blank(scores_QA: np.ndarray, right_Q: np.ndarray) -> np.ndarray:
-    """1.0 where the right answer alone scores best, 1 / ties where it shares the best score, else 0.0; shape (Q,). Its mean is
-    FITB accuracy (Han et al. 2017, section 4.2). Questions with fewer answers than others have -inf after them.
+    """1.0 if the right answer alone scores best, 1 / ties if it shares the best score, otherwise 0.0; shape (Q,). The mean is
+    FITB accuracy (Han et al. 2017, section 4.2). Questions with fewer answers than others are padded with -inf.
 
-    Raises ValueError where a score is NaN or the right answer has none.
+    Raises ValueError if a score is NaN or the right answer has none.
     """
     scores_QA = np.asarray(scores_QA, float)
     right_Q = np.asarray(right_Q, np.int64)
@@ -36,8 +36,8 @@ def fill_in_blank(scores_QA: np.ndarray, right_Q: np.ndarray) -> np.ndarray:
 
 
 def auc(scores_Q: np.ndarray, labels_Q: np.ndarray) -> float:
-    """Area under the ROC curve: the share of pairs of a compatible and an incompatible outfit that are in the right order, a
-    tie counting half (Hanley and McNeil 1982; the Mann-Whitney U over n1 * n2). NaN where one kind is missing."""
+    """Area under the ROC curve: the share of pairs of a compatible and an incompatible outfit in the right order, a tie
+    counting half (Hanley and McNeil 1982; the Mann-Whitney U over n1 * n2). NaN if one kind is missing."""
     labels_Q = np.asarray(labels_Q, bool)
     scores_Q = _checked(scores_Q)
     positives, negatives = int(labels_Q.sum()), int((~labels_Q).sum())
@@ -55,17 +55,17 @@ def _checked(scores_Q: np.ndarray) -> np.ndarray:
 
 
 def _mid_ranks(scores_Q: np.ndarray) -> np.ndarray:
-    """Ranks from 1, equal scores sharing the middle of theirs."""
+    """Ranks from 1; ties share their mean rank."""
     _, inverse, counts = np.unique(scores_Q, return_inverse=True, return_counts=True)
     last = np.cumsum(counts)
     return (last - (counts - 1) / 2)[inverse]
 
 
 def auc_interval(scores_Q: np.ndarray, labels_Q: np.ndarray, rng: np.random.Generator) -> tuple[float, float]:
-    """95 % percentile interval of ``auc`` from 1,000 resamples, compatible and incompatible outfits drawn apart, so that every
-    resample has both (Efron and Tibshirani 1993, chapter 13). NaN where one kind is missing.
+    """95 % percentile interval of ``auc`` from 1,000 resamples, compatible and incompatible outfits resampled separately, so
+    that every resample has both (Efron and Tibshirani 1993, chapter 13). NaN if one kind is missing.
 
-    A resample is counts of how often each outfit was drawn: with weights instead of ranks the scores are sorted once.
+    A resample is counts of how often each outfit was drawn: with weights instead of ranks the scores are sorted only once.
     """
     labels_Q = np.asarray(labels_Q, bool)
     if labels_Q.all() or not labels_Q.any():
@@ -74,7 +74,7 @@ def auc_interval(scores_Q: np.ndarray, labels_Q: np.ndarray, rng: np.random.Gene
 
 
 def auc_resampled(scores_Q: np.ndarray, labels_Q: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """``auc`` of the 1,000 resamples of ``auc_interval``; the same outfits for every scorer by generators of one seed."""
+    """``auc`` of the 1,000 resamples of ``auc_interval``; generators of one seed draw the same outfits for every scorer."""
     labels_Q, scores_Q = np.asarray(labels_Q, bool), _checked(scores_Q)
     values, codes_Q = np.unique(scores_Q, return_inverse=True)
     found = np.empty(_RESAMPLES)

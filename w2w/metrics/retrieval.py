@@ -1,6 +1,6 @@
 """Retrieval metrics on ranked relevance, over all queries at once, with bootstrap intervals.
 
-Names of axes: Q queries, K ranks. Ranks start at 1. Lists may be shorter than what is relevant: what was not found is a miss.
+Axes: Q queries, K ranks. Ranks start at 1. Lists may be shorter than the number of relevant items: the rest are misses.
 """
 
 from collections.abc import Mapping, Sequence
@@ -8,12 +8,12 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pyarrow as pa
 
-ALL = None  # in the place of a category: no word that a shop could use for one
+ALL = None  # in place of a category: not a name that a shop could use
 METRICS_SCHEMA = pa.schema(
     [
         ("group", pa.string()),  # a category; null for all queries
         ("metric", pa.string()),
-        ("k", pa.int32()),  # 0 where the metric has none
+        ("k", pa.int32()),  # 0 if the metric has none
         ("value", pa.float64()),
         ("ci_low", pa.float64()),
         ("ci_high", pa.float64()),
@@ -25,13 +25,13 @@ _DRAWN_AT_ONCE = 1 << 22  # 32 MB of places
 
 
 def recall_at_k(relevant_QK: np.ndarray, k: int) -> np.ndarray:
-    """1.0 where one of the first k is relevant, else 0.0, shape (Q,). The hit rate that the in-shop protocol calls Recall@k
+    """1.0 if one of the first k is relevant, otherwise 0.0, shape (Q,). The hit rate that the in-shop protocol calls Recall@k
     (Liu et al. 2016, DeepFashion, section 5), not the share of all relevant items."""
     return relevant_QK[:, :k].any(axis=1).astype(float)
 
 
 def reciprocal_rank(relevant_QK: np.ndarray) -> np.ndarray:
-    """1 / rank of the first relevant item, 0 where none was retrieved, shape (Q,) (Voorhees 1999)."""
+    """1 / rank of the first relevant item, 0 if none was retrieved, shape (Q,) (Voorhees 1999)."""
     first = relevant_QK.argmax(axis=1)
     return np.where(relevant_QK.any(axis=1), 1.0 / (first + 1), 0.0)
 
@@ -47,7 +47,7 @@ def ndcg_at_k(relevant_QK: np.ndarray, num_relevant_Q: np.ndarray, k: int) -> np
 
 
 def nearest_class(classes_QK: np.ndarray, k: int) -> np.ndarray:
-    """The most frequent class among the first k, shape (Q,); of equally frequent ones the one met first. "" is no neighbour."""
+    """The most frequent class among the first k, shape (Q,); ties go to the one met first. "" is no neighbour."""
     names, codes = np.unique(classes_QK[:, :k].astype(str), return_inverse=True)
     codes_QK = codes.reshape(len(classes_QK), -1)
     counts = np.zeros((len(codes_QK), len(names)))
@@ -70,7 +70,7 @@ def confusion(truth_Q: np.ndarray, predicted_Q: np.ndarray, labels: Sequence[str
 
 def bootstrap(values_Q: np.ndarray, rng: np.random.Generator, groups_Q: np.ndarray | None = None) -> tuple[float, float]:
     """95 % percentile interval of the mean over queries, from 1,000 resamples (Efron and Tibshirani 1993, chapter 13). Queries
-    of one of ``groups_Q`` are drawn together: they are not independent."""
+    of the same group in ``groups_Q`` are drawn together, since they are not independent."""
     return interval(resampled(values_Q, rng, groups_Q))
 
 
@@ -78,7 +78,7 @@ def resampled(values_Q: np.ndarray, rng: np.random.Generator, groups_Q: np.ndarr
     """The means of the 1,000 resamples of ``bootstrap``."""
     places = np.arange(len(values_Q)) if groups_Q is None else np.unique(groups_Q, return_inverse=True)[1]
     sums, counts = np.bincount(places, values_Q), np.bincount(places)
-    at_once = max(1, _DRAWN_AT_ONCE // len(sums))  # the same numbers are drawn, however many at once
+    at_once = max(1, _DRAWN_AT_ONCE // len(sums))  # the same numbers are drawn for any batch size
     drawn = (rng.integers(0, len(sums), (min(at_once, _RESAMPLES - i), len(sums))) for i in range(0, _RESAMPLES, at_once))
     return np.concatenate([sums[d].sum(axis=1) / counts[d].sum(axis=1) for d in drawn])
 
@@ -94,7 +94,7 @@ def evaluate(
 ) -> pa.Table:
     """METRICS_SCHEMA: recall@k for each k, MRR over the list, nDCG@10, for all queries and for each group.
 
-    Queries for which the gallery has nothing relevant are left out.
+    Queries without a relevant item in the gallery are left out.
     """
     asked = num_relevant_Q > 0
     relevant_QK, num_relevant_Q, groups_Q = relevant_QK[asked], num_relevant_Q[asked], groups_Q[asked]
@@ -105,8 +105,8 @@ def evaluate(
 def gain(
     before_QK: np.ndarray, after_QK: np.ndarray, groups_Q: np.ndarray, ks: Sequence[int], rng: np.random.Generator
 ) -> pa.Table:
-    """METRICS_SCHEMA: by how much recall@k and MRR of the same queries differ, after less before. The intervals are paired: of
-    the mean of each query's own difference."""
+    """METRICS_SCHEMA: change in recall@k and MRR for the same queries, after minus before, with paired intervals: of the mean
+    of each query's own difference."""
     before, after = (_found(relevant_QK, ks) for relevant_QK in (before_QK, after_QK))
     return by_group({name: after[name] - before[name] for name in before}, groups_Q, rng)
 
@@ -126,8 +126,8 @@ def by_group(
     rng: np.random.Generator,
     clusters_Q: np.ndarray | None = None,
 ) -> pa.Table:
-    """METRICS_SCHEMA: the mean of each metric's ``values`` (metric, k) -> (Q,), of all queries and of each group, its interval
-    clustered by ``clusters_Q`` where queries are not independent (see ``bootstrap``)."""
+    """METRICS_SCHEMA: the mean of each metric's ``values`` (metric, k) -> (Q,), for all queries and for each group, its
+    interval clustered by ``clusters_Q`` if queries are not independent (see ``bootstrap``)."""
     rows = []
     for group in [ALL, *sorted(set(groups_Q.tolist()))]:
         chosen = np.ones(len(groups_Q), bool) if group is ALL else groups_Q == group

@@ -1,4 +1,4 @@
-"""The file that a page of search results saves when somebody judged them: from outside, so nothing in it is believed."""
+"""The judgements file saved by a page of search results. It comes from outside, so nothing in it is trusted."""
 
 import json
 from datetime import UTC, datetime, timedelta
@@ -16,26 +16,26 @@ KINDS = ("feed", "garments", "photos")  # of search --of, and of find
 MOST_BYTES = 20_000_000
 _MOST_LETTERS = 2048  # of an id
 _FIELDS = {"query", "product", "verdict", "at"}
-_AHEAD = timedelta(days=1)  # a clock may be wrong
+_AHEAD = timedelta(days=1)  # tolerance for wrong clocks
 
 
 def read_answers(data: bytes, name: str, now: datetime) -> tuple[str, pa.Table]:
-    """(kind of the queries, rows of ``columns``: key, query_id, product_id, verdict, judged_at), each once.
+    """(kind of the queries, rows of ``columns``: key, query_id, product_id, verdict, judged_at), without repeats.
 
-    Raises UsageError that names the file and the place for whatever is not as the page writes it.
+    Raises UsageError naming the file and the place of anything that the page would not write.
     """
     if len(data) > MOST_BYTES:
-        raise UsageError(f"{name}: has {len(data):,} bytes, more than {MOST_BYTES:,}: no page saves so much")
+        raise UsageError(f"{name}: has {len(data):,} bytes, more than {MOST_BYTES:,}: no page saves that much")
     try:
         found = json.loads(data)
     except (ValueError, RecursionError) as e:
-        raise UsageError(f"{name}: is no JSON: {str(e) or type(e).__name__}") from None
+        raise UsageError(f"{name}: is not JSON: {str(e) or type(e).__name__}") from None
     if not isinstance(found, dict) or found.get("form") != FORM:
         raise UsageError(f"{name}: is not what a page of w2w saves (its 'form' is not {FORM!r})")
     if found.get("kind") not in KINDS:
         raise UsageError(f"{name}: kind={str(found.get('kind'))[:80]!r}: must be one of {', '.join(KINDS)}")
     if not isinstance(found.get("judged"), list):
-        raise UsageError(f"{name}: 'judged' is no list")
+        raise UsageError(f"{name}: 'judged' is not a list")
     rows = {}
     for number, one in enumerate(found["judged"]):
         row = _row(one, f"{name}: judged[{number}]", found["kind"], now)
@@ -47,7 +47,7 @@ def read_answers(data: bytes, name: str, now: datetime) -> tuple[str, pa.Table]:
 
 def _row(one: object, where: str, kind: str, now: datetime) -> dict:
     if not isinstance(one, dict) or set(one) != _FIELDS:
-        raise UsageError(f"{where}: has to have {', '.join(sorted(_FIELDS))} and nothing else")
+        raise UsageError(f"{where}: must have exactly the fields {', '.join(sorted(_FIELDS))}")
     verdict = one["verdict"]
     if verdict not in VERDICTS:
         raise UsageError(f"{where}: verdict={str(verdict)[:80]!r}: must be one of {', '.join(VERDICTS)}")
@@ -67,7 +67,7 @@ def _row(one: object, where: str, kind: str, now: datetime) -> dict:
 
 def _id(value: object, where: str) -> str:
     if not isinstance(value, str) or not 0 < len(value) <= _MOST_LETTERS:
-        raise UsageError(f"{where}: is no text of 1 to {_MOST_LETTERS} letters")
+        raise UsageError(f"{where}: is not text of 1 to {_MOST_LETTERS} characters")
     try:
         value.encode()
     except UnicodeEncodeError:
@@ -82,14 +82,14 @@ def _time(value: object, where: str, now: datetime) -> datetime:
     except (TypeError, ValueError, OverflowError):
         at = None
     if at is None:
-        raise UsageError(f"{where}={str(value)[:80]!r}: is no time with a zone, as 2026-05-01T12:00:00Z")
+        raise UsageError(f"{where}={str(value)[:80]!r}: is not a time with a zone, such as 2026-05-01T12:00:00Z")
     if at > now + _AHEAD:
-        raise UsageError(f"{where}={value}: lies in the future: the newest word counts, and this one would for ever")
+        raise UsageError(f"{where}={value}: lies in the future: the newest judgement counts, and this one would count for ever")
     return at
 
 
 def unknown_products(rows: pa.Table, known: pa.ChunkedArray, source: str) -> tuple[pa.Table, pa.Table]:
-    """(the rows of products that the catalog has or had, and of none; the others as REJECTED_SCHEMA)."""
+    """(the rows whose products are or were in the catalog, and those without a product; the others as REJECTED_SCHEMA)."""
     product = rows.column(schema.PRODUCT_ID)
     there = pc.or_(pc.is_null(product), pc.is_in(product, value_set=known))
     bad = rows.filter(pc.invert(there)).to_pylist()

@@ -1,4 +1,4 @@
-"""What is searched for: images of a feed, which are fetched and embedded on the way, or garments that have vectors already."""
+"""Search queries: images of a feed, fetched and embedded on the way, or garments with stored vectors."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -30,8 +30,8 @@ _EMBED = "'w2w embed --of garments' with this --encoder"
 
 @dataclass(frozen=True)
 class Queries:
-    """All that were asked for, by key, how many of them are pending, and how they come to have vectors. ``source`` is called
-    when there is work; it may write work files."""
+    """All queries by key, the number still pending, and how they get their vectors. ``source`` is called when there is work; it
+    may write work files."""
 
     keys: pa.ChunkedArray
     num_pending: int
@@ -39,11 +39,11 @@ class Queries:
     stages: Sequence[Stage]
     pictures: Callable[[set[str]], dict[str, bytes]]
     tables: tuple[schema.Table, ...]
-    num_without: int = 0  # anchors that have no vector
+    num_without: int = 0  # anchors without a vector
 
 
 def check_queries(config: Any) -> None:
-    """Raises UsageError for an --of that is none, and for a feed that is not there."""
+    """Raises UsageError for an unknown --of, and for a missing feed."""
     if config.of not in (FEED, GARMENTS, ANCHORS):
         raise UsageError(f"--of={config.of}: must be one of {FEED}, {GARMENTS}, {ANCHORS}")
     if config.of == FEED:
@@ -51,7 +51,8 @@ def check_queries(config: Any) -> None:
 
 
 def queries_of(run: Run, config: Any, model: str, done: Sequence[Keys]) -> AbstractContextManager[Queries]:
-    """The queries that ``config.of`` names, those whose keys are in ``done`` left out. Their work files end with the block."""
+    """The queries that ``config.of`` names, except those whose keys are in ``done``. Their work files are deleted after the
+    block."""
     return _feed(run, config, done) if config.of == FEED else _garments(run, config, model, done)
 
 
@@ -93,8 +94,8 @@ def _feed(run: Run, config, done: Sequence[Keys]) -> Iterator[Queries]:
 
 
 def _asked_garments(store: str, of: str, model: str) -> pa.Table:
-    """garment_id, category, image_id: the anchors of `pairs`, each in the class that its pair says, and unless they alone are
-    asked for, every other garment with a vector of that model."""
+    """garment_id, category, image_id: the anchors of `pairs`, each with the class in its pair, and, unless only these are
+    wanted, every other garment with a vector of that model."""
     columns = [schema.GARMENT_ID, schema.CATEGORY]
     anchors = delta.read(store, schema.PAIRS, [*columns, schema.ANCHOR_IMAGE_ID]).rename_columns([*columns, schema.IMAGE_ID])
     if of == ANCHORS:
@@ -113,7 +114,7 @@ def _asked_garments(store: str, of: str, model: str) -> pa.Table:
 
 @contextmanager
 def _garments(run: Run, config: Any, model: str, done: Sequence[Keys]) -> Iterator[Queries]:
-    """Garments by the vectors that they have: nothing is decoded again. In the driver: 300 bytes a garment."""
+    """Garments by their stored vectors: nothing is decoded again. In the driver: 300 bytes per garment."""
     garments = _asked_garments(run.store, config.of, model)
     keys = garments.column(schema.GARMENT_ID)
     read, among = [schema.OWNER_ID, schema.VECTOR], Keys([keys], len(keys))

@@ -1,4 +1,4 @@
-"""Judge answers: what people said of search results on a page, a saved file -> table `judgements`, for evaluate and mine."""
+"""Judge answers: people's judgements of search results, from a saved file into table `judgements`, for evaluate and mine."""
 
 import os
 from dataclasses import dataclass

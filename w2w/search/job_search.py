@@ -76,7 +76,7 @@ def main(config: Config) -> Result:
 
 
 def search(config: Config) -> tuple[Result, pages.Found]:
-    """Searches and writes the pages; also what was found, for those who want to look at it further."""
+    """Searches and writes the pages; also returns what was found, for further use."""
     run = Run("search", config)
     check_queries(config)
     pages.check_match(run.store, config.match)

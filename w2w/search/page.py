@@ -13,7 +13,7 @@ _QUERY_PX = 320
 
 @dataclass(frozen=True)
 class QueryResult:
-    """A query and what was found, nearest first. ``answered``: whether the catalog has a right answer; ``right``: whether the
+    """A query and its results, nearest first. ``answered``: whether the catalog has a right answer; ``right``: whether the
     nearest is one; ``reasons``: why the nearest look like it."""
 
     query_id: str
@@ -34,8 +34,8 @@ def search_report(
     sought: str,
     kind: str = "feed",
 ) -> None:
-    """Writes the page to ``out``. ``num_queries`` is how many there were in all; ``sought`` what a right answer shares with its
-    query, for example "sku and colour"; ``kind``: of the queries, for the file of what people judge."""
+    """Writes the page to ``out``. ``num_queries`` is their total number; ``sought`` what a right answer shares with its query,
+    for example "sku and colour"; ``kind``: of the queries, for the file of judgements."""
     shown = [
         {
             "id": q.query_id,

@@ -1,4 +1,4 @@
-"""What reports need from the tables: neighbours as JSON lines, sampled queries with their pictures, relevance for metrics."""
+"""Inputs of reports: neighbours as JSON lines, sampled queries with their pictures, relevance for metrics."""
 
 import io
 import json
@@ -33,8 +33,8 @@ ON_CARDS = (schema.TITLE, schema.BRAND, schema.PRICE, schema.CURRENCY, schema.UR
 
 @dataclass(frozen=True)
 class Found:
-    """The neighbours of the queries with these keys: one feed's, as it is now. The table has other feeds' queries, and images
-    that a query had before."""
+    """The neighbours of the queries with these keys, the current ones of one feed. The table also has queries of other feeds,
+    and earlier images of a query."""
 
     store: str
     search_version: str
@@ -50,9 +50,9 @@ class Found:
 
 
 def write_neighbours(found: Found, out: str) -> str:
-    """OUT/neighbours.jsonl: a line a query, in the order of their ids; returns where it is.
+    """OUT/neighbours.jsonl: one line per query, in the order of their ids; returns its path.
 
-    The lines are held in memory: about 150 bytes a neighbour.
+    The lines are held in memory: about 150 bytes per neighbour.
     """
     lines: dict[str, str] = {}
     columns = [schema.QUERY_ID, schema.CATEGORY, schema.NEIGHBOUR_LIST]
@@ -75,11 +75,11 @@ def write_contact_sheet(
     explained: int = 0,
     reasons: Reasons | None = None,
 ) -> str:
-    """``page``: ``shown`` queries with the products found; returns where it is. ``pictures`` gives queries' own images.
+    """``page``: ``shown`` queries with the products found; returns its path. ``pictures`` returns queries' own images.
 
-    A right answer by ``match`` (see ``truth_keys``) has a mark. Where nothing is named, and queries and products share
-    categories, it is counted how often the nearest is of the query's; most hits are, so none is marked. Hits whose pictures
-    are near-duplicates are one card. ``reasons`` are given for so many of a query's nearest as ``explained`` says.
+    Right answers by ``match`` (see ``truth_keys``) are marked. If nothing is named, and queries and products share categories,
+    it counts how often the nearest is of the query's category; most hits are, so none is marked. Hits whose pictures are
+    near-duplicates form one card. ``reasons`` are given for the first ``explained`` hits of each query.
     """
     rows, num_queries = _sample(found, shown)
     hits = [hit for row in rows.column(schema.NEIGHBOUR_LIST).to_pylist() for hit in row]
@@ -87,7 +87,7 @@ def write_contact_sheet(
     known = designs(products.select(list(DESIGN_NEEDS)).to_pylist())
     shared = set(products.column(schema.CATEGORY).unique().to_pylist()) & set(rows.column(schema.CATEGORY).to_pylist())
     by = list(match) or ([schema.CATEGORY] if shared - {ETC} else [])
-    answered = _answered(products, by)  # of the whole catalog: an answer that was not found makes a miss
+    answered = _answered(products, by)  # in the whole catalog: an answer that was not found is a miss
     among = [pa.array(sorted({h[c] for h in hits}), pa.string()) for c in (schema.PRODUCT_ID, schema.IMAGE_ID)]
     by_id, by_picture = (pc.is_in(products.column(c), value_set=v) for c, v in zip((schema.PRODUCT_ID, schema.IMAGE_ID), among))
     products = products.filter(pc.or_(by_id, by_picture))
@@ -106,8 +106,8 @@ def write_contact_sheet(
 
     queries = []
     for row, wanted, sheet in zip(rows.to_pylist(), truth_keys(rows, by), sheets):
-        wanted = wanted if match or row[schema.CATEGORY] != ETC else None  # no category is no wish
-        rights = [wanted in answered and any(answers.right(h, wanted) for h in group) for group in sheet]  # as evaluated
+        wanted = wanted if match or row[schema.CATEGORY] != ETC else None  # without a category, any is right
+        rights = [wanted in answered and any(answers.right(h, wanted) for h in group) for group in sheet]  # as in evaluate
         cards = [card(group, right) for group, right in zip(sheet, rights)]
         photo = photos.get(row[schema.QUERY_ID])
         nearest = bool(sheet) and wanted in answered and answers.right(sheet[0][0], wanted)
@@ -122,7 +122,7 @@ def write_contact_sheet(
 
 
 def _sample(found: Found, shown: int) -> tuple[pa.Table, int]:
-    """At most ``shown`` rows of a search, sorted by category and query, and how many rows there are. Those with the lowest
+    """At most ``shown`` rows of a search, sorted by category and query, and the total number of rows. Those with the lowest
     hashes: the same queries every time, whatever the order of the rows."""
     columns = [schema.QUERY_ID, schema.CATEGORY, schema.ATTRIBUTES, schema.NEIGHBOUR_LIST]
     sample = pa.schema([schema.NEIGHBOURS.schema.field(c) for c in columns]).empty_table()
@@ -141,7 +141,7 @@ def garment_pictures(store: str, wanted: set[str]) -> dict[str, bytes]:
 
 
 def feed_pictures(feed: FeedConfig, fetch: FetchConfig, wanted: set[str]) -> dict[str, bytes]:
-    """The images of these queries that are still there."""
+    """The images of these queries that still exist."""
     found: dict[str, bytes] = {}
     get = Fetcher(fetch).get_bytes
     for batch in read_feed(feed):
@@ -149,7 +149,7 @@ def feed_pictures(feed: FeedConfig, fetch: FetchConfig, wanted: set[str]) -> dic
         for row in chosen.to_pylist():
             where = (row[schema.IMAGE_URI], row[IMAGE_OFFSET], row[IMAGE_SIZE])
             image = attempt(load_image, *where, max_bytes=fetch.max_bytes, fetch=get)
-            if isinstance(image, bytes):  # it was there when it was searched: else the report shows a blank
+            if isinstance(image, bytes):  # it existed when it was searched: otherwise the report shows a blank
                 found[row[schema.PRODUCT_ID]] = image
     return found
 
@@ -161,8 +161,8 @@ def image_bytes(store: str, image_ids: Sequence[str]) -> dict[str, bytes]:
 
 
 def truth_keys(rows: pa.Table, match: Sequence[str]) -> list[tuple[str, ...] | None]:
-    """What must be equal for a product to be a right answer: the named attributes (or ``category``) of each row. None where a
-    row lacks one of them: what is not said is like nothing.
+    """What must be equal for a product to be a right answer: the named attributes (or ``category``) of each row. None if a row
+    lacks one of them: missing values match nothing.
 
     ``rows`` has category and attributes.
     """
@@ -180,7 +180,7 @@ def _truth_columns(rows: pa.Table, match: Sequence[str]) -> list[pa.ChunkedArray
 
 
 def _answered(products: pa.Table, match: Sequence[str]) -> set[tuple[str, ...]]:
-    """For what some active product with a picture is the right answer."""
+    """The keys for which some active product with a picture is the right answer."""
     products = products.filter(pc.and_(products.column(schema.ACTIVE), pc.is_valid(products.column(schema.IMAGE_ID))))
     columns = {str(n): column for n, column in enumerate(_truth_columns(products, match))}
     if not columns:
@@ -190,7 +190,7 @@ def _answered(products: pa.Table, match: Sequence[str]) -> set[tuple[str, ...]]:
 
 
 class Answers:
-    """For what the active products are the right answer: by themselves, and by every other product with the same picture."""
+    """What the active products are right answers for: themselves, and every other product with the same picture."""
 
     def __init__(self, products: pa.Table, match: Sequence[str]):
         """``products``: product_id, image_id, category, attributes and active."""
@@ -209,15 +209,15 @@ class Answers:
         self._pictures = Counter(key for keys in self._of_picture.values() for key in keys)
 
     def __bool__(self) -> bool:
-        """Whether any product says what it is the answer for."""
+        """Whether any product is a right answer to anything."""
         return bool(self._of_product)
 
     def num_pictures(self, wanted: tuple[str, ...] | None) -> int:
-        """How many different pictures show a right answer."""
+        """Number of distinct pictures that show a right answer."""
         return self._pictures[wanted]
 
     def judged(self, wanted: tuple[str, ...] | None, query: str, judged: Judgements) -> set[str] | None:
-        """The pictures of the right answers to a query of which people said something; None where nobody did."""
+        """The pictures of the right answers to a judged query; None if nobody judged it."""
         if query in judged.not_ours:
             return set()
         same, similar = (said.get(query, set()) for said in (judged.same, judged.similar))
@@ -239,7 +239,7 @@ _ANSWERS = (schema.PRODUCT_ID, schema.IMAGE_ID, schema.CATEGORY, schema.ATTRIBUT
 
 
 def check_match(store: str, match: Sequence[str]) -> None:
-    """Raises UsageError where no active product has one of these, or all of them."""
+    """Raises UsageError if no active product has one of these, or all of them."""
     products = delta.current_products(store, _ANSWERS) if match else pa.table({})
     for names in [[name] for name in match] + [match] * bool(match):
         if products.num_rows and not Answers(products, names):
@@ -249,11 +249,11 @@ def check_match(store: str, match: Sequence[str]) -> None:
 def relevance(
     found: Found, match: Sequence[str], k: int, judged: Judgements | None = None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, int]:
-    """(relevant (Q, k) bool, relevant pictures in the catalog (Q,), query categories (Q,), hit categories (Q, k), how many
-    queries lack what is to match). Of hits with one picture the first counts.
+    """(relevant (Q, k) bool, relevant pictures in the catalog (Q,), query categories (Q,), hit categories (Q, k), number of
+    queries that lack what is to match). Of hits with one picture the first counts.
 
-    What was ``judged`` comes before what matches: products judged the same are right answers, those judged similar are not, and
-    a query judged not ours has none. Raises UsageError where all queries lack what is to match.
+    ``judged`` takes precedence over matching: products judged the same are right answers, those judged similar are not, and a
+    query judged not ours has none. Raises UsageError if all queries lack what is to match.
     """
     judged = judged or Judgements()
     answers = Answers(delta.current_products(found.store, _ANSWERS), match)

@@ -1,4 +1,4 @@
-"""The queries that a search answers worst, with their pictures: what a figure cannot say."""
+"""The queries with the worst answers, with their pictures."""
 
 from collections.abc import Callable, Sequence
 
@@ -13,7 +13,7 @@ from w2w.report.page import thumbnail
 from w2w.search.pictures import ON_CARDS, RIGHT_MARK, Found, image_bytes, truth_keys
 from w2w.table import delta
 
-_FOUND = 6  # products shown of each query
+_FOUND = 6  # products shown per query
 
 
 def worst_queries(
@@ -24,8 +24,9 @@ def worst_queries(
     pictures: Callable[[set[str]], dict[str, bytes]],
     count: int = 10,
 ) -> list[Failure]:
-    """At most ``count`` queries whose nearest product is wrong though the catalog has a right one: the later its first right
-    answer comes the earlier, then the surest. ``relevant_QK`` and ``num_relevant_Q``: of ``relevance`` for this ``match``."""
+    """At most ``count`` queries whose nearest product is wrong though the catalog has a right one: sorted by the rank of the
+    first right answer, worst first, then by the score. ``relevant_QK`` and ``num_relevant_Q``: from ``relevance`` for this
+    ``match``."""
     columns = [schema.QUERY_ID, schema.CATEGORY, schema.ATTRIBUTES, schema.NEIGHBOUR_LIST]
     empty = pa.schema([schema.NEIGHBOURS.schema.field(c) for c in columns]).empty_table()
     rows = pa.concat_tables([empty, *found.read(columns)]).sort_by(schema.QUERY_ID)

@@ -1,4 +1,4 @@
-"""Which rows make a batch."""
+"""Which rows form a batch."""
 
 from collections.abc import Callable, Sequence
 
@@ -8,8 +8,8 @@ import numpy as np
 def in_epochs(
     rows: Sequence[int] | np.ndarray, size: int, seed: int, rank: int = 0, world: int = 1
 ) -> Callable[[int], list[int]]:
-    """A process's share of the rows, ``size`` at a time, in a new order every epoch: batch number -> rows. A share that is
-    smaller than ``size`` is one batch; what an epoch leaves over is in the next one's order again."""
+    """Batches of ``size`` from a process's share of the rows, reshuffled every epoch: batch number -> rows. A share smaller
+    than ``size`` is one batch; an epoch's leftover rows are in the next epoch again."""
     mine = np.asarray(rows)[rank::world]
     size = min(size, len(mine))
     an_epoch = max(1, len(mine) // size)

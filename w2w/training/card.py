@@ -1,4 +1,4 @@
-"""The model card that stands beside a trained network."""
+"""The model card of a trained network."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -17,8 +17,8 @@ def model_card(
     git_revision: str | None,
     header: Sequence[str] = (),
 ) -> str:
-    """Markdown with the hub's header: what it is (lines of text), from what data and how it was trained, how good it is, its
-    licence. ``settings``: config dataclasses by the name of their options."""
+    """Markdown with the hub's header: what it is (lines of text), data and training, figures, licence. ``settings``: config
+    dataclasses by the name of their options."""
     lines = ["---", *header, "library_name: w2w", "---", f"# {title}", "", *what, "", "## Data", ""]
     lines += [f"- {name}: {value}" for name, value in facts.items()]
     lines += ["", "## Figures on the test split, of which nothing was in training", ""]

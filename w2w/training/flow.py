@@ -1,4 +1,4 @@
-"""What `w2w train` can train: each recipe from its data to the figures of its model, behind one interface."""
+"""What `w2w train` can train: each recipe from its data to its model's figures, behind one interface."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -14,15 +14,15 @@ from w2w.stage import Counts
 from w2w.training.card import model_card
 from w2w.training.config import FLOAT16, LoopConfig
 
-OF_DATA = "It is bound by the licence of the data that it learnt from."  # ends the licence of a model card
+OF_DATA = "It is subject to the licence of its training data."  # ends the licence of a model card
 
 
 class Plan(Protocol):
-    """One training, of plain values: made in the driver, where it finds what is missing, and taken along by the workers. What
-    has a body here does for a plan that names this class as its base.
+    """One training, as plain values: built in the driver, which reports what is missing, and sent to the workers. Methods with
+    a body here are defaults for plans that subclass it.
 
-    ``folder``: of the store, where its models lie. ``rows``: of what it learns from and is measured on. ``identity``: all that
-    decides the weights, but for the workers' number.
+    ``folder``: where in the store its models are. ``rows``: of its training and test data. ``identity``: everything that
+    determines the weights, except the number of workers.
     """
 
     @property
@@ -37,15 +37,15 @@ class Plan(Protocol):
         return [vars(self)]
 
     def facts(self) -> dict[str, Any]:
-        """What it learns from: fields of the job's result by name, and others of its own."""
+        """Facts about the training data: fields of the job's result by name, and others of its own."""
         return {}
 
     def training(self, rank: int, num_workers: int) -> Training:
         """What one worker trains. Runs in the worker."""
 
     def measure(self, model: Path, out: Path, history: Sequence[dict], facts: Mapping[str, str]) -> dict[str, Any]:
-        """Measures the model in a folder on the test split; writes metrics.json and report.html to ``out``. ``facts``: those
-        of before, in words. Returns further ones: ``figures`` by name, ``report``, and others."""
+        """Evaluates the model in a folder on the test split; writes metrics.json and report.html to ``out``. ``facts``: the
+        earlier ones, in words. Returns further ones: ``figures`` by name, ``report``, and others."""
         found = {**history[-1]["losses"], **history[-1].get("val", {})} if history else {}
         storage.write_bytes(str(out / "metrics.json"), json.dumps(found, indent=1).encode())
         return {"figures": {name: Figure(value) for name, value in found.items()}}
@@ -55,12 +55,12 @@ class Plan(Protocol):
         return model_card(type(self).__name__, [], facts, figures, OF_DATA, {}, git_revision)
 
     def use(self, model: Path) -> str:
-        """What to do with the model: a command."""
+        """The command that uses the model."""
         return f"w2w train RECIPE --evaluate={model}"
 
 
 def check_loop(loop: LoopConfig, figures: Sequence[str], workers: Workers) -> None:
-    """Raises UsageError for a precision that the workers do not have, and a figure that is never measured."""
+    """Raises UsageError for a precision that the workers do not support, or a figure that is never computed."""
     if loop.select and loop.select not in figures:
         raise UsageError(f"train.select={loop.select}: must be one of {', '.join(figures)}")
     if loop.precision == FLOAT16 and not workers.num_gpus:
@@ -68,7 +68,7 @@ def check_loop(loop: LoopConfig, figures: Sequence[str], workers: Workers) -> No
 
 
 def check_unpublished(loop: LoopConfig) -> None:
-    """Raises UsageError where --published would replace what somebody set."""
+    """Raises UsageError if --published would override an option that the user set."""
     if replace(loop, seed=0, threads=1) != LoopConfig():
         raise UsageError(
             "--published: takes its source's own --train settings; leave all but train.seed and train.threads away"

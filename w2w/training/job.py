@@ -26,9 +26,8 @@ from w2w.training.outfits.config import OUTFITS, OutfitsConfig
 from w2w.training.outfits.flow_plan import OutfitPlan
 from w2w.training.tracking import LogConfig, Trackers
 
-CODE = 3  # raise it when a checkpoint of the old code must not be gone on with
-# what makes a recipe's plan; its parameters are the options that the recipe reads. Raises UsageError where what is to be learnt
-# from is not there
+CODE = 3  # bump when old checkpoints can no longer be resumed
+# builds a recipe's plan; its parameters are the options that the recipe reads. Raises UsageError if its data is missing
 RECIPES: dict[str, Callable[..., Plan]] = {
     ENCODER: EncoderPlan.of,
     HEAD: EncoderPlan.of,
@@ -192,5 +191,5 @@ def _plan(config: Config, store: str) -> Plan:
         if getattr(config, name) != getattr(default, name):
             raise UsageError(f"--{name}: is not read by --recipe={config.recipe}, which reads --{', --'.join(reads)}")
     if strange := [n for n, p in reads.items() if n not in known and p.default is p.empty]:
-        raise UsageError(f"--recipe={config.recipe}: it takes {strange[0]!r}, which is no option of 'w2w train'")
+        raise UsageError(f"--recipe={config.recipe}: it takes {strange[0]!r}, which is not an option of 'w2w train'")
     return make(**{name: store if name == "store" else getattr(config, name) for name in reads if name in known})

@@ -1,11 +1,11 @@
-"""A picture in other light."""
+"""Relighting a picture."""
 
 import cv2
 import numpy as np
 
 
 def lit(image: np.ndarray, strength: float, rng: np.random.Generator) -> np.ndarray:
-    """Exposure, contrast and colour of light by a table a channel; saturation and hue by HSV; a few photos without colour."""
+    """Exposure, contrast and colour of light by a table per channel; saturation and hue by HSV; a few photos become grey."""
     gain = np.exp(strength * rng.uniform(-0.3, 0.3)) * np.exp(strength * rng.uniform(-0.08, 0.08, 3))
     contrast, gamma = np.exp(strength * rng.uniform(-0.25, 0.25)), np.exp(strength * rng.uniform(-0.25, 0.25))
     ramp = (np.arange(256) / 255)[:, None] ** gamma

@@ -1,7 +1,7 @@
-"""The training loop of every network: one process of it, or one of several that share their gradients (torch.distributed).
+"""The training loop of every network: in a single process, or in one of several that share their gradients (torch.distributed).
 
 All randomness follows from (seed, step, rank), and a checkpoint holds everything else, so a run that was interrupted at any
-checkpoint ends with the very weights of one that was not (bitwise on a CPU; tests/unit/training/test_loop.py).
+checkpoint ends with exactly the weights of an undisturbed one (bitwise on a CPU; tests/unit/training/test_loop.py).
 """
 
 import contextlib
@@ -26,12 +26,12 @@ from w2w.training import ranks
 from w2w.training.config import FLOAT16, LoopConfig
 
 CHECKPOINT = "state.pt"
-_AHEAD = 2  # batches that are made while one is learnt from
+_AHEAD = 2  # batches prepared ahead
 
 
 class Recipe(Protocol):
-    """A kind of network: how it is fed, what it learns from, how good it is, and how it is kept. What has a body here does for
-    most; a recipe that wants it names this class as its base."""
+    """A kind of network: its batches, losses, evaluation and saved form. Methods with a body here are defaults for recipes that
+    subclass it."""
 
     network: nn.Module
     select: str = ""
@@ -41,38 +41,38 @@ class Recipe(Protocol):
         self.network = network
 
     def parameter_groups(self) -> list[dict]:
-        """For the optimiser; each has ``share``: of the learning rate. Groups with one ``clipped`` (none is one too) have their
-        gradients clipped together: networks with losses of their own should not shorten each other's."""
+        """Groups for the optimiser; each has ``share``: of the learning rate. Groups with the same ``clipped`` (None counts
+        too) have their gradients clipped together: networks with losses of their own should not shorten each other's."""
         return parameter_groups(self.network.named_parameters())
 
     def prepare(self, rows: Sequence[Any], rngs: Sequence[np.random.Generator]) -> Any:
-        """A batch of these rows, augmented with one generator a row. Called in a thread, ahead of time."""
+        """A batch of these rows, augmented with one generator per row. Called in a thread, ahead of time."""
 
     def losses(self, network: nn.Module, batch: Any) -> dict[str, torch.Tensor]:
-        """Parts of the loss, to be added. ``network`` is this recipe's, perhaps wrapped for several processes."""
+        """Parts of the loss, to be added. ``network`` is this recipe's, possibly wrapped for several processes."""
 
     def train_mode(self, network: nn.Module) -> None:
-        """As ``network.train()``, but what is frozen stays so."""
+        """Like ``network.train()``, but frozen parts stay frozen."""
         network.train()
 
     def measure(self, network: nn.Module) -> dict[str, float]:
-        """Figures on what is held out, by name; {} where nothing is. Process 0 only."""
+        """Figures on the held-out data, by name; {} if there is none. Process 0 only."""
         return {}
 
     def save(self, network: nn.Module, folder: Path) -> None:
-        """Writes the network in the form in which it is used."""
+        """Writes the network in the form used at inference."""
         save_network(network, folder, {"model_type": type(self).__name__})
 
 
-# Rows of a batch, by its number from 0. A pure function: the place in the data is the number, and nothing else.
+# Rows of a batch, by its number from 0. A pure function: the number alone is the position in the data.
 Batches = Callable[[int], Sequence[Any]]
-# Figures of the steps since the last report, and what writes the checkpoint into a folder
+# Figures of the steps since the last report, and the function that writes the checkpoint into a folder
 Report = Callable[[dict, Callable[[Path], None]], None]
 
 
 @dataclass(frozen=True)
 class Training:
-    """What one process trains: a recipe, its own batches (accumulate a step), and the schedule, which is the same in all."""
+    """What one process trains: a recipe, its own batches (``accumulate`` per step), and the schedule, which all share."""
 
     recipe: Recipe
     batches: Batches
@@ -83,9 +83,9 @@ class Training:
 
 
 def fit(training: Training, report: Report, resume: Path | None = None, device: torch.device = torch.device("cpu")) -> None:
-    """Trains; process 0 measures. ``resume``: folder of a checkpoint.
+    """Trains; process 0 evaluates. ``resume``: folder of a checkpoint.
 
-    Raises JobFailed, in every process, where the loss of one becomes NaN or infinite.
+    Raises JobFailed, in every process, if the loss of one becomes NaN or infinite.
     """
     recipe, config = training.recipe, training.config
     several = ranks.several()
@@ -118,7 +118,7 @@ def fit(training: Training, report: Report, resume: Path | None = None, device: 
         optimizer.zero_grad(set_to_none=True)
         wrong = None
         for part in range(config.accumulate):
-            # processes exchange gradients once a step
+            # processes exchange gradients once per step
             alone = several and part + 1 < config.accumulate
             with network.no_sync() if alone else contextlib.nullcontext():
                 with autocast():
@@ -129,7 +129,7 @@ def fit(training: Training, report: Report, resume: Path | None = None, device: 
             for name, value in {**parts, "loss": loss}.items():
                 sums[name] = sums.get(name, 0.0) + value.item() / config.accumulate
         if ranks.any_rank(wrong is not None, device):
-            said = "no number in another process" if wrong is None else wrong
+            said = "not finite in another process" if wrong is None else wrong
             raise JobFailed(f"the loss became {said} in step {step + 1}: lower --train.learning_rate")
         scaler.unscale_(optimizer)
         if config.clip_norm:
@@ -178,8 +178,8 @@ def fit(training: Training, report: Report, resume: Path | None = None, device: 
 def parameter_groups(
     named: Iterable[tuple[str, nn.Parameter]], backbone_rate: float = 1.0, weight_decay: float = 0.0, free: Sequence[str] = ()
 ) -> list[dict]:
-    """Groups for the optimiser: parameters under ``backbone`` learn at a share of the rate, and only matrices that are not
-    named in ``free`` have weight decay."""
+    """Groups for the optimiser: parameters under ``backbone`` learn at a share of the rate; weight decay applies only to
+    matrices not named in ``free``."""
     groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
     for name, parameter in named:
         decays = parameter.ndim > 1 and name not in free
@@ -195,7 +195,7 @@ def parameter_groups(
 
 
 def rate(step: int, config: LoopConfig) -> float:
-    """Share of the highest rate: up along a line, then constant, halved in steps, or down to 0 along a cosine (Loshchilov and
+    """Share of the peak rate: linear warm-up, then constant, halved in steps, or down to 0 along a cosine (Loshchilov and
     Hutter 2017, equation 5)."""
     if step < config.warmup_steps:
         return (step + 1) / config.warmup_steps
@@ -222,7 +222,7 @@ def _clipped(optimizer: torch.optim.Optimizer) -> list[list[nn.Parameter]]:
 
 
 def _precision(config: LoopConfig, device: torch.device):
-    """What makes a context of that precision, and the scaler of the loss, which is idle unless the precision is float16."""
+    """The context factory for that precision, and the loss scaler, which is idle unless the precision is float16."""
     if config.precision == FLOAT16 and device.type == "cpu":
         raise UsageError("train.precision=float16: needs a GPU; a CPU computes in float32 or bfloat16")
     dtype = getattr(torch, config.precision)
@@ -235,14 +235,14 @@ def _seed(*numbers: int) -> int:
 
 
 def _selected(found: dict[str, float], name: str) -> float:
-    """Of the figures, that by which weights are kept; one that could not be told (NaN) is worse than any other."""
+    """The figure by which weights are selected; NaN is worse than any other value."""
     if name not in found:
-        raise UsageError(f"train.select={name}: is not measured here, only {', '.join(found)}")
+        raise UsageError(f"train.select={name}: is not computed here, only {', '.join(found)}")
     return -math.inf if math.isnan(found[name]) else found[name]
 
 
 def _agreed(stop: bool, several: bool, device: torch.device) -> bool:
-    """What process 0 decides, in every process."""
+    """Process 0's decision, broadcast to every process."""
     if several:
         flag = torch.tensor(int(stop), device=device)
         distributed.broadcast(flag, 0)
@@ -251,7 +251,7 @@ def _agreed(stop: bool, several: bool, device: torch.device) -> bool:
 
 
 def _ahead(training: Training, begin: int, rank: int) -> Iterator[Any]:
-    """The batches from step ``begin`` on, each made while those before it are learnt from."""
+    """The batches from step ``begin`` on, prepared while earlier ones are trained on."""
     config = training.config
 
     def make(number: int) -> Any:
@@ -271,7 +271,7 @@ def _ahead(training: Training, begin: int, rank: int) -> Iterator[Any]:
 
 @torch.no_grad()
 def _follow(averaged: nn.Module, network: nn.Module, decay: float) -> None:
-    """Weights and batch statistics of ``averaged`` go a step towards those of ``network``."""
+    """Moves weights and batch statistics of ``averaged`` a step towards those of ``network``."""
     target = network.state_dict()
     for name, value in averaged.state_dict().items():
         if value.is_floating_point() and decay:

@@ -1,4 +1,4 @@
-"""How a network learnt and how good it is: curves and figures; of a detector, photos with boxes as well."""
+"""Report pages of training: curves and figures; for a detector, photos with boxes as well."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -33,24 +33,24 @@ class Figures:
 
 
 def charts_of(history: Sequence[dict]) -> dict[str, list[Curve]]:
-    """Of the figures that the training loop writes: the losses, and AP on the photos held out."""
+    """From the figures of the training loop: the losses, and AP on the held-out photos."""
     losses = history[0]["losses"] if history else {}
     measured = [h for h in history if "val" in h]
     return {
         "Loss": [Curve(n, [(h["step"], h["losses"][n]) for h in history]) for n in losses],
-        "Average precision on the photos held out": [
+        "Average precision on the held-out photos": [
             Curve(m, [(h["step"], h["val"][m]) for h in measured]) for m in ("mAP", "AP50", "AP75")
         ],
     }
 
 
 def charts(curves: Mapping[str, Sequence[Curve]]) -> list[dict]:
-    """For the template charts.html.j2: those of ``curves``, by title, that have a line at all."""
+    """Input of the template charts.html.j2: those ``curves``, by title, that have any line."""
     return [_chart(name, _different(lines)) for name, lines in curves.items() if any(len(c.points) > 1 for c in lines)]
 
 
 def _different(lines: Sequence[Curve]) -> list[Curve]:
-    """Each line once: one loss is also the sum of all."""
+    """Distinct lines: a single loss is also the sum of all."""
     return list({tuple(map(tuple, c.points)): c for c in reversed(lines)}.values())[::-1]
 
 
@@ -114,7 +114,7 @@ def _change(before: dict, after: dict, gain: dict) -> dict:
 
 @dataclass(frozen=True)
 class Compared:
-    """A table of recipes: rows of (name, CPU seconds, of each measure its value, or value and interval)."""
+    """A comparison of recipes: rows of (name, CPU seconds, for each measure its value, or value and interval)."""
 
     name: str
     measures: Sequence[str]
@@ -127,7 +127,7 @@ def recipe_report(out: str, title: str, facts: dict[str, object], tables: Sequen
 
 
 def _sources(table: pa.Table) -> list[dict]:
-    """A table a source: a row a class, a column a metric."""
+    """One table per source: a row per class, a column per metric."""
     rows = table.to_pylist()
     metrics = list(dict.fromkeys(r["metric"] for r in rows))
     result = []
@@ -164,7 +164,7 @@ def _chart(name: str, curves: Sequence[Curve]) -> dict[str, Any]:
         if c.points
     ]
     lines.sort(key=lambda line: line["label_y"])
-    for above, line in pairwise(lines):  # labels at the lines' ends, none over another
+    for above, line in pairwise(lines):  # labels at the lines' ends, without overlaps
         line["label_y"] = max(line["label_y"], above["label_y"] + _LABEL_PX)
     over = max(0.0, lines[-1]["label_y"] - (height - 16))
     for line in lines:

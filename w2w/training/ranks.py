@@ -1,4 +1,4 @@
-"""What the processes of one training run tell each other; alone, a process is answered at once."""
+"""Communication between the processes of a training run; a single process gets its own values back."""
 
 import torch
 from torch import distributed
@@ -9,7 +9,7 @@ def several() -> bool:
 
 
 def any_rank(flag: bool, device: torch.device) -> bool:
-    """Whether it is so in one process: they stop together, since one that waits for another waits for hours."""
+    """Whether it is true in any process: they must stop together, since one that waits for another waits for hours."""
     if not several():
         return flag
     found = torch.tensor(int(flag), device=device)
@@ -19,8 +19,8 @@ def any_rank(flag: bool, device: torch.device) -> bool:
 
 @torch.no_grad()
 def divisor(weight: torch.Tensor) -> torch.Tensor:
-    """What a process divides its sum by, so that the mean over processes (DDP's of the gradients) is the sum of all over the
-    weight of all: the loss of one process that has every row. The weight of all counts as 1 at least."""
+    """What a process divides its sum by, so that the mean over processes (DDP averages gradients) equals the sum of all over
+    the weight of all, as in one process that has every row. The total weight counts as at least 1."""
     total = weight.detach().clone()
     if not several():
         return total.clamp(min=1.0)

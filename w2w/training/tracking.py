@@ -1,7 +1,7 @@
-"""The figures of a training run for TensorBoard, MLflow and Weights & Biases, while it goes on.
+"""Sends the figures of a running training to TensorBoard, MLflow and Weights & Biases.
 
-The driver writes them, from the history that lies in the run's checkpoints: a figure is told once, whichever worker dies, and a
-run that is gone on with goes on in the same place there.
+The driver sends them, from the history in the run's checkpoints: each figure is sent once, whichever worker dies, and a resumed
+run continues at the same place.
 """
 
 import json
@@ -14,7 +14,7 @@ from w2w import extras, storage
 from w2w.errors import UsageError
 from w2w.shown import without_secrets
 
-_STATE = "told.json"  # beside the checkpoints: what was told, and under which name
+_STATE = "told.json"  # beside the checkpoints: what was sent, and under which run id
 _PACKAGES = {"tensorboard": "tensorboardX", "mlflow": "mlflow", "wandb": "wandb"}
 
 
@@ -36,7 +36,7 @@ class LogConfig:
 
 
 class Tracker(Protocol):
-    """One place where figures are shown."""
+    """An experiment tracker."""
 
     name: str
     """By which the run is found again."""
@@ -47,8 +47,8 @@ class Tracker(Protocol):
 
 
 class Trackers:
-    """All places that are asked for. ``place``: the run's folder, which remembers what was told; ``run``: what the run is
-    called; ``settings``: shown with it. Raises UsageError where one of them cannot be reached."""
+    """All requested trackers. ``place``: the run's folder, which remembers what was sent; ``run``: the run's name;
+    ``settings``: shown with it. Raises UsageError if one of them cannot be reached."""
 
     def __init__(self, config: LogConfig, place: str, run: str, settings: Mapping[str, object]):
         self._state = storage.join(place, _STATE)
@@ -60,11 +60,11 @@ class Trackers:
             if where := getattr(config, kind):
                 try:
                     self._trackers[kind] = make(where, run, without_secrets(dict(settings)), self._step, before.get(kind))
-                except Exception as e:  # each library has its own
+                except Exception as e:  # each library raises its own
                     raise UsageError(f"--log.{kind}={where}: {type(e).__name__}: {e}") from e
 
     def tell(self, history: Sequence[dict]) -> None:
-        """Those reports of a run's history that were not told before."""
+        """Sends those reports of a run's history that were not sent before."""
         new = [h for h in history if h["step"] > self._step]
         if not new or not self._trackers:
             return
@@ -85,7 +85,7 @@ def _read(uri: str) -> dict:
 
 
 def _figures(report: Mapping) -> dict[str, float]:
-    """Of one report, by names that all three take: MLflow knows no @."""
+    """Figures of one report, under names that all three accept: MLflow refuses @."""
     parts = {"loss": report["losses"], "val": report.get("val", {}), "train": {"rate": report["rate"]}}
     return {f"{part}/{re.sub(r'[^0-9A-Za-z_. -]', '_', k)}": v for part, found in parts.items() for k, v in found.items()}
 
@@ -95,7 +95,7 @@ class _TensorBoard:
         from tensorboardX import SummaryWriter
 
         self.name = before or storage.join(folder, run)
-        # what a run that began anew, or a driver that died before it remembered, has told of later steps is dropped
+        # drops later steps that were sent by a restarted run, or by a driver that died before recording them
         self._writer = SummaryWriter(self.name, purge_step=step + 1, filename_suffix=f".{step}")
         if not before:
             self._writer.add_text("settings", "\n".join(f"- {k}: {v}" for k, v in settings.items()))

@@ -1,4 +1,4 @@
-"""Vectors out of table `embeddings` that something is to learn from: all of one length, and all of them numbers."""
+"""Training vectors from table `embeddings`: all finite and of one length."""
 
 from collections.abc import Iterator
 
@@ -13,9 +13,9 @@ from w2w.table.pending import lookup_batches
 def vector_batches(
     store: str, model_version: str, owners: pa.Array | pa.ChunkedArray, version: int | None = None
 ) -> Iterator[tuple[list[str], np.ndarray]]:
-    """Owners and their vectors, float32 (N, D), in batches of 1,024 and in no order.
+    """Owners and their vectors, float32 (N, D), in batches of 1,024 and any order.
 
-    Raises UsageError for vectors of two lengths, and for one with a NaN or infinity.
+    Raises UsageError for vectors of two lengths, and for NaN or infinity.
     """
     columns, length, of = [schema.OWNER_ID, schema.VECTOR], None, f"table `embeddings`: of model version {model_version}"
     for rows in lookup_batches(store, schema.EMBEDDINGS, owners, columns, version, model_version=model_version):
@@ -30,7 +30,5 @@ def vector_batches(
         vectors_ND = column.flatten().to_numpy(zero_copy_only=False).reshape(len(names), length)
         finite_N = np.isfinite(vectors_ND).all(axis=1)
         if not finite_N.all():
-            raise UsageError(
-                f"{of} the vector of {names[int(finite_N.argmin())]!r} has NaN or infinity: nothing can be learnt from it"
-            )
+            raise UsageError(f"{of} the vector of {names[int(finite_N.argmin())]!r} has NaN or infinity")
         yield names, vectors_ND

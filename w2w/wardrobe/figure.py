@@ -1,4 +1,4 @@
-"""A body of joints, the parts that a garment covers on it, and painting cloth onto them.
+"""A body of joints, the parts of it that a garment covers, and painting cloth onto them.
 
 A part is a polygon in its own frame (u across, v along, each 0 to 1 where it is as long as the bone), so the same garment is
 drawn on a hanger pose for its thumbnail and on any pose for a street photo.
@@ -63,7 +63,7 @@ class Body:
 
 
 def make_body(pelvis: tuple[float, float], height_px: float, rng: np.random.Generator | None) -> Body:
-    """A figure of that height. Without ``rng`` it hangs straight, arms a little out: the pose of thumbnails."""
+    """A figure of that height. Without ``rng`` it hangs straight, arms slightly apart: the pose of thumbnails."""
     unit = height_px / 7.6
     spread = (lambda low, high, still: still) if rng is None else (lambda low, high, still: float(rng.uniform(low, high)))
     hip, shoulder = 0.62 * spread(0.9, 1.1, 1), 1.0 * spread(0.9, 1.1, 1)
@@ -100,7 +100,7 @@ def skin_parts(body: Body) -> list[Part]:
 
 
 def garment_parts(garment: Garment, body: Body) -> list[Part]:
-    """What the garment covers, back to front."""
+    """The parts that the garment covers, back to front."""
     wide, long, kind = garment.fit, garment.length, garment.kind
     sleeve = {"t-shirt": 0.6, "tank top": 0.0, "summer dress": 0.0, "long dress": 0.25, "shirt dress": 0.6}.get(kind, 2.0)
     thick = {"hoodie": 1.2, "jacket": 1.25, "coat": 1.3, "cardigan": 1.2}.get(kind, 1.0) * wide
@@ -211,7 +211,7 @@ def paint(canvas: Image.Image, labels: Image.Image, part: Part, texture: Image.I
     c, f = (offset[0] - u0) * texture.width / du, (offset[1] - v0) * texture.height / dv
     piece = texture.transform(mask.size, Image.Transform.AFFINE, (a[0], a[1], c, b[0], b[1], f), Image.Resampling.BILINEAR)
     x = np.linspace(-1, 1, mask.width)[None, :, None]
-    shade = 1.0 - 0.22 * np.abs(x) ** 2 + light * x  # cloth turns away at its sides
+    shade = 1.0 - 0.22 * np.abs(x) ** 2 + light * x  # cloth curves away at its sides
     piece = Image.fromarray(np.clip(np.asarray(piece, float) * shade, 0, 255).astype(np.uint8))
     canvas.paste(piece, (left, top), mask)
     ImageDraw.Draw(canvas).line([*points, points[0]], fill=tuple(int(v * 0.55) for v in np.asarray(texture)[2, 2]), width=1)

@@ -1,4 +1,4 @@
-"""Garments: what a product of the synthetic shop is, chosen from a seed, and its cloth as a texture."""
+"""Garments: a product of the synthetic shop, drawn from a seed, and its cloth as a texture."""
 
 import colorsys
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ KINDS = {
 PATTERNS = ("solid", "stripes", "bars", "checks", "dots", "flowers", "camouflage", "gradient", "blocks")
 PRINTS = ("none", "disc", "star", "triangle", "letter", "rings", "bolt")
 STYLES = ("casual", "street", "classic", "sporty", "romantic")
-# the planted rule of what goes together: a style likes these patterns, and an outfit shares style and a hue or a neutral
+# the planted compatibility rule: a style likes these patterns, and an outfit shares style and a hue or a neutral
 _STYLE_PATTERNS = {
     "casual": ("solid", "stripes", "gradient"),
     "street": ("camouflage", "blocks", "solid"),
@@ -64,7 +64,7 @@ class Garment:
 
 
 def generator(*parts: object) -> np.random.Generator:
-    """Randomness that depends on the parts alone, the same in every process."""
+    """A generator determined by the parts alone, the same in every process."""
     return np.random.default_rng(int(digest(*parts), 16))
 
 

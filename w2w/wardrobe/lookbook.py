@@ -17,7 +17,7 @@ _LEAST_VISIBLE, _PADDING, _LEAST_PX = 0.35, 0.08, 24
 
 def write_lookbook(folder: Path, seed: int, num_products: int, worn_each: int = 10, size_px: int = 200) -> int:
     """Writes ``num_products`` products of the shop with that seed, each alone and ``worn_each`` times worn; returns the number
-    of files. A photo in which little of the product is seen is taken again."""
+    of files. A photo that shows little of the product is redrawn."""
     folder.mkdir(parents=True, exist_ok=True)
     products, number = [], 0
     while len(products) < num_products:

@@ -1,7 +1,7 @@
-"""What the shop's web site says: from the folder that ``write_shop`` wrote, a path to a reply.
+"""The shop's web site: from the folder that ``write_shop`` wrote, a path to a reply.
 
 The folder is read at each request: a picture that ``change_shop`` replaces changes the ETag of that picture, of its product's
-page and of the sitemap part that dates it, and of nothing else. What the photos show where (posts.jsonl) is never served.
+page and of the sitemap part that dates it, and of nothing else. The ground truth of photos (posts.jsonl) is never served.
 """
 
 import csv
@@ -26,7 +26,7 @@ _STYLE = (
 
 @dataclass(frozen=True)
 class Reply:
-    """An answer before it is sent; a ``modified`` time makes it one that can be asked for conditionally."""
+    """A response before it is sent; with a ``modified`` time it supports conditional requests."""
 
     status: int
     body: bytes
@@ -49,11 +49,11 @@ class Post:
 
 
 class Site:
-    """Paths to replies, from a folder that ``write_shop`` wrote. Safe to share between threads."""
+    """Paths to replies, from a folder that ``write_shop`` wrote. Thread-safe."""
 
     def __init__(self, folder: Path, page_size: int = 24, crawl_delay_s: float | None = None):
         self.folder, self.page_size, self.crawl_delay_s = folder, page_size, crawl_delay_s
-        self._read: dict[str, tuple[int, dict]] = {}  # what was parsed of a file, and its mtime
+        self._read: dict[str, tuple[int, dict]] = {}  # parsed files with their mtime
 
     def products(self) -> dict[str, dict[str, str]]:
         """Feed rows by product id."""
@@ -227,7 +227,7 @@ class Site:
     def _title(self, product_id: str) -> str:
         return self.products().get(product_id, {}).get("title", product_id)
 
-    # what machines read
+    # machine-readable files
 
     def _robots(self, base: str) -> str:
         delay = f"Crawl-delay: {self.crawl_delay_s:g}\n" if self.crawl_delay_s is not None else ""
@@ -266,7 +266,7 @@ class Site:
         return Reply(200, body, XML, max(dates))
 
     def _feed(self, product_ids: Sequence[str], number: int, num_pages: int, base: str) -> Reply:
-        """JSON Feed 1.1 (jsonfeed.org); what the format has no name for stands under ``_product``."""
+        """JSON Feed 1.1 (jsonfeed.org); what the format has no name for goes under ``_product``."""
         rows = [self.products()[p] for p in product_ids]
         items = [
             {

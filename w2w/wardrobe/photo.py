@@ -1,4 +1,4 @@
-"""Pictures of garments: product thumbnails, and street photos of people who wear them, with the truth about every pixel."""
+"""Pictures of garments: product thumbnails, and street photos of people who wear them, with pixel-exact ground truth."""
 
 from dataclasses import dataclass
 
@@ -8,14 +8,14 @@ from PIL import Image, ImageDraw, ImageFilter
 from w2w.wardrobe.figure import Part, garment_parts, make_body, paint, skin_parts
 from w2w.wardrobe.garment import Garment, cloth, generator
 
-_ORDER = ("bottom", "top", "dress", "shoes", "outer", "bag", "hat")  # what lies over what
+_ORDER = ("bottom", "top", "dress", "shoes", "outer", "bag", "hat")  # drawing order
 _SKIN = ((241, 206, 178), (224, 176, 140), (190, 138, 100), (140, 94, 64), (92, 60, 42))
 _HAIR = ((30, 24, 22), (70, 46, 30), (150, 110, 60), (200, 170, 110), (110, 40, 30))
 
 
 @dataclass(frozen=True)
 class Item:
-    """A garment in a street photo: the pixels of it that are seen, their tight box, and which share of it that is."""
+    """A garment in a street photo: its visible pixels, their bounding box, and the visible share."""
 
     product_id: str
     category: str
@@ -34,11 +34,11 @@ class StreetPhoto:
 
 
 def thumbnail(garment: Garment, size_px: int = 384) -> np.ndarray:
-    """The product shot: the garment alone on near-white ground, with a soft shadow. uint8 (size_px, size_px, 3)."""
+    """The product shot: the garment alone on a near-white background, with a soft shadow. uint8 (size_px, size_px, 3)."""
     rng = generator("thumbnail", garment.product_id)
     big = 2 * size_px
     body = make_body((big / 2, big * 0.5), big * 1.6, None)
-    for side, sign in (("l", -1), ("r", 1)):  # a pair of shoes stands close together
+    for side, sign in (("l", -1), ("r", 1)):  # a pair of shoes, close together
         body.joints[f"foot_{side}"] = body.joints["pelvis"] + np.array([sign * 0.34 * body.unit, 3.5 * body.unit])
     parts = (
         garment_parts(garment, body)
@@ -64,7 +64,7 @@ def thumbnail(garment: Garment, size_px: int = 384) -> np.ndarray:
 
 
 def street_photo(seed: int, number: int, garments: list[Garment], width_px: int = 400, height_px: int = 600) -> StreetPhoto:
-    """Photo ``number``: somebody wears the garments (one a category) in a street. Drawn at twice the size."""
+    """Photo ``number``: somebody wears the garments (one per category) in a street. Drawn at twice the size."""
     rng = generator("street", seed, number)
     w, h = 2 * width_px, 2 * height_px
     canvas, labels = _street(rng, w, h), Image.new("L", (w, h))
@@ -162,7 +162,7 @@ def _street(rng: np.random.Generator, w: int, h: int) -> Image.Image:
 
 
 def _occluder(canvas: Image.Image, labels: Image.Image, rng: np.random.Generator, w: int, h: int) -> None:
-    """A post, a bush or a passer-by's shoulder in front; its pixels belong to nobody (255)."""
+    """A post, a bush or a passer-by's shoulder in front; its pixels belong to no garment (255)."""
     tone = tuple(rng.integers(30, 180, 3).tolist())
     if rng.random() < 0.5:
         x = w * rng.uniform(0.3, 0.7)

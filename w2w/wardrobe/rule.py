@@ -1,4 +1,4 @@
-"""The planted rule of what goes together."""
+"""The planted compatibility rule."""
 
 from collections.abc import Sequence
 
@@ -10,7 +10,7 @@ GO_WITH_ALL = ("black", "grey", "white", "beige")
 
 
 def outfit(garments: Sequence[Garment], rng: np.random.Generator) -> list[Garment]:
-    """Garments of one style, which share a hue with the first or are neutral where the shop has such: the planted rule."""
+    """Garments of one style that share a hue with the first or are neutral, if the shop has such: the planted rule."""
     style = garments[int(rng.integers(len(garments)))].style
     slots = ["dress"] if rng.random() < 0.25 else ["top", "bottom"]
     slots += ["shoes"] + [s for s, p in (("outer", 0.3), ("bag", 0.45), ("hat", 0.3)) if rng.random() < p]

@@ -1,4 +1,4 @@
-"""A synthetic shop in a folder: feed, thumbnails, street posts with their truth, and queries cut from them.
+"""A synthetic shop in a folder: feed, thumbnails, street posts with their ground truth, and queries cropped from them.
 
 ``python -m w2w.wardrobe.shop FOLDER --posts 600`` writes one.
 """
@@ -42,7 +42,7 @@ _FEED_COLUMNS = (
 
 @dataclass(frozen=True)
 class Shop:
-    """What was written, paths as text."""
+    """What was written; paths as text."""
 
     feed: str
     queries: str
@@ -65,8 +65,8 @@ def write_shop(
 ) -> Shop:
     """Writes products.csv and images/, posts.jsonl and posts/, queries.csv and queries/.
 
-    ``num_broken`` products more have an image that cannot be read: empty, HTML, cut off. Files that are there are written anew.
-    ``each(function, chunks)`` gives what the function makes of every chunk, in order: workers may do it.
+    ``num_broken`` further products have an unreadable image: empty, HTML, truncated. Existing files are overwritten.
+    ``each(function, chunks)`` returns the function's result for every chunk, in order; it may use workers.
     """
     for name in ("images", "posts", "queries"):
         (folder / name).mkdir(parents=True, exist_ok=True)

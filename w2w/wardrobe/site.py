@@ -32,7 +32,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 from w2w.wardrobe.pages import TEXT, Reply, Site
 
-# what a data engineer writes to have this site crawled; the address changes from run to run
+# the profile that a data engineer would write to crawl this site; the address changes from run to run
 PROFILE = """\
 name: wardrobe
 start: ["{url}/style?page=1"]
@@ -56,7 +56,7 @@ _PIECE = 65536
 
 
 def not_modified(reply: Reply, if_none_match: str | None, if_modified_since: str | None) -> bool:
-    """Whether a conditional request is answered by 304 (RFC 9110, section 13.2.2: the ETag decides where one is given)."""
+    """Whether a conditional request is answered by 304 (RFC 9110, section 13.2.2: an ETag takes precedence)."""
     if reply.status != 200 or reply.modified is None:
         return False
     if if_none_match is not None:
@@ -70,7 +70,7 @@ def not_modified(reply: Reply, if_none_match: str | None, if_modified_since: str
 
 
 class Log:
-    """Requests as JSON lines, and how many are in flight."""
+    """Requests as JSON lines, and the number in flight."""
 
     def __init__(self, path: Path | None):
         self._file = open(path, "a", encoding="utf-8") if path else None  # noqa: SIM115 - as long as the server is
@@ -78,7 +78,7 @@ class Log:
         self._numbers, self.in_flight = itertools.count(1), 0
 
     def enter(self) -> tuple[int, int]:
-        """The request's number, and how many are in flight now, this one included."""
+        """The request's number, and the number in flight including it."""
         with self._lock:
             self.in_flight += 1
             return next(self._numbers), self.in_flight
@@ -92,10 +92,10 @@ class Log:
 
 
 class Handler(BaseHTTPRequestHandler):
-    """One connection. A subclass that answers some targets otherwise overrides ``answer`` and uses ``write`` or ``drip``.
+    """One connection. A subclass with other answers for some targets overrides ``answer`` and uses ``write`` or ``drip``.
 
-    A request is in flight from its head until its last write begins: at no time are more in flight than the client has open,
-    so a log that shows too many is proof. The log line is written before the last write: who has the answer finds the line.
+    A request is in flight from its head until its last write begins: never more than the client has open, so a log that shows
+    too many is proof. The log line is written before the last write, so whoever has the answer finds the line.
     """
 
     protocol_version = "HTTP/1.1"
@@ -133,7 +133,7 @@ class Handler(BaseHTTPRequestHandler):
         try:
             time.sleep(self.server.latency_s)
             self.answer()
-        except OSError:  # the client went away
+        except OSError:  # the client disconnected
             self._line["cut"] = True
             self.close_connection = True
         finally:
@@ -158,7 +158,7 @@ class Handler(BaseHTTPRequestHandler):
         return f"http://{host}" if re.fullmatch(r"[\w.\-:\[\]]+", host) else self.server.url
 
     def send(self, reply: Reply) -> None:
-        """The whole reply, or 304 where the request's condition says so."""
+        """The whole reply, or 304 if the request's condition holds."""
         headers = dict(reply.headers)
         status, body = reply.status, reply.body
         if reply.modified is not None:
@@ -188,7 +188,7 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(piece)
 
     def drip(self, start: bytes, piece: bytes, every_s: float, seconds: float) -> None:
-        """``start``, and then a piece at a time; the connection ends with it."""
+        """Sends ``start``, then one piece at a time; the connection ends with it."""
         self.close_connection = True
         self._line["cut"] = True
         self.write(start)
@@ -197,7 +197,7 @@ class Handler(BaseHTTPRequestHandler):
             self.write(piece)
 
     def hold(self, seconds: float) -> None:
-        """Waits, and ends as soon as the client goes: until then it counts as in flight."""
+        """Waits until the time is up or the client disconnects; until then it counts as in flight."""
         if select.select([self.connection], [], [], seconds)[0] and not self.connection.recv(1, socket.MSG_PEEK):
             raise ConnectionResetError("the client went away")
 
@@ -211,7 +211,7 @@ class Handler(BaseHTTPRequestHandler):
 
 
 class Server(ThreadingHTTPServer):
-    """The site at an address; ``latency_s`` is waited before each answer, so that requests side by side are seen as such."""
+    """The site at an address; ``latency_s`` is the delay before each answer, so that concurrent requests overlap."""
 
     daemon_threads = True
     request_queue_size = 512
@@ -224,7 +224,7 @@ class Server(ThreadingHTTPServer):
         self.url = f"http://{address[0]}:{self.server_port}"
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        if not isinstance(sys.exception(), OSError):  # a client that went away is no news
+        if not isinstance(sys.exception(), OSError):  # disconnecting clients are normal
             super().handle_error(request, client_address)
 
 
@@ -236,20 +236,20 @@ class Served(NamedTuple):
     pid: int
 
     def requests(self) -> list[dict]:
-        """The log so far, in the order in which the requests ended."""
+        """The log so far, in order of completion."""
         return read_log(self.log)
 
 
 def read_log(path: Path) -> list[dict]:
-    """The request log's lines; one that is still being written is left out."""
+    """The request log's lines, without one that is still being written."""
     return [json.loads(line) for line in path.read_text("utf-8").splitlines(keepends=True) if line.endswith("\n")]
 
 
 @contextmanager
 def serve(folder: Path, log: Path, module: str = "w2w.wardrobe.site", **options: object) -> Iterator[Served]:
-    """The shop in ``folder``, served by a process that ends with the block, and also when this process is killed.
+    """The shop in ``folder``, served by a process that ends with the block, even if this process is killed.
 
-    ``options`` are those of the command line (port=8080, crawl_delay_s=1 ...); ``module`` another server with the same ones.
+    ``options`` are those of the command line (port=8080, crawl_delay_s=1 ...); ``module``: another server with the same ones.
     """
     flags = [f"--{name.replace('_', '-')}={value}" for name, value in options.items() if value is not None]
     command = [sys.executable, "-m", module, str(folder), f"--log={log}", f"--parent={os.getpid()}", *flags]
@@ -270,7 +270,7 @@ def serve(folder: Path, log: Path, module: str = "w2w.wardrobe.site", **options:
 
 
 def last_port(profile: Path) -> int:
-    """The port that a PROFILE was filled with, where nobody listens on it now; else 0."""
+    """The port that a PROFILE was filled with, if nobody listens on it now; otherwise 0."""
     found = re.search(r"127\.0\.0\.1:(\d+)", profile.read_text(encoding="utf-8")) if profile.exists() else None
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -286,7 +286,7 @@ def main(arguments: Sequence[str] | None = None, server_type: type[Server] = Ser
     parser.add_argument("folder", type=Path, help="as write_shop wrote it")
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=0, help="0: a free one")
-    parser.add_argument("--log", type=Path, help="requests are appended here, one JSON object a line")
+    parser.add_argument("--log", type=Path, help="requests are appended here, one JSON object per line")
     parser.add_argument("--profile", type=Path, help="a profile of this site for `w2w crawl` is written here")
     parser.add_argument("--page-size", type=int, default=24)
     parser.add_argument("--crawl-delay-s", type=float, help="asked for in robots.txt")

@@ -43,7 +43,7 @@ def test_caches_are_read_and_not_written(tmp_path, monkeypatch):
 
 
 def test_a_store_that_is_not_there_is_not_made(tmp_path):
-    assert found(str(tmp_path / "a" / "b"))["store can be written"]() == f"{tmp_path}/a/b, which is not there yet"
+    assert found(str(tmp_path / "a" / "b"))["store can be written"]() == f"{tmp_path}/a/b, which does not exist yet"
     assert found(str(tmp_path))["store can be written"]() == str(tmp_path)
     (tmp_path / "file").write_text("")
     for place, why in (("file", "no folder"), ("file/x", "no folder")):

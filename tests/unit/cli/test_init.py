@@ -50,7 +50,7 @@ def test_what_names_do_not_tell_is_asked_for(tmp_path):
 
 def test_nothing_is_overwritten(tmp_path):
     (tmp_path / "night.yaml").write_text("mine")
-    with pytest.raises(UsageError, match="is there already, and stays as it is"):
+    with pytest.raises(UsageError, match="already exists and is kept"):
         init.main(init.Config(str(tmp_path)))
     assert (tmp_path / "night.yaml").read_text() == "mine"
 

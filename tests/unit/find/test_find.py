@@ -233,9 +233,9 @@ def test_an_index_does_not_name_code(shop):
     manifest = w2w.open(shop.store).index().manifest
     assert encoder_of(EncoderConfig(threads=3), replace(manifest, encoder="hf:a/b")) == EncoderConfig("hf:a/b", threads=3)
     assert encoder_of(EncoderConfig("timm:x"), replace(manifest, encoder="hf:a/b")).name == "timm:x"
-    with pytest.raises(w2w.UsageError, match=r"was made with code of your own: name it with --encoder\.name=os:system"):
+    with pytest.raises(w2w.UsageError, match=r"was made with custom code: name it with --encoder\.name=os:system"):
         encoder_of(EncoderConfig(), replace(manifest, encoder="os:system"))
-    with pytest.raises(w2w.UsageError, match="code of your own"):
+    with pytest.raises(w2w.UsageError, match="custom code"):
         encoder_of(EncoderConfig(), replace(manifest, encoder="grid"))  # an entry point
 
 

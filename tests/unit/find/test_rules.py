@@ -99,7 +99,7 @@ def test_words_and_photo_are_mixed_by_weight():
         ("shoes", None, {}, "you sell no shoes"),
         ("top", [hit("a", 1)], {}, None),
         ("top", [], {"min_score": 0.9}, "no product scores 0.9 or more"),
-        ("top", [], {"filter": {"brand": "x"}, "min_score": 0.9}, "the filter lets no product through"),
+        ("top", [], {"filter": {"brand": "x"}, "min_score": 0.9}, "no product passes the filter"),
         (None, [], {}, "no product was found"),
     ],
 )

@@ -131,7 +131,7 @@ def test_version_follows_weights_and_thresholds_and_not_the_device(tmp_path):
         ({"name": ""}, "unknown. Allowed: w2w-lite0"),
         ({"name": "yolo:nothing.pt"}, "no such file: 'nothing.pt'"),
         ({"name": "x", "dtype": "int8"}, "detector.dtype=int8: must be one of"),
-        ({"name": "x", "thresholds": {"tops": 0.5}}, "'tops' is none of bag"),
+        ({"name": "x", "thresholds": {"tops": 0.5}}, "'tops' is not one of bag"),
         ({"name": "x", "threshold": 1.5}, "detector.threshold=1.5: a number between 0 and 1"),
     ],
 )

@@ -170,7 +170,7 @@ def test_a_shard_without_its_last_file_is_built_again(tmp_path, catalog):
 def test_bad_rows_and_vectors_are_refused_with_a_sentence(tmp_path, catalog):
     with pytest.raises(UsageError, match="no rows to index"):
         sorted_rows(catalog.rows.slice(0, 0))
-    with pytest.raises(UsageError, match="2 rows to index are there twice"):
+    with pytest.raises(UsageError, match="2 rows to index are duplicates"):
         sorted_rows(pa.concat_tables([catalog.rows, catalog.rows.slice(0, 2)]))
     holes = catalog.rows.set_column(2, "category", pa.array([None] * catalog.rows.num_rows, pa.string()))
     with pytest.raises(UsageError, match="have no category"):
@@ -350,7 +350,7 @@ def test_a_damaged_version_is_not_gone_back_to(tmp_path, catalog):
     second = run_job(uri, without(catalog, "hats-00000"), CFG)
     [old] = {s.name for s in first.manifest.shards} - {s.name for s in second.manifest.shards}
     Path(uri, "shards", old, "base.faiss").write_bytes(b"half")
-    with pytest.raises(JobFailed, match=rf"not rolled back to {first.manifest.version}: .*base.faiss is gone or damaged"):
+    with pytest.raises(JobFailed, match=rf"not rolled back to {first.manifest.version}: .*base.faiss is missing or damaged"):
         rollback(uri)
     assert current_version(uri) == second.manifest.version
     assert read_held(uri) == []

@@ -49,7 +49,7 @@ def test_mistakes_are_named(tmp_path, settings, words):
         ("feed.csv", HEADER.encode() + b"\n", ["no rows"]),
         ("feed.csv", HEADER.encode(), ["no rows"]),
         ("feed.csv", b"product_id,title\n1,t\n", ["'image'", "columns.image"]),
-        ("feed.csv", b"product_id,image,image\n1,a,b\n", ["twice", "'image'"]),
+        ("feed.csv", b"product_id,image,image\n1,a,b\n", ["duplicate", "'image'"]),
         ("feed.csv", HEADER.encode() + b"\n" + b"1,caf\xe9,top,1,1.jpg\n" * 30, ["line 2", "encoding=cp1252"]),
         ("feed.csv", "prodüct_id,image\n1,a\n".encode("cp1252"), ["line 1", "encoding=cp1252"]),
         ("feed.jsonl", b'{"id": "1", "image": "a"}\n', ["'product_id'", "columns.product_id"]),

@@ -187,7 +187,7 @@ def test_negatives_have_the_codes_of_all_products_in_every_worker(tmp_path, vit)
 @pytest.mark.parametrize(
     ("made", "recipe", "more", "said"),
     [
-        (shots(["train", "val", "test"]), ENCODER, {}, "the train pairs are of 1 products: there must be two at least"),
+        (shots(["train", "val", "test"]), ENCODER, {}, "the train pairs are of 1 products: at least two are needed"),
         (shots(["train"] * 4 + ["val", "test"], lambda i: "p"), HEAD, {}, "are of 1 products"),
         (shots(["train"] * 3 + ["val", "test"]), HEAD, {"workers": Workers(num_workers=2)}, "num_workers=2: for each of them"),
         (shots(["train"] * 4 + ["val", "test"], shown=lambda i: 0), HEAD, {}, "are of 1 pictures"),

@@ -190,7 +190,7 @@ def fails(rank: int) -> str:
 def test_a_loss_that_is_no_number_in_one_process_stops_them_all(tmp_path):
     said = in_two(fails, tmp_path)
     assert said[1] == "the loss became nan in step 3: lower --train.learning_rate"
-    assert said[0] == "the loss became no number in another process in step 3: lower --train.learning_rate"
+    assert said[0] == "the loss became not finite in another process in step 3: lower --train.learning_rate"
 
 
 def test_a_figure_that_cannot_be_told_is_worse_than_any(tmp_path):

@@ -1,4 +1,4 @@
-"""Training the thumbnail classifier: where products, their vectors, the head and Ray meet."""
+"""Training the thumbnail classifier from products and their embeddings, on Ray."""
 
 from dataclasses import asdict
 from typing import Any
@@ -20,7 +20,7 @@ from w2w.training.vectors import vector_batches
 
 
 def labelled_products(store: str, most: int) -> list[dict]:
-    """product_id, image_id and category of active products that have a picture, at most so many."""
+    """product_id, image_id and category of active products with a picture, at most this many."""
     products = delta.current_products(store, [schema.PRODUCT_ID, schema.IMAGE_ID, schema.CATEGORY, schema.ACTIVE])
     return [p for p in products.to_pylist() if p[schema.ACTIVE] and p[schema.IMAGE_ID]][:most]
 
@@ -65,7 +65,7 @@ def train_head(
 def _fit(
     store: str, products: list[dict], mapping: dict[str, str], encoder_version: str, config: HeadConfig
 ) -> tuple[str, Trained]:
-    """Joins products with their vectors and trains; also says what near-duplicates are known by. Runs in a worker."""
+    """Joins products with their vectors and trains; also says how near-duplicates were found. Runs in a worker."""
     images = pa.array(sorted({p[schema.IMAGE_ID] for p in products}), pa.string())
     vectors: dict[str, np.ndarray] = {}
     for names, vectors_ND in vector_batches(store, encoder_version, images):
@@ -81,8 +81,8 @@ def _fit(
 
 
 def _clusters(store: str, images: pa.Array) -> tuple[str, dict[str, str]]:
-    """What tells near-duplicates among these images, and the cluster of each: of table `duplicates`, else the perceptual hash,
-    which finds copies of another size or quality."""
+    """How near-duplicates among these images are known, and the cluster of each: by table `duplicates`, otherwise by perceptual
+    hash, which finds copies of another size or quality."""
     by_hash = delta.open_table(store, schema.DUPLICATES) is None
     table, column = (schema.IMAGES, schema.PHASH) if by_hash else (schema.DUPLICATES, schema.CLUSTER_ID)
     rows = lookup(store, table, images, [schema.IMAGE_ID, column])
@@ -91,7 +91,7 @@ def _clusters(store: str, images: pa.Array) -> tuple[str, dict[str, str]]:
 
 
 def _figure(right_N: np.ndarray, keys_N: np.ndarray) -> Figure | None:
-    """The mean with its 95 % interval, for which whole clusters are drawn; None of nothing."""
+    """The mean with its 95 % interval, resampling whole clusters; None if there are no values."""
     if not len(right_N):
         return None
     low, high = bootstrap(right_N, np.random.default_rng(0), keys_N)
@@ -103,5 +103,5 @@ def _report(trained: Trained, page: str, headline: dict[str, str]) -> None:
     metrics = class_accuracy(trained.truth_N, trained.predicted_N, trained.truth_N, rng)
     labels = list(trained.classifier.labels)
     matrix = confusion(trained.truth_N, trained.predicted_N, labels)
-    description = "Test products that the head never saw, nor a near-duplicate of their picture."
+    description = "Test products: neither they nor a near-duplicate of their picture was in training."
     evaluation_report(page, "Thumbnail classifier", headline, [Protocol("Class", description, metrics, (matrix, labels))])

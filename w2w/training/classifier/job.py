@@ -1,4 +1,4 @@
-"""Classify: which of the seven classes each picture shows, by a head on its embedding; trains that head with --train."""
+"""Classify: which of the seven classes each picture shows, by a head on its embedding; --train trains that head."""
 
 from dataclasses import dataclass, field
 

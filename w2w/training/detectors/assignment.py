@@ -1,4 +1,4 @@
-"""What our own detector's network learns from: which place answers for which garment, and how wrong it is.
+"""Training targets of our own detector: which location is responsible for which garment, and the losses.
 
 Source of the assignment and of the soft scores: Feng et al. 2021, "TOOD", section 3.3, with alpha .5 and beta 6; of the overlap
 loss: Rezatofighi et al. 2019, "Generalized Intersection over Union".
@@ -19,7 +19,7 @@ _BOX_WEIGHT, _PIXEL_WEIGHT = 2.0, 0.5
 
 @dataclass(frozen=True)
 class Target:
-    """One photo's truth as tensors: boxes (N, 4), labels (N,), ignore (M, 4), labelled (7,) bool."""
+    """One photo's ground truth as tensors: boxes (N, 4), labels (N,), ignore (M, 4), labelled (7,) bool."""
 
     boxes_N4: torch.Tensor
     labels_N: torch.Tensor
@@ -28,13 +28,13 @@ class Target:
 
 
 def within(places_A2: torch.Tensor, boxes_N4: torch.Tensor) -> torch.Tensor:
-    """bool (N, A): which places lie in which boxes."""
+    """bool (N, A): which locations lie in which boxes."""
     low, high = boxes_N4[:, None, :2], boxes_N4[:, None, 2:]
     return ((places_A2 > low) & (places_A2 < high)).all(-1)
 
 
 def iou(a: torch.Tensor, b: torch.Tensor, generalised: bool = False) -> torch.Tensor:
-    """Of boxes that broadcast, (..., 4): overlap, or GIoU in [-1, 1]."""
+    """IoU of boxes that broadcast, (..., 4), or GIoU in [-1, 1]."""
     common = (torch.minimum(a[..., 2:], b[..., 2:]) - torch.maximum(a[..., :2], b[..., :2])).clamp(min=0).prod(-1)
     union = (a[..., 2:] - a[..., :2]).clamp(min=0).prod(-1) + (b[..., 2:] - b[..., :2]).clamp(min=0).prod(-1) - common
     overlap = common / union.clamp(min=1e-6)
@@ -48,10 +48,10 @@ def iou(a: torch.Tensor, b: torch.Tensor, generalised: bool = False) -> torch.Te
 def assign(
     scores_A7: torch.Tensor, boxes_A4: torch.Tensor, places_A2: torch.Tensor, target: Target
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Which garment each place answers for (-1: none) and the score that it should give, (A,) each.
+    """The garment assigned to each location (-1: none) and the location's target score, (A,) each.
 
-    A garment gets the ``_TOP`` places inside it that are surest of it and overlap it best; a place wanted by two answers for
-    the one it overlaps more. A garment too small for any place gets the nearest.
+    A garment gets the ``_TOP`` locations inside it with the best score and overlap; a location wanted by two gets the one that
+    it overlaps more. A garment too small for any location gets the nearest.
     """
     count = len(places_A2)
     if len(target.boxes_N4) == 0:
@@ -83,8 +83,8 @@ def losses(
 ) -> dict[str, torch.Tensor]:
     """Score, box and pixel loss of a batch, weighted, to be added.
 
-    Places in a region to ignore that answer for no garment, classes that a photo's source does not label, and unknown pixels
-    teach nothing. Sums are divided by what all processes have (``ranks.divisor``).
+    Unassigned locations in ignored regions, classes that a photo's source does not label, and unknown pixels contribute no
+    loss. Sums are normalised over all processes (``ranks.divisor``).
     """
     scores, sides, pixels = output
     places_A2 = torch.from_numpy(places(*(side * STRIDES[0] for side in pixels.shape[2:]))).to(sides.device)
@@ -103,7 +103,7 @@ def losses(
         if len(mine):
             pairs.append((boxes[i, mine], target.boxes_N4[owner_A[mine]]))
             pair_weights.append(score_A[mine])
-    # quality focal loss with gamma 2: a place is taught by how far its score is from the one it should give
+    # quality focal loss with gamma 2: weighted by the distance of a location's score from its target
     focus = (scores.detach().sigmoid() - wanted).abs().square()
     plain = functional.binary_cross_entropy_with_logits(scores, wanted, reduction="none")
     total = ranks.divisor(wanted.sum())

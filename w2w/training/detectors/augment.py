@@ -1,4 +1,4 @@
-"""A photo as the network sees it in training: placed anew on a canvas, mirrored, in other light; boxes and pixels go along."""
+"""Augmentation of photos for detectors: placed on a canvas, mirrored, relit; boxes and pixels are transformed alike."""
 
 from dataclasses import dataclass
 
@@ -9,12 +9,12 @@ from w2w.garments import boxes
 from w2w.garments.own import GROUND
 from w2w.training.light import lit
 
-UNKNOWN = 255  # a pixel of which nobody knows what it is
+UNKNOWN = 255  # a pixel of unknown class
 
 
 @dataclass(frozen=True)
 class AugmentConfig:
-    """How far a training photo may be from the stored one."""
+    """How far a training photo may differ from the stored one."""
 
     smaller: float = 0.6
     """Smallest scale on the canvas, relative to the whole photo."""
@@ -36,11 +36,11 @@ class AugmentConfig:
 
 @dataclass(frozen=True)
 class Sample:
-    """A photo with its truth. Boxes are float32 xyxy in pixels; ``classes_HW`` 0 for nothing, class + 1, or UNKNOWN."""
+    """A photo with its ground truth. Boxes are float32 xyxy in pixels; ``classes_HW`` 0 for nothing, class + 1, or UNKNOWN."""
 
     image: np.ndarray  # uint8 (H, W, 3)
     boxes_N4: np.ndarray
-    labels_N: np.ndarray  # int64, places in CATEGORIES
+    labels_N: np.ndarray  # int64, indices into CATEGORIES
     ignore_M4: np.ndarray
     classes_HW: np.ndarray  # uint8
     labelled: np.ndarray  # bool (7,): classes that the photo's source labels
@@ -49,16 +49,16 @@ class Sample:
 def place(
     sample: Sample, height: int, width: int, scale: tuple[float, float], shift: tuple[float, float], flip: bool
 ) -> Sample:
-    """The photo scaled by (x, y), mirrored or not, moved by (x, y) pixels, on a canvas; boxes are cut at its edge."""
+    """The photo scaled by (x, y), optionally mirrored, shifted by (x, y) pixels, on a canvas; boxes are clipped at its edge."""
     sx, sy = scale
     dx, dy = shift
     across = np.array([[-sx, 0, sample.image.shape[1] * sx + dx], [0, sy, dy]] if flip else [[sx, 0, dx], [0, sy, dy]], float)
-    # OpenCV puts whole numbers at the centres of pixels, boxes have them at their corners
+    # OpenCV's integer coordinates are pixel centres, those of boxes are pixel corners
     centred = across.copy()
     centred[:, 2] += across[:, :2] @ [0.5, 0.5] - 0.5
     image, classes = sample.image, sample.classes_HW
     size = (width, height)
-    shrinks = max(sx, sy) < 0.5  # linear interpolation looks at 2 x 2 pixels: halve first, else it aliases
+    shrinks = max(sx, sy) < 0.5  # bilinear interpolation reads 2 x 2 pixels: halve first to avoid aliasing
     if shrinks:
         half = (image.shape[1] // 2, image.shape[0] // 2)
         image = cv2.resize(image, half, interpolation=cv2.INTER_AREA)
@@ -81,7 +81,7 @@ def place(
 
 
 def cut(sample: Sample, least_visible: float) -> Sample:
-    """Boxes as far as they lie on the canvas; of which too little does are ignored, what lies outside is gone."""
+    """Boxes clipped to the canvas; those with too little left are ignored, those outside are dropped."""
     height, width = sample.image.shape[:2]
     inside = boxes.clip(sample.boxes_N4, width, height)
     left = boxes.area(inside) / np.maximum(boxes.area(sample.boxes_N4), 1e-6)
@@ -93,7 +93,7 @@ def cut(sample: Sample, least_visible: float) -> Sample:
 
 
 def augment(sample: Sample, height: int, width: int, config: AugmentConfig, rng: np.random.Generator) -> Sample:
-    """The photo as ``rng`` places and lights it, on a canvas of (height, width)."""
+    """The photo as placed and lit by ``rng``, on a canvas of (height, width)."""
     h, w = sample.image.shape[:2]
     scale = min(height / h, width / w) * np.exp(rng.uniform(np.log(config.smaller), np.log(config.larger)))
     stretch = np.exp(rng.uniform(-config.stretch, config.stretch) / 2)

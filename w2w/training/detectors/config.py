@@ -1,4 +1,4 @@
-"""How a detector is trained. Plain values, read without importing torch."""
+"""Training options of detectors. Plain values, read without importing torch."""
 
 import os
 from dataclasses import dataclass, field, replace
@@ -14,8 +14,8 @@ from w2w.training.config import LoopConfig
 from w2w.training.detectors.augment import AugmentConfig
 
 DETECTOR = "detector"  # the recipe of `w2w train`
-OURS, PRETRAINED, YOLO = "ours", "hf", "yolo"  # what it starts from
-BACKBONE = "efficientnet-lite0"  # that `ours` starts from
+OURS, PRETRAINED, YOLO = "ours", "hf", "yolo"  # starting weights
+BACKBONE = "efficientnet-lite0"  # starting weights of `ours`
 _RATES, _CLIPS = {OURS: 1.5e-3, PRETRAINED: 5e-5}, {OURS: 10.0, PRETRAINED: 0.1}
 
 
@@ -80,13 +80,13 @@ class TrainConfig:
 
 
 def filled(config: TrainConfig, kind: str) -> TrainConfig:
-    """With the learning rate and clipping of that kind of recipe, where the user gave none."""
+    """With the recipe's default learning rate and clipping where the user gave none."""
     rate = config.learning_rate or _RATES.get(kind, _RATES[OURS])
     return replace(config, learning_rate=rate, clip_norm=config.clip_norm or _CLIPS.get(kind, _CLIPS[OURS]))
 
 
 def loop_of(config: TrainConfig, num_photos: int, num_workers: int) -> LoopConfig:
-    """The schedule in steps: an epoch draws as many photos as there are, shared out among the workers."""
+    """The schedule in steps: an epoch draws as many photos as there are, divided among the workers."""
     epoch = steps_an_epoch(config, num_photos, num_workers)
     return LoopConfig(
         steps=config.epochs * epoch,
@@ -102,12 +102,12 @@ def loop_of(config: TrainConfig, num_photos: int, num_workers: int) -> LoopConfi
 
 
 def steps_an_epoch(config: TrainConfig, num_photos: int, num_workers: int) -> int:
-    """The same in every worker, though their shares may differ by a photo."""
+    """The same in every worker, though their shares may differ by one photo."""
     return max(1, num_photos // num_workers // config.batch_images)
 
 
 def kind_of(recipe: str) -> tuple[str, str]:
-    """Kind and what follows the colon. Raises UsageError for one that does not exist."""
+    """The kind, and what follows the colon. Raises UsageError for an unknown kind."""
     kind, _, rest = recipe.partition(":")
     if kind not in (OURS, PRETRAINED, YOLO) or (kind != OURS and not rest):
         raise UsageError(f"detector.start={recipe}: must be ours, ours:FOLDER, hf:ORG/MODEL, hf:FOLDER or yolo:FILE.pt")
@@ -115,7 +115,7 @@ def kind_of(recipe: str) -> tuple[str, str]:
 
 
 def check_recipe(recipe: str) -> None:
-    """Raises UsageError where the recipe's weights are not there, are of another kind, or cannot be loaded."""
+    """Raises UsageError if the recipe's weights are missing, of another kind, or cannot be loaded."""
     kind, rest = kind_of(recipe)
     if kind == YOLO:
         extras.need("ultralytics", f"detector.start={recipe}")
@@ -127,19 +127,19 @@ def check_recipe(recipe: str) -> None:
     elif rest:
         folder = start_folder(recipe)
         if (kind == OURS) != own.is_own(folder):
-            wrong = "is no detector of ours" if kind == OURS else "is a detector of ours: use ours:FOLDER"
+            wrong = "is not a detector of ours" if kind == OURS else "is a detector of ours: use ours:FOLDER"
             raise UsageError(f"detector.start={recipe}: {folder} {wrong}")
         try_open(load_model, DetectorConfig(name=_name(recipe)), (own.DEFAULT,))
 
 
 def start_folder(recipe: str) -> Path | None:
-    """The folder with the weights to start from; None is the pretrained backbone."""
+    """The folder with the starting weights; None is the pretrained backbone."""
     files = _start_files(recipe)
     return files[0].parent if files else None
 
 
 def start_digest(recipe: str) -> str:
-    """Of what training starts from: the kind, and the content of its files."""
+    """Digest of the starting point: the kind, and the content of its files."""
     kind, rest = kind_of(recipe)
     if kind == YOLO:
         file = storage.local(rest)  # or the name of an architecture, without weights
@@ -155,6 +155,6 @@ def _start_files(recipe: str) -> list[Path]:
 
 
 def _name(recipe: str) -> str:
-    """As ``detector.name`` has it."""
+    """In the form of ``detector.name``."""
     kind, rest = kind_of(recipe)
     return rest if os.path.isdir(storage.local(rest)) or rest == own.DEFAULT or kind == OURS else f"hf:{rest}"

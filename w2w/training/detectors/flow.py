@@ -1,4 +1,4 @@
-"""Training a detector and measuring one: where table `detections`, the recipes and Ray meet."""
+"""Training and evaluating a detector from table `detections`, on Ray."""
 
 import json
 import shutil
@@ -27,9 +27,9 @@ from w2w.training.detectors.photos import Photo, photo_of
 if TYPE_CHECKING:
     from w2w.training.loop import Training
 
-YOLO_WEIGHTS = "model.pt"  # in the folder of a model of ultralytics
+YOLO_WEIGHTS = "model.pt"  # in the folder of an ultralytics model
 _PHOTOS_A_TASK = 500
-LOOK_PX = 1600  # as `w2w detect` shrinks photos
+LOOK_PX = 1600  # the size to which `w2w detect` shrinks photos
 _NAMES = (schema.KEY, schema.SOURCE, schema.SPLIT, schema.LABELLED)
 _COLUMNS = (*_NAMES, schema.BYTES, schema.OBJECTS)
 _FETCHED = 64  # rows in memory at once while photos are decoded
@@ -49,9 +49,9 @@ class Photos:
 
 
 def list_photos(store: str, sources: Sequence[str] | None, val_share: float) -> Photos:
-    """What table `detections` has, newest reading of each source, train split by hash into train and val.
+    """The photos in table `detections`, in each source's newest reading; the train split is divided by hash into train and val.
 
-    Raises UsageError for a source that is not there.
+    Raises UsageError for a missing source.
     """
     opened = delta.open_table(store, schema.DETECTIONS)
     versions = _newest_versions(opened)
@@ -76,13 +76,13 @@ def list_photos(store: str, sources: Sequence[str] | None, val_share: float) -> 
 
 
 def _newest_versions(opened) -> list[str]:
-    """Stage versions, the one written last first: a photo read twice counts as it was read last."""
+    """Stage versions, most recently written first: of a photo read twice, the last reading counts."""
     found = [e["w2w"]["stage_version"] for e in delta.history(opened) if e["w2w"] and e["w2w"].get("rows")]
     return list(dict.fromkeys(found))
 
 
 def read_photos(photos: Photos, keys: Sequence[str], longest_px: int) -> list[Photo]:
-    """The photos of these keys, decoded and shrunk, in this order. Runs in a worker. One that no longer decodes is left out."""
+    """These keys' photos, decoded and shrunk, in this order. Runs in a worker. Those that no longer decode are left out."""
     wanted, result = set(keys), {}
     for version in photos.stage_versions:
         asked = pa.array(sorted(wanted), pa.string())
@@ -99,7 +99,7 @@ def read_photos(photos: Photos, keys: Sequence[str], longest_px: int) -> list[Ph
 
 
 def rows_digest(photos: Photos, keys: Sequence[str]) -> str:
-    """Of where the newest readings of these photos lie: boxes, classes, masks and pixels, which are not read for it."""
+    """Digest of where these photos' newest readings are stored: identifies boxes, classes, masks and pixels unread."""
     wanted, told = set(keys), []
     for version in photos.stage_versions:
         asked, only = pa.array(sorted(wanted), pa.string()), {"stage_version": version}
@@ -110,7 +110,7 @@ def rows_digest(photos: Photos, keys: Sequence[str]) -> str:
 
 
 def make_training(photos: Photos, recipe: str, config: TrainConfig, rank: int, num_workers: int) -> "Training":
-    """What one worker trains (a Training): its share of the photos, and in the first one the photos held out."""
+    """What one worker trains (a Training): its share of the photos; the first one also evaluates on the held-out photos."""
     from w2w.training.detectors.recipes import make_recipe
     from w2w.training.detectors.training import training
 
@@ -120,7 +120,7 @@ def make_training(photos: Photos, recipe: str, config: TrainConfig, rank: int, n
 
 
 class YoloTraining:
-    """ultralytics' own training, as one report: it does not go on where it was interrupted."""
+    """ultralytics' own training, as a single report: it cannot resume when interrupted."""
 
     def __init__(self, photos: Photos, config: TrainConfig):
         self._photos, self._config = photos, config
@@ -128,7 +128,7 @@ class YoloTraining:
     def fit(self, report: Callable[[dict, Callable[[Path], None]], None], resume: Path | None, device: object) -> None:
         from w2w.training.detectors import yolo
 
-        if resume:  # there is a checkpoint only when it was finished
+        if resume:  # a checkpoint exists only once it is finished
             return
         photos, config = self._photos, self._config
         train, val = (read_photos(photos, keys, config.longest_px) for keys in (photos.train, photos.val))
@@ -146,8 +146,8 @@ class YoloTraining:
 def judge_photos(
     photos: Photos, keys: Sequence[str], detector: DetectorConfig, num_shown: int, num_cpus: float = 1
 ) -> tuple[list[Judged], list[tuple[str, bytes, Judged]]]:
-    """What the detector finds in these photos beside the truth (a list of Judged), and the first few as (key, JPEG, Judged).
-    Keys must be there."""
+    """The detections in these photos with the ground truth (a list of Judged), and the first few as (key, JPEG, Judged). All
+    keys must exist."""
     chunks = [keys[i : i + _PHOTOS_A_TASK] for i in range(0, len(keys), _PHOTOS_A_TASK)]
     asked = [submit(_judge, photos, c, detector, 0 if i else num_shown, num_cpus=num_cpus) for i, c in enumerate(chunks)]
     done = collect(asked, "judge")

@@ -27,7 +27,7 @@ from w2w.training.detectors.config import (
 from w2w.training.flow import OF_DATA
 from w2w.training.page import charts_of
 
-_SHOWN = 12  # photos of the report
+_SHOWN = 12  # photos in the report
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class DetectorPlan:
     def of(
         cls, store: str, detector: TrainConfig, workers: Workers, sources: Sequence[str] | None, limit: int | None
     ) -> "DetectorPlan":
-        """Raises UsageError where the photos are not there, or the weights to start from."""
+        """Raises UsageError if the photos or the starting weights are missing."""
         kind, _ = kind_of(detector.start)
         need_table(store, schema.DETECTIONS, "annotate")
         check_recipe(detector.start)
@@ -53,7 +53,7 @@ class DetectorPlan:
         if not photos.test:
             raise UsageError("table `detections` has no test photos to measure on: see --annotations.test_share")
         if detector.val_share and not photos.val:
-            raise UsageError(f"detector.val_share={detector.val_share}: of {len(photos.train)} train photos none is held out")
+            raise UsageError(f"detector.val_share={detector.val_share}: holds out none of {len(photos.train)} train photos")
         if len(photos.train) < workers.num_workers:
             raise UsageError(f"--workers.num_workers={workers.num_workers}: there are only {len(photos.train)} train photos")
         if kind == YOLO and workers.num_workers > 1:
@@ -66,7 +66,7 @@ class DetectorPlan:
         return Counts(total, total)
 
     def identity(self) -> list[object]:
-        photos, settings = self.photos, asdict(replace(self.settings, start=""))  # wherever the same weights lie
+        photos, settings = self.photos, asdict(replace(self.settings, start=""))  # independent of the weights' path
         read = flow.rows_digest(photos, photos.train + photos.val)
         return [DETECTOR, start_digest(self.settings.start), settings, photos.train, photos.val, read]
 
@@ -75,7 +75,7 @@ class DetectorPlan:
         told = {"start": self.settings.start, "table_version": photos.table_version}
         told["examples"] = {split: len(getattr(photos, split)) for split in ("train", "val", "test")}
         if photos.partly_labelled and kind != OURS:
-            told["warning"] = f"{kind} takes what {', '.join(photos.partly_labelled)} does not label for background"
+            told["warning"] = f"{kind} takes everything that {', '.join(photos.partly_labelled)} does not label for background"
         return told
 
     def training(self, rank: int, num_workers: int) -> Training:

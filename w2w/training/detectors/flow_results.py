@@ -1,4 +1,4 @@
-"""Measuring a detector on annotated photos: its figures for the summary, as JSON and as a page."""
+"""Evaluating a detector on annotated photos: figures for the summary, as JSON and as a page."""
 
 import json
 import os
@@ -14,7 +14,7 @@ from w2w.training.detectors.flow import Photos, judge_photos
 from w2w.training.detectors.judge import GARMENT, lines, matches, precision
 from w2w.training.page import Curve, detector_report
 
-_SHOWN_SCORE = 0.4  # least, of a box drawn in the report
+_SHOWN_SCORE = 0.4  # minimum score of a box drawn in the report
 
 
 def measure(
@@ -28,7 +28,7 @@ def measure(
     page: str = "",
 ) -> dict[str, Any]:
     """Runs the detector, writes metrics.json into ``out`` and ``page`` (default: report.html there). Returns fields of the
-    job's result: AP, and the precision and recall of boxes above the detector's threshold, as `w2w detect` finds them."""
+    job's result: AP, and precision and recall of boxes above the detector's threshold, as `w2w detect` uses."""
     judged, shown = judge_photos(photos, keys, detector, num_shown, detector.threads)
     table, threshold = precision(judged), threshold_of(detector)
     right, found_share = matches(judged, None if detector.nms_per_class else detector.max_iou).at(threshold)
@@ -49,13 +49,13 @@ def measure(
 
 
 def _model(name: str) -> str:
-    """What a page calls a detector: a folder or file by its own name, whatever it lies in."""
+    """A page's name for a detector: the file or folder name alone."""
     kind, colon, place = name.rpartition(":")
     return f"{kind}{colon}{os.path.basename(place.rstrip('/')) or place}" if os.path.isabs(place) else name
 
 
 def chosen_threshold(photos: Photos, detector: DetectorConfig) -> float:
-    """That with the highest F1 on the photos held out."""
+    """The threshold with the highest F1 on the held-out photos."""
     judged, _ = judge_photos(photos, photos.val, detector, 0, detector.threads)
     return matches(judged, None if detector.nms_per_class else detector.max_iou).best_threshold()
 

@@ -1,4 +1,4 @@
-"""Train-detector: the older name of `w2w train detector`, which goes with the next release."""
+"""Train-detector: the older name of `w2w train detector`, to be removed in the next release."""
 
 from dataclasses import dataclass, field, replace
 

@@ -1,4 +1,4 @@
-"""How good a detector is on annotated photos: average precision by COCO's rules."""
+"""Evaluating a detector on annotated photos: average precision by COCO's rules."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -15,16 +15,16 @@ from w2w.garments.taxonomy import BOTTOM, CATEGORIES, DRESS, OUTER, SHOES, TOP
 from w2w.metrics.detection import ALL, Judged, average_precision
 from w2w.training.detectors.photos import Photo
 
-GARMENT = "garment"  # top, bottom, dress, outer and shoes taken together as one class
+GARMENT = "garment"  # top, bottom, dress, outer and shoes merged into one class
 CLOTHES = (TOP, BOTTOM, DRESS, OUTER, SHOES)
-FLOOR = 0.01  # least score of a box that counts: AP needs the unsure ones as well
-_HIT = 0.5  # IoU with a true box
+FLOOR = 0.01  # minimum score of a box that counts: AP needs uncertain ones too
+_HIT = 0.5  # IoU with a ground-truth box
 _THRESHOLDS = tuple(i / 100 for i in range(1, 100))
-_MAX_IOU = 0.6  # of two boxes of a garment, whatever their classes were
+_MAX_IOU = 0.6  # of two boxes of a garment, regardless of class
 
 
 def judge(config: DetectorConfig, photos: Sequence[Photo], model: Model | None = None) -> list[Judged]:
-    """Runs the detector over the photos. One that it cannot do counts as one in which it found nothing."""
+    """Runs the detector over the photos. A photo that it cannot process counts as one without detections."""
     detector = Detector(config, model)
     results = [detector([photo.sample.image])[0] for photo in photos]
     nothing = Found(np.empty((0, 4), np.float32), np.empty(0, np.float32), ())
@@ -32,12 +32,12 @@ def judge(config: DetectorConfig, photos: Sequence[Photo], model: Model | None =
 
 
 def measuring(config: DetectorConfig) -> DetectorConfig:
-    """The detector as AP wants it: unsure boxes too, and boxes of two classes do not suppress each other."""
+    """The detector as AP requires: uncertain boxes included, and no suppression between classes."""
     return replace(config, threshold=FLOOR, thresholds=None, max_boxes=100, nms_per_class=True)
 
 
 def precision(judged: Sequence[Judged]) -> pa.Table:
-    """AP_SCHEMA of what was found: for each class, and for ``garment``, clothes without regard to their class."""
+    """AP_SCHEMA of the detections: for each class, and for ``garment``, clothes regardless of their class."""
     together = average_precision([_as_one(j) for j in judged if set(CLOTHES) <= set(j.labelled)], [GARMENT])
     alone = together.filter(pc.equal(together.column("category"), GARMENT))
     return pa.concat_tables([average_precision(judged, CATEGORIES), alone])
@@ -45,8 +45,8 @@ def precision(judged: Sequence[Judged]) -> pa.Table:
 
 @dataclass(frozen=True)
 class Matches:
-    """Of all boxes that were found, best first: score, whether it is one that is there (IoU .5, each true box once; what lies
-    in a region to ignore is left out), and class; and how many are there."""
+    """All detected boxes, best first: score, whether it is a true positive (IoU .5, each ground-truth box once; boxes in
+    ignored regions are left out), and class; and the number of ground-truth boxes."""
 
     scores_F: np.ndarray
     right_F: np.ndarray
@@ -54,18 +54,18 @@ class Matches:
     classes_F: np.ndarray
 
     def at(self, threshold: float) -> tuple[float | None, float | None]:
-        """(precision, recall) of the boxes with at least this score; None of none that were found, or are there."""
+        """(precision, recall) of the boxes with at least this score; None if undefined."""
         found = self.scores_F >= threshold
         right = int(self.right_F[found].sum())
         return right / int(found.sum()) if found.any() else None, right / self.num_truths if self.num_truths else None
 
     def best_threshold(self) -> float:
-        """That with the highest F1, in hundredths; of equal ones the highest."""
+        """The threshold with the highest F1, in hundredths; ties go to the highest."""
         return max(_THRESHOLDS, key=lambda t: (_f1(*self.at(t)), t))
 
 
 def matches(judged: Sequence[Judged], max_iou: float | None) -> Matches:
-    """``max_iou``: of two boxes of any classes that overlap more, the worse goes, as in `w2w detect`."""
+    """``max_iou``: of two boxes of any classes that overlap more, the lower-scoring one is dropped, as in `w2w detect`."""
     scores, right, classes, num_truths = [], [], [], 0
     for photo in judged:
         known = np.isin(photo.found_classes, list(photo.labelled))
@@ -114,7 +114,7 @@ def _judged(photo: Photo, found: Found) -> Judged:
 
 
 def _as_one(photo: Judged) -> Judged:
-    """Clothes as one class; a box found twice under two classes is one."""
+    """Clothes merged into one class; a box detected under two classes counts once."""
     true = np.array([c in CLOTHES for c in photo.truth_classes], bool)
     ours = np.array([c in CLOTHES for c in photo.found_classes], bool)
     found, scores = photo.found_K4[ours], photo.found_scores[ours]
@@ -131,7 +131,7 @@ def _as_one(photo: Judged) -> Judged:
 
 
 def lines(table: pa.Table, source: str | None = ALL) -> Iterator[tuple[str | None, dict[str, float], int]]:
-    """Of one source: (class, metric -> value where there is one, number of truths), the mean first."""
+    """For one source: (class, metric -> value if defined, number of ground-truth boxes), the mean first."""
     rows = [r for r in table.to_pylist() if r["source"] == source]
     for category in dict.fromkeys(r["category"] for r in rows):
         mine = [r for r in rows if r["category"] == category]

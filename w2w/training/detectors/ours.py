@@ -1,4 +1,4 @@
-"""Recipe of our own detector (garments/dense.py): from a pretrained backbone, or on from a detector of ours."""
+"""Recipe of our own detector (garments/dense.py), from a pretrained backbone or an earlier detector of ours."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from w2w.training.detectors.photos import Photo
 from w2w.training.detectors.training import held_out
 from w2w.training.loop import parameter_groups
 
-_FROZEN_STAGES = 2  # of the backbone: 40 % of the time of a step, for features that every photo has
+_FROZEN_STAGES = 2  # of the backbone: 40 % of a step's time, for generic features
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Batch:
 
 
 class Ours:
-    """``start``: folder of a detector of ours; None is the backbone pretrained on ImageNet. ``val``: photos held out."""
+    """``start``: folder of a detector of ours; None is the backbone pretrained on ImageNet. ``val``: held-out photos."""
 
     select = "AP50"
 
@@ -69,7 +69,7 @@ class Ours:
 
     def train_mode(self, network: nn.Module) -> None:
         network.train()
-        network.backbone.eval()  # 400 photos are too few for batch statistics of their own
+        network.backbone.eval()  # 400 photos are too few for batch statistics
 
     def measure(self, network: nn.Module) -> dict[str, float]:
         return held_out(self._model(network), self._val)

@@ -1,4 +1,4 @@
-"""Annotated photos as training samples: decoded once, shrunk, with a class a pixel where masks are known."""
+"""Annotated photos as training samples: decoded once, shrunk, with a class per pixel if masks are known."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -51,8 +51,8 @@ def _boxes(objects: Sequence[dict]) -> np.ndarray:
 
 
 def _classes(objects: Sequence[dict], whole: bool, height: int, width: int, h: int, w: int) -> np.ndarray:
-    """uint8 (h, w): class + 1 of each pixel, 0 for nothing. UNKNOWN: regions to ignore, boxes whose object has no mask, and all
-    that is left where the source does not label every class. Of masks that overlap, the smaller lies above."""
+    """uint8 (h, w): class + 1 of each pixel, 0 for nothing. UNKNOWN: ignored regions, boxes of objects without a mask, and all
+    remaining pixels if the source does not label every class. Of overlapping masks, the smaller is on top."""
     classes = np.full((height, width), 0 if whole else UNKNOWN, np.uint8)
     masked = [(o, from_rle(o[schema.MASK_RLE])) for o in objects if o[schema.MASK_RLE]]
     for o in objects:

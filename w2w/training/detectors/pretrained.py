@@ -1,4 +1,4 @@
-"""Recipe of published detectors: any AutoModelForObjectDetection of transformers, by its own loss and its own processor."""
+"""Recipe of published detectors: any AutoModelForObjectDetection of transformers, with its own loss and processor."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -20,10 +20,10 @@ from w2w.training.loop import parameter_groups
 
 
 class Pretrained:
-    """``folder``: config, weights and processor in the hub's layout. Its last layer is made anew for our seven classes.
+    """``folder``: config, weights and processor in the hub's layout. Its last layer is replaced for our seven classes.
 
-    These losses know neither regions to ignore nor classes that a source does not label: such photos teach that what has no box
-    is background (the job warns).
+    These losses support neither ignored regions nor partly labelled sources: such photos teach that anything without a box is
+    background (the job warns).
     """
 
     select = "AP50"
@@ -43,7 +43,7 @@ class Pretrained:
         where, tensors = f"{option}: {files[0]}", weights.read(files, option)
 
         def of_classes(there: Sequence[int], wanted: Sequence[int]) -> bool:
-            """Whether a tensor has a row a class, and perhaps one for none of them: those of other classes are drawn anew."""
+            """Whether a tensor has one row per class (and possibly one for "none"): such tensors are reinitialised."""
             more = there[0] - before
             return more in (0, 1) and wanted[0] == len(CATEGORIES) + more and there[1:] == wanted[1:]
 
@@ -56,7 +56,7 @@ class Pretrained:
         return parameter_groups(self.network.named_parameters(), self._config.backbone_rate, self._config.weight_decay)
 
     def prepare(self, samples: Sequence[Sample], rngs: Sequence[np.random.Generator]) -> dict:
-        """On a canvas as large as each photo, so that all that the processor's resizing expects stays true."""
+        """On a canvas of each photo's size, so that the assumptions of the processor's resizing hold."""
         seen = [augment(s, s.image.shape[0], s.image.shape[1], self._config.augment, rng) for s, rng in zip(samples, rngs)]
         annotations = [
             {

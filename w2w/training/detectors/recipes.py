@@ -8,7 +8,7 @@ from w2w.training.loop import Recipe
 
 
 def make_recipe(recipe: str, config: TrainConfig, val: Sequence[Photo] = ()) -> Recipe:
-    """The recipe with its network loaded; it measures itself on ``val``. Raises UsageError for weights that are not there."""
+    """The recipe with its network loaded; it evaluates on ``val``. Raises UsageError for missing weights."""
     kind, _ = kind_of(recipe)
     if kind == OURS:
         from w2w.training.detectors.ours import Ours

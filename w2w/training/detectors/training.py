@@ -1,4 +1,4 @@
-"""A detector's training as the loop wants it: which photos make a batch, and how good a network is on those held out."""
+"""Batches and validation of a detector for the training loop."""
 
 from collections.abc import Sequence
 
@@ -17,7 +17,7 @@ from w2w.training.loop import Recipe, Training
 def training(
     recipe: Recipe, mine: Sequence[Sample], config: TrainConfig, num_photos: int, rank: int = 0, num_workers: int = 1
 ) -> Training:
-    """Of one process, which has the photos ``mine`` of ``num_photos``."""
+    """The Training of one process, which has the photos ``mine`` of ``num_photos``."""
     cv2.setNumThreads(1)
     draws = Draws(mine, config, steps_an_epoch(config, num_photos, num_workers), rank)
     return Training(recipe, draws, loop_of(config, num_photos, num_workers))
@@ -40,8 +40,8 @@ class Draws:
 
 
 def draw_weights(photos: Sequence[Sample], rare: float) -> np.ndarray:
-    """How often each photo is drawn, relative to others, (N,): the square root of ``rare`` over the share of photos that have
-    its rarest class, at least 1 (Gupta et al. 2019, "LVIS", repeat factor sampling)."""
+    """Relative sampling weight of each photo, (N,): sqrt(``rare`` / frequency) of its rarest class, at least 1 (Gupta et al.
+    2019, "LVIS", repeat factor sampling)."""
     kinds = [set(s.labels_N.tolist()) for s in photos]
     counts: dict[int, int] = {}
     for found in kinds:
@@ -51,7 +51,7 @@ def draw_weights(photos: Sequence[Sample], rare: float) -> np.ndarray:
 
 
 def held_out(model: Model, val: Sequence[Photo]) -> dict[str, float]:
-    """mAP, AP50 and AP75, the means over the classes; {} without photos."""
+    """mAP, AP50 and AP75, averaged over the classes; {} without photos."""
     if not val:
         return {}
     _, figures, _ = next(iter(lines(precision(judge(measuring(DetectorConfig()), val, model)))))

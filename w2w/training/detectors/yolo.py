@@ -17,7 +17,7 @@ from w2w.training.detectors.photos import Photo
 
 
 def write_layout(folder: Path, train: Sequence[Photo], val: Sequence[Photo]) -> Path:
-    """images/ and labels/ for train and val, and data.yaml, whose path is returned. YOLO has no regions to ignore: they are
+    """images/ and labels/ for train and val, and data.yaml, whose path is returned. YOLO has no ignored regions: they are
     greyed out where their pixels are known."""
     for split, photos in (("train", train), ("val", val)):
         images, labels = folder / "images" / split, folder / "labels" / split
@@ -48,10 +48,10 @@ def _line(box, label: int, shape: tuple[int, ...]) -> str:
 def train(
     start: str, train_photos: Sequence[Photo], val_photos: Sequence[Photo], config: TrainConfig, folder: Path
 ) -> tuple[Path, list[dict]]:
-    """Trains from ``start`` (FILE.pt, or a .yaml of ultralytics for weights from scratch); returns the best weights' file, and
-    the figures of each epoch as the training loop has them.
+    """Trains from ``start`` (FILE.pt, or an ultralytics .yaml for weights from scratch); returns the best weights' file, and
+    the figures of each epoch in the training loop's form.
 
-    Raises UsageError for a file that is no detection model.
+    Raises UsageError for a file that is not a detection model.
     """
     for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE"):  # it would wait for processes that it did not start
         os.environ.pop(name, None)
@@ -63,7 +63,7 @@ def train(
     tasks.SAFE_LOAD = True
     try:
         model = YOLO(start, task="detect")
-    except Exception as e:  # pickle, zip and torch raise a dozen kinds for a file that is no checkpoint
+    except Exception as e:  # pickle, zip and torch raise many classes for a file that is not a checkpoint
         raise UsageError(f"detector.start=yolo:{start}: cannot be loaded safely: {weights.line(e)}") from e
     if Path(start).is_file():
         weights.check_finite(model.model.float(), f"detector.start=yolo:{start}")

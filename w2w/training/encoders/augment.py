@@ -1,4 +1,4 @@
-"""A picture of a garment as an encoder sees it in training: part of it, half hidden, mirrored, in other light."""
+"""Augmentation of garment pictures for encoders: cropped, partly hidden, mirrored, relit."""
 
 from dataclasses import dataclass
 
@@ -13,7 +13,7 @@ SIDES = ("anchors", "positives", "both", "none")
 
 @dataclass(frozen=True)
 class AugmentConfig:
-    """How far a training picture may be from the stored one."""
+    """How far a training picture may differ from the stored one."""
 
     of: str = "both"
     """Which pictures are changed: anchors, positives, both, none."""
@@ -42,15 +42,15 @@ class AugmentConfig:
                 raise UsageError(f"learn.augment.{name}={getattr(self, name)}: a share between 0 and 1")
 
     def changes(self, side: str) -> bool:
-        """Whether pictures of that side (anchors, positives) are changed."""
+        """Whether pictures of that side (anchors, positives) are augmented."""
         return self.of in (side, "both")
 
 
 def augment(
     image: np.ndarray, config: AugmentConfig, rng: np.random.Generator, worn: bool, other: np.ndarray | None = None
 ) -> np.ndarray:
-    """The picture, uint8 (H, W, 3), as ``rng`` cuts, covers and lights it, in another size. ``worn``: as on a person, so parts
-    may be hidden, by ``other`` if there is one."""
+    """The picture, uint8 (H, W, 3), as cropped, covered and lit by ``rng``, in another size. ``worn``: as on a person, so parts
+    may be hidden, by ``other`` if given."""
     if worn and rng.random() < config.partial:
         image = _without_a_side(image, rng)
     image = _cropped(image, config, rng)
@@ -78,7 +78,7 @@ def _without_a_side(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def _cropped(image: np.ndarray, config: AugmentConfig, rng: np.random.Generator) -> np.ndarray:
-    """A random part with at least ``smaller`` of the area, stretched."""
+    """A random crop with at least ``smaller`` of the area, stretched."""
     height, width = image.shape[:2]
     side, stretch = np.sqrt(rng.uniform(config.smaller, 1)), np.exp(rng.uniform(-config.stretch, config.stretch) / 2)
     h, w = (max(1, min(whole, round(whole * part))) for whole, part in ((height, side * stretch), (width, side / stretch)))
@@ -87,7 +87,7 @@ def _cropped(image: np.ndarray, config: AugmentConfig, rng: np.random.Generator)
 
 
 def _covered(image: np.ndarray, rng: np.random.Generator, other: np.ndarray | None) -> np.ndarray:
-    """What lies beyond a slanted line, a fifth to a half of the picture, is another picture or one colour."""
+    """Replaces what lies beyond a slanted line, a fifth to a half of the picture, by another picture or one colour."""
     height, width = image.shape[:2]
     angle = rng.uniform(0, 2 * np.pi)
     along = np.cos(angle) * np.linspace(-1, 1, width)[None, :] + np.sin(angle) * np.linspace(-1, 1, height)[:, None]

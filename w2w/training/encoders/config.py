@@ -1,4 +1,4 @@
-"""How an encoder is trained. Plain values, read without importing torch."""
+"""Training options of encoders. Plain values, read without importing torch."""
 
 from dataclasses import dataclass, field
 
@@ -6,7 +6,7 @@ from w2w import plugins
 from w2w.errors import UsageError
 from w2w.training.encoders.augment import AugmentConfig
 
-ENCODER, HEAD = "encoder", "head"  # what learns: all of it, or the head alone, on vectors that stand in `embeddings`
+ENCODER, HEAD = "encoder", "head"  # what is trained: the whole encoder, or only the head on stored embeddings
 _LOSSES = "w2w.training.encoders.losses"
 LOSSES = {
     "info_nce": f"{_LOSSES}:info_nce_loss",
@@ -111,6 +111,6 @@ class LearnConfig:
         if not 0 < self.interpolate <= 1:
             raise UsageError(f"learn.interpolate={self.interpolate}: above 0, at most 1")
         if self.stay < 0 or self.weight_decay < 0 or self.backbone_rate < 0:
-            raise UsageError("learn.stay, learn.weight_decay and learn.backbone_rate: not negative")
+            raise UsageError("learn.stay, learn.weight_decay and learn.backbone_rate: must not be negative")
         if any(not 0 < dim <= self.head.dims[-1] for dim in self.dims):
             raise UsageError(f"learn.dims={self.dims}: lengths from 1 to that of the vectors, {self.head.dims[-1]}")

@@ -1,4 +1,4 @@
-"""Training an encoder and measuring it: where table `pairs`, the recipes and Ray meet."""
+"""Training and evaluating an encoder from table `pairs`, on Ray."""
 
 import io
 import itertools
@@ -37,17 +37,17 @@ _READ = (
     *(schema.PAIRS, schema.DUPLICATES, schema.NEGATIVES, schema.GARMENTS, schema.IMAGES, schema.EMBEDDINGS),
     *(schema.SPLITS, schema.REPRESENTATIVES),
 )
-_SPARE = 1.5  # pictures are kept this much larger than the network sees them
+_SPARE = 1.5  # pictures are stored at this multiple of the network's input
 FETCHED = 64  # pictures in memory at once while they are shrunk
 _AT_ONCE = 64
 
 
 @dataclass(frozen=True)
 class PairTable:
-    """Table `pairs` and what is read beside it, each in one version: every worker reads the same."""
+    """Table `pairs` and what is read with it, each in a fixed version, so that every worker reads the same."""
 
     store: str
-    versions: dict[str, int]  # of the tables that are there
+    versions: dict[str, int]  # of the existing tables
     sources: tuple[str, ...]
     limit: int | None
     of: ClassVar[str] = "table `pairs`"
@@ -81,8 +81,8 @@ class PairTable:
             yield from vector_batches(self.store, model_version(encoder), owners, version)
 
     def gallery(self) -> dict[str, set[str]]:
-        """The pictures that test anchors are looked for among, and the products that each shows: those of all test pairs, and
-        of the store's own products all that `splits` has for the test, by their representative image."""
+        """The gallery for test anchors, and the products that each picture shows: those of all test pairs, and for the store's
+        own products all that `splits` puts into test, by their representative image."""
         shown: dict[str, set[str]] = {}
         rows = self.read(TEST).rows
         for image, product in zip(*(rows.column(c).to_pylist() for c in (schema.IMAGE_ID, schema.PRODUCT_ID))):
@@ -103,7 +103,7 @@ class PairTable:
 
 
 def pair_table(store: str, sources: Sequence[str] | None, limit: int | None) -> PairTable:
-    """The newest versions. Raises UsageError for a source that is not there."""
+    """The newest versions. Raises UsageError for a missing source."""
     opened = {t.name: delta.open_table(store, t) for t in _READ}
     versions = {name: t.version() for name, t in opened.items() if t is not None}
     known = sorted(set(delta.read(store, schema.PAIRS, [schema.SOURCE]).column(0).to_pylist()))
@@ -115,18 +115,18 @@ def pair_table(store: str, sources: Sequence[str] | None, limit: int | None) -> 
 
 @dataclass(frozen=True)
 class Inspected:
-    """What was found of the pairs before anything is trained."""
+    """What is known of the pairs before training."""
 
-    num_pairs: dict[str, int]  # by split, with both sides
-    num_without: int  # others
-    digest: str  # of all that the weights follow from
+    num_pairs: dict[str, int]  # by split, with both sides present
+    num_without: int  # missing a side
+    digest: str  # of everything that determines the weights
 
 
 def inspect(table: PairTable, recipe: str, encoder: EncoderConfig, learn: LearnConfig, num_workers: int) -> Inspected:
-    """Reads the keys of what will be learnt from, and of a head the vectors too, which it checks.
+    """Reads the keys of the training data, and for a head also the vectors, which it validates.
 
-    Raises UsageError where the encoder cannot be trained so, and where pairs, pictures, vectors or negatives are not there, are
-    no numbers, or tell nothing apart.
+    Raises UsageError if the encoder cannot be trained like this, or if pairs, pictures, vectors or negatives are missing, not
+    finite, or all of the same product.
     """
     from w2w.models import sources
 
@@ -169,21 +169,19 @@ def _told(listed: Listing) -> Iterator[list[str]]:
 
 
 def _check_different(listed: Listing, num_workers: int) -> None:
-    """Raises UsageError for a worker whose pairs are all of one product, or all show one picture: nothing to tell apart."""
+    """Raises UsageError for a worker whose pairs all have one product or picture, so that there is nothing to distinguish."""
     for rank in range(num_workers):
         mine = listed.of_rank(rank, num_workers)
         for codes, what in ((mine.products_N, "product"), (mine.clusters_N, "picture")):
             if len(np.unique(codes)) < 2:
                 of = f"--workers.num_workers={num_workers}: for each of them " if num_workers > 1 else ""
-                raise UsageError(
-                    f"{of}the train pairs are of {len(np.unique(codes))} {what}s: there must be two at least, to be told apart"
-                )
+                raise UsageError(f"{of}the train pairs are of {len(np.unique(codes))} {what}s: at least two are needed")
 
 
 def _have_pictures(
     table: PairTable, listed: Listing, encoder: EncoderConfig, negatives: dict[str, list]
 ) -> tuple[np.ndarray, object]:
-    """bool (N,): the pairs of which both pictures are there; and where they lie."""
+    """bool (N,): the pairs with both pictures; and where these are stored."""
     garments, images = listed.rows.column(schema.GARMENT_ID), listed.rows.column(schema.IMAGE_ID)
     crops, of_crops = table.holding(schema.GARMENTS, pc.unique(garments))
     pictures, of_pictures = table.holding(schema.IMAGES, _with(images, negatives))
@@ -194,7 +192,7 @@ def _have_pictures(
 def _have_vectors(
     table: PairTable, listed: Listing, encoder: EncoderConfig, negatives: dict[str, list]
 ) -> tuple[np.ndarray, object]:
-    """bool (N,): the pairs of which both sides have vectors; and a digest of these."""
+    """bool (N,): the pairs with both vectors; and a digest of these."""
     garments, images = (listed.rows.column(c) for c in (schema.GARMENT_ID, schema.IMAGE_ID))
     both = pa.chunked_array([*garments.chunks, *_with(images, negatives).chunks])
     digests = {}
@@ -208,7 +206,7 @@ def _have_vectors(
 def make_training(
     table: PairTable, recipe: str, encoder: EncoderConfig, learn: LearnConfig, loop: LoopConfig, rank: int, num_workers: int
 ) -> "Training":
-    """What one worker trains (a Training): the pairs of its share of the products, and in the first one those held out."""
+    """What one worker trains (a Training): the pairs of its share of the products; the first one also validates."""
     from w2w.models import sources
     from w2w.training.encoders.recipe import EncoderRecipe, HeadRecipe
     from w2w.training.loop import Training
@@ -230,7 +228,7 @@ def make_training(
 
 
 def _rows(listed: Listing, anchors: dict, positives: dict, negatives: dict[str, list] | None = None):
-    """Rows whose two sides are there, and their places in the listing."""
+    """Rows with both sides, and their positions in the listing."""
     rows, kept = [], []
     columns = (listed.rows.column(c).to_pylist() for c in (schema.PAIR_ID, schema.GARMENT_ID, schema.IMAGE_ID))
     for i, (pair, garment, image) in enumerate(zip(*columns)):
@@ -243,7 +241,7 @@ def _rows(listed: Listing, anchors: dict, positives: dict, negatives: dict[str, 
 
 
 def _pictures(table: PairTable, listed: Listing, encoder: EncoderConfig, num_negatives: int):
-    """Pairs as encoded pictures, those that are much larger than the network's input shrunk once: about 40 kB a pair."""
+    """Pairs as encoded pictures, shrunk once if much larger than the network's input: about 40 kB per pair."""
     negatives = _negatives(table, listed, num_negatives)
     garments, images = (listed.rows.column(c) for c in (schema.GARMENT_ID, schema.IMAGE_ID))
     crops = dict(_shrunk_pictures(table, schema.GARMENTS, garments, schema.CROP, encoder))
@@ -254,19 +252,19 @@ def _pictures(table: PairTable, listed: Listing, encoder: EncoderConfig, num_neg
 def _shrunk_pictures(
     table: PairTable, kind: schema.Table, keys: pa.ChunkedArray, column: str, encoder: EncoderConfig
 ) -> Iterator[tuple[str, bytes]]:
-    """Keys and pictures, those that can be decoded."""
+    """Keys and pictures of those that can be decoded."""
     side_px = round(encoder_input(encoder).resize_px * _SPARE)
     columns = (kind.key[0], column)
     for batch in table.lookup(kind, pc.unique(keys), columns):
         for key, data in zip(*(batch.column(c).to_pylist() for c in columns)):
             try:
                 yield key, _shrunk(data, side_px)
-            except Reject:  # ingest and detect have said so
+            except Reject:  # already reported by ingest and detect
                 continue
 
 
 def _vectors(table: PairTable, listed: Listing, encoder: EncoderConfig, num_negatives: int):
-    """Pairs as the vectors that table `embeddings` has of them."""
+    """Pairs as their vectors in table `embeddings`."""
     negatives = _negatives(table, listed, num_negatives)
     garments, images = (listed.rows.column(c) for c in (schema.GARMENT_ID, schema.IMAGE_ID))
     wanted = pc.unique(pa.chunked_array([*garments.chunks, *_with(images, negatives).chunks]))
@@ -277,7 +275,7 @@ def _vectors(table: PairTable, listed: Listing, encoder: EncoderConfig, num_nega
 
 
 def _negatives(table: PairTable, listed: Listing, count: int) -> dict[str, list]:
-    """Of each pair its hardest: (image_id, product, cluster), coded as the listing codes all of its split, -1 for others."""
+    """The hardest negatives of each pair: (image_id, product, cluster), in the codes of its split's listing, -1 for others."""
     found: dict[str, list] = {}
     if not count:
         return found
@@ -299,13 +297,13 @@ def _negatives(table: PairTable, listed: Listing, count: int) -> dict[str, list]
 
 
 def _with(images: pa.ChunkedArray, negatives: dict[str, list]) -> pa.ChunkedArray:
-    """These, and the pictures of the negatives."""
+    """The pairs with the pictures of their negatives."""
     more = pa.array(sorted({image for mined in negatives.values() for image, _, _ in mined}), pa.string())
     return pa.chunked_array([*images.chunks, more], pa.string())
 
 
 def _shrunk(data: bytes, side_px: int) -> bytes:
-    """The picture with at most ``side_px`` on its longer side, as JPEG; a smaller one as it is. Raises Reject."""
+    """The picture with at most ``side_px`` on its longer side, as JPEG; smaller ones unchanged. Raises Reject."""
     image = decode(data, min_side_px_wanted=side_px)
     if max(image.shape[:2]) <= side_px:
         return data
@@ -317,14 +315,14 @@ def _shrunk(data: bytes, side_px: int) -> bytes:
 def measure_pairs(
     table: PairTable, encoders: Sequence[EncoderConfig], most: int, num_cpus: float = 1
 ) -> tuple[list[np.ndarray], np.ndarray, int]:
-    """How encoders find the products of ``most`` test pairs among the pictures of all (``PairTable.gallery``): for each, bool
-    (Q, K) of ``pairs.relevance``; the pairs' categories; and how many pictures there are."""
+    """How encoders retrieve the products of ``most`` test pairs from the gallery of all (``PairTable.gallery``): for each, bool
+    (Q, K) of ``pairs.relevance``; the pairs' categories; and the gallery's size."""
     done = collect([submit(measure_pictures, table, e, most, num_cpus=num_cpus) for e in encoders], "measure")
     return [relevant for relevant, _, _ in done], *done[0][1:]
 
 
 def measure_pictures(table: PairTable, config: EncoderConfig, most: int) -> tuple[np.ndarray, np.ndarray, int]:
-    """``measure_pairs`` of one encoder, in this process. Pictures are encoded as they are read: vectors alone are held."""
+    """``measure_pairs`` of one encoder, in this process. Pictures are encoded as they are read; only vectors are held."""
     keep_memory()
     listed, shown, encoder = table.read(TEST), table.gallery(), load_encoder(config)
     listed = listed.take(np.flatnonzero(_have_pictures(table, listed, config, {})[0])[:most])

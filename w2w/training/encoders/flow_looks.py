@@ -1,4 +1,4 @@
-"""Looks as pairs to train on: the persons of posts' photos, as their detector cut them out, or whole photos."""
+"""Pairs of looks for training: the people in posts' photos, as cropped by the detector, or whole photos."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -28,7 +28,7 @@ _POST = (schema.POST_ID, schema.IMAGE_ID, schema.URL, schema.PRODUCT_IDS, schema
 
 @dataclass(frozen=True)
 class LookTable(PairTable):
-    """Pairs of looks, made of the posts when they are read. ``detected``: the detector that cut the persons out, or None."""
+    """Pairs of looks, built from the posts when they are read. ``detected``: the detector that cropped the people, or None."""
 
     detected: str | None = None
     config: PairConfig = field(default_factory=PairConfig)
@@ -47,7 +47,7 @@ class LookTable(PairTable):
         return listing(rows, duplicates)
 
     def lookup(self, table: schema.Table, keys: pa.ChunkedArray, columns: Sequence[str]) -> Iterator[pa.Table]:
-        """Pictures of both sides: crops, and whole photos where there is no crop."""
+        """Pictures of both sides: crops, or whole photos without a crop."""
         if table not in (schema.GARMENTS, schema.IMAGES):
             yield from super().lookup(table, keys, columns)
             return
@@ -77,7 +77,7 @@ class LookTable(PairTable):
             yield from vector_batches(self.store, version, owners, self.versions[schema.EMBEDDINGS.name])
 
     def gallery(self) -> dict[str, set[str]]:
-        """Every look of the test split that is no anchor, and its group."""
+        """Every look of the test split that is not an anchor, and its group."""
         rows = self.read(TEST).rows
         shown: dict[str, set[str]] = {post[schema.IMAGE_ID]: set() for post in self._posts(TEST)}
         for anchor in rows.column(schema.GARMENT_ID).unique().to_pylist():
@@ -97,7 +97,7 @@ class LookTable(PairTable):
 
 
 def look_table(store: str, config: PairConfig, limit: int | None) -> LookTable:
-    """The newest versions. Raises UsageError where there are no posts or splits."""
+    """The newest versions. Raises UsageError if there are no posts or splits."""
     need_table(store, schema.POSTS, "crawl")
     need_table(store, schema.IMAGES, "crawl")
     need_table(store, schema.SPLITS, "split")

@@ -20,7 +20,7 @@ from w2w.training.encoders.flow_looks import LookTable, look_table
 from w2w.training.encoders.pairs import FIGURES
 from w2w.training.flow import OF_DATA, check_loop
 
-if TYPE_CHECKING:  # torch costs the driver seconds
+if TYPE_CHECKING:  # importing torch costs the driver seconds
     from w2w.training.loop import Training
 
 
@@ -52,7 +52,7 @@ class EncoderPlan:
         test_pairs: int,
         pairs: PairConfig = PairConfig(),
     ) -> "EncoderPlan":
-        """Raises UsageError where the pairs are not there, or the encoder cannot be trained so."""
+        """Raises UsageError if the pairs are missing, or the encoder cannot be trained like this."""
         if pairs.of == LOOKS:
             for option, given in (("sources", sources), ("learn.negatives", learn.negatives)):
                 if given:

@@ -1,4 +1,4 @@
-"""Measuring an encoder before and after its training: figures for the summary, as JSON and as a page."""
+"""Evaluating an encoder before and after its training: figures for the summary, as JSON and as a page."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -28,7 +28,7 @@ def measure(
     facts: Mapping[str, object],
     out: Path,
 ) -> dict[str, Any]:
-    """Measures ``base`` and the encoder in ``model`` on test pairs; writes metrics.json and report.html to ``out``.
+    """Evaluates ``base`` and the encoder in ``model`` on test pairs; writes metrics.json and report.html to ``out``.
 
     Returns fields of the job's result: figures after and before, and the gain with its paired interval.
     """
@@ -44,7 +44,7 @@ def measure(
     values = {(r["group"], _name(r), r["when"]): r for r in rows}
     before, after, gained = ({m: Figure.of(values[ALL, m, when]) for m in FIGURES} for when in found)
     shown = {m: f"{before[m].value:.3f} → {after[m].value:.3f}" for m in FIGURES}
-    shown |= {"test pairs measured": f"{len(names):,}", "pictures of the gallery": f"{num_pictures:,}"}
+    shown |= {"test pairs evaluated": f"{len(names):,}", "pictures in the gallery": f"{num_pictures:,}"}
     groups = list(dict.fromkeys(r["group"] for r in rows))
     tables = [Figures(when, FIGURES, [_row(g, when, values) for g in groups]) for when in found]
     page = str(out / "report.html")
@@ -59,7 +59,7 @@ def _row(group: str | None, when: str, values: dict) -> tuple[str, int, list[dic
 
 
 def _called(name: str) -> str:
-    """What a page calls an encoder: a folder by its own name, wherever it lies."""
+    """A page's name for an encoder: of a path, only the folder's name."""
     return Path(name).name if Path(name).is_absolute() else name
 
 
@@ -72,5 +72,5 @@ def _charts(history: Sequence[dict]) -> dict[str, list[Curve]]:
     losses = history[0]["losses"] if history else {}
     return {
         "Loss": [Curve(n, [(h["step"], h["losses"][n]) for h in history]) for n in losses],
-        "On the pairs held out": [Curve(m, [(h["step"], h["val"][m]) for h in measured]) for m in FIGURES],
+        "On the held-out pairs": [Curve(m, [(h["step"], h["val"][m]) for h in measured]) for m in FIGURES],
     }

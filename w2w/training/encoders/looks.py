@@ -1,4 +1,4 @@
-"""Pairs of looks: pictures of people that are dressed alike, by what their posts say."""
+"""Pairs of looks: pictures of people dressed alike, according to their posts."""
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,22 +12,22 @@ from w2w.mining.components import components
 from w2w.models.looks import LOOK
 from w2w.training.encoders.config import POST, PRODUCTS, STYLE, PairConfig
 
-SOURCE = "looks"  # in the place of a data set's name
-_MOST_TAGS = 12  # of a post that are looked at: a list of all that a shop sells says nothing
+SOURCE = "looks"  # takes the place of a data set's name
+_MOST_TAGS = 12  # tags of a post that are used: a list of everything a shop sells means nothing
 _COLUMNS = (schema.PAIR_ID, schema.GARMENT_ID, schema.PRODUCT_ID, schema.IMAGE_ID, schema.CATEGORY)
 
 
 def look_pairs(posts: Sequence[Mapping[str, Any]], config: PairConfig, clusters: Mapping[str, str]) -> pa.Table:
-    """Rows as table `pairs` has them. ``posts``: rows with image_id, url, product_ids and style; ``clusters``: that of each
-    picture's near-duplicates, whose members are no pair.
+    """Rows in the form of table `pairs`. ``posts``: rows with image_id, url, product_ids and style; ``clusters``: each
+    picture's near-duplicate cluster, whose members never pair.
 
-    Looks that have what ``config.same`` names in common, also by way of others, are a group, which stands in product_id. Half
-    of a group are anchors (by hash of their image) and half are what they are looked for among: no picture finds itself. Each
-    anchor has up to ``config.each`` positives.
+    Looks connected, even indirectly, by the properties in ``config.same`` form a group, which is put into product_id. Half of a
+    group are anchors (by hash of their image) and half are the gallery: no picture finds itself. Each anchor has up to
+    ``config.each`` positives.
     """
     images = sorted({post[schema.IMAGE_ID] for post in posts})
     place = {image: n for n, image in enumerate(images)}
-    first: dict[object, int] = {}  # what posts have in common -> the first picture of one that has it
+    first: dict[object, int] = {}  # property of posts -> the first picture of one that has it
     told = [(key, place[post[schema.IMAGE_ID]]) for post in posts for key in _keys(post, config)]
     edges = [(first.setdefault(key, at), at) for key, at in told]
     a_E, b_E = np.array(edges, np.int64).reshape(-1, 2).T
@@ -50,7 +50,7 @@ def look_pairs(posts: Sequence[Mapping[str, Any]], config: PairConfig, clusters:
 
 
 def _keys(post: Mapping[str, Any], config: PairConfig) -> Iterator[object]:
-    """Two posts with one of these in common are dressed alike."""
+    """Posts that share one of these are dressed alike."""
     if POST in config.same and post[schema.URL]:
         yield POST, post[schema.URL]
     if STYLE in config.same and post[schema.STYLE]:

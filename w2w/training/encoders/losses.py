@@ -1,7 +1,7 @@
-"""What an encoder learns from: pairs of an anchor (a garment as worn) and a positive (the product's picture).
+"""Losses of encoders, on pairs of an anchor (a garment as worn) and a positive (the product's picture).
 
-Axes: N pairs of this process, M of all processes, H negatives of this process, D dimensions. Vectors come as the network gives
-them; the losses normalise. Similarities are computed in float32 at least, whatever the network's precision.
+Axes: N pairs of this process, M of all processes, H negatives of this process, D dimensions. The losses normalise the network's
+vectors. Similarities are computed in at least float32, whatever the network's precision.
 """
 
 import math
@@ -22,16 +22,16 @@ _START, _MOST = math.log(1 / 0.07), math.log(100)
 
 @dataclass(frozen=True)
 class Pairs:
-    """One process's vectors, and what may not be taken for a negative: the same product, the same cluster of near-duplicates.
+    """One process's vectors, and what must not be used as a negative: the same product, the same cluster of near-duplicates.
 
-    Every process has the same number of pairs and of negatives. Of a negative, -1 is a product or cluster that nobody knows.
+    Every process has the same number of pairs and of negatives. For a negative, -1 is an unknown product or cluster.
     """
 
     anchors_ND: torch.Tensor
     positives_ND: torch.Tensor
     products_N: torch.Tensor  # int64
     clusters_N: torch.Tensor  # int64, of the positives' pictures
-    negatives_HD: torch.Tensor | None = None  # mined ones, columns for every anchor
+    negatives_HD: torch.Tensor | None = None  # mined ones, in the gallery of every anchor
     negative_products_H: torch.Tensor | None = None
     negative_clusters_H: torch.Tensor | None = None
 
@@ -46,7 +46,7 @@ class Temperature(nn.Module):
 
     def forward(self) -> torch.Tensor:
         with torch.no_grad():
-            self.log_scale.clamp_(max=_MOST)  # in place: the gradient may lead down again
+            self.log_scale.clamp_(max=_MOST)  # in place: the gradient may lower it again
         return self.log_scale.exp()
 
 
@@ -57,7 +57,7 @@ def info_nce(
 
     Pairs of the same product or cluster are positives too (``count_same``: the mean over them of the log probability, Khosla et
     al. 2020, "Supervised Contrastive Learning", equation 2), or are left out. ``dims``: the mean over these prefixes of the
-    vectors (Kusupati et al. 2022, "Matryoshka"); none: the whole vectors. ``symmetric=False`` looks from the anchors only.
+    vectors (Kusupati et al. 2022, "Matryoshka"); none: the whole vectors. ``symmetric=False``: from the anchors only.
 
     The mean over processes, whose gradients DDP averages, is the loss of one process that has all pairs.
     """
@@ -91,11 +91,11 @@ def info_nce(
 
 
 def triplet(pairs: Pairs, margin: float = 0.2) -> torch.Tensor:
-    """relu(d(anchor, positive) - d(anchor, negative) + margin), one negative an anchor. d is the Euclidean distance of unit
+    """relu(d(anchor, positive) - d(anchor, negative) + margin), one negative per anchor. d is the Euclidean distance of unit
     vectors, as in Balntas et al. 2016 (TFeat), not squared as in FaceNet (Schroff et al. 2015, section 3.1).
 
-    The negatives are the mined ones where there is one an anchor, else the next pair's positive; of the same product or
-    cluster it does not count.
+    The negatives are the mined ones if there is one per anchor, otherwise the next pair's positive, unless it is of the same
+    product or cluster.
     """
     a, p, n, other_N = _one_to_one(pairs)
     lost = (_distance(a, p) - _distance(a, n) + margin).clamp(min=0) * other_N
@@ -116,7 +116,7 @@ def contrastive(pairs: Pairs, margin: float = 1.0, inverted: bool = False) -> to
 
 
 def info_nce_loss(pairs: Pairs, scale: torch.Tensor, learn: LearnConfig) -> torch.Tensor:
-    """``learn.loss=info_nce``; this and the next three are what such a name stands for, as is a loss from outside."""
+    """``learn.loss=info_nce``; this and the next three implement the loss names, with the interface of an external loss."""
     return info_nce(pairs, scale, symmetric=learn.symmetric, count_same=learn.same == "positive", dims=learn.dims)
 
 
@@ -133,12 +133,12 @@ def inverted_loss(pairs: Pairs, scale: torch.Tensor, learn: LearnConfig) -> torc
 
 
 def in_chunks(network: Callable[[torch.Tensor], torch.Tensor], inputs_N: torch.Tensor, size: int) -> torch.Tensor:
-    """``network(inputs_N)``, with the activations of only ``size`` rows in memory at a time: each chunk is computed again, with
-    the same dropout, when its gradient is due.
+    """``network(inputs_N)`` with the activations of only ``size`` rows in memory at a time: each chunk is recomputed, with the
+    same dropout, when its gradient is due.
 
     The gradients are those of Gao et al. 2021, "Scaling Deep Contrastive Learning Batch Size under Memory Limited Setup"
     (GradCache): there the loss's gradient at the vectors is cached and replayed by hand, here autograd replays it, so it works
-    inside DDP and under accumulation. Nothing in the network may mix rows (batch statistics): freeze them.
+    inside DDP and under accumulation. The network must not mix rows (batch statistics): freeze such layers.
     """
     if size <= 0 or len(inputs_N) <= size:
         return network(inputs_N)
@@ -146,12 +146,12 @@ def in_chunks(network: Callable[[torch.Tensor], torch.Tensor], inputs_N: torch.T
 
 
 def _all(values_N: torch.Tensor) -> torch.Tensor:
-    """The rows of all processes, in the order of their ranks; gradients flow back to each."""
+    """The rows of all processes, in rank order; gradients flow back to each."""
     return torch.cat(all_gather(values_N.contiguous())) if ranks.several() else values_N
 
 
 def _same(kinds_N2: torch.Tensor, kinds_M2: torch.Tensor) -> torch.Tensor:
-    """bool (N, M): the same product, or the same cluster; -1 is like nothing."""
+    """bool (N, M): the same product, or the same cluster; -1 equals nothing."""
     equal = (kinds_N2[:, None] == kinds_M2[None]) & (kinds_N2[:, None] >= 0)
     return equal.any(-1)
 
@@ -167,7 +167,7 @@ def _cross_entropy(logits_NM: torch.Tensor, positive_NM: torch.Tensor, hidden_NM
 
 
 def _one_to_one(pairs: Pairs) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Anchors, positives, a negative for each, and 1.0 where that really is another product, (N,)."""
+    """Anchors, positives, a negative for each, and 1.0 if that really is another product, (N,)."""
     a, p = (_unit(v, v.shape[1]) for v in (pairs.anchors_ND, pairs.positives_ND))
     kinds_N = torch.stack([pairs.products_N, pairs.clusters_N], 1)
     if pairs.negatives_HD is not None and len(pairs.negatives_HD) == len(a):

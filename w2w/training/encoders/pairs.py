@@ -1,4 +1,4 @@
-"""Pairs as an encoder's training takes them: which ones make a batch, and how well vectors find them again."""
+"""Pairs for training an encoder: batches, and retrieval figures of vectors."""
 
 from collections.abc import Collection, Hashable, Sequence
 from dataclasses import dataclass, replace
@@ -15,14 +15,14 @@ from w2w.training.encoders.config import LearnConfig
 
 KS = (1, 5, 10, 20)
 FIGURES = (*(f"Recall@{k}" for k in KS), "MRR")
-SHRUNK = DecodeLimits(min_side_px=1)  # of a long picture that was shrunk, the short side may be a few pixels
-_RANKS = 1000  # of the gallery, that a reciprocal rank looks at
+SHRUNK = DecodeLimits(min_side_px=1)  # a long picture that was shrunk may be a few pixels wide
+_RANKS = 1000  # of the gallery considered for the reciprocal rank
 
 
 @dataclass(frozen=True)
 class Listing:
-    """Pairs as numbers, sorted by pair_id: products, clusters of near-duplicate pictures and categories are codes from 0, which
-    are places among their names."""
+    """Pairs as numbers, sorted by pair_id: products, clusters of near-duplicate pictures and categories are codes from 0,
+    indices into their names."""
 
     rows: pa.Table  # of table `pairs`
     products_N: np.ndarray
@@ -36,23 +36,23 @@ class Listing:
         return self.rows.num_rows
 
     def take(self, chosen_N: np.ndarray) -> "Listing":
-        """Those pairs, with the codes that they have."""
+        """These pairs, keeping their codes."""
         codes = {k: getattr(self, k)[chosen_N] for k in ("products_N", "clusters_N", "categories_N")}
         return replace(self, rows=self.rows.take(pa.array(chosen_N)), **codes)
 
     def shares(self) -> np.ndarray:
-        """Of each category, how many of the products are in it."""
+        """Each category's share of the products."""
         _, first = np.unique(self.products_N, return_index=True)
         counts = np.bincount(self.categories_N[first], minlength=len(self.names))
         return counts / counts.sum()
 
     def of_rank(self, rank: int, num_workers: int) -> "Listing":
-        """The pairs of every so many-th product: no product is in two processes."""
+        """The pairs of every ``num_workers``-th product: no product is in two processes."""
         return self.take(np.flatnonzero(self.products_N % num_workers == rank))
 
 
 def listing(rows: pa.Table, clusters: pa.Table | None = None) -> Listing:
-    """Of rows of table `pairs`. ``clusters``: image_id and cluster_id of table `duplicates`; a picture not in it is alone."""
+    """From rows of table `pairs`. ``clusters``: image_id and cluster_id of table `duplicates`; other pictures are alone."""
     rows = rows.sort_by(schema.PAIR_ID)
     images = rows.column(schema.IMAGE_ID).combine_chunks()
     if clusters is not None and clusters.num_rows:
@@ -70,7 +70,7 @@ def _coded(values) -> tuple[np.ndarray, np.ndarray]:
 @dataclass(frozen=True)
 class Row:
     """A pair: encoded pictures, or vectors. ``negatives``: the mined ones, each with its product and cluster; ``negative`` is
-    the one that a batch drew of them."""
+    the one drawn for the batch."""
 
     anchor: Any
     positive: Any
@@ -82,16 +82,16 @@ class Row:
     negative_cluster: int = -1
 
     def with_negative(self, rng: np.random.Generator) -> "Row":
-        """With one of its mined negatives; without any, its own positive, which is no negative of its own anchor."""
+        """With one of its mined negatives; without any, its own positive, which does not count as a negative of its anchor."""
         mined = self.negatives or ((self.positive, self.product, self.cluster),)
         picture, product, cluster = mined[int(rng.integers(len(mined)))]
         return replace(self, negative=picture, negative_product=product, negative_cluster=cluster)
 
 
 class PairBatches:
-    """Batches of one process: as many products, none twice, a random pair of each; all of one category, or of any.
+    """Batches of one process: distinct products with a random pair of each, all of one category or of any.
 
-    Whether it is one category, and which, is the same in every process, and so is the size.
+    Whether a batch has one category, and which, is the same in every process, and so is the size.
     """
 
     def __init__(
@@ -127,7 +127,7 @@ class PairBatches:
 
 
 def _draw(pool: np.ndarray, everything: np.ndarray, size: int, rng: np.random.Generator) -> list[int]:
-    """``size`` products of the pool; where it has fewer, others as well; where all are fewer, some again."""
+    """``size`` products of the pool; if it has fewer, others as well; if there are too few in all, repeats."""
     found = rng.permutation(pool)[:size]
     if len(found) < size:
         others = rng.permutation(np.setdiff1d(everything, found))
@@ -138,7 +138,7 @@ def _draw(pool: np.ndarray, everything: np.ndarray, size: int, rng: np.random.Ge
 
 
 def gallery(rows: Sequence[Row]) -> tuple[list[Any], list[set[int]]]:
-    """The different positives of these pairs, and the products that each of them shows."""
+    """The distinct positives of these pairs, and the products that each of them shows."""
     pictures = {id(r.positive): r.positive for r in rows}
     shown: dict[int, set[int]] = {p: set() for p in pictures}
     for r in rows:

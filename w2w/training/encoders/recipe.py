@@ -1,4 +1,4 @@
-"""Recipes of encoders: all of the network on pictures, or the head alone on vectors that are there already."""
+"""Recipes of encoders: the whole network on pictures, or the head alone on stored embeddings."""
 
 import copy
 from collections.abc import Sequence
@@ -24,13 +24,13 @@ from w2w.training.encoders.losses import Pairs, Temperature, in_chunks
 from w2w.training.encoders.pairs import SHRUNK, Row, figures, gallery, relevance
 from w2w.training.loop import parameter_groups
 
-_AT_ONCE = 64  # pictures that are looked at together where no gradient is needed
-_LOOKED_AT = 1024  # pictures whose principal components a head starts from
+_AT_ONCE = 64  # pictures per forward pass without gradients
+_LOOKED_AT = 1024  # pictures whose principal components initialise a head
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Anchors, positives and mined negatives one after the other, and what they show; -1 is unknown."""
+    """Anchors, positives and mined negatives in this order, and what they show; -1 is unknown."""
 
     inputs: torch.Tensor  # uint8 (R, S, S, 3) or float (R, D)
     products_N: torch.Tensor
@@ -52,9 +52,9 @@ class Pixels(nn.Module):
 
 
 class PairNetwork(nn.Module):
-    """What several processes share the gradients of: an encoder and the temperature. Inputs -> (vectors, temperature).
+    """The module whose gradients the processes share: an encoder and the temperature. Inputs -> (vectors, temperature).
 
-    ``pixels``: before the encoder, and a chunk at a time as it is: floats are four times as large as the pictures.
+    ``pixels``: applied before the encoder, chunk by chunk: floats are four times as large as the pictures.
     """
 
     def __init__(self, encoder: nn.Module, chunk: int, pixels: nn.Module | None = None):
@@ -70,7 +70,7 @@ class PairNetwork(nn.Module):
 
 
 class _Recipe:
-    """What both recipes share: losses, and figures on the pairs held out."""
+    """What both recipes share: losses, and figures on the held-out pairs."""
 
     network: PairNetwork
     select = "Recall@10"
@@ -92,12 +92,12 @@ class _Recipe:
         kinds = [None if v is None else v.to(device) for v in (batch.negative_products_N, batch.negative_clusters_N)]
         pairs = Pairs(a, p, batch.products_N.to(device), batch.clusters_N.to(device), n[0] if n else None, *kinds)
         parts = {plugins.short(self._config.loss): self._loss(pairs, scale, self._config)}
-        # a temperature that the loss does not use is still a parameter of every process
+        # an unused temperature is still a parameter of every process
         return parts if self._config.loss == "info_nce" else {**parts, "temperature": scale * 0}
 
     @torch.inference_mode()
     def measure(self, network: PairNetwork) -> dict[str, float]:
-        """Recall and MRR of the held-out anchors among the held-out pairs' pictures, by the weights that would be saved."""
+        """Recall and MRR of the held-out anchors among the held-out pairs' pictures, with the weights that would be saved."""
         if not self._val:
             return {}
         network = self._between(network).eval()
@@ -106,7 +106,7 @@ class _Recipe:
         return figures(relevance(anchors_QD, gallery_GD, [r.product for r in self._val], self._shown))
 
     def _between(self, network: PairNetwork) -> PairNetwork:
-        """The network as it is kept: ``interpolate`` of the way from the weights at the start to these."""
+        """The network to keep: interpolated from the starting weights to the current ones by ``interpolate``."""
         if self._start is None:
             return network
         between, share = copy.deepcopy(network), self._config.interpolate
@@ -125,7 +125,7 @@ class _Recipe:
         return torch.cat(found).cpu().numpy()
 
     def _plain(self, value) -> np.ndarray:
-        """An anchor or positive as the network sees it when it works."""
+        """An anchor or positive as at inference."""
         return value
 
 
@@ -139,13 +139,13 @@ def _batch(inputs: Sequence[np.ndarray], rows: Sequence[Row]) -> Batch:
 
 
 def _inputs_of(rows: Sequence[Row]) -> list:
-    """Anchors, positives and, where negatives are mined, one a pair."""
+    """Anchors, positives and, if negatives are mined, one per pair."""
     found = [[r.anchor for r in rows], [r.positive for r in rows], [r.negative for r in rows]]
     return [v for part in found[: 2 if rows[0].negative is None else 3] for v in part]
 
 
 class HeadRecipe(_Recipe):
-    """The head learns on unit vectors, float32 (D,), of the source's encoder; saved is that encoder with the head."""
+    """Trains the head on unit vectors, float32 (D,), of the source's encoder; saves that encoder with the head."""
 
     def __init__(self, config: LearnConfig, source: Source, examples: Sequence[Row], val: Sequence[Row], seed: int):
         torch.manual_seed(seed)
@@ -168,7 +168,7 @@ class HeadRecipe(_Recipe):
 
 
 class EncoderRecipe(_Recipe):
-    """Backbone and head learn on encoded pictures. A source that has a head already goes on with it."""
+    """Trains backbone and head on encoded pictures. The head of a source that has one is trained further."""
 
     def __init__(self, config: LearnConfig, source: Source, examples: Sequence[Row], val: Sequence[Row], seed: int):
         torch.manual_seed(seed)
@@ -216,7 +216,7 @@ class EncoderRecipe(_Recipe):
         network.train()
         for part in network.modules():
             if isinstance(part, nn.modules.batchnorm._BatchNorm):
-                part.eval()  # batches of one category have other statistics than what comes later
+                part.eval()  # batches of one category have other statistics than the data at inference
 
     def save(self, network: PairNetwork, folder: Path) -> None:
         saved.save(folder, self._between(network).encoder.cpu(), self._blueprint, self._input, "")
@@ -247,7 +247,7 @@ def _starts_from_features(config: LearnConfig) -> bool:
 
 
 def _is_swin(source: Source, config: LearnConfig) -> bool:
-    """Whether the published form of a Swin with one linear layer can hold what is trained."""
+    """Whether the published form of a Swin with one linear layer can hold the trained network."""
     backbone = source.blueprint
     return len(config.head.dims) == 1 and backbone["library"] == "transformers" and backbone["config"]["model_type"] == "swin"
 
@@ -255,7 +255,7 @@ def _is_swin(source: Source, config: LearnConfig) -> bool:
 def _trained_input(source: Source, config: LearnConfig) -> Input:
     shape = source.input
     if source.blueprint["library"] != "w2w" and _is_swin(source, config):
-        return Input(shape.size_px, shape.size_px, "squash", "bilinear", shape.mean, shape.std)  # as the published one sees
+        return Input(shape.size_px, shape.size_px, "squash", "bilinear", shape.mean, shape.std)  # as published
     return shape
 
 
@@ -271,7 +271,7 @@ def _freeze(backbone: nn.Module, names: Sequence[str]) -> None:
 
 
 def _keep_few_activations(backbone: nn.Module) -> None:
-    """Gradient checkpointing by the library's own switch, of the kind that DDP can see through."""
+    """Gradient checkpointing by the library's own switch, in the variant that works with DDP."""
     inner = getattr(backbone, "model", backbone)
     if hasattr(inner, "gradient_checkpointing_enable"):
         inner.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
@@ -281,4 +281,4 @@ def _keep_few_activations(backbone: nn.Module) -> None:
         set_reentrant_ckpt(False)
         backbone.set_grad_checkpointing(True)
     else:
-        raise UsageError("learn.checkpointing: this backbone cannot: leave it off, or use learn.chunk")
+        raise UsageError("learn.checkpointing: not supported by this backbone: leave it off, or use learn.chunk")

@@ -1,4 +1,4 @@
-"""Training on a folder in LookBook's layout. Plain values, read without importing torch."""
+"""Options for training on a folder in LookBook's layout. Plain values, read without importing torch."""
 
 from dataclasses import dataclass, field
 
@@ -35,6 +35,6 @@ class LookbookConfig:
             if getattr(self, name) < least:
                 raise UsageError(f"lookbook.{name}={getattr(self, name)}: must be at least {least}")
         if not 0 < self.test_share < 1 or not 0 <= self.val_share < 1:
-            raise UsageError("lookbook.test_share and lookbook.val_share: shares below 1, and some must be left for the test")
+            raise UsageError("lookbook.test_share and lookbook.val_share: shares below 1, with some products left for the test")
         if not self.galleries or min(self.galleries) < 2:
             raise UsageError(f"lookbook.galleries={self.galleries}: one number of products or several, each at least 2")

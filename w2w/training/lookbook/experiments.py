@@ -1,6 +1,6 @@
 """The experiments of "Clothing Recommendation" (R. R. Premkumar), section 3, for any model that scores products for a photo.
 
-1: is this the product that is worn? 2: which of N products is worn? 3: the same with pictures that were drawn from the photos.
+1: is this the product that is worn? 2: which of N products is worn? 3: the same with pictures generated from the photos.
 """
 
 from collections.abc import Callable, Sequence
@@ -27,10 +27,10 @@ class Pairs:
 
 
 def make_pairs(products: Sequence[Product], each: int, rng: np.random.Generator) -> Pairs:
-    """``each`` right and as many wrong pairs a product (the seed: 10): its picture with photos of it, and with photos of other
-    products. A product with fewer photos makes fewer pairs of both kinds."""
+    """``each`` positive and as many negative pairs per product (the seed: 10): its picture with photos of it, and with photos
+    of other products. A product with fewer photos makes fewer pairs of both kinds."""
     if len(products) < 2:
-        raise UsageError("one product alone makes no wrong pair")
+        raise UsageError("a single product makes no negative pair")
     clean, worn, same = [], [], []
     for number, product in enumerate(products):
         chosen = rng.permutation(len(product.worn))[:each]
@@ -43,7 +43,7 @@ def make_pairs(products: Sequence[Product], each: int, rng: np.random.Generator)
 
 
 def experiment_1(probabilities_P: np.ndarray, same_P: np.ndarray) -> dict[str, float]:
-    """Precision, recall, F1, accuracy and the confusion matrix of calling a pair the same from .5 on."""
+    """Precision, recall, F1, accuracy and confusion matrix of pairs, positive from .5 on."""
     said = probabilities_P >= 0.5
     tp, fp = int((said & same_P).sum()), int((said & ~same_P).sum())
     fn, tn = int((~said & same_P).sum()), int((~said & ~same_P).sum())
@@ -70,8 +70,8 @@ def make_gallery(products: Sequence[Product], size: int, rng: np.random.Generato
 
 
 def hits(scores_NN: np.ndarray, k: int) -> np.ndarray:
-    """Of each photo (row), whether its product (the same column) is among the k that score best, (N,). Products that tie with
-    it stand before it as often as after it: a constant score is worth k / N."""
+    """For each photo (row), whether its product (the same column) is among the k that score best, (N,). Tied products rank
+    before it as often as after it: a constant score is worth k / N."""
     own_N1 = np.diagonal(scores_NN)[:, None]
     before_N = (scores_NN > own_N1).sum(axis=1)
     ties_N = (scores_NN == own_N1).sum(axis=1)
@@ -89,8 +89,8 @@ def drawing_scores(
     worn_NHWC: np.ndarray,
     products_NHWC: np.ndarray,
 ) -> np.ndarray:
-    """(N, N): ``draw`` makes of each photo a picture of the product, which is compared with the products' own by ``vectors``
-    (unit length). Pictures are uint8."""
+    """(N, N): ``draw`` generates a picture of the product from each photo, which is compared with the products' own by
+    ``vectors`` (unit length). Pictures are uint8."""
     return vectors(draw(worn_NHWC)) @ vectors(products_NHWC).T
 
 
@@ -101,12 +101,12 @@ def experiment_3(
     products_NHWC: np.ndarray,
     ks: Sequence[int] = KS,
 ) -> dict[int, float]:
-    """The products nearest to what was drawn of a photo, ranked as in experiment 2."""
+    """The products nearest to the picture generated from a photo, ranked as in experiment 2."""
     return experiment_2(drawing_scores(draw, vectors, worn_NHWC, products_NHWC), ks)
 
 
 def pixel_vectors(pictures_NHWC: np.ndarray) -> np.ndarray:
-    """The pixels themselves as unit vectors, without their mean: what a picture is worth without an encoder."""
+    """The pixels themselves as unit vectors, mean removed: the baseline without an encoder."""
     flat = pictures_NHWC.reshape(len(pictures_NHWC), -1).astype(np.float32)
     flat = flat - flat.mean(axis=1, keepdims=True)
     return flat / np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1e-9)

@@ -1,4 +1,4 @@
-"""Training on a folder in LookBook's layout, and the experiments of "Clothing Recommendation" on what came of it."""
+"""Training on a folder in LookBook's layout, and the experiments of "Clothing Recommendation" on the result."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -46,12 +46,12 @@ CARDS = {
     SIAMESE: ("Siamese network", "Tells whether a product is the one that is worn in a photo (R. R. Premkumar, section 2.2)."),
     PIXELDTGAN: ("PixelDTGAN", "Draws the product that is worn in a photo (Yoo et al. 2016), 64 x 64 pixels."),
 }
-_SEED = 0  # of the pairs and galleries of the test, and of the intervals
+_SEED = 0  # of the test's pairs and galleries, and of the intervals
 _AT_ONCE, _SHOWN, _SHOWN_PX = 64, 8, 100
 _REPORT = 'The report ("Clothing Recommendation")'
 _NOTE = (
-    "Beside it stand the figures that the report printed of LookBook's products; they compare with those here only where the "
-    "data are the same. Photos and products of the test were not in training."
+    "Beside it are the figures that the report printed for LookBook's products; they are comparable only if the data are the "
+    "same. Photos and products of the test were not in training."
 )
 
 
@@ -61,21 +61,21 @@ class Lookbook:
 
     config: LookbookConfig
     limit: int | None  # products
-    holds_out: bool  # whether some of the training products choose the step that is kept
+    holds_out: bool  # whether some of the training products are held out for model selection
 
     def read(self) -> tuple[list[Product], list[Product], list[Product]]:
-        """(train, val, test). Raises UsageError where there are too few."""
+        """(train, val, test). Raises UsageError if there are too few."""
         products = read_products(Path(storage.absolute(self.config.path)), self.config.least_worn)[: self.limit]
         return splits(products, self.config.test_share, self.config.val_share if self.holds_out else 0.0)
 
     def digest(self) -> str:
-        """Of the products that are trained on and held out, and of all in their pictures' files."""
+        """Digest of the training and held-out products, and of all of their picture files."""
         files = ((p.product, f) for part in self.read()[:2] for p in part for f in (p.clean, *p.worn))
         return ids.digest_rows((product, Path(f).name, file_sha256(f)) for product, f in files)
 
 
 def published(recipe: str, num_products: int, batch: int, loop: LoopConfig) -> LoopConfig:
-    """The report's own settings for so many products. Raises UsageError for a recipe that has none."""
+    """The report's own settings for this many products. Raises UsageError for a recipe that has none."""
     from w2w.training.lookbook.siamese import as_published
 
     if recipe != SIAMESE:
@@ -84,7 +84,7 @@ def published(recipe: str, num_products: int, batch: int, loop: LoopConfig) -> L
 
 
 def make_training(recipe: str, data: Lookbook, loop: LoopConfig, rank: int, num_workers: int) -> "Training":
-    """What one worker trains (a Training): its share of the pairs or products; the first one measures those held out."""
+    """What one worker trains (a Training): its share of the pairs or products; the first one also validates."""
     from w2w.training.lookbook.pixeldtgan import GanRecipe
     from w2w.training.lookbook.siamese import PAIRS_EACH, SiameseRecipe
     from w2w.training.loop import Training
@@ -108,8 +108,8 @@ def measure(
     history: Sequence[dict],
     facts: Mapping[str, object],
 ) -> dict[str, Any]:
-    """Experiments 1 and 2 of a Siamese network, or 3 of PixelDTGAN, on the test products; ``encoder`` does 2 beside it. Writes
-    metrics.json and report.html; returns fields of the job's result."""
+    """Runs experiments 1 and 2 for a Siamese network, or 3 for PixelDTGAN, on the test products; ``encoder`` runs 2 for
+    comparison. Writes metrics.json and report.html; returns fields of the job's result."""
     found = run_task(_judge_siamese if recipe == SIAMESE else _judge_gan, data, encoder, model, title="measure")
     rows = [{"experiment": name} | row for name, rows in (("pairs", found.pairs), ("top", found.top)) for row in rows]
     storage.write_bytes(str(out / "metrics.json"), json.dumps(rows, indent=1).encode())
@@ -187,7 +187,7 @@ def _tops(test: Sequence[Product], sizes: Sequence[int], scorers: Mapping[str, C
 
 
 def _shown(gallery: Pairs, scores_NN: np.ndarray) -> list[tuple[np.ndarray, list[tuple[np.ndarray, bool]]]]:
-    """The first photos, each with the five products that score best and whether each is the right one."""
+    """The first photos, each with the five products that score best and whether each is correct."""
     pictures = Pictures(_SHOWN_PX)
     shown = []
     for row in range(min(_SHOWN, len(scores_NN))):
@@ -198,7 +198,7 @@ def _shown(gallery: Pairs, scores_NN: np.ndarray) -> list[tuple[np.ndarray, list
 
 
 def _file_vectors(config: EncoderConfig) -> Callable[[Sequence[str]], np.ndarray]:
-    """Vectors of pictures in files. Each file is read once."""
+    """Vectors of picture files, each read once."""
     vectors, kept = _array_vectors(config), {}
 
     def read(file: str) -> np.ndarray:
@@ -233,5 +233,5 @@ def _charts(history: Sequence[dict]) -> dict[str, list[Curve]]:
     losses, values = (history[0]["losses"] if history else {}), (measured[0]["val"] if measured else {})
     return {
         "Loss": [Curve(n, [(h["step"], h["losses"][n]) for h in history]) for n in losses],
-        "On the products held out": [Curve(m, [(h["step"], h["val"][m]) for h in measured]) for m in values],
+        "On the held-out products": [Curve(m, [(h["step"], h["val"][m]) for h in measured]) for m in values],
     }

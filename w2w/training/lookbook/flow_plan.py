@@ -17,7 +17,7 @@ from w2w.training.flow import OF_DATA, check_loop, check_unpublished
 from w2w.training.lookbook import flow
 from w2w.training.lookbook.config import LookbookConfig
 
-if TYPE_CHECKING:  # torch costs the driver seconds
+if TYPE_CHECKING:  # importing torch costs the driver seconds
     from w2w.training.loop import Training
 
 
@@ -43,7 +43,7 @@ class LookbookPlan:
         limit: int | None,
         published: bool,
     ) -> "LookbookPlan":
-        """Raises UsageError where the folder has too few products."""
+        """Raises UsageError if the folder has too few products."""
         if not lookbook.path:
             raise UsageError(f"--recipe={recipe}: needs --lookbook.path, a folder in LookBook's layout")
         data = flow.Lookbook(lookbook, limit, holds_out=not published)
@@ -55,7 +55,7 @@ class LookbookPlan:
             check_unpublished(train)
             train = flow.published(recipe, count, lookbook.batch * workers.num_workers, train)
         check_loop(train, flow.SELECTS[recipe], workers)
-        try_encoder(encoder)  # it is measured beside: say at once what is wrong with it
+        try_encoder(encoder)  # it is evaluated for comparison: report its faults at once
         found = {"source": storage.absolute(lookbook.path), "examples": {name: len(part) for name, part in parts.items()}}
         total = sum(map(len, parts.values()))
         return cls(recipe, data, train, encoder, found, Counts(total, total))

@@ -1,4 +1,4 @@
-"""The experiments of "Clothing Recommendation" on a network: pairs told apart, products found, and what it looks like."""
+"""The page of the experiments of "Clothing Recommendation" on a network: pairs classified, products retrieved, and examples."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,9 +12,9 @@ from w2w.training.page import Curve, charts
 
 @dataclass(frozen=True)
 class Found:
-    """``pairs``: rows of experiment 1, by ``of``: precision, recall, F1, accuracy and, where known, the confusion matrix.
-    ``top``: rows of experiments 2 and 3: of, products, k, value and, where known, ci_low and ci_high. ``shown``: photos, each
-    with the products that score best and whether they are right; ``drawn``: what was drawn of these photos."""
+    """``pairs``: rows of experiment 1, by ``of``: precision, recall, F1, accuracy and, if known, the confusion matrix. ``top``:
+    rows of experiments 2 and 3: of, products, k, value and, if known, ci_low and ci_high. ``shown``: photos, each with the
+    best-scoring products and whether they are correct; ``drawn``: the pictures generated from these photos."""
 
     pairs: Sequence[Mapping]
     top: Sequence[Mapping]

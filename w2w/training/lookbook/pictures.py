@@ -1,4 +1,4 @@
-"""A folder in LookBook's layout: which products it has, who wears them, and the pictures, small enough to keep."""
+"""A folder in LookBook's layout: its products, who wears them, and the pictures, small enough to keep in memory."""
 
 import os
 from collections import defaultdict
@@ -24,9 +24,9 @@ class Product:
 
 
 def read_products(folder: Path, least_worn: int = 10) -> list[Product]:
-    """Products with a picture alone and at least ``least_worn`` worn, by number; from the folder's ``data`` where it has that.
+    """Products with a picture alone and at least ``least_worn`` worn, by number; from the folder's ``data`` if it has that.
 
-    Raises UsageError where the folder or such products are not there, or a file is named otherwise.
+    Raises UsageError if the folder or such products are missing, or a file has another kind of name.
     """
     folder = folder / "data" if os.path.isdir(folder / "data") else folder
     if not os.path.isdir(folder):
@@ -46,7 +46,7 @@ def read_products(folder: Path, least_worn: int = 10) -> list[Product]:
 
 
 def split_products(products: Sequence[Product], num_test: int, seed: int) -> tuple[list[Product], list[Product]]:
-    """(train, test): ``num_test`` products drawn for the test; no product is in both."""
+    """(train, test), disjoint: ``num_test`` products drawn for the test."""
     if not 0 < num_test < len(products):
         raise UsageError(f"lookbook.num_test={num_test}: of {len(products)} products some must be left to train on")
     order = np.random.default_rng(seed).permutation(len(products))
@@ -56,9 +56,9 @@ def split_products(products: Sequence[Product], num_test: int, seed: int) -> tup
 def splits(
     products: Sequence[Product], test_share: float, val_share: float
 ) -> tuple[list[Product], list[Product], list[Product]]:
-    """(train, val, test), no product in two. ``val_share`` is of what is not for the test; one product alone is not held out.
+    """(train, val, test), disjoint. ``val_share`` is of what is not for the test; a single product is not held out.
 
-    Raises UsageError where fewer than two would be left for the test or to train on.
+    Raises UsageError if fewer than two would be left for the test or for training.
     """
     num_test = round(test_share * len(products))
     num_val = round(val_share * (len(products) - num_test))
@@ -73,14 +73,14 @@ def splits(
 
 
 class Pictures:
-    """Decoded pictures of one size, squashed to a square as the seed does. Keeps ``most`` of them: 30 KB each at 100 px."""
+    """Decoded pictures of one size, squashed to a square as in the seed. Keeps ``most`` of them: 30 KB each at 100 px."""
 
     def __init__(self, side_px: int, most: int = 30_000):
         self._side_px, self._most = side_px, most
         self._kept: dict[str, np.ndarray] = {}
 
     def read(self, files: Sequence[str]) -> np.ndarray:
-        """uint8 (N, side, side, 3). Raises UsageError for one that is no picture."""
+        """uint8 (N, side, side, 3). Raises UsageError for a file that is not a picture."""
         return np.stack([self._one(file) for file in files])
 
     def _one(self, file: str) -> np.ndarray:
@@ -95,7 +95,7 @@ class Pictures:
         return picture
 
     def add(self, name: str, data: bytes) -> None:
-        """Keeps a picture that is no file, under a name for ``read``. Raises Reject as ``decode`` does."""
+        """Keeps a picture that is not a file, under a name for ``read``. Raises Reject as ``decode`` does."""
         self._kept[name] = self._fitted(data)
 
     def _fitted(self, data: bytes) -> np.ndarray:

@@ -13,12 +13,12 @@ from w2w.models.siamese import to_input
 from w2w.training.lookbook.experiments import KS, experiment_3, make_gallery, pixel_vectors
 from w2w.training.lookbook.pictures import Pictures, Product
 
-_SHARES = {"converter": 1.0, "real": 2 / 3, "domain": 2 / 3}  # critics learn slower: the code of Yoo et al. takes 1/2 and 1/3
-_BETAS = (0.5, 0.999)  # of Adam, as in DCGAN, whose layers these are
+_SHARES = {"converter": 1.0, "real": 2 / 3, "domain": 2 / 3}  # critics learn slower: the code of Yoo et al. uses 1/2 and 1/3
+_BETAS = (0.5, 0.999)  # of Adam, as in DCGAN, the source of these layers
 
 
 class GanRecipe:
-    """Rows are numbers of ``train``'s products. Measured by experiment 3 over ``val``, by pixels."""
+    """Rows are numbers of ``train``'s products. Evaluated by experiment 3 over ``val``, by pixels."""
 
     select = "Recall@10"
 
@@ -30,7 +30,7 @@ class GanRecipe:
         seed: int = 0,
     ):
         if len(train) < 2:
-            raise UsageError("one product alone has no other to be told from")
+            raise UsageError("a single product has no other to compare with")
         torch.manual_seed(seed)
         self.network = PixelDTGan(config)
         self._train, self._pictures = train, Pictures(SIDE_PX)
@@ -82,7 +82,7 @@ def signed(pictures_NHWC: np.ndarray) -> torch.Tensor:
 
 
 def drawn(network: PixelDTGan, worn_NHWC: np.ndarray, batch: int = 256) -> np.ndarray:
-    """uint8 photos (N, 64, 64, 3) -> uint8 pictures of what is worn in them."""
+    """uint8 photos (N, 64, 64, 3) -> uint8 pictures of the product worn in them."""
     device = next(network.parameters()).device
     network.eval()
     found = [np.empty((0, *worn_NHWC.shape[1:]), np.uint8)]

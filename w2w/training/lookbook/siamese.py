@@ -13,11 +13,11 @@ from w2w.training.lookbook.experiments import KS, Pairs, experiment_1, experimen
 from w2w.training.lookbook.pictures import Pictures, Product
 from w2w.training.loop import parameter_groups
 
-PAIRS_EACH = 10  # right and wrong ones of each product, as in the seed
+PAIRS_EACH = 10  # positive and negative ones per product, as in the seed
 
 
 def as_published(num_products: int, batch: int, epochs: int = 15, seed: int = 0) -> LoopConfig:
-    """The report's settings: SGD .05, 15 epochs over 20 pairs a product, the last weights kept. It names no batch size."""
+    """The report's settings: SGD .05, 15 epochs over 20 pairs per product, the last weights kept. It gives no batch size."""
     epoch = max(1, 2 * PAIRS_EACH * num_products // batch)
     steps = epochs * epoch
     return LoopConfig(
@@ -36,7 +36,7 @@ def as_published(num_products: int, batch: int, epochs: int = 15, seed: int = 0)
 
 
 class SiameseRecipe:
-    """``train`` and ``val``: products, none in both. Measured by experiment 1, and by experiment 2 over all of ``val``."""
+    """``train`` and ``val``: disjoint products. Evaluated by experiment 1, and by experiment 2 over all of ``val``."""
 
     select = "accuracy"
 
@@ -76,7 +76,7 @@ class SiameseRecipe:
 
 
 def pair_probabilities(network: Siamese, pictures: Pictures, pairs: Pairs) -> np.ndarray:
-    """(P,). Every file is read and seen once, however many pairs it is in."""
+    """(P,). Every file is read and encoded once, however many pairs it is in."""
     products, worn = (_seen(network, pictures, side) for side in (pairs.products, pairs.worn))
     return _probabilities(network, (products * worn).sum(axis=1))
 

@@ -1,15 +1,15 @@
-"""Outfits as arrays: what scorers of outfits are trained and measured on."""
+"""Outfits as arrays: training and test data of outfit scorers."""
 
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-WORN = -1  # in ``modified_of``: nobody changed it
+WORN = -1  # in ``modified_of``: not modified
 
 
 @dataclass(frozen=True)
 class Outfits:
-    """O outfits of at most S items. The items' vectors are kept once, however many outfits they are in.
+    """O outfits of at most S items. The items' vectors are stored once, however many outfits they are in.
 
     ``vectors_ND`` float32; ``items_OS`` row of each item's vector, ``slots_OS`` number of its slot in ``slots``, both -1 after
     the last; ``modified_of_O`` row of the outfit that it was made of, or WORN.
@@ -26,7 +26,7 @@ class Outfits:
 
     @property
     def worn(self) -> np.ndarray:
-        """Rows of the outfits that were worn."""
+        """Rows of the worn outfits."""
         return np.flatnonzero(self.modified_of_O == WORN)
 
     @property
@@ -35,7 +35,7 @@ class Outfits:
         return np.flatnonzero(self.modified_of_O != WORN)
 
     def among(self, kept_O: np.ndarray) -> "Outfits":
-        """Those outfits, bool (O,). A modified outfit whose worn one is not among them goes too."""
+        """A subset of the outfits, bool (O,). Modified outfits whose worn one is not in it are dropped too."""
         kept_O = kept_O & ((self.modified_of_O == WORN) | kept_O[self.modified_of_O])
         place_O = np.cumsum(kept_O) - 1
         of_O = np.where(self.modified_of_O == WORN, WORN, place_O[self.modified_of_O])
@@ -57,8 +57,8 @@ def modified_by_worn(outfits: Outfits) -> tuple[np.ndarray, np.ndarray]:
 
 @dataclass(frozen=True)
 class Questions:
-    """Q questions to fill in the blank with A answers each, written out as outfits: ``items_QAS`` and ``slots_QAS`` as in
-    ``Outfits``, ``right_Q`` the place of the right answer. An answer that is not there has no item at all."""
+    """Q fill-in-the-blank questions with A answers each, written out as outfits: ``items_QAS`` and ``slots_QAS`` as in
+    ``Outfits``, ``right_Q`` the position of the right answer. A missing answer has no items at all."""
 
     items_QAS: np.ndarray
     slots_QAS: np.ndarray
@@ -69,9 +69,8 @@ class Questions:
 
 
 def blanks(outfits: Outfits, num_answers: int, rng: np.random.Generator) -> Questions:
-    """One question for each worn outfit: an item of it is asked for. The wrong answers are different items of the same slot of
-    other worn outfits; the right one stands anywhere. An outfit for which there are too few wrong ones makes no question.
-    """
+    """One question per worn outfit: which item fills its blank. The wrong answers are distinct items of the same slot from
+    other worn outfits; the right one is at a random position. Outfits with too few wrong answers make no question."""
     items, slots = outfits.items_OS[outfits.worn], outfits.slots_OS[outfits.worn]
     stock = {s: np.unique(items[slots == s]) for s in range(len(outfits.slots))}
     made_items, made_slots, right = [], [], []

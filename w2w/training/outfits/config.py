@@ -1,4 +1,4 @@
-"""How a scorer of outfits is trained. Plain values, read without importing torch."""
+"""Training options of outfit scorers. Plain values, read without importing torch."""
 
 from dataclasses import dataclass, field, replace
 
@@ -54,12 +54,12 @@ class OutfitsConfig:
 
     @property
     def network(self) -> ScorerConfig:
-        """The network that the loss is of."""
+        """The network that the loss belongs to."""
         return replace(self.scorer, kind=WHAT2WEAR) if self.loss == WHAT2WEAR else self.scorer
 
 
 def as_published(num_worn: int, seed: int = 0, hinge: str = BATCH) -> tuple[OutfitsConfig, LoopConfig]:
-    """What2Wear's own settings for so many worn outfits: Adam 1e-3 with decay 1e-4, halved every 6 of 30 epochs, batches of 8
+    """What2Wear's own settings for this many worn outfits: Adam 1e-3 with decay 1e-4, halved every 6 of 30 epochs, batches of 8
     (configs/train.yaml), the last weights kept."""
     epoch = max(1, num_worn // _PUBLISHED_BATCH)
     loop = LoopConfig(

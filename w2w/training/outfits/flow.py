@@ -1,4 +1,4 @@
-"""Outfits and questions out of the store as arrays, with the vectors of their items. All of it in the driver or one worker."""
+"""Outfits and questions from the store as arrays, with their items' vectors. All of it in the driver or one worker."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -27,11 +27,11 @@ def read_outfits(
     most_bytes: int = _MOST_BYTES,
     versions: Mapping[str, int] = MappingProxyType({}),
 ) -> tuple[dict[str, Outfits], int]:
-    """The outfits of each split, and how many were left out since an item has no vector of ``model_version``. ``versions``: of
-    the tables by name, else the newest.
+    """The outfits of each split, and the number left out because an item has no vector of ``model_version``. ``versions``: of
+    the tables by name, otherwise the newest.
 
-    The table is read in batches. Held are the vectors, 4 bytes a number and once for each item, 16 bytes for each item of an
-    outfit, and the ids while they are read. Raises UsageError where the vectors would be more than ``most_bytes``.
+    The table is read in batches. Memory: the vectors, 4 bytes per number and once per item, 16 bytes per item of an outfit, and
+    the ids during reading. Raises UsageError if the vectors would exceed ``most_bytes``.
     """
     need_table(store, schema.OUTFITS, "compose")
     need_table(store, schema.EMBEDDINGS, "embed")
@@ -62,8 +62,8 @@ def read_blanks(
     split: str,
     versions: Mapping[str, int] = MappingProxyType({}),
 ) -> tuple[Outfits, Questions]:
-    """The questions to fill in the blank of a split, and ``outfits`` with the vectors of their items added. A question of which
-    an item has no vector is left out."""
+    """The fill-in-the-blank questions of a split, and ``outfits`` with the vectors of their items added. Questions with an item
+    without a vector are left out."""
     need_table(store, schema.QUESTIONS, "convert")
     given, answers, right = _Items(outfits.slots), _Items(outfits.slots), []
     columns = [schema.KIND, schema.ITEMS, schema.ANSWERS, schema.RIGHT, schema.SPLIT]
@@ -91,7 +91,7 @@ def read_blanks(
 def _written_out(
     items_QS: np.ndarray, slots_QS: np.ndarray, answers_QA: np.ndarray, answer_slots_QA: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(items (Q, A, S + 1), slots, bool (Q,)): the outfit that each answer makes, and whether all its items have vectors."""
+    """(items (Q, A, S + 1), slots, bool (Q,)): the outfit that each answer completes, and whether all items have vectors."""
     shape = (*answers_QA.shape, items_QS.shape[1])
     items_QAS = np.concatenate([np.broadcast_to(items_QS[:, None], shape), answers_QA[:, :, None]], axis=2)
     slots_QAS = np.concatenate([np.broadcast_to(slots_QS[:, None], shape), answer_slots_QA[:, :, None]], axis=2)
@@ -102,8 +102,8 @@ def _written_out(
 
 @dataclass(frozen=True)
 class Asked:
-    """Questions of one split by id: Q to fill in the blank, and whether B outfits go together. ``outfits`` has the
-    vectors and slots, and no outfit. ``left_out``: questions of which an item has no vector."""
+    """Questions of one split by id: Q fill-in-the-blank, and B compatibility outfits. ``outfits`` has the vectors and slots,
+    and no outfit. ``left_out``: questions with an item without a vector."""
 
     outfits: Outfits
     blanks: Questions
@@ -116,8 +116,8 @@ class Asked:
 
 
 def read_questions(store: str, model_version: str, source: str, split: str, slots: tuple[str, ...] | None = None) -> Asked:
-    """All that table `questions` asks of a source and split. ``slots``: what a scorer knows; default: what is asked for.
-    Raises UsageError where there is no question, for a slot that the scorer does not know, and for want of vectors."""
+    """All questions in table `questions` of a source and split. ``slots``: those known to the scorer; default: those in the
+    questions. Raises UsageError if there is no question, for a slot unknown to the scorer, and for missing vectors."""
     need_table(store, schema.QUESTIONS, "convert")
     need_table(store, schema.EMBEDDINGS, "embed")
     columns = [schema.QUESTION_ID, schema.KIND, schema.ITEMS, schema.ANSWERS, schema.RIGHT, schema.SPLIT]
@@ -163,7 +163,7 @@ def read_questions(store: str, model_version: str, source: str, split: str, slot
 
 
 class _Items:
-    """Lists of items, read batch by batch, as numbers of their ids and slots."""
+    """Lists of items, read in batches, as numbers of their ids and slots."""
 
     def __init__(self, slots: tuple[str, ...] = SLOTS):
         self._known = list(slots)
@@ -189,7 +189,7 @@ class _Items:
         return pa.chunked_array(self._ids, pa.string())
 
     def padded(self, row_of_item: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """(items (O, S), slots (O, S)), -1 after the last. Items of three slots stand in the order of SLOTS."""
+        """(items (O, S), slots (O, S)), -1 after the last. With three slots, items are in the order of SLOTS."""
         lengths = np.concatenate([np.empty(0, np.int64), *self._lengths])
         slots = np.concatenate([np.empty(0, np.int64), *self._slots])
         owner = np.repeat(np.arange(len(lengths)), lengths)
@@ -211,7 +211,7 @@ def _batches(
 def _vectors(
     store: str, model_version: str, item_ids: pa.ChunkedArray, most_bytes: int, versions: Mapping[str, int]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(vectors (N, D), the row of each item's vector, -1 where it has none). Each different item is read once."""
+    """(vectors (N, D), the row of each item's vector, -1 if it has none). Each distinct item is read once."""
     different = pc.unique(item_ids)
     place = pc.index_in(item_ids, different).to_numpy().astype(np.int64)
     row_of = np.full(len(different), -1, np.int64)

@@ -15,7 +15,7 @@ from w2w.training.flow import OF_DATA, check_loop, check_unpublished
 from w2w.training.outfits import flow_results
 from w2w.training.outfits.config import OUTFITS, OutfitsConfig
 
-if TYPE_CHECKING:  # torch costs the driver seconds
+if TYPE_CHECKING:  # importing torch costs the driver seconds
     from w2w.training.loop import Training
 
 
@@ -43,7 +43,7 @@ class OutfitPlan:
         limit: int | None,
         published: bool,
     ) -> "OutfitPlan":
-        """Raises UsageError where the outfits or their vectors are not there, or the network does not fit them."""
+        """Raises UsageError if the outfits or their vectors are missing, or the network does not fit them."""
         table, found, rows, num_worn, digest = flow_results.outfit_table(
             store, encoder, sources, limit, outfits, workers.num_workers
         )
@@ -69,7 +69,7 @@ class OutfitPlan:
 
     def card(self, facts: Mapping[str, str], figures: Mapping[str, str], git_revision: str | None) -> str:
         name = self.table.encoder.name
-        what = [f"Scores outfits by the vectors that {name} gives of their items; network: {self.outfits.network.kind}."]
+        what = [f"Scores outfits by the embeddings of their items by {name}; network: {self.outfits.network.kind}."]
         licence = f"Weights: trained from scratch on vectors of {name}, whose licence its card states. {OF_DATA}"
         settings = {"outfits": self.outfits, "train": self.loop}
         return model_card("Scorer of outfits", what, facts, figures, licence, settings, git_revision)

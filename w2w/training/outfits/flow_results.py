@@ -1,4 +1,4 @@
-"""Training a scorer of outfits and measuring it: where tables `outfits` and `questions`, the recipe and Ray meet."""
+"""Training and evaluating an outfit scorer from tables `outfits` and `questions`, on Ray."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -30,33 +30,33 @@ if TYPE_CHECKING:
 
 TRAIN, VAL, TEST = "train", "val", "test"
 SELECTS = ("AUC", "FITB")
-_SEED = 0  # of the questions that are drawn for the test, and of the intervals
-_TOLD_APART = 2  # worn outfits of a worker, at least
-_THREE = 3  # slots of outfits whose cosines can be compared
+_SEED = 0  # of the questions drawn for the test, and of the intervals
+_TOLD_APART = 2  # minimum number of worn outfits per worker
+_THREE = 3  # number of slots at which cosines of outfits are comparable
 _PUBLISHED = (
     "The published loss only raises similarities: relu(1 - s) of worn and relu(.7 - s) of modified outfits, s being cosine / "
-    "temperature, both fall as a similarity rises, and no term falls as one sinks. With a temperature of .07 both are zero as "
+    "temperature, both fall as a similarity rises, and no term falls as one drops. With a temperature of .07 both are zero as "
     "soon as cosines are above .07."
 )
 _THRESHOLDS = (
-    "Told apart: a worn outfit is right when its similarity reaches the threshold, a modified one when it stays below. "
-    "What2Wear's table counts a modified outfit as right when it reaches the threshold too."
+    "Told apart: a worn outfit is correct when its similarity reaches the threshold, a modified one when it stays below. "
+    "What2Wear's table counts a modified outfit as correct when it reaches the threshold too."
 )
 
 
 @dataclass(frozen=True)
 class OutfitTable:
-    """Outfits of one source, with the vectors that an encoder gave of their items."""
+    """Outfits of one source, with their items' vectors from one encoder."""
 
     store: str
     encoder: EncoderConfig
     source: str
     limit: int | None  # worn outfits to train on
-    asked: bool  # whether table `questions` asks about them
-    versions: dict[str, int]  # of the tables: every worker reads the same
+    asked: bool  # whether table `questions` has questions about them
+    versions: dict[str, int]  # of the tables, so that every worker reads the same
 
     def read(self) -> tuple[dict[str, Outfits], int]:
-        """Outfits by split, and how many lack a vector."""
+        """Outfits by split, and the number without vectors."""
         splits, left_out = read_outfits(self.store, model_version(self.encoder), self.source, versions=self.versions)
         if self.limit and TRAIN in splits:
             made = splits[TRAIN]
@@ -65,7 +65,8 @@ class OutfitTable:
         return splits, left_out
 
     def questions(self, outfits: Outfits, split: str, num_answers: int) -> tuple[Outfits, Questions]:
-        """To fill in the blank: the data set's own, else drawn from its worn outfits; and the outfits, with their items."""
+        """Fill-in-the-blank questions: the data set's own, or drawn from its worn outfits; and the outfits, with their
+        items."""
         if self.asked:
             version = model_version(self.encoder)
             outfits, found = read_blanks(self.store, outfits, version, self.source, split, self.versions)
@@ -82,8 +83,8 @@ def outfit_table(
     config: OutfitsConfig,
     num_workers: int = 1,
 ) -> tuple[OutfitTable, dict[str, Any], Counts, int, str]:
-    """The outfits, what the job's result says of them, rows of the table, how many worn ones there are to train on, and a
-    digest of what the weights follow from. Raises UsageError for what is missing."""
+    """The outfits, the job's result fields about them, rows of the table, the number of worn ones for training, and a digest of
+    everything that determines the weights. Raises UsageError for what is missing."""
     sources = sources or [schema.OWN]
     if len(sources) > 1:
         raise UsageError(f"--sources: a scorer learns from the outfits of one source, not of {', '.join(sources)}")
@@ -102,8 +103,8 @@ def outfit_table(
     train = splits[TRAIN]
     if len(train.worn) < _TOLD_APART * num_workers:
         raise UsageError(
-            f"--workers.num_workers={num_workers}: there are {len(train.worn)} worn outfits to train on, and each worker must "
-            "have two at least, to tell them apart"
+            f"--workers.num_workers={num_workers}: there are {len(train.worn)} worn outfits to train on, and each worker "
+            "needs at least two"
         )
     if config.worn_first < 1 and len(np.unique(train.modified_of_O[train.modified])) < len(train.worn):
         raise UsageError(
@@ -125,18 +126,18 @@ def outfit_table(
 
 
 def _digest(arrays: Outfits | Questions) -> list[object]:
-    """Of everything in them."""
+    """Of all their contents."""
     return [ids.image_id(v.tobytes()) if isinstance(v, np.ndarray) else v for v in vars(arrays).values()]
 
 
 def published(num_worn: int, hinge: str, loop: LoopConfig) -> tuple[OutfitsConfig, LoopConfig]:
-    """What2Wear's own settings, for so many worn outfits a worker."""
+    """What2Wear's own settings, for this many worn outfits per worker."""
     outfits, theirs = as_published(num_worn, loop.seed, hinge)
     return outfits, replace(theirs, threads=loop.threads)
 
 
 def make_training(table: OutfitTable, config: OutfitsConfig, loop: LoopConfig, rank: int, num_workers: int) -> "Training":
-    """What one worker trains (a Training): its share of the worn outfits; the first one measures those held out."""
+    """What one worker trains (a Training): its share of the worn outfits; the first one also evaluates on the held-out ones."""
     from w2w.training.loop import Training
     from w2w.training.outfits.recipe import Compatibility, batches
 
@@ -149,8 +150,8 @@ def make_training(table: OutfitTable, config: OutfitsConfig, loop: LoopConfig, r
 def measure(
     table: OutfitTable, config: OutfitsConfig, model: Path, out: Path, history: Sequence[dict], facts: Mapping[str, object]
 ) -> dict[str, Any]:
-    """AUC and FITB of the scorer in ``model`` on test outfits, each with its 95 % interval, and how similarities lie; writes
-    metrics.json and report.html. Returns fields of the job's result."""
+    """AUC and FITB of the scorer in ``model`` on test outfits, each with its 95 % interval, and the distribution of
+    similarities; writes metrics.json and report.html. Returns fields of the job's result."""
     rows, judged = run_task(_judge, table, config.num_answers, model, title="measure")
     storage.write_bytes(str(out / "metrics.json"), json.dumps(rows, indent=1).encode())
     figures = {r["metric"]: Figure.of(r) for r in rows if r["of"] == judged[-1].name}
@@ -162,13 +163,13 @@ def measure(
 
 
 def thresholds(judged: Sequence[Judged]) -> dict[str, list[Mapping[str, float]]]:
-    """By scorer, the shares at each threshold; under WHAT2WEAR what its notebook counts of the vectors as they are."""
+    """By scorer, the shares at each threshold; under WHAT2WEAR the shares of its notebook's method on the raw vectors."""
     source = [j.published for j in judged if j.published]
     return {j.name: list(j.by_threshold) for j in judged} | ({WHAT2WEAR: list(source[0].rows)} if source else {})
 
 
 def similarity(judged: Sequence[Judged]) -> dict[str, dict[str, float]]:
-    """By scorer, mean and standard deviation of both kinds of outfits; none of a kind that is not there."""
+    """By scorer, mean and standard deviation for both kinds of outfits; none for a missing kind."""
     found = {}
     for one in judged:
         kinds = {"worn": one.worn, "modified": one.modified}
@@ -178,8 +179,7 @@ def similarity(judged: Sequence[Judged]) -> dict[str, dict[str, float]]:
 
 
 def _judge(table: OutfitTable, num_answers: int, model: Path) -> tuple[list[dict], list[Judged]]:
-    """METRICS_SCHEMA rows and ``of``, and what the page shows: of the vectors as they are, where they can be compared, and of
-    the scorer."""
+    """METRICS_SCHEMA rows with ``of``, and the page's contents: for the raw vectors, if comparable, and for the scorer."""
     from w2w.models.compatibility import load_scorer
     from w2w.training.outfits.measure import (
         PUBLISHED_RATES,
@@ -216,7 +216,7 @@ def _judge(table: OutfitTable, num_answers: int, model: Path) -> tuple[list[dict
         rows += [r | {"of": name} for r in found]
         values = {r["metric"]: r["value"] for r in found}
         judged.append(Judged(name, says, values, alike.worn, alike.modified, by_threshold(alike), not is_cosine, theirs))
-        theirs = None  # it is of the vectors as they are, which come first
+        theirs = None  # it belongs to the raw vectors, which come first
     return rows, judged
 
 

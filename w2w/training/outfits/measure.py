@@ -1,4 +1,4 @@
-"""How well a scorer tells outfits that were worn from others: AUC, fill in the blank, and how similarities lie."""
+"""How well a scorer separates worn outfits from others: AUC, fill in the blank, and distributions of similarity."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ _SCORED = 4096  # outfits at once
 
 @torch.no_grad()
 def scores(network: nn.Module, outfits: Outfits, items_NS: np.ndarray, slots_NS: np.ndarray) -> np.ndarray:
-    """The score of each outfit, (N,): higher goes better together; -inf where it has no item at all."""
+    """The score of each outfit, (N,), higher for better combinations; -inf for one without items."""
     found = _over(network.eval().scores, outfits, items_NS, slots_NS)
     return np.where((items_NS >= 0).any(axis=1), found, -np.inf)
 
@@ -40,7 +40,7 @@ def _over(function, outfits: Outfits, items_NS: np.ndarray, slots_NS: np.ndarray
 
 
 def figures(network: nn.Module, outfits: Outfits, questions: Questions | None) -> dict[str, float]:
-    """AUC of worn against modified outfits; FITB where there are questions; the mean scores of both kinds."""
+    """AUC of worn against modified outfits; FITB if there are questions; the mean scores of both kinds."""
     scored = scores(network, outfits, outfits.items_OS, outfits.slots_OS)
     worn, modified = scored[outfits.worn], scored[outfits.modified]
     result = {}
@@ -54,7 +54,7 @@ def figures(network: nn.Module, outfits: Outfits, questions: Questions | None) -
 
 
 def answer_scores(network: nn.Module, outfits: Outfits, questions: Questions) -> np.ndarray:
-    """(Q, A): the score of the outfit that each answer makes."""
+    """(Q, A): the score of the outfit that each answer completes."""
     num_questions, num_answers, size = questions.items_QAS.shape
     flat = scores(network, outfits, questions.items_QAS.reshape(-1, size), questions.slots_QAS.reshape(-1, size))
     return flat.reshape(num_questions, num_answers)
@@ -62,8 +62,8 @@ def answer_scores(network: nn.Module, outfits: Outfits, questions: Questions) ->
 
 @dataclass(frozen=True)
 class Similarities:
-    """How alike the items of outfits are: mean cosine of worn and of modified outfits. Of a network without cosines the
-    probability that an outfit goes together."""
+    """Mean cosine between the items of an outfit, for worn and for modified outfits. For a network without cosines, the
+    probability of being a worn outfit."""
 
     worn: np.ndarray
     modified: np.ndarray
@@ -79,7 +79,7 @@ def similarities(network: nn.Module, outfits: Outfits) -> Similarities:
 
 
 def raw_similarities(outfits: Outfits) -> Similarities:
-    """The same of the vectors as they came, for outfits of three slots."""
+    """The same for the raw vectors, for outfits of three slots."""
     found_O3 = _raw_pairs(outfits)
     return Similarities(found_O3[outfits.worn].mean(axis=1), found_O3[outfits.modified].mean(axis=1))
 
@@ -95,7 +95,7 @@ def _raw_pairs(outfits: Outfits) -> np.ndarray:
 
 def by_threshold(found: Similarities, thresholds: Sequence[float] = THRESHOLDS) -> list[dict[str, float]]:
     """Share of worn and of modified outfits whose similarity reaches each threshold, and ``told``: the mean share of outfits on
-    their own side of it, .5 where nothing is told apart."""
+    the correct side of it, .5 at chance."""
     rows = []
     for t in thresholds:
         worn, modified = (float((v >= t).mean()) if len(v) else float("nan") for v in (found.worn, found.modified))
@@ -105,13 +105,13 @@ def by_threshold(found: Similarities, thresholds: Sequence[float] = THRESHOLDS) 
 
 @dataclass(frozen=True)
 class Published:
-    """What2Wear's own evaluation, of the encoder's vectors: its notebook never sends them through the trained matrix
+    """What2Wear's own evaluation, of the encoder's vectors: its notebook never passes them through the trained matrix
     (yunyounglee99/What2Wear @f233e49, demo/What2Wear_train_ver_recsys.ipynb, ModelEvaluator).
 
-    ``original``, ``modified``: cosines of single pairs of slots, those of all outfits in one heap. ``pair``: cosine of an item
-    of a modified outfit with the item in the same slot of the outfit that it was made of, taken twice of tops, once of bottoms
-    and never of shoes, as the loop there has it. ``kept``: the share of these whose item was not replaced. Its cosine is 1, so
-    no threshold brings the third column below that share: 1/3 where two of three slots are replaced at random.
+    ``original``, ``modified``: cosines of single pairs of slots, pooled over all outfits. ``pair``: cosine of an item of a
+    modified outfit with the item in the same slot of the outfit that it was made of, counted twice for tops, once for bottoms
+    and never for shoes, as in the loop there. ``kept``: the share of these whose item was not replaced. Its cosine is 1, so no
+    threshold brings the third column below that share: 1/3 if two of three slots are replaced at random.
     """
 
     original: np.ndarray
@@ -120,13 +120,13 @@ class Published:
     kept: float
 
     def rates(self, thresholds: Sequence[float] = tuple(PUBLISHED_RATES)) -> list[dict[str, float]]:
-        """Share of each that is above each threshold: "success rates" there, for modified outfits too."""
+        """Share of each above each threshold: called "success rates" there, for modified outfits too."""
         heaps = {"original": self.original, "modified": self.modified, "pair": self.pair}
         return [{"threshold": t} | {n: float((v > t).mean()) for n, v in heaps.items()} for t in thresholds]
 
 
 def published(outfits: Outfits) -> Published | None:
-    """For outfits of three slots; None where none is modified."""
+    """For outfits of three slots; None if none is modified."""
     modified, cosines_O3 = outfits.modified, _raw_pairs(outfits)
     if not len(modified):
         return None

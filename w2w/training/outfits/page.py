@@ -1,4 +1,4 @@
-"""How scorers of outfits tell worn outfits from modified ones: histograms of similarity, shares by threshold, figures."""
+"""The page of outfit scorers: worn against modified outfits, with histograms of similarity, shares by threshold, figures."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -27,8 +27,8 @@ class PublishedTable:
 
 @dataclass(frozen=True)
 class Judged:
-    """One scorer: its figures, similarities of worn and of modified outfits (cosines, or probabilities if ``probability``),
-    and their shares by threshold as training/outfits/measure.py gives them; ``published``: what was printed, beside it."""
+    """One scorer: its figures, similarities of worn and of modified outfits (cosines, or probabilities if ``probability``), and
+    their shares by threshold from training/outfits/measure.py; ``published``: the printed figures, for comparison."""
 
     name: str
     says: str
@@ -81,7 +81,7 @@ def _published(table: PublishedTable) -> dict:
 
 
 def _histogram(values: Mapping[str, np.ndarray], low: float) -> dict:
-    """An outline for each, over the same bins up to 1, as high as the largest share of all."""
+    """An outline for each, over the same bins up to 1, scaled to the largest share."""
     width, height = _CHART
     edges = np.linspace(low, 1, _BINS + 1)
     shares = {name: np.histogram(v, edges)[0] / max(1, len(v)) for name, v in values.items()}

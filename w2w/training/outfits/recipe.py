@@ -1,4 +1,4 @@
-"""Recipe of scorers of outfits: worn outfits against modified ones, on vectors that were made before."""
+"""Recipe of outfit scorers: worn against modified outfits, on stored embeddings."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ _LOSSES = {LOGISTIC: logistic_losses, MARGIN: margin_losses}
 
 @dataclass(frozen=True)
 class Drawn:
-    """A worn outfit of a batch, and whether it meets one that was made of it, or strangers (see ``worn_first``)."""
+    """A worn outfit of a batch, and whether it is compared with its modified outfit or with strangers (see ``worn_first``)."""
 
     row: int
     meets_modified: bool
@@ -30,7 +30,7 @@ class Drawn:
 
 @dataclass(frozen=True)
 class Batch:
-    """``vectors`` (2 B, S, D), ``slots`` (2 B, S): worn outfits, then what each is told from; whether those are modified."""
+    """``vectors`` (2 B, S, D), ``slots`` (2 B, S): worn outfits, then their counterparts; and whether those are modified."""
 
     vectors: torch.Tensor
     slots: torch.Tensor
@@ -38,8 +38,8 @@ class Batch:
 
 
 class Compatibility:
-    """``train`` has worn outfits, each with at least one modified; ``val`` is what is measured, with ``questions`` or with
-    some that are drawn from it."""
+    """``train`` has worn outfits, each with at least one modified; ``val`` is for evaluation, with ``questions`` or with
+    questions drawn from it."""
 
     def __init__(
         self,
@@ -87,7 +87,7 @@ class Compatibility:
             return _LOSSES[self._config.loss](worn, others)
         parts = what2wear_losses(worn, others, self.network.W, self._config.threshold, self._config.hinge)
         if not batch.meets_modified:
-            parts["modified"] = parts["modified"] * 0.0  # the term is absent, the figure stands in the curve
+            parts["modified"] = parts["modified"] * 0.0  # the term is absent, but its figure is in the curve
         return parts
 
     def train_mode(self, network: nn.Module) -> None:
@@ -101,7 +101,7 @@ class Compatibility:
 
 
 def batches(config: OutfitsConfig, loop: LoopConfig, train: Outfits, rank: int = 0, world: int = 1) -> Batches:
-    """A process's share of the worn outfits, in a new order every epoch. Those of the first steps meet strangers: see
+    """A process's share of the worn outfits, reshuffled every epoch. Those of the first steps are compared with strangers: see
     ``worn_first``."""
     drawn = in_epochs(train.worn, config.batch_outfits, loop.seed, rank, world)
 
@@ -113,8 +113,8 @@ def batches(config: OutfitsConfig, loop: LoopConfig, train: Outfits, rank: int =
 
 
 def strangers(items_NS: np.ndarray, slots_NS: np.ndarray) -> np.ndarray:
-    """As many outfits of the same slots, whose every item is of another outfit: items of a slot move on by their place in the
-    outfit, counted from 1, so that no two of an outfit come from the same other one."""
+    """As many outfits of the same slots, with every item from another outfit: items of a slot are shifted by their position in
+    the outfit, counted from 1, so that no two of an outfit come from the same other one."""
     result = items_NS.copy()
     for slot in np.unique(slots_NS[slots_NS >= 0]):
         at = np.nonzero(slots_NS == slot)

@@ -29,7 +29,7 @@ def test_a_recipe_that_is_not_there_is_named(recipe, said):
 def test_weights_of_another_kind(tmp_path):
     save_detector(tmp_path, "yolos")
     check_recipe(f"hf:{tmp_path}")
-    with pytest.raises(UsageError, match="is no detector of ours"):
+    with pytest.raises(UsageError, match="is not a detector of ours"):
         check_recipe(f"ours:{tmp_path}")
 
 
