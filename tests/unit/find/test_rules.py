@@ -47,8 +47,8 @@ def test_of_a_class_the_surest_counts():
         ({"text_weight": 1.5}, "--text_weight=1.5: a number between 0 and 1"),
         ({"min_score": 2}, "--min_score=2: a number between -1 and 1"),
         ({"garment": "tops"}, "'tops' is neither a class nor a number. Did you mean 'top'?"),
-        ({"whole": True, "garment": "top"}, "--whole searches with the photo as it is"),
-        ({"whole": True, "cut_out": True}, "--whole searches with the photo as it is"),
+        ({"whole": True, "garment": "top"}, "--whole searches with the unchanged photo"),
+        ({"whole": True, "cut_out": True}, "--whole searches with the unchanged photo"),
     ],
 )
 def test_options_that_cannot_be(options, said):
