@@ -439,5 +439,5 @@ def test_a_reader_whose_shard_is_collected_meanwhile_reads_current_again(tmp_pat
     where.write_bytes(manifest_bytes(replace(old.manifest, gate=old.gate)))
     monkeypatch.setattr(publishing, "current_version", stale)
     assert open_index(uri).manifest.version == new.manifest.version
-    with pytest.raises(JobFailed, match="gone"):
+    with pytest.raises(JobFailed, match="missing"):
         open_index(uri, version=old.manifest.version)
