@@ -154,7 +154,7 @@ def night(told: Mapping[str, Any]) -> str:
             continue
         parent = name.rpartition(".")[0]
         if parent != group:
-            lines += ["", *comment(known[parent], ""), f"{parent}:"]
+            lines += ["", *comment(known[parent], ""), f"{parent}:"] if parent else []
             group = parent
         indent = "  " if parent else ""
         lines += [*([] if lines[-1].endswith(":") else [""]), *comment(option, indent)]
