@@ -112,7 +112,7 @@ def test_what_is_no_encoder_is_told():
     from w2w.models.config import EncoderConfig
     from w2w.models.encoder import model_version
 
-    with pytest.raises(UsageError, match="it gives a dict; must be"):
+    with pytest.raises(UsageError, match="gives a dict; must be"):
         model_version(EncoderConfig(name="builtins:dict"))
 
 

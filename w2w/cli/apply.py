@@ -1,4 +1,4 @@
-"""Apply: runs your own stage on the rows of a table that it has not processed yet; its output goes to a table of its own."""
+"""Apply: runs your own stage on the rows of a table that it has not processed yet."""
 
 import re
 from dataclasses import dataclass, field

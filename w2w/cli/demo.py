@@ -1,4 +1,4 @@
-"""Demo: the whole platform on a synthetic shop: three nights (the second computes nothing), a search, training."""
+"""Demo: the whole platform on a synthetic shop: three nights, a search, training."""
 
 import time
 from collections import Counter

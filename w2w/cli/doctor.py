@@ -1,4 +1,4 @@
-"""Doctor: checks what this machine, installation and credentials can do; exits 1 if something that jobs need is missing."""
+"""Doctor: checks what this machine, installation and credentials can do."""
 
 from dataclasses import dataclass, field
 

@@ -1,4 +1,4 @@
-"""Nightly: ingest, embed and index in one run, and where asked looks and recommendations; only what changed is computed."""
+"""Nightly: ingest, embed, index (looks, recommend) in one run, for what changed only."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace

@@ -1,4 +1,4 @@
-"""Tables: list a store's tables with rows, versions, history, lineage and rejects; compact and vacuum them."""
+"""Tables: list a store's tables, versions, lineage and rejects; compact and vacuum them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field

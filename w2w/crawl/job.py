@@ -1,4 +1,4 @@
-"""Crawl: a web site, as its profile says, into tables `posts`, `products` and `images`; only what changed is fetched again."""
+"""Crawl: a web site, as its profile says, into `products`, `posts` and `images`."""
 
 from dataclasses import dataclass, field
 

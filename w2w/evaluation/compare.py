@@ -1,6 +1,6 @@
 """Two models on the same queries: differences with paired intervals, who won which query, and how many neighbours changed.
 
-Names of axes: Q queries (or photos, or questions), K ranks. A is what is there, B is what would replace it.
+Axes: Q queries (or photos, or questions), K ranks. A is the current one, B its candidate replacement.
 """
 
 from collections.abc import Callable, Sequence
@@ -10,12 +10,12 @@ import numpy as np
 
 from w2w.metrics.retrieval import ALL, interval, resampled
 
-Ratio = Callable[..., np.ndarray]  # means of per-query numbers -> a figure of all queries
+Ratio = Callable[..., np.ndarray]  # means of per-query numbers -> the figure over all queries
 
 
 @dataclass(frozen=True)
 class Gain:
-    """A metric of A and of B over one group of queries (None: all), and B less A with its paired 95 % interval."""
+    """A metric of A and of B over one group of queries (None: all), and B minus A with its paired 95 % interval."""
 
     group: str | None
     metric: str
@@ -32,13 +32,13 @@ def mean(values: np.ndarray) -> np.ndarray:
 
 
 def f1(tp: np.ndarray, fp: np.ndarray, fn: np.ndarray) -> np.ndarray:
-    """Of mean counts a photo: 2 tp / (2 tp + fp + fn); 1 where nothing is there and nothing was found."""
+    """From mean counts per photo: 2 tp / (2 tp + fp + fn); 1 if there is nothing to find and nothing was found."""
     both = 2 * tp + fp + fn
     return np.where(both > 0, 2 * tp / np.maximum(both, 1e-12), 1.0)
 
 
 def share(right: np.ndarray, wrong: np.ndarray) -> np.ndarray:
-    """right / (right + wrong); 1 of nothing."""
+    """right / (right + wrong); 1 if both are 0."""
     return np.where(right + wrong > 0, right / np.maximum(right + wrong, 1e-12), 1.0)
 
 
@@ -51,8 +51,8 @@ def gains(
     seed: int,
     of: Ratio = mean,
 ) -> list[Gain]:
-    """The metric over all queries and over each group. ``a`` and ``b``: per-query numbers (Q,) that ``of`` makes the metric of,
-    from their means. Both sides are drawn together, and queries of one cluster too (Efron and Tibshirani 1993, chapter 13)."""
+    """The metric over all queries and over each group. ``a`` and ``b``: per-query numbers (Q,) from whose means ``of`` computes
+    the metric. Both sides are resampled together, and so are queries of one cluster (Efron and Tibshirani 1993, chapter 13)."""
     found = []
     for group in [ALL, *sorted(set(groups_Q.tolist()))]:
         chosen = np.ones(len(groups_Q), bool) if group is ALL else groups_Q == group
@@ -67,8 +67,8 @@ def gains(
 
 
 def churn(found_a_QK: np.ndarray, found_b_QK: np.ndarray, k: int) -> np.ndarray:
-    """Of each query's first k neighbours of A the share that B does not have among its first k, (Q,): 0 where A has none. Names
-    as text, "" after the last."""
+    """The share of each query's first k neighbours of A that B lacks among its first k, (Q,): 0 if A has none. Names as text,
+    padded with ""."""
     shares = np.zeros(len(found_a_QK))
     for q, (mine, theirs) in enumerate(zip(found_a_QK[:, :k], found_b_QK[:, :k])):
         there = {name for name in mine.tolist() if name}
@@ -78,14 +78,14 @@ def churn(found_a_QK: np.ndarray, found_b_QK: np.ndarray, k: int) -> np.ndarray:
 
 
 def is_worse(gain: Gain, tolerance: float, strict: bool) -> bool:
-    """Whether B is worse than A by more than ``tolerance``: surely, the whole interval lying below, or, where ``strict``, by
+    """Whether B is worse than A by more than ``tolerance``: significantly, with the whole interval below, or, if ``strict``, by
     the figure itself."""
     return (gain.value if strict else gain.high) < -tolerance
 
 
 @dataclass(frozen=True)
 class Won:
-    """Queries by who answers them better, the largest differences first, and how many are as good."""
+    """Queries by who answers them better, the largest differences first, and the number of ties."""
 
     b: np.ndarray
     a: np.ndarray
@@ -93,7 +93,7 @@ class Won:
 
 
 def won(a_Q: np.ndarray, b_Q: np.ndarray) -> Won:
-    """``a_Q``, ``b_Q``: the deciding numbers, the larger the better."""
+    """``a_Q``, ``b_Q``: the deciding numbers, higher is better."""
     better = np.flatnonzero(b_Q > a_Q)
     worse = np.flatnonzero(b_Q < a_Q)
     by = (b_Q - a_Q).astype(float)

@@ -1,4 +1,4 @@
-"""What a protocol reads: queries and galleries out of the tables that `w2w convert` wrote, and their vectors."""
+"""Inputs of protocols: queries and galleries from the tables that `w2w convert` wrote, and their vectors."""
 
 import itertools
 from collections.abc import Iterator, Sequence
@@ -27,13 +27,13 @@ from w2w.training.vectors import vector_batches
 if TYPE_CHECKING:
     from w2w.models.encoder import Encoder
 
-_AT_ONCE = 64  # pictures that are decoded and embedded together
+_AT_ONCE = 64  # pictures decoded and embedded at once
 _PICTURES = {True: (schema.GARMENTS, schema.CROP), False: (schema.IMAGES, schema.BYTES)}  # of crops, or of whole images
 
 
 @dataclass(frozen=True)
 class Model:
-    """An encoder, or one that the store has vectors of and nobody can load any more (``config`` None)."""
+    """An encoder, or one whose stored vectors remain but which can no longer be loaded (``config`` None)."""
 
     name: str
     version: str
@@ -41,7 +41,7 @@ class Model:
 
 
 def find_model(store: str, config: EncoderConfig) -> Model:
-    """``config.name`` may be a model version of table `embeddings`. Raises UsageError for what is neither."""
+    """``config.name`` may be a model version of table `embeddings`. Raises UsageError for anything else."""
     listed = delta.parts(delta.open_table(store, schema.EMBEDDINGS))
     if any(dict(part.partition)[schema.MODEL_VERSION] == config.name for part in listed):
         return Model(config.name, config.name, None)
@@ -51,7 +51,7 @@ def find_model(store: str, config: EncoderConfig) -> Model:
 @dataclass
 class VectorReader:
     """Vectors of one model: those of table `embeddings`, and of at most ``compute`` pictures without one, which are embedded
-    here and not kept in the store. ``most_missing``: share of the queries, and of the gallery, that may have none."""
+    here and not stored. ``most_missing``: share of the queries, and of the gallery, that may have none."""
 
     store: str
     model: Model
@@ -65,9 +65,9 @@ class VectorReader:
     _encoder: "Encoder | None" = None
 
     def __call__(self, side: pa.Table, which: str) -> tuple[pa.Table, np.ndarray]:
-        """The rows that have a vector, and the vectors, float32 (N, D). ``which``: queries or gallery.
+        """The rows with a vector, and the vectors, float32 (N, D). ``which``: queries or gallery.
 
-        Raises UsageError where more than ``most_missing`` have none: a smaller gallery would make better figures.
+        Raises UsageError if more than ``most_missing`` have none: a smaller gallery would improve the figures.
         """
         crops = self.crops and which == "queries"
         owners = side.column(OWNER).combine_chunks()
@@ -81,7 +81,7 @@ class VectorReader:
         return side.filter(pa.array(there)), rows_ND[found[there]]
 
     def of(self, owners: pa.Array, crops: bool) -> tuple[np.ndarray, np.ndarray]:
-        """(row of each owner's vector, -1 where it has none; vectors (M, D)). Each vector is held once."""
+        """(row of each owner's vector, -1 if it has none; vectors (M, D)). Each vector is stored once."""
         different = pc.unique(owners)
         place = pc.index_in(owners, value_set=different).to_numpy().astype(np.int64)
         rows_ND, there = np.empty((0, 1), np.float32), np.zeros(len(different), bool)
@@ -104,7 +104,7 @@ class VectorReader:
         return np.where(there[place], place, -1), rows_ND
 
     def pending(self, side: pa.Table, which: str) -> int:
-        """How many pictures of a side this process would embed. Raises UsageError as a call would."""
+        """Number of pictures of a side that this process would embed. Raises UsageError as a call would."""
         asked = pc.unique(side.column(OWNER).combine_chunks())
         held, _ = holding(self.store, schema.EMBEDDINGS, asked, model_version=self.model.version)
         lacking = len(asked) - len(pc.unique(held))
@@ -143,14 +143,14 @@ class VectorReader:
 
 
 def pictures_of(store: str, owners: pa.Array, crops: bool) -> Iterator[tuple[str, bytes]]:
-    """The encoded pictures of garments or images, in no order."""
+    """The encoded pictures of garments or images, in any order."""
     table, column = _PICTURES[crops]
     for batch in lookup_batches(store, table, owners, [table.key[0], column], batch_rows=_AT_ONCE):
         yield from zip(*(c.to_pylist() for c in batch.columns))
 
 
 def read_gallery(store: str, protocol: Retrieval, catalog: str) -> pa.Table:
-    """A side of every product of the protocol's split with a picture. Raises UsageError where there is none."""
+    """One side: every product of the protocol's split with a picture. Raises UsageError if there is none."""
     if protocol.set == schema.OWN:
         return _own_gallery(store, protocol, catalog)
     products = _products(store, catalog, _columns(protocol))
@@ -165,7 +165,7 @@ def read_gallery(store: str, protocol: Retrieval, catalog: str) -> pa.Table:
 
 
 def read_queries(store: str, protocol: Retrieval, catalog: str) -> pa.Table:
-    """A side of what is asked: garments, their photos, or products. Raises UsageError where there is none."""
+    """One side: the queries: garments, their photos, or products. Raises UsageError if there is none."""
     names = _columns(protocol)
     if protocol.queries == PRODUCTS:
         products = _products(store, catalog, names)
@@ -179,7 +179,7 @@ def read_queries(store: str, protocol: Retrieval, catalog: str) -> pa.Table:
 
 
 def _anchors(store: str, protocol: Retrieval, catalog: str, names: Sequence[str]) -> pa.Table:
-    """A row a garment and its product: a garment whose product has several pictures stands in several pairs."""
+    """One row per garment and product: a garment whose product has several pictures is in several pairs."""
     owner = schema.GARMENT_ID if protocol.queries == CROPS else schema.ANCHOR_IMAGE_ID
     columns = [owner, schema.PRODUCT_ID, schema.CATEGORY, schema.GARMENT_ID, schema.SPLIT]
     opened = delta.open_table(store, schema.PAIRS)
@@ -200,7 +200,7 @@ def _anchors(store: str, protocol: Retrieval, catalog: str, names: Sequence[str]
 
 
 def _own_gallery(store: str, protocol: Retrieval, catalog: str) -> pa.Table:
-    """Of the test split that `w2w split` has made. A picture of two products stands there twice."""
+    """The test split from `w2w split`. A picture of two products occurs twice."""
     shown = pair_table(store, [catalog], None).gallery()
     rows = sorted((image, product) for image, products in shown.items() for product in products)
     columns = {OWNER: [image for image, _ in rows], PRODUCT: [product for _, product in rows]}
@@ -209,7 +209,7 @@ def _own_gallery(store: str, protocol: Retrieval, catalog: str) -> pa.Table:
 
 
 def _columns(protocol: Retrieval) -> list[str]:
-    """What a side has beside its owner."""
+    """The columns of a side besides its owner."""
     asked = [name for hit in protocol.hits for name in hit.same]
     return list(dict.fromkeys([schema.CATEGORY, protocol.clusters, *filter(None, [protocol.within]), *asked]))
 
@@ -233,6 +233,6 @@ def _lacks(protocol: AProtocol, catalog: str, what: str) -> str:
 
 
 def read_ranked(protocol: Retrieval, queries: pa.Table, gallery: pa.Table, vectors: VectorReader) -> Ranked:
-    """What the model finds for every query."""
+    """The model's results for every query."""
     vectors.crops = protocol.queries == CROPS
     return rank(protocol, queries, gallery, vectors)

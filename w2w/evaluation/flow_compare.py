@@ -1,4 +1,4 @@
-"""Two encoders, indexes, scorers or detectors on the same queries, each of which this process runs."""
+"""Two encoders, indexes, scorers or detectors on the same queries, each run in this process."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -35,8 +35,8 @@ SHOWN = 10  # queries of each kind on the page
 
 @dataclass(frozen=True)
 class Compared:
-    """What became of A and B. ``gains``: the deciding metric's first; ``won_b``, ``won_a``: queries that one answers
-    better; ``rows``: pairs of rows for the page, of those that B won and of those that it lost."""
+    """The outcome for A and B. ``gains``: the deciding metric first; ``won_b``, ``won_a``: queries that one answers better;
+    ``rows``: pairs of rows for the page, for queries that B won and that it lost."""
 
     versions: tuple[str, str]
     gains: list[Gain]
@@ -51,7 +51,7 @@ class Compared:
 
 @dataclass(frozen=True)
 class Settings:
-    """What all kinds are compared by."""
+    """Options common to all kinds."""
 
     store: str
     encoder: EncoderConfig
@@ -69,7 +69,7 @@ def named_encoder(settings: Settings, name: str) -> EncoderConfig:
 
 
 def count_questions(settings: Settings) -> int:
-    """How many there are. Raises UsageError where there is none."""
+    """The number of questions. Raises UsageError if there is none."""
     protocol = PROTOCOLS[settings.protocol]
     need_table(settings.store, schema.QUESTIONS, "convert")
     asked = delta.read(settings.store, schema.QUESTIONS, [schema.SPLIT], source=settings.catalog)
@@ -80,7 +80,7 @@ def count_questions(settings: Settings) -> int:
 
 
 def decided(found: list[Gain], metric: str) -> list[Gain]:
-    """The gains with the deciding metric first. Raises UsageError where there is no such metric."""
+    """The gains with the deciding metric first. Raises UsageError if there is no such metric."""
     names = list(dict.fromkeys(gain.metric for gain in found))
     if metric and metric not in names:
         raise UsageError(f"--metric={metric}: must be one of {', '.join(names)}")
@@ -93,7 +93,7 @@ def named(metric: str, k: int) -> str:
 
 
 def encoders(settings: Settings, a: str, b: str) -> Compared:
-    """By vectors of table `embeddings`, or made here. Both look among the pictures that both have vectors of."""
+    """By vectors of table `embeddings`, or computed here. The gallery is the pictures that both have vectors of."""
     protocol = PROTOCOLS[settings.protocol]
     assert isinstance(protocol, Retrieval)
     models = [find_model(settings.store, named_encoder(settings, name)) for name in (a, b)]
@@ -147,7 +147,7 @@ def _retrieved(
 
 
 def _names(ranked: Ranked) -> np.ndarray:
-    """(Q, K): the images that were found, "" after the last."""
+    """(Q, K): the images found, padded with ""."""
     names = np.array([*ranked.gallery.column(OWNER).to_pylist(), ""], dtype=object)
     return names[ranked.found_QK]
 
@@ -177,7 +177,7 @@ def _rows(
 
 
 def indexes(settings: Settings, a: str, b: str) -> Compared:
-    """Each searched with the vectors of its own model, in the query's class where it has that. A name may be NAME@VERSION."""
+    """Each searched with the vectors of its own model, in the query's class if it has that. A name may be NAME@VERSION."""
     protocol = PROTOCOLS[settings.protocol]
     assert isinstance(protocol, Retrieval)
     queries = read_queries(settings.store, protocol, settings.catalog)
@@ -198,8 +198,8 @@ def indexes(settings: Settings, a: str, b: str) -> Compared:
 
 
 def _products_shown(store: str, catalog: str, queries: pa.Table) -> dict[str, set[str]]:
-    """The products that each picture shows, as far as they are asked for: of pairs, and of products by their own id, by the
-    attribute that a set gives them, or by their representative picture."""
+    """The products that each picture shows, as far as needed: from pairs, and for products by their own id, by the attribute
+    that identifies them in a set, or by their representative picture."""
     wanted = set(queries.column(PRODUCT).to_pylist())
     shows: dict[str, set[str]] = {}
 
@@ -221,8 +221,8 @@ def _products_shown(store: str, catalog: str, queries: pa.Table) -> dict[str, se
 
 
 def _searched(index: Any, reader: VectorReader, queries: pa.Table, protocol: Retrieval, shows: dict[str, set[str]]) -> Ranked:
-    """What an index finds, as a search: each query's answers are a gallery of their own, in which a picture that shows its
-    product has that product, and others have none."""
+    """An index's results in the form of a search: each query's answers are a gallery of their own, in which a picture that
+    shows its product has that product, and others have none."""
     found, rows_ND = reader.of(queries.column(OWNER).combine_chunks(), reader.crops)
     sold = {shard.info.category for shard in index.shards}
     categories = queries.column(schema.CATEGORY).to_pylist()
@@ -287,7 +287,7 @@ def _answered(settings: Settings, asked: Asked, scored: list, versions: tuple[st
 
 
 def check_protocol(of: str, protocol: str) -> None:
-    """Raises UsageError where a protocol does not measure that kind."""
+    """Raises UsageError if a protocol does not measure that kind."""
     kind = OutfitQuestions if of == "scorers" else Retrieval
     if not isinstance(PROTOCOLS[protocol], kind):
         fitting = [name for name, p in PROTOCOLS.items() if isinstance(p, kind)]

@@ -22,7 +22,7 @@ from w2w.training.detectors.flow import LOOK_PX, Photos, list_photos, read_photo
 from w2w.training.detectors.judge import judge, matches, measuring
 
 _AT_ONCE, _SHOWN_PX = 32, 360
-_METRICS: dict[str, tuple[Callable[..., np.ndarray], tuple[int, ...]]] = {  # of counts: right, wrong, missed
+_METRICS: dict[str, tuple[Callable[..., np.ndarray], tuple[int, ...]]] = {  # from counts: right, wrong, missed
     "F1": (f1, (0, 1, 2)),
     "precision": (share, (0, 1)),
     "recall": (share, (0, 2)),
@@ -30,7 +30,7 @@ _METRICS: dict[str, tuple[Callable[..., np.ndarray], tuple[int, ...]]] = {  # of
 
 
 def test_photos(store: str, sources: Sequence[str] | None) -> tuple[Photos, tuple[str, ...]]:
-    """What both are asked. Raises UsageError where there is none."""
+    """The common test photos. Raises UsageError if there are none."""
     need_table(store, schema.DETECTIONS, "annotate")
     photos = list_photos(store, sources, 0.0)
     if not photos.test:
@@ -39,8 +39,8 @@ def test_photos(store: str, sources: Sequence[str] | None) -> tuple[Photos, tupl
 
 
 def detectors(settings: Settings, config: DetectorConfig, a: str, b: str, sources: Sequence[str] | None) -> Compared:
-    """Right is a box of the class with IoU .5, each true one once. A photo that a detector cannot do counts as one in which it
-    found nothing."""
+    """A box is correct if it has the class and IoU .5, each ground-truth box once. A photo that a detector cannot process
+    counts as one without detections."""
     photos, keys = test_photos(settings.store, sources)
     sides = [replace(config, name=name) for name in (a, b)]
     for side in sides:
@@ -51,7 +51,7 @@ def detectors(settings: Settings, config: DetectorConfig, a: str, b: str, source
     with Progress("judge", len(keys), "photos") as progress:
         for part in parts:
             read = read_photos(photos, part, LOOK_PX)
-            kept += [photo.key for photo in read]  # one that no longer decodes is asked of neither
+            kept += [photo.key for photo in read]  # a photo that no longer decodes is given to neither
             for found_by, side, model in zip(judged, sides, models):
                 found_by += judge(measuring(side), read, model)
             progress.update(len(kept), 0)
@@ -84,7 +84,7 @@ def _parts(keys: Sequence[str]) -> list[Sequence[str]]:
 
 
 def _counts(photo: Judged, config: DetectorConfig) -> np.ndarray:
-    """(classes, 3): boxes that are right, boxes that are wrong, garments that were missed."""
+    """(classes, 3): correct boxes, wrong boxes, missed garments."""
     found = matches([photo], None if config.nms_per_class else config.max_iou)
     sure = found.scores_F >= threshold_of(config)
     counts = np.zeros((len(CATEGORIES), 3), np.int64)
@@ -114,6 +114,6 @@ def _drawn(image: np.ndarray, boxes_N4: np.ndarray) -> Image.Image:
     scale = min(1.0, _SHOWN_PX / max(picture.size))
     picture = picture.resize((max(1, round(picture.width * scale)), max(1, round(picture.height * scale))))
     for box in boxes_N4 * scale:
-        for width, colour in ((4, "black"), (2, "white")):  # seen on any photo, by anybody
+        for width, colour in ((4, "black"), (2, "white")):  # visible on any photo, to everybody
             ImageDraw.Draw(picture).rectangle(box.tolist(), outline=colour, width=width)
     return picture

@@ -1,4 +1,4 @@
-"""Experiments 1 and 2 of "Clothing Recommendation" on a converted LookBook: by an encoder's vectors, or a Siamese network."""
+"""Experiments 1 and 2 of "Clothing Recommendation" on a converted LookBook: with an encoder's vectors, or a Siamese network."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,14 +19,14 @@ from w2w.table import delta
 from w2w.training.lookbook.experiments import KS, Pairs, hits, make_gallery, make_pairs
 from w2w.training.lookbook.pictures import Pictures, Product
 
-PAIRS_EACH = 10  # right and wrong ones of each product, as in the seed
-_SEED = 0  # of pairs and galleries: a part of the protocol
+PAIRS_EACH = 10  # positive and negative ones per product, as in the seed
+_SEED = 0  # of pairs and galleries: part of the protocol
 _METRICS = ("precision", "recall", "F1", "accuracy")
 
 
 @dataclass(frozen=True)
 class Scorer:
-    """Of pairs, (P,), with the least score of those that are the same; and of galleries, (N, N), row = photo."""
+    """Scores of pairs, (P,), with the threshold for a positive; and of galleries, (N, N), row = photo."""
 
     pairs: Callable[[Pairs], np.ndarray]
     gallery: Callable[[Pairs], np.ndarray]
@@ -65,13 +65,13 @@ def by_vectors(vectors: VectorReader) -> Scorer:
 
 
 def by_network(store: str, folder: Path, products: Sequence[Product]) -> Scorer:
-    """The network of 'w2w train siamese'. Raises UsageError where the folder has none."""
+    """The network of 'w2w train siamese'. Raises UsageError if the folder has none."""
     from w2w.models.siamese import SIDE_PX, load_siamese
     from w2w.training.lookbook.siamese import gallery_scores, pair_probabilities
 
     network, pictures = load_siamese(folder), Pictures(SIDE_PX)
     for name, data in pictures_of(store, pa.array(sorted({n for p in products for n in (p.clean, *p.worn)})), crops=False):
-        attempt(pictures.add, name, data)  # one that is none is named where it is read
+        attempt(pictures.add, name, data)  # an invalid one is reported where it is read
     return Scorer(
         lambda pairs: pair_probabilities(network, pictures, pairs), lambda g: gallery_scores(network, pictures, g), 0.5
     )
@@ -80,7 +80,7 @@ def by_network(store: str, folder: Path, products: Sequence[Product]) -> Scorer:
 def measure(
     store: str, protocol: Looks, catalog: str, scorer: Scorer, test: Sequence[Product], seed: int
 ) -> tuple[pa.Table, str]:
-    """METRICS_SCHEMA, and the digest of what was asked."""
+    """METRICS_SCHEMA, and the digest of the questions."""
     if protocol.galleries:
         rows = [
             row
@@ -99,11 +99,11 @@ def measure(
 
 
 def best_threshold(scores_P: np.ndarray, same_P: np.ndarray) -> float:
-    """The least score to call a pair the same with the highest accuracy; of equal ones the lowest."""
+    """The threshold for a positive pair with the highest accuracy; ties go to the lowest."""
     order = np.argsort(scores_P, kind="stable")
     ranked, same = scores_P[order], same_P[order]
     right = np.cumsum(np.concatenate([[0], ~same])) + np.concatenate([np.cumsum(same[::-1])[::-1], [0]])
-    first = np.concatenate([[True], ranked[1:] > ranked[:-1], [False]])  # a cut between equal scores is none
+    first = np.concatenate([[True], ranked[1:] > ranked[:-1], [False]])  # equal scores cannot be separated
     return float(ranked[int(np.where(first, right, -1).argmax())])
 
 
@@ -113,7 +113,7 @@ def pair_rows(said_P: np.ndarray, pairs: Pairs, rng: np.random.Generator) -> lis
     clusters = np.array(pairs.products)
     state = rng.bit_generator.state
     resamples = []
-    for kind in kinds:  # of the same resamples
+    for kind in kinds:  # from the same resamples
         rng.bit_generator.state = state
         resamples.append(resampled(kind.astype(float), rng, clusters))
     values, spread = _ratios(*(float(kind.mean()) for kind in kinds)), _ratios(*resamples)

@@ -23,7 +23,7 @@ Score = Callable[[Outfits, np.ndarray, np.ndarray], np.ndarray]  # vectors, item
 
 
 def find_scorer(folder: Path | None) -> tuple[Score, tuple[str, ...] | None]:
-    """The scorer in a folder and its slots; without one the mean cosine of all pairs of items. Raises UsageError where the
+    """The scorer in a folder and its slots; without a folder the mean cosine of all pairs of items. Raises UsageError if the
     folder has none."""
     if folder is None:
         return _mean_cosine, None
@@ -54,17 +54,17 @@ def _mean_cosine(outfits: Outfits, items_NS: np.ndarray, slots_NS: np.ndarray) -
 
 
 def folder_of(name: str) -> Path | None:
-    """Of `cosine` none. Raises UsageError where no network lies there."""
+    """None for `cosine`. Raises UsageError if there is no network."""
     if name == COSINE:
         return None
     folder = Path(storage.absolute(name))
     if not (folder / WEIGHTS).exists():
-        raise UsageError(f"{name}: there is no {WEIGHTS} in it: name a folder that 'w2w train' wrote")
+        raise UsageError(f"{name}: it has no {WEIGHTS}: name a folder that 'w2w train' wrote")
     return folder
 
 
 def answer(asked: Asked, score: Score) -> tuple[np.ndarray, np.ndarray]:
-    """(Q, A): the score of the outfit that each answer makes, -inf where there is no answer; (B,): of each outfit."""
+    """(Q, A): the score of the outfit that each answer completes, -inf for missing answers; (B,): of each outfit."""
     num_questions, num_answers, size = asked.blanks.items_QAS.shape
     flat = score(asked.outfits, asked.blanks.items_QAS.reshape(-1, size), asked.blanks.slots_QAS.reshape(-1, size))
     there = (asked.blanks.items_QAS >= 0).any(axis=2)

@@ -1,4 +1,4 @@
-"""Queries with their pictures and the products that were found for them, as rows of a page."""
+"""Queries with their pictures and the products found for them, as rows of a page."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,12 +17,13 @@ from w2w.report.page import thumbnail
 from w2w.search.pictures import RIGHT_MARK
 from w2w.table import delta
 
-_HITS = 6  # shown of each query
+_HITS = 6  # shown per query
 _ON_CARDS = (schema.PRODUCT_ID, schema.TITLE, schema.BRAND, schema.PRICE, schema.CURRENCY, schema.URL)
 
 
 def worst(ranked: Ranked, hits_QK: np.ndarray, count: int = 10) -> np.ndarray:
-    """Queries whose first hit comes last, the surest mistakes of them first; none whose nearest is a hit."""
+    """The worst queries: by the rank of the first hit, worst first, then by the score of the mistake; none whose nearest is a
+    hit."""
     first_Q = np.where(hits_QK.any(axis=1), hits_QK.argmax(axis=1), hits_QK.shape[1])
     nearest_Q = ranked.scores_QK[:, 0] if ranked.scores_QK.shape[1] else np.zeros(len(ranked))
     wrong = np.flatnonzero(first_Q > 0)
@@ -31,7 +32,7 @@ def worst(ranked: Ranked, hits_QK: np.ndarray, count: int = 10) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Seen:
-    """A picture of the gallery on a page; ``rank`` 0: the answer, which was not found among the first."""
+    """A gallery picture on a page; ``rank`` 0: the right answer, not found among the first."""
 
     image: str
     rank: int
@@ -40,7 +41,7 @@ class Seen:
 
 
 class Shown:
-    """Pictures and products of some queries and of what was found for them, read once for all sides of a comparison."""
+    """Pictures and products of some queries and their results, read once for all sides of a comparison."""
 
     def __init__(self, store: str, crops: bool, queries: Sequence[str], found: Sequence[str]):
         """``queries``: garments where ``crops``, else images; ``found``: images."""
@@ -52,7 +53,7 @@ class Shown:
         self._about: dict[str, dict[str, Any]] = {row[schema.IMAGE_ID]: row for row in reversed(rows.to_pylist())}
 
     def row(self, query: str, label: str, said: str, found: Sequence[Seen]) -> Failure:
-        """``found``: best first, as ``hits_of`` has it."""
+        """``found``: best first, as in ``hits_of``."""
         cards = [self._card(one) for one in found]
         return Failure(query, label, thumbnail(self._asked.get(query), CARD_PX), said, cards)
 
@@ -63,7 +64,7 @@ class Shown:
 
 
 def hits_of(ranked: Ranked, hits_QK: np.ndarray, sought_Q: np.ndarray, query: int) -> list[Seen]:
-    """What was found for a query; where no hit is among the first, what was sought stands before them."""
+    """A query's results; if no hit is among the first, they are preceded by the right answer."""
     at = ranked.found_QK[query][:_HITS]
     at = at[at >= 0]
     names = ranked.gallery.column(OWNER)
@@ -77,7 +78,7 @@ def hits_of(ranked: Ranked, hits_QK: np.ndarray, sought_Q: np.ndarray, query: in
 def worst_rows(
     store: str, crops: bool, ranked: Ranked, hits_QK: np.ndarray, sought_Q: np.ndarray, said: Callable[[int], str]
 ) -> list[Failure]:
-    """The ten queries that were answered worst."""
+    """The ten worst-answered queries."""
     chosen = worst(ranked, hits_QK).tolist()
     found = {q: hits_of(ranked, hits_QK, sought_Q, q) for q in chosen}
     names = ranked.queries.column(OWNER).to_pylist()

@@ -21,7 +21,7 @@ _NAMES = (schema.PROTOCOL, schema.SOURCE, schema.SPLIT, schema.DATA_DIGEST, sche
 
 @dataclass(frozen=True)
 class Measured:
-    """The figures of one model by one protocol: ``metrics`` is METRICS_SCHEMA."""
+    """The figures of one model under one protocol: ``metrics`` is METRICS_SCHEMA."""
 
     protocol: str
     source: str
@@ -33,10 +33,10 @@ class Measured:
 
 
 def add(run: Run, measured: Measured, seed: int, inputs: Sequence[schema.Table]) -> dict[str, int]:
-    """Appends the figures that are not there yet; the table's new version by name, where there were some."""
+    """Appends the new figures; returns {table: new version} if there were any."""
     told = [getattr(measured, name) for name in _NAMES]
     rows = [row for row in measured.metrics.to_pylist() if math.isfinite(row["value"])]
-    # the model's name and the clock say nothing of a figure
+    # the model's name and the time are not part of a figure's identity
     keys = [
         ids.digest(
             [v for name, v in zip(_NAMES, told) if name != schema.MODEL], seed, row["group"], row["metric"], row["k"], length=32
@@ -60,7 +60,7 @@ def add(run: Run, measured: Measured, seed: int, inputs: Sequence[schema.Table])
 
 
 def write_leaderboard(store: str) -> str | None:
-    """The page of all that was measured, a section a protocol and data; returns where it is. None where nothing was."""
+    """The page of all evaluations, a section per protocol and data set; returns its path, or None if there are none."""
     if delta.open_table(store, schema.EVALUATIONS) is None:
         return None
     rows = delta.read(store, schema.EVALUATIONS, schema.EVALUATIONS.schema.names)

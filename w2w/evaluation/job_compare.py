@@ -1,4 +1,4 @@
-"""Compare: two encoders, indexes, scorers or detectors on the same queries; exit code 1 where the second is worse."""
+"""Compare: two encoders, indexes, scorers or detectors on the same queries."""
 
 import json
 from dataclasses import asdict, dataclass, field
@@ -155,7 +155,7 @@ def main(config: Config) -> Result:
 
 
 def _check(config: Config) -> str:
-    """The protocol's name, "" of detectors. Raises UsageError for options that do not go together."""
+    """The protocol's name, "" for detectors. Raises UsageError for incompatible options."""
     if config.of not in KINDS:
         raise UsageError(f"--of={config.of}: must be one of {', '.join(KINDS)}")
     for name in ("a", "b"):
@@ -164,7 +164,7 @@ def _check(config: Config) -> str:
     if not 0 <= config.tolerance < 1:
         raise UsageError(f"--tolerance={config.tolerance}: from 0 to below 1")
     if config.limit:
-        raise UsageError("--limit: a comparison on some queries would be stated as one on all")
+        raise UsageError("--limit: a comparison on some queries would be reported as one on all")
     if config.compute < 0:
         raise UsageError(f"--compute={config.compute}: must not be negative")
     if config.of == DETECTORS:
@@ -178,7 +178,7 @@ def _check(config: Config) -> str:
 
 
 def _counts(settings: flow_compare.Settings, config: Config) -> dict[str, int]:
-    """What would be asked, for a dry run. Raises UsageError as the comparison would for what is not there."""
+    """The size of the comparison, for a dry run. Raises UsageError, as the comparison would, for what is missing."""
     if config.of == DETECTORS:
         return {"queries": len(flow_detectors.test_photos(settings.store, [config.source] if config.source else None)[1])}
     protocol = protocol_of(settings.protocol)
@@ -197,7 +197,7 @@ def _figure(gain: Gain) -> Figure:
 
 
 def _verdict(gain: Gain, worse: bool, config: Config) -> str:
-    """One sentence that can be read aloud."""
+    """The verdict in one sentence."""
     by = f"{gain.value:+.3f} [{gain.low:+.3f}, {gain.high:+.3f}]"
     told = f"{gain.metric} {gain.a:.3f} -> {gain.b:.3f} ({by}) on {gain.num:,} queries"
     within = f" within --tolerance={config.tolerance:g}" if config.tolerance else ""

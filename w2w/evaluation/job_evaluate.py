@@ -1,4 +1,4 @@
-"""Evaluate: a published protocol on a converted set, or search with known answers; with intervals, and a leaderboard."""
+"""Evaluate: a published protocol, or search with known answers; and a leaderboard."""
 
 import json
 from dataclasses import dataclass, field, fields, replace
@@ -32,7 +32,7 @@ from w2w.stage import Counts
 from w2w.table.judgements import Judgements, read_judgements
 
 KS = (1, 5, 10, 20)
-NEAREST = {k: f"{k}-NN" for k in (1, 10)}  # neighbours that vote on a class
+NEAREST = {k: f"{k}-NN" for k in (1, 10)}  # number of neighbours that vote on a class
 _MEAN = "mean of the groups below"  # on the page
 _SEARCHES = ("match", "classes", "judged", "feed")  # options of a search with known answers
 
@@ -99,18 +99,16 @@ class Result(Summary):
 
 def main(config: Config) -> Result:
     if config.limit:
-        raise UsageError("--limit: an evaluation of some queries would be stated as one of all; use --feed.where")
+        raise UsageError("--limit: an evaluation of some queries would be reported as one of all; use --feed.where")
     return _by_protocol(config) if config.protocol else _by_search(config)
 
 
 def _by_protocol(config: Config) -> Result:
     protocol, default = protocol_of(config.protocol), Config(store=config.store)
     if given := [name for name in _SEARCHES if getattr(config, name) != getattr(default, name)]:
-        raise UsageError(
-            f"--{given[0]}: is of a search with known answers, and --protocol={config.protocol} says what is asked"
-        )
+        raise UsageError(f"--{given[0]}: is for a search with known answers; --protocol={config.protocol} fixes the queries")
     if config.scorer and isinstance(protocol, Retrieval):
-        raise UsageError(f"--scorer={config.scorer}: {config.protocol} measures encoders alone")
+        raise UsageError(f"--scorer={config.scorer}: {config.protocol} measures only encoders")
     if config.compute < 0:
         raise UsageError(f"--compute={config.compute}: must not be negative")
     run, catalog = Run("evaluate", config), config.source or set_of(protocol)
@@ -203,7 +201,7 @@ def _says_judged(judged: Judgements, matched: str) -> str:
 
 
 def _folder(scorer: str | None) -> Path | None:
-    """Raises UsageError where no network lies there."""
+    """Raises UsageError if there is no network."""
     return flow_outfits.folder_of(scorer) if scorer else None
 
 
@@ -215,7 +213,7 @@ def _scored_by(model: Model, folder: Path | None, own_pixels: bool = False) -> t
 
 
 def _with_row(metrics: pa.Table) -> pa.Table:
-    """Means over the groups as a row of their own: what a table on a page has room for."""
+    """Adds the means over the groups as a row of their own, for which a page's table has room."""
     rows = metrics.to_pylist()
     for row in rows:
         if row["metric"].startswith(f"{MACRO} "):
@@ -225,7 +223,7 @@ def _with_row(metrics: pa.Table) -> pa.Table:
 
 
 def _figures(metrics: pa.Table, before: str = "") -> dict[str, Figure]:
-    """Those of all queries, by name."""
+    """The figures over all queries, by name."""
     rows = [r for r in metrics.to_pylist() if r["group"] is retrieval.ALL]
     names = (f"{r['metric']}@{r['k']}" if r["k"] else r["metric"] for r in rows)
     return {f"{before}{name}": Figure.of(r, r["num_queries"]) for name, r in zip(names, rows)}

@@ -1,4 +1,4 @@
-"""The leaderboard: every model that was measured by a protocol on the same data, the best first; and two models compared."""
+"""The leaderboard: every model evaluated by a protocol on the same data, best first; and two models compared."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from w2w.report.page import write_page
 
 @dataclass(frozen=True)
 class Board:
-    """Models on one set: for each the rows of table `evaluations` over all queries, of its runs, oldest first."""
+    """Models on one set: for each the rows of table `evaluations` over all queries, from its runs, oldest first."""
 
     protocol: str
     source: str
@@ -22,7 +22,7 @@ class Board:
 
 
 def leaderboard_page(out: str, boards: Sequence[Board]) -> None:
-    """Writes the page to ``out``. Models are sorted by the first figure; of two of one model the newer counts."""
+    """Writes the page to ``out``. Models are sorted by the first figure; of two results of one model the newer counts."""
     shown = []
     for board in boards:
         newest = [{(r[schema.METRIC], r[schema.K]): r for r in rows} for rows in board.models]
@@ -66,7 +66,7 @@ def compare_page(
     gains: Sequence[Gain],
     lost_and_won: tuple[Sequence[tuple[Failure, Failure]], Sequence[tuple[Failure, Failure]]],
 ) -> None:
-    """Writes the page to ``out``. ``lost_and_won``: each query as A and as B answered it."""
+    """Writes the page to ``out``. ``lost_and_won``: each query as answered by A and by B."""
     tables: dict[str, list[Gain]] = {}
     for gain in gains:
         tables.setdefault(gain.metric, []).append(gain)

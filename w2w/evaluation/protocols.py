@@ -1,7 +1,7 @@
-"""The protocols of `w2w evaluate`: what is asked, among what, what is a hit, at which ranks, and who says so.
+"""The protocols of `w2w evaluate`: queries, gallery, what counts as a hit, ranks, and source.
 
-A protocol is a constant: figures that were measured by one name compare. All look among every product of the split that
-`w2w convert` has read, also those that answer no query.
+A protocol is a constant: figures under one name are comparable. The gallery is every product of the split that `w2w convert`
+has read, including those that answer no query.
 """
 
 from dataclasses import dataclass
@@ -14,13 +14,13 @@ from w2w.mining.sets.rows import PRODUCT
 from w2w.mining.splits.shares import TEST, VAL
 
 LABEL, PARTITION = "label", "partition"  # attributes of a set's products
-QUERY = "query"  # a partition: pictures that are asked for, and no part of the gallery
+QUERY = "query"  # a partition: query pictures, not part of the gallery
 CROPS, PHOTOS, PRODUCTS = "crops", "photos", "products"
 
 
 @dataclass(frozen=True)
 class Hit:
-    """A picture of the gallery is a hit where all ``same`` are known and equal in query and picture."""
+    """A gallery picture is a hit if all ``same`` are known and equal in query and picture."""
 
     metric: str
     same: tuple[str, ...]
@@ -29,7 +29,7 @@ class Hit:
 
 @dataclass(frozen=True)
 class Retrieval:
-    """Pictures that are ranked by cosine, exactly."""
+    """Pictures ranked by cosine, exactly."""
 
     says: str
     source: str
@@ -50,7 +50,7 @@ class Retrieval:
 
     @property
     def most(self) -> int:
-        """The last rank that is looked at."""
+        """The last rank considered."""
         return max(k for hit in self.hits for k in hit.ks)
 
 
@@ -69,7 +69,7 @@ class Looks:
 
 @dataclass(frozen=True)
 class OutfitQuestions:
-    """Fill in the blank and compatibility, as table `questions` has them."""
+    """Fill in the blank and compatibility, from table `questions`."""
 
     says: str
     source: str
@@ -171,19 +171,19 @@ PROTOCOLS: dict[str, AProtocol] = {
 
 
 def protocol_of(name: str) -> AProtocol:
-    """Raises UsageError for a name that is none."""
+    """Raises UsageError for an unknown name."""
     if name not in PROTOCOLS:
         raise UsageError(f"--protocol={name}: unknown.{nearest(name, list(PROTOCOLS))}")
     return PROTOCOLS[name]
 
 
 def set_of(protocol: AProtocol) -> str:
-    """What `w2w convert` calls the set's pairs and questions, where its name is not told."""
+    """The default source name that `w2w convert` gives the set's pairs and questions."""
     return f"{protocol.set}-{protocol.variant}" if isinstance(protocol, OutfitQuestions) else protocol.set
 
 
 def convert_command(protocol: AProtocol) -> str:
-    """What reads the set, or makes it."""
+    """The command that reads the set, or makes it."""
     if protocol.set == schema.OWN:
         return "w2w mine"
     variant = f" --set.variant={protocol.variant}" if isinstance(protocol, OutfitQuestions) else ""

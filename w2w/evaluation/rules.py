@@ -1,7 +1,7 @@
 """Ranking a gallery for queries, hits, and the figures of a protocol. Arrow and NumPy in, NumPy and figures out.
 
-Names of axes: Q queries, G pictures of the gallery, K ranks, D dimensions. A side of a search is a table with a column
-OWNER, whose vectors they are, and the attributes that a protocol looks at.
+Axes: Q queries, G pictures of the gallery, K ranks, D dimensions. A side of a search is a table with a column OWNER (of the
+vectors), and the attributes that a protocol uses.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -17,12 +17,12 @@ from w2w.metrics.retrieval import ALL, METRICS_SCHEMA, by_group, interval, ndcg_
 
 OWNER = schema.OWNER_ID
 MACRO = "macro"
-_SCORES = 1 << 24  # at once
+_SCORES = 1 << 24  # scores computed at once
 
 
 def nearest(queries_QD: np.ndarray, gallery_GD: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """Places of the k pictures with the highest inner product, best first, and these: (Q, K) each, exact. Equal scores stand in
-    the gallery's order."""
+    """Positions of the k pictures with the highest inner product, best first, and their scores: (Q, K) each, exact. Ties are in
+    gallery order."""
     k, size = min(k, len(gallery_GD)), max(1, _SCORES // max(1, len(gallery_GD)))
     places, scores = np.empty((len(queries_QD), k), np.int64), np.empty((len(queries_QD), k), np.float32)
     for start in range(0, len(queries_QD) if k else 0, size):
@@ -37,9 +37,8 @@ def nearest(queries_QD: np.ndarray, gallery_GD: np.ndarray, k: int) -> tuple[np.
 
 @dataclass(frozen=True)
 class Ranked:
-    """What a search found. ``queries`` and ``gallery``: sides whose rows all have vectors, the gallery of one group behind that
-    of another; ``found_QK``: rows of the gallery, -1 after the last; ``spans_Q2``: first and behind the last row of the
-    query's gallery."""
+    """The results of a search. ``queries`` and ``gallery``: sides whose rows all have vectors, the gallery grouped;
+    ``found_QK``: rows of the gallery, -1 after the last; ``spans_Q2``: start and end row of the query's gallery."""
 
     queries: pa.Table
     gallery: pa.Table
@@ -56,7 +55,7 @@ Vectors = Callable[[pa.Table, str], tuple[pa.Table, np.ndarray]]  # a side, whic
 
 
 def rank(protocol: Retrieval, queries: pa.Table, gallery: pa.Table, vectors: Vectors) -> Ranked:
-    """Every query among its gallery. The vectors of one gallery are held at once."""
+    """Ranks the gallery of every query. Holds the vectors of one gallery at a time."""
     asked, looked, found, scores, groups, spans, start = [], [], [], [], [], [], 0
     for group, mine, others in _galleries(protocol, queries, gallery):
         (mine, queries_QD), (others, gallery_GD) = vectors(mine, "queries"), vectors(others, "gallery")
@@ -82,7 +81,7 @@ def rank(protocol: Retrieval, queries: pa.Table, gallery: pa.Table, vectors: Vec
 
 
 def _galleries(protocol: Retrieval, queries: pa.Table, gallery: pa.Table) -> Iterator[tuple[str | None, pa.Table, pa.Table]]:
-    """(group, its queries, its gallery): one of all where the protocol has no ``within``."""
+    """(group, its queries, its gallery): a single one if the protocol has no ``within``."""
     if protocol.within is None:
         yield None, queries, gallery
         return
@@ -93,7 +92,7 @@ def _galleries(protocol: Retrieval, queries: pa.Table, gallery: pa.Table) -> Ite
 
 
 def relevant(ranked: Ranked, hit: Hit) -> tuple[np.ndarray, np.ndarray]:
-    """(bool (Q, K): what was found that is a hit; (Q,): how many there are in the query's gallery)."""
+    """(bool (Q, K): which results are hits; (Q,): number of hits in the query's gallery)."""
     codes: dict[tuple, int] = {}
     asked, there = (_codes(side, hit.same, codes) for side in (ranked.queries, ranked.gallery))
     found = np.where(ranked.found_QK >= 0, there[ranked.found_QK] if len(there) else -1, -1)
@@ -107,7 +106,7 @@ def relevant(ranked: Ranked, hit: Hit) -> tuple[np.ndarray, np.ndarray]:
 
 
 def sought(ranked: Ranked, hit: Hit) -> np.ndarray:
-    """(Q,): the first row of each query's gallery that is a hit, -1 where there is none."""
+    """(Q,): the first row of each query's gallery that is a hit, -1 if there is none."""
     codes: dict[tuple, int] = {}
     asked, there = (_codes(side, hit.same, codes) for side in (ranked.queries, ranked.gallery))
     result = np.full(len(ranked), -1, np.int64)
@@ -120,13 +119,13 @@ def sought(ranked: Ranked, hit: Hit) -> np.ndarray:
 
 
 def _codes(side: pa.Table, names: Sequence[str], codes: dict[tuple, int]) -> np.ndarray:
-    """(N,): a number for each combination of values, the same in all calls with these ``codes``; -1 where one is not known."""
+    """(N,): a number for each combination of values, the same in all calls with these ``codes``; -1 if one is unknown."""
     keys = zip(*(side.column(name).to_pylist() for name in names))
     return np.array([-1 if None in key else codes.setdefault(key, len(codes)) for key in keys], np.int64)
 
 
 def values(protocol: Retrieval, ranked: Ranked) -> dict[tuple[str, int], np.ndarray]:
-    """(metric, k) -> a number for each query. A query without an answer in the gallery is a miss, as in the published code."""
+    """(metric, k) -> a number per query. A query without an answer in the gallery is a miss, as in the published code."""
     result = {}
     for hit in protocol.hits:
         hits_QK, num_Q = relevant(ranked, hit)
@@ -137,8 +136,8 @@ def values(protocol: Retrieval, ranked: Ranked) -> dict[tuple[str, int], np.ndar
 
 
 def figures(protocol: Retrieval, ranked: Ranked, rng: np.random.Generator) -> pa.Table:
-    """METRICS_SCHEMA: means over all queries and over each group, intervals clustered by what the protocol names; and with
-    ``macro`` the means of the groups' means."""
+    """METRICS_SCHEMA: means over all queries and over each group, intervals clustered as the protocol says; and with ``macro``
+    the means of the groups' means."""
     found = values(protocol, ranked)
     clusters_Q = np.array([c or "" for c in ranked.queries.column(protocol.clusters).to_pylist()], dtype=str)
     table = by_group(found, ranked.groups_Q, rng, clusters_Q)
@@ -156,12 +155,12 @@ def figures(protocol: Retrieval, ranked: Ranked, rng: np.random.Generator) -> pa
 
 
 def data_digest(queries: Sequence[str], gallery: Sequence[str]) -> str:
-    """Of what was asked among what: figures with another one do not compare."""
+    """Of queries and gallery: figures with different digests are not comparable."""
     return ids.digest(ids.digest_rows([sorted(queries)]), ids.digest_rows([sorted(gallery)]))
 
 
 def mean_cosines(vectors_NSD: np.ndarray, there_NS: np.ndarray) -> np.ndarray:
-    """(N,): mean cosine of all pairs of an outfit's items, by unit vectors that are zero where there is no item; -inf of fewer
+    """(N,): mean cosine of all pairs of an outfit's items, from unit vectors that are zero for missing items; -inf for fewer
     than two items."""
     many_N = there_NS.sum(axis=1)
     pairs_N = many_N * (many_N - 1)

@@ -1,4 +1,4 @@
-"""Find: photos -> their garments -> the products of your shop that look like each of them; or words -> products."""
+"""Find: photos -> their garments -> your products that look like them; or words."""
 
 import os
 from collections import deque

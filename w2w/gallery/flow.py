@@ -1,4 +1,4 @@
-"""What the site shows, read from the tables and the index; which pictures it needs."""
+"""The site's contents, read from the tables and the index, and the pictures that it needs."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
@@ -23,13 +23,13 @@ _COLUMNS = [
     *(schema.ATTRIBUTES, schema.IMAGE_ID, schema.IMAGE_URI, schema.ACTIVE, schema.FETCHED_AT, schema.FEED),
 ]
 _DRESS = "dress"
-_SPARE = 8  # hits beyond those shown: the product itself and its near-duplicates are left out
-_AT_ONCE = 1024  # vectors searched together
+_SPARE = 8  # hits beyond those shown, since the product itself and its near-duplicates are left out
+_AT_ONCE = 1024  # vectors searched at once
 
 
 def read_catalog(store: str) -> list[dict[str, Any]]:
-    """The products that are on sale, those that came last first, with ``first`` and ``last``: the days of the first and of the
-    newest row. In memory: about 2 kB a product."""
+    """Active products, newest first, with ``first`` and ``last``: the dates of their first and newest rows. In memory: about 2
+    kB per product."""
     stamps = delta.read(store, schema.PRODUCTS, [schema.PRODUCT_ID, schema.FETCHED_AT])
     first = stamps.group_by(schema.PRODUCT_ID).aggregate([(schema.FETCHED_AT, "min")])
     since = dict(zip(first.column(schema.PRODUCT_ID).to_pylist(), first.column(f"{schema.FETCHED_AT}_min").to_pylist()))
@@ -37,15 +37,15 @@ def read_catalog(store: str) -> list[dict[str, Any]]:
     products = rows.filter(rows.column(schema.ACTIVE)).to_pylist()
     for row in products:
         row["first"], row["last"] = (f"{t:%Y-%m-%d}" for t in (since[row[schema.PRODUCT_ID]], row[schema.FETCHED_AT]))
-    return sorted(products, key=lambda row: row["first"], reverse=True)  # stable: of one day by id
+    return sorted(products, key=lambda row: row["first"], reverse=True)  # stable: within a day by id
 
 
 def similar_products(
     store: str, index: str, products: Sequence[Mapping[str, Any]], colours_of: Mapping[str, Design], count: int, threads: int
 ) -> tuple[list[list[tuple[int, float]]], str | None]:
-    """For each product at most ``count`` (position, cosine) of its class, and the index version that says so: None, and
-    nothing, where no index is published. A near-duplicate of the product's picture, or of one before, is left out, and so is
-    another colour of the same design. ``colours_of``: of ``designs``."""
+    """For each product at most ``count`` (position, cosine) of its class, and the version of the index; empty and None if no
+    index is published. Near-duplicates of the product's picture, or of an earlier hit's, are left out, and so are other colours
+    of the same design. ``colours_of``: from ``designs``."""
     similar: list[list[tuple[int, float]]] = [[] for _ in products]
     uri = index_uri(store, index)
     if current_version(uri) is None:
@@ -69,7 +69,7 @@ def similar_products(
             there = [hit for hit in found if hit[schema.PRODUCT_ID] in position]
             others = on_cards([dict(products[n]), *there], alike, colours_of)[1:]  # the first card is the product's own
             similar[n] = [(position[card[0][schema.PRODUCT_ID]], card[0][schema.SCORE]) for card in others[:count]]
-    for same in asking.values():  # products with one picture have the same likes
+    for same in asking.values():  # products with one picture have the same similar products
         for n in same[1:]:
             similar[n] = similar[same[0]]
     return similar, opened.manifest.version
@@ -91,8 +91,8 @@ def other_colours(products: Sequence[Mapping[str, Any]], known: Mapping[str, Des
 
 
 def read_wear(store: str, products: Sequence[Mapping[str, Any]], count: int) -> list[list[Outfit]]:
-    """What `w2w recommend` says goes with each product, at most ``count`` outfits, the best first; one with a product that
-    is no longer sold is left out."""
+    """What `w2w recommend` found for each product, at most ``count`` outfits, best first; outfits with a product no longer sold
+    are left out."""
     position = {row[schema.PRODUCT_ID]: n for n, row in enumerate(products)}
     wear: list[list[Outfit]] = [[] for _ in products]
 
@@ -116,7 +116,7 @@ def read_wear(store: str, products: Sequence[Mapping[str, Any]], count: int) -> 
 
 
 def read_looks(store: str, products: Sequence[Mapping[str, Any]], most: int) -> tuple[list[Look], dict[str, bytes]]:
-    """The newest posts with a photo of somebody, and their pictures by the name that a thumbnail gets."""
+    """The newest posts with a photo of somebody, and their pictures by thumbnail name."""
     position = {row[schema.PRODUCT_ID]: n for n, row in enumerate(products)}
     posts = delta.current_posts(store, [schema.URL, schema.IMAGE_ID, schema.PRODUCT_IDS, schema.ACTIVE, schema.FETCHED_AT])
     posts = posts.filter(posts.column(schema.ACTIVE)).sort_by(
@@ -146,8 +146,8 @@ def _pictures(store: str, table: schema.Table, keys: pa.Array, column: str, **ve
 
 
 def read_outfits(store: str, products: Sequence[Mapping[str, Any]], most: int) -> tuple[list[Outfit], dict[str, bytes]]:
-    """The first worn outfits, with the crops that are no product's picture by the name that a thumbnail gets. A piece is a
-    product where its picture is the product's, or a mined pair says that its garment is."""
+    """The first worn outfits, with the crops that are not product pictures, by thumbnail name. A piece counts as a product if
+    its picture is the product's, or a mined pair links its garment to it."""
     rows = delta.read(store, schema.OUTFITS, [schema.OUTFIT_ID, schema.ITEMS, schema.MODIFIED_OF, schema.SOURCE])
     rows = rows.filter(pc.is_null(rows.column(schema.MODIFIED_OF))).sort_by(schema.OUTFIT_ID).slice(0, most)
     of_image: dict[str, int] = {}
@@ -179,7 +179,7 @@ def read_outfits(store: str, products: Sequence[Mapping[str, Any]], most: int) -
 
 
 def _worn(store: str, outfits: Sequence[dict], of_image: Mapping[str, int]) -> dict[tuple[str, str], int]:
-    """(photo, class) -> the product that a mined pair says it is."""
+    """(photo, class) -> the product, from a mined pair."""
     pairs = delta.read(store, schema.PAIRS, [schema.ANCHOR_IMAGE_ID, schema.CATEGORY, schema.IMAGE_ID])
     photos = pa.array(sorted({item[schema.IMAGE_ID] for o in outfits for item in o[schema.ITEMS]}), pa.string())
     pairs = pairs.filter(pc.is_in(pairs.column(schema.ANCHOR_IMAGE_ID), value_set=photos))

@@ -1,4 +1,4 @@
-"""Gallery: a static site of the catalog to browse and search: what looks alike, outfits, looks, where all comes from."""
+"""Gallery: a static site of the catalog to browse and search."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""What the site's files hold: plain values in, JSON out."""
+"""The contents of the site's files: plain values in, JSON out."""
 
 import json
 from collections import Counter
@@ -11,13 +11,13 @@ from w2w.report.cards import price_text, web_link
 from w2w.report.variants import colour_attribute
 from w2w.shown import without_secrets
 
-LIST_ROWS = 1000  # products of a list part: what a card, a filter and the search need
-DETAIL_ROWS = 250  # of a part with all that is known of a product
+LIST_ROWS = 1000  # products per list part: what cards, filters and search need
+DETAIL_ROWS = 250  # products per detail part
 
 
 @dataclass(frozen=True)
 class Piece:
-    """One picture of an outfit; ``product``: position in the catalog, where it is one of its products."""
+    """One picture of an outfit; ``product``: position in the catalog, if it is one of its products."""
 
     slot: str
     thumb: str | None
@@ -27,7 +27,7 @@ class Piece:
 
 @dataclass(frozen=True)
 class Outfit:
-    """``says``: where it comes from, and how good it is where that is known."""
+    """``says``: where it comes from, and its score if known."""
 
     pieces: Sequence[Piece]
     says: str
@@ -35,7 +35,7 @@ class Outfit:
 
 @dataclass(frozen=True)
 class Look:
-    """A post's photo, and the positions of the products that are known to be worn in it."""
+    """A post's photo, and the positions of the products known to be worn in it."""
 
     thumb: str | None
     url: str | None
@@ -45,9 +45,9 @@ class Look:
 
 @dataclass(frozen=True)
 class Site:
-    """Everything that is shown. ``products``: rows of table `products` with ``first`` and ``last`` (dates), in the order of the
-    site; ``thumbs``: names of the pictures that there are (``image_name`` of a product's); ``similar``: of each product
-    (position, cosine), the nearest first."""
+    """Everything shown. ``products``: rows of table `products` with ``first`` and ``last`` (dates), in site order; ``thumbs``:
+    names of the existing pictures (``image_name`` of a product's); ``similar``: for each product (position, cosine), nearest
+    first."""
 
     title: str
     products: Sequence[Mapping[str, Any]]
@@ -79,12 +79,12 @@ def _list_part(site: Site, colour: str | None, rows: Sequence[Mapping[str, Any]]
         "price": [row[schema.PRICE] for row in rows],
         "cost": [price_text(row[schema.PRICE], row[schema.CURRENCY]) for row in rows],
         "thumb": [_there(site, image_name(row[schema.IMAGE_ID])) for row in rows],
-        "words": [" ".join(_text(v) for v in a.values()) for a in attributes],  # what the search looks at besides
+        "words": [" ".join(_text(v) for v in a.values()) for a in attributes],  # further text for the search
     }
 
 
 def detail_parts(site: Site) -> list[list[dict]]:
-    """All that is known of each product, DETAIL_ROWS at a time."""
+    """All data of each product, DETAIL_ROWS at a time."""
     outfits, looks = _positions([o.pieces for o in site.outfits]), _positions([k.products for k in site.looks])
     details = [
         {
@@ -109,7 +109,7 @@ def _facts(row: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def _positions(groups: Sequence[Sequence]) -> dict[int, list[int]]:
-    """Product -> the numbers of the groups that it stands in."""
+    """Product -> the numbers of the groups that contain it."""
     found: dict[int, list[int]] = {}
     for number, group in enumerate(groups):
         for at in dict.fromkeys(one.product if isinstance(one, Piece) else one for one in group):
@@ -119,7 +119,7 @@ def _positions(groups: Sequence[Sequence]) -> dict[int, list[int]]:
 
 
 def image_name(image_id: str | None) -> str:
-    """What the picture of an image is called on the site."""
+    """An image's file name on the site."""
     return ids.digest("image", image_id)
 
 
@@ -167,7 +167,7 @@ def files_of(site: Site, app: bytes) -> tuple[dict[str, bytes], dict[str, Any]]:
 
 
 def script(name: str, data: object) -> bytes:
-    """A script that hands the data over: JSON is JavaScript, and no value can end it."""
+    """A script that hands over the data: JSON is JavaScript, and no value can end it."""
     text = json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode("utf-8", "replace")
     return b"w2wGallery(%s,%s)\n" % (json.dumps(name).encode(), text)
 

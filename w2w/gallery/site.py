@@ -1,4 +1,4 @@
-"""Writing the site: pictures that are not there yet, data under names of its content, index.html last."""
+"""Writing the site: missing pictures, data under content-digest names, index.html last."""
 
 import json
 import os
@@ -22,12 +22,12 @@ _MARK = '<meta name="generator" content="w2w gallery">'
 _OURS = re.compile(r"(data/[a-z]+(-\d+)?-[0-9a-f]{16}\.js|thumbs/[0-9a-f]{2}/[0-9a-f]{16}-\d+\.jpg)")
 _APP = Path(__file__).with_name("app.js.j2")
 _AT_ONCE = 128  # pictures in memory
-_SLOW = 16  # threads: a file on S3 is waited for
+_SLOW = 16  # threads: most of the time is spent waiting for S3
 
 
 @dataclass(frozen=True)
 class Written:
-    """Names of the pictures that there are; how many are new, were there, cannot be read; bytes that were written."""
+    """Names of the existing pictures; counts of new, kept and unreadable ones; bytes written."""
 
     names: set[str]
     new: int
@@ -37,7 +37,7 @@ class Written:
 
 
 def check_place(out: str) -> None:
-    """Raises UsageError where another page stands in the place of the site's."""
+    """Raises UsageError if another page is in the site's place."""
     try:
         found = storage.read_bytes(storage.join(out, PAGE))
     except FileNotFoundError:
@@ -47,7 +47,7 @@ def check_place(out: str) -> None:
 
 
 def write_pictures(out: str, store: str, images: Iterable[str], others: Mapping[str, bytes], side_px: int) -> Written:
-    """Thumbnails of these images of the store, and of ``others`` by name; what is there is left as it is."""
+    """Thumbnails of these images of the store, and of ``others`` by name; existing ones are kept."""
     there = set(_listed(out, "thumbs"))
     named = {image_name(image): image for image in images}
     files = {name: file_of(name, side_px) for name in (*named, *others)}
@@ -79,7 +79,7 @@ def write_pictures(out: str, store: str, images: Iterable[str], others: Mapping[
 
 
 def write_site(out: str, site: Site) -> tuple[int, int]:
-    """Writes data and page, and removes what an earlier site had and this one has not; returns bytes written and files
+    """Writes data and page, and removes files of an earlier site that this one lacks; returns bytes written and files
     removed."""
     files, told = files_of(site, _APP.read_bytes())
     for name, data in files.items():

@@ -1,4 +1,4 @@
-"""Annotate: a published data set's photos and boxes into table `detections`, for training and evaluating detectors.
+"""Annotate: a published data set's photos and boxes into table `detections`.
 
 A photo whose boxes have changed since its file was read is read again and replaced.
 """

@@ -1,4 +1,4 @@
-"""Show: a page of photos with the garments and people found in them, class histograms, and a gallery of rejects."""
+"""Show: a page of photos with detected garments and people, histograms and rejects."""
 
 from dataclasses import dataclass
 

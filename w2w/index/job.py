@@ -1,4 +1,4 @@
-"""Index: shards of the active products' vectors, rebuilt where they changed, gated, published; or rolled back."""
+"""Index: shards of active products' vectors: built, gated, published; or rolled back."""
 
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal

@@ -1,4 +1,4 @@
-"""Ingest: a product feed, image folder or tar shards into tables `products` and `images`; only what changed is read."""
+"""Ingest: a product feed, image folder or tar shards into `products` and `images`."""
 
 from dataclasses import dataclass
 from typing import Any

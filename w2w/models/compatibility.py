@@ -1,7 +1,7 @@
-"""What goes together: networks that score an outfit from the vectors of its items.
+"""Outfit compatibility: networks that score an outfit from its items' vectors.
 
-Outfits come as vectors of their items, (N, S, D), with the number of each one's slot, (N, S). `What2Wear` and `Pairs` know
-three slots, in the order of SLOT_PAIRS; `SetTransformer` takes outfits of any size.
+An outfit is its items' vectors, (N, S, D), with the number of each one's slot, (N, S). `What2Wear` and `Pairs` know three
+slots, in the order of SLOT_PAIRS; `SetTransformer` takes outfits of any size.
 """
 
 import itertools
@@ -18,16 +18,16 @@ from w2w.models.folder import load_network, save_network
 from w2w.models.options import BATCH, ScorerConfig
 
 SLOT_PAIRS = ((0, 1), (0, 2), (1, 2))  # top and bottom, top and shoes, bottom and shoes
-PAD = -1  # slot of a place without an item
+PAD = -1  # slot of a missing item
 _TYPE = "w2w-compatibility"
-_PROMISED = 1e-6  # least probability that an outfit does not go together: keeps the logarithm of the loss finite
+_PROMISED = 1e-6  # minimum probability of a bad outfit: keeps the loss's logarithm finite
 
 
 class What2Wear(nn.Module):
     """z = xW / |xW| with one square matrix for all slots; an outfit's score is the mean cosine of its three pairs.
 
-    Source: yunyounglee99/What2Wear @f233e49, models/matching_loss.py: W drawn from N(0, 1), temperature .07, learnt.
-    There a ``return`` inside the loop leaves two of the three pairs out; here all three are in, as its text says.
+    Source: yunyounglee99/What2Wear @f233e49, models/matching_loss.py: W drawn from N(0, 1), temperature .07, learnt. There a
+    ``return`` inside the loop skips two of the three pairs; here all three count, as its text says.
     """
 
     def __init__(self, dim_in: int, config: ScorerConfig):
@@ -49,10 +49,10 @@ class What2Wear(nn.Module):
 
 
 class Pairs(nn.Module):
-    """Items go through a small network into a space of their slot (or one for all), where cosines of pairs are compared. An
-    outfit goes together when every pair does: log p = sum over pairs of log sigmoid(scale * cosine + bias).
+    """A small network maps items into a space per slot (or one for all), in which pairs are compared by cosine. An outfit is
+    good if every pair is: log p = sum over pairs of log sigmoid(scale * cosine + bias).
 
-    The mean of cosines that What2Wear takes lets two good pairs hide a bad one; in this sum one bad pair is enough.
+    What2Wear's mean of cosines lets two good pairs hide a bad one; in this sum one bad pair is enough.
     """
 
     def __init__(self, dim_in: int, config: ScorerConfig):
@@ -88,8 +88,8 @@ class Pairs(nn.Module):
 
 
 class SetTransformer(nn.Module):
-    """Every item sees every other; a token that stands for the outfit is read at the end. The order of items does not matter,
-    their slots do, and outfits of different sizes stand in one batch.
+    """A transformer over the items, read out at an outfit token. Invariant to the order of items but not to their slots;
+    outfits of different sizes fit in one batch.
 
     Source of the idea: Sarkar et al. 2022, "OutfitTransformer", section 3.1 (outfit token, no positions).
     """
@@ -107,7 +107,7 @@ class SetTransformer(nn.Module):
         self.head = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, 1))
 
     def forward(self, vectors_NSD: torch.Tensor, slots_NS: torch.Tensor) -> torch.Tensor:
-        """log of the probability that the outfit goes together, (N,). Where ``slots_NS`` is PAD there is no item."""
+        """log of the probability that the outfit goes together, (N,). PAD in ``slots_NS`` marks a missing item."""
         empty_NS = slots_NS == PAD
         items = self.project(vectors_NSD) + self.slot(slots_NS.clamp(min=0))
         tokens = torch.cat([self.outfit.expand(len(items), 1, -1), items], dim=1)
@@ -122,7 +122,7 @@ KINDS = {"pairs": Pairs, "set": SetTransformer, "what2wear": What2Wear}
 
 
 def make_scorer(dim_in: int, num_slots: int, config: ScorerConfig) -> nn.Module:
-    """Raises UsageError where the network knows three slots and there are others."""
+    """Raises UsageError if the network knows three slots and there are others."""
     if config.kind == "set":
         return SetTransformer(dim_in, config, num_slots)
     if num_slots != len(SLOT_PAIRS):
@@ -137,15 +137,15 @@ def _pair_cosines(placed_N3D: torch.Tensor) -> torch.Tensor:
 def what2wear_losses(
     worn_N3: torch.Tensor, modified_N3: torch.Tensor, matrix: torch.Tensor, threshold: float, hinge: str = BATCH
 ) -> dict[str, torch.Tensor]:
-    """The loss as published, of s = cosine / temperature, (N, 3): relu(1 - mean s) of worn outfits + a hinge on modified ones
-    + .01 |W|, s being the mean over an outfit's pairs.
+    """The loss as published, with s = cosine / temperature, (N, 3): relu(1 - mean s) of worn outfits + a hinge on modified ones
+    + .01 |W|, averaging s over an outfit's pairs.
 
-    Two versions of the hinge stand in the repository @f233e49. ``hinge`` = batch: relu(threshold - mean s), over all outfits of
-    the batch (models/matching_loss.py, ``forward``). outfit: mean relu(threshold - s), of each outfit by itself
+    The repository @f233e49 has two versions of the hinge. ``hinge`` = batch: relu(threshold - mean s), over all outfits of the
+    batch (models/matching_loss.py, ``forward``). outfit: mean relu(threshold - s), per outfit
     (demo/What2Wear_train_ver_recsys.ipynb, whose weights and figures were printed).
 
-    Both terms only raise similarities, and with a temperature of .07 they are zero as soon as cosines are above .07: nothing
-    tells a modified outfit from a worn one.
+    Both terms only raise similarities, and with a temperature of .07 they are zero as soon as cosines exceed .07: nothing
+    separates modified outfits from worn ones.
     """
     s = modified_N3.mean() if hinge == BATCH else modified_N3.mean(dim=1)
     return {
@@ -157,26 +157,26 @@ def what2wear_losses(
 
 def logistic_losses(worn_N: torch.Tensor, modified_N: torch.Tensor) -> dict[str, torch.Tensor]:
     """Cross-entropy of log probabilities: worn outfits are pushed up and modified ones down. Its minimum is the log-odds of
-    having been worn, and no score orders outfits better than that one (Neyman and Pearson 1933)."""
+    having been worn, which orders outfits optimally (Neyman and Pearson 1933)."""
     unlikely = torch.log(-torch.expm1(modified_N.clamp(max=-_PROMISED)))
     return {"worn": -worn_N.mean(), "modified": -unlikely.mean()}
 
 
 def margin_losses(worn_N: torch.Tensor, modified_N: torch.Tensor, margin: float = 1.0) -> dict[str, torch.Tensor]:
-    """Each worn outfit shall score ``margin`` higher than the one made of it; a soft hinge."""
+    """Each worn outfit should score ``margin`` higher than its modified one; a soft hinge."""
     return {"margin": softplus(margin - (worn_N - modified_N)).mean()}
 
 
 @torch.inference_mode()
 def outfit_scores(network: nn.Module, vectors_NSD: np.ndarray, slots_NS: np.ndarray) -> np.ndarray:
-    """float32 (N,): higher goes better together. ``slots_NS``: int64, PAD where there is no item."""
+    """float32 (N,), higher for better combinations. ``slots_NS``: int64, PAD for missing items."""
     return network.scores(torch.from_numpy(vectors_NSD), torch.from_numpy(slots_NS)).float().numpy()
 
 
 @torch.inference_mode()
 def pair_scores(network: nn.Module, vectors_NSD: np.ndarray, slots_NS: np.ndarray) -> np.ndarray:
-    """float32 (N, S, S), symmetric: how well every two items of an outfit go together; NaN on the diagonal and where there is
-    no item. Cosines of ``similarities``; of a SetTransformer the score of the two alone."""
+    """float32 (N, S, S), symmetric: how well every two items of an outfit go together; NaN on the diagonal and for missing
+    items. Cosines of ``similarities``; for a SetTransformer the score of the two alone."""
     vectors, slots = torch.from_numpy(vectors_NSD), torch.from_numpy(slots_NS)
     found = np.full((*slots_NS.shape, slots_NS.shape[1]), np.nan, np.float32)
     of_set = isinstance(network, SetTransformer)
@@ -195,7 +195,7 @@ def save_scorer(network: nn.Module, folder: Path, config: ScorerConfig, dim_in: 
 
 
 def load_scorer(folder: Path) -> tuple[nn.Module, tuple[str, ...]]:
-    """The network in eval mode and the names of its slots. Raises UsageError where the folder has none."""
+    """The network in eval mode and the names of its slots. Raises UsageError if the folder has none."""
     network, settings = load_network(
         folder, _TYPE, lambda s: make_scorer(s["dim_in"], len(s["slots"]), ScorerConfig(**s["scorer"]))
     )

@@ -1,4 +1,4 @@
-"""Which encoder, and what it wants to see. Plain values, read without importing torch."""
+"""Which encoder, and its preprocessing. Plain values, read without importing torch."""
 
 from dataclasses import dataclass
 
@@ -35,7 +35,7 @@ class EncoderConfig:
 
 @dataclass(frozen=True)
 class Input:
-    """What a model wants to see: the image resized (shorter side to ``resize_px``) and cropped to ``size_px``, or squashed, or
+    """A model's preprocessing: the image resized (shorter side to ``resize_px``) and cropped to ``size_px``, or squashed, or
     padded, then (value / 255 - mean) / std."""
 
     size_px: int

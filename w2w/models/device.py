@@ -1,4 +1,4 @@
-"""Where a network computes, and in which precision: what every model's options have in common."""
+"""Device and precision: the options that all models share."""
 
 import os
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ DEVICES, DTYPES = ("auto", "cpu", "cuda"), ("float32", "bfloat16", "float16")
 
 
 def check_options(config: Any, part: str, **others: Sequence[str]) -> None:
-    """Raises UsageError for a device, dtype or one of ``others`` that is none of those allowed, and without a thread."""
+    """Raises UsageError for a device, dtype or one of ``others`` that is not allowed, and for less than one thread."""
     for option, allowed in {**others, "device": DEVICES, "dtype": DTYPES}.items():
         if getattr(config, option) not in allowed:
             raise UsageError(f"{part}.{option}={getattr(config, option)}: must be one of {', '.join(allowed)}")
@@ -22,14 +22,14 @@ def check_options(config: Any, part: str, **others: Sequence[str]) -> None:
 
 
 def on_cpu_in_float32(device: str, dtype: str) -> bool:
-    """Whether these options mean what OpenVINO does. Without torch, whose import costs a worker seconds and 300 MB."""
+    """Whether these options allow OpenVINO. Avoids importing torch, which costs a worker seconds and 300 MB."""
     if dtype != "float32" or device == "cuda":
         return False
-    return device == "cpu" or not os.path.exists("/dev/nvidia0")  # a CUDA device shows as a file or is not there
+    return device == "cpu" or not os.path.exists("/dev/nvidia0")  # a CUDA device appears as a file
 
 
 def torch_device(device: str, threads: int, option: str) -> "torch.device":
-    """The torch device for ``device`` (cpu, cuda, auto). Raises UsageError where CUDA is asked for and is not there."""
+    """The torch device for ``device`` (cpu, cuda, auto). Raises UsageError if CUDA is requested but missing."""
     import torch
 
     if device == "cuda" and not torch.cuda.is_available():
@@ -41,7 +41,7 @@ def torch_device(device: str, threads: int, option: str) -> "torch.device":
 
 
 def gpus() -> list[str]:
-    """Name and memory of each CUDA device that torch finds."""
+    """Name and memory of each CUDA device that torch sees."""
     import torch
 
     if not torch.cuda.is_available():

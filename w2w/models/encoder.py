@@ -1,7 +1,7 @@
 """Encoders: an image in, a unit vector out. One interface over every source of models and both engines.
 
-The pixels that go in are uint8: scaling, mean and standard deviation are the first layer of the network, so every engine
-sees the same input and a worker moves a quarter of the bytes.
+The input pixels are uint8: scaling, mean and standard deviation are the first layer of the network, so every engine sees the
+same input and a worker moves a quarter of the bytes.
 """
 
 from dataclasses import asdict, dataclass
@@ -14,7 +14,7 @@ from w2w.errors import UsageError
 from w2w.images.resize import fit
 from w2w.models.config import EncoderConfig, Input
 
-CODE = 1  # raise it when the same weights and config would give other vectors
+CODE = 1  # bump when the same weights and config would give other vectors
 
 
 class Engine(Protocol):
@@ -45,7 +45,7 @@ class Encoder:
         return fit(image, self.input.size_px, self.input.mode, self.input.resample, self.input.resize_px)
 
     def encode(self, batch_NHWC: np.ndarray) -> np.ndarray:
-        """uint8 (N, S, S, 3) -> float32 (N, dim) of length 1; a row that the model could not compute has NaN."""
+        """uint8 (N, S, S, 3) -> float32 (N, dim) of length 1; NaN in rows that the model could not compute."""
         vectors_ND = np.asarray(self.engine(batch_NHWC), np.float32)
         with np.errstate(invalid="ignore", divide="ignore"):
             vectors_ND = vectors_ND / np.linalg.norm(vectors_ND, axis=1, keepdims=True)
@@ -58,7 +58,7 @@ def finite_rows(vectors_ND: np.ndarray) -> np.ndarray:
 
 
 def encoder_input(config: EncoderConfig) -> Input:
-    """The model's preprocessing, read without its weights. Raises UsageError for a model that is not there."""
+    """The model's preprocessing, read without its weights. Raises UsageError for a missing model."""
     return _source(config).input
 
 
@@ -74,7 +74,7 @@ def model_version(config: EncoderConfig) -> str:
 
 
 def load_encoder(config: EncoderConfig) -> Encoder:
-    """Loads the weights onto the device. Raises UsageError for a model, device or engine that is not there."""
+    """Loads the weights onto the device. Raises UsageError for a missing model, device or engine."""
     from w2w.models import engines
 
     source, version = _source(config), model_version(config)
@@ -84,7 +84,7 @@ def load_encoder(config: EncoderConfig) -> Encoder:
 
 
 def check_version(option: str, wanted: str, found: str) -> None:
-    """Raises UsageError where a model's files are others than those that a job started with. ``wanted``: "" for any."""
+    """Raises UsageError if a model's files differ from those that a job started with. ``wanted``: "" for any."""
     if wanted and wanted != found:
         raise UsageError(
             f"{option}: its files are not those that the job started with: they were changed meanwhile, or are others on this "
@@ -93,7 +93,7 @@ def check_version(option: str, wanted: str, found: str) -> None:
 
 
 def try_encoder(config: EncoderConfig) -> None:
-    """Raises UsageError for what is wrong with the model's files, as ``load_encoder``, without keeping it in this process."""
+    """Raises UsageError for faults in the model's files, as ``load_encoder`` does, without keeping it in this process."""
     from w2w.models.trial import try_open
 
     try_open(load_encoder, config, (EncoderConfig().name,), model_version(config))

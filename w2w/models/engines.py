@@ -1,4 +1,4 @@
-"""What runs a network: torch on any device, or OpenVINO on a CPU.
+"""Engines that run a network: torch on any device, or OpenVINO on a CPU.
 
 Measured for EfficientNet-Lite0 at 224 px on 2 cores, images/s: torch eager 18, with glibc keeping its memory 45 to 62, with
 channels_last as well 80, OpenVINO 111.
@@ -22,11 +22,9 @@ if TYPE_CHECKING:
 
 
 def start(source: Source, config: EncoderConfig) -> "Torch | OpenVino":
-    """The engine that ``config`` asks for, with the network loaded."""
+    """The engine that ``config`` selects, with the network loaded."""
     if config.engine == "openvino" and (config.device == "cuda" or config.dtype != "float32"):
-        raise UsageError(
-            "encoder.engine=openvino: runs on the CPU in float32; leave device and dtype alone, or use engine=torch"
-        )
+        raise UsageError("encoder.engine=openvino: runs on the CPU in float32; omit device and dtype, or use engine=torch")
     on_cpu = on_cpu_in_float32(config.device, config.dtype)
     if config.engine == "openvino" or (config.engine == "auto" and source.convolutional and on_cpu):
         return OpenVino(source, config)
@@ -74,14 +72,14 @@ def compile_for_cpu(model: Path, threads: int) -> Any:
         "INFERENCE_PRECISION_HINT": "f32",
         "PERFORMANCE_HINT": "LATENCY",
         "NUM_STREAMS": 1,
-        # else every worker's thread is pinned to the same first core: 73 instead of 118 images/s on 2 cores
+        # otherwise every worker's thread is pinned to the same first core: 73 instead of 118 images/s on 2 cores
         "ENABLE_CPU_PINNING": False,
     }
     return core.compile_model(core.read_model(model), "CPU", settings)
 
 
 def pixels_module(source: Source) -> "torch.nn.Module":
-    """The network behind its normalisation: uint8 (N, S, S, 3) -> float (N, D)."""
+    """The network with its normalisation in front: uint8 (N, S, S, 3) -> float (N, D)."""
     import torch
 
     class Pixels(torch.nn.Module):
@@ -102,18 +100,18 @@ def pixels_module(source: Source) -> "torch.nn.Module":
 
 
 def _converted(source: Source) -> Path:
-    """The OpenVINO file of this architecture and these weights, made on first use."""
+    """The OpenVINO file of this architecture and these weights, created on first use."""
     settings = [source.architecture, list(map(str, source.input.__dict__.values())), source.weights_sha256()]
     size_px = source.input.size_px
     return convert_once(settings, lambda: pixels_module(source), (2, size_px, size_px, 3), (-1, size_px, size_px, 3))
 
 
 def convert_once(settings: list, module: Callable, example: tuple[int, ...], shape: tuple[int, ...]) -> Path:
-    """The OpenVINO file of a torch module over uint8 pixels of ``shape`` (-1: any), kept under a digest of ``settings``."""
+    """The OpenVINO file of a torch module over uint8 pixels of ``shape`` (-1: any), stored under a digest of ``settings``."""
     import openvino
 
     cache = cache_folder() / "openvino"
-    name = ids.digest(2, *settings, openvino.__version__)  # 1: of weights that nobody had checked
+    name = ids.digest(2, *settings, openvino.__version__)  # 1: from unchecked weights
     target = cache / f"{name}.xml"
     if target.exists():
         return target
@@ -124,7 +122,7 @@ def convert_once(settings: list, module: Callable, example: tuple[int, ...], sha
     cache.mkdir(parents=True, exist_ok=True)
     part = cache / f"{name}-{os.getpid()}.xml"
     openvino.save_model(model, part, compress_to_fp16=False)
-    # the weights' file first: whoever sees the .xml finds its .bin
+    # the weights' file first, so that whoever sees the .xml finds its .bin
     os.replace(part.with_suffix(".bin"), target.with_suffix(".bin"))
     os.replace(part, target)
     return target

@@ -1,10 +1,10 @@
-"""Why two pictures are alike: what each patch of both gives to the cosine of their vectors.
+"""Why two pictures are similar: what each patch of both contributes to the cosine of their vectors.
 
-Where the vector is a mean of patch features followed by linear maps, the cosine is a sum over pairs of patches, one of each
-picture, and is taken apart exactly (Stylianou, Souvenir and Pless 2019, "Visualizing Deep Similarity Networks"; linear layers
-behind the mean and the pairs themselves: Zhu, Yang and Chen 2019, "Visual Explanation for Deep Metric Learning"). Others are
+If the vector is a mean of patch features followed by linear maps, the cosine is a sum over pairs of patches, one of each
+picture, and is decomposed exactly (Stylianou, Souvenir and Pless 2019, "Visualizing Deep Similarity Networks"; linear layers
+after the mean and the pairs themselves: Zhu, Yang and Chen 2019, "Visual Explanation for Deep Metric Learning"). Others are
 explained by gradient times activation, of the cosine: of a convolutional network's last feature map (Selvaraju et al. 2017,
-"Grad-CAM", a place at a time as in Draelos and Carin 2020, "HiResCAM"), of the tokens before every block of a transformer.
+"Grad-CAM", element-wise as in Draelos and Carin 2020, "HiResCAM"), of the tokens before every block of a transformer.
 """
 
 import math
@@ -24,17 +24,17 @@ from w2w.models.network import Embedder, ImageTower
 from w2w.models.sources import Source
 
 EXACT, GRADIENT, PIXELS = "sum over patches", "gradient x activation", "gradient x pixel"
-_CLOSE = 1e-4  # of a vector's length: how near the sum of the parts must come to be called exact; float32 gives about 1e-6
-_GRID = 14  # patches a side where a network has no feature map
+_CLOSE = 1e-4  # of a vector's length: tolerance for a sum of parts to count as exact; float32 gives about 1e-6
+_GRID = 14  # patches per side if a network has no feature map
 
 
 @dataclass(frozen=True)
 class Explanation:
-    """What each patch of two pictures gives to ``cosine``, the cosine of their vectors.
+    """What each patch of two pictures contributes to ``cosine``, the cosine of their vectors.
 
-    ``query`` and ``result``: float32 (h, w), a number a patch of the picture as the network sees it (``Input``). ``exact``:
-    each of the two sums to ``cosine``; else they are gradients, of which only the order and the sign mean something.
-    ``pairs``: float32 (h * w, h * w), of query patch and result patch, where it is exact.
+    ``query`` and ``result``: float32 (h, w), one value per patch of the picture as the network sees it (``Input``). ``exact``:
+    each of the two sums to ``cosine``; otherwise they are gradients, of which only order and sign are meaningful. ``pairs``:
+    float32 (h * w, h * w), of query patch and result patch, if exact.
     """
 
     cosine: float
@@ -46,7 +46,7 @@ class Explanation:
 
     @property
     def query_heat(self) -> np.ndarray:
-        """float32 (h, w) in [0, 1]: the largest contribution is 1, what lowers the cosine is 0."""
+        """float32 (h, w) in [0, 1]: the largest contribution is 1, negative ones are 0."""
         return heat(self.query)
 
     @property
@@ -56,19 +56,19 @@ class Explanation:
 
 
 def load_explainer(config: EncoderConfig) -> "Explainer":
-    """Raises UsageError as ``load_encoder``."""
+    """Raises UsageError as ``load_encoder`` does."""
     return Explainer(sources.find(config.name, config.revision, config.trust_remote_code), config)
 
 
 def heat(contributions: np.ndarray) -> np.ndarray:
-    """float32 in [0, 1]: contributions over the largest of them, negative ones as 0; all 0 where none is positive."""
+    """float32 in [0, 1]: contributions relative to the largest, negative ones as 0; all 0 if none is positive."""
     positive = np.maximum(contributions, 0)
     most = positive.max(initial=0)
     return (positive / most if most > 0 else positive).astype(np.float32)
 
 
 class Explainer:
-    """A network that says which patches made two pictures alike. In float32, by torch, whatever the encoder runs on."""
+    """A network that says which patches made two pictures similar. In float32, by torch, whatever the encoder runs on."""
 
     def __init__(self, source: Source, config: EncoderConfig):
         self.input: Input = source.input
@@ -76,7 +76,7 @@ class Explainer:
         self._module = pixels_module(source).requires_grad_(False).to(self._device)
 
     def __call__(self, query: np.ndarray, results: Sequence[np.ndarray]) -> list[Explanation]:
-        """Of the query with each of ``results``; all uint8 (S, S, 3), as ``Encoder.prepare`` gives them."""
+        """The query with each of ``results``; all uint8 (S, S, 3), as from ``Encoder.prepare``."""
         if not len(results):
             return []
         pictures = torch.from_numpy(np.stack([query, *results])).to(self._device)
@@ -85,7 +85,7 @@ class Explainer:
 
     @torch.no_grad()
     def _exact(self, pictures_NHWC: torch.Tensor) -> list[Explanation]:
-        """Empty where the vectors are no sum over patches."""
+        """Empty if the vectors are not a sum over patches."""
         seen = self._module.normalised(pictures_NHWC)
         vectors_ND = self._module.network(seen).float()
         parts_NPD = sum_of_patches(self._module.network, seen, vectors_ND)
@@ -129,11 +129,11 @@ class Explainer:
 
 
 def sum_of_patches(network: nn.Module, seen_NCHW: torch.Tensor, vectors_ND: torch.Tensor) -> torch.Tensor | None:
-    """(N, P, D): parts of the vectors, one a patch, row by row, which sum to ``vectors_ND``, the network's answer; None where
+    """(N, P, D): parts of the vectors, one per patch, row by row, which sum to ``vectors_ND``, the network's output; None if
     the network does more than average its patches and map them linearly.
 
-    It is tried and checked by the sum, so nothing is believed about a network. A norm behind the mean, or a scale to length 1,
-    is linear once its factor is that of this picture.
+    Tried and verified by the sum, so nothing is assumed about the network. A norm after the mean, or scaling to length 1, is
+    linear once its factor is fixed to that of this picture.
     """
     behind: list[nn.Module | None] = []
     if isinstance(network, Embedder):
@@ -154,7 +154,7 @@ def sum_of_patches(network: nn.Module, seen_NCHW: torch.Tensor, vectors_ND: torc
 
 
 def _last_maps(network: nn.Module, seen_NCHW: torch.Tensor) -> Iterator[torch.Tensor]:
-    """(N, P, C): what may be the features that are averaged."""
+    """(N, P, C): candidates for the features that are averaged."""
     if hasattr(network, "forward_features"):  # timm
         features = network.forward_features(seen_NCHW)
         channels_last = str(getattr(network, "output_fmt", "")).endswith("NHWC")
@@ -171,8 +171,8 @@ def _last_maps(network: nn.Module, seen_NCHW: torch.Tensor) -> Iterator[torch.Te
 
 
 def _through(layer: nn.Module | None, parts_NPC: torch.Tensor) -> torch.Tensor | None:
-    """The parts of what ``layer`` makes of their sum; constants are shared among them evenly. None: scales the sum to length 1.
-    Gives None where the layer is not linear."""
+    """The parts of ``layer``'s output, given those of its input; constants are shared evenly. A layer of None scales the sum to
+    length 1. Returns None if the layer is not linear."""
     num_parts, whole = parts_NPC.shape[1], parts_NPC.sum(1, keepdim=True)
     if layer is None:
         return parts_NPC / whole.norm(dim=2, keepdim=True)
@@ -186,16 +186,16 @@ def _through(layer: nn.Module | None, parts_NPC: torch.Tensor) -> torch.Tensor |
 
 
 def _is_map(module: nn.Module, output: torch.Tensor) -> bool:
-    """Whether a module's output has a place a patch. Of tokens those behind a norm: a norm does not mind the scale, so the
-    gradient of what goes into it is at right angles to that, and their product is 0. Measured on small ViT, CLIP and SigLIP
-    towers, the sum over all norms is more faithful than the last alone."""
-    if output.ndim == 4:  # channels first or last; queries and keys of attention are no square
+    """Whether a module's output has one location per patch. Of tokens, those after a norm: a norm is scale-invariant, so the
+    gradient of its input is orthogonal to the input, and their product is 0. Measured on small ViT, CLIP and SigLIP towers, the
+    sum over all norms is more faithful than the last alone."""
+    if output.ndim == 4:  # channels first or last; queries and keys of attention are not square
         return output.shape[2] > 1 and output.shape[2] in (output.shape[1], output.shape[3])
     return output.ndim == 3 and "norm" in type(module).__name__.lower() and math.isqrt(output.shape[1]) > 1
 
 
 def _by_place(activation: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor | None:
-    """(2, P), P a square number; None where most places have no gradient, as behind the last look of a class token."""
+    """(2, P), P a square number; None if most locations have no gradient, as after the last attention of a class token."""
     product = activation * gradient
     if product.ndim == 4:
         by_place = product.sum(1 if product.shape[2] == product.shape[3] else 3).flatten(1)

@@ -1,4 +1,4 @@
-"""What can be embedded, and the two stages that give it its vectors, for every job that embeds something."""
+"""What can be embedded, and the stages that do it, for every job that embeds something."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -32,8 +32,8 @@ from w2w.table.pending import Keys, rejected_keys, table_keys
 
 @dataclass(frozen=True)
 class Pictures:
-    """A table with pictures to embed. ``stage`` names the work in `rejects`; ``seen``, where the table keeps several versions:
-    the tables whose newest version counts, the first that has any (one in which nothing was found has no rows of its own)."""
+    """A table with pictures to embed. ``stage`` names the work in `rejects`; ``seen``, if the table keeps several versions: the
+    tables whose newest version counts, taken from the first that has any (one without detections has no rows of its own)."""
 
     table: schema.Table
     column: str  # of the encoded bytes, or of the slots
@@ -61,14 +61,14 @@ LOOKS = "looks"  # value of --of: see flow_looks.py
 
 
 def pictures_of(name: str) -> Pictures:
-    """Raises UsageError for a name that is none."""
+    """Raises UsageError for an unknown name."""
     if name not in PICTURES:
         raise UsageError(f"--of={name}: must be one of {', '.join([*PICTURES, LOOKS])}")
     return PICTURES[name]
 
 
 def without_vector(store: str, pictures: Pictures, model_version: str, version: str, item_rows: int) -> Source:
-    """The pictures that have no vector of this model yet. ``version``: of the stage that cut them out; auto: the newest."""
+    """The pictures without a vector of this model. ``version``: of the stage that cut them out; auto: the newest."""
     need_table(store, pictures.table, pictures.made_by)
     partition: dict[str, Any] = {}
     if pictures.seen:
@@ -77,7 +77,7 @@ def without_vector(store: str, pictures: Pictures, model_version: str, version: 
             raise UsageError(f"--version={version}: table {pictures.table.name!r} has none: run 'w2w {pictures.made_by}' first")
         partition = {schema.STAGE_VERSION: newest}
     elif version != "auto":
-        raise UsageError(f"--version={version}: table {pictures.table.name!r} has no versions of what is embedded")
+        raise UsageError(f"--version={version}: table {pictures.table.name!r} has no versions")
     made = table_keys(store, schema.EMBEDDINGS, schema.OWNER_ID, model_version=model_version)
     done = [
         Keys(_photos(made.batches), made.count) if pictures.column == schema.SLOTS else made,
@@ -88,7 +88,7 @@ def without_vector(store: str, pictures: Pictures, model_version: str, version: 
 
 
 def _photos(owners) -> Iterator[pa.ChunkedArray]:
-    """The photos of those owners that are slots of one."""
+    """The photos that these owners (slots) come from."""
     for batch in owners:
         slots = batch.filter(pc.match_substring(batch, SLOT_BETWEEN))
         yield pc.replace_substring_regex(slots, f"{SLOT_BETWEEN}[^{SLOT_BETWEEN}]*$", "")
@@ -112,7 +112,7 @@ def picture_stages(
 def embed_stages(
     encoder: EncoderConfig, limits: DecodeLimits, owner_column: str, owner_kind: str, gpu_pool: Pool | None = None
 ) -> list[Stage]:
-    """bytes -> pixels -> vector. ``gpu_pool``: workers of their own for the model, fed by the decoding ones."""
+    """bytes -> pixels -> vector. ``gpu_pool``: separate workers for the model, fed by the decoding ones."""
     shape = encoder_input(encoder)
     pixels = {k: getattr(shape, k) for k in ("size_px", "resize_px", "mode", "resample")}
     model = {"config": encoder, "owner_column": owner_column, "owner_kind": owner_kind, "version": model_version(encoder)}

@@ -1,4 +1,4 @@
-"""Embedding looks: photos of posts, cut to the person where a detector found one."""
+"""Embedding looks: photos of posts, cropped to the person if a detector found one."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -23,7 +23,7 @@ _COLUMNS = (schema.IMAGE_ID, schema.BYTES, schema.WIDTH, schema.SOURCE_URI)
 
 
 def looks_without_vector(store: str, version: str, detected: str | None, item_rows: int) -> tuple[Source, int]:
-    """The looks without a vector of this ``look_version``; and how many photos wait for the detector to see them."""
+    """The looks without a vector of this ``look_version``; and the number of photos not yet processed by the detector."""
     need_table(store, schema.IMAGES, "crawl")
     photos = pc.unique(look_posts(store, [schema.IMAGE_ID]).column(0).combine_chunks())
     seen = photos
@@ -41,7 +41,7 @@ def looks_without_vector(store: str, version: str, detected: str | None, item_ro
 
 @contextmanager
 def with_persons(source: Source, store: str, detected: str | None, run_id: str) -> Iterator[Source]:
-    """The same rows with the person's box beside each."""
+    """The same rows, joined with the person's box."""
     try:
         yield with_beside(source, store, schema.IMAGES, person_boxes(store, detected), work.folder(store, run_id))
     finally:

@@ -1,4 +1,4 @@
-"""Networks of our own in the hub's layout: a folder with config.json and model.safetensors."""
+"""Saving our own networks in the hub's layout: a folder with config.json and model.safetensors."""
 
 import json
 from collections.abc import Callable
@@ -13,7 +13,7 @@ CONFIG = "config.json"
 
 
 def save_network(network: nn.Module, folder: Path, settings: dict) -> None:
-    """``settings``: what ``load_network`` makes the network from; plain values."""
+    """``settings``: plain values from which ``load_network`` builds the network."""
     from safetensors.torch import save_file
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -22,7 +22,7 @@ def save_network(network: nn.Module, folder: Path, settings: dict) -> None:
 
 
 def load_network(folder: Path, kind: str, make: Callable[[dict], nn.Module]) -> tuple[nn.Module, dict]:
-    """The network in eval mode, and its settings. Raises UsageError where the folder has none of that kind."""
+    """The network in eval mode, and its settings. Raises UsageError if the folder has none of that kind."""
     option = f"{folder}: no {kind}"
     settings = weights.read_json(folder / CONFIG, option)
     if settings.get("model_type") != kind:

@@ -1,4 +1,4 @@
-"""config.json as the hub has it, made into transformers' settings by nothing but what it says: it may be a stranger's."""
+"""The hub's config.json as transformers' settings, restricted to what is in it: it may be a stranger's."""
 
 import re
 from pathlib import Path
@@ -10,13 +10,13 @@ from w2w.models.weights import line
 
 _PLAIN = re.compile(r"[\w.-]+")
 _NAMES = ("architecture", "backbone", "timm_model_name")  # of a model that a library builds
-# where else weights and settings would come from, and libraries would go and fetch them
+# references to weights and settings elsewhere, which libraries would download
 _ELSEWHERE = ("_name_or_path", "name_or_path", "transformers_weights", "checkpoint_path", "cache_dir", "pretrained")
 _ELSEWHERE += ("use_pretrained_backbone", "timm_model_pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "_commit_hash")
 
 
 def inside(config: dict, option: str) -> dict:
-    """The config without all that leads out of its folder: other places, networks by their address, code.
+    """The config without anything that leads out of its folder: other locations, networks by address, code.
 
     Raises UsageError for a network that is named by an address or a path.
     """
@@ -49,8 +49,8 @@ def settings(folder: Path, config: dict, option: str, trust_remote_code: bool = 
     values.pop("auto_map", None)
     try:
         return CONFIG_MAPPING[kind].from_dict(values)
-    except Exception as e:  # a dozen kinds, from checks of types to lists that are too short
-        raise UsageError(f"{option}: {folder / 'config.json'} is no config of a {kind}: {line(e)}") from e
+    except Exception as e:  # many classes, from type checks to lists that are too short
+        raise UsageError(f"{option}: {folder / 'config.json'} is not a config of a {kind}: {line(e)}") from e
 
 
 def processor(auto: str, folder: Path, option: str, **remote: Any) -> Any:
@@ -64,7 +64,7 @@ def processor(auto: str, folder: Path, option: str, **remote: Any) -> Any:
 
 
 def _with_backbone(values: dict) -> dict:
-    """An older config's timm backbone as the newer ones write it: transformers would ask the hub what kind of name it is."""
+    """An older config's timm backbone in the newer form: transformers would ask the hub what kind of name it is."""
     more = values.get("backbone_kwargs")
     if not values.get("backbone") or values.get("backbone_config") or not more:
         return values
@@ -74,7 +74,7 @@ def _with_backbone(values: dict) -> dict:
 
 
 def timm_name(name: object, option: str) -> str:
-    """Raises UsageError for what is none of timm's architectures, such as the address of one."""
+    """Raises UsageError for anything but a timm architecture, such as an address."""
     import timm
 
     if not isinstance(name, str) or not _PLAIN.fullmatch(name) or not timm.is_model(name.partition(".")[0]):

@@ -1,4 +1,4 @@
-"""Embed: a vector for every image, garment, slot of an outfit or look that has none of this model yet."""
+"""Embed: a vector for every image, garment, slot or look without one of this model."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""Looks: what a person wears as one picture, and the version of their vectors, which no catalog vector has."""
+"""Looks: the outfit of a person as one picture, and the version of their vectors, distinct from any catalog vector's."""
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -8,22 +8,22 @@ from w2w.table import delta
 from w2w.table.delta import need_table, newest_version
 
 LOOK = "look"
-CODE = 1  # raise it when the same photo would be cut differently
+CODE = 1  # bump when the same photo would be cropped differently
 
 
 def detected_by(store: str) -> str | None:
-    """The version of the detector that cuts looks out: the newest of table `looks`. None where no detector ran: looks are then
-    whole pictures."""
+    """The version of the detector that crops looks: the newest in table `looks`. None if no detector ran: looks are then whole
+    pictures."""
     return newest_version(store, schema.LOOKS)
 
 
 def look_version(model_version: str, detected: str | None) -> str:
-    """The model version of looks' vectors: of the encoder, and of the detector that gives the boxes (``detected_by``)."""
+    """The model version of looks' vectors: from the encoder and the detector (``detected_by``)."""
     return ids.digest(LOOK, CODE, model_version, detected)
 
 
 def look_posts(store: str, columns: list[str]) -> pa.Table:
-    """The active posts that have a picture, by their newest rows. Raises UsageError where there is no table of posts."""
+    """The active posts with a picture, in their newest rows. Raises UsageError if there is no table of posts."""
     need_table(store, schema.POSTS, "crawl")
     posts = delta.current_posts(store, list(dict.fromkeys([*columns, schema.IMAGE_ID, schema.ACTIVE])))
     kept = pc.and_(posts.column(schema.ACTIVE), pc.is_valid(posts.column(schema.IMAGE_ID)))
@@ -31,7 +31,8 @@ def look_posts(store: str, columns: list[str]) -> pa.Table:
 
 
 def person_boxes(store: str, detected: str | None) -> pa.Table:
-    """image_id and person_box, null where there is nobody, of the photos that the detector has seen; about 100 bytes each."""
+    """image_id and person_box (null if nobody was found) of the photos that the detector has processed; about 100 bytes
+    each."""
     columns = [schema.IMAGE_ID, schema.PERSON_BOX]
     if detected is None:
         return pa.schema([schema.LOOKS.schema.field(c) for c in columns]).empty_table()

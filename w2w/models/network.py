@@ -1,4 +1,4 @@
-"""Networks behind encoders: a backbone as its library gives it, and on top of it the head that training adds."""
+"""Networks of encoders: a library's backbone, and on top of it the head that training adds."""
 
 import inspect
 import itertools
@@ -15,19 +15,19 @@ from w2w.models import hub, weights
 
 
 class ImageTower(nn.Module):
-    """(N, 3, S, S) -> (N, D): projected image features if the model has them, else its pooled output, else its class token,
-    else the mean of its tokens."""
+    """(N, 3, S, S) -> (N, D): projected image features if the model has them, otherwise its pooled output, otherwise its class
+    token, otherwise the mean of its tokens."""
 
     def __init__(self, model: nn.Module):
         super().__init__()
         self.model = model
         self._has_token = any(n.rpartition(".")[2] == "cls_token" for n, _ in model.named_parameters())
-        self._hides = "noise" in inspect.signature(model.forward).parameters  # a masked autoencoder hides patches by chance
+        self._hides = "noise" in inspect.signature(model.forward).parameters  # a masked autoencoder hides patches at random
         if self._hides:
             model.config.mask_ratio = 0.0
 
     def without_pooler(self, missing: Sequence[str]) -> None:
-        """Takes out a pooler of which the file has nothing: a checkpoint of a classifier or an autoencoder has none.
+        """Removes a pooler that is missing from the file: a checkpoint of a classifier or an autoencoder has none.
 
         ``missing``: names of the model's tensors that the file lacks.
         """
@@ -50,19 +50,19 @@ class ImageTower(nn.Module):
         return tokens[:, 0] if self._has_token else tokens.mean(1)
 
     def tokens(self, pixel_values: torch.Tensor) -> torch.Tensor | None:
-        """The last feature map before it is pooled, (N, T, C) or (N, C, h, w), of a model that has one."""
+        """The last feature map before pooling, (N, T, C) or (N, C, h, w), of a model that has one."""
         return getattr(self.model(pixel_values=pixel_values), "last_hidden_state", None)
 
     def _in_order(self, pixel_values: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Patches are sorted by this noise, and none is hidden: they stay where they are."""
+        """Patches are sorted by this noise, and none is hidden: they keep their order."""
         count = self.model.embeddings.patch_embeddings.num_patches
         return {"noise": torch.arange(count, device=pixel_values.device).float().expand(len(pixel_values), -1)}
 
 
 def image_tower(settings: Any, tensors: dict[str, torch.Tensor], size_px: int, where: str, **local: Any) -> ImageTower:
-    """The image tower of a model of transformers, pooled by what ``tensors`` have.
+    """The image tower of a transformers model, pooled by what ``tensors`` contain.
 
-    Raises UsageError where it computes with one that they lack. ``where``: as of ``weights.pretrained``.
+    Raises UsageError if it computes with a tensor that they lack. ``where``: as in ``weights.pretrained``.
     """
     from transformers import AutoModel
 
@@ -75,7 +75,7 @@ def image_tower(settings: Any, tensors: dict[str, torch.Tensor], size_px: int, w
 
 
 class Head(nn.Sequential):
-    """(N, D) -> (N, dims[-1]): a linear map, or several with GELU between them. ``dims`` starts with D."""
+    """(N, D) -> (N, dims[-1]): a linear map, or several with GELU in between. ``dims`` starts with D."""
 
     def __init__(self, dims: Sequence[int]):
         layers: list[nn.Module] = []
@@ -86,8 +86,8 @@ class Head(nn.Sequential):
 
     @torch.no_grad()
     def start_from(self, features_ND: torch.Tensor) -> None:
-        """A linear head becomes the projection onto the features' first principal components, their mean at the origin: what
-        it starts from then keeps the backbone's neighbours. Where there are fewer, the dimensions beyond stay as drawn."""
+        """A linear head becomes the projection onto the features' first principal components, centred: training then starts
+        from the backbone's neighbours. If there are fewer components, the remaining dimensions stay random."""
         (layer,) = self
         wide = features_ND.double()
         mean_D = wide.mean(0)
@@ -102,14 +102,14 @@ class Head(nn.Sequential):
 
 
 class Embedder(nn.Module):
-    """Pixels (N, 3, S, S), normalised -> unit vectors (N, dim). ``normalised``: so are the features that the head sees."""
+    """Normalised pixels (N, 3, S, S) -> unit vectors (N, dim). ``normalised``: the head's input features are normalised too."""
 
     def __init__(self, backbone: nn.Module, head: Head, normalised: bool):
         super().__init__()
         self.backbone, self.head, self.normalised = backbone, head, normalised
 
     def features(self, pixels_NCHW: torch.Tensor) -> torch.Tensor:
-        """What the head sees, (N, D)."""
+        """The head's input, (N, D)."""
         features_ND = self.backbone(pixels_NCHW)
         return functional.normalize(features_ND, dim=1) if self.normalised else features_ND
 
@@ -118,12 +118,12 @@ class Embedder(nn.Module):
 
 
 def build(blueprint: dict) -> nn.Module:
-    """The network of that blueprint (``Source.blueprint``), its weights not yet loaded. Raises UsageError for one unknown."""
+    """The network of that blueprint (``Source.blueprint``), without weights. Raises UsageError for an unknown one."""
     try:
         return _build(blueprint)
     except UsageError:
         raise
-    except Exception as e:  # whatever a stranger's config.json makes the constructors of a library raise
+    except Exception as e:  # a stranger's config.json may raise anything in a library's constructors
         raise UsageError(f"config.json: no network can be built of it: {weights.line(e)}") from e
 
 
@@ -149,7 +149,7 @@ def _build(blueprint: dict) -> nn.Module:
             if blueprint["architecture"] not in open_clip.list_models():
                 raise UsageError(f"config.json: open_clip has no model {blueprint['architecture']!r}")
             return open_clip.create_model(blueprint["architecture"]).visual
-        from open_clip.model import _build_vision_tower  # the one way to the image tower alone
+        from open_clip.model import _build_vision_tower  # the only way to get the image tower alone
 
         tower = hub.inside(blueprint["tower"], "config.json")
         return _build_vision_tower(tower["embed_dim"], tower["vision_cfg"], tower["quick_gelu"])
@@ -157,7 +157,7 @@ def _build(blueprint: dict) -> nn.Module:
 
 
 def image_side(model: nn.Module) -> nn.Module:
-    """The model without the text tower of a CLIP or SigLIP, which no image passes."""
+    """The model without the text tower of a CLIP or SigLIP, which images do not pass."""
     for name in ("text_model", "text_projection"):
         if hasattr(model, name):
             delattr(model, name)
@@ -165,7 +165,7 @@ def image_side(model: nn.Module) -> nn.Module:
 
 
 def feature_dim(backbone: nn.Module, size_px: int) -> int:
-    """Length of the features that a backbone gives for pictures of that size."""
+    """Length of a backbone's features for pictures of that size."""
     training = backbone.training
     backbone.eval()
     with torch.no_grad():

@@ -1,7 +1,7 @@
-"""Models of open_clip: an architecture and a file of weights, and folders as its push_to_hf_hub writes them.
+"""Models of open_clip: an architecture and a weights file, or folders as its push_to_hf_hub writes them.
 
-Of a folder only the image tower is built. Where that is one of timm's, as of Marqo/marqo-fashionSigLIP, timm alone builds it;
-other towers need the package open_clip.
+From a folder only the image tower is built. If it is a timm model, as in Marqo/marqo-fashionSigLIP, timm alone builds it; other
+towers need the package open_clip.
 """
 
 from collections.abc import Callable
@@ -19,22 +19,22 @@ if TYPE_CHECKING:
     import torch
 
 CONFIG = "open_clip_config.json"
-# the last but one: the same weights below `model.`, for transformers and the code that comes with them
+# the last but one: the same weights below `model.`, for transformers and the model's own code
 _WEIGHTS = ("open_clip_model.safetensors", "model.safetensors", "open_clip_pytorch_model.bin")
 _TOWERS = ("visual.", "model.visual.")
-# open_clip's PreprocessCfg where the file says nothing
+# open_clip's PreprocessCfg defaults
 _MEAN, _STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 _MODES = {"squash": "squash", "shortest": "crop"}
 
 
 def read_folder(folder: Path, name: str) -> tuple[dict, Input, str]:
-    """Blueprint, preprocessing and weights' file. Raises UsageError for what is missing or not known."""
+    """Blueprint, preprocessing and weights file. Raises UsageError for what is missing or unknown."""
     try:
         found = hub.inside(weights.read_json(folder / CONFIG, f"encoder.name={name}"), f"encoder.name={name}")
         model, shown = found["model_cfg"], found.get("preprocess_cfg", {})
         vision, embed_dim = dict(model["vision_cfg"]), model["embed_dim"]
     except (AttributeError, KeyError, TypeError) as e:
-        raise UsageError(f"encoder.name={name}: {folder / CONFIG} is no configuration of open_clip: {e}") from e
+        raise UsageError(f"encoder.name={name}: {folder / CONFIG} is not a configuration of open_clip: {e}") from e
     files = [folder / f for f in _WEIGHTS if (folder / f).is_file()]
     if not files:
         raise UsageError(f"encoder.name={name}: none of {', '.join(_WEIGHTS)} in {folder}")
@@ -52,7 +52,7 @@ def read_folder(folder: Path, name: str) -> tuple[dict, Input, str]:
 
 
 def _of_timm(vision: dict, size_px: int) -> bool:
-    """Whether the tower is a model of timm as it comes, without a projection of open_clip's."""
+    """Whether the tower is a plain timm model, without a projection of open_clip's."""
     import timm
 
     name = vision.get("timm_model_name")
@@ -62,9 +62,9 @@ def _of_timm(vision: dict, size_px: int) -> bool:
 
 
 def load_tower(blueprint: dict, file: str, name: str) -> "torch.nn.Module":
-    """The image tower with its weights, which stand among those of the whole model.
+    """The image tower with its weights, taken from those of the whole model.
 
-    Raises UsageError where they are another's.
+    Raises UsageError if they belong to another model.
     """
     from w2w.models.network import build
 
@@ -106,7 +106,7 @@ def _whole(architecture: str, file: str):
     weights.read([Path(file)], option)
     try:
         tower = open_clip.create_model(architecture, pretrained=file, weights_only=True).visual.eval()  # strict by itself
-    except Exception as e:  # of its own code that converts other layouts: a dozen kinds
+    except Exception as e:  # its own conversion of other layouts raises many classes
         raise UsageError(f"{option}: {' '.join(str(e).split())[:300]}") from e
     weights.check_finite(tower, option)
     return tower

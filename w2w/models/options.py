@@ -1,4 +1,4 @@
-"""Options of the networks that are w2w's own, read without importing torch."""
+"""Options of w2w's own networks, read without importing torch."""
 
 from dataclasses import dataclass
 

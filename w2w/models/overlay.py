@@ -1,4 +1,4 @@
-"""Heat drawn on pictures: as they are where it counts, dark and grey elsewhere, so that colours stay those of the clothes."""
+"""Heat drawn on pictures: unchanged where it is high, dark and grey elsewhere, so that clothes keep their colours."""
 
 import cv2
 import numpy as np
@@ -7,14 +7,14 @@ import simplejpeg
 from w2w.images.resize import shrink
 from w2w.models.config import Input
 
-_DARK, _GREY = 0.3, 0.85  # of a place without heat: its brightness, and how much of its colour is gone
-_LEVEL = 0.5  # heat that the outline goes around
+_DARK, _GREY = 0.3, 0.85  # of a place without heat: brightness, and the share of colour removed
+_LEVEL = 0.5  # heat level of the outline
 _OUTLINE, _QUALITY = (255, 196, 0), 85
 
 
 def overlay(picture: np.ndarray, heat: np.ndarray, shape: Input, longest_px: int = 300) -> bytes:
-    """A JPEG of the picture, uint8 (H, W, 3), at most ``longest_px`` a side, with the heat, float (h, w) in [0, 1], over what
-    the network saw of it."""
+    """A JPEG of the picture, uint8 (H, W, 3), at most ``longest_px`` per side, with the heat, float (h, w) in [0, 1], over the
+    part that the network saw."""
     small = shrink(picture, longest_px)
     placed = on_picture(heat, small.shape[1], small.shape[0], shape)[:, :, None]
     grey = small.mean(2, keepdims=True) * _GREY + small * (1 - _GREY)
@@ -25,7 +25,7 @@ def overlay(picture: np.ndarray, heat: np.ndarray, shape: Input, longest_px: int
 
 
 def on_picture(heat: np.ndarray, width: int, height: int, shape: Input) -> np.ndarray:
-    """float32 (height, width): the heat where the patches lie in a picture of that size; 0 where the network did not look."""
+    """float32 (height, width): the heat at the patches' places in a picture of that size; 0 where the network saw nothing."""
     x0, y0, x1, y1 = seen_box(width, height, shape)
     rows, columns = heat.shape
     across = (np.arange(width, dtype=np.float32) + 0.5 - x0) / (x1 - x0)
@@ -37,8 +37,8 @@ def on_picture(heat: np.ndarray, width: int, height: int, shape: Input) -> np.nd
 
 
 def seen_box(width: int, height: int, shape: Input) -> tuple[float, float, float, float]:
-    """x0, y0, x1, y1 of the square that ``images.resize.fit`` makes the network's input of, in pixels of the picture; beyond
-    its edges where it pads."""
+    """x0, y0, x1, y1, in pixels of the picture, of the square from which ``images.resize.fit`` makes the network's input;
+    beyond its edges if it pads."""
     if shape.mode == "squash":
         return 0.0, 0.0, float(width), float(height)
     if shape.mode == "pad":

@@ -1,5 +1,5 @@
-"""How well two items go together, by a trained scorer of outfits: vectors are placed once, and then millions of pairs are a
-matrix product in NumPy."""
+"""Pair scores from a trained outfit scorer: vectors are projected once, after which millions of pairs are a matrix product in
+NumPy."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,10 +22,10 @@ _PLACED_AT_ONCE, _SETS_AT_ONCE = 16_384, 2048
 
 @dataclass(frozen=True)
 class ByCosine:
-    """Of networks that compare cosines. ``placed_SND``: unit vectors of all items in each slot's space (one space where the
-    slots share it); ``scale_SS`` and ``bias_SS`` of a pair of slots, None where the cosine itself is the score.
+    """For networks that compare cosines. ``placed_SND``: unit vectors of all items in each slot's space (one space if the slots
+    share it); ``scale_SS`` and ``bias_SS`` per pair of slots, None if the cosine itself is the score.
 
-    What is left once items are placed is plain arrays: it travels to workers that never import torch.
+    Once items are projected, only plain arrays remain, which travel to workers that never import torch.
     """
 
     placed_SND: np.ndarray
@@ -44,8 +44,7 @@ class ByCosine:
 
 @dataclass(frozen=True)
 class BySet:
-    """Of a transformer: what it says of an outfit of the two alone. A pass of the network a pair, so thousands of times
-    slower."""
+    """For a transformer: its score of an outfit of the two alone. One forward pass per pair, so thousands of times slower."""
 
     folder: Path
     vectors_ND: np.ndarray
@@ -54,7 +53,7 @@ class BySet:
     def _network(self) -> nn.Module:
         return load_scorer(self.folder)[0]
 
-    def __getstate__(self) -> dict[str, Any]:  # a worker loads its own
+    def __getstate__(self) -> dict[str, Any]:  # each worker loads its own
         return {"folder": self.folder, "vectors_ND": self.vectors_ND}
 
     def __call__(self, a: np.ndarray, i: int, b: np.ndarray, j: int) -> np.ndarray:
@@ -69,11 +68,11 @@ class BySet:
 
 
 class TrainedPairs:
-    """The scorer in a folder. ``slots``: what it knows; ``is_log``: its scores are logarithms of probabilities, else cosines;
+    """The scorer in a folder. ``slots``: those it knows; ``is_log``: its scores are log probabilities, otherwise cosines;
     ``version``: sha256 of its files."""
 
     def __init__(self, folder: Path):
-        """Raises UsageError where the folder has none."""
+        """Raises UsageError if the folder has none."""
         self.folder = folder
         self._network, self.slots = load_scorer(folder)
         self.kind = {Pairs: "pairs", What2Wear: "what2wear"}.get(type(self._network), "set")
@@ -81,7 +80,7 @@ class TrainedPairs:
         self.version = [file_sha256(folder / name) for name in (CONFIG, WEIGHTS)]
 
     def place(self, vectors_ND: np.ndarray) -> Callable[[np.ndarray, int, np.ndarray, int], np.ndarray]:
-        """The scores of pairs of these items, as ``ByCosine``. Raises ValueError for vectors of another length."""
+        """The scores of pairs of these items, as in ``ByCosine``. Raises ValueError for vectors of another length."""
         network = self._network
         if isinstance(network, What2Wear):
             return ByCosine(_placed([lambda v: v @ network.W], vectors_ND), None, None)

@@ -1,10 +1,10 @@
-"""PixelDTGAN (Yoo et al. 2016, "Pixel-Level Domain Transfer"), small: draws the product that somebody wears.
+"""PixelDTGAN (Yoo et al. 2016, "Pixel-Level Domain Transfer"), small: generates the product that somebody wears.
 
-A converter, one critic of whether a picture is real, and one of whether a product picture belongs to a photo (the paper's
-sections 4.1 to 4.3). Smaller than there: a quarter of the channels. Two things are not the paper's, both for short trainings:
-critics have spectral norms (Miyato et al. 2018) instead of batch norms, and the converter also hears of the pixels
-(``GanConfig.pixels``). The converter's batch norms are: with norms of groups the codes of all photos are nearly one, and so are
-the drawings. Once trained, a picture does not depend on those drawn with it.
+A converter, a critic that judges whether a picture is real, and one that judges whether a product picture belongs to a photo
+(sections 4.1 to 4.3), with a quarter of the paper's channels. Two changes suit short trainings: critics use spectral norms
+(Miyato et al. 2018) instead of batch norms, and the converter also has a pixel loss (``GanConfig.pixels``). The converter keeps
+its batch norms: with group norms the codes of all photos, and so the pictures, are nearly equal. At inference a picture does
+not depend on the others in its batch.
 """
 
 from dataclasses import asdict
@@ -22,7 +22,7 @@ from w2w.models.options import GanConfig
 
 SIDE_PX = 64
 _TYPE = "w2w-pixeldtgan"
-_WIDEST = 8  # times the channels: at 4 x 4 pixels
+_WIDEST = 8  # times the channels, at 4 x 4 pixels
 
 
 def _down(inputs: int, outputs: int) -> list[nn.Module]:
@@ -70,9 +70,9 @@ class PixelDTGan(nn.Module):
         return self.converter(worn)
 
     def forward(self, worn: torch.Tensor, product: torch.Tensor, other: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Parts of the loss of photos, the products worn in them, and other products. Of one backward pass over their sum each
-        network gets the gradient of its own part alone: the critics see drawings cut off from the converter, and the converter
-        is judged by critics whose weights are constants."""
+        """Losses of photos, the products worn in them, and other products. One backward pass over their sum gives each network
+        only the gradient of its own part: the critics get detached pictures, and the converter is judged by critics with
+        constant weights."""
         drawn = self.draw(worn)
         held = drawn.detach()
         real = (_says(self.real(product), True) + _says(self.real(other), True) + _says(self.real(held), False)) / 3
@@ -88,7 +88,7 @@ def _says(logits_N1: torch.Tensor, truth: bool) -> torch.Tensor:
 
 
 def _fixed(critic: nn.Module, pictures: torch.Tensor) -> torch.Tensor:
-    """What the critic says, its weights taken as constants."""
+    """The critic's output with its weights as constants."""
     return functional_call(critic, {n: p.detach() for n, p in critic.named_parameters()}, (pictures,))
 
 
@@ -98,5 +98,5 @@ def save_gan(network: PixelDTGan, folder: Path) -> None:
 
 
 def load_gan(folder: Path) -> PixelDTGan:
-    """In eval mode. Raises UsageError where the folder has none."""
+    """In eval mode. Raises UsageError if the folder has none."""
     return load_network(folder, _TYPE, lambda s: PixelDTGan(GanConfig(**s["gan"])))[0]

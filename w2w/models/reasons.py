@@ -1,4 +1,4 @@
-"""Explanations as pages show them: two pictures with their heat, and the cosine that it tells of."""
+"""Explanations for pages: two pictures with their heat, and the cosine that it explains."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -29,21 +29,21 @@ class Reason:
 
 
 class Reasons:
-    """Why an encoder finds pictures alike; its network is loaded when it is first asked."""
+    """Why an encoder finds pictures similar; its network is loaded on first use."""
 
     def __init__(self, config: EncoderConfig):
         self._config = config
 
     @cached_property
     def _explain(self) -> Any:
-        from w2w.models.explain import load_explainer  # its torch costs seconds
+        from w2w.models.explain import load_explainer  # importing its torch costs seconds
 
         return load_explainer(self._config)
 
     def __call__(
         self, query: np.ndarray | bytes | None, results: Sequence[np.ndarray | bytes | None], titles: Sequence[str]
     ) -> list[Reason]:
-        """Of the query with each of the results that can be read; ``titles``: theirs. Pictures are encoded, or pixels."""
+        """The query with each readable result; ``titles``: the results' titles. Pictures are encoded, or pixels."""
         shape: Input = self._explain.input
         asked = _pixels(query, shape)
         readable = [(p, title) for p, title in ((_pixels(r, shape), t) for r, t in zip(results, titles)) if p is not None]

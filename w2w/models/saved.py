@@ -1,8 +1,8 @@
-"""Encoders that were trained, in the hub's layout: config.json, model.safetensors, preprocessor_config.json, README.md.
+"""Trained encoders in the hub's layout: config.json, model.safetensors, preprocessor_config.json, README.md.
 
 Two kinds of config.json: ours (a backbone of timm, transformers or open_clip, and a head), and that of
-yainage90/fashion-image-feature-extractor: a Swin's, whose weights are ``swin.*`` and ``embedding_layer.*``. What we train on a
-Swin is written in the latter form where it can be, so the code on that model's card loads it.
+yainage90/fashion-image-feature-extractor: a Swin with weights ``swin.*`` and ``embedding_layer.*``. A Swin that we train is
+written in the latter form if possible, so that the code on that model's card loads it.
 """
 
 import json
@@ -33,9 +33,9 @@ def kind_of(config: dict, files: list[Path], option: str) -> str | None:
 
 
 def read(kind: str, config: dict, processed: Input | None, files: list[Path], name: str) -> tuple[dict, Input]:
-    """Blueprint and preprocessing. ``processed``: what preprocessor_config.json says.
+    """Blueprint and preprocessing. ``processed``: content of preprocessor_config.json.
 
-    Raises UsageError for a config.json that lacks something.
+    Raises UsageError if config.json lacks something.
     """
     if kind == "swin":
         shapes = weights.shapes(files, f"encoder.name={name}")
@@ -56,7 +56,7 @@ def read(kind: str, config: dict, processed: Input | None, files: list[Path], na
 
 
 def load(kind: str, blueprint: dict, shape: Input, files: list[Path], name: str) -> "torch.nn.Module":
-    """The network with its weights. Raises UsageError where they are another's."""
+    """The network with its weights. Raises UsageError if they belong to another model."""
     from torch import nn
 
     from w2w.models.network import Embedder, Head, build, image_tower
@@ -104,7 +104,7 @@ def save(folder: Path, network: "torch.nn.Module", blueprint: dict, shape: Input
 
 
 def _as_published(network) -> dict:
-    """The tensors, those of transformers under the names that the hub has for them and all its versions read."""
+    """The tensors, those of transformers under the hub's names, which all its versions read."""
     from transformers.core_model_loading import revert_weight_conversion
 
     from w2w.models.network import ImageTower
@@ -125,7 +125,7 @@ def _renamed(name: str, prefixes: tuple[tuple[str, str], ...]) -> str:
 
 
 def _processor(shape: Input) -> dict:
-    """transformers' ViTImageProcessor, as far as it can say it: it knows no padding."""
+    """transformers' ViTImageProcessor, as far as it can express it: it has no padding."""
     size = {"height": shape.size_px, "width": shape.size_px}
     if shape.mode == "crop":
         size = {"size": {"shortest_edge": shape.resize_px}, "crop_size": size, "do_center_crop": True}

@@ -1,6 +1,6 @@
 """The Siamese network of "Clothing Recommendation" (R. R. Premkumar): two small convolutions, a cosine, a sigmoid.
 
-Source: its report, section 2.2, which does not say whether the convolutions are padded: here are both, `valid` and `same`.
+Source: its report, section 2.2, which does not say whether the convolutions are padded: both are supported, `valid` and `same`.
 """
 
 from dataclasses import asdict
@@ -49,11 +49,11 @@ class Siamese(nn.Module):
         return normalize(self.embed(self.features(pictures_N3HW).flatten(1)), dim=-1)
 
     def forward(self, products_N3HW: torch.Tensor, worn_N3HW: torch.Tensor) -> torch.Tensor:
-        """Logits of product n being the one that is worn in picture n, (N,)."""
+        """Logits of product n being the one worn in picture n, (N,)."""
         return self.logits((self.vectors(products_N3HW) * self.vectors(worn_N3HW)).sum(-1))
 
     def logits(self, cosines: torch.Tensor) -> torch.Tensor:
-        """What the sigmoid is of."""
+        """The sigmoid's input."""
         return cosines * self.log_scale.exp() + self.bias if self.config.learnt_scale else cosines
 
 
@@ -84,5 +84,5 @@ def save_siamese(network: Siamese, folder: Path) -> None:
 
 
 def load_siamese(folder: Path) -> Siamese:
-    """In eval mode. Raises UsageError where the folder has none."""
+    """In eval mode. Raises UsageError if the folder has none."""
     return load_network(folder, _TYPE, lambda s: Siamese(SiameseConfig(**s["siamese"])))[0]

@@ -1,6 +1,6 @@
-"""Where models come from: the package with the default, the Hugging Face hub or a folder in its layout, timm, open_clip.
+"""Sources of models: the package with the default, the Hugging Face hub or a folder in its layout, timm, open_clip.
 
-A source knows its preprocessing and its weights' digest without loading them. ``network()`` gives a torch module from
+A source knows its preprocessing and its weights' digest without loading them. ``network()`` returns a torch module from
 normalised float (N, 3, S, S) to (N, D).
 """
 
@@ -22,7 +22,7 @@ from w2w.models import hub, open_clip_models, weights
 from w2w.models.config import Input
 
 _IMAGENET_HALF = (0.5, 0.5, 0.5)
-_MAX_SIDE_PX = 8192  # of what a network takes: a file that says more would take all memory
+_MAX_SIDE_PX = 8192  # of a network's input: a larger one would exhaust memory
 _PIL_RESAMPLE = {2: "bilinear", 3: "bicubic"}
 _DOWNLOADED = ["*.json", "model*.safetensors", "open_clip_model.safetensors", "*.py"]
 _DOWNLOADED += ["*.txt", "*.model"]  # of tokenizers
@@ -32,7 +32,7 @@ _DOWNLOADED += ["*.txt", "*.model"]  # of tokenizers
 class Source:
     """One model: its architecture's name (part of the model version), preprocessing, weight files, and how to build it.
 
-    ``blueprint``: what ``network.build`` makes the same network of, without its weights; None where only its own code can.
+    ``blueprint``: from which ``network.build`` makes the same network, without its weights; None if only its own code can.
     """
 
     architecture: str
@@ -47,7 +47,7 @@ class Source:
 
 
 def find(name: str, revision: str | None, trust_remote_code: bool) -> Source:
-    """The source of that name. Raises UsageError with what is allowed."""
+    """The source of that name. Raises UsageError with the allowed names."""
     if name in BUILT_IN:
         return BUILT_IN[name]()
     kind, _, rest = name.partition(":")
@@ -58,17 +58,17 @@ def find(name: str, revision: str | None, trust_remote_code: bool) -> Source:
         return _hub_folder(folder, folder.name, trust_remote_code)
     source = plugins.find("encoder", name, {}, _FORMS)()
     if not isinstance(source, Source):
-        raise UsageError(f"encoder.name={name}: it gives a {type(source).__name__}; must be a w2w.models.sources.Source")
+        raise UsageError(f"encoder.name={name}: gives a {type(source).__name__}; must be a w2w.models.sources.Source")
     return replace(source, architecture=json.dumps([source.architecture, *plugins.version_of("encoder", name, {})]))
 
 
 def is_data(name: str) -> bool:
-    """Whether that name is read as files, and never as code of one's own (module:attribute, an entry point)."""
+    """Whether that name is read as files, never as custom code (module:attribute, an entry point)."""
     return name in BUILT_IN or name.partition(":")[0] in LIBRARIES or os.path.isdir(storage.local(name))
 
 
 def folder_of(name: str, revision: str | None) -> Path | None:
-    """The folder of a model in the hub's layout, downloaded where it is not here; None for encoders that have none."""
+    """The folder of a model in the hub's layout, downloaded if necessary; None for encoders without one."""
     kind, _, rest = name.partition(":")
     if rest and kind == "hf":
         return download(rest, revision)
@@ -103,7 +103,7 @@ def _timm_blueprint(architecture: str) -> dict:
 
 
 BUILT_IN = {"efficientnet-lite0": _efficientnet_lite0}
-# what stands before the colon of a name -> the source of the rest, its revision, and whether code that comes with it is run
+# prefix of a name up to the colon -> the source of the rest, its revision, and whether its own code is run
 LIBRARIES: dict[str, Callable[[str, str | None, bool], Source]] = {
     "hf": lambda rest, revision, trust: _hub_folder(download(rest, revision), rest, trust),
     "timm": lambda rest, *_: _timm(rest),
@@ -113,7 +113,7 @@ _FORMS = (*BUILT_IN, "hf:ORG/MODEL", "timm:MODEL", "open_clip:MODEL/FILE", "a fo
 
 
 def download(repository: str, revision: str | None, option: str = "encoder.name") -> Path:
-    """The snapshot's folder: from the local cache, else from the hub. Raises UsageError naming the option that asked for it."""
+    """The snapshot's folder: from the local cache, otherwise from the hub. Raises UsageError naming the option."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
@@ -130,8 +130,7 @@ def download(repository: str, revision: str | None, option: str = "encoder.name"
 
 
 def _hub_folder(folder: Path, name: str, trust_remote_code: bool) -> Source:
-    """A transformers vision model, the image tower of a CLIP or SigLIP, one of open_clip, or an encoder that was trained
-    (saved.py)."""
+    """A transformers vision model, the image tower of a CLIP or SigLIP, one of open_clip, or a trained encoder (saved.py)."""
     from w2w.models import saved
 
     if (folder / open_clip_models.CONFIG).is_file():
@@ -147,7 +146,7 @@ def _hub_folder(folder: Path, name: str, trust_remote_code: bool) -> Source:
         blueprint, shape = saved.read(kind, config, processed, files, name)
         convolutional = "conv_stem" in _modules(blueprint["backbone"].get("architecture"))
         built = partial(saved.load, kind, blueprint, shape, files, name)
-        architecture = json.dumps(blueprint, sort_keys=True)  # whatever the folder is called
+        architecture = json.dumps(blueprint, sort_keys=True)  # independent of the folder's name
         return Source(architecture, shape, tuple(map(str, files)), built, convolutional, blueprint)
 
     def network():
@@ -165,13 +164,13 @@ def _hub_folder(folder: Path, name: str, trust_remote_code: bool) -> Source:
 
 
 def _processor_input(processor: dict, name: str) -> Input:
-    """A transformers image processor's config in our words."""
+    """A transformers image processor's config in our terms."""
     try:
         return _read_processor(processor, name)
     except (AttributeError, TypeError, ValueError) as e:
         if isinstance(e, UsageError):
             raise
-        raise UsageError(f"encoder.name={name}: its preprocessor_config.json is none of an image processor: {e}") from e
+        raise UsageError(f"encoder.name={name}: its preprocessor_config.json is not one of an image processor: {e}") from e
 
 
 def _read_processor(processor: dict, name: str) -> Input:
@@ -190,7 +189,7 @@ def _read_processor(processor: dict, name: str) -> Input:
         if type(side) is not int or not 1 <= side <= _MAX_SIDE_PX:
             raise UsageError(f"encoder.name={name}: its preprocessor_config.json asks for pictures of {side} px")
     if abs(processor.get("rescale_factor", 1 / 255) - 1 / 255) > 1e-9:
-        raise UsageError(f"encoder.name={name}: its preprocessor_config.json asks for another scale than 1/255")
+        raise UsageError(f"encoder.name={name}: its preprocessor_config.json asks for a scale other than 1/255")
     mean, std = (tuple(map(float, processor.get(k, _IMAGENET_HALF))) for k in ("image_mean", "image_std"))
     if len(mean) != 3 or len(std) != 3 or not all(map(math.isfinite, mean + std)) or min(std) <= 0:
         raise UsageError(f"encoder.name={name}: its preprocessor_config.json has image_mean={mean} and image_std={std}")
@@ -256,12 +255,12 @@ def _open_clip_folder(folder: Path, name: str) -> Source:
 
 
 def cache_folder() -> Path:
-    """Where fetched and converted models are kept: ``W2W_CACHE``, by default ~/.cache/w2w."""
+    """Folder of downloaded and converted models: ``W2W_CACHE``, by default ~/.cache/w2w."""
     return Path(os.environ.get("W2W_CACHE") or Path.home() / ".cache" / "w2w")
 
 
 def file_sha256(path: str | Path) -> str:
-    """Of the file's content, 64 hex digits; read once a process."""
+    """Of the file's content, 64 hex digits; computed once per process."""
     return _sha256(str(path), os.path.getsize(path), os.stat(path).st_mtime_ns)
 
 

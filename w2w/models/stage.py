@@ -12,17 +12,18 @@ from w2w.models.encoder import check_version, finite_rows, load_encoder
 from w2w.stage import with_rejects
 
 EMBED_GIVES = pa.schema([schema.EMBEDDINGS.schema.field(c) for c in schema.EMBEDDINGS.schema.names])
-VECTORS = "vectors"  # rows of `embeddings`, of everything that one row shows
+VECTORS = "vectors"  # rows of `embeddings` for everything that one row shows
 EMBED_SLOTS_GIVES = pa.schema([(VECTORS, pa.list_(pa.struct(list(schema.EMBEDDINGS.schema))))])
 
 
 class Embed:
-    """Loads the encoder once a worker; adds the columns of ``embeddings`` to rows that have ``pixels``."""
+    """Loads the encoder once per worker; adds the columns of ``embeddings`` to rows that have ``pixels``."""
 
     def __init__(
         self, config: EncoderConfig, owner_column: str, owner_kind: str, version: str = "", written_as: str | None = None
     ):
-        """``version``: the model version that it must have; ``written_as``: what its vectors have instead."""
+        """``version``: the model version that is expected; ``written_as``: the version under which vectors are stored
+        instead."""
         self._encoder = load_encoder(config)
         check_version(f"encoder.name={config.name}", version, self._encoder.model_version)
         self._owner_column, self._owner_kind = owner_column, owner_kind

@@ -1,6 +1,6 @@
-"""Words to vectors among those of images: the text towers of CLIP, SigLIP and their kin.
+"""Text to vectors in the space of images: the text towers of CLIP, SigLIP and similar models.
 
-One space has to hold both, so the words go through the very checkpoint that made the images' vectors.
+Text and images must share one space, so the text goes through the same checkpoint as the images.
 """
 
 from collections.abc import Callable
@@ -23,14 +23,14 @@ Words = Callable[[str], np.ndarray]
 
 
 def embed_words(config: EncoderConfig, text: str) -> np.ndarray:
-    """The unit vector of one text, as ``load_words``; the tower goes again."""
+    """The unit vector of one text, as ``load_words``, without keeping the tower."""
     if not text.strip():
         raise UsageError("--text is empty: say what to look for")
     return load_words(config)(text)
 
 
 def load_words(config: EncoderConfig) -> Words:
-    """The text tower beside an encoder, on the CPU: a text to a unit vector, float32 (D,).
+    """The text tower of an encoder, on the CPU: a text to a unit vector, float32 (D,).
 
     Raises UsageError for an encoder without one, and for files that are missing or broken.
     """
@@ -69,8 +69,8 @@ def _of_transformers(folder: Path, settings: dict, option: str) -> Words:
     import torch
     from transformers import AutoModel
 
-    if not any((folder / file).is_file() for file in _VOCABULARIES):  # transformers would make a tokenizer of no words at all
-        raise UsageError(f"--text: {option}: {folder} has no words for its text tower: none of {', '.join(_VOCABULARIES)}")
+    if not any((folder / file).is_file() for file in _VOCABULARIES):  # transformers would make a tokenizer without any words
+        raise UsageError(f"--text: {option}: {folder} has no vocabulary for its text tower: none of {', '.join(_VOCABULARIES)}")
     tokenizer = hub.processor("AutoTokenizer", folder, option)
     known, files = hub.settings(folder, settings, option), weights.files_of(folder, option)
     where = f"{option}: {files[0]}"
@@ -98,7 +98,7 @@ def _of_open_clip(name: str, files: dict[str, Any], option: str) -> Words:
     try:
         model = open_clip.create_model(name, weights_only=True, require_pretrained=True, **files).eval()
         tokenizer = open_clip.get_tokenizer(name)
-    except Exception as e:  # of its own code that reads configs, weights and tokenizers: a dozen kinds
+    except Exception as e:  # its own reading of configs, weights and tokenizers raises many classes
         raise UsageError(f"--text: {option}: {weights.line(e)}") from e
 
     def features(text: str) -> np.ndarray:

@@ -1,5 +1,5 @@
-"""Opens a model once, in a process of its own, before workers start and in a dry run: what is wrong with its files is said at
-once, and the driver keeps neither the weights nor torch in memory."""
+"""Opens a model once, in a separate process, before workers start and in a dry run: faults in its files are reported at once,
+and the driver keeps neither the weights nor torch in memory."""
 
 import base64
 import pickle
@@ -12,14 +12,14 @@ from typing import Any
 from w2w.errors import UsageError
 
 _SAID = "w2w-refused:"
-_opened: set[tuple[bytes, str]] = set()  # by this process: what was asked, and the version of its files
+_opened: set[tuple[bytes, str]] = set()  # in this process: what was opened, and the version of its files
 
 
 def try_open(load: Callable, config: Any, installed: tuple[str, ...], version: str = "") -> None:
     """Raises the UsageError that ``load(config)`` raises. On the CPU: the driver's machine need not have the workers' device.
 
     ``installed``: names of models that come with the installation, which are not tried. ``version`` of the model's files: what
-    this process opened once is not opened again; "" if unknown.
+    this process has opened is not opened again; "" if unknown.
     """
     if config.name in installed:
         return
@@ -42,8 +42,8 @@ def try_open(load: Callable, config: Any, installed: tuple[str, ...], version: s
 
 
 def main() -> None:
-    """What the process does: reads what to load from standard input."""
-    load, config = pickle.loads(base64.b64decode(sys.stdin.buffer.read()))  # of our own driver
+    """The separate process: reads what to load from standard input."""
+    load, config = pickle.loads(base64.b64decode(sys.stdin.buffer.read()))  # from our own driver
     try:
         load(config)
     except UsageError as e:

@@ -1,8 +1,8 @@
-"""Weights: which files a model consists of, their tensors, and that a network has all it computes with from them.
+"""Weights: a model's files, their tensors, and a check that a network takes everything it computes with from them.
 
-A tensor that a file lacks is drawn at random by the libraries, without an error: two loads of one file then differ. So every
-loader goes through here: ``fill`` for networks that take all of their tensors from the file, ``pretrained`` with ``need`` for
-those of transformers, which may have parts that no picture passes.
+Libraries draw a tensor that a file lacks at random, without an error: two loads of one file then differ. So every loader goes
+through here: ``fill`` for networks that take all of their tensors from the file, ``pretrained`` with ``need`` for those of
+transformers, which may have parts that no picture passes.
 """
 
 import json
@@ -14,25 +14,25 @@ from typing import TYPE_CHECKING, Any
 
 from w2w.errors import UsageError
 
-if TYPE_CHECKING:  # its import costs seconds, and most of what is asked of a file is in its header
+if TYPE_CHECKING:  # importing it costs seconds, and most queries only need a file's header
     import torch
 
 WEIGHTS = "model.safetensors"
 _PICKLE = "pytorch_model.bin"
 _PLAIN = re.compile(r"[\w.-]+")  # a name that leads nowhere: no folder, no URL
 _LFS = b"version https://git-lfs"
-# of what a config.json may ask for: far above all that was ever published, and built in seconds
+# limits for a config.json: far above anything published, and built in seconds
 _LAYERS = re.compile(r"(layers?|depths?|blocks?|stages?)$")
 _MOST_LAYERS, _MOST, _MOST_SIZES = 1000, 1 << 20, 1024
 _NO_SIZE = re.compile(r"seed|steps?$|ids?$|date|time|param|flops|version|epoch|samples?$")
 _MOST_MISSING = 100_000_000  # numbers that a network may have beyond eight times those of its file (a text tower, a decoder)
-_MASK_TOKEN = "mask_token"  # stands for hidden patches, and nothing is hidden from an encoder
+_MASK_TOKEN = "mask_token"  # stands for hidden patches, of which an encoder has none
 
 
 def files_of(folder: Path, option: str) -> list[Path]:
-    """The files of a folder's weights: model.safetensors, else the shards of its index, else the same of pytorch_model.bin.
+    """A folder's weight files: model.safetensors, otherwise the shards of its index, otherwise the same of pytorch_model.bin.
 
-    Others beside them are not read. Raises UsageError where there are none, or an index names what is no file of the folder.
+    Others are ignored. Raises UsageError if there are none, or an index names something other than a file of the folder.
     """
     for name in (WEIGHTS, _PICKLE):
         if (folder / name).is_file():
@@ -54,7 +54,7 @@ def files_of(folder: Path, option: str) -> list[Path]:
 
 
 def read_json(path: Path, option: str) -> dict:
-    """Raises UsageError for a file that is missing or holds anything but an object."""
+    """Raises UsageError for a file that is missing or is not an object."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as e:
@@ -62,14 +62,14 @@ def read_json(path: Path, option: str) -> dict:
     except (OSError, ValueError, RecursionError) as e:
         raise UsageError(f"{option}: {path} is not valid JSON") from e
     if not isinstance(found, dict):
-        raise UsageError(f"{option}: {path} is no JSON object but a {type(found).__name__}")
+        raise UsageError(f"{option}: {path} is not a JSON object but a {type(found).__name__}")
     if path.name.endswith("config.json"):
         _check_sizes(found, "", f"{option}: {path}")
     return found
 
 
 def _check_sizes(value: object, name: str, where: str) -> None:
-    """Raises UsageError for a number by which a constructor would take minutes, or all memory, before it could be refused."""
+    """Raises UsageError for a number that would make a constructor take minutes, or all memory, before it fails."""
     if isinstance(value, dict):
         for key, inner in value.items():
             _check_sizes(inner, key, where)
@@ -85,14 +85,14 @@ def _check_sizes(value: object, name: str, where: str) -> None:
 
 
 def built(make: Callable, tensors: dict[str, "torch.Tensor"], where: str) -> "torch.nn.Module":
-    """The network that ``make`` builds of a config.json. Raises UsageError, before it takes memory, where it is far larger than
+    """The network that ``make`` builds from a config.json. Raises UsageError, before it takes memory, if it is far larger than
     its file."""
     import torch
 
     try:
         with torch.device("meta"):
             network = make()
-    except Exception:  # it computes with its tensors, or cannot be: the real one tells
+    except Exception:  # it computes with its tensors, or cannot be built: the real one tells
         return make()
     check_total(network, tensors, where)
     return make()
@@ -106,7 +106,7 @@ def check_total(network: "torch.nn.Module", tensors: dict[str, "torch.Tensor"], 
 
 
 def shapes(files: Sequence[Path], option: str) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of the tensors, from the headers alone (of a pickle from all of it). Raises UsageError as ``read``."""
+    """Names and shapes of the tensors, from the headers alone (a pickle is read whole). Raises UsageError as ``read`` does."""
     if any(f.suffix != ".safetensors" for f in files):
         return {name: tuple(v.shape) for name, v in read(files, option).items()}
     from safetensors import safe_open
@@ -121,7 +121,7 @@ def shapes(files: Sequence[Path], option: str) -> dict[str, tuple[int, ...]]:
 def read(files: Sequence[Path], option: str) -> dict[str, "torch.Tensor"]:
     """The tensors of the files, by name; no code in them is run.
 
-    Raises UsageError for what is empty, cut short, a pointer of Git LFS, no table of tensors, or names a tensor twice.
+    Raises UsageError for a file that is empty, truncated, a pointer of Git LFS or not a table of tensors, or repeats a tensor.
     """
     import torch
     from safetensors import safe_open
@@ -130,7 +130,7 @@ def read(files: Sequence[Path], option: str) -> dict[str, "torch.Tensor"]:
     for file in files:
         with _sentences(file, option):
             if file.suffix == ".safetensors":
-                # not mapped into memory: who writes into the file would write into the network, or kill its process
+                # not memory-mapped: writing to the file would change the network, or crash its process
                 with safe_open(file, "pt", backend="pread") as opened:
                     found = {name: opened.get_tensor(name) for name in opened.offset_keys()}
             else:
@@ -139,7 +139,7 @@ def read(files: Sequence[Path], option: str) -> dict[str, "torch.Tensor"]:
             what = "nothing" if not found else f"a {type(found).__name__}"
             if isinstance(found, dict) and found:
                 what = next(f"a {type(v).__name__} at {k!r}" for k, v in found.items() if not isinstance(v, torch.Tensor))
-            raise UsageError(f"{option}: {file} holds {what}, no tensors by name")
+            raise UsageError(f"{option}: {file} holds {what} instead of tensors by name")
         twice = sorted(set(found) & set(tensors))
         if twice:
             raise UsageError(f"{option}: {file} holds {twice[0]!r}, which another of its shards has too")
@@ -157,7 +157,7 @@ def check_safe(file: Path, option: str) -> None:
 
 @contextmanager
 def _sentences(file: Path, option: str) -> Iterator[None]:
-    """Whatever a reader of weights raises becomes a UsageError that names the file, and what is wrong with it."""
+    """Turns any error of a weights reader into a UsageError that names the file and the fault."""
     try:
         with file.open("rb") as opened:
             start = opened.read(len(_LFS))
@@ -171,18 +171,18 @@ def _sentences(file: Path, option: str) -> Iterator[None]:
         yield
     except MemoryError:
         raise
-    except Exception as e:  # safetensors, zip, pickle and torch raise a dozen kinds for what is cut short or something else
+    except Exception as e:  # safetensors, zip, pickle and torch raise many classes for truncated or foreign files
         raise UsageError(f"{option}: {file} holds no tensors that can be read: {line(e)}") from e
 
 
 def fill(
     network: "torch.nn.Module", tensors: dict[str, "torch.Tensor"], option: str, unused: Iterable[str] = ()
 ) -> "torch.nn.Module":
-    """The network, in eval mode, with all of its tensors from ``tensors``. ``unused``: beginnings of names that it has no use
-    for. ``option``: what the sentences begin with, option and file.
+    """The network, in eval mode, with all of its tensors from ``tensors``. ``unused``: prefixes of names that it does not use.
+    ``option``: prefix of the messages, option and file.
 
-    Raises UsageError naming the first tensor that is missing, left over, of another shape, or not finite. Counters and places
-    that a network computes itself may be missing or left over: they are integers, or buffers that it never stores.
+    Raises UsageError naming the first tensor that is missing, left over, of another shape, or not finite. Counters and
+    positions that a network computes itself may be missing or left over: they are integers, or non-persistent buffers.
     """
     own, computed = network.state_dict(), {n for n, _ in network.named_buffers()}
     missing = [n for n, v in own.items() if n not in tensors and v.is_floating_point()]
@@ -202,7 +202,7 @@ def fill(
 
 
 def check_finite(network: "torch.nn.Module", option: str, drawn: Collection[str] = ()) -> None:
-    """Raises UsageError naming the first tensor of the network with NaN or infinity, but for those ``drawn``."""
+    """Raises UsageError naming the network's first tensor with NaN or infinity, except those ``drawn``."""
     import torch
 
     for name, value in network.state_dict().items():
@@ -220,15 +220,15 @@ def pretrained(
 ) -> tuple["torch.nn.Module", list[str]]:
     """(model, names that ``tensors`` lack) of an Auto class of transformers, in float32 and eval mode, from nothing else.
 
-    ``new``: of (shape there, shape wanted), whether that tensor may be drawn anew. What is missing is drawn too: see ``need``.
-    ``where``: what sentences begin with, option and file. Raises UsageError naming the tensor that is of another shape, left
-    over, or not finite.
+    ``new``: given (shape there, shape wanted), whether that tensor may be reinitialised. Missing ones are too: see ``need``.
+    ``where``: prefix of the messages, option and file. Raises UsageError naming a tensor of another shape, left over, or not
+    finite.
     """
     import torch
     from transformers.utils import logging
 
     shown = logging.get_verbosity()
-    logging.set_verbosity_error()  # its report of what is missing: we say it, or it does not matter
+    logging.set_verbosity_error()  # its report of missing tensors is repeated here, or irrelevant
     logging.disable_progress_bar()
     try:
         with torch.device("meta"):
@@ -240,13 +240,13 @@ def pretrained(
             config=settings,
             state_dict=tensors,
             dtype=torch.float32,
-            ignore_mismatched_sizes=True,  # told below, with the names
+            ignore_mismatched_sizes=True,  # reported below, with the names
             output_loading_info=True,
         )
     except UsageError:
         raise
-    except Exception as e:  # whatever a config.json of a stranger makes the constructors of a library raise
-        raise UsageError(f"{where} and its config.json are none that transformers builds as {auto.__name__}: {line(e)}") from e
+    except Exception as e:  # a stranger's config.json may raise anything in a library's constructors
+        raise UsageError(f"{where} and its config.json are not what transformers builds as {auto.__name__}: {line(e)}") from e
     finally:
         logging.set_verbosity(shown)
     other = [(n, *s) for n, *s in sorted(told["mismatched_keys"]) if not (new and new(*s))]
@@ -256,7 +256,7 @@ def pretrained(
     left = sorted(n for n in told["unexpected_keys"] if _belongs(n, model) and _matters(tensors, n))
     if left:
         raise UsageError(f"{where} has {_some(left)}, which the network of config.json does not")
-    check_finite(model, where, told["missing_keys"])  # what is missing may be whatever the memory held
+    check_finite(model, where, told["missing_keys"])  # what is missing may be uninitialised memory
     return model.eval(), sorted(told["missing_keys"])
 
 
@@ -266,29 +266,29 @@ def _matters(tensors: dict, name: str) -> bool:
 
 
 def _belongs(name: str, model) -> bool:
-    """Whether a left-over tensor is of a part that the network has. Of one that it has not at all (a classifier, a decoder, a
-    text tower) it needs none."""
+    """Whether a left-over tensor belongs to a part that the network has. Parts that it lacks altogether (a classifier, a
+    decoder, a text tower) do not matter."""
     prefix = f"{model.base_model_prefix}."
-    if not hasattr(model, model.base_model_prefix):  # it is the part of that name, of a model with a classifier
+    if not hasattr(model, model.base_model_prefix):  # it is that part of a model with a classifier
         name = name.removeprefix(prefix)
     if name.rpartition(".")[2] == _MASK_TOKEN or name in {n for n, _ in model.named_buffers()}:
         return False
     root, known = "", dict(model.named_modules())
-    while len(known[root]._modules) == 1 and not known[root]._parameters:  # a wrapper and nothing else
+    while len(known[root]._modules) == 1 and not known[root]._parameters:  # a mere wrapper
         root = f"{root}.{next(iter(known[root]._modules))}".lstrip(".")
     parts = name.split(".")
     left = max((".".join(parts[:i]) for i in range(len(parts)) if ".".join(parts[:i]) in known), key=len)
     depth = left.count(".") + bool(left) - root.count(".") - bool(root)
     if depth != 1:
         return depth > 1
-    return bool(known[left]._parameters) or name.removeprefix(f"{left}.")[0].isdigit()  # one more of its layers
+    return bool(known[left]._parameters) or name.removeprefix(f"{left}.")[0].isdigit()  # an additional layer
 
 
 def need(network: "torch.nn.Module", missing: Sequence[str], answers: Callable, where: str) -> None:
-    """Raises UsageError where what ``answers()`` gives (tensors or arrays) hangs on a tensor of ``missing``, or on chance.
+    """Raises UsageError if the result of ``answers()`` (tensors or arrays) depends on a tensor of ``missing``, or on chance.
 
-    Once drawn and once NaN (which shows where an effect is lost in rounding; samplers of images take it for -1), they must not
-    change it by a bit. Those that no answer hangs on become 0.
+    These are set to random values and to NaN (which shows effects lost in rounding; samplers of images take it for -1), neither
+    of which may change a bit of it. Tensors that no answer depends on become 0.
     """
     import numpy as np
     import torch
@@ -303,7 +303,7 @@ def need(network: "torch.nn.Module", missing: Sequence[str], answers: Callable, 
             torch.manual_seed(seed)
             try:
                 seen.append([np.array(v) for v in answers()])
-            except Exception as e:  # a model of text or of video: whatever it raises for a picture
+            except Exception as e:  # a model of text or of video may raise anything for a picture
                 raise UsageError(f"{where}: the network does not take a picture: {line(e)}") from e
         for value in drawn.values():
             value.zero_()
@@ -323,5 +323,5 @@ def _size(shape) -> str:
 
 
 def line(error: Exception) -> str:
-    """An error of a library in one line."""
+    """A library's error in one line."""
     return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"

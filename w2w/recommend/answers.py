@@ -1,4 +1,4 @@
-"""Questions and answers as plain values: rows of tables, JSON lines, and what stands in a result."""
+"""Questions and answers as plain values: table rows, JSON lines, and fields of a result."""
 
 import itertools
 import json
@@ -40,7 +40,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class Recommended:
-    """An outfit: ``score`` is the mean of its pairs'."""
+    """An outfit: ``score`` is the mean over its pairs."""
 
     rank: int
     score: float
@@ -52,7 +52,7 @@ class Recommended:
 
 @dataclass(frozen=True)
 class Answer:
-    """What goes with what is given. ``says``: why there is nothing."""
+    """What goes with the given items. ``says``: why there is nothing."""
 
     given: tuple[Item, ...]
     outfits: tuple[Recommended, ...]
@@ -68,7 +68,7 @@ def item_of(shelf: Shelf, row: int, category: str, given: bool = False) -> Item:
 
 
 def answer_of(stylist: Stylist, question: Question) -> Answer:
-    """A question's answers with all that is known of their products."""
+    """A question's answers with their products' data."""
     found = _told(stylist, question.given, stylist.answers(question))
     return Answer(_given(stylist, question.given), found, question.why or (None if found else "no outfit meets the rules"))
 
@@ -114,7 +114,7 @@ def stored(stylist: Stylist, question: Question) -> tuple[list[dict[str, Any]], 
 
 
 def to_text(question: Question) -> str:
-    """A question as JSON, for the way to a worker."""
+    """A question as JSON, to be sent to a worker."""
     candidates = {place: rows.tolist() for place, rows in question.candidates.items()}
     return json.dumps([question.given, question.forms, candidates, sorted(question.pinned), question.why])
 
@@ -126,7 +126,7 @@ def of_text(text: str) -> Question:
 
 
 def marks(stylist: Stylist) -> list[str]:
-    """Of each product of the shelf all that its place in an outfit follows from, beside the scorer."""
+    """For each product of the shelf, everything besides the scorer that decides its place in an outfit."""
     shelf, house = stylist.shelf, stylist.applied.house
     columns = [shelf.rows.column(c) for c in (schema.PRODUCT_ID, schema.IMAGE_ID, schema.CATEGORY)]
     groups = [str(int(g)) if n > 1 else "" for g, n in _group_sizes(shelf)]
@@ -145,21 +145,21 @@ def _group_sizes(shelf: Shelf) -> Iterator[tuple[int, int]]:
 
 
 def _group_names(shelf: Shelf, groups: Sequence[str]) -> list[str]:
-    """The first product of each one's group, where it has others: numbers change from night to night."""
+    """The first product of each one's group, if it has others: group numbers change from night to night."""
     first: dict[str, str] = {}
     names = shelf.rows.column(schema.PRODUCT_ID).to_pylist()
     return [first.setdefault(group, name) if group else "" for group, name in zip(groups, names)]
 
 
 def digest_of(question: Question, told: Sequence[str], version: str) -> str:
-    """Of all that decides a question's answers. ``told``: ``marks``; ``version``: of scorer and options."""
+    """Digest of everything that decides a question's answers. ``told``: ``marks``; ``version``: of scorer and options."""
     candidates = {place: [told[row] for row in rows] for place, rows in question.candidates.items()}
     given = [told[row] for row in question.given]
     return ids.digest(version, given, question.forms, candidates, sorted(question.pinned), question.why, length=32)
 
 
 def lines(answers: Sequence[Answer]) -> Iterator[str]:
-    """A line a given thing and an outfit, for the terminal."""
+    """One line per given item and outfit, for the terminal."""
     for answer in answers:
         with_ = " and ".join(f"{i.category} {i.product_id or 'of the photo'}" for i in answer.given)
         yield f"with {with_}: {answer.says}" if answer.says else f"with {with_}:"

@@ -1,4 +1,4 @@
-"""The catalog, the scorer and the rules out of a store; and the whole catalog's recommendations into it."""
+"""Loads catalog, scorer and rules from a store, and stores the whole catalog's recommendations."""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -38,7 +38,7 @@ POSTS, OUTFITS, GARMENTS, NONE, AUTO = "posts", "outfits", "garments", "none", "
 @dataclass(frozen=True)
 class Catalog:
     """What is sold and can be recommended: a shelf, and its vectors (N, D). ``without_vector``: product_id and image_id of
-    those that have none; ``known_ids``: all products that are or were."""
+    those without; ``known_ids``: all current and former products."""
 
     shelf: Shelf
     vectors_ND: np.ndarray
@@ -51,8 +51,8 @@ class Catalog:
 
 @dataclass(frozen=True)
 class Scored:
-    """A space for the catalog's items and the given ones. ``version``: of all that its scores follow from; ``says``: for a
-    person; ``outfits``: how many it knows."""
+    """The scorer's space for the catalog's items and the given ones. ``version``: of everything that decides its scores;
+    ``says``: for a person; ``outfits``: the number it is based on."""
 
     space: Space
     version: str
@@ -64,9 +64,10 @@ class Scored:
 def read_catalog(
     store: str, encoder: EncoderConfig, classes: Mapping[str, str] | None, classifier: str, product_key: Sequence[str]
 ) -> Catalog:
-    """Active products of the seven classes. In memory: 500 bytes and a vector a product.
+    """Active products of the seven classes. In memory: 500 bytes and a vector per product.
 
-    Raises UsageError where there is none, or none has a vector of this encoder."""
+    Raises UsageError if there is none, or none has a vector of this encoder.
+    """
     need_table(store, schema.PRODUCTS, "ingest")
     need_table(store, schema.EMBEDDINGS, "embed")
     columns = [f.name for f in ROWS if f.name != CALLED] + [schema.ACTIVE]
@@ -98,7 +99,8 @@ def read_catalog(
 
 
 def _classes(store: str, rows: pl.DataFrame, mapping: Mapping[str, str], classifier: str) -> pl.Series:
-    """One of the seven for each row, or something else: by the classifier where one is named, else by the shop's own word."""
+    """One of the seven classes for each row, or anything else: by the classifier if one is named, otherwise by the shop's
+    category."""
     version = chosen_version(store, schema.CLASSIFICATIONS, classifier, "classifier")
     if not version:
         words = {word: class_of(word, mapping) for word in rows[CALLED].unique().to_list()}
@@ -117,7 +119,7 @@ def _vectors(store: str, version: str, owners: pa.Array | pa.ChunkedArray) -> di
 
 
 def _groups(store: str, products: pa.Table, product_key: Sequence[str]) -> np.ndarray:
-    """A number for each product, that of all which share its key, its picture, or a cluster of near-duplicates."""
+    """A group number for each product, shared by all with the same key, picture, or near-duplicate cluster."""
     images = products.column(schema.IMAGE_ID)
     clusters = images
     if delta.open_table(store, schema.DUPLICATES) is not None:
@@ -137,7 +139,7 @@ def _groups(store: str, products: pa.Table, product_key: Sequence[str]) -> np.nd
 
 
 def read_rules(path: str | None) -> House:
-    """The house rules of a file. Raises UsageError where there is none, or a line of it is wrong."""
+    """Reads a file of house rules. Raises UsageError if it is missing, or a line of it is wrong."""
     if not path:
         return House()
     try:
@@ -163,7 +165,7 @@ def scored(
     catalog: Catalog,
     more: Sequence[tuple[str, np.ndarray]] = (),
 ) -> Scored:
-    """The scorer's space of the catalog, and of ``more`` given garments behind it: (class, vector).
+    """The scorer's space for the catalog, followed by the ``more`` given garments: (class, vector).
 
     Raises UsageError for a scorer of vectors of another length."""
     vectors_MD = np.concatenate([catalog.vectors_ND, *(vector[None] for _, vector in more)])
@@ -194,7 +196,7 @@ def _counted(store: str, config: WornConfig, catalog: Catalog, vectors_MD: np.nd
 
 
 def _read_worn(store: str, source: str, catalog: Catalog, size: int) -> tuple[str, Worn]:
-    """What was worn, and where that stands."""
+    """The worn outfits, and where they were found."""
     version, words = catalog.model_version, catalog.class_of_word
     readers = {
         POSTS: lambda s, v: _of_posts(s, v, words),
@@ -212,7 +214,7 @@ def _read_worn(store: str, source: str, catalog: Catalog, size: int) -> tuple[st
 
 
 def _of_posts(store: str, version: str, words: Mapping[str | None, str]) -> Worn | None:
-    """Products that were tagged in one post, those that are no longer sold too."""
+    """Products tagged in the same post, including those no longer sold."""
     if delta.open_table(store, schema.POSTS) is None:
         return None
     posts = pl.from_arrow(delta.current_posts(store, [schema.POST_ID, schema.PRODUCT_IDS, schema.ACTIVE]))
@@ -227,7 +229,7 @@ def _of_posts(store: str, version: str, words: Mapping[str | None, str]) -> Worn
 
 
 def _of_garments(store: str, version: str) -> Worn | None:
-    """Garments of one photo, of each class the surest."""
+    """Garments of the same photo, the highest-scoring one per class."""
     newest = newest_version(store, schema.GARMENTS) if delta.open_table(store, schema.GARMENTS) is not None else None
     if not newest:
         return None
@@ -255,7 +257,7 @@ def _worn(store: str, version: str, rows: pl.DataFrame, of_products: bool) -> Wo
 
 
 def _of_outfits(store: str, version: str, source: str) -> Worn | None:
-    """Worn outfits of table `outfits`, of all splits: nothing is measured on them here."""
+    """Worn outfits of table `outfits`, of all splits: nothing is evaluated on them here."""
     opened = delta.open_table(store, schema.OUTFITS)
     if opened is None or not delta.count_rows(opened, source=source):
         return None

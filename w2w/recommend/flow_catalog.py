@@ -1,8 +1,8 @@
-"""What goes with every product of the catalog, into table `recommendations`.
+"""Recommendations for every product of the catalog, into table `recommendations`.
 
-A row follows from its question: the product, the candidates of each place (their pictures, and what the rules look at), the
-scorer and the options. All of that is in its digest. A night finds every product's candidates again, which is a matrix product,
-and has outfits searched for where the digest is another one than that of the product's newest row.
+A row follows from its question: the product, the candidates for each slot (their pictures, and what the rules look at), the
+scorer and the options. Its digest covers all of these. A night finds every product's candidates again, which is a matrix
+product, and searches for outfits only if the digest differs from that of the product's newest row.
 """
 
 from collections import defaultdict
@@ -22,19 +22,19 @@ from w2w.table import delta, work
 from w2w.table.pending import rejected_keys
 
 STAGE = "recommend"
-_CODE = 1  # raise it when the same question would have other answers
+_CODE = 1  # bump when the same question would have other answers
 _SCORES_AT_ONCE = 1 << 22
 
 
 def version_of(scorer: str, stylist: Stylist, config: OutfitConfig) -> str:
-    """Of all that decides every row: code, scorer, options, and the rules that are not seen in candidates."""
+    """Digest of what decides every row: code, scorer, options, and the rules that do not show in candidates."""
     house = stylist.applied.house
     never = [[a.wanted, b.wanted] for a, b in house.never_together]
     return ids.digest(_CODE, scorer, config, house.max_uses, house.brands, house.total_max, never)
 
 
 def questions(stylist: Stylist) -> Iterator[tuple[int, Question]]:
-    """Each product of a class that the scorer knows, with its question; in blocks of a class."""
+    """Each product of a class that the scorer knows, with its question, in blocks of one class."""
     block = max(1, _SCORES_AT_ONCE // max(1, len(stylist.shelf)))
     for code in np.unique(stylist.shelf.class_N):
         rows = np.flatnonzero(stylist.shelf.class_N == code)
@@ -46,8 +46,8 @@ def questions(stylist: Stylist) -> Iterator[tuple[int, Question]]:
 
 @dataclass(frozen=True)
 class Work:
-    """Rows of WORK that are pending: ``changed`` products, ``new`` ones, ``gone`` ones; ``products`` in all, ``done`` of them
-    before, ``rejected`` of these."""
+    """Pending rows in WORK: ``changed`` products, ``new`` ones, ``gone`` ones; ``products`` in all, ``done`` of them before,
+    ``rejected`` of these."""
 
     products: int
     new: int
@@ -70,7 +70,7 @@ def write_work(
     item_rows: int,
     dry_run: bool,
 ) -> Work:
-    """Writes what is to be computed as work files, unless ``dry_run``. Held: 100 bytes a product."""
+    """Writes the pending work as work files, unless ``dry_run``. Memory: 100 bytes per product."""
     before = _newest(store)
     refused = set(rejected_keys(store, STAGE, version).read().to_pylist())
     counts: dict[str, int] = defaultdict(int)
@@ -78,7 +78,7 @@ def write_work(
     names = stylist.shelf.rows.column(schema.PRODUCT_ID).to_pylist()
 
     def row(product: str, digest: str, text: str | None, active: bool = True) -> dict | None:
-        """What is to be done for a product; None where it is done."""
+        """A product's work; None if it is done."""
         key = f"{product} {digest}"
         if key in refused:
             counts["rejected"] += 1
@@ -125,7 +125,7 @@ def _newest(store: str) -> dict[str, tuple[str, bool]]:
 
 
 def stored_outfits(store: str, count: int) -> list[dict]:
-    """The newest rows of ``count`` active products, a fixed sample that has outfits, by product_id."""
+    """The newest rows of ``count`` active products with outfits, a fixed sample, by product_id."""
     columns = [schema.PRODUCT_ID, schema.OUTFITS_LIST, schema.REASON, schema.ACTIVE]
     empty = pa.schema([schema.RECOMMENDATIONS.schema.field(c) for c in columns]).empty_table()
     sample = empty

@@ -31,10 +31,10 @@ class Seen:
 def look_at(
     photo: str, encoder: EncoderConfig, detector: DetectorConfig, keep: str, limits: DecodeLimits, known: Collection[str]
 ) -> tuple[list[Seen], list[str]]:
-    """The garments of a photo, of each class the surest; and what was left out of it, in sentences. ``keep``: only these
-    (classes, or numbers from the top down); ``known``: classes that the scorer knows.
+    """The garments of a photo, the highest-scoring one per class; and what was left out of it, in sentences. ``keep``: only
+    these (classes, or numbers from the top down); ``known``: classes that the scorer knows.
 
-    Raises UsageError where the photo cannot be read, or shows no garment."""
+    Raises UsageError if the photo cannot be read, or shows no garment."""
     try:
         pixels = attempt(decode, storage.read_bytes(storage.absolute(photo)), limits)
     except OSError as e:

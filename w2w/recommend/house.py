@@ -1,6 +1,6 @@
-"""House rules: what a merchandiser wants to be shown and not shown, as a YAML file.
+"""House rules: what a merchandiser wants shown and not shown, as a YAML file.
 
-    price: {min: 10, max: 120, currency: EUR}     # of each product that is recommended
+    price: {min: 10, max: 120, currency: EUR}     # of each recommended product
     total: {max: 300}                             # of a whole outfit
     stock: {attribute: stock, min: 1}             # or any: sold-out products too
     only:                                         # filters
@@ -15,9 +15,8 @@
       - [{brand: Fjord}, {brand: Avenida}]
     max_uses: 2                                   # of a product among the answers to one question
 
-A selector ({product: ..., category: ..., brand: ..., or any attribute}) means the products for which all of it holds; of a
-list, one value is enough. Values are compared as they are written, without outer blanks and, but for ids of products, without
-case.
+A selector ({product: ..., category: ..., brand: ..., or any attribute}) matches products that meet all of its conditions; in a
+list, one value is enough. Values are compared as written, ignoring surrounding blanks and, except for product ids, case.
 """
 
 from collections.abc import Callable, Mapping
@@ -37,7 +36,7 @@ _MOST_BYTES = 1 << 20
 
 @dataclass(frozen=True)
 class Selector:
-    """Products for which all of this holds: key -> values of which one does, in lower case but for ids. ``line``: of the
+    """Products that meet all conditions: key -> values, one of which must match, in lower case except for ids. ``line``: in the
     file."""
 
     wanted: tuple[tuple[str, tuple[str, ...]], ...]
@@ -52,7 +51,7 @@ class Selector:
 
 @dataclass(frozen=True)
 class Wish:
-    """A pin or ban of products; only beside given ones that ``beside`` selects, where it says so."""
+    """A pin or ban of products; limited to questions with products that ``beside`` selects, if given."""
 
     what: Selector
     beside: Selector | None = None
@@ -82,7 +81,7 @@ class House:
 
 
 def read_house(data: bytes, name: str) -> House:
-    """The rules in a YAML file that is called ``name``. Raises UsageError naming the line that is wrong."""
+    """The rules in a YAML file called ``name``. Raises UsageError naming the wrong line."""
     if len(data) > _MOST_BYTES:
         raise UsageError(f"{name}: {len(data):,} bytes are too many for a file that a person edits")
     try:
@@ -97,7 +96,7 @@ def read_house(data: bytes, name: str) -> House:
 
 
 class _Reader:
-    """Nodes of YAML as rules; each knows its line."""
+    """Parses YAML nodes into rules; each knows its line."""
 
     def __init__(self, name: str):
         self._name = name
@@ -166,7 +165,7 @@ class _Reader:
             kept = [(k, v) for k, v in node.value if k.value != FOR]
             given = [v for k, v in node.value if k.value == FOR]
             if len(given) > 1:
-                self._fail(node, f"{FOR!r} stands there twice")
+                self._fail(node, f"{FOR!r} is given twice")
             beside = self._selector(given[0]) if given else None
             node = yaml.MappingNode(node.tag, kept, node.start_mark, node.end_mark)
         return Wish(self._selector(node), beside)
@@ -212,9 +211,9 @@ class _Reader:
             if not isinstance(key, yaml.ScalarNode):
                 self._fail(key, f"a key of {what} is a word")
             if keys is not None and key.value not in keys:
-                self._fail(key, f"{key.value!r} is no key of {what}.{nearest(key.value, list(keys))}")
+                self._fail(key, f"{key.value!r} is not a key of {what}.{nearest(key.value, list(keys))}")
             if key.value in found:
-                self._fail(key, f"{key.value!r} stands there twice")
+                self._fail(key, f"{key.value!r} is given twice")
             found[key.value] = value
         return found
 
@@ -228,7 +227,7 @@ class _Reader:
         try:
             value = float(text)
         except ValueError:
-            self._fail(node, f"{what}={text!r} is no number")
+            self._fail(node, f"{what}={text!r} is not a number")
         if not 0 <= value < float("inf"):
-            self._fail(node, f"{what}={text}: a number from 0")
+            self._fail(node, f"{what}={text}: must not be negative")
         return value

@@ -1,4 +1,4 @@
-"""Recommend: what to wear with a product, a photo or some garments; or with every product of the catalog."""
+"""Recommend: what to wear with a product, a photo, some garments, or every product."""
 
 import json
 from collections.abc import Sequence
@@ -183,7 +183,7 @@ def main(config: Config) -> Result:
 
 
 def _asked(config: Config) -> list[str]:
-    """The products that are given."""
+    """The given products."""
     items = config.items.split(",") if isinstance(config.items, str) else config.items or []
     ways = {"product": config.product, "photo": config.photo, "items": items}
     given = [f"--{name}" for name, value in ways.items() if value]
@@ -196,7 +196,7 @@ def _asked(config: Config) -> list[str]:
     if config.published and not given:
         raise UsageError("--published: completes one product, photo or some items; name it")
     if config.published and config.rules:
-        raise UsageError("--published: looks at every product there is; leave --rules away")
+        raise UsageError("--published: considers every product; omit --rules")
     return [config.product] if config.product else [item.strip() for item in items if item.strip()]
 
 
@@ -212,14 +212,14 @@ def _rows_of(catalog: Catalog, product_ids: Sequence[str]) -> list[int]:
         if product in catalog.without_vector:
             raise UsageError(f"product {product!r} has no vector of this --encoder: run 'w2w embed'")
         if row < 0 and product in catalog.known_ids:
-            raise UsageError(f"product {product!r} is no longer sold, or is of none of the seven classes: see --classes")
+            raise UsageError(f"product {product!r} is no longer sold, or not of the seven classes: see --classes")
         if row < 0:
             raise UsageError(f"there is no product {product!r}")
     return list(dict.fromkeys(found))
 
 
 def _whole(run: Run, config: Config, catalog: Catalog, scorer: Scored, stylist: Any, result: Result) -> Result:
-    """Every product, by workers, those that changed."""
+    """Every product, by workers; only those that changed."""
     if not config.dry_run:
         run.check_store()
     version = version_of(scorer.version, stylist, config.outfit)

@@ -19,8 +19,8 @@ def recommend_report(
     told: Sequence[str],
     num_products: int,
 ) -> None:
-    """Writes the page to ``out``. ``images``: encoded, by image_id; ``crops``: of a photo's garments, in the order in which
-    they are given; ``told``: what a merchandiser should know of the rules."""
+    """Writes the page to ``out``. ``images``: encoded, by image_id; ``crops``: of a photo's garments, in the order given;
+    ``told``: remarks about the rules for a merchandiser."""
     shown = []
     for answer in answers:
         left = iter(crops)
@@ -63,7 +63,7 @@ def _row(item: Item) -> dict:
 
 
 def given_of_row(stylist: Stylist, row: Mapping) -> Answer | None:
-    """A row of table `recommendations` as an answer; None where its product is not on the shelf."""
+    """A row of table `recommendations` as an answer; None if its product is not on the shelf."""
     shelf = stylist.shelf
     (at,) = shelf.find([row[schema.PRODUCT_ID]])
     if at < 0:
@@ -72,7 +72,7 @@ def given_of_row(stylist: Stylist, row: Mapping) -> Answer | None:
     for found in row[schema.OUTFITS_LIST]:
         names = [item[schema.PRODUCT_ID] for item in found[schema.ITEMS]]
         rows = shelf.find(names).tolist()
-        if min(rows) < 0:  # a product that is sold no longer, in a row that this run has left for later
+        if min(rows) < 0:  # a product no longer sold, in a row that this run has left for later
             continue
         items = tuple(item_of(shelf, r, shelf.category(r), r == at) for r in rows)
         pairs = tuple(Pair(**pair) for pair in found[schema.PAIRS_LIST])

@@ -1,11 +1,11 @@
-"""What2Wear's own procedure: every combination of what is there, and the one with the lowest loss.
+"""What2Wear's own procedure: every combination of the available items, and the one with the lowest loss.
 
 Source: yunyounglee99/What2Wear @f233e49, what2wear_recsys/recommendation_model.py, ``_find_best_items``: in loops over tops,
-bottoms and shoes a combination replaces the best one where its loss is lower, so that of equal ones the first stays. The loss
-is that of training, of the outfit as worn and as modified: relu(1 - s) + relu(t - s) + .01 |W|, s being the mean cosine of its
-pairs over the temperature. There a ``return`` inside a loop makes s that of top and bottom alone, so that any shoes are as good
-as others; here it is of all three pairs, as its text says. The loss is the same for all with s above 1 and t, that is cosines
-above the temperature: then the first of these is what the procedure finds, and ``ties`` says of how many.
+bottoms and shoes a combination replaces the best one if its loss is lower, so that the first of equal ones stays. The loss is
+that of training, of the outfit as worn and as modified: relu(1 - s) + relu(t - s) + .01 |W|, s being the mean cosine of its
+pairs over the temperature. There a ``return`` inside a loop makes s that of top and bottom alone, so that all shoes are equally
+good; here it is of all three pairs, as its text says. The loss is the same for all with s above 1 and t, that is, cosines above
+the temperature: then the procedure finds the first of these, and ``ties`` gives their number.
 """
 
 from collections.abc import Sequence
@@ -24,9 +24,10 @@ _MOST = 4_000_000_000  # combinations: about a minute
 
 
 def published(stylist: Stylist, given: Sequence[int], trained: TrainedPairs | None) -> tuple[Answer, int, int]:
-    """The outfit, how many combinations there were, and how many of them have its loss. Products are in the order of their ids.
+    """The outfit, the number of combinations, and how many of them have its loss. Products are in the order of their ids.
 
-    Raises UsageError for another scorer, for other than one of top, bottom and shoes, and where there are too many."""
+    Raises UsageError for another scorer, for an outfit other than top, bottom and shoes, and for too many combinations.
+    """
     if trained is None or trained.kind != "what2wear":
         raise UsageError("--published: needs --scorer=FOLDER of 'w2w train outfits --outfits.loss=what2wear'")
     classes = {stylist.category(row): row for row in given}
@@ -40,15 +41,13 @@ def published(stylist: Stylist, given: Sequence[int], trained: TrainedPairs | No
     if not combinations:
         raise UsageError("--published: the catalog lacks tops, bottoms or shoes")
     if combinations > _MOST:
-        raise UsageError(
-            f"--published: {combinations:,} combinations are too many to look at; give two items, or fewer products"
-        )
+        raise UsageError(f"--published: {combinations:,} combinations are too many; give two items, or fewer products")
     rows, ties = lowest_loss(stylist, places, trained.temperature)
     return answer_of_rows(stylist, given, rows), combinations, ties
 
 
 def lowest_loss(stylist: Stylist, places: Sequence[np.ndarray], temperature: float) -> tuple[tuple[int, int, int], int]:
-    """The first combination of tops, bottoms and shoes with the lowest loss, and how many have that loss."""
+    """The first combination of tops, bottoms and shoes with the lowest loss, and how many share that loss."""
     tops, bottoms, shoes = places
     bottom_shoes = stylist.pair(bottoms, shoes)
     top_bottom, top_shoes = stylist.pair(tops, bottoms), stylist.pair(tops, shoes)

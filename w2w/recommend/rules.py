@@ -1,7 +1,7 @@
-"""Outfits from a catalog: what is given is completed by beam search over a scorer of pairs.
+"""Outfits from a catalog: the given items are completed by beam search over a scorer of pairs.
 
-An outfit is top, bottom and shoes, or a dress and shoes, and what else is asked for. Its score is the mean of its pairs'
-scores. Rows are those of a Shelf; what is given and not sold (garments of a photo) has rows behind them.
+An outfit is top, bottom and shoes, or a dress and shoes, plus any extras asked for. Its score is the mean of its pairs' scores.
+Rows are those of a Shelf; given items that are not sold (garments of a photo) have rows after these.
 """
 
 import itertools
@@ -21,7 +21,7 @@ _NEVER = np.float32(-np.inf)
 
 
 class Space(Protocol):
-    """Items placed for a scorer. ``classes``: what it knows of."""
+    """Items projected for a scorer. ``classes``: those it knows."""
 
     @property
     def classes(self) -> tuple[str, ...]: ...
@@ -30,7 +30,7 @@ class Space(Protocol):
         """float32 (A, B): how well rows ``a``, all of one class, go with rows ``b``, all of another; higher is better."""
 
     def shown(self, score: float) -> float:
-        """A score as a person reads it."""
+        """A score in the form shown to people."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class OutfitConfig:
         object.__setattr__(self, "extras", tuple(self.extras))
         for name in self.extras:
             if name not in EXTRAS:
-                raise UsageError(f"outfit.extras: {name!r} is none of {', '.join(EXTRAS)}")
+                raise UsageError(f"outfit.extras: {name!r} is not one of {', '.join(EXTRAS)}")
         for name in ("answers", "candidates", "beam"):
             if getattr(self, name) < 1:
                 raise UsageError(f"outfit.{name}={getattr(self, name)}: must be at least 1")
@@ -62,8 +62,8 @@ class OutfitConfig:
 
 @dataclass(frozen=True)
 class Outfit:
-    """``rows`` in the order in which people dress them, ``pairs`` the score of each two of them (in ``itertools`` order),
-    ``score`` their mean, as a person reads it."""
+    """``rows`` in the order of dressing, ``pairs`` the score of each two of them (in ``itertools`` order), ``score`` their
+    mean, in the form shown to people."""
 
     rows: tuple[int, ...]
     score: float
@@ -72,8 +72,8 @@ class Outfit:
 
 @dataclass(frozen=True)
 class Question:
-    """What is given, and what can be put beside it: rows of products by class, ``pinned`` those that a merchandiser put there.
-    ``why``: why there is nothing to answer."""
+    """The given items, and the candidates for the other slots: rows of products by class, ``pinned`` those that a merchandiser
+    set. ``why``: why it cannot be answered."""
 
     given: tuple[int, ...]
     forms: tuple[tuple[str, ...], ...]
@@ -83,11 +83,11 @@ class Question:
 
 
 class Stylist:
-    """Completes outfits of a shelf. ``class_M``: of all rows, those behind the shelf's too; their price and brand are
+    """Completes outfits from a shelf. ``class_M``: of all rows, including those after the shelf's, whose price and brand are
     unknown."""
 
     def __init__(self, shelf: Shelf, applied: Applied, space: Space, config: OutfitConfig, more: Sequence[str] = ()):
-        """``more``: classes of what is given and not sold."""
+        """``more``: classes of given items that are not sold."""
         self.shelf, self.applied, self.space, self.config = shelf, applied, space, config
         extra = len(more)
         self.class_M = np.concatenate([shelf.class_N, np.array([CODE[c] for c in more], np.int8)])
@@ -99,28 +99,28 @@ class Stylist:
         unknown = [e for e in config.extras if e not in space.classes]
         if unknown:
             raise UsageError(
-                f"outfit.extras={unknown[0]}: this scorer knows {', '.join(space.classes)} alone; --scorer=worn knows all"
+                f"outfit.extras={unknown[0]}: this scorer knows {', '.join(space.classes)} only; --scorer=worn knows all"
             )
 
     @property
     def size(self) -> int:
-        """Rows of the shelf and those behind it."""
+        """Rows of the shelf and those after it."""
         return len(self.class_M)
 
     def category(self, row: int) -> str:
         return CATEGORIES[self.class_M[row]]
 
     def pair(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        """The space's, also of no rows."""
+        """The space's, also for no rows."""
         return self.space.pair(a, b) if len(a) and len(b) else np.zeros((len(a), len(b)), np.float32)
 
     def question(self, given: Sequence[int]) -> Question:
-        """What is given with its candidates: of each place those that go best with it."""
+        """The given items with their candidates: for each slot those that go best with them."""
         (found,) = self.questions([tuple(given)])
         return found
 
     def questions(self, asked: Sequence[tuple[int, ...]]) -> list[Question]:
-        """The same for many, which are of the same classes and as many items each: one matrix product a place."""
+        """The same for many questions with the same classes and number of items: one matrix product per slot."""
         if not asked:
             return []
         given_QG = np.array(asked)
@@ -160,9 +160,9 @@ class Stylist:
         return beside is None or any(row < len(self.shelf) and beside[row] for row in given)
 
     def _best(self, given_QG: np.ndarray, place: str, forms: Sequence[tuple[str, ...]]) -> Iterator[tuple[np.ndarray, bool]]:
-        """For each question the products of a place that go best with what is given and may be beside it, best first; and
-        whether they are pinned there. Where a whole outfit has a price, half of them are such that whatever is chosen of these
-        is not too much."""
+        """For each question, the products of a slot that go best with the given items and are allowed beside them, best first;
+        and whether they are pinned. If a whole outfit has a price limit, half of them are cheap enough that any choice among
+        these stays within it."""
         stock, keep, total_max = self._stock[place], self.config.candidates, self.applied.house.total_max
         scores_QN = np.zeros((len(given_QG), len(stock)), np.float32)
         for given_Q in given_QG.T:
@@ -190,7 +190,7 @@ class Stylist:
             yield stock[best], is_pinned
 
     def _possible(self, question: Question) -> Question:
-        """Without the forms that have an empty place, and without extras of which there are none."""
+        """Drops forms with an empty slot, and extras without candidates."""
         if question.why:
             return question
         given = [self.category(row) for row in question.given]
@@ -203,7 +203,7 @@ class Stylist:
         return replace(question, forms=tuple(forms), why=why)
 
     def _barred(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        """bool (A, B): which rows may not be in one outfit."""
+        """bool (A, B): which rows must not be in one outfit."""
         barred = self._group[a][:, None] == self._group[b][None]
         if self.applied.house.brands == SAME:
             one, other = self._brand[a][:, None], self._brand[b][None]
@@ -216,10 +216,10 @@ class Stylist:
         return barred
 
     def answers(self, question: Question) -> list[Outfit]:
-        """The best outfits, with diversity: one after the other, each the best of what the search finds when its score has lost
+        """The best outfits, with diversity: one after the other, each the best that the search finds once its score has lost
         ``diversity`` x the largest share of its new products that an earlier answer has (Carbonell and Goldstein 1998, section
-        2), and when no product but a pinned one stands in more than ``max_uses`` of them. Where several forms are possible they
-        take turns."""
+        2), with no product except a pinned one in more than ``max_uses`` of them. If several forms are possible, they
+        alternate."""
         if question.why:
             return []
         tables = {form: _Table(self, question, form) for form in question.forms}
@@ -249,7 +249,7 @@ class Stylist:
 
 
 def _highest(scores_N: np.ndarray, count: int) -> np.ndarray:
-    """Places of the highest scores, highest first; of equal ones the first."""
+    """Positions of the highest scores, highest first; ties by position."""
     best = np.arange(len(scores_N))
     if len(scores_N) > count:
         best = np.sort(np.argpartition(-scores_N, count)[:count])
@@ -286,7 +286,7 @@ class _Table:
         self._price = [stylist._price[rows] for rows in self._rows]
 
     def next(self, uses: Counter[int], shown: Sequence[Outfit]) -> Outfit | None:
-        """The best outfit that is none of ``shown``; None where there is none."""
+        """The best outfit not in ``shown``; None if there is none."""
         stylist = self._stylist
         if shown and not self._places:
             return None
@@ -308,7 +308,7 @@ class _Table:
         return stylist.outfit([*self._given, *(int(self._rows[s][i]) for s, i in enumerate(found))])
 
     def _beam(self, open_: Sequence[np.ndarray], width: int) -> tuple[np.ndarray, np.ndarray]:
-        """(sums of the pairs' scores (B,), which candidate of each place (B, places)), best first."""
+        """(sums of the pairs' scores (B,), the candidate of each slot (B, slots)), best first."""
         scores, price = np.array([self._start], np.float32), np.zeros(1)
         chosen = np.zeros((1, 0), np.int64)
         for t, own in enumerate(self._own):
@@ -327,7 +327,7 @@ class _Table:
 
 
 def chance(stylist: Stylist, given: Sequence[int], count: int, rng: np.random.Generator) -> Iterator[tuple[int, ...]]:
-    """Outfits whose every new product is drawn at random from what may be recommended: what a scorer is measured against."""
+    """Outfits whose new products are all drawn at random from what may be recommended: the baseline of a scorer."""
     question = stylist._begun(tuple(given), [stylist.category(row) for row in given])
     for _ in range(count if question.forms else 0):
         form = question.forms[int(rng.integers(len(question.forms)))]

@@ -1,4 +1,4 @@
-"""Items placed for a trained scorer: which of its slots a class fills, and what a pair of classes is worth."""
+"""Items projected for a trained scorer: the slots that a class fills, and the score of a pair of classes."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,8 +11,7 @@ from w2w.garments.taxonomy import BOTTOM, CATEGORIES, DRESS, TOP, VOCABULARIES
 @dataclass(frozen=True)
 class TrainedSpace:
     """``slots_of``: class -> the scorer's slots that it fills: one, or for a dress those of top and bottom. ``scores``: of
-    items in slots (``w2w.models.pairing``). ``is_log``: scores are logarithms of probabilities; else they are shown as they
-    are."""
+    items in slots (``w2w.models.pairing``). ``is_log``: scores are log probabilities; otherwise they are shown unchanged."""
 
     slots_of: dict[str, tuple[int, ...]]
     scores: Callable[[np.ndarray, int, np.ndarray, int], np.ndarray]
@@ -24,7 +23,7 @@ class TrainedSpace:
         return tuple(self.slots_of)
 
     def pair(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        """float32 (A, B). What fills two slots has the mean of both: a dress goes with shoes as top and as bottom."""
+        """float32 (A, B). Items that fill two slots get the mean of both: a dress goes with shoes as top and as bottom."""
         mine, theirs = (self.slots_of[CATEGORIES[self.class_M[rows[0]]]] for rows in (a, b))
         found = [self.scores(a, i, b, j) for i in mine for j in theirs if i != j]
         return (sum(found[1:], found[0]) / np.float32(len(found))).astype(np.float32)
@@ -34,7 +33,7 @@ class TrainedSpace:
 
 
 def slots_of_classes(slots: Sequence[str]) -> dict[str, tuple[int, ...]]:
-    """Class -> numbers of the slots that it fills. A slot is known by the class's name, or by a data set's word for it."""
+    """Class -> numbers of the slots that it fills. A slot is identified by the class's name, or by a data set's name for it."""
     meant = [class_of_slot(slot) for slot in slots]
     found: dict[str, tuple[int, ...]] = {c: (meant.index(c),) for c in CATEGORIES if c in meant}
     if DRESS not in found and TOP in found and BOTTOM in found:
@@ -43,6 +42,6 @@ def slots_of_classes(slots: Sequence[str]) -> dict[str, tuple[int, ...]]:
 
 
 def class_of_slot(slot: str) -> str | None:
-    """Of the seven; None where it is none of them."""
+    """One of the seven; None for any other."""
     word = slot.strip().lower()
     return next((words[word] for words in VOCABULARIES.values() if words.get(word) in CATEGORIES), None)

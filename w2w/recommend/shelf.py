@@ -1,4 +1,4 @@
-"""The catalog as the search sees it: a row a product, in arrays; and which rows a merchandiser's rules leave."""
+"""The catalog as the search sees it: one row per product, in arrays; and the rows that a merchandiser's rules allow."""
 
 import re
 from collections.abc import Sequence
@@ -14,12 +14,12 @@ from w2w.errors import UsageError
 from w2w.garments.taxonomy import BAG, BOTTOM, CATEGORIES, DRESS, HAT, OUTER, SHOES, TOP
 from w2w.recommend.house import BRAND, CATEGORY, PRODUCT, House, Selector
 
-SEPARATES, DRESSED = FORMS = ((TOP, BOTTOM, SHOES), (DRESS, SHOES))  # what an outfit is, at least
+SEPARATES, DRESSED = FORMS = ((TOP, BOTTOM, SHOES), (DRESS, SHOES))  # the minimal outfits
 EXTRAS = (OUTER, BAG, HAT)
 ORDER = (DRESS, TOP, BOTTOM, SHOES, OUTER, BAG, HAT)
 CODE = {name: code for code, name in enumerate(CATEGORIES)}
 
-CALLED = "called"  # the shop's own word for a product's category
+CALLED = "called"  # the shop's own category of a product
 ROWS = pa.schema(
     [
         *(schema.PRODUCTS.schema.field(c).with_nullable(True) for c in (schema.PRODUCT_ID, schema.TITLE, schema.BRAND)),
@@ -29,20 +29,21 @@ ROWS = pa.schema(
         (CALLED, pa.string()),
     ]
 )
-# how shops say that something cannot be had: https://schema.org/ItemAvailability and Google's product data specification
+# how shops say that something is unavailable: https://schema.org/ItemAvailability and Google's product data specification
 _GONE = {"outofstock", "soldout", "discontinued", "unavailable", "no", "false", "preorder", "presale", "backorder"}
 _AVAILABILITY = ("availability", "stock", "in_stock", "quantity", "inventory")
 
 
 @dataclass(frozen=True)
 class Shelf:
-    """N products, sorted by id: ``rows`` (ROWS), ``group_N`` (rows of one number are the same product, or near-duplicates)."""
+    """N products, sorted by id: ``rows`` (ROWS), ``group_N`` (rows with the same number are the same product, or
+    near-duplicates)."""
 
     rows: pa.Table
     group_N: np.ndarray
     class_N: np.ndarray = field(init=False)  # of CATEGORIES
-    price_N: np.ndarray = field(init=False)  # NaN where nobody says
-    brand_N: np.ndarray = field(init=False)  # a number a brand, -1 where nobody says
+    price_N: np.ndarray = field(init=False)  # NaN if unknown
+    brand_N: np.ndarray = field(init=False)  # a number per brand, -1 if unknown
 
     def __post_init__(self):
         codes = pc.index_in(self.rows.column(schema.CATEGORY), pa.array(CATEGORIES)).to_numpy().astype(np.int8)
@@ -63,12 +64,12 @@ class Shelf:
         return self.rows.column(schema.PRODUCT_ID).take(pa.array(rows, pa.int64())).to_pylist()
 
     def find(self, product_ids: Sequence[str]) -> np.ndarray:
-        """Rows of these products, -1 where there is none."""
+        """Rows of these products, -1 if there is none."""
         at = pc.index_in(pa.array(product_ids, pa.string()), value_set=self.rows.column(schema.PRODUCT_ID).combine_chunks())
         return pc.fill_null(at, -1).to_numpy(zero_copy_only=False).astype(np.int64)
 
     def mask(self, selector: Selector) -> np.ndarray:
-        """bool (N,): what a selector means. A category is one of the seven, or the shop's own word."""
+        """bool (N,): the products that a selector matches. A category is one of the seven, or the shop's own."""
         found = np.ones(len(self), bool)
         for key, values in selector.wanted:
             columns = [self.rows.column(c) for c in _COLUMNS[key]] if key in _COLUMNS else [self._attribute(key)]
@@ -78,7 +79,7 @@ class Shelf:
         return found
 
     def attributes(self) -> list[str]:
-        """Names of the attributes that some product has."""
+        """Names of all attributes of products."""
         maps = self.rows.column(schema.ATTRIBUTES).combine_chunks()
         return sorted(pc.unique(maps.keys).to_pylist())
 
@@ -90,8 +91,8 @@ _COLUMNS = {PRODUCT: (schema.PRODUCT_ID,), BRAND: (schema.BRAND,), CATEGORY: (sc
 
 
 def in_stock(values: pa.Array | pa.ChunkedArray, least: float = 1.0) -> np.ndarray:
-    """bool (N,): what an availability column says. A number counts pieces, of which there are ``least``; of words those of
-    schema.org and their kin mean no; what is not said is there."""
+    """bool (N,): what an availability column says. A number counts pieces, of which there must be ``least``; schema.org's terms
+    and the like mean no; missing values count as available."""
     told = pc.unique(values).to_pylist()
     good = pa.array([text for text in told if _is_there(text, least)], pa.string())
     return pc.is_in(values.cast(pa.string()), value_set=good).to_numpy(zero_copy_only=False)
@@ -109,9 +110,9 @@ def _is_there(text: str | None, least: float) -> bool:
 
 @dataclass(frozen=True)
 class Applied:
-    """A house's rules on a shelf. ``allowed_N``: what may be recommended at all, of each group one; ``banned_N``: what no
-    answer shows, not even as what was asked about; pins and bans with whom they are beside (None: with everything), pins with
-    the classes that they are for; ``told``: sentences for a person."""
+    """House rules applied to a shelf. ``allowed_N``: what may be recommended at all, one per group; ``banned_N``: what no
+    answer shows, not even as the given item; pins and bans with the products they apply beside (None: all), pins with the
+    classes that they are for; ``told``: sentences for a person."""
 
     house: House
     allowed_N: np.ndarray
@@ -124,8 +125,8 @@ class Applied:
 
 
 def apply_house(house: House, shelf: Shelf, known_ids: frozenset[str] = frozenset()) -> Applied:
-    """``known_ids``: products that are there, or were. Raises UsageError naming the line of a rule about an attribute that no
-    product has, a product that never was, or a price where products have several currencies."""
+    """``known_ids``: current and former products. Raises UsageError naming the line of a rule about an attribute that no
+    product has, a product that never existed, or a price when products have several currencies."""
     _check(house, shelf, known_ids)
     left_out: dict[str, int] = {}
     allowed = np.ones(len(shelf), bool)
@@ -150,7 +151,7 @@ def apply_house(house: House, shelf: Shelf, known_ids: frozenset[str] = frozense
         mask = shelf.mask(pin.what)
         beside = None if pin.beside is None else shelf.mask(pin.beside)
         if not (mask & allowed).any():
-            told.append(f"{house.name}, line {pin.what.line}: nothing that may be shown is {pin.what}: the pin is left out")
+            told.append(f"{house.name}, line {pin.what.line}: nothing that may be shown is {pin.what}: the pin is ignored")
         elif beside is None or beside.any():
             pins.append((beside, mask & allowed, tuple(CATEGORIES[c] for c in np.unique(shelf.class_N[mask & allowed]))))
     pinned = np.logical_or.reduce([np.zeros(len(shelf), bool), *(mask for _, mask, _ in pins)])
@@ -190,7 +191,7 @@ def _stock(house: House, shelf: Shelf) -> np.ndarray:
 
 
 def _price(house: House, shelf: Shelf) -> np.ndarray:
-    """What has no price is in no range of prices, and what has another currency neither."""
+    """Products without a price, or in another currency, are in no price range."""
     good = np.ones(len(shelf), bool)
     if house.price_min is None and house.price_max is None and house.total_max is None and not house.currency:
         return good
@@ -202,7 +203,7 @@ def _price(house: House, shelf: Shelf) -> np.ndarray:
 
 
 def _first_of_groups(shelf: Shelf, allowed: np.ndarray, pinned: np.ndarray) -> np.ndarray:
-    """bool (N,): of the allowed rows of a class and group one, the first, or a pinned one."""
+    """bool (N,): of the allowed rows of a class and group one, the first or a pinned one."""
     first = np.zeros(len(shelf), bool)
     rows = np.flatnonzero(allowed)
     rows = rows[np.argsort(~pinned[rows], kind="stable")]

@@ -1,4 +1,4 @@
-"""The stage that answers: a question's candidates in, outfits out."""
+"""The stage that answers questions: candidates in, outfits out."""
 
 import time
 
@@ -16,7 +16,7 @@ WORK = pa.schema(
         (schema.KEY, pa.string()),  # product and digest
         (schema.PRODUCT_ID, pa.string()),
         (schema.ROW_DIGEST, pa.string()),
-        (schema.ACTIVE, pa.bool_()),  # false: it is no longer sold
+        (schema.ACTIVE, pa.bool_()),  # false: no longer sold
         (QUESTION, pa.string()),
     ]
 )
@@ -29,7 +29,8 @@ GIVES = pa.schema(
 
 
 class Recommend:
-    """Adds the outfits of each product. ``stylist`` holds the whole catalog, placed: about 1 kB a product in each worker."""
+    """Adds the outfits of each product. ``stylist`` holds the whole projected catalog: about 1 kB per product in each
+    worker."""
 
     def __init__(self, stylist: Stylist, version: str, run_id: str):
         self._stylist, self._version, self._run_id = stylist, version, run_id

@@ -1,19 +1,17 @@
-"""A scorer without training: which looks were worn together, counted.
+"""A scorer without training: counts which looks were worn together.
 
-Items are put into clusters of their class by their vectors, each into several by how near it is. Of the outfits that have both
-of two classes, n is how many have looks like these two items, and e how many that would be if looks had nothing to do with each
-other. The ratio n / e is shrunk towards what is expected before anything was counted, r0, as if k more outfits had been seen
-that agree with it,
+Items are assigned to clusters of their class by their vectors, each to several in proportion to proximity. For two classes, n
+is the number of outfits with looks like these two items, and e the number expected if looks were independent. The ratio n / e
+is shrunk towards the prior r0, as if k more outfits had been seen that agree with it,
 
     r = (n + k r0) / (e + k),
 
 the posterior mean of a Poisson rate with a Gamma(k r0, k) prior (DuMouchel 1999, "Bayesian Data Mining in Large Frequency
-Tables", section 2). It backs off to looks: r0 = exp(w z), z being how alike the two items are, their cosine less the mean of
-their classes over its deviation; without any outfit looks decide alone. And it is multiplied by the same ratio of the classes
-themselves: are bags worn with hats at all? The logarithm of it all is a smoothed pointwise mutual information.
+Tables", section 2). It backs off to looks: r0 = exp(w z), z being the similarity of the two items, their cosine less the mean
+of their classes over its deviation; without any outfit, looks decide alone. And it is multiplied by the same ratio of the
+classes themselves: are bags worn with hats at all? Its logarithm is a smoothed pointwise mutual information.
 
-Shown is r / (1 + r): the probability that two items come from an outfit that was worn rather than from two, if both are as
-likely.
+Shown is r / (1 + r): the probability that two items come from one worn outfit rather than from two, if both are equally likely.
 """
 
 import itertools
@@ -27,18 +25,18 @@ from scipy.special import softmax
 from w2w.errors import UsageError
 from w2w.garments.taxonomy import CATEGORIES
 
-_DIMS = 64  # of the vectors' main directions: what is left out says little, and costs as much
-_FITTED = 20_000  # items of a class that directions and clusters are found from, at most
+_DIMS = 64  # principal directions of the vectors: the rest says little, and costs as much
+_FITTED = 20_000  # maximum number of items of a class used to find directions and clusters
 _SAMPLED = 2000  # items of a class for the mean and deviation of cosines
-_WIDTH = 0.1  # of a cluster, as the squared distance of unit vectors over which an item's share falls to 1 / e
-_ENOUGH = 10  # items of a class that was worn, to find directions and clusters from them alone
+_WIDTH = 0.1  # of a cluster: squared distance of unit vectors over which an item's share falls to 1 / e
+_ENOUGH = 10  # worn items of a class that suffice to find directions and clusters from them alone
 _FAR = 0.3  # squared distance at which an item belongs to a cluster as much as to none
 _SEED = 0
 
 
 @dataclass(frozen=True)
 class WornConfig:
-    """How what was worn is counted."""
+    """How worn outfits are counted."""
 
     source: str = "auto"
     """Where outfits are: posts (products tagged in one post), outfits (w2w compose, with w2w embed --of=slots), garments (of
@@ -62,8 +60,8 @@ class WornConfig:
 
 @dataclass(frozen=True)
 class Worn:
-    """Outfits that were worn: vectors (U, D) and classes (U,) of different items; then item and outfit of each place, (I,).
-    ``of_products``: the vectors are of products' own pictures; else of crops of photos."""
+    """Worn outfits: vectors (U, D) and classes (U,) of distinct items; then item and outfit of each occurrence, (I,).
+    ``of_products``: the vectors are of products' own pictures; otherwise of crops of photos."""
 
     vectors_UD: np.ndarray
     class_U: np.ndarray
@@ -77,7 +75,7 @@ class Worn:
 
 @dataclass(frozen=True)
 class WornSpace:
-    """Items placed among clusters: ``look_MD`` unit vectors, ``share_MK`` of each item in its class's clusters. Of two classes:
+    """Items assigned to clusters: ``look_MD`` unit vectors, ``share_MK`` of each item in its class's clusters. For two classes:
     ``mean_CC`` and ``scale_CC`` of cosines, ``ratio_CC``, and ``counted`` n and e of their clusters, (K, K) each."""
 
     class_M: np.ndarray
@@ -94,7 +92,7 @@ class WornSpace:
         return CATEGORIES
 
     def pair(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        """float32 (A, B): the logarithm of the probability that is shown."""
+        """float32 (A, B): the logarithm of the probability shown."""
         i, j = int(self.class_M[a[0]]), int(self.class_M[b[0]])
         ratio_AB = np.exp((self.look_MD[a] @ self.look_MD[b].T - self.mean_CC[i, j]) * self.scale_CC[i, j])
         if (i, j) in self.counted:
@@ -108,19 +106,18 @@ class WornSpace:
 
 
 def fits_itself(worn: Worn, class_M: np.ndarray) -> bool:
-    """Whether directions, clusters and cosines are found from what was worn alone, so that a score does not change with the
-    catalog: where these are products, and some of each class."""
+    """Whether directions, clusters and cosines are found from worn items alone, so that scores do not change with the catalog:
+    if these are products, and there are enough of each class."""
     return worn.of_products and all((worn.class_U == c).sum() >= _ENOUGH for c in np.unique(class_M))
 
 
 def place(worn: Worn, vectors_MD: np.ndarray, class_M: np.ndarray, config: WornConfig) -> WornSpace:
-    """Places items (a catalog's, float32 (M, D), with numbers of their classes) among what was worn. The same input gives the
-    same space."""
+    """Places items (a catalog's, float32 (M, D), with their class numbers) among the worn ones. Deterministic."""
     basis = (worn.vectors_UD, worn.class_U) if fits_itself(worn, class_M) else (vectors_MD, class_M)
     directions, means = _directions(*basis)
     look_BD, class_B = _looks(*basis, directions, means), basis[1]
     look_MD = _looks(vectors_MD, class_M, directions, means)
-    # crops of photos have another light than products: they are compared with their own mean
+    # the light in crops of photos differs from that of product pictures: they are centred on their own mean
     own = means if worn.of_products else {}
     own = {int(c): own.get(int(c), worn.vectors_UD[worn.class_U == c].mean(axis=0)) for c in np.unique(worn.class_U)}
     look_UD = _looks(worn.vectors_UD, worn.class_U, directions, own)
@@ -135,7 +132,7 @@ def place(worn: Worn, vectors_MD: np.ndarray, class_M: np.ndarray, config: WornC
 
 
 def _directions(vectors_MD: np.ndarray, class_M: np.ndarray) -> tuple[np.ndarray, dict[int, np.ndarray]]:
-    """(D, d): main directions of the items, each less the mean of its class; and the means."""
+    """(D, d): principal directions of the items, each less the mean of its class; and the means."""
     size = vectors_MD.shape[1]
     means, covariance_DD = {}, np.zeros((size, size))
     for c in np.unique(class_M):
@@ -162,8 +159,8 @@ def _centres(look_ND: np.ndarray, count: int) -> np.ndarray:
 
 
 def _shares(look_ND: np.ndarray, centres_KD: np.ndarray) -> np.ndarray:
-    """float32 (N, K), at most 1 in all: of each item in each cluster, by a Gaussian of its distance. What is far from all of
-    them belongs to none, and nothing was counted of it."""
+    """float32 (N, K), summing to at most 1: of each item in each cluster, by a Gaussian of its distance. Items far from all
+    clusters belong to none, and have no counts."""
     squared_NK = 1 + (centres_KD**2).sum(axis=1) - 2 * look_ND @ centres_KD.T
     nowhere_N1 = np.full((len(look_ND), 1), _FAR)
     return softmax(-np.concatenate([squared_NK, nowhere_N1], axis=1) / _WIDTH, axis=1)[:, :-1].astype(np.float32)
@@ -172,7 +169,7 @@ def _shares(look_ND: np.ndarray, centres_KD: np.ndarray) -> np.ndarray:
 def _counts(
     worn: Worn, share_UK: np.ndarray, classes: np.ndarray, prior: float
 ) -> tuple[dict[tuple[int, int], tuple[np.ndarray, np.ndarray]], np.ndarray]:
-    """Of each two classes n and e of their clusters; and the shrunken ratio of the classes themselves, (C, C)."""
+    """For each two classes, n and e of their clusters; and the shrunken ratio of the classes themselves, (C, C)."""
     outfits, outfit_I = np.unique(worn.outfit_I, return_inverse=True)
     item_OC = np.full((len(outfits), len(CATEGORIES)), -1, np.int64)
     item_OC[outfit_I, worn.class_U[worn.item_I]] = worn.item_I  # of two items of a class the last counts
@@ -191,7 +188,7 @@ def _counts(
 
 
 def _cosines(look_MD: np.ndarray, class_M: np.ndarray, weight: float) -> tuple[np.ndarray, np.ndarray]:
-    """Of each two classes the mean cosine, and ``weight`` over its deviation, (C, C) each."""
+    """For each two classes the mean cosine, and ``weight`` over its deviation, (C, C) each."""
     rng = np.random.default_rng(_SEED)
     mean_CC, scale_CC = np.zeros((2, len(CATEGORIES), len(CATEGORIES)), np.float32)
     some = {int(c): np.flatnonzero(class_M == c) for c in np.unique(class_M)}

@@ -1,4 +1,4 @@
-"""What a page shows of a product and of an outfit: for the macros ``product`` and ``composition`` of parts.html.j2."""
+"""Products and outfits as shown on pages: for the macros ``product`` and ``composition`` of parts.html.j2."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -18,7 +18,7 @@ _WHOLE = {"CLP", "ISK", "JPY", "KRW", "VND"}  # ISO 4217: without a minor unit
 
 @dataclass(frozen=True)
 class Card:
-    """A product as text that is ready to show; ``image`` is a data URI."""
+    """A product as text ready for display; ``image`` is a data URI."""
 
     product_id: str
     title: str
@@ -39,7 +39,7 @@ class Card:
 
 @dataclass(frozen=True)
 class Piece:
-    """One picture of an outfit. ``slot``: top, bottom, dress, shoes, outer, bag or hat; ``changed``: put in for another."""
+    """One picture of an outfit. ``slot``: top, bottom, dress, shoes, outer, bag or hat; ``changed``: replaced another."""
 
     slot: str
     image: str | None
@@ -76,19 +76,20 @@ def product_card(
 
 
 def price_text(price: float | None, currency: str | None) -> str:
-    """ "1,234.50 EUR"; empty where there is no price."""
+    """ "1,234.50 EUR"; empty without a price."""
     if price is None or not math.isfinite(price):
         return ""
     return f"{price:,.{0 if currency in _WHOLE else 2}f} {currency or ''}".rstrip()
 
 
 def web_link(url: str | None) -> str | None:
-    """Only what a browser may follow from a page that shows foreign rows."""
+    """Lets through only links that a browser may follow from a page with foreign rows."""
     return url if url and url.lower().startswith(("http://", "https://")) else None
 
 
 def dress_of(top: bytes, bottom: bytes) -> bytes:
-    """A dress of its halves, JPEG: the upper above the lower one, as wide; the upper one alone where one cannot be read."""
+    """A dress from its halves, JPEG: the upper above the lower one, at the same width; the upper one alone if one is
+    unreadable."""
     try:
         above, below = (Image.fromarray(decode(half)) for half in (top, bottom))
     except Reject:

@@ -1,4 +1,4 @@
-"""Metrics with their intervals, a section a protocol, confusion matrices, and the queries answered worst."""
+"""Metrics with their intervals, a section per protocol, confusion matrices, and the worst-answered queries."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,8 +12,8 @@ from w2w.report.page import write_page
 
 @dataclass(frozen=True)
 class Failure:
-    """A query that was answered badly: its picture as a data URI, a sentence, and what was found, where known with what was
-    sought before it."""
+    """A badly answered query: its picture as a data URI, a sentence, and what was found, preceded by the right answer if
+    known."""
 
     query_id: str
     label: str
@@ -24,9 +24,9 @@ class Failure:
 
 @dataclass(frozen=True)
 class Protocol:
-    """A way to measure: what it says, its figures (METRICS_SCHEMA), counts (truth x prediction) with their labels.
+    """A way of measuring: its description, its figures (METRICS_SCHEMA), counts (truth x prediction) with their labels.
 
-    ``over``: what the bootstrap draws.
+    ``over``: the unit that the bootstrap resamples.
     """
 
     name: str

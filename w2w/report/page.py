@@ -20,7 +20,7 @@ _THUMBNAIL_PX = 240
 _BAR_PX = 120
 _MOST_BYTES = 2_900_000  # of a page
 _LEAST_SIDE_PX = 48
-_SHORT = 12  # letters of an id
+_SHORT = 12  # characters of an id
 _URI = r"data:image/jpeg;base64,[A-Za-z0-9+/=]+"
 _PICTURE = re.compile(f'src="({_URI})"')
 _PAGE, _LATEST = "index.html", "latest.html"
@@ -28,7 +28,7 @@ _REPORTS = re.compile(rf"(.*/reports/[^/]+)/[^/]+/{re.escape(_PAGE)}")
 
 
 def _shown(value: object) -> object:
-    """Text without secrets; looking for them in a picture would take longer than all the rest."""
+    """Text without secrets; scanning pictures for them would take longer than everything else."""
     return without_secrets(value) if type(value) is str and not re.fullmatch(_URI, value) else value
 
 
@@ -43,8 +43,8 @@ _environment = jinja2.Environment(
 
 
 def write_page(uri: str, template: str, **values: object) -> None:
-    """Renders a template, as "garments/page.html.j2" in w2w/, and writes it in one piece; where ``page_of`` named the place,
-    also as the job's latest page."""
+    """Renders a template, such as "garments/page.html.j2" in w2w/, and writes it atomically; if the place came from
+    ``page_of``, also as the job's latest page."""
     text = _once_each(_environment.get_template(template).render(**values)).encode()
     storage.write_bytes(uri, text)
     if kept := _REPORTS.fullmatch(uri):
@@ -52,17 +52,17 @@ def write_page(uri: str, template: str, **values: object) -> None:
 
 
 def page_of(store: str, job: str, run_id: str) -> str:
-    """Where the page of a run lies: <store>/reports/<job>/<run>/index.html."""
+    """Location of a run's page: <store>/reports/<job>/<run>/index.html."""
     return storage.join(store, "reports", job, run_id, _PAGE)
 
 
 def folder_of(out: str | None, store: str, job: str, run_id: str) -> str:
-    """The folder of a run's page and of what lies beside it: ``out``, where it is given."""
+    """The folder of a run's page and the files beside it: ``out``, if given."""
     return storage.absolute(out) if out else page_of(store, job, run_id).rpartition("/")[0]
 
 
 def _once_each(text: str) -> str:
-    """The page with every picture stored at its first use, others naming it, and all of them smaller where it would be too
+    """The page with every picture stored at its first use and referenced afterwards; all are shrunk if the page would be too
     large."""
     uses = Counter(_PICTURE.findall(text))
     small = _smaller(uses, _MOST_BYTES - len(text.encode()) + sum(len(uri) * n for uri, n in uses.items()))
@@ -81,7 +81,7 @@ def _once_each(text: str) -> str:
 
 
 def _smaller(uris: Counter[str], room: int) -> dict[str, str]:
-    """Each picture as it is or, where together they are longer than ``room``, all scaled down until they fit or are tiny."""
+    """The pictures unchanged or, if together they are longer than ``room``, all scaled down until they fit or are tiny."""
     small = {uri: uri for uri in uris}
     scale = 1.0
     while (length := sum(map(len, small.values()))) > max(room, 0):
@@ -97,13 +97,13 @@ def _smaller(uris: Counter[str], room: int) -> dict[str, str]:
 
 
 def thumbnail(data: bytes | None, side_px: int = _THUMBNAIL_PX) -> str | None:
-    """A data URI of ``small``. None for what cannot be read."""
+    """A data URI of ``small``. None if unreadable."""
     picture = None if data is None else small(data, side_px)
     return data_uri(picture) if picture else None
 
 
 def small(data: bytes, side_px: int) -> Image.Image | None:
-    """The picture at most ``side_px`` a side, to be encoded anew: no foreign byte gets in. None for what cannot be read."""
+    """The picture at most ``side_px`` per side, to be re-encoded so that no foreign byte gets in. None if unreadable."""
     try:
         picture = Image.fromarray(decode(data, min_side_px_wanted=side_px))
     except Reject:
@@ -118,14 +118,14 @@ def data_uri(picture: Image.Image) -> str:
 
 
 def jpeg(picture: Image.Image) -> bytes:
-    """As pages have it."""
+    """With the quality used on pages."""
     out = io.BytesIO()
     picture.save(out, "JPEG", quality=80, optimize=True)
     return out.getvalue()
 
 
 def jpeg_uri(data: bytes) -> str:
-    """A JPEG of our own encoder inside a page."""
+    """A JPEG encoded by us, as a data URI."""
     return "data:image/jpeg;base64," + base64.b64encode(data).decode()
 
 
@@ -140,7 +140,7 @@ def _number(value: object) -> str:
 
 
 def _short(name: str) -> str:
-    """An id as a person reads it; the whole one belongs into a ``title``."""
+    """An id shortened for people; the whole one belongs in a ``title``."""
     return name if len(name) <= _SHORT + 4 else f"{name[:_SHORT]}…"
 
 

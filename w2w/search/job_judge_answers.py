@@ -1,4 +1,4 @@
-"""Judge answers: people's judgements of search results, from a saved file into table `judgements`, for evaluate and mine."""
+"""Judge answers: judgements of search results, from a saved file into `judgements`."""
 
 import os
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Search: the nearest products of a feed's images, or of garments, as a table, as JSON lines and as a picture report."""
+"""Search: the products nearest to a feed's images or to garments, as table and page."""
 
 from dataclasses import dataclass, field
 

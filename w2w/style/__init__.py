@@ -1,1 +1,1 @@
-"""Looks alike: a photo in, posts whose people are dressed like it out, with the products that are worn in them."""
+"""Style: from a photo to posts whose people are dressed alike, with the products worn in them."""

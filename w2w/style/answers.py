@@ -1,4 +1,4 @@
-"""Answers of style as a person or a program reads them: looks, their posts, and the products worn in them."""
+"""Answers of style for people and programs: looks, their posts, and the products worn in them."""
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -29,7 +29,7 @@ _ABOUT = (
 
 @dataclass(frozen=True)
 class Worn:
-    """A product of a look that is sold now. ``how``: tagged in its post, or found in its photo by `w2w find --of=posts`."""
+    """A product of a look that is still sold. ``how``: tagged in its post, or found in its photo by `w2w find --of=posts`."""
 
     product_id: str
     image_id: str | None
@@ -44,7 +44,7 @@ class Worn:
 
 @dataclass(frozen=True)
 class Look:
-    """A post whose look is like the photo's; ``score`` is their cosine, ``url`` the post's."""
+    """A post whose look is similar to the photo's; ``score`` is their cosine, ``url`` the post's."""
 
     rank: int
     post_id: str
@@ -56,8 +56,8 @@ class Look:
 
 @dataclass(frozen=True)
 class Answer:
-    """Of a photo. ``person_box``: xyxy in its pixels, of what was searched with, None for all of it; ``says``: why there is no
-    look, or no person; ``reject``: the code where it could not be read."""
+    """The answer to a photo. ``person_box``: xyxy in its pixels, the part searched with, None for the whole photo; ``says``:
+    why there is no look, or no person; ``reject``: the code if it could not be read."""
 
     photo: str
     width: int | None
@@ -68,13 +68,13 @@ class Answer:
     reject: str | None = None
 
     def line(self) -> str:
-        """As a line of JSON."""
+        """One line of JSON."""
         return json.dumps(without_secrets(asdict(self)), ensure_ascii=False)
 
 
 def answers(store: str, rows: pa.Table, by_person: bool) -> Iterator[Answer]:
     """An answer for each row with query_id, width, height, person_box and neighbours (``stage.FindLooks``). ``by_person``:
-    whether a person was looked for."""
+    whether the detector looked for a person."""
     hits = [hit for found in rows.column(schema.NEIGHBOUR_LIST).to_pylist() for hit in found]
     known = _Known(store, hits)
     columns = (schema.QUERY_ID, schema.WIDTH, schema.HEIGHT, schema.PERSON_BOX, schema.NEIGHBOUR_LIST)
@@ -87,12 +87,12 @@ def answers(store: str, rows: pa.Table, by_person: bool) -> Iterator[Answer]:
 
 
 def unreadable(photo: str, code: str, detail: str | None) -> Answer:
-    """The answer for a photo that could not be read."""
+    """The answer for an unreadable photo."""
     return Answer(photo, None, None, None, (), f"it cannot be read: {detail or code}", code)
 
 
 class _Known:
-    """What is known now of the posts of these hits, and of the products worn in them."""
+    """Current data of these hits' posts, and of the products worn in them."""
 
     def __init__(self, store: str, hits: Sequence[Mapping[str, Any]]):
         posts = delta.current_posts(store, [schema.POST_ID, schema.URL, schema.PRODUCT_IDS])
@@ -115,7 +115,7 @@ class _Known:
 
 
 def _found(store: str, images: Sequence[str]) -> dict[str, list[str]]:
-    """The nearest product of each garment in these photos, as the last `w2w find --of=posts` left them."""
+    """The nearest product of each garment in these photos, from the last `w2w find --of=posts`."""
     version = delta.newest_version(store, schema.FOUND)
     if version is None:
         return {}
@@ -128,7 +128,7 @@ def _found(store: str, images: Sequence[str]) -> dict[str, list[str]]:
 
 
 def tables(answers: Iterable[Answer], most: int = 10) -> list[Any]:
-    """What the terminal shows of the first ones."""
+    """Terminal output for the first ones."""
     from rich.table import Table
 
     table = Table("photo", "look", "score", "post", "worn in it", title="looks alike", title_justify="left")

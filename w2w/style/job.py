@@ -1,4 +1,4 @@
-"""Style: photos -> the looks of your posts that are most like them, and the products worn in those looks."""
+"""Style: photos -> the most similar looks of your posts, and the products worn in them."""
 
 from collections import Counter
 from dataclasses import dataclass, field

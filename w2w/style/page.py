@@ -1,4 +1,4 @@
-"""The page of style: each photo with the looks most like it, and under every look what is worn in it."""
+"""The page of style: each photo with the most similar looks, and under every look the products worn in it."""
 
 from collections.abc import Sequence
 
@@ -28,7 +28,7 @@ def style_report(
     explained: int,
     reasons: Reasons,
 ) -> None:
-    """Writes the page to ``out``: the answers that are shown, each with its photo, of ``num_photos`` in all."""
+    """Writes the page to ``out``: the answers shown, each with its photo, of ``num_photos`` in all."""
     looks = [look for answer, _ in shown for look in answer.looks]
     ids = {look.image_id for look in looks} | {p.image_id for look in looks for p in look.products if p.image_id}
     found = lookup(plan.store, schema.IMAGES, pa.array(sorted(ids), pa.string()), [schema.IMAGE_ID, schema.BYTES])
@@ -62,7 +62,7 @@ def style_report(
 
 
 def _persons(plan: Plan, images: Sequence[str]) -> dict[str, Sequence[float] | None]:
-    """The person's box of these photos, as the looks of the index were cut."""
+    """The person's box in these photos, as cropped for the index of looks."""
     if plan.detected is None:
         return {}
     columns = [schema.IMAGE_ID, schema.PERSON_BOX]
@@ -78,7 +78,7 @@ def _reasons(
     reasons: Reasons,
     explained: int,
 ) -> list[Reason]:
-    """Of the persons, as they were compared."""
+    """For the people, as they were compared."""
     nearest = answer.looks[:explained]
     if not nearest or photo is None:
         return []

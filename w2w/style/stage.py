@@ -1,4 +1,4 @@
-"""The stage of style: photos to the looks that are most like them."""
+"""The stage of style: photos to the most similar looks."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -28,8 +28,8 @@ STYLE_GIVES = pa.schema([(schema.PERSON_BOX, schema.XYXY), (schema.NEIGHBOUR_LIS
 
 @dataclass(frozen=True)
 class Plan:
-    """What decides the answers. ``detected``: the version of the detector that cut out the looks of the index; None where they
-    are whole photos, and so is what is searched with."""
+    """What decides the answers. ``detected``: the version of the detector that cropped the looks of the index; None if they are
+    whole photos, in which case queries are whole photos too."""
 
     store: str
     index: str
@@ -47,8 +47,8 @@ class Plan:
 
 
 def plan_of(store: str, index: str, encoder: EncoderConfig, detector: DetectorConfig, k: int) -> Plan:
-    """Raises UsageError where nothing is published under that name, and where its vectors are not looks of this encoder. An
-    encoder that nobody named is the one that the index was made with."""
+    """Raises UsageError if nothing is published under that name, or its vectors are not looks of this encoder. If no encoder is
+    named, the one recorded in the index is used."""
     manifest = read_manifest(index_uri(store, index))
     encoder = encoder_of(encoder, manifest)
     version = model_version(encoder)
@@ -64,8 +64,9 @@ def plan_of(store: str, index: str, encoder: EncoderConfig, detector: DetectorCo
 
 
 def _as_cut(store: str, detected: str | None, given: DetectorConfig) -> DetectorConfig:
-    """The detector with the options by which the looks of the index were cut, as the log of table `looks` has them, where
-    ``given`` has defaults: else a photo of the store itself would not be found. Raises UsageError where it is another one."""
+    """The detector with the options by which the looks of the index were cropped, as recorded in the log of table `looks`,
+    where ``given`` has defaults: otherwise the store's own photos would not be found. Raises UsageError for another
+    detector."""
     opened = delta.open_table(store, schema.LOOKS) if detected is not None else None
     runs = (e["w2w"] for e in (delta.history(opened) if opened is not None else []) if e["w2w"])
     stored = next((r["config"].get("detector") for r in runs if r.get("stage_version") == detected), None)
@@ -80,8 +81,8 @@ def _as_cut(store: str, detected: str | None, given: DetectorConfig) -> Detector
 
 
 class FindLooks:
-    """Loads the models and opens the index once; adds the person's box of each photo, null where nobody was found, and the
-    looks most like the person, or like the whole photo. A look's post stands in product_id."""
+    """Loads the models and opens the index once; adds each photo's person box, null if nobody was found, and the looks most
+    similar to the person, or to the whole photo. A look's post is in product_id."""
 
     def __init__(self, plan: Plan):
         self._encoder = load_encoder(plan.encoder)
@@ -109,7 +110,7 @@ class FindLooks:
         return with_rejects(rows, [None if ok else bad for ok in good])
 
     def _persons(self, photos: Sequence[np.ndarray], widths: Sequence[int]) -> list[list[float] | None]:
-        """In pixels of the photos as they came, as `detect` has them."""
+        """In pixels of the original photos, as in `detect`."""
         if self._detector is None:
             return [None] * len(photos)
         boxes: list[list[float] | None] = []

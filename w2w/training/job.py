@@ -1,4 +1,4 @@
-"""Train: an encoder, a head, a scorer of outfits, a detector, or the networks of LookBook; measured on their test split."""
+"""Train: an encoder, a head, an outfit scorer, a detector, or LookBook's networks."""
 
 import os
 from collections.abc import Callable, Mapping

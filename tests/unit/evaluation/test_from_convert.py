@@ -53,7 +53,7 @@ def test_lookbench(convert, tmp_path):
     assert (values["fine recall@1"], values["coarse recall@1"]) == (0.5, 1)
     assert values["fine nDCG@5"] > 0.5
     page = Path(found.evaluation).read_text()
-    assert "The 1 queries answered worst" in page
+    assert "The 1 worst-answered queries" in page
     assert "first hit at rank" in page
 
 

@@ -76,7 +76,7 @@ def test_search_and_filters(browser, site):
     assert all("Red" in title for title in linen)
     assert page.evaluate("location.hash") == "#q=LINEN++r%C3%A9d"
     assert ask(q="linen red nowhere") == []
-    assert "Nothing is like that" in page.evaluate("document.body.innerText")
+    assert "Nothing matches" in page.evaluate("document.body.innerText")
     assert ask(q="", category="shoes", colour="white") == ["White shoes number 14", "White shoes number 34"]
     assert ask(category="", colour="", **{"from": "10", "to": "11"}) == [EVIL]  # 0 and 11 have no price, 1 costs 11
 

@@ -64,7 +64,7 @@ def test_without_a_text_tower_those_that_have_one_are_named(tmp_path):
 def test_what_is_wrong_is_told(tmp_path):
     model, _ = save(tmp_path, "clip")
     config = EncoderConfig(name=str(tmp_path))
-    with pytest.raises(UsageError, match="has no words for its text tower: none of tokenizer"):
+    with pytest.raises(UsageError, match="has no vocabulary for its text tower: none of tokenizer"):
         embed_words(config, "red")  # no tokenizer
     tokenizer(tmp_path)
     from safetensors.torch import save_file

@@ -86,7 +86,7 @@ def test_rules_of_a_file_are_met_and_told(store, tmp_path):
         ("ban:\n  - {colur: red}\n", r"rules\.yaml, line 2: no product has an attribute 'colur'\. Did you mean 'colour'"),
         ("pin:\n\n  - {product: p0000}\n", r"rules\.yaml, line 3: there is no product 'p0000'"),
         ("stock: {attribute: pieces}\n", r"rules\.yaml: stock\.attribute: no product has an attribute 'pieces'"),
-        ("price: {max: x}\n", r"rules\.yaml, line 1: price\.max='x' is no number"),
+        ("price: {max: x}\n", r"rules\.yaml, line 1: price\.max='x' is not a number"),
     ],
 )
 def test_a_rule_that_is_wrong_is_named_by_its_line(store, tmp_path, text, says):

@@ -254,6 +254,6 @@ def test_a_pin_that_cannot_be_had_is_told_and_left_out():
     ]
     house = read_house(b"pin:\n  - {product: p02}\n", "rules.yaml")
     one = stylist(products, house)
-    assert one.applied.told == ("rules.yaml, line 2: nothing that may be shown is product p02: the pin is left out",)
+    assert one.applied.told == ("rules.yaml, line 2: nothing that may be shown is product p02: the pin is ignored",)
     assert [a.rows for a in one.answers(one.question([0]))] == [(0, 1)]
     assert set(CATEGORIES) >= set(CLASSES)

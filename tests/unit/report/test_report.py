@@ -80,7 +80,7 @@ def test_evaluation(tmp_path):
     ]
     evaluation_report(str(tmp_path / "e.html"), "evaluation", {}, protocols)
     soup = page(tmp_path / "e.html")
-    assert [h.get_text() for h in soup.find_all("h2")] == ["in-shop", "1-NN", "Which classes are taken for which"]
+    assert [h.get_text() for h in soup.find_all("h2")] == ["in-shop", "1-NN", "Confusion matrix"]
     assert len(soup.select("table.heat tr")) == 3
     assert "0.333" in soup.get_text()
 

@@ -133,7 +133,7 @@ def test_the_page_says_why_the_nearest_look_like_a_query(tmp_path):
     page = parsed(write_contact_sheet(found, str(tmp_path / "page.html"), lambda wanted: {"x": encoded[2]}, *told))
     (why,) = page.select("details.why")  # what cannot be read is not explained
     assert why.find_parent("section").select_one(".id")["title"] == "x"
-    assert [i["alt"] for i in why.select("img")] == ["what counts of the query", "what counts of a"]
+    assert [i["alt"] for i in why.select("img")] == ["what matters in the query", "what matters in a"]
     asked = [Reasons(EncoderConfig()), [encoded[0], b"none", None, encoded[1]], list("abcd")]
     assert [r.title for r in asked[0](encoded[2], *asked[1:])] == ["a", "d"]
     assert asked[0](b"none", *asked[1:]) == []

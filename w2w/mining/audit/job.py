@@ -1,4 +1,4 @@
-"""Audit: fails where a product, post, image or near-duplicate stands in two splits, or training shows a benchmark's images."""
+"""Audit: fails if anything is in two splits, or training has a benchmark's images."""
 
 from dataclasses import dataclass, field
 

@@ -1,4 +1,4 @@
-"""Deduplicate: finds images that are the same picture, resized, recompressed, mirrored or cropped."""
+"""Deduplicate: finds images that are the same picture: resized, mirrored or cropped."""
 
 from dataclasses import dataclass, field
 

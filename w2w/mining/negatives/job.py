@@ -1,4 +1,4 @@
-"""Harden: for every pair, the products that look most like its anchor but are certainly different."""
+"""Harden: hard negatives: products that look like a pair's anchor but are different."""
 
 from dataclasses import dataclass, field
 

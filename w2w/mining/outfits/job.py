@@ -1,4 +1,4 @@
-"""Compose: outfits of top, bottom and shoes from cut-outs, and modified outfits with two of the three replaced."""
+"""Compose: outfits of top, bottom and shoes from cut-outs, and modified ones."""
 
 from dataclasses import dataclass, field
 from typing import Any

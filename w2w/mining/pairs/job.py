@@ -1,4 +1,4 @@
-"""Mine: pairs of a garment in a post's photo and the product that it shows, each with the rule that matched it."""
+"""Mine: pairs of a garment in a post's photo and the product that it shows."""
 
 from dataclasses import dataclass, field, replace
 

@@ -1,4 +1,4 @@
-"""Convert: a public set of pairs or outfits into products, posts, garments, pairs, outfits and questions."""
+"""Convert: a public set of pairs or outfits into products, posts, pairs and outfits."""
 
 from dataclasses import asdict, dataclass, field
 

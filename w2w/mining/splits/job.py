@@ -1,4 +1,4 @@
-"""Split: products and posts to train, val and test, so that nothing connected is in two of them."""
+"""Split: products and posts to train, val and test, keeping connected ones together."""
 
 from dataclasses import dataclass, field, replace
 from functools import partial

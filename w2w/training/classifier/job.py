@@ -1,4 +1,4 @@
-"""Classify: which of the seven classes each picture shows, by a head on its embedding; --train trains that head."""
+"""Classify: which of the seven classes each picture shows; --train trains the classifier."""
 
 from dataclasses import dataclass, field
 

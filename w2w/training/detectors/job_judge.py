@@ -1,4 +1,4 @@
-"""Judge: average precision of any detector on the annotated test photos of table `detections`."""
+"""Judge: average precision of any detector on annotated test photos."""
 
 from dataclasses import dataclass, field
 
