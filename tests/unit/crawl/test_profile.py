@@ -43,7 +43,7 @@ def test_examples_are_valid(name):
         ("name: shop", "nam: shop", "Did you mean 'name'"),
         ("start: [http://h/shop]", "", "nowhere to start"),
         ("http://h/shop", "ftp://h/", "is not an http or https URL"),
-        ("kind: product", "kind: produkt", "kind 'produkt' is none of"),
+        ("kind: product", "kind: produkt", "kind 'produkt' is not one of"),
         ("'/p/'", "'(/p/'", "not a regular expression"),
         ("record: product", "record: thing", "must be one of none, product, post"),
         ("css: h1", "css: 'h1['", "not a CSS selector"),
