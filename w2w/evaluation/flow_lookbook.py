@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 from w2w import ids, schema
 from w2w.errors import UsageError, attempt
 from w2w.evaluation.flow import VectorReader, pictures_of
+from w2w.evaluation.flow_shown import Seen
 from w2w.evaluation.protocols import Looks, convert_command
 from w2w.evaluation.rules import data_digest
 from w2w.metrics.retrieval import ALL, METRICS_SCHEMA, interval, resampled
@@ -22,6 +23,15 @@ from w2w.training.lookbook.pictures import Pictures, Product
 PAIRS_EACH = 10  # positive and negative ones per product, as in the seed
 _SEED = 0  # of pairs and galleries: part of the protocol
 _METRICS = ("precision", "recall", "F1", "accuracy")
+
+
+@dataclass(frozen=True)
+class Wrong:
+    """A photo that was answered badly: what is said of it, and the products' pictures, the best first, with the right one."""
+
+    photo: str
+    said: str
+    found: list[Seen]
 
 
 @dataclass(frozen=True)
@@ -79,23 +89,52 @@ def by_network(store: str, folder: Path, products: Sequence[Product]) -> Scorer:
 
 def measure(
     store: str, protocol: Looks, catalog: str, scorer: Scorer, test: Sequence[Product], seed: int
-) -> tuple[pa.Table, str]:
-    """METRICS_SCHEMA, and the digest of the questions."""
+) -> tuple[pa.Table, str, list[Wrong]]:
+    """METRICS_SCHEMA, the digest of the questions, and the worst-answered photos, those of the largest gallery."""
     if protocol.galleries:
-        rows = [
-            row
-            for size in dict.fromkeys(min(s, len(test)) for s in protocol.galleries)
-            for row in _top(scorer, test, size, seed)
-        ]
+        rows = []
+        for size in dict.fromkeys(min(s, len(test)) for s in protocol.galleries):
+            gallery = make_gallery(test, size, np.random.default_rng([_SEED, size]))
+            scores_NN = scorer.gallery(gallery)
+            rows += _top(scores_NN, seed)
+            worst = worst_of_gallery(gallery, scores_NN)
     else:
         threshold = scorer.threshold
         if threshold is None:
             val = make_pairs(read_looks(store, protocol, catalog, VAL), PAIRS_EACH, np.random.default_rng(_SEED))
             threshold = best_threshold(scorer.pairs(val), val.same_P)
         pairs = make_pairs(test, PAIRS_EACH, np.random.default_rng(_SEED))
-        rows = pair_rows(scorer.pairs(pairs) >= threshold, pairs, np.random.default_rng(seed))
+        scores_P = scorer.pairs(pairs)
+        rows = pair_rows(scores_P >= threshold, pairs, np.random.default_rng(seed))
+        worst = worst_of_pairs(pairs, scores_P, threshold)
     told = pa.Table.from_pydict(dict(zip(METRICS_SCHEMA.names, zip(*rows))), schema=METRICS_SCHEMA)
-    return told, ids.digest(data_digest([w for p in test for w in p.worn], [p.clean for p in test]), protocol.galleries)
+    asked = ids.digest(data_digest([w for p in test for w in p.worn], [p.clean for p in test]), protocol.galleries)
+    return told, asked, worst
+
+
+def worst_of_gallery(gallery: Pairs, scores_NN: np.ndarray, count: int = 10, shown: int = 6) -> list[Wrong]:
+    """The photos whose product comes last, at most ``count``; where it is not among the first it stands before them."""
+    before_N = (scores_NN > np.diagonal(scores_NN)[:, None]).sum(axis=1)
+    wrong = []
+    for n in [n for n in np.argsort(-before_N, kind="stable")[:count].tolist() if before_N[n]]:
+        order = np.argsort(-scores_NN[n], kind="stable")[:shown].tolist()
+        found = [Seen(gallery.products[m], rank, float(scores_NN[n, m]), m == n) for rank, m in enumerate(order, 1)]
+        if n not in order:
+            found = [Seen(gallery.products[n], 0, 0.0, True), *found[:-1]]
+        wrong.append(Wrong(gallery.worn[n], f"its product comes at rank {before_N[n] + 1} of {len(scores_NN)}", found))
+    return wrong
+
+
+def worst_of_pairs(pairs: Pairs, scores_P: np.ndarray, threshold: float, count: int = 10) -> list[Wrong]:
+    """The pairs that were told wrong most surely, at most ``count``."""
+    wrong_P = (scores_P >= threshold) != pairs.same_P
+    order = [p for p in np.argsort(-np.abs(scores_P - threshold), kind="stable").tolist() if wrong_P[p]][:count]
+    told = {True: "told another product, and it is this one", False: "told this product, and it is another"}
+    return [
+        Wrong(pairs.worn[p], told[same], [Seen(pairs.products[p], 1, float(scores_P[p]), same)])
+        for p in order
+        for same in [bool(pairs.same_P[p])]
+    ]
 
 
 def best_threshold(scores_P: np.ndarray, same_P: np.ndarray) -> float:
@@ -125,10 +164,9 @@ def _ratios(tp, fp, fn, tn) -> tuple:
     return precision, recall, 2 * precision * recall / np.maximum(precision + recall, 1e-12), tp + tn
 
 
-def _top(scorer: Scorer, test: Sequence[Product], size: int, seed: int) -> list[tuple]:
-    scores = scorer.gallery(make_gallery(test, size, np.random.default_rng([_SEED, size])))
-    rng, rows = np.random.default_rng(seed), []
+def _top(scores_NN: np.ndarray, seed: int) -> list[tuple]:
+    rng, rows, size = np.random.default_rng(seed), [], len(scores_NN)
     for k in KS:
-        found = hits(scores, k)
+        found = hits(scores_NN, k)
         rows.append((ALL, f"recall of {size}", k, float(found.mean()), *interval(resampled(found, rng)), size))
     return rows

@@ -11,11 +11,12 @@ import pyarrow.compute as pc
 from w2w import schema
 from w2w.evaluation.flow import pictures_of
 from w2w.evaluation.rules import OWNER, Ranked
-from w2w.report.cards import CARD_PX, Card, product_card
+from w2w.report.cards import CARD_PX, RIGHT_MARK, Card, product_card
 from w2w.report.evaluation import Failure
-from w2w.report.page import thumbnail
-from w2w.search.pictures import RIGHT_MARK
+from w2w.report.page import data_uri, small, thumbnail, tiled
 from w2w.table import delta
+from w2w.table.pending import lookup
+from w2w.training.outfits.flow import Asked
 
 _HITS = 6  # shown per query
 _ON_CARDS = (schema.PRODUCT_ID, schema.TITLE, schema.BRAND, schema.PRICE, schema.CURRENCY, schema.URL)
@@ -57,6 +58,11 @@ class Shown:
         cards = [self._card(one) for one in found]
         return Failure(query, label, thumbnail(self._asked.get(query), CARD_PX), said, cards)
 
+    def outfit(self, query: str, label: str, said: str, items: Sequence[str], found: Sequence[Seen]) -> Failure:
+        """As ``row``; the query is an outfit, drawn as its pictures side by side."""
+        seen = [picture for item in items if (data := self._pictures.get(item)) and (picture := small(data, CARD_PX))]
+        return Failure(query, label, data_uri(tiled(seen, CARD_PX)) if seen else None, said, [self._card(one) for one in found])
+
     def _card(self, one: Seen) -> Card:
         about: Mapping[str, Any] = self._about.get(one.image, {schema.PRODUCT_ID: one.image})
         notes = (f"{one.rank}", f"{one.score:.3f}") if one.rank else ()
@@ -84,3 +90,31 @@ def worst_rows(
     names = ranked.queries.column(OWNER).to_pylist()
     shown = Shown(store, crops, [names[q] for q in chosen], [one.image for seen in found.values() for one in seen])
     return [shown.row(names[q], str(ranked.groups_Q[q]), said(q), found[q]) for q in chosen]
+
+
+def worst_blanks(store: str, catalog: str, asked: Asked, scores_QA: np.ndarray, count: int = 10) -> list[Failure]:
+    """The questions to fill in the blank that were answered worst: the right answer lies furthest below the best. Each with the
+    outfit that is asked for, and its answers, the best first."""
+    if not len(asked.blanks):
+        return []
+    lost_Q = scores_QA.max(axis=1) - scores_QA[np.arange(len(scores_QA)), asked.blanks.right_Q]
+    chosen = [q for q in np.argsort(-lost_Q, kind="stable")[:count].tolist() if lost_Q[q] > 0]
+    columns = [schema.QUESTION_ID, schema.ITEMS, schema.ANSWERS]
+    wanted = pa.array([asked.blank_ids[q] for q in chosen], pa.string())
+    found = lookup(store, schema.QUESTIONS, wanted, columns, source=catalog).to_pylist()
+    rows = {row[schema.QUESTION_ID]: row for row in found}
+    items = [item for row in found for item in (*row[schema.ITEMS], *row[schema.ANSWERS])]
+    shown = Shown(store, False, [], [item[schema.IMAGE_ID] for item in items])
+    failures = []
+    for q in chosen:
+        row, right = rows[asked.blank_ids[q]], int(asked.blanks.right_Q[q])
+        order = np.argsort(-scores_QA[q], kind="stable").tolist()
+        answers = [(n, row[schema.ANSWERS][n]) for n in order if n < len(row[schema.ANSWERS])]
+        hits = [
+            Seen(item[schema.IMAGE_ID], rank, float(scores_QA[q, n]), n == right) for rank, (n, item) in enumerate(answers, 1)
+        ]
+        rank = 1 + order.index(right)
+        label = " + ".join(item[schema.SLOT] for item in row[schema.ITEMS])
+        said = f"the right {row[schema.ANSWERS][right][schema.SLOT]} comes at place {rank} of {len(hits)}"
+        failures.append(shown.outfit(asked.blank_ids[q], label, said, [i[schema.IMAGE_ID] for i in row[schema.ITEMS]], hits))
+    return failures

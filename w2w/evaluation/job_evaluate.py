@@ -14,7 +14,7 @@ from w2w.engine.job import Run, options_of
 from w2w.errors import RejectCode, UsageError
 from w2w.evaluation import flow_lookbook, flow_outfits
 from w2w.evaluation.flow import Model, VectorReader, find_model, read_gallery, read_queries, read_ranked
-from w2w.evaluation.flow_shown import worst_rows
+from w2w.evaluation.flow_shown import Shown, worst_blanks, worst_rows
 from w2w.evaluation.flow_table import Measured, add, write_leaderboard
 from w2w.evaluation.protocols import CROPS, Looks, Retrieval, protocol_of, set_of
 from w2w.evaluation.rules import MACRO, OWNER, data_digest, figures, relevant, sought
@@ -27,7 +27,7 @@ from w2w.results import Figure, Summary
 from w2w.search import job_search as search
 from w2w.search import pictures as pages
 from w2w.search.flow import pictures_of
-from w2w.search.worst import worst_queries
+from w2w.search.worst import worst_classes, worst_queries
 from w2w.stage import Counts
 from w2w.table.judgements import Judgements, read_judgements
 
@@ -167,9 +167,11 @@ def _looks(run, config, protocol, catalog, model, vectors, result) -> tuple[Resu
         return result, None, []
     run.check_store()
     scorer = flow_lookbook.by_network(run.store, folder, test) if folder else flow_lookbook.by_vectors(vectors)
-    told, digest = flow_lookbook.measure(run.store, protocol, catalog, scorer, test, config.seed)
+    told, digest, wrong = flow_lookbook.measure(run.store, protocol, catalog, scorer, test, config.seed)
+    shown = Shown(run.store, False, [w.photo for w in wrong], [one.image for w in wrong for one in w.found])
+    worst = [shown.row(w.photo, "photo", w.said, w.found) for w in wrong]
     of = (config.protocol, catalog, protocol.split, digest, *_scored_by(model, folder, own_pixels=True))
-    return replace(result, model_version=of[-1]), Measured(*of, told), []
+    return replace(result, model_version=of[-1]), Measured(*of, told), worst
 
 
 def _outfits(run, config, protocol, catalog, model, vectors, result) -> tuple[Result, Measured | None, list[Failure]]:
@@ -181,10 +183,12 @@ def _outfits(run, config, protocol, catalog, model, vectors, result) -> tuple[Re
     if config.dry_run:
         return result, None, []
     run.check_store()
-    told = flow_outfits.figures(asked, flow_outfits.answer(asked, score), np.random.default_rng(config.seed))
+    answered = flow_outfits.answer(asked, score)
+    told = flow_outfits.figures(asked, answered, np.random.default_rng(config.seed))
+    worst = worst_blanks(run.store, catalog, asked, answered[0])
     digest = data_digest(asked.blank_ids, asked.outfit_ids)
     of = (config.protocol, catalog, protocol.split, digest, *_scored_by(model, folder))
-    return replace(result, model_version=of[-1]), Measured(*of, told), []
+    return replace(result, model_version=of[-1]), Measured(*of, told), worst
 
 
 def _page(config: Config, store: str, run_id: str) -> str:
@@ -260,10 +264,10 @@ def _by_search(config: Config) -> Result:
         shown = worst_queries(searched, config.match, relevant, num_relevant, partial(pictures_of, config, searched.store))
         protocols.append(Protocol(config.name, text, table, None, worst=shown))
     if config.classes:
-        _, num_relevant, truth, found, _ = pages.relevance(searched, ["category"], config.search.k)
+        relevant, num_relevant, everything, nearest, _ = pages.relevance(searched, ["category"], config.search.k)
         rng = np.random.default_rng(config.seed)
         asked = num_relevant > 0  # no product of that class: no neighbour could be right
-        truth, found = truth[asked], found[asked]
+        truth, found = everything[asked], nearest[asked]
         labels = sorted({*truth.tolist(), *found[:, :10].flatten().tolist()})
         for k, name in NEAREST.items():
             predicted = retrieval.nearest_class(found, k)
@@ -271,7 +275,9 @@ def _by_search(config: Config) -> Result:
             matrix = retrieval.confusion(truth, predicted, labels)
             text = f"The query's category, taken from its {k} nearest product{'s' if k > 1 else ''}."
             text += f" {int((~asked).sum())} queries of classes that the catalog does not have are left out."
-            protocols.append(Protocol(name, text, table, (matrix, labels)))
+            taken_for = retrieval.nearest_class(nearest, k)
+            shown = worst_classes(searched, taken_for, relevant, num_relevant, partial(pictures_of, config, searched.store))
+            protocols.append(Protocol(name, text, table, (matrix, labels), worst=shown))
     found = {}
     for protocol in protocols:
         found |= _figures(protocol.metrics, f"{protocol.name} " if protocol.confusion else "")

@@ -13,6 +13,7 @@ from w2w.images.decode import decode
 from w2w.report.page import jpeg, thumbnail
 
 CARD_PX = 240
+RIGHT_MARK = "right answer"
 _WHOLE = {"CLP", "ISK", "JPY", "KRW", "VND"}  # ISO 4217: without a minor unit
 
 

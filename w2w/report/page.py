@@ -5,6 +5,7 @@ import io
 import math
 import re
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import jinja2
@@ -110,6 +111,18 @@ def small(data: bytes, side_px: int) -> Image.Image | None:
         return None
     picture.thumbnail((side_px, side_px))
     return picture
+
+
+def tiled(pictures: Sequence[Image.Image], side_px: int) -> Image.Image:
+    """Pictures on one white square, in rows of as many as there are rows."""
+    across = math.ceil(math.sqrt(len(pictures)))
+    side, whole = side_px // across, Image.new("RGB", (side_px, side_px), "white")
+    for n, picture in enumerate(pictures):
+        part = picture.copy()
+        part.thumbnail((side, side))
+        row, column = divmod(n, across)
+        whole.paste(part, (column * side + (side - part.width) // 2, row * side + (side - part.height) // 2))
+    return whole
 
 
 def data_uri(picture: Image.Image) -> str:

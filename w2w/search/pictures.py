@@ -17,7 +17,7 @@ from w2w.ingest.feed import FeedConfig, read_feed
 from w2w.ingest.images import load_image
 from w2w.ingest.raw import IMAGE_OFFSET, IMAGE_SIZE
 from w2w.models.reasons import Reason, Reasons
-from w2w.report.cards import Card, product_card
+from w2w.report.cards import RIGHT_MARK, Card, product_card
 from w2w.report.variants import DESIGN_NEEDS, designs, near_duplicates, on_cards, said_of_card
 from w2w.search.page import QueryResult, search_report
 from w2w.table import delta
@@ -27,7 +27,6 @@ from w2w.web.fetch import FetchConfig, Fetcher
 
 JSON_FILE = "neighbours.jsonl"
 _HITS_SHOWN = 8
-RIGHT_MARK = "right answer"
 ON_CARDS = (schema.TITLE, schema.BRAND, schema.PRICE, schema.CURRENCY, schema.URL)
 
 

@@ -7,10 +7,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from w2w import schema
-from w2w.report.cards import CARD_PX, Card, product_card
+from w2w.report.cards import CARD_PX, RIGHT_MARK, Card, product_card
 from w2w.report.evaluation import Failure
 from w2w.report.page import thumbnail
-from w2w.search.pictures import ON_CARDS, RIGHT_MARK, Found, image_bytes, truth_keys
+from w2w.search.pictures import ON_CARDS, Found, image_bytes, truth_keys
 from w2w.table import delta
 
 _FOUND = 6  # products shown per query
@@ -27,14 +27,54 @@ def worst_queries(
     """At most ``count`` queries whose nearest product is wrong though the catalog has a right one: sorted by the rank of the
     first right answer, worst first, then by the score. ``relevant_QK`` and ``num_relevant_Q``: from ``relevance`` for this
     ``match``."""
+    rows = _rows(found)
+    first_Q = np.where(relevant_QK.any(1), relevant_QK.argmax(1), relevant_QK.shape[1])
+    wrong = np.flatnonzero((num_relevant_Q > 0) & (first_Q > 0))
+    chosen = wrong[np.lexsort((-_nearest(rows)[wrong], -first_Q[wrong]))][:count]
+    late = relevant_QK.shape[1]
+    said = [f"found at rank {rank + 1}" if rank < late else f"not among the first {late}" for rank in first_Q[chosen].tolist()]
+    return _failures(found, rows.take(pa.array(chosen)), said, relevant_QK[chosen], match, pictures)
+
+
+def worst_classes(
+    found: Found,
+    predicted_Q: np.ndarray,
+    relevant_QK: np.ndarray,
+    num_relevant_Q: np.ndarray,
+    pictures: Callable[[set[str]], dict[str, bytes]],
+    count: int = 10,
+) -> list[Failure]:
+    """At most ``count`` queries that are taken for another class though the catalog has theirs, those with the nearest product
+    first. ``relevant_QK`` and ``num_relevant_Q``: of ``relevance`` by category."""
+    rows = _rows(found)
+    truth_Q = np.asarray(rows.column(schema.CATEGORY).to_pylist(), dtype=object)
+    wrong = np.flatnonzero((num_relevant_Q > 0) & (predicted_Q != truth_Q))
+    chosen = wrong[np.argsort(-_nearest(rows)[wrong], kind="stable")][:count]
+    said = [f"taken for {name or 'nothing'}" for name in predicted_Q[chosen]]
+    return _failures(found, rows.take(pa.array(chosen)), said, relevant_QK[chosen], (), pictures)
+
+
+def _rows(found: Found) -> pa.Table:
+    """By query_id, as ``relevance`` has them."""
     columns = [schema.QUERY_ID, schema.CATEGORY, schema.ATTRIBUTES, schema.NEIGHBOUR_LIST]
     empty = pa.schema([schema.NEIGHBOURS.schema.field(c) for c in columns]).empty_table()
-    rows = pa.concat_tables([empty, *found.read(columns)]).sort_by(schema.QUERY_ID)
-    first_Q = np.where(relevant_QK.any(1), relevant_QK.argmax(1), relevant_QK.shape[1])
-    nearest_Q = np.array([hits[0][schema.SCORE] if hits else -1.0 for hits in rows.column(schema.NEIGHBOUR_LIST).to_pylist()])
-    wrong = np.flatnonzero((num_relevant_Q > 0) & (first_Q > 0))
-    chosen = wrong[np.lexsort((-nearest_Q[wrong], -first_Q[wrong]))][:count]
-    rows = rows.take(pa.array(chosen))
+    return pa.concat_tables([empty, *found.read(columns)]).sort_by(schema.QUERY_ID)
+
+
+def _nearest(rows: pa.Table) -> np.ndarray:
+    """Score of each query's nearest product; -1 where there is none."""
+    return np.array([hits[0][schema.SCORE] if hits else -1.0 for hits in rows.column(schema.NEIGHBOUR_LIST).to_pylist()])
+
+
+def _failures(
+    found: Found,
+    rows: pa.Table,
+    said: Sequence[str],
+    relevant_QK: np.ndarray,
+    match: Sequence[str],
+    pictures: Callable[[set[str]], dict[str, bytes]],
+) -> list[Failure]:
+    """Queries with what was found; where ``match`` names something, what was sought stands before it."""
     wanted = truth_keys(rows, match)
     products = delta.current_products(
         found.store, [schema.PRODUCT_ID, schema.IMAGE_ID, schema.CATEGORY, schema.ATTRIBUTES, schema.ACTIVE, *ON_CARDS]
@@ -59,12 +99,10 @@ def worst_queries(
         return product_card(row, images.get(hit[schema.IMAGE_ID]), RIGHT_MARK if is_right else "", notes)
 
     failures = []
-    for row, key, rank, relevant_K in zip(queries, wanted, first_Q[chosen].tolist(), relevant_QK[chosen]):
-        there = rank < relevant_QK.shape[1]
-        said = f"found at rank {rank + 1}" if there else f"not among the first {relevant_QK.shape[1]}"
+    for row, key, says, relevant_K in zip(queries, wanted, said, relevant_QK):
         cards = [card(*hit) for hit in zip(row[schema.NEIGHBOUR_LIST], relevant_K.tolist())]
         right = rights.get(key)
-        shown = right and product_card(right, images.get(right[schema.IMAGE_ID]), "sought", [said])
+        shown = right and product_card(right, images.get(right[schema.IMAGE_ID]), "sought", [says])
         photo = thumbnail(photos.get(row[schema.QUERY_ID]), CARD_PX)
-        failures.append(Failure(row[schema.QUERY_ID], row[schema.CATEGORY], photo, said, [*([shown] if shown else []), *cards]))
+        failures.append(Failure(row[schema.QUERY_ID], row[schema.CATEGORY], photo, says, [*([shown] if shown else []), *cards]))
     return failures

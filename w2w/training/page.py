@@ -8,6 +8,7 @@ from typing import Any
 import pyarrow as pa
 
 from w2w.garments.page import COLOURS, Seen, colours_of, draw, legend_of
+from w2w.report.evaluation import Failure
 from w2w.report.page import data_uri, write_page
 
 _CHART = (560, 180)  # width and height
@@ -85,8 +86,10 @@ def encoder_report(
     facts: Mapping[str, object],
     curves: Mapping[str, Sequence[Curve]],
     tables: Sequence[Figures],
+    changes: tuple[Sequence[tuple[Failure, Failure]], Sequence[tuple[Failure, Failure]]] = ((), ()),
 ) -> None:
-    """Writes the page to ``out``. ``tables``: before, after and gain, of the same measures and groups."""
+    """Writes the page to ``out``. ``tables``: before, after and gain, of the same measures and groups; ``changes``: pairs that
+    got worse and that got better, each as it was answered before and after."""
     rows = [
         (name, count, [_change(*cells) for cells in zip(before, after, gain)])
         for (name, count, before), (_, _, after), (_, _, gain) in zip(*(t.rows for t in tables))
@@ -104,6 +107,9 @@ def encoder_report(
         rows=rows,
         worse=worse,
         sure=[name for name, cell in worse if cell["high"] < 0],
+        changes=[
+            (f"What got {how}, pair by pair: {len(some)}", some) for how, some in zip(("worse", "better"), changes) if some
+        ],
     )
 
 

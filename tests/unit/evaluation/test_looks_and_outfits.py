@@ -1,16 +1,18 @@
 """LookBook's experiments and Polyvore's questions, by figures worked out by hand."""
 
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from bs4 import BeautifulSoup
 
 from tests.unit.evaluation.stores import embed, fill, image_of, write
 from w2w import schema, usage
 from w2w.errors import UsageError
 from w2w.evaluation import job_evaluate as evaluate
-from w2w.evaluation.flow_lookbook import best_threshold, pair_rows
+from w2w.evaluation.flow_lookbook import best_threshold, pair_rows, worst_of_gallery, worst_of_pairs
 from w2w.images.lookbook import file_name
 from w2w.mining.sets.records import Anchor, Photo, Shop
 from w2w.models.config import EncoderConfig
@@ -76,6 +78,25 @@ def test_lookbook_1_by_an_encoder(tmp_path):
     }
     assert figures["accuracy"].num == 80
     assert figures["recall"].low < 0.75 < figures["recall"].high
+
+
+def test_the_photos_answered_worst_are_shown():
+    scores = np.array([[0.9, 0.1, 0.2], [0.8, 0.1, 0.7], [0.5, 0.1, 0.4]])
+    gallery = Pairs(("p0", "p1", "p2"), ("w0", "w1", "w2"), np.ones(3, bool))
+    wrong = worst_of_gallery(gallery, scores, shown=2)
+    assert [(w.photo, w.said) for w in wrong] == [(f"w{n}", f"its product comes at rank {r} of 3") for n, r in ((1, 3), (2, 2))]
+    assert [[(s.image, s.right) for s in w.found] for w in wrong] == [
+        [("p1", True), ("p0", False)],
+        [("p0", False), ("p2", True)],
+    ]
+    assert len(worst_of_gallery(gallery, scores, count=1)) == 1
+    pairs = Pairs(("p0", "p1", "p2", "p0"), ("w0", "w1", "w2", "w3"), np.array([True, True, False, False]))
+    told = worst_of_pairs(pairs, np.array([0.9, 0.4, 0.8, 0.1]), 0.5)
+    assert [(w.photo, w.said) for w in told] == [
+        ("w2", "told this product, and it is another"),
+        ("w1", "told another product, and it is this one"),
+    ]
+    assert [[(s.image, s.right) for s in w.found] for w in told] == [[("p2", False)], [("p1", True)]]
 
 
 def test_lookbook_needs_ten_photos_and_a_validation_split(tmp_path):
@@ -181,6 +202,11 @@ def test_polyvore_by_cosines(asked):
     found = evaluate.main(options(asked, "polyvore-disjoint"))
     assert {n: f.value for n, f in found.figures.items()} == {"FITB": 0.5, "AUC": 0.75}
     assert (found.figures["FITB"].num, found.figures["AUC"].num, found.queries) == (3, 3, 6)
+    page = BeautifulSoup(Path(found.evaluation).read_text(encoding="utf-8"), "html.parser")
+    assert page.select_one("h3").get_text() == "The 1 queries answered worst"  # a tie is no mistake
+    assert "the right shoes comes at place 2 of 2" in page.select_one(".query").get_text()
+    assert [card["data-product"] for card in page.select(".product")] == ["s0", "s1"]
+    assert [bool(card.select(".mark")) for card in page.select(".product")] == [False, True]
     constant = evaluate.main(options(asked, "polyvore-disjoint", encoder=EncoderConfig(name="constant")))
     assert {n: f.value for n, f in constant.figures.items()} == {"FITB": 0.5, "AUC": 0.5}  # of two answers
 

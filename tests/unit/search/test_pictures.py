@@ -11,11 +11,11 @@ from bs4 import BeautifulSoup
 from tests.unit.table.test_sink import lineage
 from w2w import schema
 from w2w.errors import UsageError
-from w2w.metrics.retrieval import evaluate, ndcg_at_k
+from w2w.metrics.retrieval import evaluate, ndcg_at_k, nearest_class
 from w2w.models.config import EncoderConfig
 from w2w.models.reasons import Reasons
 from w2w.search.pictures import Answers, Found, check_match, relevance, write_contact_sheet
-from w2w.search.worst import worst_queries
+from w2w.search.worst import worst_classes, worst_queries
 from w2w.table.parts import Output
 from w2w.table.sink import append_rows
 
@@ -161,6 +161,25 @@ def test_the_worst_queries_are_the_latest_found_then_the_surest_and_show_what_wa
     assert [len(f.hits) for f in shown] == [3, 1, 4, 3]
     assert len(worst_queries(found, ["sku"], relevant, num_relevant, lambda wanted: {}, 1)) == 1
     assert worst_queries(found, ["sku"], relevant, num_relevant * 0, lambda wanted: {}) == []
+
+
+def test_the_worst_classes_are_the_surest_mistakes_and_show_what_was_found(tmp_path):
+    products = [product("a"), product("b", category="shoes"), product("c", category="shoes"), product("d", category="hat")]
+    a, b, c = products[:3]
+    near = {"x": query("x", [b, a, c]), "sure": query("sure", [c, b, a]), "right": query("right", [a, b]), "not sold": None}
+    near["not sold"] = query("not sold", [b], category="bag")
+    near["sure"]["neighbours"][0]["score"] = 1.5
+    found = fill(tmp_path, products, [*near.values(), query("none", [])])
+    relevant, num_relevant, _, classes, _ = relevance(found, ["category"], 3)
+    predicted = nearest_class(classes, 1)
+    shown = worst_classes(found, predicted, relevant, num_relevant, lambda wanted: {})
+    assert [(f.query_id, f.said) for f in shown] == [
+        ("sure", "taken for shoes"),
+        ("x", "taken for shoes"),
+        ("none", "taken for nothing"),
+    ]
+    assert [(h.product_id, h.mark) for h in shown[1].hits] == [("b", ""), ("a", "right answer"), ("c", "")]
+    assert [f.query_id for f in worst_classes(found, predicted, relevant, num_relevant, lambda wanted: {}, 1)] == ["sure"]
 
 
 def test_where_nothing_is_said_at_all_it_is_a_mistake(tmp_path):

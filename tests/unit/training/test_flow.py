@@ -256,8 +256,13 @@ def test_the_gallery_is_all_products_of_the_test(tmp_path, vit):
     assert shown["alone"] == {"q"}
     assert shown[shared] == {"p9", "p8"}
     assert len(shown) == 3
-    relevant, names, num_pictures = encoders.measure_pictures(plan(store, vit).table, vit, 1)
-    assert (relevant.shape, names.tolist(), num_pictures) == ((1, 3), ["top"], 3)
+    found = encoders.measure_pictures(plan(store, vit).table, vit, 1)
+    assert (found.relevant_QK.shape, found.names_Q.tolist(), found.num_pictures) == ((1, 3), ["top"], 3)
+    (garment,), (nearest,), (sought,) = found.garments, found.found, found.sought
+    (pair,) = [p for p in pairs(store) if p["garment_id"] == garment]
+    assert sought == pair["image_id"]
+    assert set(nearest) == set(shown)
+    assert [pair["product_id"] in shown[image] for image in nearest] == found.relevant_QK[0].tolist()
 
 
 @pytest.fixture

@@ -57,7 +57,7 @@ def train_head(
     page = storage.join(folder, "report.html")
     headline = {"test accuracy": str(told["accuracy"]), f"test accuracy at >= {threshold:g}": str(told["accuracy_when_sure"])}
     headline["share of these"] = f"{used.mean():.1%}"
-    headline["calibration error"] = f"{trained.error_before:.3f}, calibrated {trained.error_after:.3f}"
+    headline["calibration error"] = f"{trained.error_after:.3f} {trained.error_before:.3f} before it was calibrated"
     _report(trained, page, headline | {"temperature": f"{trained.classifier.temperature:.3f}"})
     return told | {"report": page, "model_version": trained.classifier.model_version}
 

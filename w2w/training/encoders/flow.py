@@ -25,7 +25,7 @@ from w2w.table.delta import need_table
 from w2w.table.pending import holding, lookup_batches
 from w2w.training.config import LoopConfig
 from w2w.training.encoders.config import HEAD, LearnConfig
-from w2w.training.encoders.pairs import SHRUNK, Listing, PairBatches, Row, listing, relevance
+from w2w.training.encoders.pairs import SHRUNK, Listing, PairBatches, Row, listing, ranked
 from w2w.training.vectors import vector_batches
 
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ _READ = (
 _SPARE = 1.5  # pictures are stored at this multiple of the network's input
 FETCHED = 64  # pictures in memory at once while they are shrunk
 _AT_ONCE = 64
+_SHOWN = 6  # pictures that a page shows of what was found
 
 
 @dataclass(frozen=True)
@@ -312,17 +313,26 @@ def _shrunk(data: bytes, side_px: int) -> bytes:
     return out.getvalue()
 
 
-def measure_pairs(
-    table: PairTable, encoders: Sequence[EncoderConfig], most: int, num_cpus: float = 1
-) -> tuple[list[np.ndarray], np.ndarray, int]:
-    """How encoders retrieve the products of ``most`` test pairs from the gallery of all (``PairTable.gallery``): for each, bool
-    (Q, K) of ``pairs.relevance``; the pairs' categories; and the gallery's size."""
-    done = collect([submit(measure_pictures, table, e, most, num_cpus=num_cpus) for e in encoders], "measure")
-    return [relevant for relevant, _, _ in done], *done[0][1:]
+@dataclass(frozen=True)
+class Measured:
+    """What one encoder finds for test pairs. ``relevant_QK``: of ``pairs.ranked``; ``names_Q``: the pairs' categories;
+    ``garments``: the anchors; ``found``: for each the nearest pictures; ``sought``: the picture that its pair names."""
+
+    relevant_QK: np.ndarray
+    names_Q: np.ndarray
+    num_pictures: int
+    garments: list[str]
+    found: list[list[str]]
+    sought: list[str]
 
 
-def measure_pictures(table: PairTable, config: EncoderConfig, most: int) -> tuple[np.ndarray, np.ndarray, int]:
-    """``measure_pairs`` of one encoder, in this process. Pictures are encoded as they are read; only vectors are held."""
+def measure_pairs(table: PairTable, encoders: Sequence[EncoderConfig], most: int, num_cpus: float = 1) -> list[Measured]:
+    """How encoders retrieve the products of ``most`` test pairs from the gallery of all (``PairTable.gallery``)."""
+    return collect([submit(measure_pictures, table, e, most, num_cpus=num_cpus) for e in encoders], "measure")
+
+
+def measure_pictures(table: PairTable, config: EncoderConfig, most: int) -> Measured:
+    """``measure_pairs`` of one encoder, in this process. Pictures are encoded as they are read: only vectors are held."""
     keep_memory()
     listed, shown, encoder = table.read(TEST), table.gallery(), load_encoder(config)
     listed = listed.take(np.flatnonzero(_have_pictures(table, listed, config, {})[0])[:most])
@@ -342,4 +352,7 @@ def measure_pictures(table: PairTable, config: EncoderConfig, most: int) -> tupl
     names, gallery = np.array(listed.names)[listed.categories_N[kept]], sorted(pictures)
     products = listed.products[[r.product for r in rows]].tolist()
     sides = np.stack([r.anchor for r in rows]), np.stack([pictures[image] for image in gallery])
-    return relevance(*sides, products, [shown[image] for image in gallery]), names, len(gallery)
+    relevant_QK, order_QK = ranked(*sides, products, [shown[image] for image in gallery])
+    found = [[gallery[g] for g in order] for order in order_QK[:, :_SHOWN].tolist()]
+    garments, sought = (listed.rows.column(c).take(pa.array(kept)).to_pylist() for c in (schema.GARMENT_ID, schema.IMAGE_ID))
+    return Measured(relevant_QK, names, len(gallery), garments, found, sought)

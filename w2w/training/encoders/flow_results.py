@@ -13,6 +13,7 @@ from w2w.metrics.retrieval import ALL, evaluate, gain
 from w2w.models.config import EncoderConfig
 from w2w.results import Figure
 from w2w.training.encoders.flow import PairTable, measure_pairs
+from w2w.training.encoders.flow_shown import changed
 from w2w.training.encoders.pairs import FIGURES, KS
 from w2w.training.page import Curve, Figures, encoder_report
 
@@ -33,7 +34,8 @@ def measure(
     Returns fields of the job's result: figures after and before, and the gain with its paired interval.
     """
     trained = replace(base, name=str(model), revision=None)
-    relevant, names, num_pictures = measure_pairs(table, [base, trained], most, base.threads)
+    both = measure_pairs(table, [base, trained], most, base.threads)
+    names, num_pictures, relevant = both[0].names_Q, both[0].num_pictures, [one.relevant_QK for one in both]
     found = {}
     for when, relevant_QK in zip(("before", "after"), relevant):
         measured = evaluate(relevant_QK, np.ones(len(names), int), names, KS, np.random.default_rng(_SEED))
@@ -48,7 +50,8 @@ def measure(
     groups = list(dict.fromkeys(r["group"] for r in rows))
     tables = [Figures(when, FIGURES, [_row(g, when, values) for g in groups]) for when in found]
     page = str(out / "report.html")
-    encoder_report(page, f"Encoder trained from {_called(base.name)}", shown, facts, _charts(history), tables)
+    changes = changed(table, *both)
+    encoder_report(page, f"Encoder trained from {_called(base.name)}", shown, facts, _charts(history), tables, changes)
     measured = {"pairs_measured": len(names), "gallery_pictures": num_pictures}
     return {"figures": after, "before": before, "gain": gained, **measured, "report": page}
 

@@ -149,20 +149,29 @@ def gallery(rows: Sequence[Row]) -> tuple[list[Any], list[set[int]]]:
 def relevance(
     anchors_QD: np.ndarray, gallery_GD: np.ndarray, products_Q: Sequence[Hashable], shown_G: Sequence[Collection[Hashable]]
 ) -> np.ndarray:
-    """bool (Q, K): whether the gallery's k-th nearest picture shows the anchor's product; ``shown_G``: the products of each
-    picture. Exact, by cosine."""
+    """bool (Q, K): as ``ranked``."""
+    return ranked(anchors_QD, gallery_GD, products_Q, shown_G)[0]
+
+
+def ranked(
+    anchors_QD: np.ndarray, gallery_GD: np.ndarray, products_Q: Sequence[Hashable], shown_G: Sequence[Collection[Hashable]]
+) -> tuple[np.ndarray, np.ndarray]:
+    """(bool (Q, K): whether the gallery's k-th nearest picture shows the anchor's product; int (Q, K): which picture that is).
+    ``shown_G``: the products of each picture. Exact, by cosine."""
     ranks = min(_RANKS, len(gallery_GD))
     pictures_of: dict[Hashable, list[int]] = {}
     for picture, shown in enumerate(shown_G):
         for product in shown:
             pictures_of.setdefault(product, []).append(picture)
     result = np.zeros((len(anchors_QD), ranks), bool)
+    found = np.zeros((len(anchors_QD), ranks), np.int64)
     for start in range(0, len(anchors_QD), 1024):
         scores = anchors_QD[start : start + 1024] @ gallery_GD.T
         order = np.argsort(-scores, axis=1, kind="stable")[:, :ranks]
+        found[start : start + 1024] = order
         for row, product in enumerate(products_Q[start : start + 1024]):
             result[start + row] = np.isin(order[row], pictures_of.get(product, []))
-    return result
+    return result, found
 
 
 def figures(relevant_QK: np.ndarray) -> dict[str, float]:
