@@ -169,15 +169,19 @@ class Browser:
 
 
 @contextmanager
-def browser() -> Iterator[Browser]:
-    """Without a network: a host that a page asks for is not found."""
+def browser(host: str = "nowhere") -> Iterator[Browser]:
+    """Without a network: a host that a page asks for is not found, but for this one."""
     found = program()
     assert found, "no Chromium on this machine"
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
         reads, told = os.pipe()
         heard, writes = os.pipe()
         options = ["--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--no-first-run"]
-        options += ["--remote-debugging-pipe", f"--user-data-dir={profile}", "--host-resolver-rules=MAP * ~NOTFOUND"]
+        options += [
+            "--remote-debugging-pipe",
+            f"--user-data-dir={profile}",
+            f"--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE {host}",
+        ]
         # the protocol's pipes are descriptors 3 and 4
         start = ["bash", "-c", f'exec "$0" "$@" 3<&{reads} 4>&{writes}', found, *options]
         process = subprocess.Popen(start, pass_fds=(reads, writes), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

@@ -137,6 +137,15 @@ def sha256(uri: str) -> str | None:
     return found.hexdigest()
 
 
+# what a browser asks of a bucket: without a type it saves a page where it should show it
+_CONTENT_TYPES = {
+    ".html": "text/html; charset=utf-8",
+    ".jpg": "image/jpeg",
+    ".js": "text/javascript; charset=utf-8",
+    ".json": "application/json",
+}
+
+
 def write_bytes(uri: str, data: bytes | memoryview) -> None:
     """Atomic: a reader sees the old content or the new one, never a part (rename on disk, one PUT on S3)."""
     with writer(uri) as f:
@@ -150,7 +159,8 @@ def writer(uri: str) -> Iterator[BinaryIO]:
     system, path = filesystem(uri)
     with named("write", uri):
         if is_s3(uri):
-            with system.open_output_stream(path) as f:
+            kind = _CONTENT_TYPES.get(Path(path).suffix)
+            with system.open_output_stream(path, metadata={"Content-Type": kind} if kind else None) as f:
                 yield f
             return
         target = Path(path)
