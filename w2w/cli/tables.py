@@ -12,6 +12,7 @@ from w2w.cli.apply import stage_of
 from w2w.config import nearest
 from w2w.engine.job import new_run_id
 from w2w.errors import UsageError
+from w2w.report.keep import KEEP, old_reports
 from w2w.results import Summary
 from w2w.table import delta, maintain
 from w2w.table.inventory import Commit, Held, Rejected, held, history, rejects
@@ -37,9 +38,11 @@ class Config:
     compact: bool = False
     """Remove duplicate rows and merge small files. Safe while jobs run."""
     vacuum: bool = False
-    """Delete files that no version younger than --vacuum_hours needs, and left-overs of killed runs."""
+    """Delete files that no version younger than --vacuum_hours needs, left-overs of killed runs, and the pages of old runs."""
     vacuum_hours: float = 168.0
     """Younger files are kept: a running job or a reader of an older version may need them."""
+    keep_reports: int = KEEP
+    """With --vacuum: the pages of so many runs of each job stay, and those of older runs are deleted."""
     dry_run: bool = False
     """With --compact and --vacuum: only say what would be done."""
 
@@ -55,6 +58,8 @@ class Result(Summary):
     compacted: dict[str, maintain.Compacted] = field(default_factory=dict)
     vacuumed: dict[str, int] = field(default_factory=dict)
     """Files deleted, by table."""
+    reports: tuple[str, ...] = ()
+    """Folders of pages that were deleted."""
 
     def __rich__(self) -> Group:
         would = "would be " if self.dry_run else ""
@@ -63,6 +68,7 @@ class Result(Summary):
             parts = f"{done.parts_before} parts" + ("" if done.parts_after is None else f" became {done.parts_after}")
             shown.append(f"{name}: {done.rows_twice:,} duplicate rows {would}removed, {parts} {would}merged")
         shown += [f"{name}: {n:,} files {would}deleted" for name, n in self.vacuumed.items()]
+        shown += [f"pages: those of {len(self.reports):,} runs {would}deleted"] if self.reports else []
         if self.history:
             shown.append(_history(self.history, self.tables[0].table))
         elif self.tables:
@@ -74,6 +80,8 @@ class Result(Summary):
 
 def main(config: Config) -> Result:
     store = storage.absolute(config.store)
+    if config.keep_reports < 1:
+        raise UsageError(f"--keep_reports={config.keep_reports}: must be at least 1")
     tables = [_table(store, config.table)] if config.table else [*schema.TABLES.values(), *delta.own_tables(store).values()]
     opened = {t.name: (t, found) for t in tables if (found := delta.open_table(store, t)) is not None}
     if not opened:
@@ -81,13 +89,16 @@ def main(config: Config) -> Result:
     compacted = {n: maintain.compact(store, t, config.dry_run) for n, (t, _) in opened.items() if config.compact}
     hours, dry_run = config.vacuum_hours, config.dry_run
     vacuumed = {n: maintain.vacuum(found, hours, dry_run) for n, (_, found) in opened.items() if config.vacuum}
+    pages = tuple(old_reports(store, config.keep_reports)) if config.vacuum and not config.table else ()
+    for folder in () if dry_run else pages:
+        storage.delete(folder)
     if compacted:
         opened = {name: (table, delta.open_table(store, table)) for name, (table, _) in opened.items()}
     told: dict[str, Any] = {"rejects": tuple(rejects(store, config.stage, config.examples))} if config.rejects else {}
     if not config.rejects:
         told["tables"] = tuple(held(*found) for found in opened.values())
         told["history"] = tuple(history(opened[tables[0].name][1])) if config.table else ()
-    told |= {"store": store, "dry_run": dry_run, "compacted": compacted, "vacuumed": vacuumed}
+    told |= {"store": store, "dry_run": dry_run, "compacted": compacted, "vacuumed": vacuumed, "reports": pages}
     return Result(job="tables", run_id=new_run_id("tables"), **told)
 
 
