@@ -203,7 +203,7 @@ def test_polyvore_by_cosines(asked):
     assert {n: f.value for n, f in found.figures.items()} == {"FITB": 0.5, "AUC": 0.75}
     assert (found.figures["FITB"].num, found.figures["AUC"].num, found.queries) == (3, 3, 6)
     page = BeautifulSoup(Path(found.evaluation).read_text(encoding="utf-8"), "html.parser")
-    assert page.select_one("h3").get_text() == "The 1 queries answered worst"  # a tie is no mistake
+    assert page.select_one("h3").get_text() == "The 1 worst-answered queries"  # a tie is no mistake
     assert "the right shoes comes at place 2 of 2" in page.select_one(".query").get_text()
     assert [card["data-product"] for card in page.select(".product")] == ["s0", "s1"]
     assert [bool(card.select(".mark")) for card in page.select(".product")] == [False, True]
