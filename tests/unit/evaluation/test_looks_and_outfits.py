@@ -144,7 +144,7 @@ def test_lookbook_by_a_siamese_network(tmp_path):
     assert found.model_version != "model-a"
     rows = delta.read(store, schema.EVALUATIONS, ["model", "model_version"]).to_pylist()
     assert {(r["model"], r["model_version"]) for r in rows} == {(str(tmp_path / "net"), found.model_version)}
-    with pytest.raises(UsageError, match=r"nowhere: there is no model\.safetensors in it"):
+    with pytest.raises(UsageError, match=r"nowhere: it has no model\.safetensors"):
         evaluate.main(options(store, "lookbook-1", scorer=str(tmp_path / "nowhere"), encoder=EncoderConfig()))
 
 
