@@ -19,6 +19,7 @@ from w2w.index.plan import Plan
 from w2w.index.publish import new_manifest
 from w2w.index.search import Index, open_manifest
 from w2w.index.spec import IndexConfig
+from w2w.models.config import EncoderConfig
 
 DATA = Path(os.environ.get("W2W_DATA", Path(__file__).resolve().parents[2] / ".." / "shared" / "data"))
 CACHE = Path(os.environ.get("W2W_CACHE", Path.home() / ".cache" / "w2w")) / "bench"
@@ -107,7 +108,7 @@ def build_ours(uri: str, rows: pa.Table, vectors_ND: np.ndarray, cfg: IndexConfi
 
     with ThreadPoolExecutor(num_threads) as pool:
         built = list(pool.map(build, shard.plan_shards(rows, {group.name: template}, "bench", cfg)))
-    return open_manifest(uri, new_manifest(cfg, "bench", "bench", {}, [template], built, "")), plan
+    return open_manifest(uri, new_manifest(cfg, "bench", EncoderConfig("bench"), {}, [template], built, "")), plan
 
 
 def found_rows(hits: pa.Table, num_queries: int, k: int) -> np.ndarray:

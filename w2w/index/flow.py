@@ -28,6 +28,7 @@ from w2w.index.shard import (
     train_template,
 )
 from w2w.index.spec import IndexConfig
+from w2w.models.config import EncoderConfig
 from w2w.models.looks import LOOK, detected_by, look_posts, look_version
 from w2w.table import delta
 
@@ -143,7 +144,7 @@ def draft_index(uri: str, config: IndexConfig, vectors: Vectors, rows: pa.Table,
     return Draft(uri, config, vectors, rows, base, inputs, groups, {name: t for name, t in kept if t is not None})
 
 
-def build_index(draft: Draft, encoder: str, num_threads: int) -> dict[str, Any]:
+def build_index(draft: Draft, encoder: EncoderConfig, num_threads: int) -> dict[str, Any]:
     """Trains missing templates, builds missing or damaged shards, and publishes; returns fields of the job's result.
 
     Raises JobFailed, and publishes nothing, if the gate fails or another run has published meanwhile.

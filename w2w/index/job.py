@@ -121,7 +121,7 @@ def main(config: Config) -> Result:
     if draft.unchanged():
         return run.done(result, shards_reused=len(base.manifest.shards), shards_built=0, published=now, unchanged=True)
     run.begin()
-    return run.done(result, **build_index(draft, config.encoder.name, config.threads_per_task))
+    return run.done(result, **build_index(draft, config.encoder, config.threads_per_task))
 
 
 def _versions(config: Config, uri: str) -> dict[str, Any]:

@@ -76,6 +76,7 @@ class Manifest:
     metric: str = "cosine"
     rows_digest: str = ""  # of rows, model and config: equal for an index of the same inputs
     table_ids: dict[str, str] = dataclasses.field(default_factory=dict)  # a recreated table has another id
+    colour: float = 0.0  # of EncoderConfig
 
     @property
     def num_rows(self) -> int:

@@ -15,6 +15,7 @@ from w2w.index import manifest as m
 from w2w.index.manifest import GateResult, Manifest, ShardInfo, StoredTemplate
 from w2w.index.shard import damaged_file, digest_of
 from w2w.index.spec import IndexConfig
+from w2w.models.config import EncoderConfig
 
 _YOUNG_S = 24 * 3600.0  # a younger shard may belong to a run that has not published yet
 
@@ -22,7 +23,7 @@ _YOUNG_S = 24 * 3600.0  # a younger shard may belong to a run that has not publi
 def new_manifest(
     cfg: IndexConfig,
     model_version: str,
-    encoder: str,
+    encoder: EncoderConfig,
     tables: dict[str, int],
     templates: list[StoredTemplate],
     shards: list[ShardInfo],
@@ -37,7 +38,7 @@ def new_manifest(
         version=version,
         name=cfg.name,
         model_version=model_version,
-        encoder=encoder,
+        encoder=encoder.name,
         dim=templates[0].dim,
         config=cfg,
         tables=tables,
@@ -47,6 +48,7 @@ def new_manifest(
         w2w_version=w2w.__version__,
         rows_digest=rows_digest,
         table_ids=table_ids or {},
+        colour=encoder.colour,
     )
 
 

@@ -1,10 +1,16 @@
 """Which encoder, and its preprocessing. Plain values, read without importing torch."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
+from w2w.errors import UsageError
 from w2w.models.device import check_options
 
+SHAPE, COLOUR, KIND = "shape", "colour", "kind"  # parts of vectors
+COLOUR_FILE, COLOUR_DIM = Path(__file__).parent / "weights" / "colour.safetensors", 64
+COLOUR_CODE = 1  # raise it when colour.py would give other vectors by the same weights
 _ENGINES, _STORE_DTYPES = ("auto", "torch", "openvino"), ("float32", "float16")
+_MOST_COLOUR = 10.0
 
 
 @dataclass(frozen=True)
@@ -22,6 +28,9 @@ class EncoderConfig:
     """cpu, cuda, or auto: cuda where there is one."""
     dtype: str = "float32"
     """Precision of the computation: float32, bfloat16 or float16."""
+    colour: float = 0.0
+    """Weight of a part that says which colours there are, beside the model's own of weight 1: 0 leaves it out, .7 suits most.
+    It adds 64 dimensions. w2w-fashion has such a part by itself."""
     store_dtype: str = "float32"
     """Precision of stored vectors: float32, or float16 for half the bytes."""
     threads: int = 1
@@ -31,6 +40,8 @@ class EncoderConfig:
 
     def __post_init__(self):
         check_options(self, "encoder", engine=_ENGINES, store_dtype=_STORE_DTYPES)
+        if not 0 <= self.colour <= _MOST_COLOUR:
+            raise UsageError(f"encoder.colour={self.colour}: a number from 0 (no such part) to {_MOST_COLOUR:g}")
 
 
 @dataclass(frozen=True)

@@ -102,4 +102,4 @@ def try_encoder(config: EncoderConfig) -> None:
 def _source(config: EncoderConfig):
     from w2w.models import sources
 
-    return sources.find(config.name, config.revision, config.trust_remote_code)
+    return sources.of(config)

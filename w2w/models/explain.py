@@ -17,6 +17,7 @@ from torch import nn
 from torch.nn.functional import adaptive_avg_pool2d, normalize
 
 from w2w.models import sources
+from w2w.models.colour import WithColour
 from w2w.models.config import EncoderConfig, Input
 from w2w.models.device import torch_device
 from w2w.models.engines import pixels_module
@@ -57,7 +58,7 @@ class Explanation:
 
 def load_explainer(config: EncoderConfig) -> "Explainer":
     """Raises UsageError as ``load_encoder`` does."""
-    return Explainer(sources.find(config.name, config.revision, config.trust_remote_code), config)
+    return Explainer(sources.of(config), config)
 
 
 def heat(contributions: np.ndarray) -> np.ndarray:
@@ -135,6 +136,13 @@ def sum_of_patches(network: nn.Module, seen_NCHW: torch.Tensor, vectors_ND: torc
     Tried and verified by the sum, so nothing is assumed about the network. A norm after the mean, or scaling to length 1, is
     linear once its factor is fixed to that of this picture.
     """
+    if isinstance(network, WithColour):
+        return _with_colours(network, seen_NCHW)
+    if isinstance(network, Embedder) and isinstance(network.backbone, WithColour):
+        told = sum_of_patches(network.backbone, seen_NCHW, network.backbone(seen_NCHW))
+        for layer in [*([None] if network.normalised else []), *network.head, None]:
+            told = _through(layer, told) if told is not None else None
+        return told
     behind: list[nn.Module | None] = []
     if isinstance(network, Embedder):
         behind = [*([None] if network.normalised else []), *network.head, None]
@@ -151,6 +159,16 @@ def sum_of_patches(network: nn.Module, seen_NCHW: torch.Tensor, vectors_ND: torc
                 if bool((off <= _CLOSE * vectors_ND.norm(dim=1)).all()):
                     return parts
     return None
+
+
+def _with_colours(network: WithColour, seen_NCHW: torch.Tensor) -> torch.Tensor | None:
+    """As ``sum_of_patches``: the colours of a patch count as its own."""
+    vectors_ND = network.network(seen_NCHW).float()
+    parts_NPD = sum_of_patches(network.network, seen_NCHW, vectors_ND)
+    if parts_NPD is None:
+        return None
+    colours_NPD = network.colour.by_patch(seen_NCHW, math.isqrt(parts_NPD.shape[1]))
+    return torch.cat([parts_NPD / vectors_ND.norm(dim=1)[:, None, None], network.weight * colours_NPD], 2)
 
 
 def _last_maps(network: nn.Module, seen_NCHW: torch.Tensor) -> Iterator[torch.Tensor]:

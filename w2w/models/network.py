@@ -12,6 +12,8 @@ from torch.nn import functional
 
 from w2w.errors import UsageError
 from w2w.models import hub, weights
+from w2w.models.colour import Colour, WithColour
+from w2w.models.config import COLOUR
 
 
 class ImageTower(nn.Module):
@@ -129,6 +131,8 @@ def build(blueprint: dict) -> nn.Module:
 
 def _build(blueprint: dict) -> nn.Module:
     library = blueprint.get("library")
+    if library == COLOUR:
+        return WithColour(_build(blueprint["network"]), Colour(), float(blueprint["weight"]))
     if library == "w2w":
         return Embedder(_build(blueprint["backbone"]), Head(blueprint["head"]), blueprint["normalised"])
     if library == "timm":

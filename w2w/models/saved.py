@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING
 
 from w2w.errors import UsageError
 from w2w.models import hub, weights
-from w2w.models.config import Input
+from w2w.models.config import COLOUR, Input
 
 if TYPE_CHECKING:
     import torch
 
 MODEL_TYPE = "w2w-encoder"
 _PIL_RESAMPLE = {"bilinear": 2, "bicubic": 3}
-_TOWER = "backbone.model."
+_TOWER, _COLOURED_TOWER = "backbone.model.", "backbone.network.model."
 _SWIN, _SWIN_HEAD = ("swin.", _TOWER), ("embedding_layer.", "head.0.")
 
 
@@ -59,21 +59,30 @@ def load(kind: str, blueprint: dict, shape: Input, files: list[Path], name: str)
     """The network with its weights. Raises UsageError if they belong to another model."""
     from torch import nn
 
+    from w2w.models.colour import Colour, WithColour
     from w2w.models.network import Embedder, Head, build, image_tower
 
     option = f"encoder.name={name}"
     where, tensors = f"{option}: {files[0]}", weights.read(files, option)
     if kind == "swin":
         tensors = {_renamed(k, (_SWIN, _SWIN_HEAD)): v for k, v in tensors.items()}
-    if blueprint["backbone"].get("library") != "transformers":
+    coloured = blueprint["backbone"].get("library") == COLOUR
+    backbone = blueprint["backbone"]["network"] if coloured else blueprint["backbone"]
+    if backbone.get("library") != "transformers":
         return weights.fill(weights.built(lambda: build(blueprint), tensors, where), tensors, where)
     # by transformers itself: names of tensors differ between its versions
-    tower = {k.removeprefix(_TOWER): v for k, v in tensors.items() if k.startswith(_TOWER)}
-    settings = hub.settings(files[0].parent, blueprint["backbone"]["config"], option)
-    rest = {k: v for k, v in tensors.items() if not k.startswith(_TOWER)}
-    network = Embedder(nn.Identity(), weights.built(lambda: Head(blueprint["head"]), rest, where), blueprint["normalised"])
+    place = _COLOURED_TOWER if coloured else _TOWER
+    tower = {k.removeprefix(place): v for k, v in tensors.items() if k.startswith(place)}
+    settings = hub.settings(files[0].parent, backbone["config"], option)
+    rest = {k: v for k, v in tensors.items() if not k.startswith(place)}
+    empty = WithColour(nn.Identity(), Colour(), blueprint["backbone"]["weight"]) if coloured else nn.Identity()
+    network = Embedder(empty, weights.built(lambda: Head(blueprint["head"]), rest, where), blueprint["normalised"])
     weights.fill(network, rest, where)
-    network.backbone = image_tower(settings, tower, shape.size_px, where)
+    filled = image_tower(settings, tower, shape.size_px, where)
+    if coloured:
+        network.backbone.network = filled
+    else:
+        network.backbone = filled
     return network.eval()
 
 
@@ -107,14 +116,17 @@ def _as_published(network) -> dict:
     """The tensors, those of transformers under the hub's names, which all its versions read."""
     from transformers.core_model_loading import revert_weight_conversion
 
+    from w2w.models.colour import bare
     from w2w.models.network import ImageTower
 
     tensors = {k: v.detach().cpu().contiguous() for k, v in network.state_dict().items()}
-    if not isinstance(network.backbone, ImageTower):
+    backbone = bare(network.backbone)
+    if not isinstance(backbone, ImageTower):
         return tensors
-    tower = {k.removeprefix(_TOWER): v for k, v in tensors.items() if k.startswith(_TOWER)}
-    rest = {k: v for k, v in tensors.items() if not k.startswith(_TOWER)}
-    return rest | {f"{_TOWER}{k}": v for k, v in revert_weight_conversion(network.backbone.model, tower).items()}
+    place = _TOWER if backbone is network.backbone else _COLOURED_TOWER
+    tower = {k.removeprefix(place): v for k, v in tensors.items() if k.startswith(place)}
+    rest = {k: v for k, v in tensors.items() if not k.startswith(place)}
+    return rest | {f"{place}{k}": v for k, v in revert_weight_conversion(backbone.model, tower).items()}
 
 
 def _renamed(name: str, prefixes: tuple[tuple[str, str], ...]) -> str:

@@ -19,7 +19,7 @@ from typing import Any
 from w2w import plugins, storage
 from w2w.errors import UsageError
 from w2w.models import hub, open_clip_models, weights
-from w2w.models.config import Input
+from w2w.models.config import COLOUR, COLOUR_CODE, COLOUR_DIM, COLOUR_FILE, SHAPE, EncoderConfig, Input
 
 _IMAGENET_HALF = (0.5, 0.5, 0.5)
 _MAX_SIDE_PX = 8192  # of a network's input: a larger one would exhaust memory
@@ -33,6 +33,8 @@ class Source:
     """One model: its architecture's name (part of the model version), preprocessing, weight files, and how to build it.
 
     ``blueprint``: from which ``network.build`` makes the same network, without its weights; None if only its own code can.
+    ``parts``: names and lengths of what its vectors are made of, one after the other, each of a length of its own, so that a
+    search can weigh them; -1: what the others leave.
     """
 
     architecture: str
@@ -41,9 +43,32 @@ class Source:
     network: Callable[[], Any]  # a torch module
     convolutional: bool = False
     blueprint: dict | None = None
+    parts: tuple[tuple[str, int], ...] = ()
 
     def weights_sha256(self) -> list[str]:
         return [file_sha256(f) for f in self.files]
+
+
+def of(config: EncoderConfig) -> Source:
+    """The source that ``config`` names, with a part for colours where it asks for one. Raises UsageError as ``find``."""
+    source = find(config.name, config.revision, config.trust_remote_code)
+    return with_colour(source, config.colour, config.name) if config.colour else source
+
+
+def with_colour(source: Source, weight: float, name: str) -> Source:
+    """The source with the colours of ``colour.py`` beside it. Raises UsageError where it tells of colours by itself."""
+    if COLOUR in dict(source.parts):
+        raise UsageError(f"encoder.colour={weight:g}: {name} has a part for colours by itself; a search can weigh it (--weigh)")
+
+    def network():
+        from w2w.models.colour import WithColour, load_colour
+
+        return WithColour(source.network(), load_colour(source.input), weight).eval()
+
+    blueprint = source.blueprint and {"library": COLOUR, "network": source.blueprint, "weight": weight}
+    architecture = json.dumps([COLOUR, COLOUR_CODE, weight, source.architecture])
+    files, parts = (*source.files, str(COLOUR_FILE)), ((SHAPE, -1), (COLOUR, COLOUR_DIM))
+    return replace(source, architecture=architecture, files=files, network=network, blueprint=blueprint, parts=parts)
 
 
 def find(name: str, revision: str | None, trust_remote_code: bool) -> Source:
@@ -144,7 +169,7 @@ def _hub_folder(folder: Path, name: str, trust_remote_code: bool) -> Source:
     )
     if kind:
         blueprint, shape = saved.read(kind, config, processed, files, name)
-        convolutional = "conv_stem" in _modules(blueprint["backbone"].get("architecture"))
+        convolutional = "conv_stem" in _modules(_innermost(blueprint).get("architecture"))
         built = partial(saved.load, kind, blueprint, shape, files, name)
         architecture = json.dumps(blueprint, sort_keys=True)  # independent of the folder's name
         return Source(architecture, shape, tuple(map(str, files)), built, convolutional, blueprint)
@@ -229,6 +254,13 @@ def _timm(name: str) -> Source:
 
     convolutional = "conv_stem" in _modules(architecture)
     return Source(f"timm {architecture}", shape, files, network, convolutional, _timm_blueprint(architecture))
+
+
+def _innermost(blueprint: dict) -> dict:
+    """The network without heads and parts for colours."""
+    while isinstance(inner := blueprint.get("backbone", blueprint.get("network")), dict):
+        blueprint = inner
+    return blueprint
 
 
 @functools.cache

@@ -12,7 +12,7 @@ import numpy as np
 from w2w import extras, storage
 from w2w.errors import UsageError
 from w2w.models import hub, open_clip_models, sources, weights
-from w2w.models.config import EncoderConfig
+from w2w.models.config import COLOUR_DIM, EncoderConfig
 
 _HAVE_TEXT = "hf:openai/clip-vit-base-patch32, hf:google/siglip-base-patch16-224, hf:patrickjohncyh/fashion-clip, "
 _HAVE_TEXT += "hf:Marqo/marqo-fashionSigLIP, open_clip:MODEL/FILE, or a folder of such a model"
@@ -43,6 +43,8 @@ def load_words(config: EncoderConfig) -> Words:
             vector_D = features_D / np.linalg.norm(features_D)
         if not np.isfinite(vector_D).all():
             raise UsageError(f"--text: {option} gave NaN or infinity for these words")
+        if config.colour:  # words are compared with the model's own part alone
+            vector_D = np.concatenate([vector_D, np.zeros(COLOUR_DIM, vector_D.dtype)])
         return vector_D.astype(config.store_dtype).astype(np.float32)
 
     return vector

@@ -233,6 +233,14 @@ def test_an_index_does_not_name_code(shop):
     manifest = w2w.open(shop.store).index().manifest
     assert encoder_of(EncoderConfig(threads=3), replace(manifest, encoder="hf:a/b")) == EncoderConfig("hf:a/b", threads=3)
     assert encoder_of(EncoderConfig("timm:x"), replace(manifest, encoder="hf:a/b")).name == "timm:x"
+    coloured = replace(manifest, encoder="hf:a/b", colour=0.7)
+    assert (
+        encoder_of(EncoderConfig(), coloured)
+        == encoder_of(EncoderConfig("hf:a/b"), coloured)
+        == EncoderConfig("hf:a/b", colour=0.7)
+    )
+    assert encoder_of(EncoderConfig(colour=0.5), coloured).colour == 0.5
+    assert encoder_of(EncoderConfig("timm:x"), coloured).colour == 0
     with pytest.raises(w2w.UsageError, match=r"was made with custom code: name it with --encoder\.name=os:system"):
         encoder_of(EncoderConfig(), replace(manifest, encoder="os:system"))
     with pytest.raises(w2w.UsageError, match="custom code"):

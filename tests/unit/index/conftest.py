@@ -22,6 +22,7 @@ from w2w.index.shard import (
     train_template,
 )
 from w2w.index.spec import IndexConfig
+from w2w.models.config import EncoderConfig
 
 DIM = 32
 
@@ -85,7 +86,9 @@ def run_job(uri: str, catalog: Catalog, cfg: IndexConfig, model_version: str = "
         shards.append(shard)
         exact.append(exact_part(queries, catalog.of(queries), task.category, task.rows, catalog.of(task.rows), cfg))
     digest = rows_digest(catalog.rows, model_version, cfg)
-    manifest = new_manifest(cfg, model_version, "tiny", {"products": 3}, list(templates.values()), shards, digest)
+    manifest = new_manifest(
+        cfg, model_version, EncoderConfig("tiny"), {"products": 3}, list(templates.values()), shards, digest
+    )
     counts = {c["values"]: c["counts"] for c in pc.value_counts(catalog.rows["category"]).to_pylist()}
     result = gate(open_manifest(uri, manifest), queries, catalog.of(queries), exact, counts, cfg)
     if publish_it:

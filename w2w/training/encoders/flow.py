@@ -132,7 +132,7 @@ def inspect(table: PairTable, recipe: str, encoder: EncoderConfig, learn: LearnC
     from w2w.models import sources
 
     try_encoder(encoder)
-    if sources.find(encoder.name, encoder.revision, encoder.trust_remote_code).blueprint is None:
+    if sources.of(encoder).blueprint is None:
         raise UsageError(f"--encoder.name={encoder.name}: only its own code can build it; w2w trains those of its libraries")
     listings = {split: table.read(split) for split in (TRAIN, VAL, TEST)}
     for split, listed in listings.items():
@@ -212,7 +212,7 @@ def make_training(
     from w2w.training.encoders.recipe import EncoderRecipe, HeadRecipe
     from w2w.training.loop import Training
 
-    source = sources.find(encoder.name, encoder.revision, encoder.trust_remote_code)
+    source = sources.of(encoder)
     everything = table.read(TRAIN)
     mine = everything.of_rank(rank, num_workers)
     held = table.read(VAL) if rank == 0 else None

@@ -15,6 +15,7 @@ from w2w.errors import UsageError
 from w2w.images.decode import decode
 from w2w.images.resize import fit
 from w2w.models import saved
+from w2w.models.colour import bare
 from w2w.models.config import Input
 from w2w.models.network import Embedder, Head, feature_dim
 from w2w.models.sources import Source
@@ -185,9 +186,9 @@ class EncoderRecipe(_Recipe):
             network = Embedder(network, Head(dims), normalised)
             if _starts_from_features(config):
                 self._start_head(network, examples)
-        _freeze(network.backbone, config.frozen)
+        _freeze(bare(network.backbone), config.frozen)
         if config.checkpointing:
-            _keep_few_activations(network.backbone)
+            _keep_few_activations(bare(network.backbone))
         network = network.to(memory_format=torch.channels_last)
         super().__init__(config, PairNetwork(network, config.chunk, self._pixels), val)
         learning = {n: p for n, p in network.backbone.named_parameters() if p.requires_grad}
