@@ -1,4 +1,4 @@
-"""Makes the weights that w2w carries for colours, again: w2w/models/weights/colour.safetensors.
+"""Makes the weights of colours and of w2w-fashion again: w2w/models/weights.
 
 python -m tests.bench.fashion_train [--folder FOLDER] [--out w2w/models/weights]
 
@@ -7,6 +7,7 @@ from (fashion_rows.py), and none of `views`.
 """
 
 import argparse
+import json
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,13 +16,17 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
-from tests.bench.fashion_rows import PLAIN, TRAIN, Rows, computed, read_real
+from tests.bench.fashion_rows import HIDDEN, PLAIN, TRAIN, Rows, computed, read_all
 from w2w.memory import keep_memory
 from w2w.models.colour import Colour, seen_as
-from w2w.models.config import COLOUR_DIM, COLOUR_FILE, EncoderConfig
+from w2w.models.config import COLOUR_DIM, COLOUR_FILE, FASHION_FILE, KIND_DIM, SHAPE_DIM, EncoderConfig
 from w2w.models.encoder import Encoder, load_encoder
 
 LEARNT_FROM = ("user_photos", "catalog")
+CLASSES = {"user_photos": "class", "catalog": "type", "wardrobe train": "type"}  # of what w2w-fashion's kind is made
+COLOUR_WEIGHT, KIND_WEIGHT = 0.9, 0.65  # beside the shape's of 1: chosen by fashion.py --choose, with the two below
+_PENALTY, _SCALE = 3e-4, 10.0
+_LEAST = 8  # pictures of a class that is learnt
 
 
 def colour_roots(rows: Rows, variant: str, encoder: Encoder, folder: Path) -> np.ndarray:
@@ -56,6 +61,56 @@ def train_colour(sets: dict[str, Rows], encoder: Encoder, folder: Path) -> dict[
     return {"centre": torch.from_numpy(centre).half(), "projection": torch.from_numpy(projection).half().contiguous()}
 
 
+def train_fashion(
+    sets: dict[str, Rows], encoder: Encoder, folder: Path
+) -> tuple[dict[str, torch.Tensor], dict[str, dict | float]]:
+    """(weights, what fashion.json says). Classes are learnt of pictures as they are and half hidden."""
+    seen = {(n, v): np.asarray(computed(sets[n], v, encoder, folder, "lite0")) for n in CLASSES for v in (PLAIN, HIDDEN)}
+    shape_centre, shape = principal([seen[n, PLAIN][sets[n].of(TRAIN)] for n in CLASSES], SHAPE_DIM, 0.0)
+    layers, names = [], {}
+    for name, label in CLASSES.items():
+        places, labels = sets[name].of(TRAIN), sets[name].labels[label]
+        known, counts = np.unique(labels[places], return_counts=True)
+        known = known[counts >= _LEAST]
+        places = places[np.isin(labels[places], known)]
+        features_ND = np.concatenate([seen[name, v][places] for v in (PLAIN, HIDDEN)])
+        layers.append(_classifier(features_ND, np.tile(np.searchsorted(known, labels[places]), 2), len(known)))
+        names[name] = known.tolist()
+    groups = [len(known) for known in names.values()]
+    weight, bias = (torch.cat(parts) for parts in zip(*layers))
+    told = [_probabilities(seen[n, PLAIN][sets[n].of(TRAIN)], weight, bias, groups) for n in CLASSES]
+    kind_centre, kind = principal(told, KIND_DIM, 0.0)
+    tensors = {"classes.weight": weight, "classes.bias": bias}
+    for name, centre, axes in (("shape", shape_centre, shape), ("kind", kind_centre, kind)):
+        tensors |= {f"{name}.weight": torch.from_numpy(axes), f"{name}.bias": torch.from_numpy(-axes @ centre)}
+    colour = COLOUR_WEIGHT / float(np.hypot(1, KIND_WEIGHT))  # beside a part of length 1
+    about = {"network": {"dim": shape.shape[1], "groups": groups, "weight": KIND_WEIGHT}, "colour": colour, "classes": names}
+    return {name: value.half().contiguous() for name, value in tensors.items()}, about
+
+
+def _classifier(features_ND: np.ndarray, classes_N: np.ndarray, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """(weight, bias) of multinomial logistic regression with a penalty on the squares of the weights."""
+    centre = features_ND.mean(0)
+    x, y = torch.from_numpy((features_ND - centre) * _SCALE), torch.from_numpy(classes_N)
+    weight, bias = (torch.zeros(shape, requires_grad=True) for shape in ((count, x.shape[1]), (count,)))
+    optimizer = torch.optim.LBFGS([weight, bias], max_iter=300, line_search_fn="strong_wolfe")
+
+    def loss() -> torch.Tensor:
+        optimizer.zero_grad()
+        found = torch.nn.functional.cross_entropy(x @ weight.T + bias, y) + _PENALTY * weight.square().sum()
+        found.backward()
+        return found
+
+    optimizer.step(loss)
+    weight = weight.detach() * _SCALE
+    return weight, bias.detach() - weight @ torch.from_numpy(centre)
+
+
+def _probabilities(features_ND: np.ndarray, weight: torch.Tensor, bias: torch.Tensor, groups: list[int]) -> np.ndarray:
+    scores = torch.from_numpy(features_ND) @ weight.T + bias
+    return torch.cat([part.softmax(1) for part in scores.split(groups, 1)], 1).numpy()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path)
@@ -66,8 +121,11 @@ def main() -> None:
     folder = options.folder or Path(tempfile.mkdtemp())
     folder.mkdir(parents=True, exist_ok=True)
     options.out.mkdir(parents=True, exist_ok=True)
-    encoder, sets = load_encoder(EncoderConfig()), read_real(folder)
+    encoder, sets = load_encoder(EncoderConfig()), read_all(folder)
     save_file(train_colour(sets, encoder, folder), options.out / COLOUR_FILE.name)
+    tensors, about = train_fashion(sets, encoder, folder)
+    save_file(tensors, options.out / FASHION_FILE.name)
+    (options.out / FASHION_FILE.name).with_suffix(".json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -8,6 +8,8 @@ from w2w.models.device import check_options
 
 SHAPE, COLOUR, KIND = "shape", "colour", "kind"  # parts of vectors
 COLOUR_FILE, COLOUR_DIM = Path(__file__).parent / "weights" / "colour.safetensors", 64
+FASHION, FASHION_FILE = "w2w-fashion", COLOUR_FILE.with_name("fashion.safetensors")
+FASHION_CODE, SHAPE_DIM, KIND_DIM = 1, 160, 32
 COLOUR_CODE = 1  # raise it when colour.py would give other vectors by the same weights
 _ENGINES, _STORE_DTYPES = ("auto", "torch", "openvino"), ("float32", "float16")
 _MOST_COLOUR = 10.0
@@ -18,7 +20,7 @@ class EncoderConfig:
     """Which model makes the vectors, and how it runs."""
 
     name: str = "efficientnet-lite0"
-    """efficientnet-lite0 (comes with w2w), hf:ORG/MODEL, timm:MODEL, open_clip:MODEL/FILE, a folder in the hub's
+    """efficientnet-lite0 and w2w-fashion (come with w2w), hf:ORG/MODEL, timm:MODEL, open_clip:MODEL/FILE, a folder in the hub's
     layout, or module:attribute, an encoder of your own."""
     revision: str | None = None
     """Branch, tag or commit of a hub model."""

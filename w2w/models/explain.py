@@ -21,6 +21,7 @@ from w2w.models.colour import WithColour
 from w2w.models.config import EncoderConfig, Input
 from w2w.models.device import torch_device
 from w2w.models.engines import pixels_module
+from w2w.models.fashion import Fashion
 from w2w.models.network import Embedder, ImageTower
 from w2w.models.sources import Source
 
@@ -138,6 +139,8 @@ def sum_of_patches(network: nn.Module, seen_NCHW: torch.Tensor, vectors_ND: torc
     """
     if isinstance(network, WithColour):
         return _with_colours(network, seen_NCHW)
+    if isinstance(network, Fashion):
+        return _with_kind(network, seen_NCHW)
     if isinstance(network, Embedder) and isinstance(network.backbone, WithColour):
         told = sum_of_patches(network.backbone, seen_NCHW, network.backbone(seen_NCHW))
         for layer in [*([None] if network.normalised else []), *network.head, None]:
@@ -169,6 +172,18 @@ def _with_colours(network: WithColour, seen_NCHW: torch.Tensor) -> torch.Tensor 
         return None
     colours_NPD = network.colour.by_patch(seen_NCHW, math.isqrt(parts_NPD.shape[1]))
     return torch.cat([parts_NPD / vectors_ND.norm(dim=1)[:, None, None], network.weight * colours_NPD], 2)
+
+
+def _with_kind(network: Fashion, seen_NCHW: torch.Tensor) -> torch.Tensor | None:
+    """As ``sum_of_patches``: what a garment is, no patch says alone, so all have an even share of that."""
+    features_ND = network.backbone(seen_NCHW)
+    parts_NPD = sum_of_patches(network.backbone, seen_NCHW, features_ND)
+    for layer in (None, network.shape, None):
+        parts_NPD = _through(layer, parts_NPD) if parts_NPD is not None else None
+    if parts_NPD is None:
+        return None
+    kind_N1D = network.weight * network.kind_of(normalize(features_ND, dim=1))[:, None]
+    return torch.cat([parts_NPD, kind_N1D.expand(-1, parts_NPD.shape[1], -1) / parts_NPD.shape[1]], 2)
 
 
 def _last_maps(network: nn.Module, seen_NCHW: torch.Tensor) -> Iterator[torch.Tensor]:

@@ -13,7 +13,8 @@ from torch.nn import functional
 from w2w.errors import UsageError
 from w2w.models import hub, weights
 from w2w.models.colour import Colour, WithColour
-from w2w.models.config import COLOUR
+from w2w.models.config import COLOUR, FASHION
+from w2w.models.fashion import Fashion
 
 
 class ImageTower(nn.Module):
@@ -133,6 +134,8 @@ def _build(blueprint: dict) -> nn.Module:
     library = blueprint.get("library")
     if library == COLOUR:
         return WithColour(_build(blueprint["network"]), Colour(), float(blueprint["weight"]))
+    if library == FASHION:
+        return Fashion(_build(blueprint["backbone"]), *(blueprint[k] for k in ("dim", "groups", "weight")))
     if library == "w2w":
         return Embedder(_build(blueprint["backbone"]), Head(blueprint["head"]), blueprint["normalised"])
     if library == "timm":

@@ -19,7 +19,21 @@ from typing import Any
 from w2w import plugins, storage
 from w2w.errors import UsageError
 from w2w.models import hub, open_clip_models, weights
-from w2w.models.config import COLOUR, COLOUR_CODE, COLOUR_DIM, COLOUR_FILE, SHAPE, EncoderConfig, Input
+from w2w.models.config import (
+    COLOUR,
+    COLOUR_CODE,
+    COLOUR_DIM,
+    COLOUR_FILE,
+    FASHION,
+    FASHION_CODE,
+    FASHION_FILE,
+    KIND,
+    KIND_DIM,
+    SHAPE,
+    SHAPE_DIM,
+    EncoderConfig,
+    Input,
+)
 
 _IMAGENET_HALF = (0.5, 0.5, 0.5)
 _MAX_SIDE_PX = 8192  # of a network's input: a larger one would exhaust memory
@@ -127,7 +141,28 @@ def _timm_blueprint(architecture: str) -> dict:
     return {"library": "timm", "architecture": architecture.partition(".")[0]}
 
 
-BUILT_IN = {"efficientnet-lite0": _efficientnet_lite0}
+def _fashion() -> Source:
+    """w2w-fashion: shape, kind and colours of a garment on EfficientNet-Lite0; see weights/MODEL_CARD.md."""
+    option = f"encoder.name={FASHION}"
+    start = _efficientnet_lite0()
+    about = weights.read_json(FASHION_FILE.with_suffix(".json"), option)
+    blueprint = {"library": FASHION, "backbone": start.blueprint, **about["network"]}
+
+    def network():
+        from w2w.models.network import build
+
+        read = {name: value.float() for name, value in weights.read([FASHION_FILE], option).items()}
+        backbone = {f"backbone.{name}": value for name, value in start.network().state_dict().items()}
+        return weights.fill(build(blueprint), read | backbone, f"{option}: {FASHION_FILE}")
+
+    architecture = json.dumps([FASHION, FASHION_CODE, about])
+    files = (*start.files, str(FASHION_FILE))
+    plain = replace(start, architecture=architecture, files=files, network=network, blueprint=blueprint)
+    parts = ((SHAPE, SHAPE_DIM), (KIND, KIND_DIM), (COLOUR, COLOUR_DIM))
+    return replace(with_colour(plain, about["colour"], FASHION), parts=parts)
+
+
+BUILT_IN = {"efficientnet-lite0": _efficientnet_lite0, FASHION: _fashion}
 # prefix of a name up to the colon -> the source of the rest, its revision, and whether its own code is run
 LIBRARIES: dict[str, Callable[[str, str | None, bool], Source]] = {
     "hf": lambda rest, revision, trust: _hub_folder(download(rest, revision), rest, trust),
