@@ -57,7 +57,7 @@ def test_a_file_is_read(tmp_path):
         (saved(said() | {"query": 7}), r"judged\[0\]: query: is not text"),
         (saved(said() | {"query": None}), r"judged\[0\]: query: is not text"),
         (saved(said(product="\ud800")), r"judged\[0\]: product: is not Unicode text"),
-        (saved(said(at="yesterday")), r"judged\[0\]: at='yesterday': is no time"),
+        (saved(said(at="yesterday")), r"judged\[0\]: at='yesterday': is not a time"),
         (saved(said(at="2026-05-01T10:00:00")), r"judged\[0\]: at=.*is not a time with a zone"),
         (saved(said(at=7)), r"judged\[0\]: at='7'"),
         (saved(said(at="9999-12-31T23:59:59-23:00")), r"judged\[0\]: at="),

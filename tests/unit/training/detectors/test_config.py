@@ -14,8 +14,8 @@ def test_recipes(recipe):
 @pytest.mark.parametrize(
     ("recipe", "said"),
     [
-        ("our", "it is ours, ours:FOLDER"),
-        ("hf:", "it is ours"),
+        ("our", "must be ours, ours:FOLDER"),
+        ("hf:", "must be ours"),
         ("yolo:nowhere.pt", "no such file"),
         ("ours:/nowhere", "neither a folder"),
         (f"hf:{DEFAULT_FOLDER}", "is a detector of ours"),
