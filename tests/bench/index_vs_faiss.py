@@ -1,6 +1,6 @@
 """Our build and search against plain faiss: the same factory string and vectors, in turn, warmed up. Last line: JSON.
 
-python tests/bench/index_vs_faiss.py [--rows 100000] [--dim 256] [--factory IVF512,SQ8] [--threads 2] [--quick]
+python tests/bench/index_vs_faiss.py [--rows 100000] [--dim 256] [--factory IVF512,SQ8] [--threads 2] [--shards 1] [--quick]
 
 Faiss trains on the same sample. Ours plans, writes shards and ids to disk, reads them back with sha256, and answers with
 product ids; plain faiss keeps everything in memory and answers with row numbers.
@@ -11,6 +11,7 @@ import json
 import statistics
 import tempfile
 import time
+from dataclasses import replace
 from functools import partial
 
 import faiss
@@ -29,12 +30,14 @@ def main() -> None:
     parser.add_argument("--factory", default="IVF512,SQ8")
     parser.add_argument("--nprobe", type=int, default=16)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--shards", type=int, default=1, help="of ours; plain faiss has one index of all")
     parser.add_argument("--quick", action="store_true", help="20,000 rows, once")
     args = parser.parse_args()
     rows, rounds = (20_000, 1) if args.quick else (args.rows, 5)
     x = upsampled(rows + 1000, args.dim)
     queries, x = x[:1000], x[1000:]
-    cfg = IndexConfig(factory=args.factory, nprobe=args.nprobe, sample_rows=min(rows, 50_000), max_rows_per_shard=rows)
+    cfg = IndexConfig(factory=args.factory, nprobe=args.nprobe, sample_rows=min(rows, 50_000))
+    cfg = replace(cfg, max_rows_per_shard=-(-rows // args.shards))
     exact = faiss.knn(queries, x, 10, metric=faiss.METRIC_INNER_PRODUCT)[1]
     seconds: dict[str, list[float]] = {"build ours": [], "build faiss": [], "search ours": [], "search faiss": []}
 
