@@ -1,0 +1,108 @@
+"""Pages of measuring and training in a headless Chromium: nothing is wrong with hostile, long and wide values at any width."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import simplejpeg
+
+from tests import chromium
+from w2w.evaluation.compare import Gain
+from w2w.evaluation.page import Board, compare_page, leaderboard_page
+from w2w.metrics.retrieval import METRICS_SCHEMA
+from w2w.report.cards import product_card
+from w2w.report.evaluation import Failure, Protocol, evaluation_report
+from w2w.report.page import thumbnail
+from w2w.training.outfits.page import Judged, PublishedTable, compatibility_report
+from w2w.training.page import Curve, Figures, encoder_report
+
+pytestmark = pytest.mark.skipif(chromium.program() is None, reason="no Chromium on this machine")
+EVIL = "<img src=http://evil.example/x onerror=alert(1)> " + "w" * 120
+PICTURE = simplejpeg.encode_jpeg(np.full((300, 60, 3), 90, np.uint8))
+KS = (1, 5, 10, 20, 50)
+
+
+def failure(said: str) -> Failure:
+    row = {"title": EVIL, "brand": EVIL, "price": 123456789.0, "currency": "EUR", "url": "https://shop.example/"}
+    hits = [
+        product_card(
+            row | {"product_id": f"{i}" * 64}, PICTURE, "right answer" if i == 2 else "", ["1", EVIL], "3 colours", [row]
+        )
+        for i, row in enumerate([row | {"product_id": "q" * 64}] * 6)
+    ]
+    return Failure("q" * 64, EVIL, thumbnail(PICTURE), said, hits)
+
+
+def figure(value: float, **more: object) -> dict:
+    return {"value": value, "ci_low": value - 0.1, "ci_high": value + 0.1} | more
+
+
+def evaluation(out: str) -> None:
+    rows = [
+        figure(0.5, group=group, metric=name, k=k, num_queries=12345)
+        for group in (None, EVIL, "top")
+        for name in ("recall", "nDCG")
+        for k in KS
+    ]
+    table = pa.Table.from_pylist(rows, METRICS_SCHEMA)
+    labels = [f"{name} {EVIL}" for name in "abcdefgh"]
+    matrix = np.arange(64).reshape(8, 8)
+    worst = [failure(EVIL)] * 2
+    protocols = [Protocol(EVIL, EVIL, table, worst=worst), Protocol("classes", "says", table, (matrix, labels), worst=worst)]
+    evaluation_report(out, EVIL, {f"recall@{k}": "0.512 [0.123, 0.987] of 12,345" for k in KS}, protocols)
+
+
+def comparison(out: str) -> None:
+    gains = [
+        Gain(group, name, 0.5, 0.4, -0.1, -0.2, 0.1, 12345) for name in ("recall@1", EVIL) for group in (None, EVIL, "top")
+    ]
+    pairs = [(failure("A"), failure(EVIL))]
+    photos = [tuple(Failure("q", EVIL, thumbnail(PICTURE), side, None) for side in "AB")]
+    compare_page(out, EVIL, True, (EVIL, "B"), {"set": EVIL}, gains, (pairs, photos))
+
+
+def encoder(out: str) -> None:
+    rows = [(group, 99, [figure(0.5)] * 5) for group in (None, EVIL, "top")]
+    worse = [(group, 99, [figure(-0.2)] * 5) for group in (None, EVIL, "top")]
+    names = [f"Recall@{k}" for k in KS]
+    tables = [Figures(when, names, some) for when, some in (("before", rows), ("after", rows), ("gain", worse))]
+    lines = {"Loss": [Curve(EVIL, [(1, 2.0), (2, 1.0)]), Curve("b", [(1, 1.0), (2, 1.0)])]}
+    changes = [(failure("before"), failure("after"))] * 2
+    encoder_report(out, EVIL, dict.fromkeys(names, "0.500 → 0.400"), {"model": EVIL}, lines, tables, (changes, changes))
+
+
+def scorer(out: str) -> None:
+    rows = [{"threshold": t / 10, "worn": 0.75, "modified": 0.125, "told": 0.8125} for t in range(5, 10)]
+    theirs = PublishedTable(
+        [{"threshold": 0.7, "original": 0.25, "modified": 0.1, "pair": 0.3}], {0.7: (0.4,) * 3}, np.ones(9), 0.3
+    )
+    made = Judged(EVIL, EVIL, {"AUC": 0.9, "FITB": 0.5}, np.linspace(0, 1, 50), np.linspace(-1, 0, 50), rows, published=theirs)
+    lines = {"Loss": [Curve("score of worn", [(1, 2.0), (2, 1.0)])]}
+    compatibility_report(out, EVIL, [EVIL], {"model": EVIL}, [made], lines)
+
+
+def leaderboard(out: str) -> None:
+    from datetime import UTC, datetime
+
+    given = {"model": EVIL, "model_version": "v" * 64, "num_queries": 12345, "evaluated_at": datetime.now(UTC)}
+    rows = [figure(0.5, metric="recall", k=k, **given) for k in KS]
+    leaderboard_page(out, [Board("street2shop", EVIL, "test", "d" * 64, [rows, rows])])
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with chromium.browser() as found:
+        yield found
+
+
+@pytest.mark.parametrize("write", [evaluation, comparison, encoder, scorer, leaderboard], ids=lambda f: f.__name__)
+def test_nothing_is_wrong(browser, tmp_path, write: Callable[[str], None]):
+    file = Path(tmp_path / "page.html")
+    write(str(file))
+    for width in chromium.WIDTHS:
+        for dark in (False, True):
+            page = browser.page(width, dark)
+            page.open(file.as_uri())
+            assert page.faults() == [], f"{width} px, {'dark' if dark else 'light'}"
