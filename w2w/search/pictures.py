@@ -83,7 +83,8 @@ def write_contact_sheet(
     rows, num_queries = _sample(found, shown)
     hits = [hit for row in rows.column(schema.NEIGHBOUR_LIST).to_pylist() for hit in row]
     products = delta.current_products(found.store, [*_ANSWERS, *ON_CARDS])
-    known = designs(products.select(list(DESIGN_NEEDS)).to_pylist())
+    # one colour of a design may be the right answer and another not
+    known = {} if match else designs(products.select(list(DESIGN_NEEDS)).to_pylist())
     shared = set(products.column(schema.CATEGORY).unique().to_pylist()) & set(rows.column(schema.CATEGORY).to_pylist())
     by = list(match) or ([schema.CATEGORY] if shared - {ETC} else [])
     answered = _answered(products, by)  # in the whole catalog: an answer that was not found is a miss

@@ -147,6 +147,19 @@ def test_without_named_attributes_the_class_is_counted_and_nothing_is_marked(tmp
     assert soup.select(".mark, .sought") == []
 
 
+def test_colours_of_a_design_are_one_card_unless_one_of_them_may_be_the_right_answer(tmp_path):
+    products = [product("a"), product("b")]
+    for row, colour in zip(products, ("Red", "Blue")):
+        row |= {"title": f"Fjord Linen Shirt {colour}", "brand": "Fjord", "attributes": [("sku", colour), ("colour", colour)]}
+    found = fill(tmp_path, products, [query("x", products, "Blue")])
+    cards = parsed(write_contact_sheet(found, str(tmp_path / "page.html"), lambda wanted: {}, 9, {}, [])).select(".product")
+    assert [card.select_one("summary").get_text() for card in cards] == ["2 colours"]
+    cards = parsed(write_contact_sheet(found, str(tmp_path / "page.html"), lambda wanted: {}, 9, {}, ["sku"])).select(
+        ".product"
+    )
+    assert [bool(card.select(".mark")) for card in cards] == [False, True]
+
+
 def test_the_worst_queries_are_the_latest_found_then_the_surest_and_show_what_was_sought(tmp_path):
     products = [product(c, sku=c) for c in "abcd"] + [product("gone", sku="e", active=False)]
     a, b, c = products[:3]
