@@ -59,4 +59,4 @@ def image_format(data: bytes) -> str:
     if text.startswith((b"<svg", b"<?xml", b"<!--", b"<!doctype svg")) and b"<svg" in text and b"<html" not in text:
         raise Reject(RejectCode.UNSUPPORTED, "SVG image")
     shown = head[:24].decode("latin-1").encode("unicode_escape").decode()
-    raise Reject(RejectCode.NOT_AN_IMAGE, f"no image signature; begins with {shown!r}")
+    raise Reject(RejectCode.NOT_AN_IMAGE, f"no image signature; begins with '{shown}'")

@@ -28,8 +28,18 @@ def allowed(products: pa.Table, wanted: Mapping[str, Sequence[str]]) -> np.ndarr
         column = _column(products, name)
         if not values:
             raise UsageError(f"--filter.{name}: name at least one value")
+        for value in values:
+            _check(name, value.strip())
         keep = keep & np.logical_or.reduce([_is(column, value) for value in values])
     return keep
+
+
+def _check(name: str, value: str) -> None:
+    ends = _RANGE.fullmatch(value)
+    if name == schema.PRICE and not re.match(_NUMBER, value) and not (ends and any(ends.groups())):
+        raise UsageError(f"--filter.{name}: {value!r} is neither a number nor a range, LOW..HIGH")
+    if ends and all(ends.groups()) and float(ends[1]) > float(ends[2]):
+        raise UsageError(f"--filter.{name}: {value} begins above its end")
 
 
 def _column(products: pa.Table, name: str) -> pa.ChunkedArray:

@@ -5,6 +5,7 @@ channels_last as well 80, OpenVINO 111.
 """
 
 import os
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -117,7 +118,8 @@ def convert_once(settings: list, module: Callable, example: tuple[int, ...], sha
         return target
     import torch
 
-    with torch.inference_mode():
+    with torch.inference_mode(), warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # of torch.jit.trace, which OpenVINO calls
         model = openvino.convert_model(module(), example_input=torch.zeros(example, dtype=torch.uint8), input=[shape])
     cache.mkdir(parents=True, exist_ok=True)
     part = cache / f"{name}-{os.getpid()}.xml"

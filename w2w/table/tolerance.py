@@ -23,5 +23,5 @@ class Tolerance:
             worst += [f"{before} by earlier runs"] if before else []
             raise TooManyRejects(
                 f"{rejected} of {rows} rows were rejected ({', '.join(worst)}): more than max_reject_rate={self.max_rate:g} "
-                f"allows. 'w2w tables STORE --rejects' shows them; mend the input, or raise --max_reject_rate."
+                f"allows. 'w2w tables --rejects' of this store shows them; mend the input, or raise --max_reject_rate."
             )

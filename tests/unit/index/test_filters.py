@@ -53,6 +53,9 @@ def test_a_filter_lets_through(wanted, found):
     [
         ({"color": ["red"]}, "--filter.color: no product has it. Did you mean 'colour'?"),
         ({"brand": []}, "name at least one value"),
+        ({"price": ["cheap"]}, "--filter.price: 'cheap' is neither a number nor a range, LOW..HIGH"),
+        ({"price": ["10", "abc..50"]}, "'abc..50' is neither"),
+        ({"size": ["41..38"]}, "--filter.size: 41..38 begins above its end"),
     ],
 )
 def test_a_filter_that_cannot_be(wanted, said):

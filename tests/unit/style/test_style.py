@@ -137,7 +137,7 @@ def test_what_style_cannot_answer_is_said_first(posts):
     for options, match in (
         ({"photos": []}, "nothing to search with"),
         ({"photos": [photo], "k": 0}, "k=0"),
-        ({"photos": [photo]}, "looks"),
+        ({"photos": [photo]}, "run 'w2w embed --of=looks', then 'w2w index --of=looks'"),
     ):
         with pytest.raises(w2w.UsageError, match=match):
             w2w.style(store=posts.store, **options)
