@@ -146,7 +146,7 @@ def comment(option: Option, indent: str) -> list[str]:
 
 
 _CONFIG = Option("config", str, MISSING, "YAML file with the same keys as the options above; they win over it.")
-COMMON = (  # options of every job that are no keys of a config
+COMMON = (  # options of every job that are not config keys
     _CONFIG,
     Option("print_config", bool, False, "Print the resulting configuration as YAML and exit."),
     Option("json", str, "", "Write the result to this file as JSON; - is standard output."),

@@ -32,9 +32,9 @@ class FinderConfig(FindOptions):
     encoder: EncoderConfig = EncoderConfig()
     """The model. Default: the one that the index was made with."""
     detector: DetectorConfig = field(default_factory=DetectorConfig)
-    """What finds the garments."""
+    """The garment detector."""
     segmenter: SegmenterConfig = SegmenterConfig()
-    """What takes the background away, with cut_out."""
+    """With cut_out: the segmenter that removes the background."""
 
 
 def load_finder(store: str, **options: Any) -> "Finder":

@@ -23,9 +23,9 @@ class Config:
     SHOWN = "store encoder.name encoder.device encoder.engine detector.name segmenter.name"
 
     store: str | None = None
-    """A local path or s3:// prefix to try."""
+    """A local path or s3:// prefix to test."""
     encoder: EncoderConfig = EncoderConfig()
-    """The model to try."""
+    """The model to test."""
     detector: DetectorConfig = field(default_factory=DetectorConfig)
     """Whose weights are looked for."""
     segmenter: SegmenterConfig = SegmenterConfig()

@@ -37,7 +37,7 @@ class Config(ingest.Config):
     encoder: EncoderConfig = EncoderConfig()
     """The model."""
     index: IndexConfig = IndexConfig()
-    """What the index has to meet."""
+    """What the index must meet."""
     pool: Pool = Pool()
     """Workers of every step."""
     gpu_pool: Pool | None = None

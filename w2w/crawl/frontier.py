@@ -55,13 +55,13 @@ class RecrawlConfig:
     """When a URL is visited again."""
 
     after_s: float = 20 * 3600.0
-    """Seconds after its last visit. Younger visits count as done, those of a killed run included."""
+    """Seconds after its last visit. More recent visits count as done, including those of a killed run."""
     at_most_s: float = 14 * 24 * 3600.0
     """The wait for an unchanged page doubles each time, up to this."""
     retry_after_s: float = 3600.0
     """Seconds after a failed visit, doubled each time."""
     give_up_after: int = 5
-    """Failed visits in a row after which a URL is given up."""
+    """Consecutive failed visits after which a URL is given up."""
 
     def __post_init__(self):
         for name in ("after_s", "at_most_s", "retry_after_s"):

@@ -54,7 +54,7 @@ class Config(JobConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class Result(Summary):
-    """What the crawl knows of the site, and what has changed there."""
+    """What the crawl knows about the site, and what has changed there."""
 
     site: str
     urls_known: int

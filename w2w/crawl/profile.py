@@ -24,7 +24,7 @@ _READER = 2  # bump when the code reads other records from the same bytes: every
 
 @dataclass(frozen=True)
 class Field:
-    """Where a value stands on a page."""
+    """Where to find a value on a page."""
 
     css: str = ""
     """CSS selector; the first element that matches."""
@@ -51,17 +51,17 @@ class Kind:
     """One kind of page."""
 
     record: str = "none"
-    """What it tells of: product, post, or none (only links)."""
+    """What it describes: product, post, or none (only links)."""
     format: str = "html"
     """html or json."""
     items: str = ""
     """Selector (in JSON: path) of the parts that are one record each; "": the page is one record."""
     fields: dict[str, Field] = field(default_factory=dict)
-    """Our field -> where it stands. Further names become attributes of a product."""
+    """Our field -> where to find it. Further names become attributes of a product."""
     structured: bool = True
     """Fields without a selector, or whose selector finds nothing, come from JSON-LD, microdata or OpenGraph."""
     links: str = "a[href], area[href], link[rel~=next][href]"
-    """Selector of the links that are looked at; in JSON: paths, separated by commas; "": none."""
+    """Selector of the links to consider; in JSON: paths, separated by commas; "": none."""
 
 
 @dataclass(frozen=True)
@@ -79,13 +79,13 @@ class Numbered:
     """Start URLs that count: pagination, or a range of ids."""
 
     url: str
-    """With {n} where the number stands; {n:05d} pads it."""
+    """With {n} in place of the number; {n:05d} pads it."""
     first: int = 1
     """The first number."""
     last: int = 1
     """The last number."""
     step: int = 1
-    """From one to the next."""
+    """Increment."""
 
 
 @dataclass(frozen=True)
@@ -95,19 +95,19 @@ class Profile:
     name: str
     """Of the site: letters, digits, dots, dashes."""
     start: list[str] = field(default_factory=list)
-    """URLs to begin with."""
+    """URLs to start with."""
     numbered: list[Numbered] = field(default_factory=list)
-    """URLs to begin with that differ in a number."""
+    """URLs to start with that differ in a number."""
     sitemaps: list[str] = field(default_factory=list)
     """URLs of sitemap.xml files, also of indexes and compressed ones."""
     robots_sitemaps: bool = False
     """Also the sitemaps that robots.txt of the start URLs names."""
     hosts: list[str] = field(default_factory=list)
-    """Hosts whose pages are asked for; []: those of the start URLs. *.shop.example stands for every host below."""
+    """Hosts whose pages are fetched; []: those of the start URLs. *.shop.example matches every host below."""
     image_hosts: list[str] = field(default_factory=list)
-    """Hosts whose images are asked for; []: any."""
+    """Hosts whose images are fetched; []: any."""
     rules: list[Rule] = field(default_factory=list)
-    """Which links are followed, and as what. A link that no rule fits is not."""
+    """Which links are followed, and as what. A link without a matching rule is not."""
     kinds: dict[str, Kind] = field(default_factory=dict)
     """The site's kinds of pages."""
     id_prefix: str = ""
@@ -117,9 +117,9 @@ class Profile:
     category_default: str = "etc"
     """The category of products that have none."""
     currency: str = ""
-    """ISO 4217 code of prices that name no currency, or only one that several countries call so, such as $."""
+    """ISO 4217 code of prices without a currency, or with an ambiguous one such as $."""
     tracking: list[str] = field(default_factory=lambda: list(TRACKING))
-    """Query parameters that do not tell pages apart: URLs that differ in nothing else are one page. * stands for anything."""
+    """Query parameters that do not distinguish pages: URLs that differ in nothing else are one page. * matches anything."""
     max_page_bytes: int = 5 * 1024 * 1024
     """The largest page that is parsed."""
 

@@ -55,7 +55,7 @@ class JobConfig:
     commit_every_s: float = 20.0
     """Seconds between commits: the most work that a killed driver loses."""
     item_rows: int = 1024
-    """Rows that a worker reads, computes and writes at a time: what a killed worker has to repeat."""
+    """Rows that a worker reads, computes and writes at a time: the most that a killed worker repeats."""
     ray: RayConfig = RayConfig()
     """Where the work runs."""
 

@@ -60,7 +60,7 @@ class VectorReader:
     crops: bool = False
     """Whether the queries are garments."""
     missing: dict[str, int] = field(default_factory=dict)
-    """How many queries and pictures were left out."""
+    """Numbers of queries and pictures left out."""
     _made: dict[str, np.ndarray | None] = field(default_factory=dict)
     _encoder: "Encoder | None" = None
 

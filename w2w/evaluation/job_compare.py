@@ -30,31 +30,31 @@ class Config(JobConfig):
     PLACES = {"A": "a", "B": "b"}
 
     a: str = ""
-    """What is there: an encoder, scorer or detector (a name or folder), a model version of table `embeddings`, or an index
+    """The current one: an encoder, scorer or detector (a name or folder), a model version of table `embeddings`, or an index
     (NAME or NAME@VERSION)."""
     b: str = ""
-    """What would replace it."""
+    """Its candidate replacement."""
     of: str = ENCODERS
     """encoders, indexes, scorers (of outfits; `cosine` is the mean cosine of the items) or detectors."""
     protocol: str = ""
     """Whose queries: see `w2w evaluate`. Default: own, the store's mined test pairs; of scorers polyvore-nondisjoint. Detectors
-    are asked the test photos of table `detections`."""
+    run on the test photos of table `detections`."""
     source: str | None = None
     """The set's name in the tables. Default: its format; of detectors all."""
     metric: str = ""
-    """What decides. Default: the protocol's first, as recall@1; FITB of scorers, F1 of detectors."""
+    """The deciding metric. Default: the protocol's first, such as recall@1; FITB of scorers, F1 of detectors."""
     tolerance: float = 0.0  # type: ignore[assignment]  # that of rejects is of no use here
-    """B may be so much worse: it fails where the whole interval of the difference lies below -tolerance."""
+    """Tolerated loss: B fails if the whole interval of the difference lies below -tolerance."""
     strict: bool = False
-    """It fails where the difference itself lies below -tolerance, sure or not."""
+    """B fails if the difference itself lies below -tolerance, significant or not."""
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     """How encoders run; of scorers whose vectors they are asked with, of indexes what embeds queries without a vector."""
     detector: DetectorConfig = field(default_factory=DetectorConfig)
-    """How detectors run. Each has its own threshold where none is set."""
+    """How detectors run. Each has its own threshold unless one is set."""
     compute: int = 5000
-    """Pictures without a vector are embedded by this process where they are no more than this."""
+    """Pictures without a vector are embedded in this process if there are no more than this."""
     seed: int = 0
-    """Of the bootstrap."""
+    """Seed of the bootstrap."""
     out: str | None = None
     """Folder of the page and metrics.json. Default: reports/compare/<run> in the store."""
 
@@ -71,12 +71,12 @@ class Result(Summary):
     version_a: str | None = None
     version_b: str | None = None
     metric: str | None = None
-    """The one that decides."""
+    """The deciding one."""
     queries: int | None = None
     gallery: int | None = None
     left_out: dict[str, int] = field(default_factory=dict)
     figures: dict[str, Figure] = field(default_factory=dict)
-    """Of B; ``before``: of A; ``gain``: B less A, with its paired interval."""
+    """Of B; ``before``: of A; ``gain``: B minus A, with its paired interval."""
     before: dict[str, Figure] = field(default_factory=dict)
     gain: dict[str, Figure] = field(default_factory=dict)
     gain_by_category: dict[str, Figure] = field(default_factory=dict)

@@ -53,7 +53,7 @@ class Config(search.Config):
     """Of a protocol: folder of a trained network, of `w2w train outfits` for polyvore, of `w2w train siamese` for lookbook.
     Default: the cosine of the encoder's vectors."""
     compute: int = 5000
-    """Of a protocol: pictures without a vector are embedded by this process where they are no more than this."""
+    """Of a protocol: pictures without a vector are embedded in this process if there are no more than this."""
     judged: bool = False
     """Also (or only): answers that people judged (`w2w judge-answers`): the same is right and similar is wrong, whatever
     --match says, and queries that are not ours are left out."""
@@ -67,7 +67,7 @@ class Config(search.Config):
 
 @dataclass(frozen=True, kw_only=True)
 class Result(Summary):
-    """How good a model is; of a search with known answers also what was searched."""
+    """The figures of a model; for a search with known answers also what was searched."""
 
     encoder: str
     protocol: str | None = None
@@ -76,25 +76,25 @@ class Result(Summary):
     model_version: str | None = None
     queries: int | None = None
     gallery: int | None = None
-    """Pictures that were looked among, or products."""
+    """Pictures or products in the gallery."""
     left_out: dict[str, int] = field(default_factory=dict)
-    """For want of a vector."""
+    """Left out because they have no vector."""
     index: str | None = None
     index_version: str | None = None
     search_version: str | None = None
     pending: int | None = None
-    """Queries that a search has to embed; in a dry run of a protocol the pictures that this process would embed."""
+    """Queries that a search must embed; in a dry run of a protocol the pictures that this process would embed."""
     anchors_without_a_vector: int | None = None
     figures: dict[str, Figure] = field(default_factory=dict)
-    """By name of the metric, such as recall@1; of --classes with 1-NN or 10-NN before it."""
+    """By name of the metric, such as recall@1; for --classes prefixed by 1-NN or 10-NN."""
     neighbours: str | None = None
     """The JSON lines of a search."""
     report: str | None = None
-    """The page of a search: what was found."""
+    """The page of a search's results."""
     evaluation: str | None = None
     """The page of the figures."""
     leaderboard: str | None = None
-    """The page of all models that were measured."""
+    """The page of all evaluated models."""
 
 
 def main(config: Config) -> Result:

@@ -44,7 +44,7 @@ class Retrieval:
     all_splits: bool = False
     """Whether products of every split are the gallery."""
     clusters: str = PRODUCT
-    """Queries with the same are drawn together by the bootstrap."""
+    """Queries that share it are resampled together."""
     macro: bool = False
     """Also the mean over the groups."""
 

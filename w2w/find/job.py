@@ -52,19 +52,19 @@ class Config(FindOptions, PhotoOptions, JobConfig):
     encoder: EncoderConfig = EncoderConfig()
     """The model. Default: the one that the index was made with."""
     detector: DetectorConfig = field(default_factory=DetectorConfig)
-    """What finds the garments."""
+    """The garment detector."""
     segmenter: SegmenterConfig = SegmenterConfig()
-    """What takes the background away, with --cut_out."""
+    """With --cut_out: the segmenter that removes the background."""
     workers_from: int = 200
-    """So many photos are worth starting Ray for: fewer are answered in this process."""
+    """Number of photos from which Ray is started; fewer are answered in this process."""
     pool: Pool = Pool(batch_rows=8)
     """Workers."""
     gpu_pool: Pool | None = None
-    """Workers of their own for the models: for example {num_gpus: 1, num_cpus: 1, batch_rows: 32}."""
+    """Separate workers for the models, for example {num_gpus: 1, num_cpus: 1, batch_rows: 32}."""
     out: str | None = None
     """Folder of the page and the JSON lines. Default: one below <store>/reports/find."""
     explain: int = 0
-    """On the page, why so many of a garment's nearest products look like it: which places of both pictures made it so."""
+    """On the page, for this many of a garment's nearest products: which regions of both pictures make them similar."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -49,7 +49,7 @@ class PhotoOptions:
     shown: int = 20
     """Photos on the page; 0 for no page."""
     max_reject_rate: float = 1.0
-    """The job fails when a larger share of the photos than this cannot be read. Default: each is a line that says so."""
+    """The job fails if a larger share of the photos cannot be read. Default: each gets a line that says so."""
 
 
 def listed(places: Sequence[str], feed: FeedConfig) -> pa.Table:

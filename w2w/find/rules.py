@@ -32,17 +32,17 @@ class FindOptions:
     garment: str = ""
     """Only these garments: classes, or numbers as the page has them, for example top or 1,3."""
     per_class: int = 1
-    """Garments of one class in a photo, the surest first: more than one for photos of several people."""
+    """Garments of one class in a photo, highest score first: more than one for photos of several people."""
     category: str | None = None
-    """Search in this category, whatever is searched with. Default: each garment in that of its class."""
+    """Search in this category for every query. Default: each garment in the category of its class."""
     filter: dict[str, Value | list[Value]] = field(default_factory=dict)
     """Only products with these values: brand, price or any attribute, for example {brand: [Fjord, Plain], price: 10..50}."""
     min_score: float | None = None
-    """Least cosine of a product."""
+    """Minimum cosine of a product."""
     text: str = ""
-    """Words to search for, alone or together with photos. The encoder has to have a text tower: CLIP, SigLIP."""
+    """Words to search for, alone or together with photos. The encoder needs a text tower: CLIP, SigLIP."""
     text_weight: float = 0.5
-    """Of the words beside a photo: 0 photo alone, 1 words alone."""
+    """Weight of the words beside a photo: 0 photo only, 1 words only."""
     cut_out: bool = False
     """Also search with each garment as it looks without the background; a product has the better of its two scores."""
     padding: float = 0.0

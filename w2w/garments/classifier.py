@@ -41,7 +41,7 @@ class HeadConfig:
     hidden: int = 0
     """Units of a hidden layer; 0: a linear head."""
     epochs: int = 300
-    """Most epochs; training stops early when the validation loss stops falling."""
+    """Maximum number of epochs; training stops early when the validation loss stops falling."""
     learning_rate: float = 0.01
     """Learning rate of AdamW, on the whole data at once."""
     weight_decay: float = 0.05

@@ -43,7 +43,7 @@ class DetectorConfig:
     taxonomy: TaxonomyConfig = field(default_factory=TaxonomyConfig)
     """How the model's labels become our classes."""
     threshold: float | None = None
-    """Least score of a box. Default: 0.3 for w2w-lite0 and its kin, whose scores combine class and overlap; else 0.4, as on
+    """Least score of a box. Default: 0.3 for w2w-lite0 and the like, whose scores combine class and overlap; else 0.4, as on
     the published detector's card."""
     thresholds: dict[str, float] | None = None
     """Least score per class, by name; overrides threshold."""
@@ -54,7 +54,7 @@ class DetectorConfig:
     max_boxes: int = 50
     """Boxes kept per photo, the best first."""
     device: str = "auto"
-    """cpu, cuda, or auto: cuda where there is one."""
+    """cpu, cuda, or auto: cuda if available."""
     dtype: str = "float32"
     """Precision of the computation: float32, bfloat16 or float16."""
     threads: int = 1

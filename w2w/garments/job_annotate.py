@@ -57,7 +57,7 @@ class Result(Summary):
     photos: int
     pending: int
     changed: int | None = None
-    """Photos whose annotations are others than those of the table."""
+    """Photos whose annotations differ from those in the table."""
     pending_splits: dict[str, int] = field(default_factory=dict)
 
 

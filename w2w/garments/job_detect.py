@@ -50,7 +50,7 @@ class Config(JobConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class Result(Summary):
-    """Of one detector's version."""
+    """Result for one detector version."""
 
     detector: str
     stage_version: str

@@ -35,7 +35,7 @@ class Config(JobConfig):
     guide: str = "auto"
     """Whose garments guide it: a stage version of table `looks`, none, or auto: the newest version where there is one."""
     guide_score: float = 0.0
-    """Ignore garments that score less, where the detector was asked for unsure finds too."""
+    """Ignore garments that score less, for detectors run with a low threshold."""
     rules: MaskRules = MaskRules()
     """What is repaired in a mask, and what is rejected."""
     decode: DecodeLimits = DecodeLimits()
@@ -52,7 +52,7 @@ class Config(JobConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class Result(Summary):
-    """Of one segmenter's version, guided by one detector's or none."""
+    """Result for one segmenter version, guided by one detector version or none."""
 
     segmenter: str
     guide: str | None

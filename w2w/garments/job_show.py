@@ -22,12 +22,12 @@ class Config(JobConfig):
     photos: int = 24
     """How many photos, and how many rejects, are shown."""
     threshold: float = 0.3
-    """Least score of a garment that is drawn and counted."""
+    """Minimum score of a garment that is drawn and counted."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Result(Summary):
-    """What the tables hold of the newest versions."""
+    """What the tables hold for the newest versions."""
 
     photos_seen: int
     garments: int

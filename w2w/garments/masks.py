@@ -167,9 +167,9 @@ class MaskRules:
     reject_cropped: bool = True
     """Reject a mask that touches the photo's top and bottom: the person is cut off."""
     min_iou: float = 0.85
-    """Least IoU that the model predicts, if it predicts one (SAM does)."""
+    """Minimum predicted IoU, if the model predicts one (SAM does)."""
     min_stability: float = 0.90
-    """Least IoU of the mask at logits +1 and -1, if the model gives logits (SAM does)."""
+    """Minimum IoU of the mask at logits +1 and -1, if the model gives logits (SAM does)."""
     feather_px: float = 1.0
     """Softness of the cut-out's edge: standard deviation of the blur."""
 

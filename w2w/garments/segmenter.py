@@ -28,7 +28,7 @@ class SegmenterConfig:
     revision: str | None = None
     """Branch, tag or commit of a hub model."""
     device: str = "auto"
-    """cpu, cuda, or auto: cuda where there is one. u2netp runs on the CPU."""
+    """cpu, cuda, or auto: cuda if available. u2netp runs on the CPU."""
     dtype: str = "float32"
     """Precision of the computation: float32, bfloat16 or float16."""
     threads: int = 1

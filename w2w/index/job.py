@@ -34,7 +34,7 @@ class Config(JobConfig):
     encoder: EncoderConfig = EncoderConfig()
     """The model whose vectors are indexed."""
     index: IndexConfig = IndexConfig()
-    """What the index has to meet."""
+    """What the index must meet."""
     threads_per_task: int = 1
     """CPUs of each build task."""
     rollback: bool = False
@@ -53,7 +53,7 @@ class Result(Summary):
     model_version: str | None = None
     templates_kept: int | None = None
     damaged: str | None = None
-    """What was found damaged, and is built anew."""
+    """What was found damaged, and is rebuilt."""
     categories: int | None = None
     shards_built: int | None = None
     shards_reused: int | None = None
@@ -65,7 +65,7 @@ class Result(Summary):
     unchanged: bool = False
     """It was published before."""
     held_back: str | None = None
-    """A version of these very rows that was rolled back from, so that nothing is built."""
+    """A version of the same rows that was rolled back from, so that nothing is built."""
     warning: str | None = None
     index_versions: tuple[str, ...] = ()
     """All that are kept, newest first; of --rollback and --release."""

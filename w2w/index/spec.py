@@ -23,13 +23,13 @@ class IndexConfig:
     name: str = "default"
     """Folder of the index below <store>/index."""
     target_recall: float = 0.95
-    """Share of the exact neighbours that the index has to find to be published."""
+    """Share of the exact neighbours that the index must find to be published."""
     recall_at: int = 10
     """Neighbours counted by target_recall."""
     memory_budget_mb: float = 1024.0
     """Memory for codes, graphs and templates of all shards, in MiB; ids stay on disk."""
     latency_budget_ms: float = 2.0
-    """Most milliseconds for one query on one thread, within its category."""
+    """Maximum milliseconds for one query on one thread, within its category."""
     max_rows_per_shard: int = 100_000
     """A larger category is split into 2, 4, 8 ... hash buckets."""
     exact_below_rows: int = 20_000

@@ -49,7 +49,7 @@ class Result(Summary):
     rejected_before: int | None = None
     rows_without_a_readable_id: int | None = None
     other_files_of_a_sample: int | None = None
-    """Left aside: a sample of a shard has one picture."""
+    """Ignored: a sample of a shard has one picture."""
     missing: int | None = None
     """Active products that a full feed no longer lists."""
     withdrawn: int | None = None

@@ -21,19 +21,19 @@ from w2w.models.config import COLOUR_DIM, COLOUR_FILE, Input
 _SIDE = 56  # pixels a side that are looked at
 _BINS = (6, 10, 10)
 _ENDS = ((0.0, 100.0), (-9.0, 9.0), (-9.5, 9.5))  # of L and the signed roots of a and b: centres of the first and last bin
-_LEAST_WHITE = 0.8  # a brightest value below this is no white: the picture is dark, or has no such colour
+_LEAST_WHITE = 0.8  # a maximum below this is not white: the picture is dark, or lacks the colour
 _NEAR_WHITE, _PURE_WHITE = (0.92, 0.96), 0.998  # of the darkest channel
 _EDGE = 0.45  # beyond this share of the half side is the picture's edge, which shows the ground
-_ON_WHITE = (0.3, 0.7)  # shares of white at the edge: up to the first it is no white ground, from the second on it is one
-_MIDDLE = 0.35  # standard deviation of the weight of a place, in sides
-_LEFT = 1e-4  # of the weight is everything's: a white garment on white has colours too
+_ON_WHITE = (0.3, 0.7)  # shares of white at the edge: up to the first the background is not white, from the second on it is
+_MIDDLE = 0.35  # standard deviation of the positional weight, in sides
+_LEFT = 1e-4  # of the weight is spread over all pixels: a white garment on white has colours too
 # linear sRGB to XYZ (IEC 61966-2-1), each row over that of the white D65
 _TO_XYZ = ((0.433953, 0.376219, 0.189828), (0.212673, 0.715152, 0.072175), (0.017756, 0.109471, 0.872773))
 
 
 class Colour(nn.Module):
-    """Normalised pixels (N, 3, S, S) -> unit vectors (N, 64). ``mean`` and ``std`` are those that the pixels were normalised
-    with; with ``centre`` and ``projection`` they are its weights, and none of them learns."""
+    """Normalised pixels (N, 3, S, S) -> unit vectors (N, 64). ``mean`` and ``std`` are those of the pixels' normalisation; with
+    ``centre`` and ``projection`` they are its weights, none of which is trained."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -53,8 +53,8 @@ class Colour(nn.Module):
         return counts_NB * torch.rsqrt(counts_NB + 1e-8)
 
     def by_patch(self, seen_NCHW: torch.Tensor, side: int) -> torch.Tensor:
-        """(N, side * side, dim): what each patch gives to the vector; they sum to it. Roots and length are divided by as they
-        are of the whole picture."""
+        """(N, side * side, dim): each patch's contribution to the vector; they sum to it. Roots and length are those of the
+        whole picture."""
         light_NPL, hue_NPC = self._bins(seen_NCHW)
         place = torch.arange(_SIDE, device=seen_NCHW.device) * side // _SIDE
         patch_PG = one_hot((place[:, None] * side + place).flatten(), side * side).float()
@@ -64,7 +64,7 @@ class Colour(nn.Module):
         return parts_NGD / parts_NGD.sum(1, keepdim=True).norm(dim=2, keepdim=True)
 
     def _bins(self, seen_NCHW: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """How much each pixel gives to the bins of lightness, by its weight, and to those of hue: (N, P, 6) and (N, P, 100)."""
+        """Each pixel's contribution to the bins of lightness, by its weight, and to those of hue: (N, P, 6) and (N, P, 100)."""
         looked_N3HW = interpolate(seen_NCHW, (_SIDE, _SIDE), mode="nearest")  # a mean of pixels has a colour of its own
         rgb_N3HW = (looked_N3HW * self.std + self.mean).clamp(0, 1)
         pure_NHW = rgb_N3HW.amin(1) >= _PURE_WHITE
@@ -78,7 +78,7 @@ class Colour(nn.Module):
         return bins[0] * weight_NP[..., None], hue_NPC
 
     def _weights(self, darkest_NHW: torch.Tensor, rows_NH: torch.Tensor, columns_NW: torch.Tensor) -> torch.Tensor:
-        """(N, H, W), a picture's sum is 1."""
+        """(N, H, W), summing to 1 per picture."""
         y_NH1, x_N1W = _from_middle(rows_NH)[:, :, None], _from_middle(columns_NW)[:, None, :]
         inner_NHW = rows_NH[:, :, None] * columns_NW[:, None, :]
         white_NHW = _ramp(darkest_NHW, *_NEAR_WHITE)
@@ -100,7 +100,7 @@ class Colour(nn.Module):
 
 
 class WithColour(nn.Module):
-    """A network's unit vector, and beside it that of the colours times ``weight``: (N, D + dim)."""
+    """A network's unit vector, followed by that of the colours times ``weight``: (N, D + dim)."""
 
     def __init__(self, network: nn.Module, colour: Colour, weight: float):
         super().__init__()
@@ -116,7 +116,7 @@ def bare(network: nn.Module) -> nn.Module:
 
 
 def load_colour(shape: Input) -> Colour:
-    """With w2w's own projection, for pixels that were normalised as ``shape`` says."""
+    """With w2w's own projection, for pixels normalised according to ``shape``."""
     read = {name: value.float() for name, value in weights.read([COLOUR_FILE], "encoder.colour").items()}
     found = Colour()
     weights.fill(found, read | seen_as(shape), f"encoder.colour: {COLOUR_FILE}")
@@ -124,12 +124,12 @@ def load_colour(shape: Input) -> Colour:
 
 
 def seen_as(shape: Input) -> dict[str, torch.Tensor]:
-    """The buffers that tell how pixels were normalised."""
+    """The buffers that hold the pixels' normalisation."""
     return {name: torch.tensor(value).view(1, 3, 1, 1) for name, value in (("mean", shape.mean), ("std", shape.std))}
 
 
 def _soft(value_NP: torch.Tensor, ends: tuple[float, float], count: int) -> torch.Tensor:
-    """(N, P, count): the share of a value in the two bins whose centres it lies between; beyond the ends that is the last."""
+    """(N, P, count): a value's share in the two bins whose centres it lies between; beyond the ends it is all in the last."""
     low, high = ends
     place = ((value_NP - low) * ((count - 1) / (high - low))).clamp(0, count - 1)
     return (1 - (place[..., None] - torch.arange(count, device=value_NP.device)).abs()).clamp(min=0)
@@ -141,14 +141,14 @@ def _ramp(value: torch.Tensor, low: float, high: float) -> torch.Tensor:
 
 
 def _inner(shown_NS: torch.Tensor) -> torch.Tensor:
-    """1 for the rows that show something, 0 for those of pure white: padding, or ground that counts no more. A picture of
-    nothing else is all shown."""
+    """1 for rows with content, 0 for those of pure white: padding, or background that does not count. A picture of nothing else
+    counts as a whole."""
     shown_NS = shown_NS.float()
     return torch.maximum(shown_NS, 1 - shown_NS.amax(1, keepdim=True))
 
 
 def _from_middle(shown_NS: torch.Tensor) -> torch.Tensor:
-    """Places from that of the middle of what is shown, in its lengths: -.5 to .5."""
+    """Positions relative to the middle of the content, in its lengths: -.5 to .5."""
     places_S = torch.arange(shown_NS.shape[1], device=shown_NS.device).float()
     length_N1 = shown_NS.sum(1, keepdim=True)
     return (places_S - (shown_NS * places_S).sum(1, keepdim=True) / length_N1) / length_N1

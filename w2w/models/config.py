@@ -27,7 +27,7 @@ class EncoderConfig:
     engine: str = "auto"
     """torch, openvino, or auto: openvino on a CPU for convolutional networks in float32, torch elsewhere."""
     device: str = "auto"
-    """cpu, cuda, or auto: cuda where there is one."""
+    """cpu, cuda, or auto: cuda if available."""
     dtype: str = "float32"
     """Precision of the computation: float32, bfloat16 or float16."""
     colour: float = 0.0

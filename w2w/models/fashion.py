@@ -1,7 +1,7 @@
-"""w2w-fashion's own layers: shape and kind of a garment, each a part of the vector for itself.
+"""Layers of w2w-fashion: shape and kind of a garment, each a separate part of the vector.
 
-Over the features of a backbone: principal components for shape and pattern; probabilities of the classes of several feeds, by a
-linear layer each, for the kind. Colours stand beside them (colour.py).
+On top of a backbone's features: principal components for shape and pattern; for the kind, class probabilities of several feeds,
+one linear layer each. Colours are appended (colour.py).
 """
 
 from collections.abc import Sequence
@@ -14,8 +14,8 @@ from w2w.models.config import KIND_DIM, SHAPE_DIM
 
 
 class Fashion(nn.Module):
-    """Normalised pixels (N, 3, S, S) -> (N, 192): unit vectors of the shape, and of the kind times ``weight``. ``groups``: how
-    many classes each of the feeds has."""
+    """Normalised pixels (N, 3, S, S) -> (N, 192): unit vectors of the shape, and of the kind times ``weight``. ``groups``:
+    number of classes in each feed."""
 
     def __init__(self, backbone: nn.Module, dim: int, groups: Sequence[int], weight: float):
         super().__init__()
@@ -29,6 +29,6 @@ class Fashion(nn.Module):
         return torch.cat([normalize(self.shape(features_ND), dim=1), self.weight * self.kind_of(features_ND)], 1)
 
     def kind_of(self, features_ND: torch.Tensor) -> torch.Tensor:
-        """Unit vectors (N, 32) of what the backbone's unit vectors say."""
+        """Unit vectors (N, 32) of the kind, from the backbone's unit vectors."""
         told = [scores.softmax(1) for scores in self.classes(features_ND).split(self.groups, 1)]
         return normalize(self.kind(torch.cat(told, 1)), dim=1)

@@ -47,7 +47,7 @@ class Result(Summary):
     model_version: str
     pending: int
     not_detected: int | None = None
-    """Photos of looks that the newest detector has not seen yet: they wait for it."""
+    """Photos of looks that the newest detector has not processed yet: they wait for it."""
 
 
 def main(config: Config) -> Result:

@@ -1,4 +1,4 @@
-"""The garments of a photo, as far as one outfit can have them."""
+"""The garments of a photo that one outfit can have."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -55,8 +55,8 @@ def look_at(
 
 
 def wearable(garments: Sequence[Garment], known: Collection[str]) -> tuple[list[Garment], list[str]]:
-    """Of a photo's garments those that one outfit can have: the surer of a dress and of top and bottom, which fill the same
-    place, and only ``known`` classes unless there is none; and what was left out, in sentences."""
+    """The garments of a photo that one outfit can have: a dress, or top and bottom, whichever scores higher, since they fill
+    the same slots, and only ``known`` classes unless there is none; and what was left out, in sentences."""
     kept = [g for g in garments if g.category in known] or list(garments)
     told = [
         f"the photo's {g.category} is left out: the scorer does not know what it goes with" for g in garments if g not in kept
@@ -66,7 +66,7 @@ def wearable(garments: Sequence[Garment], known: Collection[str]) -> tuple[list[
     if DRESS in surest and separates:
         out = {TOP, BOTTOM} if surest[DRESS] >= separates else {DRESS}
         told += [
-            f"the photo's {g.category} is left out: a dress and a top or bottom fill the same place, and it is the less sure; "
+            f"the photo's {g.category} is left out: a dress and a top or bottom fill the same place, and it scores lower; "
             "--keep chooses"
             for g in kept
             if g.category in out

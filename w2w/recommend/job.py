@@ -98,9 +98,9 @@ class Result(Summary):
     outfits_known: int | None = None
     scorer_version: str
     products: int
-    """That can be recommended or asked about."""
+    """Products that can be recommended or queried."""
     recommendable: int
-    """Of them, those that the rules leave."""
+    """Of them, those that the rules allow."""
     left_out: dict[str, int] = field(default_factory=dict)
     """By rule."""
     of_no_class: int | None = None
@@ -110,14 +110,14 @@ class Result(Summary):
     left_out_of_photo: tuple[str, ...] = ()
     """Garments of a photo that one outfit cannot have, and why."""
     pending: int | None = None
-    """Of the whole catalog: products whose outfits are computed."""
+    """For the whole catalog: products whose outfits are computed."""
     new: int | None = None
     changed: int | None = None
     """Of them, those that had others: a candidate, the scorer or a rule has changed."""
     gone: int | None = None
     """Of them, those that are no longer sold."""
     combinations: int | None = None
-    """That --published looked at."""
+    """Combinations that --published considered."""
     of_lowest_loss: int | None = None
     """How many of them share the lowest loss: the first is taken."""
     outfits: tuple[Answer, ...] = field(default=(), repr=False)

@@ -44,9 +44,9 @@ class OutfitConfig:
     diversity: float = 0.2
     """Weight of maximal marginal relevance: what an outfit's score loses when all its products were shown before."""
     candidates: int = 64
-    """Products of each place that go best with what is given: the search looks at no others."""
+    """Products per slot that go best with the given items: the search considers no others."""
     beam: int = 32
-    """Unfinished outfits that are kept at each place."""
+    """Unfinished outfits kept at each slot (beam width)."""
 
     def __post_init__(self):
         object.__setattr__(self, "extras", tuple(self.extras))

@@ -45,9 +45,9 @@ class WornConfig:
     clusters: int = 64
     """Of each class."""
     prior: float = 0.5
-    """How many outfits' worth that counts which is expected before anything was counted."""
+    """Weight of the prior, in outfits."""
     likeness: float = 0.25
-    """What looking alike is worth: added to the logarithm of the ratio for a cosine one deviation above its mean."""
+    """Weight of similar looks: added to the log ratio for a cosine one deviation above its mean."""
 
     def __post_init__(self):
         if self.clusters < 1:

@@ -1,4 +1,4 @@
-"""Which products stand on one card of a page: those of nearly the same picture, and the colours of one design."""
+"""Products that share one card of a page: those with near-duplicate pictures, and the colours of one design."""
 
 import re
 from collections import Counter
@@ -15,29 +15,29 @@ from w2w.table.pending import lookup
 COLOURS = ("colour", "color", "Colour", "Color", "baseColour", "farbe", "Farbe", "couleur")
 DESIGN_NEEDS = (schema.PRODUCT_ID, schema.TITLE, schema.BRAND, schema.CATEGORY, schema.ATTRIBUTES, schema.ACTIVE)
 Hit = dict[str, Any]  # of schema.NEIGHBOUR
-_LEAST_WORDS = 3  # of a title without its colour: fewer name a kind of garment, not a design
-_PLAIN_BITS = 8  # of a perceptual hash: fewer are those of a picture of one colour, and all such are alike
+_LEAST_WORDS = 3  # of a title without its colour: shorter ones name a kind of garment, not a design
+_PLAIN_BITS = 8  # of a perceptual hash: fewer occur in single-colour pictures, which are all alike
 _WORD = re.compile(r"\w+")
 
 
 @dataclass(frozen=True)
 class Design:
-    """What a product is one colour of."""
+    """A design, and the product's colour of it."""
 
     key: str
     colour: str
 
 
 def colour_attribute(products: Iterable[Sequence[tuple[str, str | None]] | None]) -> str | None:
-    """Which attribute names a colour: the one of ``COLOURS`` that most products have. ``products``: the attributes of each."""
+    """The attribute that names a colour: the one of ``COLOURS`` that most products have. ``products``: attributes of each."""
     counts = Counter(name for attributes in products for name, value in attributes or () if name in COLOURS and value)
     return max(COLOURS, key=lambda name: counts[name]) if counts else None
 
 
 def designs(products: Iterable[Mapping[str, Any]]) -> dict[str, Design]:
-    """The active products that are one of several colours of a design, by product_id: equal in class, brand and title once its
-    own colour is taken out of the title, and each of another colour. Titles of fewer than three such words, and those that
-    come twice in one colour, name several designs and tell nothing. ``products``: rows with DESIGN_NEEDS."""
+    """The active products that are one of several colours of a design, by product_id: equal in class, brand and title without
+    the colour, each of another colour. Ambiguous titles are ignored: those of fewer than three other words, and those that
+    occur twice in one colour. ``products``: rows with DESIGN_NEEDS."""
     rows = [row for row in products if row[schema.ACTIVE] and row[schema.TITLE]]
     attribute = colour_attribute(row[schema.ATTRIBUTES] for row in rows)
     groups: dict[tuple[str, ...], dict[str, str]] = {}
@@ -62,8 +62,8 @@ def _words(text: str) -> list[str]:
 
 
 def on_cards(hits: Sequence[Hit], alike: Mapping[str, str], known: Mapping[str, Design]) -> list[list[Hit]]:
-    """Hits (product_id and image_id) in their order, those that one card shows together. ``alike``: the cluster of
-    near-duplicates of each image that has one; ``known``: of ``designs``."""
+    """Hits (product_id and image_id) in order, grouped by card. ``alike``: the near-duplicate cluster of each image that has
+    one; ``known``: from ``designs``."""
     cards: list[list[Hit]] = []
     card_of: dict[tuple[str, str], list[Hit]] = {}
     for hit in hits:
@@ -79,7 +79,7 @@ def on_cards(hits: Sequence[Hit], alike: Mapping[str, str], known: Mapping[str, 
 
 
 def said_of_card(products: Sequence[str], known: Mapping[str, Design]) -> str:
-    """What a card of several products says: "3 colours" of one design, else how many more there are."""
+    """Caption of a card with several products: "3 colours" for one design, otherwise how many more there are."""
     colours = {known[product].colour for product in products if product in known}
     if len(colours) > 1:
         return f"{len(colours)} colours"
@@ -87,8 +87,8 @@ def said_of_card(products: Sequence[str], known: Mapping[str, Design]) -> str:
 
 
 def near_duplicates(store: str, image_ids: Sequence[str]) -> dict[str, str]:
-    """The cluster of near-duplicates of images, as `w2w deduplicate` left them; where it has not run, by their perceptual
-    hash, which is the same for copies of another size or quality."""
+    """The near-duplicate clusters of images, from `w2w deduplicate`; if it has not run, by perceptual hash, which is equal for
+    copies of another size or quality."""
     images = pa.array(sorted(set(image_ids)), pa.string())
     by_hash = delta.open_table(store, schema.DUPLICATES) is None
     table, column = (schema.IMAGES, schema.PHASH) if by_hash else (schema.DUPLICATES, schema.CLUSTER_ID)

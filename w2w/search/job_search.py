@@ -52,7 +52,7 @@ class Config(JobConfig):
     shown: int = 60
     """Queries in the report, a fixed sample; 0 for no report."""
     explain: int = 0
-    """On the page, why so many of a query's nearest products look like it: which places of both pictures made it so."""
+    """On the page, for this many of a query's nearest products: which regions of both pictures make them similar."""
 
 
 @dataclass(frozen=True, kw_only=True)

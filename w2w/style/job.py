@@ -50,7 +50,7 @@ class Config(PhotoOptions, JobConfig):
     out: str | None = None
     """Folder of the page and the JSON lines. Default: one below <store>/reports/style."""
     explain: int = 0
-    """On the page, why so many of a photo's nearest looks are like it: which places of both pictures made it so."""
+    """On the page, for this many of a photo's nearest looks: which regions of both pictures make them similar."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -59,7 +59,7 @@ def held(table: schema.Table, opened: DeltaTable) -> Held:
 
 
 def history(opened: DeltaTable, limit: int | None = None) -> list[Commit]:
-    """Newest first."""
+    """The table's commits, newest first."""
     return [_commit(entry, entry["w2w"] or {}) for entry in delta.history(opened, limit)]
 
 

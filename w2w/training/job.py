@@ -99,13 +99,13 @@ class Config(JobConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class Result(Summary):
-    """What was learnt from, and how good it is on the test split."""
+    """The training data, and the model's figures on the test split."""
 
     recipe: str
     model: str
     """Its folder."""
     encoder: str | None = None
-    """That it starts from, or whose vectors it reads."""
+    """The encoder that it starts from, or whose vectors it reads."""
     start: str | None = None
     """Weights that a detector starts from."""
     source: str | None = None
@@ -116,7 +116,7 @@ class Result(Summary):
     modified: dict[str, int] = field(default_factory=dict)
     """Modified outfits, by split."""
     left_out: int | None = None
-    """For want of a picture or vector."""
+    """Left out because a picture or vector is missing."""
     warning: str | None = None
     step_kept: int | None = None
     last_step: int | None = None
@@ -128,16 +128,16 @@ class Result(Summary):
     """outfits: by scorer, the share of worn and of modified ones that reach each threshold, and those that What2Wear's notebook
     counts; in JSON alone, as ``similarity``."""
     similarity: dict[str, Any] = field(default_factory=dict, repr=False)
-    """outfits: by scorer, mean and standard deviation of how alike the items of worn and of modified ones are."""
+    """outfits: by scorer, mean and standard deviation of the similarity of items in worn and in modified ones."""
     threshold: float | None = None
-    """Of a detector's boxes that ``precision`` and ``recall`` are of."""
+    """Score threshold of a detector's ``precision`` and ``recall``."""
     precision: float | None = None
     recall: float | None = None
     pairs_measured: int | None = None
     gallery_pictures: int | None = None
     report: str | None = None
     more: dict[str, Any] = field(default_factory=dict)
-    """What a recipe from outside says besides."""
+    """Further facts of an external recipe."""
     use: str | None = None
     """A command."""
 

@@ -35,7 +35,7 @@ class Recipe(Protocol):
 
     network: nn.Module
     select: str = ""
-    """The figure by which weights are kept where the settings name none."""
+    """The default figure by which weights are selected."""
 
     def __init__(self, network: nn.Module):
         self.network = network

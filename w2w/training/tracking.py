@@ -20,7 +20,7 @@ _PACKAGES = {"tensorboard": "tensorboardX", "mlflow": "mlflow", "wandb": "wandb"
 
 @dataclass(frozen=True)
 class LogConfig:
-    """Where the curves are shown while it trains, besides the log and the report."""
+    """Experiment trackers that show the curves during training, in addition to the log and the report."""
 
     tensorboard: str | None = None
     """Folder for the runs; `tensorboard --logdir=FOLDER` shows them."""
@@ -39,7 +39,7 @@ class Tracker(Protocol):
     """An experiment tracker."""
 
     name: str
-    """By which the run is found again."""
+    """Identifies the run when it is resumed."""
 
     def tell(self, figures: Mapping[str, float], step: int) -> None: ...
 

@@ -32,7 +32,7 @@ class PolitenessConfig:
     concurrency: int = 4
     """Simultaneous requests to one host."""
     max_wait_s: float = 120.0
-    """Longest Retry-After that is waited for; a URL that asks for more is left to a later run."""
+    """Longest Retry-After to wait for; a URL with a longer one is left to a later run."""
     max_crawl_delay_s: float = 60.0
     """Longest Crawl-delay of a robots.txt that is obeyed."""
 

@@ -221,7 +221,7 @@ class Limits:
     max_repeats: int = 3
     """Times that one segment may occur in a path: /a/b/a/b/a/b is a loop of relative links."""
     max_redirects: int = 5
-    """Redirects in a row."""
+    """Consecutive redirects."""
     max_urls_below: dict[str, int] | None = None
     """Path prefix -> how many URLs below it, for example {/archive/: 500}."""
 

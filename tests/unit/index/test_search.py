@@ -151,7 +151,7 @@ def test_a_damaged_or_missing_file_is_named_before_it_is_read(tmp_path, catalog,
     with pytest.raises(JobFailed, match="damaged"):
         open_index(run.uri)
     path.unlink()
-    with pytest.raises(JobFailed, match="gone"):
+    with pytest.raises(JobFailed, match="missing"):
         open_index(run.uri)
 
 

@@ -52,7 +52,7 @@ class Config(JobConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class Result(Summary):
-    """Of a store in which nothing leaks; a dry run stops before it knows."""
+    """For a store in which nothing leaks; a dry run stops before it can tell."""
 
     tables: tuple[str, ...]
     images_to_fingerprint: int

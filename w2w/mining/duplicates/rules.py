@@ -28,7 +28,7 @@ class LikenessRules:
     hash_bits: int = 4
     """Candidates: bits of 64 in which perceptual hashes may differ (also against the mirror image's)."""
     look_levels: float = 10.0
-    """Candidates: most root mean square difference, in levels of 255, over the lowest 6 x 6 frequencies of two pictures."""
+    """Candidates: maximum root mean square difference, in levels of 255, over the lowest 6 x 6 frequencies of two pictures."""
     num_nearest: int = 8
     """Candidates: nearest neighbours of each picture, at most."""
     most_levels: float = 4.5

@@ -67,9 +67,9 @@ class GateConfig:
     max_share: float = 0.25
     """A pair is rejected if a larger share of a sample of the class's products is closer to the garment."""
     margin: float = 0.02
-    """How far the best match has to be ahead of the second (cosine of vectors centred on their class)."""
+    """Minimum lead of the best match over the second (cosine of vectors centred on their class)."""
     least_similarity: float = -1.0
-    """Least cosine of a pair, for an encoder whose cosines are calibrated."""
+    """Minimum cosine of a pair, for an encoder whose cosines are calibrated."""
     sample: int = 256
     """Garments and products sampled for each class."""
 

@@ -40,7 +40,7 @@ class PairRules:
     nms_per_class: bool = False
     """Only garments of the same class suppress each other, so that a coat hides no top. By default all do, as published."""
     thumbnail_px: int = 200
-    """Least length of the shorter side of a product's representative image."""
+    """Minimum length of the shorter side of a product's representative image."""
     whole_post: bool = True
     """Without a gate: a photo with more than two shoes, or with any other class twice, gives no pair at all, as published;
     false: none of that class."""

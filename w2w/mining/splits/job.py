@@ -32,7 +32,7 @@ class Config(JobConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class Result(Summary):
-    """What was dealt, unless these very tables had been dealt before (``unchanged``)."""
+    """The splits, unless they were already made from the same tables (``unchanged``)."""
 
     read_from: dict[str, int] = field(default_factory=dict)
     """Versions of the tables."""
@@ -45,7 +45,7 @@ class Result(Summary):
     largest_dealt_as_one: int | None = None
     tags: int | None = None
     tags_lost: int | None = None
-    """Between parts of a component that was cut: mining rejects them (crosses_split), so that training sees no test product."""
+    """Between parts of a cut component: mining rejects them (crosses_split), so that training sees no test product."""
     train: dict[str, int] = field(default_factory=dict)
     """Products, posts and tags; likewise val and test."""
     val: dict[str, int] = field(default_factory=dict)

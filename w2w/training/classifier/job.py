@@ -32,11 +32,11 @@ class Config(JobConfig):
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     """Whose embeddings are classified (`w2w embed` made them)."""
     threshold: float = 0.8
-    """Least probability at which a class is accepted."""
+    """Minimum probability at which a class is accepted."""
     train: bool = False
     """Train the head on the products' categories instead of predicting."""
     classes: dict[str, str] | None = None
-    """The feed's categories as ours: {Topwear: top, Sandal: shoes, ...}. Anything else that is no class of ours is etc."""
+    """The feed's categories as ours: {Topwear: top, Sandal: shoes, ...}. Anything else is etc."""
     head: HeadConfig = HeadConfig()
     """How it is trained."""
     max_examples: int = 100_000
@@ -59,7 +59,7 @@ class Result(Summary):
     epochs: int | None = None
     temperature: float | None = None
     near_duplicates: str | None = None
-    """What they are known by; they are kept in one split."""
+    """How near-duplicates were found; they stay in one split."""
     accuracy: Figure | None = None
     """On the test split."""
     threshold: float | None = None

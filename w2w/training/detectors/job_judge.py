@@ -15,12 +15,12 @@ from w2w.training.detectors.flow_results import measure
 
 @dataclass(frozen=True)
 class Config(JobConfig):
-    """Find garments in the test photos and compare with their annotations: AP a class and a source, as JSON and as a page."""
+    """Find garments in the test photos and compare with their annotations: AP per class and source, as JSON and as a page."""
 
     SHOWN = "store detector.name detector.threshold sources split photos out"
 
     detector: DetectorConfig = field(default_factory=DetectorConfig)
-    """The model. AP looks at all boxes; precision and recall are of those above its threshold."""
+    """The model. AP uses all boxes; precision and recall those above its threshold."""
     sources: list[str] | None = None
     """Data sets to evaluate on. Default: all."""
     split: str = "test"
@@ -33,7 +33,7 @@ class Config(JobConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class Result(Summary):
-    """How good a detector is on these photos."""
+    """The figures of a detector on these photos."""
 
     detector: str
     detector_version: str
@@ -43,7 +43,7 @@ class Result(Summary):
     figures: dict[str, Figure] = field(default_factory=dict)
     """Average precision on the test photos."""
     threshold: float | None = None
-    """Of the boxes that ``precision`` and ``recall`` are of."""
+    """Score threshold of ``precision`` and ``recall``."""
     precision: float | None = None
     recall: float | None = None
     report: str | None = None

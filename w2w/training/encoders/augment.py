@@ -20,7 +20,7 @@ class AugmentConfig:
     flip: float = 0.5
     """Share of pictures that are mirrored."""
     colour: float = 0.4
-    """Strength of changes in light and colour; keep it low, because colour tells products apart."""
+    """Strength of changes in light and colour; keep it low, because colour distinguishes products."""
     smaller: float = 0.6
     """Smallest random crop, as a share of the area."""
     stretch: float = 0.15

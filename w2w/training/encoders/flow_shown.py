@@ -1,4 +1,4 @@
-"""The test pairs that an encoder answers otherwise after its training, with their pictures."""
+"""The test pairs whose answer changes with an encoder's training, with their pictures."""
 
 from collections.abc import Sequence
 
@@ -20,7 +20,7 @@ Two = tuple[Failure, Failure]
 
 def changed(table: PairTable, before: Measured, after: Measured) -> tuple[list[Two], list[Two]]:
     """The pairs that got worse and those that got better, at most ten of each, by the reciprocal rank of the first right
-    picture, the largest change first: each as it was answered before and after."""
+    picture, largest change first: each as answered before and after."""
     ranks = [np.where(m.relevant_QK.any(1), m.relevant_QK.argmax(1) + 1, 0) for m in (before, after)]
     change_Q = np.subtract(*(np.divide(1.0, r, out=np.zeros(len(r)), where=r > 0) for r in ranks[::-1]))
     order = np.argsort(change_Q, kind="stable")
@@ -35,7 +35,7 @@ def changed(table: PairTable, before: Measured, after: Measured) -> tuple[list[T
         rank, k = int(ranks_Q[q]), measured.relevant_QK.shape[1]
         said = f"{when}: first right picture at rank {rank}" if rank else f"{when}: none among the first {k}"
         shown = list(zip(measured.found[q], measured.relevant_QK[q].tolist()))
-        if not any(right for _, right in shown):  # what was sought stands before what was found
+        if not any(right for _, right in shown):  # the right answer precedes what was found
             shown = [(measured.sought[q], True), *shown[:-1]]
         cards = [
             product_card(about.get(image, {schema.PRODUCT_ID: image}), pictures.get(image), RIGHT_MARK if right else "")
@@ -54,6 +54,6 @@ def _pictures(table: PairTable, kind: schema.Table, keys: Sequence[str], column:
 
 
 def _by_image(products: pa.Table, images: set[str]) -> dict[str, dict]:
-    """Of several products with one picture the first by id."""
+    """Of several products with one picture, the first by id."""
     among = pc.is_in(products.column(schema.IMAGE_ID), value_set=pa.array(sorted(images), pa.string()))
     return {row[schema.IMAGE_ID]: row for row in reversed(products.filter(among).to_pylist())}

@@ -22,7 +22,7 @@ class LookbookConfig:
     val_share: float = 0.05
     """Share of the other products held out to choose the step that is kept. --published holds none out."""
     galleries: list[int] = field(default_factory=lambda: [50, 300])
-    """Experiments 2 and 3: sizes of the gallery that a photo's product is looked for in, at most all products of the test."""
+    """Experiments 2 and 3: gallery sizes, at most all test products."""
     batch: int = 64
     """Pairs (siamese) or products (pixeldtgan) in a batch of one worker."""
     siamese: SiameseConfig = field(default_factory=SiameseConfig)

@@ -30,7 +30,7 @@ class OutfitsConfig:
     hinge: str = BATCH
     """what2wear: apply the threshold to the batch mean (batch: its code) or to each outfit (outfit: its notebook)."""
     worn_first: float = 0.0
-    """Share of steps without modified outfits, in which worn ones are told from mixtures of items of the whole batch.
+    """Share of steps without modified outfits, in which worn ones are contrasted with mixtures of the batch's items.
     what2wear then uses only its first term."""
     weight_decay: float = 0.05
     """Weight decay of matrices."""
