@@ -74,7 +74,7 @@ def train_fashion(
         known = known[counts >= _LEAST]
         places = places[np.isin(labels[places], known)]
         features_ND = np.concatenate([seen[name, v][places] for v in (PLAIN, HIDDEN)])
-        layers.append(_classifier(features_ND, np.tile(np.searchsorted(known, labels[places]), 2), len(known)))
+        layers.append(classifier(features_ND, np.tile(np.searchsorted(known, labels[places]), 2), len(known)))
         names[name] = known.tolist()
     groups = [len(known) for known in names.values()]
     weight, bias = (torch.cat(parts) for parts in zip(*layers))
@@ -88,7 +88,7 @@ def train_fashion(
     return {name: value.half().contiguous() for name, value in tensors.items()}, about
 
 
-def _classifier(features_ND: np.ndarray, classes_N: np.ndarray, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+def classifier(features_ND: np.ndarray, classes_N: np.ndarray, count: int) -> tuple[torch.Tensor, torch.Tensor]:
     """(weight, bias) of multinomial logistic regression with a penalty on the squares of the weights."""
     centre = features_ND.mean(0)
     x, y = torch.from_numpy((features_ND - centre) * _SCALE), torch.from_numpy(classes_N)

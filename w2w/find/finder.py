@@ -25,6 +25,7 @@ from w2w.index.search import QUERY, check_category, check_model, open_index
 from w2w.models import sources
 from w2w.models.config import EncoderConfig
 from w2w.models.encoder import check_version, finite_rows, load_encoder, model_version
+from w2w.models.parts import part_weights, weighed
 from w2w.table import delta
 
 CODE = 1  # bump when the same photo would have other answers
@@ -84,7 +85,9 @@ def plan_of(store: str, options: FindOptions, models: Models) -> Plan:
     check_model(manifest, version)
     products = delta.open_table(store, schema.PRODUCTS) if options.filter else None
     products_version = products.version() if products is not None else None
-    parts = [CODE, manifest.version, asdict(options), version, products_version]
+    part_weights(models.encoder, options.weigh, "weigh")
+    chosen = {name: value for name, value in asdict(options).items() if name != "weigh" or value}
+    parts = [CODE, manifest.version, chosen, version, products_version]
     if not options.whole:
         parts.append(detector_version(models.detector))
     if options.cut_out:
@@ -126,6 +129,7 @@ class Shelves:
 
     def __init__(self, plan: Plan):
         self._options = plan.options
+        self._weights = part_weights(plan.models.encoder, plan.options.weigh, "weigh")
         self._index = open_index(index_uri(plan.store, plan.options.index), version=plan.index_version)
         self._within = self._index.rows_of(_allowed(plan)) if plan.options.filter else None
         self.sold = self._index.manifest.rows_by_category()
@@ -134,9 +138,10 @@ class Shelves:
         """The products of the k nearest pictures of each vector, and possibly some more, in its category."""
         hits: list[list[Hit]] = [[] for _ in categories]
         asked, left = 2 * self._options.k, list(range(len(categories)))
+        asked_ND = weighed(vectors_ND, self._weights)
         while len(left):
             within = [categories[i] for i in left]
-            table = self._index.search(vectors_ND[left], asked, within, one_per_product=True, within=self._within)
+            table = self._index.search(asked_ND[left], asked, within, one_per_product=True, within=self._within)
             for i in left:
                 hits[i] = []
             for hit in table.to_pylist():

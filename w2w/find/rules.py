@@ -39,6 +39,9 @@ class FindOptions:
     """Only products with these values: brand, price or any attribute, for example {brand: [Fjord, Plain], price: 10..50}."""
     min_score: float | None = None
     """Minimum cosine of a product."""
+    weigh: dict[str, float] = field(default_factory=dict)
+    """Parts of the vectors (shape, kind, colour, of encoders that have them) that count more or less: {colour: 2} for the same
+    colours, {colour: 0} for the same shape in any."""
     text: str = ""
     """Words to search for, alone or together with photos. The encoder needs a text tower: CLIP, SigLIP."""
     text_weight: float = 0.5

@@ -8,6 +8,7 @@ import pyarrow as pa
 from w2w import schema
 from w2w.errors import Reject, RejectCode, UsageError
 from w2w.index.search import HITS, QUERY, open_index
+from w2w.models.parts import Weights, weighed
 from w2w.stage import with_rejects
 
 SEARCH_NEEDS = (schema.OWNER_ID, schema.VECTOR, schema.CATEGORY)
@@ -45,9 +46,10 @@ class Search:
     ``version`` is the published version at the start of the run, so that all its workers search the same one.
     """
 
-    def __init__(self, uri: str, version: str, config: SearchConfig, search_version: str, run_id: str):
+    def __init__(self, uri: str, version: str, config: SearchConfig, search_version: str, run_id: str, weights: Weights = ()):
         self._index = open_index(uri, version=version)
         self._config, self._search_version, self._run_id = config, search_version, run_id
+        self._weights = weights
 
     def __call__(self, rows: pa.Table) -> pa.Table:
         n = rows.num_rows
@@ -62,7 +64,7 @@ class Search:
                 None if c in known else Reject(RejectCode.UNKNOWN_CATEGORY, f"the index has no {c!r}") for c in categories
             ]
             categories = [None if r else c for c, r in zip(categories, rejects)]
-        hits = self._index.search(vectors_ND, self._config.k, categories, one_per_product=True)
+        hits = self._index.search(weighed(vectors_ND, self._weights), self._config.k, categories, one_per_product=True)
         counts = np.bincount(hits.column(QUERY).to_numpy(), minlength=n)
         offsets = pa.array(np.concatenate([[0], np.cumsum(counts)]).astype(np.int32))
         items = hits.select([f.name for f in schema.NEIGHBOUR]).combine_chunks()

@@ -13,6 +13,7 @@ from w2w.index.stage import SEARCH_GIVES, SEARCH_NEEDS, Search, SearchConfig
 from w2w.ingest.feed import FeedConfig
 from w2w.models.config import EncoderConfig
 from w2w.models.encoder import model_version, try_encoder
+from w2w.models.parts import part_weights
 from w2w.models.reasons import Reasons
 from w2w.report.page import page_of
 from w2w.results import Summary
@@ -37,6 +38,9 @@ class Config(JobConfig):
     """The query images: like a product feed, with the query's id as product_id."""
     search: SearchConfig = SearchConfig()
     """What is searched."""
+    weigh: dict[str, float] = field(default_factory=dict)
+    """Parts of the vectors (shape, kind, colour, of encoders that have them) that count more or less: {colour: 2} for the same
+    colours, {colour: 0} for the same shape in any."""
     encoder: EncoderConfig = EncoderConfig()
     """The model: the one that the index was built with."""
     decode: DecodeLimits = DecodeLimits()
@@ -84,7 +88,8 @@ def search(config: Config) -> tuple[Result, pages.Found]:
     manifest = read_manifest(uri)
     check_model(manifest, model)
     check_category(manifest, config.search.category)
-    version = ids.digest(manifest.version, config.search, model)
+    weights = part_weights(config.encoder, config.weigh, "weigh")
+    version = ids.digest(manifest.version, config.search, model, *([weights] if weights else []))
     done = [
         table_keys(run.store, schema.NEIGHBOURS, schema.KEY, search_version=version),
         rejected_keys(run.store, "search", version),
@@ -112,7 +117,7 @@ def search(config: Config) -> tuple[Result, pages.Found]:
         if pending:
             run.begin()
             lookup = {"uri": uri, "version": manifest.version, "config": config.search}
-            lookup |= {"search_version": version, "run_id": run.run_id}
+            lookup |= {"search_version": version, "run_id": run.run_id, "weights": weights}
             counts, versions = run_stages(
                 run.store,
                 queries.source().first(config.limit),

@@ -1,0 +1,190 @@
+"""What w2w-fashion finds beside the default encoder, in one table: public rows of validation and test, also in other light and
+half hidden, and paired differences with 95 % intervals, products drawn, not pictures. The last line is JSON.
+
+python -m tests.bench.fashion [--folder FOLDER] [--choose]
+
+Vectors are made by the encoders' own layers of what fashion_train.py has computed in FOLDER, or computes there. --choose
+compares weights of the parts on validation rows alone.
+"""
+
+import argparse
+import itertools
+import json
+import tempfile
+from collections.abc import Callable
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.nn.functional import normalize
+
+from tests.bench.fashion_rows import HIDDEN, LIT, PLAIN, TEST, TRAIN, VAL, Rows, computed, read_all
+from tests.bench.fashion_train import classifier, colour_roots
+from w2w.memory import keep_memory
+from w2w.metrics.retrieval import bootstrap
+from w2w.models import sources
+from w2w.models.colour import load_colour
+from w2w.models.config import FASHION, EncoderConfig
+from w2w.models.encoder import load_encoder
+
+DEFAULT, COLOURED = "efficientnet-lite0", "efficientnet-lite0, colour .7"
+Hits = tuple[np.ndarray, np.ndarray]  # of each query whether it is right, and what it belongs to
+
+
+class Vectors:
+    """Unit vectors of every data set and variant, by the name of what makes them."""
+
+    def __init__(self, sets: dict[str, Rows], folder: Path):
+        self.sets, self._folder, self._encoder = sets, folder, load_encoder(EncoderConfig())
+        self._kept: dict[tuple, np.ndarray] = {}
+
+    @cached_property
+    def _network(self) -> torch.nn.Module:
+        return sources.of(EncoderConfig(FASHION)).network()
+
+    @torch.inference_mode()
+    def parts(self, name: str, variant: str) -> list[np.ndarray]:
+        """Default encoder's vectors; shape, kind and colours of w2w-fashion; each of length 1."""
+        features = torch.from_numpy(np.array(computed(self.sets[name], variant, self._encoder, self._folder, "lite0")))
+        colour = load_colour(self._encoder.input)
+        roots = torch.from_numpy(np.array(colour_roots(self.sets[name], variant, self._encoder, self._folder)))
+        colours = normalize((roots - colour.centre) @ colour.projection.T, dim=1)
+        own = self._network.network
+        return [p.numpy() for p in (features, normalize(own.shape(features), dim=1), own.kind_of(features), colours)]
+
+    def of(self, model: str | tuple[float, float, float], name: str, variant: str) -> np.ndarray:
+        """``model``: a name, or weights of shape, kind and colours."""
+        key = model, name, variant
+        if key not in self._kept:
+            default, *parts = self._kept.setdefault(("parts", name, variant), self.parts(name, variant))
+            if model == FASHION:
+                network = self._network
+                weights = (1.0, network.network.weight, network.weight * np.hypot(1, network.network.weight))
+            else:
+                weights = model
+            if model == DEFAULT:
+                found = default
+            elif model == COLOURED:
+                found = np.concatenate([default, 0.7 * parts[2]], 1)
+            else:
+                found = np.concatenate([w * p for w, p in zip(weights, parts)], 1)
+            self._kept[key] = (found / np.linalg.norm(found, axis=1, keepdims=True)).astype(np.float32)
+        return self._kept[key]
+
+
+def views(made: Callable, sets: dict[str, Rows], split: str, variant: str, label: str) -> Hits:
+    """Views that are no main one, of skus of the split: whether the nearest main one has the same label."""
+    rows = sets["views"]
+    of_N, labels_N, main_N = np.isin(rows.splits_N, split.split("+")), rows.labels[label], rows.labels["main"]
+    gallery = np.flatnonzero(of_N & main_N)
+    asked = np.flatnonzero(of_N & ~main_N & np.isin(labels_N, labels_N[gallery]))
+    nearest = gallery[(made("views", variant)[asked] @ made("views", PLAIN)[gallery].T).argmax(1)]
+    return (labels_N[nearest] == labels_N[asked]).astype(float), rows.groups_N[asked]
+
+
+def nearest_class(made: Callable, sets: dict[str, Rows], split: str, variant: str, name: str, label: str) -> Hits:
+    """Whether the nearest picture for training has the same label."""
+    rows, labels_N = sets[name], sets[name].labels[label]
+    known, asked = rows.of(TRAIN), rows.of(split)
+    nearest = known[(made(name, variant)[asked] @ made(name, PLAIN)[known].T).argmax(1)]
+    return (labels_N[nearest] == labels_N[asked]).astype(float), rows.groups_N[asked]
+
+
+def head_class(made: Callable, sets: dict[str, Rows], split: str, variant: str, name: str, label: str) -> Hits:
+    """Whether a linear classifier of the vectors says so, that has learnt from the pictures for training."""
+    rows, labels_N = sets[name], sets[name].labels[label]
+    places, asked = rows.of(TRAIN), rows.of(split)
+    known = np.unique(labels_N[places])
+    weight, bias = classifier(made(name, PLAIN)[places], np.searchsorted(known, labels_N[places]), len(known))
+    said = known[(made(name, variant)[asked] @ weight.numpy().T + bias.numpy()).argmax(1)]
+    return (said == labels_N[asked]).astype(float), rows.groups_N[asked]
+
+
+def wardrobe(made: Callable, sets: dict[str, Rows], split: str, variant: str, size: int) -> Hits:
+    """Whether the nearest of ``size`` thumbnails is of the product that is worn. Fewer than are asked for: in turn."""
+    name = f"wardrobe {split}"
+    place_N, main_N = sets[name].labels["place"], sets[name].labels["main"]
+    worn, alone = np.flatnonzero(~main_N), np.flatnonzero(main_N)
+    start_Q = np.where(size > place_N[worn].max() + 1, 0, place_N[worn] // size * size)
+    scores = made(name, variant)[worn] @ made(name, PLAIN)[alone].T
+    place_G = np.arange(len(alone))
+    scores[(place_G < start_Q[:, None]) | (place_G >= start_Q[:, None] + size)] = -2
+    return (scores.argmax(1) == place_N[worn]).astype(float), place_N[worn]
+
+
+# name -> split of the skus where it is not the one asked for, what measures, its arguments
+QUESTIONS: dict[str, tuple[Callable, tuple]] = {
+    "views, sku and colour": (views, (PLAIN, "product")),
+    "views, sku": (views, (PLAIN, "sku")),
+    "views, sku and colour, re-lit": (views, (LIT, "product")),
+    "views, sku and colour, half hidden": (views, (HIDDEN, "product")),
+    "user_photos, 1-NN": (nearest_class, (PLAIN, "user_photos", "class")),
+    "user_photos, 1-NN, re-lit": (nearest_class, (LIT, "user_photos", "class")),
+    "user_photos, 1-NN, half hidden": (nearest_class, (HIDDEN, "user_photos", "class")),
+    "user_photos, head": (head_class, (PLAIN, "user_photos", "class")),
+    "catalog type, 1-NN": (nearest_class, (PLAIN, "catalog", "type")),
+    "catalog type, head": (head_class, (PLAIN, "catalog", "type")),
+    "catalog colour, 1-NN": (nearest_class, (PLAIN, "catalog", "colour")),
+    "catalog colour, head": (head_class, (PLAIN, "catalog", "colour")),
+    "wardrobe of 50": (wardrobe, (PLAIN, 50)),
+    "wardrobe of 300": (wardrobe, (PLAIN, 300)),
+    "wardrobe of 300, re-lit": (wardrobe, (LIT, 300)),
+    "wardrobe of 300, half hidden": (wardrobe, (HIDDEN, 300)),
+}
+CHOSEN_BY = ("views, sku and colour", "user_photos, 1-NN", "catalog type, 1-NN", "catalog colour, 1-NN", "wardrobe of 50")
+
+
+def ask(vectors: Vectors, model: str | tuple[float, float, float], question: str, split: str) -> Hits:
+    measure, arguments = QUESTIONS[question]
+    return measure(lambda name, variant: vectors.of(model, name, variant), vectors.sets, split, *arguments)
+
+
+def figure(hits_Q: np.ndarray, groups_Q: np.ndarray) -> list[float]:
+    """Mean and its interval."""
+    return [round(float(v), 3) for v in (hits_Q.mean(), *bootstrap(hits_Q, np.random.default_rng(0), groups_Q))]
+
+
+def choose(vectors: Vectors) -> list[tuple[float, tuple[float, ...], dict[str, float]]]:
+    """(mean of the questions, weights, figure of each), best first, on validation rows."""
+    found = []
+    for kind, colour in itertools.product((0.0, 0.35, 0.5, 0.65, 0.8), (0.0, 0.6, 0.75, 0.9, 1.05)):
+        said = {q: float(ask(vectors, (1.0, kind, colour), q, VAL)[0].mean()) for q in CHOSEN_BY}
+        found.append(
+            (round(float(np.mean(list(said.values()))), 4), (1.0, kind, colour), {q: round(v, 3) for q, v in said.items()})
+        )
+    return sorted(found, key=lambda row: -row[0])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--folder", type=Path)
+    parser.add_argument("--choose", action="store_true")
+    options = parser.parse_args()
+    keep_memory()
+    torch.set_num_threads(1)
+    folder = options.folder or Path(tempfile.mkdtemp())
+    folder.mkdir(parents=True, exist_ok=True)
+    vectors = Vectors(read_all(folder), folder)
+    if options.choose:
+        for row in (found := choose(vectors)):
+            print(*row)
+        print(json.dumps({"bench": "fashion", "chosen": found[0][1]}))
+        return
+    result: dict[str, object] = {"bench": "fashion"}
+    print(f"| question | rows | {DEFAULT} | {COLOURED} | {FASHION} | gain of {FASHION} |\n|---|---|---|---|---|---|")
+    for question in QUESTIONS:
+        splits = (VAL, TEST, f"{VAL}+{TEST}") if question.startswith("views") else (VAL, TEST)
+        for split in splits if not (question.startswith("wardrobe of 300") or question.endswith("50")) else (TEST,):
+            hits = {m: ask(vectors, m, question, split) for m in (DEFAULT, COLOURED, FASHION)}
+            before, after, groups_Q = hits[DEFAULT][0], hits[FASHION][0], hits[FASHION][1]
+            told = {m: figure(*h) for m, h in hits.items()} | {"gain": figure(after - before, groups_Q)}
+            result[f"{question}, {split}"] = told | {"queries": len(groups_Q)}
+            cells = [f"{told[m][0]:.3f}" for m in (DEFAULT, COLOURED, FASHION)]
+            gain = "{:+.3f} [{:.3f}, {:.3f}]".format(*told["gain"])
+            print(f"| {question} | {split}, {len(groups_Q)} | {' | '.join(cells)} | {gain} |")
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()
