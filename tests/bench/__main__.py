@@ -7,6 +7,7 @@ from pathlib import Path
 
 QUESTIONS = (
     "embed_throughput",
+    "fashion_cost",
     "detect_throughput",
     "find_latency",
     "no_change",

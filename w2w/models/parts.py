@@ -47,5 +47,5 @@ def weighed(vectors_ND: np.ndarray, weights: Weights) -> np.ndarray:
         return vectors_ND
     given = sum(length for length, _ in weights if length > 0)
     lengths: Sequence[int] = [length if length > 0 else vectors_ND.shape[1] - given for length, _ in weights]
-    found_ND = vectors_ND * np.repeat(np.float32([weight for _, weight in weights]), lengths)
+    found_ND = vectors_ND * np.repeat(np.array([weight for _, weight in weights], np.float32), lengths)
     return found_ND / np.maximum(np.linalg.norm(found_ND, axis=1, keepdims=True), 1e-12).astype(np.float32)

@@ -1,0 +1,65 @@
+"""What the bench of w2w-fashion does with pictures, splits and hits."""
+
+import numpy as np
+import pytest
+
+from tests.bench import fashion
+from tests.bench.fashion_rows import PLAIN, TRAIN, VAL, Rows, _near_duplicates, half_hidden, relit
+from tests.bench.fashion_train import classifier, principal
+
+
+def test_other_light_and_a_hidden_half():
+    picture = np.full((40, 30, 3), 100, np.uint8)
+    lit = [relit(picture, np.random.default_rng(i))[0, 0] for i in range(50)]
+    assert np.min(lit) >= 89
+    assert np.max(lit) <= 110
+    assert np.ptp(lit, axis=1).max() > 5  # a cast, not exposure alone
+    covered = [(half_hidden(picture, np.random.default_rng(i)) != picture).any(2) for i in range(20)]
+    assert {c.sum() for c in covered} == {600}
+    assert len({c.tobytes() for c in covered}) == 4
+    assert (picture == 100).all()
+
+
+def test_near_duplicates_are_of_one_cluster_however_they_are_chained():
+    hashes = np.array([[0b1111, -1], [0, -1], [0xFF0, -1], [-(2**62), 0b1111]], np.int64)
+    assert _near_duplicates(hashes).tolist() == [
+        0,
+        0,
+        2,
+        0,
+    ]  # the last is the first, mirrored
+    assert _near_duplicates(hashes[:3]).tolist() == [0, 0, 2]
+
+
+def test_a_classifier_and_principal_components_of_sets_that_count_alike():
+    rng = np.random.default_rng(0)
+    centres = np.eye(4, 6, dtype=np.float32)
+    labels = rng.integers(0, 4, 200)
+    x = centres[labels] + rng.normal(0, 0.1, (200, 6)).astype(np.float32)
+    weight, bias = classifier(x, labels, 4)
+    assert ((x @ weight.numpy().T + bias.numpy()).argmax(1) == labels).mean() > 0.99
+    small, large = rng.normal(0, [3, 1, 0.1], (400, 3)), rng.normal(0, [0.1, 1, 3], (40000, 3))
+    centre, axes = principal([small, large], 3, 0.0)
+    assert centre == pytest.approx((small.mean(0) + large.mean(0)) / 2)
+    spread = [np.var((s - centre) @ axes.T, axis=0) for s in (small, large)]
+    assert (spread[0] + spread[1])[:2] == pytest.approx([9, 9], rel=0.25)  # either set's own axis
+
+
+def test_worn_photos_are_looked_for_among_as_many_as_are_named():
+    places = np.array([0, 1, 2, 3, 0, 3])
+    rows = Rows("wardrobe val", [""] * 6, np.full(6, VAL), places.astype(str), {"place": places, "main": np.arange(6) < 4})
+    vectors = np.eye(4, dtype=np.float32)[[0, 1, 2, 3, 2, 2]]
+
+    def hits(size):
+        return fashion.wardrobe(lambda *_: vectors, {"wardrobe val": rows}, VAL, PLAIN, size)[0].tolist()
+
+    assert hits(4) == [0, 0]  # both look like the third
+    assert hits(2) == [1, 0]  # which is not among the first two, and among the last two is nearer than the fourth
+
+
+def test_a_class_is_that_of_the_nearest_row_for_training():
+    labels, splits = np.array(["a", "b", "a", "b"]), np.array([TRAIN, TRAIN, VAL, VAL])
+    rows = {"s": Rows("s", [""] * 4, splits, np.arange(4), {"class": labels})}
+    vectors = np.float32([[1, 0], [0, 1], [0.9, 0.1], [0.8, 0.2]])
+    found, groups = fashion.nearest_class(lambda *_: vectors, rows, VAL, PLAIN, "s", "class")
+    assert (found.tolist(), groups.tolist()) == ([1, 0], [2, 3])
