@@ -114,6 +114,9 @@ def _plain_values(value: Any) -> Any:
     return os.fspath(value) if isinstance(value, os.PathLike) else value
 
 
+_MANY = 200  # names: more than any option has, fewer than a shop has products
+
+
 def nearest(word: str, valid: Sequence[str]) -> str:
     """' Did you mean ...?' or the list of allowed names, to end an error message."""
     close = difflib.get_close_matches(word, valid, n=1, cutoff=0.6)
@@ -121,6 +124,8 @@ def nearest(word: str, valid: Sequence[str]) -> str:
         return f" Did you mean {close[0]!r}?"
     if not valid:
         return " There are none."
+    if len(valid) > _MANY:
+        return f" Allowed: {len(valid):,} others, for example {', '.join(sorted(valid)[:5])}."
     return f" Allowed: {', '.join(sorted(valid))}."
 
 

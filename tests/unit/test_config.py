@@ -133,6 +133,7 @@ def test_where_nothing_is_allowed_no_empty_list_is_shown():
     assert nearest("v1", ["v11"]) == " Did you mean 'v11'?"
     assert nearest("x", ["abc", "def"]) == " Allowed: abc, def."
     assert nearest("x", [f"{i:03}" for i in range(100)]).endswith(" 098, 099.")
+    assert nearest("x", [f"{i:04}" for i in range(1000)]) == " Allowed: 1,000 others, for example 0000, 0001, 0002, 0003, 0004."
 
 
 @dataclass(frozen=True)

@@ -212,6 +212,8 @@ class _Reader:
                 self._fail(key, f"a key of {what} is a word")
             if keys is not None and key.value not in keys:
                 self._fail(key, f"{key.value!r} is not a key of {what}.{nearest(key.value, list(keys))}")
+            if key.value == "<<":
+                self._fail(key, "<< is not read here: write the conditions out")
             if key.value in found:
                 self._fail(key, f"{key.value!r} is given twice")
             found[key.value] = value

@@ -146,7 +146,13 @@ def apply_house(house: House, shelf: Shelf, known_ids: frozenset[str] = frozense
     for selector in house.only:
         here = Selector(tuple(part for part in selector.wanted if part[0] == CATEGORY))
         keep("filtered", ~shelf.mask(here) | shelf.mask(selector))
-    told, pins = [], []
+    others = (
+        *(s for ban in house.bans for s in (ban.what, ban.beside)),
+        *house.only,
+        *(s for two in house.never_together for s in two),
+    )
+    told = [f"{house.name}, line {s.line}: no product is {s}" for s in others if s is not None and not shelf.mask(s).any()]
+    pins = []
     for pin in house.pins:
         mask = shelf.mask(pin.what)
         beside = None if pin.beside is None else shelf.mask(pin.beside)

@@ -246,6 +246,20 @@ def test_of_near_duplicates_one_is_shown_and_a_pinned_one_first():
     assert {a.rows[1] for a in pinned.answers(pinned.question([0]))} == {2}
 
 
+def test_a_rule_that_meets_no_product_is_told():
+    text = (
+        "ban:\n- {category: shoos}\n- {brand: b0, for: {category: hatt}}\nnever_together:\n- [{brand: b0}, {brand: nobody}]\n"
+    )
+    one = stylist([{"category": c, "brand": "b0"} for c in ("dress", "shoes")], read_house(text.encode(), "rules.yaml"))
+    assert one.applied.told == (
+        "rules.yaml, line 2: no product is category shoos",
+        "rules.yaml, line 3: no product is category hatt",
+        "rules.yaml, line 5: no product is brand nobody",
+    )
+    with pytest.raises(UsageError, match="line 1: << is not read here"):
+        read_house(b"ban: [{<<: {category: hat}}]", "rules.yaml")
+
+
 def test_a_pin_that_cannot_be_had_is_told_and_left_out():
     products = [
         {"category": "dress"},
