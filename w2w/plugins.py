@@ -113,7 +113,7 @@ def _imported(kind: str, name: str, reference: str) -> Any:
         found: Any = importlib.import_module(module)
     except (Exception, SystemExit) as e:  # a foreign module may raise anything
         raise UsageError(
-            f"{option}: module {module!r} cannot be imported: {type(e).__name__}: {e}. It has to be installed, or on "
+            f"{option}: module {module!r} cannot be imported: {type(e).__name__}: {e}. It must be installed, or on "
             "PYTHONPATH, on every machine of the cluster"
         ) from e
     for part in attribute.split("."):

@@ -264,7 +264,7 @@ def _check_numbered(profile: str, numbered: Numbered) -> None:
     try:
         one, other = numbered.url.format(n=1), numbered.url.format(n=2)
     except (KeyError, IndexError, ValueError):
-        raise UsageError(f"{where}: write {{n}} where the number stands") from None
+        raise UsageError(f"{where}: write {{n}} in place of the number") from None
     if one == other or resolve(one) is None:
         raise UsageError(f"{where}: must be a URL with {{n}} in it")
     if numbered.step < 1 or not 0 <= (numbered.last - numbered.first) // numbered.step < _MAX_NUMBERED:

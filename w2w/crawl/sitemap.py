@@ -54,7 +54,7 @@ def _from_lines(text: str, url: str) -> Sitemap:
     if not pages:
         raise Reject(RejectCode.MALFORMED_ROW, f"{url}: not a sitemap: neither XML nor lines of URLs")
     other = len(lines) - len(pages)
-    return Sitemap(pages, problem=f"{other} words in it are no http or https URLs" if other else "")
+    return Sitemap(pages, problem=f"{other} words in it are not http or https URLs" if other else "")
 
 
 def _from_xml(text: str, url: str) -> Sitemap:

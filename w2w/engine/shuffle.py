@@ -87,7 +87,7 @@ def gather(
     """
     if not targets:
         return []
-    assert all((t >= 0).all() for t in targets), "a row without a vector was asked for"
+    assert all((t >= 0).all() for t in targets), "a row without a vector was requested"
     positions = [np.argsort(t, kind="stable") for t in targets]
     split = ray.remote(num_cpus=1, num_returns=len(targets))(_split)
     build = ray.remote(num_cpus=num_cpus)(_assemble)

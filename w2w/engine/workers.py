@@ -101,5 +101,5 @@ def _result(reference):
 def _lost(error: Exception) -> str:
     return (
         f"workers died {_RETRIES + 1} times on the same rows ({str(error).strip().splitlines()[0]}). What was committed stays; "
-        "look at the worker's log in Ray's session folder, then run this again: it goes on where it stopped."
+        "look at the worker's log in Ray's session folder, then run this again: it resumes where it stopped."
     )

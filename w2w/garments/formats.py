@@ -158,7 +158,7 @@ def _coco(path: Path, config: AnnotationsConfig, target_of: Callable | None = No
     if target_of:
         targets = {name: target_of(name, above or "") for name, above in kinds.values()}
         if strange := sorted(str(t) for t in targets.values() if t not in (*CATEGORIES, PERSON, IGNORE, None)):
-            raise UsageError(f"{path}: supercategory {strange[0]!r} is none of {', '.join(CATEGORIES)}")
+            raise UsageError(f"{path}: supercategory {strange[0]!r} is not one of {', '.join(CATEGORIES)}")
     else:
         targets = mapping_of([name for name, _ in kinds.values()], config.taxonomy, str(path))
     images, objects = {}, {}

@@ -52,8 +52,8 @@ def check_cells(file: str) -> None:
         for number in range(opened.metadata.num_row_groups):
             if (size := _size(opened, number)) > _MOST_BYTES:
                 raise UsageError(
-                    f"{file}: row group {number} has {size / 2**20:,.0f} MB of pictures, more than {_MOST_BYTES >> 20}: write "
-                    "it anew with row_group_size=100"
+                    f"{file}: row group {number} has {size / 2**20:,.0f} MB of pictures, more than {_MOST_BYTES >> 20}: "
+                    "rewrite it with row_group_size=100"
                 )
 
 

@@ -60,7 +60,7 @@ def tags_of(posts: pa.Table, catalog: pa.Table, post_splits: pa.Table, seen: pa.
         (
             pl.col(schema.CATEGORY).is_null(),
             RejectCode.NO_CATEGORY,
-            pl.format("the product's class is not mined: {}", pl.col(CALLED).fill_null("nobody says what it is")),
+            pl.format("the product's class is not mined: {}", pl.col(CALLED).fill_null("unknown")),
         ),
         (
             pl.col(schema.IMAGE_ID).is_null(),

@@ -70,6 +70,4 @@ def check_loop(loop: LoopConfig, figures: Sequence[str], workers: Workers) -> No
 def check_unpublished(loop: LoopConfig) -> None:
     """Raises UsageError if --published would override an option that the user set."""
     if replace(loop, seed=0, threads=1) != LoopConfig():
-        raise UsageError(
-            "--published: takes its source's own --train settings; leave all but train.seed and train.threads away"
-        )
+        raise UsageError("--published: takes its source's own --train settings; omit all but train.seed and train.threads")

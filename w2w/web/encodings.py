@@ -79,7 +79,7 @@ def _declared(body: bytes) -> str | None:
 
 
 def _looks_wide(body: bytes) -> str | None:
-    """The byte order of UTF-16 with ASCII markup, in which at least a quarter of the bytes is zero; otherwise None."""
+    """The byte order of UTF-16 with ASCII markup, if at least a quarter of the characters have a zero byte; or None."""
     head = body[:1000]
     little, big = head[1::2].count(0), head[0::2].count(0)
     if max(little, big) * 8 < len(head) or not head:

@@ -521,7 +521,7 @@ def test_a_class_of_a_file_is_one_of_ours(tmp_path):
     file = json.loads(json.dumps(COCO))
     file["categories"][0]["supercategory"] = "clothes"
     write(tmp_path / "x.json", file)
-    with pytest.raises(UsageError, match=r"supercategory 'clothes' is none of bag, bottom"):
+    with pytest.raises(UsageError, match=r"supercategory 'clothes' is not one of bag, bottom"):
         read(tmp_path / "x.json", "ccp")
 
 

@@ -78,7 +78,7 @@ def test_a_plain_list_needs_a_class_and_draws_splits_that_anchors_do_not_cross(t
     [
         (["anchor,positive,category", "a.jpg,,top"], r"line 2: no positive"),
         (["anchor,positive,category", "a.jpg,p.jpg"], r"line 2: 2 values for 3 columns"),
-        (["anchor,positive,category", "a.jpg,p.jpg,kilt"], r"line 2: category 'kilt' is none of bag"),
+        (["anchor,positive,category", "a.jpg,p.jpg,kilt"], r"line 2: category 'kilt' is not one of bag"),
         (["anchor,category", "a.jpg,top"], r"line 1: no column 'positive' for set\.columns\.positive, only anchor, category"),
         (["anchor,anchor,positive", "a,b,c"], r"line 1: two columns 'anchor'"),
         (
@@ -86,7 +86,7 @@ def test_a_plain_list_needs_a_class_and_draws_splits_that_anchors_do_not_cross(t
             r"line 2: positive: '\.\./\.\./etc/passwd' is not a file in",
         ),
         (["anchor,positive,category", "/etc/passwd,p.jpg,top"], r"line 2: anchor: '/etc/passwd' is not a file in"),
-        (["anchor,positive,category,split", "a.jpg,p.jpg,top,dev"], r"line 2: split 'dev' is none of train, val, test"),
+        (["anchor,positive,category,split", "a.jpg,p.jpg,top,dev"], r"line 2: split 'dev' is not one of train, val, test"),
         (["anchor,positive,category", '"a.jpg,p.jpg,top'], r"line \d: not valid CSV"),
         (["anchor,positive,category", "a\0.jpg,p.jpg,top"], r"line 2: it holds a null character"),
         (["anchor,positive,category", "a.jpg,p.jpg,top", "x" * 5000 + ",p.jpg,top"], r"line 3: a value is too long"),
@@ -116,7 +116,7 @@ def test_a_hostile_list_is_refused_with_its_line(tmp_path, lines, sentence):
 def test_options_of_pairs(tmp_path):
     listed(tmp_path, "anchor,positive", "a.jpg,p.jpg")
     for options, sentence in (
-        ({"columns": {"image": "x"}}, r"set\.columns: 'image' is none of anchor, positive"),
+        ({"columns": {"image": "x"}}, r"set\.columns: 'image' is not one of anchor, positive"),
         ({"columns": {"negative": "x"}}, r"line 1: no column 'x' for set\.columns\.negative"),
         ({"category": "kilt"}, r"set\.category=kilt: must be one of bag"),
     ):
@@ -266,7 +266,7 @@ def test_a_cell_that_is_none_is_a_reject_and_a_folder_without_cells_is_refused(t
 def test_a_row_group_that_would_fill_the_memory_is_refused(tmp_path, monkeypatch):
     lookbench(tmp_path)
     monkeypatch.setattr(cells, "_MOST_BYTES", 10)
-    with pytest.raises(UsageError, match=r"row group 0 has .* MB of pictures, more than 0: write it anew with row_group_size"):
+    with pytest.raises(UsageError, match=r"row group 0 has .* MB of pictures, more than 0: rewrite it with row_group_size"):
         opened(tmp_path, "lookbench")
 
 
@@ -285,5 +285,5 @@ def test_wardrobe(tmp_path):
     with pytest.raises(UsageError, match=r"posts\.jsonl, line 2: items\[0\]: product 'gone' is not in .*products\.csv"):
         list(found.photos())
     (tmp_path / "products.csv").write_text("product_id,category,image\na,kilt,x.jpg\n")
-    with pytest.raises(UsageError, match=r"products\.csv, line 2: category 'kilt' is none of"):
+    with pytest.raises(UsageError, match=r"products\.csv, line 2: category 'kilt' is not one of"):
         list(opened(tmp_path, "wardrobe").shops())

@@ -132,7 +132,7 @@ def test_in_shop_broken(tmp_path):
     good = file.read_text()
     for text, sentence in (
         (good.replace("6\n", "52712\n", 1), r"list_eval_partition\.txt: line 1 promises 52712 lines, and there are 6"),
-        (good.replace(" query", " probe"), r"txt, line 6: evaluation_status 'probe' is none of train, query, gallery"),
+        (good.replace(" query", " probe"), r"txt, line 6: evaluation_status 'probe' is not one of train, query, gallery"),
         (good.replace(" query", ""), r"txt, line 6: 2 values for 3 columns"),
         (good.replace("item_id", "item"), r"txt, line 2: no column 'item_id', only 'image_name item evaluation_status'"),
         (good.replace("Dresses", "Gowns"), r"txt, line 3: 'img/WOMEN/Gowns/.*' has no line in .*list_bbox_inshop\.txt"),

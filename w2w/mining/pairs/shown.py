@@ -21,7 +21,7 @@ _MEANINGS = {  # the reason, and what to do about it
         "Is the whole feed ingested, and are withdrawn products kept? Then the post is older than the catalog: nothing to do.",
     ),
     RejectCode.NO_CATEGORY: (
-        "The product is of none of the classes that are mined.",
+        "The product's class is not mined.",
         "Name what the feed's categories are with --classes, or run 'w2w classify' and give --classifier=auto.",
     ),
     RejectCode.NO_PHOTO: ("There is no picture of the product.", "'w2w tables --rejects' says why its picture was not loaded."),
@@ -34,8 +34,8 @@ _MEANINGS = {  # the reason, and what to do about it
         "Run 'w2w split' again, then 'w2w mine'.",
     ),
     RejectCode.CROSSES_SPLIT: (
-        "Tags tied so many posts and products together that they did not fit into one split. They were cut apart where few "
-        "tags are lost, and these are those across the cut: as pairs they would leak test products into training.",
+        "Tags connect so many posts and products that they did not fit into one split. They were cut where few tags are "
+        "lost; these are the tags across the cut, which as pairs would leak test products into training.",
         "Nothing, if the pairs that are left suffice; a larger --split.max_component of 'w2w split' cuts less.",
     ),
     RejectCode.NOT_DETECTED: (
@@ -44,7 +44,7 @@ _MEANINGS = {  # the reason, and what to do about it
         "with --rules.sure_score, or use a better detector.",
     ),
     RejectCode.AMBIGUOUS: (
-        "Several garments or several tags of one class: which is which cannot be told.",
+        "Several garments or several tags of one class: there is no telling which is which.",
         "--gate.matches=ambiguous lets similarity decide (embed the garments first).",
     ),
     RejectCode.DISSIMILAR: (
@@ -52,7 +52,7 @@ _MEANINGS = {  # the reason, and what to do about it
         "Nothing, if the examples below are wrong pairs. If they are right ones, raise --gate.max_share.",
     ),
     RejectCode.NO_VECTOR: (
-        "Similarity has to decide, and there is nothing to compare.",
+        "Similarity has to decide, but there are no vectors to compare.",
         "Run 'w2w embed' for products and 'w2w embed --of=garments' with the same encoder.",
     ),
     RejectCode.JUDGED_OTHER: (

@@ -41,7 +41,7 @@ class LookBench(PublicSet):
     def __init__(self, root: Path, classes: dict[str, str] | None):
         self._classes = {label.strip().lower(): None if c in ("drop", IGNORE) else c for label, c in (classes or {}).items()}
         if strange := [c for c in self._classes.values() if c not in (None, *CATEGORIES)]:
-            raise UsageError(f"set.classes: {strange[0]!r} is none of {', '.join(CATEGORIES)}")
+            raise UsageError(f"set.classes: {strange[0]!r} is not one of {', '.join(CATEGORIES)}")
         files = [f for f in files_below(root, (".parquet",)) if f.stem.partition("-")[0] in ("query", "gallery")]
         self._files = [(f.parent.name, f.stem.partition("-")[0], f) for f in files]
         if not self._files:
@@ -98,7 +98,7 @@ class Wardrobe(PublicSet):
                 if missing := [n for n in ("product_id", "category", "image") if not row.get(n)]:
                     raise UsageError(f"{where}: no {missing[0]}")
                 if row["category"] not in CATEGORIES:
-                    raise UsageError(f"{where}: category {row['category']!r} is none of {', '.join(CATEGORIES)}")
+                    raise UsageError(f"{where}: category {row['category']!r} is not one of {', '.join(CATEGORIES)}")
                 found[row["product_id"]] = row | {"where": where}
         except csv.Error as e:
             raise UsageError(f"{self._feed}, line {rows.line_num}: {e}") from e

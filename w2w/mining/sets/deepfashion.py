@@ -40,7 +40,7 @@ class _DeepFashion(PublicSet):
             raise UsageError(f"{where}: {name!r} is not like img/GROUP/Label/id/picture.jpg")
         kind, box = self._boxes[name]
         if kind not in _BODY:
-            raise UsageError(f"{self._box_file}: clothes_type {kind!r} of {name!r} is none of {', '.join(_BODY)}")
+            raise UsageError(f"{self._box_file}: clothes_type {kind!r} of {name!r} is not one of {', '.join(_BODY)}")
         label = name.split("/")[-3]
         category = self._classes.of(label, where)
         if category is None and label.lower() in _OPEN:
@@ -71,7 +71,7 @@ class InShop(_DeepFashion):
     def _rows(self) -> Iterator[tuple[str, str, str, str]]:
         for where, (name, item, status) in columns(self._partition, ("image_name", "item_id", "evaluation_status")):
             if status not in ("train", "query", "gallery"):
-                raise UsageError(f"{where}: evaluation_status {status!r} is none of train, query, gallery")
+                raise UsageError(f"{where}: evaluation_status {status!r} is not one of train, query, gallery")
             yield where, name, item, status
 
     @staticmethod
@@ -136,7 +136,7 @@ class ConsumerToShop(_DeepFashion):
         names = ("image_pair_name_1", "image_pair_name_2", "item_id", "evaluation_status")
         for where, (consumer, shop, item, status) in columns(self._partition, names):
             if status not in (TRAIN, VAL, TEST):
-                raise UsageError(f"{where}: evaluation_status {status!r} is none of {TRAIN}, {VAL}, {TEST}")
+                raise UsageError(f"{where}: evaluation_status {status!r} is not one of {TRAIN}, {VAL}, {TEST}")
             yield where, consumer, shop, item, status
 
     def shops(self) -> Iterator[Shop]:

@@ -63,7 +63,7 @@ class PairList(PublicSet):
         self._root, self._category, self._shares = root, category, shares
         self._columns = columns or {}
         if strange := [name for name in self._columns if name not in COLUMNS]:
-            raise UsageError(f"set.columns: {strange[0]!r} is none of {', '.join(COLUMNS)}")
+            raise UsageError(f"set.columns: {strange[0]!r} is not one of {', '.join(COLUMNS)}")
         if category is not None and category not in CATEGORIES:
             raise UsageError(f"set.category={category}: must be one of {', '.join(CATEGORIES)}")
         file = root if root.is_file() else root / "pairs.csv"
@@ -151,9 +151,9 @@ class PairList(PublicSet):
                 if getattr(row, side):
                     below(self._images, getattr(row, side), f"{row.where}: {side}")
             if row.split not in ("", TRAIN, VAL, TEST):
-                raise UsageError(f"{row.where}: split {row.split!r} is none of {TRAIN}, {VAL}, {TEST}")
+                raise UsageError(f"{row.where}: split {row.split!r} is not one of {TRAIN}, {VAL}, {TEST}")
             if (row.category or self._category) not in CATEGORIES:
-                said = f"category {row.category!r} is none of" if row.category else "no category: name one by set.category:"
+                said = f"category {row.category!r} is not one of" if row.category else "no category: name one by set.category:"
                 raise UsageError(f"{row.where}: {said} {', '.join(CATEGORIES)}")
             first = shown.setdefault(row.positive, row)
             if self._product(first) != self._product(row):

@@ -63,7 +63,7 @@ def experiment_1(probabilities_P: np.ndarray, same_P: np.ndarray) -> dict[str, f
 def make_gallery(products: Sequence[Product], size: int, rng: np.random.Generator) -> Pairs:
     """``size`` products and a photo of each: row n of both belongs together."""
     if size > len(products):
-        raise UsageError(f"lookbook.galleries: {size} products are asked for, and there are {len(products)}")
+        raise UsageError(f"lookbook.galleries: {size} products are requested, but there are only {len(products)}")
     chosen = [products[i] for i in rng.choice(len(products), size, replace=False)]
     worn = tuple(p.worn[int(rng.integers(len(p.worn)))] for p in chosen)
     return Pairs(tuple(p.clean for p in chosen), worn, np.ones(size, bool))

@@ -50,7 +50,7 @@ class OutfitPlan:
         if published:
             check_unpublished(train)
             if outfits != OutfitsConfig(hinge=outfits.hinge):
-                raise UsageError("--published: takes What2Wear's own settings; leave all of --outfits.* but hinge away")
+                raise UsageError("--published: takes What2Wear's own settings; omit all --outfits.* options except hinge")
             outfits, train = flow_results.published(num_worn // workers.num_workers, outfits.hinge, train)
         check_loop(train, flow_results.SELECTS, workers)
         return cls(table, outfits, train, found, rows, digest)

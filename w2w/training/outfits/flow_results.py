@@ -108,8 +108,8 @@ def outfit_table(
         )
     if config.worn_first < 1 and len(np.unique(train.modified_of_O[train.modified])) < len(train.worn):
         raise UsageError(
-            f"some worn outfits of {sources[0]!r} have no modified one to be told from: run 'w2w compose --modified=4', or set "
-            "--outfits.worn_first=1 to tell worn ones from strangers"
+            f"some worn outfits of {sources[0]!r} have no modified counterpart: run 'w2w compose --modified=4', or set "
+            "--outfits.worn_first=1 to contrast worn ones with strangers"
         )
     if config.network.kind != "set" and (len(train.slots) != _THREE or (train.slots_OS < 0).any()):
         raise UsageError(

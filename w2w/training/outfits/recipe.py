@@ -55,7 +55,7 @@ class Compatibility:
         if not len(train.worn):
             raise UsageError("there are no worn outfits to train on: run 'w2w compose', or name another source")
         if config.worn_first < 1 and (np.diff(self._start)[train.worn] == 0).any():
-            raise UsageError("some worn outfits have no modified one to be told from: run 'w2w compose --modified=4'")
+            raise UsageError("some worn outfits have no modified counterpart: run 'w2w compose --modified=4'")
         self._questions = questions
         if val is not None and questions is None:
             self._questions = blanks(val, config.num_answers, np.random.default_rng([seed, 1]))
