@@ -52,7 +52,7 @@ def test_examples_are_valid(name):
         ("record: product", "record: post", "the fields of a post are"),
         ("kinds: {product", "kinds: {image: {}, product", "built into every profile"),
         ("start:", "numbered: [{url: 'http://h/x'}]\nstart:", "with {n} in it"),
-        ("start:", "numbered: [{url: 'http://h/{m}'}]\nstart:", "write {n} where"),
+        ("start:", "numbered: [{url: 'http://h/{m}'}]\nstart:", "write {n} in place"),
         ("start:", "numbered: [{url: 'http://h/{n}', first: 5, last: 1}]\nstart:", "give no range"),
     ],
 )

@@ -47,7 +47,7 @@ def test_a_reason_says_what_to_do_and_its_photo_what_was_found(tmp_path):
     mining_report(str(page), {"pairs": "0"}, {}, Counted(), reasons, [], [], colours_of(["bag", "top"]))
     soup = BeautifulSoup(page.read_text(encoding="utf-8"), "html.parser")
     row = soup.select_one("table tr:has(a)")
-    assert "236 crosses split: Tags tied so many posts" in " ".join(row.get_text(" ").split()).replace(" :", ":")
+    assert "236 crosses split: Tags connect so many posts" in " ".join(row.get_text(" ").split()).replace(" :", ":")
     assert "What to do: Nothing, if" in row.get_text()
     rejected = soup.select_one(".rejected")
     assert [" ".join(li.get_text(" ").split()) for li in rejected.select(".legend li")] == [
