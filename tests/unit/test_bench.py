@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from tests.bench.book import Found, over_seeds, ranks_of, recall
+from tests.bench.find_rerank import expanded, hits, reciprocal, told
 from tests.bench.real_gain import Pictures, compared, find_class, find_views
 
 
@@ -98,3 +99,23 @@ def test_a_gain_is_paired():
     assert found["gain"][1] > 0.35
     by_group = compared(before, after, np.repeat([0, 1], 50))  # each group gains as much as the other
     assert by_group["gain"] == [0.5, 0.5, 0.5]
+
+
+def test_ways_of_ranking_keep_to_the_class_and_gain_is_paired():
+    gallery = np.eye(4)[[0, 1, 2, 0]] + 0.01 * np.eye(4)[[3, 3, 3, 2]]
+    gallery /= np.linalg.norm(gallery, axis=1, keepdims=True)
+    queries = np.stack([gallery[0], 0.8 * gallery[1] + 0.6 * gallery[2]])
+    z = {"C": queries, "PD": queries, "W": queries[::-1], "G": gallery}
+    z |= {"qp": np.array(["a", "c"]), "qc": np.array(["x", "x"]), "gp": np.array(list("abcd")), "gc": np.array(list("xxxy"))}
+    same = z["qc"][:, None] == z["gc"]
+    assert hits(queries @ gallery.T, z, 1).tolist() == [True, False]  # d looks like a, and is of another class
+    assert hits(queries @ gallery.T, z, 2).tolist() == [True, True]
+    assert hits(queries @ gallery.T, z | {"qp": np.array(["a", "gone"])}, 3).tolist() == [True, False]
+    assert np.allclose(expanded(queries, gallery, same, 1, 0)[0], queries[0] @ gallery.T)  # its best is itself
+    near = reciprocal(queries, gallery, same, 2, 1, 0.3)
+    assert near[0].argmax() == 0
+    assert np.isneginf(near[:, 3]).all()
+    plain, cut_out = told(z)[:2]
+    assert (plain["recall@1"], plain["gain@1"]) == (0.5, [0.0, 0.0, 0.0])
+    assert cut_out["way"] == "--cut_out"
+    assert cut_out["gain@1"][1] <= cut_out["gain@1"][0] <= cut_out["gain@1"][2]
