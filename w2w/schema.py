@@ -59,6 +59,7 @@ GROUP, VALUE, CI_LOW, CI_HIGH, NUM_QUERIES = "group", "value", "ci_low", "ci_hig
 EVALUATED_AT = "evaluated_at"
 # recommendations
 OUTFITS_LIST, PAIRS_LIST, BESIDE = "outfits", "pairs", "beside"
+FLOORS, MARK, PINNED = "floors", "mark", "pinned"
 # found: products for the garments of a photo
 NUMBER, GARMENTS_LIST, SAME_PICTURE = "number", "garments", "same_picture"
 
@@ -520,8 +521,22 @@ RECOMMENDATIONS = Table(
         (STAGE_VERSION, pa.string()),  # of scorer and options
         (RUN_ID, pa.string()),
         (FETCHED_AT, TIME),  # when it was computed
+        (FLOORS, pa.list_(pa.float32()), "nullable"),  # by class: the least score of a candidate, NaN where none was sought
     ),
     key=(PRODUCT_ID, FETCHED_AT),
+)
+
+# The states of products that rows of `recommendations` may follow from: one each after a run that came to its end. A snapshot.
+OFFERED = Table(
+    "offered",
+    _schema(
+        (PRODUCT_ID, pa.string()),
+        (MARK, pa.int64()),  # of everything that its place in an outfit follows from
+        (IMAGE_ID, pa.string()),
+        (CATEGORY, pa.string()),  # one of the seven
+        (PINNED, pa.bool_()),
+    ),
+    key=(PRODUCT_ID,),
 )
 
 REJECTS = Table(
@@ -643,6 +658,7 @@ TABLES = {
         FOUND,
         JUDGEMENTS,
         RECOMMENDATIONS,
+        OFFERED,
         FRONTIER,
         PAGES,
         REJECTS,

@@ -1,17 +1,17 @@
 """Questions and answers as plain values: table rows, JSON lines, and fields of a result."""
 
 import itertools
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from w2w import ids, schema
 from w2w.recommend.rules import Outfit, Question, Stylist
-from w2w.recommend.shelf import Shelf
+from w2w.recommend.shelf import Applied, Shelf
 
 
 @dataclass(frozen=True)
@@ -113,21 +113,10 @@ def stored(stylist: Stylist, question: Question) -> tuple[list[dict[str, Any]], 
     return outfits, answer.says
 
 
-def to_text(question: Question) -> str:
-    """A question as JSON, to be sent to a worker."""
-    candidates = {place: rows.tolist() for place, rows in question.candidates.items()}
-    return json.dumps([question.given, question.forms, candidates, sorted(question.pinned), question.why])
-
-
-def of_text(text: str) -> Question:
-    given, forms, candidates, pinned, why = json.loads(text)
-    rows = {place: np.array(found, np.int64) for place, found in candidates.items()}
-    return Question(tuple(given), tuple(map(tuple, forms)), rows, frozenset(pinned), why)
-
-
-def marks(stylist: Stylist) -> list[str]:
-    """For each product of the shelf, everything besides the scorer that decides its place in an outfit."""
-    shelf, house = stylist.shelf, stylist.applied.house
+def marks(shelf: Shelf, applied: Applied) -> np.ndarray:
+    """int64 (N,): of each product of the shelf a hash of everything that its place in an outfit follows from, except the
+    scorer."""
+    house = applied.house
     columns = [shelf.rows.column(c) for c in (schema.PRODUCT_ID, schema.IMAGE_ID, schema.CATEGORY)]
     groups = [str(int(g)) if n > 1 else "" for g, n in _group_sizes(shelf)]
     more: list[Sequence[str]] = [_group_names(shelf, groups)]
@@ -135,8 +124,19 @@ def marks(stylist: Stylist) -> list[str]:
         more.append(pc.fill_null(shelf.rows.column(schema.BRAND), "").to_pylist())
     if house.total_max is not None:
         more.append(list(map(str, shelf.price_N.tolist())))
-    never = ["".join("1" if mask[row] else "0" for two in stylist.applied.never for mask in two) for row in range(len(shelf))]
-    return ["\x1f".join(told) for told in zip(*(c.to_pylist() for c in columns), *more, never)]
+    masks = {"allowed": applied.allowed_N, "banned": applied.banned_N}
+    for n, (beside, what, _) in enumerate(applied.pins):
+        masks |= {f"pin {n}{'' if beside is None else ' beside'}": what}
+        masks |= {} if beside is None else {f"given to pin {n}": beside}
+    for n, (beside, what) in enumerate(applied.bans):
+        masks |= {f"ban {n}": what, f"given to ban {n}": beside}
+    for n, two in enumerate(applied.never):
+        masks |= {f"never {n}, {i}": mask for i, mask in enumerate(two)}
+    named = np.full(len(shelf), "", object)
+    for name, mask in masks.items():
+        named[mask] += f"{name};"
+    told = zip(*(c.to_pylist() for c in columns), *more, named.tolist())
+    return ids.hash_keys(pa.array(["\x1f".join(one) for one in told], pa.string())).view(np.int64)
 
 
 def _group_sizes(shelf: Shelf) -> Iterator[tuple[int, int]]:
@@ -151,10 +151,10 @@ def _group_names(shelf: Shelf, groups: Sequence[str]) -> list[str]:
     return [first.setdefault(group, name) if group else "" for group, name in zip(groups, names)]
 
 
-def digest_of(question: Question, told: Sequence[str], version: str) -> str:
-    """Digest of everything that decides a question's answers. ``told``: ``marks``; ``version``: of scorer and options."""
-    candidates = {place: [told[row] for row in rows] for place, rows in question.candidates.items()}
-    given = [told[row] for row in question.given]
+def digest_of(question: Question, mark_N: np.ndarray, version: str) -> str:
+    """Of everything that decides a question's answers. ``mark_N``: ``marks``; ``version``: of scorer and options."""
+    candidates = {place: mark_N[rows].tolist() for place, rows in question.candidates.items()}
+    given = mark_N[list(question.given)].tolist()
     return ids.digest(version, given, question.forms, candidates, sorted(question.pinned), question.why, length=32)
 
 

@@ -21,9 +21,9 @@ from w2w.models.config import EncoderConfig
 from w2w.models.encoder import model_version
 from w2w.models.pairing import TrainedPairs
 from w2w.recommend.house import House, read_house
-from w2w.recommend.rules import OutfitConfig, Space, Stylist
+from w2w.recommend.rules import Space
 from w2w.recommend.scorers import TrainedSpace, class_of_slot, slots_of_classes
-from w2w.recommend.shelf import CALLED, CODE, ROWS, Shelf, apply_house
+from w2w.recommend.shelf import CALLED, CODE, ROWS, Shelf
 from w2w.recommend.worn import Worn, WornConfig, fits_itself, place
 from w2w.table import delta
 from w2w.table.delta import need_table, newest_version
@@ -32,7 +32,7 @@ from w2w.training.outfits.flow import read_outfits
 from w2w.training.vectors import vector_batches
 
 WORN = "worn"  # the scorer that only counts
-POSTS, OUTFITS, GARMENTS, NONE, AUTO = "posts", "outfits", "garments", "none", "auto"
+POSTS, OUTFITS, LINKS, GARMENTS, NONE, AUTO = "posts", "outfits", "links", "garments", "none", "auto"
 
 
 @dataclass(frozen=True)
@@ -168,7 +168,7 @@ def scored(
     """The scorer's space for the catalog, followed by the ``more`` given garments: (class, vector).
 
     Raises UsageError for a scorer of vectors of another length."""
-    vectors_MD = np.concatenate([catalog.vectors_ND, *(vector[None] for _, vector in more)])
+    vectors_MD = np.concatenate([catalog.vectors_ND, *(v[None] for _, v in more)]) if more else catalog.vectors_ND
     class_M = np.concatenate([catalog.shelf.class_N, np.array([CODE[c] for c, _ in more], np.int8)])
     if trained is None:
         return _counted(store, worn, catalog, vectors_MD, class_M)
@@ -185,10 +185,11 @@ def scored(
 
 def _counted(store: str, config: WornConfig, catalog: Catalog, vectors_MD: np.ndarray, class_M: np.ndarray) -> Scored:
     source, worn = _read_worn(store, config.source, catalog, vectors_MD.shape[1])
-    space = place(worn, vectors_MD, class_M, config)
+    num = len(catalog.shelf)
+    space = place(worn, vectors_MD, class_M, config, num)
     arrays = [worn.vectors_UD, worn.class_U, worn.item_I, worn.outfit_I]
-    if not fits_itself(worn, class_M):
-        arrays += [vectors_MD, class_M]
+    if not fits_itself(worn, class_M[:num]):
+        arrays += [vectors_MD[:num], class_M[:num]]
     version = ids.digest(source, asdict(config), catalog.model_version, [ids.image_id(a.tobytes()) for a in arrays])
     number = len(worn)
     says = f"counts of {number:,} worn outfits ({source})" if number else "looks alone: it knows no outfit that was worn"
@@ -201,6 +202,7 @@ def _read_worn(store: str, source: str, catalog: Catalog, size: int) -> tuple[st
     readers = {
         POSTS: lambda s, v: _of_posts(s, v, words),
         OUTFITS: lambda s, v: _of_outfits(s, v, schema.OWN),
+        LINKS: lambda s, v: _of_outfits(s, v, LINKS),
         GARMENTS: _of_garments,
     }
     for name in [*readers] if source == AUTO else [source] if source != NONE else []:
@@ -283,9 +285,9 @@ def _of_outfits(store: str, version: str, source: str) -> Worn | None:
     return Worn(vectors_UD, class_U, item_I, outfit_I, of_products=source != schema.OWN)
 
 
-def stylist_of(catalog: Catalog, house: House, scorer: Scored, config: OutfitConfig, more: Sequence[str] = ()) -> Stylist:
-    """Raises UsageError for rules that do not fit the catalog."""
-    return Stylist(catalog.shelf, apply_house(house, catalog.shelf, catalog.known_ids), scorer.space, config, more)
+def vectors_of(store: str, catalog: Catalog, image_ids: Iterable[str]) -> dict[str, np.ndarray]:
+    """The vectors of pictures that may no longer be in the catalog, as far as there are any."""
+    return _vectors(store, catalog.model_version, pa.array(sorted(set(image_ids)), pa.string()))
 
 
 def pictures(store: str, image_ids: Iterable[str]) -> dict[str, bytes]:

@@ -8,6 +8,7 @@ from typing import Any
 from w2w import schema, storage
 from w2w.engine.job import JobConfig, Run
 from w2w.engine.run import run_pending
+from w2w.engine.snapshot import replace_rows
 from w2w.errors import UsageError
 from w2w.garments.detector import DetectorConfig
 from w2w.garments.taxonomy import CATEGORIES
@@ -17,13 +18,14 @@ from w2w.models.pairing import TrainedPairs
 from w2w.recommend import flow
 from w2w.recommend.answers import Answer, answer_of, lines
 from w2w.recommend.flow import Catalog, Scored
-from w2w.recommend.flow_catalog import STAGE, source_of, stored_outfits, version_of, write_work
+from w2w.recommend.flow_catalog import STAGE, offer_of, source_of, stored_outfits, version_of, write_work
 from w2w.recommend.flow_photo import Seen, look_at
 from w2w.recommend.page import given_of_row, recommend_report
 from w2w.recommend.published import published
-from w2w.recommend.rules import OutfitConfig
+from w2w.recommend.rules import OutfitConfig, Stylist
 from w2w.recommend.scorers import slots_of_classes
-from w2w.recommend.stage import GIVES, WORK, Recommend
+from w2w.recommend.shelf import Applied, apply_house
+from w2w.recommend.stage import GIVES, NEW, WORK, Recommend
 from w2w.recommend.worn import WornConfig
 from w2w.report.page import folder_of
 from w2w.results import Summary
@@ -113,9 +115,11 @@ class Result(Summary):
     """For the whole catalog: products whose outfits are computed."""
     new: int | None = None
     changed: int | None = None
-    """Of them, those that had others: a candidate, the scorer or a rule has changed."""
+    """Of them, those that may have had others: a product near them, the scorer or a rule has changed."""
     gone: int | None = None
     """Of them, those that are no longer sold."""
+    as_before: int | None = None
+    """Of the changed ones, those that follow from the same candidates as before, and keep their row."""
     combinations: int | None = None
     """Combinations that --published considered."""
     of_lowest_loss: int | None = None
@@ -147,25 +151,13 @@ def main(config: Config) -> Result:
     given = _rows_of(catalog, asked) if asked else []
     trained = flow.trained_scorer(config.scorer)
     seen, of_photo = _seen(config, trained) if config.photo else ([], [])
-    scorer = flow.scored(run.store, trained, config.worn, catalog, [(s.category, s.vector_D) for s in seen])
-    stylist = flow.stylist_of(catalog, house, scorer, config.outfit, [s.category for s in seen])
-    applied = stylist.applied
-    result = run.result(
-        Result,
-        scorer=scorer.says,
-        outfits_known=scorer.outfits,
-        scorer_version=scorer.version,
-        products=len(catalog.shelf),
-        recommendable=int(applied.allowed_N.sum()),
-        left_out=applied.left_out,
-        of_no_class=catalog.of_no_class or None,
-        without_a_vector=len(catalog.without_vector) or None,
-        rules_not_met=applied.told,
-        left_out_of_photo=tuple(of_photo),
-    )
+    applied = apply_house(house, catalog.shelf, catalog.known_ids)
     given += range(len(catalog.shelf), len(catalog.shelf) + len(seen))
     if not given:
-        return _whole(run, config, catalog, scorer, stylist, result)
+        return _whole(run, config, catalog, applied, trained)
+    scorer = flow.scored(run.store, trained, config.worn, catalog, [(s.category, s.vector_D) for s in seen])
+    stylist = Stylist(catalog.shelf, applied, scorer.space, config.outfit, [s.category for s in seen])
+    result = _about(run, catalog, applied, scorer, left_out_of_photo=tuple(of_photo))
     if config.dry_run:
         return result
     if config.published:
@@ -218,24 +210,55 @@ def _rows_of(catalog: Catalog, product_ids: Sequence[str]) -> list[int]:
     return list(dict.fromkeys(found))
 
 
-def _whole(run: Run, config: Config, catalog: Catalog, scorer: Scored, stylist: Any, result: Result) -> Result:
-    """Every product, by workers; only those that changed."""
+def _about(run: Run, catalog: Catalog, applied: Applied, scorer: Scored, **more: Any) -> Result:
+    return run.result(
+        Result,
+        scorer=scorer.says,
+        outfits_known=scorer.outfits,
+        scorer_version=scorer.version,
+        products=len(catalog.shelf),
+        recommendable=int(applied.allowed_N.sum()),
+        left_out=applied.left_out,
+        of_no_class=catalog.of_no_class or None,
+        without_a_vector=len(catalog.without_vector) or None,
+        rules_not_met=applied.told,
+        **more,
+    )
+
+
+def _whole(run: Run, config: Config, catalog: Catalog, applied: Applied, trained: TrainedPairs | None) -> Result:
+    """Every product, by workers, those that may have other outfits than before."""
     if not config.dry_run:
         run.check_store()
-    version = version_of(scorer.version, stylist, config.outfit)
+    offer = offer_of(run.store, catalog.shelf, applied)
+    of_old = flow.vectors_of(run.store, catalog, offer.placed[schema.IMAGE_ID])
+    states = zip(offer.placed[schema.CATEGORY], offer.placed[schema.IMAGE_ID])
+    more = [(category, of_old[image]) for category, image in states if image in of_old]
+    scorer = flow.scored(run.store, trained, config.worn, catalog, more)
+    stylist = Stylist(catalog.shelf, applied, scorer.space, config.outfit, [category for category, _ in more])
+    version = version_of(scorer.version, applied.house, config.outfit)
+    result = _about(run, catalog, applied, scorer)
     try:
-        arguments = (run.store, run.run_id, stylist, catalog.without_vector, version, config.item_rows, config.dry_run)
+        arguments = (run.store, run.run_id, stylist, offer, catalog.without_vector, version, config.item_rows, config.dry_run)
         found = write_work(*arguments)
         told = {"pending": found.pending, "new": found.new, "changed": found.changed, "gone": found.gone}
         result = run.done(result, skipped=found.done, **told)
         if config.dry_run:
             return result
+        lineage = run.lineage(version, _INPUTS)
+        if not offer.settled:
+            replace_rows(run.store, schema.OFFERED, [offer.both()], lineage)
         source = source_of(run.store, run.run_id, found, config.item_rows).first(config.limit)
-        stage = {"stylist": stylist, "version": version, "run_id": run.run_id}
+        sold = Stylist(catalog.shelf, applied, scorer.space, config.outfit)
+        stage = {"stylist": sold, "mark_N": offer.mark_N, "version": version, "run_id": run.run_id}
         steps = [Stage(STAGE, Recommend, tuple(WORK.names), GIVES, stage)]
-        result = run_pending(run, result, source, steps, [Output(schema.RECOMMENDATIONS)], version, _INPUTS, config.pool)
+        outputs = [Output(schema.RECOMMENDATIONS, only=NEW)]
+        result = run_pending(run, result, source, steps, outputs, version, _INPUTS, config.pool)
+        if (offer.old.height or (offer.before.height and len(offer.fresh))) and not source.in_all:
+            replace_rows(run.store, schema.OFFERED, [offer.only_now()], lineage)
     finally:
         work.clean(run.store, run.run_id)
+    result = run.done(result, as_before=result.counts.left_out.get(schema.RECOMMENDATIONS.name) or None)
     if not config.shown:
         return result
     rows = stored_outfits(run.store, config.shown)

@@ -7,7 +7,7 @@ Rows are those of a Shelf; given items that are not sold (garments of a photo) h
 import itertools
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
@@ -73,13 +73,15 @@ class Outfit:
 @dataclass(frozen=True)
 class Question:
     """The given items, and the candidates for the other slots: rows of products by class, ``pinned`` those that a merchandiser
-    set. ``why``: why it cannot be answered."""
+    set. ``why``: why it cannot be answered. ``floors``: by class, the score that a product has to reach to become a candidate;
+    -inf while there is room."""
 
     given: tuple[int, ...]
     forms: tuple[tuple[str, ...], ...]
     candidates: dict[str, np.ndarray]
     pinned: frozenset[str] = frozenset()
     why: str = ""
+    floors: dict[str, float] = field(default_factory=dict, compare=False)
 
 
 class Stylist:
@@ -128,9 +130,9 @@ class Stylist:
         found = [self._begun(given, classes) for given in asked]
         wanted = {c for q in found for form in q.forms for c in form if c not in classes}
         for place in (c for c in ORDER if c in wanted):
-            for i, (rows, is_pinned) in enumerate(self._best(given_QG, place, found[0].forms)):
+            for i, (rows, is_pinned, floor) in enumerate(self._best(given_QG, place, found[0].forms)):
                 if not found[i].why:
-                    found[i].candidates[place] = rows
+                    found[i].candidates[place], found[i].floors[place] = rows, floor
                     found[i] = replace(found[i], pinned=found[i].pinned | {place}) if is_pinned else found[i]
         return [self._possible(q) for q in found]
 
@@ -159,10 +161,12 @@ class Stylist:
     def _holds(self, beside: np.ndarray | None, given: Sequence[int]) -> bool:
         return beside is None or any(row < len(self.shelf) and beside[row] for row in given)
 
-    def _best(self, given_QG: np.ndarray, place: str, forms: Sequence[tuple[str, ...]]) -> Iterator[tuple[np.ndarray, bool]]:
+    def _best(
+        self, given_QG: np.ndarray, place: str, forms: Sequence[tuple[str, ...]]
+    ) -> Iterator[tuple[np.ndarray, bool, float]]:
         """For each question, the products of a slot that go best with the given items and are allowed beside them, best first;
-        and whether they are pinned. If a whole outfit has a price limit, half of them are cheap enough that any choice among
-        these stays within it."""
+        whether they are pinned; and the floor. If a whole outfit has a price limit, half of them are cheap enough that any
+        choice among these stays within it."""
         stock, keep, total_max = self._stock[place], self.config.candidates, self.applied.house.total_max
         scores_QN = np.zeros((len(given_QG), len(stock)), np.float32)
         for given_Q in given_QG.T:
@@ -180,14 +184,17 @@ class Stylist:
                 scores_N[~pinned] = _NEVER
             if total_max is None:
                 best = _highest(scores_N, keep)
+                floor = _least(scores_N, best, keep)
             else:
                 left = total_max - self._price[given].sum()
                 scores_N[self._price[stock] > left] = _NEVER
                 share = left / max(1, max(map(len, forms), default=1) - len(given))
                 cheap = np.where(self._price[stock] <= share, scores_N, _NEVER)
-                best = np.union1d(_highest(scores_N, -(-keep // 2)), _highest(cheap, keep // 2))
+                half, rest = _highest(scores_N, -(-keep // 2)), _highest(cheap, keep // 2)
+                floor = min(_least(scores_N, half, -(-keep // 2)), _least(cheap, rest, keep // 2))
+                best = np.union1d(half, rest)
                 best = best[np.argsort(-scores_N[best], kind="stable")]
-            yield stock[best], is_pinned
+            yield stock[best], is_pinned, np.inf if is_pinned else floor  # whoever is pinned comes in whatever it scores
 
     def _possible(self, question: Question) -> Question:
         """Drops forms with an empty slot, and extras without candidates."""
@@ -252,9 +259,16 @@ def _highest(scores_N: np.ndarray, count: int) -> np.ndarray:
     """Positions of the highest scores, highest first; ties by position."""
     best = np.arange(len(scores_N))
     if len(scores_N) > count:
-        best = np.sort(np.argpartition(-scores_N, count)[:count])
+        least = np.partition(scores_N, -count)[-count] if count else np.inf
+        above = np.flatnonzero(scores_N > least)
+        best = np.sort(np.concatenate([above, np.flatnonzero(scores_N == least)[: count - len(above)]]))
     best = best[np.argsort(-scores_N[best], kind="stable")]
     return best[scores_N[best] > _NEVER]
+
+
+def _least(scores_N: np.ndarray, best: np.ndarray, count: int) -> float:
+    """The least of the ``count`` highest scores; -inf where there are not so many."""
+    return np.inf if not count else float(scores_N[best[-1]]) if len(best) == count else -np.inf
 
 
 def _lacks_place(form: Sequence[str], classes: Sequence[str]) -> bool:

@@ -39,9 +39,9 @@ class WornConfig:
     """How worn outfits are counted."""
 
     source: str = "auto"
-    """Where outfits are: posts (products tagged in one post), outfits (w2w compose, with w2w embed --of=slots), garments (of
-    one photo: w2w detect, with w2w embed --of=garments), a public set's name in table `outfits`, none, or auto: the first that
-    has some."""
+    """Where outfits are: posts (products tagged in one post), outfits (w2w compose, with w2w embed --of=slots), links (w2w
+    convert links: what is sold with what), garments (of one photo: w2w detect, with w2w embed --of=garments), a public set's
+    name in table `outfits`, none, or auto: the first that has some."""
     clusters: int = 64
     """Of each class."""
     prior: float = 0.5
@@ -111,10 +111,16 @@ def fits_itself(worn: Worn, class_M: np.ndarray) -> bool:
     return worn.of_products and all((worn.class_U == c).sum() >= _ENOUGH for c in np.unique(class_M))
 
 
-def place(worn: Worn, vectors_MD: np.ndarray, class_M: np.ndarray, config: WornConfig) -> WornSpace:
-    """Places items (a catalog's, float32 (M, D), with their class numbers) among the worn ones. Deterministic."""
-    basis = (worn.vectors_UD, worn.class_U) if fits_itself(worn, class_M) else (vectors_MD, class_M)
+def place(
+    worn: Worn, vectors_MD: np.ndarray, class_M: np.ndarray, config: WornConfig, num_sold: int | None = None
+) -> WornSpace:
+    """Places items, float32 (M, D) with the numbers of their classes, among what was worn. The first ``num_sold`` (default:
+    all) are a catalog; the others move nothing. The same input gives the same space."""
+    sold = (vectors_MD[:num_sold], class_M[:num_sold])
+    basis = (worn.vectors_UD, worn.class_U) if fits_itself(worn, sold[1]) else sold
     directions, means = _directions(*basis)
+    for c in np.setdiff1d(class_M, basis[1]):
+        means[int(c)] = vectors_MD[class_M == c].mean(axis=0)
     look_BD, class_B = _looks(*basis, directions, means), basis[1]
     look_MD = _looks(vectors_MD, class_M, directions, means)
     # the light in crops of photos differs from that of product pictures: they are centred on their own mean

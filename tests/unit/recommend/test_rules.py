@@ -103,7 +103,16 @@ def test_filters_pins_and_bans_hold_in_every_answer(products, house, data):
             good &= bool(place and p["category"] not in place) or is_(only, row)
         return good and not any(b.beside and is_(b.beside, asked) and is_(b.what, row) for b in house.bans)
 
-    answers = one.answers(one.question([asked]))
+    question = one.question([asked])
+    for place, rows in question.candidates.items():
+        scores, floor = one.pair(np.array([asked]), one._stock[place])[0], question.floors[place]
+        chosen = np.isin(one._stock[place], rows)
+        assert place in question.pinned or (scores[chosen] >= floor).all()
+        if house.total_max is None and place not in question.pinned:  # who is not among them does not reach the floor
+            barred = one._barred(np.array([asked]), one._stock[place])[0]
+            could = ~barred & np.array([buyable(row) for row in one._stock[place]], bool)
+            assert (scores[could & ~chosen] <= floor).all()
+    answers = one.answers(question)
     uses = Counter()
     for answer in answers:
         new = [row for row in answer.rows if row != asked]

@@ -11,6 +11,7 @@ from w2w.errors import UsageError
 from w2w.mining.sets.benches import LookBench, Wardrobe
 from w2w.mining.sets.deepfashion import ConsumerToShop, DeepFashion2, InShop
 from w2w.mining.sets.kfashion import KFashion
+from w2w.mining.sets.links import Links
 from w2w.mining.sets.lists import PairList
 from w2w.mining.sets.polyvore import VARIANTS, Polyvore
 from w2w.mining.sets.records import Classes, PublicSet
@@ -23,9 +24,10 @@ class SetConfig:
 
     format: str = ""
     """street2shop, in-shop and consumer-to-shop (of DeepFashion), deepfashion2, k-fashion, lookbench, lookbook, polyvore,
-    wardrobe, pairs (a CSV or folders of pairs or triplets), or module:attribute, a set of your own."""
+    wardrobe, pairs (a CSV or folders of pairs or triplets), links (a CSV of what your own products are sold with), or
+    module:attribute, a set of your own."""
     path: str = ""
-    """Its folder, as it is published; of pairs also a CSV."""
+    """Its folder, as it is published; of pairs also a CSV, of links the CSV."""
     images: str | None = None
     """Folder of its pictures. Default: where the set has them; street2shop has only URLs, which are asked."""
     source: str | None = None
@@ -35,9 +37,14 @@ class SetConfig:
     classes: dict[str, str] | None = None
     """The set's labels -> one of the seven classes or drop, where they are to be others than by default."""
     columns: dict[str, str] | None = None
-    """Of pairs: anchor, positive, negative, category, product, split -> what the CSV calls it."""
+    """Of pairs: anchor, positive, negative, category, product, split -> what the CSV calls it. Of links: product,
+    linked, kind."""
     category: str | None = None
     """Of pairs: the class of those whose list says none."""
+    key: str | None = None
+    """Of links: the attribute that they name products by, for example sku. Default: product_id."""
+    kinds: list[str] | None = None
+    """Of links: the kinds that say what goes with what. Default: related and crosssell; an upsell is bought instead."""
     val_share: float = 0.05
     """Of the products of a set that has no split (k-fashion, lookbook, pairs): how many go to val, by hash."""
     test_share: float = 0.1
@@ -51,8 +58,11 @@ class SetConfig:
         if self.source is not None:
             check_name(self.source, "set.source", 64)
         for option in ("columns", "category"):
-            if getattr(self, option) is not None and self.format != "pairs":
-                raise UsageError(f"set.{option}: is of set.format=pairs")
+            formats = ("pairs", "links")[: 2 if option == "columns" else 1]
+            if getattr(self, option) is not None and self.format not in formats:
+                raise UsageError(f"set.{option}: is of set.format={' or '.join(formats)}")
+        if self.format != "links" and (self.key is not None or self.kinds is not None):
+            raise UsageError(f"set.{'kinds' if self.key is None else 'key'}: is of set.format=links")
         if self.catalog == schema.OWN:
             raise UsageError(f"set.source={self.catalog}: that is what the store's own pairs and outfits are called")
         if min(self.val_share, self.test_share) < 0 or self.val_share + self.test_share > 1:
@@ -93,6 +103,7 @@ SETS: dict[str, Callable[[Path, Path | None, SetConfig], PublicSet]] = {
     "consumer-to-shop": lambda root, images, c: ConsumerToShop(root, images, _classes(c)),
     "deepfashion2": lambda root, images, c: DeepFashion2(root, images, _classes(c)),
     "k-fashion": lambda root, images, c: KFashion(root, images, _classes(c), (c.val_share, c.test_share)),
+    "links": lambda root, images, c: Links(root, c.columns, c.kinds),
     "lookbench": lambda root, images, c: LookBench(root, c.classes),
     "lookbook": lambda root, images, c: LookBook(images or root, c.val_share, c.test_share),
     "pairs": lambda root, images, c: PairList(root, images, c.columns, c.category, (c.val_share, c.test_share)),

@@ -160,13 +160,13 @@ def write_snapshots(
     """
     known, there = known_of(run.store, reading)
     catalog, source = reading.catalog, reading.source
-    made = (
+    snapshots = (
         (schema.PAIRS, lambda: of.pairs(public.photos(), known, catalog, source, reading.version)),
         (schema.OUTFITS, lambda: of.outfits(public.outfits(), known, catalog, source)),
         (schema.QUESTIONS, lambda: of.questions(public.questions(), known, catalog, source)),
     )
     total, versions, rows_of, unchanged = Counts(), {}, {}, []
-    for table, rows in made:
+    for table, rows in snapshots:
         version = ids.digest(reading.version, source, table.name, there, public.digest())
         one = Lineage(**{**lineage.__dict__, "stage_version": version})
         before = snapshot.current(run.store, table, source)
@@ -174,7 +174,7 @@ def write_snapshots(
             rows_of[table.name] = before["rows"]
             unchanged.append(table.name)
             continue
-        receipts = [r for batch in of.gathered(table, rows()) for r in written(run.store, table, _made(table, *batch), one)]
+        receipts = [r for batch in of.gathered(table, rows()) for r in written(run.store, table, made(table, *batch), one)]
         if not receipts and not before:
             continue
         counts, version_of = commit_snapshot(run.store, table, receipts, one, tolerance, source)
@@ -184,7 +184,8 @@ def write_snapshots(
     return total, versions, {"rows": rows_of, "unchanged": tuple(unchanged)}
 
 
-def _made(table: schema.Table, rows: pa.Table, rejects: list[tuple[str, Reject]]) -> Made:
+def made(table: schema.Table, rows: pa.Table, rejects: list[tuple[str, Reject]]) -> Made:
+    """A batch of ``gathered`` as a snapshot takes it."""
     columns = [[key for key, _ in rejects], [None] * len(rejects)]
     columns += [[r.code.value for _, r in rejects], [r.detail for _, r in rejects], [table.name] * len(rejects)]
     rejected = pa.table([pa.array(c, pa.string()) for c in columns], schema=REJECTED_SCHEMA)

@@ -8,6 +8,8 @@ from w2w.errors import UsageError
 from w2w.images.decode import DecodeLimits
 from w2w.mining.sets import SETS, SetConfig, open_set
 from w2w.mining.sets.flow import Pictures, Reading, check_records, write_snapshots
+from w2w.mining.sets.flow_links import write_links
+from w2w.mining.sets.links import Links
 from w2w.mining.sets.rows import PHOTO_SCHEMA, SHOP_SCHEMA, photo_rows, shop_rows
 from w2w.results import Summary
 from w2w.stage import Counts, Pool
@@ -56,8 +58,12 @@ def main(config: Config) -> Result:
     public = open_set(config.set)
     own = plugins.version_of("set", config.set.format, SETS)
     settings = {k: v for k, v in asdict(config.set).items() if k not in ("path", "images", "source", "variant")}
-    settings = {k: v for k, v in settings.items() if k not in ("columns", "category") or v is not None}  # added later
+    settings = {
+        k: v for k, v in settings.items() if k not in ("columns", "category", "key", "kinds") or v is not None
+    }  # added later
     version = ids.digest(STAGE_CODE, settings, config.set.catalog, config.decode, config.crop_px, *own)
+    if isinstance(public, Links):
+        return _links(run, config, public, version)
     reading = Reading(config.set.catalog, config.set.name, version, config.crop_px, config.decode, config.fetch, config.pool)
     sold, worn = shop_rows(public.shops(), reading.catalog, version), photo_rows(public.photos(), reading.catalog, version)
     shops = Pictures(run, reading, schema.PRODUCTS, sold, SHOP_SCHEMA)
@@ -91,3 +97,15 @@ def main(config: Config) -> Result:
     some, written, made = write_snapshots(run, public, reading, lineage, config.tolerance)
     counts.add(some)
     return run.done(result, counts=counts, versions=versions | written, **made)
+
+
+def _links(run: Run, config: Config, public: Links, version: str) -> Result:
+    """Of the store's own products: they have their pictures."""
+    if not config.dry_run:
+        run.check_store()
+    found = write_links(run, public, config.set, version, config.tolerance, config.dry_run)
+    counts, versions, rows, unchanged = found
+    told = {"rows": {schema.OUTFITS.name: rows}, "unchanged": (schema.OUTFITS.name,) if unchanged else ()}
+    return run.result(
+        Result, set=config.set.name, pending_products=0, pending_photos=0, counts=counts, versions=versions, **told
+    )
