@@ -76,11 +76,11 @@ def garments(seed: int, num_per_slot: int, only_telling: bool = False) -> list[G
     return [g for g in made if g.category in SLOTS and (shows_style(g) or not only_telling)]
 
 
-def vectors(chosen: Sequence[Garment], cache: Path | None = None) -> np.ndarray:
-    """float32 (N, D): the default encoder's vectors of the garments' thumbnails."""
+def vectors(chosen: Sequence[Garment], cache: Path | None = None, config: EncoderConfig = EncoderConfig()) -> np.ndarray:
+    """float32 (N, D): the encoder's vectors of the garments' thumbnails."""
     if cache and cache.exists():
         return np.load(cache)
-    encoder, found = load_encoder(EncoderConfig()), []
+    encoder, found = load_encoder(config), []
     for start in range(0, len(chosen), _BATCH):
         pictures = [thumbnail(g, _SIZE_PX) for g in chosen[start : start + _BATCH]]
         found.append(encoder.encode(np.stack([encoder.prepare(p) for p in pictures])))
