@@ -27,6 +27,7 @@ from w2w.recommend import job as recommend
 from w2w.recommend.job import Wanted
 from w2w.recommend.rules import OutfitConfig
 from w2w.stage import Pool
+from w2w.style import job as style
 from w2w.table import delta, sink
 
 
@@ -439,6 +440,9 @@ def test_looks_and_recommendations_come_with_the_night_that_asks_for_them(store,
     assert (first.recommend.new, first.embed_looks.counts.out, first.index.unchanged) == (20, 4, True)
     assert read_manifest(index_uri(store, "looks")).version == first.index_looks.published
     assert all(len(outfits) == 2 for outfits in recommended(store).values())
+
+    (answer,) = style.main(style.Config(store=store, photos=[str(shop.folder / "2.jpg")], k=2, shown=0)).answers
+    assert answer.looks[0].post_id == "post-2"
 
     clock.sleep()
     assert nightly.main(whole(store, shop, dry_run=True)).recommend.pending == 0
