@@ -260,7 +260,7 @@ def _add_record(
             return
     if values.get("price") and not sources[0].get("price"):
         said = values["price"][0][:80]
-        found.problems.append(f"{redacted(url)}: field 'price': {kind.fields['price'].where}has no number: {said!r}")
+        found.problems.append(f"{redacted(url)}: field 'price': {kind.fields['price'].where} has no number: {said!r}")
     fields["image"] = fields["image"][:1]
     if whole_page or not fields.get("url"):
         fields["url"] = [url]

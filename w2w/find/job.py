@@ -18,7 +18,7 @@ from w2w.find.flow import Asked, Here, How, asked_of_table, finished, on_workers
 from w2w.find.page import find_report
 from w2w.find.photos import PhotoOptions, listed
 from w2w.find.rules import FindOptions
-from w2w.find.watch import appearing
+from w2w.find.watch import appearing, present
 from w2w.garments.detector import DetectorConfig, try_detector
 from w2w.garments.segmenter import SegmenterConfig, try_segmenter
 from w2w.index.manifest import index_uri
@@ -97,6 +97,7 @@ class Result(Summary):
 
 def main(config: Config) -> Result:
     _check(config)
+    there = present(config.watch) if config.watch else set[str]()  # what comes while the models load is new
     run = Run("find", config)
     models = Models(config.encoder, config.detector, config.segmenter)
     plan = plan_of(run.store, FindOptions(**options_of(config, FindOptions)), models)
@@ -122,7 +123,7 @@ def main(config: Config) -> Result:
         return result
     how = How(config.fetch, config.decode, config.longest_px, config.pool, config.gpu_pool)
     if config.watch:
-        return _watch(run, config, plan, words, how, result)
+        return _watch(run, config, plan, words, how, result, there)
     catalog, kept = Catalog(run.store), {}
     if not here:
         result = on_workers(run, result, plan, words, how, asked)
@@ -190,19 +191,19 @@ def _reported(
     return run.done(result, **found)
 
 
-def _watch(run: Run, config: Config, plan: Plan, words: np.ndarray | None, how: How, result: Result) -> Result:
-    """Answers new photos until Ctrl-C: prints each answer, appends its line, and rewrites the page of the latest ones. Once a
-    new version of the index is published, the next photo is searched for in that."""
+def _watch(run: Run, config: Config, plan: Plan, words: np.ndarray | None, how: How, result: Result, there: set[str]) -> Result:
+    """Answers photos other than those ``there`` until Ctrl-C: prints each answer, appends its line, and rewrites the page of the
+    latest ones. Once a new version of the index is published, the next photo is searched for in that."""
     folder, total = folder_of(config.out, run.store, run.job, run.run_id), Written()
     last: deque[tuple[Answer, bytes | None]] = deque(maxlen=max(1, config.shown))
     os.makedirs(folder, exist_ok=True)
     catalog = Catalog(run.store)
     finder = Here(plan.on_all_cores(), words, how, run.run_id, catalog)
+    left = f" ({len(there):,} photos were there before; w2w find {config.watch} answers those)" if there else ""
     try:
         with open(storage.join(folder, LINES), "a", encoding="utf-8") as lines:
-            new = appearing(config.watch)
-            terminal().print(f"watching {config.watch}: Ctrl-C ends it")
-            for rows in new:
+            terminal().print(f"watching {config.watch}: Ctrl-C ends it{left}")
+            for rows in appearing(config.watch, there):
                 if current_version(index_uri(run.store, config.index)) != plan.index_version:
                     plan = plan_of(run.store, plan.options, plan.models)
                     catalog = Catalog(run.store)

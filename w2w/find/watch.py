@@ -12,16 +12,17 @@ from w2w.find.photos import of_folder
 POLL_S = 0.25
 
 
-def appearing(folder: str, sleep: Callable[[float], None] = time.sleep) -> Iterator[pa.Table]:
-    """Endless LISTED rows of photos that are added to or changed in the folder after this call.
+def present(folder: str) -> set[str]:
+    """Keys of the photos in the folder, each with its size and time."""
+    return set(of_folder(folder).column(schema.KEY).to_pylist())
+
+
+def appearing(folder: str, there: set[str], sleep: Callable[[float], None] = time.sleep) -> Iterator[pa.Table]:
+    """Endless LISTED rows of photos that are added to or changed in the folder, compared with those that were ``present``.
 
     A photo counts as complete when its size and time are equal in two looks, ``POLL_S`` apart.
     """
-    return _new(folder, set(of_folder(folder).column(schema.KEY).to_pylist()), sleep)
-
-
-def _new(folder: str, known: set[str], sleep: Callable[[float], None]) -> Iterator[pa.Table]:
-    growing: set[str] = set()
+    known, growing = set(there), set[str]()
     while True:
         sleep(POLL_S)
         rows = of_folder(folder)

@@ -29,7 +29,8 @@ _AT_ONCE = 1024  # vectors searched at once
 
 def read_catalog(store: str) -> list[dict[str, Any]]:
     """Active products, newest first, with ``first`` and ``last``: the dates of their first and newest rows. In memory: about 2
-    kB per product."""
+    kB per product. Raises UsageError if there is no table of products."""
+    delta.need_table(store, schema.PRODUCTS, "ingest")
     stamps = delta.read(store, schema.PRODUCTS, [schema.PRODUCT_ID, schema.FETCHED_AT])
     first = stamps.group_by(schema.PRODUCT_ID).aggregate([(schema.FETCHED_AT, "min")])
     since = dict(zip(first.column(schema.PRODUCT_ID).to_pylist(), first.column(f"{schema.FETCHED_AT}_min").to_pylist()))

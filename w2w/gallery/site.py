@@ -37,10 +37,14 @@ class Written:
 
 
 def check_place(out: str) -> None:
-    """Raises UsageError if another page is in the site's place."""
+    """Raises UsageError if something else is in the site's place: another page, or files that are none of a site's."""
     try:
         found = storage.read_bytes(storage.join(out, PAGE))
     except FileNotFoundError:
+        _, root = storage.filesystem(out)
+        for file in storage.list_files(out):
+            if not _OURS.fullmatch(file.path.removeprefix(root).lstrip("/")):
+                raise UsageError(f"--out={out}: has files that 'w2w gallery' did not write; name an empty folder") from None
         return
     if _MARK.encode() not in found:
         raise UsageError(f"--out={out}: has an {PAGE} that 'w2w gallery' did not write; name an empty folder")

@@ -189,7 +189,7 @@ def test_a_selector_that_finds_nothing_usable_leaves_it_to_others():
     found = extract(site, "k", URL, "", page.encode())
     assert found.records[0].fields["price"] == ["20.00"]
     assert found.records[0].fields["image"] == ["https://shop.example/i.jpg"]
-    assert "field 'price': selector 'b': has no number: 'Sold out'" in found.problems[0]
+    assert "field 'price': selector 'b' has no number: 'Sold out'" in found.problems[0]
 
 
 MICRO = """<div itemscope itemtype="http://schema.org/Product"><a itemprop="name" href="/x">Coat</a><p itemprop=sku>M1</p>

@@ -6,7 +6,7 @@ import pytest
 
 from w2w.errors import UsageError
 from w2w.find.photos import LISTED, listed
-from w2w.find.watch import appearing
+from w2w.find.watch import appearing, present
 from w2w.ingest.feed import FeedConfig
 
 
@@ -73,7 +73,7 @@ def test_a_photo_appears_once_it_is_whole(folder):
             lambda: None,
         ]
     )
-    seen = appearing(str(folder), lambda _: next(steps)())
+    seen = appearing(str(folder), present(str(folder)), lambda _: next(steps)())
     assert next(seen)["query_id"].to_pylist() == [f"{folder}/new.jpg"]
     assert next(seen)["query_id"].to_pylist() == [f"{folder}/deep/d.jpg"]
     assert next(seen)["query_id"].to_pylist() == [f"{folder}/a.jpg"]
@@ -82,6 +82,7 @@ def test_a_photo_appears_once_it_is_whole(folder):
 
 
 def test_what_comes_before_the_first_look_is_new(tmp_path):
-    seen = appearing(str(tmp_path), lambda _: None)
+    there = present(str(tmp_path))
     (tmp_path / "a.jpg").write_bytes(b"x")
+    seen = appearing(str(tmp_path), there, lambda _: None)
     assert next(seen)["query_id"].to_pylist() == [f"{tmp_path}/a.jpg"]

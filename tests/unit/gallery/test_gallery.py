@@ -8,6 +8,7 @@ import pytest
 
 from tests.unit.gallery import stores
 from tests.unit.gallery.conftest import EVIL, NUM
+from w2w import schema
 from w2w.errors import UsageError
 from w2w.gallery import job
 from w2w.gallery.rules import Site, files_of, script
@@ -153,7 +154,9 @@ def test_only_what_changed_is_written_again(store, tmp_path):
     assert fewer.products == 5
 
 
-def test_a_store_without_anything_is_an_empty_site(tmp_path):
+def test_a_store_that_sells_nothing_is_an_empty_site(tmp_path):
+    rows = stores.products(1, stores.pictures(1))
+    stores.append(str(tmp_path / "none"), schema.PRODUCTS, [row | {"active": False} for row in rows])
     result = built(str(tmp_path / "none"), tmp_path / "out")
     assert (result.products, result.similar, result.index_version) == (0, None, None)
     assert (
@@ -169,10 +172,23 @@ def test_a_dry_run_writes_nothing(store, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_a_store_that_is_not_there_empties_no_site(store, tmp_path):
+    built(store, tmp_path / "out")
+    before = sorted(p for p in (tmp_path / "out").rglob("*") if p.is_file())
+    for options in ({}, {"dry_run": True}):
+        with pytest.raises(UsageError, match=r"there is no table .*products.*: run 'w2w ingest' first, or check --store"):
+            built(str(tmp_path / "stroe"), tmp_path / "out", **options)
+    assert sorted(p for p in (tmp_path / "out").rglob("*") if p.is_file()) == before
+
+
 def test_mistakes_are_sentences(store, tmp_path):
     (tmp_path / "index.html").write_text("<h1>My own page</h1>")
     with pytest.raises(UsageError, match=r"--out=.*has an index.html that 'w2w gallery' did not write"):
         built(store, tmp_path)
+    (tmp_path / "photos" / "thumbs").mkdir(parents=True)
+    (tmp_path / "photos" / "thumbs" / "mine.jpg").write_bytes(b"x")
+    with pytest.raises(UsageError, match=r"--out=.*has files that 'w2w gallery' did not write"):
+        built(store, tmp_path / "photos")
     for option, value in (("similar", -1), ("wear", -1), ("looks", -1), ("outfits", -1), ("threads", 0)):
         with pytest.raises(UsageError, match=f"--{option}={value}"):
             built(store, tmp_path / "x", **{option: value})
