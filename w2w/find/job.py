@@ -192,8 +192,8 @@ def _reported(
 
 
 def _watch(run: Run, config: Config, plan: Plan, words: np.ndarray | None, how: How, result: Result, there: set[str]) -> Result:
-    """Answers photos other than those ``there`` until Ctrl-C: prints each answer, appends its line, and rewrites the page of the
-    latest ones. Once a new version of the index is published, the next photo is searched for in that."""
+    """Answers photos other than those ``there`` until Ctrl-C: prints each answer, appends its line, and rewrites the page of
+    the latest ones. Once a new version of the index is published, the next photo is searched for in that."""
     folder, total = folder_of(config.out, run.store, run.job, run.run_id), Written()
     last: deque[tuple[Answer, bytes | None]] = deque(maxlen=max(1, config.shown))
     os.makedirs(folder, exist_ok=True)

@@ -1,6 +1,7 @@
 """The site in a bucket: the files of a folder, with the types that a browser asks for; only what changed is written again."""
 
 import http.client
+import urllib.request
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -22,6 +23,9 @@ def bucket(monkeypatch):
     server.start()
     host, port = server.get_host_and_port()
     endpoint = f"http://{host}:{port}"
+    urllib.request.urlopen(
+        urllib.request.Request(f"{endpoint}/moto-api/reset", method="POST")
+    )  # servers of a process share buckets
     for name, value in (
         ("ENDPOINT_URL", endpoint),
         ("ACCESS_KEY_ID", "x"),
