@@ -6,9 +6,8 @@ scale of their signed roots, so that greys and pastels lie apart. The roots of i
 and Zisserman 2012, "Three things everyone should know to improve object retrieval") go through a fixed projection.
 
 Counted is the foreground: on a white ground what is not white, elsewhere the middle of the picture; never the padding. The
-brightest of each channel is taken for white (Land 1977, "The retinex theory of color vision"): with each channel of the query
-times .9 to 1.1, another view of a product on a model finds the same product and colour in .60 instead of .48, and as often as
-without where the light is the same (histogram and default encoder, weight .7, 157 views).
+brightest of each channel is taken for white (Land 1977, "The retinex theory of color vision"), so that other light
+changes little (`python -m tests.bench.fashion`: re-lit).
 """
 
 import torch
