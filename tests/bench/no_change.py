@@ -27,6 +27,7 @@ from w2w.models.encoder import model_version
 from w2w.table.parts import Output
 from w2w.table.sink import Lineage, append_rows
 
+FEED = "main"
 BOUND_S, BOUND_MB = 60.0, 2000.0
 LINEAGE = Lineage("fill", "fill", "fill", "1", {}, {}, "x")
 
@@ -50,6 +51,7 @@ def fill(folder: Path, rows: int) -> str:
         done += n
         now = pa.repeat(pa.scalar(0, schema.TIME), n)
         columns = {schema.IMAGE_ID: image_ids, schema.ACTIVE: pa.repeat(True, n), schema.FETCHED_AT: now}
+        columns[schema.FEED] = pa.repeat(FEED, n)
         products = batch.rows
         for name, values in columns.items():
             products = products.append_column(name, values)
@@ -81,7 +83,7 @@ def main() -> None:
     root, seconds = Path(__file__).parents[2], {}
     with tempfile.TemporaryDirectory() as temporary:
         store = fill(Path(temporary), rows)
-        for job, arguments in (("ingest", [f"--feed.uri={temporary}/feed.csv"]), ("embed", [])):
+        for job, arguments in (("ingest", [f"--feed.uri={temporary}/feed.csv", "--fetch.recheck_nights=0"]), ("embed", [])):
             start = time.monotonic()
             command = [sys.executable, str(root / "jobs" / f"{job}.py"), f"--store={store}", *arguments]
             done = subprocess.run(command, cwd=root, capture_output=True, text=True)
