@@ -90,13 +90,6 @@ def test_networks_of_every_size_see_the_same_colours(side):
     assert colours(image)[0] @ colours(image, shape=shape)[0] > 0.97
 
 
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("W2W_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield
-
-
 def test_the_models_own_part_is_what_it_was_and_engines_agree(cache):
     plain = load_encoder(EncoderConfig())
     eager, fast = (load_encoder(EncoderConfig(colour=0.7, engine=e)) for e in ("torch", "openvino"))

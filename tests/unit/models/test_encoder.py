@@ -19,14 +19,6 @@ def pictures(num: int, size: tuple[int, int] = (90, 70)) -> list[np.ndarray]:
     return [np.asarray(Image.fromarray(s).resize(size[::-1], Image.Resampling.BICUBIC)) for s in small]
 
 
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory):
-    """A cache of converted models of this module's own."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("W2W_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield
-
-
 def test_default_agrees_between_engines(cache):
     eager, fast = (load_encoder(EncoderConfig(engine=e)) for e in ("torch", "openvino"))
     batch = np.stack([eager.prepare(p) for p in pictures(5)])

@@ -14,15 +14,10 @@ from w2w.models.encoder import load_encoder, model_version, try_encoder
 from w2w.models.explain import EXACT, load_explainer
 from w2w.models.network import Embedder, Head
 
+pytestmark = pytest.mark.usefixtures("cache")
+
 CONFIG = EncoderConfig(FASHION, device="cpu")
 ENDS = np.cumsum([SHAPE_DIM, KIND_DIM, COLOUR_DIM])
-
-
-@pytest.fixture(scope="module", autouse=True)
-def cache(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("W2W_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield
 
 
 @pytest.fixture(scope="module")
