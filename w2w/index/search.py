@@ -1,5 +1,6 @@
 """Search a published index: verified, memory-mapped shards, exact merge, deterministic ties."""
 
+import math
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -62,8 +63,8 @@ class Index:
 
         ``categories`` is one for all, one per query, or None for everywhere. A query gets min(k, rows in scope) hits and no
         padding; ties are ordered by product_id, image_id. ``one_per_product`` keeps each product's best image. ``within``: the
-        rows that may be found (``rows_of``); the best k of them are returned, however rare they are. Raises UsageError for
-        unknown categories, k < 1 and vectors of another type or length, or with NaN.
+        rows that may be found (``rows_of``): k of them are found, however rare they are, at the recall that the index has
+        without a filter. Raises UsageError for unknown categories, k < 1 and vectors of another type or length, or with NaN.
         """
         if not isinstance(k, int | np.integer) or isinstance(k, bool) or k < 1:
             raise UsageError(f"k={k!r}: must be a whole number of at least 1")
@@ -117,7 +118,11 @@ class Index:
         """Hits of the queries in these shards: fetches more rows, then scans more lists, until nothing better can be hidden."""
         largest = max(self.shards[i].info.num_rows for i in numbers)
         most_lists = max(self.templates[self.shards[i].info.template].spec.num_lists for i in numbers)
-        fetch, widen, parts = k * (2 if one_per_product else 1) + _SPARE, 1, []
+        # rows that a filter lets through are to be scanned as many as there would be without it
+        rows = sum(self.shards[i].info.num_rows for i in numbers)
+        rarity = 1.0 if within is None else rows / max(1, sum(int(within[i].sum()) for i in numbers))
+        fetch = min(math.ceil((k * (2 if one_per_product else 1) + _SPARE) * rarity), max(largest, k + _SPARE))
+        widen, parts = min(math.ceil(rarity), max(1, most_lists)), []
         while len(queries):
             chunk = max(1, _CELLS // (fetch * len(numbers)))
             later = []
@@ -169,8 +174,10 @@ class Index:
                 np.full(len(rows), -np.inf) if scanned_all or spec.refine else np.where(real[:, -1], scores[:, -1], -np.inf)
             )
         scores, shards, rows = (np.concatenate(c, axis=1) for c in zip(*columns, strict=True))
+        in_reach = np.isfinite(scores).sum(axis=1)
         if len(numbers) > 1 or spec.refine:  # otherwise they are sorted already
-            order = np.argsort(-scores, axis=1, kind="stable")
+            width = scores.shape[1] if one_per_product or within is not None else k + _SPARE
+            order = _best_first(scores, k, width)
             scores, shards, rows = (np.take_along_axis(a, order, axis=1) for a in (scores, shards, rows))
         # few queries have ties, and only these pay for a sort by three keys
         equal = np.flatnonzero(((scores[:, 1:] == scores[:, :-1]) & np.isfinite(scores[:, 1:])).any(axis=1))
@@ -192,7 +199,7 @@ class Index:
         keep = valid & (np.cumsum(valid, axis=1) <= k)
         of, at = np.nonzero(keep)
         found = _Found(of, np.cumsum(keep, axis=1)[of, at], shards[of, at], rows[of, at], scores[of, at])
-        all_scanned = everything | (place[:, -1] >= sum(self.shards[i].info.num_rows for i in numbers))
+        all_scanned = everything | (in_reach >= sum(self.shards[i].info.num_rows for i in numbers))
         return found, complete | all_scanned
 
     def _first_of_product(self, shards: np.ndarray, rows: np.ndarray, valid: np.ndarray) -> np.ndarray:
@@ -239,6 +246,19 @@ class Index:
             categories,
         ]
         return pa.table([*columns, found.score[order]], names=HITS.names).cast(HITS)
+
+
+def _best_first(scores_NF: np.ndarray, k: int, width: int) -> np.ndarray:
+    """Columns of each row by falling score, earlier ones first where scores are equal: the best ``width`` of them, or all where
+    these do not hold everything that is as good as the k-th."""
+    if width < scores_NF.shape[1]:
+        some = np.sort(np.argpartition(-scores_NF, width - 1, axis=1)[:, :width], axis=1)
+        near = np.take_along_axis(scores_NF, some, axis=1)
+        order = np.argsort(-near, axis=1, kind="stable")
+        kth, last = (np.take_along_axis(near, order[:, i : i + 1], axis=1) for i in (k - 1, width - 1))
+        if (last < kth).all():
+            return np.take_along_axis(some, order, axis=1)
+    return np.argsort(-scores_NF, axis=1, kind="stable")
 
 
 @dataclass(frozen=True)

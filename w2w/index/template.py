@@ -12,7 +12,7 @@ from w2w.index.spec import Spec
 
 KMEANS_DIM = 128  # leading axes used for coarse clustering, whose time grows with them
 _KMEANS_ROUNDS = 10
-_POINTS_PER_CENTROID = 64
+_POINTS_PER_CENTROID = 128
 _UNIT = 1e-6  # a length this near 1 is 1: float32 rounding of normalised rows is a tenth of it
 
 
