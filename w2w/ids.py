@@ -45,10 +45,15 @@ def numbered(key: str, seen: Counter[str]) -> str:
     return key if seen[key] == 1 else f"{key}#{seen[key]}"
 
 
-def joined(columns: Sequence[pa.Array | pa.ChunkedArray], between: str, escape: str) -> pa.Array | pa.ChunkedArray:
+def joined(
+    columns: Sequence[pa.Array | pa.ChunkedArray], between: str, escape: str, null_counts: bool = False
+) -> pa.Array | pa.ChunkedArray:
     """Joins the columns' values with ``between``, null if any is null. The text is unique: inside values, ``between`` and
-    ``escape`` (one character each) are escaped. Undone by ``parted``."""
+    ``escape`` (one character each) are escaped. Undone by ``parted``. With ``null_counts`` a null is a value of its own,
+    other than any text."""
     safe = [pc.replace_substring(pc.replace_substring(c, escape, escape * 2), between, escape + between) for c in columns]
+    if null_counts:
+        safe = [pc.fill_null(c, f"{escape}0") for c in safe]  # as no value is escaped
     return pc.binary_join_element_wise(*safe, between)
 
 

@@ -1,8 +1,13 @@
-"""Runs every benchmark, one after the other, and prints their JSON lines: python -m tests.bench [--quick]"""
+"""Runs benchmarks one after the other and prints the JSON line of each: python -m tests.bench [NAME ...] [options]
+
+Without names, those that answer a question of jobs/README. Options, such as --quick, go to every one of them. Exit code 1
+where one failed, 2 for a name that is none.
+"""
 
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 QUESTIONS = (
@@ -28,12 +33,39 @@ QUESTIONS = (
     "real_gain",
     "gallery",
 )
+_HERE = Path(__file__).parent
 
-for question in QUESTIONS:
-    here, root = Path(__file__).parent, Path(__file__).parents[2]
-    # the scripts share index_vectors.py, and import jobs and w2w
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(here), str(root)])}
-    command = [sys.executable, str(here / f"{question}.py"), *sys.argv[1:]]
+
+def benches() -> list[str]:
+    """Every script of this folder that can be run."""
+    scripts = {f.stem for f in _HERE.glob("*.py") if "\ndef main() -> " in f.read_text(encoding="utf-8")}
+    return sorted(scripts)
+
+
+def run(question: str, options: Sequence[str]) -> str | None:
+    """The last line that a benchmark prints; None if it failed."""
+    root = str(_HERE.parents[1])
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))}
+    command = [sys.executable, "-m", f"tests.bench.{question}", *options]
     done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True)
     lines = done.stdout.strip().splitlines()
-    print(lines[-1] if done.returncode == 0 and lines else f"{question}: failed", flush=True)
+    return lines[-1] if done.returncode == 0 and lines else None
+
+
+def main(words: Sequence[str]) -> int:
+    """Runs the benchmarks named before the first option; returns the exit code."""
+    first = next((i for i, word in enumerate(words) if word.startswith("-")), len(words))
+    names, options = words[:first] or QUESTIONS, words[first:]
+    if unknown := sorted(set(names) - set(benches())):
+        print(f"no such benchmark: {', '.join(unknown)}. There are: {', '.join(benches())}", file=sys.stderr)
+        return 2
+    failed = False
+    for name in names:
+        line = run(name, options)
+        failed |= line is None
+        print(line or f"{name}: failed", flush=True)
+    return int(failed)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

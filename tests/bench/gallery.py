@@ -9,12 +9,9 @@ rows of cards with their pictures. Without a Chromium nothing is opened.
 
 import argparse
 import json
-import sys
 import tempfile
 import time
 from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from tests import chromium
 from tests.unit.gallery import stores

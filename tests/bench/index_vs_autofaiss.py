@@ -1,6 +1,6 @@
 """Our planner and build against autofaiss at the same memory budget on the same vectors. Last line: JSON.
 
-python tests/bench/index_vs_autofaiss.py [--rows 200000] [--dim 1280] [--budgets 60 1024] [--cap-s 1800] [--quick]
+python -m tests.bench.index_vs_autofaiss [--rows 200000] [--dim 1280] [--budgets 60 1024] [--cap-s 1800] [--quick]
 
 Both may use all budgets: autofaiss takes the index it thinks best under memory and query time, ours is asked for the highest
 recall (target 1). autofaiss runs in its own environment, made at the first run; its parameter tuning is part of its build as
@@ -21,8 +21,8 @@ from pathlib import Path
 
 import faiss
 import numpy as np
-from index_vectors import CACHE, build_ours, found_rows, product_rows, progress, upsampled
 
+from tests.bench.index_vectors import CACHE, build_ours, found_rows, product_rows, progress, upsampled
 from w2w.index.spec import IndexConfig
 
 PACKAGES = ("autofaiss==2.18.*", "pyarrow<21", "faiss-cpu==1.10.0")

@@ -1,6 +1,6 @@
 """Our build and search against plain faiss: the same factory string and vectors, in turn, warmed up. Last line: JSON.
 
-python tests/bench/index_vs_faiss.py [--rows 100000] [--dim 256] [--factory IVF512,SQ8] [--threads 2] [--shards 1] [--quick]
+python -m tests.bench.index_vs_faiss [--rows 100000] [--dim 256] [--factory IVF512,SQ8] [--threads 2] [--shards 1] [--quick]
 
 Faiss trains on the same sample. Ours plans, writes shards and ids to disk, reads them back with sha256, and answers with
 product ids; plain faiss keeps everything in memory and answers with row numbers.
@@ -16,8 +16,8 @@ from functools import partial
 
 import faiss
 import numpy as np
-from index_vectors import build_ours, found_rows, product_rows, progress, recall, upsampled
 
+from tests.bench.index_vectors import build_ours, found_rows, product_rows, progress, recall, upsampled
 from w2w.index.spec import IndexConfig
 
 _SEARCHES = 20  # of a round

@@ -1,6 +1,6 @@
 """Is the wardrobe's planted rule learnt from the default encoder's vectors? Worn outfits against ones that break the rule, on
 products that were not trained on; the published loss beside the corrected one. Writes a page, prints a JSON line:
-python tests/bench/outfit_rule.py [--quick] [--vectors FOLDER] [--out PAGE]
+python -m tests.bench.outfit_rule [--quick] [--vectors FOLDER] [--out PAGE]
 """
 
 import argparse

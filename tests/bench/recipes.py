@@ -1,8 +1,8 @@
 """Which recipe finds more for a minute of the CPU? Each learns from the same pairs for as many CPU minutes, once a seed. One is
 chosen by Recall@1 on the products of one shop; figures are stated of another: among 50, 300 and 5,000. Neither was learnt from.
-The last line is JSON; --out writes a page.
+The last line is JSON.
 
-python -m tests.bench.recipes [--minutes 10] [--seeds 3] [--folder FOLDER] [--only NAME ...] [--out PAGE] [--quick]
+python -m tests.bench.recipes [--minutes 10] [--seeds 3] [--folder FOLDER] [--only NAME ...] [--quick]
 
 Pictures are the wardrobe in LookBook's layout, ten photos of each product that is learnt from as there. They and the figures
 stay in --folder: a recipe that has been run there with a seed for as many minutes is not run again. Minutes are those of the
@@ -39,7 +39,6 @@ from w2w.training.lookbook import pixeldtgan, siamese
 from w2w.training.lookbook.experiments import KS, SEED_PAIRS, SEED_TOP, experiment_1, make_pairs, pixel_vectors
 from w2w.training.lookbook.pictures import Pictures
 from w2w.training.loop import Training, fit
-from w2w.training.page import Compared, recipe_report
 
 GALLERIES = (50, 300, 5000)
 ZERO_SHOT, SIAMESE, IMPROVED, GAN = "default, untrained", "Siamese", "Siamese, learnt scale", "PixelDTGAN"
@@ -295,25 +294,6 @@ def lines(runs: list[dict], k: str = "Recall@1") -> list[dict]:
     return over_seeds([r | {TEST: {size: figures[k][0] for size, figures in r[TEST].items()}} for r in runs])
 
 
-def _tables(runs: list[dict]) -> list[Compared]:
-    """A gallery a table, the seed's own figures first; mean, lowest and highest of the seeds."""
-    names = [f"Recall@{k}" for k in KS]
-    by_k, found = {n: lines(runs, n) for n in names}, []
-    for size in runs[0][TEST]:
-        seed = SEED_TOP.get(int(size))
-        before = [("the seed's report, on LookBook", None, [[v] for v in seed])] if seed else []
-        rows = [
-            (
-                ("chosen: " if line["chosen"] else "") + line["recipe"],
-                round(line["cpu_s"]),
-                [by_k[n][i][TEST][size] for n in names],
-            )
-            for i, line in enumerate(by_k[names[0]])
-        ]
-        found.append(Compared(f"Among {int(size):,} products", names, [*before, *rows]))
-    return found
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=10)
@@ -324,7 +304,6 @@ def main() -> None:
     parser.add_argument("--asked", type=int, default=300, help="products of the test, and half as many of val")
     parser.add_argument("--gallery", type=int, default=5000, help="products among which those of the test are looked for")
     parser.add_argument("--only", nargs="*", help="names of recipes; main: " + "; ".join(MAIN))
-    parser.add_argument("--out", type=Path)
     parser.add_argument("--quick", action="store_true", help="few products, seconds a recipe")
     options = parser.parse_args()
     keep_memory()
@@ -353,11 +332,6 @@ def main() -> None:
             print(json.dumps(runs[-1]), flush=True)
     found = lines(runs)
     seed = {"experiment 1": SEED_PAIRS, **{str(n): dict(zip((f"Recall@{k}" for k in KS), v)) for n, v in SEED_TOP.items()}}
-    if options.out:
-        facts = {"Products to learn from": len(bench.book.train), "Photos of each": options.worn, "Seeds": options.seeds}
-        facts |= {f"Products of {part}": asked.num for part, asked in bench.book.asked.items()}
-        facts |= {"Minutes a recipe": minutes, "Chosen on val": next(line["recipe"] for line in found if line["chosen"])}
-        recipe_report(str(options.out.absolute()), "Recipes for the same minutes", facts, _tables(runs))
     print(json.dumps({"bench": "recipes", "minutes": minutes, "seed's report": seed, "recipes": found}))
 
 

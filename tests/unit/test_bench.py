@@ -1,13 +1,47 @@
-"""What the benches of encoders count: ranks, hits, intervals."""
+"""How benches are run, and what those of encoders count: ranks, hits, intervals."""
 
+import ast
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from tests.bench import __main__ as bench
 from tests.bench.book import Found, over_seeds, ranks_of, recall
 from tests.bench.find_rerank import expanded, hits, reciprocal, told
 from tests.bench.real_gain import Pictures, compared, find_class, find_views
+
+
+def test_named_benches_alone_are_run_with_the_options(monkeypatch, capfd):
+    asked = []
+    monkeypatch.setattr(
+        bench, "run", lambda name, options: asked.append((name, *options)) or (None if name == "fashion" else "{}")
+    )
+    assert bench.main(["no_change", "index_vs_faiss", "--quick", "--rows", "10"]) == 0
+    assert asked == [("no_change", "--quick", "--rows", "10"), ("index_vs_faiss", "--quick", "--rows", "10")]
+    asked.clear()
+    assert bench.main(["--quick"]) == 0
+    assert asked == [(name, "--quick") for name in bench.QUESTIONS]
+    assert bench.main(["fashion", "gallery"]) == 1
+    assert capfd.readouterr().out.splitlines()[-2:] == ["fashion: failed", "{}"]
+    asked.clear()
+    assert bench.main(["gallery", "galery", "index_vectors"]) == 2
+    said = capfd.readouterr().err
+    assert said.startswith("no such benchmark: galery, index_vectors. There are: ")
+    assert all(name in said for name in bench.QUESTIONS)
+    assert not asked
+
+
+def test_every_bench_can_be_run_as_a_module():
+    assert set(bench.QUESTIONS) <= set(bench.benches())
+    folder = Path(bench.__file__).parent
+    for file in folder.glob("*.py"):
+        names = [n.module if isinstance(n, ast.ImportFrom) else n.names[0].name for n in imports(file)]
+        assert not [name for name in names if (folder / f"{name}.py").exists()], "a neighbour has the name of its package"
+
+
+def imports(file: Path) -> list[ast.ImportFrom | ast.Import]:
+    return [n for n in ast.walk(ast.parse(file.read_text())) if isinstance(n, ast.Import | ast.ImportFrom)]
 
 
 def test_ranks_in_parts_of_the_gallery_and_in_all_of_it():

@@ -86,6 +86,14 @@ def test_joined_values_are_told_apart_and_come_back(between, escape):
     assert [tuple(ids.parted(text, between, escape)) for text in texts] == pairs
 
 
+def test_joined_with_nulls_that_count_is_unique():
+    values = [None, "", "|", "\\", "0", "\\0", "|0", "|\\0"]
+    pairs = list(itertools.product(values, values))
+    texts = ids.joined([pa.array(column) for column in zip(*pairs)], "|", "\\", null_counts=True).to_pylist()
+    assert None not in texts
+    assert len(set(texts)) == len(pairs)
+
+
 def test_joined_is_null_where_a_value_is():
     columns = [pa.chunked_array([["a", None], ["c"]]), pa.chunked_array([["x"], ["y", None]])]
     assert ids.joined(columns, "|", "\\").to_pylist() == ["a|x", None, None]

@@ -15,7 +15,7 @@ from deltalake import DeltaTable
 from w2w import ids, schema
 from w2w.table import delta
 
-_BETWEEN = "\x1f"  # separates the parts of a key
+_BETWEEN, _ESCAPE = "\x1f", "\x1b"  # of the parts of a key
 
 
 def has_history(table: schema.Table) -> bool:
@@ -89,4 +89,4 @@ def _same(table: schema.Table, unique: str | None) -> list[str]:
 
 
 def _joined(rows: pa.Table, columns: Sequence[str]) -> pa.ChunkedArray:
-    return pc.binary_join_element_wise(*(pc.fill_null(rows.column(c).cast(pa.string()), "") for c in columns), _BETWEEN)
+    return ids.joined([rows.column(c).cast(pa.string()) for c in columns], _BETWEEN, _ESCAPE, null_counts=True)

@@ -118,20 +118,6 @@ def _change(before: dict, after: dict, gain: dict) -> dict:
     return {"before": before["value"], "after": after["value"]} | named
 
 
-@dataclass(frozen=True)
-class Compared:
-    """A comparison of recipes: rows of (name, CPU seconds, for each measure its value, or value and interval)."""
-
-    name: str
-    measures: Sequence[str]
-    rows: Sequence[tuple[str, int | None, Sequence[Sequence[float]]]]
-
-
-def recipe_report(out: str, title: str, facts: dict[str, object], tables: Sequence[Compared]) -> None:
-    """Writes the page of recipes side by side to ``out``."""
-    write_page(out, "training/recipes.html.j2", title=title, facts=facts, tables=tables)
-
-
 def _sources(table: pa.Table) -> list[dict]:
     """One table per source: a row per class, a column per metric."""
     rows = table.to_pylist()

@@ -229,6 +229,21 @@ def test_a_run_whose_rows_others_wrote_meanwhile_writes_none(tmp_path):
     assert committers[2].version(schema.EMBEDDINGS) == 2
 
 
+def test_the_fence_tells_keys_apart_whose_parts_hold_its_separator_or_nothing(tmp_path):
+    """Another run's rows drop only those with the very same key: null is not "", and a part ends where it ends."""
+    store, cut = str(tmp_path), doubles._BETWEEN
+    columns = pa.schema([("a", pa.string()), ("b", pa.string())])
+    output = Output(schema.Table("keyed", columns, key=("a", "b")))
+    theirs = [("x", ""), (f"x{cut}y", "z"), ("same", None)]
+    mine = [("x", None), (None, "x"), ("x", f"y{cut}z"), ("same", None)]
+    committer = Committer(store, [output], lineage("v2", "mine"), every_s=1e9)
+    append_rows(store, output, pa.table(list(zip(*theirs)), schema=columns), lineage())
+    committer.add(receipts(store, output, pa.table(list(zip(*mine)), schema=columns)))
+    committer.commit()
+    got = [(row["a"], row["b"]) for row in delta.read(store, output.table, ["a", "b"]).to_pylist()]
+    assert sorted(got, key=str) == sorted([*theirs, *mine[:3]], key=str)
+
+
 def test_rows_of_garments_that_stand_there_are_dropped_from_their_partition(tmp_path):
     """Of a table whose rows come in lists, and whose parts do not hold the partition's column: digits stay text."""
     store, nested = str(tmp_path), Output(schema.GARMENTS, unique=schema.GARMENT_ID, nested="items")
