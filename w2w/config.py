@@ -63,6 +63,31 @@ def parse(config_class: type[C], argv: Sequence[str], prog: str) -> C:
         sys.stdout.write(lines(printed.getvalue()))
 
 
+def in_file(message: str, config_class: type, argv: Sequence[str], prog: str) -> str:
+    """The message, with the config file before it if it begins with an option whose value a file in ``argv`` gave."""
+    about = re.match(r"(?:option )?(?:--)?([A-Za-z]\w*(?:\.\w+)*)(?=[=:+])", message)
+    if not about:
+        return message
+    set_by: dict[str, str] = {}
+    try:
+        for name, value in _given(config_class, argv, prog)[0]:
+            if name == "config":
+                set_by |= dict.fromkeys(_flat(yaml.safe_load(Path(str(value)).read_text(encoding="utf-8"))), str(value))
+            elif not name.endswith("+"):
+                set_by = {key: file for key, file in set_by.items() if not f"{key}.".startswith(f"{name}.")}
+    except (OSError, ValueError, yaml.YAMLError, RecursionError):  # that message says which
+        return message
+    file = next((file for key, file in set_by.items() if f"{key}.".startswith(f"{about[1]}.")), None)
+    return f"{file}: {message[about.start(1) :]}" if file else message
+
+
+def _flat(values: Any, prefix: str = "") -> list[str]:
+    """The keys of nested mappings, with dots."""
+    if not isinstance(values, dict) or not values:
+        return [prefix.removesuffix(".")]
+    return [name for key, value in values.items() for name in _flat(value, f"{prefix}{key}.")]
+
+
 def check_name(name: str, option: str, most: int = 100) -> None:
     """Raises UsageError for a name that cannot be part of keys and folder names."""
     if not re.fullmatch(rf"[A-Za-z0-9_-][A-Za-z0-9_.-]{{0,{most - 1}}}", name):

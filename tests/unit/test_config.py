@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 import pytest
 
 from w2w.cli.main import JOBS, module_of
-from w2w.config import build, nearest, parse
-from w2w.errors import UsageError
+from w2w.config import build, in_file, nearest, parse
+from w2w.engine.job import start
+from w2w.errors import JobFailed, UsageError
 from w2w.usage import options
 
 
@@ -85,6 +86,48 @@ def test_mistakes_in_the_file(tmp_path, text, sentence):
     with pytest.raises(UsageError) as error:
         parse(Config, ["--config", f"{tmp_path}/c.yaml"], "w2w x")
     assert sentence in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("argv", "message", "told"),
+    [
+        (["a.yaml"], "--model.threads=-9: too few", "a.yaml: model.threads=-9: too few"),
+        (["a.yaml"], "option --model.threads: 'x' is not a number", "a.yaml: model.threads: 'x' is not a number"),
+        (["a.yaml"], "columns: none of them", "a.yaml: columns: none of them"),
+        (["a.yaml"], "columns.id=sku: not there", "a.yaml: columns.id=sku: not there"),
+        (["a.yaml"], "--model.name=lite0: cannot be", "--model.name=lite0: cannot be"),  # the default
+        (["a.yaml"], "store of another w2w", "store of another w2w"),
+        (["a.yaml", "--model.threads=3"], "--model.threads=3: no", "--model.threads=3: no"),
+        (["a.yaml", '--model={"threads": 3}'], "--model.threads=3: no", "--model.threads=3: no"),
+        (["a.yaml", "--columns+={'x': 'y'}"], "columns.id=sku: no", "a.yaml: columns.id=sku: no"),
+        (["a.yaml", "--config=b.yaml"], "--model.threads=3: no", "b.yaml: model.threads=3: no"),
+        (["--config", "a.yaml", "c.yaml"], "--store=s: no", "--store=s: no"),  # c.yaml is no file
+        (["--store=s"], "--store=s: no", "--store=s: no"),
+    ],
+)
+def test_a_value_from_a_file_is_told_with_the_file(tmp_path, monkeypatch, argv, message, told):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.yaml").write_text("store: s\nmodel: {threads: -9}\ncolumns: {id: sku}\n")
+    (tmp_path / "b.yaml").write_text("model: {threads: 3}\n")
+    assert in_file(message, Config, argv, "w2w x") == told
+    assert in_file(told, Config, argv, "w2w x") == told
+
+
+def test_a_job_tells_where_the_value_stands_that_it_refuses(tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+
+    def main(config):
+        raise UsageError(f"model.name={config.model.name}: unknown") if config.store == "s" else JobFailed("store=t: full")
+
+    def run(text: str) -> tuple[int, str]:
+        (tmp_path / "a.yaml").write_text(text)
+        with pytest.raises(SystemExit) as end:
+            start(main, Config, ["--json", "said.json", "a.yaml"], "w2w x")
+        return end.value.code, capfd.readouterr().err
+
+    assert run("store: s\nmodel: {name: y}\n") == (2, "w2w: a.yaml: model.name=y: unknown\n")
+    assert run("store: s\nmodel: {threads: -9}\n") == (2, "w2w: a.yaml: model.threads=-9: must be at least -2\n")
+    assert run("store: t\n") == (1, "w2w: store=t: full\n")
 
 
 def test_places_and_files_need_no_name(tmp_path):

@@ -8,7 +8,7 @@ from functools import cached_property
 import soupsieve
 
 from w2w import ids
-from w2w.config import check_label, check_name, parse
+from w2w.config import check_label, check_name, in_file, parse
 from w2w.errors import UsageError
 from w2w.ingest.prices import CURRENCIES
 from w2w.web.urls import TRACKING, ascii_netloc, authority, canonical, redacted, resolve, tracking_pattern
@@ -206,7 +206,7 @@ def read_profile(path: str) -> Profile:
     try:
         return parse(Profile, ["--config", path], "")
     except UsageError as e:
-        raise UsageError(str(e).replace("--config=", "--profile=")) from None
+        raise UsageError(in_file(str(e), Profile, ["--config", path], "").replace("--config=", "--profile=")) from None
 
 
 def _spelled(hosts: list[str]) -> list[str]:

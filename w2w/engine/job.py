@@ -158,8 +158,9 @@ def start(main: Callable, config_class: type, argv: Sequence[str] | None = None,
     prog = prog or f"python {sys.argv[0]}"
     name = Path(prog.split()[-1]).stem.replace("_", "-")
     json_file, code, error, result, Run.first = "", 0, None, None, None
+    rest = list(sys.argv[1:] if argv is None else argv)
     try:
-        json_file, rest = _json_option(sys.argv[1:] if argv is None else argv)
+        json_file, rest = _json_option(rest)
         config = configuration.parse(config_class, rest, prog)
         where, json_file = json_file, ""  # a file that cannot be written is not tried again
         _write_json(where, name, None, None, None)  # an earlier run's result must not be taken for this one's
@@ -169,7 +170,7 @@ def start(main: Callable, config_class: type, argv: Sequence[str] | None = None,
             if result is not None:
                 show(result)
     except UsageError as e:
-        code, error = 2, str(e)
+        code, error = 2, configuration.in_file(str(e), config_class, rest, prog)
     except JobFailed as e:
         code, error, result = 1, str(e), e.result
     except KeyboardInterrupt:

@@ -1,6 +1,7 @@
 """Training options of detectors. Plain values, read without importing torch."""
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -16,7 +17,6 @@ from w2w.training.detectors.augment import AugmentConfig
 DETECTOR = "detector"  # the recipe of `w2w train`
 OURS, PRETRAINED, YOLO = "ours", "hf", "yolo"  # starting weights
 BACKBONE = "efficientnet-lite0"  # starting weights of `ours`
-_RATES, _CLIPS = {OURS: 1.5e-3, PRETRAINED: 5e-5}, {OURS: 10.0, PRETRAINED: 0.1}
 
 
 @dataclass(frozen=True)
@@ -81,8 +81,9 @@ class TrainConfig:
 
 def filled(config: TrainConfig, kind: str) -> TrainConfig:
     """With the recipe's default learning rate and clipping where the user gave none."""
-    rate = config.learning_rate or _RATES.get(kind, _RATES[OURS])
-    return replace(config, learning_rate=rate, clip_norm=config.clip_norm or _CLIPS.get(kind, _CLIPS[OURS]))
+    start = STARTS[kind]
+    rate, norm = config.learning_rate or start.learning_rate, config.clip_norm or start.clip_norm
+    return replace(config, learning_rate=rate, clip_norm=norm)
 
 
 def loop_of(config: TrainConfig, num_photos: int, num_workers: int) -> LoopConfig:
@@ -109,7 +110,7 @@ def steps_an_epoch(config: TrainConfig, num_photos: int, num_workers: int) -> in
 def kind_of(recipe: str) -> tuple[str, str]:
     """The kind, and what follows the colon. Raises UsageError for an unknown kind."""
     kind, _, rest = recipe.partition(":")
-    if kind not in (OURS, PRETRAINED, YOLO) or (kind != OURS and not rest):
+    if kind not in STARTS or (kind != OURS and not rest):
         raise UsageError(f"detector.start={recipe}: must be ours, ours:FOLDER, hf:ORG/MODEL, hf:FOLDER or yolo:FILE.pt")
     return kind, rest
 
@@ -117,19 +118,47 @@ def kind_of(recipe: str) -> tuple[str, str]:
 def check_recipe(recipe: str) -> None:
     """Raises UsageError if the recipe's weights are missing, of another kind, or cannot be loaded."""
     kind, rest = kind_of(recipe)
-    if kind == YOLO:
-        extras.need("ultralytics", f"detector.start={recipe}")
-        if rest.endswith(".yaml"):
-            return
-        if not os.path.isfile(storage.local(rest)):
-            raise UsageError(f"detector.start={recipe}: no such file: {rest!r}")
-        try_open(load_model, DetectorConfig(name=f"yolo:{rest}"), ())
-    elif rest:
-        folder = start_folder(recipe)
-        if (kind == OURS) != own.is_own(folder):
-            wrong = "is not a detector of ours" if kind == OURS else "is a detector of ours: use ours:FOLDER"
-            raise UsageError(f"detector.start={recipe}: {folder} {wrong}")
-        try_open(load_model, DetectorConfig(name=_name(recipe)), (own.DEFAULT,))
+    if rest:
+        STARTS[kind].check(recipe, rest)
+
+
+def _check_ours(recipe: str, name: str) -> None:
+    folder = start_folder(recipe)
+    if not own.is_own(folder):
+        raise UsageError(f"detector.start={recipe}: {folder} is not a detector of ours")
+    try_open(load_model, DetectorConfig(name=_name(recipe)), (own.DEFAULT,))
+
+
+def _check_pretrained(recipe: str, name: str) -> None:
+    folder = start_folder(recipe)
+    if own.is_own(folder):
+        raise UsageError(f"detector.start={recipe}: {folder} is a detector of ours: use ours:FOLDER")
+    try_open(load_model, DetectorConfig(name=_name(recipe)), (own.DEFAULT,))
+
+
+def _check_yolo(recipe: str, name: str) -> None:
+    extras.need("ultralytics", f"detector.start={recipe}")
+    if name.endswith(".yaml"):  # an architecture, without weights
+        return
+    if not os.path.isfile(storage.local(name)):
+        raise UsageError(f"detector.start={recipe}: no such file: {name!r}")
+    try_open(load_model, DetectorConfig(name=f"yolo:{name}"), ())
+
+
+@dataclass(frozen=True)
+class Start:
+    """A kind of starting weights: its default learning rate and clipping, and the check of what follows the colon."""
+
+    learning_rate: float
+    clip_norm: float
+    check: Callable[[str, str], None]
+
+
+STARTS = {
+    OURS: Start(1.5e-3, 10.0, _check_ours),
+    PRETRAINED: Start(5e-5, 0.1, _check_pretrained),
+    YOLO: Start(1.5e-3, 10.0, _check_yolo),  # ultralytics has rates of its own
+}
 
 
 def start_folder(recipe: str) -> Path | None:
