@@ -59,6 +59,7 @@ def printable(text: str, keep: str = "") -> str:
 
 
 _UNSEEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}
+_ON_PAGES = "\n\t\xad\u200b\u200e\u200f\ufeff"  # neither seen nor reordering anything: Arabic and Hebrew titles have marks
 
 
 def _escape(char: str) -> str:
@@ -78,6 +79,11 @@ class LogLines(logging.Formatter):
 
     def formatException(self, ei: Any) -> str:
         return lines(super().formatException(ei))
+
+
+def on_page(text: str) -> str:
+    """Text of others on a page, where direction overrides would reorder what stands beside it."""
+    return printable(str(without_secrets(text)), keep=_ON_PAGES)
 
 
 def lines(text: str) -> str:

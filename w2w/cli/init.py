@@ -1,5 +1,6 @@
 """Init: write a commented config for a first night, with the columns of your feed."""
 
+import os
 import re
 import shlex
 from collections import Counter
@@ -58,14 +59,15 @@ class Config:
 def main(config: Config) -> None:
     if storage.is_s3(config.dir) or not config.dir:
         raise UsageError(f"--dir={config.dir}: a local folder, for people to edit what is in it")
-    folder = Path(storage.absolute(config.dir))
+    folder = Path(_without_dots(storage.absolute(config.dir)))
     file, feed = folder / _FILE, FeedConfig(uri=storage.absolute(config.feed or str(folder / "products.csv")))
     if file.exists():
         raise UsageError(f"{file} already exists and is kept: name another folder, or remove it")
     if config.feed:
         feed = mapped(storage.absolute(config.feed), config.columns, config.encoding)
+    feed = replace(feed, uri=_without_dots(feed.uri))
     told = {f"feed.{name}": getattr(feed, name) for name in ("uri", "columns", "category_map", "csv_delimiter", "encoding")}
-    text = night(told | {"store": storage.absolute(config.store or str(folder / "store"))})
+    text = night(told | {"store": _without_dots(storage.absolute(config.store or str(folder / "store")))})
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with file.open("x", encoding="utf-8") as f:
@@ -86,6 +88,14 @@ def main(config: Config) -> None:
     if feed.category_map:
         out.print(f"Read from the feed: {', '.join(sorted(set(feed.category_map.values())))}. Look at feed.category_map.")
     out.print(f"Then: w2w nightly {shlex.quote(str(file))} --dry-run, and without --dry-run.")
+
+
+def _without_dots(uri: str) -> str:
+    """The absolute path without ".." in it; links are kept where they do not matter."""
+    if storage.is_s3(uri):
+        return uri
+    short = os.path.normpath(uri)
+    return short if os.path.realpath(short) == os.path.realpath(uri) else os.path.realpath(uri)
 
 
 def mapped(uri: str, columns: Mapping[str, str], encoding: str) -> FeedConfig:

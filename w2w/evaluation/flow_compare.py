@@ -24,6 +24,8 @@ from w2w.metrics.outfit import auc, auc_resampled, fill_in_blank
 from w2w.metrics.retrieval import ALL, interval
 from w2w.mining.sets.rows import PRODUCT
 from w2w.models.config import EncoderConfig
+from w2w.models.sources import file_sha256
+from w2w.models.weights import WEIGHTS
 from w2w.report.evaluation import Failure
 from w2w.table import delta
 from w2w.table.delta import need_table
@@ -66,6 +68,23 @@ class Settings:
 def named_encoder(settings: Settings, name: str) -> EncoderConfig:
     """How A or B is loaded."""
     return replace(settings.encoder, name=name)
+
+
+def check_two(settings: Settings, of: str, a: str, b: str) -> None:
+    """Raises UsageError if A and B are one and the same, by their versions."""
+    versions = [_version(settings, of, name) for name in (a, b)]
+    if versions[0] == versions[1]:
+        told = "" if a == b else f" ({versions[0]})"
+        raise UsageError(f"{a} and {b} are the same{told}: there is nothing to compare")
+
+
+def _version(settings: Settings, of: str, name: str) -> str:
+    if of == "indexes":
+        return read_manifest(index_uri(settings.store, name.partition("@")[0]), name.partition("@")[2] or None).version
+    if of == "scorers":
+        folder = flow_outfits.folder_of(name)
+        return flow_outfits.COSINE if folder is None else file_sha256(folder / WEIGHTS)
+    return find_model(settings.store, named_encoder(settings, name)).version
 
 
 def count_questions(settings: Settings) -> int:

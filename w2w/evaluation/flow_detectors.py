@@ -38,6 +38,12 @@ def test_photos(store: str, sources: Sequence[str] | None) -> tuple[Photos, tupl
     return photos, photos.test
 
 
+def check_detectors(config: DetectorConfig, a: str, b: str) -> None:
+    """Raises UsageError if both are the same one."""
+    if a == b or detector_version(replace(config, name=a)) == detector_version(replace(config, name=b)):
+        raise UsageError(f"{a} and {b} are the same detector: there is nothing to compare")
+
+
 def detectors(settings: Settings, config: DetectorConfig, a: str, b: str, sources: Sequence[str] | None) -> Compared:
     """A box is correct if it has the class and IoU .5, each ground-truth box once. A photo that a detector cannot process
     counts as one without detections."""

@@ -102,6 +102,10 @@ def main(config: Config) -> Result:
     settings = flow_compare.Settings(
         run.store, config.encoder, protocol, source or "", config.metric, config.compute, config.max_reject_rate, config.seed
     )
+    if config.of == DETECTORS:
+        flow_detectors.check_detectors(config.detector, config.a, config.b)
+    else:
+        flow_compare.check_two(settings, config.of, config.a, config.b)
     if config.dry_run:
         return run.done(result, **_counts(settings, config))
     run.check_store()

@@ -145,13 +145,16 @@ class Written:
     garments: int = 0
     products: int = 0
     rejects: Counter[str] = field(default_factory=Counter)
+    unreadable: list[str] = field(default_factory=list)
     first: list[Answer] = field(default_factory=list)
 
     def add(self, answer: Answer) -> None:
         self.photos += 1
         self.garments += sum(g.number > 0 for g in answer.garments)
         self.products += sum(len(g.products) for g in answer.garments)
-        self.rejects.update([answer.reject] if answer.reject else [])
+        if answer.reject:
+            self.rejects[answer.reject] += 1
+            self.unreadable += [f"{answer.photo}: {answer.says}"] if len(self.unreadable) < _TOLD else []
         if len(self.first) < _MOST_SHOWN:
             self.first.append(answer)
 

@@ -72,9 +72,11 @@ class Result(Summary):
     """Of one search: an index's version, models and options."""
 
     photos: int
-    garments: int = 0
-    """In the photos."""
-    products: int = 0
+    without_photos: tuple[str, ...] = ()
+    """A sentence for each place that has none."""
+    garments: int | None = None
+    """In the photos; not known before they are looked at."""
+    products: int | None = None
     """Found for them."""
     where: str
     """In this process, or on workers."""
@@ -101,8 +103,12 @@ def main(config: Config) -> Result:
     run = Run("find", config)
     models = Models(config.encoder, config.detector, config.segmenter)
     plan = plan_of(run.store, FindOptions(**options_of(config, FindOptions)), models)
-    asked = Asked(listed(config.photos, config.feed)) if config.of == "photos" else asked_of_table(run.store, config.of)
-    asked = asked.first(config.limit)
+    if config.of == "photos":
+        rows, without = listed(config.photos, config.feed)
+        asked = Asked(rows).first(config.limit)
+    else:
+        asked = asked_of_table(run.store, config.of).first(config.limit)
+        without = () if asked.num else (f"there is no photo in table `{config.of}`",)
     here = asked.num < config.workers_from
     done = 0 if here else asked.num_of(finished(run.store, plan))
     result = run.result(
@@ -115,6 +121,7 @@ def main(config: Config) -> Result:
         index_version=plan.index_version,
         encoder=plan.models.encoder.name,
         search_version=plan.search_version,
+        without_photos=without,
     )
     words = embed_words(plan.models.encoder, config.text) if config.text else None
     if done < asked.num and not here:
@@ -141,7 +148,7 @@ def main(config: Config) -> Result:
     written = write_lines(storage.join(folder, LINES), told)
     if here:
         result = run.done(result, counts=Counts(asked.num, asked.num - written.rejects.total(), dict(written.rejects)))
-        config.tolerance.check(written.rejects, asked.num)
+        config.tolerance.check(written.rejects, asked.num, named=written.unreadable)
     photos = [kept.get(key) for key in asked.names]
     return _reported(run, config, catalog, plan.models.encoder, result, written, photos, folder)
 

@@ -52,15 +52,18 @@ class PhotoOptions:
     """The job fails if a larger share of the photos cannot be read. Default: each gets a line that says so."""
 
 
-def listed(places: Sequence[str], feed: FeedConfig) -> pa.Table:
-    """The photos of all places, in LISTED, without repeats, in order. Held in memory: about 200 bytes per photo.
+def listed(places: Sequence[str], feed: FeedConfig) -> tuple[pa.Table, tuple[str, ...]]:
+    """The photos of all places, in LISTED, without repeats, in order; and a sentence for each place without any. Held in
+    memory: about 200 bytes per photo.
 
     A place is a photo, a folder of photos, a URL, or a feed as ``w2w ingest`` reads it; ``feed`` says how. Raises UsageError
     for a missing file or folder, and for a feed that cannot be read.
     """
-    rows = pa.concat_tables([LISTED.empty_table(), *(part for place in places for part in _of_place(place, feed))])
+    parts = [pa.concat_tables([LISTED.empty_table(), *_of_place(place, feed)]) for place in places]
+    empty = tuple(f"there is no photo in {place}" for place, part in zip(places, parts) if not part.num_rows)
+    rows = pa.concat_tables([LISTED.empty_table(), *parts])
     keys = rows.column(schema.KEY)
-    return rows.take(pc.index_in(pc.unique(keys), value_set=keys)).combine_chunks()
+    return rows.take(pc.index_in(pc.unique(keys), value_set=keys)).combine_chunks(), empty
 
 
 def of_folder(folder: str) -> pa.Table:

@@ -138,12 +138,17 @@ def best_of(lists: Sequence[Sequence[Hit]], k: int, min_score: float | None = No
     return [h | {schema.RANK: rank} for rank, h in enumerate(kept, 1)]
 
 
+def plural(category: str | None) -> str:
+    """Of a class, in sentences."""
+    return _PLURAL.get(category or "", category or "")
+
+
 def said_of(category: str | None, hits: Sequence[Hit] | None, options: FindOptions) -> str | None:
     """Why there is no product, as a sentence; None if there are some."""
     if hits:
         return None
     if hits is None:
-        return f"you sell no {_PLURAL.get(category or '', category)}"
+        return f"you sell no {plural(category)}"
     if options.filter:
         return "no product passes the filter"
     return f"no product scores {options.min_score:g} or more" if options.min_score is not None else "no product was found"

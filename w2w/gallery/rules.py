@@ -9,7 +9,7 @@ from typing import Any
 from w2w import ids, schema
 from w2w.report.cards import price_text, web_link
 from w2w.report.variants import colour_attribute
-from w2w.shown import without_secrets
+from w2w.shown import on_page
 
 LIST_ROWS = 1000  # products per list part: what cards, filters and search need
 DETAIL_ROWS = 250  # products per detail part
@@ -72,9 +72,9 @@ def _list_part(site: Site, colour: str | None, rows: Sequence[Mapping[str, Any]]
     attributes = [dict(row[schema.ATTRIBUTES] or ()) for row in rows]
     return {
         "id": [row[schema.PRODUCT_ID] for row in rows],
-        "title": [_text(row[schema.TITLE]) or row[schema.PRODUCT_ID] for row in rows],
+        "title": [_text(row[schema.TITLE] or row[schema.PRODUCT_ID]) for row in rows],
         "brand": [_text(row[schema.BRAND]) for row in rows],
-        "category": [row[schema.CATEGORY] for row in rows],
+        "category": [_text(row[schema.CATEGORY]) for row in rows],
         "colour": [_text(a.get(colour)) if colour else "" for a in attributes],
         "price": [row[schema.PRICE] for row in rows],
         "cost": [price_text(row[schema.PRICE], row[schema.CURRENCY]) for row in rows],
@@ -89,7 +89,7 @@ def detail_parts(site: Site) -> list[list[dict]]:
     details = [
         {
             "url": web_link(_text(row[schema.URL])),
-            "attributes": [[name, _text(value)] for name, value in row[schema.ATTRIBUTES] or ()],
+            "attributes": [[_text(name), _text(value)] for name, value in row[schema.ATTRIBUTES] or ()],
             "similar": [[n, round(score, 3)] for n, score in site.similar[at]] if site.similar else [],
             "colours": list(site.colours[at]) if site.colours else [],
             "wear": [_outfit(site, outfit) for outfit in site.wear[at]] if site.wear else [],
@@ -160,7 +160,7 @@ def files_of(site: Site, app: bytes) -> tuple[dict[str, bytes], dict[str, Any]]:
         "files": {name: where for name, where in named.items() if name != "app"},
         "sizes": [len(site.products), LIST_ROWS, DETAIL_ROWS, len(site.outfits), len(site.looks), site.side_px],
         "prices": any(row[schema.PRICE] is not None for row in site.products),
-        "categories": sorted(Counter(row[schema.CATEGORY] for row in site.products).items()),
+        "categories": sorted(Counter(_text(row[schema.CATEGORY]) for row in site.products).items()),
         "colours": sorted(colours.items(), key=lambda kv: (-kv[1], kv[0])),
     }
     return {named[name]: data for name, data in files.items()}, told | {"app": named["app"]}
@@ -173,4 +173,4 @@ def script(name: str, data: object) -> bytes:
 
 
 def _text(value: object) -> str:
-    return "" if value is None else str(without_secrets(str(value)))
+    return "" if value is None else on_page(str(value))

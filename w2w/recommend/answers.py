@@ -13,6 +13,8 @@ from w2w import ids, schema
 from w2w.recommend.rules import Outfit, Question, Stylist
 from w2w.recommend.shelf import Applied, Shelf
 
+NO_OUTFIT = "no outfit meets the rules"
+
 
 @dataclass(frozen=True)
 class Item:
@@ -52,7 +54,7 @@ class Recommended:
 
 @dataclass(frozen=True)
 class Answer:
-    """What goes with the given items. ``says``: why there is nothing."""
+    """What goes with the given items. ``says``: why there is nothing, or not all that was asked for."""
 
     given: tuple[Item, ...]
     outfits: tuple[Recommended, ...]
@@ -70,7 +72,14 @@ def item_of(shelf: Shelf, row: int, category: str, given: bool = False) -> Item:
 def answer_of(stylist: Stylist, question: Question) -> Answer:
     """A question's answers with their products' data."""
     found = _told(stylist, question.given, stylist.answers(question))
-    return Answer(_given(stylist, question.given), found, question.why or (None if found else "no outfit meets the rules"))
+    return Answer(_given(stylist, question.given), found, _says(stylist, question, found))
+
+
+def _says(stylist: Stylist, question: Question, found: Sequence[Recommended]) -> str | None:
+    """In full, with counts of the whole catalog: of rows of a table these would grow stale."""
+    says = question.why or ("" if found else f"{NO_OUTFIT}: what goes with it breaks {stylist.applied.house.combining}")
+    causes = "; ".join(why for place in question.lacking if (why := stylist.why_empty(place, question.given)))
+    return ": ".join(filter(None, (says, causes))) or None
 
 
 def answer_of_rows(stylist: Stylist, given: Sequence[int], rows: Sequence[int]) -> Answer:
@@ -100,7 +109,7 @@ def _pairs(stylist: Stylist, outfit: Outfit) -> tuple[Pair, ...]:
 
 def stored(stylist: Stylist, question: Question) -> tuple[list[dict[str, Any]], str | None]:
     """The same as values of columns ``outfits`` and ``reason`` of table `recommendations`."""
-    answer = answer_of(stylist, question)
+    found = _told(stylist, question.given, stylist.answers(question))
     outfits = [
         {
             schema.RANK: o.rank,
@@ -108,9 +117,9 @@ def stored(stylist: Stylist, question: Question) -> tuple[list[dict[str, Any]], 
             schema.ITEMS: [{c: getattr(i, c) for c in (schema.CATEGORY, schema.PRODUCT_ID, schema.IMAGE_ID)} for i in o.items],
             schema.PAIRS_LIST: [vars(pair) for pair in o.pairs],
         }
-        for o in answer.outfits
+        for o in found
     ]
-    return outfits, answer.says
+    return outfits, question.why or (None if found else NO_OUTFIT)
 
 
 def marks(shelf: Shelf, applied: Applied) -> np.ndarray:

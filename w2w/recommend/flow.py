@@ -86,10 +86,11 @@ def read_catalog(
     if rows.height and not has.any():
         raise UsageError(f"no product has a vector of {encoder.name}: run 'w2w embed' with this --encoder")
     without = dict(zip(*(rows.filter(pl.Series(~has))[c].to_list() for c in (schema.PRODUCT_ID, schema.IMAGE_ID))))
+    unseen = dict(rows.filter(pl.Series(~has))[schema.CATEGORY].value_counts().iter_rows())
     rows, table = rows.filter(pl.Series(has)), table.filter(pa.array(has))
     shown = {c: rows[c].to_arrow().cast(pa.string()) for c in (schema.CATEGORY, CALLED)}
     arrays = [shown[f.name] if f.name in shown else table.column(f.name) for f in ROWS]
-    shelf = Shelf(pa.table(arrays, schema=ROWS).combine_chunks(), _groups(store, table, product_key))
+    shelf = Shelf(pa.table(arrays, schema=ROWS).combine_chunks(), _groups(store, table, product_key), unseen)
     size = len(next(iter(vectors.values()))) if vectors else 1
     found = [vectors[image] for image in table.column(schema.IMAGE_ID).to_pylist()]
     vectors_ND = np.stack(found) if found else np.zeros((0, size), np.float32)

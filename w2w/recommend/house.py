@@ -76,6 +76,14 @@ class House:
     max_uses: int = 2
     name: str = field(default="", compare=False)
 
+    @property
+    def combining(self) -> str:
+        """The rules about what stands together, for a sentence."""
+        told = [f"brands: {self.brands}"] if self.brands != ANY else []
+        told += [f"never_together of line {a.line}" for a, _ in self.never_together]
+        told += [f"total.max={self.total_max:g}"] if self.total_max is not None else []
+        return " or ".join([*told, f"max_uses={self.max_uses}"])
+
     def refuse(self, line: int, why: str) -> NoReturn:
         raise UsageError(f"{self.name}, line {line}: {why}")
 

@@ -109,6 +109,8 @@ class Result(Summary):
     """Active products of none of the seven classes."""
     without_a_vector: int | None = None
     rules_not_met: tuple[str, ...] = ()
+    nothing_to_show: tuple[str, ...] = ()
+    """For the whole catalog: the classes that no outfit can have, and why."""
     left_out_of_photo: tuple[str, ...] = ()
     """Garments of a photo that one outfit cannot have, and why."""
     pending: int | None = None
@@ -132,9 +134,8 @@ class Result(Summary):
 
     def __rich__(self) -> Any:
         from rich.console import Group
-        from rich.text import Text
 
-        return Group(*(Text(line) for line in lines(self.outfits)), super().__rich__())
+        return Group(*lines(self.outfits), super().__rich__())
 
 
 def check(wanted: Wanted) -> None:
@@ -237,7 +238,7 @@ def _whole(run: Run, config: Config, catalog: Catalog, applied: Applied, trained
     scorer = flow.scored(run.store, trained, config.worn, catalog, more)
     stylist = Stylist(catalog.shelf, applied, scorer.space, config.outfit, [category for category, _ in more])
     version = version_of(scorer.version, applied.house, config.outfit)
-    result = _about(run, catalog, applied, scorer)
+    result = _about(run, catalog, applied, scorer, nothing_to_show=tuple(stylist.emptied()))
     try:
         arguments = (run.store, run.run_id, stylist, offer, catalog.without_vector, version, config.item_rows, config.dry_run)
         found = write_work(*arguments)
@@ -277,5 +278,6 @@ def _page(run: Run, config: Config, answers: Sequence[Answer], result: Result, c
     )
     facts = {"scorer": result.scorer, "products": result.products, "recommendable": result.recommendable}
     facts |= {f"left out: {why.replace('_', ' ')}": number for why, number in result.left_out.items()}
-    recommend_report(page, answers, images, crops, facts, (*result.left_out_of_photo, *result.rules_not_met), result.products)
+    told = (*result.left_out_of_photo, *result.rules_not_met, *result.nothing_to_show)
+    recommend_report(page, answers, images, crops, facts, told, config.outfit.diversity, result.products)
     return page

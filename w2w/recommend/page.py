@@ -17,10 +17,11 @@ def recommend_report(
     crops: Sequence[bytes],
     facts: Mapping[str, object],
     told: Sequence[str],
+    diversity: float,
     num_products: int,
 ) -> None:
     """Writes the page to ``out``. ``images``: encoded, by image_id; ``crops``: of a photo's garments, in the order given;
-    ``told``: remarks about the rules for a merchandiser."""
+    ``told``: remarks about the rules for a merchandiser; ``diversity``: that of the outfits."""
     shown = []
     for answer in answers:
         left = iter(crops)
@@ -40,9 +41,8 @@ def recommend_report(
                 "outfits": [_shown(outfit, picture) for outfit in answer.outfits],
             }
         )
-    write_page(
-        out, "recommend/page.html.j2", title="What to wear with it", answers=shown, facts=facts, told=told, num=num_products
-    )
+    values = {"answers": shown, "facts": facts, "told": told, "diversity": diversity, "num": num_products}
+    write_page(out, "recommend/page.html.j2", title="What to wear with it", **values)
 
 
 def _shown(outfit: Recommended, picture) -> dict:

@@ -13,6 +13,7 @@ from typing import Protocol
 import numpy as np
 
 from w2w.errors import UsageError
+from w2w.find.rules import plural
 from w2w.garments.taxonomy import BOTTOM, CATEGORIES, DRESS, TOP
 from w2w.recommend.house import DIFFERENT, SAME
 from w2w.recommend.shelf import CODE, EXTRAS, FORMS, ORDER, Applied, Shelf
@@ -74,7 +75,7 @@ class Outfit:
 class Question:
     """The given items, and the candidates for the other slots: rows of products by class, ``pinned`` those that a merchandiser
     set. ``why``: why it cannot be answered. ``floors``: by class, the score that a product has to reach to become a candidate;
-    -inf while there is room."""
+    -inf while there is room. ``lacking``: classes that stay empty, of extras asked for, or so that there is no outfit."""
 
     given: tuple[int, ...]
     forms: tuple[tuple[str, ...], ...]
@@ -82,6 +83,7 @@ class Question:
     pinned: frozenset[str] = frozenset()
     why: str = ""
     floors: dict[str, float] = field(default_factory=dict, compare=False)
+    lacking: tuple[str, ...] = field(default=(), compare=False)
 
 
 class Stylist:
@@ -207,20 +209,66 @@ class Stylist:
         forms = [form for form in forms if len(form) > 1]
         lacking = sorted({c for form in question.forms for c in form if c not in EXTRAS} - filled)
         why = "" if forms else f"there is nothing to show for {' or '.join(lacking)}"
-        return replace(question, forms=tuple(forms), why=why)
+        extras = [c for c in self.config.extras if c not in filled]
+        return replace(question, forms=tuple(forms), why=why, lacking=tuple(extras if forms else [*lacking, *extras]))
 
     def _barred(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
         """bool (A, B): which rows must not be in one outfit."""
-        barred = self._group[a][:, None] == self._group[b][None]
-        if self.applied.house.brands == SAME:
-            one, other = self._brand[a][:, None], self._brand[b][None]
-            bought = (a < len(self.shelf))[:, None] & (b < len(self.shelf))[None]  # a garment of a photo has no brand
-            barred |= bought & ((one != other) | (one < 0))
-        elif self.applied.house.brands == DIFFERENT:
-            barred |= (self._brand[a][:, None] == self._brand[b][None]) & (self._brand[b][None] >= 0)
-        for one, other in self._never:
-            barred |= (one[a][:, None] & other[b][None]) | (other[a][:, None] & one[b][None])
+        barred = np.zeros((len(a), len(b)), bool)
+        for _, some in self._bars(a, b):
+            barred |= some
         return barred
+
+    def _bars(self, a: np.ndarray, b: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
+        """The same for each reason."""
+        yield "the same product", self._group[a][:, None] == self._group[b][None]
+        one, other, house = self._brand[a][:, None], self._brand[b][None], self.applied.house
+        if house.brands == SAME:
+            bought = (a < len(self.shelf))[:, None] & (b < len(self.shelf))[None]  # a garment of a photo has no brand
+            yield "of another brand", bought & ((one != other) | (one < 0))
+        elif house.brands == DIFFERENT:
+            yield "of the same brand", (one == other) & (other >= 0)
+        for (these, those), (rule, _) in zip(self._never, house.never_together):
+            mask = (these[a][:, None] & those[b][None]) | (those[a][:, None] & these[b][None])
+            yield f"never together by line {rule.line}", mask
+
+    def why_empty(self, place: str, given: Sequence[int] = ()) -> str | None:
+        """Why no product of a class can be shown, beside what is given, in a sentence; None if some can."""
+        rows = np.flatnonzero(self.shelf.class_N == CODE[place])
+        if not len(rows):
+            unseen = self.shelf.unseen.get(place, 0)
+            return (
+                f"the {unseen:,} {plural(place)} have no vector: run 'w2w embed'" if unseen else f"you sell no {plural(place)}"
+            )
+        refused = self.applied.reason_N[rows]
+        counts = Counter(self.applied.reasons[r] for r in refused[refused >= 0].tolist())
+        stock = self._stock[place]
+        left = np.ones(len(stock), bool)
+        for why, mask in self._refused(given, stock):
+            counts[why] += int((left & mask).sum())
+            left &= ~mask
+        told = ", ".join(f"{n:,} {why}" for why, n in counts.most_common() if n)
+        return None if left.any() else f"none of the {plural(place)} can be shown: {told}"
+
+    def _refused(self, given: Sequence[int], stock: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
+        for row in given:
+            for why, mask in self._bars(np.array([row]), stock):
+                yield why, mask[0]
+        for (beside, banned), ban in zip(self.applied.bans, (b for b in self.applied.house.bans if b.beside is not None)):
+            if self._holds(beside, given):
+                yield f"banned by line {ban.what.line}", banned[stock]
+        if self.applied.house.total_max is not None:
+            left = self.applied.house.total_max - self._price[list(given)].sum()
+            yield f"too dear for total.max={self.applied.house.total_max:g}", self._price[stock] > left
+
+    def emptied(self) -> list[str]:
+        """A sentence for each class that no question can show: extras asked for, those that rules leave nothing of, and all if
+        there is no whole outfit."""
+        forms = [form for form in FORMS if set(form) <= set(self.space.classes)]
+        whole = any(all(len(self._stock[c]) for c in form) for form in forms)
+        sold = {CATEGORIES[c] for c in np.unique(self.shelf.class_N)}
+        wanted = [c for c in ORDER if any(c in form for form in forms) and (not whole or c in sold)]
+        return [why for c in (*wanted, *self.config.extras) if (why := self.why_empty(c))]
 
     def answers(self, question: Question) -> list[Outfit]:
         """The best outfits, with diversity: one after the other, each the best that the search finds once its score has lost

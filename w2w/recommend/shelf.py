@@ -1,7 +1,7 @@
 """The catalog as the search sees it: one row per product, in arrays; and the rows that a merchandiser's rules allow."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -37,10 +37,11 @@ _AVAILABILITY = ("availability", "stock", "in_stock", "quantity", "inventory")
 @dataclass(frozen=True)
 class Shelf:
     """N products, sorted by id: ``rows`` (ROWS), ``group_N`` (rows with the same number are the same product, or
-    near-duplicates)."""
+    near-duplicates). ``unseen``: by class, the number of products that are not here because they have no vector."""
 
     rows: pa.Table
     group_N: np.ndarray
+    unseen: Mapping[str, int] = field(default_factory=dict)
     class_N: np.ndarray = field(init=False)  # of CATEGORIES
     price_N: np.ndarray = field(init=False)  # NaN if unknown
     brand_N: np.ndarray = field(init=False)  # a number per brand, -1 if unknown
@@ -112,7 +113,8 @@ def _is_there(text: str | None, least: float) -> bool:
 class Applied:
     """House rules applied to a shelf. ``allowed_N``: what may be recommended at all, one per group; ``banned_N``: what no
     answer shows, not even as the given item; pins and bans with the products they apply beside (None: all), pins with the
-    classes that they are for; ``told``: sentences for a person."""
+    classes that they are for; ``told``: sentences for a person; ``reason_N``: of each product the one of ``reasons`` for which
+    it is not allowed, -1 for none."""
 
     house: House
     allowed_N: np.ndarray
@@ -122,6 +124,8 @@ class Applied:
     never: tuple[tuple[np.ndarray, np.ndarray], ...]
     left_out: dict[str, int]
     told: tuple[str, ...] = ()
+    reasons: tuple[str, ...] = ()
+    reason_N: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int16))
 
 
 def apply_house(house: House, shelf: Shelf, known_ids: frozenset[str] = frozenset()) -> Applied:
@@ -131,21 +135,26 @@ def apply_house(house: House, shelf: Shelf, known_ids: frozenset[str] = frozense
     left_out: dict[str, int] = {}
     allowed = np.ones(len(shelf), bool)
 
-    def keep(why: str, mask: np.ndarray) -> None:
+    reasons: list[str] = []
+    reason_N = np.full(len(shelf), -1, np.int16)
+
+    def keep(why: str, mask: np.ndarray, says: str) -> None:
         if gone := int((allowed & ~mask).sum()):
-            left_out[why] = gone
+            left_out[why] = left_out.get(why, 0) + gone
+            reason_N[allowed & ~mask] = len(reasons)
+            reasons.append(says)
         np.logical_and(allowed, mask, out=allowed)
 
     banned = np.zeros(len(shelf), bool)
     for ban in house.bans:
         if ban.beside is None:
-            banned |= shelf.mask(ban.what)
-    keep("banned", ~banned)
-    keep("sold_out", _stock(house, shelf))
-    keep("price", _price(house, shelf))
+            banned |= (what := shelf.mask(ban.what))
+            keep("banned", ~what, f"banned by line {ban.what.line}")
+    keep("sold_out", _stock(house, shelf), "sold out")
+    keep("price", _price(house, shelf), "outside the price range")
     for selector in house.only:
         here = Selector(tuple(part for part in selector.wanted if part[0] == CATEGORY))
-        keep("filtered", ~shelf.mask(here) | shelf.mask(selector))
+        keep("filtered", ~shelf.mask(here) | shelf.mask(selector), f"not what line {selector.line} asks for")
     others = (
         *(s for ban in house.bans for s in (ban.what, ban.beside)),
         *house.only,
@@ -161,10 +170,12 @@ def apply_house(house: House, shelf: Shelf, known_ids: frozenset[str] = frozense
         elif beside is None or beside.any():
             pins.append((beside, mask & allowed, tuple(CATEGORIES[c] for c in np.unique(shelf.class_N[mask & allowed]))))
     pinned = np.logical_or.reduce([np.zeros(len(shelf), bool), *(mask for _, mask, _ in pins)])
-    keep("near_duplicates", _first_of_groups(shelf, allowed, pinned) | pinned)
+    keep("near_duplicates", _first_of_groups(shelf, allowed, pinned) | pinned, "near-duplicates of others")
     bans = [(shelf.mask(b.beside), shelf.mask(b.what)) for b in house.bans if b.beside is not None]
     never = [(shelf.mask(a), shelf.mask(b)) for a, b in house.never_together]
-    return Applied(house, allowed, banned, tuple(pins), tuple(bans), tuple(never), left_out, tuple(told))
+    return Applied(
+        house, allowed, banned, tuple(pins), tuple(bans), tuple(never), left_out, tuple(told), tuple(reasons), reason_N
+    )
 
 
 def _check(house: House, shelf: Shelf, known_ids: frozenset[str]) -> None:

@@ -15,7 +15,7 @@ from PIL import Image
 from w2w import storage
 from w2w.errors import Reject
 from w2w.images.decode import decode
-from w2w.shown import without_secrets
+from w2w.shown import on_page, without_secrets
 
 _THUMBNAIL_PX = 240
 _BAR_PX = 120
@@ -29,8 +29,9 @@ _REPORTS = re.compile(rf"(.*/reports/[^/]+)/[^/]+/{re.escape(_PAGE)}")
 
 
 def _shown(value: object) -> object:
-    """Text without secrets; scanning pictures for them would take longer than everything else."""
-    return without_secrets(value) if type(value) is str and not re.fullmatch(_URI, value) else value
+    """Text fit for a page, except what a filter ``e`` has escaped: names that a script hands on, whole. Scanning pictures for
+    secrets would take longer than everything else."""
+    return on_page(value) if type(value) is str and not re.fullmatch(_URI, value) else value
 
 
 _environment = jinja2.Environment(
@@ -167,5 +168,11 @@ def _shade(share: float) -> str:
     return f"rgba(86, 140, 200, {0.08 + 0.52 * share:.2f})" if share > 0 else "transparent"
 
 
-_environment.filters |= {"number": _number, "shade": _shade, "is_number": _is_number, "short": _short}
+_environment.filters |= {
+    "without_secrets": without_secrets,
+    "number": _number,
+    "shade": _shade,
+    "is_number": _is_number,
+    "short": _short,
+}
 _environment.globals["bar_px"] = _BAR_PX

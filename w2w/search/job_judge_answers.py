@@ -65,7 +65,8 @@ def main(config: Config) -> Result:
     listed = delta.read(run.store, schema.PRODUCTS, [schema.PRODUCT_ID]).column(0)
     good, bad = unknown_products(new, listed, config.file)
     lineage = run.lineage(ids.digest("judge-answers"), (schema.PRODUCTS,))
-    config.tolerance.check({"unknown_product": bad.num_rows} if bad.num_rows else {}, new.num_rows)
+    rejects = {"unknown_product": bad.num_rows} if bad.num_rows else {}
+    config.tolerance.check(rejects, new.num_rows, named=bad.column(schema.REJECT_DETAIL).to_pylist())
     said = {schema.KIND: kind, schema.SOURCE: config.file, schema.RUN_ID: run.run_id}
     for name, value in said.items():
         good = good.append_column(name, pa.repeat(pa.scalar(value), good.num_rows))
@@ -75,6 +76,5 @@ def main(config: Config) -> Result:
     committer = Committer(run.store, [out], lineage)
     committer.add(pa.Table.from_pylist(receipts, schema=RECEIPT_SCHEMA))
     committer.commit()
-    rejects = {"unknown_product": bad.num_rows} if bad.num_rows else {}
     done = Counts(read=new.num_rows, out=good.num_rows, rejects=rejects)
     return run.done(result, counts=done, versions={schema.JUDGEMENTS.name: committer.version(schema.JUDGEMENTS)})

@@ -58,9 +58,11 @@ class Result(Summary):
     """Of one search for looks."""
 
     photos: int
-    looks: int = 0
+    without_photos: tuple[str, ...] = ()
+    """A sentence for each place that has none."""
+    looks: int | None = None
     """Found for them."""
-    products: int = 0
+    products: int | None = None
     """Worn in these."""
     index: str
     index_version: str
@@ -84,7 +86,8 @@ def main(config: Config) -> Result:
         raise UsageError("nothing to search with: name photos, a folder, URLs or a feed")
     run = Run("style", config)
     plan = plan_of(run.store, config.index, config.encoder, config.detector, config.k)
-    photos = listed(config.photos, config.feed).slice(0, config.limit)
+    rows, without = listed(config.photos, config.feed)
+    photos = rows.slice(0, config.limit)
     result = run.result(
         Result,
         photos=photos.num_rows,
@@ -92,6 +95,7 @@ def main(config: Config) -> Result:
         index_version=plan.index_version,
         encoder=plan.encoder.name,
         person=plan.detected is not None,
+        without_photos=without,
     )
     if config.dry_run:
         return result
@@ -109,7 +113,7 @@ def main(config: Config) -> Result:
         found, kept = through(iter([rows]), names, config.shown, progress.update)
     rejects = Counter(answer.reject for answer in found if answer.reject)
     counts = Counts(photos.num_rows, photos.num_rows - rejects.total(), dict(rejects))
-    config.tolerance.check(rejects, photos.num_rows)
+    config.tolerance.check(rejects, photos.num_rows, named=[f"{a.photo}: {a.says}" for a in found if a.reject])
     lines = storage.join(folder, LINES)
     storage.write_bytes(lines, "".join(f"{answer.line()}\n" for answer in found).encode())
     page = None

@@ -1,8 +1,12 @@
 """How many rejects make a job fail."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from w2w.errors import TooManyRejects
+
+_NAMED = 5  # rejected rows in a message
+_SHOWS = "'w2w tables --rejects' of this store shows them"
 
 
 @dataclass(frozen=True)
@@ -15,13 +19,16 @@ class Tolerance:
     def exceeded(self, rejected: int, rows: int) -> bool:
         return rejected > self.max_rate * rows and rejected >= min(self.min_rejects, rows)
 
-    def check(self, rejects: dict[str, int], rows: int, before: int = 0) -> None:
-        """Raises TooManyRejects if too many of ``rows`` are rejected: ``rejects`` by code, and ``before`` by earlier runs."""
+    def check(self, rejects: dict[str, int], rows: int, before: int = 0, named: Sequence[str] = ()) -> None:
+        """Raises TooManyRejects if too many of ``rows`` are rejected: ``rejects`` by code, and ``before`` by earlier runs.
+        ``named``: each with its reason, where they are in no table `rejects`."""
         rejected = sum(rejects.values()) + before
         if self.exceeded(rejected, rows):
             worst = [f"{n} {code}" for code, n in sorted(rejects.items(), key=lambda kv: -kv[1])]
             worst += [f"{before} by earlier runs"] if before else []
+            left = f"; and {rejected - _NAMED:,} more" if rejected > _NAMED else ""
+            where = f": {'; '.join(named[:_NAMED])}{left}. Mend" if named else f". {_SHOWS}; mend"
             raise TooManyRejects(
                 f"{rejected} of {rows} rows were rejected ({', '.join(worst)}): more than max_reject_rate={self.max_rate:g} "
-                f"allows. 'w2w tables --rejects' of this store shows them; mend the input, or raise --max_reject_rate."
+                f"allows{where} the input, or raise --max_reject_rate."
             )

@@ -48,6 +48,21 @@ def test_what_names_do_not_tell_is_asked_for(tmp_path):
     assert night_of(tmp_path / "new").feed == FeedConfig(uri=str(feed), columns=told)
 
 
+def test_paths_work_from_anywhere(tmp_path, monkeypatch):
+    """ ".." is gone, unless a link before it leads elsewhere."""
+    (tmp_path / "here").mkdir()
+    (tmp_path / "far" / "deep").mkdir(parents=True)
+    (tmp_path / "here" / "link").symlink_to(tmp_path / "far" / "deep")
+    for folder in ("", "far"):
+        (tmp_path / folder / "feed.csv").write_text("id,image\n1,a.jpg\n")
+    monkeypatch.chdir(tmp_path / "here")
+    init.main(init.Config("../there", feed="../feed.csv", store="../stores/s"))
+    night = night_of(tmp_path / "there")
+    assert (night.feed.uri, night.store) == (str(tmp_path / "feed.csv"), str(tmp_path / "stores" / "s"))
+    init.main(init.Config(".", feed="link/../feed.csv"))
+    assert night_of(tmp_path / "here").feed.uri == str(tmp_path / "far" / "feed.csv")
+
+
 def test_nothing_is_overwritten(tmp_path):
     (tmp_path / "night.yaml").write_text("mine")
     with pytest.raises(UsageError, match="already exists and is kept"):

@@ -1,6 +1,7 @@
 """Two models on the same queries: differences worked out by hand, who won, what changed, and the exit code."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from w2w.engine.job import start
 from w2w.errors import JobFailed, UsageError
 from w2w.evaluation import job_compare as compare
 from w2w.evaluation.compare import churn, f1, gains, is_worse, won
+from w2w.evaluation.flow import find_model
 from w2w.index.manifest import index_uri
 from w2w.index.spec import IndexConfig
 from w2w.models.config import EncoderConfig
@@ -101,8 +103,11 @@ def test_encoders(two):
     assert (back.version_a, back.version_b, back.num_won) == ("model-b", "model-a", 1)
     unsure = compare.main(options(two, "model-a", "model-b"))  # three queries of two products tell nothing for sure
     assert unsure.verdict.startswith("B is not surely worse")
-    same = compare.main(options(two, "model-a", "model-a", strict=True))
-    assert (same.churn.value, same.num_tied, same.gain["recall@1"].value) == (0, 3, 0)
+    version = find_model(two, EncoderConfig()).version
+    for a, b, of in (("model-a", "model-a", "encoders"), ("efficientnet-lite0", version, "encoders")):
+        embed(two, {image_of(STREET_SHOPS[0].name): angle(0)}, b)
+        with pytest.raises(UsageError, match=f"^{a} and {b} are the same.*: there is nothing to compare"):
+            compare.main(options(two, a, b, of=of, dry_run=True))
 
 
 def test_another_metric_decides(two):
@@ -183,11 +188,11 @@ def test_scorers(asked):  # noqa: F811
     assert found.before["FITB"].value == 0.5
     assert found.before["AUC"].value == 0.75
     assert found.num_won + found.num_lost + found.num_tied == 3
-    same = compare.main(compare.Config(store=asked, a="cosine", b="cosine", **more))
-    assert [(g.value, g.low, g.high) for g in same.gain.values()] == [(0, 0, 0)] * 2
-    assert same.churn.value == 0
-    dry = compare.main(compare.Config(store=asked, a="cosine", b="cosine", dry_run=True, **more))
-    assert dry.queries == 6
+    assert compare.main(compare.Config(store=asked, a="cosine", b=str(folder), dry_run=True, **more)).queries == 6
+    copy = shutil.copytree(folder, folder.with_name("copy"))
+    for a, b in (("cosine", "cosine"), (str(folder), str(copy))):
+        with pytest.raises(UsageError, match=r"are the same.*: there is nothing to compare"):
+            compare.main(compare.Config(store=asked, a=a, b=b, **more))
 
 
 def test_detectors(tmp_path):
@@ -210,7 +215,9 @@ def test_detectors(tmp_path):
     assert "A: 2 right, 0 wrong, 0 missed" in page
     assert "B: 0 right, 1 wrong, 2 missed" in page
     assert "Nothing was found" not in page
-    assert compare.main(compare.Config(store=store, a=names[0], b=names[0], of="detectors", dry_run=True)).queries == 4
+    assert compare.main(compare.Config(store=store, a=names[0], b=names[1], of="detectors", dry_run=True)).queries == 4
+    with pytest.raises(UsageError, match="are the same detector"):
+        compare.main(compare.Config(store=store, a=names[0], b=names[0], of="detectors"))
 
 
 def test_indexes(two):
@@ -232,8 +239,8 @@ def test_indexes(two):
     assert (found.before["recall@20"].value, found.figures["recall@20"].value) == (1, pytest.approx(1 / 3))
     assert found.num_lost >= 1
     assert found.churn.value > 0
-    same = compare.main(options(two, "whole", f"whole@{found.version_a}", **more))
-    assert (same.churn.value, same.gain["recall@1"].value) == (0, 0)
+    with pytest.raises(UsageError, match=r"^whole and whole@.* are the same"):
+        compare.main(options(two, "whole", f"whole@{found.version_a}", **more))
     with pytest.raises(UsageError, match="no index is published there"):
         compare.main(options(two, "whole", "gone", **more))
 
@@ -247,7 +254,9 @@ def test_an_index_that_finds_the_product_of_another_query_has_found_none(tmp_pat
     embed(store, {image_of(n): angle(d) for n, d in at.items()} | {garment_of(p): angle(40) for p in photos})
     rows = {"product_id": [f"consumer-to-shop/{n}" for n in at], "image_id": [image_of(n) for n in at], "category": ["top"] * 2}
     vectors = {image_of(n): np.float32(angle(d)) for n, d in at.items()}
-    run_job(index_uri(store, "whole"), Catalog(pa.table(rows), vectors), IndexConfig(name="whole"), "model-a")
+    for name in ("whole", "again"):
+        run_job(index_uri(store, name), Catalog(pa.table(rows), vectors), IndexConfig(name=name), "model-a")
     more = {"of": "indexes", "protocol": "consumer-to-shop", "encoder": EncoderConfig(name="model-a")}
-    found = compare.main(compare.Config(store=store, a="whole", b="whole", **more))
+    found = compare.main(compare.Config(store=store, a="whole", b="again", **more))
     assert (found.figures["recall@1"].value, found.figures["recall@10"].value) == (0.5, 1)
+    assert (found.churn.value, found.gain["recall@1"].value) == (0, 0)

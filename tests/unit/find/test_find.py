@@ -14,6 +14,7 @@ from w2w import config as configuration
 from w2w.find.finder import encoder_of
 from w2w.find.job import Config
 from w2w.models.config import EncoderConfig
+from w2w.results import words
 
 K = 3
 
@@ -167,14 +168,41 @@ def test_a_mistake_is_told_before_any_work(shop, options, said):
 def test_a_dry_run_does_nothing(shop, tmp_path):
     found = w2w.find(photos=shop.photos, store=shop.store, out=tmp_path / "out", dry_run=True)
     assert (found.photos, found.pending, found.answers, found.lines) == (6, 6, (), None)
+    assert {"garments", "products"}.isdisjoint(words(found)), "nobody has looked yet"
     assert not (tmp_path / "out").exists()
 
 
 def test_an_empty_folder_is_an_answer(shop, tmp_path):
     found = w2w.find(photos=[tmp_path], store=shop.store)
     assert (found.photos, found.garments, found.answers) == (0, 0, ())
+    assert words(found)["without photos"] == f"there is no photo in {tmp_path}"
     assert Path(found.lines).read_text() == ""
     assert "There are no photos" in Path(found.report).read_text()
+
+
+def test_too_many_unreadable_photos_are_named(shop, tmp_path):
+    """They are in no table, to which the message could send."""
+    for n in range(7):
+        (tmp_path / f"{n}.jpg").write_bytes(b"")
+    with pytest.raises(w2w.JobFailed, match=r"allows: .*/0\.jpg: it cannot be read: .*; and 2 more\. Mend the input") as e:
+        w2w.find(photos=[tmp_path], store=shop.store, max_reject_rate=0.5)
+    assert "--rejects" not in str(e.value)
+
+
+def test_names_and_titles_cannot_reorder_a_page_or_the_terminal(shop, tmp_path, capsys):
+    """File names with an escape sequence and a direction override: neither reaches a person, and judgements keep them."""
+    name = "a\x1b[31mb\u202egpj.jpg"
+    (tmp_path / name).write_bytes(Path(shop.photos[0]).read_bytes())
+    found = w2w.find(photos=[tmp_path / name], store=shop.store, garment="shoes", verbose=True)
+    page = Path(found.report).read_text(encoding="utf-8")
+    said = capsys.readouterr()
+    assert "\x1b" not in said.out + said.err
+    assert "\u202e" not in said.out + said.err
+    soup = BeautifulSoup(page, "html.parser")
+    assert soup.select_one("figcaption").text == r"a\x1b[31mb\u202egpj.jpg"
+    assert soup.select_one("[data-query]")["data-query"] == f"{tmp_path / name}#{found.answers[0].garments[0].number}"
+    soup.select_one("[data-query]")["data-query"] = ""
+    assert not {"\x1b", "\u202e"} & set(str(soup))
 
 
 def test_workers_give_the_same_rows(shop, tmp_path, monkeypatch):

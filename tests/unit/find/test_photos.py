@@ -11,7 +11,8 @@ from w2w.ingest.feed import FeedConfig
 
 
 def names(*places: str, **feed) -> list[tuple[str, str | None]]:
-    rows = listed(places, FeedConfig(**feed))
+    rows, without = listed(places, FeedConfig(**feed))
+    assert bool(without) >= (not rows.num_rows)
     assert rows.schema == LISTED
     return list(zip(rows["query_id"].to_pylist(), rows["code"].to_pylist()))
 
@@ -36,11 +37,12 @@ def test_photos_folders_and_urls_in_their_order(folder):
 
 def test_an_empty_folder_is_an_answer(tmp_path):
     assert names(str(tmp_path)) == []
+    assert listed([str(tmp_path)], FeedConfig())[1] == (f"there is no photo in {tmp_path}",)
 
 
 def test_a_feed_names_its_photos_and_its_broken_rows(folder):
     (folder / "photos.csv").write_text("id,image\nx,a.jpg\n,b.PNG\nx,b.PNG\ny,../out.jpg\nz,deep/c.webp\n")
-    rows = listed(["photos.csv"], FeedConfig(columns={"product_id": "id"}))
+    rows, _ = listed(["photos.csv"], FeedConfig(columns={"product_id": "id"}))
     found = dict(names("photos.csv", columns={"product_id": "id"}))
     assert {found["x"], found["z"]} == {None}
     assert sorted(filter(None, found.values())) == ["blocked_url", "duplicate_key", "missing_field"]
@@ -49,9 +51,9 @@ def test_a_feed_names_its_photos_and_its_broken_rows(folder):
 
 
 def test_a_changed_photo_is_another_key(folder):
-    before = listed(["a.jpg"], FeedConfig())["key"][0]
+    before = listed(["a.jpg"], FeedConfig())[0]["key"][0]
     (folder / "a.jpg").write_bytes(b"longer than before")
-    assert listed(["a.jpg"], FeedConfig())["key"][0] != before
+    assert listed(["a.jpg"], FeedConfig())[0]["key"][0] != before
 
 
 @pytest.mark.parametrize("place", ["nothing.jpg", "no/folder", "", "x" * 5000, "a\0b.jpg"])

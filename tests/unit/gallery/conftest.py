@@ -4,8 +4,10 @@ import pytest
 
 from tests.unit.gallery import stores
 from w2w import ids, schema
+from w2w.shown import on_page
 
-EVIL = "</script><script>alert(1)</script>\u2028'\"\x00"
+EVIL = "</script><script>alert(1)</script>\u2028'\"\x00\u202e"
+SHOWN = on_page(EVIL)
 NUM = 40
 
 

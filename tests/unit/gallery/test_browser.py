@@ -3,7 +3,7 @@
 import pytest
 
 from tests import chromium
-from tests.unit.gallery.conftest import EVIL, NUM
+from tests.unit.gallery.conftest import NUM, SHOWN
 from w2w.gallery import job
 
 pytestmark = pytest.mark.skipif(chromium.program() is None, reason="no Chromium on this machine")
@@ -53,7 +53,7 @@ def test_hostile_titles_are_text(browser, site):
     page = browser.page()
     go(page, site, "#p=p00001")
     shown = page.evaluate("document.querySelector('h2').textContent")
-    assert shown == EVIL
+    assert shown == SHOWN
     assert page.evaluate("document.querySelectorAll('.one a').length") == 0  # its address is no web address
     assert page.evaluate("document.querySelector('h1').textContent") == "Spring <b>& summer</b>"
     go(page, site, "#p=" + "%3Cimg%20src%3Dx%3E")
@@ -78,7 +78,7 @@ def test_search_and_filters(browser, site):
     assert ask(q="linen red nowhere") == []
     assert "Nothing matches" in page.evaluate("document.body.innerText")
     assert ask(q="", category="shoes", colour="white") == ["White shoes number 14", "White shoes number 34"]
-    assert ask(category="", colour="", **{"from": "10", "to": "11"}) == [EVIL]  # 0 and 11 have no price, 1 costs 11
+    assert ask(category="", colour="", **{"from": "10", "to": "11"}) == [SHOWN]  # 0 and 11 have no price, 1 costs 11
 
 
 def test_prices_are_filtered_and_sorted_and_what_has_none_comes_last(browser, site):

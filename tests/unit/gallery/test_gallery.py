@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.unit.gallery import stores
-from tests.unit.gallery.conftest import EVIL, NUM
+from tests.unit.gallery.conftest import EVIL, NUM, SHOWN
 from w2w import schema
 from w2w.errors import UsageError
 from w2w.gallery import job
@@ -128,7 +128,11 @@ def test_hostile_rows_are_data(store, tmp_path):
     built(store, tmp_path, title=EVIL)
     found = parts(tmp_path)
     at = found["list-0"]["id"].index("p00001")
-    assert found["list-0"]["title"][at] == EVIL
+    assert found["list-0"]["title"][at] == SHOWN
+    assert "\\u202e" in SHOWN
+    text = json.dumps(found, ensure_ascii=False)
+    assert "\u202e" not in text
+    assert r"\u0000" not in text
     assert found["detail-0"][at]["url"] is None
     page = (tmp_path / "index.html").read_text(encoding="utf-8")
     assert page.count("<script") == 1

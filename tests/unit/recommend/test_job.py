@@ -80,6 +80,35 @@ def test_rules_of_a_file_are_met_and_told(store, tmp_path):
     assert done.left_out["banned"] == sum(1 for n in NUMBERS if n % 3)
 
 
+def test_a_place_that_stays_empty_says_why(store, tmp_path):
+    rules = tmp_path / "rules.yaml"
+
+    def said(text: str, **more) -> str | None:
+        rules.write_text(text)
+        return main(Config(store=store, product="p000", rules=str(rules), shown=0, **more)).outfits[0].says
+
+    extras = OutfitConfig(extras=("bag", "hat"))
+    assert said("", outfit=extras) == "you sell no hats"
+    assert (
+        said("ban: [{category: bag}]", outfit=extras) == "none of the bags can be shown: 20 banned by line 1; you sell no hats"
+    )
+    some = said("price: {min: 30}\nonly: [{category: shoes, colour: green}]\nban: [{category: shoes, brand: a}]")
+    # 10 of 20 pairs of shoes are of brand a; p007 and p017 of the others cost less than 30, and none is green
+    assert some == (
+        "there is nothing to show for shoes: none of the shoes can be shown: 10 banned by line 3, "
+        "8 not what line 2 asks for, 2 outside the price range"
+    )
+    beside = said("brands: same\nban:\n  - {category: bottom, brand: a, for: {product: p000}}")
+    assert (
+        beside
+        == "there is nothing to show for bottom: none of the bottoms can be shown: 10 of another brand, 10 banned by line 3"
+    )
+    dear = said("total: {max: 21}")
+    assert dear.endswith("none of the shoes can be shown: 18 outside the price range, 2 too dear for total.max=21")
+    two = said("never_together: [[{category: bottom}, {category: shoes}]]")
+    assert two == "no outfit meets the rules: what goes with it breaks never_together of line 1 or max_uses=2"
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [
