@@ -85,13 +85,14 @@ class Index:
                 raise UsageError(
                     f"category {category!r} is not in index {self.manifest.name!r}.{nearest(str(category), list(known))}"
                 )
+        only = _Only.of(within, [s.info.num_rows for s in self.shards])
         work = []
         for category, queries in scopes.items():
             numbers = [i for i, s in enumerate(self.shards) if category is None or s.info.category == category]
             work += [(part, numbers) for part in np.array_split(queries, min(num_threads, len(queries)))]
 
         def find(part: np.ndarray, numbers: list[int]) -> "_Found":
-            return self._scope(unit_ND, part, int(k), numbers, one_per_product, within)
+            return self._scope(unit_ND, part, int(k), numbers, one_per_product, only)
 
         if num_threads == 1 or len(work) < 2:
             found = [find(*w) for w in work]
@@ -107,44 +108,48 @@ class Index:
         return [pc.is_in(s.rows[PRODUCT_ID], value_set=product_ids).to_numpy(zero_copy_only=False) for s in self.shards]
 
     def _scope(
-        self,
-        unit_ND: np.ndarray,
-        queries: np.ndarray,
-        k: int,
-        numbers: list[int],
-        one_per_product: bool,
-        within: Sequence[np.ndarray] | None,
+        self, unit_ND: np.ndarray, queries: np.ndarray, k: int, numbers: list[int], one_per_product: bool, only: "_Only"
     ) -> "_Found":
         """Hits of the queries in these shards: fetches more rows, then scans more lists, until nothing better can be hidden."""
-        largest = max(self.shards[i].info.num_rows for i in numbers)
-        most_lists = max(self.templates[self.shards[i].info.template].spec.num_lists for i in numbers)
-        # rows that a filter lets through are to be scanned as many as there would be without it
-        rows = sum(self.shards[i].info.num_rows for i in numbers)
-        rarity = 1.0 if within is None else rows / max(1, sum(int(within[i].sum()) for i in numbers))
-        fetch = min(math.ceil((k * (2 if one_per_product else 1) + _SPARE) * rarity), max(largest, k + _SPARE))
-        widen, parts = min(math.ceil(rarity), max(1, most_lists)), []
+        numbers = [i for i in numbers if only.sizes[i]]
+        if not numbers:
+            return _Found.empty()
+        specs = [self.templates[self.shards[i].info.template].spec for i in numbers]
+        # as many of the rows that may be found are scanned as of all without a filter, and fetched where faiss cannot choose
+        rarity = sum(self.shards[i].info.num_rows for i in numbers) / sum(only.sizes[i] for i in numbers)
+        most = max(spec.most_effort(self.shards[i].info.num_rows) for spec, i in zip(specs, numbers, strict=True))
+        largest = max(self._in_reach(i, only) for i in numbers)
+        fetch = k * (2 if one_per_product else 1) + _SPARE
+        if not all(spec.can_filter for spec in specs):
+            fetch = max(fetch, min(math.ceil(fetch * rarity), largest))
+        effort, parts = min(math.ceil(rarity), most), []
         while len(queries):
             chunk = max(1, _CELLS // (fetch * len(numbers)))
             later = []
             for start in range(0, len(queries), chunk):
                 part = queries[start : start + chunk]
-                found, done = self._fetch(unit_ND[part], k, fetch, widen, numbers, one_per_product, within)
+                found, done = self._fetch(unit_ND[part], k, fetch, effort, numbers, one_per_product, only)
                 parts.append(found.of_queries(part, done))
                 later.append(part[~done])
-            if fetch >= largest and widen >= max(1, most_lists):
+            if fetch >= largest and effort >= most:
                 assert not sum(map(len, later)), "every row was fetched"
-            fetch, widen, queries = min(fetch * 4, largest), min(widen * 4, max(1, most_lists)), np.concatenate(later)
+            fetch, effort, queries = min(fetch * 4, largest), min(effort * 4, most), np.concatenate(later)
         return _Found.join(parts)
+
+    def _in_reach(self, number: int, only: "_Only") -> int:
+        """How many rows of a shard faiss can return."""
+        shard = self.shards[number]
+        return only.sizes[number] if self.templates[shard.info.template].spec.can_filter else shard.info.num_rows
 
     def _fetch(
         self,
         unit_ND: np.ndarray,
         k: int,
         fetch: int,
-        widen: int,
+        effort: int,
         numbers: list[int],
         one_per_product: bool,
-        within: Sequence[np.ndarray] | None,
+        only: "_Only",
     ) -> tuple["_Found", np.ndarray]:
         """The best k of at most ``fetch`` rows per shard, and which queries (n,) cannot gain by fetching more."""
         columns, hidden = [], []  # hidden: the best possible score of an unfetched row, (n,) per shard
@@ -156,10 +161,11 @@ class Index:
             spec = template.spec
             if shard.info.template not in inner:
                 inner_NE = template.inner(unit_ND)
-                inner[shard.info.template] = inner_NE, nearest_lists(template, inner_NE, max(1, spec.nprobe) * widen)
+                inner[shard.info.template] = inner_NE, nearest_lists(template, inner_NE, max(1, spec.nprobe) * effort)
             inner_NE, lists = inner[shard.info.template]
-            size = min(fetch * spec.k_factor, shard.info.num_rows)
-            scores, rows = search_codes(spec, shard.codes, inner_NE, size, lists)
+            size = min(fetch * spec.k_factor, self._in_reach(number, only))
+            chosen = only.selectors[number] if only.selectors and spec.can_filter else None
+            scores, rows = search_codes(spec, shard.codes, inner_NE, size, lists, effort, chosen)
             real = rows >= 0
             if spec.refine:
                 of, at = np.nonzero(real)
@@ -167,7 +173,7 @@ class Index:
                 scores[of, at] = rerank(shard.codes, inner_NE, of, rows[of, at])
             scores = np.round(np.where(real, scores, -np.inf), _DECIMALS)
             columns.append((scores, np.full(rows.shape, number, np.int32), rows))
-            scanned_all = size == shard.info.num_rows and (lists is None or lists[1].shape[1] == spec.num_lists)
+            scanned_all = size == self._in_reach(number, only) and effort >= spec.most_effort(shard.info.num_rows)
             everything &= scanned_all
             # unscanned lists are the chosen recall, and re-ranked scores bound nothing: both count only if hits are lacking
             hidden.append(
@@ -176,7 +182,7 @@ class Index:
         scores, shards, rows = (np.concatenate(c, axis=1) for c in zip(*columns, strict=True))
         in_reach = np.isfinite(scores).sum(axis=1)
         if len(numbers) > 1 or spec.refine:  # otherwise they are sorted already
-            width = scores.shape[1] if one_per_product or within is not None else k + _SPARE
+            width = scores.shape[1] if one_per_product or only.masks else k + _SPARE
             order = _best_first(scores, k, width)
             scores, shards, rows = (np.take_along_axis(a, order, axis=1) for a in (scores, shards, rows))
         # few queries have ties, and only these pay for a sort by three keys
@@ -185,10 +191,10 @@ class Index:
         for array in (scores, shards, rows):
             array[equal] = np.take_along_axis(array[equal], order, axis=1)
         valid = np.isfinite(scores)
-        if within is not None:
+        if only.masks:
             for number in numbers:
                 here = valid & (shards == number)
-                valid[here] = within[number][rows[here]]
+                valid[here] = only.masks[number][rows[here]]
         if one_per_product:
             valid &= self._first_of_product(shards, rows, valid)
         place = np.cumsum(valid, axis=1)
@@ -199,7 +205,7 @@ class Index:
         keep = valid & (np.cumsum(valid, axis=1) <= k)
         of, at = np.nonzero(keep)
         found = _Found(of, np.cumsum(keep, axis=1)[of, at], shards[of, at], rows[of, at], scores[of, at])
-        all_scanned = everything | (in_reach >= sum(self.shards[i].info.num_rows for i in numbers))
+        all_scanned = everything | (in_reach >= sum(self._in_reach(i, only) for i in numbers))
         return found, complete | all_scanned
 
     def _first_of_product(self, shards: np.ndarray, rows: np.ndarray, valid: np.ndarray) -> np.ndarray:
@@ -246,6 +252,22 @@ class Index:
             categories,
         ]
         return pa.table([*columns, found.score[order]], names=HITS.names).cast(HITS)
+
+
+@dataclass(frozen=True)
+class _Only:
+    """The rows of each shard that may be found: all, without masks."""
+
+    sizes: list[int]
+    masks: Sequence[np.ndarray] = ()
+    selectors: Sequence[faiss.IDSelector] = ()
+
+    @staticmethod
+    def of(masks: Sequence[np.ndarray] | None, sizes: list[int]) -> "_Only":
+        if masks is None:
+            return _Only(sizes)
+        bits = [faiss.IDSelectorBitmap(np.packbits(mask, bitorder="little")) for mask in masks]
+        return _Only([int(mask.sum()) for mask in masks], masks, bits)
 
 
 def _best_first(scores_NF: np.ndarray, k: int, width: int) -> np.ndarray:

@@ -123,6 +123,17 @@ class Spec:
     def num_parts(self) -> int:
         return int(self._part("parts") or 0)
 
+    @property
+    def can_filter(self) -> bool:
+        """Whether faiss skips rows while it scans: everywhere but in product quantization without lists or links."""
+        return not self.num_parts or bool(self.num_lists or self._part("links"))
+
+    def most_effort(self, num_rows: int) -> int:
+        """The multiple of ``nprobe``, or of ``ef_search``, at which nothing is left out."""
+        if self.num_lists:
+            return -(-self.num_lists // max(1, self.nprobe))
+        return -(-num_rows // max(1, self.ef_search)) if self._part("links") else 1
+
     def inner_dim(self, dim: int) -> int:
         """Dimensions after the transform. Raises UsageError if the transform or PQ does not fit ``dim``."""
         inner = int(self._part("second") or self._part("first") or dim)

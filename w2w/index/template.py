@@ -217,24 +217,37 @@ def nearest_lists(template: Template, inner_NE: np.ndarray, nprobe: int) -> tupl
 
 
 def search_codes(
-    spec: Spec, codes: Codes, inner_NE: np.ndarray, k: int, lists: tuple[np.ndarray, np.ndarray] | None
+    spec: Spec,
+    codes: Codes,
+    inner_NE: np.ndarray,
+    k: int,
+    lists: tuple[np.ndarray, np.ndarray] | None,
+    effort: int = 1,
+    only: faiss.IDSelector | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Scores float32 and rows int64, (n, k) each, best first; -1 where fewer were scanned. Not re-ranked."""
+    """Scores float32 and rows int64, (n, k) each, best first; -1 where fewer were scanned. Not re-ranked. ``effort`` multiplies
+    the queue of a graph; rows that ``only`` leaves out are passed over, where the spec ``can_filter``."""
     if lists is not None:
-        return _scan_lists(codes.base, inner_NE, k, *lists)
+        return _scan_lists(codes.base, inner_NE, k, *lists, only)
     if "HNSW" in spec.base:
-        return codes.base.search(inner_NE, k, params=faiss.SearchParametersHNSW(efSearch=max(spec.ef_search, k)))
-    return codes.base.search(inner_NE, k)
+        queue = faiss.SearchParametersHNSW(efSearch=max(spec.ef_search * effort, k), sel=only)
+        return codes.base.search(inner_NE, k, params=queue)
+    return codes.base.search(inner_NE, k, params=faiss.SearchParameters(sel=only) if only else None)
 
 
 def _scan_lists(
-    base: faiss.IndexIVF, inner_NE: np.ndarray, k: int, scores_NP: np.ndarray, lists_NP: np.ndarray
+    base: faiss.IndexIVF,
+    inner_NE: np.ndarray,
+    k: int,
+    scores_NP: np.ndarray,
+    lists_NP: np.ndarray,
+    only: faiss.IDSelector | None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Like ``search_preassigned``, but without setting ``nprobe`` on an index that other threads are searching."""
     inner_NE, scores_NP, lists_NP = (np.ascontiguousarray(a) for a in (inner_NE, scores_NP, lists_NP))
     scores, rows = np.empty((len(inner_NE), k), np.float32), np.empty((len(inner_NE), k), np.int64)
     arrays = [faiss.swig_ptr(a) for a in (lists_NP, scores_NP, scores, rows)]
-    probe = faiss.SearchParametersIVF(nprobe=lists_NP.shape[1])
+    probe = faiss.SearchParametersIVF(nprobe=lists_NP.shape[1], sel=only)
     base.search_preassigned_c(len(inner_NE), faiss.swig_ptr(inner_NE), k, *arrays, False, probe)
     return scores, rows
 

@@ -163,7 +163,7 @@ def test_a_damaged_template_is_found(tmp_path, catalog):
         open_index(run.uri)
 
 
-@pytest.mark.parametrize("factory", ["Flat", "IVF8,SQ8", "PQ16x4fs,Refine(Flat)"])
+@pytest.mark.parametrize("factory", ["Flat", "IVF8,SQ8", "HNSW16,SQ8", "PQ16x4fs,Refine(Flat)"])
 @pytest.mark.parametrize("one_per_product", [False, True])
 def test_the_best_of_a_rare_few_are_found(tmp_path, catalog, factory, one_per_product):
     """However deep they lie: every 40th product, and among those of them that a category has."""
