@@ -18,6 +18,7 @@ QUESTIONS = (
     "no_change",
     "index_vs_faiss",
     "index_vs_autofaiss",
+    "filtered_search",
     "crawl_vs_img2dataset",
     "crawl_growth",
     "cutout_iou",
