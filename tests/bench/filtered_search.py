@@ -16,8 +16,8 @@ from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
-from index_vectors import build_ours, found_rows, product_rows, progress, recall, upsampled
 
+from tests.bench.index_vectors import build_ours, found_rows, product_rows, progress, recall, upsampled
 from w2w.index.spec import IndexConfig
 
 SHARES, QUERIES, TURNS, K = (1.0, 0.5, 0.1, 0.01, 0.001), 200, 5, 10
