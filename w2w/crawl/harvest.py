@@ -28,7 +28,7 @@ from w2w.ingest.changes import (
 )
 from w2w.ingest.digests import SeenKeys, row_digests
 from w2w.ingest.images import ImageRoot
-from w2w.ingest.normalise import normalised
+from w2w.ingest.normalise import Reading, normalised
 from w2w.ingest.raw import Mapping, batch_of_dicts
 from w2w.table import delta
 from w2w.table.parts import RECEIPT_SCHEMA, Output, write_part
@@ -237,7 +237,9 @@ def _products(store: str, profile: Profile, pages: _Pages, records: pa.Table, do
             elif not code:
                 done.waiting += 1
         raw = batch_of_dicts(rows, sources, Mapping({}, None), [], images)
-        feed = normalised(raw, profile.category_map, profile.category_default, ImageRoot("https://images.invalid"), seen)
+        feed = normalised(
+            raw, Reading(profile.category_map, profile.category_default), ImageRoot("https://images.invalid"), seen
+        )
         others = current.others(feed.rows.column(schema.PRODUCT_ID).combine_chunks())
         said = pc.binary_join_element_wise("the product belongs to feed '", others, "'", "")
         feed = feed.refuse(others.is_valid(), RejectCode.DUPLICATE_KEY, said)

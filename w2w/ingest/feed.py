@@ -14,7 +14,8 @@ from w2w.errors import JobFailed, Reject, UsageError, attempt
 from w2w.ingest import archives, readers
 from w2w.ingest.digests import SeenKeys
 from w2w.ingest.images import ImageRoot, is_web
-from w2w.ingest.normalise import FEED_SCHEMA, FeedBatch, normalised
+from w2w.ingest.normalise import FEED_SCHEMA, FeedBatch, Reading, decimal_sign, normalised
+from w2w.ingest.prices import CURRENCIES
 from w2w.ingest.raw import COLUMNS, IMAGE, Mapping, RawBatch
 
 __all__ = ["FEED_SCHEMA", "FeedBatch", "FeedConfig", "check_feed", "column_names", "is_feed", "read_feed"]
@@ -42,13 +43,18 @@ class FeedConfig:
     attributes: list[str] | None = None
     """Columns of the feed to keep as attributes; null keeps all that are not mapped, [] none."""
     category_map: dict[str, str] = field(default_factory=dict)
-    """Their category (case ignored) -> ours; empty: categories are kept, lower-cased."""
+    """Their category (case ignored) -> ours; of a path (Apparel > Topwear > Tshirts) its longest beginning that is named here
+    counts. Empty: categories are kept, lower-cased."""
     category_default: str = "etc"
     """Category of products that have none, or one that category_map lacks."""
     image_root: str = ""
     """Folder, s3:// prefix or URL that image values are relative to; "": the feed's own folder."""
+    currency: str = ""
+    """ISO code of the currency of prices that say none, such as EUR."""
+    decimal: str = ""
+    """Decimal sign of prices, "." or ","; "": a comma where prices such as 12,90 are there and none such as 12.90."""
     csv_delimiter: str = ","
-    """Column separator of a CSV: one character."""
+    r"""Column separator of a CSV: one character, or \t."""
     encoding: str = "utf-8-sig"
     """Encoding of CSV and JSON lines: any Python codec. utf-8-sig is UTF-8 with or without a byte order mark."""
     where: dict[str, list[str]] = field(default_factory=dict)
@@ -71,10 +77,14 @@ def read_feed(config: FeedConfig, batch_rows: int = 20_000) -> Iterator[FeedBatc
     _check_options(config)
     kind, files = _files(config)
     seen, root = SeenKeys(), ImageRoot(config.image_root or _folder(config.uri, kind))
+    reading = Reading(config.category_map, config.category_default, config.decimal or ".", config.currency.upper() or None)
+    is_told = bool(config.decimal)
     for raw in _read(config, kind, files, batch_rows):
         for start in range(0, max(1, len(raw.source)), batch_rows):
             part = _chosen(_slice(raw, start, batch_rows), config)
-            yield normalised(part, config.category_map, config.category_default, root, seen)
+            if not is_told and (sign := decimal_sign(part.columns.get(schema.PRICE, pa.nulls(0, pa.string())))):
+                reading, is_told = replace(reading, decimal=sign), True
+            yield normalised(part, reading, root, seen)
 
 
 def check_feed(config: FeedConfig) -> None:
@@ -104,7 +114,7 @@ def column_names(config: FeedConfig) -> list[str]:
     kind, files = _files(config)
     with _whole(config.uri):
         if kind == "csv":
-            return readers.csv_header(config.uri, config.csv_delimiter, config.encoding)
+            return readers.csv_header(config.uri, _delimiter(config), config.encoding)
         if kind == "jsonl":
             return readers.jsonl_keys(config.uri, config.encoding)
         return list(readers.open_parquet(files[0][0]).schema_arrow.names) if kind == "parquet" else []
@@ -123,10 +133,18 @@ def _check_options(config: FeedConfig) -> None:
     for ours in config.columns:
         if ours not in COLUMNS:
             raise UsageError(f"feed.columns.{ours}: our columns are {', '.join(COLUMNS)}; keep others with attributes")
-    if len(config.csv_delimiter.encode()) != 1 or config.csv_delimiter in '"\r\n':
+    if len(_delimiter(config).encode()) != 1 or config.csv_delimiter in '"\r\n':
         raise UsageError(f"feed.csv_delimiter={config.csv_delimiter!r}: must be one ASCII character, not a quote or line end")
+    if config.decimal not in ("", ".", ","):
+        raise UsageError(f"feed.decimal={config.decimal!r}: must be '.' or ','")
+    if config.currency and config.currency.upper() not in CURRENCIES:
+        raise UsageError(f"feed.currency={config.currency!r}: no ISO 4217 code, such as EUR or USD")
     for option, category in {"feed.category_default": config.category_default, **config.category_map}.items():
         check_label(category, option)
+
+
+def _delimiter(config: FeedConfig) -> str:
+    return config.csv_delimiter.replace("\\t", "\t")
 
 
 def _check_encoding(config: FeedConfig) -> None:
@@ -248,7 +266,7 @@ def _read(config: FeedConfig, kind: str, files: list[tuple[str, fs.FileInfo]], b
 
 # kind -> reads a file in batches; images, and kinds from outside, get the folder itself instead of its files
 READERS: dict[str, Callable[[str, fs.FileInfo, FeedConfig, Mapping, int], Iterator[RawBatch]]] = {
-    "csv": lambda uri, info, c, mapping, n: readers.read_csv(uri, c.csv_delimiter, c.encoding, mapping),
+    "csv": lambda uri, info, c, mapping, n: readers.read_csv(uri, _delimiter(c), c.encoding, mapping),
     "jsonl": lambda uri, info, c, mapping, n: readers.read_jsonl(uri, c.encoding, mapping, n),
     "parquet": lambda uri, info, c, mapping, n: readers.read_parquet(uri, mapping, n),
     "images": lambda uri, info, c, mapping, n: archives.read_images(uri, n),

@@ -35,6 +35,7 @@ from w2w.ingest.feed import FeedBatch, read_feed
 from w2w.ingest.images import is_web_each
 from w2w.ingest.loading import load_stage
 from w2w.ingest.stage import NEWS, STANDING, WORK_SCHEMA, with_standing, work_rows
+from w2w.shown import line
 from w2w.stage import Counts, Stage
 from w2w.table import delta, snapshot, work
 from w2w.table.doubles import is_own
@@ -42,6 +43,7 @@ from w2w.table.parts import Output, write_part
 from w2w.table.pending import rejected_keys
 from w2w.table.sink import Lineage, append_rows
 
+_MOST_NAMES, _TOLD_NAMES = 10_000, 20  # of categories that are counted, and said
 STAGE_CODE = 1  # bump when the same bytes would be judged differently
 
 
@@ -61,6 +63,7 @@ class Night:
         self._held: list[pa.Table] = []  # permanently rejected by a run that ended before their other changes were written
         self._on_web = False
         self._unfit = Counter[str]()  # pending rows that the feed's reader rejected, by code: known without any work
+        self._unmapped = Counter[str]()  # categories that the feed's map lacks, by rows
         self.listed = self.refused = self.unreadable = self.aside = self.rechecked = self.pending = 0
         self.missing: pa.Table | None = None  # rows of products that the feed does not list
         self.gone: pa.Table | None = None  # those to be withdrawn
@@ -82,6 +85,8 @@ class Night:
             self.listed += rows.num_rows
             self.unreadable += batch.num_unreadable
             self.aside += batch.num_aside
+            if len(self._unmapped) < _MOST_NAMES:
+                self._unmapped += batch.unmapped
             for ids_ in (batch.rows.column(schema.PRODUCT_ID), batch.rejects.column(schema.KEY)):
                 self._current.list(ids_.combine_chunks())
             same = self._current.unchanged(rows)
@@ -152,6 +157,7 @@ class Night:
             "pictures_asked_for_again": self.rechecked or None,
             "rejected_before": self.refused or None,
             "rows_without_a_readable_id": self.unreadable or None,
+            "unmapped_categories": {line(name)[:80]: rows for name, rows in self._unmapped.most_common(_TOLD_NAMES)},
             "other_files_of_a_sample": self.aside or None,
             "missing": None if self.missing is None else self.missing.num_rows,
             "withdrawn": None if self.missing is None else self.gone.num_rows,

@@ -1,6 +1,6 @@
 """Ingest: a product feed, image folder or tar shards into `products` and `images`."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from w2w.engine.job import JobConfig, Run
@@ -48,6 +48,8 @@ class Result(Summary):
     pictures_unchanged: int | None = None
     rejected_before: int | None = None
     rows_without_a_readable_id: int | None = None
+    unmapped_categories: dict[str, int] = field(default_factory=dict)
+    """The commonest categories of the feed that feed.category_map lacks, and their rows: they became feed.category_default."""
     other_files_of_a_sample: int | None = None
     """Ignored: a sample of a shard has one picture."""
     missing: int | None = None

@@ -1,6 +1,9 @@
 """From a feed's text to product rows: values checked and converted, images located, repeats rejected, rows digested."""
 
-from dataclasses import dataclass, replace
+import re
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pyarrow as pa
@@ -17,9 +20,15 @@ MAX_ID_CHARS = 512
 # digits with a point, and the currency if the feed writes it in the same column ("15.00 USD", as Google Merchant does); "1,299"
 # is rejected, since it means 1.299 in half of the world and 1299 in the other; 1'299 is unambiguous. Computed numbers in JSON
 # and Parquet have 17 digits (23.788099999999996) or an exponent
-_PRICE = r"^(?P<number>[0-9]{1,15}(?:\.[0-9]{1,40})?(?:[eE][+-]?[0-9]{1,3})?)\s*(?P<currency>[A-Za-z]{3})?$"
+_PRICE = r"^(?P<number>[0-9]{1,15}(?:\.[0-9]{1,40})?(?:[eE][+-]?[0-9]{1,3})?)\s*(?P<currency>[A-Za-z]{3}|\p{Sc})?$"
+_MONEY = r"\s*(?:[A-Za-z]{3}|\p{Sc})?$"
+# with a decimal comma, groups of three may be set apart by points or blanks: 1.299,90
+_WITH_COMMA = r"^(?:[0-9]{1,3}(?:[. \x{a0}\x{202f}][0-9]{3})+|[0-9]{1,15})(?:,[0-9]{1,40})?" + _MONEY
+_COMMA, _POINT = r"^[0-9][0-9. \x{a0}\x{202f}]*,[0-9]{1,2}" + _MONEY, r"^[0-9]+\.[0-9]{1,2}" + _MONEY
+_PATH = re.compile(r"\s*[>»|/]\s*")  # between the steps of a category: Apparel > Topwear > Tshirts
 _APOSTROPHES = r"^([0-9]{1,6})['\x{2019}]([0-9]{3})"
 _TOO_MUCH = 1e15
+_LIKE = {".": "1299.90 or 1299.90 EUR", ",": "1299,90 or 1.299,90 EUR"}
 _CONTROL = r"[\x00-\x1f\x7f]"
 
 _PRODUCT_COLUMNS = (
@@ -53,6 +62,7 @@ class FeedBatch:
     rows: pa.Table
     rejects: pa.Table
     num_aside: int = 0  # files that belong to a row but are not columns
+    unmapped: Counter[str] = field(default_factory=Counter)  # categories of the feed that its map lacks, with their rows
 
     @property
     def num_unreadable(self) -> int:
@@ -93,9 +103,26 @@ class _Refusals:
         return reject_table(self._rows)
 
 
-def normalised(
-    raw: RawBatch, category_map: dict[str, str], category_default: str, root: ImageRoot, seen: SeenKeys
-) -> FeedBatch:
+@dataclass(frozen=True)
+class Reading:
+    """How values are meant, where the feed does not say."""
+
+    category_map: Mapping[str, str] = field(default_factory=dict)
+    category_default: str = "etc"
+    decimal: str = "."
+    currency: str | None = None  # of prices without one
+
+
+def decimal_sign(prices: pa.Array) -> str:
+    """ "," if some of these texts can only be read with a decimal comma and none only with a point; "." if some need the point;
+    "" if neither is there."""
+    comma, point = (
+        pc.any(pc.match_substring_regex(pc.utf8_trim_whitespace(prices), sign)).as_py() or False for sign in (_COMMA, _POINT)
+    )
+    return "." if point else "," if comma else ""
+
+
+def normalised(raw: RawBatch, reading: Reading, root: ImageRoot, seen: SeenKeys) -> FeedBatch:
     """The batch's rows in FEED_SCHEMA and all its rejects, including the reader's; the rows' keys are added to ``seen``."""
     count = len(raw.source)
     text = {ours: trimmed(column) for ours, column in raw.columns.items()}
@@ -106,8 +133,8 @@ def normalised(
     too_long = pc.greater(pc.utf8_length(ids), MAX_ID_CHARS)
     refused.add(too_long, RejectCode.BAD_VALUE, f"product_id of more than {MAX_ID_CHARS} characters", ids, by_id=False)
     refused.add(pc.match_substring_regex(ids, _CONTROL), RejectCode.BAD_VALUE, "control character in product_id", ids, False)
-    price, currency, bad_price = _price(text.get(schema.PRICE, nothing), text.get(schema.CURRENCY, nothing))
-    refused.add(bad_price, RejectCode.BAD_VALUE, "price is not like 1299.90 or 1299.90 EUR", text.get(schema.PRICE))
+    price, currency, bad_price = _price(text.get(schema.PRICE, nothing), text.get(schema.CURRENCY, nothing), reading)
+    refused.add(bad_price, RejectCode.BAD_VALUE, f"price is not like {_LIKE[reading.decimal]}", text.get(schema.PRICE))
     images = raw.images
     if images is None:
         refused.add(image.is_null(), RejectCode.MISSING_FIELD, "no image")
@@ -121,13 +148,14 @@ def normalised(
     repeated = candidates[~seen.add(ids.take(pa.array(candidates)))]
     for row in repeated.tolist():
         refused.one(row, RejectCode.DUPLICATE_KEY, f"product_id {ids[row].as_py()!r} was listed before", by_id=False)
+    category, unmapped = _category(text.get(schema.CATEGORY, nothing), reading)
     columns = {
         schema.PRODUCT_ID: ids,
         schema.TITLE: text.get(schema.TITLE, nothing),
         schema.BRAND: text.get(schema.BRAND, nothing),
         schema.PRICE: price,
         schema.CURRENCY: currency,
-        schema.CATEGORY: _category(text.get(schema.CATEGORY, nothing), category_map, category_default),
+        schema.CATEGORY: category,
         schema.URL: text.get(schema.URL, nothing),
         schema.ATTRIBUTES: raw.attributes,
         **{name: images.column(name).combine_chunks() for name in IMAGE_SCHEMA.names},
@@ -139,11 +167,14 @@ def normalised(
     columns[schema.ROW_DIGEST] = row_digests(list(digested.values()))
     columns[schema.SOURCE] = raw.source.filter(good)
     rows = pa.Table.from_arrays([columns[name] for name in FEED_SCHEMA.names], schema=FEED_SCHEMA)
-    return FeedBatch(rows, pa.concat_tables([raw.rejects, refused.table()]), raw.num_aside)
+    return FeedBatch(rows, pa.concat_tables([raw.rejects, refused.table()]), raw.num_aside, unmapped)
 
 
-def _price(price: pa.Array, currency: pa.Array) -> tuple[pa.Array, pa.Array, pa.Array]:
+def _price(price: pa.Array, currency: pa.Array, reading: Reading) -> tuple[pa.Array, pa.Array, pa.Array]:
     """The number, the currency (its own column first; null if unknown), and a mask of the invalid prices."""
+    if reading.decimal == ",":
+        plain = pc.replace_substring(pc.replace_substring_regex(price, r"[. \x{a0}\x{202f}]", ""), ",", ".")
+        price = pc.if_else(pc.match_substring_regex(price, _WITH_COMMA), plain, price)
     for _ in range(2):  # up to 999'999'999
         price = pc.replace_substring_regex(price, _APOSTROPHES, r"\1\2")
     parts = pc.extract_regex(price, _PRICE)
@@ -152,15 +183,29 @@ def _price(price: pa.Array, currency: pa.Array) -> tuple[pa.Array, pa.Array, pa.
     bad = pc.and_(price.is_valid(), number.is_null())
     inline = trimmed(pc.struct_field(parts, "currency"))
     said = pc.coalesce(currency, inline).dictionary_encode()
-    codes = pa.array([currency_code(text) or None for text in said.dictionary.to_pylist()], pa.string())
-    return number, codes.take(said.indices), bad
+    codes = pa.array([currency_code(text) or None for text in said.dictionary.to_pylist()], pa.string()).take(said.indices)
+    if reading.currency:
+        codes = pc.if_else(pc.and_(number.is_valid(), said.is_null()), reading.currency, codes)
+    return number, codes, bad
 
 
-def _category(theirs: pa.Array, category_map: dict[str, str], default: str) -> pa.Array:
-    """Our category of each row, never null."""
-    theirs = pc.utf8_lower(theirs)
-    if category_map:
-        known = {key.strip().lower(): ours for key, ours in category_map.items()}
-        at = pc.index_in(theirs, value_set=pa.array(list(known), pa.string()))
-        theirs = pa.array(list(known.values()), pa.string()).take(at)
-    return pc.fill_null(theirs, default)
+def _category(theirs: pa.Array, reading: Reading) -> tuple[pa.Array, Counter[str]]:
+    """Our category of each row, never null, and how many rows have which category that the map lacks. Of a path the longest
+    beginning that the map has counts: Apparel > Topwear stands for all below it."""
+    if not reading.category_map:
+        return pc.fill_null(pc.utf8_lower(theirs), reading.category_default), Counter()
+    known = {_steps(key): ours for key, ours in reading.category_map.items()}
+    said = theirs.dictionary_encode()
+    names = said.dictionary.to_pylist()
+    ours = [_mapped(_steps(name), known) for name in names]
+    rows = pc.value_counts(said.indices.drop_null())
+    unmapped = {names[r["values"]]: r["counts"] for r in rows.to_pylist() if ours[r["values"]] is None}
+    return pc.fill_null(pa.array(ours, pa.string()).take(said.indices), reading.category_default), Counter(unmapped)
+
+
+def _steps(category: str) -> tuple[str, ...]:
+    return tuple(_PATH.split(category.strip().lower()))
+
+
+def _mapped(steps: tuple[str, ...], known: Mapping[tuple[str, ...], str]) -> str | None:
+    return next((known[steps[:n]] for n in range(len(steps), 0, -1) if steps[:n] in known), None)

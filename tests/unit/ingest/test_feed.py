@@ -539,3 +539,56 @@ def test_every_line_is_accounted_for_where_it_stands(tmp_path, shapes, block_byt
         assert len(rejects) == sum(1 for line in lines if line) - len(good)
     told = {int(r["source"].rpartition(":")[2]) for r in rejects}
     assert all(numbered[n - 1].strip() for n in told)
+
+
+@pytest.mark.parametrize(
+    ("prices", "settings", "numbers"),
+    [
+        (["12,90", "1.299,00 EUR", "1299", "1 299,50 €"], {}, [12.9, 1299.0, 1299.0, 1299.5]),
+        (["12.90", "1299", "7.5 EUR", "3"], {}, [12.9, 1299.0, 7.5, 3.0]),
+        (["1.299", "5", "7", "9"], {"decimal": ","}, [1299.0, 5.0, 7.0, 9.0]),
+        (["1.299", "5", "7", "9"], {}, [1.299, 5.0, 7.0, 9.0]),
+        (["1,299", "5", "7", "9"], {"decimal": ","}, [1.299, 5.0, 7.0, 9.0]),
+    ],
+)
+def test_a_decimal_comma_is_told_from_the_prices(tmp_path, prices, settings, numbers):
+    path = tmp_path / "feed.csv"
+    path.write_text("product_id;price;image\n" + "".join(f"{i};{p};{i}.jpg\n" for i, p in enumerate(prices)), encoding="utf-8")
+    rows, rejects = read(FeedConfig(uri=str(path), csv_delimiter=";", currency="EUR", **settings))
+    assert [r["price"] for r in rows] == numbers
+    assert [r["currency"] for r in rows] == ["EUR"] * 4
+    assert rejects == []
+
+
+def test_prices_with_both_signs_are_read_with_points(tmp_path):
+    path = tmp_path / "feed.csv"
+    path.write_text("product_id;price;image\n1;12,90;1.jpg\n2;12.90 USD;2.jpg\n")
+    rows, rejects = read(FeedConfig(uri=str(path), csv_delimiter=";", currency="eur"))
+    assert [r["price"] for r in rows] == [12.9]
+    assert [r["currency"] for r in rows] == ["USD"]
+    assert [r["key"] for r in rejects] == ["1"]
+
+
+def test_of_a_category_path_the_longest_mapped_beginning_counts(tmp_path):
+    path = tmp_path / "feed.csv"
+    said = [
+        "Apparel > Topwear > Tshirts",
+        "Apparel>Topwear > Shirts",
+        "APPAREL / Shoes",
+        "Apparel",
+        "Home > Lamps",
+        "Home > Lamps",
+    ]
+    path.write_text("product_id,category,image\n" + "".join(f"{i},{c},{i}.jpg\n" for i, c in enumerate(said)))
+    config = FeedConfig(
+        uri=str(path), category_map={"apparel > topwear": "top", "Apparel > Topwear > Shirts": "shirt", "Apparel": "dress"}
+    )
+    [batch] = read_feed(config)
+    assert batch.rows.column("category").to_pylist() == ["top", "shirt", "dress", "dress", "etc", "etc"]
+    assert batch.unmapped == {"Home > Lamps": 2}
+
+
+@pytest.mark.parametrize(("settings", "word"), [({"decimal": ";"}, "decimal"), ({"currency": "EURO"}, "ISO 4217")])
+def test_signs_and_currencies_that_are_none(tmp_path, settings, word):
+    with pytest.raises(UsageError, match=word):
+        check_feed(FeedConfig(uri=str(tmp_path), **settings))
