@@ -210,7 +210,7 @@ def _given(config_class: type, argv: Sequence[str], prog: str) -> tuple[list[tup
             raise UsageError(f"option --{name} needs a value")
         else:
             given.append((f"{name}{more}", value if equals else words.pop(0)))
-    if gathered:
+    if several and gathered:
         given.append((several, json.dumps(gathered)))
     _check_once(given)
     return given, wants_help

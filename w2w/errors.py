@@ -139,8 +139,7 @@ def fault_of(error: Exception) -> Reject | None:
     if isinstance(error, OSError):
         if "ACCESS_DENIED" in line:  # how pyarrow words S3's 403
             return Reject(RejectCode.FORBIDDEN, "access denied")
-        code = _NAMES_OWN.get(error.errno)
-        return Reject(code, os.strerror(error.errno)) if code else None
+        return Reject(_NAMES_OWN[error.errno], os.strerror(error.errno)) if error.errno in _NAMES_OWN else None
     if isinstance(error, MemoryError):
         return Reject(RejectCode.OUT_OF_MEMORY, line or "memory ran out")
     if isinstance(error, ValueError | ArithmeticError | EOFError | RecursionError):

@@ -284,7 +284,7 @@ def _walk(root: str, recursive: bool, unusable: list[tuple[str, str]]) -> Iterat
                     why = "not a plain file"
                 if not is_text(entry.path):
                     why = "its name is not UTF-8"
-                if why:
+                if why or about is None:
                     unusable.append((os.fsencode(entry.path).decode("utf-8", "backslashreplace"), why))
                 else:
                     yield fs.FileInfo(entry.path, fs.FileType.File, size=about.st_size, mtime_ns=about.st_mtime_ns)

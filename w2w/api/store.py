@@ -125,12 +125,12 @@ class Table:
         return names
 
     def _opened(self, version: int | None) -> inventory.DeltaTable:
-        newest = delta.open_table(self._store, self._table)
-        if version is None or newest is None:
+        newest = delta.existing(self._store, self._table)
+        if version is None:
             return newest
         if not 0 <= version <= newest.version():
             raise UsageError(f"table {self.name!r} has no version {version}: its newest is {newest.version()}")
-        return delta.open_table(self._store, self._table, version)
+        return delta.existing(self._store, self._table, version)
 
 
 class Index:

@@ -2,8 +2,8 @@
 
 import ast
 import importlib
-import importlib.util
 import sys
+from pathlib import Path
 from textwrap import shorten
 
 import w2w
@@ -69,9 +69,8 @@ def module_of(name: str) -> str:
 
 def describe(name: str) -> str:
     """The first line of the job's docstring, read without importing it (and torch, and ray)."""
-    spec = importlib.util.find_spec(module_of(name))
-    with open(spec.origin, encoding="utf-8") as f:
-        said = (ast.get_docstring(ast.parse(f.read())) or "").splitlines()[0]
+    file = Path(w2w.__file__).parent.joinpath(*JOBS[name].split(".")).with_suffix(".py")
+    said = (ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or "").splitlines()[0]
     return said.partition(": ")[2] or said
 
 

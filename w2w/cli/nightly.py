@@ -102,8 +102,10 @@ def _steps(config: Config) -> Iterator[tuple[str, ModuleType, dict[str, Any]]]:
 def _can_tell(step: str, result: Result, store: str) -> bool:
     """Whether a dry run of this step can tell what it would do, given that the steps before it were dry runs too."""
     if step in ("index", "recommend"):
-        nothing = result.embed is not None and result.ingest.pending == result.embed.pending == 0
-        return nothing and not result.ingest.withdrawn
+        before, vectors = result.ingest, result.embed
+        if before is None or vectors is None:
+            return False
+        return before.pending == vectors.pending == 0 and not before.withdrawn
     if step == "index_looks":
         return result.embed_looks is not None and result.embed_looks.pending == 0
     return step == "ingest" or delta.open_table(store, schema.IMAGES) is not None

@@ -93,7 +93,7 @@ def main(config: Config) -> Result:
     for folder in () if dry_run else pages:
         storage.delete(folder)
     if compacted:
-        opened = {name: (table, delta.open_table(store, table)) for name, (table, _) in opened.items()}
+        opened = {name: (table, delta.existing(store, table)) for name, (table, _) in opened.items()}
     told: dict[str, Any] = {"rejects": tuple(rejects(store, config.stage, config.examples))} if config.rejects else {}
     if not config.rejects:
         told["tables"] = tuple(held(*found) for found in opened.values())

@@ -142,7 +142,7 @@ def due(frontier: pa.Table, last_visits: pa.Table, now_us: int, config: RecrawlC
     filled = {schema.KEY: key, schema.VISIT: visit} | {
         name: pc.fill_null(rows.column(name), zero) for name in (schema.FAILURES, schema.UNCHANGED)
     }
-    columns = [filled.get(f.name, rows.column(f.name) if f.name in rows.column_names else None) for f in VISIT_SCHEMA]
+    columns = [filled[f.name] if f.name in filled else rows.column(f.name) for f in VISIT_SCHEMA]
     return pa.table([c.cast(f.type) for c, f in zip(columns, VISIT_SCHEMA)], schema=VISIT_SCHEMA)
 
 

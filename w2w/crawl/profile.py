@@ -152,14 +152,11 @@ class Profile:
 
     def starts(self) -> Iterator[tuple[str, str]]:
         """The (URL, kind) pairs to start with."""
-        for url in map(resolve, self.start):
+        numbered = (p.url.format(n=n) for p in self.numbered for n in range(p.first, p.last + 1, p.step))
+        for url in _resolved([*self.start, *numbered]):
             yield url, self.kind_of(url) or PAGE
-        for numbered in self.numbered:
-            for n in range(numbered.first, numbered.last + 1, numbered.step):
-                url = resolve(numbered.url.format(n=n))
-                yield url, self.kind_of(url) or PAGE
-        for url in self.sitemaps:
-            yield resolve(url), SITEMAP
+        for url in _resolved(self.sitemaps):
+            yield url, SITEMAP
         if self.robots_sitemaps:
             for origin in dict.fromkeys(url.split("/", 3)[0] + "//" + authority(url) for url in self._first_urls):
                 yield f"{origin}/robots.txt", ROBOTS
@@ -190,7 +187,7 @@ class Profile:
     @cached_property
     def _first_urls(self) -> list[str]:
         numbered = [n.url.format(n=n.first) for n in self.numbered]
-        return [resolve(url) for url in (*self.start, *self.sitemaps, *numbered)]
+        return _resolved([*self.start, *self.sitemaps, *numbered])
 
     @cached_property
     def _hosts(self) -> list[str]:
@@ -207,6 +204,11 @@ def read_profile(path: str) -> Profile:
         return parse(Profile, ["--config", path], "")
     except UsageError as e:
         raise UsageError(in_file(str(e), Profile, ["--config", path], "").replace("--config=", "--profile=")) from None
+
+
+def _resolved(links: list[str]) -> list[str]:
+    """The URLs of links that ``Profile`` has checked."""
+    return [url for link in links if (url := resolve(link))]
 
 
 def _spelled(hosts: list[str]) -> list[str]:

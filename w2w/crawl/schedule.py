@@ -104,7 +104,7 @@ class _Schedule:
         self._fetcher, self._exchange, self._threads, self._pool = fetcher, exchange, threads, pool
         self._max_wait_s = max_wait_s
         self._agent, self._retries = fetcher.config.user_agent, fetcher.config.retries
-        self._answers: list[Answer | None] = [None] * len(questions)
+        self._answers: dict[int, Answer] = {}  # by the question's place
         self._open = len(questions)
         self._under_way = 0
         self._ready: dict[str, deque[_Job]] = {}  # by host
@@ -112,7 +112,7 @@ class _Schedule:
         self._parked: dict[str, list[_Job]] = {}  # by robots.txt
         self._robots: dict[str, Robots] = {}
         self._fetching_robots: set[str] = set()
-        self._robots_before: dict[str, Robots | None] = {}
+        self._robots_before: dict[str, Robots] = {}
         self._held: dict[str, list[_Held]] = {}
         self._reports: list[Report] = []
         self._found: dict[str, Robots] = {}
@@ -132,7 +132,7 @@ class _Schedule:
                 self._wait()
         finally:
             self._give_back()
-        return self._answers
+        return [answer for _, answer in sorted(self._answers.items())]
 
     # a job's life cycle
 
@@ -200,12 +200,12 @@ class _Schedule:
         if result.stale:
             job.attempts -= 1
             self._admit(job)
-        elif (result.wait_s or 0.0) > self._max_wait_s:
-            said = f"{redacted(job.url)}: {result.detail}, and it asked for {result.wait_s:.0f} s"
-            self._finish(job, Reject(RejectCode.HOST_BUSY, said), result.wait_s)
+        elif (wait_s := result.wait_s or 0.0) > self._max_wait_s:
+            said = f"{redacted(job.url)}: {result.detail}, and it asked for {wait_s:.0f} s"
+            self._finish(job, Reject(RejectCode.HOST_BUSY, said), wait_s)
         elif job.attempts > self._retries:
             said = f"{redacted(job.url)}: {result.detail} ({job.attempts} attempts)"
-            self._finish(job, Reject(RejectCode.FETCH_FAILED, said), result.wait_s or 0.0)
+            self._finish(job, Reject(RejectCode.FETCH_FAILED, said), wait_s)
         else:
             job.not_before = now + backoff_s(job.attempts - 1)
             self._waiting.append(job)
@@ -315,8 +315,8 @@ class _Schedule:
             self._learn(where, robots)
         for where, before in reply.robots_to_fetch.items():
             self._fetching_robots.add(where)
-            self._robots_before[where] = before
-            self._admit(_Job(Question(where, before.validators if before else Validators()), -1, where, origin=where))
+            self._robots_before[where] = before or Robots()
+            self._admit(_Job(Question(where, self._robots_before[where].validators), -1, where, origin=where))
         for host in reply.too_busy:
             for job in list(self._ready.pop(host, ())):
                 said = f"{redacted(job.url)}: its host refuses or fails all requests"

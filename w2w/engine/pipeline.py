@@ -3,6 +3,7 @@ that CPU tasks feed GPU actors."""
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import pyarrow as pa
 import ray.data
@@ -23,7 +24,11 @@ def run_together(operators: Sequence[Operator], blocks: list[pa.Table]) -> Itera
     dataset = ray.data.from_blocks(blocks)  # from_arrow would start a worker just to count rows
     for i, operator in enumerate(operators):
         pool = operator.pool
-        batch = {"batch_size": pool.batch_rows if i else None, "batch_format": "pyarrow", "zero_copy_batch": True}
+        batch: dict[str, Any] = {
+            "batch_size": pool.batch_rows if i else None,
+            "batch_format": "pyarrow",
+            "zero_copy_batch": True,
+        }
         resources = {"num_cpus": pool.num_cpus, "num_gpus": pool.num_gpus or None}
         if operator.loads_model:
             batch |= {"fn_constructor_args": operator.arguments}

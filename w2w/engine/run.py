@@ -191,18 +191,17 @@ class _Worker:
     def __init__(self, plan: _Plan, group: list[Stage], leaves: pa.Schema, batch_rows: int, first: bool, last: bool):
         self._plan, self._batch_rows, self._first, self._last = plan, batch_rows, first, last
         keep_memory()
-        self._chain: Chain | None = None
-        self._refusal: Exception | None = None
+        self._chain: Chain | Exception
         try:
             self._chain = Chain(group, plan.key, plan.source, leaves)
         except (UsageError, JobFailed, OSError) as e:
-            self._refusal = e  # raised by the first call: from a failed constructor Ray keeps only the text
+            self._chain = e  # raised by the first call: from a failed constructor Ray keeps only the text
 
     def __call__(self, block: pa.Table) -> Iterator[pa.Table]:
-        if self._refusal:
-            raise self._refusal
+        if isinstance(self._chain, Exception):
+            raise self._chain
         rows, rejected, read, held = [], [], 0, 0
-        for good, bad in self._results(block):
+        for good, bad in self._results(self._chain, block):
             if not self._last:
                 yield _join(good, bad)
                 continue
@@ -216,13 +215,13 @@ class _Worker:
         if read:
             yield self._write(read, rows, rejected)
 
-    def _results(self, block: pa.Table) -> Iterator[tuple[pa.Table, pa.Table]]:
+    def _results(self, chain: Chain, block: pa.Table) -> Iterator[tuple[pa.Table, pa.Table]]:
         """Good rows and all rejects so far, batch by batch."""
         if self._first:
-            yield from self._chain.flow(self._items(block))
+            yield from chain.flow(self._items(block))
             return
         for rows, already_rejected in map(_split, batches(iter([block]), self._batch_rows)):
-            good, bad = self._chain(rows)
+            good, bad = chain(rows)
             yield good, pa.concat_tables([already_rejected, bad])
 
     def _items(self, block: pa.Table) -> Iterator[pa.Table]:

@@ -32,7 +32,7 @@ def run_alone(operator: Operator, items: Sequence) -> Iterator:
     """Yields the operator's results as they arrive."""
     resources = {"num_cpus": operator.pool.num_cpus, "num_gpus": operator.pool.num_gpus}
     run = _by_actors if operator.loads_model else _by_tasks
-    return run(operator.work, operator.arguments, items, resources, operator.workers)
+    return run(operator.work, operator.arguments, items, resources, operator.workers or 1)
 
 
 def _by_tasks(work: Callable, arguments: tuple, items: Sequence, resources: dict, num_workers: int) -> Iterator:

@@ -123,7 +123,7 @@ class VectorReader:
 
     def _make(self, owners: pa.Array, crops: bool) -> None:
         new = pa.array([name for name in owners.to_pylist() if name not in self._made], pa.string())
-        if not len(new) or len(self._made) + len(new) > self.compute:
+        if self.model.config is None or not len(new) or len(self._made) + len(new) > self.compute:
             return
         if self._encoder is None:
             keep_memory()

@@ -216,7 +216,7 @@ class Finder:
                 continue
             wanted = [(g, garment, self.options.category or garment.category) for g, garment in enumerate(of_photo)]
             wanted = [w for w in wanted if w[2] is None or w[2] in self.shelves.sold]
-            white = self._on_white(photo, seen) if self._segmenter and wanted else None
+            white = self._on_white(photo, seen) if wanted else None
             for g, garment, category in wanted:
                 for image in (photo, white):
                     if image is not None:
@@ -225,7 +225,9 @@ class Finder:
         return queries
 
     def _on_white(self, photo: np.ndarray, found: Found) -> np.ndarray | None:
-        """The photo's person without the background."""
+        """The photo's person without the background; None without ``--cut_out``."""
+        if self._segmenter is None:
+            return None
         person, rules = person_box(found.boxes_N4, found.categories), MaskRules()
         try:
             mask = person_mask(self._segmenter, photo, found.boxes_N4, found.categories, person, rules).mask

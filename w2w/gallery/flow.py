@@ -104,11 +104,14 @@ def read_wear(store: str, products: Sequence[Mapping[str, Any]], count: int) -> 
     for batch in delta.CurrentRows(store, schema.RECOMMENDATIONS).batches(columns):
         for row in batch.filter(batch.column(schema.ACTIVE)).to_pylist():
             own = position.get(row[schema.PRODUCT_ID])
-            for outfit in row[schema.OUTFITS_LIST] or () if own is not None else ():
-                items = [(item[schema.CATEGORY], position.get(item[schema.PRODUCT_ID])) for item in outfit[schema.ITEMS]]
-                if any(n is None for _, n in items) or len(wear[own]) == count:
+            if own is None:
+                continue
+            for outfit in row[schema.OUTFITS_LIST] or ():
+                placed = [(item[schema.CATEGORY], position.get(item[schema.PRODUCT_ID])) for item in outfit[schema.ITEMS]]
+                items = {slot: n for slot, n in placed if n is not None}
+                if any(n is None for _, n in placed) or len(wear[own]) == count:
                     continue
-                beside = {products[own][schema.CATEGORY]: own} | dict(items)
+                beside = {products[own][schema.CATEGORY]: own} | items
                 pairs = max(outfit[schema.PAIRS_LIST] or (), key=lambda p: p[schema.SCORE], default=None)
                 why = f", {pairs[schema.CATEGORY]} with {pairs[schema.BESIDE]} {pairs[schema.SCORE]:.2f}" if pairs else ""
                 pieces = [piece(slot, n) for slot, n in beside.items()]

@@ -106,7 +106,7 @@ def annotated_rows(photos: Iterable[Photo], source: str, labelled: Sequence[str]
 
 def targets_of(mapping: dict[str, str | None]) -> list[str]:
     """The classes that a label mapping can produce."""
-    return sorted(set(mapping.values()) - {None, IGNORE, PERSON})
+    return sorted({target for target in mapping.values() if target} - {IGNORE, PERSON})
 
 
 def settle(rows: pa.Table, *, stage_version: str) -> pa.Table:

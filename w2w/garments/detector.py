@@ -238,14 +238,14 @@ class Transformers:
         self.labels = tuple(names[i] for i in sorted(names))
 
     def __call__(self, images: Sequence[np.ndarray], floor: float) -> list[Found | Reject]:
-        results: list[Found | Reject | None] = [None] * len(images)
+        results: dict[int, Found | Reject] = {}
         groups: dict[tuple, list[int]] = {}
         for i, image in enumerate(images):
             groups.setdefault(() if self._takes_mask else image.shape, []).append(i)
         for members in groups.values():
             for i, found in zip(members, self._run([images[i] for i in members], floor)):
                 results[i] = found
-        return results
+        return [results[i] for i in range(len(images))]
 
     def _inputs(self, images: list[np.ndarray]) -> dict:
         images = [np.array(i) for i in images]
@@ -278,7 +278,7 @@ class Transformers:
             known = [i for i, number in enumerate(f["labels"].tolist()) if number in self._names]
             labels = tuple(self._names[int(f["labels"][i])] for i in known)
             results.append(Found(f["boxes"][known].astype(np.float32), f["scores"][known].astype(np.float32), labels))
-        return results
+        return [results[i] for i in range(len(images))]
 
 
 def takes_mask(network: "torch.nn.Module") -> bool:

@@ -236,8 +236,8 @@ def _deepfashion2(path: Path, config: AnnotationsConfig):
                         raise UsageError(
                             f"{item.where}: category_name {label!r} is not DeepFashion2's.{nearest(label, list(targets))}"
                         )
-                    if targets[label]:
-                        objects.append(Object(item.numbers("bounding_box", 4), label, targets[label]))
+                    if target := targets[label]:
+                        objects.append(Object(item.numbers("bounding_box", 4), label, target))
                 name = f"{folder.parent.name}/{file.stem}"
                 image = Path(config.images or folder.parent / "image") / f"{file.stem}.jpg"
                 yield Photo(name, str(image), tuple(objects), f"pair {record.get('pair_id', int)}", split)
@@ -250,7 +250,7 @@ def _k_fashion(path: Path, config: AnnotationsConfig):
 
     def photos() -> Iterator[Photo]:
         for photo in kfashion.read(path, Path(config.images) if config.images else None):
-            objects = [Object(box, label, targets[label]) for label, box in photo.boxes if targets[label]]
+            objects = [Object(box, label, target) for label, box in photo.boxes if (target := targets[label])]
             yield Photo(photo.name, photo.image, tuple(objects), photo.name)
 
     return photos(), targets_of(targets)
@@ -348,9 +348,9 @@ def _wardrobe(path: Path, config: AnnotationsConfig):
                     raise UsageError(f"{item.where}: category {label!r} is not one of the wardrobe's")
                 (share,) = numbers([item.get("visible_fraction", (int, float))], 1, f"{item.where}: visible_fraction")
                 seen = share >= _LEAST_SEEN
-                if targets[label]:
-                    target = targets[label] if seen else IGNORE
-                    objects.append(Object(item.numbers("box_xyxy", 4), label, target, to_rle(_filled(item, from_rle, mask))))
+                if target := targets[label]:
+                    rle = to_rle(_filled(item, from_rle, mask))
+                    objects.append(Object(item.numbers("box_xyxy", 4), label, target if seen else IGNORE, rle))
             image = post.get("image", str)
             yield Photo(image, below(Path(config.images or file.parent), image, where), tuple(objects), image)
 

@@ -74,7 +74,7 @@ def main(config: Config) -> Result:
         rejected_keys(run.store, "segment", version),
     ]
     seen = table_keys(run.store, schema.LOOKS, schema.IMAGE_ID, stage_version=guide) if guide else None
-    if guide and not seen.count:
+    if seen is not None and not seen.count:
         raise UsageError(f"guide={guide}: table 'looks' has no rows of that version: run 'w2w detect', or give --guide=none")
     work = pending_rows(run.store, schema.IMAGES, COLUMNS, done, schema.SOURCE_URI, config.item_rows, seen, config.limit)
     told = {"segmenter": config.segmenter.name, "guide": guide, "stage_version": version}

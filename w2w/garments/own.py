@@ -151,7 +151,7 @@ class Own:
         self.labels = settings.labels
 
     def __call__(self, images: Sequence[np.ndarray], floor: float) -> list[Found | Reject]:
-        results: list[Found | Reject | None] = [None] * len(images)
+        results: dict[int, Found | Reject] = {}
         groups: dict[tuple[int, int], list[int]] = {}
         for i, image in enumerate(images):
             groups.setdefault(best_canvas(image, self._settings.canvases()), []).append(i)
@@ -162,7 +162,7 @@ class Own:
                 scores, sides = self._run(np.stack([canvas for canvas, _ in placed]))
                 for i, (_, scale), scores_A7, sides_A4 in zip(part, placed, scores, sides):
                     results[i] = self._read(scores_A7, sides_A4, height, width, scale, floor)
-        return results
+        return [results[i] for i in range(len(images))]
 
     def _read(
         self, scores_A7: np.ndarray, sides_A4: np.ndarray, height: int, width: int, scale: float, floor: float

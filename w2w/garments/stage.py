@@ -201,7 +201,7 @@ def cut_out(rows: pa.Table, *, stage_version: str, crop_px: int, feather_px: flo
                 schema.BYTES: to_jpeg(white),
                 schema.WIDTH: mask.shape[1],
                 schema.HEIGHT: mask.shape[0],
-                schema.PERSON_BOX: list(map(float, masks.tight_box(mask))),
+                schema.PERSON_BOX: list(map(float, masks.tight_box(mask) or ())),
                 schema.SLOTS: slots,
                 schema.STAGE_VERSION: stage_version,
             }

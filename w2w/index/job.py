@@ -118,7 +118,7 @@ def main(config: Config) -> Result:
         return run.done(result, held_back=held.version, warning=warning, published=now, shards_reused=0, shards_built=0)
     if config.dry_run:
         return run.done(result, categories=len(pc.unique(rows.column(schema.CATEGORY))))
-    if draft.unchanged():
+    if base.manifest and draft.unchanged():
         return run.done(result, shards_reused=len(base.manifest.shards), shards_built=0, published=now, unchanged=True)
     run.begin()
     return run.done(result, **build_index(draft, config.encoder, config.threads_per_task))

@@ -254,6 +254,8 @@ def _scan_lists(
 
 def rerank(codes: Codes, inner_NE: np.ndarray, of_M: np.ndarray, rows_M: np.ndarray) -> np.ndarray:
     """Inner products of query ``of_M[i]`` with the refinement code of row ``rows_M[i]``, float32 (m,)."""
+    if codes.refine is None:
+        raise ValueError("codes without a refinement cannot re-rank")
     scores_M = np.empty(len(rows_M), np.float32)
     for start in range(0, len(rows_M), 10_000):
         part = slice(start, start + 10_000)

@@ -87,9 +87,10 @@ def read_tar(info: fs.FileInfo, uri: str, mapping: Mapping, batch_rows: int) -> 
         for key, members in _groups(file, uri, rejects):
             where = f"{uri}#{key}"
             held += sum(m.size for m in members if not is_image(m.name) and m.size <= _MAX_METADATA_BYTES)
-            image, *others = sorted((m for m in members if is_image(m.name)), key=_is_part) or [None]
+            pictures = sorted((m for m in members if is_image(m.name)), key=_is_part)
+            image, others = pictures[0] if pictures else None, pictures[1:]
             fields = [m for m in others if image and _is_part(m) and not _is_part(image)]
-            rejects += [_second(uri, m.name, image.name) for m in others if m not in fields]
+            rejects += [_second(uri, m.name, image.name) for m in others if image and m not in fields]
             aside += len(fields) + sum(not is_image(m.name) and _suffix(m) not in _ABOUT for m in members if image)
             if image is None:
                 rejects.append((where, RejectCode.MISSING_FIELD, "no image of this name", where))
@@ -133,7 +134,7 @@ class _Capped:
 
 def _groups(file: io.BufferedReader, uri: str, rejects: list[_Reject]) -> Iterator[tuple[str, list[tarfile.TarInfo]]]:
     """Consecutive plain files of one name. Links, devices, sparse files and names that lead outside are rejected."""
-    key, members = None, []
+    key, members = "", []
     try:
         with tarfile.open(fileobj=cast(IO[bytes], _Capped(file)), mode="r:") as tar:
             while (member := tar.next()) is not None:

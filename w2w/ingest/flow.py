@@ -160,13 +160,13 @@ class Night:
             "unmapped_categories": {line(name)[:80]: rows for name, rows in self._unmapped.most_common(_TOLD_NAMES)},
             "other_files_of_a_sample": self.aside or None,
             "missing": None if self.missing is None else self.missing.num_rows,
-            "withdrawn": None if self.missing is None else self.gone.num_rows,
+            "withdrawn": None if self.gone is None else self.gone.num_rows,
             "held_back": held if self.missing is not None and self.is_held_back else self._waiting(),
             "adopted": self._current.num_adopted or None,
         }
 
     def _waiting(self) -> str | None:
-        left = 0 if self.missing is None else self.missing.num_rows - self.gone.num_rows
+        left = 0 if self.missing is None or self.gone is None else self.missing.num_rows - self.gone.num_rows
         nights = f"{self._feed.grace_nights} nights in a row (feed.grace_nights; runs within 12 hours are one night)"
         return f"{left} missing products, which are withdrawn after {nights}" if left else None
 

@@ -154,7 +154,7 @@ def _read(uri: str, offset: int | None, size: int | None, max_bytes: int) -> byt
     elif system.get_file_info(path).type not in (fs.FileType.File, fs.FileType.NotFound):
         raise Reject(RejectCode.NOT_FOUND, f"{uri}: not a plain file")  # opening a pipe would block
     with system.open_input_file(path) as file:
-        if offset is None:
+        if offset is None or size is None:
             if file.size() > max_bytes:
                 raise Reject(RejectCode.TOO_MANY_BYTES, f"{uri}: {file.size()} bytes, more than {max_bytes}")
             return file.read()

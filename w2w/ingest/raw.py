@@ -145,7 +145,7 @@ def batch_of_dicts(
     sources: list[str],
     mapping: Mapping,
     rejects: list[_RejectRow],
-    images: list[tuple[str, int | None, int | None, str]] | None = None,
+    images: Sequence[tuple[str, int | None, int | None, str]] | None = None,
 ) -> RawBatch:
     """Rows of JSON values, with ``images`` (uri, offset, size, fingerprint). Rows that are not text are rejected."""
     try:
@@ -208,7 +208,7 @@ def _text(value: object) -> str | None:
     return json.dumps(value, ensure_ascii=False, sort_keys=True)
 
 
-def image_table(images: list[tuple[str, int | None, int | None, str]]) -> pa.Table:
+def image_table(images: Sequence[tuple[str, int | None, int | None, str]]) -> pa.Table:
     """(uri, offset, size, fingerprint) rows as a table in IMAGE_SCHEMA."""
     columns = list(zip(*images, strict=True)) if images else [()] * 4
     return pa.Table.from_arrays([pa.array(c, f.type) for c, f in zip(columns, IMAGE_SCHEMA)], schema=IMAGE_SCHEMA)

@@ -79,8 +79,8 @@ def _group(source: str | None, photos: Sequence[Judged], classes: list[str]) -> 
     for metric, at in _THRESHOLDS.items():
         values = {c: float(np.mean(precision_TC[at, i])) for i, c in enumerate(classes) if counts[c]}
         mean: float | None = float(np.mean(list(values.values()))) if values else None
-        for name, value in {ALL: mean, **values}.items():
-            many = counts.get(name, sum(counts.values()))
+        for name, value in [(ALL, mean), *values.items()]:
+            many = sum(counts.values()) if name is None else counts[name]
             rows.append({"source": source, "category": name, "metric": metric, "value": value, "num_truths": many})
     return rows
 

@@ -6,6 +6,7 @@ written in the latter form if possible, so that the code on that model's card lo
 """
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -32,8 +33,8 @@ def kind_of(config: dict, files: list[Path], option: str) -> str | None:
     return None
 
 
-def read(kind: str, config: dict, processed: Input | None, files: list[Path], name: str) -> tuple[dict, Input]:
-    """Blueprint and preprocessing. ``processed``: content of preprocessor_config.json.
+def read(kind: str, config: dict, processed: Callable[[], Input], files: list[Path], name: str) -> tuple[dict, Input]:
+    """Blueprint and preprocessing. ``processed`` reads preprocessor_config.json.
 
     Raises UsageError if config.json lacks something.
     """
@@ -46,7 +47,7 @@ def read(kind: str, config: dict, processed: Input | None, files: list[Path], na
         blueprint = {"library": "w2w", "backbone": backbone, "head": [before, after], "normalised": False}
         size_px = config["image_size"]
         # the card's transform: torchvision's Resize((size, size)), which is bilinear, whatever the processor says
-        return blueprint, Input(size_px, size_px, "squash", "bilinear", processed.mean, processed.std)
+        return blueprint, Input(size_px, size_px, "squash", "bilinear", processed().mean, processed().std)
     try:
         shown = config["input"]
         shape = Input(**{**shown, "mean": tuple(shown["mean"]), "std": tuple(shown["std"])})

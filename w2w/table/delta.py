@@ -120,12 +120,20 @@ def open_table(store: str, table: schema.Table, version: int | None = None) -> D
     return opened
 
 
+def existing(store: str, table: schema.Table, version: int | None = None) -> DeltaTable:
+    """As ``open_table``, of a table that is there. Raises StorageFailed if it is gone."""
+    opened = open_table(store, table, version)
+    if opened is None:
+        raise StorageFailed(f"table {uri(store, table)!r} is gone")
+    return opened
+
+
 def open_for_commit(store: str, table: schema.Table, seen: Mapping[str, int]) -> DeltaTable:
     """The table, created if missing, at the version in ``seen`` (``FirstSeen``), so that a commit detects what others have
     committed since."""
     opened = create_table(store, table)
     since = max(0, seen.get(uri(store, table), opened.version()))
-    return opened if since >= opened.version() else open_table(store, table, since)
+    return opened if since >= opened.version() else existing(store, table, since)
 
 
 def create_table(store: str, table: schema.Table) -> DeltaTable:
@@ -135,7 +143,7 @@ def create_table(store: str, table: schema.Table) -> DeltaTable:
         if later := [f for f in table.schema if f.name not in pa.schema(opened.schema().to_arrow()).names]:
             before = opened.version()
             opened.alter.add_columns(DeltaSchema.from_arrow(pa.schema(later)).fields)
-            opened = open_table(store, table)
+            opened = existing(store, table)
             for seen in list(_watching):  # the rows did not change
                 if seen.get(uri(store, table)) == before:
                     seen[uri(store, table)] = before + 1
@@ -149,7 +157,7 @@ def create_table(store: str, table: schema.Table) -> DeltaTable:
         # statistics only for columns that readers may filter on: those of bytes and vectors would bloat the log
         configuration={"delta.dataSkippingStatsColumns": ",".join(table.key)},
     )
-    return open_table(store, table)
+    return existing(store, table)
 
 
 def parts(opened: DeltaTable | None, **partition: str) -> list[Part]:

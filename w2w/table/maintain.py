@@ -38,7 +38,7 @@ def compact(store: str, table: schema.Table, dry_run: bool = False) -> Compacted
     twice = mend(store, table, dry_run)
     if dry_run:
         return Compacted(twice, before)
-    opened = delta.open_table(store, table)
+    opened = delta.existing(store, table)
     # encoded images do not compress
     properties = WriterProperties(compression="UNCOMPRESSED" if schema.BYTES in table.schema.names else "ZSTD")
     try:
@@ -64,7 +64,7 @@ def take_out(store: str, table: schema.Table, find: Callable[[Sequence[delta.Par
         opened = delta.open_table(store, table)
         listed = delta.parts(opened)
         wanted = find(listed)
-        if dry_run or not wanted.any():
+        if opened is None or dry_run or not wanted.any():
             return int(wanted.sum())
         actions: list[AddAction | RemoveAction] = []
         for part, mask in zip(listed, np.split(wanted, np.cumsum([p.rows for p in listed])[:-1])):

@@ -97,7 +97,7 @@ def commit_parts(
             _commit(store, table, opened, receipts, lineage, counts, marker, mode, within)
             break
         except Overtaken:
-            now = delta.open_table(store, table)
+            now = delta.existing(store, table)
             receipts, opened = settle(opened, now, receipts), now
     return opened
 
@@ -181,7 +181,7 @@ class Committer:
         self._others = {o.table.name: Others(store, o.table, o.unique, lineage.run_id) for o in self._outputs}
         self._newest: dict[str, tuple[set[str], int]] = {o.table.name: (set(), -1) for o in self._outputs}  # of these parts
         self._waiting: dict[str, list[dict]] = {o.table.name: [] for o in self._outputs}
-        self._known = {o.table.name: _KnownIds(store, o) for o in self._outputs if o.unique}
+        self._known = {o.table.name: _KnownIds(store, o.table, o.unique) for o in self._outputs if o.unique}
         self._last_commit = time.monotonic()
         self.counts = Counts()
 
@@ -281,9 +281,9 @@ class _KnownIds:
     100M images, only in the driver and only while a job that adds images runs.
     """
 
-    def __init__(self, store: str, output: Output):
-        listed = delta.parts(delta.open_table(store, output.table))
-        batches = [_prefixes(b.column(0)) for b in delta.read_batches(store, output.table, [output.unique], listed)]
+    def __init__(self, store: str, table: schema.Table, unique: str):
+        listed = delta.parts(delta.open_table(store, table))
+        batches = [_prefixes(b.column(0)) for b in delta.read_batches(store, table, [unique], listed)]
         self._sorted = np.sort(np.concatenate([np.empty(0, f"S{_UNIQUE_BYTES}"), *batches]))
         self._tail: set[bytes] = set()
 

@@ -232,7 +232,7 @@ class Fetcher:
             raise TryLater(f"not an HTTP answer: {type(e).__name__}") from None
         finally:
             if sock is not None:
-                if response is not None and self.config.keep_alive and wire.is_reusable(response):
+                if response and wire and self.config.keep_alive and wire.is_reusable(response):
                     self._idle.give(origin, sock)
                 else:
                     sock.close()

@@ -49,8 +49,8 @@ def resolve(link: str, base: str = "") -> str | None:
         return None
     before, mark, after = link.partition("?")
     link = before.partition("#")[0].replace("\\", "/") + (mark + after if "#" not in before else "")
-    here = _PARTS.match(base)
-    scheme = (here[1] or "https").lower()
+    base_scheme, base_netloc, base_path, base_query = _parts(base)
+    scheme = (base_scheme or "https").lower()
     if "://" not in link and _is_host(link, authority(base)):
         link = f"{scheme}://{link}"
     named = re.match(r"(https?):(?!//[^/])(/*)", link, re.IGNORECASE)
@@ -59,21 +59,19 @@ def resolve(link: str, base: str = "") -> str | None:
         link = link[len(named[1]) + 1 :] if relative else f"{named[1]}://{link[named.end() :]}"
     elif link.startswith("///"):
         link = "//" + link.lstrip("/")
-    there = _PARTS.match(link)
-    own_path, query = there[3], there[4]
-    netloc = there[2]
-    if there[1]:
-        scheme = there[1].lower()
+    own_scheme, netloc, own_path, query = _parts(link)
+    if own_scheme:
+        scheme = own_scheme.lower()
     if scheme not in PORTS:
         return None
     if netloc is None:
-        if there[1] or here[2] is None:
+        if own_scheme or base_netloc is None:
             return None
-        netloc = here[2]
+        netloc = base_netloc
         if not own_path:
-            own_path, query = here[3], here[4] if query is None else query
+            own_path, query = base_path, base_query if query is None else query
         elif not own_path.startswith("/"):
-            own_path = here[3].rpartition("/")[0] + "/" + own_path
+            own_path = base_path.rpartition("/")[0] + "/" + own_path
     host = ascii_netloc(netloc, PORTS[scheme])
     if host is None:
         return None
@@ -97,6 +95,12 @@ def canonical(link: str, base: str = "", is_tracking: Callable[[str], object] | 
     return url if len(url) <= MAX_CHARS else None
 
 
+def _parts(url: str) -> tuple[str | None, str | None, str, str | None]:
+    """Scheme, authority, path, and query with its question mark."""
+    scheme, netloc, path, query = next(_PARTS.finditer(url)).groups()  # every part may be missing: there is a match
+    return scheme, netloc, path, query
+
+
 def tracking_pattern(names: Iterable[str]) -> Callable[[str], object]:
     """Whether a parameter's name matches one of ``names``, ignoring case; ``*`` matches any characters."""
     listed = "|".join(re.escape(name).replace(r"\*", ".*") for name in names)
@@ -108,8 +112,8 @@ _is_tracking = tracking_pattern(TRACKING)
 
 def target_of(url: str) -> str:
     """Path and query, as requested."""
-    match = _PARTS.match(url)
-    return (match[3] or "/") + (match[4] or "")
+    _, _, path, query = _parts(url)
+    return (path or "/") + (query or "")
 
 
 def ascii_netloc(netloc: str, default_port: int) -> str | None:
@@ -257,10 +261,9 @@ class Breadth:
         pattern = re.sub(r"\d+", "0", path)
         if self._patterns[pattern] >= limits.max_urls_per_pattern:
             return f"more than limits.max_urls_per_pattern={limits.max_urls_per_pattern}"
-        below = [prefix for prefix in limits.max_urls_below or {} if parts.path.startswith(prefix)]
-        for prefix in below:
-            if self._below[prefix] >= limits.max_urls_below[prefix]:
-                return f"more than limits.max_urls_below={limits.max_urls_below[prefix]} below {prefix}"
+        for prefix, most in (limits.max_urls_below or {}).items():
+            if parts.path.startswith(prefix) and self._below[prefix] >= most:
+                return f"more than limits.max_urls_below={most} below {prefix}"
         self.count(url)
         return ""
 

@@ -1,5 +1,6 @@
 """Detectors and segmenters are what their files say: what a file lacks, or has for nothing, is refused by name."""
 
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -216,6 +217,7 @@ def test_a_model_is_opened_once_while_its_files_are_the_same(tmp_path, monkeypat
 
 
 def test_a_model_is_tried_in_a_process_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.setattr(trial, "subprocess", subprocess)
     save_detector(tmp_path, "rt_detr")
     (tmp_path / WEIGHTS).write_bytes(b"version https://git-lfs.github.com/spec/v1")
     with pytest.raises(UsageError, match=r"detector\.name=\S+: \S+model\.safetensors is a pointer of Git LFS"):

@@ -50,6 +50,7 @@ def made(tmp_path_factory):
     return {layout: (name, vectors(name, 1)) for layout, name in names.items()}
 
 
+@pytest.mark.slow  # another process imports torch and every library
 def test_two_processes_give_the_same_vectors_and_ask_nothing_of_the_network(made):
     code = (
         "import hashlib, socket, sys, torch\n"

@@ -421,6 +421,7 @@ def crawl_posts(store: str, shop: Shop, numbers: range) -> None:
     append(store, schema.POSTS, [told | {"post_id": f"post-{n}", "image_id": i, "fetched_at": 0} for n, i in pictures.items()])
 
 
+@pytest.mark.slow  # seven nights
 def test_looks_and_recommendations_come_with_the_night_that_asks_for_them(store, shop, clock):
     for n, item in enumerate(list(shop.items)):
         shop.say(item, category=("top", "bottom", "shoes")[n % 3])

@@ -148,9 +148,11 @@ def gallery(store: str, leaks: pa.Table, uses: pa.Table, against: str | None, mo
         owners.setdefault(use[schema.IMAGE_ID], f"{use['kind']} {use['id']} (table {use['where']})")
 
     def side(name: str | None, split: str) -> tuple[bytes | None, str]:
+        if name is None:
+            return None, ""
         if against and split == BENCHMARK:
             return storage.read_bytes(storage.join(against, name)), name
-        return images.get(name), owners.get(name, name or "")
+        return images.get(name), owners.get(name, name)
 
     return [
         Leak(

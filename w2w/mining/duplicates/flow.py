@@ -123,7 +123,8 @@ def find_duplicates(
     if foreign is not None:
         marks.append(put(marks_of(foreign)))
         sizes.append(foreign.num_rows)
-        group_N = np.concatenate([group_N, np.full(foreign.num_rows, group_N.max(initial=0) + 1)])
+        own_N = np.zeros(n, int) if group_N is None else group_N
+        group_N = np.concatenate([own_N, np.full(foreign.num_rows, own_N.max(initial=0) + 1)])
     kept = np.arange(sum(sizes)) if group_N is None else np.flatnonzero(group_N >= 0)
     candidates, crowded = [], 0
     if len(kept) > 1:
@@ -218,7 +219,7 @@ def _look_pairs(marks: list, places: list, num_rows: int, groups: Ref, rules: Li
     sample = _sample(marks, places, num_rows) if depth else None
     found = []
     for tree in trees_for(num_rows):
-        cuts = np.empty(0) if sample is None else cuts_of(sample, tree, depth)
+        cuts = np.empty(0) if sample is None or tree is None else cuts_of(sample, tree, depth)
         dealt = [submit(_deal, *pair, tree, cuts, num_returns=2**depth) for pair in zip(marks, places)]
         buckets = zip(*dealt) if depth else [dealt]
         found += collect([submit(_search, rules, groups, tree, depth, *pieces) for pieces in buckets], "looks")
@@ -245,7 +246,7 @@ def _deal(marks: Marks, at: np.ndarray, tree: int | None, cuts: np.ndarray) -> l
     every = entries_of(marks.looks_NWD[mine])
     w = every.num_each
     numbers = (at[mine, None] * w + np.arange(w)).ravel()
-    if not len(cuts):
+    if not len(cuts) or tree is None:
         return Entries(every.vectors_ED, numbers, w)
     bucket = bucket_of(every.vectors_ED, tree, cuts)
     members = np.split(np.argsort(bucket, kind="stable"), np.cumsum(np.bincount(bucket, minlength=len(cuts) + 1))[:-1])

@@ -123,5 +123,5 @@ def main(config: Config) -> Result:
         return result
     page = page_of(run.store, run.job, run.run_id)
     headline = {"worn": f"{worn.height:,}", "modified": f"{len(made.base):,}", "rejected": f"{len(rejected):,}"}
-    outfit_sheet(page, "Outfits", headline, words(result), shown_outfits(run.store, cutouts, config.sheet))
+    outfit_sheet(page, "Outfits", headline, words(result), shown_outfits(run.store, cutouts or "none", config.sheet))
     return run.done(result, page=page)

@@ -161,7 +161,9 @@ def _posts_known(store: str) -> tuple[pa.Table, pa.Table]:
 def _said(store: str) -> pa.Table:
     """The newest judgements of garments, one row each."""
     judged = read_judgements(store, "garments")
-    rows = [(g, p, schema.SAME) for g, products in judged.same.items() for p in sorted(products)]
+    rows: list[tuple[str, str | None, str]] = [
+        (g, p, schema.SAME) for g, products in judged.same.items() for p in sorted(products)
+    ]
     rows += [(g, p, schema.SIMILAR) for g, products in judged.similar.items() for p in sorted(products)]
     rows += [(g, None, schema.NOT_OURS) for g in sorted(judged.not_ours)]
     columns = [pa.array(column, pa.string()) for column in zip(*rows)] or [pa.array([], pa.string())] * 3

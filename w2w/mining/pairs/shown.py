@@ -6,7 +6,7 @@ import polars as pl
 import pyarrow as pa
 
 from w2w import ids, schema, storage
-from w2w.errors import RejectCode
+from w2w.errors import RejectCode, UsageError
 from w2w.garments.page import Box, Seen, colours_of
 from w2w.garments.taxonomy import CATEGORIES
 from w2w.mining.pairs.page import Counted, Pair, Reason, Rejected, Side, mining_report
@@ -69,6 +69,8 @@ def report_mining(store: str, out: str, shown: int) -> str:
     In memory: about 150 bytes per pair and rejected tag, and the pictures shown.
     """
     made = snapshot.current(store, schema.PAIRS)
+    if made is None:
+        raise UsageError(f"there are no pairs at {store!r}: run 'w2w mine' first")
     columns = [c for c in schema.PAIRS.schema.names if c not in (schema.ANCHOR_IMAGE_ID, schema.SOURCE)]
     pairs = pl.from_arrow(delta.read(store, schema.PAIRS, columns))
     rejects = _rejects(store, made["stage_version"])
@@ -86,7 +88,7 @@ def report_mining(store: str, out: str, shown: int) -> str:
     negatives = _negatives(store, sample[schema.PAIR_ID].to_list())
     posts = _posts(store)
     reasons = _reasons(store, made, rejects, posts, min(shown, _EACH))
-    facts = {"pairs": f"version {delta.open_table(store, schema.PAIRS).version()}", "made by": made["run_id"]}
+    facts = {"pairs": f"version {delta.existing(store, schema.PAIRS).version()}", "made by": made["run_id"]}
     facts |= {"detector": made["config"]["detector"], "store": store}
     headline = {"pairs": f"{len(pairs):,}", "rejected tags": f"{len(rejects):,}"}
     headline |= {"products": f"{pairs[schema.PRODUCT_ID].n_unique():,}", "posts": f"{pairs[schema.POST_ID].n_unique():,}"}
@@ -181,7 +183,7 @@ def _reasons(store: str, made: dict, rejects: pl.DataFrame, posts: pl.DataFrame,
         photo = rows.get(post_id, {}).get(schema.IMAGE_ID)
         image = image_of.get(product)
         seen = Seen(photo, pictures[photo], boxes.get(photo, [])) if photo in pictures else None
-        side = Side(titles.get(image) or product, pictures.get(image), product)
+        side = Side(titles.get(image) or product, pictures.get(image), product) if image else Side(product, None, product)
         example = Rejected(row[schema.REJECT_DETAIL], seen, side, row[schema.SOURCE])
         examples.setdefault(row[schema.REJECT_CODE], []).append(example)
     ordered = sorted(counts.items(), key=lambda kv: (-kv[1], kv[0]))

@@ -51,7 +51,7 @@ class KFashion(PublicSet):
 
     def outfits(self) -> Iterator[Outfit]:
         for photo, split, shops in self._photos():
-            first = {shop.category: shop for shop in reversed(shops)}
+            first = {shop.category: shop for shop in reversed(shops) if shop.category}
             if len(first) > 1:
                 items = tuple(Item(first[c].name, c, c) for c in sorted(first))
                 yield Outfit(photo.name, items, split)

@@ -60,7 +60,7 @@ class PairList(PublicSet):
         category: str | None,
         shares: tuple[float, float],
     ):
-        self._root, self._category, self._shares = root, category, shares
+        self._root, self._category, self._shares = root, category or "", shares
         self._columns = columns or {}
         if strange := [name for name in self._columns if name not in COLUMNS]:
             raise UsageError(f"set.columns: {strange[0]!r} is not one of {', '.join(COLUMNS)}")

@@ -81,19 +81,24 @@ class TrainConfig:
 
 def filled(config: TrainConfig, kind: str) -> TrainConfig:
     """With the recipe's default learning rate and clipping where the user gave none."""
-    start = STARTS[kind]
-    rate, norm = config.learning_rate or start.learning_rate, config.clip_norm or start.clip_norm
+    rate, norm = _rate_and_norm(config, kind)
     return replace(config, learning_rate=rate, clip_norm=norm)
+
+
+def _rate_and_norm(config: TrainConfig, kind: str) -> tuple[float, float]:
+    start = STARTS[kind]
+    return config.learning_rate or start.learning_rate, config.clip_norm or start.clip_norm
 
 
 def loop_of(config: TrainConfig, num_photos: int, num_workers: int) -> LoopConfig:
     """The schedule in steps: an epoch draws as many photos as there are, divided among the workers."""
     epoch = steps_an_epoch(config, num_photos, num_workers)
+    rate, norm = _rate_and_norm(config, kind_of(config.start)[0])
     return LoopConfig(
         steps=config.epochs * epoch,
-        learning_rate=config.learning_rate,
+        learning_rate=rate,
         warmup_steps=config.warmup_steps,
-        clip_norm=config.clip_norm,
+        clip_norm=norm,
         average=config.average,
         measure_every=config.val_every * epoch,
         checkpoint_every=epoch,
@@ -161,10 +166,9 @@ STARTS = {
 }
 
 
-def start_folder(recipe: str) -> Path | None:
-    """The folder with the starting weights; None is the pretrained backbone."""
-    files = _start_files(recipe)
-    return files[0].parent if files else None
+def start_folder(recipe: str) -> Path:
+    """The folder with the starting weights of a recipe that names one."""
+    return _start_files(recipe)[0].parent
 
 
 def start_digest(recipe: str) -> str:

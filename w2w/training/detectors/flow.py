@@ -53,7 +53,7 @@ def list_photos(store: str, sources: Sequence[str] | None, val_share: float) -> 
 
     Raises UsageError for a missing source.
     """
-    opened = delta.open_table(store, schema.DETECTIONS)
+    opened = delta.existing(store, schema.DETECTIONS)
     versions = _newest_versions(opened)
     rows = [delta.read(store, schema.DETECTIONS, list(_NAMES), opened.version(), stage_version=v) for v in versions]
     found = {r[schema.KEY]: r for one in reversed(rows) for r in one.to_pylist()}

@@ -9,11 +9,11 @@ from w2w.training.loop import Recipe
 
 def make_recipe(recipe: str, config: TrainConfig, val: Sequence[Photo] = ()) -> Recipe:
     """The recipe with its network loaded; it evaluates on ``val``. Raises UsageError for missing weights."""
-    kind, _ = kind_of(recipe)
+    kind, named = kind_of(recipe)
     if kind == OURS:
         from w2w.training.detectors.ours import Ours
 
-        return Ours(config, start_folder(recipe), val)
+        return Ours(config, start_folder(recipe) if named else None, val)
     from w2w.training.detectors.pretrained import Pretrained
 
     return Pretrained(config, start_folder(recipe), val)

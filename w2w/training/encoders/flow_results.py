@@ -56,7 +56,7 @@ def measure(
     return {"figures": after, "before": before, "gain": gained, **measured, "report": page}
 
 
-def _row(group: str | None, when: str, values: dict) -> tuple[str, int, list[dict]]:
+def _row(group: str | None, when: str, values: dict) -> tuple[str | None, int, list[dict]]:
     cells = [values[group, m, when] for m in FIGURES]
     return group, cells[0]["num_queries"], cells
 

@@ -119,9 +119,11 @@ class PairBatches:
         together = np.random.default_rng([self._seed, number])
         first, last = self._config.same_category
         share = first + (last - first) * number / max(1, self._num_batches - 1)
-        category = int(together.choice(len(self._shares), p=self._shares)) if together.random() < share else None
+        pool = self._everything
+        if together.random() < share:
+            pool = self._pools.get(int(together.choice(len(self._shares), p=self._shares)), pool)
         own = np.random.default_rng([self._seed, number, self._rank])
-        products = _draw(self._pools.get(category, self._everything), self._everything, self._config.batch_pairs, own)
+        products = _draw(pool, self._everything, self._config.batch_pairs, own)
         rows = [self._rows[self._pairs[p][int(own.integers(len(self._pairs[p])))]] for p in products]
         return [r.with_negative(own) for r in rows] if self._config.negatives else rows
 

@@ -178,7 +178,7 @@ class EncoderRecipe(_Recipe):
         self._pixels = Pixels(self._input)
         network = source.network()
         if isinstance(network, Embedder):
-            self._blueprint = source.blueprint
+            self._blueprint = _blueprint(source)
         else:
             dims = [feature_dim(network, self._input.size_px), *config.head.dims]
             normalised = not _is_swin(source, config)
@@ -247,15 +247,21 @@ def _starts_from_features(config: LearnConfig) -> bool:
     return config.head.start == "pca" and len(config.head.dims) == 1
 
 
+def _blueprint(source: Source) -> dict:
+    if source.blueprint is None:
+        raise ValueError(f"only its own code can build {source.architecture}")  # flow.inspect has said so
+    return source.blueprint
+
+
 def _is_swin(source: Source, config: LearnConfig) -> bool:
     """Whether the published form of a Swin with one linear layer can hold the trained network."""
-    backbone = source.blueprint
+    backbone = _blueprint(source)
     return len(config.head.dims) == 1 and backbone["library"] == "transformers" and backbone["config"]["model_type"] == "swin"
 
 
 def _trained_input(source: Source, config: LearnConfig) -> Input:
     shape = source.input
-    if source.blueprint["library"] != "w2w" and _is_swin(source, config):
+    if _blueprint(source)["library"] != "w2w" and _is_swin(source, config):
         return Input(shape.size_px, shape.size_px, "squash", "bilinear", shape.mean, shape.std)  # as published
     return shape
 

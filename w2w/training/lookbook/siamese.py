@@ -45,8 +45,7 @@ class SiameseRecipe:
         self.network = Siamese(config)
         self._train, self._pictures = train, Pictures(SIDE_PX)
         rng = np.random.default_rng([seed, 1])
-        self._val = make_pairs(val, PAIRS_EACH, rng) if len(val) > 1 else None
-        self._gallery = make_gallery(val, len(val), rng) if len(val) > 1 else None
+        self._held_out = (make_pairs(val, PAIRS_EACH, rng), make_gallery(val, len(val), rng)) if len(val) > 1 else None
 
     def parameter_groups(self) -> list[dict]:
         return parameter_groups(self.network.named_parameters())
@@ -65,10 +64,11 @@ class SiameseRecipe:
         network.train()
 
     def measure(self, network: nn.Module) -> dict[str, float]:
-        if self._val is None:
+        if self._held_out is None:
             return {}
-        found = experiment_1(pair_probabilities(network, self._pictures, self._val), self._val.same_P)
-        top = experiment_2(gallery_scores(network, self._pictures, self._gallery))
+        val, gallery = self._held_out
+        found = experiment_1(pair_probabilities(network, self._pictures, val), val.same_P)
+        top = experiment_2(gallery_scores(network, self._pictures, gallery))
         return {k: found[k] for k in ("accuracy", "precision", "recall", "F1")} | {f"Recall@{k}": top[k] for k in KS}
 
     def save(self, network: nn.Module, folder: Path) -> None:

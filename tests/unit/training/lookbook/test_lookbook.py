@@ -159,6 +159,7 @@ def _fake(count: int):
     return [Product(str(i), f"{i}.jpg", tuple(f"{i}-{j}.jpg" for j in range(10))) for i in range(count)]
 
 
+@pytest.mark.slow
 def test_drawings_depend_on_the_photo(folder, tmp_path):
     """As much as the products differ, and enough to find one by what was drawn of a photo of it."""
     products = read_products(folder, 3)
