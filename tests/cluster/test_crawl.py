@@ -159,6 +159,7 @@ def test_second_crawl_costs_304s_and_a_changed_site_its_changes(shop, tmp_path):
         assert [row["product_id"] for row in current if not row["active"]] == [gone]
 
 
+@pytest.mark.slow
 def test_killed_crawl_goes_on_where_it_stopped(shop, tmp_path):
     with site.serve(shop, tmp_path / "requests.jsonl", latency_s=0.05) as server:
         profile = write_profile(tmp_path, server.url)

@@ -55,6 +55,7 @@ def test_doctor_says_what_is_missing(store, tmp_path, capsys):
         doctor.main(doctor.Config(store=str(tmp_path / "file" / "x")))
 
 
+@pytest.mark.slow  # `make demo` runs it too
 def test_demo_computes_once_and_ends_with_a_report(tmp_path, capsys):
     show(demo.main(demo.Config(store=str(tmp_path / "demo"), products=35, posts=3, ray=RayConfig(num_cpus=2))))
     *lines, gap, done = capsys.readouterr().out.splitlines()

@@ -24,6 +24,7 @@ def ray_cluster():
     """The script starts its own."""
 
 
+@pytest.mark.slow
 def test_the_public_way_is_the_fall_back(tmp_path):
     done = subprocess.run([sys.executable, "-c", SCRIPT], cwd=tmp_path, capture_output=True, text=True, timeout=200)
     assert done.stdout.splitlines()[-1:] == ["answer 42"], done.stdout + done.stderr

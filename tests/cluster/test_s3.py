@@ -43,6 +43,7 @@ def finish(process: subprocess.Popen) -> None:
     assert process.returncode == 0, said[-3000:]
 
 
+@pytest.mark.slow
 def test_a_night_on_s3_with_a_killed_driver(bucket, tmp_path):
     feed = write_shop(tmp_path / "shop", 40)
     (tmp_path / "shop" / "images" / "7.jpg").write_bytes(b"<html>")
