@@ -1,7 +1,6 @@
 """Init: write a commented config for a first night, with the columns of your feed."""
 
 import os
-import re
 import shlex
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -17,24 +16,14 @@ from w2w.engine.job import console
 from w2w.errors import UsageError
 from w2w.garments.taxonomy import class_called
 from w2w.ingest.feed import FeedConfig, check_feed, column_names, read_feed
+from w2w.ingest.presets import PRESETS, guess, may_be, told_by
 from w2w.ingest.raw import COLUMNS, REQUIRED
 from w2w.usage import comment, options
 
 _FILE = "night.yaml"
-_OPTIONS = "store feed.uri feed.columns feed.category_map feed.full feed.csv_delimiter feed.encoding encoder.name"
+_OPTIONS = "store feed.uri feed.preset feed.columns feed.category_map feed.full feed.encoding encoder.name"
 _OPTIONS += " index.target_recall index.memory_budget_mb looks recommend"
-_UNUSUAL = ("feed.csv_delimiter", "feed.encoding")  # shown if they differ from the default
-# our column -> common names in feeds, letters and digits only, likeliest first
-_CALLED = {
-    "product_id": "productid id sku articleid itemid productcode articlenumber itemnumber code gtin ean handle",
-    "image": "image imageurl imagelink imageuri img imgurl picture pictureurl photo photourl imagepath imagefile filename",
-    "title": "title name productname displayname productdisplayname producttitle",
-    "brand": "brand brandname vendor manufacturer",
-    "price": "price saleprice currentprice productprice amount",
-    "currency": "currency pricecurrency currencycode",
-    "category": "category categoryname producttype articletype googleproductcategory subcategory mastercategory type",
-    "url": "url link producturl productlink pageurl",
-}
+_UNUSUAL = ("feed.preset", "feed.encoding")  # shown if they differ from the default
 
 
 @dataclass(frozen=True)
@@ -66,7 +55,10 @@ def main(config: Config) -> None:
     if config.feed:
         feed = mapped(storage.absolute(config.feed), config.columns, config.encoding)
     feed = replace(feed, uri=_without_dots(feed.uri))
-    told = {f"feed.{name}": getattr(feed, name) for name in ("uri", "columns", "category_map", "csv_delimiter", "encoding")}
+    told = {
+        f"feed.{name}": getattr(feed, name)
+        for name in ("uri", "preset", "columns", "category_map", "csv_delimiter", "encoding")
+    }
     text = night(told | {"store": _without_dots(storage.absolute(config.store or str(folder / "store")))})
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -99,33 +91,28 @@ def _without_dots(uri: str) -> str:
 
 
 def mapped(uri: str, columns: Mapping[str, str], encoding: str) -> FeedConfig:
-    """The feed with its actual delimiter, and its columns mapped to ours. Raises UsageError as ``check_feed``, and if no column
+    """The feed with its columns mapped to ours. Raises UsageError as ``check_feed``, and if no column
     can be identified as the id or the image."""
     feed = FeedConfig(uri=uri, encoding=encoding)
-    try:
-        names = column_names(feed)
-    except UsageError as e:
-        found = re.search(r"it holds ('.*?') \d+ times: set csv_delimiter", str(e))
-        if not found:
-            raise
-        feed = FeedConfig(uri=uri, encoding=encoding, csv_delimiter=yaml.safe_load(f'"{found[1][1:-1]}"'))
-        names = column_names(feed)
-    guessed = {**guess(names, columns.values()), **columns} if names else dict(columns)
+    names = column_names(feed)
+    preset = told_by(names)
+    own = PRESETS[preset].first_of(names) if preset in PRESETS else {}
+    guessed = {**own, **columns} if own else {**guess(names, columns.values()), **columns} if names else dict(columns)
     for ours in REQUIRED if names else ():
         if ours not in guessed:
             raise UsageError(f"feed.uri={uri}: which column is {ours}? Say --columns.{ours}=NAME; it has {', '.join(names)}")
-    feed = replace(feed, columns=_others(guessed))
+    feed = replace(feed, preset=preset, columns=dict(columns)) if own else replace(feed, columns=_others(guessed))
     check_feed(feed)
-    chosen = columns.get(schema.CATEGORY)
-    return _with_classes(feed, guessed, [chosen] if chosen else [n for n in names if _plain(n) in _CALLED["category"].split()])
+    chosen = columns.get(schema.CATEGORY, own.get(schema.CATEGORY))
+    return _with_classes(feed, [chosen] if chosen else [n for n in names if may_be(schema.CATEGORY, n)])
 
 
-def _with_classes(feed: FeedConfig, guessed: Mapping[str, str], candidates: Iterable[str]) -> FeedConfig:
+def _with_classes(feed: FeedConfig, candidates: Iterable[str]) -> FeedConfig:
     """The feed with the category column that names our classes most often in its first rows, and the mapping; unchanged if none
     does."""
     best, most = feed, 0
     for name in candidates:
-        told = replace(feed, columns=_others({**guessed, schema.CATEGORY: name}), category_map={})
+        told = replace(feed, columns=_others(feed.columns | {schema.CATEGORY: name}), category_map={})
         counts = Counter(next(read_feed(told)).rows.column(schema.CATEGORY).to_pylist())
         classes = {value: found for value in sorted(counts) if (found := class_called(value))}
         if (rows := sum(counts[value] for value in classes)) > most:
@@ -136,21 +123,6 @@ def _with_classes(feed: FeedConfig, guessed: Mapping[str, str], candidates: Iter
 def _others(columns: Mapping[str, str]) -> dict[str, str]:
     """The columns whose names differ from ours."""
     return {ours: theirs for ours, theirs in columns.items() if ours != theirs}
-
-
-def guess(names: Iterable[str], taken: Iterable[str] = ()) -> dict[str, str]:
-    """Our columns -> the one of ``names`` that means the same, each used once."""
-    left = {_plain(name): name for name in reversed(list(names)) if name not in set(taken)}
-    found = {}
-    for ours, called in _CALLED.items():
-        word = next((word for word in called.split() if word in left), None)
-        if word:
-            found[ours] = left.pop(word)
-    return found
-
-
-def _plain(name: str) -> str:
-    return re.sub(r"[^a-z0-9]", "", name.lower())
 
 
 def night(told: Mapping[str, Any]) -> str:

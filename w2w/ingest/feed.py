@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -11,9 +11,11 @@ from pyarrow import fs
 from w2w import plugins, schema, storage
 from w2w.config import check_label, check_name, nearest
 from w2w.errors import JobFailed, Reject, UsageError, attempt
-from w2w.ingest import archives, readers
+from w2w.ingest import archives, presets, readers, trees
+from w2w.ingest.config import FeedConfig
 from w2w.ingest.digests import SeenKeys
 from w2w.ingest.images import ImageRoot, is_web
+from w2w.ingest.look import Look, bad_lines, encoding_of, look
 from w2w.ingest.normalise import FEED_SCHEMA, FeedBatch, Reading, decimal_sign, normalised
 from w2w.ingest.prices import CURRENCIES
 from w2w.ingest.raw import COLUMNS, IMAGE, Mapping, RawBatch
@@ -21,51 +23,7 @@ from w2w.ingest.raw import COLUMNS, IMAGE, Mapping, RawBatch
 __all__ = ["FEED_SCHEMA", "FeedBatch", "FeedConfig", "check_feed", "column_names", "is_feed", "read_feed"]
 
 _SUFFIXES = {".csv": "csv", ".tsv": "csv", ".txt": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl"}
-_SUFFIXES |= {".parquet": "parquet", ".pq": "parquet", ".tar": "tar"}
-_SAMPLE_BYTES = 1024 * 1024
-_MAX_BAD_LINES = 0.01  # of the sample: if more, the encoding is wrong; if fewer, those lines are
-
-
-@dataclass(frozen=True)
-class FeedConfig:
-    """One product source."""
-
-    id: str = "main"
-    """Name of this source: a product belongs to the feed that brought it."""
-    uri: str = ""
-    """A CSV, JSON lines (.gz and .zst too) or Parquet file, a folder of Parquet files, images or tars, or shards
-    x-{000..009}.tar."""
-    kind: str = "auto"
-    """csv, jsonl, parquet, images, tar, auto (by the suffix, or by what the folder holds), or module:attribute, a reader of
-    your own."""
-    columns: dict[str, str] = field(default_factory=dict)
-    """Our column (product_id, title, brand, price, currency, category, url, image) -> theirs, where the names differ."""
-    attributes: list[str] | None = None
-    """Columns of the feed to keep as attributes; null keeps all that are not mapped, [] none."""
-    category_map: dict[str, str] = field(default_factory=dict)
-    """Their category (case ignored) -> ours; of a path (Apparel > Topwear > Tshirts) its longest beginning that is named here
-    counts. Empty: categories are kept, lower-cased."""
-    category_default: str = "etc"
-    """Category of products that have none, or one that category_map lacks."""
-    image_root: str = ""
-    """Folder, s3:// prefix or URL that image values are relative to; "": the feed's own folder."""
-    currency: str = ""
-    """ISO code of the currency of prices that say none, such as EUR."""
-    decimal: str = ""
-    """Decimal sign of prices, "." or ","; "": a comma where prices such as 12,90 are there and none such as 12.90."""
-    csv_delimiter: str = ","
-    r"""Column separator of a CSV: one character, or \t."""
-    encoding: str = "utf-8-sig"
-    """Encoding of CSV and JSON lines: any Python codec. utf-8-sig is UTF-8 with or without a byte order mark."""
-    where: dict[str, list[str]] = field(default_factory=dict)
-    """Only rows whose column (theirs, mapped or kept as attribute) has one of these values, for example {view: [main]}."""
-    full: bool = False
-    """The feed lists the whole catalog: this feed's products that it no longer lists are withdrawn."""
-    grace_nights: int = 2
-    """With full: nights in a row that a product has to be missing before it is withdrawn. Runs within 12 hours count as one
-    night."""
-    max_unreadable: int = 0
-    """With full: nothing is withdrawn while more rows than this have no readable product_id."""
+_SUFFIXES |= {".xml": "xml", ".rss": "xml", ".atom": "xml", ".parquet": "parquet", ".pq": "parquet", ".tar": "tar"}
 
 
 def read_feed(config: FeedConfig, batch_rows: int = 20_000) -> Iterator[FeedBatch]:
@@ -76,12 +34,15 @@ def read_feed(config: FeedConfig, batch_rows: int = 20_000) -> Iterator[FeedBatc
     """
     _check_options(config)
     kind, files = _files(config)
+    found = _looked(config, kind, files)
+    config, preset = found.config, found.preset
     seen, root = SeenKeys(), ImageRoot(config.image_root or _folder(config.uri, kind))
     reading = Reading(config.category_map, config.category_default, config.decimal or ".", config.currency.upper() or None)
     is_told = bool(config.decimal)
     for raw in _read(config, kind, files, batch_rows):
         for start in range(0, max(1, len(raw.source)), batch_rows):
             part = _chosen(_slice(raw, start, batch_rows), config)
+            part = preset.applied(part, config.columns, found.attributes) if preset else part
             if not is_told and (sign := decimal_sign(part.columns.get(schema.PRICE, pa.nulls(0, pa.string())))):
                 reading, is_told = replace(reading, decimal=sign), True
             yield normalised(part, reading, root, seen)
@@ -93,14 +54,12 @@ def check_feed(config: FeedConfig) -> None:
     kind, files = _files(config)
     if config.image_root and not is_web(config.image_root) and not storage.exists(config.image_root):
         raise UsageError(f"feed.image_root={config.image_root}: no such folder")
-    with _whole(config.uri):
-        if kind in ("csv", "jsonl"):
-            _check_encoding(config)
-        if kind == "jsonl":
-            keys = readers.jsonl_keys(config.uri, config.encoding)
-            if not keys:
-                raise UsageError(f"feed.uri={config.uri}: no line is a JSON object with fields; expected one per line")
-            _mapping(config, kind).pick(keys, f"feed.uri={config.uri}")
+    found = _looked(config, kind, files)
+    config = found.config
+    if kind == "jsonl" and not found.names:
+        raise UsageError(f"feed.uri={config.uri}: no JSON object with fields, one per line or in an array")
+    if kind in ("jsonl", "xml"):
+        _mapping(config, kind).pick(found.names, f"feed.uri={config.uri}")
     batches = _read(config, kind, files, 1000)
     if not any(len(b.source) or b.rejects.num_rows for b in batches):
         raise UsageError(f"feed.uri={config.uri}: the feed has no rows")
@@ -109,15 +68,23 @@ def check_feed(config: FeedConfig) -> None:
 
 
 def column_names(config: FeedConfig) -> list[str]:
-    """The column names in the (first) file of a CSV, JSON lines or Parquet source; [] for images and tars."""
+    """The column names in the (first) file of a CSV, JSON, XML or Parquet source, and paths in JSON; [] for images and tars."""
     _check_options(config)
-    kind, files = _files(config)
+    return list(_looked(config, *_files(config)).names)
+
+
+def read_as(config: FeedConfig) -> str | None:
+    """What the feed tells beyond its config: preset, columns, encoding."""
+    return _looked(config, *_files(config)).told(config)
+
+
+def _looked(config: FeedConfig, kind: str, files: list[tuple[str, fs.FileInfo]]) -> Look:
     with _whole(config.uri):
-        if kind == "csv":
-            return readers.csv_header(config.uri, _delimiter(config), config.encoding)
-        if kind == "jsonl":
-            return readers.jsonl_keys(config.uri, config.encoding)
-        return list(readers.open_parquet(files[0][0]).schema_arrow.names) if kind == "parquet" else []
+        encoding = (config.encoding or encoding_of(config.uri)) if kind in ("csv", "jsonl") else ""
+        if encoding and (bad := bad_lines(config.uri, encoding)):
+            tell = f"line {bad[0]} is the first of {len(bad)} that are not {encoding}"
+            raise UsageError(f"feed.uri={config.uri}: {tell}; set feed.encoding=cp1252, latin-1 or utf-16")
+        return look(config, encoding, kind, files[0][0])
 
 
 def _check_options(config: FeedConfig) -> None:
@@ -125,6 +92,8 @@ def _check_options(config: FeedConfig) -> None:
         raise UsageError("feed.uri: name the feed")
     if config.kind != "auto":
         plugins.check("reader", config.kind, READERS)
+    if config.preset and config.preset not in (*presets.PRESETS, "plain"):
+        raise UsageError(f"feed.preset={config.preset}: must be one of {', '.join((*presets.PRESETS, 'plain'))}")
     check_name(config.id, "feed.id", 64)
     if config.grace_nights < 1:
         raise UsageError(f"feed.grace_nights={config.grace_nights}: at least 1, the first night without the product")
@@ -133,7 +102,7 @@ def _check_options(config: FeedConfig) -> None:
     for ours in config.columns:
         if ours not in COLUMNS:
             raise UsageError(f"feed.columns.{ours}: our columns are {', '.join(COLUMNS)}; keep others with attributes")
-    if len(_delimiter(config).encode()) != 1 or config.csv_delimiter in '"\r\n':
+    if config.csv_delimiter not in ("", "\\t") and (len(config.csv_delimiter.encode()) != 1 or config.csv_delimiter in '"\r\n'):
         raise UsageError(f"feed.csv_delimiter={config.csv_delimiter!r}: must be one ASCII character, not a quote or line end")
     if config.decimal not in ("", ".", ","):
         raise UsageError(f"feed.decimal={config.decimal!r}: must be '.' or ','")
@@ -141,19 +110,6 @@ def _check_options(config: FeedConfig) -> None:
         raise UsageError(f"feed.currency={config.currency!r}: no ISO 4217 code, such as EUR or USD")
     for option, category in {"feed.category_default": config.category_default, **config.category_map}.items():
         check_label(category, option)
-
-
-def _delimiter(config: FeedConfig) -> str:
-    return config.csv_delimiter.replace("\\t", "\t")
-
-
-def _check_encoding(config: FeedConfig) -> None:
-    with readers.open_text(config.uri, config.encoding) as stream:
-        lines = stream.read(_SAMPLE_BYTES).decode("utf-8", "ignore").split("\n")
-    bad = [i for i, line in enumerate(lines, 1) if readers.MARK in line]
-    if len(bad) > _MAX_BAD_LINES * len(lines):
-        tell = f"line {bad[0]} is the first of {len(bad)} that are not {config.encoding}"
-        raise UsageError(f"feed.uri={config.uri}: {tell}; set feed.encoding=cp1252, latin-1 or utf-16")
 
 
 def _mapping(config: FeedConfig, kind: str) -> Mapping:
@@ -266,8 +222,9 @@ def _read(config: FeedConfig, kind: str, files: list[tuple[str, fs.FileInfo]], b
 
 # kind -> reads a file in batches; images, and kinds from outside, get the folder itself instead of its files
 READERS: dict[str, Callable[[str, fs.FileInfo, FeedConfig, Mapping, int], Iterator[RawBatch]]] = {
-    "csv": lambda uri, info, c, mapping, n: readers.read_csv(uri, _delimiter(c), c.encoding, mapping),
-    "jsonl": lambda uri, info, c, mapping, n: readers.read_jsonl(uri, c.encoding, mapping, n),
+    "csv": lambda uri, info, c, mapping, n: readers.read_csv(uri, c.csv_delimiter, c.encoding, mapping),
+    "jsonl": lambda uri, info, c, mapping, n: trees.read_json(uri, c.encoding, mapping, n),
+    "xml": lambda uri, info, c, mapping, n: trees.read_xml(uri, mapping, n),
     "parquet": lambda uri, info, c, mapping, n: readers.read_parquet(uri, mapping, n),
     "images": lambda uri, info, c, mapping, n: archives.read_images(uri, n),
     "tar": lambda uri, info, c, mapping, n: archives.read_tar(info, uri, mapping, n),
@@ -314,4 +271,5 @@ def _slice(raw: RawBatch, start: int, length: int) -> RawBatch:
         raw.rejects if start == 0 else raw.rejects.slice(0, 0),
         raw.images and raw.images.slice(start, length),
         raw.num_aside if start == 0 else 0,
+        raw.num_left_out if start == 0 else 0,
     )

@@ -31,7 +31,7 @@ from w2w.ingest.changes import (
     with_last_picture,
     withdrawn,
 )
-from w2w.ingest.feed import FeedBatch, read_feed
+from w2w.ingest.feed import FeedBatch, read_as, read_feed
 from w2w.ingest.images import is_web_each
 from w2w.ingest.loading import load_stage
 from w2w.ingest.stage import NEWS, STANDING, WORK_SCHEMA, with_standing, work_rows
@@ -64,7 +64,7 @@ class Night:
         self._on_web = False
         self._unfit = Counter[str]()  # pending rows that the feed's reader rejected, by code: known without any work
         self._unmapped = Counter[str]()  # categories that the feed's map lacks, by rows
-        self.listed = self.refused = self.unreadable = self.aside = self.rechecked = self.pending = 0
+        self.listed = self.refused = self.unreadable = self.aside = self.left_out = self.rechecked = self.pending = 0
         self.missing: pa.Table | None = None  # rows of products that the feed does not list
         self.gone: pa.Table | None = None  # those to be withdrawn
         self._absences: pa.Table | None = None
@@ -85,6 +85,7 @@ class Night:
             self.listed += rows.num_rows
             self.unreadable += batch.num_unreadable
             self.aside += batch.num_aside
+            self.left_out += batch.num_left_out
             if len(self._unmapped) < _MOST_NAMES:
                 self._unmapped += batch.unmapped
             for ids_ in (batch.rows.column(schema.PRODUCT_ID), batch.rejects.column(schema.KEY)):
@@ -157,6 +158,8 @@ class Night:
             "pictures_asked_for_again": self.rechecked or None,
             "rejected_before": self.refused or None,
             "rows_without_a_readable_id": self.unreadable or None,
+            "read_as": read_as(self._feed),
+            "rows_of_no_product": self.left_out or None,
             "unmapped_categories": {line(name)[:80]: rows for name, rows in self._unmapped.most_common(_TOLD_NAMES)},
             "other_files_of_a_sample": self.aside or None,
             "missing": None if self.missing is None else self.missing.num_rows,

@@ -48,6 +48,10 @@ class Result(Summary):
     pictures_unchanged: int | None = None
     rejected_before: int | None = None
     rows_without_a_readable_id: int | None = None
+    read_as: str | None = None
+    """What the feed's columns were taken for, where its config does not say."""
+    rows_of_no_product: int | None = None
+    """Rows of variants, of further pictures, or of products that are not on sale: a feed.preset leaves them out."""
     unmapped_categories: dict[str, int] = field(default_factory=dict)
     """The commonest categories of the feed that feed.category_map lacks, and their rows: they became feed.category_default."""
     other_files_of_a_sample: int | None = None

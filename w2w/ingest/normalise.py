@@ -62,6 +62,7 @@ class FeedBatch:
     rows: pa.Table
     rejects: pa.Table
     num_aside: int = 0  # files that belong to a row but are not columns
+    num_left_out: int = 0  # rows that are no products of their own
     unmapped: Counter[str] = field(default_factory=Counter)  # categories of the feed that its map lacks, with their rows
 
     @property
@@ -167,7 +168,7 @@ def normalised(raw: RawBatch, reading: Reading, root: ImageRoot, seen: SeenKeys)
     columns[schema.ROW_DIGEST] = row_digests(list(digested.values()))
     columns[schema.SOURCE] = raw.source.filter(good)
     rows = pa.Table.from_arrays([columns[name] for name in FEED_SCHEMA.names], schema=FEED_SCHEMA)
-    return FeedBatch(rows, pa.concat_tables([raw.rejects, refused.table()]), raw.num_aside, unmapped)
+    return FeedBatch(rows, pa.concat_tables([raw.rejects, refused.table()]), raw.num_aside, raw.num_left_out, unmapped)
 
 
 def _price(price: pa.Array, currency: pa.Array, reading: Reading) -> tuple[pa.Array, pa.Array, pa.Array]:

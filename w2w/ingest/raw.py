@@ -46,11 +46,27 @@ class RawBatch:
     rejects: pa.Table
     images: pa.Table | None = None
     num_aside: int = 0  # files that belong to a row but are not columns
+    num_left_out: int = 0  # rows that a preset takes for no product of their own
+
+
+def plain_row(row: dict[str, object], into: int = 3) -> dict[str, object]:
+    """The row with the values inside its objects and lists as well, by their paths: brand.name, images[].src. Of a list the
+    first element counts."""
+    found: dict[str, object] = dict(row)
+    for name, value in row.items():
+        first = value[0] if isinstance(value, list) and value else value
+        path = f"{name}[]" if isinstance(value, list) else name
+        if isinstance(first, dict) and into > 1:
+            found |= {f"{path}.{inner}": v for inner, v in plain_row(first, into - 1).items()}
+        elif isinstance(value, list):
+            found[path] = first
+    return found
 
 
 @dataclass(frozen=True)
 class Mapping:
-    """Which of their columns is which of ours; an unmapped column is looked up under our own name."""
+    """Which of their columns is which of ours; an unmapped column is looked up under our own name. In JSON and XML, theirs may
+    be a path: brand.name, images[].src."""
 
     columns: dict[str, str]
     attributes: tuple[str, ...] | None
@@ -169,9 +185,11 @@ def batch_of_dicts(
 def _columns_of(rows: list, mapping: Mapping) -> tuple[dict[str, pa.Array], pa.MapArray]:
     """The mapped columns and the attributes. Raises if a mapped value is neither text nor null, or text is invalid Unicode."""
     columns = {}
+    if any(map(_is_path, mapping.attributes or ())):
+        rows = [plain_row(row) for row in rows]
     for ours in COLUMNS:
         theirs = mapping.theirs(ours)
-        columns[ours] = pa.array([row.get(theirs) for row in rows], pa.string())
+        columns[ours] = pa.array([_at(row, theirs) for row in rows], pa.string())
     skip, keep = {mapping.theirs(ours) for ours in COLUMNS}, mapping.attributes
     orders: dict[tuple[str, ...], list[str]] = {}  # rows of one feed have few distinct sets of keys
     offsets, keys, items = [0], [], []
@@ -192,12 +210,23 @@ def _columns_of(rows: list, mapping: Mapping) -> tuple[dict[str, pa.Array], pa.M
     return columns, pa.MapArray.from_arrays(*parts)
 
 
+def _at(row: dict[str, object], name: str) -> object:
+    """The value of that name, or at that path."""
+    return row.get(name) if name in row or not _is_path(name) else plain_row(row).get(name)
+
+
+def _is_path(name: str) -> bool:
+    return "." in name or "[" in name
+
+
 def _text_of(row: dict[str, object], mapping: Mapping) -> dict[str, str | None]:
     """The row's values as text. Raises ValueError if a mapped one is a list or object, or text is not valid Unicode."""
-    for name in map(mapping.theirs, COLUMNS):
-        if isinstance(row.get(name), dict | list):
-            raise ValueError(f"{name} holds a {'list' if isinstance(row[name], list) else 'object'}, not one value")
-    texts = {name: _text(value) for name, value in row.items()}
+    asked = {name: _at(row, name) for name in map(mapping.theirs, COLUMNS)}
+    for name, value in asked.items():
+        if isinstance(value, dict | list):
+            raise ValueError(f"{name} holds a {'list' if isinstance(value, list) else 'object'}, not one value")
+    paths = {name: value for name, value in asked.items() if name not in row and value is not None}
+    texts = {name: _text(value) for name, value in (row | paths).items()}
     "".join([*texts, *filter(None, texts.values())]).encode()
     return texts
 

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from w2w import storage
 from w2w.errors import Reject, RejectCode, UsageError, attempt
-from w2w.ingest.raw import JSON, Mapping, RawBatch, attributes_of, in_batches, reject_table
+from w2w.ingest.raw import JSON, Mapping, RawBatch, attributes_of, plain_row, reject_table
 
 CSV_BLOCK_BYTES = 4 * 1024 * 1024  # one batch; also the longest possible record, and so where an open quote is noticed
 MAX_LINE_BYTES = 16 * 1024 * 1024  # of a JSON line
@@ -250,12 +250,8 @@ def _lines(stream: pa.NativeFile) -> io.BufferedReader:
     return io.BufferedReader(stream, 256 * 1024)
 
 
-def read_jsonl(uri: str, encoding: str, mapping: Mapping, batch_rows: int) -> Iterator[RawBatch]:
-    """One JSON object per line; numbers keep their spelling."""
-    yield from in_batches(_json_lines(uri, encoding), mapping, batch_rows)
-
-
-def _json_lines(uri: str, encoding: str) -> Iterator[tuple[str, dict[str, object] | Reject, int]]:
+def json_lines(uri: str, encoding: str) -> Iterator[tuple[str, dict[str, object] | Reject, int]]:
+    """One JSON object per line."""
     with open_text(uri, encoding) as stream:
         lines = _lines(stream)
         number = 0
@@ -286,13 +282,13 @@ def _object(text: bytes) -> tuple[dict[str, object] | None, str]:
 
 
 def jsonl_keys(uri: str, encoding: str) -> list[str]:
-    """Every key among the first lines, in order of appearance."""
+    """Every key among the first lines, in order of appearance, and the paths to what lies in them."""
     keys: dict[str, None] = {}
     with open_text(uri, encoding) as stream:
         lines = _lines(stream)
         for _ in range(_KEYS_OF_LINES):
             row, _ = _object(lines.readline(MAX_LINE_BYTES))
-            keys.update(dict.fromkeys(row or ()))
+            keys.update(dict.fromkeys(plain_row(row or {})))
     return list(keys)
 
 

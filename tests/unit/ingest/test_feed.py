@@ -215,7 +215,7 @@ def test_an_encoding_that_is_none_of_text(tmp_path, encoding):
 def test_json_lines_without_an_object(tmp_path):
     path = tmp_path / "feed.jsonl"
     path.write_text('{\n"product_id": 1,\n"image": "a.jpg"\n}\n')
-    with pytest.raises(UsageError, match="no line is a JSON object with fields; expected one per line"):
+    with pytest.raises(UsageError, match="no JSON object with fields, one per line or in an array"):
         check_feed(FeedConfig(uri=str(path)))
 
 

@@ -1,0 +1,47 @@
+"""What is said of a product feed."""
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class FeedConfig:
+    """One product source."""
+
+    id: str = "main"
+    """Name of this source: a product belongs to the feed that brought it."""
+    uri: str = ""
+    """A CSV, JSON, JSON lines or Google Merchant's XML (.gz and .zst too) or Parquet file, a folder of Parquet files, images or
+    tars, or shards x-{000..009}.tar."""
+    kind: str = "auto"
+    """csv, jsonl, xml, parquet, images, tar, auto (by the suffix, or by what the folder holds), or module:attribute, a reader
+    of your own."""
+    preset: str = ""
+    """What the feed was exported by: shopify, google, woocommerce, magento or plain; "": told from its columns."""
+    columns: dict[str, str] = field(default_factory=dict)
+    """Our column (product_id, title, brand, price, currency, category, url, image) -> theirs, or a path: images[].src."""
+    attributes: list[str] | None = None
+    """Columns of the feed to keep as attributes; null keeps all that are not mapped, [] none."""
+    category_map: dict[str, str] = field(default_factory=dict)
+    """Their category (case ignored) -> ours; of a path (Apparel > Topwear > Tshirts) its longest beginning that is named here
+    counts. Empty: categories are kept, lower-cased."""
+    category_default: str = "etc"
+    """Category of products that have none, or one that category_map lacks."""
+    image_root: str = ""
+    """Folder, s3:// prefix or URL that image values are relative to; "": the feed's own folder."""
+    currency: str = ""
+    """ISO code of the currency of prices that say none, such as EUR."""
+    decimal: str = ""
+    """Decimal sign of prices, "." or ","; "": a comma where prices such as 12,90 are there and none such as 12.90."""
+    csv_delimiter: str = ""
+    r"""Column separator of a CSV: one character, or \t; "": the commonest of , ; | and tab in its first line."""
+    encoding: str = ""
+    """Encoding of CSV and JSON: any Python codec; "": UTF-8 or UTF-16, and cp1252 where the first megabyte is neither."""
+    where: dict[str, list[str]] = field(default_factory=dict)
+    """Only rows whose column (theirs, mapped or kept as attribute) has one of these values, for example {view: [main]}."""
+    full: bool = False
+    """The feed lists the whole catalog: this feed's products that it no longer lists are withdrawn."""
+    grace_nights: int = 2
+    """With full: nights in a row that a product has to be missing before it is withdrawn. Runs within 12 hours count as one
+    night."""
+    max_unreadable: int = 0
+    """With full: nothing is withdrawn while more rows than this have no readable product_id."""

@@ -1,0 +1,161 @@
+"""Google Merchant's XML (RSS 2.0 and Atom) and JSON arrays as raw batches, in constant memory."""
+
+import codecs
+import io
+import itertools
+import json
+from collections.abc import Iterator
+from xml.parsers import expat
+
+from w2w import storage
+from w2w.errors import Reject, RejectCode, UsageError
+from w2w.ingest.raw import JSON, Mapping, RawBatch, in_batches, plain_row
+from w2w.ingest.readers import MAX_LINE_BYTES, json_lines, jsonl_keys, open_text
+
+_PIECE = 256 * 1024
+_ITEMS = ("item", "entry")
+_KEYS_OF_ITEMS = 1000
+_Records = Iterator[tuple[str, dict[str, object] | Reject, int]]
+
+
+def read_xml(uri: str, mapping: Mapping, batch_rows: int) -> Iterator[RawBatch]:
+    """A row an item or entry; elements by their local names, those inside others as outer.inner. Of repeated ones the first
+    counts, the others are kept as a list under NAME[]. Raises UsageError for what is not XML, and for a document type."""
+    yield from in_batches(_items(uri), mapping, batch_rows)
+
+
+def xml_keys(uri: str) -> list[str]:
+    """Every name among the first items, in order of appearance."""
+    return _keys(row for _, row, _ in itertools.islice(_items(uri), _KEYS_OF_ITEMS))
+
+
+class _Items:
+    """The items that an XML parser meets."""
+
+    def __init__(self, uri: str):
+        self._uri, self._path, self._texts = uri, [], []
+        self._row: dict[str, object] | None = None
+        self._from, self._size = 0, 0
+        self.done: list[tuple[dict[str, object], int]] = []
+
+    def start(self, name: str, attributes: dict[str, str]) -> None:
+        name = name.rpartition(":")[2]
+        if self._row is not None:
+            self._path.append(name)
+            if name == "link" and "href" in attributes:  # Atom
+                self._keep(attributes["href"])
+        elif name in _ITEMS:
+            self._row, self._size = {}, 0
+        self._texts.clear()
+
+    def end(self, name: str) -> None:
+        if self._row is None:
+            return
+        if self._path:
+            self._keep("".join(self._texts).strip())
+            self._path.pop()
+        elif name.rpartition(":")[2] in _ITEMS:
+            self.done.append((self._row, self._size))
+            self._row = None
+        self._texts.clear()
+
+    def text(self, text: str) -> None:
+        self._size += len(text)
+        if self._size > MAX_LINE_BYTES:
+            raise UsageError(f"feed.uri={self._uri}: an item of more than {MAX_LINE_BYTES} characters")
+        self._texts.append(text)
+
+    def refuse(self, *_: object) -> None:
+        raise UsageError(f"feed.uri={self._uri}: XML with a document type or entities is not accepted")
+
+    def _keep(self, value: str) -> None:
+        assert self._row is not None, "called inside an item"
+        name = ".".join(self._path)
+        if not value:
+            return
+        if name not in self._row:
+            self._row[name] = value
+            return
+        more = self._row.setdefault(f"{name}[]", [])
+        assert isinstance(more, list), "no element's name ends with []"
+        more.append(value)
+
+
+def _items(uri: str) -> _Records:
+    found, number = _Items(uri), 0
+    parser = expat.ParserCreate()
+    parser.buffer_text = True
+    parser.StartElementHandler, parser.EndElementHandler, parser.CharacterDataHandler = found.start, found.end, found.text
+    parser.StartDoctypeDeclHandler = parser.EntityDeclHandler = found.refuse
+    system, path = storage.filesystem(uri)
+    with system.open_input_stream(path) as stream:
+        while piece := stream.read(_PIECE):
+            try:
+                parser.Parse(piece, False)
+            except expat.ExpatError as e:
+                raise UsageError(f"feed.uri={uri}: not XML: {e}") from None
+            for row, size in found.done:
+                number += 1
+                yield f"{uri}#{number}", row, size
+            found.done.clear()
+    try:
+        parser.Parse(b"", True)
+    except expat.ExpatError as e:
+        raise UsageError(f"feed.uri={uri}: its XML ends early: {e}") from None
+
+
+def read_json(uri: str, encoding: str, mapping: Mapping, batch_rows: int) -> Iterator[RawBatch]:
+    """JSON objects, a line each, or in one array; numbers keep their spelling."""
+    records = _array(uri, encoding) if is_array(uri, encoding) else json_lines(uri, encoding)
+    yield from in_batches(records, mapping, batch_rows)
+
+
+def json_keys(uri: str, encoding: str) -> list[str]:
+    """Every key among the first objects, and the paths to what lies in them: brand.name, images[].src."""
+    if not is_array(uri, encoding):
+        return jsonl_keys(uri, encoding)
+    return _keys(row for _, row, _ in itertools.islice(_array(uri, encoding), _KEYS_OF_ITEMS))
+
+
+def is_array(uri: str, encoding: str) -> bool:
+    with open_text(uri, encoding) as stream:
+        return stream.read(_PIECE).lstrip().startswith(b"[")
+
+
+def _keys(rows: Iterator[object]) -> list[str]:
+    return list(dict.fromkeys(key for row in rows if isinstance(row, dict) for key in plain_row(row)))
+
+
+def _array(uri: str, encoding: str) -> _Records:
+    """The objects of an array; what lies behind the first fault in its syntax cannot be found."""
+    with open_text(uri, encoding) as stream:
+        decoder = codecs.getincrementaldecoder("utf-8")()
+        lines = io.BufferedReader(stream, _PIECE)
+        text, at, number, is_over = decoder.decode(lines.read(_PIECE)).lstrip(), 1, 0, False
+        while True:
+            at = _past(text, at, " \t\r\n,")
+            if text[at : at + 1] == "]":
+                return
+            try:
+                if at >= len(text):
+                    raise json.JSONDecodeError("the array ends early", text, at)
+                value, end = JSON.raw_decode(text, at)
+            except json.JSONDecodeError as e:
+                if is_over or len(text) - at > MAX_LINE_BYTES:
+                    raise UsageError(f"feed.uri={uri}: object {number + 1} of the array is not JSON: {e.msg}") from None
+                piece = lines.read(_PIECE)
+                text, at, is_over = text[at:] + decoder.decode(piece, final=not piece), 0, not piece
+                continue
+            except RecursionError:
+                raise UsageError(f"feed.uri={uri}: object {number + 1} of the array is nested too deeply") from None
+            number += 1
+            why = f"a JSON {type(value).__name__}, not an object"
+            row = value if isinstance(value, dict) else Reject(RejectCode.MALFORMED_ROW, why)
+            yield f"{uri}#{number}", row, end - at
+            at = end
+
+
+def _past(text: str, at: int, skipped: str) -> int:
+    while at < len(text) and text[at] in skipped:
+        at += 1
+    return at
