@@ -45,7 +45,10 @@ def test_a_product_is_completed_with_what_was_worn_with_its_look(store):
     assert Path(done.report).parents[1].joinpath("latest.html").read_text(encoding="utf-8") == page
     soup = BeautifulSoup(page, "html.parser")
     assert len(soup.select(".look")) == len(soup.select(".outfit")) == 5
-    assert "top with bottom" in soup.select_one(".look li").text
+    assert "top with bottom" in soup.select_one(".look details li").text
+    assert [li["data-product"] for li in soup.select_one(".look .new").select("li")] == [
+        i.product_id for i in answer.outfits[0].items[1:]
+    ]
     assert "<b>0</b>" in soup.select_one(".given .name").text, "titles are text"
     again = main(Config(store=store, product="p000", shown=0))
     assert (again.outfits, again.report) == (done.outfits, None)
