@@ -2,6 +2,7 @@
 
 import ctypes
 import tempfile
+from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -34,6 +35,24 @@ def on_disk(array: np.ndarray) -> np.ndarray:
     with tempfile.TemporaryFile(prefix="w2w-") as file:
         array.tofile(file)
         return np.memmap(file, array.dtype, "r+", shape=array.shape).view(np.ndarray)
+
+
+def empty_on_disk(shape: tuple[int, ...], dtype: type = np.float32) -> np.ndarray:
+    """Zeros to be filled, where ``on_disk`` would put them."""
+    if np.prod(shape) * np.dtype(dtype).itemsize < _LARGE_BYTES:
+        return np.zeros(shape, dtype)
+    with tempfile.TemporaryFile(prefix="w2w-") as file:
+        return np.memmap(file, dtype, "w+", shape=shape).view(np.ndarray)
+
+
+def joined_on_disk(parts: Sequence[np.ndarray]) -> np.ndarray:
+    """Rows one below the other, as ``on_disk``."""
+    joined = empty_on_disk((sum(map(len, parts)), *parts[0].shape[1:]), parts[0].dtype.type)
+    start = 0
+    for part in parts:
+        joined[start : start + len(part)] = part
+        start += len(part)
+    return joined
 
 
 def _glibc() -> ctypes.CDLL | None:

@@ -24,6 +24,7 @@ QUESTIONS = (
     "cutout_iou",
     "explain_faithful",
     "outfit_growth",
+    "recommend_memory",
     "recommend_rule",
     "pair_growth",
     "mining_growth",

@@ -64,6 +64,11 @@ class Settings:
     most_missing: float
     seed: int
 
+    @property
+    def version(self) -> str:
+        """Of the vectors that scorers are asked with."""
+        return find_model(self.store, self.encoder).version
+
 
 def named_encoder(settings: Settings, name: str) -> EncoderConfig:
     """How A or B is loaded."""
@@ -90,9 +95,13 @@ def _version(settings: Settings, of: str, name: str) -> str:
 def count_questions(settings: Settings) -> int:
     """The number of questions. Raises UsageError if there is none."""
     protocol = PROTOCOLS[settings.protocol]
+    assert isinstance(protocol, OutfitQuestions)
+    if not protocol.variant:
+        asked = flow_outfits.read_asked(settings.store, protocol, settings.catalog, settings.version, None)
+        return len(asked.blank_ids) + len(asked.outfit_ids)
     need_table(settings.store, schema.QUESTIONS, "convert")
-    asked = delta.read(settings.store, schema.QUESTIONS, [schema.SPLIT], source=settings.catalog)
-    count = pc.sum(pc.equal(asked.column(0), protocol.split)).as_py() or 0
+    rows = delta.read(settings.store, schema.QUESTIONS, [schema.SPLIT], source=settings.catalog)
+    count = pc.sum(pc.equal(rows.column(0), protocol.split)).as_py() or 0
     if not count:
         raise UsageError(f"the store has no questions of {settings.catalog!r}: run '{convert_command(protocol)}'")
     return count
@@ -264,7 +273,7 @@ def scorers(settings: Settings, a: str, b: str) -> Compared:
     """Folders of 'w2w train outfits', or `cosine`, on the questions of a set."""
     protocol = PROTOCOLS[settings.protocol]
     assert isinstance(protocol, OutfitQuestions)
-    version = find_model(settings.store, settings.encoder).version
+    version = settings.version
     sides = []
     for name in (a, b):
         score, slots = flow_outfits.find_scorer(flow_outfits.folder_of(name))

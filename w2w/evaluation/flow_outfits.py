@@ -14,7 +14,7 @@ from w2w.evaluation.rules import mean_cosines
 from w2w.metrics.outfit import evaluate
 from w2w.models.weights import WEIGHTS
 from w2w.training.outfits.arrays import Outfits
-from w2w.training.outfits.flow import Asked, read_questions
+from w2w.training.outfits.flow import Asked, read_own_questions, read_questions
 
 _AT_ONCE = 4096  # outfits
 COSINE = "cosine"  # in place of a folder: the mean cosine of all pairs of items
@@ -73,7 +73,8 @@ def answer(asked: Asked, score: Score) -> tuple[np.ndarray, np.ndarray]:
 
 
 def read_asked(store: str, protocol: OutfitQuestions, catalog: str, model_version: str, slots: tuple[str, ...] | None) -> Asked:
-    return read_questions(store, model_version, catalog, protocol.split, slots)
+    read = read_questions if protocol.variant else read_own_questions
+    return read(store, model_version, catalog, protocol.split, slots)
 
 
 def figures(asked: Asked, scored: tuple[np.ndarray, np.ndarray], rng: np.random.Generator) -> pa.Table:

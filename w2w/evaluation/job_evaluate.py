@@ -46,7 +46,7 @@ class Config(search.Config):
 
     protocol: str = ""
     """street2shop, deepfashion2, in-shop, consumer-to-shop, lookbench, wardrobe, own (the store's mined pairs), lookbook-1,
-    lookbook-2, polyvore-nondisjoint, polyvore-disjoint."""
+    lookbook-2, own-outfits (the store's own worn test outfits), polyvore-nondisjoint, polyvore-disjoint."""
     source: str | None = None
     """Of a protocol: the set's name in the tables. Default: its format."""
     scorer: str | None = None
@@ -185,7 +185,7 @@ def _outfits(run, config, protocol, catalog, model, vectors, result) -> tuple[Re
     run.check_store()
     answered = flow_outfits.answer(asked, score)
     told = flow_outfits.figures(asked, answered, np.random.default_rng(config.seed))
-    worst = worst_blanks(run.store, catalog, asked, answered[0])
+    worst = worst_blanks(run.store, catalog, asked, answered[0]) if protocol.variant else []
     digest = data_digest(asked.blank_ids, asked.outfit_ids)
     of = (config.protocol, catalog, protocol.split, digest, *_scored_by(model, folder))
     return replace(result, model_version=of[-1]), Measured(*of, told), worst

@@ -69,7 +69,7 @@ class Looks:
 
 @dataclass(frozen=True)
 class OutfitQuestions:
-    """Fill in the blank and compatibility, from table `questions`."""
+    """Fill in the blank and compatibility: from table `questions`, or, of a store's own outfits, made of table `outfits`."""
 
     says: str
     source: str
@@ -161,6 +161,15 @@ PROTOCOLS: dict[str, AProtocol] = {
         'R. R. Premkumar, "Clothing Recommendation", section 3.2, figure 6',
         (50, 300),
     ),
+    "own-outfits": OutfitQuestions(
+        "The store's own worn test outfits. "
+        + _POLYVORE
+        + " Of four answers, the wrong ones are of other outfits; worn outfits "
+        "are told from modified ones.",
+        "table `outfits` of the store",
+        "",
+        schema.OWN,
+    ),
     "polyvore-nondisjoint": OutfitQuestions(
         _POLYVORE, "Vasileva et al. 2018, section 5; fill in the blank as Han et al. 2017", "nondisjoint"
     ),
@@ -179,12 +188,12 @@ def protocol_of(name: str) -> AProtocol:
 
 def set_of(protocol: AProtocol) -> str:
     """The default source name that `w2w convert` gives the set's pairs and questions."""
-    return f"{protocol.set}-{protocol.variant}" if isinstance(protocol, OutfitQuestions) else protocol.set
+    return f"{protocol.set}-{protocol.variant}" if isinstance(protocol, OutfitQuestions) and protocol.variant else protocol.set
 
 
 def convert_command(protocol: AProtocol) -> str:
     """The command that reads the set, or makes it."""
     if protocol.set == schema.OWN:
-        return "w2w mine"
+        return "w2w compose" if isinstance(protocol, OutfitQuestions) else "w2w mine"
     variant = f" --set.variant={protocol.variant}" if isinstance(protocol, OutfitQuestions) else ""
     return f"w2w convert {protocol.set} FOLDER{variant}"

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from torch.nn.functional import normalize
 
+from w2w.memory import empty_on_disk
 from w2w.models.compatibility import SLOT_PAIRS, Pairs, What2Wear, load_scorer, outfit_scores
 from w2w.models.folder import CONFIG
 from w2w.models.sources import file_sha256
@@ -101,9 +102,10 @@ class TrainedPairs:
 @torch.inference_mode()
 def _placed(spaces: list[Callable], vectors_ND: np.ndarray) -> np.ndarray:
     """float32 (spaces, N, D')."""
-    placed = []
-    for space in spaces:
-        starts = range(0, max(1, len(vectors_ND)), _PLACED_AT_ONCE)
-        parts = [normalize(space(torch.from_numpy(vectors_ND[s : s + _PLACED_AT_ONCE])), dim=-1).numpy() for s in starts]
-        placed.append(np.concatenate(parts))
-    return np.stack(placed)
+    placed = np.zeros((len(spaces), 0, 0), np.float32)
+    for n, space in enumerate(spaces):
+        for start in range(0, max(1, len(vectors_ND)), _PLACED_AT_ONCE):
+            part = normalize(space(torch.from_numpy(vectors_ND[start : start + _PLACED_AT_ONCE])), dim=-1).numpy()
+            placed = placed if placed.size else empty_on_disk((len(spaces), len(vectors_ND), part.shape[1]))
+            placed[n, start : start + len(part)] = part
+    return placed

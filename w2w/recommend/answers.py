@@ -13,6 +13,7 @@ from w2w import ids, schema
 from w2w.recommend.rules import Outfit, Question, Stylist
 from w2w.recommend.shelf import Applied, Shelf
 
+_MARKED_AT_ONCE = 16_384  # products
 NO_OUTFIT = "no outfit meets the rules"
 
 
@@ -127,12 +128,11 @@ def marks(shelf: Shelf, applied: Applied) -> np.ndarray:
     scorer."""
     house = applied.house
     columns = [shelf.rows.column(c) for c in (schema.PRODUCT_ID, schema.IMAGE_ID, schema.CATEGORY)]
-    groups = [str(int(g)) if n > 1 else "" for g, n in _group_sizes(shelf)]
-    more: list[Sequence[str]] = [_group_names(shelf, groups)]
+    _, first, back, sizes = np.unique(shelf.group_N, return_index=True, return_inverse=True, return_counts=True)
+    first_of_group = pa.array(first[back], mask=sizes[back] == 1)  # by name: group numbers change from night to night
+    columns.append(pc.fill_null(columns[0].take(first_of_group), ""))
     if house.brands != "any":
-        more.append(pc.fill_null(shelf.rows.column(schema.BRAND), "").to_pylist())
-    if house.total_max is not None:
-        more.append(list(map(str, shelf.price_N.tolist())))
+        columns.append(pc.fill_null(shelf.rows.column(schema.BRAND), ""))
     masks = {"allowed": applied.allowed_N, "banned": applied.banned_N}
     for n, (beside, what, _) in enumerate(applied.pins):
         masks |= {f"pin {n}{'' if beside is None else ' beside'}": what}
@@ -141,23 +141,17 @@ def marks(shelf: Shelf, applied: Applied) -> np.ndarray:
         masks |= {f"ban {n}": what, f"given to ban {n}": beside}
     for n, two in enumerate(applied.never):
         masks |= {f"never {n}, {i}": mask for i, mask in enumerate(two)}
-    named = np.full(len(shelf), "", object)
-    for name, mask in masks.items():
-        named[mask] += f"{name};"
-    told = zip(*(c.to_pylist() for c in columns), *more, named.tolist())
-    return ids.hash_keys(pa.array(["\x1f".join(one) for one in told], pa.string())).view(np.int64)
-
-
-def _group_sizes(shelf: Shelf) -> Iterator[tuple[int, int]]:
-    _, back, counts = np.unique(shelf.group_N, return_inverse=True, return_counts=True)
-    yield from zip(shelf.group_N.tolist(), counts[back].tolist())
-
-
-def _group_names(shelf: Shelf, groups: Sequence[str]) -> list[str]:
-    """The first product of each one's group, if it has others: group numbers change from night to night."""
-    first: dict[str, str] = {}
-    names = shelf.rows.column(schema.PRODUCT_ID).to_pylist()
-    return [first.setdefault(group, name) if group else "" for group, name in zip(groups, names)]
+    found = np.empty(len(shelf), np.int64)
+    for start in range(0, len(shelf), _MARKED_AT_ONCE):
+        part = slice(start, start + _MARKED_AT_ONCE)
+        named = np.full(len(found[part]), "", object)
+        for name, mask in masks.items():
+            named[mask[part]] += f"{name};"
+        texts = [c[part].to_pylist() for c in columns]
+        texts += [list(map(str, shelf.price_N[part].tolist()))] if house.total_max is not None else []
+        told = ["\x1f".join(one) for one in zip(*texts, named.tolist())]
+        found[part] = ids.hash_keys(pa.array(told, pa.string())).view(np.int64)
+    return found
 
 
 def digest_of(question: Question, mark_N: np.ndarray, version: str) -> str:

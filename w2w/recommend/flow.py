@@ -1,5 +1,6 @@
 """Loads catalog, scorer and rules from a store, and stores the whole catalog's recommendations."""
 
+import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -8,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pyarrow as pa
+import pyarrow.compute as pc
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
@@ -15,6 +17,7 @@ from w2w import ids, schema, storage
 from w2w.errors import UsageError
 from w2w.garments.classifier import check_mapping, class_of
 from w2w.garments.taxonomy import CATEGORIES
+from w2w.memory import empty_on_disk, joined_on_disk
 from w2w.mining.catalog import chosen_version
 from w2w.mining.identity import product_keys
 from w2w.models.config import EncoderConfig
@@ -31,6 +34,7 @@ from w2w.table.pending import lookup
 from w2w.training.outfits.flow import read_outfits
 from w2w.training.vectors import vector_batches
 
+_ROWS_AT_ONCE = 4096  # of an array on disk
 WORN = "worn"  # the scorer that only counts
 POSTS, OUTFITS, LINKS, GARMENTS, NONE, AUTO = "posts", "outfits", "links", "garments", "none", "auto"
 
@@ -38,13 +42,13 @@ POSTS, OUTFITS, LINKS, GARMENTS, NONE, AUTO = "posts", "outfits", "links", "garm
 @dataclass(frozen=True)
 class Catalog:
     """What is sold and can be recommended: a shelf, and its vectors (N, D). ``without_vector``: product_id and image_id of
-    those without; ``known_ids``: all current and former products."""
+    those without; ``known_ids``: all current and former products. The vectors lie on disk."""
 
     shelf: Shelf
     vectors_ND: np.ndarray
     without_vector: dict[str, str | None]
     of_no_class: int
-    known_ids: frozenset[str]
+    known_ids: pa.Array
     model_version: str
     class_of_word: Mapping[str | None, str]
 
@@ -64,7 +68,7 @@ class Scored:
 def read_catalog(
     store: str, encoder: EncoderConfig, classes: Mapping[str, str] | None, classifier: str, product_key: Sequence[str]
 ) -> Catalog:
-    """Active products of the seven classes. In memory: 500 bytes and a vector per product.
+    """Active products of the seven classes. In memory: 500 bytes per product.
 
     Raises UsageError if there is none, or none has a vector of this encoder.
     """
@@ -72,17 +76,17 @@ def read_catalog(
     need_table(store, schema.EMBEDDINGS, "embed")
     columns = [f.name for f in ROWS if f.name != CALLED] + [schema.ACTIVE]
     everything = delta.current_products(store, columns)
-    known = frozenset(everything.column(schema.PRODUCT_ID).to_pylist())
-    active = everything.filter(everything.column(schema.ACTIVE))
-    rows = pl.from_arrow(active.drop_columns([schema.ATTRIBUTES])).rename({schema.CATEGORY: CALLED})
-    rows = rows.with_columns(_classes(store, rows, check_mapping(classes or {}), classifier).alias(schema.CATEGORY))
+    known = everything.column(schema.PRODUCT_ID).combine_chunks()
+    mapping = check_mapping(classes or {})
+    words = {word: class_of(word, mapping) for word in everything.column(schema.CATEGORY).unique().to_pylist()}
+    table = everything.filter(everything.column(schema.ACTIVE))
+    del everything
+    rows = pl.from_arrow(table.select([schema.PRODUCT_ID, schema.IMAGE_ID, schema.CATEGORY])).rename({schema.CATEGORY: CALLED})
+    rows = rows.with_columns(_classes(store, rows, mapping, classifier).alias(schema.CATEGORY))
     keep = rows[schema.CATEGORY].is_in(list(CATEGORIES)).fill_null(value=False)
-    table = active.filter(keep.to_arrow())
-    rows = rows.filter(keep)
-    images = rows[schema.IMAGE_ID].drop_nulls().unique().to_arrow().cast(pa.string())
+    table, rows = table.filter(keep.to_arrow()), rows.filter(keep)
     version = model_version(encoder)
-    vectors = _vectors(store, version, images)
-    has = np.array([image in vectors for image in rows[schema.IMAGE_ID].to_list()], bool)
+    vectors_ND, has = _vectors_of(store, version, table.column(schema.IMAGE_ID))
     if rows.height and not has.any():
         raise UsageError(f"no product has a vector of {encoder.name}: run 'w2w embed' with this --encoder")
     without = dict(zip(*(rows.filter(pl.Series(~has))[c].to_list() for c in (schema.PRODUCT_ID, schema.IMAGE_ID))))
@@ -91,11 +95,6 @@ def read_catalog(
     shown = {c: rows[c].to_arrow().cast(pa.string()) for c in (schema.CATEGORY, CALLED)}
     arrays = [shown[f.name] if f.name in shown else table.column(f.name) for f in ROWS]
     shelf = Shelf(pa.table(arrays, schema=ROWS).combine_chunks(), _groups(store, table, product_key), unseen)
-    size = len(next(iter(vectors.values()))) if vectors else 1
-    found = [vectors[image] for image in table.column(schema.IMAGE_ID).to_pylist()]
-    vectors_ND = np.stack(found) if found else np.zeros((0, size), np.float32)
-    mapping = check_mapping(classes or {})
-    words = {word: class_of(word, mapping) for word in everything.column(schema.CATEGORY).unique().to_pylist()}
     return Catalog(shelf, vectors_ND, without, int((~keep).sum()), known, version, words)
 
 
@@ -110,6 +109,27 @@ def _classes(store: str, rows: pl.DataFrame, mapping: Mapping[str, str], classif
     said = pl.from_arrow(delta.read(store, schema.CLASSIFICATIONS, columns, model_version=version)).unique(schema.OWNER_ID)
     said = said.filter(pl.col(schema.ACCEPTED)).rename({schema.OWNER_ID: schema.IMAGE_ID})
     return rows.join(said, on=schema.IMAGE_ID, how="left", maintain_order="left")[schema.CATEGORY]
+
+
+def _vectors_of(store: str, version: str, images: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
+    """The vectors of these pictures, float32 (N', D), on disk; and which of the N have one, bool (N,)."""
+    hash_N = ids.hash_keys(pc.fill_null(images, ""))
+    order = np.argsort(hash_N, kind="stable")  # products may share a picture
+    known = hash_N[order]
+    has, found = np.zeros(len(hash_N), bool), np.zeros((0, 1), np.float32)
+    for names, vectors_BD in vector_batches(store, version, pc.unique(images.drop_null())):
+        found = found if len(found) else empty_on_disk((len(hash_N), vectors_BD.shape[1]))
+        asked = ids.hash_keys(pa.array(names, pa.string()))
+        low, high = np.searchsorted(known, asked, "left"), np.searchsorted(known, asked, "right")
+        of = np.repeat(np.arange(len(asked)), high - low)
+        rows = order[np.arange(len(of)) + np.repeat(low - np.cumsum(high - low) + (high - low), high - low)]
+        found[rows], has[rows] = vectors_BD[of], True
+    kept = np.flatnonzero(has)
+    if len(kept) < len(found):
+        for start in range(0, len(kept), _ROWS_AT_ONCE):  # every row moves up or stays
+            some = kept[start : start + _ROWS_AT_ONCE]
+            found[start : start + len(some)] = found[some]
+    return found[: len(kept)], has
 
 
 def _vectors(store: str, version: str, owners: pa.Array | pa.ChunkedArray) -> dict[str, np.ndarray]:
@@ -169,7 +189,7 @@ def scored(
     """The scorer's space for the catalog, followed by the ``more`` given garments: (class, vector).
 
     Raises UsageError for a scorer of vectors of another length."""
-    vectors_MD = np.concatenate([catalog.vectors_ND, *(v[None] for _, v in more)]) if more else catalog.vectors_ND
+    vectors_MD = joined_on_disk([catalog.vectors_ND, np.stack([v for _, v in more])]) if more else catalog.vectors_ND
     class_M = np.concatenate([catalog.shelf.class_N, np.array([CODE[c] for c, _ in more], np.int8)])
     if trained is None:
         return _counted(store, worn, catalog, vectors_MD, class_M)
@@ -191,10 +211,18 @@ def _counted(store: str, config: WornConfig, catalog: Catalog, vectors_MD: np.nd
     arrays = [worn.vectors_UD, worn.class_U, worn.item_I, worn.outfit_I]
     if not fits_itself(worn, class_M[:num]):
         arrays += [vectors_MD[:num], class_M[:num]]
-    version = ids.digest(source, asdict(config), catalog.model_version, [ids.image_id(a.tobytes()) for a in arrays])
+    version = ids.digest(source, asdict(config), catalog.model_version, [_digest(a) for a in arrays])
     number = len(worn)
     says = f"counts of {number:,} worn outfits ({source})" if number else "looks alone: it knows no outfit that was worn"
     return Scored(space, version, says, number)
+
+
+def _digest(array: np.ndarray) -> str:
+    """sha256 of its bytes."""
+    found = hashlib.sha256()
+    for start in range(0, len(array), _ROWS_AT_ONCE):
+        found.update(array[start : start + _ROWS_AT_ONCE].tobytes())
+    return found.hexdigest()
 
 
 def _read_worn(store: str, source: str, catalog: Catalog, size: int) -> tuple[str, Worn]:

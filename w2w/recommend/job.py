@@ -5,6 +5,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from w2w import schema, storage
 from w2w.engine.job import JobConfig, Run
 from w2w.engine.run import run_pending
@@ -204,7 +207,7 @@ def _rows_of(catalog: Catalog, product_ids: Sequence[str]) -> list[int]:
     for product, row in zip(product_ids, found):
         if product in catalog.without_vector:
             raise UsageError(f"product {product!r} has no vector of this --encoder: run 'w2w embed'")
-        if row < 0 and product in catalog.known_ids:
+        if row < 0 and pc.is_in(pa.scalar(product), value_set=catalog.known_ids).as_py():
             raise UsageError(f"product {product!r} is no longer sold, or not of the seven classes: see --classes")
         if row < 0:
             raise UsageError(f"there is no product {product!r}")

@@ -128,7 +128,7 @@ class Applied:
     reason_N: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int16))
 
 
-def apply_house(house: House, shelf: Shelf, known_ids: frozenset[str] = frozenset()) -> Applied:
+def apply_house(house: House, shelf: Shelf, known_ids: pa.Array | None = None) -> Applied:
     """``known_ids``: current and former products. Raises UsageError naming the line of a rule about an attribute that no
     product has, a product that never existed, or a price when products have several currencies."""
     _check(house, shelf, known_ids)
@@ -178,16 +178,18 @@ def apply_house(house: House, shelf: Shelf, known_ids: frozenset[str] = frozense
     )
 
 
-def _check(house: House, shelf: Shelf, known_ids: frozenset[str]) -> None:
-    attributes, product_ids = shelf.attributes(), {*known_ids, *shelf.rows.column(schema.PRODUCT_ID).to_pylist()}
+def _check(house: House, shelf: Shelf, known_ids: pa.Array | None) -> None:
+    attributes, sold = shelf.attributes(), shelf.rows.column(schema.PRODUCT_ID).combine_chunks()
+    known = sold if known_ids is None else pa.chunked_array([sold, known_ids])
     wishes = [s for w in (*house.pins, *house.bans) for s in (w.what, w.beside) if s is not None]
     for selector in (*house.only, *wishes, *(s for two in house.never_together for s in two)):
         for key, values in selector.wanted:
             if key not in _COLUMNS and key not in attributes:
                 house.refuse(selector.line, f"no product has an attribute {key!r}.{nearest(key, attributes)}")
-            strange = [v for v in values if v not in product_ids] if key == PRODUCT else []
-            if strange:
-                house.refuse(selector.line, f"there is no product {strange[0]!r}.{nearest(strange[0], sorted(product_ids))}")
+            there = pc.is_in(pa.array(values if key == PRODUCT else [], pa.string()), value_set=known).to_pylist()
+            if strange := [v for v, is_there in zip(values, there) if not is_there]:
+                product_ids = sorted(pc.unique(known).to_pylist())
+                house.refuse(selector.line, f"there is no product {strange[0]!r}.{nearest(strange[0], product_ids)}")
     if house.stock_attribute and house.stock_attribute not in attributes:
         known = nearest(house.stock_attribute, attributes)
         raise UsageError(f"{house.name}: stock.attribute: no product has an attribute {house.stock_attribute!r}.{known}")

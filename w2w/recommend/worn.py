@@ -15,6 +15,7 @@ Shown is r / (1 + r): the probability that two items come from one worn outfit r
 """
 
 import itertools
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,6 +25,7 @@ from scipy.special import softmax
 
 from w2w.errors import UsageError
 from w2w.garments.taxonomy import CATEGORIES
+from w2w.memory import empty_on_disk
 
 _DIMS = 64  # principal directions of the vectors: the rest says little, and costs as much
 _FITTED = 20_000  # maximum number of items of a class used to find directions and clusters
@@ -32,6 +34,7 @@ _WIDTH = 0.1  # of a cluster: squared distance of unit vectors over which an ite
 _ENOUGH = 10  # worn items of a class that suffice to find directions and clusters from them alone
 _FAR = 0.3  # squared distance at which an item belongs to a cluster as much as to none
 _SEED = 0
+_AT_ONCE = 4096  # items: more would cost memory
 
 
 @dataclass(frozen=True)
@@ -127,11 +130,12 @@ def place(
     own = means if worn.of_products else {}
     own = {int(c): own.get(int(c), worn.vectors_UD[worn.class_U == c].mean(axis=0)) for c in np.unique(worn.class_U)}
     look_UD = _looks(worn.vectors_UD, worn.class_U, directions, own)
-    share_MK, share_UK = (np.zeros((len(looks), config.clusters), np.float32) for looks in (look_MD, look_UD))
-    for c in np.unique(class_M):
-        centres_KD = _centres(look_BD[class_B == c], config.clusters)
-        for looks, classes, shares in ((look_MD, class_M, share_MK), (look_UD, worn.class_U, share_UK)):
-            shares[classes == c, : len(centres_KD)] = _shares(looks[classes == c], centres_KD)
+    share_MK, share_UK = (empty_on_disk((len(looks), config.clusters)) for looks in (look_MD, look_UD))
+    centres = {c: _centres(look_BD[np.flatnonzero(class_B == c)[:_FITTED]], config.clusters) for c in np.unique(class_M)}
+    for looks, classes, shares in ((look_MD, class_M, share_MK), (look_UD, worn.class_U, share_UK)):
+        for rows in _some_of_each(classes):
+            if (centres_KD := centres.get(classes[rows[0]])) is not None:
+                shares[rows, : len(centres_KD)] = _shares(looks[rows], centres_KD)
     counted, ratio_CC = _counts(worn, share_UK, np.unique(class_M), config.prior)
     mean_CC, scale_CC = _cosines(look_BD, class_B, config.likeness)
     return WornSpace(class_M, look_MD, share_MK, mean_CC, scale_CC, ratio_CC, counted, config.prior)
@@ -151,14 +155,23 @@ def _directions(vectors_MD: np.ndarray, class_M: np.ndarray) -> tuple[np.ndarray
 
 
 def _looks(vectors_ND: np.ndarray, class_N: np.ndarray, directions: np.ndarray, means: dict[int, np.ndarray]) -> np.ndarray:
-    found = np.zeros((len(vectors_ND), directions.shape[1]), np.float32)
+    """float32 (N, d), unit vectors."""
+    found = empty_on_disk((len(vectors_ND), directions.shape[1]))
+    for rows in _some_of_each(class_N):
+        looks = (vectors_ND[rows] - means[int(class_N[rows[0]])]) @ directions
+        found[rows] = looks / np.maximum(np.linalg.norm(looks, axis=1, keepdims=True), 1e-12)
+    return found
+
+
+def _some_of_each(class_N: np.ndarray) -> Iterator[np.ndarray]:
+    """The rows of each class, some at once."""
     for c in np.unique(class_N):
-        found[class_N == c] = (vectors_ND[class_N == c] - means[int(c)]) @ directions
-    return found / np.maximum(np.linalg.norm(found, axis=1, keepdims=True), 1e-12)
+        rows = np.flatnonzero(class_N == c)
+        yield from (rows[i : i + _AT_ONCE] for i in range(0, len(rows), _AT_ONCE))
 
 
 def _centres(look_ND: np.ndarray, count: int) -> np.ndarray:
-    some = look_ND[:_FITTED].astype(np.float64)
+    some = look_ND.astype(np.float64)
     if len(some) <= count:
         return some
     return kmeans2(some, count, iter=20, minit="++", rng=np.random.default_rng(_SEED))[0]

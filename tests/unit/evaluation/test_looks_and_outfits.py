@@ -10,11 +10,13 @@ from bs4 import BeautifulSoup
 
 from tests.unit.evaluation.stores import embed, fill, image_of, write
 from w2w import schema, usage
-from w2w.errors import UsageError
+from w2w.errors import JobFailed, UsageError
+from w2w.evaluation import job_compare as compare
 from w2w.evaluation import job_evaluate as evaluate
 from w2w.evaluation.flow_lookbook import best_threshold, pair_rows, worst_of_gallery, worst_of_pairs
 from w2w.images.lookbook import file_name
 from w2w.mining.sets.records import Anchor, Photo, Shop
+from w2w.models.compatibility import make_scorer, save_scorer
 from w2w.models.config import EncoderConfig
 from w2w.models.options import ScorerConfig, SiameseConfig
 from w2w.table import delta
@@ -218,8 +220,6 @@ def test_questions_with_an_item_without_a_vector_are_left_out_and_told(asked):
 
 
 def test_polyvore_by_a_trained_scorer(asked, tmp_path):
-    from w2w.models.compatibility import make_scorer, save_scorer
-
     torch.manual_seed(0)
     config, slots = ScorerConfig(kind="set", hidden=8, layers=1), ("tops", "bottoms", "shoes")
     network = make_scorer(2, 3, config)
@@ -249,3 +249,52 @@ def test_every_protocol_says_its_source():
     assert {p.set for p in PROTOCOLS.values()} <= {*SETS, schema.OWN}
     said = next(o.text for o in usage.options(evaluate.Config) if o.name == "protocol")
     assert set(PROTOCOLS) == set(re.sub(r" \(.*?\)", "", said).rstrip(".").split(", "))
+
+
+@pytest.fixture
+def worn(tmp_path) -> str:
+    """Six worn outfits of one direction each, and one of each with the shoes of the next; one of another split, and one without
+    a vector."""
+    store = str(tmp_path / "store")
+
+    def row(number: int, shoes: int, split: str = "test") -> dict:
+        items = [
+            item(f"{s}{n}") | {"slot": slot} for s, slot, n in zip("tbs", ("top", "bottom", "shoes"), (number, number, shoes))
+        ]
+        made = None if shoes == number else f"o{number}"
+        told = {"outfit_id": f"o{number}" + ("m" if made else ""), "items": items, "modified_of": made}
+        return told | {"replaced": [], "split": split, "source": schema.OWN}
+
+    rows = [row(n, shoes) for n in range(6) for shoes in (n, (n + 1) % 6)]
+    write(store, schema.OUTFITS, [*rows, row(6, 6, "train"), row(7, 7)])
+    at = {f"{s}{n}": (np.cos(n), np.sin(n)) for s in "tbs" for n in range(7)}
+    embed(store, at)
+    embed(store, dict.fromkeys(at, (0.6, 0.8)), "constant")
+    return store
+
+
+def test_a_stores_own_outfits(worn):
+    found = evaluate.main(options(worn, "own-outfits"))
+    assert {n: (f.value, f.num) for n, f in found.figures.items()} == {"FITB": (1, 6), "AUC": (1, 12)}
+    assert (found.queries, found.left_out, found.source) == (18, {"questions": 1}, schema.OWN)
+    constant = evaluate.main(options(worn, "own-outfits", encoder=EncoderConfig(name="constant")))
+    assert {n: f.value for n, f in constant.figures.items()} == {"FITB": 0.25, "AUC": 0.5}  # of four answers, by chance
+    assert constant.model_version == "constant"
+
+
+def test_scorers_are_compared_on_a_stores_own_outfits(worn, tmp_path):
+    torch.manual_seed(0)
+    config = ScorerConfig(kind="set", hidden=8, layers=1)
+    for name, slots in (("net", ("top", "bottom", "shoes")), ("other", ("tops", "bottoms", "shoes"))):
+        save_scorer(make_scorer(2, 3, config), tmp_path / name, config, 2, slots)
+    more = {"store": worn, "a": "cosine", "of": "scorers", "protocol": "own-outfits", "encoder": EncoderConfig(name="model-a")}
+    with pytest.raises(JobFailed, match=r"^B is worse: FITB 1\.000 -> 0\.") as e:
+        compare.main(compare.Config(b=str(tmp_path / "net"), **more))
+    found = e.value.result
+    assert (found.queries, found.before["AUC"].value) == (18, 1)
+    assert set(found.lost) < {f"o{n}" for n in range(6)}
+    assert compare.main(compare.Config(b=str(tmp_path / "net"), dry_run=True, **more)).queries == 18
+    with pytest.raises(UsageError, match="are of top, bottom, shoes, and the scorer knows tops, bottoms, shoes"):
+        compare.main(compare.Config(b=str(tmp_path / "other"), **more))
+    with pytest.raises(UsageError, match="has nothing of source 'mine': run 'w2w compose'"):
+        compare.main(compare.Config(b=str(tmp_path / "net"), source="mine", **more))

@@ -68,6 +68,10 @@ class Posts:
 @pytest.fixture
 def posts(tmp_path, monkeypatch) -> Posts:
     without_ray(monkeypatch)
+    return make_posts(tmp_path)
+
+
+def make_posts(tmp_path: Path) -> Posts:
     garments = [make_garment(11, i) for i in range(60)]
     made = Posts(str(tmp_path / "store"), {}, tmp_path)
     rows = []

@@ -36,10 +36,14 @@ class Outfits:
 
     def among(self, kept_O: np.ndarray) -> "Outfits":
         """A subset of the outfits, bool (O,). Modified outfits whose worn one is not in it are dropped too."""
-        kept_O = kept_O & ((self.modified_of_O == WORN) | kept_O[self.modified_of_O])
+        kept_O = self.kept(kept_O)
         place_O = np.cumsum(kept_O) - 1
         of_O = np.where(self.modified_of_O == WORN, WORN, place_O[self.modified_of_O])
         return replace(self, items_OS=self.items_OS[kept_O], slots_OS=self.slots_OS[kept_O], modified_of_O=of_O[kept_O])
+
+    def kept(self, kept_O: np.ndarray) -> np.ndarray:
+        """Which of them ``among`` keeps, bool (O,)."""
+        return kept_O & ((self.modified_of_O == WORN) | kept_O[self.modified_of_O])
 
     def vectors(self, items_NS: np.ndarray) -> np.ndarray:
         """float32 (N, S, D), zeros where there is no item."""
@@ -71,10 +75,15 @@ class Questions:
 def blanks(outfits: Outfits, num_answers: int, rng: np.random.Generator) -> Questions:
     """One question per worn outfit: which item fills its blank. The wrong answers are distinct items of the same slot from
     other worn outfits; the right one is at a random position. Outfits with too few wrong answers make no question."""
+    return drawn_blanks(outfits, num_answers, rng)[0]
+
+
+def drawn_blanks(outfits: Outfits, num_answers: int, rng: np.random.Generator) -> tuple[Questions, np.ndarray]:
+    """``blanks``, and the outfit that each is about, int64 (Q,)."""
     items, slots = outfits.items_OS[outfits.worn], outfits.slots_OS[outfits.worn]
     stock = {s: np.unique(items[slots == s]) for s in range(len(outfits.slots))}
-    made_items, made_slots, right = [], [], []
-    for row, slot_row in zip(items, slots):
+    made_items, made_slots, right, of = [], [], [], []
+    for outfit, row, slot_row in zip(outfits.worn, items, slots):
         blank = int(rng.integers((row >= 0).sum()))
         others = stock[slot_row[blank]]
         others = others[others != row[blank]]
@@ -86,6 +95,7 @@ def blanks(outfits: Outfits, num_answers: int, rng: np.random.Generator) -> Ques
         made_items.append(answers)
         made_slots.append(np.repeat(slot_row[None], num_answers, axis=0))
         right.append(place)
+        of.append(outfit)
     shape = (len(right), num_answers, items.shape[1])
     items_QAS, slots_QAS = (np.array(made, np.int64).reshape(shape) for made in (made_items, made_slots))
-    return Questions(items_QAS, slots_QAS, np.array(right, np.int64))
+    return Questions(items_QAS, slots_QAS, np.array(right, np.int64)), np.array(of, np.int64)

@@ -13,11 +13,12 @@ from w2w.errors import UsageError
 from w2w.garments.masks import SLOTS
 from w2w.table import delta
 from w2w.table.delta import need_table
-from w2w.training.outfits.arrays import WORN, Outfits, Questions
+from w2w.training.outfits.arrays import WORN, Outfits, Questions, drawn_blanks
 from w2w.training.vectors import vector_batches
 
 _BATCH_ROWS = 16_384
 _MOST_BYTES = 4 * 2**30
+_SEED = 0  # of the questions about own outfits
 
 
 def read_outfits(
@@ -33,6 +34,14 @@ def read_outfits(
     The table is read in batches. Memory: the vectors, 4 bytes per number and once per item, 16 bytes per item of an outfit, and
     the ids during reading. Raises UsageError if the vectors would exceed ``most_bytes``.
     """
+    made, whole, split, _ = _read_outfits(store, model_version, source, most_bytes, versions)
+    return {s: made.among(whole & (split == s)) for s in np.unique(split)}, int((~whole).sum())
+
+
+def _read_outfits(
+    store: str, model_version: str, source: str, most_bytes: int, versions: Mapping[str, int]
+) -> tuple[Outfits, np.ndarray, np.ndarray, pa.ChunkedArray]:
+    """All outfits; of each, whether every item has a vector, its split, and its id."""
     need_table(store, schema.OUTFITS, "compose")
     need_table(store, schema.EMBEDDINGS, "embed")
     items, splits, outfit_ids, made_of = _Items(), [], [], []
@@ -51,7 +60,7 @@ def read_outfits(
     items_OS, slots_OS = items.padded(row_of_item)
     whole = ((items_OS >= 0) == (slots_OS >= 0)).all(axis=1) & (items_OS >= 0).any(axis=1)
     made = Outfits(vectors_ND, items_OS, slots_OS, origin.fill_null(WORN).to_numpy().astype(np.int64), items.slots)
-    return {s: made.among(whole & (split == s)) for s in np.unique(split)}, int((~whole).sum())
+    return made, whole, split, ids
 
 
 def read_blanks(
@@ -160,6 +169,28 @@ def read_questions(store: str, model_version: str, source: str, split: str, slot
         tuple(names_B[whole_B]),
         int((~whole_Q).sum() + (~whole_B).sum()),
     )
+
+
+def read_own_questions(
+    store: str, model_version: str, source: str, split: str, slots: tuple[str, ...] | None = None, num_answers: int = 4
+) -> Asked:
+    """Questions about a store's own outfits of a split: the blank of each worn one, to be filled from worn ones, and whether an
+    outfit is worn or modified. The same table asks the same questions. Raises UsageError if there is no worn outfit, and for a
+    scorer of other slots."""
+    made, whole, split_O, ids = _read_outfits(store, model_version, source, _MOST_BYTES, {})
+    kept_O = whole & (split_O == split)
+    asked = made.among(kept_O)
+    if not len(asked.worn):
+        raise UsageError(
+            f"table `outfits` has no worn outfit of source {source!r} and split {split!r}: run 'w2w split', 'w2w compose'"
+        )
+    if slots is not None and slots != asked.slots:
+        raise UsageError(f"outfits of {source!r} are of {', '.join(asked.slots)}, and the scorer knows {', '.join(slots)}")
+    names_O = np.array(ids.to_pylist(), dtype=object)[made.kept(kept_O)]
+    questions, rows = drawn_blanks(asked, num_answers, np.random.default_rng(_SEED))
+    is_worn = asked.modified_of_O == WORN
+    left_out = int((~whole & (split_O == split)).sum())
+    return Asked(asked, questions, tuple(names_O[rows]), asked.items_OS, asked.slots_OS, is_worn, tuple(names_O), left_out)
 
 
 class _Items:
