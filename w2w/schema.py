@@ -41,6 +41,8 @@ SLOTS, SLOT, STABILITY = "slots", "slot", "stability"
 SPLIT, OBJECTS, IGNORE, LABELLED = "split", "objects", "ignore", "labelled"
 # categories: classifier output
 ACCEPTED = "accepted"
+# attributes: what a picture shows
+TAGS, ATTRIBUTE, SWATCH = "tags", "attribute", "swatch"
 # fingerprints, duplicates, splits, representatives: the basis of mining
 PHASH_MIRRORED, GRID, CUT_FROM = "phash_mirrored", "grid", "cut_from"
 CLUSTER_ID, CLUSTER_SIZE, DUPLICATE_OF, HOW, DISTANCE = "cluster_id", "cluster_size", "duplicate_of", "how", "distance"
@@ -319,6 +321,28 @@ CLASSIFICATIONS = Table(
     ),
     key=(OWNER_ID, MODEL_VERSION),
     partition_by=(MODEL_VERSION,),
+)
+
+TAG = pa.struct(
+    [
+        pa.field(ATTRIBUTE, pa.string()),  # type, colour, ..., or a column of the shop's feed
+        pa.field(VALUE, pa.string()),  # null if nothing is probable enough
+        pa.field(SCORE, pa.float32()),  # probability of the most probable value, calibrated
+    ]
+)
+
+# What each picture shows: one row a picture and tagger.
+TAGGED = Table(
+    "attributes",
+    _schema(
+        (OWNER_ID, pa.string()),
+        (OWNER_KIND, pa.string()),
+        (TAGS, pa.list_(TAG)),
+        (SWATCH, pa.string()),  # #rrggbb: the most frequent colour of the foreground
+        (STAGE_VERSION, pa.string()),  # of the tagger
+    ),
+    key=(OWNER_ID, STAGE_VERSION),
+    partition_by=(STAGE_VERSION,),
 )
 
 # The background of each product image: one row per image, written once.
@@ -643,6 +667,7 @@ TABLES = {
         CUTOUTS,
         DETECTIONS,
         CLASSIFICATIONS,
+        TAGGED,
         GROUNDS,
         FINGERPRINTS,
         DUPLICATES,

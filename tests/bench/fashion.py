@@ -1,10 +1,11 @@
 """What w2w-fashion finds beside the default encoder, in one table: public rows of validation and test, also in other light and
 half hidden, and paired differences with 95 % intervals, products drawn, not pictures. The last line is JSON.
 
-python -m tests.bench.fashion [--folder FOLDER] [--choose]
+python -m tests.bench.fashion [--folder FOLDER] [--choose] [--teacher]
 
 Vectors are made by the encoders' own layers of what fashion_train.py has computed in FOLDER, or computes there. --choose
-compares weights of the parts on validation rows alone.
+compares weights of the parts on validation rows alone; --teacher adds a larger model, three times as expensive
+(fashion_teacher.py).
 """
 
 import argparse
@@ -20,6 +21,7 @@ import torch
 from torch.nn.functional import normalize
 
 from tests.bench.fashion_rows import HIDDEN, LIT, PLAIN, TEST, TRAIN, VAL, Rows, computed, read_all
+from tests.bench.fashion_teacher import Teacher
 from tests.bench.fashion_train import classifier, colour_roots
 from w2w.memory import keep_memory
 from w2w.metrics.retrieval import bootstrap
@@ -28,6 +30,7 @@ from w2w.models.colour import load_colour
 from w2w.models.config import FASHION, EncoderConfig
 from w2w.models.encoder import load_encoder
 
+TEACHER = "teacher"
 DEFAULT, COLOURED = "efficientnet-lite0", "efficientnet-lite0, colour .7"
 Hits = tuple[np.ndarray, np.ndarray]  # of each query whether it is right, and what it belongs to
 
@@ -38,6 +41,10 @@ class Vectors:
     def __init__(self, sets: dict[str, Rows], folder: Path):
         self.sets, self._folder, self._encoder = sets, folder, load_encoder(EncoderConfig())
         self._kept: dict[tuple, np.ndarray] = {}
+
+    @cached_property
+    def _teacher(self) -> Teacher:
+        return Teacher(self.sets, self._encoder, self._folder)
 
     @cached_property
     def _network(self) -> torch.nn.Module:
@@ -56,6 +63,8 @@ class Vectors:
     def of(self, model: str | tuple[float, float, float], name: str, variant: str) -> np.ndarray:
         """``model``: a name, or weights of shape, kind and colours."""
         key = model, name, variant
+        if key not in self._kept and model == TEACHER:
+            self._kept[key] = self._teacher(name, variant)
         if key not in self._kept:
             default, *parts = self._kept.setdefault(("parts", name, variant), self.parts(name, variant))
             if model == FASHION:
@@ -160,6 +169,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path)
     parser.add_argument("--choose", action="store_true")
+    parser.add_argument("--teacher", action="store_true")
     options = parser.parse_args()
     keep_memory()
     torch.set_num_threads(1)
@@ -172,15 +182,16 @@ def main() -> None:
         print(json.dumps({"bench": "fashion", "chosen": found[0][1]}))
         return
     result: dict[str, object] = {"bench": "fashion"}
-    print(f"| question | rows | {DEFAULT} | {COLOURED} | {FASHION} | gain of {FASHION} |\n|---|---|---|---|---|---|")
+    models = (DEFAULT, COLOURED, *([TEACHER] if options.teacher else []), FASHION)
+    print(f"| question | rows | {' | '.join(models)} | gain of {FASHION} |\n|{'---|' * (len(models) + 3)}")
     for question in QUESTIONS:
         splits = (VAL, TEST, f"{VAL}+{TEST}") if question.startswith("views") else (VAL, TEST)
         for split in splits if not (question.startswith("wardrobe of 300") or question.endswith("50")) else (TEST,):
-            hits = {m: ask(vectors, m, question, split) for m in (DEFAULT, COLOURED, FASHION)}
+            hits = {m: ask(vectors, m, question, split) for m in models}
             before, after, groups_Q = hits[DEFAULT][0], hits[FASHION][0], hits[FASHION][1]
             told = {m: figure(*h) for m, h in hits.items()} | {"gain": figure(after - before, groups_Q)}
             result[f"{question}, {split}"] = told | {"queries": len(groups_Q)}
-            cells = [f"{told[m][0]:.3f}" for m in (DEFAULT, COLOURED, FASHION)]
+            cells = [f"{told[m][0]:.3f}" for m in models]
             gain = "{:+.3f} [{:.3f}, {:.3f}]".format(*told["gain"])
             print(f"| {question} | {split}, {len(groups_Q)} | {' | '.join(cells)} | {gain} |")
     print(json.dumps(result))

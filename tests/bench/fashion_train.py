@@ -69,12 +69,9 @@ def train_fashion(
     shape_centre, shape = principal([seen[n, PLAIN][sets[n].of(TRAIN)] for n in CLASSES], SHAPE_DIM, 0.0)
     layers, names = [], {}
     for name, label in CLASSES.items():
-        places, labels = sets[name].of(TRAIN), sets[name].labels[label]
-        known, counts = np.unique(labels[places], return_counts=True)
-        known = known[counts >= _LEAST]
-        places = places[np.isin(labels[places], known)]
+        places, codes, known = known_rows(sets[name], label)
         features_ND = np.concatenate([seen[name, v][places] for v in (PLAIN, HIDDEN)])
-        layers.append(classifier(features_ND, np.tile(np.searchsorted(known, labels[places]), 2), len(known)))
+        layers.append(classifier(features_ND, np.tile(codes, 2), len(known)))
         names[name] = known.tolist()
     groups = [len(known) for known in names.values()]
     weight, bias = (torch.cat(parts) for parts in zip(*layers))
@@ -88,7 +85,18 @@ def train_fashion(
     return {name: value.half().contiguous() for name, value in tensors.items()}, about
 
 
-def classifier(features_ND: np.ndarray, classes_N: np.ndarray, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+def known_rows(rows: Rows, label: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(places of the rows for training whose class has enough of them, its number in the last, the classes)."""
+    places, labels = rows.of(TRAIN), rows.labels[label]
+    known, counts = np.unique(labels[places], return_counts=True)
+    known = known[counts >= _LEAST]
+    places = places[np.isin(labels[places], known)]
+    return places, np.searchsorted(known, labels[places]), known
+
+
+def classifier(
+    features_ND: np.ndarray, classes_N: np.ndarray, count: int, penalty: float = _PENALTY
+) -> tuple[torch.Tensor, torch.Tensor]:
     """(weight, bias) of multinomial logistic regression with a penalty on the squares of the weights."""
     centre = features_ND.mean(0)
     x, y = torch.from_numpy((features_ND - centre) * _SCALE), torch.from_numpy(classes_N)
@@ -97,7 +105,7 @@ def classifier(features_ND: np.ndarray, classes_N: np.ndarray, count: int) -> tu
 
     def loss() -> torch.Tensor:
         optimizer.zero_grad()
-        found = torch.nn.functional.cross_entropy(x @ weight.T + bias, y) + _PENALTY * weight.square().sum()
+        found = torch.nn.functional.cross_entropy(x @ weight.T + bias, y) + penalty * weight.square().sum()
         found.backward()
         return found
 

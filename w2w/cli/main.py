@@ -21,6 +21,7 @@ GROUPS = {  # purpose -> name -> module in w2w
         "detect": "garments.job_detect",
         "segment": "garments.job_segment",
         "classify": "training.classifier.job",
+        "tag": "training.tags.job",
         "judge": "training.detectors.job_judge",
         "show": "garments.job_show",
     },

@@ -12,11 +12,11 @@ from w2w import ids, schema, storage
 from w2w.config import check_label
 from w2w.engine.job import Run, options_of
 from w2w.errors import RejectCode, UsageError
-from w2w.evaluation import flow_lookbook, flow_outfits
+from w2w.evaluation import flow_lookbook, flow_outfits, flow_tags
 from w2w.evaluation.flow import Model, VectorReader, find_model, read_gallery, read_queries, read_ranked
 from w2w.evaluation.flow_shown import Shown, worst_blanks, worst_rows
 from w2w.evaluation.flow_table import Measured, add, write_leaderboard
-from w2w.evaluation.protocols import CROPS, Looks, Retrieval, protocol_of, set_of
+from w2w.evaluation.protocols import CROPS, Attributes, Looks, OutfitQuestions, Retrieval, protocol_of, set_of
 from w2w.evaluation.rules import MACRO, OWNER, data_digest, figures, relevant, sought
 from w2w.metrics import retrieval
 from w2w.models.sources import file_sha256
@@ -30,6 +30,7 @@ from w2w.search.flow import pictures_of
 from w2w.search.worst import worst_classes, worst_queries
 from w2w.stage import Counts
 from w2w.table.judgements import Judgements, read_judgements
+from w2w.training.tags.job import find_tagger
 
 KS = (1, 5, 10, 20)
 NEAREST = {k: f"{k}-NN" for k in (1, 10)}  # number of neighbours that vote on a class
@@ -46,11 +47,13 @@ class Config(search.Config):
 
     protocol: str = ""
     """street2shop, deepfashion2, in-shop, consumer-to-shop, lookbench, wardrobe, own (the store's mined pairs), lookbook-1,
-    lookbook-2, own-outfits (the store's own worn test outfits), polyvore-nondisjoint, polyvore-disjoint."""
+    lookbook-2, own-outfits (the store's own worn test outfits), polyvore-nondisjoint, polyvore-disjoint, tags (what w2w tag
+    says, against the feed)."""
     source: str | None = None
     """Of a protocol: the set's name in the tables. Default: its format."""
     scorer: str | None = None
-    """Of a protocol: folder of a trained network, of `w2w train outfits` for polyvore, of `w2w train siamese` for lookbook.
+    """Of a protocol: folder of a trained network, of `w2w train outfits` for polyvore, of `w2w train siamese` for lookbook, of
+    `w2w tag --learn` for tags.
     Default: the cosine of the encoder's vectors."""
     compute: int = 5000
     """Of a protocol: pictures without a vector are embedded in this process if there are no more than this."""
@@ -116,7 +119,7 @@ def _by_protocol(config: Config) -> Result:
     vectors = VectorReader(run.store, model, config.compute, config.max_reject_rate)
     of = {"protocol": config.protocol, "source": catalog}
     result = run.result(Result, encoder=config.encoder.name, **of, model_version=model.version)
-    work = _ranks if isinstance(protocol, Retrieval) else _looks if isinstance(protocol, Looks) else _outfits
+    work = {Retrieval: _ranks, Looks: _looks, OutfitQuestions: _outfits, Attributes: _tags}[type(protocol)]
     result, measured, worst = work(run, config, protocol, catalog, model, vectors, result)
     if measured is None:
         return result
@@ -189,6 +192,18 @@ def _outfits(run, config, protocol, catalog, model, vectors, result) -> tuple[Re
     digest = data_digest(asked.blank_ids, asked.outfit_ids)
     of = (config.protocol, catalog, protocol.split, digest, *_scored_by(model, folder))
     return replace(result, model_version=of[-1]), Measured(*of, told), worst
+
+
+def _tags(run, config, protocol, catalog, model, vectors, result) -> tuple[Result, Measured | None, list[Failure]]:
+    name, tagger, encoder, version = find_tagger(run.store, config.scorer or "", config.encoder)
+    told = flow_tags.read_told(run.store, tagger, version)
+    result = replace(result, encoder=encoder.name, model_version=version, queries=len(told.said))
+    if config.dry_run:
+        return result, None, []
+    run.check_store()
+    digest = data_digest([f"{a}/{o}/{t}" for a, o, t in zip(told.attributes, told.owners, told.truth)], [])
+    metrics = flow_tags.figures(told, np.random.default_rng(config.seed))
+    return result, Measured(config.protocol, catalog, protocol.split, digest, name, version, metrics), []
 
 
 def _page(config: Config, store: str, run_id: str) -> str:

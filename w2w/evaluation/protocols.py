@@ -78,7 +78,17 @@ class OutfitQuestions:
     split: str = TEST
 
 
-AProtocol: TypeAlias = Retrieval | Looks | OutfitQuestions
+@dataclass(frozen=True)
+class Attributes:
+    """What `w2w tag` says of products, against what the store's feeds say."""
+
+    says: str
+    source: str
+    set: str = schema.OWN
+    split: str = TEST
+
+
+AProtocol: TypeAlias = Retrieval | Looks | OutfitQuestions | Attributes
 
 
 def _same_product(*ks: int) -> tuple[Hit, ...]:
@@ -150,6 +160,12 @@ PROTOCOLS: dict[str, AProtocol] = {
         schema.OWN,
         _same_product(1, 5, 10, 20),
     ),
+    "tags": Attributes(
+        "Of the active products whose feed has an attribute of the same name, with a value that the tagger knows: how often it "
+        "is sure of one (coverage), and how often that is the feed's (precision), for all and by attribute. One that learnt "
+        "from this store is asked about the products that it held out.",
+        "tables `products` and `attributes` of the store",
+    ),
     "lookbook-1": Looks(
         "Ten right and ten wrong pairs of product and photo, of each product with ten photos: is it the one that is worn? A "
         "network of 'w2w train siamese' says so from .5 on; an encoder from the cosine that is best on the validation split.",
@@ -194,6 +210,6 @@ def set_of(protocol: AProtocol) -> str:
 def convert_command(protocol: AProtocol) -> str:
     """The command that reads the set, or makes it."""
     if protocol.set == schema.OWN:
-        return "w2w compose" if isinstance(protocol, OutfitQuestions) else "w2w mine"
+        return {OutfitQuestions: "w2w compose", Attributes: "w2w tag"}.get(type(protocol), "w2w mine")
     variant = f" --set.variant={protocol.variant}" if isinstance(protocol, OutfitQuestions) else ""
     return f"w2w convert {protocol.set} FOLDER{variant}"

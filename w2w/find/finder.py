@@ -18,7 +18,7 @@ from w2w.garments.masks import MaskRules
 from w2w.garments.person import person_mask
 from w2w.garments.segmenter import SegmenterConfig, load_segmenter, segmenter_version
 from w2w.garments.taxonomy import CATEGORIES
-from w2w.index.filters import NEEDS, allowed
+from w2w.index.filters import NEEDS, SEEN, allowed, seen_columns
 from w2w.index.manifest import Manifest, index_uri
 from w2w.index.publish import read_manifest
 from w2w.index.search import QUERY, check_category, check_model, open_index
@@ -62,6 +62,7 @@ class Plan:
     index_version: str
     model_version: str
     products_version: int | None  # of the table used by a filter
+    tagger: tuple[str, int] | None  # of a filter by what pictures show: the newest tagger, and the table's version
     search_version: str
 
     def on_all_cores(self) -> "Plan":
@@ -85,6 +86,7 @@ def plan_of(store: str, options: FindOptions, models: Models) -> Plan:
     check_model(manifest, version)
     products = delta.open_table(store, schema.PRODUCTS) if options.filter else None
     products_version = products.version() if products is not None else None
+    tagger = _tagger(store) if any(name.startswith(SEEN) for name in options.filter or ()) else None
     part_weights(models.encoder, options.weigh, "weigh")
     chosen = {name: value for name, value in asdict(options).items() if name != "weigh" or value}
     parts = [CODE, manifest.version, chosen, version, products_version]
@@ -92,7 +94,9 @@ def plan_of(store: str, options: FindOptions, models: Models) -> Plan:
         parts.append(detector_version(models.detector))
     if options.cut_out:
         parts.append(segmenter_version(models.segmenter))
-    return Plan(store, options, models, manifest.version, version, products_version, ids.digest(*parts))
+    if tagger:
+        parts.append(tagger)
+    return Plan(store, options, models, manifest.version, version, products_version, tagger, ids.digest(*parts))
 
 
 def encoder_of(config: EncoderConfig, manifest: Manifest) -> EncoderConfig:
@@ -249,7 +253,23 @@ _NOTHING = Found(np.empty((0, 4), np.float32), np.empty(0, np.float32), (), ())
 
 def _allowed(plan: Plan) -> pa.Array:
     """product_id of those that pass the filter."""
-    newest = delta.CurrentRows(plan.store, schema.PRODUCTS, plan.products_version).batches(NEEDS)
-    empty = pa.schema([schema.PRODUCTS.schema.field(c) for c in NEEDS]).empty_table()
-    rows = pa.concat_tables([empty, *newest])
-    return rows.filter(pa.array(allowed(rows, plan.options.wanted))).column(schema.PRODUCT_ID).combine_chunks()
+    columns = [*NEEDS, schema.IMAGE_ID]
+    newest = delta.CurrentRows(plan.store, schema.PRODUCTS, plan.products_version).batches(columns)
+    empty = pa.schema([schema.PRODUCTS.schema.field(c) for c in columns]).empty_table()
+    rows, seen = pa.concat_tables([empty, *newest]), {}
+    if plan.tagger:
+        tagger, version = plan.tagger
+        listed = delta.parts(delta.open_table(plan.store, schema.TAGGED, version), **{schema.STAGE_VERSION: tagger})
+        read = delta.read_batches(plan.store, schema.TAGGED, [schema.OWNER_ID, schema.TAGS], listed)
+        tagged = pa.concat_tables([_NO_TAGS, *read])
+        seen = seen_columns(rows.column(schema.IMAGE_ID), tagged, list(plan.options.wanted))
+    return rows.filter(pa.array(allowed(rows, plan.options.wanted, seen))).column(schema.PRODUCT_ID).combine_chunks()
+
+
+_NO_TAGS = pa.schema([schema.TAGGED.schema.field(c) for c in (schema.OWNER_ID, schema.TAGS)]).empty_table()
+
+
+def _tagger(store: str) -> tuple[str, int]:
+    """The newest stage version of table `attributes`, and the table's own. Raises UsageError if there is none."""
+    table, newest = delta.need_table(store, schema.TAGGED, "tag"), delta.newest_version(store, schema.TAGGED)
+    return newest or "", table.version()

@@ -8,6 +8,7 @@ import itertools
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -105,6 +106,8 @@ class Trained:
     error_before: float  # expected calibration error without and with the temperature
     error_after: float
     epochs: int
+    valid_codes_M: np.ndarray  # of the validation examples: places of their labels, and what is said of them
+    valid_probabilities_MC: np.ndarray
 
 
 def softmax(logits_NC: np.ndarray) -> np.ndarray:
@@ -128,22 +131,27 @@ def check_mapping(mapping: Mapping[str, str]) -> dict[str, str]:
 
 
 def train(
-    vectors_ND: np.ndarray, labels_N: Sequence[str], keys_N: Sequence[str], encoder_version: str, config: HeadConfig
+    vectors_ND: np.ndarray,
+    labels_N: Sequence[str],
+    keys_N: Sequence[str],
+    encoder_version: str,
+    config: HeadConfig,
+    classes: Sequence[str] = LABELS,
 ) -> Trained:
     """Fits the head on the training examples, stops and calibrates on the validation ones, evaluates on the test ones.
 
     Examples are split by the hash of their key: the picture, or its cluster of near-duplicates, so that all views of a thing
-    stay together. Raises UsageError if fewer than two classes have enough examples.
+    stay together. Raises UsageError if fewer than two of ``classes`` have enough examples.
     """
     labels_N = np.asarray(labels_N, str)
-    learned = tuple(c for c in LABELS if (labels_N == c).sum() >= _LEAST_EXAMPLES)
+    learned = tuple(c for c in classes if (labels_N == c).sum() >= _LEAST_EXAMPLES)
     if len(learned) < 2:
-        found = ", ".join(f"{(labels_N == c).sum()} {c}" for c in LABELS if (labels_N == c).any())
+        found = ", ".join(f"{(labels_N == c).sum()} {c}" for c in classes[:10] if (labels_N == c).any())
         raise UsageError(f"two classes with {_LEAST_EXAMPLES} examples each are needed to train, there are: {found or 'none'}")
     known = np.isin(labels_N, learned)
     vectors_ND, labels_N = np.asarray(vectors_ND, np.float32)[known], labels_N[known]
     keys = [k for k, good in zip(keys_N, known) if good]
-    test = np.array(split_of([f"test/{k}" for k in keys], config.test_share)) == "test"
+    test = held_out(keys, config)
     valid = (np.array(split_of([f"valid/{k}" for k in keys], config.valid_share)) == "test") & ~test
     fitting = ~test & ~valid
     if min(test.sum(), valid.sum(), fitting.sum()) < 2:
@@ -167,7 +175,14 @@ def train(
         calibration_error(before, codes_N[test]),
         calibration_error(after, codes_N[test]),
         epochs,
+        codes_N[valid],
+        classifier(vectors_ND[valid]),
     )
+
+
+def held_out(keys: Sequence[str], config: HeadConfig) -> np.ndarray:
+    """bool (N,): the test examples, by the hashes of their keys."""
+    return np.array(split_of([f"test/{k}" for k in keys], config.test_share)) == "test"
 
 
 def _fit(x_train, y_train, x_valid, y_valid, num_classes: int, config: HeadConfig) -> tuple[tuple, int]:
@@ -217,48 +232,52 @@ def calibration_error(probabilities_NC: np.ndarray, codes_N: np.ndarray) -> floa
     return float(sum(abs(right[m].mean() - confidence[m].mean()) * m.mean() for m in members))
 
 
-def save(classifier: Classifier, folder: str, facts: Mapping[str, object]) -> None:
-    """Writes head.safetensors, then config.json, so that a reader that finds the config finds its weights."""
+def packed(classifier: Classifier) -> tuple[dict[str, np.ndarray], dict[str, object]]:
+    """Its tensors, and everything else as JSON."""
     tensors = {"mean": classifier.mean_D, "std": classifier.std_D}
     for i, (weights, bias) in enumerate(classifier.layers):
         tensors |= {f"layers.{i}.weight": weights, f"layers.{i}.bias": bias}
-    storage.write_bytes(storage.join(folder, _WEIGHTS), save_tensors({k: np.ascontiguousarray(v) for k, v in tensors.items()}))
     config = {
         "labels": list(classifier.labels),
         "encoder_version": classifier.encoder_version,
         "temperature": classifier.temperature,
         "layers": len(classifier.layers),
         "model_version": classifier.model_version,
-        "facts": dict(facts),
     }
-    storage.write_bytes(storage.join(folder, _CONFIG), json.dumps(config, indent=1).encode())
+    return {k: np.ascontiguousarray(v) for k, v in tensors.items()}, config
+
+
+def unpacked(tensors: Mapping[str, np.ndarray], config: Mapping[str, Any], weights_file: str = _WEIGHTS) -> Classifier:
+    """The classifier that was packed. Raises KeyError, TypeError or ValueError where they do not form one."""
+    layers = tuple((tensors[f"layers.{i}.weight"], tensors[f"layers.{i}.bias"]) for i in range(config["layers"]))
+    labels, temperature = tuple(config["labels"]), config["temperature"]
+    classifier = Classifier(labels, config["encoder_version"], tensors["mean"], tensors["std"], layers, temperature)
+    for name, values in {**tensors, "temperature": np.array(temperature)}.items():
+        if not np.isfinite(values).all():
+            raise ValueError(f"{name} holds NaN or infinity")
+    if classifier(np.zeros((1, len(classifier.mean_D)))).shape != (1, len(labels)) or temperature <= 0:
+        raise ValueError("its layers, labels and temperature do not form a classifier")
+    if config["model_version"] != classifier.model_version:
+        raise ValueError(f"{weights_file} is not the one that {_CONFIG} belongs to")
+    return classifier
+
+
+def save(classifier: Classifier, folder: str, facts: Mapping[str, object]) -> None:
+    """Writes head.safetensors, then config.json, so that a reader that finds the config finds its weights."""
+    tensors, config = packed(classifier)
+    storage.write_bytes(storage.join(folder, _WEIGHTS), save_tensors(tensors))
+    storage.write_bytes(storage.join(folder, _CONFIG), json.dumps(config | {"facts": dict(facts)}, indent=1).encode())
 
 
 def load(folder: str) -> Classifier:
     """Raises UsageError if there is no classifier, or its files do not belong together."""
     try:
         config = json.loads(storage.read_bytes(storage.join(folder, _CONFIG)))
-        tensors = load_tensors(storage.read_bytes(storage.join(folder, _WEIGHTS)))
-        layers = tuple((tensors[f"layers.{i}.weight"], tensors[f"layers.{i}.bias"]) for i in range(config["layers"]))
-        classifier = Classifier(
-            tuple(config["labels"]), config["encoder_version"], tensors["mean"], tensors["std"], layers, config["temperature"]
-        )
-        version = config["model_version"]
-        for name, values in {**tensors, "temperature": np.array(config["temperature"])}.items():
-            if not np.isfinite(values).all():
-                raise ValueError(f"{name} holds NaN or infinity")
-        if (
-            classifier(np.zeros((1, len(classifier.mean_D)))).shape != (1, len(classifier.labels))
-            or classifier.temperature <= 0
-        ):
-            raise ValueError("its layers, labels and temperature do not form a classifier")
+        return unpacked(load_tensors(storage.read_bytes(storage.join(folder, _WEIGHTS))), config)
     except FileNotFoundError as e:
         raise UsageError(f"classifier={folder}: no classifier there: train one with 'w2w classify --train'") from e
     except Exception as e:  # safetensors has an error class of its own
         raise UsageError(f"classifier={folder}: cannot be read: {str(e)[:200]}") from e
-    if version != classifier.model_version:
-        raise UsageError(f"classifier={folder}: {_WEIGHTS} is not the one that {_CONFIG} belongs to")
-    return classifier
 
 
 class Classify:

@@ -13,25 +13,50 @@ from w2w.errors import UsageError
 
 COLUMNS = (schema.PRODUCT_ID, schema.TITLE, schema.BRAND, schema.PRICE, schema.CURRENCY, schema.CATEGORY, schema.FEED)
 NEEDS = (*COLUMNS, schema.ATTRIBUTES, schema.ACTIVE)  # columns that ``allowed`` reads
+SEEN = "seen_"  # before an attribute that a picture shows, by table `attributes`
 _RANGE = re.compile(r"(-?\d+(?:\.\d+)?)?\.\.(-?\d+(?:\.\d+)?)?")
 _NUMBER = r"^-?\d+(\.\d+)?$"
 
 
-def allowed(products: pa.Table, wanted: Mapping[str, Sequence[str]]) -> np.ndarray:
+def allowed(
+    products: pa.Table, wanted: Mapping[str, Sequence[str]], seen: Mapping[str, pa.ChunkedArray] | None = None
+) -> np.ndarray:
     """bool (N,): active products of which every named column or attribute has one of its values: a text, ignoring case; a
     number; or a range of numbers, LOW..HIGH, LOW.. or ..HIGH, ends included. Missing values match nothing.
 
-    ``products``: NEEDS. Raises UsageError for a name that no product has, and for an impossible value.
+    ``products``: NEEDS; ``seen``: further columns by name (``seen_columns``). Raises UsageError for a name that no product has,
+    and for an impossible value.
     """
     keep = products.column(schema.ACTIVE).to_numpy(zero_copy_only=False).astype(bool)
     for name, values in wanted.items():
-        column = _column(products, name)
+        column = (seen or {}).get(name)
+        column = _column(products, name) if column is None else column
         if not values:
             raise UsageError(f"--filter.{name}: name at least one value")
         for value in values:
             _check(name, value.strip())
         keep = keep & np.logical_or.reduce([_is(column, value) for value in values])
     return keep
+
+
+def seen_columns(images: pa.ChunkedArray, tagged: pa.Table, wanted: Sequence[str]) -> dict[str, pa.ChunkedArray]:
+    """For each wanted name that begins with SEEN, what the product's picture shows; null where that is not sure.
+
+    ``tagged``: owner_id and tags of table `attributes`. Raises UsageError for an attribute that no picture has.
+    """
+    tags = tagged.column(schema.TAGS).combine_chunks()
+    owners = tagged.column(schema.OWNER_ID).combine_chunks().take(pc.list_parent_indices(tags))
+    attributes, values = (pc.struct_field(tags.flatten(), field) for field in (schema.ATTRIBUTE, schema.VALUE))
+    found = {}
+    for name in wanted:
+        mine = pc.equal(attributes, name.removeprefix(SEEN))
+        if name.startswith(SEEN):
+            if not pc.any(mine).as_py():
+                known = sorted(SEEN + one for one in pc.unique(attributes).to_pylist())
+                raise UsageError(f"--filter.{name}: 'w2w tag' gave no picture this attribute.{nearest(name, known)}")
+            place = pc.index_in(images, value_set=owners.filter(mine))
+            found[name] = values.filter(mine).take(place.combine_chunks())
+    return {name: pa.chunked_array([column]) for name, column in found.items()}
 
 
 def _check(name: str, value: str) -> None:

@@ -10,9 +10,10 @@ brightest of each channel is taken for white (Land 1977, "The retinex theory of 
 changes little (`python -m tests.bench.fashion`: re-lit).
 """
 
+import numpy as np
 import torch
 from torch import nn
-from torch.nn.functional import interpolate, normalize, one_hot
+from torch.nn.functional import avg_pool3d, interpolate, max_pool3d, normalize, one_hot
 
 from w2w.models import weights
 from w2w.models.config import COLOUR_DIM, COLOUR_FILE, Input
@@ -61,6 +62,20 @@ class Colour(nn.Module):
         roots_NGB = counts_NGB * torch.rsqrt(counts_NGB.sum(1, keepdim=True) + 1e-8)
         parts_NGD = (roots_NGB - self.centre / side**2) @ self.projection.T
         return parts_NGD / parts_NGD.sum(1, keepdim=True).norm(dim=2, keepdim=True)
+
+    def dominant(self, pixels_NHWC: np.ndarray) -> np.ndarray:
+        """uint8 (N, S, S, 3) -> uint8 (N, 3): the foreground's most frequent colour, the mean of the pixels of the histogram's
+        fullest bin and of those beside it."""
+        seen = (torch.from_numpy(pixels_NHWC).permute(0, 3, 1, 2).float() / 255 - self.mean) / self.std
+        light_NPL, hue_NPC = self._bins(seen)
+        counts_NLab = (light_NPL.transpose(1, 2) @ hue_NPC).unflatten(2, _BINS[1:])
+        around = avg_pool3d(counts_NLab[:, None], 3, 1, 1, count_include_pad=True).flatten(1)
+        near_NLab = max_pool3d(one_hot(around.argmax(1), around.shape[1]).float().view(-1, 1, *_BINS), 3, 1, 1)[:, 0]
+        weight_NP = torch.einsum("npl,nlc,npc->np", light_NPL, near_NLab.flatten(2), hue_NPC)
+        rgb_N3P = torch.from_numpy(pixels_NHWC).permute(0, 3, 1, 2).float()
+        rgb_N3P = interpolate(rgb_N3P, (_SIDE, _SIDE), mode="nearest").flatten(2)
+        mean_N3 = (rgb_N3P * weight_NP[:, None]).sum(2) / weight_NP.sum(1, keepdim=True)
+        return mean_N3.round().clamp(0, 255).to(torch.uint8).numpy()
 
     def _bins(self, seen_NCHW: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Each pixel's contribution to the bins of lightness, by its weight, and to those of hue: (N, P, 6) and (N, P, 100)."""

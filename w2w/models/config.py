@@ -9,6 +9,7 @@ from w2w.models.device import check_options
 SHAPE, COLOUR, KIND = "shape", "colour", "kind"  # parts of vectors
 COLOUR_FILE, COLOUR_DIM = Path(__file__).parent / "weights" / "colour.safetensors", 64
 FASHION, FASHION_FILE = "w2w-fashion", COLOUR_FILE.with_name("fashion.safetensors")
+TAGS, TAGS_FILE = "w2w-tags", COLOUR_FILE.with_name("tags.safetensors")
 FASHION_CODE, SHAPE_DIM, KIND_DIM = 1, 160, 32
 COLOUR_CODE = 1  # raise it when colour.py would give other vectors by the same weights
 _ENGINES, _STORE_DTYPES = ("auto", "torch", "openvino"), ("float32", "float16")

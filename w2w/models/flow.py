@@ -1,6 +1,6 @@
 """What can be embedded, and the stages that do it, for every job that embeds something."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -69,6 +69,15 @@ def pictures_of(name: str) -> Pictures:
 
 def without_vector(store: str, pictures: Pictures, model_version: str, version: str, item_rows: int) -> Source:
     """The pictures without a vector of this model. ``version``: of the stage that cut them out; auto: the newest."""
+    made = table_keys(store, schema.EMBEDDINGS, schema.OWNER_ID, model_version=model_version)
+    if pictures.column == schema.SLOTS:
+        made = Keys(_photos(made.batches), made.count)
+    done = [made, rejected_keys(store, pictures.stage, model_version)]
+    return pictures_without(store, pictures, done, version, item_rows)
+
+
+def pictures_without(store: str, pictures: Pictures, done: Sequence[Keys], version: str, item_rows: int) -> Source:
+    """The pictures that none of ``done`` names. ``version``: as above."""
     need_table(store, pictures.table, pictures.made_by)
     partition: dict[str, Any] = {}
     if pictures.seen:
@@ -78,11 +87,6 @@ def without_vector(store: str, pictures: Pictures, model_version: str, version: 
         partition = {schema.STAGE_VERSION: newest}
     elif version != "auto":
         raise UsageError(f"--version={version}: table {pictures.table.name!r} has no versions")
-    made = table_keys(store, schema.EMBEDDINGS, schema.OWNER_ID, model_version=model_version)
-    done = [
-        Keys(_photos(made.batches), made.count) if pictures.column == schema.SLOTS else made,
-        rejected_keys(store, pictures.stage, model_version),
-    ]
     columns = list(dict.fromkeys([pictures.table.key[0], pictures.column, pictures.source]))
     return pending_rows(store, pictures.table, columns, done, pictures.source, item_rows, **partition)
 

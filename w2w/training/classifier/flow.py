@@ -45,9 +45,9 @@ def train_head(
         "epochs": trained.epochs,
         "temperature": trained.classifier.temperature,
         "near_duplicates": by_what,
-        "accuracy": _figure(right, trained.keys_N),
+        "accuracy": figure_of(right, trained.keys_N),
         "threshold": threshold,
-        "accuracy_when_sure": _figure(right[used], trained.keys_N[used]),
+        "accuracy_when_sure": figure_of(right[used], trained.keys_N[used]),
         "share_when_sure": float(used.mean()),
         "calibration_error": trained.error_after,
         "calibration_error_before": trained.error_before,
@@ -66,6 +66,14 @@ def _fit(
     store: str, products: list[dict], mapping: dict[str, str], encoder_version: str, config: HeadConfig
 ) -> tuple[str, Trained]:
     """Joins products with their vectors and trains; also says how near-duplicates were found. Runs in a worker."""
+    kept, vectors_ND, keys, by_what = with_vectors(store, products, encoder_version)
+    labels = [heads.class_of(p[schema.CATEGORY], mapping) for p in kept]
+    return by_what, heads.train(vectors_ND, labels, keys, encoder_version, config)
+
+
+def with_vectors(store: str, products: list[dict], encoder_version: str) -> tuple[list[dict], np.ndarray, list[str], str]:
+    """The products whose picture has a vector, the vectors (N, D), which cluster of near-duplicates each is in, and how these
+    are known. Raises UsageError if there is none."""
     images = pa.array(sorted({p[schema.IMAGE_ID] for p in products}), pa.string())
     vectors: dict[str, np.ndarray] = {}
     for names, vectors_ND in vector_batches(store, encoder_version, images):
@@ -73,14 +81,12 @@ def _fit(
     kept = [p for p in products if p[schema.IMAGE_ID] in vectors]
     if not kept:
         raise UsageError(f"no product has an embedding of version {encoder_version}: run 'w2w embed' first")
-    labels = [heads.class_of(p[schema.CATEGORY], mapping) for p in kept]
-    by_what, cluster_of = _clusters(store, images)
+    by_what, cluster_of = clusters(store, images)
     keys = [cluster_of.get(p[schema.IMAGE_ID], p[schema.IMAGE_ID]) for p in kept]
-    vectors_ND = np.stack([vectors[p[schema.IMAGE_ID]] for p in kept])
-    return by_what, heads.train(vectors_ND, labels, keys, encoder_version, config)
+    return kept, np.stack([vectors[p[schema.IMAGE_ID]] for p in kept]), keys, by_what
 
 
-def _clusters(store: str, images: pa.Array) -> tuple[str, dict[str, str]]:
+def clusters(store: str, images: pa.Array) -> tuple[str, dict[str, str]]:
     """How near-duplicates among these images are known, and the cluster of each: by table `duplicates`, otherwise by perceptual
     hash, which finds copies of another size or quality."""
     by_hash = delta.open_table(store, schema.DUPLICATES) is None
@@ -90,7 +96,7 @@ def _clusters(store: str, images: pa.Array) -> tuple[str, dict[str, str]]:
     return by_what, dict(zip(rows.column(0).to_pylist(), map(str, rows.column(1).to_pylist())))
 
 
-def _figure(right_N: np.ndarray, keys_N: np.ndarray) -> Figure | None:
+def figure_of(right_N: np.ndarray, keys_N: np.ndarray) -> Figure | None:
     """The mean with its 95 % interval, resampling whole clusters; None if there are no values."""
     if not len(right_N):
         return None

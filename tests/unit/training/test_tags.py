@@ -1,0 +1,216 @@
+"""Tagging: heads that are sure or silent, the colour of what is in front, learning from a feed's columns, and the job."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import simplejpeg
+
+import w2w
+from tests.unit.nights.nights import without_ray
+from w2w import schema
+from w2w.errors import UsageError
+from w2w.evaluation import job_evaluate as evaluate
+from w2w.garments.classifier import Classifier
+from w2w.index import job as index
+from w2w.ingest import job as ingest
+from w2w.ingest.feed import FeedConfig
+from w2w.models import job as embed
+from w2w.models.colour import load_colour
+from w2w.models.config import TAGS, EncoderConfig
+from w2w.models.encoder import encoder_input, model_version
+from w2w.stage import Pool
+from w2w.table import delta
+from w2w.training.tags import flow
+from w2w.training.tags import job as tag
+from w2w.training.tags.flow import spelled
+from w2w.training.tags.heads import Head, Tagger, load, save, thresholds
+from w2w.training.tags.stage import tagger_version
+
+PAINTS = {"red": (200, 20, 30), "blue": (20, 40, 190), "green": (20, 150, 60)}
+LITE0 = EncoderConfig(colour=0.7)
+
+
+def head(thresholds_C=(0.9, 0.6), version: str = "") -> Head:
+    """Of vectors of two numbers: their softmax."""
+    flat = np.zeros(2, np.float32), np.ones(2, np.float32)
+    return Head(Classifier(("bag", "top"), version, *flat, ((np.eye(2, dtype=np.float32), flat[0]),)), np.array(thresholds_C))
+
+
+def test_a_value_below_its_own_threshold_is_not_told():
+    tagger = Tagger("efficientnet-lite0", 0.7, {"type": head()})
+    sure, unsure, other = tagger(np.float32([[3, 0], [1, 0], [0, 1]]))
+    assert sure == [("type", "bag", pytest.approx(0.9526, abs=1e-4))]
+    assert unsure == [("type", None, pytest.approx(0.7311, abs=1e-4))]
+    assert other == [("type", "top", pytest.approx(0.7311, abs=1e-4))]
+
+
+def test_thresholds_reach_the_precision_by_what_was_seen():
+    told = np.array([[0.99, 0.01]] * 20 + [[0.7, 0.3]] * 20 + [[0.4, 0.6]] * 3)
+    truth = np.array([0] * 20 + [0, 1] * 10 + [0, 1, 1])
+    low, high = thresholds(told, truth, 0.9)
+    assert low == pytest.approx(0.99)  # with the next ones 30.x of 45 are right
+    assert high == pytest.approx(0.9)  # reached nowhere, and nothing was seen from .9 on
+    assert thresholds(told, truth, 0.6)[0] == pytest.approx(0.7)
+    wrong = thresholds(np.array([[0.05, 0.95]]), np.array([0]), 0.97)
+    assert wrong.tolist() == [0.97, 0.97]
+    assert thresholds(np.array([[0.01, 0.99]]), np.array([0]), 0.9)[1] > 0.99  # above what was wrong
+
+
+def test_a_tagger_is_saved_and_refused(tmp_path):
+    where = str(tmp_path / "t")
+    made = Tagger("efficientnet-lite0", 0.7, {"a / b": head(), "c": head((0.5, 1.5))}, 0.2)
+    save(made, where, {})
+    loaded = load(where)
+    assert loaded.version == made.version
+    assert list(loaded.heads) == ["a / b", "c"]
+    assert loaded.version != Tagger("efficientnet-lite0", 0.7, {"a / b": head(), "c": head((0.5, 1.4))}, 0.2).version
+    about = json.loads((tmp_path / "t" / "tags.json").read_text())
+    for said, change in {
+        "has not one threshold": lambda heads: heads["c"].update(thresholds=[0.5]),
+        "threshold": lambda heads: heads["c"].update(thresholds=[0.5, float("nan")]),
+        "do not form a classifier": lambda heads: heads["c"].update(labels=["x"]),
+        "is not the one that": lambda heads: heads["c"].update(temperature=2.0),
+        "cannot be read": lambda heads: heads["c"].clear(),
+    }.items():
+        broken = json.loads(json.dumps(about))
+        change(broken["heads"])
+        (tmp_path / "t" / "tags.json").write_text(json.dumps(broken))
+        with pytest.raises(UsageError, match=f"--tagger={where}: .*{said}"):
+            load(where)
+    (tmp_path / "t" / "tags.json").write_text(json.dumps(about | {"heads": {}}))
+    with pytest.raises(UsageError, match="do not read one encoder's vectors"):
+        load(where)
+    with pytest.raises(UsageError, match="no tagger there: train one with 'w2w tag --learn', or take w2w-tags"):
+        load(str(tmp_path / "none"))
+
+
+def test_ours_comes_with_the_package():
+    ours = load(TAGS)
+    assert {"kind", "type", "colour"} <= set(ours.heads)
+    assert ours.test_share == 0
+    assert all(h.classifier.encoder_version == "" and (h.thresholds_C > 0.3).all() for h in ours.heads.values())
+
+
+def test_a_swatch_is_the_colour_of_what_is_in_front():
+    shape = encoder_input(EncoderConfig())
+    pictures = np.full((3, shape.size_px, shape.size_px, 3), 255, np.uint8)
+    pictures[0, 60:160, 60:160] = PAINTS["red"]
+    pictures[1, 60:160, 60:160] = PAINTS["blue"]
+    pictures[1, 60:90, 60:160] = PAINTS["red"]  # less of it
+    pictures[2] = PAINTS["green"]  # no background
+    found = load_colour(shape).dominant(pictures)
+    assert found.dtype == np.uint8
+    assert found.tolist() == [list(PAINTS[c]) for c in ("red", "blue", "green")]
+
+
+def test_a_spelling_is_no_value_of_its_own():
+    assert spelled(["Navy  Blue", "navy blue", "Navy Blue ", None, "", "NAVY BLUE"]) == ["Navy Blue"] * 3 + [None] * 2 + [
+        "Navy Blue"
+    ]
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory) -> Path:
+    """Sixty painted squares: the feed knows the colour of all but six."""
+    folder, rng = tmp_path_factory.mktemp("shop"), np.random.default_rng(0)
+    lines = ["product_id,category,image,paint"]
+    for n in range(60):
+        name = [*PAINTS][n % 3]
+        picture = np.full((96, 96, 3), 255, np.uint8)
+        side = 40 + n % 30
+        picture[8 : 8 + side, 8 : 8 + side] = np.clip(PAINTS[name] + rng.integers(-12, 13, 3), 0, 255)
+        (folder / f"{n}.jpg").write_bytes(simplejpeg.encode_jpeg(picture, 95))
+        lines.append(f"p{n},top,{n}.jpg,{'' if n < 6 else name.upper() if n % 7 == 0 else name}")
+    (folder / "feed.csv").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+def seen(store: str) -> dict[str, tuple[dict, str]]:
+    """By product: what its picture shows, and its swatch."""
+    found = delta.read(store, schema.TAGGED, [schema.OWNER_ID, schema.TAGS, schema.SWATCH]).to_pylist()
+    by_image = {r["owner_id"]: ({t["attribute"]: t["value"] for t in r["tags"]}, r["swatch"]) for r in found}
+    products = delta.current_products(store, [schema.PRODUCT_ID, schema.IMAGE_ID]).to_pylist()
+    return {p["product_id"]: by_image[p["image_id"]] for p in products if p["image_id"] in by_image}
+
+
+def test_a_shop_learns_its_own_words_and_finds_by_them(shop, tmp_path, monkeypatch):
+    without_ray(monkeypatch)
+    for job in (embed, tag):
+        monkeypatch.setattr(job, "try_encoder", lambda config: None)  # in a process of its own: torch is here already
+    monkeypatch.setattr(flow, "run_task", lambda work, *args, num_cpus, title: work(*args))
+    store, alone = str(tmp_path / "store"), Pool(workers=1)
+    ingest.main(ingest.Config(store=store, feed=FeedConfig(uri=str(shop / "feed.csv")), pool=alone))
+    asked = tag.Config(store=store, learn=["paint"], encoder=LITE0, precision=0.6, pool=alone)
+    with pytest.raises(UsageError, match="embed"):
+        tag.main(asked)
+    embed.main(embed.Config(store=store, encoder=LITE0, pool=alone))
+    with pytest.raises(UsageError, match=r"--learn=pain: no product has it\. Did you mean 'paint'\?"):
+        tag.main(tag.Config(store=store, learn=["pain"], encoder=LITE0))
+    with pytest.raises(UsageError, match="--learn=category: two classes with"):
+        tag.main(tag.Config(store=store, learn=["category"], encoder=LITE0))
+    learnt = tag.main(asked)
+    assert learnt.figures["paint accuracy"].value == 1
+    assert "What the feed tells" in Path(learnt.report).read_text(encoding="utf-8")
+
+    dry = tag.main(tag.Config(store=store, dry_run=True))
+    assert (dry.pending, dry.tagger, dry.encoder) == (60, learnt.tagger, "efficientnet-lite0")
+    assert delta.open_table(store, schema.TAGGED) is None
+    assert tag.main(tag.Config(store=store, limit=10, pool=alone)).counts.out == 10
+    rest = tag.main(tag.Config(store=store, pool=alone))
+    assert (rest.counts.out, rest.skipped, rest.tagged["paint"].num) == (50, 10, 60)
+    assert tag.main(tag.Config(store=store)).counts.read == 0
+    told = seen(store)
+    assert sum(told[f"p{n}"][0]["paint"] == [*PAINTS][n % 3] for n in range(60)) >= 55  # those unnamed in the feed, too
+    assert sum(values["paint"] is None for values, _ in told.values()) < 6
+    assert all(abs(int(told[f"p{n}"][1][1:3], 16) - [*PAINTS.values()][n % 3][0]) < 20 for n in range(60))
+
+    index.main(index.Config(store=store, encoder=LITE0))
+    found = w2w.load_finder(store, whole=True, k=8, filter={"seen_paint": "Blue"})(str(shop / "0.jpg"))
+    assert {int(p.product_id[1:]) % 3 for p in found[0].garments[0].products} == {1}
+    with pytest.raises(UsageError, match=r"--filter\.seen_pain: .* Did you mean 'seen_paint'\?"):
+        w2w.load_finder(store, whole=True, filter={"seen_pain": "blue"})
+
+    measured = evaluate.main(evaluate.Config(store=store, protocol="tags"))
+    assert 5 <= measured.queries <= 20  # those that were held out
+    assert measured.figures["precision"].value == 1
+    assert measured.figures["coverage"].value > 0.8
+    rows = delta.read(store, schema.EVALUATIONS, [schema.GROUP, schema.METRIC]).to_pylist()
+    assert {(r["group"], r["metric"]) for r in rows} == {(g, m) for g in (None, "paint") for m in ("coverage", "precision")}
+    with pytest.raises(UsageError, match="has a value that it knows in an attribute of its feed called kind, type, colour"):
+        evaluate.main(evaluate.Config(store=store, protocol="tags", scorer=TAGS))
+
+    with pytest.raises(UsageError, match=f"--encoder.name={TAGS}"):
+        tag.main(tag.Config(store=store, encoder=EncoderConfig(TAGS)))
+    changed = json.loads(Path(learnt.tagger, "tags.json").read_text())
+    assert changed["heads"]["paint"]["encoder_version"] == model_version(LITE0)
+    monkeypatch.setattr(tag, "model_version", lambda config: "another")
+    with pytest.raises(UsageError, match=r"was trained on vectors .*, and efficientnet-lite0 makes another now"):
+        tag.main(tag.Config(store=store))
+
+
+def test_options_that_cannot_be(tmp_path):
+    store = str(tmp_path)
+    for said, options in {
+        "--precision=0": {"precision": 0.0},
+        "w2w-tags: is w2w's own": {"learn": ["a"], "tagger": TAGS},
+        "--learn=a: is named twice": {"learn": ["a", "a"]},
+        "no tagger there": {"tagger": str(tmp_path / "x")},
+    }.items():
+        with pytest.raises(UsageError, match=said):
+            tag.main(tag.Config(store=store, **options))
+
+
+def test_versions_tell_taggers_apart():
+    one, other = (Tagger("efficientnet-lite0", 0.7, {"type": head(t)}) for t in ((0.9, 0.6), (0.8, 0.6)))
+    assert tagger_version(one, EncoderConfig()) == tagger_version(one, EncoderConfig(threads=2))
+    assert len({tagger_version(t, e) for t in (one, other) for e in (EncoderConfig(), LITE0)}) == 4
+
+
+def test_custom_code_is_named_by_options_alone(tmp_path):
+    save(Tagger("shop_plugins.encoder:grid", 0.0, {"type": head()}), str(tmp_path / "t"), {})
+    with pytest.raises(
+        UsageError, match=r"was trained with custom code: name it with --encoder\.name=shop_plugins.encoder:grid"
+    ):
+        tag.main(tag.Config(store=str(tmp_path), tagger=str(tmp_path / "t")))

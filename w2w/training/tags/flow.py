@@ -1,0 +1,153 @@
+"""Which pictures a tagger has not seen yet, how they are tagged, how often each attribute is sure; and training heads on what a
+shop's own feed tells."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from w2w import schema
+from w2w.config import nearest
+from w2w.engine.source import Source
+from w2w.engine.tasks import run_task
+from w2w.errors import UsageError
+from w2w.garments import classifier
+from w2w.garments.classifier import HeadConfig, Trained
+from w2w.images.decode import DecodeLimits
+from w2w.images.stage import PIXELS
+from w2w.metrics.retrieval import class_accuracy, confusion
+from w2w.models.config import EncoderConfig
+from w2w.models.flow import Pictures, picture_stages, pictures_without
+from w2w.report.evaluation import Protocol, evaluation_report
+from w2w.results import Figure
+from w2w.stage import Pool, Stage
+from w2w.table import delta
+from w2w.table.pending import rejected_keys, table_keys
+from w2w.training.classifier.flow import figure_of, with_vectors
+from w2w.training.tags.heads import Head, Tagger, save, thresholds
+from w2w.training.tags.stage import SWATCH_GIVES, TAG_GIVES, Swatch, Tag
+
+FEED_COLUMNS = (schema.CATEGORY, schema.BRAND)  # beside a feed's other columns, which are attributes
+
+
+def untagged(store: str, pictures: Pictures, job: str, version: str, item_rows: int) -> Source:
+    made = table_keys(store, schema.TAGGED, schema.OWNER_ID, stage_version=version)
+    return pictures_without(store, pictures, [made, rejected_keys(store, job, version)], "auto", item_rows)
+
+
+def tag_stages(
+    pictures: Pictures, encoder: EncoderConfig, tagger: str, version: str, limits: DecodeLimits, gpu_pool: Pool | None
+) -> list[Stage]:
+    """bytes -> pixels -> colour and vector -> attributes."""
+    decode, encode = picture_stages(pictures, encoder, limits, gpu_pool)
+    swatch = Stage("swatch", Swatch, (PIXELS,), SWATCH_GIVES, {"encoder": encoder})
+    model = {"tagger": tagger, "encoder": encoder, "version": version}
+    return [decode, swatch, encode, Stage("tag", Tag, (schema.VECTOR,), TAG_GIVES, model)]
+
+
+def coverage(store: str, version: str) -> dict[str, Figure]:
+    """Of each attribute the share of the pictures that are tagged with it."""
+    told, asked = Counter[str](), Counter[str]()
+    for rows in table_keys(store, schema.TAGGED, schema.TAGS, stage_version=version).batches:
+        tags = pc.list_flatten(rows)
+        sure = tags.filter(pc.is_valid(pc.struct_field(tags, schema.VALUE)))
+        for counts, some in ((asked, tags), (told, sure)):
+            for one in pc.value_counts(pc.struct_field(some, schema.ATTRIBUTE)).to_pylist():
+                counts[one["values"]] += one["counts"]
+    return {name: Figure(told[name] / num, num=num) for name, num in asked.items()}
+
+
+def labelled(store: str, columns: Sequence[str], most: int) -> list[dict]:
+    """image_id and the named columns of active products with a picture, at most ``most``. Raises UsageError for a column that
+    no product has."""
+    found = delta.current_products(store, [schema.IMAGE_ID, schema.ACTIVE, schema.ATTRIBUTES, *FEED_COLUMNS])
+    found = found.filter(pc.and_(found.column(schema.ACTIVE), pc.is_valid(found.column(schema.IMAGE_ID)))).slice(0, most)
+    attributes = found.column(schema.ATTRIBUTES)
+    values = {schema.IMAGE_ID: found.column(schema.IMAGE_ID)}
+    for name in columns:
+        values[name] = found.column(name) if name in FEED_COLUMNS else pc.map_lookup(attributes, name, "first")
+        if not found.num_rows or values[name].null_count == found.num_rows:
+            known = {key for chunk in attributes.chunks for key in pc.unique(chunk.keys).to_pylist()}
+            raise UsageError(f"--learn={name}: no product has it.{nearest(name, sorted({*FEED_COLUMNS, *known}))}")
+    return pa.table(values).to_pylist()
+
+
+def spelled(values: Sequence[str | None]) -> list[str | None]:
+    """Each value as it is written most often: upper and lower case, and blanks around it, do not make it another."""
+    plain = [" ".join(value.split()) if value else None for value in values]
+    often = Counter(filter(None, plain))
+    best: dict[str, str] = {}
+    for value, _ in sorted(often.items(), key=lambda kv: (-kv[1], kv[0])):
+        best.setdefault(value.casefold(), value)
+    return [best[value.casefold()] if value else None for value in plain]
+
+
+def learn(
+    store: str,
+    products: list[dict],
+    columns: Sequence[str],
+    encoder: EncoderConfig,
+    encoder_version: str,
+    config: HeadConfig,
+    precision: float,
+    folder: str,
+    page: str,
+    num_cpus: float,
+) -> dict[str, Any]:
+    """Trains in one Ray task, writes the tagger to ``folder`` and a page; returns fields of the job's result."""
+    arguments = (store, products, columns, encoder_version, config)
+    by_what, trained = run_task(_fit, *arguments, num_cpus=num_cpus, title="learn")
+    heads, figures, protocols = {}, {}, []
+    for name, one in trained.items():
+        head = Head(one.classifier, thresholds(one.valid_probabilities_MC, one.valid_codes_M, precision))
+        told = measured(head, one)
+        figures |= {f"{name} {what}": figure for what, figure in told.items()}
+        heads[name] = replace(head, test={what: str(figure) for what, figure in told.items()})
+        protocols.append(_protocol(name, one))
+    tagger = Tagger(encoder.name, encoder.colour, heads, config.test_share)
+    save(tagger, folder, {"near_duplicates": by_what, "precision": precision, "products": len(products)})
+    evaluation_report(page, "What the feed tells, seen", {name: str(figure) for name, figure in figures.items()}, protocols)
+    return {"figures": figures, "near_duplicates": by_what, "report": page}
+
+
+def measured(head: Head, trained: Trained) -> dict[str, Figure]:
+    """On the test examples: how often it is right, how often where it is sure, and how often it is sure."""
+    right_N = (trained.truth_N == trained.predicted_N).astype(float)
+    places_N = np.array([head.classifier.labels.index(label) for label in trained.predicted_N])
+    sure_N = trained.probability_N >= head.thresholds_C[places_N]
+    told = {
+        "accuracy": figure_of(right_N, trained.keys_N),
+        "accuracy where sure": figure_of(right_N[sure_N], trained.keys_N[sure_N]),
+        "share that is sure": figure_of(sure_N.astype(float), trained.keys_N),
+    }
+    return {what: replace(figure, num=len(right_N)) for what, figure in told.items() if figure is not None}
+
+
+def _fit(
+    store: str, products: list[dict], columns: Sequence[str], encoder_version: str, config: HeadConfig
+) -> tuple[str, dict[str, Trained]]:
+    """Runs in a worker."""
+    kept, vectors_ND, keys, by_what = with_vectors(store, products, encoder_version)
+    trained = {}
+    for name in columns:
+        labels = spelled([p[name] for p in kept])
+        there = np.flatnonzero([label is not None for label in labels])
+        known = [label for label in labels if label is not None]
+        try:
+            mine = [keys[i] for i in there]
+            trained[name] = classifier.train(vectors_ND[there], known, mine, encoder_version, config, sorted(set(known)))
+        except UsageError as e:
+            raise UsageError(f"--learn={name}: {e}") from e
+    return by_what, trained
+
+
+def _protocol(name: str, trained: Trained) -> Protocol:
+    rng = np.random.default_rng(0)
+    metrics = class_accuracy(trained.truth_N, trained.predicted_N, trained.truth_N, rng)
+    labels = list(trained.classifier.labels)
+    text = "Test products: neither they nor a near-duplicate of their picture was in training."
+    return Protocol(name, text, metrics, (confusion(trained.truth_N, trained.predicted_N, labels), labels))
