@@ -12,14 +12,16 @@ from tests.unit.nights.nights import without_ray
 from w2w import schema
 from w2w.errors import UsageError
 from w2w.evaluation import job_evaluate as evaluate
+from w2w.find import finder
 from w2w.garments.classifier import Classifier
 from w2w.index import job as index
 from w2w.ingest import job as ingest
 from w2w.ingest.feed import FeedConfig
 from w2w.models import job as embed
+from w2w.models import stage as models
 from w2w.models.colour import load_colour
 from w2w.models.config import TAGS, EncoderConfig
-from w2w.models.encoder import encoder_input, model_version
+from w2w.models.encoder import Encoder, encoder_input, model_version
 from w2w.stage import Pool
 from w2w.table import delta
 from w2w.training.tags import flow
@@ -52,7 +54,8 @@ def test_thresholds_reach_the_precision_by_what_was_seen():
     low, high = thresholds(told, truth, 0.9)
     assert low == pytest.approx(0.99)  # with the next ones 30.x of 45 are right
     assert high == pytest.approx(0.9)  # reached nowhere, and nothing was seen from .9 on
-    assert thresholds(told, truth, 0.6)[0] == pytest.approx(0.7)
+    assert thresholds(told, truth, 0.6)[0] == pytest.approx(0.6)  # all of them reach it: less probable ones may come
+    assert thresholds(np.array([[0.99, 0.01]] * 3), np.zeros(3, int), 0.9)[0] == pytest.approx(0.9)
     wrong = thresholds(np.array([[0.05, 0.95]]), np.array([0]), 0.97)
     assert wrong.tolist() == [0.97, 0.97]
     assert thresholds(np.array([[0.01, 0.99]]), np.array([0]), 0.9)[1] > 0.99  # above what was wrong
@@ -127,6 +130,19 @@ def shop(tmp_path_factory) -> Path:
     return folder
 
 
+class _Engine:
+    """Colours of a 4 x 4 grid."""
+
+    dim = 48
+
+    def __call__(self, batch_NHWC: np.ndarray) -> np.ndarray:
+        return batch_NHWC[:, 28::56, 28::56].reshape(len(batch_NHWC), -1).astype(np.float32) + 1
+
+
+def _encoder(config: EncoderConfig) -> Encoder:
+    return Encoder(config.name, model_version(config), encoder_input(config), _Engine(), config.store_dtype)
+
+
 def seen(store: str) -> dict[str, tuple[dict, str]]:
     """By product: what its picture shows, and its swatch."""
     found = delta.read(store, schema.TAGGED, [schema.OWNER_ID, schema.TAGS, schema.SWATCH]).to_pylist()
@@ -138,7 +154,9 @@ def seen(store: str) -> dict[str, tuple[dict, str]]:
 def test_a_shop_learns_its_own_words_and_finds_by_them(shop, tmp_path, monkeypatch):
     without_ray(monkeypatch)
     for job in (embed, tag):
-        monkeypatch.setattr(job, "try_encoder", lambda config: None)  # in a process of its own: torch is here already
+        monkeypatch.setattr(job, "try_encoder", lambda config: None)
+    for room in (models, finder):
+        monkeypatch.setattr(room, "load_encoder", _encoder)
     monkeypatch.setattr(flow, "run_task", lambda work, *args, num_cpus, title: work(*args))
     store, alone = str(tmp_path / "store"), Pool(workers=1)
     ingest.main(ingest.Config(store=store, feed=FeedConfig(uri=str(shop / "feed.csv")), pool=alone))

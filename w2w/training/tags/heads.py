@@ -65,7 +65,8 @@ class Tagger:
 def thresholds(probabilities_NC: np.ndarray, codes_N: np.ndarray, precision: float) -> np.ndarray:
     """For every class the least probability from which at least ``precision`` of what is taken for it is right, by held-out
     examples: of n of them, r right, with mean probability p, that is (r + 5 p) / (n + 5), so that few of them do not decide.
-    Where it is reached nowhere, ``precision`` itself, and above whatever was wrong."""
+    Where all that was seen reaches it, or nothing, ``precision`` itself decides of less probable ones; what was wrong alone
+    stays below."""
     places_N, scores_N = probabilities_NC.argmax(axis=1), probabilities_NC.max(axis=1)
     found = np.full(probabilities_NC.shape[1], precision)
     for c in np.unique(places_N):
@@ -75,7 +76,7 @@ def thresholds(probabilities_NC: np.ndarray, codes_N: np.ndarray, precision: flo
         enough = (np.cumsum(right) + _PRIOR * np.cumsum(scores) / count) / (count + _PRIOR) >= precision
         enough[:-1] &= scores[1:] < scores[:-1]  # a threshold lets all of one probability through
         if enough.any():
-            found[c] = scores[np.flatnonzero(enough)[-1]]
+            found[c] = min(scores[-1], precision) if enough[-1] else scores[np.flatnonzero(enough)[-1]]
         elif not right.all():
             found[c] = max(precision, np.nextafter(scores[~right].max(), 2, dtype=scores.dtype))
     return found
