@@ -44,12 +44,12 @@ class Config(JobConfig):
     """With --learn: the share of a value's answers that should be right; from it follows the probability that is needed."""
     encoder: EncoderConfig = EncoderConfig()
     """With --learn: whose embeddings it learns from (`w2w embed` made them). Later the tagger names its encoder."""
+    decode: DecodeLimits = DecodeLimits()
+    """Limits of an image."""
     head: HeadConfig = HeadConfig()
     """With --learn: how the heads are trained."""
     max_examples: int = 100_000
     """With --learn: most products to train on."""
-    decode: DecodeLimits = DecodeLimits()
-    """Limits of an image."""
     pool: Pool = Pool()
     """Workers that decode; on a CPU they also run the model."""
     gpu_pool: Pool | None = None
