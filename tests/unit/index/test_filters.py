@@ -66,7 +66,12 @@ def test_a_filter_that_cannot_be(wanted, said):
 
 
 def test_what_pictures_show_is_filtered_by():
-    said = {"i1": [("colour", "red"), ("type", None)], "i2": [("type", "Heels")], "i3": [("colour", "Blue")], "i4": []}
+    said: dict[str, list[tuple[str, str | None]]] = {
+        "i1": [("colour", "red"), ("type", None)],
+        "i2": [("type", "Heels")],
+        "i3": [("colour", "Blue")],
+        "i4": [],
+    }
     rows = [
         {"owner_id": image, "tags": [{"attribute": name, "value": value, "score": 1.0} for name, value in tags]}
         for image, tags in said.items()
