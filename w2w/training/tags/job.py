@@ -35,6 +35,10 @@ class Config(JobConfig):
 
     of: Literal["images", "garments"] = "images"
     """What is tagged: images, or garments (the crops that a detector cut out)."""
+    pool: Pool = Pool()
+    """Workers that decode; on a CPU they also run the model."""
+    gpu_pool: Pool | None = None
+    """Separate workers for the model, for example {num_gpus: 1, num_cpus: 1, batch_rows: 256}."""
     tagger: str = ""
     """Folder of a tagger of your own, read, or with --learn written; or w2w-tags, which comes with w2w. Default: tags/ in the
     store if there is one, else w2w-tags."""
@@ -50,10 +54,6 @@ class Config(JobConfig):
     """With --learn: how the heads are trained."""
     max_examples: int = 100_000
     """With --learn: most products to train on."""
-    pool: Pool = Pool()
-    """Workers that decode; on a CPU they also run the model."""
-    gpu_pool: Pool | None = None
-    """Separate workers for the model, for example {num_gpus: 1, num_cpus: 1, batch_rows: 256}."""
 
 
 @dataclass(frozen=True, kw_only=True)
