@@ -1,19 +1,24 @@
-"""Files on a local path or ``s3://`` prefix, through pyarrow's native filesystems.
+"""Files on a local path or ``s3://`` prefix, through pyarrow's native filesystems. What is only read, a feed and its pictures,
+may also lie on ``gs://`` (Google Cloud Storage) or ``az://`` (Azure Blob Storage).
 
 S3 is configured only by the standard AWS variables (``AWS_ENDPOINT_URL``, ``AWS_ACCESS_KEY_ID``, ``AWS_REGION``, a profile, an
 instance role), so that pyarrow, botocore and Delta Lake see the same settings on every machine of a cluster. Throttling,
 timeouts and lost connections are retried with back-off for about two minutes; after that, ``StorageFailed`` names what could
-not be read or written.
+not be read or written. Google's and Azure's own variables say who reads there: ``GOOGLE_APPLICATION_CREDENTIALS``, or
+``STORAGE_EMULATOR_HOST``; ``AZURE_STORAGE_ACCOUNT_NAME`` and, on a machine without an identity, ``AZURE_STORAGE_ACCOUNT_KEY``
+or ``AZURE_STORAGE_SAS_TOKEN``.
 """
 
 import errno
 import fcntl
+import functools
 import hashlib
 import os
 import stat
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import BinaryIO
 
@@ -24,10 +29,16 @@ from w2w.errors import Changed, RejectCode, StorageFailed, UsageError, fault_of
 # of a request; pauses double from about half a second to 20 s
 _ATTEMPTS = 14
 _CONNECT_S, _ANSWER_S = 10, 60
+_PATIENCE = timedelta(minutes=2)
 
 
 def is_s3(uri: str) -> bool:
     return uri.startswith("s3://")
+
+
+def scheme(uri: str) -> str:
+    """ "s3://", "gs://" or "az://"; "" for a local path and whatever else is none of these."""
+    return next((known for known in _REMOTE if uri.startswith(known)), "")
 
 
 def join(uri: str, *parts: str) -> str:
@@ -36,9 +47,16 @@ def join(uri: str, *parts: str) -> str:
 
 def absolute(uri: str) -> str:
     """The URI as an absolute one, valid in any working directory. Raises UsageError for another scheme or a missing bucket."""
-    if is_s3(uri):
-        if not uri.removeprefix("s3://").partition("/")[0]:
-            raise UsageError(f"{uri!r}: names no bucket: s3://BUCKET/PREFIX")
+    if scheme(uri) and not is_s3(uri):
+        raise UsageError(f"{uri!r}: a path is local or starts with s3://; from {scheme(uri)} only feeds and pictures are read")
+    return source(uri)
+
+
+def source(uri: str) -> str:
+    """As ``absolute``, of what is only read."""
+    if kind := scheme(uri):
+        if not uri.removeprefix(kind).partition("/")[0]:
+            raise UsageError(f"{uri!r}: names no bucket: {kind}BUCKET/PREFIX")
         return uri.rstrip("/")
     if "://" in uri:
         raise UsageError(f"{uri!r}: a path is local or starts with s3://")
@@ -58,9 +76,12 @@ def local(name: str) -> Path:
 
 def filesystem(uri: str) -> tuple[fs.FileSystem, str]:
     """The native filesystem of ``uri`` and the path on it."""
-    if not is_s3(uri):
-        return fs.LocalFileSystem(), absolute(uri)
-    s3 = fs.S3FileSystem(
+    kind = scheme(uri)
+    return (_REMOTE[kind](), uri.removeprefix(kind).rstrip("/")) if kind else (fs.LocalFileSystem(), absolute(uri))
+
+
+def _s3() -> fs.FileSystem:
+    return fs.S3FileSystem(
         endpoint_override=_endpoint(),
         region=_region(),
         allow_delayed_open=False,
@@ -68,7 +89,33 @@ def filesystem(uri: str) -> tuple[fs.FileSystem, str]:
         request_timeout=_ANSWER_S,
         retry_strategy=fs.AwsStandardS3RetryStrategy(max_attempts=_ATTEMPTS),
     )
-    return s3, uri.removeprefix("s3://").rstrip("/")
+
+
+def _gcs() -> fs.FileSystem:
+    return _gcs_of(os.environ.get("STORAGE_EMULATOR_HOST", ""))
+
+
+@functools.cache  # each would ask for a token of its own
+def _gcs_of(emulator: str) -> fs.FileSystem:
+    name, _, host = emulator.rpartition("://")
+    where = {"anonymous": True, "scheme": name or "http", "endpoint_override": host} if emulator else {}
+    return fs.GcsFileSystem(retry_time_limit=_PATIENCE, **where)
+
+
+def _azure() -> fs.FileSystem:
+    account = os.environ.get("AZURE_STORAGE_ACCOUNT_NAME")
+    if not account:
+        raise UsageError("az://: set AZURE_STORAGE_ACCOUNT_NAME to the storage account that has the container")
+    key, token = (os.environ.get(f"AZURE_STORAGE_{name}") for name in ("ACCOUNT_KEY", "SAS_TOKEN"))
+    return _azure_of(account, key, None if key else token)
+
+
+@functools.cache
+def _azure_of(account: str, key: str | None, token: str | None) -> fs.FileSystem:
+    return fs.AzureFileSystem(account, account_key=key, sas_token=token)
+
+
+_REMOTE: dict[str, Callable[[], fs.FileSystem]] = {"s3://": _s3, "gs://": _gcs, "az://": _azure}
 
 
 def _endpoint() -> str | None:
@@ -113,7 +160,7 @@ def read_bytes(uri: str) -> bytes:
     try:
         with named("read", uri):
             system, path = filesystem(uri)
-            if not is_s3(uri) and system.get_file_info(path).type == fs.FileType.Unknown:
+            if not scheme(uri) and system.get_file_info(path).type == fs.FileType.Unknown:
                 raise OSError(errno.EINVAL, "not a plain file")  # reading a pipe would block
             with system.open_input_file(path) as f:
                 return f.read()
@@ -156,7 +203,7 @@ def write_bytes(uri: str, data: bytes | memoryview) -> None:
 def writer(uri: str) -> Iterator[BinaryIO]:
     """Opens a file for writing in chunks. On disk it is atomic, as in ``write_bytes``. On S3 an interrupted upload may leave a
     truncated object: write large files under new names, and then the small one that names them."""
-    system, path = filesystem(uri)
+    system, path = filesystem(absolute(uri))
     with named("write", uri):
         if is_s3(uri):
             kind = _CONTENT_TYPES.get(Path(path).suffix)
@@ -255,7 +302,7 @@ def list_files(uri: str, recursive: bool = True, unusable: list[tuple[str, str]]
     """
     with named("list", uri):
         system, path = filesystem(uri)
-        if is_s3(uri):
+        if scheme(uri):
             found = system.get_file_info(fs.FileSelector(path, allow_not_found=True, recursive=recursive))
             return sorted((f for f in found if f.type == fs.FileType.File), key=lambda f: f.path)
         return sorted(_walk(path, recursive, [] if unusable is None else unusable), key=lambda f: f.path)
@@ -306,7 +353,7 @@ def is_text(path: str) -> bool:
 def delete(uri: str) -> None:
     """Deletes a file or a whole folder; a missing one is not an error."""
     with named("delete", uri):
-        system, path = filesystem(uri)
+        system, path = filesystem(absolute(uri))
         kind = system.get_file_info(path).type
         if kind == fs.FileType.Directory:
             system.delete_dir(path)

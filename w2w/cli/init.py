@@ -49,11 +49,11 @@ def main(config: Config) -> None:
     if storage.is_s3(config.dir) or not config.dir:
         raise UsageError(f"--dir={config.dir}: a local folder, for people to edit what is in it")
     folder = Path(_without_dots(storage.absolute(config.dir)))
-    file, feed = folder / _FILE, FeedConfig(uri=storage.absolute(config.feed or str(folder / "products.csv")))
+    file, feed = folder / _FILE, FeedConfig(uri=storage.source(config.feed or str(folder / "products.csv")))
     if file.exists():
         raise UsageError(f"{file} already exists and is kept: name another folder, or remove it")
     if config.feed:
-        feed = mapped(storage.absolute(config.feed), config.columns, config.encoding)
+        feed = mapped(storage.source(config.feed), config.columns, config.encoding)
     feed = replace(feed, uri=_without_dots(feed.uri))
     told = {
         f"feed.{name}": getattr(feed, name)

@@ -31,7 +31,7 @@ _ABOUT = ("json", "txt", "cls")
 _MAX_METADATA_BYTES = 1024 * 1024  # of one .json, .txt or .cls member
 _MAX_READ_BYTES = 16 * 1024 * 1024  # per read of a tar's own structures: a long-name header may claim gigabytes
 # A range read on S3 costs a round trip of about 30 ms, as much as 1 MiB of transfer, so smaller gaps are read through.
-_S3_BUFFER_BYTES, _LOCAL_BUFFER_BYTES = 1024 * 1024, 64 * 1024
+_FAR_BUFFER_BYTES, _LOCAL_BUFFER_BYTES = 1024 * 1024, 64 * 1024
 
 _Reject = tuple[str, RejectCode, str, str]
 
@@ -43,7 +43,7 @@ def fingerprint(info: fs.FileInfo) -> str:
 
 def uri_of(info: fs.FileInfo, below: str) -> str:
     """The listed file's URI, given the URI ``below`` that was listed."""
-    return f"s3://{info.path}" if storage.is_s3(below) else info.path
+    return f"{storage.scheme(below)}{info.path}"
 
 
 def is_image(path: str) -> bool:
@@ -54,7 +54,7 @@ def is_image(path: str) -> bool:
 def read_images(uri: str, batch_rows: int) -> Iterator[RawBatch]:
     """Each image below ``uri``: its relative path without suffix is the product_id, its folder's name the category. Files with
     an image suffix and an unusable name are rejected."""
-    root = storage.absolute(uri)
+    root = storage.source(uri)
     unusable: list[tuple[str, str]] = []
     files = [f for f in storage.list_files(root, unusable=unusable) if is_image(f.path)]
     rejects = [(path, RejectCode.BAD_VALUE, why, path) for path, why in sorted(unusable) if is_image(path)]
@@ -82,7 +82,7 @@ def read_tar(info: fs.FileInfo, uri: str, mapping: Mapping, batch_rows: int) -> 
     """
     system, path = storage.filesystem(uri)
     rows, sources, images, rejects, held, aside = [], [], [], [], 0, 0
-    buffer = _S3_BUFFER_BYTES if storage.is_s3(uri) else _LOCAL_BUFFER_BYTES
+    buffer = _FAR_BUFFER_BYTES if storage.scheme(uri) else _LOCAL_BUFFER_BYTES
     with system.open_input_file(path) as native, io.BufferedReader(native, buffer) as file:
         for key, members in _groups(file, uri, rejects):
             where = f"{uri}#{key}"

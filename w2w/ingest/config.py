@@ -27,7 +27,7 @@ class FeedConfig:
     category_default: str = "etc"
     """Category of products that have none, or one that category_map lacks."""
     image_root: str = ""
-    """Folder, s3:// prefix or URL that image values are relative to; "": the feed's own folder."""
+    """Folder, prefix on s3://, gs:// or az://, or URL that image values are relative to; "": the feed's own folder."""
     currency: str = ""
     """ISO code of the currency of prices that say none, such as EUR."""
     decimal: str = ""

@@ -24,6 +24,7 @@ __all__ = ["FEED_SCHEMA", "FeedBatch", "FeedConfig", "check_feed", "column_names
 
 _SUFFIXES = {".csv": "csv", ".tsv": "csv", ".txt": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl"}
 _SUFFIXES |= {".xml": "xml", ".rss": "xml", ".atom": "xml", ".parquet": "parquet", ".pq": "parquet", ".tar": "tar"}
+_LOST = ("AWS Error", "google::cloud::Status", "Azure Error")  # said of storage, not of the file
 
 
 def read_feed(config: FeedConfig, batch_rows: int = 20_000) -> Iterator[FeedBatch]:
@@ -121,7 +122,7 @@ def _folder(uri: str, kind: str) -> str:
     """The folder that contains the feed, or that it is."""
     if kind in ("images", "tar"):
         return uri
-    path = storage.absolute(uri)
+    path = storage.source(uri)
     is_file = storage.filesystem(uri)[0].get_file_info(storage.filesystem(uri)[1]).type == fs.FileType.File
     return path.rpartition("/")[0] or "/" if is_file else path
 
@@ -136,7 +137,7 @@ def _files(config: FeedConfig) -> tuple[str, list[tuple[str, fs.FileInfo]]]:
         for name, info in found:
             if info.type != fs.FileType.File:
                 raise UsageError(f"feed.uri={uri}: no such file: {name}")
-        return _known(kind, uri, "tar"), [(storage.absolute(name), info) for name, info in found]
+        return _known(kind, uri, "tar"), [(storage.source(name), info) for name, info in found]
     info = _info(uri)
     if info.type == fs.FileType.NotFound:
         raise UsageError(f"feed.uri={uri}: no such file or folder")
@@ -151,7 +152,7 @@ def _files(config: FeedConfig) -> tuple[str, list[tuple[str, fs.FileInfo]]]:
             raise UsageError(f"feed.uri={uri}: kind=images is a folder of images, this is a file")
         if info.size == 0:
             raise UsageError(f"feed.uri={uri}: the file is empty")
-        return kind, [(storage.absolute(uri), info)]
+        return kind, [(storage.source(uri), info)]
     if info.type != fs.FileType.Directory:
         raise UsageError(f"feed.uri={uri}: neither a plain file nor a folder")
     return _folder_files(config)
@@ -174,7 +175,7 @@ def _uncompressed(uri: str) -> str:
 
 
 def _folder_files(config: FeedConfig) -> tuple[str, list[tuple[str, fs.FileInfo]]]:
-    uri, root = config.uri, storage.absolute(config.uri)
+    uri, root = config.uri, storage.source(config.uri)
     listed = [f for f in storage.list_files(root) if not f.path.rpartition("/")[2].startswith((".", "_"))]
     by_kind = {
         "parquet": [f for f in listed if f.path.lower().endswith((".parquet", ".pq"))],
@@ -238,7 +239,7 @@ def _whole(uri: str) -> Iterator[None]:
         try:
             yield
         except (OSError, pa.ArrowException) as e:
-            if isinstance(e, JobFailed) or "AWS Error" in str(e):  # the connection failed, not the file
+            if isinstance(e, JobFailed) or any(word in str(e) for word in _LOST):  # the connection failed, not the file
                 raise
             raise UsageError(f"feed.uri={uri}: it cannot be read to its end: {e}") from e
 

@@ -41,7 +41,7 @@ class ImageRoot:
     """
 
     def __init__(self, root: str):
-        if is_web(root) or storage.is_s3(root):
+        if is_web(root) or storage.scheme(root):
             self.uri = root.rstrip("/")
         else:
             self.uri = os.path.normpath(storage.absolute(root))
@@ -68,21 +68,22 @@ class ImageRoot:
     def _resolve(self, value: str) -> str:
         if is_web(value):
             raise Reject(RejectCode.BLOCKED_URL, "a URL with a user name or password is not fetched")
-        if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:", value) and not storage.is_s3(value):
+        mine, named = storage.scheme(self.uri), storage.scheme(value)
+        if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:", value) and not named:
             scheme = value.partition(":")[0]
-            raise Reject(RejectCode.BLOCKED_URL, f"{scheme}: not a scheme for images; use http, https, s3 or a path")
+            raise Reject(RejectCode.BLOCKED_URL, f"{scheme}: not a scheme for images; use http, https, s3, gs, az or a path")
         if is_web(self.uri):
             start = len(self.uri) - len(re.sub(_WEB, "", self.uri))
             scheme, root = self.uri[:start], self.uri[start:]
         else:
-            scheme, root = ("s3://", self.uri[5:]) if storage.is_s3(self.uri) else ("", self.uri)
-        absolute = storage.is_s3(value) or (value.startswith("/") and not scheme)
-        if scheme == "s3://" and "//" in value.removeprefix("s3://"):  # not the same key as the normalised one: do not guess
+            scheme, root = mine, self.uri.removeprefix(mine)
+        absolute = bool(named) or (value.startswith("/") and not scheme)
+        if mine and named in ("", mine) and "//" in value.removeprefix(mine):  # not the normalised key: no guessing
             raise Reject(RejectCode.BAD_VALUE, f"{value[:200]!r} is a key with an empty part, which cannot be fetched")
-        if storage.is_s3(value) and scheme != "s3://":
+        if named and named != mine:
             path = ""
         else:
-            path = posixpath.normpath(value.removeprefix("s3://") if absolute else f"{root}/{value.lstrip('/')}")
+            path = posixpath.normpath(value.removeprefix(named) if absolute else f"{root}/{value.lstrip('/')}")
         if not path.startswith(root.rstrip("/") + "/"):
             raise Reject(RejectCode.BLOCKED_URL, f"{value[:200]!r} is outside image_root={self.uri}")
         return scheme + path
@@ -105,7 +106,7 @@ class ImageRoot:
             files = storage.list_files(self.uri)
         except (PermissionError, NotADirectoryError) as e:
             raise UsageError(f"feed.image_root={self.uri}: cannot be listed: {e}") from None
-        prefix = "s3://" if storage.is_s3(self.uri) else ""
+        prefix = storage.scheme(self.uri)
         run, order = digests.sort(digests.digests(pa.array([prefix + f.path for f in files], pa.string())))
         sizes, times = (np.array([getattr(f, name) for f in files], np.int64) for name in ("size", "mtime_ns"))
         return run, sizes[order], times[order]
@@ -128,7 +129,7 @@ def load_image(
         if fetch is None:
             raise Reject(RejectCode.BLOCKED_URL, "images on the web are not fetched in this run")
         return fetch(image_uri)
-    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:", image_uri) and not storage.is_s3(image_uri):
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:", image_uri) and not storage.scheme(image_uri):
         raise Reject(RejectCode.BLOCKED_URL, f"{image_uri.partition(':')[0]}: not a scheme for images")
     uri = image_uri
     if offset is not None:
@@ -148,7 +149,7 @@ def load_image(
 
 def _read(uri: str, offset: int | None, size: int | None, max_bytes: int) -> bytes:
     system, path = storage.filesystem(uri)
-    if storage.is_s3(uri):
+    if storage.scheme(uri):
         if len(path.partition("/")[2].encode()) > _MAX_KEY_BYTES:  # S3 answers 400, as for other faults
             raise Reject(RejectCode.NOT_FOUND, f"a key of more than {_MAX_KEY_BYTES} bytes")
     elif system.get_file_info(path).type not in (fs.FileType.File, fs.FileType.NotFound):

@@ -289,8 +289,16 @@ def test_rejected_values(tmp_path):
     ]
     assert "hunter2" not in str(rejects)
     keys = {r["key"] for r in rejects}
-    assert {"2", "6", "7", "8", "9", "10", "11"} <= keys
-    assert f"{config.uri}:2" in keys
+    of_lines = {f"{config.uri}:{line}" for line in (2, 4, 8)}  # of products that nobody can tell
+    assert keys == {"2", "6", "7", "8", "9", "10", "11"} | of_lines
+
+
+@pytest.mark.parametrize("batch_rows", [1, 2, 20_000])
+def test_a_reject_is_told_once_however_the_feed_is_cut(tmp_path, batch_rows):
+    lines = ["1,t,top,1,1.jpg", "too,few", "2,t,top,1,2.jpg", ",t,top,1,3.jpg", "3,t,top,1,3.jpg", "4,t,top,1,4.jpg"]
+    rows, rejects = read(feed(tmp_path, *lines), batch_rows)
+    assert [r[schema.PRODUCT_ID] for r in rows] == ["1", "2", "3", "4"]
+    assert sorted(codes(rejects), key=lambda c: c[1]) == [(RejectCode.MALFORMED_ROW, 3), (RejectCode.MISSING_FIELD, 5)]
 
 
 def test_prices_and_currencies(tmp_path):

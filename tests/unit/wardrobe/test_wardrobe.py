@@ -6,12 +6,16 @@ import json
 import math
 import subprocess
 import sys
+from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from PIL import Image, ImageDraw
 
 from w2w.errors import Reject
 from w2w.images.decode import decode
+from w2w.wardrobe import garment
 from w2w.wardrobe.garment import CATEGORIES, generator, make_garment
 from w2w.wardrobe.photo import street_photo, thumbnail
 from w2w.wardrobe.shop import change_shop, outfit, rle, write_shop
@@ -29,6 +33,23 @@ def test_pictures_are_the_same_in_every_process():
     chosen = [GARMENTS[i] for i in (1, 5, 6)]
     here = thumbnail(chosen[0], 128).tobytes() + street_photo(3, 4, chosen).image.tobytes()
     assert there == hashlib.sha256(here).hexdigest()
+
+
+def test_prints_are_what_they_are_called():
+    """Each is another picture, and only a letter is drawn by lot."""
+
+    def printed(name: str, seed: int) -> bytes:
+        image = Image.new("RGB", (192, 192))
+        lot = generator("print", seed)
+        place = SimpleNamespace(uniform=lambda low, high: (low + high) / 2, integers=lot.integers)
+        garment._draw_print(ImageDraw.Draw(image), replace(GARMENTS[0], print=name, print_colour=(255, 255, 255)), place)
+        return image.tobytes()
+
+    drawn = {name: {printed(name, seed) for seed in range(6)} for name in garment.PRINTS}
+    assert {name for name, pictures in drawn.items() if len(pictures) > 1} == {"letter"}
+    assert len(set().union(*drawn.values())) == len(garment.PRINTS) - 1 + len(drawn["letter"])
+    (nothing,) = drawn["none"]
+    assert not any(nothing)
 
 
 def test_masks_boxes_and_fractions_agree():

@@ -201,6 +201,7 @@ def test_pixeldtgan_learns_from_a_few_products(folder, tmp_path):
     assert set(runs[0][-1]["val"]) == {"Recall@1", "Recall@5", "Recall@10", "Recall@20"}
     with pytest.raises(UsageError, match="no other"):
         GanRecipe(GanConfig(), products[:1])
+    GanRecipe(GanConfig(channels=8, code=16), products[:2])
 
 
 def test_three_splits_of_the_products():
