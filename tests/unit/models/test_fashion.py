@@ -9,10 +9,12 @@ from tests.unit.models.test_colour import BLUE, RED, garment
 from tests.unit.models.test_encoder import pictures
 from w2w.errors import UsageError
 from w2w.models import saved, sources
+from w2w.models.colour import bare
 from w2w.models.config import COLOUR_DIM, FASHION, KIND_DIM, SHAPE_DIM, EncoderConfig
 from w2w.models.encoder import load_encoder, model_version, try_encoder
 from w2w.models.explain import EXACT, load_explainer
 from w2w.models.network import Embedder, Head
+from w2w.training.encoders.recipe import _keep_few_activations
 
 pytestmark = pytest.mark.usefixtures("cache")
 
@@ -101,3 +103,9 @@ def test_files_that_are_others_are_said(monkeypatch, tmp_path):
 def test_it_is_among_the_names():
     with pytest.raises(UsageError, match="w2w-fashion"):
         try_encoder(EncoderConfig("w2w-fashio"))
+
+
+def test_its_training_cannot_keep_few_activations():
+    backbone = bare(sources.of(CONFIG).network())
+    with pytest.raises(UsageError, match=r"learn\.checkpointing: not supported by this backbone: leave it off"):
+        _keep_few_activations(backbone)
