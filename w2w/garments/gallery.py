@@ -33,7 +33,7 @@ def write_gallery(
     rejects = [r for r in rejects if r[schema.STAGE] in _STAGES and r[schema.STAGE_VERSION] in (detected, cut)]
     counted = Counter((r[schema.STAGE], r[schema.REJECT_CODE]) for r in rejects)
     refused = sorted(rejects, key=lambda r: r[schema.KEY])[:num_shown]
-    shown = pa.array(sorted({*ids, *(r[schema.KEY] for r in refused)}))
+    shown = pa.array(sorted({*ids, *(r[schema.KEY] for r in refused)}), pa.string())
     images = {
         r[schema.IMAGE_ID]: r[schema.BYTES] for r in _rows_with(store, schema.IMAGES, shown, (schema.IMAGE_ID, schema.BYTES))
     }

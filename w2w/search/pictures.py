@@ -145,7 +145,9 @@ def feed_pictures(feed: FeedConfig, fetch: FetchConfig, wanted: set[str]) -> dic
     found: dict[str, bytes] = {}
     get = Fetcher(fetch).get_bytes
     for batch in read_feed(feed):
-        chosen = batch.rows.filter(pc.is_in(batch.rows.column(schema.PRODUCT_ID), value_set=pa.array(sorted(wanted))))
+        chosen = batch.rows.filter(
+            pc.is_in(batch.rows.column(schema.PRODUCT_ID), value_set=pa.array(sorted(wanted), pa.string()))
+        )
         for row in chosen.to_pylist():
             where = (row[schema.IMAGE_URI], row[IMAGE_OFFSET], row[IMAGE_SIZE])
             image = attempt(load_image, *where, max_bytes=fetch.max_bytes, fetch=get)
@@ -156,7 +158,7 @@ def feed_pictures(feed: FeedConfig, fetch: FetchConfig, wanted: set[str]) -> dic
 
 def image_bytes(store: str, image_ids: Sequence[str]) -> dict[str, bytes]:
     """These images of table `images`."""
-    found = lookup(store, schema.IMAGES, pa.array(sorted(set(image_ids))), [schema.IMAGE_ID, schema.BYTES])
+    found = lookup(store, schema.IMAGES, pa.array(sorted(set(image_ids)), pa.string()), [schema.IMAGE_ID, schema.BYTES])
     return dict(zip(found.column(0).to_pylist(), found.column(1).to_pylist()))
 
 
