@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import psutil
 import pytest
 
 from tests.cluster.shops import write_shop
+from tests.unit.recommend.stores import append, fill, product
 from w2w import schema
 from w2w.garments.stage import to_jpeg
 from w2w.images.lookbook import file_name
@@ -283,6 +285,43 @@ def test_driver_of_convert(cluster, tmp_path, num_kills):
         store = tmp_path / f"killed-{count}"
         process = begin(store)
         if wait_for_files(process, store, count):
+            os.kill(process.pid, signal.SIGKILL)
+            killed += 1
+        process.wait()
+        finish(begin(store), store)
+        assert tables(store) == expected, f"killed at file {count}"
+    assert killed >= int(0.5 * len(times))
+
+
+def test_driver_of_recommend(cluster, tmp_path, num_kills):
+    """The second night of a whole catalog, of which some changed: killed at any moment, it ends with the rows of one that was
+    left alone."""
+    base, numbers = tmp_path / "base", range(100)
+    fill(str(base), numbers, posts=120, pictures=False)
+
+    def begin(store: Path) -> subprocess.Popen:
+        few = ["--outfit.candidates=3", "--outfit.answers=2", "--shown=0", "--pool.workers=1"]
+        return start_job("recommend", store, cluster.address, *few)
+
+    def tables(store: Path) -> list[str]:
+        told = [schema.PRODUCT_ID, schema.OUTFITS_LIST, schema.REASON, schema.ROW_DIGEST, schema.ACTIVE]
+        newest = delta.CurrentRows(str(store), schema.RECOMMENDATIONS).batches(told)
+        offered = rows_of(store, schema.OFFERED, schema.OFFERED.schema.names)
+        return [*offered, *sorted(json.dumps(row) for batch in newest for row in batch.to_pylist())]
+
+    finish(begin(base), base)
+    changed = [product(n, category="bag" if n % 2 else "dress", fetched_at=5) for n in (7, 8, 16, 31)]
+    append(str(base), schema.PRODUCTS, [*changed, product(40, active=False, fetched_at=5)], "night")
+    before = num_files(base)
+    whole = Path(shutil.copytree(base, tmp_path / "whole"))
+    finish(begin(whole), whole)
+    expected, killed = tables(whole), 0
+    assert len(expected) == len(numbers) - 1 + len(numbers)
+    times = moments(num_files(whole) - before, num_kills, 5)
+    for count in times:
+        store = Path(shutil.copytree(base, tmp_path / f"killed-{count}"))
+        process = begin(store)
+        if wait_for_files(process, store, before + count):
             os.kill(process.pid, signal.SIGKILL)
             killed += 1
         process.wait()
