@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from w2w.cli.main import JOBS, module_of
-from w2w.config import build, in_file, nearest, parse
+from w2w.config import build, check_name, in_file, nearest, parse
 from w2w.engine.job import start
 from w2w.errors import JobFailed, UsageError
 from w2w.usage import options
@@ -169,6 +169,14 @@ class Trial:
 @pytest.mark.parametrize("argv", [["--try", "a"], ["--try=a"]])
 def test_a_field_may_be_called_like_a_keyword(argv):
     assert parse(Trial, argv, "w2w x") == Trial("a")
+
+
+def test_names_have_a_length_and_its_limit_is_allowed():
+    check_name("x" * 64, "feed.id", 64)
+    check_name("x", "feed.id", 1)
+    for name in ("x" * 65, "", ".x", "a/b"):
+        with pytest.raises(UsageError, match=r"feed\.id=.*at most 64"):
+            check_name(name, "feed.id", 64)
 
 
 def test_where_nothing_is_allowed_no_empty_list_is_shown():

@@ -1,5 +1,6 @@
 import io
 import re
+import struct
 import tracemalloc
 import zlib
 
@@ -10,6 +11,7 @@ from PIL import Image, ImageCms, ImageOps
 
 from tests.unit.images.samples import code_of, corpus, encoded, jpeg_segment, oriented, png, png_chunk, scene
 from w2w.errors import Reject, RejectCode
+from w2w.images import colour
 from w2w.images.decode import DecodeLimits, ImageInfo, decode, decode_many, probe
 
 CORPUS = corpus()
@@ -325,6 +327,18 @@ def test_scaled_decoding_keeps_the_wanted_side(options):
         assert mean_difference(image, reference) < 4
     turned = encoded(scene(801, 643), "JPEG", exif=oriented(6))
     assert decode(turned, min_side_px_wanted=300).shape == (401, 322, 3)
+
+
+def test_curves_of_profiles():
+    """None is a line, one number a power, more are samples; ICC.1:2022, 10.6."""
+    x = np.linspace(0, 1, 1024)
+
+    def curve(*numbers: int) -> np.ndarray:
+        return colour._curve(b"curv" + bytes(4) + struct.pack(f">I{len(numbers)}H", len(numbers), *numbers))
+
+    assert np.array_equal(curve(), x)
+    assert np.allclose(curve(2 * 256), x**2)
+    assert curve(0, 13107, 65535).tolist() == [0, 0.2, 1]
 
 
 def test_wide_gamut_photos_are_converted():

@@ -88,6 +88,13 @@ def test_only_the_nearest_are_kept_and_only_of_other_groups():
     assert near_pairs(entries_of(looks), 2.5, 9, group).tolist() == [[1, 3], [2, 3], [2, 4]]
 
 
+def test_nothing_farther_than_asked_is_near():
+    """But for what float16 blurs: a hundredth."""
+    looks = np.array([0, 0.005, 0.5, 2], np.float16).reshape(4, 1, 1)
+    for most, near in ((0.0, [[0, 1]]), (0.4, [[0, 1]]), (0.5, [[0, 1], [0, 2], [1, 2]])):
+        assert near_pairs(entries_of(looks), most, 9).tolist() == near
+
+
 def test_trees_find_what_all_pairs_find(monkeypatch):
     monkeypatch.setattr(neighbours, "_LEAF_ROWS", 128)
     looks = planted(3000, 100, 3)

@@ -209,6 +209,14 @@ def test_an_empty_place_is_a_sentence():
         Stylist(plain, apply_house(House(), plain), knows, OutfitConfig(extras=("bag",)))
 
 
+@pytest.mark.parametrize("brands", ["same", "different"])
+def test_a_photos_garment_has_no_brand_to_agree_with(brands):
+    sold = shelf([{"category": "shoes", "brand": b} for b in ("a", "b")])
+    house = apply_house(House(brands=brands), sold)
+    asked = Stylist(sold, house, random_space(len(sold) + 1, 0), OutfitConfig(), ("dress",))
+    assert sorted(a.rows for a in asked.answers(asked.question([len(sold)]))) == [(2, 0), (2, 1)]
+
+
 def test_what_is_barred_only_beside_something_is_there_beside_other_things():
     products = [{"category": c, "brand": b} for c, b in (("dress", "a"), ("dress", "b"), ("shoes", "b"), ("shoes", "a"))]
 
