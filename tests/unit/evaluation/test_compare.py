@@ -152,7 +152,7 @@ def test_the_exit_code_and_the_json_are_for_a_pipeline(two, tmp_path, capsys):
             {"protocol": "polyvore-disjoint"},
             r"=polyvore-disjoint: does not measure encoders; must be one of street2shop",
         ),
-        ({"of": "scorers"}, r"--protocol=street2shop: does not measure scorers; must be one of polyvore"),
+        ({"of": "scorers"}, r"--protocol=street2shop: does not measure scorers; must be one of own-outfits, polyvore"),
         ({"of": "detectors"}, r"--protocol=street2shop: detectors are asked the test photos"),
         ({"b": "model-x"}, r"encoder\.name=model-x: unknown"),
         ({"source": "other"}, r"no pairs of 'other'"),
