@@ -190,6 +190,8 @@ def load_scorer(folder: str | os.PathLike, encoder: Encoder | None = None) -> "S
     from w2w.models.compatibility import load_scorer as load
 
     path = Path(storage.absolute(os.fspath(folder)))
+    if not path.is_dir():
+        raise UsageError(f"{path}: there is no such folder")
     network, slots = load(path)
     encoder = encoder or load_encoder()
     dim = json.loads((path / "config.json").read_text(encoding="utf-8"))["dim_in"]

@@ -257,15 +257,18 @@ def _by_search(config: Config) -> Result:
     if config.classes and config.name in NEAREST.values():
         raise UsageError(f"--name={config.name}: is what the figures of --classes are called")
     config = replace(config, search=replace(config.search, k=max(config.search.k, KS[-1])))
+    judged = read_judgements(config.store, config.of) if config.judged else None
+    if judged is not None and not judged:
+        raise UsageError(
+            f"--judged: nobody judged queries of this kind ({config.of}): run 'w2w judge-answers' with what a page of "
+            "'w2w search' saved; what pages of 'w2w find' save is about photos, and kept, but not measured"
+        )
     result, searched = search.search(search.Config(**options_of(config, search.Config)))
     result = Result(**{f.name: getattr(result, f.name) for f in fields(result)} | {"job": "evaluate"})
     if config.dry_run:
         return result
     protocols = []
     if config.match or config.judged:
-        judged = read_judgements(searched.store, config.of) if config.judged else None
-        if judged is not None and not judged:
-            raise UsageError("--judged: nobody judged queries of this kind: run 'w2w judge-answers' with what a page saved")
         relevant, num_relevant, truth, _, num_without = pages.relevance(searched, config.match, config.search.k, judged)
         table = retrieval.evaluate(relevant, num_relevant, truth, KS, np.random.default_rng(config.seed))
         said = " and ".join(config.match)

@@ -83,7 +83,7 @@ def main(config: Config) -> Result:
     outfits, crops = flow.read_outfits(run.store, products, config.outfits)
     images = {row[schema.IMAGE_ID] for row in products if row[schema.IMAGE_ID]}
     written = write_pictures(out, run.store, images, photos | crops, config.side_px)
-    facts = {"store": run.store, "index": version or "none", "made by": run.run_id}
+    facts = {"index": version or "none", "made by": run.run_id}  # not the store: the site may be public
     shown = similar if version else []
     others = flow.other_colours(products, known)
     site = Site(config.title, products, written.names, config.side_px, shown, others, wear, outfits, looks, facts)

@@ -104,7 +104,8 @@ def detail_parts(site: Site) -> list[list[dict]]:
 
 def _facts(row: Mapping[str, Any]) -> list[tuple[str, str]]:
     facts = {"id": row[schema.PRODUCT_ID], "feed": row[schema.FEED], "first seen": row["first"], "last changed": row["last"]}
-    facts["picture from"] = row[schema.IMAGE_URI]
+    if (row[schema.IMAGE_URI] or "").startswith(("http://", "https://")):  # a path or a bucket is nobody else's business
+        facts["picture from"] = row[schema.IMAGE_URI]
     return [(name, _text(value)) for name, value in facts.items() if value]
 
 

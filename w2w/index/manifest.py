@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from w2w import storage
+from w2w.config import check_name
 from w2w.errors import UsageError
 from w2w.index.spec import IndexConfig, Spec
 
@@ -95,6 +96,8 @@ class Manifest:
 
 
 def index_uri(store: str, name: str) -> str:
+    """Raises UsageError for what is no name, such as a path that leads out of the store."""
+    check_name(name, "index")
     return storage.join(storage.absolute(store), "index", name)
 
 

@@ -69,7 +69,7 @@ class Preset:
         for theirs, values in self.aside.items():
             if theirs in known or theirs in names:
                 text = pc.fill_null(pc.utf8_lower(said(theirs)), "")
-                meant = pc.not_equal(text, "") if ANY in values else pc.is_in(text, value_set=pa.array(values))
+                meant = pc.not_equal(text, "") if ANY in values else pc.is_in(text, value_set=pa.array(values, pa.string()))
                 keep &= ~meant.to_numpy(zero_copy_only=False)
         kept = pa.array(keep)
         wanted = raw.attributes

@@ -4,6 +4,7 @@ Measured for EfficientNet-Lite0 at 224 px on 2 cores, images/s: torch eager 18, 
 channels_last as well 80, OpenVINO 111.
 """
 
+import logging
 import os
 import warnings
 from collections.abc import Callable
@@ -20,6 +21,8 @@ from w2w.models.sources import Source, cache_folder
 
 if TYPE_CHECKING:
     import torch
+
+log = logging.getLogger("w2w")
 
 
 def start(source: Source, config: EncoderConfig) -> "Torch | OpenVino":
@@ -118,6 +121,7 @@ def convert_once(settings: list, module: Callable, example: tuple[int, ...], sha
         return target
     import torch
 
+    log.info("preparing a network for this processor; this is done once")
     with torch.inference_mode(), warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # of torch.jit.trace, which OpenVINO calls
         model = openvino.convert_model(module(), example_input=torch.zeros(example, dtype=torch.uint8), input=[shape])

@@ -29,7 +29,9 @@ def published(stylist: Stylist, given: Sequence[int], trained: TrainedPairs | No
     Raises UsageError for another scorer, for an outfit other than top, bottom and shoes, and for too many combinations.
     """
     if trained is None or trained.kind != "what2wear":
-        raise UsageError("--published: needs --scorer=FOLDER of 'w2w train outfits --outfits.loss=what2wear'")
+        raise UsageError(
+            "--published: needs --scorer=FOLDER of 'w2w train outfits --outfits.loss=what2wear', not another scorer"
+        )
     classes = {stylist.category(row): row for row in given}
     if set(classes) - {TOP, BOTTOM, SHOES} or len(classes) < len(given):
         raise UsageError("--published: completes top, bottom and shoes, of which one or two different ones are given")

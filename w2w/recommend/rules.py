@@ -148,8 +148,9 @@ class Stylist:
         if unknown:
             return Question(given, (), {}, why=f"the scorer knows nothing of what a {unknown[0]} goes with")
         sold = [row for row in given if row < len(self.shelf)]
-        if any(self.applied.banned_N[row] for row in sold):
-            return Question(given, (), {}, why="it is banned")
+        if banned := [row for row in sold if self.applied.banned_N[row]]:
+            which = "it" if len(given) == 1 else " and ".join(f"the {self.category(row)}" for row in banned)
+            return Question(given, (), {}, why=f"{which} is banned")
         if any(self._barred(np.array([a]), np.array([b])).any() for a, b in itertools.combinations(given, 2)):
             return Question(given, (), {}, why="what is given may not be together")
         pinned = {c for beside, _, pin_classes in self.applied.pins if self._holds(beside, given) for c in pin_classes}

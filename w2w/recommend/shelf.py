@@ -76,7 +76,9 @@ class Shelf:
             columns = [self.rows.column(c) for c in _COLUMNS[key]] if key in _COLUMNS else [self._attribute(key)]
             texts = [pc.utf8_trim_whitespace(column) for column in columns]
             texts = texts if key == PRODUCT else [pc.utf8_lower(text) for text in texts]
-            found &= np.logical_or.reduce([pc.is_in(text, value_set=pa.array(values)).to_numpy() for text in texts])
+            found &= np.logical_or.reduce(
+                [pc.is_in(text, value_set=pa.array(values, pa.string())).to_numpy() for text in texts]
+            )
         return found
 
     def attributes(self) -> list[str]:
@@ -151,7 +153,7 @@ def apply_house(house: House, shelf: Shelf, known_ids: pa.Array | None = None) -
             banned |= (what := shelf.mask(ban.what))
             keep("banned", ~what, f"banned by line {ban.what.line}")
     keep("sold_out", _stock(house, shelf), "sold out")
-    keep("price", _price(house, shelf), "outside the price range")
+    keep("price", _price(house, shelf), _priced_out(house))
     for selector in house.only:
         here = Selector(tuple(part for part in selector.wanted if part[0] == CATEGORY))
         keep("filtered", ~shelf.mask(here) | shelf.mask(selector), f"not what line {selector.line} asks for")
@@ -219,6 +221,12 @@ def _price(house: House, shelf: Shelf) -> np.ndarray:
         good &= pc.fill_null(pc.equal(currency, house.currency), False).to_numpy()
     low, high = house.price_min or 0.0, min(v for v in (house.price_max, house.total_max, np.inf) if v is not None)
     return good & (shelf.price_N >= low) & (shelf.price_N <= high)
+
+
+def _priced_out(house: House) -> str:
+    if house.price_min is None and house.price_max is None and house.total_max is not None:
+        return "dearer than an outfit may be (total.max)"
+    return "outside the price range" + (f", or not in {house.currency}" if house.currency else "")
 
 
 def _first_of_groups(shelf: Shelf, allowed: np.ndarray, pinned: np.ndarray) -> np.ndarray:

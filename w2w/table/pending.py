@@ -171,6 +171,7 @@ def lookup_batches(
     **partition: str,
 ) -> Iterator[pa.Table]:
     """``lookup`` in batches. Reads all keys, and the other columns only of row groups that contain one of these."""
+    keys = keys.cast(pa.string())  # of none at all Arrow knows no type
     listed = delta.parts(delta.open_table(store, table, version), **partition)
     batches = delta.read_batches(store, table, [table.key[0]], listed)
     found = [pc.is_in(b.column(0), value_set=keys).to_numpy() for b in batches]

@@ -61,7 +61,7 @@ class PairTable:
         rows = self._all(schema.PAIRS, _COLUMNS)
         chosen = pc.equal(rows.column(schema.SPLIT), split)
         if self.sources:
-            chosen = pc.and_(chosen, pc.is_in(rows.column(schema.SOURCE), value_set=pa.array(self.sources)))
+            chosen = pc.and_(chosen, pc.is_in(rows.column(schema.SOURCE), value_set=pa.array(self.sources, pa.string())))
         rows = rows.filter(chosen).sort_by(schema.PAIR_ID)
         if split == TRAIN and self.limit:
             rows = rows.slice(0, self.limit)
