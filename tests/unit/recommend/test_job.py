@@ -107,7 +107,9 @@ def test_a_place_that_stays_empty_says_why(store, tmp_path):
         == "there is nothing to show for bottom: none of the bottoms can be shown: 10 of another brand, 10 banned by line 3"
     )
     dear = said("total: {max: 21}")
-    assert dear.endswith("none of the shoes can be shown: 18 outside the price range, 2 too dear for total.max=21")
+    assert dear.endswith(
+        "none of the shoes can be shown: 18 dearer than an outfit may be (total.max), 2 too dear for total.max=21"
+    )
     two = said("never_together: [[{category: bottom}, {category: shoes}]]")
     assert two == "no outfit meets the rules: what goes with it breaks never_together of line 1 or max_uses=2"
 
