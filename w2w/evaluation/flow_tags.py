@@ -54,7 +54,7 @@ def read_told(store: str, tagger: Tagger, version: str) -> Told:
     if not found:
         raise UsageError(
             f"no product with a row of this tagger in table `attributes` has a value that it knows in an attribute of its feed "
-            f"called {', '.join(tagger.heads)}: run 'w2w tag' first, or name the attributes so with feed.columns"
+            f"called {', '.join(tagger.heads)}: run 'w2w tag' first, or teach one your names with --learn"
         )
     return Told(*map(list, zip(*found)))
 
