@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from w2w import schema
 from w2w.errors import RejectCode, UsageError
 from w2w.ingest import raw, readers
-from w2w.ingest.feed import FEED_SCHEMA, FeedConfig, check_feed, read_feed
+from w2w.ingest.feed import FEED_SCHEMA, FeedConfig, _slice, check_feed, read_feed
 
 HEADER = "product_id,title,category,price,image"
 
@@ -291,6 +291,17 @@ def test_rejected_values(tmp_path):
     keys = {r["key"] for r in rejects}
     of_lines = {f"{config.uri}:{line}" for line in (2, 4, 8)}  # of products that nobody can tell
     assert keys == {"2", "6", "7", "8", "9", "10", "11"} | of_lines
+
+
+def test_a_batch_in_parts_has_its_rejects_once():
+    source = pa.array(["x:1", "x:2", "x:3"])
+    rejects = raw.reject_table(
+        [("x:4", RejectCode.MALFORMED_ROW, "few", "x:4"), ("x:5", RejectCode.MALFORMED_ROW, "many", "x:5")]
+    )
+    whole = raw.RawBatch({schema.PRODUCT_ID: source}, raw.no_attributes(3), source, rejects, num_aside=2)
+    parts = [_slice(whole, start, 2) for start in (0, 2)]
+    assert [part.source.to_pylist() for part in parts] == [["x:1", "x:2"], ["x:3"]]
+    assert [(part.rejects.num_rows, part.num_aside) for part in parts] == [(2, 2), (0, 0)]
 
 
 @pytest.mark.parametrize("batch_rows", [1, 2, 20_000])

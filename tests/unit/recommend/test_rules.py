@@ -215,6 +215,7 @@ def test_a_photos_garment_has_no_brand_to_agree_with(brands):
     house = apply_house(House(brands=brands), sold)
     asked = Stylist(sold, house, random_space(len(sold) + 1, 0), OutfitConfig(), ("dress",))
     assert sorted(a.rows for a in asked.answers(asked.question([len(sold)]))) == [(2, 0), (2, 1)]
+    assert not asked._barred(np.array([0, 1]), np.array([2])).any()  # also where the sold ones are given
 
 
 def test_what_is_barred_only_beside_something_is_there_beside_other_things():
