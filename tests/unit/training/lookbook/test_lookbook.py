@@ -199,6 +199,10 @@ def test_pixeldtgan_learns_from_a_few_products(folder, tmp_path):
 
     assert far(load_gan(tmp_path / "a" / "model")) < far(fresh)
     assert set(runs[0][-1]["val"]) == {"Recall@1", "Recall@5", "Recall@10", "Recall@20"}
+
+
+def test_a_single_product_has_no_other(folder):
+    products = read_products(folder, 3)
     with pytest.raises(UsageError, match="no other"):
         GanRecipe(GanConfig(), products[:1])
     GanRecipe(GanConfig(channels=8, code=16), products[:2])
