@@ -37,7 +37,7 @@ def test_examples_work_in_workers(package, tmp_path, monkeypatch):
         rows.append("<product>" + "".join(f"<{k}>{v}</{k}>" for k, v in texts.items()) + "</product>")
     (tmp_path / "feed.xml").write_text(f"<feed>{''.join(rows)}</feed>")
     store = str(tmp_path / "store")
-    feed = FeedConfig(uri=str(tmp_path / "feed.xml"), kind="xml", columns={"product_id": "sku"})
+    feed = FeedConfig(uri=str(tmp_path / "feed.xml"), kind="shop-xml", columns={"product_id": "sku"})
     assert ingest.main(ingest.Config(store=store, feed=feed)).counts.out == 4
     assert embed.main(embed.Config(store=store, encoder=EncoderConfig(name="grid"))).counts.out == 4
     assert detect.main(detect.Config(store=store, detector=DetectorConfig("middle"))).counts.out == 4

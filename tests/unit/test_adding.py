@@ -174,7 +174,7 @@ def test_a_feed_is_read(tmp_path):
 
     products = "".join(f"<product><sku>{i}</sku><image>{i}.jpg</image><colour>red</colour></product>" for i in (1, 2))
     (tmp_path / "feed.xml").write_text(f"<feed>{products}<product><sku>3</sku></product></feed>")
-    config = FeedConfig(uri=str(tmp_path / "feed.xml"), kind="xml", columns={"product_id": "sku"})
+    config = FeedConfig(uri=str(tmp_path / "feed.xml"), kind="shop-xml", columns={"product_id": "sku"})
     for name in ("1.jpg", "2.jpg"):
         (tmp_path / name).write_bytes(b"x")
     check_feed(config)
