@@ -89,7 +89,7 @@ def profile(plan: Plan, files: list[Path]) -> dict[str, float]:
 def job(plan: Plan, files: list[Path]) -> Callable[[], object]:
     how = How(ListedFetchConfig(), DecodeLimits(), LONGEST_PX, Pool(batch_rows=BATCH))
     here = Here(plan, None, how, "bench", Catalog(plan.store))
-    asked = Asked(listed([str(f) for f in files], FeedConfig()))
+    asked = Asked(listed([str(f) for f in files], FeedConfig())[0])
     return lambda: here(plan.store, asked)
 
 
