@@ -106,7 +106,7 @@ def _street_to_shop(root: Path) -> None:
 
 def words_of(command: str, folder: Path, url: str) -> list[str]:
     command = command.replace("https://shop.example/p/1", f"{url}/p/w1-000001").replace("https://shop.example", url)
-    command = command.replace("hf:ORG/MODEL", str(folder / "model"))
+    command = re.sub(r"hf:[\w.-]+/[\w.-]+", str(folder / "model"), command)
     command = command.replace("'{Topwear: top, Shoes: shoes}'", "'{top: top, bottom: bottom, shoes: shoes}'")
     command = command.replace("photo.jpg", str(min((folder / "photos").glob("*.jpg"))))
     if command.startswith("w2w recommend"):
