@@ -3,7 +3,8 @@
 python -m tests.bench.index_vs_faiss [--rows 100000] [--dim 256] [--factory IVF512,SQ8] [--threads 2] [--shards 1] [--quick]
 
 Faiss trains on the same sample. Ours plans, writes shards and ids to disk, reads them back with sha256, and answers with
-product ids; plain faiss keeps everything in memory and answers with row numbers.
+product ids; plain faiss keeps everything in memory and answers with row numbers. Several shards are merged as the batch search
+merges them, which is timed beside the build.
 """
 
 import argparse
@@ -18,6 +19,7 @@ import faiss
 import numpy as np
 
 from tests.bench.index_vectors import build_ours, found_rows, product_rows, progress, recall, upsampled
+from w2w.index.merge import merged
 from w2w.index.spec import IndexConfig
 
 _SEARCHES = 20  # of a round
@@ -39,7 +41,13 @@ def main() -> None:
     cfg = IndexConfig(factory=args.factory, nprobe=args.nprobe, sample_rows=min(rows, 50_000))
     cfg = replace(cfg, max_rows_per_shard=-(-rows // args.shards))
     exact = faiss.knn(queries, x, 10, metric=faiss.METRIC_INNER_PRODUCT)[1]
-    seconds: dict[str, list[float]] = {"build ours": [], "build faiss": [], "search ours": [], "search faiss": []}
+    seconds: dict[str, list[float]] = {
+        "build ours": [],
+        "merge ours": [],
+        "build faiss": [],
+        "search ours": [],
+        "search faiss": [],
+    }
 
     def timed(name: str, call):
         started = time.perf_counter()
@@ -58,6 +66,7 @@ def main() -> None:
     for _ in range(rounds + 1):
         with tempfile.TemporaryDirectory() as folder:
             ours, _ = timed("build ours", lambda folder=folder: build_ours(folder, products, x, cfg, args.threads))
+            ours = timed("merge ours", partial(merged, ours))
             faiss.omp_set_num_threads(args.threads)
             theirs = timed("build faiss", plain)
             ivf = faiss.try_extract_index_ivf(theirs)
@@ -87,9 +96,15 @@ def main() -> None:
             "value": 1000 / middle["search ours"],
             **common,
         },
+        {
+            "name": "index build, then merge",
+            "ratio": middle["build faiss"] / (middle["build ours"] + middle["merge ours"]),
+            "value": rows / (middle["build ours"] + middle["merge ours"]),
+            **common,
+        },
         {"name": "index recall@10", "ratio": recalls["ours"] / recalls["faiss"], "value": recalls["ours"], **common},
     ]
-    for result, unit in zip(results, ("vectors/s", "queries/s", "share"), strict=True):
+    for result, unit in zip(results, ("vectors/s", "queries/s", "vectors/s", "share"), strict=True):
         result.update(unit=unit, ratio=round(result["ratio"], 3), value=round(result["value"], 4))
     print(
         json.dumps(

@@ -12,6 +12,7 @@ from w2w.api.images import Encoder, Images, load_encoder
 from w2w.config import check_name, nearest
 from w2w.errors import UsageError
 from w2w.index.manifest import Manifest, index_uri
+from w2w.index.merge import MANY, merged
 from w2w.index.publish import read_manifest
 from w2w.index.search import Index as OpenIndex
 from w2w.index.search import check_model, open_index
@@ -163,7 +164,10 @@ class Index:
             encoder = encoder or self._default_encoder
             check_model(self.manifest, encoder.model_version)
             queries = encoder(queries)
-        return self._opened.search(np.atleast_2d(queries), k, category, one_per_product, num_threads)
+        queries = np.atleast_2d(queries)
+        return (self._merged if len(queries) >= MANY else self._opened).search(
+            queries, k, category, one_per_product, num_threads
+        )
 
     @cached_property
     def _default_encoder(self) -> Encoder:
@@ -172,3 +176,7 @@ class Index:
     @cached_property
     def _opened(self) -> OpenIndex:
         return open_index(self._uri, version=self.manifest.version)
+
+    @cached_property
+    def _merged(self) -> OpenIndex:
+        return merged(self._opened)

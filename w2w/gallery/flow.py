@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 from w2w import ids, schema
 from w2w.gallery.rules import Look, Outfit, Piece, image_name
 from w2w.index.manifest import index_uri
+from w2w.index.merge import merged
 from w2w.index.publish import current_version
 from w2w.index.search import QUERY, open_index
 from w2w.report.cards import dress_of
@@ -51,7 +52,7 @@ def similar_products(
     uri = index_uri(store, index)
     if current_version(uri) is None:
         return similar, None
-    opened = open_index(uri)
+    opened = merged(open_index(uri))
     position = {row[schema.PRODUCT_ID]: n for n, row in enumerate(products)}
     known = opened.manifest.rows_by_category()
     asking: dict[str, list[int]] = {}

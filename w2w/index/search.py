@@ -366,9 +366,14 @@ def _open_shard(uri: str, info: ShardInfo, template: Template, cache: str) -> Sh
     rows = pa.ipc.open_file(pa.memory_map(paths[m.ROWS_FILE])).read_all()
     if not base.ntotal == rows.num_rows == info.num_rows:
         raise JobFailed(f"shard {info.name}: {base.ntotal} vectors, {rows.num_rows} ids, {info.num_rows} in the manifest")
+    return Shard(info, Codes(base, refine), rows, product_numbers(rows))
+
+
+def product_numbers(rows: pa.Table) -> np.ndarray:
+    """int32 (rows,) of sorted rows: equal where the product is the same."""
     product = rows[PRODUCT_ID]
     changes = pc.not_equal(product[1:], product[:-1]).to_numpy(zero_copy_only=False)
-    return Shard(info, Codes(base, refine), rows, np.concatenate([[0], np.cumsum(changes)]).astype(np.int32))
+    return np.concatenate([[0], np.cumsum(changes)]).astype(np.int32)
 
 
 def _local(source: str, cached: str, sha256: str) -> str:

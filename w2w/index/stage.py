@@ -7,6 +7,7 @@ import pyarrow as pa
 
 from w2w import schema
 from w2w.errors import Reject, RejectCode, UsageError
+from w2w.index.merge import MANY, merged
 from w2w.index.search import HITS, QUERY, open_index
 from w2w.models.parts import Weights, weighed
 from w2w.stage import with_rejects
@@ -50,9 +51,13 @@ class Search:
         self._index = open_index(uri, version=version)
         self._config, self._search_version, self._run_id = config, search_version, run_id
         self._weights = weights
+        self._asked = 0
 
     def __call__(self, rows: pa.Table) -> pa.Table:
         n = rows.num_rows
+        if self._asked < MANY <= self._asked + n:
+            self._index = merged(self._index)
+        self._asked += n
         vectors_ND = rows.column(schema.VECTOR).combine_chunks()
         vectors_ND = vectors_ND.flatten().to_numpy(zero_copy_only=False).reshape(n, -1).astype(np.float32)
         categories: list[str | None] = [self._config.category] * n
