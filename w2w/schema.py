@@ -31,6 +31,8 @@ POST_ID, PRODUCT_IDS, PRODUCT_URLS, STYLE = "post_id", "product_ids", "product_u
 # rejects; the first two also mark a row on its way through a stage
 REJECT_CODE, REJECT_DETAIL = "code", "detail"
 KEY, STAGE, STAGE_VERSION, SOURCE, REJECTED_AT, RUN_ID = "key", "stage", "stage_version", "source", "rejected_at", "run_id"
+# warnings
+WARNING_ID, COLUMN, WARNED_AT = "warning_id", "column", "warned_at"
 # absences and rechecks
 NIGHTS, COUNTED_AT, CHECKED_AT = "nights", "counted_at", "checked_at"
 # garments, looks, cutouts
@@ -579,6 +581,25 @@ REJECTS = Table(
     partition_by=(STAGE,),
 )
 
+# Values of a feed that could not be read, and stand as null in `products`: one row each. Those whose row_digest is their
+# product's still hold.
+WARNINGS = Table(
+    "warnings",
+    _schema(
+        (WARNING_ID, pa.string()),  # digest of product_id, row_digest, column and detail
+        (PRODUCT_ID, pa.string()),
+        (ROW_DIGEST, pa.string()),  # of the feed's row
+        (COLUMN, pa.string()),  # ours, or an attribute's name
+        (REJECT_CODE, pa.string()),
+        (REJECT_DETAIL, pa.string()),
+        (SOURCE, pa.string(), "nullable"),  # as in `rejects`
+        (FEED, pa.string(), "nullable"),
+        (WARNED_AT, TIME),
+        (RUN_ID, pa.string()),
+    ),
+    key=(WARNING_ID,),
+)
+
 POSTS = Table(
     "posts",
     _schema(
@@ -687,5 +708,6 @@ TABLES = {
         FRONTIER,
         PAGES,
         REJECTS,
+        WARNINGS,
     )
 }

@@ -31,7 +31,7 @@ def test_what_becomes_a_part_of_keys_and_folders_is_a_plain_name(name):
 def test_what_becomes_the_name_of_a_class_or_figure_is_a_line_of_text(label):
     makers = {
         "feed.category_default": lambda: check_feed(FeedConfig(uri="x", category_default=label)),
-        "shirt": lambda: check_feed(FeedConfig(uri="x", category_map={"shirt": label})),
+        "feed.category_map.shirt": lambda: check_feed(FeedConfig(uri="x", category_map={"shirt": label})),
         "profile a: category_default": lambda: Profile(name="a", start=["https://a.test/"], category_default=label),
         "--name": lambda: evaluate.main(evaluate.Config(store="s", match=["sku"], name=label)),
     }

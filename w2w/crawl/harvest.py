@@ -30,6 +30,7 @@ from w2w.ingest.digests import SeenKeys, row_digests
 from w2w.ingest.images import ImageRoot
 from w2w.ingest.normalise import Reading, normalised
 from w2w.ingest.raw import Mapping, batch_of_dicts
+from w2w.ingest.warnings import WARNINGS, warn
 from w2w.table import delta
 from w2w.table.parts import RECEIPT_SCHEMA, Output, write_part
 from w2w.table.sink import Committer, Lineage
@@ -165,7 +166,7 @@ class _Sink:
     """Rows collected for one commit."""
 
     def __init__(self, store: str, lineage: Lineage):
-        self._store, self._lineage = store, lineage
+        self._store, self._lineage, self.run_id = store, lineage, lineage.run_id
         self._receipts: list[dict] = []
         before = delta.read(store, schema.REJECTS, [schema.KEY], stage=lineage.stage)
         self._rejected = set(before.column(schema.KEY).to_pylist())
@@ -195,7 +196,8 @@ class _Sink:
     def commit(self) -> dict[str, int]:
         if not self._receipts:
             return {}
-        committer = Committer(self._store, [Output(schema.POSTS), Output(schema.PRODUCTS)], self._lineage, every_s=float("inf"))
+        outputs = [WARNINGS, Output(schema.POSTS), Output(schema.PRODUCTS)]
+        committer = Committer(self._store, outputs, self._lineage, every_s=float("inf"))
         committer.add(pa.Table.from_pylist(self._receipts, schema=RECEIPT_SCHEMA))
         committer.commit()
         return {t.name: committer.version(t) for t in (schema.POSTS, schema.PRODUCTS)}
@@ -250,7 +252,9 @@ def _products(store: str, profile: Profile, pages: _Pages, records: pa.Table, do
         adopted = pa.array(current.unowned(feed.rows.column(schema.PRODUCT_ID).combine_chunks()))
         new = feed.rows.filter(pc.or_(pc.invert(current.unchanged(feed.rows)), adopted))
         sink.reject(rejects, done)
-        sink.add(Output(schema.PRODUCTS), _stamped(new, schema.IMAGE_FINGERPRINT, owner))
+        new = _stamped(new, schema.IMAGE_FINGERPRINT, owner)
+        sink.add(WARNINGS, warn(new, run_id=sink.run_id))
+        sink.add(Output(schema.PRODUCTS), new)
         done.products += new.num_rows
     return live
 

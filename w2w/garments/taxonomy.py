@@ -9,11 +9,11 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from w2w.classes import BAG, BOTTOM, CATEGORIES, DRESS, HAT, OUTER, SHOES, TOP
+from w2w.classes import ETC as ETC
 from w2w.config import nearest
 from w2w.errors import UsageError
 
-BAG, BOTTOM, DRESS, HAT, OUTER, SHOES, TOP = CATEGORIES = ("bag", "bottom", "dress", "hat", "outer", "shoes", "top")
-ETC = "etc"  # a thumbnail that shows none of the seven
 PERSON = "person"  # label of general detectors: not a garment, but a person's box
 IGNORE = "ignore"  # a region in which a detection counts neither as right nor as wrong
 

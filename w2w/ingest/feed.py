@@ -9,6 +9,7 @@ import pyarrow.compute as pc
 from pyarrow import fs
 
 from w2w import plugins, schema, storage
+from w2w.classes import check_classes
 from w2w.config import check_label, check_name, nearest
 from w2w.errors import JobFailed, Reject, UsageError, attempt
 from w2w.ingest import archives, presets, readers, trees
@@ -42,7 +43,7 @@ def read_feed(config: FeedConfig, batch_rows: int = 20_000) -> Iterator[FeedBatc
     is_told = bool(config.decimal)
     for raw in _read(config, kind, files, batch_rows):
         for start in range(0, max(1, len(raw.source)), batch_rows):
-            part = _chosen(_slice(raw, start, batch_rows), config)
+            part = _chosen(raw.slice(start, batch_rows), config)
             part = preset.applied(part, config.columns, found.attributes) if preset else part
             if not is_told and (sign := decimal_sign(part.columns.get(schema.PRICE, pa.nulls(0, pa.string())))):
                 reading, is_told = replace(reading, decimal=sign), True
@@ -109,8 +110,8 @@ def _check_options(config: FeedConfig) -> None:
         raise UsageError(f"feed.decimal={config.decimal!r}: must be '.' or ','")
     if config.currency and config.currency.upper() not in CURRENCIES:
         raise UsageError(f"feed.currency={config.currency!r}: no ISO 4217 code, such as EUR or USD")
-    for option, category in {"feed.category_default": config.category_default, **config.category_map}.items():
-        check_label(category, option)
+    check_label(config.category_default, "feed.category_default")
+    check_classes(config.category_map, "feed.category_map.")
 
 
 def _mapping(config: FeedConfig, kind: str) -> Mapping:
@@ -257,20 +258,4 @@ def _chosen(raw: RawBatch, config: FeedConfig) -> RawBatch:
         keep = here if keep is None else pc.and_(keep, here)
     if keep is None:
         return raw
-    columns = {name: column.filter(keep) for name, column in raw.columns.items()}
-    images = raw.images and raw.images.filter(keep)
-    rest = {"attributes": raw.attributes.filter(keep), "source": raw.source.filter(keep), "images": images}
-    return replace(raw, columns=columns, **rest)
-
-
-def _slice(raw: RawBatch, start: int, length: int) -> RawBatch:
-    """Part of a batch; the rejects go with its first part."""
-    return RawBatch(
-        {name: column.slice(start, length) for name, column in raw.columns.items()},
-        raw.attributes.slice(start, length),
-        raw.source.slice(start, length),
-        raw.rejects if start == 0 else raw.rejects.slice(0, 0),
-        raw.images and raw.images.slice(start, length),
-        raw.num_aside if start == 0 else 0,
-        raw.num_left_out if start == 0 else 0,
-    )
+    return raw.filter(keep)

@@ -35,6 +35,7 @@ from w2w.ingest.feed import FeedBatch, read_as, read_feed
 from w2w.ingest.images import is_web_each
 from w2w.ingest.loading import load_stage
 from w2w.ingest.stage import NEWS, STANDING, WORK_SCHEMA, with_standing, work_rows
+from w2w.ingest.warnings import WARN_GIVES, WARN_NEEDS, WARNINGS, warn
 from w2w.shown import line
 from w2w.stage import Counts, Stage
 from w2w.table import delta, snapshot, work
@@ -64,6 +65,7 @@ class Night:
         self._on_web = False
         self._unfit = Counter[str]()  # pending rows that the feed's reader rejected, by code: known without any work
         self._unmapped = Counter[str]()  # categories that the feed's map lacks, by rows
+        self._unread = Counter[str]()  # values that are null because they could not be read, by column
         self.listed = self.refused = self.unreadable = self.aside = self.left_out = self.rechecked = self.pending = 0
         self.missing: pa.Table | None = None  # rows of products that the feed does not list
         self.gone: pa.Table | None = None  # those to be withdrawn
@@ -86,6 +88,7 @@ class Night:
             self.unreadable += batch.num_unreadable
             self.aside += batch.num_aside
             self.left_out += batch.num_left_out
+            self._unread += batch.unread
             if len(self._unmapped) < _MOST_NAMES:
                 self._unmapped += batch.unmapped
             for ids_ in (batch.rows.column(schema.PRODUCT_ID), batch.rejects.column(schema.KEY)):
@@ -160,6 +163,7 @@ class Night:
             "rows_without_a_readable_id": self.unreadable or None,
             "read_as": read_as(self._feed),
             "rows_of_no_product": self.left_out or None,
+            "values_not_read": dict(self._unread),
             "unmapped_categories": {line(name)[:80]: rows for name, rows in self._unmapped.most_common(_TOLD_NAMES)},
             "other_files_of_a_sample": self.aside or None,
             "missing": None if self.missing is None else self.missing.num_rows,
@@ -193,19 +197,20 @@ class Night:
                 stages = [
                     load_stage(config.fetch, config.pool),
                     Stage("inspect", inspect, (schema.BYTES,), INSPECT_GIVES, {"limits": config.decode}),
+                    Stage("warn", warn, WARN_NEEDS, WARN_GIVES, {"run_id": run.run_id}),
                 ]
                 counts, versions = run_stages(
                     run.store,
                     source,
                     stages,
-                    [Output(schema.IMAGES, schema.IMAGE_ID, only=schema.BYTES), Output(schema.PRODUCTS, only=NEWS)],
+                    [Output(schema.IMAGES, schema.IMAGE_ID, only=schema.BYTES), WARNINGS, Output(schema.PRODUCTS, only=NEWS)],
                     lineage,
                     pool=config.pool,
                     tolerance=config.tolerance,
                     commit_every_s=config.commit_every_s,
                 )
         except TooManyRejects:
-            self._write([with_last_picture(rows) for rows in self._without_picture(self._is_left)], lineage)
+            self._write(list(self._without_picture(self._is_left)), [], lineage)
             raise
         versions |= self._settle(counts, lineage)
         if self._recheck and self._on_web and source.num_rows == self.pending:
@@ -221,23 +226,27 @@ class Night:
     def _settle(self, counts: Counts, lineage: Lineage) -> dict[str, int]:
         """Writes the other changes of products whose new picture is broken, and withdraws missing products, in one commit."""
         store = self._run.store
-        rows = [with_last_picture(held) for held in self._without_picture(self._is_rejected if counts.rejected else None)]
+        held, rows = list(self._without_picture(self._is_rejected if counts.rejected else None)), []
         if self._current.num_adopted:
             now = delta.CurrentRows(store, schema.PRODUCTS)
             adopted = (self._current.adopted(batch) for batch in now.batches(schema.PRODUCTS.schema.names))
             rows += [owned(batch, self._feed.id) for batch in adopted]
         if self.gone is not None:
             rows.append(withdrawn(self.gone))
-        versions = self._write(rows, lineage)
+        versions = self._write(held, rows, lineage)
         if self._absences is not None:
             receipts = write_part(store, Output(schema.ABSENCES), self._absences, lineage.run_id)
             versions[schema.ABSENCES.name] = snapshot.replace(store, schema.ABSENCES, receipts, lineage, self._feed.id)[1]
         return versions
 
-    def _write(self, rows: list[pa.Table], lineage: Lineage) -> dict[str, int]:
+    def _write(self, held: list[pa.Table], rows: list[pa.Table], lineage: Lineage) -> dict[str, int]:
+        """``held``: work rows, whose products keep their pictures; ``rows``: of `products`."""
+        rows = [*map(with_last_picture, held), *rows]
         if not sum(r.num_rows for r in rows):
             return {}
-        return append_rows(self._run.store, Output(schema.PRODUCTS), pa.concat_tables(rows), lineage)
+        told = [warn(r, run_id=lineage.run_id) for r in held]
+        versions = append_rows(self._run.store, WARNINGS, pa.concat_tables(told), lineage) if sum(map(len, told)) else {}
+        return versions | append_rows(self._run.store, Output(schema.PRODUCTS), pa.concat_tables(rows), lineage)
 
     def _without_picture(self, which: Callable[[], Callable] | None) -> Iterator[pa.Table]:
         """Rows whose product has an earlier picture and lacks their other changes: those rejected by earlier runs, and those of

@@ -14,7 +14,7 @@ from w2w.errors import RejectCode
 from w2w.ingest.digests import SeenKeys, row_digests
 from w2w.ingest.images import ImageRoot
 from w2w.ingest.prices import currency_code
-from w2w.ingest.raw import IMAGE, IMAGE_SCHEMA, RawBatch, reject_table, trimmed
+from w2w.ingest.raw import IMAGE, IMAGE_SCHEMA, WARNED, WARNED_TYPE, RawBatch, Warned, reject_table, trimmed, warned_array
 
 MAX_ID_CHARS = 512
 # digits with a point, and the currency if the feed writes it in the same column ("15.00 USD", as Google Merchant does); "1,299"
@@ -30,6 +30,7 @@ _APOSTROPHES = r"^([0-9]{1,6})['\x{2019}]([0-9]{3})"
 _TOO_MUCH = 1e15
 _LIKE = {".": "1299.90 or 1299.90 EUR", ",": "1299,90 or 1.299,90 EUR"}
 _CONTROL = r"[\x00-\x1f\x7f]"
+_SCHEME, _WEB = r"^[A-Za-z][A-Za-z0-9+.-]*:", r"(?i)^https?://[^/?#]"
 
 _PRODUCT_COLUMNS = (
     schema.PRODUCT_ID,
@@ -47,6 +48,7 @@ FEED_SCHEMA = pa.schema(
         *IMAGE_SCHEMA,
         schema.PRODUCTS.schema.field(schema.ROW_DIGEST),
         pa.field(schema.SOURCE, pa.string(), nullable=False),  # file:line, file:row or archive#name, for a person to look at
+        pa.field(WARNED, WARNED_TYPE),  # values that could not be read, and are null
     ]
 )
 
@@ -64,6 +66,12 @@ class FeedBatch:
     num_aside: int = 0  # files that belong to a row but are not columns
     num_left_out: int = 0  # rows that are no products of their own
     unmapped: Counter[str] = field(default_factory=Counter)  # categories of the feed that its map lacks, with their rows
+
+    @property
+    def unread(self) -> Counter[str]:
+        """Number of values that could not be read, by column."""
+        structs = self.rows.column(WARNED).combine_chunks().flatten()
+        return Counter(structs.field(schema.COLUMN).to_pylist())
 
     @property
     def num_unreadable(self) -> int:
@@ -104,6 +112,25 @@ class _Refusals:
         return reject_table(self._rows)
 
 
+class _Warnings:
+    """What could not be read of the rows of a batch, besides what their reader said."""
+
+    def __init__(self, raw: RawBatch):
+        self._count, self._rows = len(raw.source), Warned()
+        for row, said in enumerate([] if raw.warned is None else raw.warned.to_pylist()):
+            if said:
+                self._rows[row] = [tuple(one.values()) for one in said]
+
+    def add(self, mask: pa.Array, column: str, detail: str, values: pa.Array) -> None:
+        """Notes the rows of ``mask`` (null counts as no); ``values`` are quoted after ``detail``."""
+        for row in np.flatnonzero(mask.fill_null(False).to_numpy(zero_copy_only=False)).tolist():
+            said = f"{detail}: {values[row].as_py()[:80]!r}"
+            self._rows.setdefault(row, []).append((column, RejectCode.BAD_VALUE.value, said))
+
+    def array(self) -> pa.Array:
+        return warned_array(self._rows, self._count)
+
+
 @dataclass(frozen=True)
 class Reading:
     """How values are meant, where the feed does not say."""
@@ -135,7 +162,14 @@ def normalised(raw: RawBatch, reading: Reading, root: ImageRoot, seen: SeenKeys)
     refused.add(too_long, RejectCode.BAD_VALUE, f"product_id of more than {MAX_ID_CHARS} characters", ids, by_id=False)
     refused.add(pc.match_substring_regex(ids, _CONTROL), RejectCode.BAD_VALUE, "control character in product_id", ids, False)
     price, currency, bad_price = _price(text.get(schema.PRICE, nothing), text.get(schema.CURRENCY, nothing), reading)
-    refused.add(bad_price, RejectCode.BAD_VALUE, f"price is not like {_LIKE[reading.decimal]}", text.get(schema.PRICE))
+    warned = _Warnings(raw)
+    warned.add(bad_price, schema.PRICE, f"not like {_LIKE[reading.decimal]}", text.get(schema.PRICE, nothing))
+    unknown = pc.and_(text.get(schema.CURRENCY, nothing).is_valid(), currency.is_null())
+    warned.add(unknown, schema.CURRENCY, "no currency that is known", text.get(schema.CURRENCY, nothing))
+    url = text.get(schema.URL, nothing)
+    elsewhere = pc.and_not(pc.match_substring_regex(url, _SCHEME), pc.match_substring_regex(url, _WEB))
+    no_link = pc.or_(elsewhere, pc.match_substring_regex(url, _CONTROL))
+    warned.add(no_link, schema.URL, "not a link", url)
     images = raw.images
     if images is None:
         refused.add(image.is_null(), RejectCode.MISSING_FIELD, "no image")
@@ -157,7 +191,7 @@ def normalised(raw: RawBatch, reading: Reading, root: ImageRoot, seen: SeenKeys)
         schema.PRICE: price,
         schema.CURRENCY: currency,
         schema.CATEGORY: category,
-        schema.URL: text.get(schema.URL, nothing),
+        schema.URL: pc.if_else(no_link, None, url),
         schema.ATTRIBUTES: raw.attributes,
         **{name: images.column(name).combine_chunks() for name in IMAGE_SCHEMA.names},
     }
@@ -167,6 +201,7 @@ def normalised(raw: RawBatch, reading: Reading, root: ImageRoot, seen: SeenKeys)
     digested = {**columns, schema.PRICE: columns[schema.PRICE].view(pa.int64())}
     columns[schema.ROW_DIGEST] = row_digests(list(digested.values()))
     columns[schema.SOURCE] = raw.source.filter(good)
+    columns[WARNED] = warned.array().filter(good)
     rows = pa.Table.from_arrays([columns[name] for name in FEED_SCHEMA.names], schema=FEED_SCHEMA)
     return FeedBatch(rows, pa.concat_tables([raw.rejects, refused.table()]), raw.num_aside, raw.num_left_out, unmapped)
 

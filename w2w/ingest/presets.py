@@ -75,9 +75,7 @@ class Preset:
         wanted = raw.attributes
         if attributes is not None:
             wanted = attributes_of({name: said(plain(name)) for name in sorted(attributes)}, count)
-        rest = {"attributes": wanted.filter(kept), "source": raw.source.filter(kept)}
-        columns_ = {name: column.filter(kept) for name, column in here.items()}
-        return replace(raw, columns=columns_, **rest, num_left_out=int(count - keep.sum()))
+        return replace(raw, columns=here, attributes=wanted, num_left_out=int(count - keep.sum())).filter(kept)
 
 
 # Shopify: a row a variant or picture, only the first of a product has a title. WooCommerce: variations are rows of their own.

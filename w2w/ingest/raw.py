@@ -2,8 +2,9 @@
 
 import difflib
 import json
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -34,6 +35,9 @@ IMAGE_SCHEMA = pa.schema(
     ]
 )
 _RejectRow = tuple[str, RejectCode, str, str]  # key, code, detail, source
+WARNED = "warned"  # what could not be read of a row: values that are null instead
+WARNED_TYPE = pa.list_(pa.struct([(c, pa.string()) for c in (schema.COLUMN, schema.REJECT_CODE, schema.REJECT_DETAIL)]))
+Warned = dict[int, list[tuple[str, str, str]]]  # by row: column, code, detail
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,24 @@ class RawBatch:
     images: pa.Table | None = None
     num_aside: int = 0  # files that belong to a row but are not columns
     num_left_out: int = 0  # rows that a preset takes for no product of their own
+    warned: pa.Array | None = None  # WARNED_TYPE
+
+    def filter(self, keep: pa.Array) -> "RawBatch":
+        """Only the rows of this mask, and all rejects."""
+        return self._each(lambda values: values.filter(keep))
+
+    def slice(self, start: int, length: int) -> "RawBatch":
+        """Part of a batch; the rejects go with its first part."""
+        part = self._each(lambda values: values.slice(start, length))
+        return part if start == 0 else replace(part, rejects=self.rejects.slice(0, 0), num_aside=0, num_left_out=0)
+
+    def _each(self, cut: Callable) -> "RawBatch":
+        columns = {name: cut(column) for name, column in self.columns.items()}
+        beside: dict[str, Any] = {name: vars(self)[name] for name in _BESIDE if vars(self)[name] is not None}
+        return replace(self, columns=columns, **{name: cut(values) for name, values in beside.items()})
+
+
+_BESIDE = ("attributes", "source", "images", "warned")  # fields with a value for each row
 
 
 def plain_row(row: dict[str, object], into: int = 3) -> dict[str, object]:
@@ -110,6 +132,15 @@ def reject_table(rows: Iterable[_RejectRow]) -> pa.Table:
     return pa.Table.from_arrays(columns, schema=REJECT_SCHEMA)
 
 
+def warned_array(found: Warned, count: int) -> pa.Array:
+    """WARNED_TYPE for ``count`` rows; null where nothing is amiss."""
+    if not found:
+        return pa.nulls(count, WARNED_TYPE)
+    names = WARNED_TYPE.value_type.names
+    rows = [[dict(zip(names, one)) for one in found[i]] if i in found else None for i in range(count)]
+    return pa.array(rows, WARNED_TYPE)
+
+
 def no_attributes(count: int) -> pa.MapArray:
     return pa.array([[]] * count, ATTRIBUTES_TYPE)
 
@@ -164,13 +195,17 @@ def batch_of_dicts(
     images: Sequence[tuple[str, int | None, int | None, str]] | None = None,
 ) -> RawBatch:
     """Rows of JSON values, with ``images`` (uri, offset, size, fingerprint). Rows that are not text are rejected."""
+    warned: Warned = {}
     try:
         columns, attributes = _columns_of(rows, mapping)
     except (pa.ArrowTypeError, UnicodeEncodeError, RecursionError):  # some row is at fault, or a mapped column holds booleans
         kept, texts = [], []
         for i, row in enumerate(rows):
             try:
-                texts.append(_text_of(row, mapping))
+                text, unread = _text_of(row, mapping)
+                if unread:
+                    warned[len(kept)] = unread
+                texts.append(text)
                 kept.append(i)
             except (ValueError, RecursionError) as e:
                 why = "it holds half a surrogate pair" if isinstance(e, UnicodeError) else str(e)
@@ -179,7 +214,8 @@ def batch_of_dicts(
         sources = [sources[i] for i in kept]
         images = None if images is None else [images[i] for i in kept]
     located = None if images is None else image_table(images)
-    return RawBatch(columns, attributes, pa.array(sources, pa.string()), reject_table(rejects), located)
+    said = warned_array(warned, len(sources)) if warned else None
+    return RawBatch(columns, attributes, pa.array(sources, pa.string()), reject_table(rejects), located, warned=said)
 
 
 def _columns_of(rows: list, mapping: Mapping) -> tuple[dict[str, pa.Array], pa.MapArray]:
@@ -219,16 +255,25 @@ def _is_path(name: str) -> bool:
     return "." in name or "[" in name
 
 
-def _text_of(row: dict[str, object], mapping: Mapping) -> dict[str, str | None]:
-    """The row's values as text. Raises ValueError if a mapped one is a list or object, or text is not valid Unicode."""
-    asked = {name: _at(row, name) for name in map(mapping.theirs, COLUMNS)}
-    for name, value in asked.items():
+def _text_of(row: dict[str, object], mapping: Mapping) -> tuple[dict[str, str | None], list[tuple[str, str, str]]]:
+    """The row's values as text, and what could not be read: a mapped one that is a list or object becomes null. Raises
+    ValueError if it is a required one, or text is not valid Unicode."""
+    paths: dict[str, object] = {}
+    unread = []
+    for ours in COLUMNS:
+        name = mapping.theirs(ours)
+        value = _at(row, name)
         if isinstance(value, dict | list):
-            raise ValueError(f"{name} holds a {'list' if isinstance(value, list) else 'object'}, not one value")
-    paths = {name: value for name, value in asked.items() if name not in row and value is not None}
+            why = f"{name} holds {'a list' if isinstance(value, list) else 'an object'}, not one value"
+            if ours in REQUIRED:
+                raise ValueError(why)
+            unread.append((ours, RejectCode.BAD_VALUE.value, why))
+            paths[name] = None
+        elif name not in row and value is not None:
+            paths[name] = value
     texts = {name: _text(value) for name, value in (row | paths).items()}
     "".join([*texts, *filter(None, texts.values())]).encode()
-    return texts
+    return texts, unread
 
 
 def _text(value: object) -> str | None:

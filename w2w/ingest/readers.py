@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from w2w import storage
 from w2w.errors import Reject, RejectCode, UsageError, attempt
-from w2w.ingest.raw import JSON, Mapping, RawBatch, attributes_of, plain_row, reject_table
+from w2w.ingest.raw import JSON, REQUIRED, Mapping, RawBatch, Warned, attributes_of, plain_row, reject_table, warned_array
 
 CSV_BLOCK_BYTES = 4 * 1024 * 1024  # one batch; also the longest possible record, and so where an open quote is noticed
 MAX_LINE_BYTES = 16 * 1024 * 1024  # of a JSON line
@@ -193,20 +193,43 @@ def _place(
 def _csv_batch(
     uri: str, table: dict[str, pa.Array], lines: np.ndarray, picked: dict[str, str], attributes: list[str]
 ) -> Iterator[RawBatch]:
-    count = len(lines)
-    says = np.zeros(count, bool)
-    marked = np.zeros(count, bool)
-    for column in table.values():
+    says, unread = np.zeros(len(lines), bool), {}
+    for name, column in table.items():
         says |= pc.greater(pc.binary_length(column), 0).to_numpy(zero_copy_only=False)
-        marked |= pc.match_substring(column, MARK).to_numpy(zero_copy_only=False)
+        marked = pc.match_substring(column, MARK)
+        if pc.any(marked).as_py():
+            unread[name] = marked.to_numpy(zero_copy_only=False)
+            table = table | {name: pc.if_else(marked, None, column)}
     source = pc.binary_join_element_wise(uri, pa.array(lines).cast(pa.string()), ":")
-    bad = source.filter(pa.array(marked)).to_pylist()
-    rejects = reject_table((s, RejectCode.MALFORMED_ROW, "it holds bytes that are not text in this encoding", s) for s in bad)
-    good = pa.array(says & ~marked)  # a record without values is an empty line
-    table = {n: c.filter(good) for n, c in table.items()}
-    source = source.filter(good)
+    there = pa.array(says)  # a record without values is an empty line
+    table, source = {n: c.filter(there) for n, c in table.items()}, source.filter(there)
+    unread = {n: mask[says] for n, mask in unread.items()}
+    yield _batch(table, source, unread, "bytes that are not text in this encoding", picked, attributes)
+
+
+def _batch(
+    table: dict[str, pa.Array],
+    source: pa.Array,
+    unread: dict[str, np.ndarray],
+    why: str,
+    picked: dict[str, str],
+    attributes: list[str],
+) -> RawBatch:
+    """Columns of text as a batch. ``unread``: which values of a column could not be read; they are null, and reject the row
+    only in a required column."""
+    required = [picked[ours] for ours in REQUIRED if ours in picked]
+    bad = np.logical_or.reduce([np.zeros(len(source), bool), *(unread[name] for name in required if name in unread)])
+    rejects = reject_table(
+        (s, RejectCode.MALFORMED_ROW, f"it holds {why}", s) for s in source.filter(pa.array(bad)).to_pylist()
+    )
+    ours_of, warned = {theirs: ours for ours, theirs in picked.items()}, Warned()
+    for name, mask in unread.items():
+        for row in np.flatnonzero(mask & ~bad).tolist():
+            warned.setdefault(row, []).append((ours_of.get(name, name), RejectCode.BAD_VALUE.value, why))
+    said = warned_array(warned, len(source)) if warned else None
     columns = {ours: table[theirs] for ours, theirs in picked.items()}
-    yield RawBatch(columns, attributes_of({n: table[n] for n in attributes}, len(source)), source, rejects)
+    batch = RawBatch(columns, attributes_of({n: table[n] for n in attributes}, len(source)), source, rejects, warned=said)
+    return batch.filter(pa.array(~bad)) if bad.any() else batch
 
 
 def _salvage(
@@ -313,23 +336,17 @@ def read_parquet(uri: str, mapping: Mapping, batch_rows: int) -> Iterator[RawBat
         picked, attributes = parquet_columns(_columns(file, uri), mapping, uri)
         first = 1
         for batch in file.iter_batches(batch_rows, columns=sorted({*picked.values(), *attributes})):
-            table, bad = {}, np.zeros(batch.num_rows, bool)
+            table, unread = {}, {}
             for name in batch.schema.names:
                 table[name], invalid = _as_text(batch.column(name))
-                bad |= invalid
+                if invalid.any():
+                    unread[name] = invalid
             numbers = pa.array(np.arange(first, first + batch.num_rows)).cast(pa.string())
             first += batch.num_rows
             source = pc.binary_join_element_wise(uri, numbers, ":")
-            where = source.filter(pa.array(bad)).to_pylist()
-            rejects = reject_table(
-                (s, RejectCode.MALFORMED_ROW, "a column holds values that are not text, such as bytes that are not UTF-8", s)
-                for s in where
+            yield _batch(
+                table, source, unread, "a value that is not text, such as bytes that are not UTF-8", picked, attributes
             )
-            good = pa.array(~bad)
-            table = {n: c.filter(good) for n, c in table.items()}
-            source = source.filter(good)
-            columns = {ours: table[theirs] for ours, theirs in picked.items()}
-            yield RawBatch(columns, attributes_of({n: table[n] for n in attributes}, len(source)), source, rejects)
 
 
 def _columns(file: pq.ParquetFile, uri: str) -> pa.Schema:

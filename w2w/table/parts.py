@@ -67,7 +67,7 @@ def write_part(store: str, output: Output, rows: pa.Table, run_id: str) -> list[
         rows = _first_of_each(rows.filter(pc.is_valid(rows.column(output.unique))), output.unique)
     if rows.num_rows == 0:
         return []
-    if table is schema.REJECTS:
+    if table in (schema.REJECTS, schema.WARNINGS):
         rows = _without_secrets(rows, [schema.REJECT_DETAIL, schema.SOURCE])
     if not table.partition_by:
         return [_write(store, output, rows, {}, run_id)]

@@ -164,9 +164,15 @@ def test_two_pages_of_one_product_keep_the_first_by_url(store):
     assert store.harvest().products == 0
 
 
-def test_a_bad_price_is_a_reject_of_the_feed_reader(store):
+def test_a_bad_price_is_null_and_said(store):
     store.product(2, price=["ask us"])
-    assert store.harvest().rejects == {"bad_value": 1}
+    assert store.harvest().rejects == {}
+    assert store.products()["p2"]["price"] is None
+    [said] = delta.read(store.uri, schema.WARNINGS, schema.WARNINGS.schema.names).to_pylist()
+    assert (said["product_id"], said["column"], said["feed"]) == ("p2", "price", "site:x")
+    assert said["row_digest"] == store.products()["p2"]["row_digest"]
+    store.harvest()
+    assert store.rows(schema.WARNINGS) == 1
 
 
 def test_an_image_behind_a_redirect_is_found(store):

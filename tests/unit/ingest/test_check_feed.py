@@ -31,6 +31,7 @@ HEADER = "product_id,title,category,price,image"
         ({"encoding": "utf-16"}, ["feed.csv", "not utf-16"]),
         ({"image_root": "/no/such/folder"}, ["image_root"]),
         ({"category_default": " "}, ["category_default"]),
+        ({"category_map": {"Tees": "tops"}}, ["feed.category_map.Tees", "'tops' is no class of ours: bag, "]),
     ],
 )
 def test_mistakes_are_named(tmp_path, settings, words):

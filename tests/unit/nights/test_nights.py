@@ -476,3 +476,28 @@ def test_what_recommendations_lack_is_said_before_the_feed_is_read(store, shop, 
     with pytest.raises(UsageError, match=says):
         nightly.main(nightly_config(store, shop, recommend=Wanted(**wanted)))
     assert delta.open_table(store, schema.PRODUCTS) is None
+
+
+def warnings(store: str) -> list[tuple[str, str, str]]:
+    """(product, column, detail) of the values that are null in products as they stand now."""
+    current = {(p, row[schema.ROW_DIGEST].rstrip("-")) for p, row in products(store).items()}
+    rows = delta.read(store, schema.WARNINGS, schema.WARNINGS.schema.names).to_pylist()
+    said = [r for r in rows if (r[schema.PRODUCT_ID], r[schema.ROW_DIGEST]) in current]
+    return sorted((r[schema.PRODUCT_ID], r[schema.COLUMN], r[schema.REJECT_DETAIL]) for r in said)
+
+
+def test_a_value_that_cannot_be_read_is_null_and_said_once(store, shop, clock):
+    shop.say("p1", price="ask us")
+    first = night(store, shop)
+    assert (first.values_not_read, first.counts.rejected, products(store)["p1"]["price"]) == ({"price": 1}, 0, None)
+    said = [("p1", "price", "not like 1299.90 or 1299.90 EUR: 'ask us'")]
+    assert warnings(store) == said
+    clock.sleep()
+    assert (night(store, shop).values_not_read, night(store, shop, dry_run=True).values_not_read) == ({"price": 1},) * 2
+    assert delta.count_rows(delta.open_table(store, schema.WARNINGS)) == 1
+    shop.say("p1", price="5")
+    shop.say("p2", price="x", image="gone.jpg")  # keeps its picture, and has its other changes
+    night(store, shop)
+    assert (products(store)["p2"]["price"], [s[:2] for s in warnings(store)]) == (None, [("p2", "price")])
+    night(store, shop)
+    assert delta.count_rows(delta.open_table(store, schema.WARNINGS)) == 2
