@@ -87,6 +87,7 @@ class RejectCode(StrEnum):
     BAD_MASK = "bad_mask"  # too small, unstable, or the model itself does not trust it
     CROPPED_PERSON = "cropped_person"  # the person is cut off by the photo's edges
     # pairs and outfits
+    UNKNOWN_QUERY = "unknown_query"  # the judgement is of a garment that the store does not have
     UNKNOWN_PRODUCT = "unknown_product"  # the tag names a product that the catalog does not have
     NO_PHOTO = "no_photo"  # the image of the post or product is not in `images`
     NOT_DETECTED = "not_detected"  # no garment of the tag's category was found in the photo

@@ -36,10 +36,17 @@ def read_answers(data: bytes, name: str, now: datetime) -> tuple[str, pa.Table]:
         raise UsageError(f"{name}: kind={str(found.get('kind'))[:80]!r}: must be one of {', '.join(KINDS)}")
     if not isinstance(found.get("judged"), list):
         raise UsageError(f"{name}: 'judged' is not a list")
-    rows = {}
+    rows, first = {}, {}
     for number, one in enumerate(found["judged"]):
         row = _row(one, f"{name}: judged[{number}]", found["kind"], now)
         rows[row[schema.KEY]] = row
+        said = tuple(row[c] for c in (schema.QUERY_ID, schema.PRODUCT_ID, schema.JUDGED_AT))
+        before, verdict = first.setdefault(said, (number, row[schema.VERDICT]))
+        if verdict != row[schema.VERDICT]:
+            raise UsageError(
+                f"{name}: judged[{before}] says {verdict} and judged[{number}] {row[schema.VERDICT]} of the same query and "
+                "product at the same time: which one counts cannot be told; remove one"
+            )
     columns = (schema.KEY, schema.QUERY_ID, schema.PRODUCT_ID, schema.VERDICT, schema.JUDGED_AT)
     kinds = pa.schema([schema.JUDGEMENTS.schema.field(c) for c in columns])
     return found["kind"], pa.Table.from_pylist(list(rows.values()), schema=kinds)
@@ -88,19 +95,26 @@ def _time(value: object, where: str, now: datetime) -> datetime:
     return at
 
 
-def unknown_products(rows: pa.Table, known: pa.ChunkedArray, source: str) -> tuple[pa.Table, pa.Table]:
-    """(the rows whose products are or were in the catalog, and those without a product; the others as REJECTED_SCHEMA)."""
-    product = rows.column(schema.PRODUCT_ID)
-    there = pc.or_(pc.is_null(product), pc.is_in(product, value_set=known))
-    bad = rows.filter(pc.invert(there)).to_pylist()
+def unknown(
+    rows: pa.Table, products: pa.ChunkedArray, queries: pa.ChunkedArray | None, source: str
+) -> tuple[pa.Table, pa.Table]:
+    """(the rows whose products are or were in the catalog, or null, and whose queries are known; the others, as
+    REJECTED_SCHEMA). ``queries``: None if any may be."""
+    product, query = rows.column(schema.PRODUCT_ID), rows.column(schema.QUERY_ID)
+    sold = pc.or_(pc.is_null(product), pc.is_in(product, value_set=products))
+    asked = pc.is_in(query, value_set=queries) if queries is not None else pc.is_valid(query)
+    good = pc.and_(sold, asked)
+    bad = rows.append_column("sold", sold).filter(pc.invert(good)).to_pylist()
     rejected = [
         {
             schema.KEY: row[schema.KEY],
             schema.SOURCE: source,
-            schema.REJECT_CODE: RejectCode.UNKNOWN_PRODUCT.value,
-            schema.REJECT_DETAIL: f"product {row[schema.PRODUCT_ID]} was never in the catalog",
+            schema.REJECT_CODE: (RejectCode.UNKNOWN_QUERY if row["sold"] else RejectCode.UNKNOWN_PRODUCT).value,
+            schema.REJECT_DETAIL: f"no garment {row[schema.QUERY_ID]} was ever in the store"
+            if row["sold"]
+            else f"product {row[schema.PRODUCT_ID]} was never in the catalog",
             REJECTED_BY: "judge-answers",
         }
         for row in bad
     ]
-    return rows.filter(there), pa.Table.from_pylist(rejected, schema=REJECTED_SCHEMA)
+    return rows.filter(good), pa.Table.from_pylist(rejected, schema=REJECTED_SCHEMA)

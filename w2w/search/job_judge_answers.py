@@ -12,7 +12,7 @@ from w2w.engine.job import JobConfig, Run
 from w2w.engine.run import reject_rows
 from w2w.errors import UsageError
 from w2w.results import Summary
-from w2w.search.answers import read_answers, unknown_products
+from w2w.search.answers import read_answers, unknown
 from w2w.stage import Counts
 from w2w.table import delta
 from w2w.table.parts import RECEIPT_SCHEMA, Output, write_part
@@ -63,9 +63,10 @@ def main(config: Config) -> Result:
         return result
     run.check_store()
     listed = delta.read(run.store, schema.PRODUCTS, [schema.PRODUCT_ID]).column(0)
-    good, bad = unknown_products(new, listed, config.file)
+    cut = delta.read(run.store, schema.GARMENTS, [schema.GARMENT_ID]).column(0) if kind == "garments" else None
+    good, bad = unknown(new, listed, cut, config.file)
     lineage = run.lineage(ids.digest("judge-answers"), (schema.PRODUCTS,))
-    rejects = {"unknown_product": bad.num_rows} if bad.num_rows else {}
+    rejects = {v["values"]: v["counts"] for v in pc.value_counts(bad.column(schema.REJECT_CODE)).to_pylist()}
     config.tolerance.check(rejects, new.num_rows, named=bad.column(schema.REJECT_DETAIL).to_pylist())
     said = {schema.KIND: kind, schema.SOURCE: config.file, schema.RUN_ID: run.run_id}
     for name, value in said.items():

@@ -4,9 +4,11 @@ import json
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from tests.unit.search.test_pictures import fill, product, query
+from tests.unit.table.test_sink import lineage
 from w2w import schema
 from w2w.errors import JobFailed, UsageError
 from w2w.metrics.retrieval import evaluate
@@ -15,6 +17,8 @@ from w2w.search.answers import FORM, read_answers
 from w2w.search.pictures import relevance
 from w2w.table import delta
 from w2w.table.judgements import Judgements, read_judgements
+from w2w.table.parts import Output
+from w2w.table.sink import append_rows
 
 NOW = datetime(2026, 5, 1, 12, tzinfo=UTC)
 
@@ -52,6 +56,7 @@ def test_a_file_is_read(tmp_path):
         (saved(said() | {"verdict": ["same"]}), r"judged\[0\]: verdict="),
         (saved(said() | {"product": None}), r"judged\[0\]: 'product' is null for not_ours"),
         (saved(said("not_ours") | {"product": "p"}), r"judged\[0\]: 'product' is null for not_ours"),
+        (saved(said("same"), said("similar")), r"judged\[0\] says same and judged\[1\] similar of the same query and product"),
         (saved(said(query="")), r"judged\[0\]: query: is not text of 1 to 2048"),
         (saved(said(query="q" * 2049)), r"judged\[0\]: query: is not text of 1 to 2048"),
         (saved(said() | {"query": 7}), r"judged\[0\]: query: is not text"),
@@ -111,6 +116,16 @@ def test_products_that_the_catalog_never_had_are_rejects(tmp_path):
     with pytest.raises(JobFailed):
         told(tmp_path, *(said("same", f"nowhere{n}") for n in range(6)))
     assert len(read_judgements(store, "feed").same) == 1
+
+
+def test_garments_that_the_store_never_had_are_rejects(tmp_path):
+    store, *_ = store_of(tmp_path)
+    garment = ("g1", "image", "top", "t-shirt", 0.9, [0.0, 0.0, 9.0, 9.0], None, b"", "box", "v1")
+    rows = pa.table([[value] for value in garment], schema=schema.GARMENTS.schema)
+    append_rows(store, Output(schema.GARMENTS), rows, lineage("1"))
+    done = told(tmp_path, said("same", "a", query="g1"), said("not_ours", query="gone"), kind="garments")
+    assert (done.counts.read, done.counts.out, done.counts.rejects) == (2, 1, {"unknown_query": 1})
+    assert read_judgements(store, "garments") == Judgements({"g1": {"a"}}, {}, set())
 
 
 def test_mistakes_and_dry_runs(tmp_path):
