@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -202,20 +202,37 @@ def moments(total: int, count: int, seed: int) -> list[int]:
     return [max(1, int((i + rng.random()) * total / count)) for i in range(count)]
 
 
-def test_driver(undisturbed, cluster, num_kills):
-    folder, feed, expected, total = undisturbed
+def kill_drivers(
+    begin: Callable[[Path], subprocess.Popen],
+    runs: Iterable[tuple[Path, int]],
+    check: Callable[[Path, str], None],
+    least: int,
+) -> None:
+    """Starts a job on each store, kills its driver when the store has so many files, starts it again, and checks the store. At
+    least ``least`` of the drivers must still be there to be killed."""
     killed = 0
-    for i, count in enumerate(moments(total, num_kills, 1)):
-        store = folder / f"driver-{i}-of-{num_kills}"
-        process = start(store, feed, cluster.address)
+    for store, count in runs:
+        process = begin(store)
         if wait_for_files(process, store, count):
             os.kill(process.pid, signal.SIGKILL)
             killed += 1
         process.wait()
-        finish(start(store, feed, cluster.address), store)
-        assert_equal(store, expected, f"driver killed at file {count}")
-        print(f"driver {i}: killed at file {count} of {total}, equal", flush=True)
-    assert killed >= int(0.8 * num_kills)
+        finish(begin(store), store)
+        check(store, f"driver killed at file {count}")
+        print(f"{store.name}: killed at file {count}, equal", flush=True)
+    assert killed >= least
+
+
+def test_driver(undisturbed, cluster, num_kills):
+    folder, feed, expected, total = undisturbed
+    times = moments(total, num_kills, 1)
+    stores = [folder / f"driver-{i}-of-{num_kills}" for i in range(len(times))]
+    kill_drivers(
+        lambda store: start(store, feed, cluster.address),
+        zip(stores, times, strict=True),
+        lambda store, what: assert_equal(store, expected, what),
+        least=int(0.8 * num_kills),
+    )
 
 
 def test_worker(undisturbed, cluster, num_kills):
@@ -276,21 +293,16 @@ def test_driver_of_convert(cluster, tmp_path, num_kills):
             "rejects": rows_of(store, schema.REJECTS, ["key", "stage", "code"]),
         }
 
+    def check(store: Path, what: str) -> None:
+        assert tables(store) == expected, what
+
     whole = tmp_path / "whole"
     finish(begin(whole), whole)
-    expected, killed = tables(whole), 0
+    expected = tables(whole)
     assert [len(expected[name]) for name in ("products", "posts", "pairs")] == [29, 59, 58]
     times = moments(num_files(whole), num_kills, 4)
-    for count in times:
-        store = tmp_path / f"killed-{count}"
-        process = begin(store)
-        if wait_for_files(process, store, count):
-            os.kill(process.pid, signal.SIGKILL)
-            killed += 1
-        process.wait()
-        finish(begin(store), store)
-        assert tables(store) == expected, f"killed at file {count}"
-    assert killed >= int(0.5 * len(times))
+    runs = [(tmp_path / f"killed-{i}", count) for i, count in enumerate(times)]
+    kill_drivers(begin, runs, check, least=int(0.5 * len(times)))
 
 
 def test_driver_of_recommend(cluster, tmp_path, num_kills):
@@ -309,25 +321,20 @@ def test_driver_of_recommend(cluster, tmp_path, num_kills):
         offered = rows_of(store, schema.OFFERED, schema.OFFERED.schema.names)
         return [*offered, *sorted(json.dumps(row) for batch in newest for row in batch.to_pylist())]
 
+    def check(store: Path, what: str) -> None:
+        assert tables(store) == expected, what
+
     finish(begin(base), base)
     changed = [product(n, category="bag" if n % 2 else "dress", fetched_at=5) for n in (7, 8, 16, 31)]
     append(str(base), schema.PRODUCTS, [*changed, product(40, active=False, fetched_at=5)], "night")
     before = num_files(base)
     whole = Path(shutil.copytree(base, tmp_path / "whole"))
     finish(begin(whole), whole)
-    expected, killed = tables(whole), 0
+    expected = tables(whole)
     assert len(expected) == len(numbers) - 1 + len(numbers)
-    times = moments(num_files(whole) - before, num_kills, 5)
-    for count in times:
-        store = Path(shutil.copytree(base, tmp_path / f"killed-{count}"))
-        process = begin(store)
-        if wait_for_files(process, store, before + count):
-            os.kill(process.pid, signal.SIGKILL)
-            killed += 1
-        process.wait()
-        finish(begin(store), store)
-        assert tables(store) == expected, f"killed at file {count}"
-    assert killed >= int(0.5 * len(times))
+    times = [before + count for count in moments(num_files(whole) - before, num_kills, 5)]
+    copies = ((Path(shutil.copytree(base, tmp_path / f"killed-{i}")), count) for i, count in enumerate(times))
+    kill_drivers(begin, copies, check, least=int(0.5 * len(times)))
 
 
 @pytest.mark.slow
