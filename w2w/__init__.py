@@ -23,7 +23,17 @@ _FOUND_IN = {
     "load_segmenter": "api.images",
     "open": "api.store",
 }
-_BOTH = ("crawl", "find", "gallery", "index", "ingest", "recommend", "search", "style")  # packages that share a job's name
+_BOTH = (
+    "crawl",
+    "find",
+    "gallery",
+    "index",
+    "ingest",
+    "recommend",
+    "search",
+    "similar",
+    "style",
+)  # packages that share a job's name
 
 
 def __getattr__(name: str) -> Any:

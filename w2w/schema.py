@@ -67,6 +67,9 @@ FLOORS, MARK, PINNED = "floors", "mark", "pinned"
 # found: products for the garments of a photo
 NUMBER, GARMENTS_LIST, SAME_PICTURE = "number", "garments", "same_picture"
 
+# similar products
+SIMILAR_LIST, SPARE, COMPLETE, CARD, ALLOWED = "similar", "spare", "complete", "card", "allowed"
+
 OWN = "own"  # the source of rows mined from the store's own posts, products and photos
 # neighbours
 QUERY_ID, RANK, SCORE, NEIGHBOUR_LIST = "query_id", "rank", "score", "neighbours"
@@ -565,6 +568,28 @@ OFFERED = Table(
     key=(PRODUCT_ID,),
 )
 
+SIMILAR_PRODUCT = pa.struct([pa.field(PRODUCT_ID, pa.string()), pa.field(SCORE, pa.float32())])  # score: cosine
+
+# The products most like each active one that has a vector. A snapshot for each name.
+SIMILAR_PRODUCTS = Table(
+    "similar",
+    _schema(
+        (PRODUCT_ID, pa.string()),
+        (SIMILAR_LIST, pa.list_(SIMILAR_PRODUCT)),  # best first
+        (SPARE, pa.list_(SIMILAR_PRODUCT)),  # the next best: they move up when a product of the list goes
+        (COMPLETE, pa.bool_()),  # there are no others
+        (IMAGE_ID, pa.string()),
+        (CATEGORY, pa.string()),
+        (CARD, pa.string()),  # product_id of the first of the products that look the same; a list has one of a card
+        (ALLOWED, pa.bool_()),  # passes the filter, so that lists may have it
+        (MODEL_VERSION, pa.string()),
+        (STAGE_VERSION, pa.string()),  # of model and options
+        (SOURCE, pa.string()),  # the name
+    ),
+    key=(PRODUCT_ID, SOURCE),
+    partition_by=(SOURCE,),
+)
+
 REJECTS = Table(
     "rejects",
     _schema(
@@ -705,6 +730,7 @@ TABLES = {
         JUDGEMENTS,
         RECOMMENDATIONS,
         OFFERED,
+        SIMILAR_PRODUCTS,
         FRONTIER,
         PAGES,
         REJECTS,

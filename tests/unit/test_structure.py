@@ -22,7 +22,7 @@ FLOORS = [
     {"models", "ingest"},
     {"crawl", "garments", "index"},
     {"search", "mining", "find"},
-    {"training", "style"},
+    {"training", "style", "similar"},
     {"evaluation", "gallery", "recommend"},
     {"cli"},
     {"api"},

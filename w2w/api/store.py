@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from w2w import schema, storage
 from w2w.api.images import Encoder, Images, load_encoder
@@ -17,6 +18,7 @@ from w2w.index.publish import read_manifest
 from w2w.index.search import Index as OpenIndex
 from w2w.index.search import check_model, open_index
 from w2w.table import delta, inventory
+from w2w.table.pending import lookup
 
 if TYPE_CHECKING:
     import polars
@@ -53,6 +55,20 @@ class Store:
         if delta.open_table(self.uri, known[name]) is None:
             raise UsageError(f"there is no table {name!r} at {self.uri!r} yet.{nearest(name, self.tables())}")
         return Table(self.uri, known[name])
+
+    def similar(self, product_id: str, k: int | None = None, name: str = "default") -> pa.Table:
+        """The products most like this one, as `w2w similar` found them: rank from 1, product_id, score (cosine). ``k``: at most
+        so many; ``name``: of the lists. Raises UsageError if there is no such list."""
+        check_name(name, "name")
+        delta.need_table(self.uri, schema.SIMILAR_PRODUCTS, "similar")
+        columns = [schema.PRODUCT_ID, schema.SIMILAR_LIST]
+        found = lookup(self.uri, schema.SIMILAR_PRODUCTS, pa.array([product_id], pa.string()), columns, source=name)
+        if not found.num_rows:
+            raise UsageError(
+                f"there is no list {name!r} of product {product_id!r}: it is not sold, has no vector, or came later"
+            )
+        listed = pa.Table.from_struct_array(pc.list_flatten(found.column(1)).combine_chunks()).slice(0, k)
+        return listed.add_column(0, schema.RANK, pa.array(range(1, listed.num_rows + 1), pa.int32()))
 
     def index(self, name: str = "default", version: str | None = None) -> "Index":
         """The published version of an index, or the given one. Raises UsageError if there is none."""

@@ -46,6 +46,7 @@ GROUPS = {  # purpose -> name -> module in w2w
         "search": "search.job_search",
         "judge-answers": "search.job_judge_answers",
         "recommend": "recommend.job",
+        "similar": "similar.job",
         "gallery": "gallery.job",
         "evaluate": "evaluation.job_evaluate",
         "compare": "evaluation.job_compare",

@@ -1,4 +1,4 @@
-"""Nightly: ingest, embed, index (looks, recommend) in one run, for what changed only."""
+"""Nightly: ingest, embed, index (looks, recommend, similar) in one run, for what changed only."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -21,14 +21,18 @@ from w2w.recommend import job as recommend
 from w2w.recommend.job import Result as Recommended
 from w2w.recommend.job import Wanted
 from w2w.results import Summary
+from w2w.similar import job as similar
+from w2w.similar.flow import SimilarConfig
+from w2w.similar.job import Result as Similar
 from w2w.stage import Counts, Pool
 from w2w.table import delta
 
 
 @dataclass(frozen=True)
 class Config(ingest.Config):
-    """Run `w2w ingest`, `w2w embed` and `w2w index` from one config; where it asks for them, looks and recommendations too. A
-    failed step stops the night: the published index stays as it was, and the next run resumes where this one stopped."""
+    """Run `w2w ingest`, `w2w embed` and `w2w index` from one config; where it asks for them, looks, recommendations and similar
+    products too. A failed step stops the night: the published index stays as it was, and the next run resumes where this one
+    stopped."""
 
     SHOWN = "store feed.uri feed.columns feed.category_map feed.full encoder.name index.target_recall gpu_pool looks recommend "
     SHOWN += "dry_run"
@@ -46,6 +50,8 @@ class Config(ingest.Config):
     """Embed and index the looks of crawled posts, too, for w2w style."""
     recommend: Wanted | None = None
     """Also what goes with every product, into table `recommendations`; {} for the default scorer without rules."""
+    similar: SimilarConfig | None = None
+    """Also the products most like every product, into table `similar`; {} for those of its category without a filter."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +64,7 @@ class Result(Summary):
     embed_looks: Embedded | None = None
     index_looks: Indexed | None = None
     recommend: Recommended | None = None
+    similar: Similar | None = None
     then: str | None = None
     """Of a dry run: the steps that depend on what those before them bring."""
 
@@ -97,11 +104,13 @@ def _steps(config: Config) -> Iterator[tuple[str, ModuleType, dict[str, Any]]]:
         yield "index_looks", index, {"of": LOOKS, "index": replace(config.index, name=LOOKS)}
     if config.recommend is not None:
         yield "recommend", recommend, options_of(config.recommend, Wanted)
+    if config.similar is not None:
+        yield "similar", similar, options_of(config.similar, SimilarConfig)
 
 
 def _can_tell(step: str, result: Result, store: str) -> bool:
     """Whether a dry run of this step can tell what it would do, given that the steps before it were dry runs too."""
-    if step in ("index", "recommend"):
+    if step in ("index", "recommend", "similar"):
         before, vectors = result.ingest, result.embed
         if before is None or vectors is None:
             return False

@@ -67,7 +67,7 @@ def commit_snapshot(
 
 
 def replace_rows(
-    store: str, table: schema.Table, batches: Iterable[pa.Table], lineage: Lineage
+    store: str, table: schema.Table, batches: Iterable[pa.Table], lineage: Lineage, source: str = schema.OWN
 ) -> tuple[Counts, dict[str, int]]:
     """The same for rows made in this process, one batch at a time; it holds one part in memory."""
     receipts: list[dict] = []
@@ -79,7 +79,7 @@ def replace_rows(
             held = []
     if held or not receipts:
         receipts += written(store, table, Made(pa.concat_tables([table.schema.empty_table(), *held])), lineage)
-    counts, version = snapshot.replace(store, table, receipts, lineage)
+    counts, version = snapshot.replace(store, table, receipts, lineage, source)
     return counts, {table.name: version}
 
 

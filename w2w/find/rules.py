@@ -10,9 +10,9 @@ from w2w.config import nearest
 from w2w.errors import UsageError
 from w2w.garments.found import Found
 from w2w.garments.taxonomy import CATEGORIES, PERSON
+from w2w.index.filters import Value, texts
 
 Hit = dict  # of schema.NEIGHBOUR
-Value = bool | int | float | str  # as YAML reads it
 _PLURAL = {"bag": "bags", "bottom": "bottoms", "dress": "dresses", "hat": "hats", "outer": "outerwear", "top": "tops"}
 NO_GARMENT = "no garment was found"
 
@@ -66,8 +66,7 @@ class FindOptions:
     @property
     def wanted(self) -> dict[str, list[str]]:
         """``filter`` as texts, a list for each name."""
-        lists = {name: value if isinstance(value, list) else [value] for name, value in self.filter.items()}
-        return {name: [str(v).lower() if isinstance(v, bool) else str(v) for v in values] for name, values in lists.items()}
+        return texts(self.filter)
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from w2w.index.publish import current_version
 from w2w.index.search import QUERY, open_index
 from w2w.report.cards import dress_of
 from w2w.report.variants import Design, near_duplicates, on_cards
-from w2w.table import delta
+from w2w.table import delta, snapshot
 from w2w.table.pending import lookup, lookup_batches
 
 _COLUMNS = [
@@ -40,6 +40,24 @@ def read_catalog(store: str) -> list[dict[str, Any]]:
     for row in products:
         row["first"], row["last"] = (f"{t:%Y-%m-%d}" for t in (since[row[schema.PRODUCT_ID]], row[schema.FETCHED_AT]))
     return sorted(products, key=lambda row: row["first"], reverse=True)  # stable: within a day by id
+
+
+def listed_similar(
+    store: str, products: Sequence[Mapping[str, Any]], count: int
+) -> tuple[list[list[tuple[int, float]]], str] | None:
+    """The same from table `similar`, and the version of its lists; None without that table."""
+    made = snapshot.current(store, schema.SIMILAR_PRODUCTS, "default")
+    if made is None:
+        return None
+    position = {row[schema.PRODUCT_ID]: n for n, row in enumerate(products)}
+    similar: list[list[tuple[int, float]]] = [[] for _ in products]
+    parts = delta.parts(delta.open_table(store, schema.SIMILAR_PRODUCTS), source="default")
+    for batch in delta.read_batches(store, schema.SIMILAR_PRODUCTS, [schema.PRODUCT_ID, schema.SIMILAR_LIST], parts, _AT_ONCE):
+        for product, entries in zip(*(column.to_pylist() for column in batch.columns)):
+            there = [(position.get(entry[schema.PRODUCT_ID]), entry[schema.SCORE]) for entry in entries]
+            if product in position:
+                similar[position[product]] = [(n, score) for n, score in there if n is not None][:count]
+    return similar, made["stage_version"]
 
 
 def similar_products(

@@ -25,7 +25,7 @@ class Config(JobConfig):
     title: str = "Catalog"
     """Its heading."""
     index: str = "default"
-    """The index that says what looks alike; without one the site has no similar products."""
+    """Where `w2w similar` has not run, the index that says what looks alike; without one there are no similar products."""
     similar: int = 12
     """Similar products of each, of its class."""
     wear: int = 3
@@ -77,7 +77,9 @@ def main(config: Config) -> Result:
         return result
     storage.check_writable(out, "--out")
     known = designs(products)
-    similar, version = flow.similar_products(run.store, config.index, products, known, config.similar, config.threads)
+    similar, version = flow.listed_similar(run.store, products, config.similar) or flow.similar_products(
+        run.store, config.index, products, known, config.similar, config.threads
+    )
     wear = flow.read_wear(run.store, products, config.wear)
     looks, photos = flow.read_looks(run.store, products, config.looks)
     outfits, crops = flow.read_outfits(run.store, products, config.outfits)

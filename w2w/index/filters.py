@@ -11,11 +11,18 @@ from w2w import schema
 from w2w.config import nearest
 from w2w.errors import UsageError
 
+Value = bool | int | float | str  # as YAML reads it
 COLUMNS = (schema.PRODUCT_ID, schema.TITLE, schema.BRAND, schema.PRICE, schema.CURRENCY, schema.CATEGORY, schema.FEED)
 NEEDS = (*COLUMNS, schema.ATTRIBUTES, schema.ACTIVE)  # columns that ``allowed`` reads
 SEEN = "seen_"  # before an attribute that a picture shows, by table `attributes`
 _RANGE = re.compile(r"(-?\d+(?:\.\d+)?)?\.\.(-?\d+(?:\.\d+)?)?")
 _NUMBER = r"^-?\d+(\.\d+)?$"
+
+
+def texts(chosen: Mapping[str, Value | list[Value]]) -> dict[str, list[str]]:
+    """A filter as YAML reads it, in texts, a list for each name."""
+    lists = {name: value if isinstance(value, list) else [value] for name, value in chosen.items()}
+    return {name: [str(v).lower() if isinstance(v, bool) else str(v) for v in values] for name, values in lists.items()}
 
 
 def allowed(

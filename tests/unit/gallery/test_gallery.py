@@ -4,11 +4,13 @@ import json
 import re
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from tests.unit.gallery import stores
 from tests.unit.gallery.conftest import EVIL, NUM, SHOWN
 from w2w import schema
+from w2w.engine.snapshot import replace_rows
 from w2w.errors import UsageError
 from w2w.gallery import job
 from w2w.gallery.rules import Site, files_of, script
@@ -78,6 +80,20 @@ def test_similar_products_are_others_of_the_class_and_look_different(store, tmp_
     for about in details:
         assert len({m for m, _ in about["similar"]} & set(colours)) < 2
     assert not {m for n in colours for m, _ in details[n]["similar"]} & set(colours)
+
+
+def test_similar_products_are_those_of_their_table_where_it_is(store, tmp_path):
+    kinds = schema.SIMILAR_PRODUCTS.schema
+    blank = {f.name: "" if f.type == pa.string() else False if f.type == pa.bool_() else [] for f in kinds}
+    entries = [{"product_id": "p00007", "score": 0.75}, {"product_id": "p99999", "score": 0.5}]
+    for name, listed in (("default", entries), ("anywhere", [])):
+        row = blank | {"product_id": "p00003", "similar": listed, "source": name}
+        replace_rows(store, schema.SIMILAR_PRODUCTS, [pa.Table.from_pylist([row], schema=kinds)], stores.LINEAGE, name)
+    result = built(store, tmp_path)
+    found = parts(tmp_path)
+    at = {product: n for n, product in enumerate(found["list-0"]["id"])}
+    assert result.similar == 1
+    assert found["detail-0"][at["p00003"]]["similar"] == [[at["p00007"], 0.75]]
 
 
 def test_prices_are_asked_for_where_there_are_some():

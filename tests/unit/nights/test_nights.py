@@ -26,6 +26,7 @@ from w2w.models.config import EncoderConfig
 from w2w.recommend import job as recommend
 from w2w.recommend.job import Wanted
 from w2w.recommend.rules import OutfitConfig
+from w2w.similar.flow import SimilarConfig
 from w2w.stage import Pool
 from w2w.style import job as style
 from w2w.table import delta, sink
@@ -405,7 +406,8 @@ def test_a_night_fails_where_what_was_rolled_back_to_is_damaged(store, shop, clo
 def whole(store: str, shop: Shop, **options) -> nightly.Config:
     """A night with looks and recommendations, each of few candidates."""
     few = Wanted(outfit=OutfitConfig(candidates=2, answers=2))
-    return nightly_config(store, shop, looks=True, recommend=few, withdraw_missing=1, **options)
+    more = {"recommend": few, "similar": SimilarConfig(k=3)}
+    return nightly_config(store, shop, looks=True, withdraw_missing=1, **more, **options)
 
 
 def recommended(store: str) -> dict[str, list]:
@@ -438,6 +440,7 @@ def test_looks_and_recommendations_come_with_the_night_that_asks_for_them(store,
         "index of looks: of what the steps before them bring",
     )
     first = nightly.main(whole(store, shop))
+    assert first.similar.computed == plan.similar.computed == 20
     assert (first.recommend.new, first.embed_looks.counts.out, first.index.unchanged) == (20, 4, True)
     assert read_manifest(index_uri(store, "looks")).version == first.index_looks.published
     assert all(len(outfits) == 2 for outfits in recommended(store).values())
@@ -448,6 +451,7 @@ def test_looks_and_recommendations_come_with_the_night_that_asks_for_them(store,
     clock.sleep()
     assert nightly.main(whole(store, shop, dry_run=True)).recommend.pending == 0
     quiet = nightly.main(whole(store, shop))
+    assert quiet.similar.unchanged
     assert (quiet.recommend.pending, quiet.index_looks.unchanged, quiet.counts.read) == (0, True, 24), (
         "only indexes are looked at"
     )
@@ -457,13 +461,14 @@ def test_looks_and_recommendations_come_with_the_night_that_asks_for_them(store,
     shop.items.pop("p3")  # a night that only withdraws
     told = nightly.main(whole(store, shop, dry_run=True))
     assert (told.ingest.withdrawn, told.index, told.recommend) == (1, None, None)
-    assert told.then == "index, recommend: of what the steps before them bring"
+    assert told.then == "index, recommend, similar: of what the steps before them bring"
     missed = {p for p, outfits in recommended(store).items() if p != "p3" and '"p3"' in json.dumps(outfits)}
     with pytest.MonkeyPatch.context() as dying:  # killed when nothing of it is committed
         dying.setattr(recommend, "run_pending", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             nightly.main(whole(store, shop))
     night = nightly.main(whole(store, shop))
+    assert (night.similar.gone, night.similar.products) == (1, 19)
     assert (night.recommend.gone, night.recommend.new, night.ingest.withdrawn) == (1, 0, 0)
     assert night.recommend.counts.out == night.recommend.changed + 1 >= len(missed) + 1 > 1
     assert '"p3"' not in json.dumps(recommended(store))

@@ -1,0 +1,137 @@
+"""`w2w similar` through tables: nights against a store that is computed at once, without Ray."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+import w2w
+from tests.unit.recommend.stores import add_vectors, append, fill, product
+from w2w import schema
+from w2w.engine.cluster import RayConfig
+from w2w.errors import UsageError
+from w2w.similar import flow
+from w2w.similar.job import Config, main
+from w2w.table import delta
+
+pytestmark = pytest.mark.usefixtures("no_ray")
+
+
+def rows(store: str, name: str = "default") -> dict[str, dict]:
+    columns = [schema.PRODUCT_ID, schema.SIMILAR_LIST, *flow.rules.STATE]
+    read = delta.read(store, schema.SIMILAR_PRODUCTS, columns, source=name)
+    return {row[schema.PRODUCT_ID]: row for row in read.to_pylist()}
+
+
+def members(row: dict) -> list[str]:
+    return [entry[schema.PRODUCT_ID] for entry in row[schema.SIMILAR_LIST]]
+
+
+def config(store: str, **more) -> Config:
+    return Config(store=store, k=3, spare=2, ray=RayConfig(num_cpus=2), **more)
+
+
+@pytest.mark.parametrize("more", [{}, {"across": True, "filter": {"price": "..60"}}])
+def test_nights_equal_a_store_that_is_computed_at_once(tmp_path, more):
+    rng, store = np.random.default_rng(5), str(tmp_path / "nights")
+    fill(store, range(60), pictures=False)
+    now = {n: product(n) for n in range(60)}
+    first = main(config(store, **more))
+    assert (first.products, first.counts.out, first.whole, first.gone) == (60, 60, True, 0)
+    kept = 0
+    for night in range(1, 5):
+        changed = {}
+        for n in rng.choice(60, 4, replace=False):
+            what, row = rng.integers(4), now[n]
+            row = row | ({"active": not row["active"]} if what == 0 else {"category": "bag"} if what == 1 else {})
+            row = row | ({"image_id": product(int(rng.integers(60)))["image_id"]} if what == 2 else {})
+            row = row | ({"price": 99.0 if row["price"] < 60 else 5.0} if what == 3 else {})
+            changed[int(n)] = row | {"fetched_at": night}
+        changed[60 + night] = product(60 + night, fetched_at=night)
+        now |= changed
+        append(store, schema.PRODUCTS, list(changed.values()), f"night{night}")
+        add_vectors(store, [60 + night])
+        said = main(replace(config(store, **more), dry_run=True))
+        result = main(config(store, **more))
+        assert said.computed <= result.computed
+        assert (said.new, said.gone, said.came) == (result.new, result.gone, result.came)
+        assert result.products == result.skipped + result.computed == sum(row["active"] for row in now.values())
+        kept += result.skipped
+        fresh = str(tmp_path / f"fresh{night}")
+        append(fresh, schema.PRODUCTS, list(now.values()))
+        add_vectors(fresh, sorted(now))
+        main(config(fresh, **more))
+        assert rows(store) == rows(fresh)
+    assert kept > 120
+    again = main(config(store, **more))
+    assert (again.unchanged, again.counts.read, again.skipped) == (True, 0, again.products)
+
+
+def test_lists_have_no_inactive_filtered_or_same_looking_products(tmp_path):
+    store = str(tmp_path / "store")
+    fill(store, range(40), pictures=False)
+    colours = {n: {"title": "Long linen summer dress", "attributes": [("colour", c)]} for n, c in ((0, "red"), (20, "blue"))}
+    others = [product(n, fetched_at=1, **told) for n, told in colours.items()] + [product(5, active=False, fetched_at=1)]
+    append(store, schema.PRODUCTS, [*others, product(10, fetched_at=1, price=500.0)], "late")
+    append(store, schema.PRODUCTS, [product(99)], "new")  # without a vector
+    result = main(config(store, filter={"price": "..400"}))
+    assert (result.without_a_vector, result.not_allowed, result.products) == (1, 1, 39)
+    found = rows(store)
+    assert "p005" not in found
+    assert "p010" in found  # has a list, and is in none
+    assert found["p000"][schema.CARD] == found["p020"][schema.CARD] == "p000"
+    for name, row in found.items():
+        assert name not in members(row)
+        assert not {"p005", "p010", "p099"} & set(members(row))
+        assert not {"p000", "p020"} <= {name, *members(row)}
+        assert {int(m[1:]) % 5 for m in members(row)} <= {int(name[1:]) % 5}
+    main(config(store, collapse=False, name="all", across=True))
+    assert "p020" in members(rows(store, "all")["p000"])
+    assert rows(store) == found  # names do not touch each other
+
+
+def test_other_options_are_computed_anew_and_mistakes_are_told(tmp_path):
+    store = str(tmp_path / "store")
+    fill(store, range(20), pictures=False)
+    assert main(config(store)).whole
+    assert main(replace(config(store), k=2)).whole
+    assert not main(replace(config(store), k=2, filter={"brand": "a"})).whole  # what a filter lets in has come and gone
+    for wrong, told in (
+        ({"limit": 3}, "--limit"),
+        ({"filter": {"colour": []}}, "filter.colour"),
+        ({"filter": {"colur": ["red"]}}, "colour"),
+        ({"name": "a/b"}, "name"),
+    ):
+        with pytest.raises(UsageError, match=told):
+            main(replace(config(store), **wrong))
+    with pytest.raises(UsageError, match="w2w ingest"):
+        main(config(str(tmp_path / "nothing")))
+
+
+def test_a_list_is_read_by_its_product(tmp_path):
+    store = str(tmp_path / "store")
+    fill(store, range(20), pictures=False)
+    opened = w2w.open(store)
+    with pytest.raises(w2w.UsageError, match="w2w similar"):
+        opened.similar("p000")
+    result = w2w.similar(store=store, k=3)
+    found = opened.similar("p000")
+    assert found.column_names == [schema.RANK, schema.PRODUCT_ID, schema.SCORE]
+    assert found[schema.RANK].to_pylist() == [1, 2, 3]
+    assert found[schema.PRODUCT_ID].to_pylist() == members(rows(store)["p000"])
+    assert opened.similar("p000", k=1).num_rows == 1
+    for product_id, name in (("p999", "default"), ("p000", "other")):
+        with pytest.raises(w2w.UsageError, match=name):
+            opened.similar(product_id, name=name)
+    assert result.versions == {"similar": 1}
+
+
+def test_a_catalog_without_products_has_no_lists(tmp_path):
+    store = str(tmp_path / "store")
+    fill(store, range(3), pictures=False)
+    assert main(config(store)).products == 3
+    append(store, schema.PRODUCTS, [product(n, active=False, fetched_at=1) for n in range(3)], "gone")
+    result = main(config(store))
+    assert (result.products, result.gone) == (0, 3)
+    assert rows(store) == {}
+    assert main(config(store)).unchanged

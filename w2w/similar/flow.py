@@ -1,0 +1,263 @@
+"""Reads the catalog, its vectors and the lists of earlier nights, and runs the searches: here if they are few, else on Ray."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from w2w import ids, schema
+from w2w.engine.shuffle import Vectors, check_lengths, list_vectors, to_matrix
+from w2w.engine.tasks import cluster_cpus, collect, put, submit
+from w2w.errors import UsageError
+from w2w.index.filters import NEEDS, SEEN, Value, allowed, seen_columns, texts
+from w2w.mining.components import components
+from w2w.report.variants import DESIGN_NEEDS, designs, near_duplicates
+from w2w.similar import rules
+from w2w.similar.rules import Block, Found, Goods, Kept, Night
+from w2w.table import delta, snapshot
+
+CODE = 1  # raise it when the same products and options would give other lists
+_BATCH_ROWS = 2048  # vectors read at once: 21 MB on the grid at 1280 dimensions
+_ASKED = 4096  # lists that a task makes while it reads all vectors
+_CAME = 8192  # products that came, held at once: 84 MB
+_PART_ROWS = 50_000  # of a task that compares them with the others
+_PAIRS_HERE = 50_000_000  # scores worth no cluster: seconds
+_ROWS_WRITTEN = 65_536
+
+
+@dataclass(frozen=True)
+class SimilarConfig:
+    """Whose lists, and what may be in them."""
+
+    LEAST = {"k": 1, "spare": 0}
+
+    name: str = "default"
+    """Name of the lists: a store may have several, of other options."""
+    k: int = 12
+    """Products in a list."""
+    spare: int = 12
+    """More, kept for the nights on which products of a list go."""
+    across: bool = False
+    """Products of every category, not only of the product's own."""
+    collapse: bool = True
+    """Of products with near-duplicate pictures (w2w deduplicate), or of one design in several colours, one in a list, and none
+    that looks like the product itself. Takes 2 kB of memory a product."""
+    filter: dict[str, Value | list[Value]] = field(default_factory=dict)
+    """Only products with these values in the lists: brand, price or any attribute, for example {availability: in_stock}."""
+
+
+@dataclass(frozen=True)
+class Catalog:
+    """Active products with a vector, ``now``: product_id and STATE in the order of ids; ``row_N``: the vector of each;
+    ``without``: number of those without one."""
+
+    now: pa.Table
+    goods: Goods
+    vectors: Vectors
+    row_N: np.ndarray
+    without: int
+
+
+def version_of(model: str, config: SimilarConfig) -> str:
+    """Of all that decides the lists but products: the filter and the cards are seen in these."""
+    return ids.digest(CODE, model, config.k, config.spare, config.across)
+
+
+def read_catalog(store: str, model: str, encoder: str, config: SimilarConfig) -> Catalog:
+    """Held: 200 bytes a product, 2 kB with ``collapse``. Raises UsageError if none has a vector, and for a filter that no
+    product knows."""
+    delta.need_table(store, schema.PRODUCTS, "ingest")
+    delta.need_table(store, schema.EMBEDDINGS, "embed")
+    columns = [schema.PRODUCT_ID, schema.IMAGE_ID, schema.CATEGORY, schema.ACTIVE]
+    columns += (NEEDS if config.filter else ()) + (DESIGN_NEEDS if config.collapse else ())
+    rows = delta.current_products(store, list(dict.fromkeys(columns)))
+    active = rows.column(schema.ACTIVE)
+    may = allowed(rows, wanted, _seen(store, rows, wanted)) if (wanted := texts(config.filter)) else active.to_numpy()
+    vectors = list_vectors(store, model)
+    row_N = vectors.find(pc.fill_null(rows.column(schema.IMAGE_ID), ""))
+    keep_N = active.to_numpy() & (row_N >= 0)
+    if pc.any(active).as_py() and not keep_N.any():
+        raise UsageError(f"no product has a vector of {encoder}: run 'w2w embed' with this --encoder")
+    kept = rows.filter(pa.array(keep_N))
+    card_N = _cards(store, kept) if config.collapse else np.arange(kept.num_rows)
+    cards = kept.column(schema.PRODUCT_ID).take(pa.array(card_N))
+    arrays = [kept.column(c) for c in (schema.PRODUCT_ID, *rules.STATE[:2])] + [cards, pa.array(may[keep_N])]
+    now = pa.table(arrays, names=[schema.PRODUCT_ID, *rules.STATE])
+    codes = kept.column(schema.CATEGORY).combine_chunks().dictionary_encode().indices.to_numpy()
+    goods = Goods(np.zeros_like(codes) if config.across else codes, card_N, may[keep_N])
+    return Catalog(now, goods, vectors, row_N[keep_N], (pc.sum(active).as_py() or 0) - kept.num_rows)
+
+
+def _seen(store: str, rows: pa.Table, wanted: Mapping[str, Sequence[str]]) -> dict[str, pa.ChunkedArray]:
+    if not any(name.startswith(SEEN) for name in wanted):
+        return {}
+    delta.need_table(store, schema.TAGGED, "tag")
+    tagger = delta.newest_version(store, schema.TAGGED) or ""
+    tagged = delta.read(store, schema.TAGGED, [schema.OWNER_ID, schema.TAGS], stage_version=tagger)
+    return seen_columns(rows.column(schema.IMAGE_ID), tagged, list(wanted))
+
+
+def _cards(store: str, kept: pa.Table) -> np.ndarray:
+    """int64 (N,): the first product of each one's card."""
+    of_design = designs(row for batch in kept.to_batches(_BATCH_ROWS) for row in batch.to_pylist())
+    pictures = kept.column(schema.IMAGE_ID).to_pylist()
+    alike = near_duplicates(store, pictures)
+    first: dict[tuple[str, str], int] = {}
+    edges: list[tuple[int, int]] = []
+    for n, (picture, product) in enumerate(zip(pictures, kept.column(schema.PRODUCT_ID).to_pylist())):
+        design = of_design.get(product)
+        keys = [("picture", alike.get(picture, picture)), *([("design", design.key)] if design else [])]
+        edges += [(n, at) for key in keys if (at := first.setdefault(key, n)) != n]
+    a_E2 = np.array(edges, np.int64).reshape(-1, 2)
+    return components(kept.num_rows, a_E2[:, 0], a_E2[:, 1])
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a night does. ``kept``: the lists that go on; ``whole``: everything is computed, as for the first time."""
+
+    night: Night
+    kept: Kept
+    whole: bool
+
+
+def plan_of(store: str, catalog: Catalog, version: str, config: SimilarConfig) -> Plan:
+    """Compares the catalog with the one that the stored lists were made of. Held: 20 bytes an entry of a list."""
+    now, goods, width = catalog.now, catalog.goods, config.k + config.spare
+    made = snapshot.current(store, schema.SIMILAR_PRODUCTS, config.name)
+    goes_on = made is not None and made["stage_version"] == version
+    opened = delta.open_table(store, schema.SIMILAR_PRODUCTS) if goes_on else None
+    listed = delta.parts(opened, **{schema.SOURCE: config.name})
+    columns = [schema.PRODUCT_ID, *rules.STATE]
+    empty = pa.schema([schema.SIMILAR_PRODUCTS.schema.field(c) for c in columns]).empty_table()
+    before = pa.concat_tables([empty, *delta.read_batches(store, schema.SIMILAR_PRODUCTS, columns, listed)])
+    night = rules.compare(now, before)
+    every = np.arange(now.num_rows)
+    due = _pairs(goods, np.flatnonzero(night.anew_N), every) + _pairs(goods, every, night.came)
+    whole = not goes_on or due >= _pairs(goods, every, every) > 0
+    columns = [schema.PRODUCT_ID, schema.SIMILAR_LIST, schema.SPARE, schema.COMPLETE]
+    night = rules.compare(now, empty) if whole else night
+    stored = delta.read_batches(store, schema.SIMILAR_PRODUCTS, columns, [] if whole else listed, _BATCH_ROWS)
+    return Plan(night, rules.keep(now, night, stored, width), whole)
+
+
+def _pairs(goods: Goods, a_N: np.ndarray, b_N: np.ndarray) -> int:
+    """How many scores of one scope with the other there are."""
+    num = int(goods.scope_N.max(initial=0)) + 1
+    counts = (np.bincount(goods.scope_N[some], minlength=num).astype(np.int64) for some in (a_N, b_N))
+    return int(np.multiply(*counts).sum())
+
+
+@dataclass(frozen=True)
+class Reader:
+    """Reads vectors of some products, block by block: ``order_N``, their positions by the row of their vector, ``row_N``."""
+
+    store: str
+    order_N: np.ndarray
+    row_N: np.ndarray
+
+    @staticmethod
+    def of(catalog: Catalog, some: np.ndarray) -> "Reader":
+        order = some[np.argsort(catalog.row_N[some], kind="stable")]
+        return Reader(catalog.vectors.store, order, catalog.row_N[order])
+
+    def blocks(self, listed: Sequence[delta.Part], start: int = 0) -> Iterator[Block]:
+        """``start``: the row with which the parts begin."""
+        dim = None
+        for batch in delta.read_batches(self.store, schema.EMBEDDINGS, [schema.VECTOR], listed, _BATCH_ROWS):
+            low, high = np.searchsorted(self.row_N, [start, start + batch.num_rows])
+            if low < high:
+                taken = batch.column(0).combine_chunks().take(pa.array(self.row_N[low:high] - start))
+                vectors = to_matrix(taken)
+                dim = dim or vectors.shape[1]
+                check_lengths({dim, vectors.shape[1]})
+                yield self.order_N[low:high], rules.on_grid(vectors)
+            start += batch.num_rows
+
+    def all(self, listed: Sequence[delta.Part]) -> Block:
+        positions, grids = zip(*self.blocks(listed))
+        return np.concatenate(positions), np.concatenate(grids)
+
+
+@dataclass(frozen=True)
+class _Known:
+    """What every task reads: all products that lists may have (``among``), and those whose lists go on."""
+
+    goods: Goods
+    listed: list[delta.Part]
+    among: Reader
+    going: Reader
+    bound_N: np.ndarray
+
+
+class Searches:
+    """Runs the searches of a plan: in this process where ``here``, else as tasks of a cluster that it has joined."""
+
+    def __init__(self, catalog: Catalog, plan: Plan):
+        self._catalog, self._plan, goods = catalog, plan, catalog.goods
+        every, going = np.arange(catalog.now.num_rows), np.flatnonzero(~plan.night.anew_N)
+        among = np.flatnonzero(goods.allowed_N)
+        self._known = _Known(
+            goods, catalog.vectors.parts, Reader.of(catalog, among), Reader.of(catalog, going), plan.kept.bound_N
+        )
+        anew = np.flatnonzero(plan.night.anew_N)
+        self.here = _pairs(goods, anew, among) + _pairs(goods, going, plan.night.came) <= _PAIRS_HERE or not len(every)
+
+    def run(self, k: int) -> int:
+        """Brings the lists of the plan up to date; returns how many were computed anew."""
+        plan, kept, card_N = self._plan, self._plan.kept, self._catalog.goods.card_N
+        known = self._known if self.here else put(self._known)
+        if not plan.night.anew_N.all():
+            for some in np.array_split(plan.night.came, -(-len(plan.night.came) // _CAME) or 1):
+                if len(some):
+                    came = Reader.of(self._catalog, some).all(self._known.listed)
+                    block = came if self.here else put(came)
+                    for found in self._all(_arrivals, known, [(block, *part) for part in self._parts()], "compare"):
+                        kept.take(found, card_N)
+        anew = np.flatnonzero(plan.night.anew_N | kept.short(k))
+        anew = anew[np.lexsort((self._catalog.row_N[anew], self._catalog.goods.scope_N[anew]))]
+        size = _ASKED if self.here else int(min(_ASKED, max(256, -(-len(anew) // max(1, int(cluster_cpus()))))))
+        width = kept.lists.member_NW.shape[1]
+        asked = [(Reader.of(self._catalog, anew[i : i + size]), width) for i in range(0, len(anew), size)]
+        for positions, lists in self._all(_search, known, asked, "search"):
+            kept.lists.member_NW[positions], kept.lists.score_NW[positions] = lists.member_NW, lists.score_NW
+            kept.complete_N[positions] = lists.member_NW[:, -1] < 0
+        return len(anew)
+
+    def _parts(self) -> Iterator[tuple[list[delta.Part], int]]:
+        start = 0
+        for listed in delta.in_chunks(self._known.listed, _PART_ROWS):
+            yield listed, start
+            start += sum(part.rows for part in listed)
+
+    def _all(self, function: Callable, known: object, arguments: Sequence[tuple], title: str) -> Iterable:
+        if self.here:
+            return (function(known, *each) for each in arguments)
+        return collect([submit(function, known, *each) for each in arguments], title)
+
+
+def _arrivals(known: _Known, came: Block, listed: Sequence[delta.Part], start: int) -> Found:
+    found = [rules.arrivals(block, came, known.bound_N, known.goods) for block in known.going.blocks(listed, start)]
+    none = rules.arrivals((came[0][:0], came[1][:0]), came, known.bound_N, known.goods)
+    row, member, score = (np.concatenate(parts) for parts in zip(none, *found))
+    return row, member, score
+
+
+def _search(known: _Known, reader: Reader, width: int):
+    asked = reader.all(known.listed)
+    return asked[0], rules.search(asked, known.among.blocks(known.listed), known.goods, width)
+
+
+def rows_of(catalog: Catalog, kept: Kept, model: str, version: str, config: SimilarConfig) -> Iterator[pa.Table]:
+    """The table's rows."""
+    for start in range(0, catalog.now.num_rows, _ROWS_WRITTEN):
+        some = slice(start, min(start + _ROWS_WRITTEN, catalog.now.num_rows))
+        rows = rules.rows_of(catalog.now, kept.lists, kept.complete_N, some, config.k)
+        for name in rules.STATE:
+            rows = rows.append_column(name, catalog.now.column(name).slice(start, rows.num_rows))
+        said = {schema.MODEL_VERSION: model, schema.STAGE_VERSION: version, schema.SOURCE: config.name}
+        for name, value in said.items():
+            rows = rows.append_column(name, pa.repeat(pa.scalar(value), rows.num_rows))
+        yield rows.select(schema.SIMILAR_PRODUCTS.schema.names).cast(schema.SIMILAR_PRODUCTS.schema)

@@ -1,0 +1,97 @@
+"""Similar: for each product those most like it, kept exact from night to night."""
+
+from dataclasses import dataclass, replace
+
+from w2w import schema
+from w2w.config import check_name
+from w2w.engine.job import JobConfig, Run
+from w2w.engine.snapshot import replace_rows
+from w2w.errors import UsageError
+from w2w.index.filters import texts
+from w2w.models.config import EncoderConfig
+from w2w.models.encoder import model_version
+from w2w.results import Summary
+from w2w.similar.flow import Searches, SimilarConfig, plan_of, read_catalog, rows_of, version_of
+from w2w.stage import Counts
+
+_INPUTS = (schema.PRODUCTS, schema.EMBEDDINGS, schema.DUPLICATES)
+
+
+@dataclass(frozen=True)
+class Config(SimilarConfig, JobConfig):
+    """For every active product the k most alike ones of its category into table `similar`: by exact cosines, as if computed at
+    once, though a night compares only what changed. Without Ray where that is seconds."""
+
+    SHOWN = "store k across filter collapse spare name encoder.name dry_run"
+    LEAST = JobConfig.LEAST | SimilarConfig.LEAST
+
+    encoder: EncoderConfig = EncoderConfig()
+    """Whose vectors are compared."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result(Summary):
+    """Of one name's lists."""
+
+    name: str
+    model_version: str
+    similar_version: str
+    """Of model and options: lists of another are computed anew."""
+    products: int
+    """Lists: one for each active product with a vector."""
+    without_a_vector: int | None = None
+    not_allowed: int | None = None
+    """Products that the filter keeps out of lists."""
+    new: int | None = None
+    gone: int | None = None
+    """Products whose list is dropped."""
+    came: int | None = None
+    """Products that may enter lists they were not in: new or changed ones, and others of a card that lost one."""
+    whole: bool = False
+    """All lists are computed, as nothing of use is stored, or too much has changed."""
+    unchanged: bool = False
+    computed: int | None = None
+    """Lists computed anew; in a dry run, at least these."""
+
+
+def main(config: Config) -> Result:
+    run = Run("similar", config)
+    check_name(config.name, "name")
+    if config.limit:
+        raise UsageError("--limit: lists are exact only among all products; for a trial, use a smaller store")
+    for values in texts(config.filter).items():
+        if not values[1]:
+            raise UsageError(f"--filter.{values[0]}: name at least one value")
+    lineage = run.lineage("", _INPUTS)  # before anything is read: what is read is at least as new
+    model = model_version(config.encoder)
+    catalog = read_catalog(run.store, model, config.encoder.name, config)
+    version = version_of(model, config)
+    plan = plan_of(run.store, catalog, version, config)
+    night, num = plan.night, catalog.now.num_rows
+    result = run.result(
+        Result,
+        name=config.name,
+        model_version=model,
+        similar_version=version,
+        products=num,
+        without_a_vector=catalog.without or None,
+        not_allowed=int((~catalog.goods.allowed_N).sum()) or None,
+        new=night.new,
+        gone=night.gone,
+        came=len(night.came),
+        whole=plan.whole,
+        unchanged=night.settled and not plan.whole,
+        computed=int(night.anew_N.sum()),
+        skipped=num if night.settled and not plan.whole else 0,
+    )
+    if config.dry_run or result.unchanged:
+        return result
+    run.check_store()
+    searches = Searches(catalog, plan)
+    if not searches.here:
+        run.begin()
+    computed = searches.run(config.k)
+    rows = rows_of(catalog, plan.kept, model, version, config)
+    _, versions = replace_rows(run.store, schema.SIMILAR_PRODUCTS, rows, replace(lineage, stage_version=version), config.name)
+    told = Counts(computed, computed)
+    return run.done(result, counts=told, skipped=num - computed, versions=versions, computed=computed)

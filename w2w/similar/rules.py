@@ -1,0 +1,284 @@
+"""The products most like each product: found exactly, and kept exact from night to night.
+
+A list is the beginning of the order of all other products by falling score, and by product_id where scores are equal; of the
+products on one card it has the best. Three facts keep it without asking again:
+
+- What leaves a list lets the others move up: what is left is still a beginning.
+- A product that came, or has changed, enters where it is better than the last of the list as it was. Nothing else can.
+- When a product leaves its card, another of that card may take its place: all of that card count as having come.
+
+Lists are kept longer than they are shown, so that few become too short, and only those are computed anew.
+
+Scores must not depend on what a product is compared with at the same time. So vectors are rounded to whole multiples of 2^-26:
+every partial sum of a scalar product is then a whole number below 2^53, which float64 holds exactly, in any order of summation.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from w2w import schema
+from w2w.errors import JobFailed
+
+_BITS = 26
+_CELLS = 4_000_000  # scores held at once
+_WIDER = 8  # taken beyond the width of a list, since some share a card
+STATE = (schema.IMAGE_ID, schema.CATEGORY, schema.CARD, schema.ALLOWED)
+
+
+def on_grid(vectors_ND: np.ndarray) -> np.ndarray:
+    """Unit vectors times 2^26 in whole numbers, float64 (N, D), D <= 8192. A row depends on that row alone; zeros stay zeros.
+
+    Raises JobFailed for a vector with NaN or infinity.
+    """
+    largest = np.abs(vectors_ND).max(axis=1, keepdims=True, initial=0).astype(np.float64)
+    if not np.isfinite(largest).all():
+        raise JobFailed("a vector has NaN or infinity: run 'w2w embed' again with another encoder.dtype")
+    whole = np.rint(vectors_ND * (2.0 ** (_BITS - 1) / np.where(largest > 0, largest, 1))).astype(np.int64)
+    length = np.sqrt((whole * whole).sum(axis=1, keepdims=True).astype(np.float64))
+    return np.rint(whole * (2.0**_BITS / np.where(length > 0, length, 1)))
+
+
+def cosines(a_ND: np.ndarray, b_MD: np.ndarray) -> np.ndarray:
+    """float32 (N, M) of vectors on the grid: exact, then rounded once."""
+    return ((a_ND @ b_MD.T) * 2.0 ** (-2 * _BITS)).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Goods:
+    """Products in the order of their ids. ``scope_N``: lists stay within a scope; ``card_N``: int64, equal on one card;
+    ``allowed_N``: may be in lists."""
+
+    scope_N: np.ndarray
+    card_N: np.ndarray
+    allowed_N: np.ndarray
+
+
+@dataclass
+class Lists:
+    """Of N products: positions int32 (N, W), best first, -1 beyond the end; their scores float32, there -inf."""
+
+    member_NW: np.ndarray
+    score_NW: np.ndarray
+
+    @staticmethod
+    def empty(num: int, width: int) -> "Lists":
+        return Lists(np.full((num, width), -1, np.int32), np.full((num, width), -np.inf, np.float32))
+
+    @property
+    def last(self) -> np.ndarray:
+        """Score of the last, (N,); -inf where there is room."""
+        return self.score_NW[:, -1]
+
+    @property
+    def depth(self) -> np.ndarray:
+        return (self.member_NW >= 0).sum(axis=1)
+
+    def merge(self, row: np.ndarray, member: np.ndarray, score: np.ndarray, card_N: np.ndarray) -> None:
+        """Adds entries, in any order and also repeated ones; a list keeps its best, one of each card."""
+        rows, back = np.unique(row, return_inverse=True)
+        at, place = np.nonzero(self.member_NW[rows] >= 0)
+        row = np.concatenate([at, back])
+        member = np.concatenate([self.member_NW[rows][at, place], member])
+        score = np.concatenate([self.score_NW[rows][at, place], score])
+        order = np.lexsort((member, -score, row))
+        row, member, score = row[order], member[order], score[order]
+        by_card = np.lexsort((np.arange(len(row)), card_N[member], row))
+        first = np.ones(len(row), bool)
+        same_row, same_card = row[by_card][1:] == row[by_card][:-1], np.diff(card_N[member][by_card]) == 0
+        first[by_card[1:]] = ~(same_row & same_card)
+        row, member, score = row[first], member[first], score[first]
+        place = np.arange(len(row)) - np.searchsorted(row, np.arange(len(rows)))[row]
+        keep = place < self.member_NW.shape[1]
+        new = Lists.empty(len(rows), self.member_NW.shape[1])
+        new.member_NW[row[keep], place[keep]] = member[keep]
+        new.score_NW[row[keep], place[keep]] = score[keep]
+        self.member_NW[rows], self.score_NW[rows] = new.member_NW, new.score_NW
+
+
+Found = tuple[np.ndarray, np.ndarray, np.ndarray]  # positions, those of what they get, and the scores
+Block = tuple[np.ndarray, np.ndarray]  # positions (M,), and their vectors on the grid (M, D)
+
+
+def search(asked: Block, blocks: Iterable[Block], goods: Goods, width: int) -> Lists:
+    """The lists of the asked products among all products of the blocks."""
+    lists = Lists.empty(len(asked[0]), width)
+    for block in blocks:
+        for some, those in _tiles(asked[0], block[0][goods.allowed_N[block[0]]], goods.scope_N):
+            there = np.flatnonzero(goods.allowed_N[block[0]])[those]
+            scores = cosines(asked[1][some], block[1][there])
+            _enter(lists, some, scores, goods.card_N[asked[0][some]], block[0][there], goods.card_N)
+    return lists
+
+
+def _enter(
+    lists: Lists, some: np.ndarray, score_NM: np.ndarray, own_N: np.ndarray, member_M: np.ndarray, card_N: np.ndarray
+) -> None:
+    """Merges a tile of scores into the lists ``some``: of a row with many good ones the best, and more until none is missed."""
+    waiting, width = np.arange(len(some)), lists.member_NW.shape[1] + _WIDER
+    while len(waiting):
+        scores = score_NM[waiting]
+        least = lists.last[some[waiting]]
+        many = (scores >= least[:, None]).sum(axis=1) > width
+        if many.any():
+            least[many] = np.maximum(least[many], np.partition(scores[many], -width, axis=1)[:, -width])
+        at, column = np.nonzero(scores >= least[:, None])
+        other = card_N[member_M[column]] != own_N[waiting[at]]
+        at, column = at[other], column[other]
+        if len(at):
+            lists.merge(some[waiting[at]], member_M[column], scores[at, column], card_N)
+        waiting, width = waiting[many & (lists.last[some[waiting]] < least)], width * 4
+
+
+def arrivals(block: Block, came: Block, least_N: np.ndarray, goods: Goods) -> Found:
+    """Which products that came are as good as the least (N, of all products) that matters to those of the block."""
+    found = [(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32))]
+    for some, those in _tiles(block[0], came[0], goods.scope_N):
+        scores = cosines(block[1][some], came[1][those])
+        at, column = np.nonzero(scores >= least_N[block[0][some], None])
+        rows, members = block[0][some[at]], came[0][those[column]]
+        other = goods.card_N[rows] != goods.card_N[members]
+        found.append((rows[other], members[other], scores[at, column][other]))
+    rows, members, scores = (np.concatenate(parts) for parts in zip(*found))
+    return rows, members, scores
+
+
+def _tiles(a_N: np.ndarray, b_M: np.ndarray, scope: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Indices into ``a_N`` and ``b_M`` of products that share a scope, few enough at once."""
+    of_a, of_b = scope[a_N], scope[b_M]
+    for one in np.intersect1d(of_a, of_b):
+        rows, columns = np.flatnonzero(of_a == one), np.flatnonzero(of_b == one)
+        high = max(1, _CELLS // len(columns))
+        yield from ((rows[i : i + high], columns) for i in range(0, len(rows), high))
+
+
+@dataclass(frozen=True)
+class Night:
+    """What has changed since the lists were made. ``anew_N``: products whose list is computed anew; ``came``: positions of
+    those that may enter other lists; ``stays_N``: may stay where they are; ``gone`` and ``new``: number of products that are
+    none now, and were none; ``settled``: nothing has changed."""
+
+    anew_N: np.ndarray
+    came: np.ndarray
+    stays_N: np.ndarray
+    gone: int
+    new: int
+    settled: bool
+
+
+def compare(now: pa.Table, before: pa.Table) -> Night:
+    """``now`` and ``before``: product_id and STATE of all products; ``now`` in the order of ids."""
+    at = _positions(before.column(schema.PRODUCT_ID), now.column(schema.PRODUCT_ID))
+    there = np.flatnonzero(at >= 0)
+    same_row = np.zeros(before.num_rows, bool)
+    same_row[there] = True
+    mine = now.take(pa.array(at[there]))
+    for column in STATE[:3]:
+        old = before.column(column).take(pa.array(there))
+        same_row[there] &= pc.equal(old, mine.column(column)).to_numpy(zero_copy_only=False)
+    was, allowed_N = _bools(before.column(schema.ALLOWED)), _bools(now.column(schema.ALLOWED))
+    stays_B = same_row & was
+    stays_B[there] &= allowed_N[at[there]]
+    anew_N, stays_N = np.ones(now.num_rows, bool), np.zeros(now.num_rows, bool)
+    anew_N[at[same_row]] = False
+    stays_N[at[stays_B]] = True
+    left = pc.unique(before.column(schema.CARD).filter(pa.array(was & ~stays_B)))
+    beside_N = pc.is_in(now.column(schema.CARD), value_set=left).to_numpy(zero_copy_only=False)
+    came = np.flatnonzero(allowed_N & (~stays_N | beside_N))
+    settled = not len(came) and not anew_N.any() and bool((same_row & (stays_B | ~was)).all())
+    return Night(anew_N, came, stays_N, int((at < 0).sum()), now.num_rows - len(there), settled)
+
+
+@dataclass
+class Kept:
+    """Lists that go on. ``complete_N``: nothing else is there. What a list may take is better than its old last: ``bound_N`` is
+    its score (-inf if complete, inf where the list is computed anew), ``last_N`` its position, -1 if it is gone: then nothing
+    of that score is known to be in place."""
+
+    lists: Lists
+    complete_N: np.ndarray
+    bound_N: np.ndarray
+    last_N: np.ndarray
+
+    def take(self, found: Found, card_N: np.ndarray) -> None:
+        """Enters what ``arrivals`` found."""
+        row, member, score = found
+        tied, behind = score == self.bound_N[row], member > self.last_N[row]
+        keep = ~(tied & behind)
+        self.lists.merge(row[keep], member[keep], score[keep], card_N)
+        self.complete_N &= self.lists.member_NW[:, -1] < 0
+
+    def short(self, count: int) -> np.ndarray:
+        """bool (N,): lists that have too few, though there are more."""
+        return ~self.complete_N & (self.lists.depth < count)
+
+
+def keep(now: pa.Table, night: Night, stored: Iterable[pa.Table], width: int) -> Kept:
+    """The stored lists (product_id, similar, spare, complete) without what does not stay."""
+    num, ids = now.num_rows, now.column(schema.PRODUCT_ID).combine_chunks()
+    kept = Kept(Lists.empty(num, width), np.zeros(num, bool), np.full(num, np.inf, np.float32), np.full(num, -1, np.int64))
+    for rows in stored:
+        at = _positions(rows.column(schema.PRODUCT_ID), ids)
+        going = np.flatnonzero(at >= 0)
+        going = going[~night.anew_N[at[going]]]
+        rows, at = rows.take(pa.array(going)), at[going]
+        owner, names, scores = _entries([rows.column(c) for c in (schema.SIMILAR_LIST, schema.SPARE)])
+        member = _positions(names, ids)
+        stays = member >= 0
+        stays[stays] = night.stays_N[member[stays]]
+        ends = np.flatnonzero(np.diff(owner, append=-1))  # the last entry of each list that has any
+        bound = np.full(len(at), np.inf, np.float32)
+        bound[owner[ends]] = scores[ends]
+        last = np.full(len(at), -1)
+        last[owner[ends]] = np.where(stays[ends], member[ends], -1)
+        complete = _bools(rows.column(schema.COMPLETE))
+        bound[complete] = -np.inf
+        kept.complete_N[at], kept.bound_N[at], kept.last_N[at] = complete, bound, last
+        stays &= ~((scores == bound[owner]) & (member > last[owner]))
+        owner, member, scores = owner[stays], member[stays], scores[stays]
+        place = np.arange(len(owner)) - np.searchsorted(owner, np.arange(len(at)))[owner]
+        kept.lists.member_NW[at[owner], place] = member
+        kept.lists.score_NW[at[owner], place] = scores
+    return kept
+
+
+def _entries(columns: Sequence[pa.ChunkedArray]) -> tuple[np.ndarray, pa.Array, np.ndarray]:
+    """Row, product_id and score of each entry of the lists, those of a row together and in order."""
+    owners, names, scores = [], [], []
+    for column in columns:
+        lists = column.combine_chunks()
+        owners.append(pc.list_parent_indices(lists).to_numpy(zero_copy_only=False))
+        entries = lists.flatten()
+        names.append(pc.struct_field(entries, schema.PRODUCT_ID))
+        scores.append(pc.struct_field(entries, schema.SCORE).to_numpy(zero_copy_only=False))
+    owner = np.concatenate(owners)
+    order = np.argsort(owner, kind="stable")
+    return owner[order].astype(np.int64), pa.concat_arrays(names).take(pa.array(order)), np.concatenate(scores)[order]
+
+
+def rows_of(now: pa.Table, lists: Lists, complete_N: np.ndarray, some: slice, count: int) -> pa.Table:
+    """product_id, similar, spare, complete of these products."""
+    ids = now.column(schema.PRODUCT_ID).combine_chunks()
+    parts = [_listed(ids, lists, some, columns) for columns in (slice(0, count), slice(count, None))]
+    columns = [ids[some], *parts, pa.array(complete_N[some])]
+    return pa.table(columns, names=[schema.PRODUCT_ID, schema.SIMILAR_LIST, schema.SPARE, schema.COMPLETE])
+
+
+def _listed(ids: pa.Array, lists: Lists, some: slice, columns: slice) -> pa.Array:
+    member, score = lists.member_NW[some, columns], lists.score_NW[some, columns]
+    there = member >= 0
+    names = ids.take(pa.array(member[there]))
+    entries = pa.StructArray.from_arrays([names, pa.array(score[there])], fields=list(schema.SIMILAR_PRODUCT))
+    return pa.ListArray.from_arrays(pa.array(np.concatenate([[0], np.cumsum(there.sum(axis=1))]).astype(np.int32)), entries)
+
+
+def _positions(asked: pa.Array | pa.ChunkedArray, known: pa.Array | pa.ChunkedArray) -> np.ndarray:
+    """int64: where each of the asked is among the known, -1 if nowhere."""
+    return pc.fill_null(pc.index_in(asked, value_set=known), -1).to_numpy(zero_copy_only=False).astype(np.int64)
+
+
+def _bools(column: pa.ChunkedArray) -> np.ndarray:
+    return column.to_numpy(zero_copy_only=False).astype(bool)
