@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pyarrow as pa
@@ -83,14 +84,15 @@ def test_similar_products_are_others_of_the_class_and_look_different(store, tmp_
 
 
 def test_similar_products_are_those_of_their_table_where_it_is(store, tmp_path):
+    store = shutil.copytree(store, str(tmp_path / "store"))  # the other tests' store is one without
     kinds = schema.SIMILAR_PRODUCTS.schema
     blank = {f.name: "" if f.type == pa.string() else False if f.type == pa.bool_() else [] for f in kinds}
     entries = [{"product_id": "p00007", "score": 0.75}, {"product_id": "p99999", "score": 0.5}]
     for name, listed in (("default", entries), ("anywhere", [])):
         row = blank | {"product_id": "p00003", "similar": listed, "source": name}
         replace_rows(store, schema.SIMILAR_PRODUCTS, [pa.Table.from_pylist([row], schema=kinds)], stores.LINEAGE, name)
-    result = built(store, tmp_path)
-    found = parts(tmp_path)
+    result = built(store, tmp_path / "site")
+    found = parts(tmp_path / "site")
     at = {product: n for n, product in enumerate(found["list-0"]["id"])}
     assert result.similar == 1
     assert found["detail-0"][at["p00003"]]["similar"] == [[at["p00007"], 0.75]]
