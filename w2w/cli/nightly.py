@@ -1,5 +1,6 @@
 """Nightly: ingest, embed, index (looks, recommend, similar) in one run, for what changed only."""
 
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from types import ModuleType
@@ -25,14 +26,14 @@ from w2w.similar import job as similar
 from w2w.similar.flow import SimilarConfig
 from w2w.similar.job import Result as Similar
 from w2w.stage import Counts, Pool
-from w2w.table import delta
+from w2w.table import delta, lease
 
 
 @dataclass(frozen=True)
 class Config(ingest.Config):
     """Run `w2w ingest`, `w2w embed` and `w2w index` from one config; where it asks for them, looks, recommendations and similar
     products too. A failed step stops the night: the published index stays as it was, and the next run resumes where this one
-    stopped."""
+    stopped. One night at a time works on a store."""
 
     SHOWN = "store feed.uri feed.columns feed.category_map feed.full encoder.name index.target_recall gpu_pool looks recommend "
     SHOWN += "dry_run"
@@ -75,6 +76,14 @@ def main(config: Config) -> Result:
         delta.need_table(run.store, schema.POSTS, "crawl")
     if config.recommend is not None:
         recommend.check(config.recommend)
+    if config.dry_run:
+        return _night(run, config)
+    run.check_store()
+    with lease.hold(run.store, run.run_id, logging.getLogger("w2w").warning):
+        return _night(run, config)
+
+
+def _night(run: Run, config: Config) -> Result:
     result, later = run.result(Result), list[str]()
     for name, job, more in _steps(config):
         if name == "index_looks" and result.embed_looks and not result.embed_looks.skipped + result.embed_looks.counts.out:
@@ -83,6 +92,7 @@ def main(config: Config) -> Result:
             later.append(name.replace("_", " of "))
             continue
         try:
+            lease.check(run.store)
             step = job.main(job.Config(**options_of(config, job.Config) | more))
         except JobFailed as e:
             e.result = run.done(result)

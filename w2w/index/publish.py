@@ -16,6 +16,7 @@ from w2w.index.manifest import GateResult, Manifest, ShardInfo, StoredTemplate
 from w2w.index.shard import damaged_file, digest_of
 from w2w.index.spec import IndexConfig
 from w2w.models.config import EncoderConfig
+from w2w.table import lease
 
 _YOUNG_S = 24 * 3600.0  # a younger shard may belong to a run that has not published yet
 
@@ -82,6 +83,7 @@ def publish(uri: str, manifest: Manifest, gate: GateResult, base: Published) -> 
     if not gate.passed:
         raise JobFailed(f"index {manifest.name!r} is not published: {'; '.join(gate.reasons)}")
     _check_forward(manifest, base.manifest)
+    lease.check(uri)
     storage.write_bytes(m.manifest_uri(uri, manifest.version), m.manifest_bytes(replace(manifest, gate=gate)))
     try:
         storage.replace_if(_current_uri(uri), manifest.version.encode(), base.current)

@@ -31,7 +31,7 @@ from w2w import schema, storage
 from w2w.errors import JobFailed, StorageFailed
 from w2w.shown import without_secrets
 from w2w.stage import Counts
-from w2w.table import delta
+from w2w.table import delta, lease
 from w2w.table.doubles import Others, has_history, is_own
 from w2w.table.parts import RECEIPT_SCHEMA, Output, write_part
 
@@ -125,6 +125,7 @@ def _commit(
         app_transactions=[Transaction(FENCE, marker), Transaction(app, marker)],
     )
     where = delta.uri(store, table)
+    lease.check(store)
     for attempt in range(_TRIES):
         try:
             opened.create_write_transaction(
