@@ -25,6 +25,8 @@ _FOUND_IN = {
 }
 _BOTH = (
     "crawl",
+    "export",
+    "export",
     "find",
     "gallery",
     "index",

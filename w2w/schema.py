@@ -69,6 +69,8 @@ NUMBER, GARMENTS_LIST, SAME_PICTURE = "number", "garments", "same_picture"
 
 # similar products
 SIMILAR_LIST, SPARE, COMPLETE, CARD, ALLOWED = "similar", "spare", "complete", "card", "allowed"
+# exports
+OP, BATCH, CLASSIFIED, SEEN = "op", "batch", "classified", "seen"
 
 OWN = "own"  # the source of rows mined from the store's own posts, products and photos
 # neighbours
@@ -590,6 +592,33 @@ SIMILAR_PRODUCTS = Table(
     partition_by=(SOURCE,),
 )
 
+# What the target of an export has of each product, by the digest of what was sent; the row of the highest batch counts.
+EXPORTED = Table(
+    "exported",
+    _schema(
+        (PRODUCT_ID, pa.string()),
+        (ROW_DIGEST, pa.string(), "nullable"),  # null: it was deleted there
+        (BATCH, pa.int64()),  # from 1
+        (SOURCE, pa.string()),  # the export's name
+    ),
+    key=(PRODUCT_ID, BATCH, SOURCE),
+    partition_by=(SOURCE,),
+)
+
+_NOT_SENT = (IMAGE_URI, IMAGE_FINGERPRINT, ACTIVE, ROW_DIGEST, FETCHED_AT)
+# A change that an export sends. Of a deletion only op and product_id are set.
+CHANGE = pa.schema(
+    [
+        pa.field(OP, pa.string()),  # upsert, delete
+        *(field.with_nullable(True) for field in PRODUCTS.schema if field.name not in _NOT_SENT),
+        pa.field(CLASSIFIED, pa.string()),  # the classifier's category, where it is sure
+        pa.field(SEEN, pa.map_(pa.string(), pa.string())),  # what its picture shows, where that is sure
+        pa.field(SIMILAR_LIST, pa.list_(SIMILAR_PRODUCT)),
+        pa.field(MODEL_VERSION, pa.string()),  # of the vector
+        pa.field(VECTOR, pa.list_(pa.float32())),
+    ]
+)
+
 REJECTS = Table(
     "rejects",
     _schema(
@@ -731,6 +760,7 @@ TABLES = {
         RECOMMENDATIONS,
         OFFERED,
         SIMILAR_PRODUCTS,
+        EXPORTED,
         FRONTIER,
         PAGES,
         REJECTS,

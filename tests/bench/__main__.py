@@ -26,6 +26,7 @@ QUESTIONS = (
     "outfit_growth",
     "recommend_memory",
     "recommend_rule",
+    "similar_growth",
     "pair_growth",
     "mining_growth",
     "outfit_rule",

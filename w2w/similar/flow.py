@@ -139,7 +139,7 @@ def plan_of(store: str, catalog: Catalog, version: str, config: SimilarConfig) -
     whole = not goes_on or due >= _pairs(goods, every, every) > 0
     columns = [schema.PRODUCT_ID, schema.SIMILAR_LIST, schema.SPARE, schema.COMPLETE]
     night = rules.compare(now, empty) if whole else night
-    stored = delta.read_batches(store, schema.SIMILAR_PRODUCTS, columns, [] if whole else listed, _BATCH_ROWS)
+    stored = delta.read_batches(store, schema.SIMILAR_PRODUCTS, columns, [] if whole else listed)
     return Plan(night, rules.keep(now, night, stored, width), whole)
 
 

@@ -1,0 +1,148 @@
+"""Export: what changed since the last export, exactly once, to files or into a database."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from w2w import ids, schema, storage
+from w2w.config import check_name, nearest
+from w2w.engine.job import JobConfig, Run
+from w2w.engine.progress import Progress
+from w2w.engine.snapshot import replace_rows
+from w2w.errors import UsageError
+from w2w.export.flow import Catalog, Outbox, Send, State, changes, compacted, in_batches, version_of
+from w2w.export.rules import DELETE, FORMATS, ONLY_WITH_VECTOR
+from w2w.models.config import EncoderConfig
+from w2w.models.encoder import model_version
+from w2w.results import Summary
+from w2w.stage import Counts
+from w2w.table import delta
+
+_INPUTS = (schema.PRODUCTS, schema.EMBEDDINGS, schema.CLASSIFICATIONS, schema.TAGGED, schema.SIMILAR_PRODUCTS)
+
+
+@dataclass(frozen=True)
+class Config(JobConfig):
+    """Send the products that are new or changed since the last export of this name, with their categories, what pictures show,
+    similar products and, if asked for, vectors; those that are no longer sold as deletions. Without Ray."""
+
+    SHOWN = "store to out vectors collection name again batch_rows encoder.name limit dry_run"
+    LEAST = JobConfig.LEAST | {"batch_rows": 1}
+
+    to: str = "jsonl"
+    """jsonl, csv, parquet; elasticsearch, qdrant or vespa: files in their bulk form."""
+    name: str = "default"
+    """Name of the export: each remembers what its target has."""
+    out: str | None = None
+    """Folder of the files, local or s3://. Default: <store>/exports/<name>."""
+    collection: str = "products"
+    """What the target calls it: index, collection, document type or table."""
+    vectors: bool = False
+    """Also the vector of each picture."""
+    similar: str = "default"
+    """Which lists of `w2w similar` are sent, where there are any."""
+    again: bool = False
+    """Send everything, as to a target that is empty; what is no longer sold is deleted all the same."""
+    batch_rows: int = 2000
+    """Products in a file or transaction."""
+    encoder: EncoderConfig = EncoderConfig()
+    """Whose vectors are sent."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result(Summary):
+    """Of one export's run."""
+
+    name: str
+    to: str
+    upserts: int | None = None
+    deletions: int | None = None
+    batches: int | None = None
+    last_batch: int | None = None
+    """Number of the last batch that the target has."""
+    repeated: int | None = None
+    """A batch that an earlier run may have sent, and did not note: it was sent as it was."""
+    there: int | None = None
+    """Products that the target has."""
+    out: str | None = None
+
+
+def main(config: Config) -> Result:
+    run = Run("export", config)
+    _check(config)
+    delta.need_table(run.store, schema.PRODUCTS, "ingest")
+    lineage = run.lineage(ids.digest("export", config.name), _INPUTS)  # of the name: two runs of it do not go at once
+    model = model_version(config.encoder) if config.vectors else None
+    if model:
+        delta.need_table(run.store, schema.EMBEDDINGS, "embed")
+    out = storage.absolute(config.out) if config.out else storage.join(run.store, "exports", config.name)
+    version = version_of(config.to, config.collection, out, model)
+    catalog = Catalog(run.store, model, config.similar, config.to in ONLY_WITH_VECTOR)
+    state = State.of(run.store, config.name)
+    outbox = Outbox(run.store, config.name, state.last, lineage)
+    result = run.result(Result, name=config.name, to=config.to, out=out, last_batch=state.last or None)
+    if config.dry_run:
+        told = _counted(in_batches(changes(catalog, state, version, config.again), config.batch_rows, config.limit))
+        left = outbox.left()
+        return run.done(result, repeated=state.last + 1 if left else None, **told)
+    run.check_store()
+    if config.out:
+        storage.check_writable(out, "--out")
+    outbox.clean()
+    total, repeated, counts = dict.fromkeys(("upserts", "deletions", "batches"), 0), None, Counts()
+    with _target(config, out) as send:
+        if (left := outbox.left()) is not None:
+            repeated = outbox.last + 1
+            outbox.send(left, send)
+            _add(total, left)
+            state = State.of(run.store, config.name)
+        if (rows := compacted(state, config.name)) is not None:
+            replace_rows(run.store, schema.EXPORTED, [rows], lineage, config.name)
+        due = in_batches(changes(catalog, state, version, config.again), config.batch_rows, config.limit)
+        with Progress("export", 0) as progress:
+            for batch in due:
+                whole = catalog.with_vectors(batch)
+                outbox.put(whole)
+                outbox.send(whole, send)
+                _add(total, batch)
+                progress.update(total["upserts"] + total["deletions"], 0)
+    counts.add(Counts(total["upserts"] + total["deletions"], total["upserts"] + total["deletions"]))
+    state = State.of(run.store, config.name)
+    there = state.there.num_rows
+    return run.done(result, counts=counts, last_batch=state.last or None, repeated=repeated, there=there, **total)
+
+
+def _check(config: Config) -> None:
+    check_name(config.name, "name")
+    check_name(config.collection, "collection")
+    if config.to not in FORMATS:
+        raise UsageError(f"--to={config.to}: one of {', '.join(FORMATS)}.{nearest(config.to, list(FORMATS))}")
+    if config.to in ONLY_WITH_VECTOR and not config.vectors:
+        raise UsageError(f"--to={config.to}: what it stores are vectors; add --vectors")
+
+
+@contextmanager
+def _target(config: Config, out: str) -> Iterator[Send]:
+    """What sends a batch."""
+    ending, written = FORMATS[config.to]
+
+    def to_file(number: int, batch: pa.Table) -> None:
+        storage.write_bytes(storage.join(out, f"{config.name}-{number:06d}.{ending}"), written(batch, config.collection))
+
+    yield to_file
+
+
+def _add(total: dict[str, int], batch: pa.Table) -> None:
+    deleted = pc.sum(pc.equal(batch.column(schema.OP), DELETE)).as_py() or 0
+    for name, more in (("upserts", batch.num_rows - deleted), ("deletions", deleted), ("batches", 1)):
+        total[name] += more
+
+
+def _counted(found: Iterator[pa.Table]) -> dict[str, int]:
+    total = dict.fromkeys(("upserts", "deletions", "batches"), 0)
+    for batch in found:
+        _add(total, batch)
+    return total
