@@ -18,6 +18,10 @@ MODEL_VERSION, VECTOR, OWNER_ID, OWNER_KIND = "model_version", "vector", "owner_
 TITLE, BRAND, PRICE, CURRENCY, URL, ATTRIBUTES = "title", "brand", "price", "currency", "url", "attributes"
 IMAGE_URI, IMAGE_FINGERPRINT, ACTIVE, ROW_DIGEST = "image_uri", "image_fingerprint", "active", "row_digest"
 FEED = "feed"
+IMAGE_LIST, URI, POSITION, ROLE, FINGERPRINT = "images", "uri", "position", "role", "fingerprint"
+FRONT, ADDITIONAL, VARIANT = "front", "additional", "variant"  # roles
+GROUP_ID, AVAILABILITY, SALE_PRICE, REGULAR_PRICE = "group_id", "availability", "sale_price", "regular_price"
+GENDER, COLOUR, SIZE_SAID = "gender", "colour", "size"
 # images
 BYTES, WIDTH, HEIGHT, FORMAT, PHASH, SOURCE_URI = "bytes", "width", "height", "format", "phash", "source_uri"
 # frontier and pages
@@ -95,17 +99,27 @@ def _schema(*fields: tuple[str, pa.DataType] | tuple[str, pa.DataType, str]) -> 
     return pa.schema([pa.field(name, kind, nullable=not required) for name, kind, *rest in fields for required in [not rest]])
 
 
+PICTURE = pa.struct(
+    [
+        pa.field(IMAGE_ID, pa.string()),
+        pa.field(URI, pa.string()),
+        pa.field(POSITION, pa.int32()),  # 1 = the front
+        pa.field(ROLE, pa.string()),  # FRONT, ADDITIONAL, VARIANT
+        pa.field(FINGERPRINT, pa.string()),  # as image_fingerprint
+    ]
+)
+
 PRODUCTS = Table(
     "products",
     _schema(
         (PRODUCT_ID, pa.string()),
         (TITLE, pa.string(), "nullable"),
         (BRAND, pa.string(), "nullable"),
-        (PRICE, pa.float64(), "nullable"),
+        (PRICE, pa.float64(), "nullable"),  # what it costs now: the sale price where there is one
         (CURRENCY, pa.string(), "nullable"),
         (CATEGORY, pa.string()),
         (URL, pa.string(), "nullable"),
-        (ATTRIBUTES, pa.map_(pa.string(), pa.string()), "nullable"),  # every other mapped feed column
+        (ATTRIBUTES, pa.map_(pa.string(), pa.string()), "nullable"),  # the feed's columns, but for those of the seven above
         (IMAGE_ID, pa.string(), "nullable"),  # null only if the product was withdrawn before it had one
         (IMAGE_URI, pa.string()),
         (IMAGE_FINGERPRINT, pa.string()),  # size and mtime of the source, or its ETag and Last-Modified; "" if it has neither
@@ -116,6 +130,15 @@ PRODUCTS = Table(
         ),  # of the feed's whole row: equal = unchanged; a trailing "-": except its picture, which is an earlier one
         (FETCHED_AT, TIME),
         (FEED, pa.string(), "nullable"),  # the owner: feed.id, or site:NAME of a crawl; null: no owner yet
+        # null in rows of an earlier w2w; the front picture is the one in image_id (table/pictures.py reads either)
+        (IMAGE_LIST, pa.list_(PICTURE), "nullable"),
+        (GROUP_ID, pa.string(), "nullable"),  # shared by the variants of a product
+        (AVAILABILITY, pa.string(), "nullable"),  # in_stock, out_of_stock, preorder, backorder
+        (SALE_PRICE, pa.float64(), "nullable"),  # where it is reduced
+        (REGULAR_PRICE, pa.float64(), "nullable"),  # where it is reduced: what it costs otherwise
+        (GENDER, pa.string(), "nullable"),
+        (COLOUR, pa.string(), "nullable"),
+        (SIZE_SAID, pa.string(), "nullable"),
     ),
     key=(PRODUCT_ID, FETCHED_AT),
 )

@@ -19,9 +19,11 @@ from w2w.garments.person import person_mask
 from w2w.garments.segmenter import SegmenterConfig, load_segmenter, segmenter_version
 from w2w.garments.taxonomy import CATEGORIES
 from w2w.index.filters import NEEDS, SEEN, allowed, seen_columns
+from w2w.index.groups import Groups
 from w2w.index.manifest import Manifest, index_uri
 from w2w.index.publish import read_manifest
 from w2w.index.search import QUERY, check_category, check_model, open_index
+from w2w.index.spec import GROUP
 from w2w.models import sources
 from w2w.models.config import EncoderConfig
 from w2w.models.encoder import check_version, finite_rows, load_encoder, model_version
@@ -84,11 +86,12 @@ def plan_of(store: str, options: FindOptions, models: Models) -> Plan:
     models = replace(models, encoder=encoder_of(models.encoder, manifest))
     version = model_version(models.encoder)
     check_model(manifest, version)
-    products = delta.open_table(store, schema.PRODUCTS) if options.filter else None
+    products = delta.open_table(store, schema.PRODUCTS) if options.filter or options.one_per == GROUP else None
     products_version = products.version() if products is not None else None
     tagger = _tagger(store) if any(name.startswith(SEEN) for name in options.filter or ()) else None
     part_weights(models.encoder, options.weigh, "weigh")
     chosen = {name: value for name, value in asdict(options).items() if name != "weigh" or value}
+    chosen |= {"one_per": GROUP} if chosen.pop("one_per") == GROUP else {}
     parts = [CODE, manifest.version, chosen, version, products_version]
     if not options.whole:
         parts.append(detector_version(models.detector))
@@ -136,6 +139,7 @@ class Shelves:
         self._weights = part_weights(plan.models.encoder, plan.options.weigh, "weigh")
         self._index = open_index(index_uri(plan.store, plan.options.index), version=plan.index_version)
         self._within = self._index.rows_of(_allowed(plan)) if plan.options.filter else None
+        self._groups = Groups.of(plan.store, plan.products_version) if plan.options.one_per == GROUP else None
         self.sold = self._index.manifest.rows_by_category()
 
     def search(self, vectors_ND: np.ndarray, categories: Sequence[str | None]) -> list[list[Hit]]:
@@ -151,7 +155,11 @@ class Shelves:
             for hit in table.to_pylist():
                 hits[left[hit.pop(QUERY)]].append(hit)
             # as long as the next picture would have to be included, the k-th may have other products
-            left = [i for i in left if len(hits[i]) == asked and len(pictures_of(hits[i])) <= self._options.k]
+            full = [i for i in left if len(hits[i]) == asked]
+            if self._groups:
+                for i in left:
+                    hits[i] = [hits[i][at] for at in self._groups.first([hit[schema.PRODUCT_ID] for hit in hits[i]])]
+            left = [i for i in full if len(pictures_of(hits[i])) <= self._options.k]
             asked *= 4
         return hits
 
@@ -161,7 +169,8 @@ class Shelves:
 
     def best(self, lists: list[list[Hit]]) -> list[Hit]:
         """Merges the lists of one garment's crops."""
-        return best_of(lists, self._options.k, self._options.min_score)
+        options, key = self._options, self._groups.key if self._groups else str
+        return best_of(lists, options.k, options.min_score, key)
 
 
 class Finder:

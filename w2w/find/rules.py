@@ -1,6 +1,6 @@
 """The pure part of find: options, choice of garments in a photo, merging lists of hits, and messages when nothing was found."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -11,6 +11,7 @@ from w2w.errors import UsageError
 from w2w.garments.found import Found
 from w2w.garments.taxonomy import CATEGORIES, PERSON
 from w2w.index.filters import Value, texts
+from w2w.index.spec import check_one_per
 
 Hit = dict  # of schema.NEIGHBOUR
 _PLURAL = {"bag": "bags", "bottom": "bottoms", "dress": "dresses", "hat": "hats", "outer": "outerwear", "top": "tops"}
@@ -27,6 +28,8 @@ class FindOptions:
     """Name of the index."""
     k: int = 5
     """Products of each garment; a product counts once, with its best picture, and a picture once, with its first product."""
+    one_per: str = "product"
+    """What counts once: product, or group, the variants of a product (group_id)."""
     whole: bool = False
     """Search with the whole photo, in all categories, instead of its garments."""
     garment: str = ""
@@ -62,6 +65,7 @@ class FindOptions:
         if self.whole and (self.garment or self.cut_out):
             raise UsageError("--whole searches with the unchanged photo: omit --garment and --cut_out")
         chosen(self.garment)
+        check_one_per(self.one_per)
 
     @property
     def wanted(self) -> dict[str, list[str]]:
@@ -124,14 +128,17 @@ def pictures_of(hits: Sequence[Hit]) -> list[Hit]:
     return list(first.values())
 
 
-def best_of(lists: Sequence[Sequence[Hit]], k: int, min_score: float | None = None) -> list[Hit]:
-    """The k best pictures of several lists of k hits each, every product with its best score. Exact: any product among the k
-    highest maxima is among the k of the list where it has its maximum."""
-    best: dict[str, Hit] = {}
+def best_of(
+    lists: Sequence[Sequence[Hit]], k: int, min_score: float | None = None, key: Callable[[str], Hashable] = str
+) -> list[Hit]:
+    """The k best pictures of several lists of k hits each, every product with its best score; products of one ``key`` count
+    once. Exact: any product among the k highest maxima is among the k of the list where it has its maximum."""
+    best: dict[Hashable, Hit] = {}
     for hit in (hit for hits in lists for hit in hits):
-        known = best.get(hit[schema.PRODUCT_ID])
+        one = key(hit[schema.PRODUCT_ID])
+        known = best.get(one)
         if known is None or hit[schema.SCORE] > known[schema.SCORE]:
-            best[hit[schema.PRODUCT_ID]] = hit
+            best[one] = hit
     ordered = sorted(best.values(), key=lambda h: (-h[schema.SCORE], h[schema.PRODUCT_ID], h[schema.IMAGE_ID]))
     kept = [h for h in pictures_of(ordered)[:k] if min_score is None or h[schema.SCORE] >= min_score]
     return [h | {schema.RANK: rank} for rank, h in enumerate(kept, 1)]

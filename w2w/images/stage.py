@@ -20,7 +20,7 @@ SLOT_OWNERS, SLOT_PIXELS, SLOT_BETWEEN = "slot_owners", "slot_pixels", ":"
 PIXEL_WIDTH, PIXEL_HEIGHT = "pixel_width", "pixel_height"
 
 # `inspect` needs few pixels: pHash uses 32 x 32, so a JPEG is decoded DCT-scaled
-_INSPECT_SIDE_PX = 64
+INSPECT_PX = 64
 
 INSPECT_GIVES = pa.schema([schema.IMAGES.schema.field(c) for c in (schema.WIDTH, schema.HEIGHT, schema.FORMAT, schema.PHASH)])
 
@@ -44,7 +44,7 @@ def inspect(rows: pa.Table, *, limits: DecodeLimits) -> pa.Table:
     bytes pass."""
     there = rows.column(schema.BYTES).is_valid().to_numpy()
     images = rows.filter(pa.array(there)).select([schema.BYTES])
-    found = inspected(images, decode_many(images.column(schema.BYTES).to_pylist(), limits, _INSPECT_SIDE_PX), limits)
+    found = inspected(images, decode_many(images.column(schema.BYTES).to_pylist(), limits, INSPECT_PX), limits)
     found = found.take(pa.array(np.cumsum(there) - 1, mask=~there))
     for name in (*INSPECT_GIVES.names, schema.REJECT_CODE, schema.REJECT_DETAIL):
         rows = rows.append_column(name, found.column(name))

@@ -31,6 +31,7 @@ from w2w.index.spec import IndexConfig
 from w2w.models.config import EncoderConfig
 from w2w.models.looks import LOOK, detected_by, look_posts, look_version
 from w2w.table import delta
+from w2w.table.pictures import active_pictures
 
 
 @dataclass(frozen=True)
@@ -106,8 +107,8 @@ class Kind:
 
 
 def _products(store: str) -> pa.Table:
-    products = delta.current_products(store, [schema.PRODUCT_ID, schema.IMAGE_ID, schema.CATEGORY, schema.ACTIVE])
-    return products.filter(products.column(schema.ACTIVE)).drop_columns([schema.ACTIVE])
+    """Every picture of the active products."""
+    return active_pictures(store, [schema.PRODUCT_ID, schema.IMAGE_ID, schema.CATEGORY])
 
 
 def _looks(store: str) -> pa.Table:

@@ -16,6 +16,15 @@ _RABITQ_FACTORS = 20  # bytes per row besides the bits: lengths and correction f
 _BITS = {"Flat": 32, "SQfp16": 16, "SQ8": 8, "SQ6": 6, "SQ4": 4}
 
 
+PRODUCT, GROUP = "product", "group"  # what counts once among the answers
+
+
+def check_one_per(one_per: str) -> None:
+    """Raises UsageError unless it is PRODUCT or GROUP."""
+    if one_per not in (PRODUCT, GROUP):
+        raise UsageError(f"--one_per={one_per}: must be {PRODUCT} or {GROUP}")
+
+
 @dataclass(frozen=True)
 class IndexConfig:
     """What the index must hold to. The planner finds the factory string; the gate refuses what misses ``target_recall``."""

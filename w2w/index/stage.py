@@ -7,6 +7,7 @@ import pyarrow as pa
 
 from w2w import schema
 from w2w.errors import Reject, RejectCode, UsageError
+from w2w.index.groups import Groups
 from w2w.index.merge import MANY, merged
 from w2w.index.search import HITS, QUERY, open_index
 from w2w.models.parts import Weights, weighed
@@ -44,11 +45,21 @@ class SearchConfig:
 class Search:
     """Opens the index once per worker; adds the k nearest products of every vector. ``owner_id`` is the query's id.
 
-    ``version`` is the published version at the start of the run, so that all its workers search the same one.
+    ``version`` is the published version at the start of the run, so that all its workers search the same one. With ``groups``,
+    a variant group counts once.
     """
 
-    def __init__(self, uri: str, version: str, config: SearchConfig, search_version: str, run_id: str, weights: Weights = ()):
-        self._index = open_index(uri, version=version)
+    def __init__(
+        self,
+        uri: str,
+        version: str,
+        config: SearchConfig,
+        search_version: str,
+        run_id: str,
+        weights: Weights = (),
+        groups: Groups | None = None,
+    ):
+        self._index, self._groups = open_index(uri, version=version), groups
         self._config, self._search_version, self._run_id = config, search_version, run_id
         self._weights = weights
         self._asked = 0
@@ -69,7 +80,11 @@ class Search:
                 None if c in known else Reject(RejectCode.UNKNOWN_CATEGORY, f"the index has no {c!r}") for c in categories
             ]
             categories = [None if r else c for c, r in zip(categories, rejects)]
-        hits = self._index.search(weighed(vectors_ND, self._weights), self._config.k, categories, one_per_product=True)
+        asked_ND = weighed(vectors_ND, self._weights)
+        if self._groups:
+            hits = self._groups.search(self._index, asked_ND, self._config.k, categories)
+        else:
+            hits = self._index.search(asked_ND, self._config.k, categories, one_per_product=True)
         counts = np.bincount(hits.column(QUERY).to_numpy(), minlength=n)
         offsets = pa.array(np.concatenate([[0], np.cumsum(counts)]).astype(np.int32))
         items = hits.select([f.name for f in schema.NEIGHBOUR]).combine_chunks()

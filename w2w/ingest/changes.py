@@ -12,10 +12,14 @@ from w2w import schema
 from w2w.ingest.digests import digests, find, sort
 
 CURRENT_COLUMNS = (schema.PRODUCT_ID, schema.ROW_DIGEST, schema.ACTIVE, schema.FEED)
-PICTURE_COLUMNS = (schema.PRODUCT_ID, schema.IMAGE_ID, schema.IMAGE_URI, schema.IMAGE_FINGERPRINT)
+PICTURE_COLUMNS = (schema.PRODUCT_ID, schema.IMAGE_ID, schema.IMAGE_URI, schema.IMAGE_FINGERPRINT, schema.IMAGE_LIST)
 LAST_IMAGE_ID, LAST_IMAGE_URI, LAST_FINGERPRINT = "last_image_id", "last_image_uri", "last_fingerprint"
-LAST_PICTURE = pa.schema([(c, pa.string()) for c in (LAST_IMAGE_ID, LAST_IMAGE_URI, LAST_FINGERPRINT)])
-_WITHOUT_PICTURE = "-"  # ends the digest of a row whose product has all its changes, but an earlier picture
+LAST_IMAGE_LIST = "last_images"
+LAST_PICTURE = pa.schema(
+    [(c, pa.string()) for c in (LAST_IMAGE_ID, LAST_IMAGE_URI, LAST_FINGERPRINT)]
+    + [(LAST_IMAGE_LIST, pa.list_(schema.PICTURE))]
+)
+WITHOUT_PICTURE = "-"  # ends the digest of a row whose product has all its changes, but not yet all its pictures
 
 
 class CurrentProducts:
@@ -108,7 +112,7 @@ class LastPictures:
     def __init__(self, batches: Iterable[pa.Table]):
         highs: list[np.ndarray] = []
         lows: list[np.ndarray] = []
-        fields = pa.schema([(c, pa.string()) for c in PICTURE_COLUMNS[1:]])
+        fields = pa.schema([(c, f.type) for c, f in zip(PICTURE_COLUMNS[1:], LAST_PICTURE)])
         with tempfile.NamedTemporaryFile(prefix="w2w-pictures-") as file:  # the mapping survives its deletion
             with pa.ipc.new_file(file, fields) as writer:
                 for batch in batches:
@@ -140,7 +144,7 @@ def owned(rows: pa.Table, feed: str) -> pa.Table:
 
 def with_last_picture(rows: pa.Table) -> pa.Table:
     """Rows of a feed, with LAST_PICTURE, as products with all other changes and the last valid picture."""
-    pictures = zip((schema.IMAGE_ID, schema.IMAGE_URI, schema.IMAGE_FINGERPRINT), LAST_PICTURE.names)
+    pictures = zip(PICTURE_COLUMNS[1:], LAST_PICTURE.names)
     values = {ours: rows.column(last) for ours, last in pictures}
     values[schema.ROW_DIGEST] = _without_picture(rows.column(schema.ROW_DIGEST))
     values[schema.ACTIVE] = pa.repeat(pa.scalar(True), rows.num_rows)
@@ -150,7 +154,7 @@ def with_last_picture(rows: pa.Table) -> pa.Table:
 
 
 def _without_picture(row_digests):
-    return pc.binary_join_element_wise(row_digests, _WITHOUT_PICTURE, "")
+    return pc.binary_join_element_wise(row_digests, WITHOUT_PICTURE, "")
 
 
 def _stamped(rows: pa.Table) -> pa.Table:

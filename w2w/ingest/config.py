@@ -18,7 +18,7 @@ class FeedConfig:
     preset: str = ""
     """What the feed was exported by: shopify, google, woocommerce, magento or plain; "": told from its columns."""
     columns: dict[str, str] = field(default_factory=dict)
-    """Our column (product_id, title, brand, price, currency, category, url, image) -> theirs, or a path: images[].src."""
+    """Our column (product_id, title, brand, price, category, image, images, colour ...) -> theirs, or a path: images[].src."""
     attributes: list[str] | None = None
     """Columns of the feed to keep as attributes; null keeps all that are not mapped, [] none."""
     category_map: dict[str, str] = field(default_factory=dict)
@@ -28,6 +28,8 @@ class FeedConfig:
     """Category of products that have none, or one that category_map lacks."""
     image_root: str = ""
     """Folder, prefix on s3://, gs:// or az://, or URL that image values are relative to; "": the feed's own folder."""
+    max_pictures: int = 10
+    """Most pictures of a product, the front one included; what a feed lists beyond is left out and counted."""
     currency: str = ""
     """ISO code of the currency of prices that say none, such as EUR."""
     decimal: str = ""

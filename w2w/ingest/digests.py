@@ -18,13 +18,18 @@ def digests(values: pa.Array) -> Digests:
     return both_N2[:, 0].copy(), both_N2[:, 1].copy()
 
 
-def row_digests(columns: Sequence[pa.Array]) -> pa.Array:
+def row_digests(columns: Sequence[pa.Array], beyond: Sequence[pa.Array] = ()) -> pa.Array:
     """32 hex digits per row: sha256 over the row's values as netstrings (``length:value,``; ``-`` for null), in column order.
 
-    The lengths keep ("ab", "c") and ("a", "bc") apart. Maps are read entry by entry in their own order.
+    The lengths keep ("ab", "c") and ("a", "bc") apart. Maps are read entry by entry in their own order. Columns ``beyond``
+    count only in rows in which one of them has a value: the others keep the digests from before there were such columns.
     """
     parts = [_netstrings(_map_text(c) if pa.types.is_map(c.type) else c.cast(pa.string())) for c in columns]
     text = pc.binary_join_element_wise(*parts, "")
+    if any(c.null_count < len(c) for c in beyond):
+        nothing = pa.scalar("-" * len(beyond))
+        rest = pc.binary_join_element_wise(*(_netstrings(c.cast(pa.string())) for c in beyond), "")
+        text = pc.binary_join_element_wise(text, pc.if_else(pc.equal(rest, nothing), "", rest), "")
     sha256 = hashlib.sha256
     return pa.array([sha256(v).hexdigest()[:32] for v in text.cast(pa.binary()).to_pylist()], pa.string())
 

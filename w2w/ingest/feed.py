@@ -39,9 +39,11 @@ def read_feed(config: FeedConfig, batch_rows: int = 20_000) -> Iterator[FeedBatc
     found = _looked(config, kind, files)
     config, preset = found.config, found.preset
     seen, root = SeenKeys(), ImageRoot(config.image_root or _folder(config.uri, kind))
-    reading = Reading(config.category_map, config.category_default, config.decimal or ".", config.currency.upper() or None)
+    currency = config.currency.upper() or None
+    reading = Reading(config.category_map, config.category_default, config.decimal or ".", currency, config.max_pictures)
     is_told = bool(config.decimal)
-    for raw in _read(config, kind, files, batch_rows):
+    raws = _read(config, kind, files, batch_rows)
+    for raw in preset.gather(raws, config.columns) if preset else raws:
         for start in range(0, max(1, len(raw.source)), batch_rows):
             part = _chosen(raw.slice(start, batch_rows), config)
             part = preset.applied(part, config.columns, found.attributes) if preset else part
@@ -97,6 +99,8 @@ def _check_options(config: FeedConfig) -> None:
     if config.preset and config.preset not in (*presets.PRESETS, "plain"):
         raise UsageError(f"feed.preset={config.preset}: must be one of {', '.join((*presets.PRESETS, 'plain'))}")
     check_name(config.id, "feed.id", 64)
+    if config.max_pictures < 1:
+        raise UsageError(f"feed.max_pictures={config.max_pictures}: at least 1, the front picture")
     if config.grace_nights < 1:
         raise UsageError(f"feed.grace_nights={config.grace_nights}: at least 1, the first night without the product")
     if config.max_unreadable < 0:

@@ -25,6 +25,7 @@ from w2w.ingest.changes import (
     CURRENT_COLUMNS,
     LAST_IMAGE_ID,
     PICTURE_COLUMNS,
+    WITHOUT_PICTURE,
     CurrentProducts,
     LastPictures,
     owned,
@@ -34,6 +35,7 @@ from w2w.ingest.changes import (
 from w2w.ingest.feed import FeedBatch, read_as, read_feed
 from w2w.ingest.images import is_web_each
 from w2w.ingest.loading import load_stage
+from w2w.ingest.more import LOADED, MORE_GIVES, MORE_NEEDS, load_more
 from w2w.ingest.stage import NEWS, STANDING, WORK_SCHEMA, with_standing, work_rows
 from w2w.ingest.warnings import WARN_GIVES, WARN_NEEDS, WARNINGS, warn
 from w2w.shown import line
@@ -66,7 +68,9 @@ class Night:
         self._unfit = Counter[str]()  # pending rows that the feed's reader rejected, by code: known without any work
         self._unmapped = Counter[str]()  # categories that the feed's map lacks, by rows
         self._unread = Counter[str]()  # values that are null because they could not be read, by column
-        self.listed = self.refused = self.unreadable = self.aside = self.left_out = self.rechecked = self.pending = 0
+        self.listed = self.refused = self.unreadable = self.aside = self.left_out = self.pictures_out = self.rechecked = (
+            self.pending
+        ) = 0
         self.missing: pa.Table | None = None  # rows of products that the feed does not list
         self.gone: pa.Table | None = None  # those to be withdrawn
         self._absences: pa.Table | None = None
@@ -88,6 +92,7 @@ class Night:
             self.unreadable += batch.num_unreadable
             self.aside += batch.num_aside
             self.left_out += batch.num_left_out
+            self.pictures_out += batch.num_pictures_out
             self._unread += batch.unread
             if len(self._unmapped) < _MOST_NAMES:
                 self._unmapped += batch.unmapped
@@ -163,6 +168,7 @@ class Night:
             "rows_without_a_readable_id": self.unreadable or None,
             "read_as": read_as(self._feed),
             "rows_of_no_product": self.left_out or None,
+            "pictures_beyond_the_most": self.pictures_out or None,
             "values_not_read": dict(self._unread),
             "unmapped_categories": {line(name)[:80]: rows for name, rows in self._unmapped.most_common(_TOLD_NAMES)},
             "other_files_of_a_sample": self.aside or None,
@@ -194,16 +200,24 @@ class Night:
         try:
             if not source.is_done(config.tolerance):
                 run.begin()
+                loading = load_stage(config.fetch, config.pool)
+                kept = {name: loading.args[name] for name in ("fetch", "max_bytes")}  # one fetcher: its limits are a worker's
                 stages = [
-                    load_stage(config.fetch, config.pool),
+                    loading,
                     Stage("inspect", inspect, (schema.BYTES,), INSPECT_GIVES, {"limits": config.decode}),
+                    Stage("load more", load_more, MORE_NEEDS, MORE_GIVES, kept | {"limits": config.decode}),
                     Stage("warn", warn, WARN_NEEDS, WARN_GIVES, {"run_id": run.run_id}),
                 ]
                 counts, versions = run_stages(
                     run.store,
                     source,
                     stages,
-                    [Output(schema.IMAGES, schema.IMAGE_ID, only=schema.BYTES), WARNINGS, Output(schema.PRODUCTS, only=NEWS)],
+                    [
+                        Output(schema.IMAGES, schema.IMAGE_ID, only=schema.BYTES),
+                        Output(schema.IMAGES, schema.IMAGE_ID, nested=LOADED),
+                        WARNINGS,
+                        Output(schema.PRODUCTS, only=NEWS),
+                    ],
                     lineage,
                     pool=config.pool,
                     tolerance=config.tolerance,
@@ -241,10 +255,12 @@ class Night:
 
     def _write(self, held: list[pa.Table], rows: list[pa.Table], lineage: Lineage) -> dict[str, int]:
         """``held``: work rows, whose products keep their pictures; ``rows``: of `products`."""
-        rows = [*map(with_last_picture, held), *rows]
+        without = [with_last_picture(r) for r in held]
+        c = schema.ROW_DIGEST
+        told = [warn(r.set_column(r.schema.get_field_index(c), c, w[c]), run_id=lineage.run_id) for r, w in zip(held, without)]
+        rows = [*without, *rows]
         if not sum(r.num_rows for r in rows):
             return {}
-        told = [warn(r, run_id=lineage.run_id) for r in held]
         versions = append_rows(self._run.store, WARNINGS, pa.concat_tables(told), lineage) if sum(map(len, told)) else {}
         return versions | append_rows(self._run.store, Output(schema.PRODUCTS), pa.concat_tables(rows), lineage)
 
@@ -278,7 +294,8 @@ class Night:
         store, columns = self._run.store, [schema.PRODUCT_ID, schema.ROW_DIGEST]
         listed = delta.parts(delta.open_table(store, schema.PRODUCTS))
         own = [p for p in listed if is_own(p.path, self._run.run_id)]
-        keys = [pc.binary_join_element_wise(*b.columns, "@") for b in delta.read_batches(store, schema.PRODUCTS, columns, own)]
+        batches = delta.read_batches(store, schema.PRODUCTS, columns, own)
+        keys = [pc.binary_join_element_wise(b[0], pc.utf8_rtrim(b[1], WITHOUT_PICTURE), "@") for b in batches]
         written = pa.chunked_array([c for k in keys for c in k.chunks], pa.string())
         return lambda column: pc.invert(pc.is_in(column, value_set=written))
 

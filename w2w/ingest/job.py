@@ -52,6 +52,8 @@ class Result(Summary):
     """What the feed's columns were taken for, where its config does not say."""
     rows_of_no_product: int | None = None
     """Rows of variants, of further pictures, or of products that are not on sale: a feed.preset leaves them out."""
+    pictures_beyond_the_most: int | None = None
+    """Left out: a product has feed.max_pictures at most."""
     values_not_read: dict[str, int] = field(default_factory=dict)
     """Values of the feed that cannot be read, by column: they are null, and table `warnings` tells why."""
     unmapped_categories: dict[str, int] = field(default_factory=dict)

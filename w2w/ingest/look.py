@@ -4,9 +4,10 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from w2w import storage
+from w2w import schema, storage
 from w2w.ingest import presets, readers, trees
 from w2w.ingest.config import FeedConfig
+from w2w.ingest.raw import IMAGE
 
 UTF8 = "utf-8-sig"  # with or without a byte order mark
 _SEPARATORS = ",;|\t"
@@ -48,6 +49,8 @@ def look(config: FeedConfig, encoding: str, kind: str, file: str) -> Look:
         values = [name for name in names if name not in outer]
         found = presets.guess(values, config.columns.values())
         ours = {o: theirs for o, theirs in found.items() if o not in config.columns and o not in values}
+        if schema.IMAGE_LIST not in config.columns | ours and "[" in (ours | config.columns).get(IMAGE, ""):
+            ours[schema.IMAGE_LIST] = (ours | config.columns)[IMAGE]  # images[].src: all of them
         return Look(replace(config, columns=ours | config.columns), names, config.attributes)
     preset = presets.PRESETS[known]
     columns = preset.first_of(names) | config.columns

@@ -13,8 +13,20 @@ from w2w import schema
 from w2w.errors import RejectCode
 from w2w.ingest.digests import SeenKeys, row_digests
 from w2w.ingest.images import ImageRoot
+from w2w.ingest.pictures import MORE, MORE_TYPE, as_text, more_of
 from w2w.ingest.prices import currency_code
-from w2w.ingest.raw import IMAGE, IMAGE_SCHEMA, WARNED, WARNED_TYPE, RawBatch, Warned, reject_table, trimmed, warned_array
+from w2w.ingest.raw import (
+    IMAGE,
+    IMAGE_SCHEMA,
+    TEXTS,
+    WARNED,
+    WARNED_TYPE,
+    RawBatch,
+    Warned,
+    reject_table,
+    trimmed,
+    warned_array,
+)
 
 MAX_ID_CHARS = 512
 # digits with a point, and the currency if the feed writes it in the same column ("15.00 USD", as Google Merchant does); "1,299"
@@ -26,6 +38,10 @@ _MONEY = r"\s*(?:[A-Za-z]{3}|\p{Sc})?$"
 _WITH_COMMA = r"^(?:[0-9]{1,3}(?:[. \x{a0}\x{202f}][0-9]{3})+|[0-9]{1,15})(?:,[0-9]{1,40})?" + _MONEY
 _COMMA, _POINT = r"^[0-9][0-9. \x{a0}\x{202f}]*,[0-9]{1,2}" + _MONEY, r"^[0-9]+\.[0-9]{1,2}" + _MONEY
 _PATH = re.compile(r"\s*[>»|/]\s*")  # between the steps of a category: Apparel > Topwear > Tshirts
+_IN_STOCK, _OUT, _PREORDER, _BACKORDER = "in_stock", "out_of_stock", "preorder", "backorder"
+_STOCK = dict.fromkeys(["instock", "available", "true", "yes", "instoreonly", "onlineonly", "limitedavailability"], _IN_STOCK)
+_STOCK |= dict.fromkeys(["outofstock", "soldout", "unavailable", "notavailable", "discontinued", "false", "no"], _OUT)
+_STOCK |= {"preorder": _PREORDER, "presale": _PREORDER, "backorder": _BACKORDER, "onbackorder": _BACKORDER}
 _APOSTROPHES = r"^([0-9]{1,6})['\x{2019}]([0-9]{3})"
 _TOO_MUCH = 1e15
 _LIKE = {".": "1299.90 or 1299.90 EUR", ",": "1299,90 or 1.299,90 EUR"}
@@ -42,6 +58,7 @@ _PRODUCT_COLUMNS = (
     schema.URL,
     schema.ATTRIBUTES,
 )
+_EXTRA_COLUMNS = (*TEXTS, schema.SALE_PRICE, schema.REGULAR_PRICE)
 FEED_SCHEMA = pa.schema(
     [
         *(schema.PRODUCTS.schema.field(name) for name in _PRODUCT_COLUMNS),
@@ -49,6 +66,8 @@ FEED_SCHEMA = pa.schema(
         schema.PRODUCTS.schema.field(schema.ROW_DIGEST),
         pa.field(schema.SOURCE, pa.string(), nullable=False),  # file:line, file:row or archive#name, for a person to look at
         pa.field(WARNED, WARNED_TYPE),  # values that could not be read, and are null
+        *(schema.PRODUCTS.schema.field(name) for name in _EXTRA_COLUMNS),
+        pa.field(MORE, MORE_TYPE),
     ]
 )
 
@@ -65,6 +84,7 @@ class FeedBatch:
     rejects: pa.Table
     num_aside: int = 0  # files that belong to a row but are not columns
     num_left_out: int = 0  # rows that are no products of their own
+    num_pictures_out: int = 0  # pictures beyond the most that a product may have
     unmapped: Counter[str] = field(default_factory=Counter)  # categories of the feed that its map lacks, with their rows
 
     @property
@@ -125,7 +145,10 @@ class _Warnings:
         """Notes the rows of ``mask`` (null counts as no); ``values`` are quoted after ``detail``."""
         for row in np.flatnonzero(mask.fill_null(False).to_numpy(zero_copy_only=False)).tolist():
             said = f"{detail}: {values[row].as_py()[:80]!r}"
-            self._rows.setdefault(row, []).append((column, RejectCode.BAD_VALUE.value, said))
+            self.one(row, column, RejectCode.BAD_VALUE.value, said)
+
+    def one(self, row: int, column: str, code: str, said: str) -> None:
+        self._rows.setdefault(row, []).append((column, code, said))
 
     def array(self) -> pa.Array:
         return warned_array(self._rows, self._count)
@@ -139,6 +162,7 @@ class Reading:
     category_default: str = "etc"
     decimal: str = "."
     currency: str | None = None  # of prices without one
+    max_pictures: int = 10
 
 
 def decimal_sign(prices: pa.Array) -> str:
@@ -164,6 +188,18 @@ def normalised(raw: RawBatch, reading: Reading, root: ImageRoot, seen: SeenKeys)
     price, currency, bad_price = _price(text.get(schema.PRICE, nothing), text.get(schema.CURRENCY, nothing), reading)
     warned = _Warnings(raw)
     warned.add(bad_price, schema.PRICE, f"not like {_LIKE[reading.decimal]}", text.get(schema.PRICE, nothing))
+    sale, of_sale, bad_sale = _price(text.get(schema.SALE_PRICE, nothing), nothing, reading)
+    warned.add(bad_sale, schema.SALE_PRICE, f"not like {_LIKE[reading.decimal]}", text.get(schema.SALE_PRICE, nothing))
+    reduced = pc.and_(sale.is_valid(), pc.fill_null(pc.less(sale, price), True))
+    sale, regular = pc.if_else(reduced, sale, None), pc.if_else(reduced, price, None)
+    price, currency = pc.coalesce(sale, price), pc.coalesce(currency, of_sale)
+    availability, no_stock = _availability(text.get(schema.AVAILABILITY, nothing))
+    warned.add(
+        no_stock,
+        schema.AVAILABILITY,
+        "not like in stock, out of stock, preorder, backorder",
+        text.get(schema.AVAILABILITY, nothing),
+    )
     unknown = pc.and_(text.get(schema.CURRENCY, nothing).is_valid(), currency.is_null())
     warned.add(unknown, schema.CURRENCY, "no currency that is known", text.get(schema.CURRENCY, nothing))
     url = text.get(schema.URL, nothing)
@@ -179,6 +215,9 @@ def normalised(raw: RawBatch, reading: Reading, root: ImageRoot, seen: SeenKeys)
             refused.one(row, code, why)
         empty = pa.nulls(count, pa.int64())
         images = pa.table([uris, empty, empty, root.fingerprints(uris)], schema=IMAGE_SCHEMA)
+    more, no_place, out = more_of(text.get(schema.IMAGE_LIST, nothing), image, root, reading.max_pictures - 1)
+    for row, code, why in no_place:
+        warned.one(row, schema.IMAGE_LIST, code, why)
     candidates = np.flatnonzero(refused.good)
     repeated = candidates[~seen.add(ids.take(pa.array(candidates)))]
     for row in repeated.tolist():
@@ -197,13 +236,20 @@ def normalised(raw: RawBatch, reading: Reading, root: ImageRoot, seen: SeenKeys)
     }
     good = pa.array(refused.good)
     columns = {name: column.filter(good) for name, column in columns.items()}
+    extra = {name: text.get(name, nothing) for name in TEXTS} | {schema.AVAILABILITY: availability}
+    extra |= {schema.SALE_PRICE: sale, schema.REGULAR_PRICE: regular, MORE: more}
+    extra = {name: column.filter(good) for name, column in extra.items()}
+    bits = {name: extra[name].view(pa.int64()) for name in (schema.SALE_PRICE, schema.REGULAR_PRICE)}
+    beyond = {**extra, **bits, MORE: as_text(extra[MORE])}
     # the price's bits, not its text: they do not depend on the version of any library
     digested = {**columns, schema.PRICE: columns[schema.PRICE].view(pa.int64())}
-    columns[schema.ROW_DIGEST] = row_digests(list(digested.values()))
+    columns[schema.ROW_DIGEST] = row_digests(list(digested.values()), list(beyond.values()))
+    columns |= extra
     columns[schema.SOURCE] = raw.source.filter(good)
     columns[WARNED] = warned.array().filter(good)
     rows = pa.Table.from_arrays([columns[name] for name in FEED_SCHEMA.names], schema=FEED_SCHEMA)
-    return FeedBatch(rows, pa.concat_tables([raw.rejects, refused.table()]), raw.num_aside, raw.num_left_out, unmapped)
+    rejects, num_out = pa.concat_tables([raw.rejects, refused.table()]), int(out[refused.good].sum())
+    return FeedBatch(rows, rejects, raw.num_aside, raw.num_left_out, num_out, unmapped)
 
 
 def _price(price: pa.Array, currency: pa.Array, reading: Reading) -> tuple[pa.Array, pa.Array, pa.Array]:
@@ -223,6 +269,15 @@ def _price(price: pa.Array, currency: pa.Array, reading: Reading) -> tuple[pa.Ar
     if reading.currency:
         codes = pc.if_else(pc.and_(number.is_valid(), said.is_null()), reading.currency, codes)
     return number, codes, bad
+
+
+def _availability(said: pa.Array) -> tuple[pa.Array, pa.Array]:
+    """Our word for it, and a mask of the texts that are none."""
+    texts = said.dictionary_encode()
+    words = [re.sub(r"[^a-z0-9]", "", text.lower().rpartition("/")[2]) for text in texts.dictionary.to_pylist()]
+    found = [(_IN_STOCK if word.strip("0") else _OUT) if word.isdecimal() else _STOCK.get(word) for word in words]
+    ours = pa.array(found, pa.string()).take(texts.indices)
+    return ours, pc.and_(said.is_valid(), ours.is_null())
 
 
 def _category(theirs: pa.Array, reading: Reading) -> tuple[pa.Array, Counter[str]]:

@@ -1,7 +1,7 @@
 """Feeds as shop systems export them: which of their columns is which of ours, and which of their rows are no products."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 
 from w2w import schema
 from w2w.ingest.raw import IMAGE, REQUIRED, RawBatch, attributes_of, trimmed
+from w2w.ingest.variants import OPTIONS, Said, by_product, said_in
 
 # our column -> common names in feeds, letters and digits only, likeliest first
 _CALLED = {
@@ -18,10 +19,18 @@ _CALLED = {
     "imagesrc imagessrc imagesurl images",
     schema.TITLE: "title name productname displayname productdisplayname producttitle",
     schema.BRAND: "brand brandname vendor manufacturer",
-    schema.PRICE: "price saleprice currentprice productprice amount priceamount pricevalue",
+    schema.PRICE: "price currentprice productprice amount priceamount pricevalue",
     schema.CURRENCY: "currency pricecurrency currencycode",
     schema.CATEGORY: "category categoryname producttype articletype googleproductcategory subcategory mastercategory type",
     schema.URL: "url link producturl productlink pageurl",
+    schema.GROUP_ID: "groupid itemgroupid parentid parentsku stylecode",
+    schema.AVAILABILITY: "availability instock stockstatus",
+    schema.SALE_PRICE: "saleprice specialprice",
+    schema.GENDER: "gender",
+    schema.COLOUR: "colour color basecolour",
+    schema.SIZE_SAID: "size sizes",
+    schema.IMAGE_LIST: "additionalimagelink additionalimages additionalimage moreimages images pictures photos gallery "
+    "imagessrc imagesurl",
 }
 _LIST = r",\s+"  # between the parts of a value that is a list
 ANY = "*"  # any value
@@ -37,6 +46,8 @@ class Preset:
     columns: Mapping[str, str]
     aside: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     lists: tuple[str, ...] = ()  # our columns of which the first part of their value counts
+    options: tuple[str, str] | None = None  # names of the columns that hold an option's name and its value, with {} for 1, 2, 3
+    gathered: bool = False  # the rows of a product, one below another, are variants and pictures of it
 
     def is_told_by(self, names: Iterable[str]) -> bool:
         return set(self.signs.split()) <= {plain(name) for name in names}
@@ -47,27 +58,31 @@ class Preset:
         found = {ours: next((there[t] for t in theirs.split() if t in there), None) for ours, theirs in self.columns.items()}
         return {ours: theirs for ours, theirs in found.items() if theirs}
 
+    def gather(self, batches: Iterator[RawBatch], columns: Mapping[str, str]) -> Iterator[RawBatch]:
+        """The batches, with what further rows say of a product in its first."""
+        own = plain(columns.get(schema.PRODUCT_ID, "")) == self.columns[schema.PRODUCT_ID]
+        return by_product(batches, columns, plain) if self.gathered and own else batches
+
     def applied(self, raw: RawBatch, columns: Mapping[str, str], attributes: Iterable[str] | None) -> RawBatch:
         """The rows that are products, with these attributes (None: all that are not mapped). ``raw`` was read with ``columns``
         (``first_of``) and every other column as attribute."""
         count = len(raw.source)
-        known = {plain(theirs): trimmed(raw.columns[ours]) for ours, theirs in columns.items() if ours in raw.columns}
-        names = {plain(name): name for name in pc.unique(raw.attributes.keys).to_pylist()}
-
-        def said(theirs: str) -> pa.Array:
-            if theirs in known:
-                return known[theirs]
-            return pc.map_lookup(raw.attributes, names[theirs], "first") if theirs in names else pa.nulls(count, pa.string())
-
+        said = said_in(raw, columns, plain)
+        there = {*map(plain, pc.unique(raw.attributes.keys).to_pylist()), *map(plain, columns.values())}
         here = dict(raw.columns)
         for ours in here.keys() & self.columns.keys():
+            if ours == schema.IMAGE_LIST:
+                continue
             own = plain(columns[ours]) if ours in columns else ""
             if own in self.columns[ours].split():
                 values = pc.coalesce(*(said(theirs) for theirs in self.columns[ours].split()))
                 here[ours] = pc.list_element(pc.split_pattern_regex(values, _LIST), 0) if ours in self.lists else values
+        if self.options:
+            for ours, values in self._chosen(said, count).items():
+                here[ours] = pc.coalesce(here[ours], values) if ours in here else values
         keep = np.ones(count, bool)
         for theirs, values in self.aside.items():
-            if theirs in known or theirs in names:
+            if theirs in there:
                 text = pc.fill_null(pc.utf8_lower(said(theirs)), "")
                 meant = pc.not_equal(text, "") if ANY in values else pc.is_in(text, value_set=pa.array(values, pa.string()))
                 keep &= ~meant.to_numpy(zero_copy_only=False)
@@ -76,6 +91,18 @@ class Preset:
         if attributes is not None:
             wanted = attributes_of({name: said(plain(name)) for name in sorted(attributes)}, count)
         return replace(raw, columns=here, attributes=wanted, num_left_out=int(count - keep.sum())).filter(kept)
+
+    def _chosen(self, said: Said, count: int) -> dict[str, pa.Array]:
+        """Colour and size, from columns of options."""
+        assert self.options is not None
+        found = {}
+        for number in range(1, 4):
+            names, values = (trimmed(said(one.format(number))) for one in self.options)
+            for ours, called in OPTIONS.items():
+                is_it = pc.is_in(pc.utf8_lower(names), value_set=pa.array(called))
+                mine = pc.if_else(pc.fill_null(is_it, False), values, pa.scalar(None, pa.string()))
+                found[ours] = pc.coalesce(found[ours], mine) if ours in found else mine
+        return {ours: values for ours, values in found.items() if values.null_count < count}
 
 
 # Shopify: a row a variant or picture, only the first of a product has a title. WooCommerce: variations are rows of their own.
@@ -88,10 +115,13 @@ PRESETS = {
             schema.TITLE: "title",
             schema.BRAND: "vendor",
             schema.CATEGORY: "type productcategory",
-            schema.PRICE: "variantprice",
+            schema.PRICE: "variantcompareatprice variantprice",
+            schema.SALE_PRICE: "variantprice",
+            schema.GENDER: "googleshoppinggender",
             IMAGE: "imagesrc",
         },
         {"title": ("",), "status": ("draft", "archived"), "published": ("false",)},
+        gathered=True,
     ),
     "google": Preset(
         "id title imagelink",
@@ -100,9 +130,16 @@ PRESETS = {
             schema.TITLE: "title",
             schema.BRAND: "brand",
             schema.CATEGORY: "producttype googleproductcategory",
-            schema.PRICE: "saleprice price",
+            schema.PRICE: "price",
+            schema.SALE_PRICE: "saleprice",
             schema.URL: "link",
+            schema.GROUP_ID: "itemgroupid",
+            schema.AVAILABILITY: "availability",
+            schema.GENDER: "gender",
+            schema.COLOUR: "color colour",
+            schema.SIZE_SAID: "size",
             IMAGE: "imagelink",
+            schema.IMAGE_LIST: "additionalimagelink additionalimagelinks",
         },
     ),
     "woocommerce": Preset(
@@ -112,11 +149,16 @@ PRESETS = {
             schema.TITLE: "name",
             schema.BRAND: "brands",
             schema.CATEGORY: "categories",
-            schema.PRICE: "saleprice regularprice",
+            schema.PRICE: "regularprice",
+            schema.SALE_PRICE: "saleprice",
+            schema.AVAILABILITY: "instock",
+            schema.URL: "permalink",
             IMAGE: "images",
+            schema.IMAGE_LIST: "images",
         },
         {"type": ("variation",), "published": ("0", "-1")},
         lists=(schema.CATEGORY, IMAGE),
+        options=("attribute{}name", "attribute{}values"),
     ),
     "magento": Preset(
         "sku attributesetcode producttype baseimage",
@@ -124,8 +166,11 @@ PRESETS = {
             schema.PRODUCT_ID: "sku",
             schema.TITLE: "name",
             schema.CATEGORY: "categories",
-            schema.PRICE: "specialprice price",
+            schema.PRICE: "price",
+            schema.SALE_PRICE: "specialprice",
+            schema.AVAILABILITY: "isinstock",
             IMAGE: "baseimage",
+            schema.IMAGE_LIST: "additionalimages",
         },
         {"visibility": ("not visible individually",), "productonline": ("2",), "storeviewcode": (ANY,)},
         lists=(schema.CATEGORY,),

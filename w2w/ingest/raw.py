@@ -14,7 +14,11 @@ from w2w import schema
 from w2w.errors import Reject, RejectCode, UsageError
 
 IMAGE = "image"  # the feed's image value, before it becomes an image_uri
-COLUMNS = (schema.PRODUCT_ID, schema.TITLE, schema.BRAND, schema.PRICE, schema.CURRENCY, schema.CATEGORY, schema.URL, IMAGE)
+BASE = (schema.PRODUCT_ID, schema.TITLE, schema.BRAND, schema.PRICE, schema.CURRENCY, schema.CATEGORY, schema.URL, IMAGE)
+# what else is read of a feed that has it; it stays among the attributes, too
+TEXTS = (schema.GROUP_ID, schema.AVAILABILITY, schema.GENDER, schema.COLOUR, schema.SIZE_SAID)
+EXTRA = (*TEXTS, schema.SALE_PRICE, schema.IMAGE_LIST)  # the last: further pictures, as a list
+COLUMNS = (*BASE, *EXTRA)
 REQUIRED = (schema.PRODUCT_ID, IMAGE)
 ATTRIBUTES_TYPE = pa.map_(pa.string(), pa.string())
 REJECT_SCHEMA = pa.schema(
@@ -62,6 +66,21 @@ class RawBatch:
         part = self._each(lambda values: values.slice(start, length))
         return part if start == 0 else replace(part, rejects=self.rejects.slice(0, 0), num_aside=0, num_left_out=0)
 
+    def plus(self, more: "RawBatch") -> "RawBatch":
+        """These rows and rejects, and then those of a batch of the same reader."""
+        columns = {name: pa.concat_arrays([column, more.columns[name]]) for name, column in self.columns.items()}
+        empty = (pa.nulls(len(batch.source), WARNED_TYPE) if batch.warned is None else batch.warned for batch in (self, more))
+        return RawBatch(
+            columns,
+            pa.concat_arrays([self.attributes, more.attributes]),
+            pa.concat_arrays([self.source, more.source]),
+            pa.concat_tables([self.rejects, more.rejects]),
+            None if self.images is None or more.images is None else pa.concat_tables([self.images, more.images]),
+            self.num_aside + more.num_aside,
+            self.num_left_out + more.num_left_out,
+            pa.concat_arrays(list(empty)),
+        )
+
     def _each(self, cut: Callable) -> "RawBatch":
         columns = {name: cut(column) for name, column in self.columns.items()}
         beside: dict[str, Any] = {name: vars(self)[name] for name in _BESIDE if vars(self)[name] is not None}
@@ -108,7 +127,7 @@ class Mapping:
             elif ours in self.columns or (ours in REQUIRED and ours not in self.optional):
                 raise UsageError(f"{where}: no column {theirs!r} for columns.{ours}; {_nearest(theirs, names)}")
         if self.attributes is None:
-            return picked, sorted(there - set(picked.values()))
+            return picked, sorted(there - {theirs for ours, theirs in picked.items() if ours in BASE})
         for theirs in self.attributes:
             if theirs not in there:
                 raise UsageError(f"{where}: no column {theirs!r} for attributes; {_nearest(theirs, names)}")
@@ -211,6 +230,7 @@ def batch_of_dicts(
                 why = "it holds half a surrogate pair" if isinstance(e, UnicodeError) else str(e)
                 rejects = [*rejects, (sources[i], RejectCode.BAD_VALUE, why, sources[i])]
         columns, attributes = _columns_of(texts, mapping)
+        columns[schema.IMAGE_LIST] = pa.array([_pictures_of(rows[i], mapping) for i in kept], pa.string())
         sources = [sources[i] for i in kept]
         images = None if images is None else [images[i] for i in kept]
     located = None if images is None else image_table(images)
@@ -223,10 +243,12 @@ def _columns_of(rows: list, mapping: Mapping) -> tuple[dict[str, pa.Array], pa.M
     columns = {}
     if any(map(_is_path, mapping.attributes or ())):
         rows = [plain_row(row) for row in rows]
-    for ours in COLUMNS:
+    for ours in COLUMNS[:-1]:
         theirs = mapping.theirs(ours)
-        columns[ours] = pa.array([_at(row, theirs) for row in rows], pa.string())
-    skip, keep = {mapping.theirs(ours) for ours in COLUMNS}, mapping.attributes
+        at = _words_at if ours in TEXTS else _at
+        columns[ours] = pa.array([at(row, theirs) for row in rows], pa.string())
+    columns[schema.IMAGE_LIST] = pa.array([_pictures_of(row, mapping) for row in rows], pa.string())
+    skip, keep = {mapping.theirs(ours) for ours in BASE}, mapping.attributes
     orders: dict[tuple[str, ...], list[str]] = {}  # rows of one feed have few distinct sets of keys
     offsets, keys, items = [0], [], []
     for row in rows:
@@ -251,6 +273,33 @@ def _at(row: dict[str, object], name: str) -> object:
     return row.get(name) if name in row or not _is_path(name) else plain_row(row).get(name)
 
 
+def _words_at(row: dict[str, object], name: str) -> object:
+    """The value of that name or path; a list of values as one text."""
+    value = _all_at(row, name) or None if name not in row and "[" in name else _at(row, name)
+    return (
+        ", ".join(map(str, value)) if isinstance(value, list) and not any(isinstance(v, list | dict) for v in value) else value
+    )
+
+
+def _pictures_of(row: dict[str, object], mapping: Mapping) -> str | None:
+    """Every picture that the row lists, as a list in JSON, or the text that it has there."""
+    name = mapping.theirs(schema.IMAGE_LIST)
+    repeated = row.get(f"{name}[]")  # of XML
+    values = [row[name], *(repeated if isinstance(repeated, list) else [])] if name in row else _all_at(row, name)
+    if len(values) == 1 and not isinstance(values[0], list | dict):
+        return _text(values[0])
+    flat = [inner for value in values for inner in (value if isinstance(value, list) else [value]) if inner is not None]
+    return json.dumps(flat) if flat else None
+
+
+def _all_at(row: object, path: str) -> list[object]:
+    """Every value at a path: images[].src of each of the images."""
+    name, _, rest = path.partition(".")
+    value = row.get(name.removesuffix("[]")) if isinstance(row, dict) else None
+    inner = value if isinstance(value, list) and name.endswith("[]") else [] if value is None else [value]
+    return [found for one in inner for found in _all_at(one, rest)] if rest else list(inner)
+
+
 def _is_path(name: str) -> bool:
     return "." in name or "[" in name
 
@@ -260,10 +309,12 @@ def _text_of(row: dict[str, object], mapping: Mapping) -> tuple[dict[str, str | 
     ValueError if it is a required one, or text is not valid Unicode."""
     paths: dict[str, object] = {}
     unread = []
-    for ours in COLUMNS:
+    for ours in COLUMNS[:-1]:
         name = mapping.theirs(ours)
         value = _at(row, name)
-        if isinstance(value, dict | list):
+        if ours in TEXTS:
+            paths[name] = _words_at(row, name)
+        elif isinstance(value, dict | list):
             why = f"{name} holds {'a list' if isinstance(value, list) else 'an object'}, not one value"
             if ours in REQUIRED:
                 raise ValueError(why)

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 
 from w2w import ids, schema
 from w2w.errors import Reject, RejectCode, attempt
-from w2w.ingest.changes import LAST_FINGERPRINT, LAST_PICTURE
+from w2w.ingest.changes import LAST_FINGERPRINT, LAST_IMAGE_ID, LAST_IMAGE_URI, LAST_PICTURE
 from w2w.ingest.feed import FEED_SCHEMA, FeedBatch
 from w2w.ingest.images import is_web, load_image
 from w2w.ingest.raw import IMAGE_OFFSET, IMAGE_SIZE
@@ -44,7 +44,7 @@ LOAD_NEEDS = pa.schema(
         (IMAGE_SIZE, pa.int64()),
         (schema.REJECT_CODE, pa.string()),
         (schema.REJECT_DETAIL, pa.string()),
-        *LAST_PICTURE,
+        *(LAST_PICTURE.field(c) for c in (LAST_IMAGE_ID, LAST_IMAGE_URI, LAST_FINGERPRINT)),
     ]
 )
 LOAD_GIVES = pa.schema(

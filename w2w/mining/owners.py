@@ -8,6 +8,7 @@ from w2w import schema
 from w2w.mining.identity import keys_of, product_keys, refuse_unknown, unknown_attributes
 from w2w.mining.tags import PRODUCT_KEY
 from w2w.table import delta
+from w2w.table.pictures import with_pictures
 
 
 def active_products(store: str, product_key: Sequence[str]) -> tuple[pa.Table, pa.ChunkedArray]:
@@ -19,13 +20,15 @@ def active_products(store: str, product_key: Sequence[str]) -> tuple[pa.Table, p
 
 
 def active_product_batches(products: delta.CurrentRows, product_key: Sequence[str]) -> Iterator[pa.Table]:
-    """product_key, product_id and image_id of the active products, in batches, always in the same order."""
-    columns = [schema.PRODUCT_ID, schema.IMAGE_ID, schema.ACTIVE, *([schema.ATTRIBUTES] if product_key else [])]
+    """product_key, product_id and image_id of the active products' pictures, in batches, always in the same order."""
+    columns = [schema.PRODUCT_ID, schema.IMAGE_ID, schema.IMAGE_LIST, schema.ACTIVE]
+    columns += [schema.ATTRIBUTES] if product_key else []
     unknown, found = list(product_key), False
     for rows in products.batches(columns):
         rows = rows.filter(rows.column(schema.ACTIVE))
         unknown, found = unknown_attributes(rows, unknown), found or rows.num_rows > 0
-        yield rows.select([schema.PRODUCT_ID, schema.IMAGE_ID]).append_column(PRODUCT_KEY, keys_of(rows, product_key))
+        keyed = rows.select([schema.PRODUCT_ID, schema.IMAGE_ID, schema.IMAGE_LIST])
+        yield with_pictures(keyed.append_column(PRODUCT_KEY, keys_of(rows, product_key)))
     refuse_unknown(unknown if found else [])
 
 

@@ -6,9 +6,11 @@ from w2w import ids, schema, storage
 from w2w.engine.job import JobConfig, Run
 from w2w.engine.run import run_stages
 from w2w.images.decode import DecodeLimits
+from w2w.index.groups import Groups
 from w2w.index.manifest import index_uri
 from w2w.index.publish import read_manifest
 from w2w.index.search import check_category, check_model
+from w2w.index.spec import GROUP, check_one_per
 from w2w.index.stage import SEARCH_GIVES, SEARCH_NEEDS, Search, SearchConfig
 from w2w.ingest.feed import FeedConfig
 from w2w.models.config import EncoderConfig
@@ -38,6 +40,8 @@ class Config(JobConfig):
     """The query images: like a product feed, with the query's id as product_id."""
     search: SearchConfig = SearchConfig()
     """What is searched."""
+    one_per: str = "product"
+    """What counts once among the neighbours: product, or group, the variants of a product (group_id)."""
     weigh: dict[str, float] = field(default_factory=dict)
     """Parts of the vectors (shape, kind, colour, of encoders that have them) that count more or less: {colour: 2} for the same
     colours, {colour: 0} for the same shape in any."""
@@ -83,13 +87,16 @@ def search(config: Config) -> tuple[Result, pages.Found]:
     """Searches and writes the pages; also returns what was found, for further use."""
     run = Run("search", config)
     check_queries(config)
+    check_one_per(config.one_per)
     pages.check_match(run.store, config.match)
     uri, model = index_uri(run.store, config.search.index), model_version(config.encoder)
     manifest = read_manifest(uri)
     check_model(manifest, model)
     check_category(manifest, config.search.category)
     weights = part_weights(config.encoder, config.weigh, "weigh")
-    version = ids.digest(manifest.version, config.search, model, *([weights] if weights else []))
+    groups = Groups.of(run.store) if config.one_per == GROUP else None
+    further = [*([weights] if weights else []), *([groups.digest] if groups else [])]
+    version = ids.digest(manifest.version, config.search, model, *further)
     done = [
         table_keys(run.store, schema.NEIGHBOURS, schema.KEY, search_version=version),
         rejected_keys(run.store, "search", version),
@@ -117,7 +124,7 @@ def search(config: Config) -> tuple[Result, pages.Found]:
         if pending:
             run.begin()
             lookup = {"uri": uri, "version": manifest.version, "config": config.search}
-            lookup |= {"search_version": version, "run_id": run.run_id, "weights": weights}
+            lookup |= {"search_version": version, "run_id": run.run_id, "weights": weights, "groups": groups}
             counts, versions = run_stages(
                 run.store,
                 queries.source().first(config.limit),

@@ -4,6 +4,7 @@ A table with a history (``fetched_at`` in its key) has many rows per product; th
 product's previous row. In any other table, keys are unique.
 """
 
+import json
 from collections.abc import Sequence
 
 import numpy as np
@@ -69,7 +70,10 @@ def find(store: str, table: schema.Table, listed: Sequence[delta.Part]) -> np.nd
     held, start = [], 0
     for batch in delta.read_batches(store, table, read, listed):
         at = np.flatnonzero(several[start : start + batch.num_rows])
-        held.append(batch.take(pa.array(at)).append_column("at", pa.array(at + start)))
+        some = batch.take(pa.array(at))
+        for name in (f.name for f in some.schema if pa.types.is_list(f.type)):
+            some = some.set_column(some.schema.get_field_index(name), name, _text(some.column(name)))
+        held.append(some.append_column("at", pa.array(at + start)))
         start += batch.num_rows
     rows = pl.from_arrow(pa.concat_tables(held)).sort(*of_key, *read[len(columns) :], "at")
     same = pl.all_horizontal(pl.col(c).eq_missing(pl.col(c).shift()) for c in columns)
@@ -84,9 +88,23 @@ def _same(table: schema.Table, unique: str | None) -> list[str]:
     if not has_history(table):
         return list(table.key)
     # the digest covers what the source said, but not the picture or the owner
-    said = (table.key[0], schema.ROW_DIGEST, schema.ACTIVE, schema.IMAGE_ID, schema.IMAGE_FINGERPRINT, schema.FEED)
+    said = (
+        table.key[0],
+        schema.ROW_DIGEST,
+        schema.ACTIVE,
+        schema.IMAGE_ID,
+        schema.IMAGE_FINGERPRINT,
+        schema.FEED,
+        schema.IMAGE_LIST,
+    )
     return [c for c in said if c in table.schema.names]
 
 
 def _joined(rows: pa.Table, columns: Sequence[str]) -> pa.ChunkedArray:
-    return ids.joined([rows.column(c).cast(pa.string()) for c in columns], _BETWEEN, _ESCAPE, null_counts=True)
+    return ids.joined([_text(rows.column(c)) for c in columns], _BETWEEN, _ESCAPE, null_counts=True)
+
+
+def _text(values: pa.ChunkedArray) -> pa.ChunkedArray:
+    if not pa.types.is_list(values.type):
+        return values.cast(pa.string())
+    return pa.chunked_array([[None if v is None else json.dumps(v) for v in values.to_pylist()]], pa.string())

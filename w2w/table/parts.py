@@ -55,14 +55,15 @@ class Output:
 def write_part(store: str, output: Output, rows: pa.Table, run_id: str) -> list[dict]:
     """Writes the rows as Parquet parts, one per partition, and returns their receipts. Runs in a worker.
 
-    ``rows`` must have the table's columns; others are ignored. Of rows with the same ``unique`` id, the first is kept.
+    ``rows`` must have the table's columns, but for those that a table of an earlier w2w lacks, which become null; others are
+    ignored. Of rows with the same ``unique`` id, the first is kept.
     """
     table = output.table
     if output.nested:
         rows = _unnested(rows.column(output.nested))
     if output.only:
         rows = rows.filter(pc.is_valid(rows.column(output.only)))
-    rows = pa.Table.from_arrays([rows.column(f.name).cast(f.type) for f in table.schema], schema=table.schema)
+    rows = pa.Table.from_arrays([_column(rows, f) for f in table.schema], schema=table.schema)
     if output.unique:
         rows = _first_of_each(rows.filter(pc.is_valid(rows.column(output.unique))), output.unique)
     if rows.num_rows == 0:
@@ -74,6 +75,12 @@ def write_part(store: str, output: Output, rows: pa.Table, run_id: str) -> list[
     (column,) = table.partition_by
     values = pc.unique(rows.column(column)).to_pylist()
     return [_write(store, output, rows.filter(pc.equal(rows.column(column), v)), {column: v}, run_id) for v in values]
+
+
+def _column(rows: pa.Table, f: pa.Field) -> pa.ChunkedArray:
+    if f.name not in rows.column_names and f.nullable:
+        return pa.chunked_array([pa.nulls(rows.num_rows, f.type)])
+    return rows.column(f.name).cast(f.type)
 
 
 def _without_secrets(rows: pa.Table, columns: Sequence[str]) -> pa.Table:

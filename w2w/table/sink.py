@@ -182,7 +182,8 @@ class Committer:
         self._others = {o.table.name: Others(store, o.table, o.unique, lineage.run_id) for o in self._outputs}
         self._newest: dict[str, tuple[set[str], int]] = {o.table.name: (set(), -1) for o in self._outputs}  # of these parts
         self._waiting: dict[str, list[dict]] = {o.table.name: [] for o in self._outputs}
-        self._known = {o.table.name: _KnownIds(store, o.table, o.unique) for o in self._outputs if o.unique}
+        unique = {o.table.name: (o.table, o.unique) for o in self._outputs if o.unique}  # a table may have several outputs
+        self._known = {name: _KnownIds(store, *known) for name, known in unique.items()}
         self._last_commit = time.monotonic()
         self.counts = Counts()
 

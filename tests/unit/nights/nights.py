@@ -23,7 +23,7 @@ from w2w.stage import Pool
 from w2w.table import delta
 
 HOUR_US = 3600 * 1_000_000
-COLUMNS = ("product_id", "title", "price", "category", "image")
+COLUMNS = ("product_id", "title", "price", "category", "image", "images")
 
 
 def jpeg(seed: int) -> bytes:
@@ -40,6 +40,7 @@ class Item:
     price: str = "10.00"
     title: str = "a shirt"
     category: str = "top"
+    more: tuple[str, ...] = ()
 
 
 @dataclass
@@ -64,8 +65,10 @@ class Shop:
     def write(self, name: str = "feed.csv") -> str:
         text = io.StringIO()
         writer = csv.writer(text)
-        writer.writerow(COLUMNS)
-        writer.writerows([i, item.title, item.price, item.category, item.image] for i, item in self.items.items())
+        columns = COLUMNS if any(item.more for item in self.items.values()) else COLUMNS[:-1]
+        writer.writerow(columns)
+        for i, item in self.items.items():
+            writer.writerow([i, item.title, item.price, item.category, item.image, ",".join(item.more)][: len(columns)])
         path = self.folder / name
         path.write_text(text.getvalue() + "".join(f"{line}\n" for line in self.extra))
         return str(path)

@@ -61,11 +61,11 @@ class Crashes:
 
 @dataclass
 class Catalog:
-    """What the store has to hold: by product its title, price, category and picture; worked out from the feeds alone."""
+    """What the store has to hold: by product its title, price, category and pictures; worked out from the feeds alone."""
 
     shop: Shop
-    active: dict[str, tuple[str, float, str, str]] = field(default_factory=dict)
-    last: dict[str, str] = field(default_factory=dict)  # the last good picture, also of products that are gone
+    active: dict[str, tuple[str, float, str, tuple[str, ...]]] = field(default_factory=dict)
+    last: dict[str, dict[str, str]] = field(default_factory=dict)  # the last pictures by name, also of products that are gone
     absent: dict[str, int] = field(default_factory=dict)
     seen: dict[str, bytes] = field(default_factory=dict)  # pictures by id
 
@@ -78,11 +78,17 @@ class Catalog:
         for product_id, item in self.shop.items.items():
             self.absent.pop(product_id, None)
             if item.image not in BROKEN:
-                data = (self.shop.folder / item.image).read_bytes()
-                self.last[product_id] = ids.image_id(data)
-                self.seen[ids.image_id(data)] = data
+                before = self.last.get(product_id, {})
+                names = dict.fromkeys((item.image, *item.more))
+                self.last[product_id] = {n: i for n in names if (i := before.get(n, "") if n in BROKEN else self._id(n))}
             if product_id in self.last:
-                self.active[product_id] = (item.title, float(item.price), item.category, self.last[product_id])
+                pictures = tuple(self.last[product_id].values())
+                self.active[product_id] = (item.title, float(item.price), item.category, pictures)
+
+    def _id(self, name: str) -> str:
+        data = (self.shop.folder / name).read_bytes()
+        self.seen[ids.image_id(data)] = data
+        return ids.image_id(data)
 
 
 def change(shop: Shop, rng: random.Random, night: int) -> None:
@@ -93,11 +99,13 @@ def change(shop: Shop, rng: random.Random, night: int) -> None:
     for product_id in rng.sample(sorted(shop.items), rng.randint(0, 2) if len(shop.items) > 8 else 0):
         shop.items.pop(product_id)
     for product_id in rng.sample(sorted(shop.items), rng.randint(0, 4)):
-        kind = rng.choice(("price", "title", "category", "image", "broken", "redrawn"))
+        kind = rng.choice(("price", "title", "category", "image", "broken", "redrawn", "more"))
         if kind in ("price", "title"):
             shop.say(product_id, **{kind: f"{rng.randrange(1, 99)}.50"})
         elif kind == "category":
             shop.say(product_id, category=rng.choice(CATEGORIES))
+        elif kind == "more":
+            shop.say(product_id, more=tuple(rng.choices([f"{n}.jpg" for n in range(12)] + list(BROKEN), k=rng.randrange(4))))
         elif kind == "redrawn":  # the same name, another picture
             name = f"own-{product_id}.jpg"
             shop.draw(name, 1000 * night + rng.randrange(1000))
@@ -116,10 +124,14 @@ def run(store: str, feed: str, model: EncoderConfig) -> nightly.Result:
     )  # fmt: skip
 
 
-def held(store: str) -> dict[str, tuple[str, float, str, str]]:
+def held(store: str) -> dict[str, tuple[str, float, str, tuple[str, ...]]]:
     """``Catalog.active`` as the store has it."""
-    said = (schema.TITLE, schema.PRICE, schema.CATEGORY, schema.IMAGE_ID)
-    return {product_id: tuple(row[c] for c in said) for product_id, row in products(store).items()}
+    found = {}
+    for product_id, row in products(store).items():
+        pictures = tuple(one[schema.IMAGE_ID] for one in row[schema.IMAGE_LIST])
+        assert pictures[0] == row[schema.IMAGE_ID]
+        found[product_id] = (row[schema.TITLE], row[schema.PRICE], row[schema.CATEGORY], pictures)
+    return found
 
 
 def indexed(store: str) -> set[tuple[str, str, str]]:
@@ -144,7 +156,7 @@ def pictures(store: str, wanted: set[str]) -> dict[str, bytes]:
 def check(store: str, catalog: Catalog, encoder: Encoder) -> None:
     """The store against the catalog: products, pictures by their content, vectors by the model, the index by both."""
     assert held(store) == catalog.active
-    wanted = {image_id for *_, image_id in catalog.active.values()}
+    wanted = {image_id for *_, pictures in catalog.active.values() for image_id in pictures}
     images = pictures(store, wanted)
     assert {i: ids.image_id(data) for i, data in images.items()} == {i: i for i in wanted}
     found = vectors(store, encoder, wanted)
@@ -153,7 +165,7 @@ def check(store: str, catalog: Catalog, encoder: Encoder) -> None:
     pixels_NHWC = np.stack([encoder.prepare(decode(images[i], DecodeLimits())) for i in order])
     mine_ND, theirs_ND = encoder.encode(pixels_NHWC), np.stack([found[i] for i in order])
     assert (mine_ND * theirs_ND).sum(1).min() > 0.999
-    assert indexed(store) == {(p, image_id, category) for p, (_, _, category, image_id) in catalog.active.items()}
+    assert indexed(store) == {(p, i, category) for p, (_, _, category, some) in catalog.active.items() for i in some}
     hits = open_index(index_uri(store, "default")).search(theirs_ND.astype(np.float32), 1)
     assert [order.index(i) for i in hits.column(schema.IMAGE_ID).to_pylist()] == list(range(len(order)))
     assert min(hits.column(schema.SCORE).to_pylist()) > 0.99
@@ -163,9 +175,11 @@ def from_scratch(catalog: Catalog, folder: Path) -> str:
     """A feed of exactly what the catalog holds."""
     folder.mkdir()
     shop = Shop(folder)
-    for product_id, (title, price, category, image_id) in catalog.active.items():
-        (folder / f"{image_id}.jpg").write_bytes(catalog.seen[image_id])
-        shop.items[product_id] = Item(f"{image_id}.jpg", str(price), title, category)
+    for product_id, (title, price, category, pictures) in catalog.active.items():
+        for image_id in pictures:
+            (folder / f"{image_id}.jpg").write_bytes(catalog.seen[image_id])
+        front, *more = (f"{image_id}.jpg" for image_id in pictures)
+        shop.items[product_id] = Item(front, str(price), title, category, tuple(more))
     return shop.write()
 
 
@@ -204,7 +218,7 @@ def test_every_night_is_as_one_from_scratch(num_nights, every, tmp_path, monkeyp
             run(fresh, from_scratch(catalog, tmp_path / f"feed-{night}"), MODELS[model])
             assert held(fresh) == held(store)
             assert indexed(fresh) == indexed(store)
-            wanted = {image_id for *_, image_id in catalog.active.values()}
+            wanted = {image_id for *_, some in catalog.active.values() for image_id in some}
             assert pictures(fresh, wanted) == pictures(store, wanted)
             mine, theirs = (vectors(s, encoders[model], wanted) for s in (store, fresh))
             assert all(mine[i] @ theirs[i] > 0.999 for i in wanted)

@@ -5,13 +5,14 @@ from dataclasses import dataclass, field
 from w2w import schema
 from w2w.engine.job import JobConfig, Run
 from w2w.garments.classifier import check_mapping
-from w2w.mining.catalog import check_product_key, chosen_version, is_current, keyed_products, read_catalog, snapshot_version
+from w2w.mining.catalog import check_product_key, chosen_version, is_current, read_catalog, snapshot_version
 from w2w.mining.negatives.flow import garment_search, harden, with_all_images
 from w2w.mining.negatives.rules import NegativeRules
 from w2w.mining.pairs.shown import report_mining
 from w2w.report.page import page_of
 from w2w.results import Summary
 from w2w.table import delta
+from w2w.table.pictures import active_pictures
 
 STAGE_CODE = 2  # bump when the same tables would give other rows
 
@@ -72,7 +73,7 @@ def main(config: Config) -> Result:
         return result
     run.begin()
     catalog = read_catalog(store, config.product_key, config.classes, classifier)
-    catalog = with_all_images(catalog, keyed_products(store, config.product_key))
+    catalog = with_all_images(catalog, active_pictures(store, [schema.PRODUCT_ID, schema.IMAGE_ID]))
     lineage = run.lineage(version, inputs)
     counts, versions = harden(store, search, catalog, config.rules, duplicates, lineage, config.tolerance)
     report = report_mining(store, config.out or page_of(store, run.job, run.run_id), config.shown) if config.shown else None

@@ -17,14 +17,14 @@ from w2w.mining.tags import PRODUCT_KEY
 from w2w.stage import Counts
 from w2w.table import delta
 from w2w.table.pending import Keys
+from w2w.table.pictures import active_pictures
 from w2w.table.sink import Lineage
 from w2w.table.tolerance import Tolerance
 
 
 def product_images(store: str) -> Keys:
     """The distinct images of the active products."""
-    products = delta.current_products(store, [schema.IMAGE_ID, schema.ACTIVE])
-    images = pc.unique(products.filter(products.column(schema.ACTIVE)).column(schema.IMAGE_ID).drop_null())
+    images = pc.unique(active_pictures(store, [schema.IMAGE_ID]).column(0).drop_null())
     return Keys([pa.chunked_array([images], pa.string())], len(images))
 
 
@@ -44,8 +44,11 @@ def represent(
 
 
 def _represent(store, product_key, ground_version, detector, classifier, classes, lineage) -> list[dict]:
-    products = keyed_products(store, product_key)
+    keyed = keyed_products(store, product_key).drop_columns([schema.IMAGE_ID])
+    products = active_pictures(store, [schema.PRODUCT_ID, schema.IMAGE_ID])
     products = products.filter(products.column(schema.IMAGE_ID).is_valid())
+    at = pc.index_in(products.column(schema.PRODUCT_ID), value_set=keyed.column(schema.PRODUCT_ID))
+    products = keyed.take(at).append_column(schema.IMAGE_ID, products.column(schema.IMAGE_ID))
     images = products.column(schema.IMAGE_ID)
     measured = [schema.IMAGE_ID, schema.PLAIN, schema.BRIGHTNESS, schema.FOREGROUND]
     grounds = delta.read(store, schema.GROUNDS, measured, stage_version=ground_version)

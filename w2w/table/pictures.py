@@ -1,0 +1,51 @@
+"""All pictures of the active products: those of products.images, and of rows of an earlier w2w the front picture."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from w2w import schema
+from w2w.table import delta
+
+
+def active_pictures(store: str, columns: Sequence[str], version: int | None = None) -> pa.Table:
+    """``columns`` of every active product, among them image_id: a row for each of its pictures, each once, the front first;
+    sorted by product_id. In memory: as ``delta.current_products``, times the pictures of a product."""
+    read = list(dict.fromkeys([schema.PRODUCT_ID, *columns, schema.IMAGE_ID, schema.IMAGE_LIST, schema.ACTIVE]))
+    kept = list(dict.fromkeys([schema.PRODUCT_ID, *columns]))
+    batches = delta.CurrentRows(store, schema.PRODUCTS, version).batches(read)
+    found = [with_pictures(b.filter(b.column(schema.ACTIVE))).select(kept) for b in batches]
+    empty = pa.schema([schema.PRODUCTS.schema.field(c) for c in kept]).empty_table()
+    order = [(schema.PRODUCT_ID, "ascending")]
+    return pa.concat_tables([empty, *found]).sort_by(order).select(list(columns))
+
+
+def with_pictures(products: pa.Table) -> pa.Table:
+    """The rows, with image_id and ``images``, once for each of their pictures; ``images`` is dropped."""
+    lists = products.column(schema.IMAGE_LIST).combine_chunks()
+    products = products.drop_columns([schema.IMAGE_LIST])
+    if lists.null_count == len(lists):
+        return products
+    counts = pc.fill_null(pc.list_value_length(lists), 0).to_numpy(zero_copy_only=False)
+    of = np.repeat(np.arange(products.num_rows), counts)
+    image_ids = lists.flatten().field(schema.IMAGE_ID)
+    fronts = products.column(schema.IMAGE_ID).combine_chunks()
+    rows = np.concatenate([np.arange(products.num_rows), of])
+    images = pa.concat_arrays([fronts, image_ids])
+    order = np.argsort(rows, kind="stable")
+    rows, images = rows[order], images.take(pa.array(order))
+    first = _first_of_each(rows, images)
+    rows, images = rows[first], images.filter(pa.array(first))
+    at = products.schema.get_field_index(schema.IMAGE_ID)
+    return products.take(pa.array(rows)).set_column(at, products.schema.field(at), images)
+
+
+def _first_of_each(rows: np.ndarray, images: pa.Array) -> np.ndarray:
+    """bool: the first of equal pictures of a row. A row's picture that is null stays, as it is all that the row has."""
+    codes = pc.fill_null(images.dictionary_encode().indices, -1).to_numpy(zero_copy_only=False).astype(np.int64)
+    pairs = rows.astype(np.int64) * (codes.max(initial=0) + 2) + codes + 1
+    first = np.zeros(len(rows), bool)
+    first[np.unique(pairs, return_index=True)[1]] = True
+    return first
