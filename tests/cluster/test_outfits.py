@@ -76,6 +76,31 @@ def test_a_picture_is_one_row_whatever_its_lines_say(tmp_path):
     assert (again.counts.read, again.skipped) == (0, 9)
 
 
+def test_the_shops_own_photos_are_posts(tmp_path):
+    store, listed = str(tmp_path / "store"), tmp_path / "campaign.csv"
+    for number in (1, 2):
+        (tmp_path / f"{number}.jpg").write_bytes(picture(number))
+    (tmp_path / "3.jpg").write_bytes(b"<html>")
+    listed.write_text("photo,products\n1.jpg,p1 p2\n2.jpg,\n3.jpg,\ngone.jpg,\n,p1\n")
+    config = settings(store, "posts", listed)
+    assert convert.main(replace(config, dry_run=True)).pending_photos == 5
+    first = convert.main(config)
+    assert (first.counts.read, first.counts.out, first.counts.rejected) == (5, 2, 3)
+    assert codes(store) == {
+        "posts/3.jpg": "not_an_image",
+        "posts/gone.jpg": "not_found",
+        "posts/campaign.csv:6": "missing_field",
+    }
+    posts = {r[schema.POST_ID]: r for r in rows(store, schema.POSTS)}
+    assert {name: row[schema.PRODUCT_IDS] for name, row in posts.items()} == {"posts/1.jpg": ["p1", "p2"], "posts/2.jpg": []}
+    assert len(rows(store, schema.IMAGES)) == 2
+    listed.write_text(listed.read_text().replace("2.jpg,", "2.jpg,p3"))
+    again = convert.main(config)
+    assert (again.counts.out, again.skipped >= 1) == (1, True)
+    [newest] = [r for r in delta.current_posts(store).to_pylist() if r[schema.POST_ID] == "posts/2.jpg"]
+    assert newest[schema.PRODUCT_IDS] == ["p3"]
+
+
 def test_a_set_of_pairs(tmp_path):
     store, root = str(tmp_path / "store"), tmp_path / "set"
     deepfashion2(root)

@@ -14,6 +14,7 @@ from w2w.mining.sets.kfashion import KFashion
 from w2w.mining.sets.links import Links
 from w2w.mining.sets.lists import PairList
 from w2w.mining.sets.polyvore import VARIANTS, Polyvore
+from w2w.mining.sets.posts import OwnPosts
 from w2w.mining.sets.records import Classes, PublicSet
 from w2w.mining.sets.street import LookBook, Street2Shop
 
@@ -24,10 +25,10 @@ class SetConfig:
 
     format: str = ""
     """street2shop, in-shop and consumer-to-shop (of DeepFashion), deepfashion2, k-fashion, lookbench, lookbook, polyvore,
-    wardrobe, pairs (a CSV or folders of pairs or triplets), links (a CSV of what your own products are sold with), or
-    module:attribute, a set of your own."""
+    wardrobe, pairs (a CSV or folders of pairs or triplets), links (a CSV of what your own products are sold with), posts (your
+    own photos of people, a CSV or a folder), or module:attribute, a set of your own."""
     path: str = ""
-    """Its folder, as it is published; of pairs also a CSV, of links the CSV."""
+    """Its folder, as it is published; of pairs and posts also a CSV, of links the CSV."""
     images: str | None = None
     """Folder of its pictures. Default: where the set has them; street2shop has only URLs, which are asked."""
     source: str | None = None
@@ -38,11 +39,11 @@ class SetConfig:
     """The set's labels -> one of the seven classes or drop, where they are to be others than by default."""
     columns: dict[str, str] | None = None
     """Of pairs: anchor, positive, negative, category, product, split -> what the CSV calls it. Of links: product,
-    linked, kind."""
+    linked, kind. Of posts: photo, post, products, links, url, style."""
     category: str | None = None
     """Of pairs: the class of those whose list says none."""
     key: str | None = None
-    """Of links: the attribute that they name products by, for example sku. Default: product_id."""
+    """Of links and posts: the attribute that they name products by, for example sku. Default: product_id."""
     kinds: list[str] | None = None
     """Of links: the kinds that say what goes with what. Default: related and crosssell; an upsell is bought instead."""
     val_share: float = 0.05
@@ -58,11 +59,13 @@ class SetConfig:
         if self.source is not None:
             check_name(self.source, "set.source", 64)
         for option in ("columns", "category"):
-            formats = ("pairs", "links")[: 2 if option == "columns" else 1]
+            formats = ("pairs", "links", "posts")[: 3 if option == "columns" else 1]
             if getattr(self, option) is not None and self.format not in formats:
                 raise UsageError(f"set.{option}: is of set.format={' or '.join(formats)}")
-        if self.format != "links" and (self.key is not None or self.kinds is not None):
-            raise UsageError(f"set.{'kinds' if self.key is None else 'key'}: is of set.format=links")
+        if self.key is not None and self.format not in ("links", "posts"):
+            raise UsageError("set.key: is of set.format=links or posts")
+        if self.kinds is not None and self.format != "links":
+            raise UsageError("set.kinds: is of set.format=links")
         if self.catalog == schema.OWN:
             raise UsageError(f"set.source={self.catalog}: that is what the store's own pairs and outfits are called")
         if min(self.val_share, self.test_share) < 0 or self.val_share + self.test_share > 1:
@@ -107,6 +110,7 @@ SETS: dict[str, Callable[[Path, Path | None, SetConfig], PublicSet]] = {
     "lookbench": lambda root, images, c: LookBench(root, c.classes),
     "lookbook": lambda root, images, c: LookBook(images or root, c.val_share, c.test_share),
     "pairs": lambda root, images, c: PairList(root, images, c.columns, c.category, (c.val_share, c.test_share)),
+    "posts": lambda root, images, c: OwnPosts(root, images, c.columns),
     "polyvore": lambda root, images, c: Polyvore(root, images, _classes(c), c.variant),
     "wardrobe": lambda root, images, c: Wardrobe(root),
 }

@@ -23,6 +23,7 @@ from w2w.images.stage import INSPECT_GIVES, inspect
 from w2w.ingest.loading import PictureFetch
 from w2w.ingest.stage import LOAD_GIVES, LOAD_NEEDS, load
 from w2w.mining.sets import rows as of
+from w2w.mining.sets.posts import Catalog
 from w2w.mining.sets.records import PublicSet
 from w2w.stage import REJECTED_SCHEMA, Counts, Pool, Stage
 from w2w.table import delta, snapshot, work
@@ -114,6 +115,18 @@ class Pictures:
             tolerance=config.tolerance,
             commit_every_s=config.commit_every_s,
         )
+
+
+def own_catalog(store: str, key: str | None) -> Catalog:
+    """The active products of the store, by ``product_id`` or an attribute, and by their address: about 300 bytes each."""
+    columns = [schema.PRODUCT_ID, schema.URL, schema.ATTRIBUTES, schema.ACTIVE]
+    named, at = dict[str, str](), dict[str, str]()
+    for row in delta.current_products(store, columns).sort_by(schema.PRODUCT_ID).to_pylist():
+        name = dict(row[schema.ATTRIBUTES] or []).get(key) if key else row[schema.PRODUCT_ID]
+        if row[schema.ACTIVE]:
+            named.setdefault(name or row[schema.PRODUCT_ID], row[schema.PRODUCT_ID])
+            at.setdefault(row[schema.URL] or row[schema.PRODUCT_ID], row[schema.PRODUCT_ID])
+    return Catalog(named, at)
 
 
 def check_records(public: PublicSet) -> None:

@@ -7,9 +7,10 @@ from w2w.engine.job import JobConfig, Run
 from w2w.errors import UsageError
 from w2w.images.decode import DecodeLimits
 from w2w.mining.sets import SETS, SetConfig, open_set
-from w2w.mining.sets.flow import Pictures, Reading, check_records, write_snapshots
+from w2w.mining.sets.flow import Pictures, Reading, check_records, own_catalog, write_snapshots
 from w2w.mining.sets.flow_links import write_links
 from w2w.mining.sets.links import Links
+from w2w.mining.sets.posts import OwnPosts, post_rows
 from w2w.mining.sets.rows import PHOTO_SCHEMA, SHOP_SCHEMA, photo_rows, shop_rows
 from w2w.results import Summary
 from w2w.stage import Counts, Pool
@@ -65,7 +66,11 @@ def main(config: Config) -> Result:
     if isinstance(public, Links):
         return _links(run, config, public, version)
     reading = Reading(config.set.catalog, config.set.name, version, config.crop_px, config.decode, config.fetch, config.pool)
-    sold, worn = shop_rows(public.shops(), reading.catalog, version), photo_rows(public.photos(), reading.catalog, version)
+    sold = shop_rows(public.shops(), reading.catalog, version)
+    if isinstance(public, OwnPosts):
+        worn = post_rows(public.posts(), own_catalog(run.store, config.set.key), reading.catalog, version)
+    else:
+        worn = photo_rows(public.photos(), reading.catalog, version)
     shops = Pictures(run, reading, schema.PRODUCTS, sold, SHOP_SCHEMA)
     photos = Pictures(run, reading, schema.POSTS, worn, PHOTO_SCHEMA)
     check_records(public)

@@ -22,7 +22,8 @@ Row = dict | tuple[str, Reject]  # a row of a table, or the key and reject of an
 ANCHORS = "anchors"
 PRODUCT = "product"  # the attribute that identifies a product across pictures: --product_key product
 _FULL_PX = 1 << 20  # larger than any picture: a shop's picture is cropped but not shrunk
-_DIGEST_CHARS = 32
+DIGEST_CHARS = 32
+_REJECT = (schema.REJECT_CODE, schema.REJECT_DETAIL)
 
 _ANCHOR = pa.struct([(schema.BOX, schema.XYXY), (schema.CATEGORY, pa.string()), (schema.ORIGINAL_LABEL, pa.string())])
 # what a set says of a product or post; workers add what its picture shows
@@ -52,7 +53,7 @@ def shop_rows(shops: Iterable[Shop], catalog: str, version: str, batch_rows: int
     def row(shop: Shop) -> dict:
         said = {PRODUCT: shop.product and f"{catalog}/{shop.product}", "label": shop.label, "source": catalog}
         said |= {schema.SPLIT: shop.split, **dict(shop.notes)}
-        product_id, digest = f"{catalog}/{shop.name}", ids.digest(version, shop, length=_DIGEST_CHARS)
+        product_id, digest = f"{catalog}/{shop.name}", ids.digest(version, shop, length=DIGEST_CHARS)
         return dict.fromkeys(SHOP_SCHEMA.names) | {
             schema.KEY: f"{product_id}@{digest}",
             schema.PRODUCT_ID: product_id,
@@ -65,14 +66,14 @@ def shop_rows(shops: Iterable[Shop], catalog: str, version: str, batch_rows: int
             schema.ROW_DIGEST: digest,
         }
 
-    yield from _tables(map(row, shops), SHOP_SCHEMA, batch_rows)
+    yield from in_batches(map(row, shops), SHOP_SCHEMA, batch_rows)
 
 
 def photo_rows(photos: Iterable[Photo], catalog: str, version: str, batch_rows: int = 20_000) -> Iterator[pa.Table]:
     """PHOTO_SCHEMA. Anchors of none of our classes are left out; their pairs are rejected when pairs are built."""
 
     def row(photo: Photo) -> dict:
-        post_id, digest = f"{catalog}/{photo.name}", ids.digest(version, photo, length=_DIGEST_CHARS)
+        post_id, digest = f"{catalog}/{photo.name}", ids.digest(version, photo, length=DIGEST_CHARS)
         return dict.fromkeys(PHOTO_SCHEMA.names) | {
             schema.KEY: f"{post_id}@{digest}",
             schema.POST_ID: post_id,
@@ -87,19 +88,18 @@ def photo_rows(photos: Iterable[Photo], catalog: str, version: str, batch_rows: 
             ],
         }
 
-    yield from _tables(map(row, photos), PHOTO_SCHEMA, batch_rows)
+    yield from in_batches(map(row, photos), PHOTO_SCHEMA, batch_rows)
 
 
 def once(column: str, tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
     """The tables, in which all but the first row of one id in ``column`` are marked as rejected (DUPLICATE_KEY), under keys of
-    their own: the first may disappear from the set tomorrow."""
+    their own: the first may disappear from the set tomorrow. Rows that are rejects already stay so."""
     seen: set[bytes] = set()
     counts: Counter[str] = Counter()
     for table in tables:
         again = [not _first(row_id, seen) for row_id in table.column(column).to_pylist()]
         keys, rows = table.column(schema.KEY).to_pylist(), table.to_pylist() if any(again) else []
-        codes: list[str | None] = [None] * table.num_rows
-        details: list[str | None] = [None] * table.num_rows
+        codes, details = _rejects_of(table)
         for i in np.flatnonzero(again).tolist():
             counts[rows[i][column]] += 1
             product = dict(rows[i].get(schema.ATTRIBUTES) or []).get(PRODUCT)
@@ -107,9 +107,15 @@ def once(column: str, tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
             codes[i] = RejectCode.DUPLICATE_KEY.value
             details[i] = f"{rows[i][column]!r} came before" + (f"; here it is a picture of {product!r}" if product else "")
         table = table.set_column(table.column_names.index(schema.KEY), schema.KEY, pa.array(keys, pa.string()))
-        for name, values in ((schema.REJECT_CODE, codes), (schema.REJECT_DETAIL, details)):
+        table = table.drop_columns([c for c in _REJECT if c in table.column_names])
+        for name, values in zip(_REJECT, (codes, details)):
             table = table.append_column(name, pa.array(values, pa.string()))
         yield table
+
+
+def _rejects_of(table: pa.Table) -> list[list[str | None]]:
+    """Codes and details of the rows; None where a row is no reject."""
+    return [table.column(c).to_pylist() if c in table.column_names else [None] * table.num_rows for c in _REJECT]
 
 
 def cut_products(rows: pa.Table, *, limits: DecodeLimits) -> pa.Table:
@@ -243,7 +249,7 @@ def pairs(photos: Iterable[Photo], known: Known, catalog: str, source: str, vers
                 else:
                     product = f"{catalog}/{anchor.product}"
                     yield {
-                        schema.PAIR_ID: ids.digest(source, found, product, positive, length=_DIGEST_CHARS),
+                        schema.PAIR_ID: ids.digest(source, found, product, positive, length=DIGEST_CHARS),
                         schema.GARMENT_ID: found,
                         schema.ANCHOR_IMAGE_ID: image,
                         schema.POST_ID: post_id,
@@ -330,6 +336,7 @@ def _items(items: Sequence[Item], known: Known, catalog: str) -> list[dict] | Re
     return found
 
 
-def _tables(rows: Iterator[dict], kind: pa.Schema, batch_rows: int) -> Iterator[pa.Table]:
+def in_batches(rows: Iterator[dict], kind: pa.Schema, batch_rows: int) -> Iterator[pa.Table]:
+    """The rows as tables of ``kind``, every column of which may be null."""
     while batch := list(islice(rows, batch_rows)):
         yield pa.Table.from_pylist(batch, schema=pa.schema([f.with_nullable(True) for f in kind]))
