@@ -18,17 +18,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch.nn.functional import normalize
 
 from tests.bench.fashion_rows import HIDDEN, LIT, PLAIN, TEST, TRAIN, VAL, Rows, computed, read_all
 from tests.bench.fashion_teacher import Teacher
-from tests.bench.fashion_train import classifier, colour_roots
+from tests.bench.fashion_train import classifier
 from w2w.memory import keep_memory
 from w2w.metrics.retrieval import bootstrap
-from w2w.models import sources
-from w2w.models.colour import load_colour
-from w2w.models.config import FASHION, EncoderConfig
-from w2w.models.encoder import load_encoder
+from w2w.models.config import FASHION, KIND_DIM, SHAPE_DIM, EncoderConfig
+from w2w.models.encoder import Encoder, load_encoder
 
 TEACHER = "teacher"
 DEFAULT, COLOURED = "efficientnet-lite0", "efficientnet-lite0, colour .7"
@@ -47,39 +44,35 @@ class Vectors:
         return Teacher(self.sets, self._encoder, self._folder)
 
     @cached_property
-    def _network(self) -> torch.nn.Module:
-        return sources.of(EncoderConfig(FASHION)).network()
+    def _fashion(self) -> Encoder:
+        return load_encoder(EncoderConfig(FASHION))
 
-    @torch.inference_mode()
     def parts(self, name: str, variant: str) -> list[np.ndarray]:
-        """Default encoder's vectors; shape, kind and colours of w2w-fashion; each of length 1."""
-        features = torch.from_numpy(np.array(computed(self.sets[name], variant, self._encoder, self._folder, "lite0")))
-        colour = load_colour(self._encoder.input)
-        roots = torch.from_numpy(np.array(colour_roots(self.sets[name], variant, self._encoder, self._folder)))
-        colours = normalize((roots - colour.centre) @ colour.projection.T, dim=1)
-        own = self._network.network
-        return [p.numpy() for p in (features, normalize(own.shape(features), dim=1), own.kind_of(features), colours)]
+        """Shape, kind and colours of w2w-fashion; each of length 1."""
+        found = np.split(self._made(FASHION, name, variant), np.cumsum([SHAPE_DIM, KIND_DIM]), axis=1)
+        return [unit(part) for part in found]
 
     def of(self, model: str | tuple[float, float, float], name: str, variant: str) -> np.ndarray:
         """``model``: a name, or weights of shape, kind and colours."""
         key = model, name, variant
-        if key not in self._kept and model == TEACHER:
-            self._kept[key] = self._teacher(name, variant)
         if key not in self._kept:
-            default, *parts = self._kept.setdefault(("parts", name, variant), self.parts(name, variant))
-            if model == FASHION:
-                network = self._network
-                weights = (1.0, network.network.weight, network.weight * np.hypot(1, network.network.weight))
-            else:
-                weights = model
-            if model == DEFAULT:
-                found = default
-            elif model == COLOURED:
-                found = np.concatenate([default, 0.7 * parts[2]], 1)
-            else:
-                found = np.concatenate([w * p for w, p in zip(weights, parts)], 1)
-            self._kept[key] = (found / np.linalg.norm(found, axis=1, keepdims=True)).astype(np.float32)
+            self._kept[key] = self._made(model, name, variant)
         return self._kept[key]
+
+    def _made(self, model: str | tuple[float, float, float], name: str, variant: str) -> np.ndarray:
+        rows = self.sets[name]
+        if model == TEACHER:
+            return self._teacher(name, variant)
+        if model == FASHION:
+            return np.array(computed(rows, variant, self._fashion, self._folder, self._fashion.model_version))
+        if isinstance(model, tuple):
+            return unit(np.concatenate([w * p for w, p in zip(model, self.parts(name, variant))], 1))
+        default = np.array(computed(rows, variant, self._encoder, self._folder, "lite0"))
+        return default if model == DEFAULT else unit(np.concatenate([default, 0.7 * self.parts(name, variant)[2]], 1))
+
+
+def unit(rows_ND: np.ndarray) -> np.ndarray:
+    return (rows_ND / np.linalg.norm(rows_ND, axis=1, keepdims=True)).astype(np.float32)
 
 
 def views(made: Callable, sets: dict[str, Rows], split: str, variant: str, label: str) -> Hits:
@@ -157,7 +150,7 @@ def figure(hits_Q: np.ndarray, groups_Q: np.ndarray) -> list[float]:
 def choose(vectors: Vectors) -> list[tuple[float, tuple[float, ...], dict[str, float]]]:
     """(mean of the questions, weights, figure of each), best first, on validation rows."""
     found = []
-    for kind, colour in itertools.product((0.0, 0.35, 0.5, 0.65, 0.8), (0.0, 0.6, 0.75, 0.9, 1.05)):
+    for kind, colour in itertools.product((0.35, 0.5, 0.65, 0.8, 1.0), (0.6, 0.75, 0.9, 1.05, 1.2)):
         said = {q: float(ask(vectors, (1.0, kind, colour), q, VAL)[0].mean()) for q in CHOSEN_BY}
         found.append(
             (round(float(np.mean(list(said.values()))), 4), (1.0, kind, colour), {q: round(v, 3) for q, v in said.items()})

@@ -17,12 +17,11 @@ import torch
 
 from tests.bench.fashion_rows import HIDDEN, PLAIN, VARIANTS, Rows, computed, read_all
 from tests.bench.fashion_train import CLASSES, classifier, colour_roots, known_rows
+from tests.bench.fashion_tune import LITE2
 from w2w.memory import keep_memory
-from w2w.models.config import EncoderConfig
 from w2w.models.encoder import Encoder, load_encoder
 from w2w.models.sources import Source, carried
 
-LITE2 = EncoderConfig("tests.bench.fashion_teacher:lite2")
 _COLOUR, _KIND = 0.7, 0.5  # weights beside 1 for each of the networks, as they were tried first; not tuned here
 
 

@@ -1,8 +1,9 @@
 """Makes the weights of colours and of w2w-fashion again: w2w/models/weights.
 
-python -m tests.bench.fashion_train [--folder FOLDER] [--out w2w/models/weights]
+python -m tests.bench.fashion_train [--folder FOLDER] [--out w2w/models/weights] [--seed 0] [--share .7]
 
-What was computed of the pictures stays in --folder: a killed run goes on from there. Rows of split `train` alone are learnt
+The backbone's last stages are tuned first (fashion_tune.py). What was computed of the pictures stays in --folder, and so do
+checkpoints: a killed run goes on from there. Rows of split `train` alone are learnt
 from (fashion_rows.py), and none of `views`.
 """
 
@@ -16,7 +17,8 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
-from tests.bench.fashion_rows import HIDDEN, PLAIN, TRAIN, Rows, computed, read_all
+from tests.bench.fashion_rows import PLAIN, TRAIN, Rows, computed
+from tests.bench.fashion_tune import DIM, SHARE, STEPS, Data, Tail, back, tune
 from w2w.memory import keep_memory
 from w2w.models.colour import Colour, seen_as
 from w2w.models.config import COLOUR_DIM, COLOUR_FILE, FASHION_FILE, KIND_DIM, SHAPE_DIM, EncoderConfig
@@ -24,7 +26,7 @@ from w2w.models.encoder import Encoder, load_encoder
 
 LEARNT_FROM = ("user_photos", "catalog")
 CLASSES = {"user_photos": "class", "catalog": "type", "wardrobe train": "type"}  # of what w2w-fashion's kind is made
-COLOUR_WEIGHT, KIND_WEIGHT = 0.9, 0.65  # beside the shape's of 1: chosen by fashion.py --choose, with the two below
+COLOUR_WEIGHT, KIND_WEIGHT = 1.2, 0.65  # beside the shape's of 1: chosen by fashion.py --choose, with the two below
 _PENALTY, _SCALE = 3e-4, 10.0
 _LEAST = 8  # pictures of a class that is learnt
 
@@ -61,27 +63,26 @@ def train_colour(sets: dict[str, Rows], encoder: Encoder, folder: Path) -> dict[
     return {"centre": torch.from_numpy(centre).half(), "projection": torch.from_numpy(projection).half().contiguous()}
 
 
-def train_fashion(
-    sets: dict[str, Rows], encoder: Encoder, folder: Path
-) -> tuple[dict[str, torch.Tensor], dict[str, dict | float]]:
-    """(weights, what fashion.json says). Classes are learnt of pictures as they are and half hidden."""
-    seen = {(n, v): np.asarray(computed(sets[n], v, encoder, folder, "lite0")) for n in CLASSES for v in (PLAIN, HIDDEN)}
-    shape_centre, shape = principal([seen[n, PLAIN][sets[n].of(TRAIN)] for n in CLASSES], SHAPE_DIM, 0.0)
+def train_fashion(data: Data, tail: Tail) -> tuple[dict[str, torch.Tensor], dict[str, dict | float]]:
+    """(weights, what fashion.json says)."""
+    features = {name: tail.of(data.views[name][0]).numpy() for name in CLASSES}
+    shape_centre, shape = principal(list(features.values()), SHAPE_DIM, 0.0)
     layers, names = [], {}
     for name, label in CLASSES.items():
-        places, codes, known = known_rows(sets[name], label)
-        features_ND = np.concatenate([seen[name, v][places] for v in (PLAIN, HIDDEN)])
-        layers.append(classifier(features_ND, np.tile(codes, 2), len(known)))
+        rows = data.sets[name]
+        places, codes, known = known_rows(rows, label)
+        layers.append(classifier(features[name][np.searchsorted(rows.of(TRAIN), places)], codes, len(known)))
         names[name] = known.tolist()
     groups = [len(known) for known in names.values()]
     weight, bias = (torch.cat(parts) for parts in zip(*layers))
-    told = [_probabilities(seen[n, PLAIN][sets[n].of(TRAIN)], weight, bias, groups) for n in CLASSES]
+    told = [_probabilities(found, weight, bias, groups) for found in features.values()]
     kind_centre, kind = principal(told, KIND_DIM, 0.0)
     tensors = {"classes.weight": weight, "classes.bias": bias}
     for name, centre, axes in (("shape", shape_centre, shape), ("kind", kind_centre, kind)):
         tensors |= {f"{name}.weight": torch.from_numpy(axes), f"{name}.bias": torch.from_numpy(-axes @ centre)}
+    tensors |= {f"backbone.{name}": value.detach() for name, value in tail.named_parameters()}
     colour = COLOUR_WEIGHT / float(np.hypot(1, KIND_WEIGHT))  # beside a part of length 1
-    about = {"network": {"dim": shape.shape[1], "groups": groups, "weight": KIND_WEIGHT}, "colour": colour, "classes": names}
+    about = {"network": {"dim": DIM, "groups": groups, "weight": KIND_WEIGHT}, "colour": colour, "classes": names}
     return {name: value.half().contiguous() for name, value in tensors.items()}, about
 
 
@@ -123,15 +124,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path)
     parser.add_argument("--out", type=Path, default=COLOUR_FILE.parent)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--share", type=float, default=SHARE, help="of the way that tuning went")
     options = parser.parse_args()
     keep_memory()
     torch.set_num_threads(1)
     folder = options.folder or Path(tempfile.mkdtemp())
     folder.mkdir(parents=True, exist_ok=True)
     options.out.mkdir(parents=True, exist_ok=True)
-    encoder, sets = load_encoder(EncoderConfig()), read_all(folder)
-    save_file(train_colour(sets, encoder, folder), options.out / COLOUR_FILE.name)
-    tensors, about = train_fashion(sets, encoder, folder)
+    data = Data(folder)
+    save_file(train_colour(data.sets, load_encoder(EncoderConfig()), folder), options.out / COLOUR_FILE.name)
+    tensors, about = train_fashion(data, back(tune(data, folder, STEPS, options.seed), options.share))
     save_file(tensors, options.out / FASHION_FILE.name)
     (options.out / FASHION_FILE.name).with_suffix(".json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
 

@@ -2,10 +2,16 @@
 
 import numpy as np
 import pytest
+import torch
+from torch.nn.functional import normalize
 
 from tests.bench import fashion
 from tests.bench.fashion_rows import PLAIN, TRAIN, VAL, Rows, _near_duplicates, half_hidden, relit
 from tests.bench.fashion_train import classifier, principal
+from tests.bench.fashion_tune import Tail, back
+from tests.bench.fashion_views import START, boxed
+from w2w.models import sources
+from w2w.models.config import EncoderConfig
 
 
 def test_other_light_and_a_hidden_half():
@@ -63,3 +69,25 @@ def test_a_class_is_that_of_the_nearest_row_for_training():
     vectors = np.float32([[1, 0], [0, 1], [0.9, 0.1], [0.8, 0.2]])
     found, groups = fashion.nearest_class(lambda *_: vectors, rows, VAL, PLAIN, "s", "class")
     assert (found.tolist(), groups.tolist()) == ([1, 0], [2, 3])
+
+
+def test_what_is_tuned_goes_on_where_the_rest_of_the_network_ends_and_part_of_the_way_back():
+    source = sources.of(EncoderConfig())
+    network, tail = source.network().eval(), Tail(source)
+    seen = torch.rand(2, 3, 224, 224, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    with torch.inference_mode():
+        below = network.blocks[:START](network.bn1(network.conv_stem(seen)))
+        torch.testing.assert_close(tail(below), normalize(network(seen), dim=1), atol=1e-5, rtol=0)
+        torch.testing.assert_close(tail.of(below.numpy()), tail(below), atol=1e-5, rtol=0)
+    before = tail.conv_head.weight.detach().clone()
+    with torch.no_grad():
+        tail.conv_head.weight += 1
+    found = back(tail, 0.25)
+    torch.testing.assert_close(found.conv_head.weight, before + 0.25)
+    torch.testing.assert_close(found.bn2.running_mean, network.bn2.running_mean)
+
+
+def test_a_garment_is_cut_out_with_a_margin_inside_the_photo():
+    photo = np.arange(100 * 60).reshape(100, 60, 1)
+    assert boxed(photo, np.array([20, 30, 10, 20])).shape == (25, 15, 1)  # 2 more on each side, ends included
+    assert (boxed(photo, np.array([0, 90, 60, 10])) == photo[84:]).all()

@@ -158,7 +158,7 @@ def _fashion() -> Source:
 
         read = {name: value.float() for name, value in weights.read([FASHION_FILE], option).items()}
         backbone = {f"backbone.{name}": value for name, value in start.network().state_dict().items()}
-        return weights.fill(build(blueprint), read | backbone, f"{option}: {FASHION_FILE}")
+        return weights.fill(build(blueprint), backbone | read, f"{option}: {FASHION_FILE}")  # its last stages are tuned
 
     architecture = json.dumps([FASHION, FASHION_CODE, about])
     files = (*start.files, str(FASHION_FILE))

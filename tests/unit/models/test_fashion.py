@@ -55,6 +55,14 @@ def test_parts_see_what_they_are_called_after():
     assert float((of_red[0] @ of_other[0].T).item() / (of_red[0] @ of_red[0].T).item()) < shape
 
 
+def test_its_last_stages_are_its_own_and_the_rest_the_default_encoders():
+    own, default = bare(sources.of(CONFIG).network()).backbone, sources.of(EncoderConfig()).network()
+    changed = {name for name, value in default.state_dict().items() if not torch.equal(value, own.state_dict()[name])}
+    assert changed == {
+        name for name, _ in default.named_parameters() if name.startswith(("blocks.5", "blocks.6", "conv_head", "bn2"))
+    }
+
+
 def test_its_parts_are_told_and_it_takes_no_second_colours():
     assert sources.of(CONFIG).parts == (("shape", 160), ("kind", 32), ("colour", 64))
     with pytest.raises(UsageError, match=r"encoder\.colour=0\.5: w2w-fashion has a part for colours by itself"):
