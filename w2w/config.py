@@ -209,11 +209,20 @@ def _given(config_class: type, argv: Sequence[str], prog: str) -> tuple[list[tup
             _check_key(name, known, f"option --{name}", prog)
             raise UsageError(f"option --{name} needs a value")
         else:
-            given.append((f"{name}{more}", value if equals else words.pop(0)))
+            value = value if equals else words.pop(0)
+            listed = name in known and known[name].takes_words and not more
+            given.append((f"{name}{more}", _as_list(value, name != several) if listed else value))
     if several and gathered:
         given.append((several, json.dumps(gathered)))
     _check_once(given)
     return given, wants_help
+
+
+def _as_list(value: str, parted: bool) -> str:
+    """Words as YAML's list, ``parted`` at commas; what is a list or null already stays so."""
+    if re.match(r"\s*(\[|-\s|null$)", value):
+        return value
+    return json.dumps([word.strip() for word in value.split(",") if word.strip()] if parted else [value])
 
 
 def _check_once(given: Sequence[tuple[str, str | None]]) -> None:
@@ -292,6 +301,7 @@ def _plain(message: str, known: Mapping[str, Option]) -> str:
         option = known[wrong[1]]
         kind = option.kind.__name__ if isinstance(option.kind, type) else option.kind
         takes = f"one of {', '.join(option.choices)}" if option.choices else f"of type {kind}"
+        takes = "a list of words, such as [a, b]" if option.takes_words else takes
         return f"option --{wrong[1]}: {given[1]!r} is not {takes}"
     text = " ".join(line.strip(" -") for line in message.splitlines() if line.strip()).replace("Parser key", "option")
     return text.replace("the following arguments are required:", "missing required option:")

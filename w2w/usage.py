@@ -55,6 +55,12 @@ class Option:
         return typing.get_origin(self.kind) is list
 
     @property
+    def takes_words(self) -> bool:
+        """A list or tuple of text, which may be None."""
+        lists = (k for k in _alternatives(self.kind) if typing.get_origin(k) in (list, tuple))
+        return any(typing.get_args(k)[0] is str and typing.get_args(k)[1:] in ((), (...,)) for k in lists)
+
+    @property
     def choices(self) -> tuple[str, ...]:
         return typing.get_args(self.kind) if typing.get_origin(self.kind) is typing.Literal else ()
 

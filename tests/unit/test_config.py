@@ -42,6 +42,43 @@ def test_options_win_over_the_file(tmp_path):
     assert got == Config("s3://b/x", Model("vit", 4), {"id": "sku", "title": "name"}, True)
 
 
+@dataclass(frozen=True)
+class Lists:
+    """Lists."""
+
+    PLACES = {"FILE": "files"}
+
+    files: list[str] = field(default_factory=list)
+    """Positional."""
+    extras: tuple[str, ...] = ()
+    """Words."""
+    match: list[str] | None = None
+    """Words, or none."""
+    sizes: list[int] | None = None
+    """Numbers."""
+
+
+@pytest.mark.parametrize(
+    ("argv", "expected"),
+    [
+        (["--extras", "outer"], Lists(extras=("outer",))),
+        (["--extras=outer, bag", "--match", "sku"], Lists(extras=("outer", "bag"), match=["sku"])),
+        (["--extras=[outer, bag]", "--match=null", "--sizes=[1]"], Lists(extras=("outer", "bag"), sizes=[1])),
+        (["--extras=", "--files", "a,b.jpg"], Lists(files=["a,b.jpg"])),
+        (["a,b.jpg", "c.jpg"], Lists(files=["a,b.jpg", "c.jpg"])),
+        (["--match=a", "--match+=b"], Lists(match=["a", "b"])),
+    ],
+)
+def test_words_may_be_listed_with_commas(argv, expected):
+    assert parse(Lists, argv, "w2w x") == expected
+
+
+def test_a_word_in_place_of_a_list_in_a_file_is_told(tmp_path):
+    (tmp_path / "c.yaml").write_text("extras: outer\n")
+    with pytest.raises(UsageError, match=r"extras: 'outer' is not a list of words, such as \[a, b\]"):
+        parse(Lists, [f"{tmp_path}/c.yaml"], "w2w x")
+
+
 @pytest.mark.parametrize(
     ("argv", "sentence"),
     [

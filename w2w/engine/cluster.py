@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 # Ray's C++ core prints warnings about its own internals on the user's terminal
 os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nobody is told what runs here, unless the user says so
 
 import ray
 

@@ -4,11 +4,16 @@ Measured for EfficientNet-Lite0 at 224 px on 2 cores, images/s: torch eager 18, 
 channels_last as well 80, OpenVINO 111.
 """
 
+import atexit
 import logging
 import os
+import shutil
+import sys
+import tempfile
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -66,11 +71,31 @@ class OpenVino:
         return self._compiled(np.ascontiguousarray(batch_NHWC))[0]
 
 
-def compile_for_cpu(model: Path, threads: int) -> Any:
-    """A model file (OpenVINO's own, or ONNX) as a callable that runs on ``threads`` threads in float32."""
+def load_openvino() -> ModuleType:
+    """OpenVINO without its telemetry, which would tell Google Analytics of each conversion: it falls back to a stub where that
+    package is missing."""
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # importing it raises ImportError from here on
     import openvino
 
-    core = openvino.Core()
+    return openvino
+
+
+def _writable(folder: Path) -> Path:
+    """The folder, or one that lasts as long as this process where nothing can be written to it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return folder
+    except OSError as e:
+        log.warning("%s: %s: what is prepared is not kept; set W2W_CACHE to a folder that can be written", folder, e.strerror)
+        made = tempfile.mkdtemp(prefix="w2w-")
+        atexit.register(shutil.rmtree, made, ignore_errors=True)
+        return Path(made)
+
+
+def compile_for_cpu(model: Path, threads: int) -> Any:
+    """A model file (OpenVINO's own, or ONNX) as a callable that runs on ``threads`` threads in float32."""
+    core = load_openvino().Core()
     settings = {
         "INFERENCE_NUM_THREADS": threads,
         "INFERENCE_PRECISION_HINT": "f32",
@@ -112,21 +137,19 @@ def _converted(source: Source) -> Path:
 
 def convert_once(settings: list, module: Callable, example: tuple[int, ...], shape: tuple[int, ...]) -> Path:
     """The OpenVINO file of a torch module over uint8 pixels of ``shape`` (-1: any), stored under a digest of ``settings``."""
-    import openvino
-
-    cache = cache_folder() / "openvino"
-    name = ids.digest(2, *settings, openvino.__version__)  # 1: from unchecked weights
-    target = cache / f"{name}.xml"
+    openvino = load_openvino()
+    name = f"{ids.digest(2, *settings, openvino.__version__)}.xml"  # 1: from unchecked weights
+    target = cache_folder() / "openvino" / name
     if target.exists():
         return target
+    target = _writable(target.parent) / name
     import torch
 
     log.info("preparing a network for this processor; this is done once")
     with torch.inference_mode(), warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # of torch.jit.trace, which OpenVINO calls
         model = openvino.convert_model(module(), example_input=torch.zeros(example, dtype=torch.uint8), input=[shape])
-    cache.mkdir(parents=True, exist_ok=True)
-    part = cache / f"{name}-{os.getpid()}.xml"
+    part = target.with_name(f"{target.stem}-{os.getpid()}.xml")
     openvino.save_model(model, part, compress_to_fp16=False)
     # the weights' file first, so that whoever sees the .xml finds its .bin
     os.replace(part.with_suffix(".bin"), target.with_suffix(".bin"))
