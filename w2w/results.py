@@ -85,11 +85,20 @@ def words(result: Summary) -> dict[str, str]:
         value, label = getattr(result, name), name.replace("_", " ")
         if name == "more":
             said |= {key: _text(more) for key, more in value.items()}
+        elif isinstance(value, dict) and value and all(isinstance(v, dict) for v in value.values()):
+            said |= {f"{label}, {key}": _inner(inner) for key, inner in value.items()}
         elif isinstance(value, dict) and all(isinstance(v, Figure) for v in value.values()):
             said |= {key if name == "figures" else f"{key}, {label}": str(figure) for key, figure in value.items()}
         elif value is True or isinstance(value, Figure) or _is_number(value) or (value and not isinstance(value, Summary)):
             said[label] = _text(value)
     return said
+
+
+def _inner(value: dict) -> str:
+    """Counts as a dict of counts is shown; other values after their names."""
+    if all(map(_is_number, value.values())):
+        return _text(value)
+    return "; ".join(f"{k}: {_inner(v) if isinstance(v, dict) else _text(v)}" for k, v in value.items())
 
 
 def _is_number(value: object) -> bool:

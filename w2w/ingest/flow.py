@@ -37,6 +37,7 @@ from w2w.ingest.images import is_web_each
 from w2w.ingest.loading import load_stage
 from w2w.ingest.more import LOADED, MORE_GIVES, MORE_NEEDS, load_more
 from w2w.ingest.stage import NEWS, STANDING, WORK_SCHEMA, with_standing, work_rows
+from w2w.ingest.trial import Trial
 from w2w.ingest.warnings import WARN_GIVES, WARN_NEEDS, WARNINGS, warn
 from w2w.shown import line
 from w2w.stage import Counts, Stage
@@ -65,8 +66,9 @@ class Night:
         self._recheck = due and config.limit is None  # with a limit, the same rows would come every time
         self._held: list[pa.Table] = []  # permanently rejected by a run that ended before their other changes were written
         self._on_web = False
-        self._unfit = Counter[str]()  # pending rows that the feed's reader rejected, by code: known without any work
         self._unmapped = Counter[str]()  # categories that the feed's map lacks, by rows
+        self._categories: dict[str, Counter[str]] = {}  # ours -> theirs, with their rows
+        self.trial = Trial() if config.dry_run else None
         self._unread = Counter[str]()  # values that are null because they could not be read, by column
         self.listed = self.refused = self.unreadable = self.aside = self.left_out = self.pictures_out = self.rechecked = (
             self.pending
@@ -79,8 +81,8 @@ class Night:
         """Reads the feed and writes its work files (none in a dry run). Raises UsageError if too many products are missing."""
         run, config = self._run, self._config
         self.pending = work.write(run.store, run.run_id, self._work(), WORK_SCHEMA, config.item_rows, count_only=config.dry_run)
-        if config.dry_run:
-            config.tolerance.check(self._unfit, self.listed, self.refused)
+        if self.trial:
+            config.tolerance.check(self.trial.rejects, self.listed, self.refused)
         self._judge_missing()
 
     def _work(self) -> Iterator[pa.Table]:
@@ -112,7 +114,10 @@ class Night:
                 rows = with_standing(rows, self._feed.id, kept, same, self._last_pictures(rows))
                 self._held.append(_with_a_picture(rows.filter(held)))
             pending = rows.filter(pc.or_(new, again)) if wanted else rows.slice(0, 0)
-            self._unfit.update(pending.column(schema.REJECT_CODE).drop_null().to_pylist())
+            if self.trial:
+                self.trial.add(pending)
+                for ours, theirs in batch.categories.items():
+                    self._categories[ours] = self._categories.get(ours, Counter()) + theirs
             yield pending
 
     def _ours(self, batch: FeedBatch) -> FeedBatch:
@@ -188,6 +193,34 @@ class Night:
     def num_pending(self, limit: int | None) -> int:
         return min(self.pending, limit or self.pending)
 
+    def _stages(self) -> list[Stage]:
+        config = self._config
+        loading = load_stage(config.fetch, config.pool)
+        kept = {name: loading.args[name] for name in ("fetch", "max_bytes")}  # one fetcher: its limits are a worker's
+        return [
+            loading,
+            Stage("inspect", inspect, (schema.BYTES,), INSPECT_GIVES, {"limits": config.decode}),
+            Stage("load more", load_more, MORE_NEEDS, MORE_GIVES, kept | {"limits": config.decode}),
+            Stage("warn", warn, WARN_NEEDS, WARN_GIVES, {"run_id": self._run.run_id}),
+        ]
+
+    def tried(self) -> dict[str, Any]:
+        """Fields of a dry run's result: what some products would be, and all of them come to."""
+        named = {line(ours): counted.most_common(_TOLD_NAMES) for ours, counted in sorted(self._categories.items())}
+        categories = {ours: {line(theirs)[:80] or "none": rows for theirs, rows in some} for ours, some in named.items()}
+        return {"categories": categories} | (self.trial.told(self._stages()) if self.trial else {})
+
+    def broken(self) -> dict[str, int]:
+        """Pictures beside the front that this run could not load, by code."""
+        listed = [
+            p for p in delta.parts(delta.open_table(self._run.store, schema.WARNINGS)) if is_own(p.path, self._run.run_id)
+        ]
+        columns = [schema.COLUMN, schema.REJECT_CODE]
+        codes = Counter[str]()
+        for rows in delta.read_batches(self._run.store, schema.WARNINGS, columns, listed):
+            codes.update(rows.filter(pc.equal(rows.column(0), schema.IMAGE_LIST)).column(1).to_pylist())
+        return dict(codes)
+
     def load(self) -> tuple[Counts, dict[str, int]]:
         """Loads and checks the pending rows' pictures, and commits; then does what is left for the feed's other rows.
 
@@ -200,18 +233,10 @@ class Night:
         try:
             if not source.is_done(config.tolerance):
                 run.begin()
-                loading = load_stage(config.fetch, config.pool)
-                kept = {name: loading.args[name] for name in ("fetch", "max_bytes")}  # one fetcher: its limits are a worker's
-                stages = [
-                    loading,
-                    Stage("inspect", inspect, (schema.BYTES,), INSPECT_GIVES, {"limits": config.decode}),
-                    Stage("load more", load_more, MORE_NEEDS, MORE_GIVES, kept | {"limits": config.decode}),
-                    Stage("warn", warn, WARN_NEEDS, WARN_GIVES, {"run_id": run.run_id}),
-                ]
                 counts, versions = run_stages(
                     run.store,
                     source,
-                    stages,
+                    self._stages(),
                     [
                         Output(schema.IMAGES, schema.IMAGE_ID, only=schema.BYTES),
                         Output(schema.IMAGES, schema.IMAGE_ID, nested=LOADED),

@@ -1,6 +1,6 @@
 """Ingest: a product feed, image folder or tar shards into `products` and `images`."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from w2w.engine.job import JobConfig, Run
@@ -52,6 +52,18 @@ class Result(Summary):
     """What the feed's columns were taken for, where its config does not say."""
     rows_of_no_product: int | None = None
     """Rows of variants, of further pictures, or of products that are not on sale: a feed.preset leaves them out."""
+    broken_pictures_beside_the_front: dict[str, int] = field(default_factory=dict)
+    """By code, each with a new row in table `warnings`. In a dry run: as far as the feed and its folder tell."""
+    would_be_rejected: dict[str, int] = field(default_factory=dict)
+    """In a dry run: pending rows by code, as far as the feed and its folder tell."""
+    categories: dict[str, dict[str, int]] = field(default_factory=dict)
+    """In a dry run: our category -> the feed's commonest that become it, and their rows."""
+    products_tried: int | None = None
+    """In a dry run: the products that were loaded, and not stored."""
+    pictures_tried: int | None = None
+    broken_of_those_tried: list[str] = field(default_factory=list)
+    examples: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """In a dry run: products as they would be stored."""
     pictures_beyond_the_most: int | None = None
     """Left out: a product has feed.max_pictures at most."""
     values_not_read: dict[str, int] = field(default_factory=dict)
@@ -86,9 +98,11 @@ def main(config: Config) -> Result:
         read: dict[str, Any] = {"feed": config.feed.id, "feed_rows": night.listed, "skipped": night.listed - night.pending}
         result = run.result(Result, pending=night.num_pending(config.limit), **read, **night.told())
         if config.dry_run:
-            return result
+            return replace(result, **night.tried())
         counts, versions = night.load()
         unchanged = counts.left_out.get("images", 0) if night.rechecked else None
-        return run.done(result, counts=counts, versions=versions, pictures_unchanged=unchanged)
+        broken = night.broken() if versions else {}
+        done = {"pictures_unchanged": unchanged, "broken_pictures_beside_the_front": broken}
+        return run.done(result, counts=counts, versions=versions, **done)
     finally:
         work.clean(run.store, run.run_id)

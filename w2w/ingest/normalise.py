@@ -85,6 +85,7 @@ class FeedBatch:
     num_aside: int = 0  # files that belong to a row but are not columns
     num_left_out: int = 0  # rows that are no products of their own
     num_pictures_out: int = 0  # pictures beyond the most that a product may have
+    categories: dict[str, Counter[str]] = field(default_factory=dict)  # ours -> theirs, with the rows of each
     unmapped: Counter[str] = field(default_factory=Counter)  # categories of the feed that its map lacks, with their rows
 
     @property
@@ -249,7 +250,9 @@ def normalised(raw: RawBatch, reading: Reading, root: ImageRoot, seen: SeenKeys)
     columns[WARNED] = warned.array().filter(good)
     rows = pa.Table.from_arrays([columns[name] for name in FEED_SCHEMA.names], schema=FEED_SCHEMA)
     rejects, num_out = pa.concat_tables([raw.rejects, refused.table()]), int(out[refused.good].sum())
-    return FeedBatch(rows, rejects, raw.num_aside, raw.num_left_out, num_out, unmapped)
+    said = pc.fill_null(text.get(schema.CATEGORY, nothing).filter(good), "")
+    categories = _counted(columns[schema.CATEGORY], said)
+    return FeedBatch(rows, rejects, raw.num_aside, raw.num_left_out, num_out, categories, unmapped)
 
 
 def _price(price: pa.Array, currency: pa.Array, reading: Reading) -> tuple[pa.Array, pa.Array, pa.Array]:
@@ -292,6 +295,14 @@ def _category(theirs: pa.Array, reading: Reading) -> tuple[pa.Array, Counter[str
     rows = pc.value_counts(said.indices.drop_null())
     unmapped = {names[r["values"]]: r["counts"] for r in rows.to_pylist() if ours[r["values"]] is None}
     return pc.fill_null(pa.array(ours, pa.string()).take(said.indices), reading.category_default), Counter(unmapped)
+
+
+def _counted(ours: pa.Array, theirs: pa.Array) -> dict[str, Counter[str]]:
+    pairs = pa.table([ours, theirs], names=["ours", "theirs"]).group_by(["ours", "theirs"]).aggregate([([], "count_all")])
+    found: dict[str, Counter[str]] = {}
+    for one in pairs.to_pylist():
+        found.setdefault(one["ours"], Counter())[one["theirs"]] = one["count_all"]
+    return found
 
 
 def _steps(category: str) -> tuple[str, ...]:
