@@ -11,6 +11,8 @@ EXTRAS = {  # module -> extra
     "tensorboardX": "tracking",
     "mlflow": "tracking",
     "wandb": "tracking",
+    "psycopg": "postgres",
+    "lancedb": "lancedb",
 }
 
 

@@ -5,6 +5,7 @@ import sys
 import pytest
 
 from w2w.errors import UsageError
+from w2w.export import job as export
 from w2w.extras import EXTRAS
 from w2w.garments.detector import DetectorConfig, detector_version
 from w2w.garments.segmenter import SegmenterConfig, segmenter_version
@@ -26,6 +27,8 @@ ASKED = [
     ("tensorboardX", "--log.tensorboard", lambda: LogConfig(tensorboard="curves")),
     ("mlflow", "--log.mlflow", lambda: LogConfig(mlflow="file:///runs")),
     ("wandb", "--log.wandb", lambda: LogConfig(wandb="w2w")),
+    ("psycopg", "--to=postgres", lambda: export.main(export.Config(store="no-store", to="postgres"))),
+    ("lancedb", "--to=lancedb", lambda: export.main(export.Config(store="no-store", to="lancedb"))),
 ]
 
 

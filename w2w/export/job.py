@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -13,14 +13,18 @@ from w2w.engine.job import JobConfig, Run
 from w2w.engine.progress import Progress
 from w2w.engine.snapshot import replace_rows
 from w2w.errors import UsageError
+from w2w.export import lance, postgres
 from w2w.export.flow import Catalog, Outbox, Send, State, changes, compacted, in_batches, version_of
 from w2w.export.rules import DELETE, FORMATS, ONLY_WITH_VECTOR
+from w2w.extras import need
 from w2w.models.config import EncoderConfig
 from w2w.models.encoder import model_version
 from w2w.results import Summary
 from w2w.stage import Counts
 from w2w.table import delta
 
+POSTGRES, LANCEDB = "postgres", "lancedb"  # what is written into, not to files
+_TARGETS = (*FORMATS, POSTGRES, LANCEDB)
 _INPUTS = (schema.PRODUCTS, schema.EMBEDDINGS, schema.CLASSIFICATIONS, schema.TAGGED, schema.SIMILAR_PRODUCTS)
 
 
@@ -29,15 +33,18 @@ class Config(JobConfig):
     """Send the products that are new or changed since the last export of this name, with their categories, what pictures show,
     similar products and, if asked for, vectors; those that are no longer sold as deletions. Without Ray."""
 
-    SHOWN = "store to out vectors collection name again batch_rows encoder.name limit dry_run"
+    SHOWN = "store to out dsn vectors collection name again encoder.name limit dry_run"
     LEAST = JobConfig.LEAST | {"batch_rows": 1}
 
     to: str = "jsonl"
-    """jsonl, csv, parquet; elasticsearch, qdrant or vespa: files in their bulk form."""
+    """jsonl, csv, parquet; elasticsearch, qdrant or vespa: files in their bulk form; postgres, lancedb: the database itself."""
     name: str = "default"
     """Name of the export: each remembers what its target has."""
     out: str | None = None
-    """Folder of the files, local or s3://. Default: <store>/exports/<name>."""
+    """Folder of the files, or of the LanceDB database, local or s3://. Default: <store>/exports/<name>."""
+    dsn: str = ""
+    """Which PostgreSQL, as postgresql://user@host/database. Default: as PGHOST, PGDATABASE ... say. It is not stored; a
+    password is safest in PGPASSWORD or ~/.pgpass."""
     collection: str = "products"
     """What the target calls it: index, collection, document type or table."""
     vectors: bool = False
@@ -71,29 +78,30 @@ class Result(Summary):
 
 
 def main(config: Config) -> Result:
-    run = Run("export", config)
+    run = Run("export", replace(config, dsn="***" if config.dsn else ""))  # what is recorded
     _check(config)
+    where = postgres.place(config.dsn) if config.to == POSTGRES else ""
     delta.need_table(run.store, schema.PRODUCTS, "ingest")
     lineage = run.lineage(ids.digest("export", config.name), _INPUTS)  # of the name: two runs of it do not go at once
     model = model_version(config.encoder) if config.vectors else None
     if model:
         delta.need_table(run.store, schema.EMBEDDINGS, "embed")
     out = storage.absolute(config.out) if config.out else storage.join(run.store, "exports", config.name)
-    version = version_of(config.to, config.collection, out, model)
+    version = version_of(config.to, config.collection, where or out, model)
     catalog = Catalog(run.store, model, config.similar, config.to in ONLY_WITH_VECTOR)
     state = State.of(run.store, config.name)
     outbox = Outbox(run.store, config.name, state.last, lineage)
-    result = run.result(Result, name=config.name, to=config.to, out=out, last_batch=state.last or None)
+    result = run.result(Result, name=config.name, to=config.to, out=None if where else out, last_batch=state.last or None)
     if config.dry_run:
         told = _counted(in_batches(changes(catalog, state, version, config.again), config.batch_rows, config.limit))
         left = outbox.left()
         return run.done(result, repeated=state.last + 1 if left else None, **told)
     run.check_store()
-    if config.out:
+    if config.out and not where:
         storage.check_writable(out, "--out")
     outbox.clean()
     total, repeated, counts = dict.fromkeys(("upserts", "deletions", "batches"), 0), None, Counts()
-    with _target(config, out) as send:
+    with _target(config, out, catalog.dim) as send:
         if (left := outbox.left()) is not None:
             repeated = outbox.last + 1
             outbox.send(left, send)
@@ -118,15 +126,26 @@ def main(config: Config) -> Result:
 def _check(config: Config) -> None:
     check_name(config.name, "name")
     check_name(config.collection, "collection")
-    if config.to not in FORMATS:
-        raise UsageError(f"--to={config.to}: one of {', '.join(FORMATS)}.{nearest(config.to, list(FORMATS))}")
+    if config.to not in _TARGETS:
+        raise UsageError(f"--to={config.to}: one of {', '.join(_TARGETS)}.{nearest(config.to, list(_TARGETS))}")
+    if config.to == LANCEDB:
+        need("lancedb", f"--to={LANCEDB}")
+    if config.dsn and config.to != POSTGRES:
+        raise UsageError(f"--dsn: is for --to={POSTGRES}, not for --to={config.to}")
     if config.to in ONLY_WITH_VECTOR and not config.vectors:
         raise UsageError(f"--to={config.to}: what it stores are vectors; add --vectors")
 
 
 @contextmanager
-def _target(config: Config, out: str) -> Iterator[Send]:
+def _target(config: Config, out: str, dim: int) -> Iterator[Send]:
     """What sends a batch."""
+    if config.to == POSTGRES:
+        with postgres.target(config.dsn, config.collection, dim) as send:
+            yield send
+        return
+    if config.to == LANCEDB:
+        yield lance.target(out, config.collection, dim)
+        return
     ending, written = FORMATS[config.to]
 
     def to_file(number: int, batch: pa.Table) -> None:
