@@ -17,6 +17,7 @@ from w2w import ids, schema, storage
 from w2w.engine.shuffle import Vectors, list_vectors, read_vectors
 from w2w.export.rules import DELETE, UPSERT, digests, parquet
 from w2w.mining.catalog import chosen_version
+from w2w.shown import without_secrets
 from w2w.table import delta
 from w2w.table.parts import RECEIPT_SCHEMA, Output, write_part
 from w2w.table.sink import Committer, Lineage
@@ -79,7 +80,9 @@ class Catalog:
         ]
         model = pc.if_else(pa.array(has), pa.scalar(self._model, pa.string()), pa.scalar(None, pa.string()))
         said = {schema.OP: pa.repeat(UPSERT, num), schema.CLASSIFIED: sure, schema.SEEN: pa.array(seen, _type(schema.SEEN))}
-        said |= {schema.MODEL_VERSION: model, schema.VECTOR: pa.nulls(num, _type(schema.VECTOR))}
+        pictures = [_shown(listed) for listed in rows.column(schema.IMAGE_LIST).to_pylist()]
+        said |= {schema.IMAGE_LIST: pa.array(pictures, _type(schema.IMAGE_LIST)), schema.MODEL_VERSION: model}
+        said |= {schema.VECTOR: pa.nulls(num, _type(schema.VECTOR))}
         said[schema.SIMILAR_LIST] = _found(self._similar, rows.column(schema.PRODUCT_ID)).column(schema.SIMILAR_LIST)
         arrays = [said[f.name] if f.name in said else rows.column(f.name) for f in schema.CHANGE]
         return pa.table(arrays, schema=schema.CHANGE)
@@ -96,6 +99,11 @@ class Catalog:
         ends = np.concatenate([[0], np.cumsum(has * vectors_ND.shape[1])]).astype(np.int32)
         column = pa.ListArray.from_arrays(pa.array(ends), pa.array(vectors_ND[good].ravel()), mask=pa.array(~has))
         return batch.set_column(batch.schema.names.index(schema.VECTOR), schema.CHANGE.field(schema.VECTOR), column)
+
+
+def _shown(pictures: list[dict] | None) -> list[dict] | None:
+    """Without the keys of signed addresses, which are the store's alone."""
+    return pictures and [picture | {schema.URI: without_secrets(picture[schema.URI])} for picture in pictures]
 
 
 def _type(name: str) -> pa.DataType:

@@ -42,8 +42,8 @@ class SimilarConfig:
     across: bool = False
     """Products of every category, not only of the product's own."""
     collapse: bool = True
-    """Of products with near-duplicate pictures (w2w deduplicate), or of one design in several colours, one in a list, and none
-    that looks like the product itself. Takes 2 kB of memory a product."""
+    """Of products with near-duplicate pictures (w2w deduplicate), of one group, or of one design in several colours, one in a
+    list, and none that looks like the product itself. Takes 2 kB of memory a product."""
     filter: dict[str, Value | list[Value]] = field(default_factory=dict)
     """Only products with these values in the lists: brand, price or any attribute, for example {availability: in_stock}."""
 
@@ -71,7 +71,7 @@ def read_catalog(store: str, model: str, encoder: str, config: SimilarConfig) ->
     delta.need_table(store, schema.PRODUCTS, "ingest")
     delta.need_table(store, schema.EMBEDDINGS, "embed")
     columns = [schema.PRODUCT_ID, schema.IMAGE_ID, schema.CATEGORY, schema.ACTIVE]
-    columns += (NEEDS if config.filter else ()) + (DESIGN_NEEDS if config.collapse else ())
+    columns += (NEEDS if config.filter else ()) + ((*DESIGN_NEEDS, schema.GROUP_ID) if config.collapse else ())
     rows = delta.current_products(store, list(dict.fromkeys(columns)))
     active = rows.column(schema.ACTIVE)
     may = allowed(rows, wanted, _seen(store, rows, wanted)) if (wanted := texts(config.filter)) else active.to_numpy()
@@ -106,9 +106,11 @@ def _cards(store: str, kept: pa.Table) -> np.ndarray:
     alike = near_duplicates(store, pictures)
     first: dict[tuple[str, str], int] = {}
     edges: list[tuple[int, int]] = []
-    for n, (picture, product) in enumerate(zip(pictures, kept.column(schema.PRODUCT_ID).to_pylist())):
+    named = zip(*(kept.column(c).to_pylist() for c in (schema.PRODUCT_ID, schema.GROUP_ID)))
+    for n, (picture, (product, group)) in enumerate(zip(pictures, named)):
         design = of_design.get(product)
         keys = [("picture", alike.get(picture, picture)), *([("design", design.key)] if design else [])]
+        keys += [("group", group)] if group else []
         edges += [(n, at) for key in keys if (at := first.setdefault(key, n)) != n]
     a_E2 = np.array(edges, np.int64).reshape(-1, 2)
     return components(kept.num_rows, a_E2[:, 0], a_E2[:, 1])

@@ -171,7 +171,8 @@ def test_what_pictures_show_classes_similar_products_and_vectors_go_along(store,
     classes = [told | {"category": "top", "score": 0.9, "accepted": True, "model_version": "v"}]
     append(store, schema.CLASSIFICATIONS, classes, "classify")
     w2w.similar(store=store, k=2)
-    append(store, schema.PRODUCTS, [product(99)], "new")
+    picture = {"image_id": "i", "uri": "https://cdn.example/a.jpg?token=sesame", "position": 1, "role": "front"}
+    append(store, schema.PRODUCTS, [product(99, images=[picture], sale_price=5.0)], "new")
     main(config(store, tmp_path / "out", vectors=True))
     found = replayed(tmp_path / "out")
     row = found["p003"]
@@ -179,6 +180,7 @@ def test_what_pictures_show_classes_similar_products_and_vectors_go_along(store,
     assert [e["product_id"] for e in row["similar"]] == w2w.open(store).similar("p003")[schema.PRODUCT_ID].to_pylist()
     assert np.allclose(row["vector"], vector(3))
     assert not {"vector", "model_version", "similar", "classified", "seen"} & set(found["p099"])  # came without a vector
+    assert (found["p099"]["images"][0]["uri"], found["p099"]["sale_price"]) == ("https://cdn.example/a.jpg?token=***", 5.0)
     add_vectors(store, [99])
     result = main(config(store, tmp_path / "out", vectors=True))
     assert result.upserts == 1
