@@ -1,5 +1,6 @@
 """Demo: the whole platform on a synthetic shop: three nights, a search, training."""
 
+import shlex
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -109,9 +110,11 @@ class Result(Summary):
 
     steps: tuple[Summary, ...]
     report: str
+    tables: str
+    """The store, for the other commands."""
 
     def __rich__(self) -> str:
-        return f"Done. Open {self.report}"
+        return f"Done. Open {self.report}\nThe store is {self.tables}, for example: w2w gallery {shlex.quote(self.tables)}"
 
 
 def main(config: Config) -> Result:
@@ -160,8 +163,8 @@ def main(config: Config) -> Result:
     page = str(folder / "report.html")
     _report(page, folder, log.summaries, first[-1].plans, opening)
     log.say("")
-    seconds = time.monotonic() - began
-    return Result(job="demo", run_id=new_run_id("demo"), seconds=seconds, steps=tuple(log.summaries), report=page)
+    told = {"steps": tuple(log.summaries), "report": page, "tables": str(folder / "tables")}
+    return Result(job="demo", run_id=new_run_id("demo"), seconds=time.monotonic() - began, **told)
 
 
 def _by_workers(function: Callable, chunks: Sequence) -> list:

@@ -75,6 +75,11 @@ def main(config: Config) -> None:
         for what, which in said.items():
             if which:
                 out.print(f"{what}: {', '.join(which)}")
+        if not feed.preset and schema.CATEGORY not in ours:
+            out.print(
+                "Without categories, find and recommend cannot tell a top from a shoe: if a column has them, name it in "
+                f"{file} (feed.columns: {{category: YOURS}}), and what its values are (feed.category_map)."
+            )
     if not config.feed:
         out.print(f"Put your feed at {feed.uri}, or name another one there: feed.uri.")
     if feed.category_map:

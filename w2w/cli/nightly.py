@@ -72,6 +72,7 @@ class Result(Summary):
 
 def main(config: Config) -> Result:
     run = Run("nightly", config)
+    ingest.check(config)
     if config.looks:
         delta.need_table(run.store, schema.POSTS, "crawl")
     if config.recommend is not None:

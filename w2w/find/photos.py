@@ -12,7 +12,7 @@ from w2w import ids, schema, storage
 from w2w.errors import RejectCode, UsageError
 from w2w.images.decode import DecodeLimits
 from w2w.ingest.archives import fingerprint, is_image, uri_of
-from w2w.ingest.feed import FeedConfig, check_feed, is_feed, read_feed
+from w2w.ingest.feed import FeedConfig, check_feed, column_names, is_feed, read_feed
 from w2w.ingest.images import is_web
 from w2w.ingest.raw import IMAGE_OFFSET, IMAGE_SIZE
 from w2w.ingest.stage import work_rows
@@ -48,8 +48,8 @@ class PhotoOptions:
     """Photos are shrunk to this before the models see them."""
     shown: int = 20
     """Photos on the page; 0 for no page."""
-    max_reject_rate: float = 1.0
-    """The job fails if a larger share of the photos cannot be read. Default: each gets a line that says so."""
+    max_reject_rate: float = 0.99
+    """The job fails if a larger share of the photos cannot be read. Default: if none can; each of some gets a line."""
 
 
 def listed(places: Sequence[str], feed: FeedConfig) -> tuple[pa.Table, tuple[str, ...]]:
@@ -99,7 +99,7 @@ def _of_place(place: str, feed: FeedConfig) -> Iterator[pa.Table]:
     elif info is not None and not is_feed(place) and feed.kind == "auto":
         yield _rows([(place, uri_of(info, place), fingerprint(info))])
         return
-    config = replace(feed, uri=place)
+    config = _named(replace(feed, uri=place))
     check_feed(config)
     seen = Counter[str]()
     for batch in read_feed(config):
@@ -107,6 +107,14 @@ def _of_place(place: str, feed: FeedConfig) -> Iterator[pa.Table]:
         names = rows.column(schema.PRODUCT_ID)
         names = pc.if_else(names.is_valid(), names, rows.column(schema.KEY))
         yield rows.append_column(schema.QUERY_ID, names).select(LISTED.names).cast(LISTED)
+
+
+def _named(config: FeedConfig) -> FeedConfig:
+    """A table of photos that has no column for their names: the photo is its own name."""
+    names, image = column_names(config), config.columns.get("image", "image")
+    if schema.PRODUCT_ID in (*names, *config.columns) or image not in names:
+        return config
+    return replace(config, columns={**config.columns, schema.PRODUCT_ID: image})
 
 
 def _rows(photos: Sequence[tuple[str, str, str]]) -> pa.Table:

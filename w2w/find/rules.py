@@ -27,7 +27,8 @@ class FindOptions:
     index: str = "default"
     """Name of the index."""
     k: int = 5
-    """Products of each garment; a product counts once, with its best picture, and a picture once, with its first product."""
+    """Products of each garment; a product counts once, with its best picture, and a picture once, with its first product. On a
+    page near-duplicates share a card."""
     one_per: str = "product"
     """What counts once: product, or group, the variants of a product (group_id)."""
     whole: bool = False

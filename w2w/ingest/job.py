@@ -81,8 +81,8 @@ class Result(Summary):
     """Products that another feed's id had before."""
 
 
-def main(config: Config) -> Result:
-    run = Run("ingest", config)
+def check(config: Config) -> None:
+    """Raises UsageError for faults of the feed and of options that can be told before any work."""
     check_feed(config.feed)
     if not 0 <= config.max_withdrawn_rate <= 1:
         raise UsageError(f"--max_withdrawn_rate={config.max_withdrawn_rate}: a share between 0 and 1")
@@ -90,6 +90,11 @@ def main(config: Config) -> Result:
         raise UsageError(f"--withdraw_missing={config.withdraw_missing}: must not be negative")
     if config.withdraw_missing is not None and not config.feed.full:
         raise UsageError(f"--withdraw_missing={config.withdraw_missing}: only a feed with feed.full withdraws anything")
+
+
+def main(config: Config) -> Result:
+    run = Run("ingest", config)
+    check(config)
     if not config.dry_run:
         run.check_store()
     night = Night(run, config)

@@ -8,7 +8,8 @@ import pytest
 from w2w.cli import nightly
 from w2w.cli.nightly import Config
 from w2w.engine.job import start
-from w2w.errors import JobFailed
+from w2w.errors import JobFailed, UsageError
+from w2w.ingest.feed import FeedConfig
 from w2w.ingest.job import Result as Ingested
 from w2w.stage import Counts
 
@@ -22,6 +23,7 @@ def steps(monkeypatch):
         raise JobFailed("embed: 2 of 2 rows were rejected")
 
     done = Ingested(job="ingest", run_id="ingest-1", feed="main", counts=counts, versions={"products": 4})
+    monkeypatch.setattr(nightly.ingest, "check", lambda config: None)
     monkeypatch.setattr(nightly.ingest, "main", lambda config: done)
     monkeypatch.setattr(nightly.embed, "main", failing)
     return done
@@ -44,3 +46,16 @@ def test_they_stand_in_the_file_too(steps, tmp_path, capsys):
     assert ended.value.code == told["exit"] == 1
     assert told["error"] == "embed: 2 of 2 rows were rejected"
     assert (told["ingest"]["counts"]["out"], told["job"]) == (2, "nightly")
+
+
+def test_a_wrong_feed_is_told_before_anything_is_written(tmp_path):
+    for feed in ({"uri": str(tmp_path / "gone.csv")}, {"uri": str(tmp_path / "gone.csv"), "id": "site:x"}):
+        with pytest.raises(UsageError, match=r"feed\.(uri|id)="):
+            nightly.main(Config(store=str(tmp_path / "store"), feed=FeedConfig(**feed)))
+    assert not (tmp_path / "store").exists()
+
+
+def test_a_night_that_still_runs_is_not_joined(steps, tmp_path, monkeypatch):
+    monkeypatch.setattr(nightly.embed, "main", lambda config: nightly.main(Config(store=str(tmp_path))))
+    with pytest.raises(JobFailed, match="another night is at work on this store: nightly-"):
+        nightly.main(Config(store=str(tmp_path)))

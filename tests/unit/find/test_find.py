@@ -189,6 +189,14 @@ def test_too_many_unreadable_photos_are_named(shop, tmp_path):
     assert "--rejects" not in str(e.value)
 
 
+def test_a_single_photo_that_cannot_be_read_is_no_success(shop, tmp_path):
+    (tmp_path / "bad.jpg").write_bytes(b"")
+    with pytest.raises(w2w.JobFailed, match=r"bad\.jpg: it cannot be read"):
+        w2w.find(photos=[tmp_path / "bad.jpg"], store=shop.store)
+    some = w2w.find(photos=[tmp_path / "bad.jpg", shop.photos[0]], store=shop.store)
+    assert (some.photos, some.counts.rejected) == (2, 1)
+
+
 def test_names_and_titles_cannot_reorder_a_page_or_the_terminal(shop, tmp_path, capsys):
     """File names with an escape sequence and a direction override: neither reaches a person, and judgements keep them."""
     name = "a\x1b[31mb\u202egpj.jpg"

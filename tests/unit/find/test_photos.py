@@ -50,6 +50,15 @@ def test_a_feed_names_its_photos_and_its_broken_rows(folder):
     assert [os.path.relpath(uri) for uri in rows["image_uri"].drop_null().to_pylist()] == ["a.jpg", "deep/c.webp"]
 
 
+def test_a_table_without_names_names_each_photo_by_its_file(folder):
+    (folder / "photos.csv").write_text("image,who\na.jpg,ann\nb.PNG,bob\na.jpg,cat\n")
+    assert names("photos.csv")[:2] == [("a.jpg", None), ("b.PNG", None)]
+    (folder / "named.csv").write_text("photo,who\na.jpg,ann\n")
+    assert names("named.csv", columns={"image": "photo"}) == [("a.jpg", None)]
+    with pytest.raises(UsageError, match="product_id"):
+        names("named.csv")
+
+
 def test_a_changed_photo_is_another_key(folder):
     before = listed(["a.jpg"], FeedConfig())[0]["key"][0]
     (folder / "a.jpg").write_bytes(b"longer than before")
