@@ -58,8 +58,9 @@ def test_doctor_says_what_is_missing(store, tmp_path, capsys):
 @pytest.mark.slow  # `make demo` runs it too
 def test_demo_computes_once_and_ends_with_a_report(tmp_path, capsys):
     show(demo.main(demo.Config(store=str(tmp_path / "demo"), products=35, posts=3, ray=RayConfig(num_cpus=2))))
-    *lines, gap, done = capsys.readouterr().out.splitlines()
+    *lines, gap, where, done = capsys.readouterr().out.splitlines()
     assert (gap, done) == ("", f"Done. Open {tmp_path / 'demo' / 'report.html'}")
+    assert where.endswith(f"w2w gallery {tmp_path / 'demo' / 'tables'}")
     steps = [line[:16].strip() for line in lines if re.search(r" \d+\.\d s$", line)]
     nights = [f"{job}, night {n}" for n in (1, 2, 3) for job in ("crawl", "embed", "index")]
     mining = ["detect", "segment", "embed garments", "deduplicate", "split", "represent", "mine", "compose", "audit"]

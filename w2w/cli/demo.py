@@ -114,7 +114,7 @@ class Result(Summary):
     """The store, for the other commands."""
 
     def __rich__(self) -> str:
-        return f"Done. Open {self.report}\nThe store is {self.tables}, for example: w2w gallery {shlex.quote(self.tables)}"
+        return f"The store, for other commands: w2w gallery {shlex.quote(self.tables)}\nDone. Open {self.report}"
 
 
 def main(config: Config) -> Result:
@@ -163,7 +163,7 @@ def main(config: Config) -> Result:
     page = str(folder / "report.html")
     _report(page, folder, log.summaries, first[-1].plans, opening)
     log.say("")
-    told = {"steps": tuple(log.summaries), "report": page, "tables": str(folder / "tables")}
+    told: dict[str, Any] = {"steps": tuple(log.summaries), "report": page, "tables": str(folder / "tables")}
     return Result(job="demo", run_id=new_run_id("demo"), seconds=time.monotonic() - began, **told)
 
 
