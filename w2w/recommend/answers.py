@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 from w2w import ids, schema
 from w2w.recommend.rules import Outfit, Question, Stylist
 from w2w.recommend.shelf import Applied, Shelf
+from w2w.report.cards import price_text
 
 _MARKED_AT_ONCE = 16_384  # products
 NO_OUTFIT = "no outfit meets the rules"
@@ -50,7 +51,9 @@ class Recommended:
     items: tuple[Item, ...]
     pairs: tuple[Pair, ...]
     total: float | None = None
-    """Price of what is recommended, where all of it has one, in one currency."""
+    """Price of all its products, the given ones included; None unless each has one, in one currency."""
+    currency: str | None = None
+    """Of ``total``."""
 
 
 @dataclass(frozen=True)
@@ -96,11 +99,18 @@ def _told(stylist: Stylist, given: Sequence[int], outfits: Sequence[Outfit]) -> 
     found = []
     for rank, outfit in enumerate(outfits, 1):
         items = tuple(item_of(stylist.shelf, row, stylist.category(row), row in given) for row in outfit.rows)
-        new = [item for item in items if not item.given]
-        priced = bool(new) and all(i.price is not None for i in new) and len({i.currency for i in new}) == 1
-        total = round(sum(i.price or 0 for i in new), 2) if priced else None
-        found.append(Recommended(rank, outfit.score, items, _pairs(stylist, outfit), total))
+        found.append(recommended(rank, outfit.score, items, _pairs(stylist, outfit)))
     return tuple(found)
+
+
+def recommended(rank: int, score: float, items: tuple[Item, ...], pairs: tuple[Pair, ...]) -> Recommended:
+    """With its total: a garment of a photo costs nothing."""
+    prices = [i.price for i in items if i.product_id is not None]
+    currencies = {i.currency for i in items if i.product_id is not None}
+    known = [price for price in prices if price is not None]
+    if not prices or len(known) < len(prices) or len(currencies) > 1:
+        return Recommended(rank, score, items, pairs)
+    return Recommended(rank, score, items, pairs, round(sum(known), 2), *currencies)
 
 
 def _pairs(stylist: Stylist, outfit: Outfit) -> tuple[Pair, ...]:
@@ -169,4 +179,5 @@ def lines(answers: Sequence[Answer]) -> Iterator[str]:
         for o in answer.outfits:
             new = ", ".join(f"{i.category} {i.product_id}" for i in o.items if not i.given) or "as it is"
             why = ", ".join(f"{p.category} with {p.beside} {p.score:.2f}" for p in o.pairs)
-            yield f"  {o.rank}. {o.score:.2f}  {new}  ({why})"
+            total = f", in all {price}" if (price := price_text(o.total, o.currency)) else ""
+            yield f"  {o.rank}. {o.score:.2f}  {new}{total}  ({why})"

@@ -98,6 +98,17 @@ def read_catalog(
     return Catalog(shelf, vectors_ND, without, int((~keep).sum()), known, version, words)
 
 
+def why_absent(store: str, product_id: str, classifier: str) -> str:
+    """Why a product is not in the catalog that is or was in the feed, to end a sentence."""
+    rows = delta.current_products(store, [schema.PRODUCT_ID, schema.CATEGORY, schema.ACTIVE])
+    (row,) = rows.filter(pc.equal(rows.column(schema.PRODUCT_ID), product_id)).to_pylist()
+    if not row[schema.ACTIVE]:
+        return "is no longer sold"
+    if chosen_version(store, schema.CLASSIFICATIONS, classifier, "classifier"):
+        return f"is of none of the seven classes for --classifier={classifier}"
+    return f"is of none of the seven classes: its category is {row[schema.CATEGORY]!r}; see --classes"
+
+
 def _classes(store: str, rows: pl.DataFrame, mapping: Mapping[str, str], classifier: str) -> pl.Series:
     """One of the seven classes for each row, or anything else: by the classifier if one is named, otherwise by the shop's
     category."""

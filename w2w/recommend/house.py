@@ -13,7 +13,7 @@
       - {brand: Plain Goods}
     never_together:
       - [{brand: Fjord}, {brand: Avenida}]
-    max_uses: 2                                   # of a product among the answers to one question
+    max_uses: 2                                   # of a product among the answers to one question, except for pinned ones
 
 A selector ({product: ..., category: ..., brand: ..., or any attribute}) matches products that meet all of its conditions; in a
 list, one value is enough. Values are compared as written, ignoring surrounding blanks and, except for product ids, case.

@@ -52,8 +52,7 @@ class Wanted:
     outfit: OutfitConfig = OutfitConfig()
     """What is recommended."""
     rules: str | None = None
-    """A YAML file of a merchandiser: filters, prices, stock, brands, pins, bans. w2w/recommend/house.py says what may stand in
-    it."""
+    """A YAML file of a merchandiser: filters, prices, stock, brands, pins, bans. jobs/examples/rules.yaml is an example."""
     classes: dict[str, str] | None = None
     """The feed's categories -> one of the seven classes, where they have other names."""
     classifier: str = "none"
@@ -152,7 +151,7 @@ def main(config: Config) -> Result:
     house = flow.read_rules(config.rules)
     run = Run("recommend", config)
     catalog = flow.read_catalog(run.store, config.encoder, config.classes, config.classifier, config.product_key)
-    given = _rows_of(catalog, asked) if asked else []
+    given = _rows_of(run.store, catalog, asked, config.classifier) if asked else []
     trained = flow.trained_scorer(config.scorer)
     seen, of_photo = _seen(config, trained) if config.photo else ([], [])
     applied = apply_house(house, catalog.shelf, catalog.known_ids)
@@ -180,9 +179,13 @@ def main(config: Config) -> Result:
 
 def _asked(config: Config) -> list[str]:
     """The given products."""
-    items = config.items.split(",") if isinstance(config.items, str) else config.items or []
+    items = config.items.split(",") if isinstance(config.items, str) else config.items
+    items = None if items is None else [item.strip() for item in items if item.strip()]
     ways = {"product": config.product, "photo": config.photo, "items": items}
-    given = [f"--{name}" for name, value in ways.items() if value]
+    given = [f"--{name}" for name, value in ways.items() if value is not None]
+    for name, value in ways.items():
+        if value is not None and not (value.strip() if isinstance(value, str) else value):
+            raise UsageError(f"--{name}: is empty; without it every product of the catalog is asked")
     if len(given) > 1:
         raise UsageError(f"{' and '.join(given)}: give one of them")
     if config.keep and not config.photo:
@@ -193,7 +196,7 @@ def _asked(config: Config) -> list[str]:
         raise UsageError("--published: completes one product, photo or some items; name it")
     if config.published and config.rules:
         raise UsageError("--published: considers every product; omit --rules")
-    return [config.product] if config.product else [item.strip() for item in items if item.strip()]
+    return [config.product] if config.product else items or []
 
 
 def _seen(config: Config, trained: TrainedPairs | None) -> tuple[list[Seen], list[str]]:
@@ -202,13 +205,13 @@ def _seen(config: Config, trained: TrainedPairs | None) -> tuple[list[Seen], lis
     return look_at(str(config.photo), config.encoder, config.detector, config.keep, config.decode, known)
 
 
-def _rows_of(catalog: Catalog, product_ids: Sequence[str]) -> list[int]:
+def _rows_of(store: str, catalog: Catalog, product_ids: Sequence[str], classifier: str) -> list[int]:
     found = catalog.shelf.find(product_ids).tolist()
     for product, row in zip(product_ids, found):
         if product in catalog.without_vector:
             raise UsageError(f"product {product!r} has no vector of this --encoder: run 'w2w embed'")
         if row < 0 and pc.is_in(pa.scalar(product), value_set=catalog.known_ids).as_py():
-            raise UsageError(f"product {product!r} is no longer sold, or not of the seven classes: see --classes")
+            raise UsageError(f"product {product!r} {flow.why_absent(store, product, classifier)}")
         if row < 0:
             raise UsageError(f"there is no product {product!r}")
     return list(dict.fromkeys(found))

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
 from w2w import schema
-from w2w.recommend.answers import Answer, Item, Pair, Recommended, item_of
+from w2w.recommend.answers import Answer, Item, Pair, Recommended, item_of, recommended
 from w2w.recommend.rules import Stylist
 from w2w.report.cards import Piece, price_text, product_card
 from w2w.report.page import thumbnail, write_page
@@ -47,13 +47,12 @@ def recommend_report(
 
 def _shown(outfit: Recommended, picture) -> dict:
     new = [item for item in outfit.items if not item.given]
-    currency = new[0].currency if new else None
     return {
         "rank": outfit.rank,
         "score": outfit.score,
         "pieces": [Piece(i.category, thumbnail(picture(i)), f"{i.category}: {i.title or i.product_id}") for i in outfit.items],
         "why": [{"text": f"{p.category} with {p.beside}", "score": p.score} for p in outfit.pairs],
-        "total": price_text(outfit.total, currency),
+        "total": price_text(outfit.total, outfit.currency),
         "cards": [product_card(_row(item), picture(item), notes=[item.category]) for item in new],
     }
 
@@ -76,5 +75,5 @@ def given_of_row(stylist: Stylist, row: Mapping) -> Answer | None:
             continue
         items = tuple(item_of(shelf, r, shelf.category(r), r == at) for r in rows)
         pairs = tuple(Pair(**pair) for pair in found[schema.PAIRS_LIST])
-        outfits.append(Recommended(found[schema.RANK], found[schema.SCORE], items, pairs))
+        outfits.append(recommended(found[schema.RANK], found[schema.SCORE], items, pairs))
     return Answer((item_of(shelf, int(at), shelf.category(int(at)), True),), tuple(outfits), row[schema.REASON])

@@ -1,5 +1,6 @@
 """The catalog as the search sees it: one row per product, in arrays; and the rows that a merchandiser's rules allow."""
 
+import difflib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -31,6 +32,8 @@ ROWS = pa.schema(
 )
 # how shops say that something is unavailable: https://schema.org/ItemAvailability and Google's product data specification
 _GONE = {"outofstock", "soldout", "discontinued", "unavailable", "no", "false", "preorder", "presale", "backorder"}
+_THERE = {"instock", "available", "yes", "true", "limitedavailability", "onlineonly", "instoreonly"}
+_MOST_KEYS = 20  # named in an error message
 _AVAILABILITY = ("availability", "stock", "in_stock", "quantity", "inventory")
 
 
@@ -104,11 +107,19 @@ def in_stock(values: pa.Array | pa.ChunkedArray, least: float = 1.0) -> np.ndarr
 def _is_there(text: str | None, least: float) -> bool:
     if text is None or not text.strip():
         return True
-    word = re.sub(r"[\W_]", "", text.rstrip("/").rpartition("/")[2]).lower()
+    number = _number(text)
+    return _word(text) not in _GONE if number is None else number >= least
+
+
+def _number(text: str) -> float | None:
     try:
-        return float(text) >= least
+        return float(text)
     except ValueError:
-        return word not in _GONE
+        return None
+
+
+def _word(text: str) -> str:
+    return re.sub(r"[\W_]", "", text.rstrip("/").rpartition("/")[2]).lower()
 
 
 @dataclass(frozen=True)
@@ -163,6 +174,7 @@ def apply_house(house: House, shelf: Shelf, known_ids: pa.Array | None = None) -
         *(s for two in house.never_together for s in two),
     )
     told = [f"{house.name}, line {s.line}: no product is {s}" for s in others if s is not None and not shelf.mask(s).any()]
+    told += _idle_stock(house, shelf)
     pins = []
     for pin in house.pins:
         mask = shelf.mask(pin.what)
@@ -187,7 +199,7 @@ def _check(house: House, shelf: Shelf, known_ids: pa.Array | None) -> None:
     for selector in (*house.only, *wishes, *(s for two in house.never_together for s in two)):
         for key, values in selector.wanted:
             if key not in _COLUMNS and key not in attributes:
-                house.refuse(selector.line, f"no product has an attribute {key!r}.{nearest(key, attributes)}")
+                house.refuse(selector.line, f"no product has an attribute {key!r}.{_keys_like(key, attributes)}")
             there = pc.is_in(pa.array(values if key == PRODUCT else [], pa.string()), value_set=known).to_pylist()
             if strange := [v for v, is_there in zip(values, there) if not is_there]:
                 product_ids = sorted(pc.unique(known).to_pylist())
@@ -201,6 +213,14 @@ def _check(house: House, shelf: Shelf, known_ids: pa.Array | None) -> None:
         raise UsageError(f"{house.name}: products have prices in {', '.join(currencies)}: say which with price.currency")
 
 
+def _keys_like(key: str, attributes: Sequence[str]) -> str:
+    """The keys of a selector, the nearest first, to end an error message."""
+    known = sorted({*_COLUMNS, *attributes})
+    meant = nearest(key, known) if difflib.get_close_matches(key, known, n=1) else ""
+    first = difflib.get_close_matches(key, known, n=_MOST_KEYS, cutoff=0.0)
+    return f"{meant} Allowed: {', '.join(first)}{', ...' if len(known) > len(first) else ''}."
+
+
 def _stock(house: House, shelf: Shelf) -> np.ndarray:
     if house.any_stock:
         return np.ones(len(shelf), bool)
@@ -209,6 +229,20 @@ def _stock(house: House, shelf: Shelf) -> np.ndarray:
     return np.logical_and.reduce(
         [np.ones(len(shelf), bool), *(in_stock(shelf._attribute(name), house.stock_min) for name in names)]
     )
+
+
+def _idle_stock(house: House, shelf: Shelf) -> list[str]:
+    """A sentence where the rule about stock can leave nothing out: its attribute is about something else."""
+    if not house.stock_attribute:
+        return []
+    values = [v for v in pc.unique(shelf._attribute(house.stock_attribute)).to_pylist() if v and v.strip()]
+    if any(_number(v) is not None or _word(v) in _GONE | _THERE for v in values):
+        return []
+    example = f" (for example {values[0]!r})" if values else ""
+    return [
+        f"{house.name}: stock: no value of {house.stock_attribute!r} is a number of pieces or says sold out{example}: "
+        "it leaves nothing out"
+    ]
 
 
 def _price(house: House, shelf: Shelf) -> np.ndarray:

@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 from bs4 import BeautifulSoup
 
-from tests.unit.recommend.stores import STYLES, fill
+from tests.unit.recommend.stores import STYLES, append, fill, product
+from w2w import schema
 from w2w.errors import UsageError
 from w2w.recommend import job
+from w2w.recommend.answers import Item, lines, recommended
 from w2w.recommend.job import Config, main
 from w2w.recommend.rules import OutfitConfig
 from w2w.recommend.worn import WornConfig
@@ -38,13 +40,16 @@ def test_a_product_is_completed_with_what_was_worn_with_its_look(store):
         assert [i.category for i in outfit.items] == ["top", "bottom", "shoes"]
         assert {style(i.product_id) for i in outfit.items} == {0}
         assert outfit.score == pytest.approx(np.exp(np.mean(np.log([p.score for p in outfit.pairs]))), rel=1e-5)
-        assert outfit.total == sum(i.price for i in outfit.items if not i.given)
+        assert (outfit.total, outfit.currency) == (sum(i.price for i in outfit.items), "EUR")
     (line,) = Path(done.lines).read_text(encoding="utf-8").splitlines()
     assert json.loads(line)["outfits"][0]["items"][1]["product_id"] == answer.outfits[0].items[1].product_id
     page = Path(done.report).read_text(encoding="utf-8")
     assert Path(done.report).parents[1].joinpath("latest.html").read_text(encoding="utf-8") == page
     soup = BeautifulSoup(page, "html.parser")
     assert len(soup.select(".look")) == len(soup.select(".outfit")) == 5
+    first = answer.outfits[0]
+    assert soup.select_one(".look h3").text == f"1 · {first.score:.2f} · in all {first.total:.2f} EUR"
+    assert f", in all {first.total:.2f} EUR  (" in [*lines(done.outfits)][1]
     assert "top with bottom" in soup.select_one(".look details li").text
     assert [li["data-product"] for li in soup.select_one(".look .new").select("li")] == [
         i.product_id for i in answer.outfits[0].items[1:]
@@ -60,10 +65,26 @@ def test_items_that_lack_nothing_are_scored(store):
     good, bad = (main(Config(store=store, items=items, shown=0)).outfits[0] for items in ("p000,p001,p002", "p000, p006,p012"))
     assert [len(a.outfits) for a in (good, bad)] == [1, 1]
     assert good.outfits[0].score > bad.outfits[0].score + 0.2
-    assert good.outfits[0].total is None
+    assert good.outfits[0].total == 10 + 11 + 12
     two = main(Config(store=store, items=["p000", "p001"], shown=0, outfit=OutfitConfig(extras=("bag",), answers=2)))
     assert [[i.category for i in o.items] for o in two.outfits[0].outfits] == [["top", "bottom", "shoes", "bag"]] * 2
     assert all(o.items[0].product_id == "p000" and o.items[1].product_id == "p001" for o in two.outfits[0].outfits)
+
+
+@pytest.mark.parametrize(
+    ("others", "total"),
+    [
+        ((), (10.1, "EUR")),
+        ((Item("bag", None, given=True),), (10.1, "EUR")),  # of a photo: nobody sells it
+        ((Item("bag", "b", price=20.2, currency="EUR", given=True),), (30.3, "EUR")),
+        ((Item("bag", "b", given=True),), (None, None)),
+        ((Item("bag", "b", price=20.2, currency="USD"),), (None, None)),
+    ],
+)
+def test_a_total_is_of_the_whole_outfit(others, total):
+    found = recommended(1, 0.5, (Item("shoes", "s", price=10.1, currency="EUR"), *others), ())
+    assert (found.total, found.currency) == total
+    assert recommended(1, 0.5, (Item("bag", None, given=True),), ()).total is None
 
 
 def test_without_outfits_looks_decide(store):
@@ -119,6 +140,8 @@ def test_a_place_that_stays_empty_says_why(store, tmp_path):
     [
         ("ban:\n  - {colur: red}\n", r"rules\.yaml, line 2: no product has an attribute 'colur'\. Did you mean 'colour'"),
         ("pin:\n\n  - {product: p0000}\n", r"rules\.yaml, line 3: there is no product 'p0000'"),
+        ("ban: [{brnad: a}]\n", r"'brnad'\. Did you mean 'brand'\? Allowed: brand, product, colour, category\."),
+        ("ban: [{sz: a}]\n", r"line 1: no product has an attribute 'sz'\. Allowed: [a-z, ]*category"),
         ("stock: {attribute: pieces}\n", r"rules\.yaml: stock\.attribute: no product has an attribute 'pieces'"),
         ("price: {max: x}\n", r"rules\.yaml, line 1: price\.max='x' is not a number"),
     ],
@@ -129,11 +152,36 @@ def test_a_rule_that_is_wrong_is_named_by_its_line(store, tmp_path, text, says):
         main(Config(store=store, product="p000", rules=str(tmp_path / "rules.yaml")))
 
 
+def test_a_stock_rule_about_something_else_is_told(store, tmp_path):
+    (tmp_path / "rules.yaml").write_text("stock: {attribute: colour, min: 1}\n")
+    done = main(Config(store=store, product="p000", rules=str(tmp_path / "rules.yaml"), dry_run=True))
+    (told,) = done.rules_not_met
+    assert told.startswith(f"{tmp_path}/rules.yaml: stock: no value of 'colour' is a number of pieces or says sold out (for ")
+
+
+def test_a_product_that_is_not_in_the_catalog_says_why(tmp_path):
+    store = str(tmp_path / "store")
+    fill(store, range(10), pictures=False)
+    rows = [product(20, active=False), product(21, category="Socks <b>")]
+    append(store, schema.PRODUCTS, rows)
+    for name, says in (
+        ("p020", "product 'p020' is no longer sold$"),
+        ("p021", "'p021' is of none of the seven classes: its category is 'Socks <b>'; see --classes"),
+    ):
+        with pytest.raises(UsageError, match=says):
+            main(Config(store=store, product=name))
+
+
 @pytest.mark.parametrize(
     ("options", "says"),
     [
         ({"product": "p999"}, "there is no product 'p999'"),
         ({"product": "p000", "items": "p001"}, "--product and --items: give one of them"),
+        ({"product": ""}, "--product: is empty; without it every product"),
+        ({"photo": " "}, "--photo: is empty"),
+        ({"items": []}, "--items: is empty"),
+        ({"items": " ,"}, "--items: is empty"),
+        ({"product": "", "items": "p001"}, "--product: is empty"),
         ({"items": "p000,p005"}, "an outfit has one top, and 2 are given"),
         ({"product": "p000", "scorer": "/nowhere"}, "--scorer=/nowhere: no such folder"),
         ({"product": "p000", "published": True}, "--published: needs --scorer=FOLDER"),
