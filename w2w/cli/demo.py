@@ -9,6 +9,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from rich.text import Text
+
 from w2w import storage
 from w2w.cli.demo_page import looked_up, run_report, worn_with
 from w2w.crawl import job as crawl
@@ -113,8 +115,9 @@ class Result(Summary):
     tables: str
     """The store, for the other commands."""
 
-    def __rich__(self) -> str:
-        return f"The store, for other commands: w2w gallery {shlex.quote(self.tables)}\nDone. Open {self.report}"
+    def __rich__(self) -> Text:
+        said = f"The store, for other commands: w2w gallery {shlex.quote(self.tables)}\nDone. Open {self.report}"
+        return Text(said, no_wrap=True, overflow="ignore")  # a path is meant to be copied whole
 
 
 def main(config: Config) -> Result:
