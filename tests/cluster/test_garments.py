@@ -199,7 +199,7 @@ def test_a_classifier_is_trained_and_used(tmp_path):
     names = ["Topwear", "Sandal", "Watch"]
     vectors_ND = np.eye(8, dtype=np.float32)[np.arange(num) % 3] + 0.1 * rng.normal(size=(num, 8)).astype(np.float32)
     lineage = Lineage("fill", "fill", "fill", "1", {}, {}, "x")
-    product = dict.fromkeys(schema.PRODUCTS.schema.names, "x") | {
+    product = {f.name: "x" for f in schema.PRODUCTS.schema if f.type == pa.string()} | {
         "price": 1.0,
         "attributes": [],
         "active": True,

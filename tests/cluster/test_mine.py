@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from bs4 import BeautifulSoup
 
@@ -64,7 +65,12 @@ def store(tmp_path) -> str:
     """Products of three classes; each post wears one of each, which its tags name, the last post's top excepted."""
     place, rng = str(tmp_path / "store"), np.random.default_rng(0)
     shots = [image_row(picture(rng)) for _ in range(NUM_PRODUCTS)]
-    blank = dict.fromkeys(schema.PRODUCTS.schema.names, "x") | {"price": 1.0, "attributes": [], "active": True, "fetched_at": 0}
+    blank = {f.name: "x" for f in schema.PRODUCTS.schema if f.type == pa.string()} | {
+        "price": 1.0,
+        "attributes": [],
+        "active": True,
+        "fetched_at": 0,
+    }
     products = [
         blank | {"product_id": f"c{i}", "title": f"<b>{i}", "category": CATEGORIES[i % 3], "image_id": shots[i]["image_id"]}
         for i in range(NUM_PRODUCTS)

@@ -65,7 +65,7 @@ def place(tmp_path_factory) -> Path:
     (folder / "file").write_text("in the way")
     lineage = Lineage("x", "x", "x", "x", {}, {}, "x")
     store = str(folder / "tables")
-    row = dict.fromkeys(schema.PRODUCTS.schema.names, "x")
+    row = {f.name: "x" for f in schema.PRODUCTS.schema if f.type == pa.string()}
     row |= {"price": 1.0, "attributes": [], "active": True, "fetched_at": 0, "image_id": "i0"}
     append_rows(store, Output(schema.PRODUCTS), pa.Table.from_pylist([row], schema=schema.PRODUCTS.schema), lineage)
     from w2w.models.config import EncoderConfig
