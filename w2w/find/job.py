@@ -128,6 +128,7 @@ def main(config: Config) -> Result:
         _try(plan)
     if config.dry_run:
         return result
+    storage.check_writable(folder_of(config.out, run.store, run.job, run.run_id), "--out")
     how = How(config.fetch, config.decode, config.longest_px, config.pool, config.gpu_pool)
     if config.watch:
         return _watch(run, config, plan, words, how, result, there)

@@ -9,7 +9,7 @@ from w2w import schema
 from w2w.config import nearest
 from w2w.errors import UsageError
 from w2w.garments.found import Found
-from w2w.garments.taxonomy import CATEGORIES, PERSON
+from w2w.garments.taxonomy import CATEGORIES, PERSON, class_called
 from w2w.index.filters import Value, texts
 from w2w.index.spec import check_one_per
 
@@ -94,7 +94,9 @@ def chosen(text: str) -> tuple[set[str], set[int]]:
         elif word in CATEGORIES:
             classes.add(word)
         else:
-            raise UsageError(f"--garment={text}: {word!r} is neither a class nor a number.{nearest(word, CATEGORIES)}")
+            meant = class_called(word)
+            hint = f" Did you mean {meant!r}?" if meant else nearest(word, CATEGORIES)
+            raise UsageError(f"--garment={text}: {word!r} is neither a class nor a number.{hint}")
     return classes, numbers
 
 

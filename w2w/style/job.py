@@ -100,6 +100,7 @@ def main(config: Config) -> Result:
     if config.dry_run:
         return result
     folder = folder_of(config.out, run.store, run.job, run.run_id)
+    storage.check_writable(folder, "--out")
     rows = loadable(photos)
     steps = [
         load_stage(config.fetch, Pool(batch_rows=8)),

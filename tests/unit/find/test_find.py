@@ -11,6 +11,7 @@ from bs4 import BeautifulSoup
 import w2w
 from tests.unit.nights.nights import without_ray
 from w2w import config as configuration
+from w2w.find import job
 from w2w.find.finder import encoder_of
 from w2w.find.job import Config
 from w2w.models.config import EncoderConfig
@@ -187,6 +188,13 @@ def test_too_many_unreadable_photos_are_named(shop, tmp_path):
     with pytest.raises(w2w.JobFailed, match=r"allows: .*/0\.jpg: it cannot be read: .*; and 2 more\. Mend the input") as e:
         w2w.find(photos=[tmp_path], store=shop.store, max_reject_rate=0.5)
     assert "--rejects" not in str(e.value)
+
+
+def test_what_cannot_be_written_is_told_before_the_search(shop, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr(job, "Here", None)  # nothing is loaded
+    with pytest.raises(w2w.UsageError, match=r"--out=.*/file/out: cannot write there"):
+        w2w.find(photos=shop.photos, store=shop.store, out=tmp_path / "file" / "out")
 
 
 def test_a_single_photo_that_cannot_be_read_is_no_success(shop, tmp_path):

@@ -47,6 +47,7 @@ def test_of_a_class_the_surest_counts():
         ({"text_weight": 1.5}, "--text_weight=1.5: a number between 0 and 1"),
         ({"min_score": 2}, "--min_score=2: a number between -1 and 1"),
         ({"garment": "tops"}, "'tops' is neither a class nor a number. Did you mean 'top'?"),
+        ({"garment": "trousers"}, "'trousers' is neither a class nor a number. Did you mean 'bottom'?"),
         ({"whole": True, "garment": "top"}, "--whole searches with the unchanged photo"),
         ({"whole": True, "cut_out": True}, "--whole searches with the unchanged photo"),
     ],
