@@ -15,10 +15,12 @@ import pyarrow.parquet as pq
 
 from w2w import ids, schema, storage
 from w2w.engine.shuffle import Vectors, list_vectors, read_vectors
+from w2w.errors import JobFailed
 from w2w.export.rules import DELETE, UPSERT, digests, parquet
 from w2w.mining.catalog import chosen_version
 from w2w.shown import without_secrets
 from w2w.table import delta
+from w2w.table.doubles import is_own
 from w2w.table.parts import RECEIPT_SCHEMA, Output, write_part
 from w2w.table.sink import Committer, Lineage
 
@@ -124,23 +126,27 @@ def _found(table: pa.Table, keys: pa.ChunkedArray) -> pa.Table:
 
 @dataclass(frozen=True)
 class State:
-    """What the target has: ``rows``, product_id and digest; ``last``: the highest batch that is noted."""
+    """What the target has: ``rows``, product_id and digest; ``last``: the highest batch that is noted; ``stale``: rows that
+    count no more; ``parts``: the files in which all this is noted."""
 
     rows: pa.Table
     last: int
     stale: int
+    parts: frozenset[str]
 
     @staticmethod
     def of(store: str, name: str) -> "State":
         """Held: 100 bytes a product."""
         columns = [schema.PRODUCT_ID, schema.ROW_DIGEST, schema.BATCH]
-        rows = delta.read(store, schema.EXPORTED, columns, source=name)
+        listed = delta.parts(delta.open_table(store, schema.EXPORTED), source=name)
+        empty = pa.schema([schema.EXPORTED.schema.field(c) for c in columns]).empty_table()
+        rows = pa.concat_tables([empty, *delta.read_batches(store, schema.EXPORTED, columns, listed)])
         last = pc.max(rows.column(schema.BATCH)).as_py() or 0
         rows = rows.sort_by([(schema.PRODUCT_ID, "ascending"), (schema.BATCH, "ascending")]).combine_chunks()
         keys = rows.column(schema.PRODUCT_ID)
         newest = pc.not_equal(keys[1:], keys[:-1]).to_numpy(zero_copy_only=False)
         now = rows.filter(pa.array(np.append(newest, True)[: rows.num_rows]))
-        return State(now, last, rows.num_rows - now.num_rows)
+        return State(now, last, rows.num_rows - now.num_rows, frozenset(part.path for part in listed))
 
     @property
     def there(self) -> pa.Table:
@@ -188,8 +194,8 @@ Send = Callable[[int, pa.Table], None]  # a batch's number, and its rows of CHAN
 class Outbox:
     """Batches on their way. ``last``: the last one noted."""
 
-    def __init__(self, store: str, name: str, last: int, lineage: Lineage):
-        self._store, self._name, self.last = store, name, last
+    def __init__(self, store: str, name: str, state: State, lineage: Lineage):
+        self._store, self._name, self._known, self.last = store, name, state.parts, state.last
         self._folder = storage.join(store, "_export", name)
         self._lineage = lineage
         self._committer: Committer | None = None
@@ -212,8 +218,13 @@ class Outbox:
         return pq.read_table(pa.BufferReader(storage.read_bytes(self._file(self.last + 1))))
 
     def put(self, batch: pa.Table) -> None:
-        """Writes the next batch down. Raises Changed if another run of this export has written one."""
+        """Writes the next batch down. Raises JobFailed if another run of this export has written or noted one since the state
+        was read: this one might be older. Thereafter no other run can note another batch of this number."""
         storage.replace_if(self._file(self.last + 1), parquet(batch, ""), None)
+        listed = delta.parts(delta.open_table(self._store, schema.EXPORTED), source=self._name)
+        if any(p.path not in self._known and not is_own(p.path, self._lineage.run_id) for p in listed):
+            storage.delete(self._file(self.last + 1))
+            raise JobFailed(f"another run of export {self._name!r} has sent batches at the same time: run this again")
 
     def send(self, batch: pa.Table, send: Send) -> None:
         """Sends the batch that was put, and notes it."""

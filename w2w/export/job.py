@@ -90,7 +90,7 @@ def main(config: Config) -> Result:
     version = version_of(config.to, config.collection, where or out, model)
     catalog = Catalog(run.store, model, config.similar, config.to in ONLY_WITH_VECTOR)
     state = State.of(run.store, config.name)
-    outbox = Outbox(run.store, config.name, state.last, lineage)
+    outbox = Outbox(run.store, config.name, state, lineage)
     result = run.result(Result, name=config.name, to=config.to, out=None if where else out, last_batch=state.last or None)
     if config.dry_run:
         told = _counted(in_batches(changes(catalog, state, version, config.again), config.batch_rows, config.limit))

@@ -195,8 +195,8 @@ def compare(now: pa.Table, before: pa.Table) -> Night:
 @dataclass
 class Kept:
     """Lists that go on. ``complete_N``: nothing else is there. What a list may take is better than its old last: ``bound_N`` is
-    its score (-inf if complete, inf where the list is computed anew), ``last_N`` its position, -1 if it is gone: then nothing
-    of that score is known to be in place."""
+    its score (-inf if complete, inf where the list is computed anew), ``last_N`` its position, -1 if it is none now: then
+    nothing of that score is known to be in place."""
 
     lists: Lists
     complete_N: np.ndarray
@@ -233,7 +233,7 @@ def keep(now: pa.Table, night: Night, stored: Iterable[pa.Table], width: int) ->
         bound = np.full(len(at), np.inf, np.float32)
         bound[owner[ends]] = scores[ends]
         last = np.full(len(at), -1)
-        last[owner[ends]] = np.where(stays[ends], member[ends], -1)
+        last[owner[ends]] = member[ends]
         complete = _bools(rows.column(schema.COMPLETE))
         bound[complete] = -np.inf
         kept.complete_N[at], kept.bound_N[at], kept.last_N[at] = complete, bound, last

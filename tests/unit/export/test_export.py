@@ -153,12 +153,13 @@ def test_two_runs_of_one_export_do_not_go_at_once(store, tmp_path, monkeypatch):
 
     def overtaken(self, batch):
         monkeypatch.undo()
+        append(store, schema.PRODUCTS, [product(0, fetched_at=1, price=77.0)], "night")
         main(other)
         put(self, batch)
 
     monkeypatch.setattr(flow.Outbox, "put", overtaken)
     with pytest.raises(JobFailed, match="another run"):
-        main(other)
+        main(other)  # its first batch has an older price
     assert prices(tmp_path / "out") == sold(store)
     assert main(other).batches == 0
 
@@ -234,6 +235,7 @@ def test_notes_that_count_no_more_are_dropped(store, tmp_path, monkeypatch):
     for at in range(6):
         append(store, schema.PRODUCTS, [product(n, fetched_at=at, price=float(at)) for n in range(30)], f"night{at}")
         main(config(store, out))
+        assert main(config(store, out)).batches == 0
     append(store, schema.PRODUCTS, [product(n, fetched_at=9, active=False) for n in range(30)], "gone")
     assert main(config(store, out)).deletions == 30
     again = main(config(store, out))

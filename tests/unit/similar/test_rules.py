@@ -23,7 +23,11 @@ class Shop:
     def add(self) -> None:
         self.number += 1
         name = f"p{self.rng.integers(1000):03d}-{self.number}"
-        self.rows[name] = {"category": "abc"[self.rng.integers(3)], "look": int(self.rng.integers(40)), "allowed": True}
+        self.rows[name] = {
+            "category": str(self.rng.choice(list("abc"), p=[0.6, 0.28, 0.12])),
+            "look": int(self.rng.integers(40)),
+            "allowed": True,
+        }
         self.dress(name)
 
     def dress(self, name: str) -> None:
@@ -40,7 +44,7 @@ class Shop:
             elif what == 1:
                 self.dress(name)
             elif what == 2:
-                self.rows[name]["category"] = "abc"[self.rng.integers(3)]
+                self.rows[name]["category"] = str(self.rng.choice(list("abc"), p=[0.6, 0.28, 0.12]))
             elif what == 3:
                 self.rows[name]["allowed"] ^= True
             elif what == 4:
@@ -152,6 +156,26 @@ def test_a_list_that_lost_a_member_moves_up_and_only_a_short_one_is_computed_ane
     assert shown(stored(now, kept)) == by_definition(now, shop.grid(now))
 
 
+def test_a_list_of_all_there_were_that_overflowed_is_not_taken_for_all_there_are():
+    rng = np.random.default_rng(4)
+    shop, before, leaders = Shop(rng, num=6), NOTHING, []
+    for more in (0, 12, 0):
+        for name in leaders if not more else ():
+            del shop.rows[name]
+        for _ in range(more):
+            shop.add()
+        for number, (name, row) in enumerate(shop.rows.items()):
+            row |= {"category": "a", "look": number, "image": f"own-{name}"}
+            shop.vectors.setdefault(row["image"], rng.normal(size=5).astype(np.float32))
+        now = shop.table()
+        kept, _ = advance(now, shop.grid(now), before, rng)
+        before = stored(now, kept)
+        assert shown(before) == by_definition(now, shop.grid(now))
+        asked = before.to_pylist()[0]
+        leaders = [e["product_id"] for e in asked["similar"] + asked["spare"]]
+    assert len(leaders) >= COUNT
+
+
 def test_scores_do_not_depend_on_what_is_scored_together():
     rng = np.random.default_rng(0)
     vectors = rng.normal(size=(300, 1280)).astype(np.float32)
@@ -168,14 +192,15 @@ def test_scores_do_not_depend_on_what_is_scored_together():
         on_grid(np.float32([[0, np.nan]]))
 
 
-def test_many_equal_scores_leave_none_out():
-    """More copies than a tile takes at first, all on one card but one."""
-    num = 500
-    goods = Goods(np.zeros(num, np.int32), np.r_[np.zeros(num - 2, np.int64), 1, 2], np.ones(num, bool))
-    grid = on_grid(np.ones((num, 3), np.float32))
+def test_a_card_with_many_products_hides_no_other():
+    """More near-copies on one card than a tile takes at first, all better than what is on other cards, or as good."""
+    num, many = 500, 480
+    goods = Goods(np.zeros(num, np.int32), np.r_[np.zeros(many, np.int64), 1 + np.arange(num - many)], np.ones(num, bool))
     asked = np.array([num - 1])
-    lists = rules.search((asked, grid[asked]), [(np.arange(num), grid)], goods, WIDTH)
-    assert lists.member_NW[0].tolist() == [0, num - 2, -1, -1, -1, -1, -1]
+    for angle in (np.r_[np.arange(1, num) * 1e-3, 0], np.zeros(num)):
+        grid = on_grid(np.stack([np.cos(angle), np.sin(angle)], axis=1).astype(np.float32))
+        lists = rules.search((asked, grid[asked]), [(np.arange(num), grid)], goods, WIDTH)
+        assert lists.member_NW[0].tolist() == [0, *range(many, many + WIDTH - 1)]
 
 
 def test_an_empty_catalog_has_empty_lists():
