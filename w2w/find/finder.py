@@ -269,13 +269,11 @@ def _allowed(plan: Plan) -> pa.Array:
     if plan.tagger:
         tagger, version = plan.tagger
         listed = delta.parts(delta.open_table(plan.store, schema.TAGGED, version), **{schema.STAGE_VERSION: tagger})
-        read = delta.read_batches(plan.store, schema.TAGGED, [schema.OWNER_ID, schema.TAGS], listed)
-        tagged = pa.concat_tables([_NO_TAGS, *read])
+        columns = [schema.OWNER_ID, schema.TAGS]
+        none = pa.schema([schema.TAGGED.schema.field(c) for c in columns]).empty_table()
+        tagged = pa.concat_tables([none, *delta.read_batches(plan.store, schema.TAGGED, columns, listed)])
         seen = seen_columns(rows.column(schema.IMAGE_ID), tagged, list(plan.options.wanted))
     return rows.filter(pa.array(allowed(rows, plan.options.wanted, seen))).column(schema.PRODUCT_ID).combine_chunks()
-
-
-_NO_TAGS = pa.schema([schema.TAGGED.schema.field(c) for c in (schema.OWNER_ID, schema.TAGS)]).empty_table()
 
 
 def _tagger(store: str) -> tuple[str, int]:
