@@ -10,8 +10,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from w2w import ids, schema
-from w2w.recommend.rules import Outfit, Question, Stylist
-from w2w.recommend.shelf import Applied, Shelf
+from w2w.recommend.house import CATEGORY
+from w2w.recommend.rules import Outfit, Question, Stylist, lacks_place
+from w2w.recommend.shelf import CODE, EXTRAS, FORMS, Applied, Shelf
 from w2w.report.cards import price_text
 
 _MARKED_AT_ONCE = 16_384  # products
@@ -84,6 +85,41 @@ def _says(stylist: Stylist, question: Question, found: Sequence[Recommended]) ->
     says = question.why or ("" if found else f"{NO_OUTFIT}: what goes with it breaks {stylist.applied.house.combining}")
     causes = "; ".join(why for place in question.lacking if (why := stylist.why_empty(place, question.given)))
     return ": ".join(filter(None, (says, causes))) or None
+
+
+def pins_not_met(stylist: Stylist, answer: Answer, given: Sequence[int]) -> tuple[str, ...]:
+    """A sentence, with the cause, for each pin that applies to what is given and that no outfit of the answer meets."""
+    if not answer.outfits:  # the answer says why
+        return ()
+    shelf, applied = stylist.shelf, stylist.applied
+    shown = shelf.find([item.product_id for outfit in answer.outfits for item in outfit.items if item.product_id])
+    in_photo = {item.category for item in answer.given if item.product_id is None}
+    told = []
+    for (beside, mask, places), pin in zip(applied.pins, applied.pinned):
+        is_met = shelf.mask(pin)[shown].any() or (dict(pin.wanted).keys() == {CATEGORY} and in_photo & {*pin.values(CATEGORY)})
+        if stylist.holds(beside, given) and not is_met:
+            cause = _why_not(stylist, given, mask, places)
+            told.append(f"{applied.house.name}, line {pin.line}: no outfit here has {pin}: {cause}")
+    return tuple(told)
+
+
+def _why_not(stylist: Stylist, given: Sequence[int], mask: np.ndarray, places: Sequence[str]) -> str:
+    classes = [stylist.category(row) for row in given]
+    forms = [form for form in FORMS if not lacks_place(form, classes)]
+    open_ = [c for c in places if c not in classes]
+    fitting = [c for c in open_ if c in EXTRAS or any(c in form for form in forms)]
+    known = [c for c in fitting if c in stylist.space.classes]
+    if not open_:
+        return f"the {' and '.join(places)} of the outfit is given"
+    if not fitting:
+        return f"an outfit with the given {' and '.join(classes)} has no {' or '.join(open_)}"
+    if not known:
+        return f"the scorer knows nothing of what a {fitting[0]} goes with"
+    rows = np.flatnonzero(mask & np.isin(stylist.shelf.class_N, [CODE[c] for c in known]))
+    refused = stylist.refusals(given, rows)
+    if refused.total() < len(rows):
+        return "another pin or rule comes before it"
+    return "beside what is given, " + ", ".join(f"{n:,} {why}" for why, n in refused.most_common() if n)
 
 
 def answer_of_rows(stylist: Stylist, given: Sequence[int], rows: Sequence[int]) -> Answer:

@@ -32,7 +32,7 @@ from w2w.table import delta, work
 from w2w.table.pending import rejected_keys
 
 STAGE = "recommend"
-_CODE = 2  # raise it when the same question would have other answers
+_CODE = 3  # raise it when the same question would have other answers
 _SCORES_AT_ONCE = 1 << 22
 _MOST_CHANGED = 0.2  # of the catalog: above, all rows are asked again
 _ABSENT = ""  # category of a product that was not there

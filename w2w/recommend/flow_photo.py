@@ -13,8 +13,10 @@ from w2w.garments.detector import Detector, DetectorConfig
 from w2w.garments.stage import to_jpeg
 from w2w.garments.taxonomy import BOTTOM, DRESS, TOP
 from w2w.images.decode import DecodeLimits, decode
+from w2w.ingest.images import is_web
 from w2w.models.config import EncoderConfig
 from w2w.models.encoder import load_encoder
+from w2w.web.fetch import FetchConfig, Fetcher
 
 _CROP_PX = 384
 
@@ -29,16 +31,23 @@ class Seen:
 
 
 def look_at(
-    photo: str, encoder: EncoderConfig, detector: DetectorConfig, keep: str, limits: DecodeLimits, known: Collection[str]
+    photo: str,
+    encoder: EncoderConfig,
+    detector: DetectorConfig,
+    keep: str,
+    limits: DecodeLimits,
+    fetch: FetchConfig,
+    known: Collection[str],
 ) -> tuple[list[Seen], list[str]]:
     """The garments of a photo, the highest-scoring one per class; and what was left out of it, in sentences. ``keep``: only
     these (classes, or numbers from the top down); ``known``: classes that the scorer knows.
 
     Raises UsageError if the photo cannot be read, or shows no garment."""
     try:
-        pixels = attempt(decode, storage.read_bytes(storage.absolute(photo)), limits)
+        data = attempt(Fetcher(fetch).get_bytes, photo) if is_web(photo) else storage.read_bytes(storage.absolute(photo))
     except OSError as e:
         raise UsageError(f"--photo={photo}: cannot be read: {e}") from e
+    pixels = data if isinstance(data, Reject) else attempt(decode, data, limits)
     if isinstance(pixels, Reject):
         raise UsageError(f"--photo={photo}: {pixels}")
     (found,) = Detector(detector)([pixels])

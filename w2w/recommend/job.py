@@ -19,7 +19,7 @@ from w2w.images.decode import DecodeLimits
 from w2w.models.config import EncoderConfig
 from w2w.models.pairing import TrainedPairs
 from w2w.recommend import flow
-from w2w.recommend.answers import Answer, answer_of, lines
+from w2w.recommend.answers import Answer, answer_of, lines, pins_not_met
 from w2w.recommend.flow import Catalog, Scored
 from w2w.recommend.flow_catalog import STAGE, offer_of, source_of, stored_outfits, version_of, write_work
 from w2w.recommend.flow_photo import Seen, look_at
@@ -36,6 +36,7 @@ from w2w.shown import without_secrets
 from w2w.stage import Counts, Pool, Stage
 from w2w.table import work
 from w2w.table.parts import Output
+from w2w.web.fetch import ListedFetchConfig
 
 _INPUTS = (schema.PRODUCTS, schema.EMBEDDINGS)
 _LINES = "outfits.jsonl"
@@ -71,7 +72,7 @@ class Config(Wanted, JobConfig):
     product: str | None = None
     """What it should go with: a product_id."""
     photo: str | None = None
-    """What it should go with: the garments of a photo. Where nothing is missing, they are scored."""
+    """What it should go with: the garments of a photo, a file or a URL. Where nothing is missing, they are scored."""
     keep: str = ""
     """Of the photo, only these garments: classes, or numbers from the top down, for example top or 1,3."""
     items: list[str] | str | None = None
@@ -85,6 +86,8 @@ class Config(Wanted, JobConfig):
     """What finds the garments of a photo."""
     decode: DecodeLimits = DecodeLimits()
     """What a photo may be."""
+    fetch: ListedFetchConfig = ListedFetchConfig()
+    """How a photo on the web is fetched."""
     pool: Pool = Pool(batch_rows=64)
     """Workers."""
     out: str | None = None
@@ -168,6 +171,8 @@ def main(config: Config) -> Result:
         result = run.done(result, combinations=combinations, of_lowest_loss=ties)
     else:
         answer = answer_of(stylist, stylist.question(given))
+        not_met = (*result.rules_not_met, *pins_not_met(stylist, answer, given))
+        result = run.done(result, rules_not_met=not_met)
     result = run.done(result, outfits=(answer,), counts=Counts(1, 1))
     folder = folder_of(config.out, run.store, run.job, run.run_id)
     text = json.dumps(without_secrets(asdict(answer)), ensure_ascii=False) + "\n"
@@ -202,7 +207,7 @@ def _asked(config: Config) -> list[str]:
 def _seen(config: Config, trained: TrainedPairs | None) -> tuple[list[Seen], list[str]]:
     """The garments of the photo, and what was left out of it."""
     known = slots_of_classes(trained.slots) if trained else CATEGORIES
-    return look_at(str(config.photo), config.encoder, config.detector, config.keep, config.decode, known)
+    return look_at(str(config.photo), config.encoder, config.detector, config.keep, config.decode, config.fetch, known)
 
 
 def _rows_of(store: str, catalog: Catalog, product_ids: Sequence[str], classifier: str) -> list[int]:

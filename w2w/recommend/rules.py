@@ -153,15 +153,16 @@ class Stylist:
             return Question(given, (), {}, why=f"{which} is banned")
         if any(self._barred(np.array([a]), np.array([b])).any() for a, b in itertools.combinations(given, 2)):
             return Question(given, (), {}, why="what is given may not be together")
-        pinned = {c for beside, _, pin_classes in self.applied.pins if self._holds(beside, given) for c in pin_classes}
+        pinned = {c for beside, _, pin_classes in self.applied.pins if self.holds(beside, given) for c in pin_classes}
         extras = [c for c in EXTRAS if c in (*self.config.extras, *classes) or (c in pinned and c in self.space.classes)]
-        forms = [form for form in FORMS if not _lacks_place(form, classes) and set(form) <= set(self.space.classes)]
+        forms = [form for form in FORMS if not lacks_place(form, classes) and set(form) <= set(self.space.classes)]
         agreeing = [len(pinned & set(form)) for form in forms]
         forms = [form for form, n in zip(forms, agreeing) if n == max(agreeing)]
         whole = tuple(tuple(c for c in ORDER if c in {*form, *extras}) for form in forms)
         return Question(given, whole, {}, why="" if whole else "the scorer knows no whole outfit")
 
-    def _holds(self, beside: np.ndarray | None, given: Sequence[int]) -> bool:
+    def holds(self, beside: np.ndarray | None, given: Sequence[int]) -> bool:
+        """Whether a pin or ban that applies ``beside`` some products applies here."""
         return beside is None or any(row < len(self.shelf) and beside[row] for row in given)
 
     def _best(
@@ -177,10 +178,13 @@ class Stylist:
             scores_QN[self._barred(given_Q, stock)] = _NEVER
         for given, scores_N in zip(given_QG, scores_QN):
             for beside, banned in self.applied.bans:
-                if self._holds(beside, given):
+                if self.holds(beside, given):
                     scores_N[banned[stock]] = _NEVER
+            if total_max is not None:  # before pins: one that is too dear leaves its place to others
+                left = total_max - self._price[given].sum()
+                scores_N[self._price[stock] > left] = _NEVER
             pins = [
-                mask[stock] for beside, mask, classes in self.applied.pins if place in classes and self._holds(beside, given)
+                mask[stock] for beside, mask, classes in self.applied.pins if place in classes and self.holds(beside, given)
             ]
             pinned = np.logical_or.reduce([np.zeros(len(stock), bool), *pins]) & (scores_N > _NEVER)
             if is_pinned := bool(pinned.any()):
@@ -189,8 +193,6 @@ class Stylist:
                 best = _highest(scores_N, keep)
                 floor = _least(scores_N, best, keep)
             else:
-                left = total_max - self._price[given].sum()
-                scores_N[self._price[stock] > left] = _NEVER
                 share = left / max(1, max(map(len, forms), default=1) - len(given))
                 cheap = np.where(self._price[stock] <= share, scores_N, _NEVER)
                 half, rest = _highest(scores_N, -(-keep // 2)), _highest(cheap, keep // 2)
@@ -243,20 +245,24 @@ class Stylist:
             )
         refused = self.applied.reason_N[rows]
         counts = Counter(self.applied.reasons[r] for r in refused[refused >= 0].tolist())
-        stock = self._stock[place]
-        left = np.ones(len(stock), bool)
-        for why, mask in self._refused(given, stock):
+        beside = self.refusals(given, self._stock[place])
+        told = ", ".join(f"{n:,} {why}" for why, n in (counts + beside).most_common())
+        return None if beside.total() < len(self._stock[place]) else f"none of the {plural(place)} can be shown: {told}"
+
+    def refusals(self, given: Sequence[int], rows: np.ndarray) -> Counter[str]:
+        """How many of these rows may not stand beside what is given, by the first reason against each."""
+        counts, left = Counter[str](), np.ones(len(rows), bool)
+        for why, mask in self._refused(given, rows):
             counts[why] += int((left & mask).sum())
             left &= ~mask
-        told = ", ".join(f"{n:,} {why}" for why, n in counts.most_common() if n)
-        return None if left.any() else f"none of the {plural(place)} can be shown: {told}"
+        return counts
 
     def _refused(self, given: Sequence[int], stock: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
         for row in given:
             for why, mask in self._bars(np.array([row]), stock):
                 yield why, mask[0]
         for (beside, banned), ban in zip(self.applied.bans, (b for b in self.applied.house.bans if b.beside is not None)):
-            if self._holds(beside, given):
+            if self.holds(beside, given):
                 yield f"banned by line {ban.what.line}", banned[stock]
         if self.applied.house.total_max is not None:
             left = self.applied.house.total_max - self._price[list(given)].sum()
@@ -320,7 +326,7 @@ def _least(scores_N: np.ndarray, best: np.ndarray, count: int) -> float:
     return np.inf if not count else float(scores_N[best[-1]]) if len(best) == count else -np.inf
 
 
-def _lacks_place(form: Sequence[str], classes: Sequence[str]) -> bool:
+def lacks_place(form: Sequence[str], classes: Sequence[str]) -> bool:
     return any(c not in form and c not in EXTRAS for c in classes)
 
 

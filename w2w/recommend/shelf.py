@@ -126,8 +126,8 @@ def _word(text: str) -> str:
 class Applied:
     """House rules applied to a shelf. ``allowed_N``: what may be recommended at all, one per group; ``banned_N``: what no
     answer shows, not even as the given item; pins and bans with the products they apply beside (None: all), pins with the
-    classes that they are for; ``told``: sentences for a person; ``reason_N``: of each product the one of ``reasons`` for which
-    it is not allowed, -1 for none."""
+    classes that they are for, and in ``pinned`` what each says; ``told``: sentences for a person; ``reason_N``: of each product
+    the one of ``reasons`` for which it is not allowed, -1 for none."""
 
     house: House
     allowed_N: np.ndarray
@@ -136,6 +136,7 @@ class Applied:
     bans: tuple[tuple[np.ndarray, np.ndarray], ...]
     never: tuple[tuple[np.ndarray, np.ndarray], ...]
     left_out: dict[str, int]
+    pinned: tuple[Selector, ...] = ()
     told: tuple[str, ...] = ()
     reasons: tuple[str, ...] = ()
     reason_N: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int16))
@@ -175,7 +176,7 @@ def apply_house(house: House, shelf: Shelf, known_ids: pa.Array | None = None) -
     )
     told = [f"{house.name}, line {s.line}: no product is {s}" for s in others if s is not None and not shelf.mask(s).any()]
     told += _idle_stock(house, shelf)
-    pins = []
+    pins, kept = [], []
     for pin in house.pins:
         mask = shelf.mask(pin.what)
         beside = None if pin.beside is None else shelf.mask(pin.beside)
@@ -183,13 +184,14 @@ def apply_house(house: House, shelf: Shelf, known_ids: pa.Array | None = None) -
             told.append(f"{house.name}, line {pin.what.line}: nothing that may be shown is {pin.what}: the pin is ignored")
         elif beside is None or beside.any():
             pins.append((beside, mask & allowed, tuple(CATEGORIES[c] for c in np.unique(shelf.class_N[mask & allowed]))))
+            kept.append(pin.what)
     pinned = np.logical_or.reduce([np.zeros(len(shelf), bool), *(mask for _, mask, _ in pins)])
     keep("near_duplicates", _first_of_groups(shelf, allowed, pinned) | pinned, "near-duplicates of others")
     bans = [(shelf.mask(b.beside), shelf.mask(b.what)) for b in house.bans if b.beside is not None]
     never = [(shelf.mask(a), shelf.mask(b)) for a, b in house.never_together]
-    return Applied(
-        house, allowed, banned, tuple(pins), tuple(bans), tuple(never), left_out, tuple(told), tuple(reasons), reason_N
-    )
+    pinned_by, sentences, causes = tuple(kept), tuple(told), tuple(reasons)
+    rules = (tuple(pins), tuple(bans), tuple(never))
+    return Applied(house, allowed, banned, *rules, left_out, pinned_by, sentences, causes, reason_N)
 
 
 def _check(house: House, shelf: Shelf, known_ids: pa.Array | None) -> None:

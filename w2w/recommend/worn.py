@@ -33,6 +33,7 @@ _SAMPLED = 2000  # items of a class for the mean and deviation of cosines
 _WIDTH = 0.1  # of a cluster: squared distance of unit vectors over which an item's share falls to 1 / e
 _ENOUGH = 10  # worn items of a class that suffice to find directions and clusters from them alone
 _FAR = 0.3  # squared distance at which an item belongs to a cluster as much as to none
+_SAME = 3  # decimals in which looks are the same
 _SEED = 0
 _AT_ONCE = 4096  # items: more would cost memory
 
@@ -171,9 +172,11 @@ def _some_of_each(class_N: np.ndarray) -> Iterator[np.ndarray]:
 
 
 def _centres(look_ND: np.ndarray, count: int) -> np.ndarray:
+    """At most ``count``: no more than there are distinct looks, since several products may have one picture."""
     some = look_ND.astype(np.float64)
-    if len(some) <= count:
-        return some
+    _, first = np.unique(some.round(_SAME), axis=0, return_index=True)
+    if len(first) <= count:  # k-means++ would divide by distances that are all 0, and leave clusters empty
+        return some[np.sort(first)]
     return kmeans2(some, count, iter=20, minit="++", rng=np.random.default_rng(_SEED))[0]
 
 

@@ -7,14 +7,16 @@ import numpy as np
 import pytest
 from bs4 import BeautifulSoup
 
-from tests.unit.recommend.stores import STYLES, append, fill, product
+from tests.unit.recommend.stores import STYLES, append, fill, picture, product
+from tests.unit.web.webs import Page, serve
 from w2w import schema
-from w2w.errors import UsageError
-from w2w.recommend import job
+from w2w.errors import Reject, RejectCode, UsageError
+from w2w.recommend import flow_photo, job
 from w2w.recommend.answers import Item, lines, recommended
 from w2w.recommend.job import Config, main
 from w2w.recommend.rules import OutfitConfig
 from w2w.recommend.worn import WornConfig
+from w2w.web.fetch import ListedFetchConfig
 
 NUMBERS = range(100)
 
@@ -150,6 +152,30 @@ def test_a_rule_that_is_wrong_is_named_by_its_line(store, tmp_path, text, says):
     (tmp_path / "rules.yaml").write_text(text)
     with pytest.raises(UsageError, match=says):
         main(Config(store=store, product="p000", rules=str(tmp_path / "rules.yaml")))
+
+
+def test_a_pin_that_cannot_be_met_beside_what_is_given_is_told(store, tmp_path):
+    rules = tmp_path / "rules.yaml"
+    rules.write_text("pin: [{product: p012}]\nnever_together:\n  - [{product: p012}, {product: p000}]\n")
+    done = main(Config(store=store, product="p000", rules=str(rules)))
+    assert len(done.outfits[0].outfits) == 5
+    (told,) = done.rules_not_met
+    assert told == f"{rules}, line 1: no outfit here has product p012: beside what is given, 1 never together by line 3"
+    assert told in BeautifulSoup(Path(done.report).read_text(encoding="utf-8"), "html.parser").text
+    assert main(Config(store=store, product="p005", rules=str(rules), shown=0)).rules_not_met == ()
+
+
+def test_a_photo_may_be_on_the_web(store, monkeypatch):
+    monkeypatch.setattr(
+        flow_photo, "Detector", lambda _: lambda photos: [Reject(RejectCode.NOT_AN_IMAGE, str(photos[0].shape))]
+    )
+    here = ListedFetchConfig(allow_private_hosts=("127.0.0.1",), requests_per_s=None)
+    with serve({"/a.jpg": Page(picture(0), headers={"Content-Type": "image/jpeg"}), "/b.jpg": Page(b"<html>")}) as web:
+        for name, says in (("a.jpg", r"\(40, 32, 3\)"), ("b.jpg", "not_an_image"), ("c.jpg", "404")):
+            with pytest.raises(UsageError, match=f"--photo={web.url}/{name}: .*{says}"):
+                main(Config(store=store, photo=f"{web.url}/{name}", fetch=here))
+        with pytest.raises(UsageError, match=rf"--photo={web.url}/a\.jpg: blocked_url"):
+            main(Config(store=store, photo=f"{web.url}/a.jpg"))
 
 
 def test_a_stock_rule_about_something_else_is_told(store, tmp_path):

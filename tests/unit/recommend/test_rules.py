@@ -1,7 +1,9 @@
 """Outfits: what the search finds, and that a merchandiser's rules hold in every one of them."""
 
 import itertools
+import re
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from hypothesis import strategies as st
 from tests.unit.recommend.shelves import Told, random_space, shelf
 from w2w.errors import UsageError
 from w2w.garments.taxonomy import CATEGORIES
+from w2w.recommend.answers import answer_of, pins_not_met
 from w2w.recommend.house import House, Selector, Wish, read_house
 from w2w.recommend.rules import OutfitConfig, Stylist
 from w2w.recommend.shelf import apply_house
@@ -289,3 +292,57 @@ def test_a_pin_that_cannot_be_had_is_told_and_left_out():
     assert one.applied.told == ("rules.yaml, line 2: nothing that may be shown is product p02: the pin is ignored",)
     assert [a.rows for a in one.answers(one.question([0]))] == [(0, 1)]
     assert set(CATEGORIES) >= set(CLASSES)
+
+
+@pytest.mark.parametrize(
+    ("rules", "given", "says"),
+    [
+        (
+            "pin: [{product: p04}]\nnever_together: [[{product: p04}, {product: p00}]]",
+            0,
+            "beside what is given, 1 never together by line 2",
+        ),
+        ("pin: [{product: p04}]\nnever_together: [[{product: p04}, {product: p00}]]", 2, ""),
+        ("pin: [{product: p04}]\nban: [{product: p04, for: {category: top}}]", 0, "beside what is given, 1 banned by line 2"),
+        ("pin: [{product: p04}]\ntotal: {max: 39}", 0, "beside what is given, 1 too dear for total.max=39"),
+        ("pin: [{product: p04, for: {category: top}}]\nbrands: different", 1, ""),
+        ("pin: [{product: p04}]", 4, ""),
+        ("pin: [{product: p04}]", 3, "the shoes of the outfit is given"),
+        ("pin: [{category: dress}]", 1, "an outfit with the given bottom has no dress"),
+        ("pin: [{category: dress}]", 3, ""),
+        ("pin: [{category: bag}]\nnever_together: [[{category: bag}, {category: top}]]", 2, ""),
+        ("pin: [{category: bag, for: {category: top}}]", 0, ""),
+        ("pin: [{category: shoes}, {product: p04}]", 0, ""),
+        ("pin: [{category: bag}]", 7, ""),  # a photo's
+        ("pin: [{product: p06}]", 7, "the bag of the outfit is given"),
+        ("pin: [{product: p05}]\nnever_together: [[{product: p05}, {category: top}]]", 0, "1 never together by line 2"),
+    ],
+)
+def test_a_pin_that_an_answer_does_not_meet_is_told_with_its_cause(rules, given, says):
+    places = ("top", "bottom", "dress", "shoes", "shoes", "hat", "bag")
+    products = [{"category": c, "price": 30.0 if n == 4 else 10.0} for n, c in enumerate(places)]
+    sold = shelf(products)
+    applied = apply_house(read_house(rules.encode(), "rules.yaml"), sold)
+    one = Stylist(sold, applied, random_space(len(sold) + 1, 0), OutfitConfig(), ("bag",))
+    asked = (given,) if given < len(sold) else (0, given)
+    answer = answer_of(one, one.question(asked))
+    assert answer.outfits
+    told = pins_not_met(one, answer, asked)
+    assert len(told) == bool(says)
+    assert all(re.match(rf"rules\.yaml, line 1: no outfit here has [a-z0-9 ]*: .*{says}$", line) for line in told)
+
+
+def test_pins_that_come_second_and_pins_without_an_answer():
+    products = [{"category": c} for c in ("dress", "shoes", "shoes", "bag")]
+    house = read_house(b"pin:\n  - {product: p01}\n  - {product: p02}\n  - {category: bag}\n", "rules.yaml")
+    one = stylist(products, house, answers=1)
+    answer = answer_of(one, one.question([0]))
+    (told,) = pins_not_met(one, answer, [0])
+    assert re.fullmatch(r"rules\.yaml, line [23]: no outfit here has product p0[12]: another pin or rule comes before it", told)
+    sold = shelf(products)
+    knows = Told(random_space(4, 0).score_MM, ("top", "bottom", "shoes", "dress"))
+    narrow = Stylist(sold, apply_house(house, sold), knows, OutfitConfig())
+    answer = answer_of(narrow, narrow.question([0]))
+    (told,) = pins_not_met(narrow, answer, [0])
+    assert told == "rules.yaml, line 4: no outfit here has category bag: the scorer knows nothing of what a bag goes with"
+    assert pins_not_met(narrow, replace(answer, outfits=()), [0]) == ()

@@ -122,3 +122,24 @@ def test_what2wears_own_procedure_finds_the_first_of_the_lowest_losses():
             ties += abs(loss - best) < 1e-6
         assert lowest_loss(stylist, places, temperature) == (found, ties)
         assert (ties > 1) == (scale == 1.0), "with large cosines many have no loss at all"
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("distinct", [1, 3, 20])
+def test_products_that_share_pictures_make_no_more_clusters_than_there_are_looks(distinct):
+    """k-means cannot seed more clusters than there are points: it warned, and made clusters of nothing."""
+    rng = np.random.default_rng(0)
+    looks = rng.normal(size=(2, distinct, DIM)).astype(np.float32)
+    vectors = np.concatenate([looks[i][np.arange(90) % distinct] for i in (0, 1)])
+    vectors += (rng.normal(0, 1e-7, vectors.shape) * (distinct > 1)).astype(np.float32)
+    classes = np.repeat([CODE["top"], CODE["shoes"]], 90).astype(np.int8)
+    outfits = np.arange(90)
+    worn = Worn(vectors, classes, np.concatenate([outfits, 90 + outfits]), np.tile(outfits, 2))
+    space = place(worn, vectors, classes, WornConfig(clusters=8))
+    used = (space.share_MK[:90] > 0).any(axis=0).sum()
+    assert used == min(8, distinct)
+    scores = space.pair(np.arange(90), 90 + np.arange(90))
+    assert np.isfinite(scores).all()
+    if distinct == 3:  # worn together: the same numbers
+        same = np.equal.outer(np.arange(90) % 3, np.arange(90) % 3)
+        assert scores[same].min() > scores[~same].max()
