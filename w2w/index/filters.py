@@ -13,7 +13,9 @@ from w2w.errors import UsageError
 
 Value = bool | int | float | str  # as YAML reads it
 COLUMNS = (schema.PRODUCT_ID, schema.TITLE, schema.BRAND, schema.PRICE, schema.CURRENCY, schema.CATEGORY, schema.FEED)
-NEEDS = (*COLUMNS, schema.ATTRIBUTES, schema.ACTIVE)  # columns that ``allowed`` reads
+# columns whose values also stand among the attributes, as the feed has them
+_NEWER = (schema.GROUP_ID, schema.AVAILABILITY, schema.SALE_PRICE, schema.GENDER, schema.COLOUR, schema.SIZE_SAID)
+NEEDS = (*COLUMNS, *_NEWER, schema.ATTRIBUTES, schema.ACTIVE)  # columns that ``allowed`` reads
 SEEN = "seen_"  # before an attribute that a picture shows, by table `attributes`
 _RANGE = re.compile(r"(-?\d+(?:\.\d+)?)?\.\.(-?\d+(?:\.\d+)?)?")
 _NUMBER = r"^-?\d+(\.\d+)?$"
@@ -37,12 +39,12 @@ def allowed(
     keep = products.column(schema.ACTIVE).to_numpy(zero_copy_only=False).astype(bool)
     for name, values in wanted.items():
         column = (seen or {}).get(name)
-        column = _column(products, name) if column is None else column
+        columns = _columns(products, name) if column is None else [column]
         if not values:
             raise UsageError(f"--filter.{name}: name at least one value")
         for value in values:
             _check(name, value.strip())
-        keep = keep & np.logical_or.reduce([_is(column, value) for value in values])
+        keep = keep & np.logical_or.reduce([_is(column, value) for column in columns for value in values])
     return keep
 
 
@@ -68,22 +70,23 @@ def seen_columns(images: pa.ChunkedArray, tagged: pa.Table, wanted: Sequence[str
 
 def _check(name: str, value: str) -> None:
     ends = _RANGE.fullmatch(value)
-    if name == schema.PRICE and not re.match(_NUMBER, value) and not (ends and any(ends.groups())):
+    if name in (schema.PRICE, schema.SALE_PRICE) and not re.match(_NUMBER, value) and not (ends and any(ends.groups())):
         raise UsageError(f"--filter.{name}: {value!r} is neither a number nor a range, LOW..HIGH")
     if ends and all(ends.groups()) and float(ends[1]) > float(ends[2]):
         raise UsageError(f"--filter.{name}: {value} begins above its end")
 
 
-def _column(products: pa.Table, name: str) -> pa.ChunkedArray:
-    """The column's values as text."""
+def _columns(products: pa.Table, name: str) -> list[pa.ChunkedArray]:
+    """The values as text: of the column, and as the feed has them."""
     if name in COLUMNS:
-        return pc.utf8_trim_whitespace(products.column(name).cast(pa.string()))
+        return [pc.utf8_trim_whitespace(products.column(name).cast(pa.string()))]
     attributes = products.column(schema.ATTRIBUTES)
-    column = pc.map_lookup(attributes, name, "first")
-    if products.num_rows and column.null_count == len(column):
+    columns = [products.column(name).cast(pa.string())] if name in _NEWER else []
+    columns.append(pc.map_lookup(attributes, name, "first"))
+    if products.num_rows and all(column.null_count == len(column) for column in columns):
         known = {key for chunk in attributes.chunks for key in pc.unique(chunk.keys).to_pylist()}
-        raise UsageError(f"--filter.{name}: no product has it.{nearest(name, sorted({*COLUMNS, *known}))}")
-    return pc.utf8_trim_whitespace(column)
+        raise UsageError(f"--filter.{name}: no product has it.{nearest(name, sorted({*COLUMNS, *_NEWER, *known}))}")
+    return [pc.utf8_trim_whitespace(column) for column in columns]
 
 
 def _is(column: pa.ChunkedArray, value: str) -> np.ndarray:
