@@ -45,6 +45,8 @@ _FOR = {
     "sam": "segmenters sam:FILE.pth",
     "open_clip": "encoders open_clip:MODEL/FILE",
     "tracking": "curves while it trains: --log.tensorboard, --log.mlflow, --log.wandb",
+    "postgres": "w2w export --to=postgres (LGPL-3.0)",
+    "lancedb": "w2w export --to=lancedb",
 }
 
 
