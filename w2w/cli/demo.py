@@ -50,7 +50,7 @@ from w2w.web.fetch import FetchConfig
 from w2w.web.politeness import PolitenessConfig
 
 _CUT_OUT = 8  # photos
-_STEPS = 150  # of training
+_STEPS = 90  # of training
 _SURE = 0.3  # minimum score of a garment that counts without a tag
 _POOL = Pool(workers=2)  # same batches on every machine, and so the same figures
 _PHOTOS = Pool(workers=2, batch_rows=8)
