@@ -85,7 +85,8 @@ def _columns(products: pa.Table, name: str) -> list[pa.ChunkedArray]:
     columns.append(pc.map_lookup(attributes, name, "first"))
     if products.num_rows and all(column.null_count == len(column) for column in columns):
         known = {key for chunk in attributes.chunks for key in pc.unique(chunk.keys).to_pylist()}
-        raise UsageError(f"--filter.{name}: no product has it.{nearest(name, sorted({*COLUMNS, *_NEWER, *known}))}")
+        known |= {newer for newer in _NEWER if products.column(newer).null_count < products.num_rows}
+        raise UsageError(f"--filter.{name}: no product has it.{nearest(name, sorted({*COLUMNS, *known}))}")
     return [pc.utf8_trim_whitespace(column) for column in columns]
 
 

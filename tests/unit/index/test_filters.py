@@ -66,7 +66,10 @@ def test_a_filter_lets_through(wanted, found):
         ({"brand": []}, "name at least one value"),
         ({"price": ["cheap"]}, "--filter.price: 'cheap' is neither a number nor a range, LOW..HIGH"),
         ({"sale_price": ["cheap"]}, "--filter.sale_price: 'cheap' is neither a number nor a range, LOW..HIGH"),
-        ({"group_id": ["g"]}, "--filter.group_id: no product has it."),
+        (
+            {"group_id": ["g"]},
+            "--filter.group_id: no product has it. Did you mean 'product_id'?",
+        ),
         ({"price": ["10", "abc..50"]}, "'abc..50' is neither"),
         ({"size": ["41..38"]}, "--filter.size: 41..38 begins above its end"),
     ],
