@@ -59,10 +59,8 @@ class Holder:
             return False
         try:
             os.kill(self.pid, 0)
-        except ProcessLookupError:
-            return True
-        except OSError:
-            return False
+        except OSError as e:
+            return isinstance(e, ProcessLookupError)
         return False
 
     def __str__(self) -> str:
@@ -75,7 +73,7 @@ class Lease:
     def __init__(self, uri: str, mine: Holder, seconds: float):
         self._uri, self._mine, self._seconds = uri, mine, seconds
         self._data = mine.to_bytes()
-        self._over, self._lock = threading.Event(), threading.Lock()
+        self._over = threading.Event()
         self._thread = threading.Thread(target=self._renew, name="lease", daemon=True)
         self._thread.start()
 
@@ -91,25 +89,34 @@ class Lease:
     def end(self) -> None:
         self._over.set()
         self._thread.join()
-        with self._lock:
-            try:
-                storage.replace_if(self._uri, replace(self._mine, ended=True).to_bytes(), self._data)
-            except (Changed, StorageFailed):
-                pass  # another holds it, or the next run waits until it is over
+        try:
+            self._write(replace(self._mine, ended=True))
+        except (Changed, StorageFailed):
+            pass  # another holds it, or the next run waits until it is over
 
     def _renew(self) -> None:
         beat = 0
         while not self._over.wait(self._seconds / _BEATS):
             beat += 1
-            data = replace(self._mine, beat=beat).to_bytes()
-            with self._lock:
-                try:
-                    storage.replace_if(self._uri, data, self._data)
-                except Changed:
-                    return  # lost: the next check tells
-                except StorageFailed:
-                    continue
-                self._data = data
+            try:
+                self._write(replace(self._mine, beat=beat))
+            except Changed:
+                return  # lost: the next check tells
+            except StorageFailed:
+                continue
+
+    def _write(self, holder: Holder) -> None:
+        """Raises Changed if another run has taken the lease over."""
+        data = holder.to_bytes()
+        try:
+            storage.replace_if(self._uri, data, self._data)
+        except Changed:
+            now = _read(self._uri)
+            found = Holder.from_bytes(now)
+            if found is None or found.token != self._mine.token:
+                raise
+            storage.replace_if(self._uri, data, now)  # an earlier write of this run was done, and its answer lost
+        self._data = data
 
 
 _held: dict[str, Lease] = {}  # by store

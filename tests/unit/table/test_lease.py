@@ -11,8 +11,8 @@ import pyarrow as pa
 import pytest
 
 from tests.unit.table.test_sink import lineage
-from w2w import schema
-from w2w.errors import JobFailed
+from w2w import schema, storage
+from w2w.errors import JobFailed, StorageFailed
 from w2w.table import delta, lease
 from w2w.table.parts import Output
 from w2w.table.sink import append_rows
@@ -115,6 +115,27 @@ def test_of_two_that_begin_at_once_one_wins(tmp_path):
     for thread in threads:
         thread.join()
     assert sorted(results) == ["held", "refused", "refused", "refused"]
+
+
+def test_a_beat_whose_answer_was_lost_is_no_loss(tmp_path, monkeypatch):
+    real, lost = storage.replace_if, threading.Event()
+
+    def loses_one_answer(uri, data, expected):
+        real(uri, data, expected)
+        if b'"beat": 1,' in data and not lost.is_set():
+            lost.set()
+            raise StorageFailed("the answer was lost")
+
+    monkeypatch.setattr(storage, "replace_if", loses_one_answer)
+    with hold(tmp_path, "first"):
+        assert lost.wait(30)
+        for _ in range(300):
+            if holder(tmp_path)["beat"] > 2:
+                break
+            threading.Event().wait(0.1)
+        assert holder(tmp_path)["beat"] > 2
+        lease.check(str(tmp_path))
+    assert holder(tmp_path)["ended"]
 
 
 def test_what_lost_the_night_commits_nothing(tmp_path):
