@@ -14,20 +14,24 @@ import fcntl
 import functools
 import hashlib
 import os
+import random
 import stat
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
+import pyarrow as pa
 from pyarrow import fs
 
 from w2w.errors import Changed, RejectCode, StorageFailed, UsageError, fault_of
 
 # of a request; pauses double from about half a second to 20 s
 _ATTEMPTS = 14
+_PAUSE_S, _MAX_PAUSE_S = 0.5, 20
 _CONNECT_S, _ANSWER_S = 10, 60
 _PATIENCE = timedelta(minutes=2)
 
@@ -80,8 +84,47 @@ def filesystem(uri: str) -> tuple[fs.FileSystem, str]:
     return (_REMOTE[kind](), uri.removeprefix(kind).rstrip("/")) if kind else (fs.LocalFileSystem(), absolute(uri))
 
 
+class _Throttled:
+    """A file of S3, read again where the server throttles and pyarrow does not know it.
+
+    The SDK writes the text of a 503 where the content would go, a buffer of just the asked size: of a small read the text is
+    cut off, and with it the reason to try again.
+    """
+
+    def __init__(self, file: pa.NativeFile):
+        self._file = file
+        self.seek, self.tell, self.size, self.close = file.seek, file.tell, file.size, file.close
+        self.read, self.read_buffer = (functools.partial(self._again, read) for read in (file.read, file.read_buffer))
+
+    @property
+    def closed(self) -> bool:
+        return self._file.closed
+
+    @staticmethod
+    def _again(read: Callable, size: int | None = None) -> Any:
+        for tried in range(_ATTEMPTS - 1):
+            try:
+                return read(size)  # a read that failed has not moved
+            except OSError as e:
+                if "Failed to flush response stream" not in str(e):
+                    raise
+            time.sleep(min(_PAUSE_S * 2**tried, _MAX_PAUSE_S) * random.uniform(0.5, 1))
+        return read(size)
+
+
+class _S3(fs.S3FileSystem):
+    """Pickled, it is pyarrow's: what crosses processes is the URI."""
+
+    def open_input_file(self, path: str) -> pa.NativeFile:
+        return pa.PythonFile(_Throttled(super().open_input_file(path)), mode="r")
+
+    def open_input_stream(self, path: str, compression: str | None = "detect", buffer_size: int | None = None) -> pa.NativeFile:
+        file = pa.PythonFile(_Throttled(super().open_input_stream(path, compression=None)), mode="r")
+        return self._wrap_input_stream(file, path, compression, buffer_size)
+
+
 def _s3() -> fs.FileSystem:
-    return fs.S3FileSystem(
+    return _S3(
         endpoint_override=_endpoint(),
         region=_region(),
         allow_delayed_open=False,

@@ -1,14 +1,18 @@
 """Files below s3://, against a server in this process that throttles, hangs up and answers nothing."""
 
+import hashlib
 import threading
 
 import boto3
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from moto.server import ThreadedMotoServer
 
 from tests.cluster.s3 import through
 from w2w import storage
 from w2w.errors import Changed, StorageFailed
+from w2w.table import delta
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +80,33 @@ def test_a_burst_of_throttling_is_waited_out(server, monkeypatch):
         assert storage.read_bytes("s3://shop/busy/a") + storage.read_bytes("s3://shop/busy/b") == b"ab"
         assert len(storage.list_files("s3://shop/busy")) == 2
         assert len(proxy.faults) >= 2
+
+
+def test_a_throttled_read_of_fewer_bytes_than_the_refusal_has_is_waited_out(server, monkeypatch):
+    """The CURRENT of an index, a column of a few rows."""
+    monkeypatch.setattr(storage, "_PAUSE_S", 0.01)
+    rows = pa.table({"a": [1], "b": ["x"]})
+    with storage.writer("s3://shop/small/rows.parquet") as f:
+        pq.write_table(rows, f)
+    storage.write_bytes("s3://shop/small/CURRENT", b"v1")
+    refused = iter(["busy", "busy", None] * 50)
+    with through(server, lambda method, path, nth: next(refused) if method == "GET" else None) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
+        assert storage.read_bytes("s3://shop/small/CURRENT") == b"v1"
+        assert storage.sha256("s3://shop/small/CURRENT") == hashlib.sha256(b"v1").hexdigest()
+        system, path = storage.filesystem("s3://shop/small/rows.parquet")
+        with delta.open_part(system, path) as file:
+            assert file.read() == rows
+        assert len(proxy.faults) >= 6
+
+
+def test_a_server_that_throttles_for_ever_is_named(server, monkeypatch):
+    monkeypatch.setattr(storage, "_PAUSE_S", 0)
+    storage.write_bytes("s3://shop/never", b"v1")
+    with through(server, lambda method, path, nth: "busy" if method == "GET" else None) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
+        with pytest.raises(StorageFailed, match=r"cannot read s3://shop/never: .*GetObject"):
+            storage.read_bytes("s3://shop/never")
 
 
 def test_storage_that_stays_away_is_named(server, monkeypatch):
