@@ -7,7 +7,8 @@ of products drawn at random; ``oracle``: what somebody who knows the rule can do
 hundred products there is not always an outfit that keeps it); ``trained``: the default scorer of `w2w train outfits`;
 ``counted``: the scorer that is not trained, which knows so many worn outfits of the asked shop itself. ``possible`` is the
 share among products with which the oracle finds an outfit, with its interval over products. ``told`` scorers are given style
-and colour of each garment instead of a picture's vector: what they miss is not the encoder's. Garments are those whose
+and colour of each garment instead of a picture's vector: what they miss is not the encoder's. ``with attributes``: as `w2w
+recommend --worn.attributes='[style, colour]'` of a feed that has such columns. Garments are those whose
 pattern is the mark of their style, as in outfit_rule. ``growth``: seconds of the nightly search for candidates and of the
 outfits of 100 products, for catalogs of random vectors; ``ratio`` is the smallest one's outfits per second over the largest
 one's, 1 where a product costs the same.
@@ -22,6 +23,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 
 from tests.bench.outfit_rule import LOOP
 from tests.unit.recommend.shelves import shelf
@@ -88,11 +90,20 @@ def shelf_of(chosen: Sequence[Garment]) -> Shelf:
     return shelf([{"category": g.category, "product_id": g.product_id, "image_id": g.product_id} for g in chosen])
 
 
-def worn_of(chosen: Sequence[Garment], found: np.ndarray, count: int) -> Worn:
+ATTRIBUTES = ("style", "colour_name")
+
+
+def said_of(chosen: Sequence[Garment]) -> list[pa.Array]:
+    """What a feed says of these garments."""
+    return [pa.array([getattr(g, name) for g in chosen]) for name in ATTRIBUTES]
+
+
+def worn_of(chosen: Sequence[Garment], found: np.ndarray, count: int, with_attributes: bool = False) -> Worn:
     worn = planted_outfits(chosen, count, 0, np.random.default_rng(1))[0] if count else np.zeros((0, 3), np.int64)
     items, at = np.unique(worn, return_inverse=True)
     classes = np.array([CODE[g.category] for g in chosen], np.int8)
-    return Worn(found[items], classes[items], at.ravel(), np.repeat(np.arange(count), 3))
+    said = [one.take(pa.array(items)) for one in said_of(chosen)] if with_attributes else []
+    return Worn(found[items], classes[items], at.ravel(), np.repeat(np.arange(count), 3), said=said)
 
 
 def kept(chosen: Sequence[Garment], space: Space, asked: Sequence[int], answers: int) -> float:
@@ -192,6 +203,9 @@ def main() -> None:
     }
     for count in (0, 20, 100, 600, num_worn):
         spaces[f"counted, {count} outfits"] = place(worn_of(chosen, found, count), found, classes, WornConfig())
+    for count in (100, 600, num_worn):
+        worn = worn_of(chosen, found, count, with_attributes=True)
+        spaces[f"counted, {count} outfits, with attributes"] = place(worn, found, classes, WornConfig(), said=said_of(chosen))
     spaces[f"counted, {num_worn} outfits, told"] = place(
         worn_of(chosen, told["test"][1], num_worn), told["test"][1], classes, WornConfig()
     )

@@ -8,10 +8,11 @@ from tests.unit.recommend.stores import add_vectors, append, fill, product
 from w2w import schema
 from w2w.engine.cluster import RayConfig
 from w2w.engine.run import run_stages
-from w2w.errors import JobFailed
+from w2w.errors import JobFailed, UsageError
 from w2w.recommend import job
 from w2w.recommend.job import Config, main
 from w2w.recommend.rules import OutfitConfig
+from w2w.recommend.worn import WornConfig
 from w2w.stage import Pool
 from w2w.table import delta
 
@@ -99,3 +100,27 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_rows(tmp_path, monkeypatch):
     assert newest(store) == newest(whole)
     assert not any((tmp_path / "store" / "_work").iterdir())
     assert job.STAGE
+
+
+def test_attributes_that_are_counted_make_rows_stale(tmp_path):
+    """A product that is only called another colour: the rows are those of a store that always had it so."""
+    store, other = str(tmp_path / "store"), str(tmp_path / "other")
+    for place in (store, other):
+        fill(place, NUMBERS, posts=60)
+    asked = replace(config(store), worn=WornConfig(attributes=["colour"]), shown=0)
+    assert main(asked).scorer == "counts of 60 worn outfits (posts, by looks, colour)"
+    assert main(asked).pending == 0
+    late = [product(7, attributes=[("colour", "blue")], fetched_at=5)]  # it was red
+    append(store, schema.PRODUCTS, late, "night")
+    append(other, schema.PRODUCTS, late, "night")
+    assert main(asked).counts.out > 0
+    main(replace(asked, store=other))
+    assert newest(store) == newest(other)
+    with pytest.raises(UsageError, match=r"--worn.attributes: no product has an attribute 'color'. Did you mean 'colour'"):
+        main(replace(asked, worn=WornConfig(attributes=["color"])))
+    with pytest.raises(UsageError, match=r"only outfits of posts name their products"):
+        main(replace(asked, worn=WornConfig("links", attributes=["colour"])))
+    empty = str(tmp_path / "empty")
+    fill(empty, NUMBERS)
+    with pytest.raises(UsageError, match=r"no post of the store tags two products"):
+        main(replace(asked, store=empty))

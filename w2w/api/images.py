@@ -6,7 +6,7 @@ sequence, or as one array (N, H, W, 3); a single one is treated as a sequence of
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -248,6 +248,8 @@ class Scorer:
 def as_list(images: Images) -> Sequence[AnImage]:
     """Several images as they are; a single one as a sequence of one."""
     single = isinstance(images, str | bytes | os.PathLike | Image) or (isinstance(images, np.ndarray) and images.ndim == 3)
+    if not single and not isinstance(images, Iterable):
+        raise UsageError(f"images: is {type(images).__name__}; an array (H, W, 3), a PIL image, bytes, a path, or several of them")
     return [images] if single else list(images)  # type: ignore[list-item, arg-type]
 
 

@@ -169,9 +169,9 @@ def stored(stylist: Stylist, question: Question) -> tuple[list[dict[str, Any]], 
     return outfits, question.why or (None if found else NO_OUTFIT)
 
 
-def marks(shelf: Shelf, applied: Applied) -> np.ndarray:
+def marks(shelf: Shelf, applied: Applied, attributes: Sequence[str] = ()) -> np.ndarray:
     """int64 (N,): of each product of the shelf a hash of everything that its place in an outfit follows from, except the
-    scorer."""
+    scorer. ``attributes``: those that the scorer looks at."""
     house = applied.house
     columns = [shelf.rows.column(c) for c in (schema.PRODUCT_ID, schema.IMAGE_ID, schema.CATEGORY)]
     _, first, back, sizes = np.unique(shelf.group_N, return_index=True, return_inverse=True, return_counts=True)
@@ -179,6 +179,7 @@ def marks(shelf: Shelf, applied: Applied) -> np.ndarray:
     columns.append(pc.fill_null(columns[0].take(first_of_group), ""))
     if house.brands != "any":
         columns.append(pc.fill_null(shelf.rows.column(schema.BRAND), ""))
+    columns += [pc.fill_null(shelf.attribute(name), "\x1e") for name in attributes]
     masks = {"allowed": applied.allowed_N, "banned": applied.banned_N}
     for n, (beside, what, _) in enumerate(applied.pins):
         masks |= {f"pin {n}{'' if beside is None else ' beside'}": what}

@@ -35,6 +35,7 @@ from w2w.training.outfits.flow import read_outfits
 from w2w.training.vectors import vector_batches
 
 _ROWS_AT_ONCE = 4096  # of an array on disk
+_SAID = "said "  # begins the name of an attribute's column
 WORN = "worn"  # the scorer that only counts
 POSTS, OUTFITS, LINKS, GARMENTS, NONE, AUTO = "posts", "outfits", "links", "garments", "none", "auto"
 
@@ -216,15 +217,21 @@ def scored(
 
 
 def _counted(store: str, config: WornConfig, catalog: Catalog, vectors_MD: np.ndarray, class_M: np.ndarray) -> Scored:
-    source, worn = _read_worn(store, config.source, catalog, vectors_MD.shape[1])
     num = len(catalog.shelf)
-    space = place(worn, vectors_MD, class_M, config, num)
+    catalog.shelf.need_attributes("--worn.attributes", config.attributes)
+    source, worn = _read_worn(store, config, catalog, vectors_MD.shape[1])
+    given = pa.nulls(len(class_M) - num, pa.string())  # garments of a photo have no attributes
+    said = [pa.concat_arrays([*catalog.shelf.attribute(name).chunks, given]) for name in config.attributes]
+    space = place(worn, vectors_MD, class_M, config, num, said)
     arrays = [worn.vectors_UD, worn.class_U, worn.item_I, worn.outfit_I]
     if not fits_itself(worn, class_M[:num]):
         arrays += [vectors_MD[:num], class_M[:num]]
-    version = ids.digest(source, asdict(config), catalog.model_version, [_digest(a) for a in arrays])
+    version = ids.digest(
+        source, asdict(config), catalog.model_version, [_digest(a) for a in arrays], *([one.to_pylist() for one in worn.said])
+    )
     number = len(worn)
-    says = f"counts of {number:,} worn outfits ({source})" if number else "looks alone: it knows no outfit that was worn"
+    by = f", by looks, {', '.join(config.attributes)}" if config.attributes else ""
+    says = f"counts of {number:,} worn outfits ({source}{by})" if number else "looks alone: it knows no outfit that was worn"
     return Scored(space, version, says, number)
 
 
@@ -236,34 +243,42 @@ def _digest(array: np.ndarray) -> str:
     return found.hexdigest()
 
 
-def _read_worn(store: str, source: str, catalog: Catalog, size: int) -> tuple[str, Worn]:
+def _read_worn(store: str, config: WornConfig, catalog: Catalog, size: int) -> tuple[str, Worn]:
     """The worn outfits, and where they were found."""
-    version, words = catalog.model_version, catalog.class_of_word
+    source, version, words = config.source, catalog.model_version, catalog.class_of_word
+    if config.attributes and source not in (AUTO, POSTS):
+        raise UsageError(f"--worn.attributes: only outfits of posts name their products; with --worn.source={source} omit it")
     readers = {
-        POSTS: lambda s, v: _of_posts(s, v, words),
+        POSTS: lambda s, v: _of_posts(s, v, words, config.attributes),
         OUTFITS: lambda s, v: _of_outfits(s, v, schema.OWN),
         LINKS: lambda s, v: _of_outfits(s, v, LINKS),
         GARMENTS: _of_garments,
     }
-    for name in [*readers] if source == AUTO else [source] if source != NONE else []:
+    for name in [POSTS] if config.attributes else [*readers] if source == AUTO else [source] if source != NONE else []:
         found = readers[name](store, version) if name in readers else _of_outfits(store, version, name)
         if found is not None:
             return name, found
+        if config.attributes:
+            raise UsageError("--worn.attributes: no post of the store tags two products that have vectors of this --encoder")
         if source != AUTO:
             raise UsageError(f"--worn.source={source}: the store has no outfit there with vectors of this --encoder")
     nothing = np.zeros(0, np.int64)
     return NONE, Worn(np.zeros((0, size), np.float32), np.zeros(0, np.int8), nothing, nothing)
 
 
-def _of_posts(store: str, version: str, words: Mapping[str | None, str]) -> Worn | None:
+def _of_posts(store: str, version: str, words: Mapping[str | None, str], attributes: Sequence[str]) -> Worn | None:
     """Products tagged in the same post, including those no longer sold."""
     if delta.open_table(store, schema.POSTS) is None:
         return None
     posts = pl.from_arrow(delta.current_posts(store, [schema.POST_ID, schema.PRODUCT_IDS, schema.ACTIVE]))
     tags = posts.filter(pl.col(schema.ACTIVE)).select(schema.POST_ID, schema.PRODUCT_IDS).explode(schema.PRODUCT_IDS)
     tags = tags.drop_nulls().rename({schema.PRODUCT_IDS: schema.PRODUCT_ID})
-    products = delta.current_products(store, [schema.PRODUCT_ID, schema.IMAGE_ID, schema.CATEGORY])
-    known = pl.from_arrow(products).drop_nulls(schema.IMAGE_ID)
+    columns = [schema.PRODUCT_ID, schema.IMAGE_ID, schema.CATEGORY, *([schema.ATTRIBUTES] if attributes else [])]
+    products = delta.current_products(store, columns)
+    known = pl.from_arrow(products.select(columns[:3]))
+    said = [pc.map_lookup(products.column(schema.ATTRIBUTES), name, "first") for name in attributes]
+    known = known.with_columns(pl.Series(f"{_SAID}{n}", pl.from_arrow(one)) for n, one in enumerate(said))
+    known = known.drop_nulls(schema.IMAGE_ID)
     classes = pl.Series([words[word] for word in known[schema.CATEGORY].to_list()], dtype=pl.String)
     known = known.with_columns(classes.alias(schema.CATEGORY))
     rows = tags.join(known, on=schema.PRODUCT_ID).rename({schema.POST_ID: "outfit", schema.IMAGE_ID: "item"})
@@ -283,7 +298,8 @@ def _of_garments(store: str, version: str) -> Worn | None:
 
 
 def _worn(store: str, version: str, rows: pl.DataFrame, of_products: bool) -> Worn | None:
-    """``rows``: outfit, item (owner of a vector) and category, of which those of the seven classes count."""
+    """``rows``: outfit, item (owner of a vector) and category, of which those of the seven classes count; and what its
+    attributes say."""
     rows = rows.filter(pl.col(schema.CATEGORY).is_in(list(CATEGORIES)))
     vectors = _vectors(store, version, rows["item"].unique().to_arrow().cast(pa.string()))
     rows = rows.filter(pl.col("item").is_in(list(vectors))).filter(pl.len().over("outfit") > 1)
@@ -295,7 +311,8 @@ def _worn(store: str, version: str, rows: pl.DataFrame, of_products: bool) -> Wo
     classes = np.array([CODE[c] for c in items[schema.CATEGORY].to_list()], np.int8)
     at = np.array([number[name] for name in rows["item"].to_list()], np.int64)
     outfit = rows["outfit"].rank("dense").to_numpy().astype(np.int64)
-    return Worn(np.stack([vectors[name] for name in names]), classes, at, outfit, of_products)
+    said = [items[name].to_arrow().cast(pa.string()) for name in items.columns if name.startswith(_SAID)]
+    return Worn(np.stack([vectors[name] for name in names]), classes, at, outfit, of_products, said)
 
 
 def _of_outfits(store: str, version: str, source: str) -> Worn | None:

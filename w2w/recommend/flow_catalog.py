@@ -80,9 +80,9 @@ class Offer:
         return _as_offered(self.now)
 
 
-def offer_of(store: str, shelf: Shelf, applied: Applied) -> Offer:
-    """Held: about 150 bytes a product."""
-    mark_N = marks(shelf, applied)
+def offer_of(store: str, shelf: Shelf, applied: Applied, attributes: Sequence[str]) -> Offer:
+    """Held: about 150 bytes a product. ``attributes``: those that the scorer looks at."""
+    mark_N = marks(shelf, applied, attributes)
     pinned_N = np.logical_or.reduce([np.zeros(len(shelf), bool), *(mask for _, mask, _ in applied.pins)])
     columns = {c: pl.from_arrow(shelf.rows.column(c)) for c in (schema.PRODUCT_ID, schema.IMAGE_ID, schema.CATEGORY)}
     now = pl.DataFrame(columns | {schema.MARK: mark_N, schema.PINNED: pinned_N}).select(schema.OFFERED.schema.names)

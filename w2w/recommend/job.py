@@ -242,10 +242,12 @@ def _whole(run: Run, config: Config, catalog: Catalog, applied: Applied, trained
     """Every product, by workers, those that may have other outfits than before."""
     if not config.dry_run:
         run.check_store()
-    offer = offer_of(run.store, catalog.shelf, applied)
+    attributes = [] if trained else config.worn.attributes
+    offer = offer_of(run.store, catalog.shelf, applied, attributes)
     of_old = flow.vectors_of(run.store, catalog, offer.placed[schema.IMAGE_ID])
     states = zip(offer.placed[schema.CATEGORY], offer.placed[schema.IMAGE_ID])
-    more = [(category, of_old[image]) for category, image in states if image in of_old]
+    # what attributes said before is not known: without the old states, all rows are asked again
+    more = [(category, of_old[image]) for category, image in states if image in of_old and not attributes]
     scorer = flow.scored(run.store, trained, config.worn, catalog, more)
     stylist = Stylist(catalog.shelf, applied, scorer.space, config.outfit, [category for category, _ in more])
     version = version_of(scorer.version, applied.house, config.outfit)

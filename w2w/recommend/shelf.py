@@ -76,7 +76,7 @@ class Shelf:
         """bool (N,): the products that a selector matches. A category is one of the seven, or the shop's own."""
         found = np.ones(len(self), bool)
         for key, values in selector.wanted:
-            columns = [self.rows.column(c) for c in _COLUMNS[key]] if key in _COLUMNS else [self._attribute(key)]
+            columns = [self.rows.column(c) for c in _COLUMNS[key]] if key in _COLUMNS else [self.attribute(key)]
             texts = [pc.utf8_trim_whitespace(column) for column in columns]
             texts = texts if key == PRODUCT else [pc.utf8_lower(text) for text in texts]
             found &= np.logical_or.reduce(
@@ -89,7 +89,15 @@ class Shelf:
         maps = self.rows.column(schema.ATTRIBUTES).combine_chunks()
         return sorted(pc.unique(maps.keys).to_pylist())
 
-    def _attribute(self, name: str) -> pa.ChunkedArray:
+    def need_attributes(self, option: str, names: Sequence[str]) -> None:
+        """Raises UsageError for one that no product has."""
+        known = self.attributes() if names else []
+        for name in names:
+            if name not in known:
+                raise UsageError(f"{option}: no product has an attribute {name!r}.{_keys_like(name, known)}")
+
+    def attribute(self, name: str) -> pa.ChunkedArray:
+        """What it says of each product, null for nothing."""
         return pc.map_lookup(self.rows.column(schema.ATTRIBUTES), name, "first")
 
 
@@ -229,7 +237,7 @@ def _stock(house: House, shelf: Shelf) -> np.ndarray:
     attributes = shelf.attributes()
     names = [house.stock_attribute] if house.stock_attribute else [a for a in attributes if a.lower() in _AVAILABILITY]
     return np.logical_and.reduce(
-        [np.ones(len(shelf), bool), *(in_stock(shelf._attribute(name), house.stock_min) for name in names)]
+        [np.ones(len(shelf), bool), *(in_stock(shelf.attribute(name), house.stock_min) for name in names)]
     )
 
 
@@ -237,7 +245,7 @@ def _idle_stock(house: House, shelf: Shelf) -> list[str]:
     """A sentence where the rule about stock can leave nothing out: its attribute is about something else."""
     if not house.stock_attribute:
         return []
-    values = [v for v in pc.unique(shelf._attribute(house.stock_attribute)).to_pylist() if v and v.strip()]
+    values = [v for v in pc.unique(shelf.attribute(house.stock_attribute)).to_pylist() if v and v.strip()]
     if any(_number(v) is not None or _word(v) in _GONE | _THERE for v in values):
         return []
     example = f" (for example {values[0]!r})" if values else ""

@@ -11,14 +11,20 @@ Tables", section 2). It backs off to looks: r0 = exp(w z), z being the similarit
 of their classes over its deviation; without any outfit, looks decide alone. And it is multiplied by the same ratio of the
 classes themselves: are bags worn with hats at all? Its logarithm is a smoothed pointwise mutual information.
 
+Where attributes of products are named (colour, style), the outfits are counted by their values too, and r is multiplied by the
+ratio of each, with r0 = 1: as if, given that two items are worn together, its attributes were independent (naive Bayes). A
+value that is missing, or was never worn, says nothing.
+
 Shown is r / (1 + r): the probability that two items come from one worn outfit rather than from two, if both are equally likely.
 """
 
 import itertools
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from scipy.cluster.vq import kmeans2
 from scipy.linalg import eigh
 from scipy.special import softmax
@@ -52,6 +58,9 @@ class WornConfig:
     """Weight of the prior, in outfits."""
     likeness: float = 0.25
     """Weight of similar looks: added to the log ratio for a cosine one deviation above its mean."""
+    attributes: list[str] = field(default_factory=list)
+    """Attributes of products (columns of the feed, such as colour and style) by whose values outfits are counted, beside looks.
+    For outfits of products: posts, or links."""
 
     def __post_init__(self):
         if self.clusters < 1:
@@ -60,18 +69,22 @@ class WornConfig:
             raise UsageError(f"worn.prior={self.prior}: a number above 0")
         if not 0 <= self.likeness < np.inf:
             raise UsageError(f"worn.likeness={self.likeness}: a number from 0")
+        if len(set(self.attributes)) < len(self.attributes) or not all(name.strip() for name in self.attributes):
+            raise UsageError(f"worn.attributes={self.attributes}: names of attributes, each once")
 
 
 @dataclass(frozen=True)
 class Worn:
     """Worn outfits: vectors (U, D) and classes (U,) of distinct items; then item and outfit of each occurrence, (I,).
-    ``of_products``: the vectors are of products' own pictures; otherwise of crops of photos."""
+    ``of_products``: the vectors are of products' own pictures; otherwise of crops of photos. ``said``: what each
+    attribute of WornConfig says of the items, strings (U,)."""
 
     vectors_UD: np.ndarray
     class_U: np.ndarray
     item_I: np.ndarray
     outfit_I: np.ndarray
     of_products: bool = True
+    said: Sequence[pa.Array] = ()
 
     def __len__(self) -> int:
         return len(np.unique(self.outfit_I))
@@ -80,7 +93,9 @@ class Worn:
 @dataclass(frozen=True)
 class WornSpace:
     """Items assigned to clusters: ``look_MD`` unit vectors, ``share_MK`` of each item in its class's clusters. For two classes:
-    ``mean_CC`` and ``scale_CC`` of cosines, ``ratio_CC``, and ``counted`` n and e of their clusters, (K, K) each."""
+    ``mean_CC`` and ``scale_CC`` of cosines, ``ratio_CC``, and ``counted`` n and e of their clusters, (K, K) each. Of each
+    attribute ``value_AM``, the number of its value, and for two classes ``by_value``, the ratio of the values, (V + 1, V + 1),
+    1 in the last row and column, which stand for none."""
 
     class_M: np.ndarray
     look_MD: np.ndarray
@@ -90,6 +105,8 @@ class WornSpace:
     ratio_CC: np.ndarray
     counted: dict[tuple[int, int], tuple[np.ndarray, np.ndarray]]
     prior: float
+    value_AM: Sequence[np.ndarray]
+    by_value: dict[tuple[int, int], list[np.ndarray]]
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -103,6 +120,8 @@ class WornSpace:
             n_KK, e_KK = self.counted[i, j]
             one, other = self.share_MK[a], self.share_MK[b].T
             ratio_AB = (one @ n_KK @ other + self.prior * ratio_AB) / (one @ e_KK @ other + self.prior)
+        for value_M, ratio_VV in zip(self.value_AM, self.by_value.get((i, j), [])):
+            ratio_AB *= ratio_VV[value_M[a][:, None], value_M[b]]
         return -np.log1p(1 / (ratio_AB * self.ratio_CC[i, j])).astype(np.float32)
 
     def shown(self, score: float) -> float:
@@ -116,10 +135,15 @@ def fits_itself(worn: Worn, class_M: np.ndarray) -> bool:
 
 
 def place(
-    worn: Worn, vectors_MD: np.ndarray, class_M: np.ndarray, config: WornConfig, num_sold: int | None = None
+    worn: Worn,
+    vectors_MD: np.ndarray,
+    class_M: np.ndarray,
+    config: WornConfig,
+    num_sold: int | None = None,
+    said: Sequence[pa.Array] = (),
 ) -> WornSpace:
     """Places items, float32 (M, D) with the numbers of their classes, among what was worn. The first ``num_sold`` (default:
-    all) are a catalog; the others move nothing. The same input gives the same space."""
+    all) are a catalog; the others move nothing. ``said``: of them, as in ``worn``. The same input gives the same space."""
     sold = (vectors_MD[:num_sold], class_M[:num_sold])
     basis = (worn.vectors_UD, worn.class_U) if fits_itself(worn, sold[1]) else sold
     directions, means = _directions(*basis)
@@ -137,9 +161,20 @@ def place(
         for rows in _some_of_each(classes):
             if (centres_KD := centres.get(classes[rows[0]])) is not None:
                 shares[rows, : len(centres_KD)] = _shares(looks[rows], centres_KD)
-    counted, ratio_CC = _counts(worn, share_UK, np.unique(class_M), config.prior)
+    numbered = [_numbered(one_U, one_M) for one_U, one_M in zip(worn.said, said)]
+    counted, by_value, ratio_CC = _counts(worn, share_UK, [u for u, _ in numbered], np.unique(class_M), config.prior)
     mean_CC, scale_CC = _cosines(look_BD, class_B, config.likeness)
-    return WornSpace(class_M, look_MD, share_MK, mean_CC, scale_CC, ratio_CC, counted, config.prior)
+    value_AM = [m for _, m in numbered]
+    return WornSpace(class_M, look_MD, share_MK, mean_CC, scale_CC, ratio_CC, counted, config.prior, value_AM, by_value)
+
+
+def _numbered(said_U: pa.Array, said_M: pa.Array) -> tuple[np.ndarray, np.ndarray]:
+    """int64 (U,) and (M,): numbers of the values, -1 for a missing one and one that no item of the first has."""
+    said_U, said_M = (pc.utf8_lower(pc.utf8_trim_whitespace(said)) for said in (said_U, said_M))
+    known = pc.unique(said_U).drop_null()
+    known = known.filter(pc.not_equal(known, ""))
+    numbers = [pc.fill_null(pc.index_in(said, value_set=known), -1) for said in (said_U, said_M)]
+    return tuple(n.to_numpy(zero_copy_only=False).astype(np.int64) for n in numbers)
 
 
 def _directions(vectors_MD: np.ndarray, class_M: np.ndarray) -> tuple[np.ndarray, dict[int, np.ndarray]]:
@@ -189,24 +224,41 @@ def _shares(look_ND: np.ndarray, centres_KD: np.ndarray) -> np.ndarray:
 
 
 def _counts(
-    worn: Worn, share_UK: np.ndarray, classes: np.ndarray, prior: float
-) -> tuple[dict[tuple[int, int], tuple[np.ndarray, np.ndarray]], np.ndarray]:
-    """For each two classes, n and e of their clusters; and the shrunken ratio of the classes themselves, (C, C)."""
+    worn: Worn, share_UK: np.ndarray, value_AU: Sequence[np.ndarray], classes: np.ndarray, prior: float
+) -> tuple[dict[tuple[int, int], tuple[np.ndarray, np.ndarray]], dict[tuple[int, int], list[np.ndarray]], np.ndarray]:
+    """For each two classes, n and e of their clusters, and the shrunken ratios of their attributes' values; and that of the
+    classes themselves, (C, C)."""
     outfits, outfit_I = np.unique(worn.outfit_I, return_inverse=True)
     item_OC = np.full((len(outfits), len(CATEGORIES)), -1, np.int64)
     item_OC[outfit_I, worn.class_U[worn.item_I]] = worn.item_I  # of two items of a class the last counts
     has_OC = item_OC >= 0
     ratio_CC = np.ones((len(CATEGORIES), len(CATEGORIES)), np.float32)
     counted: dict[tuple[int, int], tuple[np.ndarray, np.ndarray]] = {}
+    by_value: dict[tuple[int, int], list[np.ndarray]] = {}
     for i, j in itertools.permutations(map(int, classes), 2):
         both = has_OC[:, i] & has_OC[:, j]
         if len(outfits):
             by_chance = has_OC[:, i].sum() * has_OC[:, j].sum() / len(outfits)
             ratio_CC[i, j] = (both.sum() + prior) / (by_chance + prior)
         if both.any():
-            n_KK = share_UK[item_OC[both, i]].T @ share_UK[item_OC[both, j]]
-            counted[i, j] = n_KK, n_KK.sum(axis=1)[:, None] * n_KK.sum(axis=0)[None] / max(float(n_KK.sum()), 1e-9)
-    return counted, ratio_CC
+            one, other = item_OC[both, i], item_OC[both, j]
+            n_KK = share_UK[one].T @ share_UK[other]
+            counted[i, j] = n_KK, _expected(n_KK)
+            by_value[i, j] = [_ratios(value_U[one], value_U[other], int(value_U.max()) + 1, prior) for value_U in value_AU]
+    return counted, by_value, ratio_CC
+
+
+def _expected(n_KK: np.ndarray) -> np.ndarray:
+    return n_KK.sum(axis=1)[:, None] * n_KK.sum(axis=0)[None] / max(float(n_KK.sum()), 1e-9)
+
+
+def _ratios(one_O: np.ndarray, other_O: np.ndarray, num_values: int, prior: float) -> np.ndarray:
+    """float32 (V + 1, V + 1): (n + k) / (e + k) of the values of two items of each outfit; 1 in the last row and column, which
+    are a value's that is missing, and where a value was not worn."""
+    said = (one_O >= 0) & (other_O >= 0)
+    n_VV = np.zeros((num_values + 1, num_values + 1))
+    np.add.at(n_VV, (one_O[said], other_O[said]), 1)
+    return ((n_VV + prior) / (_expected(n_VV) + prior)).astype(np.float32)
 
 
 def _cosines(look_MD: np.ndarray, class_M: np.ndarray, weight: float) -> tuple[np.ndarray, np.ndarray]:

@@ -32,6 +32,8 @@ def test_a_detector_gives_boxes_in_the_photos_pixels(photo):
     assert len(none.boxes_N4) < len(some.boxes_N4)
     with pytest.raises(w2w.UsageError, match=r"option 'treshold' does not exist\. Did you mean 'threshold'"):
         w2w.load_detector(treshold=0.1)
+    with pytest.raises(w2w.UsageError, match="images: is int; an array"):
+        detector(3)
 
 
 def test_a_segmenter_gives_a_mask_for_each_box(photo):

@@ -3,6 +3,7 @@
 import itertools
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 
@@ -84,6 +85,28 @@ def test_what_was_worn_together_goes_together_though_it_looks_otherwise():
     alike = look[None, 40:] == look[:40, None]
     found = alone.pair(np.arange(40), np.arange(40, 80))
     assert found[alike].min() > found[~alike].max(), "without outfits looks decide"
+
+
+def test_attributes_of_products_are_counted_beside_looks():
+    """Looks that say nothing, and outfits of one colour: a colour that was not worn and a missing one change no score."""
+    num = 40
+    vectors = np.random.default_rng(0).normal(size=(2 * num, DIM)).astype(np.float32)
+    colours = [None, " Red", "blue", "green", "mauve", "red ", "blue", "green"] * (2 * num // 8)
+    class_ = np.repeat([CODE["top"], CODE["shoes"]], num).astype(np.int8)
+    tidy = np.array([(c or "").strip().lower() for c in colours])
+    tops = np.flatnonzero(np.isin(tidy[:num], ["red", "blue", "green"]))
+    shoes = [next(s for s in range(num + t % 8, 2 * num) if tidy[s] == tidy[t]) for t in tops]
+    items, outfits = np.stack([tops, shoes], 1).ravel().astype(np.int64), np.repeat(np.arange(len(tops)), 2)
+    said = [pa.array(colours)]
+    space = place(Worn(vectors, class_, items, outfits, said=said), vectors, class_, WornConfig(), said=said)
+    without = place(Worn(vectors, class_, items, outfits), vectors, class_, WornConfig())
+    scores, before = (s.pair(np.arange(num), np.arange(num, 2 * num)) for s in (space, without))
+    one, other = tidy[:num, None], tidy[None, num:]
+    worn = np.isin(one, ["red", "blue", "green"]) & np.isin(other, ["red", "blue", "green"])
+    assert (scores > before)[worn & (one == other)].all()
+    assert (scores < before)[worn & (one != other)].all()
+    assert np.allclose(scores[~worn], before[~worn])
+    assert np.allclose(scores, space.pair(np.arange(num, 2 * num), np.arange(num)).T, atol=1e-5)
 
 
 def test_scores_of_the_counts_do_not_change_with_the_catalog():
