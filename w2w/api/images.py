@@ -249,7 +249,7 @@ def as_list(images: Images) -> Sequence[AnImage]:
     """Several images as they are; a single one as a sequence of one."""
     single = isinstance(images, str | bytes | os.PathLike | Image) or (isinstance(images, np.ndarray) and images.ndim == 3)
     if not single and not isinstance(images, Iterable):
-        raise UsageError(f"images: is {type(images).__name__}; an array (H, W, 3), a PIL image, bytes, a path, or several of them")
+        raise UsageError(f"images: is {type(images).__name__}; an array (H, W, 3), a PIL image, bytes, a path, or several")
     return [images] if single else list(images)  # type: ignore[list-item, arg-type]
 
 
