@@ -22,7 +22,7 @@ from w2w.usage import comment, options
 
 _FILE = "night.yaml"
 _OPTIONS = "store feed.uri feed.preset feed.columns feed.category_map feed.full feed.encoding encoder.name"
-_OPTIONS += " index.target_recall index.memory_budget_mb looks recommend similar"
+_OPTIONS += " index.target_recall index.memory_budget_mb looks recommend similar tag export"
 _UNUSUAL = ("feed.preset", "feed.encoding")  # shown if they differ from the default
 
 

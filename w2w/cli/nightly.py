@@ -1,4 +1,4 @@
-"""Nightly: ingest, embed, index (looks, recommend, similar) in one run, for what changed only."""
+"""Nightly: ingest, embed, index (tag, looks, recommend, similar, export) in one run, for what changed only."""
 
 import logging
 from collections.abc import Iterator
@@ -9,6 +9,9 @@ from typing import Any
 from w2w import schema
 from w2w.engine.job import Run, options_of, show
 from w2w.errors import JobFailed
+from w2w.export import job as export
+from w2w.export.job import ExportConfig
+from w2w.export.job import Result as Exported
 from w2w.index import job as index
 from w2w.index.flow import LOOKS
 from w2w.index.job import Result as Indexed
@@ -27,16 +30,18 @@ from w2w.similar.flow import SimilarConfig
 from w2w.similar.job import Result as Similar
 from w2w.stage import Counts, Pool
 from w2w.table import delta, lease
+from w2w.training.tags import job as tag
+from w2w.training.tags.job import Result as Tagged
+from w2w.training.tags.job import TagConfig
 
 
 @dataclass(frozen=True)
 class Config(ingest.Config):
-    """Run `w2w ingest`, `w2w embed` and `w2w index` from one config; where it asks for them, looks, recommendations and similar
-    products too. A failed step stops the night: the published index stays as it was, and the next run resumes where this one
-    stopped. One night at a time works on a store."""
+    """Run `w2w ingest`, `w2w embed` and `w2w index` from one config; where it asks for them, tags, looks, recommendations,
+    similar products and an export too. A failed step stops the night: the published index stays as it was, and the next run
+    resumes where this one stopped. One night at a time works on a store."""
 
-    SHOWN = "store feed.uri feed.columns feed.category_map feed.full encoder.name index.target_recall gpu_pool looks recommend "
-    SHOWN += "dry_run"
+    SHOWN = "store feed.uri feed.columns encoder.name tag looks recommend similar export dry_run"
     PLACES = {}
 
     encoder: EncoderConfig = EncoderConfig()
@@ -47,12 +52,16 @@ class Config(ingest.Config):
     """Workers of every step."""
     gpu_pool: Pool | None = None
     """Separate workers for the model."""
+    tag: TagConfig | None = None
+    """What each picture shows, into table `attributes`; {} for the tagger of w2w tag."""
     looks: bool = False
-    """Embed and index the looks of crawled posts, too, for w2w style."""
+    """Embed and index the looks of crawled posts, for w2w style."""
     recommend: Wanted | None = None
-    """Also what goes with every product, into table `recommendations`; {} for the default scorer without rules."""
+    """What goes with every product, into table `recommendations`; {} for the default scorer."""
     similar: SimilarConfig | None = None
-    """Also the products most like every product, into table `similar`; {} for those of its category without a filter."""
+    """The products most like every product, into table `similar`; {} for those of its category."""
+    export: ExportConfig | None = None
+    """Send what changed, as w2w export does; {} for JSON lines in the store."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,17 +75,21 @@ class Result(Summary):
     index_looks: Indexed | None = None
     recommend: Recommended | None = None
     similar: Similar | None = None
+    tag: Tagged | None = None
+    export: Exported | None = None
     then: str | None = None
     """Of a dry run: the steps that depend on what those before them bring."""
 
 
 def main(config: Config) -> Result:
-    run = Run("nightly", config)
+    run = Run("nightly", replace(config, export=config.export and export.recorded(config.export)))
     ingest.check(config)
     if config.looks:
         delta.need_table(run.store, schema.POSTS, "crawl")
     if config.recommend is not None:
         recommend.check(config.recommend)
+    if config.export is not None:
+        export.check(config.export)
     if config.dry_run:
         return _night(run, config)
     run.check_store()
@@ -109,7 +122,10 @@ def _night(run: Run, config: Config) -> Result:
 
 def _steps(config: Config) -> Iterator[tuple[str, ModuleType, dict[str, Any]]]:
     """Names of the steps (fields of the result), their jobs, and options that differ from the night's."""
-    yield from (("ingest", ingest, {}), ("embed", embed, {}), ("index", index, {}))
+    yield from (("ingest", ingest, {}), ("embed", embed, {}))
+    if config.tag is not None:
+        yield "tag", tag, options_of(config.tag, TagConfig) | {"encoder": EncoderConfig()}  # a tagger names its own
+    yield "index", index, {}
     if config.looks:
         yield "embed_looks", embed, {"of": LOOKS}
         yield "index_looks", index, {"of": LOOKS, "index": replace(config.index, name=LOOKS)}
@@ -117,15 +133,18 @@ def _steps(config: Config) -> Iterator[tuple[str, ModuleType, dict[str, Any]]]:
         yield "recommend", recommend, options_of(config.recommend, Wanted)
     if config.similar is not None:
         yield "similar", similar, options_of(config.similar, SimilarConfig)
+    if config.export is not None:
+        yield "export", export, options_of(config.export, ExportConfig)
 
 
 def _can_tell(step: str, result: Result, store: str) -> bool:
     """Whether a dry run of this step can tell what it would do, given that the steps before it were dry runs too."""
-    if step in ("index", "recommend", "similar"):
+    if step in ("index", "recommend", "similar", "export"):
         before, vectors = result.ingest, result.embed
-        if before is None or vectors is None:
+        if before is None or vectors is None or before.pending or vectors.pending or before.withdrawn:
             return False
-        return before.pending == vectors.pending == 0 and not before.withdrawn
+        others = (result.tag is None or not result.tag.pending) and (result.similar is None or result.similar.unchanged)
+        return step != "export" or others
     if step == "index_looks":
         return result.embed_looks is not None and result.embed_looks.pending == 0
     return step == "ingest" or delta.open_table(store, schema.IMAGES) is not None

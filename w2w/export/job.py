@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -28,13 +29,14 @@ _TARGETS = (*FORMATS, POSTGRES, LANCEDB)
 _INPUTS = (schema.PRODUCTS, schema.EMBEDDINGS, schema.CLASSIFICATIONS, schema.TAGGED, schema.SIMILAR_PRODUCTS)
 
 
-@dataclass(frozen=True)
-class Config(JobConfig):
-    """Send the products that are new or changed since the last export of this name, with their categories, what pictures show,
-    similar products and, if asked for, vectors; those that are no longer sold as deletions. Without Ray."""
+E = TypeVar("E", bound="ExportConfig")
 
-    SHOWN = "store to out dsn vectors collection name again encoder.name limit dry_run"
-    LEAST = JobConfig.LEAST | {"batch_rows": 1}
+
+@dataclass(frozen=True)
+class ExportConfig:
+    """What is sent, and where to."""
+
+    LEAST = {"batch_rows": 1}
 
     to: str = "jsonl"
     """jsonl, csv, parquet; elasticsearch, qdrant or vespa: files in their bulk form; postgres, lancedb: the database itself."""
@@ -55,6 +57,16 @@ class Config(JobConfig):
     """Send everything, as to a target that is empty; what is no longer sold is deleted all the same."""
     batch_rows: int = 2000
     """Products in a file or transaction."""
+
+
+@dataclass(frozen=True)
+class Config(ExportConfig, JobConfig):
+    """Send the products that are new or changed since the last export of this name, with their categories, what pictures show,
+    similar products and, if asked for, vectors; those that are no longer sold as deletions. Without Ray."""
+
+    SHOWN = "store to out dsn vectors collection name again encoder.name limit dry_run"
+    LEAST = JobConfig.LEAST | ExportConfig.LEAST
+
     encoder: EncoderConfig = EncoderConfig()
     """Whose vectors are sent."""
 
@@ -78,8 +90,8 @@ class Result(Summary):
 
 
 def main(config: Config) -> Result:
-    run = Run("export", replace(config, dsn="***" if config.dsn else ""))  # what is recorded
-    _check(config)
+    run = Run("export", recorded(config))
+    check(config)
     where = postgres.place(config.dsn) if config.to == POSTGRES else ""
     delta.need_table(run.store, schema.PRODUCTS, "ingest")
     lineage = run.lineage(ids.digest("export", config.name), _INPUTS)  # of the name: two runs of it do not go at once
@@ -123,7 +135,13 @@ def main(config: Config) -> Result:
     return run.done(result, counts=counts, last_batch=state.last or None, repeated=repeated, there=there, **total)
 
 
-def _check(config: Config) -> None:
+def recorded(config: E) -> E:
+    """The options without what is secret."""
+    return replace(config, dsn="***" if config.dsn else "")
+
+
+def check(config: ExportConfig) -> None:
+    """Raises UsageError for options that are wrong whatever the store has."""
     check_name(config.name, "name")
     check_name(config.collection, "collection")
     if config.to not in _TARGETS:

@@ -14,6 +14,7 @@ from w2w import ids, schema
 from w2w.cli import nightly
 from w2w.engine import run
 from w2w.errors import JobFailed, UsageError
+from w2w.export.job import ExportConfig
 from w2w.index import job as index
 from w2w.index.manifest import index_uri
 from w2w.index.publish import read_manifest
@@ -30,6 +31,7 @@ from w2w.similar.flow import SimilarConfig
 from w2w.stage import Pool
 from w2w.style import job as style
 from w2w.table import delta, sink
+from w2w.training.tags.job import TagConfig
 
 
 @pytest.fixture
@@ -404,9 +406,9 @@ def test_a_night_fails_where_what_was_rolled_back_to_is_damaged(store, shop, clo
 
 
 def whole(store: str, shop: Shop, **options) -> nightly.Config:
-    """A night with looks and recommendations, each of few candidates."""
+    """A night with all its steps, recommendations of few candidates."""
     few = Wanted(outfit=OutfitConfig(candidates=2, answers=2))
-    more = {"recommend": few, "similar": SimilarConfig(k=3)}
+    more = {"recommend": few, "similar": SimilarConfig(k=3), "tag": TagConfig(), "export": ExportConfig(batch_rows=100)}
     return nightly_config(store, shop, looks=True, withdraw_missing=1, **more, **options)
 
 
@@ -424,7 +426,7 @@ def crawl_posts(store: str, shop: Shop, numbers: range) -> None:
 
 
 @pytest.mark.slow  # seven nights
-def test_looks_and_recommendations_come_with_the_night_that_asks_for_them(store, shop, clock):
+def test_every_step_comes_with_the_night_that_asks_for_it(store, shop, clock):
     for n, item in enumerate(list(shop.items)):
         shop.say(item, category=("top", "bottom", "shoes")[n % 3])
     with pytest.raises(UsageError, match="posts"):
@@ -437,10 +439,11 @@ def test_looks_and_recommendations_come_with_the_night_that_asks_for_them(store,
     assert (plan.recommend.new, plan.embed_looks.pending, plan.then) == (
         20,
         4,
-        "index of looks: of what the steps before them bring",
+        "index of looks, export: of what the steps before them bring",
     )
     first = nightly.main(whole(store, shop))
     assert first.similar.computed == plan.similar.computed == 20
+    assert (first.tag.counts.out, first.export.upserts) == (20, 20)
     assert (first.recommend.new, first.embed_looks.counts.out, first.index.unchanged) == (20, 4, True)
     assert read_manifest(index_uri(store, "looks")).version == first.index_looks.published
     assert all(len(outfits) == 2 for outfits in recommended(store).values())
@@ -452,6 +455,7 @@ def test_looks_and_recommendations_come_with_the_night_that_asks_for_them(store,
     assert nightly.main(whole(store, shop, dry_run=True)).recommend.pending == 0
     quiet = nightly.main(whole(store, shop))
     assert quiet.similar.unchanged
+    assert (quiet.tag.pending, quiet.export.upserts, quiet.export.deletions) == (0, 0, 0)
     assert (quiet.recommend.pending, quiet.index_looks.unchanged, quiet.counts.read) == (0, True, 24), (
         "only indexes are looked at"
     )
@@ -461,7 +465,7 @@ def test_looks_and_recommendations_come_with_the_night_that_asks_for_them(store,
     shop.items.pop("p3")  # a night that only withdraws
     told = nightly.main(whole(store, shop, dry_run=True))
     assert (told.ingest.withdrawn, told.index, told.recommend) == (1, None, None)
-    assert told.then == "index, recommend, similar: of what the steps before them bring"
+    assert told.then == "index, recommend, similar, export: of what the steps before them bring"
     missed = {p for p, outfits in recommended(store).items() if p != "p3" and '"p3"' in json.dumps(outfits)}
     with pytest.MonkeyPatch.context() as dying:  # killed when nothing of it is committed
         dying.setattr(recommend, "run_pending", lambda *_: 1 / 0)
@@ -469,9 +473,16 @@ def test_looks_and_recommendations_come_with_the_night_that_asks_for_them(store,
             nightly.main(whole(store, shop))
     night = nightly.main(whole(store, shop))
     assert (night.similar.gone, night.similar.products) == (1, 19)
+    assert night.export.deletions == 1
     assert (night.recommend.gone, night.recommend.new, night.ingest.withdrawn) == (1, 0, 0)
     assert night.recommend.counts.out == night.recommend.changed + 1 >= len(missed) + 1 > 1
     assert '"p3"' not in json.dumps(recommended(store))
+
+
+def test_what_an_export_lacks_is_said_before_the_feed_is_read(store, shop, clock):
+    with pytest.raises(UsageError, match=r"--to=qdrant: what it stores are vectors"):
+        nightly.main(nightly_config(store, shop, export=ExportConfig(to="qdrant")))
+    assert delta.open_table(store, schema.PRODUCTS) is None
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,16 @@ OWN = "tags"  # folder of a store's own tagger
 
 
 @dataclass(frozen=True)
-class Config(JobConfig):
+class TagConfig:
+    """What says it."""
+
+    tagger: str = ""
+    """Folder of a tagger of your own, read, or with --learn written; or w2w-tags, which comes with w2w. Default: tags/ in the
+    store if there is one, else w2w-tags."""
+
+
+@dataclass(frozen=True)
+class Config(TagConfig, JobConfig):
     """Give every picture its attributes, in table `attributes`; with --learn, first learn them from columns of your own feed.
     A value that is not probable enough is left out: null, not a guess."""
 
@@ -39,9 +48,6 @@ class Config(JobConfig):
     """Workers that decode; on a CPU they also run the model."""
     gpu_pool: Pool | None = None
     """Separate workers for the model, for example {num_gpus: 1, num_cpus: 1, batch_rows: 256}."""
-    tagger: str = ""
-    """Folder of a tagger of your own, read, or with --learn written; or w2w-tags, which comes with w2w. Default: tags/ in the
-    store if there is one, else w2w-tags."""
     learn: list[str] = field(default_factory=list)
     """Train on these columns of the feed (colour, category, ...) and the embeddings of --encoder, instead of tagging."""
     precision: float = 0.9
