@@ -15,15 +15,21 @@ from w2w.cli import nightly
 from w2w.engine.job import console
 from w2w.errors import UsageError
 from w2w.garments.taxonomy import class_called
+from w2w.ingest import download
 from w2w.ingest.feed import FeedConfig, check_feed, column_names, read_feed
+from w2w.ingest.images import is_web
+from w2w.ingest.loading import FeedFetchConfig
 from w2w.ingest.presets import PRESETS, guess, may_be, told_by
 from w2w.ingest.raw import COLUMNS, REQUIRED
 from w2w.usage import comment, options
 
 _FILE = "night.yaml"
-_OPTIONS = "store feed.uri feed.preset feed.columns feed.category_map feed.full feed.encoding encoder.name"
+_OF_FEED = "uri headers_env auth_env preset columns category_map csv_delimiter encoding"
+_OPTIONS = "store feed.uri feed.headers_env feed.auth_env feed.preset feed.columns feed.category_map feed.full feed.encoding"
+_OPTIONS += " fetch.contact fetch.allow_private_hosts encoder.name"
 _OPTIONS += " index.target_recall index.memory_budget_mb looks recommend similar tag export"
-_UNUSUAL = ("feed.preset", "feed.encoding")  # shown if they differ from the default
+# shown if they differ from the default
+_UNUSUAL = {"feed.preset", "feed.encoding", "feed.headers_env", "feed.auth_env", "fetch.contact", "fetch.allow_private_hosts"}
 
 
 @dataclass(frozen=True)
@@ -41,6 +47,12 @@ class Config:
     """Our column -> theirs, where the name does not tell."""
     encoding: str = FeedConfig.encoding
     """Encoding of the CSV or JSON lines: any Python codec."""
+    headers_env: dict[str, str] = field(default_factory=dict)
+    """Of a feed on the web: header -> the environment variable that has its value."""
+    auth_env: str = ""
+    """Of a feed on the web: the environment variable that has USER:PASSWORD."""
+    fetch: FeedFetchConfig = FeedFetchConfig()
+    """How a feed on the web is fetched."""
     store: str = ""
     """Where tables and indexes will live: a local path or an s3:// prefix. Default: DIR/store."""
 
@@ -49,16 +61,21 @@ def main(config: Config) -> None:
     if storage.is_s3(config.dir) or not config.dir:
         raise UsageError(f"--dir={config.dir}: a local folder, for people to edit what is in it")
     folder = Path(_without_dots(storage.absolute(config.dir)))
-    file, feed = folder / _FILE, FeedConfig(uri=storage.source(config.feed or str(folder / "products.csv")))
+    file = folder / _FILE
     if file.exists():
         raise UsageError(f"{file} already exists and is kept: name another folder, or remove it")
+    uri = config.feed if is_web(config.feed) else _without_dots(storage.source(config.feed or str(folder / "products.csv")))
+    feed = asked = FeedConfig(uri=uri, headers_env=config.headers_env, auth_env=config.auth_env)
+    names: list[str] = []
     if config.feed:
-        feed = mapped(storage.source(config.feed), config.columns, config.encoding)
-    feed = replace(feed, uri=_without_dots(feed.uri))
-    told = {
-        f"feed.{name}": getattr(feed, name)
-        for name in ("uri", "preset", "columns", "category_map", "csv_delimiter", "encoding")
-    }
+        if is_web(uri):
+            download.check(feed, config.fetch)
+        with download.at_hand(asked, config.fetch, keep=False, judge=column_names) as found:
+            known = mapped(found.feed.uri, config.columns, config.encoding, found.feed.image_root)
+            names = column_names(known)
+        feed = replace(known, uri=uri, image_root="", headers_env=asked.headers_env, auth_env=asked.auth_env)
+    told = {f"feed.{name}": getattr(feed, name) for name in _OF_FEED.split()}
+    told |= {f"fetch.{name}": getattr(config.fetch, name) for name in ("contact", "allow_private_hosts")}
     text = night(told | {"store": _without_dots(storage.absolute(config.store or str(folder / "store")))})
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -68,7 +85,7 @@ def main(config: Config) -> None:
         raise UsageError(f"--dir={config.dir}: cannot write there: {e.strerror}") from e
     out = console()
     out.print(f"{file} is written.")
-    if config.feed and (names := column_names(feed)):
+    if names:
         ours = {**{name: name for name in names if name in COLUMNS}, **feed.columns}
         said = {"No column for": [c for c in COLUMNS if c not in ours]}
         said["Kept as attributes"] = [name for name in names if name not in ours.values()]
@@ -95,10 +112,10 @@ def _without_dots(uri: str) -> str:
     return short if os.path.realpath(short) == os.path.realpath(uri) else os.path.realpath(uri)
 
 
-def mapped(uri: str, columns: Mapping[str, str], encoding: str) -> FeedConfig:
+def mapped(uri: str, columns: Mapping[str, str], encoding: str, image_root: str = "") -> FeedConfig:
     """The feed with its columns mapped to ours. Raises UsageError as ``check_feed``, and if no column
     can be identified as the id or the image."""
-    feed = FeedConfig(uri=uri, encoding=encoding)
+    feed = FeedConfig(uri=uri, encoding=encoding, image_root=image_root)
     names = column_names(feed)
     preset = told_by(names)
     own = PRESETS[preset].first_of(names) if preset in PRESETS else {}

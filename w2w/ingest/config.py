@@ -11,7 +11,16 @@ class FeedConfig:
     """Name of this source: a product belongs to the feed that brought it."""
     uri: str = ""
     """A CSV, JSON, JSON lines or Google Merchant's XML (.gz and .zst too) or Parquet file, a folder of Parquet files, images or
-    tars, or shards x-{000..009}.tar."""
+    tars, or shards x-{000..009}.tar; for `w2w ingest`, `nightly` and `init` also https://: fetched when it has changed."""
+    headers_env: dict[str, str] = field(default_factory=dict)
+    """Of a feed on the web: header -> the environment variable that has its value, such as {Authorization: SHOP_TOKEN}. Only
+    the host of feed.uri gets them, over https."""
+    auth_env: str = ""
+    """Of a feed on the web: the environment variable that has USER:PASSWORD."""
+    max_mb: int = 500
+    """Of a feed on the web: the most megabytes to fetch."""
+    deadline_s: float = 900.0
+    """Of a feed on the web: seconds to fetch it."""
     kind: str = "auto"
     """csv, jsonl, xml, parquet, images, tar, auto (by the suffix, or by what the folder holds), or module:attribute, a reader
     of your own."""

@@ -34,7 +34,7 @@ def read_feed(config: FeedConfig, batch_rows: int = 20_000) -> Iterator[FeedBatc
     Memory is one batch, 16 bytes per product (see SeenKeys), and the listing of the image root. Raises UsageError as
     ``check_feed``, and if a later file of the source lacks a mapped column or is damaged.
     """
-    _check_options(config)
+    check_options(config)
     kind, files = _files(config)
     found = _looked(config, kind, files)
     config, preset = found.config, found.preset
@@ -54,7 +54,7 @@ def read_feed(config: FeedConfig, batch_rows: int = 20_000) -> Iterator[FeedBatc
 
 def check_feed(config: FeedConfig) -> None:
     """Raises UsageError, naming the file, column and option, for every fault detectable before any work."""
-    _check_options(config)
+    check_options(config)
     kind, files = _files(config)
     if config.image_root and not is_web(config.image_root) and not storage.exists(config.image_root):
         raise UsageError(f"feed.image_root={config.image_root}: no such folder")
@@ -73,7 +73,7 @@ def check_feed(config: FeedConfig) -> None:
 
 def column_names(config: FeedConfig) -> list[str]:
     """The column names in the (first) file of a CSV, JSON, XML or Parquet source, and paths in JSON; [] for images and tars."""
-    _check_options(config)
+    check_options(config)
     return list(_looked(config, *_files(config)).names)
 
 
@@ -91,7 +91,8 @@ def _looked(config: FeedConfig, kind: str, files: list[tuple[str, fs.FileInfo]])
         return look(config, encoding, kind, files[0][0])
 
 
-def _check_options(config: FeedConfig) -> None:
+def check_options(config: FeedConfig) -> None:
+    """Raises UsageError for options that are wrong whatever the feed is."""
     if not config.uri:
         raise UsageError("feed.uri: name the feed")
     if config.kind != "auto":
@@ -136,7 +137,7 @@ def _files(config: FeedConfig) -> tuple[str, list[tuple[str, fs.FileInfo]]]:
     """The kind, and the URI and listing entry of each file or folder to read. Raises UsageError."""
     uri, kind = config.uri, config.kind
     if is_web(uri):
-        raise UsageError(f"feed.uri={uri}: a feed on the web is not fetched; download it first")
+        raise UsageError(f"feed.uri={uri}: a feed on the web is fetched by w2w ingest and nightly alone; download it first")
     if "{" in uri:
         found = [(name, _info(name)) for name in archives.expand(uri)]
         for name, info in found:
@@ -152,7 +153,7 @@ def _files(config: FeedConfig) -> tuple[str, list[tuple[str, fs.FileInfo]]]:
             raise UsageError(
                 f"feed.uri={uri}: a compressed archive cannot be read by ranges; unpack it to {name.rpartition('/')[2]}"
             )
-        kind = _known(kind, uri, _kind_by_suffix(name))
+        kind = _known(kind, uri, kind_of(name))
         if kind == "images":
             raise UsageError(f"feed.uri={uri}: kind=images is a folder of images, this is a file")
         if info.size == 0:
@@ -165,11 +166,12 @@ def _files(config: FeedConfig) -> tuple[str, list[tuple[str, fs.FileInfo]]]:
 
 def is_feed(uri: str) -> bool:
     """Whether a file's suffix is that of a table or an archive."""
-    return _kind_by_suffix(_uncompressed(uri)) is not None
+    return kind_of(uri) is not None
 
 
-def _kind_by_suffix(name: str) -> str | None:
-    return next((k for suffix, k in _SUFFIXES.items() if name.endswith(suffix)), None)
+def kind_of(uri: str) -> str | None:
+    """The kind that a file's suffix tells."""
+    return next((k for suffix, k in _SUFFIXES.items() if _uncompressed(uri).endswith(suffix)), None)
 
 
 def _uncompressed(uri: str) -> str:

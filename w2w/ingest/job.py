@@ -6,12 +6,14 @@ from typing import Any
 from w2w.engine.job import JobConfig, Run
 from w2w.errors import UsageError
 from w2w.images.decode import DecodeLimits
-from w2w.ingest.feed import FeedConfig, check_feed
+from w2w.ingest import download
+from w2w.ingest.feed import FeedConfig
 from w2w.ingest.flow import Night
 from w2w.ingest.loading import FeedFetchConfig
 from w2w.results import Summary
 from w2w.stage import Pool
 from w2w.table import work
+from w2w.web.urls import redacted
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,8 @@ class Result(Summary):
     """What a feed has changed."""
 
     feed: str
+    feed_on_the_web: str | None = None
+    """Since when it has not changed, or how much was fetched."""
     feed_rows: int = 0
     pending: int = 0
     """Rows that are, or would be, read in this run."""
@@ -83,7 +87,7 @@ class Result(Summary):
 
 def check(config: Config) -> None:
     """Raises UsageError for faults of the feed and of options that can be told before any work."""
-    check_feed(config.feed)
+    download.check(config.feed, config.fetch)
     if not 0 <= config.max_withdrawn_rate <= 1:
         raise UsageError(f"--max_withdrawn_rate={config.max_withdrawn_rate}: a share between 0 and 1")
     if config.withdraw_missing is not None and config.withdraw_missing < 0:
@@ -97,11 +101,19 @@ def main(config: Config) -> Result:
     check(config)
     if not config.dry_run:
         run.check_store()
+    with download.at_hand(config.feed, config.fetch, run.store, keep=not config.dry_run) as found:
+        # lineage says where the feed comes from, without what its URL may keep secret
+        run.config = replace(config, feed=replace(config.feed, uri=redacted(config.feed.uri))) if found.told else config
+        return _done(run, replace(config, feed=found.feed), found.told)
+
+
+def _done(run: Run, config: Config, on_the_web: str | None) -> Result:
     night = Night(run, config)
     try:
         night.read()
         read: dict[str, Any] = {"feed": config.feed.id, "feed_rows": night.listed, "skipped": night.listed - night.pending}
-        result = run.result(Result, pending=night.num_pending(config.limit), **read, **night.told())
+        read |= {"pending": night.num_pending(config.limit), "feed_on_the_web": on_the_web}
+        result = run.result(Result, **read, **night.told())
         if config.dry_run:
             return replace(result, **night.tried())
         counts, versions = night.load()

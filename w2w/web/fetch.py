@@ -14,12 +14,12 @@ import socket
 import ssl
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from w2w.errors import Reject, RejectCode, UsageError
 from w2w.web.addresses import check_url, look_up, refused
 from w2w.web.answers import Redirect, Response, TryLater, Validators, read_answer
-from w2w.web.connections import IdleConnections, TooManyBytes, Wire, left
+from w2w.web.connections import IdleConnections, Origin, TooManyBytes, Wire, left
 from w2w.web.politeness import PolitenessConfig, Report, Turns
 from w2w.web.urls import PORTS, redacted
 
@@ -97,17 +97,25 @@ class ListedFetchConfig(FetchConfig):
         return Turns(polite, self.deadline_s + _LEASE_MARGIN_S)
 
 
+@dataclass(frozen=True)
+class Credentials:
+    """Header lines that requests to one origin carry, and no others: a redirect elsewhere goes without them."""
+
+    origin: Origin
+    lines: tuple[str, ...] = field(repr=False)
+
+
 class Fetcher:
     """``get`` or ``ask`` for a URL within the limits of ``config``. Thread-safe."""
 
-    def __init__(self, config: FetchConfig = FetchConfig()):
-        self.config = config
+    def __init__(self, config: FetchConfig = FetchConfig(), credentials: Credentials | None = None):
+        self.config, self._credentials = config, credentials
         self._allowed = frozenset(h.strip("[]").lower() for h in config.allow_private_hosts)
         self._idle = IdleConnections(config.keep_alive)
         self._turns = config.turns()
 
     def __reduce__(self):  # connections do not travel to other processes
-        return Fetcher, (self.config,)
+        return Fetcher, (self.config, self._credentials)
 
     @functools.cached_property
     def _tls(self) -> ssl.SSLContext:  # on the first https URL: loading the certificates takes longer than a small image
@@ -240,6 +248,7 @@ class Fetcher:
     def _request(self, scheme: str, host: str, port: int, target: str, validators: Validators) -> bytes:
         name = f"[{host}]" if ":" in host else host
         agent = f"{self.config.user_agent} (+{self.config.contact})" if self.config.contact else self.config.user_agent
+        known = self._credentials
         lines = [
             f"GET {target} HTTP/1.1",
             f"Host: {name}" + ("" if port == PORTS[scheme] else f":{port}"),
@@ -247,6 +256,7 @@ class Fetcher:
             "Accept: */*",
             "Accept-Encoding: gzip",
             *validators.headers(),
+            *(known.lines if known and known.origin == (scheme, host, port) else ()),
             *([] if self.config.keep_alive else ["Connection: close"]),
         ]
         return "\r\n".join([*lines, "", ""]).encode("ascii")
