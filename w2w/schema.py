@@ -73,6 +73,9 @@ NUMBER, GARMENTS_LIST, SAME_PICTURE = "number", "garments", "same_picture"
 
 # similar products
 SIMILAR_LIST, SPARE, COMPLETE, CARD, ALLOWED = "similar", "spare", "complete", "card", "allowed"
+# quality and checks
+SHARPNESS, CONTRAST, FILLED = "sharpness", "contrast", "filled"
+CHECK_ID, SEVERITY, ABOUT, SINCE = "check_id", "severity", "about", "since"
 # exports
 OP, BATCH, CLASSIFIED, SEEN = "op", "batch", "classified", "seen"
 
@@ -615,6 +618,40 @@ SIMILAR_PRODUCTS = Table(
     partition_by=(SOURCE,),
 )
 
+# How clear each product picture is: one row per picture, written once.
+QUALITY = Table(
+    "quality",
+    _schema(
+        (IMAGE_ID, pa.string()),
+        (SHARPNESS, pa.float32()),  # variance of the Laplacian of its grey levels, at 256 px
+        (CONTRAST, pa.float32()),  # variance of these grey levels
+        (FILLED, pa.float32()),  # share of the picture that has not its median colour
+        (GRID, pa.binary()),  # uint8, 8 x 8 cells of red, green, blue
+        (STAGE_VERSION, pa.string()),
+    ),
+    key=(IMAGE_ID, STAGE_VERSION),
+    partition_by=(STAGE_VERSION,),
+)
+
+# What is wrong in the catalog, as `w2w check` found it. A snapshot: a finding that is gone has no row.
+CHECKS = Table(
+    "checks",
+    _schema(
+        (CHECK_ID, pa.string()),  # digest of kind, product and, where a product may have several of a kind, about
+        (KIND, pa.string()),  # w2w.check.rules.KINDS
+        (SEVERITY, pa.string()),  # high, medium, low
+        (PRODUCT_ID, pa.string()),
+        (ABOUT, pa.string(), "nullable"),  # the column; the picture that products share; the class that is seen
+        (REJECT_DETAIL, pa.string()),  # a sentence
+        (IMAGE_LIST, pa.list_(pa.string())),  # ids of pictures that show it
+        (URL, pa.string(), "nullable"),  # of the product
+        (SINCE, TIME),  # when it was first found
+        (CHECKED_AT, TIME),  # when it was last looked at
+        (RUN_ID, pa.string()),  # which did
+    ),
+    key=(CHECK_ID,),
+)
+
 # What the target of an export has of each product, by the digest of what was sent; the row of the highest batch counts.
 EXPORTED = Table(
     "exported",
@@ -783,6 +820,8 @@ TABLES = {
         RECOMMENDATIONS,
         OFFERED,
         SIMILAR_PRODUCTS,
+        QUALITY,
+        CHECKS,
         EXPORTED,
         FRONTIER,
         PAGES,

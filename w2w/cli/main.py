@@ -48,6 +48,7 @@ GROUPS = {  # purpose -> name -> module in w2w
         "recommend": "recommend.job",
         "similar": "similar.job",
         "gallery": "gallery.job",
+        "check": "check.job",
         "export": "export.job",
         "evaluate": "evaluation.job_evaluate",
         "compare": "evaluation.job_compare",

@@ -1,0 +1,1 @@
+"""What is wrong in the catalog: the morning's list for a merchandiser."""

@@ -1,0 +1,293 @@
+"""Reads the catalog and what other jobs know of it, and asks the rules."""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from w2w import ids, schema
+from w2w.check import rules, stage
+from w2w.check.classes import Classes
+from w2w.engine.shuffle import list_vectors, to_matrix
+from w2w.engine.source import Source, pending_rows
+from w2w.images.decode import DecodeLimits
+from w2w.ingest.prices import written_price
+from w2w.mining.catalog import chosen_version
+from w2w.mining.representatives.rules import persons_of
+from w2w.report.variants import COLOURS
+from w2w.stage import Stage
+from w2w.table import delta
+from w2w.table.pending import Keys, lookup, rejected_keys, table_keys
+from w2w.table.pictures import with_pictures
+
+STAGE = "check"
+HAS = {"title": "has_title", "brand": "has_brand", "price": "has_price", "link": "has_link", "colour": "has_colour"}
+HAS_CATEGORY = "has_category"
+_BATCH_ROWS = 2048  # vectors read at once: 21 MB at 1280 dimensions
+_KEPT = [schema.PRODUCT_ID, schema.CATEGORY, schema.PRICE, schema.SALE_PRICE, schema.REGULAR_PRICE, schema.CURRENCY]
+_KEPT += [schema.IMAGE_ID, schema.URL, schema.ROW_DIGEST]
+_TEXTS = (schema.TITLE, schema.BRAND, schema.COLOUR, schema.SIZE_SAID, schema.GROUP_ID)
+_SALE = ("saleprice", "specialprice")
+
+
+@dataclass(frozen=True)
+class Seen:
+    """Findings; why some kinds were not looked for; and kinds of which some may have been missed, with the reason."""
+
+    found: pa.Table
+    left_out: dict[str, str] = field(default_factory=dict)
+    partly: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Catalog:
+    """Active products, a row each in the order of ids, with what the rules ask of them; and their pictures (product_id,
+    image_id), the front first."""
+
+    goods: pa.Table
+    pictures: pa.Table
+
+
+def read_catalog(store: str) -> Catalog:
+    """Held: about 400 bytes a product and 150 a picture; titles and attributes are read batch by batch."""
+    columns = [*_KEPT, *_TEXTS, schema.ATTRIBUTES, schema.IMAGE_LIST, schema.ACTIVE]
+    goods, pictures = [], []
+    for batch in delta.CurrentRows(store, schema.PRODUCTS).batches(columns):
+        rows = batch.filter(batch.column(schema.ACTIVE))
+        goods.append(_asked(rows))
+        pictures.append(with_pictures(rows.select([schema.PRODUCT_ID, schema.IMAGE_ID, schema.IMAGE_LIST])))
+    order = [(schema.PRODUCT_ID, "ascending")]
+    empty = _asked(pa.schema([schema.PRODUCTS.schema.field(c) for c in columns]).empty_table())
+    listed = pa.schema([schema.PRODUCTS.schema.field(c) for c in (schema.PRODUCT_ID, schema.IMAGE_ID)]).empty_table()
+    shown = pa.concat_tables([listed, *pictures])
+    shown = shown.filter(shown.column(schema.IMAGE_ID).is_valid())
+    return Catalog(pa.concat_tables([empty, *goods]).sort_by(order).combine_chunks(), shown.sort_by(order).combine_chunks())
+
+
+def _asked(rows: pa.Table) -> pa.Table:
+    """The kept columns, which values there are, the group, and the feed's sale price where it was no reduction."""
+    title, brand, colour, size, group = (pc.fill_null(rows.column(c), "") for c in _TEXTS)
+    attributes = rows.column(schema.ATTRIBUTES).to_pylist()
+    coloured = [any(name in COLOURS and value for name, value in one or ()) for one in attributes]
+    alike = pc.binary_join_element_wise("of", title, brand, colour, "\0")  # sizes of a product that names no group
+    own = pc.binary_join_element_wise("one", rows.column(schema.PRODUCT_ID), "\0")
+    key = pc.if_else(pc.and_(pc.not_equal(size, ""), pc.not_equal(title, "")), alike, own)
+    key = pc.if_else(pc.not_equal(group, ""), pc.binary_join_element_wise("group", group, "\0"), key)
+    told = {
+        rules.GROUP: pa.array(ids.hash_keys(key)),
+        rules.OFFERED: pa.array(
+            [_offered(*p) for p in zip(attributes, rows.column(schema.SALE_PRICE).to_pylist())], pa.float64()
+        ),
+        HAS["title"]: pc.not_equal(title, ""),
+        HAS["brand"]: pc.not_equal(brand, ""),
+        HAS["price"]: rows.column(schema.PRICE).is_valid(),
+        HAS["link"]: rows.column(schema.URL).is_valid(),
+        HAS["colour"]: pc.or_(pc.not_equal(colour, ""), pa.chunked_array([pa.array(coloured, pa.bool_())])),
+        HAS_CATEGORY: pc.invert(pc.is_in(rows.column(schema.CATEGORY), value_set=pa.array(["", rules.ETC]))),
+    }
+    kept = rows.select(_KEPT)
+    for name, column in told.items():
+        kept = kept.append_column(name, column)
+    return kept
+
+
+def _offered(attributes: Sequence[tuple[str, str | None]] | None, taken: float | None) -> float | None:
+    """The feed's own sale price, where it was not taken for one."""
+    for name, value in attributes or () if taken is None else ():
+        if value and "".join(c for c in name.lower() if c.isalpha()) in _SALE:
+            return float(number) if (number := written_price(value).number) else None
+    return None
+
+
+def pictures_to_look_at(store: str, catalog: Catalog, version: str, item_rows: int, limit: int | None) -> Source:
+    """Pictures of active products that have not been measured."""
+    images = pc.unique(catalog.pictures.column(schema.IMAGE_ID))
+    done = [table_keys(store, schema.QUALITY, schema.IMAGE_ID, stage_version=version), rejected_keys(store, STAGE, version)]
+    columns = [schema.IMAGE_ID, schema.BYTES, schema.SOURCE_URI]
+    among = Keys([pa.chunked_array([images], pa.string())], len(images))
+    return pending_rows(store, schema.IMAGES, columns, done, schema.SOURCE_URI, item_rows, among, limit)
+
+
+def look_stage(version: str, limits: DecodeLimits) -> Stage:
+    return Stage("look", stage.look, (schema.BYTES,), stage.QUALITY_GIVES, {"limits": limits, "stage_version": version})
+
+
+def look(store: str, catalog: Catalog, kinds: Sequence[str], quality: str, encoder: str, least_px: int) -> Seen:
+    """Everything but links. ``quality``: version of that table; ``encoder``: model version, auto or none."""
+    goods = catalog.goods
+    told, left_out = [rules.FOUND.empty_table(), rules.without_picture(goods), rules.prices(goods)], {}
+    partly: dict[str, str] = {}
+    told += [rules.missing(goods, HAS | {"category": HAS_CATEGORY}), rules.rare_categories(goods)]
+    columns = [schema.PRODUCT_ID, schema.ROW_DIGEST, schema.COLUMN, schema.REJECT_DETAIL]
+    for warned in delta.read_batches(store, schema.WARNINGS, columns, delta.parts(delta.open_table(store, schema.WARNINGS))):
+        told.append(rules.unreadable(goods, warned))
+    needs = {rules.KINDS[kind].needs for kind in kinds}
+    for need, seen in (
+        ("pictures", lambda: _clear(store, catalog, quality, least_px)),
+        ("vectors", lambda: _contradicted(store, goods, encoder)),
+        ("looks", lambda: _worn(store, catalog.pictures)),
+    ):
+        if need in needs and goods.num_rows:
+            part = seen()
+            told.append(part.found)
+            left_out |= part.left_out
+            partly |= part.partly
+    found = pa.concat_tables(told)
+    keep = pc.is_in(found.column(schema.KIND), value_set=pa.array(kinds, pa.string()))
+    known = ({kind: why for kind, why in whys.items() if kind in kinds} for whys in (left_out, partly))
+    return Seen(_once(found.filter(keep)), *known)
+
+
+def _once(found: pa.Table) -> pa.Table:
+    """Without repeats of a finding: batches of warnings may hold two of one column."""
+    first = np.unique(np.array(rules.check_ids(found), str), return_index=True)[1]
+    return found.take(pa.array(np.sort(first)))
+
+
+def _clear(store: str, catalog: Catalog, version: str, least_px: int) -> Seen:
+    goods, pictures = catalog.goods, catalog.pictures
+    names = pc.unique(pictures.column(schema.IMAGE_ID))
+    known = pa.table([names], names=[schema.IMAGE_ID])
+    measures = [schema.SHARPNESS, schema.CONTRAST, schema.FILLED]
+    known = _joined(known, store, schema.IMAGES, [schema.WIDTH, schema.HEIGHT, schema.PHASH])
+    known = _joined(known, store, schema.QUALITY, measures, stage_version=version)
+    known = _joined(known, store, schema.DUPLICATES, [schema.CLUSTER_ID])
+    hashes = known.column(schema.PHASH)
+    counts = pc.value_counts(hashes)
+    several = counts.field("values").filter(pc.greater(counts.field("counts"), 1))
+    alike = names.filter(pc.is_in(hashes, value_set=several).combine_chunks())
+    known = _joined(known, store, schema.QUALITY, [schema.GRID], alike, stage_version=version)
+    cluster_N, flat_N = rules.same_pictures(known), rules.is_flat(known)
+    at = pc.index_in(goods.column(schema.IMAGE_ID), value_set=names)
+    front_N = pc.fill_null(at, -1).to_numpy(zero_copy_only=False)
+    there = front_N >= 0
+    of_goods = np.where(there, cluster_N[front_N], -1) if len(cluster_N) else front_N
+    flat = there & flat_N[front_N] if len(flat_N) else there
+    each = known.take(pc.index_in(pictures.column(schema.IMAGE_ID), value_set=names))
+    each = each.append_column(schema.PRODUCT_ID, pictures.column(schema.PRODUCT_ID))
+    found = pa.concat_tables([rules.shared_pictures(goods, of_goods, flat), rules.unclear(each, least_px)])
+    known_all = delta.open_table(store, schema.DUPLICATES) is not None
+    return Seen(found, partly={} if known_all else {"shared_picture": "copies of other sizes, by 'w2w deduplicate'"})
+
+
+def _joined(
+    known: pa.Table,
+    store: str,
+    table: schema.Table,
+    columns: Sequence[str],
+    among: pa.Array | None = None,
+    **partition: str,
+) -> pa.Table:
+    """With these columns of ``table``, null where it has no such picture, or that is not ``among`` these."""
+    empty = pa.schema([table.schema.field(c) for c in (schema.IMAGE_ID, *columns)]).empty_table()
+    listed = delta.parts(delta.open_table(store, table), **partition)
+    batches = delta.read_batches(store, table, empty.schema.names, listed)
+    names = known.column(schema.IMAGE_ID)
+    wanted = names if among is None else among
+    rows = pa.concat_tables([empty, *(b.filter(pc.is_in(b.column(0), value_set=wanted)) for b in batches)]).combine_chunks()
+    rows = rows.take(pc.index_in(names, value_set=rows.column(0)))
+    for name in columns:
+        known = known.append_column(name, rows.column(name))
+    return known
+
+
+def _contradicted(store: str, goods: pa.Table, encoder: str) -> Seen:
+    kind = "wrong_category"
+    version = _model(store, encoder)
+    if version is None:
+        return Seen(rules.FOUND.empty_table(), {kind: "it needs vectors: run 'w2w embed'"})
+    names = rules.judged_categories(goods)
+    codes = pc.index_in(goods.column(schema.CATEGORY), value_set=pa.array(names, pa.string()))
+    codes_N = pc.fill_null(codes, -1).to_numpy(zero_copy_only=False)
+    vectors = list_vectors(store, version)
+    row_N = vectors.find(pc.fill_null(goods.column(schema.IMAGE_ID), ""))
+    some = np.flatnonzero((codes_N >= 0) & (row_N >= 0))
+    if not names:
+        return Seen(rules.FOUND.empty_table(), {kind: "no two categories have 20 products"})
+    if not len(some):
+        return Seen(rules.FOUND.empty_table(), {kind: "no product has a vector of that encoder: run 'w2w embed'"})
+    some = some[np.argsort(row_N[some], kind="stable")]
+    classes = Classes(len(names))
+    for at, vectors_ND in _vectors(store, vectors.parts, row_N[some]):
+        classes.add(vectors_ND, codes_N[some[at]])
+    if not classes.products:
+        return Seen(rules.FOUND.empty_table(), {kind: "the vectors have NaN or infinity: run 'w2w embed' with another encoder"})
+    solved = classes.solve()
+    other_N, margin_N = np.zeros(goods.num_rows, np.int64), np.full(goods.num_rows, -np.inf)
+    for at, vectors_ND in _vectors(store, vectors.parts, row_N[some]):
+        other_N[some[at]], margin_N[some[at]] = solved.judge(vectors_ND, codes_N[some[at]])
+    return Seen(rules.contradicted(goods, names, other_N, margin_N))
+
+
+def _model(store: str, asked: str) -> str | None:
+    """``chosen_version``; for auto, where the last commit names no model, the one with the most vectors."""
+    if asked != "auto":
+        return chosen_version(store, schema.EMBEDDINGS, asked, "encoder")
+    counts: Counter[str] = Counter()
+    for part in delta.parts(delta.open_table(store, schema.EMBEDDINGS)):
+        counts[dict(part.partition)[schema.MODEL_VERSION]] += part.rows
+    newest = delta.newest_version(store, schema.EMBEDDINGS)
+    return newest if newest in counts else max(counts, key=lambda version: counts[version], default=None)
+
+
+def _vectors(store: str, parts: Sequence[delta.Part], row_N: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Positions in ``row_N`` (sorted), and their vectors, float32 (N, D); those with NaN or infinity are left out."""
+    start = 0
+    for batch in delta.read_batches(store, schema.EMBEDDINGS, [schema.VECTOR], parts, _BATCH_ROWS):
+        low, high = np.searchsorted(row_N, [start, start + batch.num_rows])
+        if low < high:
+            vectors_ND = to_matrix(batch.column(0).combine_chunks().take(pa.array(row_N[low:high] - start)))
+            good = np.isfinite(vectors_ND).all(axis=1)
+            if good.any():
+                yield np.arange(low, high)[good], vectors_ND[good]
+        start += batch.num_rows
+
+
+def _worn(store: str, pictures: pa.Table) -> Seen:
+    kind, names = "only_worn", pc.unique(pictures.column(schema.IMAGE_ID))
+    version = chosen_version(store, schema.LOOKS, "auto", "")
+    if version is None:
+        return Seen(rules.FOUND.empty_table(), {kind: "it needs to know whom the pictures show: run 'w2w detect'"})
+    looks, garments = (
+        _among(store, table, columns, names, version)
+        for table, columns in (
+            (schema.LOOKS, [schema.IMAGE_ID, schema.CROP_SOURCE]),
+            (schema.GARMENTS, [schema.IMAGE_ID, schema.CATEGORY, schema.BOX]),
+        )
+    )
+    if not looks.num_rows:
+        return Seen(rules.FOUND.empty_table(), {kind: "no picture of a product was looked at: run 'w2w detect'"})
+    worn = persons_of(garments, looks).get_column(schema.IMAGE_ID).to_arrow().cast(pa.string())
+    told, share = rules.only_worn(pictures, looks.column(schema.IMAGE_ID), worn)
+    why = (
+        {kind: f"{share:.0%} of the products are shown only worn: so this shop shows them"} if share > rules.HOUSE_STYLE else {}
+    )
+    return Seen(told, why)
+
+
+def _among(store: str, table: schema.Table, columns: list[str], images: pa.Array, version: str) -> pa.Table:
+    listed = delta.parts(delta.open_table(store, table), stage_version=version)
+    empty = pa.schema([table.schema.field(c) for c in columns]).empty_table()
+    batches = delta.read_batches(store, table, columns, listed)
+    return pa.concat_tables([empty, *(b.filter(pc.is_in(b.column(0), value_set=images)) for b in batches)])
+
+
+def read_before(store: str) -> pa.Table:
+    return delta.read(store, schema.CHECKS, schema.CHECKS.schema.names)
+
+
+def products_of(store: str, product_ids: Iterable[str]) -> dict[str, dict]:
+    """The rows to show of these products."""
+    columns = [schema.PRODUCT_ID, schema.TITLE, schema.BRAND, schema.PRICE, schema.CURRENCY, schema.CATEGORY, schema.URL]
+    columns.append(schema.FETCHED_AT)
+    rows = lookup(store, schema.PRODUCTS, pa.array(sorted(set(product_ids)), pa.string()), columns)
+    return {row[schema.PRODUCT_ID]: row for row in delta.newest_of_each(rows, schema.PRODUCT_ID).to_pylist()}
+
+
+def pictures_of(store: str, image_ids: Iterable[str]) -> Mapping[str, bytes]:
+    wanted = pa.array(sorted(set(image_ids)), pa.string())
+    rows = lookup(store, schema.IMAGES, wanted, [schema.IMAGE_ID, schema.BYTES])
+    return dict(zip(rows.column(0).to_pylist(), rows.column(1).to_pylist()))

@@ -1,0 +1,148 @@
+"""Check: what is wrong in the catalog, the morning's list for a merchandiser."""
+
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from w2w import ids, schema, storage
+from w2w.check import flow, rules, stage
+from w2w.check.page import PAGE, check_report, chosen, write_lines
+from w2w.config import nearest
+from w2w.engine.job import JobConfig, Run
+from w2w.engine.run import run_stages
+from w2w.engine.snapshot import replace_rows
+from w2w.errors import JobFailed, UsageError
+from w2w.images.decode import DecodeLimits
+from w2w.report.page import folder_of
+from w2w.results import Summary
+from w2w.stage import Counts, Pool
+from w2w.table import delta
+from w2w.table.parts import Output
+
+_INPUTS = (schema.PRODUCTS, schema.IMAGES, schema.QUALITY, schema.DUPLICATES, schema.EMBEDDINGS, schema.LOOKS, schema.WARNINGS)
+
+
+@dataclass(frozen=True)
+class Config(JobConfig):
+    """List what is wrong in the catalog: placeholder, shared, blurred and tiny pictures, pictures that contradict their
+    category, odd prices, missing values; into table `checks`, and a page. Works on any store, and says what it could not look
+    at. New pictures are measured once (table `quality`), on Ray; all else runs here."""
+
+    SHOWN = "store only fail_on encoder least_px examples out dry_run"
+    LEAST = JobConfig.LEAST | {"least_px": 1, "examples": 1}
+
+    only: list[str] = field(default_factory=list)
+    """Kinds to look for, for example [blurred, tiny]; none: all. Findings of other kinds stay as they are."""
+    fail_on: list[str] = field(default_factory=list)
+    """Kinds of which a finding makes the exit code 1."""
+    encoder: str = "auto"
+    """Whose vectors tell what a category looks like: a model version of `embeddings`, none, or auto: the newest."""
+    least_px: int = rules.LEAST_PX
+    """Least length of a picture's shorter side."""
+    examples: int = 24
+    """Of each kind, on the page; all are in the table and in findings.jsonl."""
+    out: str = ""
+    """Folder of index.html and findings.jsonl. Default: <store>/reports/check/<run>."""
+    decode: DecodeLimits = DecodeLimits()
+    """Limits of an image."""
+    pool: Pool = Pool()
+    """Workers that measure pictures."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result(Summary):
+    """Of one morning."""
+
+    products: int
+    pictures: int
+    to_measure: int
+    """Pictures that have not been measured."""
+    findings: dict[str, int] | None = None
+    """By kind."""
+    new: int | None = None
+    """Of them, those that the last run had not."""
+    gone: int | None = None
+    """Findings of the last run that are none now."""
+    left_out: tuple[str, ...] = ()
+    """Kinds that were not looked for, or not wholly, and why."""
+    report: str | None = None
+
+
+def main(config: Config) -> Result:
+    run = Run("check", config)
+    kinds = _kinds(config)
+    delta.need_table(run.store, schema.PRODUCTS, "ingest")
+    version = ids.digest(stage.CODE, config.decode)
+    lineage = run.lineage(ids.digest("check"), _INPUTS)
+    catalog = flow.read_catalog(run.store)
+    work = flow.pictures_to_look_at(run.store, catalog, version, config.item_rows, config.limit)
+    if not any(rules.KINDS[kind].needs == "pictures" for kind in kinds):
+        work = work.first(0)
+    num = catalog.goods.num_rows
+    result = run.result(
+        Result, products=num, pictures=catalog.pictures.num_rows, to_measure=work.num_rows, skipped=work.skipped
+    )
+    if config.dry_run:
+        return result
+    folder = folder_of(config.out, run.store, run.job, run.run_id)
+    run.check_store()
+    if config.out:
+        storage.check_writable(folder, "--out")
+    counts, versions = Counts(), {}
+    if not work.is_done(config.tolerance):
+        run.begin()
+        counts, versions = run_stages(
+            run.store,
+            work,
+            [flow.look_stage(version, config.decode)],
+            [Output(schema.QUALITY)],
+            run.lineage(version, [schema.IMAGES]),
+            pool=config.pool,
+            tolerance=config.tolerance,
+            commit_every_s=config.commit_every_s,
+        )
+    seen = flow.look(run.store, catalog, kinds, version, config.encoder, config.least_px)
+    looked_at = [kind for kind in kinds if kind not in seen.left_out]
+    why_not = seen.left_out | {kind: f"but for {why}" for kind, why in seen.partly.items()}
+    before, now = flow.read_before(run.store), datetime.now(UTC)
+    rows = rules.with_since(seen.found, catalog.goods, before, looked_at, now, run.run_id)
+    _, written = replace_rows(run.store, schema.CHECKS, [rows], lineage)
+    new = pc.sum(pc.equal(rows.column(schema.SINCE), pa.scalar(now, schema.TIME))).as_py() or 0
+    counted = {row["values"]: row["counts"] for row in pc.value_counts(rows.column(schema.KIND)).to_pylist()}
+    result = run.done(
+        result,
+        counts=counts,
+        versions=versions | written,
+        findings={kind: counted[kind] for kind in rules.KINDS if kind in counted},
+        new=new,
+        gone=before.num_rows - (rows.num_rows - new),
+        left_out=tuple(f"{kind}: {why}" for kind, why in why_not.items()),
+        report=storage.join(folder, PAGE),
+    )
+    write_lines(folder, rows)
+    cards = chosen(rows, now, config.examples)
+    on_cards = [row for some in cards.values() for card in some for row in card]
+    pictures = flow.pictures_of(run.store, {image for row in on_cards for image in row[schema.IMAGE_LIST][:1]})
+    products = flow.products_of(run.store, {row[schema.PRODUCT_ID] for row in on_cards})
+    last = pc.max(before.column(schema.CHECKED_AT)).as_py()
+    facts = {"products": num, "pictures": result.pictures, "store": run.store, "run": run.run_id}
+    check_report(folder, rows, cards, products, pictures, now, last, result.gone or 0, why_not, facts)
+    failed = [f"{counted[kind]:,} {kind}" for kind in config.fail_on if kind in counted]
+    if failed:
+        error = JobFailed(f"--fail_on: {', '.join(failed)}: look at {result.report}")
+        error.result = run.done(result)
+        raise error
+    return run.done(result)
+
+
+def _kinds(config: Config) -> list[str]:
+    """The kinds to look for. Raises UsageError for a name that is none."""
+    for option, asked in (("only", config.only), ("fail_on", config.fail_on)):
+        for name in asked:
+            if name not in rules.KINDS:
+                raise UsageError(
+                    f"--{option}={name}: no kind of finding.{nearest(name, list(rules.KINDS))} Known: {', '.join(rules.KINDS)}"
+                )
+    return [kind for kind in rules.KINDS if not config.only or kind in config.only]
