@@ -39,6 +39,7 @@ KEY, STAGE, STAGE_VERSION, SOURCE, REJECTED_AT, RUN_ID = "key", "stage", "stage_
 WARNING_ID, COLUMN, WARNED_AT = "warning_id", "column", "warned_at"
 # absences and rechecks
 NIGHTS, COUNTED_AT, CHECKED_AT = "nights", "counted_at", "checked_at"
+FILE, NUM_BYTES, APPLIED_AT = "file", "num_bytes", "applied_at"
 # garments, looks, cutouts
 GARMENT_ID, BOX, ORIGINAL_LABEL, MASK_RLE = "garment_id", "box_xyxy", "original_label", "mask_rle"
 CROP, CROP_SOURCE, PERSON_BOX, NUM_GARMENTS = "crop", "crop_source", "person_box", "num_garments"
@@ -164,6 +165,20 @@ RECHECKS = Table(
     "rechecks",
     _schema((SOURCE, pa.string()), (CHECKED_AT, TIME), (RUN_ID, pa.string())),
     key=(RUN_ID, SOURCE),
+    partition_by=(SOURCE,),
+)
+
+# Files of a folder of changes that have been applied: the cursor of a feed.
+CHANGE_FILES = Table(
+    "change_files",
+    _schema(
+        (SOURCE, pa.string()),  # feed.id
+        (FILE, pa.string()),  # its name
+        (NUM_BYTES, pa.int64()),
+        (APPLIED_AT, TIME),
+        (RUN_ID, pa.string()),
+    ),
+    key=(FILE, SOURCE),
     partition_by=(SOURCE,),
 )
 
@@ -795,6 +810,7 @@ TABLES = {
         PRODUCTS,
         ABSENCES,
         RECHECKS,
+        CHANGE_FILES,
         POSTS,
         IMAGES,
         GARMENTS,

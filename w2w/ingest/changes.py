@@ -38,7 +38,7 @@ class CurrentProducts:
         self._owner = pc.fill_null(owners.indices, -1).to_numpy()[order]
         own = pc.index(self._owners, feed).as_py()
         self._ours = self._owner == (-2 if own < 0 else own)
-        self._listed = np.zeros(len(order), bool)
+        self._listed, self._deleted = np.zeros(len(order), bool), np.zeros(len(order), bool)
 
     def __len__(self) -> int:
         """Active products that belong to this feed or to none yet."""
@@ -75,6 +75,16 @@ class CurrentProducts:
         at = find(self._ids, digests(product_ids))
         self._listed[at[at >= 0]] = True
 
+    def delete(self, product_ids: pa.Array) -> None:
+        """Records that the feed says that the products, its own or nobody's, are gone."""
+        at = find(self._ids, digests(product_ids))
+        self._deleted[at[at >= 0]] = True
+
+    @property
+    def num_deleted(self) -> int:
+        """Number of active products that the feed says are gone."""
+        return int(self._deleted.sum())
+
     @property
     def num_unlisted(self) -> int:
         """Number of products (of ``len(self)``) that no feed row listed."""
@@ -83,11 +93,19 @@ class CurrentProducts:
     @property
     def num_adopted(self) -> int:
         """Number of products without an owner that the feed lists."""
-        return int((self._listed & (self._owner < 0)).sum())
+        return int(self._adopted.sum())
 
     @property
     def _gone(self) -> np.ndarray:
-        return ~self._listed & (self._ours | (self._owner < 0))
+        return ~self._listed & ~self._deleted & (self._ours | (self._owner < 0))
+
+    @property
+    def _adopted(self) -> np.ndarray:
+        return self._listed & ~self._deleted & (self._owner < 0)
+
+    def deleted(self, current: pa.Table) -> pa.Table:
+        """The rows of ``current`` of active products that the feed says are gone."""
+        return self._where(current, self._deleted)
 
     def unlisted(self, current: pa.Table) -> pa.Table:
         """The rows of ``current`` (product_id, active, ...) of active products that no feed row listed."""
@@ -95,7 +113,7 @@ class CurrentProducts:
 
     def adopted(self, current: pa.Table) -> pa.Table:
         """The active rows of ``current`` without an owner, before and now, that the feed listed."""
-        return self._where(current.filter(current.column(schema.FEED).is_null()), self._listed & (self._owner < 0))
+        return self._where(current.filter(current.column(schema.FEED).is_null()), self._adopted)
 
     def _where(self, current: pa.Table, mask: np.ndarray) -> pa.Table:
         active = current.filter(current.column(schema.ACTIVE)).combine_chunks()

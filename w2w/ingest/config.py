@@ -54,5 +54,14 @@ class FeedConfig:
     grace_nights: int = 2
     """With full: nights in a row that a product has to be missing before it is withdrawn. Runs within 12 hours count as one
     night."""
+    changes: bool = False
+    """The feed lists what has changed: a product that it lacks stays, and of several rows of a product the last counts.
+    feed.uri is a file, or a folder whose files are applied in the order of their names, each once; one called NAME.deleted
+    lists the ids of products that are gone. Not with full."""
+    deleted: str = ""
+    """Column (theirs, or a path) that says which products are gone: true, 1, yes or deleted. Such a row needs no more than an
+    id. Out of stock is not gone."""
+    deletions: str = ""
+    """A file of product ids, one a line, that are gone; it outweighs the feed."""
     max_unreadable: int = 0
     """With full: nothing is withdrawn while more rows than this have no readable product_id."""

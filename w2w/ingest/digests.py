@@ -1,7 +1,7 @@
 """128-bit digests of rows and keys, and a set of them that stays small for tens of millions."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -65,6 +65,17 @@ def sort(values: Digests) -> tuple[Digests, np.ndarray]:
     """The digests sorted by their high half, and the order that sorts them."""
     order = np.argsort(values[0], kind="stable")
     return (values[0][order], values[1][order]), order
+
+
+def last_of_each(keys: Iterable[pa.Array]) -> np.ndarray:
+    """bool, shape (n,) over all arrays: True for the last of equal keys, and for nulls. 24 bytes per key while it is found."""
+    found = [(digests(pc.fill_null(some, "")), some.is_null().to_numpy(zero_copy_only=False)) for some in keys]
+    high, low = (np.concatenate([np.empty(0, np.uint64), *(halves[n] for halves, _ in found)]) for n in (0, 1))
+    order = np.lexsort((low, high))
+    ends = np.append((np.diff(high[order]) != 0) | (np.diff(low[order]) != 0), True)[: len(order)]
+    last = np.concatenate([np.empty(0, bool), *(nulls for _, nulls in found)])
+    last[order[ends]] = True
+    return last
 
 
 class SeenKeys:

@@ -1,6 +1,8 @@
 """Product feeds: any source as one stream of rows in FEED_SCHEMA, with a record of every rejected row."""
 
-from collections.abc import Callable, Iterator
+import io
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -14,47 +16,91 @@ from w2w.config import check_label, check_name, nearest
 from w2w.errors import JobFailed, Reject, UsageError, attempt
 from w2w.ingest import archives, presets, readers, trees
 from w2w.ingest.config import FeedConfig
-from w2w.ingest.digests import SeenKeys
+from w2w.ingest.digests import SeenKeys, last_of_each
 from w2w.ingest.images import ImageRoot, is_web
-from w2w.ingest.look import Look, bad_lines, encoding_of, look
+from w2w.ingest.look import UTF8, Look, bad_lines, encoding_of, look
 from w2w.ingest.normalise import FEED_SCHEMA, FeedBatch, Reading, decimal_sign, normalised
 from w2w.ingest.prices import CURRENCIES
-from w2w.ingest.raw import COLUMNS, IMAGE, Mapping, RawBatch
+from w2w.ingest.raw import COLUMNS, DELETED, IMAGE, Mapping, RawBatch, batch_of_dicts, trimmed
 
 __all__ = ["FEED_SCHEMA", "FeedBatch", "FeedConfig", "check_feed", "column_names", "is_feed", "read_feed"]
 
 _SUFFIXES = {".csv": "csv", ".tsv": "csv", ".txt": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl"}
 _SUFFIXES |= {".xml": "xml", ".rss": "xml", ".atom": "xml", ".parquet": "parquet", ".pq": "parquet", ".tar": "tar"}
+_CHANGES = ("csv", "jsonl", "xml", "parquet")
+_DELETIONS = (".deleted", ".deleted.txt")
 _LOST = ("AWS Error", "google::cloud::Status", "Azure Error")  # said of storage, not of the file
 
 
-def read_feed(config: FeedConfig, batch_rows: int = 20_000) -> Iterator[FeedBatch]:
-    """Every row of the source, once: as a row or as a reject. Of rows with one product_id the first good one is kept.
+def read_feed(config: FeedConfig, batch_rows: int = 20_000, files: Sequence[str] | None = None) -> Iterator[FeedBatch]:
+    """Every row of the source, once: as a row, a deletion or a reject. Of rows with one product_id the first good one is kept;
+    where a feed can say that products are gone, the last row counts, and is all that counts. ``files``: those to read of a
+    folder of changes, in this order.
 
-    Memory is one batch, 16 bytes per product (see SeenKeys), and the listing of the image root. Raises UsageError as
-    ``check_feed``, and if a later file of the source lacks a mapped column or is damaged.
+    Memory is one batch, 16 bytes per product (see SeenKeys), and the listing of the image root; where the last row counts, the
+    source is read twice, with 24 bytes per row in between. Raises UsageError as ``check_feed``, and if a later file of the
+    source lacks a mapped column or is damaged.
     """
     check_options(config)
-    kind, files = _files(config)
-    found = _looked(config, kind, files)
-    config, preset = found.config, found.preset
-    seen, root = SeenKeys(), ImageRoot(config.image_root or _folder(config.uri, kind))
+    last, at = None, 0
+    if config.changes or config.deleted or config.deletions:
+        last = last_of_each(trimmed(part.columns[schema.PRODUCT_ID]) for part, _ in _parts(config, batch_rows, files))
+    seen, roots = SeenKeys(), dict[str, ImageRoot]()
+    is_told = bool(config.decimal)
     currency = config.currency.upper() or None
     reading = Reading(config.category_map, config.category_default, config.decimal or ".", currency, config.max_pictures)
-    is_told = bool(config.decimal)
-    raws = _read(config, kind, files, batch_rows)
-    for raw in preset.gather(raws, config.columns) if preset else raws:
-        for start in range(0, max(1, len(raw.source)), batch_rows):
-            part = _chosen(raw.slice(start, batch_rows), config)
-            part = preset.applied(part, config.columns, found.attributes) if preset else part
-            if not is_told and (sign := decimal_sign(part.columns.get(schema.PRICE, pa.nulls(0, pa.string())))):
-                reading, is_told = replace(reading, decimal=sign), True
-            yield normalised(part, reading, root, seen)
+    for part, folder in _parts(config, batch_rows, files):
+        if last is not None:
+            here = last[at : at + len(part.source)]
+            at += len(here)
+            part = replace(part.filter(pa.array(here)), num_superseded=int(len(here) - here.sum()))
+        if not is_told and (sign := decimal_sign(part.columns.get(schema.PRICE, pa.nulls(0, pa.string())))):
+            reading, is_told = replace(reading, decimal=sign), True
+        root = roots.get(folder) or roots.setdefault(folder, ImageRoot(folder))
+        yield normalised(part, reading, root, seen)
+
+
+def _parts(config: FeedConfig, batch_rows: int, files: Sequence[str] | None) -> Iterator[tuple[RawBatch, str]]:
+    """The rows that are chosen of every file, with the folder that their pictures are relative to, and then the deletions."""
+    for uri in [config.uri] if files is None else files:
+        if is_deletions(uri) and files is not None:
+            yield from ((part, "/") for part in _deletions(uri, config.encoding, batch_rows))
+            continue
+        kind, listed = _files(one := replace(config, uri=uri))
+        found = _looked(one, kind, listed)
+        one, preset = found.config, found.preset
+        raws = _read(one, kind, listed, batch_rows)
+        folder = one.image_root or _folder(one.uri, kind)
+        for raw in preset.gather(raws, one.columns) if preset else raws:
+            for start in range(0, max(1, len(raw.source)), batch_rows):
+                part = _chosen(raw.slice(start, batch_rows), one)
+                yield (preset.applied(part, one.columns, found.attributes) if preset else part), folder
+    if config.deletions:
+        yield from ((part, "/") for part in _deletions(config.deletions, config.encoding, batch_rows))
+
+
+def is_deletions(uri: str) -> bool:
+    """Whether a file of a folder of changes lists the ids of products that are gone."""
+    return uri.lower().endswith(_DELETIONS)
+
+
+def _deletions(uri: str, encoding: str, batch_rows: int) -> Iterator[RawBatch]:
+    """Ids, one a line; a first line that is the name of such a column is none."""
+    with _whole(uri), io.TextIOWrapper(io.BufferedReader(readers.open_text(uri, encoding or UTF8)), "utf-8") as lines:
+        numbered = ((n, line.strip()) for n, line in enumerate(lines, 1) if line.strip())
+        kept = ((n, said) for n, said in numbered if n > 1 or not presets.may_be(schema.PRODUCT_ID, said))
+        while some := list(itertools.islice(kept, batch_rows)):
+            told: list[dict[str, object]] = [{schema.PRODUCT_ID: said, DELETED: "true"} for _, said in some]
+            no_images = [("", None, None, "")] * len(some)  # so that none are looked for
+            yield batch_of_dicts(told, [f"{uri}:{n}" for n, _ in some], Mapping({DELETED: DELETED}, ()), [], no_images)
 
 
 def check_feed(config: FeedConfig) -> None:
-    """Raises UsageError, naming the file, column and option, for every fault detectable before any work."""
+    """Raises UsageError, naming the file, column and option, for every fault detectable before any work. The files of a folder
+    of changes are not looked into."""
     check_options(config)
+    if is_folder_of_changes(config):
+        return
     kind, files = _files(config)
     if config.image_root and not is_web(config.image_root) and not storage.exists(config.image_root):
         raise UsageError(f"feed.image_root={config.image_root}: no such folder")
@@ -69,6 +115,18 @@ def check_feed(config: FeedConfig) -> None:
         raise UsageError(f"feed.uri={config.uri}: the feed has no rows")
     if kind == "tar" and any(archives.MEMBER in uri for uri, _ in files):
         raise UsageError(f"feed.uri={config.uri}: {archives.MEMBER!r} in the name of a shard is not allowed")
+
+
+def is_folder_of_changes(config: FeedConfig) -> bool:
+    return config.changes and not is_web(config.uri) and _info(config.uri).type == fs.FileType.Directory
+
+
+def change_files(config: FeedConfig) -> list[tuple[str, int]]:
+    """URI and size of each file in a folder of changes, in the order of their names; hidden ones (. and _) are left out."""
+    root = storage.source(config.uri)
+    named = [(f, f.path.rpartition("/")[2]) for f in storage.list_files(root, recursive=False)]
+    shown = [(f, name) for f, name in named if not name.startswith((".", "_"))]
+    return [(archives.uri_of(f, root), f.size) for f, name in shown if is_deletions(name) or kind_of(name) in _CHANGES]
 
 
 def column_names(config: FeedConfig) -> list[str]:
@@ -106,6 +164,10 @@ def check_options(config: FeedConfig) -> None:
         raise UsageError(f"feed.grace_nights={config.grace_nights}: at least 1, the first night without the product")
     if config.max_unreadable < 0:
         raise UsageError(f"feed.max_unreadable={config.max_unreadable}: must not be negative")
+    if config.changes and config.full:
+        raise UsageError("feed.full, feed.changes: a feed lists the whole catalog, or what has changed")
+    if config.deletions and not storage.exists(config.deletions):
+        raise UsageError(f"feed.deletions={config.deletions}: no such file")
     for ours in config.columns:
         if ours not in COLUMNS:
             raise UsageError(f"feed.columns.{ours}: our columns are {', '.join(COLUMNS)}; keep others with attributes")
@@ -121,7 +183,8 @@ def check_options(config: FeedConfig) -> None:
 
 def _mapping(config: FeedConfig, kind: str) -> Mapping:
     attributes = None if config.attributes is None else tuple(config.attributes)
-    return Mapping(dict(config.columns), attributes, optional=(schema.PRODUCT_ID, IMAGE) if kind == "tar" else ())
+    deleted = {DELETED: config.deleted} if config.deleted else {}
+    return Mapping(config.columns | deleted, attributes, optional=(schema.PRODUCT_ID, IMAGE) if kind == "tar" else ())
 
 
 def _folder(uri: str, kind: str) -> str:

@@ -6,6 +6,7 @@ alone.
 
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -20,7 +21,7 @@ from w2w.engine.run import run_stages
 from w2w.engine.source import Source, file_rows
 from w2w.errors import RejectCode, TooManyRejects, UsageError
 from w2w.images.stage import INSPECT_GIVES, inspect
-from w2w.ingest import nights
+from w2w.ingest import cursor, nights
 from w2w.ingest.changes import (
     CURRENT_COLUMNS,
     LAST_IMAGE_ID,
@@ -32,7 +33,7 @@ from w2w.ingest.changes import (
     with_last_picture,
     withdrawn,
 )
-from w2w.ingest.feed import FeedBatch, read_as, read_feed
+from w2w.ingest.feed import FeedBatch, change_files, is_deletions, is_folder_of_changes, read_as, read_feed
 from w2w.ingest.images import is_web_each
 from w2w.ingest.loading import load_stage
 from w2w.ingest.more import LOADED, MORE_GIVES, MORE_NEEDS, load_more
@@ -56,6 +57,10 @@ class Night:
 
     def __init__(self, run: Run, config: Any):
         self._run, self._config, self._feed = run, config, config.feed
+        self.files: dict[str, int] | None = None  # of a folder of changes: those to be applied, and their sizes
+        if is_folder_of_changes(self._feed):
+            applied = delta.read(run.store, schema.CHANGE_FILES, cursor.APPLIED, source=self._feed.id)
+            self.files = cursor.pending(self._feed.uri, change_files(self._feed), applied)
         self.version = ids.digest(STAGE_CODE, config.decode, config.fetch.max_bytes)
         self._products = delta.CurrentRows(run.store, schema.PRODUCTS)
         self._current = CurrentProducts(_together(self._products, CURRENT_COLUMNS), self._feed.id)
@@ -70,10 +75,11 @@ class Night:
         self._categories: dict[str, Counter[str]] = {}  # ours -> theirs, with their rows
         self.trial = Trial() if config.dry_run else None
         self._unread = Counter[str]()  # values that are null because they could not be read, by column
+        self.deletions = self.superseded = 0  # rows that say that a product is gone; of products of which a later row counts
         self.listed = self.refused = self.unreadable = self.aside = self.left_out = self.pictures_out = self.rechecked = (
             self.pending
         ) = 0
-        self.missing: pa.Table | None = None  # rows of products that the feed does not list
+        self.missing: pa.Table | None = None  # rows of products that a full feed does not list
         self.gone: pa.Table | None = None  # those to be withdrawn
         self._absences: pa.Table | None = None
 
@@ -87,7 +93,7 @@ class Night:
 
     def _work(self) -> Iterator[pa.Table]:
         seen = Counter[str]()
-        for batch in read_feed(self._feed):
+        for batch in read_feed(self._feed, files=None if self.files is None else list(self.files)):
             batch = self._ours(batch)
             rows = work_rows(batch, seen)
             self.listed += rows.num_rows
@@ -95,11 +101,14 @@ class Night:
             self.aside += batch.num_aside
             self.left_out += batch.num_left_out
             self.pictures_out += batch.num_pictures_out
+            self.superseded += batch.num_superseded
+            self.deletions += batch.deleted.num_rows
             self._unread += batch.unread
             if len(self._unmapped) < _MOST_NAMES:
                 self._unmapped += batch.unmapped
             for ids_ in (batch.rows.column(schema.PRODUCT_ID), batch.rejects.column(schema.KEY)):
                 self._current.list(ids_.combine_chunks())
+            self._current.delete(batch.deleted.column(schema.PRODUCT_ID).combine_chunks())
             same = self._current.unchanged(rows)
             kept = self._current.kept(rows, same)
             failed = pc.and_not(pc.is_in(rows.column(schema.KEY), value_set=self._rejected), same)
@@ -122,10 +131,13 @@ class Night:
 
     def _ours(self, batch: FeedBatch) -> FeedBatch:
         """The batch without rows of products that another feed owns."""
-        product_ids = batch.rows.column(schema.PRODUCT_ID).combine_chunks()
-        others = self._current.others(product_ids)
-        said = pc.binary_join_element_wise("product_id '", product_ids, "' belongs to feed '", others, "'", "")
-        return batch.refuse(others.is_valid(), RejectCode.DUPLICATE_KEY, said) if others.null_count < len(others) else batch
+        for of in ("rows", "deleted"):
+            product_ids = getattr(batch, of).column(schema.PRODUCT_ID).combine_chunks()
+            others = self._current.others(product_ids)
+            if others.null_count < len(others):
+                said = pc.binary_join_element_wise("product_id '", product_ids, "' belongs to feed '", others, "'", "")
+                batch = batch.refuse(others.is_valid(), RejectCode.DUPLICATE_KEY, said, of)
+        return batch
 
     def _last_pictures(self, rows: pa.Table) -> pa.Table:
         if self._last is None:
@@ -140,29 +152,36 @@ class Night:
         return self._feed.full and self.unreadable > self._feed.max_unreadable
 
     def _judge_missing(self) -> None:
-        config, num_missing, have = self._config, self._current.num_unlisted, len(self._current)
-        if not self._feed.full:
-            return
-        meant, rate = config.withdraw_missing, config.max_withdrawn_rate
-        said = f"feed.uri={self._feed.uri}: {num_missing} of the {have} active products of feed {self._feed.id!r} are missing"
-        if meant is not None and num_missing > meant:
+        config, have, num_deleted = self._config, len(self._current), self._current.num_deleted
+        num_missing = self._current.num_unlisted if self._feed.full else 0
+        meant, rate, num = config.withdraw_missing, config.max_withdrawn_rate, num_missing + num_deleted
+        are = " or ".join(["missing"] * (num_missing > 0) + ["said to be gone"] * (num_deleted > 0))
+        said = f"feed.uri={self._feed.uri}: {num} of the {have} active products of feed {self._feed.id!r} are {are}"
+        if meant is not None and num > meant:
             raise UsageError(f"{said}, more than withdraw_missing={meant}: nothing was done")
-        if meant is None and num_missing > max(1 if rate else 0, rate * have):
+        if meant is None and num > max(1 if rate else 0, rate * have):
             raise UsageError(
                 f"{said}, more than max_withdrawn_rate={rate:g} allows: is the file complete? Nothing was done. If these "
-                f"are to go, --withdraw_missing={num_missing} withdraws them in this run; --max_withdrawn_rate allows more."
+                f"are to go, --withdraw_missing={num} withdraws them in this run; --max_withdrawn_rate allows more."
             )
-        unlisted = (self._current.unlisted(b) for b in self._products.batches(schema.PRODUCTS.schema.names) if num_missing)
-        self.missing = pa.concat_tables([schema.PRODUCTS.schema.empty_table(), *unlisted])
+        self.gone = self._rows_of(self._current.deleted, num_deleted)
+        if not self._feed.full:
+            return
+        self.missing = self._rows_of(self._current.unlisted, num_missing)
         before = delta.read(self._run.store, schema.ABSENCES, schema.ABSENCES.schema.names, source=self._feed.id)
         after = nights.count_absences(before, self.missing.column(schema.PRODUCT_ID), self._feed.id, nights.now_us())
         enough = pc.greater_equal(after.column(schema.NIGHTS), self._feed.grace_nights if meant is None else 0)
         if self.is_held_back:
-            self.gone = self.missing.slice(0, 0)
             return
-        self.gone, kept = self.missing.filter(enough), after.filter(pc.invert(enough))
+        self.gone = pa.concat_tables([self.gone, self.missing.filter(enough)])
+        kept = after.filter(pc.invert(enough))
         order = schema.PRODUCT_ID
         self._absences = None if kept.sort_by(order).equals(before.sort_by(order)) else kept
+
+    def _rows_of(self, which: Callable[[pa.Table], pa.Table], num: int) -> pa.Table:
+        """The ``num`` rows of the catalog that ``which`` selects."""
+        found = (which(batch) for batch in self._products.batches(schema.PRODUCTS.schema.names) if num)
+        return pa.concat_tables([schema.PRODUCTS.schema.empty_table(), *found])
 
     def told(self) -> dict[str, Any]:
         """Fields of the job's result."""
@@ -171,20 +190,34 @@ class Night:
             "pictures_asked_for_again": self.rechecked or None,
             "rejected_before": self.refused or None,
             "rows_without_a_readable_id": self.unreadable or None,
-            "read_as": read_as(self._feed),
+            "read_as": self._read_as(),
+            "change_files": None if self.files is None else len(self.files),
+            "rows_superseded": self.superseded or None,
+            "deletions": self.deletions or None,
+            "deletions_of_no_product": self.deletions - self._current.num_deleted or None,
             "rows_of_no_product": self.left_out or None,
             "pictures_beyond_the_most": self.pictures_out or None,
             "values_not_read": dict(self._unread),
             "unmapped_categories": {line(name)[:80]: rows for name, rows in self._unmapped.most_common(_TOLD_NAMES)},
             "other_files_of_a_sample": self.aside or None,
             "missing": None if self.missing is None else self.missing.num_rows,
-            "withdrawn": None if self.gone is None else self.gone.num_rows,
+            "withdrawn": None if self.missing is None and not self.deletions else self._num_gone,
             "held_back": held if self.missing is not None and self.is_held_back else self._waiting(),
             "adopted": self._current.num_adopted or None,
         }
 
+    @property
+    def _num_gone(self) -> int:
+        return 0 if self.gone is None else self.gone.num_rows
+
+    def _read_as(self) -> str | None:
+        if self.files is None:
+            return read_as(self._feed)
+        tables = [file for file in self.files if not is_deletions(file)]
+        return read_as(replace(self._feed, uri=tables[-1])) if tables else None
+
     def _waiting(self) -> str | None:
-        left = 0 if self.missing is None or self.gone is None else self.missing.num_rows - self.gone.num_rows
+        left = 0 if self.missing is None else self.missing.num_rows + self._current.num_deleted - self._num_gone
         nights = f"{self._feed.grace_nights} nights in a row (feed.grace_nights; runs within 12 hours are one night)"
         return f"{left} missing products, which are withdrawn after {nights}" if left else None
 
@@ -256,6 +289,9 @@ class Night:
             row = {schema.SOURCE: self._feed.id, schema.CHECKED_AT: nights.now_us(), schema.RUN_ID: run.run_id}
             rows = pa.Table.from_pylist([row], schema=schema.RECHECKS.schema)
             versions |= append_rows(run.store, Output(schema.RECHECKS), rows, lineage)
+        if self.files and source.num_rows == self.pending:  # with a limit, the rest of them is still to be done
+            rows = cursor.rows(self.files, self._feed.id, nights.now_us(), run.run_id)
+            versions |= append_rows(run.store, Output(schema.CHANGE_FILES), rows, lineage)
         return counts, versions
 
     def _source(self) -> Source:
@@ -270,7 +306,7 @@ class Night:
             now = delta.CurrentRows(store, schema.PRODUCTS)
             adopted = (self._current.adopted(batch) for batch in now.batches(schema.PRODUCTS.schema.names))
             rows += [owned(batch, self._feed.id) for batch in adopted]
-        if self.gone is not None:
+        if self.gone is not None and self._num_gone:
             rows.append(withdrawn(self.gone))
         versions = self._write(held, rows, lineage)
         if self._absences is not None:

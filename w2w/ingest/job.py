@@ -32,9 +32,9 @@ class Config(JobConfig):
     pool: Pool = Pool()
     """Workers that read and check images."""
     max_withdrawn_rate: float = 0.1
-    """With feed.full: refuse a feed that lacks a larger share of its active products (most likely a truncated file)."""
+    """Refuse a feed that withdraws a larger share of its active products: most likely a truncated file."""
     withdraw_missing: int | None = None
-    """With feed.full: withdraw missing products at once, whatever the rate and the grace period, if there are no more than
+    """Withdraw what is missing or said to be gone at once, whatever the rate and the grace period, if it is no more than
     this."""
 
 
@@ -54,6 +54,14 @@ class Result(Summary):
     rows_without_a_readable_id: int | None = None
     read_as: str | None = None
     """What the feed's columns were taken for, where its config does not say."""
+    change_files: int | None = None
+    """Of a folder of changes: files that are, or would be, applied."""
+    rows_superseded: int | None = None
+    """Of a feed that says what is gone: rows of products of which a later row counts."""
+    deletions: int | None = None
+    """Rows that say that a product is gone; these are not among feed_rows."""
+    deletions_of_no_product: int | None = None
+    """Those of products that were not there."""
     rows_of_no_product: int | None = None
     """Rows of variants, of further pictures, or of products that are not on sale: a feed.preset leaves them out."""
     broken_pictures_beside_the_front: dict[str, int] = field(default_factory=dict)
@@ -79,6 +87,7 @@ class Result(Summary):
     missing: int | None = None
     """Active products that a full feed no longer lists."""
     withdrawn: int | None = None
+    """Products that the feed says are gone, or has not listed for long enough."""
     held_back: str | None = None
     """Why nothing is withdrawn."""
     adopted: int | None = None
@@ -92,7 +101,8 @@ def check(config: Config) -> None:
         raise UsageError(f"--max_withdrawn_rate={config.max_withdrawn_rate}: a share between 0 and 1")
     if config.withdraw_missing is not None and config.withdraw_missing < 0:
         raise UsageError(f"--withdraw_missing={config.withdraw_missing}: must not be negative")
-    if config.withdraw_missing is not None and not config.feed.full:
+    feed = config.feed
+    if config.withdraw_missing is not None and not (feed.full or feed.changes or feed.deleted or feed.deletions):
         raise UsageError(f"--withdraw_missing={config.withdraw_missing}: only a feed with feed.full withdraws anything")
 
 

@@ -16,6 +16,8 @@ from w2w.ingest.images import ImageRoot
 from w2w.ingest.pictures import MORE, MORE_TYPE, as_text, more_of
 from w2w.ingest.prices import currency_code
 from w2w.ingest.raw import (
+    DELETED,
+    FALSE,
     IMAGE,
     IMAGE_SCHEMA,
     TEXTS,
@@ -23,6 +25,7 @@ from w2w.ingest.raw import (
     WARNED_TYPE,
     RawBatch,
     Warned,
+    deletes,
     reject_table,
     trimmed,
     warned_array,
@@ -72,6 +75,9 @@ FEED_SCHEMA = pa.schema(
 )
 
 
+DELETIONS = pa.schema([FEED_SCHEMA.field(schema.PRODUCT_ID), FEED_SCHEMA.field(schema.SOURCE)])
+
+
 @dataclass(frozen=True)
 class FeedBatch:
     """Rows in FEED_SCHEMA, and rejects (key, code, detail, source).
@@ -84,6 +90,8 @@ class FeedBatch:
     rejects: pa.Table
     num_aside: int = 0  # files that belong to a row but are not columns
     num_left_out: int = 0  # rows that are no products of their own
+    num_superseded: int = 0  # rows of products of which a later row counts
+    deleted: pa.Table = field(default_factory=DELETIONS.empty_table)  # products that are gone
     num_pictures_out: int = 0  # pictures beyond the most that a product may have
     categories: dict[str, Counter[str]] = field(default_factory=dict)  # ours -> theirs, with the rows of each
     unmapped: Counter[str] = field(default_factory=Counter)  # categories of the feed that its map lacks, with their rows
@@ -101,13 +109,14 @@ class FeedBatch:
         repeated = pc.equal(self.rejects.column(schema.REJECT_CODE), RejectCode.DUPLICATE_KEY.value)
         return pc.sum(pc.and_not(without_id, repeated)).as_py() or 0
 
-    def refuse(self, mask: pa.Array, code: RejectCode, details: pa.Array) -> "FeedBatch":
-        """The batch with the rows of ``mask`` rejected, keyed by source, since their ids belong to other rows."""
-        bad = self.rows.filter(mask)
-        source = bad.column(schema.SOURCE)
-        codes = pa.repeat(pa.scalar(code.value), bad.num_rows)
+    def refuse(self, mask: pa.Array, code: RejectCode, details: pa.Array, of: str = "rows") -> "FeedBatch":
+        """The batch with the rows of ``mask`` rejected, keyed by source, since their ids belong to other rows. ``of``: rows or
+        deleted."""
+        rows: pa.Table = getattr(self, of)
+        source = rows.filter(mask).column(schema.SOURCE)
+        codes = pa.repeat(pa.scalar(code.value), len(source))
         rejects = pa.table([source, codes, details.filter(mask), source], schema=self.rejects.schema)
-        return replace(self, rows=self.rows.filter(pc.invert(mask)), rejects=pa.concat_tables([self.rejects, rejects]))
+        return replace(self, rejects=pa.concat_tables([self.rejects, rejects]), **{of: rows.filter(pc.invert(mask))})
 
 
 class _Refusals:
@@ -181,13 +190,16 @@ def normalised(raw: RawBatch, reading: Reading, root: ImageRoot, seen: SeenKeys)
     text = {ours: trimmed(column) for ours, column in raw.columns.items()}
     nothing = pa.nulls(count, pa.string())
     ids, image = text.get(schema.PRODUCT_ID, nothing), text.get(IMAGE, nothing)
-    refused = _Refusals(ids, raw.source)
+    says = text.get(DELETED, nothing)
+    gone, refused = deletes(says), _Refusals(ids, raw.source)
     refused.add(ids.is_null(), RejectCode.MISSING_FIELD, "no product_id", by_id=False)
     too_long = pc.greater(pc.utf8_length(ids), MAX_ID_CHARS)
     refused.add(too_long, RejectCode.BAD_VALUE, f"product_id of more than {MAX_ID_CHARS} characters", ids, by_id=False)
     refused.add(pc.match_substring_regex(ids, _CONTROL), RejectCode.BAD_VALUE, "control character in product_id", ids, False)
     price, currency, bad_price = _price(text.get(schema.PRICE, nothing), text.get(schema.CURRENCY, nothing), reading)
     warned = _Warnings(raw)
+    unclear = pc.and_not(pc.and_not(says.is_valid(), gone), pc.is_in(pc.utf8_lower(says), value_set=FALSE))
+    warned.add(unclear, DELETED, "not like true or false, so the product stays", says)
     warned.add(bad_price, schema.PRICE, f"not like {_LIKE[reading.decimal]}", text.get(schema.PRICE, nothing))
     sale, of_sale, bad_sale = _price(text.get(schema.SALE_PRICE, nothing), nothing, reading)
     warned.add(bad_sale, schema.SALE_PRICE, f"not like {_LIKE[reading.decimal]}", text.get(schema.SALE_PRICE, nothing))
@@ -209,7 +221,8 @@ def normalised(raw: RawBatch, reading: Reading, root: ImageRoot, seen: SeenKeys)
     warned.add(no_link, schema.URL, "not a link", url)
     images = raw.images
     if images is None:
-        refused.add(image.is_null(), RejectCode.MISSING_FIELD, "no image")
+        image = pc.if_else(gone, None, image)
+        refused.add(pc.and_not(image.is_null(), gone), RejectCode.MISSING_FIELD, "no image")
         refused.add(pc.match_substring_regex(image, _CONTROL), RejectCode.BAD_VALUE, "control character in image", image)
         uris, outside = root.resolve(pc.fill_null(image, "x"))
         for row, code, why in outside:
@@ -235,7 +248,10 @@ def normalised(raw: RawBatch, reading: Reading, root: ImageRoot, seen: SeenKeys)
         schema.ATTRIBUTES: raw.attributes,
         **{name: images.column(name).combine_chunks() for name in IMAGE_SCHEMA.names},
     }
-    good = pa.array(refused.good)
+    deleted = pa.table([ids, raw.source], schema=DELETIONS.remove_metadata()) if pc.any(gone).as_py() else None
+    is_gone = gone.to_numpy(zero_copy_only=False)
+    listed = refused.good & ~is_gone
+    good = pa.array(listed)
     columns = {name: column.filter(good) for name, column in columns.items()}
     extra = {name: text.get(name, nothing) for name in TEXTS} | {schema.AVAILABILITY: availability}
     extra |= {schema.SALE_PRICE: sale, schema.REGULAR_PRICE: regular, MORE: more}
@@ -249,10 +265,12 @@ def normalised(raw: RawBatch, reading: Reading, root: ImageRoot, seen: SeenKeys)
     columns[schema.SOURCE] = raw.source.filter(good)
     columns[WARNED] = warned.array().filter(good)
     rows = pa.Table.from_arrays([columns[name] for name in FEED_SCHEMA.names], schema=FEED_SCHEMA)
-    rejects, num_out = pa.concat_tables([raw.rejects, refused.table()]), int(out[refused.good].sum())
+    rejects, num_out = pa.concat_tables([raw.rejects, refused.table()]), int(out[listed].sum())
     said = pc.fill_null(text.get(schema.CATEGORY, nothing).filter(good), "")
     categories = _counted(columns[schema.CATEGORY], said)
-    return FeedBatch(rows, rejects, raw.num_aside, raw.num_left_out, num_out, categories, unmapped)
+    counted = {"num_aside": raw.num_aside, "num_left_out": raw.num_left_out, "num_superseded": raw.num_superseded}
+    left = {} if deleted is None else {"deleted": deleted.filter(pa.array(refused.good & is_gone))}
+    return FeedBatch(rows, rejects, num_pictures_out=num_out, categories=categories, unmapped=unmapped, **counted, **left)
 
 
 def _price(price: pa.Array, currency: pa.Array, reading: Reading) -> tuple[pa.Array, pa.Array, pa.Array]:

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from w2w import schema
-from w2w.ingest.raw import IMAGE, REQUIRED, RawBatch, attributes_of, trimmed
+from w2w.ingest.raw import DELETED, IMAGE, REQUIRED, RawBatch, attributes_of, deletes, trimmed
 from w2w.ingest.variants import OPTIONS, Said, by_product, said_in
 
 # our column -> common names in feeds, letters and digits only, likeliest first
@@ -81,11 +81,12 @@ class Preset:
             for ours, values in self._chosen(said, count).items():
                 here[ours] = pc.coalesce(here[ours], values) if ours in here else values
         keep = np.ones(count, bool)
+        gone = deletes(raw.columns.get(DELETED, pa.nulls(count, pa.string()))).to_numpy(zero_copy_only=False)
         for theirs, values in self.aside.items():
             if theirs in there:
                 text = pc.fill_null(pc.utf8_lower(said(theirs)), "")
                 meant = pc.not_equal(text, "") if ANY in values else pc.is_in(text, value_set=pa.array(values, pa.string()))
-                keep &= ~meant.to_numpy(zero_copy_only=False)
+                keep &= gone | ~meant.to_numpy(zero_copy_only=False)
         kept = pa.array(keep)
         wanted = raw.attributes
         if attributes is not None:

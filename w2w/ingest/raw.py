@@ -19,6 +19,9 @@ BASE = (schema.PRODUCT_ID, schema.TITLE, schema.BRAND, schema.PRICE, schema.CURR
 TEXTS = (schema.GROUP_ID, schema.AVAILABILITY, schema.GENDER, schema.COLOUR, schema.SIZE_SAID)
 EXTRA = (*TEXTS, schema.SALE_PRICE, schema.IMAGE_LIST)  # the last: further pictures, as a list
 COLUMNS = (*BASE, *EXTRA)
+DELETED = "deleted"  # whether the row says that its product is gone; read only where a feed's config names the column
+_TRUE = pa.array(["true", "1", "1.0", "yes", "y", "deleted", "delete"])
+FALSE = pa.array(["false", "0", "0.0", "no", "n", "none"])
 REQUIRED = (schema.PRODUCT_ID, IMAGE)
 ATTRIBUTES_TYPE = pa.map_(pa.string(), pa.string())
 REJECT_SCHEMA = pa.schema(
@@ -56,6 +59,7 @@ class RawBatch:
     num_aside: int = 0  # files that belong to a row but are not columns
     num_left_out: int = 0  # rows that a preset takes for no product of their own
     warned: pa.Array | None = None  # WARNED_TYPE
+    num_superseded: int = 0  # rows of products of which a later row counts
 
     def filter(self, keep: pa.Array) -> "RawBatch":
         """Only the rows of this mask, and all rejects."""
@@ -87,6 +91,7 @@ class RawBatch:
         return replace(self, columns=columns, **{name: cut(values) for name, values in beside.items()})
 
 
+_NO_ATTRIBUTES = {*BASE, DELETED}
 _BESIDE = ("attributes", "source", "images", "warned")  # fields with a value for each row
 
 
@@ -120,18 +125,24 @@ class Mapping:
         """
         there = set(names)
         picked = {}
-        for ours in COLUMNS:
+        for ours in (*self.single, schema.IMAGE_LIST):
             theirs = self.columns.get(ours, ours)
             if theirs in there:
                 picked[ours] = theirs
             elif ours in self.columns or (ours in REQUIRED and ours not in self.optional):
-                raise UsageError(f"{where}: no column {theirs!r} for columns.{ours}; {_nearest(theirs, names)}")
+                option = "feed.deleted" if ours == DELETED else f"columns.{ours}"
+                raise UsageError(f"{where}: no column {theirs!r} for {option}; {_nearest(theirs, names)}")
         if self.attributes is None:
-            return picked, sorted(there - {theirs for ours, theirs in picked.items() if ours in BASE})
+            return picked, sorted(there - {theirs for ours, theirs in picked.items() if ours in _NO_ATTRIBUTES})
         for theirs in self.attributes:
             if theirs not in there:
                 raise UsageError(f"{where}: no column {theirs!r} for attributes; {_nearest(theirs, names)}")
         return picked, sorted(set(self.attributes))
+
+    @property
+    def single(self) -> tuple[str, ...]:
+        """Our columns that are read, but for the list of pictures."""
+        return (*COLUMNS[:-1], *((DELETED,) if DELETED in self.columns else ()))
 
     def theirs(self, ours: str) -> str:
         return self.columns.get(ours, ours)
@@ -168,6 +179,11 @@ def trimmed(values: pa.Array) -> pa.Array:
     """Without surrounding white space; null if nothing is left."""
     values = pc.utf8_trim_whitespace(values)
     return pc.if_else(pc.equal(values, ""), pa.scalar(None, pa.string()), values)
+
+
+def deletes(says: pa.Array) -> pa.Array:
+    """bool, shape (n,): whether these values of DELETED say that the product is gone; False for null and what means nothing."""
+    return pc.fill_null(pc.is_in(pc.utf8_lower(trimmed(says)), value_set=_TRUE), False)
 
 
 def attributes_of(columns: dict[str, pa.Array], count: int) -> pa.MapArray:
@@ -243,12 +259,12 @@ def _columns_of(rows: list, mapping: Mapping) -> tuple[dict[str, pa.Array], pa.M
     columns = {}
     if any(map(_is_path, mapping.attributes or ())):
         rows = [plain_row(row) for row in rows]
-    for ours in COLUMNS[:-1]:
+    for ours in mapping.single:
         theirs = mapping.theirs(ours)
-        at = _words_at if ours in TEXTS else _at
+        at = _words_at if ours in TEXTS else _text_at if ours == DELETED else _at
         columns[ours] = pa.array([at(row, theirs) for row in rows], pa.string())
     columns[schema.IMAGE_LIST] = pa.array([_pictures_of(row, mapping) for row in rows], pa.string())
-    skip, keep = {mapping.theirs(ours) for ours in BASE}, mapping.attributes
+    skip, keep = {mapping.theirs(ours) for ours in mapping.single if ours in _NO_ATTRIBUTES}, mapping.attributes
     orders: dict[tuple[str, ...], list[str]] = {}  # rows of one feed have few distinct sets of keys
     offsets, keys, items = [0], [], []
     for row in rows:
@@ -271,6 +287,10 @@ def _columns_of(rows: list, mapping: Mapping) -> tuple[dict[str, pa.Array], pa.M
 def _at(row: dict[str, object], name: str) -> object:
     """The value of that name, or at that path."""
     return row.get(name) if name in row or not _is_path(name) else plain_row(row).get(name)
+
+
+def _text_at(row: dict[str, object], name: str) -> str | None:
+    return _text(_at(row, name))
 
 
 def _words_at(row: dict[str, object], name: str) -> object:
@@ -309,7 +329,7 @@ def _text_of(row: dict[str, object], mapping: Mapping) -> tuple[dict[str, str | 
     ValueError if it is a required one, or text is not valid Unicode."""
     paths: dict[str, object] = {}
     unread = []
-    for ours in COLUMNS[:-1]:
+    for ours in mapping.single:
         name = mapping.theirs(ours)
         value = _at(row, name)
         if ours in TEXTS:
