@@ -36,7 +36,8 @@ class Config:
     examples: int = 3
     """With --rejects: how many rows of each code to show."""
     compact: bool = False
-    """Remove duplicate rows and merge small files. Safe while jobs run."""
+    """Remove duplicate rows and warnings about rows that products no longer have, and merge small files. Safe while jobs
+    run."""
     vacuum: bool = False
     """Delete files that no version younger than --vacuum_hours needs, left-overs of killed runs, and the pages of old runs."""
     vacuum_hours: float = 168.0
@@ -66,7 +67,8 @@ class Result(Summary):
         shown: list[RenderableType] = []
         for name, done in self.compacted.items():
             parts = f"{done.parts_before} parts" + ("" if done.parts_after is None else f" became {done.parts_after}")
-            shown.append(f"{name}: {done.rows_twice:,} duplicate rows {would}removed, {parts} {would}merged")
+            old = f" and {done.rows_outdated:,} outdated" if done.rows_outdated else ""
+            shown.append(f"{name}: {done.rows_twice:,} duplicate{old} rows {would}removed, {parts} {would}merged")
         shown += [f"{name}: {n:,} files {would}deleted" for name, n in self.vacuumed.items()]
         shown += [f"pages: those of {len(self.reports):,} runs {would}deleted"] if self.reports else []
         if self.history:

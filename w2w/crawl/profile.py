@@ -8,6 +8,7 @@ from functools import cached_property
 import soupsieve
 
 from w2w import ids
+from w2w.classes import check_classes
 from w2w.config import check_label, check_name, in_file, parse
 from w2w.errors import UsageError
 from w2w.ingest.prices import CURRENCIES
@@ -113,7 +114,7 @@ class Profile:
     id_prefix: str = ""
     """Put before every product_id and post_id, to keep sites apart that share a store."""
     category_map: dict[str, str] = field(default_factory=dict)
-    """Their category (case ignored) -> ours. Empty: categories are kept, lower-cased."""
+    """Their category (case ignored) -> ours: one of the seven classes, or etc. Empty: categories are kept, lower-cased."""
     category_default: str = "etc"
     """The category of products that have none."""
     currency: str = ""
@@ -125,9 +126,10 @@ class Profile:
 
     def __post_init__(self):
         check_name(self.name, "the profile's name")
-        named = {"id_prefix": self.id_prefix or "-", "category_default": self.category_default, **self.category_map}
+        named = {"id_prefix": self.id_prefix or "-", "category_default": self.category_default}
         for option, text in named.items():
             check_label(text, f"profile {self.name}: {option}")
+        check_classes(self.category_map, f"profile {self.name}: category_map.")
         for kind, spec in self.kinds.items():
             _check_kind(self.name, kind, spec)
         known = {*self.kinds, PAGE, IMAGE, SITEMAP}

@@ -63,5 +63,9 @@ class FeedConfig:
     id. Out of stock is not gone."""
     deletions: str = ""
     """A file of product ids, one a line, that are gone; it outweighs the feed."""
+    max_unread_rate: float = 0.1
+    """Refuse a feed of which a larger share of the products has lost a field (title, brand, price, currency, link,
+    availability) because it cannot be read: most likely it is written in another way now. 1: never. Not for fewer rows than
+    min_rejects."""
     max_unreadable: int = 0
     """With full: nothing is withdrawn while more rows than this have no readable product_id."""

@@ -32,9 +32,7 @@ def pending(folder: str, files: Iterable[tuple[str, int]], applied: pa.Table) ->
                 raise UsageError(f"feed.uri={folder}: {what}: give it a name that comes last, or remove it")
             left[uri] = size
         elif known[name][schema.NUM_BYTES] != size:
-            was = (
-                f"{name} was applied on {_day(known[name])} with {known[name][schema.NUM_BYTES]:,} bytes, now {size:,}"
-            )
+            was = f"{name} was applied on {_day(known[name])} with {known[name][schema.NUM_BYTES]:,} bytes, now {size:,}"
             hint = "Write a file under a name that begins with . or _, and rename it when it is whole"
             raise UsageError(f"feed.uri={folder}: {was}: give it a new name that comes last. {hint}")
     return left

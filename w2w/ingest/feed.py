@@ -164,6 +164,8 @@ def check_options(config: FeedConfig) -> None:
         raise UsageError(f"feed.grace_nights={config.grace_nights}: at least 1, the first night without the product")
     if config.max_unreadable < 0:
         raise UsageError(f"feed.max_unreadable={config.max_unreadable}: must not be negative")
+    if not 0 <= config.max_unread_rate <= 1:
+        raise UsageError(f"feed.max_unread_rate={config.max_unread_rate:g}: a share between 0 and 1")
     if config.changes and config.full:
         raise UsageError("feed.full, feed.changes: a feed lists the whole catalog, or what has changed")
     if config.deletions and not storage.exists(config.deletions):

@@ -37,6 +37,7 @@ from w2w.ingest.feed import FeedBatch, change_files, is_deletions, is_folder_of_
 from w2w.ingest.images import is_web_each
 from w2w.ingest.loading import load_stage
 from w2w.ingest.more import LOADED, MORE_GIVES, MORE_NEEDS, load_more
+from w2w.ingest.readable import LAST_COLUMNS, Values
 from w2w.ingest.stage import NEWS, STANDING, WORK_SCHEMA, with_standing, work_rows
 from w2w.ingest.trial import Trial
 from w2w.ingest.warnings import WARN_GIVES, WARN_NEEDS, WARNINGS, warn
@@ -75,6 +76,7 @@ class Night:
         self._categories: dict[str, Counter[str]] = {}  # ours -> theirs, with their rows
         self.trial = Trial() if config.dry_run else None
         self._unread = Counter[str]()  # values that are null because they could not be read, by column
+        self._values, self._not_compared = Values(), ""
         self.deletions = self.superseded = 0  # rows that say that a product is gone; of products of which a later row counts
         self.listed = self.refused = self.unreadable = self.aside = self.left_out = self.pictures_out = self.rechecked = (
             self.pending
@@ -89,7 +91,14 @@ class Night:
         self.pending = work.write(run.store, run.run_id, self._work(), WORK_SCHEMA, config.item_rows, count_only=config.dry_run)
         if self.trial:
             config.tolerance.check(self.trial.rejects, self.listed, self.refused)
+        self._judge_values()
         self._judge_missing()
+
+    def _judge_values(self) -> None:
+        rate, feed = self._feed.max_unread_rate, self._feed
+        if rate < 1 and (suspects := self._values.suspects(rate, self._config.min_rejects)):
+            last = self._products.batches(LAST_COLUMNS)
+            self._not_compared = self._values.judge(suspects, last, feed.id, feed.uri, rate) or ""
 
     def _work(self) -> Iterator[pa.Table]:
         seen = Counter[str]()
@@ -104,6 +113,7 @@ class Night:
             self.superseded += batch.num_superseded
             self.deletions += batch.deleted.num_rows
             self._unread += batch.unread
+            self._values.add(batch.rows)
             if len(self._unmapped) < _MOST_NAMES:
                 self._unmapped += batch.unmapped
             for ids_ in (batch.rows.column(schema.PRODUCT_ID), batch.rejects.column(schema.KEY)):
@@ -198,6 +208,7 @@ class Night:
             "rows_of_no_product": self.left_out or None,
             "pictures_beyond_the_most": self.pictures_out or None,
             "values_not_read": dict(self._unread),
+            "values_not_compared": self._not_compared or None,
             "unmapped_categories": {line(name)[:80]: rows for name, rows in self._unmapped.most_common(_TOLD_NAMES)},
             "other_files_of_a_sample": self.aside or None,
             "missing": None if self.missing is None else self.missing.num_rows,

@@ -80,6 +80,8 @@ class Result(Summary):
     """Left out: a product has feed.max_pictures at most."""
     values_not_read: dict[str, int] = field(default_factory=dict)
     """Values of the feed that cannot be read, by column: they are null, and table `warnings` tells why."""
+    values_not_compared: str | None = None
+    """Why feed.max_unread_rate was not applied."""
     unmapped_categories: dict[str, int] = field(default_factory=dict)
     """The commonest categories of the feed that feed.category_map lacks, and their rows: they became feed.category_default."""
     other_files_of_a_sample: int | None = None

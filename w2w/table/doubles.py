@@ -5,6 +5,7 @@ product's previous row. In any other table, keys are unique.
 """
 
 import json
+import time
 from collections.abc import Sequence
 
 import numpy as np
@@ -16,11 +17,32 @@ from deltalake import DeltaTable
 from w2w import ids, schema
 from w2w.table import delta
 
+_FRESH_US = 24 * 3600 * 1_000_000
 _BETWEEN, _ESCAPE = "\x1f", "\x1b"  # of the parts of a key
 
 
 def has_history(table: schema.Table) -> bool:
     return schema.FETCHED_AT in table.key
+
+
+def outdated_warnings(store: str, listed: Sequence[delta.Part]) -> np.ndarray:
+    """bool: for each row of these parts of `warnings`, whether its product has another row now, or is withdrawn. Not for a day
+    after it was written: its product may still be on its way."""
+    columns = [schema.PRODUCT_ID, schema.ROW_DIGEST, schema.WARNED_AT]
+    rows = pa.concat_tables([_empty(columns), *delta.read_batches(store, schema.WARNINGS, columns, listed)])
+    of = pc.unique(rows.column(0))
+    held = [pa.chunked_array([], pa.string())]
+    for batch in delta.CurrentRows(store, schema.PRODUCTS).batches([schema.PRODUCT_ID, schema.ROW_DIGEST, schema.ACTIVE]):
+        own = batch.filter(pc.and_(batch.column(2), pc.is_in(batch.column(0), value_set=of)))
+        held.append(pc.binary_join_element_wise(own.column(0), own.column(1), _BETWEEN))
+    now = pa.chunked_array([chunk for some in held for chunk in some.chunks], pa.string())
+    there = pc.is_in(pc.binary_join_element_wise(rows.column(0), rows.column(1), _BETWEEN), value_set=now)
+    old = pc.less(rows.column(2), pa.scalar(time.time_ns() // 1000 - _FRESH_US, schema.TIME))
+    return pc.and_not(old, there).to_numpy()
+
+
+def _empty(columns: Sequence[str]) -> pa.Table:
+    return pa.schema([schema.WARNINGS.schema.field(c) for c in columns]).empty_table()
 
 
 def is_own(path: str, run_id: str) -> bool:

@@ -28,16 +28,20 @@ class Compacted:
     rows_twice: int
     parts_before: int
     parts_after: int | None = None
+    rows_outdated: int = 0
+    """Of `warnings`: removed, since their product has another row now, or is withdrawn."""
 
 
 def compact(store: str, table: schema.Table, dry_run: bool = False) -> Compacted:
-    """Removes duplicate rows and merges parts under 256 MB. All other rows keep their values; concurrent appends are not
-    disturbed."""
+    """Removes duplicate rows, and warnings that hold no more, and merges parts under 256 MB. All other rows keep their values;
+    concurrent appends are not disturbed."""
     opened = delta.open_table(store, table)
     before = len(delta.parts(opened))
-    twice = mend(store, table, dry_run)
+    twice, outdated = mend(store, table, dry_run), 0
+    if table is schema.WARNINGS:
+        outdated = take_out(store, table, lambda listed: doubles.outdated_warnings(store, listed), dry_run)
     if dry_run:
-        return Compacted(twice, before)
+        return Compacted(twice, before, rows_outdated=outdated)
     opened = delta.existing(store, table)
     # encoded images do not compress
     properties = WriterProperties(compression="UNCOMPRESSED" if schema.BYTES in table.schema.names else "ZSTD")
@@ -47,7 +51,7 @@ def compact(store: str, table: schema.Table, dry_run: bool = False) -> Compacted
         raise JobFailed(f"another run wrote to table {table.name!r} at the same time: run this again") from e
     except (DeltaError, OSError) as e:
         raise StorageFailed(f"cannot compact table {delta.uri(store, table)!r}: {str(e).splitlines()[0]}") from e
-    return Compacted(twice, before, len(delta.parts(delta.open_table(store, table))))
+    return Compacted(twice, before, len(delta.parts(delta.open_table(store, table))), outdated)
 
 
 def mend(store: str, table: schema.Table, dry_run: bool = False) -> int:
