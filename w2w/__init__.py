@@ -26,7 +26,7 @@ _FOUND_IN = {
 _BOTH = (
     "check",
     "crawl",
-    "export",
+    "erase",
     "export",
     "find",
     "gallery",

@@ -68,6 +68,7 @@ class RejectCode(StrEnum):
     HOST_BUSY = "host_busy"  # the host asked for more time than the run has
     ROBOTS_UNREACHABLE = "robots_unreachable"  # robots.txt could not be fetched, so nothing may be (RFC 9309, 2.3.1.4)
     OVER_LIMIT = "over_limit"  # a link beyond the depth, count or repetition that the crawl allows
+    ERASED = "erased"  # w2w erase took it out of the store, and it is not to come back
     # decoding
     EMPTY = "empty"  # zero bytes
     NOT_AN_IMAGE = "not_an_image"  # no known image signature: HTML, text, an archive ...

@@ -23,7 +23,7 @@ FLOORS = [
     {"crawl", "garments", "index"},
     {"search", "mining", "find"},
     {"training", "style", "similar"},
-    {"evaluation", "gallery", "recommend", "export", "check"},
+    {"evaluation", "gallery", "recommend", "export", "check", "erase"},
     {"cli"},
     {"api"},
 ]

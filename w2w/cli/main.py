@@ -57,6 +57,7 @@ GROUPS = {  # purpose -> name -> module in w2w
         "init": "cli.init",
         "nightly": "cli.nightly",
         "tables": "cli.tables",
+        "erase": "erase.job",
         "apply": "cli.apply",
         "doctor": "cli.doctor",
         "demo": "cli.demo",

@@ -29,7 +29,7 @@ from w2w.images.decode import DecodeLimits
 from w2w.images.stage import INSPECT_GIVES, inspect
 from w2w.ingest.digests import SeenKeys
 from w2w.stage import Counts, Pool, Stage
-from w2w.table import delta, work
+from w2w.table import delta, erased, work
 from w2w.table.parts import Output
 from w2w.table.sink import append_rows
 from w2w.web.doorkeeper import Doorkeeper, Message, Reply
@@ -167,6 +167,7 @@ class Crawl:
             "fetch": spec.fetch,
             "limits": spec.decode,
             "max_wait_s": spec.politeness.max_wait_s,
+            "known": erased.read(self._run.store),
         }
 
     # links
@@ -275,6 +276,7 @@ def _visit(
     fetch: FetchConfig,
     limits: DecodeLimits,
     max_wait_s: float,
+    known: erased.Erased,
 ) -> pa.Table:
     """The stage: visits, then examines the images fetched."""
 
@@ -290,6 +292,7 @@ def _visit(
         fetcher=_fetcher(fetch),
         exchange=exchange,
         max_wait_s=max_wait_s,
+        erased=known,
     )
     return examine(visited, rows, limits, give_up_after)
 

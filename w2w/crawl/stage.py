@@ -11,8 +11,10 @@ from w2w import ids, schema
 from w2w.crawl.extract import Extract, Link, accepted_types, extract
 from w2w.crawl.frontier import MOVED, NOT_ITS_FAULT, NOT_MODIFIED, OK, SAME_CONTENT, VISIT_SCHEMA, State, state_after
 from w2w.crawl.profile import IMAGE, ROBOTS, SITEMAP, Profile
+from w2w.crawl.records import record_without
 from w2w.crawl.schedule import Answer, Question, ask_all
 from w2w.errors import Reject, RejectCode
+from w2w.table.erased import Erased
 from w2w.web.answers import Redirect, Response, Validators
 from w2w.web.doorkeeper import Exchange
 from w2w.web.fetch import Fetcher
@@ -48,8 +50,9 @@ def visit(
     fetcher: Fetcher,
     exchange: Exchange,
     max_wait_s: float,
+    erased: Erased = Erased(),
 ) -> pa.Table:
-    """Turns each row in VISIT_SCHEMA into a row of PAGES, with the bytes of new images beside it."""
+    """Turns each row in VISIT_SCHEMA into a row of PAGES, with the bytes of new images beside it, without what was erased."""
     assert rows.schema.names == VISIT_SCHEMA.names, rows.schema.names
     todo = rows.to_pylist()
     answers = ask_all([question(profile, row) for row in todo], fetcher, exchange, config.threads, max_wait_s)
@@ -59,6 +62,8 @@ def visit(
         outcome = _outcome(profile, row, answer, give_up_after, fetcher.config.respect_no_ai)
         if config.keep_content and isinstance(answer.result, Response) and row[schema.KIND] != IMAGE and answer.result.body:
             outcome[schema.CONTENT] = zlib.compress(answer.result.body)
+        if any(erased.keys.values()):
+            outcome = _without(erased, profile, row, outcome, give_up_after)
         outcome |= {
             schema.SITE: profile.name,
             schema.READ_BY: read_by,
@@ -67,6 +72,23 @@ def visit(
         }
         visited.append(_remembered(row, answer) | outcome)
     return pa.Table.from_pylist(visited, schema=VISIT_GIVES)
+
+
+def _without(erased: Erased, profile: Profile, row: dict, outcome: dict, give_up_after: int) -> dict:
+    """The outcome without records, links and pictures that were erased; a page that had any is not kept."""
+    if erased.has(schema.IMAGE_ID, outcome.get(schema.IMAGE_ID)):
+        gone = refused(row, Reject(RejectCode.ERASED, "the picture was erased (w2w erase)"), give_up_after)
+        return outcome | gone | {schema.BYTES: None, schema.IMAGE_ID: None, schema.CONTENT_DIGEST: None}
+
+    def is_gone(column: str, value: str) -> bool:
+        return erased.has(column, value) or (column == schema.URL and erased.has(column, profile.key(value)))
+
+    links = [one for one in outcome.get(schema.LINKS, []) if not is_gone(schema.URL, one[schema.URL])]
+    records = [record_without(one, is_gone) for one in outcome.get(schema.RECORDS, [])]
+    if links == outcome.get(schema.LINKS, []) and records == outcome.get(schema.RECORDS, []):
+        return outcome
+    kept = {schema.LINKS: links, schema.RECORDS: [one for one in records if one is not None]}
+    return {name: value for name, value in outcome.items() if name != schema.CONTENT} | kept
 
 
 def question(profile: Profile, row: dict) -> Question:

@@ -35,7 +35,7 @@ from w2w.ingest.changes import (
 )
 from w2w.ingest.feed import FeedBatch, change_files, is_deletions, is_folder_of_changes, read_as, read_feed
 from w2w.ingest.images import is_web_each
-from w2w.ingest.loading import load_stage
+from w2w.ingest.loading import load_stage, without_erased
 from w2w.ingest.more import LOADED, MORE_GIVES, MORE_NEEDS, load_more
 from w2w.ingest.readable import LAST_COLUMNS, Values
 from w2w.ingest.stage import NEWS, STANDING, WORK_SCHEMA, with_standing, work_rows
@@ -43,7 +43,7 @@ from w2w.ingest.trial import Trial
 from w2w.ingest.warnings import WARN_GIVES, WARN_NEEDS, WARNINGS, warn
 from w2w.shown import line
 from w2w.stage import Counts, Stage
-from w2w.table import delta, snapshot, work
+from w2w.table import delta, erased, snapshot, work
 from w2w.table.doubles import is_own
 from w2w.table.parts import Output, write_part
 from w2w.table.pending import rejected_keys
@@ -65,6 +65,7 @@ class Night:
         self.version = ids.digest(STAGE_CODE, config.decode, config.fetch.max_bytes)
         self._products = delta.CurrentRows(run.store, schema.PRODUCTS)
         self._current = CurrentProducts(_together(self._products, CURRENT_COLUMNS), self._feed.id)
+        self._erased = erased.read(run.store)
         self._last: LastPictures | None = None
         self._rejected = rejected_keys(run.store, "ingest", self.version).read()
         checked = delta.read(run.store, schema.RECHECKS, [schema.CHECKED_AT], source=self._feed.id).column(0)
@@ -78,6 +79,7 @@ class Night:
         self._unread = Counter[str]()  # values that are null because they could not be read, by column
         self._values, self._not_compared = Values(), ""
         self.deletions = self.superseded = 0  # rows that say that a product is gone; of products of which a later row counts
+        self.erased = 0  # rows of products that were erased
         self.listed = self.refused = self.unreadable = self.aside = self.left_out = self.pictures_out = self.rechecked = (
             self.pending
         ) = 0
@@ -103,7 +105,7 @@ class Night:
     def _work(self) -> Iterator[pa.Table]:
         seen = Counter[str]()
         for batch in read_feed(self._feed, files=None if self.files is None else list(self.files)):
-            batch = self._ours(batch)
+            batch = self._ours(self._allowed(batch))
             rows = work_rows(batch, seen)
             self.listed += rows.num_rows
             self.unreadable += batch.num_unreadable
@@ -138,6 +140,18 @@ class Night:
                 for ours, theirs in batch.categories.items():
                     self._categories[ours] = self._categories.get(ours, Counter()) + theirs
             yield pending
+
+    def _allowed(self, batch: FeedBatch) -> FeedBatch:
+        """The batch without products that were erased, nor rejects of them, which would write their ids down again."""
+        known = self._erased
+        if not known.knows(schema.PRODUCT_ID):
+            return batch
+        details = batch.rejects.column(schema.REJECT_DETAIL)
+        named = pc.struct_field(pc.extract_regex(details, r"product_id '(?P<id>.*?)'"), "id")
+        bad = known.mask(schema.PRODUCT_ID, batch.rejects.column(schema.KEY)) | known.mask(schema.PRODUCT_ID, named)
+        rows = known.mask(schema.PRODUCT_ID, batch.rows.column(schema.PRODUCT_ID))
+        self.erased += int(rows.sum() + bad.sum())
+        return replace(batch, rows=batch.rows.filter(pa.array(~rows)), rejects=batch.rejects.filter(pa.array(~bad)))
 
     def _ours(self, batch: FeedBatch) -> FeedBatch:
         """The batch without rows of products that another feed owns."""
@@ -206,6 +220,7 @@ class Night:
             "deletions": self.deletions or None,
             "deletions_of_no_product": self.deletions - self._current.num_deleted or None,
             "rows_of_no_product": self.left_out or None,
+            "rows_of_erased_products": self.erased or None,
             "pictures_beyond_the_most": self.pictures_out or None,
             "values_not_read": dict(self._unread),
             "values_not_compared": self._not_compared or None,
@@ -243,8 +258,9 @@ class Night:
         kept = {name: loading.args[name] for name in ("fetch", "max_bytes")}  # one fetcher: its limits are a worker's
         return [
             loading,
+            *without_erased(self._erased),
             Stage("inspect", inspect, (schema.BYTES,), INSPECT_GIVES, {"limits": config.decode}),
-            Stage("load more", load_more, MORE_NEEDS, MORE_GIVES, kept | {"limits": config.decode}),
+            Stage("load more", load_more, MORE_NEEDS, MORE_GIVES, kept | {"limits": config.decode, "erased": self._erased}),
             Stage("warn", warn, WARN_NEEDS, WARN_GIVES, {"run_id": self._run.run_id}),
         ]
 

@@ -64,6 +64,8 @@ class Result(Summary):
     """Those of products that were not there."""
     rows_of_no_product: int | None = None
     """Rows of variants, of further pictures, or of products that are not on sale: a feed.preset leaves them out."""
+    rows_of_erased_products: int | None = None
+    """Left out, until `w2w erase --allow`."""
     broken_pictures_beside_the_front: dict[str, int] = field(default_factory=dict)
     """By code, each with a new row in table `warnings`. In a dry run: as far as the feed and its folder tell."""
     would_be_rejected: dict[str, int] = field(default_factory=dict)

@@ -2,9 +2,13 @@
 
 from dataclasses import dataclass
 
-from w2w.errors import UsageError
+import pyarrow as pa
+
+from w2w import schema
+from w2w.errors import Reject, RejectCode, UsageError
 from w2w.ingest.stage import LOAD_GIVES, LOAD_NEEDS, load
-from w2w.stage import Pool, Stage
+from w2w.stage import Pool, Stage, with_rejects
+from w2w.table.erased import Erased
 from w2w.web.answers import Validators
 from w2w.web.fetch import FetchConfig, Fetcher, ListedFetchConfig
 
@@ -43,3 +47,15 @@ def load_stage(fetch: FetchConfig, pool: Pool) -> Stage:
     """image_uri -> bytes, from a disk, a bucket or the web. The first stage of a job; ``pool`` is its pool."""
     settings = {"max_bytes": fetch.max_bytes, "fetch": PictureFetch(Fetcher(fetch)), "batch_rows": pool.batch_rows}
     return Stage("load", load, tuple(LOAD_NEEDS.names), LOAD_GIVES, settings, streams=True)
+
+
+def without_erased(known: Erased) -> list[Stage]:
+    """After ``load_stage``: the stage that refuses pictures that were erased; none where none was."""
+    if not known.knows(schema.IMAGE_ID):
+        return []
+    return [Stage("erased", _refuse_erased, (schema.IMAGE_ID,), pa.schema([]), {"known": known})]
+
+
+def _refuse_erased(rows: pa.Table, *, known: Erased) -> pa.Table:
+    gone = Reject(RejectCode.ERASED, "its picture was erased (w2w erase)")
+    return with_rejects(rows, [gone if bad else None for bad in known.mask(schema.IMAGE_ID, rows.column(schema.IMAGE_ID))])

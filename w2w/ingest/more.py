@@ -14,6 +14,7 @@ from w2w.ingest.images import is_web, load_image
 from w2w.ingest.pictures import MORE
 from w2w.ingest.raw import WARNED, WARNED_TYPE
 from w2w.ingest.stage import KEPT, NEWS, SAME, STANDING, Fetch
+from w2w.table.erased import Erased
 
 _THREADS = 32
 LOADED = "loaded"  # rows of `images`: the further pictures that the catalog did not have
@@ -65,13 +66,17 @@ class _Picture:
         return {name: getattr(self, name) for name in names}
 
 
-def load_more(rows: pa.Table, *, fetch: Fetch, max_bytes: int, limits: DecodeLimits) -> pa.Table:
+def load_more(rows: pa.Table, *, fetch: Fetch, max_bytes: int, limits: DecodeLimits, erased: Erased = Erased()) -> pa.Table:
     """Adds MORE_GIVES: every picture of the product, those to be stored, and a warning for each that is broken, which costs
     neither the row nor its other pictures. Where one may be there tomorrow, the row's digest says that it has to be asked for
     again."""
     told = {name: rows.column(name).to_pylist() for name in MORE_NEEDS if name != schema.BYTES}
     pictures = [picture for row in range(rows.num_rows) for picture in _pictures(row, told)]
     _load(pictures, fetch, max_bytes)
+    for picture in pictures:
+        if erased.has(schema.IMAGE_ID, picture.image_id):
+            picture.fail(Reject(RejectCode.ERASED, "a picture of it was erased (w2w erase)"))
+            picture.image_id = None
     images = _inspect(pictures, limits, told[schema.FETCHED_AT])
     of: list[list[_Picture]] = [[] for _ in range(rows.num_rows)]
     for picture in pictures:
@@ -165,4 +170,4 @@ def _place(one: dict) -> tuple:
 
 
 def _said(picture: _Picture, fault: Reject) -> str:
-    return fault.detail if picture.uri in fault.detail else f"{picture.uri}: {fault.detail}"
+    return fault.detail if picture.uri in fault.detail or fault.code == RejectCode.ERASED else f"{picture.uri}: {fault.detail}"

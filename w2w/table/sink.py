@@ -31,13 +31,14 @@ from w2w import schema, storage
 from w2w.errors import JobFailed, StorageFailed
 from w2w.shown import without_secrets
 from w2w.stage import Counts
-from w2w.table import delta, lease
+from w2w.table import delta, erased, lease
 from w2w.table.doubles import Others, has_history, is_own
 from w2w.table.parts import RECEIPT_SCHEMA, Output, write_part
 
 FENCE = "w2w"  # carried by every commit to every table
 _TRIES, _PAUSE_S, _LONGEST_PAUSE_S = 10, 0.5, 20.0  # retries of a failed commit: about two minutes
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_GUARDED = (schema.PRODUCTS, schema.POSTS, schema.IMAGES)
 _UNIQUE_BYTES = 32  # of an id: 128 bits of a sha256 in hex
 
 
@@ -171,7 +172,7 @@ class Committer:
     """Collects receipts in the driver and commits them. Not thread-safe; one per job run.
 
     A second run of the same job and stage version on the same tables is detected at its next commit and raises JobFailed. Rows
-    that any other run has committed meanwhile are left out.
+    that any other run has committed meanwhile are left out, as are products, posts and pictures that were erased.
     """
 
     def __init__(self, store: str, outputs: Sequence[Output], lineage: Lineage, every_s: float = 20.0):
@@ -199,9 +200,10 @@ class Committer:
 
     def commit(self) -> None:
         """Makes everything received so far visible: one Delta append per table."""
+        known = erased.read(self._store)
         for output in self._outputs:
             name = output.table.name
-            receipts = self._waiting[name]
+            receipts = [kept for r in self._waiting[name] for kept in self._without_erased(output, r, known)]
             if output.unique:
                 receipts = [kept for r in receipts for kept in self._drop_known(output, r)]
             receipts = self._settled(output, self._tables[name], receipts)
@@ -222,6 +224,18 @@ class Committer:
 
     def version(self, table: schema.Table) -> int:
         return self._tables[table.name].version()
+
+    def _without_erased(self, output: Output, receipt: dict, known: erased.Erased) -> list[dict]:
+        """The part without what must not come back; no file of that stays."""
+        column = output.table.key[0]
+        if output.table not in _GUARDED or not known.knows(column):
+            return [receipt]
+        rows = pa.concat_tables(delta.read_batches(self._store, output.table, [column], [_part(receipt)]))
+        mask = known.mask(column, rows.column(column))
+        kept = self._rewritten(output, receipt, ~mask)
+        if mask.any():
+            storage.delete(storage.join(delta.uri(self._store, output.table), receipt["path"]))
+        return kept
 
     def _drop_known(self, output: Output, receipt: dict) -> list[dict]:
         return self._rewritten(output, receipt, self._known[output.table.name].add(receipt["unique_ids"]))

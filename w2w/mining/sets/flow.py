@@ -20,13 +20,13 @@ from w2w.errors import Reject
 from w2w.garments.stage import ITEMS
 from w2w.images.decode import DecodeLimits
 from w2w.images.stage import INSPECT_GIVES, inspect
-from w2w.ingest.loading import PictureFetch
+from w2w.ingest.loading import PictureFetch, without_erased
 from w2w.ingest.stage import LOAD_GIVES, LOAD_NEEDS, load
 from w2w.mining.sets import rows as of
 from w2w.mining.sets.posts import Catalog
 from w2w.mining.sets.records import PublicSet
 from w2w.stage import REJECTED_SCHEMA, Counts, Pool, Stage
-from w2w.table import delta, snapshot, work
+from w2w.table import delta, erased, snapshot, work
 from w2w.table.parts import Output
 from w2w.table.pending import rejected_keys, table_keys
 from w2w.table.sink import Lineage
@@ -66,8 +66,12 @@ class Pictures:
         refused = rejected_keys(store, self._run.job, self._reading.version).read()
         finished = pa.concat_arrays([pa.array([], pa.string()), *done.chunks, *refused.chunks])
 
+        known, key = erased.read(store), self._table.key[0]
+
         def pending() -> Iterator[pa.Table]:
-            for batch in of.once(self._table.key[0], self._rows):
+            for rows in of.once(key, self._rows):
+                batch = rows.filter(pa.array(~known.mask(key, rows.column(key))))
+                self.skipped += rows.num_rows - batch.num_rows
                 wanted = batch.filter(pc.invert(pc.is_in(batch.column(schema.KEY), value_set=finished)))
                 self.skipped += batch.num_rows - wanted.num_rows
                 self._refused += pc.sum(pc.is_in(batch.column(schema.KEY), value_set=refused)).as_py() or 0
@@ -93,6 +97,7 @@ class Pictures:
         }
         stages = [
             Stage("load", load, self._kind.names, LOAD_GIVES, loading, streams=True),
+            *without_erased(erased.read(self._run.store)),
             Stage("inspect", inspect, (schema.BYTES,), INSPECT_GIVES, {"limits": reading.decode}),
         ]
         outputs = [images, Output(self._table)]

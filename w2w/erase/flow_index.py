@@ -1,0 +1,137 @@
+"""Indexes without what is erased: the affected shards of the published version are filled anew from the vectors that stay, with
+the templates that are there, and every other version that has such a shard goes."""
+
+import logging
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from w2w import ids, schema, storage
+from w2w.engine.shuffle import list_vectors, read_vectors
+from w2w.erase.scan import Sought, in_file
+from w2w.errors import JobFailed, UsageError
+from w2w.index import manifest as m
+from w2w.index.manifest import GateResult, Manifest, ShardInfo
+from w2w.index.publish import new_manifest, publish, published, read_manifest, versions
+from w2w.index.shard import ShardTask, build_shard, rows_digest
+from w2w.models.config import EncoderConfig
+
+log = logging.getLogger("w2w")
+
+
+@dataclass(frozen=True)
+class Indexed:
+    """Of one index: shards that have something erased, of them rewritten, and versions that went; ``dropped``: the whole
+    index, which `w2w index` builds again."""
+
+    shards: int
+    rewritten: int = 0
+    versions: int = 0
+    dropped: bool = False
+
+
+def erase(store: str, name: str, sought: Sought, dry_run: bool = False) -> Indexed | None:
+    """None if the index has nothing of it. It is dropped where a shard cannot be filled, or a template holds a vector."""
+    uri = m.index_uri(store, name)
+    there = storage.list_folders(storage.join(uri, "shards"))
+    bad = {shard for shard in there if _names(uri, shard, sought)}
+    if not bad and not _unfinished(uri, there):
+        return None
+    if dry_run:
+        return Indexed(len(bad))
+    base, rewritten, dropped = published(uri), 0, False
+    if base.current is not None:
+        try:
+            rewritten = _publish_without(store, uri, bad, sought)
+        except (UsageError, JobFailed, OSError) as e:
+            log.warning("index %s is dropped, for w2w index to build again: %s", name, e)
+            dropped = True
+    if dropped:
+        storage.delete(storage.join(uri, "CURRENT"))
+    old = [version for version in versions(uri) if dropped or _has(uri, version, bad)]
+    for version in old:
+        storage.delete(storage.join(uri, "generations", version))
+    kept = {shard.name for version in versions(uri) for shard in read_manifest(uri, version).shards}
+    for shard in there:
+        if shard in bad or (shard not in kept and not storage.exists(m.shard_uri(uri, shard, m.SHARD_FILE))):
+            storage.delete(m.shard_uri(uri, shard, m.SHARD_FILE))
+            storage.delete(m.shard_uri(uri, shard, m.BASE_FILE))
+            storage.delete(m.shard_uri(uri, shard, m.REFINE_FILE))
+            storage.delete(m.shard_uri(uri, shard))  # the names last: a run after this one finds the shard by them
+    if dropped or not versions(uri):
+        storage.delete(uri)
+    return Indexed(len(bad), rewritten, len(old), dropped)
+
+
+def _unfinished(uri: str, there: list[str]) -> bool:
+    """Whether a shard is half deleted."""
+    return any(not storage.exists(m.shard_uri(uri, shard, m.SHARD_FILE)) for shard in there)
+
+
+def _rows(uri: str, shard: str) -> pa.Table:
+    return pa.ipc.open_file(storage.read_bytes(m.shard_uri(uri, shard, m.ROWS_FILE))).read_all()
+
+
+def _erased(rows: pa.Table, sought: Sought) -> pa.ChunkedArray:
+    """In an index of looks, posts take the place of products."""
+    owners = pa.array(sorted(sought.marks.products | sought.marks.posts), pa.string())
+    images = pa.array(sorted(sought.marks.keys), pa.string())
+    by_owner = pc.is_in(rows.column(schema.PRODUCT_ID), value_set=owners)
+    return pc.or_(by_owner, pc.is_in(rows.column(schema.IMAGE_ID), value_set=images))
+
+
+def _names(uri: str, shard: str, sought: Sought) -> bool:
+    try:
+        return pc.any(_erased(_rows(uri, shard), sought)).as_py() or False
+    except (FileNotFoundError, pa.ArrowException):
+        return False
+
+
+def _has(uri: str, version: str, bad: set[str]) -> bool:
+    try:
+        return any(shard.name in bad for shard in read_manifest(uri, version).shards)
+    except UsageError:
+        return True
+
+
+def _publish_without(store: str, uri: str, bad: set[str], sought: Sought) -> int:
+    """Publishes the current version without what is erased, if it has any; returns how many shards were rewritten. The gate's
+    figures are those of the version before."""
+    base = published(uri)
+    if base.manifest is None:
+        raise JobFailed(base.damage)
+    now, gate = base.manifest, base.manifest.gate or GateResult(True, (), 0.0, {})
+    if not any(shard.name in bad for shard in now.shards):
+        return 0
+    if held := next((t for t in now.templates if in_file(m.template_uri(uri, t.name), sought)), None):
+        raise JobFailed(f"template {held.name} holds a vector that is erased")
+    shards = [
+        kept for shard in now.shards if (kept := _without(store, uri, now, shard, sought) if shard.name in bad else shard)
+    ]
+    if not shards:
+        raise JobFailed("nothing is left in it")
+    parts = [_rows(uri, s.name).append_column(schema.CATEGORY, pa.repeat(s.category, s.num_rows)) for s in shards]
+    digest = rows_digest(pa.concat_tables(parts).combine_chunks(), now.model_version, now.config)
+    used = {shard.template for shard in shards}
+    templates = [t for t in now.templates if t.name in used]
+    encoder = EncoderConfig(name=now.encoder, colour=now.colour)
+    after = new_manifest(now.config, now.model_version, encoder, now.tables, templates, shards, digest, now.table_ids)
+    publish(uri, after, gate, base)
+    return sum(shard.name in bad for shard in now.shards)
+
+
+def _without(store: str, uri: str, now: Manifest, shard: ShardInfo, sought: Sought) -> ShardInfo | None:
+    rows = _rows(uri, shard.name)
+    rows = rows.filter(pc.invert(_erased(rows, sought))).combine_chunks()
+    if not rows.num_rows:
+        return None
+    template = next(t for t in now.templates if t.name == shard.template)
+    vectors = list_vectors(store, now.model_version)
+    at = vectors.find(rows.column(schema.IMAGE_ID))
+    if (at < 0).any():
+        raise JobFailed(f"shard {shard.name} has vectors that the store has not")
+    listed = [rows.column(c).to_pylist() for c in rows.column_names]
+    name = ids.digest(*listed, shard.category, now.model_version, template.name, length=32)
+    task = ShardTask(name, shard.category, shard.bucket, shard.num_buckets, template, rows)
+    return build_shard(uri, task, read_vectors(vectors, at))
