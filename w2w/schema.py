@@ -667,6 +667,18 @@ CHECKS = Table(
     key=(CHECK_ID,),
 )
 
+# What the links of products led to when `w2w check` last asked: a row a link. A snapshot.
+LINKS_ASKED = Table(
+    "links",
+    _schema(
+        (URL, pa.string()),
+        (REJECT_CODE, pa.string(), "nullable"),  # why there was no page; null where there was
+        (REJECT_DETAIL, pa.string(), "nullable"),
+        (CHECKED_AT, TIME),
+    ),
+    key=(URL,),
+)
+
 # What the target of an export has of each product, by the digest of what was sent; the row of the highest batch counts.
 EXPORTED = Table(
     "exported",
@@ -838,6 +850,7 @@ TABLES = {
         SIMILAR_PRODUCTS,
         QUALITY,
         CHECKS,
+        LINKS_ASKED,
         EXPORTED,
         FRONTIER,
         PAGES,

@@ -10,12 +10,14 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+MAD_TO_SD = 1.4826  # of a normal distribution
+_LEAST_SAMPLED, _CELLS = 20, 4_000_000  # products of a category; float32 in all samples
 RIDGE = 0.1  # of a dimension's mean variance, for each product: chosen on planted swaps (tests/bench/check_swaps.py)
 
 
 @dataclass
 class Classes:
-    """``add`` all vectors, then ``judge`` them. ``num``: of categories."""
+    """``add`` all vectors, ``solve``, then ask ``Judged``. ``num``: of categories."""
 
     num: int
     products: int = 0
@@ -51,19 +53,54 @@ class Solved:
     inverse_DD: np.ndarray
     weights_DC: np.ndarray
 
-    def judge(self, vectors_ND: np.ndarray, codes_N: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The likeliest other category of each product, int64 (N,), and by how much it is likelier than the own one, about -1
-        to 1; both without this product."""
+    def beyond(self, vectors_ND: np.ndarray, codes_N: np.ndarray) -> np.ndarray:
+        """By how much each category is likelier than a product's own, about -1 to 1, without this product: float64 (N, C)."""
         x = _with_one(vectors_ND)
         own = np.arange(len(x))
         leverage_N = np.einsum("nd,nd->n", x @ self.inverse_DD, x)
         scores_NC = x @ self.weights_DC
         scores_NC[own, codes_N] -= leverage_N
         scores_NC /= np.maximum(1 - leverage_N, 1e-6)[:, None]
-        mine = scores_NC[own, codes_N].copy()
-        scores_NC[own, codes_N] = -np.inf
-        other = scores_NC.argmax(axis=1)
-        return other, scores_NC[own, other] - mine
+        return scores_NC - scores_NC[own, codes_N][:, None]
+
+
+class Judged:
+    """What the regression says of ``codes_N``, the categories of all products: ``other_N``, the likeliest other category,
+    ``margin_N``, by how much it is likelier than the own, -inf where there was no vector, and from ``deviations``, how unusual
+    that is in the own category. Held: 12 bytes a product, and a sample of each category."""
+
+    def __init__(self, codes_N: np.ndarray, num: int):
+        self.other_N, self.margin_N = np.zeros(len(codes_N), np.int32), np.full(len(codes_N), -np.inf)
+        self._codes_N, self._num = codes_N, num
+        most = max(_LEAST_SAMPLED, _CELLS // max(1, num * num))
+        counts = np.bincount(codes_N, minlength=num)
+        order = np.argsort(codes_N, kind="stable")
+        place_N = np.empty(len(codes_N), np.int64)  # within its category
+        place_N[order] = np.arange(len(order)) - np.repeat(np.cumsum(counts) - counts, counts)
+        self._sampled_N = place_N % np.maximum(1, -(-counts // most))[codes_N] == 0
+        self._sample: list[tuple[np.ndarray, np.ndarray]] = []
+
+    def add(self, solved: Solved, at: np.ndarray, vectors_ND: np.ndarray) -> None:
+        """Vectors of the products at these places."""
+        codes = self._codes_N[at]
+        beyond_NC = solved.beyond(vectors_ND, codes)
+        some = self._sampled_N[at]
+        self._sample.append((codes[some], beyond_NC[some].astype(np.float32)))
+        beyond_NC[np.arange(len(at)), codes] = -np.inf
+        self.other_N[at] = beyond_NC.argmax(axis=1)
+        self.margin_N[at] = beyond_NC.max(axis=1)
+
+    def deviations(self) -> np.ndarray:
+        """float64 (N,): the margins in robust standard deviations from the median of the own category's products towards the
+        same other one. Categories that look alike have large ones only where a product is odd among its own."""
+        codes, beyond = (np.concatenate(parts) for parts in zip(*self._sample))
+        middle_CC, spread_CC = np.zeros((self._num, self._num)), np.ones((self._num, self._num))
+        for code in np.unique(codes):
+            own = beyond[codes == code]
+            middle_CC[code] = np.median(own, axis=0)
+            spread_CC[code] = MAD_TO_SD * np.median(np.abs(own - middle_CC[code]), axis=0) + 1e-3
+        pair = self._codes_N, self.other_N
+        return (self.margin_N - middle_CC[pair]) / spread_CC[pair]
 
 
 def _with_one(vectors_ND: np.ndarray) -> np.ndarray:

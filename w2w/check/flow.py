@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 
 from w2w import ids, schema
 from w2w.check import rules, stage
-from w2w.check.classes import Classes
+from w2w.check.classes import Classes, Judged
 from w2w.engine.shuffle import list_vectors, to_matrix
 from w2w.engine.source import Source, pending_rows
 from w2w.images.decode import DecodeLimits
@@ -126,6 +126,7 @@ def look(store: str, catalog: Catalog, kinds: Sequence[str], quality: str, encod
         told.append(rules.unreadable(goods, warned))
     needs = {rules.KINDS[kind].needs for kind in kinds}
     for need, seen in (
+        ("links", lambda: _broken(store, goods)),
         ("pictures", lambda: _clear(store, catalog, quality, least_px)),
         ("vectors", lambda: _contradicted(store, goods, encoder)),
         ("looks", lambda: _worn(store, catalog.pictures)),
@@ -145,6 +146,18 @@ def _once(found: pa.Table) -> pa.Table:
     """Without repeats of a finding: batches of warnings may hold two of one column."""
     first = np.unique(np.array(rules.check_ids(found), str), return_index=True)[1]
     return found.take(pa.array(np.sort(first)))
+
+
+def _broken(store: str, goods: pa.Table) -> Seen:
+    kind, asked = "broken_link", delta.read(store, schema.LINKS_ASKED, schema.LINKS_ASKED.schema.names)
+    if not asked.num_rows:
+        why = "it asks the shop's servers, politely: --links=N for at most N links a night"
+        return Seen(rules.FOUND.empty_table(), {kind: why})
+    links = pc.unique(goods.column(schema.URL).drop_null())
+    left = len(links) - (pc.sum(pc.is_in(links, value_set=asked.column(schema.URL))).as_py() or 0)
+    return Seen(
+        rules.broken_links(goods, asked), partly={kind: f"{left:,} links that are not asked yet: --links=N"} if left else {}
+    )
 
 
 def _clear(store: str, catalog: Catalog, version: str, least_px: int) -> Seen:
@@ -215,11 +228,11 @@ def _contradicted(store: str, goods: pa.Table, encoder: str) -> Seen:
         classes.add(vectors_ND, codes_N[some[at]])
     if not classes.products:
         return Seen(rules.FOUND.empty_table(), {kind: "the vectors have NaN or infinity: run 'w2w embed' with another encoder"})
-    solved = classes.solve()
-    other_N, margin_N = np.zeros(goods.num_rows, np.int64), np.full(goods.num_rows, -np.inf)
+    solved, judged = classes.solve(), Judged(codes_N[some], len(names))
     for at, vectors_ND in _vectors(store, vectors.parts, row_N[some]):
-        other_N[some[at]], margin_N[some[at]] = solved.judge(vectors_ND, codes_N[some[at]])
-    return Seen(rules.contradicted(goods, names, other_N, margin_N))
+        judged.add(solved, at, vectors_ND)
+    rows = goods.take(pa.array(some))
+    return Seen(rules.contradicted(rows, names, judged.other_N, judged.margin_N, judged.deviations()))
 
 
 def _model(store: str, asked: str) -> str | None:

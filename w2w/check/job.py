@@ -8,6 +8,7 @@ import pyarrow.compute as pc
 
 from w2w import ids, schema, storage
 from w2w.check import flow, rules, stage
+from w2w.check.flow_links import ask_links, due_links
 from w2w.check.page import PAGE, check_report, chosen, write_lines
 from w2w.config import nearest
 from w2w.engine.job import JobConfig, Run
@@ -20,6 +21,8 @@ from w2w.results import Summary
 from w2w.stage import Counts, Pool
 from w2w.table import delta
 from w2w.table.parts import Output
+from w2w.web.fetch import FetchConfig
+from w2w.web.politeness import PolitenessConfig
 
 _INPUTS = (schema.PRODUCTS, schema.IMAGES, schema.QUALITY, schema.DUPLICATES, schema.EMBEDDINGS, schema.LOOKS, schema.WARNINGS)
 
@@ -30,8 +33,8 @@ class Config(JobConfig):
     category, odd prices, missing values; into table `checks`, and a page. Works on any store, and says what it could not look
     at. New pictures are measured once (table `quality`), on Ray; all else runs here."""
 
-    SHOWN = "store only fail_on encoder least_px examples out dry_run"
-    LEAST = JobConfig.LEAST | {"least_px": 1, "examples": 1}
+    SHOWN = "store only fail_on links fetch.contact encoder least_px examples dry_run"
+    LEAST = JobConfig.LEAST | {"least_px": 1, "examples": 1, "links": 0}
 
     only: list[str] = field(default_factory=list)
     """Kinds to look for, for example [blurred, tiny]; none: all. Findings of other kinds stay as they are."""
@@ -45,6 +48,12 @@ class Config(JobConfig):
     """Of each kind, on the page; all are in the table and in findings.jsonl."""
     out: str = ""
     """Folder of index.html and findings.jsonl. Default: <store>/reports/check/<run>."""
+    links: int = 0
+    """Ask so many of the products' links tonight, those never asked first; what was asked earlier still counts."""
+    fetch: FetchConfig = FetchConfig()
+    """How a link is asked for. A public host needs fetch.contact."""
+    politeness: PolitenessConfig = PolitenessConfig()
+    """How the shop's servers are treated."""
     decode: DecodeLimits = DecodeLimits()
     """Limits of an image."""
     pool: Pool = Pool()
@@ -59,6 +68,8 @@ class Result(Summary):
     pictures: int
     to_measure: int
     """Pictures that have not been measured."""
+    to_ask: int | None = None
+    """Links to ask for tonight."""
     findings: dict[str, int] | None = None
     """By kind."""
     new: int | None = None
@@ -81,8 +92,14 @@ def main(config: Config) -> Result:
     if not any(rules.KINDS[kind].needs == "pictures" for kind in kinds):
         work = work.first(0)
     num = catalog.goods.num_rows
+    links = due_links(run.store, catalog.goods, config.links if "broken_link" in kinds else 0)
     result = run.result(
-        Result, products=num, pictures=catalog.pictures.num_rows, to_measure=work.num_rows, skipped=work.skipped
+        Result,
+        products=num,
+        pictures=catalog.pictures.num_rows,
+        to_measure=work.num_rows,
+        to_ask=len(links) or None,
+        skipped=work.skipped,
     )
     if config.dry_run:
         return result
@@ -91,9 +108,12 @@ def main(config: Config) -> Result:
     if config.out:
         storage.check_writable(folder, "--out")
     counts, versions = Counts(), {}
+    if links:
+        asking = run.lineage(ids.digest("links"), [schema.PRODUCTS], "links")
+        versions = ask_links(run.store, catalog.goods, links, config.fetch, config.politeness, asking)
     if not work.is_done(config.tolerance):
         run.begin()
-        counts, versions = run_stages(
+        counts, measured = run_stages(
             run.store,
             work,
             [flow.look_stage(version, config.decode)],
@@ -103,6 +123,7 @@ def main(config: Config) -> Result:
             tolerance=config.tolerance,
             commit_every_s=config.commit_every_s,
         )
+        versions |= measured
     seen = flow.look(run.store, catalog, kinds, version, config.encoder, config.least_px)
     looked_at = [kind for kind in kinds if kind not in seen.left_out]
     why_not = seen.left_out | {kind: f"but for {why}" for kind, why in seen.partly.items()}

@@ -10,7 +10,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from w2w import ids, schema
+from w2w.check.classes import MAD_TO_SD
 from w2w.classes import CATEGORIES, ETC
+from w2w.errors import RejectCode
 from w2w.mining.components import components
 from w2w.report.cards import price_text
 from w2w.shown import without_secrets
@@ -27,14 +29,21 @@ _SAME_CELL = 16  # of 255, in the cell that differs most: one design in two colo
 _MANY, _SEVERAL = 10, 3  # products with one front picture: a placeholder, and one if they are of several categories
 _LEAST_PRICED = 20
 _Z = 3.5  # modified z-score (Iglewicz and Hoaglin 1993, "How to detect and handle outliers", p. 11)
-_MAD_TO_SD = 1.4826
 _LEAST_FACTOR = 3.0  # to the usual price: less is no outlier, however alike the others
 _EXPECTED = 0.8  # of the products have it: then one without it is told
 _LEAST_IN_ALL, _RARE = 200, 2
-_LEAST_OF_CLASS = 20  # products: fewer do not say what the category looks like
-SURE = 0.1  # by how much another category has to be likelier (tests/bench/check_swaps.py)
+_LEAST_OF_CLASS, _MOST_CLASSES = 20, 500  # products, of which fewer do not say what a category looks like; categories judged
+SURE, ODD = 0.3, 3.0  # margin and robust deviations from which another category is told (tests/bench/check_swaps.py)
 HOUSE_STYLE = 0.5  # of the products are shown only worn: then that is how this shop shows them
 _SHOWN_OF_EACH = 4
+# other refusals, such as robots.txt or HTTP 403, say nothing of what customers see
+_NO_PAGE = (
+    RejectCode.NOT_FOUND,
+    RejectCode.WRONG_TYPE,
+    RejectCode.FETCH_FAILED,
+    RejectCode.TOO_SLOW,
+    RejectCode.BLOCKED_URL,
+)
 
 FOUND = pa.schema(
     [
@@ -47,7 +56,7 @@ FOUND = pa.schema(
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of finding. ``needs``: what it looks at beside products: pictures, vectors, looks."""
+    """A kind of finding. ``needs``: what it looks at beside products: pictures, vectors, looks, links."""
 
     severity: str
     title: str
@@ -63,6 +72,7 @@ KINDS = {
         "One flat colour, or one front picture on ten products and more, or on three and more of several categories.",
         "pictures",
     ),
+    "broken_link": Kind(HIGH, "Broken links", "Customers who follow it find no page, or the front page of the shop.", "links"),
     "zero_price": Kind(HIGH, "Nothing to pay", "A price of zero or less."),
     "wrong_category": Kind(
         MEDIUM,
@@ -154,10 +164,20 @@ def outliers(values_N: np.ndarray, codes_N: np.ndarray) -> tuple[np.ndarray, np.
     for some in np.split(order, np.flatnonzero(np.diff(codes_N[order])) + 1):
         values = values_N[some]
         middle = np.median(values)
-        spread = max(_MAD_TO_SD * np.median(np.abs(values - middle)), np.log(_LEAST_FACTOR) / _Z)
+        spread = max(MAD_TO_SD * np.median(np.abs(values - middle)), np.log(_LEAST_FACTOR) / _Z)
         middle_N[some] = middle
         far[some] = (np.abs(values - middle) > _Z * spread) & (len(some) >= _LEAST_PRICED)
     return far, middle_N
+
+
+def broken_links(goods: pa.Table, asked: pa.Table) -> pa.Table:
+    """Products whose link led to no page. ``asked``: url, code, detail, of table `links`."""
+    bad = asked.filter(pc.is_in(asked.column(schema.REJECT_CODE), value_set=pa.array([code.value for code in _NO_PAGE])))
+    at = pc.index_in(goods.column(schema.URL), value_set=bad.column(schema.URL))
+    at = pc.if_else(goods.column(schema.URL).is_valid(), at, pa.scalar(None, pa.int32()))
+    rows = goods.filter(at.is_valid())
+    details = bad.column(schema.REJECT_DETAIL).take(at.drop_null()).to_pylist()
+    return of_rows("broken_link", rows, [f"Its link: {detail}." for detail in details])
 
 
 def missing(goods: pa.Table, has: dict[str, str]) -> pa.Table:
@@ -330,9 +350,12 @@ def only_worn(pictures: pa.Table, looked: pa.ChunkedArray, worn: pa.Array) -> tu
     return of_rows("only_worn", rows, ["Somebody wears it in each of its pictures."] * rows.num_rows), share
 
 
-def contradicted(goods: pa.Table, names: Sequence[str], other_N: np.ndarray, margin_N: np.ndarray) -> pa.Table:
-    """Products (rows of ``goods``) whose picture looks like another category. ``other_N``: place of it in ``names``."""
-    some = np.flatnonzero(margin_N > SURE)
+def contradicted(
+    goods: pa.Table, names: Sequence[str], other_N: np.ndarray, margin_N: np.ndarray, deviation_N: np.ndarray
+) -> pa.Table:
+    """Products whose picture looks like another category, the surest first. ``other_N``: place of it in ``names``; ``margin_N``
+    and ``deviation_N``: of ``Judged``."""
+    some = np.flatnonzero((margin_N > SURE) & (deviation_N > ODD))
     some = some[np.argsort(-margin_N[some], kind="stable")]
     rows, others = goods.take(pa.array(some)), [names[n] for n in other_N[some]]
     own = rows.column(schema.CATEGORY).to_pylist()
@@ -341,9 +364,10 @@ def contradicted(goods: pa.Table, names: Sequence[str], other_N: np.ndarray, mar
 
 
 def judged_categories(goods: pa.Table) -> list[str]:
-    """Categories that have enough products to say what they look like, if there are two; ``etc`` is none."""
+    """The 500 largest categories that have enough products to say what they look like, if there are two; ``etc`` is none."""
     counts = pc.value_counts(goods.column(schema.CATEGORY)).to_pylist()
-    names = sorted(row["values"] for row in counts if row["counts"] >= _LEAST_OF_CLASS and row["values"] != ETC)
+    enough = [(row["counts"], row["values"]) for row in counts if row["counts"] >= _LEAST_OF_CLASS and row["values"] != ETC]
+    names = sorted(name for _, name in sorted(enough, reverse=True)[:_MOST_CLASSES])
     return names if len(names) > 1 else []
 
 

@@ -11,13 +11,11 @@ from w2w.check import stage
 from w2w.garments.stage import to_jpeg
 from w2w.images.decode import DecodeLimits
 from w2w.images.stage import inspect
-from w2w.models.config import EncoderConfig
-from w2w.models.encoder import model_version
 from w2w.wardrobe.garment import CATEGORIES, Garment, make_garment
 from w2w.wardrobe.photo import thumbnail
 from w2w.wardrobe.shop import title
 
-NUM, DIM = 168, 12
+NUM, DIM = 147, 12
 VERSION = ids.digest(stage.CODE, DecodeLimits())
 
 
@@ -38,21 +36,19 @@ def vector(category: str, seed: int) -> list[float]:
     return (found / np.linalg.norm(found)).astype(np.float32).tolist()
 
 
-def add_pictures(store: str, pictures: list[bytes], classes: list[str] | None = None) -> None:
-    """With their vectors: pictures of ``classes``."""
-    once = {ids.image_id(data): (data, n) for n, data in enumerate(pictures)}
-    rows = pa.table({"image_id": list(once), "bytes": [data for data, _ in once.values()]})
+def rows_of_pictures(pictures: list[bytes]) -> tuple[list[dict], list[dict]]:
+    """Rows of tables `images` and `quality`."""
+    rows = pa.table({"image_id": [ids.image_id(data) for data in pictures], "bytes": pictures})
     seen = inspect(rows, limits=DecodeLimits()).to_pylist()
     told = {"source_uri": "u", "fetched_at": 0}
-    append(
-        store, schema.IMAGES, [{k: row[k] for k in row if k in schema.IMAGES.schema.names} | told for row in seen], "pictures"
-    )
     looked = stage.look(rows, limits=DecodeLimits(), stage_version=VERSION).to_pylist()
-    append(store, schema.QUALITY, [{k: row[k] for k in schema.QUALITY.schema.names} for row in looked], "look")
-    if classes:
-        of = {"owner_kind": "image", "model_version": model_version(EncoderConfig())}
-        vectors = [of | {"owner_id": image, "vector": vector(classes[n], n)} for image, (_, n) in once.items()]
-        append(store, schema.EMBEDDINGS, vectors, "embed")
+    images = [{k: row[k] for k in row if k in schema.IMAGES.schema.names} | told for row in seen]
+    return images, [{k: row[k] for k in schema.QUALITY.schema.names} for row in looked]
+
+
+def add_pictures(store: str, rows: tuple[list[dict], list[dict]]) -> None:
+    append(store, schema.IMAGES, rows[0], "pictures")
+    append(store, schema.QUALITY, rows[1], "look")
 
 
 class Wardrobe:
@@ -61,11 +57,16 @@ class Wardrobe:
     def __init__(self) -> None:
         self.garments = [make_garment(5, n) for n in range(NUM)]
         self.pictures = [to_jpeg(thumbnail(garment, 256)) for garment in self.garments]
-        self.classes = [garment.category for garment in self.garments]
+        self._pictures = rows_of_pictures(self.pictures)
+        of = {"owner_kind": "image", "model_version": "m"}
+        owners = enumerate(zip(self.garments, self.pictures))
+        self._vectors = [of | {"owner_id": ids.image_id(p), "vector": vector(g.category, n)} for n, (g, p) in owners]
 
     def write(self, store: str, change: Callable[[list[dict]], object] = lambda rows: None, vectors: bool = True) -> str:
         rows = rows_of(self.garments, self.pictures)
         change(rows)
         append(store, schema.PRODUCTS, rows)
-        add_pictures(store, self.pictures, self.classes if vectors else None)
+        add_pictures(store, self._pictures)
+        if vectors:
+            append(store, schema.EMBEDDINGS, self._vectors, "embed")
         return store

@@ -6,7 +6,7 @@ import pytest
 
 from w2w import schema
 from w2w.check import rules
-from w2w.check.classes import RIDGE, Classes
+from w2w.check.classes import RIDGE, Classes, Judged
 from w2w.check.stage import clearness
 
 
@@ -16,16 +16,25 @@ def test_leaving_one_out_is_what_it_says():
     classes = Classes(3)
     for some in np.array_split(np.arange(60), 4):
         classes.add(x[some], codes[some])
-    other, margin = classes.solve().judge(x, codes)
+    judged, solved = Judged(codes, 3), classes.solve()
+    for some in np.array_split(np.arange(50), 3):
+        judged.add(solved, some, x[some])
     ones = np.hstack([x, np.ones((60, 1))]).astype(np.float64)
     shrunk = np.diag([*[RIDGE * 60 * x.astype(np.float64).var(0).sum() / 5] * 5, 60e-9])
+    beyond = np.zeros((60, 3))
     for n in range(60):
         rest = np.arange(60) != n
         weights = np.linalg.solve(ones[rest].T @ ones[rest] + shrunk, ones[rest].T @ np.eye(3)[codes[rest]])
         scores = ones[n] @ weights
-        rivals = np.where(np.arange(3) == codes[n], -np.inf, scores)
-        assert other[n] == rivals.argmax()
-        assert margin[n] == pytest.approx(rivals.max() - scores[codes[n]], abs=1e-6)
+        beyond[n] = scores - scores[codes[n]]
+    for n in range(50):
+        rivals = np.where(np.arange(3) == codes[n], -np.inf, beyond[n])
+        other = rivals.argmax()
+        assert (judged.other_N[n], judged.margin_N[n]) == (other, pytest.approx(rivals.max(), abs=1e-6))
+        own = beyond[:50][codes[:50] == codes[n], other]
+        spread = 1.4826 * np.median(np.abs(own - np.median(own))) + 1e-3
+        assert judged.deviations()[n] == pytest.approx((rivals.max() - np.median(own)) / spread, rel=1e-3, abs=1e-5)
+    assert np.isneginf(judged.margin_N[50:]).all()  # without a vector
 
 
 def test_prices_are_compared_within_their_group():
