@@ -58,7 +58,7 @@ COLUMNS: dict[str, Kind] = {
     **_named(Kind.ZIPPED, "content"),
     **_named(Kind.DATA, "bytes crop grid counts vector etag last_modified fingerprint image_fingerprint row_digest swatch"),
     **_named(Kind.NONE, "attribute value availability beside category code column colour gender size currency crop_source"),
-    **_named(Kind.NONE, "data_digest evaluation_id feed format group host how index_version kind labelled metric model"),
+    **_named(Kind.NONE, "data_digest evaluation_id feed file format group host how index_version kind labelled metric model"),
     **_named(
         Kind.NONE,
         "model_version original_label owner_kind protocol read_by reason replaced role rule run_id search_version site",
@@ -81,7 +81,18 @@ SHARED = {
 # a feed's, a site's or an export's name
 _NAMES = {
     (t, schema.SOURCE)
-    for t in ["absences", "rechecks", "detections", "pairs", "outfits", "questions", "evaluations", "similar", "exported"]
+    for t in [
+        "absences",
+        "change_files",
+        "rechecks",
+        "detections",
+        "pairs",
+        "outfits",
+        "questions",
+        "evaluations",
+        "similar",
+        "exported",
+    ]
 }
 _SIMILAR = schema.SIMILAR_PRODUCTS.name
 _STAY = {schema.GROUP_ID, schema.CUT_FROM}  # null would say something else
