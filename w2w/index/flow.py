@@ -1,7 +1,8 @@
 """Building an index on Ray: decide what to build, then templates and shards as tasks, the gate, and publishing."""
 
+import functools
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,12 +12,13 @@ import pyarrow.compute as pc
 from w2w import schema
 from w2w.engine.shuffle import Vectors, gather, read_vectors, share, shared
 from w2w.engine.tasks import run_task
-from w2w.index.gate import exact_part, gate, gate_queries
-from w2w.index.manifest import StoredTemplate
+from w2w.index.gate import exact_part, gate
+from w2w.index.manifest import GateResult, Manifest, StoredTemplate
 from w2w.index.publish import Held, Published, collect_garbage, held, new_manifest, publish
 from w2w.index.search import open_manifest
 from w2w.index.shard import (
     Group,
+    ShardTask,
     build_shard,
     built_shard,
     damaged_file,
@@ -28,6 +30,7 @@ from w2w.index.shard import (
     train_template,
 )
 from w2w.index.spec import IndexConfig
+from w2w.index.truth import exact_of, known_of, queries_of, read_truth, to_bytes, truth_of
 from w2w.models.config import EncoderConfig
 from w2w.models.looks import LOOK, detected_by, look_posts, look_version
 from w2w.table import delta
@@ -77,13 +80,19 @@ class Draft:
         """The rolled-back version that this one would restore."""
         return held(self.uri, self.rows_digest, self.vectors.version)
 
+    @functools.cached_property
+    def tasks(self) -> list[ShardTask]:
+        """Its shards, where all templates are kept."""
+        version, previous = self.vectors.version, self.base.manifest
+        return plan_shards(self.rows, self.templates, version, self.config, previous, self.uri)
+
     def unchanged(self) -> bool:
         """Whether its shards equal the published ones, and all of their files are intact."""
         previous = self.base.manifest
         if previous is None or self.num_kept < len(self.groups):
             return False
-        tasks = plan_shards(self.rows, self.templates, self.vectors.version, self.config, previous)
-        return {t.name for t in tasks} == {s.name for s in previous.shards} and damaged_file(self.uri, previous) is None
+        same = {t.content for t in self.tasks} == {s.content for s in previous.shards}
+        return same and damaged_file(self.uri, previous) is None
 
     def damage(self) -> str:
         """Why the published index cannot be searched; empty if it can."""
@@ -148,41 +157,77 @@ def draft_index(uri: str, config: IndexConfig, vectors: Vectors, rows: pa.Table,
 def build_index(draft: Draft, encoder: EncoderConfig, num_threads: int) -> dict[str, Any]:
     """Trains missing templates, builds missing or damaged shards, and publishes; returns fields of the job's result.
 
-    Raises JobFailed, and publishes nothing, if the gate fails or another run has published meanwhile.
+    An index with kept templates or layers that fails the gate is made once more without. Raises JobFailed, and publishes
+    nothing, if the gate fails or another run has published meanwhile.
     """
-    uri, config, vectors, rows = draft.uri, draft.config, draft.vectors, draft.rows
-    version, templates, plans = vectors.version, dict(draft.templates), {}
-    for group in (g for g in draft.groups if g.name not in templates):
-        wanted = vectors.find(sample(rows, group, config).column(schema.IMAGE_ID))
-        known = (uri, read_vectors(vectors, wanted), group, version, config, num_threads)
-        stored, plan = run_task(train_template, *known, num_cpus=num_threads, title=f"plan {group.name}")
-        templates[group.name], plans[group.name] = stored, plan.table()
-    tasks = plan_shards(rows, templates, version, config, draft.base.manifest)
-    queries = gate_queries(rows, config)
-    queries_ND = read_vectors(vectors, vectors.find(queries.column(schema.IMAGE_ID)))
-    targets = [vectors.find(task.rows.column(schema.IMAGE_ID)) for task in tasks]
-    asked = share((queries, queries_ND, config))
-    arguments = [(uri, task, asked, num_threads) for task in tasks]
-    found = gather(vectors, targets, _build_and_check, arguments, num_threads, title="shards")
-    shards, num_built = [shard for shard, _, _ in found], sum(built for _, built, _ in found)
-    made_of = draft.inputs.versions, list(templates.values()), shards
-    manifest = new_manifest(config, version, encoder, *made_of, draft.rows_digest, draft.inputs.ids)
-    expected = {v["values"]: v["counts"] for v in pc.value_counts(rows.column(schema.CATEGORY)).to_pylist()}
-    result = gate(open_manifest(uri, manifest), queries, queries_ND, [exact for _, _, exact in found], expected, config)
-    name = publish(uri, manifest, result, draft.base)
-    collect_garbage(uri, config.keep_generations)
+    made = _made(draft, encoder, num_threads)
+    keeps = draft.num_kept or any(s.layer or s.dropped for s in made.manifest.shards)
+    anew = not made.gate.passed and bool(keeps)
+    if anew:
+        made = _made(replace(draft, templates={}), encoder, num_threads, anew=True)
+    name = publish(draft.uri, made.manifest, made.gate, draft.base, to_bytes(made.truth))
+    collect_garbage(draft.uri, draft.config.keep_generations)
     return {
-        "plans": plans,
-        "shards_reused": len(tasks) - num_built,
-        "shards_built": num_built,
-        "recall": result.recall,
-        "memory_mb": manifest.memory_mb(),
+        "plans": made.plans,
+        "shards_reused": len(made.manifest.shards) - made.num_built,
+        "shards_built": made.num_built,
+        "rows_in_layers": sum(s.num_rows for s in made.manifest.shards if s.layer) or None,
+        "recall": made.gate.recall,
+        "memory_mb": made.manifest.memory_mb(),
+        "anew": anew,
         "published": name,
     }
 
 
+@dataclass(frozen=True)
+class _Made:
+    """An index that is not published yet; ``plans``: tables of the planner, by group."""
+
+    manifest: Manifest
+    gate: GateResult
+    truth: pa.Table
+    plans: dict[str, list[dict]]
+    num_built: int
+
+
+def _made(draft: Draft, encoder: EncoderConfig, num_threads: int, anew: bool = False) -> _Made:
+    """``anew``: no shard of the published version stays as it is with a layer beside it."""
+    uri, config, vectors, rows = draft.uri, draft.config, draft.vectors, draft.rows
+    version, templates, plans = vectors.version, dict(draft.templates), {}
+    for group in (g for g in draft.groups if g.name not in templates):
+        wanted = vectors.find(sample(rows, group, config).column(schema.IMAGE_ID))
+        about = (uri, read_vectors(vectors, wanted), group, version, config, num_threads)
+        stored, plan = run_task(train_template, *about, num_cpus=num_threads, title=f"plan {group.name}")
+        templates[group.name], plans[group.name] = stored, plan.table()
+    previous = draft.base.manifest
+    tasks = (
+        draft.tasks
+        if draft.num_kept == len(draft.groups)
+        else plan_shards(rows, templates, version, config, previous, None if anew else uri)
+    )
+    known = known_of(read_truth(uri, previous), tasks, rows, config) if not anew else None
+    queries = queries_of(rows, known, config)
+    new = queries.column(schema.IMAGE_ID)[known.queries.num_rows if known else 0 :]
+    some_ND = [known.vectors_QD] if known else []
+    some_ND += [read_vectors(vectors, vectors.find(new))] if len(new) else []
+    queries_ND = np.concatenate(some_ND)
+    # the rows of a kept shard are read only where the gate knows too little of its category
+    due = [t for t in tasks if t.kept is None or known is None or t.category not in known.categories]
+    targets = [vectors.find(task.rows.column(schema.IMAGE_ID)) for task in due]
+    asked = share((queries, queries_ND, config))
+    arguments = [(uri, task, asked, num_threads) for task in due]
+    found = gather(vectors, targets, _build_and_check, arguments, num_threads, title="shards")
+    shards = [t.kept for t in tasks if t.kept and t not in due] + [shard for shard, _, _ in found]
+    made_of = draft.inputs.versions, list(templates.values()), shards
+    manifest = new_manifest(config, version, encoder, *made_of, draft.rows_digest, draft.inputs.ids)
+    expected = {v["values"]: v["counts"] for v in pc.value_counts(rows.column(schema.CATEGORY)).to_pylist()}
+    truth = truth_of(queries, queries_ND, [exact for _, _, exact in found], known, config)
+    result = gate(open_manifest(uri, manifest), queries, queries_ND, [exact_of(truth)], expected, config)
+    return _Made(manifest, result, truth, plans, sum(built for _, built, _ in found))
+
+
 def _build_and_check(uri, task, asked, num_threads, vectors_ND):
-    """The shard, built unless it exists and is intact; whether it existed; and the gate's exact neighbours among its rows."""
+    """The shard, built unless it exists and is intact; whether it was built; and the gate's exact neighbours among its rows."""
     queries, queries_ND, config = shared(asked)
     found = built_shard(uri, task)
     shard = found or build_shard(uri, task, vectors_ND, num_threads)

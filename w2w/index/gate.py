@@ -15,7 +15,7 @@ from w2w.index.template import set_threads, unit_vectors
 from w2w.schema import CATEGORY, IMAGE_ID, PRODUCT_ID, SCORE
 
 EXACT = pa.schema([(QUERY, pa.int32()), (PRODUCT_ID, pa.string()), (IMAGE_ID, pa.string()), (SCORE, pa.float32())])
-_SPARE = 32  # neighbours beyond recall_at: the query's own image and ties at the end
+SPARE = 32  # neighbours beyond recall_at: the query's own image and ties at the end
 _TIE = 1e-6
 _MIN_QUERIES = 30  # fewer give no usable standard error
 
@@ -45,7 +45,7 @@ def exact_part(
     mine = np.flatnonzero(pc.equal(queries[CATEGORY], category).to_numpy(zero_copy_only=False))
     if not len(mine) or not rows.num_rows:
         return EXACT.empty_table()
-    k = min(cfg.recall_at + _SPARE, rows.num_rows)
+    k = min(cfg.recall_at + SPARE, rows.num_rows)
     scores, found = faiss.knn(unit_vectors(queries_ND[mine]), unit_vectors(vectors_MD), k, metric=faiss.METRIC_INNER_PRODUCT)
     hits = rows.take(pa.array(found.ravel()))
     return pa.table([np.repeat(mine, k), hits[PRODUCT_ID], hits[IMAGE_ID], scores.ravel()], names=EXACT.names).cast(EXACT)
@@ -73,7 +73,7 @@ def gate(
     known = pc.is_in(queries[CATEGORY], pa.array(sorted(held), pa.string())).to_numpy(zero_copy_only=False)
     categories = queries[CATEGORY].to_pylist()
     asked = np.flatnonzero(known)
-    hits = index.search(queries_ND[asked], k + _SPARE, [categories[i] for i in asked])
+    hits = index.search(queries_ND[asked], k + SPARE, [categories[i] for i in asked])
     if not np.isfinite(hits[SCORE].to_numpy()).all():
         reasons.append("some scores are NaN or infinite")
     own = queries[IMAGE_ID].to_pylist()

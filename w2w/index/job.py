@@ -57,6 +57,10 @@ class Result(Summary):
     categories: int | None = None
     shards_built: int | None = None
     shards_reused: int | None = None
+    rows_in_layers: int | None = None
+    """Rows that came since their category's shards were built, beside these."""
+    anew: bool = False
+    """The gate refused what had been kept of the published version, and it was made without."""
     recall: float | None = None
     """Of the gate, at index.recall_at."""
     memory_mb: float | None = None

@@ -1,6 +1,7 @@
 """A published version of an index: its contents, and where its files are.
 
-``<store>/index/<name>/CURRENT``, ``generations/<version>/manifest.json``, ``templates/<name>.npz``, ``shards/<name>/``.
+``<store>/index/<name>/CURRENT``, ``generations/<version>/manifest.json`` and ``truth.arrow``, ``templates/<name>.npz``,
+``shards/<name>/``, ``dropped/<name>.bits``.
 """
 
 import dataclasses
@@ -35,8 +36,18 @@ class StoredTemplate:
 
 
 @dataclass(frozen=True)
+class Dropped:
+    """The rows of a shard that are gone: a bit for each row, in a file of that name."""
+
+    name: str
+    sha256: str
+    num_rows: int
+
+
+@dataclass(frozen=True)
 class ShardInfo:
-    """A stored shard; ``files`` maps each file's name to its sha256, ``num_bytes`` excludes the ids."""
+    """A stored shard; ``files`` maps each file's name to its sha256, ``num_bytes`` excludes the ids. ``num_rows`` counts those
+    that are ``dropped``, too. ``layer`` 1: of rows that came after the category's other shards were built."""
 
     name: str
     category: str
@@ -46,6 +57,24 @@ class ShardInfo:
     num_bytes: int
     template: str
     files: dict[str, str]
+    layer: int = 0
+    dropped: Dropped | None = None
+
+    @property
+    def num_there(self) -> int:
+        """Rows that a search may find."""
+        return self.num_rows - (self.dropped.num_rows if self.dropped else 0)
+
+    @property
+    def content(self) -> str:
+        """Equal for shards of which a search finds the same."""
+        return f"{self.name} without {self.dropped.name}" if self.dropped else self.name
+
+    def with_dropped(self, dropped: Dropped) -> "ShardInfo":
+        return dataclasses.replace(self, dropped=dropped)
+
+    def without_dropped(self) -> "ShardInfo":
+        return dataclasses.replace(self, dropped=None)
 
 
 @dataclass(frozen=True)
@@ -78,15 +107,16 @@ class Manifest:
     rows_digest: str = ""  # of rows, model and config: equal for an index of the same inputs
     table_ids: dict[str, str] = dataclasses.field(default_factory=dict)  # a recreated table has another id
     colour: float = 0.0  # of EncoderConfig
+    truth: str = ""  # sha256 of the file of the gate's queries and their exact neighbours; empty: there is none
 
     @property
     def num_rows(self) -> int:
-        return sum(s.num_rows for s in self.shards)
+        return sum(s.num_there for s in self.shards)
 
     def rows_by_category(self) -> dict[str, int]:
         rows: dict[str, int] = {}
         for shard in self.shards:
-            rows[shard.category] = rows.get(shard.category, 0) + shard.num_rows
+            rows[shard.category] = rows.get(shard.category, 0) + shard.num_there
         return rows
 
     def memory_mb(self) -> float:
@@ -107,6 +137,14 @@ def template_uri(uri: str, name: str) -> str:
 
 def shard_uri(uri: str, name: str, file: str = "") -> str:
     return storage.join(uri, "shards", name, *filter(None, [file]))
+
+
+def dropped_uri(uri: str, name: str) -> str:
+    return storage.join(uri, "dropped", f"{name}.bits")
+
+
+def truth_uri(uri: str, version: str) -> str:
+    return storage.join(uri, "generations", version, "truth.arrow")
 
 
 def manifest_uri(uri: str, version: str) -> str:
@@ -130,8 +168,9 @@ def manifest_bytes(manifest: Manifest) -> bytes:
 
 def shard_from(plain: dict[str, Any]) -> ShardInfo:
     """Raises ValueError for names that we did not write: they become paths."""
-    shard = ShardInfo(**plain)
-    names = [shard.name, shard.template]
+    gone = plain.get("dropped")
+    shard = ShardInfo(**{**plain, "dropped": Dropped(**gone) if gone else None})
+    names = [shard.name, shard.template, *([shard.dropped.name] if shard.dropped else [])]
     if not all(isinstance(n, str) and _NAME.fullmatch(n) for n in names):
         raise ValueError(f"a shard or template is called {names!r}"[:200])
     if not {BASE_FILE, ROWS_FILE} <= set(shard.files) <= {BASE_FILE, REFINE_FILE, ROWS_FILE}:

@@ -39,8 +39,10 @@ def _can_merge(shard: Shard) -> bool:
 
 def _merge(template: Template, shards: Sequence[Shard]) -> Shard:
     rows = pa.concat_tables([s.rows for s in shards])
+    is_there = np.concatenate([np.ones(s.info.num_rows, bool) if s.there is None else s.there for s in shards])
     order = pc.sort_indices(rows, [(PRODUCT_ID, "ascending"), (IMAGE_ID, "ascending")]).to_numpy()
-    place = np.empty(len(order), np.int64)
+    order = order[is_there[order]]
+    place = np.full(len(is_there), -1, np.int64)
     place[order] = np.arange(len(order))
     places = np.split(place, np.cumsum([s.info.num_rows for s in shards])[:-1])
     lists = faiss.ArrayInvertedLists(template.spec.num_lists, shards[0].codes.base.code_size)
@@ -59,13 +61,20 @@ def _merge(template: Template, shards: Sequence[Shard]) -> Shard:
         num_rows=len(order),
         num_bytes=sum(s.info.num_bytes for s in shards),
         files={},
+        layer=0,
+        dropped=None,
     )
     return Shard(info, Codes(base, None), rows, product_numbers(rows))
 
 
 def _add_lists(to: faiss.InvertedLists, of: faiss.InvertedLists, place_N: np.ndarray) -> None:
-    """Adds the codes of every list; row i of the shard becomes row ``place_N[i]``."""
+    """Adds the codes of every list; row i of the shard becomes row ``place_N[i]``, and is left out where that is -1."""
     for number in range(of.nlist):
         if size := of.list_size(number):
             rows = place_N[faiss.rev_swig_ptr(of.get_ids(number), size)]
-            to.add_entries(number, size, faiss.swig_ptr(rows), of.get_codes(number))
+            codes = faiss.rev_swig_ptr(of.get_codes(number), size * of.code_size).reshape(size, -1)
+            there = rows >= 0
+            if not there.all():
+                rows, codes = rows[there], np.ascontiguousarray(codes[there])
+            if len(rows):
+                to.add_entries(number, len(rows), faiss.swig_ptr(rows), faiss.swig_ptr(codes))

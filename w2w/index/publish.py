@@ -1,5 +1,6 @@
 """Versions of an index: publish after the gate, roll back, hold back, list, garbage-collect."""
 
+import hashlib
 import json
 import time
 from collections.abc import Callable
@@ -34,7 +35,7 @@ def new_manifest(
     """A manifest without a gate result, for ``gate``. Versions sort by time."""
     now = datetime.now(UTC)
     ordered = tuple(sorted(shards, key=lambda s: (s.category, s.bucket)))
-    version = f"{now:%Y%m%dT%H%M%S%f}-{digest([s.name for s in ordered], model_version, length=8)}"
+    version = f"{now:%Y%m%dT%H%M%S%f}-{digest([s.content for s in ordered], model_version, length=8)}"
     return Manifest(
         version=version,
         name=cfg.name,
@@ -74,8 +75,9 @@ class Held:
     since: str
 
 
-def publish(uri: str, manifest: Manifest, gate: GateResult, base: Published) -> str:
-    """Writes the manifest, then ``CURRENT`` in one atomic write; returns the version.
+def publish(uri: str, manifest: Manifest, gate: GateResult, base: Published, truth: bytes = b"") -> str:
+    """Writes the manifest, then ``CURRENT`` in one atomic write; returns the version. ``truth``: what the gate knows of its
+    queries, for the next one.
 
     ``base`` is what was published when the draft began. Raises JobFailed, leaving CURRENT unchanged, if the gate failed, the
     base was made from newer tables, or another run has published since.
@@ -84,7 +86,10 @@ def publish(uri: str, manifest: Manifest, gate: GateResult, base: Published) -> 
         raise JobFailed(f"index {manifest.name!r} is not published: {'; '.join(gate.reasons)}")
     _check_forward(manifest, base.manifest)
     lease.check(uri)
-    storage.write_bytes(m.manifest_uri(uri, manifest.version), m.manifest_bytes(replace(manifest, gate=gate)))
+    if truth:
+        storage.write_bytes(m.truth_uri(uri, manifest.version), truth)
+    told = replace(manifest, gate=gate, truth=hashlib.sha256(truth).hexdigest() if truth else "")
+    storage.write_bytes(m.manifest_uri(uri, manifest.version), m.manifest_bytes(told))
     try:
         storage.replace_if(_current_uri(uri), manifest.version.encode(), base.current)
     except Changed as e:
@@ -275,8 +280,9 @@ def collect_garbage(uri: str, keep_generations: int, young_s: float = _YOUNG_S) 
     whole = [g for g in manifests if g is not None]
     needed = {storage.join("shards", s.name) for g in whole for s in g.shards}
     needed |= {storage.join("templates", f"{t.name}.npz") for g in whole for t in g.templates}
+    needed |= {storage.join("dropped", f"{s.dropped.name}.bits") for g in whole for s in g.shards if s.dropped}
     newest: dict[str, float] = {}
-    for folder, depth in (("shards", 2), ("templates", 1)) if len(whole) == len(manifests) else ():
+    for folder, depth in (("shards", 2), ("templates", 1), ("dropped", 1)) if len(whole) == len(manifests) else ():
         for f in storage.list_files(storage.join(uri, folder)):
             thing = storage.join(folder, f.path.split("/")[-depth])
             newest[thing] = max(newest.get(thing, 0.0), f.mtime.timestamp())

@@ -16,6 +16,7 @@ from w2w import storage
 from w2w.config import nearest
 from w2w.errors import JobFailed, UsageError
 from w2w.index import manifest as m
+from w2w.index.layers import read_dropped
 from w2w.index.manifest import Manifest, ShardInfo
 from w2w.index.publish import current_version, read_manifest
 from w2w.index.shard import check_sha256, read_template
@@ -34,12 +35,19 @@ _CELLS = 2_000_000  # scores held at once
 
 @dataclass(frozen=True)
 class Shard:
-    """One opened shard; its rows are sorted by product and image."""
+    """One opened shard; its rows are sorted by product and image. ``there``: bool (rows,), False for those that are gone; None
+    if none are."""
 
     info: ShardInfo
     codes: Codes
     rows: pa.Table
     products: np.ndarray = field(repr=False)  # int32 (rows,): equal where the product is the same
+    there: np.ndarray | None = field(default=None, repr=False)
+
+    @property
+    def rows_there(self) -> pa.Table:
+        """Those that a search may find."""
+        return self.rows if self.there is None else self.rows.filter(pa.array(self.there))
 
 
 @dataclass(frozen=True)
@@ -85,7 +93,7 @@ class Index:
                 raise UsageError(
                     f"category {category!r} is not in index {self.manifest.name!r}.{nearest(str(category), list(known))}"
                 )
-        only = _Only.of(within, [s.info.num_rows for s in self.shards])
+        only = _Only.of(within, self.shards)
         work = []
         for category, queries in scopes.items():
             numbers = [i for i, s in enumerate(self.shards) if category is None or s.info.category == category]
@@ -110,30 +118,35 @@ class Index:
     def _scope(
         self, unit_ND: np.ndarray, queries: np.ndarray, k: int, numbers: list[int], one_per_product: bool, only: "_Only"
     ) -> "_Found":
-        """Hits of the queries in these shards: fetches more rows, then scans more lists, until nothing better can be hidden."""
+        """Hits of the queries in these shards. Fetches more rows while better ones may be hidden, scans more lists only where
+        those scanned have fewer than k: so the answer does not depend on how rows are distributed among shards."""
         numbers = [i for i in numbers if only.sizes[i]]
         if not numbers:
             return _Found.empty()
         specs = [self.templates[self.shards[i].info.template].spec for i in numbers]
         # as many of the rows that may be found are scanned as of all without a filter, and fetched where faiss cannot choose
-        rarity = sum(self.shards[i].info.num_rows for i in numbers) / sum(only.sizes[i] for i in numbers)
+        rarity = sum(self.shards[i].info.num_there for i in numbers) / sum(only.sizes[i] for i in numbers)
         most = max(spec.most_effort(self.shards[i].info.num_rows) for spec, i in zip(specs, numbers, strict=True))
         largest = max(self._in_reach(i, only) for i in numbers)
         fetch = k * (2 if one_per_product else 1) + _SPARE
         if not all(spec.can_filter for spec in specs):
             fetch = max(fetch, min(math.ceil(fetch * rarity), largest))
-        effort, parts = min(math.ceil(rarity), most), []
-        while len(queries):
+        work, parts = [(queries, fetch, min(math.ceil(rarity), most))], []
+        while work:
+            queries, fetch, effort = work.pop()
             chunk = max(1, _CELLS // (fetch * len(numbers)))
-            later = []
+            hidden, lacking = [], []
             for start in range(0, len(queries), chunk):
                 part = queries[start : start + chunk]
-                found, done = self._fetch(unit_ND[part], k, fetch, effort, numbers, one_per_product, only)
+                found, done, more = self._fetch(unit_ND[part], k, fetch, effort, numbers, one_per_product, only)
                 parts.append(found.of_queries(part, done))
-                later.append(part[~done])
-            if fetch >= largest and effort >= most:
-                assert not sum(map(len, later)), "every row was fetched"
-            fetch, effort, queries = min(fetch * 4, largest), min(effort * 4, most), np.concatenate(later)
+                hidden.append(part[~done & more])
+                lacking.append(part[~done & ~more])
+            further = [(hidden, min(fetch * 4, largest), effort), (lacking, fetch, min(effort * 4, most))]
+            for some, more_fetch, more_effort in further:
+                left = np.concatenate(some)
+                assert not len(left) or (more_fetch, more_effort) != (fetch, effort), "every row was fetched"
+                work += [(left, more_fetch, more_effort)] if len(left) else []
         return _Found.join(parts)
 
     def _in_reach(self, number: int, only: "_Only") -> int:
@@ -150,11 +163,12 @@ class Index:
         numbers: list[int],
         one_per_product: bool,
         only: "_Only",
-    ) -> tuple["_Found", np.ndarray]:
-        """The best k of at most ``fetch`` rows per shard, and which queries (n,) cannot gain by fetching more."""
+    ) -> tuple["_Found", np.ndarray, np.ndarray]:
+        """The best k of at most ``fetch`` rows per shard; which queries (n,) are done; and of which there are rows that were
+        scanned and not fetched."""
         columns, hidden = [], []  # hidden: the best possible score of an unfetched row, (n,) per shard
         inner: dict[str, tuple] = {}
-        everything = True
+        everything, more = True, np.zeros(len(unit_ND), bool)
         for number in numbers:
             shard = self.shards[number]
             template = self.templates[shard.info.template]
@@ -164,7 +178,7 @@ class Index:
                 inner[shard.info.template] = inner_NE, nearest_lists(template, inner_NE, max(1, spec.nprobe) * effort)
             inner_NE, lists = inner[shard.info.template]
             size = min(fetch * spec.k_factor, self._in_reach(number, only))
-            chosen = only.selectors[number] if only.selectors and spec.can_filter else None
+            chosen = only.selectors[number] if spec.can_filter else None
             scores, rows = search_codes(spec, shard.codes, inner_NE, size, lists, effort, chosen)
             real = rows >= 0
             if spec.refine:
@@ -173,16 +187,16 @@ class Index:
                 scores[of, at] = rerank(shard.codes, inner_NE, of, rows[of, at])
             scores = np.round(np.where(real, scores, -np.inf), _DECIMALS)
             columns.append((scores, np.full(rows.shape, number, np.int32), rows))
-            scanned_all = size == self._in_reach(number, only) and effort >= spec.most_effort(shard.info.num_rows)
-            everything &= scanned_all
-            # unscanned lists are the chosen recall, and re-ranked scores bound nothing: both count only if hits are lacking
-            hidden.append(
-                np.full(len(rows), -np.inf) if scanned_all or spec.refine else np.where(real[:, -1], scores[:, -1], -np.inf)
-            )
+            fetched_all = size == self._in_reach(number, only)
+            everything &= fetched_all and effort >= spec.most_effort(shard.info.num_rows)
+            left = real[:, -1] & (not fetched_all)
+            more |= left
+            # re-ranked scores bound nothing: what was not fetched counts only if hits are lacking
+            hidden.append(np.where(left & (not spec.refine), scores[:, -1], -np.inf))
         scores, shards, rows = (np.concatenate(c, axis=1) for c in zip(*columns, strict=True))
         in_reach = np.isfinite(scores).sum(axis=1)
         if len(numbers) > 1 or spec.refine:  # otherwise they are sorted already
-            width = scores.shape[1] if one_per_product or only.masks else k + _SPARE
+            width = scores.shape[1] if one_per_product or any(only.masks[i] is not None for i in numbers) else k + _SPARE
             order = _best_first(scores, k, width)
             scores, shards, rows = (np.take_along_axis(a, order, axis=1) for a in (scores, shards, rows))
         # few queries have ties, and only these pay for a sort by three keys
@@ -191,10 +205,10 @@ class Index:
         for array in (scores, shards, rows):
             array[equal] = np.take_along_axis(array[equal], order, axis=1)
         valid = np.isfinite(scores)
-        if only.masks:
-            for number in numbers:
+        for number in numbers:
+            if (mask := only.masks[number]) is not None:
                 here = valid & (shards == number)
-                valid[here] = only.masks[number][rows[here]]
+                valid[here] = mask[rows[here]]
         if one_per_product:
             valid &= self._first_of_product(shards, rows, valid)
         place = np.cumsum(valid, axis=1)
@@ -206,7 +220,7 @@ class Index:
         of, at = np.nonzero(keep)
         found = _Found(of, np.cumsum(keep, axis=1)[of, at], shards[of, at], rows[of, at], scores[of, at])
         all_scanned = everything | (in_reach >= sum(self._in_reach(i, only) for i in numbers))
-        return found, complete | all_scanned
+        return found, complete | all_scanned, more
 
     def _first_of_product(self, shards: np.ndarray, rows: np.ndarray, valid: np.ndarray) -> np.ndarray:
         """True at the best row of each product, (n, f). All images of a product are in one shard."""
@@ -256,18 +270,20 @@ class Index:
 
 @dataclass(frozen=True)
 class _Only:
-    """The rows of each shard that may be found: all, without masks."""
+    """The rows of each shard that may be found; None for all of them."""
 
     sizes: list[int]
-    masks: Sequence[np.ndarray] = ()
-    selectors: Sequence[faiss.IDSelector] = ()
+    masks: Sequence[np.ndarray | None]
+    selectors: Sequence[faiss.IDSelector | None]
 
     @staticmethod
-    def of(masks: Sequence[np.ndarray] | None, sizes: list[int]) -> "_Only":
-        if masks is None:
-            return _Only(sizes)
-        bits = [faiss.IDSelectorBitmap(np.packbits(mask, bitorder="little")) for mask in masks]
-        return _Only([int(mask.sum()) for mask in masks], masks, bits)
+    def of(within: Sequence[np.ndarray] | None, shards: Sequence[Shard]) -> "_Only":
+        masks = [s.there for s in shards]
+        if within is not None:
+            masks = [some if there is None else some & there for some, there in zip(within, masks, strict=True)]
+        bits = [None if m is None else faiss.IDSelectorBitmap(np.packbits(m, bitorder="little")) for m in masks]
+        sizes = [s.info.num_rows if mask is None else int(mask.sum()) for s, mask in zip(shards, masks)]
+        return _Only(sizes, masks, bits)
 
 
 def _best_first(scores_NF: np.ndarray, k: int, width: int) -> np.ndarray:
@@ -366,7 +382,8 @@ def _open_shard(uri: str, info: ShardInfo, template: Template, cache: str) -> Sh
     rows = pa.ipc.open_file(pa.memory_map(paths[m.ROWS_FILE])).read_all()
     if not base.ntotal == rows.num_rows == info.num_rows:
         raise JobFailed(f"shard {info.name}: {base.ntotal} vectors, {rows.num_rows} ids, {info.num_rows} in the manifest")
-    return Shard(info, Codes(base, refine), rows, product_numbers(rows))
+    there = ~read_dropped(uri, info) if info.dropped else None
+    return Shard(info, Codes(base, refine), rows, product_numbers(rows), there)
 
 
 def product_numbers(rows: pa.Table) -> np.ndarray:

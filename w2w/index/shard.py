@@ -15,6 +15,7 @@ from w2w import storage
 from w2w.errors import JobFailed, UsageError
 from w2w.ids import digest, hash_bucket, hash_keys
 from w2w.index import manifest as m
+from w2w.index.layers import layered, read_base, write_dropped
 from w2w.index.manifest import Manifest, ShardInfo, StoredTemplate
 from w2w.index.plan import Plan, plan
 from w2w.index.spec import IndexConfig
@@ -41,7 +42,8 @@ class Group:
 
 @dataclass(frozen=True)
 class ShardTask:
-    """A shard to build. ``rows`` has ``ROWS``' columns in the order in which ``build_shard`` expects the vectors."""
+    """A shard to build, or ``kept`` as it is. ``rows`` has ``ROWS``' columns, of those that a search may find, in the order in
+    which ``build_shard`` expects the vectors; ``dropped``: bool, of all rows of a kept shard."""
 
     name: str
     category: str
@@ -49,6 +51,14 @@ class ShardTask:
     num_buckets: int
     template: StoredTemplate
     rows: pa.Table
+    layer: int = 0
+    kept: ShardInfo | None = None
+    dropped: np.ndarray | None = None
+
+    @property
+    def content(self) -> str:
+        """As that of the shard which it becomes."""
+        return self.kept.content if self.kept else self.name
 
 
 def sorted_rows(rows: pa.Table) -> pa.Table:
@@ -100,7 +110,7 @@ def sample(rows: pa.Table, group: Group, cfg: IndexConfig) -> pa.Table:
 
 
 def _config_digest(cfg: IndexConfig, model_version: str) -> str:
-    ignored = ("name", "keep_generations", "gate_queries", "max_rows_per_shard")
+    ignored = ("name", "keep_generations", "gate_queries", "max_rows_per_shard", "layer_share", "layer_from_rows")
     return digest({k: v for k, v in asdict(cfg).items() if k not in ignored}, model_version)
 
 
@@ -152,9 +162,11 @@ def plan_shards(
     model_version: str,
     cfg: IndexConfig,
     previous: Manifest | None = None,
+    uri: str | None = None,
 ) -> list[ShardTask]:
     """Tasks for all rows (product_id, image_id, category), by category and bucket. ``templates`` maps a group's name to its
-    template. The number of buckets changes only if one would exceed ``max_rows_per_shard`` or fall below a quarter."""
+    template. The number of buckets changes only if one would exceed ``max_rows_per_shard`` or fall below a quarter. With
+    ``uri``, shards of the previous version that lie there may stay, and what has changed stand beside them (``layers``)."""
     rows = sorted_rows(rows)
     of_category = {
         c: t for group in plan_groups(rows, cfg, previous) for t in [templates[group.name]] for c in group.categories
@@ -165,15 +177,64 @@ def plan_shards(
         mine, start = rows.slice(start, count), start + count
         assert mine[CATEGORY][0].as_py() == mine[CATEGORY][-1].as_py() == category
         num_buckets = _num_buckets(count, cfg.max_rows_per_shard, buckets_before.get(category, 1))
+        template = of_category[category]
+        if beside := _layered(uri, mine, previous, category, num_buckets, template, model_version, cfg):
+            tasks += beside
+            continue
         bucket = hash_bucket(mine[PRODUCT_ID], num_buckets)
         for b in range(num_buckets):
             part = mine.select(ROWS.names).take(pa.array(np.flatnonzero(bucket == b))).cast(ROWS).combine_chunks()
             if not part.num_rows:
                 continue
             ids = [part[name].to_pylist() for name in ROWS.names]
-            name = digest(*ids, category, model_version, of_category[category].name, length=32)
-            tasks.append(ShardTask(name, category, b, num_buckets, of_category[category], part))
+            name = digest(*ids, category, model_version, template.name, length=32)
+            tasks.append(ShardTask(name, category, b, num_buckets, template, part))
     return tasks
+
+
+def _layered(
+    uri: str | None,
+    mine: pa.Table,
+    previous: Manifest | None,
+    category: str,
+    num_buckets: int,
+    template: StoredTemplate,
+    model_version: str,
+    cfg: IndexConfig,
+) -> list[ShardTask]:
+    """The category's shards as they are, and the layer beside them; empty if they are to be built anew."""
+    if not (uri and previous and cfg.layer_share):
+        return []
+    infos = [s for s in previous.shards if s.category == category and not s.layer]
+    if not infos or any(s.template != template.name or s.num_buckets != num_buckets for s in infos):
+        return []
+    if sum(s.num_rows for s in infos) < cfg.layer_from_rows:
+        return []
+    bases = [read_base(uri, s, _intact_rows) for s in infos]
+    there = [base for base in bases if base is not None]
+    found = layered(mine.select(ROWS.names).cast(ROWS), there, cfg) if len(there) == len(bases) else None
+    if found is None:
+        return []
+    tasks = []
+    for base, rows, dropped in found.kept:
+        info = write_dropped(uri, base.info, dropped)
+        tasks.append(ShardTask(info.name, category, info.bucket, num_buckets, template, rows, 0, info, dropped))
+    if found.fresh.num_rows:
+        ids = [found.fresh[name].to_pylist() for name in ROWS.names]
+        name = digest(*ids, category, model_version, template.name, "layer", length=32)
+        tasks.append(ShardTask(name, category, num_buckets, num_buckets, template, found.fresh, 1))
+    return tasks
+
+
+def _intact_rows(uri: str, info: ShardInfo) -> pa.Table | None:
+    """The rows of a shard all of whose files are intact."""
+    return read_rows(uri, info) if is_intact(uri, info) else None
+
+
+def read_rows(uri: str, info: ShardInfo) -> pa.Table:
+    where = m.shard_uri(uri, info.name, m.ROWS_FILE)
+    source = pa.py_buffer(storage.read_bytes(where)) if storage.scheme(where) else pa.memory_map(storage.absolute(where))
+    return pa.ipc.open_file(source).read_all()
 
 
 def _num_buckets(num_rows: int, max_rows: int, before: int) -> int:
@@ -201,6 +262,7 @@ def damaged_file(uri: str, manifest: Manifest) -> str | None:
     """A file of a version that is missing or damaged; None if all are intact. Reads them all."""
     files = [(m.template_uri(uri, t.name), t.sha256) for t in manifest.templates]
     files += [(m.shard_uri(uri, s.name, file), sha256) for s in manifest.shards for file, sha256 in s.files.items()]
+    files += [(m.dropped_uri(uri, s.dropped.name), s.dropped.sha256) for s in manifest.shards if s.dropped]
     with ThreadPoolExecutor(_CHECKS) as pool:
         found = pool.map(storage.sha256, [where for where, _ in files])
         return next((where for (where, sha256), now in zip(files, found) if now != sha256), None)
@@ -214,7 +276,7 @@ def digest_of(uri: str, manifest: Manifest) -> str:
     parts = []
     try:
         for s in manifest.shards:
-            rows = pa.ipc.open_file(storage.read_bytes(m.shard_uri(uri, s.name, m.ROWS_FILE))).read_all()
+            rows = read_rows(uri, s)
             parts.append(rows.append_column(CATEGORY, pa.repeat(s.category, rows.num_rows)))
     except (FileNotFoundError, pa.ArrowInvalid):
         return ""
@@ -222,7 +284,9 @@ def digest_of(uri: str, manifest: Manifest) -> str:
 
 
 def built_shard(uri: str, task: ShardTask) -> ShardInfo | None:
-    """The shard with that content, if an earlier run finished it and it is still intact."""
+    """The shard with that content, if it is kept, or an earlier run finished it and it is still intact."""
+    if task.kept:
+        return task.kept
     try:
         found = m.shard_from(json.loads(storage.read_bytes(m.shard_uri(uri, task.name, m.SHARD_FILE))))
     except (FileNotFoundError, ValueError, TypeError):  # missing or damaged
@@ -257,6 +321,7 @@ def build_shard(uri: str, task: ShardTask, vectors_ND: np.ndarray, num_threads: 
         num_bytes,
         task.template.name,
         {file: sha256 for file, (sha256, _) in written.items()},
+        task.layer,
     )
     storage.write_bytes(m.shard_uri(uri, task.name, m.SHARD_FILE), m.to_json(info))
     return info

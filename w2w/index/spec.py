@@ -49,6 +49,10 @@ class IndexConfig:
     """Queries per category that the gate compares with exact search."""
     keep_generations: int = 3
     """Published versions whose shards are kept."""
+    layer_share: float = 0.1
+    """Of a category's rows: as many changes are kept beside its shards, which are then built anew; 0: at once."""
+    layer_from_rows: int = 20_000
+    """Smaller categories are built anew at once."""
     factory: str = ""
     """Skip the planner, for example PCA256,IVF1024,SQ8."""
     nprobe: int = 0
@@ -66,8 +70,11 @@ class IndexConfig:
         for option in ("recall_at", "max_rows_per_shard", "sample_rows", "gate_queries", "keep_generations"):
             if getattr(self, option) < 1:
                 raise UsageError(f"index.{option}={getattr(self, option)}: must be at least 1")
-        if self.exact_below_rows < 0 or self.nprobe < 0:
-            raise UsageError("index.exact_below_rows and index.nprobe cannot be negative")
+        for option in ("exact_below_rows", "layer_from_rows", "nprobe"):
+            if getattr(self, option) < 0:
+                raise UsageError(f"index.{option}={getattr(self, option)}: cannot be negative")
+        if not 0 <= self.layer_share <= 1:
+            raise UsageError(f"index.layer_share={self.layer_share}: a share from 0 to 1")
         if self.factory:
             Spec(self.factory)
 

@@ -78,7 +78,7 @@ def run_job(uri: str, catalog: Catalog, cfg: IndexConfig, model_version: str = "
             trained.append(group.name)
     queries = gate_queries(catalog.rows, cfg)
     exact = []
-    for task in plan_shards(catalog.rows, templates, model_version, cfg, previous):
+    for task in plan_shards(catalog.rows, templates, model_version, cfg, previous, uri):
         shard = built_shard(uri, task)
         if shard is None:
             shard = build_shard(uri, task, catalog.of(task.rows))

@@ -13,7 +13,9 @@ from w2w import ids, schema, storage
 from w2w.cli import nightly
 from w2w.images.decode import DecodeLimits, decode
 from w2w.index.manifest import index_uri
+from w2w.index.publish import read_manifest
 from w2w.index.search import open_index
+from w2w.index.spec import IndexConfig
 from w2w.ingest.feed import FeedConfig
 from w2w.models.config import EncoderConfig
 from w2w.models.encoder import Encoder, load_encoder
@@ -120,6 +122,7 @@ def run(store: str, feed: str, model: EncoderConfig) -> nightly.Result:
     return nightly.main(
         nightly.Config(
             store=store, feed=source, encoder=model, max_withdrawn_rate=1, max_reject_rate=1, pool=Pool(workers=1),
+            index=IndexConfig(layer_from_rows=2, layer_share=0.7),
         )
     )  # fmt: skip
 
@@ -137,7 +140,7 @@ def held(store: str) -> dict[str, tuple[str, float, str, tuple[str, ...]]]:
 def indexed(store: str) -> set[tuple[str, str, str]]:
     """(product, image, category) of every row of the published index."""
     index = open_index(index_uri(store, "default"))
-    return {(r[schema.PRODUCT_ID], r[schema.IMAGE_ID], s.info.category) for s in index.shards for r in s.rows.to_pylist()}
+    return {(r[schema.PRODUCT_ID], r[schema.IMAGE_ID], s.info.category) for s in index.shards for r in s.rows_there.to_pylist()}
 
 
 def vectors(store: str, encoder: Encoder, wanted: set[str]) -> dict[str, np.ndarray]:
@@ -194,7 +197,7 @@ def test_every_night_is_as_one_from_scratch(num_nights, every, tmp_path, monkeyp
     shop, store = Shop(tmp_path / "shop"), str(tmp_path / "store")
     shop.stock(12)
     (shop.folder / "torn.jpg").write_bytes(jpeg(0)[:200])
-    catalog, model, typical, num_crashes = Catalog(shop), 0, 9, 0
+    catalog, model, typical, num_crashes, layers = Catalog(shop), 0, 9, 0, 0
     encoders = [load_encoder(m) for m in MODELS]
     for night in range(num_nights):
         if night:
@@ -213,6 +216,7 @@ def test_every_night_is_as_one_from_scratch(num_nights, every, tmp_path, monkeyp
         run(store, shop.write(), MODELS[model])
         typical = max(2, crashes.num_writes - before) if night % 3 != 2 else typical
         check(store, catalog, encoders[model])
+        layers += any(s.layer or s.dropped for s in read_manifest(index_uri(store, "default")).shards)
         if night % every == every - 1:
             fresh = str(tmp_path / f"fresh-{night}")
             run(fresh, from_scratch(catalog, tmp_path / f"feed-{night}"), MODELS[model])
@@ -223,3 +227,4 @@ def test_every_night_is_as_one_from_scratch(num_nights, every, tmp_path, monkeyp
             mine, theirs = (vectors(s, encoders[model], wanted) for s in (store, fresh))
             assert all(mine[i] @ theirs[i] > 0.999 for i in wanted)
     assert num_crashes >= num_nights // 6
+    assert layers >= num_nights // 6, "changes beside the shards"
