@@ -27,6 +27,7 @@ QUESTIONS = (
     "recommend_memory",
     "recommend_rule",
     "similar_growth",
+    "night_growth",
     "pair_growth",
     "mining_growth",
     "outfit_rule",

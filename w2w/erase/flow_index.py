@@ -7,14 +7,15 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from w2w import ids, schema, storage
+from w2w import schema, storage
 from w2w.engine.shuffle import list_vectors, read_vectors
 from w2w.erase.scan import Sought, in_file
 from w2w.errors import JobFailed, UsageError
 from w2w.index import manifest as m
+from w2w.index.layers import read_dropped
 from w2w.index.manifest import GateResult, Manifest, ShardInfo
 from w2w.index.publish import new_manifest, publish, published, read_manifest, versions
-from w2w.index.shard import ShardTask, build_shard, rows_digest
+from w2w.index.shard import ShardTask, build_shard, rows_digest, shard_name
 from w2w.models.config import EncoderConfig
 
 log = logging.getLogger("w2w")
@@ -73,6 +74,11 @@ def _rows(uri: str, shard: str) -> pa.Table:
     return pa.ipc.open_file(storage.read_bytes(m.shard_uri(uri, shard, m.ROWS_FILE))).read_all()
 
 
+def _there(uri: str, shard: ShardInfo) -> pa.Table:
+    """Without the rows that are dropped."""
+    return _rows(uri, shard.name).filter(pa.array(~read_dropped(uri, shard)))
+
+
 def _erased(rows: pa.Table, sought: Sought) -> pa.ChunkedArray:
     """In an index of looks, posts take the place of products."""
     owners = pa.array(sorted(sought.marks.products | sought.marks.posts), pa.string())
@@ -111,7 +117,7 @@ def _publish_without(store: str, uri: str, bad: set[str], sought: Sought) -> int
     ]
     if not shards:
         raise JobFailed("nothing is left in it")
-    parts = [_rows(uri, s.name).append_column(schema.CATEGORY, pa.repeat(s.category, s.num_rows)) for s in shards]
+    parts = [_there(uri, s).append_column(schema.CATEGORY, pa.repeat(s.category, s.num_there)) for s in shards]
     digest = rows_digest(pa.concat_tables(parts).combine_chunks(), now.model_version, now.config)
     used = {shard.template for shard in shards}
     templates = [t for t in now.templates if t.name in used]
@@ -122,7 +128,7 @@ def _publish_without(store: str, uri: str, bad: set[str], sought: Sought) -> int
 
 
 def _without(store: str, uri: str, now: Manifest, shard: ShardInfo, sought: Sought) -> ShardInfo | None:
-    rows = _rows(uri, shard.name)
+    rows = _there(uri, shard)
     rows = rows.filter(pc.invert(_erased(rows, sought))).combine_chunks()
     if not rows.num_rows:
         return None
@@ -131,7 +137,6 @@ def _without(store: str, uri: str, now: Manifest, shard: ShardInfo, sought: Soug
     at = vectors.find(rows.column(schema.IMAGE_ID))
     if (at < 0).any():
         raise JobFailed(f"shard {shard.name} has vectors that the store has not")
-    listed = [rows.column(c).to_pylist() for c in rows.column_names]
-    name = ids.digest(*listed, shard.category, now.model_version, template.name, length=32)
-    task = ShardTask(name, shard.category, shard.bucket, shard.num_buckets, template, rows)
+    name = shard_name(rows, shard.category, now.model_version, template, shard.layer)
+    task = ShardTask(name, shard.category, shard.bucket, shard.num_buckets, template, rows, shard.layer)
     return build_shard(uri, task, read_vectors(vectors, at))

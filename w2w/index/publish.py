@@ -86,10 +86,10 @@ def publish(uri: str, manifest: Manifest, gate: GateResult, base: Published, tru
         raise JobFailed(f"index {manifest.name!r} is not published: {'; '.join(gate.reasons)}")
     _check_forward(manifest, base.manifest)
     lease.check(uri)
-    if truth:
-        storage.write_bytes(m.truth_uri(uri, manifest.version), truth)
     told = replace(manifest, gate=gate, truth=hashlib.sha256(truth).hexdigest() if truth else "")
     storage.write_bytes(m.manifest_uri(uri, manifest.version), m.manifest_bytes(told))
+    if truth:  # behind the manifest, by which it is found when it is to go
+        storage.write_bytes(m.truth_uri(uri, manifest.version), truth)
     try:
         storage.replace_if(_current_uri(uri), manifest.version.encode(), base.current)
     except Changed as e:

@@ -186,10 +186,15 @@ def plan_shards(
             part = mine.select(ROWS.names).take(pa.array(np.flatnonzero(bucket == b))).cast(ROWS).combine_chunks()
             if not part.num_rows:
                 continue
-            ids = [part[name].to_pylist() for name in ROWS.names]
-            name = digest(*ids, category, model_version, template.name, length=32)
+            name = shard_name(part, category, model_version, template)
             tasks.append(ShardTask(name, category, b, num_buckets, template, part))
     return tasks
+
+
+def shard_name(rows: pa.Table, category: str, model_version: str, template: StoredTemplate, layer: int = 0) -> str:
+    """Of its content."""
+    ids = [rows[name].to_pylist() for name in ROWS.names]
+    return digest(*ids, category, model_version, template.name, *(["layer"] if layer else []), length=32)
 
 
 def _layered(
@@ -220,8 +225,7 @@ def _layered(
         info = write_dropped(uri, base.info, dropped)
         tasks.append(ShardTask(info.name, category, info.bucket, num_buckets, template, rows, 0, info, dropped))
     if found.fresh.num_rows:
-        ids = [found.fresh[name].to_pylist() for name in ROWS.names]
-        name = digest(*ids, category, model_version, template.name, "layer", length=32)
+        name = shard_name(found.fresh, category, model_version, template, layer=1)
         tasks.append(ShardTask(name, category, num_buckets, num_buckets, template, found.fresh, 1))
     return tasks
 

@@ -36,11 +36,11 @@ pytestmark = pytest.mark.usefixtures("no_ray")
 GONE, POST, IMAGE = "p007", "post-3", ids.image_id(picture(12))
 
 
-def index(store: str, numbers) -> None:
+def index(store: str, numbers, **options) -> None:
     columns = [schema.PRODUCT_ID, schema.IMAGE_ID, schema.CATEGORY]
     rows = pa.Table.from_pylist([product(n) for n in numbers]).select(columns)
     catalog = Catalog(rows, {product(n)["image_id"]: vector(n) for n in numbers})
-    cfg = IndexConfig(exact_below_rows=1000, gate_queries=8)
+    cfg = IndexConfig(exact_below_rows=1000, gate_queries=8, **options)
     run_job(index_uri(store, "default"), catalog, cfg, model_version(EncoderConfig()))
 
 
@@ -146,6 +146,22 @@ def test_the_index_answers_without_it(store):
     found = open_manifest(uri, now).search(np.stack([vector(7), vector(8)]), k=5)
     assert not {GONE, "p012"} & set(found.column("product_id").to_pylist())
     assert found.filter(pa.array(found["query"].to_numpy() == 1))["product_id"][0].as_py() == "p008"
+
+
+def test_what_an_index_has_dropped_is_erased_too(store):
+    """A product that went a night ago: its vector is still in a shard, and others stand in a layer."""
+    uri = index_uri(store, "default")
+    index(store, range(40), layer_share=0.0)
+    index(store, [n for n in range(41) if n != 7], layer_from_rows=1, layer_share=0.9)
+    before = read_manifest(uri)
+    assert any(s.dropped for s in before.shards)
+    assert any(s.layer for s in before.shards)
+    erase(store)
+    now = read_manifest(uri)
+    assert now.num_rows == before.num_rows - 1  # p012
+    assert {s.name for s in now.shards if s.layer} == {s.name for s in before.shards if s.layer}
+    assert not [file for file in traces(store, GONE, "p012") if file.startswith("index/")]
+    assert not Path(uri, "shards", next(s.name for s in before.shards if s.dropped)).exists()
 
 
 def test_similar_products_are_those_of_a_store_that_never_had_it(store, tmp_path):
