@@ -16,6 +16,7 @@ from w2w.report.keep import KEEP, old_reports
 from w2w.results import Summary
 from w2w.table import delta, maintain
 from w2w.table.inventory import Commit, Held, Rejected, held, history, rejects
+from w2w.table.migrate import Migrated, migrate
 
 
 @dataclass(frozen=True)
@@ -44,8 +45,11 @@ class Config:
     """Younger files are kept: a running job or a reader of an older version may need them."""
     keep_reports: int = KEEP
     """With --vacuum: the pages of so many runs of each job stay, and those of older runs are deleted."""
+    migrate: bool = False
+    """Bring tables that an earlier w2w wrote to today's columns, and give products their list of pictures; the rows of every
+    table are counted before and after."""
     dry_run: bool = False
-    """With --compact and --vacuum: only say what would be done."""
+    """With --migrate, --compact and --vacuum: only say what would be done."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +60,7 @@ class Result(Summary):
     tables: tuple[Held, ...] = ()
     history: tuple[Commit, ...] = ()
     rejects: tuple[Rejected, ...] = ()
+    migrated: dict[str, Migrated] = field(default_factory=dict)
     compacted: dict[str, maintain.Compacted] = field(default_factory=dict)
     vacuumed: dict[str, int] = field(default_factory=dict)
     """Files deleted, by table."""
@@ -65,6 +70,7 @@ class Result(Summary):
     def __rich__(self) -> Group:
         would = "would be " if self.dry_run else ""
         shown: list[RenderableType] = []
+        shown += [f"{name}: {told.words(would)}" for name, told in self.migrated.items()]
         for name, done in self.compacted.items():
             parts = f"{done.parts_before} parts" + ("" if done.parts_after is None else f" became {done.parts_after}")
             old = f" and {done.rows_outdated:,} outdated" if done.rows_outdated else ""
@@ -88,19 +94,27 @@ def main(config: Config) -> Result:
     opened = {t.name: (t, found) for t in tables if (found := delta.open_table(store, t)) is not None}
     if not opened:
         raise UsageError(f"there are no tables at {store!r}: run 'w2w ingest' first, or check --store")
+    migrated = {n: migrate(store, t, config.dry_run) for n, (t, _) in opened.items() if config.migrate}
     compacted = {n: maintain.compact(store, t, config.dry_run) for n, (t, _) in opened.items() if config.compact}
     hours, dry_run = config.vacuum_hours, config.dry_run
     vacuumed = {n: maintain.vacuum(found, hours, dry_run) for n, (_, found) in opened.items() if config.vacuum}
     pages = tuple(old_reports(store, config.keep_reports)) if config.vacuum and not config.table else ()
     for folder in () if dry_run else pages:
         storage.delete(folder)
-    if compacted:
+    if compacted or migrated:
         opened = {name: (table, delta.existing(store, table)) for name, (table, _) in opened.items()}
     told: dict[str, Any] = {"rejects": tuple(rejects(store, config.stage, config.examples))} if config.rejects else {}
     if not config.rejects:
         told["tables"] = tuple(held(*found) for found in opened.values())
         told["history"] = tuple(history(opened[tables[0].name][1])) if config.table else ()
-    told |= {"store": store, "dry_run": dry_run, "compacted": compacted, "vacuumed": vacuumed, "reports": pages}
+    told |= {
+        "store": store,
+        "dry_run": dry_run,
+        "migrated": migrated,
+        "compacted": compacted,
+        "vacuumed": vacuumed,
+        "reports": pages,
+    }
     return Result(job="tables", run_id=new_run_id("tables"), **told)
 
 

@@ -5,6 +5,7 @@ import itertools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from datetime import UTC, datetime
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -14,7 +15,7 @@ from w2w import plugins, schema, storage
 from w2w.classes import check_classes
 from w2w.config import check_label, check_name, nearest
 from w2w.errors import JobFailed, Reject, UsageError, attempt
-from w2w.ingest import archives, presets, readers, trees
+from w2w.ingest import archives, nights, presets, readers, trees
 from w2w.ingest.config import FeedConfig
 from w2w.ingest.digests import SeenKeys, last_of_each
 from w2w.ingest.images import ImageRoot, is_web
@@ -48,7 +49,8 @@ def read_feed(config: FeedConfig, batch_rows: int = 20_000, files: Sequence[str]
     seen, roots = SeenKeys(), dict[str, ImageRoot]()
     is_told = bool(config.decimal)
     currency = config.currency.upper() or None
-    reading = Reading(config.category_map, config.category_default, config.decimal or ".", currency, config.max_pictures)
+    now = datetime.fromtimestamp(nights.now_us() / 1e6, UTC)
+    reading = Reading(config.category_map, config.category_default, config.decimal or ".", currency, config.max_pictures, now)
     for part, folder in _parts(config, batch_rows, files):
         if last is not None:
             here = last[at : at + len(part.source)]

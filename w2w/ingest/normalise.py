@@ -4,6 +4,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 
 import numpy as np
 import pyarrow as pa
@@ -14,12 +15,13 @@ from w2w.errors import RejectCode
 from w2w.ingest.digests import SeenKeys, row_digests
 from w2w.ingest.images import ImageRoot
 from w2w.ingest.pictures import MORE, MORE_TYPE, as_text, more_of
-from w2w.ingest.prices import currency_code
+from w2w.ingest.prices import currency_code, is_within
 from w2w.ingest.raw import (
     DELETED,
     FALSE,
     IMAGE,
     IMAGE_SCHEMA,
+    SALE_DATES,
     TEXTS,
     WARNED,
     WARNED_TYPE,
@@ -173,6 +175,7 @@ class Reading:
     decimal: str = "."
     currency: str | None = None  # of prices without one
     max_pictures: int = 10
+    now: datetime | None = None  # None: a sale price counts whatever its dates
 
 
 def decimal_sign(prices: pa.Array) -> str:
@@ -203,6 +206,11 @@ def normalised(raw: RawBatch, reading: Reading, root: ImageRoot, seen: SeenKeys)
     warned.add(bad_price, schema.PRICE, f"not like {_LIKE[reading.decimal]}", text.get(schema.PRICE, nothing))
     sale, of_sale, bad_sale = _price(text.get(schema.SALE_PRICE, nothing), nothing, reading)
     warned.add(bad_sale, schema.SALE_PRICE, f"not like {_LIKE[reading.decimal]}", text.get(schema.SALE_PRICE, nothing))
+    if reading.now is not None:
+        dates = text.get(SALE_DATES, nothing)
+        is_on, no_dates = _on_sale(dates, reading.now)
+        warned.add(no_dates, SALE_DATES, "not like 2026-11-01T08:00+01:00/2026-12-01T20:00+01:00", dates)
+        sale = pc.if_else(is_on, sale, None)
     reduced = pc.and_(sale.is_valid(), pc.fill_null(pc.less(sale, price), True))
     sale, regular = pc.if_else(reduced, sale, None), pc.if_else(reduced, price, None)
     price, currency = pc.coalesce(sale, price), pc.coalesce(currency, of_sale)
@@ -290,6 +298,13 @@ def _price(price: pa.Array, currency: pa.Array, reading: Reading) -> tuple[pa.Ar
     if reading.currency:
         codes = pc.if_else(pc.and_(number.is_valid(), said.is_null()), reading.currency, codes)
     return number, codes, bad
+
+
+def _on_sale(dates: pa.Array, now: datetime) -> tuple[pa.Array, pa.Array]:
+    """Whether a sale price with these dates counts now, and a mask of the dates that cannot be read; those do not limit it."""
+    said = dates.dictionary_encode()
+    found = pa.array([is_within(one, now) for one in said.dictionary.to_pylist()], pa.bool_()).take(said.indices)
+    return pc.fill_null(found, True), pc.and_(dates.is_valid(), found.is_null())
 
 
 def _availability(said: pa.Array) -> tuple[pa.Array, pa.Array]:

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from w2w import schema
-from w2w.ingest.raw import DELETED, IMAGE, REQUIRED, RawBatch, attributes_of, deletes, trimmed
+from w2w.ingest.raw import DELETED, IMAGE, REQUIRED, SALE_DATES, RawBatch, attributes_of, deletes, trimmed
 from w2w.ingest.variants import OPTIONS, Said, by_product, said_in
 
 # our column -> common names in feeds, letters and digits only, likeliest first
@@ -26,12 +26,21 @@ _CALLED = {
     schema.GROUP_ID: "groupid itemgroupid parentid parentsku stylecode",
     schema.AVAILABILITY: "availability instock stockstatus",
     schema.SALE_PRICE: "saleprice specialprice",
+    SALE_DATES: "salepriceeffectivedate",
     schema.GENDER: "gender",
     schema.COLOUR: "colour color basecolour",
     schema.SIZE_SAID: "size sizes",
     schema.IMAGE_LIST: "additionalimagelink additionalimages additionalimage moreimages images pictures photos gallery "
     "imagessrc imagesurl",
 }
+_PAIRS = re.compile(r"(?:^|,)\s*([A-Za-z0-9_]+)=(.*?)(?=,\s*[A-Za-z0-9_]+=|$)", re.DOTALL)
+_IN_PACKED = {
+    schema.COLOUR: ("color", "colour"),
+    schema.SIZE_SAID: ("size",),
+    schema.GENDER: ("gender",),
+    schema.BRAND: ("brand", "manufacturer"),
+}
+_AMERICAN = r"^([0-9]{1,2})/([0-9]{1,2})/(?:20)?([0-9]{2})(?:,? .*)?$"  # 2/14/26: month, day, year
 _LIST = r",\s+"  # between the parts of a value that is a list
 ANY = "*"  # any value
 
@@ -47,6 +56,8 @@ class Preset:
     aside: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     lists: tuple[str, ...] = ()  # our columns of which the first part of their value counts
     options: tuple[str, str] | None = None  # names of the columns that hold an option's name and its value, with {} for 1, 2, 3
+    packed: str = ""  # a column of NAME=VALUE, parted by commas
+    dates: tuple[str, ...] = ()  # when a sale price begins and ends
     gathered: bool = False  # the rows of a product, one below another, are variants and pictures of it
 
     def is_told_by(self, names: Iterable[str]) -> bool:
@@ -80,6 +91,12 @@ class Preset:
         if self.options:
             for ours, values in self._chosen(said, count).items():
                 here[ours] = pc.coalesce(here[ours], values) if ours in here else values
+        for ours, values in _packed(said(self.packed)).items() if self.packed else ():
+            here[ours] = pc.coalesce(here[ours], values) if ours in here else values
+        if self.dates:
+            start, end = (pc.replace_substring_regex(said(one), _AMERICAN, r"20\3-\1-\2") for one in self.dates)
+            both = pc.binary_join_element_wise(pc.fill_null(start, ""), pc.fill_null(end, ""), "/")
+            here[SALE_DATES] = pc.if_else(pc.equal(both, "/"), None, both)
         keep = np.ones(count, bool)
         gone = deletes(raw.columns.get(DELETED, pa.nulls(count, pa.string()))).to_numpy(zero_copy_only=False)
         for theirs, values in self.aside.items():
@@ -104,6 +121,13 @@ class Preset:
                 mine = pc.if_else(pc.fill_null(is_it, False), values, pa.scalar(None, pa.string()))
                 found[ours] = pc.coalesce(found[ours], mine) if ours in found else mine
         return {ours: values for ours, values in found.items() if values.null_count < count}
+
+
+def _packed(said: pa.Array) -> dict[str, pa.Array]:
+    """What a column of attributes (color=Red,size=M) says of columns of ours."""
+    rows = [{name.lower(): value for name, value in _PAIRS.findall(text)} if text else {} for text in said.to_pylist()]
+    found = {ours: [next((row[c] for c in called if row.get(c)), None) for row in rows] for ours, called in _IN_PACKED.items()}
+    return {ours: pa.array(values, pa.string()) for ours, values in found.items() if any(values)}
 
 
 # Shopify: a row a variant or picture, only the first of a product has a title. WooCommerce: variations are rows of their own.
@@ -133,6 +157,7 @@ PRESETS = {
             schema.CATEGORY: "producttype googleproductcategory",
             schema.PRICE: "price",
             schema.SALE_PRICE: "saleprice",
+            SALE_DATES: "salepriceeffectivedate",
             schema.URL: "link",
             schema.GROUP_ID: "itemgroupid",
             schema.AVAILABILITY: "availability",
@@ -160,6 +185,7 @@ PRESETS = {
         {"type": ("variation",), "published": ("0", "-1")},
         lists=(schema.CATEGORY, IMAGE),
         options=("attribute{}name", "attribute{}values"),
+        dates=("datesalepricestarts", "datesalepriceends"),
     ),
     "magento": Preset(
         "sku attributesetcode producttype baseimage",
@@ -175,6 +201,8 @@ PRESETS = {
         },
         {"visibility": ("not visible individually",), "productonline": ("2",), "storeviewcode": (ANY,)},
         lists=(schema.CATEGORY,),
+        packed="additionalattributes",
+        dates=("specialpricefromdate", "specialpricetodate"),
     ),
 }
 

@@ -3,6 +3,7 @@
 import re
 import unicodedata
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
 _CODES = """
@@ -46,6 +47,7 @@ _MARK_BEFORE, _MARK_AFTER = re.compile(rf"({_MARK}) ?-?\Z"), re.compile(rf"[.,]?
 _NUMBER = re.compile(r"[0-9]{1,3}(?: [0-9]{3})+(?![0-9])(?:[.,][0-9]+)?|[0-9]+(?:[.,'][0-9]+)*")
 _MACHINE = re.compile(r"\+?(?=\.?[0-9])[0-9]*\.?[0-9]*(?:[eE]([+-]?[0-9]+))?\Z")
 _APOSTROPHES = dict.fromkeys(map(ord, "\u2019\u02bc\u2018\u00b4`\u066c"), "'") | {ord("\u066b"): ".", ord("\u2212"): "-"}
+_DAY = re.compile(r"[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}")
 _MOST_CHARS, _MOST_DIGITS = 300, (15, 40)  # of a text; of a number before and after its point
 
 
@@ -101,6 +103,26 @@ def written_price(text: str) -> Price:
     if cents and chosen[0].isdigit() and _MARK_BEFORE.search(text[: chosen.start()]):
         number += "." + cents[1]
     return _priced(number, currency, guess)
+
+
+def is_within(interval: str, now: datetime) -> bool | None:
+    """Whether an interval (ISO 8601: start/end, of which one may be missing) has this time in it; None if it cannot be read.
+    Times without an offset are UTC; an end without a time is the end of that day."""
+    start, slash, end = (part.strip() for part in interval.partition("/"))
+    moments = [_moment(part) if part else None for part in (start, end)]
+    if not slash or not (start or end) or any(part and moment is None for part, moment in zip((start, end), moments)):
+        return None
+    first, last = moments
+    until = now - timedelta(days=1) if _DAY.fullmatch(end) else now  # not a day after the last: there is none after 9999-12-31
+    return (first is None or first <= now) and (last is None or until < last)
+
+
+def _moment(text: str) -> datetime | None:
+    try:
+        found = datetime.strptime(text, "%Y-%m-%d") if _DAY.fullmatch(text) else datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return found if found.tzinfo else found.replace(tzinfo=UTC)
 
 
 def currency_code(text: str) -> str:

@@ -17,7 +17,8 @@ IMAGE = "image"  # the feed's image value, before it becomes an image_uri
 BASE = (schema.PRODUCT_ID, schema.TITLE, schema.BRAND, schema.PRICE, schema.CURRENCY, schema.CATEGORY, schema.URL, IMAGE)
 # what else is read of a feed that has it; it stays among the attributes, too
 TEXTS = (schema.GROUP_ID, schema.AVAILABILITY, schema.GENDER, schema.COLOUR, schema.SIZE_SAID)
-EXTRA = (*TEXTS, schema.SALE_PRICE, schema.IMAGE_LIST)  # the last: further pictures, as a list
+SALE_DATES = "sale_price_effective_date"  # start/end, ISO 8601
+EXTRA = (*TEXTS, schema.SALE_PRICE, SALE_DATES, schema.IMAGE_LIST)  # the last: further pictures, as a list
 COLUMNS = (*BASE, *EXTRA)
 DELETED = "deleted"  # whether the row says that its product is gone; read only where a feed's config names the column
 _TRUE = pa.array(["true", "1", "1.0", "yes", "y", "deleted", "delete"])

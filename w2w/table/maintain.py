@@ -63,7 +63,20 @@ def mend(store: str, table: schema.Table, dry_run: bool = False) -> int:
 
 def take_out(store: str, table: schema.Table, find: Callable[[Sequence[delta.Part]], np.ndarray], dry_run: bool = False) -> int:
     """Removes rows in one commit without lineage; returns their number. ``find`` returns a bool for each row of the parts."""
-    run_id = f"compact-{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{uuid.uuid4().hex[:6]}"
+    return rewrite(store, table, find, lambda rows, mask: rows.filter(pa.array(~mask)), "compact", dry_run)
+
+
+def rewrite(
+    store: str,
+    table: schema.Table,
+    find: Callable[[Sequence[delta.Part]], np.ndarray],
+    change: Callable[[pa.Table, np.ndarray], pa.Table],
+    job: str,
+    dry_run: bool = False,
+) -> int:
+    """Replaces the parts that have rows of ``find`` by what ``change`` makes of them (rows, and which of them were found), in
+    one commit without lineage; returns the number of rows found."""
+    run_id = f"{job}-{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{uuid.uuid4().hex[:6]}"
     for _ in range(_TRIES):
         opened = delta.open_table(store, table)
         listed = delta.parts(opened)
@@ -74,7 +87,7 @@ def take_out(store: str, table: schema.Table, find: Callable[[Sequence[delta.Par
         for part, mask in zip(listed, np.split(wanted, np.cumsum([p.rows for p in listed])[:-1])):
             if mask.any():
                 rows = pa.concat_tables(delta.read_batches(store, table, table.schema.names, [part]))
-                actions += map(to_action, write_part(store, Output(table), rows.filter(pa.array(~mask)), run_id))
+                actions += map(to_action, write_part(store, Output(table), change(rows, mask), run_id))
                 actions.append(RemoveAction(part.in_log, True, int(time.time() * 1000), part.size, dict(part.partition)))
         fence = CommitProperties(app_transactions=[Transaction(FENCE, time.time_ns())])
         try:

@@ -56,7 +56,7 @@ def write(shop: Path, rng: random.Random, num: int) -> None:
 
 
 def run(store: str, shop: Path, dry_run: bool, **feed) -> ingest.Result:
-    source = FeedConfig(uri=str(shop / "feed.csv"), full=True, category_map=MAP, **feed)
+    source = FeedConfig(uri=str(shop / "feed.csv"), full=True, category_map=MAP, max_unread_rate=1, **feed)
     options = {"pool": Pool(workers=1), "max_reject_rate": 1, "max_withdrawn_rate": 1, "dry_run": dry_run}
     return ingest.main(ingest.Config(store=store, feed=source, **options))
 
