@@ -17,8 +17,11 @@ def test_a_morning_after_a_night(tmp_path):
     (tmp_path / "shop" / "images" / "4.jpg").write_bytes(flat)
     w2w.ingest(store=store, feed={"uri": str(feed)})
     assert w2w.check(store=store, dry_run=True).to_measure == 12
+    some = w2w.check(store=store, least_px=64, limit=5)
+    assert "blurred: 7 pictures that are not measured yet: --limit" in some.left_out
     first = w2w.check(store=store, least_px=64)
-    assert (first.counts.out, first.findings, first.new) == (12, {"placeholder": 1}, 1)
+    assert (some.counts.out, first.counts.out, first.findings) == (5, 7, {"placeholder": 1})
+    assert some.new + first.new == 1
     again = w2w.check(store=store, least_px=200)
     assert (again.to_measure, again.skipped, again.counts.read) == (0, 12, 0)
     assert (again.findings, again.new) == ({"placeholder": 1, "tiny": 11}, 11)

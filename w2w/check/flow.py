@@ -52,7 +52,7 @@ class Catalog:
 
 
 def read_catalog(store: str) -> Catalog:
-    """Held: about 400 bytes a product and 150 a picture; titles and attributes are read batch by batch."""
+    """Held: about 350 bytes a product and 100 a picture; titles and attributes are read batch by batch."""
     columns = [*_KEPT, *_TEXTS, schema.ATTRIBUTES, schema.IMAGE_LIST, schema.ACTIVE]
     goods, pictures = [], []
     for batch in delta.CurrentRows(store, schema.PRODUCTS).batches(columns):
@@ -115,8 +115,8 @@ def look_stage(version: str, limits: DecodeLimits) -> Stage:
     return Stage("look", stage.look, (schema.BYTES,), stage.QUALITY_GIVES, {"limits": limits, "stage_version": version})
 
 
-def look(store: str, catalog: Catalog, kinds: Sequence[str], quality: str, encoder: str, least_px: int) -> Seen:
-    """Everything but links. ``quality``: version of that table; ``encoder``: model version, auto or none."""
+def look(store: str, catalog: Catalog, kinds: Sequence[str], quality: str, model: str | None, least_px: int) -> Seen:
+    """Everything but links. ``quality``: version of that table; ``model``: whose vectors, if any."""
     goods = catalog.goods
     told, left_out = [rules.FOUND.empty_table(), rules.without_picture(goods), rules.prices(goods)], {}
     partly: dict[str, str] = {}
@@ -128,7 +128,7 @@ def look(store: str, catalog: Catalog, kinds: Sequence[str], quality: str, encod
     for need, seen in (
         ("links", lambda: _broken(store, goods)),
         ("pictures", lambda: _clear(store, catalog, quality, least_px)),
-        ("vectors", lambda: _contradicted(store, goods, encoder)),
+        ("vectors", lambda: _contradicted(store, goods, model)),
         ("looks", lambda: _worn(store, catalog.pictures)),
     ):
         if need in needs and goods.num_rows:
@@ -155,9 +155,7 @@ def _broken(store: str, goods: pa.Table) -> Seen:
         return Seen(rules.FOUND.empty_table(), {kind: why})
     links = pc.unique(goods.column(schema.URL).drop_null())
     left = len(links) - (pc.sum(pc.is_in(links, value_set=asked.column(schema.URL))).as_py() or 0)
-    return Seen(
-        rules.broken_links(goods, asked), partly={kind: f"{left:,} links that are not asked yet: --links=N"} if left else {}
-    )
+    return Seen(rules.broken_links(goods, asked), partly={kind: f"{left:,} that are not asked yet: --links=N"} if left else {})
 
 
 def _clear(store: str, catalog: Catalog, version: str, least_px: int) -> Seen:
@@ -183,7 +181,7 @@ def _clear(store: str, catalog: Catalog, version: str, least_px: int) -> Seen:
     each = each.append_column(schema.PRODUCT_ID, pictures.column(schema.PRODUCT_ID))
     found = pa.concat_tables([rules.shared_pictures(goods, of_goods, flat), rules.unclear(each, least_px)])
     known_all = delta.open_table(store, schema.DUPLICATES) is not None
-    return Seen(found, partly={} if known_all else {"shared_picture": "copies of other sizes, by 'w2w deduplicate'"})
+    return Seen(found, partly={} if known_all else {"shared_picture": "copies of other sizes: run 'w2w deduplicate'"})
 
 
 def _joined(
@@ -207,9 +205,8 @@ def _joined(
     return known
 
 
-def _contradicted(store: str, goods: pa.Table, encoder: str) -> Seen:
+def _contradicted(store: str, goods: pa.Table, version: str | None) -> Seen:
     kind = "wrong_category"
-    version = _model(store, encoder)
     if version is None:
         return Seen(rules.FOUND.empty_table(), {kind: "it needs vectors: run 'w2w embed'"})
     names = rules.judged_categories(goods)
@@ -235,7 +232,7 @@ def _contradicted(store: str, goods: pa.Table, encoder: str) -> Seen:
     return Seen(rules.contradicted(rows, names, judged.other_N, judged.margin_N, judged.deviations()))
 
 
-def _model(store: str, asked: str) -> str | None:
+def model_of(store: str, asked: str) -> str | None:
     """``chosen_version``; for auto, where the last commit names no model, the one with the most vectors."""
     if asked != "auto":
         return chosen_version(store, schema.EMBEDDINGS, asked, "encoder")

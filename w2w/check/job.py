@@ -86,6 +86,7 @@ def main(config: Config) -> Result:
     kinds = _kinds(config)
     delta.need_table(run.store, schema.PRODUCTS, "ingest")
     version = ids.digest(stage.CODE, config.decode)
+    model = flow.model_of(run.store, config.encoder)
     lineage = run.lineage(ids.digest("check"), _INPUTS)
     catalog = flow.read_catalog(run.store)
     work = flow.pictures_to_look_at(run.store, catalog, version, config.item_rows, config.limit)
@@ -124,9 +125,11 @@ def main(config: Config) -> Result:
             commit_every_s=config.commit_every_s,
         )
         versions |= measured
-    seen = flow.look(run.store, catalog, kinds, version, config.encoder, config.least_px)
+    seen = flow.look(run.store, catalog, kinds, version, model, config.least_px)
     looked_at = [kind for kind in kinds if kind not in seen.left_out]
-    why_not = seen.left_out | {kind: f"but for {why}" for kind, why in seen.partly.items()}
+    left = (work.in_all or work.num_rows) - work.num_rows
+    waiting = {"blurred": f"{left:,} pictures that are not measured yet: --limit"} if left and "blurred" in kinds else {}
+    why_not = seen.left_out | seen.partly | waiting
     before, now = flow.read_before(run.store), datetime.now(UTC)
     rows = rules.with_since(seen.found, catalog.goods, before, looked_at, now, run.run_id)
     _, written = replace_rows(run.store, schema.CHECKS, [rows], lineage)

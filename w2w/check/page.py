@@ -107,12 +107,16 @@ def check_report(
         grave=grave,
         new=new,
         gone=gone,
-        last=f"{last.day} {last:%B}" if last else "",
+        last=_day(last, now) if last else "",
         sections=sections,
         left_out=[(KINDS[kind].title, why) for kind, why in left_out.items()],
         facts=dict(facts),
         lines=LINES,
     )
+
+
+def _day(then: datetime, now: datetime) -> str:
+    return f"{then.day} {then:%B}" + (f" {then.year}" if then.year != now.year else "")
 
 
 def _shown(
@@ -124,5 +128,5 @@ def _shown(
     more = f"also of {len(others)} more" if others else ""
     notes = [first[schema.CATEGORY]] if first.get(schema.CATEGORY) else []
     since = min(one[schema.SINCE] for one in card)
-    day = "" if since == now else f"{since.day} {since:%B}"
+    day = "" if since == now else _day(since, now)
     return Shown(product_card(first, image, notes=notes, more=more, others=others), row[schema.REJECT_DETAIL], day)

@@ -51,7 +51,7 @@ def test_a_clean_catalog_has_no_findings(tmp_path, wardrobe):
     assert result.left_out == (
         "broken_link: it asks the shop's servers, politely: --links=N for at most N links a night",
         "only_worn: it needs to know whom the pictures show: run 'w2w detect'",
-        "shared_picture: but for copies of other sizes, by 'w2w deduplicate'",
+        "shared_picture: copies of other sizes: run 'w2w deduplicate'",
     )
     assert "nothing is wrong with the 147 products" in Path(result.report).read_text()
     assert not checks(str(tmp_path))
