@@ -27,6 +27,7 @@ from w2w.ingest import job as ingest
 from w2w.ingest.feed import FeedConfig
 from w2w.mining.duplicates import job as deduplicate
 from w2w.mining.pairs import job as mine
+from w2w.mining.pairs.rules import PairRules
 from w2w.mining.representatives import job as represent
 from w2w.mining.splits import job as split
 from w2w.models import job as embed
@@ -104,7 +105,8 @@ def test_a_store_with_everything(tmp_path):
         deduplicate.main(deduplicate.Config(store=place, ray=RAY))
         split.main(split.Config(store=place, ray=RAY))
         represent.main(represent.Config(store=place, pool=ONE, ray=RAY))
-        mined = mine.main(mine.Config(store=place, ray=RAY))
+        pairing = mine.Config(store=place, rules=PairRules(thumbnail_px=64), ray=RAY)
+        mined = mine.main(pairing)
         index.main(index.Config(store=place, ray=RAY))
         search.main(search.Config(store=place, of="anchors", pool=ONE, ray=RAY))
         similar.main(similar.Config(store=place, ray=RAY))
@@ -140,7 +142,10 @@ def test_a_store_with_everything(tmp_path):
         crawled(crawl_config(store, profile))
         assert not traces(store, *sought)
     assert len(products(store)) == before - 2
-    for job in (mine.main(mine.Config(store=place, ray=RAY)), index.main(index.Config(store=place, ray=RAY))):
+    for job in (
+        mine.main(pairing),
+        index.main(index.Config(store=place, ray=RAY)),
+    ):
         assert job.counts.read
     assert search.main(search.Config(store=place, of="anchors", pool=ONE, ray=RAY)).counts.rejected == 0
     assert not traces(store, *sought)

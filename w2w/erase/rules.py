@@ -76,7 +76,9 @@ SHARED = {
     ("pages", schema.DETAIL),
     ("pages", schema.CONTENT),
     ("similar", schema.CARD),
-    *(("products", c) for c in (schema.TITLE, schema.BRAND, schema.GROUP_ID)),
+    ("images", schema.SOURCE_URI),
+    *(("products", c) for c in (schema.TITLE, schema.BRAND, schema.GROUP_ID, schema.URL, schema.IMAGE_URI)),
+    *(("posts", c) for c in (schema.URL, schema.IMAGE_URI)),
 }
 # a feed's, a site's or an export's name
 _NAMES = {
@@ -156,7 +158,7 @@ class Marks:
         if kind == Kind.KEY:
             return value in self.keys or value.partition(":")[0] in self.keys or value in self.products or value in self.posts
         if kind == Kind.PLACE:
-            return value in self.places
+            return value in self.places or self.in_any(value)
         return self.in_text(value)
 
 
@@ -257,9 +259,11 @@ def _owns(row: Mapping[str, Any], marks: Marks) -> bool:
 
 
 def _instead(table: str, column: str, value: Any, marks: Marks) -> Any:
-    """A name that rows share stays shared."""
+    """A name that rows share stays shared; of an address, which named it, nothing stays."""
     if schema.TABLES[table].schema.field(column).nullable and column not in _STAY:
         return None
+    if COLUMNS[column] == Kind.PLACE:
+        return ""
     return f"{NEVER}-{ids.digest(marks.salt, value)}"
 
 
@@ -267,6 +271,7 @@ def without_pictures(row: dict[str, Any], marks: Marks) -> dict[str, Any]:
     """A product's row without erased pictures: the next one is the front. Without any it is no longer sold."""
     listed = row[schema.IMAGE_LIST]
     stay = [one for one in listed or [] if one[schema.IMAGE_ID] not in marks.keys]
+    stay = [one | {schema.URI: ""} if marks.is_in(Kind.PLACE, one[schema.URI]) else one for one in stay]
     if row[schema.IMAGE_ID] not in marks.keys:
         return row if listed is None else row | {schema.IMAGE_LIST: _placed(stay)}
     front = stay[0] if stay else {schema.IMAGE_ID: None, schema.URI: "", schema.FINGERPRINT: ""}

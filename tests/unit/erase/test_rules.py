@@ -186,3 +186,17 @@ def test_the_log_keeps_all_but_ids():
     line = json.dumps({"commitInfo": {"operation": "WRITE", "w2w": json.dumps(about)}})
     now = json.loads(json.loads(json_without(line, MARKS))["commitInfo"]["w2w"])
     assert now == about | {"config": {"product": ["erased"], "k": 3}}
+
+
+def test_others_keep_their_rows_though_their_addresses_name_it():
+    uri = "https://s.example/p/hat-001/2.jpg?variant=hat-001-L"
+    both = [picture(OTHER, 1, "front") | {"uri": uri}]
+    row = row_of(schema.PRODUCTS, product_id="hat-001-L", image_id=OTHER, image_uri=uri, images=both, url=uri, active=True)
+    kept = left("products", row, MARKS)
+    assert (kept["product_id"], kept["image_id"], kept["image_uri"], kept["url"]) == ("hat-001-L", OTHER, "", None)
+    assert [one["image_id"] for one in kept["images"]] == [OTHER]
+    assert "hat-001/" not in repr(kept)
+    assert left("images", row_of(schema.IMAGES, image_id=OTHER, source_uri=uri), MARKS)["source_uri"] == ""
+    assert left("images", row_of(schema.IMAGES, image_id=PICTURE, source_uri=uri), MARKS) is None
+    assert left("frontier", row_of(schema.FRONTIER, url=uri), MARKS) is None
+    assert left("posts", row_of(schema.POSTS, post_id="post-8", url=uri), MARKS)["url"] is None
