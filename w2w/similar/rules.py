@@ -44,7 +44,9 @@ def on_grid(vectors_ND: np.ndarray) -> np.ndarray:
 
 def cosines(a_ND: np.ndarray, b_MD: np.ndarray) -> np.ndarray:
     """float32 (N, M) of vectors on the grid: exact, then rounded once."""
-    return ((a_ND @ b_MD.T) * 2.0 ** (-2 * _BITS)).astype(np.float32)
+    scores = (a_ND @ b_MD.T).astype(np.float32)
+    scores *= np.float32(2.0 ** (-2 * _BITS))  # a power of two: nothing is rounded again
+    return scores
 
 
 @dataclass(frozen=True)
@@ -100,37 +102,67 @@ class Lists:
 
 
 Found = tuple[np.ndarray, np.ndarray, np.ndarray]  # positions, those of what they get, and the scores
+Where = tuple[np.ndarray, np.ndarray]  # rows and columns
 Block = tuple[np.ndarray, np.ndarray]  # positions (M,), and their vectors on the grid (M, D)
 
 
 def search(asked: Block, blocks: Iterable[Block], goods: Goods, width: int) -> Lists:
     """The lists of the asked products among all products of the blocks."""
-    lists = Lists.empty(len(asked[0]), width)
+    growing = _Growing(Lists.empty(len(asked[0]), width), goods.card_N)
     for block in blocks:
         for some, those in _tiles(asked[0], block[0][goods.allowed_N[block[0]]], goods.scope_N):
             there = np.flatnonzero(goods.allowed_N[block[0]])[those]
             scores = cosines(asked[1][some], block[1][there])
-            _enter(lists, some, scores, goods.card_N[asked[0][some]], block[0][there], goods.card_N)
-    return lists
+            growing.enter(some, scores, goods.card_N[asked[0][some]], block[0][there])
+    return growing.whole()
 
 
-def _enter(
-    lists: Lists, some: np.ndarray, score_NM: np.ndarray, own_N: np.ndarray, member_M: np.ndarray, card_N: np.ndarray
-) -> None:
-    """Merges a tile of scores into the lists ``some``: of a row with many good ones the best, and more until none is missed."""
-    waiting, width = np.arange(len(some)), lists.member_NW.shape[1] + _WIDER
-    while len(waiting):
-        scores = score_NM[waiting]
-        least = lists.last[some[waiting]]
-        many = (scores >= least[:, None]).sum(axis=1) > width
-        if many.any():
-            least[many] = np.maximum(least[many], np.partition(scores[many], -width, axis=1)[:, -width])
-        at, column = np.nonzero(scores >= least[:, None])
-        other = card_N[member_M[column]] != own_N[waiting[at]]
+class _Growing:
+    """Lists, and entries that wait to be merged into them: a merge sorts all of its lists, however few come."""
+
+    def __init__(self, lists: Lists, card_N: np.ndarray):
+        self._lists, self._card_N = lists, card_N
+        self._waiting: list[Found] = []
+
+    def whole(self) -> Lists:
+        """With all that waits."""
+        if self._waiting:
+            row, member, score = (np.concatenate(parts) for parts in zip(*self._waiting))
+            self._lists.merge(row, member, score, self._card_N)
+            self._waiting = []
+        return self._lists
+
+    def enter(self, some: np.ndarray, score_NM: np.ndarray, own_N: np.ndarray, member_M: np.ndarray) -> None:
+        """Takes a tile of scores for the lists ``some``: of a row with many good ones the best, more until none is missed."""
+        width = self._lists.member_NW.shape[1] + _WIDER
+        least = self._lists.last[some]
+        at, column = _at_least(score_NM, least)
+        if np.bincount(at, minlength=1).max() <= width:
+            self._take(some, score_NM, own_N, member_M, (at, column))
+            return
+        lists, waiting = self.whole(), np.arange(len(some))
+        while len(waiting):
+            scores, least = score_NM[waiting], lists.last[some[waiting]]
+            many = np.bincount(_at_least(scores, least)[0], minlength=len(waiting)) > width
+            if many.any():
+                least[many] = np.maximum(least[many], np.partition(scores[many], -width, axis=1)[:, -width])
+            self._take(some[waiting], scores, own_N[waiting], member_M, _at_least(scores, least))
+            lists = self.whole()
+            waiting, width = waiting[many & (lists.last[some[waiting]] < least)], width * 4
+
+    def _take(self, some: np.ndarray, score_NM: np.ndarray, own_N: np.ndarray, member_M: np.ndarray, where: Where) -> None:
+        at, column = where
+        other = self._card_N[member_M[column]] != own_N[at]
         at, column = at[other], column[other]
         if len(at):
-            lists.merge(some[waiting[at]], member_M[column], scores[at, column], card_N)
-        waiting, width = waiting[many & (lists.last[some[waiting]] < least)], width * 4
+            self._waiting.append((some[at], member_M[column], score_NM[at, column]))
+        if sum(len(row) for row, _, _ in self._waiting) > self._lists.member_NW.size:
+            self.whole()
+
+
+def _at_least(score_NM: np.ndarray, least_N: np.ndarray) -> Where:
+    """Row and column of the scores that reach their row's least."""
+    return np.divmod(np.flatnonzero(score_NM >= least_N[:, None]), max(1, score_NM.shape[1]))
 
 
 def arrivals(block: Block, came: Block, least_N: np.ndarray, goods: Goods) -> Found:
@@ -138,7 +170,7 @@ def arrivals(block: Block, came: Block, least_N: np.ndarray, goods: Goods) -> Fo
     found = [(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32))]
     for some, those in _tiles(block[0], came[0], goods.scope_N):
         scores = cosines(block[1][some], came[1][those])
-        at, column = np.nonzero(scores >= least_N[block[0][some], None])
+        at, column = _at_least(scores, least_N[block[0][some]])
         rows, members = block[0][some[at]], came[0][those[column]]
         other = goods.card_N[rows] != goods.card_N[members]
         found.append((rows[other], members[other], scores[at, column][other]))
