@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 
 import numpy as np
 import pyarrow as pa
@@ -287,6 +288,13 @@ def _among(store: str, table: schema.Table, columns: list[str], images: pa.Array
 
 def read_before(store: str) -> pa.Table:
     return delta.read(store, schema.CHECKS, schema.CHECKS.schema.names)
+
+
+def last_run(store: str) -> datetime | None:
+    """When the table was last written by a run."""
+    opened = delta.open_table(store, schema.CHECKS)
+    stamps = [entry["timestamp"] for entry in (delta.history(opened) if opened else []) if entry["w2w"]]
+    return datetime.fromtimestamp(max(stamps) / 1000, UTC) if stamps else None
 
 
 def products_of(store: str, product_ids: Iterable[str]) -> dict[str, dict]:

@@ -132,33 +132,33 @@ def main(config: Config) -> Result:
     why_not = seen.left_out | seen.partly | waiting
     before, now = flow.read_before(run.store), datetime.now(UTC)
     rows = rules.with_since(seen.found, catalog.goods, before, looked_at, now, run.run_id)
-    _, written = replace_rows(run.store, schema.CHECKS, [rows], lineage)
     new = pc.sum(pc.equal(rows.column(schema.SINCE), pa.scalar(now, schema.TIME))).as_py() or 0
     counted = {row["values"]: row["counts"] for row in pc.value_counts(rows.column(schema.KIND)).to_pylist()}
     result = run.done(
         result,
         counts=counts,
-        versions=versions | written,
         findings={kind: counted[kind] for kind in rules.KINDS if kind in counted},
         new=new,
         gone=before.num_rows - (rows.num_rows - new),
         left_out=tuple(f"{kind}: {why}" for kind, why in why_not.items()),
         report=storage.join(folder, PAGE),
     )
+    # before the table: after a run that was killed in between, what is new is new again
     write_lines(folder, rows)
     cards = chosen(rows, now, config.examples)
     on_cards = [row for some in cards.values() for card in some for row in card]
     pictures = flow.pictures_of(run.store, {image for row in on_cards for image in row[schema.IMAGE_LIST][:1]})
     products = flow.products_of(run.store, {row[schema.PRODUCT_ID] for row in on_cards})
-    last = pc.max(before.column(schema.CHECKED_AT)).as_py()
     facts = {"products": num, "pictures": result.pictures, "store": run.store, "run": run.run_id}
-    check_report(folder, rows, cards, products, pictures, now, last, result.gone or 0, why_not, facts)
+    check_report(folder, rows, cards, products, pictures, now, flow.last_run(run.store), result.gone or 0, why_not, facts)
+    _, written = replace_rows(run.store, schema.CHECKS, [rows], lineage)
+    result = run.done(result, versions=versions | written)
     failed = [f"{counted[kind]:,} {kind}" for kind in config.fail_on if kind in counted]
     if failed:
         error = JobFailed(f"--fail_on: {', '.join(failed)}: look at {result.report}")
-        error.result = run.done(result)
+        error.result = result
         raise error
-    return run.done(result)
+    return result
 
 
 def _kinds(config: Config) -> list[str]:

@@ -14,6 +14,7 @@ import w2w
 from tests.unit.check.stores import NUM, Wardrobe, add_pictures, rows_of, rows_of_pictures
 from tests.unit.recommend.stores import append
 from w2w import ids, schema
+from w2w.check import job
 from w2w.check.job import Config, main
 from w2w.check.rules import KINDS
 from w2w.errors import JobFailed, UsageError
@@ -151,6 +152,10 @@ def test_stores_of_any_stage_are_answered(tmp_path, wardrobe):
     result = main(Config(store=store))
     assert (result.products, result.findings) == (0, {})
     assert "there is no product on sale" in Path(result.report).read_text()
+    rows = rows_of(wardrobe.garments, wardrobe.pictures)
+    append(store, schema.PRODUCTS, [rows[0] | {"price": 0.0, "fetched_at": 2 * LATER}], "back")
+    text = Path(main(Config(store=store)).report).read_text()  # nothing was wrong the last time, but there was one
+    assert "1 new and 0 gone since" in text
     empty = str(tmp_path / "empty")
     delta.create_table(empty, schema.PRODUCTS)
     assert main(Config(store=empty, dry_run=True)).products == 0
@@ -166,6 +171,20 @@ def test_fail_on_makes_the_exit_code_1_after_everything_is_written(tmp_path, war
     for option in ("only", "fail_on"):
         with pytest.raises(UsageError, match="Did you mean 'blurred'"):
             main(Config(store=store, **{option: ["blured"]}))
+
+
+def test_a_run_that_is_killed_before_its_commit_changes_nothing(tmp_path, wardrobe, monkeypatch):
+    store = wardrobe.write(str(tmp_path), lambda rows: rows[0].update(price=0.0))
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(job, "replace_rows", killed)
+        with pytest.raises(KeyboardInterrupt):
+            main(Config(store=store))
+    assert not checks(store)
+    assert main(Config(store=store)).new == 1
 
 
 def test_a_dry_run_writes_nothing_and_tells_what_is_to_be_measured(tmp_path, wardrobe):

@@ -95,3 +95,20 @@ def test_a_white_picture_is_flat_and_a_white_shirt_is_not():
     columns = [[row[i] for row in told] for i in (1, 2)]
     measured = pa.table(columns, names=[schema.CONTRAST, schema.FILLED])
     assert rules.is_flat(measured).tolist() == [True, True, False, True]
+
+
+def test_a_category_is_contradicted_where_that_is_odd_among_its_own():
+    goods = pa.table({"product_id": list("abcd"), "image_id": list("wxyz"), "category": ["flats", "flats", "heels", "flats"]})
+    other, margin = np.array([1, 1, 0, 1]), np.array([0.5, 0.6, 0.9, 0.2])
+    found = rules.contradicted(goods, ["flats", "heels"], other, margin, np.array([4.0, 1.0, 5.0, 9.0]))
+    assert found.column("product_id").to_pylist() == ["c", "a"]
+    assert found.column("about").to_pylist() == ["flats", "heels"]
+    assert found.column("detail")[0].as_py() == "It is sold as 'heels', and looks like 'flats' (0.90)."
+
+
+def test_small_categories_and_a_single_one_are_not_judged():
+    def judged(*names: tuple[str, int]) -> list[str]:
+        return rules.judged_categories(pa.table({"category": [name for name, num in names for _ in range(num)]}))
+
+    assert judged(("hat", 20), ("top", 19), ("bag", 40), ("etc", 90)) == ["bag", "hat"]
+    assert judged(("hat", 50), ("top", 19)) == []
