@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from tests.bench import __main__ as bench
+from tests.bench import product_pictures
 from tests.bench.book import Found, over_seeds, ranks_of, recall
 from tests.bench.find_rerank import expanded, hits, reciprocal, told
 from tests.bench.real_gain import Pictures, compared, find_class, find_views
@@ -52,6 +53,22 @@ def test_ranks_in_parts_of_the_gallery_and_in_all_of_it():
     assert ranks_of(found, products, 6, 4).tolist() == [0, 0, 1, 1]
     assert ranks_of(found, products, 4, 4).tolist() == [0, 0, 1, 0]  # 5 is not among the first four
     assert ranks_of(found, products, 2, 4).tolist() == [0, 0, 1, 0]  # galleries {0, 1} and {2, 3}
+
+
+def test_a_product_is_found_by_its_best_picture(tmp_path, monkeypatch):
+    monkeypatch.setattr(product_pictures, "FOLDER", tmp_path)
+    listed = product_pictures.gallery({"a": ["a1.jpg", "a2.jpg"], "b": ["b1.jpg", "b2.jpg", "b3.jpg"], "c": ["c1.jpg"]})
+    assert listed["b"] == [str(tmp_path / f"b{n}.jpg") for n in (1, 2, 3)]
+    told = {"a1": 0.1, "a2": 0.9, "b1": 0.8, "b2": 0.7, "b3": 0.6, "c1": 0.5}
+    vectors = {str(tmp_path / f"{name}.jpg"): np.array([value]) for name, value in told.items()}
+    vectors[str(tmp_path / "query.jpg")] = np.array([1.0])
+    for name, wanted in {"a": (1, 0, 1), "b": (0, 1, 0), "c": (0, 0, 0)}.items():
+        found = product_pictures.judged({name: "query.jpg"}, listed, vectors)
+        assert tuple(found[f"{figure}@1"][0] for figure in ("product", "front", "picture")) == wanted
+    assert [found[f"{figure}@5"] for figure in ("product", "front", "picture")] == [[True], [True], [True]]
+    listed["b"].append(str(tmp_path / "b4.jpg"))
+    vectors[str(tmp_path / "b4.jpg")] = np.array([0.55])
+    assert product_pictures.judged({"c": "query.jpg"}, listed, vectors)["picture@5"] == [False]  # b has four places
 
 
 def test_ties_count_half():
