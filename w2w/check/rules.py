@@ -91,7 +91,7 @@ KINDS = {
     "unreadable_value": Kind(MEDIUM, "Values that could not be read", "As the feed of the last night had them."),
     "missing_value": Kind(LOW, "Missing values", "Most other products of the catalog have them."),
     "rare_category": Kind(LOW, "Rare categories", "Perhaps a misspelling of another one."),
-    "only_worn": Kind(LOW, "No picture of the garment alone", "In each of its pictures somebody wears it.", "looks"),
+    "only_worn": Kind(LOW, "No picture of the garment alone", "As a detector sees it, which errs on some sets.", "looks"),
 }
 _BY_ABOUT = ("missing_value", "unreadable_value")  # a product may have several
 
@@ -347,7 +347,7 @@ def only_worn(pictures: pa.Table, looked: pa.ChunkedArray, worn: pa.Array) -> tu
         return FOUND.empty_table(), share
     first = np.unique(codes, return_index=True)[1]
     rows = pictures.take(pa.array(first[seen & ~alone]))
-    return of_rows("only_worn", rows, ["Somebody wears it in each of its pictures."] * rows.num_rows), share
+    return of_rows("only_worn", rows, ["To the detector, somebody wears it in each of its pictures."] * rows.num_rows), share
 
 
 def contradicted(
