@@ -56,6 +56,7 @@ def made(tmp_path_factory) -> str:
     fill(place, range(40), posts=6)
     append(place, schema.PRODUCTS, [product(7, fetched_at=1, price=3.0, row_digest="e"), product(9, fetched_at=1)], "night1")
     maintain.compact(place, schema.PRODUCTS)
+    delta.existing(place, schema.PRODUCTS).create_checkpoint()  # it has the statistics, too
     append(place, schema.PRODUCTS, [product(8, fetched_at=2)], "night2")
     said = {"stage": "embed", "stage_version": "v", "code": "corrupt", "source": None, "rejected_at": 0, "run_id": "r"}
     append(place, schema.REJECTS, [said | {"key": key, "detail": f"about {key}"} for key in ("p007@d", "p0077@d")])
