@@ -24,6 +24,7 @@ def bucket(monkeypatch):
         yield f"s3://{s3.BUCKET}"
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_ray")
 def test_nothing_is_left_in_a_bucket(bucket, monkeypatch, tmp_path):
     monkeypatch.setenv("W2W_CACHE", str(tmp_path))
