@@ -28,24 +28,32 @@ _INPUTS = (schema.PRODUCTS, schema.IMAGES, schema.QUALITY, schema.DUPLICATES, sc
 
 
 @dataclass(frozen=True)
-class Config(JobConfig):
-    """List what is wrong in the catalog: placeholder, shared, blurred and tiny pictures, pictures that contradict their
-    category, odd prices, missing values; into table `checks`, and a page. Works on any store, and says what it could not look
-    at. New pictures are measured once (table `quality`), on Ray; all else runs here."""
+class CheckConfig:
+    """What is looked for, and shown."""
 
-    SHOWN = "store only fail_on links fetch.contact encoder least_px examples dry_run"
-    LEAST = JobConfig.LEAST | {"least_px": 1, "examples": 1, "links": 0}
+    LEAST = {"least_px": 1, "examples": 1}
 
     only: list[str] = field(default_factory=list)
     """Kinds to look for, for example [blurred, tiny]; none: all. Findings of other kinds stay as they are."""
     fail_on: list[str] = field(default_factory=list)
     """Kinds of which a finding makes the exit code 1."""
-    encoder: str = "auto"
-    """Whose vectors tell what a category looks like: a model version of `embeddings`, none, or auto: the newest."""
     least_px: int = rules.LEAST_PX
     """Least length of a picture's shorter side."""
     examples: int = 24
     """Of each kind, on the page; all are in the table and in findings.jsonl."""
+
+
+@dataclass(frozen=True)
+class Config(CheckConfig, JobConfig):
+    """List what is wrong in the catalog: placeholder, shared, blurred and tiny pictures, pictures that contradict their
+    category, odd prices, missing values; into table `checks`, and a page. Works on any store, and says what it could not look
+    at. New pictures are measured once (table `quality`), on Ray; all else runs here."""
+
+    SHOWN = "store only fail_on links fetch.contact encoder least_px examples dry_run"
+    LEAST = JobConfig.LEAST | CheckConfig.LEAST | {"links": 0}
+
+    encoder: str = "auto"
+    """Whose vectors tell what a category looks like: a model version of `embeddings`, none, or auto: the newest."""
     out: str = ""
     """Folder of index.html and findings.jsonl. Default: <store>/reports/check/<run>."""
     links: int = 0
@@ -83,7 +91,7 @@ class Result(Summary):
 
 def main(config: Config) -> Result:
     run = Run("check", config)
-    kinds = _kinds(config)
+    kinds = kinds_of(config)
     delta.need_table(run.store, schema.PRODUCTS, "ingest")
     version = ids.digest(stage.CODE, config.decode)
     model = flow.model_of(run.store, config.encoder)
@@ -161,7 +169,7 @@ def main(config: Config) -> Result:
     return result
 
 
-def _kinds(config: Config) -> list[str]:
+def kinds_of(config: CheckConfig) -> list[str]:
     """The kinds to look for. Raises UsageError for a name that is none."""
     for option, asked in (("only", config.only), ("fail_on", config.fail_on)):
         for name in asked:

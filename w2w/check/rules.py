@@ -21,7 +21,7 @@ HIGH, MEDIUM, LOW = "high", "medium", "low"
 GROUP, OFFERED = "group", "offered"
 
 LEAST_PX = 250  # "Apparel: at least 250 x 250 pixels": Google's product data specification, image_link
-_LEAST_SHARPNESS = 40.0  # of 750 real pictures none has less (63 at least); blurred by 1.5 px at 256 px, 99 % have
+_LEAST_SHARPNESS = 40.0  # of 750 real pictures none has less (63 at least); blurred by 1.5 px at 256 px, 95 % have
 _LEAST_EDGES = 0.03  # sharpness over contrast: a sharp picture of a white shirt on white has little of either
 _LEAST_FILLED = 0.003
 _PLAIN_BITS = 8  # of a perceptual hash: fewer occur in single-colour pictures, which are all alike

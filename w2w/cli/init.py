@@ -27,7 +27,7 @@ _FILE = "night.yaml"
 _OF_FEED = "uri headers_env auth_env preset columns category_map csv_delimiter encoding"
 _OPTIONS = "store feed.uri feed.headers_env feed.auth_env feed.preset feed.columns feed.category_map feed.full feed.encoding"
 _OPTIONS += " fetch.contact fetch.allow_private_hosts encoder.name"
-_OPTIONS += " index.target_recall index.memory_budget_mb looks recommend similar tag export"
+_OPTIONS += " index.target_recall index.memory_budget_mb looks recommend similar tag check export"
 # shown if they differ from the default
 _UNUSUAL = {"feed.preset", "feed.encoding", "feed.headers_env", "feed.auth_env", "fetch.contact", "fetch.allow_private_hosts"}
 

@@ -1,4 +1,4 @@
-"""Nightly: ingest, embed, index (tag, looks, recommend, similar, export) in one run, for what changed only."""
+"""Nightly: ingest, embed, index (tag, looks, recommend, similar, check, export) in one run, for what changed only."""
 
 import logging
 from collections.abc import Iterator
@@ -7,6 +7,9 @@ from types import ModuleType
 from typing import Any
 
 from w2w import schema
+from w2w.check import job as check
+from w2w.check.job import CheckConfig
+from w2w.check.job import Result as Checked
 from w2w.engine.job import Run, options_of, show
 from w2w.errors import JobFailed
 from w2w.export import job as export
@@ -38,10 +41,10 @@ from w2w.training.tags.job import TagConfig
 @dataclass(frozen=True)
 class Config(ingest.Config):
     """Run `w2w ingest`, `w2w embed` and `w2w index` from one config; where it asks for them, tags, looks, recommendations,
-    similar products and an export too. A failed step stops the night: the published index stays as it was, and the next run
-    resumes where this one stopped. One night at a time works on a store."""
+    similar products, a check and an export too. A failed step stops the night: the published index stays as it was, and the
+    next run resumes where this one stopped. One night at a time works on a store."""
 
-    SHOWN = "store feed.uri feed.columns encoder.name tag looks recommend similar export dry_run"
+    SHOWN = "store feed.uri feed.columns encoder.name tag looks recommend similar check export dry_run"
     PLACES = {}
 
     encoder: EncoderConfig = EncoderConfig()
@@ -60,6 +63,8 @@ class Config(ingest.Config):
     """What goes with every product, into table `recommendations`; {} for the default scorer."""
     similar: SimilarConfig | None = None
     """The products most like every product, into table `similar`; {} for those of its category."""
+    check: CheckConfig | None = None
+    """What is wrong in the catalog, and a page; {} for all kinds. What fail_on finds stops the night before the export."""
     export: ExportConfig | None = None
     """Send what changed, as w2w export does; {} for JSON lines in the store."""
 
@@ -76,6 +81,7 @@ class Result(Summary):
     recommend: Recommended | None = None
     similar: Similar | None = None
     tag: Tagged | None = None
+    check: Checked | None = None
     export: Exported | None = None
     then: str | None = None
     """Of a dry run: the steps that depend on what those before them bring."""
@@ -88,6 +94,8 @@ def main(config: Config) -> Result:
         delta.need_table(run.store, schema.POSTS, "crawl")
     if config.recommend is not None:
         recommend.check(config.recommend)
+    if config.check is not None:
+        check.kinds_of(config.check)
     if config.export is not None:
         export.check(config.export)
     if config.dry_run:
@@ -133,13 +141,15 @@ def _steps(config: Config) -> Iterator[tuple[str, ModuleType, dict[str, Any]]]:
         yield "recommend", recommend, options_of(config.recommend, Wanted)
     if config.similar is not None:
         yield "similar", similar, options_of(config.similar, SimilarConfig)
+    if config.check is not None:
+        yield "check", check, options_of(config.check, CheckConfig) | {"encoder": "auto"}
     if config.export is not None:
         yield "export", export, options_of(config.export, ExportConfig)
 
 
 def _can_tell(step: str, result: Result, store: str) -> bool:
     """Whether a dry run of this step can tell what it would do, given that the steps before it were dry runs too."""
-    if step in ("index", "recommend", "similar", "export"):
+    if step in ("index", "recommend", "similar", "check", "export"):
         before, vectors = result.ingest, result.embed
         if before is None or vectors is None or before.pending or vectors.pending or before.withdrawn:
             return False

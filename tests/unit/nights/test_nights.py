@@ -11,6 +11,7 @@ import pytest
 from tests.unit.nights.nights import Clock, Item, Shop, jpeg, night, num_rows, products, without_ray
 from tests.unit.recommend.stores import append
 from w2w import ids, schema
+from w2w.check.job import CheckConfig
 from w2w.cli import nightly
 from w2w.engine import run
 from w2w.errors import JobFailed, UsageError
@@ -408,7 +409,8 @@ def test_a_night_fails_where_what_was_rolled_back_to_is_damaged(store, shop, clo
 def whole(store: str, shop: Shop, **options) -> nightly.Config:
     """A night with all its steps, recommendations of few candidates."""
     few = Wanted(outfit=OutfitConfig(candidates=2, answers=2))
-    more = {"recommend": few, "similar": SimilarConfig(k=3), "tag": TagConfig(), "export": ExportConfig(batch_rows=100)}
+    more = {"recommend": few, "similar": SimilarConfig(k=3), "tag": TagConfig(), "check": CheckConfig()}
+    more["export"] = ExportConfig(batch_rows=100)
     return nightly_config(store, shop, looks=True, withdraw_missing=1, **more, **options)
 
 
@@ -444,6 +446,7 @@ def test_every_step_comes_with_the_night_that_asks_for_it(store, shop, clock):
     first = nightly.main(whole(store, shop))
     assert first.similar.computed == plan.similar.computed == 20
     assert (first.tag.counts.out, first.export.upserts) == (20, 20)
+    assert (first.check.products, first.check.findings["tiny"]) == (20, 20)
     assert (first.recommend.new, first.embed_looks.counts.out, first.index.unchanged) == (20, 4, True)
     assert read_manifest(index_uri(store, "looks")).version == first.index_looks.published
     assert all(len(outfits) == 2 for outfits in recommended(store).values())
@@ -465,7 +468,7 @@ def test_every_step_comes_with_the_night_that_asks_for_it(store, shop, clock):
     shop.items.pop("p3")  # a night that only withdraws
     told = nightly.main(whole(store, shop, dry_run=True))
     assert (told.ingest.withdrawn, told.index, told.recommend) == (1, None, None)
-    assert told.then == "index, recommend, similar, export: of what the steps before them bring"
+    assert told.then == "index, recommend, similar, check, export: of what the steps before them bring"
     missed = {p for p, outfits in recommended(store).items() if p != "p3" and '"p3"' in json.dumps(outfits)}
     with pytest.MonkeyPatch.context() as dying:  # killed when nothing of it is committed
         dying.setattr(recommend, "run_pending", lambda *_: 1 / 0)
@@ -479,9 +482,11 @@ def test_every_step_comes_with_the_night_that_asks_for_it(store, shop, clock):
     assert '"p3"' not in json.dumps(recommended(store))
 
 
-def test_what_an_export_lacks_is_said_before_the_feed_is_read(store, shop, clock):
+def test_what_an_export_or_check_lacks_is_said_before_the_feed_is_read(store, shop, clock):
     with pytest.raises(UsageError, match=r"--to=qdrant: what it stores are vectors"):
         nightly.main(nightly_config(store, shop, export=ExportConfig(to="qdrant")))
+    with pytest.raises(UsageError, match="blured"):
+        nightly.main(nightly_config(store, shop, check=CheckConfig(fail_on=["blured"])))
     assert delta.open_table(store, schema.PRODUCTS) is None
 
 
