@@ -153,6 +153,7 @@ def _broken(store: str, goods: pa.Table) -> Seen:
     kind, asked = "broken_link", delta.read(store, schema.LINKS_ASKED, schema.LINKS_ASKED.schema.names)
     if not asked.num_rows:
         why = "it asks the shop's servers, politely: --links=N for at most N links a night"
+        why = why if goods.column(schema.URL).null_count < goods.num_rows else "no product has a link"
         return Seen(rules.FOUND.empty_table(), {kind: why})
     links = pc.unique(goods.column(schema.URL).drop_null())
     left = len(links) - (pc.sum(pc.is_in(links, value_set=asked.column(schema.URL))).as_py() or 0)

@@ -20,6 +20,7 @@ from w2w.erase.rules import COLUMNS, Kind, Marks, json_without, named_in, rewrit
 from w2w.erase.scan import Sought, in_file, piece, vector_pieces
 from w2w.errors import JobFailed
 from w2w.table import delta, erased, purge
+from w2w.table.pending import holding
 
 _DIGEST_CHARS = 32  # of a picture's id, as table `pages` has it
 _ROWS = 4096
@@ -96,6 +97,19 @@ def _read(store: str, table: schema.Table, columns: Sequence[str]) -> Iterator[p
 
 
 # what belongs to it
+
+
+def not_there(store: str, products: set[str], posts: set[str], images: set[str]) -> tuple[str, ...]:
+    """Those that no row of the store has, as 'product ID'."""
+    told = []
+    for kind, table, keys in (
+        ("product", schema.PRODUCTS, products),
+        ("post", schema.POSTS, posts),
+        ("image", schema.IMAGES, images),
+    ):
+        there, _ = holding(store, table, pa.array(sorted(keys), pa.string()))
+        told += [f"{kind} {key}" for key in sorted(keys - set(there.to_pylist()))]
+    return tuple(told)
 
 
 def plan_of(store: str, products: set[str], posts: set[str], pictures: set[str]) -> Plan:

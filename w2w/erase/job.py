@@ -69,6 +69,8 @@ class Result(Summary):
     allowed: int | None = None
     still_blocked: int | None = None
     receipt: str | None = None
+    not_there: tuple[str, ...] = ()
+    """Asked for, and in no row of its table now: misspelt, or erased before. It is kept out all the same."""
     then: str | None = None
 
 
@@ -85,6 +87,7 @@ def main(config: Config) -> Result:
     left = flow.left_plan(store)
     if left is None and not any(wanted.values()):
         raise UsageError("--product, --post, --image or --from_file: say what to erase")
+    result = replace(result, not_there=flow.not_there(store, *wanted.values()))
     if config.dry_run:
         plan = flow.plan_of(store, *wanted.values())
         return _dry(store, plan if left is None else left.also(plan), result)
@@ -168,7 +171,10 @@ def _erase(store: str, plan: flow.Plan, config: Config, result: Result) -> Resul
         storage.delete(folder)
     done = flow.search(store, sought) if config.search else None
     waiting = done.waiting if done else flow_exports.with_something(store, sought.marks.products)
-    say = "run the exports that wait, then this again: it takes the ids out of what they remember" if waiting else None
+    say = (
+        "run the exports that wait and load their files, then run this again: it takes the ids out of what they remember, and "
+        "the files that tell of the deletion"
+    )
     result = replace(
         result,
         rows_erased={name: rows.gone for name, rows in told.items() if rows.gone},
@@ -182,7 +188,7 @@ def _erase(store: str, plan: flow.Plan, config: Config, result: Result) -> Resul
         waiting=waiting,
         searched=done.files if done else None,
         found=tuple(f"{name}: {what}" for name, what in done.found) if done else (),
-        then=say,
+        then=say if waiting else None,
     )
     said = {n: v for n, v in vars(result).items() if n in _TOLD}
     result = replace(result, receipt=flow.receipt(store, result.run_id, plan, said))

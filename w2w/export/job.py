@@ -39,7 +39,8 @@ class ExportConfig:
     LEAST = {"batch_rows": 1}
 
     to: str = "jsonl"
-    """jsonl, csv, parquet; elasticsearch, qdrant or vespa: files in their bulk form; postgres, lancedb: the database itself."""
+    """jsonl, csv, parquet; elasticsearch, opensearch, qdrant, vespa: files in their bulk form; postgres, lancedb: the database
+    itself."""
     name: str = "default"
     """Name of the export: each remembers what its target has."""
     out: str | None = None

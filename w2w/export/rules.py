@@ -113,6 +113,7 @@ FORMATS: dict[str, tuple[str, Callable[[pa.Table, str], bytes]]] = {
     "csv": ("csv", comma_separated),
     "parquet": ("parquet", parquet),
     "elasticsearch": ("bulk.ndjson", elasticsearch),
+    "opensearch": ("bulk.ndjson", elasticsearch),
     "qdrant": ("qdrant.json", qdrant),
     "vespa": ("vespa.jsonl", vespa),
 }

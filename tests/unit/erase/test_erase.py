@@ -254,6 +254,9 @@ def test_an_id_that_is_not_there_is_blocked_all_the_same(store):
     before = rows_of(store)
     result = main(Config(store=store, product=["p999"]))
     assert not result.rows_erased
+    assert result.not_there == ("product p999",)
+    plan = main(Config(store=store, product=["p007", "p999"], post=["none"], dry_run=True))
+    assert plan.not_there == ("product p999", "post none")
     assert rows_of(store) == before
     assert Path(store, "gallery").exists()
     assert erased.read(store).has(schema.PRODUCT_ID, "p999")

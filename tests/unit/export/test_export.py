@@ -204,6 +204,7 @@ def test_bulk_forms(store, tmp_path):
         return [json.loads(line) for line in sorted((tmp_path / to).iterdir())[at].read_text().split("\n") if line]
 
     bulk = [row for at in range(-5, 0) for row in lines("elasticsearch", at)]
+    assert FORMATS["opensearch"] == FORMATS["elasticsearch"]
     assert {"delete": {"_index": "goods", "_id": "p003"}} in bulk
     at = bulk.index({"index": {"_index": "goods", "_id": "p004"}})
     assert (bulk[at + 1]["price"], len(bulk[at + 1]["vector"])) == (2.0, 16)
