@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tests.unit.nights.nights import Clock, Shop, night, num_rows, products, without_ray
+from tests.unit.nights.nights import Clock, Shop, night, num_rows, products
 from w2w import schema
 from w2w.errors import UsageError
 from w2w.ingest.digests import last_of_each
@@ -19,17 +19,9 @@ HEAD = "product_id,title,price,category,image,gone"
 
 
 @pytest.fixture
-def shop(tmp_path, monkeypatch) -> Shop:
-    without_ray(monkeypatch)
-    (tmp_path / "shop" / "changes").mkdir(parents=True)
-    made = Shop(tmp_path / "shop")
-    made.stock(20)
-    return made
-
-
-@pytest.fixture
-def store(tmp_path) -> str:
-    return str(tmp_path / "store")
+def shop(shop, clock) -> Shop:
+    (shop.folder / "changes").mkdir()
+    return shop
 
 
 def line(product: str, price: str = "10.00", image: str = "1.jpg", gone: str = "") -> str:

@@ -8,7 +8,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pyarrow as pa
 import pytest
 
-from tests.unit.nights.nights import Clock, Item, Shop, jpeg, night, num_rows, products, without_ray
+from tests.unit.nights.nights import Item, Shop, jpeg, night, num_rows, products
 from tests.unit.recommend.stores import append
 from w2w import ids, schema
 from w2w.check.job import CheckConfig
@@ -33,25 +33,6 @@ from w2w.stage import Pool
 from w2w.style import job as style
 from w2w.table import delta, sink
 from w2w.training.tags.job import TagConfig
-
-
-@pytest.fixture
-def clock(monkeypatch) -> Clock:
-    without_ray(monkeypatch)
-    return Clock(monkeypatch)
-
-
-@pytest.fixture
-def shop(tmp_path) -> Shop:
-    (tmp_path / "shop").mkdir()
-    made = Shop(tmp_path / "shop")
-    made.stock(20)
-    return made
-
-
-@pytest.fixture
-def store(tmp_path) -> str:
-    return str(tmp_path / "store")
 
 
 def reject_codes(store: str) -> list[tuple[str, str]]:

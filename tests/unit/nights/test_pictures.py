@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 from deltalake import DeltaTable
 
-from tests.unit.nights.nights import Clock, jpeg, num_rows, without_ray
+from tests.unit.nights.nights import jpeg, num_rows
 from tests.unit.nights.nights import products as active
 from w2w import ids, schema
 from w2w.index import job as index
@@ -26,17 +26,6 @@ from w2w.stage import Pool
 from w2w.table import delta, maintain, parts, sink
 
 Rows = dict[str, list[str]]  # product -> its pictures, the front first
-
-
-@pytest.fixture
-def clock(monkeypatch) -> Clock:
-    without_ray(monkeypatch)
-    return Clock(monkeypatch)
-
-
-@pytest.fixture
-def store(tmp_path) -> str:
-    return str(tmp_path / "store")
 
 
 @pytest.fixture

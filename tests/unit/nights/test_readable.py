@@ -5,26 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.nights.nights import Clock, Shop, night, num_rows, products, without_ray
+from tests.unit.nights.nights import Shop, night, num_rows, products
 from w2w import schema
 from w2w.cli import tables
 from w2w.errors import UsageError
 from w2w.table import delta, doubles
 
-
-@pytest.fixture
-def shop(tmp_path, monkeypatch) -> Shop:
-    without_ray(monkeypatch)
-    Clock(monkeypatch)
-    (tmp_path / "shop").mkdir()
-    made = Shop(tmp_path / "shop")
-    made.stock(20)
-    return made
-
-
-@pytest.fixture
-def store(tmp_path) -> str:
-    return str(tmp_path / "store")
+pytestmark = pytest.mark.usefixtures("clock")
 
 
 def spoil(shop: Shop, num: int, price: str = "ask us") -> None:

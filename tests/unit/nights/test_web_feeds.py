@@ -75,11 +75,6 @@ def shop(tmp_path, web) -> Shop:
     return made
 
 
-@pytest.fixture
-def store(tmp_path) -> str:
-    return str(tmp_path / "store")
-
-
 def fetched(store: str, web: Web, name: str = "export.csv", /, **options):
     feed = {"uri": f"{web.url}/{name}", "full": True} | options.pop("feed", {})
     return night(store, Shop(Path(store).parent / "shop"), feed, fetch=LOCAL, **options)
