@@ -102,6 +102,7 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_rows(tmp_path, monkeypatch):
     assert job.STAGE
 
 
+@pytest.mark.slow
 def test_attributes_that_are_counted_make_rows_stale(tmp_path):
     """A product that is only called another colour: the rows are those of a store that always had it so."""
     store, other = str(tmp_path / "store"), str(tmp_path / "other")

@@ -49,7 +49,7 @@ from w2w.wardrobe.shop import change_shop, write_shop
 from w2w.web.fetch import FetchConfig
 from w2w.web.politeness import PolitenessConfig
 
-_CUT_OUT = 8  # photos
+_CUT_OUT = 6  # photos
 _STEPS = 90  # of training
 _SURE = 0.3  # minimum score of a garment that counts without a tag
 _POOL = Pool(workers=2)  # same batches on every machine, and so the same figures

@@ -134,7 +134,10 @@ def same_answers(one: Index, other: Index, rng: np.random.Generator, catalog: Ca
         equal(*(i.search(asked, 5, categories, within=mask) for i, mask in zip((one, other), masks)))
 
 
-@pytest.mark.parametrize("factory", ["IVF8,SQ8", "IVF8,Flat", "PCA16,IVF8,SQfp16", "IVF8,PQ8", "Flat", ""])
+_LONGER = [pytest.param(factory, marks=pytest.mark.slow) for factory in ("IVF8,Flat", "IVF8,PQ8", "Flat")]
+
+
+@pytest.mark.parametrize("factory", ["IVF8,SQ8", "PCA16,IVF8,SQfp16", "", *_LONGER])
 def test_random_nights_answer_as_an_index_from_scratch(tmp_path, factory):
     rng = np.random.default_rng(len(factory))
     catalog = make_catalog({"tops": 150, "shoes": 60, "hats": 7}, images=2, seed=1)
