@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -64,6 +65,7 @@ def read_feed(config: FeedConfig, batch_rows: int = 20_000, files: Sequence[str]
 
 def _parts(config: FeedConfig, batch_rows: int, files: Sequence[str] | None) -> Iterator[tuple[RawBatch, str]]:
     """The rows that are chosen of every file, with the folder that their pictures are relative to, and then the deletions."""
+    now = datetime.fromtimestamp(nights.now_us() / 1e6, UTC)
     for uri in [config.uri] if files is None else files:
         if is_deletions(uri) and files is not None:
             yield from ((part, "/") for part in _deletions(uri, config.encoding, batch_rows))
@@ -71,9 +73,9 @@ def _parts(config: FeedConfig, batch_rows: int, files: Sequence[str] | None) -> 
         kind, listed = _files(one := replace(config, uri=uri))
         found = _looked(one, kind, listed)
         one, preset = found.config, found.preset
-        raws = _read(one, kind, listed, batch_rows)
+        raws = partial(_read, one, kind, listed, batch_rows)
         folder = one.image_root or _folder(one.uri, kind)
-        for raw in preset.gather(raws, one.columns) if preset else raws:
+        for raw in raws() if preset is None else preset.gather(raws, one.columns, config.decimal, now):
             for start in range(0, max(1, len(raw.source)), batch_rows):
                 part = _chosen(raw.slice(start, batch_rows), one)
                 yield (preset.applied(part, one.columns, found.attributes) if preset else part), folder

@@ -79,6 +79,7 @@ class Night:
         self._unread = Counter[str]()  # values that are null because they could not be read, by column
         self._values, self._not_compared = Values(), ""
         self.deletions = self.superseded = 0  # rows that say that a product is gone; of products of which a later row counts
+        self.orphans = 0  # rows of variants whose product is not in the feed
         self.erased = 0  # rows of products that were erased
         self.listed = self.refused = self.unreadable = self.aside = self.left_out = self.pictures_out = self.rechecked = (
             self.pending
@@ -111,6 +112,7 @@ class Night:
             self.unreadable += batch.num_unreadable
             self.aside += batch.num_aside
             self.left_out += batch.num_left_out
+            self.orphans += batch.num_orphans
             self.pictures_out += batch.num_pictures_out
             self.superseded += batch.num_superseded
             self.deletions += batch.deleted.num_rows
@@ -220,6 +222,7 @@ class Night:
             "deletions": self.deletions or None,
             "deletions_of_no_product": self.deletions - self._current.num_deleted or None,
             "rows_of_no_product": self.left_out or None,
+            "variants_without_their_product": self.orphans or None,
             "rows_of_erased_products": self.erased or None,
             "pictures_beyond_the_most": self.pictures_out or None,
             "values_not_read": dict(self._unread),

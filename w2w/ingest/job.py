@@ -64,6 +64,8 @@ class Result(Summary):
     """Those of products that were not there."""
     rows_of_no_product: int | None = None
     """Rows of variants, of further pictures, or of products that are not on sale: a feed.preset leaves them out."""
+    variants_without_their_product: int | None = None
+    """Of these, variants of products that the feed does not list."""
     rows_of_erased_products: int | None = None
     """Left out, until `w2w erase --allow`."""
     broken_pictures_beside_the_front: dict[str, int] = field(default_factory=dict)

@@ -26,11 +26,11 @@ from w2w.ingest.raw import (
     WARNED,
     WARNED_TYPE,
     RawBatch,
-    Warned,
     deletes,
     reject_table,
     trimmed,
     warned_array,
+    warned_of,
 )
 
 MAX_ID_CHARS = 512
@@ -47,6 +47,8 @@ _IN_STOCK, _OUT, _PREORDER, _BACKORDER = "in_stock", "out_of_stock", "preorder",
 _STOCK = dict.fromkeys(["instock", "available", "true", "yes", "instoreonly", "onlineonly", "limitedavailability"], _IN_STOCK)
 _STOCK |= dict.fromkeys(["outofstock", "soldout", "unavailable", "notavailable", "discontinued", "false", "no"], _OUT)
 _STOCK |= {"preorder": _PREORDER, "presale": _PREORDER, "backorder": _BACKORDER, "onbackorder": _BACKORDER}
+STOCK_ORDER = pa.array([_IN_STOCK, _PREORDER, _BACKORDER, _OUT])  # a product is what the first of its variants is
+PATHS = "\n"  # between the categories of a product that has several
 _APOSTROPHES = r"^([0-9]{1,6})['\x{2019}]([0-9]{3})"
 _TOO_MUCH = 1e15
 _LIKE = {".": "1299.90 or 1299.90 EUR", ",": "1299,90 or 1.299,90 EUR"}
@@ -93,6 +95,7 @@ class FeedBatch:
     num_aside: int = 0  # files that belong to a row but are not columns
     num_left_out: int = 0  # rows that are no products of their own
     num_superseded: int = 0  # rows of products of which a later row counts
+    num_orphans: int = 0  # rows of variants whose product is not in the feed
     deleted: pa.Table = field(default_factory=DELETIONS.empty_table)  # products that are gone
     num_pictures_out: int = 0  # pictures beyond the most that a product may have
     categories: dict[str, Counter[str]] = field(default_factory=dict)  # ours -> theirs, with the rows of each
@@ -148,10 +151,7 @@ class _Warnings:
     """What could not be read of the rows of a batch, besides what their reader said."""
 
     def __init__(self, raw: RawBatch):
-        self._count, self._rows = len(raw.source), Warned()
-        for row, said in enumerate([] if raw.warned is None else raw.warned.to_pylist()):
-            if said:
-                self._rows[row] = [tuple(one.values()) for one in said]
+        self._count, self._rows = len(raw.source), warned_of(raw)
 
     def add(self, mask: pa.Array, column: str, detail: str, values: pa.Array) -> None:
         """Notes the rows of ``mask`` (null counts as no); ``values`` are quoted after ``detail``."""
@@ -208,13 +208,13 @@ def normalised(raw: RawBatch, reading: Reading, root: ImageRoot, seen: SeenKeys)
     warned.add(bad_sale, schema.SALE_PRICE, f"not like {_LIKE[reading.decimal]}", text.get(schema.SALE_PRICE, nothing))
     if reading.now is not None:
         dates = text.get(SALE_DATES, nothing)
-        is_on, no_dates = _on_sale(dates, reading.now)
+        is_on, no_dates = on_sale(dates, reading.now)
         warned.add(no_dates, SALE_DATES, "not like 2026-11-01T08:00+01:00/2026-12-01T20:00+01:00", dates)
         sale = pc.if_else(is_on, sale, None)
     reduced = pc.and_(sale.is_valid(), pc.fill_null(pc.less(sale, price), True))
     sale, regular = pc.if_else(reduced, sale, None), pc.if_else(reduced, price, None)
     price, currency = pc.coalesce(sale, price), pc.coalesce(currency, of_sale)
-    availability, no_stock = _availability(text.get(schema.AVAILABILITY, nothing))
+    availability, no_stock = in_words(text.get(schema.AVAILABILITY, nothing))
     warned.add(
         no_stock,
         schema.AVAILABILITY,
@@ -244,7 +244,7 @@ def normalised(raw: RawBatch, reading: Reading, root: ImageRoot, seen: SeenKeys)
     repeated = candidates[~seen.add(ids.take(pa.array(candidates)))]
     for row in repeated.tolist():
         refused.one(row, RejectCode.DUPLICATE_KEY, f"product_id {ids[row].as_py()!r} was listed before", by_id=False)
-    category, unmapped = _category(text.get(schema.CATEGORY, nothing), reading)
+    category, paths, unmapped = _category(text.get(schema.CATEGORY, nothing), reading)
     columns = {
         schema.PRODUCT_ID: ids,
         schema.TITLE: text.get(schema.TITLE, nothing),
@@ -274,25 +274,16 @@ def normalised(raw: RawBatch, reading: Reading, root: ImageRoot, seen: SeenKeys)
     columns[WARNED] = warned.array().filter(good)
     rows = pa.Table.from_arrays([columns[name] for name in FEED_SCHEMA.names], schema=FEED_SCHEMA)
     rejects, num_out = pa.concat_tables([raw.rejects, refused.table()]), int(out[listed].sum())
-    said = pc.fill_null(text.get(schema.CATEGORY, nothing).filter(good), "")
-    categories = _counted(columns[schema.CATEGORY], said)
-    counted = {"num_aside": raw.num_aside, "num_left_out": raw.num_left_out, "num_superseded": raw.num_superseded}
+    categories = _counted(columns[schema.CATEGORY], pc.fill_null(paths.filter(good), ""))
+    counted = {name: getattr(raw, name) for name in ("num_aside", "num_left_out", "num_superseded", "num_orphans")}
     left = {} if deleted is None else {"deleted": deleted.filter(pa.array(refused.good & is_gone))}
     return FeedBatch(rows, rejects, num_pictures_out=num_out, categories=categories, unmapped=unmapped, **counted, **left)
 
 
 def _price(price: pa.Array, currency: pa.Array, reading: Reading) -> tuple[pa.Array, pa.Array, pa.Array]:
     """The number, the currency (its own column first; null if unknown), and a mask of the invalid prices."""
-    if reading.decimal == ",":
-        plain = pc.replace_substring(pc.replace_substring_regex(price, r"[. \x{a0}\x{202f}]", ""), ",", ".")
-        price = pc.if_else(pc.match_substring_regex(price, _WITH_COMMA), plain, price)
-    for _ in range(2):  # up to 999'999'999
-        price = pc.replace_substring_regex(price, _APOSTROPHES, r"\1\2")
-    parts = pc.extract_regex(price, _PRICE)
-    number = pc.struct_field(parts, "number").cast(pa.float64())
-    number = pc.if_else(pc.less(number, _TOO_MUCH), number, None)  # 1e400 is infinite
+    number, inline = numbers(price, reading.decimal)
     bad = pc.and_(price.is_valid(), number.is_null())
-    inline = trimmed(pc.struct_field(parts, "currency"))
     said = pc.coalesce(currency, inline).dictionary_encode()
     codes = pa.array([currency_code(text) or None for text in said.dictionary.to_pylist()], pa.string()).take(said.indices)
     if reading.currency:
@@ -300,14 +291,27 @@ def _price(price: pa.Array, currency: pa.Array, reading: Reading) -> tuple[pa.Ar
     return number, codes, bad
 
 
-def _on_sale(dates: pa.Array, now: datetime) -> tuple[pa.Array, pa.Array]:
+def numbers(price: pa.Array, decimal: str) -> tuple[pa.Array, pa.Array]:
+    """The number of each price, null if it cannot be read, and the currency beside it, as it is written."""
+    if decimal == ",":
+        plain = pc.replace_substring(pc.replace_substring_regex(price, r"[. \x{a0}\x{202f}]", ""), ",", ".")
+        price = pc.if_else(pc.match_substring_regex(price, _WITH_COMMA), plain, price)
+    for _ in range(2):  # up to 999'999'999
+        price = pc.replace_substring_regex(price, _APOSTROPHES, r"\1\2")
+    parts = pc.extract_regex(price, _PRICE)
+    number = pc.struct_field(parts, "number").cast(pa.float64())
+    number = pc.if_else(pc.less(number, _TOO_MUCH), number, None)  # 1e400 is infinite
+    return number, trimmed(pc.struct_field(parts, "currency"))
+
+
+def on_sale(dates: pa.Array, now: datetime) -> tuple[pa.Array, pa.Array]:
     """Whether a sale price with these dates counts now, and a mask of the dates that cannot be read; those do not limit it."""
     said = dates.dictionary_encode()
     found = pa.array([is_within(one, now) for one in said.dictionary.to_pylist()], pa.bool_()).take(said.indices)
     return pc.fill_null(found, True), pc.and_(dates.is_valid(), found.is_null())
 
 
-def _availability(said: pa.Array) -> tuple[pa.Array, pa.Array]:
+def in_words(said: pa.Array) -> tuple[pa.Array, pa.Array]:
     """Our word for it, and a mask of the texts that are none."""
     texts = said.dictionary_encode()
     words = [re.sub(r"[^a-z0-9]", "", text.lower().rpartition("/")[2]) for text in texts.dictionary.to_pylist()]
@@ -316,18 +320,21 @@ def _availability(said: pa.Array) -> tuple[pa.Array, pa.Array]:
     return ours, pc.and_(said.is_valid(), ours.is_null())
 
 
-def _category(theirs: pa.Array, reading: Reading) -> tuple[pa.Array, Counter[str]]:
-    """Our category of each row, never null, and how many rows have which category that the map lacks. Of a path the longest
-    beginning that the map has counts: Apparel > Topwear stands for all below it."""
-    if not reading.category_map:
-        return pc.fill_null(pc.utf8_lower(theirs), reading.category_default), Counter()
-    known = {_steps(key): ours for key, ours in reading.category_map.items()}
+def _category(theirs: pa.Array, reading: Reading) -> tuple[pa.Array, pa.Array, Counter[str]]:
+    """Our category of each row, never null, their path that it was told by, and how many rows have which path that the map
+    lacks. Of a path the longest beginning that the map has counts: Apparel > Topwear stands for all below it. Of several paths
+    (PATHS between them) the one with the longest such beginning counts, then the longest, then the first."""
     said = theirs.dictionary_encode()
-    names = said.dictionary.to_pylist()
-    ours = [_mapped(_steps(name), known) for name in names]
-    rows = pc.value_counts(said.indices.drop_null())
-    unmapped = {names[r["values"]]: r["counts"] for r in rows.to_pylist() if ours[r["values"]] is None}
-    return pc.fill_null(pa.array(ours, pa.string()).take(said.indices), reading.category_default), Counter(unmapped)
+    known = {_steps(key): ours for key, ours in reading.category_map.items()}
+    chosen = [_best_path(name.split(PATHS), known) for name in said.dictionary.to_pylist()]
+    names = pa.array([name for name, _ in chosen], pa.string())
+    paths = names.take(said.indices)
+    if not reading.category_map:
+        return pc.fill_null(pc.utf8_lower(paths), reading.category_default), paths, Counter()
+    ours = pa.array([ours for _, ours in chosen], pa.string()).take(said.indices)
+    counts = pc.value_counts(paths.filter(pc.and_(ours.is_null(), paths.is_valid()))).to_pylist()
+    unmapped = Counter({one["values"]: one["counts"] for one in counts})
+    return pc.fill_null(ours, reading.category_default), paths, unmapped
 
 
 def _counted(ours: pa.Array, theirs: pa.Array) -> dict[str, Counter[str]]:
@@ -342,5 +349,11 @@ def _steps(category: str) -> tuple[str, ...]:
     return tuple(_PATH.split(category.strip().lower()))
 
 
-def _mapped(steps: tuple[str, ...], known: Mapping[tuple[str, ...], str]) -> str | None:
-    return next((known[steps[:n]] for n in range(len(steps), 0, -1) if steps[:n] in known), None)
+def _best_path(paths: list[str], known: Mapping[tuple[str, ...], str]) -> tuple[str, str | None]:
+    found = []
+    for path in paths:
+        steps = _steps(path)
+        depth = next((n for n in range(len(steps), 0, -1) if steps[:n] in known), 0)
+        found.append((depth, len(steps), path, known.get(steps[:depth])))
+    _, _, path, ours = max(found, key=lambda one: one[:2])
+    return path, ours

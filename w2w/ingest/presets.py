@@ -1,14 +1,17 @@
 """Feeds as shop systems export them: which of their columns is which of ours, and which of their rows are no products."""
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from w2w import schema
+from w2w.ingest.families import PAIRS, Kin, families_of, with_families
+from w2w.ingest.normalise import PATHS
 from w2w.ingest.raw import DELETED, IMAGE, REQUIRED, SALE_DATES, RawBatch, attributes_of, deletes, trimmed
 from w2w.ingest.variants import OPTIONS, Said, by_product, said_in
 
@@ -33,15 +36,14 @@ _CALLED = {
     schema.IMAGE_LIST: "additionalimagelink additionalimages additionalimage moreimages images pictures photos gallery "
     "imagessrc imagesurl",
 }
-_PAIRS = re.compile(r"(?:^|,)\s*([A-Za-z0-9_]+)=(.*?)(?=,\s*[A-Za-z0-9_]+=|$)", re.DOTALL)
 _IN_PACKED = {
-    schema.COLOUR: ("color", "colour"),
-    schema.SIZE_SAID: ("size",),
+    **OPTIONS,
     schema.GENDER: ("gender",),
     schema.BRAND: ("brand", "manufacturer"),
 }
 _AMERICAN = r"^([0-9]{1,2})/([0-9]{1,2})/(?:20)?([0-9]{2})(?:,? .*)?$"  # 2/14/26: month, day, year
 _LIST = r",\s+"  # between the parts of a value that is a list
+_CATEGORIES = re.compile(r"(?<!\\),\s*")  # a comma within one is \,
 ANY = "*"  # any value
 
 
@@ -54,10 +56,12 @@ class Preset:
     signs: str
     columns: Mapping[str, str]
     aside: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    of_variants: tuple[str, ...] = ()  # columns of ``aside`` that tell variants
     lists: tuple[str, ...] = ()  # our columns of which the first part of their value counts
     options: tuple[str, str] | None = None  # names of the columns that hold an option's name and its value, with {} for 1, 2, 3
     packed: str = ""  # a column of NAME=VALUE, parted by commas
     dates: tuple[str, ...] = ()  # when a sale price begins and ends
+    kin: Kin | None = None  # variants are rows of their own
     gathered: bool = False  # the rows of a product, one below another, are variants and pictures of it
 
     def is_told_by(self, names: Iterable[str]) -> bool:
@@ -69,46 +73,82 @@ class Preset:
         found = {ours: next((there[t] for t in theirs.split() if t in there), None) for ours, theirs in self.columns.items()}
         return {ours: theirs for ours, theirs in found.items() if theirs}
 
-    def gather(self, batches: Iterator[RawBatch], columns: Mapping[str, str]) -> Iterator[RawBatch]:
-        """The batches, with what further rows say of a product in its first."""
-        own = plain(columns.get(schema.PRODUCT_ID, "")) == self.columns[schema.PRODUCT_ID]
-        return by_product(batches, columns, plain) if self.gathered and own else batches
+    def gather(
+        self, read: Callable[[], Iterator[RawBatch]], columns: Mapping[str, str], decimal: str, now: datetime
+    ) -> Iterator[RawBatch]:
+        """The batches, with what the rows of its variants and pictures say of a product in its own. Where those may be
+        anywhere, the source is read twice."""
+        if self.kin:
+            variants = self._variants(read(), columns)
+            return with_families(self.kin, families_of(self.kin, variants, decimal, now, self._dates), read(), columns, plain)
+        own = plain(columns.get(schema.PRODUCT_ID, "")) == self.columns.get(schema.PRODUCT_ID)
+        return by_product(read(), columns, plain) if self.gathered and own else read()
+
+    def _variants(self, batches: Iterator[RawBatch], columns: Mapping[str, str]) -> Iterator[tuple[RawBatch, Said]]:
+        """The rows that are on sale, variants among them."""
+        for raw in batches:
+            kept = raw.filter(pa.array(self._is_sold(raw, said_in(raw, columns, plain), variants=True)))
+            yield kept, said_in(kept, columns, plain)
+
+    def _is_sold(self, raw: RawBatch, said: Said, variants: bool) -> np.ndarray:
+        """bool, shape (n,): the rows that are not aside; with ``variants`` those count, too."""
+        keep = np.ones(len(raw.source), bool)
+        for theirs, values in self.aside.items():
+            if variants and theirs in self.of_variants:
+                continue
+            cells = said(theirs)
+            text = pc.fill_null(pc.utf8_lower(cells), "")
+            if ANY in values:
+                meant = pc.not_equal(text, "")
+            elif all(values):  # one of several words, too: variation, virtual
+                meant = pc.match_substring_regex(text, rf"(?:^|,)\s*(?:{'|'.join(map(re.escape, values))})\s*(?:,|$)")
+            else:
+                meant = pc.is_in(text, value_set=pa.array(values, pa.string()))
+            keep &= ~meant.to_numpy(zero_copy_only=False)
+        return keep
+
+    def _dates(self, said: Said) -> pa.Array:
+        """When the sale price begins and ends, as an interval."""
+        start, end = (pc.replace_substring_regex(said(one), _AMERICAN, r"20\3-\1-\2") for one in self.dates)
+        both = pc.binary_join_element_wise(pc.fill_null(start, ""), pc.fill_null(end, ""), "/")
+        return pc.if_else(pc.equal(both, "/"), None, both)
 
     def applied(self, raw: RawBatch, columns: Mapping[str, str], attributes: Iterable[str] | None) -> RawBatch:
         """The rows that are products, with these attributes (None: all that are not mapped). ``raw`` was read with ``columns``
         (``first_of``) and every other column as attribute."""
         count = len(raw.source)
         said = said_in(raw, columns, plain)
-        there = {*map(plain, pc.unique(raw.attributes.keys).to_pylist()), *map(plain, columns.values())}
         here = dict(raw.columns)
         for ours in here.keys() & self.columns.keys():
             if ours == schema.IMAGE_LIST:
                 continue
             own = plain(columns[ours]) if ours in columns else ""
             if own in self.columns[ours].split():
-                values = pc.coalesce(*(said(theirs) for theirs in self.columns[ours].split()))
-                here[ours] = pc.list_element(pc.split_pattern_regex(values, _LIST), 0) if ours in self.lists else values
+                values = pc.coalesce(*(trimmed(here[ours]) if t == own else said(t) for t in self.columns[ours].split()))
+                here[ours] = self._of_list(ours, values) if ours in self.lists else values
         if self.options:
             for ours, values in self._chosen(said, count).items():
                 here[ours] = pc.coalesce(here[ours], values) if ours in here else values
         for ours, values in _packed(said(self.packed)).items() if self.packed else ():
             here[ours] = pc.coalesce(here[ours], values) if ours in here else values
         if self.dates:
-            start, end = (pc.replace_substring_regex(said(one), _AMERICAN, r"20\3-\1-\2") for one in self.dates)
-            both = pc.binary_join_element_wise(pc.fill_null(start, ""), pc.fill_null(end, ""), "/")
-            here[SALE_DATES] = pc.if_else(pc.equal(both, "/"), None, both)
-        keep = np.ones(count, bool)
+            here[SALE_DATES] = self._dates(said)
         gone = deletes(raw.columns.get(DELETED, pa.nulls(count, pa.string()))).to_numpy(zero_copy_only=False)
-        for theirs, values in self.aside.items():
-            if theirs in there:
-                text = pc.fill_null(pc.utf8_lower(said(theirs)), "")
-                meant = pc.not_equal(text, "") if ANY in values else pc.is_in(text, value_set=pa.array(values, pa.string()))
-                keep &= gone | ~meant.to_numpy(zero_copy_only=False)
+        keep = gone | self._is_sold(raw, said, variants=False)
         kept = pa.array(keep)
         wanted = raw.attributes
         if attributes is not None:
             wanted = attributes_of({name: said(plain(name)) for name in sorted(attributes)}, count)
         return replace(raw, columns=here, attributes=wanted, num_left_out=int(count - keep.sum())).filter(kept)
+
+    @staticmethod
+    def _of_list(ours: str, values: pa.Array) -> pa.Array:
+        """The first of each list; of categories all, with PATHS between them."""
+        if ours != schema.CATEGORY:
+            return pc.list_element(pc.split_pattern_regex(values, _LIST), 0)
+        said = values.dictionary_encode()
+        lists = [PATHS.join(_CATEGORIES.split(text)).replace("\\,", ",") for text in said.dictionary.to_pylist()]
+        return pa.array(lists, pa.string()).take(said.indices)
 
     def _chosen(self, said: Said, count: int) -> dict[str, pa.Array]:
         """Colour and size, from columns of options."""
@@ -125,7 +165,7 @@ class Preset:
 
 def _packed(said: pa.Array) -> dict[str, pa.Array]:
     """What a column of attributes (color=Red,size=M) says of columns of ours."""
-    rows = [{name.lower(): value for name, value in _PAIRS.findall(text)} if text else {} for text in said.to_pylist()]
+    rows = [{name.lower(): value for name, value in PAIRS.findall(text)} if text else {} for text in said.to_pylist()]
     found = {ours: [next((row[c] for c in called if row.get(c)), None) for row in rows] for ours, called in _IN_PACKED.items()}
     return {ours: pa.array(values, pa.string()) for ours, values in found.items() if any(values)}
 
@@ -171,7 +211,7 @@ PRESETS = {
     "woocommerce": Preset(
         "id type name categories images",
         {
-            schema.PRODUCT_ID: "id",
+            schema.PRODUCT_ID: "id sku",
             schema.TITLE: "name",
             schema.BRAND: "brands",
             schema.CATEGORY: "categories",
@@ -186,6 +226,8 @@ PRESETS = {
         lists=(schema.CATEGORY, IMAGE),
         options=("attribute{}name", "attribute{}values"),
         dates=("datesalepricestarts", "datesalepriceends"),
+        kin=Kin("type", ("variable",), parent="parent"),
+        of_variants=("type",),
     ),
     "magento": Preset(
         "sku attributesetcode producttype baseimage",
@@ -203,6 +245,8 @@ PRESETS = {
         lists=(schema.CATEGORY,),
         packed="additionalattributes",
         dates=("specialpricefromdate", "specialpricetodate"),
+        kin=Kin("producttype", ("configurable",), children="configurablevariations", own_stock=True),
+        of_variants=("visibility",),
     ),
 }
 

@@ -61,6 +61,7 @@ class RawBatch:
     num_left_out: int = 0  # rows that a preset takes for no product of their own
     warned: pa.Array | None = None  # WARNED_TYPE
     num_superseded: int = 0  # rows of products of which a later row counts
+    num_orphans: int = 0  # rows of variants whose product is not in the feed
 
     def filter(self, keep: pa.Array) -> "RawBatch":
         """Only the rows of this mask, and all rejects."""
@@ -69,7 +70,8 @@ class RawBatch:
     def slice(self, start: int, length: int) -> "RawBatch":
         """Part of a batch; the rejects go with its first part."""
         part = self._each(lambda values: values.slice(start, length))
-        return part if start == 0 else replace(part, rejects=self.rejects.slice(0, 0), num_aside=0, num_left_out=0)
+        told = start == 0
+        return part if told else replace(part, rejects=self.rejects.slice(0, 0), num_aside=0, num_left_out=0, num_orphans=0)
 
     def plus(self, more: "RawBatch") -> "RawBatch":
         """These rows and rejects, and then those of a batch of the same reader."""
@@ -170,6 +172,12 @@ def warned_array(found: Warned, count: int) -> pa.Array:
     names = WARNED_TYPE.value_type.names
     rows = [[dict(zip(names, one)) for one in found[i]] if i in found else None for i in range(count)]
     return pa.array(rows, WARNED_TYPE)
+
+
+def warned_of(raw: RawBatch) -> Warned:
+    """What its reader could not read."""
+    each = enumerate([] if raw.warned is None else raw.warned.to_pylist())
+    return {row: [tuple(one.values()) for one in said] for row, said in each if said}
 
 
 def no_attributes(count: int) -> pa.MapArray:

@@ -1,9 +1,11 @@
 """Shopify's rows of variants and pictures, gathered into the row of their product."""
 
 import json
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -36,7 +38,7 @@ def said_in(raw: RawBatch, columns: Mapping[str, str], plain: Callable[[str], st
 
 def by_product(batches: Iterator[RawBatch], columns: Mapping[str, str], plain: Callable[[str], str]) -> Iterator[RawBatch]:
     """The same rows; the first of each run of one product_id says what all of the run say: its pictures, colours, sizes, and
-    whether one of its variants is in stock."""
+    whether one of its variants is in stock, and what the cheapest of them costs."""
     held: RawBatch | None = None
     for raw in batches:
         whole = raw if held is None else held.plus(raw)
@@ -56,19 +58,20 @@ def by_product(batches: Iterator[RawBatch], columns: Mapping[str, str], plain: C
 def _gathered(raw: RawBatch, columns: Mapping[str, str], plain: Callable[[str], str]) -> RawBatch:
     ids, count = raw.columns[schema.PRODUCT_ID].to_pylist(), len(raw.source)
     said = said_in(raw, columns, plain)
-    names = ("imagesrc", "imageposition", "variantimage", "variantinventoryqty", "variantinventorypolicy")
-    sources, positions, of_variants, stock, policy = (said(name).to_pylist() for name in names)
+    names = ("imagesrc", "imageposition", "variantimage", "variantinventoryqty", "variantinventorypolicy", "variantprice")
+    sources, positions, of_variants, stock, policy, prices = (said(name).to_pylist() for name in names)
     options = [(said(f"option{n}name").to_pylist(), said(f"option{n}value").to_pylist()) for n in (1, 2, 3)]
     found: dict[str, list[str | None]] = {
         name: [None] * count for name in (schema.IMAGE_LIST, schema.AVAILABILITY, schema.COLOUR, schema.SIZE_SAID)
     }
-    start = 0
+    cheapest, start = np.arange(count), 0  # row -> the variant that it takes its prices from
     for end in range(1, count + 1):
         if end < count and ids[end] == ids[start]:
             continue
         run = slice(start, end)
         found[schema.IMAGE_LIST][start] = _pictures(sources[run], positions[run], of_variants[run])
         found[schema.AVAILABILITY][start] = _availability(stock[run], policy[run])
+        cheapest[start] = min(range(start, end), key=lambda row: _number(prices[row]))
         for called, values in options:
             name = (called[start] or "").lower()
             for ours, words in OPTIONS.items():
@@ -77,7 +80,15 @@ def _gathered(raw: RawBatch, columns: Mapping[str, str], plain: Callable[[str], 
         start = end
     arrays = {name: pa.array(values, pa.string()) for name, values in found.items()}
     own = {name: values for name, values in arrays.items() if values.null_count < count and name not in columns}
-    return replace(raw, columns=raw.columns | own)
+    of_cheapest = {c: raw.columns[c].take(pa.array(cheapest)) for c in (schema.PRICE, schema.SALE_PRICE) if c in raw.columns}
+    return replace(raw, columns=raw.columns | own | of_cheapest)
+
+
+def _number(price: str | None) -> float:
+    try:
+        return float(price or "inf")
+    except ValueError:
+        return math.inf
 
 
 def _pictures(sources: list[str | None], positions: list[str | None], of_variants: list[str | None]) -> str | None:

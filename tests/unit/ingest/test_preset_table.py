@@ -44,12 +44,18 @@ def table() -> dict[str, dict[str, str]]:
 
 
 TABLE = table()
-SAID_BY_EXPORTS = ("options called", "attributes called", "in stock if")  # tests/unit/nights/test_exports.py has these
+# test_exports.py and test_families.py have these
+SAID_BY_EXPORTS = (
+    "options called",
+    "attributes called",
+    "in stock if",
+    "of products with",
+)
 
 
 def names(cell: str) -> list[str]:
     """The columns that a cell names."""
-    cell = re.sub(r":? the (first|others)\b| \.\.\.| \(.*\)|, a list or repeated| of the first row", "", cell)
+    cell = re.sub(r":? the (first|others|deepest)\b| \.\.\.| \(.*\)|, a list or repeated| of the first row", "", cell)
     if cell.startswith(SAID_BY_EXPORTS):
         return []
     return [name for name in re.split(r", else |, ", cell) if name and not name.startswith(("`", "in the"))]

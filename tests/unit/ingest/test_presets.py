@@ -8,8 +8,8 @@ from w2w.errors import UsageError
 from w2w.ingest.feed import FeedConfig, check_feed, read_as, read_feed
 
 SHOPIFY = """Handle,Title,Body (HTML),Vendor,Type,Published,Variant SKU,Variant Price,Image Src,Status
-red-tee,Red tee,<p>Soft</p>,Acme,Tshirts,true,RT-S,19.90,https://x.test/1.jpg,active
-red-tee,,,,,,RT-M,21.90,https://x.test/2.jpg,
+red-tee,Red tee,<p>Soft</p>,Acme,Tshirts,true,RT-S,22.90,https://x.test/1.jpg,active
+red-tee,,,,,,RT-M,19.90,https://x.test/2.jpg,
 red-tee,,,,,,,,https://x.test/3.jpg,
 jeans,Jeans,,Acme,Jeans,true,J-1,49.00,https://x.test/4.jpg,active
 draft,Draft,,Acme,Jeans,true,D-1,49.00,https://x.test/5.jpg,draft
@@ -90,7 +90,7 @@ def test_shopify_has_a_row_for_each_variant_and_picture(tmp_path):
 def test_woocommerce_lists_variations_pictures_and_categories(tmp_path):
     rows, rejects = read(tmp_path / "wc.csv", WOOCOMMERCE)
     assert of(rows, *SAID) == [
-        ("11", "Red tee", None, None, "clothing > tshirts", "https://x.test/1.jpg"),
+        ("11", "Red tee", 19.9, None, "clothing > tshirts", "https://x.test/1.jpg"),
         ("13", "Jeans", 39.0, None, "clothing > jeans", "https://x.test/4.jpg"),
     ]
     assert rejects == []

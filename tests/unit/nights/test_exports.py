@@ -28,7 +28,7 @@ def expected(name: str, each_size: bool, piece: Piece, size: str) -> dict:
         "currency": "EUR",
         "category": piece.path.lower(),
         "url": None if name in NO_LINK else piece.url,
-        "group_id": piece.id if each_size else None,
+        "group_id": piece.id if each_size or (name == "wc-products.csv" and len(piece.sizes) > 1) else None,
         "availability": stock,
         "gender": None if name in NO_GENDER else piece.gender,
         "colour": piece.colour,
