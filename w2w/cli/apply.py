@@ -59,7 +59,8 @@ def main(config: Config) -> Result:
     ]
     source = schema.SOURCE_URI if schema.SOURCE_URI in stage.of.schema.names else None
     columns = list(dict.fromkeys([key, *stage.needs, *filter(None, [source])]))
-    work = pending_rows(run.store, stage.of, columns, done, source, config.item_rows, limit=config.limit)
+    every = config.full_scan
+    work = pending_rows(run.store, stage.of, columns, done, source, config.item_rows, limit=config.limit, full_scan=every)
     told = {"stage": config.stage, "stage_version": version}
     result = run.result(Result, **told, pending=work.num_rows, skipped=work.skipped)
     gives = pa.schema([f for f in stage.table.schema if f.name not in columns])

@@ -54,6 +54,8 @@ class JobConfig:
     """Fewer rejects than this never fail a job, unless all its rows are bad."""
     commit_every_s: float = 20.0
     """Seconds between commits: the most work that a killed driver loses."""
+    full_scan: bool = False
+    """Compare all rows with all results, not only what came since the last run (by its watermark in the table's log)."""
     item_rows: int = 1024
     """Rows that a worker reads, computes and writes at a time: the most that a killed worker repeats."""
     ray: RayConfig = RayConfig()

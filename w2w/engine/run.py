@@ -34,6 +34,7 @@ from w2w.stage import (
     leaving,
     segments,
 )
+from w2w.table.marks import Mark
 from w2w.table.parts import RECEIPT_SCHEMA, Output, write_part
 from w2w.table.pending import read_beside, read_item
 from w2w.table.sink import Committer, Lineage
@@ -102,12 +103,21 @@ def run_stages(
                 committer.add(receipts)
                 progress.update(committer.counts.read, committer.counts.rejected)
                 _stop_if_hopeless(committer, source, tolerance)
-        committer.commit()
         counts = committer.counts
+        committer.commit(_mark_of(source, outputs, lineage, counts))
         if counts.read != source.num_rows or counts.out + counts.rejected != counts.read:
             raise AssertionError(f"{source.num_rows} rows were to be read: {counts}")
         tolerance.check(counts.rejects, source.listed, source.rejected)
     return committer.counts, {o.table.name: committer.version(o.table) for o in outputs}
+
+
+def _mark_of(source: Source, outputs: Sequence[Output], lineage: Lineage, counts: Counts) -> Mark | None:
+    """The watermark of a run that worked on every row of the source, and has one result or reject of each."""
+    last = outputs[-1]
+    if source.mark is None or last.table.name != source.mark.made or last.nested or last.only or counts.read != source.num_rows:
+        return None
+    parts = (path for item in source.items for path in item.column("path").to_pylist())
+    return source.mark.after(lineage.run_id, counts, parts)
 
 
 def run_pending(

@@ -1,5 +1,6 @@
 """A job's input: rows of a table, or of work files, that have no result yet."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -8,7 +9,10 @@ import pyarrow as pa
 
 from w2w import ids, schema, storage
 from w2w.table import delta, pending
+from w2w.table.marks import Mark, Work
 from w2w.table.tolerance import Tolerance
+
+log = logging.getLogger("w2w")
 
 
 @dataclass(frozen=True)
@@ -26,6 +30,8 @@ class Source:
     rejected: int = 0  # of these, the rejected ones
     in_all: int | None = None  # pending rows before ``first`` cut them
     beside: str | None = None  # folder of Parquet files with the same row groups, whose columns are joined to these rows
+    mark: Mark | None = None  # what holds once all these rows are done
+    num_read: int | None = None  # rows whose keys were looked at
 
     @property
     def listed(self) -> int:
@@ -48,7 +54,7 @@ class Source:
                 break
             kept.append(_some(item, _rows(item)[:left]))
             left -= kept[-1].column("num_rows")[0].as_py()
-        return replace(self, items=kept, num_rows=limit - left, in_all=self.num_rows)
+        return replace(self, items=kept, num_rows=limit - left, in_all=self.num_rows, mark=None)
 
     def tapered(self, num_workers: int, least_rows: int) -> "Source":
         """The same rows in items that shrink towards the end, so that the workers finish together: none is larger than the rows
@@ -88,9 +94,11 @@ def pending_rows(
     item_rows: int,
     among: pending.Keys | None = None,
     limit: int | None = None,
+    full_scan: bool = False,
     **partition: str,
 ) -> Source:
-    """The table's rows whose first key column is in none of ``done``, in items of ``item_rows``. Reads only keys.
+    """The table's rows whose first key column is in none of ``done``, in items of ``item_rows``. Reads only keys: of what came
+    since the last run, by its watermark, or of all rows where there is none, with ``full_scan``, and with ``among``.
 
     ``among``: only rows with one of these keys; ``limit``: at most this many, those with the smallest key hashes, so that the
     choice does not depend on how rows are stored; ``partition``: only that partition of the table.
@@ -98,26 +106,53 @@ def pending_rows(
     key = table.key[0]
     opened = delta.open_table(store, table)
     listed = delta.parts(opened, **partition)
+    work = Work.of(store, table, opened, listed, partition, done) if among is None else None
+    looked = work.look() if work and not full_scan else ""
+    if isinstance(looked, str):
+        if looked:
+            log.info("all rows are compared: %s", looked)
+        mask, num_failed = _all_pending(store, table, listed, done, among)
+    else:
+        mask, num_failed = looked.pending, looked.rejected
+    in_all = int(mask.sum())
+    mark = work.mark(num_failed) if work and in_all else None
+    if limit is not None and limit < in_all:
+        hashes = np.concatenate([ids.hash_keys(keys) for keys in _keys(store, table, listed).batches])
+        rows = np.flatnonzero(mask)
+        mask[rows[np.argsort(hashes[rows], kind="stable")[limit:]]] = False
+        mark = None
+    items = list(pending.table_items(store, table, listed, mask, item_rows))
+    fields = pa.schema([table.schema.field(c) for c in columns])
+    num_read = len(mask) if isinstance(looked, str) else looked.num_read
+    counts = int(mask.sum()), len(mask) - in_all, num_failed, in_all
+    return Source(delta.uri(store, table), items, counts[0], fields, key, source, *counts[1:], mark=mark, num_read=num_read)
+
+
+def _all_pending(
+    store: str,
+    table: schema.Table,
+    listed: Sequence[delta.Part],
+    done: Sequence[pending.Keys],
+    among: pending.Keys | None,
+) -> tuple[np.ndarray, int]:
+    """bool: which rows of the parts are pending, and how many were rejected before; by all keys of both sides."""
     rejected = [pending.Keys([k.read()], k.count) for k in done if k.rejected]
     done = [k for k in done if not k.rejected] + rejected
 
     def without(keys: Sequence[pending.Keys]) -> np.ndarray:
-        return pending.pending_mask(pending.table_keys(store, table, key, **partition), keys)
+        return pending.pending_mask(_keys(store, table, listed), keys)
 
     mask = without(done)
     failed = ~without(rejected) if any(len(b) for k in rejected for b in k.batches) else np.zeros(len(mask), bool)
     if among is not None:
         wanted = ~without([among])
         mask, failed = mask & wanted, failed & wanted
-    in_all = int(mask.sum())
-    if limit is not None and limit < in_all:
-        hashes = np.concatenate([ids.hash_keys(keys) for keys in pending.table_keys(store, table, key, **partition).batches])
-        rows = np.flatnonzero(mask)
-        mask[rows[np.argsort(hashes[rows], kind="stable")[limit:]]] = False
-    items = list(pending.table_items(store, table, listed, mask, item_rows))
-    fields = pa.schema([table.schema.field(c) for c in columns])
-    counts = int(mask.sum()), len(mask) - in_all, int(failed.sum()), in_all
-    return Source(delta.uri(store, table), items, counts[0], fields, key, source, *counts[1:])
+    return mask, int(failed.sum())
+
+
+def _keys(store: str, table: schema.Table, listed: Sequence[delta.Part]) -> pending.Keys:
+    batches = (b.column(0) for b in delta.read_batches(store, table, [table.key[0]], listed))
+    return pending.Keys(batches, sum(p.rows for p in listed))
 
 
 def with_beside(source: Source, store: str, table: schema.Table, rows: pa.Table, folder: str) -> Source:

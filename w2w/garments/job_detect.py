@@ -74,7 +74,8 @@ def main(config: Config) -> Result:
         posts = delta.current_posts(run.store, [schema.IMAGE_ID, schema.ACTIVE])
         photos = posts.filter(posts.column(schema.ACTIVE)).column(schema.IMAGE_ID)
         among = Keys([photos], len(photos))
-    work = pending_rows(run.store, schema.IMAGES, COLUMNS, done, schema.SOURCE_URI, config.item_rows, among, config.limit)
+    how = (schema.SOURCE_URI, config.item_rows, among, config.limit, config.full_scan)
+    work = pending_rows(run.store, schema.IMAGES, COLUMNS, done, *how)
     told = {"detector": config.detector.name, "stage_version": version}
     result = run.result(Result, **told, pending=work.num_rows, skipped=work.skipped)
     if work.num_rows:

@@ -76,7 +76,8 @@ def main(config: Config) -> Result:
     seen = table_keys(run.store, schema.LOOKS, schema.IMAGE_ID, stage_version=guide) if guide else None
     if seen is not None and not seen.count:
         raise UsageError(f"guide={guide}: table 'looks' has no rows of that version: run 'w2w detect', or give --guide=none")
-    work = pending_rows(run.store, schema.IMAGES, COLUMNS, done, schema.SOURCE_URI, config.item_rows, seen, config.limit)
+    how = (schema.SOURCE_URI, config.item_rows, seen, config.limit, config.full_scan)
+    work = pending_rows(run.store, schema.IMAGES, COLUMNS, done, *how)
     told = {"segmenter": config.segmenter.name, "guide": guide, "stage_version": version}
     result = run.result(Result, **told, pending=work.num_rows, skipped=work.skipped)
     if work.num_rows:

@@ -67,16 +67,20 @@ def pictures_of(name: str) -> Pictures:
     return PICTURES[name]
 
 
-def without_vector(store: str, pictures: Pictures, model_version: str, version: str, item_rows: int) -> Source:
+def without_vector(
+    store: str, pictures: Pictures, model_version: str, version: str, item_rows: int, full_scan: bool = False
+) -> Source:
     """The pictures without a vector of this model. ``version``: of the stage that cut them out; auto: the newest."""
     made = table_keys(store, schema.EMBEDDINGS, schema.OWNER_ID, model_version=model_version)
     if pictures.column == schema.SLOTS:
         made = Keys(_photos(made.batches), made.count)
     done = [made, rejected_keys(store, pictures.stage, model_version)]
-    return pictures_without(store, pictures, done, version, item_rows)
+    return pictures_without(store, pictures, done, version, item_rows, full_scan)
 
 
-def pictures_without(store: str, pictures: Pictures, done: Sequence[Keys], version: str, item_rows: int) -> Source:
+def pictures_without(
+    store: str, pictures: Pictures, done: Sequence[Keys], version: str, item_rows: int, full_scan: bool = False
+) -> Source:
     """The pictures that none of ``done`` names. ``version``: as above."""
     need_table(store, pictures.table, pictures.made_by)
     partition: dict[str, Any] = {}
@@ -88,7 +92,8 @@ def pictures_without(store: str, pictures: Pictures, done: Sequence[Keys], versi
     elif version != "auto":
         raise UsageError(f"--version={version}: table {pictures.table.name!r} has no versions")
     columns = list(dict.fromkeys([pictures.table.key[0], pictures.column, pictures.source]))
-    return pending_rows(store, pictures.table, columns, done, pictures.source, item_rows, **partition)
+    how = (pictures.source, item_rows, None, None, full_scan)
+    return pending_rows(store, pictures.table, columns, done, *how, **partition)
 
 
 def _photos(owners) -> Iterator[pa.ChunkedArray]:

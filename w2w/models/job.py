@@ -56,7 +56,8 @@ def main(config: Config) -> Result:
     pictures = pictures_of(config.of)
     run = Run(pictures.stage, config)
     version = model_version(config.encoder)
-    work = without_vector(run.store, pictures, version, config.version, config.item_rows).first(config.limit)
+    how = (config.version, config.item_rows, config.full_scan)
+    work = without_vector(run.store, pictures, version, *how).first(config.limit)
     told = {"encoder": config.encoder.name, "model_version": version}
     result = run.result(Result, **told, pending=work.num_rows, skipped=work.skipped)
     if work.num_rows:

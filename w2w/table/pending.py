@@ -11,7 +11,7 @@ themselves; a hash only chooses the bucket, so a collision cannot lose a row.
 """
 
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,12 +41,27 @@ ITEM_SCHEMA = pa.schema(
 
 
 @dataclass(frozen=True)
+class Stored:
+    """Where keys come from; ``read`` gives those of some parts; ``stage_version``: of rejects."""
+
+    table: schema.Table
+    partition: Mapping[str, str]
+    read: Callable[[Sequence[delta.Part]], Iterable[pa.ChunkedArray]]
+    stage_version: str = ""
+
+    def keys(self, listed: Sequence[delta.Part], rejected: bool = False) -> "Keys":
+        """Those of some of the table's parts."""
+        return Keys(self.read(listed), sum(p.rows for p in listed), rejected, self)
+
+
+@dataclass(frozen=True)
 class Keys:
     """A stream of keys, and their number (from the table's log, before any is read)."""
 
     batches: Iterable[pa.ChunkedArray]
     count: int
     rejected: bool = False  # done, but rejected
+    stored: Stored | None = None
 
     def read(self) -> pa.ChunkedArray:
         """All keys, in memory."""
@@ -55,24 +70,28 @@ class Keys:
 
 def table_keys(store: str, table: schema.Table, column: str, **partition: str) -> Keys:
     """The column's values in the table's newest version."""
+
+    def read(listed: Sequence[delta.Part]) -> Iterator[pa.ChunkedArray]:
+        return (b.column(column) for b in delta.read_batches(store, table, [column], listed))
+
     listed = delta.parts(delta.open_table(store, table), **partition)
-    batches = (b.column(column) for b in delta.read_batches(store, table, [column], listed))
-    return Keys(batches, sum(p.rows for p in listed))
+    return Stored(table, partition, read).keys(listed)
 
 
 def rejected_keys(store: str, stage: str, stage_version: str) -> Keys:
     """Keys that this stage version rejected permanently: the same bytes would be rejected again."""
-    listed = delta.parts(delta.open_table(store, schema.REJECTS), **{schema.STAGE: stage})
     columns = [schema.KEY, schema.STAGE_VERSION, schema.REJECT_CODE]
     transient = pa.array([code.value for code in TRANSIENT])
 
-    def batches() -> Iterator[pa.ChunkedArray]:
+    def read(listed: Sequence[delta.Part]) -> Iterator[pa.ChunkedArray]:
         for batch in delta.read_batches(store, schema.REJECTS, columns, listed):
             final = pc.invert(pc.is_in(batch.column(schema.REJECT_CODE), value_set=transient))
             same = pc.equal(batch.column(schema.STAGE_VERSION), stage_version)
             yield batch.filter(pc.and_(final, same)).column(schema.KEY)
 
-    return Keys(batches(), sum(p.rows for p in listed), rejected=True)
+    partition = {schema.STAGE: stage}
+    listed = delta.parts(delta.open_table(store, schema.REJECTS), **partition)
+    return Stored(schema.REJECTS, partition, read, stage_version).keys(listed, rejected=True)
 
 
 def pending_mask(source: Keys, done: Sequence[Keys], bucket_keys: int = BUCKET_KEYS) -> np.ndarray:

@@ -16,7 +16,7 @@ which identifies a commit whose answer was lost and makes a second run of the sa
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Literal
 
@@ -31,7 +31,7 @@ from w2w import schema, storage
 from w2w.errors import JobFailed, StorageFailed
 from w2w.shown import without_secrets
 from w2w.stage import Counts
-from w2w.table import delta, erased, lease
+from w2w.table import delta, erased, lease, marks
 from w2w.table.doubles import Others, has_history, is_own
 from w2w.table.parts import RECEIPT_SCHEMA, Output, write_part
 
@@ -85,21 +85,22 @@ def commit_parts(
     settle: Callable[[DeltaTable, DeltaTable, Sequence[dict]], Sequence[dict]],
     mode: Literal["append", "overwrite"] = "append",
     within: dict[str, str] | None = None,
+    mark: marks.Mark | None = None,
 ) -> DeltaTable:
     """Adds the parts to the table's log, or replaces the existing ones (those in the partition ``within``, if given); returns
-    the table after the commit.
+    the table after the commit. ``mark``: what the commit says to be done with it.
 
     If others have committed since the table was opened, ``settle(opened, now, receipts)`` returns the receipts that are still
-    to be added, or raises. If none are left, nothing is committed.
+    to be added, or raises, and the mark is dropped. If none are left, nothing is committed.
     """
     marker = time.time_ns()
-    while receipts or mode == "overwrite":
+    while receipts or mark or mode == "overwrite":
         try:
-            _commit(store, table, opened, receipts, lineage, counts, marker, mode, within)
+            _commit(store, table, opened, receipts, lineage, counts, marker, mode, within, mark)
             break
         except Overtaken:
             now = delta.existing(store, table)
-            receipts, opened = settle(opened, now, receipts), now
+            receipts, opened, mark = settle(opened, now, receipts), now, None
     return opened
 
 
@@ -113,6 +114,7 @@ def _commit(
     marker: int,
     mode: Literal["append", "overwrite"],
     within: dict[str, str] | None,
+    mark: marks.Mark | None = None,
 ) -> None:
     app = application(lineage)
     about = lineage.about() | {
@@ -121,10 +123,11 @@ def _commit(
         "run_rejects": counts.rejects,
         "within": within,
     }
-    properties = CommitProperties(
-        custom_metadata={"w2w": json.dumps(about, default=str)},
-        app_transactions=[Transaction(FENCE, marker), Transaction(app, marker)],
-    )
+    transactions = [Transaction(FENCE, marker), Transaction(app, marker)]
+    if mark:
+        about["mark"] = mark.about()
+        transactions.append(Transaction(mark.application, opened.version() + 1))
+    properties = CommitProperties(custom_metadata={"w2w": json.dumps(about, default=str)}, app_transactions=transactions)
     where = delta.uri(store, table)
     lease.check(store)
     for attempt in range(_TRIES):
@@ -186,6 +189,7 @@ class Committer:
         unique = {o.table.name: (o.table, o.unique) for o in self._outputs if o.unique}  # a table may have several outputs
         self._known = {name: _KnownIds(store, *known) for name, known in unique.items()}
         self._last_commit = time.monotonic()
+        self._has_results, self._alone = False, True  # of the last output: this run committed some, and no other run did
         self.counts = Counts()
 
     def add(self, receipts: pa.Table) -> None:
@@ -198,8 +202,9 @@ class Committer:
         if time.monotonic() - self._last_commit >= self._every_s:
             self.commit()
 
-    def commit(self) -> None:
-        """Makes everything received so far visible: one Delta append per table."""
+    def commit(self, mark: marks.Mark | None = None) -> None:
+        """Makes everything received so far visible: one Delta append per table. ``mark``: what is then done. It is left out
+        where this run has no results, or not it alone wrote some: then the mark of an earlier run still tells the truth."""
         known = erased.read(self._store)
         for output in self._outputs:
             name = output.table.name
@@ -209,6 +214,7 @@ class Committer:
             receipts = self._settled(output, self._tables[name], receipts)
 
             def settle(opened: DeltaTable, now: DeltaTable, left: Sequence[dict], output: Output = output) -> list[dict]:
+                self._alone &= output is not self._outputs[-1]
                 for other in by_others(opened, now, self._lineage):
                     if (other["job"], other["stage_version"]) == (self._lineage.job, self._lineage.stage_version):
                         raise lost_to(other, self._store, output.table)
@@ -216,11 +222,23 @@ class Committer:
                     self._others[output.table.name].note(opened, now)
                 return self._settled(output, now, left)
 
+            told, before = None, self._tables[name].version()
+            if output is self._outputs[-1]:
+                self._has_results |= bool(receipts)
+                told = self._told(mark)
             self._tables[name] = commit_parts(
-                self._store, output.table, self._tables[name], receipts, self._lineage, self.counts, settle
+                self._store, output.table, self._tables[name], receipts, self._lineage, self.counts, settle, mark=told
             )
+            if output is self._outputs[-1] and receipts:
+                self._alone &= self._tables[name].version() == before + 1
             self._waiting[name] = []
         self._last_commit = time.monotonic()
+
+    def _told(self, mark: marks.Mark | None) -> marks.Mark | None:
+        if mark is None or not (self._has_results and self._alone):
+            return None
+        rejects = marks.at(self._store, schema.REJECTS, self._tables[schema.REJECTS.name])
+        return replace(mark, rejects=rejects) if rejects else None
 
     def version(self, table: schema.Table) -> int:
         return self._tables[table.name].version()

@@ -80,7 +80,7 @@ def main(config: Config) -> Result:
     if against and not storage.list_files(against):
         raise UsageError(f"--against={config.against}: there is no file below it")
     need_table(run.store, schema.IMAGES, "ingest")
-    due = fingerprints_due(run.store, config.decode, config.item_rows)
+    due = fingerprints_due(run.store, config.decode, config.item_rows, config.full_scan)
     result = run.result(Result, tables=tuple(tables), images_to_fingerprint=due.num_rows)
     if config.dry_run:
         return result

@@ -59,7 +59,7 @@ _PAIRS_PER_TASK = 8_000  # at most 49 MB of grids
 _PAIRS_AT_ONCE = 1_000  # registered at once: 40 MB
 
 
-def fingerprints_due(store: str, limits: DecodeLimits, item_rows: int) -> Source:
+def fingerprints_due(store: str, limits: DecodeLimits, item_rows: int, full_scan: bool = False) -> Source:
     """The images that have no fingerprint and were not rejected."""
     version = fingerprint_version(limits)
     done = [
@@ -67,7 +67,7 @@ def fingerprints_due(store: str, limits: DecodeLimits, item_rows: int) -> Source
         rejected_keys(store, STAGE, version),
     ]
     columns = [schema.IMAGE_ID, schema.BYTES, schema.SOURCE_URI]
-    return pending_rows(store, schema.IMAGES, columns, done, schema.SOURCE_URI, item_rows)
+    return pending_rows(store, schema.IMAGES, columns, done, schema.SOURCE_URI, item_rows, full_scan=full_scan)
 
 
 def make_fingerprints(run: Run, due: Source, limits: DecodeLimits, pool: Pool) -> Counts:

@@ -62,7 +62,7 @@ def main(config: Config) -> Result:
     vectors = list_vectors(run.store, config.model_version) if config.model_version else None
     if vectors is not None and not len(vectors.places):
         raise UsageError(f"--model_version={config.model_version}: table 'embeddings' has no vectors of it: run 'w2w embed'")
-    due = fingerprints_due(run.store, config.decode, config.item_rows).first(config.limit)
+    due = fingerprints_due(run.store, config.decode, config.item_rows, config.full_scan).first(config.limit)
     result = run.result(Result, images_to_fingerprint=due.num_rows, skipped=due.skipped)
     if config.dry_run:
         return result

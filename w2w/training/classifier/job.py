@@ -95,7 +95,14 @@ def predict(config: Config, run: Run, folder: str, encoder_version: str) -> Resu
     ]
     columns = [schema.OWNER_ID, schema.OWNER_KIND, schema.VECTOR]
     work = pending_rows(
-        run.store, schema.EMBEDDINGS, columns, done, schema.OWNER_ID, config.item_rows, model_version=encoder_version
+        run.store,
+        schema.EMBEDDINGS,
+        columns,
+        done,
+        schema.OWNER_ID,
+        config.item_rows,
+        full_scan=config.full_scan,
+        model_version=encoder_version,
     ).first(config.limit)
     told = {"classifier": folder, "model_version": version}
     result = run.result(Result, **told, pending=work.num_rows, skipped=work.skipped)

@@ -34,9 +34,9 @@ from w2w.training.tags.stage import SWATCH_GIVES, TAG_GIVES, Swatch, Tag
 FEED_COLUMNS = (schema.CATEGORY, schema.BRAND)  # beside a feed's other columns, which are attributes
 
 
-def untagged(store: str, pictures: Pictures, job: str, version: str, item_rows: int) -> Source:
+def untagged(store: str, pictures: Pictures, job: str, version: str, item_rows: int, full_scan: bool = False) -> Source:
     made = table_keys(store, schema.TAGGED, schema.OWNER_ID, stage_version=version)
-    return pictures_without(store, pictures, [made, rejected_keys(store, job, version)], "auto", item_rows)
+    return pictures_without(store, pictures, [made, rejected_keys(store, job, version)], "auto", item_rows, full_scan)
 
 
 def tag_stages(

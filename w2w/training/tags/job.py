@@ -108,7 +108,8 @@ def find_tagger(store: str, name: str, config: EncoderConfig) -> tuple[str, Tagg
 def _tag(config: Config, run: Run) -> Result:
     pictures = pictures_of(config.of)
     name, _, encoder, version = find_tagger(run.store, config.tagger, config.encoder)
-    work = untagged(run.store, pictures, run.job, version, config.item_rows).first(config.limit)
+    how = (config.item_rows, config.full_scan)
+    work = untagged(run.store, pictures, run.job, version, *how).first(config.limit)
     told = {"tagger": name, "encoder": encoder.name, "stage_version": version}
     result = run.result(Result, **told, pending=work.num_rows, skipped=work.skipped)
     if work.num_rows:
