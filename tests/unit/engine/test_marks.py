@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
+from tests.unit.index.test_s3 import bucket  # noqa: F401
 from tests.unit.nights.nights import without_ray
 from tests.unit.nights.test_random_nights import Crash, Crashes
 from tests.unit.table.test_sink import EMBEDDINGS, IMAGES, images, vectors
@@ -342,3 +343,14 @@ def test_keys_that_come_several_times_have_no_watermark(store):
     opened = delta.create_table(store.path, schema.IMAGES)
     assert marks.Work.of(store.path, schema.IMAGES, opened, [], {}, done) is not None
     assert marks.Work.of(store.path, schema.IMAGES, opened, [], {}, done[:1]) is None
+
+
+def test_watermarks_on_s3(bucket, monkeypatch):
+    without_ray(monkeypatch)
+    store = Store(f"{bucket}/w2w")
+    store.add(6, plain())
+    store.work()
+    store.add(2, plain())
+    assert check_equal(store).num_read == 2
+    store.work()
+    assert check_equal(store).num_read == 0
