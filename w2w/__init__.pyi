@@ -13,7 +13,6 @@ from w2w.check.job import Result as CheckResult
 from w2w.cli.apply import Result as ApplyResult
 from w2w.cli.demo import Result as DemoResult
 from w2w.cli.doctor import Result as DoctorResult
-from w2w.cli.nightly import Result as NightlyResult
 from w2w.cli.tables import Result as TablesResult
 from w2w.crawl.job import Result as CrawlResult
 from w2w.erase.job import Result as EraseResult
@@ -39,6 +38,7 @@ from w2w.mining.representatives.job import Result as RepresentResult
 from w2w.mining.sets.job import Result as ConvertResult
 from w2w.mining.splits.job import Result as SplitResult
 from w2w.models.job import Result as EmbedResult
+from w2w.nightly.job import Result as NightlyResult
 from w2w.recommend.job import Result as RecommendResult
 from w2w.search.job_judge_answers import Result as JudgeAnswersResult
 from w2w.search.job_search import Result as SearchResult

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from w2w import config as configuration
-from w2w.cli import nightly
+from w2w.nightly import job as nightly
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "jobs" / "deploy"

@@ -24,6 +24,7 @@ FLOORS = [
     {"search", "mining", "find"},
     {"training", "style", "similar"},
     {"evaluation", "gallery", "recommend", "export", "check", "erase"},
+    {"nightly"},
     {"cli"},
     {"api"},
 ]

@@ -11,7 +11,6 @@ from typing import Any
 import yaml
 
 from w2w import schema, storage
-from w2w.cli import nightly
 from w2w.engine.job import console
 from w2w.errors import UsageError
 from w2w.garments.taxonomy import class_called
@@ -21,6 +20,7 @@ from w2w.ingest.images import is_web
 from w2w.ingest.loading import FeedFetchConfig
 from w2w.ingest.presets import PRESETS, guess, may_be, told_by
 from w2w.ingest.raw import COLUMNS, REQUIRED
+from w2w.nightly import job as nightly
 from w2w.usage import comment, options
 
 _FILE = "night.yaml"

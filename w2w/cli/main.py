@@ -55,7 +55,7 @@ GROUPS = {  # purpose -> name -> module in w2w
     },
     "Night and care": {
         "init": "cli.init",
-        "nightly": "cli.nightly",
+        "nightly": "nightly.job",
         "tables": "cli.tables",
         "erase": "erase.job",
         "apply": "cli.apply",

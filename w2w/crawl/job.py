@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from w2w.crawl.flow import Crawl, Crawled, CrawlSpec, states
 from w2w.crawl.frontier import RecrawlConfig
 from w2w.crawl.harvest import harvest
-from w2w.crawl.profile import read_profile
+from w2w.crawl.profile import Profile, read_profile
 from w2w.crawl.stage import VisitConfig
 from w2w.crawl.trial import show_trial
 from w2w.engine.job import JobConfig, Run
@@ -19,7 +19,25 @@ from w2w.web.urls import Limits
 
 
 @dataclass(frozen=True)
-class Config(JobConfig):
+class CrawlConfig:
+    """What is visited, and how."""
+
+    profile: str = ""
+    """YAML file that says where the site's pages are and what to read from them: see jobs/examples/profile-shop.yaml."""
+    fetch: FetchConfig = FetchConfig()
+    """How one URL is fetched."""
+    politeness: PolitenessConfig = PolitenessConfig()
+    """How a host is treated."""
+    limits: Limits = Limits()
+    """How far links are followed."""
+    recrawl: RecrawlConfig = RecrawlConfig()
+    """When a URL is visited again."""
+    visit: VisitConfig = VisitConfig()
+    """What a visit does."""
+
+
+@dataclass(frozen=True)
+class Config(CrawlConfig, JobConfig):
     """Visit every page of a site that is due, politely, and update the tables. Run it again to resume, or to look for changes.
     --try only shows what one page gives."""
 
@@ -32,20 +50,8 @@ class Config(JobConfig):
     """Visit at most this many URLs."""
     max_reject_rate: float = 1.0
     """Not used: a page that cannot be read has a state and a reason in table `pages`."""
-    profile: str = ""
-    """YAML file that says where the site's pages are and what to read from them: see jobs/examples/profile-shop.yaml."""
     try_: str = ""
     """Fetch this one URL, show its records and links, and write nothing."""
-    fetch: FetchConfig = FetchConfig()
-    """How one URL is fetched."""
-    politeness: PolitenessConfig = PolitenessConfig()
-    """How a host is treated."""
-    limits: Limits = Limits()
-    """How far links are followed."""
-    recrawl: RecrawlConfig = RecrawlConfig()
-    """When a URL is visited again."""
-    visit: VisitConfig = VisitConfig()
-    """What a visit does."""
     decode: DecodeLimits = DecodeLimits()
     """Limits of an image."""
     pool: Pool = Pool(batch_rows=256)
@@ -70,10 +76,15 @@ class Result(Summary):
     """By code."""
 
 
-def main(config: Config) -> Result | None:
+def check(config: CrawlConfig, option: str = "--profile") -> Profile:
+    """The site's profile. Raises UsageError where there is none, or it is wrong."""
     if not config.profile:
-        raise UsageError("--profile is empty: name a site's profile, for example jobs/examples/profile-shop.yaml")
-    profile = read_profile(config.profile)
+        raise UsageError(f"{option} is empty: name a site's profile, for example jobs/examples/profile-shop.yaml")
+    return read_profile(config.profile)
+
+
+def main(config: Config) -> Result | None:
+    profile = check(config)
     if config.try_:
         show_trial(profile, config.try_, config.fetch, config.politeness)
         return None

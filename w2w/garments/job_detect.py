@@ -23,19 +23,15 @@ STAGE_CODE = 3  # bump when the same boxes would be cut differently
 
 
 @dataclass(frozen=True)
-class Config(JobConfig):
-    """Find the garments in every image of table `images`: one row each in `garments`, one a photo in `looks`."""
+class DetectConfig:
+    """What is looked for, and in which images."""
 
     LEAST = {"longest_px": 32}
-
-    SHOWN = "store of detector.name detector.threshold longest_px crop_px pool.workers gpu_pool limit dry_run"
 
     of: Literal["images", "posts"] = "images"
     """Which images: all, or only the photos of posts that are active."""
     detector: DetectorConfig = field(default_factory=DetectorConfig)
     """The model."""
-    decode: DecodeLimits = DecodeLimits()
-    """Limits of an image."""
     longest_px: int = 1600
     """Longest side, in pixels, to which photos are shrunk first."""
     crop_px: int = 384
@@ -48,6 +44,16 @@ class Config(JobConfig):
     """Separate workers for the model, for example {num_gpus: 1, num_cpus: 1, batch_rows: 32}."""
 
 
+@dataclass(frozen=True)
+class Config(DetectConfig, JobConfig):
+    """Find the garments in every image of table `images`: one row each in `garments`, one a photo in `looks`."""
+
+    SHOWN = "store of detector.name detector.threshold longest_px crop_px pool.workers gpu_pool limit dry_run"
+
+    decode: DecodeLimits = DecodeLimits()
+    """Limits of an image."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Result(Summary):
     """Result for one detector version."""
@@ -57,9 +63,14 @@ class Result(Summary):
     pending: int
 
 
-def main(config: Config) -> Result:
+def check(config: DetectConfig) -> None:
+    """Raises UsageError for sizes that cannot be."""
     if not 32 <= config.crop_px <= config.longest_px:
         raise UsageError(f"crop_px={config.crop_px}: between 32 and longest_px={config.longest_px}")
+
+
+def main(config: Config) -> Result:
+    check(config)
     run = Run("detect", config)
     need_table(run.store, schema.IMAGES, "ingest")
     crops = {"crop_px": config.crop_px, "padding": config.crop_padding}

@@ -23,12 +23,10 @@ STAGE_CODE = 4  # bump when the same masks would be cut out differently
 
 
 @dataclass(frozen=True)
-class Config(JobConfig):
-    """Cut the person out of every image of table `images`: JPEG on white, mask, and crops of top, bottom and shoes."""
+class SegmentConfig:
+    """How a person is cut out."""
 
     LEAST = {"longest_px": 32, "crop_px": 16}
-
-    SHOWN = "store segmenter.name guide guide_score longest_px pool.workers gpu_pool max_reject_rate limit dry_run"
 
     segmenter: SegmenterConfig = SegmenterConfig()
     """The model."""
@@ -38,8 +36,6 @@ class Config(JobConfig):
     """Ignore garments that score less, for detectors run with a low threshold."""
     rules: MaskRules = MaskRules()
     """What is repaired in a mask, and what is rejected."""
-    decode: DecodeLimits = DecodeLimits()
-    """Limits of an image."""
     longest_px: int = 1600
     """Photos, masks and cut-outs are shrunk to this."""
     crop_px: int = 384
@@ -48,6 +44,16 @@ class Config(JobConfig):
     """Workers that decode; on a CPU they also run the model."""
     gpu_pool: Pool | None = None
     """Separate workers for the model, for example {num_gpus: 1, num_cpus: 1, batch_rows: 8}."""
+
+
+@dataclass(frozen=True)
+class Config(SegmentConfig, JobConfig):
+    """Cut the person out of every image of table `images`: JPEG on white, mask, and crops of top, bottom and shoes."""
+
+    SHOWN = "store segmenter.name guide guide_score longest_px pool.workers gpu_pool max_reject_rate limit dry_run"
+
+    decode: DecodeLimits = DecodeLimits()
+    """Limits of an image."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -46,11 +46,11 @@ _environment = jinja2.Environment(
 
 def write_page(uri: str, template: str, **values: object) -> None:
     """Renders a template, such as "garments/page.html.j2" in w2w/, and writes it atomically; if the place came from
-    ``page_of``, also as the job's latest page."""
+    ``page_of``, also as the job's latest page, one folder above: an address of another job's page begins with ../../"""
     text = _once_each(_environment.get_template(template).render(**values)).encode()
     storage.write_bytes(uri, text)
     if kept := _REPORTS.fullmatch(uri):
-        storage.write_bytes(storage.join(kept[1], _LATEST), text)
+        storage.write_bytes(storage.join(kept[1], _LATEST), text.replace(b'href="../../', b'href="../'))
 
 
 def page_of(store: str, job: str, run_id: str) -> str:

@@ -6,10 +6,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from w2w.cli import init, nightly
+from w2w.cli import init
 from w2w.config import parse
 from w2w.errors import UsageError
 from w2w.ingest.feed import FeedConfig, check_feed
+from w2w.nightly import job as nightly
 from w2w.usage import options
 
 ROW = {"SKU": "1", "Product Name": "Shirt: red #1", "imageURL": "a.jpg", "Prix": "5"}

@@ -12,7 +12,6 @@ from tests.unit.nights.nights import Item, Shop, jpeg, night, num_rows, products
 from tests.unit.recommend.stores import append
 from w2w import ids, schema
 from w2w.check.job import CheckConfig
-from w2w.cli import nightly
 from w2w.engine import run
 from w2w.errors import JobFailed, UsageError
 from w2w.export.job import ExportConfig
@@ -25,6 +24,7 @@ from w2w.ingest.feed import FeedConfig
 from w2w.ingest.loading import FeedFetchConfig
 from w2w.models import job as embed
 from w2w.models.config import EncoderConfig
+from w2w.nightly import job as nightly
 from w2w.recommend import job as recommend
 from w2w.recommend.job import Wanted
 from w2w.recommend.rules import OutfitConfig

@@ -10,7 +10,6 @@ import pytest
 
 from tests.unit.nights.nights import Clock, Item, Shop, jpeg, products, without_ray
 from w2w import ids, schema, storage
-from w2w.cli import nightly
 from w2w.images.decode import DecodeLimits, decode
 from w2w.index.manifest import index_uri
 from w2w.index.publish import read_manifest
@@ -19,6 +18,7 @@ from w2w.index.spec import IndexConfig
 from w2w.ingest.feed import FeedConfig
 from w2w.models.config import EncoderConfig
 from w2w.models.encoder import Encoder, load_encoder
+from w2w.nightly import job as nightly
 from w2w.stage import Pool
 from w2w.table import delta, lease, parts, sink
 

@@ -14,11 +14,12 @@ import pytest
 
 from tests.unit.nights.nights import Clock, Item, Shop, jpeg, night, num_rows, products, without_ray
 from w2w import schema
-from w2w.cli import init, nightly
+from w2w.cli import init
 from w2w.config import parse
 from w2w.errors import JobFailed, UsageError
 from w2w.ingest.feed import FeedConfig, check_feed
 from w2w.ingest.loading import FeedFetchConfig
+from w2w.nightly import job as nightly
 from w2w.table import delta
 from w2w.web import fetch as fetching
 

@@ -170,3 +170,11 @@ def _luminance(colour: str) -> float:
     shares = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
     linear = [s / 12.92 if s <= 0.04045 else ((s + 0.055) / 1.055) ** 2.4 for s in shares]
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def test_links_to_other_jobs_pages_hold_from_the_latest_page_too(tmp_path):
+    uri = page.page_of(str(tmp_path), "night", "night-1")
+    facts = {"why": 'href="../../../../etc/passwd"'}
+    page.write_page(uri, "mining/audit/page.html.j2", title="a", facts=facts, counts=[], leaks=[], num_leaks=0)
+    latest = (tmp_path / "reports" / "night" / "latest.html").read_text()
+    assert "href=&#34;../../../../etc/passwd" in latest  # what a page says is never an address

@@ -5,12 +5,12 @@ from dataclasses import replace
 
 import pytest
 
-from w2w.cli import nightly
-from w2w.cli.nightly import Config
 from w2w.engine.job import start
 from w2w.errors import JobFailed, UsageError
 from w2w.ingest.feed import FeedConfig
 from w2w.ingest.job import Result as Ingested
+from w2w.nightly import job as nightly
+from w2w.nightly.job import Config
 from w2w.stage import Counts
 
 

@@ -1,0 +1,264 @@
+"""The page of the morning, who is told, and what is tidied."""
+
+import http.server
+import json
+import os
+import stat
+import threading
+
+import pyarrow as pa
+import pytest
+
+from tests import chromium
+from tests.unit.nights.nights import Shop
+from w2w import schema, storage
+from w2w.check.job import CheckConfig
+from w2w.errors import JobFailed, UsageError
+from w2w.ingest.feed import FeedConfig
+from w2w.nightly import flow, rules
+from w2w.nightly import job as nightly
+from w2w.nightly.page import differences
+from w2w.nightly.rules import Rows, changes
+from w2w.nightly.tell import Tell
+from w2w.nightly.tidy import Tidy
+from w2w.stage import Pool
+from w2w.table import delta
+
+
+def run_night(store, shop: Shop, feed: dict | None = None, **options) -> nightly.Result:
+    source = FeedConfig(**({"uri": shop.write(), "full": True, "grace_nights": 1} | (feed or {})))
+    return nightly.main(nightly.Config(store=str(store), feed=source, pool=Pool(workers=1), **options))
+
+
+def page(result: nightly.Result) -> str:
+    return storage.read_bytes(result.report).decode()
+
+
+def told(result: nightly.Result) -> dict:
+    return json.loads(storage.read_bytes(result.report.replace("index.html", flow.NIGHT)))
+
+
+def test_nights_say_what_is_new_changed_gone_back_and_rejected(store, shop, clock):
+    first = run_night(store, shop)
+    assert "20 new; index published." in first.says
+    clock.sleep()
+    assert run_night(store, shop).says.endswith(": nothing changed; the published index stays as it was.")
+    clock.sleep()
+    gone = shop.items.pop("p3")
+    shop.say("p4", price="7.50")
+    shop.say("p5", title="a <b>red</b> shirt")
+    shop.draw("other.jpg", 77)
+    shop.say("p6", image="other.jpg", price="12.00")
+    shop.draw("21.jpg", 21)
+    shop.items["p21"] = type(gone)("21.jpg", title="quite new")
+    shop.items["p22"] = type(gone)("missing.jpg")
+    third = run_night(store, shop)
+    assert "1 new, 3 changed, 1 withdrawn, 1 rejected; index published." in third.says
+    shown = page(third)
+    assert "price 10.00" in shown
+    assert "7.50" in shown
+    assert "quite new" in shown
+    assert "a &lt;b&gt;red" in shown
+    assert "price of 2, title of 1, picture of 1." in shown
+    assert "missing.jpg" in shown
+    assert storage.read_bytes(f"{store}/reports/nightly/latest.html") == storage.read_bytes(third.report)
+    clock.sleep()
+    shop.items["p3"] = gone
+    del shop.items["p22"]
+    assert "1 back; index published." in run_night(store, shop).says
+    assert told(third)["told"] == {"new": 1, "back": 0, "changed": 3, "withdrawn": 1, "rejected": 1}
+
+
+def test_a_night_that_fails_has_a_page_and_the_next_one_shows_it(store, shop, clock, monkeypatch):
+    run_night(store, shop)
+    clock.sleep()
+    shop.say("p1", price="3.00")
+    with monkeypatch.context() as broken:
+        broken.setattr(nightly.embed, "main", lambda config: (_ for _ in ()).throw(JobFailed("the GPU is gone")))
+        with pytest.raises(JobFailed) as failed:
+            run_night(store, shop)
+    result = failed.value.result
+    assert "the night stopped at embed; the published index stays as it was. Until then: 1 changed." in result.says
+    assert "the GPU is gone" in page(result)
+    assert "embed: failed" in page(result)
+    assert (told(result)["exit"], told(result)["error"]) == (1, "the GPU is gone")
+    clock.sleep()
+    after = page(run_night(store, shop))
+    assert '<b class="no">failed</b>' in after
+    assert "Until then: 1 changed" in after
+
+
+def test_an_unexpected_end_is_told_as_well(store, shop, clock, monkeypatch):
+    monkeypatch.setattr(nightly.index, "main", lambda config: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        run_night(store, shop)
+    assert b"the night stopped at index" in storage.read_bytes(f"{store}/reports/nightly/latest.html")
+
+
+def test_a_page_that_cannot_be_made_never_fails_the_night(store, shop, clock, monkeypatch, caplog):
+    monkeypatch.setattr(nightly, "morning_page", lambda *args: 1 / 0)
+    result = run_night(store, shop)
+    assert (result.report, result.index.unchanged) == (None, False)
+    assert "the page of the morning was not written: division by zero" in caplog.text
+
+
+def test_steps_from_and_until(store, shop, clock):
+    until = run_night(store, shop, until="embed")
+    assert until.embed is not None
+    assert until.index is None
+    assert delta.count_rows(delta.open_table(store, schema.EMBEDDINGS)) == 20
+    shop.items.clear()  # an empty feed is not even read
+    later = nightly.main(nightly.Config(store=store, from_="index", check=CheckConfig(), pool=Pool(workers=1)))
+    assert later.ingest is None
+    assert later.index.published
+    assert later.check is not None
+    dry = nightly.main(nightly.Config(store=store, from_="index", check=CheckConfig(), dry_run=True))
+    assert dry.index is not None
+    assert dry.check is not None
+    assert dry.then is None
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"from_": "embedd"}, "--from=embedd: is no step of a night. Steps that are on: ingest, embed, index"),
+        ({"until": "export"}, "--until=export: is not on in this config"),
+        ({"from_": "index", "until": "embed"}, "--until=embed comes before --from=index"),
+        ({"tell": Tell(command=["no-such-program"])}, "tell.command='no-such-program': there is no such program"),
+        ({"tell": Tell(webhook_env="W2W_NO_HOOK")}, "tell.webhook_env=W2W_NO_HOOK: the environment has no such variable"),
+        ({"tell": Tell(metrics="/nowhere/w2w.prom")}, "tell.metrics=/nowhere/w2w.prom: there is no such folder"),
+        ({"tell": Tell(metrics="w2w.txt")}, "only files that end in .prom"),
+    ],
+)
+def test_what_cannot_be_is_said_before_anything_is_done(store, shop, options, says):
+    with pytest.raises(UsageError) as refused:
+        run_night(store, shop, **options)
+    assert says in str(refused.value)
+    assert not os.path.exists(store)
+
+
+class _Hook(http.server.BaseHTTPRequestHandler):
+    got: list[dict] = []
+    status = 200
+
+    def do_POST(self):
+        self.got.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+        self.send_response(self.status)
+        self.end_headers()
+
+    def log_message(self, *args):
+        pass
+
+
+@pytest.fixture
+def hook(monkeypatch):
+    _Hook.got, _Hook.status = [], 200
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Hook)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setenv("W2W_HOOK", f"http://127.0.0.1:{server.server_port}/secret-path")
+    yield _Hook
+    server.shutdown()
+    server.server_close()
+
+
+def test_a_webhook_a_command_and_prometheus_are_told(store, shop, clock, hook, tmp_path, caplog):
+    script = tmp_path / "tell.sh"
+    script.write_text(f'#!/bin/sh\ncat > {tmp_path}/night.json\necho "$W2W_EXIT $W2W_SAYS" > {tmp_path}/said\n')
+    script.chmod(script.stat().st_mode | stat.S_IXUSR)
+    tell = Tell(command=[str(script)], webhook_env="W2W_HOOK", metrics=str(tmp_path / "w2w.prom"))
+    result = run_night(store, shop, tell=tell)
+    [message] = hook.got
+    assert (message["text"], message["exit"], message["night"]["told"]["new"]) == (result.says, 0, 20)
+    assert (tmp_path / "said").read_text() == f"0 {result.says}\n"
+    assert json.loads((tmp_path / "night.json").read_text())["ingest"]["counts"]["out"] == 20
+    lines = (tmp_path / "w2w.prom").read_text().splitlines()
+    assert "w2w_night_exit_code 0.0" in lines
+    assert 'w2w_night_rows{kind="rejected"} 0' in lines
+    assert any(line.startswith('w2w_night_step_seconds{step="embed"} ') for line in lines)
+    hook.status = 500
+    clock.sleep()
+    run_night(store, shop, tell=Tell(webhook_env="W2W_HOOK"))
+    assert "tell.webhook_env: nobody was told: HTTP 500" in caplog.text
+    assert "secret-path" not in caplog.text
+    assert "secret-path" not in page(result)
+
+
+def test_on_failure_alone(store, shop, clock, hook, monkeypatch):
+    tell = Tell(webhook_env="W2W_HOOK", on="failure")
+    run_night(store, shop, tell=tell)
+    assert not hook.got
+    monkeypatch.setattr(nightly.index, "main", lambda config: (_ for _ in ()).throw(JobFailed("no room")))
+    with pytest.raises(JobFailed):
+        run_night(store, shop, tell=tell)
+    assert [message["exit"] for message in hook.got] == [1]
+
+
+def test_tidying_merges_parts_and_deletes_old_files_and_pages(store, shop, clock):
+    for n in range(4):
+        shop.say("p1", price=f"{n + 1}.00")
+        run_night(store, shop)
+        clock.sleep()
+    before = len(delta.parts(delta.existing(store, schema.PRODUCTS)))
+    shop.say("p1", price="9.00")
+    result = run_night(store, shop, tidy=Tidy(parts=3, vacuum_hours=0, reports=2))
+    assert result.parts_merged["products"] == before + 1
+    assert result.files_deleted >= before + 1
+    assert "1 changed" in result.says  # the merged parts are nothing new
+    assert len(delta.parts(delta.existing(store, schema.PRODUCTS))) == 1
+    assert len(storage.list_folders(f"{store}/reports/nightly")) == 3  # two, and this night's
+    clock.sleep()
+    assert "nothing changed" in run_night(store, shop).says
+
+
+def rows(*listed: tuple) -> Rows:
+    """(id, fetched_at, active, price, title)"""
+    columns = [list(column) for column in zip(*listed)]
+    names = [schema.PRODUCT_ID, schema.FETCHED_AT, schema.ACTIVE, schema.PRICE, schema.TITLE]
+    table = pa.table(columns, names=names)
+    for name in (schema.AVAILABILITY, schema.CATEGORY, schema.IMAGE_ID):
+        table = table.append_column(name, pa.nulls(len(listed), pa.string()))
+    return Rows.of(table.set_column(1, names[1], pa.array(columns[1]).cast(schema.TIME)))
+
+
+def test_the_newest_row_before_and_the_newest_tonight_are_compared():
+    before = rows(("a", 1, True, 1.0, "x"), ("a", 3, True, 2.0, "x"), ("b", 1, False, 1.0, "x"), ("c", 2, True, 1.0, None))
+    tonight = rows(("a", 9, True, 5.0, "x"), ("a", 10, True, 2.0, "y"), ("b", 9, True, 1.0, "x"), ("c", 9, False, 1.0, None))
+    found = changes(tonight, before)
+    assert [list(part) for part in (found.new, found.back, found.gone, found.changed)] == [[], [2], [3], [1]]
+    assert found.what == {"title": 1}
+    again = changes(rows(("a", 9, True, 2.0, "x"), ("n", 9, True, 1.0, "x"), ("o", 9, False, 1.0, "x")), before)
+    assert ([*again.new], [*again.changed], again.what) == ([1], [0], {"something else": 1})
+    assert [len(part) for part in (changes(rows(("z", 1, True, 1.0, "")), Rows.joined([])).new,)] == [1]
+
+
+def test_differences_are_said_as_a_person_would():
+    then = {schema.PRICE: 12.0, schema.CURRENCY: "EUR", schema.CATEGORY: "top", schema.AVAILABILITY: "in_stock"}
+    then |= {schema.TITLE: "a", schema.IMAGE_ID: "1"}
+    now = then | {schema.PRICE: 9.5, schema.AVAILABILITY: "out_of_stock", schema.IMAGE_ID: "2"}
+    assert differences(now, then) == ["price 12.00 EUR → 9.50 EUR", "in_stock → out_of_stock", "picture"]
+    assert differences(then, then) == []
+
+
+def test_what_other_nights_left_may_be_anything(store, shop, clock):
+    folder = f"{store}/reports/nightly/nightly-20200101T000000-abcdef"
+    for name, text in (("a", "[]"), ("b", "{"), ("c", '{"ended": "x"}'), ("d", '{"ended": 1e300, "seconds": 1}')):
+        storage.write_bytes(f"{folder}{name}/{flow.NIGHT}", text.encode())
+    assert run_night(store, shop).report is not None
+
+
+@pytest.mark.skipif(chromium.program() is None, reason="there is no Chromium here")
+def test_the_page_in_a_browser(store, shop, clock):
+    run_night(store, shop)
+    clock.sleep()
+    shop.say("p4", price="7.50", title="long " * 60)
+    shop.items["p22"] = type(shop.items["p4"])("missing-" + "x" * 120 + ".jpg")
+    result = run_night(store, shop, check=CheckConfig())
+    with chromium.browser() as browser:
+        for width in chromium.WIDTHS:
+            shown = browser.page(width)
+            shown.open(f"file://{result.report}")
+            assert shown.faults() == []
+
+
+def test_words_are_those_of_compared():
+    assert set(rules.COMPARED) <= set(schema.PRODUCTS.schema.names)

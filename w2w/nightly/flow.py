@@ -1,0 +1,191 @@
+"""Reads what a night wrote: the parts that came since the evening, and of everything before only what they are about."""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from w2w import ids, schema, storage
+from w2w.nightly.rules import Changes, Rows, changes
+from w2w.report.page import page_of
+from w2w.table import delta
+from w2w.table.pending import lookup
+
+NIGHT = "night.json"  # beside the page
+_SHOWN = [schema.TITLE, schema.BRAND, schema.PRICE, schema.CURRENCY, schema.CATEGORY, schema.URL, schema.AVAILABILITY]
+_AT_ONCE = 16_384
+_EXAMPLES = 3  # of rows rejected with one code
+_MOST_ROWS = 3_000_000  # of one night that are compared with what was before: 57 bytes each, twice
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """Rows of one stage and code: their number, and examples (row, reason)."""
+
+    stage: str
+    code: str
+    rows: int
+    examples: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class Told:
+    """What the page shows of the tables. ``new``, ``back``, ``gone`` and ``changed``: numbers of products; ``shown``: of each
+    of these some, as (row now, row before or None). ``products``: on sale now, None if not counted."""
+
+    new: int = 0
+    back: int = 0
+    gone: int = 0
+    changed: int = 0
+    what: Mapping[str, int] = field(default_factory=dict)
+    shown: Mapping[str, list[tuple[dict[str, Any], dict[str, Any] | None]]] = field(default_factory=dict)
+    pictures: Mapping[str, bytes] = field(default_factory=dict)
+    rejected: tuple[Rejected, ...] = ()
+    written: Mapping[str, tuple[int, int, int]] = field(default_factory=dict)
+    """By table: rows, parts and bytes that came."""
+    too_many: bool = False
+    """More rows came than are compared: all are counted as new."""
+
+    def counts(self) -> dict[str, int]:
+        """By the words of the night's sentence."""
+        rejected = sum(r.rows for r in self.rejected)
+        return {"new": self.new, "back": self.back, "changed": self.changed, "withdrawn": self.gone, "rejected": rejected}
+
+
+def versions(store: str) -> dict[str, int]:
+    """The version of every table that there is."""
+    tables = [*schema.TABLES.values(), *delta.own_tables(store).values()]
+    return {t.name: found.version() for t in tables if (found := delta.open_table(store, t)) is not None}
+
+
+def since(store: str, evening: Mapping[str, int], examples: int) -> Told:
+    """What came after ``evening`` (``versions`` of then). At most ``examples`` products of each kind are shown."""
+    came = {}
+    for name in versions(store):
+        table = schema.TABLES.get(name) or delta.own_tables(store)[name]
+        if parts := _came(store, table, evening.get(name)):
+            came[name] = parts
+    written = {name: (sum(p.rows for p in some), len(some), sum(p.size for p in some)) for name, some in came.items()}
+    rejected = _rejected(store, came.get(schema.REJECTS.name, ()))
+    parts = came.get(schema.PRODUCTS.name, ())
+    if not parts:
+        return Told(rejected=rejected, written=written)
+    version = evening.get(schema.PRODUCTS.name)
+    too_many = sum(p.rows for p in parts) > _MOST_ROWS
+    found, product_ids = _compared(store, parts, None if too_many else version)
+    chosen = {"new": found.new, "back": found.back, "gone": found.gone, "changed": found.changed}
+    some = {kind: [product_ids[int(i)].as_py() for i in rows[:examples]] for kind, rows in chosen.items()}
+    rows = _rows(store, [one for listed in some.values() for one in listed])
+    stamp = (
+        delta.newest_stamp(store, schema.PRODUCTS, _parts_at(store, schema.PRODUCTS, version)) if version is not None else -1
+    )
+    shown = {kind: [_now_and_before(rows[one], stamp) for one in listed] for kind, listed in some.items()}
+    images = {now[schema.IMAGE_ID] for listed in shown.values() for now, _ in listed} - {None}
+    return Told(
+        len(found.new),
+        len(found.back),
+        len(found.gone),
+        len(found.changed),
+        what=found.what,
+        shown=shown,
+        pictures=_pictures(store, images),
+        rejected=rejected,
+        written=written,
+        too_many=too_many and version is not None,
+    )
+
+
+def _parts_at(store: str, table: schema.Table, version: int | None) -> list[delta.Part]:
+    return [] if version is None else delta.parts(delta.open_table(store, table, version))
+
+
+def _came(store: str, table: schema.Table, version: int | None) -> list[delta.Part]:
+    before = {part.path for part in _parts_at(store, table, version)}
+    return [part for part in delta.parts(delta.open_table(store, table)) if part.path not in before]
+
+
+def _compared(store: str, parts: Iterable[delta.Part], version: int | None) -> tuple[Changes, pa.ChunkedArray]:
+    """The changes, and the night's product ids, which they number."""
+    parts, columns = list(parts), list(Rows.COLUMNS)
+    tonight, names = [], []
+    for batch in delta.read_batches(store, schema.PRODUCTS, columns, parts, _AT_ONCE):
+        tonight.append(Rows.of(batch))
+        names += batch.column(schema.PRODUCT_ID).chunks
+    now = Rows.joined(tonight)
+    wanted, before = np.unique(now.ids_N), []
+    for batch in delta.read_batches(store, schema.PRODUCTS, columns, _parts_at(store, schema.PRODUCTS, version), _AT_ONCE):
+        mine = np.isin(ids.hash_keys(batch.column(schema.PRODUCT_ID)), wanted)
+        if mine.any():
+            before.append(Rows.of(batch.filter(pa.array(mine))))
+    return changes(now, Rows.joined(before)), pa.chunked_array(names, pa.string())
+
+
+def _rows(store: str, product_ids: list[str]) -> dict[str, list[dict[str, Any]]]:
+    """All rows of these products, the newest first."""
+    columns = [schema.PRODUCT_ID, schema.FETCHED_AT, schema.IMAGE_ID, *_SHOWN]
+    rows = lookup(store, schema.PRODUCTS, pa.array(product_ids, pa.string()), columns).sort_by(
+        [(schema.FETCHED_AT, "descending")]
+    )
+    found: dict[str, list[dict[str, Any]]] = {}
+    for row in rows.to_pylist():
+        found.setdefault(row[schema.PRODUCT_ID], []).append(row)
+    return found
+
+
+def _now_and_before(rows: list[dict[str, Any]], stamp: int) -> tuple[dict[str, Any], dict[str, Any] | None]:
+    """``stamp``: of the newest row of the evening, microseconds."""
+    before = (row for row in rows[1:] if int(row[schema.FETCHED_AT].timestamp() * 1e6) <= stamp)
+    return rows[0], next(before, None)
+
+
+def _pictures(store: str, image_ids: Iterable[str]) -> dict[str, bytes]:
+    wanted = pa.array(sorted(image_ids), pa.string())
+    if not len(wanted):
+        return {}
+    rows = lookup(store, schema.IMAGES, wanted, [schema.IMAGE_ID, schema.BYTES])
+    return dict(zip(rows.column(0).to_pylist(), rows.column(1).to_pylist()))
+
+
+def _rejected(store: str, parts: Iterable[delta.Part]) -> tuple[Rejected, ...]:
+    """The most frequent first."""
+    columns = [schema.STAGE, schema.REJECT_CODE, schema.KEY, schema.SOURCE, schema.REJECT_DETAIL]
+    counts: dict[tuple[str, str], int] = {}
+    examples: dict[tuple[str, str], list[tuple[str, str]]] = {}
+    for batch in delta.read_batches(store, schema.REJECTS, columns, list(parts), _AT_ONCE):
+        grouped = (
+            batch.select([schema.STAGE, schema.REJECT_CODE])
+            .group_by([schema.STAGE, schema.REJECT_CODE])
+            .aggregate([([], "count_all")])
+        )
+        for row in grouped.to_pylist():
+            group = (row[schema.STAGE], row[schema.REJECT_CODE])
+            counts[group] = counts.get(group, 0) + row["count_all"]
+            kept = examples.setdefault(group, [])
+            if len(kept) < _EXAMPLES:
+                same = pc.and_(*(pc.equal(batch.column(c), v) for c, v in zip((schema.STAGE, schema.REJECT_CODE), group)))
+                some = batch.filter(same).slice(0, _EXAMPLES - len(kept)).to_pylist()
+                kept += [(r[schema.SOURCE] or r[schema.KEY], r[schema.REJECT_DETAIL] or "") for r in some]
+    order = sorted(counts, key=lambda group: (-counts[group], group))
+    return tuple(Rejected(*group, counts[group], tuple(examples[group])) for group in order)
+
+
+def earlier(store: str, run_id: str, most: int) -> list[dict[str, Any]]:
+    """What the nights before this one have left beside their pages, the newest first; what cannot be read is passed over."""
+    folder = page_of(store, "nightly", run_id).rsplit("/", 2)[0]
+    found: list[dict[str, Any]] = []
+    for name in sorted(storage.list_folders(folder), reverse=True):
+        if len(found) == most:
+            break
+        if name == run_id:
+            continue
+        try:
+            night = json.loads(storage.read_bytes(storage.join(folder, name, NIGHT)))
+        except (OSError, ValueError, RecursionError):
+            continue
+        if isinstance(night, dict):
+            found.append(night)
+    return found

@@ -1,0 +1,136 @@
+"""The page of the morning: what is new, gone and broken, what the night did and cost, and the nights before it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from w2w import schema, storage
+from w2w.nightly.flow import Told
+from w2w.report.cards import Card, price_text, product_card
+from w2w.report.page import write_page
+from w2w.results import Summary, words
+
+PAGE = "index.html"
+_TITLES = {"new": "New", "back": "Sold again", "changed": "Changed", "gone": "Withdrawn"}
+_COMPARED = {schema.CATEGORY: "", schema.AVAILABILITY: "", schema.TITLE: "title", schema.IMAGE_ID: "picture"}
+
+
+@dataclass(frozen=True)
+class Section:
+    """Products to which one thing happened; ``more``: of these, how many are not shown."""
+
+    kind: str
+    title: str
+    num: int
+    cards: Sequence[Card]
+    more: int
+
+
+@dataclass(frozen=True)
+class Line:
+    """One step, or one earlier night. ``share``: of the longest, for the bar."""
+
+    name: str
+    seconds: float
+    share: float
+    rows: int = 0
+    rejected: int = 0
+    facts: Mapping[str, str] | None = None
+    page: str | None = None
+    failed: bool = False
+    says: str = ""
+
+
+def morning_page(
+    folder: str,
+    says: str,
+    why: str | None,
+    night: Summary,
+    steps: Sequence[tuple[str, Summary | None]],
+    told: Told,
+    before: Sequence[Mapping[str, Any]],
+    ended: datetime,
+) -> None:
+    """Writes FOLDER/index.html. ``why``: the error of a night that failed; ``steps``: those that began, None where one did not
+    end; ``before``: earlier nights as their JSON, the newest first."""
+    write_page(
+        storage.join(folder, PAGE),
+        "nightly/page.html.j2",
+        title="The night",
+        says=says,
+        why=why,
+        sections=_sections(told),
+        what=told.what,
+        too_many=told.too_many,
+        rejected=told.rejected,
+        findings=_findings(steps),
+        steps=_steps(steps),
+        nights=_nights(night, before, says, ended, why is not None),
+        written=[(name, *figures) for name, figures in sorted(told.written.items(), key=lambda kv: -kv[1][2])],
+        facts={"ended": f"{ended:%Y-%m-%d %H:%M} UTC", "seconds": round(night.seconds, 1), "run": night.run_id},
+    )
+
+
+def _sections(told: Told) -> list[Section]:
+    counts = {"new": told.new, "back": told.back, "changed": told.changed, "gone": told.gone}
+    sections = []
+    for kind, title in _TITLES.items():
+        if counts[kind]:
+            cards = [_card(kind, now, then, told.pictures) for now, then in told.shown.get(kind, [])]
+            sections.append(Section(kind, title, counts[kind], cards, counts[kind] - len(cards)))
+    return sections
+
+
+def _card(kind: str, now: Mapping[str, Any], then: Mapping[str, Any] | None, pictures: Mapping[str, bytes]) -> Card:
+    notes = [now[schema.CATEGORY]]
+    if kind == "changed" and then is not None:
+        notes = differences(now, then) or notes
+    return product_card(now, pictures.get(now[schema.IMAGE_ID]), notes=notes)
+
+
+def differences(now: Mapping[str, Any], then: Mapping[str, Any]) -> list[str]:
+    """What a person sees of a change: "price 12.00 EUR → 9.50 EUR", "in_stock → out_of_stock", "picture"."""
+    said = []
+    before, after = (price_text(row[schema.PRICE], row[schema.CURRENCY]) for row in (then, now))
+    if before != after:
+        said.append(f"price {before or 'none'} → {after or 'none'}")
+    for column, word in _COMPARED.items():
+        if now[column] != then[column]:
+            said.append(word or f"{then[column] or 'none'} → {now[column] or 'none'}")
+    return said
+
+
+def _steps(steps: Sequence[tuple[str, Summary | None]]) -> list[Line]:
+    longest = max([step.seconds for _, step in steps if step is not None], default=0.0) or 1.0
+    lines = []
+    for name, step in steps:
+        said = name.replace("_", " of ")
+        if step is None:
+            lines.append(Line(said, 0.0, 0.0, failed=True))
+            continue
+        own = f"../../{step.job}/{step.run_id}/{PAGE}" if getattr(step, "report", None) else None
+        counts = step.counts
+        lines.append(Line(said, step.seconds, step.seconds / longest, counts.read, counts.rejected, words(step), own))
+    return lines
+
+
+def _findings(steps: Sequence[tuple[str, Summary | None]]) -> dict[str, Any] | None:
+    """Of the catalog check, if it was made: the findings, the new ones, and the address of its page."""
+    checked = next((step for name, step in steps if name == "check" and step is not None), None)
+    findings = getattr(checked, "findings", None)
+    if checked is None or not findings:
+        return None
+    page = f"../../{checked.job}/{checked.run_id}/{PAGE}"
+    return {"num": sum(findings.values()), "new": getattr(checked, "new", None), "page": page}
+
+
+def _nights(night: Summary, before: Sequence[Mapping[str, Any]], says: str, ended: datetime, failed: bool) -> list[Line]:
+    """This night and those before it, the newest first."""
+    found = [(f"{ended:%a %d %b}", night.seconds, says, failed)]
+    for one in before:
+        when, seconds = one.get("ended"), one.get("seconds")
+        if isinstance(when, int | float) and isinstance(seconds, int | float) and 0 <= when < 4e9 and seconds >= 0:
+            found.append((f"{datetime.fromtimestamp(when, UTC):%a %d %b}", seconds, str(one.get("says")), one.get("exit") != 0))
+    longest = max(seconds for _, seconds, _, _ in found) or 1.0
+    return [Line(day, s, s / longest, failed=bad, says=said.partition(": ")[2] or said) for day, s, said, bad in found]
