@@ -32,6 +32,7 @@ _BOTH = (
     "gallery",
     "index",
     "ingest",
+    "nightly",
     "recommend",
     "search",
     "similar",
