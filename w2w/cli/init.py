@@ -16,10 +16,11 @@ from w2w.errors import UsageError
 from w2w.garments.taxonomy import class_called
 from w2w.ingest import download
 from w2w.ingest.feed import FeedConfig, check_feed, column_names, read_feed
+from w2w.ingest.headings import pictures_in
 from w2w.ingest.images import is_web
 from w2w.ingest.loading import FeedFetchConfig
 from w2w.ingest.presets import PRESETS, guess, may_be, told_by
-from w2w.ingest.raw import COLUMNS, REQUIRED
+from w2w.ingest.raw import COLUMNS, IMAGE, REQUIRED
 from w2w.nightly import job as nightly
 from w2w.usage import comment, options
 
@@ -86,7 +87,7 @@ def main(config: Config) -> None:
     out = console()
     out.print(f"{file} is written.")
     if names:
-        ours = {**{name: name for name in names if name in COLUMNS}, **feed.columns}
+        ours = {**{name: name for name in names if name in COLUMNS}, **feed.named}
         said = {"No column for": [c for c in COLUMNS if c not in ours]}
         said["Kept as attributes"] = [name for name in names if name not in ours.values()]
         for what, which in said.items():
@@ -121,7 +122,7 @@ def mapped(uri: str, columns: Mapping[str, str], encoding: str, image_root: str 
     own = PRESETS[preset].first_of(names) if preset in PRESETS else {}
     guessed = {**own, **columns} if own else {**guess(names, columns.values()), **columns} if names else dict(columns)
     for ours in REQUIRED if names else ():
-        if ours not in guessed:
+        if ours not in guessed and not (ours == IMAGE and pictures_in(names)):
             raise UsageError(f"feed.uri={uri}: which column is {ours}? Say --columns.{ours}=NAME; it has {', '.join(names)}")
     feed = replace(feed, preset=preset, columns=dict(columns)) if own else replace(feed, columns=_others(guessed))
     check_feed(feed)
@@ -134,7 +135,7 @@ def _with_classes(feed: FeedConfig, candidates: Iterable[str]) -> FeedConfig:
     does."""
     best, most = feed, 0
     for name in candidates:
-        told = replace(feed, columns=_others(feed.columns | {schema.CATEGORY: name}), category_map={})
+        told = replace(feed, columns=_others(feed.named | {schema.CATEGORY: name}), category_map={})
         counts = Counter(next(read_feed(told)).rows.column(schema.CATEGORY).to_pylist())
         classes = {value: found for value in sorted(counts) if (found := class_called(value))}
         if (rows := sum(counts[value] for value in classes)) > most:
@@ -142,7 +143,7 @@ def _with_classes(feed: FeedConfig, candidates: Iterable[str]) -> FeedConfig:
     return best
 
 
-def _others(columns: Mapping[str, str]) -> dict[str, str]:
+def _others(columns: Mapping[str, str]) -> dict[str, list[str] | str]:
     """The columns whose names differ from ours."""
     return {ours: theirs for ours, theirs in columns.items() if ours != theirs}
 

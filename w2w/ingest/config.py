@@ -10,7 +10,7 @@ class FeedConfig:
     id: str = "main"
     """Name of this source: a product belongs to the feed that brought it."""
     uri: str = ""
-    """A CSV, JSON, JSON lines or Google Merchant's XML (.gz and .zst too) or Parquet file, a folder of Parquet files, images or
+    """A CSV, JSON, JSON lines, XML (.gz and .zst too) or Parquet file, a folder of Parquet files, images or
     tars, or shards x-{000..009}.tar; for `w2w ingest`, `nightly` and `init` also https://: fetched when it has changed."""
     headers_env: dict[str, str] = field(default_factory=dict)
     """Of a feed on the web: header -> the environment variable that has its value, such as {Authorization: SHOP_TOKEN}. Only
@@ -25,9 +25,10 @@ class FeedConfig:
     """csv, jsonl, xml, parquet, images, tar, auto (by the suffix, or by what the folder holds), or module:attribute, a reader
     of your own."""
     preset: str = ""
-    """What the feed was exported by: shopify, google, woocommerce, magento or plain; "": told from its columns."""
-    columns: dict[str, str] = field(default_factory=dict)
-    """Our column (product_id, title, brand, price, category, image, images, colour ...) -> theirs, or a path: images[].src."""
+    """What the feed was exported by: shopify, google, woocommerce, magento, bigcommerce or plain; "": told from its columns."""
+    columns: dict[str, list[str] | str] = field(default_factory=dict)
+    """Our column (product_id, title, brand, price, category, image, images, colour ...) -> theirs, or a path: images[].src. Of
+    several, [image1, image2], the first that has a value counts; of pictures all do."""
     attributes: list[str] | None = None
     """Columns of the feed to keep as attributes; null keeps all that are not mapped, [] none."""
     category_map: dict[str, str] = field(default_factory=dict)
@@ -69,3 +70,13 @@ class FeedConfig:
     min_rejects."""
     max_unreadable: int = 0
     """With full: nothing is withdrawn while more rows than this have no readable product_id."""
+
+    @property
+    def named(self) -> dict[str, str]:
+        """``columns``, of several the first."""
+        return {ours: theirs if isinstance(theirs, str) else theirs[0] for ours, theirs in self.columns.items()}
+
+    @property
+    def several(self) -> dict[str, list[str]]:
+        """Those of ``columns`` for which there are several."""
+        return {ours: theirs for ours, theirs in self.columns.items() if not isinstance(theirs, str) and len(theirs) > 1}

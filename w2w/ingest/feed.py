@@ -75,10 +75,10 @@ def _parts(config: FeedConfig, batch_rows: int, files: Sequence[str] | None) -> 
         one, preset = found.config, found.preset
         raws = partial(_read, one, kind, listed, batch_rows)
         folder = one.image_root or _folder(one.uri, kind)
-        for raw in raws() if preset is None else preset.gather(raws, one.columns, config.decimal, now):
+        for raw in raws() if preset is None else preset.gather(raws, one.named, config.decimal, now):
             for start in range(0, max(1, len(raw.source)), batch_rows):
                 part = _chosen(raw.slice(start, batch_rows), one)
-                yield (preset.applied(part, one.columns, found.attributes) if preset else part), folder
+                yield (preset.applied(part, one.named, found.attributes) if preset else part), folder
     if config.deletions:
         yield from ((part, "/") for part in _deletions(config.deletions, config.encoding, batch_rows))
 
@@ -174,7 +174,9 @@ def check_options(config: FeedConfig) -> None:
         raise UsageError("feed.full, feed.changes: a feed lists the whole catalog, or what has changed")
     if config.deletions and not storage.exists(config.deletions):
         raise UsageError(f"feed.deletions={config.deletions}: no such file")
-    for ours in config.columns:
+    for ours, theirs in config.columns.items():
+        if not theirs:
+            raise UsageError(f"feed.columns.{ours}: names no column")
         if ours not in COLUMNS:
             raise UsageError(f"feed.columns.{ours}: our columns are {', '.join(COLUMNS)}; keep others with attributes")
     if config.csv_delimiter not in ("", "\\t") and (len(config.csv_delimiter.encode()) != 1 or config.csv_delimiter in '"\r\n'):
@@ -190,7 +192,7 @@ def check_options(config: FeedConfig) -> None:
 def _mapping(config: FeedConfig, kind: str) -> Mapping:
     attributes = None if config.attributes is None else tuple(config.attributes)
     deleted = {DELETED: config.deleted} if config.deleted else {}
-    return Mapping(config.columns | deleted, attributes, optional=(schema.PRODUCT_ID, IMAGE) if kind == "tar" else ())
+    return Mapping(config.named | deleted, attributes, optional=(schema.PRODUCT_ID, IMAGE) if kind == "tar" else ())
 
 
 def _folder(uri: str, kind: str) -> str:
@@ -324,10 +326,10 @@ def _chosen(raw: RawBatch, config: FeedConfig) -> RawBatch:
     """The rows selected by ``where``; rejects stay, since their values are unknown."""
     keep = None
     for theirs, values in config.where.items():
-        ours = [o for o in raw.columns if config.columns.get(o, o) == theirs]
+        ours = [o for o in raw.columns if config.named.get(o, o) == theirs]
         column = raw.columns[ours[0]] if ours else pc.map_lookup(raw.attributes, theirs, "first")
         if not ours and len(column) and column.null_count == len(column) and raw.rejects.num_rows == 0:
-            known = sorted({*(config.columns.get(o, o) for o in raw.columns), *pc.unique(raw.attributes.keys).to_pylist()})
+            known = sorted({*(config.named.get(o, o) for o in raw.columns), *pc.unique(raw.attributes.keys).to_pylist()})
             raise UsageError(f"feed.where.{theirs}: no row has a value there.{nearest(theirs, known)}")
         here = pc.fill_null(pc.is_in(column, value_set=pa.array(values, pa.string())), False)
         keep = here if keep is None else pc.and_(keep, here)

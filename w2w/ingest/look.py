@@ -1,11 +1,13 @@
 """What a feed tells of itself where its config does not: encoding, separator, and which of its columns is which of ours."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from w2w import schema, storage
-from w2w.ingest import presets, readers, trees
+from w2w.config import nearest
+from w2w.errors import UsageError
+from w2w.ingest import headings, presets, readers, trees
 from w2w.ingest.config import FeedConfig
 from w2w.ingest.raw import IMAGE
 
@@ -24,37 +26,70 @@ class Look:
     names: Sequence[str]
     attributes: list[str] | None
     preset: presets.Preset | None = None
+    pictures: Sequence[str] = ()  # columns of pictures, where there are several
 
     def told(self, asked: FeedConfig) -> str | None:
         """What was found beyond what was asked for."""
-        name = next((name for name, known in presets.PRESETS.items() if known is self.preset), "")
+        name = next((name for name, known in presets.PRESETS.items() if self.preset and known.signs == self.preset.signs), "")
         said = [name] if name and name != asked.preset else []
-        said += [f"{ours} = {theirs}" for ours, theirs in self.config.columns.items() if ours not in asked.columns]
+        named = {ours: theirs for ours, theirs in self.config.named.items() if ours not in asked.columns}
+        if self.pictures and not {IMAGE, schema.IMAGE_LIST} & asked.several.keys():
+            named[schema.IMAGE_LIST] = " + ".join(self.pictures)
+        said += [f"{ours} = {theirs}" for ours, theirs in named.items() if ours != theirs]
         said += [self.config.encoding] if not asked.encoding and self.config.encoding not in ("", UTF8) else []
         return ", ".join(said) or None
 
 
 def look(config: FeedConfig, encoding: str, kind: str, file: str) -> Look:
     """``encoding``: of its text. ``file``: the first of the feed. Raises UsageError if its header cannot be read."""
-    config = replace(config, encoding=encoding)
+    several, config = config.several, replace(config, encoding=encoding, columns=dict(config.named))
     if kind == "csv":
         separator = config.csv_delimiter.replace("\\t", "\t") or _separator(config.uri, encoding)
         config = replace(config, csv_delimiter=separator)
     names = _names(config, kind, file)
-    known = config.preset or (presets.told_by(names) if names and presets.lacks_required(names, config.columns) else "")
-    if not names or not known:
+    if not names:
         return Look(config, names, config.attributes)
-    if known == "plain":
-        outer = {name[: at.start()] for name in names for at in re.finditer(r"\.|\[", name)}  # objects and lists, not values
-        values = [name for name in names if name not in outer]
-        found = presets.guess(values, config.columns.values())
-        ours = {o: theirs for o, theirs in found.items() if o not in config.columns and o not in values}
-        if schema.IMAGE_LIST not in config.columns | ours and "[" in (ours | config.columns).get(IMAGE, ""):
-            ours[schema.IMAGE_LIST] = (ours | config.columns)[IMAGE]  # images[].src: all of them
-        return Look(replace(config, columns=ours | config.columns), names, config.attributes)
-    preset = presets.PRESETS[known]
-    columns = preset.first_of(names) | config.columns
-    return Look(replace(config, columns=columns, attributes=None), names, config.attributes, preset)
+    for ours, theirs in several.items():
+        if strange := [one for one in theirs if one not in names]:
+            raise UsageError(
+                f"feed.uri={config.uri}: no column {strange[0]!r} for feed.columns.{ours}.{nearest(strange[0], names)}"
+            )
+    texts = readers.text_columns(file) if kind == "parquet" else _values(names, kind)
+    own = not presets.lacks_required(names, config.named)
+    known = config.preset or ("plain" if own else presets.told_by(names))
+    preset = presets.PRESETS.get(known, presets.Preset("", {}))
+    is_plain, sure = known == "plain", own and not config.preset
+    told = _plain_columns(config.named, names, texts, sure) if is_plain else preset.first_of(names)
+    columns = told | config.named
+    pictures = [*several.get(IMAGE, []), *several.get(schema.IMAGE_LIST, [])]
+    if not pictures and (is_plain or IMAGE not in columns):
+        pictures = [one for one in headings.pictures_in(names) if one not in (columns | {IMAGE: ""}).values()]
+        front = columns.get(IMAGE, IMAGE if IMAGE in names else pictures[0] if pictures else "")
+        pictures = list(dict.fromkeys([front, *pictures])) if pictures else []
+        columns |= {IMAGE: front} if pictures else {}
+    if is_plain and not pictures and not several:
+        return Look(replace(config, columns=dict(columns)), names, config.attributes)
+    firsts = {ours: " ".join(map(headings.plain, theirs)) for ours, theirs in several.items() if ours != schema.IMAGE_LIST}
+    front = {IMAGE: " ".join(map(headings.plain, pictures))} if pictures and IMAGE not in several else {}
+    preset = replace(preset, columns={**preset.columns, **front, **firsts}, pictures=tuple(map(headings.plain, pictures)))
+    return Look(replace(config, columns=dict(columns), attributes=None), names, config.attributes, preset, pictures)
+
+
+def _plain_columns(given: Mapping[str, str], names: Sequence[str], texts: Sequence[str], sure: bool) -> dict[str, str]:
+    """Our columns -> theirs, among ``texts``, where ``given`` and our own names leave them open."""
+    found = presets.guess(texts, given.values(), sure)
+    ours = {o: theirs for o, theirs in found.items() if o not in given and o not in (names if sure else texts)}
+    if schema.IMAGE_LIST not in {*given, *ours} and "[" in (ours | dict(given)).get(IMAGE, ""):
+        ours[schema.IMAGE_LIST] = (ours | dict(given))[IMAGE]  # images[].src: all of them
+    return ours
+
+
+def _values(names: Sequence[str], kind: str) -> list[str]:
+    """The names of values, without those of objects and lists; in XML a list holds what is repeated."""
+    if kind == "xml":
+        return [name for name in names if "[" not in name]
+    outer = {name[: at.start()] for name in names for at in re.finditer(r"\.|\[", name)}
+    return [name for name in names if name not in outer]
 
 
 def _names(config: FeedConfig, kind: str, file: str) -> list[str]:

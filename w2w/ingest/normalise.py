@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 from w2w import schema
 from w2w.errors import RejectCode
 from w2w.ingest.digests import SeenKeys, row_digests
+from w2w.ingest.headings import letters
 from w2w.ingest.images import ImageRoot
 from w2w.ingest.pictures import MORE, MORE_TYPE, as_text, more_of
 from w2w.ingest.prices import currency_code, is_within
@@ -21,6 +22,7 @@ from w2w.ingest.raw import (
     FALSE,
     IMAGE,
     IMAGE_SCHEMA,
+    PATHS,
     SALE_DATES,
     TEXTS,
     WARNED,
@@ -37,18 +39,29 @@ MAX_ID_CHARS = 512
 # digits with a point, and the currency if the feed writes it in the same column ("15.00 USD", as Google Merchant does); "1,299"
 # is rejected, since it means 1.299 in half of the world and 1299 in the other; 1'299 is unambiguous. Computed numbers in JSON
 # and Parquet have 17 digits (23.788099999999996) or an exponent
-_PRICE = r"^(?P<number>[0-9]{1,15}(?:\.[0-9]{1,40})?(?:[eE][+-]?[0-9]{1,3})?)\s*(?P<currency>[A-Za-z]{3}|\p{Sc})?$"
-_MONEY = r"\s*(?:[A-Za-z]{3}|\p{Sc})?$"
+_MARK, _GAP = r"[A-Za-z]{3}|[A-Z]{0,3}\p{Sc}|zł|Kč|kr\.?|Ft|lei|TL|Rs\.?", r"[\s\x{a0}\x{202f}]*"
+_BEFORE = rf"^(?:{_MARK})?{_GAP}"
+_PRICE = rf"^(?P<before>{_MARK})?{_GAP}(?P<number>[0-9]{{1,15}}(?:\.[0-9]{{1,40}})?(?:[eE][+-]?[0-9]{{1,3}})?){_GAP}"
+_PRICE += rf"(?P<currency>{_MARK})?$"
+_MONEY = rf"{_GAP}(?:{_MARK})?$"
 # with a decimal comma, groups of three may be set apart by points or blanks: 1.299,90
-_WITH_COMMA = r"^(?:[0-9]{1,3}(?:[. \x{a0}\x{202f}][0-9]{3})+|[0-9]{1,15})(?:,[0-9]{1,40})?" + _MONEY
-_COMMA, _POINT = r"^[0-9][0-9. \x{a0}\x{202f}]*,[0-9]{1,2}" + _MONEY, r"^[0-9]+\.[0-9]{1,2}" + _MONEY
+_WITH_COMMA = _BEFORE + r"(?:[0-9]{1,3}(?:[. \x{a0}\x{202f}][0-9]{3})+|[0-9]{1,15})(?:,[0-9]{1,40})?" + _MONEY
+_COMMA = _BEFORE + r"[0-9][0-9. \x{a0}\x{202f}]*,[0-9]{1,2}" + _MONEY
+_POINT = _BEFORE + r"[0-9]+\.[0-9]{1,2}" + _MONEY
 _PATH = re.compile(r"\s*[>»|/]\s*")  # between the steps of a category: Apparel > Topwear > Tshirts
 _IN_STOCK, _OUT, _PREORDER, _BACKORDER = "in_stock", "out_of_stock", "preorder", "backorder"
 _STOCK = dict.fromkeys(["instock", "available", "true", "yes", "instoreonly", "onlineonly", "limitedavailability"], _IN_STOCK)
 _STOCK |= dict.fromkeys(["outofstock", "soldout", "unavailable", "notavailable", "discontinued", "false", "no"], _OUT)
+_FOREIGN = {  # German, French, Spanish, Italian, Dutch, Polish, Czech
+    _IN_STOCK: "auflager lieferbar sofortlieferbar vorratig verfugbar ja enstock disponible oui si disponibile "
+    "opvoorraad leverbaar dostepny wmagazynie tak skladem",
+    _OUT: "ausverkauft nichtlieferbar nichtvorratig nichtverfugbar nichtauflager nein rupture rupturedestock indisponible "
+    "epuise non agotado sinexistencias nodisponible esaurito nondisponibile uitverkocht nietopvoorraad nee niedostepny "
+    "nie vyprodano",
+}
+_STOCK |= {word: ours for ours, words in _FOREIGN.items() for word in words.split()}
 _STOCK |= {"preorder": _PREORDER, "presale": _PREORDER, "backorder": _BACKORDER, "onbackorder": _BACKORDER}
 STOCK_ORDER = pa.array([_IN_STOCK, _PREORDER, _BACKORDER, _OUT])  # a product is what the first of its variants is
-PATHS = "\n"  # between the categories of a product that has several
 _APOSTROPHES = r"^([0-9]{1,6})['\x{2019}]([0-9]{3})"
 _TOO_MUCH = 1e15
 _LIKE = {".": "1299.90 or 1299.90 EUR", ",": "1299,90 or 1.299,90 EUR"}
@@ -286,8 +299,9 @@ def _price(price: pa.Array, currency: pa.Array, reading: Reading) -> tuple[pa.Ar
     bad = pc.and_(price.is_valid(), number.is_null())
     said = pc.coalesce(currency, inline).dictionary_encode()
     codes = pa.array([currency_code(text) or None for text in said.dictionary.to_pylist()], pa.string()).take(said.indices)
-    if reading.currency:
-        codes = pc.if_else(pc.and_(number.is_valid(), said.is_null()), reading.currency, codes)
+    if reading.currency:  # also of a kr, which may be that of several countries
+        open_ones = pc.and_(pc.and_(number.is_valid(), codes.is_null()), currency.is_null())
+        codes = pc.if_else(open_ones, reading.currency, codes)
     return number, codes, bad
 
 
@@ -301,7 +315,7 @@ def numbers(price: pa.Array, decimal: str) -> tuple[pa.Array, pa.Array]:
     parts = pc.extract_regex(price, _PRICE)
     number = pc.struct_field(parts, "number").cast(pa.float64())
     number = pc.if_else(pc.less(number, _TOO_MUCH), number, None)  # 1e400 is infinite
-    return number, trimmed(pc.struct_field(parts, "currency"))
+    return number, pc.coalesce(*(trimmed(pc.struct_field(parts, name)) for name in ("currency", "before")))
 
 
 def on_sale(dates: pa.Array, now: datetime) -> tuple[pa.Array, pa.Array]:
@@ -314,7 +328,7 @@ def on_sale(dates: pa.Array, now: datetime) -> tuple[pa.Array, pa.Array]:
 def in_words(said: pa.Array) -> tuple[pa.Array, pa.Array]:
     """Our word for it, and a mask of the texts that are none."""
     texts = said.dictionary_encode()
-    words = [re.sub(r"[^a-z0-9]", "", text.lower().rpartition("/")[2]) for text in texts.dictionary.to_pylist()]
+    words = [letters(text.rpartition("/")[2]) for text in texts.dictionary.to_pylist()]
     found = [(_IN_STOCK if word.strip("0") else _OUT) if word.isdecimal() else _STOCK.get(word) for word in words]
     ours = pa.array(found, pa.string()).take(texts.indices)
     return ours, pc.and_(said.is_valid(), ours.is_null())

@@ -1,5 +1,7 @@
 """Feeds as shop systems export them: which of their columns is which of ours, and which of their rows are no products."""
 
+import html
+import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -11,31 +13,37 @@ import pyarrow.compute as pc
 
 from w2w import schema
 from w2w.ingest.families import PAIRS, Kin, families_of, with_families
-from w2w.ingest.normalise import PATHS
-from w2w.ingest.raw import DELETED, IMAGE, REQUIRED, SALE_DATES, RawBatch, attributes_of, deletes, trimmed
+from w2w.ingest.headings import plain
+from w2w.ingest.pictures import listed
+from w2w.ingest.raw import DELETED, IMAGE, PATHS, REQUIRED, SALE_DATES, RawBatch, attributes_of, deletes, trimmed
 from w2w.ingest.variants import OPTIONS, Said, by_product, said_in
 
 # our column -> common names in feeds, letters and digits only, likeliest first
 _CALLED = {
-    schema.PRODUCT_ID: "productid id sku articleid itemid productcode articlenumber itemnumber code gtin ean handle",
-    IMAGE: "image imageurl imagelink imageuri img imgurl picture pictureurl photo photourl imagepath imagefile filename "
-    "imagesrc imagessrc imagesurl images",
+    schema.PRODUCT_ID: "productid awproductid id sku articleid itemid productcode productcodesku articlenumber itemnumber code "
+    "gtin ean handle",
+    IMAGE: "image imageurl imagelink imageuri img imgurl picture pictureurl photo photourl productimage productimageurl "
+    "merchantimageurl awimageurl largeimage imagepath imagefile filename imagesrc imagessrc imagesurl images imgsmainurl",
     schema.TITLE: "title name productname displayname productdisplayname producttitle",
-    schema.BRAND: "brand brandname vendor manufacturer",
-    schema.PRICE: "price currentprice productprice amount priceamount pricevalue",
+    schema.BRAND: "brand brandname vendor manufacturer brands",
+    schema.PRICE: "price currentprice productprice regularprice searchprice pricevat amount priceamount pricevalue "
+    "variantsprice",
     schema.CURRENCY: "currency pricecurrency currencycode",
-    schema.CATEGORY: "category categoryname producttype articletype googleproductcategory subcategory mastercategory type",
-    schema.URL: "url link producturl productlink pageurl",
-    schema.GROUP_ID: "groupid itemgroupid parentid parentsku stylecode",
-    schema.AVAILABILITY: "availability instock stockstatus",
-    schema.SALE_PRICE: "saleprice specialprice",
+    schema.CATEGORY: "category merchantproductcategorypath merchantcategory categoryname producttype articletype categorytext "
+    "categories categoriesname cat googleproductcategory fbproductcategory advertisercategory subcategory mastercategory type",
+    schema.URL: "url link producturl productlink pageurl permalink deeplink awdeeplink merchantdeeplink buyurl",
+    schema.GROUP_ID: "groupid itemgroupid parentid parentproductid parentsku stylecode",
+    schema.AVAILABILITY: "availability instock stockstatus variantsavailable stock stockquantity avail",
+    schema.SALE_PRICE: "saleprice specialprice discountprice",
     SALE_DATES: "salepriceeffectivedate",
-    schema.GENDER: "gender",
-    schema.COLOUR: "colour color basecolour",
-    schema.SIZE_SAID: "size sizes",
-    schema.IMAGE_LIST: "additionalimagelink additionalimages additionalimage moreimages images pictures photos gallery "
-    "imagessrc imagesurl",
+    schema.GENDER: "gender fashionsuitablefor",
+    schema.COLOUR: "colour color colours colors basecolour",
+    schema.SIZE_SAID: "size sizes fashionsize",
+    schema.IMAGE_LIST: "additionalimagelink additionalimagelinks additionalimages additionalimage additionalimageurls "
+    "moreimages images pictures photos gallery imagessrc imagesurl imgurlalternative imgsiurl",
 }
+_WEAK = "type subcategory mastercategory code filename amount"  # of a feed that has our own names, these may be anything
+_HOLDERS = "attributes properties details specifications specs features options product metafields attrs param params"
 _IN_PACKED = {
     **OPTIONS,
     schema.GENDER: ("gender",),
@@ -43,7 +51,7 @@ _IN_PACKED = {
 }
 _AMERICAN = r"^([0-9]{1,2})/([0-9]{1,2})/(?:20)?([0-9]{2})(?:,? .*)?$"  # 2/14/26: month, day, year
 _LIST = r",\s+"  # between the parts of a value that is a list
-_CATEGORIES = re.compile(r"(?<!\\),\s*")  # a comma within one is \,
+_CATEGORIES = {sign: re.compile(rf"(?<!\\){sign}\s*") for sign in ",;"}  # a comma within one is \,
 ANY = "*"  # any value
 
 
@@ -58,10 +66,12 @@ class Preset:
     aside: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     of_variants: tuple[str, ...] = ()  # columns of ``aside`` that tell variants
     lists: tuple[str, ...] = ()  # our columns of which the first part of their value counts
+    parted: str = ","  # the sign between categories
     options: tuple[str, str] | None = None  # names of the columns that hold an option's name and its value, with {} for 1, 2, 3
     packed: str = ""  # a column of NAME=VALUE, parted by commas
     dates: tuple[str, ...] = ()  # when a sale price begins and ends
     kin: Kin | None = None  # variants are rows of their own
+    pictures: tuple[str, ...] = ()  # columns of pictures, the front one first
     gathered: bool = False  # the rows of a product, one below another, are variants and pictures of it
 
     def is_told_by(self, names: Iterable[str]) -> bool:
@@ -126,6 +136,10 @@ class Preset:
             if own in self.columns[ours].split():
                 values = pc.coalesce(*(trimmed(here[ours]) if t == own else said(t) for t in self.columns[ours].split()))
                 here[ours] = self._of_list(ours, values) if ours in self.lists else values
+        if self.pictures:
+            listing = here.get(schema.IMAGE_LIST, pa.nulls(count, pa.string()))
+            rows = zip(*(said(one).to_pylist() for one in self.pictures), listing.to_pylist())
+            here[schema.IMAGE_LIST] = pa.array([_together(row) for row in rows], pa.string())
         if self.options:
             for ours, values in self._chosen(said, count).items():
                 here[ours] = pc.coalesce(here[ours], values) if ours in here else values
@@ -141,13 +155,13 @@ class Preset:
             wanted = attributes_of({name: said(plain(name)) for name in sorted(attributes)}, count)
         return replace(raw, columns=here, attributes=wanted, num_left_out=int(count - keep.sum())).filter(kept)
 
-    @staticmethod
-    def _of_list(ours: str, values: pa.Array) -> pa.Array:
+    def _of_list(self, ours: str, values: pa.Array) -> pa.Array:
         """The first of each list; of categories all, with PATHS between them."""
         if ours != schema.CATEGORY:
             return pc.list_element(pc.split_pattern_regex(values, _LIST), 0)
         said = values.dictionary_encode()
-        lists = [PATHS.join(_CATEGORIES.split(text)).replace("\\,", ",") for text in said.dictionary.to_pylist()]
+        texts = map(html.unescape, said.dictionary.to_pylist())
+        lists = [PATHS.join(_CATEGORIES[self.parted].split(text)).replace("\\,", ",") for text in texts]
         return pa.array(lists, pa.string()).take(said.indices)
 
     def _chosen(self, said: Said, count: int) -> dict[str, pa.Array]:
@@ -161,6 +175,12 @@ class Preset:
                 mine = pc.if_else(pc.fill_null(is_it, False), values, pa.scalar(None, pa.string()))
                 found[ours] = pc.coalesce(found[ours], mine) if ours in found else mine
         return {ours: values for ours, values in found.items() if values.null_count < count}
+
+
+def _together(cells: Iterable[str | None]) -> str | None:
+    """The pictures of several cells as one list."""
+    found = dict(one for cell in cells for one in listed(cell or ""))
+    return json.dumps([{"src": src, schema.ROLE: role} for src, role in found.items()]) if found else None
 
 
 def _packed(said: pa.Array) -> dict[str, pa.Array]:
@@ -229,6 +249,21 @@ PRESETS = {
         kin=Kin("type", ("variable",), parent="parent"),
         of_variants=("type",),
     ),
+    "bigcommerce": Preset(
+        "itemtype productname productcodesku category",
+        {
+            schema.PRODUCT_ID: "productid productcodesku",
+            schema.TITLE: "productname",
+            schema.BRAND: "brandname",
+            schema.CATEGORY: "category",
+            schema.PRICE: "price",
+            schema.SALE_PRICE: "saleprice",
+            schema.URL: "producturl",
+        },
+        {"itemtype": ("sku", "rule"), "productvisible": ("n", "no", "false", "0")},
+        lists=(schema.CATEGORY,),
+        parted=";",
+    ),
     "magento": Preset(
         "sku attributesetcode producttype baseimage",
         {
@@ -256,24 +291,29 @@ def told_by(names: Iterable[str]) -> str:
     return next((name for name, preset in PRESETS.items() if preset.is_told_by(names)), "plain")
 
 
-def guess(names: Iterable[str], taken: Iterable[str] = ()) -> dict[str, str]:
-    """Our columns -> the one of ``names`` that means the same, each used once."""
-    left = {plain(name): name for name in reversed(list(names)) if name not in set(taken)}
-    found = {}
+def guess(names: Iterable[str], taken: Iterable[str] = (), sure: bool = False) -> dict[str, str]:
+    """Our columns -> the one of ``names`` that means the same, each used once. What lies in an object of attributes counts as
+    if it lay outside. With ``sure`` words that mean many things are not enough."""
+    free = [name for name in reversed(list(names)) if name not in set(taken)]
+    left = {plain(name): name for name in free}
+    inner = {plain(bare): name for name in free if (bare := _without_holder(name))}
+    found: dict[str, str] = {}
     for ours, called in _CALLED.items():
-        word = next((word for word in called.split() if word in left), None)
-        if word:
-            found[ours] = left.pop(word)
+        words = [word for word in called.split() if not (sure and word in _WEAK.split())]
+        names = [some[word] for some in (left, inner) for word in words if word in some and some[word] not in found.values()]
+        found |= {ours: names[0]} if names else {}
     return found
+
+
+def _without_holder(name: str) -> str:
+    """colour, of attributes.colour; "" if nothing of the kind holds it."""
+    outer, dot, rest = name.partition(".")
+    return rest if dot and plain(outer) in _HOLDERS.split() else ""
 
 
 def may_be(ours: str, name: str) -> bool:
     """Whether a column of that name commonly is this one of ours."""
     return plain(name) in _CALLED[ours].split()
-
-
-def plain(name: str) -> str:
-    return re.sub(r"[^a-z0-9]", "", name.lower())
 
 
 def lacks_required(names: Iterable[str], columns: Mapping[str, str]) -> bool:

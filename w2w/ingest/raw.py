@@ -2,6 +2,7 @@
 
 import difflib
 import json
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -33,6 +34,7 @@ REJECT_SCHEMA = pa.schema(
 )
 JSON = json.JSONDecoder(parse_float=str, parse_int=str, parse_constant=str)  # numbers keep their spelling
 MAX_BATCH_BYTES = 64 * 1024 * 1024  # of JSON lines, or of a tar's metadata: rows may be large
+PATHS = "\n"  # between the categories of a product that has several
 IMAGE_OFFSET, IMAGE_SIZE = "image_offset", "image_size"
 IMAGE_SCHEMA = pa.schema(
     [
@@ -94,13 +96,16 @@ class RawBatch:
         return replace(self, columns=columns, **{name: cut(values) for name, values in beside.items()})
 
 
+_TOLD = 40  # names of columns in an error
+_TOLD = 40  # names of columns in an error
+_NAME, _VALUE = ("name", "key", "code", "label", "attribute"), ("value", "values", "option", "options")
 _NO_ATTRIBUTES = {*BASE, DELETED}
 _BESIDE = ("attributes", "source", "images", "warned")  # fields with a value for each row
 
 
 def plain_row(row: dict[str, object], into: int = 3) -> dict[str, object]:
     """The row with the values inside its objects and lists as well, by their paths: brand.name, images[].src. Of a list the
-    first element counts."""
+    first element counts, but for one of names and values: options.Size."""
     found: dict[str, object] = dict(row)
     for name, value in row.items():
         first = value[0] if isinstance(value, list) and value else value
@@ -109,7 +114,19 @@ def plain_row(row: dict[str, object], into: int = 3) -> dict[str, object]:
             found |= {f"{path}.{inner}": v for inner, v in plain_row(first, into - 1).items()}
         elif isinstance(value, list):
             found[path] = first
+        if isinstance(value, list):
+            for inner, said in _named(value):
+                found.setdefault(f"{name}.{inner}", said)
     return found
+
+
+def _named(values: list) -> Iterator[tuple[str, object]]:
+    """Of a list such as [{name: Colour, value: red}] each name and value."""
+    for one in values:
+        name = next((one[k] for k in _NAME if isinstance(one.get(k), str)), None) if isinstance(one, dict) else None
+        said = next((one[k] for k in _VALUE if one.get(k) is not None), None) if name else None
+        if name and said is not None:
+            yield name, said
 
 
 @dataclass(frozen=True)
@@ -133,8 +150,13 @@ class Mapping:
             if theirs in there:
                 picked[ours] = theirs
             elif ours in self.columns or (ours in REQUIRED and ours not in self.optional):
-                option = "feed.deleted" if ours == DELETED else f"columns.{ours}"
-                raise UsageError(f"{where}: no column {theirs!r} for {option}; {_nearest(theirs, names)}")
+                option = "feed.deleted" if ours == DELETED else f"feed.columns.{ours}"
+                says = (
+                    f" for {option}"
+                    if ours in self.columns
+                    else f", nor another that is known to be it: {option}=NAME names it"
+                )
+                raise UsageError(f"{where}: no column {theirs!r}{says}; {_nearest(theirs, names)}")
         if self.attributes is None:
             return picked, sorted(there - {theirs for ours, theirs in picked.items() if ours in _NO_ATTRIBUTES})
         for theirs in self.attributes:
@@ -153,9 +175,9 @@ class Mapping:
 
 def _nearest(name: str, names: Sequence[str]) -> str:
     close = difflib.get_close_matches(name.lower(), [n.lower() for n in names], n=3, cutoff=0.5)
-    if close:
-        return f"did you mean {' or '.join(repr(n) for n in names if n.lower() in close)}?"
-    return f"it has {', '.join(map(repr, names[:20]))}"
+    meant = f"did you mean {' or '.join(repr(n) for n in names if n.lower() in close)}? " if close else ""
+    more = f" and {len(names) - _TOLD} more" if len(names) > _TOLD else ""
+    return f"{meant}it has {', '.join(map(repr, names[:_TOLD]))}{more}"
 
 
 def reject_table(rows: Iterable[_RejectRow]) -> pa.Table:
@@ -270,7 +292,7 @@ def _columns_of(rows: list, mapping: Mapping) -> tuple[dict[str, pa.Array], pa.M
         rows = [plain_row(row) for row in rows]
     for ours in mapping.single:
         theirs = mapping.theirs(ours)
-        at = _words_at if ours in TEXTS else _text_at if ours == DELETED else _at
+        at = _AT.get(ours, _words_at if ours in TEXTS else _text_at if ours == DELETED else _at)
         columns[ours] = pa.array([at(row, theirs) for row in rows], pa.string())
     columns[schema.IMAGE_LIST] = pa.array([_pictures_of(row, mapping) for row in rows], pa.string())
     skip, keep = {mapping.theirs(ours) for ours in mapping.single if ours in _NO_ATTRIBUTES}, mapping.attributes
@@ -300,6 +322,28 @@ def _at(row: dict[str, object], name: str) -> object:
 
 def _text_at(row: dict[str, object], name: str) -> str | None:
     return _text(_at(row, name))
+
+
+def _paths_at(row: dict[str, object], name: str) -> object:
+    """Of a list of categories all, with PATHS between them."""
+    value = _all_at(row, name) if name not in row and "[" in name else _at(row, name)
+    return PATHS.join(value) or None if isinstance(value, list) and all(isinstance(v, str) for v in value) else value
+
+
+def _lowest_at(row: dict[str, object], name: str) -> object:
+    """Of the prices of several variants the lowest."""
+    values = _all_at(row, name) if name not in row and "[" in name else []
+    told = [v for v in values if isinstance(v, str) and re.fullmatch(r"[0-9]{1,15}(\.[0-9]{1,40})?", v)]
+    return min(told, key=float) if told else _at(row, name)
+
+
+def _stock_at(row: dict[str, object], name: str) -> object:
+    """Of several variants, whether one is there."""
+    values = _all_at(row, name) if name not in row and "[" in name else []
+    return str(any(values)).lower() if values and all(isinstance(v, bool) for v in values) else _words_at(row, name)
+
+
+_AT = {schema.CATEGORY: _paths_at, schema.PRICE: _lowest_at, schema.AVAILABILITY: _stock_at}
 
 
 def _words_at(row: dict[str, object], name: str) -> object:
@@ -340,16 +384,16 @@ def _text_of(row: dict[str, object], mapping: Mapping) -> tuple[dict[str, str | 
     unread = []
     for ours in mapping.single:
         name = mapping.theirs(ours)
-        value = _at(row, name)
+        value = _AT.get(ours, _at)(row, name)
         if ours in TEXTS:
-            paths[name] = _words_at(row, name)
+            paths[name] = _AT.get(ours, _words_at)(row, name)
         elif isinstance(value, dict | list):
             why = f"{name} holds {'a list' if isinstance(value, list) else 'an object'}, not one value"
             if ours in REQUIRED:
                 raise ValueError(why)
             unread.append((ours, RejectCode.BAD_VALUE.value, why))
             paths[name] = None
-        elif name not in row and value is not None:
+        elif value is not None and value is not row.get(name):
             paths[name] = value
     texts = {name: _text(value) for name, value in (row | paths).items()}
     "".join([*texts, *filter(None, texts.values())]).encode()

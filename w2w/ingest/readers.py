@@ -98,9 +98,10 @@ def csv_header(uri: str, delimiter: str, encoding: str) -> list[str]:
     if MARK in line:
         raise UsageError(f"feed.uri={uri}: the header is not {encoding}; set feed.encoding=cp1252, latin-1 or utf-16")
     try:
-        names = [n.strip() for n in next(csv.reader([line], delimiter=delimiter))]
+        cells = [n.strip() for n in next(csv.reader([line], delimiter=delimiter))]
     except csv.Error as e:
         raise UsageError(f"feed.uri={uri}: the header cannot be read: {e}") from None
+    names = [name or f"column {number}" for number, name in enumerate(cells, 1)]  # a sheet may have more columns than headings
     if len(names) == 1:
         guess = max(",;\t|", key=line.count)
         hint = f"; it holds {guess!r} {line.count(guess)} times: set csv_delimiter" if line.count(guess) else ""
@@ -356,6 +357,12 @@ def _columns(file: pq.ParquetFile, uri: str) -> pa.Schema:
         raise UsageError(f"feed.uri={uri}: its columns cannot be read: {e}") from None
     _check_once(names, uri)
     return file.schema_arrow
+
+
+def text_columns(uri: str) -> list[str]:
+    """The columns of a Parquet file that can be text."""
+    with open_parquet(uri) as file:
+        return [column.name for column in _columns(file, uri) if _is_plain(column.type)]
 
 
 def parquet_columns(columns: pa.Schema, mapping: Mapping, uri: str) -> tuple[dict[str, str], list[str]]:

@@ -4,23 +4,29 @@ import codecs
 import io
 import itertools
 import json
+import re
 from collections.abc import Iterator
 from xml.parsers import expat
 
-from w2w import storage
+from w2w import schema, storage
 from w2w.errors import Reject, RejectCode, UsageError
+from w2w.ingest import presets
 from w2w.ingest.raw import JSON, Mapping, RawBatch, in_batches, plain_row
 from w2w.ingest.readers import MAX_LINE_BYTES, json_lines, jsonl_keys, open_text
 
 _PIECE = 256 * 1024
-_ITEMS = ("item", "entry")
+_BLANK = " \t\r\n"
+_GOOGLES = ("item", "entry")
+_ITEMS = (*_GOOGLES, "product", "shopitem", "offer", "o", "article", "produkt", "artikel")  # Heureka, Ceneo, shops' own
+_WRAPPED = re.compile(r"products|items|data|results|offers|articles|records|rows|catalog|entries")
 _KEYS_OF_ITEMS = 1000
 _Records = Iterator[tuple[str, dict[str, object] | Reject, int]]
 
 
 def read_xml(uri: str, mapping: Mapping, batch_rows: int) -> Iterator[RawBatch]:
-    """A row an item or entry; elements by their local names, those inside others as outer.inner. Of repeated ones the first
-    counts, the others are kept as a list under NAME[]. Raises UsageError for what is not XML, and for a document type."""
+    """A row an item, entry or product; elements by their local names, those inside others as outer.inner; of products in other
+    formats than Google's attributes, too. Of repeated ones the first counts, the others are kept as a list under NAME[]. Raises
+    UsageError for what is not XML, and for a document type."""
     yield from in_batches(_items(uri), mapping, batch_rows)
 
 
@@ -35,43 +41,61 @@ class _Items:
     def __init__(self, uri: str):
         self._uri, self._path, self._texts = uri, [], []
         self._row: dict[str, object] | None = None
-        self._from, self._size = 0, 0
+        self._size, self._ends = 0, ""
+        self._open: list[tuple[str, dict[str, str]]] = []  # of each open element its attribute `name`, and what lies in it
         self.done: list[tuple[dict[str, object], int]] = []
 
     def start(self, name: str, attributes: dict[str, str]) -> None:
         name = name.rpartition(":")[2]
         if self._row is not None:
             self._path.append(name)
+            self._open.append((attributes.get("name", ""), {}))
             if name == "link" and "href" in attributes:  # Atom
                 self._keep(attributes["href"])
-        elif name in _ITEMS:
-            self._row, self._size = {}, 0
+        elif name.lower() in _ITEMS:
+            self._row, self._size, self._ends = {}, 0, name
+        if self._row is not None and self._ends not in _GOOGLES:
+            for one, said in attributes.items():
+                self._grow(len(said))
+                self._keep(said.strip(), one.rpartition(":")[2])
         self._texts.clear()
 
     def end(self, name: str) -> None:
         if self._row is None:
             return
         if self._path:
-            self._keep("".join(self._texts).strip())
-            self._path.pop()
-        elif name.rpartition(":")[2] in _ITEMS:
+            said, called, inner = "".join(self._texts).strip(), *self._open.pop()
+            self._keep(said)
+            if self._ends not in _GOOGLES:
+                pair = [next((v for k, v in inner.items() if k.lower().endswith(end)), "") for end in ("name", "val", "value")]
+                if pair[0] and not said:  # <PARAM><PARAM_NAME>Colour</PARAM_NAME><VAL>red</VAL></PARAM>
+                    self._keep(pair[1] or pair[2], pair[0])
+            of = self._path.pop()
+            if called and self._ends not in _GOOGLES:  # <a name="Colour">red</a>
+                self._keep(said, called)
+            if said and self._open:
+                self._open[-1][1][of] = said
+        elif name.rpartition(":")[2] == self._ends:
             self.done.append((self._row, self._size))
             self._row = None
         self._texts.clear()
 
     def text(self, text: str) -> None:
-        self._size += len(text)
+        self._grow(len(text))
+        self._texts.append(text)
+
+    def _grow(self, size: int) -> None:
+        self._size += size
         if self._size > MAX_LINE_BYTES:
             raise UsageError(f"feed.uri={self._uri}: an item of more than {MAX_LINE_BYTES} characters")
-        self._texts.append(text)
 
     def refuse(self, *_: object) -> None:
         raise UsageError(f"feed.uri={self._uri}: XML with a document type or entities is not accepted")
 
-    def _keep(self, value: str) -> None:
+    def _keep(self, value: str, inner: str = "") -> None:
         assert self._row is not None, "called inside an item"
-        name = ".".join(self._path)
-        if not value:
+        name = ".".join([*self._path, inner] if inner else self._path)
+        if not value or "[" in inner:
             return
         if name not in self._row:
             self._row[name] = value
@@ -105,21 +129,38 @@ def _items(uri: str) -> _Records:
 
 
 def read_json(uri: str, encoding: str, mapping: Mapping, batch_rows: int) -> Iterator[RawBatch]:
-    """JSON objects, a line each, or in one array; numbers keep their spelling."""
-    records = _array(uri, encoding) if is_array(uri, encoding) else json_lines(uri, encoding)
+    """JSON objects, a line each, in one array, or in an object's array; numbers keep their spelling."""
+    records = _array(uri, encoding) if array_start(uri, encoding) else json_lines(uri, encoding)
     yield from in_batches(records, mapping, batch_rows)
 
 
 def json_keys(uri: str, encoding: str) -> list[str]:
     """Every key among the first objects, and the paths to what lies in them: brand.name, images[].src."""
-    if not is_array(uri, encoding):
+    if not array_start(uri, encoding):
         return jsonl_keys(uri, encoding)
     return _keys(row for _, row, _ in itertools.islice(_array(uri, encoding), _KEYS_OF_ITEMS))
 
 
-def is_array(uri: str, encoding: str) -> bool:
+def array_start(uri: str, encoding: str) -> int:
+    """Where the first object of the file's array is, in characters; 0 if it has none, but objects in lines."""
     with open_text(uri, encoding) as stream:
-        return stream.read(_PIECE).lstrip().startswith(b"[")
+        text = codecs.getincrementaldecoder("utf-8")().decode(stream.read(_PIECE))
+    at = _past(text, 0, _BLANK)
+    if text[at : at + 1] != "{":
+        return at + 1 if text[at : at + 1] == "[" else 0
+    try:
+        while text[at : at + 1] in ("{", ","):  # {"count": 2, "products": [{...}, ...
+            key, end = JSON.raw_decode(text, _past(text, at + 1, _BLANK))
+            at = _past(text, _past(text, end, _BLANK + ":"), _BLANK)
+            inner = _past(text, at + 1, _BLANK)
+            if _WRAPPED.fullmatch(key) and text[at] == "[" and text[inner] == "{":
+                return at + 1
+            if presets.may_be(schema.PRODUCT_ID, key) or presets.may_be(schema.TITLE, key):
+                return 0
+            at = _past(text, JSON.raw_decode(text, at)[1], _BLANK)
+    except (ValueError, IndexError, TypeError, RecursionError):  # a line of another kind, or a long one
+        pass
+    return 0
 
 
 def _keys(rows: Iterator[object]) -> list[str]:
@@ -131,9 +172,9 @@ def _array(uri: str, encoding: str) -> _Records:
     with open_text(uri, encoding) as stream:
         decoder = codecs.getincrementaldecoder("utf-8")()
         lines = io.BufferedReader(stream, _PIECE)
-        text, at, number, is_over = decoder.decode(lines.read(_PIECE)).lstrip(), 1, 0, False
+        text, at, number, is_over = decoder.decode(lines.read(_PIECE)), array_start(uri, encoding), 0, False
         while True:
-            at = _past(text, at, " \t\r\n,")
+            at = _past(text, at, _BLANK + ",")
             if text[at : at + 1] == "]":
                 return
             try:

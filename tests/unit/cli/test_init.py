@@ -14,7 +14,7 @@ from w2w.nightly import job as nightly
 from w2w.usage import options
 
 ROW = {"SKU": "1", "Product Name": "Shirt: red #1", "imageURL": "a.jpg", "Prix": "5"}
-COLUMNS = {"product_id": "SKU", "title": "Product Name", "image": "imageURL"}
+COLUMNS = {"product_id": "SKU", "title": "Product Name", "image": "imageURL", "price": "Prix"}
 
 
 def night_of(folder) -> nightly.Config:

@@ -56,7 +56,7 @@ def test_mistakes_are_named(tmp_path, settings, words):
             HEADER.encode() + b"\n" + b"1,caf\xe9,top,1,1.jpg\n1,caf\xc3\xa9,top,1,1.jpg\n" * 30,
             ["line 2", "encoding=cp1252"],
         ),
-        ("feed.csv", "prodüct_id,image\n1,a\n".encode("cp1252"), ["'product_id'", "did you mean 'prodüct_id'"]),
+        ("feed.csv", "prodüct_idx,image\n1,a\n".encode("cp1252"), ["'product_id'", "did you mean 'prodüct_idx'"]),
         ("feed.jsonl", b'{"number": "1", "image": "a"}\n', ["'product_id'", "columns.product_id"]),
         ("feed.json", b'[{"number": "1", "image": "a"}]\n', ["'product_id'", "columns.product_id"]),
         ("feed.json", b'[{"id": "1", "image": "a"}, {"id":', ["object 2 of the array is not JSON"]),

@@ -331,7 +331,13 @@ def test_prices_and_currencies(tmp_path):
     rows, rejects = read(feed(tmp_path, *numbers, header="product_id,price,currency,image"))
     assert rejects == []
     assert [r[schema.PRICE] for r in rows] == [100.0, 23.788099999999996, 1299000.5, 1299.0]
-    for bad in ("nan", "inf", "1e400", "1e15", "-5", "12'34", "1.2.3", "$5", "٣", "9" * 400):
+    marked = ["$5", "US$ 5.00", "€\u00a05", "5 zł", "5,00 Kč", "kr 5", "CHF 5.00", "EUR5", "5 kr."]
+    rows, rejects = read(
+        feed(tmp_path, *(f'{n},"{p}",,x.jpg' for n, p in enumerate(marked)), header="product_id,price,currency,image")
+    )
+    said = [(r[schema.PRICE], r[schema.CURRENCY]) for r in rows]
+    assert said == [(5, "USD"), (5, "USD"), (5, "EUR"), (5, "PLN"), (None, None), (5, None), (5, "CHF"), (5, "EUR"), (5, None)]
+    for bad in ("nan", "inf", "1e400", "1e15", "-5", "12'34", "1.2.3", "5 5", "٣", "9" * 400):
         rows, rejects = read(feed(tmp_path, f'1,"{bad}",,x.jpg', header="product_id,price,currency,image"))
         assert rejects == []
         assert [(r[schema.PRICE], warned([r])) for r in rows] == [

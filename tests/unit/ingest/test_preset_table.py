@@ -29,6 +29,8 @@ BASE = {
     "google": {"id": "1", "title": "t", "image_link": PICTURE, "price": "20"},
     "woocommerce": {"ID": "1", "Type": "simple", "Name": "t", "Categories": "", "Images": PICTURE, "Regular price": "20"},
     "magento": {"sku": "1", "attribute_set_code": "d", "product_type": "simple", "base_image": PICTURE, "price": "20"},
+    "bigcommerce": {"Item Type": "Product", "Product ID": "1", "Product Name": "t", "Product Code/SKU": "s", "Category": ""}
+    | {"Product Image File - 1": PICTURE, "Price": "20"},
     "plain": {"id": "1", "image": PICTURE, "price": "20"},
 }
 
