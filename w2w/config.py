@@ -26,6 +26,14 @@ from w2w.usage import ALL, Option, help_text, options, places
 C = TypeVar("C")
 
 
+class UnknownKey(UsageError):
+    """A file has a key that this job's options lack; ``keys``: all that it has at the top."""
+
+    def __init__(self, message: str, file: str, key: str, keys: Sequence[str]):
+        super().__init__(message)
+        self.file, self.key, self.keys = file, key, keys
+
+
 def parse(config_class: type[C], argv: Sequence[str], prog: str) -> C:
     """The config given by ``--config FILE`` and the dotted options in ``argv``; options override the file.
 
@@ -278,7 +286,12 @@ def _check_file(known: Mapping[str, Option], path: str | None, prog: str) -> Non
         found = "nothing" if values is None else type(values).__name__
         raise UsageError(f"--config={path}: expected keys and values at the top level, found {found}")
 
-    _check_keys(known, values, f"{path}: key ", prog)
+    try:
+        _check_keys(known, values, f"{path}: key ", prog)
+    except UsageError as e:
+        if strange := [key for key in values if key not in known]:
+            raise UnknownKey(str(e), path, str(strange[0]), [str(key) for key in values]) from None
+        raise
 
 
 def _check_keys(known: Mapping[str, Option], values: Mapping[str, Any], where: str, prog: str, prefix: str = "") -> None:

@@ -1,6 +1,7 @@
 """The closed list of reject codes, and the three ways in which a job can fail.
 
-Exit codes: 0 done, 1 failed (``JobFailed``), 2 wrong usage (``UsageError``). Any other exception is a bug, with a traceback.
+Exit codes: 0 done, 1 failed (``JobFailed``), 2 wrong usage (``UsageError``): options and configs that cannot be. A feed that is
+not what it should be is 1, on a disk as on the web (``BadInput``). Any other exception is a bug, with a traceback.
 """
 
 import errno
@@ -23,6 +24,10 @@ class JobFailed(RuntimeError):
     """
 
     result: Any = None
+
+
+class BadInput(JobFailed):
+    """What was to be read is at fault, not how it was asked for; the message names the file and the record."""
 
 
 class StorageFailed(JobFailed, OSError):

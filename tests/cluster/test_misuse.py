@@ -86,9 +86,9 @@ CASES = {
     "missing column": (
         ["ingest", "--store={p}/new", "--feed.uri={p}/shop/products.csv", "--feed.columns.image=imge"],
         2,
-        "no column 'imge' for columns.image; did you mean 'image'?",
+        "no column 'imge' for feed.columns.image; did you mean 'image'?",
     ),
-    "empty feed": (["ingest", "--store={p}/new", "--feed.uri={p}/empty.csv"], 2, "the feed has no rows"),
+    "empty feed": (["ingest", "--store={p}/new", "--feed.uri={p}/empty.csv"], 1, "the feed has no rows"),
     "unknown option": (
         ["ingest", "--store={p}/new", "--fed.uri=x"],
         2,

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from w2w import schema
-from w2w.errors import Reject, UsageError, attempt
+from w2w.errors import BadInput, Reject, UsageError, attempt
 from w2w.garments.annotations import settle
 from w2w.garments.formats import AnnotationsConfig, read_annotations
 from w2w.garments.masks import to_rle
@@ -310,7 +310,7 @@ def survive(read: Callable[[str, Path], int], kind: str, files: dict[str, bytes]
     (folder / target).write_bytes(mutated(rng, target, files[target]))
     try:
         return read(kind, folder / path) >= 0
-    except UsageError:
+    except (UsageError, BadInput):
         return False
     except Exception as e:
         raise AssertionError(f"{kind}, seed {seed}: {target} is {(folder / target).read_bytes()[:2000]!r}") from e

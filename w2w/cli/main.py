@@ -7,8 +7,9 @@ from pathlib import Path
 from textwrap import shorten
 
 import w2w
-from w2w.config import nearest
+from w2w.config import UnknownKey, nearest
 from w2w.shown import Patient, line
+from w2w.usage import options
 
 GROUPS = {  # purpose -> name -> module in w2w
     "Data in": {
@@ -87,6 +88,16 @@ def overview() -> str:
     return "\n".join([*lines, "w2w JOB --help shows the options that matter, w2w JOB --help all every one.", ""])
 
 
+def owner_of(unknown: UnknownKey, asked: str) -> str:
+    """Which job a config file may be meant for, where it has a key that the one that was ``asked`` lacks."""
+    for name in dict.fromkeys(["nightly", *JOBS]):
+        if name != asked and name not in HERE:
+            known = {option.name for option in options(importlib.import_module(module_of(name)).Config)}
+            if known.issuperset(unknown.keys):
+                return f" The file is a config of w2w {name}, which has {unknown.key!r}: w2w {name} {unknown.file}"
+    return ""
+
+
 def main() -> None:
     argv, sys.stdout = sys.argv[1:], Patient(sys.stdout)
     if not argv or argv[0] in ("-h", "--help", "help"):
@@ -101,7 +112,7 @@ def main() -> None:
     from w2w.engine.job import start
 
     job = importlib.import_module(module_of(argv[0]))
-    start(job.main, job.Config, argv[1:], prog=f"w2w {argv[0]}")
+    start(job.main, job.Config, argv[1:], prog=f"w2w {argv[0]}", whose=lambda e: owner_of(e, argv[0]))
 
 
 if __name__ == "__main__":

@@ -151,8 +151,15 @@ def git_revision() -> str | None:
     return found.stdout.strip() if found.returncode == 0 else None
 
 
-def start(main: Callable, config_class: type, argv: Sequence[str] | None = None, prog: str | None = None) -> None:
-    """Runs a job from the command line and ends the process with its exit code."""
+def start(
+    main: Callable,
+    config_class: type,
+    argv: Sequence[str] | None = None,
+    prog: str | None = None,
+    whose: Callable[[configuration.UnknownKey], str] = lambda e: "",
+) -> None:
+    """Runs a job from the command line and ends the process with its exit code. ``whose``: what to say of a file with keys of
+    another job."""
     sys.stdout = Patient(sys.stdout)
     logging.basicConfig(level=logging.INFO, handlers=[_log_lines()])
     for noisy in ("botocore", "httpx"):
@@ -173,6 +180,7 @@ def start(main: Callable, config_class: type, argv: Sequence[str] | None = None,
                 show(result)
     except UsageError as e:
         code, error = 2, configuration.in_file(str(e), config_class, rest, prog)
+        error += whose(e) if isinstance(e, configuration.UnknownKey) else ""
     except JobFailed as e:
         code, error, result = 1, str(e), e.result
     except KeyboardInterrupt:

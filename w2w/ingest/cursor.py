@@ -6,7 +6,7 @@ from datetime import datetime
 import pyarrow as pa
 
 from w2w import schema
-from w2w.errors import UsageError
+from w2w.errors import BadInput
 
 APPLIED = (schema.FILE, schema.NUM_BYTES, schema.APPLIED_AT)
 
@@ -29,12 +29,12 @@ def pending(folder: str, files: Iterable[tuple[str, int]], applied: pa.Table) ->
         if name not in known:
             if name < last:
                 what = f"{name} is new, but its name comes before {last}, applied on {_day(known[last])}"
-                raise UsageError(f"feed.uri={folder}: {what}: give it a name that comes last, or remove it")
+                raise BadInput(f"feed.uri={folder}: {what}: give it a name that comes last, or remove it")
             left[uri] = size
         elif known[name][schema.NUM_BYTES] != size:
             was = f"{name} was applied on {_day(known[name])} with {known[name][schema.NUM_BYTES]:,} bytes, now {size:,}"
             hint = "Write a file under a name that begins with . or _, and rename it when it is whole"
-            raise UsageError(f"feed.uri={folder}: {was}: give it a new name that comes last. {hint}")
+            raise BadInput(f"feed.uri={folder}: {was}: give it a new name that comes last. {hint}")
     return left
 
 

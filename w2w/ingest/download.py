@@ -20,7 +20,7 @@ from typing import Any
 import pyarrow as pa
 
 from w2w import storage
-from w2w.errors import JobFailed, Reject, RejectCode, UsageError
+from w2w.errors import BadInput, JobFailed, Reject, RejectCode, UsageError
 from w2w.ingest.config import FeedConfig
 from w2w.ingest.feed import READERS, check_feed, check_options, kind_of
 from w2w.ingest.images import is_web
@@ -107,8 +107,8 @@ def at_hand(
                 told = f"fetched, {len(answer.body):,} bytes"
             answer = replace(answer, body=b"")
             yield Fetched(read, told)
-        except UsageError as e:
-            raise UsageError(str(e).replace(place, shown) if place else str(e)) from None
+        except (UsageError, BadInput) as e:
+            raise type(e)(str(e).replace(place, shown) if place else str(e)) from None
 
 
 def _as_file(feed: FeedConfig, place: str) -> FeedConfig:
@@ -171,7 +171,7 @@ def _name(feed: FeedConfig, answer: Response) -> str:
     body, read = answer.body, None
     packed = next((names for magic, names in _COMPRESSED.items() if body.startswith(magic)), None)
     if body.startswith(b"PK\x03\x04"):
-        raise JobFailed(f"{where}: the server sends a zip archive, which is not read: offer the feed as it is, or as .gz")
+        raise BadInput(f"{where}: the server sends a zip archive, which is not read: offer the feed as it is, or as .gz")
     if packed:
         try:
             with pa.input_stream(pa.py_buffer(body), compression=packed[1]) as stream:
@@ -179,14 +179,14 @@ def _name(feed: FeedConfig, answer: Response) -> str:
                 while read:
                     read = stream.read(_PIECE)
         except OSError as e:
-            raise JobFailed(f"{where}: the {packed[0]} file cannot be read to its end: {e}. Nothing was done.") from None
+            raise BadInput(f"{where}: the {packed[0]} file cannot be read to its end: {e}. Nothing was done.") from None
     else:
         start = body[:_PIECE]
     if not start.strip():
-        raise JobFailed(f"{where}: the server sends an empty file. Nothing was done.")
+        raise BadInput(f"{where}: the server sends an empty file. Nothing was done.")
     if _PAGE.match(start):
         page = "a web page instead of a feed: an error, or a log-in?"
-        raise JobFailed(f"{where}: the server sends {page} Nothing was done.")
+        raise BadInput(f"{where}: the server sends {page} Nothing was done.")
     path = re.split(r"[?#]", feed.uri, maxsplit=1)[0]
     offered = re.search(r'filename="?([^";]+)', answer.headers.get("content-disposition", ""))
     told = answer.headers.get("content-type", "").partition(";")[0].strip().lower().rpartition("/")[2]

@@ -15,7 +15,7 @@ from pyarrow import fs
 from w2w import plugins, schema, storage
 from w2w.classes import check_classes
 from w2w.config import check_label, check_name, nearest
-from w2w.errors import JobFailed, Reject, UsageError, attempt
+from w2w.errors import BadInput, JobFailed, Reject, UsageError, attempt
 from w2w.ingest import archives, nights, presets, readers, trees
 from w2w.ingest.config import FeedConfig
 from w2w.ingest.digests import SeenKeys, last_of_each
@@ -111,12 +111,12 @@ def check_feed(config: FeedConfig) -> None:
     found = _looked(config, kind, files)
     config = found.config
     if kind == "jsonl" and not found.names:
-        raise UsageError(f"feed.uri={config.uri}: no JSON object with fields, one per line or in an array")
+        raise BadInput(f"feed.uri={config.uri}: no JSON object with fields, one per line or in an array")
     if kind in ("jsonl", "xml"):
         _mapping(config, kind).pick(found.names, f"feed.uri={config.uri}")
     batches = _read(config, kind, files, 1000)
     if not any(len(b.source) or b.rejects.num_rows for b in batches):
-        raise UsageError(f"feed.uri={config.uri}: the feed has no rows")
+        raise BadInput(f"feed.uri={config.uri}: the feed has no rows")
     if kind == "tar" and any(archives.MEMBER in uri for uri, _ in files):
         raise UsageError(f"feed.uri={config.uri}: {archives.MEMBER!r} in the name of a shard is not allowed")
 
@@ -149,7 +149,7 @@ def _looked(config: FeedConfig, kind: str, files: list[tuple[str, fs.FileInfo]])
         encoding = (config.encoding or encoding_of(config.uri)) if kind in ("csv", "jsonl") else ""
         if encoding and (bad := bad_lines(config.uri, encoding)):
             tell = f"line {bad[0]} is the first of {len(bad)} that are not {encoding}"
-            raise UsageError(f"feed.uri={config.uri}: {tell}; set feed.encoding=cp1252, latin-1 or utf-16")
+            raise BadInput(f"feed.uri={config.uri}: {tell}; set feed.encoding=cp1252, latin-1 or utf-16")
         return look(config, encoding, kind, files[0][0])
 
 
@@ -228,7 +228,7 @@ def _files(config: FeedConfig) -> tuple[str, list[tuple[str, fs.FileInfo]]]:
         if kind == "images":
             raise UsageError(f"feed.uri={uri}: kind=images is a folder of images, this is a file")
         if info.size == 0:
-            raise UsageError(f"feed.uri={uri}: the file is empty")
+            raise BadInput(f"feed.uri={uri}: the file is empty")
         return kind, [(storage.source(uri), info)]
     if info.type != fs.FileType.Directory:
         raise UsageError(f"feed.uri={uri}: neither a plain file nor a folder")
@@ -319,7 +319,7 @@ def _whole(uri: str) -> Iterator[None]:
         except (OSError, pa.ArrowException) as e:
             if isinstance(e, JobFailed) or any(word in str(e) for word in _LOST):  # the connection failed, not the file
                 raise
-            raise UsageError(f"feed.uri={uri}: it cannot be read to its end: {e}") from e
+            raise BadInput(f"feed.uri={uri}: it cannot be read to its end: {e}") from e
 
 
 def _chosen(raw: RawBatch, config: FeedConfig) -> RawBatch:

@@ -19,7 +19,7 @@ from w2w import ids, schema, storage
 from w2w.engine.job import Run
 from w2w.engine.run import run_stages
 from w2w.engine.source import Source, file_rows
-from w2w.errors import RejectCode, TooManyRejects, UsageError
+from w2w.errors import BadInput, RejectCode, TooManyRejects
 from w2w.images.stage import INSPECT_GIVES, inspect
 from w2w.ingest import cursor, nights
 from w2w.ingest.changes import (
@@ -93,7 +93,7 @@ class Night:
         run, config = self._run, self._config
         self.pending = work.write(run.store, run.run_id, self._work(), WORK_SCHEMA, config.item_rows, count_only=config.dry_run)
         if self.trial:
-            config.tolerance.check(self.trial.rejects, self.listed, self.refused)
+            config.tolerance.check(self.trial.rejects, self.listed, self.refused, self.trial.examples, by_code=True)
         self._judge_values()
         self._judge_missing()
 
@@ -184,9 +184,9 @@ class Night:
         are = " or ".join(["missing"] * (num_missing > 0) + ["said to be gone"] * (num_deleted > 0))
         said = f"feed.uri={self._feed.uri}: {num} of the {have} active products of feed {self._feed.id!r} are {are}"
         if meant is not None and num > meant:
-            raise UsageError(f"{said}, more than withdraw_missing={meant}: nothing was done")
+            raise BadInput(f"{said}, more than withdraw_missing={meant}: nothing was done")
         if meant is None and num > max(1 if rate else 0, rate * have):
-            raise UsageError(
+            raise BadInput(
                 f"{said}, more than max_withdrawn_rate={rate:g} allows: is the file complete? Nothing was done. If these "
                 f"are to go, --withdraw_missing={num} withdraws them in this run; --max_withdrawn_rate allows more."
             )

@@ -85,7 +85,10 @@ class ImageRoot:
         else:
             path = posixpath.normpath(value.removeprefix(named) if absolute else f"{root}/{value.lstrip('/')}")
         if not path.startswith(root.rstrip("/") + "/"):
-            raise Reject(RejectCode.BLOCKED_URL, f"{value[:200]!r} is outside image_root={self.uri}")
+            raise Reject(
+                RejectCode.BLOCKED_URL,
+                f"{value[:200]!r} is outside image_root={self.uri}: feed.image_root says where pictures are",
+            )
         return scheme + path
 
     def fingerprints(self, uris: pa.Array) -> pa.Array:

@@ -72,6 +72,8 @@ class Result(Summary):
     """By code, each with a new row in table `warnings`. In a dry run: as far as the feed and its folder tell."""
     would_be_rejected: dict[str, int] = field(default_factory=dict)
     """In a dry run: pending rows by code, as far as the feed and its folder tell."""
+    of_those_rejected: list[str] = field(default_factory=list)
+    """In a dry run: one row of each code, and why."""
     categories: dict[str, dict[str, int]] = field(default_factory=dict)
     """In a dry run: our category -> the feed's commonest that become it, and their rows."""
     products_tried: int | None = None

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from w2w import schema
-from w2w.errors import UsageError
+from w2w.errors import BadInput
 from w2w.ingest.raw import WARNED
 from w2w.shown import line
 
@@ -60,5 +60,5 @@ class Values:
                 many = f"{self._unread[name]:,} of {self._rows:,} rows have a {name} that cannot be read ({examples})"
                 fell = f"Of the products in the store, {before:.0%} have one; of tonight's, {now:.0%}"
                 hint = "Is it written in another way now, or elsewhere? --feed.max_unread_rate=1 takes the feed as it is"
-                raise UsageError(f"feed.uri={uri}: {many}. {fell}. Nothing was done. {hint}.")
+                raise BadInput(f"feed.uri={uri}: {many}. {fell}. Nothing was done. {hint}.")
         return None

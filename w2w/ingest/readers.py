@@ -14,7 +14,7 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 from w2w import storage
-from w2w.errors import Reject, RejectCode, UsageError, attempt
+from w2w.errors import BadInput, Reject, RejectCode, UsageError, attempt
 from w2w.ingest.raw import JSON, REQUIRED, Mapping, RawBatch, Warned, attributes_of, plain_row, reject_table, warned_array
 
 CSV_BLOCK_BYTES = 4 * 1024 * 1024  # one batch; also the longest possible record, and so where an open quote is noticed
@@ -54,7 +54,7 @@ def open_text(uri: str, encoding: str, seen: Callable[[str], None] = lambda text
             seen(text)
             return text.encode("utf-8", "replace")
         except UnicodeError as e:  # no row is at fault: e.g. the codec requires a byte order mark
-            raise UsageError(f"feed.uri={uri}: not {encoding}: {e}") from None
+            raise BadInput(f"feed.uri={uri}: not {encoding}: {e}") from None
 
     return pa.TransformInputStream(stream, transcode)
 
@@ -94,25 +94,25 @@ def csv_header(uri: str, delimiter: str, encoding: str) -> list[str]:
     with open_text(uri, encoding) as stream:
         line = _lines(stream).readline(MAX_LINE_BYTES).decode()
     if not line.strip():
-        raise UsageError(f"feed.uri={uri}: the file is empty, or its first line is")
+        raise BadInput(f"feed.uri={uri}: the file is empty, or its first line is")
     if MARK in line:
-        raise UsageError(f"feed.uri={uri}: the header is not {encoding}; set feed.encoding=cp1252, latin-1 or utf-16")
+        raise BadInput(f"feed.uri={uri}: the header is not {encoding}; set feed.encoding=cp1252, latin-1 or utf-16")
     try:
         cells = [n.strip() for n in next(csv.reader([line], delimiter=delimiter))]
     except csv.Error as e:
-        raise UsageError(f"feed.uri={uri}: the header cannot be read: {e}") from None
+        raise BadInput(f"feed.uri={uri}: the header cannot be read: {e}") from None
     names = [name or f"column {number}" for number, name in enumerate(cells, 1)]  # a sheet may have more columns than headings
     if len(names) == 1:
         guess = max(",;\t|", key=line.count)
         hint = f"; it holds {guess!r} {line.count(guess)} times: set csv_delimiter" if line.count(guess) else ""
-        raise UsageError(f"feed.uri={uri}: only one column found with csv_delimiter={delimiter!r}{hint}")
+        raise BadInput(f"feed.uri={uri}: only one column found with csv_delimiter={delimiter!r}{hint}")
     _check_once(names, uri)
     return names
 
 
 def _check_once(names: list[str], uri: str) -> None:
     if twice := sorted(n for n, count in Counter(names).items() if count > 1):
-        raise UsageError(f"feed.uri={uri}: duplicate column names: {', '.join(map(repr, twice))}")
+        raise BadInput(f"feed.uri={uri}: duplicate column names: {', '.join(map(repr, twice))}")
 
 
 def read_csv(uri: str, delimiter: str, encoding: str, mapping: Mapping) -> Iterator[RawBatch]:
@@ -151,7 +151,7 @@ def read_csv(uri: str, delimiter: str, encoding: str, mapping: Mapping) -> Itera
             if "Empty CSV" in str(e) or "Could not skip" in str(e):  # nothing, or nothing but the header
                 return
             what = "a quoted value that is never closed starts here" if "straddling" in str(e) else f"it cannot be read on: {e}"
-            raise UsageError(f"{uri}:{line}: {what}") from None
+            raise BadInput(f"{uri}:{line}: {what}") from None
     _, here, _, line = _place({n: pa.array([], pa.string()) for n in names}, broken, row, line)
     if held:
         values = [held[0][n][0].as_py() for n in names]
@@ -328,7 +328,7 @@ def open_parquet(uri: str) -> pq.ParquetFile:
     except (pa.ArrowException, OSError, UnicodeError) as e:  # UnicodeError: a column name that is not UTF-8
         if "AWS Error" in str(e):  # the connection failed, not the file
             raise
-        raise UsageError(f"feed.uri={uri}: not a Parquet file: {e}") from None
+        raise BadInput(f"feed.uri={uri}: not a Parquet file: {e}") from None
 
 
 def read_parquet(uri: str, mapping: Mapping, batch_rows: int) -> Iterator[RawBatch]:
@@ -354,7 +354,7 @@ def _columns(file: pq.ParquetFile, uri: str) -> pa.Schema:
     try:
         names = file.schema_arrow.names
     except (ValueError, pa.ArrowException) as e:
-        raise UsageError(f"feed.uri={uri}: its columns cannot be read: {e}") from None
+        raise BadInput(f"feed.uri={uri}: its columns cannot be read: {e}") from None
     _check_once(names, uri)
     return file.schema_arrow
 

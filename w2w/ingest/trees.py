@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from xml.parsers import expat
 
 from w2w import schema, storage
-from w2w.errors import Reject, RejectCode, UsageError
+from w2w.errors import BadInput, Reject, RejectCode
 from w2w.ingest import presets
 from w2w.ingest.raw import JSON, Mapping, RawBatch, in_batches, plain_row
 from w2w.ingest.readers import MAX_LINE_BYTES, json_lines, jsonl_keys, open_text
@@ -87,10 +87,10 @@ class _Items:
     def _grow(self, size: int) -> None:
         self._size += size
         if self._size > MAX_LINE_BYTES:
-            raise UsageError(f"feed.uri={self._uri}: an item of more than {MAX_LINE_BYTES} characters")
+            raise BadInput(f"feed.uri={self._uri}: an item of more than {MAX_LINE_BYTES} characters")
 
     def refuse(self, *_: object) -> None:
-        raise UsageError(f"feed.uri={self._uri}: XML with a document type or entities is not accepted")
+        raise BadInput(f"feed.uri={self._uri}: XML with a document type or entities is not accepted")
 
     def _keep(self, value: str, inner: str = "") -> None:
         assert self._row is not None, "called inside an item"
@@ -117,7 +117,7 @@ def _items(uri: str) -> _Records:
             try:
                 parser.Parse(piece, False)
             except expat.ExpatError as e:
-                raise UsageError(f"feed.uri={uri}: not XML: {e}") from None
+                raise BadInput(f"feed.uri={uri}: not XML: {e}") from None
             for row, size in found.done:
                 number += 1
                 yield f"{uri}#{number}", row, size
@@ -125,7 +125,7 @@ def _items(uri: str) -> _Records:
     try:
         parser.Parse(b"", True)
     except expat.ExpatError as e:
-        raise UsageError(f"feed.uri={uri}: its XML ends early: {e}") from None
+        raise BadInput(f"feed.uri={uri}: its XML ends early: {e}") from None
 
 
 def read_json(uri: str, encoding: str, mapping: Mapping, batch_rows: int) -> Iterator[RawBatch]:
@@ -183,12 +183,12 @@ def _array(uri: str, encoding: str) -> _Records:
                 value, end = JSON.raw_decode(text, at)
             except json.JSONDecodeError as e:
                 if is_over or len(text) - at > MAX_LINE_BYTES:
-                    raise UsageError(f"feed.uri={uri}: object {number + 1} of the array is not JSON: {e.msg}") from None
+                    raise BadInput(f"feed.uri={uri}: object {number + 1} of the array is not JSON: {e.msg}") from None
                 piece = lines.read(_PIECE)
                 text, at, is_over = text[at:] + decoder.decode(piece, final=not piece), 0, not piece
                 continue
             except RecursionError:
-                raise UsageError(f"feed.uri={uri}: object {number + 1} of the array is nested too deeply") from None
+                raise BadInput(f"feed.uri={uri}: object {number + 1} of the array is nested too deeply") from None
             number += 1
             why = f"a JSON {type(value).__name__}, not an object"
             row = value if isinstance(value, dict) else Reject(RejectCode.MALFORMED_ROW, why)

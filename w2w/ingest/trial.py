@@ -17,6 +17,7 @@ from w2w.ingest.pictures import MORE
 from w2w.ingest.raw import WARNED
 from w2w.ingest.stage import KEPT, NEWS, STANDING, WORK_SCHEMA
 from w2w.ingest.warnings import WARNINGS_LIST
+from w2w.shown import line
 from w2w.stage import Chain, Stage, leaving
 
 PRODUCTS, EXAMPLES = 10, 3
@@ -30,13 +31,25 @@ class Trial:
     def __init__(self):
         self.rejects, self.broken = Counter[str](), Counter[str]()  # rows, and pictures beside the front, by code
         self._some = WORK_SCHEMA.empty_table()
+        self._examples: dict[str, str] = {}  # by code of a reject, one row of it
+
+    @property
+    def examples(self) -> list[str]:
+        """One reject of each code, the commonest first."""
+        return [f"{code}, such as {self._examples[code]}" for code, _ in self.rejects.most_common() if code in self._examples]
 
     def add(self, rows: pa.Table) -> None:
         """``rows``: WORK_SCHEMA."""
         codes = rows.column(schema.REJECT_CODE)
+        bad, good = rows.filter(codes.is_valid()), rows.filter(codes.is_null())
         self.rejects.update(codes.drop_null().to_pylist())
-        good = rows.filter(codes.is_null())
-        self.rejects.update(_GONE for gone in _gone(good) if gone)
+        for key, code, why in zip(*(bad.column(c).to_pylist() for c in (schema.KEY, schema.REJECT_CODE, schema.REJECT_DETAIL))):
+            self._examples.setdefault(code, line(f"{key.rpartition('@')[0] or key}: {why}"))
+        gone = _gone(good)
+        self.rejects.update(_GONE for is_gone in gone if is_gone)
+        if any(gone) and _GONE not in self._examples:
+            product_id, uri = (good.column(c)[gone.index(True)].as_py() for c in (schema.PRODUCT_ID, schema.IMAGE_URI))
+            self._examples[_GONE] = line(f"{product_id}: no file {uri} (feed.image_root says where pictures are)")
         for more, warned, gone, standing, last in zip(*(good.column(c).to_pylist() for c in (MORE, WARNED)), *_states(good)):
             if standing == KEPT or (gone and not last):  # told in an earlier night, or nothing of it is stored
                 continue
@@ -64,6 +77,7 @@ class Trial:
         good.sort(key=lambda row: row[schema.PRODUCT_ID])
         return {
             "would_be_rejected": dict(self.rejects),
+            "of_those_rejected": self.examples,
             "broken_pictures_beside_the_front": dict(self.broken),
             "products_tried": len(good) + len(bad),
             "pictures_tried": len(bad) + sum(len(row[schema.IMAGE_LIST]) for row in good),

@@ -19,14 +19,16 @@ class Tolerance:
     def exceeded(self, rejected: int, rows: int) -> bool:
         return rejected > self.max_rate * rows and rejected >= min(self.min_rejects, rows)
 
-    def check(self, rejects: dict[str, int], rows: int, before: int = 0, named: Sequence[str] = ()) -> None:
+    def check(
+        self, rejects: dict[str, int], rows: int, before: int = 0, named: Sequence[str] = (), by_code: bool = False
+    ) -> None:
         """Raises TooManyRejects if too many of ``rows`` are rejected: ``rejects`` by code, and ``before`` by earlier runs.
-        ``named``: each with its reason, where they are in no table `rejects`."""
+        ``named``: each with its reason, where they are in no table `rejects`; ``by_code``: one of each code."""
         rejected = sum(rejects.values()) + before
         if self.exceeded(rejected, rows):
             worst = [f"{n} {code}" for code, n in sorted(rejects.items(), key=lambda kv: -kv[1])]
             worst += [f"{before} by earlier runs"] if before else []
-            left = f"; and {rejected - _NAMED:,} more" if rejected > _NAMED else ""
+            left = f"; and {rejected - _NAMED:,} more" if rejected > _NAMED and not by_code else ""
             where = f": {'; '.join(named[:_NAMED])}{left}. Mend" if named else f". {_SHOWS}; mend"
             raise TooManyRejects(
                 f"{rejected} of {rows} rows were rejected ({', '.join(worst)}): more than max_reject_rate={self.max_rate:g} "

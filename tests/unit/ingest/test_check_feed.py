@@ -6,7 +6,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from w2w.errors import UsageError
+from w2w.errors import BadInput, UsageError
 from w2w.ingest.feed import FeedConfig, check_feed
 
 HEADER = "product_id,title,category,price,image"
@@ -25,10 +25,8 @@ HEADER = "product_id,title,category,price,image"
         ({"columns": {"title": "tilte"}}, ["'tilte'", "columns.title", "'title'"]),
         ({"columns": {"image": "zzz"}}, ["'zzz'", "columns.image", "it has 'product_id'"]),
         ({"attributes": ["pryce"]}, ["'pryce'", "attributes", "'price'"]),
-        ({"csv_delimiter": ";"}, ["csv_delimiter=';'", "','", "4 times"]),
         ({"csv_delimiter": "ab"}, ["csv_delimiter"]),
         ({"encoding": "klingon"}, ["klingon", "utf-8"]),
-        ({"encoding": "utf-16"}, ["feed.csv", "not utf-16"]),
         ({"image_root": "/no/such/folder"}, ["image_root"]),
         ({"category_default": " "}, ["category_default"]),
         ({"category_map": {"Tees": "tops"}}, ["feed.category_map.Tees", "'tops' is no class of ours: bag, "]),
@@ -41,6 +39,30 @@ def test_mistakes_are_named(tmp_path, settings, words):
         check_feed(FeedConfig(**{"uri": str(path), **settings}))
     for word in words:
         assert word in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"csv_delimiter": ";"}, ["csv_delimiter=';'", "','", "4 times"]),
+        ({"encoding": "utf-16"}, ["feed.csv", "not utf-16"]),
+    ],
+)
+def test_a_file_that_is_not_what_was_said_is_bad_input(tmp_path, settings, words):
+    (tmp_path / "feed.csv").write_text(f"{HEADER}\n1,t,top,1,1.jpg\n")
+    with pytest.raises(BadInput) as caught:
+        check_feed(FeedConfig(uri=str(tmp_path / "feed.csv"), **settings))
+    for word in words:
+        assert word in str(caught.value)
+
+
+ASKED = (
+    "columns.image",
+    "columns.product_id",
+    "did you mean",
+    "compressed archive",
+    "set feed.kind",
+)  # wrong usage: exit code 2
 
 
 @pytest.mark.parametrize(
@@ -70,7 +92,7 @@ def test_mistakes_are_named(tmp_path, settings, words):
 def test_unusable_files_are_named(tmp_path, name, content, words):
     path = tmp_path / name
     path.write_bytes(content)
-    with pytest.raises(UsageError) as caught:
+    with pytest.raises(UsageError if any(w.startswith(ASKED) for w in words) else BadInput) as caught:
         check_feed(FeedConfig(uri=str(path)))
     for word in (name, *words):
         assert word in str(caught.value)

@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from w2w import schema
-from w2w.errors import RejectCode, UsageError
+from w2w.errors import BadInput, RejectCode, UsageError
 from w2w.ingest import raw, readers
 from w2w.ingest.feed import FEED_SCHEMA, FeedConfig, check_feed, read_feed
 
@@ -89,7 +89,7 @@ def test_broken_rows_with_carriage_returns_and_nothings(tmp_path):
     assert [r["product_id"] for r in rows] == ["2", "4"]
     assert {r["code"] for r in rejects} == {"malformed_row"}
     path.write_bytes(b"product_id,image," + b"x" * 200_000 + b"\n1,a,b\n")
-    with pytest.raises(UsageError, match="the header cannot be read: field larger"):
+    with pytest.raises(BadInput, match="the header cannot be read: field larger"):
         check_feed(FeedConfig(uri=str(path)))
 
 
@@ -220,7 +220,7 @@ def test_an_encoding_that_is_none_of_text(tmp_path, encoding):
 def test_json_lines_without_an_object(tmp_path):
     path = tmp_path / "feed.jsonl"
     path.write_text('{\n"product_id": 1,\n"image": "a.jpg"\n}\n')
-    with pytest.raises(UsageError, match="no JSON object with fields, one per line or in an array"):
+    with pytest.raises(BadInput, match="no JSON object with fields, one per line or in an array"):
         check_feed(FeedConfig(uri=str(path)))
 
 
@@ -228,7 +228,7 @@ def test_quote_that_stays_open_over_blocks_ends_with_its_line(tmp_path, monkeypa
     monkeypatch.setattr(readers, "CSV_BLOCK_BYTES", 1000)
     lines = [f"{i},t,top,1,{i}.jpg" for i in range(400)]
     lines[100] = '100,"open,top,1,100.jpg'
-    with pytest.raises(UsageError, match=r"feed\.csv:\d+: .*never closed"):
+    with pytest.raises(BadInput, match=r"feed\.csv:\d+: .*never closed"):
         read(feed(tmp_path, *lines))
 
 
@@ -490,7 +490,7 @@ def test_cut_off_archive_is_named(tmp_path, name):
     lines = [f'{{"product_id": "{i}", "image": "{i}.jpg"}}' if "json" in name else f"{i},{i}.jpg" for i in numbers]
     whole = gzip.compress("\n".join([*([] if "json" in name else ["product_id,image"]), *lines]).encode())
     path.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(UsageError, match=f"{name}.*to its end"):
+    with pytest.raises(BadInput, match=f"{name}.*to its end"):
         read(FeedConfig(uri=str(path)))
 
 
@@ -500,7 +500,7 @@ def test_damaged_parquet_is_named(tmp_path):
     data = bytearray(path.read_bytes())
     data[10:20_000] = b"\xff" * 19_990
     path.write_bytes(data)
-    with pytest.raises(UsageError, match=r"feed\.parquet"):
+    with pytest.raises(BadInput, match=r"feed\.parquet"):
         read(FeedConfig(uri=str(path)))
 
 
@@ -541,14 +541,14 @@ def test_parquet_that_names_a_column_twice_or_is_locked(tmp_path):
     path = tmp_path / "feed.parquet"
     config = FeedConfig(uri=str(path))
     pq.write_table(pa.table([["1"], ["2"], ["a"]], names=["product_id", "product_id", "image"]), path)
-    with pytest.raises(UsageError, match=r"feed\.parquet: duplicate column names: 'product_id'"):
+    with pytest.raises(BadInput, match=r"feed\.parquet: duplicate column names: 'product_id'"):
         check_feed(config)
     whole = path.read_bytes()
     path.write_bytes(whole.replace(b"product_id", b"product_i\xe4"))
-    with pytest.raises(UsageError, match=r"feed\.parquet: not a Parquet file: 'utf-8' codec"):
+    with pytest.raises(BadInput, match=r"feed\.parquet: not a Parquet file: 'utf-8' codec"):
         check_feed(config)
     path.write_bytes(whole[:-4] + b"PARE")
-    with pytest.raises(UsageError, match=r"feed\.parquet: not a Parquet file: .*encrypted"):
+    with pytest.raises(BadInput, match=r"feed\.parquet: not a Parquet file: .*encrypted"):
         check_feed(config)
 
 

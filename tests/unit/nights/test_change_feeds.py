@@ -10,7 +10,7 @@ import pytest
 
 from tests.unit.nights.nights import Clock, Shop, night, num_rows, products
 from w2w import schema
-from w2w.errors import UsageError
+from w2w.errors import BadInput, UsageError
 from w2w.ingest.digests import last_of_each
 from w2w.ingest.feed import FeedConfig, check_feed, read_feed
 from w2w.table import delta, sink
@@ -137,11 +137,11 @@ def test_a_file_that_comes_too_late_or_has_changed_is_told(store, shop):
     change(shop, "02.csv", line("p1"))
     applied(store, shop)
     change(shop, "01.csv", line("p1", "9.00"))
-    with pytest.raises(UsageError, match=r"01\.csv is new, but its name comes before 02\.csv, applied on"):
+    with pytest.raises(BadInput, match=r"01\.csv is new, but its name comes before 02\.csv, applied on"):
         applied(store, shop)
     (shop.folder / "changes" / "01.csv").unlink()
     change(shop, "02.csv", line("p1"), line("p2"))
-    with pytest.raises(UsageError, match=r"02\.csv was applied on .* with .* bytes, now .*: give it a new name"):
+    with pytest.raises(BadInput, match=r"02\.csv was applied on .* with .* bytes, now .*: give it a new name"):
         applied(store, shop)
     (shop.folder / "changes" / "02.csv").unlink()  # what was applied may go
     assert applied(store, shop).change_files == 0
@@ -211,7 +211,7 @@ def test_more_deletions_than_the_limit_are_refused(store, shop):
     change(shop, "01.csv", *(line(f"p{n}", gone="1") for n in range(5)))
     said = r"5 of the 20 active products of feed 'main' are said to be gone, more than max_withdrawn_rate=0\.1 allows"
     for dry_run in (True, False):
-        with pytest.raises(UsageError, match=said):
+        with pytest.raises(BadInput, match=said):
             applied(store, shop, dry_run=dry_run)
     assert len(products(store)) == 20
     assert (applied(store, shop, withdraw_missing=5).withdrawn, len(products(store))) == (5, 15)

@@ -13,7 +13,7 @@ from tests.unit.recommend.stores import append
 from w2w import ids, schema
 from w2w.check.job import CheckConfig
 from w2w.engine import run
-from w2w.errors import JobFailed, UsageError
+from w2w.errors import BadInput, JobFailed, UsageError
 from w2w.export.job import ExportConfig
 from w2w.index import job as index
 from w2w.index.manifest import index_uri
@@ -138,10 +138,10 @@ def test_a_cut_file_is_refused_every_night_until_someone_says_that_it_is_right(s
     shop.say("p15", price="99")
     for dry_run in (True, False, False):
         clock.sleep()
-        with pytest.raises(UsageError, match=r"11 of the 20 .* max_withdrawn_rate=0.1 .*--withdraw_missing=11"):
+        with pytest.raises(BadInput, match=r"11 of the 20 .* max_withdrawn_rate=0.1 .*--withdraw_missing=11"):
             night(store, shop, dry_run=dry_run)
     assert num_rows(store) == before
-    with pytest.raises(UsageError, match="more than withdraw_missing=10"):
+    with pytest.raises(BadInput, match="more than withdraw_missing=10"):
         night(store, shop, withdraw_missing=10)
     with pytest.raises(UsageError, match="--withdraw_missing=-1: must not be negative"):
         night(store, shop, withdraw_missing=-1)

@@ -135,3 +135,20 @@ def test_a_feed_that_would_fail_the_night_fails_the_dry_run(shop, tmp_path):
         )
         with pytest.raises(TooManyRejects, match="20 of 30 rows"):
             ingest.main(config)
+
+
+@pytest.mark.parametrize(
+    ("picture", "said"),
+    [
+        ("/elsewhere/{n}.jpg", "blocked_url, such as 0: '/elsewhere/0.jpg' is outside image_root="),
+        ("no/{n}.jpg", "not_found, such as"),
+    ],
+)
+def test_a_feed_that_is_all_rejected_says_why(shop, tmp_path, picture, said):
+    lines = [f"{n},{picture.format(n=n)}" for n in range(20)]
+    (shop / "feed.csv").write_text("product_id,image\n" + "\n".join(lines))
+    with pytest.raises(TooManyRejects, match="20 of 20 rows") as caught:
+        ingest.main(ingest.Config(store=str(tmp_path / "store"), feed=FeedConfig(uri=str(shop / "feed.csv")), dry_run=True))
+    assert said in str(caught.value)
+    assert "feed.image_root says where pictures are" in str(caught.value)
+    assert "tables" not in str(caught.value)

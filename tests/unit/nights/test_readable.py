@@ -8,7 +8,7 @@ import pytest
 from tests.unit.nights.nights import Shop, night, num_rows, products
 from w2w import schema
 from w2w.cli import tables
-from w2w.errors import UsageError
+from w2w.errors import BadInput, UsageError
 from w2w.table import delta, doubles
 
 pytestmark = pytest.mark.usefixtures("clock")
@@ -26,7 +26,7 @@ def test_prices_that_can_no_longer_be_read_are_refused(store, shop):
     said = r"18 of 20 rows have a price that cannot be read \(p0: not like .*: 'ask us'; p1: .*; p2: [^;]*\)\."
     said += r" Of the products in the store, 100% have one; of tonight's, 10%\. Nothing was done\. .*--feed\.max_unread_rate=1"
     for dry_run in (True, False):
-        with pytest.raises(UsageError, match=said):
+        with pytest.raises(BadInput, match=said):
             night(store, shop, dry_run=dry_run)
     assert (num_rows(store), products(store)["p3"]["price"]) == (before, 10)
     assert not list(Path(store).glob("_work/*"))

@@ -16,7 +16,7 @@ from tests.unit.nights.nights import Clock, Item, Shop, jpeg, night, num_rows, p
 from w2w import schema
 from w2w.cli import init
 from w2w.config import parse
-from w2w.errors import JobFailed, UsageError
+from w2w.errors import BadInput, JobFailed, UsageError
 from w2w.ingest.feed import FeedConfig, check_feed
 from w2w.ingest.loading import FeedFetchConfig
 from w2w.nightly import job as nightly
@@ -134,11 +134,11 @@ NO_FEEDS = [
     (PAGE, {"Content-Type": "text/csv"}, 200, JobFailed, "a web page instead of a feed"),
     (gzip.compress(PAGE), {}, 200, JobFailed, "a web page instead of a feed"),
     (b"", {}, 200, JobFailed, "an empty file"),
-    (b"\xef\xbb\xbf \n", {}, 200, (JobFailed, UsageError), "empty"),
+    (b"\xef\xbb\xbf \n", {}, 200, BadInput, "empty"),
     (gzip.compress(b"product_id,image\n" + b"a,b\n" * 9999)[:-9], {}, 200, JobFailed, "cannot be read to its end"),
     (b"PK\x03\x04....", {}, 200, JobFailed, "a zip archive"),
-    (b"product_id,image\n", {}, 200, UsageError, "the feed has no rows"),
-    (b'{"error": "quota exceeded"}', {}, 200, UsageError, "only one column"),
+    (b"product_id,image\n", {}, 200, BadInput, "the feed has no rows"),
+    (b'{"error": "quota exceeded"}', {}, 200, BadInput, "only one column"),
     (b"no", {}, 401, JobFailed, r"HTTP 401\. does the feed need other credentials \(feed\.headers_env, feed\.auth_env\)\?"),
     (b"no", {}, 403, JobFailed, "HTTP 403"),
     (b"no", {}, 404, JobFailed, "HTTP 404"),
