@@ -12,10 +12,12 @@ import pyarrow.compute as pc
 from w2w import schema
 from w2w.engine.shuffle import Vectors, gather, read_vectors, share, shared
 from w2w.engine.tasks import run_task
+from w2w.errors import JobFailed
+from w2w.index.flow_release import Release, check_release, how_to_go_on
 from w2w.index.gate import exact_part, gate
 from w2w.index.manifest import GateResult, Manifest, StoredTemplate
 from w2w.index.publish import Held, Published, collect_garbage, held, new_manifest, publish
-from w2w.index.search import open_manifest
+from w2w.index.search import Index, open_manifest
 from w2w.index.shard import (
     Group,
     ShardTask,
@@ -61,7 +63,7 @@ class Draft:
     uri: str
     config: IndexConfig
     vectors: Vectors
-    rows: pa.Table  # product_id, image_id, category
+    rows: pa.Table  # product_id, image_id, category; of products their availability
     base: Published
     inputs: Inputs
     groups: list[Group]
@@ -117,7 +119,7 @@ class Kind:
 
 def _products(store: str) -> pa.Table:
     """Every picture of the active products."""
-    return active_pictures(store, [schema.PRODUCT_ID, schema.IMAGE_ID, schema.CATEGORY])
+    return active_pictures(store, [schema.PRODUCT_ID, schema.IMAGE_ID, schema.CATEGORY, schema.AVAILABILITY])
 
 
 def _looks(store: str) -> pa.Table:
@@ -154,18 +156,23 @@ def draft_index(uri: str, config: IndexConfig, vectors: Vectors, rows: pa.Table,
     return Draft(uri, config, vectors, rows, base, inputs, groups, {name: t for name, t in kept if t is not None})
 
 
-def build_index(draft: Draft, encoder: EncoderConfig, num_threads: int) -> dict[str, Any]:
+def build_index(draft: Draft, encoder: EncoderConfig, num_threads: int, release: Release) -> dict[str, Any]:
     """Trains missing templates, builds missing or damaged shards, and publishes; returns fields of the job's result.
 
     An index with kept templates or layers that fails the gate is made once more without. Raises JobFailed, and publishes
-    nothing, if the gate fails or another run has published meanwhile.
+    nothing, if the gate fails, what shoppers see has changed for the worse, or another run has published meanwhile.
     """
     made = _made(draft, encoder, num_threads)
     keeps = draft.num_kept or any(s.layer or s.dropped for s in made.manifest.shards)
     anew = not made.gate.passed and bool(keeps)
     if anew:
         made = _made(replace(draft, templates={}), encoder, num_threads, anew=True)
-    name = publish(draft.uri, made.manifest, made.gate, draft.base, to_bytes(made.truth))
+    served = draft.base.manifest
+    told = check_release(release, draft.uri, served, made.index, made.gate, made.truth, draft.rows, draft.vectors)
+    if made.gate.passed and not told.gate.passed:
+        reasons = "; ".join(told.gate.reasons)
+        raise JobFailed(f"index {made.manifest.name!r} is not published: {reasons}; {how_to_go_on(told.page)}")
+    name = publish(draft.uri, made.manifest, told.gate, draft.base, to_bytes(made.truth), told.seen, told.stock)
     collect_garbage(draft.uri, draft.config.keep_generations)
     return {
         "plans": made.plans,
@@ -176,6 +183,9 @@ def build_index(draft: Draft, encoder: EncoderConfig, num_threads: int) -> dict[
         "memory_mb": made.manifest.memory_mb(),
         "anew": anew,
         "published": name,
+        "shoppers_see": told.found.figures,
+        "accepted": told.gate.reasons,
+        "sheet": told.page,
     }
 
 
@@ -188,6 +198,7 @@ class _Made:
     truth: pa.Table
     plans: dict[str, list[dict]]
     num_built: int
+    index: Index
 
 
 def _made(draft: Draft, encoder: EncoderConfig, num_threads: int, anew: bool = False) -> _Made:
@@ -222,8 +233,9 @@ def _made(draft: Draft, encoder: EncoderConfig, num_threads: int, anew: bool = F
     manifest = new_manifest(config, version, encoder, *made_of, draft.rows_digest, draft.inputs.ids)
     expected = {v["values"]: v["counts"] for v in pc.value_counts(rows.column(schema.CATEGORY)).to_pylist()}
     truth = truth_of(queries, queries_ND, [exact for _, _, exact in found], known, config)
-    result = gate(open_manifest(uri, manifest), queries, queries_ND, [exact_of(truth)], expected, config)
-    return _Made(manifest, result, truth, plans, sum(built for _, built, _ in found))
+    index = open_manifest(uri, manifest)
+    result = gate(index, queries, queries_ND, [exact_of(truth)], expected, config)
+    return _Made(manifest, result, truth, plans, sum(built for _, built, _ in found), index)
 
 
 def _build_and_check(uri, task, asked, num_threads, vectors_ND):

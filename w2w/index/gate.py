@@ -101,6 +101,11 @@ def gate(
             reasons.append(
                 f"category {category!r}: recall@{k} is {np.mean(found):.4f}, below target_recall={cfg.target_recall}"
             )
+    for category, least in sorted(cfg.recall_floors.items()):
+        if category in recalls and np.mean(recalls[category]) < least:
+            reasons.append(
+                f"category {category!r}: recall@{k} is {np.mean(recalls[category]):.4f}, below its index.recall_floors, {least}"
+            )
     per_category = {
         c: {
             "rows": held.get(c, 0),

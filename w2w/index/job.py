@@ -10,11 +10,14 @@ from w2w.engine.job import JobConfig, Run
 from w2w.engine.shuffle import list_vectors
 from w2w.errors import JobFailed, UsageError
 from w2w.index.flow import KINDS, LOOKS, Inputs, build_index, draft_index, indexed_rows
+from w2w.index.flow_release import Release, check_stock, encode_photos, golden_queries, sentence, unknown_products
+from w2w.index.golden import Golden
 from w2w.index.manifest import index_uri
 from w2w.index.publish import published, read_held, release, rollback, versions
 from w2w.index.spec import IndexConfig
 from w2w.models.config import EncoderConfig
 from w2w.models.encoder import model_version
+from w2w.report.page import page_of
 from w2w.results import Summary
 from w2w.stage import Counts
 from w2w.table.delta import need_table
@@ -27,7 +30,7 @@ class Config(JobConfig):
 
     LEAST = {"threads_per_task": 1}
 
-    SHOWN = "store of encoder.name index.name index.target_recall index.memory_budget_mb rollback rollback_to release dry_run"
+    SHOWN = "store of encoder.name index.name index.target_recall index.golden accept rollback release dry_run"
 
     of: Literal["products", "looks"] = "products"
     """What is indexed: active products, or the looks of active posts, in an index called looks unless it has a name."""
@@ -37,6 +40,10 @@ class Config(JobConfig):
     """What the index must meet."""
     threads_per_task: int = 1
     """CPUs of each build task."""
+    accept: bool = False
+    """Publish although what shoppers see has changed: golden queries, churn, pictures, stock. Recall and counts still count."""
+    sheet: bool = False
+    """Write the page of answers before and after where nothing fails, too."""
     rollback: bool = False
     """Publish the previous version again, and do nothing else."""
     rollback_to: str | None = None
@@ -68,6 +75,14 @@ class Result(Summary):
     """The version that is published now."""
     unchanged: bool = False
     """It was published before."""
+    shoppers_see: dict[str, float] = field(default_factory=dict)
+    """Shares: of answers that are gone, out of stock ...; of golden answers found; how well the templates still fit."""
+    accepted: tuple[str, ...] = ()
+    """What --accept let pass."""
+    sheet: str | None = None
+    """The page of answers before and after."""
+    unknown_products: tuple[str, ...] = ()
+    """Of golden queries: the catalog never had them."""
     held_back: str | None = None
     """A version of the same rows that was rolled back from, so that nothing is built."""
     warning: str | None = None
@@ -85,6 +100,9 @@ def main(config: Config) -> Result:
     uri = index_uri(run.store, config.index.name)
     if config.rollback or config.rollback_to or config.release:
         return run.result(Result, **_versions(config, uri))
+    if config.of == LOOKS and (config.index.golden or config.index.golden_judged):
+        raise UsageError("index.golden: golden queries are of products, not of looks")
+    golden = check(run.store, config.index)
     kind = KINDS[config.of]
     need_table(run.store, kind.table, kind.made_by)
     need_table(run.store, schema.EMBEDDINGS, "embed")
@@ -105,6 +123,15 @@ def main(config: Config) -> Result:
         )
     draft = draft_index(uri, config.index, vectors, rows, base, inputs)
     told = {"model_version": version, "templates_kept": draft.num_kept, "damaged": base.damage or None}
+    told["unknown_products"] = unknown_products(run.store, golden, rows)
+    release = Release(
+        run.store,
+        page_of(run.store, run.job, run.run_id),
+        golden,
+        accept=config.accept,
+        sheet=config.sheet,
+        num_threads=config.threads_per_task,
+    )
     result = run.result(Result, counts=counts, **told)
     held, now = draft.held(), base.manifest.version if base.manifest else "nothing"
     if held and held.by_model and held.rows_digest != draft.rows_digest:
@@ -123,9 +150,18 @@ def main(config: Config) -> Result:
     if config.dry_run:
         return run.done(result, categories=len(pc.unique(rows.column(schema.CATEGORY))))
     if base.manifest and draft.unchanged():
+        told = check_stock(release, uri, base.manifest, rows, config.index)
+        result = run.done(result, shoppers_see=told.figures, accepted=tuple(map(sentence, told.faults)))
         return run.done(result, shards_reused=len(base.manifest.shards), shards_built=0, published=now, unchanged=True)
+    photos = encode_photos(uri, base.manifest, version, golden, config.encoder)
     run.begin()
-    return run.done(result, **build_index(draft, config.encoder, config.threads_per_task))
+    release = replace(release, photos=photos)
+    return run.done(result, **build_index(draft, config.encoder, config.threads_per_task, release))
+
+
+def check(store: str, config: IndexConfig) -> tuple[Golden, ...]:
+    """The golden queries. Raises UsageError for a file that cannot be used: also before a night's other steps."""
+    return golden_queries(store, config)
 
 
 def _versions(config: Config, uri: str) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """A published version of an index: its contents, and where its files are.
 
-``<store>/index/<name>/CURRENT``, ``generations/<version>/manifest.json`` and ``truth.arrow``, ``templates/<name>.npz``,
-``shards/<name>/``, ``dropped/<name>.bits``.
+``<store>/index/<name>/CURRENT``, ``generations/<version>/`` with ``manifest.json``, ``truth.arrow``, ``seen.arrow`` and
+``stock.arrow``, ``templates/<name>.npz``, ``shards/<name>/``, ``dropped/<name>.bits``.
 """
 
 import dataclasses
@@ -79,12 +79,14 @@ class ShardInfo:
 
 @dataclass(frozen=True)
 class GateResult:
-    """``per_category`` maps a category to its ``rows``, ``queries`` and ``recall``."""
+    """``per_category`` maps a category to its ``rows``, ``queries`` and ``recall``, and to what ``index.seen`` measures, of all
+    in ``seen``. ``reasons``: why it failed, or what was accepted."""
 
     passed: bool
     reasons: tuple[str, ...]
     recall: float
     per_category: dict[str, dict[str, float]]
+    seen: dict[str, float] = dataclasses.field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -108,6 +110,7 @@ class Manifest:
     table_ids: dict[str, str] = dataclasses.field(default_factory=dict)  # a recreated table has another id
     colour: float = 0.0  # of EncoderConfig
     truth: str = ""  # sha256 of the file of the gate's queries and their exact neighbours; empty: there is none
+    seen: str = ""  # the same of the file of what shoppers see
 
     @property
     def num_rows(self) -> int:
@@ -145,6 +148,14 @@ def dropped_uri(uri: str, name: str) -> str:
 
 def truth_uri(uri: str, version: str) -> str:
     return storage.join(uri, "generations", version, "truth.arrow")
+
+
+def seen_uri(uri: str, version: str) -> str:
+    return storage.join(uri, "generations", version, "seen.arrow")
+
+
+def stock_uri(uri: str, version: str) -> str:
+    return storage.join(uri, "generations", version, "stock.arrow")
 
 
 def manifest_uri(uri: str, version: str) -> str:

@@ -75,9 +75,11 @@ class Held:
     since: str
 
 
-def publish(uri: str, manifest: Manifest, gate: GateResult, base: Published, truth: bytes = b"") -> str:
-    """Writes the manifest, then ``CURRENT`` in one atomic write; returns the version. ``truth``: what the gate knows of its
-    queries, for the next one.
+def publish(
+    uri: str, manifest: Manifest, gate: GateResult, base: Published, truth: bytes = b"", seen: bytes = b"", stock: bytes = b""
+) -> str:
+    """Writes the manifest, then ``CURRENT`` in one atomic write; returns the version. ``truth``, ``seen``, ``stock``: what the
+    gate knows of its queries and of what shoppers see, for the next one.
 
     ``base`` is what was published when the draft began. Raises JobFailed, leaving CURRENT unchanged, if the gate failed, the
     base was made from newer tables, or another run has published since.
@@ -86,10 +88,12 @@ def publish(uri: str, manifest: Manifest, gate: GateResult, base: Published, tru
         raise JobFailed(f"index {manifest.name!r} is not published: {'; '.join(gate.reasons)}")
     _check_forward(manifest, base.manifest)
     lease.check(uri)
-    told = replace(manifest, gate=gate, truth=hashlib.sha256(truth).hexdigest() if truth else "")
+    sums = [hashlib.sha256(data).hexdigest() if data else "" for data in (truth, seen)]
+    told = replace(manifest, gate=gate, truth=sums[0], seen=sums[1])
     storage.write_bytes(m.manifest_uri(uri, manifest.version), m.manifest_bytes(told))
-    if truth:  # behind the manifest, by which it is found when it is to go
-        storage.write_bytes(m.truth_uri(uri, manifest.version), truth)
+    for data, file_of in ((truth, m.truth_uri), (seen, m.seen_uri), (stock, m.stock_uri)):
+        if data:  # behind the manifest, by which they are found when they are to go
+            storage.write_bytes(file_of(uri, manifest.version), data)
     try:
         storage.replace_if(_current_uri(uri), manifest.version.encode(), base.current)
     except Changed as e:

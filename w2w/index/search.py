@@ -44,6 +44,10 @@ class Shard:
     products: np.ndarray = field(repr=False)  # int32 (rows,): equal where the product is the same
     there: np.ndarray | None = field(default=None, repr=False)
 
+    def imbalance(self) -> float | None:
+        """How unevenly the inverted lists are filled: 1 evenly, n if all rows are in one of n; None where there are none."""
+        return self.codes.base.invlists.imbalance_factor() if isinstance(self.codes.base, faiss.IndexIVF) else None
+
     @property
     def rows_there(self) -> pa.Table:
         """Those that a search may find."""

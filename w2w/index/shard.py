@@ -4,7 +4,7 @@ import hashlib
 import io
 import json
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 
 import faiss
 import numpy as np
@@ -18,7 +18,7 @@ from w2w.index import manifest as m
 from w2w.index.layers import layered, read_base, write_dropped
 from w2w.index.manifest import Manifest, ShardInfo, StoredTemplate
 from w2w.index.plan import Plan, plan
-from w2w.index.spec import IndexConfig
+from w2w.index.spec import IndexConfig, SeenConfig
 from w2w.index.template import Codes, Template, fill, set_threads, unit_vectors
 from w2w.schema import CATEGORY, IMAGE_ID, PRODUCT_ID
 
@@ -111,6 +111,7 @@ def sample(rows: pa.Table, group: Group, cfg: IndexConfig) -> pa.Table:
 
 def _config_digest(cfg: IndexConfig, model_version: str) -> str:
     ignored = ("name", "keep_generations", "gate_queries", "max_rows_per_shard", "layer_share", "layer_from_rows")
+    ignored += tuple(field.name for field in fields(SeenConfig))
     return digest({k: v for k, v in asdict(cfg).items() if k not in ignored}, model_version)
 
 

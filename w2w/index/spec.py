@@ -1,7 +1,7 @@
 """What an index must meet (``IndexConfig``) and what it is made of (``Spec``, in faiss's factory notation)."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from w2w.config import check_name
 from w2w.errors import UsageError
@@ -26,7 +26,38 @@ def check_one_per(one_per: str) -> None:
 
 
 @dataclass(frozen=True)
-class IndexConfig:
+class SeenConfig:
+    """What must hold of the answers that shoppers see, besides recall. None of it changes what is built."""
+
+    golden: str = ""
+    """CSV or JSON lines of queries with the products that they must find (columns: w2w/index/README.md)."""
+    golden_judged: bool = False
+    """Garments that people judged the same as a product (w2w judge-answers) are golden queries, too."""
+    max_golden_fall: float = 0.1
+    """Of the golden answers found last night, at most this share may be lost."""
+    max_churn: float | None = None
+    """Of last night's answers, at most this share may be gone though nothing about them changed. Default: .05, and twice what
+    target_recall leaves out."""
+    max_swapped: float = 0.02
+    """Of the sampled products, at most this share may have given their picture to another product."""
+    max_stock_shift: float = 0.1
+    """The share of answers that are out of stock, or of which that is not known, may change by at most this in a night."""
+    recall_floors: dict[str, float] = field(default_factory=dict)
+    """Least recall of a category, for example {dress: 0.98}."""
+    golden_floors: dict[str, float] = field(default_factory=dict)
+    """Least share of golden answers found in a category."""
+
+    def __post_init__(self) -> None:
+        shares = {name: getattr(self, name) for name in ("max_golden_fall", "max_churn", "max_swapped", "max_stock_shift")}
+        for name in ("recall_floors", "golden_floors"):
+            shares |= {f"{name}.{category}": least for category, least in getattr(self, name).items()}
+        for name, share in shares.items():
+            if share is not None and not 0 <= share <= 1:
+                raise UsageError(f"index.{name}={share}: a share from 0 to 1")
+
+
+@dataclass(frozen=True)
+class IndexConfig(SeenConfig):
     """What the index must hold to. The planner finds the factory string; the gate refuses what misses ``target_recall``."""
 
     name: str = "default"
@@ -61,6 +92,7 @@ class IndexConfig:
     """Seed of the sample, the clustering and the gate's queries."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_name(self.name, "index.name")
         if not 0 < self.target_recall <= 1:
             raise UsageError(f"index.target_recall={self.target_recall}: must be above 0 and at most 1")

@@ -75,6 +75,8 @@ class Config(ingest.Config):
     """The model."""
     index: IndexConfig = IndexConfig()
     """What the index must meet."""
+    accept: bool = False
+    """Publish although what shoppers see has changed, as w2w index --accept does."""
     pool: Pool = Pool()
     """Workers of every step."""
     gpu_pool: Pool | None = None
@@ -146,6 +148,8 @@ def main(config: Config) -> Result:
     tell.check(config.tell)
     if "ingest" in names:
         ingest.check(config)
+    if "index" in names:
+        index.check(run.store, config.index)
     if config.looks and "crawl" not in names:
         delta.need_table(run.store, schema.POSTS, "crawl")
     if config.crawl is not None:
@@ -278,7 +282,7 @@ def _steps(config: Config) -> Iterator[Step]:
     yield "index", index, {}
     if config.looks:
         yield "embed_looks", embed, {"of": LOOKS}
-        yield "index_looks", index, {"of": LOOKS, "index": replace(config.index, name=LOOKS)}
+        yield "index_looks", index, {"of": LOOKS, "index": replace(config.index, name=LOOKS, golden="", golden_judged=False)}
     if config.recommend is not None:
         yield "recommend", recommend, options_of(config.recommend, Wanted)
     if config.similar is not None:
