@@ -185,6 +185,7 @@ def build_index(draft: Draft, encoder: EncoderConfig, num_threads: int, release:
         "published": name,
         "shoppers_see": told.found.figures,
         "accepted": told.gate.reasons,
+        "warning": "; ".join(told.found.said) or None,
         "sheet": told.page,
     }
 

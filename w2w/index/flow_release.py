@@ -29,7 +29,6 @@ from w2w.table.judgements import read_judgements
 from w2w.table.pending import holding, lookup
 
 ROWS_FILE = "rows.jsonl"  # beside the page: every row that is responsible
-_NAMED = 3  # rows in a sentence
 _SHOWN, _HITS, _CARDS = 16, 6, 12  # queries on the page, answers of each, and rows of a fault
 _BATCH = 32
 _ON_CARDS = (schema.TITLE, schema.BRAND, schema.PRICE, schema.CURRENCY, schema.URL, schema.IMAGE_ID)
@@ -84,7 +83,9 @@ def unknown_products(store: str, queries: Sequence[Golden], rows: pa.Table) -> t
     left = named.filter(pc.invert(pc.is_in(named, value_set=rows.column(schema.PRODUCT_ID))))
     unknown = set(left.to_pylist()) - set(holding(store, schema.PRODUCTS, left)[0].to_pylist() if len(left) else ())
     if expected and expected <= unknown:
-        raise UsageError(f"golden queries expect products that the catalog never had, all of them: {_some(sorted(unknown))}")
+        raise UsageError(
+            f"golden queries expect products that the catalog never had, all of them: {seen.some(sorted(unknown))}"
+        )
     return tuple(sorted(unknown))
 
 
@@ -292,12 +293,7 @@ def how_to_go_on(page: str | None) -> str:
 def sentence(fault: Fault) -> str:
     """The fault with the first of the rows that are responsible."""
     rows = [f"{row.product_id} ({row.why})" for row in fault.rows]
-    return f"{fault.said}: {_some(rows)}" if rows else fault.said
-
-
-def _some(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    return ", ".join(names[:_NAMED]) + more
+    return f"{fault.said}: {seen.some(rows)}" if rows else fault.said
 
 
 def _sheet(

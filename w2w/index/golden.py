@@ -58,7 +58,7 @@ def read_golden(uri: str) -> tuple[Golden, ...]:
     name = where.rpartition("/")[2]
     try:
         data = storage.read_bytes(where)
-    except (FileNotFoundError, IsADirectoryError):
+    except FileNotFoundError:
         raise UsageError(f"index.golden={uri}: there is no such file") from None
     if len(data) > _MOST_BYTES:
         raise UsageError(f"index.golden={uri}: has {len(data):,} bytes, more than {_MOST_BYTES:,}")
@@ -138,7 +138,7 @@ def _golden(row: Mapping[str, Any], place: str, folder: str) -> Golden:
         value = value if "://" in value or value.startswith(("/", "~")) else storage.join(folder, value)
         try:
             sha256 = storage.sha256(storage.source(value)) or ""
-        except (UsageError, IsADirectoryError) as e:
+        except UsageError as e:
             raise UsageError(f"{place}: photo: {e}") from None
         if not sha256:
             raise UsageError(f"{place}: photo={value[:200]!r}: there is no such file")

@@ -32,6 +32,7 @@ STOCK = pa.schema([(PRODUCT_ID, pa.string()), (CATEGORY, pa.string()), (AVAILABI
 _TIE, _CODES = 1e-4, 0.02  # scores that are equal: of one template's codes, of two templates'
 _MOVED = 0.1  # a vector's cosine with itself, by its codes, is lower than last night by less
 SAME_PICTURE = 0.98  # cosine of a picture and the same encoded anew
+_NAMED = 3  # in a sentence
 LEAST = 5  # fewer products than this never fail a night
 _LEAST_GOLDEN = 2
 _NONE_OUT = 10  # so many products do not come back into stock in one night, with nothing else out of stock
@@ -205,6 +206,12 @@ def _table(data: bytes, expected: pa.Schema) -> pa.Table | None:
     return found if found.schema.equals(expected) else None
 
 
+def some(names: Sequence[str]) -> str:
+    """The first of them, and how many more there are."""
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return ", ".join(names[:_NAMED]) + more
+
+
 def most_churn(cfg: IndexConfig) -> float:
     """Two templates miss other answers: each what ``target_recall`` leaves out."""
     return 0.05 + 2 * (1 - cfg.target_recall) if cfg.max_churn is None else cfg.max_churn
@@ -346,14 +353,14 @@ def golden(
     a row finds fewer than its ``min_hits``, a category's share is below its floor, or of what was found last night more than
     ``max_golden_fall`` is lost, without what is nearer to the query."""
     floors, same = list[Row](), frozenset(same_template)
-    lost, were, nearer, withdrawn, worst = list[Row](), 0, 0, 0, list[str]()
+    lost, were, nearer, unsold, worst = list[Row](), 0, 0, dict[str, None](), list[str]()
     hits, wanted = Counter[str](), Counter[str]()
     for one in queries:
         tonight = now.get(one.key)
         if tonight is None:
             continue
         sold = [product for product in one.expected if here.has(product)]
-        withdrawn += len(one.expected) - len(sold)
+        unsold |= dict.fromkeys(product for product in one.expected if product not in sold)
         shown = tonight.first(one.k)
         names = {hit[0] for hit in shown}
         found = [product for product in sold if product in names]
@@ -397,7 +404,9 @@ def golden(
     figures = {"golden": hits.total() / wanted.total()} if wanted.total() else {}
     if were:
         figures |= {"golden_lost": len(lost) / were, "golden_nearer": nearer / were}
-    said = (f"{withdrawn} expected products are not sold any more",) if withdrawn else ()
+    said = (f"expected by golden queries, and not sold: {some(list(unsold))}",) if unsold else ()
+    silent = [one.label for one in queries if one.key not in now]
+    said += (f"golden queries that cannot be asked: {some(silent)}",) if silent else ()
     return Found(figures, by_category, tuple(faults), said, tuple(dict.fromkeys(worst)))
 
 

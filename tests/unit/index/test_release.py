@@ -126,3 +126,60 @@ def test_a_regression_is_stopped_and_names_its_rows(tmp_path, cfg, what, seed):
     assert publish(tmp_path, shop, cfg, accept=True, **told)["accepted"]
     shop.sleep()
     assert not publish(tmp_path, shop, cfg, **told)["accepted"]
+
+
+def test_what_is_not_stored_is_asked_of_the_served_index(tmp_path):
+    shop = Shop.open(7)
+    cfg = replace(CFG, layer_share=0.0)
+    publish(tmp_path, shop, cfg)
+    told = pinned(tmp_path, shop)
+    (stored,) = (tmp_path / "index" / "default" / "generations").glob("*/seen.arrow")
+    for damage in (b"half a file", None):
+        stored.write_bytes(damage) if damage else stored.unlink()
+        regress(shop, "shuffled")
+        shop.add("shoes")
+        with pytest.raises(JobFailed, match=r"nothing about them changed.*golden answers found last night are lost"):
+            publish(tmp_path, shop, cfg, **told)
+
+
+def test_another_model_is_measured_by_golden_queries(tmp_path):
+    shop = Shop.open(8)
+    publish(tmp_path, shop)
+    told = pinned(tmp_path, shop)
+    shop.add("top")
+    publish(tmp_path, shop, **told)
+    before = dict(shop.vectors)
+    turn = np.linalg.qr(shop.rng.standard_normal((DIM, DIM)))[0].astype(np.float32)
+    shop.vectors = {image: vector @ turn for image, vector in before.items()}
+    photos = {key: vector @ turn for key, vector in told["photos"].items()}
+    seen = publish(tmp_path, shop, version="turned", **told | {"photos": photos})["shoppers_see"]
+    assert (seen["compared"], seen["golden"], seen["golden_lost"]) == (0, 1, 0)
+    shop.vectors = {image: shop.rng.standard_normal(DIM).astype(np.float32) for image in before}
+    with pytest.raises(JobFailed, match="golden answers found last night are lost"):
+        publish(tmp_path, shop, version="nonsense", **told)
+
+
+def test_floors_and_a_sheet_on_request(tmp_path):
+    shop = Shop.open(9)
+    first = publish(tmp_path, shop, sheet=True)
+    assert "No answer has changed" in (tmp_path / "reports/index/run/index.html").read_text()
+    assert first["sheet"].endswith("reports/index/run/index.html")
+    told = pinned(tmp_path, shop)
+    index = open_index(str(tmp_path / "index" / "default"))
+    product = shop.some(0.001, "shoes")[0]
+    worst = index.search(shop.vectors[shop.items[product].images[0]][None], 500, "shoes", one_per_product=True)
+    far = tuple(worst["product_id"].to_pylist()[-2:])
+    bad = Golden("golden.csv, line 99", "product_id", product, far, category="shoes")
+    shop.sleep()
+    with pytest.raises(JobFailed, match=r"category 'shoes': golden queries find 0\.\d+ \(index.golden_floors: 1\)"):
+        publish(
+            tmp_path, shop, replace(CFG, golden_floors={"shoes": 1.0}), golden=(*told["golden"], bad), photos=told["photos"]
+        )
+    with pytest.raises(JobFailed, match=r"1 golden queries do not find their min_hits.*golden.csv, line 99"):
+        publish(tmp_path, shop, golden=(replace(bad, min_hits=1),))
+    low = replace(APPROXIMATE, target_recall=0.1, nprobe=1)
+    with pytest.raises(JobFailed, match=r"category 'top': recall@10 is 0.\d+, below its index.recall_floors, 1.0"):
+        publish(tmp_path, shop, replace(low, recall_floors={"top": 1.0, "bag": 1.0}))
+    done = publish(tmp_path, shop, sheet=True, golden=(bad,))
+    assert done["accepted"] == ()
+    assert "Nothing stands against" in (tmp_path / "reports/index/run/index.html").read_text()
