@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -173,6 +174,35 @@ def test_another_model_is_computed_whole_while_the_old_index_serves(shop):
     assert read_manifest(index_uri(store, "default")).model_version == embedded.model_version
     back = index.main(index.Config(store=store, rollback=True))
     assert back.published == old
+
+
+def test_a_shifted_feed_meets_the_golden_queries_and_is_not_published(shop, tmp_path):
+    folder, store = shop
+    old = current_version(index_uri(store, "default"))
+    shutil.copytree(folder / "shop", tmp_path / "shop")
+    feed = tmp_path / "shop" / "products.csv"
+    golden = tmp_path / "golden.csv"
+    rows = [f"shop/images/{n}.jpg,p{n:05d},1," for n in range(30)]
+    golden.write_text("\n".join(["photo,expected,k,note", *rows, "shop/images/40.jpg,p00040,1,the best seller"]))
+    lines = feed.read_text().splitlines()
+    shifted = [f"{line.rpartition('/')[0]}/{(n + 1) % 30}.jpg" for n, line in enumerate(lines[1:31])]
+    feed.write_text("\n".join([lines[0], *shifted, *lines[31:]]) + "\n")
+    ingest.main(ingest.Config(store=store, feed=FeedConfig(uri=str(feed))))
+    config = index.Config(store=store, index=IndexConfig(golden=str(golden)))
+    with pytest.raises(
+        JobFailed, match=r"30 of \d+ sampled products have given their picture .*; 30 of 31 golden answers"
+    ) as failed:
+        index.main(config)
+    assert current_version(index_uri(store, "default")) == old
+    (page,) = (Path(store) / "reports" / "index").glob("index-*/index.html")
+    assert str(page) in str(failed.value)
+    done = index.main(replace(config, accept=True))
+    assert (len(done.accepted), done.shoppers_see["golden"]) == (2, 1 / 31)
+    feed.write_text("\n".join(lines) + "\n")
+    ingest.main(ingest.Config(store=store, feed=FeedConfig(uri=str(feed))))
+    with pytest.raises(JobFailed, match="have given their picture"):  # back again is a shift, too
+        index.main(config)
+    assert index.main(index.Config(store=store, rollback=True)).published == old
 
 
 def test_search_finds_every_product_by_its_own_picture(shop, tmp_path):

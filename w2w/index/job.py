@@ -30,7 +30,7 @@ class Config(JobConfig):
 
     LEAST = {"threads_per_task": 1}
 
-    SHOWN = "store of encoder.name index.name index.target_recall index.golden accept rollback release dry_run"
+    SHOWN = "store of encoder.name index.target_recall index.memory_budget_mb index.golden accept rollback release dry_run"
 
     of: Literal["products", "looks"] = "products"
     """What is indexed: active products, or the looks of active posts, in an index called looks unless it has a name."""
