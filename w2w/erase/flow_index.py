@@ -37,6 +37,8 @@ def erase(store: str, name: str, sought: Sought, dry_run: bool = False) -> Index
     uri = m.index_uri(store, name)
     there = storage.list_folders(storage.join(uri, "shards"))
     bad = {shard for shard in there if _names(uri, shard, sought)}
+    if not dry_run:
+        _forget(uri, sought)
     if not bad and not _unfinished(uri, there):
         return None
     if dry_run:
@@ -63,6 +65,14 @@ def erase(store: str, name: str, sought: Sought, dry_run: bool = False) -> Index
     if dropped or not versions(uri):
         storage.delete(uri)
     return Indexed(len(bad), rewritten, len(old), dropped)
+
+
+def _forget(uri: str, sought: Sought) -> None:
+    """Deletes what versions keep of golden queries that have it; it is asked of the served index again."""
+    for version in versions(uri):
+        for where in (m.seen_uri(uri, version), m.stock_uri(uri, version)):
+            if storage.exists(where) and in_file(where, sought):
+                storage.delete(where)
 
 
 def _unfinished(uri: str, there: list[str]) -> bool:

@@ -12,8 +12,7 @@ import pyarrow.compute as pc
 from w2w import schema
 from w2w.engine.shuffle import Vectors, gather, read_vectors, share, shared
 from w2w.engine.tasks import run_task
-from w2w.errors import JobFailed
-from w2w.index.flow_release import Release, check_release, how_to_go_on
+from w2w.index.flow_release import NotReleased, Release, check_release
 from w2w.index.gate import exact_part, gate
 from w2w.index.manifest import GateResult, Manifest, StoredTemplate
 from w2w.index.publish import Held, Published, collect_garbage, held, new_manifest, publish
@@ -170,8 +169,7 @@ def build_index(draft: Draft, encoder: EncoderConfig, num_threads: int, release:
     served = draft.base.manifest
     told = check_release(release, draft.uri, served, made.index, made.gate, made.truth, draft.rows, draft.vectors)
     if made.gate.passed and not told.gate.passed:
-        reasons = "; ".join(told.gate.reasons)
-        raise JobFailed(f"index {made.manifest.name!r} is not published: {reasons}; {how_to_go_on(told.page)}")
+        raise NotReleased(made.manifest.name, told.gate.reasons, release, told.page, told.found.figures)
     name = publish(draft.uri, made.manifest, told.gate, draft.base, to_bytes(made.truth), told.seen, told.stock)
     collect_garbage(draft.uri, draft.config.keep_generations)
     return {

@@ -46,6 +46,16 @@ class Release:
     accept: bool = False
     sheet: bool = False
     num_threads: int = 1
+    command: str = "w2w index"
+
+
+class NotReleased(JobFailed):
+    """The gate on what shoppers see was not passed; ``page`` shows it."""
+
+    def __init__(self, name: str, reasons: Sequence[str], release: Release, page: str | None, figures: Mapping[str, float]):
+        way = f"before and after: {page}; to publish it all the same: {release.command} --accept"
+        super().__init__(f"index {name!r} is not published: {'; '.join(reasons)}; {way}")
+        self.reasons, self.page, self.figures = tuple(reasons), page, dict(figures)
 
 
 @dataclass(frozen=True)
@@ -148,7 +158,7 @@ def check_release(
     images += [q.image for q in last.values() if q.image]
     products += [q.product for q in last.values() if q.product]
     here = Here.of(rows, products, images)
-    pinned = _pinned(release, stored if same_model else None, here, vectors)
+    pinned = _pinned(release, stored if same_model else None, here, vectors, gate.per_category)
     sample = seen.sample_queries(stored, truth, here, cfg, same_model)
     before = _before(uri, served, stored, pinned, sample, release, cfg, same_model)
     deepest = max([cfg.recall_at, *(one.k for one in release.golden)])
@@ -168,7 +178,7 @@ def check_release(
         seen.swapped(last, _again(index, stored if same_model else None, here, release.num_threads), here, cfg),
         seen.golden(release.golden, then[GOLDEN], tonight[GOLDEN], here, cfg, same_model, same),
         seen.stock(seen.read_stock(uri, served.version) if served else None, stock, cfg),
-        Found(dict(seen.drift(index, sample))),
+        Found(dict(seen.drift(index, sample)), said=_idle_floors(cfg, gate.per_category)),
     ]
     found = seen.together(parts)
     page = None
@@ -213,14 +223,22 @@ def _before(
     return pa.concat_tables([*([stored] if stored is not None else []), *asked]).combine_chunks()
 
 
+def _idle_floors(cfg: IndexConfig, categories: Mapping[str, object]) -> tuple[str, ...]:
+    named = {c: option for option in ("recall_floors", "golden_floors") for c in getattr(cfg, option) if c not in categories}
+    return tuple(f"index.{option}: the index has no category {category!r}" for category, option in sorted(named.items()))
+
+
 def _again(index: Index, stored: pa.Table | None, here: Here, num_threads: int) -> dict[str, Query]:
     """What is found with the pictures that sampled products had last night and have no more."""
     queries = seen.changed_queries(stored, here)
     return {} if queries is None else seen.queries_in(seen.ask(index, queries, 1, num_threads), SAMPLE)
 
 
-def _pinned(release: Release, stored: pa.Table | None, here: Here, vectors: Vectors) -> pa.Table:
-    """The golden queries that can be asked, as SEEN without answers. A product that is withdrawn asks nothing."""
+def _pinned(
+    release: Release, stored: pa.Table | None, here: Here, vectors: Vectors, categories: Mapping[str, object]
+) -> pa.Table:
+    """The golden queries that can be asked, as SEEN without answers: not those of a product that is withdrawn, and within a
+    category that the index has not."""
     known = seen.queries_in(stored, GOLDEN)
     kept_D = _vectors_of(stored, {one.key for one in release.golden}) | dict(release.photos or {})
     asked: list[tuple[Golden, str | None, str | None, str | None]] = []
@@ -235,6 +253,8 @@ def _pinned(release: Release, stored: pa.Table | None, here: Here, vectors: Vect
             owner = min(here.owners.get(one.asked, ()), default=None)
             product, image = owner, one.asked
             category = category or (here.fronts[owner][1] if owner else None)
+        if category is not None and category not in categories:
+            continue
         if one.key in known and known[one.key].image != image:
             kept_D.pop(one.key, None)
         asked.append((one, product, image, category))
@@ -280,14 +300,10 @@ def check_stock(release: Release, uri: str, served: Manifest, rows: pa.Table, cf
         products = {row.product_id for fault in found.faults for row in fault.rows}
         here = Here.of(rows, products, [])
         page = _sheet(release, found, {SAMPLE: {}, GOLDEN: {}}, {SAMPLE: answers, GOLDEN: {}}, here)
-        raise JobFailed(f"index {served.name!r}: {'; '.join(map(sentence, found.faults))}; {how_to_go_on(page)}")
+        raise NotReleased(served.name, tuple(map(sentence, found.faults)), release, page, found.figures)
     if before is None or not before.equals(now):
         storage.write_bytes(m.stock_uri(uri, served.version), seen.to_bytes(now))
     return found
-
-
-def how_to_go_on(page: str | None) -> str:
-    return f"before and after: {page}; to publish it all the same: w2w index --accept"
 
 
 def sentence(fault: Fault) -> str:

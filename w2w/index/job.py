@@ -10,7 +10,7 @@ from w2w.engine.job import JobConfig, Run
 from w2w.engine.shuffle import list_vectors
 from w2w.errors import JobFailed, UsageError
 from w2w.index.flow import KINDS, LOOKS, Inputs, build_index, draft_index, indexed_rows
-from w2w.index.flow_release import Release, check_stock, encode_photos, golden_queries, sentence, unknown_products
+from w2w.index.flow_release import NotReleased, Release, check_stock, encode_photos, golden_queries, sentence, unknown_products
 from w2w.index.golden import Golden
 from w2w.index.manifest import index_uri
 from w2w.index.publish import published, read_held, release, rollback, versions
@@ -77,6 +77,8 @@ class Result(Summary):
     """It was published before."""
     shoppers_see: dict[str, float] = field(default_factory=dict)
     """Shares: of answers that are gone, out of stock ...; of golden answers found; how well the templates still fit."""
+    refused: tuple[str, ...] = ()
+    """Why it is not published: what shoppers would see."""
     accepted: tuple[str, ...] = ()
     """What --accept let pass."""
     sheet: str | None = None
@@ -131,6 +133,7 @@ def main(config: Config) -> Result:
         accept=config.accept,
         sheet=config.sheet,
         num_threads=config.threads_per_task,
+        command="w2w index" if config.of == "products" else f"w2w index --of={config.of}",
     )
     result = run.result(Result, counts=counts, **told)
     held, now = draft.held(), base.manifest.version if base.manifest else "nothing"
@@ -149,14 +152,20 @@ def main(config: Config) -> Result:
         return run.done(result, held_back=held.version, warning=warning, published=now, shards_reused=0, shards_built=0)
     if config.dry_run:
         return run.done(result, categories=len(pc.unique(rows.column(schema.CATEGORY))))
-    if base.manifest and draft.unchanged():
-        told = check_stock(release, uri, base.manifest, rows, config.index)
-        result = run.done(result, shoppers_see=told.figures, accepted=tuple(map(sentence, told.faults)))
-        return run.done(result, shards_reused=len(base.manifest.shards), shards_built=0, published=now, unchanged=True)
-    photos = encode_photos(uri, base.manifest, version, golden, config.encoder)
-    run.begin()
-    release = replace(release, photos=photos)
-    return run.done(result, **build_index(draft, config.encoder, config.threads_per_task, release))
+    try:
+        if base.manifest and draft.unchanged():
+            seen = check_stock(release, uri, base.manifest, rows, config.index)
+            told = {"shoppers_see": seen.figures, "accepted": tuple(map(sentence, seen.faults))}
+            return run.done(
+                result, shards_reused=len(base.manifest.shards), shards_built=0, published=now, unchanged=True, **told
+            )
+        photos = encode_photos(uri, base.manifest, version, golden, config.encoder)
+        run.begin()
+        release = replace(release, photos=photos)
+        return run.done(result, **build_index(draft, config.encoder, config.threads_per_task, release))
+    except NotReleased as e:
+        e.result = run.done(result, shoppers_see=e.figures, refused=e.reasons, sheet=e.page, published=now)
+        raise
 
 
 def check(store: str, config: IndexConfig) -> tuple[Golden, ...]:
