@@ -173,9 +173,10 @@ def check_release(
     here = Here.of(rows, [*products, *(hit[0] for hit in hits)], [*images, *(hit[1] for hit in hits)])
     same = _kept_templates(served, index.manifest)
     stock = seen.stock_of(tonight[SAMPLE], _availability(rows, tonight[SAMPLE]), cfg.recall_at)
+    again = _again(index, stored if same_model else None, here, release.num_threads)
     parts = [
         seen.churn(then[SAMPLE] if same_model else {}, tonight[SAMPLE], here, cfg, same),
-        seen.swapped(last, _again(index, stored if same_model else None, here, release.num_threads), here, cfg),
+        seen.swapped(last, again, here, cfg),
         seen.golden(release.golden, then[GOLDEN], tonight[GOLDEN], here, cfg, same_model, same),
         seen.stock(seen.read_stock(uri, served.version) if served else None, stock, cfg),
         Found(dict(seen.drift(index, sample)), said=_idle_floors(cfg, gate.per_category)),
@@ -183,7 +184,7 @@ def check_release(
     found = seen.together(parts)
     page = None
     if found.faults or release.sheet:
-        page = _sheet(release, found, then, tonight, here)
+        page = _sheet(release, found, then, tonight | {SAMPLE: again | tonight[SAMPLE]})
     reasons = tuple(map(sentence, found.faults))
     per_category = {c: figures | found.by_category.get(c, {}) for c, figures in gate.per_category.items()}
     gate = replace(
@@ -231,7 +232,11 @@ def _idle_floors(cfg: IndexConfig, categories: Mapping[str, object]) -> tuple[st
 def _again(index: Index, stored: pa.Table | None, here: Here, num_threads: int) -> dict[str, Query]:
     """What is found with the pictures that sampled products had last night and have no more."""
     queries = seen.changed_queries(stored, here)
-    return {} if queries is None else seen.queries_in(seen.ask(index, queries, 1, num_threads), SAMPLE)
+    return (
+        {}
+        if queries is None
+        else seen.queries_in(seen.ask(index, queries, index.manifest.config.recall_at, num_threads), SAMPLE)
+    )
 
 
 def _pinned(
@@ -287,21 +292,34 @@ def _availability(rows: pa.Table, queries: Mapping[str, Query]) -> dict[str, str
     return dict(zip(mine[schema.PRODUCT_ID].to_pylist(), mine[schema.AVAILABILITY].to_pylist()))
 
 
-def check_stock(release: Release, uri: str, served: Manifest, rows: pa.Table, cfg: IndexConfig) -> Found:
-    """Of the version that stays published, because its rows are the same: whether what it answers is in stock. Raises JobFailed
-    where that has shifted too far and is not accepted; else it is noted for the next night."""
-    answers = seen.queries_in(seen.read_seen(uri, served), SAMPLE)
-    if not answers:
-        return Found()
+def check_served(
+    release: Release, uri: str, served: Manifest, rows: pa.Table, vectors: Vectors, encoder: EncoderConfig, cfg: IndexConfig
+) -> Found:
+    """Of the version that stays published, because its rows are the same: whether what it answers is in stock, and its golden
+    queries, which may be new. Raises NotReleased for what fails and is not accepted; else the stock is noted for the next
+    night."""
+    stored = seen.read_seen(uri, served)
+    answers = seen.queries_in(stored, SAMPLE)
     now = seen.stock_of(answers, _availability(rows, answers), cfg.recall_at)
     before = seen.read_stock(uri, served.version)
-    found = seen.stock(before, now, cfg)
+    parts = [seen.stock(before, now, cfg)] if answers else []
+    pinned = seen.queries_in(stored, GOLDEN)
+    if release.golden:
+        images = [one.asked for one in release.golden if one.kind == schema.IMAGE_ID]
+        products = [one.asked for one in release.golden if one.kind == schema.PRODUCT_ID]
+        here = Here.of(rows, [*products, *(product for one in release.golden for product in one.expected)], images)
+        new = tuple(one for one in release.golden if one.key not in pinned)
+        if new:
+            photos = encode_photos(uri, served, vectors.version, new, encoder) if release.photos is None else release.photos
+            queries = _pinned(replace(release, golden=new, photos=photos), None, here, vectors, served.rows_by_category())
+            asked = seen.ask(open_manifest(uri, served), queries, max(one.k for one in new), release.num_threads)
+            pinned |= seen.queries_in(asked, GOLDEN)
+        parts.append(seen.golden(release.golden, {}, pinned, here, cfg))
+    found = seen.together(parts)
     if found.faults and not release.accept:
-        products = {row.product_id for fault in found.faults for row in fault.rows}
-        here = Here.of(rows, products, [])
-        page = _sheet(release, found, {SAMPLE: {}, GOLDEN: {}}, {SAMPLE: answers, GOLDEN: {}}, here)
+        page = _sheet(release, found, {SAMPLE: {}, GOLDEN: {}}, {SAMPLE: answers, GOLDEN: pinned})
         raise NotReleased(served.name, tuple(map(sentence, found.faults)), release, page, found.figures)
-    if before is None or not before.equals(now):
+    if answers and (before is None or not before.equals(now)):
         storage.write_bytes(m.stock_uri(uri, served.version), seen.to_bytes(now))
     return found
 
@@ -317,7 +335,6 @@ def _sheet(
     found: Found,
     before: Mapping[str, Mapping[str, Query]],
     now: Mapping[str, Mapping[str, Query]],
-    here: Here,
 ) -> str:
     """Writes the contact sheet, and all responsible rows beside it; returns its place."""
     pinned = {one.key: one for one in release.golden}

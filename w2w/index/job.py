@@ -10,7 +10,7 @@ from w2w.engine.job import JobConfig, Run
 from w2w.engine.shuffle import list_vectors
 from w2w.errors import JobFailed, UsageError
 from w2w.index.flow import KINDS, LOOKS, Inputs, build_index, draft_index, indexed_rows
-from w2w.index.flow_release import NotReleased, Release, check_stock, encode_photos, golden_queries, sentence, unknown_products
+from w2w.index.flow_release import NotReleased, Release, check_served, encode_photos, golden_queries, sentence, unknown_products
 from w2w.index.golden import Golden
 from w2w.index.manifest import index_uri
 from w2w.index.publish import published, read_held, release, rollback, versions
@@ -154,11 +154,10 @@ def main(config: Config) -> Result:
         return run.done(result, categories=len(pc.unique(rows.column(schema.CATEGORY))))
     try:
         if base.manifest and draft.unchanged():
-            seen = check_stock(release, uri, base.manifest, rows, config.index)
-            told = {"shoppers_see": seen.figures, "accepted": tuple(map(sentence, seen.faults))}
-            return run.done(
-                result, shards_reused=len(base.manifest.shards), shards_built=0, published=now, unchanged=True, **told
-            )
+            seen = check_served(release, uri, base.manifest, rows, vectors, config.encoder, config.index)
+            told = {"shards_reused": len(base.manifest.shards), "shards_built": 0, "published": now, "unchanged": True}
+            told |= {"shoppers_see": seen.figures, "warning": "; ".join(seen.said) or None}
+            return run.done(result, accepted=tuple(map(sentence, seen.faults)), **told)
         photos = encode_photos(uri, base.manifest, version, golden, config.encoder)
         run.begin()
         release = replace(release, photos=photos)

@@ -42,7 +42,7 @@ def release_page(
             "Published all the same, as --accept says." if accepted else "Not published: the version before is still served."
         )
     shown = [
-        ({"query_id": name, "label": label, "image": image, "said": one.said, "hits": one.hits} for one in both)
+        tuple({"query_id": name, "label": label, "image": image, "said": one.said, "hits": one.hits} for one in both)
         for name, label, image, both in queries
     ]
     write_page(
@@ -54,5 +54,5 @@ def release_page(
         faults=faults,
         facts=figures,
         said=said,
-        queries=[tuple(both) for both in shown],
+        queries=shown,
     )

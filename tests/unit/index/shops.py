@@ -8,7 +8,7 @@ import pytest
 
 from w2w.index import flow, flow_release
 from w2w.index.flow import Inputs, build_index, draft_index
-from w2w.index.flow_release import Release, check_stock
+from w2w.index.flow_release import Release, check_served
 from w2w.index.publish import published
 from w2w.index.spec import IndexConfig
 from w2w.models.config import EncoderConfig
@@ -132,5 +132,5 @@ def publish(folder, shop: Shop, cfg: IndexConfig = CFG, version: str = "m", **re
     told = Release(str(folder), str(folder / "reports" / "index" / "run" / "index.html"), **release)
     draft = draft_index(uri, cfg, vectors, rows, published(uri), Inputs({"products": 1}, {}))
     if draft.base.manifest and draft.unchanged():
-        return {"found": check_stock(told, uri, draft.base.manifest, rows, cfg)}
+        return {"found": check_served(told, uri, draft.base.manifest, rows, vectors, EncoderConfig("tiny"), cfg)}
     return build_index(draft, EncoderConfig("tiny"), 1, told)

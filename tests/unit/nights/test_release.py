@@ -9,7 +9,6 @@ import pytest
 
 from tests.unit.nights.nights import jpeg
 from w2w import schema
-from w2w.cli import nightly
 from w2w.errors import JobFailed, UsageError
 from w2w.index import flow_release
 from w2w.index import job as index
@@ -18,6 +17,7 @@ from w2w.index.publish import published, read_manifest
 from w2w.index.spec import IndexConfig
 from w2w.ingest.feed import FeedConfig
 from w2w.models.config import EncoderConfig
+from w2w.nightly import job as nightly
 from w2w.stage import Pool
 from w2w.table import delta
 
@@ -130,6 +130,10 @@ def test_a_night_asks_the_golden_queries_by_product_picture_and_photo(shop, monk
     assert done.unknown_products == ("gone",)
     assert loaded == [1], "the photo's vector is kept"
     assert done.warning == "expected by golden queries, and not sold: gone"
+    again = shop.night(shop.pin(*lines, "p8,,,p10,40,1,new")).index
+    assert (again.unchanged, again.shoppers_see["golden"], again.warning) == (True, 5 / 6, done.warning)
+    with pytest.raises(JobFailed, match=r"p12 \(golden.csv, line 5 \(product p8\): 0 of 1 are among its first 1\)"):
+        shop.night(shop.pin(*lines, "p8,,,p12,1,1,"))
     (shop.folder / "4.jpg").write_bytes(jpeg(1004))
     with pytest.raises(
         JobFailed, match=r"1 golden queries do not find their min_hits: p4 \(golden.csv, line 2 \(photo photo.jpg\)"
@@ -153,8 +157,9 @@ def test_a_golden_file_that_is_wrong_stops_a_night_before_its_first_step(shop):
 
 def test_a_withdrawn_answer_counts_for_nobody(shop, clock):
     config = shop.pin("product_id,expected,k,min_hits", "p2,p4,40,1", "p6,p4|p8,40,2", "p7,p9,40,1")
-    config = replace(config, golden_floors={"top": 1.0}, recall_floors={"top": 1.0, "hat": 1.0})
-    assert shop.night(config).index.warning is None
+    config = replace(config, golden_floors={"top": 1.0}, recall_floors={"top": 1.0})
+    first = shop.night(replace(config, recall_floors={"hat": 1.0})).index
+    assert first.warning == "index.recall_floors: the index has no category 'hat'"
     del shop.rows["p4"], shop.rows["p7"]
     for _ in range(2):
         clock.sleep()
