@@ -401,7 +401,7 @@ def _photo(one: Golden) -> bytes | None:
 
 def _card(row: seen.Row, about: Mapping[str, dict], pictures: Mapping[str, bytes]) -> Card:
     known = about.get(row.product_id, {}) | {schema.PRODUCT_ID: row.product_id}
-    return product_card(known, pictures.get(known.get(schema.IMAGE_ID) or ""), notes=(row.category, row.why))
+    return product_card(known, pictures.get(known.get(schema.IMAGE_ID) or ""), notes=(row.why,))
 
 
 def _products(store: str, wanted: Iterable[str]) -> dict[str, dict]:

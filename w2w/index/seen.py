@@ -307,7 +307,7 @@ def swapped(before: Mapping[str, Query], again: Mapping[str, Query], here: Here,
             continue
         still += 1
         if owner := _taken_by(query, again.get(key), here):
-            rows.append(Row(query.product, query.category, f"its picture is now that of {owner}"))
+            rows.append(Row(query.product, query.category, f"its picture is now of {owner}"))
             worst.append(key)
     share = len(rows) / still if still else 0.0
     faults = ()

@@ -110,6 +110,9 @@ def metrics(night: Mapping[str, Any], exit_code: int) -> str:
     }
     if index.get("recall") is not None:
         told["w2w_index_recall"] = ("Recall that the gate of the index measured.", {"": index["recall"]})
+    if seen := index.get("shoppers_see"):
+        labelled = {f'figure="{name}"': value for name, value in seen.items() if value is not None}
+        told["w2w_index_shoppers_see"] = ("What shoppers see of the index: shares, as w2w index reports them.", labelled)
     text = []
     for name, (help_text, values) in told.items():
         text += [f"# HELP {name} {help_text}", f"# TYPE {name} gauge"]

@@ -22,9 +22,10 @@ from w2w.erase.job import Config, main
 from w2w.erase.scan import in_file
 from w2w.errors import JobFailed, UsageError
 from w2w.export import job as export
-from w2w.index.manifest import index_uri
+from w2w.index.manifest import index_uri, seen_uri
 from w2w.index.publish import read_manifest, versions
 from w2w.index.search import open_manifest
+from w2w.index.seen import SEEN, to_bytes
 from w2w.index.spec import IndexConfig
 from w2w.models.config import EncoderConfig
 from w2w.models.encoder import model_version
@@ -91,6 +92,17 @@ def traces(store: str, *texts: str) -> set[str]:
 
 
 SOUGHT = (GONE + '"', f"'{GONE}'", "/p007", "p007@", f"'{POST}'", ids.image_id(picture(7)), IMAGE, "https://shop.example/7'")
+
+
+@pytest.mark.parametrize("golden", [{"key": IMAGE}, {"vector": list(map(float, vector(7)))}], ids=["a picture", "a vector"])
+def test_what_a_version_keeps_of_golden_queries_is_asked_again(store, golden):
+    index(store, range(20, 30))
+    uri, row = index_uri(store, "default"), dict.fromkeys(SEEN.names) | {"kind": "golden", "key": "k", "answers": []} | golden
+    where = seen_uri(uri, read_manifest(uri).version)
+    storage.write_bytes(where, to_bytes(pa.Table.from_pylist([row], schema=SEEN)))
+    erase(store, post=[])
+    assert not storage.exists(where)
+    assert traces(store, ids.image_id(picture(7))) == set()
 
 
 def test_nothing_is_left_and_all_else_is(store):

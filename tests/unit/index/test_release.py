@@ -4,13 +4,17 @@ import json
 from dataclasses import replace
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from tests.unit.index.shops import CFG, DIM, Shop, publish, without_ray
 from w2w.errors import JobFailed
+from w2w.index import flow_release
 from w2w.index.golden import Golden
 from w2w.index.publish import published
 from w2w.index.search import open_index
+from w2w.index.spec import IndexConfig
+from w2w.table.judgements import Judgements
 
 APPROXIMATE = replace(CFG, factory="IVF8,SQ8", nprobe=5, exact_below_rows=100, layer_from_rows=50, target_recall=0.9)
 
@@ -157,6 +161,25 @@ def test_another_model_is_measured_by_golden_queries(tmp_path):
     shop.vectors = {image: shop.rng.standard_normal(DIM).astype(np.float32) for image in before}
     with pytest.raises(JobFailed, match="golden answers found last night are lost"):
         publish(tmp_path, shop, version="nonsense", **told)
+
+
+def test_garments_that_were_judged_are_golden_queries(tmp_path, monkeypatch):
+    shop = Shop.open(10)
+    publish(tmp_path, shop)
+    product = shop.some(0.001, "shoes")[0]
+    near = shop.vectors[shop.items[product].images[0]]
+    garment = shop.draw(near, 0.01)  # of a street photo; embedded as pictures are
+    said = Judgements(same={garment: {product, "never sold"}, "of no photo": {product}, "of no product": set()})
+    monkeypatch.setattr(flow_release, "read_judgements", lambda store, kind: said if kind == "garments" else None)
+    rows = pa.table({"garment_id": [garment, "of no product"], "category": ["shoes", "top"]})
+    monkeypatch.setattr(flow_release, "lookup", lambda *_: rows)
+    golden = flow_release.golden_queries(str(tmp_path), IndexConfig(golden_judged=True))
+    assert golden == (Golden("judgements", "garment", garment, ("never sold", product), category="shoes"),)
+    shop.add("shoes")
+    assert publish(tmp_path, shop, golden=golden)["shoppers_see"]["golden"] == 1
+    shop.vectors.pop(garment)  # what is kept of it is enough
+    shop.add("shoes")
+    assert publish(tmp_path, shop, golden=golden)["shoppers_see"]["golden"] == 1
 
 
 def test_floors_and_a_sheet_on_request(tmp_path):

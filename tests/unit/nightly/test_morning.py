@@ -175,6 +175,7 @@ def test_a_webhook_a_command_and_prometheus_are_told(store, shop, clock, hook, t
     assert "w2w_night_exit_code 0.0" in lines
     assert 'w2w_night_rows{kind="rejected"} 0' in lines
     assert any(line.startswith('w2w_night_step_seconds{step="embed"} ') for line in lines)
+    assert any(line.startswith("w2w_index_shoppers_see{figure=") for line in lines)
     hook.status = 500
     clock.sleep()
     run_night(store, shop, tell=Tell(webhook_env="W2W_HOOK"))
