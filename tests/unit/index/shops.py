@@ -66,11 +66,13 @@ class Shop:
     vectors: dict[str, np.ndarray] = field(default_factory=dict)
     made: int = 0
 
+    def __post_init__(self):
+        self.centres = {c: self.rng.standard_normal((12, DIM)) for c in SIZES}
+
     @staticmethod
-    def open(seed: int, sizes: dict[str, int] | None = None) -> "Shop":
+    def open(seed: int) -> "Shop":
         shop = Shop(np.random.default_rng(seed))
-        shop.centres = {c: shop.rng.standard_normal((12, DIM)) for c in SIZES}
-        for category, size in (sizes or SIZES).items():
+        for category, size in SIZES.items():
             for _ in range(size):
                 shop.add(category)
         return shop
