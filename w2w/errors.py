@@ -107,6 +107,7 @@ class RejectCode(StrEnum):
     REPEATED = "repeated"  # the same photo and product came from another post
     NO_NEGATIVE = "no_negative"  # no other product is similar to the anchor and yet clearly farther than its own
     JUDGED_OTHER = "judged_other"  # judged by a person: the garment is another product, or none of the shop's
+    NOT_PERMITTED = "not_permitted"  # a picture that training may not use: table `permissions` says why
 
 
 # Transient failures: rows rejected for these reasons are retried by the next run. All others are final for the same bytes and

@@ -84,6 +84,10 @@ OWN = "own"  # the source of rows mined from the store's own posts, products and
 # neighbours
 QUERY_ID, RANK, SCORE, NEIGHBOUR_LIST = "query_id", "rank", "score", "neighbours"
 INDEX_VERSION, SEARCH_VERSION = "index_version", "search_version"
+# permissions
+PERMISSION_ID, SEARCH, TRAINING, UNTIL, SAID = "permission_id", "search", "training", "until", "said"
+ROBOTS_RULE, ROBOTS_SIGNAL, ROBOTS_TAG, CONTENT_SIGNAL = "robots_rule", "robots_signal", "x_robots_tag", "content_signal"
+TDM_RESERVATION, TDM_POLICY, TDM_RULE, OWNER_SAYS = "tdm_reservation", "tdm_policy", "tdm_rule", "owner_says"
 # judgements
 VERDICT, JUDGED_AT = "verdict", "judged_at"
 SAME, SIMILAR, NOT_OURS = "same", "similar", "not_ours"  # verdicts
@@ -758,6 +762,34 @@ POSTS = Table(
     key=(POST_ID, FETCHED_AT),
 )
 
+# What a picture may be used for, and what was said of that at each place where it was fetched: a history. A row holds until the
+# next one of its picture and place; one is written where it differs. Pictures without a row: nothing was asked.
+PERMISSIONS = Table(
+    "permissions",
+    _schema(
+        (PERMISSION_ID, pa.string()),  # digest of picture and place
+        (IMAGE_ID, pa.string()),
+        (URI, pa.string()),  # the place
+        (FEED, pa.string()),  # whose: feed.id, or site:NAME of a crawl
+        (SEARCH, pa.bool_()),  # whether search may use it
+        (TRAINING, pa.bool_()),  # whether training may
+        (REASON, pa.string()),  # why not; "" if both may
+        (UNTIL, TIME, "nullable"),  # search may use it until then
+        (ROBOTS_RULE, pa.string(), "nullable"),  # robots.txt: whose group, allow or disallow, the pattern; or unreachable
+        (ROBOTS_SIGNAL, pa.string(), "nullable"),  # Content-Signal of that group: search=yes, ai-train=no
+        (ROBOTS_TAG, pa.string(), "nullable"),  # X-Robots-Tag: the directives that matter here
+        (CONTENT_SIGNAL, pa.string(), "nullable"),  # of the header
+        (TDM_RESERVATION, pa.string(), "nullable"),  # of the header: 0, 1
+        (TDM_POLICY, pa.string(), "nullable"),
+        (TDM_RULE, pa.string(), "nullable"),  # of /.well-known/tdmrep.json: 0 or 1, and the policy; or unreachable
+        (OWNER_SAYS, pa.string(), "nullable"),  # the option `use` of the feed or crawl: training=allowed
+        (ROW_DIGEST, pa.string()),  # of what is said and what follows
+        (FETCHED_AT, TIME),
+        (RUN_ID, pa.string()),
+    ),
+    key=(PERMISSION_ID, FETCHED_AT),
+)
+
 # URLs known to a crawl: one row each, written on discovery and never changed.
 FRONTIER = Table(
     "frontier",
@@ -811,6 +843,7 @@ PAGES = Table(
         (READ_BY, pa.string()),  # version of the profile
         (RUN_ID, pa.string()),
         (FETCHED_AT, TIME),
+        (SAID, pa.string(), "nullable"),  # of a picture: what headers and the host's files said of its use, JSON
     ),
     key=(KEY, SITE),
     partition_by=(SITE,),
@@ -825,6 +858,7 @@ TABLES = {
         CHANGE_FILES,
         POSTS,
         IMAGES,
+        PERMISSIONS,
         GARMENTS,
         LOOKS,
         CUTOUTS,

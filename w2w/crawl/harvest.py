@@ -5,10 +5,12 @@ it is a no-op. An image that changes under its URL changes its product, because 
 itself.
 """
 
+import functools
 import json
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -29,11 +31,13 @@ from w2w.ingest.changes import (
 from w2w.ingest.digests import SeenKeys, row_digests
 from w2w.ingest.images import ImageRoot
 from w2w.ingest.normalise import Reading, normalised
+from w2w.ingest.permits import Standing, permission, statement_of
 from w2w.ingest.raw import Mapping, batch_of_dicts
 from w2w.ingest.warnings import WARNINGS, warn
 from w2w.table import delta
 from w2w.table.parts import RECEIPT_SCHEMA, Output, write_part
 from w2w.table.sink import Committer, Lineage
+from w2w.web.permission import UNREACHABLE, Asked, Headers, Rules, Statement
 
 _BATCH_ROWS = 20_000
 _MAX_HOPS = 10
@@ -49,21 +53,26 @@ class Harvest:
     products: int = 0
     posts: int = 0
     withdrawn: int = 0
+    permissions: int = 0
     waiting: int = 0  # records whose image is still to be visited
     rejects: dict[str, int] = field(default_factory=dict)
     versions: dict[str, int] = field(default_factory=dict)
 
 
-def harvest(store: str, profile: Profile, lineage: Lineage) -> Harvest:
-    """Brings ``products`` and ``posts`` up to date with the site's pages, in one commit.
+def harvest(store: str, profile: Profile, lineage: Lineage, use: str = "") -> Harvest:
+    """Brings ``products`` and ``posts`` up to date with the site's pages, and ``permissions`` with what was said of its
+    pictures, in one commit. ``use``: the owner's word (``UseConfig.told``).
 
-    In memory: about 300 bytes per URL, and the site's records, about 500 bytes each.
+    In memory: about 300 bytes per URL, 500 more of a picture, and the site's records, about 500 bytes each.
     """
     pages = _Pages(store, profile)
     records, ended = pages.records()
     done, sink = Harvest(), _Sink(store, lineage)
     live = _products(store, profile, pages, records, done, sink)
     live_posts = _posts(store, pages, records, done, sink)
+    said = pages.permissions(use, lineage.run_id)
+    sink.add(Output(schema.PERMISSIONS), said)
+    done.permissions = said.num_rows
     if ended.num_rows:
         products = delta.current_products(store, schema.PRODUCTS.schema.names)
         owner = products.column(schema.FEED)
@@ -72,6 +81,12 @@ def harvest(store: str, profile: Profile, lineage: Lineage) -> Harvest:
         _withdraw(ended, "post", live_posts, schema.POSTS, delta.current_posts(store), done, sink)
     done.versions = sink.commit()
     return done
+
+
+@functools.lru_cache(maxsize=4096)
+def _asked(text: str) -> Asked:
+    """Few places differ in what is said there."""
+    return Asked.from_json(text)
 
 
 class _Pages:
@@ -85,8 +100,12 @@ class _Pages:
         self._images: dict[str, tuple[int, str]] = {}  # url_id -> visit, image id
         self._moved: dict[str, tuple[int, str]] = {}  # url_id -> visit, url
         self._product_at: dict[str, str] = {}  # url_id of a product page -> product id
+        self._said: dict[str, list[tuple[int, Any]]] = {}  # url_id -> visit and what it was told: headers, 3 fields of Rules
+        self._urls: dict[str, str] = {}  # url_id of a picture -> url
         columns = (
             schema.URL_ID,
+            schema.URL,
+            schema.SAID,
             schema.KIND,
             schema.VISIT,
             schema.STATE,
@@ -107,12 +126,40 @@ class _Pages:
         url, visit, state = row[schema.URL_ID], row[schema.VISIT], row[schema.STATE]
         if visit >= self._last.get(url, (-1,))[0]:
             self._last[url] = (visit, state, row[schema.REASON], row[schema.DETAIL] or "")
+        if row[schema.SAID]:
+            self._hear(url, visit, _asked(row[schema.SAID]))
+        if row[schema.KIND] == IMAGE:
+            self._urls[url] = row[schema.URL]
         if state == State.FETCHED:
             self._read[url] = max(visit, self._read.get(url, -1))
             if row[schema.KIND] == IMAGE and visit >= self._images.get(url, (-1,))[0]:
                 self._images[url] = (visit, row[schema.IMAGE_ID])
         elif state == State.REDIRECTED and row[schema.LINKS] and visit >= self._moved.get(url, (-1,))[0]:
             self._moved[url] = (visit, row[schema.LINKS][0][schema.URL])
+
+    def _hear(self, url: str, visit: int, asked: Asked) -> None:
+        """Of headers, robots.txt and tdmrep.json the newest that anything is known of counts."""
+        rules = asked.rules or Rules(UNREACHABLE, "", UNREACHABLE)
+        known = self._said.setdefault(url, [(-1, Headers()), (-1, ""), (-1, ""), (-1, "")])
+        robots = rules.robots_rule != UNREACHABLE
+        parts = (asked.headers, rules.robots_rule if robots else None, rules.robots_signal if robots else None)
+        for at, told in enumerate((*parts, rules.tdm_rule if rules.tdm_rule != UNREACHABLE else None)):
+            if told is not None and visit >= known[at][0]:
+                known[at] = (visit, told)
+
+    def permissions(self, use: str, run_id: str) -> pa.Table:
+        """Rows of ``permissions`` for the site's pictures of which something else is said now than what stands."""
+        standing, owner = Standing(self._store), _owner(self._profile)
+        pictures = [(image_id, self._urls[url], url) for url, (_, image_id) in sorted(self._images.items())]
+        image_ids, uris = (pa.array([one[n] for one in pictures], pa.string()) for n in (0, 1))
+        made = []
+        for (image_id, uri, url), at in zip(pictures, standing.find(image_ids, uris).tolist()):
+            headers, *rules = (told for _, told in self._said.get(url, [(-1, Headers()), *[(-1, "")] * 3]))
+            now = Statement(headers, Rules(*rules), use)
+            stood = statement_of(standing.rows[at]) if at >= 0 else None if url in self._said else Statement()
+            if now != stood:
+                made.append(permission(image_id, uri, owner, now, run_id))
+        return pa.Table.from_pylist(made, schema=schema.PERMISSIONS.schema)
 
     def records(self) -> tuple[pa.Table, pa.Table]:
         """(records of live pages, records of ended pages): url and one record's JSON, sorted."""
@@ -196,7 +243,7 @@ class _Sink:
     def commit(self) -> dict[str, int]:
         if not self._receipts:
             return {}
-        outputs = [WARNINGS, Output(schema.POSTS), Output(schema.PRODUCTS)]
+        outputs = [WARNINGS, Output(schema.PERMISSIONS), Output(schema.POSTS), Output(schema.PRODUCTS)]
         committer = Committer(self._store, outputs, self._lineage, every_s=float("inf"))
         committer.add(pa.Table.from_pylist(self._receipts, schema=RECEIPT_SCHEMA))
         committer.commit()

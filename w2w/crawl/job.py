@@ -14,6 +14,7 @@ from w2w.images.decode import DecodeLimits
 from w2w.results import Summary
 from w2w.stage import Pool
 from w2w.web.fetch import FetchConfig
+from w2w.web.permission import UseConfig
 from w2w.web.politeness import PolitenessConfig
 from w2w.web.urls import Limits
 
@@ -34,6 +35,8 @@ class CrawlConfig:
     """When a URL is visited again."""
     visit: VisitConfig = VisitConfig()
     """What a visit does."""
+    use: UseConfig = UseConfig()
+    """What the site's pictures may be used for, as table `permissions` records."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,8 @@ class Result(Summary):
     """New or changed; likewise posts."""
     posts_changed: int | None = None
     withdrawn: int | None = None
+    permissions_written: int | None = None
+    """Pictures of whose use something is said that was not said there before (table `permissions`)."""
     records_rejected: dict[str, int] = field(default_factory=dict)
     """By code."""
 
@@ -103,7 +108,8 @@ def main(config: Config) -> Result | None:
         crawled = crawl.visit_all(config, config.pool)
     else:
         crawled = Crawled()
-    found = harvest(run.store, profile, run.lineage(spec.version(), []))
+    use = config.use.told(config.fetch.respect_no_ai)
+    found = harvest(run.store, profile, run.lineage(spec.version(), []), use)
     return run.done(
         result,
         counts=crawled.counts,
@@ -115,5 +121,6 @@ def main(config: Config) -> Result | None:
         products_changed=found.products,
         posts_changed=found.posts,
         withdrawn=found.withdrawn,
+        permissions_written=found.permissions or None,
         records_rejected=found.rejects,
     )

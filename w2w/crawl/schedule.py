@@ -44,11 +44,13 @@ class Question:
 
 @dataclass(frozen=True)
 class Answer:
-    """The outcome of a question: a response, a redirect or why there is none. ``wait_s``: the last Retry-After."""
+    """The outcome of a question: a response, a redirect or why there is none. ``wait_s``: the last Retry-After; ``robots``: the
+    rules of the URL's origin, if they were needed."""
 
     result: Response | Redirect | Reject | Robots
     attempts: int
     wait_s: float = 0.0
+    robots: Robots | None = None
 
 
 def ask_all(
@@ -160,7 +162,7 @@ class _Schedule:
 
     def _finish(self, job: _Job, result: Any, wait_s: float = 0.0) -> None:
         if job.place >= 0:
-            self._answers[job.place] = Answer(result, job.attempts, wait_s)
+            self._answers[job.place] = Answer(result, job.attempts, wait_s, self._robots.get(robots_url(job.url)))
             self._open -= 1
             return
         if isinstance(result, Reject):

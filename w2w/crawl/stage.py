@@ -1,5 +1,6 @@
 """The stage that visits URLs: fetches a batch politely and records each outcome."""
 
+import functools
 import time
 import zlib
 from collections.abc import Sequence
@@ -15,9 +16,11 @@ from w2w.crawl.records import record_without
 from w2w.crawl.schedule import Answer, Question, ask_all
 from w2w.errors import Reject, RejectCode
 from w2w.table.erased import Erased
-from w2w.web.answers import Redirect, Response, Validators
+from w2w.web.answers import NoAi, Redirect, Response, Validators
 from w2w.web.doorkeeper import Exchange
 from w2w.web.fetch import Fetcher
+from w2w.web.hosts import rules_of, tdm_after, tdm_url
+from w2w.web.permission import Asked, Headers, TdmFile
 from w2w.web.robots import Robots
 from w2w.web.urls import redacted, resolve
 
@@ -55,8 +58,13 @@ def visit(
     """Turns each row in VISIT_SCHEMA into a row of PAGES, with the bytes of new images beside it, without what was erased."""
     assert rows.schema.names == VISIT_SCHEMA.names, rows.schema.names
     todo = rows.to_pylist()
-    answers = ask_all([question(profile, row) for row in todo], fetcher, exchange, config.threads, max_wait_s)
-    read_by = profile.version()
+    read_by, agent = profile.version(), fetcher.config.user_agent
+    hosts = _tdm_files(run_id)
+    new = sorted({tdm_url(row[schema.URL]) for row in todo if row[schema.KIND] == IMAGE} - set(hosts))
+    asked = [*(question(profile, row) for row in todo), *(Question(url, follow=fetcher.config.max_redirects) for url in new)]
+    answers = ask_all(asked, fetcher, exchange, config.threads, max_wait_s)
+    hosts |= {url: _tdm_file(answer) for url, answer in zip(new, answers[len(todo) :])}
+    answers = answers[: len(todo)]
     visited = []
     for row, answer in zip(todo, answers, strict=True):
         outcome = _outcome(profile, row, answer, give_up_after, fetcher.config.respect_no_ai)
@@ -70,8 +78,32 @@ def visit(
             schema.RUN_ID: run_id,
             schema.FETCHED_AT: time.time_ns() // 1000,
         }
+        if row[schema.KIND] == IMAGE:
+            outcome[schema.SAID] = _said(row[schema.URL], answer, hosts.get(tdm_url(row[schema.URL])), agent)
         visited.append(_remembered(row, answer) | outcome)
     return pa.Table.from_pylist(visited, schema=VISIT_GIVES)
+
+
+@functools.lru_cache(maxsize=4)
+def _tdm_files(run_id: str) -> dict[str, TdmFile | None]:
+    """Every tdmrep.json that this process has asked for in this run, by its URL."""
+    return {}
+
+
+def _tdm_file(answer: Answer) -> TdmFile | None:
+    if isinstance(answer.result, Response):
+        return TdmFile(answer.result.body)
+    return tdm_after(answer.result) if isinstance(answer.result, Reject) else TdmFile()
+
+
+def _said(url: str, answer: Answer, tdm: TdmFile | None, agent: str) -> str | None:
+    """What was said of the use of a picture; null if neither it nor its host said anything that is known."""
+    result = answer.result
+    rules = rules_of(url, agent, answer.robots, tdm, listed=False) if answer.robots else None
+    said = result.said if isinstance(result, Response | NoAi) else None
+    if isinstance(result, Response) and result.status == 304 and said == Headers():
+        said = None
+    return Asked(said, rules).to_json() if said or rules else None
 
 
 def _without(erased: Erased, profile: Profile, row: dict, outcome: dict, give_up_after: int) -> dict:

@@ -52,8 +52,9 @@ COLUMNS: dict[str, Kind] = {
         Kind.KEY, "image_id anchor_image_id owner_id item_id garment_id pair_id outfit_id modified_of question_id query_id"
     ),
     **_named(Kind.KEY, "cluster_id duplicate_of url_id content_digest images"),
-    **_named(Kind.PLACE, "url uri image_uri source_uri found_on product_urls"),
+    **_named(Kind.PLACE, "url uri image_uri source_uri found_on product_urls tdm_policy"),
     **_named(Kind.TEXT, "title brand attributes group_id component_id cut_from about detail key source"),
+    **_named(Kind.TEXT, "said robots_rule tdm_rule"),  # patterns and addresses of a host's rules
     **_named(Kind.RECORD, "records"),
     **_named(Kind.ZIPPED, "content"),
     **_named(Kind.DATA, "bytes crop grid counts vector etag last_modified fingerprint image_fingerprint row_digest swatch"),
@@ -63,6 +64,7 @@ COLUMNS: dict[str, Kind] = {
         Kind.NONE,
         "model_version original_label owner_kind protocol read_by reason replaced role rule run_id search_version site",
     ),
+    **_named(Kind.NONE, "permission_id robots_signal x_robots_tag content_signal tdm_reservation owner_says"),
     **_named(Kind.NONE, "check_id severity slot split stage stage_version state style verdict warning_id"),
 }
 # (table, column) of one value: null, or a name that is nobody's
@@ -75,6 +77,8 @@ SHARED = {
     ("frontier", schema.DETAIL),
     ("pages", schema.DETAIL),
     ("pages", schema.CONTENT),
+    ("pages", schema.SAID),
+    *(("permissions", c) for c in (schema.ROBOTS_RULE, schema.TDM_RULE, schema.TDM_POLICY)),
     ("similar", schema.CARD),
     ("images", schema.SOURCE_URI),
     *(("products", c) for c in (schema.TITLE, schema.BRAND, schema.GROUP_ID, schema.URL, schema.IMAGE_URI)),

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass, field
 
+from w2w.web.permission import UseConfig
+
 
 @dataclass(frozen=True)
 class FeedConfig:
@@ -64,6 +66,8 @@ class FeedConfig:
     id. Out of stock is not gone."""
     deletions: str = ""
     """A file of product ids, one a line, that are gone; it outweighs the feed."""
+    use: UseConfig = UseConfig()
+    """What its pictures may be used for, as table `permissions` records."""
     max_unread_rate: float = 0.1
     """Refuse a feed of which a larger share of the products has lost a field (title, brand, price, currency, link,
     availability) because it cannot be read: most likely it is written in another way now. 1: never. Not for fewer rows than

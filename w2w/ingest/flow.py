@@ -25,6 +25,8 @@ from w2w.ingest import cursor, nights
 from w2w.ingest.changes import (
     CURRENT_COLUMNS,
     LAST_IMAGE_ID,
+    LAST_IMAGE_LIST,
+    LAST_IMAGE_URI,
     PICTURE_COLUMNS,
     WITHOUT_PICTURE,
     CurrentProducts,
@@ -37,6 +39,7 @@ from w2w.ingest.feed import FeedBatch, change_files, is_deletions, is_folder_of_
 from w2w.ingest.images import is_web_each
 from w2w.ingest.loading import load_stage, without_erased
 from w2w.ingest.more import LOADED, MORE_GIVES, MORE_NEEDS, load_more
+from w2w.ingest.permits import PERMIT_GIVES, PERMIT_NEEDS, PERMITS, Standing, owners_word, permit, stood_of
 from w2w.ingest.readable import LAST_COLUMNS, Values
 from w2w.ingest.stage import NEWS, STANDING, WORK_SCHEMA, with_standing, work_rows
 from w2w.ingest.trial import Trial
@@ -47,6 +50,7 @@ from w2w.table import delta, erased, snapshot, work
 from w2w.table.doubles import is_own
 from w2w.table.parts import Output, write_part
 from w2w.table.pending import rejected_keys
+from w2w.table.pictures import feed_pictures
 from w2w.table.sink import Lineage, append_rows
 
 _MOST_NAMES, _TOLD_NAMES = 10_000, 20  # of categories that are counted, and said
@@ -67,6 +71,8 @@ class Night:
         self._current = CurrentProducts(_together(self._products, CURRENT_COLUMNS), self._feed.id)
         self._erased = erased.read(run.store)
         self._last: LastPictures | None = None
+        self._standing = Standing(run.store)
+        self._use = config.feed.use.told(config.fetch.respect_no_ai)
         self._rejected = rejected_keys(run.store, "ingest", self.version).read()
         checked = delta.read(run.store, schema.RECHECKS, [schema.CHECKED_AT], source=self._feed.id).column(0)
         due = nights.recheck_is_due(_microseconds(checked), nights.now_us(), config.fetch.recheck_nights)
@@ -134,7 +140,8 @@ class Night:
             self.refused += pc.sum(pc.and_not(failed, again)).as_py() or 0
             held = pc.and_not(pc.and_not(failed, again), kept)
             if wanted := pc.any(pc.or_(pc.or_(new, again), held)).as_py():
-                rows = with_standing(rows, self._feed.id, kept, same, self._last_pictures(rows))
+                last = self._last_pictures(rows)
+                rows = with_standing(rows, self._feed.id, kept, same, last, self._stood(last))
                 self._held.append(_with_a_picture(rows.filter(held)))
             pending = rows.filter(pc.or_(new, again)) if wanted else rows.slice(0, 0)
             if self.trial:
@@ -169,6 +176,10 @@ class Night:
         if self._last is None:
             self._last = LastPictures(self._products.batches(PICTURE_COLUMNS))
         return self._last.of(pc.fill_null(rows.column(schema.PRODUCT_ID), "").combine_chunks())
+
+    def _stood(self, last: pa.Table) -> pa.Array:
+        front, uri, lists = (last.column(c).combine_chunks() for c in (LAST_IMAGE_ID, LAST_IMAGE_URI, LAST_IMAGE_LIST))
+        return stood_of(self._standing, front, uri, lists)
 
     # what is missing
 
@@ -257,13 +268,14 @@ class Night:
 
     def _stages(self) -> list[Stage]:
         config = self._config
-        loading = load_stage(config.fetch, config.pool)
+        loading = load_stage(config.fetch, config.pool, self._run.run_id)
         kept = {name: loading.args[name] for name in ("fetch", "max_bytes")}  # one fetcher: its limits are a worker's
         return [
             loading,
             *without_erased(self._erased),
             Stage("inspect", inspect, (schema.BYTES,), INSPECT_GIVES, {"limits": config.decode}),
             Stage("load more", load_more, MORE_NEEDS, MORE_GIVES, kept | {"limits": config.decode, "erased": self._erased}),
+            Stage("permit", permit, PERMIT_NEEDS, PERMIT_GIVES, {"use": self._use, "run_id": self._run.run_id}),
             Stage("warn", warn, WARN_NEEDS, WARN_GIVES, {"run_id": self._run.run_id}),
         ]
 
@@ -283,6 +295,11 @@ class Night:
         for rows in delta.read_batches(self._run.store, schema.WARNINGS, columns, listed):
             codes.update(rows.filter(pc.equal(rows.column(0), schema.IMAGE_LIST)).column(1).to_pylist())
         return dict(codes)
+
+    def newly_said(self) -> int:
+        """Rows that this run wrote to `permissions`."""
+        listed = delta.parts(delta.open_table(self._run.store, schema.PERMISSIONS))
+        return sum(part.rows for part in listed if is_own(part.path, self._run.run_id))
 
     def load(self) -> tuple[Counts, dict[str, int]]:
         """Loads and checks the pending rows' pictures, and commits; then does what is left for the feed's other rows.
@@ -304,6 +321,7 @@ class Night:
                         Output(schema.IMAGES, schema.IMAGE_ID, only=schema.BYTES),
                         Output(schema.IMAGES, schema.IMAGE_ID, nested=LOADED),
                         WARNINGS,
+                        Output(schema.PERMISSIONS, nested=PERMITS),
                         Output(schema.PRODUCTS, only=NEWS),
                     ],
                     lineage,
@@ -315,6 +333,7 @@ class Night:
             self._write(list(self._without_picture(self._is_left)), [], lineage)
             raise
         versions |= self._settle(counts, lineage)
+        versions |= self._hear_owner(lineage)
         if self._recheck and self._on_web and source.num_rows == self.pending:
             row = {schema.SOURCE: self._feed.id, schema.CHECKED_AT: nights.now_us(), schema.RUN_ID: run.run_id}
             rows = pa.Table.from_pylist([row], schema=schema.RECHECKS.schema)
@@ -343,6 +362,16 @@ class Night:
             receipts = write_part(store, Output(schema.ABSENCES), self._absences, lineage.run_id)
             versions[schema.ABSENCES.name] = snapshot.replace(store, schema.ABSENCES, receipts, lineage, self._feed.id)[1]
         return versions
+
+    def _hear_owner(self, lineage: Lineage) -> dict[str, int]:
+        """Writes what ``feed.use`` changes for pictures that this run did not ask for, such as files."""
+        config, standing = self._config, Standing(self._run.store)
+        said_before = any(row[schema.OWNER_SAYS] and row[schema.FEED] == self._feed.id for row in standing.rows)
+        if not self._feed.use.told() and not said_before:
+            return {}
+        pictures = feed_pictures(self._run.store, self._feed.id)
+        rows = owners_word(standing, pictures, self._feed.id, self._feed.use, config.fetch.respect_no_ai, lineage.run_id)
+        return append_rows(self._run.store, Output(schema.PERMISSIONS), rows, lineage) if rows.num_rows else {}
 
     def _write(self, held: list[pa.Table], rows: list[pa.Table], lineage: Lineage) -> dict[str, int]:
         """``held``: work rows, whose products keep their pictures; ``rows``: of `products`."""

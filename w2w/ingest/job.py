@@ -50,6 +50,8 @@ class Result(Summary):
     """Rows that are, or would be, read in this run."""
     pictures_asked_for_again: int | None = None
     pictures_unchanged: int | None = None
+    permissions_written: int | None = None
+    """Pictures of whose use something is said that was not said there before (table `permissions`)."""
     rejected_before: int | None = None
     rows_without_a_readable_id: int | None = None
     read_as: str | None = None
@@ -137,7 +139,8 @@ def _done(run: Run, config: Config, on_the_web: str | None) -> Result:
         counts, versions = night.load()
         unchanged = counts.left_out.get("images", 0) if night.rechecked else None
         broken = night.broken() if versions else {}
-        done = {"pictures_unchanged": unchanged, "broken_pictures_beside_the_front": broken}
+        done: dict[str, Any] = {"pictures_unchanged": unchanged, "broken_pictures_beside_the_front": broken}
+        done["permissions_written"] = night.newly_said() or None
         return run.done(result, counts=counts, versions=versions, **done)
     finally:
         work.clean(run.store, run.run_id)

@@ -1,5 +1,6 @@
 """The stage that loads images from outside the store, shared by every job that does."""
 
+import functools
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -11,6 +12,8 @@ from w2w.stage import Pool, Stage, with_rejects
 from w2w.table.erased import Erased
 from w2w.web.answers import Validators
 from w2w.web.fetch import FetchConfig, Fetcher, ListedFetchConfig
+from w2w.web.hosts import Hosts
+from w2w.web.permission import Asked, Headers
 
 _BETWEEN = "\n"  # separates the two validators in a fingerprint
 
@@ -30,22 +33,34 @@ class FeedFetchConfig(ListedFetchConfig):
 
 @dataclass(frozen=True)
 class PictureFetch:
-    """Fetches a web picture if it differs from the one with the known fingerprint (``w2w.ingest.stage.Fetch``)."""
+    """Fetches a web picture if it differs from the one with the known fingerprint (``w2w.ingest.stage.Fetch``). ``run_id``: of
+    a run that keeps what is said of the pictures' use, for which it asks each host once; "": of one that does not."""
 
     fetcher: Fetcher
+    run_id: str = ""
 
-    def __call__(self, url: str, known: str) -> tuple[bytes | None, str]:
+    def __call__(self, url: str, known: str) -> tuple[bytes | None, str, Asked]:
         etag, _, last_modified = known.partition(_BETWEEN)
         answer = self.fetcher.get(url, Validators(etag or None, last_modified or None))
         says = [answer.headers.get(name, "") for name in ("etag", "last-modified")]
+        rules, agent = None, self.fetcher.config.user_agent
+        if self.run_id:
+            rules = _hosts(self.run_id, agent).rules(answer.url, self.fetcher.get_bytes)
         if answer.status == 304:
-            return None, known
-        return answer.body, _BETWEEN.join(says) if any(says) else ""
+            return None, known, Asked(None if answer.said == Headers() else answer.said, rules)
+        return answer.body, _BETWEEN.join(says) if any(says) else "", Asked(answer.said, rules)
 
 
-def load_stage(fetch: FetchConfig, pool: Pool) -> Stage:
-    """image_uri -> bytes, from a disk, a bucket or the web. The first stage of a job; ``pool`` is its pool."""
-    settings = {"max_bytes": fetch.max_bytes, "fetch": PictureFetch(Fetcher(fetch)), "batch_rows": pool.batch_rows}
+@functools.lru_cache(maxsize=4)
+def _hosts(run_id: str, user_agent: str) -> Hosts:
+    """One per process and run."""
+    return Hosts(user_agent)
+
+
+def load_stage(fetch: FetchConfig, pool: Pool, run_id: str = "") -> Stage:
+    """image_uri -> bytes, from a disk, a bucket or the web. The first stage of a job; ``pool`` is its pool, ``run_id`` as of
+    ``PictureFetch``."""
+    settings = {"max_bytes": fetch.max_bytes, "fetch": PictureFetch(Fetcher(fetch), run_id), "batch_rows": pool.batch_rows}
     return Stage("load", load, tuple(LOAD_NEEDS.names), LOAD_GIVES, settings, streams=True)
 
 

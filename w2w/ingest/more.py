@@ -11,16 +11,18 @@ from w2w.images.decode import DecodeLimits, decode_many
 from w2w.images.stage import INSPECT_GIVES, INSPECT_PX, inspected
 from w2w.ingest.changes import LAST_IMAGE_ID, LAST_IMAGE_LIST, LAST_IMAGE_URI, WITHOUT_PICTURE
 from w2w.ingest.images import is_web, load_image
+from w2w.ingest.permits import SAID, SAID_LIST, SAID_TYPE
 from w2w.ingest.pictures import MORE
 from w2w.ingest.raw import WARNED, WARNED_TYPE
-from w2w.ingest.stage import KEPT, NEWS, SAME, STANDING, Fetch
+from w2w.ingest.stage import KEPT, NEWS, SAME, STANDING, Fetch, fetched
 from w2w.table.erased import Erased
+from w2w.web.permission import Asked
 
 _THREADS = 32
 LOADED = "loaded"  # rows of `images`: the further pictures that the catalog did not have
 _FRONT = (schema.IMAGE_ID, schema.IMAGE_URI, schema.IMAGE_FINGERPRINT)
 _STATE = (STANDING, NEWS, schema.ROW_DIGEST, schema.BYTES, LAST_IMAGE_ID, LAST_IMAGE_URI, LAST_IMAGE_LIST)
-MORE_NEEDS = (*_FRONT, *_STATE, MORE, WARNED, schema.FETCHED_AT)
+MORE_NEEDS = (*_FRONT, *_STATE, MORE, WARNED, schema.FETCHED_AT, SAID)
 MORE_GIVES = pa.schema(
     [
         schema.PRODUCTS.schema.field(schema.IMAGE_LIST),
@@ -28,6 +30,7 @@ MORE_GIVES = pa.schema(
         pa.field(LOADED, pa.list_(pa.struct(list(schema.IMAGES.schema)))),
         pa.field(WARNED, WARNED_TYPE),
         pa.field(NEWS, pa.bool_()),
+        pa.field(SAID_LIST, SAID_TYPE),
     ]
 )
 
@@ -45,11 +48,12 @@ class _Picture:
     image_id: str | None = None
     data: bytes | None = None
     fault: Reject | None = None
+    said: Asked | None = None
 
     def load(self, fetch: Fetch, max_bytes: int) -> None:
         last_id, known = (self.last[schema.IMAGE_ID], self.last[schema.FINGERPRINT]) if self.last else ("", "")
         if is_web(self.uri):
-            self.data, self.fingerprint = fetch(self.uri, known or "")
+            self.data, self.fingerprint, self.said = fetched(fetch, self.uri, known, bool(last_id))
         elif not (last_id and known and known == self.fingerprint):  # else the same file
             self.data = load_image(self.uri, max_bytes=max_bytes)
         self.image_id = last_id if self.data is None else ids.image_id(self.data)
@@ -81,7 +85,7 @@ def load_more(rows: pa.Table, *, fetch: Fetch, max_bytes: int, limits: DecodeLim
     of: list[list[_Picture]] = [[] for _ in range(rows.num_rows)]
     for picture in pictures:
         of[picture.row].append(picture)
-    lists, digests, news, warned = [], [], [], []
+    lists, digests, news, warned, said = [], [], [], [], []
     unchanged = rows.column(schema.BYTES).is_null().to_pylist()
     for row, mine in enumerate(of):
         listed = [_front(row, told), *(p.entry() for p in mine if p.image_id)]
@@ -98,7 +102,10 @@ def load_more(rows: pa.Table, *, fetch: Fetch, max_bytes: int, limits: DecodeLim
             if p.fault
         ]
         warned.append([*(told[WARNED][row] or []), *faults] or None)
-    for name, values in zip(MORE_GIVES.names, (lists, digests, images, warned, news)):
+        asked = [(told[schema.IMAGE_ID][row], told[schema.IMAGE_URI][row], told[SAID][row])]
+        asked += [(p.image_id, p.uri, p.said.to_json()) for p in mine if p.said and not p.fault]
+        said.append([dict(zip((schema.IMAGE_ID, schema.URI, SAID), one)) for one in asked if one[2]])
+    for name, values in zip(MORE_GIVES.names, (lists, digests, images, warned, news, said)):
         kind = MORE_GIVES.field(name).type
         array = pa.array(values, kind)
         at = rows.schema.get_field_index(name)

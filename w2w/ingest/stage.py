@@ -17,8 +17,11 @@ from w2w.errors import Reject, RejectCode, attempt
 from w2w.ingest.changes import LAST_FINGERPRINT, LAST_IMAGE_ID, LAST_IMAGE_URI, LAST_PICTURE
 from w2w.ingest.feed import FEED_SCHEMA, FeedBatch
 from w2w.ingest.images import is_web, load_image
+from w2w.ingest.permits import SAID, SAID_TYPE, STOOD
 from w2w.ingest.raw import IMAGE_OFFSET, IMAGE_SIZE
 from w2w.stage import with_rejects
+from w2w.web.answers import NoAi
+from w2w.web.permission import Asked
 
 _THREADS = 32  # images that a worker loads in parallel
 _AHEAD = 2  # batches in flight while the next stages work
@@ -35,6 +38,7 @@ WORK_SCHEMA = pa.schema(
     + [f.with_nullable(True) for f in FEED_SCHEMA]
     + [(c, pa.string()) for c in (schema.FEED, STANDING, schema.REJECT_CODE, schema.REJECT_DETAIL)]
     + list(LAST_PICTURE)
+    + [pa.field(STOOD, SAID_TYPE)]
 )
 # what `load` reads: where the image is, and whether the row is rejected already
 LOAD_NEEDS = pa.schema(
@@ -50,11 +54,11 @@ LOAD_NEEDS = pa.schema(
 LOAD_GIVES = pa.schema(
     [schema.IMAGES.schema.field(c) for c in (schema.IMAGE_ID, schema.BYTES, schema.SOURCE_URI)]
     + [schema.PRODUCTS.schema.field(c) for c in (schema.ACTIVE, schema.FETCHED_AT)]
-    + [schema.PRODUCTS.schema.field(schema.IMAGE_FINGERPRINT), pa.field(NEWS, pa.bool_())]
+    + [schema.PRODUCTS.schema.field(schema.IMAGE_FINGERPRINT), pa.field(NEWS, pa.bool_()), pa.field(SAID, pa.string())]
 )
-# Called with a URL and the known fingerprint of its picture, or "": returns the bytes, or None if the picture is unchanged, and
-# the current fingerprint, "" if the server gives none.
-Fetch = Callable[[str, str], tuple[bytes | None, str]]
+# Called with a URL and the known fingerprint of its picture, or "": returns the bytes, or None if the picture is unchanged, the
+# current fingerprint, "" if the server gives none, and what was said of its use.
+Fetch = Callable[[str, str], tuple[bytes | None, str, Asked]]
 
 
 def work_rows(batch: FeedBatch, seen: Counter[str]) -> pa.Table:
@@ -76,12 +80,13 @@ def work_rows(batch: FeedBatch, seen: Counter[str]) -> pa.Table:
     return pa.table([c.cast(f.type) for c, f in zip(nulls, WORK_SCHEMA)], names=WORK_SCHEMA.names)
 
 
-def with_standing(rows: pa.Table, feed: str, kept: pa.Array, same: pa.Array, pictures: pa.Table) -> pa.Table:
-    """Rows in WORK_SCHEMA with their current state in the catalog. ``pictures``: LAST_PICTURE, row for row."""
+def with_standing(rows: pa.Table, feed: str, kept: pa.Array, same: pa.Array, pictures: pa.Table, stood: pa.Array) -> pa.Table:
+    """Rows in WORK_SCHEMA with their current state in the catalog. ``pictures``: LAST_PICTURE, row for row, and ``stood`` what
+    was said of their use (STOOD)."""
     n = rows.num_rows
     standing = pc.if_else(same, SAME, pc.if_else(kept, KEPT, pa.scalar(None, pa.string())))
     columns = {schema.FEED: pa.repeat(pa.scalar(feed), n), STANDING: standing}
-    columns |= {name: pictures.column(name) for name in LAST_PICTURE.names}
+    columns |= {name: pictures.column(name) for name in LAST_PICTURE.names} | {STOOD: stood}
     return pa.table([columns.get(f.name, rows.column(f.name)) for f in WORK_SCHEMA], schema=WORK_SCHEMA)
 
 
@@ -100,6 +105,18 @@ class _Found:
     image_id: str
     data: bytes | None
     fingerprint: str | None  # None if the feed's reader has it
+    said: Asked | None = None  # None for a file
+
+
+def fetched(fetch: Fetch, uri: str, known: str | None, again: bool) -> tuple[bytes | None, str, Asked]:
+    """As ``fetch``. A picture of which its owner says now that it is not for AI models is what it was, if it was there before
+    (``again``): nothing new is taken in, and what was said goes into `permissions`, which no job passes by."""
+    try:
+        return fetch(uri, known or "")
+    except NoAi as e:
+        if not again:
+            raise
+        return None, known or "", Asked(e.said)
 
 
 def load(tables: Iterator[pa.Table], *, max_bytes: int, fetch: Fetch, batch_rows: int = 64) -> Iterator[pa.Table]:
@@ -110,12 +127,16 @@ def load(tables: Iterator[pa.Table], *, max_bytes: int, fetch: Fetch, batch_rows
     def one(uri, offset, size, code, detail, last_id, last_uri, last_fingerprint) -> _Found | Reject:
         if code is not None:
             return Reject(RejectCode(code), detail or "")
-        return attempt(found, uri, offset, size, last_id, last_fingerprint if last_id and last_uri == uri else "")
+        again = bool(last_id) and last_uri == uri
+        return attempt(found, uri, offset, size, last_id, last_fingerprint if again else "", again)
 
-    def found(uri, offset, size, last_id, known) -> _Found:
-        data, fingerprint = fetch(uri, known) if is_web(uri) else (load_image(uri, offset, size, max_bytes=max_bytes), None)
+    def found(uri, offset, size, last_id, known, again) -> _Found:
+        if not is_web(uri):
+            data, fingerprint, said = load_image(uri, offset, size, max_bytes=max_bytes), None, None
+        else:
+            data, fingerprint, said = fetched(fetch, uri, known, again)
         image_id = last_id if data is None else ids.image_id(data)
-        return _Found(image_id, None if image_id == last_id else data, fingerprint)
+        return _Found(image_id, None if image_id == last_id else data, fingerprint, said)
 
     came: queue.SimpleQueue[tuple[tuple[int, int], Future]] = queue.SimpleQueue()
 
@@ -166,6 +187,7 @@ def _loaded(held: Sequence[pa.Table], ready: Sequence[tuple[tuple[int, int], _Fo
         schema.FETCHED_AT: pa.repeat(now, n),
         schema.IMAGE_FINGERPRINT: _fingerprints(rows, found),
         NEWS: _news(rows, found),
+        SAID: pa.array([f.said.to_json() if f and f.said else None for f in found], pa.string()),
     }
     rows = rows.drop_columns([c for c in (*columns, schema.REJECT_CODE, schema.REJECT_DETAIL) if c in rows.column_names])
     for name, values in columns.items():

@@ -1,6 +1,6 @@
 """All pictures of the active products: those of products.images, and of rows of an earlier w2w the front picture."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -20,6 +20,23 @@ def active_pictures(store: str, columns: Sequence[str], version: int | None = No
     empty = pa.schema([schema.PRODUCTS.schema.field(c) for c in kept]).empty_table()
     order = [(schema.PRODUCT_ID, "ascending")]
     return pa.concat_tables([empty, *found]).sort_by(order).select(list(columns))
+
+
+def feed_pictures(store: str, feed: str) -> Iterator[pa.Table]:
+    """image_id and uri of the pictures of a feed's active products, in batches; some come several times."""
+    columns = [schema.IMAGE_ID, schema.IMAGE_URI, schema.IMAGE_LIST, schema.ACTIVE, schema.FEED]
+    fields = [schema.PICTURE.field(schema.IMAGE_ID), schema.PICTURE.field(schema.URI)]
+    for rows in delta.CurrentRows(store, schema.PRODUCTS).batches(columns):
+        rows = rows.filter(pc.and_(rows.column(schema.ACTIVE), pc.fill_null(pc.equal(rows.column(schema.FEED), feed), False)))
+        listed = pc.list_flatten(rows.column(schema.IMAGE_LIST).combine_chunks())
+        fronts = [rows.column(c).combine_chunks() for c in (schema.IMAGE_ID, schema.IMAGE_URI)]
+        both = [pa.concat_arrays([front, listed.field(f.name)]) for front, f in zip(fronts, fields)]
+        found = pa.table(both, schema=pa.schema(fields))
+        yield (
+            found.filter(pc.and_(found.column(0).is_valid(), found.column(1).is_valid()))
+            .group_by(found.column_names)
+            .aggregate([])
+        )
 
 
 def with_pictures(products: pa.Table) -> pa.Table:

@@ -5,30 +5,30 @@ import http.client
 import re
 import string
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from urllib.parse import quote
 
 from w2w.errors import Reject, RejectCode
 from w2w.web.connections import TooManyBytes
-from w2w.web.robotstxt import product_token
+from w2w.web.permission import NO_AI, Headers, read_headers
 from w2w.web.urls import redacted, resolve
 
 _REDIRECTS = {301, 302, 303, 307, 308}
 _CHUNK = 64 * 1024
-_NO_AI = {"noai", "noimageai"}
-_VALUED = {"unavailable_after", "max-snippet", "max-image-preview", "max-video-preview"}  # directives that contain a colon
 
 
 @dataclass(frozen=True)
 class Response:
-    """A 2xx response, or a 304 to validators: the URL, its status, headers (lower-case names) and decoded body."""
+    """A 2xx response, or a 304 to validators: the URL, its status, headers (lower-case names) and decoded body. ``said``: what
+    its headers say of the use of the body."""
 
     url: str
     status: int
     headers: dict[str, str]
     body: bytes
+    said: Headers = Headers()
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,14 @@ class Validators:
         return [f"{name}: {value}" for name, value in values if value and value.isascii() and value.isprintable()]
 
 
+class NoAi(Reject):
+    """The owner does not want it to be used for AI models. ``said``: as of a Response at ``url``."""
+
+    def __init__(self, detail: str, url: str, said: Headers):
+        super().__init__(RejectCode.DISALLOWED, detail)
+        self.url, self.said = url, said
+
+
 class TryLater(Exception):
     """This request failed, but another may succeed; ``wait_s`` is the server's Retry-After, if any.
 
@@ -69,11 +77,12 @@ def read_answer(
     validators: Validators,
     accept: Sequence[str],
     max_bytes: int,
-    agent: str | None,
+    agent: str,
+    respect_no_ai: bool,
 ) -> Response | Redirect:
     """The response whose head was read, with its decoded body. Raises Reject, TryLater, TooManyBytes, and read errors.
 
-    ``agent``: our name, for no-AI directives that address us; None to ignore such directives.
+    ``agent``: our name, for directives that address us; ``respect_no_ai``: whether no-AI directives are refusals.
     """
     status, where = response.status, redacted(url)
     if status in _REDIRECTS and (location := response.getheader("Location")):
@@ -83,7 +92,7 @@ def read_answer(
         raise Reject(RejectCode.BLOCKED_URL, f"{where}: redirects to something other than an http or https URL")
     headers = {name.lower(): value for name, value in response.getheaders()}
     if status == 304 and validators != Validators():
-        return Response(url, status, headers, b"")
+        return Response(url, status, headers, b"", read_headers(_values_of(response), agent))
     if status in (404, 410):
         raise Reject(RejectCode.NOT_FOUND, f"{where}: HTTP {status}")
     if status in (401, 403):
@@ -98,10 +107,14 @@ def read_answer(
         raise Reject(
             RejectCode.WRONG_TYPE, f"{where}: {kind[:80] or 'no content type'}, wanted {', '.join(filter(None, accept))}"
         )
-    tags = response.headers.get_all("X-Robots-Tag", [])
-    if agent is not None and (tag := _refused_use(tags, agent)):
-        raise Reject(RejectCode.DISALLOWED, f"{where}: X-Robots-Tag: {tag}")
-    return Response(url, status, headers, _read_body(where, response, max_bytes))
+    said = read_headers(_values_of(response), agent)
+    if respect_no_ai and (tag := next((d for d in said.robots_tag.split(", ") if d in NO_AI), "")):
+        raise NoAi(f"{where}: X-Robots-Tag: {tag}", url, said)
+    return Response(url, status, headers, _read_body(where, response, max_bytes), said)
+
+
+def _values_of(response: http.client.HTTPResponse) -> Callable[[str], list[str]]:
+    return lambda name: response.headers.get_all(name, [])
 
 
 def _read_body(where: str, response: http.client.HTTPResponse, max_bytes: int) -> bytes:
@@ -126,20 +139,6 @@ def _read_body(where: str, response: http.client.HTTPResponse, max_bytes: int) -
     if inflate and received and not inflate.eof:
         raise TryLater(f"the {encoding} body ended early")
     return bytes(body)
-
-
-def _refused_use(tags: Sequence[str], user_agent: str) -> str:
-    """The X-Robots-Tag directive that refuses use for AI models, in general or for this user agent; "" if there is none."""
-    ours = product_token(user_agent).lower()
-    for tag in tags:
-        meant = True
-        for directive in tag.lower().split(","):
-            name, colon, rest = (part.strip() for part in directive.partition(":"))
-            if colon and name not in _VALUED:  # "bot: noai": from here on, directives are for that bot
-                meant, name = name == "*" or product_token(name) == ours, rest
-            if meant and name in _NO_AI:
-                return name
-    return ""
 
 
 def _retry_after_s(header: str | None, now: datetime) -> float | None:

@@ -76,8 +76,8 @@ class FetchConfig:
 class ListedFetchConfig(FetchConfig):
     """How files named in a list are fetched: a feed's pictures, a public data set's photos.
 
-    robots.txt is not consulted: it is for clients that discover URLs by themselves (RFC 9309, section 1), and these were
-    supplied to be fetched. X-Robots-Tag is obeyed, and no link is followed.
+    robots.txt does not decide whether they are: it is for clients that discover URLs by themselves (RFC 9309, section 1), and
+    these were supplied to be fetched. X-Robots-Tag is obeyed, and no link is followed.
     """
 
     requests_per_s: float | None = 20.0
@@ -220,8 +220,8 @@ class Fetcher:
             wire = Wire(sock, deadline, self.config.max_bytes + _HEADER_ALLOWANCE)
             response = http.client.HTTPResponse(wire, method="GET")  # type: ignore[arg-type]  # of a socket it needs makefile
             response.begin()
-            agent = self.config.user_agent if self.config.respect_no_ai else None
-            return read_answer(url, response, validators, accept, self.config.max_bytes, agent)
+            agent, respect_no_ai = self.config.user_agent, self.config.respect_no_ai
+            return read_answer(url, response, validators, accept, self.config.max_bytes, agent, respect_no_ai)
         except UsageError:  # a ValueError, but not the server's fault
             raise
         except TooManyBytes:

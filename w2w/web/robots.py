@@ -39,6 +39,15 @@ class Robots:
             return None
         return Reject(RejectCode.DISALLOWED, "robots.txt disallows it")
 
+    def rule(self, url: str, user_agent: str) -> tuple[str, bool, str]:
+        """The pattern that decides about this URL, whether it may be fetched, and whose group has it; "" if none matches."""
+        rules = _rules(self.text)
+        return *rules.deciding(target_of(url), user_agent), rules.addressed(user_agent)
+
+    def signals(self, user_agent: str) -> list[str]:
+        """The Content-Signal lines for this user agent."""
+        return _rules(self.text).signals(user_agent)
+
     def crawl_delay_s(self, user_agent: str) -> float:
         """Seconds between two requests according to the rules: Crawl-delay or Request-rate, whichever is slower."""
         return _rules(self.text).delay_s(user_agent)

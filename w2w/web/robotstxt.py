@@ -13,6 +13,7 @@ _NAMES = {
     "sitemap": re.compile(r"site-?map\Z", re.IGNORECASE),
     "crawl-delay": re.compile(r"crawl-?delay\Z", re.IGNORECASE),
     "request-rate": re.compile(r"request-?rate\Z", re.IGNORECASE),
+    "content-signal": re.compile(r"content-?signals?\Z", re.IGNORECASE),
 }
 _LINE = re.compile(r"[ \t]*([^:#]*?)[ \t]*:[ \t]*(.*)", re.DOTALL)
 _NO_COLON = re.compile(r"[ \t]*(\S+)[ \t]+([^\s#]+)[ \t]*\Z")
@@ -24,10 +25,11 @@ _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
 @dataclass
 class _Group:
-    """Rules for one user agent: ``paths`` are (path pattern, whether it is allowed)."""
+    """Rules for one user agent: ``paths`` are (path pattern, whether it is allowed); ``signals`` its Content-Signal lines."""
 
     paths: list[tuple[str, bool]] = field(default_factory=list)
     delay_s: float = 0.0
+    signals: list[str] = field(default_factory=list)
 
 
 class Rules:
@@ -47,19 +49,36 @@ class Rules:
             elif name in ("allow", "disallow"):
                 closed = True
                 for group in named if value else ():
-                    group.paths.append((_pattern(value), name == "allow"))
+                    group.paths.append((pattern_of(value), name == "allow"))
             elif name == "sitemap" and value:
                 self.sitemaps.append(value)
+            elif name == "content-signal":
+                for group in named:
+                    group.signals.append(value)
             elif name in ("crawl-delay", "request-rate"):
                 for group in named:
                     group.delay_s = max(group.delay_s, _delay_s(value))
 
     def allows(self, target: str, user_agent: str) -> bool:
         """Whether path and query ``target`` may be fetched: the longest matching pattern decides; on a tie, Allow."""
-        target = recoded(target or "/", _SAFE)
-        group = self._group(user_agent)
-        matching = [(len(pattern), allowed) for pattern, allowed in group.paths if _matches(pattern, target)]
-        return max(matching, default=(0, True))[1]
+        return self.deciding(target, user_agent)[1]
+
+    def deciding(self, target: str, user_agent: str) -> tuple[str, bool]:
+        """The pattern that decides whether ``target`` may be fetched, and whether it may; "" if none matches."""
+        target = target_as_matched(target)
+        found = [
+            (len(pattern), allowed, pattern) for pattern, allowed in self._group(user_agent).paths if matches(pattern, target)
+        ]
+        _, allowed, pattern = max(found, default=(0, True, ""))
+        return pattern, allowed
+
+    def signals(self, user_agent: str) -> list[str]:
+        """The Content-Signal lines for this user agent."""
+        return self._group(user_agent).signals
+
+    def addressed(self, user_agent: str) -> str:
+        """How the file calls the group that is for this user agent: its name, or *; "" if there is none."""
+        return next((name for name in (product_token(user_agent).lower(), "*") if name in self._groups), "")
 
     def delay_s(self, user_agent: str) -> float:
         """Seconds between two requests, by Crawl-delay or Request-rate; 0 if neither is given."""
@@ -85,13 +104,18 @@ def _name_and_value(line: str) -> tuple[str, str]:
     return "", ""
 
 
-def _pattern(path: str) -> str:
+def target_as_matched(target: str) -> str:
+    """A path and query as ``matches`` takes it."""
+    return recoded(target or "/", _SAFE)
+
+
+def pattern_of(path: str) -> str:
     """The pattern, percent-encoded like a target, so that both can be compared character by character."""
     end = "$" if path.endswith("$") else ""
     return "*".join(recoded(part, _SAFE) for part in path.removesuffix("$").split("*")) + end
 
 
-def _matches(pattern: str, target: str) -> bool:
+def matches(pattern: str, target: str) -> bool:
     """``*`` matches anything, a final ``$`` the end. Each part is matched as early as possible, without backtracking."""
     whole = pattern.endswith("$")
     first, *others = (pattern[:-1] if whole else pattern).split("*")

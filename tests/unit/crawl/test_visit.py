@@ -32,14 +32,14 @@ def row(url: str, kind: str = "product", **known) -> dict:
     return base | {"failures": 0, "unchanged": 0} | known
 
 
-def look(web, *rows: dict, keep_content: bool = False, give_up_after: int = 3, **settings) -> list[dict]:
+def look(web, *rows: dict, keep_content: bool = False, give_up_after: int = 3, run_id: str = "run", **settings) -> list[dict]:
     keeper = Doorkeeper(QUICK, "w2w", 60.0)
     table = visit(
         pa.Table.from_pylist(list(rows), schema=VISIT_SCHEMA),
         profile=profile(web.url),
         config=VisitConfig(threads=4, keep_content=keep_content),
         give_up_after=give_up_after,
-        run_id="run",
+        run_id=run_id,
         fetcher=fetcher(**settings),
         exchange=keeper.exchange,
         max_wait_s=QUICK.max_wait_s,

@@ -10,6 +10,7 @@ from w2w import ids, schema
 from w2w.errors import Reject, RejectCode
 from w2w.ingest import stage
 from w2w.ingest.stage import LOAD_GIVES, WORK_SCHEMA, load
+from w2w.web.permission import Asked
 
 
 def rows(*uris: str, fault: dict[str, str] | None = None) -> pa.Table:
@@ -27,8 +28,8 @@ def urls(first: int, last: int) -> list[str]:
     return [f"http://x.test/{i}" for i in range(first, last)]
 
 
-def fetch(url: str, known: str) -> tuple[bytes | None, str]:
-    return url.encode(), ""
+def fetch(url: str, known: str) -> tuple[bytes | None, str, Asked]:
+    return url.encode(), "", Asked()
 
 
 def test_rows_keep_their_order_where_nothing_is_slow_and_know_their_content():
@@ -42,10 +43,10 @@ def test_rows_keep_their_order_where_nothing_is_slow_and_know_their_content():
 def test_a_row_that_drips_holds_up_nobody():
     release = threading.Event()
 
-    def drip(url: str, known: str) -> tuple[bytes | None, str]:
+    def drip(url: str, known: str) -> tuple[bytes | None, str, Asked]:
         if url.endswith("/1"):
             assert release.wait(60)
-        return url.encode(), ""
+        return url.encode(), "", Asked()
 
     seen = []
     tables = (rows(*urls(i, i + 4)) for i in range(0, 40, 4))
@@ -59,12 +60,12 @@ def test_a_row_that_drips_holds_up_nobody():
 
 
 def test_faults_of_rows_are_kept_and_other_faults_are_raised():
-    def refuse(url: str, known: str) -> tuple[bytes | None, str]:
+    def refuse(url: str, known: str) -> tuple[bytes | None, str, Asked]:
         if url.endswith("/2"):
             raise Reject(RejectCode.NOT_FOUND, "gone")
         if url.endswith("/9"):
             raise RuntimeError("a bug")
-        return b"x", ""
+        return b"x", "", Asked()
 
     table = rows(*urls(0, 4), fault={"http://x.test/3": "duplicate_key"})
     (result,) = load(iter([table]), max_bytes=10, fetch=refuse)

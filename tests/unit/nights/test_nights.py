@@ -33,6 +33,7 @@ from w2w.stage import Pool
 from w2w.style import job as style
 from w2w.table import delta, sink
 from w2w.training.tags.job import TagConfig
+from w2w.web.hosts import WELL_KNOWN
 
 
 def reject_codes(store: str) -> list[tuple[str, str]]:
@@ -264,7 +265,8 @@ class Pictures:
                 data, known = pictures.files.get(self.path), self.headers.get("If-None-Match")
                 etag = f'"{ids.image_id(data)[:8]}"' if data else ""
                 status = 404 if data is None else 304 if etag == known else 200
-                pictures.asked.append((self.path, known, status))
+                if self.path not in ("/robots.txt", WELL_KNOWN):
+                    pictures.asked.append((self.path, known, status))
                 self.send_response(status)
                 body = data if status == 200 else b""
                 if data:

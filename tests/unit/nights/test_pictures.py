@@ -184,7 +184,8 @@ class Web:
                 data = web.files.get(self.path)
                 tag = f'"{ids.image_id(data)[:16]}"' if data else ""
                 status = 404 if data is None else 304 if self.headers.get("If-None-Match") == tag else 200
-                web.asked.append((self.path, status))
+                if self.path.endswith(".jpg"):  # and not the files that say what pictures may be used for
+                    web.asked.append((self.path, status))
                 self.send_response(status)
                 self.send_header("ETag", tag)
                 self.send_header("Content-Length", str(len(data)) if status == 200 else "0")

@@ -1,0 +1,235 @@
+"""What pictures may be used for, from night to night: what places say, what they said, and what the owner says."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from tests.unit.nights.nights import Clock, Item, Shop, jpeg, night, products, without_ray
+from tests.unit.recommend.stores import append
+from tests.unit.web.webs import Page, Web, serve
+from w2w import ids, schema
+from w2w.errors import UsageError
+from w2w.index import job as index
+from w2w.index.manifest import index_uri
+from w2w.index.search import open_index
+from w2w.ingest.loading import FeedFetchConfig
+from w2w.models.config import EncoderConfig
+from w2w.models.encoder import model_version
+from w2w.table import delta, sink
+from w2w.table.permitted import SEARCH, TRAINING, permitted
+from w2w.web.permission import UseConfig
+
+FETCH = FeedFetchConfig(allow_private_hosts=("127.0.0.1",), requests_per_s=1000, retries=0)
+JPEG = {"Content-Type": "image/jpeg"}
+
+
+@pytest.fixture(autouse=True)
+def here(monkeypatch):
+    without_ray(monkeypatch)
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    return Clock(monkeypatch)
+
+
+@pytest.fixture
+def shop(tmp_path):
+    (tmp_path / "shop").mkdir()
+    return Shop(tmp_path / "shop")
+
+
+@pytest.fixture
+def store(tmp_path):
+    return str(tmp_path / "store")
+
+
+@pytest.fixture
+def web():
+    with serve({f"/{n}.jpg": Page(jpeg(n), headers=JPEG | {"ETag": f'"{n}"'}) for n in range(4)}) as web:
+        yield web
+
+
+def say(web: Web, path: str, **lines: str) -> None:
+    page = web.pages[path]
+    kept = {name: page.headers[name] for name in ("Content-Type", "ETag") if name in page.headers}
+    web.pages[path] = replace(page, headers=kept | {name.replace("_", "-"): line for name, line in lines.items()})
+
+
+def ledger(store: str) -> list[tuple]:
+    """Every row in the order of its writing: picture, search, training, reason."""
+    rows = delta.read(store, schema.PERMISSIONS, schema.PERMISSIONS.schema.names).sort_by(schema.FETCHED_AT).to_pylist()
+    number = {ids.image_id(jpeg(n)): n for n in range(30)}
+    return [(number[row[schema.IMAGE_ID]], row[schema.SEARCH], row[schema.TRAINING], row[schema.REASON]) for row in rows]
+
+
+def refused(store: str) -> tuple[set[int], set[int]]:
+    number = {ids.image_id(jpeg(n)): n for n in range(30)}
+    return tuple({number[i] for i in permitted(store, use).refused.to_pylist()} for use in (SEARCH, TRAINING))
+
+
+def test_a_night_writes_down_what_was_said_and_the_next_only_what_has_changed(store, shop, web, clock):
+    shop.items = {"a": Item(f"{web.url}/0.jpg", more=(f"{web.url}/1.jpg",)), "b": Item(f"{web.url}/2.jpg")}
+    say(web, "/1.jpg", TDM_Reservation="1", TDM_Policy="https://x.test/policy")
+    say(web, "/2.jpg", X_Robots_Tag="noindex")
+    night(store, shop, fetch=FETCH)
+    assert sorted(ledger(store)) == [
+        (0, True, True, ""),
+        (1, True, False, "training: TDM-Reservation: 1"),
+        (2, False, True, "search: X-Robots-Tag: noindex"),
+    ]
+    assert refused(store) == ({2}, {1})
+    assert sorted(web.paths()) == ["/.well-known/tdmrep.json", "/0.jpg", "/1.jpg", "/2.jpg", "/robots.txt"]
+    clock.sleep()
+    night(store, shop, fetch=FETCH)
+    assert len(ledger(store)) == 3
+    say(web, "/0.jpg", Content_Signal="ai-train=no")  # with a 304
+    say(web, "/2.jpg")
+    clock.sleep()
+    night(store, shop, fetch=FETCH)
+    assert ledger(store)[3:] == [(0, True, False, "training: Content-Signal: ai-train=no")]
+    assert refused(store) == ({2}, {0, 1}), "a 304 without headers takes nothing back"
+    web.pages["/2.jpg"].headers["ETag"] = '"new"'
+    clock.sleep()
+    night(store, shop, fetch=FETCH)
+    assert ledger(store)[4:] == [(2, True, True, "")]
+    assert refused(store) == (set(), {0, 1})
+
+
+def test_a_hosts_files_speak_for_all_its_pictures(store, shop, web, clock):
+    shop.items = {"a": Item(f"{web.url}/0.jpg"), "b": Item(f"{web.url}/1.jpg")}
+    web.pages["/robots.txt"] = Page(b"User-agent: *\nContent-Signal: search=no\nDisallow: /\n")
+    web.pages["/.well-known/tdmrep.json"] = Page(b'[{"location": "/1", "tdm-reservation": 1}]')
+    night(store, shop, fetch=FETCH)
+    assert refused(store) == ({0, 1}, {1})
+    (row, _) = delta.read(store, schema.PERMISSIONS, [schema.ROBOTS_RULE, schema.ROBOTS_SIGNAL]).to_pylist()
+    assert row == {schema.ROBOTS_RULE: "*: disallow / (listed)", schema.ROBOTS_SIGNAL: "search=no"}
+    web.pages["/robots.txt"] = web.pages["/.well-known/tdmrep.json"] = Page(status=503)
+    clock.sleep()
+    night(store, shop, fetch=FETCH)
+    assert refused(store) == ({0, 1}, {1}), "nobody knows: what was said holds"
+    del web.pages["/robots.txt"], web.pages["/.well-known/tdmrep.json"]
+    clock.sleep()
+    night(store, shop, fetch=FETCH)
+    assert refused(store) == (set(), set())
+
+
+def test_noai_is_refused_and_for_what_is_there_it_is_written_down(store, shop, web, clock):
+    shop.items = {"a": Item(f"{web.url}/0.jpg", more=(f"{web.url}/1.jpg",)), "b": Item(f"{web.url}/2.jpg")}
+    say(web, "/2.jpg", X_Robots_Tag="noai")
+    assert night(store, shop, fetch=FETCH).counts.rejects == {"disallowed": 1}
+    assert set(products(store)) == {"a"}
+    for path in ("/0.jpg", "/1.jpg"):
+        say(web, path, X_Robots_Tag="noimageai")
+        web.pages[path].headers["ETag"] = '"other"'
+    clock.sleep()
+    night(store, shop, fetch=FETCH)
+    assert refused(store) == ({0, 1}, {0, 1})
+    for path in ("/0.jpg", "/1.jpg"):
+        say(web, path)
+    clock.sleep()
+    night(store, shop, fetch=FETCH)
+    assert refused(store) == (set(), set())
+
+
+def test_the_strictest_place_counts_and_an_older_picture_keeps_its_no(store, shop, web, clock):
+    web.pages["/3.jpg"] = replace(web.pages["/0.jpg"], headers=JPEG | {"TDM-Reservation": "1"})  # the same picture
+    shop.items = {"a": Item(f"{web.url}/0.jpg"), "b": Item(f"{web.url}/3.jpg")}
+    night(store, shop, fetch=FETCH)
+    assert refused(store) == (set(), {0})
+    web.pages["/3.jpg"] = Page(jpeg(9), headers=JPEG)
+    clock.sleep()
+    night(store, shop, fetch=FETCH)
+    assert refused(store) == (set(), {0})
+
+
+def test_the_owner_says_it_of_files_too_and_may_take_it_back(store, shop, web, clock):
+    shop.draw("7.jpg", 7)
+    shop.items = {"a": Item(f"{web.url}/0.jpg"), "b": Item("7.jpg")}
+    say(web, "/0.jpg", TDM_Reservation="1")
+    night(store, shop, fetch=FETCH)
+    assert [row[0] for row in ledger(store)] == [0], "a file is the shop's own"
+    for use, found in (
+        (UseConfig(training="allowed"), (set(), set())),
+        (UseConfig(training="refused"), (set(), {0, 7})),
+        (UseConfig(search="refused"), ({0, 7}, {0})),
+        (UseConfig(), (set(), {0})),
+    ):
+        clock.sleep()
+        night(store, shop, {"use": use}, fetch=FETCH)
+        assert refused(store) == found, use
+        rows = len(ledger(store))
+        night(store, shop, {"use": use}, fetch=FETCH)
+        assert len(ledger(store)) == rows
+    clock.sleep()
+    night(store, shop, {"use": UseConfig(training="granted")}, fetch=FETCH)
+    assert refused(store) == (set(), {0, 7})
+    say(web, "/0.jpg", Content_Signal="ai-train=yes", TDM_Reservation="0")
+    clock.sleep()
+    night(store, shop, {"use": UseConfig(training="granted")}, fetch=FETCH)
+    assert refused(store) == (set(), {7})
+
+
+def test_a_night_without_anything_on_the_web_has_no_ledger(store, shop):
+    shop.stock(3)
+    night(store, shop)
+    assert not delta.count_rows(delta.open_table(store, schema.PERMISSIONS))
+    assert permitted(store, SEARCH).told == ()
+
+
+def indexed(store: str) -> tuple[set[str], index.Result]:
+    """What an index of vectors that stand for the pictures has, and what the job says."""
+    there = delta.read(store, schema.IMAGES, [schema.IMAGE_ID]).column(0).to_pylist()
+    known = delta.read(store, schema.EMBEDDINGS, [schema.OWNER_ID]).column(0).to_pylist()
+    told = {"owner_kind": "image", "model_version": model_version(EncoderConfig())}
+    new = [told | {"owner_id": i, "vector": np.eye(16)[int(i[:4], 16) % 16].tolist()} for i in there if i not in known]
+    append(store, schema.EMBEDDINGS, new)
+    done = index.main(index.Config(store=store))
+    opened = open_index(index_uri(store, "default"))
+    found = opened.search(np.ones((1, 16), np.float32), 20)
+    return set(found.column(schema.PRODUCT_ID).to_pylist()), done
+
+
+def test_what_is_withdrawn_leaves_the_next_index_and_comes_back(store, shop, web, clock):
+    shop.items = {f"p{n}": Item(f"{web.url}/{n}.jpg") for n in range(4)}
+    say(web, "/0.jpg", X_Robots_Tag="noindex")
+    night(store, shop, fetch=FETCH)
+    there, done = indexed(store)
+    assert (there, done.not_permitted, done.counts.out) == ({"p1", "p2", "p3"}, 1, 3)
+    assert index.main(index.Config(store=store, dry_run=True)).not_permitted == 1
+    assert indexed(store)[1].unchanged
+    say(web, "/0.jpg", X_Robots_Tag="index")
+    web.pages["/0.jpg"].headers["ETag"] = '"again"'
+    say(web, "/1.jpg", Content_Signal="search=no")
+    clock.sleep()
+    assert night(store, shop, fetch=FETCH).permissions_written == 2
+    assert indexed(store)[0] == {"p0", "p2", "p3"}
+    clock.sleep()
+    night(store, shop, {"use": UseConfig(search="refused")}, fetch=FETCH)
+    with pytest.raises(UsageError, match="no picture of an active product may be used for search"):
+        indexed(store)
+    clock.sleep()
+    night(store, shop, {"use": UseConfig(search="allowed")}, fetch=FETCH)
+    assert indexed(store)[0] == {"p0", "p1", "p2", "p3"}
+
+
+def test_a_killed_night_is_an_undisturbed_one(store, shop, web, clock, monkeypatch):
+    """Killed after the permissions are written and before the products are."""
+    shop.items = {"a": Item(f"{web.url}/0.jpg"), "b": Item(f"{web.url}/1.jpg")}
+    say(web, "/1.jpg", TDM_Reservation="1")
+    commit_parts = sink.commit_parts
+
+    def dying(store, table, *args, **more):
+        if table is schema.PRODUCTS:
+            raise KeyboardInterrupt
+        return commit_parts(store, table, *args, **more)
+
+    monkeypatch.setattr(sink, "commit_parts", dying)
+    with pytest.raises(KeyboardInterrupt):
+        night(store, shop, fetch=FETCH)
+    monkeypatch.setattr(sink, "commit_parts", commit_parts)
+    assert refused(store) == (set(), {1})
+    night(store, shop, fetch=FETCH)
+    assert set(products(store)) == {"a", "b"}
+    assert refused(store) == (set(), {1})
