@@ -22,6 +22,7 @@ from w2w.shown import without_secrets
 from w2w.table import delta
 from w2w.table.doubles import is_own
 from w2w.table.parts import RECEIPT_SCHEMA, Output, write_part
+from w2w.table.permitted import SEARCH, permitted
 from w2w.table.sink import Committer, Lineage
 
 CODE = 1  # raise it when the same rows would be sent otherwise
@@ -36,6 +37,7 @@ class Catalog:
     def __init__(self, store: str, model: str | None, similar: str, only_with_vector: bool):
         """``model``: the version whose vectors are sent; ``similar``: name of the lists."""
         self._store, self._model, self._only = store, model, only_with_vector
+        self._may = permitted(store, SEARCH)
         self._vectors: Vectors | None = list_vectors(store, model) if model else None
         self._similar = _by_key(store, schema.SIMILAR_PRODUCTS, [schema.SIMILAR_LIST], similar)
         self._classes, self._tags = (
@@ -54,6 +56,14 @@ class Catalog:
             return 0
         return read_vectors(self._vectors, np.array([0])).shape[1]
 
+    @property
+    def num_refused(self) -> int:
+        """Active products whose vector is not sent, as search may not use their picture."""
+        if self._vectors is None or not len(self._may.refused):
+            return 0
+        batches = delta.CurrentRows(self._store, schema.PRODUCTS).batches([schema.IMAGE_ID, schema.ACTIVE])
+        return sum(int((~self._may.mask(rows.filter(rows.column(schema.ACTIVE)).column(0))).sum()) for rows in batches)
+
     def batches(self) -> Iterator[pa.Table]:
         """Rows of CHANGE for every active product, without vectors."""
         columns = [*_SENT, schema.ACTIVE]
@@ -70,7 +80,8 @@ class Catalog:
     def _places(self, rows: pa.Table) -> np.ndarray:
         if self._vectors is None:
             return np.full(rows.num_rows, -1)
-        return self._vectors.find(pc.fill_null(rows.column(schema.IMAGE_ID), ""))
+        images = rows.column(schema.IMAGE_ID)
+        return np.where(self._may.mask(images), self._vectors.find(pc.fill_null(images, "")), -1)
 
     def _documents(self, rows: pa.Table, has: np.ndarray) -> pa.Table:
         images, num = rows.column(schema.IMAGE_ID), rows.num_rows

@@ -85,6 +85,8 @@ class Result(Summary):
     """Number of the last batch that the target has."""
     repeated: int | None = None
     """A batch that an earlier run may have sent, and did not note: it was sent as it was."""
+    vectors_not_permitted: int | None = None
+    """Products that are sent without their vector, or not sent where only vectors are, as search may not use their picture."""
     there: int | None = None
     """Products that the target has."""
     out: str | None = None
@@ -105,6 +107,7 @@ def main(config: Config) -> Result:
     state = State.of(run.store, config.name)
     outbox = Outbox(run.store, config.name, state, lineage)
     result = run.result(Result, name=config.name, to=config.to, out=None if where else out, last_batch=state.last or None)
+    result = run.done(result, vectors_not_permitted=catalog.num_refused or None)
     if config.dry_run:
         told = _counted(in_batches(changes(catalog, state, version, config.again), config.batch_rows, config.limit))
         left = outbox.left()

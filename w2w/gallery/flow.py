@@ -18,6 +18,7 @@ from w2w.report.cards import dress_of
 from w2w.report.variants import Design, near_duplicates, on_cards
 from w2w.table import delta, snapshot
 from w2w.table.pending import lookup, lookup_batches
+from w2w.table.permitted import SEARCH, permitted
 
 _COLUMNS = [
     *(schema.PRODUCT_ID, schema.TITLE, schema.BRAND, schema.PRICE, schema.CURRENCY, schema.CATEGORY, schema.URL),
@@ -28,18 +29,21 @@ _SPARE = 8  # hits beyond those shown, since the product itself and its near-dup
 _AT_ONCE = 1024  # vectors searched at once
 
 
-def read_catalog(store: str) -> list[dict[str, Any]]:
-    """Active products, newest first, with ``first`` and ``last``: the dates of their first and newest rows. In memory: about 2
-    kB per product. Raises UsageError if there is no table of products."""
+def read_catalog(store: str) -> tuple[list[dict[str, Any]], int]:
+    """Active products, newest first, with ``first`` and ``last``: the dates of their first and newest rows; and the number of
+    those left out, as search may not use their picture. In memory: about 2 kB per product. Raises UsageError if there is no
+    table of products."""
     delta.need_table(store, schema.PRODUCTS, "ingest")
     stamps = delta.read(store, schema.PRODUCTS, [schema.PRODUCT_ID, schema.FETCHED_AT])
     first = stamps.group_by(schema.PRODUCT_ID).aggregate([(schema.FETCHED_AT, "min")])
     since = dict(zip(first.column(schema.PRODUCT_ID).to_pylist(), first.column(f"{schema.FETCHED_AT}_min").to_pylist()))
     rows = delta.current_products(store, _COLUMNS)
-    products = rows.filter(rows.column(schema.ACTIVE)).to_pylist()
+    active = rows.filter(rows.column(schema.ACTIVE))
+    products = permitted(store, SEARCH).of(active).to_pylist()
     for row in products:
         row["first"], row["last"] = (f"{t:%Y-%m-%d}" for t in (since[row[schema.PRODUCT_ID]], row[schema.FETCHED_AT]))
-    return sorted(products, key=lambda row: row["first"], reverse=True)  # stable: within a day by id
+    newest_first = sorted(products, key=lambda row: row["first"], reverse=True)  # stable: within a day by id
+    return newest_first, active.num_rows - len(products)
 
 
 def listed_similar(
@@ -142,8 +146,10 @@ def read_looks(store: str, products: Sequence[Mapping[str, Any]], most: int) -> 
     """The newest posts with a photo of somebody, and their pictures by thumbnail name."""
     position = {row[schema.PRODUCT_ID]: n for n, row in enumerate(products)}
     posts = delta.current_posts(store, [schema.URL, schema.IMAGE_ID, schema.PRODUCT_IDS, schema.ACTIVE, schema.FETCHED_AT])
-    posts = posts.filter(posts.column(schema.ACTIVE)).sort_by(
-        [(schema.FETCHED_AT, "descending"), (schema.IMAGE_ID, "ascending")]
+    posts = (
+        permitted(store, SEARCH)
+        .of(posts.filter(posts.column(schema.ACTIVE)))
+        .sort_by([(schema.FETCHED_AT, "descending"), (schema.IMAGE_ID, "ascending")])
     )
     shown = posts.slice(0, most).to_pylist()
     wanted = pa.array(sorted({post[schema.IMAGE_ID] for post in shown}), pa.string())
@@ -172,7 +178,8 @@ def read_outfits(store: str, products: Sequence[Mapping[str, Any]], most: int) -
     """The first worn outfits, with the crops that are not product pictures, by thumbnail name. A piece counts as a product if
     its picture is the product's, or a mined pair links its garment to it."""
     rows = delta.read(store, schema.OUTFITS, [schema.OUTFIT_ID, schema.ITEMS, schema.MODIFIED_OF, schema.SOURCE])
-    rows = rows.filter(pc.is_null(rows.column(schema.MODIFIED_OF))).sort_by(schema.OUTFIT_ID).slice(0, most)
+    rows = rows.filter(pc.is_null(rows.column(schema.MODIFIED_OF))).sort_by(schema.OUTFIT_ID)
+    rows = permitted(store, SEARCH).of_lists(rows, schema.ITEMS).slice(0, most)
     of_image: dict[str, int] = {}
     for n, row in enumerate(products):
         of_image.setdefault(row[schema.IMAGE_ID], n)

@@ -45,6 +45,8 @@ class Result(Summary):
     """What the site shows, and what was written of it."""
 
     products: int
+    not_permitted: int | None = None
+    """Products left out because search may not use their picture (table `permissions`)."""
     similar: int | None = None
     """Links from a product to one that looks like it."""
     index_version: str | None = None
@@ -71,8 +73,9 @@ def main(config: Config) -> Result:
         raise UsageError(f"--threads={config.threads}: must be at least 1")
     out = storage.absolute(config.out) if config.out else storage.join(run.store, "gallery")
     check_place(out)
-    products = flow.read_catalog(run.store)[: config.limit]
-    result = run.result(Result, products=len(products), page=storage.join(out, PAGE))
+    everything, refused = flow.read_catalog(run.store)
+    products = everything[: config.limit]
+    result = run.result(Result, products=len(products), not_permitted=refused or None, page=storage.join(out, PAGE))
     if config.dry_run:
         return result
     storage.check_writable(out, "--out")

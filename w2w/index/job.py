@@ -21,6 +21,7 @@ from w2w.report.page import page_of
 from w2w.results import Summary
 from w2w.stage import Counts
 from w2w.table.delta import need_table
+from w2w.table.permitted import SEARCH, permitted
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,8 @@ class Result(Summary):
     """What is published, and what was built for it."""
 
     model_version: str | None = None
+    not_permitted: int | None = None
+    """Pictures left out because search may not use them (table `permissions`)."""
     templates_kept: int | None = None
     damaged: str | None = None
     """What was found damaged, and is rebuilt."""
@@ -111,7 +114,14 @@ def main(config: Config) -> Result:
     version = kind.version(run.store, model_version(config.encoder))
     base, inputs = published(uri), Inputs.now(run.store, kind.table)
     vectors = list_vectors(run.store, version)
-    rows, missing = indexed_rows(kind.rows(run.store), vectors)
+    active = kind.rows(run.store)
+    may = permitted(run.store, SEARCH).of(active)
+    rows, missing = indexed_rows(may, vectors)
+    if active.num_rows and not may.num_rows:
+        raise UsageError(
+            f"no picture of an active {kind.one} may be used for search: table `permissions` says why (w2w tables "
+            f"--table=permissions), and feed.use or, of a crawl, --use overrules it for pictures that are your own"
+        )
     if not rows.num_rows:
         raise UsageError(
             f"no active {kind.one} has a vector of model version {version} ({config.encoder.name}): run {kind.embed!r} with "
@@ -124,7 +134,8 @@ def main(config: Config) -> Result:
             f"first, or raise --max_reject_rate"
         )
     draft = draft_index(uri, config.index, vectors, rows, base, inputs)
-    told = {"model_version": version, "templates_kept": draft.num_kept, "damaged": base.damage or None}
+    told: dict[str, Any] = {"model_version": version, "templates_kept": draft.num_kept, "damaged": base.damage or None}
+    told["not_permitted"] = active.num_rows - may.num_rows or None
     told["unknown_products"] = unknown_products(run.store, golden, rows)
     release = Release(
         run.store,

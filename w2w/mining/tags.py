@@ -28,11 +28,18 @@ def newest_posts(posts: pa.Table, superseded: pa.Table) -> pa.Table:
     return rows.filter(pl.col(schema.ACTIVE)).unique(schema.POST_ID, keep="first", maintain_order=True).to_arrow()
 
 
-def tags_of(posts: pa.Table, catalog: pa.Table, post_splits: pa.Table, seen: pa.Table, thumbnail_px: int) -> pl.DataFrame:
+def tags_of(
+    posts: pa.Table,
+    catalog: pa.Table,
+    post_splits: pa.Table,
+    seen: pa.Table,
+    thumbnail_px: int,
+    refused: pa.Array = pa.array([], pa.string()),
+) -> pl.DataFrame:
     """One row per post and product: post, photo, product, category, split, and code and detail if it cannot be a pair.
 
     ``posts``: post_id, url, image_id, product_ids; ``post_splits``: post_id, split; ``seen``: image_id of the photos that the
-    detector processed. Catalog rows of one product are one tag.
+    detector processed; ``refused``: images that training may not use. Catalog rows of one product are one tag.
     """
     tags = (
         pl.from_arrow(posts.select([schema.POST_ID, schema.URL, schema.IMAGE_ID, schema.PRODUCT_IDS]))
@@ -49,13 +56,23 @@ def tags_of(posts: pa.Table, catalog: pa.Table, post_splits: pa.Table, seen: pa.
     )
     tags = tags.join(pl.from_arrow(post_splits).rename({schema.SPLIT: "post_split"}), on=schema.POST_ID, how="left")
     tags = tags.join(pl.from_arrow(seen).unique().with_columns(seen=True), left_on=PHOTO, right_on=schema.IMAGE_ID, how="left")
-    side = pl.col(SIDE_PX)
+    side, kept_out = pl.col(SIDE_PX), pl.Series(refused, dtype=pl.String).implode()
     return judged(
         tags,
         (
             ~pl.col("known"),
             RejectCode.UNKNOWN_PRODUCT,
             pl.format("product {} is not in the catalog, or is no longer sold", schema.PRODUCT_ID),
+        ),
+        (
+            pl.col(PHOTO).is_in(kept_out),
+            RejectCode.NOT_PERMITTED,
+            pl.lit("the photo may not be used for training: see table `permissions`"),
+        ),
+        (
+            pl.col(schema.IMAGE_ID).is_in(kept_out),
+            RejectCode.NOT_PERMITTED,
+            pl.lit("the product's image may not be used for training: see table `permissions`"),
         ),
         (
             pl.col(schema.CATEGORY).is_null(),

@@ -31,6 +31,7 @@ from w2w.recommend.worn import Worn, WornConfig, fits_itself, place
 from w2w.table import delta
 from w2w.table.delta import need_table, newest_version
 from w2w.table.pending import lookup
+from w2w.table.permitted import SEARCH, TRAINING, permitted
 from w2w.training.outfits.flow import read_outfits
 from w2w.training.vectors import vector_batches
 
@@ -52,6 +53,7 @@ class Catalog:
     known_ids: pa.Array
     model_version: str
     class_of_word: Mapping[str | None, str]
+    refused: int = 0  # active products whose picture search may not use
 
 
 @dataclass(frozen=True)
@@ -80,8 +82,10 @@ def read_catalog(
     known = everything.column(schema.PRODUCT_ID).combine_chunks()
     mapping = check_mapping(classes or {})
     words = {word: class_of(word, mapping) for word in everything.column(schema.CATEGORY).unique().to_pylist()}
-    table = everything.filter(everything.column(schema.ACTIVE))
-    del everything
+    active = everything.filter(everything.column(schema.ACTIVE))
+    table = permitted(store, SEARCH).of(active)
+    refused = active.num_rows - table.num_rows
+    del everything, active
     rows = pl.from_arrow(table.select([schema.PRODUCT_ID, schema.IMAGE_ID, schema.CATEGORY])).rename({schema.CATEGORY: CALLED})
     rows = rows.with_columns(_classes(store, rows, mapping, classifier).alias(schema.CATEGORY))
     keep = rows[schema.CATEGORY].is_in(list(CATEGORIES)).fill_null(value=False)
@@ -96,15 +100,17 @@ def read_catalog(
     shown = {c: rows[c].to_arrow().cast(pa.string()) for c in (schema.CATEGORY, CALLED)}
     arrays = [shown[f.name] if f.name in shown else table.column(f.name) for f in ROWS]
     shelf = Shelf(pa.table(arrays, schema=ROWS).combine_chunks(), _groups(store, table, product_key), unseen)
-    return Catalog(shelf, vectors_ND, without, int((~keep).sum()), known, version, words)
+    return Catalog(shelf, vectors_ND, without, int((~keep).sum()), known, version, words, refused)
 
 
 def why_absent(store: str, product_id: str, classifier: str) -> str:
     """Why a product is not in the catalog that is or was in the feed, to end a sentence."""
-    rows = delta.current_products(store, [schema.PRODUCT_ID, schema.CATEGORY, schema.ACTIVE])
+    rows = delta.current_products(store, [schema.PRODUCT_ID, schema.CATEGORY, schema.ACTIVE, schema.IMAGE_ID])
     (row,) = rows.filter(pc.equal(rows.column(schema.PRODUCT_ID), product_id)).to_pylist()
     if not row[schema.ACTIVE]:
         return "is no longer sold"
+    if not permitted(store, SEARCH).allows(row[schema.IMAGE_ID]):
+        return "has a picture that search may not use: see table `permissions`"
     if chosen_version(store, schema.CLASSIFICATIONS, classifier, "classifier"):
         return f"is of none of the seven classes for --classifier={classifier}"
     return f"is of none of the seven classes: its category is {row[schema.CATEGORY]!r}; see --classes"
@@ -270,11 +276,13 @@ def _of_posts(store: str, version: str, words: Mapping[str | None, str], attribu
     """Products tagged in the same post, including those no longer sold."""
     if delta.open_table(store, schema.POSTS) is None:
         return None
-    posts = pl.from_arrow(delta.current_posts(store, [schema.POST_ID, schema.PRODUCT_IDS, schema.ACTIVE]))
+    may = permitted(store, TRAINING)
+    columns = [schema.POST_ID, schema.PRODUCT_IDS, schema.ACTIVE, schema.IMAGE_ID]
+    posts = pl.from_arrow(may.of(delta.current_posts(store, columns)))
     tags = posts.filter(pl.col(schema.ACTIVE)).select(schema.POST_ID, schema.PRODUCT_IDS).explode(schema.PRODUCT_IDS)
     tags = tags.drop_nulls().rename({schema.PRODUCT_IDS: schema.PRODUCT_ID})
     columns = [schema.PRODUCT_ID, schema.IMAGE_ID, schema.CATEGORY, *([schema.ATTRIBUTES] if attributes else [])]
-    products = delta.current_products(store, columns)
+    products = may.of(delta.current_products(store, columns))
     known = pl.from_arrow(products.select(columns[:3]))
     said = [pc.map_lookup(products.column(schema.ATTRIBUTES), name, "first") for name in attributes]
     known = known.with_columns(pl.Series(f"{_SAID}{n}", pl.from_arrow(one)) for n, one in enumerate(said))
@@ -291,7 +299,8 @@ def _of_garments(store: str, version: str) -> Worn | None:
     if not newest:
         return None
     columns = [schema.GARMENT_ID, schema.IMAGE_ID, schema.CATEGORY, schema.SCORE]
-    rows = pl.from_arrow(delta.read(store, schema.GARMENTS, columns, stage_version=newest))
+    found = delta.read(store, schema.GARMENTS, columns, stage_version=newest)
+    rows = pl.from_arrow(permitted(store, TRAINING).of(found))
     rows = rows.sort(schema.IMAGE_ID, schema.CATEGORY, schema.SCORE, schema.GARMENT_ID, descending=[False, False, True, False])
     rows = rows.unique([schema.IMAGE_ID, schema.CATEGORY], keep="first", maintain_order=True)
     return _worn(store, version, rows.rename({schema.IMAGE_ID: "outfit", schema.GARMENT_ID: "item"}), of_products=False)

@@ -112,6 +112,8 @@ class Result(Summary):
     """By rule."""
     of_no_class: int | None = None
     """Active products of none of the seven classes."""
+    not_permitted: int | None = None
+    """Products left out because search may not use their picture (table `permissions`)."""
     without_a_vector: int | None = None
     rules_not_met: tuple[str, ...] = ()
     nothing_to_show: tuple[str, ...] = ()
@@ -233,6 +235,7 @@ def _about(run: Run, catalog: Catalog, applied: Applied, scorer: Scored, **more:
         left_out=applied.left_out,
         of_no_class=catalog.of_no_class or None,
         without_a_vector=len(catalog.without_vector) or None,
+        not_permitted=catalog.refused or None,
         rules_not_met=applied.told,
         **more,
     )

@@ -17,6 +17,7 @@ from w2w.report.variants import DESIGN_NEEDS, designs, near_duplicates
 from w2w.similar import rules
 from w2w.similar.rules import Block, Found, Goods, Kept, Night
 from w2w.table import delta, snapshot
+from w2w.table.permitted import SEARCH, permitted
 
 CODE = 1  # raise it when the same products and options would give other lists
 _BATCH_ROWS = 2048  # vectors read at once: 21 MB on the grid at 1280 dimensions
@@ -51,13 +52,14 @@ class SimilarConfig:
 @dataclass(frozen=True)
 class Catalog:
     """Active products with a vector, ``now``: product_id and STATE in the order of ids; ``row_N``: the vector of each;
-    ``without``: number of those without one."""
+    ``without``: number of those without one; ``refused``: of those whose picture search may not use."""
 
     now: pa.Table
     goods: Goods
     vectors: Vectors
     row_N: np.ndarray
     without: int
+    refused: int = 0
 
 
 def version_of(model: str, config: SimilarConfig) -> str:
@@ -72,7 +74,9 @@ def read_catalog(store: str, model: str, encoder: str, config: SimilarConfig) ->
     delta.need_table(store, schema.EMBEDDINGS, "embed")
     columns = [schema.PRODUCT_ID, schema.IMAGE_ID, schema.CATEGORY, schema.ACTIVE]
     columns += (NEEDS if config.filter else ()) + ((*DESIGN_NEEDS, schema.GROUP_ID) if config.collapse else ())
-    rows = delta.current_products(store, list(dict.fromkeys(columns)))
+    everything = delta.current_products(store, list(dict.fromkeys(columns)))
+    rows = permitted(store, SEARCH).of(everything)
+    refused = (pc.sum(everything.column(schema.ACTIVE)).as_py() or 0) - (pc.sum(rows.column(schema.ACTIVE)).as_py() or 0)
     active = rows.column(schema.ACTIVE)
     may = allowed(rows, wanted, _seen(store, rows, wanted)) if (wanted := texts(config.filter)) else active.to_numpy()
     vectors = list_vectors(store, model)
@@ -87,7 +91,7 @@ def read_catalog(store: str, model: str, encoder: str, config: SimilarConfig) ->
     now = pa.table(arrays, names=[schema.PRODUCT_ID, *rules.STATE])
     codes = kept.column(schema.CATEGORY).combine_chunks().dictionary_encode().indices.to_numpy()
     goods = Goods(np.zeros_like(codes) if config.across else codes, card_N, may[keep_N])
-    return Catalog(now, goods, vectors, row_N[keep_N], (pc.sum(active).as_py() or 0) - kept.num_rows)
+    return Catalog(now, goods, vectors, row_N[keep_N], (pc.sum(active).as_py() or 0) - kept.num_rows, refused)
 
 
 def _seen(store: str, rows: pa.Table, wanted: Mapping[str, Sequence[str]]) -> dict[str, pa.ChunkedArray]:

@@ -40,6 +40,8 @@ class Result(Summary):
     products: int
     """Lists: one for each active product with a vector."""
     without_a_vector: int | None = None
+    not_permitted: int | None = None
+    """Products left out because search may not use their picture (table `permissions`)."""
     not_allowed: int | None = None
     """Products that the filter keeps out of lists."""
     new: int | None = None
@@ -75,6 +77,7 @@ def main(config: Config) -> Result:
         similar_version=version,
         products=num,
         without_a_vector=catalog.without or None,
+        not_permitted=catalog.refused or None,
         not_allowed=int((~catalog.goods.allowed_N).sum()) or None,
         new=night.new,
         gone=night.gone,

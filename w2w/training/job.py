@@ -116,7 +116,9 @@ class Result(Summary):
     modified: dict[str, int] = field(default_factory=dict)
     """Modified outfits, by split."""
     left_out: int | None = None
-    """Left out because a picture or vector is missing."""
+    """Left out because a picture or vector is missing, or, of outfits, because training may not use a picture."""
+    not_permitted: int | None = None
+    """Pairs, looks or photos left out because training may not use their pictures (table `permissions`)."""
     warning: str | None = None
     step_kept: int | None = None
     last_step: int | None = None

@@ -12,10 +12,14 @@ from w2w.errors import UsageError
 from w2w.mining.negatives.rules import NegativeRules, negatives_of
 from w2w.stage import REJECTED_BY, REJECTED_SCHEMA, Counts
 from w2w.table import delta
+from w2w.table.permitted import TRAINING, Permitted
 from w2w.table.sink import Lineage
 from w2w.table.tolerance import Tolerance
 
-_PAIRS = (schema.PAIR_ID, schema.GARMENT_ID, schema.POST_ID, schema.PRODUCT_ID, schema.CATEGORY, schema.SPLIT)
+_PAIRS = (
+    *(schema.PAIR_ID, schema.GARMENT_ID, schema.ANCHOR_IMAGE_ID, schema.POST_ID, schema.PRODUCT_ID, schema.IMAGE_ID),
+    *(schema.CATEGORY, schema.SPLIT),
+)
 _NEIGHBOURS = (schema.QUERY_ID, schema.NEIGHBOUR_LIST, schema.INDEX_VERSION)
 _ROWS = 100_000  # per bucket: each has a list of k neighbours
 
@@ -39,9 +43,11 @@ def harden(
     use_duplicates: bool,
     lineage: Lineage,
     tolerance: Tolerance,
+    may: Permitted = Permitted(TRAINING),
 ) -> tuple[Counts, dict[str, int]]:
-    """Replaces `negatives` for all pairs. In the object store once: the catalog, and 130 bytes per image with a duplicate."""
-    told = share((catalog, _clusters(store) if use_duplicates else None, rules))
+    """Replaces `negatives` for all pairs, of pictures that ``may`` be used. In the object store once: the catalog, and 130
+    bytes per image with a duplicate."""
+    told = share((catalog, _clusters(store) if use_duplicates else None, rules, may))
     sides = [
         Side(schema.PAIRS, _PAIRS, schema.GARMENT_ID),
         Side(schema.NEIGHBOURS, _NEIGHBOURS, schema.QUERY_ID, partition={schema.SEARCH_VERSION: search_version}),
@@ -51,9 +57,9 @@ def harden(
 
 
 def _make(tables: list[pa.Table], told: list) -> Made:
-    catalog, duplicates, rules = shared(told)
+    catalog, duplicates, rules, may = shared(told)
     pairs, neighbours = tables
-    rows, rejected, read = negatives_of(pairs, neighbours, catalog, duplicates, rules)
+    rows, rejected, read = negatives_of(pairs, neighbours, catalog, duplicates, rules, may.refused)
     rejected = rejected.append_column(REJECTED_BY, pa.repeat(pa.scalar("harden"), rejected.num_rows))
     return Made(rows, rejected.select(REJECTED_SCHEMA.names).cast(REJECTED_SCHEMA), read)
 

@@ -12,6 +12,7 @@ from w2w.mining.pairs.shown import report_mining
 from w2w.report.page import page_of
 from w2w.results import Summary
 from w2w.table import delta
+from w2w.table.permitted import TRAINING, permitted
 from w2w.table.pictures import active_pictures
 
 STAGE_CODE = 2  # bump when the same tables would give other rows
@@ -45,6 +46,8 @@ class Result(Summary):
 
     search_version: str
     stage_version: str
+    pictures_not_permitted: int | None = None
+    """Pictures of the store that training may not use; pairs with one of them are rejected, and no negative is one."""
     warning: str | None = None
     unchanged: bool = False
     report: str | None = None
@@ -62,11 +65,12 @@ def main(config: Config) -> Result:
     inputs = [schema.PAIRS, schema.NEIGHBOURS, schema.PRODUCTS, schema.IMAGES, schema.REPRESENTATIVES, schema.SPLITS]
     inputs += [schema.CLASSIFICATIONS] if classifier else []
     inputs += [schema.DUPLICATES] if duplicates else []
-    options = (config.rules, search, config.product_key, classifier, config.classes)
+    may = permitted(store, TRAINING)
+    options = (config.rules, search, config.product_key, classifier, config.classes, *may.told)
     version = snapshot_version(STAGE_CODE, options, store, inputs)
     warning = "no table `duplicates`: a copy of a pair's product may be its negative; run 'w2w deduplicate' first"
     told = {"search_version": search, "stage_version": version, "warning": None if duplicates else warning}
-    result = run.result(Result, **told)
+    result = run.result(Result, **told, pictures_not_permitted=may.num)
     if is_current(store, schema.NEGATIVES, version):
         return run.done(result, unchanged=True)
     if config.dry_run:
@@ -75,6 +79,6 @@ def main(config: Config) -> Result:
     catalog = read_catalog(store, config.product_key, config.classes, classifier)
     catalog = with_all_images(catalog, active_pictures(store, [schema.PRODUCT_ID, schema.IMAGE_ID]))
     lineage = run.lineage(version, inputs)
-    counts, versions = harden(store, search, catalog, config.rules, duplicates, lineage, config.tolerance)
+    counts, versions = harden(store, search, catalog, config.rules, duplicates, lineage, config.tolerance, may)
     report = report_mining(store, config.out or page_of(store, run.job, run.run_id), config.shown) if config.shown else None
     return run.done(result, counts=counts, versions=versions, report=report)

@@ -38,16 +38,24 @@ class NegativeRules:
 
 
 def negatives_of(
-    pairs: pa.Table, neighbours: pa.Table, catalog: pa.Table, duplicates: pa.Table | None, rules: NegativeRules
+    pairs: pa.Table,
+    neighbours: pa.Table,
+    catalog: pa.Table,
+    duplicates: pa.Table | None,
+    rules: NegativeRules,
+    refused: pa.Array = pa.array([], pa.string()),
 ) -> tuple[pa.Table, pa.Table, int]:
     """(rows of `negatives`, rejected pairs: key, source, code, detail; number of pairs).
 
-    ``pairs``: pair_id, garment_id, post_id, product_id, category, split; ``neighbours``: query_id, neighbours, index_version,
+    ``pairs``: pair_id, garment_id, anchor_image_id, post_id, product_id, image_id, category, split; ``refused``: images that
+    training may not use; ``neighbours``: query_id, neighbours, index_version,
     of garments, nearest first; ``catalog``: CATALOG_SCHEMA, image_id each row's own; ``duplicates``: image_id, cluster_id of
     images that have near-duplicates. The positive's score is that of the pair's product among the neighbours: if it is not
     among them, all of them are nearer than it is, and none can be used.
     """
-    wanted = pl.from_arrow(pairs)
+    wanted, kept_out = pl.from_arrow(pairs), pl.Series(refused, dtype=pl.String).implode()
+    barred = pl.any_horizontal(pl.col(c).is_in(kept_out) for c in (schema.ANCHOR_IMAGE_ID, schema.IMAGE_ID))
+    wanted = wanted.with_columns((barred if len(refused) else pl.lit(value=False)).alias("barred"))
     known = pl.from_arrow(catalog).select(schema.PRODUCT_ID, PRODUCT_KEY, schema.CATEGORY, schema.SPLIT)
     found = pl.from_arrow(neighbours).unique(schema.QUERY_ID, keep="first", maintain_order=True)
     near = found.select(pl.col(schema.QUERY_ID).alias(schema.GARMENT_ID), schema.NEIGHBOUR_LIST).explode(
@@ -76,6 +84,7 @@ def negatives_of(
     if rules.same_split:
         other = other.filter(pl.col(schema.SPLIT) == pl.col("own_split"))
     other = _without_copies(other, catalog, duplicates)
+    other = other.filter(~pl.col(schema.IMAGE_ID).is_in(kept_out))
     limit = pl.col("positive")
     bounds = [limit - (1 - rules.ratio) * limit.abs()] if rules.ratio is not None else [limit]
     bounds += [limit - rules.margin] if rules.margin is not None else []
@@ -93,10 +102,12 @@ def negatives_of(
     version = found.select(pl.col(schema.QUERY_ID).alias(schema.GARMENT_ID), schema.INDEX_VERSION)
     result = wanted.join(lists, on=schema.PAIR_ID, how="left").join(version, on=schema.GARMENT_ID, how="left")
     result = result.join(positive, on=schema.PAIR_ID, how="left").sort(schema.PAIR_ID)
-    good = pl.col(schema.NEGATIVES_LIST).is_not_null()
+    good = pl.col(schema.NEGATIVES_LIST).is_not_null() & ~pl.col("barred")
     rows = result.filter(good).select(schema.NEGATIVES.schema.names).to_arrow().cast(schema.NEGATIVES.schema)
     why = (
-        pl.when(pl.col(schema.INDEX_VERSION).is_null())
+        pl.when(pl.col("barred"))
+        .then(pl.lit("one of its pictures may not be used for training: see table `permissions`"))
+        .when(pl.col(schema.INDEX_VERSION).is_null())
         .then(pl.lit("its anchor was not searched: run 'w2w search --of garments' again"))
         .when(pl.col("positive").is_null())
         .then(pl.lit("its own product is not among the neighbours, so all of them may be it: raise --search.k"))
@@ -105,7 +116,10 @@ def negatives_of(
     rejected = result.filter(~good).select(
         pl.col(schema.PAIR_ID).alias(schema.KEY),
         pl.col(schema.POST_ID).alias(schema.SOURCE),
-        pl.lit(RejectCode.NO_NEGATIVE.value).alias(schema.REJECT_CODE),
+        pl.when(pl.col("barred"))
+        .then(pl.lit(RejectCode.NOT_PERMITTED.value))
+        .otherwise(pl.lit(RejectCode.NO_NEGATIVE.value))
+        .alias(schema.REJECT_CODE),
         why.alias(schema.REJECT_DETAIL),
     )
     return rows, rejected.to_arrow(), len(wanted)

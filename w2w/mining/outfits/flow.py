@@ -8,6 +8,7 @@ import pyarrow as pa
 
 from w2w import schema, storage
 from w2w.engine.snapshot import Made, written
+from w2w.errors import RejectCode
 from w2w.garments.masks import BOXES, RATIOS
 from w2w.garments.taxonomy import DRESS
 from w2w.mining.catalog import POST, PRODUCT, keyed_products, owner_splits
@@ -18,6 +19,7 @@ from w2w.stage import REJECTED_SCHEMA
 from w2w.table import delta
 from w2w.table.parts import Output, write_part
 from w2w.table.pending import lookup
+from w2w.table.permitted import Permitted
 from w2w.table.sink import Lineage
 
 _LEAVES = [f"{schema.SLOTS}.list.element.{c}" for c in (schema.SLOT, schema.BOX, schema.CROP_SOURCE)]
@@ -34,6 +36,14 @@ def cut_out_slots(store: str, version: str, crop_sources: Sequence[str] | None) 
     guided = any({BOXES, DRESS} & sources_of(t) for t in tables)
     chosen = list(crop_sources or ([BOXES] if guided else [RATIOS]))
     return pl.concat([slots_of(t, chosen) for t in tables]), chosen
+
+
+def without_refused(photos: pl.DataFrame, may: Permitted) -> tuple[pl.DataFrame, list[tuple[str, str, str]]]:
+    """The photos that may be used, and a reject (image_id, code, detail) for each other."""
+    known = may.mask(photos.get_column(schema.IMAGE_ID).to_arrow().cast(pa.string()))
+    why = "the photo may not be used for training: see table `permissions`"
+    out = photos.filter(pl.Series(~known)).get_column(schema.IMAGE_ID).to_list()
+    return photos.filter(pl.Series(known)), [(image, RejectCode.NOT_PERMITTED.value, why) for image in out]
 
 
 def overlap(photos: pl.DataFrame) -> tuple[int, float]:

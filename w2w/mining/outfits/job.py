@@ -8,12 +8,21 @@ from w2w.engine.job import JobConfig, Run
 from w2w.engine.snapshot import commit_snapshot
 from w2w.errors import UsageError
 from w2w.mining.catalog import check_product_key, is_current, snapshot_version
-from w2w.mining.outfits.flow import clusters, cut_out_slots, overlap, owned_splits, shown_outfits, write_outfits
+from w2w.mining.outfits.flow import (
+    clusters,
+    cut_out_slots,
+    overlap,
+    owned_splits,
+    shown_outfits,
+    without_refused,
+    write_outfits,
+)
 from w2w.mining.outfits.page import outfit_sheet
 from w2w.mining.outfits.rules import CROP_SOURCES, judged, modify, with_splits
 from w2w.report.page import page_of
 from w2w.results import Summary, words
 from w2w.table.delta import need_table, newest_version
+from w2w.table.permitted import TRAINING, permitted
 
 STAGE_CODE = 2  # bump when the same cut-outs would make other outfits
 _INPUTS = (schema.CUTOUTS, schema.DUPLICATES, schema.SPLITS, schema.POSTS, schema.PRODUCTS)
@@ -61,6 +70,8 @@ class Result(Summary):
     stage_version: str
     unchanged: bool = False
     cut_outs: int | None = None
+    not_permitted: int | None = None
+    """Photos that training may not use (table `permissions`): they are rejected."""
     slots_by: tuple[str, ...] = ()
     crops_sharing_pixels: int | None = None
     largest_share_shared: float | None = None
@@ -90,23 +101,29 @@ def main(config: Config) -> Result:
         config.test_share,
         config.seed,
     ]
-    version = snapshot_version(STAGE_CODE, [*options, cutouts], run.store, _INPUTS)
+    may = permitted(run.store, TRAINING)
+    version = snapshot_version(STAGE_CODE, [*options, cutouts, *may.told], run.store, _INPUTS)
     result = run.result(Result, cut_outs_of=cutouts, stage_version=version)
     if is_current(run.store, schema.OUTFITS, version):
         return run.done(result, unchanged=True)
     photos, sources = cut_out_slots(run.store, cutouts or "none", config.crop_sources)
     if not photos.height:
         raise UsageError(f"--cutouts={config.cutouts}: table 'cutouts' has no rows of that version: run 'w2w segment'")
+    photos, refused = without_refused(photos, may)
+    if not photos.height:
+        raise UsageError("training may use none of the photos in table 'cutouts': table `permissions` says why")
     num_shared, most = overlap(photos)
     told: dict[str, Any] = {"crops_sharing_pixels": num_shared, "largest_share_shared": most or None}
     told["warning"] = "crops share pixels: run 'w2w segment' again" if num_shared else None
-    result = run.done(result, cut_outs=photos.height, slots_by=tuple(sources), **told)
+    result = run.done(result, cut_outs=photos.height + len(refused), slots_by=tuple(sources), **told)
+    result = run.done(result, not_permitted=len(refused) or None)
     if config.dry_run:
         return result
     run.check_store()
     lineage = run.lineage(version, _INPUTS)
     owned, homeless = owned_splits(run.store, config.product_key)
     worn, rejected = judged(with_splits(photos, clusters(run.store), owned, config.val_share, config.test_share))
+    rejected = [*rejected, *refused]
     made = modify(worn, config.modified, config.seed)
     receipts = write_outfits(run.store, worn, made, rejected, lineage)
     counts, versions = commit_snapshot(run.store, schema.OUTFITS, receipts, lineage, config.tolerance)

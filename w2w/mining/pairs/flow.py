@@ -33,6 +33,7 @@ from w2w.models.encoder import model_version
 from w2w.stage import REJECTED_BY, REJECTED_SCHEMA, Counts
 from w2w.table import delta, work
 from w2w.table.judgements import read_judgements
+from w2w.table.permitted import TRAINING, Permitted
 from w2w.table.sink import Lineage
 from w2w.table.tolerance import Tolerance
 
@@ -101,6 +102,7 @@ class Known:
     post_splits: pa.Table
     superseded: pa.Table
     said: pa.Table  # garment_id, product_id, verdict: people's judgements
+    may: Permitted = Permitted(TRAINING)
 
 
 def mine(
@@ -112,14 +114,16 @@ def mine(
     lineage: Lineage,
     tolerance: Tolerance,
     num_buckets: int | None = None,
+    may: Permitted = Permitted(TRAINING),
 ) -> tuple[Counts, dict[str, int]]:
-    """Replaces `pairs` for all current posts and the garments that ``detector`` (a stage version) found in their photos.
+    """Replaces `pairs` for all current posts and the garments that ``detector`` (a stage version) found in their photos, of
+    pictures that ``may`` be used.
 
     In the object store: the catalog (350 bytes per product) and the splits of posts (50 bytes each), each built by one task.
     With a gate, the driver holds 60 bytes per vector needed.
     """
     splits, superseded = run_task(_posts_known, store, title="posts")
-    known = share(Known(catalog, splits, superseded, _said(store)))
+    known = share(Known(catalog, splits, superseded, _said(store), may))
     sides = [
         Side(schema.POSTS, _POSTS, schema.IMAGE_ID),
         Side(schema.GARMENTS, _GARMENTS, schema.IMAGE_ID, partition={schema.STAGE_VERSION: detector}),
@@ -145,7 +149,8 @@ def mine(
     folder = work.folder(store, lineage.run_id)
     try:
         waiting = by_key(store, sides, _prepare, (known, rules, asked, folder), num_buckets=num_buckets, title="candidates")
-        samples = share(run_task(_samples, vectors, catalog, [w.sampled for w in waiting], asked.sample, title="samples"))
+        sampled = [w.sampled for w in waiting]
+        samples = share(run_task(_samples, vectors, may.of(catalog), sampled, asked.sample, title="samples"))
         made = _decided(store, vectors, waiting, (asked, samples, lineage))
         receipts = [r for bucket in made for r in bucket]
         return snapshot.commit_snapshot(store, schema.PAIRS, receipts, lineage, tolerance)
@@ -182,7 +187,7 @@ def _found(
     catalog = told.catalog.filter(pc.is_in(told.catalog.column(schema.PRODUCT_ID), value_set=tagged.cast(pa.string())))
     own = posts.column(schema.POST_ID).cast(pa.string())
     splits = told.post_splits.filter(pc.is_in(told.post_splits.column(schema.POST_ID), value_set=own))
-    tags = tags_of(posts, catalog, splits, looks, rules.thumbnail_px)
+    tags = tags_of(posts, catalog, splits, looks, rules.thumbnail_px, told.may.refused)
     tagged = pairs.products_of(tags)
     found = pairs.boxes_of(garments, tagged, rules)
     found = found.filter(pl.col(PHOTO).is_in(tags[PHOTO].unique().implode()))

@@ -15,6 +15,7 @@ from w2w.report.page import page_of
 from w2w.results import Summary
 from w2w.table import delta
 from w2w.table.delta import need_table
+from w2w.table.permitted import TRAINING, permitted
 
 STAGE_CODE = 1  # bump when the same tables would give other pairs
 
@@ -58,6 +59,8 @@ class Result(Summary):
     """What similarity decides, if anything."""
     gate_model_version: str | None = None
     stage_version: str
+    pictures_not_permitted: int | None = None
+    """Pictures of the store that training may not use; tags with one of them are rejected."""
     unchanged: bool = False
     report: str | None = None
 
@@ -89,10 +92,13 @@ def main(config: Config) -> Result:
     inputs += [schema.CLASSIFICATIONS] if classifier else []
     inputs += [schema.EMBEDDINGS] if asked else []
     inputs += [schema.JUDGEMENTS] if delta.count_rows(delta.open_table(store, schema.JUDGEMENTS), kind="garments") else []
-    options = (config.rules, asked, config.product_key, detector, classifier, config.classes)
+    may = permitted(store, TRAINING)
+    options = (config.rules, asked, config.product_key, detector, classifier, config.classes, *may.told)
     version = snapshot_version(STAGE_CODE, options, store, inputs)
     gate = {"gate": config.gate.matches, "gate_model_version": asked.model_version} if asked else {}
-    result = run.result(Result, detector=detector, classifier=classifier, stage_version=version, **gate)
+    result = run.result(
+        Result, detector=detector, classifier=classifier, stage_version=version, pictures_not_permitted=may.num, **gate
+    )
     if is_current(store, schema.PAIRS, version):
         return run.done(result, unchanged=True)
     if config.dry_run:
@@ -101,6 +107,6 @@ def main(config: Config) -> Result:
     catalog = run_task(read_catalog, store, config.product_key, config.classes, classifier, title="catalog")
     lineage = run.lineage(version, inputs)
     lineage = replace(lineage, config=lineage.config | {"detector": detector, "classifier": classifier})  # instead of auto
-    counts, versions = mine(store, detector, catalog, config.rules, asked, lineage, config.tolerance)
+    counts, versions = mine(store, detector, catalog, config.rules, asked, lineage, config.tolerance, may=may)
     report = report_mining(store, config.out or page_of(store, run.job, run.run_id), config.shown) if config.shown else None
     return run.done(result, counts=counts, versions=versions, report=report)

@@ -21,6 +21,7 @@ from w2w.garments.stage import ITEMS
 from w2w.images.decode import DecodeLimits
 from w2w.images.stage import INSPECT_GIVES, inspect
 from w2w.ingest.loading import PictureFetch, without_erased
+from w2w.ingest.permits import PERMIT_GIVES, PERMITS, SAID, permit_each
 from w2w.ingest.stage import LOAD_GIVES, LOAD_NEEDS, load
 from w2w.mining.sets import rows as of
 from w2w.mining.sets.posts import Catalog
@@ -32,6 +33,7 @@ from w2w.table.pending import rejected_keys, table_keys
 from w2w.table.sink import Lineage
 from w2w.table.tolerance import Tolerance
 from w2w.web.fetch import FetchConfig, Fetcher
+from w2w.web.permission import UseConfig
 
 # columns that the image-loading stage expects
 _LOADING = [f for f in LOAD_NEEDS if f.name != schema.IMAGE_URI]
@@ -92,7 +94,7 @@ class Pictures:
         reading, images = self._reading, Output(schema.IMAGES, unique=schema.IMAGE_ID)
         loading = {
             "max_bytes": reading.fetch.max_bytes,
-            "fetch": PictureFetch(Fetcher(reading.fetch)),
+            "fetch": PictureFetch(Fetcher(reading.fetch), self._run.run_id),
             "batch_rows": reading.pool.batch_rows,
         }
         stages = [
@@ -109,6 +111,13 @@ class Pictures:
             cutting = {"stage_version": reading.version, "crop_px": reading.crop_px, "limits": reading.decode}
             stages.append(Stage("cut", of.cut_anchors, (of.ANCHORS, schema.IMAGE_ID, schema.BYTES), of.ANCHOR_GIVES, cutting))
             outputs.insert(1, Output(schema.GARMENTS, unique=schema.GARMENT_ID, nested=ITEMS))
+        said = {
+            "feed": f"set:{reading.catalog}",
+            "use": UseConfig().told(reading.fetch.respect_no_ai),
+            "run_id": self._run.run_id,
+        }
+        stages.append(Stage("permit", permit_each, (schema.IMAGE_ID, schema.IMAGE_URI, SAID), PERMIT_GIVES, said))
+        outputs.insert(1, Output(schema.PERMISSIONS, nested=PERMITS))
         folder = work.folder(self._run.store, self._folder)
         return run_stages(
             self._run.store,

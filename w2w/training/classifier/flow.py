@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from w2w import schema, storage
 from w2w.engine.tasks import run_task
@@ -16,13 +17,17 @@ from w2w.report.evaluation import Protocol, evaluation_report
 from w2w.results import Figure
 from w2w.table import delta
 from w2w.table.pending import lookup
+from w2w.table.permitted import TRAINING, permitted
 from w2w.training.vectors import vector_batches
 
 
-def labelled_products(store: str, most: int) -> list[dict]:
-    """product_id, image_id and category of active products with a picture, at most this many."""
-    products = delta.current_products(store, [schema.PRODUCT_ID, schema.IMAGE_ID, schema.CATEGORY, schema.ACTIVE])
-    return [p for p in products.to_pylist() if p[schema.ACTIVE] and p[schema.IMAGE_ID]][:most]
+def labelled_products(store: str, most: int) -> tuple[list[dict], int]:
+    """product_id, image_id and category of active products with a picture that may be used, at most this many; and how many
+    have one that may not."""
+    found = delta.current_products(store, [schema.PRODUCT_ID, schema.IMAGE_ID, schema.CATEGORY, schema.ACTIVE])
+    found = found.filter(pc.and_(found.column(schema.ACTIVE), pc.is_valid(found.column(schema.IMAGE_ID))))
+    usable = permitted(store, TRAINING).of(found)
+    return usable.slice(0, most).to_pylist(), found.num_rows - usable.num_rows
 
 
 def train_head(

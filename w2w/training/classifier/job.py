@@ -54,6 +54,8 @@ class Result(Summary):
     model_version: str | None = None
     pending: int | None = None
     products: int | None = None
+    not_permitted: int | None = None
+    """Products left out because training may not use their picture (table `permissions`)."""
     examples: dict[str, int] = field(default_factory=dict)
     """By split."""
     epochs: int | None = None
@@ -113,8 +115,8 @@ def predict(config: Config, run: Run, folder: str, encoder_version: str) -> Resu
 
 def train(config: Config, run: Run, folder: str, encoder_version: str) -> Result:
     mapping = heads.check_mapping(config.classes or {})
-    products = labelled_products(run.store, config.max_examples)
-    result = run.result(Result, classifier=folder, products=len(products))
+    products, refused = labelled_products(run.store, config.max_examples)
+    result = run.result(Result, classifier=folder, products=len(products), not_permitted=refused or None)
     if config.dry_run:
         return result
     run.begin()

@@ -21,6 +21,7 @@ from w2w.metrics.detection import Judged
 from w2w.stage import HISTORY, MODEL
 from w2w.table import delta
 from w2w.table.pending import holding, lookup_batches
+from w2w.table.permitted import TRAINING, permitted
 from w2w.training.detectors.config import TrainConfig, kind_of
 from w2w.training.detectors.photos import Photo, photo_of
 
@@ -46,6 +47,7 @@ class Photos:
     val: tuple[str, ...]
     test: tuple[str, ...]
     partly_labelled: tuple[str, ...]  # sources that do not label every class
+    refused: int = 0  # photos left out because training may not use them
 
 
 def list_photos(store: str, sources: Sequence[str] | None, val_share: float) -> Photos:
@@ -55,8 +57,11 @@ def list_photos(store: str, sources: Sequence[str] | None, val_share: float) -> 
     """
     opened = delta.existing(store, schema.DETECTIONS)
     versions = _newest_versions(opened)
-    rows = [delta.read(store, schema.DETECTIONS, list(_NAMES), opened.version(), stage_version=v) for v in versions]
+    names, may = [*_NAMES, schema.IMAGE_ID], permitted(store, TRAINING)
+    rows = [delta.read(store, schema.DETECTIONS, names, opened.version(), stage_version=v) for v in versions]
     found = {r[schema.KEY]: r for one in reversed(rows) for r in one.to_pylist()}
+    usable = {key: row for key, row in found.items() if may.allows(row[schema.IMAGE_ID])}
+    refused, found = len(found) - len(usable), usable
     known = sorted({r[schema.SOURCE] for r in found.values()})
     for source in sources or []:
         if source not in known:
@@ -72,6 +77,7 @@ def list_photos(store: str, sources: Sequence[str] | None, val_share: float) -> 
         tuple(k for k in train if held[k] == TEST),
         tuple(r[schema.KEY] for r in mine if r[schema.SPLIT] == TEST),
         tuple(sorted({r[schema.SOURCE] for r in mine if len(r[schema.LABELLED]) < 7})),
+        refused,
     )
 
 

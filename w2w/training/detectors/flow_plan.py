@@ -74,6 +74,7 @@ class DetectorPlan:
         photos, kind = self.photos, kind_of(self.settings.start)[0]
         told = {"start": self.settings.start, "table_version": photos.table_version}
         told["examples"] = {split: len(getattr(photos, split)) for split in ("train", "val", "test")}
+        told["not_permitted"] = photos.refused or None
         if photos.partly_labelled and kind != OURS:
             told["warning"] = f"{kind} takes everything that {', '.join(photos.partly_labelled)} does not label for background"
         return told

@@ -23,6 +23,7 @@ from w2w.models.encoder import encoder_input, load_encoder, model_version, try_e
 from w2w.table import delta
 from w2w.table.delta import need_table
 from w2w.table.pending import holding, lookup_batches
+from w2w.table.permitted import TRAINING, Permitted, permitted
 from w2w.training.config import LoopConfig
 from w2w.training.encoders.config import HEAD, LearnConfig
 from w2w.training.encoders.pairs import SHRUNK, Listing, PairBatches, Row, listing, ranked
@@ -32,7 +33,10 @@ if TYPE_CHECKING:
     from w2w.training.loop import Training
 
 TRAIN, VAL, TEST = "train", "val", "test"
-_COLUMNS = (schema.PAIR_ID, schema.GARMENT_ID, schema.PRODUCT_ID, schema.IMAGE_ID, schema.CATEGORY, schema.SPLIT, schema.SOURCE)
+_COLUMNS = (
+    *(schema.PAIR_ID, schema.GARMENT_ID, schema.ANCHOR_IMAGE_ID, schema.PRODUCT_ID, schema.IMAGE_ID, schema.CATEGORY),
+    *(schema.SPLIT, schema.SOURCE),
+)
 _READ = (
     *(schema.PAIRS, schema.DUPLICATES, schema.NEGATIVES, schema.GARMENTS, schema.IMAGES, schema.EMBEDDINGS),
     *(schema.SPLITS, schema.REPRESENTATIVES),
@@ -51,6 +55,7 @@ class PairTable:
     versions: dict[str, int]  # of the existing tables
     sources: tuple[str, ...]
     limit: int | None
+    may: Permitted = Permitted(TRAINING)
     of: ClassVar[str] = "table `pairs`"
     made_by: ClassVar[str] = "'w2w embed' and 'w2w embed --of=garments'"
     pictures: ClassVar[str] = "tables `garments` and `images`: run 'w2w mine' again"
@@ -58,14 +63,22 @@ class PairTable:
 
     def read(self, split: str) -> Listing:
         """The pairs of a split; about 300 bytes each in memory."""
+        rows = self.may.of(self._pairs(split), (schema.ANCHOR_IMAGE_ID, schema.IMAGE_ID)).sort_by(schema.PAIR_ID)
+        if split == TRAIN and self.limit:
+            rows = rows.slice(0, self.limit)
+        return listing(rows, self._all(schema.DUPLICATES, (schema.IMAGE_ID, schema.CLUSTER_ID)))
+
+    def num_refused(self) -> int:
+        """Pairs, or posts, of all splits that are left out because training may not use a picture of theirs."""
+        rows = [self._pairs(split) for split in (TRAIN, VAL, TEST)]
+        return sum(r.num_rows - self.may.of(r, (schema.ANCHOR_IMAGE_ID, schema.IMAGE_ID)).num_rows for r in rows)
+
+    def _pairs(self, split: str) -> pa.Table:
         rows = self._all(schema.PAIRS, _COLUMNS)
         chosen = pc.equal(rows.column(schema.SPLIT), split)
         if self.sources:
             chosen = pc.and_(chosen, pc.is_in(rows.column(schema.SOURCE), value_set=pa.array(self.sources, pa.string())))
-        rows = rows.filter(chosen).sort_by(schema.PAIR_ID)
-        if split == TRAIN and self.limit:
-            rows = rows.slice(0, self.limit)
-        return listing(rows, self._all(schema.DUPLICATES, (schema.IMAGE_ID, schema.CLUSTER_ID)))
+        return rows.filter(chosen)
 
     def lookup(self, table: schema.Table, keys: pa.ChunkedArray, columns: Sequence[str]) -> Iterator[pa.Table]:
         if table.name in self.versions:
@@ -91,7 +104,7 @@ class PairTable:
         if not self.sources or schema.OWN in self.sources:
             splits = self._all(schema.SPLITS, (schema.OWNER_ID, schema.OWNER_KIND, schema.SPLIT))
             test = pc.and_(pc.equal(splits.column(1), PRODUCT), pc.equal(splits.column(2), TEST))
-            chosen = self._all(schema.REPRESENTATIVES, (schema.PRODUCT_ID, schema.IMAGE_ID))
+            chosen = self.may.of(self._all(schema.REPRESENTATIVES, (schema.PRODUCT_ID, schema.IMAGE_ID)))
             chosen = chosen.filter(pc.is_in(chosen.column(0), value_set=splits.filter(test).column(0)))
             for product, image in zip(*(c.to_pylist() for c in chosen.columns)):
                 shown.setdefault(image, set()).add(product)
@@ -111,7 +124,7 @@ def pair_table(store: str, sources: Sequence[str] | None, limit: int | None) -> 
     for source in sources or []:
         if source not in known:
             raise UsageError(f"--sources: table `pairs` has no {source!r}, only {', '.join(known)}")
-    return PairTable(store, versions, tuple(sources or ()), limit)
+    return PairTable(store, versions, tuple(sources or ()), limit, permitted(store, TRAINING))
 
 
 @dataclass(frozen=True)
@@ -284,7 +297,8 @@ def _negatives(table: PairTable, listed: Listing, count: int) -> dict[str, list]
         schema.NEGATIVES, pc.unique(listed.rows.column(schema.PAIR_ID)), (schema.PAIR_ID, schema.NEGATIVES_LIST)
     ):
         for row in batch.to_pylist():
-            hardest = [(n[schema.IMAGE_ID], n[schema.PRODUCT_ID]) for n in row[schema.NEGATIVES_LIST][:count]]
+            usable = [n for n in row[schema.NEGATIVES_LIST] if table.may.allows(n[schema.IMAGE_ID])]
+            hardest = [(n[schema.IMAGE_ID], n[schema.PRODUCT_ID]) for n in usable[:count]]
             found[row[schema.PAIR_ID]] = hardest
     images = pa.array(sorted({image for mined in found.values() for image, _ in mined}), pa.string())
     cluster_of = dict(zip(images.to_pylist(), images.to_pylist()))

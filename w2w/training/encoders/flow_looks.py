@@ -16,8 +16,9 @@ from w2w.models.looks import detected_by, look_version
 from w2w.table import delta
 from w2w.table.delta import need_table
 from w2w.table.pending import holding, lookup_batches
+from w2w.table.permitted import TRAINING, permitted
 from w2w.training.encoders.config import PairConfig
-from w2w.training.encoders.flow import FETCHED, TEST, TRAIN, PairTable
+from w2w.training.encoders.flow import FETCHED, TEST, TRAIN, VAL, PairTable
 from w2w.training.encoders.looks import SOURCE, look_pairs
 from w2w.training.encoders.pairs import Listing, listing
 from w2w.training.vectors import vector_batches
@@ -86,14 +87,21 @@ class LookTable(PairTable):
             shown[image].add(group)
         return shown
 
+    def num_refused(self) -> int:
+        found = [self._active(split) for split in (TRAIN, VAL, TEST)]
+        return sum(posts.num_rows - self.may.of(posts).num_rows for posts in found)
+
     def _posts(self, split: str) -> list[dict]:
-        """The active posts of a split, about 500 bytes each."""
+        """The active posts of a split whose photo may be used, about 500 bytes each."""
+        return self.may.of(self._active(split)).to_pylist()
+
+    def _active(self, split: str) -> pa.Table:
         splits = self._all(schema.SPLITS, (schema.OWNER_ID, schema.OWNER_KIND, schema.SPLIT))
         chosen = pc.and_(pc.equal(splits.column(1), POST), pc.equal(splits.column(2), split))
         posts = delta.newest_of_each(self._all(schema.POSTS, _POST), schema.POST_ID)
         known = pc.is_in(posts.column(schema.POST_ID), value_set=splits.filter(chosen).column(0))
         kept = pc.and_(pc.and_(posts.column(schema.ACTIVE), pc.is_valid(posts.column(schema.IMAGE_ID))), known)
-        return posts.filter(kept).to_pylist()
+        return posts.filter(kept)
 
 
 def look_table(store: str, config: PairConfig, limit: int | None) -> LookTable:
@@ -103,7 +111,7 @@ def look_table(store: str, config: PairConfig, limit: int | None) -> LookTable:
     need_table(store, schema.SPLITS, "split")
     opened = {t.name: delta.open_table(store, t) for t in _READ}
     versions = {name: t.version() for name, t in opened.items() if t is not None}
-    table = LookTable(store, versions, (), limit, detected_by(store), config)
+    table = LookTable(store, versions, (), limit, permitted(store, TRAINING), detected_by(store), config)
     if not len(table.read(TRAIN)):
         raise UsageError(
             f"--pairs.of=looks: no two posts of the train split have {' or '.join(config.same)} in common: see --pairs.same "

@@ -74,6 +74,7 @@ class EncoderPlan:
     def facts(self) -> dict[str, Any]:
         found, version = self.inspected, self.table.versions[self.table.pairs_from.name]
         counts = {"examples": found.num_pairs, "left_out": found.num_without or None}
+        counts["not_permitted"] = self.table.num_refused() or None
         return {"encoder": self.encoder.name, "table_version": version, **counts}
 
     def training(self, rank: int, num_workers: int) -> "Training":

@@ -13,6 +13,7 @@ from w2w.errors import UsageError
 from w2w.garments.masks import SLOTS
 from w2w.table import delta
 from w2w.table.delta import need_table
+from w2w.table.permitted import TRAINING, Permitted, permitted
 from w2w.training.outfits.arrays import WORN, Outfits, Questions, drawn_blanks
 from w2w.training.vectors import vector_batches
 
@@ -27,19 +28,21 @@ def read_outfits(
     source: str = schema.OWN,
     most_bytes: int = _MOST_BYTES,
     versions: Mapping[str, int] = MappingProxyType({}),
+    may: Permitted | None = None,
 ) -> tuple[dict[str, Outfits], int]:
-    """The outfits of each split, and the number left out because an item has no vector of ``model_version``. ``versions``: of
-    the tables by name, otherwise the newest.
+    """The outfits of each split, and the number left out because an item has no vector of ``model_version``, or a picture that
+    training may not use. ``versions``: of the tables by name, otherwise the newest; ``may``: what may be used, otherwise as
+    table `permissions` says now.
 
     The table is read in batches. Memory: the vectors, 4 bytes per number and once per item, 16 bytes per item of an outfit, and
     the ids during reading. Raises UsageError if the vectors would exceed ``most_bytes``.
     """
-    made, whole, split, _ = _read_outfits(store, model_version, source, most_bytes, versions)
+    made, whole, split, _ = _read_outfits(store, model_version, source, most_bytes, versions, may)
     return {s: made.among(whole & (split == s)) for s in np.unique(split)}, int((~whole).sum())
 
 
 def _read_outfits(
-    store: str, model_version: str, source: str, most_bytes: int, versions: Mapping[str, int]
+    store: str, model_version: str, source: str, most_bytes: int, versions: Mapping[str, int], may: Permitted | None = None
 ) -> tuple[Outfits, np.ndarray, np.ndarray, pa.ChunkedArray]:
     """All outfits; of each, whether every item has a vector, its split, and its id."""
     need_table(store, schema.OUTFITS, "compose")
@@ -56,7 +59,7 @@ def _read_outfits(
     split = pa.chunked_array([c for s in splits for c in s.chunks]).to_numpy().astype(str)
     ids = pa.chunked_array([c for s in outfit_ids for c in s.chunks])
     origin = pc.index_in(pa.chunked_array([c for s in made_of for c in s.chunks]), ids, skip_nulls=True)
-    vectors_ND, row_of_item = _vectors(store, model_version, items.ids, most_bytes, versions)
+    vectors_ND, row_of_item = _vectors(store, model_version, items.ids, most_bytes, versions, may)
     items_OS, slots_OS = items.padded(row_of_item)
     whole = ((items_OS >= 0) == (slots_OS >= 0)).all(axis=1) & (items_OS >= 0).any(axis=1)
     made = Outfits(vectors_ND, items_OS, slots_OS, origin.fill_null(WORN).to_numpy().astype(np.int64), items.slots)
@@ -70,6 +73,7 @@ def read_blanks(
     source: str,
     split: str,
     versions: Mapping[str, int] = MappingProxyType({}),
+    may: Permitted | None = None,
 ) -> tuple[Outfits, Questions]:
     """The fill-in-the-blank questions of a split, and ``outfits`` with the vectors of their items added. Questions with an item
     without a vector are left out."""
@@ -86,7 +90,7 @@ def read_blanks(
         raise UsageError(f"questions of {source!r} ask for slots that its outfits do not have: {sorted(strange)}")
     start, vectors, found = len(outfits.vectors_ND), [outfits.vectors_ND], []
     for part in (given, answers):
-        vectors_ND, row_of_item = _vectors(store, model_version, part.ids, _MOST_BYTES, versions)
+        vectors_ND, row_of_item = _vectors(store, model_version, part.ids, _MOST_BYTES, versions, may)
         items, slots = part.padded(np.where(row_of_item < 0, -1, row_of_item + start))
         vectors.append(vectors_ND)
         start += len(vectors_ND)
@@ -240,7 +244,12 @@ def _batches(
 
 
 def _vectors(
-    store: str, model_version: str, item_ids: pa.ChunkedArray, most_bytes: int, versions: Mapping[str, int]
+    store: str,
+    model_version: str,
+    item_ids: pa.ChunkedArray,
+    most_bytes: int,
+    versions: Mapping[str, int],
+    may: Permitted | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """(vectors (N, D), the row of each item's vector, -1 if it has none). Each distinct item is read once."""
     different = pc.unique(item_ids)
@@ -248,7 +257,10 @@ def _vectors(
     row_of = np.full(len(different), -1, np.int64)
     found, count = [], 0
     version = versions.get(schema.EMBEDDINGS.name)
-    for names, vectors_ND in vector_batches(store, model_version, different, version):
+    pictures = pc.list_element(pc.split_pattern(different, ":", max_splits=1), 0)  # a cut-out's item is image_id:slot
+    may = permitted(store, TRAINING) if may is None else may
+    asked = different.filter(pa.array(may.mask(pictures)))
+    for names, vectors_ND in vector_batches(store, model_version, asked, version):
         needed = len(different) * vectors_ND.shape[1] * vectors_ND.itemsize
         if needed > most_bytes:
             raise UsageError(

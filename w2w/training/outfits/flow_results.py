@@ -18,6 +18,7 @@ from w2w.models.encoder import model_version
 from w2w.results import Figure
 from w2w.stage import Counts
 from w2w.table import delta
+from w2w.table.permitted import TRAINING, Permitted, permitted
 from w2w.training.config import LoopConfig
 from w2w.training.outfits.arrays import WORN, Outfits, Questions, blanks
 from w2w.training.outfits.config import WHAT2WEAR, OutfitsConfig, as_published
@@ -54,10 +55,12 @@ class OutfitTable:
     limit: int | None  # worn outfits to train on
     asked: bool  # whether table `questions` has questions about them
     versions: dict[str, int]  # of the tables, so that every worker reads the same
+    may: Permitted = Permitted(TRAINING)
 
     def read(self) -> tuple[dict[str, Outfits], int]:
         """Outfits by split, and the number without vectors."""
-        splits, left_out = read_outfits(self.store, model_version(self.encoder), self.source, versions=self.versions)
+        version = model_version(self.encoder)
+        splits, left_out = read_outfits(self.store, version, self.source, versions=self.versions, may=self.may)
         if self.limit and TRAIN in splits:
             made = splits[TRAIN]
             origin = np.where(made.modified_of_O == WORN, np.arange(len(made)), made.modified_of_O)
@@ -69,7 +72,7 @@ class OutfitTable:
         items."""
         if self.asked:
             version = model_version(self.encoder)
-            outfits, found = read_blanks(self.store, outfits, version, self.source, split, self.versions)
+            outfits, found = read_blanks(self.store, outfits, version, self.source, split, self.versions, self.may)
             if len(found):
                 return outfits, found
         return outfits, blanks(outfits, num_answers, np.random.default_rng(_SEED))
@@ -91,7 +94,7 @@ def outfit_table(
     asked = sources[0] != schema.OWN and delta.open_table(store, schema.QUESTIONS) is not None
     opened = {t.name: delta.open_table(store, t) for t in (schema.OUTFITS, schema.QUESTIONS, schema.EMBEDDINGS)}
     versions = {name: t.version() for name, t in opened.items() if t is not None}
-    table = OutfitTable(store, encoder, sources[0], limit, asked, versions)
+    table = OutfitTable(store, encoder, sources[0], limit, asked, versions, permitted(store, TRAINING))
     splits, left_out = table.read()
     counts = {}
     for split in (TRAIN, VAL, TEST):

@@ -27,6 +27,7 @@ from w2w.results import Figure
 from w2w.stage import Pool, Stage
 from w2w.table import delta
 from w2w.table.pending import rejected_keys, table_keys
+from w2w.table.permitted import TRAINING, permitted
 from w2w.training.classifier.flow import figure_of, with_vectors
 from w2w.training.tags.heads import Head, Tagger, save, thresholds
 from w2w.training.tags.stage import SWATCH_GIVES, TAG_GIVES, Swatch, Tag
@@ -61,11 +62,13 @@ def coverage(store: str, version: str) -> dict[str, Figure]:
     return {name: Figure(told[name] / num, num=num) for name, num in asked.items()}
 
 
-def labelled(store: str, columns: Sequence[str], most: int) -> list[dict]:
-    """image_id and the named columns of active products with a picture, at most ``most``. Raises UsageError for a column that
-    no product has."""
+def labelled(store: str, columns: Sequence[str], most: int) -> tuple[list[dict], int]:
+    """image_id and the named columns of active products with a picture that may be used, at most ``most``; and how many have
+    one that may not. Raises UsageError for a column that no product has."""
     found = delta.current_products(store, [schema.IMAGE_ID, schema.ACTIVE, schema.ATTRIBUTES, *FEED_COLUMNS])
-    found = found.filter(pc.and_(found.column(schema.ACTIVE), pc.is_valid(found.column(schema.IMAGE_ID)))).slice(0, most)
+    active = found.filter(pc.and_(found.column(schema.ACTIVE), pc.is_valid(found.column(schema.IMAGE_ID))))
+    usable = permitted(store, TRAINING).of(active)
+    found, refused = usable.slice(0, most), active.num_rows - usable.num_rows
     attributes = found.column(schema.ATTRIBUTES)
     values = {schema.IMAGE_ID: found.column(schema.IMAGE_ID)}
     for name in columns:
@@ -73,7 +76,7 @@ def labelled(store: str, columns: Sequence[str], most: int) -> list[dict]:
         if not found.num_rows or values[name].null_count == found.num_rows:
             known = {key for chunk in attributes.chunks for key in pc.unique(chunk.keys).to_pylist()}
             raise UsageError(f"--learn={name}: no product has it.{nearest(name, sorted({*FEED_COLUMNS, *known}))}")
-    return pa.table(values).to_pylist()
+    return pa.table(values).to_pylist(), refused
 
 
 def spelled(values: Sequence[str | None]) -> list[str | None]:

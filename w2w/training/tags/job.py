@@ -75,6 +75,8 @@ class Result(Summary):
     tagged: dict[str, Figure] = field(default_factory=dict)
     """By attribute, the share of all pictures of this version whose value is sure."""
     products: int | None = None
+    not_permitted: int | None = None
+    """With --learn: products left out because training may not use their picture (table `permissions`)."""
     """With --learn."""
     figures: dict[str, Figure] = field(default_factory=dict)
     """With --learn: of each attribute, on products that it has not learnt from."""
@@ -138,8 +140,9 @@ def _learn(config: Config, run: Run, folder: str) -> Result:
         raise UsageError(f"--learn={twice[0]}: is named twice")
     need_table(run.store, schema.EMBEDDINGS, "embed")
     version = model_version(config.encoder)
-    products = labelled(run.store, config.learn, config.max_examples)
-    result = run.result(Result, tagger=folder, encoder=config.encoder.name, products=len(products))
+    products, refused = labelled(run.store, config.learn, config.max_examples)
+    told = {"products": len(products), "not_permitted": refused or None}
+    result = run.result(Result, tagger=folder, encoder=config.encoder.name, **told)
     if config.dry_run:
         return result
     run.begin()
