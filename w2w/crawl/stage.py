@@ -1,6 +1,5 @@
 """The stage that visits URLs: fetches a batch politely and records each outcome."""
 
-import functools
 import time
 import zlib
 from collections.abc import Sequence
@@ -14,12 +13,13 @@ from w2w.crawl.frontier import MOVED, NOT_ITS_FAULT, NOT_MODIFIED, OK, SAME_CONT
 from w2w.crawl.profile import IMAGE, ROBOTS, SITEMAP, Profile
 from w2w.crawl.records import record_without
 from w2w.crawl.schedule import Answer, Question, ask_all
+from w2w.crawl.tdm import TdmFiles
 from w2w.errors import Reject, RejectCode
 from w2w.table.erased import Erased
 from w2w.web.answers import NoAi, Redirect, Response, Validators
 from w2w.web.doorkeeper import Exchange
 from w2w.web.fetch import Fetcher
-from w2w.web.hosts import rules_of, tdm_after, tdm_url
+from w2w.web.hosts import rules_of
 from w2w.web.permission import Asked, Headers, TdmFile
 from w2w.web.robots import Robots
 from w2w.web.urls import redacted, resolve
@@ -59,11 +59,10 @@ def visit(
     assert rows.schema.names == VISIT_SCHEMA.names, rows.schema.names
     todo = rows.to_pylist()
     read_by, agent = profile.version(), fetcher.config.user_agent
-    hosts = _tdm_files(run_id)
-    new = sorted({tdm_url(row[schema.URL]) for row in todo if row[schema.KIND] == IMAGE} - set(hosts))
-    asked = [*(question(profile, row) for row in todo), *(Question(url, follow=fetcher.config.max_redirects) for url in new)]
+    tdm = TdmFiles([row[schema.URL] for row in todo if row[schema.KIND] == IMAGE], run_id, exchange)
+    asked = [*(question(profile, row) for row in todo), *tdm.questions(fetcher.config.max_redirects)]
     answers = ask_all(asked, fetcher, exchange, config.threads, max_wait_s)
-    hosts |= {url: _tdm_file(answer) for url, answer in zip(new, answers[len(todo) :])}
+    tdm.learn(answers[len(todo) :])
     answers = answers[: len(todo)]
     visited = []
     for row, answer in zip(todo, answers, strict=True):
@@ -79,21 +78,9 @@ def visit(
             schema.FETCHED_AT: time.time_ns() // 1000,
         }
         if row[schema.KIND] == IMAGE:
-            outcome[schema.SAID] = _said(row[schema.URL], answer, hosts.get(tdm_url(row[schema.URL])), agent)
+            outcome[schema.SAID] = _said(row[schema.URL], answer, tdm.of(row[schema.URL]), agent)
         visited.append(_remembered(row, answer) | outcome)
     return pa.Table.from_pylist(visited, schema=VISIT_GIVES)
-
-
-@functools.lru_cache(maxsize=4)
-def _tdm_files(run_id: str) -> dict[str, TdmFile | None]:
-    """Every tdmrep.json that this process has asked for in this run, by its URL."""
-    return {}
-
-
-def _tdm_file(answer: Answer) -> TdmFile | None:
-    if isinstance(answer.result, Response):
-        return TdmFile(answer.result.body)
-    return tdm_after(answer.result) if isinstance(answer.result, Reject) else TdmFile()
 
 
 def _said(url: str, answer: Answer, tdm: TdmFile | None, agent: str) -> str | None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from w2w.web.politeness import Lease, Politeness, PolitenessConfig, Report
-from w2w.web.robots import Robots, RobotsShelf
+from w2w.web.robots import Robots, RobotsShelf, robots_url
 from w2w.web.urls import authority
 
 _POLL_S = 0.05  # between calls while other workers hold all slots of a host
@@ -65,7 +65,8 @@ class Doorkeeper:
             self._politeness.report(report)
         for where, robots in message.robots_found.items():
             self._shelf.put(where, robots)
-            self._politeness.set_crawl_delay(authority(where), robots.crawl_delay_s(self._user_agent))
+            if where == robots_url(where):  # and not another file that a host has once
+                self._politeness.set_crawl_delay(authority(where), robots.crawl_delay_s(self._user_agent))
         known = {where: robots for where in message.robots_wanted if (robots := self._shelf.take(where)) is not None}
         missing = (where for where in message.robots_wanted if where not in known)
         to_fetch = {where: self._shelf.before(where) for where in missing if self._shelf.is_your_turn(where)}

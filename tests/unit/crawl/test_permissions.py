@@ -94,3 +94,18 @@ def test_the_owner_of_a_site_says_it_of_all_its_pictures(store):
         assert refused(store) == found
     harvest(store.uri, SITE, LINEAGE)
     assert refused(store) == (set(), {ONE})
+
+
+def test_one_worker_asks_for_a_hosts_file_and_tells_the_others():
+    keeper = Doorkeeper(PolitenessConfig(requests_per_s=None), "w2w", 60.0)
+    urls = ["http://h/1.jpg", "http://h/2.jpg", "https://h/3.jpg"]
+    first, second = TdmFiles(urls, "run-a", keeper.exchange), TdmFiles(urls, "run-b", keeper.exchange)  # as two processes
+    assert first.ours == [f"{scheme}://h{WELL_KNOWN}" for scheme in ("http", "https")]
+    assert second.ours == []
+    body = b'[{"location": "/1", "tdm-reservation": 1}]'
+    gone = Reject(RejectCode.FETCH_FAILED, "x: HTTP 503")
+    first.learn([Answer(Response(first.ours[0], 200, {}, body), 1), Answer(gone, 1)])
+    second.learn([])
+    for files in (first, second, TdmFiles(urls, "run-b", keeper.exchange)):
+        assert [files.of(url) and files.of(url).says("/1") for url in urls] == ["1", "1", None]
+    assert keeper.intervals_s(["h"]) == {"h": 0.0}
