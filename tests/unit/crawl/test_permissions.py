@@ -9,9 +9,16 @@ from tests.unit.crawl.test_visit import look, row
 from tests.unit.web.webs import Page, serve
 from w2w import schema
 from w2w.crawl.harvest import harvest
+from w2w.crawl.schedule import Answer
+from w2w.crawl.tdm import TdmFiles
+from w2w.errors import Reject, RejectCode
 from w2w.table import delta
 from w2w.table.permitted import SEARCH, TRAINING, permitted
+from w2w.web.answers import Response
+from w2w.web.doorkeeper import Doorkeeper
+from w2w.web.hosts import WELL_KNOWN
 from w2w.web.permission import UNREACHABLE, Asked, Headers, Rules
+from w2w.web.politeness import PolitenessConfig
 
 JPEG = {"Content-Type": "image/jpeg"}
 ONE, NINE = f"{1:064d}", f"{9:064d}"
