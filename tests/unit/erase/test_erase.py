@@ -45,6 +45,13 @@ def index(store: str, numbers, **options) -> None:
     run_job(index_uri(store, "default"), catalog, cfg, model_version(EncoderConfig()))
 
 
+def permission(number: int) -> dict:
+    """The eighth is of a host whose rule names what is to go."""
+    row = {"permission_id": str(number), "image_id": ids.image_id(picture(number)), "uri": f"https://cdn.example/{number}.jpg"}
+    row |= {"feed": "main", "search": True, "training": True, "reason": "", "row_digest": "d", "fetched_at": 0, "run_id": "r"}
+    return row | {"robots_rule": f"*: disallow /{GONE}/ (listed)" if number == 8 else "*: allow /"}
+
+
 @pytest.fixture
 def store(tmp_path, made) -> str:
     return str(shutil.copytree(made, tmp_path / "store"))
@@ -61,6 +68,7 @@ def made(tmp_path_factory) -> str:
     append(place, schema.PRODUCTS, [product(8, fetched_at=2)], "night2")
     said = {"stage": "embed", "stage_version": "v", "code": "corrupt", "source": None, "rejected_at": 0, "run_id": "r"}
     append(place, schema.REJECTS, [said | {"key": key, "detail": f"about {key}"} for key in ("p007@d", "p0077@d")])
+    append(place, schema.PERMISSIONS, [permission(n) for n in range(40)])
     similar.main(similar_config(place))
     export.main(export.Config(store=place, vectors=True, batch_rows=9))
     index(place, range(30))
@@ -132,6 +140,9 @@ def test_nothing_is_left_and_all_else_is(store):
             expected = [row | (lost if row["product_id"] == "p012" else {}) for row in expected]
         assert sorted(map(repr, after[name])) == sorted(map(repr, expected)), name
     assert not any(GONE in repr(row) for row in after["similar"])
+    rules = {row["image_id"]: row["robots_rule"] for row in after["permissions"]}
+    stay = {ids.image_id(picture(n)): n for n in range(40) if n not in (7, 12)}
+    assert rules == {image: None if n == 8 else "*: allow /" for image, n in stay.items()}
     pages = {p.parent.name[-1] for p in Path(store, "reports").rglob("index.html")}
     assert pages == {"b"}
     assert not Path(store, "gallery").exists()
