@@ -37,26 +37,24 @@ def permission(image_id: str, uri: str, feed: str, said: Statement, run_id: str)
     row |= {schema.SEARCH: found.search, schema.TRAINING: found.training, schema.REASON: found.reason}
     row |= {schema.UNTIL: found.until, schema.IMAGE_ID: image_id, schema.URI: uri, schema.FEED: feed}
     row[schema.PERMISSION_ID] = key_of(image_id, uri)
-    row[schema.ROW_DIGEST] = ids.digest(told, found.search, found.training, found.reason, str(found.until))
+    row[schema.ROW_DIGEST] = ids.digest(feed, told, found.search, found.training, found.reason, str(found.until))
     return row | {schema.FETCHED_AT: now, schema.RUN_ID: run_id}
 
 
 class Standing:
-    """What stands, of every picture and place: 20 bytes each, and every distinct statement once."""
+    """What stands, of every picture and place: 20 bytes each, and every distinct statement of a feed once."""
 
     def __init__(self, store: str):
         self._distinct: dict[str, int] = {}
         self.rows: list[dict] = []  # of the distinct statements
         highs, lows, which = [np.empty(0, np.uint64)], [np.empty(0, np.uint64)], [np.empty(0, np.int32)]
-        columns = [
-            f.name for f in schema.PERMISSIONS.schema if f.name not in (schema.PERMISSION_ID, schema.FETCHED_AT, schema.RUN_ID)
-        ]
-        if delta.open_table(store, schema.PERMISSIONS) is not None:
-            for batch in delta.CurrentRows(store, schema.PERMISSIONS).batches(columns):
-                high, low = _keys(batch.column(schema.IMAGE_ID), batch.column(schema.URI))
-                highs.append(high)
-                lows.append(low)
-                which.append(self._of(batch))
+        own = (schema.PERMISSION_ID, schema.FETCHED_AT, schema.RUN_ID)
+        columns = [name for name in schema.PERMISSIONS.schema.names if name not in own]
+        for batch in delta.CurrentRows(store, schema.PERMISSIONS).batches(columns):
+            high, low = _keys(batch.column(schema.IMAGE_ID), batch.column(schema.URI))
+            highs.append(high)
+            lows.append(low)
+            which.append(self._of(batch))
         self._run, order = sort((np.concatenate(highs), np.concatenate(lows)))
         self._which = np.concatenate(which)[order]
 

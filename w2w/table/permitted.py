@@ -4,6 +4,7 @@ pictures chooses them through here (tests/unit/test_permitted.py)."""
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import pyarrow as pa
@@ -54,11 +55,9 @@ class Permitted:
     def allows(self, image_id: str | None) -> bool:
         return image_id not in self._set
 
-    @property
+    @cached_property
     def _set(self) -> frozenset[str]:
-        if "_known" not in self.__dict__:
-            self.__dict__["_known"] = frozenset(self.refused.to_pylist())
-        return self.__dict__["_known"]
+        return frozenset(self.refused.to_pylist())
 
     @property
     def told(self) -> tuple[str, ...]:
