@@ -233,3 +233,13 @@ def test_a_killed_night_is_an_undisturbed_one(store, shop, web, clock, monkeypat
     night(store, shop, fetch=FETCH)
     assert set(products(store)) == {"a", "b"}
     assert refused(store) == (set(), {1})
+
+
+def test_what_one_feeds_owner_says_is_not_anothers(store, shop, clock):
+    for n in range(2):
+        shop.draw(f"{n}.jpg", n)
+        shop.items = {f"p{n}": Item(f"{n}.jpg")}
+        night(store, shop, {"id": f"feed{n}", "use": UseConfig(training="refused")})
+    assert refused(store) == (set(), {0, 1})
+    night(store, shop, {"id": "feed1"})
+    assert refused(store) == (set(), {0})
