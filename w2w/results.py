@@ -7,7 +7,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -49,6 +49,8 @@ class Summary:
     """Rows that were done before this run."""
     dry_run: bool = False
 
+    OF_ROWS: ClassVar[bool] = True  # it takes rows in and gives rows; else their numbers are not shown
+
     @property
     def rows_per_s(self) -> float:
         return self.counts.read / self.seconds if self.seconds else 0.0
@@ -64,11 +66,12 @@ class Summary:
         counts = self.counts
         rows = [("run", self.run_id)]
         if not self.dry_run:
-            rows += [("rows in", f"{counts.read:,}"), ("rows out", f"{counts.out:,}"), ("rejects", f"{counts.rejected:,}")]
-            rows += [(f"  {code}", f"{n:,}") for code, n in sorted(counts.rejects.items(), key=lambda kv: -kv[1])]
-            rows += [("already done", f"{self.skipped:,}")]
-            rows += [(f"rows through {name}", f"{n:,}") for name, n in counts.stages.items()]
-            rows += [("seconds", f"{self.seconds:,.1f}"), ("rows/s", f"{self.rows_per_s:,.1f}")]
+            done = [("rows in", f"{counts.read:,}"), ("rows out", f"{counts.out:,}"), ("rejects", f"{counts.rejected:,}")]
+            done += [(f"  {code}", f"{n:,}") for code, n in sorted(counts.rejects.items(), key=lambda kv: -kv[1])]
+            done += [("already done", f"{self.skipped:,}")]
+            done += [(f"rows through {name}", f"{n:,}") for name, n in counts.stages.items()]
+            rows += [*(done if self.OF_ROWS else []), ("seconds", f"{self.seconds:,.1f}")]
+            rows += [("rows/s", f"{self.rows_per_s:,.1f}")] if self.OF_ROWS else []
             rows += [(f"table {name}", f"version {v}") for name, v in self.versions.items()]
         for name, text in [*rows, *words(self).items()]:
             table.add_row(name, text)

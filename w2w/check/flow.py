@@ -120,7 +120,8 @@ def look(store: str, catalog: Catalog, kinds: Sequence[str], quality: str, model
     """Everything but links. ``quality``: version of that table; ``model``: whose vectors, if any."""
     goods = catalog.goods
     told, left_out = [rules.FOUND.empty_table(), rules.without_picture(goods), rules.prices(goods)], {}
-    partly: dict[str, str] = {}
+    few = rules.not_judged(goods)
+    partly: dict[str, str] = {"price_outlier": few} if few else {}
     told += [rules.missing(goods, HAS | {"category": HAS_CATEGORY}), rules.rare_categories(goods)]
     columns = [schema.PRODUCT_ID, schema.ROW_DIGEST, schema.COLUMN, schema.REJECT_DETAIL]
     for warned in delta.read_batches(store, schema.WARNINGS, columns, delta.parts(delta.open_table(store, schema.WARNINGS))):
@@ -173,15 +174,15 @@ def _clear(store: str, catalog: Catalog, version: str, least_px: int) -> Seen:
     several = counts.field("values").filter(pc.greater(counts.field("counts"), 1))
     alike = names.filter(pc.is_in(hashes, value_set=several).combine_chunks())
     known = _joined(known, store, schema.QUALITY, [schema.GRID], alike, stage_version=version)
-    cluster_N, flat_N = rules.same_pictures(known), rules.is_flat(known)
+    cluster_N, flat_N, plain_N = rules.same_pictures(known), rules.is_flat(known), rules.is_plain(known)
     at = pc.index_in(goods.column(schema.IMAGE_ID), value_set=names)
     front_N = pc.fill_null(at, -1).to_numpy(zero_copy_only=False)
     there = front_N >= 0
     of_goods = np.where(there, cluster_N[front_N], -1) if len(cluster_N) else front_N
-    flat = there & flat_N[front_N] if len(flat_N) else there
+    flat, plain = (there & of_N[front_N] if len(of_N) else there for of_N in (flat_N, plain_N))
     each = known.take(pc.index_in(pictures.column(schema.IMAGE_ID), value_set=names))
     each = each.append_column(schema.PRODUCT_ID, pictures.column(schema.PRODUCT_ID))
-    found = pa.concat_tables([rules.shared_pictures(goods, of_goods, flat), rules.unclear(each, least_px)])
+    found = pa.concat_tables([rules.shared_pictures(goods, of_goods, flat, plain), rules.unclear(each, least_px)])
     known_all = delta.open_table(store, schema.DUPLICATES) is not None
     return Seen(found, partly={} if known_all else {"shared_picture": "copies of other sizes: run 'w2w deduplicate'"})
 

@@ -26,8 +26,10 @@ _LEAST_EDGES = 0.03  # sharpness over contrast: a sharp picture of a white shirt
 _LEAST_FILLED = 0.003
 _PLAIN_BITS = 8  # of a perceptual hash: fewer occur in single-colour pictures, which are all alike
 _SAME_CELL = 16  # of 255, in the cell that differs most: one design in two colours has one perceptual hash
-_MANY, _SEVERAL = 10, 3  # products with one front picture: a placeholder, and one if they are of several categories
-_LEAST_PRICED = 20
+# products with one front picture, and their categories, of a placeholder; fewer where the picture is plain: a mark on a ground
+_MANY, _SEVERAL, _CATEGORIES = 10, 5, 3
+_SEVERAL_PLAIN, _PLAIN = 3, 0.05
+_LEAST_PRICED, _NAMED = 20, 5
 _Z = 3.5  # modified z-score (Iglewicz and Hoaglin 1993, "How to detect and handle outliers", p. 11)
 _LEAST_FACTOR = 3.0  # to the usual price: less is no outlier, however alike the others
 _EXPECTED = 0.8  # of the products have it: then one without it is told
@@ -69,7 +71,8 @@ KINDS = {
     "placeholder": Kind(
         HIGH,
         "Placeholder pictures",
-        "One flat colour, or one front picture on ten products and more, or on three and more of several categories.",
+        "One flat colour, or one front picture on ten products and more, on five and more of three categories, or a plain "
+        "one on three of two.",
         "pictures",
     ),
     "broken_link": Kind(HIGH, "Broken links", "Customers who follow it find no page, or the front page of the shop.", "links"),
@@ -154,6 +157,23 @@ def prices(goods: pa.Table) -> pa.Table:
             f"It costs {_money(row)}, {by} the usual {price_text(middle, row[schema.CURRENCY])} of {row[schema.CATEGORY]!r}."
         )
     return pa.concat_tables([*told, of_rows("price_outlier", some, details)])
+
+
+def not_judged(goods: pa.Table) -> str:
+    """Why the prices of some products cannot be unusual; "" if all are judged."""
+    priced = goods.filter(pc.fill_null(pc.greater(goods.column(schema.PRICE), 0), False))
+    of = (
+        priced.select([schema.CATEGORY, schema.CURRENCY])
+        .group_by([schema.CATEGORY, schema.CURRENCY])
+        .aggregate([([], "count_all")])
+    )
+    few = of.filter(pc.less(of.column("count_all"), _LEAST_PRICED))
+    if not few.num_rows:
+        return ""
+    names = sorted({name or "none" for name in few.column(schema.CATEGORY).to_pylist()})
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    said = f"{pc.sum(few.column('count_all')).as_py():,} products of {', '.join(names[:_NAMED])}{more} are not judged"
+    return f"{said}: fewer than {_LEAST_PRICED} of a category and currency"
 
 
 def outliers(values_N: np.ndarray, codes_N: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -263,9 +283,10 @@ def _of_one_look(some: np.ndarray, grids_NG: np.ndarray) -> np.ndarray:
     return np.concatenate(edges)
 
 
-def shared_pictures(goods: pa.Table, cluster_N: np.ndarray, flat_N: np.ndarray) -> pa.Table:
+def shared_pictures(goods: pa.Table, cluster_N: np.ndarray, flat_N: np.ndarray, plain_N: np.ndarray) -> pa.Table:
     """Placeholders, and other front pictures on several products. ``cluster_N``: equal where front pictures are, -1 without
-    one; ``flat_N``: front pictures of one colour; GROUP of goods: equal for variants of one product."""
+    one; ``flat_N``: front pictures of one colour, ``plain_N``: with little on one; GROUP of goods: equal for variants of one
+    product."""
     flat = goods.filter(pa.array(flat_N))
     told = [of_rows("placeholder", flat, ["Its front picture is one flat colour."] * flat.num_rows)]
     groups, categories = (goods.column(c).to_pylist() for c in (GROUP, schema.CATEGORY))
@@ -279,7 +300,8 @@ def shared_pictures(goods: pa.Table, cluster_N: np.ndarray, flat_N: np.ndarray) 
             continue
         kinds = sorted({categories[n] for n in some})
         among = f" of {len(kinds)} categories" if len(kinds) > 1 else ""
-        many = num >= _MANY or (num >= _SEVERAL and len(kinds) > 1)
+        many = num >= _MANY or (num >= _SEVERAL and len(kinds) >= _CATEGORIES)
+        many |= num >= _SEVERAL_PLAIN and len(kinds) > 1 and bool(plain_N[some].all())
         detail = f"Its front picture, or nearly the same, is that of {num:,} products{among}."
         picked["placeholder" if many else "shared_picture"] += [(int(n), detail, images[some[0]]) for n in some]
     for kind, entries in picked.items():
@@ -291,6 +313,11 @@ def shared_pictures(goods: pa.Table, cluster_N: np.ndarray, flat_N: np.ndarray) 
 def is_flat(quality: pa.Table) -> np.ndarray:
     """bool (N,): pictures without content. Null where not measured counts as content."""
     return (_floats(quality, schema.FILLED) < _LEAST_FILLED) | (_floats(quality, schema.CONTRAST) < 1)
+
+
+def is_plain(quality: pa.Table) -> np.ndarray:
+    """bool (N,): pictures with little but ground. Null where not measured counts as content."""
+    return _floats(quality, schema.FILLED) < _PLAIN
 
 
 def unclear(pictures: pa.Table, least_px: int) -> pa.Table:

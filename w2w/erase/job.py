@@ -1,6 +1,7 @@
 """Erase: products, posts and pictures, with every trace of them in the store, so that they do not come back."""
 
 import logging
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
@@ -45,6 +46,8 @@ class Config:
 class Result(Summary):
     """What went."""
 
+    OF_ROWS = False
+
     rows_erased: dict[str, int] = field(default_factory=dict)
     """By table."""
     rows_changed: dict[str, int] = field(default_factory=dict)
@@ -81,7 +84,7 @@ def main(config: Config) -> Result:
     wanted = _wanted(config)
     if delta.open_table(store, schema.PRODUCTS) is None and delta.open_table(store, schema.POSTS) is None:
         raise UsageError(f"there are no products and posts at {store!r}: check --store")
-    result = Result(job="erase", run_id=run_id, dry_run=config.dry_run)
+    result, start = Result(job="erase", run_id=run_id, dry_run=config.dry_run), time.monotonic()
     if config.allow:
         return _allow(store, wanted, result)
     left = flow.left_plan(store)
@@ -95,7 +98,7 @@ def main(config: Config) -> Result:
     with lease.hold(store, run_id, log.warning):
         plan = flow.plan_of(store, *wanted.values())
         plan = plan if left is None else left.also(plan)
-        return _erase(store, plan, config, result)
+        return replace(_erase(store, plan, config, result), seconds=time.monotonic() - start)
 
 
 def _wanted(config: Config) -> dict[str, set[str]]:

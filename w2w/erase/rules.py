@@ -251,10 +251,19 @@ def left(table: str, row: dict[str, Any], marks: Marks) -> dict[str, Any] | None
         else:
             kept[column] = value
     if table == _SIMILAR:
-        kept[schema.CARD] = NEVER  # the next night computes the list anew
+        kept |= _moved_up(kept, len(row[schema.SIMILAR_LIST]))
+        is_short = len(kept[schema.SIMILAR_LIST]) < len(row[schema.SIMILAR_LIST]) and not row[schema.COMPLETE]
+        if is_short or row[schema.CARD] in marks.cards:
+            kept[schema.CARD] = NEVER  # the next night computes the list anew
     if table == schema.DUPLICATES.name and kept[schema.DUPLICATE_OF] is None:
         kept |= {schema.HOW: None, schema.DISTANCE: None}
     return kept
+
+
+def _moved_up(row: Mapping[str, Any], length: int) -> dict[str, Any]:
+    """A list of similar products of that length again, as after a withdrawal: the spare ones move up."""
+    entries = [*row[schema.SIMILAR_LIST], *row[schema.SPARE]]
+    return {schema.SIMILAR_LIST: entries[:length], schema.SPARE: entries[length:]}
 
 
 def _owns(row: Mapping[str, Any], marks: Marks) -> bool:

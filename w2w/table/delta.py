@@ -35,6 +35,7 @@ _S3_OPTIONS = {
     "backoff_config.init_backoff": "500ms",
     "backoff_config.max_backoff": "20s",
 }
+OPERATION = "w2w_operation"  # of a commit, where it is none of those that Delta Lake names
 _MISREAD = re.compile(r"%[0-9A-Fa-f]{2}|[?#\\\x00-\x1f\x7f\ud800-\udfff]")
 _READ_BYTES = 1 << 20
 _LOG_ENTRY = re.compile(r"\d{20}\.json")
@@ -342,13 +343,13 @@ class CurrentRows:
 
 
 def history(opened: DeltaTable, limit: int | None = None) -> list[dict]:
-    """Newest commit first: version, timestamp (ms), operation, and ``w2w``: the lineage that the job wrote, or None."""
+    """Newest commit first: version, timestamp (ms), operation (ERASE for those of ``w2w.table.purge``), and ``w2w``: the
+    lineage that the job wrote, or None."""
     entries = []
     for entry in opened.history(limit):
         lineage = entry.get("w2w")
-        entries.append(
-            {k: entry.get(k) for k in ("version", "timestamp", "operation")} | {"w2w": json.loads(lineage) if lineage else None}
-        )
+        told = {k: entry.get(k) for k in ("version", "timestamp")} | {"w2w": json.loads(lineage) if lineage else None}
+        entries.append(told | {"operation": entry.get(OPERATION) or entry.get("operation")})
     return entries
 
 

@@ -66,7 +66,7 @@ def _commit(store: str, table: schema.Table, actions: Callable[[str, Sequence[de
         if opened is None or not wanted:
             return 0
         lease.check(store)
-        fence = CommitProperties(app_transactions=[Transaction(FENCE, time.time_ns())])
+        fence = CommitProperties({delta.OPERATION: "ERASE"}, app_transactions=[Transaction(FENCE, time.time_ns())])
         try:
             opened.create_write_transaction(
                 wanted, "append", opened.schema(), partition_by=list(table.partition_by), commit_properties=fence

@@ -112,3 +112,35 @@ def test_small_categories_and_a_single_one_are_not_judged():
 
     assert judged(("hat", 20), ("top", 19), ("bag", 40), ("etc", 90)) == ["bag", "hat"]
     assert judged(("hat", 50), ("top", 19)) == []
+
+
+@pytest.mark.parametrize(
+    ("num", "categories", "plain", "kind"),
+    [
+        (4, 2, False, "shared_picture"),
+        (4, 2, True, "placeholder"),
+        (3, 1, True, "shared_picture"),
+        (5, 2, False, "shared_picture"),
+        (5, 3, False, "placeholder"),
+        (4, 3, False, "shared_picture"),
+        (9, 1, False, "shared_picture"),
+        (10, 1, False, "placeholder"),
+        (2, 2, True, "shared_picture"),
+    ],
+)
+def test_a_shared_picture_is_a_placeholder_on_strong_evidence(num, categories, plain, kind):
+    names = [str(n) for n in range(num)]
+    goods = pa.table({"product_id": names, "image_id": ["i"] * num, rules.GROUP: names})
+    goods = goods.append_column("category", pa.array([f"c{n % categories}" for n in range(num)]))
+    told = rules.shared_pictures(goods, np.zeros(num, int), np.zeros(num, bool), np.full(num, plain))
+    assert told.column("kind").to_pylist() == [kind] * num
+
+
+def test_prices_that_are_not_judged_are_told():
+    few = pa.table({"price": [5.0] * 22 + [None], "category": ["top"] * 20 + ["hat", "bag", "dress"], "currency": ["EUR"] * 23})
+    assert rules.not_judged(few) == "2 products of bag, hat are not judged: fewer than 20 of a category and currency"
+    assert rules.not_judged(few.slice(0, 20)) == ""
+    other = few.slice(0, 20).set_column(2, "currency", pa.array(["EUR"] * 10 + ["USD"] * 10))
+    assert rules.not_judged(other).startswith("20 products of top are not judged")
+    many = pa.table({"price": [5.0] * 7, "category": [f"c{n}" for n in range(7)], "currency": ["EUR"] * 7})
+    assert rules.not_judged(many).startswith("7 products of c0, c1, c2, c3, c4 and 2 more are not judged")

@@ -2,7 +2,9 @@
 
 import base64
 import gzip
+import io
 import json
+import random
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -11,13 +13,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from rich.console import Console
 
 from tests.unit.index.conftest import Catalog, run_job
 from tests.unit.recommend.stores import append, fill, picture, product, vector
 from tests.unit.similar.test_job import config as similar_config
 from tests.unit.similar.test_job import rows as similar_rows
 from w2w import ids, schema, storage
-from w2w.erase import flow, job
+from w2w.erase import flow, job, rules
 from w2w.erase.job import Config, main
 from w2w.erase.scan import in_file
 from w2w.errors import JobFailed, UsageError
@@ -31,7 +34,7 @@ from w2w.models.config import EncoderConfig
 from w2w.models.encoder import model_version
 from w2w.report.page import page_of
 from w2w.similar import job as similar
-from w2w.table import delta, erased, maintain
+from w2w.table import delta, erased, inventory, maintain
 
 pytestmark = pytest.mark.usefixtures("no_ray")
 GONE, POST, IMAGE = "p007", "post-3", ids.image_id(picture(12))
@@ -190,12 +193,43 @@ def test_what_an_index_has_dropped_is_erased_too(store):
 
 def test_similar_products_are_those_of_a_store_that_never_had_it(store, tmp_path):
     erase(store)
+    kept = similar_rows(store)
+    assert sum(row["card"] == rules.NEVER for row in kept.values()) < 3  # other lists lost an entry, and a spare one moved up
     result = similar.main(similar_config(store))
     assert not result.whole
+    assert (result.computed or 0) < 5
     fresh = str(tmp_path / "fresh")
     fill(fresh, [n for n in range(40) if n not in (7, 12)], pictures=False)
     similar.main(similar_config(fresh))
     assert similar_rows(store) == similar_rows(fresh)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_similar_lists_go_on_whatever_is_erased(tmp_path, seed):
+    rng, store, fresh = random.Random(seed), str(tmp_path / "store"), str(tmp_path / "fresh")
+    fill(store, range(60), pictures=False)
+    append(store, schema.PRODUCTS, [product(n, fetched_at=1, group_id="g") for n in (1, 6, 11)], "late")
+    similar.main(similar_config(store))
+    gone = set(rng.sample(range(60), 5)) | {1}
+    main(Config(store=store, product=[f"p{n:03d}" for n in gone]))
+    result = similar.main(similar_config(store))
+    fill(fresh, [n for n in range(60) if n not in gone], pictures=False)
+    append(fresh, schema.PRODUCTS, [product(n, fetched_at=1, group_id="g") for n in {6, 11} - gone], "late")
+    similar.main(similar_config(fresh))
+    assert similar_rows(store) == similar_rows(fresh)
+    assert not result.whole
+
+
+def test_erasing_is_named_and_counts_no_rows_through(store):
+    done = erase(store)
+    assert inventory.history(delta.existing(store, schema.PRODUCTS))[0].operation == "ERASE"
+    assert done.rows_erased["products"] == 2  # of two nights
+    console = Console(width=200, record=True, file=io.StringIO())
+    console.print(done)
+    text = console.export_text()
+    assert "rows erased" in text
+    assert "rows in" not in text
+    assert "rows/s" not in text
 
 
 def replayed(store: str) -> dict[str, dict]:
