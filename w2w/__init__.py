@@ -33,6 +33,7 @@ _BOTH = (
     "index",
     "ingest",
     "nightly",
+    "plan",
     "recommend",
     "search",
     "similar",

@@ -25,6 +25,7 @@ FLOORS = [
     {"training", "style", "similar"},
     {"evaluation", "gallery", "recommend", "export", "check", "erase"},
     {"nightly"},
+    {"plan"},
     {"cli"},
     {"api"},
 ]

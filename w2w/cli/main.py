@@ -57,6 +57,7 @@ GROUPS = {  # purpose -> name -> module in w2w
     "Night and care": {
         "init": "cli.init",
         "nightly": "nightly.job",
+        "plan": "plan.job",
         "tables": "cli.tables",
         "erase": "erase.job",
         "apply": "cli.apply",

@@ -66,6 +66,11 @@ def connect(config: RayConfig) -> None:
                 raise JobFailed(f"Ray did not start in {_STARTS} attempts of 30 s: the machine is too busy") from e
 
 
+def num_cpus() -> float | None:
+    """CPUs of the cluster that this process is connected to, if any."""
+    return ray.cluster_resources().get("CPU") if ray.is_initialized() else None
+
+
 def is_lean() -> bool:
     """Whether this process started its cluster without the services that a single job does not need."""
     return _lean

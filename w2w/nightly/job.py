@@ -14,6 +14,7 @@ from w2w.check.job import Result as Checked
 from w2w.crawl import job as crawl
 from w2w.crawl.job import CrawlConfig
 from w2w.crawl.job import Result as Crawled
+from w2w.engine.cluster import num_cpus
 from w2w.engine.job import Run, options_of, show
 from w2w.errors import JobFailed, UsageError
 from w2w.export import job as export
@@ -221,7 +222,7 @@ def _morning(
     folder, ended = folder_of(None, run.store, run.job, run.run_id), datetime.now(UTC)
     says = headline(ended, told.counts(), _published(result), why, begun[-1] if begun else None)
     result = run.done(result, says=says, report=storage.join(folder, "index.html"))
-    night = to_json(result, exit=code, error=why, ended=ended.timestamp(), told=told.counts())
+    night = to_json(result, exit=code, error=why, ended=ended.timestamp(), told=told.counts(), cpus=num_cpus())
     try:
         storage.write_bytes(storage.join(folder, flow.NIGHT), night)
         results = [(name, getattr(result, name)) for name in begun if name != "tidy"]

@@ -1,0 +1,88 @@
+"""What `w2w plan` says of larger catalogs, against what these then take. Last line: JSON.
+
+python -m tests.bench.plan_check [--rows 10000 100000] [--dim 32] [--quick]
+
+Stub vectors; nights of `index` and `similar` (all products new, nothing, ten, 1 % changed). The plan is fitted to the nights of
+the smallest catalog and asked for the others; ``ratio`` is the largest factor between a step's planned and measured seconds, of
+steps that took, or were to take, a second or more; ``bytes_ratio`` that of the tables and the index.
+"""
+
+import argparse
+import json
+import os
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from tests.bench.night_growth import change
+from tests.bench.similar_growth import append_products, append_vectors
+from w2w import storage
+from w2w.engine.cluster import RayConfig, connect
+from w2w.nightly import job as nightly
+from w2w.nightly.flow import NIGHT
+from w2w.plan import job as plan
+from w2w.similar.flow import SimilarConfig
+
+CHANGED = (0, 10, 0.01, 0)
+
+
+def night(store: str, changed: int) -> dict:
+    """A night of two steps; what came before it is told as its changes."""
+    config = nightly.Config(store=store, from_="index", until="similar", similar=SimilarConfig(), ray=RayConfig(num_cpus=2))
+    uri = nightly.main(config).report.replace("index.html", NIGHT)
+    found = json.loads(storage.read_bytes(uri)) | {"told": {"changed": changed}}
+    storage.write_bytes(uri, json.dumps(found).encode())
+    return found
+
+
+def nights(store: str, rows: int, dim: int) -> dict[int, dict]:
+    """The nights by the number of products that changed."""
+    numbers = np.arange(rows)
+    append_products(store, numbers, numbers, True, 0)
+    append_vectors(store, numbers, dim, 0)
+    found = {rows: night(store, rows)}
+    for n, share in enumerate(CHANGED):
+        changed = round(rows * share) if share < 1 else int(share)
+        if changed:
+            change(store, rows, changed, dim, n + 1)
+        found[changed] = night(store, changed)
+    return found
+
+
+def factor(planned: float, measured: float) -> float:
+    return round(max(planned / measured, measured / max(planned, 1e-3)), 2)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, nargs="+", default=[10_000, 100_000])
+    parser.add_argument("--dim", type=int, default=32)
+    parser.add_argument("--quick", action="store_true", help="2,000 and 20,000 rows")
+    options = parser.parse_args()
+    sizes = [2_000, 20_000] if options.quick else sorted(options.rows)
+    connect(RayConfig(num_cpus=2))
+    told, factors, bytes_factors = {}, [1.0], [1.0]
+    with tempfile.TemporaryDirectory() as folder:
+        base = str(Path(folder, str(sizes[0])))
+        nights(base, sizes[0], options.dim)
+        for rows in sizes[1:]:
+            store = str(Path(folder, str(rows)))
+            measured = nights(store, rows, options.dim)
+            held = plan.main(plan.Config(store=store, products=rows, changed=0, nights=1)).gigabytes_in_all
+            for changed, real in measured.items():
+                said = plan.main(
+                    plan.Config(store=base, products=rows, changed=changed / rows, nights=1, node_cpus=2, hours=1000)
+                )
+                for step in ("index", "similar"):
+                    seconds, planned = real[step]["seconds"], said.night_s[step]
+                    told[f"{rows:,} {step} {changed:,}"] = {"planned_s": planned, "measured_s": round(seconds, 2)}
+                    factors += [factor(planned, seconds)] if max(seconds, planned) >= 1 else []
+            bytes_factors.append(factor(said.gigabytes_in_all, held))
+    result = {"name": "plan_check", "ratio": max(factors), "peer": "measured nights", "value": sizes[-1], "unit": "rows"}
+    result |= {"bytes_ratio": max(bytes_factors), "machine": f"{os.cpu_count()} cores", "steps": told}
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()

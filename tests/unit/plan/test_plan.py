@@ -1,0 +1,98 @@
+"""The plan finds the costs of nights that were made up from known ones, and says what it cannot know."""
+
+import json
+
+import numpy as np
+import pytest
+
+from tests.unit.nightly.test_morning import run_night
+from w2w import storage
+from w2w.errors import UsageError
+from w2w.nightly.flow import NIGHT
+from w2w.plan import job as plan
+from w2w.plan.rules import Point, Rate, fit, need, points
+
+
+@pytest.fixture
+def made_up():
+    """Nights of index: 2 s, .004 CPU seconds a changed row, 3 us a product, with 3 % of noise."""
+    rng = np.random.default_rng(7)
+    rows = [100_000, 0, 10, 1000, 10_000, 500, 20, 5000]
+    return [Point(n, 100_000, 4, (2 + 0.004 * n / 4 + 3e-6 * 100_000) * rng.normal(1, 0.03)) for n in rows]
+
+
+def test_known_costs_are_found(made_up):
+    apart = [Point(p.rows / 10, 10_000, 4, 2 + 0.004 * p.rows / 10 / 4 + 0.03) for p in made_up]
+    rate = fit("index", made_up + apart)
+    assert rate.cpu_s == pytest.approx(0.004, rel=0.1)
+    assert rate.fixed_s == pytest.approx(2, rel=0.1)
+    assert rate.driver_s == pytest.approx(3e-6, rel=0.4)
+    assert rate.error < 0.05
+    assert rate.seconds(1e6, 1e6, 40) == pytest.approx(2 + 0.004 * 1e6 / 40 + 3, rel=0.15)
+
+
+def test_one_size_of_night_is_all_work(made_up):
+    rate = fit("embed", [Point(1000, 1000, 2, 50.0), Point(1200, 1000, 2, 60.0)])
+    assert (rate.fixed_s, rate.driver_s, rate.cpu_s) == (0, 0, pytest.approx(0.1))
+    assert fit("embed", [Point(0, 1000, 2, 0.1)]) is None
+    assert fit("embed", []) is None
+
+
+def test_nodes_share_what_can_be_shared():
+    rates = {"embed": Rate(10, 0.1, 0, 0, 5, 100), "index": Rate(20, 0, 1e-3, 0, 5, 100)}
+    found = need(rates, {"embed": 1e6, "index": 1e6}, 1e6, node_cpus=8, hours=2)
+    assert found.nodes == 3  # 100,000 CPU seconds in 2 h but for 1,030 s, 8 at a time
+    assert found.steps["embed"] == pytest.approx(10 + 1e5 / 24)
+    assert found.seconds <= 7200 < need(rates, {"embed": 1e6, "index": 1e6}, 1e6, 8, 1000).seconds
+    assert need(rates, {"embed": 1.0, "index": 1.0}, 1e9, 8, 2).nodes is None
+
+
+def test_nights_are_read_as_they_are_written_and_anything_else_is_passed_over():
+    good = {
+        "exit": 0,
+        "cpus": 2.0,
+        "told": {"new": 3, "changed": 4, "rejected": 9},
+        "embed": {"seconds": 5.0, "counts": {"read": 11}},
+        "index": {"seconds": 1.0, "counts": {"read": 100}},
+    }
+    strange = [{}, {"exit": 0, "embed": [], "told": 5}, good | {"exit": 1}, {"exit": 0, "embed": {"seconds": "x"}}]
+    strange += [{"exit": 0, "embed": {"seconds": float("nan"), "counts": {"read": True}}}]
+    assert points([good, *strange], 8) == {"embed": [Point(11, 100, 2, 5)], "index": [Point(7, 100, 2, 1)]}
+
+
+def test_a_store_is_planned_for(store, shop, clock):
+    for n in range(3):
+        shop.say("p1", price=f"{n + 1}.00")
+        run_night(store, shop)
+        clock.sleep()
+    [newest, *_] = sorted(storage.list_folders(f"{store}/reports/nightly"), reverse=True)
+    uri = f"{store}/reports/nightly/{newest}/{NIGHT}"
+    night = json.loads(storage.read_bytes(uri)) | {"cpus": 1.0}
+    night["embed"] |= {"seconds": 3600.0, "counts": {"read": 36_000}}  # .1 s a picture
+    storage.write_bytes(uri, json.dumps(night).encode())
+    result = plan.main(plan.Config(store=store, products=720_000, changed=0.1, node_cpus=10, hours=1, node_price=2, gb_price=1))
+    assert (result.measured_products, result.pictures_per_product, result.nights_measured) == (20, 1.0, 3)
+    assert result.first_night_nodes >= 2  # 72,000 CPU seconds, 10 at a time
+    assert result.night_s["embed"] == pytest.approx(720, rel=0.2)
+    assert result.gigabytes["images"] > 0
+    assert result.gigabytes["index"] == pytest.approx(result.search_memory_gb, abs=1e-3)
+    nights = 30 * result.night_hours * result.night_nodes * 2
+    assert result.cost_a_month == pytest.approx(nights + result.gigabytes_in_all, rel=0.01)
+    assert plan.main(plan.Config(store=store, products=1_440_000)).gigabytes_in_all > 1.9 * result.gigabytes_in_all / 2
+
+
+def test_without_nights_there_are_bytes_alone(store, shop, clock):
+    run_night(store, shop, until="embed")
+    storage.delete(f"{store}/reports/nightly")
+    result = plan.main(plan.Config(store=store, products=1000))
+    assert (result.night_s, result.nights_measured, result.not_measured) == ({}, 0, ("ingest", "embed", "index"))
+    assert result.gigabytes_in_all > 0
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [({"changed": 2.0}, "--changed=2.0: a share"), ({"hours": 0.0}, "--hours=0"), ({}, "there is no table")],
+)
+def test_mistakes(store, options, says):
+    with pytest.raises(UsageError, match=says):
+        plan.main(plan.Config(store=store, products=5, **options))

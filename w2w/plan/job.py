@@ -1,0 +1,157 @@
+"""Plan: bytes, hours, nodes and cost of a larger shop, from what this store's nights took."""
+
+import os
+from dataclasses import dataclass, field
+from typing import Any
+
+from w2w import schema, storage
+from w2w.engine.job import new_run_id
+from w2w.errors import UsageError
+from w2w.index.manifest import index_uri
+from w2w.index.publish import current_version, read_manifest
+from w2w.index.spec import IndexConfig
+from w2w.nightly.flow import earlier
+from w2w.plan.rules import Need, fit, need, points, rows_of
+from w2w.results import Summary
+from w2w.table import delta
+
+_NIGHTS = 90
+
+
+@dataclass(frozen=True)
+class Config:
+    """What a catalog of --products would need: bytes by table, memory of a search, seconds of each step in the first night and
+    in those after it, nodes, cost. All figures come from this store and its nights, by the formulae of jobs/README.md."""
+
+    PLACES = {"STORE": "store"}
+    LEAST = {"products": 1, "node_cpus": 1, "measured_cpus": 1, "nights": 1}
+
+    store: str
+    """The store whose nights are measured: a local path or an s3:// prefix."""
+    products: int
+    """Products on sale."""
+    changed: float = 0.01
+    """Share of them that is new or changed in a night."""
+    nights: int = 365
+    """Nights whose changes the tables hold."""
+    hours: float = 6.0
+    """In which a night has to end."""
+    node_cpus: int = 8
+    """CPUs of a node."""
+    node_price: float = 0.0
+    """Of a node, an hour."""
+    gb_price: float = 0.0
+    """Of a gigabyte, a month."""
+    measured_cpus: int | None = None
+    """CPUs that the nights ran on, where they do not say. Default: those of this machine."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result(Summary):
+    """Of one size. Seconds are of a cluster with the nodes that are named beside them."""
+
+    products: int
+    measured_products: int
+    pictures_per_product: float
+    nights_measured: int
+    gigabytes: dict[str, float] = field(default_factory=dict)
+    """By table, and of the index."""
+    gigabytes_in_all: float = 0.0
+    search_memory_gb: float | None = None
+    """Of a process that has opened the whole index."""
+    first_night_s: dict[str, float] = field(default_factory=dict)
+    first_night_hours: float | None = None
+    first_night_nodes: int | None = None
+    night_s: dict[str, float] = field(default_factory=dict)
+    night_hours: float | None = None
+    night_nodes: int | None = None
+    too_slow: str | None = None
+    error: dict[str, float] = field(default_factory=dict)
+    """Of the formula on the nights that it is fitted to: median relative error, by step."""
+    not_measured: tuple[str, ...] = ()
+    """Steps that no night has run on any row."""
+    cost_of_the_first_night: float | None = None
+    cost_a_month: float | None = None
+    """30 nights and the bytes."""
+
+
+def main(config: Config) -> Result:
+    store = storage.absolute(config.store)
+    if not 0 <= config.changed <= 1:
+        raise UsageError(f"--changed={config.changed}: a share between 0 and 1")
+    if not config.hours:
+        raise UsageError("--hours=0: no night ends in no time")
+    delta.need_table(store, schema.PRODUCTS, "ingest")
+    measured, pictures = _catalog(store)
+    if not measured:
+        raise UsageError(f"the store at {store!r} has no active product: there is nothing to measure")
+    nights = [night for night in earlier(store, "", _NIGHTS) if night.get("exit") == 0]
+    found = points(nights, config.measured_cpus or os.cpu_count() or 1)
+    rates = {step: rate for step, some in found.items() if (rate := fit(step, some)) is not None}
+    sizes = (config.products, config.node_cpus, config.hours)
+    first, later = (need(rates, rows_of(rates, config.products, pictures, n), *sizes) for n in (1.0, config.changed))
+    held = _bytes(store, config, measured)
+    told: dict[str, Any] = {}
+    if rates:
+        told = {
+            "first_night_s": _rounded(first),
+            "first_night_hours": first.seconds / 3600,
+            "first_night_nodes": first.nodes or 1,
+            "night_s": _rounded(later),
+            "night_hours": later.seconds / 3600,
+            "night_nodes": later.nodes or 1,
+            "error": {step: round(rate.error, 3) for step, rate in rates.items()},
+        }
+        if later.nodes is None:
+            told["too_slow"] = f"what one process does takes more than {config.hours:g} h: no number of nodes helps"
+    month = 0.0
+    if config.node_price and rates:
+        told["cost_of_the_first_night"] = first.seconds / 3600 * (first.nodes or 1) * config.node_price
+        month += 30 * later.seconds / 3600 * (later.nodes or 1) * config.node_price
+    month += sum(held.values()) * config.gb_price
+    index = _index_bytes(store)
+    return Result(
+        job="plan",
+        run_id=new_run_id("plan"),
+        products=config.products,
+        measured_products=measured,
+        pictures_per_product=pictures,
+        nights_measured=len(nights),
+        gigabytes={name: round(gb, 3) for name, gb in sorted(held.items(), key=lambda kv: -kv[1])},
+        gigabytes_in_all=sum(held.values()),
+        search_memory_gb=index * config.products / measured / 1e9 if index else None,
+        not_measured=tuple(step for step in ("ingest", "embed", "index") if step not in rates),
+        cost_a_month=month or None,
+        **told,
+    )
+
+
+def _rounded(found: Need) -> dict[str, float]:
+    return {step: round(s, 1) for step, s in found.steps.items()}
+
+
+def _catalog(store: str) -> tuple[int, float]:
+    """Active products, and pictures for each."""
+    active = 0
+    for rows in delta.CurrentRows(store, schema.PRODUCTS).batches([schema.ACTIVE]):
+        active += rows.column(schema.ACTIVE).to_pylist().count(True)
+    pictures = delta.count_rows(delta.open_table(store, schema.IMAGES))
+    return active, max(pictures / active, 1.0) if active else 1.0
+
+
+def _bytes(store: str, config: Config, measured: int) -> dict[str, float]:
+    """Gigabytes of each table, and of the index's published version, at the size of the plan."""
+    held = {}
+    for table in [*schema.TABLES.values(), *delta.own_tables(store).values()]:
+        parts = delta.parts(delta.open_table(store, table))
+        size, rows = sum(p.size for p in parts), sum(p.rows for p in parts)
+        if size:
+            more = config.changed * config.nights * size / rows if table is schema.PRODUCTS else 0.0  # a row for each change
+            held[table.name] = config.products * (size / measured + more) / 1e9
+    index = _index_bytes(store)
+    return held | ({"index": index / measured * config.products / 1e9} if index else {})
+
+
+def _index_bytes(store: str) -> int:
+    uri = index_uri(store, IndexConfig().name)
+    return sum(shard.num_bytes for shard in read_manifest(uri).shards) if current_version(uri) else 0

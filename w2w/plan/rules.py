@@ -1,0 +1,129 @@
+"""The formulae of the plan.
+
+Each step's seconds in one night are modelled as
+
+    s = a + b x / cpus + q n
+
+with x the rows that the step worked on (for index the products that changed; for similar these times n, since each is compared
+with the others), n the products of the catalog, and a, b, q >= 0 fitted to the nights by non-negative least squares on relative
+errors (Lawson, Hanson 1974, chapter 23). b x is work that more machines share; a and q n are the driver's. q is zero but for
+index and similar; a and q are zero unless the nights differ tenfold in x, since one size of night cannot tell them from b.
+"""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy.optimize import nnls
+
+_INDEX, _SIMILAR = "index", "similar"
+_OF_THE_CATALOG = (_INDEX, _SIMILAR)  # steps whose driver reads the ids of all products
+_OF_PICTURES = ("embed", "detect", "segment", "tag")
+STEPS = ("ingest", "detect", "segment", "embed", "tag", "index", "recommend", "similar", "check", "export")
+_APART = 10.0  # times, between the smallest and the largest night, for a fixed part to be told
+_LEAST_S = 0.05  # shorter steps weigh as if they took this
+
+
+@dataclass(frozen=True)
+class Point:
+    """One step of one night."""
+
+    rows: float
+    catalog: float
+    cpus: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Rate:
+    """A fitted step: ``fixed_s``, ``cpu_s`` a row, ``driver_s`` a product of the catalog. ``error``: median relative error on
+    the ``nights`` that it was fitted to; ``most_rows``: the largest of these."""
+
+    fixed_s: float
+    cpu_s: float
+    driver_s: float
+    error: float
+    nights: int
+    most_rows: float
+
+    def seconds(self, rows: float, catalog: float, cpus: float) -> float:
+        return self.fixed_s + self.cpu_s * rows / cpus + self.driver_s * catalog
+
+
+def points(nights: Sequence[Mapping[str, Any]], cpus: float) -> dict[str, list[Point]]:
+    """Of each step, from the nights' JSON; what no night would write is passed over. ``cpus``: where a night does not say."""
+    found: dict[str, list[Point]] = {}
+    for night in nights:
+        if night.get("exit") != 0:
+            continue
+        told = night.get("told")
+        changed = sum(n for word, n in _numbers(told).items() if word != "rejected")
+        catalog = _numbers(_of(night, "index").get("counts")).get("read", 0.0)
+        had = _numbers({"cpus": night.get("cpus")}).get("cpus", cpus) or cpus
+        for step in STEPS:
+            one = _numbers(_of(night, step))
+            if "seconds" in one:
+                read = _numbers(_of(night, step).get("counts")).get("read", 0.0)
+                rows = {_INDEX: changed, _SIMILAR: changed * catalog}.get(step, read)
+                found.setdefault(step, []).append(Point(rows, catalog, had, one["seconds"]))
+    return found
+
+
+def _of(night: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    value = night.get(name)
+    return value if isinstance(value, Mapping) else {}
+
+
+def _numbers(value: object) -> dict[str, float]:
+    if not isinstance(value, Mapping):
+        return {}
+    numbers = {k: v for k, v in value.items() if isinstance(v, int | float) and not isinstance(v, bool)}
+    return {str(k): float(v) for k, v in numbers.items() if math.isfinite(v) and v >= 0}
+
+
+def fit(step: str, nights: Sequence[Point]) -> Rate | None:
+    """None where no night had a row for the step."""
+    rows = np.array([p.rows for p in nights])
+    if not rows.size or not rows.max():
+        return None
+    cpus, catalog = np.array([p.cpus for p in nights]), np.array([p.catalog for p in nights])
+    seconds = np.array([p.seconds for p in nights])
+    apart = rows.max() >= _APART * max(rows.min(), 1.0)
+    columns = np.stack([np.full(len(rows), float(apart)), rows / cpus, catalog * (apart and step in _OF_THE_CATALOG)], 1)
+    weights = 1 / np.maximum(seconds, _LEAST_S)
+    scale = np.maximum((columns * weights[:, None]).max(0), 1e-300)
+    found, _ = nnls(columns * weights[:, None] / scale, seconds * weights)
+    fixed, cpu, driver = (found / scale).tolist()
+    errors = np.abs(columns @ np.array([fixed, cpu, driver]) - seconds) * weights
+    return Rate(fixed, cpu, driver, float(np.median(errors)), len(rows), float(rows.max()))
+
+
+@dataclass(frozen=True)
+class Need:
+    """Seconds of each step in a night, and the nodes with which it fits into the hours; None where the driver's part alone is
+    longer."""
+
+    steps: Mapping[str, float]
+    nodes: int | None
+
+    @property
+    def seconds(self) -> float:
+        return sum(self.steps.values())
+
+
+def rows_of(steps: Iterable[str], products: float, pictures: float, share: float) -> dict[str, float]:
+    """Rows of each step in a night in which this share of the products, each with so many pictures, is new."""
+    new = products * share
+    return {step: new * {_SIMILAR: products}.get(step, pictures if step in _OF_PICTURES else 1.0) for step in steps}
+
+
+def need(rates: Mapping[str, Rate], rows: Mapping[str, float], catalog: float, node_cpus: float, hours: float) -> Need:
+    """``rows``: for each step, those of the night."""
+    shared = sum(rate.cpu_s * rows[step] for step, rate in rates.items())
+    alone = sum(rate.fixed_s + rate.driver_s * catalog for rate in rates.values())
+    room = hours * 3600 - alone
+    nodes = max(1, math.ceil(shared / (room * node_cpus) - 1e-9)) if room > 0 else None
+    cpus = (nodes or 1) * node_cpus
+    return Need({step: rate.seconds(rows[step], catalog, cpus) for step, rate in rates.items()}, nodes)
