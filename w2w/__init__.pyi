@@ -39,6 +39,7 @@ from w2w.mining.sets.job import Result as ConvertResult
 from w2w.mining.splits.job import Result as SplitResult
 from w2w.models.job import Result as EmbedResult
 from w2w.nightly.job import Result as NightlyResult
+from w2w.plan.job import Result as PlanResult
 from w2w.recommend.job import Result as RecommendResult
 from w2w.search.job_judge_answers import Result as JudgeAnswersResult
 from w2w.search.job_search import Result as SearchResult
