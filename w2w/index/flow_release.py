@@ -294,10 +294,10 @@ def _availability(rows: pa.Table, queries: Mapping[str, Query]) -> dict[str, str
 
 def check_served(
     release: Release, uri: str, served: Manifest, rows: pa.Table, vectors: Vectors, encoder: EncoderConfig, cfg: IndexConfig
-) -> Found:
+) -> tuple[Found, str | None]:
     """Of the version that stays published, because its rows are the same: whether what it answers is in stock, and its golden
-    queries, which may be new. Raises NotReleased for what fails and is not accepted; else the stock is noted for the next
-    night."""
+    queries, which may be new; and the page, if one was written. Raises NotReleased for what fails and is not accepted; else the
+    stock is noted for the next night."""
     stored = seen.read_seen(uri, served)
     answers = seen.queries_in(stored, SAMPLE)
     now = seen.stock_of(answers, _availability(rows, answers), cfg.recall_at)
@@ -315,13 +315,14 @@ def check_served(
             asked = seen.ask(open_manifest(uri, served), queries, max(one.k for one in new), release.num_threads)
             pinned |= seen.queries_in(asked, GOLDEN)
         parts.append(seen.golden(release.golden, {}, pinned, here, cfg))
-    found = seen.together(parts)
+    found, now_and_then, page = seen.together(parts), {SAMPLE: answers, GOLDEN: pinned}, None
+    if found.faults or release.sheet:
+        page = _sheet(release, found, now_and_then, now_and_then)
     if found.faults and not release.accept:
-        page = _sheet(release, found, {SAMPLE: {}, GOLDEN: {}}, {SAMPLE: answers, GOLDEN: pinned})
         raise NotReleased(served.name, tuple(map(sentence, found.faults)), release, page, found.figures)
     if answers and (before is None or not before.equals(now)):
         storage.write_bytes(m.stock_uri(uri, served.version), seen.to_bytes(now))
-    return found
+    return found, page
 
 
 def sentence(fault: Fault) -> str:

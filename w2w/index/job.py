@@ -165,9 +165,9 @@ def main(config: Config) -> Result:
         return run.done(result, categories=len(pc.unique(rows.column(schema.CATEGORY))))
     try:
         if base.manifest and draft.unchanged():
-            seen = check_served(release, uri, base.manifest, rows, vectors, config.encoder, config.index)
+            seen, page = check_served(release, uri, base.manifest, rows, vectors, config.encoder, config.index)
             told = {"shards_reused": len(base.manifest.shards), "shards_built": 0, "published": now, "unchanged": True}
-            told |= {"shoppers_see": seen.figures, "warning": "; ".join(seen.said) or None}
+            told |= {"sheet": page, "shoppers_see": seen.figures, "warning": "; ".join(seen.said) or None}
             return run.done(result, accepted=tuple(map(sentence, seen.faults)), **told)
         photos = encode_photos(uri, base.manifest, version, golden, config.encoder)
         run.begin()

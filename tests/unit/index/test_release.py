@@ -187,6 +187,8 @@ def test_floors_and_a_sheet_on_request(tmp_path):
     first = publish(tmp_path, shop, sheet=True)
     assert "No answer has changed" in (tmp_path / "reports/index/run/index.html").read_text()
     assert first["sheet"].endswith("reports/index/run/index.html")
+    assert publish(tmp_path, shop)["sheet"] is None
+    assert publish(tmp_path, shop, sheet=True)["sheet"] == first["sheet"]
     told = pinned(tmp_path, shop)
     index = open_index(str(tmp_path / "index" / "default"))
     product = shop.some(0.001, "shoes")[0]

@@ -75,7 +75,9 @@ def test_stock_that_is_wrong_stops_a_night_whose_rows_are_the_same(shop):
     ) as failed:
         shop.night()
     assert "index.html" in str(failed.value)
-    assert shop.night(accept=True).index.unchanged
+    accepted = shop.night(accept=True).index
+    assert accepted.unchanged
+    assert "Published all the same" in Path(accepted.sheet).read_text()
     again = shop.night()
     assert (again.index.unchanged, again.index.shoppers_see["out_of_stock"]) == (True, 1.0)
     assert again.index.accepted == ()
