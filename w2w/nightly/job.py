@@ -239,7 +239,9 @@ def _published(result: Result) -> str:
     index = result.index
     if index is None or index.unchanged or index.published is None:
         return "the published index stays as it was"
-    return "index held back" if index.held_back else "index published"
+    changed = round(1000 * sum(index.shoppers_see.get(name, 0.0) for name in ("churn", "gone", "nearer")))
+    moved = f"{changed:,} answers in 1,000 changed, " if changed else ""
+    return "index held back" if index.held_back else f"{moved}index published"
 
 
 def _night(run: Run, config: Config, steps: Sequence[Step], begun: list[str]) -> Result:

@@ -53,7 +53,7 @@ def test_nights_say_what_is_new_changed_gone_back_and_rejected(store, shop, cloc
     shop.items["p21"] = type(gone)("21.jpg", title="quite new")
     shop.items["p22"] = type(gone)("missing.jpg")
     third = run_night(store, shop)
-    assert "1 new, 3 changed, 1 withdrawn, 1 rejected; index published." in third.says
+    assert "1 new, 3 changed, 1 withdrawn, 1 rejected; 61 answers in 1,000 changed, index published." in third.says
     shown = page(third)
     assert "price 10.00" in shown
     assert "7.50" in shown
