@@ -89,7 +89,8 @@ def main(config: Config) -> None:
     if names:
         ours = {**{name: name for name in names if name in COLUMNS}, **feed.named}
         said = {"No column for": [c for c in COLUMNS if c not in ours]}
-        said["Kept as attributes"] = [name for name in names if name not in ours.values()]
+        taken = {*ours.values(), *(name for several in feed.several.values() for name in several)}
+        said["Kept as attributes"] = [name for name in names if name not in taken]
         for what, which in said.items():
             if which:
                 out.print(f"{what}: {', '.join(which)}")
@@ -120,9 +121,12 @@ def mapped(uri: str, columns: Mapping[str, str], encoding: str, image_root: str 
     names = column_names(feed)
     preset = told_by(names)
     own = PRESETS[preset].first_of(names) if preset in PRESETS else {}
-    guessed = {**own, **columns} if own else {**guess(names, columns.values()), **columns} if names else dict(columns)
+    told = own or guess(names, columns.values())
+    guessed: dict[str, list[str] | str] = {**told, **columns}
+    if IMAGE not in guessed and not own and (pictures := pictures_in(names)):
+        guessed |= {IMAGE: list(pictures)}
     for ours in REQUIRED if names else ():
-        if ours not in guessed and not (ours == IMAGE and pictures_in(names)):
+        if ours not in guessed and not own:
             raise UsageError(f"feed.uri={uri}: which column is {ours}? Say --columns.{ours}=NAME; it has {', '.join(names)}")
     feed = replace(feed, preset=preset, columns=dict(columns)) if own else replace(feed, columns=_others(guessed))
     check_feed(feed)
@@ -135,7 +139,7 @@ def _with_classes(feed: FeedConfig, candidates: Iterable[str]) -> FeedConfig:
     does."""
     best, most = feed, 0
     for name in candidates:
-        told = replace(feed, columns=_others(feed.named | {schema.CATEGORY: name}), category_map={})
+        told = replace(feed, columns=_others({**feed.columns, schema.CATEGORY: name}), category_map={})
         counts = Counter(next(read_feed(told)).rows.column(schema.CATEGORY).to_pylist())
         classes = {value: found for value in sorted(counts) if (found := class_called(value))}
         if (rows := sum(counts[value] for value in classes)) > most:
@@ -143,7 +147,7 @@ def _with_classes(feed: FeedConfig, candidates: Iterable[str]) -> FeedConfig:
     return best
 
 
-def _others(columns: Mapping[str, str]) -> dict[str, list[str] | str]:
+def _others(columns: Mapping[str, list[str] | str]) -> dict[str, list[str] | str]:
     """The columns whose names differ from ours."""
     return {ours: theirs for ours, theirs in columns.items() if ours != theirs}
 

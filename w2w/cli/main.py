@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import logging
 import sys
 from pathlib import Path
 from textwrap import shorten
@@ -91,6 +92,7 @@ def overview() -> str:
 
 def owner_of(unknown: UnknownKey, asked: str) -> str:
     """Which job a config file may be meant for, where it has a key that the one that was ``asked`` lacks."""
+    logging.getLogger("faiss.loader").setLevel(logging.WARNING)  # it tells of its import
     for name in dict.fromkeys(["nightly", *JOBS]):
         if name != asked and name not in HERE:
             known = {option.name for option in options(importlib.import_module(module_of(name)).Config)}

@@ -116,7 +116,7 @@ def _items(uri: str) -> _Records:
         while piece := stream.read(_PIECE):
             try:
                 parser.Parse(piece, False)
-            except expat.ExpatError as e:
+            except (expat.ExpatError, LookupError, ValueError) as e:  # an encoding that is none, or of several bytes
                 raise BadInput(f"feed.uri={uri}: not XML: {e}") from None
             for row, size in found.done:
                 number += 1

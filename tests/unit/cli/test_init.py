@@ -108,3 +108,10 @@ def test_classes_are_read_off_the_column_that_says_most(tmp_path):
     feed.write_text("id,category,image\n1,toys,a.jpg\n")
     init.main(init.Config(str(tmp_path / "c"), feed=str(feed)))
     assert night_of(tmp_path / "c").feed == FeedConfig(uri=str(feed), columns={"product_id": "id"})
+
+
+def test_numbered_pictures_are_one_column_of_ours(tmp_path):
+    feed = tmp_path / "feed.csv"
+    feed.write_text("sku,name,image1,image 2,note\n1,T,a.jpg,b.jpg,x\n")
+    init.main(init.Config(str(tmp_path / "shop"), feed=str(feed)))
+    assert night_of(tmp_path / "shop").feed.columns == {"product_id": "sku", "title": "name", "image": ["image1", "image 2"]}

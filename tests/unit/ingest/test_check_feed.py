@@ -83,6 +83,8 @@ ASKED = (
         ("feed.json", b'[{"number": "1", "image": "a"}]\n', ["'product_id'", "columns.product_id"]),
         ("feed.json", b'[{"id": "1", "image": "a"}, {"id":', ["object 2 of the array is not JSON"]),
         ("feed.xml", b"<rss><item><id>1</id></rss>", ["not XML"]),
+        ("feed.xml", b'<?xml version="1.0" encoding="f-8"?><rss/>', ["not XML", "f-8"]),
+        ("feed.xml", b'<?xml version="1.0" encoding="big5"?><rss/>', ["not XML", "multi-byte"]),
         ("feed.xml", b"<!DOCTYPE a [<!ENTITY b 'c'>]><rss/>", ["document type"]),
         ("feed.parquet", b"not parquet at all", ["not a Parquet file"]),
         ("feed.tar.gz", b"x", ["compressed archive"]),
