@@ -73,7 +73,7 @@ FLOORS, MARK, PINNED = "floors", "mark", "pinned"
 NUMBER, GARMENTS_LIST, SAME_PICTURE = "number", "garments", "same_picture"
 
 # similar products
-SIMILAR_LIST, SPARE, COMPLETE, CARD, ALLOWED = "similar", "spare", "complete", "card", "allowed"
+SIMILAR_LIST, SPARE, PLACES, COMPLETE, CARD, ALLOWED = "similar", "spare", "places", "complete", "card", "allowed"
 # quality and checks
 SHARPNESS, CONTRAST, FILLED = "sharpness", "contrast", "filled"
 CHECK_ID, SEVERITY, ABOUT, SINCE = "check_id", "severity", "about", "since"
@@ -624,6 +624,7 @@ SIMILAR_PRODUCTS = Table(
         (PRODUCT_ID, pa.string()),
         (SIMILAR_LIST, pa.list_(SIMILAR_PRODUCT)),  # best first
         (SPARE, pa.list_(SIMILAR_PRODUCT)),  # the next best: they move up when a product of the list goes
+        (PLACES, pa.list_(pa.int32()), "nullable"),  # where those of both lists stand among the table's products, by product_id
         (COMPLETE, pa.bool_()),  # there are no others
         (IMAGE_ID, pa.string()),
         (CATEGORY, pa.string()),

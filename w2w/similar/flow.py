@@ -16,7 +16,7 @@ from w2w.mining.components import components
 from w2w.report.variants import DESIGN_NEEDS, designs, near_duplicates
 from w2w.similar import rules
 from w2w.similar.rules import Block, Found, Goods, Kept, Night
-from w2w.table import delta, snapshot
+from w2w.table import delta, marks, snapshot
 from w2w.table.permitted import SEARCH, permitted
 
 CODE = 1  # raise it when the same products and options would give other lists
@@ -143,10 +143,38 @@ def plan_of(store: str, catalog: Catalog, version: str, config: SimilarConfig) -
     every = np.arange(now.num_rows)
     due = _pairs(goods, np.flatnonzero(night.anew_N), every) + _pairs(goods, every, night.came)
     whole = not goes_on or due >= _pairs(goods, every, every) > 0
+    if whole:
+        night = rules.compare(now, empty)
+        return Plan(night, rules.keep(now, night, [], width), whole)
+    assert made is not None and opened is not None  # noqa: PT018
+    placed = marks.same_rows(store, schema.SIMILAR_PRODUCTS, opened, made["at"], **{schema.SOURCE: config.name})
+    place_B = night.at_B[pc.sort_indices(before.column(schema.PRODUCT_ID)).to_numpy()]
+    return Plan(night, rules.keep(now, night, _lists(store, listed, placed), width, place_B), whole)
+
+
+_PLACED = [
+    schema.PRODUCT_ID,
+    *(f"{column}.list.element.{schema.SCORE}" for column in (schema.SIMILAR_LIST, schema.SPARE)),
+    f"{schema.PLACES}.list.element",
+    schema.COMPLETE,
+]
+
+
+def _lists(store: str, listed: Sequence[delta.Part], placed: bool) -> Iterator[pa.Table]:
+    """The stored lists; with places instead of names if these still hold (``placed``), where an earlier w2w wrote none with
+    names."""
     columns = [schema.PRODUCT_ID, schema.SIMILAR_LIST, schema.SPARE, schema.COMPLETE]
-    night = rules.compare(now, empty) if whole else night
-    stored = delta.read_batches(store, schema.SIMILAR_PRODUCTS, columns, [] if whole else listed)
-    return Plan(night, rules.keep(now, night, stored, width), whole)
+    for part in listed:
+        if placed and (batches := _with_places(store, part)) is not None:
+            yield from batches
+        else:
+            yield from delta.read_batches(store, schema.SIMILAR_PRODUCTS, columns, [part])
+
+
+def _with_places(store: str, part: delta.Part) -> list[pa.Table] | None:
+    batches = list(delta.read_leaves(store, schema.SIMILAR_PRODUCTS, _PLACED, part, _ROWS_WRITTEN))
+    there = all(schema.PLACES in b.column_names and not b.column(schema.PLACES).null_count for b in batches)
+    return batches if there else None
 
 
 def _pairs(goods: Goods, a_N: np.ndarray, b_N: np.ndarray) -> int:

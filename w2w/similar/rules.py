@@ -191,7 +191,7 @@ def _tiles(a_N: np.ndarray, b_M: np.ndarray, scope: np.ndarray) -> Iterator[tupl
 class Night:
     """What has changed since the lists were made. ``anew_N``: products whose list is computed anew; ``came``: positions of
     those that may enter other lists; ``stays_N``: may stay where they are; ``gone`` and ``new``: number of products that are
-    none now, and were none; ``settled``: nothing has changed."""
+    none now, and were none; ``settled``: nothing has changed; ``at_B``: where those of before stand now, -1 if nowhere."""
 
     anew_N: np.ndarray
     came: np.ndarray
@@ -199,6 +199,7 @@ class Night:
     gone: int
     new: int
     settled: bool
+    at_B: np.ndarray
 
 
 def compare(now: pa.Table, before: pa.Table) -> Night:
@@ -221,7 +222,7 @@ def compare(now: pa.Table, before: pa.Table) -> Night:
     beside_N = pc.is_in(now.column(schema.CARD), value_set=left).to_numpy(zero_copy_only=False)
     came = np.flatnonzero(allowed_N & (~stays_N | beside_N))
     settled = not len(came) and not anew_N.any() and bool((same_row & (stays_B | ~was)).all())
-    return Night(anew_N, came, stays_N, int((at < 0).sum()), now.num_rows - len(there), settled)
+    return Night(anew_N, came, stays_N, int((at < 0).sum()), now.num_rows - len(there), settled, at)
 
 
 @dataclass
@@ -248,8 +249,9 @@ class Kept:
         return ~self.complete_N & (self.lists.depth < count)
 
 
-def keep(now: pa.Table, night: Night, stored: Iterable[pa.Table], width: int) -> Kept:
-    """The stored lists (product_id, similar, spare, complete) without what does not stay."""
+def keep(now: pa.Table, night: Night, stored: Iterable[pa.Table], width: int, place_B: np.ndarray | None = None) -> Kept:
+    """The stored lists (product_id, similar, spare, complete) without what does not stay. Where a table of them has ``places``,
+    its lists need no names; ``place_B``: where the products of before, in the order of ids, stand now."""
     num, ids = now.num_rows, now.column(schema.PRODUCT_ID).combine_chunks()
     kept = Kept(Lists.empty(num, width), np.zeros(num, bool), np.full(num, np.inf, np.float32), np.full(num, -1, np.int64))
     for rows in stored:
@@ -257,8 +259,11 @@ def keep(now: pa.Table, night: Night, stored: Iterable[pa.Table], width: int) ->
         going = np.flatnonzero(at >= 0)
         going = going[~night.anew_N[at[going]]]
         rows, at = rows.take(pa.array(going)), at[going]
-        owner, names, scores = _entries([rows.column(c) for c in (schema.SIMILAR_LIST, schema.SPARE)])
-        member = _positions(names, ids)
+        owner, scores, behind = _entries([rows.column(c) for c in (schema.SIMILAR_LIST, schema.SPARE)])
+        if place_B is not None and schema.PLACES in rows.column_names:
+            member = place_B[rows.column(schema.PLACES).combine_chunks().flatten().to_numpy()]
+        else:
+            member = _positions(_names(rows), ids)[behind]
         stays = member >= 0
         stays[stays] = night.stays_N[member[stays]]
         ends = np.flatnonzero(np.diff(owner, append=-1))  # the last entry of each list that has any
@@ -277,26 +282,33 @@ def keep(now: pa.Table, night: Night, stored: Iterable[pa.Table], width: int) ->
     return kept
 
 
-def _entries(columns: Sequence[pa.ChunkedArray]) -> tuple[np.ndarray, pa.Array, np.ndarray]:
-    """Row, product_id and score of each entry of the lists, those of a row together and in order."""
-    owners, names, scores = [], [], []
-    for column in columns:
-        lists = column.combine_chunks()
-        owners.append(pc.list_parent_indices(lists).to_numpy(zero_copy_only=False))
-        entries = lists.flatten()
-        names.append(pc.struct_field(entries, schema.PRODUCT_ID))
-        scores.append(pc.struct_field(entries, schema.SCORE).to_numpy(zero_copy_only=False))
-    owner = np.concatenate(owners)
-    order = np.argsort(owner, kind="stable")
-    return owner[order].astype(np.int64), pa.concat_arrays(names).take(pa.array(order)), np.concatenate(scores)[order]
+def _entries(columns: Sequence[pa.ChunkedArray]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Row and score of each entry of the two lists, those of a row together and in order; and where each stood among those of
+    the first column and then the second."""
+    lists = [column.combine_chunks() for column in columns]
+    counts = [pc.list_value_length(column).to_numpy().astype(np.int64) for column in lists]
+    before = [np.cumsum(counts[1]) - counts[1], np.cumsum(counts[0])]  # entries of the other list that come first
+    place = [np.arange(some.sum()) + np.repeat(shift, some) for some, shift in zip(counts, before)]
+    behind = np.empty(sum(map(len, place)), np.int64)
+    behind[np.concatenate(place)] = np.arange(len(behind))
+    scores = [pc.struct_field(column.flatten(), schema.SCORE).to_numpy(zero_copy_only=False) for column in lists]
+    return np.repeat(np.arange(len(counts[0])), counts[0] + counts[1]), np.concatenate(scores)[behind], behind
+
+
+def _names(rows: pa.Table) -> pa.Array:
+    """Products of the first lists of all rows, then of the second."""
+    lists = [rows.column(c).combine_chunks() for c in (schema.SIMILAR_LIST, schema.SPARE)]
+    return pa.concat_arrays([pc.struct_field(column.flatten(), schema.PRODUCT_ID) for column in lists])
 
 
 def rows_of(now: pa.Table, lists: Lists, complete_N: np.ndarray, some: slice, count: int) -> pa.Table:
-    """product_id, similar, spare, complete of these products."""
+    """product_id, similar, spare, places, complete of these products."""
     ids = now.column(schema.PRODUCT_ID).combine_chunks()
     parts = [_listed(ids, lists, some, columns) for columns in (slice(0, count), slice(count, None))]
-    columns = [ids[some], *parts, pa.array(complete_N[some])]
-    return pa.table(columns, names=[schema.PRODUCT_ID, schema.SIMILAR_LIST, schema.SPARE, schema.COMPLETE])
+    member = lists.member_NW[some]
+    places = pa.ListArray.from_arrays(_offsets(member >= 0), pa.array(member[member >= 0]))
+    columns = [ids[some], *parts, places, pa.array(complete_N[some])]
+    return pa.table(columns, names=[schema.PRODUCT_ID, schema.SIMILAR_LIST, schema.SPARE, schema.PLACES, schema.COMPLETE])
 
 
 def _listed(ids: pa.Array, lists: Lists, some: slice, columns: slice) -> pa.Array:
@@ -304,7 +316,11 @@ def _listed(ids: pa.Array, lists: Lists, some: slice, columns: slice) -> pa.Arra
     there = member >= 0
     names = ids.take(pa.array(member[there]))
     entries = pa.StructArray.from_arrays([names, pa.array(score[there])], fields=list(schema.SIMILAR_PRODUCT))
-    return pa.ListArray.from_arrays(pa.array(np.concatenate([[0], np.cumsum(there.sum(axis=1))]).astype(np.int32)), entries)
+    return pa.ListArray.from_arrays(_offsets(there), entries)
+
+
+def _offsets(there_NW: np.ndarray) -> pa.Array:
+    return pa.array(np.concatenate([[0], np.cumsum(there_NW.sum(axis=1))]).astype(np.int32))
 
 
 def _positions(asked: pa.Array | pa.ChunkedArray, known: pa.Array | pa.ChunkedArray) -> np.ndarray:

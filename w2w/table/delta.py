@@ -212,6 +212,15 @@ def read_batches(
                 yield with_partition(pa.Table.from_batches([batch]), table, part, columns)
 
 
+def read_leaves(store: str, table: schema.Table, leaves: Sequence[str], part: Part, batch_rows: int) -> Iterator[pa.Table]:
+    """Columns of a part, or of their structs the named leaves alone (``list.list.element.field``), as they are stored."""
+    system, root = storage.filesystem(uri(store, table))
+    path = f"{root}/{part.path}"
+    with open_part(system, path, pre_buffer=storage.is_s3(store)) as file:
+        for batch in whole(file.iter_batches(batch_rows, columns=list(leaves), use_threads=False), path):
+            yield pa.Table.from_batches([batch])
+
+
 @contextmanager
 def open_part(system: fs.FileSystem, path: str, **options: Any) -> Iterator[pq.ParquetFile]:
     """Opens a Parquet file. Raises StorageFailed naming it if it is damaged or missing."""

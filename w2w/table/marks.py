@@ -248,6 +248,13 @@ def _tried_in_vain(store: str, listed: Sequence[delta.Part], run_id: str, stage_
     return pa.chunked_array(found, pa.string())
 
 
+def same_rows(store: str, table: schema.Table, opened: DeltaTable, version: int, **partition: str) -> bool:
+    """Whether rows were only moved, if anything, since a version of the table."""
+    entries = _entries(store, table, version + 1, opened.version())
+    found = _changes(entries, delta.parts(opened, **partition), partition) if entries is not None else None
+    return found is not None and not (found.added or found.merged_new or found.removed)
+
+
 def at(store: str, table: schema.Table, opened: DeltaTable | None) -> At | None:
     """The table as opened; None where the log does not tell."""
     if opened is None:

@@ -19,10 +19,12 @@ from w2w.table.sink import Lineage, application, by_others, commit_parts, lost_t
 
 
 def current(store: str, table: schema.Table, source: str = schema.OWN) -> dict | None:
-    """The lineage of the table's current snapshot (that of ``source``, if there are several), or None."""
+    """The lineage of the table's current snapshot (that of ``source``, if there are several), with its version as ``at``; or
+    None."""
     opened, within = delta.open_table(store, table), _within(table, source)
     entries = delta.history(opened) if opened is not None else []
-    return next((e["w2w"] for e in entries if e["w2w"] and e["w2w"].get("within") == within), None)
+    made = (e["w2w"] | {"at": e["version"]} for e in entries if e["w2w"] and e["w2w"].get("within") == within)
+    return next(made, None)
 
 
 def replace(

@@ -8,11 +8,12 @@ import pytest
 import w2w
 from tests.unit.recommend.stores import add_vectors, append, fill, product
 from w2w import schema
+from w2w.engine import snapshot
 from w2w.engine.cluster import RayConfig
 from w2w.errors import UsageError
 from w2w.similar import flow
 from w2w.similar.job import Config, main
-from w2w.table import delta
+from w2w.table import delta, maintain
 
 pytestmark = pytest.mark.usefixtures("no_ray")
 
@@ -31,8 +32,18 @@ def config(store: str, **more) -> Config:
     return Config(store=store, k=3, spare=2, ray=RayConfig(num_cpus=2), **more)
 
 
+def first_row(listed: list[delta.Part]) -> np.ndarray:
+    mask = np.zeros(sum(part.rows for part in listed), bool)
+    mask[0] = True
+    return mask
+
+
 @pytest.mark.parametrize("more", [{}, {"across": True, "filter": {"price": "..60"}}])
-def test_nights_equal_a_store_that_is_computed_at_once(tmp_path, more):
+def test_nights_equal_a_store_that_is_computed_at_once(tmp_path, monkeypatch, more):
+    monkeypatch.setattr(snapshot, "_ROWS_PER_PART", 20)
+    monkeypatch.setattr(flow, "_ROWS_WRITTEN", 8)
+    by_places: list[bool] = []
+    monkeypatch.setattr(flow, "_lists", lambda *args, lists=flow._lists: by_places.append(args[2]) or lists(*args))
     rng, store = np.random.default_rng(5), str(tmp_path / "nights")
     fill(store, range(60), pictures=False)
     now = {n: product(n) for n in range(60)}
@@ -51,6 +62,10 @@ def test_nights_equal_a_store_that_is_computed_at_once(tmp_path, more):
         now |= changed
         append(store, schema.PRODUCTS, list(changed.values()), f"night{night}")
         add_vectors(store, [60 + night])
+        if night == 2:
+            maintain.compact(store, schema.SIMILAR_PRODUCTS)
+        if night == 3:  # as if someone had rewritten a row: places of before may no longer hold
+            maintain.rewrite(store, schema.SIMILAR_PRODUCTS, first_row, lambda rows, mask: rows, "test")
         said = main(replace(config(store, **more), dry_run=True))
         result = main(config(store, **more))
         assert said.computed <= result.computed
@@ -63,6 +78,7 @@ def test_nights_equal_a_store_that_is_computed_at_once(tmp_path, more):
         main(config(fresh, **more))
         assert rows(store) == rows(fresh)
     assert kept > 120
+    assert by_places == [True] * 4 + [False] * 2 + [True] * 2  # each night's dry run and run
     again = main(config(store, **more))
     assert (again.unchanged, again.counts.read, again.skipped) == (True, 0, again.products)
 

@@ -91,7 +91,8 @@ def by_definition(now: pa.Table, grid: np.ndarray) -> dict[str, list[tuple[str, 
 def advance(now: pa.Table, grid: np.ndarray, before: pa.Table, rng: np.random.Generator) -> tuple[Kept, int]:
     """A night, in blocks of any size."""
     goods, night = goods_of(now), compare(now, before)
-    kept = keep(now, night, [before.slice(i, 7) for i in range(0, before.num_rows, 7)], WIDTH)
+    place_B = night.at_B if rng.random() < 0.5 else None  # by places, or by names
+    kept = keep(now, night, [before.slice(i, 7) for i in range(0, before.num_rows, 7)], WIDTH, place_B)
     for some in blocks(now, grid, rng):
         kept.take(rules.arrivals(some, (night.came, grid[night.came]), kept.bound_N, goods), goods.card_N)
     anew = np.flatnonzero(night.anew_N | kept.short(COUNT))
