@@ -114,11 +114,17 @@ def _hashed_part(keys: pa.Array, primes: list[np.uint64]) -> np.ndarray:
         lengths = pc.binary_length(raw).to_numpy(zero_copy_only=False).astype(np.int64)
         text_NL = np.asarray(raw.to_numpy(zero_copy_only=False), dtype=f"S{max(1, int(lengths.max()))}")
         bytes_NL = text_NL.view(np.uint8).reshape(len(at), -1)
+        bytes_LN = np.ascontiguousarray(bytes_NL.T)
+        shortest = int(lengths.min())
         for p, prime in enumerate(primes):
             h = h_NP[at, p]
             with np.errstate(over="ignore"):
-                for i in range(bytes_NL.shape[1]):
-                    h = np.where(i < lengths, (h ^ bytes_NL[:, i]) * prime, h)
+                for i, byte in enumerate(bytes_LN):
+                    if i < shortest:  # the same work in place, without a choice for each key
+                        h ^= byte
+                        h *= prime
+                    else:
+                        h = np.where(i < lengths, (h ^ byte) * prime, h)
             h_NP[at, p] = h
         start += _BYTES_AT_ONCE
         longer = pc.greater(pc.binary_length(data), start)

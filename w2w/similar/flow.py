@@ -153,7 +153,6 @@ def plan_of(store: str, catalog: Catalog, version: str, config: SimilarConfig) -
 
 
 _PLACED = [
-    schema.PRODUCT_ID,
     *(f"{column}.list.element.{schema.SCORE}" for column in (schema.SIMILAR_LIST, schema.SPARE)),
     f"{schema.PLACES}.list.element",
     schema.COMPLETE,
@@ -163,7 +162,7 @@ _PLACED = [
 def _lists(store: str, listed: Sequence[delta.Part], placed: bool) -> Iterator[pa.Table]:
     """The stored lists; with places instead of names if these still hold (``placed``), where an earlier w2w wrote none with
     names."""
-    columns = [schema.PRODUCT_ID, schema.SIMILAR_LIST, schema.SPARE, schema.COMPLETE]
+    columns = [schema.SIMILAR_LIST, schema.SPARE, schema.COMPLETE]
     for part in listed:
         if placed and (batches := _with_places(store, part)) is not None:
             yield from batches

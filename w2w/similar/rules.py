@@ -250,12 +250,14 @@ class Kept:
 
 
 def keep(now: pa.Table, night: Night, stored: Iterable[pa.Table], width: int, place_B: np.ndarray | None = None) -> Kept:
-    """The stored lists (product_id, similar, spare, complete) without what does not stay. Where a table of them has ``places``,
-    its lists need no names; ``place_B``: where the products of before, in the order of ids, stand now."""
+    """The stored lists (similar, spare, complete), in the order of before, without what does not stay. Where a table of them has
+    ``places``, its lists need no names; ``place_B``: where the products of before, in the order of ids, stand now."""
     num, ids = now.num_rows, now.column(schema.PRODUCT_ID).combine_chunks()
     kept = Kept(Lists.empty(num, width), np.zeros(num, bool), np.full(num, np.inf, np.float32), np.full(num, -1, np.int64))
+    start = 0
     for rows in stored:
-        at = _positions(rows.column(schema.PRODUCT_ID), ids)
+        at = night.at_B[start : start + rows.num_rows]
+        start += rows.num_rows
         going = np.flatnonzero(at >= 0)
         going = going[~night.anew_N[at[going]]]
         rows, at = rows.take(pa.array(going)), at[going]
