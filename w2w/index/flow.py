@@ -73,7 +73,7 @@ class Draft:
         """Number of templates that are kept."""
         return len(self.templates)
 
-    @property
+    @functools.cached_property
     def rows_digest(self) -> str:
         return rows_digest(self.rows, self.vectors.version, self.config)
 

@@ -20,7 +20,8 @@ from w2w.table import delta, marks, snapshot
 from w2w.table.permitted import SEARCH, permitted
 
 CODE = 1  # raise it when the same products and options would give other lists
-_BATCH_ROWS = 2048  # vectors read at once: 21 MB on the grid at 1280 dimensions
+_BATCH_ROWS = 2048  # vectors read at once: 21 MB on the grid at 1280 dimensions, more of shorter ones
+_BATCH_BYTES, _MOST_BATCH_ROWS = 5_000_000, 16_384  # as stored
 _ASKED = 4096  # lists that a task makes while it reads all vectors
 _CAME = 8192  # products that came, held at once: 84 MB
 _PART_ROWS = 50_000  # of a task that compares them with the others
@@ -199,15 +200,20 @@ class Reader:
     def blocks(self, listed: Sequence[delta.Part], start: int = 0) -> Iterator[Block]:
         """``start``: the row with which the parts begin."""
         dim = None
-        for batch in delta.read_batches(self.store, schema.EMBEDDINGS, [schema.VECTOR], listed, _BATCH_ROWS):
-            low, high = np.searchsorted(self.row_N, [start, start + batch.num_rows])
-            if low < high:
-                taken = batch.column(0).combine_chunks().take(pa.array(self.row_N[low:high] - start))
-                vectors = to_matrix(taken)
-                dim = dim or vectors.shape[1]
-                check_lengths({dim, vectors.shape[1]})
-                yield self.order_N[low:high], rules.on_grid(vectors)
-            start += batch.num_rows
+        for part in listed:
+            if not np.ptp(np.searchsorted(self.row_N, [start, start + part.rows])):
+                start += part.rows
+                continue
+            size = int(np.clip(_BATCH_BYTES * part.rows // part.size, _BATCH_ROWS, _MOST_BATCH_ROWS))
+            for batch in delta.read_batches(self.store, schema.EMBEDDINGS, [schema.VECTOR], [part], size):
+                low, high = np.searchsorted(self.row_N, [start, start + batch.num_rows])
+                if low < high:
+                    taken = batch.column(0).combine_chunks().take(pa.array(self.row_N[low:high] - start))
+                    vectors = to_matrix(taken)
+                    dim = dim or vectors.shape[1]
+                    check_lengths({dim, vectors.shape[1]})
+                    yield self.order_N[low:high], rules.on_grid(vectors)
+                start += batch.num_rows
 
     def all(self, listed: Sequence[delta.Part]) -> Block:
         positions, grids = zip(*self.blocks(listed))
@@ -242,22 +248,42 @@ class Searches:
         """Brings the lists of the plan up to date; returns how many were computed anew."""
         plan, kept, card_N = self._plan, self._plan.kept, self._catalog.goods.card_N
         known = self._known if self.here else put(self._known)
-        if not plan.night.anew_N.all():
+        due = plan.night.anew_N
+        if self.here and 0 < due.sum() <= _ASKED and 0 < len(plan.night.came) <= _CAME and not due.all():
+            self._read_once()
+            due = np.zeros_like(due)
+        elif not due.all():
             for some in np.array_split(plan.night.came, -(-len(plan.night.came) // _CAME) or 1):
                 if len(some):
                     came = Reader.of(self._catalog, some).all(self._known.listed)
                     block = came if self.here else put(came)
                     for found in self._all(_arrivals, known, [(block, *part) for part in self._parts()], "compare"):
                         kept.take(found, card_N)
-        anew = np.flatnonzero(plan.night.anew_N | kept.short(k))
+        anew = np.flatnonzero(due | kept.short(k))
         anew = anew[np.lexsort((self._catalog.row_N[anew], self._catalog.goods.scope_N[anew]))]
         size = _ASKED if self.here else int(min(_ASKED, max(256, -(-len(anew) // max(1, int(cluster_cpus()))))))
         width = kept.lists.member_NW.shape[1]
         asked = [(Reader.of(self._catalog, anew[i : i + size]), width) for i in range(0, len(anew), size)]
         for positions, lists in self._all(_search, known, asked, "search"):
-            kept.lists.member_NW[positions], kept.lists.score_NW[positions] = lists.member_NW, lists.score_NW
-            kept.complete_N[positions] = lists.member_NW[:, -1] < 0
-        return len(anew)
+            kept.put(positions, lists)
+        return int((plan.night.anew_N | np.isin(np.arange(len(due)), anew)).sum())
+
+    def _read_once(self) -> None:
+        """Compares what came with the others, and searches for the new lists, while all vectors are read once."""
+        night, kept, goods, listed = self._plan.night, self._plan.kept, self._catalog.goods, self._known.listed
+        came = Reader.of(self._catalog, night.came).all(listed)
+        asked = Reader.of(self._catalog, np.flatnonzero(night.anew_N)).all(listed)
+        found: list[Found] = []
+
+        def blocks() -> Iterator[Block]:
+            for block in Reader.of(self._catalog, np.arange(len(night.anew_N))).blocks(listed):
+                found.append(rules.arrivals(block, came, kept.bound_N, goods))
+                yield block
+
+        lists = rules.search(asked, blocks(), goods, kept.lists.member_NW.shape[1])
+        for some in found:
+            kept.take(some, goods.card_N)
+        kept.put(asked[0], lists)
 
     def _parts(self) -> Iterator[tuple[list[delta.Part], int]]:
         start = 0

@@ -123,13 +123,14 @@ class _Growing:
     def __init__(self, lists: Lists, card_N: np.ndarray):
         self._lists, self._card_N = lists, card_N
         self._waiting: list[Found] = []
+        self._num_waiting = 0
 
     def whole(self) -> Lists:
         """With all that waits."""
         if self._waiting:
             row, member, score = (np.concatenate(parts) for parts in zip(*self._waiting))
             self._lists.merge(row, member, score, self._card_N)
-            self._waiting = []
+            self._waiting, self._num_waiting = [], 0
         return self._lists
 
     def enter(self, some: np.ndarray, score_NM: np.ndarray, own_N: np.ndarray, member_M: np.ndarray) -> None:
@@ -156,7 +157,8 @@ class _Growing:
         at, column = at[other], column[other]
         if len(at):
             self._waiting.append((some[at], member_M[column], score_NM[at, column]))
-        if sum(len(row) for row, _, _ in self._waiting) > self._lists.member_NW.size:
+            self._num_waiting += len(at)
+        if self._num_waiting > self._lists.member_NW.size:
             self.whole()
 
 
@@ -244,14 +246,19 @@ class Kept:
         self.lists.merge(row[keep], member[keep], score[keep], card_N)
         self.complete_N &= self.lists.member_NW[:, -1] < 0
 
+    def put(self, positions: np.ndarray, lists: Lists) -> None:
+        """Lists that were computed anew."""
+        self.lists.member_NW[positions], self.lists.score_NW[positions] = lists.member_NW, lists.score_NW
+        self.complete_N[positions] = lists.member_NW[:, -1] < 0
+
     def short(self, count: int) -> np.ndarray:
         """bool (N,): lists that have too few, though there are more."""
         return ~self.complete_N & (self.lists.depth < count)
 
 
 def keep(now: pa.Table, night: Night, stored: Iterable[pa.Table], width: int, place_B: np.ndarray | None = None) -> Kept:
-    """The stored lists (similar, spare, complete), in the order of before, without what does not stay. Where a table of them has
-    ``places``, its lists need no names; ``place_B``: where the products of before, in the order of ids, stand now."""
+    """The stored lists (similar, spare, complete), in the order of before, without what does not stay. Where a table of these
+    has ``places``, its lists need no names; ``place_B``: where the products of before, in the order of ids, stand now."""
     num, ids = now.num_rows, now.column(schema.PRODUCT_ID).combine_chunks()
     kept = Kept(Lists.empty(num, width), np.zeros(num, bool), np.full(num, np.inf, np.float32), np.full(num, -1, np.int64))
     start = 0

@@ -74,6 +74,8 @@ def write_part(store: str, output: Output, rows: pa.Table, run_id: str) -> list[
         return [_write(store, output, rows, {}, run_id)]
     (column,) = table.partition_by
     values = pc.unique(rows.column(column)).to_pylist()
+    if len(values) == 1:
+        return [_write(store, output, rows, {column: values[0]}, run_id)]
     return [_write(store, output, rows.filter(pc.equal(rows.column(column), v)), {column: v}, run_id) for v in values]
 
 
