@@ -16,7 +16,7 @@ from w2w.mining.components import components
 from w2w.report.variants import DESIGN_NEEDS, designs, near_duplicates
 from w2w.similar import rules
 from w2w.similar.rules import Block, Found, Goods, Kept, Night
-from w2w.table import delta, marks, snapshot
+from w2w.table import changes, delta, snapshot
 from w2w.table.permitted import SEARCH, permitted
 
 CODE = 1  # raise it when the same products and options would give other lists
@@ -148,7 +148,7 @@ def plan_of(store: str, catalog: Catalog, version: str, config: SimilarConfig) -
         night = rules.compare(now, empty)
         return Plan(night, rules.keep(now, night, [], width), whole)
     assert made is not None and opened is not None  # noqa: PT018
-    placed = marks.same_rows(store, schema.SIMILAR_PRODUCTS, opened, made["at"], **{schema.SOURCE: config.name})
+    placed = changes.same_rows(store, schema.SIMILAR_PRODUCTS, opened, made["at"], **{schema.SOURCE: config.name})
     place_B = night.at_B[pc.sort_indices(before.column(schema.PRODUCT_ID)).to_numpy()]
     return Plan(night, rules.keep(now, night, _lists(store, listed, placed), width, place_B), whole)
 

@@ -10,38 +10,23 @@ taken out; its log is gone; parts that count as new were merged with others; ano
 """
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any
-from urllib.parse import unquote
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from deltalake import DeltaTable
 
-from w2w import ids, schema, storage
+from w2w import schema
 from w2w.errors import TRANSIENT
 from w2w.stage import Counts
-from w2w.table import delta
+from w2w.table import changes, delta
+from w2w.table.changes import At, Changes
 from w2w.table.doubles import has_history
 from w2w.table.pending import Keys, Stored, pending_mask
 
-_MOST_ENTRIES = 400  # of a log: beyond, comparing all rows is no slower
 _MOST_AGAIN = 256  # parts in a mark
-_READERS = 8
-_Entry = list[dict[str, Any]]  # the actions of a commit
-
-
-@dataclass(frozen=True)
-class At:
-    """A version of a table; ``commit``: digest of what it did, which a table that was restored and written to since does not
-    share."""
-
-    table_id: str
-    version: int
-    commit: str
 
 
 @dataclass(frozen=True)
@@ -130,7 +115,7 @@ class Work:
     def mark(self, rejected: int) -> Mark | None:
         """For a run that is to work on all that is pending now. None if the log does not tell which version that is."""
         rejects = delta.open_table(self.store, schema.REJECTS)
-        source = at(self.store, self.table, self.opened)
+        source = changes.at(self.store, self.table, self.opened)
         before = rejects.version() if rejects is not None else -1
         return Mark(self.name, self.made.table.name, source, before, rejected) if source else None
 
@@ -141,17 +126,18 @@ class Work:
         number = opened.transaction_version(f"w2w-mark/{self.name}") if opened is not None else None
         if opened is None or number is None:
             return ""
-        entries = _entries(self.store, made.table, number, opened.version())
+        entries = changes.entries(self.store, made.table, number, opened.version())
         mark = _mark_in(entries[0], self.name) if entries else None
         if entries is None or mark is None or mark.rejects is None:
             return f"the log of table {made.table.name!r} no longer has the watermark of {self.name}"
-        results = _changes(entries[1:], delta.parts(opened, **made.partition), made.partition)
-        came = self._since(self.table, self.opened, mark.source, mark.source.version, self.listed, self.partition)
+        results = changes.changes(entries[1:], delta.parts(opened, **made.partition), made.partition)
+        came = changes.since(self.store, self.table, self.opened, mark.source, self.listed, self.partition)
         if isinstance(came, str):
             return came
         rejects = delta.open_table(self.store, schema.REJECTS)
         listed = delta.parts(rejects, **refused.partition)
-        rejected = self._since(schema.REJECTS, rejects, mark.rejects, mark.rejects_before, listed, refused.partition)
+        where = (listed, refused.partition, mark.rejects_before)
+        rejected = changes.since(self.store, schema.REJECTS, rejects, mark.rejects, *where)
         if isinstance(rejected, str):
             return rejected
         for name, some in ((self.table.name, came), (made.table.name, results), (schema.REJECTS.name, rejected)):
@@ -161,29 +147,7 @@ class Work:
             return f"new parts of table {self.table.name!r} were merged with others since the watermark"
         return self._looked(mark, came, results, rejected)
 
-    def _since(
-        self,
-        table: schema.Table,
-        opened: DeltaTable | None,
-        at: At,
-        before: int,
-        listed: Sequence[delta.Part],
-        partition: Mapping[str, str],
-    ) -> "_Changes | str":
-        """Changes after version ``before``, which is no later than ``at``."""
-        if opened is None or str(opened.metadata().id) != at.table_id:
-            return f"table {table.name!r} is another one than at the watermark"
-        if (now := opened.version()) < at.version:
-            return f"table {table.name!r} is at version {now}, before that of the watermark, {at.version}: was it restored?"
-        first = min(before + 1, at.version)
-        entries = _entries(self.store, table, first, opened.version())
-        if entries is None:
-            return f"the log of table {table.name!r} does not reach back to the watermark"
-        if _commit_digest(entries[at.version - first]) != at.commit:
-            return f"version {at.version} of table {table.name!r} is another one than at the watermark: was it restored?"
-        return _changes(entries[before + 1 - first :], listed, partition)
-
-    def _looked(self, mark: Mark, came: "_Changes", results: "_Changes", rejected: "_Changes") -> Looked:
+    def _looked(self, mark: Mark, came: Changes, results: Changes, rejected: Changes) -> Looked:
         pending = np.zeros(sum(p.rows for p in self.listed), bool)
         new, start, some, at = {p.path for p in came.added}, 0, [], []
         for part in self.listed:
@@ -207,36 +171,6 @@ class Work:
         return Looked(pending, mark.rejected + int(failed.sum()), len(rows))
 
 
-@dataclass(frozen=True)
-class _Changes:
-    """Of commits: parts of the table that they ``added``, and those that only moved rows, ``merged``; ``merged_new``: some that
-    they added are in these; ``removed``: rows went, or changed."""
-
-    added: list[delta.Part]
-    merged: list[delta.Part]
-    merged_new: bool
-    removed: bool
-
-    @property
-    def rows_since(self) -> list[delta.Part]:
-        """Parts with all the rows that were added, and perhaps others."""
-        return self.added + self.merged if self.merged_new else self.added
-
-
-def _changes(entries: Iterable[_Entry], listed: Sequence[delta.Part], partition: Mapping[str, str]) -> _Changes:
-    live, added, merged, removed = {p.path: p for p in listed}, set[str](), set[str](), False
-    for action in (action for entry in entries for action in entry):
-        told = action.get("add") or action.get("remove")
-        if told is None or not (told.get("partitionValues") or {}).items() >= partition.items():
-            continue
-        if "add" in action:
-            (added if told["dataChange"] else merged).add(unquote(told["path"]))
-        else:
-            removed |= bool(told["dataChange"])
-    there, moved = ([live[path] for path in sorted(paths & set(live))] for paths in (added, merged))
-    return _Changes(there, moved, len(there) < len(added), removed)
-
-
 def _tried_in_vain(store: str, listed: Sequence[delta.Part], run_id: str, stage_version: str) -> pa.ChunkedArray:
     """Keys that the run rejected for the time being."""
     columns = [schema.KEY, schema.STAGE_VERSION, schema.RUN_ID, schema.REJECT_CODE]
@@ -248,28 +182,7 @@ def _tried_in_vain(store: str, listed: Sequence[delta.Part], run_id: str, stage_
     return pa.chunked_array(found, pa.string())
 
 
-def same_rows(store: str, table: schema.Table, opened: DeltaTable, version: int, **partition: str) -> bool:
-    """Whether rows were only moved, if anything, since a version of the table."""
-    entries = _entries(store, table, version + 1, opened.version())
-    found = _changes(entries, delta.parts(opened, **partition), partition) if entries is not None else None
-    return found is not None and not (found.added or found.merged_new or found.removed)
-
-
-def at(store: str, table: schema.Table, opened: DeltaTable | None) -> At | None:
-    """The table as opened; None where the log does not tell."""
-    if opened is None:
-        return None
-    entries = _entries(store, table, opened.version(), opened.version())
-    return At(str(opened.metadata().id), opened.version(), _commit_digest(entries[0])) if entries else None
-
-
-def _commit_digest(entry: _Entry) -> str:
-    told = [action.get("add") or action.get("remove") or {} for action in entry]
-    when = [action["commitInfo"].get("timestamp") for action in entry if "commitInfo" in action]
-    return ids.digest(sorted(one["path"] for one in told if one), when)
-
-
-def _mark_in(entry: _Entry, work: str) -> Mark | None:
+def _mark_in(entry: changes.Entry, work: str) -> Mark | None:
     for action in entry:
         try:
             mark = Mark.parse(json.loads(action["commitInfo"]["w2w"])["mark"])
@@ -277,25 +190,3 @@ def _mark_in(entry: _Entry, work: str) -> Mark | None:
             continue
         return mark if mark.work == work else None
     return None
-
-
-def _entries(store: str, table: schema.Table, first: int, last: int) -> list[_Entry] | None:
-    """The commits of these versions; None if there are too many, or one cannot be read."""
-    if last - first > _MOST_ENTRIES:
-        return None
-    log = storage.join(delta.uri(store, table), "_delta_log")
-    with ThreadPoolExecutor(_READERS) as pool:
-        try:
-            return list(pool.map(_entry, (storage.join(log, f"{version:020d}.json") for version in range(first, last + 1))))
-        except (FileNotFoundError, ValueError):
-            return None
-
-
-def _entry(where: str) -> _Entry:
-    return list(_actions(storage.read_bytes(where)))
-
-
-def _actions(data: bytes) -> Iterator[dict[str, Any]]:
-    for line in data.splitlines():
-        if line.strip():
-            yield json.loads(line)

@@ -31,7 +31,7 @@ from w2w import schema, storage
 from w2w.errors import JobFailed, StorageFailed
 from w2w.shown import without_secrets
 from w2w.stage import Counts
-from w2w.table import delta, erased, lease, marks
+from w2w.table import changes, delta, erased, lease, marks
 from w2w.table.doubles import Others, has_history, is_own
 from w2w.table.parts import RECEIPT_SCHEMA, Output, write_part
 
@@ -237,7 +237,7 @@ class Committer:
     def _told(self, mark: marks.Mark | None) -> marks.Mark | None:
         if mark is None or not (self._has_results and self._alone):
             return None
-        rejects = marks.at(self._store, schema.REJECTS, self._tables[schema.REJECTS.name])
+        rejects = changes.at(self._store, schema.REJECTS, self._tables[schema.REJECTS.name])
         return replace(mark, rejects=rejects) if rejects else None
 
     def version(self, table: schema.Table) -> int:

@@ -20,7 +20,7 @@ from w2w.engine.source import Source, pending_rows
 from w2w.errors import Reject, RejectCode
 from w2w.models.stage import EMBED_GIVES
 from w2w.stage import Pool, Stage, with_rejects
-from w2w.table import delta, maintain, marks, purge
+from w2w.table import changes, delta, maintain, marks, purge
 from w2w.table.pending import rejected_keys, table_keys
 from w2w.table.sink import Lineage, append_rows
 from w2w.table.tolerance import Tolerance
@@ -226,7 +226,7 @@ def test_compaction_changes_no_data(store):
         maintain.compact(store.path, table)
     assert len(delta.parts(delta.open_table(store.path, schema.IMAGES))) == 1
     log = delta.existing(store.path, schema.IMAGES)
-    entry = marks._entries(store.path, schema.IMAGES, log.version(), log.version())[0]
+    entry = changes.entries(store.path, schema.IMAGES, log.version(), log.version())[0]
     told = [action[kind]["dataChange"] for action in entry for kind in ("add", "remove") if kind in action]
     assert told == [False] * 4
     assert check_equal(store).num_read == 0
@@ -333,7 +333,7 @@ def test_a_log_that_is_too_long_or_gone_is_not_read(store, monkeypatch, caplog):
     for _ in range(4):
         store.add(1, plain())
     assert check_equal(store).num_read == 4
-    monkeypatch.setattr(marks, "_MOST_ENTRIES", 3)
+    monkeypatch.setattr(changes, "MOST_ENTRIES", 3)
     assert check_equal(store).num_read == 7
     assert "the log of table 'images' does not reach back to the watermark" in caplog.text
 
