@@ -2,11 +2,13 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+import w2w
 from w2w import ids, schema
 from w2w.engine.shuffle import Vectors, check_lengths, list_vectors, to_matrix
 from w2w.engine.tasks import cluster_cpus, collect, put, submit
@@ -119,6 +121,51 @@ def _cards(store: str, kept: pa.Table) -> np.ndarray:
         edges += [(n, at) for key in keys if (at := first.setdefault(key, n)) != n]
     a_E2 = np.array(edges, np.int64).reshape(-1, 2)
     return components(kept.num_rows, a_E2[:, 0], a_E2[:, 1])
+
+
+@dataclass(frozen=True)
+class Standing:
+    """Of what the stored lists were made: where its tables stood, and what was ``found`` there; ``num``: how many lists."""
+
+    found: dict[str, int]
+    num: int
+
+
+_INPUTS = (schema.PRODUCTS, schema.EMBEDDINGS, schema.IMAGES, schema.DUPLICATES, schema.TAGGED)
+
+
+def standing(store: str) -> dict[str, Any]:
+    """Where the tables stand that lists are made of; to be told with these."""
+    return {"tables": changes.standing(store, _INPUTS), "permitted": list(permitted(store, SEARCH).told)}
+
+
+def unchanged(store: str, model: str, version: str, config: SimilarConfig) -> Standing | None:
+    """What the stored lists were made of, if nothing of it has changed since, nor the options; reads logs, and which pictures
+    may not be used."""
+    made = snapshot.current(store, schema.SIMILAR_PRODUCTS, config.name)
+    told = (made or {}).get("standing") or {}
+    if not made or (made["stage_version"], told.get("options")) != (version, _options(config)):
+        return None
+    if (made["w2w_version"], told["permitted"]) != (w2w.__version__, list(permitted(store, SEARCH).told)):
+        return None
+    opened = delta.existing(store, schema.SIMILAR_PRODUCTS)
+    of_model = {schema.MODEL_VERSION: model}
+    inputs = [(table, of_model if table is schema.EMBEDDINGS else {}) for table in _INPUTS]
+    same = changes.same_rows(store, schema.SIMILAR_PRODUCTS, opened, made["at"], **{schema.SOURCE: config.name})
+    if not same or not changes.stands(store, told["tables"], inputs):
+        return None
+    return Standing(told["found"], delta.count_rows(opened, **{schema.SOURCE: config.name}))
+
+
+def _options(config: SimilarConfig) -> dict[str, Any]:
+    """Those that ``version_of`` leaves out, as the log tells them."""
+    return {"collapse": config.collapse, "filter": {name: list(values) for name, values in texts(config.filter).items()}}
+
+
+def stood(catalog: Catalog, before: dict[str, Any], config: SimilarConfig) -> dict[str, Any]:
+    """What is told with the lists of a catalog; ``before``: ``standing`` before it was read."""
+    found = {"without": catalog.without, "refused": catalog.refused, "not_allowed": int((~catalog.goods.allowed_N).sum())}
+    return before | {"options": _options(config), "found": found}
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,17 @@ from w2w.index.filters import texts
 from w2w.models.config import EncoderConfig
 from w2w.models.encoder import model_version
 from w2w.results import Summary
-from w2w.similar.flow import Searches, SimilarConfig, plan_of, read_catalog, rows_of, version_of
+from w2w.similar.flow import (
+    Searches,
+    SimilarConfig,
+    plan_of,
+    read_catalog,
+    rows_of,
+    standing,
+    stood,
+    unchanged,
+    version_of,
+)
 from w2w.stage import Counts
 
 _INPUTS = (schema.PRODUCTS, schema.EMBEDDINGS, schema.DUPLICATES)
@@ -64,17 +74,21 @@ def main(config: Config) -> Result:
     for values in texts(config.filter).items():
         if not values[1]:
             raise UsageError(f"--filter.{values[0]}: name at least one value")
-    lineage = run.lineage("", _INPUTS)  # before anything is read: what is read is at least as new
+    lineage, before = run.lineage("", _INPUTS), standing(run.store)  # before the catalog is read: that is at least as new
     model = model_version(config.encoder)
-    catalog = read_catalog(run.store, model, config.encoder.name, config)
     version = version_of(model, config)
+    told = {"name": config.name, "model_version": model, "similar_version": version}
+    if not config.full_scan and (same := unchanged(run.store, model, version, config)):
+        none = {"new": 0, "gone": 0, "came": 0, "computed": 0, "unchanged": True}
+        names = {"without_a_vector": "without", "not_permitted": "refused", "not_allowed": "not_allowed"}
+        found = {name: same.found[short] or None for name, short in names.items()}
+        return run.result(Result, **told, **found, **none, products=same.num, skipped=same.num)
+    catalog = read_catalog(run.store, model, config.encoder.name, config)
     plan = plan_of(run.store, catalog, version, config)
     night, num = plan.night, catalog.now.num_rows
     result = run.result(
         Result,
-        name=config.name,
-        model_version=model,
-        similar_version=version,
+        **told,
         products=num,
         without_a_vector=catalog.without or None,
         not_permitted=catalog.refused or None,
@@ -95,6 +109,6 @@ def main(config: Config) -> Result:
         run.begin()
     computed = searches.run(config.k)
     rows = rows_of(catalog, plan.kept, model, version, config)
-    _, versions = replace_rows(run.store, schema.SIMILAR_PRODUCTS, rows, replace(lineage, stage_version=version), config.name)
-    told = Counts(computed, computed)
-    return run.done(result, counts=told, skipped=num - computed, versions=versions, computed=computed)
+    lineage = replace(lineage, stage_version=version, standing=stood(catalog, before, config))
+    _, versions = replace_rows(run.store, schema.SIMILAR_PRODUCTS, rows, lineage, config.name)
+    return run.done(result, counts=Counts(computed, computed), skipped=num - computed, versions=versions, computed=computed)

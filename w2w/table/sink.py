@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -54,6 +54,7 @@ class Lineage:
     inputs: dict[str, int]  # table name -> version read
     w2w_version: str
     git_revision: str | None = None
+    standing: dict[str, Any] = field(default_factory=dict)  # of the inputs (``changes.standing``), and what was found there
     seen: Mapping[str, int] = field(default_factory=dict, repr=False)  # delta.FirstSeen of the run; not recorded
 
     def about(self) -> dict:

@@ -11,7 +11,7 @@ from w2w import schema
 from w2w.engine import snapshot
 from w2w.engine.cluster import RayConfig
 from w2w.errors import UsageError
-from w2w.similar import flow
+from w2w.similar import flow, job
 from w2w.similar.job import Config, main
 from w2w.table import delta, maintain
 
@@ -81,6 +81,38 @@ def test_nights_equal_a_store_that_is_computed_at_once(tmp_path, monkeypatch, mo
     assert by_places == [True] * 4 + [False] * 2 + [True] * 2  # each night's dry run and run
     again = main(config(store, **more))
     assert (again.unchanged, again.counts.read, again.skipped) == (True, 0, again.products)
+
+
+def test_a_night_without_change_reads_no_catalog(tmp_path, monkeypatch):
+    store, cheap = str(tmp_path), {"filter": {"price": "..25"}}
+    fill(store, range(20), pictures=False)
+    first = main(config(store, **cheap))
+    read: list[str] = []
+    monkeypatch.setattr(job, "read_catalog", lambda *args: read.append("read") or flow.read_catalog(*args))
+
+    def unread(**more) -> bool:
+        read.clear()
+        again = main(config(store, **(cheap | more)))
+        told = ("products", "not_allowed", "without_a_vector", "similar_version", "model_version")
+        assert [getattr(again, name) for name in told] == [getattr(first, name) for name in told]
+        return not read
+
+    assert unread()
+    assert not unread(full_scan=True)
+    maintain.compact(store, schema.PRODUCTS)
+    assert unread()
+    assert unread(dry_run=True)
+    maintain.rewrite(store, schema.SIMILAR_PRODUCTS, first_row, lambda rows, mask: rows, "test")
+    assert not unread()
+    assert not unread()  # nothing to write, so the log still tells of that
+    main(config(store))  # another filter
+    main(config(store, **cheap))
+    assert unread()
+    append(store, schema.PRODUCTS, [product(3, fetched_at=9)], "night")
+    assert not unread()
+    append(store, schema.PRODUCTS, [product(21)], "night")
+    add_vectors(store, [21])
+    assert main(config(store, **cheap)).products == 21
 
 
 def test_lists_have_no_inactive_filtered_or_same_looking_products(tmp_path):
