@@ -196,7 +196,7 @@ def plan_of(store: str, catalog: Catalog, version: str, config: SimilarConfig) -
         return Plan(night, rules.keep(now, night, [], width), whole)
     assert made is not None and opened is not None  # noqa: PT018
     placed = changes.same_rows(store, schema.SIMILAR_PRODUCTS, opened, made["at"], **{schema.SOURCE: config.name})
-    place_B = night.at_B[pc.sort_indices(before.column(schema.PRODUCT_ID)).to_numpy()]
+    place_B = night.at_B[pc.sort_indices(before.column(schema.PRODUCT_ID)).to_numpy()].astype(np.int32)
     return Plan(night, rules.keep(now, night, _lists(store, listed, placed), width, place_B), whole)
 
 

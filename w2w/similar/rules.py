@@ -13,7 +13,7 @@ Scores must not depend on what a product is compared with at the same time. So v
 every partial sum of a scalar product is then a whole number below 2^53, which float64 holds exactly, in any order of summation.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -267,46 +267,66 @@ def keep(now: pa.Table, night: Night, stored: Iterable[pa.Table], width: int, pl
         start += rows.num_rows
         going = np.flatnonzero(at >= 0)
         going = going[~night.anew_N[at[going]]]
-        rows, at = rows.take(pa.array(going)), at[going]
-        owner, scores, behind = _entries([rows.column(c) for c in (schema.SIMILAR_LIST, schema.SPARE)])
+        rows, at = rows if len(going) == rows.num_rows else rows.take(pa.array(going)), at[going]
         if place_B is not None and schema.PLACES in rows.column_names:
-            member = place_B[rows.column(schema.PLACES).combine_chunks().flatten().to_numpy()]
+            where = place_B[rows.column(schema.PLACES).combine_chunks().flatten().to_numpy()]
         else:
-            member = _positions(_names(rows), ids)[behind]
-        stays = member >= 0
-        stays[stays] = night.stays_N[member[stays]]
-        ends = np.flatnonzero(np.diff(owner, append=-1))  # the last entry of each list that has any
-        bound = np.full(len(at), np.inf, np.float32)
-        bound[owner[ends]] = scores[ends]
-        last = np.full(len(at), -1)
-        last[owner[ends]] = member[ends]
+            where = _positions(_names(rows), ids)
+            where = where[_behind(_counts(rows))]
+        member_RW, score_RW, count_R = _stored(rows, where, width)
+        each, end = np.arange(len(at)), np.maximum(count_R - 1, 0)
+        bound = np.where(count_R > 0, score_RW[each, end], np.float32(np.inf))
+        last = np.where(count_R > 0, member_RW[each, end], -1)
         complete = _bools(rows.column(schema.COMPLETE))
         bound[complete] = -np.inf
         kept.complete_N[at], kept.bound_N[at], kept.last_N[at] = complete, bound, last
-        stays &= ~((scores == bound[owner]) & (member > last[owner]))
-        owner, member, scores = owner[stays], member[stays], scores[stays]
-        place = np.arange(len(owner)) - np.searchsorted(owner, np.arange(len(at)))[owner]
-        kept.lists.member_NW[at[owner], place] = member
-        kept.lists.score_NW[at[owner], place] = scores
+        stays = (member_RW >= 0) & night.stays_N[member_RW]
+        stays &= ~((score_RW == bound[:, None]) & (member_RW > last[:, None]))
+        whole = stays.sum(axis=1) == count_R
+        kept.lists.member_NW[at[whole]], kept.lists.score_NW[at[whole]] = member_RW[whole], score_RW[whole]
+        owner, column = np.nonzero(stays & ~whole[:, None])
+        place = np.arange(len(owner)) - np.searchsorted(owner, owner)
+        kept.lists.member_NW[at[owner], place] = member_RW[owner, column]
+        kept.lists.score_NW[at[owner], place] = score_RW[owner, column]
     return kept
 
 
-def _entries(columns: Sequence[pa.ChunkedArray]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Row and score of each entry of the two lists, those of a row together and in order; and where each stood among those of
-    the first column and then the second."""
-    lists = [column.combine_chunks() for column in columns]
-    counts = [pc.list_value_length(column).to_numpy().astype(np.int64) for column in lists]
-    before = [np.cumsum(counts[1]) - counts[1], np.cumsum(counts[0])]  # entries of the other list that come first
-    place = [np.arange(some.sum()) + np.repeat(shift, some) for some, shift in zip(counts, before)]
+_BOTH = (schema.SIMILAR_LIST, schema.SPARE)
+
+
+def _counts(rows: pa.Table) -> np.ndarray:
+    """int64 (2, R): lengths of the two lists."""
+    return np.stack([pc.list_value_length(rows.column(c).combine_chunks()).to_numpy().astype(np.int64) for c in _BOTH])
+
+
+def _behind(count_2R: np.ndarray) -> np.ndarray:
+    """For entries of both lists, row by row: where each stands among those of all first lists, and then all second ones."""
+    before = [np.cumsum(count_2R[1]) - count_2R[1], np.cumsum(count_2R[0])]  # entries of the other list that come first
+    place = [np.arange(some.sum()) + np.repeat(shift, some) for some, shift in zip(count_2R, before)]
     behind = np.empty(sum(map(len, place)), np.int64)
     behind[np.concatenate(place)] = np.arange(len(behind))
-    scores = [pc.struct_field(column.flatten(), schema.SCORE).to_numpy(zero_copy_only=False) for column in lists]
-    return np.repeat(np.arange(len(counts[0])), counts[0] + counts[1]), np.concatenate(scores)[behind], behind
+    return behind
+
+
+def _stored(rows: pa.Table, member: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Of R rows the members of both lists (R, W), which are given one after the other, their scores, and how many there are."""
+    count_2R = _counts(rows)
+    lists = [rows.column(c).combine_chunks().flatten() for c in _BOTH]
+    scores = [pc.struct_field(entries, schema.SCORE).to_numpy(zero_copy_only=False) for entries in lists]
+    count_R = count_2R.sum(axis=0)
+    assert count_R.max(initial=0) <= width
+    if len(count_R) and (count_R == width).all() and (count_2R[0] == count_2R[0, 0]).all():
+        score_RW = np.concatenate([some.reshape(len(count_R), -1) for some in scores], axis=1)
+        return member.reshape(-1, width), score_RW, count_R
+    found = Lists.empty(len(count_R), width)
+    there = np.arange(width) < count_R[:, None]
+    found.member_NW[there], found.score_NW[there] = member, np.concatenate(scores)[_behind(count_2R)]
+    return found.member_NW, found.score_NW, count_R
 
 
 def _names(rows: pa.Table) -> pa.Array:
     """Products of the first lists of all rows, then of the second."""
-    lists = [rows.column(c).combine_chunks() for c in (schema.SIMILAR_LIST, schema.SPARE)]
+    lists = [rows.column(c).combine_chunks() for c in _BOTH]
     return pa.concat_arrays([pc.struct_field(column.flatten(), schema.PRODUCT_ID) for column in lists])
 
 
