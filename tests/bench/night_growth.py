@@ -24,6 +24,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
+from typing import Any
 from unittest import mock
 
 import numpy as np
@@ -124,7 +125,7 @@ def read_bytes() -> int:
         return int(told.readline().split()[1])
 
 
-def timed(main: Callable, config: object) -> tuple[object, dict]:
+def timed(main: Callable, config: object) -> tuple[Any, dict]:
     cpu, read = time.process_time(), read_bytes()
     result = main(config)
     told = {"s": result.seconds, "cpu_s": time.process_time() - cpu, "mb_read": (read_bytes() - read) / 2**20}
