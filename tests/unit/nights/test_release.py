@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import chromium
 from tests.unit.nights.nights import jpeg
 from w2w import schema
 from w2w.errors import JobFailed, UsageError
@@ -110,6 +111,24 @@ def test_a_shifted_feed_is_not_published(shop):
     assert gate.passed
     assert gate.reasons == done.accepted
     assert gate.seen["swapped"] == 0.3
+
+
+@pytest.mark.skipif(chromium.program() is None, reason="there is no Chromium here")
+def test_the_sheet_in_a_browser(shop):
+    for product in ("p3", "p4"):
+        shop.rows[product][0] = "<script>alert(1)</script> long " * 20
+    shop.night()
+    for row in shop.rows.values():
+        row[3] = "out of stock"
+    shop.rows["p5"][2] = "7.jpg"
+    with pytest.raises(JobFailed):
+        shop.night(shop.pin("product_id,expected,k,min_hits,note", "p3,p5,1,1,<b>ours</b>"))
+    (page,) = (Path(shop.uri) / "reports" / "index").glob("index-*/index.html")
+    with chromium.browser() as browser:
+        for width in chromium.WIDTHS:
+            shown = browser.page(width)
+            shown.open(page.as_uri())
+            assert shown.faults() == []
 
 
 def test_a_night_asks_the_golden_queries_by_product_picture_and_photo(shop, monkeypatch):
