@@ -12,7 +12,7 @@ from w2w.web.robots import Robots, read_robots, robots_after
 from w2w.web.urls import authority, target_of
 
 WELL_KNOWN = "/.well-known/tdmrep.json"
-_RETRY_S = 300.0  # for a file that could not be reached
+_RETRY_S = 3600.0  # for a file that could not be reached: each attempt may take a whole deadline, and what it said before holds
 _MOST_RULE = 200  # characters of a rule
 
 

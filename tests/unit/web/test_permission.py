@@ -4,6 +4,8 @@ import json
 from datetime import UTC, datetime
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tests.unit.web.servers import fetcher
 from tests.unit.web.webs import Page, serve
@@ -206,7 +208,7 @@ def test_a_host_is_asked_once_and_again_after_a_failure():
             assert hosts.rules(f"{web.url}/a.jpg", one.get_bytes) == Rules("", "ai-train=no", UNREACHABLE)
         assert web.paths() == list(files)
         web.pages["/.well-known/tdmrep.json"] = Page(b'[{"location": "/a", "tdm-reservation": 1}]')
-        now[0] = 301.0
+        now[0] = 3601.0
         assert hosts.rules(f"{web.url}/a.jpg", one.get_bytes).tdm_rule == "1"
         assert hosts.rules(f"{web.url}/b.jpg", one.get_bytes).tdm_rule == ""
         assert len(web.paths()) == 4
@@ -223,3 +225,22 @@ def test_answers_carry_what_their_headers_say():
         assert refused.value.said == Headers("noai", "search=no")
         assert isinstance(refused.value, Reject)
         assert fetcher(respect_no_ai=False).get(f"{web.url}/no").said.robots_tag == "noai"
+
+
+words = st.sampled_from(
+    [*["noai", "noindex", "none", "w2w", "bot", "*", ":", ",", "=", "search", "ai-train", "yes", "no", "1", "0"], " "]
+)
+headers_of_strangers = st.lists(st.lists(st.one_of(words, st.text(max_size=8)), max_size=30).map("".join), max_size=4)
+
+
+@given(headers_of_strangers, headers_of_strangers, headers_of_strangers, headers_of_strangers, st.text(max_size=300))
+def test_whatever_is_sent_is_read_and_only_our_words_travel_further(tags, signals, tdm, policies, robots):
+    said = headers(x_robots_tag=tags, content_signal=signals, tdm_reservation=tdm, tdm_policy=policies)
+    rules = rules_of("http://x.test/a b", "w2w", Robots(robots), TdmFile(robots.encode("utf-8", "replace")), listed=False)
+    statement = Statement(said, rules)
+    for text in (*vars(said).values(), *vars(rules).values(), judge(statement).reason):
+        assert text.isascii()
+        assert text.isprintable()
+        assert len(text) <= 600
+    assert Statement.from_json(statement.to_json()) == statement
+    assert not any(tag.split(", ")[0].strip().lower() == "noai" for tag in tags if "," in tag) or not judge(statement).training
