@@ -15,10 +15,11 @@ from w2w.errors import Reject, RejectCode
 from w2w.table import delta
 from w2w.table.permitted import SEARCH, TRAINING, permitted
 from w2w.web.answers import Response
-from w2w.web.doorkeeper import Doorkeeper
+from w2w.web.doorkeeper import Doorkeeper, Message
 from w2w.web.hosts import WELL_KNOWN
 from w2w.web.permission import UNREACHABLE, Asked, Headers, Rules
 from w2w.web.politeness import PolitenessConfig
+from w2w.web.robots import Robots
 
 JPEG = {"Content-Type": "image/jpeg"}
 ONE, NINE = f"{1:064d}", f"{9:064d}"
@@ -105,6 +106,7 @@ def test_the_owner_of_a_site_says_it_of_all_its_pictures(store):
 
 def test_one_worker_asks_for_a_hosts_file_and_tells_the_others():
     keeper = Doorkeeper(PolitenessConfig(requests_per_s=None), "w2w", 60.0)
+    keeper.exchange(Message(robots_found={"http://h/robots.txt": Robots("User-agent: *\nCrawl-delay: 2")}))
     urls = ["http://h/1.jpg", "http://h/2.jpg", "https://h/3.jpg"]
     first, second = TdmFiles(urls, "run-a", keeper.exchange), TdmFiles(urls, "run-b", keeper.exchange)  # as two processes
     assert first.ours == [f"{scheme}://h{WELL_KNOWN}" for scheme in ("http", "https")]
@@ -115,4 +117,4 @@ def test_one_worker_asks_for_a_hosts_file_and_tells_the_others():
     second.learn([])
     for files in (first, second, TdmFiles(urls, "run-b", keeper.exchange)):
         assert [files.of(url) and files.of(url).says("/1") for url in urls] == ["1", "1", None]
-    assert keeper.intervals_s(["h"]) == {"h": 0.0}
+    assert keeper.intervals_s(["h"]) == {"h": 2.0}
