@@ -21,7 +21,7 @@ NO_USE = {
     "shows or checks it for the shop alone": "show check audit judge-answers doctor",
     "answers from an index, which has what may be found": "find style search",
     "measures": "judge evaluate compare",
-    "runs other jobs, or none": "nightly demo init completion apply train-detector",
+    "runs other jobs, or none": "nightly plan demo init completion apply train-detector",
 }
 READ = re.compile(
     r"schema\.(EMBEDDINGS|IMAGES|GARMENTS|LOOKS|CUTOUTS|DETECTIONS|PAIRS|NEGATIVES|OUTFITS|QUESTIONS)\b(?!\.schema)"
@@ -57,7 +57,7 @@ NOBODY = {
     "shows what was chosen": "find.flow find.page search.flow search.pictures style.page style.stage report.variants",
     "measures": "evaluation.flow evaluation.flow_compare evaluation.flow_detectors evaluation.flow_lookbook "
     "evaluation.flow_shown evaluation.job_evaluate index.flow_release training.detectors.job_judge",
-    "chooses nothing": "nightly.flow nightly.job engine.shuffle erase.flow erase.flow_index table.pictures table.sink",
+    "chooses nothing": "nightly.flow nightly.job plan.job engine.shuffle erase.flow erase.flow_index table.pictures table.sink",
 }
 
 
