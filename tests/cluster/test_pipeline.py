@@ -61,7 +61,7 @@ def shop(finished, tmp_path):
 
 def test_everything_is_computed_once(finished):
     _, (ingested, embedded, indexed) = finished
-    assert ingested.counts.stages == dict.fromkeys(("load", "inspect", "load more", "warn"), NUM_PRODUCTS)
+    assert ingested.counts.stages == dict.fromkeys(("load", "permit", "inspect", "load more", "warn"), NUM_PRODUCTS)
     assert embedded.counts.stages == {"decode": NUM_PRODUCTS, "encode": NUM_PRODUCTS}
     assert (indexed.shards_built, indexed.recall) == (3, 1.0)
 
