@@ -220,12 +220,12 @@ def _morning(
     code = 0 if error is None else 2 if isinstance(error, UsageError) else 1
     why = None if error is None else line(str(error) or type(error).__name__)
     folder, ended = folder_of(None, run.store, run.job, run.run_id), datetime.now(UTC)
-    says = headline(ended, told.counts(), _published(result), why, begun[-1] if begun else None)
+    says = headline(ended, told.counts(), _answers_changed(result) + _published(result), why, begun[-1] if begun else None)
     result = run.done(result, says=says, report=storage.join(folder, "index.html"))
     night = to_json(result, exit=code, error=why, ended=ended.timestamp(), told=told.counts(), cpus=num_cpus())
     try:
         storage.write_bytes(storage.join(folder, flow.NIGHT), night)
-        results = [(name, getattr(result, name)) for name in begun if name != "tidy"]
+        results = [(name, getattr(result, name, None)) for name in begun]
         morning_page(folder, says, why, result, results, told, flow.earlier(run.store, run.run_id, _NIGHTS_SHOWN), ended)
     except Exception as e:
         log.warning("the page of the morning was not written: %s", line(e))
@@ -237,11 +237,18 @@ def _morning(
 def _published(result: Result) -> str:
     """What became of the index, for the sentence of the night."""
     index = result.index
-    if index is None or index.unchanged or index.published is None:
+    if index is None or index.unchanged or index.refused or index.published is None:
         return "the published index stays as it was"
-    changed = round(1000 * sum(index.shoppers_see.get(name, 0.0) for name in ("churn", "gone", "nearer")))
-    moved = f"{changed:,} answers in 1,000 changed, " if changed else ""
-    return "index held back" if index.held_back else f"{moved}index published"
+    return "index held back" if index.held_back else "index published"
+
+
+def _answers_changed(result: Result) -> str:
+    """Of the sample that the release gate compares, as words: "4 answers in 1,000 changed"."""
+    seen = result.index.shoppers_see if result.index else {}
+    changed = sum(seen.get(figure, 0.0) for figure in ("churn", "nearer", "gone"))
+    told = f"{round(1000 * changed):,} answers in 1,000"
+    would = result.index is not None and result.index.refused
+    return f"{told} {'would have changed' if would else 'changed'}, " if round(1000 * changed) else ""
 
 
 def _night(run: Run, config: Config, steps: Sequence[Step], begun: list[str]) -> Result:
@@ -258,7 +265,8 @@ def _night(run: Run, config: Config, steps: Sequence[Step], begun: list[str]) ->
             lease.check(run.store)
             step = job.main(job.Config(**options_of(config, job.Config) | more))
         except JobFailed as e:
-            e.result = run.done(result)
+            own = {name: e.result} if isinstance(e.result, Summary) else {}
+            e.result = run.done(result, **own)
             raise
         show(step)
         counts = Counts()

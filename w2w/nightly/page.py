@@ -13,6 +13,16 @@ from w2w.results import Summary, words
 
 PAGE = "index.html"
 _TITLES = {"new": "New", "back": "Sold again", "changed": "Changed", "gone": "Withdrawn"}
+_LAST = "tidy"
+_SEEN = {  # figures of the release gate
+    "nearer": "answers that gave way to nearer ones",
+    "gone": "answers that are not sold any more",
+    "churn": "answers gone for no reason that is known",
+    "moved": "queries whose own picture is found less well",
+    "out_of_stock": "answers that are out of stock",
+    "golden": "golden answers found",
+    "golden_lost": "golden answers lost since last night",
+}
 _COMPARED = {schema.CATEGORY: "", schema.AVAILABILITY: "", schema.TITLE: "title", schema.IMAGE_ID: "picture"}
 
 
@@ -65,7 +75,8 @@ def morning_page(
         too_many=told.too_many,
         rejected=told.rejected,
         findings=_findings(steps),
-        steps=_steps(steps),
+        seen=_seen(steps),
+        steps=_steps(steps, steps[-1][0] if why and steps else None),
         nights=_nights(night, before, says, ended, why is not None),
         written=[(name, *figures) for name, figures in sorted(told.written.items(), key=lambda kv: -kv[1][2])],
         facts={"ended": f"{ended:%Y-%m-%d %H:%M} UTC", "seconds": round(night.seconds, 1), "run": night.run_id},
@@ -101,18 +112,35 @@ def differences(now: Mapping[str, Any], then: Mapping[str, Any]) -> list[str]:
     return said
 
 
-def _steps(steps: Sequence[tuple[str, Summary | None]]) -> list[Line]:
+def _steps(steps: Sequence[tuple[str, Summary | None]], failed: str | None) -> list[Line]:
     longest = max([step.seconds for _, step in steps if step is not None], default=0.0) or 1.0
     lines = []
     for name, step in steps:
         said = name.replace("_", " of ")
         if step is None:
-            lines.append(Line(said, 0.0, 0.0, failed=True))
+            if name == failed or name != _LAST:  # tidying has no result of its own
+                lines.append(Line(said, 0.0, 0.0, failed=name == failed))
             continue
-        own = f"../../{step.job}/{step.run_id}/{PAGE}" if getattr(step, "report", None) else None
         counts = step.counts
-        lines.append(Line(said, step.seconds, step.seconds / longest, counts.read, counts.rejected, words(step), own))
+        own = _page_of(step) if getattr(step, "report", None) else None
+        figures = (step.seconds, step.seconds / longest, counts.read, counts.rejected)
+        lines.append(Line(said, *figures, words(step), own, name == failed))
     return lines
+
+
+def _page_of(step: Summary) -> str:
+    return f"../../{step.job}/{step.run_id}/{PAGE}"
+
+
+def _seen(steps: Sequence[tuple[str, Summary | None]]) -> dict[str, Any] | None:
+    """What shoppers see, as the release gate of the index measured it, and its page of answers before and after."""
+    index = next((step for name, step in steps if name == "index" and step is not None), None)
+    figures = getattr(index, "shoppers_see", None)
+    if index is None or not figures:
+        return None
+    shares = {text: figures[name] for name, text in _SEEN.items() if name in figures}
+    page = _page_of(index) if getattr(index, "sheet", None) else None
+    return {"shares": shares, "compared": figures.get("compared"), "refused": getattr(index, "refused", ()), "page": page}
 
 
 def _findings(steps: Sequence[tuple[str, Summary | None]]) -> dict[str, Any] | None:
@@ -121,8 +149,7 @@ def _findings(steps: Sequence[tuple[str, Summary | None]]) -> dict[str, Any] | N
     findings = getattr(checked, "findings", None)
     if checked is None or not findings:
         return None
-    page = f"../../{checked.job}/{checked.run_id}/{PAGE}"
-    return {"num": sum(findings.values()), "new": getattr(checked, "new", None), "page": page}
+    return {"num": sum(findings.values()), "new": getattr(checked, "new", None), "page": _page_of(checked)}
 
 
 def _nights(night: Summary, before: Sequence[Mapping[str, Any]], says: str, ended: datetime, failed: bool) -> list[Line]:

@@ -67,7 +67,7 @@ def test_nights_say_what_is_new_changed_gone_back_and_rejected(store, shop, cloc
     clock.sleep()
     shop.items["p3"] = gone
     del shop.items["p22"]
-    assert "1 back; index published." in run_night(store, shop).says
+    assert re.search(r": 1 back; .*index published\.$", run_night(store, shop).says)
     assert told(third)["told"] == {"new": 1, "back": 0, "changed": 3, "withdrawn": 1, "rejected": 1}
 
 
@@ -88,6 +88,30 @@ def test_a_night_that_fails_has_a_page_and_the_next_one_shows_it(store, shop, cl
     after = page(run_night(store, shop))
     assert '<b class="no">failed</b>' in after
     assert "Until then: 1 changed" in after
+
+
+def test_what_the_release_gate_refused_is_on_the_page(store, shop, clock, monkeypatch):
+    run_night(store, shop)
+    clock.sleep()
+    refused = JobFailed("not published")
+    figures = {"compared": 5.0, "churn": 0.25, "nearer": 0.125}
+    told = {"refused": ("tops <are> shuffled",), "sheet": "sheet.html", "shoppers_see": figures, "published": "20260101"}
+    refused.result = nightly.Indexed(job="index", run_id="index-1", **told)
+    monkeypatch.setattr(nightly.index, "main", lambda config: (_ for _ in ()).throw(refused))
+    with pytest.raises(JobFailed) as failed:
+        run_night(store, shop)
+    result = failed.value.result
+    assert (
+        "the night stopped at index; 375 answers in 1,000 would have changed, the published index stays as it was"
+        in result.says
+    )
+    assert result.index.refused == told["refused"]
+    shown = page(result)
+    assert "tops &lt;are&gt; shuffled" in shown
+    assert 'href="../../index/index-1/index.html">Answers before and after' in shown
+    assert "25.0 %" in shown
+    latest = storage.read_bytes(f"{store}/reports/nightly/latest.html").decode()
+    assert 'href="../index/index-1/index.html">Answers before and after' in latest
 
 
 def test_an_unexpected_end_is_told_as_well(store, shop, clock, monkeypatch):
