@@ -97,7 +97,7 @@ def main(config: Config) -> Result:
     migrated = {n: migrate(store, t, config.dry_run) for n, (t, _) in opened.items() if config.migrate}
     compacted = {n: maintain.compact(store, t, config.dry_run) for n, (t, _) in opened.items() if config.compact}
     hours, dry_run = config.vacuum_hours, config.dry_run
-    vacuumed = {n: maintain.vacuum(found, hours, dry_run) for n, (_, found) in opened.items() if config.vacuum}
+    vacuumed = {n: maintain.vacuum(store, t, hours, dry_run) for n, (t, _) in opened.items() if config.vacuum}
     pages = tuple(old_reports(store, config.keep_reports)) if config.vacuum and not config.table else ()
     for folder in () if dry_run else pages:
         storage.delete(folder)

@@ -18,8 +18,9 @@ from w2w.table.pending import lookup
 NIGHT = "night.json"  # beside the page
 _SHOWN = [schema.TITLE, schema.BRAND, schema.PRICE, schema.CURRENCY, schema.CATEGORY, schema.URL, schema.AVAILABILITY]
 _AT_ONCE = 16_384
+_OF_A_SECOND = 8  # runs whose names do not say which was the last
 _EXAMPLES = 3  # of rows rejected with one code
-_MOST_ROWS = 3_000_000  # of one night that are compared with what was before: 57 bytes each, twice
+_MOST_ROWS = 3_000_000  # of one night that are compared with what was before: 105 bytes each, twice
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,8 @@ class Told:
     rejected: tuple[Rejected, ...] = ()
     written: Mapping[str, tuple[int, int, int]] = field(default_factory=dict)
     """By table: rows, parts and bytes that came."""
+    rewritten: int = 0
+    """Products with a new row that looks as the one before."""
     too_many: bool = False
     """More rows came than are compared: all are counted as new."""
 
@@ -60,6 +63,17 @@ def versions(store: str) -> dict[str, int]:
     """The version of every table that there is."""
     tables = [*schema.TABLES.values(), *delta.own_tables(store).values()]
     return {t.name: found.version() for t in tables if (found := delta.open_table(store, t)) is not None}
+
+
+def evening(store: str, run_id: str) -> dict[str, int]:
+    """The versions up to which nights have been told, of the last page: what a killed night did stands on the next one. Of a
+    table that was restored or made anew, its version now; of one that came since, none."""
+    now, last = versions(store), earlier(store, run_id, 1)
+    told = last[0].get("tables") if last else {}
+    if not isinstance(told, dict):  # of a w2w that did not write them
+        return now
+    known = {name: version for name, version in told.items() if isinstance(version, int) and version >= 0}
+    return {name: min(known[name], version) for name, version in now.items() if name in known}
 
 
 def since(store: str, evening: Mapping[str, int], examples: int) -> Told:
@@ -91,6 +105,7 @@ def since(store: str, evening: Mapping[str, int], examples: int) -> Told:
         len(found.gone),
         len(found.changed),
         what=found.what,
+        rewritten=found.rewritten,
         shown=shown,
         pictures=_pictures(store, images),
         rejected=rejected,
@@ -178,7 +193,7 @@ def earlier(store: str, run_id: str, most: int) -> list[dict[str, Any]]:
     folder = page_of(store, "nightly", run_id).rsplit("/", 2)[0]
     found: list[dict[str, Any]] = []
     for name in sorted(storage.list_folders(folder), reverse=True):
-        if len(found) == most:
+        if len(found) >= max(most, _OF_A_SECOND):
             break
         if name == run_id:
             continue
@@ -188,4 +203,6 @@ def earlier(store: str, run_id: str, most: int) -> list[dict[str, Any]]:
             continue
         if isinstance(night, dict):
             found.append(night)
-    return found
+    ended = [night.get("ended") for night in found]
+    order = sorted(range(len(found)), key=lambda n: -when if isinstance(when := ended[n], int | float) else 0)
+    return [found[n] for n in order[:most]]

@@ -147,11 +147,26 @@ def main(config: Config) -> Result:
     steps = _chosen(config)
     names = {name for name, _, _ in steps}
     tell.check(config.tell)
-    if "ingest" in names:
+    if config.dry_run:
+        _check(run, config, names)
+        return _night(run, config, steps, [])
+    try:
+        _check(run, config, names)
+        run.check_store()
+    except Exception as e:
+        _not_begun(run, config, e)
+        raise
+    with lease.hold(run.store, run.run_id, log.warning):
+        return _night_and_morning(run, config, steps)
+
+
+def _check(run: Run, config: Config, steps: Collection[str]) -> None:
+    """Raises UsageError or JobFailed for what would end one of the steps, before the first."""
+    if "ingest" in steps:
         ingest.check(config)
-    if "index" in names:
+    if "index" in steps:
         index.check(run.store, config.index)
-    if config.looks and "crawl" not in names:
+    if config.looks and "crawl" not in steps:
         delta.need_table(run.store, schema.POSTS, "crawl")
     if config.crawl is not None:
         crawl.check(config.crawl, "crawl.profile")
@@ -163,11 +178,13 @@ def main(config: Config) -> Result:
         check.kinds_of(config.check)
     if config.export is not None:
         export.check(config.export)
-    if config.dry_run:
-        return _night(run, config, steps, [])
-    run.check_store()
-    with lease.hold(run.store, run.run_id, log.warning):
-        return _night_and_morning(run, config, steps)
+
+
+def _not_begun(run: Run, config: Config, error: Exception) -> None:
+    """Tells of a night that was refused before its first step, such as one whose feed is gone; on a page, too, where the store
+    has had nights."""
+    told_up_to = flow.evening(run.store, run.run_id)
+    _morning(run, config, run.result(Result), flow.Told(), error, [], told_up_to, page=bool(told_up_to))
 
 
 def _chosen(config: Config) -> list[Step]:
@@ -186,7 +203,7 @@ def _chosen(config: Config) -> list[Step]:
 
 
 def _night_and_morning(run: Run, config: Config, steps: Sequence[Step]) -> Result:
-    evening, begun = flow.versions(run.store), list[str]()
+    evening, begun = flow.evening(run.store, run.run_id), list[str]()
     result, told = run.result(Result), None
     try:
         result = _night(run, config, steps, begun)
@@ -197,11 +214,13 @@ def _night_and_morning(run: Run, config: Config, steps: Sequence[Step]) -> Resul
             result = run.done(result, parts_merged=done.merged, files_deleted=done.files_deleted)
     except Exception as e:
         failed = e.result if isinstance(e, JobFailed) and isinstance(e.result, Result) else result
-        failed = _morning(run, config, failed, told or _told(run.store, evening, config.examples), e, begun)
+        failed = _morning(
+            run, config, failed, told or _told(run.store, evening, config.examples), e, begun, flow.versions(run.store)
+        )
         if isinstance(e, JobFailed):
             e.result = failed
         raise
-    return _morning(run, config, result, told, None, begun)
+    return _morning(run, config, result, told, None, begun, flow.versions(run.store))
 
 
 def _told(store: str, evening: Mapping[str, int], examples: int) -> flow.Told:
@@ -214,19 +233,30 @@ def _told(store: str, evening: Mapping[str, int], examples: int) -> flow.Told:
 
 
 def _morning(
-    run: Run, config: Config, result: Result, told: flow.Told, error: Exception | None, begun: Sequence[str]
+    run: Run,
+    config: Config,
+    result: Result,
+    told: flow.Told,
+    error: Exception | None,
+    begun: Sequence[str],
+    tables: Mapping[str, int],
+    page: bool = True,
 ) -> Result:
-    """Writes the page, and tells how the night ended. A page that cannot be written is logged."""
+    """Writes the page, and tells how the night ended. A page that cannot be written is logged. ``tables``: up to which versions
+    the page tells."""
     code = 0 if error is None else 2 if isinstance(error, UsageError) else 1
     why = None if error is None else line(str(error) or type(error).__name__)
     folder, ended = folder_of(None, run.store, run.job, run.run_id), datetime.now(UTC)
-    says = headline(ended, told.counts(), _answers_changed(result) + _published(result), why, begun[-1] if begun else None)
-    result = run.done(result, says=says, report=storage.join(folder, "index.html"))
-    night = to_json(result, exit=code, error=why, ended=ended.timestamp(), told=told.counts(), cpus=num_cpus())
+    seen = _answers_changed(result) + _published(result)
+    says = headline(ended, told.counts(), seen, why, begun[-1] if begun else None)
+    result = run.done(result, says=says, report=storage.join(folder, "index.html") if page else None)
+    more = {"exit": code, "error": why, "ended": ended.timestamp(), "cpus": num_cpus()}
+    night = to_json(result, told=told.counts(), tables=dict(tables), **more)
     try:
-        storage.write_bytes(storage.join(folder, flow.NIGHT), night)
-        results = [(name, getattr(result, name, None)) for name in begun]
-        morning_page(folder, says, why, result, results, told, flow.earlier(run.store, run.run_id, _NIGHTS_SHOWN), ended)
+        if page:
+            storage.write_bytes(storage.join(folder, flow.NIGHT), night)
+            results = [(name, getattr(result, name, None)) for name in begun]
+            morning_page(folder, says, why, result, results, told, flow.earlier(run.store, run.run_id, _NIGHTS_SHOWN), ended)
     except Exception as e:
         log.warning("the page of the morning was not written: %s", line(e))
         result = replace(result, report=None)

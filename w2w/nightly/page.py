@@ -72,6 +72,7 @@ def morning_page(
         why=why,
         sections=_sections(told),
         what=told.what,
+        rewritten=told.rewritten,
         too_many=told.too_many,
         rejected=told.rejected,
         findings=_findings(steps),

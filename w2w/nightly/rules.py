@@ -15,13 +15,19 @@ COMPARED = {  # column of `products` -> what a person calls it
     schema.CATEGORY: "category",
     schema.TITLE: "title",
     schema.IMAGE_ID: "picture",
+    schema.REGULAR_PRICE: "regular price",
+    schema.BRAND: "brand",
+    schema.COLOUR: "colour",
+    schema.SIZE_SAID: "size",
+    schema.GENDER: "gender",
+    schema.URL: "link",
 }
 
 
 @dataclass(frozen=True)
 class Rows:
     """Rows of ``products`` as numbers: the hash of the id, fetched_at (microseconds), whether active, and a hash of each column
-    of COMPARED. 57 bytes a row."""
+    of COMPARED. 105 bytes a row."""
 
     ids_N: np.ndarray  # uint64
     stamps_N: np.ndarray  # int64
@@ -67,8 +73,11 @@ class Changes:
     """Withdrawn before, and sold again."""
     gone: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
     changed: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
+    """Where a column of COMPARED differs."""
     what: dict[str, int] = field(default_factory=dict)
-    """Of the changed ones, by COMPARED's words; "something else" for those in which none of these differs."""
+    """Of the changed ones, by COMPARED's words."""
+    rewritten: int = 0
+    """Products with a new row in which none of these differs: another attribute, or where its picture is."""
 
 
 def changes(tonight: Rows, before: Rows) -> Changes:
@@ -80,14 +89,17 @@ def changes(tonight: Rows, before: Rows) -> Changes:
     was_M = np.zeros(len(now_M), bool)
     was_M[known_M] = then.active_N[place_M[known_M]]
     stayed_M = was_M & active_M
+    stayed_M[stayed_M] = tonight.stamps_N[now_M[stayed_M]] > then.stamps_N[place_M[stayed_M]]  # else a row that was only moved
     differs_SC = tonight.values_NC[now_M[stayed_M]] != then.values_NC[place_M[stayed_M]]
-    what = dict(zip(COMPARED.values(), map(int, differs_SC.sum(0)))) | {"something else": int((~differs_SC.any(1)).sum())}
+    differs_S = differs_SC.any(1)
+    what = dict(zip(COMPARED.values(), map(int, differs_SC.sum(0))))
     return Changes(
         now_M[~known_M & active_M],
         now_M[known_M & ~was_M & active_M],
         now_M[was_M & ~active_M],
-        now_M[stayed_M],
+        now_M[stayed_M][differs_S],
         {word: n for word, n in what.items() if n},
+        int((~differs_S).sum()),
     )
 
 

@@ -46,7 +46,7 @@ def tidy(store: str, config: Tidy, still_ours: Callable[[], None]) -> Tidied:
         if sum(part.size < SMALL_BYTES for part in listed) >= config.parts:
             maintain.compact(store, table)
             merged[table.name] = len(listed)
-        deleted += maintain.vacuum(delta.existing(store, table), config.vacuum_hours, dry_run=False)
+        deleted += maintain.vacuum(store, table, config.vacuum_hours, dry_run=False)
     pages = list(old_reports(store, config.reports))
     for folder in pages:
         storage.delete(folder)

@@ -16,6 +16,7 @@ from w2w.results import Summary
 from w2w.table import delta
 
 _NIGHTS = 90
+_WITHIN = 10  # times as large as the store, the figures hold
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,7 @@ class Result(Summary):
     night_hours: float | None = None
     night_nodes: int | None = None
     too_slow: str | None = None
+    warning: str | None = None
     error: dict[str, float] = field(default_factory=dict)
     """Of the formula on the nights that it is fitted to: median relative error, by step."""
     not_measured: tuple[str, ...] = ()
@@ -104,6 +106,10 @@ def main(config: Config) -> Result:
         }
         if later.nodes is None:
             told["too_slow"] = f"what one process does takes more than {config.hours:g} h: no number of nodes helps"
+    if rates and config.products > _WITHIN * measured:
+        told["warning"] = (
+            f"more than {_WITHIN} times the {measured:,} products that were measured: seconds may be several times less"
+        )
     month = 0.0
     if config.node_price and rates:
         told["cost_of_the_first_night"] = first.seconds / 3600 * (first.nodes or 1) * config.node_price

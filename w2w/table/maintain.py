@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
-from deltalake import CommitProperties, DeltaTable, Transaction, WriterProperties
+from deltalake import CommitProperties, Transaction, WriterProperties
 from deltalake.exceptions import CommitFailedError, DeltaError
 from deltalake.transaction import AddAction, RemoveAction
 
@@ -102,8 +102,9 @@ def rewrite(
     raise JobFailed(f"other runs keep writing to table {table.name!r}: run this again when they have ended")
 
 
-def vacuum(opened: DeltaTable, hours: float, dry_run: bool) -> int:
-    """Deletes files older than ``hours`` that the table's current version does not reference; returns their number."""
+def vacuum(store: str, table: schema.Table, hours: float, dry_run: bool) -> int:
+    """Deletes files older than ``hours`` that the table's newest version does not reference; returns their number."""
+    opened = delta.existing(store, table)  # an older snapshot would take files that were written since for ones nothing needs
     try:
         deleted = opened.vacuum(retention_hours=int(hours), dry_run=dry_run, enforce_retention_duration=False, full=True)
     except (DeltaError, OSError) as e:

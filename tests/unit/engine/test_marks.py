@@ -158,8 +158,8 @@ def act(store: Store, rng: random.Random, crashes: Crashes) -> str:
                 Path(store.path, table.name, "_delta_log", f"{version:020d}.json").unlink()
             if table is schema.IMAGES and rng.random() < 0.7:
                 store.add(rng.randint(1, 4), rng)
-    elif kind == "vacuum" and (opened := delta.open_table(store.path, rng.choice(tables))):
-        maintain.vacuum(opened, 10**6, dry_run=False)
+    elif kind == "vacuum" and delta.open_table(store.path, table := rng.choice(tables)):
+        maintain.vacuum(store.path, table, 10**6, dry_run=False)
     return kind
 
 

@@ -14,7 +14,9 @@ from tests import chromium
 from tests.unit.nights.nights import Shop
 from w2w import schema, storage
 from w2w.check.job import CheckConfig
+from w2w.cli import tables
 from w2w.errors import JobFailed, UsageError
+from w2w.ingest import job as ingest
 from w2w.ingest.feed import FeedConfig
 from w2w.nightly import flow, rules
 from w2w.nightly import job as nightly
@@ -112,6 +114,61 @@ def test_what_the_release_gate_refused_is_on_the_page(store, shop, clock, monkey
     assert "25.0 %" in shown
     latest = storage.read_bytes(f"{store}/reports/nightly/latest.html").decode()
     assert 'href="../index/index-1/index.html">Answers before and after' in latest
+
+
+def test_what_a_killed_night_did_is_told_by_the_next(store, shop, clock, monkeypatch):
+    run_night(store, shop)
+    clock.sleep()
+    shop.say("p1", price="3.00")
+    with monkeypatch.context() as killed:
+        killed.setattr(nightly.index, "main", lambda config: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            run_night(store, shop)
+    clock.sleep()
+    assert "1 changed; " in run_night(store, shop).says
+    clock.sleep()
+    assert "nothing changed" in run_night(store, shop).says
+
+
+def test_a_first_night_that_was_killed_is_told_too(store, shop, clock, monkeypatch):
+    with monkeypatch.context() as killed:
+        killed.setattr(nightly.embed, "main", lambda config: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            run_night(store, shop)
+    assert "20 new; index published" in run_night(store, shop).says
+
+
+def test_a_night_whose_feed_is_gone_is_told_and_hides_nothing(store, shop, clock, hook, tmp_path):
+    tell = Tell(webhook_env="W2W_HOOK", metrics=str(tmp_path / "w2w.prom"))
+    with pytest.raises(UsageError):
+        run_night(store, shop, {"uri": str(tmp_path / "gone.csv")}, tell=tell)
+    assert [message["exit"] for message in hook.got] == [2]
+    assert not os.path.exists(store)
+    run_night(store, shop, tell=tell)
+    shop.say("p1", price="3.00")
+    clock.sleep()
+    ingest.main(ingest.Config(store=store, feed=FeedConfig(uri=shop.write(), full=True), pool=Pool(workers=1)))
+    clock.sleep()
+    with pytest.raises(UsageError):
+        run_night(store, shop, {"uri": str(tmp_path / "gone.csv")}, tell=tell)
+    assert "the night did not begin" in hook.got[-1]["text"]
+    assert "w2w_night_exit_code 2.0" in (tmp_path / "w2w.prom").read_text()
+    assert b"the night did not begin" in storage.read_bytes(f"{store}/reports/nightly/latest.html")
+    assert "1 changed; " in run_night(store, shop).says
+
+
+def test_merging_between_nights_is_no_change(store, shop, clock):
+    for price in ("1.00", "2.00"):
+        shop.say("p1", price=price)
+        run_night(store, shop)
+        clock.sleep()
+    tables.main(tables.Config(store=store, compact=True))
+    shop.say("p2", price="4.00")
+    shop.draw("moved.jpg", 3)
+    shop.say("p3", image="moved.jpg")  # the same picture in another place
+    result = run_night(store, shop)
+    assert ": 1 changed; " in result.says
+    assert "1 more product has a new row that looks as before" in page(result)
 
 
 def test_an_unexpected_end_is_told_as_well(store, shop, clock, monkeypatch):
@@ -242,7 +299,7 @@ def rows(*listed: tuple) -> Rows:
     columns = [list(column) for column in zip(*listed)]
     names = [schema.PRODUCT_ID, schema.FETCHED_AT, schema.ACTIVE, schema.PRICE, schema.TITLE]
     table = pa.table(columns, names=names)
-    for name in (schema.AVAILABILITY, schema.CATEGORY, schema.IMAGE_ID):
+    for name in set(rules.COMPARED) - set(names):
         table = table.append_column(name, pa.nulls(len(listed), pa.string()))
     return Rows.of(table.set_column(1, names[1], pa.array(columns[1]).cast(schema.TIME)))
 
@@ -254,7 +311,7 @@ def test_the_newest_row_before_and_the_newest_tonight_are_compared():
     assert [list(part) for part in (found.new, found.back, found.gone, found.changed)] == [[], [2], [3], [1]]
     assert found.what == {"title": 1}
     again = changes(rows(("a", 9, True, 2.0, "x"), ("n", 9, True, 1.0, "x"), ("o", 9, False, 1.0, "x")), before)
-    assert ([*again.new], [*again.changed], again.what) == ([1], [0], {"something else": 1})
+    assert ([*again.new], [*again.changed], again.what, again.rewritten) == ([1], [], {}, 1)
     assert [len(part) for part in (changes(rows(("z", 1, True, 1.0, "")), Rows.joined([])).new,)] == [1]
 
 

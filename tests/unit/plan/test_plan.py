@@ -72,6 +72,7 @@ def test_a_store_is_planned_for(store, shop, clock):
         storage.write_bytes(uri, json.dumps(night).encode())
     result = plan.main(plan.Config(store=store, products=720_000, changed=0.1, node_cpus=10, hours=1, node_price=2, gb_price=1))
     assert (result.measured_products, result.pictures_per_product, result.nights_measured) == (20, 1.0, 3)
+    assert result.warning.startswith("more than 10 times the 20 products")
     assert result.first_night_nodes >= 2  # 72,000 CPU seconds, 10 at a time
     assert result.night_s["embed"] == pytest.approx(720, rel=0.01)  # .1 s a picture
     assert result.gigabytes["images"] > 0

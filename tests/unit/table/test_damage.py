@@ -61,7 +61,7 @@ READ: dict[str, Callable[[str], object]] = {
     "history": lambda store: [inventory.history(delta.open_table(store, t)) for t in TABLES],
     "rejects": lambda store: inventory.rejects(store, None, 3),
     "snapshot": lambda store: str(snapshot.current(store, schema.IMAGES)),
-    "vacuum": lambda store: [maintain.vacuum(delta.open_table(store, t), 168, True) for t in TABLES],
+    "vacuum": lambda store: [maintain.vacuum(store, t, 168, True) for t in TABLES],
 }
 WRITE: dict[str, Callable[[str], object]] = {"compact": compacted, "write": written}
 
