@@ -17,6 +17,7 @@ from w2w.results import Summary
 from w2w.table import delta, maintain
 from w2w.table.inventory import Commit, Held, Rejected, held, history, rejects
 from w2w.table.migrate import Migrated, migrate
+from w2w.table.permitted import Said, counted
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class Config:
     """Where the tables live: a local path or an s3:// prefix."""
     table: str | None = None
     """Only this table (or your own stage's, by the stage's name), with its history: who wrote which version, from what, with
-    which config."""
+    which config. Of `permissions` also what pictures may be used for, and why."""
     rejects: bool = False
     """Rejected rows, counted by stage and code, with examples."""
     stage: str | None = None
@@ -60,6 +61,8 @@ class Result(Summary):
     tables: tuple[Held, ...] = ()
     history: tuple[Commit, ...] = ()
     rejects: tuple[Rejected, ...] = ()
+    verdicts: tuple[Said, ...] = ()
+    """With --table=permissions: what pictures may be used for, and why, by number of places."""
     migrated: dict[str, Migrated] = field(default_factory=dict)
     compacted: dict[str, maintain.Compacted] = field(default_factory=dict)
     vacuumed: dict[str, int] = field(default_factory=dict)
@@ -79,6 +82,7 @@ class Result(Summary):
         shown += [f"pages: those of {len(self.reports):,} runs {would}deleted"] if self.reports else []
         if self.history:
             shown.append(_history(self.history, self.tables[0].table))
+            shown += [_verdicts(self.verdicts)] if self.verdicts else []
         elif self.tables:
             shown.append(_overview(self.tables, self.store))
         else:
@@ -107,6 +111,7 @@ def main(config: Config) -> Result:
     if not config.rejects:
         told["tables"] = tuple(held(*found) for found in opened.values())
         told["history"] = tuple(history(opened[tables[0].name][1])) if config.table else ()
+        told["verdicts"] = tuple(counted(store)) if config.table == schema.PERMISSIONS.name else ()
     told |= {
         "store": store,
         "dry_run": dry_run,
@@ -145,6 +150,13 @@ def _history(commits: Sequence[Commit], name: str) -> Table:
         when, rows = f"{c.written_at.astimezone():%Y-%m-%d %H:%M:%S}", "" if c.rows is None else f"{c.rows:,}"
         inputs = ", ".join(f"{name}@{version}" for name, version in c.read_from.items())
         shown.add_row(str(c.version), when, c.operation, c.run_id or "", rows, inputs, c.stage_version or "")
+    return shown
+
+
+def _verdicts(found: Sequence[Said]) -> Table:
+    shown = Table("pictures", "search", "training", "reason", title="what they may be used for", title_justify="left")
+    for said in found:
+        shown.add_row(f"{said.rows:,}", *("yes" if may else "no" for may in (said.search, said.training)), said.reason)
     return shown
 
 

@@ -10,7 +10,6 @@ import json
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -37,7 +36,7 @@ from w2w.ingest.warnings import WARNINGS, warn
 from w2w.table import delta
 from w2w.table.parts import RECEIPT_SCHEMA, Output, write_part
 from w2w.table.sink import Committer, Lineage
-from w2w.web.permission import UNREACHABLE, Asked, Headers, Rules, Statement
+from w2w.web.permission import Asked, Statement
 
 _BATCH_ROWS = 20_000
 _MAX_HOPS = 10
@@ -100,7 +99,7 @@ class _Pages:
         self._images: dict[str, tuple[int, str]] = {}  # url_id -> visit, image id
         self._moved: dict[str, tuple[int, str]] = {}  # url_id -> visit, url
         self._product_at: dict[str, str] = {}  # url_id of a product page -> product id
-        self._said: dict[str, list[tuple[int, Any]]] = {}  # url_id -> visit and what it was told: headers, 3 fields of Rules
+        self._said: dict[str, dict[str, tuple[int, str]]] = {}  # url_id -> name as of Asked.heard -> visit, what it was told
         self._urls: dict[str, str] = {}  # url_id of a picture -> url
         columns = (
             schema.URL_ID,
@@ -138,14 +137,11 @@ class _Pages:
             self._moved[url] = (visit, row[schema.LINKS][0][schema.URL])
 
     def _hear(self, url: str, visit: int, asked: Asked) -> None:
-        """Of headers, robots.txt and tdmrep.json the newest that anything is known of counts."""
-        rules = asked.rules or Rules(UNREACHABLE, "", UNREACHABLE)
-        known = self._said.setdefault(url, [(-1, Headers()), (-1, ""), (-1, ""), (-1, "")])
-        robots = rules.robots_rule != UNREACHABLE
-        parts = (asked.headers, rules.robots_rule if robots else None, rules.robots_signal if robots else None)
-        for at, told in enumerate((*parts, rules.tdm_rule if rules.tdm_rule != UNREACHABLE else None)):
-            if told is not None and visit >= known[at][0]:
-                known[at] = (visit, told)
+        """Of each header, robots.txt and tdmrep.json the newest that anything is known of counts."""
+        known = self._said.setdefault(url, {})
+        for name, told in asked.heard().items():
+            if visit >= known.get(name, (-1, ""))[0]:
+                known[name] = (visit, told)
 
     def permissions(self, use: str, run_id: str) -> pa.Table:
         """Rows of ``permissions`` for the site's pictures of which something else is said now than what stands."""
@@ -154,8 +150,7 @@ class _Pages:
         image_ids, uris = (pa.array([one[n] for one in pictures], pa.string()) for n in (0, 1))
         made = []
         for (image_id, uri, url), at in zip(pictures, standing.find(image_ids, uris).tolist()):
-            headers, *rules = (told for _, told in self._said.get(url, [(-1, Headers()), *[(-1, "")] * 3]))
-            now = Statement(headers, Rules(*rules), use)
+            now = Statement.of({name: told for name, (_, told) in self._said.get(url, {}).items()}, use)
             stood = statement_of(standing.rows[at]) if at >= 0 else None if url in self._said else Statement()
             if now != stood:
                 made.append(permission(image_id, uri, owner, now, run_id))

@@ -88,9 +88,9 @@ def _said(url: str, answer: Answer, tdm: TdmFile | None, agent: str) -> str | No
     result = answer.result
     rules = rules_of(url, agent, answer.robots, tdm, listed=False) if answer.robots else None
     said = result.said if isinstance(result, Response | NoAi) else None
-    if isinstance(result, Response) and result.status == 304 and said == Headers():
-        said = None
-    return Asked(said, rules).to_json() if said or rules else None
+    partly = isinstance(result, Response) and result.status == 304
+    said = None if partly and said == Headers() else said
+    return Asked(said, rules, partly).to_json() if said or rules else None
 
 
 def _without(erased: Erased, profile: Profile, row: dict, outcome: dict, give_up_after: int) -> dict:

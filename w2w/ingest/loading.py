@@ -13,7 +13,7 @@ from w2w.table.erased import Erased
 from w2w.web.answers import Validators
 from w2w.web.fetch import FetchConfig, Fetcher, ListedFetchConfig
 from w2w.web.hosts import Hosts
-from w2w.web.permission import Asked, Headers
+from w2w.web.permission import Asked
 
 _BETWEEN = "\n"  # separates the two validators in a fingerprint
 
@@ -47,7 +47,7 @@ class PictureFetch:
         if self.run_id:
             rules = _hosts(self.run_id, agent).rules(answer.url, self.fetcher.get_bytes)
         if answer.status == 304:
-            return None, known, Asked(None if answer.said == Headers() else answer.said, rules)
+            return None, known, Asked(answer.said, rules, partly=True)
         return answer.body, _BETWEEN.join(says) if any(says) else "", Asked(answer.said, rules)
 
 

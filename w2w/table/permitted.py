@@ -2,7 +2,9 @@
 pictures chooses them through here (tests/unit/test_permitted.py)."""
 
 import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -11,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from w2w import ids, schema
+from w2w.errors import UsageError
 from w2w.table import delta
 
 SEARCH, TRAINING = schema.SEARCH, schema.TRAINING
@@ -65,15 +68,55 @@ class Permitted:
         return (f"without {ids.digest_rows(self.refused.to_pylist())}",) if len(self.refused) else ()
 
 
+def why_refused(refused: int, total: int | None = None, what: str = "pictures") -> str:
+    """In place of, or after, what would be said of data of which training may not use so many; "" where it may use all."""
+    of = "" if total is None else f" of {total:,}"
+    return f"{refused:,}{of} {what} may not be used for training (table `permissions`, feed.use.training)" if refused else ""
+
+
+@contextmanager
+def explained(why: Callable[[], str]) -> Iterator[None]:
+    """Ends a UsageError about the data with ``why``: as of ``why_refused``."""
+    try:
+        yield
+    except UsageError as e:
+        more = why()
+        raise (UsageError(f"{e}; {more}") if more else e) from None
+
+
 def permitted(store: str, use: str) -> Permitted:
     """``use``: SEARCH or TRAINING. In memory: 70 bytes per refused picture, and a byte per row of `permissions`."""
     assert use in (SEARCH, TRAINING), use
     refused = [pa.chunked_array([], pa.string())]
     now = pa.scalar(time.time_ns() // 1000, schema.TIME)
     for rows in delta.CurrentRows(store, schema.PERMISSIONS).batches([schema.IMAGE_ID, use, schema.UNTIL]):
-        no = pc.invert(rows.column(use))
-        if use == SEARCH:
-            no = pc.or_(no, pc.fill_null(pc.less(rows.column(schema.UNTIL), now), False))
-        refused.append(rows.filter(no).column(schema.IMAGE_ID))
+        refused.append(rows.filter(pc.invert(_may(rows, use, now))).column(schema.IMAGE_ID))
     found = pc.unique(pa.chunked_array([chunk for some in refused for chunk in some.chunks], pa.string()))
     return Permitted(use, found.take(pc.array_sort_indices(found)))
+
+
+def _may(rows: pa.Table, use: str, now: pa.Scalar) -> pa.ChunkedArray:
+    """bool: what each row of `permissions` says of a use."""
+    if use == TRAINING:
+        return rows.column(use)
+    return pc.and_not(rows.column(use), pc.fill_null(pc.less(rows.column(schema.UNTIL), now), False))
+
+
+@dataclass(frozen=True)
+class Said:
+    """Number of places of pictures of which table `permissions` says the same."""
+
+    search: bool
+    training: bool
+    reason: str
+    rows: int
+
+
+def counted(store: str) -> list[Said]:
+    """What table `permissions` says now, most frequent first."""
+    now, found = pa.scalar(time.time_ns() // 1000, schema.TIME), Counter[tuple[bool, bool, str]]()
+    for rows in delta.CurrentRows(store, schema.PERMISSIONS).batches([SEARCH, TRAINING, schema.UNTIL, schema.REASON]):
+        told = {SEARCH: _may(rows, SEARCH, now), TRAINING: rows.column(TRAINING), schema.REASON: rows.column(schema.REASON)}
+        for one in pa.table(told).group_by([*told]).aggregate([([], "count_all")]).to_pylist():
+            found[one[SEARCH], one[TRAINING], one[schema.REASON] or ""] += one["count_all"]
+    return [Said(*said, num) for said, num in sorted(found.items(), key=lambda kv: (-kv[1], kv[0]))]

@@ -24,6 +24,8 @@ _IGNORED = "fetch.respect_no_ai=false"
 NO_AI = ("noai", "noimageai")
 _NO_INDEX = ("noindex", "noimageindex", "none")
 _AFTER = "unavailable_after"
+_RESERVED = {"0": "0", "1": "1", "true": "1"}  # of a tdmrep.json
+_YES = ("all", "index")  # what an X-Robots-Tag says that takes an earlier no back
 _VALUED = {_AFTER, "max-snippet", "max-image-preview", "max-video-preview"}  # directives that contain a colon
 _SIGNALS = ("search", "ai-input", "ai-train")
 _MOST_CHARS = 300  # of a policy's address, and of a rule
@@ -92,33 +94,50 @@ class Statement:
         plain = json.loads(text) if text else {}
         return Statement(_of(Headers, plain.get("headers")), _of(Rules, plain.get("rules")), plain.get("use", ""))
 
+    @staticmethod
+    def of(heard: dict[str, str], use: str) -> "Statement":
+        """``heard``: as of ``Asked.heard``."""
+        return Statement(_of(Headers, heard), _of(Rules, heard), use)
+
     def after(self, asked: "Asked", use: str) -> "Statement":
         """What stands now that a place was asked again: a file that cannot be reached says what it said before."""
-        headers, now = asked.headers, asked.rules or self.rules
+        heard, now = asked.heard(), asked.rules or self.rules
+        headers = replace(self.headers, **{f.name: heard[f.name] for f in fields(Headers) if f.name in heard})
         if now.robots_rule == UNREACHABLE:
             before = self.rules
             now = replace(now, robots_rule=before.robots_rule or UNREACHABLE, robots_signal=before.robots_signal)
         if now.tdm_rule == UNREACHABLE and self.rules.tdm_rule:
             now = replace(now, tdm_rule=self.rules.tdm_rule)
-        return Statement(self.headers if headers is None else headers, now, use)
+        return Statement(headers, now, use)
 
 
 @dataclass(frozen=True)
 class Asked:
-    """What one fetch was told. ``headers``: None where a 304 says nothing, as it may leave them out, so that what was said
-    before still holds; ``rules``: None where the host's files were not looked at."""
+    """What one fetch was told. ``headers``: None where none were seen; ``rules``: None where the host's files were not looked
+    at; ``partly``: the headers are of a 304, which may leave some out, so that what these said before still holds."""
 
     headers: Headers | None = None
     rules: Rules | None = None
+    partly: bool = False
+
+    def heard(self) -> dict[str, str]:
+        """What is known now, by the names of ``Headers`` and ``Rules``."""
+        headers, rules = self.headers or Headers(), self.rules or Rules(UNREACHABLE, "", UNREACHABLE)
+        found = {} if self.headers is None else {n: told for n, told in vars(headers).items() if told or not self.partly}
+        if headers.tdm_reservation:
+            found["tdm_policy"] = headers.tdm_policy
+        if rules.robots_rule != UNREACHABLE:
+            found |= {"robots_rule": rules.robots_rule, "robots_signal": rules.robots_signal}
+        return found if rules.tdm_rule == UNREACHABLE else found | {"tdm_rule": rules.tdm_rule}
 
     def to_json(self) -> str:
-        return json.dumps({name: value and asdict(value) for name, value in vars(self).items()}, sort_keys=True)
+        return json.dumps(asdict(self), sort_keys=True)
 
     @staticmethod
     def from_json(text: str) -> "Asked":
         plain = json.loads(text)
         headers, rules = plain.get("headers"), plain.get("rules")
-        return Asked(headers and _of(Headers, headers), rules and _of(Rules, rules))
+        return Asked(headers and _of(Headers, headers), rules and _of(Rules, rules), plain.get("partly", False))
 
 
 def _of(kind: type, plain: dict | None):
@@ -189,27 +208,38 @@ def read_headers(get_all: Callable[[str], Sequence[str]], user_agent: str) -> He
 
 
 def directives(tags: Sequence[str], user_agent: str) -> list[str]:
-    """The directives of X-Robots-Tag headers that matter here and are for everybody or for this user agent, each once."""
-    ours, found = product_token(user_agent).lower(), dict[str, None]()
+    """The directives of X-Robots-Tag headers that matter here and are for everybody or for this user agent, each once; all, if
+    they allow and forbid nothing. Semicolons, blanks, quotes and control characters around a directive hide none."""
+    ours, noes, yes, found = product_token(user_agent).lower(), (*NO_AI, *_NO_INDEX), False, dict[str, None]()
     for tag in tags:
-        meant, parts = True, deque(tag.lower().split(","))
+        meant, parts = True, deque(re.split("[,;]", tag.lower()))
         while parts:
-            name, colon, rest = (part.strip() for part in parts.popleft().partition(":"))
-            if colon and name not in _VALUED:  # "bot: noai": from here on, directives are for that bot
-                meant = name == "*" or product_token(name) == ours
-                name, _, rest = (part.strip() for part in rest.partition(":"))
+            before, colon, rest = parts.popleft().partition(":")
+            name = _bare(before)
+            if colon and name not in (*_VALUED, *noes):  # "bot: noai": from here on, directives are for that bot
+                meant = name in ("", "*") or product_token(name) == ours
+                before, _, rest = rest.partition(":")
+                name = _bare(before)
             until = _date(rest) if name == _AFTER else None
             if name == _AFTER and not until and parts and (until := _date(f"{rest},{parts[0]}")):
                 parts.popleft()  # of RFC 822 and 850 dates, which have a comma
-            if meant and name in (*NO_AI, *_NO_INDEX):
-                found[name] = None
-            elif meant and until:
+            words = re.findall(r"[\w-]+", name) if meant else []
+            if words and words[0] not in _VALUED:
+                found |= dict.fromkeys(word for word in words if word in noes)
+                yes = yes or any(word in _YES for word in words)
+            elif words and until:
                 found[f"{_AFTER}: {until.isoformat()}"] = None
-    return list(found)
+    return list(found) or [_YES[0]] * yes
+
+
+def _bare(text: str) -> str:
+    """Without what is around the first and the last letter, digit or star."""
+    found = re.search(r"[\w*](?:.*[\w*])?", text, re.DOTALL)
+    return found[0] if found else ""
 
 
 def _date(text: str) -> datetime | None:
-    text = text.strip()[:60]
+    text = _bare(text)[:60]
     for read in (datetime.fromisoformat, email.utils.parsedate_to_datetime):
         try:
             when = read(text.upper() if read is datetime.fromisoformat else text)
@@ -228,7 +258,7 @@ def signals_of(values: Sequence[str]) -> str:
     """Content-Signal as we spell it: search=yes, ai-train=no. Of yes and no, no counts; anything else says nothing."""
     found: dict[str, str] = {}
     for name, value in re.findall(
-        r"(?<![\w-])(search|ai-input|ai-train)[ \t]*=[ \t]*(yes|no)(?![\w-])", ",".join(values).lower()
+        r"(?<![\w-])(search|ai-input|ai-train)[^\w,;=-]*=[^\w,;=-]*(yes|no)(?![\w-])", ",".join(values).lower()
     ):
         found[name] = "no" if "no" in (value, found.get(name)) else "yes"
     return ", ".join(f"{name}={found[name]}" for name in _SIGNALS if name in found)
@@ -257,7 +287,8 @@ class TdmFile:
             listed = []
         for rule in listed[:_MOST_RULES] if isinstance(listed, list) else ():
             location, reserved = (rule.get("location"), rule.get("tdm-reservation")) if isinstance(rule, dict) else (None, None)
-            if isinstance(location, str) and str(reserved) in ("0", "1"):
+            reserved = _RESERVED.get(_bare(str(reserved)).lower()) if isinstance(reserved, str | int) else None
+            if isinstance(location, str) and reserved:
                 policy = rule.get("tdm-policy")
                 told = f"{reserved} {_policy(policy) if isinstance(policy, str) else ''}".strip()
                 self._rules.append((pattern_of(location[:2000]), told))

@@ -11,6 +11,7 @@ from tests.unit.gallery.stores import append
 from tests.unit.mining.test_negatives import NEAR, catalog, neighbours, pairs
 from tests.unit.recommend.stores import fill, picture, product
 from w2w import ids, schema
+from w2w.errors import UsageError
 from w2w.export import flow as export
 from w2w.gallery import flow as gallery
 from w2w.mining.negatives.rules import NegativeRules, negatives_of
@@ -20,7 +21,7 @@ from w2w.models.config import EncoderConfig
 from w2w.models.encoder import model_version
 from w2w.recommend import flow as recommend
 from w2w.similar import flow as similar
-from w2w.table.permitted import SEARCH, TRAINING, Permitted, permitted
+from w2w.table.permitted import SEARCH, TRAINING, Permitted, Said, counted, explained, permitted, why_refused
 from w2w.training.classifier.flow import labelled_products
 from w2w.training.detectors.flow import list_photos
 from w2w.training.encoders.config import PairConfig
@@ -214,3 +215,32 @@ def test_the_scorer_worn_learns_from_no_refused_picture(store):
     words = {product(n)["category"]: product(n)["category"] for n in ALL}
     worn = recommend._of_posts(store, MODEL, words, [])
     assert len(worn) == 8
+
+
+def test_what_is_missing_for_want_of_permission_is_not_blamed_on_the_data(store):
+    for number in ALL:
+        say(store, image(number), training=False, fetched_at=2)
+    why = r"10 of 10 pictures may not be used for training \(table `permissions`, feed.use.training\)"
+    with pytest.raises(UsageError, match=f"^--learn=category: {why}$"):
+        labelled(store, ["category"], 100)
+    with pytest.raises(UsageError, match=f"^{why}$"):
+        labelled_products(store, 100)
+    with pytest.raises(UsageError, match=r"--learn=categry: no product has it.*category"):
+        labelled(store, ["categry"], 100)
+
+
+def test_an_error_for_too_few_examples_says_how_many_were_left_out():
+    for refused, said in ((7, r"too few; 7 of 9 pictures may not be used for training \(table .*"), (0, "too few")):
+        with pytest.raises(UsageError, match=f"^{said}$"), explained(lambda num=refused: why_refused(num, 9)):
+            raise UsageError("too few")
+
+
+def test_verdicts_are_counted_by_reason_as_they_stand(tmp_path):
+    store = str(tmp_path)
+    say(store, "a", search=False, reason="search: x")
+    say(store, "a", reason="", fetched_at=2)
+    say(store, "b", until=5, reason="")
+    for name in ("c", "d"):
+        say(store, name, training=False, reason="training: y")
+    found = [Said(True, False, "training: y", 2), Said(False, True, "", 1), Said(True, True, "", 1)]
+    assert counted(store) == found

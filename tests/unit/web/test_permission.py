@@ -1,6 +1,7 @@
 """What a place says of the use of a picture, whatever it sends, and what follows."""
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -54,7 +55,19 @@ def may(said: Headers = Headers(), rules: Rules = Rules(), **use: str) -> tuple[
         (["unavailable_after: 01 Mar 27 15:00:00 PST"], ["unavailable_after: 2027-03-01T23:00:00+00:00"]),
         (["unavailable_after: never"], []),
         (["unavailable_after"], []),
-        (["noai\u202e", "no ai", "noaiming", ""], []),
+        (["no ai", "noaiming", "", "max-image-preview=none", "max-image-preview: none"], []),
+        (["noindex, noai;"], ["noindex", "noai"]),
+        (["; noindex ;noai"], ["noindex", "noai"]),
+        (["'noai', \"noindex\""], ["noai", "noindex"]),
+        (['"w2w: noai"', "bot: noindex; noai"], ["noai"]),
+        (["\x00noai\x7f\u202e", "noai noindex"], ["noai", "noindex"]),
+        ([": noai", "noindex: true"], ["noai", "noindex"]),
+        (["all"], ["all"]),
+        (["index, follow", "bot: noai"], ["all"]),
+        (["all, noai", "nofollow"], ["noai"]),
+        (["bot: all", "nofollow"], []),
+        (['"unavailable_after: 2027-03-01";'], ["unavailable_after: 2027-03-01T00:00:00+00:00"]),
+        (['"' * 60_000 + "a" + '"' * 60_000], []),
         (["x" * 60_000 + ", noai"], ["noai"]),
         (["," * 60_000], []),
         (["a: " * 20_000], []),
@@ -74,6 +87,9 @@ def test_directives_of_robots_tags_that_matter(tags, found):
         (["search=maybe, ai-train=nope, xai-train=no, research=no"], ""),
         (["/private/ ai-train=no"], "ai-train=no"),
         (["\x00search=no\u2028"], "search=no"),
+        (['search="no"', "ai-train = 'no' ;"], "search=no, ai-train=no"),
+        (["\x01search\x01=\x7fno\x00; ai-train=no;"], "search=no, ai-train=no"),
+        (["search" + '"' * 60_000], ""),
         (["ai-train=no" * 5000], ""),
         (["search=y" * 8000], ""),
         ([], ""),
@@ -159,6 +175,9 @@ def test_a_verdict_says_why_and_until_when():
         ([{"location": "*.jpg$", "tdm-reservation": 1}], "/a.jpg?x=1", ""),
         ([{"location": "/a", "tdm-reservation": 0}, {"location": "/a", "tdm-reservation": 1}], "/a", "1"),
         ([{"location": "/", "tdm-reservation": "1"}], "/", "1"),
+        ([{"location": "/", "tdm-reservation": ' "1"; '}], "/", "1"),
+        ([{"location": "/", "tdm-reservation": True}], "/", "1"),
+        ([{"location": "/", "tdm-reservation": [1]}], "/", ""),
         ([{"location": "/", "tdm-reservation": 7}, {"tdm-reservation": 1}, 5, None, {"location": 3}], "/", ""),
         ({"location": "/", "tdm-reservation": 1}, "/", ""),
     ],
@@ -195,8 +214,22 @@ def test_what_cannot_be_asked_now_says_what_it_said():
     assert Statement().after(Asked(None, Rules(UNREACHABLE)), "").rules == Rules(UNREACHABLE)
     assert Statement.from_json(before.to_json()) == before
     assert Statement.from_json(None) == Statement()
-    for asked in (Asked(), Asked(Headers("noai"), None), Asked(None, Rules("*: allow /"))):
+    for asked in (Asked(), Asked(Headers("noai"), None, partly=True), Asked(None, Rules("*: allow /"))):
         assert Asked.from_json(asked.to_json()) == asked
+
+
+def test_a_304_takes_back_only_what_it_speaks_of():
+    before = Statement(Headers("noai", "search=no", "1", "https://x.test/p"))
+    for sent, now in (
+        ({}, before.headers),
+        ({"x_robots_tag": "all"}, replace(before.headers, robots_tag="all")),
+        ({"x_robots_tag": "bot: all"}, before.headers),
+        ({"tdm_reservation": "0"}, replace(before.headers, tdm_reservation="0", tdm_policy="")),
+        ({"content_signal": "search=yes"}, replace(before.headers, content_signal="search=yes")),
+    ):
+        assert before.after(Asked(headers(**sent), None, partly=True), "").headers == now
+    assert before.after(Asked(headers(x_robots_tag="all"), None), "").headers == Headers("all")
+    assert may(Headers("all")) == (True, True)
 
 
 def test_a_host_is_asked_once_and_again_after_a_failure():

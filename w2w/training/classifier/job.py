@@ -16,6 +16,7 @@ from w2w.stage import Pool, Stage
 from w2w.table.delta import need_table
 from w2w.table.parts import Output
 from w2w.table.pending import rejected_keys, table_keys
+from w2w.table.permitted import explained, why_refused
 from w2w.training.classifier.flow import labelled_products, train_head
 
 
@@ -121,4 +122,5 @@ def train(config: Config, run: Run, folder: str, encoder_version: str) -> Result
         return result
     run.begin()
     arguments = (run.store, products, mapping, encoder_version, config.head, config.threshold, folder)
-    return run.done(result, **train_head(*arguments, config.pool.num_cpus))
+    with explained(lambda: why_refused(refused, refused + len(products))):
+        return run.done(result, **train_head(*arguments, config.pool.num_cpus))

@@ -61,8 +61,8 @@ def list_photos(store: str, sources: Sequence[str] | None, val_share: float) -> 
     rows = [delta.read(store, schema.DETECTIONS, names, opened.version(), stage_version=v) for v in versions]
     found = {r[schema.KEY]: r for one in reversed(rows) for r in one.to_pylist()}
     usable = {key: row for key, row in found.items() if may.allows(row[schema.IMAGE_ID])}
-    refused, found = len(found) - len(usable), usable
     known = sorted({r[schema.SOURCE] for r in found.values()})
+    refused, found = len(found) - len(usable), usable
     for source in sources or []:
         if source not in known:
             raise UsageError(f"--sources: table `detections` has no {source!r}, only {', '.join(known)}")

@@ -11,6 +11,7 @@ from w2w.errors import UsageError
 from w2w.garments.detector import DetectorConfig
 from w2w.stage import Counts
 from w2w.table.delta import need_table
+from w2w.table.permitted import explained, why_refused
 from w2w.training.card import model_card
 from w2w.training.detectors import flow, flow_results
 from w2w.training.detectors.config import (
@@ -48,12 +49,13 @@ class DetectorPlan:
         check_recipe(detector.start)
         photos = flow.list_photos(store, sources, detector.val_share)
         photos = replace(photos, train=photos.train[:limit])
-        if not photos.train:
-            raise UsageError("table `detections` has no train photos: annotate some with --annotations.split=train")
-        if not photos.test:
-            raise UsageError("table `detections` has no test photos to measure on: see --annotations.test_share")
-        if detector.val_share and not photos.val:
-            raise UsageError(f"detector.val_share={detector.val_share}: holds out none of {len(photos.train)} train photos")
+        with explained(lambda: why_refused(photos.refused, what="photos")):
+            if not photos.train:
+                raise UsageError("table `detections` has no train photos: annotate some with --annotations.split=train")
+            if not photos.test:
+                raise UsageError("table `detections` has no test photos to measure on: see --annotations.test_share")
+            if detector.val_share and not photos.val:
+                raise UsageError(f"detector.val_share={detector.val_share}: holds out none of {len(photos.train)} train photos")
         if len(photos.train) < workers.num_workers:
             raise UsageError(f"--workers.num_workers={workers.num_workers}: there are only {len(photos.train)} train photos")
         if kind == YOLO and workers.num_workers > 1:

@@ -23,7 +23,7 @@ from w2w.models.encoder import encoder_input, load_encoder, model_version, try_e
 from w2w.table import delta
 from w2w.table.delta import need_table
 from w2w.table.pending import holding, lookup_batches
-from w2w.table.permitted import TRAINING, Permitted, permitted
+from w2w.table.permitted import TRAINING, Permitted, explained, permitted, why_refused
 from w2w.training.config import LoopConfig
 from w2w.training.encoders.config import HEAD, LearnConfig
 from w2w.training.encoders.pairs import SHRUNK, Listing, PairBatches, Row, listing, ranked
@@ -57,6 +57,7 @@ class PairTable:
     limit: int | None
     may: Permitted = Permitted(TRAINING)
     of: ClassVar[str] = "table `pairs`"
+    refuses: ClassVar[str] = "pairs"  # what ``num_refused`` counts
     made_by: ClassVar[str] = "'w2w embed' and 'w2w embed --of=garments'"
     pictures: ClassVar[str] = "tables `garments` and `images`: run 'w2w mine' again"
     pairs_from: ClassVar[schema.Table] = schema.PAIRS
@@ -147,6 +148,11 @@ def inspect(table: PairTable, recipe: str, encoder: EncoderConfig, learn: LearnC
     try_encoder(encoder)
     if sources.of(encoder).blueprint is None:
         raise UsageError(f"--encoder.name={encoder.name}: only its own code can build it; w2w trains those of its libraries")
+    with explained(lambda: why_refused(table.num_refused(), what=table.refuses)):
+        return _inspect(table, recipe, encoder, learn, num_workers)
+
+
+def _inspect(table: PairTable, recipe: str, encoder: EncoderConfig, learn: LearnConfig, num_workers: int) -> Inspected:
     listings = {split: table.read(split) for split in (TRAIN, VAL, TEST)}
     for split, listed in listings.items():
         if not len(listed):

@@ -16,7 +16,7 @@ from w2w.models.looks import detected_by, look_version
 from w2w.table import delta
 from w2w.table.delta import need_table
 from w2w.table.pending import holding, lookup_batches
-from w2w.table.permitted import TRAINING, permitted
+from w2w.table.permitted import TRAINING, explained, permitted, why_refused
 from w2w.training.encoders.config import PairConfig
 from w2w.training.encoders.flow import FETCHED, TEST, TRAIN, VAL, PairTable
 from w2w.training.encoders.looks import SOURCE, look_pairs
@@ -34,6 +34,7 @@ class LookTable(PairTable):
     detected: str | None = None
     config: PairConfig = field(default_factory=PairConfig)
     of = "the looks of posts"
+    refuses = "posts"
     made_by = "'w2w embed --of=looks'"
     pictures = "table `images`: run the crawl again"
     pairs_from = schema.POSTS
@@ -112,9 +113,10 @@ def look_table(store: str, config: PairConfig, limit: int | None) -> LookTable:
     opened = {t.name: delta.open_table(store, t) for t in _READ}
     versions = {name: t.version() for name, t in opened.items() if t is not None}
     table = LookTable(store, versions, (), limit, permitted(store, TRAINING), detected_by(store), config)
-    if not len(table.read(TRAIN)):
+    if len(table.read(TRAIN)):
+        return table
+    with explained(lambda: why_refused(table.num_refused(), what=table.refuses)):
         raise UsageError(
             f"--pairs.of=looks: no two posts of the train split have {' or '.join(config.same)} in common: see --pairs.same "
             "and --pairs.shared"
         )
-    return table

@@ -13,7 +13,7 @@ from w2w.errors import UsageError
 from w2w.garments.masks import SLOTS
 from w2w.table import delta
 from w2w.table.delta import need_table
-from w2w.table.permitted import TRAINING, Permitted, permitted
+from w2w.table.permitted import TRAINING, Permitted, permitted, why_refused
 from w2w.training.outfits.arrays import WORN, Outfits, Questions, drawn_blanks
 from w2w.training.vectors import vector_batches
 
@@ -271,6 +271,8 @@ def _vectors(
         row_of[at] = np.arange(count, count + len(at))
         found.append(vectors_ND)
         count += len(at)
+    if not len(asked) and len(different):
+        raise UsageError(f"table `outfits`: {why_refused(len(different), len(different), 'items')}")
     if not found:
         raise UsageError(
             f"no item has a vector of model version {model_version}: run 'w2w embed' with that encoder (for outfits of photos "

@@ -18,7 +18,7 @@ from w2w.models.encoder import model_version
 from w2w.results import Figure
 from w2w.stage import Counts
 from w2w.table import delta
-from w2w.table.permitted import TRAINING, Permitted, permitted
+from w2w.table.permitted import TRAINING, Permitted, explained, permitted, why_refused
 from w2w.training.config import LoopConfig
 from w2w.training.outfits.arrays import WORN, Outfits, Questions, blanks
 from w2w.training.outfits.config import WHAT2WEAR, OutfitsConfig, as_published
@@ -99,9 +99,10 @@ def outfit_table(
     counts = {}
     for split in (TRAIN, VAL, TEST):
         if split not in splits or not len(splits[split].worn):
-            raise UsageError(
-                f"table `outfits` has no worn outfits of split {split!r} with vectors of {encoder.name}: see 'w2w split'"
-            )
+            with explained(lambda: why_refused(table.may.num or 0, what="pictures of the store")):
+                raise UsageError(
+                    f"table `outfits` has no worn outfits of split {split!r} with vectors of {encoder.name}: see 'w2w split'"
+                )
         counts[split] = len(splits[split].worn), len(splits[split].modified)
     train = splits[TRAIN]
     if len(train.worn) < _TOLD_APART * num_workers:

@@ -27,7 +27,7 @@ from w2w.results import Figure
 from w2w.stage import Pool, Stage
 from w2w.table import delta
 from w2w.table.pending import rejected_keys, table_keys
-from w2w.table.permitted import TRAINING, permitted
+from w2w.table.permitted import TRAINING, permitted, why_refused
 from w2w.training.classifier.flow import figure_of, with_vectors
 from w2w.training.tags.heads import Head, Tagger, save, thresholds
 from w2w.training.tags.stage import SWATCH_GIVES, TAG_GIVES, Swatch, Tag
@@ -64,19 +64,29 @@ def coverage(store: str, version: str) -> dict[str, Figure]:
 
 def labelled(store: str, columns: Sequence[str], most: int) -> tuple[list[dict], int]:
     """image_id and the named columns of active products with a picture that may be used, at most ``most``; and how many have
-    one that may not. Raises UsageError for a column that no product has."""
+    one that may not. Raises UsageError for a column that no product has, or none that may be used."""
     found = delta.current_products(store, [schema.IMAGE_ID, schema.ACTIVE, schema.ATTRIBUTES, *FEED_COLUMNS])
     active = found.filter(pc.and_(found.column(schema.ACTIVE), pc.is_valid(found.column(schema.IMAGE_ID))))
     usable = permitted(store, TRAINING).of(active)
     found, refused = usable.slice(0, most), active.num_rows - usable.num_rows
-    attributes = found.column(schema.ATTRIBUTES)
     values = {schema.IMAGE_ID: found.column(schema.IMAGE_ID)}
     for name in columns:
-        values[name] = found.column(name) if name in FEED_COLUMNS else pc.map_lookup(attributes, name, "first")
-        if not found.num_rows or values[name].null_count == found.num_rows:
-            known = {key for chunk in attributes.chunks for key in pc.unique(chunk.keys).to_pylist()}
-            raise UsageError(f"--learn={name}: no product has it.{nearest(name, sorted({*FEED_COLUMNS, *known}))}")
+        values[name] = _values(found, name)
+        if values[name].null_count < found.num_rows:
+            continue
+        if _values(active, name).null_count < active.num_rows and refused:
+            more = ", and no other product has it" if usable.num_rows else ""
+            raise UsageError(f"--learn={name}: {why_refused(refused, active.num_rows)}{more}")
+        known = {key for chunk in active.column(schema.ATTRIBUTES).chunks for key in pc.unique(chunk.keys).to_pylist()}
+        raise UsageError(f"--learn={name}: no product has it.{nearest(name, sorted({*FEED_COLUMNS, *known}))}")
     return pa.table(values).to_pylist(), refused
+
+
+def _values(products: pa.Table, name: str) -> pa.ChunkedArray:
+    """A column of the feed, or an attribute."""
+    if name in FEED_COLUMNS:
+        return products.column(name)
+    return pc.map_lookup(products.column(schema.ATTRIBUTES), name, "first")
 
 
 def spelled(values: Sequence[str | None]) -> list[str | None]:

@@ -18,6 +18,7 @@ from w2w.results import Figure, Summary
 from w2w.stage import Pool
 from w2w.table.delta import need_table
 from w2w.table.parts import Output
+from w2w.table.permitted import explained, why_refused
 from w2w.training.tags.flow import coverage, labelled, learn, tag_stages, untagged
 from w2w.training.tags.heads import Tagger, load
 from w2w.training.tags.stage import tagger_version
@@ -148,4 +149,5 @@ def _learn(config: Config, run: Run, folder: str) -> Result:
     run.begin()
     page = page_of(run.store, run.job, run.run_id)
     arguments = (run.store, products, config.learn, config.encoder, version, config.head, config.precision, folder, page)
-    return run.done(result, **learn(*arguments, config.pool.num_cpus))
+    with explained(lambda: why_refused(refused, refused + len(products))):
+        return run.done(result, **learn(*arguments, config.pool.num_cpus))
