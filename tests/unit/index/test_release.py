@@ -200,7 +200,7 @@ def test_floors_and_a_sheet_on_request(tmp_path):
         publish(
             tmp_path, shop, replace(CFG, golden_floors={"shoes": 1.0}), golden=(*told["golden"], bad), photos=told["photos"]
         )
-    with pytest.raises(JobFailed, match=r"1 golden queries do not find their min_hits.*golden.csv, line 99"):
+    with pytest.raises(JobFailed, match=r"1 golden query does not find the min_hits.*golden.csv, line 99"):
         publish(tmp_path, shop, golden=(replace(bad, min_hits=1),))
     low = replace(APPROXIMATE, target_recall=0.1, nprobe=1)
     with pytest.raises(JobFailed, match=r"category 'top': recall@10 is 0.\d+, below its index.recall_floors, 1.0"):

@@ -155,7 +155,7 @@ def test_a_night_asks_the_golden_queries_by_product_picture_and_photo(shop, monk
         shop.night(shop.pin(*lines, "p8,,,p12,1,1,"))
     (shop.folder / "4.jpg").write_bytes(jpeg(1004))
     with pytest.raises(
-        JobFailed, match=r"1 golden queries do not find their min_hits: p4 \(golden.csv, line 2 \(photo photo.jpg\)"
+        JobFailed, match=r"1 golden query does not find the min_hits: p4 \(golden.csv, line 2 \(photo photo.jpg\)"
     ):
         shop.night(shop.pin(*lines))
 
