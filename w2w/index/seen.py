@@ -390,7 +390,8 @@ def golden(
     faults = []
     if floors:
         num = len({row.why for row in floors})
-        faults.append(Fault("golden", f"{num} golden quer{'y does' if num == 1 else 'ies do'} not find the min_hits", tuple(floors)))
+        do = "y does" if num == 1 else "ies do"
+        faults.append(Fault("golden", f"{num} golden quer{do} not find the min_hits", tuple(floors)))
     if were and len(lost) > cfg.max_golden_fall * were and len(lost) >= _LEAST_GOLDEN:
         what = "golden answers found last night are lost"
         said = f"{len(lost)} of {were} {what} (index.max_golden_fall: {cfg.max_golden_fall:g})"
