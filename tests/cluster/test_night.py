@@ -2,6 +2,8 @@
 
 import re
 
+import pytest
+
 from tests.cluster.crawls import config, write_profile
 from w2w import schema
 from w2w.crawl.job import CrawlConfig
@@ -14,6 +16,7 @@ from w2w.wardrobe import site
 from w2w.wardrobe.shop import write_shop
 
 
+@pytest.mark.slow
 def test_a_night_that_crawls(tmp_path):
     write_shop(tmp_path / "shop", 20261129, 24, 6, size_px=48)
     store = tmp_path / "store"
