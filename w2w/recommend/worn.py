@@ -191,8 +191,8 @@ def _directions(vectors_MD: np.ndarray, class_M: np.ndarray) -> tuple[np.ndarray
 
 
 def _looks(vectors_ND: np.ndarray, class_N: np.ndarray, directions: np.ndarray, means: dict[int, np.ndarray]) -> np.ndarray:
-    """float32 (N, d), unit vectors. Computed in float64, and so the same whatever rows are beside a row: in float32 the last bit
-    depends on its place in the blocks of the BLAS."""
+    """float32 (N, d), unit vectors. Computed in float64, and so the same whatever rows stand beside a row: in float32 the last
+    bit depends on its place in the blocks of the BLAS."""
     found = empty_on_disk((len(vectors_ND), directions.shape[1]))
     for rows in _some_of_each(class_N):
         looks = (vectors_ND[rows] - means[int(class_N[rows[0]])]).astype(np.float64) @ directions
