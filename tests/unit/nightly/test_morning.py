@@ -63,7 +63,7 @@ def test_nights_say_what_is_new_changed_gone_back_and_rejected(store, shop, cloc
     assert "7.50" in shown
     assert "quite new" in shown
     assert "a &lt;b&gt;red" in shown
-    assert "price of 2, title of 1, picture of 1." in shown
+    assert "Another price: 2, title: 1, picture: 1." in shown
     assert "missing.jpg" in shown
     assert storage.read_bytes(f"{store}/reports/nightly/latest.html") == storage.read_bytes(third.report)
     clock.sleep()
