@@ -36,9 +36,9 @@ def fill(store: Path, splits: list[str]) -> str:
     return str(store)
 
 
-@pytest.fixture(scope="module")
-def store(tmp_path_factory):
-    return fill(tmp_path_factory.mktemp("train") / "store", ["train"] * 12 + ["test"] * 4)
+@pytest.fixture
+def store(tmp_path):
+    return fill(tmp_path / "store", ["train"] * 12 + ["test"] * 4)
 
 
 @pytest.mark.slow

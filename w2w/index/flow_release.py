@@ -1,4 +1,4 @@
-"""The release gate: before a version is published, what shoppers would see is compared with what they see (``seen``)."""
+"""The release gate: before a version is published, what shoppers would see is compared with what they see now."""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,12 +13,14 @@ from w2w.engine.shuffle import Vectors, read_vectors
 from w2w.errors import JobFailed, Reject, UsageError
 from w2w.images.decode import decode
 from w2w.index import manifest as m
+from w2w.index import rules_release as rules
 from w2w.index import seen
 from w2w.index.golden import GARMENT, PHOTO, Golden, read_golden
 from w2w.index.manifest import GateResult, Manifest
 from w2w.index.page import Answered, Responsible, release_page
+from w2w.index.rules_release import Fault, Found
 from w2w.index.search import Index, open_manifest
-from w2w.index.seen import GOLDEN, SAMPLE, SEEN, Fault, Found, Here, Query
+from w2w.index.seen import GOLDEN, SAMPLE, SEEN, Here, Query
 from w2w.index.spec import IndexConfig
 from w2w.models.config import EncoderConfig
 from w2w.models.encoder import finite_rows, load_encoder
@@ -94,7 +96,7 @@ def unknown_products(store: str, queries: Sequence[Golden], rows: pa.Table) -> t
     unknown = set(left.to_pylist()) - set(holding(store, schema.PRODUCTS, left)[0].to_pylist() if len(left) else ())
     if expected and expected <= unknown:
         raise UsageError(
-            f"golden queries expect products that the catalog never had, all of them: {seen.some(sorted(unknown))}"
+            f"golden queries expect products that the catalog never had, all of them: {rules.some(sorted(unknown))}"
         )
     return tuple(sorted(unknown))
 
@@ -172,16 +174,16 @@ def check_release(
     hits = [hit for q in (*then[SAMPLE].values(), *then[GOLDEN].values()) for hit in q.hits]
     here = Here.of(rows, [*products, *(hit[0] for hit in hits)], [*images, *(hit[1] for hit in hits)])
     same = _kept_templates(served, index.manifest)
-    stock = seen.stock_of(tonight[SAMPLE], _availability(rows, tonight[SAMPLE]), cfg.recall_at)
+    stock = rules.stock_of(tonight[SAMPLE], _availability(rows, tonight[SAMPLE]), cfg.recall_at)
     again = _again(index, stored if same_model else None, here, release.num_threads)
     parts = [
-        seen.churn(then[SAMPLE] if same_model else {}, tonight[SAMPLE], here, cfg, same),
-        seen.swapped(last, again, here, cfg),
-        seen.golden(release.golden, then[GOLDEN], tonight[GOLDEN], here, cfg, same_model, same),
-        seen.stock(seen.read_stock(uri, served.version) if served else None, stock, cfg),
+        rules.churn(then[SAMPLE] if same_model else {}, tonight[SAMPLE], here, cfg, same),
+        rules.swapped(last, again, here, cfg),
+        rules.golden(release.golden, then[GOLDEN], tonight[GOLDEN], here, cfg, same_model, same),
+        rules.stock(seen.read_stock(uri, served.version) if served else None, stock, cfg),
         Found(dict(seen.drift(index, sample)), said=_idle_floors(cfg, gate.per_category)),
     ]
-    found = seen.together(parts)
+    found = rules.together(parts)
     page = None
     if found.faults or release.sheet:
         page = _sheet(release, found, then, tonight | {SAMPLE: again | tonight[SAMPLE]})
@@ -300,9 +302,9 @@ def check_served(
     stock is noted for the next night."""
     stored = seen.read_seen(uri, served)
     answers = seen.queries_in(stored, SAMPLE)
-    now = seen.stock_of(answers, _availability(rows, answers), cfg.recall_at)
+    now = rules.stock_of(answers, _availability(rows, answers), cfg.recall_at)
     before = seen.read_stock(uri, served.version)
-    parts = [seen.stock(before, now, cfg)] if answers else []
+    parts = [rules.stock(before, now, cfg)] if answers else []
     pinned = seen.queries_in(stored, GOLDEN)
     if release.golden:
         images = [one.asked for one in release.golden if one.kind == schema.IMAGE_ID]
@@ -314,8 +316,8 @@ def check_served(
             queries = _pinned(replace(release, golden=new, photos=photos), None, here, vectors, served.rows_by_category())
             asked = seen.ask(open_manifest(uri, served), queries, max(one.k for one in new), release.num_threads)
             pinned |= seen.queries_in(asked, GOLDEN)
-        parts.append(seen.golden(release.golden, {}, pinned, here, cfg))
-    found, now_and_then, page = seen.together(parts), {SAMPLE: answers, GOLDEN: pinned}, None
+        parts.append(rules.golden(release.golden, {}, pinned, here, cfg))
+    found, now_and_then, page = rules.together(parts), {SAMPLE: answers, GOLDEN: pinned}, None
     if found.faults or release.sheet:
         page = _sheet(release, found, now_and_then, now_and_then)
     if found.faults and not release.accept:
@@ -328,7 +330,7 @@ def check_served(
 def sentence(fault: Fault) -> str:
     """The fault with the first of the rows that are responsible."""
     rows = [f"{row.product_id} ({row.why})" for row in fault.rows]
-    return f"{fault.said}: {seen.some(rows)}" if rows else fault.said
+    return f"{fault.said}: {rules.some(rows)}" if rows else fault.said
 
 
 def _sheet(
@@ -400,7 +402,7 @@ def _photo(one: Golden) -> bytes | None:
         return None
 
 
-def _card(row: seen.Row, about: Mapping[str, dict], pictures: Mapping[str, bytes]) -> Card:
+def _card(row: rules.Row, about: Mapping[str, dict], pictures: Mapping[str, bytes]) -> Card:
     known = about.get(row.product_id, {}) | {schema.PRODUCT_ID: row.product_id}
     return product_card(known, pictures.get(known.get(schema.IMAGE_ID) or ""), notes=(row.why,))
 

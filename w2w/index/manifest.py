@@ -79,8 +79,8 @@ class ShardInfo:
 
 @dataclass(frozen=True)
 class GateResult:
-    """``per_category`` maps a category to its ``rows``, ``queries`` and ``recall``, and to what ``index.seen`` measures, of all
-    in ``seen``. ``reasons``: why it failed, or what was accepted."""
+    """``per_category`` maps a category to its ``rows``, ``queries`` and ``recall``, and to what the release gate measures
+    (``rules_release``), of all in ``seen``. ``reasons``: why it failed, or what was accepted."""
 
     passed: bool
     reasons: tuple[str, ...]

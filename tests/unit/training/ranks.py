@@ -18,5 +18,7 @@ def _main(rank: int, work: Callable, folder: str, arguments: tuple) -> None:
     os.environ["GLOO_SOCKET_IFNAME"] = "lo"
     torch.set_num_threads(1)
     distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
-    torch.save(work(rank, *arguments), f"{folder}/found-{rank}")
-    distributed.destroy_process_group()
+    found = work(rank, *arguments)
+    distributed.barrier()  # neither may leave while the other still talks to it
+    torch.save(found, f"{folder}/found-{rank}")
+    os._exit(0)  # when an interpreter ends as usual, a thread of torch's that still runs aborts it now and then
