@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 from w2w import ids, schema, storage
 from w2w.nightly.rules import Changes, Rows, changes
 from w2w.report.page import page_of
+from w2w.table import changes as log_since
 from w2w.table import delta
 from w2w.table.pending import lookup
 
@@ -52,6 +53,8 @@ class Told:
     """Products with a new row that looks as the one before."""
     too_many: bool = False
     """More rows came than are compared: all are counted as new."""
+    unread: bool = False
+    """What changed could not be read."""
 
     def counts(self) -> dict[str, int]:
         """By the words of the night's sentence."""
@@ -89,14 +92,12 @@ def since(store: str, evening: Mapping[str, int], examples: int) -> Told:
     if not parts:
         return Told(rejected=rejected, written=written)
     version = evening.get(schema.PRODUCTS.name)
-    too_many = sum(p.rows for p in parts) > _MOST_ROWS
-    found, product_ids = _compared(store, parts, None if too_many else version)
+    then = [] if version is None else delta.parts(delta.open_table(store, schema.PRODUCTS, version))
+    stamp = delta.newest_stamp(store, schema.PRODUCTS, then)
+    found, product_ids, too_many = _compared(store, parts, stamp)
     chosen = {"new": found.new, "back": found.back, "gone": found.gone, "changed": found.changed}
     some = {kind: [product_ids[int(i)].as_py() for i in rows[:examples]] for kind, rows in chosen.items()}
     rows = _rows(store, [one for listed in some.values() for one in listed])
-    stamp = (
-        delta.newest_stamp(store, schema.PRODUCTS, _parts_at(store, schema.PRODUCTS, version)) if version is not None else -1
-    )
     shown = {kind: [_now_and_before(rows[one], stamp) for one in listed] for kind, listed in some.items()}
     images = {now[schema.IMAGE_ID] for listed in shown.values() for now, _ in listed} - {None}
     return Told(
@@ -110,33 +111,43 @@ def since(store: str, evening: Mapping[str, int], examples: int) -> Told:
         pictures=_pictures(store, images),
         rejected=rejected,
         written=written,
-        too_many=too_many and version is not None,
+        too_many=too_many,
     )
 
 
-def _parts_at(store: str, table: schema.Table, version: int | None) -> list[delta.Part]:
-    return [] if version is None else delta.parts(delta.open_table(store, table, version))
-
-
 def _came(store: str, table: schema.Table, version: int | None) -> list[delta.Part]:
-    before = {part.path for part in _parts_at(store, table, version)}
-    return [part for part in delta.parts(delta.open_table(store, table)) if part.path not in before]
+    """Parts with all the rows that came after a version, and others where parts were merged; None: with all rows."""
+    opened = delta.open_table(store, table)
+    listed = delta.parts(opened)
+    if opened is None or version is None:
+        return listed
+    entries = log_since.entries(store, table, version + 1, opened.version())
+    if entries is None:
+        before = {part.path for part in delta.parts(delta.open_table(store, table, version))}
+        return [part for part in listed if part.path not in before]
+    return log_since.changes(entries, listed, {}).rows_since
 
 
-def _compared(store: str, parts: Iterable[delta.Part], version: int | None) -> tuple[Changes, pa.ChunkedArray]:
-    """The changes, and the night's product ids, which they number."""
-    parts, columns = list(parts), list(Rows.COLUMNS)
-    tonight, names = [], []
-    for batch in delta.read_batches(store, schema.PRODUCTS, columns, parts, _AT_ONCE):
-        tonight.append(Rows.of(batch))
-        names += batch.column(schema.PRODUCT_ID).chunks
-    now = Rows.joined(tonight)
-    wanted, before = np.unique(now.ids_N), []
-    for batch in delta.read_batches(store, schema.PRODUCTS, columns, _parts_at(store, schema.PRODUCTS, version), _AT_ONCE):
-        mine = np.isin(ids.hash_keys(batch.column(schema.PRODUCT_ID)), wanted)
+def _compared(store: str, parts: Iterable[delta.Part], stamp: int) -> tuple[Changes, pa.ChunkedArray, bool]:
+    """The changes since the newest row of the evening, ``stamp``; the night's product ids, which they number; whether these
+    were too many. What was before is read from the table as it is now: the evening's parts may have been merged and deleted."""
+    columns, tonight, names = list(Rows.COLUMNS), [], []
+    for batch in delta.read_batches(store, schema.PRODUCTS, columns, list(parts), _AT_ONCE):
+        came = batch.filter(pa.array(_stamps(batch) > stamp))
+        tonight.append(Rows.of(came))
+        names += came.column(schema.PRODUCT_ID).chunks
+    now, before = Rows.joined(tonight), []
+    too_many = stamp >= 0 and len(now.ids_N) > _MOST_ROWS
+    wanted, every = np.unique(now.ids_N), delta.parts(delta.open_table(store, schema.PRODUCTS))
+    for batch in delta.read_batches(store, schema.PRODUCTS, columns, [] if too_many else every, _AT_ONCE):
+        mine = np.isin(ids.hash_keys(batch.column(schema.PRODUCT_ID)), wanted) & (_stamps(batch) <= stamp)
         if mine.any():
             before.append(Rows.of(batch.filter(pa.array(mine))))
-    return changes(now, Rows.joined(before)), pa.chunked_array(names, pa.string())
+    return changes(now, Rows.joined(before)), pa.chunked_array(names, pa.string()), too_many
+
+
+def _stamps(rows: pa.Table) -> np.ndarray:
+    return rows.column(schema.FETCHED_AT).cast(pa.int64()).to_numpy()
 
 
 def _rows(store: str, product_ids: list[str]) -> dict[str, list[dict[str, Any]]]:

@@ -224,12 +224,12 @@ def _night_and_morning(run: Run, config: Config, steps: Sequence[Step]) -> Resul
 
 
 def _told(store: str, evening: Mapping[str, int], examples: int) -> flow.Told:
-    """What changed; nothing, with a line in the log, where that cannot be read: the work is done, or failed, before."""
+    """What changed; that it cannot be read, with a line in the log, where so: the work is done, or failed, before."""
     try:
         return flow.since(store, evening, examples)
     except Exception as e:
         log.warning("the page of the morning cannot tell what changed: %s", line(e))
-        return flow.Told()
+        return flow.Told(unread=True)
 
 
 def _morning(
@@ -248,7 +248,7 @@ def _morning(
     why = None if error is None else line(str(error) or type(error).__name__)
     folder, ended = folder_of(None, run.store, run.job, run.run_id), datetime.now(UTC)
     seen = _answers_changed(result) + _published(result)
-    says = headline(ended, told.counts(), seen, why, begun[-1] if begun else None)
+    says = headline(ended, None if told.unread else told.counts(), seen, why, begun[-1] if begun else None)
     result = run.done(result, says=says, report=storage.join(folder, "index.html") if page else None)
     more = {"exit": code, "error": why, "ended": ended.timestamp(), "cpus": num_cpus()}
     night = to_json(result, told=told.counts(), tables=dict(tables), **more)

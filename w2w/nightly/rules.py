@@ -89,7 +89,6 @@ def changes(tonight: Rows, before: Rows) -> Changes:
     was_M = np.zeros(len(now_M), bool)
     was_M[known_M] = then.active_N[place_M[known_M]]
     stayed_M = was_M & active_M
-    stayed_M[stayed_M] = tonight.stamps_N[now_M[stayed_M]] > then.stamps_N[place_M[stayed_M]]  # else a row that was only moved
     differs_SC = tonight.values_NC[now_M[stayed_M]] != then.values_NC[place_M[stayed_M]]
     differs_S = differs_SC.any(1)
     what = dict(zip(COMPARED.values(), map(int, differs_SC.sum(0))))
@@ -103,9 +102,10 @@ def changes(tonight: Rows, before: Rows) -> Changes:
     )
 
 
-def headline(day: datetime, told: Mapping[str, int], published: str, error: str | None, step: str | None) -> str:
-    """One sentence to read aloud. ``told``: counts by word, zeros left out; ``published``: what became of the index."""
-    counts = ", ".join(f"{n:,} {word}" for word, n in told.items() if n)
+def headline(day: datetime, told: Mapping[str, int] | None, published: str, error: str | None, step: str | None) -> str:
+    """One sentence to read aloud. ``told``: counts by word, zeros left out, None if not known; ``published``: what became of
+    the index."""
+    counts = "what changed could not be read" if told is None else ", ".join(f"{n:,} {w}" for w, n in told.items() if n)
     if error is None:
         return f"{day:%A}: {counts or 'nothing changed'}; {published}."
     where = f"the night stopped at {step}" if step else "the night did not begin"

@@ -162,13 +162,21 @@ def test_merging_between_nights_is_no_change(store, shop, clock):
         shop.say("p1", price=price)
         run_night(store, shop)
         clock.sleep()
-    tables.main(tables.Config(store=store, compact=True))
+    # 0 hours: of the parts that the last page told of none is left
+    tables.main(tables.Config(store=store, compact=True, vacuum=True, vacuum_hours=0))
     shop.say("p2", price="4.00")
     shop.draw("moved.jpg", 3)
     shop.say("p3", image="moved.jpg")  # the same picture in another place
     result = run_night(store, shop)
     assert ": 1 changed; " in result.says
     assert "1 more product has a new row that looks as before" in page(result)
+
+
+def test_nothing_changed_is_not_said_of_what_cannot_be_read(store, shop, clock, monkeypatch, caplog):
+    run_night(store, shop)
+    monkeypatch.setattr(flow, "since", lambda *args: 1 / 0)
+    assert run_night(store, shop).says.endswith(": what changed could not be read; the published index stays as it was.")
+    assert "cannot tell what changed: division by zero" in caplog.text
 
 
 def test_an_unexpected_end_is_told_as_well(store, shop, clock, monkeypatch):
