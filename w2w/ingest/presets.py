@@ -14,9 +14,23 @@ import pyarrow.compute as pc
 from w2w import schema
 from w2w.ingest.families import PAIRS, Kin, families_of, with_families
 from w2w.ingest.headings import plain
+from w2w.ingest.paths import NAME
 from w2w.ingest.pictures import listed
-from w2w.ingest.raw import DELETED, IMAGE, PATHS, REQUIRED, SALE_DATES, RawBatch, attributes_of, deletes, trimmed
-from w2w.ingest.variants import OPTIONS, Said, by_product, said_in
+from w2w.ingest.raw import (
+    DELETED,
+    IMAGE,
+    PATHS,
+    REQUIRED,
+    SALE_DATES,
+    RawBatch,
+    attributes_of,
+    deletes,
+    entries_of,
+    is_one_of,
+    map_of,
+    trimmed,
+)
+from w2w.ingest.variants import OPTION_COLUMNS, OPTIONS, Said, by_product, said_in
 
 # our column -> common names in feeds, letters and digits only, likeliest first
 _CALLED = {
@@ -52,6 +66,7 @@ _IN_PACKED = {
 _AMERICAN = r"^([0-9]{1,2})/([0-9]{1,2})/(?:20)?([0-9]{2})(?:,? .*)?$"  # 2/14/26: month, day, year
 _LIST = r",\s+"  # between the parts of a value that is a list
 _CATEGORIES = {sign: re.compile(rf"(?<!\\){sign}\s*") for sign in ",;"}  # a comma within one is \,
+_OF_PICTURES = ("imageposition", "variantimage")  # of the rows of a product
 ANY = "*"  # any value
 
 
@@ -91,8 +106,10 @@ class Preset:
         if self.kin:
             variants = self._variants(read(), columns)
             return with_families(self.kin, families_of(self.kin, variants, decimal, now, self._dates), read(), columns, plain)
-        own = plain(columns.get(schema.PRODUCT_ID, "")) == self.columns.get(schema.PRODUCT_ID)
-        return by_product(read(), columns, plain) if self.gathered and own else read()
+        return by_product(read(), columns, plain) if self._gathers(columns) else read()
+
+    def _gathers(self, columns: Mapping[str, str]) -> bool:
+        return self.gathered and plain(columns.get(schema.PRODUCT_ID, "")) == self.columns.get(schema.PRODUCT_ID)
 
     def _variants(self, batches: Iterator[RawBatch], columns: Mapping[str, str]) -> Iterator[tuple[RawBatch, Said]]:
         """The rows that are on sale, variants among them."""
@@ -150,10 +167,28 @@ class Preset:
         gone = deletes(raw.columns.get(DELETED, pa.nulls(count, pa.string()))).to_numpy(zero_copy_only=False)
         keep = gone | self._is_sold(raw, said, variants=False)
         kept = pa.array(keep)
-        wanted = raw.attributes
-        if attributes is not None:
+        if attributes is None:
+            wanted = self._unread(raw, said, self._gathers(columns))
+        else:
             wanted = attributes_of({name: said(plain(name)) for name in sorted(attributes)}, count)
         return replace(raw, columns=here, attributes=wanted, num_left_out=int(count - keep.sum())).filter(kept)
+
+    def _unread(self, raw: RawBatch, said: Said, gathered: bool) -> pa.MapArray:
+        """The attributes without what became pictures and dates, and without options and packed values that are ours."""
+        of, keys, items = entries_of(raw.attributes)
+        coded = keys.dictionary_encode()
+        names = pa.array(list(map(plain, coded.dictionary.to_pylist())), pa.string()).take(coded.indices)
+        gone = is_one_of(names, [*self.pictures, *self.dates, *(_OF_PICTURES if gathered else ())])
+        options = self.options or (OPTION_COLUMNS if gathered else ())
+        for number in range(1, 4) if options else ():
+            both = [one.format(number) for one in options]
+            is_ours = is_one_of(pc.utf8_lower(trimmed(said(both[0]))), [word for words in OPTIONS.values() for word in words])
+            gone |= is_one_of(names, both) & is_ours[of]
+        if self.packed and (here := is_one_of(names, [self.packed])).any():
+            left = [_without_ours(text) for text in items.filter(pa.array(here)).to_pylist()]
+            items = pc.replace_with_mask(items, pa.array(here), pa.array(left, pa.string()))
+            gone |= items.is_null().to_numpy(zero_copy_only=False)
+        return map_of(len(raw.source), of[~gone], keys.filter(pa.array(~gone)), items.filter(pa.array(~gone)))
 
     def _of_list(self, ours: str, values: pa.Array) -> pa.Array:
         """The first of each list; of categories all, with PATHS between them."""
@@ -188,6 +223,12 @@ def _packed(said: pa.Array) -> dict[str, pa.Array]:
     rows = [{name.lower(): value for name, value in PAIRS.findall(text)} if text else {} for text in said.to_pylist()]
     found = {ours: [next((row[c] for c in called if row.get(c)), None) for row in rows] for ours, called in _IN_PACKED.items()}
     return {ours: pa.array(values, pa.string()) for ours, values in found.items() if any(values)}
+
+
+def _without_ours(text: str) -> str | None:
+    """What a column of attributes says beside columns of ours."""
+    ours = {name for called in _IN_PACKED.values() for name in called}
+    return ",".join(f"{name}={value}" for name, value in PAIRS.findall(text) if name.lower() not in ours) or None
 
 
 # Shopify: a row a variant or picture, only the first of a product has a title. WooCommerce: variations are rows of their own.
@@ -306,9 +347,15 @@ def guess(names: Iterable[str], taken: Iterable[str] = (), sure: bool = False) -
 
 
 def _without_holder(name: str) -> str:
-    """colour, of attributes.colour; "" if nothing of the kind holds it."""
+    """colour, of attributes.colour; "" if nothing of the kind holds it, or it is what the attributes of a list are called."""
     outer, dot, rest = name.partition(".")
-    return rest if dot and plain(outer) in _HOLDERS.split() else ""
+    is_name = outer.endswith("[]") and rest in NAME
+    return rest if dot and plain(outer) in _HOLDERS.split() and not is_name else ""
+
+
+def is_held(path: str) -> bool:
+    """Whether it lies in something that holds attributes."""
+    return bool(_without_holder(path))
 
 
 def may_be(ours: str, name: str) -> bool:

@@ -13,10 +13,11 @@ import pyarrow.compute as pc
 
 from w2w import schema
 from w2w.errors import Reject, RejectCode, UsageError
+from w2w.ingest.paths import Read, all_at, is_path, plain_row
 
 IMAGE = "image"  # the feed's image value, before it becomes an image_uri
 BASE = (schema.PRODUCT_ID, schema.TITLE, schema.BRAND, schema.PRICE, schema.CURRENCY, schema.CATEGORY, schema.URL, IMAGE)
-# what else is read of a feed that has it; it stays among the attributes, too
+# what else is read of a feed that has it. A column of these stays among the attributes, too, in the feed's own words
 TEXTS = (schema.GROUP_ID, schema.AVAILABILITY, schema.GENDER, schema.COLOUR, schema.SIZE_SAID)
 SALE_DATES = "sale_price_effective_date"  # start/end, ISO 8601
 EXTRA = (*TEXTS, schema.SALE_PRICE, SALE_DATES, schema.IMAGE_LIST)  # the last: further pictures, as a list
@@ -97,36 +98,9 @@ class RawBatch:
 
 
 _TOLD = 40  # names of columns in an error
-_TOLD = 40  # names of columns in an error
-_NAME, _VALUE = ("name", "key", "code", "label", "attribute"), ("value", "values", "option", "options")
-_NO_ATTRIBUTES = {*BASE, DELETED}
+_NO_ATTRIBUTES = {*BASE, schema.SALE_PRICE, SALE_DATES, schema.IMAGE_LIST, DELETED}
+_OF_LISTS = {*TEXTS, schema.PRICE, schema.CATEGORY, IMAGE, schema.IMAGE_LIST}  # all of a list is read
 _BESIDE = ("attributes", "source", "images", "warned")  # fields with a value for each row
-
-
-def plain_row(row: dict[str, object], into: int = 3) -> dict[str, object]:
-    """The row with the values inside its objects and lists as well, by their paths: brand.name, images[].src. Of a list the
-    first element counts, but for one of names and values: options.Size."""
-    found: dict[str, object] = dict(row)
-    for name, value in row.items():
-        first = value[0] if isinstance(value, list) and value else value
-        path = f"{name}[]" if isinstance(value, list) else name
-        if isinstance(first, dict) and into > 1:
-            found |= {f"{path}.{inner}": v for inner, v in plain_row(first, into - 1).items()}
-        elif isinstance(value, list):
-            found[path] = first
-        if isinstance(value, list):
-            for inner, said in _named(value):
-                found.setdefault(f"{name}.{inner}", said)
-    return found
-
-
-def _named(values: list) -> Iterator[tuple[str, object]]:
-    """Of a list such as [{name: Colour, value: red}] each name and value."""
-    for one in values:
-        name = next((one[k] for k in _NAME if isinstance(one.get(k), str)), None) if isinstance(one, dict) else None
-        said = next((one[k] for k in _VALUE if one.get(k) is not None), None) if name else None
-        if name and said is not None:
-            yield name, said
 
 
 @dataclass(frozen=True)
@@ -171,6 +145,21 @@ class Mapping:
 
     def theirs(self, ours: str) -> str:
         return self.columns.get(ours, ours)
+
+    @property
+    def no_attributes(self) -> set[str]:
+        """Theirs that are columns of ours and nothing else."""
+        names = {ours: self.theirs(ours) for ours in (*self.single, schema.IMAGE_LIST)}
+        return {theirs for ours, theirs in names.items() if ours in _NO_ATTRIBUTES or is_path(theirs)}
+
+    @property
+    def read(self) -> Read:
+        """What is read inside objects and lists."""
+        names = {ours: self.theirs(ours) for ours in (*self.single, schema.IMAGE_LIST)}
+        return Read.of(
+            [theirs for ours, theirs in names.items() if ours not in _OF_LISTS],
+            [theirs for ours, theirs in names.items() if ours in _OF_LISTS],
+        )
 
 
 def _nearest(name: str, names: Sequence[str]) -> str:
@@ -226,9 +215,27 @@ def attributes_of(columns: dict[str, pa.Array], count: int) -> pa.MapArray:
     by_row = flat.take(pa.array((np.arange(count)[:, None] + np.arange(num)[None, :] * count).ravel()))
     keys = pa.array(list(columns), pa.string()).take(pa.array(np.tile(np.arange(num), count)))
     there = by_row.is_valid()
-    per_row = there.to_numpy(zero_copy_only=False).reshape(count, num).sum(axis=1)
-    offsets = pa.array(np.concatenate([[0], np.cumsum(per_row)]).astype(np.int32))
-    return pa.MapArray.from_arrays(offsets, keys.filter(there), by_row.filter(there))
+    rows = np.repeat(np.arange(count), num)[there.to_numpy(zero_copy_only=False)]
+    return map_of(count, rows, keys.filter(there), by_row.filter(there))
+
+
+def map_of(count: int, rows: np.ndarray, keys: pa.Array, items: pa.Array) -> pa.MapArray:
+    """One map for each of ``count`` rows, of entries in the order of their ``rows``."""
+    ends = np.cumsum(np.bincount(rows, minlength=count))
+    return pa.MapArray.from_arrays(pa.array(np.concatenate([[0], ends]).astype(np.int32)), keys, items)
+
+
+def entries_of(maps: pa.MapArray) -> tuple[np.ndarray, pa.Array, pa.Array]:
+    """The row of each entry, its key and its item."""
+    offsets = maps.offsets.to_numpy()
+    start, length = int(offsets[0]), int(offsets[-1] - offsets[0])
+    rows = np.repeat(np.arange(len(maps)), np.diff(offsets))
+    return rows, maps.keys.slice(start, length), maps.items.slice(start, length)
+
+
+def is_one_of(values: pa.Array, words: Sequence[str]) -> np.ndarray:
+    """bool, shape (n,); False for null."""
+    return pc.is_in(values, value_set=pa.array(words, pa.string())).to_numpy(zero_copy_only=False)
 
 
 def in_batches(
@@ -288,17 +295,19 @@ def batch_of_dicts(
 def _columns_of(rows: list, mapping: Mapping) -> tuple[dict[str, pa.Array], pa.MapArray]:
     """The mapped columns and the attributes. Raises if a mapped value is neither text nor null, or text is invalid Unicode."""
     columns = {}
-    if any(map(_is_path, mapping.attributes or ())):
+    if any(map(is_path, mapping.attributes or ())):
         rows = [plain_row(row) for row in rows]
     for ours in mapping.single:
         theirs = mapping.theirs(ours)
         at = _AT.get(ours, _words_at if ours in TEXTS else _text_at if ours == DELETED else _at)
         columns[ours] = pa.array([at(row, theirs) for row in rows], pa.string())
     columns[schema.IMAGE_LIST] = pa.array([_pictures_of(row, mapping) for row in rows], pa.string())
-    skip, keep = {mapping.theirs(ours) for ours in mapping.single if ours in _NO_ATTRIBUTES}, mapping.attributes
+    skip, keep = mapping.no_attributes, mapping.attributes
+    skip |= {f"{mapping.theirs(schema.IMAGE_LIST)}[]"}  # of XML
+    read = mapping.read
     orders: dict[tuple[str, ...], list[str]] = {}  # rows of one feed have few distinct sets of keys
     offsets, keys, items = [0], [], []
-    for row in rows:
+    for row in rows if keep is not None else map(read.left, rows):
         names = tuple(row)
         order = orders.get(names)
         if order is None:
@@ -317,7 +326,7 @@ def _columns_of(rows: list, mapping: Mapping) -> tuple[dict[str, pa.Array], pa.M
 
 def _at(row: dict[str, object], name: str) -> object:
     """The value of that name, or at that path."""
-    return row.get(name) if name in row or not _is_path(name) else plain_row(row).get(name)
+    return row.get(name) if name in row or not is_path(name) else plain_row(row).get(name)
 
 
 def _text_at(row: dict[str, object], name: str) -> str | None:
@@ -326,20 +335,20 @@ def _text_at(row: dict[str, object], name: str) -> str | None:
 
 def _paths_at(row: dict[str, object], name: str) -> object:
     """Of a list of categories all, with PATHS between them."""
-    value = _all_at(row, name) if name not in row and "[" in name else _at(row, name)
+    value = all_at(row, name) if name not in row and "[" in name else _at(row, name)
     return PATHS.join(value) or None if isinstance(value, list) and all(isinstance(v, str) for v in value) else value
 
 
 def _lowest_at(row: dict[str, object], name: str) -> object:
     """Of the prices of several variants the lowest."""
-    values = _all_at(row, name) if name not in row and "[" in name else []
+    values = all_at(row, name) if name not in row and "[" in name else []
     told = [v for v in values if isinstance(v, str) and re.fullmatch(r"[0-9]{1,15}(\.[0-9]{1,40})?", v)]
     return min(told, key=float) if told else _at(row, name)
 
 
 def _stock_at(row: dict[str, object], name: str) -> object:
     """Of several variants, whether one is there."""
-    values = _all_at(row, name) if name not in row and "[" in name else []
+    values = all_at(row, name) if name not in row and "[" in name else []
     return str(any(values)).lower() if values and all(isinstance(v, bool) for v in values) else _words_at(row, name)
 
 
@@ -348,7 +357,7 @@ _AT = {schema.CATEGORY: _paths_at, schema.PRICE: _lowest_at, schema.AVAILABILITY
 
 def _words_at(row: dict[str, object], name: str) -> object:
     """The value of that name or path; a list of values as one text."""
-    value = _all_at(row, name) or None if name not in row and "[" in name else _at(row, name)
+    value = all_at(row, name) or None if name not in row and "[" in name else _at(row, name)
     return (
         ", ".join(map(str, value)) if isinstance(value, list) and not any(isinstance(v, list | dict) for v in value) else value
     )
@@ -358,23 +367,11 @@ def _pictures_of(row: dict[str, object], mapping: Mapping) -> str | None:
     """Every picture that the row lists, as a list in JSON, or the text that it has there."""
     name = mapping.theirs(schema.IMAGE_LIST)
     repeated = row.get(f"{name}[]")  # of XML
-    values = [row[name], *(repeated if isinstance(repeated, list) else [])] if name in row else _all_at(row, name)
+    values = [row[name], *(repeated if isinstance(repeated, list) else [])] if name in row else all_at(row, name)
     if len(values) == 1 and not isinstance(values[0], list | dict):
         return _text(values[0])
     flat = [inner for value in values for inner in (value if isinstance(value, list) else [value]) if inner is not None]
     return json.dumps(flat) if flat else None
-
-
-def _all_at(row: object, path: str) -> list[object]:
-    """Every value at a path: images[].src of each of the images."""
-    name, _, rest = path.partition(".")
-    value = row.get(name.removesuffix("[]")) if isinstance(row, dict) else None
-    inner = value if isinstance(value, list) and name.endswith("[]") else [] if value is None else [value]
-    return [found for one in inner for found in _all_at(one, rest)] if rest else list(inner)
-
-
-def _is_path(name: str) -> bool:
-    return "." in name or "[" in name
 
 
 def _text_of(row: dict[str, object], mapping: Mapping) -> tuple[dict[str, str | None], list[tuple[str, str, str]]]:
@@ -395,7 +392,8 @@ def _text_of(row: dict[str, object], mapping: Mapping) -> tuple[dict[str, str | 
             paths[name] = None
         elif value is not None and value is not row.get(name):
             paths[name] = value
-    texts = {name: _text(value) for name, value in (row | paths).items()}
+    others = row if mapping.attributes is not None else mapping.read.left(row)
+    texts = {name: _text(value) for name, value in (others | paths).items()}
     "".join([*texts, *filter(None, texts.values())]).encode()
     return texts, unread
 

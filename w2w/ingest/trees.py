@@ -11,7 +11,8 @@ from xml.parsers import expat
 from w2w import schema, storage
 from w2w.errors import BadInput, Reject, RejectCode
 from w2w.ingest import presets
-from w2w.ingest.raw import JSON, Mapping, RawBatch, in_batches, plain_row
+from w2w.ingest.paths import plain_row
+from w2w.ingest.raw import JSON, Mapping, RawBatch, in_batches
 from w2w.ingest.readers import MAX_LINE_BYTES, json_lines, jsonl_keys, open_text
 
 _PIECE = 256 * 1024
@@ -43,6 +44,7 @@ class _Items:
         self._row: dict[str, object] | None = None
         self._size, self._ends = 0, ""
         self._open: list[tuple[str, dict[str, str]]] = []  # of each open element its attribute `name`, and what lies in it
+        self._paired: set[str] = set()  # paths that hold the names and values of attributes, which stand under their names
         self.done: list[tuple[dict[str, object], int]] = []
 
     def start(self, name: str, attributes: dict[str, str]) -> None:
@@ -53,7 +55,7 @@ class _Items:
             if name == "link" and "href" in attributes:  # Atom
                 self._keep(attributes["href"])
         elif name.lower() in _ITEMS:
-            self._row, self._size, self._ends = {}, 0, name
+            self._row, self._size, self._ends, self._paired = {}, 0, name, set()
         if self._row is not None and self._ends not in _GOOGLES:
             for one, said in attributes.items():
                 self._grow(len(said))
@@ -67,18 +69,32 @@ class _Items:
             said, called, inner = "".join(self._texts).strip(), *self._open.pop()
             self._keep(said)
             if self._ends not in _GOOGLES:
-                pair = [next((v for k, v in inner.items() if k.lower().endswith(end)), "") for end in ("name", "val", "value")]
+                names = [next((k for k in inner if k.lower().endswith(end)), "") for end in ("name", "val", "value")]
+                pair = [inner.get(name, "") for name in names]
                 if pair[0] and not said:  # <PARAM><PARAM_NAME>Colour</PARAM_NAME><VAL>red</VAL></PARAM>
                     self._keep(pair[1] or pair[2], pair[0])
+                    if any(pair[1:]):
+                        self._is_pair(pair[0], names)
             of = self._path.pop()
             if called and self._ends not in _GOOGLES:  # <a name="Colour">red</a>
                 self._keep(said, called)
+                if said:
+                    self._is_pair(called, [of, f"{of}.name"])
             if said and self._open:
                 self._open[-1][1][of] = said
         elif name.rpartition(":")[2] == self._ends:
+            for path in self._paired:
+                self._row.pop(path, None)
+                self._row.pop(f"{path}[]", None)
             self.done.append((self._row, self._size))
             self._row = None
         self._texts.clear()
+
+    def _is_pair(self, called: str, names: list[str]) -> None:
+        """Notes what holds the name and the value of an attribute that stands under its name."""
+        paths = [".".join([*self._path, name]) for name in names if name]
+        if "[" not in called and all(map(presets.is_held, paths)):
+            self._paired.update(paths)
 
     def text(self, text: str) -> None:
         self._grow(len(text))

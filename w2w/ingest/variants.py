@@ -18,6 +18,7 @@ OPTIONS = {
     schema.COLOUR: ("colour", "color", "farbe", "couleur", "colore", "kleur"),
     schema.SIZE_SAID: ("size", "größe", "groesse", "taille", "taglia", "maat"),
 }
+OPTION_COLUMNS = ("option{}name", "option{}value")  # of three options
 Said = Callable[[str], pa.Array]
 
 
@@ -60,7 +61,7 @@ def _gathered(raw: RawBatch, columns: Mapping[str, str], plain: Callable[[str], 
     said = said_in(raw, columns, plain)
     names = ("imagesrc", "imageposition", "variantimage", "variantinventoryqty", "variantinventorypolicy", "variantprice")
     sources, positions, of_variants, stock, policy, prices = (said(name).to_pylist() for name in names)
-    options = [(said(f"option{n}name").to_pylist(), said(f"option{n}value").to_pylist()) for n in (1, 2, 3)]
+    options = [[said(one.format(n)).to_pylist() for one in OPTION_COLUMNS] for n in (1, 2, 3)]
     found: dict[str, list[str | None]] = {
         name: [None] * count for name in (schema.IMAGE_LIST, schema.AVAILABILITY, schema.COLOUR, schema.SIZE_SAID)
     }

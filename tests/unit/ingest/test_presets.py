@@ -117,12 +117,12 @@ def test_google_merchant(tmp_path, name, content):
     assert rejects == []
 
 
-def test_pictures_beyond_the_first_are_kept_as_an_attribute(tmp_path):
+def test_pictures_beyond_the_first_are_no_attributes(tmp_path):
     rows, _ = read(tmp_path / "g.xml", RSS)
-    kept = dict(rows[0]["attributes"])
     assert rows[0]["title"] == "Red & tee"
-    assert kept["additional_image_link"] == "https://x.test/2.jpg"
-    assert json.loads(kept["additional_image_link[]"]) == ["https://x.test/3.jpg"]
+    assert [one["uri"] for one in rows[0]["more"]] == ["https://x.test/2.jpg", "https://x.test/3.jpg"]
+    kept = dict(rows[0]["attributes"])
+    assert not [name for name in kept if name.startswith("additional")]
     assert kept["shipping.price"] == "4.90 EUR"
 
 
