@@ -1,6 +1,6 @@
 """An opened store: tables in any form, searchable indexes. No Ray, unless a ``ray.data.Dataset`` is requested."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -12,8 +12,10 @@ from w2w import schema, storage
 from w2w.api.images import Encoder, Images, load_encoder
 from w2w.config import check_name, nearest
 from w2w.errors import UsageError
+from w2w.index.filters import Value
 from w2w.index.manifest import Manifest, index_uri
 from w2w.index.merge import MANY, merged
+from w2w.index.passing import Passing
 from w2w.index.publish import read_manifest
 from w2w.index.search import Index as OpenIndex
 from w2w.index.search import check_model, open_index
@@ -73,7 +75,7 @@ class Store:
     def index(self, name: str = "default", version: str | None = None) -> "Index":
         """The published version of an index, or the given one. Raises UsageError if there is none."""
         check_name(name, "index")
-        return Index(index_uri(self.uri, name), version)
+        return Index(self.uri, index_uri(self.uri, name), version)
 
 
 class Table:
@@ -153,8 +155,8 @@ class Table:
 class Index:
     """A version of an index, searched in this process."""
 
-    def __init__(self, uri: str, version: str | None = None):
-        self._uri = uri
+    def __init__(self, store: str, uri: str, version: str | None = None):
+        self._store, self._uri = store, uri
         self.manifest: Manifest = read_manifest(uri, version)
 
     def __repr__(self) -> str:
@@ -168,22 +170,25 @@ class Index:
         encoder: Encoder | None = None,
         one_per_product: bool = True,
         num_threads: int = 1,
+        filter: Mapping[str, Value | list[Value]] | None = None,
     ) -> pa.Table:
         """The k nearest of every query: query (its position), rank from 1, product_id, image_id, category, score (cosine).
-        ``queries``: vectors, float (N, dim); or images, which ``encoder`` embeds (default: w2w's own).
+        ``queries``: vectors, float (N, dim); or images, which ``encoder`` embeds (default: w2w's own). ``filter``: only
+        products with these values, as of ``w2w find``; products are read for every call.
 
-        Raises UsageError for an unknown category, and for vectors of another model or length.
+        Raises UsageError for an unknown category, an impossible filter, and for vectors of another model or length.
         """
         if isinstance(queries, list) and queries and isinstance(queries[0], list):
             raise UsageError("queries: lists of numbers are not vectors: give a NumPy array, float (N, dim), or images")
+        passing = Passing.of(self._store, filter or {})
         if not (isinstance(queries, np.ndarray) and queries.dtype.kind == "f" and queries.ndim <= 2):
             encoder = encoder or self._default_encoder
             check_model(self.manifest, encoder.model_version)
             queries = encoder(queries)
         queries = np.atleast_2d(queries)
-        return (self._merged if len(queries) >= MANY else self._opened).search(
-            queries, k, category, one_per_product, num_threads
-        )
+        index = self._merged if len(queries) >= MANY else self._opened
+        within = index.rows_of(passing.product_ids) if passing else None
+        return index.search(queries, k, category, one_per_product, num_threads, within)
 
     @cached_property
     def _default_encoder(self) -> Encoder:

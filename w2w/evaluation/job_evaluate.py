@@ -103,6 +103,8 @@ class Result(Summary):
 def main(config: Config) -> Result:
     if config.limit:
         raise UsageError("--limit: an evaluation of some queries would be reported as one of all; use --feed.where")
+    if config.filter:
+        raise UsageError("--filter: an evaluation in a part of the catalog would be reported as one in all of it; omit it")
     return _by_protocol(config) if config.protocol else _by_search(config)
 
 

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 
 import numpy as np
-import pyarrow as pa
 
 from w2w import ids, schema
 from w2w.errors import Reject, RejectCode, UsageError
@@ -18,9 +17,9 @@ from w2w.garments.masks import MaskRules
 from w2w.garments.person import person_mask
 from w2w.garments.segmenter import SegmenterConfig, load_segmenter, segmenter_version
 from w2w.garments.taxonomy import CATEGORIES
-from w2w.index.filters import NEEDS, SEEN, allowed, seen_columns
 from w2w.index.groups import Groups
 from w2w.index.manifest import Manifest, index_uri
+from w2w.index.passing import Passing
 from w2w.index.publish import read_manifest
 from w2w.index.search import QUERY, check_category, check_model, open_index
 from w2w.index.spec import GROUP
@@ -63,8 +62,8 @@ class Plan:
     models: Models
     index_version: str
     model_version: str
-    products_version: int | None  # of the table used by a filter
-    tagger: tuple[str, int] | None  # of a filter by what pictures show: the newest tagger, and the table's version
+    products_version: int | None  # of the table, for a filter or groups
+    passing: Passing | None  # of a filter
     search_version: str
 
     def on_all_cores(self) -> "Plan":
@@ -73,8 +72,8 @@ class Plan:
 
 
 def plan_of(store: str, options: FindOptions, models: Models) -> Plan:
-    """Raises UsageError if nothing is published under that name, for a category that the index does not have, and if its
-    vectors are from another encoder. If no encoder is named, the one recorded in the index is used."""
+    """Raises UsageError if nothing is published under that name, for a category that the index does not have, for an impossible
+    filter, and if its vectors are from another encoder. If no encoder is named, the one recorded in the index is used."""
     manifest = read_manifest(index_uri(store, options.index))
     check_category(manifest, options.category)
     sold = manifest.rows_by_category()
@@ -86,10 +85,10 @@ def plan_of(store: str, options: FindOptions, models: Models) -> Plan:
     models = replace(models, encoder=encoder_of(models.encoder, manifest))
     version = model_version(models.encoder)
     check_model(manifest, version)
-    products = delta.open_table(store, schema.PRODUCTS) if options.filter or options.one_per == GROUP else None
-    products_version = products.version() if products is not None else None
-    tagger = _tagger(store) if any(name.startswith(SEEN) for name in options.filter or ()) else None
     part_weights(models.encoder, options.weigh, "weigh")
+    passing = Passing.of(store, options.filter)
+    products = delta.open_table(store, schema.PRODUCTS) if options.one_per == GROUP and not passing else None
+    products_version = passing.products_version if passing else products.version() if products is not None else None
     chosen = {name: value for name, value in asdict(options).items() if name != "weigh" or value}
     chosen |= {"one_per": GROUP} if chosen.pop("one_per") == GROUP else {}
     parts = [CODE, manifest.version, chosen, version, products_version]
@@ -97,9 +96,9 @@ def plan_of(store: str, options: FindOptions, models: Models) -> Plan:
         parts.append(detector_version(models.detector))
     if options.cut_out:
         parts.append(segmenter_version(models.segmenter))
-    if tagger:
-        parts.append(tagger)
-    return Plan(store, options, models, manifest.version, version, products_version, tagger, ids.digest(*parts))
+    if passing and passing.tagger:
+        parts.append(passing.tagger)
+    return Plan(store, options, models, manifest.version, version, products_version, passing, ids.digest(*parts))
 
 
 def encoder_of(config: EncoderConfig, manifest: Manifest) -> EncoderConfig:
@@ -138,7 +137,7 @@ class Shelves:
         self._options = plan.options
         self._weights = part_weights(plan.models.encoder, plan.options.weigh, "weigh")
         self._index = open_index(index_uri(plan.store, plan.options.index), version=plan.index_version)
-        self._within = self._index.rows_of(_allowed(plan)) if plan.options.filter else None
+        self._within = self._index.rows_of(plan.passing.product_ids) if plan.passing else None
         self._groups = Groups.of(plan.store, plan.products_version) if plan.options.one_per == GROUP else None
         self.sold = self._index.manifest.rows_by_category()
 
@@ -258,25 +257,3 @@ class Finder:
 
 
 _NOTHING = Found(np.empty((0, 4), np.float32), np.empty(0, np.float32), (), ())
-
-
-def _allowed(plan: Plan) -> pa.Array:
-    """product_id of those that pass the filter."""
-    columns = [*NEEDS, schema.IMAGE_ID]
-    newest = delta.CurrentRows(plan.store, schema.PRODUCTS, plan.products_version).batches(columns)
-    empty = pa.schema([schema.PRODUCTS.schema.field(c) for c in columns]).empty_table()
-    rows, seen = pa.concat_tables([empty, *newest]), {}
-    if plan.tagger:
-        tagger, version = plan.tagger
-        listed = delta.parts(delta.open_table(plan.store, schema.TAGGED, version), **{schema.STAGE_VERSION: tagger})
-        columns = [schema.OWNER_ID, schema.TAGS]
-        none = pa.schema([schema.TAGGED.schema.field(c) for c in columns]).empty_table()
-        tagged = pa.concat_tables([none, *delta.read_batches(plan.store, schema.TAGGED, columns, listed)])
-        seen = seen_columns(rows.column(schema.IMAGE_ID), tagged, list(plan.options.wanted))
-    return rows.filter(pa.array(allowed(rows, plan.options.wanted, seen))).column(schema.PRODUCT_ID).combine_chunks()
-
-
-def _tagger(store: str) -> tuple[str, int]:
-    """The newest stage version of table `attributes`, and the table's own. Raises UsageError if there is none."""
-    table, newest = delta.need_table(store, schema.TAGGED, "tag"), delta.newest_version(store, schema.TAGGED)
-    return newest or "", table.version()

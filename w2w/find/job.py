@@ -85,6 +85,8 @@ class Result(Summary):
     index_version: str
     encoder: str
     search_version: str
+    passing: int | None = None
+    """Products that the filter lets through."""
     answers: tuple[Answer, ...] = field(default=(), repr=False)
     """Of each photo, where they were made in this process."""
     lines: str | None = None
@@ -121,6 +123,7 @@ def main(config: Config) -> Result:
         index_version=plan.index_version,
         encoder=plan.models.encoder.name,
         search_version=plan.search_version,
+        passing=len(plan.passing.product_ids) if plan.passing else None,
         without_photos=without,
     )
     words = embed_words(plan.models.encoder, config.text) if config.text else None

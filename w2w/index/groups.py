@@ -54,11 +54,19 @@ class Groups:
             places.setdefault(self.key(product_id), at)
         return list(places.values())
 
-    def search(self, index: Index, vectors_ND: np.ndarray, k: int, categories: Sequence[str | None]) -> pa.Table:
+    def search(
+        self,
+        index: Index,
+        vectors_ND: np.ndarray,
+        k: int,
+        categories: Sequence[str | None],
+        within: Sequence[np.ndarray] | None = None,
+    ) -> pa.Table:
         """The HITS of every query, of each group its best product: k of them, if the index has so many in scope."""
         parts, left, asked = [HITS.empty_table()], np.arange(len(vectors_ND)), 2 * k
         while len(left):
-            found = index.search(vectors_ND[left], asked, [categories[i] for i in left.tolist()], one_per_product=True)
+            scopes = [categories[i] for i in left.tolist()]
+            found = index.search(vectors_ND[left], asked, scopes, one_per_product=True, within=within)
             of = found[QUERY].to_numpy()
             starts, ends = (np.searchsorted(of, np.arange(len(left)), side) for side in ("left", "right"))
             again = []

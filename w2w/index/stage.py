@@ -9,6 +9,7 @@ from w2w import schema
 from w2w.errors import Reject, RejectCode, UsageError
 from w2w.index.groups import Groups
 from w2w.index.merge import MANY, merged
+from w2w.index.passing import Passing
 from w2w.index.search import HITS, QUERY, open_index
 from w2w.models.parts import Weights, weighed
 from w2w.stage import with_rejects
@@ -46,7 +47,7 @@ class Search:
     """Opens the index once per worker; adds the k nearest products of every vector. ``owner_id`` is the query's id.
 
     ``version`` is the published version at the start of the run, so that all its workers search the same one. With ``groups``,
-    a variant group counts once.
+    a variant group counts once; of ``passing`` are the only products that are found.
     """
 
     def __init__(
@@ -58,8 +59,10 @@ class Search:
         run_id: str,
         weights: Weights = (),
         groups: Groups | None = None,
+        passing: Passing | None = None,
     ):
-        self._index, self._groups = open_index(uri, version=version), groups
+        self._index, self._groups, self._passing = open_index(uri, version=version), groups, passing
+        self._within = self._index.rows_of(passing.product_ids) if passing else None
         self._config, self._search_version, self._run_id = config, search_version, run_id
         self._weights = weights
         self._asked = 0
@@ -68,6 +71,7 @@ class Search:
         n = rows.num_rows
         if self._asked < MANY <= self._asked + n:
             self._index = merged(self._index)
+            self._within = self._index.rows_of(self._passing.product_ids) if self._passing else None
         self._asked += n
         vectors_ND = rows.column(schema.VECTOR).combine_chunks()
         vectors_ND = vectors_ND.flatten().to_numpy(zero_copy_only=False).reshape(n, -1).astype(np.float32)
@@ -82,9 +86,9 @@ class Search:
             categories = [None if r else c for c, r in zip(categories, rejects)]
         asked_ND = weighed(vectors_ND, self._weights)
         if self._groups:
-            hits = self._groups.search(self._index, asked_ND, self._config.k, categories)
+            hits = self._groups.search(self._index, asked_ND, self._config.k, categories, self._within)
         else:
-            hits = self._index.search(asked_ND, self._config.k, categories, one_per_product=True)
+            hits = self._index.search(asked_ND, self._config.k, categories, one_per_product=True, within=self._within)
         counts = np.bincount(hits.column(QUERY).to_numpy(), minlength=n)
         offsets = pa.array(np.concatenate([[0], np.cumsum(counts)]).astype(np.int32))
         items = hits.select([f.name for f in schema.NEIGHBOUR]).combine_chunks()

@@ -6,8 +6,10 @@ from w2w import ids, schema, storage
 from w2w.engine.job import JobConfig, Run
 from w2w.engine.run import run_stages
 from w2w.images.decode import DecodeLimits
+from w2w.index.filters import Value
 from w2w.index.groups import Groups
 from w2w.index.manifest import index_uri
+from w2w.index.passing import Passing
 from w2w.index.publish import read_manifest
 from w2w.index.search import check_category, check_model
 from w2w.index.spec import GROUP, check_one_per
@@ -31,7 +33,7 @@ from w2w.web.fetch import ListedFetchConfig
 class Config(JobConfig):
     """Find the products nearest to each query image; write table `neighbours`, OUT/neighbours.jsonl and OUT/report.html."""
 
-    SHOWN = "store feed.uri feed.columns of search.k search.own_category match encoder.name explain shown"
+    SHOWN = "store feed.uri feed.columns of search.k search.own_category filter match encoder.name shown"
     PLACES = {"QUERIES": "feed.uri"}
 
     of: str = "feed"
@@ -42,6 +44,8 @@ class Config(JobConfig):
     """What is searched."""
     one_per: str = "product"
     """What counts once among the neighbours: product, or group, the variants of a product (group_id)."""
+    filter: dict[str, Value | list[Value]] = field(default_factory=dict)
+    """Only products with these values: brand, price or any attribute, for example {brand: [Fjord, Plain], price: 10..50}."""
     weigh: dict[str, float] = field(default_factory=dict)
     """Parts of the vectors (shape, kind, colour, of encoders that have them) that count more or less: {colour: 2} for the same
     colours, {colour: 0} for the same shape in any."""
@@ -74,6 +78,8 @@ class Result(Summary):
     encoder: str
     pending: int
     anchors_without_a_vector: int | None = None
+    passing: int | None = None
+    """Products that the filter lets through."""
     neighbours: str | None = None
     """The JSON lines."""
     report: str | None = None
@@ -94,8 +100,9 @@ def search(config: Config) -> tuple[Result, pages.Found]:
     check_model(manifest, model)
     check_category(manifest, config.search.category)
     weights = part_weights(config.encoder, config.weigh, "weigh")
+    passing = Passing.of(run.store, config.filter)
     groups = Groups.of(run.store) if config.one_per == GROUP else None
-    further = [*([weights] if weights else []), *([groups.digest] if groups else [])]
+    further = [*([weights] if weights else []), *([groups.digest] if groups else []), *([passing.digest] if passing else [])]
     version = ids.digest(manifest.version, config.search, model, *further)
     done = [
         table_keys(run.store, schema.NEIGHBOURS, schema.KEY, search_version=version),
@@ -115,6 +122,7 @@ def search(config: Config) -> tuple[Result, pages.Found]:
             pending=pending,
             skipped=len(queries.keys) - pending,
             anchors_without_a_vector=queries.num_without or None,
+            passing=len(passing.product_ids) if passing else None,
         )
         found = pages.Found(run.store, version, queries.keys, config.of)
         if pending and config.of == "feed":
@@ -125,6 +133,7 @@ def search(config: Config) -> tuple[Result, pages.Found]:
             run.begin()
             lookup = {"uri": uri, "version": manifest.version, "config": config.search}
             lookup |= {"search_version": version, "run_id": run.run_id, "weights": weights, "groups": groups}
+            lookup |= {"passing": passing}
             counts, versions = run_stages(
                 run.store,
                 queries.source().first(config.limit),
