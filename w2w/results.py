@@ -45,6 +45,8 @@ class Summary:
     seconds: float = 0.0
     versions: dict[str, int] = field(default_factory=dict)
     """Of the tables that were written."""
+    of_those_rejected: list[str] = field(default_factory=list)
+    """One row of each code, and why."""
     skipped: int = 0
     """Rows that were done before this run."""
     dry_run: bool = False
@@ -78,7 +80,7 @@ class Summary:
         return table
 
 
-_COMMON = {f.name for f in fields(Summary)}
+_COMMON = {f.name for f in fields(Summary)} - {"of_those_rejected"}
 
 
 def words(result: Summary) -> dict[str, str]:

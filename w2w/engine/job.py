@@ -28,6 +28,7 @@ from w2w.results import Summary, to_json
 from w2w.shown import LogLines, Patient, line, lines, quiet
 from w2w.shown import terminal as console
 from w2w.table import delta
+from w2w.table.rejects import one_of_each_code
 from w2w.table.sink import Lineage
 from w2w.table.tolerance import Tolerance
 
@@ -113,8 +114,11 @@ class Run:
         return kind(job=self.job, run_id=self.run_id, seconds=self.seconds, dry_run=self.config.dry_run, **values)
 
     def done(self, result: R, **values: Any) -> R:
-        """The same, with the outcome of the work."""
-        return replace(result, seconds=self.seconds, **values)
+        """The same, with the outcome of the work, and one of each kind of reject."""
+        done = replace(result, seconds=self.seconds, **values)
+        if not done.counts.rejects or done.of_those_rejected or done.dry_run:
+            return done
+        return replace(done, of_those_rejected=one_of_each_code(self.store, self.run_id))
 
 
 def new_run_id(job: str) -> str:

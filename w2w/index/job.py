@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from w2w import schema
@@ -21,7 +22,7 @@ from w2w.report.page import page_of
 from w2w.results import Summary
 from w2w.stage import Counts
 from w2w.table.delta import need_table
-from w2w.table.permitted import SEARCH, permitted
+from w2w.table.permitted import SEARCH, Reasons, permitted
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,8 @@ class Result(Summary):
     model_version: str | None = None
     not_permitted: int | None = None
     """Pictures left out because search may not use them (table `permissions`)."""
+    why_not_permitted: str | None = None
+    """The reasons, how many products are not found for it, and the option that says that the pictures are your own."""
     templates_kept: int | None = None
     damaged: str | None = None
     """What was found damaged, and is rebuilt."""
@@ -119,8 +122,8 @@ def main(config: Config) -> Result:
     rows, missing = indexed_rows(may, vectors)
     if active.num_rows and not may.num_rows:
         raise UsageError(
-            f"no picture of an active {kind.one} may be used for search: table `permissions` says why (w2w tables "
-            f"--table=permissions), and feed.use or, of a crawl, --use overrules it for pictures that are your own"
+            f"no picture of an active {kind.one} may be used for search: {_why_left_out(run.store, kind.one, active, may)} "
+            f"(w2w tables --table=permissions shows all)"
         )
     if not rows.num_rows:
         raise UsageError(
@@ -136,6 +139,7 @@ def main(config: Config) -> Result:
     draft = draft_index(uri, config.index, vectors, rows, base, inputs)
     told: dict[str, Any] = {"model_version": version, "templates_kept": draft.num_kept, "damaged": base.damage or None}
     told["not_permitted"] = active.num_rows - may.num_rows or None
+    told["why_not_permitted"] = _why_left_out(run.store, kind.one, active, may)
     told["unknown_products"] = unknown_products(run.store, golden, rows)
     release = Release(
         run.store,
@@ -176,6 +180,17 @@ def main(config: Config) -> Result:
     except NotReleased as e:
         e.result = run.done(result, shoppers_see=e.figures, refused=e.reasons, sheet=e.page, published=now)
         raise
+
+
+def _why_left_out(store: str, one: str, active: pa.Table, may: pa.Table) -> str | None:
+    """In a sentence; None where nothing is left out."""
+    images, kept = active.column(schema.IMAGE_ID), may.column(schema.IMAGE_ID)
+    gone = images.filter(pc.invert(pc.is_in(images, value_set=pc.unique(kept))))
+    if not len(gone):
+        return None
+    num = len(pc.unique(active.column(schema.PRODUCT_ID))) - len(pc.unique(may.column(schema.PRODUCT_ID)))
+    so = f", so that {num:,} {one}{'s are' if num != 1 else ' is'} not found" if num else ""
+    return Reasons.of(store, SEARCH, gone).sentence(len(pc.unique(gone)), so)
 
 
 def check(store: str, config: IndexConfig) -> tuple[Golden, ...]:

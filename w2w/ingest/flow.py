@@ -39,6 +39,7 @@ from w2w.ingest.feed import FeedBatch, change_files, is_deletions, is_folder_of_
 from w2w.ingest.images import is_web_each
 from w2w.ingest.loading import load_stage, without_erased
 from w2w.ingest.more import LOADED, MORE_GIVES, MORE_NEEDS, load_more
+from w2w.ingest.outlook import Outlook, after_a_run
 from w2w.ingest.permits import PERMIT_GIVES, PERMIT_NEEDS, PERMITS, Standing, owners_word, permit, stood_of
 from w2w.ingest.readable import LAST_COLUMNS, Values
 from w2w.ingest.stage import NEWS, STANDING, WORK_SCHEMA, with_standing, work_rows
@@ -81,7 +82,10 @@ class Night:
         self._on_web = False
         self._unmapped = Counter[str]()  # categories that the feed's map lacks, by rows
         self._categories: dict[str, Counter[str]] = {}  # ours -> theirs, with their rows
-        self.trial = Trial() if config.dry_run else None
+        self.trial = None
+        if config.dry_run:
+            respected = config.fetch.respect_no_ai
+            self.trial = Trial(Outlook(run.store, self._feed.id, self._standing, self._feed.use, respected))
         self._unread = Counter[str]()  # values that are null because they could not be read, by column
         self._values, self._not_compared = Values(), ""
         self.deletions = self.superseded = 0  # rows that say that a product is gone; of products of which a later row counts
@@ -283,7 +287,14 @@ class Night:
         """Fields of a dry run's result: what some products would be, and all of them come to."""
         named = {line(ours): counted.most_common(_TOLD_NAMES) for ours, counted in sorted(self._categories.items())}
         categories = {ours: {line(theirs)[:80] or "none": rows for theirs, rows in some} for ours, some in named.items()}
-        return {"categories": categories} | (self.trial.told(self._stages()) if self.trial else {})
+        if self.trial is None:
+            return {}
+        gone = None if self.gone is None else self.gone.column(schema.PRODUCT_ID)
+        return {"categories": categories} | self.trial.told(self._stages()) | self.trial.outlook.told(gone)
+
+    def used(self) -> dict[str, Any]:
+        """Fields of the result: what may not be done with the feed's pictures now."""
+        return after_a_run(self._run.store, self._feed.id)
 
     def broken(self) -> dict[str, int]:
         """Pictures beside the front that this run could not load, by code."""

@@ -52,6 +52,13 @@ class Result(Summary):
     pictures_unchanged: int | None = None
     permissions_written: int | None = None
     """Pictures of whose use something is said that was not said there before (table `permissions`)."""
+    not_permitted: dict[str, int] = field(default_factory=dict)
+    """Pictures of the feed's products that search, and training, may not use. In a dry run: as far as the store, feed.use and
+    the pictures that were tried tell."""
+    why_not_permitted: list[str] = field(default_factory=list)
+    """For each of these uses a sentence: the reasons, and the option that says that the pictures are your own."""
+    use_not_known: int | None = None
+    """In a dry run: new pictures on the web, of whose use nobody knows before they are asked for."""
     rejected_before: int | None = None
     rows_without_a_readable_id: int | None = None
     read_as: str | None = None
@@ -74,8 +81,6 @@ class Result(Summary):
     """By code, each with a new row in table `warnings`. In a dry run: as far as the feed and its folder tell."""
     would_be_rejected: dict[str, int] = field(default_factory=dict)
     """In a dry run: pending rows by code, as far as the feed and its folder tell."""
-    of_those_rejected: list[str] = field(default_factory=list)
-    """In a dry run: one row of each code, and why."""
     categories: dict[str, dict[str, int]] = field(default_factory=dict)
     """In a dry run: our category -> the feed's commonest that become it, and their rows."""
     products_tried: int | None = None
@@ -140,7 +145,7 @@ def _done(run: Run, config: Config, on_the_web: str | None) -> Result:
         unchanged = counts.left_out.get("images", 0) if night.rechecked else None
         broken = night.broken() if versions else {}
         done: dict[str, Any] = {"pictures_unchanged": unchanged, "broken_pictures_beside_the_front": broken}
-        done["permissions_written"] = night.newly_said() or None
+        done |= {"permissions_written": night.newly_said() or None} | night.used()
         return run.done(result, counts=counts, versions=versions, **done)
     finally:
         work.clean(run.store, run.run_id)

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from w2w import ids, schema
 from w2w.errors import RejectCode
@@ -13,6 +14,8 @@ from w2w.ingest.archives import MEMBER
 from w2w.ingest.cells import is_cell
 from w2w.ingest.changes import LAST_IMAGE_ID
 from w2w.ingest.images import is_web
+from w2w.ingest.outlook import Outlook
+from w2w.ingest.permits import PERMITS
 from w2w.ingest.pictures import MORE
 from w2w.ingest.raw import WARNED
 from w2w.ingest.stage import KEPT, NEWS, STANDING, WORK_SCHEMA
@@ -28,7 +31,8 @@ _GONE = str(RejectCode.NOT_FOUND)
 class Trial:
     """Takes the rows that a run would work on; ten of them, the same every time, are tried."""
 
-    def __init__(self):
+    def __init__(self, outlook: Outlook):
+        self.outlook = outlook
         self.rejects, self.broken = Counter[str](), Counter[str]()  # rows, and pictures beside the front, by code
         self._some = WORK_SCHEMA.empty_table()
         self._examples: dict[str, str] = {}  # by code of a reject, one row of it
@@ -46,6 +50,8 @@ class Trial:
         for key, code, why in zip(*(bad.column(c).to_pylist() for c in (schema.KEY, schema.REJECT_CODE, schema.REJECT_DETAIL))):
             self._examples.setdefault(code, line(f"{key.rpartition('@')[0] or key}: {why}"))
         gone = _gone(good)
+        changed = pc.and_(good.column(STANDING).is_null(), pa.array([not is_gone for is_gone in gone], pa.bool_()))
+        self.outlook.add(good.filter(changed))
         self.rejects.update(_GONE for is_gone in gone if is_gone)
         if any(gone) and _GONE not in self._examples:
             product_id, uri = (good.column(c)[gone.index(True)].as_py() for c in (schema.PRODUCT_ID, schema.IMAGE_URI))
@@ -62,11 +68,12 @@ class Trial:
 
     def told(self, stages: Sequence[Stage]) -> dict[str, Any]:
         """Fields of the job's result: runs the stages on the ten products, in this process."""
-        wanted = [*schema.PRODUCTS.schema.names, NEWS, STANDING, WARNINGS_LIST]
+        wanted = [*schema.PRODUCTS.schema.names, NEWS, STANDING, WARNINGS_LIST, PERMITS]
         [leaves] = leaving([stages], WORK_SCHEMA, wanted, [])
         found = list(Chain(stages, schema.KEY, schema.SOURCE, leaves).flow(iter([self._some]))) if self._some.num_rows else []
         good = [row for rows, _ in found for row in rows.to_pylist()]
         bad = [row for _, rows in found for row in rows.to_pylist()]
+        self.outlook.tried(self._some, good)
         faults = [f"{row[schema.KEY].rpartition('@')[0]}: {row[schema.REJECT_CODE]}" for row in bad]
         faults += [
             f"{w[schema.PRODUCT_ID]}: {w[schema.REJECT_CODE]}, beside the front"

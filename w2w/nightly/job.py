@@ -37,7 +37,7 @@ from w2w.models.config import EncoderConfig
 from w2w.models.job import Result as Embedded
 from w2w.nightly import flow, tell
 from w2w.nightly.page import morning_page
-from w2w.nightly.rules import headline
+from w2w.nightly.rules import first_of, headline, sentence
 from w2w.nightly.tell import Tell
 from w2w.nightly.tidy import Tidy, tidy
 from w2w.recommend import job as recommend
@@ -134,8 +134,10 @@ class Result(Summary):
     files_deleted: int | None = None
     then: str | None = None
     """Of a dry run: the steps that depend on what those before them bring."""
+    notices: tuple[str, ...] = ()
+    """What a person should know though the night went well: pictures that search may not use, an index that is held back."""
     says: str | None = None
-    """The night in a sentence."""
+    """The night in a sentence, and one for each notice."""
     report: str | None = None
 
 
@@ -248,8 +250,10 @@ def _morning(
     why = None if error is None else line(str(error) or type(error).__name__)
     folder, ended = folder_of(None, run.store, run.job, run.run_id), datetime.now(UTC)
     seen = _answers_changed(result) + _published(result)
+    notices = tuple(map(line, _notices(result)))
     says = headline(ended, None if told.unread else told.counts(), seen, why, begun[-1] if begun else None)
-    result = run.done(result, says=says, report=storage.join(folder, "index.html") if page else None)
+    whole, page_at = " ".join([says, *map(sentence, notices)]), storage.join(folder, "index.html") if page else None
+    result = run.done(result, notices=notices, says=whole, report=page_at)
     more = {"exit": code, "error": why, "ended": ended.timestamp(), "cpus": num_cpus()}
     night = to_json(result, told=told.counts(), tables=dict(tables), **more)
     try:
@@ -260,8 +264,24 @@ def _morning(
     except Exception as e:
         log.warning("the page of the morning was not written: %s", line(e))
         result = replace(result, report=None)
-    tell.tell_all(config.tell, says, code, result.report, night)
+    tell.tell_all(config.tell, whole, code, result.report, night)
     return result
+
+
+def _notices(result: Result) -> list[str]:
+    """What a person should know though the night went well."""
+    found = list[str]()
+    for step in filter(None, (result.index, result.index_looks)):
+        if step.held_back:
+            found.append(
+                f"{step.published} stays the published index, as {step.held_back} was rolled back from; w2w index --release "
+                f"{step.held_back} lets it be published"
+            )
+        if step.why_not_permitted:
+            found.append(step.why_not_permitted)
+        if step.unknown_products:
+            found.append(f"golden queries name products that the catalog never had: {first_of(step.unknown_products)}")
+    return found
 
 
 def _published(result: Result) -> str:

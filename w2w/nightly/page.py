@@ -7,6 +7,7 @@ from typing import Any
 
 from w2w import schema, storage
 from w2w.nightly.flow import Told
+from w2w.nightly.rules import sentence
 from w2w.report.cards import Card, price_text, product_card
 from w2w.report.page import write_page
 from w2w.results import Summary, words
@@ -70,6 +71,7 @@ def morning_page(
         title="The night",
         says=says,
         why=why,
+        notices=[sentence(one) for one in getattr(night, "notices", ())],
         sections=_sections(told),
         what=told.what,
         rewritten=told.rewritten,
@@ -159,6 +161,9 @@ def _nights(night: Summary, before: Sequence[Mapping[str, Any]], says: str, ende
     for one in before:
         when, seconds = one.get("ended"), one.get("seconds")
         if isinstance(when, int | float) and isinstance(seconds, int | float) and 0 <= when < 4e9 and seconds >= 0:
-            found.append((f"{datetime.fromtimestamp(when, UTC):%a %d %b}", seconds, str(one.get("says")), one.get("exit") != 0))
+            said, notices = str(one.get("says")), one.get("notices")
+            for notice in reversed(notices) if isinstance(notices, list) else ():  # they would stand in every line
+                said = said.removesuffix(f" {sentence(str(notice))}")
+            found.append((f"{datetime.fromtimestamp(when, UTC):%a %d %b}", seconds, said, one.get("exit") != 0))
     longest = max(seconds for _, seconds, _, _ in found) or 1.0
     return [Line(day, s, s / longest, failed=bad, says=said.partition(": ")[2] or said) for day, s, said, bad in found]

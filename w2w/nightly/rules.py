@@ -110,3 +110,12 @@ def headline(day: datetime, told: Mapping[str, int] | None, published: str, erro
         return f"{day:%A}: {counts or 'nothing changed'}; {published}."
     where = f"the night stopped at {step}" if step else "the night did not begin"
     return f"{day:%A}: {where}; {published}." + (f" Until then: {counts}." if counts else "")
+
+
+def sentence(notice: str) -> str:
+    return f"{notice[:1].upper()}{notice[1:]}."
+
+
+def first_of(names: Sequence[str], most: int = 5) -> str:
+    """The first names, and how many more there are."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most:,} more" if len(names) > most else "")

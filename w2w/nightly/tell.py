@@ -32,8 +32,9 @@ class Tell:
     webhook_env: str = ""
     """The environment variable with the URL that the night is posted to, as JSON: its `text` is what Slack, Mattermost and
     Teams show."""
-    on: Literal["always", "failure"] = "always"
-    """When the command and the webhook are told."""
+    on: Literal["always", "notice", "failure"] = "always"
+    """When the command and the webhook are told. notice: of failures, and of nights with notices, such as an index that is held
+    back."""
     metrics: str = ""
     """File for the textfile collector of Prometheus' node_exporter, for example /var/lib/node_exporter/w2w.prom."""
     wait_s: float = 30.0
@@ -57,7 +58,7 @@ def tell_all(tell: Tell, says: str, exit_code: int, report: str | None, night: b
     plain = json.loads(night)
     if tell.metrics:
         _try("tell.metrics", lambda: storage.write_bytes(tell.metrics, metrics(plain, exit_code).encode()))
-    if exit_code == 0 and tell.on == "failure":
+    if exit_code == 0 and (tell.on == "failure" or (tell.on == "notice" and not plain.get("notices"))):
         return
     if tell.command:
         about = os.environ | {"W2W_EXIT": str(exit_code), "W2W_SAYS": says, "W2W_REPORT": report or ""}
@@ -106,6 +107,7 @@ def metrics(night: Mapping[str, Any], exit_code: int) -> str:
         "w2w_night_end_timestamp_seconds": ("When the last night ended.", {"": night.get("ended", 0)}),
         "w2w_night_seconds": ("How long the last night took.", {"": night.get("seconds", 0)}),
         "w2w_night_step_seconds": ("How long each of its steps took.", {f'step="{n}"': s for n, s in steps.items()}),
+        "w2w_night_notices": ("What a person should know though the night went well.", {"": len(night.get("notices") or ())}),
         "w2w_night_rows": ("Rows of all steps together.", {f'kind="{n}"': n_rows for n, n_rows in rows.items()}),
     }
     if index.get("recall") is not None:

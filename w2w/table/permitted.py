@@ -1,6 +1,7 @@
 """Which pictures search or training may use, as table `permissions` says. Every job that indexes, shows, mines or trains on
 pictures chooses them through here (tests/unit/test_permitted.py)."""
 
+import re
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -18,6 +19,7 @@ from w2w.table import delta
 
 SEARCH, TRAINING = schema.SEARCH, schema.TRAINING
 _NONE = pa.array([], pa.string())
+_REASONS = 3  # that are named
 
 
 @dataclass(frozen=True)
@@ -86,13 +88,63 @@ def explained(why: Callable[[], str]) -> Iterator[None]:
 
 def permitted(store: str, use: str) -> Permitted:
     """``use``: SEARCH or TRAINING. In memory: 70 bytes per refused picture, and a byte per row of `permissions`."""
-    assert use in (SEARCH, TRAINING), use
-    refused = [pa.chunked_array([], pa.string())]
-    now = pa.scalar(time.time_ns() // 1000, schema.TIME)
-    for rows in delta.CurrentRows(store, schema.PERMISSIONS).batches([schema.IMAGE_ID, use, schema.UNTIL]):
-        refused.append(rows.filter(pc.invert(_may(rows, use, now))).column(schema.IMAGE_ID))
+    refused = [pa.chunked_array([], pa.string()), *(rows.column(0) for rows in refusals(store, use))]
     found = pc.unique(pa.chunked_array([chunk for some in refused for chunk in some.chunks], pa.string()))
     return Permitted(use, found.take(pc.array_sort_indices(found)))
+
+
+def refusals(store: str, use: str, columns: Sequence[str] = ()) -> Iterator[pa.Table]:
+    """image_id and ``columns`` of the places that refuse a use, in batches."""
+    assert use in (SEARCH, TRAINING), use
+    now = pa.scalar(time.time_ns() // 1000, schema.TIME)
+    read = list(dict.fromkeys([schema.IMAGE_ID, use, schema.UNTIL, *columns]))
+    for rows in delta.CurrentRows(store, schema.PERMISSIONS).batches(read):
+        yield rows.filter(pc.invert(_may(rows, use, now))).select([schema.IMAGE_ID, *columns])
+
+
+@dataclass
+class Reasons:
+    """Why pictures may not be used for something, and whose word could change it."""
+
+    use: str
+    by: Counter[str] = field(default_factory=Counter)
+    """Reasons, with their number of places."""
+    feeds: set[str] = field(default_factory=set)
+    """Sources of the places that refuse it, but for those whose owner does."""
+
+    @classmethod
+    def of(cls, store: str, use: str, image_ids: pa.Array | pa.ChunkedArray) -> "Reasons":
+        """Of these pictures, all of which are refused."""
+        found = cls(use)
+        for rows in refusals(store, use, [schema.REASON, schema.FEED]):
+            mine = rows.filter(pc.is_in(rows.column(0), value_set=pc.unique(image_ids)))
+            for one in mine.group_by([schema.REASON, schema.FEED]).aggregate([([], "count_all")]).to_pylist():
+                found.add(one[schema.REASON] or "", one[schema.FEED] or "", one["count_all"])
+        return found
+
+    def add(self, reason: str, feed: str, places: int = 1) -> None:
+        """``reason``: as of table `permissions`, of both uses."""
+        said = re.search(rf"(?:^|\. ){self.use}: (.*?)(?:\. (?:{SEARCH}|{TRAINING}): |$)", reason)
+        why = said[1] if said else "X-Robots-Tag: unavailable_after"  # which the reason leaves out
+        self.by[why] += places
+        if why != f"use.{self.use}=refused":
+            self.feeds.add(feed)
+
+    def sentence(self, pictures: int, so: str = "") -> str:
+        """For people: how many pictures, why, ``so`` what follows, and the option that would change it."""
+        commonest = sorted(self.by.items(), key=lambda kv: (-kv[1], kv[0]))
+        why = "; ".join(reason for reason, _ in commonest[:_REASONS])
+        more = len(self.by) - _REASONS
+        why = f" ({why}{f'; {more} more reasons' if more > 0 else ''})" if why else ""
+        options = [f"feed.use.{self.use}: allowed"] if any(not of_crawl(feed) for feed in self.feeds) else []
+        options += [f"use.{self.use}: allowed of the crawl"] if any(map(of_crawl, self.feeds)) else []
+        if_yours = f"; if they are your own, {' and '.join(options)} says so" if options else ""
+        return f"{self.use} may not use {pictures:,} picture{'s' if pictures != 1 else ''}{why}{so}{if_yours}"
+
+
+def of_crawl(feed: str) -> bool:
+    """Whether a source is the crawl of a site."""
+    return feed.startswith("site:")
 
 
 def _may(rows: pa.Table, use: str, now: pa.Scalar) -> pa.ChunkedArray:

@@ -22,12 +22,15 @@ def active_pictures(store: str, columns: Sequence[str], version: int | None = No
     return pa.concat_tables([empty, *found]).sort_by(order).select(list(columns))
 
 
-def feed_pictures(store: str, feed: str) -> Iterator[pa.Table]:
-    """image_id and uri of the pictures of a feed's active products, in batches; some come several times."""
-    columns = [schema.IMAGE_ID, schema.IMAGE_URI, schema.IMAGE_LIST, schema.ACTIVE, schema.FEED]
+def feed_pictures(store: str, feed: str, but: pa.ChunkedArray | None = None) -> Iterator[pa.Table]:
+    """image_id and uri of the pictures of a feed's active products, without those of the product ids ``but``, in batches; some
+    come several times."""
+    columns = [schema.PRODUCT_ID, schema.IMAGE_ID, schema.IMAGE_URI, schema.IMAGE_LIST, schema.ACTIVE, schema.FEED]
     fields = [schema.PICTURE.field(schema.IMAGE_ID), schema.PICTURE.field(schema.URI)]
     for rows in delta.CurrentRows(store, schema.PRODUCTS).batches(columns):
         rows = rows.filter(pc.and_(rows.column(schema.ACTIVE), pc.fill_null(pc.equal(rows.column(schema.FEED), feed), False)))
+        if but is not None and len(but):
+            rows = rows.filter(pc.invert(pc.is_in(rows.column(schema.PRODUCT_ID), value_set=but)))
         listed = pc.list_flatten(rows.column(schema.IMAGE_LIST).combine_chunks())
         fronts = [rows.column(c).combine_chunks() for c in (schema.IMAGE_ID, schema.IMAGE_URI)]
         both = [pa.concat_arrays([front, listed.field(f.name)]) for front, f in zip(fronts, fields)]

@@ -109,7 +109,7 @@ def read_answer(
         )
     said = read_headers(_values_of(response), agent)
     if respect_no_ai and (tag := next((d for d in said.robots_tag.split(", ") if d in NO_AI), "")):
-        raise NoAi(f"{where}: X-Robots-Tag: {tag}", url, said)
+        raise NoAi(f"{where}: X-Robots-Tag: {tag} (fetch.respect_no_ai)", url, said)
     return Response(url, status, headers, _read_body(where, response, max_bytes), said)
 
 

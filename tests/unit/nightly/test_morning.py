@@ -12,20 +12,26 @@ import pytest
 
 from tests import chromium
 from tests.unit.nights.nights import Shop
+from tests.unit.recommend.stores import append
 from w2w import schema, storage
 from w2w.check.job import CheckConfig
 from w2w.cli import tables
 from w2w.errors import JobFailed, UsageError
+from w2w.index import job as index
+from w2w.index.spec import IndexConfig
 from w2w.ingest import job as ingest
 from w2w.ingest.feed import FeedConfig
+from w2w.ingest.permits import permission
 from w2w.nightly import flow, rules
 from w2w.nightly import job as nightly
 from w2w.nightly.page import differences
 from w2w.nightly.rules import Rows, changes
 from w2w.nightly.tell import Tell
 from w2w.nightly.tidy import Tidy
+from w2w.results import words
 from w2w.stage import Pool
 from w2w.table import delta
+from w2w.web.permission import Headers, Statement, UseConfig
 
 
 def run_night(store, shop: Shop, feed: dict | None = None, **options) -> nightly.Result:
@@ -283,6 +289,62 @@ def test_on_failure_alone(store, shop, clock, hook, monkeypatch):
     with pytest.raises(JobFailed):
         run_night(store, shop, tell=tell)
     assert [message["exit"] for message in hook.got] == [1]
+
+
+def test_an_index_that_is_held_back_is_told_each_morning(store, shop, clock, hook):
+    tell = Tell(webhook_env="W2W_HOOK", on="notice")
+    first = run_night(store, shop, tell=tell)
+    assert (first.notices, hook.got) == ((), [])
+    clock.sleep()
+    shop.items.pop("p3")
+    second = run_night(store, shop, tell=tell)
+    index.main(index.Config(store=str(store), rollback=True))
+    for _ in range(2):
+        clock.sleep()
+        held = run_night(store, shop, tell=tell)
+        now, was = first.index.published, second.index.published
+        notice = (
+            f"{now} stays the published index, as {was} was rolled back from; w2w index --release {was} lets it be published"
+        )
+        assert held.notices == (notice,)
+        assert held.says.endswith(f": nothing changed; index held back. {notice[0].upper()}{notice[1:]}.")
+        assert hook.got.pop()["text"] == held.says
+        text = page(held)
+        assert text.count(f"as {was} was rolled back from") == 1, "not in the line of the night before"
+        assert told(held)["notices"] == [notice]
+    run_night(store, shop, tell=Tell(webhook_env="W2W_HOOK", on="failure"))
+    assert not hook.got
+    index.main(index.Config(store=str(store), release=second.index.published))
+    assert run_night(store, shop, tell=tell).notices == ()
+
+
+def test_pictures_that_search_may_not_use_are_told_each_morning(store, shop, clock):
+    """As of a CDN that begins to say noindex: here its owner says what the ledger would."""
+    run_night(store, shop)
+    clock.sleep()
+    rows = delta.read(store, schema.IMAGES, [schema.IMAGE_ID, schema.SOURCE_URI]).slice(0, 3).to_pylist()
+    said = Statement(Headers(robots_tag="noindex"))
+    ledger = [permission(row[schema.IMAGE_ID], row[schema.SOURCE_URI], "main", said, "x") for row in rows]
+    append(store, schema.PERMISSIONS, ledger)
+    why = "search may not use 3 pictures (X-Robots-Tag: noindex), so that 3 products are not found; if they are your own, "
+    why += "feed.use.search: allowed says so"
+    for _ in range(2):
+        night = run_night(store, shop)
+        assert night.notices == (why,) == (night.index.why_not_permitted,)
+        assert night.says.endswith(f" S{why[1:]}.")
+        assert "so that 3 products are not found" in page(night)
+        assert words(night.index)["why not permitted"] == why
+        clock.sleep()
+    allowed = run_night(store, shop, {"use": UseConfig(search="allowed")})
+    assert (allowed.notices, allowed.index.not_permitted) == ((), None)
+
+
+def test_golden_queries_of_unknown_products_are_told(store, shop, clock, tmp_path):
+    (tmp_path / "golden.csv").write_text("product_id,expected\np1,p2|p3\nnobody,p2|gone\n")
+    night = run_night(store, shop, index=IndexConfig(golden=str(tmp_path / "golden.csv")))
+    assert night.notices == ("golden queries name products that the catalog never had: gone, nobody",)
+    assert "the catalog never had: gone, nobody." in page(night)
+    assert "Golden queries name products" in night.says
 
 
 def test_tidying_merges_parts_and_deletes_old_files_and_pages(store, shop, clock):

@@ -16,7 +16,7 @@ from w2w import schema
 from w2w.errors import TooManyRejects
 from w2w.ingest import job as ingest
 from w2w.ingest.feed import FeedConfig
-from w2w.results import to_json
+from w2w.results import to_json, words
 from w2w.stage import Pool
 from w2w.table import delta
 
@@ -152,3 +152,15 @@ def test_a_feed_that_is_all_rejected_says_why(shop, tmp_path, picture, said):
     assert said in str(caught.value)
     assert "feed.image_root says where pictures are" in str(caught.value)
     assert "tables" not in str(caught.value)
+
+
+def test_a_run_says_of_what_it_has_rejected_why_and_what_cures_it(shop, tmp_path):
+    lines = [f"{n},{n % 10}.jpg" for n in range(30)] + ["a,/elsewhere/1.jpg", "b,gone.jpg", "c,gone.jpg"]
+    (shop / "feed.csv").write_text("product_id,image\n" + "\n".join(lines))
+    done = run(str(tmp_path / "store"), shop, dry_run=False)
+    missing, outside = done.of_those_rejected
+    assert missing == f"not_found, such as {shop}/feed.csv:33: {shop}/gone.jpg: No such file or directory"
+    assert outside.startswith(f"blocked_url, such as {shop}/feed.csv:32: '/elsewhere/1.jpg' is outside image_root={shop}: ")
+    assert outside.endswith("feed.image_root says where pictures are")
+    assert words(done)["of those rejected"] == f"{missing}, {outside}"
+    assert run(str(tmp_path / "store"), shop, dry_run=False).of_those_rejected == done.of_those_rejected, "asked for again"
