@@ -24,6 +24,7 @@ _FOUND_IN = {
     "open": "api.store",
 }
 _BOTH = (
+    "bridge",
     "check",
     "crawl",
     "erase",

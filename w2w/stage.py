@@ -6,6 +6,7 @@ the same pass. Stages never see storage or Ray.
 """
 
 import json
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Protocol
@@ -14,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from w2w import schema
-from w2w.errors import Reject
+from w2w.errors import Reject, UsageError
 
 REJECTED_BY = "rejected_by"  # travels between workers with a rejected row
 # in a checkpoint's folder: the run's figures so far, and after the last step the best weights in the recipe's own format
@@ -65,6 +66,21 @@ class Pool:
     """GPUs for each worker."""
     batch_rows: int = 64
     """Rows per batch."""
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What one run may spend. What is done by then is kept, and the next run goes on from there."""
+
+    minutes: float | None = None
+    """Minutes, from the start of the job. Nothing is begun that would not be done by then."""
+    gpu_hours: float | None = None
+    """Hours of one GPU: two GPUs spend it in half the time."""
+
+    def __post_init__(self):
+        for name in ("minutes", "gpu_hours"):
+            if (value := getattr(self, name)) is not None and not 0 < value < math.inf:
+                raise UsageError(f"budget.{name}={value}: must be more than 0")
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """Stages over tables on a real local Ray: counts, rejects, resume, limits, several operators."""
 
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -152,6 +153,43 @@ def test_a_limited_run_is_continued_by_the_next(numbers):
         )
         assert counts.read == (limit or 870)
     check(store)
+
+
+class Slow(Vector):
+    """Takes a quarter of a second for a batch."""
+
+    def __call__(self, rows: pa.Table) -> pa.Table:
+        time.sleep(0.25)
+        return super().__call__(rows)
+
+
+@pytest.mark.parametrize("second_pool", [None, Pool(workers=1, batch_rows=50)])
+def test_what_a_budget_leaves_is_done_by_the_next_run(numbers, second_pool):
+    store, slow = str(numbers / "store"), stages(450, second_pool=second_pool)
+    slow[1] = replace(slow[1], run=Slow)
+    how = {"pool": Pool(workers=1), "tolerance": Tolerance(1)}
+    done = 0
+    for run, until in (("over", time.monotonic() - 1), ("short", 0.0), ("rest", None)):
+        work = source(numbers, store)
+        assert work.num_rows == 1000 - done
+        until = until if run != "short" else time.monotonic() + (2.5 if second_pool is None else 4)
+        counts, _ = run_stages(store, work, slow, [Output(schema.EMBEDDINGS)], lineage(run), until=until, **how)
+        assert (run != "over" or second_pool) or counts.read == 0
+        assert run != "short" or counts.read < work.num_rows
+        done += counts.read
+    assert done == 1000
+    check(store)
+
+
+def test_nothing_is_begun_that_would_end_too_late():
+    def work():
+        return lambda item: time.sleep(0.3) or item
+
+    operator, begun = Operator(work, (), Pool(), 1, False), time.monotonic()
+    found = list(run_alone(operator, range(100), until=begun + 2))
+    assert sorted(found) == list(range(len(found)))
+    assert 1 <= len(found) <= 7
+    assert time.monotonic() - begun < 2.9
 
 
 def test_too_many_rejects_fail_with_their_codes(numbers):

@@ -12,7 +12,7 @@ SEARCH, TRAINING = "SEARCH", "TRAINING"
 # what each job does with pictures
 USES = {
     **{job: {SEARCH} for job in ("index", "similar", "export", "gallery")},
-    **{job: {TRAINING} for job in ("mine", "harden", "compose", "train", "classify", "tag")},
+    **{job: {TRAINING} for job in ("mine", "harden", "compose", "train", "classify", "tag", "bridge")},
     "recommend": {SEARCH, TRAINING},
 }
 NO_USE = {
@@ -25,7 +25,7 @@ NO_USE = {
 }
 READ = re.compile(
     r"schema\.(EMBEDDINGS|IMAGES|GARMENTS|LOOKS|CUTOUTS|DETECTIONS|PAIRS|NEGATIVES|OUTFITS|QUESTIONS)\b(?!\.schema)"
-    r"|\b(active_pictures|list_vectors|vector_batches|look_posts|labelled_products|read_outfits)\("
+    r"|\b(active_pictures|list_vectors|list_served|vector_batches|look_posts|labelled_products|read_outfits)\("
 )
 # modules that read such tables and do not ask: the one that asks for them, or why nobody does
 ASKED_BY = {

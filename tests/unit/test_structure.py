@@ -22,7 +22,7 @@ FLOORS = [
     {"models", "ingest"},
     {"crawl", "garments", "index"},
     {"search", "mining", "find"},
-    {"training", "style", "similar"},
+    {"training", "style", "similar", "bridge"},
     {"evaluation", "gallery", "recommend", "export", "check", "erase"},
     {"nightly"},
     {"plan"},

@@ -41,6 +41,7 @@ class Encoder:
     def __init__(self, model: encoders.Encoder, config: EncoderConfig):
         self._model, self._config = model, config
         self.name, self.model_version, self.dim = model.name, model.model_version, model.dim
+        self.spaces = encoders.spaces(config)  # model versions of the indexes that it may search
 
     def __call__(self, images: Images, batch_images: int = 32) -> np.ndarray:
         """float32 (N, dim) of length 1. Raises UsageError naming an image that cannot be read or computed."""

@@ -183,7 +183,7 @@ class Index:
         passing = Passing.of(self._store, filter or {})
         if not (isinstance(queries, np.ndarray) and queries.dtype.kind == "f" and queries.ndim <= 2):
             encoder = encoder or self._default_encoder
-            check_model(self.manifest, encoder.model_version)
+            check_model(self.manifest, *encoder.spaces)
             queries = encoder(queries)
         queries = np.atleast_2d(queries)
         index = self._merged if len(queries) >= MANY else self._opened

@@ -43,6 +43,7 @@ GROUPS = {  # purpose -> name -> module in w2w
     "Search": {
         "embed": "models.job",
         "index": "index.job",
+        "bridge": "bridge.job",
         "find": "find.job",
         "style": "style.job",
         "search": "search.job_search",

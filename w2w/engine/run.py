@@ -23,6 +23,7 @@ from w2w.memory import keep_memory
 from w2w.stage import (
     REJECTED_BY,
     REJECTED_SCHEMA,
+    Budget,
     Chain,
     Counts,
     Pool,
@@ -73,12 +74,14 @@ def run_stages(
     tolerance: Tolerance,
     commit_every_s: float = 20.0,
     rows_per_part: int = 4096,
+    until: float | None = None,
 ) -> tuple[Counts, dict[str, int]]:
     """Runs the stages over the source and commits. Returns the counts and the version of every table written.
 
     ``pool`` is for the first stage and those that share its workers. Raises JobFailed if more rows are rejected than
     ``tolerance`` allows, out of all rows of the source and counting rejects of earlier runs: what fails tonight fails tomorrow.
-    Work done until then stays committed: it is valid and need not be repeated.
+    Work done until then stays committed: it is valid and need not be repeated. ``until``: on ``time.monotonic``; rows that are
+    not done by then are left for the next run.
     """
     wanted = [c for o in outputs for c in o.columns]
     check_plan(stages, source.schema.names, wanted)
@@ -99,13 +102,14 @@ def run_stages(
             source.beside,
         )
         with Progress(lineage.job, source.num_rows) as progress:
-            for receipts in _stream(plan, stages, pool, blocks):
+            for receipts in _stream(plan, stages, pool, blocks, until):
                 committer.add(receipts)
                 progress.update(committer.counts.read, committer.counts.rejected)
                 _stop_if_hopeless(committer, source, tolerance)
         counts = committer.counts
         committer.commit(_mark_of(source, outputs, lineage, counts))
-        if counts.read != source.num_rows or counts.out + counts.rejected != counts.read:
+        all_read = counts.read == source.num_rows or (until is not None and counts.read < source.num_rows)
+        if not all_read or counts.out + counts.rejected != counts.read:
             raise AssertionError(f"{source.num_rows} rows were to be read: {counts}")
         tolerance.check(counts.rejects, source.listed, source.rejected)
     return committer.counts, {o.table.name: committer.version(o.table) for o in outputs}
@@ -129,13 +133,16 @@ def run_pending(
     version: str,
     inputs: Sequence[schema.Table],
     pool: Pool,
+    budget: Budget | None = None,
 ) -> R:
     """The end of a job over pending rows: calls ``run_stages`` unless nothing is pending or this is a dry run, with the options
-    that all jobs share. ``version`` is the stage's; ``inputs`` are the tables that its rows derive from."""
-    config = run.config
+    that all jobs share. ``version`` is the stage's; ``inputs`` are the tables that its rows derive from; what the ``budget``
+    does not allow is left for the next run."""
+    config, begun = run.config, time.monotonic() - run.seconds
     if work.is_done(config.tolerance) or config.dry_run:
         return result
     run.begin()
+    spent_after = _seconds(budget, [pool, *(stage.pool for stage in stages if stage.pool)]) if budget else None
     counts, versions = run_stages(
         run.store,
         work,
@@ -145,8 +152,20 @@ def run_pending(
         pool=pool,
         tolerance=config.tolerance,
         commit_every_s=config.commit_every_s,
+        until=begun + spent_after if spent_after else None,
     )
     return run.done(result, counts=counts, versions=versions)
+
+
+def _seconds(budget: Budget, pools: Sequence[Pool]) -> float | None:
+    """After which the budget is spent; None for never."""
+    limits = [60 * budget.minutes] if budget.minutes else []
+    if budget.gpu_hours:
+        gpus = sum((pool.workers or _workers_that_fit(pool)) * pool.num_gpus for pool in pools if pool.num_gpus)
+        if not gpus:
+            raise UsageError("budget.gpu_hours: no worker asks for a GPU (gpu_pool.num_gpus): use budget.minutes")
+        limits.append(3600 * budget.gpu_hours / gpus)
+    return min(limits, default=None)
 
 
 def _blocks(items: list[pa.Table]) -> list[pa.Table]:
@@ -154,16 +173,21 @@ def _blocks(items: list[pa.Table]) -> list[pa.Table]:
     return [pa.concat_tables(items[i : i + per_block]) for i in range(0, len(items), per_block)]
 
 
-def _stream(plan: _Plan, stages: Sequence[Stage], pool: Pool, blocks: list[pa.Table]) -> Iterator[pa.Table]:
+def _stream(
+    plan: _Plan, stages: Sequence[Stage], pool: Pool, blocks: list[pa.Table], until: float | None
+) -> Iterator[pa.Table]:
     """Yields receipts as they arrive."""
     operators = _operators(plan, stages, pool, len(blocks))
     with raise_user_errors():
         if len(operators) == 1:
-            yield from run_alone(operators[0], blocks)
+            yield from run_alone(operators[0], blocks, until)
         else:
             from w2w.engine.pipeline import run_together  # imports Ray Data: 3 s of CPU
 
-            yield from run_together(operators, blocks)
+            for receipts in run_together(operators, blocks):
+                yield receipts
+                if until is not None and time.monotonic() >= until:
+                    return  # what is on its way is computed again by the next run
 
 
 def _operators(plan: _Plan, stages: Sequence[Stage], pool: Pool, num_blocks: int) -> list[Operator]:

@@ -12,7 +12,8 @@ import ray
 from w2w import ids, schema
 from w2w.engine.tasks import collect
 from w2w.errors import JobFailed
-from w2w.table import delta
+from w2w.table import bridges, delta
+from w2w.table.bridges import Bridge
 
 _ROWS_PER_MAP = 20_000  # 100 MB at 1280 float32 dimensions
 
@@ -28,6 +29,8 @@ class Vectors:
     places: ids.Places  # of the owners: row numbers over ``parts`` in order
     table: schema.Table = schema.EMBEDDINGS
     column: str = schema.VECTOR
+    mapped: tuple[delta.Part, ...] = ()  # further parts, after ``parts``: their vectors are read through ``bridge``
+    bridge: Bridge | None = None
 
     def find(self, owners: pa.Array | pa.ChunkedArray) -> np.ndarray:
         """Row of each owner, -1 if it has no vector."""
@@ -35,7 +38,7 @@ class Vectors:
 
     def names(self) -> Iterator[pa.ChunkedArray]:
         """The owners of all rows, one batch at a time."""
-        for batch in delta.read_batches(self.store, self.table, [self.table.key[0]], self.parts):
+        for batch in delta.read_batches(self.store, self.table, [self.table.key[0]], [*self.parts, *self.mapped]):
             yield batch.column(0)
 
     def read_names(self, rows: np.ndarray) -> pa.Array:
@@ -53,14 +56,31 @@ def list_vectors(store: str, model_version: str) -> Vectors:
     return list_column(store, schema.EMBEDDINGS, schema.VECTOR, model_version)
 
 
+def list_served(store: str, model_version: str) -> Vectors:
+    """The same for a version that may be one of the store's bridges: vectors of that version, those of the old model, and of
+    the new one, mapped, whose owners have no others."""
+    found = bridges.find(store, model_version)
+    if found is None:
+        return list_vectors(store, model_version)
+    bridge, opened = found[1], delta.open_table(store, schema.EMBEDDINGS)
+    as_they_are = [p for v in (model_version, bridge.old) for p in delta.parts(opened, model_version=v)]
+    mapped = delta.parts(opened, model_version=bridge.new)
+    places = _places(store, schema.EMBEDDINGS, [*as_they_are, *mapped])  # of an owner's rows the first is found
+    return Vectors(store, model_version, as_they_are, places, mapped=tuple(mapped), bridge=bridge)
+
+
 def list_column(store: str, table: schema.Table, column: str, version: str) -> Vectors:
     """The same for a column of any table with one partition, whose first key column is unique."""
     listed = delta.parts(delta.open_table(store, table), **{table.partition_by[0]: version})
+    return Vectors(store, version, listed, _places(store, table, listed), table, column)
+
+
+def _places(store: str, table: schema.Table, listed: Sequence[delta.Part]) -> ids.Places:
     hashes_N2, start = np.empty((sum(p.rows for p in listed), 2), np.uint64, order="F"), 0
     for batch in delta.read_batches(store, table, [table.key[0]], listed):
         hashes_N2[start : start + batch.num_rows] = ids.hash_keys_128(batch.column(0))
         start += batch.num_rows
-    return Vectors(store, version, listed, ids.Places(hashes_N2), table, column)
+    return ids.Places(hashes_N2)
 
 
 def share(value: object) -> list:
@@ -92,14 +112,14 @@ def gather(
     split = ray.remote(num_cpus=1, num_returns=len(targets))(_split)
     build = ray.remote(num_cpus=num_cpus)(_assemble)
     pieces: list[list] = [[] for _ in targets]
-    for listed, start, stop in _chunks(vectors.parts):
+    for where, listed, start, stop in _chunks(vectors):
         bounds = [np.searchsorted(t, [start, stop], sorter=order) for t, order in zip(targets, positions)]
         position = [order[low:high] for order, (low, high) in zip(positions, bounds)]
         row = np.concatenate([t[some] for t, some in zip(targets, position)]) - start
         if not len(row):
             continue
         target = np.repeat(np.arange(len(targets)), [len(some) for some in position])
-        refs = split.remote(_where(vectors), listed, row, target, np.concatenate(position), len(targets))
+        refs = split.remote(where, listed, row, target, np.concatenate(position), len(targets))
         for t, ref in enumerate(refs if len(targets) > 1 else [refs]):
             pieces[t].append(ref)
     tasks = [build.remote(consume, arguments[t], len(targets[t]), *pieces[t]) for t in range(len(targets))]
@@ -110,38 +130,38 @@ def read_vectors(vectors: Vectors, rows: np.ndarray) -> np.ndarray:
     """The rows' vectors in the driver, float32 (len(rows), D): for samples and queries that fit in its memory."""
     order = np.argsort(rows, kind="stable")
     found: list[np.ndarray] = []
-    for listed, start, stop in _chunks(vectors.parts):
+    for where, listed, start, stop in _chunks(vectors):
         low, high = np.searchsorted(rows[order], [start, stop])
         if low < high:
-            found.append(_read(_where(vectors), listed, rows[order][low:high] - start))
+            found.append(_read(where, listed, rows[order][low:high] - start))
     result = _together(found)
     back = np.empty_like(result)
     back[order] = result
     return back
 
 
-def _chunks(parts: Sequence[delta.Part]) -> Iterator[tuple[list[delta.Part], int, int]]:
-    """Groups parts into map tasks of about equal rows: (parts, first row, end row)."""
+_Where = tuple[str, schema.Table, str, Bridge | None]
+
+
+def _chunks(vectors: Vectors) -> Iterator[tuple[_Where, list[delta.Part], int, int]]:
+    """Groups parts into map tasks of about equal rows: (how they are read, parts, first row, end row)."""
     start = 0
-    for listed in delta.in_chunks(parts, _ROWS_PER_MAP):
-        stop = start + sum(p.rows for p in listed)
-        yield listed, start, stop
-        start = stop
+    for parts, bridge in ((vectors.parts, None), (vectors.mapped, vectors.bridge)):
+        for listed in delta.in_chunks(parts, _ROWS_PER_MAP):
+            stop = start + sum(p.rows for p in listed)
+            yield (vectors.store, vectors.table, vectors.column, bridge), listed, start, stop
+            start = stop
 
 
-def _where(vectors: Vectors) -> tuple[str, schema.Table, str]:
-    return vectors.store, vectors.table, vectors.column
-
-
-def _read(where: tuple[str, schema.Table, str], parts: Sequence[delta.Part], rows: np.ndarray) -> np.ndarray:
-    (store, table, column), found, start = where, [], 0
+def _read(where: _Where, parts: Sequence[delta.Part], rows: np.ndarray) -> np.ndarray:
+    (store, table, column, bridge), found, start = where, [], 0
     for batch in delta.read_batches(store, table, [column], parts, batch_rows=8192):
         low, high = np.searchsorted(rows, [start, start + batch.num_rows])
         if low < high:
             picked = batch.column(0).combine_chunks().take(pa.array(rows[low:high] - start))
             found.append(to_matrix(picked))
         start += batch.num_rows
-    return _together(found)
+    return bridge(_together(found)) if bridge else _together(found)
 
 
 def _together(found: Sequence[np.ndarray]) -> np.ndarray:
@@ -170,7 +190,7 @@ def to_matrix(column: pa.Array | pa.ChunkedArray) -> np.ndarray:
     return column.flatten().to_numpy(zero_copy_only=False).reshape(len(column), lengths[0])
 
 
-def _split(where: tuple, parts, row: np.ndarray, target: np.ndarray, position: np.ndarray, num_targets: int):
+def _split(where: _Where, parts, row: np.ndarray, target: np.ndarray, position: np.ndarray, num_targets: int):
     unique, back = np.unique(row, return_inverse=True)
     vectors_ND = _read(where, parts, unique)
     by_target = [target == t for t in range(num_targets)]

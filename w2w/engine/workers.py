@@ -4,6 +4,7 @@ Stages that share workers stream nothing between operators, so they do not need 
 in every worker and in each of its three actors before the first row.
 """
 
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -28,25 +29,48 @@ class Operator:
     loads_model: bool
 
 
-def run_alone(operator: Operator, items: Sequence) -> Iterator:
-    """Yields the operator's results as they arrive."""
+def run_alone(operator: Operator, items: Sequence, until: float | None = None) -> Iterator:
+    """Yields the operator's results as they arrive. ``until``: on ``time.monotonic``; no item is begun that would end later, if
+    it took as long as the longest so far."""
     resources = {"num_cpus": operator.pool.num_cpus, "num_gpus": operator.pool.num_gpus}
     run = _by_actors if operator.loads_model else _by_tasks
-    return run(operator.work, operator.arguments, items, resources, operator.workers or 1)
+    return run(operator.work, operator.arguments, items, resources, operator.workers or 1, _Clock(until))
 
 
-def _by_tasks(work: Callable, arguments: tuple, items: Sequence, resources: dict, num_workers: int) -> Iterator:
+class _Clock:
+    """Says when no more items are to be begun."""
+
+    def __init__(self, until: float | None):
+        self._until, self._longest, self._begun = until, 0.0, dict[object, float]()
+
+    def begins(self, reference: object) -> None:
+        self._begun[reference] = time.monotonic()
+
+    def ends(self, reference: object) -> None:
+        if (begun := self._begun.pop(reference, None)) is not None:
+            self._longest = max(self._longest, time.monotonic() - begun)
+
+    @property
+    def is_over(self) -> bool:
+        return self._until is not None and time.monotonic() + self._longest >= self._until
+
+
+def _by_tasks(work: Callable, arguments: tuple, items: Sequence, resources: dict, num_workers: int, clock: _Clock) -> Iterator:
     """Worker processes are kept for the next call."""
     task = ray.remote(max_retries=_RETRIES, **resources)(_once)
     left, running = deque(items), []
     while left or running:
-        while left and len(running) < num_workers * _AHEAD:
+        while left and len(running) < num_workers * _AHEAD and not clock.is_over:
             running.append(task.remote(work, arguments, left.popleft()))
+            clock.begins(running[-1])
+        if not running:
+            return
         (done, *_), running = ray.wait(running)
+        clock.ends(done)
         yield _result(done)
 
 
-def _by_actors(work: Callable, arguments: tuple, items: Sequence, resources: dict, num_workers: int) -> Iterator:
+def _by_actors(work: Callable, arguments: tuple, items: Sequence, resources: dict, num_workers: int, clock: _Clock) -> Iterator:
     """An actor gets items once it is ready: one that the cluster has no room for yet holds up nothing."""
     actor_class = ray.remote(max_restarts=-1, max_task_retries=_RETRIES, **resources)(_Actor)
     actors = [actor_class.remote(work, arguments) for _ in range(num_workers)]
@@ -56,11 +80,16 @@ def _by_actors(work: Callable, arguments: tuple, items: Sequence, resources: dic
         while left or len(running) > len(starting):
             (done, *_), _ = ray.wait(list(running))
             actor = running.pop(done)
+            clock.ends(done)
             result = _result(done)
+            if clock.is_over:
+                left.clear()
             # towards the end, an item queued behind another is one that an idle worker could have taken
             ahead = _AHEAD if done in starting and len(left) > _AHEAD * num_workers else 1
             for _ in range(min(ahead, len(left))):
-                running[actor.work.remote(left.popleft())] = actor
+                begun = actor.work.remote(left.popleft())
+                running[begun] = actor
+                clock.begins(begun)
             if done in starting:
                 starting.discard(done)
             else:

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from w2w import schema, storage
-from w2w.engine.shuffle import list_vectors, read_vectors
+from w2w.engine.shuffle import list_served, read_vectors
 from w2w.erase.scan import Sought, in_file
 from w2w.errors import JobFailed, UsageError
 from w2w.index import manifest as m
@@ -143,7 +143,7 @@ def _without(store: str, uri: str, now: Manifest, shard: ShardInfo, sought: Soug
     if not rows.num_rows:
         return None
     template = next(t for t in now.templates if t.name == shard.template)
-    vectors = list_vectors(store, now.model_version)
+    vectors = list_served(store, now.model_version)
     at = vectors.find(rows.column(schema.IMAGE_ID))
     if (at < 0).any():
         raise JobFailed(f"shard {shard.name} has vectors that the store has not")

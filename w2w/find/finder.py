@@ -25,9 +25,9 @@ from w2w.index.search import QUERY, check_category, check_model, open_index
 from w2w.index.spec import GROUP
 from w2w.models import sources
 from w2w.models.config import EncoderConfig
-from w2w.models.encoder import check_version, finite_rows, load_encoder, model_version
+from w2w.models.encoder import check_version, finite_rows, following, load_encoder, model_version, spaces
 from w2w.models.parts import part_weights, weighed
-from w2w.table import delta
+from w2w.table import bridges, delta
 
 CODE = 1  # bump when the same photo would have other answers
 _AT_ONCE = 32  # crops per encoder batch
@@ -82,9 +82,12 @@ def plan_of(store: str, options: FindOptions, models: Models) -> Plan:
             f"index {manifest.name!r} has the categories {', '.join(sorted(sold)[:10])}: none is a garment's class "
             f"({', '.join(CATEGORIES)}). Map them with feed.category_map (w2w init reads it off a feed), or search with --whole"
         )
-    models = replace(models, encoder=encoder_of(models.encoder, manifest))
+    encoder = encoder_of(models.encoder, manifest)
+    if not encoder.bridge and encoder.name == manifest.encoder and (bridged := bridges.find(store, manifest.model_version)):
+        encoder = replace(encoder, bridge=bridged[0])
+    models = replace(models, encoder=following(encoder, manifest.model_version))
     version = model_version(models.encoder)
-    check_model(manifest, version)
+    check_model(manifest, *spaces(models.encoder))
     part_weights(models.encoder, options.weigh, "weigh")
     passing = Passing.of(store, options.filter)
     products = delta.open_table(store, schema.PRODUCTS) if options.one_per == GROUP and not passing else None

@@ -10,8 +10,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from w2w import schema
-from w2w.engine.shuffle import Vectors, gather, read_vectors, share, shared
+from w2w.engine.shuffle import Vectors, gather, list_vectors, read_vectors, share, shared
 from w2w.engine.tasks import run_task
+from w2w.errors import UsageError
 from w2w.index.flow_release import NotReleased, Release, check_release
 from w2w.index.gate import exact_part, gate
 from w2w.index.manifest import GateResult, Manifest, StoredTemplate
@@ -33,8 +34,9 @@ from w2w.index.shard import (
 from w2w.index.spec import IndexConfig
 from w2w.index.truth import exact_of, known_of, queries_of, read_truth, to_bytes, truth_of
 from w2w.models.config import EncoderConfig
+from w2w.models.encoder import bridge_of, model_version
 from w2w.models.looks import LOOK, detected_by, look_posts, look_version
-from w2w.table import delta
+from w2w.table import bridges, delta
 from w2w.table.pictures import active_pictures
 
 
@@ -145,6 +147,25 @@ def indexed_rows(active: pa.Table, vectors: Vectors) -> tuple[pa.Table, int]:
     """The active rows with a vector, and the number of those without."""
     found = vectors.find(active.column(schema.IMAGE_ID)) >= 0
     return active.filter(pa.array(found)), int(np.count_nonzero(~found))
+
+
+def check_bridge(store: str, of: str, encoder: EncoderConfig) -> None:
+    """Raises UsageError for a bridge that no reader of the index would find, and for one of looks."""
+    if not encoder.bridge:
+        return
+    if of == LOOKS:
+        raise UsageError("encoder.bridge: looks have no bridge: embed and index them with the new model alone")
+    if bridges.find(store, model_version(encoder)) is None:
+        raise UsageError(f"encoder.bridge={encoder.bridge}: is none of this store's, which 'w2w bridge' writes to its bridges/")
+
+
+def bridged(store: str, encoder: EncoderConfig, vectors: Vectors, rows: pa.Table) -> tuple[int | None, str | None]:
+    """How many of the rows have a mapped vector; and, where all have one of the new model, that its own index can be made."""
+    as_they_are = sum(part.rows for part in vectors.parts)
+    mapped = int(np.count_nonzero(vectors.find(rows.column(schema.IMAGE_ID)) >= as_they_are))
+    new = list_vectors(store, bridge_of(encoder).new)
+    done = bool((new.find(rows.column(schema.IMAGE_ID)) >= 0).all())
+    return mapped or None, f"all pictures have vectors of {encoder.name}: leave out --encoder.bridge" if done else None
 
 
 def draft_index(uri: str, config: IndexConfig, vectors: Vectors, rows: pa.Table, base: Published, inputs: Inputs) -> Draft:

@@ -8,16 +8,16 @@ import pyarrow.compute as pc
 
 from w2w import schema
 from w2w.engine.job import JobConfig, Run
-from w2w.engine.shuffle import list_vectors
+from w2w.engine.shuffle import list_served
 from w2w.errors import JobFailed, UsageError
-from w2w.index.flow import KINDS, LOOKS, Inputs, build_index, draft_index, indexed_rows
+from w2w.index.flow import KINDS, LOOKS, Inputs, bridged, build_index, check_bridge, draft_index, indexed_rows
 from w2w.index.flow_release import NotReleased, Release, check_served, encode_photos, golden_queries, sentence, unknown_products
 from w2w.index.golden import Golden
 from w2w.index.manifest import index_uri
 from w2w.index.publish import published, read_held, release, rollback, versions
 from w2w.index.spec import IndexConfig
 from w2w.models.config import EncoderConfig
-from w2w.models.encoder import model_version
+from w2w.models.encoder import following, model_version
 from w2w.report.page import page_of
 from w2w.results import Summary
 from w2w.stage import Counts
@@ -97,6 +97,10 @@ class Result(Summary):
     index_versions: tuple[str, ...] = ()
     """All that are kept, newest first; of --rollback and --release."""
     held_back_versions: tuple[str, ...] = ()
+    bridged: int | None = None
+    """Pictures whose vector is one of the new model, mapped: they have none of the model before."""
+    cut_over: str | None = None
+    """The option to leave out now that every indexed picture has a vector of the new model."""
     plans: dict[str, list[dict[str, Any]]] = field(default_factory=dict, repr=False)
     """By group: the candidates that the planner measured."""
 
@@ -114,9 +118,12 @@ def main(config: Config) -> Result:
     kind = KINDS[config.of]
     need_table(run.store, kind.table, kind.made_by)
     need_table(run.store, schema.EMBEDDINGS, "embed")
-    version = kind.version(run.store, model_version(config.encoder))
     base, inputs = published(uri), Inputs.now(run.store, kind.table)
-    vectors = list_vectors(run.store, version)
+    if base.manifest:
+        config = replace(config, encoder=following(config.encoder, base.manifest.model_version))
+    version = kind.version(run.store, model_version(config.encoder))
+    check_bridge(run.store, config.of, config.encoder)
+    vectors = list_served(run.store, version)
     active = kind.rows(run.store)
     may = permitted(run.store, SEARCH).of(active)
     rows, missing = indexed_rows(may, vectors)
@@ -140,6 +147,8 @@ def main(config: Config) -> Result:
     told: dict[str, Any] = {"model_version": version, "templates_kept": draft.num_kept, "damaged": base.damage or None}
     told["not_permitted"] = active.num_rows - may.num_rows or None
     told["why_not_permitted"] = _why_left_out(run.store, kind.one, active, may)
+    if config.encoder.bridge:
+        told["bridged"], told["cut_over"] = bridged(run.store, config.encoder, vectors, rows)
     told["unknown_products"] = unknown_products(run.store, golden, rows)
     release = Release(
         run.store,

@@ -346,13 +346,14 @@ def open_index(uri: str, model_version: str | None = None, cache_dir: str | None
     raise AssertionError("one of two tries returns or raises")
 
 
-def check_model(manifest: Manifest, model_version: str) -> None:
-    """Raises UsageError if that model's queries are not comparable with the index's vectors."""
-    if model_version != manifest.model_version:
+def check_model(manifest: Manifest, *model_versions: str) -> None:
+    """Raises UsageError if that model's queries, comparable with those of any of these versions, are not so with the index's
+    vectors."""
+    if manifest.model_version not in model_versions:
         raise UsageError(
-            f"the queries were embedded by model version {model_version} and index {manifest.name!r} by "
+            f"the queries were embedded by model version {model_versions[0]} and index {manifest.name!r} by "
             f"{manifest.model_version}: their vectors cannot be compared; embed the queries with {manifest.encoder} "
-            f"{manifest.model_version}, or run 'w2w index' for {model_version}"
+            f"{manifest.model_version}, or run 'w2w index' for {model_versions[0]}"
         )
 
 

@@ -34,6 +34,9 @@ class EncoderConfig:
     colour: float = 0.0
     """Weight of a part that says which colours there are, beside the model's own of weight 1: 0 leaves it out, .7 suits most.
     It adds 64 dimensions. w2w-fashion has such a part by itself."""
+    bridge: str | None = None
+    """A file of `w2w bridge`: this model's vectors are mapped into the space of the model before it, to search its index while
+    new vectors are still being computed. An index of this model's own is searched without."""
     store_dtype: str = "float32"
     """Precision of stored vectors: float32, or float16 for half the bytes."""
     threads: int = 1

@@ -4,7 +4,7 @@ The input pixels are uint8: scaling, mean and standard deviation are the first l
 same input and a worker moves a quarter of the bytes.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -13,6 +13,7 @@ from w2w import ids
 from w2w.errors import UsageError
 from w2w.images.resize import fit
 from w2w.models.config import EncoderConfig, Input
+from w2w.table import bridges
 
 CODE = 1  # bump when the same weights and config would give other vectors
 
@@ -63,14 +64,40 @@ def encoder_input(config: EncoderConfig) -> Input:
 
 
 def model_version(config: EncoderConfig) -> str:
-    """Digest of everything that decides the vectors: our code, the architecture and preprocessing, the weights' sha256, dtypes.
+    """Digest of everything that decides the vectors: our code, the architecture and preprocessing, the weights' sha256, dtypes,
+    and the bridge, if any.
 
-    Engine, device, threads and batch size are not part of it: every path agrees with eager float32 to cosine >= .999.
+    Engine, device, threads and batch size are not part of it: every path agrees with eager float32 to cosine >= .999. Raises
+    UsageError for a bridge from another model.
     """
+    if config.bridge:
+        return bridge_of(config).version
     source = _source(config)
     return ids.digest(
         CODE, source.architecture, asdict(source.input), source.weights_sha256(), config.dtype, config.store_dtype
     )
+
+
+def bridge_of(config: EncoderConfig) -> bridges.Bridge:
+    """The bridge that ``config`` names. Raises UsageError where it is not from this model."""
+    assert config.bridge
+    bridge, version = bridges.read(config.bridge), model_version(replace(config, bridge=None))
+    if bridge.new != version:
+        raise UsageError(
+            f"encoder.bridge={config.bridge}: is from model version {bridge.new} ({bridge.told.get('new_encoder', '?')}), and "
+            f"{config.name} is {version}: make one with 'w2w bridge', or name the encoder that it was made with"
+        )
+    return bridge
+
+
+def following(config: EncoderConfig, published: str) -> EncoderConfig:
+    """The encoder as it searches an index of that model version: without its bridge, if the index is of the model itself."""
+    return replace(config, bridge=None) if config.bridge and bridge_of(config).new == published else config
+
+
+def spaces(config: EncoderConfig) -> tuple[str, ...]:
+    """The model versions whose vectors are comparable with this encoder's: its own, and by a bridge the model's before."""
+    return (bridge.version, bridge.old) if config.bridge and (bridge := bridge_of(config)) else (model_version(config),)
 
 
 def load_encoder(config: EncoderConfig) -> Encoder:

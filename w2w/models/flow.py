@@ -68,13 +68,22 @@ def pictures_of(name: str) -> Pictures:
 
 
 def without_vector(
-    store: str, pictures: Pictures, model_version: str, version: str, item_rows: int, full_scan: bool = False
+    store: str,
+    pictures: Pictures,
+    model_version: str,
+    version: str,
+    item_rows: int,
+    full_scan: bool = False,
+    served_by: str | None = None,
 ) -> Source:
-    """The pictures without a vector of this model. ``version``: of the stage that cut them out; auto: the newest."""
+    """The pictures without a vector of this model, or of ``served_by``, one before it. ``version``: of the stage that cut them
+    out; auto: the newest."""
     made = table_keys(store, schema.EMBEDDINGS, schema.OWNER_ID, model_version=model_version)
     if pictures.column == schema.SLOTS:
         made = Keys(_photos(made.batches), made.count)
     done = [made, rejected_keys(store, pictures.stage, model_version)]
+    if served_by:
+        done.append(table_keys(store, schema.EMBEDDINGS, schema.OWNER_ID, model_version=served_by))
     return pictures_without(store, pictures, done, version, item_rows, full_scan)
 
 

@@ -1,6 +1,6 @@
 """Embed: a vector for every image, garment, slot or look without one of this model."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from w2w import schema
 from w2w.engine.job import JobConfig, Run
@@ -8,14 +8,16 @@ from w2w.engine.run import run_pending
 from w2w.errors import UsageError
 from w2w.images.decode import DecodeLimits
 from w2w.models.config import EncoderConfig
-from w2w.models.encoder import model_version, try_encoder
+from w2w.models.encoder import bridge_of, model_version, try_encoder
 from w2w.models.flow import LOOKS, picture_stages, pictures_of, without_vector
 from w2w.models.flow_looks import STAGE as LOOKS_STAGE
 from w2w.models.flow_looks import look_stages, looks_without_vector, with_persons
 from w2w.models.looks import detected_by, look_version
 from w2w.results import Summary
-from w2w.stage import Pool
+from w2w.stage import Budget, Pool
 from w2w.table.parts import Output
+
+_BATCHES_OF_ITEM = 4
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,8 @@ class Config(JobConfig):
 
     of: str = "images"
     """What is embedded: images, garments (the crops that a detector cut out), slots (top, bottom, shoes of cut-outs), or looks:
-    the person of each post's photo, or the whole photo where no detector found one."""
+    the person of each post's photo, or the whole photo where no detector found one. Images with --encoder.bridge: those that
+    have no vector of the model before, by the new model itself."""
     version: str = "auto"
     """For garments and slots: the stage version that cut them out; auto: the newest."""
     encoder: EncoderConfig = EncoderConfig()
@@ -37,6 +40,8 @@ class Config(JobConfig):
     """Workers that decode; on a CPU they also run the model."""
     gpu_pool: Pool | None = None
     """Separate workers for the model, for example {num_gpus: 1, num_cpus: 1, batch_rows: 256}."""
+    budget: Budget = Budget()
+    """What this run may spend: a new model's vectors over several nights."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +53,10 @@ class Result(Summary):
     pending: int
     not_detected: int | None = None
     """Photos of looks that the newest detector has not processed yet: they wait for it."""
+    left: int | None = None
+    """Rows that the budget left for the next runs."""
+    runs_left: int | None = None
+    """Further runs with this budget until nothing is left, if each does as much as this one."""
 
 
 def main(config: Config) -> Result:
@@ -55,15 +64,34 @@ def main(config: Config) -> Result:
         return _looks(config)
     pictures = pictures_of(config.of)
     run = Run(pictures.stage, config)
+    before = bridge_of(config.encoder).old if config.encoder.bridge and config.of == "images" else None
+    if before:
+        config = replace(config, encoder=replace(config.encoder, bridge=None))
     version = model_version(config.encoder)
-    how = (config.version, config.item_rows, config.full_scan)
+    how = (config.version, _item_rows(config), config.full_scan, before)
     work = without_vector(run.store, pictures, version, *how).first(config.limit)
     told = {"encoder": config.encoder.name, "model_version": version}
     result = run.result(Result, **told, pending=work.num_rows, skipped=work.skipped)
     if work.num_rows:
         try_encoder(config.encoder)
     stages = picture_stages(pictures, config.encoder, config.decode, config.gpu_pool)
-    return run_pending(run, result, work, stages, [pictures.output], version, [pictures.table], config.pool)
+    tables = [pictures.table]
+    result = run_pending(run, result, work, stages, [pictures.output], version, tables, config.pool, config.budget)
+    return _with_left(run, result)
+
+
+def _with_left(run: Run, result: Result) -> Result:
+    """The result, with what the budget has left."""
+    done, left = result.counts.read, result.pending - result.counts.read
+    if result.dry_run or not left:
+        return result
+    return run.done(result, left=left, runs_left=-(-left // done) if done else None)
+
+
+def _item_rows(config: Config) -> int:
+    """Fewer where there is a budget: an item that was begun is finished."""
+    few = _BATCHES_OF_ITEM * config.pool.batch_rows
+    return config.item_rows if config.budget == Budget() else min(config.item_rows, few)
 
 
 def _looks(config: Config) -> Result:
@@ -72,7 +100,7 @@ def _looks(config: Config) -> Result:
         raise UsageError("--version: looks are cut by the newest detector")
     detected = detected_by(run.store)
     version = look_version(model_version(config.encoder), detected)
-    work, num_undetected = looks_without_vector(run.store, version, detected, config.item_rows)
+    work, num_undetected = looks_without_vector(run.store, version, detected, _item_rows(config))
     work = work.first(config.limit)
     told = {"encoder": config.encoder.name, "model_version": version, "not_detected": num_undetected or None}
     result = run.result(Result, **told, pending=work.num_rows, skipped=work.skipped)
@@ -84,4 +112,5 @@ def _looks(config: Config) -> Result:
     stages = look_stages(config.encoder, config.decode, version, config.gpu_pool)
     tables = [schema.IMAGES, schema.POSTS, *([schema.LOOKS] if detected else [])]
     with with_persons(work, run.store, detected, run.run_id) as rows:
-        return run_pending(run, result, rows, stages, [Output(schema.EMBEDDINGS)], version, tables, config.pool)
+        outputs = [Output(schema.EMBEDDINGS)]
+        return _with_left(run, run_pending(run, result, rows, stages, outputs, version, tables, config.pool, config.budget))

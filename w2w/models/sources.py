@@ -34,6 +34,7 @@ from w2w.models.config import (
     EncoderConfig,
     Input,
 )
+from w2w.table import bridges
 
 _IMAGENET_HALF = (0.5, 0.5, 0.5)
 _MAX_SIDE_PX = 8192  # of a network's input: a larger one would exhaust memory
@@ -64,9 +65,23 @@ class Source:
 
 
 def of(config: EncoderConfig) -> Source:
-    """The source that ``config`` names, with a part for colours where it asks for one. Raises UsageError as ``find``."""
+    """The source that ``config`` names, with a part for colours and through a bridge where it asks for them. Raises UsageError
+    as ``find``."""
     source = find(config.name, config.revision, config.trust_remote_code)
-    return with_colour(source, config.colour, config.name) if config.colour else source
+    source = with_colour(source, config.colour, config.name) if config.colour else source
+    return with_bridge(source, bridges.read(config.bridge)) if config.bridge else source
+
+
+def with_bridge(source: Source, bridge: bridges.Bridge) -> Source:
+    """The source whose vectors are mapped; they have no parts that a search could weigh."""
+
+    def network():
+        from w2w.models.bridged import Bridged
+
+        return Bridged(source.network(), bridge.matrix, bridge.bias).eval()
+
+    architecture = json.dumps(["bridge", bridge.version, source.architecture])
+    return replace(source, architecture=architecture, network=network, blueprint=None, parts=())
 
 
 def with_colour(source: Source, weight: float, name: str) -> Source:

@@ -35,6 +35,8 @@ def load_words(config: EncoderConfig) -> Words:
     Raises UsageError for an encoder without one, and for files that are missing or broken.
     """
     option = f"encoder.name={config.name}"
+    if config.bridge:
+        raise UsageError("--text: a bridge (encoder.bridge) is fitted to pictures, and maps no words")
     features = _features(config, option)
 
     def vector(text: str) -> np.ndarray:

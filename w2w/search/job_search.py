@@ -1,6 +1,6 @@
 """Search: the products nearest to a feed's images or to garments, as table and page."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from w2w import ids, schema, storage
 from w2w.engine.job import JobConfig, Run
@@ -16,7 +16,7 @@ from w2w.index.spec import GROUP, check_one_per
 from w2w.index.stage import SEARCH_GIVES, SEARCH_NEEDS, Search, SearchConfig
 from w2w.ingest.feed import FeedConfig
 from w2w.models.config import EncoderConfig
-from w2w.models.encoder import model_version, try_encoder
+from w2w.models.encoder import following, model_version, spaces, try_encoder
 from w2w.models.parts import part_weights
 from w2w.models.reasons import Reasons
 from w2w.report.page import page_of
@@ -95,9 +95,11 @@ def search(config: Config) -> tuple[Result, pages.Found]:
     check_queries(config)
     check_one_per(config.one_per)
     pages.check_match(run.store, config.match)
-    uri, model = index_uri(run.store, config.search.index), model_version(config.encoder)
+    uri = index_uri(run.store, config.search.index)
     manifest = read_manifest(uri)
-    check_model(manifest, model)
+    config = replace(config, encoder=following(config.encoder, manifest.model_version))
+    model = model_version(config.encoder)
+    check_model(manifest, *spaces(config.encoder))
     check_category(manifest, config.search.category)
     weights = part_weights(config.encoder, config.weigh, "weigh")
     passing = Passing.of(run.store, config.filter)

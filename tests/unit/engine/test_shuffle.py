@@ -5,8 +5,10 @@ import pyarrow as pa
 import pytest
 
 from tests.unit.table.test_sink import EMBEDDINGS, lineage, vectors
-from w2w.engine.shuffle import list_vectors, read_vectors, to_matrix
+from w2w.engine.shuffle import list_served, list_vectors, read_vectors, to_matrix
 from w2w.errors import JobFailed
+from w2w.table import bridges
+from w2w.table.bridges import Bridge
 from w2w.table.sink import append_rows
 
 NAMES = [f"o{i}" for i in range(30)]
@@ -52,3 +54,26 @@ def test_a_vector_of_another_length_is_a_sentence(tmp_path, batches):
     for lists in ([[]], [None], [[1.0], None]):
         with pytest.raises(JobFailed, match="must have one length"):
             to_matrix(pa.array(lists, pa.list_(pa.float32())))
+
+
+def test_through_a_bridge_an_owner_has_its_old_vector_or_its_new_one_mapped(tmp_path):
+    store, old, new = str(tmp_path), "aaaaaaaa", "bbbbbbbb"
+    old_names, new_names = [f"o{i}" for i in range(8)], ["o3", "n1", "o7", "n0"]
+    append_rows(store, EMBEDDINGS, vectors(old_names, old), lineage())
+    longer = vectors(new_names, new)
+    own = pa.array([[float(i), 1.0, 0.0] for i in range(4)], longer.schema.field("vector").type)
+    longer = longer.set_column(longer.schema.get_field_index("vector"), longer.schema.field("vector"), own)
+    append_rows(store, EMBEDDINGS, longer, lineage())
+    swapped = np.float32([[0, 1], [1, 0], [0, 0]])
+    bridge = Bridge(old, new, swapped, np.zeros(2, np.float32))
+    assert len(list_served(store, bridge.version).places) == 0  # the store has no such bridge
+    bridges.write(bridges.uri_of(store, "x"), bridge)
+    served, before = list_served(store, bridge.version), list_vectors(store, old)
+    at = served.find(pa.array(["n1", *old_names, "n0", "none"]))
+    assert at[-1] == -1
+    assert (at[1:9] < 8).all()
+    found = read_vectors(served, at[:-1])
+    assert (found[1:9] == read_vectors(before, before.find(pa.array(old_names)))).all()
+    assert found[[0, 9]] == pytest.approx(np.float32([[1, 1], [1, 3]]) / np.sqrt([[2], [10]]))
+    assert sorted(name for names in served.names() for name in names.to_pylist()) == sorted(old_names + new_names)
+    assert len(list_served(store, old).places) == 8

@@ -1,6 +1,7 @@
 """Encoders: every source and engine, against the model's own code; versions; sentences for mistakes."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,7 +10,10 @@ from PIL import Image
 
 from w2w.errors import UsageError
 from w2w.models.config import EncoderConfig
-from w2w.models.encoder import encoder_input, finite_rows, load_encoder, model_version
+from w2w.models.encoder import encoder_input, finite_rows, following, load_encoder, model_version, spaces
+from w2w.models.parts import part_weights
+from w2w.models.text import load_words
+from w2w.table import bridges
 
 
 def pictures(num: int, size: tuple[int, int] = (90, 70)) -> list[np.ndarray]:
@@ -170,3 +174,49 @@ def test_a_hub_model_without_a_network_says_how_to_get_it(monkeypatch, tmp_path)
 
 def test_rows_that_are_not_finite_are_found():
     assert finite_rows(np.array([[1.0, 0], [np.nan, 1], [np.inf, 0]])).tolist() == [True, False, False]
+
+
+def bridged(folder, old: str = "aaaaaaaaaaaaaaaa", **options) -> tuple[EncoderConfig, bridges.Bridge]:
+    """The default through a bridge to a space of 5 dimensions."""
+    rng, plain = np.random.default_rng(0), EncoderConfig(**options)
+    matrix, bias = rng.normal(size=(1280, 5)).astype(np.float32), rng.normal(size=5).astype(np.float32)
+    bridge = bridges.Bridge(old, model_version(plain), matrix, bias)
+    uri = bridges.uri_of(str(folder), "b")
+    bridges.write(uri, bridge)
+    return EncoderConfig(bridge=uri, **options), bridge
+
+
+def test_through_a_bridge_vectors_are_mapped_by_both_engines(cache, tmp_path):
+    plain = load_encoder(EncoderConfig())
+    batch = np.stack([plain.prepare(p) for p in pictures(3)])
+    config, bridge = bridged(tmp_path)
+    for engine in ("torch", "openvino"):
+        encoder = load_encoder(replace(config, engine=engine))
+        assert encoder.model_version == bridge.version == model_version(config)
+        found_ND = encoder.encode(batch)
+        assert found_ND.shape == (3, 5)
+        assert (found_ND * bridge(plain.encode(batch))).sum(1).min() > 0.999
+    other = bridged(tmp_path, "c" * 16)[1]
+    assert load_encoder(config).model_version == other.version != bridge.version
+
+
+def test_a_bridge_leads_from_one_model(tmp_path):
+    config, bridge = bridged(tmp_path)
+    with pytest.raises(UsageError, match=r"encoder\.bridge=.* is from model version .*, and efficientnet-lite0 is"):
+        model_version(replace(config, store_dtype="float16"))
+    with pytest.raises(UsageError, match=r"encoder\.bridge=nowhere: no such file"):
+        load_encoder(EncoderConfig(bridge="nowhere"))
+    with pytest.raises(UsageError, match="no parts to weigh"):
+        part_weights(replace(config, colour=0.0), {"colour": 2.0}, "weigh")
+    with pytest.raises(UsageError, match="maps no words"):
+        load_words(config)
+    assert bridge.old != bridge.new
+
+
+def test_which_indexes_a_bridged_encoder_may_search(tmp_path):
+    config, bridge = bridged(tmp_path)
+    assert spaces(config) == (bridge.version, bridge.old)
+    assert spaces(EncoderConfig()) == (bridge.new,)
+    assert following(config, bridge.old) == following(config, bridge.version) == config
+    assert following(config, bridge.new) == EncoderConfig()
+    assert following(EncoderConfig(), bridge.old) == EncoderConfig()
