@@ -1,6 +1,7 @@
 """Bridge: a map from a new model's vectors into the space of the model before it, measured before it is used."""
 
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 
 from w2w import ids, storage
 from w2w.bridge import flow, rules
@@ -107,10 +108,13 @@ def main(config: Config) -> Result:
     products, new_ND, old_ND = flow.both_vectors(run.store, sample, new, old)
     parts_N = rules.parts_of(products, config.seed)
     rules.check_sample(parts_N)
+    begun = run.seconds
     fitted = rules.fit(new_ND, old_ND, parts_N)
     recall = rules.measure(fitted.map, new_ND, old_ND, parts_N, products, config.seed)
     names = (config.encoder.name, config.old.name)
-    about = rules.told(fitted.map, recall, names, len(products), config.seed, made_of)
+    took, now = run.seconds - begun, datetime.now(UTC).isoformat(timespec="seconds")
+    made = {"sample": len(products), "seed": config.seed, "made_of": made_of, "seconds": took, "made_at": now}
+    about = rules.told(fitted.map, recall, names, **made)
     bridge = Bridge(old, new, fitted.map.matrix, fitted.map.bias, about)
     shown = {"sample": len(products), "map": fitted.map.name, "recall": recall, "tried": fitted.tried}
     result = _passed(config, run.done(result, counts=counts, **shown))

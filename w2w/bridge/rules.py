@@ -8,6 +8,7 @@ Rows are pictures: unit vectors ``new_ND`` of the new model and ``old_ND`` of th
   affine adapter of Drift-Adapter (arXiv 2509.23471), but solved instead of learnt.
 """
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -70,15 +71,18 @@ def check_sample(parts_N: np.ndarray) -> None:
 
 def fit(new_ND: np.ndarray, old_ND: np.ndarray, parts_N: np.ndarray) -> Fitted:
     """The candidate that keeps most of the old vectors' neighbours on the validation rows; the simpler one of equals."""
-    known, tried = parts_N == FIT, {}
-    for name, made in _candidates(new_ND[known], old_ND[known]):
-        tried[name] = float(_recall(made(new_ND[parts_N == VAL]), old_ND, old_ND, np.flatnonzero(parts_N == VAL)).mean())
-    best = max(tried, key=lambda name: round(tried[name], 3))
+    known, asked = parts_N == FIT, np.flatnonzero(parts_N == VAL)
+    made = [
+        (one.name, _recall(one(new_ND[asked]), old_ND, old_ND, asked).mean())
+        for one in _candidates(new_ND[known], old_ND[known])
+    ]
+    best = max(range(len(made)), key=lambda n: round(made[n][1], 3))
     known = parts_N != TEST
-    return Fitted(next(made for name, made in _candidates(new_ND[known], old_ND[known]) if name == best), tried)
+    chosen = next(itertools.islice(_candidates(new_ND[known], old_ND[known]), best, None))  # its rank may be one of more rows
+    return Fitted(chosen, {name: float(recall) for name, recall in made})
 
 
-def _candidates(new_ND: np.ndarray, old_ND: np.ndarray) -> Iterator[tuple[str, Map]]:
+def _candidates(new_ND: np.ndarray, old_ND: np.ndarray) -> Iterator[Map]:
     """The simplest first."""
     new_ND, old_ND = new_ND.astype(np.float64), old_ND.astype(np.float64)
     new_D, old_D = new_ND.mean(0), old_ND.mean(0)
@@ -86,21 +90,23 @@ def _candidates(new_ND: np.ndarray, old_ND: np.ndarray) -> Iterator[tuple[str, M
     cross_DD = a_ND.T @ b_ND
     left, _, right = np.linalg.svd(cross_DD, full_matrices=False)
     rotation = left @ right
-    yield _named("orthogonal", rotation, old_D - new_D @ rotation)
-    gram_DD, most = a_ND.T @ a_ND, min(*cross_DD.shape, len(new_ND) - 1)
+    yield _map("orthogonal", rotation, old_D - new_D @ rotation)
+    spread_D, basis_DD = np.linalg.eigh(a_ND.T @ a_ND)
+    spread_D, seen_DD = np.maximum(spread_D, 0), basis_DD.T @ cross_DD
+    most = min(*cross_DD.shape, len(new_ND) - 1)
     ranks = [most // part for part in reversed(_RANK_PARTS) if most // part]
     for ridge in reversed(_RIDGES):
-        weights = np.linalg.solve(gram_DD + ridge * len(new_ND) * np.eye(len(gram_DD)), cross_DD)
+        whole_DD = seen_DD / (spread_D + ridge * len(new_ND))[:, None]
         # the best approximation of a lower rank keeps the largest principal axes of what is predicted
-        _, axes = np.linalg.eigh(weights.T @ gram_DD @ weights)
+        _, _, axes = np.linalg.svd(np.sqrt(spread_D)[:, None] * whole_DD, full_matrices=False)
         for rank in ranks:
-            top = axes[:, -rank:]
-            reduced = weights @ top @ top.T if rank < most else weights
-            yield _named(f"affine, rank {rank}, ridge {ridge:g}", reduced, old_D - new_D @ reduced)
+            top = axes[:rank]
+            matrix = basis_DD @ (whole_DD @ top.T @ top if rank < most else whole_DD)
+            yield _map(f"affine, rank {rank}, ridge {ridge:g}", matrix, old_D - new_D @ matrix)
 
 
-def _named(name: str, matrix: np.ndarray, bias: np.ndarray) -> tuple[str, Map]:
-    return name, Map(name, matrix.astype(np.float32), bias.astype(np.float32))
+def _map(name: str, matrix: np.ndarray, bias: np.ndarray) -> Map:
+    return Map(name, matrix.astype(np.float32), bias.astype(np.float32))
 
 
 def measure(
@@ -148,10 +154,8 @@ def _recall(asked_QD: np.ndarray, gallery_ND: np.ndarray, truth_NE: np.ndarray, 
     return np.concatenate(found)
 
 
-def told(
-    made: Map, figures: dict[str, Figure], names: Sequence[str], sample: int, seed: int, sample_digest: str
-) -> dict[str, Any]:
+def told(made: Map, figures: dict[str, Figure], names: Sequence[str], **more: Any) -> dict[str, Any]:
     """What a bridge's file says of it. ``names``: of the new encoder and the old one."""
     recall = {name: {"value": f.value, "low": f.low, "high": f.high, "num": f.num} for name, f in figures.items()}
     encoders = dict(zip(("new_encoder", "old_encoder"), names, strict=True))
-    return encoders | {"map": made.name, "sample": sample, "seed": seed, "made_of": sample_digest, "recall_at_10": recall}
+    return encoders | {"map": made.name, "recall_at_10": recall} | more

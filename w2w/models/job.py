@@ -44,6 +44,16 @@ class Config(JobConfig):
     """What this run may spend: a new model's vectors over several nights."""
 
 
+@dataclass(frozen=True)
+class Upgrade:
+    """A new model's vectors, over several nights."""
+
+    encoder: EncoderConfig | None = None
+    """The new model. Default: the night's own, without its bridge."""
+    budget: Budget = Budget()
+    """What a night may spend on it."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Result(Summary):
     """Of one model version."""

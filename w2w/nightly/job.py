@@ -34,7 +34,9 @@ from w2w.ingest import job as ingest
 from w2w.ingest.job import Result as Ingested
 from w2w.models import job as embed
 from w2w.models.config import EncoderConfig
+from w2w.models.encoder import model_version, spaces
 from w2w.models.job import Result as Embedded
+from w2w.models.job import Upgrade
 from w2w.nightly import flow, tell
 from w2w.nightly.page import morning_page
 from w2w.nightly.rules import first_of, headline, sentence
@@ -56,7 +58,7 @@ from w2w.training.tags.job import Result as Tagged
 from w2w.training.tags.job import TagConfig
 
 STEPS = ("crawl", "ingest", "detect", "segment", "embed", "tag", "index", "embed_looks", "index_looks", "recommend", "similar")
-STEPS += ("check", "export")
+STEPS += ("check", "export", "upgrade")
 _NIGHTS_SHOWN = 13  # before this one
 log = logging.getLogger("w2w")
 
@@ -100,6 +102,8 @@ class Config(ingest.Config):
     """What is wrong in the catalog, and a page; {} for all kinds. What fail_on finds stops the night before the export."""
     export: ExportConfig | None = None
     """Send what changed, as w2w export does; {} for JSON lines in the store."""
+    upgrade: Upgrade | None = None
+    """Last, compute more of a new model's vectors: {encoder: {name: NEW}, budget: {minutes: 120}}."""
     tidy: Tidy | None = None
     """At the end, merge small parts, and delete old files and pages; {} for 60 parts, 7 days and 30 pages."""
     from_: str = ""
@@ -129,6 +133,7 @@ class Result(Summary):
     tag: Tagged | None = None
     check: Checked | None = None
     export: Exported | None = None
+    upgrade: Embedded | None = None
     parts_merged: dict[str, int] = field(default_factory=dict)
     """Of tables that were tidied: the parts that they had."""
     files_deleted: int | None = None
@@ -180,6 +185,15 @@ def _check(run: Run, config: Config, steps: Collection[str]) -> None:
         check.kinds_of(config.check)
     if config.export is not None:
         export.check(config.export)
+    if config.encoder.bridge:
+        spaces(config.encoder)
+        if one_model := [name for name in ("looks", "recommend", "similar") if getattr(config, name)]:
+            raise UsageError(
+                f"encoder.bridge: {', '.join(one_model)} of this config compare stored vectors of one model: name the old one "
+                f"as encoder, and the new one in upgrade.encoder, until all vectors are new"
+            )
+    if config.upgrade is not None:
+        model_version(new_encoder(config))
 
 
 def _not_begun(run: Run, config: Config, error: Exception) -> None:
@@ -352,6 +366,14 @@ def _steps(config: Config) -> Iterator[Step]:
         yield "check", check, options_of(config.check, CheckConfig) | {"encoder": "auto"}
     if config.export is not None:
         yield "export", export, options_of(config.export, ExportConfig)
+    if config.upgrade is not None:
+        yield "upgrade", embed, {"encoder": new_encoder(config), "budget": config.upgrade.budget}
+
+
+def new_encoder(config: Config) -> EncoderConfig:
+    """The model that the nights change to: the one that the upgrade names, or the one before the bridge."""
+    assert config.upgrade
+    return config.upgrade.encoder or replace(config.encoder, bridge=None)
 
 
 def _can_tell(step: str, result: Result, store: str, steps: Collection[str]) -> bool:

@@ -1,6 +1,7 @@
 """Plan: bytes, hours, nodes and cost of a larger shop, from what this store's nights took."""
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,9 +12,9 @@ from w2w.index.manifest import index_uri
 from w2w.index.publish import current_version, read_manifest
 from w2w.index.spec import IndexConfig
 from w2w.nightly.flow import earlier
-from w2w.plan.rules import Need, fit, need, points, rows_of
-from w2w.results import Summary
-from w2w.table import delta
+from w2w.plan.rules import UPGRADE, Need, Rate, fit, need, points, rows_of, upgrade
+from w2w.results import Figure, Summary
+from w2w.table import bridges, delta
 
 _NIGHTS = 90
 _WITHIN = 10  # times as large as the store, the figures hold
@@ -43,6 +44,8 @@ class Config:
     """Of a node, an hour."""
     gb_price: float = 0.0
     """Of a gigabyte, a month."""
+    upgrade_minutes: float | None = None
+    """Of a night, for a new model's vectors: says how many nights they take, and from which on a bridge is worth it."""
     measured_cpus: int | None = None
     """CPUs that the nights ran on, where they do not say. Default: those of this machine."""
 
@@ -72,6 +75,12 @@ class Result(Summary):
     """Of the formula on the nights that it is fitted to: median relative error, by step."""
     not_measured: tuple[str, ...] = ()
     """Steps that no night has run on any row."""
+    upgrade_nights: int | None = None
+    """Until all pictures have vectors of a new model."""
+    bridge_from_night: int | None = None
+    """From which the store's newest bridge has saved more than it cost; none where the change is over before."""
+    bridge_recall: dict[str, Figure] = field(default_factory=dict)
+    """What that bridge keeps."""
     cost_of_the_first_night: float | None = None
     cost_a_month: float | None = None
     """30 nights and the bytes."""
@@ -81,6 +90,8 @@ def main(config: Config) -> Result:
     store = storage.absolute(config.store)
     if not 0 <= config.changed <= 1:
         raise UsageError(f"--changed={config.changed}: a share between 0 and 1")
+    if config.upgrade_minutes is not None and not config.upgrade_minutes:
+        raise UsageError("--upgrade_minutes=0: nothing is done in no time")
     if not config.hours:
         raise UsageError("--hours=0: no night ends in no time")
     delta.need_table(store, schema.PRODUCTS, "ingest")
@@ -91,6 +102,7 @@ def main(config: Config) -> Result:
     found = points(nights, config.measured_cpus or os.cpu_count() or 1)
     rates = {step: rate for step, some in found.items() if (rate := fit(step, some)) is not None}
     sizes = (config.products, config.node_cpus, config.hours)
+    new_model = rates.pop(UPGRADE, None)
     first, later = (need(rates, rows_of(rates, config.products, pictures, n), *sizes) for n in (1.0, config.changed))
     held = _bytes(store, config, measured)
     told: dict[str, Any] = {}
@@ -110,12 +122,15 @@ def main(config: Config) -> Result:
         told["warning"] = (
             f"more than {_WITHIN} times the {measured:,} products that were measured: seconds may be several times less"
         )
+    if config.upgrade_minutes is not None and "embed" in rates:
+        told |= _upgrade(store, config, pictures, rates["embed"], new_model, (later.nodes or 1) * config.node_cpus)
     month = 0.0
     if config.node_price and rates:
         told["cost_of_the_first_night"] = first.seconds / 3600 * (first.nodes or 1) * config.node_price
         month += 30 * later.seconds / 3600 * (later.nodes or 1) * config.node_price
     month += sum(held.values()) * config.gb_price
     index = _index_bytes(store)
+    not_measured = tuple(step for step in ("ingest", "embed", "index") if step not in rates)
     return Result(
         job="plan",
         run_id=new_run_id("plan"),
@@ -126,10 +141,23 @@ def main(config: Config) -> Result:
         gigabytes={name: round(gb, 3) for name, gb in sorted(held.items(), key=lambda kv: -kv[1])},
         gigabytes_in_all=sum(held.values()),
         search_memory_gb=index * config.products / measured / 1e9 if index else None,
-        not_measured=tuple(step for step in ("ingest", "embed", "index") if step not in rates),
+        not_measured=not_measured + ((UPGRADE,) if config.upgrade_minutes is not None and new_model is None else ()),
         cost_a_month=month or None,
         **told,
     )
+
+
+def _upgrade(store: str, config: Config, pictures: float, old: Rate, new: Rate | None, cpus: float) -> dict[str, Any]:
+    """What the plan says of a change of models; a new model that no night has run is taken to be as fast as the old one."""
+    assert config.upgrade_minutes
+    bridge = max((b for _, b in bridges.listed(store)), key=lambda b: str(b.told.get("made_at")), default=None)
+    told: Mapping[str, Any] = bridge.told if bridge else {}
+    num, budget_s = config.products * pictures, 60 * config.upgrade_minutes * cpus
+    speed = old.cpu_s, (new or old).cpu_s
+    found = upgrade(num, num * config.changed, *speed, budget_s, told.get("sample", 0), told.get("seconds", 0.0) * cpus)
+    recall = {name: Figure(**figure) for name, figure in told.get("recall_at_10", {}).items()}
+    worth = {"bridge_from_night": found.bridge_from, "bridge_recall": recall} if bridge else {}
+    return {"upgrade_nights": found.nights} | worth
 
 
 def _rounded(found: Need) -> dict[str, float]:

@@ -18,10 +18,10 @@ from typing import Any
 import numpy as np
 from scipy.optimize import nnls
 
-_INDEX, _SIMILAR = "index", "similar"
+_INDEX, _SIMILAR, UPGRADE = "index", "similar", "upgrade"
 _OF_THE_CATALOG = (_INDEX, _SIMILAR)  # steps whose driver reads the ids of all products
 _OF_PICTURES = ("embed", "detect", "segment", "tag")
-STEPS = ("ingest", "detect", "segment", "embed", "tag", "index", "recommend", "similar", "check", "export")
+STEPS = ("ingest", "detect", "segment", "embed", "tag", "index", "recommend", "similar", "check", "export", UPGRADE)
 _APART = 10.0  # times, between the smallest and the largest night, for a fixed part to be told
 _LEAST_S = 0.05  # shorter steps weigh as if they took this
 
@@ -111,6 +111,33 @@ class Need:
     @property
     def seconds(self) -> float:
         return sum(self.steps.values())
+
+
+@dataclass(frozen=True)
+class Upgrade:
+    """``nights`` until all vectors are of the new model; ``bridge_from``: the night from which a bridge has saved more than it
+    cost, None if the change is over before."""
+
+    nights: int
+    bridge_from: int | None
+
+
+def upgrade(
+    pictures: float, new: float, old_s: float, new_s: float, budget_s: float, sample: float, bridge_s: float
+) -> Upgrade:
+    """A change of models: of N ``pictures`` in all and w ``new`` ones a night, s and s' CPU seconds a picture by both models,
+    B a night for the change, and a bridge of m sampled pictures that took F to fit and measure.
+
+        T = ceil((N - m) s' / B)        nights until the vectors of the catalog are new
+        ceil(F / (w s)), if at most T   night from which the bridge is worth it
+
+    The sample's vectors are of use anyway. Without a bridge each new picture is embedded twice until then: by the old model, to
+    be found now, and by the new one; with it once, by the new one.
+    """
+    nights = max(1, math.ceil((pictures - min(sample, pictures)) * new_s / budget_s - 1e-9))
+    saved = new * old_s
+    since = max(1, math.ceil(bridge_s / saved - 1e-9)) if saved else math.inf
+    return Upgrade(nights, int(since) if since <= nights else None)
 
 
 def rows_of(steps: Iterable[str], products: float, pictures: float, share: float) -> dict[str, float]:

@@ -52,6 +52,15 @@ def test_axes_that_are_stretched_take_more_than_a_rotation():
     assert found["of old"].value > found["of new"].value
 
 
+def test_vectors_longer_than_the_sample_has_rows():
+    new_ND = units(np.hstack([hidden(8), 0.1 * hidden(152, 1)]))[:240]
+    old_ND = units(np.hstack([hidden(8) @ np.diag(np.linspace(0.5, 2, 8)), 0.1 * hidden(192, 2)]))[:240]
+    parts_N = rules.parts_of(PRODUCTS[:240], 0)
+    fitted = rules.fit(new_ND, old_ND, parts_N)
+    assert fitted.map.matrix.shape == (160, 200)
+    assert rules.measure(fitted.map, new_ND, old_ND, parts_N, PRODUCTS[:240], 0)["of old"].value > 0.3
+
+
 def test_models_with_nothing_in_common_share_no_neighbours():
     _, found = recall(units(hidden(16)), units(hidden(16, 1)))
     assert found["of old"].value < 0.1
@@ -61,8 +70,8 @@ def test_models_with_nothing_in_common_share_no_neighbours():
 def test_what_is_learnt_by_heart_is_not_measured():
     """With more dimensions than rows any map fits what it has seen."""
     new_ND, old_ND = units(hidden(500)), units(hidden(16, 1))
-    made = dict(rules._candidates(new_ND[PARTS != rules.TEST], old_ND[PARTS != rules.TEST]))
-    by_heart = next(m for name, m in made.items() if name.endswith("ridge 1e-06") and "rank 16" in name)
+    made = rules._candidates(new_ND[PARTS != rules.TEST], old_ND[PARTS != rules.TEST])
+    by_heart = next(m for m in made if m.name == "affine, rank 16, ridge 1e-06")
     seen = np.flatnonzero(PARTS == rules.FIT)
     assert rules._recall(by_heart(new_ND[seen]), old_ND, old_ND, seen).mean() > 0.9
     assert rules.measure(by_heart, new_ND, old_ND, PARTS, PRODUCTS, 0)["of old"].value < 0.2

@@ -105,7 +105,7 @@ def num_rows(store) -> dict[str, int]:
 def without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
     """Operators and tasks run here and now; a model is loaded once."""
     monkeypatch.setattr(Run, "begin", Run.check_store)
-    monkeypatch.setattr(run, "run_alone", lambda operator, blocks: map(operator.work(*operator.arguments), blocks))
+    monkeypatch.setattr(run, "run_alone", lambda operator, blocks, until: map(operator.work(*operator.arguments), blocks))
     monkeypatch.setattr(models, "load_encoder", functools.cache(models.load_encoder))
     monkeypatch.setattr(indexing, "run_task", lambda work, *args, num_cpus, title: work(*args))
     monkeypatch.setattr(indexing, "share", lambda value: value)

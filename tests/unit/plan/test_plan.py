@@ -10,7 +10,8 @@ from w2w import storage
 from w2w.errors import UsageError
 from w2w.nightly.flow import NIGHT
 from w2w.plan import job as plan
-from w2w.plan.rules import Point, Rate, fit, need, points
+from w2w.plan.rules import Point, Rate, Upgrade, fit, need, points, upgrade
+from w2w.table import bridges
 
 
 @pytest.fixture
@@ -83,6 +84,36 @@ def test_a_store_is_planned_for(store, shop, clock):
     assert twice.gigabytes_in_all == pytest.approx(2 * result.gigabytes_in_all)
 
 
+def test_a_change_of_models_ends_and_a_bridge_pays_from_a_night_on():
+    change = {"pictures": 1e6, "new": 1000, "old_s": 0.02, "new_s": 0.05, "budget_s": 5000, "sample": 4000, "bridge_s": 30}
+    assert upgrade(**change) == Upgrade(10, 2)  # 49,800 CPU seconds; 20 saved a night
+    assert upgrade(**change | {"bridge_s": 300}) == Upgrade(10, None)
+    assert upgrade(**change | {"new": 0}) == Upgrade(10, None)
+    assert upgrade(**change | {"bridge_s": 0.0, "sample": 2e6}) == Upgrade(1, 1)
+
+
+def test_a_store_says_when_its_change_of_models_is_over(store, shop, clock):
+    run_night(store, shop)
+    (run,) = storage.list_folders(f"{store}/reports/nightly")
+    uri = f"{store}/reports/nightly/{run}/{NIGHT}"
+    night = json.loads(storage.read_bytes(uri)) | {"cpus": 1.0}
+    night["embed"] |= {"seconds": 10.0, "counts": {"read": 100}}
+    night["upgrade"] = {"seconds": 40.0, "counts": {"read": 100}}
+    storage.write_bytes(uri, json.dumps(night).encode())
+    asked = plan.Config(store=store, products=90_000, changed=0.001, node_cpus=4, upgrade_minutes=60)
+    result = plan.main(asked)
+    assert (result.upgrade_nights, result.bridge_from_night, result.bridge_recall) == (3, None, {})  # 36,000 s, 14,400 a night
+    assert "upgrade" not in result.not_measured
+    assert set(result.night_s) == {"ingest", "embed", "index"}
+    recall = {"of old": {"value": 0.8, "low": 0.7, "high": 0.9, "num": 50}}
+    told = {"made_at": "2026", "sample": 9000, "seconds": 4.0, "recall_at_10": recall}
+    bridge = bridges.Bridge("a" * 16, "b" * 16, np.eye(2, dtype=np.float32), np.zeros(2, np.float32), told)
+    bridges.write(bridges.uri_of(store, "x"), bridge)
+    result = plan.main(asked)
+    assert (result.upgrade_nights, result.bridge_from_night) == (3, 2)  # 16 CPU seconds; 9 saved a night
+    assert result.bridge_recall["of old"].value == 0.8
+
+
 def test_without_nights_there_are_bytes_alone(store, shop, clock):
     run_night(store, shop, until="embed")
     storage.delete(f"{store}/reports/nightly")
@@ -93,7 +124,12 @@ def test_without_nights_there_are_bytes_alone(store, shop, clock):
 
 @pytest.mark.parametrize(
     ("options", "says"),
-    [({"changed": 2.0}, "--changed=2.0: a share"), ({"hours": 0.0}, "--hours=0"), ({}, "there is no table")],
+    [
+        ({"upgrade_minutes": 0.0}, "--upgrade_minutes=0"),
+        ({"changed": 2.0}, "--changed=2.0: a share"),
+        ({"hours": 0.0}, "--hours=0"),
+        ({}, "there is no table"),
+    ],
 )
 def test_mistakes(store, options, says):
     with pytest.raises(UsageError, match=says):
