@@ -16,7 +16,8 @@ from w2w.index.publish import current_version
 from w2w.index.search import QUERY, open_index
 from w2w.report.cards import dress_of
 from w2w.report.variants import Design, near_duplicates, on_cards
-from w2w.table import delta, snapshot
+from w2w.table import bridges, delta, snapshot
+from w2w.table.bridges import Bridge
 from w2w.table.pending import lookup, lookup_batches
 from w2w.table.permitted import SEARCH, permitted
 
@@ -83,10 +84,8 @@ def similar_products(
             asking.setdefault(row[schema.IMAGE_ID], []).append(n)
     images = pa.array(sorted(asking), pa.string())
     alike = near_duplicates(store, images.to_pylist())
-    columns, version = [schema.OWNER_ID, schema.VECTOR], opened.manifest.model_version
-    for batch in lookup_batches(store, schema.EMBEDDINGS, images, columns, batch_rows=_AT_ONCE, model_version=version):
-        asked = [n for image in batch.column(0).to_pylist() for n in asking[image][:1]]
-        vectors_ND = np.array(batch.column(1).to_pylist(), np.float32)
+    for names, vectors_ND in served_vectors(store, images, opened.manifest.model_version):
+        asked = [n for image in names.to_pylist() for n in asking[image][:1]]
         classes = [products[n][schema.CATEGORY] for n in asked]
         hits = opened.search(vectors_ND, count + _SPARE, classes, one_per_product=True, num_threads=threads)
         for n, found in zip(asked, _by_query(hits, len(asked))):
@@ -97,6 +96,22 @@ def similar_products(
         for n in same[1:]:
             similar[n] = similar[same[0]]
     return similar, opened.manifest.version
+
+
+def served_vectors(store: str, images: pa.Array, version: str) -> Iterator[tuple[pa.ChunkedArray, np.ndarray]]:
+    """The pictures with a vector of that model version, float32 (n, D), in batches. Of a bridge: their vectors of the model
+    before it, and the mapped ones of those that have none."""
+    found = bridges.find(store, version)
+    ways: list[tuple[str, Bridge | None]] = [(version, None)]
+    ways += [(found[1].old, None), (found[1].new, found[1])] if found else []
+    for of, bridge in ways:
+        seen = [pa.array([], pa.string())]
+        columns = [schema.OWNER_ID, schema.VECTOR]
+        for batch in lookup_batches(store, schema.EMBEDDINGS, images, columns, batch_rows=_AT_ONCE, model_version=of):
+            vectors_ND = np.array(batch.column(1).to_pylist(), np.float32)
+            yield batch.column(0), bridge(vectors_ND) if bridge else vectors_ND
+            seen += batch.column(0).chunks
+        images = images.filter(pc.invert(pc.is_in(images, value_set=pa.concat_arrays(seen))))
 
 
 def _by_query(hits: pa.Table, num: int) -> Iterator[list[dict]]:

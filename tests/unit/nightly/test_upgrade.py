@@ -3,11 +3,13 @@
 from dataclasses import replace
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from tests.unit.nightly.test_morning import run_night
 from w2w import schema
 from w2w.errors import UsageError
+from w2w.gallery.flow import served_vectors
 from w2w.index import job as index
 from w2w.models.config import EncoderConfig
 from w2w.models.encoder import model_version
@@ -51,6 +53,9 @@ def test_over_a_bridge_and_back(store, shop, clock):
     assert (second.index.bridged, second.index.model_version, second.index.cut_over) == (1, bridge.version, None)
     assert second.index.counts.out == 21
     assert (num_vectors(store, OLD_VERSION), num_vectors(store, NEW_VERSION)) == (20, 1)
+    pictures = delta.read(store, schema.IMAGES, [schema.IMAGE_ID]).column(0)
+    named = pa.chunked_array([c for names, _ in served_vectors(store, pictures, bridge.version) for c in names.chunks])
+    assert sorted(named.to_pylist()) == sorted(pictures.to_pylist())
 
     clock.sleep()
     third = run_night(store, shop, encoder=over, upgrade=Upgrade())
