@@ -45,8 +45,8 @@ def test_over_a_bridge_and_back(tmp_path):
     asked = w2w.search(store=store, feed=feed, encoder=over, shown=0, pool=POOL)
     assert (asked.index_version, asked.counts.out) == (before.published, OLD_NUM)
     found = {
-        r[schema.KEY]: r[schema.NEIGHBOUR_LIST]
-        for r in delta.read(store, schema.NEIGHBOURS, [schema.KEY, schema.NEIGHBOUR_LIST]).to_pylist()
+        r[schema.QUERY_ID]: r[schema.NEIGHBOUR_LIST]
+        for r in delta.read(store, schema.NEIGHBOURS, [schema.QUERY_ID, schema.NEIGHBOUR_LIST]).to_pylist()
     }
     itself = [any(hit[schema.PRODUCT_ID] == query for hit in hits) for query, hits in found.items()]
     assert np.mean(itself) > 0.3  # of 130, ten found: at random .08

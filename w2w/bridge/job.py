@@ -1,6 +1,6 @@
 """Bridge: a map from a new model's vectors into the space of the model before it, measured before it is used."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 
 from w2w import ids, storage
@@ -15,6 +15,8 @@ from w2w.results import Figure, Summary
 from w2w.stage import Pool
 from w2w.table import bridges
 from w2w.table.bridges import Bridge
+
+_OF_OLD = "of old"
 
 
 @dataclass(frozen=True)
@@ -91,12 +93,12 @@ def main(config: Config) -> Result:
     made_of = ids.digest(sample.digest, new, old, config.seed)
     wanted = config.name and bridges.uri_of(run.store, config.name)
     same = [(uri, bridge) for uri, bridge in bridges.listed(run.store) if bridge.told.get("made_of") == made_of]
-    same = [(uri, bridge) for uri, bridge in same if wanted in (None, uri)]
+    same = [(uri, bridge) for uri, bridge in same if wanted in (None, uri) and _OF_OLD in bridge.recall]
     if wanted and not same and storage.exists(wanted):
         raise UsageError(f"--name={config.name}: is another bridge, which an index may need: choose another name")
     if same and not work.num_rows:
         uri, bridge = same[0]
-        result = run.done(result, map=bridge.told.get("map"), recall=_figures(bridge), unchanged=True)
+        result = run.done(result, map=bridge.told.get("map"), recall=bridge.recall, unchanged=True)
         return run.done(_passed(config, result), bridge=uri, bridge_version=bridge.version)
     if config.dry_run:
         return result
@@ -111,10 +113,17 @@ def main(config: Config) -> Result:
     begun = run.seconds
     fitted = rules.fit(new_ND, old_ND, parts_N)
     recall = rules.measure(fitted.map, new_ND, old_ND, parts_N, products, config.seed)
-    names = (config.encoder.name, config.old.name)
-    took, now = run.seconds - begun, datetime.now(UTC).isoformat(timespec="seconds")
-    made = {"sample": len(products), "seed": config.seed, "made_of": made_of, "seconds": took, "made_at": now}
-    about = rules.told(fitted.map, recall, names, **made)
+    about = {
+        "new_encoder": config.encoder.name,
+        "old_encoder": config.old.name,
+        "map": fitted.map.name,
+        "sample": len(products),
+        "seed": config.seed,
+        "seconds": run.seconds - begun,
+        "made_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "made_of": made_of,
+        bridges.RECALL: {name: asdict(figure) for name, figure in recall.items()},
+    }
     bridge = Bridge(old, new, fitted.map.matrix, fitted.map.bias, about)
     shown = {"sample": len(products), "map": fitted.map.name, "recall": recall, "tried": fitted.tried}
     result = _passed(config, run.done(result, counts=counts, **shown))
@@ -125,7 +134,7 @@ def main(config: Config) -> Result:
 
 def _passed(config: Config, result: Result) -> Result:
     """The result. Raises JobFailed if the bridge keeps too little."""
-    kept = result.recall["of old"]
+    kept = result.recall[_OF_OLD]
     if kept.value < config.min_recall:
         error = JobFailed(
             f"the bridge is not to be used: mapped vectors find {kept} of the ten neighbours that the old ones find, and "
@@ -134,7 +143,3 @@ def _passed(config: Config, result: Result) -> Result:
         error.result = replace(result, bridge=None)
         raise error
     return result
-
-
-def _figures(bridge: Bridge) -> dict[str, Figure]:
-    return {name: Figure(**told) for name, told in bridge.told["recall_at_10"].items()}

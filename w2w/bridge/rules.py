@@ -9,9 +9,8 @@ Rows are pictures: unit vectors ``new_ND`` of the new model and ``old_ND`` of th
 """
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -152,10 +151,3 @@ def _recall(asked_QD: np.ndarray, gallery_ND: np.ndarray, truth_NE: np.ndarray, 
         last = -np.partition(-true_QN, K - 1, axis=1)[:, K - 1]
         found.append((np.take_along_axis(true_QN, nearest, 1) >= last[:, None] - _CLOSE).mean(1))
     return np.concatenate(found)
-
-
-def told(made: Map, figures: dict[str, Figure], names: Sequence[str], **more: Any) -> dict[str, Any]:
-    """What a bridge's file says of it. ``names``: of the new encoder and the old one."""
-    recall = {name: {"value": f.value, "low": f.low, "high": f.high, "num": f.num} for name, f in figures.items()}
-    encoders = dict(zip(("new_encoder", "old_encoder"), names, strict=True))
-    return encoders | {"map": made.name, "recall_at_10": recall} | more

@@ -1,7 +1,6 @@
 """Plan: bytes, hours, nodes and cost of a larger shop, from what this store's nights took."""
 
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -151,12 +150,11 @@ def _upgrade(store: str, config: Config, pictures: float, old: Rate, new: Rate |
     """What the plan says of a change of models; a new model that no night has run is taken to be as fast as the old one."""
     assert config.upgrade_minutes
     bridge = max((b for _, b in bridges.listed(store)), key=lambda b: str(b.told.get("made_at")), default=None)
-    told: Mapping[str, Any] = bridge.told if bridge else {}
+    sample, took_s = (bridge.number("sample"), bridge.number("seconds")) if bridge else (0.0, 0.0)
     num, budget_s = config.products * pictures, 60 * config.upgrade_minutes * cpus
     speed = old.cpu_s, (new or old).cpu_s
-    found = upgrade(num, num * config.changed, *speed, budget_s, told.get("sample", 0), told.get("seconds", 0.0) * cpus)
-    recall = {name: Figure(**figure) for name, figure in told.get("recall_at_10", {}).items()}
-    worth = {"bridge_from_night": found.bridge_from, "bridge_recall": recall} if bridge else {}
+    found = upgrade(num, num * config.changed, *speed, budget_s, sample, took_s * cpus)
+    worth = {"bridge_from_night": found.bridge_from, "bridge_recall": bridge.recall} if bridge else {}
     return {"upgrade_nights": found.nights} | worth
 
 

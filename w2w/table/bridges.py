@@ -7,8 +7,9 @@ versions and what the map was fitted to and measured on.
 import functools
 import hashlib
 import json
+import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,8 +19,10 @@ from safetensors.numpy import save as save_tensors
 
 from w2w import ids, storage
 from w2w.errors import UsageError
+from w2w.results import Figure
 
 CODE = 1  # bump when the same file would map to other vectors
+RECALL = "recall_at_10"  # of ``Bridge.told``
 _SUFFIX = ".safetensors"
 _VERSION = re.compile(r"[0-9a-f]{8,64}")
 _MOST_BYTES = 1 << 30
@@ -40,6 +43,27 @@ class Bridge:
         """The model version of the new model seen through this bridge."""
         tensors = (hashlib.sha256(np.ascontiguousarray(t).tobytes()).hexdigest() for t in (self.matrix, self.bias))
         return ids.digest("bridge", CODE, self.old, self.new, *tensors)
+
+    @property
+    def recall(self) -> dict[str, Figure]:
+        """What was measured; nothing where the file tells no such figures."""
+        try:
+            figures = {
+                name: (float(f["value"]), float(f["low"]), float(f["high"]), int(f["num"])) for name, f in self._told_recall
+            }
+        except (KeyError, TypeError, ValueError):
+            return {}
+        return {name: Figure(*figure) for name, figure in figures.items()}
+
+    @property
+    def _told_recall(self) -> Iterable[tuple[str, Any]]:
+        told = self.told.get(RECALL)
+        return told.items() if isinstance(told, dict) else ()
+
+    def number(self, name: str) -> float:
+        """A number that it tells; 0 where it does not."""
+        value = self.told.get(name)
+        return float(value) if isinstance(value, int | float) and 0 <= value < math.inf else 0.0
 
     def __call__(self, new_ND: np.ndarray) -> np.ndarray:
         """float32 (N, D_old) of length 1 for unit vectors (N, D_new); NaN stays NaN."""

@@ -35,6 +35,15 @@ def test_what_cannot_be_computed_stays_so():
     assert np.isfinite(found[1]).all()
 
 
+def test_what_a_strangers_file_tells_is_no_error():
+    figure = {"value": 0.8, "low": 0.7, "high": 0.9, "num": 5}
+    assert replace(BRIDGE, told={bridges.RECALL: {"of old": figure}}).recall["of old"].value == 0.8
+    for strange in (None, [], "x", {"of old": None}, {"of old": {"value": "x"}}, {"of old": figure | {"low": []}}):
+        assert replace(BRIDGE, told={bridges.RECALL: strange}).recall == {}
+    numbers = replace(BRIDGE, told={"a": 3, "b": "3", "c": float("nan"), "d": -1})
+    assert [numbers.number(name) for name in "abcde"] == [3, 0, 0, 0, 0]
+
+
 def damaged() -> dict[str, bytes]:
     about = {"old": BRIDGE.old, "new": BRIDGE.new, "told": "{}"}
     whole = {"matrix": BRIDGE.matrix, "bias": BRIDGE.bias}
