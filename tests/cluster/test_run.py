@@ -174,8 +174,9 @@ def test_what_a_budget_leaves_is_done_by_the_next_run(numbers, second_pool):
         assert work.num_rows == 1000 - done
         until = until if run != "short" else time.monotonic() + (2.5 if second_pool is None else 4)
         counts, _ = run_stages(store, work, slow, [Output(schema.EMBEDDINGS)], lineage(run), until=until, **how)
-        assert (run != "over" or second_pool) or counts.read == 0
-        assert run != "short" or counts.read < work.num_rows
+        if second_pool is None:  # what several operators have computed comes in larger pieces
+            assert run != "over" or counts.read == 0
+            assert run != "short" or counts.read < work.num_rows
         done += counts.read
     assert done == 1000
     check(store)

@@ -187,7 +187,7 @@ def _stream(
             for receipts in run_together(operators, blocks):
                 yield receipts
                 if until is not None and time.monotonic() >= until:
-                    return  # what is on its way is computed again by the next run
+                    return  # what is on its way, such as pictures that are decoded, is computed again by the next run
 
 
 def _operators(plan: _Plan, stages: Sequence[Stage], pool: Pool, num_blocks: int) -> list[Operator]:
