@@ -169,7 +169,7 @@ def _taken(folder: Path, patch: pytest.MonkeyPatch, url: str) -> list[Line]:
     taken: list[Line] = []
     name = ""
 
-    def stream(plan, stages, pool, blocks):
+    def stream(plan, stages, pool, blocks, until):
         items = pa.concat_tables(blocks)
         kept = folder / f"kept-{len(taken)}"
         places = {}
