@@ -187,7 +187,9 @@ def _check(run: Run, config: Config, steps: Collection[str]) -> None:
         export.check(config.export)
     if config.encoder.bridge:
         spaces(config.encoder)
-        if one_model := [name for name in ("looks", "recommend", "similar") if getattr(config, name)]:
+        one_model = [name for name in ("looks", "recommend", "similar") if getattr(config, name)]
+        one_model += ["export.vectors"] if config.export and config.export.vectors else []
+        if one_model:
             raise UsageError(
                 f"encoder.bridge: {', '.join(one_model)} of this config compare stored vectors of one model: name the old one "
                 f"as encoder, and the new one in upgrade.encoder, until all vectors are new"
@@ -295,6 +297,9 @@ def _notices(result: Result) -> list[str]:
             found.append(step.why_not_permitted)
         if step.unknown_products:
             found.append(f"golden queries name products that the catalog never had: {first_of(step.unknown_products)}")
+    done = result.upgrade
+    if done and done.counts.read and not done.left:
+        found.append(f"every picture has been computed with {done.encoder} now: its own index can be published")
     return found
 
 

@@ -9,6 +9,7 @@ import pytest
 from tests.unit.nightly.test_morning import run_night
 from w2w import schema
 from w2w.errors import UsageError
+from w2w.export.job import ExportConfig
 from w2w.gallery.flow import served_vectors
 from w2w.index import job as index
 from w2w.models.config import EncoderConfig
@@ -31,7 +32,10 @@ def test_the_next_model_is_computed_last_while_the_old_one_serves(store, shop, c
     first = run_night(store, shop, upgrade=upgrade)
     assert (first.index.model_version, first.embed.counts.out) == (OLD_VERSION, 20)
     assert (first.upgrade.model_version, first.upgrade.counts.out, first.upgrade.left) == (NEW_VERSION, 20, None)
+    assert first.notices[-1].startswith("every picture has been computed with efficientnet-lite0 now")
     clock.sleep()
+    second = run_night(store, shop, upgrade=upgrade)
+    assert (second.upgrade.pending, second.notices) == (0, ())
     assert run_night(store, shop, upgrade=upgrade, dry_run=True).upgrade.pending == 0
     assert run_night(store, shop, upgrade=upgrade, until="index").upgrade is None
     with pytest.raises(UsageError, match="no such file"):
@@ -81,6 +85,8 @@ def test_what_compares_stored_vectors_of_one_model_does_not_go_over_a_bridge(sto
     bridges.write(uri, bridges.Bridge(OLD_VERSION, NEW_VERSION, np.eye(2, dtype=np.float32), np.zeros(2, np.float32)))
     with pytest.raises(UsageError, match=r"encoder\.bridge: similar of this config compare stored vectors"):
         run_night(store, shop, encoder=replace(NEW, bridge=uri), similar=SimilarConfig())
+    with pytest.raises(UsageError, match=r"encoder\.bridge: export\.vectors of this config"):
+        run_night(store, shop, encoder=replace(NEW, bridge=uri), export=ExportConfig(vectors=True))
     with pytest.raises(UsageError, match="is from model version"):
         run_night(store, shop, encoder=EncoderConfig(bridge=uri))
     assert delta.open_table(store, schema.PRODUCTS) is None
