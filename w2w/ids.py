@@ -138,15 +138,28 @@ class Places:
 
     def __init__(self, hashes_N2: np.ndarray):
         """``hashes_N2``: ``hash_keys_128`` of the keys."""
-        self.order = on_disk(np.lexsort((hashes_N2[:, 1], hashes_N2[:, 0])))
+        order = np.argsort(hashes_N2[:, 0])  # a quarter of the time that both halves take
+        first = hashes_N2[order, 0]
+        if (first[1:] == first[:-1]).any():
+            order = np.lexsort((hashes_N2[:, 1], hashes_N2[:, 0]))
+        self.order = on_disk(order)
         self.hashes_2N = on_disk(np.stack([hashes_N2[self.order, i] for i in (0, 1)]))
+
+    @staticmethod
+    def of(order: np.ndarray, hashes_2N: np.ndarray) -> "Places":
+        """As they were stored."""
+        places = Places.__new__(Places)
+        places.order, places.hashes_2N = order, hashes_2N
+        return places
 
     def __len__(self) -> int:
         return len(self.order)
 
     def rank(self, asked_Q2: np.ndarray) -> np.ndarray:
         """Index into ``order`` of each key, given its hash (``hash_keys_128``), int64 (Q,); -1 if absent."""
-        at = np.searchsorted(self.hashes_2N[0], asked_Q2[:, 0])
+        order = np.argsort(asked_Q2[:, 0])  # in order, they are found in a third of the time
+        at = np.empty(len(asked_Q2), np.int64)
+        at[order] = np.searchsorted(self.hashes_2N[0], asked_Q2[order, 0])
         found, left = np.full(len(asked_Q2), -1), np.arange(len(asked_Q2))
         while len(left):  # repeats only for keys that share the first half of their hash
             left = left[at[left] < len(self)]

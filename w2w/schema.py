@@ -74,6 +74,7 @@ NUMBER, GARMENTS_LIST, SAME_PICTURE = "number", "garments", "same_picture"
 
 # similar products
 SIMILAR_LIST, SPARE, PLACES, COMPLETE, CARD, ALLOWED = "similar", "spare", "places", "complete", "card", "allowed"
+LAYER, PLACE = "layer", "place"
 # quality and checks
 SHARPNESS, CONTRAST, FILLED = "sharpness", "contrast", "filled"
 CHECK_ID, SEVERITY, ABOUT, SINCE = "check_id", "severity", "about", "since"
@@ -617,14 +618,15 @@ OFFERED = Table(
 
 SIMILAR_PRODUCT = pa.struct([pa.field(PRODUCT_ID, pa.string()), pa.field(SCORE, pa.float32())])  # score: cosine
 
-# The products most like each active one that has a vector. A snapshot for each name.
+# The products most like each active one that has a vector. For each name a snapshot, and rows of the nights since, in layers:
+# of several rows of a product that of the highest layer counts (``w2w.table.layered``).
 SIMILAR_PRODUCTS = Table(
     "similar",
     _schema(
         (PRODUCT_ID, pa.string()),
         (SIMILAR_LIST, pa.list_(SIMILAR_PRODUCT)),  # best first
         (SPARE, pa.list_(SIMILAR_PRODUCT)),  # the next best: they move up when a product of the list goes
-        (PLACES, pa.list_(pa.int32()), "nullable"),  # where those of both lists stand among the table's products, by product_id
+        (PLACES, pa.list_(pa.int32()), "nullable"),  # the places of those of both lists
         (COMPLETE, pa.bool_()),  # there are no others
         (IMAGE_ID, pa.string()),
         (CATEGORY, pa.string()),
@@ -633,8 +635,11 @@ SIMILAR_PRODUCTS = Table(
         (MODEL_VERSION, pa.string()),
         (STAGE_VERSION, pa.string()),  # of model and options
         (SOURCE, pa.string()),  # the name
+        (LAYER, pa.int32(), "nullable"),  # 0 or null: of the snapshot
+        (PLACE, pa.int32(), "nullable"),  # of the product: in the snapshot by product_id, later ones behind
+        (ACTIVE, pa.bool_(), "nullable"),  # false: the product has no list any more
     ),
-    key=(PRODUCT_ID, SOURCE),
+    key=(PRODUCT_ID, SOURCE, LAYER),
     partition_by=(SOURCE,),
 )
 

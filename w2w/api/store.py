@@ -19,7 +19,7 @@ from w2w.index.passing import Passing
 from w2w.index.publish import read_manifest
 from w2w.index.search import Index as OpenIndex
 from w2w.index.search import check_model, open_index
-from w2w.table import delta, inventory
+from w2w.table import delta, inventory, layered
 from w2w.table.pending import lookup
 
 if TYPE_CHECKING:
@@ -63,8 +63,9 @@ class Store:
         so many; ``name``: of the lists. Raises UsageError if there is no such list."""
         check_name(name, "name")
         delta.need_table(self.uri, schema.SIMILAR_PRODUCTS, "similar")
-        columns = [schema.PRODUCT_ID, schema.SIMILAR_LIST]
+        columns = [schema.PRODUCT_ID, schema.SIMILAR_LIST, schema.LAYER, schema.ACTIVE]
         found = lookup(self.uri, schema.SIMILAR_PRODUCTS, pa.array([product_id], pa.string()), columns, source=name)
+        found = layered.newest(found, schema.SIMILAR_PRODUCTS)
         if not found.num_rows:
             raise UsageError(
                 f"there is no list {name!r} of product {product_id!r}: it is not sold, has no vector, or came later"
@@ -89,11 +90,15 @@ class Table:
         return f"w2w.open({self._store!r}).table({self.name!r})"
 
     def arrow(self, columns: Sequence[str] | None = None, version: int | None = None, current: bool = False) -> pa.Table:
-        """In memory. ``current``: for tables with a history (`products`, `posts`), the newest row of each, if active."""
+        """In memory. ``current``: for tables with a history (`products`, `posts`), the newest row of each, if active; of
+        `similar`, the lists that count."""
         names = self._columns(columns)
-        self._opened(version)
+        opened = self._opened(version)
         if not current:
             return delta.read(self._store, self._table, names, version)
+        if schema.LAYER in self.schema.names:
+            counting = layered.batches(self._store, self._table, names, delta.parts(opened))
+            return pa.concat_tables([pa.schema([self.schema.field(c) for c in names]).empty_table(), *counting])
         if schema.ACTIVE not in self.schema.names:
             raise UsageError(f"current: table {self.name!r} has no history; omit it")
         rows = delta.CurrentRows(self._store, self._table, version).batches(list(dict.fromkeys([*names, schema.ACTIVE])))

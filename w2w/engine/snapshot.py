@@ -83,6 +83,12 @@ def replace_rows(
     return counts, {table.name: version}
 
 
+def add_rows(store: str, table: schema.Table, rows: pa.Table, lineage: Lineage, source: str, at: int) -> dict[str, int]:
+    """Adds rows to the content of ``source``, in a table in layers (``w2w.table.layered``) as it was at version ``at``."""
+    receipts = write_part(store, Output(table), rows, lineage.run_id)
+    return {table.name: snapshot.add_layer(store, table, receipts, lineage, source, at)}
+
+
 def _write(tables: list[pa.Table], store: str, table: schema.Table, make: Callable, arguments: tuple, lineage: Lineage):
     return written(store, table, make(tables, *arguments), lineage)
 

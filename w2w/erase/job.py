@@ -10,6 +10,7 @@ from w2w.engine.job import new_run_id
 from w2w.erase import flow, flow_exports, flow_index
 from w2w.errors import JobFailed, UsageError
 from w2w.results import Summary
+from w2w.similar import base
 from w2w.table import delta, erased, lease
 
 log = logging.getLogger("w2w")
@@ -169,6 +170,7 @@ def _erase(store: str, plan: flow.Plan, config: Config, result: Result) -> Resul
             told[table.name] = flow.Rows(old_files=flow.erase_old_files(store, table, sought))
         else:
             told[table.name] = flow.erase_rows(store, table, sought)
+    storage.delete(storage.join(store, base.FOLDER))  # hashes of ids; the next night reads the lists themselves
     stray = flow.stray_files(store, plan)
     for folder in sorted(one for some in stray.values() for one in some):
         storage.delete(folder)

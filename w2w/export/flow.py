@@ -19,7 +19,7 @@ from w2w.errors import JobFailed
 from w2w.export.rules import DELETE, UPSERT, digests, parquet
 from w2w.mining.catalog import chosen_version
 from w2w.shown import without_secrets
-from w2w.table import delta
+from w2w.table import delta, layered
 from w2w.table.doubles import is_own
 from w2w.table.parts import RECEIPT_SCHEMA, Output, write_part
 from w2w.table.permitted import SEARCH, permitted
@@ -39,7 +39,8 @@ class Catalog:
         self._store, self._model, self._only = store, model, only_with_vector
         self._may = permitted(store, SEARCH)
         self._vectors: Vectors | None = list_vectors(store, model) if model else None
-        self._similar = _by_key(store, schema.SIMILAR_PRODUCTS, [schema.SIMILAR_LIST], similar)
+        columns = [schema.PRODUCT_ID, schema.SIMILAR_LIST]
+        self._similar = layered.read(store, schema.SIMILAR_PRODUCTS, columns, source=similar).combine_chunks()
         self._classes, self._tags = (
             _by_key(store, table, columns, version)
             for table, columns in (

@@ -16,7 +16,7 @@ from w2w.index.publish import current_version
 from w2w.index.search import QUERY, open_index
 from w2w.report.cards import dress_of
 from w2w.report.variants import Design, near_duplicates, on_cards
-from w2w.table import bridges, delta, snapshot
+from w2w.table import bridges, delta, layered, snapshot
 from w2w.table.bridges import Bridge
 from w2w.table.pending import lookup, lookup_batches
 from w2w.table.permitted import SEARCH, permitted
@@ -57,7 +57,7 @@ def listed_similar(
     position = {row[schema.PRODUCT_ID]: n for n, row in enumerate(products)}
     similar: list[list[tuple[int, float]]] = [[] for _ in products]
     parts = delta.parts(delta.open_table(store, schema.SIMILAR_PRODUCTS), source="default")
-    for batch in delta.read_batches(store, schema.SIMILAR_PRODUCTS, [schema.PRODUCT_ID, schema.SIMILAR_LIST], parts, _AT_ONCE):
+    for batch in layered.batches(store, schema.SIMILAR_PRODUCTS, [schema.PRODUCT_ID, schema.SIMILAR_LIST], parts, _AT_ONCE):
         for product, entries in zip(*(column.to_pylist() for column in batch.columns)):
             there = [(position.get(entry[schema.PRODUCT_ID]), entry[schema.SCORE]) for entry in entries]
             if product in position:

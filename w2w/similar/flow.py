@@ -17,8 +17,9 @@ from w2w.index.filters import NEEDS, SEEN, Value, allowed, seen_columns, texts
 from w2w.mining.components import components
 from w2w.report.variants import DESIGN_NEEDS, designs, near_duplicates
 from w2w.similar import rules
-from w2w.similar.rules import Block, Found, Goods, Kept, Night
-from w2w.table import changes, delta, snapshot
+from w2w.similar.base import Base, in_parts, waiting_of
+from w2w.similar.rules import Block, Found, Goods, Kept, Lists, Night
+from w2w.table import changes, delta, layered, snapshot
 from w2w.table.permitted import SEARCH, permitted
 
 CODE = 1  # raise it when the same products and options would give other lists
@@ -50,6 +51,11 @@ class SimilarConfig:
     list, and none that looks like the product itself. Takes 2 kB of memory a product."""
     filter: dict[str, Value | list[Value]] = field(default_factory=dict)
     """Only products with these values in the lists: brand, price or any attribute, for example {availability: in_stock}."""
+    layer_share: float = 0.1
+    """Lists that changed stand beside the others until they are more than this share of all; then all are written anew; 0:
+    every night. Only without collapse."""
+    layer_from: int = 20_000
+    """Catalogs of fewer products are always written anew."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +69,7 @@ class Catalog:
     row_N: np.ndarray
     without: int
     refused: int = 0
+    waiting: list[list[int]] | None = None
 
 
 def version_of(model: str, config: SimilarConfig) -> str:
@@ -94,7 +101,16 @@ def read_catalog(store: str, model: str, encoder: str, config: SimilarConfig) ->
     now = pa.table(arrays, names=[schema.PRODUCT_ID, *rules.STATE])
     codes = kept.column(schema.CATEGORY).combine_chunks().dictionary_encode().indices.to_numpy()
     goods = Goods(np.zeros_like(codes) if config.across else codes, card_N, may[keep_N])
-    return Catalog(now, goods, vectors, row_N[keep_N], (pc.sum(active).as_py() or 0) - kept.num_rows, refused)
+    without = (pc.sum(active).as_py() or 0) - kept.num_rows
+    return Catalog(now, goods, vectors, row_N[keep_N], without, refused, _waiting(store, everything, rows, keep_N))
+
+
+def _waiting(store: str, everything: pa.Table, rows: pa.Table, keep_N: np.ndarray) -> list[list[int]] | None:
+    """Active products without a list: ``rows`` without a vector, and what else there is."""
+    columns = [schema.PRODUCT_ID, schema.IMAGE_ID]
+    without = rows.filter(pc.and_(rows.column(schema.ACTIVE), pa.array(~keep_N))).select(columns)
+    barred = everything.filter(pa.array(~permitted(store, SEARCH).mask(everything.column(schema.IMAGE_ID))))
+    return waiting_of(without, barred.filter(barred.column(schema.ACTIVE)).select(columns))
 
 
 def _seen(store: str, rows: pa.Table, wanted: Mapping[str, Sequence[str]]) -> dict[str, pa.ChunkedArray]:
@@ -139,22 +155,40 @@ def standing(store: str) -> dict[str, Any]:
     return {"tables": changes.standing(store, _INPUTS), "permitted": list(permitted(store, SEARCH).told)}
 
 
-def unchanged(store: str, model: str, version: str, config: SimilarConfig) -> Standing | None:
-    """What the stored lists were made of, if nothing of it has changed since, nor the options; reads logs, and which pictures
-    may not be used."""
+@dataclass(frozen=True)
+class Made:
+    """The stored lists: ``about``, the lineage of the commit that made them what they are; ``opened``: their table."""
+
+    about: dict[str, Any]
+    opened: delta.DeltaTable
+
+    @property
+    def standing(self) -> dict[str, Any]:
+        return self.about["standing"]
+
+
+def made_before(store: str, version: str, config: SimilarConfig) -> Made | None:
+    """The stored lists, if they are of these options, the same pictures may be used, and none of their rows has been changed
+    by others; reads logs, and which pictures may not be used."""
     made = snapshot.current(store, schema.SIMILAR_PRODUCTS, config.name)
     told = (made or {}).get("standing") or {}
-    if not made or (made["stage_version"], told.get("options")) != (version, _options(config)):
+    if not made or "base" not in told or (made["stage_version"], told["options"]) != (version, _options(config)):
         return None
     if (made["w2w_version"], told["permitted"]) != (w2w.__version__, list(permitted(store, SEARCH).told)):
         return None
     opened = delta.existing(store, schema.SIMILAR_PRODUCTS)
+    same = changes.same_rows(store, schema.SIMILAR_PRODUCTS, opened, made["at"], **{schema.SOURCE: config.name})
+    return Made(made, opened) if same else None
+
+
+def unchanged(store: str, made: Made | None, model: str) -> Standing | None:
+    """What the stored lists were made of, if nothing of it has changed since."""
     of_model = {schema.MODEL_VERSION: model}
     inputs = [(table, of_model if table is schema.EMBEDDINGS else {}) for table in _INPUTS]
-    same = changes.same_rows(store, schema.SIMILAR_PRODUCTS, opened, made["at"], **{schema.SOURCE: config.name})
-    if not same or not changes.stands(store, told["tables"], inputs):
+    if made is None or not changes.stands(store, made.standing["tables"], inputs):
         return None
-    return Standing(told["found"], delta.count_rows(opened, **{schema.SOURCE: config.name}))
+    found = made.standing["found"]
+    return Standing(found, found["products"])
 
 
 def _options(config: SimilarConfig) -> dict[str, Any]:
@@ -162,10 +196,12 @@ def _options(config: SimilarConfig) -> dict[str, Any]:
     return {"collapse": config.collapse, "filter": {name: list(values) for name, values in texts(config.filter).items()}}
 
 
-def stood(catalog: Catalog, before: dict[str, Any], config: SimilarConfig) -> dict[str, Any]:
-    """What is told with the lists of a catalog; ``before``: ``standing`` before it was read."""
+def stood(catalog: Catalog, before: dict[str, Any], config: SimilarConfig, base: str | None) -> dict[str, Any]:
+    """What is told with the lists of a catalog; ``before``: ``standing`` before it was read; ``base``: folder of the lists in
+    numbers."""
     found = {"without": catalog.without, "refused": catalog.refused, "not_allowed": int((~catalog.goods.allowed_N).sum())}
-    return before | {"options": _options(config), "found": found}
+    found |= {"products": catalog.now.num_rows}
+    return before | {"options": _options(config), "found": found, "base": base, "waiting": catalog.waiting}
 
 
 @dataclass(frozen=True)
@@ -186,7 +222,9 @@ def plan_of(store: str, catalog: Catalog, version: str, config: SimilarConfig) -
     listed = delta.parts(opened, **{schema.SOURCE: config.name})
     columns = [schema.PRODUCT_ID, *rules.STATE]
     empty = pa.schema([schema.SIMILAR_PRODUCTS.schema.field(c) for c in columns]).empty_table()
-    before = pa.concat_tables([empty, *delta.read_batches(store, schema.SIMILAR_PRODUCTS, columns, listed)])
+    counting = layered.counting(store, schema.SIMILAR_PRODUCTS, listed)
+    found = layered.masked(store, schema.SIMILAR_PRODUCTS, columns, listed, counting.mask)
+    before = pa.concat_tables([empty, *found])
     night = rules.compare(now, before)
     every = np.arange(now.num_rows)
     due = _pairs(goods, np.flatnonzero(night.anew_N), every) + _pairs(goods, every, night.came)
@@ -195,9 +233,14 @@ def plan_of(store: str, catalog: Catalog, version: str, config: SimilarConfig) -
         night = rules.compare(now, empty)
         return Plan(night, rules.keep(now, night, [], width), whole)
     assert made is not None and opened is not None  # noqa: PT018
-    placed = changes.same_rows(store, schema.SIMILAR_PRODUCTS, opened, made["at"], **{schema.SOURCE: config.name})
+    same = changes.same_rows(store, schema.SIMILAR_PRODUCTS, opened, made["at"], **{schema.SOURCE: config.name})
     place_B = night.at_B[pc.sort_indices(before.column(schema.PRODUCT_ID)).to_numpy()].astype(np.int32)
-    return Plan(night, rules.keep(now, night, _lists(store, listed, placed), width, place_B), whole)
+    if counting.num_beside:
+        columns = [schema.SIMILAR_LIST, schema.SPARE, schema.COMPLETE]
+        stored = layered.masked(store, schema.SIMILAR_PRODUCTS, columns, listed, counting.mask)
+    else:
+        stored = _lists(store, listed, same)
+    return Plan(night, rules.keep(now, night, stored, width, place_B), whole)
 
 
 _PLACED = [
@@ -327,7 +370,7 @@ class Searches:
                 found.append(rules.arrivals(block, came, kept.bound_N, goods))
                 yield block
 
-        lists = rules.search(asked, blocks(), goods, kept.lists.member_NW.shape[1])
+        lists = rules.search(asked, blocks(), goods, Lists.empty(len(asked[0]), kept.lists.member_NW.shape[1]))
         for some in found:
             kept.take(some, goods.card_N)
         kept.put(asked[0], lists)
@@ -353,7 +396,30 @@ def _arrivals(known: _Known, came: Block, listed: Sequence[delta.Part], start: i
 
 def _search(known: _Known, reader: Reader, width: int):
     asked = reader.all(known.listed)
-    return asked[0], rules.search(asked, known.among.blocks(known.listed), known.goods, width)
+    return asked[0], rules.search(asked, known.among.blocks(known.listed), known.goods, Lists.empty(len(asked[0]), width))
+
+
+def base_of(catalog: Catalog, kept: Kept) -> Base:
+    """Of all lists, for later nights."""
+    now, lists = catalog.now, kept.lists
+    categories = now.column(schema.CATEGORY).combine_chunks().dictionary_encode()
+    bound, last = rules.ends(lists, kept.complete_N)
+    return Base(
+        products=ids.Places(ids.hash_keys_128(now.column(schema.PRODUCT_ID))),
+        owners=catalog.vectors.places,
+        picture_N2=ids.hash_keys_128(now.column(schema.IMAGE_ID)),
+        category_N=categories.indices.to_numpy().astype(np.int32),
+        card_N=catalog.goods.card_N.astype(np.int32),
+        allowed_N=catalog.goods.allowed_N,
+        row_N=catalog.row_N,
+        bound_N=bound,
+        last_N=last,
+        complete_N=kept.complete_N,
+        member_NW=lists.member_NW,
+        score_NW=lists.score_NW,
+        categories=tuple(categories.dictionary.to_pylist()),
+        parts=in_parts(catalog.vectors.parts),
+    )
 
 
 def rows_of(catalog: Catalog, kept: Kept, model: str, version: str, config: SimilarConfig) -> Iterator[pa.Table]:
@@ -363,7 +429,8 @@ def rows_of(catalog: Catalog, kept: Kept, model: str, version: str, config: Simi
         rows = rules.rows_of(catalog.now, kept.lists, kept.complete_N, some, config.k)
         for name in rules.STATE:
             rows = rows.append_column(name, catalog.now.column(name).slice(start, rows.num_rows))
-        said = {schema.MODEL_VERSION: model, schema.STAGE_VERSION: version, schema.SOURCE: config.name}
+        said = {schema.MODEL_VERSION: model, schema.STAGE_VERSION: version, schema.SOURCE: config.name, schema.LAYER: 0}
+        said |= {schema.ACTIVE: True}
         for name, value in said.items():
             rows = rows.append_column(name, pa.repeat(pa.scalar(value), rows.num_rows))
         yield rows.select(schema.SIMILAR_PRODUCTS.schema.names).cast(schema.SIMILAR_PRODUCTS.schema)

@@ -5,15 +5,18 @@ from dataclasses import dataclass, replace
 from w2w import schema
 from w2w.config import check_name
 from w2w.engine.job import JobConfig, Run
-from w2w.engine.snapshot import replace_rows
+from w2w.engine.snapshot import add_rows, replace_rows
 from w2w.errors import UsageError
 from w2w.index.filters import texts
 from w2w.models.config import EncoderConfig
 from w2w.models.encoder import model_version
 from w2w.results import Summary
+from w2w.similar.base import delete_others, write_base
 from w2w.similar.flow import (
     Searches,
     SimilarConfig,
+    base_of,
+    made_before,
     plan_of,
     read_catalog,
     rows_of,
@@ -22,7 +25,9 @@ from w2w.similar.flow import (
     unchanged,
     version_of,
 )
+from w2w.similar.flow_layer import Layer, layer
 from w2w.stage import Counts
+from w2w.table.sink import Lineage
 
 _INPUTS = (schema.PRODUCTS, schema.EMBEDDINGS, schema.DUPLICATES)
 
@@ -62,6 +67,8 @@ class Result(Summary):
     whole: bool = False
     """All lists are computed, as nothing of use is stored, or too much has changed."""
     unchanged: bool = False
+    beside: int | None = None
+    """Lists that changed, or went, and were written beside the others."""
     computed: int | None = None
     """Lists computed anew; in a dry run, at least these."""
 
@@ -78,11 +85,14 @@ def main(config: Config) -> Result:
     model = model_version(config.encoder)
     version = version_of(model, config)
     told = {"name": config.name, "model_version": model, "similar_version": version}
-    if not config.full_scan and (same := unchanged(run.store, model, version, config)):
+    made = None if config.full_scan else made_before(run.store, version, config)
+    if same := unchanged(run.store, made, model):
         none = {"new": 0, "gone": 0, "came": 0, "computed": 0, "unchanged": True}
         names = {"without_a_vector": "without", "not_permitted": "refused", "not_allowed": "not_allowed"}
         found = {name: same.found[short] or None for name, short in names.items()}
         return run.result(Result, **told, **found, **none, products=same.num, skipped=same.num)
+    if found := layer(run.store, made, model, version, config, before):
+        return _with_layer(run, config, found, lineage, told)
     catalog = read_catalog(run.store, model, config.encoder.name, config)
     plan = plan_of(run.store, catalog, version, config)
     night, num = plan.night, catalog.now.num_rows
@@ -109,6 +119,36 @@ def main(config: Config) -> Result:
         run.begin()
     computed = searches.run(config.k)
     rows = rows_of(catalog, plan.kept, model, version, config)
-    lineage = replace(lineage, stage_version=version, standing=stood(catalog, before, config))
+    base = run.run_id if config.layer_share and num >= config.layer_from else None
+    if base:
+        write_base(run.store, config.name, base, base_of(catalog, plan.kept))
+    lineage = replace(lineage, stage_version=version, standing=stood(catalog, before, config, base))
     _, versions = replace_rows(run.store, schema.SIMILAR_PRODUCTS, rows, lineage, config.name)
+    delete_others(run.store, config.name, base)
     return run.done(result, counts=Counts(computed, computed), skipped=num - computed, versions=versions, computed=computed)
+
+
+def _with_layer(run: Run, config: Config, found: Layer, lineage: Lineage, told: dict[str, str]) -> Result:
+    """Adds the lists that changed beside the others."""
+    stands, skipped = found.standing["found"], found.standing["found"]["products"] - found.computed
+    result = run.result(
+        Result,
+        **told,
+        products=stands["products"],
+        without_a_vector=stands["without"] or None,
+        not_permitted=stands["refused"] or None,
+        not_allowed=stands["not_allowed"] or None,
+        new=found.new,
+        gone=found.gone,
+        came=found.came,
+        beside=found.rows.num_rows,
+        unchanged=not found.rows.num_rows,
+        computed=found.computed,
+        skipped=skipped,
+    )
+    if config.dry_run or result.unchanged:
+        return result
+    run.check_store()
+    lineage = replace(lineage, stage_version=told["similar_version"], standing=found.standing)
+    versions = add_rows(run.store, schema.SIMILAR_PRODUCTS, found.rows, lineage, config.name, found.at)
+    return run.done(result, counts=Counts(found.computed, found.computed), versions=versions)

@@ -25,6 +25,9 @@ from w2w.errors import JobFailed
 
 _BITS = 26
 _CELLS = 4_000_000  # scores held at once
+_SHORTEST = 1e-15  # and longest: lengths of vectors whose squares float32 holds
+_FEW = 64  # products for which it costs less to compute scores of all than to sort out those of their scope
+_SLACK = 2e-7  # for each dimension: rounded scores differ from exact ones by less
 _WIDER = 8  # taken beyond the width of a list, since some share a card
 STATE = (schema.IMAGE_ID, schema.CATEGORY, schema.CARD, schema.ALLOWED)
 
@@ -106,9 +109,9 @@ Where = tuple[np.ndarray, np.ndarray]  # rows and columns
 Block = tuple[np.ndarray, np.ndarray]  # positions (M,), and their vectors on the grid (M, D)
 
 
-def search(asked: Block, blocks: Iterable[Block], goods: Goods, width: int) -> Lists:
-    """The lists of the asked products among all products of the blocks."""
-    growing = _Growing(Lists.empty(len(asked[0]), width), goods.card_N)
+def search(asked: Block, blocks: Iterable[Block], goods: Goods, lists: Lists) -> Lists:
+    """The lists of the asked products among all products of the blocks. ``lists``: empty ones, which fill meanwhile."""
+    growing = _Growing(lists, goods.card_N)
     for block in blocks:
         for some, those in _tiles(asked[0], block[0][goods.allowed_N[block[0]]], goods.scope_N):
             there = np.flatnonzero(goods.allowed_N[block[0]])[those]
@@ -180,9 +183,49 @@ def arrivals(block: Block, came: Block, least_N: np.ndarray, goods: Goods) -> Fo
     return rows, members, scores
 
 
-def _tiles(a_N: np.ndarray, b_M: np.ndarray, scope: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+@dataclass(frozen=True)
+class Sieve:
+    """Tells by rounded scores which products of a block may matter: to the ``asked`` lists as far as they have come, ``lists``,
+    or, if any of ``came`` is as good as the least (N, of all products) that matters to them. Costs a sixth of exact scores."""
+
+    asked: Block
+    lists: Lists
+    came: Block
+    least_N: np.ndarray
+    scope_N: np.ndarray
+
+    def of(self, positions: np.ndarray, vectors_ND: np.ndarray) -> np.ndarray:
+        """bool (N,). ``vectors_ND``: as stored, float32. True wherever a score cannot be trusted."""
+        length = np.sqrt(np.einsum("nd,nd->n", vectors_ND, vectors_ND))
+        doubtful = ~((length > _SHORTEST) & (length < 1 / _SHORTEST))
+        slack, keep, scope_N = np.float32(_SLACK * (vectors_ND.shape[1] + 64)), doubtful.copy(), self.scope_N[positions]
+        length[doubtful] = 1
+        last_A, least_N = self.lists.last - slack, self.least_N[positions] - slack
+        for (there, grid), is_asked in ((self.asked, True), (self.came, False)):
+            units, scope_M = (grid * 2.0**-_BITS).astype(np.float32), self.scope_N[there]
+            for rows, those in _tiles_of(scope_N, scope_M):
+                scores = (vectors_ND if len(rows) == len(vectors_ND) else vectors_ND[rows]) @ units[those].T
+                least = last_A[None, those] if is_asked else least_N[rows, None]
+                good = (scores >= least * length[rows, None]) & (scope_N[rows, None] == scope_M[None, those])
+                keep[rows] |= good.any(axis=1)
+        return keep
+
+
+def _tiles_of(scope_N: np.ndarray, scope_M: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Indices whose scopes are equal, and, where they are few, others."""
+    every = np.arange(len(scope_N))
+    if len(scope_M) <= _FEW:
+        if len(scope_M):
+            yield every, np.arange(len(scope_M))
+        return
+    yield from _tiles(every, np.arange(len(scope_M)), scope_N, scope_M)
+
+
+def _tiles(
+    a_N: np.ndarray, b_M: np.ndarray, scope_a: np.ndarray, scope_b: np.ndarray | None = None
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Indices into ``a_N`` and ``b_M`` of products that share a scope, few enough at once."""
-    of_a, of_b = scope[a_N], scope[b_M]
+    of_a, of_b = scope_a[a_N], (scope_a if scope_b is None else scope_b)[b_M]
     for one in np.intersect1d(of_a, of_b):
         rows, columns = np.flatnonzero(of_a == one), np.flatnonzero(of_b == one)
         high = max(1, _CELLS // len(columns))
@@ -214,7 +257,7 @@ def compare(now: pa.Table, before: pa.Table) -> Night:
     for column in STATE[:3]:
         old = before.column(column).take(pa.array(there))
         same_row[there] &= pc.equal(old, mine.column(column)).to_numpy(zero_copy_only=False)
-    was, allowed_N = _bools(before.column(schema.ALLOWED)), _bools(now.column(schema.ALLOWED))
+    was, allowed_N = bools(before.column(schema.ALLOWED)), bools(now.column(schema.ALLOWED))
     stays_B = same_row & was
     stays_B[there] &= allowed_N[at[there]]
     anew_N, stays_N = np.ones(now.num_rows, bool), np.zeros(now.num_rows, bool)
@@ -273,11 +316,11 @@ def keep(now: pa.Table, night: Night, stored: Iterable[pa.Table], width: int, pl
         else:
             where = _positions(_names(rows), ids)
             where = where[_behind(_counts(rows))]
-        member_RW, score_RW, count_R = _stored(rows, where, width)
+        member_RW, score_RW, count_R = in_numbers(rows, where, width)
         each, end = np.arange(len(at)), np.maximum(count_R - 1, 0)
         bound = np.where(count_R > 0, score_RW[each, end], np.float32(np.inf))
         last = np.where(count_R > 0, member_RW[each, end], -1)
-        complete = _bools(rows.column(schema.COMPLETE))
+        complete = bools(rows.column(schema.COMPLETE))
         bound[complete] = -np.inf
         kept.complete_N[at], kept.bound_N[at], kept.last_N[at] = complete, bound, last
         stays = (member_RW >= 0) & night.stays_N[member_RW]
@@ -289,6 +332,15 @@ def keep(now: pa.Table, night: Night, stored: Iterable[pa.Table], width: int, pl
         kept.lists.member_NW[at[owner], place] = member_RW[owner, column]
         kept.lists.score_NW[at[owner], place] = score_RW[owner, column]
     return kept
+
+
+def ends(lists: Lists, complete_N: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """``Kept.bound_N`` and ``Kept.last_N`` of lists as they are to be stored."""
+    count_N, each = lists.depth, np.arange(len(complete_N))
+    end = np.maximum(count_N - 1, 0)
+    bound = np.where(count_N > 0, lists.score_NW[each, end], np.float32(np.inf))
+    bound[complete_N] = -np.inf
+    return bound, np.where(count_N > 0, lists.member_NW[each, end], np.int32(-1))
 
 
 _BOTH = (schema.SIMILAR_LIST, schema.SPARE)
@@ -308,7 +360,7 @@ def _behind(count_2R: np.ndarray) -> np.ndarray:
     return behind
 
 
-def _stored(rows: pa.Table, member: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def in_numbers(rows: pa.Table, member: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Of R rows the members of both lists (R, W), which are given one after the other, their scores, and how many there are."""
     count_2R = _counts(rows)
     lists = [rows.column(c).combine_chunks().flatten() for c in _BOTH]
@@ -331,21 +383,28 @@ def _names(rows: pa.Table) -> pa.Array:
 
 
 def rows_of(now: pa.Table, lists: Lists, complete_N: np.ndarray, some: slice, count: int) -> pa.Table:
-    """product_id, similar, spare, places, complete of these products."""
+    """product_id, similar, spare, places, complete and place of these products."""
     ids = now.column(schema.PRODUCT_ID).combine_chunks()
-    parts = [_listed(ids, lists, some, columns) for columns in (slice(0, count), slice(count, None))]
-    member = lists.member_NW[some]
-    places = pa.ListArray.from_arrays(_offsets(member >= 0), pa.array(member[member >= 0]))
-    columns = [ids[some], *parts, places, pa.array(complete_N[some])]
-    return pa.table(columns, names=[schema.PRODUCT_ID, schema.SIMILAR_LIST, schema.SPARE, schema.PLACES, schema.COMPLETE])
+    columns = slice(0, count), slice(count, None)
+    parts = [listed(ids, lists.member_NW[some, those], lists.score_NW[some, those]) for those in columns]
+    places = placed(lists.member_NW[some])
+    own = pa.array(np.arange(now.num_rows, dtype=np.int32)[some])
+    arrays = [ids[some], *parts, places, pa.array(complete_N[some]), own]
+    names = [schema.PRODUCT_ID, schema.SIMILAR_LIST, schema.SPARE, schema.PLACES, schema.COMPLETE, schema.PLACE]
+    return pa.table(arrays, names=names)
 
 
-def _listed(ids: pa.Array, lists: Lists, some: slice, columns: slice) -> pa.Array:
-    member, score = lists.member_NW[some, columns], lists.score_NW[some, columns]
-    there = member >= 0
-    names = ids.take(pa.array(member[there]))
-    entries = pa.StructArray.from_arrays([names, pa.array(score[there])], fields=list(schema.SIMILAR_PRODUCT))
+def listed(ids: pa.Array, member_NW: np.ndarray, score_NW: np.ndarray) -> pa.Array:
+    """As lists of SIMILAR_PRODUCT. ``ids``: of the products by what stands for them in lists."""
+    there = member_NW >= 0
+    names = ids.take(pa.array(member_NW[there]))
+    entries = pa.StructArray.from_arrays([names, pa.array(score_NW[there])], fields=list(schema.SIMILAR_PRODUCT))
     return pa.ListArray.from_arrays(_offsets(there), entries)
+
+
+def placed(member_NW: np.ndarray) -> pa.Array:
+    """As lists of numbers."""
+    return pa.ListArray.from_arrays(_offsets(member_NW >= 0), pa.array(member_NW[member_NW >= 0]))
 
 
 def _offsets(there_NW: np.ndarray) -> pa.Array:
@@ -357,5 +416,5 @@ def _positions(asked: pa.Array | pa.ChunkedArray, known: pa.Array | pa.ChunkedAr
     return pc.fill_null(pc.index_in(asked, value_set=known), -1).to_numpy(zero_copy_only=False).astype(np.int64)
 
 
-def _bools(column: pa.ChunkedArray) -> np.ndarray:
+def bools(column: pa.ChunkedArray) -> np.ndarray:
     return column.to_numpy(zero_copy_only=False).astype(bool)

@@ -199,7 +199,9 @@ def lookup_batches(
     kinds = pa.schema([table.schema.field(c) for c in columns])
     for item in table_items(store, table, listed, mask, len(mask) or 1):
         for batch in read_item(system, root, item.to_pylist()[0], columns, batch_rows):
-            yield batch.select(list(columns)).cast(kinds)
+            there = {name: batch.column(name) for name in batch.column_names}  # columns newer than the file read as null
+            arrays = [there.get(f.name, pa.nulls(batch.num_rows, f.type)) for f in kinds]
+            yield pa.table(arrays, names=kinds.names).cast(kinds)
 
 
 def holding(

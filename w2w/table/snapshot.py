@@ -13,8 +13,9 @@ from collections.abc import Sequence
 from deltalake import DeltaTable
 
 from w2w import schema
+from w2w.errors import JobFailed
 from w2w.stage import Counts
-from w2w.table import delta
+from w2w.table import changes, delta
 from w2w.table.sink import Lineage, application, by_others, commit_parts, lost_to
 
 
@@ -58,6 +59,24 @@ def replace(
     opened = delta.open_for_commit(store, table, lineage.seen)
     opened = commit_parts(store, table, opened, kept, lineage, counts, unless_replaced, "overwrite", within)
     return counts, opened.version()
+
+
+def add_layer(store: str, table: schema.Table, receipts: Sequence[dict], lineage: Lineage, source: str, at: int) -> int:
+    """Adds the parts to the content of ``source``, which is that of the table's version ``at``; returns the new version. Raises
+    JobFailed if another run has changed it since."""
+    within = _within(table, source)
+
+    def unless_changed(opened: DeltaTable, now: DeltaTable, left: Sequence[dict]) -> Sequence[dict]:
+        for other in by_others(opened, now, lineage):
+            if other.get("within") == within:
+                raise lost_to(other, store, table)
+        if not changes.same_rows(store, table, now, at, **(within or {})):
+            raise JobFailed(f"table {table.name!r} was changed while this run was at work: run it again")
+        return left
+
+    opened = delta.existing(store, table, at)
+    counts = Counts(*[sum(r["rows"] for r in receipts)] * 2)
+    return commit_parts(store, table, opened, receipts, lineage, counts, unless_changed, within=within).version()
 
 
 def _within(table: schema.Table, source: str) -> dict[str, str] | None:

@@ -86,7 +86,7 @@ def test_similar_products_are_others_of_the_class_and_look_different(store, tmp_
 def test_similar_products_are_those_of_their_table_where_it_is(store, tmp_path):
     store = shutil.copytree(store, str(tmp_path / "store"))  # the other tests' store is one without
     kinds = schema.SIMILAR_PRODUCTS.schema
-    blank = {f.name: "" if f.type == pa.string() else False if f.type == pa.bool_() else [] for f in kinds}
+    blank = {f.name: "" if f.type == pa.string() else False if f.type == pa.bool_() else [] for f in kinds if not f.nullable}
     entries = [{"product_id": "p00007", "score": 0.75}, {"product_id": "p99999", "score": 0.5}]
     for name, listed in (("default", entries), ("anywhere", [])):
         row = blank | {"product_id": "p00003", "similar": listed, "source": name}

@@ -29,7 +29,7 @@ def members(row: dict) -> list[str]:
 
 
 def config(store: str, **more) -> Config:
-    return Config(store=store, k=3, spare=2, ray=RayConfig(num_cpus=2), **more)
+    return Config(**{"store": store, "k": 3, "spare": 2, "ray": RayConfig(num_cpus=2)} | more)
 
 
 def first_row(listed: list[delta.Part]) -> np.ndarray:

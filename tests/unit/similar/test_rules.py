@@ -96,7 +96,7 @@ def advance(now: pa.Table, grid: np.ndarray, before: pa.Table, rng: np.random.Ge
     for some in blocks(now, grid, rng):
         kept.take(rules.arrivals(some, (night.came, grid[night.came]), kept.bound_N, goods), goods.card_N)
     anew = np.flatnonzero(night.anew_N | kept.short(COUNT))
-    lists = rules.search((anew, grid[anew]), blocks(now, grid, rng), goods, WIDTH)
+    lists = rules.search((anew, grid[anew]), blocks(now, grid, rng), goods, Lists.empty(len(anew), WIDTH))
     kept.lists.member_NW[anew], kept.lists.score_NW[anew] = lists.member_NW, lists.score_NW
     kept.complete_N[anew] = lists.member_NW[:, -1] < 0
     return kept, len(anew)
@@ -200,11 +200,11 @@ def test_a_card_with_many_products_hides_no_other():
     asked = np.array([num - 1])
     for angle in (np.r_[np.arange(1, num) * 1e-3, 0], np.zeros(num)):
         grid = on_grid(np.stack([np.cos(angle), np.sin(angle)], axis=1).astype(np.float32))
-        lists = rules.search((asked, grid[asked]), [(np.arange(num), grid)], goods, WIDTH)
+        lists = rules.search((asked, grid[asked]), [(np.arange(num), grid)], goods, Lists.empty(len(asked), WIDTH))
         assert lists.member_NW[0].tolist() == [0, *range(many, many + WIDTH - 1)]
 
 
 def test_an_empty_catalog_has_empty_lists():
-    lists = rules.search((np.arange(0), np.empty((0, 3))), [], Goods(*(np.empty(0, np.int64),) * 3), 3)
+    lists = rules.search((np.arange(0), np.empty((0, 3))), [], Goods(*(np.empty(0, np.int64),) * 3), Lists.empty(0, 3))
     assert lists.depth.tolist() == []
     assert Lists.empty(2, 3).depth.tolist() == [0, 0]

@@ -1,0 +1,210 @@
+"""Nights of `w2w similar` that write a layer: the table as it counts equals that of a store that is computed at once."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+import w2w
+from tests.unit.recommend.stores import add_vectors, append, fill, product
+from tests.unit.similar.test_job import config, first_row
+from w2w import schema, storage
+from w2w.engine import snapshot
+from w2w.errors import JobFailed
+from w2w.export import job as export
+from w2w.similar import flow, job
+from w2w.similar.job import main
+from w2w.table import layered, maintain
+
+pytestmark = pytest.mark.usefixtures("no_ray")
+LAYERS = {"collapse": False, "layer_from": 1, "layer_share": 100.0}
+
+
+def rows(store: str, name: str = "default") -> dict[str, dict]:
+    columns = [schema.PRODUCT_ID, schema.SIMILAR_LIST, *flow.rules.STATE]
+    read = layered.read(store, schema.SIMILAR_PRODUCTS, columns, source=name)
+    assert len(set(read.column(0).to_pylist())) == read.num_rows
+    return {row[schema.PRODUCT_ID]: row for row in read.to_pylist()}
+
+
+def anew(folder, now: dict, with_vector: list[int], **more) -> dict[str, dict]:
+    fresh = str(folder)
+    append(fresh, schema.PRODUCTS, list(now.values()))
+    add_vectors(fresh, with_vector)
+    main(config(fresh, **(more | {"layer_share": 0.0})))
+    return rows(fresh)
+
+
+class Shop:
+    """A store of which anything may change in a night."""
+
+    def __init__(self, store: str, seed: int, num: int = 40):
+        self.store, self.rng, self.night = store, np.random.default_rng(seed), 0
+        fill(store, range(num), pictures=False)
+        self.now, self.with_vector = {n: product(n) for n in range(num)}, list(range(num))
+
+    def change(self) -> None:
+        self.night += 1
+        changed = {}
+        for n in self.rng.choice(sorted(self.now), 3, replace=False):
+            what, row = self.rng.integers(6), self.now[int(n)]
+            told = {
+                0: {"active": not row["active"]},
+                1: {"category": "bag" if row["category"] != "bag" else "top"},
+                2: {"image_id": product(int(self.rng.choice(self.with_vector)))["image_id"]},
+                3: {"price": 99.0 if row["price"] < 60 else 5.0},
+                4: {"title": f"Another {self.night}"},
+                5: {"active": False},
+            }[int(what)]
+            changed[int(n)] = row | told | {"fetched_at": self.night, "row_digest": f"d{self.night}"}
+        new = int(self.rng.choice(np.setdiff1d(np.arange(200), sorted(self.now))))  # its id is anywhere among the others
+        changed[new] = product(new, fetched_at=self.night)
+        self.now |= changed
+        append(self.store, schema.PRODUCTS, list(changed.values()), f"night{self.night}")
+        if self.rng.random() < 0.8:
+            add_vectors(self.store, [new])
+            self.with_vector.append(new)
+
+
+@pytest.mark.parametrize(
+    ("seed", "more"), [(0, {}), (1, {"across": True, "filter": {"price": "..60"}}), (2, {"spare": 0}), (3, {})]
+)
+def test_any_nights_equal_a_store_that_is_computed_at_once(tmp_path, monkeypatch, seed, more):
+    read: list[str] = []
+    monkeypatch.setattr(job, "read_catalog", lambda *args: read.append("read") or flow.read_catalog(*args))
+    monkeypatch.setattr(snapshot, "_ROWS_PER_PART", 20)
+    shop, more = Shop(str(tmp_path / "nights"), seed), LAYERS | more
+    main(config(shop.store, **more))
+    nights, layers = 12, 0
+    for night in range(nights):
+        if night == 5:
+            maintain.compact(shop.store, schema.PRODUCTS)
+        shop.change()
+        if night == 8:  # all in one part: read whole, and written anew
+            maintain.compact(shop.store, schema.SIMILAR_PRODUCTS)
+        read.clear()
+        said = main(replace(config(shop.store, **more), dry_run=True))
+        assert len(read) == int(night == 8)
+        result = main(config(shop.store, **more))
+        for name in ("new", "gone", "came", "products", "without_a_vector", "not_allowed"):
+            assert getattr(said, name) == getattr(result, name)
+        layers += not read
+        expected = anew(tmp_path / f"fresh{night}", shop.now, shop.with_vector, **more)
+        assert rows(shop.store) == expected
+        assert result.products == len(expected)
+        assert result.without_a_vector == (sum(r["active"] for r in shop.now.values()) - len(expected) or None)
+    assert layers == nights - 1
+    opened = w2w.open(shop.store)
+    assert opened.table("similar").arrow(current=True).num_rows == len(expected) < opened.table("similar").arrow().num_rows
+    for name, row in expected.items():
+        if row[schema.SIMILAR_LIST]:
+            assert opened.similar(name)[schema.PRODUCT_ID].to_pylist() == [e["product_id"] for e in row[schema.SIMILAR_LIST]]
+    gone = next(row["product_id"] for row in shop.now.values() if row["product_id"] not in expected)
+    with pytest.raises(w2w.UsageError, match="no list"):
+        opened.similar(gone)
+
+
+def test_what_is_not_a_small_night_is_read_whole_and_written_anew(tmp_path, monkeypatch):
+    read: list[str] = []
+    monkeypatch.setattr(job, "read_catalog", lambda *args: read.append("read") or flow.read_catalog(*args))
+    shop = Shop(str(tmp_path / "nights"), 7)
+
+    def whole(**more) -> bool:
+        read.clear()
+        result = main(config(shop.store, **(LAYERS | more)))
+        is_whole = bool(read)
+        assert is_whole == (result.beside is None)
+        assert rows(shop.store) == anew(tmp_path / f"fresh{shop.night}", shop.now, shop.with_vector, collapse=False)
+        return is_whole
+
+    def withdraw(n: int) -> None:
+        shop.night += 1
+        shop.now[n] |= {"active": False, "fetched_at": shop.night}
+        append(shop.store, schema.PRODUCTS, [shop.now[n]], f"night{shop.night}")
+
+    assert whole()
+    withdraw(1)
+    assert not whole()
+    withdraw(2)
+    assert whole(full_scan=True)
+    withdraw(3)
+    assert not whole()
+    withdraw(4)
+    assert whole(layer_share=0.01)
+    withdraw(5)
+    storage.delete(storage.join(shop.store, "_similar", "default"))
+    assert whole()
+    withdraw(6)
+    assert not whole()
+    withdraw(7)
+    maintain.rewrite(shop.store, schema.SIMILAR_PRODUCTS, first_row, lambda rows, mask: rows, "test")
+    assert whole()
+    shop.change()
+    whole()
+    maintain.compact(shop.store, schema.EMBEDDINGS)
+    withdraw(8)
+    assert whole()
+    withdraw(9)
+    assert not whole()
+    assert len(storage.list_folders(storage.join(shop.store, "_similar", "default"))) == 1
+
+
+def test_a_night_that_is_killed_leaves_the_lists_and_is_run_again(tmp_path, monkeypatch):
+    shop = Shop(str(tmp_path / "nights"), 3)
+    main(config(shop.store, **LAYERS))
+    for step in ("write_part", "add_layer"):
+        shop.change()
+        before = rows(shop.store)
+        module = snapshot if step == "write_part" else snapshot.snapshot
+
+        def killed(*args, **more):
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch:
+            patch.setattr(module, step, killed)
+            with pytest.raises(KeyboardInterrupt):
+                main(config(shop.store, **LAYERS))
+        assert rows(shop.store) == before
+        assert main(config(shop.store, **LAYERS)).beside
+        assert rows(shop.store) == anew(tmp_path / step, shop.now, shop.with_vector, collapse=False)
+    shop.change()
+    with monkeypatch.context() as patch:  # a whole run, killed between its files and its commit
+        patch.setattr(job, "replace_rows", killed)
+        with pytest.raises(KeyboardInterrupt):
+            main(config(shop.store, **LAYERS, full_scan=True))
+    assert main(config(shop.store, **LAYERS)).beside
+    assert rows(shop.store) == anew(tmp_path / "last", shop.now, shop.with_vector, collapse=False)
+
+
+def test_of_two_runs_at_once_the_second_fails(tmp_path, monkeypatch):
+    shop = Shop(str(tmp_path / "nights"), 4)
+    main(config(shop.store, **LAYERS))
+    shop.change()
+    add = job.add_rows
+
+    def meanwhile(*args):
+        monkeypatch.setattr(job, "add_rows", add)
+        main(config(shop.store, **LAYERS))
+        return add(*args)
+
+    monkeypatch.setattr(job, "add_rows", meanwhile)
+    with pytest.raises(JobFailed, match="another run of 'similar'"):
+        main(config(shop.store, **LAYERS))
+    assert rows(shop.store) == anew(tmp_path / "fresh", shop.now, shop.with_vector, collapse=False)
+
+
+def test_an_export_sends_the_lists_that_changed_once(tmp_path):
+    shop = Shop(str(tmp_path / "nights"), 5)
+    sent = export.Config(store=shop.store, to="jsonl", out=str(tmp_path / "out"))
+    main(config(shop.store, **LAYERS))
+    export.main(sent)
+    for _ in range(3):
+        before, was = rows(shop.store), dict(shop.now)
+        shop.change()
+        assert main(config(shop.store, **LAYERS)).beside
+        now = rows(shop.store)
+        active = {row["product_id"] for row in shop.now.values() if row["active"]}
+        others = {row["product_id"] for n, row in shop.now.items() if was.get(n) != row}
+        others |= {name for name in active if before.get(name, {}).get("similar") != now.get(name, {}).get("similar")}
+        assert export.main(sent).upserts == len(others & active)
+        assert export.main(sent).upserts == 0

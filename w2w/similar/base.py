@@ -1,0 +1,113 @@
+"""The lists of a whole run in numbers, beside their table: what later nights look up, without reading that.
+
+The files are written once, before the commit that names them, and mapped into memory. They name nobody: ids are hashes, and
+places. Where they are missing, all lists are read, as where too much has changed.
+"""
+
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from w2w import ids, schema, storage
+from w2w.ids import Places
+from w2w.table import delta
+
+FOLDER = "_similar"  # of a store
+_ABOUT = "about.json"
+MOST_WAITING = 1000  # in the log
+_CODE = 1  # raise it when files of an earlier w2w are to be left alone
+
+
+@dataclass(frozen=True)
+class Base:
+    """Of N products by their place, in the order of ids. ``products``: their places; ``picture_N2``: hashes of image ids;
+    ``category_N``: int32, into ``categories``; ``card_N``: place of the first of a card; ``row_N``: of their vectors, over
+    ``parts`` (path, rows), of which ``owners`` tells all; ``bound_N``, ``last_N``, ``complete_N`` and the lists as in
+    ``rules.Kept``, members by place."""
+
+    products: Places
+    owners: Places
+    picture_N2: np.ndarray
+    category_N: np.ndarray
+    card_N: np.ndarray
+    allowed_N: np.ndarray
+    row_N: np.ndarray
+    bound_N: np.ndarray
+    last_N: np.ndarray
+    complete_N: np.ndarray
+    member_NW: np.ndarray
+    score_NW: np.ndarray
+    categories: tuple[str, ...]
+    parts: tuple[tuple[str, int], ...]
+
+
+_ARRAYS = [name for name, kind in Base.__annotations__.items() if kind is np.ndarray]
+_PLACES = ("products", "owners")
+
+
+def write_base(store: str, name: str, folder: str, base: Base) -> None:
+    where = _where(store, name, folder)
+    arrays = {one: getattr(base, one) for one in _ARRAYS}
+    for one in _PLACES:
+        places = getattr(base, one)
+        arrays |= {f"{one}_order": places.order, f"{one}_hashes": places.hashes_2N}
+    for one, array in arrays.items():
+        with storage.writer(storage.join(where, f"{one}.npy")) as file:
+            np.lib.format.write_array(file, np.ascontiguousarray(array), allow_pickle=False)
+    about = {"code": _CODE, "categories": base.categories, "parts": base.parts}
+    storage.write_bytes(storage.join(where, _ABOUT), json.dumps(about).encode())
+
+
+def read_base(store: str, name: str, folder: str) -> Base | None:
+    """None if a file is missing or cut off."""
+    where = _where(store, name, folder)
+    try:
+        about = json.loads(storage.read_bytes(storage.join(where, _ABOUT)))
+        if about["code"] != _CODE:
+            return None
+        arrays: dict[str, Any] = {one: _array(where, one) for one in _ARRAYS}
+        arrays |= {one: Places.of(_array(where, f"{one}_order"), _array(where, f"{one}_hashes")) for one in _PLACES}
+    except (FileNotFoundError, ValueError, KeyError):
+        return None
+    parts = tuple((path, rows) for path, rows in about["parts"])
+    return Base(**arrays, categories=tuple(about["categories"]), parts=parts)
+
+
+def _array(where: str, name: str) -> np.ndarray:
+    uri = storage.join(where, f"{name}.npy")
+    if storage.scheme(uri):
+        return np.load(io.BytesIO(storage.read_bytes(uri)), allow_pickle=False)
+    return np.load(storage.absolute(uri), mmap_mode="r", allow_pickle=False).view(np.ndarray)
+
+
+def delete_others(store: str, name: str, folder: str | None) -> None:
+    """All but that one."""
+    for other in storage.list_folders(storage.join(store, FOLDER, name)):
+        if other != folder:
+            storage.delete(_where(store, name, other))
+
+
+def in_parts(listed: Sequence[delta.Part]) -> tuple[tuple[str, int], ...]:
+    return tuple((part.path, part.rows) for part in listed)
+
+
+def _where(store: str, name: str, folder: str) -> str:
+    return storage.join(store, FOLDER, name, folder)
+
+
+def waiting_of(without: pa.Table, refused: pa.Table) -> list[list[int]] | None:
+    """``without``: product_id and image_id of active products without a vector, ``refused``: whose picture search may not use;
+    None if they are too many to be told."""
+    if without.num_rows + refused.num_rows > MOST_WAITING:
+        return None
+    told = []
+    for rows, no in ((without, 0), (refused, 1)):
+        hashes = [ids.hash_keys_128(pc.fill_null(rows.column(c), "")).tolist() for c in (schema.PRODUCT_ID, schema.IMAGE_ID)]
+        told += [[*product, *picture, no] for product, picture in zip(*hashes)]
+    return told
