@@ -15,7 +15,7 @@ from w2w.engine.tasks import run_task
 from w2w.errors import UsageError
 from w2w.index.flow_release import NotReleased, Release, check_release
 from w2w.index.gate import exact_part, gate
-from w2w.index.manifest import GateResult, Manifest, StoredTemplate
+from w2w.index.manifest import GateResult, Manifest, ShardInfo, StoredTemplate
 from w2w.index.publish import Held, Published, collect_garbage, held, new_manifest, publish
 from w2w.index.search import Index, open_manifest
 from w2w.index.shard import (
@@ -38,6 +38,8 @@ from w2w.models.encoder import bridge_of, model_version
 from w2w.models.looks import LOOK, detected_by, look_posts, look_version
 from w2w.table import bridges, delta
 from w2w.table.pictures import active_pictures
+
+_HERE = 2000  # rows built in this process: 10 MB at 1280 dimensions, less than a worker's start
 
 
 @dataclass(frozen=True)
@@ -176,17 +178,20 @@ def draft_index(uri: str, config: IndexConfig, vectors: Vectors, rows: pa.Table,
     return Draft(uri, config, vectors, rows, base, inputs, groups, {name: t for name, t in kept if t is not None})
 
 
-def build_index(draft: Draft, encoder: EncoderConfig, num_threads: int, release: Release) -> dict[str, Any]:
-    """Trains missing templates, builds missing or damaged shards, and publishes; returns fields of the job's result.
+def build_index(
+    draft: Draft, encoder: EncoderConfig, num_threads: int, release: Release, begin: Callable[[], None] = lambda: None
+) -> dict[str, Any]:
+    """Trains missing templates, builds missing or damaged shards, and publishes; returns fields of the job's result. ``begin``
+    joins the cluster; few rows, as of a night's layers, are built in this process.
 
     An index with kept templates or layers that fails the gate is made once more without. Raises JobFailed, and publishes
     nothing, if the gate fails, what shoppers see has changed for the worse, or another run has published meanwhile.
     """
-    made = _made(draft, encoder, num_threads)
+    made = _made(draft, encoder, num_threads, begin)
     keeps = draft.num_kept or any(s.layer or s.dropped for s in made.manifest.shards)
     anew = not made.gate.passed and bool(keeps)
     if anew:
-        made = _made(replace(draft, templates={}), encoder, num_threads, anew=True)
+        made = _made(replace(draft, templates={}), encoder, num_threads, begin, anew=True)
     served = draft.base.manifest
     told = check_release(release, draft.uri, served, made.index, made.gate, made.truth, draft.rows, draft.vectors)
     if made.gate.passed and not told.gate.passed:
@@ -221,13 +226,14 @@ class _Made:
     index: Index
 
 
-def _made(draft: Draft, encoder: EncoderConfig, num_threads: int, anew: bool = False) -> _Made:
+def _made(draft: Draft, encoder: EncoderConfig, num_threads: int, begin: Callable[[], None], anew: bool = False) -> _Made:
     """``anew``: no shard of the published version stays as it is with a layer beside it."""
     uri, config, vectors, rows = draft.uri, draft.config, draft.vectors, draft.rows
     version, templates, plans = vectors.version, dict(draft.templates), {}
     for group in (g for g in draft.groups if g.name not in templates):
         wanted = vectors.find(sample(rows, group, config).column(schema.IMAGE_ID))
         about = (uri, read_vectors(vectors, wanted), group, version, config, num_threads)
+        begin()
         stored, plan = run_task(train_template, *about, num_cpus=num_threads, title=f"plan {group.name}")
         templates[group.name], plans[group.name] = stored, plan.table()
     previous = draft.base.manifest
@@ -245,9 +251,14 @@ def _made(draft: Draft, encoder: EncoderConfig, num_threads: int, anew: bool = F
     # the rows of a kept shard are read only where the gate knows too little of its category
     due = [t for t in tasks if t.kept is None or known is None or t.category not in known.categories]
     targets = [vectors.find(task.rows.column(schema.IMAGE_ID)) for task in due]
-    asked = share((queries, queries_ND, config))
-    arguments = [(uri, task, asked, num_threads) for task in due]
-    found = gather(vectors, targets, _build_and_check, arguments, num_threads, title="shards")
+    asked = queries, queries_ND, config
+    if sum(map(len, targets)) <= _HERE:
+        found = [_built(uri, task, asked, num_threads, read_vectors(vectors, rows)) for task, rows in zip(due, targets)]
+    else:
+        begin()
+        there = share(asked)
+        arguments = [(uri, task, there, num_threads) for task in due]
+        found = gather(vectors, targets, _build_and_check, arguments, num_threads, title="shards")
     shards = [t.kept for t in tasks if t.kept and t not in due] + [shard for shard, _, _ in found]
     made_of = draft.inputs.versions, list(templates.values()), shards
     manifest = new_manifest(config, version, encoder, *made_of, draft.rows_digest, draft.inputs.ids)
@@ -259,8 +270,14 @@ def _made(draft: Draft, encoder: EncoderConfig, num_threads: int, anew: bool = F
 
 
 def _build_and_check(uri, task, asked, num_threads, vectors_ND):
+    return _built(uri, task, shared(asked), num_threads, vectors_ND)
+
+
+def _built(
+    uri: str, task: ShardTask, asked: tuple[pa.Table, np.ndarray, IndexConfig], num_threads: int, vectors_ND: np.ndarray
+) -> tuple[ShardInfo, bool, pa.Table]:
     """The shard, built unless it exists and is intact; whether it was built; and the gate's exact neighbours among its rows."""
-    queries, queries_ND, config = shared(asked)
+    queries, queries_ND, config = asked
     found = built_shard(uri, task)
     shard = found or build_shard(uri, task, vectors_ND, num_threads)
     return shard, found is None, exact_part(queries, queries_ND, task.category, task.rows, vectors_ND, config, num_threads)

@@ -183,9 +183,9 @@ def main(config: Config) -> Result:
             told |= {"sheet": page, "shoppers_see": seen.figures, "warning": "; ".join(seen.said) or None}
             return run.done(result, accepted=tuple(map(sentence, seen.faults)), **told)
         photos = encode_photos(uri, base.manifest, version, golden, config.encoder)
-        run.begin()
+        run.check_store()
         release = replace(release, photos=photos)
-        return run.done(result, **build_index(draft, config.encoder, config.threads_per_task, release))
+        return run.done(result, **build_index(draft, config.encoder, config.threads_per_task, release, run.begin))
     except NotReleased as e:
         e.result = run.done(result, shoppers_see=e.figures, refused=e.reasons, sheet=e.page, published=now)
         raise

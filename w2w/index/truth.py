@@ -82,15 +82,21 @@ def known_of(stored: pa.Table | None, tasks: Sequence[ShardTask], rows: pa.Table
 def _without(stored: pa.Table, category: str, tasks: Sequence[ShardTask]) -> pa.Table:
     """The category's queries that are still rows, and of their neighbours those that are still in a kept shard."""
     mine = stored.filter(pc.equal(stored[CATEGORY], category)).combine_chunks()
-    key_kept = _keys(pa.concat_tables([t.rows for t in tasks if t.kept]))
-    mine = mine.filter(pc.is_in(_keys(mine), value_set=_keys(pa.concat_tables([t.rows for t in tasks])))).combine_chunks()
+    there = pa.concat_tables([_with_images(t.rows, mine[IMAGE_ID]) for t in tasks])
+    mine = mine.filter(pc.is_in(_keys(mine), value_set=_keys(there))).combine_chunks()
     lists = mine[NEIGHBOURS].combine_chunks()
     flat, of = lists.flatten(), pc.list_parent_indices(lists).to_numpy()
+    kept = pa.concat_tables([_with_images(t.rows, pc.struct_field(flat, IMAGE_ID)) for t in tasks if t.kept])
     key = pc.binary_join_element_wise(pc.struct_field(flat, IMAGE_ID), pc.struct_field(flat, PRODUCT_ID), " ")
-    stays = pc.is_in(key, value_set=key_kept).to_numpy(zero_copy_only=False)
+    stays = pc.is_in(key, value_set=_keys(kept)).to_numpy(zero_copy_only=False)
     offsets = np.concatenate([[0], np.cumsum(np.bincount(of[stays], minlength=mine.num_rows))]).astype(np.int32)
     left = pa.ListArray.from_arrays(pa.array(offsets), flat.filter(pa.array(stays)))
     return mine.set_column(mine.schema.get_field_index(NEIGHBOURS), NEIGHBOURS, left.cast(pa.list_(_NEIGHBOUR)))
+
+
+def _with_images(rows: pa.Table, images: pa.Array | pa.ChunkedArray) -> pa.Table:
+    """Those of many rows that have one of a few pictures."""
+    return rows.filter(pc.is_in(rows[IMAGE_ID], value_set=images))
 
 
 def _keys(rows: pa.Table) -> pa.ChunkedArray:
