@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -36,9 +36,11 @@ from w2w.index.truth import exact_of, known_of, queries_of, read_truth, to_bytes
 from w2w.models.config import EncoderConfig
 from w2w.models.encoder import bridge_of, model_version
 from w2w.models.looks import LOOK, detected_by, look_posts, look_version
-from w2w.table import bridges, delta
+from w2w.table import bridges, changes, delta
+from w2w.table.permitted import SEARCH, permitted
 from w2w.table.pictures import active_pictures
 
+_MOST_TOUCHED = 100_000  # rows that came: of more, all are compared
 _HERE = 2000  # rows built in this process: 10 MB at 1280 dimensions, less than a worker's start
 
 
@@ -48,15 +50,17 @@ class Inputs:
 
     versions: dict[str, int]
     ids: dict[str, str]
+    standing: dict[str, Any] = field(default_factory=dict)
 
     @staticmethod
     def now(store: str, table: schema.Table = schema.PRODUCTS) -> "Inputs":
         """Taken before anything is read, so what is read later is at least as new. ``table``: the indexed one."""
         found = {t.name: delta.open_table(store, t) for t in (table, schema.EMBEDDINGS)}
         opened = {name: t for name, t in found.items() if t is not None}
-        return Inputs(
-            {name: t.version() for name, t in opened.items()}, {name: str(t.metadata().id) for name, t in opened.items()}
-        )
+        numbers = {name: t.version() for name, t in opened.items()}
+        identities = {name: str(t.metadata().id) for name, t in opened.items()}
+        told = {"tables": changes.standing(store, (table, schema.EMBEDDINGS)), "permitted": list(permitted(store, SEARCH).told)}
+        return Inputs(numbers, identities, told)
 
 
 @dataclass(frozen=True)
@@ -71,6 +75,7 @@ class Draft:
     inputs: Inputs
     groups: list[Group]
     templates: dict[str, StoredTemplate]
+    touched: pa.Array | None = None  # the only products that may have other rows than in the base, if that is known
 
     @property
     def num_kept(self) -> int:
@@ -89,7 +94,7 @@ class Draft:
     def tasks(self) -> list[ShardTask]:
         """Its shards, where all templates are kept."""
         version, previous = self.vectors.version, self.base.manifest
-        return plan_shards(self.rows, self.templates, version, self.config, previous, self.uri)
+        return plan_shards(self.rows, self.templates, version, self.config, previous, self.uri, self.touched)
 
     def unchanged(self) -> bool:
         """Whether its shards equal the published ones, and all of their files are intact."""
@@ -170,12 +175,45 @@ def bridged(store: str, encoder: EncoderConfig, vectors: Vectors, rows: pa.Table
     return mapped or None, f"all pictures have vectors of {encoder.name}: leave out --encoder.bridge" if done else None
 
 
-def draft_index(uri: str, config: IndexConfig, vectors: Vectors, rows: pa.Table, base: Published, inputs: Inputs) -> Draft:
+def touched_since(store: str, base: Published, inputs: Inputs, vectors: Vectors, rows: pa.Table) -> pa.Array | None:
+    """The products whose rows may differ from those of the published version; None where the tables' logs do not tell, or they
+    are many."""
+    then = base.manifest.standing if base.manifest else {}
+    if base.manifest is None or base.manifest.model_version != vectors.version or vectors.bridge or not then:
+        return None
+    if then["permitted"] != inputs.standing["permitted"]:
+        return None
+    found = []
+    for table, partition in ((schema.PRODUCTS, {}), (schema.EMBEDDINGS, {schema.MODEL_VERSION: vectors.version})):
+        opened, told = delta.open_table(store, table), then["tables"].get(table.name)
+        listed = delta.parts(opened, **partition)
+        came = changes.since(store, table, opened, changes.At(**told), listed, partition) if told else ""
+        if isinstance(came, str) or came.removed or came.merged_new:
+            return None
+        if sum(part.rows for part in came.added) > _MOST_TOUCHED:
+            return None
+        keys = [b.column(0) for b in delta.read_batches(store, table, [table.key[0]], came.added)]
+        found.append(pa.chunked_array([c for key in keys for c in key.chunks], pa.string()))
+    products, pictures = found
+    owners = rows.filter(pc.is_in(rows[schema.IMAGE_ID], value_set=pictures))[schema.PRODUCT_ID]
+    return pc.unique(pa.chunked_array([*products.chunks, *owners.chunks], pa.string()))
+
+
+def draft_index(
+    uri: str,
+    config: IndexConfig,
+    vectors: Vectors,
+    rows: pa.Table,
+    base: Published,
+    inputs: Inputs,
+    touched: pa.Array | None = None,
+) -> Draft:
     """The index to be made of these rows, and what it keeps of the published one. ``base`` and ``inputs`` are from before the
-    rows were read."""
+    rows were read; ``touched``: see ``Draft``."""
     groups = plan_groups(rows, config, base.manifest)
     kept = ((g.name, kept_template(uri, base.manifest, g, vectors.version, config)) for g in groups)
-    return Draft(uri, config, vectors, rows, base, inputs, groups, {name: t for name, t in kept if t is not None})
+    templates = {name: t for name, t in kept if t is not None}
+    return Draft(uri, config, vectors, rows, base, inputs, groups, templates, touched)
 
 
 def build_index(
@@ -240,7 +278,7 @@ def _made(draft: Draft, encoder: EncoderConfig, num_threads: int, begin: Callabl
     tasks = (
         draft.tasks
         if draft.num_kept == len(draft.groups)
-        else plan_shards(rows, templates, version, config, previous, None if anew else uri)
+        else plan_shards(rows, templates, version, config, previous, None if anew else uri, draft.touched)
     )
     known = known_of(read_truth(uri, previous), tasks, rows, config) if not anew else None
     queries = queries_of(rows, known, config)
@@ -262,6 +300,7 @@ def _made(draft: Draft, encoder: EncoderConfig, num_threads: int, begin: Callabl
     shards = [t.kept for t in tasks if t.kept and t not in due] + [shard for shard, _, _ in found]
     made_of = draft.inputs.versions, list(templates.values()), shards
     manifest = new_manifest(config, version, encoder, *made_of, draft.rows_digest, draft.inputs.ids)
+    manifest = replace(manifest, standing=draft.inputs.standing)
     expected = {v["values"]: v["counts"] for v in pc.value_counts(rows.column(schema.CATEGORY)).to_pylist()}
     truth = truth_of(queries, queries_ND, [exact for _, _, exact in found], known, config)
     index = open_manifest(uri, manifest)

@@ -10,7 +10,7 @@ from w2w import schema
 from w2w.engine.job import JobConfig, Run
 from w2w.engine.shuffle import list_served
 from w2w.errors import JobFailed, UsageError
-from w2w.index.flow import KINDS, LOOKS, Inputs, bridged, build_index, check_bridge, draft_index, indexed_rows
+from w2w.index.flow import KINDS, LOOKS, Inputs, bridged, build_index, check_bridge, draft_index, indexed_rows, touched_since
 from w2w.index.flow_release import NotReleased, Release, check_served, encode_photos, golden_queries, sentence, unknown_products
 from w2w.index.golden import Golden
 from w2w.index.manifest import index_uri
@@ -143,7 +143,9 @@ def main(config: Config) -> Result:
             f"{missing} of {counts.read} active {kind.one}s have no vector of model version {version}: run {kind.embed!r} "
             f"first, or raise --max_reject_rate"
         )
-    draft = draft_index(uri, config.index, vectors, rows, base, inputs)
+    by_logs = config.of == "products" and not config.full_scan
+    touched = touched_since(run.store, base, inputs, vectors, rows) if by_logs else None
+    draft = draft_index(uri, config.index, vectors, rows, base, inputs, touched)
     told: dict[str, Any] = {"model_version": version, "templates_kept": draft.num_kept, "damaged": base.damage or None}
     told["not_permitted"] = active.num_rows - may.num_rows or None
     told["why_not_permitted"] = _why_left_out(run.store, kind.one, active, may)

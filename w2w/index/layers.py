@@ -40,15 +40,18 @@ class Layered:
     fresh: pa.Table
 
 
-def layered(now: pa.Table, bases: Sequence[Base], cfg: IndexConfig) -> Layered | None:
-    """``now``: product_id and image_id of a category's rows, sorted. None where its shards are to be built anew."""
+def layered(now: pa.Table, bases: Sequence[Base], cfg: IndexConfig, touched: pa.Array | None = None) -> Layered | None:
+    """``now``: product_id and image_id of a category's rows, sorted; ``touched``: the only products whose rows may differ from
+    those published. None where its shards are to be built anew."""
     total = sum(base.info.num_rows for base in bases)
     if total < max(1, cfg.layer_from_rows):
         return None
     then = pa.concat_tables([base.rows for base in bases]).combine_chunks()
-    key_now, key_then = _keys(now), _keys(then)
-    is_new = ~pc.is_in(key_now, value_set=key_then).to_numpy(zero_copy_only=False)
-    is_gone = ~pc.is_in(key_then, value_set=key_now).to_numpy(zero_copy_only=False)
+    some_now, some_then = (np.flatnonzero(_of(rows, touched)) for rows in (now, then))
+    key_now, key_then = (_keys(rows.take(pa.array(some))) for rows, some in ((now, some_now), (then, some_then)))
+    is_new, is_gone = np.zeros(now.num_rows, bool), np.zeros(then.num_rows, bool)
+    is_new[some_now] = ~pc.is_in(key_now, value_set=key_then).to_numpy(zero_copy_only=False)
+    is_gone[some_then] = ~pc.is_in(key_then, value_set=key_now).to_numpy(zero_copy_only=False)
     is_gone |= np.concatenate([base.dropped for base in bases])
     products = [now[PRODUCT_ID].filter(pa.array(is_new)), then[PRODUCT_ID].filter(pa.array(is_gone))]
     moved = pc.unique(pa.chunked_array([c for column in products for c in column.chunks], pa.string()))
@@ -59,6 +62,12 @@ def layered(now: pa.Table, bases: Sequence[Base], cfg: IndexConfig) -> Layered |
     parts = np.split(is_dropped, np.cumsum([base.info.num_rows for base in bases])[:-1])
     kept = tuple((base, base.rows.filter(pa.array(~part)), part) for base, part in zip(bases, parts))
     return Layered(kept, now.filter(pa.array(is_fresh)).combine_chunks())
+
+
+def _of(rows: pa.Table, products: pa.Array | None) -> np.ndarray:
+    if products is None:
+        return np.ones(rows.num_rows, bool)
+    return pc.is_in(rows[PRODUCT_ID], value_set=products).to_numpy(zero_copy_only=False)
 
 
 def _keys(rows: pa.Table) -> pa.ChunkedArray:

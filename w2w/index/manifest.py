@@ -108,6 +108,7 @@ class Manifest:
     metric: str = "cosine"
     rows_digest: str = ""  # of rows, model and config: equal for an index of the same inputs
     table_ids: dict[str, str] = dataclasses.field(default_factory=dict)  # a recreated table has another id
+    standing: dict[str, Any] = dataclasses.field(default_factory=dict)  # of the tables, by their logs, before they were read
     colour: float = 0.0  # of EncoderConfig
     truth: str = ""  # sha256 of the file of the gate's queries and their exact neighbours; empty: there is none
     seen: str = ""  # the same of the file of what shoppers see

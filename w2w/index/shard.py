@@ -164,10 +164,12 @@ def plan_shards(
     cfg: IndexConfig,
     previous: Manifest | None = None,
     uri: str | None = None,
+    touched: pa.Array | None = None,
 ) -> list[ShardTask]:
     """Tasks for all rows (product_id, image_id, category), by category and bucket. ``templates`` maps a group's name to its
     template. The number of buckets changes only if one would exceed ``max_rows_per_shard`` or fall below a quarter. With
-    ``uri``, shards of the previous version that lie there may stay, and what has changed stand beside them (``layers``)."""
+    ``uri``, shards of the previous version that lie there may stay, and what has changed stand beside them (``layers``): of
+    the products ``touched``, if given."""
     rows = sorted_rows(rows)
     of_category = {
         c: t for group in plan_groups(rows, cfg, previous) for t in [templates[group.name]] for c in group.categories
@@ -179,7 +181,7 @@ def plan_shards(
         assert mine[CATEGORY][0].as_py() == mine[CATEGORY][-1].as_py() == category
         num_buckets = _num_buckets(count, cfg.max_rows_per_shard, buckets_before.get(category, 1))
         template = of_category[category]
-        if beside := _layered(uri, mine, previous, category, num_buckets, template, model_version, cfg):
+        if beside := _layered(uri, mine, previous, category, num_buckets, template, model_version, cfg, touched):
             tasks += beside
             continue
         bucket = hash_bucket(mine[PRODUCT_ID], num_buckets)
@@ -207,6 +209,7 @@ def _layered(
     template: StoredTemplate,
     model_version: str,
     cfg: IndexConfig,
+    touched: pa.Array | None,
 ) -> list[ShardTask]:
     """The category's shards as they are, and the layer beside them; empty if they are to be built anew."""
     if not (uri and previous and cfg.layer_share):
@@ -218,7 +221,7 @@ def _layered(
         return []
     bases = [read_base(uri, s, _intact_rows) for s in infos]
     there = [base for base in bases if base is not None]
-    found = layered(mine.select(ROWS.names).cast(ROWS), there, cfg) if len(there) == len(bases) else None
+    found = layered(mine.select(ROWS.names).cast(ROWS), there, cfg, touched) if len(there) == len(bases) else None
     if found is None:
         return []
     tasks = []

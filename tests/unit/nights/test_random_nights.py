@@ -11,6 +11,8 @@ import pytest
 from tests.unit.nights.nights import Clock, Item, Shop, jpeg, products, without_ray
 from w2w import ids, schema, storage
 from w2w.images.decode import DecodeLimits, decode
+from w2w.index import shard
+from w2w.index.layers import layered
 from w2w.index.manifest import index_uri
 from w2w.index.publish import read_manifest
 from w2w.index.search import open_index
@@ -187,11 +189,30 @@ def from_scratch(catalog: Catalog, folder: Path) -> str:
     return shop.write()
 
 
+def compared_by_logs(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Where the logs told what may have changed in a category, how many products; what is found then equals what a comparison
+    of all rows finds."""
+    told: list[int] = []
+
+    def both(now, bases, cfg, touched=None):
+        found, whole = (layered(now, bases, cfg, some) for some in (touched, None))
+        assert (found is None) == (whole is None)
+        if found and whole:
+            assert found.fresh.equals(whole.fresh)
+            assert all((a[2] == b[2]).all() and a[1].equals(b[1]) for a, b in zip(found.kept, whole.kept, strict=True))
+        told.extend([] if touched is None else [len(touched)])
+        return found
+
+    monkeypatch.setattr(shard, "layered", both)
+    return told
+
+
 @pytest.mark.parametrize(
     ("num_nights", "every"), [(6, 6), pytest.param(60, 20, marks=[pytest.mark.slow])], ids=["a handful", "sixty"]
 )
 def test_every_night_is_as_one_from_scratch(num_nights, every, tmp_path, monkeypatch):
     without_ray(monkeypatch)
+    by_logs = compared_by_logs(monkeypatch)
     seed = int(os.environ.get("W2W_SEED", "1"))
     rng, clock, crashes = random.Random(seed), Clock(monkeypatch), Crashes(monkeypatch)
     (tmp_path / "shop").mkdir()
@@ -229,3 +250,4 @@ def test_every_night_is_as_one_from_scratch(num_nights, every, tmp_path, monkeyp
             assert all(mine[i] @ theirs[i] > 0.999 for i in wanted)
     assert num_crashes >= num_nights // 6
     assert layers >= num_nights // 6, "changes beside the shards"
+    assert len(by_logs) >= num_nights // 6
