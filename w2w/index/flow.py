@@ -1,6 +1,7 @@
 """Building an index on Ray: decide what to build, then templates and shards as tasks, the gate, and publishing."""
 
 import functools
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -304,7 +305,7 @@ def _made(draft: Draft, encoder: EncoderConfig, num_threads: int, begin: Callabl
     expected = {v["values"]: v["counts"] for v in pc.value_counts(rows.column(schema.CATEGORY)).to_pylist()}
     truth = truth_of(queries, queries_ND, [exact for _, _, exact in found], known, config)
     index = open_manifest(uri, manifest)
-    result = gate(index, queries, queries_ND, [exact_of(truth)], expected, config)
+    result = gate(index, queries, queries_ND, [exact_of(truth)], expected, config, os.cpu_count() or 1)
     return _Made(manifest, result, truth, plans, sum(built for _, built, _ in found), index)
 
 

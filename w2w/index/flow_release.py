@@ -91,6 +91,8 @@ def unknown_products(store: str, queries: Sequence[Golden], rows: pa.Table) -> t
     """Products of golden queries that the catalog never had. Raises UsageError if it had none of those expected."""
     asked = {one.asked for one in queries if one.kind == schema.PRODUCT_ID}
     expected = {product for one in queries for product in one.expected}
+    if not asked | expected:
+        return ()
     named = pa.array(sorted(asked | expected), pa.string())
     left = named.filter(pc.invert(pc.is_in(named, value_set=rows.column(schema.PRODUCT_ID))))
     unknown = set(left.to_pylist()) - set(holding(store, schema.PRODUCTS, left)[0].to_pylist() if len(left) else ())

@@ -58,6 +58,7 @@ def gate(
     exact_parts: Iterable[pa.Table],
     expected_rows: dict[str, int],
     cfg: IndexConfig,
+    num_threads: int = 1,
 ) -> GateResult:
     """Passes if every category holds exactly its expected rows, all scores are finite and recall@``recall_at`` reaches
     ``target_recall`` overall and, within two standard errors, in every category.
@@ -73,7 +74,7 @@ def gate(
     known = pc.is_in(queries[CATEGORY], pa.array(sorted(held), pa.string())).to_numpy(zero_copy_only=False)
     categories = queries[CATEGORY].to_pylist()
     asked = np.flatnonzero(known)
-    hits = index.search(queries_ND[asked], k + SPARE, [categories[i] for i in asked])
+    hits = index.search(queries_ND[asked], k + SPARE, [categories[i] for i in asked], num_threads=num_threads)
     if not np.isfinite(hits[SCORE].to_numpy()).all():
         reasons.append("some scores are NaN or infinite")
     own = queries[IMAGE_ID].to_pylist()

@@ -1,5 +1,7 @@
 """Index: shards of active products' vectors: built, gated, published; or rolled back."""
 
+import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -123,8 +125,9 @@ def main(config: Config) -> Result:
         config = replace(config, encoder=following(config.encoder, base.manifest.model_version))
     version = kind.version(run.store, model_version(config.encoder))
     check_bridge(run.store, config.of, config.encoder)
-    vectors = list_served(run.store, version)
-    active = kind.rows(run.store)
+    with ThreadPoolExecutor(1) as pool:
+        listing = pool.submit(list_served, run.store, version)
+        active, vectors = kind.rows(run.store), listing.result()
     may = permitted(run.store, SEARCH).of(active)
     rows, missing = indexed_rows(may, vectors)
     if active.num_rows and not may.num_rows:
@@ -158,7 +161,7 @@ def main(config: Config) -> Result:
         golden,
         accept=config.accept,
         sheet=config.sheet,
-        num_threads=config.threads_per_task,
+        num_threads=max(config.threads_per_task, os.cpu_count() or 1),
         command="w2w index" if config.of == "products" else f"w2w index --of={config.of}",
     )
     result = run.result(Result, counts=counts, **told)

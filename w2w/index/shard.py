@@ -174,6 +174,7 @@ def plan_shards(
     of_category = {
         c: t for group in plan_groups(rows, cfg, previous) for t in [templates[group.name]] for c in group.categories
     }
+    touched = _beside_bases(uri, previous, touched)
     buckets_before = {s.category: s.num_buckets for s in previous.shards} if previous else {}
     tasks, start = [], 0
     for category, count in sorted(_counts(rows).items()):
@@ -192,6 +193,16 @@ def plan_shards(
             name = shard_name(part, category, model_version, template)
             tasks.append(ShardTask(name, category, b, num_buckets, template, part))
     return tasks
+
+
+def _beside_bases(uri: str | None, previous: Manifest | None, touched: pa.Array | None) -> pa.Array | None:
+    """Those touched since the previous version, and those of its layers: of all others the rows are in its base shards."""
+    if uri is None or previous is None or touched is None:
+        return None
+    layers = [_intact_rows(uri, s) for s in previous.shards if s.layer]
+    there = [rows[PRODUCT_ID] for rows in layers if rows is not None]
+    chunks = [chunk for column in there for chunk in column.chunks]
+    return pc.unique(pa.chunked_array([touched, *chunks], pa.string())) if len(there) == len(layers) else None
 
 
 def shard_name(rows: pa.Table, category: str, model_version: str, template: StoredTemplate, layer: int = 0) -> str:
