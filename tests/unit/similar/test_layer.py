@@ -10,11 +10,12 @@ from tests.unit.recommend.stores import add_vectors, append, fill, product
 from tests.unit.similar.test_job import config, first_row
 from w2w import schema, storage
 from w2w.engine import snapshot
+from w2w.erase import job as erase
 from w2w.errors import JobFailed
 from w2w.export import job as export
 from w2w.similar import flow, job
 from w2w.similar.job import main
-from w2w.table import layered, maintain
+from w2w.table import delta, layered, maintain
 
 pytestmark = pytest.mark.usefixtures("no_ray")
 LAYERS = {"collapse": False, "layer_from": 1, "layer_share": 100.0}
@@ -208,3 +209,25 @@ def test_an_export_sends_the_lists_that_changed_once(tmp_path):
         others |= {name for name in active if before.get(name, {}).get("similar") != now.get(name, {}).get("similar")}
         assert export.main(sent).upserts == len(others & active)
         assert export.main(sent).upserts == 0
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_what_is_erased_goes_from_all_layers(tmp_path, seed):
+    shop = Shop(str(tmp_path / "nights"), seed)
+    for _ in range(3):
+        main(config(shop.store, **LAYERS))
+        shop.change()
+    assert main(config(shop.store, **LAYERS)).beside
+    before = rows(shop.store)
+    gone = set(shop.rng.choice(sorted(shop.now), 5, replace=False).tolist())
+    names = {product(n)["product_id"] for n in gone}
+    erase.main(erase.Config(store=shop.store, product=sorted(names)))
+    assert not storage.list_folders(storage.join(shop.store, "_similar"))
+    stored = delta.read(
+        shop.store, schema.SIMILAR_PRODUCTS, [schema.PRODUCT_ID, schema.SIMILAR_LIST, schema.SPARE, schema.CARD]
+    )
+    assert not any(name in repr(row) for row in stored.to_pylist() for name in names)
+    assert rows(shop.store).keys() <= before.keys() - names
+    main(config(shop.store, **LAYERS))
+    left = {n: row for n, row in shop.now.items() if n not in gone}
+    assert rows(shop.store) == anew(tmp_path / "fresh", left, shop.with_vector, collapse=False)
