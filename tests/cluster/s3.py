@@ -54,7 +54,8 @@ def serve(check_credentials: bool = False) -> Iterator[dict[str, str]]:
 
 class Proxy(ThreadingHTTPServer):
     """Stands before a server and does what ``fault(method, path, nth)`` says with the n-th request: None passes it on,
-    "busy" answers 503 SlowDown, "lost" passes it on and hangs up in place of its answer."""
+    "busy" answers 503 SlowDown, "reset" hangs up at once, "lost" passes it on and hangs up in place of its answer, "cut" hangs
+    up in the middle of it."""
 
     daemon_threads = True
     endpoint: str
@@ -64,7 +65,7 @@ class Proxy(ThreadingHTTPServer):
         self.to = endpoint.removeprefix("http://")
         self.fault, self.lock = fault, threading.Lock()
         self.asked: list[tuple[str, str]] = []
-        self.faults: list[tuple[str, str]] = []
+        self.faults: list[str] = []
 
     def handle_error(self, request, client_address) -> None:
         """Clients that went away are no news."""
@@ -83,9 +84,12 @@ class _Handler(BaseHTTPRequestHandler):
             proxy.asked.append((self.command, self.path))
             fault = proxy.fault(self.command, self.path, len(proxy.asked))
             if fault:
-                proxy.faults.append((self.command, self.path))
+                proxy.faults.append(fault)
         if fault == "busy":
             self._answer(503, [], b"<?xml version='1.0'?><Error><Code>SlowDown</Code><Message>Slow down.</Message></Error>")
+            return
+        if fault == "reset":
+            self._hang_up()
             return
         onward = http.client.HTTPConnection(proxy.to, timeout=60)
         headers = {k: v for k, v in self.headers.items() if k.lower() not in ("transfer-encoding", "expect", "connection")}
@@ -93,11 +97,12 @@ class _Handler(BaseHTTPRequestHandler):
         answer = onward.getresponse()
         content = answer.read()
         if fault == "lost":
-            self.close_connection = True
-            self.connection.shutdown(socket.SHUT_RDWR)
+            self._hang_up()
             return
         kept = [h for h in answer.getheaders() if h[0].lower() not in ("transfer-encoding", "connection", "server", "date")]
-        self._answer(answer.status, kept, content)
+        self._answer(answer.status, kept, content, len(content) // 2 if fault == "cut" else None)
+        if fault == "cut":
+            self._hang_up()
 
     do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = handle_one
 
@@ -111,7 +116,11 @@ class _Handler(BaseHTTPRequestHandler):
         self.rfile.readline()
         return body
 
-    def _answer(self, status: int, headers: list[tuple[str, str]], content: bytes) -> None:
+    def _hang_up(self) -> None:
+        self.close_connection = True
+        self.connection.shutdown(socket.SHUT_RDWR)
+
+    def _answer(self, status: int, headers: list[tuple[str, str]], content: bytes, most: int | None = None) -> None:
         self.send_response_only(status)
         for name, value in headers:
             if name.lower() != "content-length" or self.command == "HEAD":
@@ -122,7 +131,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header("Content-Length", "0")
         self.end_headers()
         if self.command != "HEAD":
-            self.wfile.write(content)
+            self.wfile.write(content[:most])
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """Files below s3://, against a server in this process that throttles, hangs up and answers nothing."""
 
 import hashlib
+import itertools
 import threading
 
 import boto3
@@ -10,7 +11,7 @@ import pytest
 from moto.server import ThreadedMotoServer
 
 from tests.cluster.s3 import through
-from w2w import storage
+from w2w import schema, storage
 from w2w.errors import Changed, StorageFailed
 from w2w.table import delta
 
@@ -98,6 +99,36 @@ def test_a_throttled_read_of_fewer_bytes_than_the_refusal_has_is_waited_out(serv
         with delta.open_part(system, path) as file:
             assert file.read() == rows
         assert len(proxy.faults) >= 6
+
+
+@pytest.mark.parametrize("fault", ["cut", "reset"])
+def test_answers_that_end_too_early_are_asked_for_again(server, monkeypatch, fault):
+    monkeypatch.setattr(delta, "_CUT_PAUSE_S", 0.01)
+    store, rows = f"s3://shop/{fault}", pa.table({name: pa.array(["x"] * 5) for name in ("a", "b")})
+    table = schema.Table("cut", rows.schema, key=("a",))
+    with storage.writer(f"{store}/rows.parquet") as f:
+        pq.write_table(rows, f)
+    delta.create_table(store, table)
+    gets = itertools.count()
+    with through(server, lambda method, path, nth: fault if method == "GET" and next(gets) % 8 == 0 else None) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
+        for _ in range(5):
+            assert delta.existing(store, table).version() == 0
+        assert len(storage.read_bytes(f"{store}/rows.parquet")) > 500
+        system, path = storage.filesystem(f"{store}/rows.parquet")
+        with delta.open_part(system, path) as file:
+            assert file.read() == rows
+        assert len(proxy.faults) >= 3
+
+
+def test_a_table_whose_answers_always_end_too_early_is_named(server, monkeypatch):
+    monkeypatch.setattr(delta, "_CUT_PAUSE_S", 0)
+    table = schema.Table("cut", pa.schema([("a", pa.string())]), key=("a",))
+    delta.create_table("s3://shop/ever", table)
+    with through(server, lambda method, path, nth: "cut" if method == "GET" else None) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
+        with pytest.raises(StorageFailed, match=r"cannot read table 's3://shop/ever/cut': .*before message length"):
+            delta.open_table("s3://shop/ever", table)
 
 
 def test_a_server_that_throttles_for_ever_is_named(server, monkeypatch):

@@ -5,10 +5,13 @@ column chunk, nothing else.
 """
 
 import json
+import random
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 from urllib.parse import unquote
 from weakref import WeakSet
@@ -35,6 +38,8 @@ _S3_OPTIONS = {
     "backoff_config.init_backoff": "500ms",
     "backoff_config.max_backoff": "20s",
 }
+_CUT, _CUT_TRIES, _CUT_PAUSE_S = "body error", 5, 0.5  # of an answer that ended too early
+_ARROWS = re.compile(r"\x1b\[\d+m|↳")  # before each cause of an error
 OPERATION = "w2w_operation"  # of a commit, where it is none of those that Delta Lake names
 _MISREAD = re.compile(r"%[0-9A-Fa-f]{2}|[?#\\\x00-\x1f\x7f\ud800-\udfff]")
 _READ_BYTES = 1 << 20
@@ -87,12 +92,33 @@ def own_tables(store: str) -> dict[str, schema.Table]:
     for name in storage.list_folders(store):
         if name not in schema.TABLES and not name.startswith((".", "_")):
             where = storage.join(store, name)
-            if DeltaTable.is_deltatable(where, options(store)):
-                opened = DeltaTable(where, storage_options=options(store))
+            if asked(where, partial(DeltaTable.is_deltatable, where, options(store))):
+                opened = asked(where, partial(DeltaTable, where, storage_options=options(store)))
                 columns = pa.schema(pa.schema(opened.schema().to_arrow()))
                 by = tuple(opened.metadata().partition_columns)
                 found[name] = schema.Table(name, columns, key=(columns.names[0],), partition_by=by)
     return found
+
+
+def asked(where: str, ask: Callable[[], Any]) -> Any:
+    """What deltalake answers of a table, asked again where S3 hung up in the middle of an answer: its own retries end where
+    that begins. Raises StorageFailed if it cannot be read, TableNotFoundError if there is none."""
+    for tried in range(_CUT_TRIES):
+        try:
+            return ask()
+        except TableNotFoundError:
+            raise
+        except (DeltaError, OSError) as e:
+            if _CUT not in str(e) or tried == _CUT_TRIES - 1:
+                raise StorageFailed(f"cannot read table {where!r}: {reason(e)}") from e
+        time.sleep(_CUT_PAUSE_S * 2**tried * random.uniform(0.5, 1))
+    raise AssertionError("the last try returns or raises")
+
+
+def reason(error: DeltaError | OSError) -> str:
+    """What deltalake says went wrong, and the deepest cause that it names, in one line."""
+    lines = [line for part in str(error).splitlines() if (line := _ARROWS.sub("", part).strip())]
+    return ": ".join(dict.fromkeys([*lines[:1], *lines[-1:]])) or type(error).__name__
 
 
 def options(store: str) -> dict[str, str]:
@@ -107,11 +133,9 @@ def open_table(store: str, table: schema.Table, version: int | None = None) -> D
     """
     where = uri(store, table)
     try:
-        opened = DeltaTable(where, version=version, storage_options=options(store))
+        opened = asked(where, partial(DeltaTable, where, version=version, storage_options=options(store)))
     except TableNotFoundError:
         opened = None
-    except (DeltaError, OSError) as e:
-        raise StorageFailed(f"cannot read table {where!r}: {str(e).splitlines()[0]}") from e
     if version is None:
         for seen in list(_watching):
             seen.setdefault(where, -1 if opened is None else opened.version())

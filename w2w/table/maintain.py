@@ -50,7 +50,7 @@ def compact(store: str, table: schema.Table, dry_run: bool = False) -> Compacted
     except CommitFailedError as e:
         raise JobFailed(f"another run wrote to table {table.name!r} at the same time: run this again") from e
     except (DeltaError, OSError) as e:
-        raise StorageFailed(f"cannot compact table {delta.uri(store, table)!r}: {str(e).splitlines()[0]}") from e
+        raise StorageFailed(f"cannot compact table {delta.uri(store, table)!r}: {delta.reason(e)}") from e
     return Compacted(twice, before, len(delta.parts(delta.open_table(store, table))), outdated)
 
 
@@ -98,7 +98,7 @@ def rewrite(
         except CommitFailedError:
             continue  # another run committed meanwhile: look again
         except (DeltaError, OSError) as e:
-            raise StorageFailed(f"cannot write to table {delta.uri(store, table)!r}: {str(e).splitlines()[0]}") from e
+            raise StorageFailed(f"cannot write to table {delta.uri(store, table)!r}: {delta.reason(e)}") from e
     raise JobFailed(f"other runs keep writing to table {table.name!r}: run this again when they have ended")
 
 
@@ -108,5 +108,5 @@ def vacuum(store: str, table: schema.Table, hours: float, dry_run: bool) -> int:
     try:
         deleted = opened.vacuum(retention_hours=int(hours), dry_run=dry_run, enforce_retention_duration=False, full=True)
     except (DeltaError, OSError) as e:
-        raise StorageFailed(f"cannot vacuum {opened.table_uri}: {str(e).splitlines()[0]}") from e
+        raise StorageFailed(f"cannot vacuum {opened.table_uri}: {delta.reason(e)}") from e
     return len(deleted)

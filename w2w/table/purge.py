@@ -75,7 +75,7 @@ def _commit(store: str, table: schema.Table, actions: Callable[[str, Sequence[de
         except CommitFailedError:
             continue  # another run committed meanwhile: look again
         except (DeltaError, OSError) as e:
-            raise StorageFailed(f"cannot write to table {delta.uri(store, table)!r}: {str(e).splitlines()[0]}") from e
+            raise StorageFailed(f"cannot write to table {delta.uri(store, table)!r}: {delta.reason(e)}") from e
     raise JobFailed(f"other runs keep writing to table {table.name!r}: run this again when they have ended")
 
 

@@ -151,12 +151,9 @@ def _commit(
             if now.version() > opened.version():
                 raise Overtaken from e
             if attempt == _TRIES - 1 or not storage.is_s3(store):
-                raise StorageFailed(f"cannot write to table {where!r}: {str(e).splitlines()[0]}") from e
+                raise StorageFailed(f"cannot write to table {where!r}: {delta.reason(e)}") from e
             time.sleep(min(_LONGEST_PAUSE_S, _PAUSE_S * 2**attempt))
-    try:
-        opened.update_incremental()
-    except (DeltaError, OSError) as e:
-        raise StorageFailed(f"cannot read table {where!r}: {str(e).splitlines()[0]}") from e
+    delta.asked(where, opened.update_incremental)
 
 
 def by_others(opened: DeltaTable, now: DeltaTable, lineage: Lineage) -> list[dict]:

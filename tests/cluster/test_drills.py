@@ -1,0 +1,223 @@
+"""What goes wrong in a year of nights. Each drill ends with the rows and the index of nights that were left alone."""
+
+import os
+import shutil
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+import simplejpeg
+
+from tests.cluster.shops import write_feed, write_shop
+from tests.cluster.test_kill import contents, end_session, finish, num_files, start_job, wait_for_files
+from w2w import schema
+from w2w.index.manifest import index_uri
+from w2w.index.search import open_index
+from w2w.table import delta
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
+FIRST, ALL = 40, 60  # products of the first night, and of those after it
+PAGE = 4096  # of a tmpfs
+HOUR = 3600
+
+
+@pytest.fixture(autouse=True, scope="session")
+def ray_cluster():
+    """These tests start Ray in processes of their own."""
+
+
+def night(store: Path, feed: Path, *options: str) -> subprocess.Popen:
+    return start_job("nightly", store, None, f"--feed.uri={feed}", "--ray.num_cpus=2", *options)
+
+
+def everything(store: Path) -> dict:
+    """``contents``, and what each product is now."""
+    columns = [schema.PRODUCT_ID, schema.TITLE, schema.CATEGORY, schema.ACTIVE]
+    current = delta.CurrentRows(str(store), schema.PRODUCTS).batches(columns)
+    return contents(store) | {"now": sorted(map(str, (row for batch in current for row in batch.to_pylist())))}
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory) -> tuple[Path, Path, Path]:
+    """Feeds of three nights: some products, all of them with two bad pictures, and all with other titles."""
+    folder = tmp_path_factory.mktemp("drills") / "shop"
+    write_shop(folder, ALL)
+    for number, bad in ((5, b""), (50, b"<html>")):
+        (folder / "images" / f"{number}.jpg").write_bytes(bad)
+    feeds = []
+    for num, title in ((FIRST, "product"), (ALL, "product"), (ALL, "thing")):
+        text = write_feed(folder, range(num)).read_text()
+        feeds.append(folder / f"feed-{len(feeds)}.csv")
+        feeds[-1].write_text(text.replace("product ", f"{title} "))
+    return feeds[0], feeds[1], feeds[2]
+
+
+@pytest.fixture(scope="module")
+def base(shop) -> Path:
+    """The store after the first night."""
+    store = shop[0].parents[1] / "base"
+    finish(night(store, shop[0]), store)
+    return store
+
+
+@pytest.fixture(scope="module")
+def alone(shop, base) -> Path:
+    """The store after a second night that was left alone."""
+    store = Path(shutil.copytree(base, base.parent / "alone"))
+    finish(night(store, shop[1]), store)
+    return store
+
+
+@contextmanager
+def disk(where: Path) -> Iterator[Callable[[int], None]]:
+    """A disk of its own at ``where``; gives a function that makes it that large, in bytes."""
+    where.mkdir()
+    if os.getuid() or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "w2w", where], capture_output=True).returncode:
+        pytest.skip("this machine lets nobody mount a small disk")
+    try:
+        yield lambda size: subprocess.run(["mount", "-o", f"remount,size={size}", where], check=True)
+    finally:
+        subprocess.run(["umount", "-l", where], check=True)
+
+
+def used(store: Path) -> int:
+    return sum(-(-os.path.getsize(Path(at, name)) // PAGE) * PAGE for at, _, names in os.walk(store) for name in names)
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
+def test_a_disk_that_is_full(shop, base, alone, tmp_path, share):
+    """The night ends with a sentence; once there is room, it is done by the next."""
+    store = tmp_path / "store"
+    with disk(store) as resize:
+        shutil.copytree(base, store, dirs_exist_ok=True)
+        resize(used(store) + int(share * (used(alone) - used(store))))
+        process = night(store, shop[1])
+        code = process.wait(300)
+        end_session(process.pid)
+        said = (tmp_path / "store.log").read_text()
+        assert code == 1, said[-3000:]
+        assert "No space left" in said
+        assert "Traceback" not in said
+        resize(64 << 20)
+        finish(night(store, shop[1]), store)
+        assert everything(store) == everything(alone)
+
+
+CLOCK = """
+import datetime, importlib.machinery, os, sys, time
+
+shift, true, true_ns, real = float(os.environ["W2W_TEST_CLOCK_S"]), time.time, time.time_ns, datetime.datetime
+time.time, time.time_ns = lambda: true() + shift, lambda: true_ns() + int(shift * 1e9)
+
+
+class Kind(type):
+    def __instancecheck__(cls, value):
+        return isinstance(value, real)
+
+    def __getattr__(cls, name):
+        return getattr(real, name)
+
+
+class Shifted(metaclass=Kind):
+    @staticmethod
+    def now(tz=None):
+        return real.now(tz) + datetime.timedelta(seconds=shift)
+
+
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        found = importlib.machinery.PathFinder.find_spec(name, path) if name.startswith("w2w.") else None
+        if found and found.loader:
+            run = found.loader.exec_module
+
+            def exec_module(module):
+                run(module)
+                if vars(module).get("datetime") is real:
+                    module.datetime = Shifted
+
+            found.loader.exec_module = exec_module
+        return found
+
+
+sys.meta_path.insert(0, Finder())
+"""  # as sitecustomize.py: the clock of a process, as w2w reads it
+
+
+def test_clocks_an_hour_apart(shop, base, alone, tmp_path, monkeypatch):
+    """The second night's machines are an hour fast, the third's are not: what it says of the products counts all the same."""
+    (tmp_path / "fast").mkdir()
+    (tmp_path / "fast" / "sitecustomize.py").write_text(CLOCK)
+    left, store = (Path(shutil.copytree(one, tmp_path / name)) for one, name in ((alone, "left"), (base, "store")))
+    finish(night(left, shop[2]), left)
+    with monkeypatch.context() as patched:
+        patched.setenv("PYTHONPATH", str(tmp_path / "fast"))
+        patched.setenv("W2W_TEST_CLOCK_S", str(HOUR))
+        finish(night(store, shop[1]), store)
+    stamps = delta.read(str(store), schema.PRODUCTS, [schema.FETCHED_AT]).column(0).to_pylist()
+    assert max(stamps).timestamp() > time.time() + HOUR / 2
+    finish(night(store, shop[2]), store)
+    assert everything(store) == everything(left)
+
+
+class Reader(threading.Thread):
+    """Opens the index and searches it, again and again."""
+
+    def __init__(self, store: Path):
+        super().__init__(daemon=True)
+        self.uri, self.over = index_uri(str(store), "default"), threading.Event()
+        self.answered, self.versions, self.failed = 0, set[str](), list[BaseException]()
+
+    def run(self) -> None:
+        asked = np.random.default_rng(0)
+        while not self.over.wait(0.02):
+            try:
+                index = open_index(self.uri)
+                hits = index.search(asked.standard_normal((2, index.manifest.dim), np.float32), 5)
+                assert hits.num_rows == 10
+            except BaseException as e:
+                self.failed.append(e)
+            self.answered += 1
+            self.versions.add(index.manifest.version)
+
+
+def test_two_nights_at_once_one_of_which_dies_and_a_reader(shop, base, alone, tmp_path):
+    """The later one does nothing while the earlier lives, and its work when that is dead; whoever searches always can."""
+    store = Path(shutil.copytree(base, tmp_path / "store"))
+    reader, before = Reader(store), num_files(store)
+    reader.start()
+    first = night(store, shop[1])
+    assert wait_for_files(first, store, before + 3)
+    second = night(store, shop[1])
+    assert second.wait(300) == 1
+    end_session(second.pid)
+    assert "another night is at work on this store" in (tmp_path / "store.log").read_text()
+    assert first.poll() is None
+    third = night(store, shop[1])
+    os.kill(first.pid, signal.SIGKILL)
+    first.wait()
+    end_session(first.pid)
+    finish(third, store)
+    reader.over.set()
+    reader.join()
+    assert everything(store) == everything(alone)
+    assert not reader.failed, reader.failed[:3]
+    assert len(reader.versions) == 2
+    assert reader.answered > 20
+
+
+def test_objects_that_do_not_fit_into_memory(tmp_path):
+    """Pictures of 160 MB through an object store of 75 MB, which is Ray's least."""
+    feed, rng = write_shop(tmp_path / "shop", 80), np.random.default_rng(0)
+    for number in range(80):
+        noise = rng.integers(0, 256, (900, 900, 3), np.uint8)
+        (tmp_path / "shop" / "images" / f"{number}.jpg").write_bytes(simplejpeg.encode_jpeg(noise, quality=98))
+    small, large = tmp_path / "small", tmp_path / "large"
+    finish(night(large, feed), large)
+    finish(night(small, feed, "--ray.object_store_mb=75"), small)
+    assert everything(small) == everything(large)
