@@ -212,7 +212,7 @@ def test_two_nights_at_once_one_of_which_dies_and_a_reader(shop, base, alone, tm
 
 
 def test_objects_that_do_not_fit_into_memory(tmp_path):
-    """Pictures of 160 MB through an object store of 75 MB, which is Ray's least."""
+    """Pictures of 198 MB through an object store of 75 MB, which is Ray's least."""
     feed, rng = write_shop(tmp_path / "shop", 80), np.random.default_rng(0)
     for number in range(80):
         noise = rng.integers(0, 256, (900, 900, 3), np.uint8)
