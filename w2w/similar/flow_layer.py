@@ -27,7 +27,7 @@ from w2w.table.permitted import SEARCH, permitted
 _BATCH_BYTES, _LEAST_ROWS, _MOST_ROWS = 16_000_000, 2048, 65_536  # vectors read at once
 _MOST_ASKED, _MOST_CAME = 4096, 4096  # products, held on the grid: 84 MB at 1280 dimensions
 _MOST_PAIRS = 2_000_000_000  # rounded scores: seconds
-_MOST_LAYERS = 100  # parts that a reader opens
+_MOST_LAYERS = 100  # each a part that readers open
 _CELLS = 65_536  # lists looked through at once
 _LISTS = (schema.SIMILAR_LIST, schema.SPARE, schema.PLACES, schema.COMPLETE)
 _OWN = (schema.PRODUCT_ID, schema.LAYER, schema.PLACE)
@@ -186,8 +186,6 @@ class _Night:
         """The ids of all places, and the rows beside the snapshot."""
         table, opened = schema.SIMILAR_PRODUCTS, self._made.opened
         self._listed = delta.parts(opened, **{schema.SOURCE: self._config.name})
-        if len(self._listed) > _MOST_LAYERS:
-            raise _Beside
         num = len(self._base.row_N)
         names, place, some = [], [], [_empty(_LAYER)]
         for part in self._listed:
@@ -209,6 +207,8 @@ class _Night:
         beside = pa.concat_tables(some)
         self._num_beside = beside.num_rows
         self._layers = pc.max(beside.column(schema.LAYER)).as_py() or 0
+        if self._layers >= _MOST_LAYERS:
+            raise _Beside
         at, layers = (beside.column(c).to_numpy() for c in (schema.PLACE, schema.LAYER))
         order = np.lexsort((layers, at))
         last = np.append(at[order][1:] != at[order][:-1], True)[: len(order)]

@@ -7,7 +7,7 @@ import pytest
 from w2w import schema
 from w2w.errors import JobFailed
 from w2w.similar import rules
-from w2w.similar.rules import Goods, Kept, Lists, compare, keep, on_grid, rows_of
+from w2w.similar.rules import Goods, Kept, Lists, compare, cosines, keep, on_grid, rows_of
 
 COUNT, WIDTH = 4, 7
 
@@ -208,3 +208,28 @@ def test_an_empty_catalog_has_empty_lists():
     lists = rules.search((np.arange(0), np.empty((0, 3))), [], Goods(*(np.empty(0, np.int64),) * 3), Lists.empty(0, 3))
     assert lists.depth.tolist() == []
     assert Lists.empty(2, 3).depth.tolist() == [0, 0]
+
+
+@pytest.mark.parametrize("dim", [3, 64, 1280])
+@pytest.mark.parametrize("num_asked", [5, 90])
+def test_the_sieve_lets_through_all_that_may_matter_and_little_else(dim, num_asked):
+    rng, num = np.random.default_rng(dim + num_asked), 600
+    units = rng.standard_normal((num, dim))
+    units /= np.linalg.norm(units, axis=1, keepdims=True)
+    units[300:] = units[:300]  # ties
+    vectors = (units * 10.0 ** rng.uniform(-22, 20, (num, 1))).astype(np.float32)
+    vectors[7] = 0
+    grid, scope = rules.on_grid(vectors), rng.integers(0, 3, num)
+    asked, came = np.arange(num_asked), np.arange(200, 210)
+    exact, near = cosines(grid, grid), scope[:, None] == scope[None]
+    lists, least = Lists.empty(num_asked, 4), np.where(near, exact, -1).max(axis=1, where=~np.eye(num, dtype=bool), initial=-1)
+    lists.score_NW[:] = np.sort(np.where(near[asked], exact[asked], -1), axis=1)[:, -4:][:, ::-1]
+    least[np.arange(num) % 5 == 0] = np.inf
+    sieve = rules.Sieve((asked, grid[asked]), lists, (came, grid[came]), least.astype(np.float32), scope)
+    kept = sieve.of(np.arange(num), vectors)
+    matters = (near[asked] & (exact[asked] >= lists.last[:, None])).any(axis=0)
+    matters |= (near[:, came] & (exact[:, came] >= least[:, None])).any(axis=1)
+    assert not (matters & ~kept).any()
+    length = np.linalg.norm(vectors.astype(np.float64), axis=1)
+    doubtful = (length < 1e-14) | (length > 1e14)
+    assert (kept & ~matters & ~doubtful).sum() < num / 6
