@@ -15,6 +15,7 @@ from w2w.errors import JobFailed
 from w2w.table import bridges, delta
 from w2w.table.bridges import Bridge
 
+_FEW = 50_000  # owners that are looked for among all
 _ROWS_PER_MAP = 20_000  # 100 MB at 1280 float32 dimensions
 
 
@@ -49,6 +50,31 @@ class Vectors:
             found += names.take(pa.array(rows[order][low:high] - start)).chunks
             start += len(names)
         return pa.concat_arrays(found).take(pa.array(np.argsort(order, kind="stable")))
+
+
+@dataclass(frozen=True)
+class Sought(Vectors):
+    """The same where few owners are looked for: their ids are found by reading all, and none is kept."""
+
+    def find(self, owners: pa.Array | pa.ChunkedArray) -> np.ndarray:
+        if not len(owners):
+            return np.empty(0, np.int64)
+        if len(owners) > _FEW:
+            return _places(self.store, self.table, self.parts).find(ids.hash_keys_128(owners))
+        once = pc.unique(owners)
+        place, start = np.full(len(once), -1), 0
+        for names in self.names():
+            at = pc.index_in(names, value_set=once)
+            there = np.flatnonzero(at.is_valid().to_numpy())
+            place[at.take(pa.array(there)).to_numpy()] = there + start
+            start += len(names)
+        return place[pc.index_in(owners, value_set=once).to_numpy()]
+
+
+def seek_vectors(store: str, model_version: str) -> Sought:
+    """Reads nothing but the table's log."""
+    listed = delta.parts(delta.open_table(store, schema.EMBEDDINGS), model_version=model_version)
+    return Sought(store, model_version, listed, ids.Places(np.empty((0, 2), np.uint64)))
 
 
 def list_vectors(store: str, model_version: str) -> Vectors:

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from w2w import schema
-from w2w.engine.shuffle import Vectors, gather, list_vectors, read_vectors, share, shared
+from w2w.engine.shuffle import Vectors, gather, list_served, list_vectors, read_vectors, seek_vectors, share, shared
 from w2w.engine.tasks import run_task
 from w2w.errors import UsageError
 from w2w.index.flow_release import NotReleased, Release, check_release
@@ -42,6 +42,7 @@ from w2w.table.permitted import SEARCH, permitted
 from w2w.table.pictures import active_pictures
 
 _MOST_TOUCHED = 100_000  # rows that came: of more, all are compared
+_MOST_WITHOUT, _NAME = 1000, 16  # pictures without a vector in a manifest, and the length of their names
 _HERE = 2000  # rows built in this process: 10 MB at 1280 dimensions, less than a worker's start
 
 
@@ -151,12 +152,6 @@ KINDS = {
 }
 
 
-def indexed_rows(active: pa.Table, vectors: Vectors) -> tuple[pa.Table, int]:
-    """The active rows with a vector, and the number of those without."""
-    found = vectors.find(active.column(schema.IMAGE_ID)) >= 0
-    return active.filter(pa.array(found)), int(np.count_nonzero(~found))
-
-
 def check_bridge(store: str, of: str, encoder: EncoderConfig) -> None:
     """Raises UsageError for a bridge that no reader of the index would find, and for one of looks."""
     if not encoder.bridge:
@@ -176,16 +171,57 @@ def bridged(store: str, encoder: EncoderConfig, vectors: Vectors, rows: pa.Table
     return mapped or None, f"all pictures have vectors of {encoder.name}: leave out --encoder.bridge" if done else None
 
 
-def touched_since(store: str, base: Published, inputs: Inputs, vectors: Vectors, rows: pa.Table) -> pa.Array | None:
+@dataclass(frozen=True)
+class Rows:
+    """What is to be indexed: ``rows`` with their ``vectors``; ``missing``: number of those without one; ``touched``: see
+    ``Draft``; ``without``: pictures that have none, for the next night, or None for too many."""
+
+    rows: pa.Table
+    vectors: Vectors
+    missing: int
+    touched: pa.Array | None
+    without: list[str] | None
+
+
+def read_rows(store: str, version: str, active: pa.Table, base: Published, inputs: Inputs, by_logs: bool) -> Rows:
+    """``active``: all that may be indexed. ``by_logs``: where the tables' logs tell which products may have changed since the
+    published version, only those are looked up."""
+    touched = touched_since(store, version, active, base, inputs) if by_logs else None
+    then = base.manifest.standing.get("without") if base.manifest else None
+    vectors: Vectors
+    if touched is None or then is None:
+        vectors = list_served(store, version)
+        has_N = vectors.find(active.column(schema.IMAGE_ID)) >= 0
+    else:
+        vectors = seek_vectors(store, version)
+        some = pc.is_in(active.column(schema.PRODUCT_ID), value_set=touched)
+        has_N = ~_named(active, then) if then else np.ones(active.num_rows, bool)
+        has_N[some.to_numpy()] = vectors.find(active.column(schema.IMAGE_ID).filter(some)) >= 0
+    without = _names(active.filter(pa.array(~has_N)))
+    missing = int(np.count_nonzero(~has_N))
+    told = without.to_pylist() if missing <= _MOST_WITHOUT else None
+    return Rows(active.filter(pa.array(has_N)), vectors, missing, touched, told)
+
+
+def _names(rows: pa.Table) -> pa.ChunkedArray:
+    """Of pictures: the beginning of their ids, 64 bits, which name nothing that is erased."""
+    return pc.utf8_slice_codeunits(rows.column(schema.IMAGE_ID), 0, _NAME)
+
+
+def _named(rows: pa.Table, names: list[str]) -> np.ndarray:
+    return pc.is_in(_names(rows), value_set=pa.array(names, pa.string())).to_numpy(zero_copy_only=False)
+
+
+def touched_since(store: str, version: str, active: pa.Table, base: Published, inputs: Inputs) -> pa.Array | None:
     """The products whose rows may differ from those of the published version; None where the tables' logs do not tell, or they
     are many."""
     then = base.manifest.standing if base.manifest else {}
-    if base.manifest is None or base.manifest.model_version != vectors.version or vectors.bridge or not then:
+    if base.manifest is None or base.manifest.model_version != version or not then:
         return None
-    if then["permitted"] != inputs.standing["permitted"]:
+    if then["permitted"] != inputs.standing["permitted"] or bridges.find(store, version):
         return None
     found = []
-    for table, partition in ((schema.PRODUCTS, {}), (schema.EMBEDDINGS, {schema.MODEL_VERSION: vectors.version})):
+    for table, partition in ((schema.PRODUCTS, {}), (schema.EMBEDDINGS, {schema.MODEL_VERSION: version})):
         opened, told = delta.open_table(store, table), then["tables"].get(table.name)
         listed = delta.parts(opened, **partition)
         came = changes.since(store, table, opened, changes.At(**told), listed, partition) if told else ""
@@ -196,7 +232,7 @@ def touched_since(store: str, base: Published, inputs: Inputs, vectors: Vectors,
         keys = [b.column(0) for b in delta.read_batches(store, table, [table.key[0]], came.added)]
         found.append(pa.chunked_array([c for key in keys for c in key.chunks], pa.string()))
     products, pictures = found
-    owners = rows.filter(pc.is_in(rows[schema.IMAGE_ID], value_set=pictures))[schema.PRODUCT_ID]
+    owners = active.filter(pc.is_in(active[schema.IMAGE_ID], value_set=pictures))[schema.PRODUCT_ID]
     return pc.unique(pa.chunked_array([*products.chunks, *owners.chunks], pa.string()))
 
 
@@ -289,7 +325,7 @@ def _made(draft: Draft, encoder: EncoderConfig, num_threads: int, begin: Callabl
     queries_ND = np.concatenate(some_ND)
     # the rows of a kept shard are read only where the gate knows too little of its category
     due = [t for t in tasks if t.kept is None or known is None or t.category not in known.categories]
-    targets = [vectors.find(task.rows.column(schema.IMAGE_ID)) for task in due]
+    targets = _found(vectors, [task.rows.column(schema.IMAGE_ID) for task in due])
     asked = queries, queries_ND, config
     if sum(map(len, targets)) <= _HERE:
         found = [_built(uri, task, asked, num_threads, read_vectors(vectors, rows)) for task, rows in zip(due, targets)]
@@ -307,6 +343,12 @@ def _made(draft: Draft, encoder: EncoderConfig, num_threads: int, begin: Callabl
     index = open_manifest(uri, manifest)
     result = gate(index, queries, queries_ND, [exact_of(truth)], expected, config, os.cpu_count() or 1)
     return _Made(manifest, result, truth, plans, sum(built for _, built, _ in found), index)
+
+
+def _found(vectors: Vectors, several: list[pa.ChunkedArray]) -> list[np.ndarray]:
+    """Rows of the vectors of several columns of owners, looked for once."""
+    owners = pa.chunked_array([chunk for column in several for chunk in column.chunks], pa.string())
+    return np.split(vectors.find(owners), np.cumsum([len(column) for column in several])[:-1]) if several else []
 
 
 def _build_and_check(uri, task, asked, num_threads, vectors_ND):

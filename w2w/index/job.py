@@ -1,7 +1,6 @@
 """Index: shards of active products' vectors: built, gated, published; or rolled back."""
 
 import os
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -10,9 +9,8 @@ import pyarrow.compute as pc
 
 from w2w import schema
 from w2w.engine.job import JobConfig, Run
-from w2w.engine.shuffle import list_served
 from w2w.errors import JobFailed, UsageError
-from w2w.index.flow import KINDS, LOOKS, Inputs, bridged, build_index, check_bridge, draft_index, indexed_rows, touched_since
+from w2w.index.flow import KINDS, LOOKS, Inputs, bridged, build_index, check_bridge, draft_index, read_rows
 from w2w.index.flow_release import NotReleased, Release, check_served, encode_photos, golden_queries, sentence, unknown_products
 from w2w.index.golden import Golden
 from w2w.index.manifest import index_uri
@@ -125,11 +123,11 @@ def main(config: Config) -> Result:
         config = replace(config, encoder=following(config.encoder, base.manifest.model_version))
     version = kind.version(run.store, model_version(config.encoder))
     check_bridge(run.store, config.of, config.encoder)
-    with ThreadPoolExecutor(1) as pool:
-        listing = pool.submit(list_served, run.store, version)
-        active, vectors = kind.rows(run.store), listing.result()
+    active = kind.rows(run.store)
     may = permitted(run.store, SEARCH).of(active)
-    rows, missing = indexed_rows(may, vectors)
+    found = read_rows(run.store, version, may, base, inputs, by_logs=config.of == "products" and not config.full_scan)
+    rows, vectors, missing = found.rows, found.vectors, found.missing
+    inputs = replace(inputs, standing=inputs.standing | {"without": found.without})
     if active.num_rows and not may.num_rows:
         raise UsageError(
             f"no picture of an active {kind.one} may be used for search: {_why_left_out(run.store, kind.one, active, may)} "
@@ -146,9 +144,7 @@ def main(config: Config) -> Result:
             f"{missing} of {counts.read} active {kind.one}s have no vector of model version {version}: run {kind.embed!r} "
             f"first, or raise --max_reject_rate"
         )
-    by_logs = config.of == "products" and not config.full_scan
-    touched = touched_since(run.store, base, inputs, vectors, rows) if by_logs else None
-    draft = draft_index(uri, config.index, vectors, rows, base, inputs, touched)
+    draft = draft_index(uri, config.index, vectors, rows, base, inputs, found.touched)
     told: dict[str, Any] = {"model_version": version, "templates_kept": draft.num_kept, "damaged": base.damage or None}
     told["not_permitted"] = active.num_rows - may.num_rows or None
     told["why_not_permitted"] = _why_left_out(run.store, kind.one, active, may)
@@ -198,6 +194,8 @@ def main(config: Config) -> Result:
 
 def _why_left_out(store: str, one: str, active: pa.Table, may: pa.Table) -> str | None:
     """In a sentence; None where nothing is left out."""
+    if active.num_rows == may.num_rows:
+        return None
     images, kept = active.column(schema.IMAGE_ID), may.column(schema.IMAGE_ID)
     gone = images.filter(pc.invert(pc.is_in(images, value_set=pc.unique(kept))))
     if not len(gone):

@@ -2,10 +2,12 @@
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 
 from tests.unit.table.test_sink import EMBEDDINGS, lineage, vectors
-from w2w.engine.shuffle import list_served, list_vectors, read_vectors, to_matrix
+from w2w.engine import shuffle
+from w2w.engine.shuffle import list_served, list_vectors, read_vectors, seek_vectors, to_matrix
 from w2w.errors import JobFailed
 from w2w.table import bridges
 from w2w.table.bridges import Bridge
@@ -32,6 +34,16 @@ def test_rows_and_names(store):
     asked = np.array([29, 3, 3, 0, 17])
     assert found.read_names(asked).to_pylist() == [every[i] for i in asked]
     assert found.read_names(asked[:0]).to_pylist() == []
+
+
+def test_few_are_sought_as_they_are_listed(store, monkeypatch):
+    listed, sought = list_vectors(store, "m1"), seek_vectors(store, "m1")
+    few = [[], ["o7", "other", "o29", "o7"], [None, "o3"]]
+    for few_is in (50, 0):
+        monkeypatch.setattr(shuffle, "_FEW", few_is)
+        for some in few[: 3 if few_is else 2]:
+            for owners in (pa.array(some, pa.string()), pa.chunked_array([some[:1], some[1:]], pa.string())):
+                assert sought.find(owners).tolist() == listed.find(pc.fill_null(owners, "")).tolist()
 
 
 def test_a_model_without_vectors(store):

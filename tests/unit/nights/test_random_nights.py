@@ -11,7 +11,9 @@ import pytest
 from tests.unit.nights.nights import Clock, Item, Shop, jpeg, products, without_ray
 from w2w import ids, schema, storage
 from w2w.images.decode import DecodeLimits, decode
+from w2w.index import job as index_job
 from w2w.index import shard
+from w2w.index.flow import read_rows
 from w2w.index.layers import layered
 from w2w.index.manifest import index_uri
 from w2w.index.publish import read_manifest
@@ -190,8 +192,8 @@ def from_scratch(catalog: Catalog, folder: Path) -> str:
 
 
 def compared_by_logs(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Where the logs told what may have changed in a category, how many products; what is found then equals what a comparison
-    of all rows finds."""
+    """Where the logs told what may have changed in a category, how many products; what is read and found then equals what is
+    where all rows are compared."""
     told: list[int] = []
 
     def both(now, bases, cfg, touched=None):
@@ -203,7 +205,16 @@ def compared_by_logs(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         told.extend([] if touched is None else [len(touched)])
         return found
 
+    def read(*inputs, by_logs):
+        found, whole = (read_rows(*inputs, by_logs=way) for way in (by_logs, False))
+        assert found.rows.equals(whole.rows)
+        assert (found.missing, found.without) == (whole.missing, whole.without)
+        places = [some.vectors.find(whole.rows[schema.IMAGE_ID]) for some in (found, whole)]
+        assert (places[0] == places[1]).all()
+        return found
+
     monkeypatch.setattr(shard, "layered", both)
+    monkeypatch.setattr(index_job, "read_rows", read)
     return told
 
 
