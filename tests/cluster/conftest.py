@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from w2w.engine.cluster import RayConfig, connect
+from w2w.index import flow
 
 
 @pytest.fixture(scope="session")
@@ -22,6 +23,7 @@ def ray_cluster(plugins_folder):
     places = [str(Path(__file__).parents[2]), str(plugins_folder), os.environ.get("PYTHONPATH")]
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, places))
     connect(RayConfig(num_cpus=2, object_store_mb=512))
+    flow._HERE = 0  # shards of small stores are built by workers, as those of large ones
     yield
     ray.shutdown()
 

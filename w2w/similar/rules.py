@@ -27,6 +27,7 @@ _BITS = 26
 _CELLS = 4_000_000  # scores held at once
 _SHORTEST = 1e-15  # and longest: lengths of vectors whose squares float32 holds
 _FEW = 64  # products for which it costs less to compute scores of all than to sort out those of their scope
+_ALONE, _LEAST_ROWS = 1 << 18, 256  # multiplications of one thread of OpenBLAS: several that wait for each other spin
 _SLACK = 2e-7  # for each dimension: rounded scores differ from exact ones by less
 _WIDER = 8  # taken beyond the width of a list, since some share a card
 STATE = (schema.IMAGE_ID, schema.CATEGORY, schema.CARD, schema.ALLOWED)
@@ -204,11 +205,22 @@ class Sieve:
         for (there, grid), is_asked in ((self.asked, True), (self.came, False)):
             units, scope_M = (grid * 2.0**-_BITS).astype(np.float32), self.scope_N[there]
             for rows, those in _tiles_of(scope_N, scope_M):
-                scores = (vectors_ND if len(rows) == len(vectors_ND) else vectors_ND[rows]) @ units[those].T
+                scores = _products(vectors_ND if len(rows) == len(vectors_ND) else vectors_ND[rows], units[those])
                 least = last_A[None, those] if is_asked else least_N[rows, None]
                 good = (scores >= least * length[rows, None]) & (scope_N[rows, None] == scope_M[None, those])
                 keep[rows] |= good.any(axis=1)
         return keep
+
+
+def _products(a_ND: np.ndarray, b_MD: np.ndarray) -> np.ndarray:
+    """float32 (N, M). Few columns are multiplied in pieces that BLAS gives to one thread."""
+    high = _ALONE // max(1, b_MD.size)
+    if high < _LEAST_ROWS:
+        return a_ND @ b_MD.T
+    found = np.empty((len(a_ND), len(b_MD)), np.float32)
+    for start in range(0, len(a_ND), high):
+        np.matmul(a_ND[start : start + high], b_MD.T, out=found[start : start + high])
+    return found
 
 
 def _tiles_of(scope_N: np.ndarray, scope_M: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
