@@ -45,7 +45,7 @@ class FeedConfig:
     currency: str = ""
     """ISO code of the currency of prices that say none, such as EUR."""
     decimal: str = ""
-    """Decimal sign of prices, "." or ","; "": a comma where prices such as 12,90 are there and none such as 12.90."""
+    """Decimal sign of prices, "." or ","; "": told by each price (1,299.99) or, of 1,299, by the others of the column."""
     csv_delimiter: str = ""
     r"""Column separator of a CSV: one character, or \t; "": the commonest of , ; | and tab in its first line."""
     encoding: str = ""

@@ -13,7 +13,8 @@ import pyarrow.compute as pc
 
 from w2w import schema
 from w2w.errors import RejectCode
-from w2w.ingest.normalise import STOCK_ORDER, decimal_sign, in_words, numbers, on_sale
+from w2w.ingest.amounts import decimal_sign, numbers
+from w2w.ingest.normalise import STOCK_ORDER, in_words, on_sale
 from w2w.ingest.pictures import listed
 from w2w.ingest.raw import IMAGE, SALE_DATES, RawBatch, trimmed, warned_array, warned_of
 from w2w.ingest.variants import OPTIONS, Said, said_in
@@ -92,11 +93,11 @@ def families_of(
 
 def _by_product(rows: pa.Table, decimal: str, now: datetime, members: tuple[pa.Array, pa.Array] | None) -> Families:
     key, price, sale, dates, stock, picture = (rows.column(name).combine_chunks() for name in rows.column_names)
-    decimal = decimal or decimal_sign(pa.concat_arrays([price, sale])) or "."
+    decimal = decimal or decimal_sign(pa.concat_arrays([price, sale]))
     encoded = key.dictionary_encode()
     codes = encoded.indices.to_numpy(zero_copy_only=False)
-    regular, reduced = (numbers(text, decimal)[0] for text in (price, sale))
-    reduced = pc.if_else(on_sale(dates, now)[0], reduced, None)
+    regular, reduced = (numbers(text, decimal) for text in (price, sale))
+    reduced = pc.if_else(pc.and_(on_sale(dates, now)[0], pc.fill_null(pc.greater(reduced, 0), False)), reduced, None)
     current = pc.if_else(pc.fill_null(pc.less(reduced, regular), reduced.is_valid()), reduced, regular)
     lowest = pc.fill_null(current, np.inf).to_numpy(zero_copy_only=False)
     order = np.lexsort((lowest, codes))

@@ -16,12 +16,12 @@ from w2w import plugins, schema, storage
 from w2w.classes import check_classes
 from w2w.config import check_label, check_name, nearest
 from w2w.errors import BadInput, JobFailed, Reject, UsageError, attempt
-from w2w.ingest import archives, nights, presets, readers, trees
+from w2w.ingest import amounts, archives, nights, presets, readers, trees
 from w2w.ingest.config import FeedConfig
 from w2w.ingest.digests import SeenKeys, last_of_each
 from w2w.ingest.images import ImageRoot, is_web
 from w2w.ingest.look import UTF8, Look, bad_lines, encoding_of, look
-from w2w.ingest.normalise import FEED_SCHEMA, FeedBatch, Reading, decimal_sign, normalised
+from w2w.ingest.normalise import FEED_SCHEMA, FeedBatch, Reading, normalised
 from w2w.ingest.prices import CURRENCIES
 from w2w.ingest.raw import COLUMNS, DELETED, IMAGE, Mapping, RawBatch, batch_of_dicts, trimmed
 
@@ -48,19 +48,32 @@ def read_feed(config: FeedConfig, batch_rows: int = 20_000, files: Sequence[str]
     if config.changes or config.deleted or config.deletions:
         last = last_of_each(trimmed(part.columns[schema.PRODUCT_ID]) for part, _ in _parts(config, batch_rows, files))
     seen, roots = SeenKeys(), dict[str, ImageRoot]()
-    is_told = bool(config.decimal)
-    currency = config.currency.upper() or None
+    sign, currency = config.decimal, config.currency.upper() or None
     now = datetime.fromtimestamp(nights.now_us() / 1e6, UTC)
-    reading = Reading(config.category_map, config.category_default, config.decimal or ".", currency, config.max_pictures, now)
+    reading = Reading(config.category_map, config.category_default, sign, currency, config.max_pictures, now)
     for part, folder in _parts(config, batch_rows, files):
         if last is not None:
             here = last[at : at + len(part.source)]
             at += len(here)
             part = replace(part.filter(pa.array(here)), num_superseded=int(len(here) - here.sum()))
-        if not is_told and (sign := decimal_sign(part.columns.get(schema.PRICE, pa.nulls(0, pa.string())))):
-            reading, is_told = replace(reading, decimal=sign), True
+        if not config.decimal:
+            sign = _sign(sign, prices := _prices(part))
+            if not sign and amounts.are_open(prices):
+                sign = next(filter(None, (_sign("", _prices(later)) for later, _ in _parts(config, batch_rows, files))), "")
+            reading = replace(reading, decimal=sign)
         root = roots.get(folder) or roots.setdefault(folder, ImageRoot(folder))
         yield normalised(part, reading, root, seen)
+
+
+def _prices(part: RawBatch) -> pa.Array:
+    none = pa.nulls(0, pa.string())
+    return trimmed(pa.concat_arrays([part.columns.get(name, none) for name in (schema.PRICE, schema.SALE_PRICE)]))
+
+
+def _sign(known: str, prices: pa.Array) -> str:
+    """The decimal sign of a column, from what is known of it and more of its prices."""
+    found = amounts.decimal_sign(prices)
+    return amounts.BOTH if known and found not in ("", known) else found or known
 
 
 def _parts(config: FeedConfig, batch_rows: int, files: Sequence[str] | None) -> Iterator[tuple[RawBatch, str]]:

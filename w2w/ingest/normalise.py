@@ -12,11 +12,12 @@ import pyarrow.compute as pc
 
 from w2w import schema
 from w2w.errors import RejectCode
+from w2w.ingest.amounts import LIKE, codes, marks, numbers
 from w2w.ingest.digests import SeenKeys, row_digests
 from w2w.ingest.headings import letters
 from w2w.ingest.images import ImageRoot
 from w2w.ingest.pictures import MORE, MORE_TYPE, as_text, more_of
-from w2w.ingest.prices import currency_code, is_within
+from w2w.ingest.prices import is_within
 from w2w.ingest.raw import (
     DELETED,
     FALSE,
@@ -36,18 +37,6 @@ from w2w.ingest.raw import (
 )
 
 MAX_ID_CHARS = 512
-# digits with a point, and the currency if the feed writes it in the same column ("15.00 USD", as Google Merchant does); "1,299"
-# is rejected, since it means 1.299 in half of the world and 1299 in the other; 1'299 is unambiguous. Computed numbers in JSON
-# and Parquet have 17 digits (23.788099999999996) or an exponent
-_MARK, _GAP = r"[A-Za-z]{3}|[A-Z]{0,3}\p{Sc}|zł|Kč|kr\.?|Ft|lei|TL|Rs\.?", r"[\s\x{a0}\x{202f}]*"
-_BEFORE = rf"^(?:{_MARK})?{_GAP}"
-_PRICE = rf"^(?P<before>{_MARK})?{_GAP}(?P<number>[0-9]{{1,15}}(?:\.[0-9]{{1,40}})?(?:[eE][+-]?[0-9]{{1,3}})?){_GAP}"
-_PRICE += rf"(?P<currency>{_MARK})?$"
-_MONEY = rf"{_GAP}(?:{_MARK})?$"
-# with a decimal comma, groups of three may be set apart by points or blanks: 1.299,90
-_WITH_COMMA = _BEFORE + r"(?:[0-9]{1,3}(?:[. \x{a0}\x{202f}][0-9]{3})+|[0-9]{1,15})(?:,[0-9]{1,40})?" + _MONEY
-_COMMA = _BEFORE + r"[0-9][0-9. \x{a0}\x{202f}]*,[0-9]{1,2}" + _MONEY
-_POINT = _BEFORE + r"[0-9]+\.[0-9]{1,2}" + _MONEY
 _PATH = re.compile(r"\s*[>»|/]\s*")  # between the steps of a category: Apparel > Topwear > Tshirts
 _IN_STOCK, _OUT, _PREORDER, _BACKORDER = "in_stock", "out_of_stock", "preorder", "backorder"
 _STOCK = dict.fromkeys(["instock", "available", "true", "yes", "instoreonly", "onlineonly", "limitedavailability"], _IN_STOCK)
@@ -62,9 +51,6 @@ _FOREIGN = {  # German, French, Spanish, Italian, Dutch, Polish, Czech
 _STOCK |= {word: ours for ours, words in _FOREIGN.items() for word in words.split()}
 _STOCK |= {"preorder": _PREORDER, "presale": _PREORDER, "backorder": _BACKORDER, "onbackorder": _BACKORDER}
 STOCK_ORDER = pa.array([_IN_STOCK, _PREORDER, _BACKORDER, _OUT])  # a product is what the first of its variants is
-_APOSTROPHES = r"^([0-9]{1,6})['\x{2019}]([0-9]{3})"
-_TOO_MUCH = 1e15
-_LIKE = {".": "1299.90 or 1299.90 EUR", ",": "1299,90 or 1.299,90 EUR"}
 _CONTROL = r"[\x00-\x1f\x7f]"
 _SCHEME, _WEB = r"^[A-Za-z][A-Za-z0-9+.-]*:", r"(?i)^https?://[^/?#]"
 
@@ -185,19 +171,10 @@ class Reading:
 
     category_map: Mapping[str, str] = field(default_factory=dict)
     category_default: str = "etc"
-    decimal: str = "."
+    decimal: str = ""  # of prices: ``amounts.decimal_sign``
     currency: str | None = None  # of prices without one
     max_pictures: int = 10
     now: datetime | None = None  # None: a sale price counts whatever its dates
-
-
-def decimal_sign(prices: pa.Array) -> str:
-    """ "," if some of these texts can only be read with a decimal comma and none only with a point; "." if some need the point;
-    "" if neither is there."""
-    comma, point = (
-        pc.any(pc.match_substring_regex(pc.utf8_trim_whitespace(prices), sign)).as_py() or False for sign in (_COMMA, _POINT)
-    )
-    return "." if point else "," if comma else ""
 
 
 def normalised(raw: RawBatch, reading: Reading, root: ImageRoot, seen: SeenKeys) -> FeedBatch:
@@ -216,14 +193,23 @@ def normalised(raw: RawBatch, reading: Reading, root: ImageRoot, seen: SeenKeys)
     warned = _Warnings(raw)
     unclear = pc.and_not(pc.and_not(says.is_valid(), gone), pc.is_in(pc.utf8_lower(says), value_set=FALSE))
     warned.add(unclear, DELETED, "not like true or false, so the product stays", says)
-    warned.add(bad_price, schema.PRICE, f"not like {_LIKE[reading.decimal]}", text.get(schema.PRICE, nothing))
+    warned.add(bad_price, schema.PRICE, f"not like {LIKE[reading.decimal]}", text.get(schema.PRICE, nothing))
     sale, of_sale, bad_sale = _price(text.get(schema.SALE_PRICE, nothing), nothing, reading)
-    warned.add(bad_sale, schema.SALE_PRICE, f"not like {_LIKE[reading.decimal]}", text.get(schema.SALE_PRICE, nothing))
+    warned.add(bad_sale, schema.SALE_PRICE, f"not like {LIKE[reading.decimal]}", text.get(schema.SALE_PRICE, nothing))
     if reading.now is not None:
         dates = text.get(SALE_DATES, nothing)
         is_on, no_dates = on_sale(dates, reading.now)
         warned.add(no_dates, SALE_DATES, "not like 2026-11-01T08:00+01:00/2026-12-01T20:00+01:00", dates)
         sale = pc.if_else(is_on, sale, None)
+    sale = pc.if_else(pc.greater(sale, 0), sale, None)
+    another = pc.and_(price.is_valid(), pc.not_equal(currency, of_sale))  # null where one of the two is not said
+    warned.add(
+        pc.and_(another, sale.is_valid()),
+        schema.SALE_PRICE,
+        "in another currency than the price, so that it is none",
+        text.get(schema.SALE_PRICE, nothing),
+    )
+    sale = pc.if_else(pc.fill_null(another, False), None, sale)
     reduced = pc.and_(sale.is_valid(), pc.fill_null(pc.less(sale, price), True))
     sale, regular = pc.if_else(reduced, sale, None), pc.if_else(reduced, price, None)
     price, currency = pc.coalesce(sale, price), pc.coalesce(currency, of_sale)
@@ -295,27 +281,12 @@ def normalised(raw: RawBatch, reading: Reading, root: ImageRoot, seen: SeenKeys)
 
 def _price(price: pa.Array, currency: pa.Array, reading: Reading) -> tuple[pa.Array, pa.Array, pa.Array]:
     """The number, the currency (its own column first; null if unknown), and a mask of the invalid prices."""
-    number, inline = numbers(price, reading.decimal)
-    bad = pc.and_(price.is_valid(), number.is_null())
-    said = pc.coalesce(currency, inline).dictionary_encode()
-    codes = pa.array([currency_code(text) or None for text in said.dictionary.to_pylist()], pa.string()).take(said.indices)
-    if reading.currency:  # also of a kr, which may be that of several countries
-        open_ones = pc.and_(pc.and_(number.is_valid(), codes.is_null()), currency.is_null())
-        codes = pc.if_else(open_ones, reading.currency, codes)
-    return number, codes, bad
-
-
-def numbers(price: pa.Array, decimal: str) -> tuple[pa.Array, pa.Array]:
-    """The number of each price, null if it cannot be read, and the currency beside it, as it is written."""
-    if decimal == ",":
-        plain = pc.replace_substring(pc.replace_substring_regex(price, r"[. \x{a0}\x{202f}]", ""), ",", ".")
-        price = pc.if_else(pc.match_substring_regex(price, _WITH_COMMA), plain, price)
-    for _ in range(2):  # up to 999'999'999
-        price = pc.replace_substring_regex(price, _APOSTROPHES, r"\1\2")
-    parts = pc.extract_regex(price, _PRICE)
-    number = pc.struct_field(parts, "number").cast(pa.float64())
-    number = pc.if_else(pc.less(number, _TOO_MUCH), number, None)  # 1e400 is infinite
-    return number, pc.coalesce(*(trimmed(pc.struct_field(parts, name)) for name in ("currency", "before")))
+    said = codes(pc.coalesce(currency, marks(price)))
+    open_ones = pc.and_(said.is_null(), currency.is_null())  # also a kr, which may be that of several countries
+    meant = pc.if_else(open_ones, pa.scalar(reading.currency, pa.string()), said)
+    number = numbers(price, reading.decimal, meant)
+    is_said = pc.or_(number.is_valid(), currency.is_valid())
+    return number, pc.if_else(is_said, meant, None), pc.and_(price.is_valid(), number.is_null())
 
 
 def on_sale(dates: pa.Array, now: datetime) -> tuple[pa.Array, pa.Array]:

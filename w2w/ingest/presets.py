@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from w2w import schema
+from w2w.ingest.amounts import decimal_sign, numbers
 from w2w.ingest.families import PAIRS, Kin, families_of, with_families
 from w2w.ingest.headings import plain
 from w2w.ingest.paths import NAME
@@ -87,6 +88,7 @@ class Preset:
     dates: tuple[str, ...] = ()  # when a sale price begins and ends
     kin: Kin | None = None  # variants are rows of their own
     pictures: tuple[str, ...] = ()  # columns of pictures, the front one first
+    compared: bool = False  # the price counts only where it is above the sale price, which is what the product costs
     gathered: bool = False  # the rows of a product, one below another, are variants and pictures of it
 
     def is_told_by(self, names: Iterable[str]) -> bool:
@@ -106,7 +108,7 @@ class Preset:
         if self.kin:
             variants = self._variants(read(), columns)
             return with_families(self.kin, families_of(self.kin, variants, decimal, now, self._dates), read(), columns, plain)
-        return by_product(read(), columns, plain) if self._gathers(columns) else read()
+        return by_product(read(), columns, plain, decimal) if self._gathers(columns) else read()
 
     def _gathers(self, columns: Mapping[str, str]) -> bool:
         return self.gathered and plain(columns.get(schema.PRODUCT_ID, "")) == self.columns.get(schema.PRODUCT_ID)
@@ -153,6 +155,8 @@ class Preset:
             if own in self.columns[ours].split():
                 values = pc.coalesce(*(trimmed(here[ours]) if t == own else said(t) for t in self.columns[ours].split()))
                 here[ours] = self._of_list(ours, values) if ours in self.lists else values
+        if self.compared and schema.SALE_PRICE in here:
+            here[schema.PRICE] = _above(here[schema.PRICE], trimmed(here[schema.SALE_PRICE]))
         if self.pictures:
             listing = here.get(schema.IMAGE_LIST, pa.nulls(count, pa.string()))
             rows = zip(*(said(one).to_pylist() for one in self.pictures), listing.to_pylist())
@@ -212,6 +216,12 @@ class Preset:
         return {ours: values for ours, values in found.items() if values.null_count < count}
 
 
+def _above(price: pa.Array, sale: pa.Array) -> pa.Array:
+    """The prices; those that are not above the sale price are that."""
+    sign = decimal_sign(pa.concat_arrays([price, sale]))
+    return pc.if_else(pc.fill_null(pc.less_equal(numbers(price, sign), numbers(sale, sign)), False), sale, price)
+
+
 def _together(cells: Iterable[str | None]) -> str | None:
     """The pictures of several cells as one list."""
     found = dict(one for cell in cells for one in listed(cell or ""))
@@ -247,6 +257,7 @@ PRESETS = {
             IMAGE: "imagesrc",
         },
         {"title": ("",), "status": ("draft", "archived"), "published": ("false",)},
+        compared=True,
         gathered=True,
     ),
     "google": Preset(

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from w2w import schema
+from w2w.ingest.amounts import decimal_sign, numbers
 from w2w.ingest.raw import RawBatch, trimmed
 
 _MOST_ROWS = 10_000  # of one product that are held
@@ -37,7 +38,9 @@ def said_in(raw: RawBatch, columns: Mapping[str, str], plain: Callable[[str], st
     return said
 
 
-def by_product(batches: Iterator[RawBatch], columns: Mapping[str, str], plain: Callable[[str], str]) -> Iterator[RawBatch]:
+def by_product(
+    batches: Iterator[RawBatch], columns: Mapping[str, str], plain: Callable[[str], str], decimal: str
+) -> Iterator[RawBatch]:
     """The same rows; the first of each run of one product_id says what all of the run say: its pictures, colours, sizes, and
     whether one of its variants is in stock, and what the cheapest of them costs."""
     held: RawBatch | None = None
@@ -51,16 +54,17 @@ def by_product(batches: Iterator[RawBatch], columns: Mapping[str, str], plain: C
             held = whole
             continue
         held = whole.slice(last, len(ids)) if last else None
-        yield _gathered(whole.slice(0, last) if last else whole, columns, plain)
+        yield _gathered(whole.slice(0, last) if last else whole, columns, plain, decimal)
     if held is not None:
-        yield _gathered(held, columns, plain)
+        yield _gathered(held, columns, plain, decimal)
 
 
-def _gathered(raw: RawBatch, columns: Mapping[str, str], plain: Callable[[str], str]) -> RawBatch:
+def _gathered(raw: RawBatch, columns: Mapping[str, str], plain: Callable[[str], str], decimal: str) -> RawBatch:
     ids, count = raw.columns[schema.PRODUCT_ID].to_pylist(), len(raw.source)
     said = said_in(raw, columns, plain)
-    names = ("imagesrc", "imageposition", "variantimage", "variantinventoryqty", "variantinventorypolicy", "variantprice")
-    sources, positions, of_variants, stock, policy, prices = (said(name).to_pylist() for name in names)
+    names = ("imagesrc", "imageposition", "variantimage", "variantinventoryqty", "variantinventorypolicy")
+    sources, positions, of_variants, stock, policy = (said(name).to_pylist() for name in names)
+    costs = pc.fill_null(numbers(said("variantprice"), decimal or decimal_sign(said("variantprice"))), math.inf).to_pylist()
     options = [[said(one.format(n)).to_pylist() for one in OPTION_COLUMNS] for n in (1, 2, 3)]
     found: dict[str, list[str | None]] = {
         name: [None] * count for name in (schema.IMAGE_LIST, schema.AVAILABILITY, schema.COLOUR, schema.SIZE_SAID)
@@ -72,7 +76,7 @@ def _gathered(raw: RawBatch, columns: Mapping[str, str], plain: Callable[[str], 
         run = slice(start, end)
         found[schema.IMAGE_LIST][start] = _pictures(sources[run], positions[run], of_variants[run])
         found[schema.AVAILABILITY][start] = _availability(stock[run], policy[run])
-        cheapest[start] = min(range(start, end), key=lambda row: _number(prices[row]))
+        cheapest[start] = min(range(start, end), key=costs.__getitem__)
         for called, values in options:
             name = (called[start] or "").lower()
             for ours, words in OPTIONS.items():
@@ -83,13 +87,6 @@ def _gathered(raw: RawBatch, columns: Mapping[str, str], plain: Callable[[str], 
     own = {name: values for name, values in arrays.items() if values.null_count < count and name not in columns}
     of_cheapest = {c: raw.columns[c].take(pa.array(cheapest)) for c in (schema.PRICE, schema.SALE_PRICE) if c in raw.columns}
     return replace(raw, columns=raw.columns | own | of_cheapest)
-
-
-def _number(price: str | None) -> float:
-    try:
-        return float(price or "inf")
-    except ValueError:
-        return math.inf
 
 
 def _pictures(sources: list[str | None], positions: list[str | None], of_variants: list[str | None]) -> str | None:
