@@ -121,33 +121,44 @@ class CurrentProducts:
         return active.filter(pa.array(np.append(mask, False)[at]))  # -1: added since, so the feed listed it
 
 
-class LastPictures:
-    """The picture of every product's newest row, active or not. On disk, except for 20 bytes per product.
+class LastRows:
+    """Columns of every product's newest row, active or not. On disk, except for 20 bytes per product.
 
-    ``batches`` have PICTURE_COLUMNS.
+    ``batches`` have product_id and ``fields``.
     """
 
-    def __init__(self, batches: Iterable[pa.Table]):
+    def __init__(self, batches: Iterable[pa.Table], fields: pa.Schema):
         highs: list[np.ndarray] = []
         lows: list[np.ndarray] = []
-        fields = pa.schema([(c, f.type) for c, f in zip(PICTURE_COLUMNS[1:], LAST_PICTURE)])
-        with tempfile.NamedTemporaryFile(prefix="w2w-pictures-") as file:  # the mapping survives its deletion
+        with tempfile.NamedTemporaryFile(prefix="w2w-products-") as file:  # the mapping survives its deletion
             with pa.ipc.new_file(file, fields) as writer:
                 for batch in batches:
-                    rows = batch.filter(batch.column(schema.IMAGE_ID).is_valid()).combine_chunks()
+                    rows = batch.combine_chunks()
                     for held, half in zip((highs, lows), digests(_array(rows, schema.PRODUCT_ID))):
                         held.append(half)
                     writer.write_table(rows.select(fields.names).cast(fields))
             file.flush()
-            self._table = pa.ipc.open_file(pa.memory_map(file.name)).read_all().rename_columns(LAST_PICTURE.names)
+            self._table = pa.ipc.open_file(pa.memory_map(file.name)).read_all()
         none = np.empty(0, np.uint64)
         self._ids, self._order = sort((np.concatenate([none, *highs]), np.concatenate([none, *lows])))
 
     def of(self, product_ids: pa.Array) -> pa.Table:
-        """LAST_PICTURE of each product, shape (n,); nulls if it has none."""
+        """The columns of each product, shape (n,); nulls if there is none."""
         at = find(self._ids, digests(product_ids))
         rows = np.append(self._order, 0)[at]
-        return self._table.take(pa.array(rows, mask=at < 0)).cast(LAST_PICTURE)
+        return self._table.take(pa.array(rows, mask=at < 0))
+
+
+class LastPictures(LastRows):
+    """The picture of every product's newest row, active or not. ``batches`` have PICTURE_COLUMNS."""
+
+    def __init__(self, batches: Iterable[pa.Table]):
+        fields = pa.schema([(c, f.type) for c, f in zip(PICTURE_COLUMNS[1:], LAST_PICTURE)])
+        super().__init__((batch.filter(batch.column(schema.IMAGE_ID).is_valid()) for batch in batches), fields)
+
+    def of(self, product_ids: pa.Array) -> pa.Table:
+        """LAST_PICTURE of each product, shape (n,); nulls if it has none."""
+        return super().of(product_ids).rename_columns(LAST_PICTURE.names).cast(LAST_PICTURE)
 
 
 def withdrawn(rows: pa.Table) -> pa.Table:

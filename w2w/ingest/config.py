@@ -58,7 +58,8 @@ class FeedConfig:
     """With full: nights in a row that a product has to be missing before it is withdrawn. Runs within 12 hours count as one
     night."""
     changes: bool = False
-    """The feed lists what has changed: a product that it lacks stays, and of several rows of a product the last counts.
+    """The feed lists what has changed: a product that it lacks stays, and so do columns that it lacks and the pictures of a row
+    that names none. Of several rows of a product the last counts.
     feed.uri is a file, or a folder whose files are applied in the order of their names, each once; one called NAME.deleted
     lists the ids of products that are gone. Not with full."""
     deleted: str = ""

@@ -46,12 +46,13 @@ def read_feed(config: FeedConfig, batch_rows: int = 20_000, files: Sequence[str]
     check_options(config)
     last, at = None, 0
     if config.changes or config.deleted or config.deletions:
-        last = last_of_each(trimmed(part.columns[schema.PRODUCT_ID]) for part, _ in _parts(config, batch_rows, files))
+        last = last_of_each(trimmed(part.columns[schema.PRODUCT_ID]) for part, *_ in _parts(config, batch_rows, files))
     seen, roots = SeenKeys(), dict[str, ImageRoot]()
     sign, currency = config.decimal, config.currency.upper() or None
     now = datetime.fromtimestamp(nights.now_us() / 1e6, UTC)
     reading = Reading(config.category_map, config.category_default, sign, currency, config.max_pictures, now)
-    for part, folder in _parts(config, batch_rows, files):
+    reading = replace(reading, partial=config.changes)
+    for part, folder, names in _parts(config, batch_rows, files):
         if last is not None:
             here = last[at : at + len(part.source)]
             at += len(here)
@@ -59,10 +60,17 @@ def read_feed(config: FeedConfig, batch_rows: int = 20_000, files: Sequence[str]
         if not config.decimal:
             sign = _sign(sign, prices := _prices(part))
             if not sign and amounts.are_open(prices):
-                sign = next(filter(None, (_sign("", _prices(later)) for later, _ in _parts(config, batch_rows, files))), "")
+                sign = next(filter(None, (_sign("", _prices(later)) for later, *_ in _parts(config, batch_rows, files))), "")
             reading = replace(reading, decimal=sign)
         root = roots.get(folder) or roots.setdefault(folder, ImageRoot(folder))
-        yield normalised(part, reading, root, seen)
+        yield replace(normalised(part, reading, root, seen), names=names)
+
+
+def _there(part: RawBatch, named: dict[str, str], names: Sequence[str]) -> RawBatch:
+    """The batch without columns that the feed does not have."""
+    lacks = [ours for ours in part.columns if ours != schema.PRODUCT_ID and named.get(ours, ours) not in names]
+    gone = {ours for ours in lacks if part.columns[ours].null_count == len(part.source)} if names else set()
+    return replace(part, columns={ours: values for ours, values in part.columns.items() if ours not in gone}) if gone else part
 
 
 def _prices(part: RawBatch) -> pa.Array:
@@ -76,12 +84,13 @@ def _sign(known: str, prices: pa.Array) -> str:
     return amounts.BOTH if known and found not in ("", known) else found or known
 
 
-def _parts(config: FeedConfig, batch_rows: int, files: Sequence[str] | None) -> Iterator[tuple[RawBatch, str]]:
-    """The rows that are chosen of every file, with the folder that their pictures are relative to, and then the deletions."""
+def _parts(config: FeedConfig, batch_rows: int, files: Sequence[str] | None) -> Iterator[tuple[RawBatch, str, Sequence[str]]]:
+    """The rows that are chosen of every file, with the folder that their pictures are relative to and the names of the file's
+    columns, and then the deletions."""
     now = datetime.fromtimestamp(nights.now_us() / 1e6, UTC)
     for uri in [config.uri] if files is None else files:
         if is_deletions(uri) and files is not None:
-            yield from ((part, "/") for part in _deletions(uri, config.encoding, batch_rows))
+            yield from ((part, "/", ()) for part in _deletions(uri, config.encoding, batch_rows))
             continue
         kind, listed = _files(one := replace(config, uri=uri))
         found = _looked(one, kind, listed)
@@ -91,9 +100,10 @@ def _parts(config: FeedConfig, batch_rows: int, files: Sequence[str] | None) -> 
         for raw in raws() if preset is None else preset.gather(raws, one.named, config.decimal, now):
             for start in range(0, max(1, len(raw.source)), batch_rows):
                 part = _chosen(raw.slice(start, batch_rows), one)
-                yield (preset.applied(part, one.named, found.attributes) if preset else part), folder
+                part = preset.applied(part, one.named, found.attributes) if preset else part
+                yield (_there(part, one.named, found.names) if config.changes else part), folder, found.names
     if config.deletions:
-        yield from ((part, "/") for part in _deletions(config.deletions, config.encoding, batch_rows))
+        yield from ((part, "/", ()) for part in _deletions(config.deletions, config.encoding, batch_rows))
 
 
 def is_deletions(uri: str) -> bool:
@@ -205,7 +215,11 @@ def check_options(config: FeedConfig) -> None:
 def _mapping(config: FeedConfig, kind: str) -> Mapping:
     attributes = None if config.attributes is None else tuple(config.attributes)
     deleted = {DELETED: config.deleted} if config.deleted else {}
-    return Mapping(config.named | deleted, attributes, optional=(schema.PRODUCT_ID, IMAGE) if kind == "tar" else ())
+    return Mapping(
+        config.named | deleted,
+        attributes,
+        optional=(schema.PRODUCT_ID, IMAGE) if kind == "tar" else (IMAGE,) if config.changes else (),
+    )
 
 
 def _folder(uri: str, kind: str) -> str:

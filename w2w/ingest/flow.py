@@ -31,6 +31,7 @@ from w2w.ingest.changes import (
     WITHOUT_PICTURE,
     CurrentProducts,
     LastPictures,
+    LastRows,
     owned,
     with_last_picture,
     withdrawn,
@@ -40,6 +41,7 @@ from w2w.ingest.images import is_web_each
 from w2w.ingest.loading import load_stage, without_erased
 from w2w.ingest.more import LOADED, MORE_GIVES, MORE_NEEDS, load_more
 from w2w.ingest.outlook import Outlook, after_a_run
+from w2w.ingest.partial import SAID_BEFORE, completed
 from w2w.ingest.permits import PERMIT_GIVES, PERMIT_NEEDS, PERMITS, Standing, owners_word, permit, stood_of
 from w2w.ingest.readable import LAST_COLUMNS, Values
 from w2w.ingest.stage import NEWS, STANDING, WORK_SCHEMA, with_standing, work_rows
@@ -72,6 +74,7 @@ class Night:
         self._current = CurrentProducts(_together(self._products, CURRENT_COLUMNS), self._feed.id)
         self._erased = erased.read(run.store)
         self._last: LastPictures | None = None
+        self._before: LastRows | None = None
         self._standing = Standing(run.store)
         self._use = config.feed.use.told(config.fetch.respect_no_ai)
         self._rejected = rejected_keys(run.store, "ingest", self.version).read()
@@ -116,7 +119,7 @@ class Night:
     def _work(self) -> Iterator[pa.Table]:
         seen = Counter[str]()
         for batch in read_feed(self._feed, files=None if self.files is None else list(self.files)):
-            batch = self._ours(self._allowed(batch))
+            batch = self._completed(self._ours(self._allowed(batch)))
             rows = work_rows(batch, seen)
             self.listed += rows.num_rows
             self.unreadable += batch.num_unreadable
@@ -175,6 +178,15 @@ class Night:
                 said = pc.binary_join_element_wise("product_id '", product_ids, "' belongs to feed '", others, "'", "")
                 batch = batch.refuse(others.is_valid(), RejectCode.DUPLICATE_KEY, said, of)
         return batch
+
+    def _completed(self, batch: FeedBatch) -> FeedBatch:
+        """The batch with what a feed of changes leaves unsaid."""
+        if not self._feed.changes or not batch.rows.num_rows:
+            return batch
+        if self._before is None:
+            fields = pa.schema([f.with_nullable(True) for f in SAID_BEFORE])
+            self._before = LastRows(self._products.batches([schema.PRODUCT_ID, *fields.names]), fields)
+        return completed(batch, self._before.of(batch.rows.column(schema.PRODUCT_ID).combine_chunks()))
 
     def _last_pictures(self, rows: pa.Table) -> pa.Table:
         if self._last is None:

@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
@@ -36,7 +36,7 @@ from w2w.ingest.raw import (
     warned_of,
 )
 
-MAX_ID_CHARS = 512
+MAX_ID_CHARS, NO_IMAGE = 512, "no image"
 _PATH = re.compile(r"\s*[>»|/]\s*")  # between the steps of a category: Apparel > Topwear > Tshirts
 _IN_STOCK, _OUT, _PREORDER, _BACKORDER = "in_stock", "out_of_stock", "preorder", "backorder"
 _STOCK = dict.fromkeys(["instock", "available", "true", "yes", "instoreonly", "onlineonly", "limitedavailability"], _IN_STOCK)
@@ -64,6 +64,7 @@ _PRODUCT_COLUMNS = (
     schema.URL,
     schema.ATTRIBUTES,
 )
+_NUMBERS = {schema.PRICE, schema.SALE_PRICE, schema.REGULAR_PRICE}
 _EXTRA_COLUMNS = (*TEXTS, schema.SALE_PRICE, schema.REGULAR_PRICE)
 FEED_SCHEMA = pa.schema(
     [
@@ -91,6 +92,8 @@ class FeedBatch:
 
     rows: pa.Table
     rejects: pa.Table
+    absent: frozenset[str] = frozenset()  # columns that the feed does not have
+    names: Sequence[str] = ()  # the feed's own
     num_aside: int = 0  # files that belong to a row but are not columns
     num_left_out: int = 0  # rows that are no products of their own
     num_superseded: int = 0  # rows of products of which a later row counts
@@ -174,6 +177,7 @@ class Reading:
     decimal: str = ""  # of prices: ``amounts.decimal_sign``
     currency: str | None = None  # of prices without one
     max_pictures: int = 10
+    partial: bool = False  # a row may have no picture: that of its product stays
     now: datetime | None = None  # None: a sale price counts whatever its dates
 
 
@@ -229,13 +233,17 @@ def normalised(raw: RawBatch, reading: Reading, root: ImageRoot, seen: SeenKeys)
     images = raw.images
     if images is None:
         image = pc.if_else(gone, None, image)
-        refused.add(pc.and_not(image.is_null(), gone), RejectCode.MISSING_FIELD, "no image")
+        bare = pc.and_not(image.is_null(), gone)
+        if not reading.partial:
+            refused.add(bare, RejectCode.MISSING_FIELD, NO_IMAGE)
         refused.add(pc.match_substring_regex(image, _CONTROL), RejectCode.BAD_VALUE, "control character in image", image)
         uris, outside = root.resolve(pc.fill_null(image, "x"))
         for row, code, why in outside:
             refused.one(row, code, why)
         empty = pa.nulls(count, pa.int64())
-        images = pa.table([uris, empty, empty, root.fingerprints(uris)], schema=IMAGE_SCHEMA)
+        fingerprints = root.fingerprints(uris)
+        uris, fingerprints = (pc.if_else(bare, "", values) for values in (uris, fingerprints))
+        images = pa.table([uris, empty, empty, fingerprints], schema=IMAGE_SCHEMA)
     more, no_place, out = more_of(text.get(schema.IMAGE_LIST, nothing), image, root, reading.max_pictures - 1)
     for row, code, why in no_place:
         warned.one(row, schema.IMAGE_LIST, code, why)
@@ -263,20 +271,28 @@ def normalised(raw: RawBatch, reading: Reading, root: ImageRoot, seen: SeenKeys)
     extra = {name: text.get(name, nothing) for name in TEXTS} | {schema.AVAILABILITY: availability}
     extra |= {schema.SALE_PRICE: sale, schema.REGULAR_PRICE: regular, MORE: more}
     extra = {name: column.filter(good) for name, column in extra.items()}
-    bits = {name: extra[name].view(pa.int64()) for name in (schema.SALE_PRICE, schema.REGULAR_PRICE)}
-    beyond = {**extra, **bits, MORE: as_text(extra[MORE])}
-    # the price's bits, not its text: they do not depend on the version of any library
-    digested = {**columns, schema.PRICE: columns[schema.PRICE].view(pa.int64())}
-    columns[schema.ROW_DIGEST] = row_digests(list(digested.values()), list(beyond.values()))
     columns |= extra
     columns[schema.SOURCE] = raw.source.filter(good)
     columns[WARNED] = warned.array().filter(good)
+    columns[schema.ROW_DIGEST] = digest_of(columns)
     rows = pa.Table.from_arrays([columns[name] for name in FEED_SCHEMA.names], schema=FEED_SCHEMA)
     rejects, num_out = pa.concat_tables([raw.rejects, refused.table()]), int(out[listed].sum())
     categories = _counted(columns[schema.CATEGORY], pc.fill_null(paths.filter(good), ""))
     counted = {name: getattr(raw, name) for name in ("num_aside", "num_left_out", "num_superseded", "num_orphans")}
     left = {} if deleted is None else {"deleted": deleted.filter(pa.array(refused.good & is_gone))}
-    return FeedBatch(rows, rejects, num_pictures_out=num_out, categories=categories, unmapped=unmapped, **counted, **left)
+    absent = frozenset(FEED_SCHEMA.names) - raw.columns.keys()
+    return FeedBatch(
+        rows, rejects, absent, num_pictures_out=num_out, categories=categories, unmapped=unmapped, **counted, **left
+    )
+
+
+def digest_of(columns: Mapping[str, pa.Array]) -> pa.Array:
+    """The row digest of each row. ``columns``: those of FEED_SCHEMA, whatever the digest was."""
+    values = {name: columns[name] for name in (*_PRODUCT_COLUMNS, *IMAGE_SCHEMA.names)}
+    beyond = {name: columns[name] for name in _EXTRA_COLUMNS} | {MORE: as_text(columns[MORE])}
+    for of in (values, beyond):  # the bits of prices, not their text: they do not depend on the version of any library
+        of.update({name: of[name].view(pa.int64()) for name in of.keys() & _NUMBERS})
+    return row_digests(list(values.values()), list(beyond.values()))
 
 
 def _price(price: pa.Array, currency: pa.Array, reading: Reading) -> tuple[pa.Array, pa.Array, pa.Array]:
