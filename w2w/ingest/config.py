@@ -27,7 +27,8 @@ class FeedConfig:
     """csv, jsonl, xml, parquet, images, tar, auto (by the suffix, or by what the folder holds), or module:attribute, a reader
     of your own."""
     preset: str = ""
-    """What the feed was exported by: shopify, google, woocommerce, magento, bigcommerce or plain; "": told from its columns."""
+    """What the feed was exported by: shopify, shopify_json, google, woocommerce, magento, bigcommerce or plain; "": told from
+    its columns."""
     columns: dict[str, list[str] | str] = field(default_factory=dict)
     """Our column (product_id, title, brand, price, category, image, images, colour ...) -> theirs, or a path: images[].src. Of
     several, [image1, image2], the first that has a value counts; of pictures all do."""

@@ -56,10 +56,13 @@ def look(config: FeedConfig, encoding: str, kind: str, file: str) -> Look:
             )
     texts = readers.text_columns(file) if kind == "parquet" else _values(names, kind)
     own = not presets.lacks_required(names, config.named)
-    known = config.preset or ("plain" if own else presets.told_by(names))
+    known = config.preset or presets.told_by(names)
+    known = f"{known}_json" if known == "shopify" and kind == "jsonl" else known
     preset = presets.PRESETS.get(known, presets.Preset("", {}))
-    is_plain, sure = known == "plain", own and not config.preset
-    told = _plain_columns(config.named, names, texts, sure) if is_plain else preset.first_of(names)
+    if own and not config.preset and not preset.guessed:
+        known, preset = "plain", presets.Preset("", {})
+    is_plain, sure = known == "plain" or preset.guessed, own and not config.preset
+    told = (_plain_columns(config.named, names, texts, sure) if is_plain else {}) | preset.first_of(names)
     columns = told | config.named
     pictures = [*several.get(IMAGE, []), *several.get(schema.IMAGE_LIST, [])]
     if not pictures and (is_plain or IMAGE not in columns):
@@ -67,7 +70,7 @@ def look(config: FeedConfig, encoding: str, kind: str, file: str) -> Look:
         front = columns.get(IMAGE, IMAGE if IMAGE in names else pictures[0] if pictures else "")
         pictures = list(dict.fromkeys([front, *pictures])) if pictures else []
         columns |= {IMAGE: front} if pictures else {}
-    if is_plain and not pictures and not several:
+    if known == "plain" and not pictures and not several:
         return Look(replace(config, columns=dict(columns)), names, config.attributes)
     firsts = {ours: " ".join(map(headings.plain, theirs)) for ours, theirs in several.items() if ours != schema.IMAGE_LIST}
     front = {IMAGE: " ".join(map(headings.plain, pictures))} if pictures and IMAGE not in several else {}

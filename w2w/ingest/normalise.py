@@ -177,8 +177,8 @@ class Reading:
     decimal: str = ""  # of prices: ``amounts.decimal_sign``
     currency: str | None = None  # of prices without one
     max_pictures: int = 10
-    partial: bool = False  # a row may have no picture: that of its product stays
     now: datetime | None = None  # None: a sale price counts whatever its dates
+    partial: bool = False  # a row may have no picture: that of its product stays
 
 
 def normalised(raw: RawBatch, reading: Reading, root: ImageRoot, seen: SeenKeys) -> FeedBatch:

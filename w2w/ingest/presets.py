@@ -89,6 +89,7 @@ class Preset:
     kin: Kin | None = None  # variants are rows of their own
     pictures: tuple[str, ...] = ()  # columns of pictures, the front one first
     compared: bool = False  # the price counts only where it is above the sale price, which is what the product costs
+    guessed: bool = False  # what ``columns`` does not name is told as of a feed without a preset
     gathered: bool = False  # the rows of a product, one below another, are variants and pictures of it
 
     def is_told_by(self, names: Iterable[str]) -> bool:
@@ -241,7 +242,8 @@ def _without_ours(text: str) -> str | None:
     return ",".join(f"{name}={value}" for name, value in PAIRS.findall(text) if name.lower() not in ours) or None
 
 
-# Shopify: a row a variant or picture, only the first of a product has a title. WooCommerce: variations are rows of their own.
+# Shopify: a row a variant or picture, only the first of a product has a title; in products.json an object a product.
+# WooCommerce: variations are rows of their own.
 # Magento 2: simple products of a configurable one are not visible, and a row of a store view repeats a product.
 PRESETS = {
     "shopify": Preset(
@@ -259,6 +261,13 @@ PRESETS = {
         {"title": ("",), "status": ("draft", "archived"), "published": ("false",)},
         compared=True,
         gathered=True,
+    ),
+    "shopify_json": Preset(
+        "handle title variantsprice publishedat",
+        {schema.PRICE: "variantscompareatprice variantsprice", schema.SALE_PRICE: "variantsprice"},
+        {"status": ("draft", "archived"), "publishedat": ("",)},
+        compared=True,
+        guessed=True,
     ),
     "google": Preset(
         "id title imagelink",

@@ -97,9 +97,10 @@ class RawBatch:
         return replace(self, columns=columns, **{name: cut(values) for name, values in beside.items()})
 
 
+_COMPARED, _OF_VARIANTS = "compare_at_price", "variants[].featured_image.src"  # Shopify's
 _TOLD = 40  # names of columns in an error
 _NO_ATTRIBUTES = {*BASE, schema.SALE_PRICE, SALE_DATES, schema.IMAGE_LIST, DELETED}
-_OF_LISTS = {*TEXTS, schema.PRICE, schema.CATEGORY, IMAGE, schema.IMAGE_LIST}  # all of a list is read
+_OF_LISTS = {*TEXTS, schema.PRICE, schema.SALE_PRICE, schema.CATEGORY, IMAGE, schema.IMAGE_LIST}  # all of a list is read
 _BESIDE = ("attributes", "source", "images", "warned")  # fields with a value for each row
 
 
@@ -340,10 +341,18 @@ def _paths_at(row: dict[str, object], name: str) -> object:
 
 
 def _lowest_at(row: dict[str, object], name: str) -> object:
-    """Of the prices of several variants the lowest."""
+    """Of the prices of several variants the lowest; of their compare-at prices that of the variant with the lowest price."""
+    holder, _, last = name.rpartition(".")
+    if name not in row and last == _COMPARED:
+        told = [one for one in all_at(row, holder) if isinstance(one, dict) and _is_price(one.get(schema.PRICE))]
+        return min(told, key=lambda one: float(one[schema.PRICE])).get(last) if told else _at(row, name)
     values = all_at(row, name) if name not in row and "[" in name else []
-    told = [v for v in values if isinstance(v, str) and re.fullmatch(r"[0-9]{1,15}(\.[0-9]{1,40})?", v)]
-    return min(told, key=float) if told else _at(row, name)
+    prices = [v for v in values if isinstance(v, str) and _is_price(v)]
+    return min(prices, key=float) if prices else _at(row, name)
+
+
+def _is_price(value: object) -> bool:
+    return isinstance(value, str) and bool(re.fullmatch(r"[0-9]{1,15}(\.[0-9]{1,40})?", value))
 
 
 def _stock_at(row: dict[str, object], name: str) -> object:
@@ -352,7 +361,7 @@ def _stock_at(row: dict[str, object], name: str) -> object:
     return str(any(values)).lower() if values and all(isinstance(v, bool) for v in values) else _words_at(row, name)
 
 
-_AT = {schema.CATEGORY: _paths_at, schema.PRICE: _lowest_at, schema.AVAILABILITY: _stock_at}
+_AT = {schema.CATEGORY: _paths_at, schema.PRICE: _lowest_at, schema.SALE_PRICE: _lowest_at, schema.AVAILABILITY: _stock_at}
 
 
 def _words_at(row: dict[str, object], name: str) -> object:
@@ -368,9 +377,15 @@ def _pictures_of(row: dict[str, object], mapping: Mapping) -> str | None:
     name = mapping.theirs(schema.IMAGE_LIST)
     repeated = row.get(f"{name}[]")  # of XML
     values = [row[name], *(repeated if isinstance(repeated, list) else [])] if name in row else all_at(row, name)
-    if len(values) == 1 and not isinstance(values[0], list | dict):
+    of_variants = (
+        {one for one in all_at(row, _OF_VARIANTS) if isinstance(one, str)} if "[" in name and name not in row else set()
+    )
+    if len(values) == 1 and not isinstance(values[0], list | dict) and not of_variants:
         return _text(values[0])
     flat = [inner for value in values for inner in (value if isinstance(value, list) else [value]) if inner is not None]
+    texts = [one for one in flat if isinstance(one, str)]
+    flat += sorted(of_variants.difference(texts))
+    flat = [{"src": one, schema.ROLE: schema.VARIANT} if isinstance(one, str) and one in of_variants else one for one in flat]
     return json.dumps(flat) if flat else None
 
 

@@ -177,3 +177,63 @@ def test_what_is_said_counts_before_what_is_told(tmp_path):
     assert of(rows, "product_id", "price") == [("1", None)]  # our own names are there: nothing is told
     with pytest.raises(UsageError, match=r"feed\.preset=shopfiy"):
         check_feed(FeedConfig(uri=str(tmp_path / "p.csv"), preset="shopfiy"))
+
+
+def products_json(*products: dict) -> str:
+    """Shopify's products.json, each product with one picture and one variant unless it says otherwise."""
+    usual = {"title": "t", "vendor": "Acme", "product_type": "Tops", "status": "active", "published_at": "2026-01-01T00:00:00Z"}
+    own = [
+        usual | {"id": n, "handle": f"h{n}", "images": [{"src": f"https://x.test/{n}.jpg"}], "variants": [variant()]} | one
+        for n, one in enumerate(products)
+    ]
+    return json.dumps({"products": own})
+
+
+def variant(price: str = "20.00", compare: str | None = None, picture: str | None = None) -> dict:
+    image = None if picture is None else {"id": 1, "src": picture}
+    return {"id": 5, "price": price, "compare_at_price": compare, "featured_image": image, "available": True}
+
+
+@pytest.mark.parametrize("preset", ["", "shopify", "shopify_json"])
+def test_products_json_leaves_out_what_is_not_on_sale(tmp_path, preset):
+    text = products_json({}, {"status": "draft"}, {"status": "archived"}, {"published_at": None}, {"status": "active"})
+    (tmp_path / "products.json").write_text(text)
+    batches = list(read_feed(FeedConfig(uri=str(tmp_path / "products.json"), currency="EUR", preset=preset)))
+    rows = [row for batch in batches for row in batch.rows.to_pylist()]
+    assert [(row["product_id"], row["brand"], row["availability"]) for row in rows] == [
+        ("0", "Acme", "in_stock"),
+        ("4", "Acme", "in_stock"),
+    ]
+    assert sum(batch.num_left_out for batch in batches) == 3
+    assert read_as(FeedConfig(uri=str(tmp_path / "products.json"))).startswith("shopify_json")
+
+
+@pytest.mark.parametrize(
+    ("variants", "said"),
+    [
+        ([variant("20.00", "30.00")], (20.0, 20.0, 30.0)),
+        ([variant("20.00", "0.00")], (20.0, None, None)),
+        ([variant("20.00", "15.00")], (20.0, None, None)),
+        ([variant("20.00")], (20.0, None, None)),
+        ([variant("25.00", "90.00"), variant("20.00", "30.00")], (20.0, 20.0, 30.0)),
+        ([variant("25.00", "90.00"), variant("20.00")], (20.0, None, None)),
+        ([variant("9.00", "10.00"), variant("20.00", "30.00")], (9.0, 9.0, 10.0)),
+    ],
+)
+def test_a_sale_in_products_json_is_that_of_the_cheapest_variant(tmp_path, variants, said):
+    (tmp_path / "products.json").write_text(products_json({"variants": variants}))
+    [row] = [r for b in read_feed(FeedConfig(uri=str(tmp_path / "products.json"), currency="EUR")) for r in b.rows.to_pylist()]
+    assert tuple(row[name] for name in ("price", "sale_price", "regular_price")) == said
+
+
+def test_pictures_of_variants_in_products_json(tmp_path):
+    images = [{"src": f"https://x.test/{n}.jpg"} for n in range(3)]
+    variants = [variant(picture="https://x.test/2.jpg"), variant(picture="https://x.test/v.jpg"), variant()]
+    (tmp_path / "products.json").write_text(products_json({"images": images, "variants": variants}, {"images": images[:1]}))
+    rows = [r for b in read_feed(FeedConfig(uri=str(tmp_path / "products.json"))) for r in b.rows.to_pylist()]
+    assert [(one["uri"][-5:], one["role"]) for one in rows[0]["more"]] == [
+        ("1.jpg", "additional"),
+        ("2.jpg", "variant"),
+        ("v.jpg", "variant"),
+    ]
+    assert rows[1]["more"] is None
