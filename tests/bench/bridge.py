@@ -2,10 +2,11 @@
 
 python -m tests.bench.bridge [--sample 1598] [--night_s 20] [--seeds 3] [--quick]
 
-On the catalog of W2W_DATA (default ../shared/data): an index of Lite0's vectors; bridges from `w2w-fashion` and a tiny ViT,
-which this script makes (four blocks of 96, random weights): a model that has as little in common with Lite0 as one can. Each of
-``w2w bridge``'s figures is the mean over seeds, which draw other products to fit to and measure on, with its least and largest.
-Then all vectors of `w2w-fashion` are computed in nights of --night_s, from the start of the job, and it is cut over and back.
+On the catalog of W2W_DATA (default ../shared/data): an index of Lite0's vectors; bridges from `w2w-fashion`, from Lite0 with
+a part for colours (``--encoder.colour=.7``), and from a tiny ViT that this script makes (four blocks of 96, random weights),
+which has as little in common with Lite0 as a model can. ``w2w bridge``'s figures are means over seeds, which draw other
+products to fit to and measure on, with the least and the largest. Then all vectors of `w2w-fashion` are computed in nights of
+--night_s, from the start of the job, and it is cut over and back.
 """
 
 import argparse
@@ -84,6 +85,7 @@ def main() -> None:
         w2w.index(store=store)
         fashion, vit = {"name": FASHION, "threads": 2}, {"name": tiny_vit(Path(folder, "vit")), "threads": 2}
         found: dict[str, Any] = {"tiny ViT": kept(store, vit, args.sample, args.seeds)}
+        found["with colours"] = kept(store, {"colour": 0.7, "threads": 2}, args.sample, args.seeds)
         half = args.sample // 4  # leaves vectors of w2w-fashion to be computed at night
         found[f"{FASHION}, sample {half}"] = kept(store, fashion, half, 1)
         found["nights"] = nights(store, fashion, args.night_s)
