@@ -2,7 +2,7 @@
 the templates that are there, and every other version that has such a shard goes."""
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -133,6 +133,7 @@ def _publish_without(store: str, uri: str, bad: set[str], sought: Sought) -> int
     templates = [t for t in now.templates if t.name in used]
     encoder = EncoderConfig(name=now.encoder, colour=now.colour)
     after = new_manifest(now.config, now.model_version, encoder, now.tables, templates, shards, digest, now.table_ids)
+    after = replace(after, bridged_from=now.bridged_from)
     publish(uri, after, gate, base)
     return sum(shard.name in bad for shard in now.shards)
 

@@ -337,7 +337,8 @@ def _made(draft: Draft, encoder: EncoderConfig, num_threads: int, begin: Callabl
     shards = [t.kept for t in tasks if t.kept and t not in due] + [shard for shard, _, _ in found]
     made_of = draft.inputs.versions, list(templates.values()), shards
     manifest = new_manifest(config, version, encoder, *made_of, draft.rows_digest, draft.inputs.ids)
-    manifest = replace(manifest, standing=draft.inputs.standing)
+    of_new = vectors.bridge.new if vectors.bridge else ""
+    manifest = replace(manifest, standing=draft.inputs.standing, bridged_from=of_new)
     expected = {v["values"]: v["counts"] for v in pc.value_counts(rows.column(schema.CATEGORY)).to_pylist()}
     truth = truth_of(queries, queries_ND, [exact for _, _, exact in found], known, config)
     index = open_manifest(uri, manifest)

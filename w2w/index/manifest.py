@@ -112,6 +112,7 @@ class Manifest:
     colour: float = 0.0  # of EncoderConfig
     truth: str = ""  # sha256 of the file of the gate's queries and their exact neighbours; empty: there is none
     seen: str = ""  # the same of the file of what shoppers see
+    bridged_from: str = ""  # the model version whose vectors are mapped into it by a bridge, where there are no others
 
     @property
     def num_rows(self) -> int:

@@ -12,6 +12,9 @@ from w2w.errors import UsageError
 from w2w.export.job import ExportConfig
 from w2w.gallery.flow import served_vectors
 from w2w.index import job as index
+from w2w.index.flow import check_bridge
+from w2w.index.manifest import index_uri
+from w2w.index.publish import read_manifest
 from w2w.models.config import EncoderConfig
 from w2w.models.encoder import model_version
 from w2w.models.job import Upgrade
@@ -56,6 +59,7 @@ def test_over_a_bridge_and_back(store, shop, clock):
     assert (second.embed.counts.out, second.embed.model_version) == (1, NEW_VERSION)
     assert (second.index.bridged, second.index.model_version, second.index.cut_over) == (1, bridge.version, None)
     assert second.index.counts.out == 21
+    assert read_manifest(index_uri(store, "default")).bridged_from == NEW_VERSION
     assert (num_vectors(store, OLD_VERSION), num_vectors(store, NEW_VERSION)) == (20, 1)
     pictures = delta.read(store, schema.IMAGES, [schema.IMAGE_ID]).column(0)
     named = pa.chunked_array([c for names, _ in served_vectors(store, pictures, bridge.version) for c in names.chunks])
@@ -78,6 +82,16 @@ def test_over_a_bridge_and_back(store, shop, clock):
     clock.sleep()
     last = run_night(store, shop, encoder=over)
     assert (last.index.published, last.index.unchanged) == (back.published, True)
+
+
+def test_an_index_takes_a_bridge_of_its_own_store_alone(store, shop, clock, tmp_path):
+    run_night(store, shop, until="embed")
+    bridge = bridges.Bridge(OLD_VERSION, NEW_VERSION, np.eye(1280, dtype=np.float32), np.zeros(1280, np.float32))
+    bridges.write(str(tmp_path / "b.safetensors"), bridge)
+    with pytest.raises(UsageError, match=r"encoder\.bridge=.*: is none of this store's"):
+        index.main(index.Config(store=store, encoder=replace(NEW, bridge=str(tmp_path / "b.safetensors"))))
+    with pytest.raises(UsageError, match="looks have no bridge"):
+        check_bridge(store, "looks", replace(NEW, bridge=str(tmp_path / "b.safetensors")))
 
 
 def test_what_compares_stored_vectors_of_one_model_does_not_go_over_a_bridge(store, shop, clock):
