@@ -19,12 +19,30 @@ NEEDS = (*COLUMNS, *_NEWER, schema.ATTRIBUTES, schema.ACTIVE)  # columns that ``
 SEEN = "seen_"  # before an attribute that a picture shows, by table `attributes`
 _RANGE = re.compile(r"(-?\d+(?:\.\d+)?)?\.\.(-?\d+(?:\.\d+)?)?")
 _NUMBER = r"^-?\d+(\.\d+)?$"
+_HALF = re.compile(r"[\ud800-\udfff]")  # of a character, or a byte of another encoding
+_YES, _NO = ("true", "yes", "on"), ("false", "no", "off")  # of YAML 1.1
 
 
 def texts(chosen: Mapping[str, Value | list[Value]]) -> dict[str, list[str]]:
-    """A filter as YAML reads it, in texts, a list for each name."""
-    lists = {name: value if isinstance(value, list) else [value] for name, value in chosen.items()}
-    return {name: [str(v).lower() if isinstance(v, bool) else str(v) for v in values] for name, values in lists.items()}
+    """A filter as YAML reads it, in texts, a list for each name. Where YAML reads true or false, any of its words for that
+    counts: a brand is called On. Raises UsageError for what is neither text nor number, true or false, nor a list of these."""
+    if not isinstance(chosen, Mapping):
+        raise UsageError(f"--filter: {chosen!r:.80} does not name a column or attribute: {{brand: Fjord, price: 10..50}}")
+    lists = {str(name): value if isinstance(value, list | tuple | set) else [value] for name, value in chosen.items()}
+    return {name: [text for value in values for text in _texts(name, value)] for name, values in lists.items()}
+
+
+def _texts(name: str, value: Value) -> tuple[str, ...]:
+    value = value.item() if isinstance(value, np.generic) else value
+    if isinstance(value, bool):
+        return _YES if value else _NO
+    if isinstance(value, float):
+        return (np.format_float_positional(value, trim="-"),)
+    if isinstance(value, str) and not value.isascii() and _HALF.search(value):
+        raise UsageError(f"--filter.{name}: {value!r:.80} is not text")
+    if not isinstance(value, int | str):
+        raise UsageError(f"--filter.{name}: {value!r:.80} is neither text nor a number, nor a list of these")
+    return (str(value),)
 
 
 def allowed(
@@ -44,7 +62,7 @@ def allowed(
             raise UsageError(f"--filter.{name}: name at least one value")
         for value in values:
             _check(name, value.strip())
-        keep = keep & np.logical_or.reduce([_is(column, value) for column in columns for value in values])
+        keep = keep & np.logical_or.reduce([_is_any(column, [value.strip() for value in values]) for column in columns])
     return keep
 
 
@@ -90,14 +108,26 @@ def _columns(products: pa.Table, name: str) -> list[pa.ChunkedArray]:
     return [pc.utf8_trim_whitespace(column) for column in columns]
 
 
-def _is(column: pa.ChunkedArray, value: str) -> np.ndarray:
-    value = value.strip()
+def _is_any(column: pa.ChunkedArray, values: Sequence[str]) -> np.ndarray:
+    """bool (N,): one of these texts, in any case, or in one of these ranges of numbers, of which a number is one, too."""
+    found = pc.is_in(pc.utf8_lower(column), value_set=pa.array([value.lower() for value in values], pa.string()))
+    ranges = [ends for value in values if (ends := _ends(value))]
+    if not ranges:
+        return found.to_numpy()
+    numeric = pc.match_substring_regex(column, _NUMBER)
+    numbers = pc.if_else(numeric, column, pa.scalar(None, pa.string())).cast(pa.float64())
+    number_N = pc.fill_null(numbers, float("nan")).to_numpy()
+    low_R, high_R = np.array(sorted(ranges)).T
+    high_R = np.maximum.accumulate(high_R)  # of all ranges that begin no later
+    last_N = np.searchsorted(low_R, number_N, side="right") - 1  # of nan: the last range, whose end it is not below
+    return found.to_numpy() | ((last_N >= 0) & (number_N <= high_R[last_N]))
+
+
+def _ends(value: str) -> tuple[float, float] | None:
+    """Lowest and highest number of a range, or of a number; None for other texts."""
+    if re.match(_NUMBER, value):
+        return float(value), float(value)
     ends = _RANGE.fullmatch(value)
-    found = pc.equal(pc.utf8_lower(column), value.lower())
-    if re.match(_NUMBER, value) or (ends and any(ends.groups())):
-        low, high = ends.groups() if ends else (value, value)
-        numeric = pc.match_substring_regex(column, _NUMBER)
-        numbers = pc.if_else(numeric, column, pa.scalar(None, pa.string())).cast(pa.float64())
-        above = pc.greater_equal(numbers, float(low) if low else float("-inf"))
-        found = pc.or_kleene(found, pc.and_(above, pc.less_equal(numbers, float(high) if high else float("inf"))))
-    return pc.fill_null(found, False).to_numpy(zero_copy_only=False)
+    if not ends or not any(ends.groups()):
+        return None
+    return float(ends[1] or "-inf"), float(ends[2] or "inf")

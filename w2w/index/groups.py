@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from w2w import ids, schema
-from w2w.index.search import HITS, QUERY, Index
+from w2w.index.search import HITS, QUERY, Index, Within
 from w2w.index.spec import GROUP, PRODUCT
 from w2w.table import delta
 
@@ -60,7 +60,7 @@ class Groups:
         vectors_ND: np.ndarray,
         k: int,
         categories: Sequence[str | None],
-        within: Sequence[np.ndarray] | None = None,
+        within: Within | None = None,
     ) -> pa.Table:
         """The HITS of every query, of each group its best product: k of them, if the index has so many in scope."""
         parts, left, asked = [HITS.empty_table()], np.arange(len(vectors_ND)), 2 * k

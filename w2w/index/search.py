@@ -2,9 +2,10 @@
 
 import math
 import os
+import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import faiss
@@ -16,11 +17,13 @@ from w2w import storage
 from w2w.config import nearest
 from w2w.errors import JobFailed, UsageError
 from w2w.index import manifest as m
+from w2w.index.exact import NOISE, Few
 from w2w.index.layers import read_dropped
 from w2w.index.manifest import Manifest, ShardInfo
 from w2w.index.publish import current_version, read_manifest
 from w2w.index.shard import check_sha256, read_template
-from w2w.index.template import Codes, Template, nearest_lists, rerank, search_codes, set_threads, unit_vectors
+from w2w.index.spec import Spec
+from w2w.index.template import Codes, Template, holding_lists, nearest_lists, rerank, search_codes, set_threads, unit_vectors
 from w2w.schema import CATEGORY, IMAGE_ID, PRODUCT_ID, RANK, SCORE
 
 QUERY = "query"  # position of the query in the searched array
@@ -31,6 +34,9 @@ HITS = pa.schema(
 _DECIMALS = 6  # float32 sums vary in the seventh decimal with the batch size: rounding keeps ties stable
 _SPARE = 2  # rows fetched beyond k: the next score shows whether a tie was cut off
 _CELLS = 2_000_000  # scores held at once
+WIDER = 2  # times as large a share of the rows that a filter lets through is scanned as of all without one
+_MB_PER_MS = 32.0  # decoded vectors that one thread compares with a query in a millisecond: 67,000 of 128 dimensions, measured
+_FEW_MB = 256.0  # of them held for a filter
 
 
 @dataclass(frozen=True)
@@ -69,14 +75,19 @@ class Index:
         categories: str | Sequence[str | None] | None = None,
         one_per_product: bool = False,
         num_threads: int = 1,
-        within: Sequence[np.ndarray] | None = None,
+        within: "Within | None" = None,
     ) -> pa.Table:
         """The ``HITS`` of every query, sorted by query and rank (1 = nearest); score = cosine, as exact as the codes.
 
         ``categories`` is one for all, one per query, or None for everywhere. A query gets min(k, rows in scope) hits and no
         padding; ties are ordered by product_id, image_id. ``one_per_product`` keeps each product's best image. ``within``: the
-        rows that may be found (``rows_of``): k of them are found, however rare they are, at the recall that the index has
-        without a filter. Raises UsageError for unknown categories, k < 1 and vectors of another type or length, or with NaN.
+        rows that may be found (``rows_of``), of which k are found, however rare they are. Raises UsageError for unknown
+        categories, k < 1 and vectors of another type or length, or with NaN.
+
+        With a filter either way: if the vectors of the rows that pass in a category can be compared with a query within
+        ``latency_budget_ms`` (_MB_PER_MS), and all that is held of them fits into _FEW_MB, each row is scored: an exact search,
+        as far as the codes go (those that re-rank, if there are any). Otherwise, in each query's order of lists, those that
+        hold WIDER times as many rows that pass as a search without a filter scans.
         """
         if not isinstance(k, int | np.integer) or isinstance(k, bool) or k < 1:
             raise UsageError(f"k={k!r}: must be a whole number of at least 1")
@@ -97,7 +108,7 @@ class Index:
                 raise UsageError(
                     f"category {category!r} is not in index {self.manifest.name!r}.{nearest(str(category), list(known))}"
                 )
-        only = _Only.of(within, self.shards)
+        only = within or Within.of(self.shards, [s.there for s in self.shards])
         work = []
         for category, queries in scopes.items():
             numbers = [i for i, s in enumerate(self.shards) if category is None or s.info.category == category]
@@ -115,12 +126,33 @@ class Index:
                 found = list(pool.map(find, *zip(*work)))
         return self._table(_Found.join([_Found.empty(), *found]))
 
-    def rows_of(self, product_ids: pa.Array | pa.ChunkedArray) -> list[np.ndarray]:
-        """bool (rows,) per shard: the rows of these products."""
-        return [pc.is_in(s.rows[PRODUCT_ID], value_set=product_ids).to_numpy(zero_copy_only=False) for s in self.shards]
+    def rows_of(self, product_ids: pa.Array | pa.ChunkedArray) -> "Within":
+        """The rows of these products that a search may find."""
+        ids = pa.chunked_array([chunk for s in self.shards for chunk in s.rows[PRODUCT_ID].chunks], pa.string())
+        found = pc.is_in(ids, value_set=product_ids).to_numpy()
+        masks = np.split(found, np.cumsum([s.info.num_rows for s in self.shards])[:-1])
+        masks = [some if s.there is None else some & s.there for some, s in zip(masks, self.shards, strict=True)]
+        within = Within.of(self.shards, masks, WIDER)
+        return replace(within, few=self._few(within.sizes))
+
+    def _few(self, sizes: Sequence[int]) -> frozenset[tuple[int, ...]]:
+        """The shards of each category of which so many rows are searched exactly: the smallest ones first, and none whose rows
+        are scanned anyway."""
+        numbers_of: dict[tuple[str, str], list[int]] = {}
+        for number, (shard, size) in enumerate(zip(self.shards, sizes, strict=True)):
+            spec = self.templates[shard.info.template].spec
+            if size and spec.can_decode and not spec.scans_all:
+                numbers_of.setdefault((shard.info.category, shard.info.template), []).append(number)
+        few, left = set[tuple[int, ...]](), _FEW_MB
+        for (_, name), numbers in sorted(numbers_of.items(), key=lambda item: sum(sizes[i] for i in item[1])):
+            template = self.templates[name]
+            size_mb = 4 * template.spec.inner_dim(template.dim) * sum(sizes[i] for i in numbers) / 2**20
+            if size_mb <= min(left, _MB_PER_MS * self.manifest.config.latency_budget_ms):
+                few, left = few | {tuple(numbers)}, left - size_mb
+        return frozenset(few)
 
     def _scope(
-        self, unit_ND: np.ndarray, queries: np.ndarray, k: int, numbers: list[int], one_per_product: bool, only: "_Only"
+        self, unit_ND: np.ndarray, queries: np.ndarray, k: int, numbers: list[int], one_per_product: bool, only: "Within"
     ) -> "_Found":
         """Hits of the queries in these shards. Fetches more rows while better ones may be hidden, scans more lists only where
         those scanned have fewer than k: so the answer does not depend on how rows are distributed among shards."""
@@ -131,32 +163,34 @@ class Index:
         # as many of the rows that may be found are scanned as of all without a filter, and fetched where faiss cannot choose
         rarity = sum(self.shards[i].info.num_there for i in numbers) / sum(only.sizes[i] for i in numbers)
         most = max(spec.most_effort(self.shards[i].info.num_rows) for spec, i in zip(specs, numbers, strict=True))
-        largest = max(self._in_reach(i, only) for i in numbers)
+        parts = only.parts(numbers)
+        largest = max(sum(self._in_reach(i, only) for i in part) for part in parts)
         fetch = k * (2 if one_per_product else 1) + _SPARE
-        if not all(spec.can_filter for spec in specs):
+        if not all(spec.can_filter or only.is_few(i) for spec, i in zip(specs, numbers, strict=True)):
             fetch = max(fetch, min(math.ceil(fetch * rarity), largest))
-        work, parts = [(queries, fetch, min(math.ceil(rarity), most))], []
+        work, found_of = [(queries, fetch, min(math.ceil(only.wider * rarity), most))], []
         while work:
             queries, fetch, effort = work.pop()
-            chunk = max(1, _CELLS // (fetch * len(numbers)))
+            chunk = max(1, _CELLS // (fetch * len(parts)))
             hidden, lacking = [], []
             for start in range(0, len(queries), chunk):
-                part = queries[start : start + chunk]
-                found, done, more = self._fetch(unit_ND[part], k, fetch, effort, numbers, one_per_product, only)
-                parts.append(found.of_queries(part, done))
-                hidden.append(part[~done & more])
-                lacking.append(part[~done & ~more])
+                some = queries[start : start + chunk]
+                found, done, more = self._fetch(unit_ND[some], k, fetch, effort, parts, one_per_product, only)
+                found_of.append(found.of_queries(some, done))
+                hidden.append(some[~done & more])
+                lacking.append(some[~done & ~more])
             further = [(hidden, min(fetch * 4, largest), effort), (lacking, fetch, min(effort * 4, most))]
-            for some, more_fetch, more_effort in further:
-                left = np.concatenate(some)
+            for rest, more_fetch, more_effort in further:
+                left = np.concatenate(rest)
                 assert not len(left) or (more_fetch, more_effort) != (fetch, effort), "every row was fetched"
                 work += [(left, more_fetch, more_effort)] if len(left) else []
-        return _Found.join(parts)
+        return _Found.join(found_of)
 
-    def _in_reach(self, number: int, only: "_Only") -> int:
-        """How many rows of a shard faiss can return."""
+    def _in_reach(self, number: int, only: "Within") -> int:
+        """How many rows of a shard can be fetched."""
         shard = self.shards[number]
-        return only.sizes[number] if self.templates[shard.info.template].spec.can_filter else shard.info.num_rows
+        can_choose = only.is_few(number) or self.templates[shard.info.template].spec.can_filter
+        return only.sizes[number] if can_choose else shard.info.num_rows
 
     def _fetch(
         self,
@@ -164,34 +198,52 @@ class Index:
         k: int,
         fetch: int,
         effort: int,
-        numbers: list[int],
+        parts: list[tuple[int, ...]],
         one_per_product: bool,
-        only: "_Only",
+        only: "Within",
     ) -> tuple["_Found", np.ndarray, np.ndarray]:
-        """The best k of at most ``fetch`` rows per shard; which queries (n,) are done; and of which there are rows that were
+        """The best k of at most ``fetch`` rows per part; which queries (n,) are done; and of which there are rows that were
         scanned and not fetched."""
-        columns, hidden = [], []  # hidden: the best possible score of an unfetched row, (n,) per shard
-        inner: dict[str, tuple] = {}
-        everything, more = True, np.zeros(len(unit_ND), bool)
-        for number in numbers:
+        columns, hidden = [], []  # hidden: the best possible score of an unfetched row, (n,) per part
+        inner: dict[str, np.ndarray] = {}
+        lists: dict[str, tuple | None] = {}
+        everything, more, numbers = True, np.zeros(len(unit_ND), bool), [i for part in parts for i in part]
+        for part in parts:
+            number, reach = part[0], sum(self._in_reach(i, only) for i in part)
             shard = self.shards[number]
-            template = self.templates[shard.info.template]
+            name = shard.info.template
+            template = self.templates[name]
             spec = template.spec
-            if shard.info.template not in inner:
-                inner_NE = template.inner(unit_ND)
-                inner[shard.info.template] = inner_NE, nearest_lists(template, inner_NE, max(1, spec.nprobe) * effort)
-            inner_NE, lists = inner[shard.info.template]
-            size = min(fetch * spec.k_factor, self._in_reach(number, only))
+            if name not in inner:
+                inner[name] = template.inner(unit_ND)
+            if part in only.few:
+                few, size = only.rows(part, spec, self.shards), min(fetch, reach)
+                scores, places = few.nearest(inner[name], size)
+                columns.append((np.round(scores, _DECIMALS), few.shard_M[places], few.row_M[places]))
+                everything &= size == reach
+                left = np.full(len(unit_ND), size < reach)
+                hidden.append(np.where(left, columns[-1][0].min(axis=1) + NOISE, -np.inf))
+                more |= left
+                continue
+            if name not in lists:
+                num, probed = spec.num_lists, max(1, spec.nprobe) * effort
+                alike = [i for i in numbers if self.shards[i].info.template == name and not only.is_few(i)]
+                if only.wider > 1 and num:
+                    rows_SL = np.stack([only.rows_of_lists(i, num, self.shards[i].codes.base) for i in alike])
+                    lists[name] = holding_lists(template, inner[name], rows_SL.sum(axis=0), probed / num)
+                else:
+                    lists[name] = nearest_lists(template, inner[name], probed)
+            size = min(fetch * spec.k_factor, reach)
             chosen = only.selectors[number] if spec.can_filter else None
-            scores, rows = search_codes(spec, shard.codes, inner_NE, size, lists, effort, chosen)
+            scores, rows = search_codes(spec, shard.codes, inner[name], size, lists[name], effort, chosen)
             real = rows >= 0
             if spec.refine:
                 of, at = np.nonzero(real)
                 scores = scores.copy()
-                scores[of, at] = rerank(shard.codes, inner_NE, of, rows[of, at])
+                scores[of, at] = rerank(shard.codes, inner[name], of, rows[of, at])
             scores = np.round(np.where(real, scores, -np.inf), _DECIMALS)
             columns.append((scores, np.full(rows.shape, number, np.int32), rows))
-            fetched_all = size == self._in_reach(number, only)
+            fetched_all = size == reach
             everything &= fetched_all and effort >= spec.most_effort(shard.info.num_rows)
             left = real[:, -1] & (not fetched_all)
             more |= left
@@ -199,7 +251,7 @@ class Index:
             hidden.append(np.where(left & (not spec.refine), scores[:, -1], -np.inf))
         scores, shards, rows = (np.concatenate(c, axis=1) for c in zip(*columns, strict=True))
         in_reach = np.isfinite(scores).sum(axis=1)
-        if len(numbers) > 1 or spec.refine:  # otherwise they are sorted already
+        if len(parts) > 1 or spec.refine or only.few:  # otherwise they are sorted already
             width = scores.shape[1] if one_per_product or any(only.masks[i] is not None for i in numbers) else k + _SPARE
             order = _best_first(scores, k, width)
             scores, shards, rows = (np.take_along_axis(a, order, axis=1) for a in (scores, shards, rows))
@@ -273,21 +325,52 @@ class Index:
 
 
 @dataclass(frozen=True)
-class _Only:
-    """The rows of each shard that may be found; None for all of them."""
+class Within:
+    """The rows of each shard that may be found: their number, bool (rows,) or None for all, and that for faiss. A search scans
+    ``wider`` times as large a share of them as of all rows without a filter. ``few``: shards of a category whose rows are
+    searched exactly. What that takes is made when it is first needed, and kept."""
 
     sizes: list[int]
     masks: Sequence[np.ndarray | None]
     selectors: Sequence[faiss.IDSelector | None]
+    wider: int = 1
+    few: frozenset[tuple[int, ...]] = frozenset()
+    _decoded: dict[tuple[int, ...], Few] = field(default_factory=dict, repr=False)
+    _rows_L: dict[int, np.ndarray] = field(default_factory=dict, repr=False)
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     @staticmethod
-    def of(within: Sequence[np.ndarray] | None, shards: Sequence[Shard]) -> "_Only":
-        masks = [s.there for s in shards]
-        if within is not None:
-            masks = [some if there is None else some & there for some, there in zip(within, masks, strict=True)]
+    def of(shards: Sequence[Shard], masks: Sequence[np.ndarray | None], wider: int = 1) -> "Within":
         bits = [None if m is None else faiss.IDSelectorBitmap(np.packbits(m, bitorder="little")) for m in masks]
-        sizes = [s.info.num_rows if mask is None else int(mask.sum()) for s, mask in zip(shards, masks)]
-        return _Only(sizes, masks, bits)
+        sizes = [s.info.num_rows if mask is None else int(mask.sum()) for s, mask in zip(shards, masks, strict=True)]
+        return Within(sizes, masks, bits, wider)
+
+    def parts(self, numbers: Sequence[int]) -> list[tuple[int, ...]]:
+        """These shards: those of ``few`` together, each other one by itself."""
+        return list(dict.fromkeys(next((few for few in self.few if i in few), (i,)) for i in numbers))
+
+    def is_few(self, number: int) -> bool:
+        return any(number in few for few in self.few)
+
+    def rows(self, part: tuple[int, ...], spec: Spec, shards: Sequence[Shard]) -> Few:
+        """What may be found of a part of ``few``."""
+        with self._lock:
+            if part not in self._decoded:
+                rows = {i: np.flatnonzero(mask) for i in part if (mask := self.masks[i]) is not None}
+                self._decoded[part] = Few.of(spec, {i: shards[i].codes for i in part}, rows)
+            return self._decoded[part]
+
+    def rows_of_lists(self, number: int, num_lists: int, base: faiss.IndexIVF) -> np.ndarray:
+        """How many rows of each inverted list of a shard may be found, int64 (lists,)."""
+        with self._lock:
+            if number not in self._rows_L:
+                lists, mask = faiss.downcast_InvertedLists(base.invlists), self.masks[number]
+                sizes = [lists.list_size(i) for i in range(num_lists)]
+                ids = [faiss.rev_swig_ptr(lists.get_ids(i), size) for i, size in enumerate(sizes) if size]
+                found = mask[np.concatenate(ids)] if mask is not None else np.ones(sum(sizes), bool)
+                before = np.concatenate([[0], np.cumsum(found)])
+                self._rows_L[number] = np.diff(before[np.concatenate([[0], np.cumsum(sizes)])])
+            return self._rows_L[number]
 
 
 def _best_first(scores_NF: np.ndarray, k: int, width: int) -> np.ndarray:

@@ -176,6 +176,17 @@ class Spec:
         """Whether faiss skips rows while it scans: everywhere but in product quantization without lists or links."""
         return not self.num_parts or bool(self.num_lists or self._part("links"))
 
+    @property
+    def can_decode(self) -> bool:
+        """Whether a row's score is that of a vector which its code, or the code that re-ranks it, can be turned into: not where
+        scans estimate scores (RaBitQ, PQ x4fs)."""
+        return bool(self.refine) or not (self._part("bits") or self._part("fast"))
+
+    @property
+    def scans_all(self) -> bool:
+        """Whether each row that may be found is scored, and no other."""
+        return self.can_filter and not (self.num_lists or self._part("links"))
+
     def most_effort(self, num_rows: int) -> int:
         """The multiple of ``nprobe``, or of ``ef_search``, at which nothing is left out."""
         if self.num_lists:

@@ -216,6 +216,16 @@ def nearest_lists(template: Template, inner_NE: np.ndarray, nprobe: int) -> tupl
     return template.quantizer.search(inner_NE, min(nprobe, template.spec.num_lists)) if template.spec.num_lists else None
 
 
+def holding_lists(template: Template, inner_NE: np.ndarray, rows_L: np.ndarray, share: float) -> tuple[np.ndarray, np.ndarray]:
+    """Like ``nearest_lists``: as many as hold this share of the rows that may be found, of which list l has ``rows_L[l]``; -1
+    for those that have none. A filter may leave the lists around a query empty: its neighbours then lie in others."""
+    scores_NL, lists_NL = template.quantizer.search(inner_NE, len(rows_L))
+    of_list = rows_L[lists_NL]
+    kept_NL = (of_list > 0) & (np.cumsum(of_list, axis=1) - of_list < share * rows_L.sum())
+    width = int(np.flatnonzero(kept_NL.any(axis=0)).max(initial=-1)) + 1
+    return scores_NL[:, :width], np.where(kept_NL, lists_NL, -1)[:, :width]
+
+
 def search_codes(
     spec: Spec,
     codes: Codes,

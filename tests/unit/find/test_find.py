@@ -268,7 +268,7 @@ def test_words_of_the_command_line_are_photos():
     assert given.wanted == {"brand": ["Fjord & Co"], "price": ["..50"]}
     assert configuration.parse(Config, ["--store=S", "--filter={size: [38, L], new: true}"], "w2w find").wanted == {
         "size": ["38", "L"],
-        "new": ["true"],
+        "new": ["true", "yes", "on"],
     }
 
 

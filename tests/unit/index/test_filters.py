@@ -1,11 +1,12 @@
 """Which products a filter lets through."""
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
 from w2w import schema
 from w2w.errors import UsageError
-from w2w.index.filters import NEEDS, allowed, seen_columns
+from w2w.index.filters import NEEDS, allowed, seen_columns, texts
 
 ROWS = [
     {"product_id": "a", "brand": "Fjord & Co", "price": 10.0, "category": "top", "attributes": {"size": "38", "colour": "Red"}},
@@ -79,6 +80,55 @@ def test_a_filter_that_cannot_be(wanted, said):
         allowed(PRODUCTS, wanted)
     assert said in str(error.value)
     assert allowed(PRODUCTS.slice(0, 0), {"colour": ["red"]}).tolist() == []
+
+
+@pytest.mark.parametrize(
+    ("chosen", "found"),
+    [
+        ({"brand": True}, "a"),  # YAML's word for a brand called On
+        ({"brand": [False, "x"]}, "b"),
+        ({"price": 1e9}, "a"),
+        ({"price": [1e-5]}, "b"),
+        ({"care.wash": np.int64(30)}, "a"),
+        ({"größe [EU]": ("38", "39")}, "ab"),
+        ({7: "x"}, "b"),
+    ],
+)
+def test_values_as_yaml_and_programs_have_them(chosen, found):
+    rows = [
+        {"product_id": "a", "brand": "On", "price": 1e9, "attributes": {"care.wash": "30", "größe [EU]": "38"}},
+        {"product_id": "b", "brand": "no", "price": 0.00001, "attributes": {"7": "X", "größe [EU]": "39.0"}},
+    ]
+    products = pa.Table.from_pylist([{"active": True} | row for row in rows], schema=PRODUCTS.schema)
+    assert [p for p, ok in zip("ab", allowed(products, texts(chosen))) if ok] == list(found)
+
+
+@pytest.mark.parametrize(
+    ("chosen", "said"),
+    [
+        ("red", "--filter: 'red' does not name a column or attribute"),
+        ({"brand": None}, "--filter.brand: None is neither text nor a number"),
+        ({"brand": [["a"]]}, "--filter.brand: ['a'] is neither text"),
+        ({"brand": "\udcff"}, "--filter.brand: '\\udcff' is not text"),
+    ],
+)
+def test_values_that_are_none(chosen, said):
+    with pytest.raises(UsageError) as error:
+        texts(chosen)
+    assert said in str(error.value)
+
+
+def test_a_hundred_thousand_values():
+    """Of a list of ids, of numbers, of ranges: one look at each product, not one for each value."""
+    many = 100_000
+    rows = [{"product_id": f"P{i}", "price": i / 2, "active": True, "attributes": {}} for i in range(100)]
+    products = pa.Table.from_pylist(rows, schema=PRODUCTS.schema)
+    ids = [f"p{i}" for i in range(0, 2 * many, 2)]
+    assert allowed(products, {"product_id": ids}).tolist() == [i % 2 == 0 for i in range(100)]
+    assert allowed(products, {"price": [str(i) for i in range(many)]}).tolist() == [i % 2 == 0 for i in range(100)]
+    ranges = [f"{i}..{i + 0.5}" for i in range(3, many, 3)] + ["40..44", "..-1", "1..1"]
+    wanted = [any(low <= i / 2 <= low + 0.5 for low in range(3, 60, 3)) or 40 <= i / 2 <= 44 or i == 2 for i in range(100)]
+    assert allowed(products, {"price": ranges}).tolist() == wanted
 
 
 def test_what_pictures_show_is_filtered_by():
