@@ -34,7 +34,7 @@ HITS = pa.schema(
 _DECIMALS = 6  # float32 sums vary in the seventh decimal with the batch size: rounding keeps ties stable
 _SPARE = 2  # rows fetched beyond k: the next score shows whether a tie was cut off
 _CELLS = 2_000_000  # scores held at once
-WIDER = 2  # times as large a share of the rows that a filter lets through is scanned as of all without one
+_LEAST_PROBED = 32  # one in so many lists is scanned under a filter: it may let through what is unlike the query
 _MB_PER_MS = 32.0  # decoded vectors that one thread compares with a query in a millisecond: 67,000 of 128 dimensions, measured
 _FEW_MB = 256.0  # of them held for a filter
 
@@ -87,7 +87,7 @@ class Index:
         With a filter either way: if the vectors of the rows that pass in a category can be compared with a query within
         ``latency_budget_ms`` (_MB_PER_MS), and all that is held of them fits into _FEW_MB, each row is scored: an exact search,
         as far as the codes go (those that re-rank, if there are any). Otherwise, in each query's order of lists, those that
-        hold WIDER times as many rows that pass as a search without a filter scans.
+        hold as many rows that pass as a search without a filter scans, or one in _LEAST_PROBED of all rows, if that is more.
         """
         if not isinstance(k, int | np.integer) or isinstance(k, bool) or k < 1:
             raise UsageError(f"k={k!r}: must be a whole number of at least 1")
@@ -132,7 +132,7 @@ class Index:
         found = pc.is_in(ids, value_set=product_ids).to_numpy()
         masks = np.split(found, np.cumsum([s.info.num_rows for s in self.shards])[:-1])
         masks = [some if s.there is None else some & s.there for some, s in zip(masks, self.shards, strict=True)]
-        within = Within.of(self.shards, masks, WIDER)
+        within = Within.of(self.shards, masks, filtered=True)
         return replace(within, few=self._few(within.sizes))
 
     def _few(self, sizes: Sequence[int]) -> frozenset[tuple[int, ...]]:
@@ -168,7 +168,7 @@ class Index:
         fetch = k * (2 if one_per_product else 1) + _SPARE
         if not all(spec.can_filter or only.is_few(i) for spec, i in zip(specs, numbers, strict=True)):
             fetch = max(fetch, min(math.ceil(fetch * rarity), largest))
-        work, found_of = [(queries, fetch, min(math.ceil(only.wider * rarity), most))], []
+        work, found_of = [(queries, fetch, min(rarity, most))], []
         while work:
             queries, fetch, effort = work.pop()
             chunk = max(1, _CELLS // (fetch * len(parts)))
@@ -197,7 +197,7 @@ class Index:
         unit_ND: np.ndarray,
         k: int,
         fetch: int,
-        effort: int,
+        effort: float,
         parts: list[tuple[int, ...]],
         one_per_product: bool,
         only: "Within",
@@ -226,13 +226,14 @@ class Index:
                 more |= left
                 continue
             if name not in lists:
-                num, probed = spec.num_lists, max(1, spec.nprobe) * effort
+                num, probed = spec.num_lists, max(1, spec.nprobe)
                 alike = [i for i in numbers if self.shards[i].info.template == name and not only.is_few(i)]
-                if only.wider > 1 and num:
+                if only.filtered and num:
+                    share = max(probed / num, 1 / _LEAST_PROBED) * effort
                     rows_SL = np.stack([only.rows_of_lists(i, num, self.shards[i].codes.base) for i in alike])
-                    lists[name] = holding_lists(template, inner[name], rows_SL.sum(axis=0), probed / num)
+                    lists[name] = holding_lists(template, inner[name], rows_SL.sum(axis=0), share)
                 else:
-                    lists[name] = nearest_lists(template, inner[name], probed)
+                    lists[name] = nearest_lists(template, inner[name], math.ceil(probed * effort))
             size = min(fetch * spec.k_factor, reach)
             chosen = only.selectors[number] if spec.can_filter else None
             scores, rows = search_codes(spec, shard.codes, inner[name], size, lists[name], effort, chosen)
@@ -326,24 +327,24 @@ class Index:
 
 @dataclass(frozen=True)
 class Within:
-    """The rows of each shard that may be found: their number, bool (rows,) or None for all, and that for faiss. A search scans
-    ``wider`` times as large a share of them as of all rows without a filter. ``few``: shards of a category whose rows are
-    searched exactly. What that takes is made when it is first needed, and kept."""
+    """The rows of each shard that may be found: their number, bool (rows,) or None for all, and that for faiss. ``filtered``:
+    they may lie anywhere. ``few``: shards of a category whose rows are searched exactly. What that takes is made when it is
+    first needed, and kept."""
 
     sizes: list[int]
     masks: Sequence[np.ndarray | None]
     selectors: Sequence[faiss.IDSelector | None]
-    wider: int = 1
+    filtered: bool = False
     few: frozenset[tuple[int, ...]] = frozenset()
     _decoded: dict[tuple[int, ...], Few] = field(default_factory=dict, repr=False)
     _rows_L: dict[int, np.ndarray] = field(default_factory=dict, repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     @staticmethod
-    def of(shards: Sequence[Shard], masks: Sequence[np.ndarray | None], wider: int = 1) -> "Within":
+    def of(shards: Sequence[Shard], masks: Sequence[np.ndarray | None], filtered: bool = False) -> "Within":
         bits = [None if m is None else faiss.IDSelectorBitmap(np.packbits(m, bitorder="little")) for m in masks]
         sizes = [s.info.num_rows if mask is None else int(mask.sum()) for s, mask in zip(shards, masks, strict=True)]
-        return Within(sizes, masks, bits, wider)
+        return Within(sizes, masks, bits, filtered)
 
     def parts(self, numbers: Sequence[int]) -> list[tuple[int, ...]]:
         """These shards: those of ``few`` together, each other one by itself."""

@@ -2,6 +2,7 @@
 
 import functools
 import io
+import math
 from dataclasses import dataclass
 
 import faiss
@@ -232,7 +233,7 @@ def search_codes(
     inner_NE: np.ndarray,
     k: int,
     lists: tuple[np.ndarray, np.ndarray] | None,
-    effort: int = 1,
+    effort: float = 1,
     only: faiss.IDSelector | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Scores float32 and rows int64, (n, k) each, best first; -1 where fewer were scanned. Not re-ranked. ``effort`` multiplies
@@ -240,7 +241,7 @@ def search_codes(
     if lists is not None:
         return _scan_lists(codes.base, inner_NE, k, *lists, only)
     if "HNSW" in spec.base:
-        queue = faiss.SearchParametersHNSW(efSearch=max(spec.ef_search * effort, k), sel=only)
+        queue = faiss.SearchParametersHNSW(efSearch=max(math.ceil(spec.ef_search * effort), k), sel=only)
         return codes.base.search(inner_NE, k, params=queue)
     return codes.base.search(inner_NE, k, params=faiss.SearchParameters(sel=only) if only else None)
 
