@@ -315,8 +315,6 @@ def _plain(message: str, known: Mapping[str, Option]) -> str:
         kind = option.kind.__name__ if isinstance(option.kind, type) else option.kind
         takes = f"one of {', '.join(option.choices)}" if option.choices else f"of type {kind}"
         takes = "a list of words, such as [a, b]" if option.takes_words else takes
-        if option.takes_any_key and given[1].startswith("{"):  # a.b was taken for b within a
-            takes += f"; a name with a dot stands in braces: --{wrong[1]}='{{a.b: c}}'"
         return f"option --{wrong[1]}: {given[1]!r} is not {takes}"
     text = " ".join(line.strip(" -") for line in message.splitlines() if line.strip()).replace("Parser key", "option")
     return text.replace("the following arguments are required:", "missing required option:")

@@ -12,7 +12,6 @@ from w2w import schema, storage
 from w2w.api.images import Encoder, Images, load_encoder
 from w2w.config import check_name, nearest
 from w2w.errors import UsageError
-from w2w.index.filters import Value
 from w2w.index.manifest import Manifest, index_uri
 from w2w.index.merge import MANY, merged
 from w2w.index.passing import Passing
@@ -175,7 +174,7 @@ class Index:
         encoder: Encoder | None = None,
         one_per_product: bool = True,
         num_threads: int = 1,
-        filter: Mapping[str, Value | list[Value]] | None = None,
+        filter: Mapping[str, Any] | None = None,
     ) -> pa.Table:
         """The k nearest of every query: query (its position), rank from 1, product_id, image_id, category, score (cosine).
         ``queries``: vectors, float (N, dim); or images, which ``encoder`` embeds (default: w2w's own). ``filter``: only

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -10,7 +11,7 @@ from w2w.config import nearest
 from w2w.errors import UsageError
 from w2w.garments.found import Found
 from w2w.garments.taxonomy import CATEGORIES, PERSON, class_called
-from w2w.index.filters import Value, texts
+from w2w.index.filters import texts
 from w2w.index.spec import check_one_per
 
 Hit = dict  # of schema.NEIGHBOUR
@@ -39,7 +40,7 @@ class FindOptions:
     """Garments of one class in a photo, highest score first: more than one for photos of several people."""
     category: str | None = None
     """Search in this category for every query. Default: each garment in the category of its class."""
-    filter: dict[str, Value | list[Value]] = field(default_factory=dict)
+    filter: dict[str, Any] = field(default_factory=dict)
     """Only products with these values: brand, price or any attribute, for example {brand: [Fjord, Plain], price: 10..50}."""
     min_score: float | None = None
     """Minimum cosine of a product."""
@@ -67,6 +68,7 @@ class FindOptions:
             raise UsageError("--whole searches with the unchanged photo: omit --garment and --cut_out")
         chosen(self.garment)
         check_one_per(self.one_per)
+        texts(self.filter)
 
     @property
     def wanted(self) -> dict[str, list[str]]:

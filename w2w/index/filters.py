@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -23,13 +24,20 @@ _HALF = re.compile(r"[\ud800-\udfff]")  # of a character, or a byte of another e
 _YES, _NO = ("true", "yes", "on"), ("false", "no", "off")  # of YAML 1.1
 
 
-def texts(chosen: Mapping[str, Value | list[Value]]) -> dict[str, list[str]]:
-    """A filter as YAML reads it, in texts, a list for each name. Where YAML reads true or false, any of its words for that
-    counts: a brand is called On. Raises UsageError for what is neither text nor number, true or false, nor a list of these."""
+def texts(chosen: Mapping[str, Any]) -> dict[str, list[str]]:
+    """A filter (a value or a list of values for each name) as YAML reads it, in texts, a list for each name; one within another
+    is a name with a dot. Where YAML reads true or false, any of its words for that counts: a brand is called On. Raises
+    UsageError for what is neither text nor number, true or false, nor a list of these."""
     if not isinstance(chosen, Mapping):
         raise UsageError(f"--filter: {chosen!r:.80} does not name a column or attribute: {{brand: Fjord, price: 10..50}}")
-    lists = {str(name): value if isinstance(value, list | tuple | set) else [value] for name, value in chosen.items()}
-    return {name: [text for value in values for text in _texts(name, value)] for name, values in lists.items()}
+    found: dict[str, list[str]] = {}
+    for name, value in chosen.items():
+        if isinstance(value, Mapping):
+            found |= texts({f"{name}.{further}": one for further, one in value.items()})
+        else:
+            values = value if isinstance(value, list | tuple | set) else [value]
+            found[str(name)] = [text for one in values for text in _texts(str(name), one)]
+    return found
 
 
 def _texts(name: str, value: Value) -> tuple[str, ...]:

@@ -3,11 +3,12 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import pyarrow as pa
 
 from w2w import ids, schema
-from w2w.index.filters import NEEDS, SEEN, Value, allowed, seen_columns, texts
+from w2w.index.filters import NEEDS, SEEN, allowed, seen_columns, texts
 from w2w.table import delta
 
 
@@ -21,7 +22,7 @@ class Passing:
     tagger: tuple[str, int] | None = None
 
     @staticmethod
-    def of(store: str, chosen: Mapping[str, Value | list[Value]]) -> "Passing | None":
+    def of(store: str, chosen: Mapping[str, Any]) -> "Passing | None":
         """None without a filter. About 20 bytes for each product that passes; the columns of all products are held meanwhile.
         Raises UsageError for a name that no product has, an impossible value, and a store without products."""
         if not chosen:

@@ -1,12 +1,12 @@
 """Search: the products nearest to a feed's images or to garments, as table and page."""
 
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from w2w import ids, schema, storage
 from w2w.engine.job import JobConfig, Run
 from w2w.engine.run import run_stages
 from w2w.images.decode import DecodeLimits
-from w2w.index.filters import Value
 from w2w.index.groups import Groups
 from w2w.index.manifest import index_uri
 from w2w.index.passing import Passing
@@ -44,7 +44,7 @@ class Config(JobConfig):
     """What is searched."""
     one_per: str = "product"
     """What counts once among the neighbours: product, or group, the variants of a product (group_id)."""
-    filter: dict[str, Value | list[Value]] = field(default_factory=dict)
+    filter: dict[str, Any] = field(default_factory=dict)
     """Only products with these values: brand, price or any attribute, for example {brand: [Fjord, Plain], price: 10..50}."""
     weigh: dict[str, float] = field(default_factory=dict)
     """Parts of the vectors (shape, kind, colour, of encoders that have them) that count more or less: {colour: 2} for the same

@@ -10,6 +10,7 @@ import pytest
 import w2w
 from tests.unit.nights.nights import without_ray
 from w2w import config as configuration
+from w2w.index.filters import texts
 from w2w.search import job_search
 from w2w.search.job_search import Config
 
@@ -107,6 +108,9 @@ def test_an_evaluation_is_of_the_whole_catalog(shop):
 
 
 def test_options_are_finds():
-    words = ["Q.csv", "--store=S", "--filter.brand", "Fjord & Co", "--filter.price=..50"]
+    words = ["Q.csv", "--store=S", "--filter.brand", "Fjord & Co", "--filter.price=..50", "--filter.care.wash=30"]
     given = configuration.parse(Config, words, "w2w search")
-    assert (given.feed.uri, given.filter) == ("Q.csv", {"brand": "Fjord & Co", "price": "..50"})
+    assert given.feed.uri == "Q.csv"
+    assert texts(given.filter) == {"brand": ["Fjord & Co"], "price": ["..50"], "care.wash": ["30"]}
+    many = {"product_id": [f"p{n}" for n in range(100_000)]}  # looked at by filters alone: types, one by one, would take hours
+    assert configuration.build(Config, {"store": "S", "filter": many}, "w2w search").filter == many

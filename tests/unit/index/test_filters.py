@@ -91,6 +91,7 @@ def test_a_filter_that_cannot_be(wanted, said):
         ({"price": [1e-5]}, "b"),
         ({"care.wash": np.int64(30)}, "a"),
         ({"größe [EU]": ("38", "39")}, "ab"),
+        ({"care": {"wash": 30}}, "a"),  # as a command line has care.wash
         ({7: "x"}, "b"),
     ],
 )
