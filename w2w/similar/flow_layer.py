@@ -59,6 +59,8 @@ def layer(
     read."""
     if made is None or config.collapse or not made.standing.get("base") or made.standing.get("waiting") is None:
         return None
+    if made.standing["found"]["products"] < config.layer_from:
+        return None
     try:
         return _Night(store, made, model, version, config).layer(before)
     except _Beside:

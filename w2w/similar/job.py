@@ -119,7 +119,7 @@ def main(config: Config) -> Result:
         run.begin()
     computed = searches.run(config.k)
     rows = rows_of(catalog, plan.kept, model, version, config)
-    base = run.run_id if config.layer_share and num >= config.layer_from else None
+    base = run.run_id if config.layer_share and not config.collapse and num >= config.layer_from else None
     if base:
         write_base(run.store, config.name, base, base_of(catalog, plan.kept))
     lineage = replace(lineage, stage_version=version, standing=stood(catalog, before, config, base))

@@ -231,3 +231,15 @@ def test_what_is_erased_goes_from_all_layers(tmp_path, seed):
     main(config(shop.store, **LAYERS))
     left = {n: row for n, row in shop.now.items() if n not in gone}
     assert rows(shop.store) == anew(tmp_path / "fresh", left, shop.with_vector, collapse=False)
+
+
+@pytest.mark.parametrize("more", [{"collapse": True}, {"layer_share": 0.0}, {"layer_from": 400}])
+def test_numbers_that_no_night_would_look_up_are_not_written(tmp_path, more):
+    shop = Shop(str(tmp_path / "nights"), 6)
+    main(config(shop.store, **LAYERS))
+    where = storage.join(shop.store, "_similar", "default")
+    assert storage.list_folders(where)
+    for _ in range(2):
+        shop.change()
+        assert main(config(shop.store, **(LAYERS | more))).beside is None
+        assert not storage.list_folders(where)
