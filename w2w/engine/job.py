@@ -187,6 +187,9 @@ def start(
         error += whose(e) if isinstance(e, configuration.UnknownKey) else ""
     except JobFailed as e:
         code, error, result = 1, str(e), e.result
+        if isinstance(result, Summary) and result.dry_run:  # what one needs to know to mend it
+            with quiet(json_file == STDOUT):
+                show(result)
     except KeyboardInterrupt:
         code, error = 130, "stopped. What was committed stays; run it again to go on."
     except OSError as e:

@@ -125,7 +125,9 @@ def _answer(feed: FeedConfig, fetch: FetchConfig, known: Validators) -> Response
         asked = "does the feed need other credentials (feed.headers_env, feed.auth_env)? "
         more = {RejectCode.FORBIDDEN: asked, RejectCode.TOO_MANY_BYTES: "feed.max_mb allows more. "}
         more |= {RejectCode.TOO_SLOW: "feed.deadline_s allows more. "}
-        said = f"feed.uri={redacted(feed.uri)}: the feed was not fetched: {e.detail}. {more.get(e.code, '')}Nothing was done."
+        shown = redacted(feed.uri)
+        why = e.detail.removeprefix(f"{shown}: ")
+        said = f"feed.uri={shown}: the feed was not fetched: {why}. {more.get(e.code, '')}Nothing was done."
         raise (UsageError if e.code == RejectCode.BLOCKED_URL else JobFailed)(said) from None
     finally:
         fetcher.close()

@@ -89,6 +89,7 @@ class Night:
         if config.dry_run:
             respected = config.fetch.respect_no_ai
             self.trial = Trial(Outlook(run.store, self._feed.id, self._standing, self._feed.use, respected))
+        self._unread_examples: dict[str, str] = {}  # column -> one of them, and why
         self._unread = Counter[str]()  # values that are null because they could not be read, by column
         self._values, self._not_compared = Values(), ""
         self.deletions = self.superseded = 0  # rows that say that a product is gone; of products of which a later row counts
@@ -105,8 +106,6 @@ class Night:
         """Reads the feed and writes its work files (none in a dry run). Raises UsageError if too many products are missing."""
         run, config = self._run, self._config
         self.pending = work.write(run.store, run.run_id, self._work(), WORK_SCHEMA, config.item_rows, count_only=config.dry_run)
-        if self.trial:
-            config.tolerance.check(self.trial.rejects, self.listed, self.refused, self.trial.examples, by_code=True)
         self._judge_values()
         self._judge_missing()
 
@@ -130,6 +129,7 @@ class Night:
             self.superseded += batch.num_superseded
             self.deletions += batch.deleted.num_rows
             self._unread += batch.unread
+            self._unread_examples = batch.unread_examples() | self._unread_examples
             self._values.add(batch.rows)
             if len(self._unmapped) < _MOST_NAMES:
                 self._unmapped += batch.unmapped
@@ -253,6 +253,7 @@ class Night:
             "rows_of_erased_products": self.erased or None,
             "pictures_beyond_the_most": self.pictures_out or None,
             "values_not_read": dict(self._unread),
+            "of_those_not_read": [f"{column}, such as {said}" for column, said in sorted(self._unread_examples.items())],
             "values_not_compared": self._not_compared or None,
             "unmapped_categories": {line(name)[:80]: rows for name, rows in self._unmapped.most_common(_TOLD_NAMES)},
             "other_files_of_a_sample": self.aside or None,
@@ -297,12 +298,24 @@ class Night:
 
     def tried(self) -> dict[str, Any]:
         """Fields of a dry run's result: what some products would be, and all of them come to."""
-        named = {line(ours): counted.most_common(_TOLD_NAMES) for ours, counted in sorted(self._categories.items())}
+        most = sorted(self._categories, key=lambda ours: (-self._categories[ours].total(), ours))[:_TOLD_NAMES]
+        named = {line(ours): self._categories[ours].most_common(_TOLD_NAMES) for ours in sorted(most)}
         categories = {ours: {line(theirs)[:80] or "none": rows for theirs, rows in some} for ours, some in named.items()}
         if self.trial is None:
             return {}
         gone = None if self.gone is None else self.gone.column(schema.PRODUCT_ID)
-        return {"categories": categories} | self.trial.told(self._stages()) | self.trial.outlook.told(gone)
+        more = {"more_categories": len(self._categories) - len(most) or None}
+        return {"categories": categories} | more | self.trial.told(self._stages()) | self.trial.outlook.told(gone)
+
+    def check_rejects(self, result: Any) -> None:
+        """Raises TooManyRejects, with ``result``, where a run would reject too much, as far as a dry run can tell."""
+        if self.trial is None:
+            return
+        try:
+            self._config.tolerance.check(self.trial.rejects, self.listed, self.refused, self.trial.examples, by_code=True)
+        except TooManyRejects as e:
+            e.result = result
+            raise
 
     def used(self) -> dict[str, Any]:
         """Fields of the result: what may not be done with the feed's pictures now."""

@@ -83,6 +83,8 @@ class Result(Summary):
     """In a dry run: pending rows by code, as far as the feed and its folder tell."""
     categories: dict[str, dict[str, int]] = field(default_factory=dict)
     """In a dry run: our category -> the feed's commonest that become it, and their rows."""
+    more_categories: int | None = None
+    """In a dry run: categories of ours beyond the twenty with most rows."""
     products_tried: int | None = None
     """In a dry run: the products that were loaded, and not stored."""
     pictures_tried: int | None = None
@@ -93,6 +95,8 @@ class Result(Summary):
     """Left out: a product has feed.max_pictures at most."""
     values_not_read: dict[str, int] = field(default_factory=dict)
     """Values of the feed that cannot be read, by column: they are null, and table `warnings` tells why."""
+    of_those_not_read: list[str] = field(default_factory=list)
+    """One of each column, and why."""
     values_not_compared: str | None = None
     """Why feed.max_unread_rate was not applied."""
     unmapped_categories: dict[str, int] = field(default_factory=dict)
@@ -140,7 +144,9 @@ def _done(run: Run, config: Config, on_the_web: str | None) -> Result:
         read |= {"pending": night.num_pending(config.limit), "feed_on_the_web": on_the_web}
         result = run.result(Result, **read, **night.told())
         if config.dry_run:
-            return replace(result, **night.tried())
+            result = replace(result, **night.tried())
+            night.check_rejects(result)
+            return result
         counts, versions = night.load()
         unchanged = counts.left_out.get("images", 0) if night.rechecked else None
         broken = night.broken() if versions else {}

@@ -1,5 +1,6 @@
 """From a feed's text to product rows: values checked and converted, images located, repeats rejected, rows digested."""
 
+import html
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -35,8 +36,10 @@ from w2w.ingest.raw import (
     warned_array,
     warned_of,
 )
+from w2w.shown import line
 
 MAX_ID_CHARS, NO_IMAGE = 512, "no image"
+_SHOWN_CHARS = 160
 _PATH = re.compile(r"\s*[>»|/]\s*")  # between the steps of a category: Apparel > Topwear > Tshirts
 _IN_STOCK, _OUT, _PREORDER, _BACKORDER = "in_stock", "out_of_stock", "preorder", "backorder"
 _STOCK = dict.fromkeys(["instock", "available", "true", "yes", "instoreonly", "onlineonly", "limitedavailability"], _IN_STOCK)
@@ -52,6 +55,10 @@ _STOCK |= {word: ours for ours, words in _FOREIGN.items() for word in words.spli
 _STOCK |= {"preorder": _PREORDER, "presale": _PREORDER, "backorder": _BACKORDER, "onbackorder": _BACKORDER}
 STOCK_ORDER = pa.array([_IN_STOCK, _PREORDER, _BACKORDER, _OUT])  # a product is what the first of its variants is
 _CONTROL = r"[\x00-\x1f\x7f]"
+_BREAK = re.compile(r"</?(?:br|p|div|li|ul|ol|h[1-6]|tr|td|th|table)\b[^<>]*>", re.IGNORECASE)
+_TAG = re.compile(
+    r"</?(?:a|abbr|b|big|center|del|em|font|i|img|ins|mark|small|span|strike|strong|sub|sup|u)\b[^<>]*>", re.IGNORECASE
+)
 _SCHEME, _WEB = r"^[A-Za-z][A-Za-z0-9+.-]*:", r"(?i)^https?://[^/?#]"
 
 _PRODUCT_COLUMNS = (
@@ -108,6 +115,14 @@ class FeedBatch:
         """Number of values that could not be read, by column."""
         structs = self.rows.column(WARNED).combine_chunks().flatten()
         return Counter(structs.field(schema.COLUMN).to_pylist())
+
+    def unread_examples(self) -> dict[str, str]:
+        """Of each column one value that could not be read: whose it is, and why."""
+        lists = self.rows.column(WARNED).combine_chunks()
+        columns, _, details = lists.flatten().flatten()
+        first = {column: pc.index(columns, column).as_py() for column in pc.unique(columns).to_pylist()}
+        whose = self.rows.column(schema.PRODUCT_ID).combine_chunks().take(pc.list_parent_indices(lists))
+        return {c: line(f"{whose[at]}: {details[at]}")[:_SHOWN_CHARS] for c, at in first.items()}
 
     @property
     def num_unreadable(self) -> int:
@@ -254,7 +269,7 @@ def normalised(raw: RawBatch, reading: Reading, root: ImageRoot, seen: SeenKeys)
     category, paths, unmapped = _category(text.get(schema.CATEGORY, nothing), reading)
     columns = {
         schema.PRODUCT_ID: ids,
-        schema.TITLE: text.get(schema.TITLE, nothing),
+        schema.TITLE: without_markup(text.get(schema.TITLE, nothing)),
         schema.BRAND: text.get(schema.BRAND, nothing),
         schema.PRICE: price,
         schema.CURRENCY: currency,
@@ -293,6 +308,19 @@ def digest_of(columns: Mapping[str, pa.Array]) -> pa.Array:
     for of in (values, beyond):  # the bits of prices, not their text: they do not depend on the version of any library
         of.update({name: of[name].view(pa.int64()) for name in of.keys() & _NUMBERS})
     return row_digests(list(values.values()), list(beyond.values()))
+
+
+def without_markup(titles: pa.Array) -> pa.Array:
+    """The titles without tags and entities of HTML; null where nothing else is there."""
+    marked = pc.fill_null(pc.match_substring_regex(titles, "[<&]"), False)
+    if not pc.any(marked).as_py():
+        return titles
+    texts = [_without_tags(html.unescape(_without_tags(text))) for text in titles.filter(marked).to_pylist()]
+    return trimmed(pc.replace_with_mask(titles, marked, pa.array(texts, pa.string())))
+
+
+def _without_tags(text: str) -> str:
+    return re.sub(r"\s+", " ", _TAG.sub("", _BREAK.sub(" ", text))) if "<" in text else text
 
 
 def _price(price: pa.Array, currency: pa.Array, reading: Reading) -> tuple[pa.Array, pa.Array, pa.Array]:

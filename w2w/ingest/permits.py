@@ -1,7 +1,7 @@
 """Rows of `permissions`: what stands, and what a fetch or the owner's word changes."""
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import astuple
 
 import numpy as np
@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from w2w import ids, schema
-from w2w.ingest.digests import digests, find, sort
+from w2w.ingest.digests import SeenKeys, digests, find, sort
 from w2w.table import delta
 from w2w.web.permission import Asked, Headers, Rules, Statement, UseConfig, judge
 
@@ -96,7 +96,11 @@ def owners_word(
 ) -> pa.Table:
     """Rows of `permissions` for pictures (image_id, uri) of a feed of which its owner says otherwise now than what stands."""
     made, told = [schema.PERMISSIONS.schema.empty_table()], use.told(respect_no_ai)
-    for rows in pictures:
+    seen = SeenKeys()
+    for listed in pictures:  # those that several products share once
+        names = ids.joined([listed.column(schema.IMAGE_ID), listed.column(schema.URI)], _BETWEEN, "\x1b")
+        names = names.combine_chunks() if isinstance(names, pa.ChunkedArray) else names
+        rows = listed.filter(pa.array(seen.add(names)))
         at = standing.find(rows.column(schema.IMAGE_ID), rows.column(schema.URI))
         for number in np.unique(at):
             if number < 0 and not use.told():
@@ -130,7 +134,17 @@ def permit(rows: pa.Table, *, use: str, run_id: str) -> pa.Table:
     """Adds PERMITS: for each picture of which now something else is said than stood, or of which nothing stood."""
     told = (rows.column(name).to_pylist() for name in PERMIT_NEEDS)
     made = [_permits(said or [], stood or [], feed, use, run_id) for said, stood, feed in zip(*told)]
+    made = list(_once(made))
     return rows.append_column(PERMIT_GIVES.field(0), pa.array(made, PERMIT_GIVES.field(0).type))
+
+
+def _once(made: Iterable[list[dict]]) -> Iterator[list[dict]]:
+    """The same lists without what an earlier one has: pictures that several products share."""
+    seen = set()
+    for some in made:
+        named = [(one[schema.PERMISSION_ID], one[schema.ROW_DIGEST]) for one in some]
+        yield [one for one, name in zip(some, named) if name not in seen]
+        seen.update(named)
 
 
 def _permits(said: list[dict], stood: list[dict], feed: str, use: str, run_id: str) -> list[dict]:

@@ -33,7 +33,10 @@ def read_xml(uri: str, mapping: Mapping, batch_rows: int) -> Iterator[RawBatch]:
 
 def xml_keys(uri: str) -> list[str]:
     """Every name among the first items, in order of appearance."""
-    return _keys(row for _, row, _ in itertools.islice(_items(uri), _KEYS_OF_ITEMS))
+    rows = (row for _, row, _ in itertools.islice(_items(uri), _KEYS_OF_ITEMS) if isinstance(row, dict))
+    if found := list(dict.fromkeys(key for row in rows for key in row)):
+        return found
+    raise BadInput(f"feed.uri={uri}: no product in it, which is an element {', '.join(_ITEMS[:-1])} or {_ITEMS[-1]}")
 
 
 class _Items:
@@ -48,6 +51,8 @@ class _Items:
         self.done: list[tuple[dict[str, object], int]] = []
 
     def start(self, name: str, attributes: dict[str, str]) -> None:
+        if name.lower() == "html" and self._row is None:
+            self.refuse(name)
         name = name.rpartition(":")[2]
         if self._row is not None:
             self._path.append(name)
@@ -105,7 +110,9 @@ class _Items:
         if self._size > MAX_LINE_BYTES:
             raise BadInput(f"feed.uri={self._uri}: an item of more than {MAX_LINE_BYTES} characters")
 
-    def refuse(self, *_: object) -> None:
+    def refuse(self, name: str, *_: object) -> None:
+        if name.lower() == "html":
+            raise BadInput(f"feed.uri={self._uri}: a web page, not a feed")
         raise BadInput(f"feed.uri={self._uri}: XML with a document type or entities is not accepted")
 
     def _keep(self, value: str, inner: str = "") -> None:

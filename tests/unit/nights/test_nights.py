@@ -1,6 +1,7 @@
 """The policy of a night: what fails it and what does not, what is withdrawn and when, which pictures are asked for again."""
 
 import json
+import re
 import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -13,7 +14,8 @@ from tests.unit.recommend.stores import append
 from w2w import ids, schema
 from w2w.check.job import CheckConfig
 from w2w.engine import run
-from w2w.errors import BadInput, JobFailed, UsageError
+from w2w.engine.job import start
+from w2w.errors import BadInput, JobFailed, TooManyRejects, UsageError
 from w2w.export.job import ExportConfig
 from w2w.index import job as index
 from w2w.index.manifest import index_uri
@@ -505,3 +507,24 @@ def test_a_value_that_cannot_be_read_is_null_and_said_once(store, shop, clock):
     assert (products(store)["p2"]["price"], [s[:2] for s in warnings(store)]) == (None, [("p2", "price")])
     night(store, shop)
     assert delta.count_rows(delta.open_table(store, schema.WARNINGS)) == 2
+
+
+def test_a_dry_run_that_fails_has_its_summary(store, shop, clock):
+    shop.extra = [f"x{n},a shirt,ask,cat{n},{'' if n < 20 else '1.jpg'}" for n in range(60)]
+    with pytest.raises(TooManyRejects) as caught:
+        night(store, shop, dry_run=True)
+    told = caught.value.result
+    assert (told.dry_run, told.would_be_rejected) == (True, {"missing_field": 20})
+    assert (len(told.categories), told.more_categories) == (20, 21)
+    assert (told.values_not_read, len(told.examples)) == ({"price": 40}, 3)
+    assert told.of_those_not_read == ["price, such as x20: not like 1299.90 or 1299.90 EUR: 'ask'"]
+
+
+def test_a_failing_dry_run_is_shown_and_then_says_why(shop, store, clock, capsys):
+    shop.extra = [f"x{n},a shirt,1,top," for n in range(60)]
+    with pytest.raises(SystemExit) as ended:
+        start(ingest.main, ingest.Config, [f"--store={store}", f"--feed.uri={shop.write()}", "--dry_run"], prog="w2w ingest")
+    out, err = capsys.readouterr()
+    assert ended.value.code == 1
+    assert re.search("would be rejected.*60 missing_field", out)
+    assert "60 of 80 rows were rejected" in err

@@ -243,3 +243,11 @@ def test_what_one_feeds_owner_says_is_not_anothers(store, shop, clock):
     assert refused(store) == (set(), {0, 1})
     night(store, shop, {"id": "feed1"})
     assert refused(store) == (set(), {0})
+
+
+def test_a_picture_that_products_share_is_written_down_once(store, shop, web, clock):
+    shop.draw("7.jpg", 7)
+    shop.items = {f"p{n}": Item(f"{web.url}/0.jpg", more=(f"{web.url}/1.jpg",)) for n in range(5)}
+    shop.items |= {f"q{n}": Item("7.jpg") for n in range(5)}
+    night(store, shop, {"use": UseConfig(training="refused")}, fetch=FETCH)
+    assert delta.count_rows(delta.open_table(store, schema.PERMISSIONS)) == 3
