@@ -21,7 +21,7 @@ import yaml
 
 from w2w.errors import UsageError
 from w2w.shown import lines
-from w2w.usage import ALL, Option, help_text, options, places
+from w2w.usage import ALL, Option, help_text, options, places, within
 
 C = TypeVar("C")
 
@@ -49,12 +49,14 @@ def parse(config_class: type[C], argv: Sequence[str], prog: str) -> C:
         unread = getattr(config_class, "unread", lambda given: ())
         sys.stdout.write(help_text(config_class, prog, wants_help, unread(dict(given))))
         sys.exit(0)
-    known = {option.name: option for option in options(config_class)}
+    known = _known(config_class)
     for name, value in given:
         if name == "config":
             _check_file(known, value, prog)
         elif name != "print_config":
             _check_key(name.removesuffix("+"), known, f"option --{name}", prog)
+            if name in known and known[name].takes_any_key:
+                _check_pairs(_mapping(value), f"option --{name}")
     parser = _parser(config_class, prog)
     printed = io.StringIO()
     try:
@@ -177,9 +179,14 @@ def _parser(config_class: type, prog: str) -> jsonargparse.ArgumentParser:
     return parser
 
 
+def _known(config_class: type) -> dict[str, Option]:
+    """Every option by name, those of groups that are off by default, too."""
+    return {one.name: one for option in options(config_class) for one in (option, *within(option))}
+
+
 def _given(config_class: type, argv: Sequence[str], prog: str) -> tuple[list[tuple[str, str | None]], str | None]:
     """Names and values of the options, in whatever form they were typed; and the requested help, or None."""
-    known = {option.name: option for option in options(config_class)}
+    known = _known(config_class)
     by_place = list(places(config_class).values())
     several = by_place[-1] if by_place and known[by_place[-1]].is_list else None  # takes all remaining words
     given: list[tuple[str, str | None]] = []
@@ -241,6 +248,23 @@ def _check_once(given: Sequence[tuple[str, str | None]]) -> None:
             raise UsageError(f"option --{name} has two values: {values[name]!r} and {value!r}")
 
 
+def _mapping(text: str | None) -> object:
+    try:
+        return yaml.safe_load(text or "")
+    except (yaml.YAMLError, ValueError, RecursionError):  # jsonargparse says what is wrong
+        return None
+
+
+def _check_pairs(values: object, where: str) -> None:
+    """Raises UsageError where a mapping lacks the blanks behind its colons, so that YAML reads each pair as a name alone."""
+    for key, value in values.items() if isinstance(values, dict) else ():
+        name, colon, said = str(key).partition(":")
+        if value is None and colon:
+            raise UsageError(
+                f"{where}: {{{key}}} is a name without a value: write a blank behind the colon, {{{name}: {said}}}"
+            )
+
+
 def _check_key(name: str, known: Mapping[str, Option], where: str, prog: str) -> None:
     if name in known:
         return
@@ -300,6 +324,8 @@ def _check_keys(known: Mapping[str, Option], values: Mapping[str, Any], where: s
         _check_key(name, known, f"{where}{name!r}", prog)
         if name in known and known[name].is_group and not isinstance(value, dict):
             raise UsageError(f"{where}{name!r}: {value!r} is not a mapping of its options")
+        if name in known and known[name].takes_any_key:
+            _check_pairs(value, f"{where}{name!r}")
         if isinstance(value, dict) and name in known and not known[name].takes_any_key:
             within = known[name].group
             more = {option.name: option for option in options(within, f"{name}.")} if within else {}
@@ -315,6 +341,8 @@ def _plain(message: str, known: Mapping[str, Option]) -> str:
         kind = option.kind.__name__ if isinstance(option.kind, type) else option.kind
         takes = f"one of {', '.join(option.choices)}" if option.choices else f"of type {kind}"
         takes = "a list of words, such as [a, b]" if option.takes_words else takes
+        takes = "a mapping, such as '{a: b}'" if option.takes_any_key else takes
+        takes = f"what it or one of its options takes: see --help {wrong[1]}" if option.group else takes
         return f"option --{wrong[1]}: {given[1]!r} is not {takes}"
     text = " ".join(line.strip(" -") for line in message.splitlines() if line.strip()).replace("Parser key", "option")
     return text.replace("the following arguments are required:", "missing required option:")

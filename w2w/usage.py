@@ -84,6 +84,12 @@ def options(config_class: type, prefix: str = "", given: object = None) -> Itera
             yield from options(option.kind, f"{option.name}.", None if default is MISSING else default)
 
 
+def within(option: Option) -> Iterator[Option]:
+    """The options of a group that is off by default, such as ``tidy`` of a night: ``options`` leaves them out."""
+    if not option.is_group and option.group:
+        yield from options(option.group, f"{option.name}.")
+
+
 @functools.cache
 def _texts(config_class: type) -> Mapping[str, str]:
     found: dict[str, str] = {}
@@ -114,6 +120,7 @@ def help_text(config_class: type, prog: str, part: str = "", unread: Collection[
     found = {option.name: option for option in options(config_class) if option.name.partition(".")[0] not in unread}
     if part:
         chosen = [o for o in found.values() if part in (ALL, o.name) or o.name.startswith(f"{part}.")]
+        chosen += list(within(found[part])) if part in found else []
         chosen += COMMON if part == ALL else ()
     else:
         chosen = [found[name] for name in shown(config_class) if name in found]

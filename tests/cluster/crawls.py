@@ -46,12 +46,20 @@ def write_profile(folder: Path, url: str) -> Path:
 
 
 def config(
-    store: Path, profile: Path, *, rate: float | None = None, concurrency: int = 8, workers: int = 2, **more
+    store: Path,
+    profile: Path,
+    *,
+    rate: float | None = None,
+    concurrency: int = 8,
+    workers: int = 2,
+    patience_s: float = 60.0,
+    **more,
 ) -> crawl.Config:
-    """As quick as a test needs it."""
+    """As quick as a test needs it. ``patience_s``: a busy machine may take seconds for what takes milliseconds, and a start
+    page that comes too late is a crawl of nothing; only of a hostile site is little waited for."""
     values = {
-        "fetch": FetchConfig(allow_private_hosts=("127.0.0.1",), deadline_s=3.0, retries=2, max_bytes=1 << 20),
-        "politeness": PolitenessConfig(requests_per_s=rate, concurrency=concurrency, max_wait_s=3.0),
+        "fetch": FetchConfig(allow_private_hosts=("127.0.0.1",), deadline_s=patience_s, retries=2, max_bytes=1 << 20),
+        "politeness": PolitenessConfig(requests_per_s=rate, concurrency=concurrency, max_wait_s=patience_s),
         "limits": Limits(max_redirects=3, max_urls_below={"/style/calendar/": 3, "/style/visit/": 3}),
         "recrawl": RecrawlConfig(),
         "visit": VisitConfig(threads=16),

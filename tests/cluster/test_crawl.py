@@ -14,11 +14,12 @@ import pytest
 from tests.cluster import hostile
 from tests.cluster.crawls import config, crawled, tables, write_profile
 from tests.cluster.test_kill import end_session, environment
+from tests.unit.web.webs import Page, serve
 from w2w import schema
 from w2w.crawl.flow import url_states
 from w2w.crawl.frontier import RecrawlConfig, State
 from w2w.crawl.stage import VisitConfig
-from w2w.errors import RejectCode, UsageError
+from w2w.errors import JobFailed, RejectCode, UsageError
 from w2w.stage import Pool
 from w2w.table import delta
 from w2w.wardrobe import site
@@ -68,7 +69,7 @@ def by_path(store: Path, server: site.Served) -> dict[str, dict]:
 def test_hostile_site_is_crawled_politely_to_the_end(shop, tmp_path, workers):
     with hostile.serve(shop, tmp_path / "requests.jsonl", latency_s=0.02, page_size=60) as server:
         profile, store = write_profile(tmp_path, server.url), tmp_path / "store"
-        settings = config(store, profile, rate=RATE, concurrency=CONCURRENCY, workers=workers, item_rows=16)
+        settings = config(store, profile, rate=RATE, concurrency=CONCURRENCY, workers=workers, item_rows=16, patience_s=3.0)
         summary = crawled(settings)
         lines = server.requests()
         robots = robots_of(server)
@@ -247,3 +248,26 @@ def test_try_shows_one_page_and_writes_nothing(shop, tmp_path, capsys):
         assert f"{len(set(post.product_ids))} links to product" in said
         assert [line["target"] for line in server.requests()] == ["/robots.txt", f"/style/{post_id}"]
     assert not store.exists()
+
+
+@pytest.mark.slow
+def test_a_site_that_is_down_is_no_crawl_of_nothing(tmp_path):
+    """Nothing is known of it: the job fails. Something is: a warning, and what is known stays."""
+    with serve({"/shop": Page(status=500)}) as web:
+        (tmp_path / "p.yaml").write_text(
+            f'name: small\nstart: ["{web.url}/shop"]\nrules:\n  - {{match: "/p/[^/?]+$", kind: product}}\nkinds:\n  product:\n'
+            "    record: product\n    fields:\n      title: {css: h1}\n      image: {css: img, attribute: src}\n"
+        )
+        again = RecrawlConfig(after_s=0.0, retry_after_s=0.0)
+        settings = config(tmp_path / "store", tmp_path / "p.yaml", recrawl=again)
+        why = r"no start page of site small could be fetched \(1 fetch_failed\): is it there\? The next run asks again"
+        with pytest.raises(JobFailed, match=why) as failed:
+            crawled(settings)
+        assert failed.value.result.states == {"failed (fetch_failed)": 1}
+        web.pages["/shop"] = Page(b"<a href=/p/1>x</a>")
+        web.pages["/p/1"] = Page(b"<h1>a shirt</h1><img src=/1.jpg>")
+        assert crawled(settings).warning is None
+        web.pages.clear()
+        web.pages |= {path: Page(status=500) for path in ("/shop", "/p/1", "/1.jpg")}
+        down = crawled(settings)
+        assert down.warning.startswith("no start page of site small could be fetched")

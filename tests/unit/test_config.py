@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib
+import re
 from dataclasses import dataclass, field
 
 import pytest
@@ -274,3 +275,46 @@ def test_least_values_are_of_options_and_below_zero_only_for_cosines():
             assert set(least) <= {field.name for field in dataclasses.fields(one)}, one
             signed |= {option for option, bound in least.items() if bound < 0}
     assert signed == {"min_cosine", "least_similarity", "threshold", "min_score"}
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [("{a:b}", "{a: b}"), ("{id: sku, a:b}", "{a: b}"), ("{a:b:c}", "{a: b:c}"), ("{'a:': }", "{a: }")],
+)
+def test_a_mapping_without_its_blanks_is_told(tmp_path, given, meant):
+    said = f"is a name without a value: write a blank behind the colon, {meant}"
+    with pytest.raises(UsageError, match=re.escape(said)) as typed:
+        parse(Config, ["--store=s", f"--columns={given}"], "w2w x")
+    assert str(typed.value).startswith("option --columns: {")
+    (tmp_path / "c.yaml").write_text(f"store: s\ncolumns: {given}\n")
+    with pytest.raises(UsageError, match=re.escape(said)) as filed:
+        parse(Config, [f"{tmp_path}/c.yaml"], "w2w x")
+    assert str(filed.value).startswith(f"{tmp_path}/c.yaml: key 'columns': {{")
+
+
+@pytest.mark.parametrize("given", ["a:b", "[a]", "{a: b", "{a:"])
+def test_what_is_no_mapping_is_told(given):
+    with pytest.raises(UsageError, match=r"is not a mapping, such as '\{a: b\}'"):
+        parse(Config, ["--store=s", f"--columns={given}"], "w2w x")
+
+
+def test_colons_in_names_and_values_are_fine():
+    assert parse(Config, ["--store=s", "--columns={https://x: y, id: 'a:b'}"], "").columns == {"https://x": "y", "id": "a:b"}
+
+
+@dataclass(frozen=True)
+class Step(Config):
+    """A job with a group that is off."""
+
+    more: Model | None = None
+    """A step."""
+
+
+def test_a_group_that_is_off_is_switched_on_by_its_options():
+    assert parse(Step, ["--store=s"], "").more is None
+    assert parse(Step, ["--store=s", "--more.threads=3"], "").more == Model(threads=3)
+    assert parse(Step, ["--store=s", "--more", "{name: vit}"], "").more == Model("vit")
+    with pytest.raises(UsageError, match=r"Did you mean 'more\.threads'"):
+        parse(Step, ["--store=s", "--more.thread=3"], "")
+    with pytest.raises(UsageError, match="--more: 'x' is not what it or one of its options takes: see --help more"):
+        parse(Step, ["--store=s", "--more.threads=x"], "")

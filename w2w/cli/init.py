@@ -4,7 +4,7 @@ import os
 import shlex
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,9 @@ from w2w.usage import comment, options
 
 _FILE = "night.yaml"
 _OF_FEED = "uri headers_env auth_env preset columns category_map csv_delimiter encoding"
-_OPTIONS = "store feed.uri feed.headers_env feed.auth_env feed.preset feed.columns feed.category_map feed.full feed.encoding"
+_OPTIONS = (
+    "store feed.uri feed.headers_env feed.auth_env feed.preset feed.columns feed.category_map feed.full feed.use feed.encoding"
+)
 _OPTIONS += " fetch.contact fetch.allow_private_hosts encoder.name"
 _OPTIONS += " index.target_recall index.memory_budget_mb looks recommend similar tag check export"
 # shown if they differ from the default
@@ -167,7 +169,7 @@ def night(told: Mapping[str, Any]) -> str:
             group = parent
         indent = "  " if parent else ""
         lines += [*([] if lines[-1].endswith(":") else [""]), *comment(option, indent)]
-        lines.append(f"{indent}{name.rpartition('.')[2]}: {_yaml(value)}")
+        lines.append(f"{indent}{name.rpartition('.')[2]}: {_yaml(asdict(value) if option.is_group else value)}")
     return "\n".join(lines) + "\n"
 
 

@@ -98,8 +98,19 @@ def owner_of(unknown: UnknownKey, asked: str) -> str:
         if name != asked and name not in HERE:
             known = {option.name for option in options(importlib.import_module(module_of(name)).Config)}
             if known.issuperset(unknown.keys):
-                return f" The file is a config of w2w {name}, which has {unknown.key!r}: w2w {name} {unknown.file}"
+                said = f" The file is a config of w2w {name}, which has {unknown.key!r}: w2w {name} {unknown.file}"
+                return said + (_part_of_a_night(unknown, asked) if name == "nightly" else "")
     return ""
+
+
+def _part_of_a_night(unknown: UnknownKey, asked: str) -> str:
+    """How one of its steps is run, and what of its file that job takes."""
+    if asked not in importlib.import_module(module_of("nightly")).STEPS:
+        return ""
+    own = {option.name for option in options(importlib.import_module(module_of(asked)).Config)}
+    keys = ", ".join(key for key in unknown.keys if key in own)
+    alone = f"; this step alone: w2w nightly {unknown.file} --from={asked} --until={asked}"
+    return alone + (f"; a file of its own for w2w {asked} may have of these keys {keys}" if keys else "")
 
 
 def main() -> None:

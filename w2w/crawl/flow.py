@@ -30,6 +30,7 @@ from w2w.images.stage import INSPECT_GIVES, inspect
 from w2w.ingest.digests import SeenKeys
 from w2w.stage import Counts, Pool, Stage
 from w2w.table import delta, erased, work
+from w2w.table.doubles import is_own
 from w2w.table.parts import Output
 from w2w.table.sink import append_rows
 from w2w.web.doorkeeper import Doorkeeper, Message, Reply
@@ -40,6 +41,7 @@ from w2w.web.urls import Breadth, Limits, authority
 
 _LEASE_MARGIN_S = 30.0  # a lease outlives the longest request by this; then its worker is considered dead
 _LEAST_ROWS = 8  # of a batch on a slow host
+_ANSWERED = (frontier.State.FETCHED, frontier.State.UNCHANGED, frontier.State.REDIRECTED)
 _LINK_COLUMNS = (schema.URL, schema.DEPTH, schema.REDIRECTS, schema.STATE, schema.LINKS)
 
 
@@ -206,6 +208,25 @@ class Crawl:
                     return set()
                 return {p.path for p in delta.parts(before, site=self._site)}
         return set()
+
+
+def start_pages_failed(store: str, site: str, run_id: str) -> dict[str, int]:
+    """Reasons why a run could fetch none of the start pages that it visited, nor anything else, with their number; {} if it
+    could."""
+    listed = [p for p in delta.parts(delta.open_table(store, schema.PAGES), site=site) if is_own(p.path, run_id)]
+    reasons: Counter[str] = Counter()
+    for batch in delta.read_batches(store, schema.PAGES, (schema.STATE, schema.REASON, schema.DEPTH), listed):
+        for state, reason, depth in zip(*(column.to_pylist() for column in batch.columns)):
+            if state not in (frontier.State.FAILED, frontier.State.GIVEN_UP):
+                return {}
+            reasons[reason] += depth == 0
+    return {reason: num for reason, num in reasons.items() if num}
+
+
+def has_answered(store: str, site: str) -> bool:
+    """Whether a page of the site was ever fetched."""
+    states = delta.read(store, schema.PAGES, (schema.STATE,), site=site).column(0)
+    return pc.any(pc.is_in(states, value_set=pa.array(map(str, _ANSWERED)))).as_py() or False
 
 
 def states(store: str, site: str) -> dict[str, int]:

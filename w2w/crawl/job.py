@@ -2,14 +2,14 @@
 
 from dataclasses import dataclass, field
 
-from w2w.crawl.flow import Crawl, Crawled, CrawlSpec, states
+from w2w.crawl.flow import Crawl, Crawled, CrawlSpec, has_answered, start_pages_failed, states
 from w2w.crawl.frontier import RecrawlConfig
 from w2w.crawl.harvest import harvest
 from w2w.crawl.profile import Profile, read_profile
 from w2w.crawl.stage import VisitConfig
 from w2w.crawl.trial import show_trial
 from w2w.engine.job import JobConfig, Run
-from w2w.errors import UsageError
+from w2w.errors import JobFailed, UsageError
 from w2w.images.decode import DecodeLimits
 from w2w.results import Summary
 from w2w.stage import Pool
@@ -79,6 +79,9 @@ class Result(Summary):
     """Pictures of whose use something is said that was not said there before (table `permissions`)."""
     records_rejected: dict[str, int] = field(default_factory=dict)
     """By code."""
+    warning: str | None = None
+    """That its start pages could not be fetched: what was known of the site stays. Of a site of which nothing is known, this
+    fails the job."""
 
 
 def check(config: CrawlConfig, option: str = "--profile") -> Profile:
@@ -110,7 +113,7 @@ def main(config: Config) -> Result | None:
         crawled = Crawled()
     use = config.use.told(config.fetch.respect_no_ai)
     found = harvest(run.store, profile, run.lineage(spec.version(), []), use)
-    return run.done(
+    result = run.done(
         result,
         counts=crawled.counts,
         versions=crawled.versions | found.versions,
@@ -124,3 +127,12 @@ def main(config: Config) -> Result | None:
         permissions_written=found.permissions or None,
         records_rejected=found.rejects,
     )
+    if failed := start_pages_failed(run.store, profile.name, run.run_id):
+        reasons = ", ".join(f"{num} {reason}" for reason, num in failed.items())
+        why = f"no start page of site {profile.name} could be fetched ({reasons}): is it there? The next run asks again"
+        result = run.done(result, warning=why)
+        if not has_answered(run.store, profile.name):
+            nothing = JobFailed(why)
+            nothing.result = result
+            raise nothing
+    return result

@@ -23,13 +23,19 @@ log = logging.getLogger("w2w")
 
 @dataclass(frozen=True)
 class Indexed:
-    """Of one index: shards that have something erased, of them rewritten, and versions that went; ``dropped``: the whole
-    index, which `w2w index` builds again."""
+    """Of one index: shards that have something erased, those of the published version, which are rewritten, and versions that
+    go; ``dropped``: the whole index, which `w2w index` builds again."""
 
     shards: int
     rewritten: int = 0
     versions: int = 0
     dropped: bool = False
+
+    def __str__(self) -> str:
+        if self.dropped:
+            return "dropped: run w2w index"
+        numbers = ((self.rewritten, "shard", "rewritten"), (self.versions, "version", "deleted"))
+        return ", ".join(f"{num:,} {what}{'s' if num != 1 else ''} {done}" for num, what, done in numbers)
 
 
 def erase(store: str, name: str, sought: Sought, dry_run: bool = False) -> Indexed | None:
@@ -41,18 +47,22 @@ def erase(store: str, name: str, sought: Sought, dry_run: bool = False) -> Index
         _forget(uri, sought)
     if not bad and not _unfinished(uri, there):
         return None
-    if dry_run:
-        return Indexed(len(bad))
     base, rewritten, dropped = published(uri), 0, False
-    if base.current is not None:
+    if base.current is not None and dry_run:
+        now = base.manifest
+        rewritten = sum(shard.name in bad for shard in now.shards) if now else 0
+        dropped = now is None or (rewritten > 0 and bool(_why_dropped(store, uri, now, bad, sought)))
+    elif base.current is not None:
         try:
             rewritten = _publish_without(store, uri, bad, sought)
         except (UsageError, JobFailed, OSError) as e:
             log.warning("index %s is dropped, for w2w index to build again: %s", name, e)
             dropped = True
-    if dropped:
+    if dropped and not dry_run:
         storage.delete(storage.join(uri, "CURRENT"))
     old = [version for version in versions(uri) if dropped or _has(uri, version, bad)]
+    if dry_run:
+        return Indexed(len(bad), rewritten, len(old), dropped)
     for version in old:
         storage.delete(storage.join(uri, "generations", version))
     kept = {shard.name for version in versions(uri) for shard in read_manifest(uri, version).shards}
@@ -120,13 +130,11 @@ def _publish_without(store: str, uri: str, bad: set[str], sought: Sought) -> int
     now, gate = base.manifest, base.manifest.gate or GateResult(True, (), 0.0, {})
     if not any(shard.name in bad for shard in now.shards):
         return 0
-    if held := next((t for t in now.templates if in_file(m.template_uri(uri, t.name), sought)), None):
-        raise JobFailed(f"template {held.name} holds a vector that is erased")
+    if why := _why_dropped(store, uri, now, bad, sought):
+        raise JobFailed(why)
     shards = [
         kept for shard in now.shards if (kept := _without(store, uri, now, shard, sought) if shard.name in bad else shard)
     ]
-    if not shards:
-        raise JobFailed("nothing is left in it")
     parts = [_there(uri, s).append_column(schema.CATEGORY, pa.repeat(s.category, s.num_there)) for s in shards]
     digest = rows_digest(pa.concat_tables(parts).combine_chunks(), now.model_version, now.config)
     used = {shard.template for shard in shards}
@@ -138,6 +146,21 @@ def _publish_without(store: str, uri: str, bad: set[str], sought: Sought) -> int
     return sum(shard.name in bad for shard in now.shards)
 
 
+def _why_dropped(store: str, uri: str, now: Manifest, bad: set[str], sought: Sought) -> str:
+    """Why its shards cannot be rewritten; "" if they can."""
+    if held := next((t for t in now.templates if in_file(m.template_uri(uri, t.name), sought)), None):
+        return f"template {held.name} holds a vector that is erased"
+    vectors, is_empty = list_served(store, now.model_version), True
+    for shard in now.shards:
+        rows = _there(uri, shard)
+        if shard.name in bad:
+            rows = rows.filter(pc.invert(_erased(rows, sought)))
+            if (vectors.find(rows.column(schema.IMAGE_ID)) < 0).any():
+                return f"shard {shard.name} has vectors that the store has not"
+        is_empty = is_empty and not rows.num_rows
+    return "nothing is left in it" if is_empty else ""
+
+
 def _without(store: str, uri: str, now: Manifest, shard: ShardInfo, sought: Sought) -> ShardInfo | None:
     rows = _there(uri, shard)
     rows = rows.filter(pc.invert(_erased(rows, sought))).combine_chunks()
@@ -146,8 +169,6 @@ def _without(store: str, uri: str, now: Manifest, shard: ShardInfo, sought: Soug
     template = next(t for t in now.templates if t.name == shard.template)
     vectors = list_served(store, now.model_version)
     at = vectors.find(rows.column(schema.IMAGE_ID))
-    if (at < 0).any():
-        raise JobFailed(f"shard {shard.name} has vectors that the store has not")
     name = shard_name(rows, shard.category, now.model_version, template, shard.layer)
     task = ShardTask(name, shard.category, shard.bucket, shard.num_buckets, template, rows, shard.layer)
     return build_shard(uri, task, read_vectors(vectors, at))

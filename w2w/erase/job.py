@@ -137,7 +137,7 @@ def _dry(store: str, plan: flow.Plan, result: Result) -> Result:
     marks = plan.sought.marks
     told = {t.name: flow.count(store, t, marks) for t in flow.tables_of(store) if t.name != schema.EXPORTED.name}
     waiting = flow_exports.with_something(store, marks.products)
-    indexes = {n: f"{found.shards} shards" for n in _indexes(store) if (found := flow_index.erase(store, n, plan.sought, True))}
+    indexes = {n: str(found) for n in _indexes(store) if (found := flow_index.erase(store, n, plan.sought, dry_run=True))}
     exports = flow_exports.affected(store, plan.sought, waiting)
     return replace(
         result,
@@ -185,7 +185,7 @@ def _erase(store: str, plan: flow.Plan, config: Config, result: Result) -> Resul
         rows_erased={name: rows.gone for name, rows in told.items() if rows.gone},
         rows_changed={name: rows.changed for name, rows in told.items() if rows.changed},
         old_files={name: rows.old_files for name, rows in told.items() if rows.old_files},
-        indexes={n: "dropped: run w2w index" if i.dropped else f"{i.rewritten} shards rewritten" for n, i in indexes.items()},
+        indexes={name: str(found) for name, found in indexes.items()},
         pages_and_files={name: len(some) for name, some in stray.items()},
         export_files=exports,
         pictures_that_stay=plan.shared or None,

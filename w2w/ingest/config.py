@@ -69,7 +69,8 @@ class FeedConfig:
     deletions: str = ""
     """A file of product ids, one a line, that are gone; it outweighs the feed."""
     use: UseConfig = UseConfig()
-    """What its pictures may be used for, as table `permissions` records."""
+    """What its pictures may be used for, as table `permissions` records. {search: allowed, training: allowed} says that they
+    are your own, whatever their host says (noindex, ai-train=no)."""
     max_unread_rate: float = 0.1
     """Refuse a feed of which a larger share of the products has lost a field (title, brand, price, currency, link,
     availability) because it cannot be read: most likely it is written in another way now. 1: never. Not for fewer rows than

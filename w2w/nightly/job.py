@@ -286,7 +286,7 @@ def _morning(
 
 def _notices(result: Result) -> list[str]:
     """What a person should know though the night went well."""
-    found = list[str]()
+    found = [result.crawl.warning] if result.crawl and result.crawl.warning else []
     for step in filter(None, (result.index, result.index_looks)):
         if step.held_back:
             found.append(

@@ -58,3 +58,10 @@ def test_a_reader_that_goes_away_is_no_mistake(argv):
     done = subprocess.run([sys.executable, "-m", "w2w", *argv], stdout=write, stderr=subprocess.PIPE, text=True)
     os.close(write)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize(("group", "key"), [("tidy", "vacuum_hours"), ("check", "fail_on"), ("similar", "k"), ("tell", "on")])
+def test_help_of_a_step_lists_its_keys(group, key, capsys):
+    with pytest.raises(SystemExit):
+        parse(config_of("nightly"), ["--help", group], "w2w nightly")
+    assert f"--{group}.{key}" in capsys.readouterr().out

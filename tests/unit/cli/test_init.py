@@ -36,6 +36,9 @@ def test_a_feeds_columns_are_ours(tmp_path, suffix):
     assert (night.feed.uri, night.store) == (str(feed), str(tmp_path / "new" / "shop" / "store"))
     assert not (tmp_path / "new" / "shop" / "store").exists()
     check_feed(night.feed)
+    text = (tmp_path / "new" / "shop" / "night.yaml").read_text()
+    assert "  use: {search: stated, training: stated}" in text
+    assert "allowed" in text
 
 
 def test_what_names_do_not_tell_is_asked_for(tmp_path):

@@ -44,3 +44,15 @@ def test_a_key_within_a_group_is_no_other_jobs(tmp_path):
     with pytest.raises(ValueError, match=r"Did you mean 'feed\.uri'") as caught:
         parse(config_of("ingest"), [str(tmp_path / "n.yaml")], "w2w ingest")
     assert not isinstance(caught.value, UnknownKey)
+
+
+def test_of_a_night_its_step_and_the_jobs_part_are_told(tmp_path):
+    (tmp_path / "n.yaml").write_text("store: s\nfeed: {uri: f.csv}\nencoder: {}\nindex: {target_recall: .9}\ntidy: {}\n")
+    with pytest.raises(UnknownKey) as caught:
+        parse(config_of("index"), [str(tmp_path / "n.yaml")], "w2w index")
+    said = owner_of(caught.value, "index")
+    assert said.endswith(
+        f"this step alone: w2w nightly {tmp_path}/n.yaml --from=index --until=index; a file of its own for w2w index may have "
+        "of these keys store, encoder, index"
+    )
+    assert "this step alone" not in owner_of(caught.value, "search")

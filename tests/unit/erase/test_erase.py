@@ -165,14 +165,27 @@ def test_history_and_lineage_stay(store):
 def test_the_index_answers_without_it(store):
     uri = index_uri(store, "default")
     old = versions(uri)
+    told = erase(store, dry_run=True)
     result = erase(store)
-    assert "rewritten" in result.indexes["default"]
+    assert result.indexes == told.indexes == {"default": "1 shard rewritten, 2 versions deleted"}
     now = read_manifest(uri)
     assert now.num_rows == 38
     assert not set(versions(uri)) & set(old)
     found = open_manifest(uri, now).search(np.stack([vector(7), vector(8)]), k=5)
     assert not {GONE, "p012"} & set(found.column("product_id").to_pylist())
     assert found.filter(pa.array(found["query"].to_numpy() == 1))["product_id"][0].as_py() == "p008"
+
+
+def test_of_older_versions_no_shard_is_rewritten(store):
+    index(store, [n for n in range(41) if n not in (7, 12)])
+    told = erase(store, dry_run=True)
+    assert erase(store).indexes == told.indexes == {"default": "0 shards rewritten, 2 versions deleted"}
+
+
+def test_an_index_of_which_nothing_is_left_is_dropped_as_was_told(store):
+    gone = {"product": [f"p{n:03d}" for n in range(41)]}
+    told = main(Config(store=store, **gone, dry_run=True))
+    assert main(Config(store=store, **gone)).indexes == told.indexes == {"default": "dropped: run w2w index"}
 
 
 def test_what_an_index_has_dropped_is_erased_too(store):
