@@ -48,11 +48,12 @@ def erase(store: str, name: str, sought: Sought, dry_run: bool = False) -> Index
     if not bad and not _unfinished(uri, there):
         return None
     base, rewritten, dropped = published(uri), 0, False
-    if base.current is not None and dry_run:
+    there_is = base.current is not None and not base.withdrawn
+    if there_is and dry_run:
         now = base.manifest
         rewritten = sum(shard.name in bad for shard in now.shards) if now else 0
         dropped = now is None or (rewritten > 0 and bool(_why_dropped(store, uri, now, bad, sought)))
-    elif base.current is not None:
+    elif there_is:
         try:
             rewritten = _publish_without(store, uri, bad, sought)
         except (UsageError, JobFailed, OSError) as e:

@@ -10,18 +10,18 @@ import pyarrow.compute as pc
 from w2w import schema
 from w2w.engine.job import JobConfig, Run
 from w2w.errors import JobFailed, UsageError
-from w2w.index.flow import KINDS, LOOKS, Inputs, bridged, build_index, check_bridge, draft_index, read_rows
+from w2w.index.flow import KINDS, LOOKS, Inputs, Kind, bridged, build_index, check_bridge, draft_index, read_rows
 from w2w.index.flow_release import NotReleased, Release, check_served, encode_photos, golden_queries, sentence, unknown_products
 from w2w.index.golden import Golden
 from w2w.index.manifest import index_uri
-from w2w.index.publish import published, read_held, release, rollback, versions
+from w2w.index.publish import Published, published, read_held, release, rollback, versions, withdraw
 from w2w.index.spec import IndexConfig
 from w2w.models.config import EncoderConfig
 from w2w.models.encoder import following, model_version
 from w2w.report.page import page_of
 from w2w.results import Summary
 from w2w.stage import Counts
-from w2w.table.delta import need_table
+from w2w.table.delta import count_rows, need_table, open_table
 from w2w.table.permitted import SEARCH, Reasons, permitted
 
 
@@ -79,6 +79,10 @@ class Result(Summary):
     memory_mb: float | None = None
     published: str | None = None
     """The version that is published now."""
+    nothing_to_index: str | None = None
+    """Why nothing is left that may be found, so that nothing is published."""
+    withdrawn: str | None = None
+    """The version that is not published any more, as nothing is left."""
     unchanged: bool = False
     """It was published before."""
     shoppers_see: dict[str, float] = field(default_factory=dict)
@@ -117,7 +121,6 @@ def main(config: Config) -> Result:
     golden = check(run.store, config.index)
     kind = KINDS[config.of]
     need_table(run.store, kind.table, kind.made_by)
-    need_table(run.store, schema.EMBEDDINGS, "embed")
     base, inputs = published(uri), Inputs.now(run.store, kind.table)
     if base.manifest:
         config = replace(config, encoder=following(config.encoder, base.manifest.model_version))
@@ -125,14 +128,12 @@ def main(config: Config) -> Result:
     check_bridge(run.store, config.of, config.encoder)
     active = kind.rows(run.store)
     may = permitted(run.store, SEARCH).of(active)
+    if not may.num_rows:
+        return _nothing_left(run, config, uri, base, kind, active, may)
+    need_table(run.store, schema.EMBEDDINGS, "embed")
     found = read_rows(run.store, version, may, base, inputs, by_logs=config.of == "products" and not config.full_scan)
     rows, vectors, missing = found.rows, found.vectors, found.missing
     inputs = replace(inputs, standing=inputs.standing | {"without": found.without})
-    if active.num_rows and not may.num_rows:
-        raise UsageError(
-            f"no picture of an active {kind.one} may be used for search: {_why_left_out(run.store, kind.one, active, may)} "
-            f"(w2w tables --table=permissions shows all)"
-        )
     if not rows.num_rows:
         raise UsageError(
             f"no active {kind.one} has a vector of model version {version} ({config.encoder.name}): run {kind.embed!r} with "
@@ -190,6 +191,21 @@ def main(config: Config) -> Result:
     except NotReleased as e:
         e.result = run.done(result, shoppers_see=e.figures, refused=e.reasons, sheet=e.page, published=now)
         raise
+
+
+def _nothing_left(run: Run, config: Config, uri: str, base: Published, kind: Kind, active: pa.Table, may: pa.Table) -> Result:
+    """Withdraws what is published, so that nobody finds what is refused or gone."""
+    left_out = _why_left_out(run.store, kind.one, active, may)
+    why = f"no {kind.one} is active"
+    if left_out:
+        why = f"no picture of an active {kind.one} may be used for search: {left_out}"
+    elif not count_rows(open_table(run.store, kind.table)):
+        why += f": table {kind.table.name!r} is empty ('w2w tables --rejects' says what was rejected)"
+    if not config.dry_run:
+        withdraw(uri, why, base)
+    before = base.manifest.version if base.manifest else None
+    told = {"nothing_to_index": why, "withdrawn": before, "not_permitted": active.num_rows or None}
+    return run.result(Result, **told, shards_reused=0, shards_built=0)
 
 
 def _why_left_out(store: str, one: str, active: pa.Table, may: pa.Table) -> str | None:

@@ -20,6 +20,7 @@ from w2w.models.config import EncoderConfig
 from w2w.table import lease
 
 _YOUNG_S = 24 * 3600.0  # a younger shard may belong to a run that has not published yet
+_WITHDRAWN = b"withdrawn: "  # what CURRENT says in place of a version, before the reason
 
 
 def new_manifest(
@@ -57,11 +58,12 @@ def new_manifest(
 @dataclass(frozen=True)
 class Published:
     """The published index as a draft finds it: the content of ``CURRENT`` and the manifest that it names; ``damage``: why that
-    cannot be read."""
+    cannot be read; ``withdrawn``: why nothing is published any more."""
 
     current: bytes | None
     manifest: Manifest | None
     damage: str = ""
+    withdrawn: str = ""
 
 
 @dataclass(frozen=True)
@@ -105,6 +107,27 @@ def publish(
     return manifest.version
 
 
+def withdraw(uri: str, why: str, base: Published) -> None:
+    """Ends what is published, if anything is; readers are told ``why``. Raises JobFailed, leaving CURRENT unchanged, if another
+    run has published since ``base`` was read."""
+    if base.current is None or base.withdrawn == why:
+        return
+    lease.check(uri)
+    try:
+        storage.replace_if(_current_uri(uri), _WITHDRAWN + why.encode(), base.current)
+    except Changed as e:
+        raise JobFailed(
+            f"{uri}: another run has published {current_version(uri)} while this one was at work; run it again"
+        ) from e
+
+
+def _why_withdrawn(current: bytes | None) -> str:
+    """Empty for a CURRENT that names a version."""
+    if current is None or not current.startswith(_WITHDRAWN):
+        return ""
+    return current.removeprefix(_WITHDRAWN).decode("utf-8", "replace")
+
+
 def _check_forward(manifest: Manifest, before: Manifest | None) -> None:
     if before is None:
         return
@@ -129,12 +152,12 @@ def _read(uri: str) -> bytes | None:
 
 
 def current_version(uri: str) -> str | None:
-    """The published version, or None. Raises JobFailed if ``CURRENT`` names no version."""
+    """The published version; None if there is none, or it was withdrawn. Raises JobFailed if ``CURRENT`` names no version."""
     return _version_in(_read(_current_uri(uri)), uri)
 
 
 def _version_in(current: bytes | None, uri: str) -> str | None:
-    if current is None:
+    if current is None or _why_withdrawn(current):
         return None
     found = current.decode("utf-8", "replace").strip()
     if not m.VERSION.fullmatch(found):
@@ -146,9 +169,13 @@ def _version_in(current: bytes | None, uri: str) -> str | None:
 
 def read_manifest(uri: str, version: str | None = None) -> Manifest:
     """The published manifest, or that of a version. Raises UsageError naming the existing versions."""
-    wanted = version or current_version(uri)
+    current = None if version else _read(_current_uri(uri))
+    wanted = version or _version_in(current, uri)
     if wanted is None:
-        raise UsageError(f"{uri}: no index is published there; run 'w2w index' first")
+        why = _why_withdrawn(current)
+        raise UsageError(
+            f"{uri}: nothing is published, as {why}" if why else f"{uri}: no index is published there; run 'w2w index' first"
+        )
     where = m.manifest_uri(uri, wanted)
     data = _read(where) if m.VERSION.fullmatch(wanted) else None
     if data is None:
@@ -161,6 +188,8 @@ def published(uri: str) -> Published:
     current = _read(_current_uri(uri))
     if current is None:
         return Published(None, None)
+    if why := _why_withdrawn(current):
+        return Published(current, None, withdrawn=why)
     try:
         return Published(current, read_manifest(uri, _version_in(current, uri)))
     except (UsageError, JobFailed) as e:
@@ -183,6 +212,8 @@ def rollback(uri: str, version: str | None = None) -> str:
     files of the target are missing or damaged.
     """
     before = published(uri)
+    if before.withdrawn:
+        raise UsageError(f"{uri}: not rolled back, as {before.withdrawn}")
     version = version or _version_before(uri, before.current)
     target = read_manifest(uri, version)
     if damaged := damaged_file(uri, target):

@@ -293,7 +293,9 @@ def _notices(result: Result) -> list[str]:
                 f"{step.published} stays the published index, as {step.held_back} was rolled back from; w2w index --release "
                 f"{step.held_back} lets it be published"
             )
-        if step.why_not_permitted:
+        if step.nothing_to_index:
+            found.append(f"nothing can be found any more: {step.nothing_to_index}")
+        elif step.why_not_permitted:
             found.append(step.why_not_permitted)
         if step.unknown_products:
             found.append(f"golden queries name products that the catalog never had: {first_of(step.unknown_products)}")
@@ -306,6 +308,8 @@ def _notices(result: Result) -> list[str]:
 def _published(result: Result) -> str:
     """What became of the index, for the sentence of the night."""
     index = result.index
+    if index is not None and index.nothing_to_index:
+        return "nothing is published any more" if index.withdrawn else "nothing is published"
     if index is None or index.unchanged or index.refused or index.published is None:
         return "the published index stays as it was"
     return "index held back" if index.held_back else "index published"

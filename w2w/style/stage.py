@@ -14,7 +14,7 @@ from w2w.garments.boxes import person_box
 from w2w.garments.detector import Detector, DetectorConfig
 from w2w.images.stage import PIXEL_HEIGHT, PIXEL_WIDTH, PIXELS, cut, photos_of
 from w2w.index.manifest import index_uri
-from w2w.index.publish import current_version, read_manifest
+from w2w.index.publish import published, read_manifest
 from w2w.index.search import QUERY, open_index
 from w2w.models.config import EncoderConfig
 from w2w.models.encoder import check_version, finite_rows, load_encoder, model_version
@@ -50,7 +50,7 @@ def plan_of(store: str, index: str, encoder: EncoderConfig, detector: DetectorCo
     """Raises UsageError if nothing is published under that name, or its vectors are not looks of this encoder. If no encoder is
     named, the one recorded in the index is used."""
     uri = index_uri(store, index)
-    if current_version(uri) is None:
+    if published(uri).current is None:
         raise UsageError(f"{uri}: no index is published there; run 'w2w embed --of=looks', then 'w2w index --of=looks'")
     manifest = read_manifest(uri)
     encoder = encoder_of(encoder, manifest)

@@ -29,6 +29,7 @@ from w2w.nightly.rules import Rows, changes
 from w2w.nightly.tell import Tell
 from w2w.nightly.tidy import Tidy
 from w2w.results import words
+from w2w.similar.flow import SimilarConfig
 from w2w.stage import Pool
 from w2w.table import delta
 from w2w.web.permission import Headers, Statement, UseConfig
@@ -337,6 +338,14 @@ def test_pictures_that_search_may_not_use_are_told_each_morning(store, shop, clo
         clock.sleep()
     allowed = run_night(store, shop, {"use": UseConfig(search="allowed")})
     assert (allowed.notices, allowed.index.not_permitted) == ((), None)
+    clock.sleep()
+    refused = run_night(store, shop, {"use": UseConfig(search="refused")}, similar=SimilarConfig())
+    assert "; nothing is published any more. Nothing can be found any more: no picture of an active product may" in refused.says
+    assert (refused.index.withdrawn, refused.similar.products) == (allowed.index.published, 0)
+    assert (
+        "; nothing is published. Nothing can be found any more"
+        in run_night(store, shop, {"use": UseConfig(search="refused")}).says
+    )
 
 
 def test_golden_queries_of_unknown_products_are_told(store, shop, clock, tmp_path):

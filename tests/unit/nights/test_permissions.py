@@ -10,12 +10,17 @@ from tests.unit.recommend.stores import append
 from tests.unit.web.webs import Page, Web, serve
 from w2w import ids, schema
 from w2w.errors import UsageError
+from w2w.export import job as export
+from w2w.gallery import job as gallery
 from w2w.index import job as index
 from w2w.index.manifest import index_uri
+from w2w.index.publish import read_manifest, versions
 from w2w.index.search import open_index
 from w2w.ingest.loading import FeedFetchConfig
 from w2w.models.config import EncoderConfig
 from w2w.models.encoder import model_version
+from w2w.recommend import job as recommend
+from w2w.similar import job as similar
 from w2w.table import delta, sink
 from w2w.table.permitted import SEARCH, TRAINING, permitted
 from w2w.web.permission import UseConfig
@@ -207,11 +212,53 @@ def test_what_is_withdrawn_leaves_the_next_index_and_comes_back(store, shop, web
     assert indexed(store)[0] == {"p0", "p2", "p3"}
     clock.sleep()
     night(store, shop, {"use": UseConfig(search="refused")}, fetch=FETCH)
-    with pytest.raises(UsageError, match="no picture of an active product may be used for search"):
+    before = index.main(index.Config(store=store, dry_run=True)).withdrawn
+    with pytest.raises(UsageError, match="nothing is published, as no picture of an active product may be used for search"):
         indexed(store)
+    assert before in versions(index_uri(store, "default"))
+    again = index.main(index.Config(store=store))
+    assert again.nothing_to_index.endswith("use.search=refused), so that 4 products are not found")
+    assert (again.withdrawn, again.not_permitted) == (None, 4)
+    with pytest.raises(UsageError, match="not rolled back, as no picture"):
+        index.main(index.Config(store=store, rollback_to=before))
     clock.sleep()
     night(store, shop, {"use": UseConfig(search="allowed")}, fetch=FETCH)
     assert indexed(store)[0] == {"p0", "p1", "p2", "p3"}
+
+
+def nothing_is_left(store: str) -> index.Result:
+    """What the index says where no product may be found; the jobs behind it do their work."""
+    done = index.main(index.Config(store=store))
+    with pytest.raises(UsageError, match="nothing is published, as no "):
+        read_manifest(index_uri(store, "default"))
+    for job in (similar, recommend, gallery):
+        assert job.main(job.Config(store=store)).products == 0
+    return done
+
+
+def test_where_all_are_refused_or_withdrawn_nothing_is_found_and_the_night_goes_on(store, shop, clock):
+    shop.stock(4)
+    night(store, shop)
+    there, first = indexed(store)
+    assert len(there) == 4
+    clock.sleep()
+    night(store, shop, {"use": UseConfig(search="refused")})
+    done = nothing_is_left(store)
+    assert (done.withdrawn, done.not_permitted) == (first.published, 4)
+    assert export.main(export.Config(store=store)).counts.read == 4, "the rows, without vectors"
+    clock.sleep()
+    night(store, shop, {"use": UseConfig(search="allowed")})
+    assert indexed(store)[1].published
+    gone = [row | {"active": False, "fetched_at": clock.now + 1} for row in products(store).values()]
+    append(store, schema.PRODUCTS, gone)
+    assert nothing_is_left(store).nothing_to_index == "no product is active"
+    assert export.main(export.Config(store=store)).deletions == 4
+
+
+def test_an_empty_table_of_products_is_told_as_such(store):
+    delta.create_table(store, schema.PRODUCTS)
+    why = index.main(index.Config(store=store)).nothing_to_index
+    assert why == "no product is active: table 'products' is empty ('w2w tables --rejects' says what was rejected)"
 
 
 def test_a_killed_night_is_an_undisturbed_one(store, shop, web, clock, monkeypatch):
