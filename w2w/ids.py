@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import uuid
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
@@ -180,3 +181,8 @@ class Places:
 def hash_bucket(keys: pa.Array | pa.ChunkedArray, num_buckets: int) -> np.ndarray:
     """Bucket of each key, int64 in [0, num_buckets), shape (n,)."""
     return (hash_keys(keys) % np.uint64(num_buckets)).astype(np.int64)
+
+
+def point_id(product_id: str) -> str:
+    """Qdrant's ids are numbers or UUIDs: that of the product_id, by RFC 9562 version 5 in the namespace of OIDs."""
+    return str(uuid.uuid5(uuid.NAMESPACE_OID, product_id))

@@ -175,7 +175,7 @@ def head(option: Option, whole: bool = True) -> str:
     if option.name.rpartition(".")[2] in ("store", "out", "path", "uri", "config", "json"):
         word = "PATH"
     if option.is_flag and option.default is True:
-        return f"--{option.name}=false"
+        word = "true|false"
     return f"--{_spelled(option.name)} {word}".rstrip()
 
 
@@ -183,6 +183,8 @@ def _default_said(option: Option, text: str) -> str:
     if option.default is MISSING:
         return f"{text} (required)" if option is not _CONFIG else text
     value = option.default
+    if option.is_flag and value is True:
+        return f"{text} [true]"
     if option.is_group or option.is_flag or value in (None, "", [], (), {}):
         return text
     told = (

@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 
 from w2w import schema, storage
 from w2w.erase.rules import COLUMNS, Kind, Marks, leaves
+from w2w.ids import point_id
 
 _PICTURE, _VECTOR = 512, 48  # bytes of one that are sought, from its middle: pictures begin alike, and flat ones go on so
 _AT_ONCE = 8 << 20
@@ -48,6 +49,7 @@ class Sought:
         ways = (lambda t: json.dumps(t)[1:-1], html.escape, lambda t: quote(t, safe=""), quote)
         names = self.marks.products | self.marks.posts | self.marks.places
         spelled = {way(name) for name in names for way in ways} - names
+        spelled |= {point_id(name) for name in self.marks.products}  # as exports call them for Qdrant
         return Marks(places=frozenset(spelled))
 
     def in_bytes(self, data: bytes) -> str | None:

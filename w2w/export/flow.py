@@ -116,8 +116,9 @@ class Catalog:
 
 
 def _shown(pictures: list[dict] | None) -> list[dict] | None:
-    """Without the keys of signed addresses, which are the store's alone."""
-    return pictures and [picture | {schema.URI: without_secrets(picture[schema.URI])} for picture in pictures]
+    """Without the keys of signed addresses and the fingerprints, which are the store's alone."""
+    ours = {schema.FINGERPRINT: None}
+    return pictures and [picture | ours | {schema.URI: without_secrets(picture[schema.URI])} for picture in pictures]
 
 
 def _type(name: str) -> pa.DataType:
@@ -185,9 +186,13 @@ def changes(catalog: Catalog, state: State, version: str, again: bool) -> Iterat
 
 
 def in_batches(found: Iterator[tuple[pa.Table, pa.Array]], rows: int, most: int | None) -> Iterator[pa.Table]:
-    """The changes with column row_digest, ``rows`` at a time, ``most`` in all."""
+    """The changes with column row_digest, ``rows`` at a time, ``most`` in all; deletions in batches of their own: where that
+    of an erased product goes, nothing else has to be sent again."""
     held, left = pa.table([], schema=pa.schema([])), most
     for batch, digest in found:
+        if held.num_rows and held.column(schema.OP)[0] != batch.column(schema.OP)[0]:
+            yield held
+            held = held.slice(0, 0)
         batch = batch.append_column(schema.ROW_DIGEST, digest).slice(0, left)
         left = None if left is None else left - batch.num_rows
         held = pa.concat_tables([held, batch]) if held.num_columns else batch

@@ -1,5 +1,6 @@
 """Export: what changed since the last export, exactly once, to files or into a database."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -116,6 +117,8 @@ def main(config: Config) -> Result:
     if config.out and not where:
         storage.check_writable(out, "--out")
     outbox.clean()
+    if not where:
+        _clean(out, config.name)
     total, repeated, counts = dict.fromkeys(("upserts", "deletions", "batches"), 0), None, Counts()
     with _target(config, out, catalog.dim) as send:
         if (left := outbox.left()) is not None:
@@ -149,7 +152,7 @@ def check(config: ExportConfig) -> None:
     check_name(config.name, "name")
     check_name(config.collection, "collection")
     if config.to not in _TARGETS:
-        raise UsageError(f"--to={config.to}: one of {', '.join(_TARGETS)}.{nearest(config.to, list(_TARGETS))}")
+        raise UsageError(f"--to={config.to}: unknown.{nearest(config.to, list(_TARGETS))}")
     if config.to == LANCEDB:
         need("lancedb", f"--to={LANCEDB}")
     if config.dsn and config.to != POSTGRES:
@@ -174,6 +177,14 @@ def _target(config: Config, out: str, dim: int) -> Iterator[Send]:
         storage.write_bytes(storage.join(out, f"{config.name}-{number:06d}.{ending}"), written(batch, config.collection))
 
     yield to_file
+
+
+def _clean(out: str, name: str) -> None:
+    """Deletes what a run of this export that was killed had half written."""
+    half = re.compile(rf"\.{re.escape(name)}-\d{{6,}}\..+\.[0-9a-f]{{8}}")
+    for info in storage.list_files(out, recursive=False):
+        if half.fullmatch(info.base_name):
+            storage.delete(storage.join(out, info.base_name))
 
 
 def _add(total: dict[str, int], batch: pa.Table) -> None:

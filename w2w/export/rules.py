@@ -4,7 +4,6 @@ import csv
 import io
 import json
 import math
-import uuid
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -12,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from w2w import ids, schema
+from w2w.ids import point_id
 
 UPSERT, DELETE = "upsert", "delete"
 Document = dict[str, Any]
@@ -75,11 +75,6 @@ def elasticsearch(batch: pa.Table, collection: str) -> bytes:
             yield from ({"index": where}, doc) if doc else ({"delete": where},)
 
     return _lines(lines())
-
-
-def point_id(product: str) -> str:
-    """Qdrant's ids are numbers or UUIDs: that of the product_id, by RFC 9562 version 5 in the namespace of OIDs."""
-    return str(uuid.uuid5(uuid.NAMESPACE_OID, product))
 
 
 def qdrant(batch: pa.Table, collection: str) -> bytes:

@@ -10,7 +10,7 @@ import pytest
 
 from w2w.cli.main import GROUPS, JOBS, module_of, overview
 from w2w.config import parse
-from w2w.usage import help_text, options, places
+from w2w.usage import head, help_text, options, places
 
 ROWS = 30  # of a screen of 100 columns
 
@@ -65,3 +65,16 @@ def test_help_of_a_step_lists_its_keys(group, key, capsys):
     with pytest.raises(SystemExit):
         parse(config_of("nightly"), ["--help", group], "w2w nightly")
     assert f"--{group}.{key}" in capsys.readouterr().out
+
+
+def test_an_option_that_is_on_is_shown_with_its_values(monkeypatch):
+    """Its text says what it does, so that what is typed must not be its opposite."""
+    monkeypatch.setenv("COLUMNS", "200")
+    text = help_text(config_of("ingest"), "w2w ingest", "fetch")
+    (line,) = (line for line in text.splitlines() if "respect_no_ai" in line)
+    assert line.split()[:2] == ["--fetch.respect_no_ai", "true|false"]
+    assert "[true]" in text.partition("respect_no_ai")[2].partition("--")[0]
+    assert (
+        parse(config_of("ingest"), ["--store=S", "--fetch.respect_no_ai", "false"], "w2w ingest").fetch.respect_no_ai is False
+    )
+    assert not [o.name for name in JOBS for o in options(config_of(name)) if o.is_flag and "=false" in head(o)]

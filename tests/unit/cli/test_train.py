@@ -55,6 +55,13 @@ def test_a_recipe_is_taken_by_its_place():
         parse(train.Config, ["heads", "--help"], "w2w train")
 
 
+def test_what_is_no_recipe_is_told_before_what_is_missing():
+    with pytest.raises(UsageError, match=r"recipe=L2: unknown\. Allowed: encoder, head, .*, module:attribute"):
+        parse(train.Config, ["L2"], "w2w train")
+    with pytest.raises(UsageError, match="missing required option: store"):
+        parse(train.Config, ["head"], "w2w train")
+
+
 def test_the_older_name_of_recipe_detector(monkeypatch):
     assert "train-detector" in JOBS
     asked = []

@@ -273,6 +273,20 @@ def test_exports_send_the_deletion_once_and_then_forget_it(store):
     assert GONE not in replayed(store)
 
 
+def test_the_second_erase_has_only_deletions_sent_again_and_forgets_ids_made_of_ids(store):
+    points = {"to": "qdrant", "name": "points", "vectors": True}
+    export.main(export.Config(store=store, **points))
+    assert ids.point_id(GONE) in "".join(p.read_text() for p in Path(store, "exports", "points").iterdir())
+    assert erase(store).waiting == {"default": 1, "points": 1}
+    for more in ({"vectors": True, "batch_rows": 9}, points):
+        assert export.main(export.Config(store=store, **more)).upserts
+    assert traces(store, ids.point_id(GONE))
+    assert erase(store).found == ()
+    assert not traces(store, ids.point_id(GONE), *SOUGHT)
+    for more in ({"vectors": True, "batch_rows": 9}, points):
+        assert export.main(export.Config(store=store, dry_run=True, **more)).upserts == 0
+
+
 class Killed(BaseException):
     pass
 

@@ -86,6 +86,34 @@ def test_only_what_changed_goes_out_and_each_change_once(store, tmp_path):
     assert main(config(store, out, again=True)).upserts == len(now)
 
 
+def test_half_written_files_of_a_killed_run_go_with_the_next(store, tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / ".default-000002.csv.bac23bbd").write_text("half")
+    others = {".default-more-000002.csv.bac23bbd", ".other-000002.csv.bac23bbd", "default-notes.csv.bac23bbd"}
+    for name in others:
+        (out / name).write_text("another's")
+    main(config(store, out, to="csv"))
+    assert {p.name for p in out.iterdir()} == others | {f"default-{n:06d}.csv" for n in range(1, 6)}
+
+
+def test_deletions_are_in_batches_of_their_own(store, tmp_path):
+    out = tmp_path / "out"
+    main(config(store, out))
+    append(store, schema.PRODUCTS, [product(0, fetched_at=1, active=False), product(1, fetched_at=1, price=1.5)], "night")
+    result = main(config(store, out))
+    assert (result.upserts, result.deletions, result.batches) == (1, 1, 2)
+    last = [json.loads(line) for file in sorted(out.iterdir())[-2:] for line in file.read_text().splitlines()]
+    assert [(row["op"], row["product_id"]) for row in last] == [("upsert", "p001"), ("delete", "p000")]
+
+
+def test_what_is_the_stores_alone_is_not_sent(store, tmp_path):
+    picture = {"image_id": "i", "uri": "/shop/a.jpg", "position": 1, "role": "front", "fingerprint": "12:34"}
+    append(store, schema.PRODUCTS, [product(0, fetched_at=1, images=[picture])], "night")
+    main(config(store, tmp_path / "out"))
+    assert replayed(tmp_path / "out")["p000"]["images"] == [{k: v for k, v in picture.items() if k != "fingerprint"}]
+
+
 class Killed(BaseException):
     pass
 
@@ -110,7 +138,7 @@ def test_a_run_that_is_killed_anywhere_and_runs_again_ends_as_if_undisturbed(sto
     kills, repeated, contents = 0, 0, {}
     for at in range(1, 200):
         night(store, at, rng)
-        left[0] = int(rng.integers(1, 20))
+        left[0] = int(rng.integers(1, 30))
         try:
             result = main(config(store, out))
         except Killed:
@@ -203,21 +231,21 @@ def test_bulk_forms(store, tmp_path):
     def lines(to: str, at: int = -1) -> list[dict]:
         return [json.loads(line) for line in sorted((tmp_path / to).iterdir())[at].read_text().split("\n") if line]
 
-    bulk = [row for at in range(-5, 0) for row in lines("elasticsearch", at)]
+    bulk = [row for at in range(-6, 0) for row in lines("elasticsearch", at)]
     assert FORMATS["opensearch"] == FORMATS["elasticsearch"]
     assert {"delete": {"_index": "goods", "_id": "p003"}} in bulk
     at = bulk.index({"index": {"_index": "goods", "_id": "p004"}})
     assert (bulk[at + 1]["price"], len(bulk[at + 1]["vector"])) == (2.0, 16)
     odd = bulk[bulk.index({"index": {"_index": "goods", "_id": "p099"}}) + 1]
     assert (odd["title"], odd["price"]) == ('"\u2028</script>\n', None)
-    bodies = [row["operations"] for at in range(-5, 0) for row in lines("qdrant", at)]
+    bodies = [row["operations"] for at in range(-6, 0) for row in lines("qdrant", at)]
     points = {p["id"]: p for body in bodies for o in body if "upsert" in o for p in o["upsert"]["points"]}
     assert point_id("p099") not in points  # has no vector
     assert points[point_id("p004")]["payload"]["product_id"] == "p004"
     assert "vector" not in points[point_id("p004")]["payload"]
     assert len(points) == 29
     assert {"delete": {"points": [point_id("p003")]}} in bodies[-1]
-    feed = [row for at in range(-5, 0) for row in lines("vespa", at)]
+    feed = [row for at in range(-6, 0) for row in lines("vespa", at)]
     assert {"remove": "id:goods:goods::p003"} in feed
     (put,) = [row["fields"] for row in feed if row.get("put") == "id:goods:goods::p004"]
     assert np.allclose(put["vector"]["values"], vector(4))
