@@ -67,8 +67,8 @@ def parse(config_class: type[C], argv: Sequence[str], prog: str) -> C:
         if isinstance(e, UsageError):
             raise
         text = _plain(str(e), known)
-        if text.startswith("missing") and hasattr(config_class, "unread"):
-            config_class.unread(dict(given))  # raises for a name that there is not, which is what is wrong
+        if text.startswith("missing"):
+            getattr(config_class, "unread", dict)(dict(given))  # raises for a name that there is not, which is what is wrong
         more = f"; give it here or in a FILE.yaml: see {prog} --help" if prog and text.startswith("missing") else ""
         raise UsageError(text + more) from e
     finally:

@@ -3,7 +3,9 @@
 import ast
 import importlib
 import logging
+import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from textwrap import shorten
 
@@ -113,8 +115,28 @@ def _part_of_a_night(unknown: UnknownKey, asked: str) -> str:
     return alone + (f"; a file of its own for w2w {asked} may have of these keys {keys}" if keys else "")
 
 
+_POSTS = {"feed.uri": "set.path", "feed.id": "set.source", "feed.columns": "set.columns", "feed.image_root": "set.images"}
+
+
+def posts_of_ingest(argv: Sequence[str]) -> list[str]:
+    """`ingest --kind=posts ...` as `convert posts ...`, which reads them; other arguments as they are."""
+    words = re.sub(r"(?m)^--kind\n", "--kind=", "\n".join(argv)).split("\n")
+    if argv[:1] != ["ingest"] or "--kind=posts" not in words:
+        return list(argv)
+    words.remove("--kind=posts")
+    known = "|".join(map(re.escape, _POSTS))
+    rest = [re.sub(rf"^--({known})(?=[=.+]|$)", lambda found: f"--{_POSTS[found[1]]}", word) for word in words[1:]]
+    return ["convert", "--set.format=posts", *_placed(rest)]
+
+
+def _placed(words: Sequence[str]) -> list[str]:
+    """The feed's place is the second one of `convert`."""
+    first = words[:1] if words and not words[0].startswith("-") and not words[0].endswith((".yaml", ".yml")) else []
+    return [*(f"--set.path={word}" for word in first), *words[len(first) :]]
+
+
 def main() -> None:
-    argv, sys.stdout = sys.argv[1:], Patient(sys.stdout)
+    argv, sys.stdout = posts_of_ingest(sys.argv[1:]), Patient(sys.stdout)
     if not argv or argv[0] in ("-h", "--help", "help"):
         sys.stdout.write(overview())
         sys.exit(0 if argv else 2)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from w2w.cli.main import GROUPS, JOBS, module_of, overview
+from w2w.cli.main import GROUPS, JOBS, module_of, overview, posts_of_ingest
 from w2w.config import parse
 from w2w.usage import head, help_text, options, places
 
@@ -78,3 +78,13 @@ def test_an_option_that_is_on_is_shown_with_its_values(monkeypatch):
         parse(config_of("ingest"), ["--store=S", "--fetch.respect_no_ai", "false"], "w2w ingest").fetch.respect_no_ai is False
     )
     assert not [o.name for name in JOBS for o in options(config_of(name)) if o.is_flag and "=false" in head(o)]
+
+
+def test_posts_are_ingested_by_the_job_that_reads_them():
+    given = ["ingest", "camp.csv", "--kind=posts", "--store=S", "--feed.columns.photo=file", "--dry_run"]
+    config = parse(config_of("convert"), posts_of_ingest(given)[1:], "w2w convert")
+    assert (config.store, config.set.format, config.set.path, config.dry_run) == ("S", "posts", "camp.csv", True)
+    assert config.set.columns == {"photo": "file"}
+    assert posts_of_ingest(["ingest", "--kind", "posts", "--feed.uri", "x"])[1:] == ["--set.format=posts", "--set.path", "x"]
+    for other in (["ingest", "--feed.uri=x"], ["embed", "--kind=posts"], []):
+        assert posts_of_ingest(other) == other

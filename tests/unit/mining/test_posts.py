@@ -4,8 +4,9 @@ import pytest
 
 from tests.unit.recommend.stores import append, fill, product
 from w2w import schema
-from w2w.errors import UsageError
+from w2w.errors import JobFailed, UsageError
 from w2w.mining.sets import SetConfig, open_set
+from w2w.mining.sets import job as convert
 from w2w.mining.sets.flow import own_catalog
 from w2w.mining.sets.posts import Catalog, OwnPosts, post_rows
 from w2w.mining.sets.rows import once
@@ -104,3 +105,49 @@ def test_products_are_meant_by_id_or_attribute_and_by_their_address(tmp_path):
     assert by_id.at["https://shop.example/8"] == "p008"
     assert "https://shop.example/7" not in by_id.at
     assert own_catalog(store, "sku").named["S8"] == "p008"
+
+
+def test_json_lines_are_read_as_such(tmp_path):
+    (tmp_path / "camp.jsonl").write_text(
+        '{"post_id": 7, "products": ["p1", "gone"], "photo": "a.jpg"}\n\n'
+        '{"image": "elsewhere.jpg", "photo": "b.jpg", "links": "https://shop.example/2"}\n'
+        'half a {\n["list"]\n{"products": null}\n'
+    )
+    first, second, *bad = rows(posts(tmp_path / "camp.jsonl"))
+    assert (first["post_id"], first["image_uri"]) == ("posts/7", str(tmp_path / "a.jpg"))
+    assert (first["product_ids"], second["product_ids"]) == (["gone", "p1"], ["p2"])
+    assert [row["code"] for row in bad] == ["malformed_row", "malformed_row", "missing_field"]
+    assert [row["post_id"] for row in bad] == ["posts/camp.jsonl:4", "posts/camp.jsonl:5", "posts/camp.jsonl:6"]
+    (tmp_path / "other.jsonl").write_text('{"a": 1}\n')
+    with pytest.raises(UsageError, match=r"no column of photo, image, .*it has a"):
+        posts(tmp_path / "other.jsonl")
+
+
+@pytest.mark.parametrize("name", ["camp.csv", "camp.jsonl"])
+def test_an_empty_list_is_told_as_such(tmp_path, name):
+    (tmp_path / name).write_text("\n")
+    with pytest.raises(JobFailed, match=f"{name}: is empty"):
+        posts(tmp_path / name)
+
+
+def test_an_address_among_products_is_a_link_and_what_is_unknown_is_counted(tmp_path):
+    (tmp_path / "l.csv").write_text("photo,products\n1.jpg,p1|https://shop.example/2|https://shop.example/9|gone\n")
+    sold = Catalog(SOLD.named, SOLD.at)
+    (batch,) = once(schema.POST_ID, post_rows(posts(tmp_path / "l.csv"), sold, "posts", "v"))
+    (row,) = batch.to_pylist()
+    assert row["product_ids"] == ["gone", "p1", "p2"]
+    assert row["product_urls"] == ["https://shop.example/2", "https://shop.example/9"]
+    assert sold.unknown == {"products": 1, "links": 1}
+
+
+def test_a_dry_run_tells_what_would_be_rejected(tmp_path):
+    (tmp_path / "1.jpg").write_bytes(b"x")
+    lines = ["photo,products", "1.jpg,p001", "gone.jpg,p001", ",p001", "1.jpg,nobody", "https://cdn.example/a.jpg,"]
+    (tmp_path / "camp.csv").write_text("\n".join(lines))
+    store = str(tmp_path / "store")
+    fill(store, range(3), pictures=False)
+    config = convert.Config(store=store, set=SetConfig(format="posts", path=str(tmp_path / "camp.csv")), dry_run=True)
+    result = convert.main(config)
+    assert result.pending_photos == 5
+    assert result.would_be_rejected == {"not_found": 1, "missing_field": 1, "duplicate_key": 1}
+    assert result.not_in_the_catalog == {"products": 1}

@@ -22,7 +22,7 @@ from w2w.errors import UsageError
 from w2w.images.lookbook import file_name
 from w2w.models.config import EncoderConfig
 from w2w.models.encoder import model_version
-from w2w.table import delta
+from w2w.table import delta, snapshot
 from w2w.table.parts import Output
 from w2w.table.sink import append_rows
 from w2w.training.config import LoopConfig
@@ -201,6 +201,20 @@ def test_what_nothing_can_be_learnt_from_is_a_sentence(tmp_path, vit, made, reci
     store = embedded(fill(str(tmp_path), made), vit)
     with pytest.raises(UsageError, match=said):
         plan(store, vit, recipe, **more)
+
+
+def test_pairs_that_mining_left_out_by_permission_are_named(tmp_path, vit, monkeypatch):
+    store = embedded(fill(str(tmp_path), USUAL), vit)
+    pairs_of_none = delta.read(store, schema.PAIRS, schema.PAIRS.schema.names).slice(0, 0)
+    said = {"stage": "mine", "detail": "", "source": None, "rejected_at": 0, "run_id": "r"}
+    last = {"stage_version": "of the pairs that are there"}
+    monkeypatch.setattr(snapshot, "current", lambda store, table: last)
+    codes = [("a", "not_permitted", last), ("b", "not_permitted", last), ("c", "no_vector", last)]
+    codes += [("d", "not_permitted", {"stage_version": "of another night"})]
+    append(store, schema.REJECTS, *(said | of | {"key": key, "code": code} for key, code, of in codes))
+    write(store, schema.PAIRS, pairs_of_none.to_pylist())
+    with pytest.raises(UsageError, match=r"no pairs of split 'train'.*; 2 pairs may not be used for training"):
+        plan(store, vit)
 
 
 @pytest.mark.parametrize("split", ["train", "val", "test"])

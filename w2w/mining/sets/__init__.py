@@ -26,7 +26,7 @@ class SetConfig:
     format: str = ""
     """street2shop, in-shop and consumer-to-shop (of DeepFashion), deepfashion2, k-fashion, lookbench, lookbook, polyvore,
     wardrobe, pairs (a CSV or folders of pairs or triplets), links (a CSV of what your own products are sold with), posts (your
-    own photos of people, a CSV or a folder), or module:attribute, a set of your own."""
+    own photos of people, a CSV, JSON lines or a folder), or module:attribute, a set of your own."""
     path: str = ""
     """Its folder, as it is published; of pairs and posts also a CSV, of links the CSV."""
     images: str | None = None

@@ -2,6 +2,7 @@
 of the set's own."""
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain
@@ -24,7 +25,7 @@ from w2w.ingest.loading import PictureFetch, without_erased
 from w2w.ingest.permits import PERMIT_GIVES, PERMITS, SAID, permit_each
 from w2w.ingest.stage import LOAD_GIVES, LOAD_NEEDS, load
 from w2w.mining.sets import rows as of
-from w2w.mining.sets.posts import Catalog
+from w2w.mining.sets.posts import Catalog, would_be_rejected
 from w2w.mining.sets.records import PublicSet
 from w2w.stage import REJECTED_SCHEMA, Counts, Pool, Stage
 from w2w.table import delta, erased, snapshot, work
@@ -55,10 +56,15 @@ class Reading:
 class Pictures:
     """A table that receives a set's rows with their pictures (``products`` or ``posts``): what exists, what is pending."""
 
-    def __init__(self, run: Run, reading: Reading, table: schema.Table, rows: Iterable[pa.Table], kind: pa.Schema):
+    def __init__(
+        self, run: Run, reading: Reading, table: schema.Table, rows: Iterable[pa.Table], kind: pa.Schema, own: bool = False
+    ):
+        """``own``: of the shop's own photos, of which a dry run tells what would be rejected."""
+        self._own = own
         self._run, self._reading, self._table, self._rows = run, reading, table, rows
         self._kind = pa.schema([*(f.with_nullable(True) for f in kind), *_LOADING])
         self.skipped = self.pending = self._refused = 0
+        self.would_be_rejected = Counter[str]()
 
     def write(self, config: JobConfig) -> int:
         """Writes the pending rows to work files (in a dry run it only counts them); returns their number."""
@@ -80,6 +86,8 @@ class Pictures:
                 for f in _LOADING:
                     if f.name not in wanted.column_names:
                         wanted = wanted.append_column(f, pa.nulls(wanted.num_rows, f.type))
+                if config.dry_run and self._own:
+                    self.would_be_rejected += would_be_rejected(wanted)
                 yield wanted
 
         self.pending = work.write(store, self._folder, pending(), self._kind, config.item_rows, config.dry_run)

@@ -1,6 +1,6 @@
 """Convert: a public set of pairs or outfits into products, posts, pairs and outfits."""
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 
 from w2w import ids, plugins, schema
 from w2w.engine.job import JobConfig, Run
@@ -52,6 +52,10 @@ class Result(Summary):
     """Of the tables `pairs`, `outfits` and `questions` that the set has; none of them is written with --limit."""
     unchanged: tuple[str, ...] = ()
     """Those of them that were made of these very tables before."""
+    would_be_rejected: dict[str, int] = field(default_factory=dict)
+    """In a dry run of posts: by code, as far as the list and the folder tell."""
+    not_in_the_catalog: dict[str, int] = field(default_factory=dict)
+    """Of posts: names and links of products that the store has not, or not any more."""
 
 
 def main(config: Config) -> Result:
@@ -67,12 +71,13 @@ def main(config: Config) -> Result:
         return _links(run, config, public, version)
     reading = Reading(config.set.catalog, config.set.name, version, config.crop_px, config.decode, config.fetch, config.pool)
     sold = shop_rows(public.shops(), reading.catalog, version)
-    if isinstance(public, OwnPosts):
-        worn = post_rows(public.posts(), own_catalog(run.store, config.set.key), reading.catalog, version)
+    ours = own_catalog(run.store, config.set.key) if isinstance(public, OwnPosts) else None
+    if isinstance(public, OwnPosts) and ours:
+        worn = post_rows(public.posts(), ours, reading.catalog, version)
     else:
         worn = photo_rows(public.photos(), reading.catalog, version)
     shops = Pictures(run, reading, schema.PRODUCTS, sold, SHOP_SCHEMA)
-    photos = Pictures(run, reading, schema.POSTS, worn, PHOTO_SCHEMA)
+    photos = Pictures(run, reading, schema.POSTS, worn, PHOTO_SCHEMA, own=ours is not None)
     check_records(public)
     if not config.dry_run:
         run.check_store()
@@ -82,11 +87,12 @@ def main(config: Config) -> Result:
             part.write(config)
         skipped = shops.skipped + photos.skipped
         pending = {"pending_products": shops.pending, "pending_photos": photos.pending}
-        result = run.result(Result, set=reading.source, skipped=skipped, **pending)
+        unknown = {"not_in_the_catalog": dict(+ours.unknown)} if ours else {}
+        result = run.result(Result, set=reading.source, skipped=skipped, **pending, **unknown)
         if not shops.pending + photos.pending + skipped:
             raise UsageError(f"set.path={config.set.path}: its lists name no picture")
         if config.dry_run:
-            return result
+            return replace(result, would_be_rejected=dict(photos.would_be_rejected))
         lineage = run.lineage(version, [])
         for part in (shops, photos):
             if part.pending:

@@ -2,16 +2,21 @@
 
 import csv
 import io
+import json
+import os
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from w2w import ids, schema, storage
-from w2w.errors import Reject, RejectCode, UsageError
-from w2w.garments.records import files_below, read_text
+from w2w.errors import JobFailed, Reject, RejectCode, UsageError
+from w2w.garments.records import files_below, parse_json, read_text
 from w2w.ingest.images import is_web
 from w2w.mining.sets.records import PublicSet
 from w2w.mining.sets.rows import ANCHORS, DIGEST_CHARS, PHOTO_SCHEMA, in_batches
@@ -26,6 +31,7 @@ _CALLED = {
     STYLE: ("style", "label"),
 }
 _BETWEEN = re.compile(r"[|;,\s]+")  # of several products or links in one cell
+_LINES = (".jsonl", ".ndjson")
 _ENDINGS = (".jpg", ".jpeg", ".png", ".webp")
 _MOST_CHARS = 4096  # of a cell
 
@@ -45,9 +51,10 @@ class Post:
 
 
 class OwnPosts(PublicSet):
-    """A CSV with a column for the photo: a file beside the CSV, or below ``images``, or a URL. Where there are any, columns for
-    the post's name, what is worn (product ids, or values of the attribute ``set.key``), links to products, the post's own
-    address and its style; several values in a cell are separated by | ; , or spaces. Or a folder: each photo is a post."""
+    """A CSV or JSON lines with a column for the photo: a file beside the list, or below ``images``, or a URL. Where there are
+    any, columns for the post's name, what is worn (product ids, values of the attribute ``set.key``, or addresses), links to
+    products, the post's own address and its style; several values in a cell are separated by | ; , or spaces, or a list of
+    JSON. Or a folder: each photo is a post."""
 
     def __init__(self, root: Path, images: Path | None, columns: Mapping[str, str] | None):
         self._root, self._images, self._columns = root, images or (root.parent if root.is_file() else root), dict(columns or {})
@@ -55,15 +62,36 @@ class OwnPosts(PublicSet):
             raise UsageError(f"set.columns: {strange[0]!r} is none of {', '.join(COLUMNS)}")
 
     def posts(self) -> Iterator[Post]:
-        """In the order of the list. Raises UsageError for a file without a column of photos."""
+        """In the order of the list. Raises UsageError for a file without a column of photos, JobFailed for an empty one."""
         if self._root.is_file():
-            yield from self._listed()
+            text = read_text(self._root)
+            if not text.strip():
+                raise JobFailed(f"set.path={self._root}: is empty")
+            yield from self._of_json(text) if self._root.suffix.lower() in _LINES else self._listed(text)
             return
         for file in files_below(self._root, _ENDINGS):
             yield Post(file.relative_to(self._root).as_posix(), str(file))
 
-    def _listed(self) -> Iterator[Post]:
-        lines = csv.reader(io.StringIO(read_text(self._root), newline=""))
+    def _of_json(self, text: str) -> Iterator[Post]:
+        lines = [(f"{self._root.name}:{n}", line) for n, line in enumerate(text.split("\n"), 1) if line.strip()]
+        names = list(dict.fromkeys(name for where, line in lines for name in self._record(where, line) or ()))
+        at = {ours: names[i] for ours in COLUMNS if (i := self._place(ours, names)) is not None}
+        for where, line in lines:
+            record = self._record(where, line)
+            if record is None:
+                yield Post(where, "", reject=Reject(RejectCode.MALFORMED_ROW, "it is no JSON object"))
+            else:
+                yield self._post(where, {ours: _cell(record.get(theirs)) for ours, theirs in at.items()})
+
+    def _record(self, where: str, line: str) -> dict[str, Any] | None:
+        try:
+            value = parse_json(line, where)
+        except UsageError:
+            return None
+        return value if isinstance(value, dict) else None
+
+    def _listed(self, text: str) -> Iterator[Post]:
+        lines = csv.reader(io.StringIO(text, newline=""))
         try:
             names = [name.strip() for name in next(lines, [])]
             at = {ours: i for ours in COLUMNS if (i := self._place(ours, names)) is not None}
@@ -88,9 +116,11 @@ class OwnPosts(PublicSet):
             if not inside.is_relative_to(self._images.resolve()):
                 return Post(where, "", reject=Reject(RejectCode.BAD_VALUE, f"{photo!r} leads out of {self._images}"))
             photo = str(inside)
-        several = {name: tuple(filter(None, _BETWEEN.split(cells.get(name, "")))) for name in (PRODUCTS, LINKS)}
+        worn, links = (tuple(filter(None, _BETWEEN.split(cells.get(name, "")))) for name in (PRODUCTS, LINKS))
+        links += tuple(filter(is_web, worn))
+        worn = tuple(name for name in worn if not is_web(name))
         name = cells.get(POST) or cells[PHOTO]
-        return Post(name, photo, several[PRODUCTS], several[LINKS], cells.get(ADDRESS) or None, cells.get(STYLE) or None)
+        return Post(name, photo, worn, links, cells.get(ADDRESS) or None, cells.get(STYLE) or None)
 
     def _place(self, ours: str, names: list[str]) -> int | None:
         given = self._columns.get(ours)
@@ -105,15 +135,26 @@ class OwnPosts(PublicSet):
         return None
 
 
+def _cell(value: Any) -> str:
+    """A value of JSON as a cell of a CSV."""
+    if isinstance(value, list):
+        return " ".join(map(_cell, value))
+    return "" if value is None else value if isinstance(value, str) else json.dumps(value)
+
+
 @dataclass(frozen=True)
 class Catalog:
-    """The shop's products by the name that a list has for them, and by their address."""
+    """The shop's products by the name that a list has for them, and by their address; ``unknown``: counts those of which it has
+    neither."""
 
     named: Mapping[str, str]
     at: Mapping[str, str]
+    unknown: Counter[str] = field(default_factory=Counter)
 
     def ids_of(self, post: Post) -> list[str]:
         """What is worn; a name that the shop does not have stands as it is: `w2w mine` rejects it by that name."""
+        self.unknown[PRODUCTS] += sum(name not in self.named for name in post.products)
+        self.unknown[LINKS] += sum(link not in self.at for link in post.links)
         worn = {self.named.get(name, name) for name in post.products}
         return sorted(worn | {self.at[link] for link in post.links if link in self.at})
 
@@ -141,3 +182,12 @@ def post_rows(posts: Iterable[Post], sold: Catalog, catalog: str, version: str, 
 
     said = pa.schema([*PHOTO_SCHEMA, (schema.REJECT_CODE, pa.string()), (schema.REJECT_DETAIL, pa.string())])
     yield from in_batches(map(row, posts), said, batch_rows)
+
+
+def would_be_rejected(rows: pa.Table) -> Counter[str]:
+    """By code: the lines that are rejected, and those whose photo is a file that is not there."""
+    said = pc.fill_null(rows.column(schema.REJECT_CODE), "")
+    codes = Counter({one["values"]: one["counts"] for one in pc.value_counts(said).to_pylist() if one["values"]})
+    photos = rows.filter(pc.equal(said, "")).column(schema.IMAGE_URI)
+    gone = sum(not is_web(uri) and not os.path.isfile(uri) for uri in photos.to_pylist())
+    return codes + Counter({RejectCode.NOT_FOUND.value: gone})

@@ -24,6 +24,7 @@ from w2w.table import delta
 from w2w.table.delta import need_table
 from w2w.table.pending import holding, lookup_batches
 from w2w.table.permitted import TRAINING, Permitted, explained, permitted, why_refused
+from w2w.table.rejects import num_not_permitted
 from w2w.training.config import LoopConfig
 from w2w.training.encoders.config import HEAD, LearnConfig
 from w2w.training.encoders.pairs import SHRUNK, Listing, PairBatches, Row, listing, ranked
@@ -73,6 +74,11 @@ class PairTable:
         """Pairs, or posts, of all splits that are left out because training may not use a picture of theirs."""
         rows = [self._pairs(split) for split in (TRAIN, VAL, TEST)]
         return sum(r.num_rows - self.may.of(r, (schema.ANCHOR_IMAGE_ID, schema.IMAGE_ID)).num_rows for r in rows)
+
+    def num_never_made(self) -> int:
+        """Those that are none for that reason: `w2w mine` rejected them."""
+        own = not self.sources or schema.OWN in self.sources
+        return num_not_permitted(self.store, schema.PAIRS, "mine") if own else 0
 
     def _pairs(self, split: str) -> pa.Table:
         rows = self._all(schema.PAIRS, _COLUMNS)
@@ -148,7 +154,7 @@ def inspect(table: PairTable, recipe: str, encoder: EncoderConfig, learn: LearnC
     try_encoder(encoder)
     if sources.of(encoder).blueprint is None:
         raise UsageError(f"--encoder.name={encoder.name}: only its own code can build it; w2w trains those of its libraries")
-    with explained(lambda: why_refused(table.num_refused(), what=table.refuses)):
+    with explained(lambda: why_refused(table.num_refused() + table.num_never_made(), what=table.refuses)):
         return _inspect(table, recipe, encoder, learn, num_workers)
 
 

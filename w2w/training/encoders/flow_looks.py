@@ -92,6 +92,9 @@ class LookTable(PairTable):
         found = [self._active(split) for split in (TRAIN, VAL, TEST)]
         return sum(posts.num_rows - self.may.of(posts).num_rows for posts in found)
 
+    def num_never_made(self) -> int:
+        return 0
+
     def _posts(self, split: str) -> list[dict]:
         """The active posts of a split whose photo may be used, about 500 bytes each."""
         return self.may.of(self._active(split)).to_pylist()

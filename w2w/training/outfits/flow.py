@@ -13,7 +13,8 @@ from w2w.errors import UsageError
 from w2w.garments.masks import SLOTS
 from w2w.table import delta
 from w2w.table.delta import need_table
-from w2w.table.permitted import TRAINING, Permitted, permitted, why_refused
+from w2w.table.permitted import TRAINING, Permitted, explained, permitted, why_refused
+from w2w.table.rejects import num_not_permitted
 from w2w.training.outfits.arrays import WORN, Outfits, Questions, drawn_blanks
 from w2w.training.vectors import vector_batches
 
@@ -185,9 +186,10 @@ def read_own_questions(
     kept_O = whole & (split_O == split)
     asked = made.among(kept_O)
     if not len(asked.worn):
-        raise UsageError(
-            f"table `outfits` has no worn outfit of source {source!r} and split {split!r}: run 'w2w split', 'w2w compose'"
-        )
+        with explained(lambda: why_refused(num_not_permitted(store, schema.OUTFITS, "compose"), what="photos")):
+            raise UsageError(
+                f"table `outfits` has no worn outfit of source {source!r} and split {split!r}: run 'w2w split', 'w2w compose'"
+            )
     if slots is not None and slots != asked.slots:
         raise UsageError(f"outfits of {source!r} are of {', '.join(asked.slots)}, and the scorer knows {', '.join(slots)}")
     names_O = np.array(ids.to_pylist(), dtype=object)[made.kept(kept_O)]
