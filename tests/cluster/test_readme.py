@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from w2w.cli.main import JOBS, module_of
+from w2w.cli.main import JOBS, module_of, posts_of_ingest
 
 ROOT = Path(__file__).parents[2]
 READMES = [ROOT / "README.md", ROOT / "jobs" / "README.md", ROOT / "w2w" / "training" / "README.md"]
@@ -47,8 +47,9 @@ def test_options_are_understood(command, tmp_path):
 
     (tmp_path / "night.yaml").write_text(re.search(r"```yaml\n(.*?)```", README, re.S)[1])
     words = [w.replace("night.yaml", f"{tmp_path}/night.yaml").replace("jobs/", f"{ROOT}/jobs/") for w in shlex.split(command)]
-    job = importlib.import_module(module_of(words[1]))
-    assert isinstance(parse(job.Config, words[2:], "w2w"), job.Config)
+    name, *rest = posts_of_ingest(words[1:])
+    job = importlib.import_module(module_of(name))
+    assert isinstance(parse(job.Config, rest, "w2w"), job.Config)
 
 
 def test_help_of_the_command():
