@@ -93,7 +93,7 @@ def families_of(
 
 def _by_product(rows: pa.Table, decimal: str, now: datetime, members: tuple[pa.Array, pa.Array] | None) -> Families:
     key, price, sale, dates, stock, picture = (rows.column(name).combine_chunks() for name in rows.column_names)
-    decimal = decimal or decimal_sign(pa.concat_arrays([price, sale]))
+    decimal = decimal or decimal_sign(pa.concat_arrays([price, sale])) or "."
     encoded = key.dictionary_encode()
     codes = encoded.indices.to_numpy(zero_copy_only=False)
     regular, reduced = (numbers(text, decimal) for text in (price, sale))

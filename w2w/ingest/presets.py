@@ -219,7 +219,7 @@ class Preset:
 
 def _above(price: pa.Array, sale: pa.Array) -> pa.Array:
     """The prices; those that are not above the sale price are that."""
-    sign = decimal_sign(pa.concat_arrays([price, sale]))
+    sign = decimal_sign(pa.concat_arrays([price, sale])) or "."  # 1,299 and 1,499 are in the same order either way
     return pc.if_else(pc.fill_null(pc.less_equal(numbers(price, sign), numbers(sale, sign)), False), sale, price)
 
 

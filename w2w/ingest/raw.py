@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 from w2w import schema
 from w2w.errors import Reject, RejectCode, UsageError
 from w2w.ingest.paths import Read, all_at, is_path, plain_row
+from w2w.ingest.prices import written_price
 
 IMAGE = "image"  # the feed's image value, before it becomes an image_uri
 BASE = (schema.PRODUCT_ID, schema.TITLE, schema.BRAND, schema.PRICE, schema.CURRENCY, schema.CATEGORY, schema.URL, IMAGE)
@@ -98,6 +99,7 @@ class RawBatch:
 
 
 _COMPARED, _OF_VARIANTS = "compare_at_price", "variants[].featured_image.src"  # Shopify's
+_MACHINE = re.compile(r"[0-9]{1,15}(?:\.[0-9]{1,40})?")
 _TOLD = 40  # names of columns in an error
 _NO_ATTRIBUTES = {*BASE, schema.SALE_PRICE, SALE_DATES, schema.IMAGE_LIST, DELETED}
 _OF_LISTS = {*TEXTS, schema.PRICE, schema.SALE_PRICE, schema.CATEGORY, IMAGE, schema.IMAGE_LIST}  # all of a list is read
@@ -342,17 +344,24 @@ def _paths_at(row: dict[str, object], name: str) -> object:
 
 def _lowest_at(row: dict[str, object], name: str) -> object:
     """Of the prices of several variants the lowest; of their compare-at prices that of the variant with the lowest price."""
+    if name in row or "[" not in name:
+        return _at(row, name)
     holder, _, last = name.rpartition(".")
-    if name not in row and last == _COMPARED:
-        told = [one for one in all_at(row, holder) if isinstance(one, dict) and _is_price(one.get(schema.PRICE))]
-        return min(told, key=lambda one: float(one[schema.PRICE])).get(last) if told else _at(row, name)
-    values = all_at(row, name) if name not in row and "[" in name else []
-    prices = [v for v in values if isinstance(v, str) and _is_price(v)]
-    return min(prices, key=float) if prices else _at(row, name)
+    if last == _COMPARED:
+        variants = [one for one in all_at(row, holder) if isinstance(one, dict)]
+        at = _cheapest([one.get(schema.PRICE) for one in variants])
+        return _at(row, name) if at is None else variants[at].get(last)
+    values = all_at(row, name)
+    at = _cheapest(values)
+    return _at(row, name) if at is None else values[at]
 
 
-def _is_price(value: object) -> bool:
-    return isinstance(value, str) and bool(re.fullmatch(r"[0-9]{1,15}(\.[0-9]{1,40})?", value))
+def _cheapest(prices: Sequence[object]) -> int | None:
+    """The place of the lowest price; those that people write count where there are no machines'."""
+    texts = [(n, price) for n, price in enumerate(prices) if isinstance(price, str)]
+    costs = {n: float(price) for n, price in texts if _MACHINE.fullmatch(price)}
+    costs = costs or {n: float(number) for n, price in texts if (number := written_price(price).number)}
+    return min(costs, key=costs.__getitem__, default=None)
 
 
 def _stock_at(row: dict[str, object], name: str) -> object:

@@ -64,7 +64,9 @@ def _gathered(raw: RawBatch, columns: Mapping[str, str], plain: Callable[[str], 
     said = said_in(raw, columns, plain)
     names = ("imagesrc", "imageposition", "variantimage", "variantinventoryqty", "variantinventorypolicy")
     sources, positions, of_variants, stock, policy = (said(name).to_pylist() for name in names)
-    costs = pc.fill_null(numbers(said("variantprice"), decimal or decimal_sign(said("variantprice"))), math.inf).to_pylist()
+    costs = pc.fill_null(
+        numbers(said("variantprice"), decimal or decimal_sign(said("variantprice")) or "."), math.inf
+    ).to_pylist()
     options = [[said(one.format(n)).to_pylist() for one in OPTION_COLUMNS] for n in (1, 2, 3)]
     found: dict[str, list[str | None]] = {
         name: [None] * count for name in (schema.IMAGE_LIST, schema.AVAILABILITY, schema.COLOUR, schema.SIZE_SAID)

@@ -155,6 +155,8 @@ def test_a_sale_price_counts_where_it_is_one(tmp_path, price, sale, said, warned
         ("20.00", "30.00", (20.0, 20.0, 30.0)),
         ("999.00", "1,299.99", (999.0, 999.0, 1299.99)),
         ("1,299.99", "1,299.00", (1299.99, None, None)),
+        ("1,299", "1,199", (1299.0, None, None)),
+        ("1,299", "1,499", (1299.0, 1299.0, 1499.0)),
     ],
 )
 def test_a_compare_at_price_of_shopify_counts_above_the_price(tmp_path, price, compare, said):

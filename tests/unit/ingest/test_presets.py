@@ -217,6 +217,7 @@ def test_products_json_leaves_out_what_is_not_on_sale(tmp_path, preset):
         ([variant("20.00")], (20.0, None, None)),
         ([variant("25.00", "90.00"), variant("20.00", "30.00")], (20.0, 20.0, 30.0)),
         ([variant("25.00", "90.00"), variant("20.00")], (20.0, None, None)),
+        ([variant("1,299.00", "1,499.00"), variant("1,100.00", "1,200.00")], (1100.0, 1100.0, 1200.0)),
         ([variant("9.00", "10.00"), variant("20.00", "30.00")], (9.0, 9.0, 10.0)),
     ],
 )
