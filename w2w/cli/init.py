@@ -15,7 +15,7 @@ from w2w.engine.job import console
 from w2w.errors import UsageError
 from w2w.garments.taxonomy import class_called
 from w2w.ingest import download
-from w2w.ingest.feed import FeedConfig, check_feed, column_names, read_feed
+from w2w.ingest.feed import FeedConfig, check_feed, column_names, columns_read, read_feed
 from w2w.ingest.headings import pictures_in
 from w2w.ingest.images import is_web
 from w2w.ingest.loading import FeedFetchConfig
@@ -70,12 +70,13 @@ def main(config: Config) -> None:
     uri = config.feed if is_web(config.feed) else _without_dots(storage.source(config.feed or str(folder / "products.csv")))
     feed = asked = FeedConfig(uri=uri, headers_env=config.headers_env, auth_env=config.auth_env)
     names: list[str] = []
+    read: dict[str, list[str]] = {}
     if config.feed:
         if is_web(uri):
             download.check(feed, config.fetch)
         with download.at_hand(asked, config.fetch, keep=False, judge=column_names) as found:
             known = mapped(found.feed.uri, config.columns, config.encoding, found.feed.image_root)
-            names = column_names(known)
+            names, read = column_names(known), columns_read(known)
         feed = replace(known, uri=uri, image_root="", headers_env=asked.headers_env, auth_env=asked.auth_env)
     told = {f"feed.{name}": getattr(feed, name) for name in _OF_FEED.split()}
     told |= {f"fetch.{name}": getattr(config.fetch, name) for name in ("contact", "allow_private_hosts")}
@@ -89,9 +90,9 @@ def main(config: Config) -> None:
     out = console()
     out.print(f"{file} is written.")
     if names:
-        ours = {**{name: name for name in names if name in COLUMNS}, **feed.named}
+        ours = {**{name: [name] for name in names if name in COLUMNS}, **read}
         said = {"No column for": [c for c in COLUMNS if c not in ours]}
-        taken = {*ours.values(), *(name for several in feed.several.values() for name in several)}
+        taken = {name for several in ours.values() for name in several}
         said["Kept as attributes"] = [name for name in names if name not in taken]
         for what, which in said.items():
             if which:
@@ -123,6 +124,8 @@ def mapped(uri: str, columns: Mapping[str, str], encoding: str, image_root: str 
     names = column_names(feed)
     preset = told_by(names)
     own = PRESETS[preset].first_of(names) if preset in PRESETS else {}
+    if own and PRESETS[preset].guessed:
+        own = guess(names, columns.values()) | own
     told = own or guess(names, columns.values())
     guessed: dict[str, list[str] | str] = {**told, **columns}
     if IMAGE not in guessed and not own and (pictures := pictures_in(names)):

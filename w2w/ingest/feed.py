@@ -162,6 +162,14 @@ def column_names(config: FeedConfig) -> list[str]:
     return list(_looked(config, *_files(config)).names)
 
 
+def columns_read(config: FeedConfig) -> dict[str, list[str]]:
+    """Our columns -> those of theirs that they are read from."""
+    found = _looked(config, *_files(config))
+    read = {ours: [theirs] for ours, theirs in found.config.named.items()} | config.several
+    read |= {schema.IMAGE_LIST: list(found.pictures)} if found.pictures else {}
+    return {ours: [*theirs, *(f"{one}[]" for one in theirs if f"{one}[]" in found.names)] for ours, theirs in read.items()}
+
+
 def read_as(config: FeedConfig) -> str | None:
     """What the feed tells beyond its config: preset, columns, encoding."""
     return _looked(config, *_files(config)).told(config)

@@ -118,3 +118,23 @@ def test_numbered_pictures_are_one_column_of_ours(tmp_path):
     feed.write_text("sku,name,image1,image 2,note\n1,T,a.jpg,b.jpg,x\n")
     init.main(init.Config(str(tmp_path / "shop"), feed=str(feed)))
     assert night_of(tmp_path / "shop").feed.columns == {"product_id": "sku", "title": "name", "image": ["image1", "image 2"]}
+
+
+def test_what_a_preset_reads_is_no_attribute(tmp_path, capsys):
+    more = "".join(f"<g:additional_image_link>{n}.jpg</g:additional_image_link>" for n in range(2))
+    item = f"<item><g:id>1</g:id><title>t</title><g:image_link>a.jpg</g:image_link>{more}<g:fit>slim</g:fit></item>"
+    (tmp_path / "f.xml").write_text(f'<rss xmlns:g="http://base.google.com/ns/1.0"><channel>{item}</channel></rss>')
+    init.main(init.Config(dir=str(tmp_path / "shop"), feed=str(tmp_path / "f.xml")))
+    said = capsys.readouterr().out
+    assert "Kept as attributes: fit\n" in said
+    assert "No column for: brand, price," in said
+
+
+def test_products_json_of_shopify(tmp_path):
+    variants = [{"price": "20.00", "compare_at_price": "30.00"}]
+    product = {"id": 1, "title": "t", "handle": "h", "published_at": "2026-01-01", "product_type": "Tops", "variants": variants}
+    text = json.dumps({"products": [product | {"images": [{"src": "https://x.test/1.jpg"}]}]})
+    (tmp_path / "products.json").write_text(text)
+    feed = init.mapped(str(tmp_path / "products.json"), {}, "")
+    assert (feed.preset, feed.category_map) == ("shopify_json", {"tops": "top"})
+    check_feed(feed)
