@@ -43,7 +43,10 @@ def completed(batch: FeedBatch, last: pa.Table) -> FeedBatch:
     bare = pc.equal(new[schema.IMAGE_URI], "")
     unknown = rows.filter(bare)
     said = zip(*(unknown.column(c).to_pylist() for c in (schema.PRODUCT_ID, schema.SOURCE)))
-    rejects = reject_table((product, RejectCode.MISSING_FIELD, NO_IMAGE, source) for product, source in said)
+    rejects = reject_table(
+        (product, RejectCode.MISSING_FIELD, f"{NO_IMAGE}, and the store does not know the product", source)
+        for product, source in said
+    )
     return replace(batch, rows=rows.filter(pc.invert(bare)), rejects=pa.concat_tables([batch.rejects, rejects]))
 
 

@@ -66,7 +66,7 @@ def test_an_empty_picture_keeps_all_pictures_and_an_unknown_product_needs_one(fi
     assert (now[schema.TITLE], now[schema.PRICE], now[schema.REGULAR_PRICE]) == ("new", 15.0, 30.0)
     assert pictures(now) == pictures(before)
     rejects = delta.read(store, schema.REJECTS, [schema.REJECT_CODE, schema.REJECT_DETAIL]).to_pylist()
-    assert [tuple(one.values()) for one in rejects] == [("missing_field", "no image")]
+    assert [tuple(one.values()) for one in rejects] == [("missing_field", "no image, and the store does not know the product")]
 
 
 def test_a_new_value_of_an_attribute_and_an_emptied_one(filled, store):
