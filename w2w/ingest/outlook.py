@@ -85,12 +85,13 @@ class Outlook:
     def tried(self, rows: pa.Table, good: Iterable[Mapping[str, Any]]) -> None:
         """``rows``: of WORK_SCHEMA, those that were tried; ``good``: what became of them, rows of `products` with PERMITS."""
         self._known.append(ids.hash_keys(_places(rows).column(schema.URI)))
+        good = list(good)
         for row in good:
+            self._stored(pa.Table.from_pylist(row[schema.IMAGE_LIST], schema=_PLACE))
+        for row in good:  # of a picture that products share one row says what it is now
             for permit in row[PERMITS] or []:
                 own = permit[schema.SEARCH], permit[schema.TRAINING], permit[schema.REASON] or "", permit[schema.UNTIL]
                 self._verdicts.append(Verdict(*own))
-            places = pa.Table.from_pylist(row[schema.IMAGE_LIST], schema=_PLACE)
-            self._stored(places)
             said = pa.Table.from_pylist(row[PERMITS] or [], schema=_PLACE)
             numbers = np.arange(len(self._verdicts) - said.num_rows, len(self._verdicts), dtype=np.int32)
             self._pictures.append((_hashes(said), ids.hash_keys(said.column(schema.IMAGE_ID)), numbers))
