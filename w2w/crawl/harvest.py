@@ -281,9 +281,8 @@ def _products(store: str, profile: Profile, pages: _Pages, records: pa.Table, do
             elif not code:
                 done.waiting += 1
         raw = batch_of_dicts(rows, sources, Mapping({}, None), [], images)
-        feed = normalised(
-            raw, Reading(profile.category_map, profile.category_default), ImageRoot("https://images.invalid"), seen
-        )
+        reading = Reading(profile.category_map, profile.category_default, ".")  # prices as `w2w.ingest.prices` gives them
+        feed = normalised(raw, reading, ImageRoot("https://images.invalid"), seen)
         others = current.others(feed.rows.column(schema.PRODUCT_ID).combine_chunks())
         said = pc.binary_join_element_wise("the product belongs to feed '", others, "'", "")
         feed = feed.refuse(others.is_valid(), RejectCode.DUPLICATE_KEY, said)
