@@ -173,8 +173,10 @@ def create_table(store: str, table: schema.Table) -> DeltaTable:
                 if seen.get(uri(store, table)) == before:
                     seen[uri(store, table)] = before + 1
         return opened
-    DeltaTable.create(
-        uri(store, table),
+    where = uri(store, table)
+    create = partial(
+        DeltaTable.create,
+        where,
         table.schema,
         mode="ignore",
         partition_by=list(table.partition_by),
@@ -182,6 +184,7 @@ def create_table(store: str, table: schema.Table) -> DeltaTable:
         # statistics only for columns that readers may filter on: those of bytes and vectors would bloat the log
         configuration={"delta.dataSkippingStatsColumns": ",".join(table.key)},
     )
+    asked(where, create)
     return existing(store, table)
 
 
@@ -379,7 +382,7 @@ def history(opened: DeltaTable, limit: int | None = None) -> list[dict]:
     """Newest commit first: version, timestamp (ms), operation (ERASE for those of ``w2w.table.purge``), and ``w2w``: the
     lineage that the job wrote, or None."""
     entries = []
-    for entry in opened.history(limit):
+    for entry in asked(opened.table_uri, partial(opened.history, limit)):
         lineage = entry.get("w2w")
         told = {k: entry.get(k) for k in ("version", "timestamp")} | {"w2w": json.loads(lineage) if lineage else None}
         entries.append(told | {"operation": entry.get(OPERATION) or entry.get("operation")})
