@@ -90,7 +90,7 @@ def used(store: Path) -> int:
     return sum(-(-os.path.getsize(Path(at, name)) // PAGE) * PAGE for at, _, names in os.walk(store) for name in names)
 
 
-@pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
+@pytest.mark.parametrize("share", [0.1, 0.7])
 def test_a_disk_that_is_full(shop, base, alone, tmp_path, share):
     """The night ends with a sentence; once there is room, it is done by the next."""
     store = tmp_path / "store"
@@ -211,6 +211,7 @@ def test_two_nights_at_once_one_of_which_dies_and_a_reader(shop, base, alone, tm
     assert reader.answered > 20
 
 
+@pytest.mark.soak
 def test_objects_that_do_not_fit_into_memory(tmp_path):
     """Pictures of 198 MB through an object store of 75 MB, which is Ray's least."""
     feed, rng = write_shop(tmp_path / "shop", 80), np.random.default_rng(0)
