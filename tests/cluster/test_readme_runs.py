@@ -72,6 +72,8 @@ def folder(tmp_path_factory):
         (folder / "photos").symlink_to("shop/posts")
         save(folder / "model", "vit")
         (folder / "gone.txt").write_text("product w1-000002\n")
+        photo = min((folder / "photos").glob("*.jpg")).name
+        (folder / "campaign.csv").write_text(f"photo,products\nphotos/{photo},w1-000001\n")
         (folder / "golden.csv").write_text("product_id,expected\nw1-000003,w1-000004\n")
         _annotations(folder / "shop" / "posts", folder / "instances_attributes_train2020.json")
         _street_to_shop(folder / "DIR")
