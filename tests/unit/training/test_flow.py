@@ -204,16 +204,14 @@ def test_what_nothing_can_be_learnt_from_is_a_sentence(tmp_path, vit, made, reci
 
 
 def test_pairs_that_mining_left_out_by_permission_are_named(tmp_path, vit, monkeypatch):
-    store = embedded(fill(str(tmp_path), USUAL), vit)
-    pairs_of_none = delta.read(store, schema.PAIRS, schema.PAIRS.schema.names).slice(0, 0)
+    store = embedded(fill(str(tmp_path), shots(["train"] * 4 + ["val"])), vit)
     said = {"stage": "mine", "detail": "", "source": None, "rejected_at": 0, "run_id": "r"}
     last = {"stage_version": "of the pairs that are there"}
     monkeypatch.setattr(snapshot, "current", lambda store, table: last)
     codes = [("a", "not_permitted", last), ("b", "not_permitted", last), ("c", "no_vector", last)]
     codes += [("d", "not_permitted", {"stage_version": "of another night"})]
     append(store, schema.REJECTS, *(said | of | {"key": key, "code": code} for key, code, of in codes))
-    write(store, schema.PAIRS, pairs_of_none.to_pylist())
-    with pytest.raises(UsageError, match=r"no pairs of split 'train'.*; 2 pairs may not be used for training"):
+    with pytest.raises(UsageError, match=r"no pairs of split 'test'.*; 2 pairs may not be used for training"):
         plan(store, vit)
 
 
