@@ -31,6 +31,7 @@ class Vectors:
 
     by_image: dict[str, np.ndarray]
     version: str = "m"
+    bridge: None = None
 
     def __post_init__(self):
         self.places = {image: n for n, image in enumerate(self.by_image)}
