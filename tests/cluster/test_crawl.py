@@ -65,7 +65,7 @@ def by_path(store: Path, server: site.Served) -> dict[str, dict]:
     return {canonical(row["url"]).removeprefix(server.url): row for row in url_states(str(store), "wardrobe").to_pylist()}
 
 
-@pytest.mark.parametrize("workers", [pytest.param(1, marks=pytest.mark.soak), 4])
+@pytest.mark.parametrize("workers", [pytest.param(1, marks=pytest.mark.soak), pytest.param(4, marks=pytest.mark.slow)])
 def test_hostile_site_is_crawled_politely_to_the_end(shop, tmp_path, workers):
     with hostile.serve(shop, tmp_path / "requests.jsonl", latency_s=0.02, page_size=60) as server:
         profile, store = write_profile(tmp_path, server.url), tmp_path / "store"

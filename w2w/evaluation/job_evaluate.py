@@ -266,7 +266,8 @@ def _by_search(config: Config) -> Result:
             "'w2w search' saved; what pages of 'w2w find' save is about photos, and kept, but not measured"
         )
     result, searched = search.search(search.Config(**options_of(config, search.Config)))
-    result = Result(**{f.name: getattr(result, f.name) for f in fields(result)} | {"job": "evaluate"})
+    told = {f.name for f in fields(Result)}
+    result = Result(**{f.name: getattr(result, f.name) for f in fields(result) if f.name in told} | {"job": "evaluate"})
     if config.dry_run:
         return result
     protocols = []

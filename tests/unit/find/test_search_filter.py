@@ -61,6 +61,15 @@ def test_only_what_passes_is_found(shop, ask, tmp_path):
     assert (single.queries, ids_of(line)) == (1, ids_of(lines[0]))
 
 
+def test_evaluate_measures_what_a_search_without_a_filter_found(shop, ask, tmp_path):
+    asked = {"store": shop.store, "pool": ONE, "feed": {"uri": tmp_path / "photos.csv"}, "match": ["category"]}
+    (tmp_path / "photos.csv").write_text("product_id,image,category\nq0,0.jpg,shoes\nq1,1.jpg,top\nq2,2.jpg,dress\n")
+    assert w2w.evaluate(**asked, dry_run=True).pending == 3
+    measured = w2w.evaluate(**asked, out=tmp_path / "out")
+    assert (measured.queries, measured.pending) == (3, 3)
+    assert 0 <= measured.figures["recall@1"].value <= 1
+
+
 def test_a_filter_that_lets_nothing_through(ask):
     found, lines = ask(filter={"price": "..0.001"})
     assert (found.passing, found.counts.out) == (0, 3)
