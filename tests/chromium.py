@@ -119,7 +119,8 @@ class Page:
             case "Runtime.consoleAPICalled" if params["type"] in ("error", "warning", "assert"):
                 self.errors.append(str(params["args"]))
             case "Log.entryAdded" if params["entry"]["level"] in ("error", "warning"):
-                self.errors.append(params["entry"]["text"])
+                if not params["entry"].get("url", "").endswith("/favicon.ico"):  # browsers ask a server for it by themselves
+                    self.errors.append(params["entry"]["text"])
 
 
 class Browser:

@@ -15,7 +15,7 @@ def listed(**settings) -> Fetcher:
 
 
 def test_rate_and_concurrency_hold_and_waiting_for_a_turn_is_no_slowness():
-    get = listed(requests_per_s=20.0, concurrency=2).get_bytes
+    get = listed(requests_per_s=20.0, concurrency=2, deadline_s=1.3).get_bytes
     with serve({f"/{i}": Page(b"x", seconds=0.05) for i in range(30)}) as web, ThreadPoolExecutor(30) as pool:
         assert list(pool.map(get, [f"{web.url}/{i}" for i in range(30)])) == [b"x"] * 30
         times = sorted(t for _, t in web.asked)
@@ -34,7 +34,7 @@ def test_one_429_holds_back_all_threads():
 
 
 def test_a_host_that_is_down_is_left_to_a_later_run():
-    get = listed(requests_per_s=None).get_bytes
+    get = listed(requests_per_s=None, deadline_s=30.0).get_bytes
     for _ in range(20):
         with rejected(RejectCode.FETCH_FAILED, "connection failed"):
             get("http://127.0.0.1:9/x")
