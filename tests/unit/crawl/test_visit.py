@@ -165,11 +165,11 @@ def test_every_end_has_a_state_and_a_reason():
         "/p/noai": Page(GOOD, headers={"X-Robots-Tag": "noai"}),
         "/p/meta": Page(GOOD + b'<meta name=robots content="noimageai">'),
         "/p/gone": Page(status=410),
-        "/p/slow": Page(seconds=1.0),
+        "/p/slow": Page(seconds=3.0),
     }
     with serve(pages) as web:
         paths = ["/p/no", "/p/pdf", "/p/bare", "/p/noai", "/p/meta", "/p/gone", "/p/slow"]
-        got = look(web, *(row(web.url + path) for path in paths), row(web.url + "/robots.txt", "robots"), deadline_s=0.5)
+        got = look(web, *(row(web.url + path) for path in paths), row(web.url + "/robots.txt", "robots"), deadline_s=2.0)
     assert [(g["state"], g["reason"]) for g in got] == [
         ("excluded", "disallowed"),
         ("rejected", "wrong_type"),
