@@ -19,7 +19,7 @@ from tests.cluster.test_kill import contents, end_session, finish, num_files, st
 from w2w import schema
 from w2w.index.manifest import index_uri
 from w2w.index.search import open_index
-from w2w.table import delta
+from w2w.table import delta, lease
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 FIRST, ALL = 40, 60  # products of the first night, and of those after it
@@ -191,13 +191,13 @@ def test_two_nights_at_once_one_of_which_dies_and_a_reader(shop, base, alone, tm
     store = Path(shutil.copytree(base, tmp_path / "store"))
     reader, before = Reader(store), num_files(store)
     reader.start()
+    with lease.hold(str(store), "nightly-of-another", print):  # by this process, which lives
+        second = night(store, shop[1])
+        assert second.wait(300) == 1
+    end_session(second.pid)
+    assert "another night is at work on this store: nightly-of-another" in (tmp_path / "store.log").read_text()
     first = night(store, shop[1])
     assert wait_for_files(first, store, before + 3)
-    second = night(store, shop[1])
-    assert second.wait(300) == 1
-    end_session(second.pid)
-    assert "another night is at work on this store" in (tmp_path / "store.log").read_text()
-    assert first.poll() is None
     third = night(store, shop[1])
     os.kill(first.pid, signal.SIGKILL)
     first.wait()
