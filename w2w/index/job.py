@@ -16,6 +16,7 @@ from w2w.index.golden import Golden
 from w2w.index.manifest import index_uri
 from w2w.index.publish import Published, published, read_held, release, rollback, versions, withdraw
 from w2w.index.spec import IndexConfig
+from w2w.index.withheld import target_without, withhold
 from w2w.models.config import EncoderConfig
 from w2w.models.encoder import following, model_version
 from w2w.report.page import page_of
@@ -62,6 +63,8 @@ class Result(Summary):
     model_version: str | None = None
     not_permitted: int | None = None
     """Pictures left out because search may not use them (table `permissions`)."""
+    taken_out: int | None = None
+    """Pictures that search may no longer use and that left the published version at once, before anything was built."""
     why_not_permitted: str | None = None
     """The reasons, how many products are not found for it, and the option that says that the pictures are your own."""
     templates_kept: int | None = None
@@ -115,21 +118,24 @@ def main(config: Config) -> Result:
     run = Run("index", config)
     uri = index_uri(run.store, config.index.name)
     if config.rollback or config.rollback_to or config.release:
-        return run.result(Result, **_versions(config, uri))
+        return run.result(Result, **_versions(config, run.store, uri))
     if config.of == LOOKS and (config.index.golden or config.index.golden_judged):
         raise UsageError("index.golden: golden queries are of products, not of looks")
     golden = check(run.store, config.index)
     kind = KINDS[config.of]
     need_table(run.store, kind.table, kind.made_by)
-    base, inputs = published(uri), Inputs.now(run.store, kind.table)
+    inputs, allowed = Inputs.now(run.store, kind.table), permitted(run.store, SEARCH)
+    was = published(uri)
+    base, taken_out = withhold(uri, was, allowed.refused, inputs.standing["permitted"], config.dry_run)
     if base.manifest:
         config = replace(config, encoder=following(config.encoder, base.manifest.model_version))
     version = kind.version(run.store, model_version(config.encoder))
     check_bridge(run.store, config.of, config.encoder)
     active = kind.rows(run.store)
-    may = permitted(run.store, SEARCH).of(active)
+    may = allowed.of(active)
     if not may.num_rows:
-        return _nothing_left(run, config, uri, base, kind, active, may)
+        before = was.manifest.version if was.manifest else None
+        return _nothing_left(run, config, uri, base, kind, active, may, taken_out=taken_out or None, withdrawn=before)
     need_table(run.store, schema.EMBEDDINGS, "embed")
     found = read_rows(run.store, version, may, base, inputs, by_logs=config.of == "products" and not config.full_scan)
     rows, vectors, missing = found.rows, found.vectors, found.missing
@@ -148,6 +154,7 @@ def main(config: Config) -> Result:
     draft = draft_index(uri, config.index, vectors, rows, base, inputs, found.touched)
     told: dict[str, Any] = {"model_version": version, "templates_kept": draft.num_kept, "damaged": base.damage or None}
     told["not_permitted"] = active.num_rows - may.num_rows or None
+    told["taken_out"] = taken_out or None
     told["why_not_permitted"] = _why_left_out(run.store, kind.one, active, may)
     if config.encoder.bridge:
         told["bridged"], told["cut_over"] = bridged(run.store, config.encoder, vectors, rows)
@@ -193,7 +200,9 @@ def main(config: Config) -> Result:
         raise
 
 
-def _nothing_left(run: Run, config: Config, uri: str, base: Published, kind: Kind, active: pa.Table, may: pa.Table) -> Result:
+def _nothing_left(
+    run: Run, config: Config, uri: str, base: Published, kind: Kind, active: pa.Table, may: pa.Table, **told: Any
+) -> Result:
     """Withdraws what is published, so that nobody finds what is refused or gone."""
     left_out = _why_left_out(run.store, kind.one, active, may)
     why = f"no {kind.one} is active"
@@ -203,8 +212,7 @@ def _nothing_left(run: Run, config: Config, uri: str, base: Published, kind: Kin
         why += f": table {kind.table.name!r} is empty ('w2w tables --rejects' says what was rejected)"
     if not config.dry_run:
         withdraw(uri, why, base)
-    before = base.manifest.version if base.manifest else None
-    told = {"nothing_to_index": why, "withdrawn": before, "not_permitted": active.num_rows or None}
+    told |= {"nothing_to_index": why, "not_permitted": active.num_rows or None}
     return run.result(Result, **told, shards_reused=0, shards_built=0)
 
 
@@ -226,7 +234,7 @@ def check(store: str, config: IndexConfig) -> tuple[Golden, ...]:
     return golden_queries(store, config)
 
 
-def _versions(config: Config, uri: str) -> dict[str, Any]:
+def _versions(config: Config, store: str, uri: str) -> dict[str, Any]:
     """Rolls back or releases, unless it is a dry run; says which versions there are."""
     if config.release and (config.rollback or config.rollback_to):
         raise UsageError("--release and --rollback: give one of them")
@@ -234,6 +242,7 @@ def _versions(config: Config, uri: str) -> dict[str, Any]:
     if config.release and not config.dry_run:
         release(uri, config.release)
     elif not config.dry_run:
-        now = rollback(uri, config.rollback_to)
+        refused = permitted(store, SEARCH).refused
+        now = rollback(uri, config.rollback_to, lambda target: target_without(uri, target, refused))
     held_back = tuple(h.version for h in read_held(uri))
     return {"published": now, "index_versions": tuple(versions(uri)), "held_back_versions": held_back}

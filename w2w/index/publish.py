@@ -90,12 +90,7 @@ def publish(
         raise JobFailed(f"index {manifest.name!r} is not published: {'; '.join(gate.reasons)}")
     _check_forward(manifest, base.manifest)
     lease.check(uri)
-    sums = [hashlib.sha256(data).hexdigest() if data else "" for data in (truth, seen)]
-    told = replace(manifest, gate=gate, truth=sums[0], seen=sums[1])
-    storage.write_bytes(m.manifest_uri(uri, manifest.version), m.manifest_bytes(told))
-    for data, file_of in ((truth, m.truth_uri), (seen, m.seen_uri), (stock, m.stock_uri)):
-        if data:  # behind the manifest, by which they are found when they are to go
-            storage.write_bytes(file_of(uri, manifest.version), data)
+    write_version(uri, manifest, gate, truth, seen, stock)
     try:
         storage.replace_if(_current_uri(uri), manifest.version.encode(), base.current)
     except Changed as e:
@@ -105,6 +100,16 @@ def publish(
             f"at work; run it again"
         ) from e
     return manifest.version
+
+
+def write_version(uri: str, manifest: Manifest, gate: GateResult, truth: bytes, seen: bytes, stock: bytes) -> None:
+    """A version's files, which nothing points at yet."""
+    sums = [hashlib.sha256(data).hexdigest() if data else "" for data in (truth, seen)]
+    told = replace(manifest, gate=gate, truth=sums[0], seen=sums[1])
+    storage.write_bytes(m.manifest_uri(uri, manifest.version), m.manifest_bytes(told))
+    for data, file_of in ((truth, m.truth_uri), (seen, m.seen_uri), (stock, m.stock_uri)):
+        if data:  # behind the manifest, by which they are found when they are to go
+            storage.write_bytes(file_of(uri, manifest.version), data)
 
 
 def withdraw(uri: str, why: str, base: Published) -> None:
@@ -205,10 +210,11 @@ def versions(uri: str) -> list[str]:
     return sorted(v for v in named if m.VERSION.fullmatch(v))
 
 
-def rollback(uri: str, version: str | None = None) -> str:
+def rollback(uri: str, version: str | None = None, shown: Callable[[Manifest], Manifest] = lambda target: target) -> str:
     """Points CURRENT at ``version``, or at the newest one before the current one that is not held back; returns it.
 
-    A version that is rolled back from is held back: see ``held``. Raises UsageError if there is none to go to, JobFailed if
+    ``shown``: what takes the place of that version, see ``withheld``. A version that is rolled back from is held back: see
+    ``held``. Raises UsageError if there is none to go to, JobFailed if
     files of the target are missing or damaged.
     """
     before = published(uri)
@@ -219,9 +225,10 @@ def rollback(uri: str, version: str | None = None) -> str:
     if damaged := damaged_file(uri, target):
         raise JobFailed(f"{uri}: not rolled back to {version}: {damaged} is missing or damaged; --rollback_to another version")
     left = _left(uri, before.manifest, target)
-    _change_held(uri, lambda held: [h for h in held if h.version != version] + left)
-    storage.replace_if(_current_uri(uri), version.encode(), before.current)
-    return version
+    now = shown(target).version
+    _change_held(uri, lambda held: [h for h in held if h.version not in (version, now)] + left)
+    storage.replace_if(_current_uri(uri), now.encode(), before.current)
+    return now
 
 
 def _version_before(uri: str, current: bytes | None) -> str:
@@ -235,10 +242,15 @@ def _version_before(uri: str, current: bytes | None) -> str:
     if now is None:
         raise UsageError(f"{uri}: no index is published there" + ("; --rollback_to one of its versions" if known else ""))
     held_back = {h.version for h in read_held(uri)}
-    older = [v for v in known if v < now and v not in held_back and _content(v) != _content(now)]
+    older = [v for v in known if time_of(v) < time_of(now) and v not in held_back and _content(v) != _content(now)]
     if not older:
         raise UsageError(f"{uri}: there is no other version older than {now} to roll back to")
     return older[-1]
+
+
+def time_of(version: str) -> str:
+    """When it was made. Equal for a version and what is left of it without refused pictures."""
+    return version.partition("-")[0]
 
 
 def _content(version: str) -> str:
@@ -247,7 +259,7 @@ def _content(version: str) -> str:
 
 
 def _left(uri: str, before: Manifest | None, target: Manifest) -> list[Held]:
-    if before is None or before.version <= target.version:
+    if before is None or time_of(before.version) <= time_of(target.version):
         return []
     other_model = before.model_version != target.model_version
     now = datetime.now(UTC).isoformat(timespec="seconds")

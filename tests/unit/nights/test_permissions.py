@@ -9,7 +9,7 @@ from tests.unit.nights.nights import Clock, Item, Shop, jpeg, night, products, w
 from tests.unit.recommend.stores import append
 from tests.unit.web.webs import Page, Web, serve
 from w2w import ids, schema
-from w2w.errors import UsageError
+from w2w.errors import JobFailed, UsageError
 from w2w.export import job as export
 from w2w.gallery import job as gallery
 from w2w.index import job as index
@@ -298,3 +298,65 @@ def test_a_picture_that_products_share_is_written_down_once(store, shop, web, cl
     shop.items |= {f"q{n}": Item("7.jpg") for n in range(5)}
     night(store, shop, {"use": UseConfig(training="refused")}, fetch=FETCH)
     assert delta.count_rows(delta.open_table(store, schema.PERMISSIONS)) == 3
+
+
+def found(store: str, k: int = 20) -> set[str]:
+    hits = open_index(index_uri(store, "default")).search(np.ones((1, 16), np.float32), k)
+    return set(hits.column(schema.PRODUCT_ID).to_pylist())
+
+
+def withdraw(web: Web, clock: Clock, store: str, shop: Shop, *numbers: int) -> None:
+    for n in numbers:
+        say(web, f"/{n}.jpg", X_Robots_Tag="noindex")
+    clock.sleep()
+    night(store, shop, fetch=FETCH)
+
+
+@pytest.mark.parametrize("why", ["gate", "killed", "not embedded"])
+def test_what_search_may_not_use_is_gone_where_nothing_new_is_published(store, shop, web, clock, monkeypatch, why):
+    shop.items = {f"p{n}": Item(f"{web.url}/{n}.jpg") for n in range(4)}
+    night(store, shop, fetch=FETCH)
+    there, first = indexed(store)
+    withdraw(web, clock, store, shop, 2)
+    assert (index.main(index.Config(store=store, dry_run=True)).taken_out, found(store)) == (1, there), "as it was"
+
+    def fail(*args, **kwargs):
+        raise KeyboardInterrupt if why == "killed" else JobFailed("the gate was not passed")
+
+    if why == "not embedded":
+        monkeypatch.setattr(index, "read_rows", fail)
+    else:
+        monkeypatch.setattr(index, "build_index", fail)
+        shop.items["p9"] = Item(f"{web.url}/0.jpg", title="new")
+        clock.sleep()
+        night(store, shop, fetch=FETCH)
+    with pytest.raises((KeyboardInterrupt, JobFailed)):
+        index.main(index.Config(store=store))
+    assert found(store) == {"p0", "p1", "p3"}
+    monkeypatch.undo()
+    without_ray(monkeypatch)
+    now = read_manifest(index_uri(store, "default"))
+    assert (now.num_rows, now.gate.recall, now.version[:20]) == (3, 1.0, first.published[:20])
+    assert indexed(store)[0] == {"p0", "p1", "p3"} | set(shop.items) - {"p2"}
+
+
+def test_who_rolls_back_does_not_bring_back_what_search_may_not_use(store, shop, web, clock):
+    shop.items = {f"p{n}": Item(f"{web.url}/{n}.jpg") for n in range(3)}
+    night(store, shop, fetch=FETCH)
+    _, first = indexed(store)
+    shop.items["p3"] = Item(f"{web.url}/3.jpg")
+    clock.sleep()
+    night(store, shop, fetch=FETCH)
+    there, second = indexed(store)
+    assert len(there) == 4
+    withdraw(web, clock, store, shop, 1)
+    done = index.main(index.Config(store=store, rollback=True))
+    assert found(store) == {"p0", "p2"}
+    assert done.published.partition("-")[0] == first.published.partition("-")[0]
+    assert done.held_back_versions == (second.published,)
+    with pytest.raises(UsageError, match="no other version older than"):
+        index.main(index.Config(store=store, rollback=True))
+    withdraw(web, clock, store, shop, 0, 2)
+    with pytest.raises(UsageError, match="search may not use any of its pictures"):
+        index.main(index.Config(store=store, rollback_to=first.published))
+    assert indexed(store)[0] == {"p3"}
