@@ -13,6 +13,7 @@ EXTRAS = {  # module -> extra
     "wandb": "tracking",
     "psycopg": "postgres",
     "lancedb": "lancedb",
+    "openlineage": "openlineage",
 }
 
 

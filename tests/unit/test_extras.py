@@ -11,6 +11,7 @@ from w2w.garments.detector import DetectorConfig, detector_version
 from w2w.garments.segmenter import SegmenterConfig, segmenter_version
 from w2w.models.config import EncoderConfig
 from w2w.models.encoder import encoder_input
+from w2w.nightly.tell import Tell, check
 from w2w.training.detectors.config import check_recipe
 from w2w.training.tracking import LogConfig
 
@@ -29,6 +30,7 @@ ASKED = [
     ("wandb", "--log.wandb", lambda: LogConfig(wandb="w2w")),
     ("psycopg", "--to=postgres", lambda: export.main(export.Config(store="no-store", to="postgres"))),
     ("lancedb", "--to=lancedb", lambda: export.main(export.Config(store="no-store", to="lancedb"))),
+    ("openlineage", "tell.openlineage", lambda: check(Tell(openlineage="http://127.0.0.1:5000"))),
 ]
 
 

@@ -38,7 +38,8 @@ ONLY_IN = {
     "bs4": {"crawl"},
     "deltalake": {"table"},
 }
-MODULE_OF = {  # distribution -> what is imported of it, where another name than its own
+MODULE_OF = {
+    "openlineage-python": "openlineage",  # distribution -> what is imported of it, where another name than its own
     "beautifulsoup4": "bs4",
     "faiss-cpu": "faiss",
     "mlflow-skinny": "mlflow",

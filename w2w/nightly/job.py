@@ -270,7 +270,8 @@ def _morning(
     says = headline(ended, None if told.unread else told.counts(), seen, why, begun[-1] if begun else None)
     whole, page_at = " ".join([says, *map(sentence, notices)]), storage.join(folder, "index.html") if page else None
     result = run.done(result, notices=notices, says=whole, report=page_at)
-    more = {"exit": code, "error": why, "ended": ended.timestamp(), "cpus": num_cpus()}
+    of = {"began": list(begun), "indexes": {"index": config.index.name, "index_looks": LOOKS}, "cpus": num_cpus()}
+    more = {"exit": code, "error": why, "ended": ended.timestamp()} | of
     night = to_json(result, told=told.counts(), tables=dict(tables), **more)
     try:
         if page:
@@ -280,7 +281,7 @@ def _morning(
     except Exception as e:
         log.warning("the page of the morning was not written: %s", line(e))
         result = replace(result, report=None)
-    tell.tell_all(config.tell, whole, code, result.report, night)
+    tell.tell_all(config.tell, run.store, whole, code, result.report, night)
     return result
 
 

@@ -1,4 +1,5 @@
-"""Who is told how a night ended: a command, a webhook, a file of metrics for Prometheus. None of them can fail the night."""
+"""Who is told how a night ended: a command, a webhook, a file of metrics for Prometheus, OpenLineage. None of them can fail the
+night."""
 
 import json
 import logging
@@ -15,6 +16,7 @@ import requests
 
 from w2w import storage
 from w2w.errors import UsageError
+from w2w.nightly import lineage
 from w2w.shown import line
 
 log = logging.getLogger("w2w")
@@ -37,8 +39,11 @@ class Tell:
     back."""
     metrics: str = ""
     """File for the textfile collector of Prometheus' node_exporter, for example /var/lib/node_exporter/w2w.prom."""
+    openlineage: str = ""
+    """Where each night sends which step read and wrote which version of which table, as OpenLineage events: the URL of a server
+    such as Marquez, its token in OPENLINEAGE_API_KEY, or a file (JSON lines)."""
     wait_s: float = 30.0
-    """Seconds that the command or the webhook may take."""
+    """Seconds that the command, the webhook or one event may take."""
 
 
 def check(tell: Tell) -> None:
@@ -51,13 +56,17 @@ def check(tell: Tell) -> None:
         raise UsageError(f"tell.metrics={tell.metrics}: node_exporter reads only files that end in .prom")
     if tell.metrics and not Path(tell.metrics).parent.is_dir():
         raise UsageError(f"tell.metrics={tell.metrics}: there is no such folder")
+    if tell.openlineage:
+        lineage.check(tell.openlineage)
 
 
-def tell_all(tell: Tell, says: str, exit_code: int, report: str | None, night: bytes) -> None:
+def tell_all(tell: Tell, store: str, says: str, exit_code: int, report: str | None, night: bytes) -> None:
     """Tells everybody who is to be told; what does not work is logged. ``night``: the result as JSON."""
     plain = json.loads(night)
     if tell.metrics:
         _try("tell.metrics", lambda: storage.write_bytes(tell.metrics, metrics(plain, exit_code).encode()))
+    if tell.openlineage:
+        _try("tell.openlineage", lambda: lineage.send(tell.openlineage, tell.wait_s, store, plain))
     if exit_code == 0 and (tell.on == "failure" or (tell.on == "notice" and not plain.get("notices"))):
         return
     if tell.command:

@@ -18,6 +18,7 @@ from w2w import ids, schema
 from w2w.table import delta
 
 _FRESH_US = 24 * 3600 * 1_000_000
+_REJECTS_US = 30 * _FRESH_US
 _BETWEEN, _ESCAPE = "\x1f", "\x1b"  # of the parts of a key
 
 
@@ -39,6 +40,25 @@ def outdated_warnings(store: str, listed: Sequence[delta.Part]) -> np.ndarray:
     there = pc.is_in(pc.binary_join_element_wise(rows.column(0), rows.column(1), _BETWEEN), value_set=now)
     old = pc.less(rows.column(2), pa.scalar(time.time_ns() // 1000 - _FRESH_US, schema.TIME))
     return pc.and_not(old, there).to_numpy()
+
+
+def repeated_rejects(store: str, listed: Sequence[delta.Part]) -> np.ndarray:
+    """bool: for each row of these parts of `rejects`, whether it is older than 30 days and the same stage version has rejected
+    its row again since: what is asked for every night leaves one row. Memory as of ``find``."""
+    columns = list(schema.REJECTS.key)
+    hashes = [ids.hash_keys(_joined(b, columns)) for b in delta.read_batches(store, schema.REJECTS, columns, listed)]
+    several, start, held = delta.in_several(np.concatenate([np.empty(0, np.uint64), *hashes])), 0, []
+    for batch in delta.read_batches(store, schema.REJECTS, [*columns, schema.REJECTED_AT], listed):
+        at = np.flatnonzero(several[start : start + batch.num_rows])
+        held.append(batch.take(pa.array(at)).append_column("at", pa.array(at + start)))
+        start += batch.num_rows
+    repeated = np.zeros(len(several), bool)
+    if several.any():
+        rows = pl.from_arrow(pa.concat_tables(held)).sort(*columns, schema.REJECTED_AT, "at")
+        same = pl.all_horizontal(pl.col(c).eq_missing(pl.col(c).shift(-1)) for c in columns)
+        old = pl.col(schema.REJECTED_AT).dt.timestamp("us") < time.time_ns() // 1000 - _REJECTS_US
+        repeated[rows.filter(same & old & (pl.int_range(pl.len()) < pl.len() - 1))["at"].to_numpy()] = True
+    return repeated
 
 
 def _empty(columns: Sequence[str]) -> pa.Table:

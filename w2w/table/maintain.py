@@ -4,6 +4,7 @@ import time
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
@@ -19,6 +20,7 @@ from w2w.table.sink import FENCE, to_action
 
 _TARGET_BYTES = 256 << 20
 _TRIES = 5
+_OUTDATED = {schema.WARNINGS.name: doubles.outdated_warnings, schema.REJECTS.name: doubles.repeated_rejects}
 
 
 @dataclass(frozen=True)
@@ -29,17 +31,18 @@ class Compacted:
     parts_before: int
     parts_after: int | None = None
     rows_outdated: int = 0
-    """Of `warnings`: removed, since their product has another row now, or is withdrawn."""
+    """Removed: of `warnings`, as their product has another row now, or is withdrawn; of `rejects`, as older than 30 days and
+    rejected again since."""
 
 
 def compact(store: str, table: schema.Table, dry_run: bool = False) -> Compacted:
-    """Removes duplicate rows, and warnings that hold no more, and merges parts under 256 MB. All other rows keep their values;
-    concurrent appends are not disturbed."""
+    """Removes duplicate rows, warnings that hold no more and rejects that came again, and merges parts under 256 MB. All other
+    rows keep their values; concurrent appends are not disturbed."""
     opened = delta.open_table(store, table)
     before = len(delta.parts(opened))
     twice, outdated = mend(store, table, dry_run), 0
-    if table is schema.WARNINGS:
-        outdated = take_out(store, table, lambda listed: doubles.outdated_warnings(store, listed), dry_run)
+    if table.name in _OUTDATED:
+        outdated = take_out(store, table, partial(_OUTDATED[table.name], store), dry_run)
     if dry_run:
         return Compacted(twice, before, rows_outdated=outdated)
     opened = delta.existing(store, table)

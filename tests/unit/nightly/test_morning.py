@@ -6,6 +6,7 @@ import os
 import re
 import stat
 import threading
+from pathlib import Path
 
 import pyarrow as pa
 import pytest
@@ -226,6 +227,8 @@ def test_steps_from_and_until(store, shop, clock):
         ({"tell": Tell(webhook_env="W2W_NO_HOOK")}, "tell.webhook_env=W2W_NO_HOOK: the environment has no such variable"),
         ({"tell": Tell(metrics="/nowhere/w2w.prom")}, "tell.metrics=/nowhere/w2w.prom: there is no such folder"),
         ({"tell": Tell(metrics="w2w.txt")}, "only files that end in .prom"),
+        ({"tell": Tell(openlineage="/nowhere/l.jsonl")}, "neither an http or https URL nor a file in a folder that exists"),
+        ({"tell": Tell(openlineage="https://me:pass@host")}, "leave credentials out of the URL"),
     ],
 )
 def test_what_cannot_be_is_said_before_anything_is_done(store, shop, options, says):
@@ -280,6 +283,55 @@ def test_a_webhook_a_command_and_prometheus_are_told(store, shop, clock, hook, t
     assert "tell.webhook_env: nobody was told: HTTP 500" in caplog.text
     assert "secret-path" not in caplog.text
     assert "secret-path" not in page(result)
+
+
+def events(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_openlineage_hears_which_step_read_and_wrote_what(store, shop, clock, hook, monkeypatch, tmp_path):
+    where = tmp_path / "lineage.jsonl"
+    result = run_night(store, shop, tell=Tell(openlineage=str(where)))
+    got = events(where)
+    assert [(e["job"]["name"].rpartition("nightly")[2], e["eventType"]) for e in got] == [
+        ("", "START"),
+        *[(f".{step}", state) for step in ("ingest", "embed", "index") for state in ("START", "COMPLETE")],
+        ("", "COMPLETE"),
+    ]
+    night = got[0]["run"]["runId"]
+    assert {e["run"]["facets"]["parent"]["run"]["runId"] for e in got[1:-1]} == {night} == {got[-1]["run"]["runId"]}
+    assert sorted(e["eventTime"] for e in got) == [e["eventTime"] for e in got]
+    ingested, embedded, indexed = (e for e in got[1:-1] if e["eventType"] == "COMPLETE")
+    names = {kind: {d["name"]: d for d in embedded[kind]} for kind in ("inputs", "outputs")}
+    assert set(names["inputs"]) == {f"{store}/images"}
+    assert set(names["outputs"]) == {f"{store}/embeddings"}
+    wrote = names["outputs"][f"{store}/embeddings"]
+    assert (wrote["namespace"], wrote["outputFacets"]["outputStatistics"]["rowCount"]) == ("file", 20)
+    assert wrote["facets"]["version"]["datasetVersion"] == str(result.embed.versions["embeddings"])
+    assert shop.write() in [d["name"] for d in ingested["inputs"]]
+    [index] = indexed["outputs"]
+    assert (index["name"], index["facets"]["version"]["datasetVersion"]) == (f"{store}/index/default", result.index.published)
+    assert {d["name"] for d in indexed["inputs"]} == {f"{store}/products", f"{store}/embeddings"}
+
+    monkeypatch.setattr(nightly.index, "main", lambda config: (_ for _ in ()).throw(JobFailed("no room")))
+    monkeypatch.setenv("OPENLINEAGE_API_KEY", "a-secret")
+    clock.sleep()
+    url = os.environ["W2W_HOOK"].rpartition("/")[0]
+    with pytest.raises(JobFailed):
+        run_night(store, shop, tell=Tell(openlineage=url))
+    assert [(e["job"]["name"].rpartition(".")[2], e["eventType"]) for e in hook.got[-2:]] == [
+        ("index", "FAIL"),
+        ("nightly", "FAIL"),
+    ]
+    assert hook.got[-1]["run"]["facets"]["errorMessage"]["message"] == "no room"
+    assert hook.got[0]["run"]["runId"] != night
+
+
+def test_a_lineage_server_that_fails_fails_no_night(store, shop, clock, hook, caplog):
+    hook.status = 500
+    url = os.environ["W2W_HOOK"].rpartition("/")[0]
+    assert run_night(store, shop, tell=Tell(openlineage=url)).index.published
+    assert "tell.openlineage: nobody was told" in caplog.text
 
 
 def test_on_failure_alone(store, shop, clock, hook, monkeypatch):
