@@ -6,7 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from w2w import schema
 from w2w.table import delta
@@ -43,18 +45,26 @@ def designs(products: Iterable[Mapping[str, Any]]) -> dict[str, Design]:
     groups: dict[tuple[str, ...], dict[str, str]] = {}
     repeated = set[tuple[str, ...]]()
     for row in rows:
-        colour = str(dict(row[schema.ATTRIBUTES] or ()).get(attribute) or "").strip()
-        own = set(_words(colour))
-        words = [word for word in _words(row[schema.TITLE]) if word not in own]
-        if not own or len(words) < _LEAST_WORDS:
+        if not (found := design_of(row, attribute)):
             continue
-        key = (row[schema.CATEGORY], " ".join(_words(row[schema.BRAND] or "")), *words)
+        key, colour = found
         of = groups.setdefault(key, {})
-        if colour.lower() in of:
+        if colour in of:
             repeated.add(key)
-        of[colour.lower()] = row[schema.PRODUCT_ID]
+        of[colour] = row[schema.PRODUCT_ID]
     shared = {key: of for key, of in groups.items() if len(of) > 1 and key not in repeated}
     return {product: Design("\0".join(key), colour) for key, of in shared.items() for colour, product in of.items()}
+
+
+def design_of(row: Mapping[str, Any], attribute: str | None) -> tuple[tuple[str, ...], str] | None:
+    """What all colours of a product's design have in common, and its own colour, as the ``attribute`` says it; None where the
+    title names no design."""
+    colour = str(dict(row[schema.ATTRIBUTES] or ()).get(attribute) or "").strip()
+    own = set(_words(colour))
+    words = [word for word in _words(row[schema.TITLE]) if word not in own]
+    if not own or len(words) < _LEAST_WORDS:
+        return None
+    return (row[schema.CATEGORY], " ".join(_words(row[schema.BRAND] or "")), *words), colour.lower()
 
 
 def _words(text: str) -> list[str]:
@@ -89,9 +99,27 @@ def said_of_card(products: Sequence[str], known: Mapping[str, Design]) -> str:
 def near_duplicates(store: str, image_ids: Sequence[str]) -> dict[str, str]:
     """The near-duplicate clusters of images, from `w2w deduplicate`; if it has not run, by perceptual hash, which is equal for
     copies of another size or quality."""
-    images = pa.array(sorted(set(image_ids)), pa.string())
-    by_hash = delta.open_table(store, schema.DUPLICATES) is None
-    table, column = (schema.IMAGES, schema.PHASH) if by_hash else (schema.DUPLICATES, schema.CLUSTER_ID)
-    found = lookup(store, table, images, [schema.IMAGE_ID, column])
-    clusters = zip(*(c.to_pylist() for c in found.columns))
-    return {image: str(c) for image, c in clusters if c is not None and not (by_hash and abs(c).bit_count() < _PLAIN_BITS)}
+    images, clusters = clusters_of(store, pa.array(sorted(set(image_ids)), pa.string()))
+    return {image: c for image, c in zip(images.to_pylist(), clusters.to_pylist()) if c is not None}
+
+
+def by_hash(store: str) -> bool:
+    """Whether `w2w deduplicate` has not run."""
+    return delta.open_table(store, schema.DUPLICATES) is None
+
+
+def clusters_of(store: str, images: pa.Array | None, listed: Sequence[delta.Part] = ()) -> tuple[pa.Array, pa.Array]:
+    """Of those of the ``images`` (each once; None: of all in the ``listed`` parts) that are known: their ids, and the name of
+    what looks like them, null where that cannot be told."""
+    table, column = (schema.IMAGES, schema.PHASH) if by_hash(store) else (schema.DUPLICATES, schema.CLUSTER_ID)
+    columns = [schema.IMAGE_ID, column]
+    if images is not None:
+        found = lookup(store, table, images, columns)
+    else:
+        empty = pa.schema([table.schema.field(c) for c in columns]).empty_table()
+        found = pa.concat_tables([empty, *delta.read_batches(store, table, columns, listed)])
+    known, clusters = (column.combine_chunks() for column in found.columns)
+    if column == schema.PHASH:
+        bits = np.bitwise_count(np.abs(pc.fill_null(clusters, 0).to_numpy()).view(np.uint64))
+        clusters = pc.if_else(pa.array(bits >= _PLAIN_BITS), clusters, None)
+    return known, clusters.cast(pa.string())

@@ -4,6 +4,7 @@ The files are written once, before the commit that names them, and mapped into m
 places. Where they are missing, all lists are read, as where too much has changed.
 """
 
+import hashlib
 import io
 import json
 from collections.abc import Sequence
@@ -16,12 +17,13 @@ import pyarrow.compute as pc
 
 from w2w import ids, schema, storage
 from w2w.ids import Places
+from w2w.similar.cards import SHARED, Keys, Sharing
 from w2w.table import delta
 
 FOLDER = "_similar"  # of a store
 _ABOUT = "about.json"
 MOST_WAITING = 1000  # in the log
-_CODE = 1  # raise it when files of an earlier w2w are to be left alone
+_CODE = 2  # raise it when files of an earlier w2w are to be left alone
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,8 @@ class Base:
     """Of N products by their place, in the order of ids. ``products``: their places; ``picture_N2``: hashes of image ids;
     ``category_N``: int32, into ``categories``; ``card_N``: place of the first of a card; ``row_N``: of their vectors, over
     ``parts`` (path, rows), of which ``owners`` tells all; ``bound_N``, ``last_N``, ``complete_N`` and the lists as in
-    ``rules.Kept``, members by place."""
+    ``rules.Kept``, members by place. Where cards have several products, ``keys`` tells why, ``sharing`` finds them, by each of
+    ``SHARED``, and ``colour`` is the attribute that tells colours."""
 
     products: Places
     owners: Places
@@ -45,10 +48,14 @@ class Base:
     score_NW: np.ndarray
     categories: tuple[str, ...]
     parts: tuple[tuple[str, int], ...]
+    keys: Keys | None = None
+    sharing: tuple[Sharing, ...] = ()
+    colour: str | None = None
 
 
 _ARRAYS = [name for name, kind in Base.__annotations__.items() if kind is np.ndarray]
 _PLACES = ("products", "owners")
+_KEYS = "keys"
 
 
 def write_base(store: str, name: str, folder: str, base: Base) -> None:
@@ -57,10 +64,15 @@ def write_base(store: str, name: str, folder: str, base: Base) -> None:
     for one in _PLACES:
         places = getattr(base, one)
         arrays |= {f"{one}_order": places.order, f"{one}_hashes": places.hashes_2N}
+    if base.keys is not None:
+        arrays |= {f"{_KEYS}_{one}": array for one, array in vars(base.keys).items()}
+        for one, sharing in zip(SHARED, base.sharing):
+            arrays |= {f"{_KEYS}_{one}_{half}": array for half, array in vars(sharing).items()}
     for one, array in arrays.items():
         with storage.writer(storage.join(where, f"{one}.npy")) as file:
             np.lib.format.write_array(file, np.ascontiguousarray(array), allow_pickle=False)
-    about = {"code": _CODE, "categories": base.categories, "parts": base.parts}
+    about = {"code": _CODE, "categories": base.categories, "parts": base.parts, "colour": base.colour}
+    about |= {"keys": base.keys is not None}
     storage.write_bytes(storage.join(where, _ABOUT), json.dumps(about).encode())
 
 
@@ -73,10 +85,14 @@ def read_base(store: str, name: str, folder: str) -> Base | None:
             return None
         arrays: dict[str, Any] = {one: _array(where, one) for one in _ARRAYS}
         arrays |= {one: Places.of(_array(where, f"{one}_order"), _array(where, f"{one}_hashes")) for one in _PLACES}
+        if about["keys"]:
+            arrays["keys"] = Keys(*(_array(where, f"{_KEYS}_{one}") for one in Keys.__annotations__))
+            halves = [[_array(where, f"{_KEYS}_{one}_{half}") for half in Sharing.__annotations__] for one in SHARED]
+            arrays["sharing"] = tuple(Sharing(*two) for two in halves)
     except (FileNotFoundError, ValueError, KeyError):
         return None
     parts = tuple((path, rows) for path, rows in about["parts"])
-    return Base(**arrays, categories=tuple(about["categories"]), parts=parts)
+    return Base(**arrays, categories=tuple(about["categories"]), parts=parts, colour=about["colour"])
 
 
 def _array(where: str, name: str) -> np.ndarray:
@@ -84,6 +100,41 @@ def _array(where: str, name: str) -> np.ndarray:
     if storage.scheme(uri):
         return np.load(io.BytesIO(storage.read_bytes(uri)), allow_pickle=False)
     return np.load(storage.absolute(uri), mmap_mode="r", allow_pickle=False).view(np.ndarray)
+
+
+def keys_to_bytes(at: np.ndarray, keys: Keys) -> bytes:
+    """The keys of some places."""
+    out = io.BytesIO()
+    np.savez(out, at=at, **vars(keys))
+    return out.getvalue()
+
+
+def write_beside(store: str, name: str, folder: str, data: bytes) -> None:
+    storage.write_bytes(storage.join(_where(store, name, folder), beside_name(data)), data)
+
+
+def beside_name(data: bytes) -> str:
+    """Of the file, which tells its content."""
+    return f"beside-{hashlib.sha256(data).hexdigest()}.npz"
+
+
+def read_beside(store: str, name: str, folder: str, file: str) -> tuple[np.ndarray, Keys] | None:
+    """Places and their keys; None if the file is missing or damaged."""
+    try:
+        data = storage.read_bytes(storage.join(_where(store, name, folder), file))
+    except FileNotFoundError:
+        return None
+    if beside_name(data) != file:
+        return None
+    with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
+        return arrays["at"], Keys(*(arrays[one] for one in Keys.__annotations__))
+
+
+def delete_beside(store: str, name: str, folder: str, file: str | None) -> None:
+    """All such files but that one."""
+    for found in storage.list_files(_where(store, name, folder)):
+        if found.base_name.startswith("beside-") and found.base_name != file:
+            storage.delete(storage.join(_where(store, name, folder), found.base_name))
 
 
 def delete_others(store: str, name: str, folder: str | None) -> None:

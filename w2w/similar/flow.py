@@ -14,10 +14,10 @@ from w2w.engine.shuffle import Vectors, check_lengths, list_vectors, to_matrix
 from w2w.engine.tasks import cluster_cpus, collect, put, submit
 from w2w.errors import UsageError
 from w2w.index.filters import NEEDS, SEEN, Value, allowed, seen_columns, texts
-from w2w.mining.components import components
-from w2w.report.variants import DESIGN_NEEDS, designs, near_duplicates
-from w2w.similar import rules
+from w2w.report.variants import clusters_of
+from w2w.similar import cards, rules
 from w2w.similar.base import Base, in_parts, waiting_of
+from w2w.similar.cards import Keys, Sharing
 from w2w.similar.rules import Block, Found, Goods, Kept, Lists, Night
 from w2w.table import changes, delta, layered, snapshot
 from w2w.table.permitted import SEARCH, permitted
@@ -53,7 +53,7 @@ class SimilarConfig:
     """Only products with these values in the lists: brand, price or any attribute, for example {availability: in_stock}."""
     layer_share: float = 0.1
     """Lists that changed stand beside the others until they are more than this share of all; then all are written anew; 0:
-    every night. Only without collapse."""
+    every night."""
     layer_from: int = 20_000
     """Catalogs of fewer products are always written anew."""
 
@@ -61,7 +61,8 @@ class SimilarConfig:
 @dataclass(frozen=True)
 class Catalog:
     """Active products with a vector, ``now``: product_id and STATE in the order of ids; ``row_N``: the vector of each;
-    ``without``: number of those without one; ``refused``: of those whose picture search may not use."""
+    ``without``: number of those without one; ``refused``: of those whose picture search may not use; ``keys`` and ``colour``:
+    as in ``Base``."""
 
     now: pa.Table
     goods: Goods
@@ -70,6 +71,8 @@ class Catalog:
     without: int
     refused: int = 0
     waiting: list[list[int]] | None = None
+    keys: Keys | None = None
+    colour: str | None = None
 
 
 def version_of(model: str, config: SimilarConfig) -> str:
@@ -83,7 +86,7 @@ def read_catalog(store: str, model: str, encoder: str, config: SimilarConfig) ->
     delta.need_table(store, schema.PRODUCTS, "ingest")
     delta.need_table(store, schema.EMBEDDINGS, "embed")
     columns = [schema.PRODUCT_ID, schema.IMAGE_ID, schema.CATEGORY, schema.ACTIVE]
-    columns += (NEEDS if config.filter else ()) + ((*DESIGN_NEEDS, schema.GROUP_ID) if config.collapse else ())
+    columns += (NEEDS if config.filter else ()) + (cards.NEEDS if config.collapse else ())
     everything = delta.current_products(store, list(dict.fromkeys(columns)))
     rows = permitted(store, SEARCH).of(everything)
     refused = (pc.sum(everything.column(schema.ACTIVE)).as_py() or 0) - (pc.sum(rows.column(schema.ACTIVE)).as_py() or 0)
@@ -95,14 +98,16 @@ def read_catalog(store: str, model: str, encoder: str, config: SimilarConfig) ->
     if pc.any(active).as_py() and not keep_N.any():
         raise UsageError(f"no product has a vector of {encoder}: run 'w2w embed' with this --encoder")
     kept = rows.filter(pa.array(keep_N))
-    card_N = _cards(store, kept) if config.collapse else np.arange(kept.num_rows)
-    cards = kept.column(schema.PRODUCT_ID).take(pa.array(card_N))
-    arrays = [kept.column(c) for c in (schema.PRODUCT_ID, *rules.STATE[:2])] + [cards, pa.array(may[keep_N])]
+    keys, colour = _keys(store, kept) if config.collapse else (None, None)
+    card_N = cards.cards(keys) if keys is not None else np.arange(kept.num_rows)
+    first = kept.column(schema.PRODUCT_ID).take(pa.array(card_N))
+    arrays = [kept.column(c) for c in (schema.PRODUCT_ID, *rules.STATE[:2])] + [first, pa.array(may[keep_N])]
     now = pa.table(arrays, names=[schema.PRODUCT_ID, *rules.STATE])
     codes = kept.column(schema.CATEGORY).combine_chunks().dictionary_encode().indices.to_numpy()
     goods = Goods(np.zeros_like(codes) if config.across else codes, card_N, may[keep_N])
     without = (pc.sum(active).as_py() or 0) - kept.num_rows
-    return Catalog(now, goods, vectors, row_N[keep_N], without, refused, _waiting(store, everything, rows, keep_N))
+    waiting = _waiting(store, everything, rows, keep_N)
+    return Catalog(now, goods, vectors, row_N[keep_N], without, refused, waiting, keys, colour)
 
 
 def _waiting(store: str, everything: pa.Table, rows: pa.Table, keep_N: np.ndarray) -> list[list[int]] | None:
@@ -122,21 +127,14 @@ def _seen(store: str, rows: pa.Table, wanted: Mapping[str, Sequence[str]]) -> di
     return seen_columns(rows.column(schema.IMAGE_ID), tagged, list(wanted))
 
 
-def _cards(store: str, kept: pa.Table) -> np.ndarray:
-    """int64 (N,): the first product of each one's card."""
-    of_design = designs(row for batch in kept.to_batches(_BATCH_ROWS) for row in batch.to_pylist())
-    pictures = kept.column(schema.IMAGE_ID).to_pylist()
-    alike = near_duplicates(store, pictures)
-    first: dict[tuple[str, str], int] = {}
-    edges: list[tuple[int, int]] = []
-    named = zip(*(kept.column(c).to_pylist() for c in (schema.PRODUCT_ID, schema.GROUP_ID)))
-    for n, (picture, (product, group)) in enumerate(zip(pictures, named)):
-        design = of_design.get(product)
-        keys = [("picture", alike.get(picture, picture)), *([("design", design.key)] if design else [])]
-        keys += [("group", group)] if group else []
-        edges += [(n, at) for key in keys if (at := first.setdefault(key, n)) != n]
-    a_E2 = np.array(edges, np.int64).reshape(-1, 2)
-    return components(kept.num_rows, a_E2[:, 0], a_E2[:, 1])
+def _keys(store: str, kept: pa.Table) -> tuple[Keys, str | None]:
+    """Of products; and the attribute that tells their colours."""
+    named = [cards.named_bits(row) for rows in kept.to_batches(_BATCH_ROWS) for row in rows.to_pylist()]
+    colour = cards.colour_named(np.array(named, np.uint8))
+    images = kept.column(schema.IMAGE_ID).combine_chunks()
+    known, clusters = clusters_of(store, pc.unique(images))
+    looks = pc.coalesce(clusters.take(pc.index_in(images, value_set=known)), images)
+    return cards.keys_of((row for rows in kept.to_batches(_BATCH_ROWS) for row in rows.to_pylist()), looks, colour), colour
 
 
 @dataclass(frozen=True)
@@ -419,6 +417,9 @@ def base_of(catalog: Catalog, kept: Kept) -> Base:
         score_NW=lists.score_NW,
         categories=tuple(categories.dictionary.to_pylist()),
         parts=in_parts(catalog.vectors.parts),
+        keys=catalog.keys,
+        sharing=tuple(Sharing.of(getattr(catalog.keys, name)) for name in cards.SHARED) if catalog.keys else (),
+        colour=catalog.colour,
     )
 
 

@@ -17,9 +17,11 @@ from w2w import ids, schema
 from w2w.engine.shuffle import check_lengths, to_matrix
 from w2w.errors import UsageError
 from w2w.index.filters import NEEDS, SEEN, allowed, texts
-from w2w.similar import rules
-from w2w.similar.base import MOST_WAITING, read_base
+from w2w.similar import cards, rules
+from w2w.similar.base import MOST_WAITING, beside_name, keys_to_bytes, read_base
+from w2w.similar.cards import Known
 from w2w.similar.flow import Made, SimilarConfig
+from w2w.similar.flow_cards import cards_after, keys_before, keys_now
 from w2w.similar.rules import Block, Found, Goods, Kept, Lists
 from w2w.table import changes, delta
 from w2w.table.permitted import SEARCH, permitted
@@ -31,12 +33,13 @@ _MOST_LAYERS = 100  # each a part that readers open
 _CELLS = 65_536  # lists looked through at once
 _LISTS = (schema.SIMILAR_LIST, schema.SPARE, schema.PLACES, schema.COMPLETE)
 _OWN = (schema.PRODUCT_ID, schema.LAYER, schema.PLACE)
-_LAYER = (*_OWN, schema.ACTIVE, schema.IMAGE_ID, schema.CATEGORY, schema.ALLOWED, *_LISTS)
+_LAYER = (*_OWN, schema.ACTIVE, schema.IMAGE_ID, schema.CATEGORY, schema.CARD, schema.ALLOWED, *_LISTS)
 
 
 @dataclass(frozen=True)
 class Layer:
-    """What a night adds to the table: ``rows`` to its version ``at``; and what it found. ``standing``: for the next night."""
+    """What a night adds to the table: ``rows`` to its version ``at``; and what it found. For the next night: ``standing``, and
+    keys ``beside`` those of the base."""
 
     rows: pa.Table
     at: int
@@ -46,6 +49,7 @@ class Layer:
     came: int
     anew: int
     computed: int
+    beside: bytes | None
 
 
 class _Beside(Exception):
@@ -57,7 +61,7 @@ def layer(
 ) -> Layer | None:
     """The lists that change tonight; None where all is to be read, or has changed. ``before``: ``standing`` before anything is
     read."""
-    if made is None or config.collapse or not made.standing.get("base") or made.standing.get("waiting") is None:
+    if made is None or not made.standing.get("base") or made.standing.get("waiting") is None:
         return None
     if made.standing["found"]["products"] < config.layer_from:
         return None
@@ -81,11 +85,13 @@ class _Rows:
 
 @dataclass
 class _State:
-    """Of every product that ever had a place since the snapshot: as in ``Base``, and whether it has a list."""
+    """Of every product that ever had a place since the snapshot: as in ``Base``, and whether it has a list; ``card`` is a
+    place."""
 
     alive: np.ndarray
     allowed: np.ndarray
     category: np.ndarray
+    card: np.ndarray
     picture: np.ndarray
     row: np.ndarray
     bound: np.ndarray
@@ -95,7 +101,11 @@ class _State:
     def grown(self, num: int) -> "_State":
         fill = {"bound": np.inf, "last": -1, "row": -1}
         more = {n: np.full((num, *a.shape[1:]), fill.get(n, 0), a.dtype) for n, a in vars(self).items()}
+        more["card"] = np.arange(len(self.card), len(self.card) + num, dtype=self.card.dtype)
         return _State(**{n: np.concatenate([a, more[n]]) for n, a in vars(self).items()})
+
+    def of(self, places: np.ndarray) -> "_State":
+        return _State(**{n: a[places] for n, a in vars(self).items()})
 
 
 class _Night:
@@ -105,10 +115,10 @@ class _Night:
 
     def layer(self, before: dict[str, Any]) -> Layer:
         changed = self._changed()
-        base = read_base(self._store, self._config.name, self._made.standing["base"])
-        if base is None:
+        found = read_base(self._store, self._config.name, self._made.standing["base"])
+        if found is None or (found.keys is not None) != self._config.collapse:
             raise _Beside
-        self._base, self._categories = base, list(base.categories)
+        self._base, self._categories = found, list(found.categories)
         self._vectors()
         self._read_table()
         return self._compared(changed, before)
@@ -128,12 +138,13 @@ class _Night:
 
     def _changed(self) -> pa.Table:
         """The newest rows of the products that came since: product_id, image_id, category, ``active`` (and search may use the
-        picture), ``allowed``, and ``refused``."""
+        picture), ``allowed``, and ``refused``; with ``collapse`` what their cards depend on."""
         wanted = texts(self._config.filter)
         if any(name.startswith(SEEN) for name in wanted):
             raise _Beside
         columns = [schema.PRODUCT_ID, schema.FETCHED_AT, schema.IMAGE_ID, schema.CATEGORY, schema.ACTIVE]
-        columns = list(dict.fromkeys([*columns, *(NEEDS if wanted else ())]))
+        on_cards = cards.NEEDS if self._config.collapse else ()
+        columns = list(dict.fromkeys([*columns, *(NEEDS if wanted else ()), *on_cards]))
         empty = pa.schema([schema.PRODUCTS.schema.field(c) for c in columns]).empty_table()
         added = self._since(schema.PRODUCTS)
         if sum(part.rows for part in added) > self._most_beside:
@@ -150,7 +161,7 @@ class _Night:
         for name, mask in said.items():
             at = rows.schema.get_field_index(name)
             rows = rows.append_column(name, pa.array(mask)) if at < 0 else rows.set_column(at, name, pa.array(mask))
-        return rows.select([schema.PRODUCT_ID, schema.IMAGE_ID, schema.CATEGORY, *said])
+        return rows.select(list(dict.fromkeys([schema.PRODUCT_ID, schema.IMAGE_ID, schema.CATEGORY, *on_cards, *said])))
 
     @property
     def _most_beside(self) -> float:
@@ -230,6 +241,7 @@ class _Night:
             np.ones(num, bool),
             base.allowed_N,
             base.category_N,
+            base.card_N,
             base.picture_N2,
             base.row_N,
             base.bound_N,
@@ -242,6 +254,7 @@ class _Night:
         )
         state.category[at], state.picture[at] = self._codes(rows.table.column(schema.CATEGORY)), rows.picture_N2
         state.row[at] = self._rows_of(rows.picture_N2)
+        state.card[at] = self._places_of(rows.table.column(schema.CARD))
         end = np.maximum(rows.count_R - 1, 0)
         state.bound[at] = np.where(rows.count_R > 0, rows.score_RW[each, end], np.float32(np.inf))
         state.last[at] = np.where(rows.count_R > 0, rows.member_RW[each, end], -1)
@@ -265,27 +278,34 @@ class _Night:
         waiting = self._waits(changed, product_C2, picture_C2)
         row_C = self._rows_of(picture_C2)
         now_C = changed.column(schema.ACTIVE).to_numpy() & (row_C >= 0)
-        at_C = self._base.products.find(product_C2)
-        known = {name: n for n, name in enumerate(self._later, len(self._base.row_N))}
+        at_C = self._places_of(changed.column(schema.PRODUCT_ID), product_C2)
         names = changed.column(schema.PRODUCT_ID).to_pylist()
-        for c in np.flatnonzero(at_C < 0).tolist():
-            at_C[c] = known.get(names[c], -1)
         new = np.flatnonzero((at_C < 0) & now_C)
         at_C[new] = len(state.alive) + np.arange(len(new))
         self._later += [names[c] for c in new.tolist()]
         state = state.grown(len(new))
         there = at_C >= 0
-        changed, at, now = changed.filter(pa.array(there)), at_C[there], now_C[there]
-        category, allowed_C = self._codes(changed.column(schema.CATEGORY)), changed.column(schema.ALLOWED).to_numpy()
-        same = state.alive[at] & now & (state.category[at] == category) & (state.picture[at] == picture_C2[there]).all(axis=1)
-        was, is_allowed = state.alive[at] & state.allowed[at], now & allowed_C
-        stays = same & was & is_allowed
-        left, gone, fresh = at[was & ~stays], at[state.alive[at] & ~now], at[~state.alive[at] & now]
-        anew, came, turned = at[now & ~same], at[is_allowed & ~stays], at[same & (was != is_allowed)]
-        state.alive[at], state.allowed[at], state.category[at], state.row[at] = now, is_allowed, category, row_C[there]
-        state.bound[at[~same]] = np.inf
+        changed, at, now, picture = changed.filter(pa.array(there)), at_C[there], now_C[there], picture_C2[there]
+        rank = self._ranks()
+        places, card, known = at, state.card[at], None
+        if self._config.collapse:
+            places, card, known = self._cards(changed, at, now, picture, state, rank)
+        was = state.of(places)
+        state.alive[at], state.allowed[at] = now, now & changed.column(schema.ALLOWED).to_numpy()
+        state.category[at], state.picture[at] = self._codes(changed.column(schema.CATEGORY)), picture
+        state.row[at], state.card[places] = row_C[there], card
+        its = state.of(places)
+        same = was.alive & its.alive & (was.category == its.category) & (was.picture == its.picture).all(axis=1)
+        same &= was.card == card
+        was_allowed, is_allowed = was.alive & was.allowed, its.alive & its.allowed
+        stays = same & was_allowed & is_allowed
+        lost = np.isin(card, was.card[was_allowed & ~stays])  # cards of which a product may take the place of another
+        left, gone, fresh = (places[mask] for mask in (was_allowed & ~stays, was.alive & ~its.alive, ~was.alive & its.alive))
+        anew, came = places[its.alive & ~same], places[is_allowed & (~stays | lost)]
+        turned = places[same & (was_allowed != is_allowed)]
+        state.bound[places[~same]] = np.inf
         pictures = dict(zip(at.tolist(), changed.column(schema.IMAGE_ID).to_pylist()))
-        found = _Found(self, state, left, anew, came)
+        found = _Found(self, state, rank, left, anew, came)
         rows = found.rows(turned, gone, pictures, self._layers + 1)
         if self._num_beside + rows.num_rows > self._most_beside:
             raise _Beside
@@ -293,8 +313,49 @@ class _Night:
         told |= {"without": sum(not w[4] for w in waiting), "refused": sum(bool(w[4]) for w in waiting)}
         standing = before | {name: self._made.standing[name] for name in ("options", "base")}
         standing |= {"found": told, "waiting": waiting}
+        beside = keys_to_bytes(known.at, known.beside) if known else None
+        standing["beside"] = beside_name(beside) if beside else None
         counts = len(fresh), len(gone), len(came), len(anew), len(anew) + found.num_short
-        return Layer(rows, self._made.opened.version(), standing, *counts)
+        return Layer(rows, self._made.opened.version(), standing, *counts, beside)
+
+    def _places_of(self, names: pa.ChunkedArray, hash_N2: np.ndarray | None = None) -> np.ndarray:
+        """int64: places of products, -1 of those that never had one."""
+        at = self._base.products.find(ids.hash_keys_128(names) if hash_N2 is None else hash_N2)
+        later = pc.fill_null(pc.index_in(names, value_set=pa.array(self._later, pa.string())), -1).to_numpy()
+        return np.where((at < 0) & (later >= 0), later + len(self._base.row_N), at)
+
+    def _cards(
+        self, changed: pa.Table, at: np.ndarray, now: np.ndarray, picture_C2: np.ndarray, state: _State, rank: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, Known]:
+        """Places of which the card may be another tonight, and all places of ``changed``; their cards; the keys of all."""
+        before = keys_before(self._store, self._config.name, self._base, self._made.standing)
+        if before is None or self._since_or_none(schema.DUPLICATES):
+            raise _Beside
+        same_picture = state.alive[at] & now & (state.picture[at] == picture_C2).all(axis=1)
+        colour, images = self._base.colour, self._since_or_none(schema.IMAGES)
+        found = keys_now(self._store, changed, at, now, same_picture, before, colour, images)
+        after = before.replaced(found.at, found.keys)
+        if cards.colour_named(after.named(len(state.alive))) != colour:
+            raise _Beside
+        alive = state.alive.copy()
+        alive[at] = now
+        return *cards_after(found.at, state.alive, state.card, alive, before, after, rank), after
+
+    def _since_or_none(self, table: schema.Table) -> list[delta.Part]:
+        """Parts that came into a table that may not be there; nothing where it has none."""
+        there = delta.open_table(self._store, table) is not None
+        return self._since(table) if there or self._made.standing["tables"].get(table.name) else []
+
+    def _ranks(self) -> np.ndarray:
+        """int32: the position of each place in the order of ids."""
+        num, later = len(self._base.row_N), pl.Series(self._later, dtype=pl.String)
+        behind = np.empty(0, np.int64)
+        if len(later):
+            behind = pl.Series(self._ids).search_sorted(later).to_numpy().astype(np.int64)
+        rank = np.empty(len(later), np.int64)
+        rank[later.arg_sort().to_numpy()] = np.arange(len(later))
+        shift = np.cumsum(np.bincount(behind, minlength=num + 1)[:num])
+        return np.concatenate([np.arange(num) + shift, behind + rank]).astype(np.int32)
 
     def _waits(self, changed: pa.Table, product_C2: np.ndarray, picture_C2: np.ndarray) -> list[list[int]]:
         """Those without a list after tonight."""
@@ -314,12 +375,13 @@ class _Night:
 class _Found:
     """The lists that change. Positions are those in the order of ids, among all products that ever had a place."""
 
-    def __init__(self, night: _Night, state: _State, left: np.ndarray, anew: np.ndarray, came: np.ndarray):
+    def __init__(self, night: _Night, state: _State, rank: np.ndarray, left: np.ndarray, anew: np.ndarray, came: np.ndarray):
         self._night, self._state, config = night, state, night._config
-        self._place()
+        self._at, self._place_P = rank, np.empty_like(rank)  # the position of each place, the place of each position
+        self._place_P[rank] = np.arange(len(rank), dtype=np.int32)
         scope = np.zeros_like(state.category) if config.across else state.category
         every = self._place_P
-        self._goods = Goods(scope[every], np.arange(len(every)), (state.allowed & state.alive)[every])
+        self._goods = Goods(scope[every], rank[state.card[every]], (state.allowed & state.alive)[every])
         self._bound_P = np.where(state.alive, state.bound, np.float32(np.inf))[every]
         alive = np.flatnonzero(state.alive[every])
         order = np.argsort(state.row[every][alive], kind="stable")
@@ -330,20 +392,6 @@ class _Found:
         arrivals, lists = self._scan(self._anew, self._came)
         self._numbers(left, arrivals)
         self._short(lists)
-
-    def _place(self) -> None:
-        """``_at``: the position of each place; ``_place_P``: the place of each position."""
-        night = self._night
-        num, later = len(night._base.row_N), pl.Series(night._later, dtype=pl.String)
-        behind = np.empty(0, np.int64)
-        if len(later):
-            behind = pl.Series(night._ids).search_sorted(later).to_numpy().astype(np.int64)
-        rank = np.empty(len(later), np.int64)
-        rank[later.arg_sort().to_numpy()] = np.arange(len(later))
-        shift = np.cumsum(np.bincount(behind, minlength=num + 1)[:num])
-        self._at = np.concatenate([np.arange(num) + shift, behind + rank]).astype(np.int32)
-        self._place_P = np.empty_like(self._at)
-        self._place_P[self._at] = np.arange(len(self._at), dtype=np.int32)
 
     # scores
 
@@ -500,7 +548,7 @@ class _Found:
             schema.COMPLETE: pa.array(complete),
             schema.IMAGE_ID: self._pictures(places, pictures),
             schema.CATEGORY: pa.array(night._categories, pa.string()).take(pa.array(state.category[places])),
-            schema.CARD: names.take(pa.array(places)),
+            schema.CARD: names.take(pa.array(state.card[places])),
             schema.ALLOWED: pa.array(state.allowed[places]),
             schema.PLACE: pa.array(places.astype(np.int32)),
             schema.ACTIVE: pa.array(state.alive[places]),

@@ -11,7 +11,7 @@ from w2w.index.filters import texts
 from w2w.models.config import EncoderConfig
 from w2w.models.encoder import model_version
 from w2w.results import Summary
-from w2w.similar.base import delete_others, write_base
+from w2w.similar.base import delete_beside, delete_others, write_base, write_beside
 from w2w.similar.flow import (
     Searches,
     SimilarConfig,
@@ -119,7 +119,7 @@ def main(config: Config) -> Result:
         run.begin()
     computed = searches.run(config.k)
     rows = rows_of(catalog, plan.kept, model, version, config)
-    base = run.run_id if config.layer_share and not config.collapse and num >= config.layer_from else None
+    base = run.run_id if config.layer_share and num >= config.layer_from else None
     if base:
         write_base(run.store, config.name, base, base_of(catalog, plan.kept))
     lineage = replace(lineage, stage_version=version, standing=stood(catalog, before, config, base))
@@ -149,6 +149,9 @@ def _with_layer(run: Run, config: Config, found: Layer, lineage: Lineage, told: 
     if config.dry_run or result.unchanged:
         return result
     run.check_store()
+    if found.beside:
+        write_beside(run.store, config.name, found.standing["base"], found.beside)
     lineage = replace(lineage, stage_version=told["similar_version"], standing=found.standing)
     versions = add_rows(run.store, schema.SIMILAR_PRODUCTS, found.rows, lineage, config.name, found.at)
+    delete_beside(run.store, config.name, found.standing["base"], found.standing["beside"])
     return run.done(result, counts=Counts(found.computed, found.computed), versions=versions)

@@ -105,6 +105,125 @@ def test_any_nights_equal_a_store_that_is_computed_at_once(tmp_path, monkeypatch
         opened.similar(gone)
 
 
+class Cards(Shop):
+    """One in which products share pictures, groups and designs, and cease to."""
+
+    TITLES = ("Long linen summer dress", "Warm wool winter coat", "Plain", "")
+    HASHES = (0x0F0F0F0F0F0F0F, 0x3333333333333333, 3)  # the last one is that of a picture without anything in it
+
+    def __init__(self, store: str, seed: int):
+        super().__init__(store, seed)
+        self.images: dict[str, int] = {}
+        append(store, schema.PRODUCTS, [self.another(n, 0) for n in range(0, 40, 2)], "cards")
+        self.look([product(n)["image_id"] for n in range(30)])
+
+    def another(self, n: int, night: int) -> dict:
+        title, colour = self.rng.choice(self.TITLES), self.rng.choice(["red", "Blue", "green", "black", ""])
+        group = [None, None, "g", "h"][self.rng.integers(4)]
+        told = {"title": f"{title} {colour}", "attributes": [("colour", colour), ("x", "y")], "group_id": group}
+        told |= {"fetched_at": night + 1, "row_digest": f"c{night}"}
+        self.now[n] = self.now[n] | told
+        return self.now[n]
+
+    def look(self, images: list[str]) -> None:
+        """Tells how they look."""
+        new = {image: int(self.rng.choice([*self.HASHES, int(self.rng.integers(2**40))])) for image in images}
+        self.images |= new
+        told = {"width": 32, "height": 40, "format": "jpeg", "bytes": b"x", "source_uri": "u", "fetched_at": 0}
+        append(self.store, schema.IMAGES, [told | {"image_id": one, "phash": code} for one, code in new.items()])
+
+    def change(self) -> None:
+        super().change()
+        some = self.rng.choice(sorted(self.now), 2, replace=False).tolist()
+        append(self.store, schema.PRODUCTS, [self.another(n, self.night) for n in some], f"cards{self.night}")
+        unknown = sorted({row["image_id"] for row in self.now.values()} - self.images.keys())
+        self.look(unknown[:2])
+
+
+def whole_cards(folder, shop: Cards, **more) -> dict[str, dict]:
+    told = {"width": 32, "height": 40, "format": "jpeg", "bytes": b"x", "source_uri": "u", "fetched_at": 0}
+    append(str(folder), schema.IMAGES, [told | {"image_id": one, "phash": code} for one, code in shop.images.items()])
+    return anew(folder, shop.now, shop.with_vector, **more)
+
+
+@pytest.mark.parametrize(("seed", "more"), [(1, {"across": True, "filter": {"price": "..60"}}), (2, {"spare": 0}), (3, {})])
+def test_cards_that_part_and_join_equal_those_of_a_store_that_is_computed_at_once(tmp_path, monkeypatch, seed, more):
+    read: list[str] = []
+    monkeypatch.setattr(job, "read_catalog", lambda *args: read.append("read") or flow.read_catalog(*args))
+    shop, more = Cards(str(tmp_path / "nights"), seed), LAYERS | more | {"collapse": True}
+    main(config(shop.store, **more))
+    shared, layers = set(), 0
+    for night in range(6):
+        shop.change()
+        read.clear()
+        said = main(replace(config(shop.store, **more), dry_run=True))
+        result = main(config(shop.store, **more))
+        layers += not read
+        for name in ("new", "gone", "came", "products", "without_a_vector", "not_allowed"):
+            assert getattr(said, name) == getattr(result, name)
+        found = rows(shop.store)
+        assert found == whole_cards(tmp_path / f"fresh{night}", shop, **more)
+        shared |= {(row[schema.CARD], name) for name, row in found.items() if row[schema.CARD] != name}
+        folder = storage.join(shop.store, "_similar", "default")
+        assert sum(f.base_name.startswith("beside") for f in storage.list_files(folder)) <= 1
+    assert layers == 6
+    assert len(shared) > 20
+
+
+def test_cards_by_deduplicate_go_on_until_that_runs_again(tmp_path, monkeypatch):
+    read: list[str] = []
+    monkeypatch.setattr(job, "read_catalog", lambda *args: read.append("read") or flow.read_catalog(*args))
+    shop = Cards(str(tmp_path / "nights"), 1)
+    images = [product(n)["image_id"] for n in range(30)]
+    told = {"cluster_size": 2, "duplicate_of": None, "how": None, "distance": None}
+    same = [told | {"image_id": image, "cluster_id": images[n // 3 * 3]} for n, image in enumerate(images)]
+    append(shop.store, schema.DUPLICATES, same)
+    more = LAYERS | {"collapse": True}
+    main(config(shop.store, **more))
+
+    def night() -> bool:
+        read.clear()
+        main(config(shop.store, **more))
+        is_small = not read
+        fresh = tmp_path / f"fresh{shop.night}"
+        append(str(fresh), schema.DUPLICATES, same)
+        assert rows(shop.store) == anew(fresh, shop.now, shop.with_vector, **more)
+        return is_small
+
+    for _ in range(4):
+        shop.change()
+        assert night()
+    shop.night += 1
+    same.append(told | {"image_id": product(31)["image_id"], "cluster_id": images[0]})
+    append(shop.store, schema.DUPLICATES, same[-1:])
+    assert not night()
+    shop.change()
+    assert night()
+    folder = storage.join(shop.store, "_similar", "default")
+    (beside,) = [f.path for f in storage.list_files(folder) if f.base_name.startswith("beside")]
+    storage.write_bytes(beside, b"damaged")
+    shop.change()
+    assert not night()
+
+
+def test_another_attribute_that_tells_colours_makes_all_cards_anew(tmp_path, monkeypatch):
+    read: list[str] = []
+    monkeypatch.setattr(job, "read_catalog", lambda *args: read.append("read") or flow.read_catalog(*args))
+    store, more = str(tmp_path / "nights"), LAYERS | {"collapse": True}
+    fill(store, range(10), pictures=False)
+    told = {"title": "Long linen summer dress", "brand": "a", "category": "dress"}
+    now = {n: product(n, attributes=[("colour", str(n))], **told) for n in range(10)}
+    append(store, schema.PRODUCTS, [row | {"fetched_at": 1} for row in now.values()], "titles")
+    main(config(store, **more))
+    for n in range(10):
+        now[n] |= {"attributes": [("farbe", "rot" if n < 8 else "blau")], "fetched_at": n + 2}
+        append(store, schema.PRODUCTS, [now[n]], f"night{n}")
+        read.clear()
+        main(config(store, **more))
+        assert bool(read) == (n == 5)  # as many of each before
+        assert rows(store) == anew(tmp_path / f"fresh{n}", now, list(range(10)), **more)
+
+
 def test_what_is_not_a_small_night_is_read_whole_and_written_anew(tmp_path, monkeypatch):
     read: list[str] = []
     monkeypatch.setattr(job, "read_catalog", lambda *args: read.append("read") or flow.read_catalog(*args))
@@ -233,7 +352,7 @@ def test_what_is_erased_goes_from_all_layers(tmp_path, seed):
     assert rows(shop.store) == anew(tmp_path / "fresh", left, shop.with_vector, collapse=False)
 
 
-@pytest.mark.parametrize("more", [{"collapse": True}, {"layer_share": 0.0}, {"layer_from": 400}])
+@pytest.mark.parametrize("more", [{"layer_share": 0.0}, {"layer_from": 400}])
 def test_numbers_that_no_night_would_look_up_are_not_written(tmp_path, more):
     shop = Shop(str(tmp_path / "nights"), 6)
     main(config(shop.store, **LAYERS))
