@@ -19,6 +19,7 @@ from w2w.index.gate import exact_part, gate
 from w2w.index.manifest import GateResult, Manifest, ShardInfo, StoredTemplate
 from w2w.index.publish import Held, Published, collect_garbage, held, new_manifest, publish
 from w2w.index.search import Index, open_manifest
+from w2w.index.seen import with_imbalance
 from w2w.index.shard import (
     Group,
     ShardTask,
@@ -341,9 +342,9 @@ def _made(draft: Draft, encoder: EncoderConfig, num_threads: int, begin: Callabl
     manifest = replace(manifest, standing=draft.inputs.standing, bridged_from=of_new)
     expected = {v["values"]: v["counts"] for v in pc.value_counts(rows.column(schema.CATEGORY)).to_pylist()}
     truth = truth_of(queries, queries_ND, [exact for _, _, exact in found], known, config)
-    index = open_manifest(uri, manifest)
+    index = with_imbalance(open_manifest(uri, manifest))
     result = gate(index, queries, queries_ND, [exact_of(truth)], expected, config, os.cpu_count() or 1)
-    return _Made(manifest, result, truth, plans, sum(built for _, built, _ in found), index)
+    return _Made(index.manifest, result, truth, plans, sum(built for _, built, _ in found), index)
 
 
 def _found(vectors: Vectors, several: list[pa.ChunkedArray]) -> list[np.ndarray]:

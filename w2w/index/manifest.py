@@ -23,7 +23,8 @@ _NAME, _SHA256 = re.compile(r"[0-9a-f]{32}"), re.compile(r"[0-9a-f]{64}")
 
 @dataclass(frozen=True)
 class StoredTemplate:
-    """A stored template. ``trained_rows`` is the size of its group when it was planned."""
+    """A stored template. ``trained_rows`` is the size of its group when it was planned; ``imbalance``: how unevenly its lists
+    were filled in the first version that has it, and ``imbalance_now`` in this one (1: evenly; 0: it has none)."""
 
     name: str
     sha256: str
@@ -33,6 +34,8 @@ class StoredTemplate:
     dim: int
     trained_rows: int
     config_digest: str
+    imbalance: float = 0.0
+    imbalance_now: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
@@ -174,17 +174,32 @@ def changed_queries(before: pa.Table | None, here: Here) -> pa.Table | None:
 def drift(index: Index, queries: pa.Table) -> Iterator[tuple[str, float]]:
     """How well the kept templates still fit: the mean length of the queries' vectors in the space of the codes (1: nothing is
     left out), and how unevenly the inverted lists are filled (1: evenly), as the mean over rows."""
-    lengths, rows, uneven = list[np.ndarray](), 0, 0.0
+    lengths = list[np.ndarray]()
     templates = {s.info.category: index.templates[s.info.template] for s in index.shards}
     for category in sorted(templates.keys() & set(queries[CATEGORY].to_pylist())):
         mine = queries.filter(pc.equal(queries[CATEGORY], category))[VECTOR].combine_chunks()
         vectors_ND = mine.flatten().to_numpy(zero_copy_only=False).reshape(len(mine), -1)
         length_N = np.linalg.norm(vectors_ND, axis=1)
         lengths.append(np.linalg.norm(templates[category].inner(vectors_ND), axis=1) / np.maximum(length_N, 1e-12))
-    for shard in index.shards:
-        if (factor := shard.imbalance()) is not None:
-            rows, uneven = rows + shard.info.num_rows, uneven + factor * shard.info.num_rows
     if lengths:
         yield "norm", float(np.concatenate(lengths).mean())
-    if rows:
-        yield "imbalance", uneven / rows
+    if uneven := _uneven(index):
+        yield "imbalance", sum(num * factor for _, num, factor in uneven) / sum(num for _, num, _ in uneven)
+
+
+def _uneven(index: Index) -> list[tuple[str, int, float]]:
+    """Template, number of rows and imbalance of each shard that has lists."""
+    shards = [(shard.info, shard.imbalance()) for shard in index.shards]
+    return [(info.template, info.num_rows, factor) for info, factor in shards if factor is not None]
+
+
+def with_imbalance(index: Index) -> Index:
+    """Its templates say how unevenly their lists are filled."""
+    now: dict[str, float] = {}
+    uneven = _uneven(index)
+    for name in {name for name, _, _ in uneven}:
+        mine = [(num, factor) for template, num, factor in uneven if template == name]
+        now[name] = sum(num * factor for num, factor in mine) / sum(num for num, _ in mine)
+    told = ((t, now.get(t.name, 0.0)) for t in index.manifest.templates)
+    templates = tuple(replace(t, imbalance=t.imbalance or factor, imbalance_now=factor) for t, factor in told)
+    return replace(index, manifest=replace(index.manifest, templates=templates))

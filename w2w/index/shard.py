@@ -26,6 +26,7 @@ SMALL = "small categories"  # the group of all categories that are scanned whole
 ROWS = pa.schema([pa.field(name, pa.string(), nullable=False) for name in (PRODUCT_ID, IMAGE_ID)])
 _WRITE_BYTES = 4 * 2**20  # at a time
 _CHECKS = 4  # files read in parallel: hashing them dominates
+_MORE_WORK = 1.5  # a template serves until a search scans so many times more than at first, as its lists have become uneven
 _GROWTH = 2  # a template serves until its group has grown or shrunk by this factor
 
 
@@ -118,13 +119,14 @@ def _config_digest(cfg: IndexConfig, model_version: str) -> str:
 def kept_template(
     uri: str, previous: Manifest | None, group: Group, model_version: str, cfg: IndexConfig
 ) -> StoredTemplate | None:
-    """The published template that still fits the group: same model and config, row count within a factor of two, within budget,
-    and intact on storage."""
+    """The published template that still fits the group: same model and config, row count within a factor of two, lists about as
+    even as at first, within budget, and intact on storage."""
     for t in previous.templates if previous else ():
         grown = group.num_rows / t.trained_rows
         in_budget = t.spec.memory_mb(group.num_rows, t.dim) <= 1.05 * group.memory_mb or cfg.factory
         same = t.group == group.name and t.config_digest == _config_digest(cfg, model_version)
-        if same and 1 / _GROWTH < grown < _GROWTH and in_budget:
+        is_even = t.imbalance_now <= _MORE_WORK * t.imbalance
+        if same and 1 / _GROWTH < grown < _GROWTH and is_even and in_budget:
             return t if storage.sha256(m.template_uri(uri, t.name)) == t.sha256 else None
     return None
 

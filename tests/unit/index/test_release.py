@@ -11,7 +11,8 @@ from tests.unit.index.shops import CFG, DIM, Shop, publish, without_ray
 from w2w.errors import JobFailed
 from w2w.index import flow_release
 from w2w.index.golden import Golden
-from w2w.index.publish import published
+from w2w.index.manifest import StoredTemplate
+from w2w.index.publish import published, read_manifest
 from w2w.index.search import open_index
 from w2w.index.spec import IndexConfig
 from w2w.table.judgements import Judgements
@@ -208,3 +209,25 @@ def test_floors_and_a_sheet_on_request(tmp_path):
     done = publish(tmp_path, shop, sheet=True, golden=(bad,))
     assert done["accepted"] == ()
     assert "Nothing stands against" in (tmp_path / "reports/index/run/index.html").read_text()
+
+
+def test_a_template_whose_lists_have_become_uneven_is_trained_anew(tmp_path):
+    cfg = replace(APPROXIMATE, target_recall=0.1)
+    shop, uri = Shop.open(0), str(tmp_path / "index" / CFG.name)
+
+    def night() -> StoredTemplate:
+        publish(tmp_path, shop, cfg, accept=True)
+        return next(t for t in read_manifest(uri).templates if "top" in t.categories)
+
+    first = night()
+    assert first.imbalance == first.imbalance_now > 1
+    for product in shop.some(0.5, "top"):  # all alike: one list has them
+        shop.change(product, images=(shop.draw(shop.centres["top"][0], 0.1),))
+    uneven = night()
+    assert (uneven.name, uneven.imbalance) == (first.name, first.imbalance)
+    assert uneven.imbalance_now > 1.5 * first.imbalance
+    shop.change(shop.some(0.01, "top")[0], images=(shop.draw(shop.centres["top"][1]),))
+    anew = night()
+    assert anew.name != first.name
+    assert anew.imbalance == anew.imbalance_now
+    assert night().name == anew.name
