@@ -101,6 +101,7 @@ class Night:
         self.missing: pa.Table | None = None  # rows of products that a full feed does not list
         self.gone: pa.Table | None = None  # those to be withdrawn
         self._absences: pa.Table | None = None
+        self._listed_again: pa.Table | None = None
 
     def read(self) -> None:
         """Reads the feed and writes its work files (none in a dry run). Raises UsageError if too many products are missing."""
@@ -224,12 +225,13 @@ class Night:
         before = delta.read(self._run.store, schema.ABSENCES, schema.ABSENCES.schema.names, source=self._feed.id)
         after = nights.count_absences(before, self.missing.column(schema.PRODUCT_ID), self._feed.id, nights.now_us())
         enough = pc.greater_equal(after.column(schema.NIGHTS), self._feed.grace_nights if meant is None else 0)
+        still = pc.is_in(before.column(schema.PRODUCT_ID), value_set=self.missing.column(schema.PRODUCT_ID).combine_chunks())
+        self._listed_again = _if_changed(before, before.filter(still))
         if self.is_held_back:
+            self._absences = self._listed_again
             return
         self.gone = pa.concat_tables([self.gone, self.missing.filter(enough)])
-        kept = after.filter(pc.invert(enough))
-        order = schema.PRODUCT_ID
-        self._absences = None if kept.sort_by(order).equals(before.sort_by(order)) else kept
+        self._absences = _if_changed(before, after.filter(pc.invert(enough)))
 
     def _rows_of(self, which: Callable[[pa.Table], pa.Table], num: int) -> pa.Table:
         """The ``num`` rows of the catalog that ``which`` selects."""
@@ -340,8 +342,8 @@ class Night:
     def load(self) -> tuple[Counts, dict[str, int]]:
         """Loads and checks the pending rows' pictures, and commits; then does what is left for the feed's other rows.
 
-        Raises TooManyRejects above the tolerance: by then all changes are written, with the good pictures, and nothing is
-        withdrawn.
+        Raises TooManyRejects above the tolerance: by then all changes are written, with the good pictures, nothing is
+        withdrawn, and no product counts as missing that night.
         """
         run, config, lineage = self._run, self._config, self._run.lineage(self.version, [])
         source = self._source().first(config.limit)
@@ -367,6 +369,7 @@ class Night:
                 )
         except TooManyRejects:
             self._write(list(self._without_picture(self._is_left)), [], lineage)
+            self._count(self._listed_again, lineage)
             raise
         versions |= self._settle(counts, lineage)
         versions |= self._hear_owner(lineage)
@@ -394,10 +397,14 @@ class Night:
         if self.gone is not None and self._num_gone:
             rows.append(withdrawn(self.gone))
         versions = self._write(held, rows, lineage)
-        if self._absences is not None:
-            receipts = write_part(store, Output(schema.ABSENCES), self._absences, lineage.run_id)
-            versions[schema.ABSENCES.name] = snapshot.replace(store, schema.ABSENCES, receipts, lineage, self._feed.id)[1]
-        return versions
+        return versions | self._count(self._absences, lineage)
+
+    def _count(self, absences: pa.Table | None, lineage: Lineage) -> dict[str, int]:
+        """Writes for how many nights products have been missing; nothing for None."""
+        if absences is None:
+            return {}
+        receipts = write_part(self._run.store, Output(schema.ABSENCES), absences, lineage.run_id)
+        return {schema.ABSENCES.name: snapshot.replace(self._run.store, schema.ABSENCES, receipts, lineage, self._feed.id)[1]}
 
     def _hear_owner(self, lineage: Lineage) -> dict[str, int]:
         """Writes what ``feed.use`` changes for pictures that this run did not ask for, such as files."""
@@ -454,6 +461,11 @@ class Night:
         keys = [pc.binary_join_element_wise(b[0], pc.utf8_rtrim(b[1], WITHOUT_PICTURE), "@") for b in batches]
         written = pa.chunked_array([c for k in keys for c in k.chunks], pa.string())
         return lambda column: pc.invert(pc.is_in(column, value_set=written))
+
+
+def _if_changed(before: pa.Table, after: pa.Table) -> pa.Table | None:
+    order = schema.PRODUCT_ID
+    return None if after.sort_by(order).equals(before.sort_by(order)) else after
 
 
 def _with_a_picture(rows: pa.Table) -> pa.Table:

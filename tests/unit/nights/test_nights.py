@@ -79,6 +79,35 @@ def test_nights_are_counted_in_a_row(store, shop, clock):
     assert "p3" in products(store)
 
 
+@pytest.mark.parametrize("bad", [",torn", "rejects"])
+def test_whom_a_bad_night_lists_has_not_been_missing_twice_in_a_row(store, shop, clock, bad):
+    """The night between fails, or withdraws nothing as it has a row without an id: what it lists is there all the same."""
+    night(store, shop)
+    items = {n: shop.items.pop(n) for n in ("p3", "p4")}
+    clock.sleep()
+    night(store, shop)  # both are missing
+    shop.items["p3"] = items["p3"]
+    clock.sleep()
+    if bad == "rejects":
+        for n in range(10, 16):
+            shop.say(f"p{n}", image="nowhere.jpg")
+        with pytest.raises(JobFailed, match="rejected"):
+            night(store, shop)
+        for n in range(10, 16):
+            shop.say(f"p{n}", image=f"{n}.jpg")
+    else:
+        shop.extra.append(bad)
+        assert night(store, shop).held_back
+        shop.extra.clear()
+    del shop.items["p3"]
+    clock.sleep()
+    assert night(store, shop).withdrawn == 1  # p4, missing in two good nights, of which the bad one is none
+    assert set(products(store)) - set(shop.items) == {"p3"}
+    clock.sleep()
+    assert night(store, shop).withdrawn == 1
+    assert set(products(store)) == set(shop.items)
+
+
 def test_a_run_that_died_before_the_withdrawal_is_repeated(store, shop, clock, monkeypatch):
     night(store, shop)
     shop.items.pop("p3")
