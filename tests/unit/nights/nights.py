@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import simplejpeg
 
-from w2w import schema
+from w2w import schema, storage
 from w2w.engine import run
 from w2w.engine.job import Run
 from w2w.engine.shuffle import read_vectors
@@ -20,7 +20,7 @@ from w2w.ingest import nights
 from w2w.ingest.feed import FeedConfig
 from w2w.models import stage as models
 from w2w.stage import Pool
-from w2w.table import delta
+from w2w.table import delta, lease, parts, sink
 
 HOUR_US = 3600 * 1_000_000
 COLUMNS = ("product_id", "title", "price", "category", "image", "images")
@@ -115,3 +115,37 @@ def without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
         return [consume(*some, read_vectors(vectors, rows)) for some, rows in zip(arguments, targets)]
 
     monkeypatch.setattr(indexing, "gather", gather)
+
+
+class Crash(BaseException):
+    """The driver dies here."""
+
+
+class Crashes:
+    """Counts the writes of the driver, and dies at the chosen one, before it or right after it."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch):
+        self.left: int | None = None
+        self.num_writes = 0
+        self._after = False
+        monkeypatch.setattr(lease.Holder, "is_dead", lambda _: True)  # as the process of a run that crashed would be
+        for module, name in ((sink, "_commit"), (parts, "_write"), (storage, "write_bytes"), (storage, "replace_if")):
+            monkeypatch.setattr(module, name, self._dying(getattr(module, name)))
+
+    def at(self, write: int, after: bool) -> None:
+        self.left, self._after = write, after
+
+    def _dying(self, work):
+        def write(*args, **kwargs):
+            self.num_writes += 1
+            if self.left is None:
+                return work(*args, **kwargs)
+            self.left -= 1
+            if self.left == 0 and not self._after:
+                raise Crash
+            result = work(*args, **kwargs)
+            if self.left == 0:
+                raise Crash
+            return result
+
+        return write

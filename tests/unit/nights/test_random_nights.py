@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.unit.nights.nights import Clock, Item, Shop, jpeg, products, without_ray
-from w2w import ids, schema, storage
+from tests.unit.nights.nights import Clock, Crash, Crashes, Item, Shop, jpeg, products, without_ray
+from w2w import ids, schema
 from w2w.images.decode import DecodeLimits, decode
 from w2w.index import job as index_job
 from w2w.index import shard
@@ -24,46 +24,12 @@ from w2w.models.config import EncoderConfig
 from w2w.models.encoder import Encoder, load_encoder
 from w2w.nightly import job as nightly
 from w2w.stage import Pool
-from w2w.table import delta, lease, parts, sink
+from w2w.table import delta
 
 MODELS = (EncoderConfig(), EncoderConfig(store_dtype="float16"))
 CATEGORIES = ("top", "bottom", "shoes")
 GRACE_NIGHTS = 2
 BROKEN = ("torn.jpg", "nowhere.jpg")
-
-
-class Crash(BaseException):
-    """The driver dies here."""
-
-
-class Crashes:
-    """Counts the writes of the driver, and dies at the chosen one, before it or right after it."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch):
-        self.left: int | None = None
-        self.num_writes = 0
-        self._after = False
-        monkeypatch.setattr(lease.Holder, "is_dead", lambda _: True)  # as the process of a run that crashed would be
-        for module, name in ((sink, "_commit"), (parts, "_write"), (storage, "write_bytes"), (storage, "replace_if")):
-            monkeypatch.setattr(module, name, self._dying(getattr(module, name)))
-
-    def at(self, write: int, after: bool) -> None:
-        self.left, self._after = write, after
-
-    def _dying(self, work):
-        def write(*args, **kwargs):
-            self.num_writes += 1
-            if self.left is None:
-                return work(*args, **kwargs)
-            self.left -= 1
-            if self.left == 0 and not self._after:
-                raise Crash
-            result = work(*args, **kwargs)
-            if self.left == 0:
-                raise Crash
-            return result
-
-        return write
 
 
 @dataclass
