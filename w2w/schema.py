@@ -282,9 +282,9 @@ GARMENTS = Table(
         (ORIGINAL_LABEL, pa.string()),  # the model's own name for it
         (SCORE, pa.float32()),
         (BOX, XYXY),
-        (MASK_RLE, RLE, "nullable"),
+        (MASK_RLE, RLE, "nullable"),  # of the photo as it was decoded: `size` says how large; a pixel is one garment's
         (CROP, pa.binary()),  # JPEG, at most 384 px a side
-        (CROP_SOURCE, pa.string()),  # box; or whole if a data set gives the photo without a box
+        (CROP_SOURCE, pa.string()),  # box; mask: on white; or whole if a data set gives the photo without a box
         (STAGE_VERSION, pa.string()),
     ),
     key=(GARMENT_ID,),

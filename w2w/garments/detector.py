@@ -99,7 +99,7 @@ class Detector:
         categories = [self._classes[label] for label in found.labels]
         height, width = image.shape[:2]
         inside = boxes.clip(found.boxes_N4, width, height)
-        found = Found(inside, found.scores_N, found.labels, tuple(c or "" for c in categories))
+        found = Found(inside, found.scores_N, found.labels, tuple(c or "" for c in categories), found.pixels)
         limits = self.config.thresholds or {}
         good = [
             i

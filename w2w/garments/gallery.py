@@ -22,7 +22,7 @@ def write_gallery(
     Without a ``page`` it only counts.
     """
     looks = _rows(store, schema.LOOKS, (schema.IMAGE_ID, schema.NUM_GARMENTS, schema.PERSON_BOX, schema.CROP_SOURCE), detected)
-    columns = (schema.IMAGE_ID, schema.CATEGORY, schema.ORIGINAL_LABEL, schema.SCORE, schema.BOX)
+    columns = (schema.GARMENT_ID, schema.IMAGE_ID, schema.CATEGORY, schema.ORIGINAL_LABEL, schema.SCORE, schema.BOX)
     garments = _rows(store, schema.GARMENTS, columns, detected)
     surer = [g for g in garments if g[schema.SCORE] >= threshold]
     people = _rows(store, schema.CUTOUTS, (schema.IMAGE_ID,), cut)
@@ -39,7 +39,11 @@ def write_gallery(
     }
     wanted = (schema.IMAGE_ID, schema.BYTES, schema.MASK_RLE, schema.SLOTS)
     cutouts = _rows_with(store, schema.CUTOUTS, shown, wanted, cut) if cut else []
-    photos = _seen(ids, images, looks, surer, {c[schema.IMAGE_ID]: c for c in cutouts})
+    drawn = set(ids)
+    surest = pa.array([g[schema.GARMENT_ID] for g in surer if g[schema.IMAGE_ID] in drawn], pa.string())
+    masks = _rows_with(store, schema.GARMENTS, surest, (schema.GARMENT_ID, schema.MASK_RLE), detected) if detected else []
+    with_masks = {m[schema.GARMENT_ID]: m[schema.MASK_RLE] for m in masks}
+    photos = _seen(ids, images, looks, surer, {c[schema.IMAGE_ID]: c for c in cutouts}, with_masks)
     classes = Counter(g[schema.CATEGORY] for g in surer)
     on_photo = Counter(g[schema.IMAGE_ID] for g in surer)
     sizes = Counter(str(on_photo[look[schema.IMAGE_ID]]) for look in looks)
@@ -64,7 +68,10 @@ def write_gallery(
         explained = (
             f"The numbers at the boxes are those of the list below each photo: garments with a score of {threshold:g} or more."
         )
-        explained += " The person's box is dashed; what was cut out has an outline, and all else is dimmed."
+        explained += (
+            " A thin line is the outline of the pixels that the detector takes for the garment's. The person's box is dashed; "
+            "what was cut out has a white outline, and all else is dimmed."
+        )
         garment_report(page, "Garments", headline, facts, histograms, photos, gallery, counts, explained)
     return found
 
@@ -80,12 +87,16 @@ def _rows_with(
     return lookup(store, table, keys, list(columns), **only).to_pylist()
 
 
-def _seen(ids: list[str], images: dict[str, bytes], looks: list[dict], garments: list[dict], cutouts: dict) -> list[Seen]:
-    """The photos to draw, in the order of ``ids``."""
+def _seen(
+    ids: list[str], images: dict[str, bytes], looks: list[dict], garments: list[dict], cutouts: dict, masks: dict
+) -> list[Seen]:
+    """The photos to draw, in the order of ``ids``; ``masks``: run lengths of their garments."""
     by_id = {look[schema.IMAGE_ID]: look for look in looks}
     boxes: dict[str, list[Box]] = {}
     for g in garments:
-        box = Box(g[schema.CATEGORY], g[schema.ORIGINAL_LABEL], g[schema.SCORE], tuple(g[schema.BOX]))
+        mask = masks.get(g[schema.GARMENT_ID])
+        shape = from_rle(mask) if mask else None
+        box = Box(g[schema.CATEGORY], g[schema.ORIGINAL_LABEL], g[schema.SCORE], tuple(g[schema.BOX]), shape)
         boxes.setdefault(g[schema.IMAGE_ID], []).append(box)
     photos = []
     for image_id in ids:

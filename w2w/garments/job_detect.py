@@ -19,7 +19,7 @@ from w2w.table.delta import need_table
 from w2w.table.parts import Output
 from w2w.table.pending import Keys, rejected_keys, table_keys
 
-STAGE_CODE = 3  # bump when the same boxes would be cut differently
+STAGE_CODE = 4  # bump when the same boxes would be cut differently
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,8 @@ class DetectConfig:
     """Longest side of a stored crop."""
     crop_padding: float = 0.0
     """Each side of a crop grows by this share of the box."""
+    on_white: bool = False
+    """Crops show the garment's own pixels on white, where the detector tells them (w2w-lite0 does)."""
     pool: Pool = Pool(batch_rows=8)
     """Workers that decode; on a CPU they also run the model."""
     gpu_pool: Pool | None = None
@@ -73,7 +75,7 @@ def main(config: Config) -> Result:
     check(config)
     run = Run("detect", config)
     need_table(run.store, schema.IMAGES, "ingest")
-    crops = {"crop_px": config.crop_px, "padding": config.crop_padding}
+    crops = {"crop_px": config.crop_px, "padding": config.crop_padding, "on_white": config.on_white}
     version = ids.digest(STAGE_CODE, detector_version(config.detector), config.longest_px, crops)
     done = [
         table_keys(run.store, schema.LOOKS, schema.IMAGE_ID, stage_version=version),

@@ -17,6 +17,7 @@ from w2w.errors import Reject, RejectCode, UsageError
 from w2w.garments import boxes
 from w2w.garments.found import Found
 from w2w.garments.grid import STRIDES, places
+from w2w.garments.pixels import Pixels
 from w2w.garments.taxonomy import CATEGORIES
 from w2w.models import engines, sources, weights
 
@@ -27,15 +28,15 @@ DEFAULT = "w2w-lite0"
 DEFAULT_FOLDER = Path(__file__).parent / "weights"
 MODEL_TYPE = "w2w-dense"
 GROUND = 114  # grey around a photo on its canvas
-CODE = 1  # bump when the same weights would give other answers
+CODE = 2  # bump when the same weights would give other answers
 
 _AGREES = 0.7  # IoU
 _MOST_PLACES = 300  # best locations of a photo that are considered
 THRESHOLD = 0.3  # the highest F1 on 80 train photos of street; on its test photos precision .77 and recall .67
 _AT_ONCE = 8  # photos: more are not faster on a CPU, measured
 
-# uint8 (N, H, W, 3) -> scores float32 (N, A, 7) in 0..1, sides float32 (N, A, 4)
-Run = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
+# uint8 (N, H, W, 3) -> float32: scores (N, A, 7) in 0..1, sides (N, A, 4), classes of pixels (N, 8, H / 8, W / 8) that sum to 1
+Run = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray, np.ndarray]]
 
 
 @dataclass(frozen=True)
@@ -104,11 +105,12 @@ def torch_run(network: "torch.nn.Module", device: "torch.device", dtype: "torch.
 
     network = network.eval().to(device, memory_format=torch.channels_last)
 
-    def run(batch_NHWC: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def run(batch_NHWC: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         pixels = torch.from_numpy(batch_NHWC).to(device).permute(0, 3, 1, 2).float()
         with torch.inference_mode(), torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-            scores, sides, _ = network(pixels)
-        return scores.float().sigmoid().cpu().numpy(), sides.float().cpu().numpy()
+            scores, sides, classes = network(pixels)
+        answers = scores.float().sigmoid(), sides.float(), classes.float().softmax(1)
+        return answers[0].cpu().numpy(), answers[1].cpu().numpy(), answers[2].cpu().numpy()
 
     return run
 
@@ -119,9 +121,9 @@ def openvino_run(folder: Path, name: str, threads: int) -> Run:
     module = functools.partial(_answers, folder, name)
     compiled = engines.compile_for_cpu(engines.convert_once([CODE, files], module, (2, 128, 96, 3), (-1, -1, -1, 3)), threads)
 
-    def run(batch_NHWC: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def run(batch_NHWC: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         answers = compiled(batch_NHWC)
-        return answers[0], answers[1]
+        return answers[0], answers[1], answers[2]
 
     return run
 
@@ -135,8 +137,8 @@ def _answers(folder: Path, name: str):
             self.network = load_network(folder, name)
 
         def forward(self, pixels):
-            scores, sides, _ = self.network(pixels.permute(0, 3, 1, 2).float())
-            return scores.sigmoid(), sides
+            scores, sides, classes = self.network(pixels.permute(0, 3, 1, 2).float())
+            return scores.sigmoid(), sides, classes.softmax(1)
 
     return Answers().eval()
 
@@ -159,24 +161,25 @@ class Own:
             for k in range(0, len(members), _AT_ONCE):
                 part = members[k : k + _AT_ONCE]
                 placed = [letterbox(images[i], height, width) for i in part]
-                scores, sides = self._run(np.stack([canvas for canvas, _ in placed]))
-                for i, (_, scale), scores_A7, sides_A4 in zip(part, placed, scores, sides):
-                    results[i] = self._read(scores_A7, sides_A4, height, width, scale, floor)
+                answers = self._run(np.stack([canvas for canvas, _ in placed]))
+                for i, (_, scale), scores_A7, sides_A4, classes_CHW in zip(part, placed, *answers):
+                    pixels = Pixels(classes_CHW, scale, CATEGORIES)
+                    results[i] = self._read(scores_A7, sides_A4, pixels, height, width, floor)
         return [results[i] for i in range(len(images))]
 
     def _read(
-        self, scores_A7: np.ndarray, sides_A4: np.ndarray, height: int, width: int, scale: float, floor: float
+        self, scores_A7: np.ndarray, sides_A4: np.ndarray, pixels: Pixels, height: int, width: int, floor: float
     ) -> Found | Reject:
-        if not (np.isfinite(scores_A7).all() and np.isfinite(sides_A4).all()):
+        if not all(np.isfinite(answers).all() for answers in (scores_A7, sides_A4, pixels.classes_CHW)):
             return Reject(RejectCode.NOT_FINITE, "the detector gave NaN or infinity")
         at, kind = np.nonzero(scores_A7 >= floor)
         best = np.argsort(-scores_A7[at, kind], kind="stable")[:_MOST_PLACES]
         at, kind = at[best], kind[best]
-        found_N4 = to_boxes(sides_A4, places(height, width))[at] / scale
+        found_N4 = to_boxes(sides_A4, places(height, width))[at] / pixels.scale
         scores_N = scores_A7[at, kind].astype(np.float32)
         kept = boxes.nms(found_N4, scores_N, self._settings.max_iou, kind.astype(str))
         agreed = voted(found_N4, scores_N, kind, kept)
-        return Found(agreed, scores_N[kept], tuple(self.labels[k] for k in kind[kept]))
+        return Found(agreed, scores_N[kept], tuple(self.labels[k] for k in kind[kept]), pixels=pixels)
 
 
 def best_canvas(image: np.ndarray, canvases: Sequence[tuple[int, int]]) -> tuple[int, int]:

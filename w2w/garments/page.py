@@ -21,12 +21,13 @@ _DARK = 340  # sum of red, green and blue below which black letters are unreadab
 
 @dataclass(frozen=True)
 class Box:
-    """A garment in a photo: box (xyxy) in the photo's pixels."""
+    """A garment in a photo: box (xyxy) in the photo's pixels; ``mask``: bool of any size, over the whole photo."""
 
     category: str
     label: str
     score: float
     box: tuple[float, float, float, float]
+    mask: np.ndarray | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)
@@ -101,6 +102,9 @@ def draw(seen: Seen, colours: Mapping[str, str], longest_px: int = _PHOTO_PX) ->
     picture.thumbnail((longest_px, longest_px))
     if seen.mask is not None:
         picture = _outlined(picture, seen.mask)
+    for box in seen.boxes:
+        if box.mask is not None:
+            picture.paste(colours.get(box.category, COLOURS[-1]), (0, 0), _edge(_inside(box.mask, picture.size), 3))
     pen = ImageDraw.Draw(picture)
     x, y = picture.width / width, picture.height / height
     if seen.person:
@@ -128,11 +132,19 @@ def _is_dark(colour: str) -> bool:
 
 
 def _outlined(picture: Image.Image, mask: np.ndarray) -> Image.Image:
-    inside = Image.fromarray(np.where(mask, 255, 0).astype(np.uint8)).resize(picture.size, Image.Resampling.NEAREST)
-    edge = ImageChops.subtract(inside.filter(ImageFilter.MaxFilter(5)), inside)
+    inside = _inside(mask, picture.size)
     drawn = Image.composite(picture, picture.point(lambda value: int(value * _DIMMED)), inside)
-    drawn.paste(_WHITE, (0, 0), edge)
+    drawn.paste(_WHITE, (0, 0), _edge(inside, 5))
     return drawn
+
+
+def _inside(mask: np.ndarray, size: tuple[int, int]) -> Image.Image:
+    return Image.fromarray(np.where(mask, 255, 0).astype(np.uint8)).resize(size, Image.Resampling.NEAREST)
+
+
+def _edge(inside: Image.Image, width_px: int) -> Image.Image:
+    """The pixels around it."""
+    return ImageChops.subtract(inside.filter(ImageFilter.MaxFilter(width_px)), inside)
 
 
 def _ordered(counts: dict[str, int]) -> list[tuple[str, int]]:

@@ -16,6 +16,7 @@ from w2w.garments.detector import Detector, DetectorConfig, Found, detector_vers
 from w2w.garments.masked import Masked
 from w2w.garments.masks import MaskRules
 from w2w.garments.person import person_mask
+from w2w.garments.pixels import garment_of
 from w2w.garments.segmenter import SegmenterConfig, load_segmenter, segmenter_version
 from w2w.garments.taxonomy import PERSON
 from w2w.images.stage import PIXEL_HEIGHT, PIXEL_WIDTH, PIXELS, photos_of
@@ -36,7 +37,9 @@ FOUND_TYPE = pa.list_(
         ]
     )
 )
-DETECT_GIVES = pa.schema([(FOUND, FOUND_TYPE)])
+# of our own detector with a mask of the photo as it was decoded
+DETECTED_TYPE = pa.list_(pa.struct([*FOUND_TYPE.value_type, pa.field(schema.MASK_RLE, schema.RLE)]))
+DETECT_GIVES = pa.schema([(FOUND, DETECTED_TYPE)])
 GARMENT_GIVES = pa.schema(
     [
         pa.field(ITEMS, pa.list_(pa.struct(list(schema.GARMENTS.schema)))),
@@ -80,17 +83,30 @@ class Detect:
         rejects = [r if isinstance(r, Reject) else None for r in results]
         sizes = zip(rows.column(schema.WIDTH).to_pylist(), rows.column(schema.HEIGHT).to_pylist())
         found = [None if isinstance(r, Reject) else _stored(r, photo, *size) for r, photo, size in zip(results, photos, sizes)]
-        return with_rejects(rows.append_column(FOUND, pa.array(found, FOUND_TYPE)), rejects)
+        return with_rejects(rows.append_column(FOUND, pa.array(found, DETECTED_TYPE)), rejects)
 
 
 def _stored(found: Found, photo: np.ndarray, width: int, height: int) -> list[dict]:
     scale = np.array([width / photo.shape[1], height / photo.shape[0]] * 2, np.float32)
-    kept = zip(found.categories, found.labels, found.scores_N.tolist(), (found.boxes_N4 * scale).tolist())
-    return [{schema.CATEGORY: c, schema.ORIGINAL_LABEL: n, schema.SCORE: s, schema.BOX: b} for c, n, s, b in kept]
+    kept = zip(found.categories, found.labels, found.scores_N.tolist(), (found.boxes_N4 * scale).tolist(), _masks(found, photo))
+    names = (schema.CATEGORY, schema.ORIGINAL_LABEL, schema.SCORE, schema.BOX, schema.MASK_RLE)
+    return [dict(zip(names, one)) for one in kept]
 
 
-def cut_garments(rows: pa.Table, *, stage_version: str, crop_px: int, padding: float) -> pa.Table:
-    """A crop of each garment and of the whole person; drops the pixels. A photo without garments is kept."""
+def _masks(found: Found, photo: np.ndarray) -> list[dict | None]:
+    """Run lengths of each garment; None without a pixel of its own, or if the model does not tell."""
+    if found.pixels is None or not len(found.scores_N):
+        return [None] * len(found.scores_N)
+    owner = garment_of(found.pixels, photo, found.boxes_N4, found.labels, found.scores_N)
+    own = [owner == n for n in range(len(found.scores_N))]
+    return [masks.to_rle(mask) if mask.any() else None for mask in own]
+
+
+def cut_garments(
+    rows: pa.Table, *, stage_version: str, crop_px: int, padding: float, on_white: bool = False, feather_px: float = 1.0
+) -> pa.Table:
+    """A crop of each garment and of the whole person; drops the pixels. A photo without garments is kept. ``on_white``: of a
+    garment with a mask, its own pixels alone."""
     items, looks = [], []
     columns = (rows.column(c).to_pylist() for c in (schema.IMAGE_ID, FOUND, schema.WIDTH))
     for photo, image_id, found, width in zip(photos_of(rows), *columns):
@@ -98,17 +114,17 @@ def cut_garments(rows: pa.Table, *, stage_version: str, crop_px: int, padding: f
         categories = [f[schema.CATEGORY] for f in found]
         person = person_box(np.array([f[schema.BOX] for f in found]).reshape(-1, 4), categories)
 
-        def cut(box: Sequence[float], photo=photo, scale=scale) -> bytes:
-            return to_jpeg(boxes.crop(photo, [v * scale for v in box], padding, crop_px))
+        def cut(box: Sequence[float], mask: dict | None = None, photo=photo, scale=scale) -> bytes:
+            shown = masks.on_white(photo, masks.from_rle(mask), feather_px) if mask else photo
+            return to_jpeg(boxes.crop(shown, [v * scale for v in box], padding, crop_px))
 
         mine = [
             f
             | {
                 schema.GARMENT_ID: garment_id(image_id, f[schema.CATEGORY], f[schema.BOX], stage_version),
                 schema.IMAGE_ID: image_id,
-                schema.MASK_RLE: None,
-                schema.CROP: cut(f[schema.BOX]),
-                schema.CROP_SOURCE: "box",
+                schema.CROP: cut(f[schema.BOX], f[schema.MASK_RLE] if on_white else None),
+                schema.CROP_SOURCE: "mask" if on_white and f[schema.MASK_RLE] else "box",
                 schema.STAGE_VERSION: stage_version,
             }
             for f in found

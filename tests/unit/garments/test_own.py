@@ -11,21 +11,11 @@ from w2w.garments.detector import Detector, DetectorConfig, detector_version
 from w2w.garments.taxonomy import CATEGORIES
 from w2w.metrics.detection import Judged, average_precision
 from w2w.training.detectors.judge import measuring
-from w2w.wardrobe.garment import generator, make_garment
-from w2w.wardrobe.photo import street_photo
-from w2w.wardrobe.shop import outfit
 
 
 @pytest.fixture(scope="module")
 def detector() -> Detector:
     return Detector(DetectorConfig())
-
-
-@pytest.fixture(scope="module")
-def street():
-    """Rendered photos that no training saw: another seed."""
-    garments = [make_garment(901, i) for i in range(60)]
-    return [street_photo(901, n, outfit(garments, generator("outfit", 901, n))) for n in range(12)]
 
 
 def test_the_default_finds_what_people_wear(street):
@@ -92,12 +82,18 @@ def test_the_version_follows_weights_and_thresholds(tmp_path):
     assert detector_version(DetectorConfig(name=str(tmp_path / "other"))) != detector_version(DetectorConfig())
 
 
+def nothing(batch: np.ndarray) -> np.ndarray:
+    """Classes of pixels: none is a garment's."""
+    n, height, width, _ = batch.shape
+    return np.eye(1, 8, dtype=np.float32).reshape(1, 8, 1, 1).repeat(n, 0).repeat(height // 8, 2).repeat(width // 8, 3)
+
+
 def test_nan_is_a_reject():
     def broken(batch):
         count = len(own.places(*batch.shape[1:3]))
         scores = np.zeros((len(batch), count, 7), np.float32)
         scores[0, 0, 0] = np.nan
-        return scores, np.ones((len(batch), count, 4), np.float32)
+        return scores, np.ones((len(batch), count, 4), np.float32), nothing(batch)
 
     model = own.Own(own.Settings(), broken)
     first, second = model([np.zeros((60, 40, 3), np.uint8)] * 2, 0.4)
@@ -111,7 +107,7 @@ def test_a_place_and_its_sides_become_a_box_in_the_photo():
         scores, sides = np.zeros((1, count, 7), np.float32), np.ones((1, count, 4), np.float32)
         at = np.flatnonzero((own.places(*batch.shape[1:3]) == (84, 100)).all(1))[0]  # stride 8
         scores[0, at, 5], sides[0, at] = 0.9, (20, 10, 40, 30)
-        return scores, sides
+        return scores, sides, nothing(batch)
 
     (found,) = own.Own(own.Settings(), one)([np.zeros((832, 550, 3), np.uint8)], 0.4)
     np.testing.assert_allclose(found.boxes_N4, [[128, 180, 248, 260]])
