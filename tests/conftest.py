@@ -4,8 +4,11 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 os.environ.setdefault("W2W_RAY_LEAN", "1")  # for every Ray that a test starts, or a process that it starts
+settings.register_profile("w2w", deadline=None)  # a slow moment of the machine is no failure
+settings.load_profile("w2w")
 
 
 @pytest.fixture(scope="session")

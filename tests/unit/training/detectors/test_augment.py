@@ -11,7 +11,7 @@ PLAIN = AugmentConfig(colour=0, blur=0, erase=0)
 TWO = ([(10, 20, 50, 60), (20, 62, 45, 110)], [6, 1])
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(0, 2**32 - 1), st.sampled_from([(96, 64), (64, 96), (160, 96)]))
 def test_boxes_and_pixels_go_together(seed: int, canvas: tuple[int, int]):
     seen = augment(sample(*TWO), *canvas, PLAIN, np.random.default_rng(seed))
@@ -25,7 +25,7 @@ def test_boxes_and_pixels_go_together(seed: int, canvas: tuple[int, int]):
     assert len(seen.boxes_N4) + len(seen.ignore_M4) <= 2
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(0, 2**32 - 1))
 def test_light_moves_no_box(seed):
     lit = AugmentConfig(colour=1, blur=1, erase=1)
