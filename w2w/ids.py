@@ -178,6 +178,28 @@ class Places:
         return found
 
 
+@dataclasses.dataclass(frozen=True)
+class Sharing:
+    """Finds those of N rows that have a key, which several may share: ``order``, int32, by the first half of its hash,
+    ``first``."""
+
+    order: np.ndarray
+    first: np.ndarray
+
+    @staticmethod
+    def of(hashes_N2: np.ndarray) -> "Sharing":
+        """``hashes_N2``: ``hash_keys_128`` of the keys, zeros of rows that have none."""
+        there = np.flatnonzero(hashes_N2.any(axis=1))
+        order = there[np.argsort(hashes_N2[there, 0], kind="stable")].astype(np.int32)
+        return Sharing(order, hashes_N2[order, 0])
+
+    def find(self, wanted_Q2: np.ndarray) -> np.ndarray:
+        """Rows that have any of these keys, each once, and hardly others."""
+        wanted = np.unique(wanted_Q2[wanted_Q2.any(axis=1), 0])
+        ends = (np.searchsorted(self.first, wanted, side) for side in ("left", "right"))
+        return np.concatenate([self.order[:0], *(self.order[low:high] for low, high in zip(*ends))])
+
+
 def hash_bucket(keys: pa.Array | pa.ChunkedArray, num_buckets: int) -> np.ndarray:
     """Bucket of each key, int64 in [0, num_buckets), shape (n,)."""
     return (hash_keys(keys) % np.uint64(num_buckets)).astype(np.int64)

@@ -33,7 +33,7 @@ import pyarrow as pa
 from tests.bench import similar_growth
 from tests.bench.mining_growth import LINEAGE
 from tests.bench.similar_growth import append_products, append_vectors
-from w2w import schema
+from w2w import ids, schema
 from w2w.engine.cluster import RayConfig, connect
 from w2w.engine.source import Source, pending_rows
 from w2w.index import job
@@ -59,6 +59,7 @@ def change(store: str, rows: int, changed: int, dim: int, night: int) -> None:
     images = np.concatenate([moved + 5 * rows * night, new])
     append_products(store, gone, gone, False, night)
     append_products(store, np.concatenate([moved, new]), images, True, night)
+    append_images(store, images)
     append_vectors(store, images, dim, night)
 
 
@@ -75,6 +76,7 @@ def made_up(searches: flow.Searches, k: int) -> int:
 
 def append_images(store: str, numbers: np.ndarray) -> None:
     filled = {schema.IMAGE_ID: pa.array(np.char.mod("i%09d", numbers))}
+    filled[schema.PHASH] = pa.array((ids.scatter(numbers.astype(np.uint64)) >> np.uint64(1)).astype(np.int64))
     values = {pa.int32(): 1, pa.int64(): 1, schema.TIME: 0, pa.string(): "x", pa.binary(): b"x"}
     columns = [filled.get(f.name, pa.repeat(pa.scalar(values[f.type], f.type), len(numbers))) for f in schema.IMAGES.schema]
     append_rows(store, Output(schema.IMAGES), pa.table(columns, schema=schema.IMAGES.schema), LINEAGE)
@@ -148,7 +150,7 @@ def measured(rows: int, changes: list[float], dim: int, turns: int) -> dict:
         append_images(base, numbers)
         embed_last(base, rows, dim)
         config = job.Config(store=base, ray=RayConfig(num_cpus=2))
-        lists = similar_job.Config(store=base, collapse=False, ray=RayConfig(num_cpus=2))
+        lists = similar_job.Config(store=base, ray=RayConfig(num_cpus=2))
         whole = job.main(config).seconds
         with mock.patch.object(flow.Searches, "run", made_up), mock.patch.object(flow, "_PAIRS_HERE", 10**18):
             similar_job.main(lists)

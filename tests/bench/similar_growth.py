@@ -2,7 +2,7 @@
 
 python -m tests.bench.similar_growth [--rows 20000 50000 100000] [--dim 128] [--quick]
 
-Stub vectors, seven categories; each size runs in a process of its own, the searches in it too. On the night a third of a
+Stub vectors, seven categories, designs in three colours; each size runs in a process of its own, the searches in it too. On the night a third of a
 percent each is withdrawn, new, and has another picture. CPU seconds of the whole job with its tables; ``ratio`` is the night's
 over those of all lists at the largest size (medians of ``--turns`` nights), ``growth`` how much more the largest size costs
 than the smallest, for ``rows`` times the rows.
@@ -30,6 +30,7 @@ from w2w.table.parts import Output
 from w2w.table.sink import append_rows
 
 CATEGORIES = np.array(["top", "bottom", "shoes", "dress", "bag", "hat", "outer"])
+COLOURS = np.array(["red", "green", "blue"])
 NIGHT = 0.01
 _AT_ONCE = 20_000
 
@@ -41,6 +42,9 @@ def append_products(store: str, numbers: np.ndarray, images: np.ndarray, active:
         schema.IMAGE_ID: pa.array(np.char.mod("i%09d", images)),
     }
     filled |= {schema.CATEGORY: pa.array(CATEGORIES[numbers % 7]), schema.ACTIVE: pa.repeat(active, n)}
+    filled[schema.TITLE] = pa.array(np.char.mod("Long linen dress %d", numbers // 21 * 7 + numbers % 7))
+    colours = pa.array(COLOURS[numbers // 7 % 3])
+    filled[schema.ATTRIBUTES] = pa.MapArray.from_arrays(np.arange(n + 1, dtype=np.int32), pa.repeat("colour", n), colours)
     filled[schema.FETCHED_AT] = pa.repeat(pa.scalar(at, schema.TIME), n)
     columns = [filled.get(f.name, pa.nulls(n, f.type) if f.nullable else pa.repeat("x", n)) for f in schema.PRODUCTS.schema]
     append_rows(store, Output(schema.PRODUCTS), pa.table(columns, schema=schema.PRODUCTS.schema), LINEAGE)
@@ -75,7 +79,7 @@ def measured(rows: int, dim: int, turns: int) -> dict:
                 append_vectors(store, images, dim, night)
                 numbers = np.concatenate([numbers[2 * third :], moved, new])
             began = time.process_time()
-            result = job.main(job.Config(store=store, collapse=False))
+            result = job.main(job.Config(store=store))
             took = time.process_time() - began
             assert result.products == rows
             assert result.whole == (night == 0)

@@ -6,7 +6,6 @@ places. Where they are missing, all lists are read, as where too much has change
 
 import hashlib
 import io
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,14 +15,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from w2w import ids, schema, storage
-from w2w.ids import Places
-from w2w.similar.cards import SHARED, Keys, Sharing
-from w2w.table import delta
+from w2w.ids import Places, Sharing
+from w2w.similar.cards import SHARED, Keys
+from w2w.table import delta, mapped
 
 FOLDER = "_similar"  # of a store
-_ABOUT = "about.json"
 MOST_WAITING = 1000  # in the log
-_CODE = 2  # raise it when files of an earlier w2w are to be left alone
+_CODE = 3  # raise it when files of an earlier w2w are to be left alone
 
 
 @dataclass(frozen=True)
@@ -68,38 +66,24 @@ def write_base(store: str, name: str, folder: str, base: Base) -> None:
         arrays |= {f"{_KEYS}_{one}": array for one, array in vars(base.keys).items()}
         for one, sharing in zip(SHARED, base.sharing):
             arrays |= {f"{_KEYS}_{one}_{half}": array for half, array in vars(sharing).items()}
-    for one, array in arrays.items():
-        with storage.writer(storage.join(where, f"{one}.npy")) as file:
-            np.lib.format.write_array(file, np.ascontiguousarray(array), allow_pickle=False)
     about = {"code": _CODE, "categories": base.categories, "parts": base.parts, "colour": base.colour}
-    about |= {"keys": base.keys is not None}
-    storage.write_bytes(storage.join(where, _ABOUT), json.dumps(about).encode())
+    mapped.write(where, arrays, about | {"keys": base.keys is not None})
 
 
 def read_base(store: str, name: str, folder: str) -> Base | None:
-    """None if a file is missing or cut off."""
-    where = _where(store, name, folder)
-    try:
-        about = json.loads(storage.read_bytes(storage.join(where, _ABOUT)))
-        if about["code"] != _CODE:
-            return None
-        arrays: dict[str, Any] = {one: _array(where, one) for one in _ARRAYS}
-        arrays |= {one: Places.of(_array(where, f"{one}_order"), _array(where, f"{one}_hashes")) for one in _PLACES}
-        if about["keys"]:
-            arrays["keys"] = Keys(*(_array(where, f"{_KEYS}_{one}") for one in Keys.__annotations__))
-            halves = [[_array(where, f"{_KEYS}_{one}_{half}") for half in Sharing.__annotations__] for one in SHARED]
-            arrays["sharing"] = tuple(Sharing(*two) for two in halves)
-    except (FileNotFoundError, ValueError, KeyError):
+    """None if a file is missing or damaged."""
+    found = mapped.read(_where(store, name, folder))
+    if found is None or found[1].get("code") != _CODE:
         return None
+    files, about = found
+    arrays: dict[str, Any] = {one: files[one] for one in _ARRAYS}
+    arrays |= {one: Places.of(files[f"{one}_order"], files[f"{one}_hashes"]) for one in _PLACES}
+    if about["keys"]:
+        arrays["keys"] = Keys(*(files[f"{_KEYS}_{one}"] for one in Keys.__annotations__))
+        halves = [[files[f"{_KEYS}_{one}_{half}"] for half in Sharing.__annotations__] for one in SHARED]
+        arrays["sharing"] = tuple(Sharing(*two) for two in halves)
     parts = tuple((path, rows) for path, rows in about["parts"])
     return Base(**arrays, categories=tuple(about["categories"]), parts=parts, colour=about["colour"])
-
-
-def _array(where: str, name: str) -> np.ndarray:
-    uri = storage.join(where, f"{name}.npy")
-    if storage.scheme(uri):
-        return np.load(io.BytesIO(storage.read_bytes(uri)), allow_pickle=False)
-    return np.load(storage.absolute(uri), mmap_mode="r", allow_pickle=False).view(np.ndarray)
 
 
 def keys_to_bytes(at: np.ndarray, keys: Keys) -> bytes:

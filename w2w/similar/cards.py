@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from w2w import schema
-from w2w.ids import hash_keys_128
+from w2w.ids import Sharing, hash_keys_128
 from w2w.mining.components import components
 from w2w.report.variants import COLOURS, DESIGN_NEEDS, design_of
 
@@ -102,26 +102,6 @@ def _linked(key_N2: np.ndarray, colour_N2: np.ndarray | None = None) -> tuple[np
         repeated[run[1:][twice]] = True
         same &= ~repeated[run[1:]]
     return order[1:][same], order[:-1][same]
-
-
-@dataclass(frozen=True)
-class Sharing:
-    """Finds those of N products that have a key: ``order`` tells them by the first half of it, ``first``."""
-
-    order: np.ndarray
-    first: np.ndarray
-
-    @staticmethod
-    def of(key_N2: np.ndarray) -> "Sharing":
-        there = np.flatnonzero(key_N2.any(axis=1))
-        order = there[np.argsort(key_N2[there, 0], kind="stable")].astype(np.int32)
-        return Sharing(order, key_N2[order, 0])
-
-    def find(self, wanted_Q2: np.ndarray) -> np.ndarray:
-        """Those that have any of these keys, and hardly others."""
-        wanted = np.unique(wanted_Q2[wanted_Q2.any(axis=1), 0])
-        ends = np.stack([np.searchsorted(self.first, wanted, side) for side in ("left", "right")], axis=1).tolist()
-        return np.concatenate([np.empty(0, np.int32), *(self.order[low:high] for low, high in ends)])
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from w2w.index.filters import NEEDS, SEEN, Value, allowed, seen_columns, texts
 from w2w.report.variants import clusters_of
 from w2w.similar import cards, rules
 from w2w.similar.base import Base, in_parts, waiting_of
-from w2w.similar.cards import Keys, Sharing
+from w2w.similar.cards import Keys
 from w2w.similar.rules import Block, Found, Goods, Kept, Lists, Night
 from w2w.table import changes, delta, layered, snapshot
 from w2w.table.permitted import SEARCH, permitted
@@ -418,7 +418,7 @@ def base_of(catalog: Catalog, kept: Kept) -> Base:
         categories=tuple(categories.dictionary.to_pylist()),
         parts=in_parts(catalog.vectors.parts),
         keys=catalog.keys,
-        sharing=tuple(Sharing.of(getattr(catalog.keys, name)) for name in cards.SHARED) if catalog.keys else (),
+        sharing=tuple(ids.Sharing.of(getattr(catalog.keys, name)) for name in cards.SHARED) if catalog.keys else (),
         colour=catalog.colour,
     )
 

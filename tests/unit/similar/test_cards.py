@@ -4,9 +4,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from w2w.ids import Sharing
 from w2w.report.variants import designs
 from w2w.similar import cards
-from w2w.similar.cards import Keys, Known, Sharing
+from w2w.similar.cards import Keys, Known
 
 
 def some_rows(rng: np.random.Generator, num: int) -> list[dict]:
