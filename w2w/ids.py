@@ -196,8 +196,9 @@ class Sharing:
     def find(self, wanted_Q2: np.ndarray) -> np.ndarray:
         """Rows that have any of these keys, each once, and hardly others."""
         wanted = np.unique(wanted_Q2[wanted_Q2.any(axis=1), 0])
-        ends = (np.searchsorted(self.first, wanted, side) for side in ("left", "right"))
-        return np.concatenate([self.order[:0], *(self.order[low:high] for low, high in zip(*ends))])
+        low, high = (np.searchsorted(self.first, wanted, side) for side in ("left", "right"))
+        counts = high - low
+        return self.order[np.repeat(low - np.cumsum(counts) + counts, counts) + np.arange(counts.sum())]
 
 
 def hash_bucket(keys: pa.Array | pa.ChunkedArray, num_buckets: int) -> np.ndarray:

@@ -62,12 +62,15 @@ class Sought(Vectors):
         if len(owners) > _FEW:
             return _places(self.store, self.table, self.parts).find(ids.hash_keys_128(owners))
         once = pc.unique(owners)
-        place, start = np.full(len(once), -1), 0
-        for names in self.names():
-            at = pc.index_in(names, value_set=once)
+        place, end = np.full(len(once), -1), sum(part.rows for part in self.parts)
+        for part in reversed(self.parts):  # those that came of late are mostly in the last ones
+            end -= part.rows
+            keys = [b.column(0) for b in delta.read_batches(self.store, self.table, [self.table.key[0]], [part])]
+            at = pc.index_in(pa.chunked_array([c for key in keys for c in key.chunks], pa.string()), value_set=once)
             there = np.flatnonzero(at.is_valid().to_numpy())
-            place[at.take(pa.array(there)).to_numpy()] = there + start
-            start += len(names)
+            place[at.take(pa.array(there)).to_numpy()] = there + end
+            if (place >= 0).all():
+                break
         return place[pc.index_in(owners, value_set=once).to_numpy()]
 
 

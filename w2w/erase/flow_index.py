@@ -12,6 +12,7 @@ from w2w.engine.shuffle import list_served, read_vectors
 from w2w.erase.scan import Sought, in_file
 from w2w.errors import JobFailed, UsageError
 from w2w.index import manifest as m
+from w2w.index import rows
 from w2w.index.layers import read_dropped
 from w2w.index.manifest import GateResult, Manifest, ShardInfo
 from w2w.index.publish import new_manifest, publish, published, read_manifest, versions
@@ -79,7 +80,9 @@ def erase(store: str, name: str, sought: Sought, dry_run: bool = False) -> Index
 
 
 def _forget(uri: str, sought: Sought) -> None:
-    """Deletes what versions keep of golden queries that have it; it is asked of the served index again."""
+    """Deletes what versions keep of golden queries that have it, which are asked of the served index again, and the rows that
+    are stored for later runs."""
+    storage.delete(storage.join(uri, rows.FOLDER))
     for version in versions(uri):
         for where in (m.seen_uri(uri, version), m.stock_uri(uri, version)):
             if storage.exists(where) and in_file(where, sought):

@@ -14,10 +14,13 @@ from w2w import schema
 from w2w.engine.shuffle import Vectors, gather, list_served, list_vectors, read_vectors, seek_vectors, share, shared
 from w2w.engine.tasks import run_task
 from w2w.errors import UsageError
+from w2w.index.beside import Changed, plan_beside, there_rows
 from w2w.index.flow_release import NotReleased, Release, check_release
+from w2w.index.flow_rows import MOST_WITHOUT, Read, came_since, keys_in, names
 from w2w.index.gate import exact_part, gate
 from w2w.index.manifest import GateResult, Manifest, ShardInfo, StoredTemplate
 from w2w.index.publish import Held, Published, collect_garbage, held, new_manifest, publish
+from w2w.index.rows import Rows, ToStore, delete_others, stored
 from w2w.index.search import Index, open_manifest
 from w2w.index.seen import with_imbalance
 from w2w.index.shard import (
@@ -42,8 +45,6 @@ from w2w.table import bridges, changes, delta
 from w2w.table.permitted import SEARCH, permitted
 from w2w.table.pictures import active_pictures
 
-_MOST_TOUCHED = 100_000  # rows that came: of more, all are compared
-_MOST_WITHOUT, _NAME = 1000, 16  # pictures without a vector in a manifest, and the length of their names
 _HERE = 2000  # rows built in this process: 10 MB at 1280 dimensions, less than a worker's start
 
 
@@ -73,12 +74,14 @@ class Draft:
     uri: str
     config: IndexConfig
     vectors: Vectors
-    rows: pa.Table  # product_id, image_id, category; of products their availability
+    rows: Rows  # product_id, image_id, category; of products their availability
     base: Published
     inputs: Inputs
     groups: list[Group]
     templates: dict[str, StoredTemplate]
     touched: pa.Array | None = None  # the only products that may have other rows than in the base, if that is known
+    changed: Changed | None = None  # the same with these rows, if they are known
+    to_store: ToStore | None = None  # of the rows, for later runs
 
     @property
     def num_kept(self) -> int:
@@ -97,7 +100,11 @@ class Draft:
     def tasks(self) -> list[ShardTask]:
         """Its shards, where all templates are kept."""
         version, previous = self.vectors.version, self.base.manifest
-        return plan_shards(self.rows, self.templates, version, self.config, previous, self.uri, self.touched)
+        if self.changed is not None and previous is not None:
+            about = (self.templates, version, self.config, previous)
+            if (tasks := plan_beside(self.uri, self.rows, self.changed, *about)) is not None:
+                return tasks
+        return plan_shards(self.rows.all, self.templates, version, self.config, previous, self.uri, self.touched)
 
     def unchanged(self) -> bool:
         """Whether its shards equal the published ones, and all of their files are intact."""
@@ -172,19 +179,7 @@ def bridged(store: str, encoder: EncoderConfig, vectors: Vectors, rows: pa.Table
     return mapped or None, f"all pictures have vectors of {encoder.name}: leave out --encoder.bridge" if done else None
 
 
-@dataclass(frozen=True)
-class Rows:
-    """What is to be indexed: ``rows`` with their ``vectors``; ``missing``: number of those without one; ``touched``: see
-    ``Draft``; ``without``: pictures that have none, for the next night, or None for too many."""
-
-    rows: pa.Table
-    vectors: Vectors
-    missing: int
-    touched: pa.Array | None
-    without: list[str] | None
-
-
-def read_rows(store: str, version: str, active: pa.Table, base: Published, inputs: Inputs, by_logs: bool) -> Rows:
+def read_rows(store: str, version: str, active: pa.Table, base: Published, inputs: Inputs, by_logs: bool) -> Read:
     """``active``: all that may be indexed. ``by_logs``: where the tables' logs tell which products may have changed since the
     published version, only those are looked up."""
     touched = touched_since(store, version, active, base, inputs) if by_logs else None
@@ -198,42 +193,25 @@ def read_rows(store: str, version: str, active: pa.Table, base: Published, input
         some = pc.is_in(active.column(schema.PRODUCT_ID), value_set=touched)
         has_N = ~_named(active, then) if then else np.ones(active.num_rows, bool)
         has_N[some.to_numpy()] = vectors.find(active.column(schema.IMAGE_ID).filter(some)) >= 0
-    without = _names(active.filter(pa.array(~has_N)))
+    without = names(active.filter(pa.array(~has_N)))
     missing = int(np.count_nonzero(~has_N))
-    told = without.to_pylist() if missing <= _MOST_WITHOUT else None
-    return Rows(active.filter(pa.array(has_N)), vectors, missing, touched, told)
+    told = without.to_pylist() if missing <= MOST_WITHOUT else None
+    rows = Rows.of(active.filter(pa.array(has_N)))
+    return Read(rows, vectors, missing, told, ToStore.all_of(stored(active, has_N), rows.counts, rows.total), touched)
 
 
-def _names(rows: pa.Table) -> pa.ChunkedArray:
-    """Of pictures: the beginning of their ids, 64 bits, which name nothing that is erased."""
-    return pc.utf8_slice_codeunits(rows.column(schema.IMAGE_ID), 0, _NAME)
-
-
-def _named(rows: pa.Table, names: list[str]) -> np.ndarray:
-    return pc.is_in(_names(rows), value_set=pa.array(names, pa.string())).to_numpy(zero_copy_only=False)
+def _named(rows: pa.Table, named: list[str]) -> np.ndarray:
+    return pc.is_in(names(rows), value_set=pa.array(named, pa.string())).to_numpy(zero_copy_only=False)
 
 
 def touched_since(store: str, version: str, active: pa.Table, base: Published, inputs: Inputs) -> pa.Array | None:
     """The products whose rows may differ from those of the published version; None where the tables' logs do not tell, or they
     are many."""
-    then = base.manifest.standing if base.manifest else {}
-    if base.manifest is None or base.manifest.model_version != version or not then:
+    came = came_since(store, version, base.manifest, inputs.standing)
+    if came is None:
         return None
-    if then["permitted"] != inputs.standing["permitted"] or bridges.find(store, version):
-        return None
-    found = []
-    for table, partition in ((schema.PRODUCTS, {}), (schema.EMBEDDINGS, {schema.MODEL_VERSION: version})):
-        opened, told = delta.open_table(store, table), then["tables"].get(table.name)
-        listed = delta.parts(opened, **partition)
-        came = changes.since(store, table, opened, changes.At(**told), listed, partition) if told else ""
-        if isinstance(came, str) or came.removed or came.merged_new:
-            return None
-        if sum(part.rows for part in came.added) > _MOST_TOUCHED:
-            return None
-        keys = [b.column(0) for b in delta.read_batches(store, table, [table.key[0]], came.added)]
-        found.append(pa.chunked_array([c for key in keys for c in key.chunks], pa.string()))
-    products, pictures = found
-    owners = active.filter(pc.is_in(active[schema.IMAGE_ID], value_set=pictures))[schema.PRODUCT_ID]
+    products = keys_in(store, schema.PRODUCTS, came.products)
+    owners = active.filter(pc.is_in(active[schema.IMAGE_ID], value_set=came.pictures))[schema.PRODUCT_ID]
     return pc.unique(pa.chunked_array([*products.chunks, *owners.chunks], pa.string()))
 
 
@@ -241,17 +219,21 @@ def draft_index(
     uri: str,
     config: IndexConfig,
     vectors: Vectors,
-    rows: pa.Table,
+    rows: pa.Table | Rows,
     base: Published,
     inputs: Inputs,
     touched: pa.Array | None = None,
+    changed: Changed | None = None,
+    to_store: ToStore | None = None,
 ) -> Draft:
     """The index to be made of these rows, and what it keeps of the published one. ``base`` and ``inputs`` are from before the
-    rows were read; ``touched``: see ``Draft``."""
+    rows were read; the others: see ``Draft``."""
+    rows = Rows.of(rows)
+    to_store = to_store if rows.num_rows >= config.layer_from_rows else None  # of fewer, all are read in no time
     groups = plan_groups(rows, config, base.manifest)
     kept = ((g.name, kept_template(uri, base.manifest, g, vectors.version, config)) for g in groups)
     templates = {name: t for name, t in kept if t is not None}
-    return Draft(uri, config, vectors, rows, base, inputs, groups, templates, touched)
+    return Draft(uri, config, vectors, rows, base, inputs, groups, templates, touched, changed, to_store)
 
 
 def build_index(
@@ -272,8 +254,11 @@ def build_index(
     told = check_release(release, draft.uri, served, made.index, made.gate, made.truth, draft.rows, draft.vectors)
     if made.gate.passed and not told.gate.passed:
         raise NotReleased(made.manifest.name, told.gate.reasons, release, told.page, told.found.figures)
+    if draft.to_store:
+        draft.to_store.write(draft.uri)
     name = publish(draft.uri, made.manifest, told.gate, draft.base, to_bytes(made.truth), told.seen, told.stock)
     collect_garbage(draft.uri, draft.config.keep_generations)
+    delete_others(draft.uri, draft.to_store.told if draft.to_store else None)
     return {
         "plans": made.plans,
         "shards_reused": len(made.manifest.shards) - made.num_built,
@@ -307,7 +292,7 @@ def _made(draft: Draft, encoder: EncoderConfig, num_threads: int, begin: Callabl
     uri, config, vectors, rows = draft.uri, draft.config, draft.vectors, draft.rows
     version, templates, plans = vectors.version, dict(draft.templates), {}
     for group in (g for g in draft.groups if g.name not in templates):
-        wanted = vectors.find(sample(rows, group, config).column(schema.IMAGE_ID))
+        wanted = vectors.find(sample(rows.all, group, config).column(schema.IMAGE_ID))
         about = (uri, read_vectors(vectors, wanted), group, version, config, num_threads)
         begin()
         stored, plan = run_task(train_template, *about, num_cpus=num_threads, title=f"plan {group.name}")
@@ -316,7 +301,7 @@ def _made(draft: Draft, encoder: EncoderConfig, num_threads: int, begin: Callabl
     tasks = (
         draft.tasks
         if draft.num_kept == len(draft.groups)
-        else plan_shards(rows, templates, version, config, previous, None if anew else uri, draft.touched)
+        else plan_shards(rows.all, templates, version, config, previous, None if anew else uri, draft.touched)
     )
     known = known_of(read_truth(uri, previous), tasks, rows, config) if not anew else None
     queries = queries_of(rows, known, config)
@@ -326,6 +311,7 @@ def _made(draft: Draft, encoder: EncoderConfig, num_threads: int, begin: Callabl
     queries_ND = np.concatenate(some_ND)
     # the rows of a kept shard are read only where the gate knows too little of its category
     due = [t for t in tasks if t.kept is None or known is None or t.category not in known.categories]
+    due = [replace(t, rows=there_rows(uri, t.kept), told=True) if t.kept and not t.told else t for t in due]
     targets = _found(vectors, [task.rows.column(schema.IMAGE_ID) for task in due])
     asked = queries, queries_ND, config
     if sum(map(len, targets)) <= _HERE:
@@ -335,12 +321,13 @@ def _made(draft: Draft, encoder: EncoderConfig, num_threads: int, begin: Callabl
         there = share(asked)
         arguments = [(uri, task, there, num_threads) for task in due]
         found = gather(vectors, targets, _build_and_check, arguments, num_threads, title="shards")
-    shards = [t.kept for t in tasks if t.kept and t not in due] + [shard for shard, _, _ in found]
+    shards = [t.kept for t in tasks if t.kept and known and t.category in known.categories] + [shard for shard, _, _ in found]
     made_of = draft.inputs.versions, list(templates.values()), shards
     manifest = new_manifest(config, version, encoder, *made_of, draft.rows_digest, draft.inputs.ids)
     of_new = vectors.bridge.new if vectors.bridge else ""
-    manifest = replace(manifest, standing=draft.inputs.standing, bridged_from=of_new)
-    expected = {v["values"]: v["counts"] for v in pc.value_counts(rows.column(schema.CATEGORY)).to_pylist()}
+    stands = draft.inputs.standing | ({"rows": draft.to_store.told} if draft.to_store else {})
+    manifest = replace(manifest, standing=stands, bridged_from=of_new)
+    expected = dict(rows.counts)
     truth = truth_of(queries, queries_ND, [exact for _, _, exact in found], known, config)
     index = with_imbalance(open_manifest(uri, manifest))
     result = gate(index, queries, queries_ND, [exact_of(truth)], expected, config, os.cpu_count() or 1)

@@ -18,6 +18,7 @@ from w2w.index import seen
 from w2w.index.golden import GARMENT, PHOTO, Golden, read_golden
 from w2w.index.manifest import GateResult, Manifest
 from w2w.index.page import Answered, Responsible, release_page
+from w2w.index.rows import Rows
 from w2w.index.rules_release import Fault, Found
 from w2w.index.search import Index, open_manifest
 from w2w.index.seen import GOLDEN, SAMPLE, SEEN, Here, Query
@@ -87,14 +88,14 @@ def golden_queries(store: str, config: IndexConfig) -> tuple[Golden, ...]:
     )
 
 
-def unknown_products(store: str, queries: Sequence[Golden], rows: pa.Table) -> tuple[str, ...]:
+def unknown_products(store: str, queries: Sequence[Golden], rows: Rows) -> tuple[str, ...]:
     """Products of golden queries that the catalog never had. Raises UsageError if it had none of those expected."""
     asked = {one.asked for one in queries if one.kind == schema.PRODUCT_ID}
     expected = {product for one in queries for product in one.expected}
     if not asked | expected:
         return ()
     named = pa.array(sorted(asked | expected), pa.string())
-    left = named.filter(pc.invert(pc.is_in(named, value_set=rows.column(schema.PRODUCT_ID))))
+    left = named.filter(pc.invert(pc.is_in(named, value_set=rows.having(named)[schema.PRODUCT_ID])))
     unknown = set(left.to_pylist()) - set(holding(store, schema.PRODUCTS, left)[0].to_pylist() if len(left) else ())
     if expected and expected <= unknown:
         raise UsageError(
@@ -148,7 +149,7 @@ def check_release(
     index: Index,
     gate: GateResult,
     truth: pa.Table,
-    rows: pa.Table,
+    rows: Rows,
     vectors: Vectors,
 ) -> Released:
     """Compares the version that was built, ``index``, with the one that is ``served``. ``gate``: of recall and counts;
@@ -288,16 +289,15 @@ def _kept_templates(served: Manifest | None, now: Manifest) -> set[str]:
     return {s.category for s in now.shards if before.get(s.category) == s.template}
 
 
-def _availability(rows: pa.Table, queries: Mapping[str, Query]) -> dict[str, str | None]:
-    if schema.AVAILABILITY not in rows.column_names:
+def _availability(rows: Rows, queries: Mapping[str, Query]) -> dict[str, str | None]:
+    mine = rows.having({hit[0] for q in queries.values() for hit in q.hits})
+    if schema.AVAILABILITY not in mine.column_names:
         return {}
-    wanted = pa.array(sorted({hit[0] for q in queries.values() for hit in q.hits}), pa.string())
-    mine = rows.filter(pc.is_in(rows[schema.PRODUCT_ID], value_set=wanted))
     return dict(zip(mine[schema.PRODUCT_ID].to_pylist(), mine[schema.AVAILABILITY].to_pylist()))
 
 
 def check_served(
-    release: Release, uri: str, served: Manifest, rows: pa.Table, vectors: Vectors, encoder: EncoderConfig, cfg: IndexConfig
+    release: Release, uri: str, served: Manifest, rows: Rows, vectors: Vectors, encoder: EncoderConfig, cfg: IndexConfig
 ) -> tuple[Found, str | None]:
     """Of the version that stays published, because its rows are the same: whether what it answers is in stock, and its golden
     queries, which may be new; and the page, if one was written. Raises NotReleased for what fails and is not accepted; else the

@@ -12,6 +12,7 @@ from w2w.engine.job import JobConfig, Run
 from w2w.errors import JobFailed, UsageError
 from w2w.index.flow import KINDS, LOOKS, Inputs, Kind, bridged, build_index, check_bridge, draft_index, read_rows
 from w2w.index.flow_release import NotReleased, Release, check_served, encode_photos, golden_queries, sentence, unknown_products
+from w2w.index.flow_rows import seek_rows
 from w2w.index.golden import Golden
 from w2w.index.manifest import index_uri
 from w2w.index.publish import Published, published, read_held, release, rollback, versions, withdraw
@@ -131,15 +132,22 @@ def main(config: Config) -> Result:
         config = replace(config, encoder=following(config.encoder, base.manifest.model_version))
     version = kind.version(run.store, model_version(config.encoder))
     check_bridge(run.store, config.of, config.encoder)
-    active = kind.rows(run.store)
-    may = allowed.of(active)
-    if not may.num_rows:
-        before = was.manifest.version if was.manifest else None
-        return _nothing_left(run, config, uri, base, kind, active, may, taken_out=taken_out or None, withdrawn=before)
-    need_table(run.store, schema.EMBEDDINGS, "embed")
-    found = read_rows(run.store, version, may, base, inputs, by_logs=config.of == "products" and not config.full_scan)
-    rows, vectors, missing = found.rows, found.vectors, found.missing
-    inputs = replace(inputs, standing=inputs.standing | {"without": found.without})
+    read, left_out = None, dict[str, Any]()
+    if config.of == "products" and not config.full_scan and not len(allowed.refused):
+        read = seek_rows(run.store, uri, version, base.manifest, inputs.standing)
+    if read is None:
+        active = kind.rows(run.store)
+        may = allowed.of(active)
+        if not may.num_rows:
+            before = was.manifest.version if was.manifest else None
+            return _nothing_left(run, config, uri, base, kind, active, may, taken_out=taken_out or None, withdrawn=before)
+        need_table(run.store, schema.EMBEDDINGS, "embed")
+        by_logs = config.of == "products" and not config.full_scan
+        read = read_rows(run.store, version, may, base, inputs, by_logs=by_logs)
+        left_out["not_permitted"] = active.num_rows - may.num_rows or None
+        left_out["why_not_permitted"] = _why_left_out(run.store, kind.one, active, may)
+    rows, vectors, missing = read.rows, read.vectors, read.missing
+    inputs = replace(inputs, standing=inputs.standing | {"without": read.without})
     if not rows.num_rows:
         raise UsageError(
             f"no active {kind.one} has a vector of model version {version} ({config.encoder.name}): run {kind.embed!r} with "
@@ -151,13 +159,12 @@ def main(config: Config) -> Result:
             f"{missing} of {counts.read} active {kind.one}s have no vector of model version {version}: run {kind.embed!r} "
             f"first, or raise --max_reject_rate"
         )
-    draft = draft_index(uri, config.index, vectors, rows, base, inputs, found.touched)
+    to_store = read.to_store if config.of == "products" else None
+    draft = draft_index(uri, config.index, vectors, rows, base, inputs, read.touched, read.changed, to_store)
     told: dict[str, Any] = {"model_version": version, "templates_kept": draft.num_kept, "damaged": base.damage or None}
-    told["not_permitted"] = active.num_rows - may.num_rows or None
-    told["taken_out"] = taken_out or None
-    told["why_not_permitted"] = _why_left_out(run.store, kind.one, active, may)
+    told |= left_out | {"taken_out": taken_out or None}
     if config.encoder.bridge:
-        told["bridged"], told["cut_over"] = bridged(run.store, config.encoder, vectors, rows)
+        told["bridged"], told["cut_over"] = bridged(run.store, config.encoder, vectors, rows.all)
     told["unknown_products"] = unknown_products(run.store, golden, rows)
     release = Release(
         run.store,
@@ -184,7 +191,7 @@ def main(config: Config) -> Result:
         warning = f"of these rows there is an index that was rolled back from; to publish it: --release {held.version}"
         return run.done(result, held_back=held.version, warning=warning, published=now, shards_reused=0, shards_built=0)
     if config.dry_run:
-        return run.done(result, categories=len(pc.unique(rows.column(schema.CATEGORY))))
+        return run.done(result, categories=len(rows.counts))
     try:
         if base.manifest and draft.unchanged():
             seen, page = check_served(release, uri, base.manifest, rows, vectors, config.encoder, config.index)

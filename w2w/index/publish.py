@@ -14,7 +14,7 @@ from w2w.errors import Changed, JobFailed, StorageFailed, UsageError
 from w2w.ids import digest
 from w2w.index import manifest as m
 from w2w.index.manifest import GateResult, Manifest, ShardInfo, StoredTemplate
-from w2w.index.shard import damaged_file, digest_of
+from w2w.index.shard import SUMMED, damaged_file, digest_of
 from w2w.index.spec import IndexConfig
 from w2w.models.config import EncoderConfig
 from w2w.table import lease
@@ -294,9 +294,15 @@ def held(uri: str, rows_digest: str, model_version: str) -> Held | None:
     """The rolled-back version that an index of these rows and this model would restore: one of the same rows, or one that was
     abandoned for a version of another model. None if there is none."""
     for h in reversed(read_held(uri)):
-        if h.rows_digest == rows_digest or (h.by_model and h.model_version == model_version):
+        if _digest_of(uri, h) == rows_digest or (h.by_model and h.model_version == model_version):
             return h
     return None
+
+
+def _digest_of(uri: str, held: Held) -> str:
+    """As it is computed now."""
+    manifest = None if held.rows_digest.startswith(SUMMED) else _readable(uri, held.version)
+    return digest_of(uri, manifest) if manifest else held.rows_digest
 
 
 def release(uri: str, version: str) -> None:

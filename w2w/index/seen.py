@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 from w2w import storage
 from w2w.index import manifest as m
 from w2w.index.manifest import Manifest
+from w2w.index.rows import Rows
 from w2w.index.search import QUERY, Index
 from w2w.index.spec import IndexConfig
 from w2w.schema import ANSWERS, AVAILABILITY, CATEGORY, IMAGE_ID, KEY, KIND, PRODUCT_ID, SCORE, VECTOR
@@ -36,13 +37,9 @@ class Here:
     fronts: Mapping[str, tuple[str, str]]  # product -> its first picture, and category
 
     @staticmethod
-    def of(rows: pa.Table, products: Iterable[str], images: Iterable[str]) -> "Here":
+    def of(rows: pa.Table | Rows, products: Iterable[str], images: Iterable[str]) -> "Here":
         """``rows``: all of tonight (product_id, image_id, category), a product's front picture first."""
-        wanted = [
-            pc.is_in(rows[name], value_set=pa.array(sorted(set(some)), pa.string()))
-            for name, some in ((PRODUCT_ID, products), (IMAGE_ID, images))
-        ]
-        some = rows.filter(pc.or_(*wanted)).select([PRODUCT_ID, IMAGE_ID, CATEGORY])
+        some = Rows.of(rows).having(products, images).select([PRODUCT_ID, IMAGE_ID, CATEGORY])
         owners, fronts = dict[str, set[str]](), dict[str, tuple[str, str]]()
         listed = list(zip(*(column.to_pylist() for column in some.columns)))
         for product, image, category in listed:

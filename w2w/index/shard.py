@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, fields
 
@@ -15,18 +16,21 @@ from w2w import storage
 from w2w.errors import JobFailed, UsageError
 from w2w.ids import digest, hash_bucket, hash_keys
 from w2w.index import manifest as m
-from w2w.index.layers import layered, read_base, write_dropped
+from w2w.index.layers import layered, read_base, read_dropped, write_dropped
 from w2w.index.manifest import Manifest, ShardInfo, StoredTemplate
 from w2w.index.plan import Plan, plan
+from w2w.index.rows import Rows, counts_of, sum_of
 from w2w.index.spec import IndexConfig, SeenConfig
 from w2w.index.template import Codes, Template, fill, set_threads, unit_vectors
 from w2w.schema import CATEGORY, IMAGE_ID, PRODUCT_ID
+from w2w.table import mapped
 
 SMALL = "small categories"  # the group of all categories that are scanned whole
 ROWS = pa.schema([pa.field(name, pa.string(), nullable=False) for name in (PRODUCT_ID, IMAGE_ID)])
 _WRITE_BYTES = 4 * 2**20  # at a time
 _CHECKS = 4  # files read in parallel: hashing them dominates
 _MORE_WORK = 1.5  # a template serves until a search scans so many times more than at first, as its lists have become uneven
+SUMMED = "sum-"  # digests of earlier versions of w2w begin otherwise, and cannot be compared
 _GROWTH = 2  # a template serves until its group has grown or shrunk by this factor
 
 
@@ -55,6 +59,7 @@ class ShardTask:
     layer: int = 0
     kept: ShardInfo | None = None
     dropped: np.ndarray | None = None
+    told: bool = True  # what ``rows`` are; else they are not read, of a kept shard
 
     @property
     def content(self) -> str:
@@ -80,14 +85,10 @@ def sorted_rows(rows: pa.Table) -> pa.Table:
     return rows
 
 
-def _counts(rows: pa.Table) -> dict[str, int]:
-    return {c["values"]: c["counts"] for c in pc.value_counts(rows[CATEGORY]).to_pylist()}
-
-
-def plan_groups(rows: pa.Table, cfg: IndexConfig, previous: Manifest | None = None) -> list[Group]:
+def plan_groups(rows: pa.Table | Rows, cfg: IndexConfig, previous: Manifest | None = None) -> list[Group]:
     """Every large category is a group of its own, all others share one. A large category stays large down to half the limit, so
     that a few rows do not cause retraining."""
-    counts = _counts(rows)
+    counts = rows.counts if isinstance(rows, Rows) else counts_of(rows)
     if not counts:
         raise UsageError("there are no rows to index")
     was_large = {t.group for t in previous.templates} if previous else set()
@@ -179,29 +180,35 @@ def plan_shards(
     touched = _beside_bases(uri, previous, touched)
     buckets_before = {s.category: s.num_buckets for s in previous.shards} if previous else {}
     tasks, start = [], 0
-    for category, count in sorted(_counts(rows).items()):
+    for category, count in sorted(counts_of(rows).items()):
         mine, start = rows.slice(start, count), start + count
         assert mine[CATEGORY][0].as_py() == mine[CATEGORY][-1].as_py() == category
-        num_buckets = _num_buckets(count, cfg.max_rows_per_shard, buckets_before.get(category, 1))
+        num_buckets = num_buckets_of(count, cfg.max_rows_per_shard, buckets_before.get(category, 1))
         template = of_category[category]
         if beside := _layered(uri, mine, previous, category, num_buckets, template, model_version, cfg, touched):
             tasks += beside
             continue
-        bucket = hash_bucket(mine[PRODUCT_ID], num_buckets)
-        for b in range(num_buckets):
-            part = mine.select(ROWS.names).take(pa.array(np.flatnonzero(bucket == b))).cast(ROWS).combine_chunks()
-            if not part.num_rows:
-                continue
-            name = shard_name(part, category, model_version, template)
-            tasks.append(ShardTask(name, category, b, num_buckets, template, part))
+        tasks += tasks_anew(mine, category, num_buckets, template, model_version)
     return tasks
+
+
+def tasks_anew(
+    mine: pa.Table, category: str, num_buckets: int, template: StoredTemplate, model_version: str
+) -> Iterator[ShardTask]:
+    """``mine``: all rows of a category, sorted."""
+    bucket = hash_bucket(mine[PRODUCT_ID], num_buckets)
+    for b in range(num_buckets):
+        part = mine.select(ROWS.names).take(pa.array(np.flatnonzero(bucket == b))).cast(ROWS).combine_chunks()
+        if part.num_rows:
+            name = shard_name(part, category, model_version, template)
+            yield ShardTask(name, category, b, num_buckets, template, part)
 
 
 def _beside_bases(uri: str | None, previous: Manifest | None, touched: pa.Array | None) -> pa.Array | None:
     """Those touched since the previous version, and those of its layers: of all others the rows are in its base shards."""
     if uri is None or previous is None or touched is None:
         return None
-    layers = [_intact_rows(uri, s) for s in previous.shards if s.layer]
+    layers = [intact_rows(uri, s) for s in previous.shards if s.layer]
     there = [rows[PRODUCT_ID] for rows in layers if rows is not None]
     chunks = [chunk for column in there for chunk in column.chunks]
     return pc.unique(pa.chunked_array([touched, *chunks], pa.string())) if len(there) == len(layers) else None
@@ -232,7 +239,7 @@ def _layered(
         return []
     if sum(s.num_rows for s in infos) < cfg.layer_from_rows:
         return []
-    bases = [read_base(uri, s, _intact_rows) for s in infos]
+    bases = [read_base(uri, s, intact_rows) for s in infos]
     there = [base for base in bases if base is not None]
     found = layered(mine.select(ROWS.names).cast(ROWS), there, cfg, touched) if len(there) == len(bases) else None
     if found is None:
@@ -247,7 +254,7 @@ def _layered(
     return tasks
 
 
-def _intact_rows(uri: str, info: ShardInfo) -> pa.Table | None:
+def intact_rows(uri: str, info: ShardInfo) -> pa.Table | None:
     """The rows of a shard all of whose files are intact."""
     return read_rows(uri, info) if is_intact(uri, info) else None
 
@@ -258,7 +265,7 @@ def read_rows(uri: str, info: ShardInfo) -> pa.Table:
     return pa.ipc.open_file(source).read_all()
 
 
-def _num_buckets(num_rows: int, max_rows: int, before: int) -> int:
+def num_buckets_of(num_rows: int, max_rows: int, before: int) -> int:
     while num_rows > before * max_rows:
         before *= 2
     while before > 1 and num_rows < before * max_rows // 4:
@@ -266,23 +273,22 @@ def _num_buckets(num_rows: int, max_rows: int, before: int) -> int:
     return before
 
 
-def rows_digest(rows: pa.Table, model_version: str, cfg: IndexConfig) -> str:
+def rows_digest(rows: pa.Table | Rows, model_version: str, cfg: IndexConfig) -> str:
     """Equal for the same rows (product_id, image_id, category) in any order, the same model and config."""
-    mixed = np.zeros(rows.num_rows, np.uint64)
-    for name, odd in zip((PRODUCT_ID, IMAGE_ID, CATEGORY), (1, 0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F)):
-        mixed += hash_keys(rows[name]) * np.uint64(odd)
-    return digest(hashlib.sha256(np.sort(mixed).tobytes()).hexdigest(), _config_digest(cfg, model_version))
+    total = rows.total if isinstance(rows, Rows) else sum_of(rows)
+    return SUMMED + digest(*total, _config_digest(cfg, model_version))
 
 
 def is_intact(uri: str, shard: ShardInfo) -> bool:
-    """Whether all of a shard's files exist with their recorded sha256. Reads them."""
-    return all(storage.sha256(m.shard_uri(uri, shard.name, file)) == sha256 for file, sha256 in shard.files.items())
+    """Whether all of a shard's files exist with their recorded sha256. Reads those that may have changed (``mapped``)."""
+    return mapped.intact(m.shard_uri(uri, shard.name), shard.files)
 
 
 def damaged_file(uri: str, manifest: Manifest) -> str | None:
-    """A file of a version that is missing or damaged; None if all are intact. Reads them all."""
+    """A file of a version that is missing or damaged; None if all are intact. Reads those that may have changed."""
     files = [(m.template_uri(uri, t.name), t.sha256) for t in manifest.templates]
-    files += [(m.shard_uri(uri, s.name, file), sha256) for s in manifest.shards for file, sha256 in s.files.items()]
+    bad = [s for s in manifest.shards if not is_intact(uri, s)]
+    files += [(m.shard_uri(uri, s.name, file), sha256) for s in bad for file, sha256 in s.files.items()]
     files += [(m.dropped_uri(uri, s.dropped.name), s.dropped.sha256) for s in manifest.shards if s.dropped]
     with ThreadPoolExecutor(_CHECKS) as pool:
         found = pool.map(storage.sha256, [where for where, _ in files])
@@ -290,14 +296,14 @@ def damaged_file(uri: str, manifest: Manifest) -> str | None:
 
 
 def digest_of(uri: str, manifest: Manifest) -> str:
-    """``rows_digest`` of a version; computed from its shards if an earlier w2w wrote its manifest without it; empty if one of
-    them cannot be read."""
-    if manifest.rows_digest:
+    """``rows_digest`` of a version; computed from its shards if an earlier w2w wrote its manifest; empty if one of them cannot
+    be read."""
+    if manifest.rows_digest.startswith(SUMMED):
         return manifest.rows_digest
     parts = []
     try:
         for s in manifest.shards:
-            rows = read_rows(uri, s)
+            rows = read_rows(uri, s).filter(pa.array(~read_dropped(uri, s)))
             parts.append(rows.append_column(CATEGORY, pa.repeat(s.category, rows.num_rows)))
     except (FileNotFoundError, pa.ArrowInvalid):
         return ""

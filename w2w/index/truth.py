@@ -18,8 +18,9 @@ from w2w import storage
 from w2w.index import manifest as m
 from w2w.index.gate import EXACT, SPARE, gate_queries
 from w2w.index.manifest import Manifest
+from w2w.index.rows import Rows
 from w2w.index.search import QUERY
-from w2w.index.shard import ShardTask
+from w2w.index.shard import ROWS, ShardTask
 from w2w.index.spec import IndexConfig
 from w2w.schema import CATEGORY, IMAGE_ID, PRODUCT_ID, SCORE, VECTOR
 
@@ -52,18 +53,18 @@ class Known:
     categories: frozenset[str]
 
 
-def known_of(stored: pa.Table | None, tasks: Sequence[ShardTask], rows: pa.Table, cfg: IndexConfig) -> Known | None:
+def known_of(stored: pa.Table | None, tasks: Sequence[ShardTask], rows: pa.Table | Rows, cfg: IndexConfig) -> Known | None:
     """What of the stored truth still holds for an index of these shards and rows (product_id, image_id, category). None if
     nothing does."""
     if stored is None or not stored.num_rows:
         return None
-    counts = {c["values"]: c["counts"] for c in pc.value_counts(rows[CATEGORY]).to_pylist()}
-    kept, found = [], []
+    rows, kept, found = Rows.of(rows), [], []
+    counts = rows.counts
     for category in sorted(set(stored[CATEGORY].to_pylist()) & counts.keys()):
         mine = [t for t in tasks if t.category == category]
         if any(t.kept is None and not t.layer for t in mine):
             continue
-        there = _without(stored, category, mine)
+        there = _without(stored, category, mine, rows)
         enough = np.array([n >= min(cfg.recall_at + _LEFT, counts[category]) for n in _lengths(there)])
         whole = np.isneginf(there[BOUND].to_numpy())
         queries = min(counts[category], cfg.gate_queries)
@@ -79,24 +80,22 @@ def known_of(stored: pa.Table | None, tasks: Sequence[ShardTask], rows: pa.Table
     )
 
 
-def _without(stored: pa.Table, category: str, tasks: Sequence[ShardTask]) -> pa.Table:
+def _without(stored: pa.Table, category: str, tasks: Sequence[ShardTask], rows: Rows) -> pa.Table:
     """The category's queries that are still rows, and of their neighbours those that are still in a kept shard."""
     mine = stored.filter(pc.equal(stored[CATEGORY], category)).combine_chunks()
-    there = pa.concat_tables([_with_images(t.rows, mine[IMAGE_ID]) for t in tasks])
+    images = [mine[IMAGE_ID].combine_chunks(), pc.struct_field(mine[NEIGHBOURS].combine_chunks().flatten(), IMAGE_ID)]
+    there = rows.having(images=pc.unique(pa.concat_arrays(images)))
+    there = there.filter(pc.equal(there[CATEGORY], category))
     mine = mine.filter(pc.is_in(_keys(mine), value_set=_keys(there))).combine_chunks()
     lists = mine[NEIGHBOURS].combine_chunks()
     flat, of = lists.flatten(), pc.list_parent_indices(lists).to_numpy()
-    kept = pa.concat_tables([_with_images(t.rows, pc.struct_field(flat, IMAGE_ID)) for t in tasks if t.kept])
+    fresh = pa.concat_tables([ROWS.empty_table(), *(t.rows for t in tasks if not t.kept)])
     key = pc.binary_join_element_wise(pc.struct_field(flat, IMAGE_ID), pc.struct_field(flat, PRODUCT_ID), " ")
-    stays = pc.is_in(key, value_set=_keys(kept)).to_numpy(zero_copy_only=False)
+    stays = pc.and_not(pc.is_in(key, value_set=_keys(there)), pc.is_in(key, value_set=_keys(fresh)))
+    stays = stays.to_numpy(zero_copy_only=False)
     offsets = np.concatenate([[0], np.cumsum(np.bincount(of[stays], minlength=mine.num_rows))]).astype(np.int32)
     left = pa.ListArray.from_arrays(pa.array(offsets), flat.filter(pa.array(stays)))
     return mine.set_column(mine.schema.get_field_index(NEIGHBOURS), NEIGHBOURS, left.cast(pa.list_(_NEIGHBOUR)))
-
-
-def _with_images(rows: pa.Table, images: pa.Array | pa.ChunkedArray) -> pa.Table:
-    """Those of many rows that have one of a few pictures."""
-    return rows.filter(pc.is_in(rows[IMAGE_ID], value_set=images))
 
 
 def _keys(rows: pa.Table) -> pa.ChunkedArray:
@@ -114,11 +113,14 @@ def _flat(truth: pa.Table) -> pa.Table:
     return pa.table([pc.list_parent_indices(lists), *columns], names=EXACT.names).cast(EXACT)
 
 
-def queries_of(rows: pa.Table, known: Known | None, cfg: IndexConfig) -> pa.Table:
+def queries_of(rows: pa.Table | Rows, known: Known | None, cfg: IndexConfig) -> pa.Table:
     """The gate's queries: the known ones, and those of the other categories behind them."""
+    rows = Rows.of(rows)
     if known is None:
-        return gate_queries(rows, cfg)
-    others = rows.filter(pc.invert(pc.is_in(rows[CATEGORY], value_set=pa.array(sorted(known.categories)))))
+        return gate_queries(rows.all, cfg)
+    if not rows.counts.keys() - known.categories:
+        return known.queries.combine_chunks()
+    others = rows.all.filter(pc.invert(pc.is_in(rows.all[CATEGORY], value_set=pa.array(sorted(known.categories)))))
     more = [gate_queries(others, cfg).cast(known.queries.schema)] if others.num_rows else []
     return pa.concat_tables([known.queries, *more]).combine_chunks()
 

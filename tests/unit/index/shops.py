@@ -135,6 +135,6 @@ def publish(folder, shop: Shop, cfg: IndexConfig = CFG, version: str = "m", **re
     told = Release(str(folder), str(folder / "reports" / "index" / "run" / "index.html"), **release)
     draft = draft_index(uri, cfg, vectors, rows, published(uri), Inputs({"products": 1}, {}))
     if draft.base.manifest and draft.unchanged():
-        found, page = check_served(told, uri, draft.base.manifest, rows, vectors, EncoderConfig("tiny"), cfg)
+        found, page = check_served(told, uri, draft.base.manifest, draft.rows, vectors, EncoderConfig("tiny"), cfg)
         return {"found": found, "sheet": page}
     return build_index(draft, EncoderConfig("tiny"), 1, told)
