@@ -2,10 +2,10 @@
 
 python -m tests.bench.similar_growth [--rows 20000 50000 100000] [--dim 128] [--quick]
 
-Stub vectors, seven categories, designs in three colours; each size runs in a process of its own, the searches in it too. On the night a third of a
-percent each is withdrawn, new, and has another picture. CPU seconds of the whole job with its tables; ``ratio`` is the night's
-over those of all lists at the largest size (medians of ``--turns`` nights), ``growth`` how much more the largest size costs
-than the smallest, for ``rows`` times the rows.
+Stub vectors, seven categories, designs in three colours; each size runs in a process of its own, the searches in it too. On the
+night a third of a percent each is withdrawn, new, and has another picture. CPU seconds of the whole job with its tables;
+``ratio`` is the night's over those of all lists at the largest size (medians of ``--turns`` nights), ``growth`` how much more
+the largest size costs than the smallest, for ``rows`` times the rows.
 """
 
 import argparse
