@@ -31,6 +31,7 @@ READ = re.compile(
 ASKED_BY = {
     "export.job": "export.flow",
     "index.flow": "index.job",
+    "index.flow_rows": "index.job",
     "mining.catalog": "mining.pairs.job",
     "mining.negatives.flow": "mining.negatives.job",
     "mining.outfits.flow": "mining.outfits.job",

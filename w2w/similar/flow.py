@@ -13,7 +13,7 @@ from w2w import ids, schema
 from w2w.engine.shuffle import Vectors, check_lengths, list_vectors, to_matrix
 from w2w.engine.tasks import cluster_cpus, collect, put, submit
 from w2w.errors import UsageError
-from w2w.index.filters import NEEDS, SEEN, Value, allowed, seen_columns, texts
+from w2w.index.filters import NEEDS, SEEN, allowed, seen_columns, texts
 from w2w.report.variants import clusters_of
 from w2w.similar import cards, rules
 from w2w.similar.base import Base, in_parts, waiting_of
@@ -30,6 +30,7 @@ _CAME = 8192  # products that came, held at once: 84 MB
 _PART_ROWS = 50_000  # of a task that compares them with the others
 _PAIRS_HERE = 50_000_000  # scores worth no cluster: seconds
 _ROWS_WRITTEN = 65_536
+_MOST_TOLD = 100  # values of a filter in the log
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class SimilarConfig:
     collapse: bool = True
     """Of products with near-duplicate pictures (w2w deduplicate), of one group, or of one design in several colours, one in a
     list, and none that looks like the product itself. Takes 2 kB of memory a product."""
-    filter: dict[str, Value | list[Value]] = field(default_factory=dict)
+    filter: dict[str, Any] = field(default_factory=dict)
     """Only products with these values in the lists: brand, price or any attribute, for example {availability: in_stock}."""
     layer_share: float = 0.1
     """Lists that changed stand beside the others until they are more than this share of all; then all are written anew; 0:
@@ -190,8 +191,9 @@ def unchanged(store: str, made: Made | None, model: str) -> Standing | None:
 
 
 def _options(config: SimilarConfig) -> dict[str, Any]:
-    """Those that ``version_of`` leaves out, as the log tells them."""
-    return {"collapse": config.collapse, "filter": {name: list(values) for name, values in texts(config.filter).items()}}
+    """Those that ``version_of`` leaves out, as the log tells them: of many values a digest."""
+    wanted = {name: list(v) if len(v) <= _MOST_TOLD else [ids.digest(sorted(v))] for name, v in texts(config.filter).items()}
+    return {"collapse": config.collapse, "filter": wanted}
 
 
 def stood(catalog: Catalog, before: dict[str, Any], config: SimilarConfig, base: str | None) -> dict[str, Any]:

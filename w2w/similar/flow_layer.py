@@ -3,6 +3,7 @@ that change are read and written, as a layer beside the others. What remains in 
 vector and at each number of a list.
 """
 
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -30,6 +31,7 @@ _BATCH_BYTES, _LEAST_ROWS, _MOST_ROWS = 16_000_000, 2048, 65_536  # vectors read
 _MOST_ASKED, _MOST_CAME = 4096, 4096  # products, held on the grid: 84 MB at 1280 dimensions
 _MOST_PAIRS = 2_000_000_000  # rounded scores: seconds
 _MOST_LAYERS = 100  # each a part that readers open
+_FEW_LATER = 2000  # names that are looked up one by one
 _CELLS = 65_536  # lists looked through at once
 _LISTS = (schema.SIMILAR_LIST, schema.SPARE, schema.PLACES, schema.COMPLETE)
 _OWN = (schema.PRODUCT_ID, schema.LAYER, schema.PLACE)
@@ -104,7 +106,7 @@ class _State:
         more["card"] = np.arange(len(self.card), len(self.card) + num, dtype=self.card.dtype)
         return _State(**{n: np.concatenate([a, more[n]]) for n, a in vars(self).items()})
 
-    def of(self, places: np.ndarray) -> "_State":
+    def of(self, places: np.ndarray | slice) -> "_State":
         return _State(**{n: a[places] for n, a in vars(self).items()})
 
 
@@ -235,7 +237,8 @@ class _Night:
             raise _Beside
         self._later = rows.column(schema.PRODUCT_ID).filter(pa.array(at >= num)).to_pylist()
 
-    def _state(self) -> _State:
+    def _state(self, room: int) -> _State:
+        """With ``room`` for so many more places."""
         base, rows, num = self._base, self._beside, len(self._base.row_N)
         state = _State(
             np.ones(num, bool),
@@ -247,7 +250,7 @@ class _Night:
             base.bound_N,
             base.last_N,
             base.complete_N,
-        ).grown(len(self._later))
+        ).grown(len(self._later) + room)
         at, each = rows.at, np.arange(len(rows.at))
         state.alive[at], state.allowed[at], state.complete[at] = (
             rules.bools(rows.table.column(c)) for c in (schema.ACTIVE, schema.ALLOWED, schema.COMPLETE)
@@ -272,7 +275,8 @@ class _Night:
     # the night
 
     def _compared(self, changed: pa.Table, before: dict[str, Any]) -> Layer:
-        state = self._state()
+        room, num = self._state(changed.num_rows), len(self._base.row_N) + len(self._later)
+        state = room.of(slice(num))
         product_C2 = ids.hash_keys_128(changed.column(schema.PRODUCT_ID))
         picture_C2 = ids.hash_keys_128(pc.fill_null(changed.column(schema.IMAGE_ID), ""))
         waiting = self._waits(changed, product_C2, picture_C2)
@@ -283,7 +287,7 @@ class _Night:
         new = np.flatnonzero((at_C < 0) & now_C)
         at_C[new] = len(state.alive) + np.arange(len(new))
         self._later += [names[c] for c in new.tolist()]
-        state = state.grown(len(new))
+        state = room.of(slice(num + len(new)))
         there = at_C >= 0
         changed, at, now, picture = changed.filter(pa.array(there)), at_C[there], now_C[there], picture_C2[there]
         rank = self._ranks()
@@ -305,7 +309,7 @@ class _Night:
         turned = places[same & (was_allowed != is_allowed)]
         state.bound[places[~same]] = np.inf
         pictures = dict(zip(at.tolist(), changed.column(schema.IMAGE_ID).to_pylist()))
-        found = _Found(self, state, rank, left, anew, came)
+        found = _Found(self, state, rank, left, anew, came, len(gone))
         rows = found.rows(turned, gone, pictures, self._layers + 1)
         if self._num_beside + rows.num_rows > self._most_beside:
             raise _Beside
@@ -348,12 +352,13 @@ class _Night:
 
     def _ranks(self) -> np.ndarray:
         """int32: the position of each place in the order of ids."""
-        num, later = len(self._base.row_N), pl.Series(self._later, dtype=pl.String)
-        behind = np.empty(0, np.int64)
-        if len(later):
-            behind = pl.Series(self._ids).search_sorted(later).to_numpy().astype(np.int64)
+        num, later = len(self._base.row_N), self._later
+        if len(later) <= _FEW_LATER:
+            behind = np.array([bisect_left(self._ids, one, key=lambda name: name.as_py()) for one in later], np.int64)
+        else:
+            behind = pl.Series(self._ids).search_sorted(pl.Series(later, dtype=pl.String)).to_numpy().astype(np.int64)
         rank = np.empty(len(later), np.int64)
-        rank[later.arg_sort().to_numpy()] = np.arange(len(later))
+        rank[sorted(range(len(later)), key=later.__getitem__)] = np.arange(len(later))
         shift = np.cumsum(np.bincount(behind, minlength=num + 1)[:num])
         return np.concatenate([np.arange(num) + shift, behind + rank]).astype(np.int32)
 
@@ -375,7 +380,16 @@ class _Night:
 class _Found:
     """The lists that change. Positions are those in the order of ids, among all products that ever had a place."""
 
-    def __init__(self, night: _Night, state: _State, rank: np.ndarray, left: np.ndarray, anew: np.ndarray, came: np.ndarray):
+    def __init__(
+        self,
+        night: _Night,
+        state: _State,
+        rank: np.ndarray,
+        left: np.ndarray,
+        anew: np.ndarray,
+        came: np.ndarray,
+        num_gone: int,
+    ):
         self._night, self._state, config = night, state, night._config
         self._at, self._place_P = rank, np.empty_like(rank)  # the position of each place, the place of each position
         self._place_P[rank] = np.arange(len(rank), dtype=np.int32)
@@ -389,6 +403,12 @@ class _Found:
         if max(len(anew), len(came)) * len(alive) > _MOST_PAIRS or len(anew) > _MOST_ASKED or len(came) > _MOST_CAME:
             raise _Beside
         self._left, self._anew, self._came = left, np.sort(self._at[anew]), np.sort(self._at[came])
+        self._is_beside = np.full(len(state.alive), -1)
+        self._is_beside[night._beside.at] = np.arange(len(night._beside.at))
+        self._loses = self._losing(left)
+        least = np.count_nonzero(self._loses) + len(anew) + num_gone
+        if night._num_beside + least > night._most_beside:  # before anything is computed
+            raise _Beside
         arrivals, lists = self._scan(self._anew, self._came)
         self._numbers(left, arrivals)
         self._short(lists)
@@ -449,25 +469,29 @@ class _Found:
 
     # lists
 
-    def _numbers(self, left: np.ndarray, arrivals: Found) -> None:
-        """The stored lists that lose or get something, by position, brought up to date among the products that they name."""
+    def _losing(self, left: np.ndarray) -> np.ndarray:
+        """bool, of each place: its list goes on, and has one of those that left."""
         night, state, base = self._night, self._state, self._night._base
         gone = np.zeros(len(state.alive) + 1, bool)
         gone[left] = True
-        is_beside = np.full(len(state.alive), -1)
-        is_beside[night._beside.at] = np.arange(len(night._beside.at))
         loses = np.zeros(len(state.alive), bool)
         for start in range(0, len(base.row_N) if len(left) else 0, _CELLS):
             some = base.member_NW[start : start + _CELLS]
             loses[start : start + len(some)] = gone.take(some, mode="wrap").any(axis=1)
-        loses[is_beside >= 0] = False
         loses[night._beside.at] = gone.take(night._beside.member_RW, mode="wrap").any(axis=1)
-        anew = np.zeros(len(state.alive), bool)
-        anew[self._place_P[self._anew]] = True
+        self._is_anew = np.zeros(len(state.alive), bool)
+        self._is_anew[self._place_P[self._anew]] = True
+        return loses & state.alive & ~self._is_anew
+
+    def _numbers(self, left: np.ndarray, arrivals: Found) -> None:
+        """The stored lists that lose or get something, by position, brought up to date among the products that they name."""
+        night, state = self._night, self._state
+        gone = np.zeros(len(state.alive) + 1, bool)
+        gone[left] = True
         gets = np.zeros(len(state.alive), bool)
         gets[self._place_P[arrivals[0]]] = True
-        self._places = places = np.flatnonzero((loses | gets) & state.alive & ~anew)
-        member, score = (self._stored(places, is_beside, one) for one in ("member", "score"))
+        self._places = places = np.flatnonzero(self._loses | (gets & state.alive & ~self._is_anew))
+        member, score = (self._stored(places, one) for one in ("member", "score"))
         self._before = member, score, state.complete[places].copy()
         own = self._at[places]
         at = np.where(member >= 0, self._at[member], -1)
@@ -495,9 +519,9 @@ class _Found:
         member = kept.lists.member_NW[here]
         self._now = np.where(member >= 0, names[member], -1).astype(np.int32), kept.lists.score_NW[here], kept.complete_N[here]
 
-    def _stored(self, places: np.ndarray, is_beside: np.ndarray, what: str) -> np.ndarray:
+    def _stored(self, places: np.ndarray, what: str) -> np.ndarray:
         base, rows = getattr(self._night._base, f"{what}_NW"), getattr(self._night._beside, f"{what}_RW")
-        found, at = np.empty((len(places), self._night._width), base.dtype), is_beside[places]
+        found, at = np.empty((len(places), self._night._width), base.dtype), self._is_beside[places]
         found[at < 0], found[at >= 0] = base[places[at < 0]], rows[at[at >= 0]]
         return found
 
@@ -527,9 +551,7 @@ class _Found:
         """The layer: changed lists, those of products that a filter now lets in or keeps out, and those that are gone."""
         night, state = self._night, self._state
         more = np.setdiff1d(turned, self.changed)
-        is_beside = np.full(len(state.alive), -1)
-        is_beside[night._beside.at] = np.arange(len(night._beside.at))
-        member, score = (self._stored(more, is_beside, one) for one in ("member", "score"))
+        member, score = (self._stored(more, one) for one in ("member", "score"))
         none = Lists.empty(len(gone), night._width)
         to_place = np.append(self._place_P, np.int32(-1))
         members = np.concatenate([to_place[self.lists.member_NW], member, none.member_NW])
