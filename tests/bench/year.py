@@ -47,6 +47,7 @@ from tests.bench.year_store import (
 from w2w.errors import JobFailed
 from w2w.index import job as indexing
 from w2w.index.manifest import index_uri
+from w2w.index.publish import collect_garbage
 from w2w.index.search import open_index
 from w2w.index.spec import IndexConfig
 
@@ -150,6 +151,8 @@ class Nights:
         row.changed = 1 - kept / max(1, sum(map(len, self._answers.values()))) if self._answers else 0.0
         self._answers = now
         row.stale, row.age = self._stale(night, mine.sent)
+        for name in ("default", APPROXIMATE.name):  # what the night after, a day later, would delete
+            collect_garbage(index_uri(self.store.uri, name), APPROXIMATE.keep_generations, young_s=0)
         files = files_of(self.store.uri)
         row.bytes = sum(files.values())
         row.written = sum(size for name, size in files.items() if self._files.get(name) != size)
