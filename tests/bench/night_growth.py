@@ -70,7 +70,7 @@ def change(store: str, rows: int, changed: int, dim: int, night: int) -> None:
 def as_hashed(store: str) -> None:
     """Notes of the copied files that they were hashed, as their originals were."""
     for noted in Path(store).rglob("checked.json"):
-        mapped._note(str(noted.parent), set(json.loads(noted.read_bytes())["files"]))
+        mapped.note(str(noted.parent), set(json.loads(noted.read_bytes())["files"]))
 
 
 def made_up(searches: flow.Searches, k: int) -> int:

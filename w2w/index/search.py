@@ -21,7 +21,7 @@ from w2w.index.exact import NOISE, Few
 from w2w.index.layers import read_dropped
 from w2w.index.manifest import Manifest, ShardInfo
 from w2w.index.publish import current_version, read_manifest
-from w2w.index.shard import check_sha256, read_template
+from w2w.index.shard import check_sha256, is_intact, read_template
 from w2w.index.spec import Spec
 from w2w.index.template import Codes, Template, holding_lists, nearest_lists, rerank, search_codes, set_threads, unit_vectors
 from w2w.schema import CATEGORY, IMAGE_ID, PRODUCT_ID, RANK, SCORE
@@ -457,10 +457,11 @@ def open_manifest(uri: str, manifest: Manifest, cache_dir: str | None = None) ->
 
 
 def _open_shard(uri: str, info: ShardInfo, template: Template, cache: str) -> Shard:
-    paths = {
-        file: _local(m.shard_uri(uri, info.name, file), storage.join(cache, info.name, file), sha)
-        for file, sha in info.files.items()
-    }
+    where = {file: m.shard_uri(uri, info.name, file) for file in info.files}
+    if not storage.scheme(uri) and is_intact(uri, info):
+        paths = {file: storage.absolute(path) for file, path in where.items()}
+    else:
+        paths = {file: _local(where[file], storage.join(cache, info.name, file), sha) for file, sha in info.files.items()}
     base = faiss.read_index(paths[m.BASE_FILE], faiss.IO_FLAG_MMAP if template.spec.num_lists else faiss.IO_FLAG_MMAP_IFC)
     if template.quantizer is not None:  # the file has none, see shard._base_bytes; the template outlives the shard in Index
         base.own_fields, base.quantizer = False, template.quantizer

@@ -351,6 +351,7 @@ def build_shard(uri: str, task: ShardTask, vectors_ND: np.ndarray, num_threads: 
         task.layer,
     )
     storage.write_bytes(m.shard_uri(uri, task.name, m.SHARD_FILE), m.to_json(info))
+    mapped.note(m.shard_uri(uri, task.name), set(written))
     return info
 
 

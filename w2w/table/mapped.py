@@ -10,11 +10,13 @@ import json
 import os
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
 
 from w2w import storage
+from w2w.errors import StorageFailed
 
 _ABOUT, _CHECKED = "about.json", "checked.json"
 _WEEK_S = 7 * 24 * 3600.0
@@ -30,7 +32,7 @@ def write(folder: str, arrays: Mapping[str, np.ndarray], about: Mapping[str, Any
             np.lib.format.write_array(hashed, np.ascontiguousarray(array), allow_pickle=False)
         sums[name] = hashed.sha256.hexdigest()
     storage.write_bytes(storage.join(folder, _ABOUT), json.dumps({"about": about, "sha256": sums}).encode())
-    _note(folder, {f"{name}.npy" for name in sums})
+    note(folder, {f"{name}.npy" for name in sums})
 
 
 def read(folder: str) -> tuple[dict[str, np.ndarray], dict[str, Any]] | None:
@@ -52,7 +54,7 @@ def intact(folder: str, sums: Mapping[str, str]) -> bool:
     if any(storage.sha256(storage.join(folder, name)) != sums[name] for name in due):
         return False
     if due:
-        _note(folder, set(sums))
+        note(folder, set(sums))
     return True
 
 
@@ -101,7 +103,9 @@ def _noted(folder: str) -> dict[str, list[int]]:
         return {}
 
 
-def _note(folder: str, names: set[str]) -> None:
+def note(folder: str, names: set[str]) -> None:
+    """Files of a folder are as they were hashed: written just now, or read. Nothing where the folder cannot be written."""
     if not storage.scheme(folder):
         files = {name: _stamp(storage.join(folder, name)) for name in sorted(names)}
-        storage.write_bytes(storage.join(folder, _CHECKED), json.dumps({"at": time.time(), "files": files}).encode())
+        with suppress(StorageFailed):
+            storage.write_bytes(storage.join(folder, _CHECKED), json.dumps({"at": time.time(), "files": files}).encode())

@@ -7,6 +7,7 @@ import time
 import numpy as np
 
 from w2w import storage
+from w2w.errors import StorageFailed
 from w2w.table import mapped
 
 
@@ -45,4 +46,17 @@ def test_what_has_not_changed_is_hashed_once_a_week(tmp_path, monkeypatch):
     assert len(hashed) == 2
     for wrong in (b"", b"[]", b"{", json.dumps({"at": "x", "files": 3}).encode()):
         (tmp_path / "checked.json").write_bytes(wrong)
+        assert mapped.read(folder)
+
+
+def test_a_folder_that_cannot_be_written_is_read_all_the_same(tmp_path, monkeypatch):
+    folder = str(tmp_path)
+    mapped.write(folder, {"one": np.arange(9)}, {})
+    (tmp_path / "checked.json").unlink()
+
+    def refuse(uri, data):
+        raise StorageFailed("a read-only disk")
+
+    monkeypatch.setattr(storage, "write_bytes", refuse)
+    for _ in range(2):
         assert mapped.read(folder)
