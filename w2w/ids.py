@@ -103,8 +103,11 @@ def scatter(numbers_N: np.ndarray) -> np.ndarray:
 
 def _hashed(keys: pa.Array | pa.ChunkedArray, primes: list[np.uint64]) -> np.ndarray:
     chunks = keys.chunks if isinstance(keys, pa.ChunkedArray) else [keys]
-    parts = [c.slice(i, _KEYS_AT_ONCE) for c in chunks for i in range(0, len(c), _KEYS_AT_ONCE)]
-    return np.concatenate([np.empty((0, len(primes)), np.uint64), *(_hashed_part(p, primes) for p in parts)])
+    found, at = np.empty((len(keys), len(primes)), np.uint64), 0
+    for part in (c.slice(i, _KEYS_AT_ONCE) for c in chunks for i in range(0, len(c), _KEYS_AT_ONCE)):
+        found[at : at + len(part)] = _hashed_part(part, primes)
+        at += len(part)
+    return found
 
 
 def _hashed_part(keys: pa.Array, primes: list[np.uint64]) -> np.ndarray:

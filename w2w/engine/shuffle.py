@@ -12,11 +12,17 @@ import ray
 from w2w import ids, schema
 from w2w.engine.tasks import collect
 from w2w.errors import JobFailed
+from w2w.memory import empty_on_disk
 from w2w.table import bridges, delta
 from w2w.table.bridges import Bridge
 
 _FEW = 50_000  # owners that are looked for among all
-_ROWS_PER_MAP = 20_000  # 100 MB at 1280 float32 dimensions
+_ROWS_PER_MAP, _BYTES_PER_MAP = 20_000, 32 << 20  # the larger of both: 100 MB at 1280 float32 dimensions
+_PIECE_BYTES, _MOST_PER_MAP = (
+    256 << 10,
+    256 << 20,
+)  # Ray keeps results below 100 kB in the driver's own memory: all vectors, once
+_FOUND_AT_ONCE = 500_000  # owners, each of which takes 80 bytes while it is looked for
 
 
 @dataclass(frozen=True)
@@ -35,7 +41,9 @@ class Vectors:
 
     def find(self, owners: pa.Array | pa.ChunkedArray) -> np.ndarray:
         """Row of each owner, -1 if it has no vector."""
-        return self.places.find(ids.hash_keys_128(owners))
+        starts = range(0, len(owners), _FOUND_AT_ONCE)
+        found = [self.places.find(ids.hash_keys_128(owners.slice(i, _FOUND_AT_ONCE))) for i in starts]
+        return np.concatenate([np.empty(0, np.int64), *found])
 
     def names(self) -> Iterator[pa.ChunkedArray]:
         """The owners of all rows, one batch at a time."""
@@ -105,7 +113,7 @@ def list_column(store: str, table: schema.Table, column: str, version: str) -> V
 
 
 def _places(store: str, table: schema.Table, listed: Sequence[delta.Part]) -> ids.Places:
-    hashes_N2, start = np.empty((sum(p.rows for p in listed), 2), np.uint64, order="F"), 0
+    hashes_N2, start = empty_on_disk((2, sum(p.rows for p in listed)), np.uint64).T, 0
     for batch in delta.read_batches(store, table, [table.key[0]], listed):
         hashes_N2[start : start + batch.num_rows] = ids.hash_keys_128(batch.column(0))
         start += batch.num_rows
@@ -141,7 +149,7 @@ def gather(
     split = ray.remote(num_cpus=1, num_returns=len(targets))(_split)
     build = ray.remote(num_cpus=num_cpus)(_assemble)
     pieces: list[list] = [[] for _ in targets]
-    for where, listed, start, stop in _chunks(vectors):
+    for where, listed, start, stop in _chunks(vectors, len(targets)):
         bounds = [np.searchsorted(t, [start, stop], sorter=order) for t, order in zip(targets, positions)]
         position = [order[low:high] for order, (low, high) in zip(positions, bounds)]
         row = np.concatenate([t[some] for t, some in zip(targets, position)]) - start
@@ -172,11 +180,13 @@ def read_vectors(vectors: Vectors, rows: np.ndarray) -> np.ndarray:
 _Where = tuple[str, schema.Table, str, Bridge | None]
 
 
-def _chunks(vectors: Vectors) -> Iterator[tuple[_Where, list[delta.Part], int, int]]:
-    """Groups parts into map tasks of about equal rows: (how they are read, parts, first row, end row)."""
-    start = 0
+def _chunks(vectors: Vectors, num_targets: int = 1) -> Iterator[tuple[_Where, list[delta.Part], int, int]]:
+    """Groups parts into map tasks of about equal rows, from which each of so many targets gets a piece: (how they are read,
+    parts, first row, end row)."""
+    start, num_bytes = 0, min(max(_BYTES_PER_MAP, _PIECE_BYTES * num_targets), _MOST_PER_MAP)
     for parts, bridge in ((vectors.parts, None), (vectors.mapped, vectors.bridge)):
-        for listed in delta.in_chunks(parts, _ROWS_PER_MAP):
+        rows, size = sum(part.rows for part in parts), sum(part.size for part in parts)
+        for listed in delta.in_chunks(parts, max(_ROWS_PER_MAP, rows * num_bytes // max(1, size))):
             stop = start + sum(p.rows for p in listed)
             yield (vectors.store, vectors.table, vectors.column, bridge), listed, start, stop
             start = stop

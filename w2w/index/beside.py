@@ -69,7 +69,7 @@ def plan_beside(
             left = [r.filter(pc.invert(pc.is_in(r[PRODUCT_ID], value_set=changed.products))) for r in there]
             mine = pa.concat_tables([*left, *_rows(changed.now, category)])
             mine = sorted_rows(mine.append_column(CATEGORY, pa.repeat(category, mine.num_rows)))
-            found = tasks_anew(mine, category, num_buckets, template, model_version)
+            found = tasks_anew(mine, np.arange(mine.num_rows), category, num_buckets, template, model_version)
         tasks += found
     return tasks
 

@@ -38,6 +38,7 @@ from w2w.index.shard import (
 )
 from w2w.index.spec import IndexConfig
 from w2w.index.truth import exact_of, known_of, queries_of, read_truth, to_bytes, truth_of
+from w2w.memory import filtered_on_disk
 from w2w.models.config import EncoderConfig
 from w2w.models.encoder import bridge_of, model_version
 from w2w.models.looks import LOOK, detected_by, look_posts, look_version
@@ -196,7 +197,7 @@ def read_rows(store: str, version: str, active: pa.Table, base: Published, input
     without = names(active.filter(pa.array(~has_N)))
     missing = int(np.count_nonzero(~has_N))
     told = without.to_pylist() if missing <= MOST_WITHOUT else None
-    rows = Rows.of(active.filter(pa.array(has_N)))
+    rows = Rows.of(filtered_on_disk(active, has_N))
     return Read(rows, vectors, missing, told, ToStore.all_of(stored(active, has_N), rows.counts, rows.total), touched)
 
 

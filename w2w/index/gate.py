@@ -8,8 +8,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from w2w.index.manifest import GateResult
+from w2w.index.order import category_codes, row_order
 from w2w.index.search import QUERY, Index
-from w2w.index.shard import sorted_rows
 from w2w.index.spec import IndexConfig
 from w2w.index.template import set_threads, unit_vectors
 from w2w.schema import CATEGORY, IMAGE_ID, PRODUCT_ID, SCORE
@@ -22,13 +22,13 @@ _MIN_QUERIES = 30  # fewer give no usable standard error
 
 def gate_queries(rows: pa.Table, cfg: IndexConfig) -> pa.Table:
     """At most ``gate_queries`` rows of each category, in a stable order; the caller loads their vectors in this order."""
-    rows = sorted_rows(rows)
+    order = row_order(rows)
     rng = np.random.default_rng(cfg.seed)
     taken, start = [], 0
-    for count in pc.value_counts(rows[CATEGORY]).field("counts").to_pylist():
+    for count in np.bincount(category_codes(rows)[0]).tolist():
         taken.append(start + np.sort(rng.choice(count, min(count, cfg.gate_queries), replace=False)))
         start += count
-    return rows.take(pa.array(np.concatenate(taken)))
+    return rows.select([PRODUCT_ID, IMAGE_ID, CATEGORY]).take(pa.array(order[np.concatenate(taken)])).combine_chunks()
 
 
 def exact_part(

@@ -23,6 +23,7 @@ from w2w.table import mapped
 FOLDER = "rows"  # of an index
 HAS = "has_vector"
 _CODE = 1  # raise it when rows of an earlier w2w are to be left alone
+_AT_ONCE = 65_536  # rows hashed
 _MOST_BESIDE = 0.1  # products that changed, as a share of the rows: of more, all are stored anew
 _NAMES = (PRODUCT_ID, IMAGE_ID, CATEGORY, AVAILABILITY)
 Column: TypeAlias = pa.Array | pa.ChunkedArray
@@ -37,10 +38,13 @@ def counts_of(rows: pa.Table) -> dict[str, int]:
 def sum_of(rows: pa.Table) -> tuple[int, int]:
     """Of hashes of all rows (product_id, image_id, category), each half modulo 2^64: rows that come and go are added and taken
     away."""
-    mixed = np.zeros((rows.num_rows, 2), np.uint64)
-    for name, odd in zip((PRODUCT_ID, IMAGE_ID, CATEGORY), (1, 0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F)):
-        mixed += ids.hash_keys_128(rows[name]) * np.uint64(odd)
-    first, second = ids.scatter(mixed).sum(axis=0, dtype=np.uint64).tolist()
+    total = np.zeros(2, np.uint64)
+    for start in range(0, rows.num_rows, _AT_ONCE):
+        mixed = np.zeros((min(_AT_ONCE, rows.num_rows - start), 2), np.uint64)
+        for name, odd in zip((PRODUCT_ID, IMAGE_ID, CATEGORY), (1, 0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F)):
+            mixed += ids.hash_keys_128(rows[name].slice(start, _AT_ONCE)) * np.uint64(odd)
+        total += ids.scatter(mixed).sum(axis=0, dtype=np.uint64)
+    first, second = total.tolist()
     return first, second
 
 

@@ -3,9 +3,10 @@
 import hashlib
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, fields
+from functools import partial
 
 import faiss
 import numpy as np
@@ -18,16 +19,19 @@ from w2w.ids import digest, hash_bucket, hash_keys
 from w2w.index import manifest as m
 from w2w.index.layers import layered, read_base, read_dropped, write_dropped
 from w2w.index.manifest import Manifest, ShardInfo, StoredTemplate
+from w2w.index.order import row_order
 from w2w.index.plan import Plan, plan
 from w2w.index.rows import Rows, counts_of, sum_of
 from w2w.index.spec import IndexConfig, SeenConfig
 from w2w.index.template import Codes, Template, fill, set_threads, unit_vectors
+from w2w.memory import taken_on_disk
 from w2w.schema import CATEGORY, IMAGE_ID, PRODUCT_ID
 from w2w.table import mapped
 
 SMALL = "small categories"  # the group of all categories that are scanned whole
 ROWS = pa.schema([pa.field(name, pa.string(), nullable=False) for name in (PRODUCT_ID, IMAGE_ID)])
 _WRITE_BYTES = 4 * 2**20  # at a time
+_AT_ONCE = 65_536  # rows hashed
 _CHECKS = 4  # files read in parallel: hashing them dominates
 _MORE_WORK = 1.5  # a template serves until a search scans so many times more than at first, as its lists have become uneven
 SUMMED = "sum-"  # digests of earlier versions of w2w begin otherwise, and cannot be compared
@@ -69,20 +73,7 @@ class ShardTask:
 
 def sorted_rows(rows: pa.Table) -> pa.Table:
     """product_id, image_id, category in the index's order. Raises UsageError for nulls, duplicates and an empty table."""
-    rows = rows.select([PRODUCT_ID, IMAGE_ID, CATEGORY]).combine_chunks()
-    if not rows.num_rows:
-        raise UsageError("there are no rows to index")
-    for name in rows.column_names:
-        if rows[name].null_count:
-            raise UsageError(f"{rows[name].null_count} rows to index have no {name}")
-    rows = rows.sort_by([(CATEGORY, "ascending"), (PRODUCT_ID, "ascending"), (IMAGE_ID, "ascending")]).combine_chunks()
-    same = np.ones(rows.num_rows - 1, bool)
-    for name in rows.column_names:
-        same &= pc.equal(rows[name][1:], rows[name][:-1]).to_numpy(zero_copy_only=False)
-    if same.any():
-        twice = rows.slice(int(np.flatnonzero(same)[0]), 1).to_pylist()[0]
-        raise UsageError(f"{int(same.sum())} rows to index are duplicates, for example {twice}")
-    return rows
+    return taken_on_disk(rows.select([PRODUCT_ID, IMAGE_ID, CATEGORY]), row_order(rows))
 
 
 def plan_groups(rows: pa.Table | Rows, cfg: IndexConfig, previous: Manifest | None = None) -> list[Group]:
@@ -104,11 +95,19 @@ def plan_groups(rows: pa.Table | Rows, cfg: IndexConfig, previous: Manifest | No
 def sample(rows: pa.Table, group: Group, cfg: IndexConfig) -> pa.Table:
     """At most ``sample_rows`` of the group's rows, whose vectors ``train_template`` expects: those with the lowest hashes, so
     nearly the same rows from night to night."""
-    mine = rows.filter(pc.is_in(rows[CATEGORY], pa.array(group.categories)))
-    if mine.num_rows <= cfg.sample_rows:
-        return mine
-    hashes = hash_keys(mine[IMAGE_ID]) ^ np.uint64(cfg.seed)
-    return mine.take(pa.array(np.sort(np.argpartition(hashes, cfg.sample_rows)[: cfg.sample_rows])))
+    mask = pc.is_in(rows[CATEGORY], pa.array(group.categories)).to_numpy()
+    mine = np.flatnonzero(mask)
+    if len(mine) > cfg.sample_rows:
+        hashes = _by_parts(hash_keys, rows[IMAGE_ID], mine) ^ np.uint64(cfg.seed)
+        mine = mine[np.sort(np.argpartition(hashes, cfg.sample_rows)[: cfg.sample_rows])]
+    return rows.take(pa.array(mine))
+
+
+def _by_parts(function: Callable[[pa.ChunkedArray], np.ndarray], column: pa.ChunkedArray, rows: np.ndarray) -> np.ndarray:
+    """``function`` of these rows of a column, of a part of them at a time."""
+    starts = range(0, len(rows), _AT_ONCE)
+    found = [function(column.take(pa.array(rows[i : i + _AT_ONCE]))) for i in starts]
+    return np.concatenate(found) if found else function(column.slice(0, 0))
 
 
 def _config_digest(cfg: IndexConfig, model_version: str) -> str:
@@ -173,7 +172,8 @@ def plan_shards(
     template. The number of buckets changes only if one would exceed ``max_rows_per_shard`` or fall below a quarter. With
     ``uri``, shards of the previous version that lie there may stay, and what has changed stand beside them (``layers``): of
     the products ``touched``, if given."""
-    rows = sorted_rows(rows)
+    rows = rows.select([PRODUCT_ID, IMAGE_ID, CATEGORY]).combine_chunks()
+    order = row_order(rows)
     of_category = {
         c: t for group in plan_groups(rows, cfg, previous) for t in [templates[group.name]] for c in group.categories
     }
@@ -181,27 +181,34 @@ def plan_shards(
     buckets_before = {s.category: s.num_buckets for s in previous.shards} if previous else {}
     tasks, start = [], 0
     for category, count in sorted(counts_of(rows).items()):
-        mine, start = rows.slice(start, count), start + count
-        assert mine[CATEGORY][0].as_py() == mine[CATEGORY][-1].as_py() == category
+        mine, start = order[start : start + count], start + count
+        assert rows[CATEGORY][int(mine[0])].as_py() == rows[CATEGORY][int(mine[-1])].as_py() == category
         num_buckets = num_buckets_of(count, cfg.max_rows_per_shard, buckets_before.get(category, 1))
         template = of_category[category]
-        if beside := _layered(uri, mine, previous, category, num_buckets, template, model_version, cfg, touched):
+        if beside := _layered(uri, rows, mine, previous, category, num_buckets, template, model_version, cfg, touched):
             tasks += beside
             continue
-        tasks += tasks_anew(mine, category, num_buckets, template, model_version)
+        tasks += tasks_anew(rows, mine, category, num_buckets, template, model_version)
     return tasks
 
 
 def tasks_anew(
-    mine: pa.Table, category: str, num_buckets: int, template: StoredTemplate, model_version: str
+    rows: pa.Table, mine: np.ndarray, category: str, num_buckets: int, template: StoredTemplate, model_version: str
 ) -> Iterator[ShardTask]:
-    """``mine``: all rows of a category, sorted."""
-    bucket = hash_bucket(mine[PRODUCT_ID], num_buckets)
-    for b in range(num_buckets):
-        part = mine.select(ROWS.names).take(pa.array(np.flatnonzero(bucket == b))).cast(ROWS).combine_chunks()
-        if part.num_rows:
+    """``mine``: the rows of a category, in the index's order."""
+    bucket = _by_parts(partial(hash_bucket, num_buckets=num_buckets), rows[PRODUCT_ID], mine)
+    by_bucket = _only_rows(rows, mine[np.argsort(bucket, kind="stable")])
+    ends = np.cumsum(np.bincount(bucket, minlength=num_buckets)).tolist()
+    for b, (first, end) in enumerate(zip([0, *ends], ends)):
+        if first < end:
+            part = by_bucket.slice(first, end - first)
             name = shard_name(part, category, model_version, template)
             yield ShardTask(name, category, b, num_buckets, template, part)
+
+
+def _only_rows(rows: pa.Table, which: np.ndarray) -> pa.Table:
+    """``ROWS`` of these rows, in this order."""
+    return taken_on_disk(rows.select(ROWS.names), which).cast(ROWS)
 
 
 def _beside_bases(uri: str | None, previous: Manifest | None, touched: pa.Array | None) -> pa.Array | None:
@@ -222,7 +229,8 @@ def shard_name(rows: pa.Table, category: str, model_version: str, template: Stor
 
 def _layered(
     uri: str | None,
-    mine: pa.Table,
+    all_rows: pa.Table,
+    mine: np.ndarray,
     previous: Manifest | None,
     category: str,
     num_buckets: int,
@@ -241,7 +249,7 @@ def _layered(
         return []
     bases = [read_base(uri, s, intact_rows) for s in infos]
     there = [base for base in bases if base is not None]
-    found = layered(mine.select(ROWS.names).cast(ROWS), there, cfg, touched) if len(there) == len(bases) else None
+    found = layered(_only_rows(all_rows, mine), there, cfg, touched) if len(there) == len(bases) else None
     if found is None:
         return []
     tasks = []

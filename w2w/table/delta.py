@@ -48,7 +48,7 @@ _KEPT_ROWS = 100_000  # rows read before free memory is returned to the system
 _CURRENT_ROWS = 16_384  # batch size when reading current rows
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Part:
     """One Parquet file of a table: ``path`` is relative to the table, ``in_log`` as written in the log; ``rows`` comes from the
     log, as does ``newest``, the greatest fetched_at of a table with a history (microseconds), if recorded."""
@@ -194,29 +194,35 @@ def parts(opened: DeltaTable | None, **partition: str) -> list[Part]:
         return []
     actions = pa.table(opened.get_add_actions(flatten=True))
     names = [c for c in actions.column_names if c.startswith("partition.")]
+    values = [_as_text(actions.column(name)) for name in names]
+    keys = [name[len("partition.") :] for name in names]
+    there = np.ones(len(actions), bool)
+    for key, wanted in partition.items():  # before a part becomes an object: a table has many partitions
+        there &= pc.equal(values[keys.index(key)], wanted).to_numpy() if key in keys else False
     newest = f"max.{schema.FETCHED_AT}"
-    stamps = actions.column(newest).cast(pa.int64()).to_pylist() if newest in actions.column_names else [None] * len(actions)
-    found = [
-        Part(
-            unquote(row["path"]),
-            row["num_records"],
-            row["size_bytes"],
-            tuple((n[len("partition.") :], str(row[n])) for n in names),
-            row["path"],
-            stamp,
-        )
-        for row, stamp in zip(actions.select(["path", "num_records", "size_bytes", *names]).to_pylist(), stamps)
-    ]
-    return sorted((p for p in found if dict(p.partition).items() >= partition.items()), key=lambda p: p.path)
+    stamps = actions.column(newest).cast(pa.int64()) if newest in actions.column_names else pa.nulls(len(actions))
+    columns = [*(actions.column(name) for name in ("path", "num_records", "size_bytes")), stamps, *values]
+    found, same = [], dict[tuple[str, ...], tuple[tuple[str, str], ...]]()  # parts of a partition share what names it
+    for path, rows, size, stamp, *of in zip(*(column.filter(pa.array(there)).to_pylist() for column in columns)):
+        found.append(Part(unquote(path), rows, size, same.setdefault(tuple(of), tuple(zip(keys, of))), path, stamp))
+    return sorted(found, key=lambda p: p.path)
+
+
+def _as_text(values: pa.ChunkedArray) -> pa.ChunkedArray:
+    """As Python writes them."""
+    return pa.chunked_array([pa.array(map(str, chunk.to_pylist()), pa.string()) for chunk in values.chunks], pa.string())
 
 
 def in_chunks(listed: Sequence[Part], rows: int) -> list[list[Part]]:
     """Groups the parts, in order; a group is closed once it has at least ``rows`` rows."""
     chunks: list[list[Part]] = []
+    num = rows
     for part in listed:
-        if not chunks or sum(p.rows for p in chunks[-1]) >= rows:
+        if num >= rows:
             chunks.append([])
+            num = 0
         chunks[-1].append(part)
+        num += part.rows
     return chunks
 
 
