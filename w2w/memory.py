@@ -95,8 +95,10 @@ class _Texts:
         self._begin()
 
     def _begin(self) -> None:
-        self._files = ExitStack()
-        self._ends, self._text = (self._files.enter_context(tempfile.TemporaryFile(prefix="w2w-")) for _ in range(2))
+        with ExitStack() as files:
+            self._ends = files.enter_context(tempfile.TemporaryFile(prefix="w2w-"))
+            self._text = files.enter_context(tempfile.TemporaryFile(prefix="w2w-"))
+            self._files = files.pop_all()
         self._valid: list[np.ndarray] = []
         self._rows = self._bytes = self._nulls = 0
         self._ends.write(np.zeros(1, np.int32).tobytes())

@@ -2,14 +2,14 @@
 
 python -m tests.bench.index_scale [--rows 100000 1000000] [--dim 128] [--shards 112] [--limit_mb 4096] [--quick]
 
-Stub vectors around a thousand centres, in parts of 20,000 as the embed job writes them; seven categories; image ids of 64 digits.
-Each step runs in a process of its own, the jobs on a local Ray of 2 CPUs with an object store of ``--object_store_mb``.
+Stub vectors around a thousand centres, in parts of 20,000 as the embed job writes them; seven categories, image ids of 64
+digits. Each step runs in a process of its own, the jobs on a local Ray of 2 CPUs with an object store of ``--object_store_mb``.
 All processes of a step are watched, five times a second: ``memory_mb`` is the most that they held at one time, as memory of
 their own and in shared memory (the object store), which nothing but an end of the process gives back; ``driver_mb`` and
 ``worker_mb`` the most that the driver and one worker had of their own; ``with_files_mb`` counts pages of mapped files too, each
 once, which the system takes back when it needs room. A step that holds more than ``--limit_mb`` is killed, and the bench fails.
 ``cold_s``: opening with none of the index's files in the page cache; ``warm_s``: the median of five; ``read_mb``: what opening
-reads, and not through mapped files. ``batch``: the job `search` with 10,000 garments by their stored vectors, each in its category.
+reads, and not through mapped files. ``batch``: the job `search` with 10,000 garments by their vectors, each in its category.
 ``growth_bytes``: memory of the build's driver for each row between the smallest and the largest size.
 """
 

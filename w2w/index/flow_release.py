@@ -223,9 +223,9 @@ def _before(
         return stored
     try:
         index = open_manifest(uri, served)
+        asked = [seen.ask(index, queries, k, release.num_threads) for queries, k in due]
     except JobFailed:  # damaged: it is built anew
         return stored
-    asked = [seen.ask(index, queries, k, release.num_threads) for queries, k in due]
     return pa.concat_tables([*([stored] if stored is not None else []), *asked]).combine_chunks()
 
 

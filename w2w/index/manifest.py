@@ -143,8 +143,12 @@ def template_uri(uri: str, name: str) -> str:
     return storage.join(uri, "templates", f"{name}.npz")
 
 
+def shards_uri(uri: str) -> str:
+    return storage.join(uri, "shards")
+
+
 def shard_uri(uri: str, name: str, file: str = "") -> str:
-    return storage.join(uri, "shards", name, *filter(None, [file]))
+    return storage.join(shards_uri(uri), name, *filter(None, [file]))
 
 
 def dropped_uri(uri: str, name: str) -> str:

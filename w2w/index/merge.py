@@ -8,7 +8,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from w2w.index.search import Index, Shard, product_numbers
+from w2w.index.opened import Content, Shard, product_numbers
+from w2w.index.search import Index
 from w2w.index.template import Codes, Template
 from w2w.schema import IMAGE_ID, PRODUCT_ID
 
@@ -64,7 +65,8 @@ def _merge(template: Template, shards: Sequence[Shard]) -> Shard:
         layer=0,
         dropped=None,
     )
-    return Shard(info, Codes(base, None), rows, product_numbers(rows))
+    content = Content(Codes(base, None), rows, product_numbers(rows))
+    return Shard(info, lambda: content)
 
 
 def _add_lists(to: faiss.InvertedLists, of: faiss.InvertedLists, place_N: np.ndarray) -> None:

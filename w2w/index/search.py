@@ -1,4 +1,4 @@
-"""Search a published index: verified, memory-mapped shards, exact merge, deterministic ties."""
+"""Search a published index: memory-mapped shards, verified on first use, exact merge, deterministic ties."""
 
 import math
 import os
@@ -6,6 +6,7 @@ import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 
 import faiss
@@ -16,14 +17,13 @@ import pyarrow.compute as pc
 from w2w import storage
 from w2w.config import nearest
 from w2w.errors import JobFailed, UsageError
-from w2w.index import manifest as m
 from w2w.index.exact import NOISE, Few
-from w2w.index.layers import read_dropped
-from w2w.index.manifest import Manifest, ShardInfo
+from w2w.index.manifest import Manifest
+from w2w.index.opened import Shard, open_shards
 from w2w.index.publish import current_version, read_manifest
-from w2w.index.shard import check_sha256, is_intact, read_template
+from w2w.index.shard import ROWS, read_template
 from w2w.index.spec import Spec
-from w2w.index.template import Codes, Template, holding_lists, nearest_lists, rerank, search_codes, set_threads, unit_vectors
+from w2w.index.template import Template, holding_lists, nearest_lists, rerank, search_codes, set_threads, unit_vectors
 from w2w.schema import CATEGORY, IMAGE_ID, PRODUCT_ID, RANK, SCORE
 
 QUERY = "query"  # position of the query in the searched array
@@ -37,27 +37,6 @@ _CELLS = 2_000_000  # scores held at once
 _LEAST_PROBED = 32  # one in so many lists is scanned under a filter: it may let through what is unlike the query
 _MB_PER_MS = 32.0  # decoded vectors that one thread compares with a query in a millisecond: 67,000 of 128 dimensions, measured
 _FEW_MB = 256.0  # of them held for a filter
-
-
-@dataclass(frozen=True)
-class Shard:
-    """One opened shard; its rows are sorted by product and image. ``there``: bool (rows,), False for those that are gone; None
-    if none are."""
-
-    info: ShardInfo
-    codes: Codes
-    rows: pa.Table
-    products: np.ndarray = field(repr=False)  # int32 (rows,): equal where the product is the same
-    there: np.ndarray | None = field(default=None, repr=False)
-
-    def imbalance(self) -> float | None:
-        """How unevenly the inverted lists are filled: 1 evenly, n if all rows are in one of n; None where there are none."""
-        return self.codes.base.invlists.imbalance_factor() if isinstance(self.codes.base, faiss.IndexIVF) else None
-
-    @property
-    def rows_there(self) -> pa.Table:
-        """Those that a search may find."""
-        return self.rows if self.there is None else self.rows.filter(pa.array(self.there))
 
 
 @dataclass(frozen=True)
@@ -108,7 +87,7 @@ class Index:
                 raise UsageError(
                     f"category {category!r} is not in index {self.manifest.name!r}.{nearest(str(category), list(known))}"
                 )
-        only = within or Within.of(self.shards, [s.there for s in self.shards])
+        only = within or self._everything
         work = []
         for category, queries in scopes.items():
             numbers = [i for i, s in enumerate(self.shards) if category is None or s.info.category == category]
@@ -125,6 +104,10 @@ class Index:
             with ThreadPoolExecutor(num_threads, initializer=set_threads, initargs=(1,)) as pool:
                 found = list(pool.map(find, *zip(*work)))
         return self._table(_Found.join([_Found.empty(), *found]))
+
+    @cached_property
+    def _everything(self) -> "Within":
+        return Within.of(self.shards, [s.there for s in self.shards])
 
     def rows_of(self, product_ids: pa.Array | pa.ChunkedArray) -> "Within":
         """The rows of these products that a search may find."""
@@ -308,7 +291,7 @@ class Index:
         order = np.lexsort((found.rank, found.query))
         shard = found.shard[order]
         by_shard = np.argsort(shard, kind="stable")
-        parts, row = [self.shards[0].rows.slice(0, 0)], found.row[order][by_shard]
+        parts, row = [ROWS.empty_table()], found.row[order][by_shard]
         numbers, starts = np.unique(shard[by_shard], return_index=True)
         for number, mine in zip(numbers, np.split(row, starts)[1:], strict=True):
             parts.append(self.shards[number].rows.take(pa.array(mine)))
@@ -413,10 +396,12 @@ class _Found:
 
 
 def open_index(uri: str, model_version: str | None = None, cache_dir: str | None = None, version: str | None = None) -> Index:
-    """The published index below ``uri``, or one of its versions; every file is checked against the manifest's sha256.
+    """The published index below ``uri``, or one of its versions; every file is checked against the manifest's sha256 before it
+    is read: templates at once, a shard when a search first needs it.
 
     Shards on s3:// are downloaded once to ``cache_dir`` (default ~/.cache/w2w/index). Raises UsageError if nothing is published
-    or the query's ``model_version`` is not the index's, JobFailed for damaged files.
+    or the query's ``model_version`` is not the index's, JobFailed for missing files and damaged templates; of a damaged shard,
+    the first search of it does.
     """
     for last_try in (False, True):
         manifest = read_manifest(uri, version)
@@ -452,47 +437,4 @@ def open_manifest(uri: str, manifest: Manifest, cache_dir: str | None = None) ->
     """The index that a manifest describes, published or not."""
     cache = cache_dir or os.environ.get("W2W_CACHE") or str(Path.home() / ".cache" / "w2w")
     templates = {t.name: read_template(uri, t) for t in manifest.templates}
-    shards = tuple(_open_shard(uri, s, templates[s.template], storage.join(cache, "index")) for s in manifest.shards)
-    return Index(manifest, templates, shards)
-
-
-def _open_shard(uri: str, info: ShardInfo, template: Template, cache: str) -> Shard:
-    where = {file: m.shard_uri(uri, info.name, file) for file in info.files}
-    if not storage.scheme(uri) and is_intact(uri, info):
-        paths = {file: storage.absolute(path) for file, path in where.items()}
-    else:
-        paths = {file: _local(where[file], storage.join(cache, info.name, file), sha) for file, sha in info.files.items()}
-    base = faiss.read_index(paths[m.BASE_FILE], faiss.IO_FLAG_MMAP if template.spec.num_lists else faiss.IO_FLAG_MMAP_IFC)
-    if template.quantizer is not None:  # the file has none, see shard._base_bytes; the template outlives the shard in Index
-        base.own_fields, base.quantizer = False, template.quantizer
-        lists = faiss.downcast_InvertedLists(base.invlists)
-        if isinstance(lists, faiss.OnDiskInvertedLists):
-            lists.prefetch_nthread = 0  # 32 unwanted threads: 5 % of a search
-    refine = faiss.read_index(paths[m.REFINE_FILE], faiss.IO_FLAG_MMAP_IFC) if m.REFINE_FILE in paths else None
-    rows = pa.ipc.open_file(pa.memory_map(paths[m.ROWS_FILE])).read_all()
-    if not base.ntotal == rows.num_rows == info.num_rows:
-        raise JobFailed(f"shard {info.name}: {base.ntotal} vectors, {rows.num_rows} ids, {info.num_rows} in the manifest")
-    there = ~read_dropped(uri, info) if info.dropped else None
-    return Shard(info, Codes(base, refine), rows, product_numbers(rows), there)
-
-
-def product_numbers(rows: pa.Table) -> np.ndarray:
-    """int32 (rows,) of sorted rows: equal where the product is the same."""
-    product = rows[PRODUCT_ID]
-    changes = pc.not_equal(product[1:], product[:-1]).to_numpy(zero_copy_only=False)
-    return np.concatenate([[0], np.cumsum(changes)]).astype(np.int32)
-
-
-def _local(source: str, cached: str, sha256: str) -> str:
-    """A path whose content has that sha256: the file itself, or its copy in the cache."""
-    path = cached if storage.is_s3(source) else storage.absolute(source)
-    if storage.sha256(path) == sha256:
-        return path
-    try:
-        data = storage.read_bytes(source)
-    except FileNotFoundError as e:
-        raise JobFailed(f"{source}: missing; roll back, or run 'w2w index', which rebuilds it") from e
-    check_sha256(data, sha256, source)
-    if path == cached:
-        storage.write_bytes(cached, data)
-    return path
+    return Index(manifest, templates, open_shards(uri, manifest, templates, storage.join(cache, "index")))

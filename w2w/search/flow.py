@@ -22,7 +22,7 @@ from w2w.search.pictures import feed_pictures, garment_pictures
 from w2w.stage import Stage
 from w2w.table import delta, work
 from w2w.table.delta import need_table
-from w2w.table.pending import Keys, table_keys
+from w2w.table.pending import Keys, holding
 
 FEED, GARMENTS, ANCHORS = "feed", "garments", "anchors"  # values of --of
 _EMBED = "'w2w embed --of garments' with this --encoder"
@@ -103,8 +103,8 @@ def _asked_garments(store: str, of: str, model: str) -> pa.Table:
         rows = anchors
     else:
         need_table(store, schema.GARMENTS, "detect")
-        made = table_keys(store, schema.EMBEDDINGS, schema.OWNER_ID, model_version=model).read()
         others = delta.read(store, schema.GARMENTS, anchors.column_names)
+        made = holding(store, schema.EMBEDDINGS, others.column(0), model_version=model)[0]
         rows = pa.concat_tables([anchors, others.filter(pc.is_in(others.column(0), value_set=made))])
         if others.num_rows and not rows.num_rows:
             raise UsageError(f"no garment has a vector of model version {model}: run {_EMBED}")

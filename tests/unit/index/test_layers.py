@@ -205,7 +205,7 @@ def test_a_damaged_list_of_dropped_rows_is_found_and_made_again(tmp_path):
     file.write_bytes(bytes(len(file.read_bytes())))
     assert damaged_file(str(tmp_path), index.manifest) == str(damaged)
     with pytest.raises(JobFailed, match=r"dropped/\w+\.bits: damaged"):
-        open_index(str(tmp_path))
+        open_index(str(tmp_path)).search(np.ones((1, 32), np.float32), 3)
     assert nights.run(fewer).manifest.num_rows == 198
     assert damaged_file(str(tmp_path), published(str(tmp_path)).manifest) is None
 

@@ -41,7 +41,7 @@ def test_shards_on_s3_are_downloaded_once_and_checked(bucket, tmp_path, catalog,
     assert hits["image_id"][0].as_py() == "tops-00001-0"
     copies = {p: p.stat().st_mtime_ns for p in Path(cache).rglob("*.faiss")}
     assert len(copies) == len(first.manifest.shards)
-    open_index(uri, "m1", cache)
+    assert open_index(uri, "m1", cache).search(catalog.vectors["tops-00001-0"][None], 3).equals(hits)
     assert {p: p.stat().st_mtime_ns for p in Path(cache).rglob("*.faiss")} == copies
 
     damaged = next(iter(copies))
@@ -52,6 +52,9 @@ def test_shards_on_s3_are_downloaded_once_and_checked(bucket, tmp_path, catalog,
     client.put_object(Bucket="shop", Key=f"index/default/shards/{damaged.parent.name}/base.faiss", Body=b"not the shard")
     damaged.unlink()
     with pytest.raises(JobFailed, match="damaged"):
+        open_index(uri, "m1", cache).search(catalog.vectors["tops-00001-0"][None], 3)
+    client.delete_object(Bucket="shop", Key=f"index/default/shards/{damaged.parent.name}/base.faiss")
+    with pytest.raises(JobFailed, match="missing"):
         open_index(uri, "m1", cache)
     assert collect_garbage(uri, 2, young_s=0.0) == []
     assert np.isfinite(hits["score"].to_numpy()).all()

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from w2w import storage
 from w2w.errors import JobFailed, UsageError
 from w2w.index.search import HITS, open_index
 from w2w.index.spec import IndexConfig
@@ -146,11 +147,19 @@ def test_another_model_version_is_refused_by_name(tmp_path, catalog):
 @pytest.mark.parametrize("file", ["base.faiss", "rows.arrow"])
 def test_a_damaged_or_missing_file_is_named_before_it_is_read(tmp_path, catalog, file):
     run = run_job(str(tmp_path), catalog, IndexConfig())
-    path = Path(run.uri, "shards", run.manifest.shards[0].name, file)
+    shard, query = run.manifest.shards[0], np.ones((1, DIM), np.float32)
+    path = Path(run.uri, "shards", shard.name, file)
     path.write_bytes(path.read_bytes()[:-1] + b"!")
+    index = open_index(run.uri)
+    for _ in range(2):
+        with pytest.raises(JobFailed, match=rf"{shard.name}/{file}: damaged"):
+            index.search(query, 3)
     with pytest.raises(JobFailed, match="damaged"):
-        open_index(run.uri)
+        index.search(query, 3, shard.category)
+    assert index.search(query, 3, "shoes").num_rows == 3
     path.unlink()
+    with pytest.raises(JobFailed, match="missing"):
+        index.search(query, 3)
     with pytest.raises(JobFailed, match="missing"):
         open_index(run.uri)
 
@@ -161,6 +170,26 @@ def test_a_damaged_template_is_found(tmp_path, catalog):
     path.write_bytes(path.read_bytes()[:-1] + b"!")
     with pytest.raises(JobFailed, match="damaged"):
         open_index(run.uri)
+
+
+def test_opening_reads_no_shard_and_a_search_only_those_of_its_category(tmp_path, catalog, monkeypatch):
+    run = run_job(str(tmp_path), catalog, IndexConfig(max_rows_per_shard=50))
+    read, hashed = [], []
+    real_read, real_sha256 = storage.read_bytes, storage.sha256
+    monkeypatch.setattr(storage, "read_bytes", lambda uri: read.append(uri) or real_read(uri))
+    monkeypatch.setattr(storage, "sha256", lambda uri: hashed.append(uri) or real_sha256(uri))
+    index = open_index(run.uri)
+    assert not hashed
+    assert {Path(uri).parent.name for uri in read} == {"templates", run.manifest.version, Path(run.uri).name}
+    query, before = np.ones((1, DIM), np.float32), len(read)
+    shoes = {s.name for s in run.manifest.shards if s.category == "shoes"}
+    for _ in range(2):
+        index.search(query, 3, "shoes")
+        assert len(hashed) == 2 * len(shoes)
+        assert {Path(uri).parent.name for uri in hashed} == shoes
+    index.search(query, 3)
+    assert len(hashed) == 2 * len(run.manifest.shards)
+    assert len(read) == before
 
 
 @pytest.mark.parametrize("factory", ["Flat", "IVF8,SQ8", "HNSW16,SQ8", "PQ16x4fs,Refine(Flat)"])
