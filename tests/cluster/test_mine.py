@@ -202,7 +202,11 @@ def test_posts_to_pairs_to_negatives(store):
     assert (everyone.queries, everyone.counts.out) == (3 * NUM_POSTS, 3 * NUM_POSTS - len(first))
     again = search.main(replace(asked, of="garments"))
     assert (again.counts.read, again.skipped) == (0, 3 * NUM_POSTS)
-    hard = harden.main(harden.Config(store=store, ray=RAY, rules=NegativeRules(k=2)))
+    nearest = replace(asked, of="garments", search=SearchConfig(k=2))
+    by_shards = [search.main(replace(nearest, over_shards=True)).search_version, found.search_version]
+    two, all_of_them = ({r["query_id"]: r["neighbours"] for r in rows_of(store, schema.NEIGHBOURS, v)} for v in by_shards)
+    assert two == {query: hits[:2] for query, hits in all_of_them.items()}
+    hard = harden.main(harden.Config(store=store, ray=RAY, rules=NegativeRules(k=2), search_version=found.search_version))
     assert hard.counts.read == len(first)
     assert "no table `duplicates`" in hard.warning
     of = {p["pair_id"]: p for p in first}

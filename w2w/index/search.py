@@ -3,7 +3,7 @@
 import math
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -33,7 +33,7 @@ HITS = pa.schema(
 )
 _DECIMALS = 6  # float32 sums vary in the seventh decimal with the batch size: rounding keeps ties stable
 _SPARE = 2  # rows fetched beyond k: the next score shows whether a tie was cut off
-_CELLS = 2_000_000  # scores held at once
+_CELLS, _CELLS_FAR = 2_000_000, 8_000_000  # scores held at once; and where a scan is a round of tasks
 _LEAST_PROBED = 32  # one in so many lists is scanned under a filter: it may let through what is unlike the query
 _MB_PER_MS = 32.0  # decoded vectors that one thread compares with a query in a millisecond: 67,000 of 128 dimensions, measured
 _FEW_MB = 256.0  # of them held for a filter
@@ -41,11 +41,13 @@ _FEW_MB = 256.0  # of them held for a filter
 
 @dataclass(frozen=True)
 class Index:
-    """An opened version of an index."""
+    """An opened version of an index. ``scanner``: scans the shards somewhere else, unless there is a filter; its arguments are
+    those of ``scan``."""
 
     manifest: Manifest
     templates: dict[str, Template]
     shards: tuple[Shard, ...]
+    scanner: "Scanner | None" = field(default=None, repr=False)
 
     def search(
         self,
@@ -154,7 +156,7 @@ class Index:
         work, found_of = [(queries, fetch, min(rarity, most))], []
         while work:
             queries, fetch, effort = work.pop()
-            chunk = max(1, _CELLS // (fetch * len(parts)))
+            chunk = max(1, (_CELLS if self.scanner is None else _CELLS_FAR) // (fetch * len(parts)))
             hidden, lacking = [], []
             for start in range(0, len(queries), chunk):
                 some = queries[start : start + chunk]
@@ -168,6 +170,9 @@ class Index:
                 assert not len(left) or (more_fetch, more_effort) != (fetch, effort), "every row was fetched"
                 work += [(left, more_fetch, more_effort)] if len(left) else []
         return _Found.join(found_of)
+
+    def _spec(self, number: int) -> Spec:
+        return self.templates[self.shards[number].info.template].spec
 
     def _in_reach(self, number: int, only: "Within") -> int:
         """How many rows of a shard can be fetched."""
@@ -187,7 +192,46 @@ class Index:
     ) -> tuple["_Found", np.ndarray, np.ndarray]:
         """The best k of at most ``fetch`` rows per part; which queries (n,) are done; and of which there are rows that were
         scanned and not fetched."""
-        columns, hidden = [], []  # hidden: the best possible score of an unfetched row, (n,) per part
+        numbers = [i for part in parts for i in part]
+        if self.scanner is None or only.filtered:
+            scanned = self.scan(unit_ND, fetch, effort, parts, only)
+        else:
+            scanned = self.scanner(unit_ND, fetch, effort, parts)
+        scores, shards, rows = scanned.scores, scanned.shards, scanned.rows
+        in_reach = np.isfinite(scores).sum(axis=1)
+        if len(parts) > 1 or only.few or any(self._spec(i).refine for i in numbers):  # otherwise they are sorted already
+            width = scores.shape[1] if one_per_product or any(only.masks[i] is not None for i in numbers) else k + _SPARE
+            order = _best_first(scores, k, width)
+            scores, shards, rows = (np.take_along_axis(a, order, axis=1) for a in (scores, shards, rows))
+        # few queries have ties, and only these pay for a sort by three keys
+        equal = np.flatnonzero(((scores[:, 1:] == scores[:, :-1]) & np.isfinite(scores[:, 1:])).any(axis=1))
+        order = np.lexsort((rows[equal], shards[equal], -scores[equal]), axis=1)
+        for array in (scores, shards, rows):
+            array[equal] = np.take_along_axis(array[equal], order, axis=1)
+        valid = np.isfinite(scores)
+        for number in numbers:
+            if (mask := only.masks[number]) is not None:
+                here = valid & (shards == number)
+                valid[here] = mask[rows[here]]
+        if one_per_product:
+            valid &= self._first_of_product(shards, rows, valid)
+        place = np.cumsum(valid, axis=1)
+        enough = place[:, -1] >= k
+        kth = np.where(enough, scores[np.arange(len(scores)), np.argmax(place >= k, axis=1)], -np.inf)
+        complete = enough & (scanned.hidden < kth)
+        self._order_ties(scores, shards, rows, valid, kth)
+        keep = valid & (np.cumsum(valid, axis=1) <= k)
+        of, at = np.nonzero(keep)
+        found = _Found(of, np.cumsum(keep, axis=1)[of, at], shards[of, at], rows[of, at], scores[of, at])
+        all_scanned = scanned.everything | (in_reach >= sum(self._in_reach(i, only) for i in numbers))
+        return found, complete | all_scanned, scanned.more
+
+    def scan(
+        self, unit_ND: np.ndarray, fetch: int, effort: float, parts: list[tuple[int, ...]], only: "Within | None" = None
+    ) -> "Scanned":
+        """What is fetched of these parts of the shards: ``fetch`` rows of each, before anything is left out."""
+        only = only or self._everything
+        columns, hidden = [], []
         inner: dict[str, np.ndarray] = {}
         lists: dict[str, tuple | None] = {}
         everything, more, numbers = True, np.zeros(len(unit_ND), bool), [i for part in parts for i in part]
@@ -234,33 +278,7 @@ class Index:
             # re-ranked scores bound nothing: what was not fetched counts only if hits are lacking
             hidden.append(np.where(left & (not spec.refine), scores[:, -1], -np.inf))
         scores, shards, rows = (np.concatenate(c, axis=1) for c in zip(*columns, strict=True))
-        in_reach = np.isfinite(scores).sum(axis=1)
-        if len(parts) > 1 or spec.refine or only.few:  # otherwise they are sorted already
-            width = scores.shape[1] if one_per_product or any(only.masks[i] is not None for i in numbers) else k + _SPARE
-            order = _best_first(scores, k, width)
-            scores, shards, rows = (np.take_along_axis(a, order, axis=1) for a in (scores, shards, rows))
-        # few queries have ties, and only these pay for a sort by three keys
-        equal = np.flatnonzero(((scores[:, 1:] == scores[:, :-1]) & np.isfinite(scores[:, 1:])).any(axis=1))
-        order = np.lexsort((rows[equal], shards[equal], -scores[equal]), axis=1)
-        for array in (scores, shards, rows):
-            array[equal] = np.take_along_axis(array[equal], order, axis=1)
-        valid = np.isfinite(scores)
-        for number in numbers:
-            if (mask := only.masks[number]) is not None:
-                here = valid & (shards == number)
-                valid[here] = mask[rows[here]]
-        if one_per_product:
-            valid &= self._first_of_product(shards, rows, valid)
-        place = np.cumsum(valid, axis=1)
-        enough = place[:, -1] >= k
-        kth = np.where(enough, scores[np.arange(len(scores)), np.argmax(place >= k, axis=1)], -np.inf)
-        complete = enough & (np.max(hidden, axis=0) < kth)
-        self._order_ties(scores, shards, rows, valid, kth)
-        keep = valid & (np.cumsum(valid, axis=1) <= k)
-        of, at = np.nonzero(keep)
-        found = _Found(of, np.cumsum(keep, axis=1)[of, at], shards[of, at], rows[of, at], scores[of, at])
-        all_scanned = everything | (in_reach >= sum(self._in_reach(i, only) for i in numbers))
-        return found, complete | all_scanned, more
+        return Scanned(scores, shards, rows, np.max(hidden, axis=0), more, everything)
 
     def _first_of_product(self, shards: np.ndarray, rows: np.ndarray, valid: np.ndarray) -> np.ndarray:
         """True at the best row of each product, (n, f). All images of a product are in one shard."""
@@ -306,6 +324,32 @@ class Index:
             categories,
         ]
         return pa.table([*columns, found.score[order]], names=HITS.names).cast(HITS)
+
+
+@dataclass(frozen=True)
+class Scanned:
+    """Rows of shards by query: scores, numbers of shards and rows in them, (n, f) each. ``hidden`` (n,): the best possible
+    score of a row that was not fetched; ``more`` (n,): whether one was scanned and not fetched; ``everything``: none is left.
+    """
+
+    scores: np.ndarray
+    shards: np.ndarray
+    rows: np.ndarray
+    hidden: np.ndarray
+    more: np.ndarray
+    everything: bool
+
+    @staticmethod
+    def join(parts: Sequence["Scanned"]) -> "Scanned":
+        """Of some shards after the other."""
+        scores, shards, rows = (
+            np.concatenate([getattr(p, name) for p in parts], axis=1) for name in ("scores", "shards", "rows")
+        )
+        hidden, more = (np.stack([getattr(p, name) for p in parts]).max(axis=0) for name in ("hidden", "more"))
+        return Scanned(scores, shards, rows, hidden, more, all(p.everything for p in parts))
+
+
+Scanner = Callable[[np.ndarray, int, float, list[tuple[int, ...]]], Scanned]
 
 
 @dataclass(frozen=True)

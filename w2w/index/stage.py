@@ -1,6 +1,7 @@
 """The stage that finds the neighbours of vectors."""
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
@@ -10,7 +11,7 @@ from w2w.errors import Reject, RejectCode, UsageError
 from w2w.index.groups import Groups
 from w2w.index.merge import MANY, merged
 from w2w.index.passing import Passing
-from w2w.index.search import HITS, QUERY, open_index
+from w2w.index.search import HITS, QUERY, Index, Scanner, open_index
 from w2w.models.parts import Weights, weighed
 from w2w.stage import with_rejects
 
@@ -47,7 +48,8 @@ class Search:
     """Opens the index once per worker; adds the k nearest products of every vector. ``owner_id`` is the query's id.
 
     ``version`` is the published version at the start of the run, so that all its workers search the same one. With ``groups``,
-    a variant group counts once; of ``passing`` are the only products that are found.
+    a variant group counts once; of ``passing`` are the only products that are found. ``scanner``: makes that of an index, for
+    one that is not scanned in this process.
     """
 
     def __init__(
@@ -60,16 +62,19 @@ class Search:
         weights: Weights = (),
         groups: Groups | None = None,
         passing: Passing | None = None,
+        scanner: Callable[[str, Index], Scanner] | None = None,
     ):
         self._index, self._groups, self._passing = open_index(uri, version=version), groups, passing
         self._within = self._index.rows_of(passing.product_ids) if passing else None
         self._config, self._search_version, self._run_id = config, search_version, run_id
         self._weights = weights
         self._asked = 0
+        if scanner:
+            self._index = replace(self._index, scanner=scanner(uri, self._index))
 
     def __call__(self, rows: pa.Table) -> pa.Table:
         n = rows.num_rows
-        if self._asked < MANY <= self._asked + n:
+        if self._asked < MANY <= self._asked + n and not self._index.scanner:
             self._index = merged(self._index)
             self._within = self._index.rows_of(self._passing.product_ids) if self._passing else None
         self._asked += n

@@ -6,15 +6,18 @@ from typing import Any
 from w2w import ids, schema, storage
 from w2w.engine.job import JobConfig, Run
 from w2w.engine.run import run_stages
+from w2w.errors import UsageError
 from w2w.images.decode import DecodeLimits
+from w2w.index.flow_shards import QUERIES, ShardTasks
 from w2w.index.groups import Groups
-from w2w.index.manifest import index_uri
+from w2w.index.manifest import Manifest, index_uri
 from w2w.index.passing import Passing
 from w2w.index.publish import read_manifest
 from w2w.index.search import check_category, check_model
 from w2w.index.spec import GROUP, check_one_per
 from w2w.index.stage import SEARCH_GIVES, SEARCH_NEEDS, Search, SearchConfig
 from w2w.ingest.feed import FeedConfig
+from w2w.memory import machine_mb
 from w2w.models.config import EncoderConfig
 from w2w.models.encoder import following, model_version, spaces, try_encoder
 from w2w.models.parts import part_weights
@@ -22,7 +25,7 @@ from w2w.models.reasons import Reasons
 from w2w.report.page import page_of
 from w2w.results import Summary
 from w2w.search import pictures as pages
-from w2w.search.flow import check_queries, queries_of
+from w2w.search.flow import FEED, check_queries, queries_of
 from w2w.stage import Pool, Stage
 from w2w.table.parts import Output
 from w2w.table.pending import rejected_keys, table_keys
@@ -57,6 +60,9 @@ class Config(JobConfig):
     """How images on the web are fetched."""
     pool: Pool = Pool()
     """Workers."""
+    over_shards: bool | None = None
+    """Scan the index as tasks over its shards, each for thousands of garments at a time: for one that is larger than a worker's
+    memory. Default: where garments or anchors are asked, and codes take more than half of this machine's."""
     out: str | None = None
     """Folder of the JSON lines and the page, report.html. Default: <store>/reports/search/<run>, the page as index.html."""
     match: list[str] = field(default_factory=list)
@@ -93,6 +99,8 @@ def search(config: Config) -> tuple[Result, pages.Found]:
     """Searches and writes the pages; also returns what was found, for further use."""
     run = Run("search", config)
     check_queries(config)
+    if config.over_shards and config.of == FEED:
+        raise UsageError("--over_shards: of garments and anchors (--of), whose vectors are stored; those of a feed are not")
     check_one_per(config.one_per)
     pages.check_match(run.store, config.match)
     uri = index_uri(run.store, config.search.index)
@@ -104,6 +112,7 @@ def search(config: Config) -> tuple[Result, pages.Found]:
     weights = part_weights(config.encoder, config.weigh, "weigh")
     passing = Passing.of(run.store, config.filter)
     groups = Groups.of(run.store) if config.one_per == GROUP else None
+    over_shards = _over_shards(config, manifest)
     further = [*([weights] if weights else []), *([groups.digest] if groups else []), *([passing.digest] if passing else [])]
     version = ids.digest(manifest.version, config.search, model, *further)
     done = [
@@ -112,7 +121,8 @@ def search(config: Config) -> tuple[Result, pages.Found]:
     ]
     if not config.dry_run:
         run.check_store()
-    with queries_of(run, config, model, done) as queries:
+    asked = replace(config, item_rows=max(config.item_rows, QUERIES)) if over_shards else config
+    with queries_of(run, asked, model, done) as queries:
         pending = queries.num_pending
         result = run.result(
             Result,
@@ -135,14 +145,15 @@ def search(config: Config) -> tuple[Result, pages.Found]:
             run.begin()
             lookup = {"uri": uri, "version": manifest.version, "config": config.search}
             lookup |= {"search_version": version, "run_id": run.run_id, "weights": weights, "groups": groups}
-            lookup |= {"passing": passing}
+            lookup |= {"passing": passing, "scanner": ShardTasks.of if over_shards else None}
+            pool = replace(config.pool, workers=1, num_cpus=0, batch_rows=QUERIES) if over_shards else config.pool
             counts, versions = run_stages(
                 run.store,
                 queries.source().first(config.limit),
                 [*queries.stages, Stage("search", Search, SEARCH_NEEDS, SEARCH_GIVES, lookup)],
                 [Output(schema.NEIGHBOURS)],
                 run.lineage(version, queries.tables),
-                pool=config.pool,
+                pool=pool,
                 tolerance=config.tolerance,
                 commit_every_s=config.commit_every_s,
             )
@@ -155,3 +166,9 @@ def search(config: Config) -> tuple[Result, pages.Found]:
             found, page, queries.pictures, config.shown, facts, config.match, config.explain, Reasons(config.encoder)
         )
     return run.done(result, **written), found
+
+
+def _over_shards(config: Config, manifest: Manifest) -> bool:
+    if config.over_shards is not None or config.of == FEED:
+        return bool(config.over_shards)
+    return manifest.memory_mb() > machine_mb() / 2

@@ -7,10 +7,12 @@ import pytest
 
 from tests.unit.table.test_sink import EMBEDDINGS, lineage, vectors
 from w2w.engine import shuffle
-from w2w.engine.shuffle import list_served, list_vectors, read_vectors, seek_vectors, to_matrix
+from w2w.engine.shuffle import Vectors, list_served, list_vectors, read_vectors, seek_vectors, to_matrix
 from w2w.errors import JobFailed
+from w2w.ids import Places
 from w2w.table import bridges
 from w2w.table.bridges import Bridge
+from w2w.table.delta import Part
 from w2w.table.sink import append_rows
 
 NAMES = [f"o{i}" for i in range(30)]
@@ -89,3 +91,23 @@ def test_through_a_bridge_an_owner_has_its_old_vector_or_its_new_one_mapped(tmp_
     assert found[[0, 9]] == pytest.approx(np.float32([[1, 1], [1, 3]]) / np.sqrt([[2], [10]]))
     assert sorted(name for names in served.names() for name in names.to_pylist()) == sorted(old_names + new_names)
     assert len(list_served(store, old).places) == 8
+
+
+def test_map_tasks_are_so_large_that_no_piece_is_kept_by_the_driver():
+    """For any number of targets: Ray keeps results below 100 kB in the driver's memory."""
+    parts = [Part(f"{n}.parquet", 20_000, 20_000 * 512) for n in range(500)]
+    for num_targets in (1, 112, 800):
+        vectors = Vectors("s", "m", parts, Places(np.empty((0, 2), np.uint64)))
+        chunks = list(shuffle._chunks(vectors, num_targets))
+        assert [start for *_, start, _ in chunks] == [0, *(stop for *_, stop in chunks[:-1])]
+        assert sum(len(listed) for _, listed, *_ in chunks) == len(parts)
+        sizes = [512 * (stop - start) for *_, start, stop in chunks[:-1]]
+        assert min(sizes) / num_targets > 100_000
+        assert max(sizes) < 300 << 20
+
+
+def test_owners_are_found_in_parts_as_at_once(store, monkeypatch):
+    owners = pa.chunked_array([["o7", "other"], [], ["o29", "o7", "o0"]], pa.string())
+    at_once = list_vectors(store, "m1").find(owners).tolist()
+    monkeypatch.setattr(shuffle, "_FOUND_AT_ONCE", 2)
+    assert list_vectors(store, "m1").find(owners).tolist() == at_once
