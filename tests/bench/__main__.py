@@ -28,6 +28,7 @@ QUESTIONS = (
     "recommend_rule",
     "similar_growth",
     "night_growth",
+    "index_scale",
     "plan_check",
     "pair_growth",
     "mining_growth",

@@ -202,11 +202,7 @@ def test_posts_to_pairs_to_negatives(store):
     assert (everyone.queries, everyone.counts.out) == (3 * NUM_POSTS, 3 * NUM_POSTS - len(first))
     again = search.main(replace(asked, of="garments"))
     assert (again.counts.read, again.skipped) == (0, 3 * NUM_POSTS)
-    nearest = replace(asked, of="garments", search=SearchConfig(k=2))
-    by_shards = [search.main(replace(nearest, over_shards=True)).search_version, found.search_version]
-    two, all_of_them = ({r["query_id"]: r["neighbours"] for r in rows_of(store, schema.NEIGHBOURS, v)} for v in by_shards)
-    assert two == {query: hits[:2] for query, hits in all_of_them.items()}
-    hard = harden.main(harden.Config(store=store, ray=RAY, rules=NegativeRules(k=2), search_version=found.search_version))
+    hard = harden.main(harden.Config(store=store, ray=RAY, rules=NegativeRules(k=2)))
     assert hard.counts.read == len(first)
     assert "no table `duplicates`" in hard.warning
     of = {p["pair_id"]: p for p in first}
@@ -240,6 +236,14 @@ def test_posts_to_pairs_to_negatives(store):
     left = {p["pair_id"]: p["rule"] for p in rows_of(store, schema.PAIRS)}
     assert set(left) == {p["pair_id"] for p in (*first[2:], wrong)}
     assert [pair for pair, rule in left.items() if rule == "judged"] == [wrong["pair_id"]]
+    nearest = replace(asked, of="garments", search=SearchConfig(k=2))
+    of_tasks = search.main(replace(nearest, over_shards=True))
+    assert of_tasks.counts.out == 3 * NUM_POSTS
+    rows = rows_of(store, schema.NEIGHBOURS)
+    two, all_of_them = (
+        {r["query_id"]: r["neighbours"] for r in rows if r["search_version"] == one.search_version} for one in (of_tasks, found)
+    )
+    assert two == {query: hits[:2] for query, hits in all_of_them.items()}
 
 
 def again_with(store: str, gate: GateConfig, made: dict, buckets: int) -> None:
