@@ -4,7 +4,7 @@ python -m tests.bench.index_scale [--rows 100000 1000000] [--dim 128] [--shards 
 
 Stub vectors around a thousand centres, in parts of 20,000 as the embed job writes them; seven categories, image ids of 64
 digits. Each step runs in a process of its own, the jobs on a local Ray of 2 CPUs with an object store of ``--object_store_mb``.
-All processes of a step are watched, five times a second: ``memory_mb`` is the most that they held at one time, as memory of
+All processes of a step are watched, twice a second: ``memory_mb`` is the most that they held at one time, as memory of
 their own and in shared memory (the object store), which nothing but an end of the process gives back; ``driver_mb`` and
 ``worker_mb`` the most that the driver and one worker had of their own; ``with_files_mb`` counts pages of mapped files too, each
 once, which the system takes back when it needs room. A step that holds more than ``--limit_mb`` is killed, and the bench fails.
@@ -118,7 +118,7 @@ class Watch(threading.Thread):
         self.start()
 
     def run(self) -> None:
-        while not self._over.wait(0.2):
+        while not self._over.wait(0.5):
             try:
                 everyone = [self._process, *self._process.children(recursive=True)]
             except psutil.Error:

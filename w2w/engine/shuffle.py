@@ -164,17 +164,17 @@ def gather(
 
 
 def read_vectors(vectors: Vectors, rows: np.ndarray) -> np.ndarray:
-    """The rows' vectors in the driver, float32 (len(rows), D): for samples and queries that fit in its memory."""
+    """The rows' vectors in the driver, float32 (len(rows), D): for samples and queries. Of many megabytes they lie on disk."""
     order = np.argsort(rows, kind="stable")
-    found: list[np.ndarray] = []
+    back: np.ndarray | None = None
     for where, listed, start, stop in _chunks(vectors):
         low, high = np.searchsorted(rows[order], [start, stop])
         if low < high:
-            found.append(_read(where, listed, rows[order][low:high] - start))
-    result = _together(found)
-    back = np.empty_like(result)
-    back[order] = result
-    return back
+            found = _read(where, listed, rows[order][low:high] - start)
+            back = empty_on_disk((len(rows), found.shape[1]), found.dtype.type) if back is None else back
+            check_lengths((back.shape[1], found.shape[1]))
+            back[order[low:high]] = found
+    return _together([]) if back is None else back
 
 
 _Where = tuple[str, schema.Table, str, Bridge | None]

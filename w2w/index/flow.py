@@ -2,7 +2,7 @@
 
 import functools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -46,6 +46,7 @@ from w2w.table import bridges, changes, delta
 from w2w.table.permitted import SEARCH, permitted
 from w2w.table.pictures import active_pictures
 
+_SAMPLED = 500_000  # rows of which the vectors are read at a time, to disk
 _HERE = 2000  # rows built in this process: 10 MB at 1280 dimensions, less than a worker's start
 
 
@@ -292,9 +293,9 @@ def _made(draft: Draft, encoder: EncoderConfig, num_threads: int, begin: Callabl
     """``anew``: no shard of the published version stays as it is with a layer beside it."""
     uri, config, vectors, rows = draft.uri, draft.config, draft.vectors, draft.rows
     version, templates, plans = vectors.version, dict(draft.templates), {}
-    for group in (g for g in draft.groups if g.name not in templates):
-        wanted = vectors.find(sample(rows.all, group, config).column(schema.IMAGE_ID))
-        about = (uri, read_vectors(vectors, wanted), group, version, config, num_threads)
+    due_groups = [g for g in draft.groups if g.name not in templates]
+    for group, sample_ND in _samples(vectors, rows.all, due_groups, config) if due_groups else ():
+        about = (uri, sample_ND, group, version, config, num_threads)
         begin()
         stored, plan = run_task(train_template, *about, num_cpus=num_threads, title=f"plan {group.name}")
         templates[group.name], plans[group.name] = stored, plan.table()
@@ -333,6 +334,20 @@ def _made(draft: Draft, encoder: EncoderConfig, num_threads: int, begin: Callabl
     index = with_imbalance(open_manifest(uri, manifest))
     result = gate(index, queries, queries_ND, [exact_of(truth)], expected, config, os.cpu_count() or 1)
     return _Made(index.manifest, result, truth, plans, sum(built for _, built, _ in found), index)
+
+
+def _samples(
+    vectors: Vectors, rows: pa.Table, groups: Sequence[Group], config: IndexConfig
+) -> Iterator[tuple[Group, np.ndarray]]:
+    """The vectors to train on, by group: as many groups at a time as have _SAMPLED rows, for which all parts are read once."""
+    left = list(groups)
+    while left:
+        several = [vectors.find(sample(rows, left[0], config).column(schema.IMAGE_ID))]
+        while len(several) < len(left) and sum(map(len, several)) + config.sample_rows <= _SAMPLED:
+            several.append(vectors.find(sample(rows, left[len(several)], config).column(schema.IMAGE_ID)))
+        read_ND = read_vectors(vectors, np.concatenate(several))
+        yield from zip(left, np.split(read_ND, np.cumsum([len(some) for some in several])[:-1]))
+        left = left[len(several) :]
 
 
 def _found(vectors: Vectors, several: list[pa.ChunkedArray]) -> list[np.ndarray]:
