@@ -117,7 +117,7 @@ class _Texts:
         if not len(texts):
             return
         nulls = texts.null_count
-        valid = texts.is_valid().to_numpy(zero_copy_only=False) if nulls else np.ones(len(texts), bool)
+        valid = texts.is_valid().to_numpy(zero_copy_only=False) if nulls else np.broadcast_to(True, len(texts))
         texts = texts.fill_null("") if nulls else texts
         ends = np.frombuffer(texts.buffers()[1], np.int32)[texts.offset : texts.offset + len(texts) + 1]
         size = int(ends[-1] - ends[0])

@@ -9,7 +9,8 @@ their own and in shared memory (the object store), which nothing but an end of t
 ``worker_mb`` the most that the driver and one worker had of their own; ``with_files_mb`` counts pages of mapped files too, each
 once, which the system takes back when it needs room. A step that holds more than ``--limit_mb`` is killed, and the bench fails.
 ``cold_s``: opening with none of the index's files in the page cache; ``warm_s``: the median of five; ``read_mb``: what opening
-reads, and not through mapped files. ``batch``: the job `search` with 10,000 garments by their vectors, each in its category.
+reads, and not through mapped files. ``batch``: the job `search` with 10,000 garments by their vectors, each in its category;
+``tasks``: the same with ``--over_shards``; ``differences``: queries with other answers there.
 ``growth_bytes``: memory of the build's driver for each row between the smallest and the largest size.
 """
 
@@ -40,6 +41,7 @@ from w2w.index.stage import SearchConfig
 from w2w.models.config import EncoderConfig
 from w2w.models.encoder import model_version
 from w2w.search import job_search
+from w2w.table import delta
 from w2w.table.parts import Output
 from w2w.table.sink import append_rows
 
@@ -196,15 +198,30 @@ def reader(options: argparse.Namespace) -> dict:
 
 
 def batch(options: argparse.Namespace) -> dict:
+    """Workers that have all shards, or tasks over shards: then one neighbour less, as another search."""
     ray = RayConfig(num_cpus=2, object_store_mb=options.object_store_mb)
     connect(ray)
-    by_category = SearchConfig(own_category=True)
-    result = job_search.main(job_search.Config(store=options.store, of="garments", search=by_category, shown=0, ray=ray))
+    tasks = options.step == "tasks"
+    by_category = SearchConfig(own_category=True, k=9 if tasks else 10)
+    asked = job_search.Config(store=options.store, of="garments", search=by_category, over_shards=tasks, shown=0, ray=ray)
+    result = job_search.main(asked)
     assert result.counts.out == QUERIES, result
     return {"s": round(result.seconds, 1), "queries": QUERIES}
 
 
-STEPS = {"build": build, "unchanged": build, "reader": reader, "batch": batch}
+def differences(store: str) -> int:
+    """Queries of which the tasks found other neighbours than the workers."""
+    columns = [schema.QUERY_ID, schema.NEIGHBOUR_LIST, schema.SEARCH_VERSION]
+    rows = delta.read(store, schema.NEIGHBOURS, columns).to_pylist()
+    found: dict[str, dict[str, list]] = {}
+    for row in rows:
+        nine = [(hit[schema.PRODUCT_ID], hit[schema.SCORE]) for hit in row[schema.NEIGHBOUR_LIST][:9]]
+        found.setdefault(row[schema.SEARCH_VERSION], {})[row[schema.QUERY_ID]] = nine
+    one, other = found.values()
+    return sum(one[query] != other[query] for query in one)
+
+
+STEPS = {"build": build, "unchanged": build, "reader": reader, "batch": batch, "tasks": batch}
 
 
 def measured(step: str, store: str, options: argparse.Namespace) -> dict:
@@ -232,7 +249,8 @@ def one(rows: int, options: argparse.Namespace) -> dict:
             fill(store, rows, options.dim)
         found = {step: measured(step, store, options) for step in ("build", "unchanged", "reader")}
         fill_queries(store, options.dim)
-        return found | {"batch": measured("batch", store, options)}
+        found |= {step: measured(step, store, options) for step in ("batch", "tasks")}
+        return found | {"differences": differences(store)}
 
 
 def main() -> None:

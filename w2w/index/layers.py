@@ -60,7 +60,9 @@ def layered(now: pa.Table, bases: Sequence[Base], cfg: IndexConfig, touched: pa.
     if is_fresh.sum() + is_dropped.sum() > cfg.layer_share * total or is_fresh.sum() > cfg.max_rows_per_shard:
         return None
     parts = np.split(is_dropped, np.cumsum([base.info.num_rows for base in bases])[:-1])
-    kept = tuple((base, base.rows.filter(pa.array(~part)), part) for base, part in zip(bases, parts))
+    kept = tuple(
+        (base, base.rows.filter(pa.array(~part)) if part.any() else base.rows, part) for base, part in zip(bases, parts)
+    )
     return Layered(kept, now.filter(pa.array(is_fresh)).combine_chunks())
 
 

@@ -381,7 +381,9 @@ class CurrentRows:
         for batch in read_batches(self._store, self._table, columns, self._listed, _CURRENT_ROWS):
             here = self._several[start : start + batch.num_rows]
             start += batch.num_rows
-            yield (batch.filter(pa.array(~here)), batch.filter(pa.array(here))) if here.any() else (batch, batch.slice(0, 0))
+            # an empty slice would keep the whole batch
+            none = batch.schema.empty_table()
+            yield (batch.filter(pa.array(~here)), batch.filter(pa.array(here))) if here.any() else (batch, none)
 
 
 def history(opened: DeltaTable, limit: int | None = None) -> list[dict]:
