@@ -241,7 +241,8 @@ def test_posts_to_pairs_to_negatives(store):
     assert of_tasks.counts.out == 3 * NUM_POSTS
     rows = rows_of(store, schema.NEIGHBOURS)
     two, all_of_them = (
-        {r["query_id"]: r["neighbours"] for r in rows if r["search_version"] == one.search_version} for one in (of_tasks, found)
+        {r["query_id"]: [n["product_id"] for n in r["neighbours"]] for r in rows if r["search_version"] == one.search_version}
+        for one in (of_tasks, found)
     )
     assert two == {query: hits[:2] for query, hits in all_of_them.items()}
 
