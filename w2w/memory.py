@@ -145,6 +145,15 @@ def _mapped(file: IO[bytes]) -> pa.Buffer:
     return pa.py_buffer(np.memmap(file, np.uint8, "r")) if file.tell() else pa.py_buffer(b"")
 
 
+def file_on_disk(table: pa.Table) -> np.ndarray:
+    """The bytes of an Arrow file of the table, uint8, where ``on_disk`` would put them."""
+    with tempfile.TemporaryFile(prefix="w2w-") as file:
+        with pa.ipc.new_file(file, table.schema) as writer:
+            writer.write_table(table)
+        file.flush()
+        return np.memmap(file, np.uint8, "r").view(np.ndarray)
+
+
 def taken_on_disk(table: pa.Table, rows: np.ndarray | pa.Array) -> pa.Table:
     """These rows, in this order, as ``table_on_disk``."""
     starts = range(0, len(rows), _ROWS_AT_ONCE)

@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 
 from w2w import ids, storage
 from w2w.ids import Sharing
+from w2w.memory import file_on_disk
 from w2w.schema import AVAILABILITY, CATEGORY, IMAGE_ID, PRODUCT_ID
 from w2w.table import mapped
 
@@ -205,10 +206,7 @@ class ToStore:
         if self.rows is None:
             return
         rows = self.rows.cast(STORED).combine_chunks()
-        out = pa.BufferOutputStream()
-        with pa.ipc.new_file(out, STORED) as writer:
-            writer.write_table(rows)
-        arrays = {"rows": np.frombuffer(out.getvalue(), np.uint8)}
+        arrays = {"rows": file_on_disk(rows)}
         for name in (PRODUCT_ID, IMAGE_ID):
             sharing = Sharing.of(ids.hash_keys_128(rows[name]))
             arrays |= {f"{name}_order": sharing.order, f"{name}_first": sharing.first}
