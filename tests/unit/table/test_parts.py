@@ -3,6 +3,7 @@
 import pyarrow as pa
 import pytest
 
+from tests.unit.table.test_pictures import product, write
 from tests.unit.table.test_sink import EMBEDDINGS, lineage, vectors
 from w2w import schema
 from w2w.table import delta
@@ -43,3 +44,21 @@ def test_a_partition_that_is_not_text(tmp_path):
     table = schema.Table("own", pa.schema([("key", pa.string()), ("day", pa.int32())]), key=("key",), partition_by=("day",))
     opened = delta.create_table(str(tmp_path), table)
     assert delta.parts(opened, day="3") == []
+
+
+def test_no_batch_of_the_current_rows_is_kept(tmp_path, monkeypatch):
+    """Of 200 kB that are read, a tenth at a time."""
+    monkeypatch.setattr(delta, "_CURRENT_ROWS", 100)
+    for start in range(0, 1000, 500):
+        rows = [product(f"p{n}", "i") | {schema.TITLE: f"{n:0200d}"} for n in range(start, start + 500)]
+        write(str(tmp_path), *rows)
+    write(str(tmp_path), product("p7", "j", minute=1))
+    current = delta.CurrentRows(str(tmp_path), schema.PRODUCTS)
+    held, num_rows = [], 0
+    for batch in current.batches([schema.PRODUCT_ID, schema.TITLE]):
+        num_rows += batch.num_rows
+        del batch
+        held.append(pa.total_allocated_bytes())
+    assert num_rows == 1000
+    assert max(held) - held[0] < 100_000
+    assert current.several([schema.PRODUCT_ID])[schema.PRODUCT_ID].to_pylist() == ["p7", "p7"]
