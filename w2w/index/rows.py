@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 
 from w2w import ids, storage
 from w2w.ids import Sharing
-from w2w.memory import file_on_disk
+from w2w.memory import file_on_disk, filtered_on_disk, sorted_on_disk, table_on_disk
 from w2w.schema import AVAILABILITY, CATEGORY, IMAGE_ID, PRODUCT_ID
 from w2w.table import mapped
 
@@ -111,13 +111,13 @@ class Stored(Rows):
 
     @property
     def all(self) -> pa.Table:
-        return self._all.filter(self._all[HAS]).drop_columns([HAS])
+        return filtered_on_disk(self._all, self._all[HAS].to_numpy()).drop_columns([HAS])
 
     @cached_property
     def _all(self) -> pa.Table:
         rows = pa.Table.from_batches([self.base])
-        rows = rows.filter(pc.invert(pc.is_in(rows[PRODUCT_ID], value_set=self.replaced)))
-        return pa.concat_tables([rows, self.beside]).sort_by([(PRODUCT_ID, "ascending")])
+        rows = filtered_on_disk(rows, ~pc.is_in(rows[PRODUCT_ID], value_set=self.replaced).to_numpy())
+        return sorted_on_disk(table_on_disk([rows, self.beside], STORED), [(PRODUCT_ID, "ascending")])
 
     def having(self, products: Iterable[str] | Column = (), images: Iterable[str] | Column = ()) -> pa.Table:
         rows = self.with_and_without(products, images)
