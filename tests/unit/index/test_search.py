@@ -174,6 +174,8 @@ def test_a_damaged_template_is_found(tmp_path, catalog):
 
 def test_opening_reads_no_shard_and_a_search_only_those_of_its_category(tmp_path, catalog, monkeypatch):
     run = run_job(str(tmp_path), catalog, IndexConfig(max_rows_per_shard=50))
+    for noted in tmp_path.rglob("checked.json"):
+        noted.unlink()
     read, hashed = [], []
     real_read, real_sha256 = storage.read_bytes, storage.sha256
     monkeypatch.setattr(storage, "read_bytes", lambda uri: read.append(uri) or real_read(uri))
@@ -189,7 +191,9 @@ def test_opening_reads_no_shard_and_a_search_only_those_of_its_category(tmp_path
         assert {Path(uri).parent.name for uri in hashed} == shoes
     index.search(query, 3)
     assert len(hashed) == 2 * len(run.manifest.shards)
-    assert len(read) == before
+    assert {Path(uri).name for uri in read[before:]} == {"checked.json"}
+    open_index(run.uri).search(query, 3)
+    assert len(hashed) == 2 * len(run.manifest.shards)  # noted
 
 
 @pytest.mark.parametrize("factory", ["Flat", "IVF8,SQ8", "HNSW16,SQ8", "PQ16x4fs,Refine(Flat)"])
