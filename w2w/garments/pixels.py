@@ -49,7 +49,10 @@ def garment_of(
         here = np.s_[y0:y1, x0:x1]
         is_its = likely[named[n]][here] > best[here]
         best[here][is_its], owner[here][is_its] = likely[named[n]][here][is_its], n
-    return cv2.resize(owner, (width, height), interpolation=cv2.INTER_NEAREST)
+    whole = np.full((height, width), -1, np.int32)
+    for n in range(len(scores_N)):  # more than half of a pixel is one garment's at most, and edges have no steps
+        whole[cv2.resize((owner == n).astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR) > 0.5] = n
+    return whole
 
 
 def _guided(guide_HW: np.ndarray, maps: Sequence[np.ndarray]) -> list[np.ndarray]:
