@@ -1,8 +1,6 @@
 """Memory: how much freed memory a process keeps, and arrays on disk."""
 
 import ctypes
-import math
-import os
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
@@ -34,14 +32,6 @@ def give_back_memory() -> None:
     pa.default_memory_pool().release_unused()
     if (glibc := _glibc()) is not None:
         glibc.malloc_trim(0)
-
-
-def machine_mb() -> float:
-    """Memory of this machine, in MiB; infinity where the system does not tell."""
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**20
-    except (ValueError, OSError):
-        return math.inf
 
 
 def on_disk(array: np.ndarray) -> np.ndarray:

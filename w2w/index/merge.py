@@ -14,10 +14,11 @@ from w2w.index.template import Codes, Template
 from w2w.schema import IMAGE_ID, PRODUCT_ID
 
 _EXACT_CODES = (faiss.IndexIVFFlat, faiss.IndexIVFScalarQuantizer, faiss.IndexIVFPQ)  # a row's score depends on its code alone
+MERGED_MB = 1024.0  # codes and ids of a worker
 MANY = 1000  # queries from which merging pays for itself: 1M x 128 bytes take .3 s, 1,000 queries as long
 
 
-def merged(index: Index, memory_mb: float = 1024.0) -> Index:
+def merged(index: Index, memory_mb: float = MERGED_MB) -> Index:
     """The same index with the same answers, in which a category of several shards with inverted lists has one, in memory.
 
     The largest categories that fit into ``memory_mb`` MiB, codes and ids, come first; the others stay as they are. So do those

@@ -11,13 +11,13 @@ from w2w.images.decode import DecodeLimits
 from w2w.index.flow_shards import QUERIES, ShardTasks
 from w2w.index.groups import Groups
 from w2w.index.manifest import Manifest, index_uri
+from w2w.index.merge import MERGED_MB
 from w2w.index.passing import Passing
 from w2w.index.publish import read_manifest
 from w2w.index.search import check_category, check_model
 from w2w.index.spec import GROUP, check_one_per
 from w2w.index.stage import SEARCH_GIVES, SEARCH_NEEDS, Search, SearchConfig
 from w2w.ingest.feed import FeedConfig
-from w2w.memory import machine_mb
 from w2w.models.config import EncoderConfig
 from w2w.models.encoder import following, model_version, spaces, try_encoder
 from w2w.models.parts import part_weights
@@ -61,8 +61,8 @@ class Config(JobConfig):
     pool: Pool = Pool()
     """Workers."""
     over_shards: bool | None = None
-    """Scan the index as tasks over its shards, each for thousands of garments at a time: for one that is larger than a worker's
-    memory. Default: where garments or anchors are asked, and codes take more than half of this machine's."""
+    """Scan the index as tasks over its shards, each for thousands of garments at a time: no worker holds all of it. Default:
+    where garments or anchors are asked without a filter, and the codes take more than 1 GiB."""
     out: str | None = None
     """Folder of the JSON lines and the page, report.html. Default: <store>/reports/search/<run>, the page as index.html."""
     match: list[str] = field(default_factory=list)
@@ -99,8 +99,8 @@ def search(config: Config) -> tuple[Result, pages.Found]:
     """Searches and writes the pages; also returns what was found, for further use."""
     run = Run("search", config)
     check_queries(config)
-    if config.over_shards and config.of == FEED:
-        raise UsageError("--over_shards: of garments and anchors (--of), whose vectors are stored; those of a feed are not")
+    if config.over_shards and (config.of == FEED or config.filter):
+        raise UsageError("--over_shards: of garments and anchors (--of), whose vectors are stored, and without --filter")
     check_one_per(config.one_per)
     pages.check_match(run.store, config.match)
     uri = index_uri(run.store, config.search.index)
@@ -169,6 +169,6 @@ def search(config: Config) -> tuple[Result, pages.Found]:
 
 
 def _over_shards(config: Config, manifest: Manifest) -> bool:
-    if config.over_shards is not None or config.of == FEED:
+    if config.over_shards is not None or config.of == FEED or config.filter:
         return bool(config.over_shards)
-    return manifest.memory_mb() > machine_mb() / 2
+    return manifest.memory_mb() > MERGED_MB
