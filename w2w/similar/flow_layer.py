@@ -1,10 +1,9 @@
 """A night on which little changed: what came into the tables is looked up in the lists' numbers (``base``), and only the lists
-that change are read and written, as a layer beside the others. What remains in proportion to the catalog is one look at each
-vector and at each number of a list.
+that change are read and written (``flow_lists``), as a layer beside the others.
 """
 
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -15,7 +14,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from w2w import ids, schema
-from w2w.engine.shuffle import check_lengths, to_matrix
 from w2w.errors import UsageError
 from w2w.index.filters import NEEDS, SEEN, allowed, texts
 from w2w.similar import cards, rules
@@ -23,16 +21,12 @@ from w2w.similar.base import MOST_WAITING, beside_name, keys_to_bytes, read_base
 from w2w.similar.cards import Known
 from w2w.similar.flow import Made, SimilarConfig
 from w2w.similar.flow_cards import cards_after, keys_before, keys_now
-from w2w.similar.rules import Block, Found, Goods, Kept, Lists
+from w2w.similar.flow_lists import ChangedLists, ReadAll, RowsBeside, State, Stored
 from w2w.table import changes, delta
 from w2w.table.permitted import SEARCH, permitted
 
-_BATCH_BYTES, _LEAST_ROWS, _MOST_ROWS = 16_000_000, 2048, 65_536  # vectors read at once
-_MOST_ASKED, _MOST_CAME = 4096, 4096  # products, held on the grid: 84 MB at 1280 dimensions
-_MOST_PAIRS = 2_000_000_000  # rounded scores: seconds
 _MOST_LAYERS = 100  # each a part that readers open
 _FEW_LATER = 2000  # names that are looked up one by one
-_CELLS = 65_536  # lists looked through at once
 _LISTS = (schema.SIMILAR_LIST, schema.SPARE, schema.PLACES, schema.COMPLETE)
 _OWN = (schema.PRODUCT_ID, schema.LAYER, schema.PLACE)
 _LAYER = (*_OWN, schema.ACTIVE, schema.IMAGE_ID, schema.CATEGORY, schema.CARD, schema.ALLOWED, *_LISTS)
@@ -54,10 +48,6 @@ class Layer:
     beside: bytes | None
 
 
-class _Beside(Exception):
-    """This night is none of those: all is read."""
-
-
 def layer(
     store: str, made: Made | None, model: str, version: str, config: SimilarConfig, before: dict[str, Any]
 ) -> Layer | None:
@@ -69,45 +59,8 @@ def layer(
         return None
     try:
         return _Night(store, made, model, version, config).layer(before)
-    except _Beside:
+    except ReadAll:
         return None
-
-
-@dataclass(frozen=True)
-class _Rows:
-    """Rows beside the snapshot that count, one for each place: the last one. ``at``: their places; ``member_RW``: places."""
-
-    table: pa.Table
-    at: np.ndarray
-    picture_N2: np.ndarray
-    member_RW: np.ndarray
-    score_RW: np.ndarray
-    count_R: np.ndarray
-
-
-@dataclass
-class _State:
-    """Of every product that ever had a place since the snapshot: as in ``Base``, and whether it has a list; ``card`` is a
-    place."""
-
-    alive: np.ndarray
-    allowed: np.ndarray
-    category: np.ndarray
-    card: np.ndarray
-    picture: np.ndarray
-    row: np.ndarray
-    bound: np.ndarray
-    last: np.ndarray
-    complete: np.ndarray
-
-    def grown(self, num: int) -> "_State":
-        fill = {"bound": np.inf, "last": -1, "row": -1}
-        more = {n: np.full((num, *a.shape[1:]), fill.get(n, 0), a.dtype) for n, a in vars(self).items()}
-        more["card"] = np.arange(len(self.card), len(self.card) + num, dtype=self.card.dtype)
-        return _State(**{n: np.concatenate([a, more[n]]) for n, a in vars(self).items()})
-
-    def of(self, places: np.ndarray | slice) -> "_State":
-        return _State(**{n: a[places] for n, a in vars(self).items()})
 
 
 class _Night:
@@ -119,7 +72,7 @@ class _Night:
         changed = self._changed()
         found = read_base(self._store, self._config.name, self._made.standing["base"])
         if found is None or (found.keys is not None) != self._config.collapse:
-            raise _Beside
+            raise ReadAll
         self._base, self._categories = found, list(found.categories)
         self._vectors()
         self._read_table()
@@ -131,11 +84,11 @@ class _Night:
         told = self._made.standing["tables"].get(table.name)
         opened = delta.open_table(self._store, table)
         if not told or opened is None:
-            raise _Beside
+            raise ReadAll
         listed = delta.parts(opened, **partition)
         came = changes.since(self._store, table, opened, changes.At(**told), listed, partition)
         if isinstance(came, str) or came.removed or came.merged_new:
-            raise _Beside
+            raise ReadAll
         return came.added
 
     def _changed(self) -> pa.Table:
@@ -143,14 +96,14 @@ class _Night:
         picture), ``allowed``, and ``refused``; with ``collapse`` what their cards depend on."""
         wanted = texts(self._config.filter)
         if any(name.startswith(SEEN) for name in wanted):
-            raise _Beside
+            raise ReadAll
         columns = [schema.PRODUCT_ID, schema.FETCHED_AT, schema.IMAGE_ID, schema.CATEGORY, schema.ACTIVE]
         on_cards = cards.NEEDS if self._config.collapse else ()
         columns = list(dict.fromkeys([*columns, *(NEEDS if wanted else ()), *on_cards]))
         empty = pa.schema([schema.PRODUCTS.schema.field(c) for c in columns]).empty_table()
         added = self._since(schema.PRODUCTS)
         if sum(part.rows for part in added) > self._most_beside:
-            raise _Beside
+            raise ReadAll
         rows = pa.concat_tables([empty, *delta.read_batches(self._store, schema.PRODUCTS, columns, added)])
         rows = delta.newest_of_each(rows, schema.PRODUCT_ID).combine_chunks()
         active = rows.column(schema.ACTIVE).to_numpy(zero_copy_only=False).astype(bool)
@@ -158,7 +111,7 @@ class _Night:
         try:
             passes = allowed(rows, wanted) if wanted and rows.num_rows else active
         except UsageError:  # none of these has the attribute: another product may
-            raise _Beside from None
+            raise ReadAll from None
         said = {schema.ACTIVE: active & may, schema.ALLOWED: passes & may, "refused": active & ~may}
         for name, mask in said.items():
             at = rows.schema.get_field_index(name)
@@ -175,7 +128,7 @@ class _Night:
         listed = {p.path: p for p in delta.parts(delta.open_table(self._store, schema.EMBEDDINGS), **of_model)}
         known = [path for path, _ in self._base.parts]
         if not listed.keys() >= set(known):
-            raise _Beside
+            raise ReadAll
         more = [listed[path] for path in sorted(listed.keys() - set(known))]
         self._parts = [listed[path] for path in known] + more
         self._num_known = sum(rows for _, rows in self._base.parts)
@@ -206,24 +159,24 @@ class _Night:
         for part in self._listed:
             rows = pa.concat_tables(delta.read_batches(self._store, table, _OWN, [part]))
             if rows.column(1).null_count or rows.column(2).null_count:
-                raise _Beside
+                raise ReadAll
             of_base = rows.column(1).to_numpy() == 0
             names.append(rows.column(0).filter(pa.array(of_base)))
             place.append(rows.column(2).to_numpy()[of_base])
             if not of_base.all():
                 if of_base.any():  # merged: reading all of it is no less than what is to be spared
-                    raise _Beside
+                    raise ReadAll
                 some += delta.read_batches(self._store, table, _LAYER, [part])
         ids_N, place_N = pa.chunked_array([c for n in names for c in n.chunks], pa.string()), np.concatenate(place)
         order = np.argsort(place_N, kind="stable")
         if not np.array_equal(place_N[order], np.arange(num)):
-            raise _Beside
+            raise ReadAll
         self._ids = (ids_N if np.array_equal(order, np.arange(num)) else ids_N.take(pa.array(order))).combine_chunks()
         beside = pa.concat_tables(some)
         self._num_beside = beside.num_rows
         self._layers = pc.max(beside.column(schema.LAYER)).as_py() or 0
         if self._layers >= _MOST_LAYERS:
-            raise _Beside
+            raise ReadAll
         at, layers = (beside.column(c).to_numpy() for c in (schema.PLACE, schema.LAYER))
         order = np.lexsort((layers, at))
         last = np.append(at[order][1:] != at[order][:-1], True)[: len(order)]
@@ -231,16 +184,16 @@ class _Night:
         at = rows.column(schema.PLACE).to_numpy().astype(np.int64)
         where = rows.column(schema.PLACES).combine_chunks().flatten().to_numpy(zero_copy_only=False).astype(np.int32)
         pictures = ids.hash_keys_128(rows.column(schema.IMAGE_ID))
-        self._beside = _Rows(rows, at, pictures, *rules.in_numbers(rows, where, self._width))
+        self._beside = RowsBeside(rows, at, pictures, *rules.in_numbers(rows, where, self._width))
         later = at[at >= num]
         if not np.array_equal(later, np.arange(num, num + len(later))):
-            raise _Beside
+            raise ReadAll
         self._later = rows.column(schema.PRODUCT_ID).filter(pa.array(at >= num)).to_pylist()
 
-    def _state(self, room: int) -> _State:
+    def _state(self, room: int) -> State:
         """With ``room`` for so many more places."""
         base, rows, num = self._base, self._beside, len(self._base.row_N)
-        state = _State(
+        state = State(
             np.ones(num, bool),
             base.allowed_N,
             base.category_N,
@@ -263,7 +216,7 @@ class _Night:
         state.last[at] = np.where(rows.count_R > 0, rows.member_RW[each, end], -1)
         state.bound[state.complete] = -np.inf
         if (state.row[state.alive] < 0).any():
-            raise _Beside
+            raise ReadAll
         return state
 
     def _codes(self, categories: pa.ChunkedArray) -> np.ndarray:
@@ -309,10 +262,10 @@ class _Night:
         turned = places[same & (was_allowed != is_allowed)]
         state.bound[places[~same]] = np.inf
         pictures = dict(zip(at.tolist(), changed.column(schema.IMAGE_ID).to_pylist()))
-        found = _Found(self, state, rank, left, anew, came, len(gone))
+        found = ChangedLists(self._stored(), state, rank, left, anew, came, len(gone))
         rows = found.rows(turned, gone, pictures, self._layers + 1)
         if self._num_beside + rows.num_rows > self._most_beside:
-            raise _Beside
+            raise ReadAll
         told = {"products": int(state.alive.sum()), "not_allowed": int((state.alive & ~state.allowed).sum())}
         told |= {"without": sum(not w[4] for w in waiting), "refused": sum(bool(w[4]) for w in waiting)}
         standing = before | {name: self._made.standing[name] for name in ("options", "base")}
@@ -322,6 +275,23 @@ class _Night:
         counts = len(fresh), len(gone), len(came), len(anew), len(anew) + found.num_short
         return Layer(rows, self._made.opened.version(), standing, *counts, beside)
 
+    def _stored(self) -> Stored:
+        return Stored(
+            self._store,
+            self._config,
+            self._model,
+            self._version,
+            self._base,
+            self._beside,
+            self._num_beside,
+            self._most_beside,
+            self._ids,
+            self._later,
+            self._categories,
+            self._parts,
+            self._listed,
+        )
+
     def _places_of(self, names: pa.ChunkedArray, hash_N2: np.ndarray | None = None) -> np.ndarray:
         """int64: places of products, -1 of those that never had one."""
         at = self._base.products.find(ids.hash_keys_128(names) if hash_N2 is None else hash_N2)
@@ -329,18 +299,18 @@ class _Night:
         return np.where((at < 0) & (later >= 0), later + len(self._base.row_N), at)
 
     def _cards(
-        self, changed: pa.Table, at: np.ndarray, now: np.ndarray, picture_C2: np.ndarray, state: _State, rank: np.ndarray
+        self, changed: pa.Table, at: np.ndarray, now: np.ndarray, picture_C2: np.ndarray, state: State, rank: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, Known]:
         """Places of which the card may be another tonight, and all places of ``changed``; their cards; the keys of all."""
         before = keys_before(self._store, self._config.name, self._base, self._made.standing)
         if before is None or self._since_or_none(schema.DUPLICATES):
-            raise _Beside
+            raise ReadAll
         same_picture = state.alive[at] & now & (state.picture[at] == picture_C2).all(axis=1)
         colour, images = self._base.colour, self._since_or_none(schema.IMAGES)
         found = keys_now(self._store, changed, at, now, same_picture, before, colour, images)
         after = before.replaced(found.at, found.keys)
         if cards.colour_named(after.named(len(state.alive))) != colour:
-            raise _Beside
+            raise ReadAll
         alive = state.alive.copy()
         alive[at] = now
         return *cards_after(found.at, state.alive, state.card, alive, before, after, rank), after
@@ -366,239 +336,15 @@ class _Night:
         """Those without a list after tonight."""
         known = {tuple(p): n for n, p in enumerate(product_C2.tolist())}
         if any(tuple(w[:2]) not in known for w in self._late):
-            raise _Beside
+            raise ReadAll
         row_C, said = self._rows_of(picture_C2), [changed.column(c).to_numpy() for c in (schema.ACTIVE, "refused")]
         kept = [w for w in self._waiting if tuple(w[:2]) not in known]
         active, refused = said
         for c in np.flatnonzero((active & (row_C < 0)) | refused).tolist():
             kept.append([*product_C2[c].tolist(), *picture_C2[c].tolist(), int(refused[c])])
         if len(kept) > MOST_WAITING:
-            raise _Beside
+            raise ReadAll
         return kept
-
-
-class _Found:
-    """The lists that change. Positions are those in the order of ids, among all products that ever had a place."""
-
-    def __init__(
-        self,
-        night: _Night,
-        state: _State,
-        rank: np.ndarray,
-        left: np.ndarray,
-        anew: np.ndarray,
-        came: np.ndarray,
-        num_gone: int,
-    ):
-        self._night, self._state, config = night, state, night._config
-        self._at, self._place_P = rank, np.empty_like(rank)  # the position of each place, the place of each position
-        self._place_P[rank] = np.arange(len(rank), dtype=np.int32)
-        scope = np.zeros_like(state.category) if config.across else state.category
-        every = self._place_P
-        self._goods = Goods(scope[every], rank[state.card[every]], (state.allowed & state.alive)[every])
-        self._bound_P = np.where(state.alive, state.bound, np.float32(np.inf))[every]
-        alive = np.flatnonzero(state.alive[every])
-        order = np.argsort(state.row[every][alive], kind="stable")
-        self._order, self._row = alive[order], state.row[every][alive][order]
-        if max(len(anew), len(came)) * len(alive) > _MOST_PAIRS or len(anew) > _MOST_ASKED or len(came) > _MOST_CAME:
-            raise _Beside
-        self._left, self._anew, self._came = left, np.sort(self._at[anew]), np.sort(self._at[came])
-        self._is_beside = np.full(len(state.alive), -1)
-        self._is_beside[night._beside.at] = np.arange(len(night._beside.at))
-        self._loses = self._losing(left)
-        least = np.count_nonzero(self._loses) + len(anew) + num_gone
-        if night._num_beside + least > night._most_beside:  # before anything is computed
-            raise _Beside
-        arrivals, lists = self._scan(self._anew, self._came)
-        self._numbers(left, arrivals)
-        self._short(lists)
-
-    # scores
-
-    def _blocks(self, some: np.ndarray | None = None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Positions and stored vectors, of those positions or of all that have lists."""
-        order, row = self._order, self._row
-        if some is not None:
-            mine = np.isin(order, some)
-            order, row = order[mine], row[mine]
-        start, dim = 0, None
-        for part in self._night._parts:
-            low, high = np.searchsorted(row, [start, start + part.rows])
-            if low < high:
-                size = int(np.clip(_BATCH_BYTES * part.rows // part.size, _LEAST_ROWS, _MOST_ROWS))
-                at = start
-                for batch in delta.read_batches(self._night._store, schema.EMBEDDINGS, [schema.VECTOR], [part], size):
-                    low, high = np.searchsorted(row, [at, at + batch.num_rows])
-                    if low < high:
-                        pick, column = row[low:high] - at, batch.column(0).combine_chunks()
-                        whole = len(pick) == batch.num_rows and np.array_equal(pick, np.arange(len(pick)))
-                        vectors = to_matrix(column if whole else column.take(pa.array(pick)))
-                        dim = dim or vectors.shape[1]
-                        check_lengths({dim, vectors.shape[1]})
-                        yield order[low:high], vectors
-                    at += batch.num_rows
-            start += part.rows
-
-    def _grids(self, *several: np.ndarray) -> list[Block]:
-        """The vectors of some positions on the grid, read once."""
-        found = [(at, rules.on_grid(vectors)) for at, vectors in self._blocks(np.concatenate(several))]
-        if not found:
-            return [(some[:0], np.empty((0, 1))) for some in several]
-        at, grid = (np.concatenate(each) for each in zip(*found))
-        masks = [np.isin(at, some) for some in several]
-        return [(at[mask], grid[mask]) for mask in masks]
-
-    def _scan(self, asked_at: np.ndarray, came_at: np.ndarray) -> tuple[Found, tuple[np.ndarray, Lists]]:
-        """Which of those that came other lists may take, and the lists of the asked, while all vectors are read once."""
-        asked, came = self._grids(asked_at, came_at)
-        lists = Lists.empty(len(asked[0]), self._night._width)
-        goods, bound = self._goods, self._bound_P
-        found = [(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32))]
-        sieve = rules.Sieve(asked, lists, came, bound, goods.scope_N)
-
-        def blocks() -> Iterator[Block]:
-            for at, vectors in self._blocks() if len(asked[0]) or len(came[0]) else ():
-                keep = sieve.of(at, vectors)
-                block = at[keep], rules.on_grid(vectors[keep])
-                found.append(rules.arrivals(block, came, bound, goods))
-                yield block
-
-        rules.search(asked, blocks(), goods, lists)
-        row, member, score = (np.concatenate(some) for some in zip(*found))
-        return (row, member, score), (asked[0], lists)
-
-    # lists
-
-    def _losing(self, left: np.ndarray) -> np.ndarray:
-        """bool, of each place: its list goes on, and has one of those that left."""
-        night, state, base = self._night, self._state, self._night._base
-        gone = np.zeros(len(state.alive) + 1, bool)
-        gone[left] = True
-        loses = np.zeros(len(state.alive), bool)
-        for start in range(0, len(base.row_N) if len(left) else 0, _CELLS):
-            some = base.member_NW[start : start + _CELLS]
-            loses[start : start + len(some)] = gone.take(some, mode="wrap").any(axis=1)
-        loses[night._beside.at] = gone.take(night._beside.member_RW, mode="wrap").any(axis=1)
-        self._is_anew = np.zeros(len(state.alive), bool)
-        self._is_anew[self._place_P[self._anew]] = True
-        return loses & state.alive & ~self._is_anew
-
-    def _numbers(self, left: np.ndarray, arrivals: Found) -> None:
-        """The stored lists that lose or get something, by position, brought up to date among the products that they name."""
-        night, state = self._night, self._state
-        gone = np.zeros(len(state.alive) + 1, bool)
-        gone[left] = True
-        gets = np.zeros(len(state.alive), bool)
-        gets[self._place_P[arrivals[0]]] = True
-        self._places = places = np.flatnonzero(self._loses | (gets & state.alive & ~self._is_anew))
-        member, score = (self._stored(places, one) for one in ("member", "score"))
-        self._before = member, score, state.complete[places].copy()
-        own = self._at[places]
-        at = np.where(member >= 0, self._at[member], -1)
-        names = np.unique(np.concatenate([own, at[at >= 0], arrivals[1]]))
-        local = np.searchsorted(names, at)
-        local[at < 0] = -1
-        here, bound, last = np.searchsorted(names, own), state.bound[places], state.last[places]
-        alive_last = (last >= 0) & np.append(state.alive, False)[last]
-        last = np.where(alive_last, np.searchsorted(names, self._at[last]), -1)
-        kept = Kept(
-            Lists.empty(len(names), night._width),
-            np.ones(len(names), bool),
-            np.full(len(names), np.inf, np.float32),
-            np.full(len(names), -1, np.int64),
-        )
-        kept.complete_N[here], kept.bound_N[here], kept.last_N[here] = state.complete[places], bound, last
-        stays = (member >= 0) & ~gone.take(member, mode="wrap")
-        stays &= ~((score == bound[:, None]) & (local > last[:, None]))
-        row, column = np.nonzero(stays)
-        slot = np.arange(len(row)) - np.searchsorted(row, row)
-        kept.lists.member_NW[here[row], slot], kept.lists.score_NW[here[row], slot] = local[row, column], score[row, column]
-        rows, members, scores = arrivals
-        kept.take((np.searchsorted(names, rows), np.searchsorted(names, members), scores), self._goods.card_N[names])
-        self._short_at = own[kept.short(night._config.k)[here]]
-        member = kept.lists.member_NW[here]
-        self._now = np.where(member >= 0, names[member], -1).astype(np.int32), kept.lists.score_NW[here], kept.complete_N[here]
-
-    def _stored(self, places: np.ndarray, what: str) -> np.ndarray:
-        base, rows = getattr(self._night._base, f"{what}_NW"), getattr(self._night._beside, f"{what}_RW")
-        found, at = np.empty((len(places), self._night._width), base.dtype), self._is_beside[places]
-        found[at < 0], found[at >= 0] = base[places[at < 0]], rows[at[at >= 0]]
-        return found
-
-    def _short(self, lists: tuple[np.ndarray, Lists]) -> None:
-        """Computes those anew that became too short."""
-        self.num_short = len(self._short_at)
-        if self.num_short > _MOST_ASKED:
-            raise _Beside
-        again = self._scan(self._short_at, self._came[:0])[1] if self.num_short else (self._short_at, Lists.empty(0, 1))
-        member, score, complete = self._now
-        if self.num_short:
-            own = self._at[self._places]
-            order = np.argsort(own)
-            at = order[np.searchsorted(own[order], again[0])]
-            member[at], score[at], complete[at] = again[1].member_NW, again[1].score_NW, again[1].member_NW[:, -1] < 0
-        places, found = self._place_P[lists[0]], lists[1]
-        to_place = np.where(member >= 0, self._place_P[member], -1)
-        old_member, old_score, old_complete = self._before
-        other = (to_place != old_member).any(axis=1) | (score != old_score).any(axis=1) | (complete != old_complete)
-        self.changed = np.concatenate([self._places[other], places])
-        self.lists = Lists(np.concatenate([member[other], found.member_NW]), np.concatenate([score[other], found.score_NW]))
-        self.complete = np.concatenate([complete[other], found.member_NW[:, -1] < 0])
-
-    # rows
-
-    def rows(self, turned: np.ndarray, gone: np.ndarray, pictures: dict[int, str], number: int) -> pa.Table:
-        """The layer: changed lists, those of products that a filter now lets in or keeps out, and those that are gone."""
-        night, state = self._night, self._state
-        more = np.setdiff1d(turned, self.changed)
-        member, score = (self._stored(more, one) for one in ("member", "score"))
-        none = Lists.empty(len(gone), night._width)
-        to_place = np.append(self._place_P, np.int32(-1))
-        members = np.concatenate([to_place[self.lists.member_NW], member, none.member_NW])
-        scores = np.concatenate([self.lists.score_NW, score, none.score_NW])
-        complete = np.concatenate([self.complete, state.complete[more], np.zeros(len(gone), bool)])
-        places = np.concatenate([self.changed, more, gone])
-        order = np.argsort(places, kind="stable")
-        places, members, scores, complete = places[order], members[order], scores[order], complete[order]
-        names = pa.concat_arrays([night._ids, pa.array(night._later, pa.string())])
-        k = night._config.k
-        said = {
-            schema.SIMILAR_LIST: rules.listed(names, members[:, :k], scores[:, :k]),
-            schema.SPARE: rules.listed(names, members[:, k:], scores[:, k:]),
-            schema.PLACES: rules.placed(members),
-            schema.PRODUCT_ID: names.take(pa.array(places)),
-            schema.COMPLETE: pa.array(complete),
-            schema.IMAGE_ID: self._pictures(places, pictures),
-            schema.CATEGORY: pa.array(night._categories, pa.string()).take(pa.array(state.category[places])),
-            schema.CARD: names.take(pa.array(state.card[places])),
-            schema.ALLOWED: pa.array(state.allowed[places]),
-            schema.PLACE: pa.array(places.astype(np.int32)),
-            schema.ACTIVE: pa.array(state.alive[places]),
-        }
-        for name, value in (
-            (schema.MODEL_VERSION, night._model),
-            (schema.STAGE_VERSION, night._version),
-            (schema.SOURCE, night._config.name),
-            (schema.LAYER, number),
-        ):
-            said[name] = pa.repeat(pa.scalar(value), len(places))
-        kinds = schema.SIMILAR_PRODUCTS.schema
-        return pa.table([said[f.name].cast(f.type) for f in kinds], schema=kinds)
-
-    def _pictures(self, places: np.ndarray, known: dict[int, str]) -> pa.Array:
-        """Image ids: of tonight, of the rows beside the snapshot, of its own rows."""
-        night, num = self._night, len(self._night._base.row_N)
-        beside = dict(zip(night._beside.at.tolist(), night._beside.table.column(schema.IMAGE_ID).to_pylist()))
-        due = [p for p in places.tolist() if not known.get(p) and p not in beside]
-        wanted, stored = np.zeros(num, bool), dict[int, str]()
-        wanted[due] = True
-        columns = [schema.IMAGE_ID, schema.PLACE, schema.LAYER]
-        for rows in delta.read_batches(night._store, schema.SIMILAR_PRODUCTS, columns, night._listed) if due else ():
-            here = np.flatnonzero(rows.column(2).to_numpy() == 0)
-            here = here[wanted[rows.column(1).to_numpy()[here]]]
-            some = rows.take(pa.array(here))
-            stored.update(zip(some.column(1).to_pylist(), some.column(0).to_pylist()))
-        return pa.array([known.get(p) or beside.get(p) or stored[p] for p in places.tolist()], pa.string())
 
 
 def _hashes(store: str, table: schema.Table, listed: Sequence[delta.Part]) -> np.ndarray:
