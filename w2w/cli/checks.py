@@ -47,6 +47,7 @@ _FOR = {
     "tracking": "curves while it trains: --log.tensorboard, --log.mlflow, --log.wandb",
     "postgres": "w2w export --to=postgres (LGPL-3.0)",
     "lancedb": "w2w export --to=lancedb",
+    "openlineage": "events of a night: tell.openlineage",
 }
 
 

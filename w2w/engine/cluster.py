@@ -2,7 +2,9 @@
 
 import logging
 import os
+import signal
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -41,6 +43,11 @@ def connect(config: RayConfig) -> None:
     """Joins the cluster or starts a local one; a no-op if this process already did."""
     if ray.is_initialized():
         return
+    with _own_signals():
+        _connect(config)
+
+
+def _connect(config: RayConfig) -> None:
     address = config.address or os.environ.get("RAY_ADDRESS")
     logging.getLogger("ray").setLevel(logging.ERROR)
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
@@ -79,6 +86,17 @@ def is_lean() -> bool:
 def is_own() -> bool:
     """Whether this process started the cluster, which then ends with it and runs no other job."""
     return _own
+
+
+@contextmanager
+def _own_signals() -> Iterator[None]:
+    """Ray answers SIGTERM by ending the process at once, without a word of what was done."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if callable(before) and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager

@@ -8,8 +8,10 @@ exit code (0 done, 1 failed, 2 wrong usage).
 import dataclasses
 import logging
 import os
+import signal
 import subprocess
 import sys
+import threading
 import time
 import traceback
 import uuid
@@ -35,6 +37,7 @@ from w2w.table.tolerance import Tolerance
 log = logging.getLogger("w2w")
 R = TypeVar("R", bound=Summary)
 STDOUT = "-"  # as the value of --json
+STOPPED = 130  # exit code of what Ctrl-C or SIGTERM has ended
 
 
 @dataclass(frozen=True)
@@ -178,7 +181,7 @@ def start(
         where, json_file = json_file, ""  # a file that cannot be written is not tried again
         _write_json(where, name, None, None, None)  # an earlier run's result must not be taken for this one's
         json_file = where
-        with quiet(json_file == STDOUT):
+        with quiet(json_file == STDOUT), _stoppable():
             result = main(config)
             if result is not None:
                 show(result)
@@ -191,7 +194,7 @@ def start(
             with quiet(json_file == STDOUT):
                 show(result)
     except KeyboardInterrupt:
-        code, error = 130, "stopped. What was committed stays; run it again to go on."
+        code, error = STOPPED, "stopped. What was committed stays; run it again to go on."
     except OSError as e:
         code, error = 1, f"cannot read or write: {e}"
     except Exception as e:
@@ -205,6 +208,24 @@ def start(
         print(f"w2w: {line(e)}", file=sys.stderr)
         code = code or 1
     sys.exit(code)
+
+
+@contextmanager
+def _stoppable() -> Iterator[None]:
+    """SIGTERM, by which Kubernetes, systemd and Ray stop a job, ends it as Ctrl-C does."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(number: int, frame: object) -> None:
+        signal.signal(number, signal.SIG_IGN)  # what is done now is said first
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
 
 
 def show(result: Summary) -> None:

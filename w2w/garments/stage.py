@@ -26,6 +26,7 @@ from w2w.stage import with_rejects
 FOUND = "found"  # detections in a photo, best first, boxes in the photo's stored size; including persons
 ITEMS = "items"  # rows of table `garments`
 _JPEG_QUALITY = 90
+_LEAST_MASK = 0.05  # share of its box that a garment's own pixels fill
 
 FOUND_TYPE = pa.list_(
     pa.struct(
@@ -94,12 +95,13 @@ def _stored(found: Found, photo: np.ndarray, width: int, height: int) -> list[di
 
 
 def _masks(found: Found, photo: np.ndarray) -> list[dict | None]:
-    """Run lengths of each garment; None without a pixel of its own, or if the model does not tell."""
+    """Run lengths of each garment; None where hardly a pixel of its box is its own, or if the model does not tell."""
     if found.pixels is None or not len(found.scores_N):
         return [None] * len(found.scores_N)
     owner = garment_of(found.pixels, photo, found.boxes_N4, found.labels, found.scores_N)
     own = [owner == n for n in range(len(found.scores_N))]
-    return [masks.to_rle(mask) if mask.any() else None for mask in own]
+    sides = (found.boxes_N4[:, 2:] - found.boxes_N4[:, :2]).prod(axis=1)
+    return [masks.to_rle(mask) if mask.sum() >= _LEAST_MASK * side else None for mask, side in zip(own, sides)]
 
 
 def cut_garments(

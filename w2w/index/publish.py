@@ -183,6 +183,10 @@ def read_manifest(uri: str, version: str | None = None) -> Manifest:
         )
     where = m.manifest_uri(uri, wanted)
     data = _read(where) if m.VERSION.fullmatch(wanted) else None
+    if data is None and version is None:
+        raise JobFailed(
+            f"{uri}: the manifest of version {wanted}, which is published, is gone: run 'w2w index', which makes one"
+        )
     if data is None:
         raise UsageError(f"{uri}: there is no version {wanted!r}.{nearest(wanted, versions(uri))}")
     return m.manifest_from(data, where)

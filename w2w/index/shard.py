@@ -149,7 +149,7 @@ def read_template(uri: str, stored: StoredTemplate) -> Template:
     try:
         blob = storage.read_bytes(where)
     except FileNotFoundError as e:
-        raise JobFailed(f"{where}: the template is missing") from e
+        raise JobFailed(f"{where}: the template is missing; run 'w2w index', which makes it again") from e
     check_sha256(blob, stored.sha256, where)
     return Template.from_bytes(blob)
 

@@ -19,6 +19,7 @@ from w2w.table.pending import lookup
 NIGHT = "night.json"  # beside the page
 _SHOWN = [schema.TITLE, schema.BRAND, schema.PRICE, schema.CURRENCY, schema.CATEGORY, schema.URL, schema.AVAILABILITY]
 _AT_ONCE = 16_384
+_NIGHTS = 13  # that are looked through for what the index was
 _OF_A_SECOND = 8  # runs whose names do not say which was the last
 _EXAMPLES = 3  # of rows rejected with one code
 _MOST_ROWS = 3_000_000  # of one night that are compared with what was before: 105 bytes each, twice
@@ -77,6 +78,12 @@ def evening(store: str, run_id: str) -> dict[str, int]:
         return now
     known = {name: version for name, version in told.items() if isinstance(version, int) and version >= 0}
     return {name: min(known[name], version) for name, version in now.items() if name in known}
+
+
+def published_before(store: str, run_id: str) -> str | None:
+    """The index version that the last night with that step told of; None if none of the last ones did."""
+    told = (night.get("index") for night in earlier(store, run_id, _NIGHTS))
+    return next((one["published"] for one in told if isinstance(one, dict) and isinstance(one.get("published"), str)), None)
 
 
 def since(store: str, evening: Mapping[str, int], examples: int) -> Told:

@@ -15,7 +15,7 @@ from w2w.crawl import job as crawl
 from w2w.crawl.job import CrawlConfig
 from w2w.crawl.job import Result as Crawled
 from w2w.engine.cluster import num_cpus
-from w2w.engine.job import Run, options_of, show
+from w2w.engine.job import STOPPED, Run, options_of, show
 from w2w.errors import JobFailed, UsageError
 from w2w.export import job as export
 from w2w.export.job import ExportConfig
@@ -149,6 +149,14 @@ class Result(Summary):
 Step = tuple[str, ModuleType, dict[str, Any]]
 
 
+@dataclass
+class _SoFar:
+    """The steps of a night that began, and what those that are done have said."""
+
+    begun: list[str]
+    result: Result
+
+
 def main(config: Config) -> Result:
     run = Run("nightly", replace(config, export=config.export and export.recorded(config.export)))
     steps = _chosen(config)
@@ -156,7 +164,7 @@ def main(config: Config) -> Result:
     tell.check(config.tell)
     if config.dry_run:
         _check(run, config, names)
-        return _night(run, config, steps, [])
+        return _night(run, config, steps, _SoFar([], run.result(Result)))
     try:
         _check(run, config, names)
         run.check_store()
@@ -221,17 +229,17 @@ def _chosen(config: Config) -> list[Step]:
 
 
 def _night_and_morning(run: Run, config: Config, steps: Sequence[Step]) -> Result:
-    evening, begun = flow.evening(run.store, run.run_id), list[str]()
-    result, told = run.result(Result), None
+    evening, told, so_far = flow.evening(run.store, run.run_id), None, _SoFar([], run.result(Result))
+    begun = so_far.begun
     try:
-        result = _night(run, config, steps, begun)
+        result = _night(run, config, steps, so_far)
         told = _told(run.store, evening, config.examples)
         if config.tidy is not None and not config.until:
             begun.append("tidy")
             done = tidy(run.store, config.tidy, lambda: lease.check(run.store))
             result = run.done(result, parts_merged=done.merged, files_deleted=done.files_deleted)
-    except Exception as e:
-        failed = e.result if isinstance(e, JobFailed) and isinstance(e.result, Result) else result
+    except (Exception, KeyboardInterrupt) as e:
+        failed = e.result if isinstance(e, JobFailed) and isinstance(e.result, Result) else so_far.result
         failed = _morning(
             run, config, failed, told or _told(run.store, evening, config.examples), e, begun, flow.versions(run.store)
         )
@@ -255,7 +263,7 @@ def _morning(
     config: Config,
     result: Result,
     told: flow.Told,
-    error: Exception | None,
+    error: BaseException | None,
     begun: Sequence[str],
     tables: Mapping[str, int],
     page: bool = True,
@@ -264,8 +272,10 @@ def _morning(
     the page tells."""
     code = 0 if error is None else 2 if isinstance(error, UsageError) else 1
     why = None if error is None else line(str(error) or type(error).__name__)
+    if isinstance(error, KeyboardInterrupt):
+        code, why = STOPPED, "it was stopped"
     folder, ended = folder_of(None, run.store, run.job, run.run_id), datetime.now(UTC)
-    seen = _answers_changed(result) + _published(result)
+    seen = _answers_changed(result) + _published(result, flow.published_before(run.store, run.run_id))
     notices = tuple(map(line, _notices(result)))
     says = headline(ended, None if told.unread else told.counts(), seen, why, begun[-1] if begun else None)
     whole, page_at = " ".join([says, *map(sentence, notices)]), storage.join(folder, "index.html") if page else None
@@ -306,11 +316,13 @@ def _notices(result: Result) -> list[str]:
     return found
 
 
-def _published(result: Result) -> str:
-    """What became of the index, for the sentence of the night."""
+def _published(result: Result, before: str | None) -> str:
+    """What became of the index, for the sentence of the night. ``before``: the version that the last page told of."""
     index = result.index
     if index is not None and index.nothing_to_index:
         return "nothing is published any more" if index.withdrawn else "nothing is published"
+    if index is not None and index.unchanged and before and index.published != before:
+        return "an index that an earlier run has published"
     if index is None or index.unchanged or index.refused or index.published is None:
         return "the published index stays as it was"
     return "index held back" if index.held_back else "index published"
@@ -325,16 +337,16 @@ def _answers_changed(result: Result) -> str:
     return f"{told} {'would have changed' if would else 'changed'}, " if round(1000 * changed) else ""
 
 
-def _night(run: Run, config: Config, steps: Sequence[Step], begun: list[str]) -> Result:
-    """``begun``: takes the name of each step as it begins."""
-    result, later = run.result(Result), list[str]()
+def _night(run: Run, config: Config, steps: Sequence[Step], so_far: _SoFar) -> Result:
+    """``so_far`` is kept up to date."""
+    result, later = so_far.result, list[str]()
     for name, job, more in steps:
         if name == "index_looks" and result.embed_looks and not result.embed_looks.skipped + result.embed_looks.counts.out:
             continue  # no post has a picture
         if config.dry_run and not _can_tell(name, result, run.store, {name for name, _, _ in steps}):
             later.append(name.replace("_", " of "))
             continue
-        begun.append(name)
+        so_far.begun.append(name)
         try:
             lease.check(run.store)
             step = job.main(job.Config(**options_of(config, job.Config) | more))
@@ -347,7 +359,7 @@ def _night(run: Run, config: Config, steps: Sequence[Step], begun: list[str]) ->
         for some in (result.counts, step.counts):
             counts.add(some)
         done = {name: step, "counts": counts, "versions": result.versions | step.versions}
-        result = run.done(result, **done, skipped=result.skipped + step.skipped)
+        result = so_far.result = run.done(result, **done, skipped=result.skipped + step.skipped)
     return run.done(result, then=f"{', '.join(later)}: of what the steps before them bring" if later else None)
 
 

@@ -207,7 +207,8 @@ def scored(
     """The scorer's space for the catalog, followed by the ``more`` given garments: (class, vector).
 
     Raises UsageError for a scorer of vectors of another length."""
-    vectors_MD = joined_on_disk([catalog.vectors_ND, np.stack([v for _, v in more])]) if more else catalog.vectors_ND
+    parts = [catalog.vectors_ND, np.stack([v for _, v in more])] if more else [catalog.vectors_ND]
+    vectors_MD = joined_on_disk(parts if len(parts[0]) else parts[-1:])  # no product has a vector, and so none a length
     class_M = np.concatenate([catalog.shelf.class_N, np.array([CODE[c] for c, _ in more], np.int8)])
     if trained is None:
         return _counted(store, worn, catalog, vectors_MD, class_M)

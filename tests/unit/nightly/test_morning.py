@@ -19,6 +19,8 @@ from w2w.check.job import CheckConfig
 from w2w.cli import tables
 from w2w.errors import JobFailed, UsageError
 from w2w.index import job as index
+from w2w.index.manifest import index_uri
+from w2w.index.publish import read_manifest
 from w2w.index.spec import IndexConfig
 from w2w.ingest import job as ingest
 from w2w.ingest.feed import FeedConfig
@@ -124,13 +126,17 @@ def test_what_the_release_gate_refused_is_on_the_page(store, shop, clock, monkey
     assert 'href="../index/index-1/index.html">Answers before and after' in latest
 
 
+class Killed(BaseException):
+    """Nothing of the process goes on."""
+
+
 def test_what_a_killed_night_did_is_told_by_the_next(store, shop, clock, monkeypatch):
     run_night(store, shop)
     clock.sleep()
     shop.say("p1", price="3.00")
     with monkeypatch.context() as killed:
-        killed.setattr(nightly.index, "main", lambda config: (_ for _ in ()).throw(KeyboardInterrupt))
-        with pytest.raises(KeyboardInterrupt):
+        killed.setattr(nightly.index, "main", lambda config: (_ for _ in ()).throw(Killed))
+        with pytest.raises(Killed):
             run_night(store, shop)
     clock.sleep()
     assert "1 changed; " in run_night(store, shop).says
@@ -140,8 +146,8 @@ def test_what_a_killed_night_did_is_told_by_the_next(store, shop, clock, monkeyp
 
 def test_a_first_night_that_was_killed_is_told_too(store, shop, clock, monkeypatch):
     with monkeypatch.context() as killed:
-        killed.setattr(nightly.embed, "main", lambda config: (_ for _ in ()).throw(KeyboardInterrupt))
-        with pytest.raises(KeyboardInterrupt):
+        killed.setattr(nightly.embed, "main", lambda config: (_ for _ in ()).throw(Killed))
+        with pytest.raises(Killed):
             run_night(store, shop)
     assert "20 new; index published" in run_night(store, shop).says
 
@@ -192,6 +198,42 @@ def test_an_unexpected_end_is_told_as_well(store, shop, clock, monkeypatch):
     with pytest.raises(ZeroDivisionError):
         run_night(store, shop)
     assert b"the night stopped at index" in storage.read_bytes(f"{store}/reports/nightly/latest.html")
+
+
+@pytest.mark.parametrize(
+    ("error", "code"), [(UsageError("cannot write there"), 2), (KeyboardInterrupt(), 130), (MemoryError("no room"), 1)]
+)
+def test_however_a_night_ends_its_page_has_what_was_done_before(store, shop, clock, monkeypatch, tmp_path, error, code):
+    """The steps before have results of their own, of which the page, the sentence and the metrics tell."""
+    shop.stock(4)
+    monkeypatch.setattr(nightly.similar, "main", lambda config: (_ for _ in ()).throw(error))
+    tell = Tell(metrics=str(tmp_path / "w2w.prom"), openlineage=str(tmp_path / "lineage.jsonl"))
+    with pytest.raises(type(error)):
+        run_night(store, shop, similar=SimilarConfig(), tell=tell)
+    [folder] = storage.list_folders(storage.join(store, "reports", "nightly"))
+    where = Path(store, "reports", "nightly", folder)
+    night = json.loads((where / "night.json").read_text())
+    assert night["says"].split(": ", 1)[1].startswith("the night stopped at similar; index published. Until then: ")
+    assert (night["exit"], night["index"]["published"]) == (code, read_manifest(index_uri(store, "default")).version)
+    assert "the night stopped at similar" in (where / "index.html").read_text()
+    assert f"w2w_night_exit_code {float(code)}" in (tmp_path / "w2w.prom").read_text()
+    wrote = {d["name"].rpartition("/")[2] for e in events(tmp_path / "lineage.jsonl") for d in e["outputs"]}
+    assert {"products", "embeddings", "default"} <= wrote
+
+
+def test_what_an_earlier_run_has_published_is_told(store, shop, clock):
+    run_night(store, shop)
+    clock.sleep()
+    shop.draw("new.jpg", 77)
+    shop.say("p3", image="new.jpg")
+    source = FeedConfig(uri=shop.write(), full=True, grace_nights=1)
+    for job in (ingest, nightly.embed, index):  # as a night that was killed behind them
+        more = {"feed": source} if job is ingest else {}
+        job.main(job.Config(store=str(store), **more | ({} if job is index else {"pool": Pool(workers=1)})))
+    clock.sleep()
+    assert "an index that an earlier run has published." in run_night(store, shop).says
+    clock.sleep()
+    assert "the published index stays as it was." in run_night(store, shop).says
 
 
 def test_a_page_that_cannot_be_made_never_fails_the_night(store, shop, clock, monkeypatch, caplog):

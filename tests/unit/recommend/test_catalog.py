@@ -51,6 +51,19 @@ def store(tmp_path) -> str:
     return folder
 
 
+def test_a_catalog_that_has_become_empty_ends_all_rows(store):
+    _, rows = night(store)
+    append(store, schema.PRODUCTS, [product(n, active=False) for n in range(100)], "gone")
+    done, made = night(store)
+    assert (done.products, done.gone, set(made)) == (0, 100, set(rows))
+    assert not any(row[schema.ACTIVE] for row in made.values())
+    assert night(store)[0].pending == 0
+    append(store, schema.PRODUCTS, [product(n) for n in range(100)], "back")
+    again, back = night(store)
+    assert {p: row[schema.OUTFITS_LIST] for p, row in back.items()} == {p: row[schema.OUTFITS_LIST] for p, row in rows.items()}
+    assert again.products == 100
+
+
 def test_a_night_computes_what_changed_and_nothing_else(store):
     append(store, schema.PRODUCTS, [product(100)], "late")
     plan, _ = night(store, dry_run=True)
