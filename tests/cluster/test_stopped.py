@@ -25,6 +25,7 @@ job.start(nightly.main, nightly.Config, sys.argv[1:], "w2w nightly")
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_night_that_is_stopped_says_what_it_has_done(tmp_path, number):
     shop, store, metrics = Shop(tmp_path), tmp_path / "store", tmp_path / "w2w.prom"
