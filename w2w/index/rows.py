@@ -6,6 +6,7 @@ runs store the products that have changed, with all of their rows. Once these ar
 """
 
 import hashlib
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -50,7 +51,7 @@ def sum_of(rows: pa.Table) -> tuple[int, int]:
 
 
 @dataclass(frozen=True)
-class Rows:
+class Rows(ABC):
     """Rows to be indexed. ``counts``: by category; ``total``: ``sum_of`` them."""
 
     counts: Mapping[str, int]
@@ -65,12 +66,13 @@ class Rows:
         return sum(self.counts.values())
 
     @property
+    @abstractmethod
     def all(self) -> pa.Table:
-        raise NotImplementedError
+        """Every row, in memory or mapped."""
 
+    @abstractmethod
     def having(self, products: Iterable[str] | Column = (), images: Iterable[str] | Column = ()) -> pa.Table:
         """Those of any of these products, or with any of these pictures, a product's front picture first."""
-        raise NotImplementedError
 
 
 def _texts(names: Iterable[str] | Column) -> pa.Array | pa.ChunkedArray:
