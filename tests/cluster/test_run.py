@@ -189,7 +189,7 @@ def test_nothing_is_begun_that_would_end_too_late():
     operator, begun = Operator(work, (), Pool(), 1, False), time.monotonic()
     found = list(run_alone(operator, range(100), until=begun + 2))
     assert sorted(found) == list(range(len(found)))
-    assert 1 <= len(found) <= 7
+    assert 1 <= len(found) <= 14, "two at a time, of at least 0.3 s each"
 
 
 def test_too_many_rejects_fail_with_their_codes(numbers):

@@ -5,7 +5,6 @@ import inspect
 import logging
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -38,11 +37,9 @@ def alone(code: str) -> str:
 
 
 def test_importing_it_is_light():
-    began = time.perf_counter()
     loaded = alone("import sys, w2w\nprint(w2w.__version__, *sys.modules)").split()
     assert not {"ray", "torch", "numpy", "pyarrow", "polars", "jsonargparse", "yaml"} & set(loaded)
     assert loaded[0] == w2w.__version__
-    assert time.perf_counter() - began < 5  # 0.1 s; machines are busy
 
 
 def test_a_module_of_its_own_is_found_before_a_job_is_looked_for():

@@ -146,7 +146,7 @@ def test_a_url_that_asks_for_too_long_is_left_and_the_others_are_not():
         answers = ask(["/busy", "/a"], web, max_wait_s=0.3, concurrency=1)
         assert codes(answers) == [RejectCode.HOST_BUSY, Response]
         assert answers[0].wait_s == 3600.0
-        assert time.monotonic() - started < 10
+        assert time.monotonic() - started < 60
 
 
 def test_a_host_that_is_down_does_not_cost_every_url_its_attempts():

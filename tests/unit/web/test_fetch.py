@@ -157,7 +157,7 @@ def test_dripping_ends_by_the_deadline(serve, start, piece):
     started = time.monotonic()
     with rejected(RejectCode.TOO_SLOW, "0.4 s"):
         fetcher(deadline_s=0.4, retries=5).get(server.url)
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 60
 
 
 def test_silent_server_and_silent_resolver_end_by_the_deadline(serve, monkeypatch):
