@@ -4,6 +4,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -15,9 +16,21 @@ import pytest
 import simplejpeg
 
 from tests.cluster.shops import write_feed, write_shop
-from tests.cluster.test_kill import contents, end_session, finish, num_files, start_job, wait_for_files
+from tests.cluster.test_kill import (
+    ROOT,
+    SMALL_STEPS,
+    Cluster,
+    contents,
+    end_session,
+    environment,
+    finish,
+    num_files,
+    start_job,
+    wait_for_files,
+)
 from w2w import schema
 from w2w.index.manifest import index_uri
+from w2w.index.publish import current_version, versions
 from w2w.index.search import open_index
 from w2w.table import delta, lease
 
@@ -203,6 +216,92 @@ def test_two_nights_at_once_one_of_which_dies_and_a_reader(shop, base, alone, tm
     first.wait()
     end_session(first.pid)
     finish(third, store)
+    reader.over.set()
+    reader.join()
+    assert everything(store) == everything(alone)
+    assert not reader.failed, reader.failed[:3]
+    assert len(reader.versions) == 2
+    assert reader.answered > 20
+
+
+HELD = """
+import sys, time
+from pathlib import Path
+from w2w.engine import job
+from w2w.index import publish
+from w2w.nightly import job as nightly
+from w2w.table import sink
+
+moment, file, once = sys.argv[1], Path(sys.argv[2]), []
+
+
+def held(module, name, is_it):
+    act = getattr(module, name)
+
+    def act_and_wait(*args, **more):
+        found = act(*args, **more)
+        if is_it(*args) and not once:
+            once.append(file.touch())
+            while file.exists():
+                time.sleep(0.05)
+        return found
+
+    setattr(module, name, act_and_wait)
+
+
+if moment == "commit":
+    held(sink, "commit_parts", lambda store, table, opened, receipts, *_: table.name == "images" and receipts)
+else:
+    held(publish, "write_version", lambda *_: True)
+job.start(nightly.main, nightly.Config, sys.argv[3:], "w2w nightly")
+"""  # a night that waits at a moment for as long as a file is there
+
+
+def held_night(store: Path, feed: Path, address: str, moment: str) -> tuple[subprocess.Popen, Path]:
+    file = store.parent / "held"
+    command = [sys.executable, "-c", HELD, moment, str(file), f"--store={store}", f"--feed.uri={feed}", *SMALL_STEPS]
+    with (store.parent / f"{store.name}.log").open("ab") as log:
+        return subprocess.Popen(
+            command, cwd=ROOT, env=environment(address), stdout=log, stderr=log, start_new_session=True
+        ), file  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    made = Cluster()
+    yield made
+    made.stop()
+
+
+@pytest.mark.parametrize("whose", ["driver", "workers"])
+@pytest.mark.parametrize("moment", ["commit", "publish"])
+def test_a_node_that_is_preempted_during(moment, whose, shop, base, alone, cluster, tmp_path):
+    """Of two nodes one is lost: between the commit of the pictures and that of their products, or between the files of an index
+    version and the one that names it. With its driver the night ends, and the next one works on the node that is left; without
+    it the night goes on there."""
+    store = Path(shutil.copytree(base, tmp_path / "store"))
+    lost, reader = cluster.node, Reader(store)
+    cluster.node = cluster.add_node()
+    reader.start()
+    driver, held = held_night(store, shop[1], cluster.address, moment)
+    while not held.exists():
+        assert driver.poll() is None, (tmp_path / "store.log").read_text()[-3000:]
+        time.sleep(0.02)
+    if moment == "commit":
+        images, products = (delta.open_table(str(store), table).version() for table in (schema.IMAGES, schema.PRODUCTS))
+        assert images > delta.open_table(str(base), schema.IMAGES).version()
+        assert products == delta.open_table(str(base), schema.PRODUCTS).version()
+    else:
+        uri = index_uri(str(store), "default")
+        assert versions(uri)[-1] != current_version(uri)
+    if whose == "driver":
+        end_session(driver.pid)
+    cluster.lose(lost)
+    held.unlink()
+    if whose == "driver":
+        driver.wait()
+        driver = start_job("nightly", store, cluster.address, f"--feed.uri={shop[1]}")
+    finish(driver, store)
     reader.over.set()
     reader.join()
     assert everything(store) == everything(alone)

@@ -128,11 +128,21 @@ class Cluster:
         self._ray, self._port = str(Path(sys.executable).parent / "ray"), random.randint(20000, 40000)
         self.address = f"127.0.0.1:{self._port}"
         self._start("--head", f"--port={self._port}", "--num-cpus=0", "--include-dashboard=false")
-        self.node = self._add_node()
+        self.node = self.add_node()
+
+    def add_node(self) -> int:
+        """The process of its raylet."""
+        before = self._raylets()
+        self._start(f"--address={self.address}", "--num-cpus=2")
+        (new,) = self._raylets() - before
+        return new
+
+    def lose(self, node: int) -> None:
+        end_session(os.getsid(node))  # the raylet and all that `ray start` began with it
 
     def replace_node(self) -> None:
-        end_session(os.getsid(self.node))  # the raylet and all that `ray start` began with it
-        self.node = self._add_node()
+        self.lose(self.node)
+        self.node = self.add_node()
 
     def busy_workers(self) -> list[psutil.Process]:
         """Workers of the node that do something. Its agents are left out: they share the fate of the raylet, another test."""
@@ -151,12 +161,6 @@ class Cluster:
     def _raylets(self) -> set[int]:
         found = [p for p in psutil.process_iter(["name", "cmdline"]) if p.info["name"] == "raylet"]
         return {p.pid for p in found if any(f":{self._port}" in a for a in p.info["cmdline"] or [])}
-
-    def _add_node(self) -> int:
-        before = self._raylets()
-        self._start(f"--address={self.address}", "--num-cpus=2")
-        (new,) = self._raylets() - before
-        return new
 
     def _start(self, *options: str) -> None:
         said = ""

@@ -65,8 +65,8 @@ class Inputs:
         opened = {name: t for name, t in found.items() if t is not None}
         numbers = {name: t.version() for name, t in opened.items()}
         identities = {name: str(t.metadata().id) for name, t in opened.items()}
-        told = {"tables": changes.standing(store, (table, schema.EMBEDDINGS)), "permitted": list(permitted(store, SEARCH).told)}
-        return Inputs(numbers, identities, told)
+        tables = changes.standing(store, (table, schema.EMBEDDINGS, schema.PERMISSIONS))
+        return Inputs(numbers, identities, {"tables": tables, "permitted": list(permitted(store, SEARCH).told)})
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ from w2w.models.encoder import following, model_version
 from w2w.report.page import page_of
 from w2w.results import Summary
 from w2w.stage import Counts
+from w2w.table import changes
 from w2w.table.delta import count_rows, need_table, open_table
 from w2w.table.permitted import SEARCH, Reasons, permitted
 
@@ -127,7 +128,7 @@ def main(config: Config) -> Result:
     need_table(run.store, kind.table, kind.made_by)
     inputs, allowed = Inputs.now(run.store, kind.table), permitted(run.store, SEARCH)
     was = published(uri)
-    base, taken_out = withhold(uri, was, allowed.refused, inputs.standing["permitted"], config.dry_run)
+    base, taken_out = withhold(uri, was, allowed.refused, inputs.standing, config.dry_run)
     if base.manifest:
         config = replace(config, encoder=following(config.encoder, base.manifest.model_version))
     version = kind.version(run.store, model_version(config.encoder))
@@ -205,6 +206,18 @@ def main(config: Config) -> Result:
     except NotReleased as e:
         e.result = run.done(result, shoppers_see=e.figures, refused=e.reasons, sheet=e.page, published=now)
         raise
+
+
+def take_out(store: str, name: str) -> int:
+    """Takes the pictures that search may no longer use out of the published version of an index; returns their number. Reads
+    nothing but a log if table `permissions` has the rows that it had for that version."""
+    uri = index_uri(store, name)
+    was = published(uri)
+    if was.manifest is None or changes.stands(store, was.manifest.standing.get("tables", {}), [(schema.PERMISSIONS, {})]):
+        return 0
+    tables, allowed = changes.standing(store, (schema.PERMISSIONS,)), permitted(store, SEARCH)
+    _, num = withhold(uri, was, allowed.refused, {"tables": tables, "permitted": list(allowed.told)})
+    return num
 
 
 def _nothing_left(

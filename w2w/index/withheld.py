@@ -2,7 +2,9 @@
 are found no more where no new version can be published, and where one rolls back to a version that had them."""
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -15,7 +17,7 @@ from w2w.index.layers import read_dropped, write_dropped
 from w2w.index.manifest import GateResult, Manifest
 from w2w.index.publish import Published, publish, published, time_of, withdraw, write_version
 from w2w.index.shard import read_rows, rows_digest
-from w2w.schema import CATEGORY, IMAGE_ID
+from w2w.schema import CATEGORY, IMAGE_ID, PERMISSIONS
 
 log = logging.getLogger("w2w")
 
@@ -46,8 +48,9 @@ class Withheld:
     def num_left(self) -> int:
         return self.manifest.num_rows - self.num
 
-    def without(self, uri: str) -> Manifest:
-        """The version without them, which takes its place: it has its time, and what its gate measured."""
+    def without(self, uri: str, standing: Mapping[str, Any]) -> Manifest:
+        """The version without them, which takes its place: it has its time, and what its gate measured. ``standing``: what is
+        known of the tables that its rows are of."""
         shards, parts = [], []
         for info, mask in zip(self.manifest.shards, self.masks, strict=True):
             gone = read_dropped(uri, info) | mask
@@ -62,15 +65,17 @@ class Withheld:
             shards=tuple(shards),
             templates=tuple(t for t in before.templates if t.name in used),
             rows_digest=rows_digest(pa.concat_tables(parts).combine_chunks(), before.model_version, before.config),
-            standing={},  # its rows are no more those of the tables as they stood
+            standing=dict(standing),
         )
 
 
-def withhold(uri: str, base: Published, refused: pa.Array, told: list[str], dry_run: bool = False) -> tuple[Published, int]:
-    """What is published after the refused pictures have left it, and their number. ``told``: digest of ``refused``, by which a
-    version that was made without them is known."""
+def withhold(
+    uri: str, base: Published, refused: pa.Array, standing: Mapping[str, Any], dry_run: bool = False
+) -> tuple[Published, int]:
+    """What is published after the refused pictures have left it, and their number. ``standing``: of the tables, from before
+    ``refused`` was read, and "permitted", its digest, by which a version that was made without them is known."""
     now = base.manifest
-    if now is None or not len(refused) or now.standing.get("permitted") == told:
+    if now is None or not len(refused) or now.standing.get("permitted") == standing["permitted"]:
         return base, 0
     try:
         found = Withheld.of(uri, now, refused)
@@ -84,7 +89,13 @@ def withhold(uri: str, base: Published, refused: pa.Array, told: list[str], dry_
     if not found.num_left:
         withdraw(uri, NOTHING_LEFT, base)
     else:
-        publish(uri, found.without(uri), now.gate or GateResult(True, (), 0.0, {}), base, *_known(uri, now))
+        publish(
+            uri,
+            found.without(uri, _of_permissions(standing)),
+            now.gate or GateResult(True, (), 0.0, {}),
+            base,
+            *_known(uri, now),
+        )
     log.warning("index %s: %d pictures that search may no longer use have left the published version", now.name, found.num)
     return published(uri), found.num
 
@@ -96,9 +107,15 @@ def target_without(uri: str, target: Manifest, refused: pa.Array) -> Manifest:
         return target
     if not found.num_left:
         raise UsageError(f"{uri}: not rolled back to {target.version}: search may not use any of its pictures")
-    left = found.without(uri)
+    left = found.without(uri, {})
     write_version(uri, left, left.gate or GateResult(True, (), 0.0, {}), *_known(uri, target))
     return left
+
+
+def _of_permissions(standing: Mapping[str, Any]) -> dict[str, Any]:
+    """The rows are no more those of any other table as it stood."""
+    name = PERMISSIONS.name
+    return {"permitted": standing["permitted"], "tables": {n: at for n, at in standing["tables"].items() if n == name}}
 
 
 def _known(uri: str, manifest: Manifest) -> tuple[bytes, bytes, bytes]:

@@ -134,6 +134,8 @@ class Result(Summary):
     check: Checked | None = None
     export: Exported | None = None
     upgrade: Embedded | None = None
+    taken_out: int | None = None
+    """Pictures that search may no longer use and that left the published index without its step."""
     parts_merged: dict[str, int] = field(default_factory=dict)
     """Of tables that were tidied: the parts that they had."""
     files_deleted: int | None = None
@@ -232,6 +234,7 @@ def _night_and_morning(run: Run, config: Config, steps: Sequence[Step]) -> Resul
     evening, told, so_far = flow.evening(run.store, run.run_id), None, _SoFar([], run.result(Result))
     begun = so_far.begun
     try:
+        so_far.result = run.done(so_far.result, taken_out=_take_out(run.store, config) or None)
         result = _night(run, config, steps, so_far)
         told = _told(run.store, evening, config.examples)
         if config.tidy is not None and not config.until:
@@ -240,6 +243,7 @@ def _night_and_morning(run: Run, config: Config, steps: Sequence[Step]) -> Resul
             result = run.done(result, parts_merged=done.merged, files_deleted=done.files_deleted)
     except (Exception, KeyboardInterrupt) as e:
         failed = e.result if isinstance(e, JobFailed) and isinstance(e.result, Result) else so_far.result
+        failed = run.done(failed, taken_out=(failed.taken_out or 0) + _take_out_or_say(run.store, config) or None)
         failed = _morning(
             run, config, failed, told or _told(run.store, evening, config.examples), e, begun, flow.versions(run.store)
         )
@@ -247,6 +251,20 @@ def _night_and_morning(run: Run, config: Config, steps: Sequence[Step]) -> Resul
             e.result = failed
         raise
     return _morning(run, config, result, told, None, begun, flow.versions(run.store))
+
+
+def _take_out(store: str, config: Config) -> int:
+    """Pictures that search may no longer use leave what is published: before the steps, as a night that was killed may have
+    heard of them, and where one of the steps fails."""
+    return sum(index.take_out(store, name) for name in (config.index.name, *([LOOKS] if config.looks else [])))
+
+
+def _take_out_or_say(store: str, config: Config) -> int:
+    try:
+        return _take_out(store, config)
+    except Exception as e:
+        log.warning("pictures that search may no longer use may still be found: %s", line(e))
+        return 0
 
 
 def _told(store: str, evening: Mapping[str, int], examples: int) -> flow.Told:
@@ -318,9 +336,12 @@ def _notices(result: Result) -> list[str]:
 
 def _published(result: Result, before: str | None) -> str:
     """What became of the index, for the sentence of the night. ``before``: the version that the last page told of."""
-    index = result.index
+    index, taken_out = result.index, (result.taken_out or 0) + (result.index.taken_out or 0 if result.index else 0)
     if index is not None and index.nothing_to_index:
         return "nothing is published any more" if index.withdrawn else "nothing is published"
+    if taken_out and (index is None or index.unchanged or index.refused or index.published is None):
+        pictures = f"{taken_out:,} picture{'s' if taken_out != 1 else ''}"
+        return f"{pictures} that search may not use any more left the published index"
     if index is not None and index.unchanged and before and index.published != before:
         return "an index that an earlier run has published"
     if index is None or index.unchanged or index.refused or index.published is None:

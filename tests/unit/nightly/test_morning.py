@@ -34,7 +34,7 @@ from w2w.nightly.tidy import Tidy
 from w2w.results import words
 from w2w.similar.flow import SimilarConfig
 from w2w.stage import Pool
-from w2w.table import delta
+from w2w.table import delta, maintain
 from w2w.web.permission import Headers, Statement, UseConfig
 
 
@@ -413,14 +413,59 @@ def test_an_index_that_is_held_back_is_told_each_morning(store, shop, clock, hoo
     assert run_night(store, shop, tell=tell).notices == ()
 
 
+def refuse(store: str, num: int) -> None:
+    """As the hosts of the first pictures would."""
+    rows = delta.read(store, schema.IMAGES, [schema.IMAGE_ID, schema.SOURCE_URI]).slice(0, num).to_pylist()
+    said = Statement(Headers(robots_tag="noindex"))
+    ledger = [permission(row[schema.IMAGE_ID], row[schema.SOURCE_URI], "main", said, "x") for row in rows]
+    append(store, schema.PERMISSIONS, ledger)
+
+
+@pytest.mark.parametrize("when", ["before", "meanwhile"])
+def test_refused_pictures_leave_the_index_in_a_night_that_never_gets_to_it(store, shop, clock, monkeypatch, when):
+    first = run_night(store, shop)
+    clock.sleep()
+    if when == "before":
+        refuse(store, 3)  # a night that was killed
+
+    def fails(config):
+        if when == "meanwhile":
+            refuse(store, 3)
+        raise JobFailed("the model is gone")
+
+    monkeypatch.setattr(nightly.embed, "main", fails)
+    with pytest.raises(JobFailed) as e:
+        run_night(store, shop)
+    now = read_manifest(index_uri(store, "default"))
+    assert (now.num_rows, now.version[:20]) == (17, first.index.published[:20])
+    why = "the night stopped at embed; 3 pictures that search may not use any more left the published index."
+    assert why in e.value.result.says
+    clock.sleep()
+    with pytest.raises(JobFailed) as e:
+        run_night(store, shop)
+    assert "the published index stays as it was" in e.value.result.says
+    monkeypatch.undo()
+
+
+def test_whether_pictures_are_refused_is_read_off_a_log(store, shop, clock, monkeypatch):
+    run_night(store, shop, {"use": UseConfig(training="refused")})
+    assert delta.count_rows(delta.open_table(store, schema.PERMISSIONS)) == 20
+    with monkeypatch.context() as patched:
+        patched.setattr(index, "permitted", None)
+        assert index.take_out(store, "default") == 0
+        maintain.compact(store, schema.PERMISSIONS)
+        assert index.take_out(store, "default") == 0
+    refuse(store, 1)
+    assert [index.take_out(store, "default") for _ in range(2)] == [1, 0]
+    monkeypatch.setattr(index, "permitted", None)
+    assert index.take_out(store, "default") == 0
+
+
 def test_pictures_that_search_may_not_use_are_told_each_morning(store, shop, clock):
     """As of a CDN that begins to say noindex: here its owner says what the ledger would."""
     run_night(store, shop)
     clock.sleep()
-    rows = delta.read(store, schema.IMAGES, [schema.IMAGE_ID, schema.SOURCE_URI]).slice(0, 3).to_pylist()
-    said = Statement(Headers(robots_tag="noindex"))
-    ledger = [permission(row[schema.IMAGE_ID], row[schema.SOURCE_URI], "main", said, "x") for row in rows]
-    append(store, schema.PERMISSIONS, ledger)
+    refuse(store, 3)
     why = "search may not use 3 pictures (X-Robots-Tag: noindex), so that 3 products are not found; if they are your own, "
     why += "feed.use.search: allowed says so"
     for _ in range(2):
