@@ -65,19 +65,24 @@ class Summary:
         table = Table(title=title, title_justify="left", show_header=False, title_style="bold")
         table.add_column()
         table.add_column(overflow="fold")  # a path is meant to be copied whole
-        counts = self.counts
-        rows = [("run", self.run_id)]
+        counts, rows = self.counts, [("run", self.run_id)]
         if not self.dry_run:
-            done = [("rows in", f"{counts.read:,}"), ("rows out", f"{counts.out:,}"), ("rejects", f"{counts.rejected:,}")]
-            done += [(f"  {code}", f"{n:,}") for code, n in sorted(counts.rejects.items(), key=lambda kv: -kv[1])]
-            done += [("already done", f"{self.skipped:,}")]
-            done += [(f"rows through {name}", f"{n:,}") for name, n in counts.stages.items()]
-            rows += [*(done if self.OF_ROWS else []), ("seconds", f"{self.seconds:,.1f}")]
-            rows += [("rows/s", f"{self.rows_per_s:,.1f}")] if self.OF_ROWS else []
+            rows += [*self._of_rows(), *([("seconds", f"{self.seconds:,.1f}")] if self.seconds else [])]
+            rows += [("rows/s", f"{self.rows_per_s:,.1f}")] if self.OF_ROWS and counts.read else []
             rows += [(f"table {name}", f"version {v}") for name, v in self.versions.items()]
         for name, text in [*rows, *words(self).items()]:
             table.add_row(name, text)
         return table
+
+    def _of_rows(self) -> list[tuple[str, str]]:
+        """What the table says of rows: nothing where there were none."""
+        counts = self.counts
+        if not self.OF_ROWS or not (counts.read or self.skipped):
+            return []
+        said = [("rows in", f"{counts.read:,}"), ("rows out", f"{counts.out:,}"), ("rejects", f"{counts.rejected:,}")]
+        said += [(f"  {code}", f"{n:,}") for code, n in sorted(counts.rejects.items(), key=lambda kv: -kv[1])]
+        said += [("already done", f"{self.skipped:,}")]
+        return said + [(f"rows through {name}", f"{n:,}") for name, n in counts.stages.items()]
 
 
 _COMMON = {f.name for f in fields(Summary)} - {"of_those_rejected"}

@@ -99,9 +99,10 @@ def main(config: Config) -> Result:
     if not opened:
         raise UsageError(f"there are no tables at {store!r}: run 'w2w ingest' first, or check --store")
     migrated = {n: migrate(store, t, config.dry_run) for n, (t, _) in opened.items() if config.migrate}
-    compacted = {n: maintain.compact(store, t, config.dry_run) for n, (t, _) in opened.items() if config.compact}
+    run_id = new_run_id("tables")
+    compacted = {n: maintain.compact(store, t, config.dry_run, run_id) for n, (t, _) in opened.items() if config.compact}
     hours, dry_run = config.vacuum_hours, config.dry_run
-    vacuumed = {n: maintain.vacuum(store, t, hours, dry_run) for n, (t, _) in opened.items() if config.vacuum}
+    vacuumed = {n: maintain.vacuum(store, t, hours, dry_run, run_id) for n, (t, _) in opened.items() if config.vacuum}
     pages = tuple(old_reports(store, config.keep_reports)) if config.vacuum and not config.table else ()
     for folder in () if dry_run else pages:
         storage.delete(folder)
@@ -120,7 +121,7 @@ def main(config: Config) -> Result:
         "vacuumed": vacuumed,
         "reports": pages,
     }
-    return Result(job="tables", run_id=new_run_id("tables"), **told)
+    return Result(job="tables", run_id=run_id, **told)
 
 
 def _table(store: str, name: str) -> schema.Table:

@@ -103,6 +103,10 @@ class Result(Summary):
     held_back: str | None = None
     """A version of the same rows that was rolled back from, so that nothing is built."""
     warning: str | None = None
+    released: str | None = None
+    """May be published again."""
+    then: str | None = None
+    """Of --rollback and --release: what the next runs do."""
     index_versions: tuple[str, ...] = ()
     """All that are kept, newest first; of --rollback and --release."""
     held_back_versions: tuple[str, ...] = ()
@@ -258,11 +262,32 @@ def _versions(config: Config, store: str, uri: str) -> dict[str, Any]:
     """Rolls back or releases, unless it is a dry run; says which versions there are."""
     if config.release and (config.rollback or config.rollback_to):
         raise UsageError("--release and --rollback: give one of them")
-    now = None
+    told: dict[str, Any] = {}
     if config.release and not config.dry_run:
         release(uri, config.release)
+        told = {"released": config.release, "then": _after_release(uri, config.release)}
     elif not config.dry_run:
         refused = permitted(store, SEARCH).refused
-        now = rollback(uri, config.rollback_to, lambda target: target_without(uri, target, refused))
+        rollback(uri, config.rollback_to, lambda target: target_without(uri, target, refused))
     held_back = tuple(h.version for h in read_held(uri))
-    return {"published": now, "index_versions": tuple(versions(uri)), "held_back_versions": held_back}
+    if held_back and not told:
+        told["then"] = (
+            "nights publish nothing of the same rows as what is held back; they end with 0 and say so in a notice, which "
+            "tell.on=failure does not hear, and notice does; --release VERSION ends it"
+        )
+    return told | {"published": _version_now(uri), "index_versions": tuple(versions(uri)), "held_back_versions": held_back}
+
+
+def _version_now(uri: str) -> str | None:
+    now = published(uri).manifest
+    return now.version if now else None
+
+
+def _after_release(uri: str, version: str) -> str:
+    now = _version_now(uri)
+    if now == version:
+        return f"{version} is what is published"
+    return (
+        f"{now or 'nothing'} stays published until the next w2w index or night, which publishes what it makes of the rows as "
+        f"they are then; --rollback_to {version} publishes that one at once"
+    )

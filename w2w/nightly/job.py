@@ -1,7 +1,9 @@
 """Nightly: ingest, embed, index and what else its config asks for, in one run, for what changed only."""
 
+import dataclasses
 import logging
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from types import ModuleType
@@ -39,7 +41,7 @@ from w2w.models.job import Result as Embedded
 from w2w.models.job import Upgrade
 from w2w.nightly import flow, tell
 from w2w.nightly.page import morning_page
-from w2w.nightly.rules import first_of, headline, sentence
+from w2w.nightly.rules import first_of, headline, in_the_night, sentence
 from w2w.nightly.tell import Tell
 from w2w.nightly.tidy import Tidy, tidy
 from w2w.recommend import job as recommend
@@ -59,6 +61,7 @@ from w2w.training.tags.job import TagConfig
 
 STEPS = ("crawl", "ingest", "detect", "segment", "embed", "tag", "index", "embed_looks", "index_looks", "recommend", "similar")
 STEPS += ("check", "export", "upgrade")
+EMBEDDED = ("index",)  # steps whose options have the same names in a night
 _NIGHTS_SHOWN = 13  # before this one
 log = logging.getLogger("w2w")
 
@@ -147,6 +150,18 @@ class Result(Summary):
     """The night in a sentence, and one for each notice."""
     report: str | None = None
 
+    OF_ROWS = False
+
+    def _of_rows(self) -> list[tuple[str, str]]:
+        """Of each step: a row goes through several, so that their sum counts nothing."""
+        steps = {name: step for name in STEPS if (step := getattr(self, name)) is not None and step.counts.read}
+        return [(name.replace("_", " of "), _rows_said(step)) for name, step in steps.items()]
+
+
+def _rows_said(step: Summary) -> str:
+    counts, done = step.counts, f", {step.skipped:,} done before" if step.skipped else ""
+    return f"{counts.read:,} rows in, {counts.out:,} out, {counts.rejected:,} rejected{done}"
+
 
 Step = tuple[str, ModuleType, dict[str, Any]]
 
@@ -188,13 +203,17 @@ def _check(run: Run, config: Config, steps: Collection[str]) -> None:
     if config.crawl is not None:
         crawl.check(config.crawl, "crawl.profile")
     if config.detect is not None:
-        detect.check(config.detect)
+        with _named_as_of("detect", config):
+            detect.check(config.detect)
     if config.recommend is not None:
-        recommend.check(config.recommend)
+        with _named_as_of("recommend", config):
+            recommend.check(config.recommend)
     if config.check is not None:
-        check.kinds_of(config.check)
+        with _named_as_of("check", config):
+            check.kinds_of(config.check)
     if config.export is not None:
-        export.check(config.export)
+        with _named_as_of("export", config):
+            export.check(config.export)
     if config.encoder.bridge:
         spaces(config.encoder)
         one_model = [name for name in ("looks", "recommend", "similar") if getattr(config, name)]
@@ -206,6 +225,18 @@ def _check(run: Run, config: Config, steps: Collection[str]) -> None:
             )
     if config.upgrade is not None:
         model_version(new_encoder(config))
+
+
+@contextmanager
+def _named_as_of(step: str, config: Config) -> Iterator[None]:
+    """What a step says of its options, as they are called in the night: export.out where it says --out."""
+    of = getattr(config, step, None)
+    try:
+        yield
+    except (UsageError, JobFailed) as e:
+        if of is not None and dataclasses.is_dataclass(of) and step not in EMBEDDED:
+            e.args = (in_the_night(str(e), step, [field.name for field in dataclasses.fields(of)]),)
+        raise
 
 
 def _not_begun(run: Run, config: Config, error: Exception) -> None:
@@ -239,7 +270,7 @@ def _night_and_morning(run: Run, config: Config, steps: Sequence[Step]) -> Resul
         told = _told(run.store, evening, config.examples)
         if config.tidy is not None and not config.until:
             begun.append("tidy")
-            done = tidy(run.store, config.tidy, lambda: lease.check(run.store))
+            done = tidy(run.store, config.tidy, lambda: lease.check(run.store), run.run_id)
             result = run.done(result, parts_merged=done.merged, files_deleted=done.files_deleted)
     except (Exception, KeyboardInterrupt) as e:
         failed = e.result if isinstance(e, JobFailed) and isinstance(e.result, Result) else so_far.result
@@ -370,7 +401,8 @@ def _night(run: Run, config: Config, steps: Sequence[Step], so_far: _SoFar) -> R
         so_far.begun.append(name)
         try:
             lease.check(run.store)
-            step = job.main(job.Config(**options_of(config, job.Config) | more))
+            with _named_as_of(name, config):
+                step = job.main(job.Config(**options_of(config, job.Config) | more))
         except JobFailed as e:
             own = {name: e.result} if isinstance(e.result, Summary) else {}
             e.result = run.done(result, **own)

@@ -1,5 +1,6 @@
 """What a night changed: products before and after, and the sentence that says it."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -114,6 +115,12 @@ def headline(day: datetime, told: Mapping[str, int] | None, published: str, erro
 
 def sentence(notice: str) -> str:
     return f"{notice[:1].upper()}{notice[1:]}."
+
+
+def in_the_night(message: str, step: str, options: Sequence[str]) -> str:
+    """What a job says of its options, with the names that they have in a night of which it is a step: --out is --export.out."""
+    names = "|".join(map(re.escape, options))
+    return re.sub(rf"(?<![\w-])--(?=(?:{names})(?![\w-]))", f"--{step}.", message)
 
 
 def first_of(names: Sequence[str], most: int = 5) -> str:

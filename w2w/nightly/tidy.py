@@ -34,7 +34,7 @@ class Tidied:
     pages_deleted: int
 
 
-def tidy(store: str, config: Tidy, still_ours: Callable[[], None]) -> Tidied:
+def tidy(store: str, config: Tidy, still_ours: Callable[[], None], run_id: str = "") -> Tidied:
     """``still_ours`` is called before each table, and raises if another night has taken over."""
     merged, deleted = {}, 0
     for table in [*schema.TABLES.values(), *delta.own_tables(store).values()]:
@@ -44,9 +44,9 @@ def tidy(store: str, config: Tidy, still_ours: Callable[[], None]) -> Tidied:
         still_ours()
         listed = delta.parts(opened)
         if sum(part.size < SMALL_BYTES for part in listed) >= config.parts:
-            maintain.compact(store, table)
+            maintain.compact(store, table, run_id=run_id)
             merged[table.name] = len(listed)
-        deleted += maintain.vacuum(store, table, config.vacuum_hours, dry_run=False)
+        deleted += maintain.vacuum(store, table, config.vacuum_hours, dry_run=False, run_id=run_id)
     pages = list(old_reports(store, config.reports))
     for folder in pages:
         storage.delete(folder)

@@ -84,6 +84,8 @@ class Result(Summary):
     cost_a_month: float | None = None
     """30 nights and the bytes."""
 
+    OF_ROWS = False
+
 
 def main(config: Config) -> Result:
     store = storage.absolute(config.store)

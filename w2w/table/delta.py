@@ -41,6 +41,7 @@ _S3_OPTIONS = {
 _CUT, _CUT_TRIES, _CUT_PAUSE_S = "body error", 5, 0.5  # of an answer that ended too early
 _ARROWS = re.compile(r"\x1b\[\d+m|↳")  # before each cause of an error
 OPERATION = "w2w_operation"  # of a commit, where it is none of those that Delta Lake names
+RUN = "w2w_run"  # of a commit without lineage
 _MISREAD = re.compile(r"%[0-9A-Fa-f]{2}|[?#\\\x00-\x1f\x7f\ud800-\udfff]")
 _READ_BYTES = 1 << 20
 _LOG_ENTRY = re.compile(r"\d{20}\.json")
@@ -387,12 +388,13 @@ class CurrentRows:
 
 
 def history(opened: DeltaTable, limit: int | None = None) -> list[dict]:
-    """Newest commit first: version, timestamp (ms), operation (ERASE for those of ``w2w.table.purge``), and ``w2w``: the
-    lineage that the job wrote, or None."""
+    """Newest commit first: version, timestamp (ms), operation (ERASE for those of ``w2w.table.purge``), ``w2w``, the lineage
+    that the job wrote, or None, and ``run``: the run id of one without lineage, or None."""
     entries = []
     for entry in asked(opened.table_uri, partial(opened.history, limit)):
         lineage = entry.get("w2w")
         told = {k: entry.get(k) for k in ("version", "timestamp")} | {"w2w": json.loads(lineage) if lineage else None}
+        told["run"] = entry.get(RUN)
         entries.append(told | {"operation": entry.get(OPERATION) or entry.get("operation")})
     return entries
 

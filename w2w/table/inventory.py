@@ -26,8 +26,8 @@ class Held:
 
 @dataclass(frozen=True)
 class Commit:
-    """A version of a table, with the lineage that the job recorded: run, rows and input table versions; None if no job wrote
-    it."""
+    """A version of a table, with the lineage that the job recorded: run, rows and input table versions; of a compaction or
+    vacuum the run alone; None if no job wrote it."""
 
     version: int
     written_at: datetime
@@ -68,7 +68,7 @@ def _commit(entry: dict[str, Any], lineage: dict[str, Any]) -> Commit:
         entry["version"],
         datetime.fromtimestamp(entry["timestamp"] / 1000, UTC),
         entry["operation"],
-        lineage.get("run_id"),
+        lineage.get("run_id") or entry["run"],
         lineage.get("rows"),
         lineage.get("inputs", {}),
         lineage.get("stage_version"),

@@ -56,6 +56,12 @@ def test_the_table_says_what_happened_to_the_rows(capsys):
     ]  # fmt: skip
 
 
+def test_the_table_says_nothing_of_rows_where_there_are_none(capsys):
+    Terminal(width=100).print(Result(job="x", run_id="x-1", pending=3))
+    said = [line.split("│")[1].strip() for line in capsys.readouterr().out.splitlines() if "│" in line]
+    assert said == ["run", "pending", "memory mb"]
+
+
 def test_json_has_numbers_as_numbers_and_no_secret():
     told = json.loads(to_json(FULL, exit=0, error=None))
     assert (told["pending"], told["figures"]["MRR"]) == (1234, {"value": 0.5, "low": 0.25, "high": 0.75, "num": 1200})

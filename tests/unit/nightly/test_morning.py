@@ -183,7 +183,7 @@ def test_merging_between_nights_is_no_change(store, shop, clock):
     shop.say("p3", image="moved.jpg")  # the same picture in another place
     result = run_night(store, shop)
     assert ": 1 changed; " in result.says
-    assert "1 more product has a new row that looks as before" in page(result)
+    assert "1 more product was written anew with all of this as before" in page(result)
 
 
 def test_nothing_changed_is_not_said_of_what_cannot_be_read(store, shop, clock, monkeypatch, caplog):
@@ -393,7 +393,9 @@ def test_an_index_that_is_held_back_is_told_each_morning(store, shop, clock, hoo
     clock.sleep()
     shop.items.pop("p3")
     second = run_night(store, shop, tell=tell)
-    index.main(index.Config(store=str(store), rollback=True))
+    back = index.main(index.Config(store=str(store), rollback=True))
+    assert (back.published, back.held_back_versions) == (first.index.published, (second.index.published,))
+    assert "tell.on=failure does not hear" in back.then
     for _ in range(2):
         clock.sleep()
         held = run_night(store, shop, tell=tell)
@@ -409,7 +411,9 @@ def test_an_index_that_is_held_back_is_told_each_morning(store, shop, clock, hoo
         assert told(held)["notices"] == [notice]
     run_night(store, shop, tell=Tell(webhook_env="W2W_HOOK", on="failure"))
     assert not hook.got
-    index.main(index.Config(store=str(store), release=second.index.published))
+    free = index.main(index.Config(store=str(store), release=second.index.published))
+    assert (free.released, free.published) == (second.index.published, first.index.published)
+    assert f"{first.index.published} stays published until the next w2w index or night" in free.then
     assert run_night(store, shop, tell=tell).notices == ()
 
 

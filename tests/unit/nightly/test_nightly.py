@@ -5,12 +5,16 @@ from dataclasses import replace
 
 import pytest
 
+from w2w.check.job import CheckConfig
 from w2w.engine.job import start
 from w2w.errors import JobFailed, UsageError
+from w2w.export.job import ExportConfig
 from w2w.ingest.feed import FeedConfig
 from w2w.ingest.job import Result as Ingested
 from w2w.nightly import job as nightly
 from w2w.nightly.job import Config
+from w2w.nightly.rules import in_the_night
+from w2w.shown import Terminal
 from w2w.stage import Counts
 
 
@@ -59,3 +63,36 @@ def test_a_night_that_still_runs_is_not_joined(steps, tmp_path, monkeypatch):
     monkeypatch.setattr(nightly.embed, "main", lambda config: nightly.main(Config(store=str(tmp_path))))
     with pytest.raises(JobFailed, match="another night is at work on this store: nightly-"):
         nightly.main(Config(store=str(tmp_path)))
+
+
+def test_what_a_step_says_of_its_options_has_their_names_in_the_night(steps, tmp_path, monkeypatch):
+    def fails(config):
+        raise JobFailed(f"--fail_on: 3 placeholder; --{'store'}={config.store}")
+
+    with pytest.raises(UsageError, match=r"^--check.fail_on=nothing: no kind of finding"):
+        nightly.main(Config(store=str(tmp_path), check=CheckConfig(fail_on=["nothing"])))
+    monkeypatch.setattr(nightly.check, "main", fails)
+    with pytest.raises(JobFailed, match=r"^--check.fail_on: 3 placeholder; --store="):
+        nightly.main(Config(store=str(tmp_path), check=CheckConfig(fail_on=["placeholder"]), from_="check"))
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr(nightly.export.delta, "need_table", lambda *_: None)
+    with pytest.raises(UsageError, match=r"^--export.out=.*file: cannot write there"):
+        nightly.main(Config(store=str(tmp_path), export=ExportConfig(out=str(tmp_path / "file")), from_="export"))
+
+
+def test_only_whole_names_of_options_are_changed():
+    said = "--out=x, --outfit.k=2 and a--out: see --only-this, --only"
+    assert in_the_night(said, "export", ["out", "only"]) == (
+        "--export.out=x, --outfit.k=2 and a--out: see --only-this, --export.only"
+    )
+
+
+def test_the_summary_tells_rows_by_step(steps, tmp_path, capsys):
+    with pytest.raises(JobFailed) as failed:
+        nightly.main(Config(store=str(tmp_path)))
+    capsys.readouterr()
+    Terminal(width=100).print(failed.value.result)
+    said = capsys.readouterr().out
+    assert "3 rows in, 2 out, 1 rejected" in said
+    assert "rows in  " not in said
+    assert "rows/s" not in said

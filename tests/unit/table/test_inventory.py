@@ -43,3 +43,13 @@ def test_tables_of_own_stages_are_listed_and_read_by_name(store):
         opened.table("index")
     with pytest.raises(UsageError, match="no such table"):
         main(Config(store=store, table="colour"))
+
+
+def test_who_merged_parts_and_deleted_files_stands_in_the_history(store):
+    for _ in range(2):
+        write_deltalake(f"{store}/colours", pa.table({"image_id": ["x"], "rgb": [[1.0]]}), mode="append")
+    done = main(Config(store=store, compact=True, vacuum=True, vacuum_hours=0))
+    commits = w2w.open(store).table("colours").history()
+    assert [c.operation for c in commits[:3]] == ["VACUUM END", "VACUUM START", "OPTIMIZE"]
+    assert [(c.run_id, c.lineage) for c in commits[:3]] == 3 * [(done.run_id, None)]
+    assert main(Config(store=store)).tables[1].by == done.run_id
