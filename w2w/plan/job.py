@@ -1,8 +1,12 @@
 """Plan: bytes, hours, nodes and cost of a larger shop, from what this store's nights took."""
 
 import os
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
+
+import pyarrow.compute as pc
 
 from w2w import schema, storage
 from w2w.engine.job import new_run_id
@@ -11,11 +15,13 @@ from w2w.index.manifest import index_uri
 from w2w.index.publish import current_version, read_manifest
 from w2w.index.spec import IndexConfig
 from w2w.nightly.flow import earlier
-from w2w.plan.rules import UPGRADE, Need, Rate, fit, need, points, rows_of, upgrade
+from w2w.plan.compared import pair_cpu_s
+from w2w.plan.rules import SIMILAR, UPGRADE, Need, Point, Rate, fit, need, points, rows_of, upgrade
 from w2w.results import Figure, Summary
 from w2w.table import bridges, delta
 
 _NIGHTS = 90
+_COMMITS = 50  # of table `similar` that are looked through for its options
 _WITHIN = 10  # times as large as the store, the figures hold
 
 
@@ -96,12 +102,14 @@ def main(config: Config) -> Result:
     if not config.hours:
         raise UsageError("--hours=0: no night ends in no time")
     delta.need_table(store, schema.PRODUCTS, "ingest")
-    measured, pictures = _catalog(store)
+    measured, pictures, alike = _catalog(store)
     if not measured:
         raise UsageError(f"the store at {store!r} has no active product: there is nothing to measure")
     nights = [night for night in earlier(store, "", _NIGHTS) if night.get("exit") == 0]
     found = points(nights, config.measured_cpus or os.cpu_count() or 1)
-    rates = {step: rate for step, some in found.items() if (rate := fit(step, some)) is not None}
+    rates = {step: rate for step, some in found.items() if step != SIMILAR and (rate := fit(step, some)) is not None}
+    if rate := _similar(store, found.get(SIMILAR, []), measured, config.products, alike):
+        rates[SIMILAR] = rate
     sizes = (config.products, config.node_cpus, config.hours)
     new_model = rates.pop(UPGRADE, None)
     first, later = (need(rates, rows_of(rates, config.products, pictures, n), *sizes) for n in (1.0, config.changed))
@@ -160,17 +168,34 @@ def _upgrade(store: str, config: Config, pictures: float, old: Rate, new: Rate |
     return {"upgrade_nights": found.nights} | worth
 
 
+def _similar(store: str, nights: Sequence[Point], measured: int, products: int, alike: float) -> Rate | None:
+    """The rate of `similar` in a catalog of so many ``products``. ``alike``: share of all pairs of products that are of one
+    category."""
+    uri, opened = index_uri(store, IndexConfig().name), delta.open_table(store, schema.SIMILAR_PRODUCTS)
+    if not current_version(uri) or opened is None or not nights:
+        return fit(SIMILAR, nights)
+    told = next((entry["w2w"] for entry in delta.history(opened, _COMMITS) if entry["w2w"]), {})
+    alike = 1.0 if told.get("config", {}).get("across") else alike
+    dim = read_manifest(uri).dim
+    here, there = (alike * pair_cpu_s(dim, alike * num) for num in (measured, products))
+    rate = fit(SIMILAR, nights, here)
+    return replace(rate, pair_cpu_s=rate.pair_cpu_s * there / here) if rate else None
+
+
 def _rounded(found: Need) -> dict[str, float]:
     return {step: round(s, 1) for step, s in found.steps.items()}
 
 
-def _catalog(store: str) -> tuple[int, float]:
-    """Active products, and pictures for each."""
-    active = 0
-    for rows in delta.CurrentRows(store, schema.PRODUCTS).batches([schema.ACTIVE]):
-        active += rows.column(schema.ACTIVE).to_pylist().count(True)
-    pictures = delta.count_rows(delta.open_table(store, schema.IMAGES))
-    return active, max(pictures / active, 1.0) if active else 1.0
+def _catalog(store: str) -> tuple[int, float, float]:
+    """Active products, pictures for each, and the share of all pairs of products that are of one category."""
+    of = Counter[str | None]()
+    for rows in delta.CurrentRows(store, schema.PRODUCTS).batches([schema.ACTIVE, schema.CATEGORY]):
+        categories = rows.filter(rows.column(schema.ACTIVE)).column(schema.CATEGORY)
+        of.update({one["values"]: one["counts"] for one in pc.value_counts(categories).to_pylist()})
+    active, pictures = of.total(), delta.count_rows(delta.open_table(store, schema.IMAGES))
+    if not active:
+        return 0, 1.0, 1.0
+    return active, max(pictures / active, 1.0), sum((num / active) ** 2 for num in of.values())
 
 
 def _bytes(store: str, config: Config, measured: int) -> dict[str, float]:

@@ -2,12 +2,17 @@
 
 Each step's seconds in one night are modelled as
 
-    s = a + b x / cpus + q n
+    s = a + b x / cpus + q n + p x n / cpus
 
-with x the rows that the step worked on (for index the products that changed; for similar these times n, since each is compared
-with the others), n the products of the catalog, and a, b, q >= 0 fitted to the nights by non-negative least squares on relative
-errors (Lawson, Hanson 1974, chapter 23). b x is work that more machines share; a and q n are the driver's. q is zero but for
-index and similar; a and q are zero unless the nights differ tenfold in x, since one size of night cannot tell them from b.
+with x the rows that the step worked on (for index and similar the products that changed), n the products of the catalog, and
+a, b, q >= 0 fitted to the nights by non-negative least squares on relative errors (Lawson, Hanson 1974, chapter 23). b x and
+p x n are work that more machines share; a and q n are the driver's. q is zero but for index and similar, which read what is
+there once anything has changed (q n is zero where x is); a and q are zero unless the nights differ tenfold in x, since one
+size of night cannot tell them from b.
+
+p is zero but for similar, which compares what changed with the products of its category: the sum of the squared shares of the
+categories, times what one comparison costs. Nights of one size of catalog cannot tell p from b, so that is measured where the
+plan is made, on random vectors in categories as large as those of the catalog; no night may have taken less.
 """
 
 import math
@@ -18,8 +23,8 @@ from typing import Any
 import numpy as np
 from scipy.optimize import nnls
 
-_INDEX, _SIMILAR, UPGRADE = "index", "similar", "upgrade"
-_OF_THE_CATALOG = (_INDEX, _SIMILAR)  # steps whose driver reads the ids of all products
+SIMILAR, UPGRADE = "similar", "upgrade"
+_OF_THE_CATALOG = ("index", SIMILAR)  # steps whose driver reads the ids of all products
 _OF_PICTURES = ("embed", "detect", "segment", "tag")
 STEPS = ("ingest", "detect", "segment", "embed", "tag", "index", "recommend", "similar", "check", "export", UPGRADE)
 _APART = 10.0  # times, between the smallest and the largest night, for a fixed part to be told
@@ -38,8 +43,8 @@ class Point:
 
 @dataclass(frozen=True)
 class Rate:
-    """A fitted step: ``fixed_s``, ``cpu_s`` a row, ``driver_s`` a product of the catalog. ``error``: median relative error on
-    the ``nights`` that it was fitted to; ``most_rows``: the largest of these."""
+    """A fitted step: ``fixed_s``, ``cpu_s`` a row, ``driver_s`` a product of the catalog, ``pair_cpu_s`` a row and product.
+    ``error``: median relative error on the ``nights`` that it was fitted to; ``most_rows``: the largest of these."""
 
     fixed_s: float
     cpu_s: float
@@ -47,9 +52,17 @@ class Rate:
     error: float
     nights: int
     most_rows: float
+    pair_cpu_s: float = 0.0
+
+    def alone_s(self, rows: float, catalog: float) -> float:
+        """What one process does."""
+        return self.fixed_s + (self.driver_s * catalog if rows else 0.0)
+
+    def shared_cpu_s(self, rows: float, catalog: float) -> float:
+        return (self.cpu_s + self.pair_cpu_s * catalog) * rows
 
     def seconds(self, rows: float, catalog: float, cpus: float) -> float:
-        return self.fixed_s + self.cpu_s * rows / cpus + self.driver_s * catalog
+        return self.alone_s(rows, catalog) + self.shared_cpu_s(rows, catalog) / cpus
 
 
 def points(nights: Sequence[Mapping[str, Any]], cpus: float) -> dict[str, list[Point]]:
@@ -66,7 +79,7 @@ def points(nights: Sequence[Mapping[str, Any]], cpus: float) -> dict[str, list[P
             one = _numbers(_of(night, step))
             if "seconds" in one:
                 read = _numbers(_of(night, step).get("counts")).get("read", 0.0)
-                rows = {_INDEX: changed, _SIMILAR: changed * catalog}.get(step, read)
+                rows = changed if step in _OF_THE_CATALOG else read
                 found.setdefault(step, []).append(Point(rows, catalog, had, one["seconds"]))
     return found
 
@@ -83,21 +96,23 @@ def _numbers(value: object) -> dict[str, float]:
     return {str(k): float(v) for k, v in numbers.items() if math.isfinite(v) and v >= 0}
 
 
-def fit(step: str, nights: Sequence[Point]) -> Rate | None:
-    """None where no night had a row for the step."""
+def fit(step: str, nights: Sequence[Point], pair_cpu_s: float = 0.0) -> Rate | None:
+    """None where no night had a row for the step. ``pair_cpu_s``: p, as measured."""
     rows = np.array([p.rows for p in nights])
     if not rows.size or not rows.max():
         return None
     cpus, catalog = np.array([p.cpus for p in nights]), np.array([p.catalog for p in nights])
     seconds = np.array([p.seconds for p in nights])
     apart = rows.max() >= _APART * max(rows.min(), 1.0)
-    columns = np.stack([np.full(len(rows), float(apart)), rows / cpus, catalog * (apart and step in _OF_THE_CATALOG)], 1)
+    pairs, driven = rows * catalog / cpus, (rows > 0) * (apart and step in _OF_THE_CATALOG)
+    pair = min([pair_cpu_s, *(seconds[pairs > 0] / pairs[pairs > 0])])
+    columns = np.stack([np.full(len(rows), float(apart)), rows / cpus, catalog * driven], 1)
     weights = 1 / np.maximum(seconds, _LEAST_S)
     scale = np.maximum((columns * weights[:, None]).max(0), 1e-300)
-    found, _ = nnls(columns * weights[:, None] / scale, seconds * weights)
+    found, _ = nnls(columns * weights[:, None] / scale, (seconds - pair * pairs) * weights)
     fixed, cpu, driver = (found / scale).tolist()
-    errors = np.abs(columns @ np.array([fixed, cpu, driver]) - seconds) * weights
-    return Rate(fixed, cpu, driver, float(np.median(errors)), len(rows), float(rows.max()))
+    errors = np.abs(columns @ np.array([fixed, cpu, driver]) + pair * pairs - seconds) * weights
+    return Rate(fixed, cpu, driver, float(np.median(errors)), len(rows), float(rows.max()), pair)
 
 
 @dataclass(frozen=True)
@@ -143,13 +158,13 @@ def upgrade(
 def rows_of(steps: Iterable[str], products: float, pictures: float, share: float) -> dict[str, float]:
     """Rows of each step in a night in which this share of the products, each with so many pictures, is new."""
     new = products * share
-    return {step: new * {_SIMILAR: products}.get(step, pictures if step in _OF_PICTURES else 1.0) for step in steps}
+    return {step: new * (pictures if step in _OF_PICTURES else 1.0) for step in steps}
 
 
 def need(rates: Mapping[str, Rate], rows: Mapping[str, float], catalog: float, node_cpus: float, hours: float) -> Need:
     """``rows``: for each step, those of the night."""
-    shared = sum(rate.cpu_s * rows[step] for step, rate in rates.items())
-    alone = sum(rate.fixed_s + rate.driver_s * catalog for rate in rates.values())
+    shared = sum(rate.shared_cpu_s(rows[step], catalog) for step, rate in rates.items())
+    alone = sum(rate.alone_s(rows[step], catalog) for step, rate in rates.items())
     room = hours * 3600 - alone
     nodes = max(1, math.ceil(shared / (room * node_cpus) - 1e-9)) if room > 0 else None
     cpus = (nodes or 1) * node_cpus

@@ -8,9 +8,13 @@ import pytest
 from tests.unit.nightly.test_morning import run_night
 from w2w import storage
 from w2w.errors import UsageError
+from w2w.index.manifest import index_uri
+from w2w.index.publish import read_manifest
 from w2w.nightly.flow import NIGHT
 from w2w.plan import job as plan
+from w2w.plan.compared import pair_cpu_s
 from w2w.plan.rules import Point, Rate, Upgrade, fit, need, points, upgrade
+from w2w.similar.flow import SimilarConfig
 from w2w.table import bridges
 
 
@@ -30,6 +34,28 @@ def test_known_costs_are_found(made_up):
     assert rate.driver_s == pytest.approx(3e-6, rel=0.4)
     assert rate.error < 0.05
     assert rate.seconds(1e6, 1e6, 40) == pytest.approx(2 + 0.004 * 1e6 / 40 + 3, rel=0.15)
+
+
+@pytest.mark.parametrize("pair", [0.0, 2e-9, 1.0])
+def test_what_is_compared_grows_with_the_catalog(pair):
+    """Nights of `similar` in one catalog: .2 s, 1e-4 CPU seconds a changed row, 2e-5 s a product, 2e-9 a pair; and a night with
+    nothing."""
+    num, cpus = 10_000, 2
+    rows = [num, 0, 10, 100, 1000, 0]
+    took = [0.2 + (2e-5 * num if n else 0) + (1e-4 * n + 2e-9 * n * num) / cpus for n in rows]
+    rate = fit("similar", [Point(n, num, cpus, s) for n, s in zip(rows, took)], pair)
+    assert rate.seconds(0, 100 * num, cpus) == pytest.approx(0.2, abs=0.02)
+    assert rate.pair_cpu_s <= 2e-9 + (1e-4 + 0.8) / num, "no night took less"
+    if pair == 2e-9:
+        assert rate.seconds(100 * num, 100 * num, 4) == pytest.approx(0.2 + 20 + (100 + 2000) / 4, rel=0.05)
+        assert need({"similar": rate}, {"similar": 1e6}, 1e6, 4, 1000).seconds == rate.seconds(1e6, 1e6, 4)
+        assert need({"similar": rate}, {"similar": 0.0}, 1e6, 4, 1000).seconds == pytest.approx(0.2, abs=0.02)
+    assert rate.error < 0.05 or pair == 1
+
+
+def test_comparisons_are_measured():
+    small, large = (pair_cpu_s(64, rows) for rows in (500, 40_000))
+    assert 0 < large < small < 1e-5
 
 
 def test_one_size_of_night_is_all_work(made_up):
@@ -82,6 +108,19 @@ def test_a_store_is_planned_for(store, shop, clock):
     assert result.cost_a_month == pytest.approx(nights + result.gigabytes_in_all, rel=0.01)
     twice = plan.main(plan.Config(store=store, products=1_440_000, changed=0.1))
     assert twice.gigabytes_in_all == pytest.approx(2 * result.gigabytes_in_all)
+
+
+def test_lists_of_similar_products_are_planned_for(store, shop, clock, monkeypatch):
+    """Half of all pairs are of one category: the shop has two."""
+    for n in range(10):
+        shop.say(f"p{n}", category="shoes")
+    run_night(store, shop, similar=SimilarConfig())
+    asked = []
+    monkeypatch.setattr(plan, "pair_cpu_s", lambda dim, rows: asked.append((dim, rows)) or 1.0 / rows)
+    result = plan.main(plan.Config(store=store, products=2_000_000))
+    dim = read_manifest(index_uri(store, "default")).dim
+    assert asked == [(dim, 10.0), (dim, 1e6)]
+    assert result.night_s["similar"] > 0
 
 
 def test_a_change_of_models_ends_and_a_bridge_pays_from_a_night_on():
