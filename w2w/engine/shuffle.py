@@ -194,7 +194,11 @@ def _chunks(vectors: Vectors, num_targets: int = 1) -> Iterator[tuple[_Where, li
 
 def _read(where: _Where, parts: Sequence[delta.Part], rows: np.ndarray) -> np.ndarray:
     (store, table, column, bridge), found, start = where, [], 0
-    for batch in delta.read_batches(store, table, [column], parts, batch_rows=8192):
+    sizes = np.array([part.rows for part in parts])
+    wanted = np.diff(np.searchsorted(rows, np.concatenate([[0], np.cumsum(sizes)])))
+    some = [part for part, num in zip(parts, wanted) if num]  # the others are not opened
+    rows = rows - np.repeat(np.cumsum(np.where(wanted, 0, sizes)), wanted)
+    for batch in delta.read_batches(store, table, [column], some, batch_rows=8192):
         low, high = np.searchsorted(rows, [start, start + batch.num_rows])
         if low < high:
             picked = batch.column(0).combine_chunks().take(pa.array(rows[low:high] - start))

@@ -14,6 +14,7 @@ from w2w import schema
 from w2w.engine.shuffle import Vectors, gather, list_served, list_vectors, read_vectors, seek_vectors, share, shared
 from w2w.engine.tasks import run_task
 from w2w.errors import UsageError
+from w2w.index.answers import answers
 from w2w.index.beside import Changed, plan_beside, there_rows
 from w2w.index.flow_release import NotReleased, Release, check_release
 from w2w.index.flow_rows import MOST_WITHOUT, Read, came_since, keys_in, names
@@ -37,7 +38,7 @@ from w2w.index.shard import (
     train_template,
 )
 from w2w.index.spec import IndexConfig
-from w2w.index.truth import exact_of, known_of, queries_of, read_truth, to_bytes, truth_of
+from w2w.index.truth import flat_of, known_of, queries_of, read_truth, to_bytes, truth_of, with_found
 from w2w.memory import filtered_on_disk
 from w2w.models.config import EncoderConfig
 from w2w.models.encoder import bridge_of, model_version
@@ -332,7 +333,9 @@ def _made(draft: Draft, encoder: EncoderConfig, num_threads: int, begin: Callabl
     expected = dict(rows.counts)
     truth = truth_of(queries, queries_ND, [exact for _, _, exact in found], known, config)
     index = with_imbalance(open_manifest(uri, manifest))
-    result = gate(index, queries, queries_ND, [exact_of(truth)], expected, config, os.cpu_count() or 1)
+    found_now = answers(index, queries, queries_ND, known, config, os.cpu_count() or 1)
+    result = gate(index, queries, queries_ND, [flat_of(truth)], expected, config, found=found_now.hits)
+    truth = with_found(truth, found_now.hits, found_now.bound_Q)
     return _Made(index.manifest, result, truth, plans, sum(built for _, built, _ in found), index)
 
 

@@ -153,7 +153,7 @@ def check_release(
     vectors: Vectors,
 ) -> Released:
     """Compares the version that was built, ``index``, with the one that is ``served``. ``gate``: of recall and counts;
-    ``truth``: its queries with their vectors; ``rows``: all that was indexed."""
+    ``truth``: its queries with their vectors, and what was found; ``rows``: all that was indexed."""
     cfg, same_model = index.manifest.config, _same(served, vectors.version)
     stored = seen.read_seen(uri, served)
     images = [*truth[schema.IMAGE_ID].to_pylist(), *(one.asked for one in release.golden if one.kind == schema.IMAGE_ID)]
@@ -169,7 +169,7 @@ def check_release(
     deepest = max([cfg.recall_at, *(one.k for one in release.golden)])
     now = pa.concat_tables(
         [
-            seen.ask(index, sample, cfg.recall_at, release.num_threads),
+            seen.ask(index, sample, cfg.recall_at, release.num_threads, truth),
             seen.ask(index, pinned, deepest, release.num_threads),
         ]
     ).combine_chunks()

@@ -11,6 +11,8 @@ import pyarrow.compute as pc
 
 from w2w import storage
 from w2w.index import manifest as m
+from w2w.index.answers import kept_for
+from w2w.index.gate import EXACT
 from w2w.index.manifest import Manifest
 from w2w.index.rows import Rows
 from w2w.index.search import QUERY, Index
@@ -99,22 +101,24 @@ def sample_queries(before: pa.Table | None, gate: pa.Table, here: Here, cfg: Ind
     return more.take(pa.array(kept, pa.int64())).combine_chunks()
 
 
-def ask(index: Index, queries: pa.Table, k: int, num_threads: int = 1) -> pa.Table:
+def ask(index: Index, queries: pa.Table, k: int, num_threads: int = 1, truth: pa.Table | None = None) -> pa.Table:
     """SEEN of these queries (its columns but the answers): k products besides a query's own, as the serving code finds them. A
-    category that the index lacks has no answers."""
-    known = index.manifest.rows_by_category()
+    category that the index lacks has no answers. ``truth``: the gate's queries, with what this index answers to them."""
+    held = index.manifest.rows_by_category()
     categories = queries[CATEGORY].to_pylist()
-    asked = [n for n, category in enumerate(categories) if category is None or category in known]
-    counts = np.zeros(queries.num_rows, np.int64)
-    flat = pa.array([], _HIT)
+    found = kept_for(truth, queries, k + 1) if truth is not None and queries.num_rows else EXACT.empty_table()
+    known = set(found[QUERY].to_pylist())
+    asked = [n for n, c in enumerate(categories) if n not in known and (c is None or c in held)]
     if asked:
         vectors = queries[VECTOR].combine_chunks().take(pa.array(asked))
         vectors_ND = vectors.flatten().to_numpy(zero_copy_only=False).reshape(len(asked), -1)
         within = [categories[n] for n in asked]
-        hits = index.search(vectors_ND, k + 1, within, one_per_product=True, num_threads=num_threads).combine_chunks()
-        counts[asked] = np.bincount(hits[QUERY].to_numpy(), minlength=len(asked))
-        columns = [hits[f.name].combine_chunks() for f in _HIT]
-        flat = pa.StructArray.from_arrays(columns, fields=list(_HIT))
+        hits = index.search(vectors_ND, k + 1, within, one_per_product=True, num_threads=num_threads)
+        columns = [np.array(asked)[hits[QUERY].to_numpy()], *(hits[name] for name in EXACT.names[1:])]
+        found = pa.concat_tables([found, pa.table(columns, names=EXACT.names).cast(EXACT)])
+    found = found.take(pa.array(np.argsort(found[QUERY].to_numpy(), kind="stable"))).combine_chunks()
+    counts = np.bincount(found[QUERY].to_numpy(), minlength=queries.num_rows)
+    flat = pa.StructArray.from_arrays([found[f.name].combine_chunks() for f in _HIT], fields=list(_HIT))
     offsets = pa.array(np.concatenate([[0], np.cumsum(counts)]).astype(np.int32))
     answers = pa.ListArray.from_arrays(offsets, flat)
     return pa.table([*queries.columns, answers], names=[*queries.column_names, ANSWERS]).select(SEEN.names).cast(SEEN)

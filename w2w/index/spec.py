@@ -187,6 +187,12 @@ class Spec:
         """Whether each row that may be found is scored, and no other."""
         return self.can_filter and not (self.num_lists or self._part("links"))
 
+    @property
+    def is_steady(self) -> bool:
+        """Whether a row's score, and whether it is scanned, depend on row, query and template alone: not in a graph, nor where
+        the best of a shard are ranked again."""
+        return self.can_decode and not self.refine and not self._part("links")
+
     def most_effort(self, num_rows: int) -> int:
         """The multiple of ``nprobe``, or of ``ef_search``, at which nothing is left out."""
         if self.num_lists:

@@ -3,7 +3,8 @@
 The exact neighbours of a query are the beginning of the order of all rows. Of a category whose shards stay (``layers``), only
 the layer has rows that were not there: what is stored, without the rows that were dropped, and the exact neighbours among the
 layer's rows together are again a beginning, down to the score where the stored one ended. So the gate of a night reads the
-vectors of the layers, and those of a whole category only where it was built anew or too few neighbours are known.
+vectors of the layers, and those of a whole category only where it was built anew or too few neighbours are known. In the same
+way what the index found is kept (``answers``).
 """
 
 import hashlib
@@ -25,9 +26,11 @@ from w2w.index.spec import IndexConfig
 from w2w.schema import CATEGORY, IMAGE_ID, PRODUCT_ID, SCORE, VECTOR
 
 NEIGHBOURS, BOUND = "neighbours", "bound"
+FOUND, FOUND_BOUND = "found", "found_bound"
 _ROW = [(PRODUCT_ID, pa.string()), (IMAGE_ID, pa.string())]
 _NEIGHBOUR = pa.struct([*_ROW, (SCORE, pa.float32())])
-# bound: rows that are not among the neighbours have at most this score; -inf: there are none
+# bound: rows that are not among the neighbours have at most this score; -inf: there are none; found: as the index finds
+# them, by scores of its codes; found_bound: theirs; inf: it cannot be told
 TRUTH = pa.schema(
     [
         *_ROW,
@@ -35,8 +38,11 @@ TRUTH = pa.schema(
         (VECTOR, pa.list_(pa.float32())),
         (NEIGHBOURS, pa.list_(_NEIGHBOUR)),
         (BOUND, pa.float32()),
+        (FOUND, pa.list_(_NEIGHBOUR)),
+        (FOUND_BOUND, pa.float32()),
     ]
 )
+_LISTS = (NEIGHBOURS, FOUND)
 _LEFT = 8  # neighbours beyond recall_at that must be known
 _QUERIES_LEFT = 0.8  # of those that a category would have; with fewer, they are drawn anew
 
@@ -44,13 +50,17 @@ _QUERIES_LEFT = 0.8  # of those that a category would have; with fewer, they are
 @dataclass(frozen=True)
 class Known:
     """Queries (product_id, image_id, category) with their vectors (Q, D), what is known of their neighbours, and the bounds
-    (Q,). ``categories``: those whose neighbours need to be sought among the layer's rows alone."""
+    (Q,); ``found`` and ``found_bound_Q``: the same of what the index found. ``categories``: those whose neighbours need to be
+    sought among the layer's rows alone, in the shards ``fresh``."""
 
     queries: pa.Table
     vectors_QD: np.ndarray
     exact: pa.Table
     bound_Q: np.ndarray
+    found: pa.Table
+    found_bound_Q: np.ndarray
     categories: frozenset[str]
+    fresh: frozenset[str]
 
 
 def known_of(stored: pa.Table | None, tasks: Sequence[ShardTask], rows: pa.Table | Rows, cfg: IndexConfig) -> Known | None:
@@ -76,26 +86,40 @@ def known_of(stored: pa.Table | None, tasks: Sequence[ShardTask], rows: pa.Table
     truth = pa.concat_tables(kept).combine_chunks()
     vectors = truth[VECTOR].combine_chunks().flatten().to_numpy(zero_copy_only=False).reshape(truth.num_rows, -1)
     return Known(
-        truth.select([PRODUCT_ID, IMAGE_ID, CATEGORY]), vectors, _flat(truth), truth[BOUND].to_numpy(), frozenset(found)
+        truth.select([PRODUCT_ID, IMAGE_ID, CATEGORY]),
+        vectors,
+        flat_of(truth),
+        truth[BOUND].to_numpy(),
+        flat_of(truth, FOUND),
+        truth[FOUND_BOUND].to_numpy(),
+        frozenset(found),
+        frozenset(t.name for t in tasks if not t.kept and t.category in found),
     )
 
 
 def _without(stored: pa.Table, category: str, tasks: Sequence[ShardTask], rows: Rows) -> pa.Table:
     """The category's queries that are still rows, and of their neighbours those that are still in a kept shard."""
     mine = stored.filter(pc.equal(stored[CATEGORY], category)).combine_chunks()
-    images = [mine[IMAGE_ID].combine_chunks(), pc.struct_field(mine[NEIGHBOURS].combine_chunks().flatten(), IMAGE_ID)]
+    listed = [mine[name].combine_chunks().flatten() for name in _LISTS]
+    images = [mine[IMAGE_ID].combine_chunks(), *(pc.struct_field(flat, IMAGE_ID) for flat in listed)]
     there = rows.having(images=pc.unique(pa.concat_arrays(images)))
     there = there.filter(pc.equal(there[CATEGORY], category))
     mine = mine.filter(pc.is_in(_keys(mine), value_set=_keys(there))).combine_chunks()
-    lists = mine[NEIGHBOURS].combine_chunks()
-    flat, of = lists.flatten(), pc.list_parent_indices(lists).to_numpy()
     fresh = pa.concat_tables([ROWS.empty_table(), *(t.rows for t in tasks if not t.kept)])
-    key = pc.binary_join_element_wise(pc.struct_field(flat, IMAGE_ID), pc.struct_field(flat, PRODUCT_ID), " ")
-    stays = pc.and_not(pc.is_in(key, value_set=_keys(there)), pc.is_in(key, value_set=_keys(fresh)))
-    stays = stays.to_numpy(zero_copy_only=False)
-    offsets = np.concatenate([[0], np.cumsum(np.bincount(of[stays], minlength=mine.num_rows))]).astype(np.int32)
-    left = pa.ListArray.from_arrays(pa.array(offsets), flat.filter(pa.array(stays)))
-    return mine.set_column(mine.schema.get_field_index(NEIGHBOURS), NEIGHBOURS, left.cast(pa.list_(_NEIGHBOUR)))
+    for name in _LISTS:
+        lists = mine[name].combine_chunks()
+        flat, of = lists.flatten(), pc.list_parent_indices(lists).to_numpy()
+        key = pc.binary_join_element_wise(pc.struct_field(flat, IMAGE_ID), pc.struct_field(flat, PRODUCT_ID), " ")
+        stays = pc.and_not(pc.is_in(key, value_set=_keys(there)), pc.is_in(key, value_set=_keys(fresh)))
+        left = _lists(flat.filter(stays), of[stays.to_numpy(zero_copy_only=False)], mine.num_rows)
+        mine = mine.set_column(mine.schema.get_field_index(name), name, left)
+    return mine
+
+
+def _lists(entries: pa.Array, of: np.ndarray, num: int) -> pa.Array:
+    """``of``: the list of each entry, ascending, among so many."""
+    offsets = np.concatenate([[0], np.cumsum(np.bincount(of, minlength=num))]).astype(np.int32)
+    return pa.ListArray.from_arrays(pa.array(offsets), entries).cast(pa.list_(_NEIGHBOUR))
 
 
 def _keys(rows: pa.Table) -> pa.ChunkedArray:
@@ -106,9 +130,9 @@ def _lengths(truth: pa.Table) -> list[int]:
     return pc.list_value_length(truth[NEIGHBOURS]).to_pylist()
 
 
-def _flat(truth: pa.Table) -> pa.Table:
+def flat_of(truth: pa.Table, column: str = NEIGHBOURS) -> pa.Table:
     """As EXACT."""
-    lists = truth[NEIGHBOURS].combine_chunks()
+    lists = truth[column].combine_chunks()
     columns = [pc.struct_field(lists.flatten(), name) for name in (PRODUCT_ID, IMAGE_ID, SCORE)]
     return pa.table([pc.list_parent_indices(lists), *columns], names=EXACT.names).cast(EXACT)
 
@@ -128,38 +152,50 @@ def queries_of(rows: pa.Table | Rows, known: Known | None, cfg: IndexConfig) -> 
 def truth_of(
     queries: pa.Table, queries_QD: np.ndarray, parts: Iterable[pa.Table], known: Known | None, cfg: IndexConfig
 ) -> pa.Table:
-    """TRUTH of the queries: from what is known, and the exact neighbours (EXACT) that were found in parts of the rows."""
-    num, width = queries.num_rows, cfg.recall_at + SPARE
-    bound_Q = np.full(num, np.nan, np.float32)  # of a query that is new: the score of its last, where the list is full
+    """TRUTH of the queries, of which nothing is found yet: from what is known, and the exact neighbours (EXACT) that were found
+    in parts of the rows."""
+    num = queries.num_rows
+    bound_Q = np.full(num, np.nan, np.float32)
     if known is not None:
         bound_Q[: len(known.bound_Q)] = known.bound_Q
         parts = [known.exact, *parts]
+    exact, bound_Q = beginning(parts, bound_Q, cfg.recall_at + SPARE)
+    dims = np.arange(num + 1, dtype=np.int32) * queries_QD.shape[1]
+    vectors = pa.ListArray.from_arrays(pa.array(dims), pa.array(queries_QD.astype(np.float32).ravel()))
+    columns = [*(queries[name] for name in (PRODUCT_ID, IMAGE_ID, CATEGORY)), vectors, _structs(exact, num)]
+    return _with_none(pa.table([*columns, pa.array(bound_Q, pa.float32())], names=TRUTH.names[:-2]))
+
+
+def beginning(parts: Iterable[pa.Table], bound_Q: np.ndarray, width: int) -> tuple[pa.Table, np.ndarray]:
+    """The beginning of each query's order of rows, at most ``width`` long, and its bound. ``parts``: EXACT; ``bound_Q``: of
+    what they have; NaN for a query of which they have all there is, or its first ``width``."""
+    num = len(bound_Q)
     exact = pa.concat_tables([EXACT.empty_table(), *parts]).sort_by(
         [(QUERY, "ascending"), (SCORE, "descending"), (PRODUCT_ID, "ascending"), (IMAGE_ID, "ascending")]
     )
     of, score = exact[QUERY].to_numpy(), exact[SCORE].to_numpy()
     place = np.arange(len(of)) - np.searchsorted(of, np.arange(num))[of]
-    counts = np.bincount(of, minlength=num)
     is_last = place == width - 1
     ends_Q = np.full(num, -np.inf, np.float32)
-    ends_Q[of[is_last]] = np.where(counts[of[is_last]] >= width, score[is_last], -np.inf)
+    ends_Q[of[is_last]] = score[is_last]
     bound_Q = np.where(np.isnan(bound_Q), ends_Q, np.maximum(bound_Q, ends_Q))
-    keep = (place < width) & (score >= bound_Q[of])
-    exact, of = exact.filter(pa.array(keep)).combine_chunks(), of[keep]
-    structs = pa.StructArray.from_arrays(
-        [exact[name].combine_chunks() for name in (PRODUCT_ID, IMAGE_ID, SCORE)], fields=list(_NEIGHBOUR)
-    )
-    offsets = np.concatenate([[0], np.cumsum(np.bincount(of, minlength=num))]).astype(np.int32)
-    lists = pa.ListArray.from_arrays(pa.array(offsets), structs)
-    dims = np.arange(num + 1, dtype=np.int32) * queries_QD.shape[1]
-    vectors = pa.ListArray.from_arrays(pa.array(dims), pa.array(queries_QD.astype(np.float32).ravel()))
-    columns = [queries[name] for name in (PRODUCT_ID, IMAGE_ID, CATEGORY)]
-    return pa.table([*columns, vectors, lists, pa.array(bound_Q, pa.float32())], names=TRUTH.names).cast(TRUTH)
+    return exact.filter(pa.array((place < width) & (score >= bound_Q[of]))).combine_chunks(), bound_Q
 
 
-def exact_of(truth: pa.Table) -> pa.Table:
-    """EXACT neighbours of the queries, by their number."""
-    return _flat(truth)
+def _structs(exact: pa.Table, num: int) -> pa.Array:
+    columns = [exact[name].combine_chunks() for name in (PRODUCT_ID, IMAGE_ID, SCORE)]
+    return _lists(pa.StructArray.from_arrays(columns, fields=list(_NEIGHBOUR)), exact[QUERY].to_numpy(), num)
+
+
+def with_found(truth: pa.Table, found: pa.Table, bound_Q: np.ndarray) -> pa.Table:
+    """TRUTH with what the index found (EXACT)."""
+    columns = [*truth.select(TRUTH.names[:-2]).columns, _structs(found, truth.num_rows), pa.array(bound_Q, pa.float32())]
+    return pa.table(columns, names=TRUTH.names).cast(TRUTH)
+
+
+def _with_none(truth: pa.Table) -> pa.Table:
+    """As TRUTH; as an earlier w2w told it."""
+    return with_found(truth, EXACT.empty_table(), np.full(truth.num_rows, np.inf, np.float32))
 
 
 def to_bytes(truth: pa.Table) -> bytes:
@@ -179,4 +215,5 @@ def read_truth(uri: str, manifest: Manifest | None) -> pa.Table | None:
         return None
     if hashlib.sha256(data).hexdigest() != manifest.truth:
         return None
-    return pa.ipc.open_file(data).read_all()
+    found = pa.ipc.open_file(data).read_all()
+    return found if FOUND in found.column_names else _with_none(found)

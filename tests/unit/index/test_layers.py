@@ -2,18 +2,23 @@
 
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 
 from w2w import storage
 from w2w.errors import JobFailed
-from w2w.index.gate import exact_part, gate
+from w2w.index import answers
+from w2w.index.answers import Answers
+from w2w.index.gate import exact_part, gate, search
 from w2w.index.manifest import template_uri
 from w2w.index.merge import merged
 from w2w.index.publish import collect_garbage, new_manifest, publish, published
 from w2w.index.search import Index, open_index, open_manifest
+from w2w.index.seen import SAMPLE, ask
 from w2w.index.shard import (
     build_shard,
     built_shard,
@@ -25,7 +30,7 @@ from w2w.index.shard import (
     train_template,
 )
 from w2w.index.spec import IndexConfig
-from w2w.index.truth import exact_of, known_of, queries_of, read_truth, to_bytes, truth_of
+from w2w.index.truth import FOUND, Known, flat_of, known_of, queries_of, read_truth, to_bytes, truth_of, with_found
 from w2w.models.config import EncoderConfig
 
 from .conftest import DIM, Catalog, make_catalog, run_job
@@ -72,7 +77,7 @@ class Nights:
     """The index job night by night, with what its gate knows, as in flow._made."""
 
     def __init__(self, uri: str, cfg: IndexConfig):
-        self.uri, self.cfg, self.read = uri, cfg, 0
+        self.uri, self.cfg, self.read, self.asked = uri, cfg, 0, 0.0
 
     def run(self, catalog: Catalog) -> Index:
         uri, cfg, base = self.uri, self.cfg, published(self.uri)
@@ -99,9 +104,13 @@ class Nights:
         manifest = new_manifest(cfg, "m", EncoderConfig("tiny"), {}, list(self.templates.values()), shards, "")
         counts = dict(zip(*np.unique(catalog.rows["category"].to_pylist(), return_counts=True)))
         opened = open_manifest(uri, manifest)
-        found = gate(opened, queries, queries_ND, [exact_of(truth)], counts, cfg)
-        assert found == gate(opened, queries, queries_ND, exact(tasks), counts, cfg), "what is known is exact"
-        publish(uri, manifest, found, base, to_bytes(truth))
+        with patch.object(answers, "search", wraps=answers.search) as asked:
+            found = answers.answers(opened, queries, queries_ND, known, cfg)
+        self.asked = len(asked.call_args.args[-1]) / queries.num_rows if asked.call_count == 1 else 1
+        as_the_index_answers(opened, queries, queries_ND, found, cfg)
+        result = gate(opened, queries, queries_ND, [flat_of(truth)], counts, cfg, found=found.hits)
+        assert result == gate(opened, queries, queries_ND, exact(tasks), counts, cfg), "what is known is exact"
+        publish(uri, manifest, result, base, to_bytes(with_found(truth, found.hits, found.bound_Q)))
         return open_index(uri)
 
     def scratch(self, catalog: Catalog, uri: Path) -> Index:
@@ -114,6 +123,22 @@ class Nights:
         shards = [build_shard(str(uri), t, catalog.of(t.rows)) for t in tasks]
         manifest = new_manifest(self.cfg, "m", EncoderConfig("tiny"), {}, list(self.templates.values()), shards, "")
         return open_manifest(str(uri), manifest)
+
+
+def as_the_index_answers(index: Index, queries: pa.Table, queries_ND: np.ndarray, found: Answers, cfg: IndexConfig) -> None:
+    """What is kept is the beginning of all answers, and those of products follow from it."""
+    whole = search(index, queries, queries_ND, cfg)
+    for query, image in enumerate(queries["image_id"].to_pylist()):
+        kept, hits = (some.filter(pc.equal(some["query"], query)) for some in (found.hits, whole))
+        equal(kept, hits.slice(0, len(kept)))
+        assert len(kept) == len(hits) or pc.sum(pc.not_equal(kept["image_id"], image)).as_py() >= cfg.recall_at
+    vectors = pa.array(list(queries_ND.astype(np.float32)), pa.list_(pa.float32()))
+    truth = queries.append_column("vector", vectors)
+    asked = truth.append_column("kind", pa.repeat(SAMPLE, len(truth))).append_column("key", queries["image_id"])
+    truth = with_found(truth_of(queries, queries_ND, [], None, cfg), found.hits, found.bound_Q)
+    one, other = (ask(index, asked, cfg.recall_at, truth=some) for some in (truth, None))
+    for mine, theirs in zip(one["answers"].to_pylist(), other["answers"].to_pylist()):
+        assert [hit["image_id"] for hit in mine] == [hit["image_id"] for hit in theirs]
 
 
 def equal(one: pa.Table, other: pa.Table) -> None:
@@ -144,12 +169,13 @@ def test_random_nights_answer_as_an_index_from_scratch(tmp_path, factory):
     one = next(iter(catalog.vectors.values()))
     catalog.vectors.update(dict.fromkeys(list(catalog.vectors)[40:60], one))  # equal scores
     least = {"exact_below_rows": 500} if "PQ" in factory else {}  # one template for all: code books need 256 rows
-    nights, layers, read = Nights(str(tmp_path / "index"), replace(CFG, factory=factory, **least)), [], []
+    nights, layers, read, asked = Nights(str(tmp_path / "index"), replace(CFG, factory=factory, **least)), [], [], []
     for night in range(14):
         catalog = changed(catalog, rng, night) if night else catalog
         index = nights.run(catalog)
         layers.append(sum(s.layer for s in index.manifest.shards))
         read.append(nights.read / catalog.rows.num_rows)
+        asked.append(nights.asked)
         whole = nights.scratch(catalog, tmp_path / f"scratch-{night}")
         same_answers(index, whole, rng, catalog)
         there = sorted(
@@ -160,6 +186,30 @@ def test_random_nights_answer_as_an_index_from_scratch(tmp_path, factory):
     assert max(layers) == 2
     assert any(s.dropped for s in index.manifest.shards)
     assert np.median(read[1:]) < 0.3, "vectors of the layers alone"
+    assert np.median(asked[1:]) < 0.7, "hats are built anew each night"
+
+
+def test_an_answer_that_the_index_does_not_give_is_not_kept(tmp_path):
+    """Of one that was kept each tenth is asked: where it is another, all are."""
+    nights, catalog = Nights(str(tmp_path / "index"), CFG), make_catalog({"tops": 150}, seed=1)
+    index = nights.run(catalog)
+    truth = read_truth(nights.uri, index.manifest)
+    hits = flat_of(truth, FOUND)
+    for wrong in (
+        hits["product_id"].take(pa.array(np.roll(np.arange(len(hits)), 1))),
+        pc.add(hits["score"], pa.scalar(0.01, pa.float32())),
+    ):
+        name = "score" if pa.types.is_floating(wrong.type) else "product_id"
+        planted = hits.set_column(hits.column_names.index(name), name, wrong)
+        queries, queries_ND = truth.select(["product_id", "image_id", "category"]), catalog.of(truth)
+        exact = flat_of(truth), truth["bound"].to_numpy()
+        known = Known(queries, queries_ND, *exact, planted, truth["found_bound"].to_numpy(), frozenset(), frozenset())
+        found = answers.answers(index, queries, queries_ND, known, CFG)
+        equal(found.hits, search(index, queries, queries_ND, CFG))
+    right = replace(known, found=hits)
+    with patch.object(answers, "search", wraps=answers.search) as asked:
+        answers.answers(index, queries, queries_ND, right, CFG)
+    assert [len(call.args[-1]) for call in asked.call_args_list] == [2]
 
 
 def test_too_many_changes_build_the_category_anew(tmp_path):
