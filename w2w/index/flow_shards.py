@@ -9,7 +9,8 @@ import numpy as np
 
 from w2w.engine.shuffle import share, shared
 from w2w.engine.tasks import cluster_cpus, collect, submit
-from w2w.index.search import Index, Scanned, open_index
+from w2w.index.scan import Scanned
+from w2w.index.search import Index, open_index
 
 QUERIES = 20_000  # of one round of tasks
 _SHARDS_MB = 512.0  # of one task

@@ -9,8 +9,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from w2w import ids, schema
-from w2w.index.search import HITS, QUERY, Index, Within
+from w2w.index.search import HITS, QUERY, Index
 from w2w.index.spec import GROUP, PRODUCT
+from w2w.index.within import Within
 from w2w.table import delta
 
 _MORE = 4  # times as many hits as before, while a query lacks groups

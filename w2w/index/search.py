@@ -2,14 +2,12 @@
 
 import math
 import os
-import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
-import faiss
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -17,13 +15,14 @@ import pyarrow.compute as pc
 from w2w import storage
 from w2w.config import nearest
 from w2w.errors import JobFailed, UsageError
-from w2w.index.exact import NOISE, Few
 from w2w.index.manifest import Manifest
 from w2w.index.opened import Shard, open_shards
 from w2w.index.publish import current_version, read_manifest
+from w2w.index.scan import Scanned, Scanner, scan
 from w2w.index.shard import ROWS, read_template
 from w2w.index.spec import Spec
-from w2w.index.template import Template, holding_lists, nearest_lists, rerank, search_codes, set_threads, unit_vectors
+from w2w.index.template import Template, set_threads, unit_vectors
+from w2w.index.within import Within, few_of
 from w2w.schema import CATEGORY, IMAGE_ID, PRODUCT_ID, RANK, SCORE
 
 QUERY = "query"  # position of the query in the searched array
@@ -31,12 +30,8 @@ HITS = pa.schema(
     [(QUERY, pa.int32()), (RANK, pa.int32()), (PRODUCT_ID, pa.string()), (IMAGE_ID, pa.string())]
     + [(CATEGORY, pa.string()), (SCORE, pa.float32())]
 )
-_DECIMALS = 6  # float32 sums vary in the seventh decimal with the batch size: rounding keeps ties stable
 _SPARE = 2  # rows fetched beyond k: the next score shows whether a tie was cut off
 _CELLS, _CELLS_FAR = 2_000_000, 8_000_000  # scores held at once; and where a scan is a round of tasks
-_LEAST_PROBED = 32  # one in so many lists is scanned under a filter: it may let through what is unlike the query
-_MB_PER_MS = 32.0  # decoded vectors that one thread compares with a query in a millisecond: 67,000 of 128 dimensions, measured
-_FEW_MB = 256.0  # of them held for a filter
 
 
 @dataclass(frozen=True)
@@ -47,7 +42,7 @@ class Index:
     manifest: Manifest
     templates: dict[str, Template]
     shards: tuple[Shard, ...]
-    scanner: "Scanner | None" = field(default=None, repr=False)
+    scanner: Scanner | None = field(default=None, repr=False)
 
     def search(
         self,
@@ -56,7 +51,7 @@ class Index:
         categories: str | Sequence[str | None] | None = None,
         one_per_product: bool = False,
         num_threads: int = 1,
-        within: "Within | None" = None,
+        within: Within | None = None,
     ) -> pa.Table:
         """The ``HITS`` of every query, sorted by query and rank (1 = nearest); score = cosine, as exact as the codes.
 
@@ -66,9 +61,9 @@ class Index:
         categories, k < 1 and vectors of another type or length, or with NaN.
 
         With a filter either way: if the vectors of the rows that pass in a category can be compared with a query within
-        ``latency_budget_ms`` (_MB_PER_MS), and all that is held of them fits into _FEW_MB, each row is scored: an exact search,
+        ``latency_budget_ms``, and all that is held of them fits into 256 MB, each row is scored: an exact search,
         as far as the codes go (those that re-rank, if there are any). Otherwise, in each query's order of lists, those that
-        hold as many rows that pass as a search without a filter scans, or one in _LEAST_PROBED of all rows, if that is more.
+        hold as many rows that pass as a search without a filter scans, or one in 32 of all, if that is more.
         """
         if not isinstance(k, int | np.integer) or isinstance(k, bool) or k < 1:
             raise UsageError(f"k={k!r}: must be a whole number of at least 1")
@@ -108,36 +103,21 @@ class Index:
         return self._table(_Found.join([_Found.empty(), *found]))
 
     @cached_property
-    def _everything(self) -> "Within":
+    def _everything(self) -> Within:
         return Within.of(self.shards, [s.there for s in self.shards])
 
-    def rows_of(self, product_ids: pa.Array | pa.ChunkedArray) -> "Within":
+    def rows_of(self, product_ids: pa.Array | pa.ChunkedArray) -> Within:
         """The rows of these products that a search may find."""
         ids = pa.chunked_array([chunk for s in self.shards for chunk in s.rows[PRODUCT_ID].chunks], pa.string())
         found = pc.is_in(ids, value_set=product_ids).to_numpy()
         masks = np.split(found, np.cumsum([s.info.num_rows for s in self.shards])[:-1])
         masks = [some if s.there is None else some & s.there for some, s in zip(masks, self.shards, strict=True)]
         within = Within.of(self.shards, masks, filtered=True)
-        return replace(within, few=self._few(within.sizes))
-
-    def _few(self, sizes: Sequence[int]) -> frozenset[tuple[int, ...]]:
-        """The shards of each category of which so many rows are searched exactly: the smallest ones first, and none whose rows
-        are scanned anyway."""
-        numbers_of: dict[tuple[str, str], list[int]] = {}
-        for number, (shard, size) in enumerate(zip(self.shards, sizes, strict=True)):
-            spec = self.templates[shard.info.template].spec
-            if size and spec.can_decode and not spec.scans_all:
-                numbers_of.setdefault((shard.info.category, shard.info.template), []).append(number)
-        few, left = set[tuple[int, ...]](), _FEW_MB
-        for (_, name), numbers in sorted(numbers_of.items(), key=lambda item: sum(sizes[i] for i in item[1])):
-            template = self.templates[name]
-            size_mb = 4 * template.spec.inner_dim(template.dim) * sum(sizes[i] for i in numbers) / 2**20
-            if size_mb <= min(left, _MB_PER_MS * self.manifest.config.latency_budget_ms):
-                few, left = few | {tuple(numbers)}, left - size_mb
-        return frozenset(few)
+        budget_ms = self.manifest.config.latency_budget_ms
+        return replace(within, few=few_of(self.shards, self.templates, within.sizes, budget_ms))
 
     def _scope(
-        self, unit_ND: np.ndarray, queries: np.ndarray, k: int, numbers: list[int], one_per_product: bool, only: "Within"
+        self, unit_ND: np.ndarray, queries: np.ndarray, k: int, numbers: list[int], one_per_product: bool, only: Within
     ) -> "_Found":
         """Hits of the queries in these shards. Fetches more rows while better ones may be hidden, scans more lists only where
         those scanned have fewer than k: so the answer does not depend on how rows are distributed among shards."""
@@ -149,7 +129,7 @@ class Index:
         rarity = sum(self.shards[i].info.num_there for i in numbers) / sum(only.sizes[i] for i in numbers)
         most = max(spec.most_effort(self.shards[i].info.num_rows) for spec, i in zip(specs, numbers, strict=True))
         parts = only.parts(numbers)
-        largest = max(sum(self._in_reach(i, only) for i in part) for part in parts)
+        largest = max(sum(only.in_reach(i, self.shards[i], self._spec(i)) for i in part) for part in parts)
         fetch = k * (2 if one_per_product else 1) + _SPARE
         if not all(spec.can_filter or only.is_few(i) for spec, i in zip(specs, numbers, strict=True)):
             fetch = max(fetch, min(math.ceil(fetch * rarity), largest))
@@ -174,12 +154,6 @@ class Index:
     def _spec(self, number: int) -> Spec:
         return self.templates[self.shards[number].info.template].spec
 
-    def _in_reach(self, number: int, only: "Within") -> int:
-        """How many rows of a shard can be fetched."""
-        shard = self.shards[number]
-        can_choose = only.is_few(number) or self.templates[shard.info.template].spec.can_filter
-        return only.sizes[number] if can_choose else shard.info.num_rows
-
     def _fetch(
         self,
         unit_ND: np.ndarray,
@@ -188,13 +162,13 @@ class Index:
         effort: float,
         parts: list[tuple[int, ...]],
         one_per_product: bool,
-        only: "Within",
+        only: Within,
     ) -> tuple["_Found", np.ndarray, np.ndarray]:
         """The best k of at most ``fetch`` rows per part; which queries (n,) are done; and of which there are rows that were
         scanned and not fetched."""
         numbers = [i for part in parts for i in part]
         if self.scanner is None or only.filtered:
-            scanned = self.scan(unit_ND, fetch, effort, parts, only)
+            scanned = scan(self.shards, self.templates, unit_ND, fetch, effort, parts, only)
         else:
             scanned = self.scanner(unit_ND, fetch, effort, parts)
         scores, shards, rows = scanned.scores, scanned.shards, scanned.rows
@@ -223,62 +197,12 @@ class Index:
         keep = valid & (np.cumsum(valid, axis=1) <= k)
         of, at = np.nonzero(keep)
         found = _Found(of, np.cumsum(keep, axis=1)[of, at], shards[of, at], rows[of, at], scores[of, at])
-        all_scanned = scanned.everything | (in_reach >= sum(self._in_reach(i, only) for i in numbers))
+        all_scanned = scanned.everything | (in_reach >= sum(only.in_reach(i, self.shards[i], self._spec(i)) for i in numbers))
         return found, complete | all_scanned, scanned.more
 
-    def scan(
-        self, unit_ND: np.ndarray, fetch: int, effort: float, parts: list[tuple[int, ...]], only: "Within | None" = None
-    ) -> "Scanned":
-        """What is fetched of these parts of the shards: ``fetch`` rows of each, before anything is left out."""
-        only = only or self._everything
-        columns, hidden = [], []
-        inner: dict[str, np.ndarray] = {}
-        lists: dict[str, tuple | None] = {}
-        everything, more, numbers = True, np.zeros(len(unit_ND), bool), [i for part in parts for i in part]
-        for part in parts:
-            number, reach = part[0], sum(self._in_reach(i, only) for i in part)
-            shard = self.shards[number]
-            name = shard.info.template
-            template = self.templates[name]
-            spec = template.spec
-            if name not in inner:
-                inner[name] = template.inner(unit_ND)
-            if part in only.few:
-                few, size = only.rows(part, spec, self.shards), min(fetch, reach)
-                scores, places = few.nearest(inner[name], size)
-                columns.append((np.round(scores, _DECIMALS), few.shard_M[places], few.row_M[places]))
-                everything &= size == reach
-                left = np.full(len(unit_ND), size < reach)
-                hidden.append(np.where(left, columns[-1][0].min(axis=1) + NOISE, -np.inf))
-                more |= left
-                continue
-            if name not in lists:
-                num, probed = spec.num_lists, max(1, spec.nprobe)
-                alike = [i for i in numbers if self.shards[i].info.template == name and not only.is_few(i)]
-                if only.filtered and num:
-                    share = max(probed / num, 1 / _LEAST_PROBED) * effort
-                    rows_SL = np.stack([only.rows_of_lists(i, num, self.shards[i].codes.base) for i in alike])
-                    lists[name] = holding_lists(template, inner[name], rows_SL.sum(axis=0), share)
-                else:
-                    lists[name] = nearest_lists(template, inner[name], math.ceil(probed * effort))
-            size = min(fetch * spec.k_factor, reach)
-            chosen = only.selectors[number] if spec.can_filter else None
-            scores, rows = search_codes(spec, shard.codes, inner[name], size, lists[name], effort, chosen)
-            real = rows >= 0
-            if spec.refine:
-                of, at = np.nonzero(real)
-                scores = scores.copy()
-                scores[of, at] = rerank(shard.codes, inner[name], of, rows[of, at])
-            scores = np.round(np.where(real, scores, -np.inf), _DECIMALS)
-            columns.append((scores, np.full(rows.shape, number, np.int32), rows))
-            fetched_all = size == reach
-            everything &= fetched_all and effort >= spec.most_effort(shard.info.num_rows)
-            left = real[:, -1] & (not fetched_all)
-            more |= left
-            # re-ranked scores bound nothing: what was not fetched counts only if hits are lacking
-            hidden.append(np.where(left & (not spec.refine), scores[:, -1], -np.inf))
-        scores, shards, rows = (np.concatenate(c, axis=1) for c in zip(*columns, strict=True))
-        return Scanned(scores, shards, rows, np.max(hidden, axis=0), more, everything)
+    def scan(self, unit_ND: np.ndarray, fetch: int, effort: float, parts: list[tuple[int, ...]]) -> Scanned:
+        """What is fetched of these parts of the shards without a filter: ``fetch`` rows of each, before any is left out."""
+        return scan(self.shards, self.templates, unit_ND, fetch, effort, parts, self._everything)
 
     def _first_of_product(self, shards: np.ndarray, rows: np.ndarray, valid: np.ndarray) -> np.ndarray:
         """True at the best row of each product, (n, f). All images of a product are in one shard."""
@@ -324,81 +248,6 @@ class Index:
             categories,
         ]
         return pa.table([*columns, found.score[order]], names=HITS.names).cast(HITS)
-
-
-@dataclass(frozen=True)
-class Scanned:
-    """Rows of shards by query: scores, numbers of shards and rows in them, (n, f) each. ``hidden`` (n,): the best possible
-    score of a row that was not fetched; ``more`` (n,): whether one was scanned and not fetched; ``everything``: none is left.
-    """
-
-    scores: np.ndarray
-    shards: np.ndarray
-    rows: np.ndarray
-    hidden: np.ndarray
-    more: np.ndarray
-    everything: bool
-
-    @staticmethod
-    def join(parts: Sequence["Scanned"]) -> "Scanned":
-        """Of some shards after the other."""
-        scores, shards, rows = (
-            np.concatenate([getattr(p, name) for p in parts], axis=1) for name in ("scores", "shards", "rows")
-        )
-        hidden, more = (np.stack([getattr(p, name) for p in parts]).max(axis=0) for name in ("hidden", "more"))
-        return Scanned(scores, shards, rows, hidden, more, all(p.everything for p in parts))
-
-
-Scanner = Callable[[np.ndarray, int, float, list[tuple[int, ...]]], Scanned]
-
-
-@dataclass(frozen=True)
-class Within:
-    """The rows of each shard that may be found: their number, bool (rows,) or None for all, and that for faiss. ``filtered``:
-    they may lie anywhere. ``few``: shards of a category whose rows are searched exactly. What that takes is made when it is
-    first needed, and kept."""
-
-    sizes: list[int]
-    masks: Sequence[np.ndarray | None]
-    selectors: Sequence[faiss.IDSelector | None]
-    filtered: bool = False
-    few: frozenset[tuple[int, ...]] = frozenset()
-    _decoded: dict[tuple[int, ...], Few] = field(default_factory=dict, repr=False)
-    _rows_L: dict[int, np.ndarray] = field(default_factory=dict, repr=False)
-    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
-
-    @staticmethod
-    def of(shards: Sequence[Shard], masks: Sequence[np.ndarray | None], filtered: bool = False) -> "Within":
-        bits = [None if m is None else faiss.IDSelectorBitmap(np.packbits(m, bitorder="little")) for m in masks]
-        sizes = [s.info.num_rows if mask is None else int(mask.sum()) for s, mask in zip(shards, masks, strict=True)]
-        return Within(sizes, masks, bits, filtered)
-
-    def parts(self, numbers: Sequence[int]) -> list[tuple[int, ...]]:
-        """These shards: those of ``few`` together, each other one by itself."""
-        return list(dict.fromkeys(next((few for few in self.few if i in few), (i,)) for i in numbers))
-
-    def is_few(self, number: int) -> bool:
-        return any(number in few for few in self.few)
-
-    def rows(self, part: tuple[int, ...], spec: Spec, shards: Sequence[Shard]) -> Few:
-        """What may be found of a part of ``few``."""
-        with self._lock:
-            if part not in self._decoded:
-                rows = {i: np.flatnonzero(mask) for i in part if (mask := self.masks[i]) is not None}
-                self._decoded[part] = Few.of(spec, {i: shards[i].codes for i in part}, rows)
-            return self._decoded[part]
-
-    def rows_of_lists(self, number: int, num_lists: int, base: faiss.IndexIVF) -> np.ndarray:
-        """How many rows of each inverted list of a shard may be found, int64 (lists,)."""
-        with self._lock:
-            if number not in self._rows_L:
-                lists, mask = faiss.downcast_InvertedLists(base.invlists), self.masks[number]
-                sizes = [lists.list_size(i) for i in range(num_lists)]
-                ids = [faiss.rev_swig_ptr(lists.get_ids(i), size) for i, size in enumerate(sizes) if size]
-                found = mask[np.concatenate(ids)] if mask is not None else np.ones(sum(sizes), bool)
-                before = np.concatenate([[0], np.cumsum(found)])
-                self._rows_L[number] = np.diff(before[np.concatenate([[0], np.cumsum(sizes)])])
-            return self._rows_L[number]
 
 
 def _best_first(scores_NF: np.ndarray, k: int, width: int) -> np.ndarray:

@@ -11,7 +11,8 @@ from w2w.errors import Reject, RejectCode, UsageError
 from w2w.index.groups import Groups
 from w2w.index.merge import MANY, merged
 from w2w.index.passing import Passing
-from w2w.index.search import HITS, QUERY, Index, Scanner, open_index
+from w2w.index.scan import Scanner
+from w2w.index.search import HITS, QUERY, Index, open_index
 from w2w.models.parts import Weights, weighed
 from w2w.stage import with_rejects
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from w2w.index.flow_shards import grouped
-from w2w.index.search import Index, Scanned, open_index
+from w2w.index.scan import Scanned
+from w2w.index.search import Index, open_index
 from w2w.index.spec import IndexConfig
 
 from .conftest import DIM, make_catalog, run_job

@@ -4,7 +4,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from w2w.index import search
+from w2w.index import within as rule
 from w2w.index.exact import Few
 from w2w.index.search import open_index
 from w2w.index.spec import IndexConfig, Spec
@@ -53,7 +53,7 @@ def test_few_rows_are_searched_exactly(tmp_path, factory):
 @pytest.mark.parametrize("factory", ["IVF16,Flat", "IVF16,SQ8", "PCAR16,IVF16,RaBitQ4"])
 def test_lists_are_scanned_until_they_hold_enough_that_passes(tmp_path, monkeypatch, factory):
     """Of a filter that lets through what is unlike the query, the nearest lists have nothing."""
-    monkeypatch.setattr(search, "_MB_PER_MS", 0.0)
+    monkeypatch.setattr(rule, "_MB_PER_MS", 0.0)
     catalog = make_catalog({"tops": 900})
     index = opened(tmp_path, catalog, factory, nprobe=2)
     names = catalog.rows["product_id"].to_pylist()
@@ -74,7 +74,7 @@ def test_both_ways_score_alike(tmp_path, monkeypatch):
     index = opened(tmp_path, catalog, "PCA16,IVF8,SQ8", nprobe=8)
     among = pa.array([f"tops-{i:05d}" for i in range(30, 300)])
     exact = index.search(np.concatenate([QUERIES, one[None]]), 20, within=index.rows_of(among))
-    monkeypatch.setattr(search, "_MB_PER_MS", 0.0)
+    monkeypatch.setattr(rule, "_MB_PER_MS", 0.0)
     scanned = index.search(np.concatenate([QUERIES, one[None]]), 20, within=index.rows_of(among))
     assert exact["product_id"].equals(scanned["product_id"])
     np.testing.assert_allclose(exact["score"].to_numpy(), scanned["score"].to_numpy(), atol=2.1e-6)
@@ -91,9 +91,9 @@ def test_the_smallest_categories_are_held_in_memory(tmp_path, monkeypatch):
         return {index.shards[i].info.category for part in few for i in part}
 
     for rows, categories in ((59, set()), (60, {"hats"}), (209, {"hats"}), (210, {"hats", "shoes"}), (510, set("hst"))):
-        monkeypatch.setattr(search, "_FEW_MB", rows * row_mb)
+        monkeypatch.setattr(rule, "_FEW_MB", rows * row_mb)
         assert {c[0] for c in held()} == {c[0] for c in categories}
-    monkeypatch.setattr(search, "_MB_PER_MS", 149 * row_mb / index.manifest.config.latency_budget_ms)
+    monkeypatch.setattr(rule, "_MB_PER_MS", 149 * row_mb / index.manifest.config.latency_budget_ms)
     assert held() == {"hats"}
 
 
