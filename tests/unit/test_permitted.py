@@ -51,7 +51,7 @@ ASKED_BY = {
     "training.vectors": "training.outfits.flow",
 }
 NOBODY = {
-    "takes in": "crawl.flow ingest.flow garments.job_annotate mining.sets.flow mining.sets.flow_links mining.sets.job",
+    "takes in": "crawl.flow ingest.flow_load garments.job_annotate mining.sets.flow mining.sets.flow_links mining.sets.job",
     "computes": "garments.guides garments.job_detect garments.job_segment mining.duplicates.flow mining.duplicates.job "
     "mining.representatives.flow mining.representatives.job models.flow models.flow_looks models.job",
     "for the shop alone": "check.flow check.job garments.gallery garments.job_show mining.audit.flow mining.audit.job "

@@ -7,18 +7,14 @@ alone.
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from w2w import ids, schema, storage
+from w2w import ids, schema
 from w2w.engine.job import Run
-from w2w.engine.run import run_stages
-from w2w.engine.source import Source, file_rows
 from w2w.errors import BadInput, RejectCode, TooManyRejects
 from w2w.images.stage import INSPECT_GIVES, inspect
 from w2w.ingest import cursor, nights
@@ -28,33 +24,25 @@ from w2w.ingest.changes import (
     LAST_IMAGE_LIST,
     LAST_IMAGE_URI,
     PICTURE_COLUMNS,
-    WITHOUT_PICTURE,
     CurrentProducts,
     LastPictures,
     LastRows,
-    owned,
-    with_last_picture,
-    withdrawn,
 )
 from w2w.ingest.feed import FeedBatch, change_files, is_deletions, is_folder_of_changes, read_as, read_feed
 from w2w.ingest.images import is_web_each
 from w2w.ingest.loading import load_stage, without_erased
-from w2w.ingest.more import LOADED, MORE_GIVES, MORE_NEEDS, load_more
-from w2w.ingest.outlook import Outlook, after_a_run
+from w2w.ingest.more import MORE_GIVES, MORE_NEEDS, load_more
+from w2w.ingest.outlook import Outlook
 from w2w.ingest.partial import SAID_BEFORE, completed
-from w2w.ingest.permits import PERMIT_GIVES, PERMIT_NEEDS, PERMITS, Standing, owners_word, permit, stood_of
+from w2w.ingest.permits import PERMIT_GIVES, PERMIT_NEEDS, Standing, permit, stood_of
 from w2w.ingest.readable import LAST_COLUMNS, Values
-from w2w.ingest.stage import NEWS, STANDING, WORK_SCHEMA, with_standing, work_rows
+from w2w.ingest.stage import STANDING, WORK_SCHEMA, with_standing, work_rows
 from w2w.ingest.trial import Trial
-from w2w.ingest.warnings import WARN_GIVES, WARN_NEEDS, WARNINGS, warn
+from w2w.ingest.warnings import WARN_GIVES, WARN_NEEDS, warn
 from w2w.shown import line
-from w2w.stage import Counts, Stage
-from w2w.table import delta, erased, snapshot, work
-from w2w.table.doubles import is_own
-from w2w.table.parts import Output, write_part
+from w2w.stage import Stage
+from w2w.table import delta, erased, work
 from w2w.table.pending import rejected_keys
-from w2w.table.pictures import feed_pictures
-from w2w.table.sink import Lineage, append_rows
 
 _MOST_NAMES, _TOLD_NAMES = 10_000, 20  # of categories that are counted, and said
 STAGE_CODE = 1  # bump when the same bytes would be judged differently
@@ -71,7 +59,7 @@ class Night:
             self.files = cursor.pending(self._feed.uri, change_files(self._feed), applied)
         self.version = ids.digest(STAGE_CODE, config.decode, config.fetch.max_bytes)
         self._products = delta.CurrentRows(run.store, schema.PRODUCTS)
-        self._current = CurrentProducts(_together(self._products, CURRENT_COLUMNS), self._feed.id)
+        self.current = CurrentProducts(_together(self._products, CURRENT_COLUMNS), self._feed.id)
         self._erased = erased.read(run.store)
         self._last: LastPictures | None = None
         self._before: LastRows | None = None
@@ -80,9 +68,9 @@ class Night:
         self._rejected = rejected_keys(run.store, "ingest", self.version).read()
         checked = delta.read(run.store, schema.RECHECKS, [schema.CHECKED_AT], source=self._feed.id).column(0)
         due = nights.recheck_is_due(_microseconds(checked), nights.now_us(), config.fetch.recheck_nights)
-        self._recheck = due and config.limit is None  # with a limit, the same rows would come every time
-        self._held: list[pa.Table] = []  # permanently rejected by a run that ended before their other changes were written
-        self._on_web = False
+        self.rechecks = due and config.limit is None  # with a limit, the same rows would come every time
+        self.held: list[pa.Table] = []  # permanently rejected by a run that ended before their other changes were written
+        self.on_web = False
         self._unmapped = Counter[str]()  # categories that the feed's map lacks, by rows
         self._categories: dict[str, Counter[str]] = {}  # ours -> theirs, with their rows
         self.trial = None
@@ -100,8 +88,8 @@ class Night:
         ) = 0
         self.missing: pa.Table | None = None  # rows of products that a full feed does not list
         self.gone: pa.Table | None = None  # those to be withdrawn
-        self._absences: pa.Table | None = None
-        self._listed_again: pa.Table | None = None
+        self.absences: pa.Table | None = None
+        self.listed_again: pa.Table | None = None
 
     def read(self) -> None:
         """Reads the feed and writes its work files (none in a dry run). Raises UsageError if too many products are missing."""
@@ -135,14 +123,14 @@ class Night:
             if len(self._unmapped) < _MOST_NAMES:
                 self._unmapped += batch.unmapped
             for ids_ in (batch.rows.column(schema.PRODUCT_ID), batch.rejects.column(schema.KEY)):
-                self._current.list(ids_.combine_chunks())
-            self._current.delete(batch.deleted.column(schema.PRODUCT_ID).combine_chunks())
-            same = self._current.unchanged(rows)
-            kept = self._current.kept(rows, same)
+                self.current.list(ids_.combine_chunks())
+            self.current.delete(batch.deleted.column(schema.PRODUCT_ID).combine_chunks())
+            same = self.current.unchanged(rows)
+            kept = self.current.kept(rows, same)
             failed = pc.and_not(pc.is_in(rows.column(schema.KEY), value_set=self._rejected), same)
             web = is_web_each(rows.column(schema.IMAGE_URI))
-            self._on_web |= pc.any(web).as_py() or False
-            again = pc.and_(web, pc.or_(same, failed)) if self._recheck else pa.array(np.zeros(rows.num_rows, bool))
+            self.on_web |= pc.any(web).as_py() or False
+            again = pc.and_(web, pc.or_(same, failed)) if self.rechecks else pa.array(np.zeros(rows.num_rows, bool))
             new = pc.invert(pc.or_(same, failed))
             self.rechecked += pc.sum(again).as_py() or 0
             self.refused += pc.sum(pc.and_not(failed, again)).as_py() or 0
@@ -150,7 +138,7 @@ class Night:
             if wanted := pc.any(pc.or_(pc.or_(new, again), held)).as_py():
                 last = self._last_pictures(rows)
                 rows = with_standing(rows, self._feed.id, kept, same, last, self._stood(last))
-                self._held.append(_with_a_picture(rows.filter(held)))
+                self.held.append(with_a_picture(rows.filter(held)))
             pending = rows.filter(pc.or_(new, again)) if wanted else rows.slice(0, 0)
             if self.trial:
                 self.trial.add(pending)
@@ -174,7 +162,7 @@ class Night:
         """The batch without rows of products that another feed owns."""
         for of in ("rows", "deleted"):
             product_ids = getattr(batch, of).column(schema.PRODUCT_ID).combine_chunks()
-            others = self._current.others(product_ids)
+            others = self.current.others(product_ids)
             if others.null_count < len(others):
                 said = pc.binary_join_element_wise("product_id '", product_ids, "' belongs to feed '", others, "'", "")
                 batch = batch.refuse(others.is_valid(), RejectCode.DUPLICATE_KEY, said, of)
@@ -206,8 +194,8 @@ class Night:
         return self._feed.full and self.unreadable > self._feed.max_unreadable
 
     def _judge_missing(self) -> None:
-        config, have, num_deleted = self._config, len(self._current), self._current.num_deleted
-        num_missing = self._current.num_unlisted if self._feed.full else 0
+        config, have, num_deleted = self._config, len(self.current), self.current.num_deleted
+        num_missing = self.current.num_unlisted if self._feed.full else 0
         meant, rate, num = config.withdraw_missing, config.max_withdrawn_rate, num_missing + num_deleted
         are = " or ".join(["missing"] * (num_missing > 0) + ["said to be gone"] * (num_deleted > 0))
         said = f"feed.uri={self._feed.uri}: {num} of the {have} active products of feed {self._feed.id!r} are {are}"
@@ -218,20 +206,20 @@ class Night:
                 f"{said}, more than max_withdrawn_rate={rate:g} allows: is the file complete? Nothing was done. If these "
                 f"are to go, --withdraw_missing={num} withdraws them in this run; --max_withdrawn_rate allows more."
             )
-        self.gone = self._rows_of(self._current.deleted, num_deleted)
+        self.gone = self._rows_of(self.current.deleted, num_deleted)
         if not self._feed.full:
             return
-        self.missing = self._rows_of(self._current.unlisted, num_missing)
+        self.missing = self._rows_of(self.current.unlisted, num_missing)
         before = delta.read(self._run.store, schema.ABSENCES, schema.ABSENCES.schema.names, source=self._feed.id)
         after = nights.count_absences(before, self.missing.column(schema.PRODUCT_ID), self._feed.id, nights.now_us())
         enough = pc.greater_equal(after.column(schema.NIGHTS), self._feed.grace_nights if meant is None else 0)
         still = pc.is_in(before.column(schema.PRODUCT_ID), value_set=self.missing.column(schema.PRODUCT_ID).combine_chunks())
-        self._listed_again = _if_changed(before, before.filter(still))
+        self.listed_again = _if_changed(before, before.filter(still))
         if self.is_held_back:
-            self._absences = self._listed_again
+            self.absences = self.listed_again
             return
         self.gone = pa.concat_tables([self.gone, self.missing.filter(enough)])
-        self._absences = _if_changed(before, after.filter(pc.invert(enough)))
+        self.absences = _if_changed(before, after.filter(pc.invert(enough)))
 
     def _rows_of(self, which: Callable[[pa.Table], pa.Table], num: int) -> pa.Table:
         """The ``num`` rows of the catalog that ``which`` selects."""
@@ -249,7 +237,7 @@ class Night:
             "change_files": None if self.files is None else len(self.files),
             "rows_superseded": self.superseded or None,
             "deletions": self.deletions or None,
-            "deletions_of_no_product": self.deletions - self._current.num_deleted or None,
+            "deletions_of_no_product": self.deletions - self.current.num_deleted or None,
             "rows_of_no_product": self.left_out or None,
             "variants_without_their_product": self.orphans or None,
             "rows_of_erased_products": self.erased or None,
@@ -260,13 +248,13 @@ class Night:
             "unmapped_categories": {line(name)[:80]: rows for name, rows in self._unmapped.most_common(_TOLD_NAMES)},
             "other_files_of_a_sample": self.aside or None,
             "missing": None if self.missing is None else self.missing.num_rows,
-            "withdrawn": None if self.missing is None and not self.deletions else self._num_gone,
+            "withdrawn": None if self.missing is None and not self.deletions else self.num_gone,
             "held_back": held if self.missing is not None and self.is_held_back else self._waiting(),
-            "adopted": self._current.num_adopted or None,
+            "adopted": self.current.num_adopted or None,
         }
 
     @property
-    def _num_gone(self) -> int:
+    def num_gone(self) -> int:
         return 0 if self.gone is None else self.gone.num_rows
 
     def _read_as(self) -> str | None:
@@ -276,7 +264,7 @@ class Night:
         return read_as(replace(self._feed, uri=tables[-1])) if tables else None
 
     def _waiting(self) -> str | None:
-        left = 0 if self.missing is None else self.missing.num_rows + self._current.num_deleted - self._num_gone
+        left = 0 if self.missing is None else self.missing.num_rows + self.current.num_deleted - self.num_gone
         nights = f"{self._feed.grace_nights} nights in a row (feed.grace_nights; runs within 12 hours are one night)"
         return f"{left} missing products, which are withdrawn after {nights}" if left else None
 
@@ -285,7 +273,7 @@ class Night:
     def num_pending(self, limit: int | None) -> int:
         return min(self.pending, limit or self.pending)
 
-    def _stages(self) -> list[Stage]:
+    def stages(self) -> list[Stage]:
         config = self._config
         loading = load_stage(config.fetch, config.pool, self._run.run_id)
         kept = {name: loading.args[name] for name in ("fetch", "max_bytes")}  # one fetcher: its limits are a worker's
@@ -307,7 +295,7 @@ class Night:
             return {}
         gone = None if self.gone is None else self.gone.column(schema.PRODUCT_ID)
         more = {"more_categories": len(self._categories) - len(most) or None}
-        return {"categories": categories} | more | self.trial.told(self._stages()) | self.trial.outlook.told(gone)
+        return {"categories": categories} | more | self.trial.told(self.stages()) | self.trial.outlook.told(gone)
 
     def check_rejects(self, result: Any) -> None:
         """Raises TooManyRejects, with ``result``, where a run would reject too much, as far as a dry run can tell."""
@@ -319,156 +307,13 @@ class Night:
             e.result = result
             raise
 
-    def used(self) -> dict[str, Any]:
-        """Fields of the result: what may not be done with the feed's pictures now."""
-        return after_a_run(self._run.store, self._feed.id)
-
-    def broken(self) -> dict[str, int]:
-        """Pictures beside the front that this run could not load, by code."""
-        listed = [
-            p for p in delta.parts(delta.open_table(self._run.store, schema.WARNINGS)) if is_own(p.path, self._run.run_id)
-        ]
-        columns = [schema.COLUMN, schema.REJECT_CODE]
-        codes = Counter[str]()
-        for rows in delta.read_batches(self._run.store, schema.WARNINGS, columns, listed):
-            codes.update(rows.filter(pc.equal(rows.column(0), schema.IMAGE_LIST)).column(1).to_pylist())
-        return dict(codes)
-
-    def newly_said(self) -> int:
-        """Rows that this run wrote to `permissions`."""
-        listed = delta.parts(delta.open_table(self._run.store, schema.PERMISSIONS))
-        return sum(part.rows for part in listed if is_own(part.path, self._run.run_id))
-
-    def load(self) -> tuple[Counts, dict[str, int]]:
-        """Loads and checks the pending rows' pictures, and commits; then does what is left for the feed's other rows.
-
-        Raises TooManyRejects above the tolerance: by then all changes are written, with the good pictures, nothing is
-        withdrawn, and no product counts as missing that night.
-        """
-        run, config, lineage = self._run, self._config, self._run.lineage(self.version, [])
-        source = self._source().first(config.limit)
-        counts, versions = Counts(), {}
-        try:
-            if not source.is_done(config.tolerance):
-                run.begin()
-                counts, versions = run_stages(
-                    run.store,
-                    source,
-                    self._stages(),
-                    [
-                        Output(schema.IMAGES, schema.IMAGE_ID, only=schema.BYTES),
-                        Output(schema.IMAGES, schema.IMAGE_ID, nested=LOADED),
-                        WARNINGS,
-                        Output(schema.PERMISSIONS, nested=PERMITS),
-                        Output(schema.PRODUCTS, only=NEWS),
-                    ],
-                    lineage,
-                    pool=config.pool,
-                    tolerance=config.tolerance,
-                    commit_every_s=config.commit_every_s,
-                )
-        except TooManyRejects:
-            self._write(list(self._without_picture(self._is_left)), [], lineage)
-            self._count(self._listed_again, lineage)
-            raise
-        versions |= self._settle(counts, lineage)
-        versions |= self._hear_owner(lineage)
-        if self._recheck and self._on_web and source.num_rows == self.pending:
-            row = {schema.SOURCE: self._feed.id, schema.CHECKED_AT: nights.now_us(), schema.RUN_ID: run.run_id}
-            rows = pa.Table.from_pylist([row], schema=schema.RECHECKS.schema)
-            versions |= append_rows(run.store, Output(schema.RECHECKS), rows, lineage)
-        if self.files and source.num_rows == self.pending:  # with a limit, the rest of them is still to be done
-            rows = cursor.rows(self.files, self._feed.id, nights.now_us(), run.run_id)
-            versions |= append_rows(run.store, Output(schema.CHANGE_FILES), rows, lineage)
-        return counts, versions
-
-    def _source(self) -> Source:
-        folder, skipped = work.folder(self._run.store, self._run.run_id), self.listed - self.pending
-        return file_rows(folder, schema.KEY, schema.SOURCE, self._config.item_rows, skipped, self.refused)
-
-    def _settle(self, counts: Counts, lineage: Lineage) -> dict[str, int]:
-        """Writes the other changes of products whose new picture is broken, and withdraws missing products, in one commit."""
-        store = self._run.store
-        held, rows = list(self._without_picture(self._is_rejected if counts.rejected else None)), []
-        if self._current.num_adopted:
-            now = delta.CurrentRows(store, schema.PRODUCTS)
-            adopted = (self._current.adopted(batch) for batch in now.batches(schema.PRODUCTS.schema.names))
-            rows += [owned(batch, self._feed.id) for batch in adopted]
-        if self.gone is not None and self._num_gone:
-            rows.append(withdrawn(self.gone))
-        versions = self._write(held, rows, lineage)
-        return versions | self._count(self._absences, lineage)
-
-    def _count(self, absences: pa.Table | None, lineage: Lineage) -> dict[str, int]:
-        """Writes for how many nights products have been missing; nothing for None."""
-        if absences is None:
-            return {}
-        receipts = write_part(self._run.store, Output(schema.ABSENCES), absences, lineage.run_id)
-        return {schema.ABSENCES.name: snapshot.replace(self._run.store, schema.ABSENCES, receipts, lineage, self._feed.id)[1]}
-
-    def _hear_owner(self, lineage: Lineage) -> dict[str, int]:
-        """Writes what ``feed.use`` changes for pictures that this run did not ask for, such as files."""
-        config, standing = self._config, Standing(self._run.store)
-        said_before = any(row[schema.OWNER_SAYS] and row[schema.FEED] == self._feed.id for row in standing.rows)
-        if not self._feed.use.told() and not said_before:
-            return {}
-        pictures = feed_pictures(self._run.store, self._feed.id)
-        rows = owners_word(standing, pictures, self._feed.id, self._feed.use, config.fetch.respect_no_ai, lineage.run_id)
-        return append_rows(self._run.store, Output(schema.PERMISSIONS), rows, lineage) if rows.num_rows else {}
-
-    def _write(self, held: list[pa.Table], rows: list[pa.Table], lineage: Lineage) -> dict[str, int]:
-        """``held``: work rows, whose products keep their pictures; ``rows``: of `products`."""
-        without = [with_last_picture(r) for r in held]
-        c = schema.ROW_DIGEST
-        told = [warn(r.set_column(r.schema.get_field_index(c), c, w[c]), run_id=lineage.run_id) for r, w in zip(held, without)]
-        rows = [*without, *rows]
-        if not sum(r.num_rows for r in rows):
-            return {}
-        versions = append_rows(self._run.store, WARNINGS, pa.concat_tables(told), lineage) if sum(map(len, told)) else {}
-        return versions | append_rows(self._run.store, Output(schema.PRODUCTS), pa.concat_tables(rows), lineage)
-
-    def _without_picture(self, which: Callable[[], Callable] | None) -> Iterator[pa.Table]:
-        """Rows whose product has an earlier picture and lacks their other changes: those rejected by earlier runs, and those of
-        this run whose keys ``which`` selects."""
-        yield from self._held
-        if which is None:
-            return
-        tells = which()
-        folder = work.folder(self._run.store, self._run.run_id)
-        system = storage.filesystem(folder)[0]
-        for info in storage.list_files(folder, recursive=False):
-            with pq.ParquetFile(info.path, filesystem=system) as file:
-                for batch in file.iter_batches():
-                    rows = pa.Table.from_batches([batch])
-                    yield _with_a_picture(rows.filter(tells(rows.column(schema.KEY))))
-
-    def _is_rejected(self) -> Callable[[pa.ChunkedArray], pa.ChunkedArray]:
-        """Which of the keys this run has rejected."""
-        listed = delta.parts(delta.open_table(self._run.store, schema.REJECTS), **{schema.STAGE: "ingest"})
-        batches = delta.read_batches(self._run.store, schema.REJECTS, [schema.KEY, schema.RUN_ID], listed)
-        mine = [b.filter(pc.equal(b.column(schema.RUN_ID), self._run.run_id)).column(schema.KEY) for b in batches]
-        keys = pa.chunked_array([c for m in mine for c in m.chunks], pa.string())
-        return partial(pc.is_in, value_set=keys)
-
-    def _is_left(self) -> Callable[[pa.ChunkedArray], pa.ChunkedArray]:
-        """Which of the keys this run has not written: a hopeless run stops long before it has read all."""
-        if self._config.limit is not None:
-            return self._is_rejected()
-        store, columns = self._run.store, [schema.PRODUCT_ID, schema.ROW_DIGEST]
-        listed = delta.parts(delta.open_table(store, schema.PRODUCTS))
-        own = [p for p in listed if is_own(p.path, self._run.run_id)]
-        batches = delta.read_batches(store, schema.PRODUCTS, columns, own)
-        keys = [pc.binary_join_element_wise(b[0], pc.utf8_rtrim(b[1], WITHOUT_PICTURE), "@") for b in batches]
-        written = pa.chunked_array([c for k in keys for c in k.chunks], pa.string())
-        return lambda column: pc.invert(pc.is_in(column, value_set=written))
-
 
 def _if_changed(before: pa.Table, after: pa.Table) -> pa.Table | None:
     order = schema.PRODUCT_ID
     return None if after.sort_by(order).equals(before.sort_by(order)) else after
 
 
-def _with_a_picture(rows: pa.Table) -> pa.Table:
+def with_a_picture(rows: pa.Table) -> pa.Table:
     """Those whose product has an earlier picture and lacks their other changes."""
     news = pc.and_(rows.column(STANDING).is_null(), rows.column(schema.REJECT_CODE).is_null())
     return rows.filter(pc.and_(news, rows.column(LAST_IMAGE_ID).is_valid()))

@@ -9,7 +9,9 @@ from w2w.images.decode import DecodeLimits
 from w2w.ingest import download
 from w2w.ingest.feed import FeedConfig
 from w2w.ingest.flow import Night
+from w2w.ingest.flow_load import Load, broken, newly_said
 from w2w.ingest.loading import FeedFetchConfig
+from w2w.ingest.outlook import after_a_run
 from w2w.results import Summary
 from w2w.stage import Pool
 from w2w.table import work
@@ -147,11 +149,11 @@ def _done(run: Run, config: Config, on_the_web: str | None) -> Result:
             result = replace(result, **night.tried())
             night.check_rejects(result)
             return result
-        counts, versions = night.load()
+        counts, versions = Load(run, config, night)()
         unchanged = counts.left_out.get("images", 0) if night.rechecked else None
-        broken = night.broken() if versions else {}
-        done: dict[str, Any] = {"pictures_unchanged": unchanged, "broken_pictures_beside_the_front": broken}
-        done |= {"permissions_written": night.newly_said() or None} | night.used()
+        not_loaded = broken(run) if versions else {}
+        done: dict[str, Any] = {"pictures_unchanged": unchanged, "broken_pictures_beside_the_front": not_loaded}
+        done |= {"permissions_written": newly_said(run) or None} | after_a_run(run.store, config.feed.id)
         return run.done(result, counts=counts, versions=versions, **done)
     finally:
         work.clean(run.store, run.run_id)

@@ -20,7 +20,7 @@ from w2w.export.job import ExportConfig
 from w2w.index import job as index
 from w2w.index.manifest import index_uri
 from w2w.index.publish import read_manifest
-from w2w.ingest import flow as ingesting
+from w2w.ingest import flow_load as ingesting
 from w2w.ingest import job as ingest
 from w2w.ingest.feed import FeedConfig
 from w2w.ingest.loading import FeedFetchConfig
