@@ -497,7 +497,7 @@ def test_every_step_comes_with_the_night_that_asks_for_it(store, shop, clock):
 
 
 def test_what_an_export_or_check_lacks_is_said_before_the_feed_is_read(store, shop, clock):
-    with pytest.raises(UsageError, match=r"--to=qdrant: what it stores are vectors"):
+    with pytest.raises(UsageError, match=r"--export.to=qdrant: what it stores are vectors"):
         nightly.main(nightly_config(store, shop, export=ExportConfig(to="qdrant")))
     with pytest.raises(UsageError, match="blured"):
         nightly.main(nightly_config(store, shop, check=CheckConfig(fail_on=["blured"])))
@@ -505,7 +505,8 @@ def test_what_an_export_or_check_lacks_is_said_before_the_feed_is_read(store, sh
 
 
 @pytest.mark.parametrize(
-    ("wanted", "says"), [({"rules": "/no/rules.yaml"}, "--rules=/no/rules"), ({"scorer": "/no"}, "--scorer=/no")]
+    ("wanted", "says"),
+    [({"rules": "/no/rules.yaml"}, "--recommend.rules=/no/rules"), ({"scorer": "/no"}, "--recommend.scorer=/no")],
 )
 def test_what_recommendations_lack_is_said_before_the_feed_is_read(store, shop, clock, wanted, says):
     with pytest.raises(UsageError, match=says):
