@@ -1,19 +1,21 @@
-"""What re-ranking gives on street photos of the wardrobe: garments of 120 photos, by their true boxes, against 300 products,
-each in its class. Last line: JSON.
+"""What re-ranking gives on street photos of the wardrobe: garments of 120 photos against 300 products, each in its class. Last
+line: JSON.
 
-python -m tests.bench.find_rerank [--seeds 2 1] [--folder FOLDER] [--quick]
+python -m tests.bench.find_rerank [--seeds 2 1] [--boxes true found] [--encoder NAME] [--folder FOLDER] [--quick]
 
-Seed 2 is what was chosen on, seed 1 the test. Each way beside the plain crop, with paired 95 % intervals (bootstrap over
-garments): ``--cut_out`` (the better score of crop and person on white), the sum of both vectors, a padded crop, average query
-expansion (Chum et al. 2007; Arandjelovic and Zisserman 2012) with the n best weighted by score^alpha (Radenovic et al. 2019),
-and k-reciprocal re-ranking (Zhong et al. 2017). Vectors are kept in --folder.
+Seed 2 is what was chosen on, seed 1 the test. Boxes are the true ones, or those that the detector found, of which the garments
+count that it found in their class. Each way beside the plain crop, with paired 95 % intervals (bootstrap over garments):
+``--cut_out``, the best score of crop, person on white (by U2-Net) and garment on white (by the detector's pixel head), with one
+of these, or all garments on white; these alone, and sums of vectors; a padded crop, average query expansion (Chum et al.
+2007; Arandjelovic and Zisserman 2012) with the n best weighted by score^alpha (Radenovic et al. 2019), and k-reciprocal
+re-ranking (Zhong et al. 2017). Vectors are kept in --folder.
 """
 
 import argparse
 import csv
 import json
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,43 +23,84 @@ import numpy as np
 import w2w
 from tests.cluster.streets import LEAST_VISIBLE, truth
 from w2w.errors import Reject
+from w2w.find.rules import FindOptions, garments_of
 from w2w.garments import boxes, masks
 from w2w.garments.boxes import person_box
+from w2w.garments.detector import Detector, DetectorConfig
+from w2w.garments.found import Found
 from w2w.garments.masks import MaskRules
 from w2w.garments.person import person_mask
+from w2w.garments.pixels import masks_of
 from w2w.garments.segmenter import SegmenterConfig, load_segmenter
 from w2w.images.decode import decode
+from w2w.models.config import EncoderConfig
 from w2w.wardrobe.shop import write_shop
 
 LONGEST_PX, PAD = 384, 0.1
+TRUE, FOUND = "true", "found"
 Vectors = dict[str, np.ndarray]
 
 
-def embed(folder: Path, seed: int, products: int, posts: int) -> None:
-    """FOLDER/SEED.npz: vectors of products (G) and garments (C crop, PD padded, W on white), ids and classes of both."""
+def embed(folder: Path, seed: int, products: int, posts: int, name: str) -> None:
+    """FOLDER/SEED-BOXES-NAME.npz: vectors of products (G) and garments (C crop, PD padded, W person on white, M garment on
+    white, A all garments on white), ids and classes of both."""
     shop = folder / f"shop{seed}"
-    write_shop(shop, seed, products, posts)
-    encoder, segmenter, rules = w2w.load_encoder(), load_segmenter(SegmenterConfig()), MaskRules()
+    if not shop.exists():
+        write_shop(shop, seed, products, posts)
+    encoder, segmenter = w2w.load_encoder(name), load_segmenter(SegmenterConfig())
+    detector, rules = Detector(DetectorConfig()), MaskRules()
     with open(shop / "products.csv", encoding="utf-8", newline="") as f:
         sold = list(csv.DictReader(f))
-    made: dict[str, list] = {name: [] for name in ("C", "PD", "W", "qp", "qc")}
+    made: dict[str, dict[str, list]] = {
+        source: {key: [] for key in ("C", "PD", "W", "M", "A", "qp", "qc")} for source in (TRUE, FOUND)
+    }
     for row in truth(shop).values():
         photo, items = decode((shop / row["image"]).read_bytes()), row["items"]
-        found, classes = np.array([i["box_xyxy"] for i in items], np.float32), tuple(i["category"] for i in items)
-        try:
-            person = person_mask(segmenter, photo, found, classes, person_box(found, classes), rules).mask
-            white = masks.on_white(photo, person, rules.feather_px)
-        except Reject:
-            white = photo
-        for item in items:
-            if item["visible_fraction"] >= LEAST_VISIBLE:
-                for name, image, padding in (("C", photo, 0.0), ("PD", photo, PAD), ("W", white, 0.0)):
-                    made[name].append(encoder(boxes.crop(image, item["box_xyxy"], padding, LONGEST_PX)))
-                made["qp"].append(item["product_id"])
-                made["qc"].append(item["category"])
-    made["G"] = [encoder(decode((shop / row["image"]).read_bytes())) for row in sold]
-    made |= {"gp": [row["product_id"] for row in sold], "gc": [row["category"] for row in sold]}
-    np.savez(folder / f"{seed}.npz", **{name: np.array(values) for name, values in made.items()})
+        [seen] = detector([photo])
+        assert not isinstance(seen, Reject)
+        worn = np.array([i["box_xyxy"] for i in items], np.float32)
+        classes = tuple(i["category"] for i in items)
+        true = Found(worn, np.ones(len(items), np.float32), classes, classes, seen.pixels)
+        for source, found in ((TRUE, true), (FOUND, seen)):
+            try:
+                person = person_box(found.boxes_N4, found.categories)
+                mask = person_mask(segmenter, photo, found.boxes_N4, found.categories, person, rules).mask
+                white = masks.on_white(photo, mask, rules.feather_px)
+            except Reject:
+                white = photo
+            assert found.pixels
+            own = masks_of(found.pixels, photo, found.boxes_N4, found.labels, found.scores_N)
+            alone = [photo if mask is None else masks.on_white(photo, mask, rules.feather_px) for mask in own]
+            known = [mask for mask in own if mask is not None]
+            every = masks.on_white(photo, np.logical_or.reduce(known), rules.feather_px) if known else photo
+            asked = enumerate(range(len(items))) if source == TRUE else chosen(found, worn, classes)
+            for at, number in asked:
+                if items[number]["visible_fraction"] < LEAST_VISIBLE:
+                    continue
+                shown = {"C": photo, "PD": photo, "W": white, "M": alone[at], "A": every}
+                box = found.boxes_N4[at].tolist()
+                crops = [boxes.crop(image, box, PAD if key == "PD" else 0.0, LONGEST_PX) for key, image in shown.items()]
+                for key, vector_D in zip(shown, encoder(crops)):
+                    made[source][key].append(vector_D)
+                made[source]["qp"].append(items[number]["product_id"])
+                made[source]["qc"].append(classes[number])
+    gallery = encoder([shop / row["image"] for row in sold])
+    for source, of in made.items():
+        of |= {"G": gallery, "gp": [row["product_id"] for row in sold], "gc": [row["category"] for row in sold]}
+        np.savez(kept(folder, seed, source, name), **{key: np.array(values) for key, values in of.items()})
+
+
+def kept(folder: Path, seed: int, source: str, name: str) -> Path:
+    return folder / f"{seed}-{source}-{Path(name).name}.npz"
+
+
+def chosen(found: Found, worn_N4: np.ndarray, classes: Sequence[str]) -> Iterator[tuple[int, int]]:
+    """The garments that find looks for: place among the detector's, and which of what is worn it overlaps most."""
+    for garment in garments_of(found, FindOptions()):
+        at = found.boxes_N4.tolist().index(list(garment.box))
+        ious = boxes.iou(found.boxes_N4[at : at + 1], worn_N4)[0]
+        if ious.max() > 0 and classes[number := int(ious.argmax())] == garment.category:
+            yield at, number
 
 
 def unit(vectors_ND: np.ndarray) -> np.ndarray:
@@ -104,8 +147,17 @@ def ways(z: Vectors) -> Iterator[tuple[str, np.ndarray]]:
     crop, padded, white, gallery = (unit(z[name]) for name in ("C", "PD", "W", "G"))
     same_QG = z["qc"][:, None] == z["gc"]
     yield "crop", crop @ gallery.T
-    yield "--cut_out", np.maximum(crop @ gallery.T, white @ gallery.T)
-    yield "sum of crop and cut-out", unit(crop + white) @ gallery.T
+    masked, every = unit(z["M"]), unit(z["A"])
+    yield "--cut_out", np.maximum.reduce([v @ gallery.T for v in (crop, white, masked)])
+    yield "--cut_out_by=person", np.maximum(crop @ gallery.T, white @ gallery.T)
+    yield "--cut_out_by=garment", np.maximum(crop @ gallery.T, masked @ gallery.T)
+    yield "better of crop and all garments", np.maximum(crop @ gallery.T, every @ gallery.T)
+    yield "person alone", white @ gallery.T
+    yield "garment alone", masked @ gallery.T
+    yield "all garments alone", every @ gallery.T
+    yield "sum of crop and person", unit(crop + white) @ gallery.T
+    yield "sum of crop and garment", unit(crop + masked) @ gallery.T
+    yield "sum of crop, person and garment", unit(crop + white + masked) @ gallery.T
     yield f"--padding={PAD}", padded @ gallery.T
     for n, alpha in ((1, 1), (3, 0), (3, 3), (5, 3)):
         yield f"query expansion, n={n}, alpha={alpha}", expanded(crop, gallery, same_QG, n, alpha)
@@ -140,18 +192,21 @@ def told(z: Vectors) -> list[dict]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[2, 1])
+    parser.add_argument("--boxes", nargs="+", default=[TRUE, FOUND], choices=[TRUE, FOUND])
+    parser.add_argument("--encoder", default=EncoderConfig().name)
     parser.add_argument("--folder", type=Path, help="of shops and vectors; default: one for this run")
     parser.add_argument("--quick", action="store_true", help="30 products, 8 photos")
     options = parser.parse_args()
     folder, size = options.folder or Path(tempfile.mkdtemp()), (30, 8) if options.quick else (300, 120)
     folder.mkdir(parents=True, exist_ok=True)
-    results = {}
+    results: dict[str, dict] = {}
     for seed in options.seeds:
-        if not (folder / f"{seed}.npz").exists():
-            embed(folder, seed, *size)
-        with np.load(folder / f"{seed}.npz") as z:
-            results[seed] = {"garments": len(z["qp"]), "ways": told(dict(z))}
-    print(json.dumps({"bench": "find_rerank", "seeds": results}))
+        for source in options.boxes:
+            if not (file := kept(folder, seed, source, options.encoder)).exists():
+                embed(folder, seed, *size, options.encoder)
+            with np.load(file) as z:
+                results[f"{seed}, {source} boxes"] = {"garments": len(z["qp"]), "ways": told(dict(z))}
+    print(json.dumps({"bench": "find_rerank", "encoder": options.encoder, "seeds": results}))
 
 
 if __name__ == "__main__":

@@ -156,7 +156,7 @@ def test_ways_of_ranking_keep_to_the_class_and_gain_is_paired():
     gallery = np.eye(4)[[0, 1, 2, 0]] + 0.01 * np.eye(4)[[3, 3, 3, 2]]
     gallery /= np.linalg.norm(gallery, axis=1, keepdims=True)
     queries = np.stack([gallery[0], 0.8 * gallery[1] + 0.6 * gallery[2]])
-    z = {"C": queries, "PD": queries, "W": queries[::-1], "G": gallery}
+    z = {"C": queries, "PD": queries, "W": queries[::-1], "M": queries, "A": queries, "G": gallery}
     z |= {"qp": np.array(["a", "c"]), "qc": np.array(["x", "x"]), "gp": np.array(list("abcd")), "gc": np.array(list("xxxy"))}
     same = z["qc"][:, None] == z["gc"]
     assert hits(queries @ gallery.T, z, 1).tolist() == [True, False]  # d looks like a, and is of another class
@@ -166,7 +166,10 @@ def test_ways_of_ranking_keep_to_the_class_and_gain_is_paired():
     near = reciprocal(queries, gallery, same, 2, 1, 0.3)
     assert near[0].argmax() == 0
     assert np.isneginf(near[:, 3]).all()
-    plain, cut_out = told(z)[:2]
+    z["M"] = np.stack([queries[0], gallery[2]])  # cut out, the other garment is found too
+    plain, cut_out, by_person, by_garment = told(z)[:4]
     assert (plain["recall@1"], plain["gain@1"]) == (0.5, [0.0, 0.0, 0.0])
     assert cut_out["way"] == "--cut_out"
+    assert (by_person["way"], by_garment["way"]) == ("--cut_out_by=person", "--cut_out_by=garment")
+    assert by_garment["recall@1"] == 1
     assert cut_out["gain@1"][1] <= cut_out["gain@1"][0] <= cut_out["gain@1"][2]

@@ -34,7 +34,7 @@ class FinderConfig(FindOptions):
     detector: DetectorConfig = field(default_factory=DetectorConfig)
     """The garment detector."""
     segmenter: SegmenterConfig = SegmenterConfig()
-    """With cut_out: the segmenter that removes the background."""
+    """With cut_out: the segmenter that cuts out the person, unless cut_out_by is garment."""
 
 
 def load_finder(store: str, **options: Any) -> "Finder":

@@ -8,15 +8,16 @@ import numpy as np
 
 from w2w import ids, schema
 from w2w.errors import Reject, RejectCode, UsageError
-from w2w.find.rules import FindOptions, Garment, Hit, best_of, garments_of, pictures_of, with_words
+from w2w.find.rules import GARMENT, FindOptions, Garment, Hit, best_of, garments_of, pictures_of, with_words
 from w2w.garments import boxes, masks
 from w2w.garments.boxes import person_box
-from w2w.garments.detector import Detector, DetectorConfig, detector_version
+from w2w.garments.detector import Detector, DetectorConfig, detector_version, tells_pixels
 from w2w.garments.found import Found
 from w2w.garments.masks import MaskRules
 from w2w.garments.person import person_mask
+from w2w.garments.pixels import masks_of
 from w2w.garments.segmenter import SegmenterConfig, load_segmenter, segmenter_version
-from w2w.garments.taxonomy import CATEGORIES
+from w2w.garments.taxonomy import CATEGORIES, PERSON
 from w2w.index.groups import Groups
 from w2w.index.manifest import Manifest, index_uri
 from w2w.index.passing import Passing
@@ -86,6 +87,11 @@ def plan_of(store: str, options: FindOptions, models: Models) -> Plan:
     if not encoder.bridge and encoder.name == manifest.encoder and (bridged := bridges.find(store, manifest.model_version)):
         encoder = replace(encoder, bridge=bridged[0])
     models = replace(models, encoder=following(encoder, manifest.model_version))
+    if options.cut_out and not options.by_person and not tells_pixels(models.detector):
+        raise UsageError(
+            f"--cut_out_by={GARMENT}: detector.name={models.detector.name} does not tell which pixels are a garment's: use "
+            f"--cut_out_by={PERSON}, or a detector of 'w2w train detector'"
+        )
     version = model_version(models.encoder)
     check_model(manifest, *spaces(models.encoder))
     part_weights(models.encoder, options.weigh, "weigh")
@@ -94,10 +100,12 @@ def plan_of(store: str, options: FindOptions, models: Models) -> Plan:
     products_version = passing.products_version if passing else products.version() if products is not None else None
     chosen = {name: value for name, value in asdict(options).items() if name != "weigh" or value}
     chosen |= {"one_per": GROUP} if chosen.pop("one_per") == GROUP else {}
+    if not options.cut_out:
+        chosen.pop("cut_out_by")
     parts = [CODE, manifest.version, chosen, version, products_version]
     if not options.whole:
         parts.append(detector_version(models.detector))
-    if options.cut_out:
+    if options.by_person:
         parts.append(segmenter_version(models.segmenter))
     if passing and passing.tagger:
         parts.append(passing.tagger)
@@ -183,7 +191,7 @@ class Finder:
         self._encoder = load_encoder(models.encoder)
         check_version(f"encoder.name={models.encoder.name}", plan.model_version, self._encoder.model_version)
         self._detector = None if self.options.whole else Detector(models.detector)
-        self._segmenter = load_segmenter(models.segmenter) if self.options.cut_out else None
+        self._segmenter = load_segmenter(models.segmenter) if self.options.by_person else None
         self.shelves = Shelves(plan)
 
     def __call__(self, photos: Sequence[np.ndarray], words_D: np.ndarray | None = None) -> list[list[Find] | Reject]:
@@ -223,7 +231,7 @@ class Finder:
     def crops(
         self, photos: Sequence[np.ndarray], found: Sequence[Found | Reject], garments: Sequence[list[Garment] | Reject]
     ) -> list[Query]:
-        """The crops of those garments whose class the index has; with ``--cut_out`` two of each, if a person is found."""
+        """The crops of those garments whose class the index has; with ``--cut_out`` up to three of each."""
         longest_px = max(_LEAST_CROP_PX, self._encoder.input.resize_px)
         queries = []
         for place, (photo, of_photo, seen) in enumerate(zip(photos, garments, found)):
@@ -231,24 +239,33 @@ class Finder:
                 continue
             wanted = [(g, garment, self.options.category or garment.category) for g, garment in enumerate(of_photo)]
             wanted = [w for w in wanted if w[2] is None or w[2] in self.shelves.sold]
-            white = self._on_white(photo, seen) if wanted else None
+            person, own = self._person(photo, seen) if wanted else None, self._own_pixels(photo, seen) if wanted else {}
             for g, garment, category in wanted:
-                for image in (photo, white):
-                    if image is not None:
-                        crop = boxes.crop(image, garment.box, self.options.padding, longest_px)
-                        queries.append(Query(place, g, category, self._encoder.prepare(crop)))
+                shown = [photo]
+                for mask in (person, own.get((garment.category, garment.box))):
+                    if mask is not None:
+                        shown.append(masks.on_white(photo, mask, MaskRules.feather_px))
+                for image in shown:
+                    crop = boxes.crop(image, garment.box, self.options.padding, longest_px)
+                    queries.append(Query(place, g, category, self._encoder.prepare(crop)))
         return queries
 
-    def _on_white(self, photo: np.ndarray, found: Found) -> np.ndarray | None:
-        """The photo's person without the background; None without ``--cut_out``."""
+    def _person(self, photo: np.ndarray, found: Found) -> np.ndarray | None:
+        """The mask of the photo's person, by the segmenter; None for nobody, or an unusable mask: the other crops count."""
         if self._segmenter is None:
             return None
-        person, rules = person_box(found.boxes_N4, found.categories), MaskRules()
+        person = person_box(found.boxes_N4, found.categories)
         try:
-            mask = person_mask(self._segmenter, photo, found.boxes_N4, found.categories, person, rules).mask
-        except Reject:  # no person, or an unusable mask: only the crop counts
+            return person_mask(self._segmenter, photo, found.boxes_N4, found.categories, person, MaskRules()).mask
+        except Reject:
             return None
-        return masks.on_white(photo, mask, rules.feather_px)
+
+    def _own_pixels(self, photo: np.ndarray, found: Found) -> dict[tuple, np.ndarray | None]:
+        """The mask of each garment's own pixels, by its class and box, where the detector tells them."""
+        if not self.options.by_garment or found.pixels is None or not len(found.scores_N):
+            return {}
+        own = masks_of(found.pixels, photo, found.boxes_N4, found.labels, found.scores_N)
+        return dict(zip(zip(found.categories, map(tuple, found.boxes_N4.tolist())), own))
 
     def embed(self, queries: Sequence[Query], words_D: np.ndarray | None = None) -> np.ndarray:
         """float32 (N, D), with the words mixed in; NaN if the encoder failed."""

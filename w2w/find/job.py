@@ -54,7 +54,7 @@ class Config(FindOptions, PhotoOptions, JobConfig):
     detector: DetectorConfig = field(default_factory=DetectorConfig)
     """The garment detector."""
     segmenter: SegmenterConfig = SegmenterConfig()
-    """With --cut_out: the segmenter that removes the background."""
+    """With --cut_out: the segmenter that cuts out the person, unless --cut_out_by=garment."""
     workers_from: int = 200
     """Number of photos from which Ray is started; fewer are answered in this process."""
     pool: Pool = Pool(batch_rows=8)
@@ -177,7 +177,7 @@ def _try(plan: Plan) -> None:
     try_encoder(plan.models.encoder)
     if not plan.options.whole:
         try_detector(plan.models.detector)
-    if plan.options.cut_out:
+    if plan.options.by_person:
         try_segmenter(plan.models.segmenter)
 
 

@@ -15,6 +15,7 @@ from w2w.index.filters import texts
 from w2w.index.spec import check_one_per
 
 Hit = dict  # of schema.NEIGHBOUR
+GARMENT, BOTH = "garment", "both"  # what is cut out; PERSON too
 _PLURAL = {"bag": "bags", "bottom": "bottoms", "dress": "dresses", "hat": "hats", "outer": "outerwear", "top": "tops"}
 NO_GARMENT = "no garment was found"
 
@@ -52,7 +53,10 @@ class FindOptions:
     text_weight: float = 0.5
     """Weight of the words beside a photo: 0 photo only, 1 words only."""
     cut_out: bool = False
-    """Also search with each garment as it looks without the background; a product has the better of its two scores."""
+    """Also search with each garment as it looks without the background; a product has the best of its scores."""
+    cut_out_by: str = BOTH
+    """What is left on white with --cut_out: garment (its own pixels, by the detector, so that no other model runs), person (by
+    the segmenter), or both, each searched with by itself."""
     padding: float = 0.0
     """Each side of a garment's crop grows by this share of its box."""
 
@@ -66,9 +70,21 @@ class FindOptions:
                 raise UsageError(f"--{name}={value}: a number between {low} and {high}")
         if self.whole and (self.garment or self.cut_out):
             raise UsageError("--whole searches with the unchanged photo: omit --garment and --cut_out")
+        if self.cut_out_by not in (GARMENT, PERSON, BOTH):
+            raise UsageError(f"--cut_out_by={self.cut_out_by}: must be one of {GARMENT}, {PERSON}, {BOTH}")
         chosen(self.garment)
         check_one_per(self.one_per)
         texts(self.filter)
+
+    @property
+    def by_garment(self) -> bool:
+        """Whether each garment is cut out by its own pixels."""
+        return self.cut_out and self.cut_out_by != PERSON
+
+    @property
+    def by_person(self) -> bool:
+        """Whether the person is cut out, which a segmenter does."""
+        return self.cut_out and self.cut_out_by != GARMENT
 
     @property
     def wanted(self) -> dict[str, list[str]]:

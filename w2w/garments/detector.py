@@ -117,12 +117,14 @@ class Detector:
 
 @dataclass(frozen=True)
 class Source:
-    """What a detector's name refers to. ``files``: its files; ``code``: the version of external code."""
+    """What a detector's name refers to. ``files``: its files; ``code``: the version of external code; ``pixels``: whether it
+    tells the classes of a photo's pixels."""
 
     files: list[Path]
     load: Callable[[DetectorConfig], Model]
     threshold: float = _THRESHOLD
     code: tuple[str, ...] = ()
+    pixels: bool = False
 
 
 def find(config: DetectorConfig, option: str = "detector.name") -> Source:
@@ -158,7 +160,9 @@ def _of_folder(folder: Path, option: str) -> Source:
     for file in needed:
         weights.read_json(file, option)
     files = [*needed, *weights.files_of(folder, option)]
-    return Source(files, partial(_own, folder), own.THRESHOLD) if is_own else Source(files, partial(Transformers, folder))
+    if is_own:
+        return Source(files, partial(_own, folder), own.THRESHOLD, pixels=True)
+    return Source(files, partial(Transformers, folder))
 
 
 # a name, or its prefix up to the colon -> the source of the rest
@@ -181,6 +185,11 @@ def detector_version(config: DetectorConfig) -> str:
 def threshold_of(config: DetectorConfig) -> float:
     """Minimum score of this detector's boxes."""
     return find(config).threshold if config.threshold is None else config.threshold
+
+
+def tells_pixels(config: DetectorConfig) -> bool:
+    """Whether this detector tells the classes of a photo's pixels, so that a garment can be cut out by them."""
+    return find(config).pixels
 
 
 def try_detector(config: DetectorConfig) -> None:

@@ -6,11 +6,13 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from w2w.garments.boxes import area
 from w2w.garments.grid import STRIDES
 
 _STEP = 2  # canvas pixels between two for which it is decided
 _RADIUS, _EDGE = 3, 1e-3  # of the guided filter: its window, and from which variance of grey (0..1) on an edge stays
 _NOTHING = 0.7  # a pixel is a garment's if that is so many times as likely as nothing
+_LEAST = 0.05  # share of its box that a garment's own pixels fill
 
 
 @dataclass(frozen=True)
@@ -21,6 +23,15 @@ class Pixels:
     classes_CHW: np.ndarray
     scale: float
     labels: tuple[str, ...]
+
+
+def masks_of(
+    pixels: Pixels, photo: np.ndarray, boxes_N4: np.ndarray, labels: Sequence[str], scores_N: np.ndarray
+) -> list[np.ndarray | None]:
+    """bool (H, W) of each garment, as ``garment_of`` gives its pixels; None where hardly a pixel of its box is its own."""
+    owner = garment_of(pixels, photo, boxes_N4, labels, scores_N)
+    own = [owner == n for n in range(len(scores_N))]
+    return [mask if mask.sum() >= _LEAST * size else None for mask, size in zip(own, area(boxes_N4))]
 
 
 def garment_of(

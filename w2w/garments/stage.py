@@ -16,7 +16,7 @@ from w2w.garments.detector import Detector, DetectorConfig, Found, detector_vers
 from w2w.garments.masked import Masked
 from w2w.garments.masks import MaskRules
 from w2w.garments.person import person_mask
-from w2w.garments.pixels import garment_of
+from w2w.garments.pixels import masks_of
 from w2w.garments.segmenter import SegmenterConfig, load_segmenter, segmenter_version
 from w2w.garments.taxonomy import PERSON
 from w2w.images.stage import PIXEL_HEIGHT, PIXEL_WIDTH, PIXELS, photos_of
@@ -26,7 +26,6 @@ from w2w.stage import with_rejects
 FOUND = "found"  # detections in a photo, best first, boxes in the photo's stored size; including persons
 ITEMS = "items"  # rows of table `garments`
 _JPEG_QUALITY = 90
-_LEAST_MASK = 0.05  # share of its box that a garment's own pixels fill
 
 FOUND_TYPE = pa.list_(
     pa.struct(
@@ -98,10 +97,8 @@ def _masks(found: Found, photo: np.ndarray) -> list[dict | None]:
     """Run lengths of each garment; None where hardly a pixel of its box is its own, or if the model does not tell."""
     if found.pixels is None or not len(found.scores_N):
         return [None] * len(found.scores_N)
-    owner = garment_of(found.pixels, photo, found.boxes_N4, found.labels, found.scores_N)
-    own = [owner == n for n in range(len(found.scores_N))]
-    sides = (found.boxes_N4[:, 2:] - found.boxes_N4[:, :2]).prod(axis=1)
-    return [masks.to_rle(mask) if mask.sum() >= _LEAST_MASK * side else None for mask, side in zip(own, sides)]
+    own = masks_of(found.pixels, photo, found.boxes_N4, found.labels, found.scores_N)
+    return [None if mask is None else masks.to_rle(mask) for mask in own]
 
 
 def cut_garments(

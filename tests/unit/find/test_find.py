@@ -11,9 +11,10 @@ from bs4 import BeautifulSoup
 import w2w
 from tests.unit.nights.nights import without_ray
 from w2w import config as configuration
-from w2w.find import job
+from w2w.find import finder, job
 from w2w.find.finder import encoder_of
 from w2w.find.job import Config
+from w2w.garments.detector import DetectorConfig, tells_pixels
 from w2w.models.config import EncoderConfig
 from w2w.results import words
 
@@ -125,19 +126,42 @@ def test_options(shop, options, check):
     assert all(map(check, answer.garments))
 
 
-def test_the_cut_out_never_takes_from_a_score(shop):
-    plain, cut = (
-        w2w.find(photos=shop.photos[:2], store=shop.store, shown=0, k=50, garment="top,bottom,dress", **more).answers
-        for more in ({}, {"cut_out": True})
+def scores_of(shop, **options) -> tuple[dict, str]:
+    """By photo, garment and product; and the version of the search."""
+    asked = {"photos": shop.photos[:2], "store": shop.store, "shown": 0, "k": 50, "garment": "top,bottom,dress"}
+    found = w2w.find(**asked, **options)
+    scores = {(a.photo, g.number, p.product_id): p.score for a in found.answers for g in a.garments for p in g.products}
+    return scores, found.search_version
+
+
+def test_the_cut_out_never_takes_from_a_score_and_both_are_the_better_of_each(shop):
+    plain, own, person, both = (
+        scores_of(shop, **({"cut_out": True, "cut_out_by": by} if by else {})) for by in ("", "garment", "person", "both")
     )
-    scores = [
-        {(a.photo, g.number, p.product_id): p.score for a in answers for g in a.garments for p in g.products}
-        for answers in (plain, cut)
-    ]
-    assert scores[0].keys() == scores[1].keys()
-    gains = [scores[1][key] - scores[0][key] for key in scores[0]]
-    assert min(gains) >= -1e-5
-    assert max(gains) > 0.01
+    assert len({version for _, version in (plain, own, person, both)}) == 4
+    for scores in (own[0], person[0]):
+        assert scores.keys() == plain[0].keys()
+        gains = [scores[key] - plain[0][key] for key in scores]
+        assert min(gains) >= -1e-5
+        assert max(gains) > 0.01
+    assert own[0] != person[0]
+    for key, score in both[0].items():
+        assert score == pytest.approx(max(own[0][key], person[0][key]), abs=1e-5)
+    assert scores_of(shop, cut_out_by="person") == plain, "nothing is cut out"
+    assert scores_of(shop, cut_out=True) == both
+
+
+def test_cut_out_by_its_own_pixels_no_other_model_is_loaded(shop, monkeypatch):
+    for where in (finder, job):
+        monkeypatch.setattr(where, "try_segmenter" if where is job else "load_segmenter", None)
+    asked = {"photos": shop.photos[:1], "store": shop.store, "shown": 0, "cut_out": True, "cut_out_by": "garment"}
+    assert w2w.find(**asked).answers[0].garments
+    with pytest.raises(w2w.UsageError, match=r"segmenter\.name=nowhere:none: neither"):
+        w2w.find(**asked | {"cut_out_by": "person"}, segmenter={"name": "nowhere:none"}, dry_run=True)
+    monkeypatch.setattr(finder, "tells_pixels", lambda config: False)
+    with pytest.raises(w2w.UsageError, match=r"--cut_out_by=garment: detector\.name=w2w-lite0 does not tell which pixels"):
+        w2w.find(**asked, dry_run=True)
+    assert tells_pixels(DetectorConfig())
 
 
 @pytest.mark.parametrize(

@@ -34,6 +34,16 @@ def test_garments_are_numbered_from_the_top_down(options, wanted):
     assert [(g.number, g.category) for g in garments_of(PHOTO, FindOptions(**options))] == wanted
 
 
+def test_who_cuts_out():
+    by = {name: FindOptions(cut_out=True, cut_out_by=name) for name in ("garment", "person", "both")}
+    assert {n: (o.by_garment, o.by_person) for n, o in by.items()} == {
+        "garment": (True, False),
+        "person": (False, True),
+        "both": (True, True),
+    }
+    assert not any((o.by_garment, o.by_person) != (False, False) for o in (FindOptions(), FindOptions(cut_out_by="garment")))
+
+
 def test_of_a_class_the_surest_counts():
     (top,) = garments_of(PHOTO, FindOptions(garment="top"))
     assert (top.score, top.box) == (pytest.approx(0.6), (10, 30, 50, 50))
@@ -50,6 +60,7 @@ def test_of_a_class_the_surest_counts():
         ({"garment": "trousers"}, "'trousers' is neither a class nor a number. Did you mean 'bottom'?"),
         ({"whole": True, "garment": "top"}, "--whole searches with the unchanged photo"),
         ({"whole": True, "cut_out": True}, "--whole searches with the unchanged photo"),
+        ({"cut_out": True, "cut_out_by": "mask"}, "--cut_out_by=mask: must be one of garment, person, both"),
     ],
 )
 def test_options_that_cannot_be(options, said):

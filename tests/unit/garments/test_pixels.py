@@ -7,7 +7,7 @@ import pytest
 from w2w import schema
 from w2w.garments import boxes, masks
 from w2w.garments.detector import Detector, DetectorConfig
-from w2w.garments.pixels import Pixels, garment_of
+from w2w.garments.pixels import Pixels, garment_of, masks_of
 from w2w.garments.stage import FOUND, Detect, cut_garments
 from w2w.garments.taxonomy import CATEGORIES
 from w2w.images.stage import PIXEL_HEIGHT, PIXEL_WIDTH, PIXELS
@@ -64,6 +64,17 @@ def test_a_photo_of_any_size_is_where_its_canvas_is(scale):
     assert owner.shape == (height, width)
     whole = garment_of(pixels, photo, BOXES, ("top", "bottom"), np.array([0.5, 0.9]))
     assert (owner == whole[rows][:, columns]).mean() > 0.93
+
+
+def test_a_garment_with_hardly_a_pixel_of_its_own_has_no_mask():
+    photo, pixels = drawn()
+    names, scores, far = ("top", "bottom"), np.array([0.5, 0.9]), BOXES.copy()
+    whole = garment_of(pixels, photo, BOXES, names, scores)
+    for n, mask in enumerate(masks_of(pixels, photo, BOXES, names, scores)):
+        assert (mask == (whole == n)).all()
+    far[0] = (0, 0, 4, 4)
+    assert masks_of(pixels, photo, far, names, scores)[0] is None
+    assert masks_of(pixels, photo, np.empty((0, 4)), (), np.empty(0)) == []
 
 
 def test_garments_are_cut_out_on_white(street):
