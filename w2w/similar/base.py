@@ -1,7 +1,7 @@
 """The lists of a whole run in numbers, beside their table: what later nights look up, without reading that.
 
-The files are written once, before the commit that names them, and mapped into memory. They name nobody: ids are hashes, and
-places. Where they are missing, all lists are read, as where too much has changed.
+The files are written once, before the commit that names them, and mapped into memory; erasing deletes them. Where they are
+missing, all lists are read, as where too much has changed.
 """
 
 import hashlib
@@ -16,29 +16,36 @@ import pyarrow.compute as pc
 
 from w2w import ids, schema, storage
 from w2w.ids import Places, Sharing
+from w2w.memory import empty_on_disk, file_on_disk
 from w2w.similar.cards import SHARED, Keys
 from w2w.table import delta, mapped
+from w2w.table.mapped import Streamed
 
 FOLDER = "_similar"  # of a store
 MOST_WAITING = 1000  # in the log
-_CODE = 3  # raise it when files of an earlier w2w are to be left alone
+_SORTED = 1 << 25  # entries of lists sorted at once: 8 bytes of each
+_CODE = 4  # raise it when files of an earlier w2w are to be left alone
 
 
 @dataclass(frozen=True)
 class Base:
-    """Of N products by their place, in the order of ids. ``products``: their places; ``picture_N2``: hashes of image ids;
-    ``category_N``: int32, into ``categories``; ``card_N``: place of the first of a card; ``row_N``: of their vectors, over
-    ``parts`` (path, rows), of which ``owners`` tells all; ``bound_N``, ``last_N``, ``complete_N`` and the lists as in
-    ``rules.Kept``, members by place. Where cards have several products, ``keys`` tells why, ``sharing`` finds them, by each of
-    ``SHARED``, and ``colour`` is the attribute that tells colours."""
+    """Of N products by their place, in the order of ids. ``names``: product_id and image_id; ``products``: their places;
+    ``picture_N2``: hashes of image ids; ``category_N``: int32, into ``categories``; ``card_N``: place of the first of a card;
+    ``row_N``: of their vectors, over ``parts`` (path, rows), of which ``owners`` tells all; ``order_N``: places by that row;
+    ``vector_RD``: float32, of all rows, if there is a copy; ``bound_N``, ``last_N``, ``complete_N`` and the lists as in
+    ``rules.Kept``, members by place; ``holders``: whose lists a product is in. Where cards have several products, ``keys``
+    tells why, ``sharing`` finds them, by each of ``SHARED``, and ``colour`` is the attribute that tells colours."""
 
+    names: pa.RecordBatch
     products: Places
     owners: Places
+    holders: "Holders"
     picture_N2: np.ndarray
     category_N: np.ndarray
     card_N: np.ndarray
     allowed_N: np.ndarray
     row_N: np.ndarray
+    order_N: np.ndarray
     bound_N: np.ndarray
     last_N: np.ndarray
     complete_N: np.ndarray
@@ -49,16 +56,55 @@ class Base:
     keys: Keys | None = None
     sharing: tuple[Sharing, ...] = ()
     colour: str | None = None
+    vector_RD: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class Holders:
+    """The lists that N products are in: ``end_N``, where those of each end in ``place_E``, int32."""
+
+    end_N: np.ndarray
+    place_E: np.ndarray
+
+    @staticmethod
+    def of(member_NW: np.ndarray) -> "Holders":
+        num, width = member_NW.shape
+        counts = sum(
+            np.bincount(m[m >= 0], minlength=num) for m in np.array_split(member_NW, -(-member_NW.size // _SORTED) or 1)
+        )
+        end_N = np.cumsum(np.asarray(counts, np.int64))
+        place_E = empty_on_disk((int(end_N[-1]) if num else 0,), np.int32)
+        low = 0
+        while low < num:  # the lists of some products at a time
+            start = end_N[low - 1] if low else 0
+            high = max(low + 1, int(np.searchsorted(end_N, start + _SORTED, "right")))
+            held = np.flatnonzero((member_NW >= low) & (member_NW < high))
+            both = member_NW.ravel()[held].astype(np.uint64) << np.uint64(32) | (held // width).astype(np.uint64)
+            place_E[start : end_N[high - 1]] = np.sort(both) & np.uint64(0xFFFFFFFF)
+            low = high
+        return Holders(end_N, place_E)
+
+    def find(self, places: np.ndarray) -> np.ndarray:
+        """Places of the lists that have any of these."""
+        places = places[places < len(self.end_N)]
+        high, low = self.end_N[places], np.where(places > 0, self.end_N[places - 1], 0)
+        counts = high - low
+        return self.place_E[np.repeat(low - np.cumsum(counts) + counts, counts) + np.arange(counts.sum())]
 
 
 _ARRAYS = [name for name, kind in Base.__annotations__.items() if kind is np.ndarray]
 _PLACES = ("products", "owners")
-_KEYS = "keys"
+_KEYS, _NAMES, _HOLDERS, _VECTORS = "keys", "names", "holders", "vectors"
 
 
-def write_base(store: str, name: str, folder: str, base: Base) -> None:
+def write_base(store: str, name: str, folder: str, base: Base, vectors: Streamed | None = None) -> None:
+    """``vectors``: what is to be ``vector_RD``."""
     where = _where(store, name, folder)
-    arrays = {one: getattr(base, one) for one in _ARRAYS}
+    arrays: dict[str, np.ndarray | Streamed] = {one: getattr(base, one) for one in _ARRAYS}
+    arrays[_NAMES] = file_on_disk(pa.Table.from_batches([base.names]))
+    arrays |= {f"{_HOLDERS}_{one}": array for one, array in vars(base.holders).items()}
+    if vectors is not None:
+        arrays[_VECTORS] = vectors
     for one in _PLACES:
         places = getattr(base, one)
         arrays |= {f"{one}_order": places.order, f"{one}_hashes": places.hashes_2N}
@@ -82,6 +128,9 @@ def read_base(store: str, name: str, folder: str) -> Base | None:
         arrays["keys"] = Keys(*(files[f"{_KEYS}_{one}"] for one in Keys.__annotations__))
         halves = [[files[f"{_KEYS}_{one}_{half}"] for half in Sharing.__annotations__] for one in SHARED]
         arrays["sharing"] = tuple(Sharing(*two) for two in halves)
+    arrays["names"] = pa.ipc.open_file(pa.py_buffer(files[_NAMES])).get_batch(0)
+    arrays["holders"] = Holders(*(files[f"{_HOLDERS}_{one}"] for one in Holders.__annotations__))
+    arrays["vector_RD"] = files.get(_VECTORS)
     parts = tuple((path, rows) for path, rows in about["parts"])
     return Base(**arrays, categories=tuple(about["categories"]), parts=parts, colour=about["colour"])
 

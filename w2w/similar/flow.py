@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -9,17 +10,18 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 import w2w
-from w2w import ids, schema
+from w2w import ids, schema, storage
 from w2w.engine.shuffle import Vectors, check_lengths, list_vectors, to_matrix
 from w2w.engine.tasks import cluster_cpus, collect, put, submit
 from w2w.errors import UsageError
 from w2w.index.filters import NEEDS, SEEN, allowed, seen_columns, texts
 from w2w.report.variants import clusters_of
 from w2w.similar import cards, rules
-from w2w.similar.base import Base, in_parts, waiting_of
+from w2w.similar.base import Base, Holders, in_parts, waiting_of
 from w2w.similar.cards import Keys
 from w2w.similar.rules import Block, Found, Goods, Kept, Lists, Night
 from w2w.table import changes, delta, layered, snapshot
+from w2w.table.mapped import Streamed
 from w2w.table.permitted import SEARCH, permitted
 
 CODE = 1  # raise it when the same products and options would give other lists
@@ -37,7 +39,7 @@ _MOST_TOLD = 100  # values of a filter in the log
 class SimilarConfig:
     """Whose lists, and what may be in them."""
 
-    LEAST = {"k": 1, "spare": 0}
+    LEAST = {"k": 1, "spare": 0, "copy_mb": 0}
 
     name: str = "default"
     """Name of the lists: a store may have several, of other options."""
@@ -57,6 +59,9 @@ class SimilarConfig:
     every night."""
     layer_from: int = 20_000
     """Catalogs of fewer products are always written anew."""
+    copy_mb: int = 2048
+    """A copy of the vectors, up to so many MiB on the store's disk, is mapped by nights on which little changes; else, and in a
+    bucket, these read the table."""
 
 
 @dataclass(frozen=True)
@@ -404,7 +409,10 @@ def base_of(catalog: Catalog, kept: Kept) -> Base:
     now, lists = catalog.now, kept.lists
     categories = now.column(schema.CATEGORY).combine_chunks().dictionary_encode()
     bound, last = rules.ends(lists, kept.complete_N)
+    names = now.select([schema.PRODUCT_ID, schema.IMAGE_ID]).combine_chunks()
     return Base(
+        names=pa.RecordBatch.from_arrays([c.combine_chunks() for c in names.columns], names=names.column_names),
+        holders=Holders.of(lists.member_NW),
         products=ids.Places(ids.hash_keys_128(now.column(schema.PRODUCT_ID))),
         owners=catalog.vectors.places,
         picture_N2=ids.hash_keys_128(now.column(schema.IMAGE_ID)),
@@ -412,6 +420,7 @@ def base_of(catalog: Catalog, kept: Kept) -> Base:
         card_N=catalog.goods.card_N.astype(np.int32),
         allowed_N=catalog.goods.allowed_N,
         row_N=catalog.row_N,
+        order_N=np.argsort(catalog.row_N, kind="stable").astype(np.int32),
         bound_N=bound,
         last_N=last,
         complete_N=kept.complete_N,
@@ -423,6 +432,21 @@ def base_of(catalog: Catalog, kept: Kept) -> Base:
         sharing=tuple(ids.Sharing.of(getattr(catalog.keys, name)) for name in cards.SHARED) if catalog.keys else (),
         colour=catalog.colour,
     )
+
+
+def copied(catalog: Catalog, config: SimilarConfig) -> Streamed | None:
+    """The vectors of all rows as they are to lie in ``Base.vector_RD``."""
+    store, listed = catalog.vectors.store, catalog.vectors.parts
+    batches = delta.read_batches(store, schema.EMBEDDINGS, [schema.VECTOR], listed, _BATCH_ROWS)
+    first = next(batches, None)
+    num_rows = sum(part.rows for part in listed)
+    if storage.scheme(store) or first is None:
+        return None
+    blocks = (to_matrix(batch.column(0)).astype(np.float32, copy=False) for batch in chain([first], batches))
+    first_ND = next(blocks)
+    if num_rows * first_ND.shape[1] * 4 > config.copy_mb * 2**20:
+        return None
+    return Streamed(num_rows, chain([first_ND], blocks))
 
 
 def rows_of(catalog: Catalog, kept: Kept, model: str, version: str, config: SimilarConfig) -> Iterator[pa.Table]:

@@ -28,8 +28,11 @@ from w2w.table.permitted import SEARCH, permitted
 _MOST_LAYERS = 100  # each a part that readers open
 _FEW_LATER = 2000  # names that are looked up one by one
 _LISTS = (schema.SIMILAR_LIST, schema.SPARE, schema.PLACES, schema.COMPLETE)
-_OWN = (schema.PRODUCT_ID, schema.LAYER, schema.PLACE)
-_LAYER = (*_OWN, schema.ACTIVE, schema.IMAGE_ID, schema.CATEGORY, schema.CARD, schema.ALLOWED, *_LISTS)
+_LAYER = (
+    *(schema.PRODUCT_ID, schema.LAYER, schema.PLACE, schema.ACTIVE),
+    *(schema.IMAGE_ID, schema.CATEGORY, schema.CARD, schema.ALLOWED),
+    *_LISTS,
+)
 
 
 @dataclass(frozen=True)
@@ -151,28 +154,18 @@ class _Night:
     # what is stored
 
     def _read_table(self) -> None:
-        """The ids of all places, and the rows beside the snapshot."""
+        """The rows beside the snapshot."""
         table, opened = schema.SIMILAR_PRODUCTS, self._made.opened
         self._listed = delta.parts(opened, **{schema.SOURCE: self._config.name})
-        num = len(self._base.row_N)
-        names, place, some = [], [], [_empty(_LAYER)]
-        for part in self._listed:
-            rows = pa.concat_tables(delta.read_batches(self._store, table, _OWN, [part]))
-            if rows.column(1).null_count or rows.column(2).null_count:
-                raise ReadAll
-            of_base = rows.column(1).to_numpy() == 0
-            names.append(rows.column(0).filter(pa.array(of_base)))
-            place.append(rows.column(2).to_numpy()[of_base])
-            if not of_base.all():
-                if of_base.any():  # merged: reading all of it is no less than what is to be spared
-                    raise ReadAll
-                some += delta.read_batches(self._store, table, _LAYER, [part])
-        ids_N, place_N = pa.chunked_array([c for n in names for c in n.chunks], pa.string()), np.concatenate(place)
-        order = np.argsort(place_N, kind="stable")
-        if not np.array_equal(place_N[order], np.arange(num)):
+        num, run = len(self._base.row_N), self._made.standing["base"]
+        of_base = [part for part in self._listed if part.path.split("/")[-1].startswith(f"{run}-")]
+        if sum(part.rows for part in of_base) != num:  # merged with others: reading all is no less than what is to be spared
             raise ReadAll
-        self._ids = (ids_N if np.array_equal(order, np.arange(num)) else ids_N.take(pa.array(order))).combine_chunks()
-        beside = pa.concat_tables(some)
+        layers = [part for part in self._listed if part not in of_base]
+        beside = pa.concat_tables([_empty(_LAYER), *delta.read_batches(self._store, table, _LAYER, layers)])
+        if (beside.column(schema.LAYER).to_numpy() == 0).any() or beside.column(schema.PLACE).null_count:
+            raise ReadAll
+        self._ids = self._base.names.column(0)
         self._num_beside = beside.num_rows
         self._layers = pc.max(beside.column(schema.LAYER)).as_py() or 0
         if self._layers >= _MOST_LAYERS:
@@ -289,7 +282,6 @@ class _Night:
             self._later,
             self._categories,
             self._parts,
-            self._listed,
         )
 
     def _places_of(self, names: pa.ChunkedArray, hash_N2: np.ndarray | None = None) -> np.ndarray:

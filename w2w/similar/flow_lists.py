@@ -1,5 +1,4 @@
-"""The lists that change in a night on which little does: found by one look at each vector and at each number of a list, and
-written as rows of a layer."""
+"""The lists that change in a night on which little does: found by one look at each vector, and written as rows of a layer."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from w2w.table import delta
 _BATCH_BYTES, _LEAST_ROWS, _MOST_ROWS = 16_000_000, 2048, 65_536  # vectors read at once
 _MOST_ASKED, _MOST_CAME = 4096, 4096  # products, held on the grid: 84 MB at 1280 dimensions
 _MOST_PAIRS = 2_000_000_000  # rounded scores: seconds
-_CELLS = 65_536  # lists looked through at once
+_AT_ONCE = 65_536  # vectors of the copy looked at
 
 
 class ReadAll(Exception):
@@ -65,7 +64,7 @@ class State:
 @dataclass(frozen=True)
 class Stored:
     """The lists as they stand: ``base`` the snapshot, of the products ``ids`` in the order of places, ``beside`` the rows that
-    came since, of them the products ``later``; ``parts`` of table `embeddings`, ``listed`` of the lists."""
+    came since, of them the products ``later``; ``parts`` of table `embeddings`."""
 
     store: str
     config: SimilarConfig
@@ -79,7 +78,6 @@ class Stored:
     later: list[str]
     categories: list[str]
     parts: list[delta.Part]
-    listed: list[delta.Part]
 
     @property
     def width(self) -> int:
@@ -106,9 +104,8 @@ class ChangedLists:
         every = self._place_P
         self._goods = Goods(scope[every], rank[state.card[every]], (state.allowed & state.alive)[every])
         self._bound_P = np.where(state.alive, state.bound, np.float32(np.inf))[every]
-        alive = np.flatnonzero(state.alive[every])
-        order = np.argsort(state.row[every][alive], kind="stable")
-        self._order, self._row = alive[order], state.row[every][alive][order]
+        alive = self._by_row()
+        self._order, self._row = rank[alive], state.row[alive]
         if max(len(anew), len(came)) * len(alive) > _MOST_PAIRS or len(anew) > _MOST_ASKED or len(came) > _MOST_CAME:
             raise ReadAll
         self._left, self._anew, self._came = left, np.sort(self._at[anew]), np.sort(self._at[came])
@@ -124,14 +121,32 @@ class ChangedLists:
 
     # scores
 
+    def _by_row(self) -> np.ndarray:
+        """int32: places of all that have lists, by the row of their vector."""
+        state, base = self._state, self._of.base
+        same = np.zeros(len(state.alive), bool)
+        same[: len(base.row_N)] = state.row[: len(base.row_N)] == base.row_N
+        places = base.order_N[(same & state.alive)[base.order_N]]
+        others = np.flatnonzero(state.alive & ~same).astype(np.int32)
+        others = others[np.argsort(state.row[others], kind="stable")]
+        return np.insert(places, np.searchsorted(state.row[places], state.row[others]), others)
+
     def _blocks(self, some: np.ndarray | None = None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Positions and stored vectors, of those positions or of all that have lists."""
         order, row = self._order, self._row
         if some is not None:
-            mine = np.isin(order, some)
+            mine = np.zeros(len(self._at), bool)
+            mine[some] = True
+            mine = mine[order]
             order, row = order[mine], row[mine]
-        start, dim = 0, None
+        start, dim, copy = 0, None, self._of.base.vector_RD
+        if copy is not None:
+            dim = copy.shape[1]
+            yield from _copied(copy, order, row)
         for part in self._of.parts:
+            if copy is not None and start < len(copy):
+                start += part.rows
+                continue
             low, high = np.searchsorted(row, [start, start + part.rows])
             if low < high:
                 size = int(np.clip(_BATCH_BYTES * part.rows // part.size, _LEAST_ROWS, _MOST_ROWS))
@@ -184,9 +199,7 @@ class ChangedLists:
         gone = np.zeros(len(state.alive) + 1, bool)
         gone[left] = True
         loses = np.zeros(len(state.alive), bool)
-        for start in range(0, len(base.row_N) if len(left) else 0, _CELLS):
-            some = base.member_NW[start : start + _CELLS]
-            loses[start : start + len(some)] = gone.take(some, mode="wrap").any(axis=1)
+        loses[base.holders.find(left)] = True
         loses[stored.beside.at] = gone.take(stored.beside.member_RW, mode="wrap").any(axis=1)
         self._is_anew = np.zeros(len(state.alive), bool)
         self._is_anew[self._place_P[self._anew]] = True
@@ -296,15 +309,20 @@ class ChangedLists:
 
     def _pictures(self, places: np.ndarray, known: dict[int, str]) -> pa.Array:
         """Image ids: of tonight, of the rows beside the snapshot, of its own rows."""
-        stored, num = self._of, len(self._of.base.row_N)
+        stored = self._of
         beside = dict(zip(stored.beside.at.tolist(), stored.beside.table.column(schema.IMAGE_ID).to_pylist()))
         due = [p for p in places.tolist() if not known.get(p) and p not in beside]
-        wanted, of_base = np.zeros(num, bool), dict[int, str]()
-        wanted[due] = True
-        columns = [schema.IMAGE_ID, schema.PLACE, schema.LAYER]
-        for rows in delta.read_batches(stored.store, schema.SIMILAR_PRODUCTS, columns, stored.listed) if due else ():
-            here = np.flatnonzero(rows.column(2).to_numpy() == 0)
-            here = here[wanted[rows.column(1).to_numpy()[here]]]
-            some = rows.take(pa.array(here))
-            of_base.update(zip(some.column(1).to_pylist(), some.column(0).to_pylist()))
+        of_base = dict(zip(due, stored.base.names.column(1).take(pa.array(due, pa.int64())).to_pylist()))
         return pa.array([known.get(p) or beside.get(p) or of_base[p] for p in places.tolist()], pa.string())
+
+
+def _copied(copy_RD: np.ndarray, order: np.ndarray, row: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """The rows of the copy among these, ascending; few first, as nothing is ruled out by lists that are empty."""
+    num, start, size = int(np.searchsorted(row, len(copy_RD))), 0, _LEAST_ROWS
+    most = int(np.clip(_BATCH_BYTES // (4 * max(1, copy_RD.shape[1])), _LEAST_ROWS, _AT_ONCE))
+    while start < num:
+        some = row[start : min(start + size, num)]
+        low, high = int(some[0]), int(some[-1]) + 1
+        whole = high - low == len(some) and bool((np.diff(some) == 1).all())
+        yield order[start : start + len(some)], copy_RD[low:high] if whole else copy_RD[some]
+        start, size = start + len(some), min(2 * size, most)

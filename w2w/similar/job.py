@@ -16,6 +16,7 @@ from w2w.similar.flow import (
     Searches,
     SimilarConfig,
     base_of,
+    copied,
     made_before,
     plan_of,
     read_catalog,
@@ -121,7 +122,7 @@ def main(config: Config) -> Result:
     rows = rows_of(catalog, plan.kept, model, version, config)
     base = run.run_id if config.layer_share and num >= config.layer_from else None
     if base:
-        write_base(run.store, config.name, base, base_of(catalog, plan.kept))
+        write_base(run.store, config.name, base, base_of(catalog, plan.kept), copied(catalog, config))
     lineage = replace(lineage, stage_version=version, standing=stood(catalog, before, config, base))
     _, versions = replace_rows(run.store, schema.SIMILAR_PRODUCTS, rows, lineage, config.name)
     delete_others(run.store, config.name, base)

@@ -201,25 +201,27 @@ class Sieve:
         doubtful = ~((length > _SHORTEST) & (length < 1 / _SHORTEST))
         slack, keep, scope_N = np.float32(_SLACK * (vectors_ND.shape[1] + 64)), doubtful.copy(), self.scope_N[positions]
         length[doubtful] = 1
-        last_A, least_N = self.lists.last - slack, self.least_N[positions] - slack
+        last_A, least_N = self.lists.last - slack, (self.least_N[positions] - slack) * length
         for (there, grid), is_asked in ((self.asked, True), (self.came, False)):
             units, scope_M = (grid * 2.0**-_BITS).astype(np.float32), self.scope_N[there]
             for rows, those in _tiles_of(scope_N, scope_M):
-                scores = _products(vectors_ND if len(rows) == len(vectors_ND) else vectors_ND[rows], units[those])
-                least = last_A[None, those] if is_asked else least_N[rows, None]
-                good = (scores >= least * length[rows, None]) & (scope_N[rows, None] == scope_M[None, those])
-                keep[rows] |= good.any(axis=1)
+                whole = len(rows) == len(vectors_ND)
+                some_ND, long_R, least_R, scope_R = (a if whole else a[rows] for a in (vectors_ND, length, least_N, scope_N))
+                good = np.zeros(len(rows), bool)
+                for score_R, one in zip(_products(some_ND, units[those]), those.tolist()):
+                    good |= (score_R >= (last_A[one] * long_R if is_asked else least_R)) & (scope_R == scope_M[one])
+                keep[rows] |= good
         return keep
 
 
 def _products(a_ND: np.ndarray, b_MD: np.ndarray) -> np.ndarray:
-    """float32 (N, M). Few columns are multiplied in pieces that BLAS gives to one thread."""
+    """float32 (M, N). Few rows of ``b_MD`` are multiplied in pieces that BLAS gives to one thread."""
     high = _ALONE // max(1, b_MD.size)
     if high < _LEAST_ROWS:
-        return a_ND @ b_MD.T
-    found = np.empty((len(a_ND), len(b_MD)), np.float32)
+        return b_MD @ a_ND.T
+    found = np.empty((len(b_MD), len(a_ND)), np.float32)
     for start in range(0, len(a_ND), high):
-        np.matmul(a_ND[start : start + high], b_MD.T, out=found[start : start + high])
+        np.matmul(b_MD, a_ND[start : start + high].T, out=found[:, start : start + high])
     return found
 
 

@@ -9,8 +9,10 @@ import io
 import json
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -22,14 +24,38 @@ _ABOUT, _CHECKED = "about.json", "checked.json"
 _WEEK_S = 7 * 24 * 3600.0
 
 
-def write(folder: str, arrays: Mapping[str, np.ndarray], about: Mapping[str, Any]) -> None:
+@dataclass(frozen=True)
+class Streamed:
+    """A matrix of so many rows, written as its ``blocks`` of rows come; it is never held."""
+
+    num_rows: int
+    blocks: Iterable[np.ndarray]
+
+    def write(self, file: Any) -> None:
+        left: Iterator[np.ndarray] = iter(self.blocks)
+        first = next(left, np.empty((0, 0), np.float32))
+        told = {"descr": first.dtype.str, "fortran_order": False, "shape": (self.num_rows, first.shape[1])}
+        np.lib.format.write_array_header_1_0(file, told)
+        num = 0
+        for block in chain([first], left):
+            assert block.shape[1:] == first.shape[1:]
+            assert block.dtype == first.dtype
+            file.write(np.ascontiguousarray(block).data)
+            num += len(block)
+        assert num == self.num_rows
+
+
+def write(folder: str, arrays: Mapping[str, np.ndarray | Streamed], about: Mapping[str, Any]) -> None:
     """``about``: plain values, told by ``read``."""
     sums = {}
     for name, array in arrays.items():
         hashed = _Hashed()
         with storage.writer(storage.join(folder, f"{name}.npy")) as file:
             hashed.file = file
-            np.lib.format.write_array(hashed, np.ascontiguousarray(array), allow_pickle=False)
+            if isinstance(array, Streamed):
+                array.write(hashed)
+            else:
+                np.lib.format.write_array(hashed, np.ascontiguousarray(array), allow_pickle=False)
         sums[name] = hashed.sha256.hexdigest()
     storage.write_bytes(storage.join(folder, _ABOUT), json.dumps({"about": about, "sha256": sums}).encode())
     note(folder, {f"{name}.npy" for name in sums})

@@ -13,7 +13,7 @@ from w2w.engine import snapshot
 from w2w.erase import job as erase
 from w2w.errors import JobFailed
 from w2w.export import job as export
-from w2w.similar import flow, job
+from w2w.similar import base, flow, job
 from w2w.similar.job import main
 from w2w.table import delta, layered, maintain
 
@@ -68,7 +68,8 @@ class Shop:
 
 
 @pytest.mark.parametrize(
-    ("seed", "more"), [(0, {}), (1, {"across": True, "filter": {"price": "..60"}}), (2, {"spare": 0}), (3, {})]
+    ("seed", "more"),
+    [(0, {}), (1, {"across": True, "filter": {"price": "..60"}}), (2, {"spare": 0}), (3, {"copy_mb": 0})],
 )
 def test_any_nights_equal_a_store_that_is_computed_at_once(tmp_path, monkeypatch, seed, more):
     read: list[str] = []
@@ -267,6 +268,41 @@ def test_what_is_not_a_small_night_is_read_whole_and_written_anew(tmp_path, monk
     withdraw(9)
     assert not whole()
     assert len(storage.list_folders(storage.join(shop.store, "_similar", "default"))) == 1
+
+
+def test_a_small_night_reads_what_came_and_its_own_layers(tmp_path, monkeypatch):
+    shop, read = Shop(str(tmp_path / "nights"), 8), []
+
+    def batches(store, table, columns, listed, *args, read_batches=delta.read_batches):
+        read.extend((table.name, part.path) for part in listed)
+        return read_batches(store, table, columns, listed, *args)
+
+    monkeypatch.setattr(delta, "read_batches", batches)
+    tables = schema.EMBEDDINGS, schema.SIMILAR_PRODUCTS
+    for copy_mb in (2048, 0):
+        shop.change()
+        main(config(shop.store, **LAYERS, copy_mb=copy_mb, full_scan=True))
+        first = {(t.name, part.path) for t in tables for part in delta.parts(delta.open_table(shop.store, t))}
+        for _ in range(3):
+            shop.change()
+            read.clear()
+            assert main(config(shop.store, **LAYERS, copy_mb=copy_mb)).beside
+            assert {name for name, _ in first & set(read)} == (set() if copy_mb else {"embeddings"})
+        assert rows(shop.store) == anew(tmp_path / f"fresh{copy_mb}", shop.now, shop.with_vector, collapse=False)
+
+
+def test_the_lists_that_a_product_is_in_are_found(monkeypatch):
+    monkeypatch.setattr(base, "_SORTED", 50)
+    rng = np.random.default_rng(0)
+    for num, width in ((60, 5), (3, 2), (1, 1), (0, 3)):
+        member_NW = np.full((num, width), -1, np.int32)
+        for place in range(num):
+            others = rng.permutation(np.delete(np.arange(num), place))[: rng.integers(width + 1)]
+            member_NW[place, : len(others)] = others
+        holders = base.Holders.of(member_NW)
+        for some in (np.arange(0), np.arange(num), rng.integers(0, num + 3, 4)):
+            found = np.unique(holders.find(some))
+            assert found.tolist() == np.flatnonzero(np.isin(member_NW, some).any(axis=1)).tolist()
 
 
 def test_a_night_that_is_killed_leaves_the_lists_and_is_run_again(tmp_path, monkeypatch):

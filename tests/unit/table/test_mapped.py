@@ -13,10 +13,13 @@ from w2w.table import mapped
 
 def test_arrays_are_read_as_they_were_written(tmp_path):
     folder, arrays = str(tmp_path / "a"), {"one": np.arange(9).reshape(3, 3), "none": np.empty((0, 2), np.uint64)}
-    mapped.write(folder, arrays | {"turned": arrays["one"].T}, {"code": 1})
+    streamed = np.arange(28, dtype=np.float32).reshape(7, 4)
+    blocks = mapped.Streamed(7, (streamed[i : i + 3] for i in range(0, 7, 3)))
+    whole: dict[str, np.ndarray] = arrays | {"turned": arrays["one"].T, "streamed": streamed}
+    mapped.write(folder, {**whole, "streamed": blocks}, {"code": 1})
     found, about = mapped.read(folder)
     assert about == {"code": 1}
-    for name, array in (arrays | {"turned": arrays["one"].T}).items():
+    for name, array in whole.items():
         assert np.array_equal(found[name], array)
         assert found[name].dtype == array.dtype
     assert mapped.read(str(tmp_path / "b")) is None
