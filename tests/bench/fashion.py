@@ -1,4 +1,4 @@
-"""What w2w-fashion finds beside the default encoder, in one table: public rows of validation and test, also in other light and
+"""What w2w-fashion finds beside EfficientNet-Lite0, in one table: public rows of validation and test, also in other light and
 half hidden, and paired differences with 95 % intervals, products drawn, not pictures. The last line is JSON.
 
 python -m tests.bench.fashion [--folder FOLDER] [--choose] [--teacher]
@@ -24,11 +24,11 @@ from tests.bench.fashion_teacher import Teacher
 from tests.bench.fashion_train import classifier
 from w2w.memory import keep_memory
 from w2w.metrics.retrieval import bootstrap
-from w2w.models.config import FASHION, KIND_DIM, SHAPE_DIM, EncoderConfig
+from w2w.models.config import FASHION, KIND_DIM, LITE0, SHAPE_DIM, EncoderConfig
 from w2w.models.encoder import Encoder, load_encoder
 
 TEACHER = "teacher"
-DEFAULT, COLOURED = "efficientnet-lite0", "efficientnet-lite0, colour .7"
+COLOURED = f"{LITE0}, colour .7"
 Hits = tuple[np.ndarray, np.ndarray]  # of each query whether it is right, and what it belongs to
 
 
@@ -36,7 +36,7 @@ class Vectors:
     """Unit vectors of every data set and variant, by the name of what makes them."""
 
     def __init__(self, sets: dict[str, Rows], folder: Path):
-        self.sets, self._folder, self._encoder = sets, folder, load_encoder(EncoderConfig())
+        self.sets, self._folder, self._encoder = sets, folder, load_encoder(EncoderConfig(LITE0))
         self._kept: dict[tuple, np.ndarray] = {}
 
     @cached_property
@@ -67,8 +67,8 @@ class Vectors:
             return np.array(computed(rows, variant, self._fashion, self._folder, self._fashion.model_version))
         if isinstance(model, tuple):
             return unit(np.concatenate([w * p for w, p in zip(model, self.parts(name, variant))], 1))
-        default = np.array(computed(rows, variant, self._encoder, self._folder, "lite0"))
-        return default if model == DEFAULT else unit(np.concatenate([default, 0.7 * self.parts(name, variant)[2]], 1))
+        plain = np.array(computed(rows, variant, self._encoder, self._folder, "lite0"))
+        return plain if model == LITE0 else unit(np.concatenate([plain, 0.7 * self.parts(name, variant)[2]], 1))
 
 
 def unit(rows_ND: np.ndarray) -> np.ndarray:
@@ -175,13 +175,13 @@ def main() -> None:
         print(json.dumps({"bench": "fashion", "chosen": found[0][1]}))
         return
     result: dict[str, object] = {"bench": "fashion"}
-    models = (DEFAULT, COLOURED, *([TEACHER] if options.teacher else []), FASHION)
+    models = (LITE0, COLOURED, *([TEACHER] if options.teacher else []), FASHION)
     print(f"| question | rows | {' | '.join(models)} | gain of {FASHION} |\n|{'---|' * (len(models) + 3)}")
     for question in QUESTIONS:
         splits = (VAL, TEST, f"{VAL}+{TEST}") if question.startswith("views") else (VAL, TEST)
         for split in splits if not (question.startswith("wardrobe of 300") or question.endswith("50")) else (TEST,):
             hits = {m: ask(vectors, m, question, split) for m in models}
-            before, after, groups_Q = hits[DEFAULT][0], hits[FASHION][0], hits[FASHION][1]
+            before, after, groups_Q = hits[LITE0][0], hits[FASHION][0], hits[FASHION][1]
             told = {m: figure(*h) for m, h in hits.items()} | {"gain": figure(after - before, groups_Q)}
             result[f"{question}, {split}"] = told | {"queries": len(groups_Q)}
             cells = [f"{told[m][0]:.3f}" for m in models]

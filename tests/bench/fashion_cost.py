@@ -15,14 +15,14 @@ from pathlib import Path
 
 import numpy as np
 
-from tests.bench.fashion import DEFAULT, Vectors
+from tests.bench.fashion import Vectors
 from tests.bench.fashion_rows import PLAIN, read_real
 from tests.bench.index_vectors import build_ours, product_rows
 from tests.bench.throughput import DATA, different_files, in_turn
 from w2w.images.decode import DecodeLimits, decode_many
 from w2w.index.spec import IndexConfig
 from w2w.memory import keep_memory
-from w2w.models.config import FASHION, EncoderConfig
+from w2w.models.config import FASHION, LITE0, EncoderConfig
 from w2w.models.encoder import load_encoder
 
 BATCH, _QUERIES, _K = 64, 200, 10
@@ -67,14 +67,14 @@ def main() -> None:
         + sorted((DATA / "user_photos" / "images").glob("*.jpg"))[:200]
     )
     blobs = different_files(files[::2], rows)
-    result: dict[str, object] = {"name": "fashion cost", "peer": DEFAULT, "rows": rows}
-    result |= in_turn(lambda: rate(FASHION, blobs), lambda: rate(DEFAULT, blobs), repeat) | {"unit": "images/s of CPU"}
+    result: dict[str, object] = {"name": "fashion cost", "peer": LITE0, "rows": rows}
+    result |= in_turn(lambda: rate(FASHION, blobs), lambda: rate(LITE0, blobs), repeat) | {"unit": "images/s of CPU"}
     if not options.quick:
         folder = options.folder or Path(tempfile.mkdtemp())
         folder.mkdir(parents=True, exist_ok=True)
         vectors = Vectors(read_real(folder), folder)
         with tempfile.TemporaryDirectory() as made:
-            result["index"] = {name: index(name, vectors, made, repeat) for name in (DEFAULT, FASHION)}
+            result["index"] = {name: index(name, vectors, made, repeat) for name in (LITE0, FASHION)}
     print(json.dumps(result))
 
 

@@ -21,7 +21,7 @@ from tests.bench.fashion_rows import PLAIN, TRAIN, Rows, computed
 from tests.bench.fashion_tune import DIM, SHARE, STEPS, Data, Tail, back, tune
 from w2w.memory import keep_memory
 from w2w.models.colour import Colour, seen_as
-from w2w.models.config import COLOUR_DIM, COLOUR_FILE, FASHION_FILE, KIND_DIM, SHAPE_DIM, EncoderConfig
+from w2w.models.config import COLOUR_DIM, COLOUR_FILE, FASHION_FILE, KIND_DIM, LITE0, SHAPE_DIM, EncoderConfig
 from w2w.models.encoder import Encoder, load_encoder
 
 LEARNT_FROM = ("user_photos", "catalog")
@@ -133,7 +133,7 @@ def main() -> None:
     folder.mkdir(parents=True, exist_ok=True)
     options.out.mkdir(parents=True, exist_ok=True)
     data = Data(folder)
-    save_file(train_colour(data.sets, load_encoder(EncoderConfig()), folder), options.out / COLOUR_FILE.name)
+    save_file(train_colour(data.sets, load_encoder(EncoderConfig(LITE0)), folder), options.out / COLOUR_FILE.name)
     tensors, about = train_fashion(data, back(tune(data, folder, STEPS, options.seed), options.share))
     save_file(tensors, options.out / FASHION_FILE.name)
     (options.out / FASHION_FILE.name).with_suffix(".json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")

@@ -27,7 +27,7 @@ from tests.bench.fashion_rows import DATA, PLAIN, TRAIN, Rows, computed, read_al
 from tests.bench.fashion_views import LEARNT, START, all_views, street
 from w2w.memory import keep_memory
 from w2w.models import sources
-from w2w.models.config import SHAPE_DIM, EncoderConfig
+from w2w.models.config import LITE0, SHAPE_DIM, EncoderConfig
 from w2w.models.encoder import load_encoder
 from w2w.models.network import Head
 from w2w.models.sources import Source
@@ -75,7 +75,7 @@ class Data:
         self.sets = read_all(folder) | {"street": street()[0]}
         self.views = all_views(self.sets, folder)
         self.codes, self.counts, self.features, self._taught = {}, {}, [], {}
-        lite0, lite2 = load_encoder(EncoderConfig()), load_encoder(LITE2)
+        lite0, lite2 = load_encoder(EncoderConfig(LITE0)), load_encoder(LITE2)
         for name in LEARNT:
             rows = self.sets[name]
             for task, labels in _labels_of(rows).items():
@@ -127,7 +127,7 @@ class Learner(nn.Module):
 
     def __init__(self, data: Data):
         super().__init__()
-        self.tail = Tail(sources.of(EncoderConfig()))
+        self.tail = Tail(sources.of(EncoderConfig(LITE0)))
         self.shape, self.teacher = Head([DIM, SHAPE_DIM]), nn.Linear(DIM, 2 * DIM)
         self.shape.start_from(torch.cat(data.features))
         self.heads = nn.ModuleDict({f"{name}/{task}": nn.Linear(DIM, count) for (name, task), count in data.counts.items()})
@@ -190,7 +190,7 @@ def tune(data: Data, folder: Path, steps: int, seed: int) -> Tail:
 
 def back(tail: Tail, share: float) -> Tail:
     """The weights at ``share`` of the way from the untuned ones."""
-    start = Tail(sources.of(EncoderConfig()))
+    start = Tail(sources.of(EncoderConfig(LITE0)))
     with torch.no_grad():
         for own, tuned in zip(start.parameters(), tail.parameters(), strict=True):
             own.lerp_(tuned, share)

@@ -21,7 +21,7 @@ from w2w.images.decode import decode
 from w2w.images.resize import fit
 from w2w.memory import keep_memory
 from w2w.models import sources
-from w2w.models.config import EncoderConfig, Input
+from w2w.models.config import LITE0, EncoderConfig, Input
 from w2w.models.engines import compile_for_cpu, convert_once, pixels_module
 from w2w.training.encoders.augment import AugmentConfig, augment
 
@@ -59,7 +59,7 @@ def boxed(image: np.ndarray, box: np.ndarray) -> np.ndarray:
 
 def below() -> Callable[[np.ndarray], np.ndarray]:
     """uint8 pixels (N, S, S, 3) -> float32 (N, C, s, s): what the stages before ``START`` make of them."""
-    source = sources.of(EncoderConfig())
+    source = sources.of(EncoderConfig(LITE0))
 
     def module() -> torch.nn.Module:
         pixels = pixels_module(source)
@@ -99,7 +99,7 @@ LEARNT = {"user_photos": VIEWS, "catalog": VIEWS, "street": 2, "wardrobe train":
 
 def all_views(sets: Mapping[str, Rows], folder: Path) -> dict[str, list[np.ndarray]]:
     """Of each data set that is learnt from, its rows for training as they are, then in other views."""
-    of, shape, boxes = below(), sources.of(EncoderConfig()).input, street()[1]
+    of, shape, boxes = below(), sources.of(EncoderConfig(LITE0)).input, street()[1]
     return {
         name: [seen(sets[name], view, folder, of, shape, boxes if name == "street" else None) for view in range(count + 1)]
         for name, count in LEARNT.items()

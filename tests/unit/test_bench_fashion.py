@@ -11,7 +11,7 @@ from tests.bench.fashion_train import classifier, principal
 from tests.bench.fashion_tune import Tail, back
 from tests.bench.fashion_views import START, boxed
 from w2w.models import sources
-from w2w.models.config import EncoderConfig
+from w2w.models.config import LITE0, EncoderConfig
 
 
 def test_other_light_and_a_hidden_half():
@@ -72,7 +72,7 @@ def test_a_class_is_that_of_the_nearest_row_for_training():
 
 
 def test_what_is_tuned_goes_on_where_the_rest_of_the_network_ends_and_part_of_the_way_back():
-    source = sources.of(EncoderConfig())
+    source = sources.of(EncoderConfig(LITE0))
     network, tail = source.network().eval(), Tail(source)
     seen = torch.rand(2, 3, 224, 224, generator=torch.Generator().manual_seed(0)) * 2 - 1
     with torch.inference_mode():

@@ -113,10 +113,10 @@ def plan_of(store: str, options: FindOptions, models: Models) -> Plan:
 
 
 def encoder_of(config: EncoderConfig, manifest: Manifest) -> EncoderConfig:
-    """The config, or, if it only names the default, the same with the encoder recorded in the index, and its part for colours.
+    """The config, or, if it names none, the same with the encoder recorded in the index, and its part for colours.
     Custom code (module:attribute) is named only by options: an index may be a stranger's."""
     name = manifest.encoder
-    if config.name not in (EncoderConfig().name, name):
+    if config.is_named and config.name != name:
         return config
     if name != config.name and not sources.is_data(name):
         raise UsageError(f"index {manifest.name!r} was made with custom code: name it with --encoder.name={name}")

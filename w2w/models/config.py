@@ -3,26 +3,38 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+import yaml
+
 from w2w.errors import UsageError
 from w2w.models.device import check_options
 
 SHAPE, COLOUR, KIND = "shape", "colour", "kind"  # parts of vectors
 COLOUR_FILE, COLOUR_DIM = Path(__file__).parent / "weights" / "colour.safetensors", 64
+LITE0 = "efficientnet-lite0"
 FASHION, FASHION_FILE = "w2w-fashion", COLOUR_FILE.with_name("fashion.safetensors")
 TAGS, TAGS_FILE = "w2w-tags", COLOUR_FILE.with_name("tags.safetensors")
+AUTO, DEFAULT = "auto", LITE0
 FASHION_CODE, SHAPE_DIM, KIND_DIM = 2, 160, 32
 COLOUR_CODE = 1  # raise it when colour.py would give other vectors by the same weights
 _ENGINES, _STORE_DTYPES = ("auto", "torch", "openvino"), ("float32", "float16")
 _MOST_COLOUR = 10.0
 
 
+class _Unnamed(str):
+    """The name of the default encoder, where the options name none."""
+
+
+yaml.SafeDumper.add_representer(_Unnamed, lambda dumper, _: dumper.represent_str(AUTO))  # --print_config names none either
+
+
 @dataclass(frozen=True)
 class EncoderConfig:
     """Which model makes the vectors, and how it runs."""
 
-    name: str = "efficientnet-lite0"
+    name: str = AUTO
     """efficientnet-lite0 and w2w-fashion (come with w2w), hf:ORG/MODEL, timm:MODEL, open_clip:MODEL/FILE, a folder in the hub's
-    layout, or module:attribute, an encoder of your own."""
+    layout, or module:attribute, an encoder of your own. auto: efficientnet-lite0; for find, style and tag what index or tagger
+    were made with."""
     revision: str | None = None
     """Branch, tag or commit of a hub model."""
     engine: str = "auto"
@@ -45,9 +57,16 @@ class EncoderConfig:
     """Run Python code that comes with a hub model. Only for authors whom you trust with your data."""
 
     def __post_init__(self):
+        if self.name == AUTO:
+            object.__setattr__(self, "name", _Unnamed(DEFAULT))
         check_options(self, "encoder", engine=_ENGINES, store_dtype=_STORE_DTYPES)
         if not 0 <= self.colour <= _MOST_COLOUR:
             raise UsageError(f"encoder.colour={self.colour}: a number from 0 (no such part) to {_MOST_COLOUR:g}")
+
+    @property
+    def is_named(self) -> bool:
+        """Whether the options name the encoder."""
+        return not isinstance(self.name, _Unnamed)
 
 
 @dataclass(frozen=True)

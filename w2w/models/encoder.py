@@ -121,9 +121,10 @@ def check_version(option: str, wanted: str, found: str) -> None:
 
 def try_encoder(config: EncoderConfig) -> None:
     """Raises UsageError for faults in the model's files, as ``load_encoder`` does, without keeping it in this process."""
+    from w2w.models import sources
     from w2w.models.trial import try_open
 
-    try_open(load_encoder, config, (EncoderConfig().name,), model_version(config))
+    try_open(load_encoder, config, tuple(sources.BUILT_IN), model_version(config))
 
 
 def _source(config: EncoderConfig):

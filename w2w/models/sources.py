@@ -29,6 +29,7 @@ from w2w.models.config import (
     FASHION_FILE,
     KIND,
     KIND_DIM,
+    LITE0,
     SHAPE,
     SHAPE_DIM,
     EncoderConfig,
@@ -182,7 +183,7 @@ def _fashion() -> Source:
     return replace(with_colour(plain, about["colour"], FASHION), parts=parts)
 
 
-BUILT_IN = {"efficientnet-lite0": _efficientnet_lite0, FASHION: _fashion}
+BUILT_IN = {LITE0: _efficientnet_lite0, FASHION: _fashion}
 # prefix of a name up to the colon -> the source of the rest, its revision, and whether its own code is run
 LIBRARIES: dict[str, Callable[[str, str | None, bool], Source]] = {
     "hf": lambda rest, revision, trust: _hub_folder(download(rest, revision), rest, trust),

@@ -71,7 +71,7 @@ def test_a_scorer_takes_outfits_of_images(tmp_path, kind):
         with pytest.raises(w2w.UsageError, match=r"outfits\[0\] has top"):
             scorer([{"top": images[0]}])
     save_scorer(make_scorer(8, 3, config), tmp_path / "small", config, 8, SLOTS)
-    with pytest.raises(w2w.UsageError, match="scores vectors of 8 dimensions, and efficientnet-lite0 gives 1280"):
+    with pytest.raises(w2w.UsageError, match=f"scores vectors of 8 dimensions, and {encoder.name} gives {encoder.dim}"):
         w2w.load_scorer(tmp_path / "small", encoder=encoder)
     with pytest.raises(w2w.UsageError):
         w2w.load_scorer(tmp_path / "nothing")

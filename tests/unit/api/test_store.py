@@ -12,6 +12,9 @@ from PIL import Image
 
 import w2w
 from tests.unit.api.conftest import NUM_PRODUCTS
+from w2w.models.config import EncoderConfig
+
+DIM = 1280  # of the default encoder
 
 
 def test_tables_are_read_in_any_shape(store):
@@ -41,7 +44,7 @@ def test_history_and_lineage_say_where_rows_come_from(store):
     assert sum(c.rows or 0 for c in [newest, *older]) == NUM_PRODUCTS + 2
     lineage = opened.table("embeddings").lineage()
     assert (lineage["job"], set(lineage["inputs"]), lineage["config"]["encoder"]["name"]) == (
-        "embed", {"images"}, "efficientnet-lite0",
+        "embed", {"images"}, EncoderConfig().name,
     )  # fmt: skip
     assert opened.table("embeddings").lineage(version=0) is None  # that it was created with
 
@@ -58,9 +61,9 @@ def test_history_and_lineage_say_where_rows_come_from(store):
         (lambda s: s.index("../x"), r"index='\.\./x': letters, digits"),
         (lambda s: s.index(version="1"), "there is no version '1'"),
         (lambda s: s.index().search(np.ones((1, 7), np.float32)), "have 7 dimensions"),
-        (lambda s: s.index().search(np.full((1, 1280), np.nan, np.float32)), "NaN"),
-        (lambda s: s.index().search(np.ones((1, 1280), np.float32), k=0), "k=0"),
-        (lambda s: s.index().search(np.ones((1, 1280), np.float32), category="shoe"), "Did you mean 'shoes'"),
+        (lambda s: s.index().search(np.full((1, DIM), np.nan, np.float32)), "NaN"),
+        (lambda s: s.index().search(np.ones((1, DIM), np.float32), k=0), "k=0"),
+        (lambda s: s.index().search(np.ones((1, DIM), np.float32), category="shoe"), "Did you mean 'shoes'"),
         (lambda s: s.index().search(b"<html>"), r"images\[0\]"),
         (lambda s: s.index().search([1.5]), r"images\[0\] is a float"),
         (lambda s: w2w.open(""), "give a local path"),
@@ -90,7 +93,7 @@ def test_images_and_vectors_find_the_same_products(store, shop):
 
 
 def test_vectors_are_those_of_the_jobs_whatever_an_image_is(store, shop):
-    encoder = w2w.load_encoder("efficientnet-lite0")
+    encoder = w2w.load_encoder()
     opened = w2w.open(store)
     images = opened.table("images").arrow(["image_id", "bytes"])
     rows = opened.table("embeddings").arrow(["owner_id", "model_version", "vector"])

@@ -104,7 +104,7 @@ def test_encoders(two):
     unsure = compare.main(options(two, "model-a", "model-b"))  # three queries of two products tell nothing for sure
     assert unsure.verdict.startswith("B is not surely worse")
     version = find_model(two, EncoderConfig()).version
-    for a, b, of in (("model-a", "model-a", "encoders"), ("efficientnet-lite0", version, "encoders")):
+    for a, b, of in (("model-a", "model-a", "encoders"), (EncoderConfig().name, version, "encoders")):
         embed(two, {image_of(STREET_SHOPS[0].name): angle(0)}, b)
         with pytest.raises(UsageError, match=f"^{a} and {b} are the same.*: there is nothing to compare"):
             compare.main(options(two, a, b, of=of, dry_run=True))

@@ -15,7 +15,7 @@ from w2w.find import finder, job
 from w2w.find.finder import encoder_of
 from w2w.find.job import Config
 from w2w.garments.detector import DetectorConfig, tells_pixels
-from w2w.models.config import EncoderConfig
+from w2w.models.config import DEFAULT, EncoderConfig
 from w2w.results import words
 
 K = 3
@@ -174,10 +174,10 @@ def test_cut_out_by_its_own_pixels_no_other_model_is_loaded(shop, monkeypatch):
         ({"filter": {"colur": "red"}}, "--filter.colur: no product has it. Did you mean 'colour'?"),
         (
             {"text": "red dress"},
-            "encoder.name=efficientnet-lite0 has no text tower. These have one: hf:openai/clip",
+            f"encoder.name={DEFAULT} has no text tower. These have one: hf:openai/clip",
         ),
         ({"text": " "}, "--text is empty"),
-        ({"encoder": {"name": "efficientnet-lite0", "dtype": "bfloat16"}}, "their vectors cannot be compared"),
+        ({"encoder": {"name": DEFAULT, "dtype": "bfloat16"}}, "their vectors cannot be compared"),
         ({"of": "posts"}, "--of=posts: searches with the store's own photos"),
         ({"watch": "."}, "--watch answers what appears in its folder"),
         ({"photos": [], "watch": "nowhere"}, "--watch=nowhere: there is no such folder"),
@@ -301,6 +301,7 @@ def test_an_index_does_not_name_code(shop):
     manifest = w2w.open(shop.store).index().manifest
     assert encoder_of(EncoderConfig(threads=3), replace(manifest, encoder="hf:a/b")) == EncoderConfig("hf:a/b", threads=3)
     assert encoder_of(EncoderConfig("timm:x"), replace(manifest, encoder="hf:a/b")).name == "timm:x"
+    assert encoder_of(EncoderConfig(DEFAULT), replace(manifest, encoder="hf:a/b")).name == DEFAULT, "it is named"
     coloured = replace(manifest, encoder="hf:a/b", colour=0.7)
     assert (
         encoder_of(EncoderConfig(), coloured)

@@ -9,11 +9,10 @@ import pytest
 import w2w
 from tests.unit.nights.nights import without_ray
 from w2w.errors import UsageError
-from w2w.models.config import EncoderConfig
+from w2w.models.config import FASHION, LITE0, EncoderConfig
 from w2w.models.parts import part_weights, weighed
 from w2w.wardrobe.shop import write_shop
 
-FASHION = "w2w-fashion"
 ENDS = (160, 192)
 
 
@@ -45,7 +44,7 @@ def test_a_weighed_query_is_the_weighed_sum_of_the_parts(weigh):
 
 def test_colours_of_any_encoder_are_what_comes_last():
     vectors = np.ones((1, 100), np.float32)
-    found = weighed(vectors, part_weights(EncoderConfig(colour=0.5), {"colour": 3}, "weigh"))
+    found = weighed(vectors, part_weights(EncoderConfig(LITE0, colour=0.5), {"colour": 3}, "weigh"))
     assert found[0, 36:] / found[0, 0] == pytest.approx(np.full(64, 3.0))
     assert found[0, :36] == pytest.approx(np.full(36, found[0, 0]))
 
@@ -58,8 +57,8 @@ def test_colours_of_any_encoder_are_what_comes_last():
         (EncoderConfig(FASHION), {"colour": float("nan")}, r"--weigh\.colour=nan: a number from 0"),
         (EncoderConfig(FASHION), {"colour": float("inf")}, r"--weigh\.colour=inf: a number from 0"),
         (EncoderConfig(FASHION), {"colour": 0, "kind": 0, "shape": 0}, "nothing to search by"),
-        (EncoderConfig(), {"colour": 2}, "efficientnet-lite0 have no parts to weigh"),
-        (EncoderConfig(colour=0.7), {"kind": 2}, r"--weigh\.kind: no such part; .*shape, colour"),
+        (EncoderConfig(LITE0), {"colour": 2}, "efficientnet-lite0 have no parts to weigh"),
+        (EncoderConfig(LITE0, colour=0.7), {"kind": 2}, r"--weigh\.kind: no such part; .*shape, colour"),
     ],
 )
 def test_mistakes(encoder, weigh, said):

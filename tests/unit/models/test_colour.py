@@ -14,7 +14,7 @@ from w2w.errors import UsageError
 from w2w.images.resize import fit
 from w2w.models import saved, sources
 from w2w.models.colour import Colour, WithColour, load_colour
-from w2w.models.config import COLOUR_DIM, EncoderConfig, Input
+from w2w.models.config import COLOUR_DIM, LITE0, EncoderConfig, Input
 from w2w.models.encoder import load_encoder, model_version
 from w2w.models.explain import EXACT, Explainer
 from w2w.models.network import Embedder, Head
@@ -91,8 +91,8 @@ def test_networks_of_every_size_see_the_same_colours(side):
 
 
 def test_the_models_own_part_is_what_it_was_and_engines_agree(cache):
-    plain = load_encoder(EncoderConfig())
-    eager, fast = (load_encoder(EncoderConfig(colour=0.7, engine=e)) for e in ("torch", "openvino"))
+    plain = load_encoder(EncoderConfig(LITE0))
+    eager, fast = (load_encoder(EncoderConfig(LITE0, colour=0.7, engine=e)) for e in ("torch", "openvino"))
     batch = np.stack([eager.prepare(p) for p in [*pictures(4), garment(RED), garment(BLUE, GREY, 40, 96)]])
     own, found, again = plain.encode(batch), eager.encode(batch), fast.encode(batch)
     assert (eager.dim, fast.dim, found.shape) == (1344, 1344, (6, 1344))
@@ -105,10 +105,10 @@ def test_the_models_own_part_is_what_it_was_and_engines_agree(cache):
 
 
 def test_the_weight_and_the_projection_are_of_the_version_and_0_is_without():
-    seen = {w: model_version(EncoderConfig(colour=w)) for w in (0.0, 0.5, 0.7)}
+    seen = {w: model_version(EncoderConfig(LITE0, colour=w)) for w in (0.0, 0.5, 0.7)}
     assert len(set(seen.values())) == 3
-    assert seen[0.0] == model_version(EncoderConfig())
-    source = sources.of(EncoderConfig())
+    assert seen[0.0] == model_version(EncoderConfig(LITE0))
+    source = sources.of(EncoderConfig(LITE0))
     assert (source.architecture, len(source.files), source.parts) == ("tf_efficientnet_lite0", 1, ())
 
 

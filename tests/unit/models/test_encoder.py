@@ -1,16 +1,20 @@
 """Encoders: every source and engine, against the model's own code; versions; sentences for mistakes."""
 
 import json
+import pickle
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from w2w.config import build, parse
 from w2w.errors import UsageError
-from w2w.models.config import EncoderConfig
+from w2w.models.config import DEFAULT, FASHION, LITE0, EncoderConfig
 from w2w.models.encoder import encoder_input, finite_rows, following, load_encoder, model_version, spaces
+from w2w.models.job import Config
 from w2w.models.parts import part_weights
 from w2w.models.text import load_words
 from w2w.table import bridges
@@ -23,20 +27,22 @@ def pictures(num: int, size: tuple[int, int] = (90, 70)) -> list[np.ndarray]:
     return [np.asarray(Image.fromarray(s).resize(size[::-1], Image.Resampling.BICUBIC)) for s in small]
 
 
-def test_default_agrees_between_engines(cache):
-    eager, fast = (load_encoder(EncoderConfig(engine=e)) for e in ("torch", "openvino"))
+@pytest.mark.parametrize(("name", "dim"), [(LITE0, 1280), (FASHION, 256)])
+def test_what_comes_with_w2w_agrees_between_engines(cache, name, dim):
+    eager, fast = (load_encoder(EncoderConfig(name, engine=e)) for e in ("torch", "openvino"))
     batch = np.stack([eager.prepare(p) for p in pictures(5)])
     a_ND, b_ND = eager.encode(batch), fast.encode(batch)
-    assert a_ND.shape == (5, 1280)
+    assert a_ND.shape == (5, dim)
     assert np.linalg.norm(a_ND, axis=1) == pytest.approx(1, abs=1e-5)
     assert (a_ND * b_ND).sum(1).min() > 0.999
     assert np.abs(np.triu(a_ND @ a_ND.T, 1)).max() < 0.99
-    assert eager.model_version == fast.model_version == model_version(EncoderConfig())
+    assert eager.model_version == fast.model_version == model_version(EncoderConfig(name))
 
 
-def test_default_has_its_pretrained_weights(cache):
-    golden = json.loads((__import__("pathlib").Path(__file__).parents[2] / "golden" / "encoder.json").read_text())
-    encoder = load_encoder(EncoderConfig())
+@pytest.mark.parametrize("name", [LITE0, FASHION])
+def test_what_comes_with_w2w_has_its_weights(cache, name):
+    golden = json.loads((Path(__file__).parents[2] / "golden" / "encoder.json").read_text())[name]
+    encoder = load_encoder(EncoderConfig(name))
     vectors_ND = encoder.encode(np.stack([encoder.prepare(p) for p in pictures(3)]))
     assert vectors_ND[:, golden["dimensions"]] == pytest.approx(np.array(golden["values"]), abs=2e-3)
 
@@ -46,6 +52,29 @@ def test_float16_vectors_are_float16_values(cache):
     vectors_ND = encoder.encode(np.stack([encoder.prepare(p) for p in pictures(2)]))
     assert (vectors_ND == vectors_ND.astype(np.float16)).all()
     assert encoder.model_version != model_version(EncoderConfig())
+
+
+def test_whether_the_options_name_it(tmp_path, capsys):
+    """As job configs carry it, however they were made; a printed config names it no more than the options did."""
+    for config, named in (
+        (build(Config, {"store": "S"}, "w2w embed"), False),
+        (build(Config, {"store": "S", "encoder": {"threads": 2}}, "w2w embed"), False),
+        (build(Config, {"store": "S", "encoder": {"name": LITE0}}, "w2w embed"), True),
+        (build(Config, {"store": "S", "encoder": EncoderConfig(threads=2)}, "w2w embed"), False),
+        (parse(Config, ["S", "--encoder.threads=2"], "w2w embed"), False),
+        (parse(Config, ["S", "--encoder.name=auto"], "w2w embed"), False),
+        (parse(Config, ["S", f"--encoder.name={DEFAULT}"], "w2w embed"), True),
+    ):
+        encoder = config.encoder
+        assert (encoder.name, encoder.is_named) == (LITE0 if named else DEFAULT, named)
+        for same in (pickle.loads(pickle.dumps(encoder)), replace(encoder, dtype="bfloat16")):
+            assert same.is_named == named
+    assert EncoderConfig() == EncoderConfig(DEFAULT)
+    for options, named in ([], False), ([f"--encoder.name={DEFAULT}"], True):
+        with pytest.raises(SystemExit):
+            parse(Config, ["S", *options, "--print_config"], "w2w embed")
+        (tmp_path / "c.yaml").write_text(capsys.readouterr().out)
+        assert parse(Config, [f"--config={tmp_path / 'c.yaml'}"], "w2w embed").encoder.is_named == named
 
 
 def save(folder, kind: str):
@@ -177,17 +206,17 @@ def test_rows_that_are_not_finite_are_found():
 
 
 def bridged(folder, old: str = "aaaaaaaaaaaaaaaa", **options) -> tuple[EncoderConfig, bridges.Bridge]:
-    """The default through a bridge to a space of 5 dimensions."""
-    rng, plain = np.random.default_rng(0), EncoderConfig(**options)
+    """EfficientNet-Lite0 through a bridge to a space of 5 dimensions."""
+    rng, plain = np.random.default_rng(0), EncoderConfig(LITE0, **options)
     matrix, bias = rng.normal(size=(1280, 5)).astype(np.float32), rng.normal(size=5).astype(np.float32)
     bridge = bridges.Bridge(old, model_version(plain), matrix, bias)
     uri = bridges.uri_of(str(folder), "b")
     bridges.write(uri, bridge)
-    return EncoderConfig(bridge=uri, **options), bridge
+    return EncoderConfig(LITE0, bridge=uri, **options), bridge
 
 
 def test_through_a_bridge_vectors_are_mapped_by_both_engines(cache, tmp_path):
-    plain = load_encoder(EncoderConfig())
+    plain = load_encoder(EncoderConfig(LITE0))
     batch = np.stack([plain.prepare(p) for p in pictures(3)])
     config, bridge = bridged(tmp_path)
     for engine in ("torch", "openvino"):
@@ -205,7 +234,7 @@ def test_a_bridge_leads_from_one_model(tmp_path):
     with pytest.raises(UsageError, match=r"encoder\.bridge=.* is from model version .*, and efficientnet-lite0 is"):
         model_version(replace(config, store_dtype="float16"))
     with pytest.raises(UsageError, match=r"encoder\.bridge=nowhere: no such file"):
-        load_encoder(EncoderConfig(bridge="nowhere"))
+        load_encoder(EncoderConfig(LITE0, bridge="nowhere"))
     with pytest.raises(UsageError, match="no parts to weigh"):
         part_weights(replace(config, colour=0.0), {"colour": 2.0}, "weigh")
     with pytest.raises(UsageError, match="maps no words"):
@@ -216,7 +245,7 @@ def test_a_bridge_leads_from_one_model(tmp_path):
 def test_which_indexes_a_bridged_encoder_may_search(tmp_path):
     config, bridge = bridged(tmp_path)
     assert spaces(config) == (bridge.version, bridge.old)
-    assert spaces(EncoderConfig()) == (bridge.new,)
+    assert spaces(EncoderConfig(LITE0)) == (bridge.new,)
     assert following(config, bridge.old) == following(config, bridge.version) == config
-    assert following(config, bridge.new) == EncoderConfig()
-    assert following(EncoderConfig(), bridge.old) == EncoderConfig()
+    assert following(config, bridge.new) == EncoderConfig(LITE0)
+    assert following(EncoderConfig(LITE0), bridge.old) == EncoderConfig(LITE0)

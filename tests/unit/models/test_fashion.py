@@ -10,7 +10,7 @@ from tests.unit.models.test_encoder import pictures
 from w2w.errors import UsageError
 from w2w.models import saved, sources
 from w2w.models.colour import bare
-from w2w.models.config import COLOUR_DIM, FASHION, KIND_DIM, SHAPE_DIM, EncoderConfig
+from w2w.models.config import COLOUR_DIM, FASHION, KIND_DIM, LITE0, SHAPE_DIM, EncoderConfig
 from w2w.models.encoder import load_encoder, model_version, try_encoder
 from w2w.models.explain import EXACT, load_explainer
 from w2w.models.network import Embedder, Head
@@ -55,11 +55,11 @@ def test_parts_see_what_they_are_called_after():
     assert float((of_red[0] @ of_other[0].T).item() / (of_red[0] @ of_red[0].T).item()) < shape
 
 
-def test_its_last_stages_are_its_own_and_the_rest_the_default_encoders():
-    own, default = bare(sources.of(CONFIG).network()).backbone, sources.of(EncoderConfig()).network()
-    changed = {name for name, value in default.state_dict().items() if not torch.equal(value, own.state_dict()[name])}
+def test_its_last_stages_are_its_own_and_the_rest_those_of_efficientnet_lite0():
+    own, start = bare(sources.of(CONFIG).network()).backbone, sources.of(EncoderConfig(LITE0)).network()
+    changed = {name for name, value in start.state_dict().items() if not torch.equal(value, own.state_dict()[name])}
     assert changed == {
-        name for name, _ in default.named_parameters() if name.startswith(("blocks.5", "blocks.6", "conv_head", "bn2"))
+        name for name, _ in start.named_parameters() if name.startswith(("blocks.5", "blocks.6", "conv_head", "bn2"))
     }
 
 
@@ -96,13 +96,13 @@ def test_files_that_are_others_are_said(monkeypatch, tmp_path):
     (tmp_path / "fashion.json").write_bytes(sources.FASHION_FILE.with_suffix(".json").read_bytes())
     broken = tmp_path / "fashion.safetensors"
     monkeypatch.setattr(sources, "FASHION_FILE", broken)
-    before = model_version(EncoderConfig())
+    before = model_version(EncoderConfig(LITE0))
     broken.write_bytes(data)
     same = model_version(CONFIG)
     data[-1] ^= 1
     broken.write_bytes(data)
     assert model_version(CONFIG) != same
-    assert model_version(EncoderConfig()) == before
+    assert model_version(EncoderConfig(LITE0)) == before
     broken.write_bytes(data[: len(data) // 2])
     with pytest.raises(UsageError, match=r"encoder\.name=w2w-fashion: .*fashion\.safetensors"):
         load_encoder(CONFIG)

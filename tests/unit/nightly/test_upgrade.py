@@ -23,6 +23,7 @@ from w2w.stage import Budget
 from w2w.table import bridges, delta
 
 NEW = EncoderConfig(store_dtype="float16")  # another version of the same model
+DIM = 1280  # of the default encoder
 OLD_VERSION, NEW_VERSION = model_version(EncoderConfig()), model_version(NEW)
 
 
@@ -35,7 +36,7 @@ def test_the_next_model_is_computed_last_while_the_old_one_serves(store, shop, c
     first = run_night(store, shop, upgrade=upgrade)
     assert (first.index.model_version, first.embed.counts.out) == (OLD_VERSION, 20)
     assert (first.upgrade.model_version, first.upgrade.counts.out, first.upgrade.left) == (NEW_VERSION, 20, None)
-    assert first.notices[-1].startswith("every picture has been computed with efficientnet-lite0 now")
+    assert first.notices[-1].startswith(f"every picture has been computed with {NEW.name} now")
     clock.sleep()
     second = run_night(store, shop, upgrade=upgrade)
     assert (second.upgrade.pending, second.notices) == (0, ())
@@ -48,7 +49,7 @@ def test_the_next_model_is_computed_last_while_the_old_one_serves(store, shop, c
 def test_over_a_bridge_and_back(store, shop, clock):
     run_night(store, shop)
     uri = bridges.uri_of(store, "b")
-    bridge = bridges.Bridge(OLD_VERSION, NEW_VERSION, np.eye(1280, dtype=np.float32), np.zeros(1280, np.float32))
+    bridge = bridges.Bridge(OLD_VERSION, NEW_VERSION, np.eye(DIM, dtype=np.float32), np.zeros(DIM, np.float32))
     bridges.write(uri, bridge)
     clock.sleep()
     shop.draw("21.jpg", 21)
@@ -71,7 +72,7 @@ def test_over_a_bridge_and_back(store, shop, clock):
     clock.sleep()
     fourth = run_night(store, shop, encoder=over)
     assert (fourth.index.unchanged, fourth.index.bridged) == (True, 1)
-    assert fourth.index.cut_over.startswith("all pictures have vectors of efficientnet-lite0")
+    assert fourth.index.cut_over.startswith(f"all pictures have vectors of {NEW.name}")
 
     cut = index.main(index.Config(store=store, encoder=NEW))
     assert (cut.model_version, cut.counts.out, cut.bridged) == (NEW_VERSION, 21, None)
@@ -86,7 +87,7 @@ def test_over_a_bridge_and_back(store, shop, clock):
 
 def test_an_index_takes_a_bridge_of_its_own_store_alone(store, shop, clock, tmp_path):
     run_night(store, shop, until="embed")
-    bridge = bridges.Bridge(OLD_VERSION, NEW_VERSION, np.eye(1280, dtype=np.float32), np.zeros(1280, np.float32))
+    bridge = bridges.Bridge(OLD_VERSION, NEW_VERSION, np.eye(DIM, dtype=np.float32), np.zeros(DIM, np.float32))
     bridges.write(str(tmp_path / "b.safetensors"), bridge)
     with pytest.raises(UsageError, match=r"encoder\.bridge=.*: is none of this store's"):
         index.main(index.Config(store=store, encoder=replace(NEW, bridge=str(tmp_path / "b.safetensors"))))

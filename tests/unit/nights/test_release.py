@@ -72,7 +72,7 @@ def test_stock_that_is_wrong_stops_a_night_whose_rows_are_the_same(shop):
     for row in shop.rows.values():
         row[3] = "out of stock"
     with pytest.raises(
-        JobFailed, match=r"1.000 of the answers are out of stock, 0.000 last night.*p1.*more;.*--accept"
+        JobFailed, match=r"1.000 of the answers are out of stock, 0.000 last night.*p\d+ \(.*more;.*--accept"
     ) as failed:
         shop.night()
     assert "index.html" in str(failed.value)

@@ -31,7 +31,7 @@ from w2w.training.tags.heads import Head, Tagger, load, save, thresholds
 from w2w.training.tags.stage import tagger_version
 
 PAINTS = {"red": (200, 20, 30), "blue": (20, 40, 190), "green": (20, 150, 60)}
-LITE0 = EncoderConfig(colour=0.7)
+COLOURED = EncoderConfig("efficientnet-lite0", colour=0.7)
 
 
 def head(thresholds_C=(0.9, 0.6), version: str = "") -> Head:
@@ -160,14 +160,14 @@ def test_a_shop_learns_its_own_words_and_finds_by_them(shop, tmp_path, monkeypat
     monkeypatch.setattr(flow, "run_task", lambda work, *args, num_cpus, title: work(*args))
     store, alone = str(tmp_path / "store"), Pool(workers=1)
     ingest.main(ingest.Config(store=store, feed=FeedConfig(uri=str(shop / "feed.csv")), pool=alone))
-    asked = tag.Config(store=store, learn=["paint"], encoder=LITE0, precision=0.6, pool=alone)
+    asked = tag.Config(store=store, learn=["paint"], encoder=COLOURED, precision=0.6, pool=alone)
     with pytest.raises(UsageError, match="embed"):
         tag.main(asked)
-    embed.main(embed.Config(store=store, encoder=LITE0, pool=alone))
+    embed.main(embed.Config(store=store, encoder=COLOURED, pool=alone))
     with pytest.raises(UsageError, match=r"--learn=pain: no product has it\. Did you mean 'paint'\?"):
-        tag.main(tag.Config(store=store, learn=["pain"], encoder=LITE0))
+        tag.main(tag.Config(store=store, learn=["pain"], encoder=COLOURED))
     with pytest.raises(UsageError, match="--learn=category: two classes with"):
-        tag.main(tag.Config(store=store, learn=["category"], encoder=LITE0))
+        tag.main(tag.Config(store=store, learn=["category"], encoder=COLOURED))
     learnt = tag.main(asked)
     assert learnt.figures["paint accuracy"].value == 1
     assert "What the feed tells" in Path(learnt.report).read_text(encoding="utf-8")
@@ -184,7 +184,7 @@ def test_a_shop_learns_its_own_words_and_finds_by_them(shop, tmp_path, monkeypat
     assert sum(values["paint"] is None for values, _ in told.values()) < 6
     assert all(abs(int(told[f"p{n}"][1][1:3], 16) - [*PAINTS.values()][n % 3][0]) < 20 for n in range(60))
 
-    index.main(index.Config(store=store, encoder=LITE0))
+    index.main(index.Config(store=store, encoder=COLOURED))
     found = w2w.load_finder(store, whole=True, k=8, filter={"seen_paint": "Blue"})(str(shop / "0.jpg"))
     assert {int(p.product_id[1:]) % 3 for p in found[0].garments[0].products} == {1}
     with pytest.raises(UsageError, match=r"--filter\.seen_pain: .* Did you mean 'seen_paint'\?"):
@@ -202,7 +202,7 @@ def test_a_shop_learns_its_own_words_and_finds_by_them(shop, tmp_path, monkeypat
     with pytest.raises(UsageError, match=f"--encoder.name={TAGS}"):
         tag.main(tag.Config(store=store, encoder=EncoderConfig(TAGS)))
     changed = json.loads(Path(learnt.tagger, "tags.json").read_text())
-    assert changed["heads"]["paint"]["encoder_version"] == model_version(LITE0)
+    assert changed["heads"]["paint"]["encoder_version"] == model_version(COLOURED)
     monkeypatch.setattr(tag, "model_version", lambda config: "another")
     with pytest.raises(UsageError, match=r"was trained on vectors .*, and efficientnet-lite0 makes another now"):
         tag.main(tag.Config(store=store))
@@ -223,7 +223,7 @@ def test_options_that_cannot_be(tmp_path):
 def test_versions_tell_taggers_apart():
     one, other = (Tagger("efficientnet-lite0", 0.7, {"type": head(t)}) for t in ((0.9, 0.6), (0.8, 0.6)))
     assert tagger_version(one, EncoderConfig()) == tagger_version(one, EncoderConfig(threads=2))
-    assert len({tagger_version(t, e) for t in (one, other) for e in (EncoderConfig(), LITE0)}) == 4
+    assert len({tagger_version(t, e) for t in (one, other) for e in (EncoderConfig("efficientnet-lite0"), COLOURED)}) == 4
 
 
 def test_custom_code_is_named_by_options_alone(tmp_path):

@@ -125,7 +125,7 @@ def _tag(config: Config, run: Run) -> Result:
 def encoder_of(config: EncoderConfig, tagger: Tagger, name: str) -> EncoderConfig:
     """The encoder that the tagger reads, run as ``config`` says. Raises UsageError where the options name another, or its files
     have changed since. Custom code is named only by options: a folder may be a stranger's."""
-    if config.name not in (EncoderConfig().name, tagger.encoder):
+    if config.is_named and config.name != tagger.encoder:
         raise UsageError(f"--encoder.name={config.name}: tagger {name} reads vectors of {tagger.encoder}: name none, or that")
     if config.name != tagger.encoder and not sources.is_data(tagger.encoder):
         raise UsageError(f"--tagger={name}: was trained with custom code: name it with --encoder.name={tagger.encoder}")
