@@ -1,6 +1,7 @@
 """Index: shards of active products' vectors: built, gated, published; or rolled back."""
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -12,7 +13,7 @@ from w2w.engine.job import JobConfig, Run
 from w2w.errors import JobFailed, UsageError
 from w2w.index.flow import KINDS, LOOKS, Inputs, Kind, bridged, build_index, check_bridge, draft_index, read_rows
 from w2w.index.flow_release import NotReleased, Release, check_served, encode_photos, golden_queries, sentence, unknown_products
-from w2w.index.flow_rows import seek_rows
+from w2w.index.flow_rows import Refused, refused_in, seek_rows, short
 from w2w.index.golden import Golden
 from w2w.index.manifest import index_uri
 from w2w.index.publish import Published, published, read_held, release, rollback, versions, withdraw
@@ -25,7 +26,7 @@ from w2w.results import Summary
 from w2w.stage import Counts
 from w2w.table import changes
 from w2w.table.delta import count_rows, need_table, open_table
-from w2w.table.permitted import SEARCH, Reasons, permitted
+from w2w.table.permitted import SEARCH, Permitted, Reasons, permitted
 
 
 @dataclass(frozen=True)
@@ -138,9 +139,13 @@ def main(config: Config) -> Result:
     version = kind.version(run.store, model_version(config.encoder))
     check_bridge(run.store, config.of, config.encoder)
     read, left_out = None, dict[str, Any]()
-    if config.of == "products" and not config.full_scan and not len(allowed.refused):
-        read = seek_rows(run.store, uri, version, base.manifest, inputs.standing)
-    if read is None:
+    if config.of == "products" and not config.full_scan:
+        read = seek_rows(run.store, uri, version, base.manifest, inputs.standing, allowed)
+    if read is not None:
+        refused = read.refused or []
+        left_out["not_permitted"] = len(refused) or None
+        left_out["why_not_permitted"] = _why_refused(run.store, kind.one, refused, allowed)
+    else:
         active = kind.rows(run.store)
         may = allowed.of(active)
         if not may.num_rows:
@@ -151,8 +156,10 @@ def main(config: Config) -> Result:
         read = read_rows(run.store, version, may, base, inputs, by_logs=by_logs)
         left_out["not_permitted"] = active.num_rows - may.num_rows or None
         left_out["why_not_permitted"] = _why_left_out(run.store, kind.one, active, may)
+        read = replace(read, refused=refused_in(active, allowed))
     rows, vectors, missing = read.rows, read.vectors, read.missing
-    inputs = replace(inputs, standing=inputs.standing | {"without": read.without})
+    told_refused = None if read.refused is None else [list(vars(one).values()) for one in read.refused]
+    inputs = replace(inputs, standing=inputs.standing | {"without": read.without, "refused": told_refused})
     if not rows.num_rows:
         raise UsageError(
             f"no active {kind.one} has a vector of model version {version} ({config.encoder.name}): run {kind.embed!r} with "
@@ -246,9 +253,20 @@ def _why_left_out(store: str, one: str, active: pa.Table, may: pa.Table) -> str 
         return None
     images, kept = active.column(schema.IMAGE_ID), may.column(schema.IMAGE_ID)
     gone = images.filter(pc.invert(pc.is_in(images, value_set=pc.unique(kept))))
+    num = len(pc.unique(active.column(schema.PRODUCT_ID))) - len(pc.unique(may.column(schema.PRODUCT_ID)))
+    return _why(store, one, gone, num)
+
+
+def _why_refused(store: str, one: str, refused: Sequence[Refused], allowed: Permitted) -> str | None:
+    """The same of rows that are known."""
+    named = pa.array([row.picture for row in refused], pa.string())
+    gone = allowed.refused.filter(pc.is_in(short(allowed.refused), value_set=named))
+    return _why(store, one, gone, len({row.product for row in refused if row.alone}))
+
+
+def _why(store: str, one: str, gone: pa.Array | pa.ChunkedArray, num: int) -> str | None:
     if not len(gone):
         return None
-    num = len(pc.unique(active.column(schema.PRODUCT_ID))) - len(pc.unique(may.column(schema.PRODUCT_ID)))
     so = f", so that {num:,} {one}{'s are' if num != 1 else ' is'} not found" if num else ""
     return Reasons.of(store, SEARCH, gone).sentence(len(pc.unique(gone)), so)
 

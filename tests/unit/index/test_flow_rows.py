@@ -9,6 +9,7 @@ from w2w.index.flow_rows import seek_rows
 from w2w.index.publish import Published
 from w2w.models.config import EncoderConfig
 from w2w.models.encoder import model_version
+from w2w.table.permitted import Permitted
 from w2w.table.pictures import active_pictures
 
 VERSION = model_version(EncoderConfig())
@@ -26,7 +27,7 @@ def test_changed_products_are_read_alone_also_where_a_clock_was_behind(tmp_path)
     served = SimpleNamespace(model_version=VERSION, standing=standing | {"rows": whole.to_store.told, "without": []})
 
     def seek():
-        return seek_rows(store, uri, VERSION, served, Inputs.now(store).standing)
+        return seek_rows(store, uri, VERSION, served, Inputs.now(store).standing, Permitted())
 
     assert seek().rows.num_rows == 20
     assert not len(seek().touched)

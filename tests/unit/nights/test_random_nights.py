@@ -187,8 +187,8 @@ def compared_by_logs(monkeypatch: pytest.MonkeyPatch) -> tuple[list[int], list[b
         places = [some.vectors.find(whole.rows.all[schema.IMAGE_ID]) for some in (found, whole)]
         assert (places[0] == places[1]).all()
 
-    def seek(store, uri, version, served, standing):
-        found = seek_rows(store, uri, version, served, standing)
+    def seek(store, uri, version, served, standing, allowed):
+        found = seek_rows(store, uri, version, served, standing, allowed)
         asked.append(found is not None)
         if found is None or len(asked) % 3 == 0:  # as on the night after an upgrade
             return None
