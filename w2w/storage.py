@@ -56,6 +56,14 @@ def absolute(uri: str) -> str:
     return source(uri)
 
 
+def folder(uri: str, option: str) -> str:
+    """As ``absolute``. Raises UsageError naming ``option`` for what is a file on this machine."""
+    found = absolute(uri)
+    if not is_s3(found) and os.path.isfile(found):
+        raise UsageError(f"{option}={uri}: is a file, and a folder is asked for")
+    return found
+
+
 def source(uri: str) -> str:
     """As ``absolute``, of what is only read."""
     if kind := scheme(uri):

@@ -8,6 +8,7 @@ import pytest
 from pyarrow import fs
 
 from w2w import storage
+from w2w.engine.job import JobConfig, Run
 from w2w.errors import Changed, StorageFailed, UsageError
 
 
@@ -143,3 +144,11 @@ def test_nothing_is_there_under_a_name_that_cannot_be_one(tmp_path):
         assert not storage.exists(str(tmp_path / name)), name
     (tmp_path / "loop").symlink_to("loop")
     assert not storage.exists(str(tmp_path / "loop"))
+
+
+def test_a_file_is_no_store(tmp_path):
+    (tmp_path / "feed.csv").write_text("")
+    assert storage.folder(str(tmp_path), "--store") == str(tmp_path)
+    assert storage.folder("s3://bucket/x", "--store") == "s3://bucket/x"
+    with pytest.raises(UsageError, match=r"^--store=.*feed.csv: is a file, and a folder is asked for$"):
+        Run("embed", JobConfig(store=str(tmp_path / "feed.csv")))

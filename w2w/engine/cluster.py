@@ -90,13 +90,19 @@ def is_own() -> bool:
 
 @contextmanager
 def _own_signals() -> Iterator[None]:
-    """Ray answers SIGTERM by ending the process at once, without a word of what was done."""
-    before = signal.getsignal(signal.SIGTERM)
+    """Ray answers SIGTERM by ending the process at once, without a word of what was done; also while it starts."""
+    before, stopped = signal.getsignal(signal.SIGTERM), False
     try:
         yield
+    except SystemExit as e:
+        if e.code != signal.SIGTERM or not callable(before):
+            raise
+        stopped = True
     finally:
         if callable(before) and threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, before)
+    if stopped and callable(before):
+        before(signal.SIGTERM, None)
 
 
 @contextmanager

@@ -79,7 +79,7 @@ class Run:
     def __init__(self, job: str, config: JobConfig):
         check_common(config)
         self.job, self.config = job, config
-        self.store = storage.absolute(config.store)
+        self.store = storage.folder(config.store, "--store")
         self.run_id = new_run_id(job)
         self._start = time.monotonic()
         self._seen = delta.FirstSeen()

@@ -114,8 +114,7 @@ def main(config: Config) -> Result:
         left = outbox.left()
         return run.done(result, repeated=state.last + 1 if left else None, **told)
     run.check_store()
-    if config.out and not where:
-        storage.check_writable(out, "--out")
+    check_out(config)
     outbox.clean()
     if not where:
         _clean(out, config.name)
@@ -159,6 +158,12 @@ def check(config: ExportConfig) -> None:
         raise UsageError(f"--dsn: is for --to={POSTGRES}, not for --to={config.to}")
     if config.to in ONLY_WITH_VECTOR and not config.vectors:
         raise UsageError(f"--to={config.to}: what it stores are vectors; add --vectors")
+
+
+def check_out(config: ExportConfig) -> None:
+    """Raises UsageError for a folder that cannot be written: also before a night's other steps."""
+    if config.out and config.to != POSTGRES:
+        storage.check_writable(storage.absolute(config.out), "--out")
 
 
 @contextmanager

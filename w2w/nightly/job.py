@@ -185,6 +185,9 @@ def main(config: Config) -> Result:
     try:
         _check(run, config, names)
         run.check_store()
+        if config.export is not None and "export" in names:
+            with _named_as_of("export", config):
+                export.check_out(config.export)
     except Exception as e:
         _not_begun(run, config, e)
         raise
@@ -395,6 +398,8 @@ def _night(run: Run, config: Config, steps: Sequence[Step], so_far: _SoFar) -> R
     for name, job, more in steps:
         if name == "index_looks" and result.embed_looks and not result.embed_looks.skipped + result.embed_looks.counts.out:
             continue  # no post has a picture
+        if name in ("recommend", "similar") and result.index and result.index.nothing_to_index and _has_no_vector(run.store):
+            continue  # as in the first night of a shop none of whose pictures could be loaded
         if config.dry_run and not _can_tell(name, result, run.store, {name for name, _, _ in steps}):
             later.append(name.replace("_", " of "))
             continue
@@ -414,6 +419,10 @@ def _night(run: Run, config: Config, steps: Sequence[Step], so_far: _SoFar) -> R
         done = {name: step, "counts": counts, "versions": result.versions | step.versions}
         result = so_far.result = run.done(result, **done, skipped=result.skipped + step.skipped)
     return run.done(result, then=f"{', '.join(later)}: of what the steps before them bring" if later else None)
+
+
+def _has_no_vector(store: str) -> bool:
+    return delta.open_table(store, schema.EMBEDDINGS) is None
 
 
 def _steps(config: Config) -> Iterator[Step]:

@@ -120,6 +120,7 @@ def sentence(notice: str) -> str:
 def in_the_night(message: str, step: str, options: Sequence[str]) -> str:
     """What a job says of its options, with the names that they have in a night of which it is a step: --out is --export.out."""
     names = "|".join(map(re.escape, options))
+    message = re.sub(rf"^(?=(?:{names})=)", f"{step}.", message)
     return re.sub(rf"(?<![\w-])--(?=(?:{names})(?![\w-]))", f"--{step}.", message)
 
 

@@ -6,9 +6,12 @@ Each step's seconds in one night are modelled as
 
 with x the rows that the step worked on (for index and similar the products that changed), n the products of the catalog, and
 a, b, q >= 0 fitted to the nights by non-negative least squares on relative errors (Lawson, Hanson 1974, chapter 23). b x and
-p x n are work that more machines share; a and q n are the driver's. q is zero but for index and similar, which read what is
-there once anything has changed (q n is zero where x is); a and q are zero unless the nights differ tenfold in x, since one
-size of night cannot tell them from b.
+p x n are work that more machines share; a and q n are the driver's. a and q are zero unless the nights differ tenfold in x,
+since one size of night cannot tell them from b.
+
+q is zero but for index and similar, which work in one of several ways. Where nothing changed, they take what they took in such
+nights (the median). Where more than a share of the catalog did, they read what is there, q n in place of a: index above the
+share at which layers are built into shards, similar always.
 
 p is zero but for similar, which compares what changed with the products of its category: the sum of the squared shares of the
 categories, times what one comparison costs. Nights of one size of catalog cannot tell p from b, so that is measured where the
@@ -23,8 +26,10 @@ from typing import Any
 import numpy as np
 from scipy.optimize import nnls
 
+from w2w.index.spec import IndexConfig
+
 SIMILAR, UPGRADE = "similar", "upgrade"
-_OF_THE_CATALOG = ("index", SIMILAR)  # steps whose driver reads the ids of all products
+_READ_ABOVE = {"index": IndexConfig().layer_share, SIMILAR: 0.0}  # share of changed products, above which all are read
 _OF_PICTURES = ("embed", "detect", "segment", "tag")
 STEPS = ("ingest", "detect", "segment", "embed", "tag", "index", "recommend", "similar", "check", "export", UPGRADE)
 _APART = 10.0  # times, between the smallest and the largest night, for a fixed part to be told
@@ -43,8 +48,10 @@ class Point:
 
 @dataclass(frozen=True)
 class Rate:
-    """A fitted step: ``fixed_s``, ``cpu_s`` a row, ``driver_s`` a product of the catalog, ``pair_cpu_s`` a row and product.
-    ``error``: median relative error on the ``nights`` that it was fitted to; ``most_rows``: the largest of these."""
+    """A fitted step: ``fixed_s``, ``cpu_s`` a row, ``pair_cpu_s`` a row and product of the catalog. In place of ``fixed_s``: if
+    ``read_above`` is given, ``driver_s`` a product of the catalog where there are more rows than this share of it, and
+    ``idle_s`` where there are none. ``error``: median relative error on the ``nights`` that it was fitted to; ``most_rows``:
+    the largest of these."""
 
     fixed_s: float
     cpu_s: float
@@ -53,10 +60,16 @@ class Rate:
     nights: int
     most_rows: float
     pair_cpu_s: float = 0.0
+    idle_s: float = 0.0
+    read_above: float | None = None
 
     def alone_s(self, rows: float, catalog: float) -> float:
         """What one process does."""
-        return self.fixed_s + (self.driver_s * catalog if rows else 0.0)
+        if self.read_above is None:
+            return self.fixed_s
+        if not rows:
+            return self.idle_s
+        return self.driver_s * catalog if rows > self.read_above * catalog else self.fixed_s
 
     def shared_cpu_s(self, rows: float, catalog: float) -> float:
         return (self.cpu_s + self.pair_cpu_s * catalog) * rows
@@ -79,7 +92,7 @@ def points(nights: Sequence[Mapping[str, Any]], cpus: float) -> dict[str, list[P
             one = _numbers(_of(night, step))
             if "seconds" in one:
                 read = _numbers(_of(night, step).get("counts")).get("read", 0.0)
-                rows = changed if step in _OF_THE_CATALOG else read
+                rows = changed if step in _READ_ABOVE else read
                 found.setdefault(step, []).append(Point(rows, catalog, had, one["seconds"]))
     return found
 
@@ -98,21 +111,25 @@ def _numbers(value: object) -> dict[str, float]:
 
 def fit(step: str, nights: Sequence[Point], pair_cpu_s: float = 0.0) -> Rate | None:
     """None where no night had a row for the step. ``pair_cpu_s``: p, as measured."""
-    rows = np.array([p.rows for p in nights])
+    above = _READ_ABOVE.get(step)
+    busy = [p for p in nights if p.rows or above is None]
+    idle = [p.seconds for p in nights if not p.rows]
+    rows = np.array([p.rows for p in busy])
     if not rows.size or not rows.max():
         return None
-    cpus, catalog = np.array([p.cpus for p in nights]), np.array([p.catalog for p in nights])
-    seconds = np.array([p.seconds for p in nights])
-    apart = rows.max() >= _APART * max(rows.min(), 1.0)
-    pairs, driven = rows * catalog / cpus, (rows > 0) * (apart and step in _OF_THE_CATALOG)
+    cpus, catalog = np.array([p.cpus for p in busy]), np.array([p.catalog for p in busy])
+    seconds, pairs = np.array([p.seconds for p in busy]), rows * catalog / cpus
     pair = min([pair_cpu_s, *(seconds[pairs > 0] / pairs[pairs > 0])])
-    columns = np.stack([np.full(len(rows), float(apart)), rows / cpus, catalog * driven], 1)
+    apart = rows.max() >= _APART * max(rows.min(), 1.0)
+    reads = np.zeros(len(rows), bool) if above is None else rows > above * catalog
+    columns = np.stack([1.0 * (apart & ~reads), rows / cpus, catalog * (apart & reads)], 1)
     weights = 1 / np.maximum(seconds, _LEAST_S)
     scale = np.maximum((columns * weights[:, None]).max(0), 1e-300)
     found, _ = nnls(columns * weights[:, None] / scale, (seconds - pair * pairs) * weights)
     fixed, cpu, driver = (found / scale).tolist()
     errors = np.abs(columns @ np.array([fixed, cpu, driver]) + pair * pairs - seconds) * weights
-    return Rate(fixed, cpu, driver, float(np.median(errors)), len(rows), float(rows.max()), pair)
+    error, most = float(np.median(errors)), float(rows.max())
+    return Rate(fixed, cpu, driver, error, len(rows), most, pair, float(np.median(idle)) if idle else fixed, above)
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from w2w import schema, storage
 from w2w.check.job import CheckConfig
 from w2w.cli import tables
 from w2w.errors import JobFailed, UsageError
+from w2w.export.job import ExportConfig
 from w2w.index import job as index
 from w2w.index.manifest import index_uri
 from w2w.index.publish import read_manifest
@@ -31,6 +32,7 @@ from w2w.nightly.page import differences
 from w2w.nightly.rules import Rows, changes
 from w2w.nightly.tell import Tell
 from w2w.nightly.tidy import Tidy
+from w2w.recommend.job import Wanted
 from w2w.results import words
 from w2w.similar.flow import SimilarConfig
 from w2w.stage import Pool
@@ -423,6 +425,15 @@ def refuse(store: str, num: int) -> None:
     said = Statement(Headers(robots_tag="noindex"))
     ledger = [permission(row[schema.IMAGE_ID], row[schema.SOURCE_URI], "main", said, "x") for row in rows]
     append(store, schema.PERMISSIONS, ledger)
+
+
+def test_a_shop_none_of_whose_pictures_can_be_loaded_has_a_night(store, shop, clock):
+    for i in shop.items:
+        (shop.folder / f"{i[1:]}.jpg").write_bytes(b"")
+    steps = {"similar": SimilarConfig(), "recommend": Wanted(), "export": ExportConfig(), "tidy": Tidy()}
+    night = run_night(store, shop, max_reject_rate=1.0, **steps)
+    assert "20 rejected; nothing is published. Nothing can be found any more: no product is active" in night.says
+    assert (night.similar, night.recommend, night.export.upserts) == (None, None, 0)
 
 
 @pytest.mark.parametrize("when", ["before", "meanwhile"])

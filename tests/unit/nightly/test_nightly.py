@@ -75,9 +75,11 @@ def test_what_a_step_says_of_its_options_has_their_names_in_the_night(steps, tmp
     with pytest.raises(JobFailed, match=r"^--check.fail_on: 3 placeholder; --store="):
         nightly.main(Config(store=str(tmp_path), check=CheckConfig(fail_on=["placeholder"]), from_="check"))
     (tmp_path / "file").write_text("")
-    monkeypatch.setattr(nightly.export.delta, "need_table", lambda *_: None)
     with pytest.raises(UsageError, match=r"^--export.out=.*file: cannot write there"):
-        nightly.main(Config(store=str(tmp_path), export=ExportConfig(out=str(tmp_path / "file")), from_="export"))
+        nightly.main(Config(store=str(tmp_path / "before"), export=ExportConfig(out=str(tmp_path / "file"))))
+    assert not (tmp_path / "before" / "products").exists()
+    with pytest.raises(UsageError, match=r"^export.name='a b': letters"):
+        nightly.main(Config(store=str(tmp_path), export=ExportConfig(name="a b")))
 
 
 def test_only_whole_names_of_options_are_changed():
