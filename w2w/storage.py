@@ -15,6 +15,7 @@ import functools
 import hashlib
 import os
 import random
+import re
 import stat
 import time
 import uuid
@@ -189,8 +190,10 @@ def named(doing: str, uri: str) -> Iterator[None]:
 
 
 def _reason(error: OSError) -> str:
-    """The reason in one line, without pyarrow's repetitions."""
-    return (error.strerror or str(error) or type(error).__name__).split(". Detail")[0].splitlines()[0]
+    """The reason in one line, without pyarrow's repetitions: of a failed call to the system, what the system said."""
+    said = error.strerror or str(error) or type(error).__name__
+    system = re.search(r"\. Detail: \[errno \d+\] ([^\n]+)", said)
+    return system[1] if system else said.split(". Detail")[0].splitlines()[0]
 
 
 def exists(uri: str) -> bool:

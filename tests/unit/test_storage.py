@@ -152,3 +152,14 @@ def test_a_file_is_no_store(tmp_path):
     assert storage.folder("s3://bucket/x", "--store") == "s3://bucket/x"
     with pytest.raises(UsageError, match=r"^--store=.*feed.csv: is a file, and a folder is asked for$"):
         Run("embed", JobConfig(store=str(tmp_path / "feed.csv")))
+
+
+def test_what_the_system_said_is_the_reason(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageFailed, match=r"^cannot read .*/file/x: Not a directory$"):
+        storage.read_bytes(str(tmp_path / "file" / "x"))
+    full = OSError(errno.ENOSPC, "Error writing bytes to file. Detail: [errno 28] No space left on device")
+    with pytest.raises(StorageFailed, match=r"^cannot write x: No space left on device$"), storage.named("write", "x"):
+        raise full
+    with pytest.raises(StorageFailed, match=r"^cannot read x: AWS Error NO_SUCH_BUCKET$"), storage.named("read", "x"):
+        raise OSError("AWS Error NO_SUCH_BUCKET. Detail: of the request\nmore")
