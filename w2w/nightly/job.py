@@ -41,7 +41,8 @@ from w2w.models.job import Result as Embedded
 from w2w.models.job import Upgrade
 from w2w.nightly import flow, tell
 from w2w.nightly.page import morning_page
-from w2w.nightly.rules import first_of, headline, in_the_night, sentence
+from w2w.nightly.rules import headline, in_the_night, sentence
+from w2w.nightly.says import answers_changed, notices, what_became
 from w2w.nightly.tell import Tell
 from w2w.nightly.tidy import Tidy, tidy
 from w2w.recommend import job as recommend
@@ -327,11 +328,12 @@ def _morning(
     if isinstance(error, KeyboardInterrupt):
         code, why = STOPPED, "it was stopped"
     folder, ended = folder_of(None, run.store, run.job, run.run_id), datetime.now(UTC)
-    seen = _answers_changed(result) + _published(result, flow.published_before(run.store, run.run_id))
-    notices = tuple(map(line, _notices(result)))
+    became = what_became(result.index, result.taken_out or 0, flow.published_before(run.store, run.run_id))
+    seen = answers_changed(result.index) + became
+    to_know = tuple(map(line, notices(result.crawl, (result.index, result.index_looks), result.upgrade)))
     says = headline(ended, None if told.unread else told.counts(), seen, why, begun[-1] if begun else None)
-    whole, page_at = " ".join([says, *map(sentence, notices)]), storage.join(folder, "index.html") if page else None
-    result = run.done(result, notices=notices, says=whole, report=page_at)
+    whole, page_at = " ".join([says, *map(sentence, to_know)]), storage.join(folder, "index.html") if page else None
+    result = run.done(result, notices=to_know, says=whole, report=page_at)
     of = {"began": list(begun), "indexes": {"index": config.index.name, "index_looks": LOOKS}, "cpus": num_cpus()}
     more = {"exit": code, "error": why, "ended": ended.timestamp()} | of
     night = to_json(result, told=told.counts(), tables=dict(tables), **more)
@@ -345,51 +347,6 @@ def _morning(
         result = replace(result, report=None)
     tell.tell_all(config.tell, run.store, whole, code, result.report, night)
     return result
-
-
-def _notices(result: Result) -> list[str]:
-    """What a person should know though the night went well."""
-    found = [result.crawl.warning] if result.crawl and result.crawl.warning else []
-    for step in filter(None, (result.index, result.index_looks)):
-        if step.held_back:
-            found.append(
-                f"{step.published} stays the published index, as {step.held_back} was rolled back from; w2w index --release "
-                f"{step.held_back} lets it be published"
-            )
-        if step.nothing_to_index:
-            found.append(f"nothing can be found any more: {step.nothing_to_index}")
-        elif step.why_not_permitted:
-            found.append(step.why_not_permitted)
-        if step.unknown_products:
-            found.append(f"golden queries name products that the catalog never had: {first_of(step.unknown_products)}")
-    done = result.upgrade
-    if done and done.counts.read and not done.left:
-        found.append(f"every picture has been computed with {done.encoder} now: its own index can be published")
-    return found
-
-
-def _published(result: Result, before: str | None) -> str:
-    """What became of the index, for the sentence of the night. ``before``: the version that the last page told of."""
-    index, taken_out = result.index, (result.taken_out or 0) + (result.index.taken_out or 0 if result.index else 0)
-    if index is not None and index.nothing_to_index:
-        return "nothing is published any more" if index.withdrawn else "nothing is published"
-    if taken_out and (index is None or index.unchanged or index.refused or index.published is None):
-        pictures = f"{taken_out:,} picture{'s' if taken_out != 1 else ''}"
-        return f"{pictures} that search may not use any more left the published index"
-    if index is not None and index.unchanged and before and index.published != before:
-        return "an index that an earlier run has published"
-    if index is None or index.unchanged or index.refused or index.published is None:
-        return "the published index stays as it was"
-    return "index held back" if index.held_back else "index published"
-
-
-def _answers_changed(result: Result) -> str:
-    """Of the sample that the release gate compares, as words: "4 answers in 1,000 changed"."""
-    seen = result.index.shoppers_see if result.index else {}
-    changed = sum(seen.get(figure, 0.0) for figure in ("churn", "nearer", "gone"))
-    told = f"{round(1000 * changed):,} answers in 1,000"
-    would = result.index is not None and result.index.refused
-    return f"{told} {'would have changed' if would else 'changed'}, " if round(1000 * changed) else ""
 
 
 def _night(run: Run, config: Config, steps: Sequence[Step], so_far: _SoFar) -> Result:
