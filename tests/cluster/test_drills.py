@@ -273,7 +273,7 @@ def cluster() -> Iterator[Cluster]:
     made.stop()
 
 
-@pytest.mark.parametrize("whose", ["driver", "workers"])
+@pytest.mark.parametrize("whose", ["driver", pytest.param("workers", marks=pytest.mark.soak)])
 @pytest.mark.parametrize("moment", ["commit", "publish"])
 def test_a_node_that_is_preempted_during(moment, whose, shop, base, alone, cluster, tmp_path):
     """Of two nodes one is lost: between the commit of the pictures and that of their products, or between the files of an index
