@@ -52,6 +52,7 @@ from w2w.table.sink import Committer, append_rows
 
 KINDS = {"layers": IndexConfig().layer_share, "anew": 0.0}
 TEN = 10
+MOST_AT_ONCE = 1_000_000  # rows of a commit: texts of more do not fit into one array
 MOST_PAIRS = 2_000_000_000  # for `similar`
 
 
@@ -155,9 +156,10 @@ def measured(rows: int, changes: list[float], dim: int, turns: int) -> dict:
     with tempfile.TemporaryDirectory() as folder:
         base = str(Path(folder, "base"))
         numbers = np.arange(rows)
-        append_products(base, numbers, numbers, True, 0)
+        for some in np.split(numbers, range(MOST_AT_ONCE, rows, MOST_AT_ONCE)):
+            append_products(base, some, some, True, 0)
+            append_images(base, some)
         append_vectors(base, numbers, dim, 0)
-        append_images(base, numbers)
         embed_last(base, rows, dim)
         config = job.Config(store=base, ray=RayConfig(num_cpus=2))
         lists = similar_job.Config(store=base, ray=RayConfig(num_cpus=2))
