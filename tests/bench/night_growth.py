@@ -1,6 +1,7 @@
 """What a night costs where little has changed, by the size of the catalog. Last line: JSON.
 
 python -m tests.bench.night_growth [--rows 10000 100000 1000000] [--changed 0 10 0.001 0.01 0.1] [--dim 32] [--quick]
+    [--target_recall 0.95]
 
 Stub vectors, three categories, designs in three colours; the jobs `index` and `similar` as the night runs them, with their
 defaults, in a cluster of this machine that is already up, and what `embed` looks at. A change below 1 is a share of the
@@ -11,8 +12,8 @@ products take at the largest size than at the smallest, ``slope`` that of log se
 for ten changed products, and ``slope_cpu`` of CPU seconds. ``mb_read``: by this process, and not through mapped files. The
 similar lists of the first night are made up, of other products of the category with high scores: all of a million take a
 quarter of an hour, and a night does not depend on what they say; `similar` is left out where it would compare more than a few
-thousand million. ``due``: ten new images among so many: seconds, and rows that are looked at, by the watermark and by all
-keys.
+thousand million. Random vectors have no clusters: ten million need a lower ``--target_recall``. ``due``: ten new images among
+so many: seconds, and rows that are looked at, by the watermark and by all keys.
 """
 
 import argparse
@@ -149,7 +150,7 @@ def middle(several: list[dict]) -> dict:
     return {name: round(median(one[name] for one in several), 2) for name in several[0]}
 
 
-def measured(rows: int, changes: list[float], dim: int, turns: int) -> dict:
+def measured(rows: int, changes: list[float], dim: int, turns: int, target_recall: float) -> dict:
     """Seconds of the jobs by change and kind."""
     similar_growth.CATEGORIES = np.array(["top", "bottom", "dress"] * 7)[:7]
     found: dict[str, dict] = {}
@@ -161,7 +162,7 @@ def measured(rows: int, changes: list[float], dim: int, turns: int) -> dict:
             append_images(base, some)
         append_vectors(base, numbers, dim, 0)
         embed_last(base, rows, dim)
-        config = job.Config(store=base, ray=RayConfig(num_cpus=2))
+        config = job.Config(store=base, ray=RayConfig(num_cpus=2), index=IndexConfig(target_recall=target_recall))
         lists = similar_job.Config(store=base, ray=RayConfig(num_cpus=2))
         whole = job.main(config).seconds
         with mock.patch.object(flow.Searches, "run", made_up), mock.patch.object(flow, "_PAIRS_HERE", 10**18):
@@ -177,7 +178,8 @@ def measured(rows: int, changes: list[float], dim: int, turns: int) -> dict:
                     as_hashed(store)
                     if changed:
                         change(store, rows, changed, dim, turn + 1)
-                    result, some = timed(job.main, replace(config, store=store, index=IndexConfig(layer_share=layer_share)))
+                    index = replace(config.index, layer_share=layer_share)
+                    result, some = timed(job.main, replace(config, store=store, index=index))
                     if rows // 3 >= IndexConfig().layer_from_rows and changed <= 0.05 * rows:
                         assert bool(result.rows_in_layers) == (kind == "layers" and changed > 3)
                     told[kind].append(some)
@@ -197,11 +199,12 @@ def main() -> None:
     parser.add_argument("--changed", type=float, nargs="+", default=[0, 10, 0.001, 0.01, 0.1])
     parser.add_argument("--dim", type=int, default=32)
     parser.add_argument("--turns", type=int, default=3)
+    parser.add_argument("--target_recall", type=float, default=IndexConfig().target_recall)
     parser.add_argument("--quick", action="store_true", help="30,000 and 70,000 rows, one night each")
     options = parser.parse_args()
     sizes, turns = ([30_000, 70_000], 1) if options.quick else (sorted(options.rows), options.turns)
     connect(RayConfig(num_cpus=2))
-    sizes_found = {rows: measured(rows, options.changed, options.dim, turns) for rows in sizes}
+    sizes_found = {rows: measured(rows, options.changed, options.dim, turns, options.target_recall) for rows in sizes}
     first, last = sizes_found[sizes[0]]["changed"], sizes_found[sizes[-1]]["changed"]
     most = list(last)[-1]
     ratio = last[most]["layers"]["s"] / last[most]["anew"]["s"]

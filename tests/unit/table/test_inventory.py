@@ -46,8 +46,8 @@ def test_tables_of_own_stages_are_listed_and_read_by_name(store):
 
 
 def test_who_merged_parts_and_deleted_files_stands_in_the_history(store):
-    for _ in range(2):
-        write_deltalake(f"{store}/colours", pa.table({"image_id": ["x"], "rgb": [[1.0]]}), mode="append")
+    for other in ("a", "b"):  # what is there twice would be taken out first
+        write_deltalake(f"{store}/colours", pa.table({"image_id": [other], "rgb": [[1.0]]}), mode="append")
     done = main(Config(store=store, compact=True, vacuum=True, vacuum_hours=0))
     commits = w2w.open(store).table("colours").history()
     assert [c.operation for c in commits[:3]] == ["VACUUM END", "VACUUM START", "OPTIMIZE"]
