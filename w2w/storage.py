@@ -30,6 +30,7 @@ from pyarrow import fs
 
 from w2w.errors import Changed, RejectCode, StorageFailed, UsageError, fault_of
 
+_FULL = frozenset(map(os.strerror, (errno.ENOSPC, errno.EDQUOT)))
 # of a request; pauses double from about half a second to 20 s
 _ATTEMPTS = 14
 _PAUSE_S, _MAX_PAUSE_S = 0.5, 20
@@ -416,13 +417,14 @@ def delete(uri: str) -> None:
 
 
 def check_writable(uri: str, option: str) -> None:
-    """Raises UsageError naming ``option`` unless a file can be written, read back and deleted below ``uri``."""
+    """Raises UsageError naming ``option`` unless a file can be written, read back and deleted below ``uri``; StorageFailed
+    where the disk is full."""
     probe = join(absolute(uri), f".w2w-probe-{uuid.uuid4().hex[:8]}")
     try:
         write_bytes(probe, b"w2w")
         read_bytes(probe)
         delete(probe)
     except OSError as e:
-        raise UsageError(
-            f"{option}={uri}: cannot write there: {_reason(e.__cause__ if isinstance(e.__cause__, OSError) else e)}"
-        ) from e
+        reason = _reason(e.__cause__ if isinstance(e.__cause__, OSError) else e)
+        failure = StorageFailed if reason in _FULL else UsageError
+        raise failure(f"{option}={uri}: cannot write there: {reason}") from e

@@ -163,3 +163,17 @@ def test_what_the_system_said_is_the_reason(tmp_path):
         raise full
     with pytest.raises(StorageFailed, match=r"^cannot read x: AWS Error NO_SUCH_BUCKET$"), storage.named("read", "x"):
         raise OSError("AWS Error NO_SUCH_BUCKET. Detail: of the request\nmore")
+
+
+@pytest.mark.parametrize(
+    ("number", "failure"), [(errno.ENOSPC, StorageFailed), (errno.EDQUOT, StorageFailed), (errno.EROFS, UsageError)]
+)
+def test_a_full_disk_is_no_wrong_usage(tmp_path, monkeypatch, number, failure):
+    def write(*args):
+        with storage.named("write", "x"):
+            raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(storage, "write_bytes", write)
+    with pytest.raises((StorageFailed, UsageError), match=rf"^--store=.*: cannot write there: {os.strerror(number)}$") as found:
+        storage.check_writable(str(tmp_path), "--store")
+    assert found.type is failure
