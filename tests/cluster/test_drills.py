@@ -198,6 +198,14 @@ class Reader(threading.Thread):
             self.answered += 1
             self.versions.add(index.manifest.version)
 
+    def end(self) -> None:
+        """Checks that every search was answered, by the old version and by the new one."""
+        self.over.set()
+        self.join()
+        assert not self.failed, self.failed[:3]
+        assert len(self.versions) == 2
+        assert self.answered > 20
+
 
 def test_two_nights_at_once_one_of_which_dies_and_a_reader(shop, base, alone, tmp_path):
     """The later one does nothing while the earlier lives, and its work when that is dead; whoever searches always can."""
@@ -216,12 +224,8 @@ def test_two_nights_at_once_one_of_which_dies_and_a_reader(shop, base, alone, tm
     first.wait()
     end_session(first.pid)
     finish(third, store)
-    reader.over.set()
-    reader.join()
+    reader.end()
     assert everything(store) == everything(alone)
-    assert not reader.failed, reader.failed[:3]
-    assert len(reader.versions) == 2
-    assert reader.answered > 20
 
 
 HELD = """
@@ -302,12 +306,8 @@ def test_a_node_that_is_preempted_during(moment, whose, shop, base, alone, clust
         driver.wait()
         driver = start_job("nightly", store, cluster.address, f"--feed.uri={shop[1]}")
     finish(driver, store)
-    reader.over.set()
-    reader.join()
+    reader.end()
     assert everything(store) == everything(alone)
-    assert not reader.failed, reader.failed[:3]
-    assert len(reader.versions) == 2
-    assert reader.answered > 20
 
 
 @pytest.mark.soak
