@@ -13,7 +13,7 @@ COLOUR_FILE, COLOUR_DIM = Path(__file__).parent / "weights" / "colour.safetensor
 LITE0 = "efficientnet-lite0"
 FASHION, FASHION_FILE = "w2w-fashion", COLOUR_FILE.with_name("fashion.safetensors")
 TAGS, TAGS_FILE = "w2w-tags", COLOUR_FILE.with_name("tags.safetensors")
-AUTO, DEFAULT = "auto", LITE0
+AUTO, DEFAULT = "auto", FASHION
 FASHION_CODE, SHAPE_DIM, KIND_DIM = 2, 160, 32
 COLOUR_CODE = 1  # raise it when colour.py would give other vectors by the same weights
 _ENGINES, _STORE_DTYPES = ("auto", "torch", "openvino"), ("float32", "float16")
@@ -32,9 +32,9 @@ class EncoderConfig:
     """Which model makes the vectors, and how it runs."""
 
     name: str = AUTO
-    """efficientnet-lite0 and w2w-fashion (come with w2w), hf:ORG/MODEL, timm:MODEL, open_clip:MODEL/FILE, a folder in the hub's
-    layout, or module:attribute, an encoder of your own. auto: efficientnet-lite0; for find, style and tag what index or tagger
-    were made with."""
+    """w2w-fashion and efficientnet-lite0 (come with w2w), hf:ORG/MODEL, timm:MODEL, open_clip:MODEL/FILE, a folder in the hub's
+    layout, or module:attribute, an encoder of your own. auto: w2w-fashion; for find, style and tag what index or tagger were
+    made with."""
     revision: str | None = None
     """Branch, tag or commit of a hub model."""
     engine: str = "auto"

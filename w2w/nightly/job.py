@@ -36,6 +36,7 @@ from w2w.ingest import job as ingest
 from w2w.ingest.job import Result as Ingested
 from w2w.models import job as embed
 from w2w.models.config import EncoderConfig
+from w2w.models.default import check_default
 from w2w.models.encoder import model_version, spaces
 from w2w.models.job import Result as Embedded
 from w2w.models.job import Upgrade
@@ -198,6 +199,7 @@ def main(config: Config) -> Result:
 
 def _check(run: Run, config: Config, steps: Collection[str]) -> None:
     """Raises UsageError or JobFailed for what would end one of the steps, before the first."""
+    check_default(run.store, config.encoder)
     if "ingest" in steps:
         ingest.check(config)
     if "index" in steps:

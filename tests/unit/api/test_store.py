@@ -14,7 +14,7 @@ import w2w
 from tests.unit.api.conftest import NUM_PRODUCTS
 from w2w.models.config import EncoderConfig
 
-DIM = 1280  # of the default encoder
+DIM = 256  # of the default encoder
 
 
 def test_tables_are_read_in_any_shape(store):

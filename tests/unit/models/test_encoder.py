@@ -59,14 +59,14 @@ def test_whether_the_options_name_it(tmp_path, capsys):
     for config, named in (
         (build(Config, {"store": "S"}, "w2w embed"), False),
         (build(Config, {"store": "S", "encoder": {"threads": 2}}, "w2w embed"), False),
-        (build(Config, {"store": "S", "encoder": {"name": LITE0}}, "w2w embed"), True),
+        (build(Config, {"store": "S", "encoder": {"name": DEFAULT}}, "w2w embed"), True),
         (build(Config, {"store": "S", "encoder": EncoderConfig(threads=2)}, "w2w embed"), False),
         (parse(Config, ["S", "--encoder.threads=2"], "w2w embed"), False),
         (parse(Config, ["S", "--encoder.name=auto"], "w2w embed"), False),
         (parse(Config, ["S", f"--encoder.name={DEFAULT}"], "w2w embed"), True),
     ):
         encoder = config.encoder
-        assert (encoder.name, encoder.is_named) == (LITE0 if named else DEFAULT, named)
+        assert (encoder.name, encoder.is_named) == (DEFAULT, named)
         for same in (pickle.loads(pickle.dumps(encoder)), replace(encoder, dtype="bfloat16")):
             assert same.is_named == named
     assert EncoderConfig() == EncoderConfig(DEFAULT)

@@ -23,7 +23,7 @@ from w2w.stage import Budget
 from w2w.table import bridges, delta
 
 NEW = EncoderConfig(store_dtype="float16")  # another version of the same model
-DIM = 1280  # of the default encoder
+DIM = 256  # of the default encoder
 OLD_VERSION, NEW_VERSION = model_version(EncoderConfig()), model_version(NEW)
 
 
