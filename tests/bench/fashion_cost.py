@@ -68,7 +68,7 @@ def main() -> None:
     )
     blobs = different_files(files[::2], rows)
     result: dict[str, object] = {"name": "fashion cost", "peer": LITE0, "rows": rows}
-    result |= in_turn(lambda: rate(FASHION, blobs), lambda: rate(LITE0, blobs), repeat) | {"unit": "images/s of CPU"}
+    result |= in_turn(lambda: rate(FASHION, blobs), lambda: rate(LITE0, blobs), repeat, LITE0) | {"unit": "images/s of CPU"}
     if not options.quick:
         folder = options.folder or Path(tempfile.mkdtemp())
         folder.mkdir(parents=True, exist_ok=True)

@@ -26,7 +26,7 @@ from w2w.images.decode import decode
 from w2w.memory import keep_memory
 from w2w.metrics.retrieval import bootstrap
 from w2w.models import sources
-from w2w.models.config import EncoderConfig
+from w2w.models.config import LITE0, EncoderConfig
 from w2w.models.encoder import load_encoder
 from w2w.stage import MODEL
 from w2w.training.config import LoopConfig
@@ -38,7 +38,7 @@ from w2w.training.lookbook.pictures import read_products
 from w2w.training.loop import Training, fit
 
 DATA = Path(os.environ.get("W2W_DATA", "../shared/data"))
-_ENCODER = EncoderConfig()
+_ENCODER = EncoderConfig(LITE0)
 _AUGMENT = AugmentConfig(occlude=0, erase=0)
 _VARIANTS = 3  # of a picture: as it is, and augmented
 _LOOKED_AT = 1024  # vectors whose principal components the head starts from

@@ -2,7 +2,7 @@
 chosen by Recall@1 on the products of one shop; figures are stated of another: among 50, 300 and 5,000. Neither was learnt from.
 The last line is JSON.
 
-python -m tests.bench.recipes [--minutes 10] [--seeds 3] [--folder FOLDER] [--only NAME ...] [--quick]
+python -m tests.bench.recipes [--minutes 10] [--seeds 3] [--folder FOLDER] [--only NAME ...] [--start w2w-fashion] [--quick]
 
 Pictures are the wardrobe in LookBook's layout, ten photos of each product that is learnt from as there. They and the figures
 stay in --folder: a recipe that has been run there with a seed for as many minutes is not run again. Minutes are those of the
@@ -25,7 +25,7 @@ import torch
 from tests.bench.book import TEST, TRAIN, VAL, Asked, Book, Found, mistaken, over_seeds, ranks_of, recall, vectors
 from w2w.memory import keep_memory
 from w2w.models import sources
-from w2w.models.config import EncoderConfig
+from w2w.models.config import FASHION, LITE0, EncoderConfig
 from w2w.models.pixeldtgan import GanConfig, load_gan
 from w2w.models.siamese import SIDE_PX, SiameseConfig, embed, load_siamese
 from w2w.stage import MODEL
@@ -41,11 +41,10 @@ from w2w.training.lookbook.pictures import Pictures
 from w2w.training.loop import Training, fit
 
 GALLERIES = (50, 300, 5000)
-ZERO_SHOT, SIAMESE, IMPROVED, GAN = "default, untrained", "Siamese", "Siamese, learnt scale", "PixelDTGAN"
+ZERO_SHOT, SIAMESE, IMPROVED, GAN = "untrained", "Siamese", "Siamese, learnt scale", "PixelDTGAN"
 MAIN = (ZERO_SHOT, GAN, SIAMESE, "InfoNCE", "head, then unfrozen but early layers, half hidden")
 _TRIED = 4  # steps from which the cost of the rest is estimated
 _REPORTS = 5
-_DEFAULT = EncoderConfig()
 _BASE = LearnConfig(batch_pairs=256, same_category=(0.0, 0.0))
 _GAN = GanConfig(channels=16)  # of minutes on a CPU a small one makes more: four times the steps of the default's
 _EARLY = ["conv_stem", "bn1", "blocks.0", "blocks.1"]
@@ -54,7 +53,7 @@ _SEEN = LearnConfig(batch_pairs=32, same_category=(0.0, 0.0), augment=AugmentCon
 
 @dataclass(frozen=True)
 class Trial:
-    """An encoder's recipe: first a head on the vectors of the default, then, on pictures of ``size_px``, all of it."""
+    """An encoder's recipe: first a head on the vectors of the start, then, on pictures of ``size_px``, all of it."""
 
     head: LearnConfig | None = _BASE
     copies: int = 0
@@ -104,27 +103,27 @@ class Outcome:
 
 
 class Bench:
-    """What the recipes share: pictures, the default's vectors of them, and the time."""
+    """What the recipes share: pictures, the vectors that they start from, and the time."""
 
-    def __init__(self, book: Book, minutes: float, folder: Path):
-        self.book, self.seconds, self.folder = book, minutes * 60, folder
+    def __init__(self, book: Book, minutes: float, folder: Path, start: str = LITE0):
+        self.book, self.seconds, self.folder, self.start = book, minutes * 60, folder, EncoderConfig(start)
 
-    def default_vectors(self, name: str, files: list[str], copy: int = 0, clean: Set[str] = frozenset()):
-        """Of the untrained default, (N, D), and the seconds that they took, computed once. ``copy``: of augmented pictures."""
-        file = self.folder / f"default-{name}-{len(files)}.npz"
+    def start_vectors(self, name: str, files: list[str], copy: int = 0, clean: Set[str] = frozenset()):
+        """Of the start, (N, D), and the seconds that they took, computed once. ``copy``: of augmented pictures."""
+        file = self.folder / f"{self.start.name}-{name}-{len(files)}.npz"
         if not file.exists():
             began = time.process_time()
-            np.savez(file, vectors=vectors(_DEFAULT, files, copy, clean), cpu_s=time.process_time() - began)
+            np.savez(file, vectors=vectors(self.start, files, copy, clean), cpu_s=time.process_time() - began)
         with np.load(file) as kept:
             return kept["vectors"], float(kept["cpu_s"])
 
-    def _default(self, part: str) -> Found:
+    def _start(self, part: str) -> Found:
         asked = self.book.asked[part]
         names = {f"{part}-photos": asked.photos, f"{part}-gallery": asked.gallery}
-        return Found(*(self.default_vectors(name, files)[0] for name, files in names.items()))
+        return Found(*(self.start_vectors(name, files)[0] for name, files in names.items()))
 
     def zero_shot(self, seed: int) -> "Outcome":
-        return Outcome({part: self._default(part) for part in self.book.asked})
+        return Outcome({part: self._start(part) for part in self.book.asked})
 
     def _seen(self, see: Callable[[list[str], bool], np.ndarray], says: dict) -> "Outcome":
         """``see``: unit vectors of files, which are photos (True) or thumbnails."""
@@ -132,7 +131,7 @@ class Bench:
         return Outcome(found, says)
 
     def encoder(self, trial: Trial, seed: int) -> "Outcome":
-        source, spent, says = sources.find(_DEFAULT.name, None, False), 0.0, {}
+        source, spent, says = sources.find(self.start.name, None, False), 0.0, {}
         with tempfile.TemporaryDirectory() as folder:
             model = Path(folder, MODEL)
             if trial.head:
@@ -153,7 +152,7 @@ class Bench:
             spent += time.process_time() - began
             done = train_for(self.seconds - spent, made, loop, Path(folder))
             says["whole"] = {"steps": done[0], "pairs": done[0] * trial.whole.batch_pairs}
-            config = replace(_DEFAULT, name=str(model))
+            config = replace(self.start, name=str(model))
             return self._seen(lambda files, _: vectors(config, files), says | {"cpu_s": round(spent + done[1])})
 
     def _train_vectors(self, copies: int) -> tuple[list[Callable[[str], np.ndarray]], float]:
@@ -162,16 +161,16 @@ class Bench:
         clean = {p.clean for p in self.book.train}
         found, total = [], 0.0
         for copy in range(copies + 1):
-            known, spent = self.default_vectors("train" if not copy else f"train-copy-{copy}", files, copy, clean)
+            known, spent = self.start_vectors("train" if not copy else f"train-copy-{copy}", files, copy, clean)
             found.append(dict(zip(files, known)).__getitem__)
             total += spent
         return found, total
 
     def _through(self, head: torch.nn.Module, says: dict) -> "Outcome":
-        """What the default's vectors become."""
+        """What the vectors of the start become."""
         found = {}
         for part in self.book.asked:
-            before = self._default(part)
+            before = self._start(part)
             with torch.inference_mode():
                 sides = [head(torch.from_numpy(v)).numpy() for v in (before.photos_QD, before.gallery_GD)]
             found[part] = Found(*(v / np.linalg.norm(v, axis=1, keepdims=True) for v in sides))
@@ -304,6 +303,7 @@ def main() -> None:
     parser.add_argument("--asked", type=int, default=300, help="products of the test, and half as many of val")
     parser.add_argument("--gallery", type=int, default=5000, help="products among which those of the test are looked for")
     parser.add_argument("--only", nargs="*", help="names of recipes; main: " + "; ".join(MAIN))
+    parser.add_argument("--start", choices=(LITE0, FASHION), default=LITE0, help="the encoder that recipes start from")
     parser.add_argument("--quick", action="store_true", help="few products, seconds a recipe")
     options = parser.parse_args()
     keep_memory()
@@ -314,7 +314,7 @@ def main() -> None:
     if options.quick:
         options.products, options.asked, options.gallery = 60, 50, 120
     num = {TRAIN: options.products, VAL: options.asked // 2, TEST: options.asked}
-    bench = Bench(Book(folder, num, options.worn, options.gallery), minutes, folder)
+    bench = Bench(Book(folder, num, options.worn, options.gallery), minutes, folder, options.start)
     known: dict[str, Callable[[int], Outcome]] = {
         ZERO_SHOT: bench.zero_shot,
         SIAMESE: lambda seed: bench.siamese(SiameseConfig(), seed),
@@ -325,14 +325,14 @@ def main() -> None:
     runs = []
     for name in MAIN if options.only == ["main"] else options.only or known:
         for seed in range(1 if name == ZERO_SHOT else options.seeds):
-            kept = folder / (re.sub(r"\W+", "-", f"{name} {minutes:g} min seed {seed}").strip("-") + ".json")
+            kept = folder / (re.sub(r"\W+", "-", f"{options.start} {name} {minutes:g} min seed {seed}").strip("-") + ".json")
             if not kept.exists():
                 kept.write_text(json.dumps(measure(name, seed, known[name](seed), bench.book.asked)), encoding="utf-8")
             runs.append(json.loads(kept.read_text(encoding="utf-8")))
             print(json.dumps(runs[-1]), flush=True)
     found = lines(runs)
     seed = {"experiment 1": SEED_PAIRS, **{str(n): dict(zip((f"Recall@{k}" for k in KS), v)) for n, v in SEED_TOP.items()}}
-    print(json.dumps({"bench": "recipes", "minutes": minutes, "seed's report": seed, "recipes": found}))
+    print(json.dumps({"bench": "recipes", "start": options.start, "minutes": minutes, "seed's report": seed, "recipes": found}))
 
 
 if __name__ == "__main__":

@@ -100,12 +100,12 @@ def options_of(doc: str, rows: int, quick_rows: int) -> tuple[int, int]:
     return (quick_rows, 1) if options.quick else (options.rows, options.repeat)
 
 
-def in_turn(job: Callable[[], float], bare: Callable[[], float], repeat: int) -> dict:
-    """Both, ``repeat`` times one after the other: the median of the job's rate, and of the ratio to the bare loop's."""
+def in_turn(job: Callable[[], float], bare: Callable[[], float], repeat: int, other: str = "bare loop") -> dict:
+    """Both, ``repeat`` times one after the other: the median of the job's rate, and of the ratio to the other's."""
     pairs = []
     for i in range(repeat):
         pairs.append((job(), bare()))
-        print(f"{i}: job {pairs[-1][0]:.1f}/s, bare loop {pairs[-1][1]:.1f}/s", file=sys.stderr)
+        print(f"{i}: job {pairs[-1][0]:.1f}/s, {other} {pairs[-1][1]:.1f}/s", file=sys.stderr)
     return {
         "ratio": round(statistics.median(a / b for a, b in pairs), 3),
         "value": round(statistics.median(a for a, _ in pairs), 1),

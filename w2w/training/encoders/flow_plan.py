@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from w2w import plugins, schema
 from w2w.engine.training import Workers
 from w2w.errors import RejectCode, UsageError
-from w2w.models.config import LITE0, EncoderConfig
+from w2w.models.config import FASHION, LITE0, EncoderConfig
 from w2w.models.encoder import model_version
 from w2w.stage import Counts
 from w2w.table.delta import need_table
@@ -22,6 +22,9 @@ from w2w.training.flow import OF_DATA, check_loop
 
 if TYPE_CHECKING:  # importing torch costs the driver seconds
     from w2w.training.loop import Training
+
+_LITE0 = "EfficientNet-Lite0, ImageNet weights, Apache-2.0"
+_LICENCES = {LITE0: _LITE0, FASHION: f"w2w-fashion, MIT; what it started from is {_LITE0}"}
 
 
 @dataclass(frozen=True)
@@ -84,10 +87,10 @@ class EncoderPlan:
         return flow_results.measure(self.table, self.encoder, model, self.test_pairs, history, facts, out)
 
     def card(self, facts: Mapping[str, str], figures: Mapping[str, str], git_revision: str | None) -> str:
-        name, ours = self.encoder.name, self.encoder.name == LITE0
+        name = self.encoder.name
         what = f"{name} with a head of {self.learn.head.dims[-1]} dimensions; vectors have length 1."
-        weights = "EfficientNet-Lite0, ImageNet weights, Apache-2.0" if ours else f"that of {name}: see its card"
-        header = [*(["license: apache-2.0"] if ours else []), "pipeline_tag: image-feature-extraction"]
+        weights = _LICENCES.get(name, f"that of {name}: see its card")
+        header = [*(["license: apache-2.0"] if name in _LICENCES else []), "pipeline_tag: image-feature-extraction"]
         settings = {"learn": self.learn, "train": self.loop}
         lines = [what, "Use: `w2w embed --encoder.name=FOLDER`."]
         licence = f"Weights: {weights}. {OF_DATA}"

@@ -267,12 +267,12 @@ def _trained_input(source: Source, config: LearnConfig) -> Input:
 
 
 def _freeze(backbone: nn.Module, names: Sequence[str]) -> None:
-    known = [n for n, _ in backbone.named_parameters()]
+    parameters = {n.removeprefix("backbone."): p for n, p in backbone.named_parameters()}  # w2w-fashion has one inside
     for name in names:
-        if not any(n.startswith(name) for n in known):
-            parts = ", ".join(dict.fromkeys(n.rpartition(".")[0].partition(".")[0] for n in known))
+        if not any(n.startswith(name) for n in parameters):
+            parts = ", ".join(dict.fromkeys(n.rpartition(".")[0].partition(".")[0] for n in parameters))
             raise UsageError(f"learn.frozen: the backbone has no {name!r}, its parts are {parts}")
-    for n, parameter in backbone.named_parameters():
+    for n, parameter in parameters.items():
         if n.startswith(tuple(names)) and names:
             parameter.requires_grad_(False)
 

@@ -11,7 +11,7 @@ from tests.unit.models.test_saved import published
 from w2w.errors import UsageError
 from w2w.images.decode import decode
 from w2w.models import sources
-from w2w.models.config import EncoderConfig
+from w2w.models.config import FASHION, LITE0, EncoderConfig
 from w2w.models.encoder import load_encoder
 from w2w.stage import MODEL
 from w2w.training.config import LoopConfig
@@ -170,8 +170,9 @@ def test_a_swin_learns_in_the_published_form(tmp_path, start):
     assert {n.partition(".")[0] for n in names} == {"swin", "embedding_layer"}
 
 
-def test_what_is_frozen_stays_and_a_part_that_is_not_there_is_named(tmp_path):
-    source = sources.find("efficientnet-lite0", None, False)
+@pytest.mark.parametrize("name", [LITE0, FASHION])
+def test_what_is_frozen_stays_and_a_part_that_is_not_there_is_named(tmp_path, name):
+    source = sources.find(name, None, False)
     examples, config = rows(4), replace(SMALL, negatives=0, frozen=["conv_stem", "blocks.0"], batch_pairs=2)
     recipe = EncoderRecipe(config, source, examples, [], 0)
     before = {k: v.clone() for k, v in recipe.network.state_dict().items()}
