@@ -13,7 +13,7 @@ from w2w import schema
 from w2w.engine.cluster import RayConfig
 from w2w.engine.training import Workers
 from w2w.errors import UsageError
-from w2w.models.config import EncoderConfig
+from w2w.models.config import DEFAULT, EncoderConfig
 from w2w.models.encoder import load_encoder
 from w2w.table import delta
 from w2w.training import job as train
@@ -96,7 +96,7 @@ def test_mistakes_are_sentences(store, tmp_path):
     for wrong, said in (
         ({"recipe": "heads"}, r"recipe=heads: unknown\. Did you mean 'head'\? Allowed: encoder, head, outfits"),
         ({"sources": ["polyvore"]}, "no 'polyvore', only own"),
-        ({"recipe": "head", "encoder": EncoderConfig()}, "lacks vectors of efficientnet-lite0"),
+        ({"recipe": "head", "encoder": EncoderConfig()}, f"lacks vectors of {DEFAULT}"),
         ({"out": "s3://bucket/out"}, "written to a local folder"),
         ({"learn": replace(LEARN, negatives=3)}, "run 'w2w harden' first"),
         ({"train": replace(LOOP, select="mAP")}, "train.select=mAP: must be one of Recall@1"),
