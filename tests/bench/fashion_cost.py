@@ -1,4 +1,4 @@
-"""What w2w-fashion costs beside the default encoder: pictures a second of CPU from encoded bytes to vectors, both in turn in
+"""What w2w-fashion costs beside EfficientNet-Lite0: pictures a second of CPU from encoded bytes to vectors, both in turn in
 this process; and size and search time of an index of the real pictures, as the planner makes it. The last line is JSON.
 
 python -m tests.bench.fashion_cost [--rows 256] [--repeat 5] [--folder FOLDER] [--quick]

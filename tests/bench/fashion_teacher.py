@@ -31,7 +31,7 @@ def lite2() -> Source:
 
 class Teacher:
     def __init__(self, sets: Mapping[str, Rows], encoder: Encoder, folder: Path):
-        """``encoder``: the default one, whose vectors are in ``folder``."""
+        """``encoder``: EfficientNet-Lite0, whose vectors are in ``folder``."""
         self._sets, self._encoder, self._folder, self._larger = sets, encoder, folder, load_encoder(LITE2)
         self._heads = []
         for name, label in CLASSES.items():

@@ -3,7 +3,7 @@ product on a model -> its main one) and `user_photos` (the class of the nearest 
 
 python -m tests.bench.real_gain [--folder FOLDER] [--choose] [--out FOLDER] [--quick]
 
-A head learns on the default encoder's vectors of the train splits, of pictures as they are and augmented, a batch from one data
+A head learns on vectors of EfficientNet-Lite0 of the train splits, of pictures as they are and augmented, a batch from one data
 set at a time: `views` by product, `user_photos` by class, `catalog` by type of product. --choose compares settings without any
 test picture: on folds of the skus for training, and on user_photos' validation split. Vectors stay in --folder; --out keeps the
 encoder. Real images are read from W2W_DATA (default ../shared/data). The last line is JSON.
@@ -212,7 +212,7 @@ def find_class(vectors_ND: np.ndarray, pictures: Pictures, split: str) -> np.nda
 
 
 def through(folder: Path, vectors_ND: np.ndarray) -> np.ndarray:
-    """Vectors of the default encoder through the head that was trained on them."""
+    """Vectors of EfficientNet-Lite0 through the head that was trained on them."""
     head = sources.find(str(folder), None, False).network().head
     with torch.inference_mode():
         found = head(torch.from_numpy(vectors_ND)).numpy()
@@ -248,7 +248,7 @@ def choose(sets: dict[str, Pictures]) -> dict[str, dict]:
     skus = np.random.default_rng(0).permutation(np.unique(views.skus_N[for_training]))
     folds = [for_training & np.isin(views.skus_N, skus[i::_FOLDS]) for i in range(_FOLDS)]
     everything = {name: p.splits_N == "train" for name, p in sets.items()}
-    # the default itself, measured in the same way
+    # the encoder itself, measured in the same way
     hits = [find_views(views.vectors_VND[0], views, fold, k)[0] for fold in folds for k in (1, 5)]
     found = {"default": _said(hits, find_class(photos.vectors_VND[0], photos, "validation"))}
     print("default", found["default"], flush=True)

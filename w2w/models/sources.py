@@ -1,4 +1,4 @@
-"""Sources of models: the package with the default, the Hugging Face hub or a folder in its layout, timm, open_clip.
+"""Sources of models: what comes with w2w, the Hugging Face hub or a folder in its layout, timm, open_clip.
 
 A source knows its preprocessing and its weights' digest without loading them. ``network()`` returns a torch module from
 normalised float (N, 3, S, S) to (N, D).
