@@ -221,24 +221,32 @@ def through(folder: Path, vectors_ND: np.ndarray) -> np.ndarray:
 
 def wardrobe(folder: Path) -> Pictures:
     """The train products of the bench of recipes, which has run there, with the vectors that it has made."""
-    products = read_products(folder / "train", 1)
+    products = read_products(_one(folder, "train-*-*"), 1)
     labels = np.repeat([p.product for p in products], [1 + len(p.worn) for p in products])
-    with np.load(folder / f"default-train-{len(labels)}.npz") as kept:
+    with np.load(_one(folder, f"{LITE0}-train-{len(labels)}.npz")) as kept:
         found = kept["vectors"]
     return Pictures([], labels, np.full(len(labels), "train"), vectors_VND=found[None])
 
 
 def found_in(folder: Path, model: Path) -> dict[str, object]:
     """How often its test photos find what is worn among its 300 test products."""
-    products = read_products(folder / "test", 1)
+    products = read_products(_one(folder, "test-*-*"), 1)
     worn_Q = np.repeat(np.arange(len(products)), [len(p.worn) for p in products])
     with (
-        np.load(folder / f"default-photos-{len(worn_Q)}.npz") as photos,
-        np.load(folder / "default-gallery-5000.npz") as gallery,
+        np.load(_one(folder, f"{LITE0}-test-photos-{len(worn_Q)}.npz")) as photos,
+        np.load(_one(folder, f"{LITE0}-test-gallery-*.npz")) as gallery,
     ):
         sides = photos["vectors"], gallery["vectors"][: len(products)]
     was, now = ((a @ b.T).argmax(1) == worn_Q for a, b in (sides, tuple(through(model, side) for side in sides)))
     return compared(was.astype(float), now.astype(float), worn_Q)
+
+
+def _one(folder: Path, pattern: str) -> Path:
+    """The one file or folder of the bench of recipes that the pattern names."""
+    found = list(folder.glob(pattern))
+    if len(found) != 1:
+        raise SystemExit(f"--book={folder}: {len(found)} of {pattern}; run tests.bench.recipes there first, once")
+    return found[0]
 
 
 def choose(sets: dict[str, Pictures]) -> dict[str, dict]:

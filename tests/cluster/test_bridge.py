@@ -7,7 +7,7 @@ import w2w
 from tests.cluster.shops import picture, write_feed, write_shop
 from w2w import schema
 from w2w.errors import UsageError
-from w2w.models.config import FASHION
+from w2w.models.config import FASHION, LITE0
 from w2w.table import bridges, delta
 
 OLD_NUM, NEW_NUM = 130, 6
@@ -29,8 +29,9 @@ def test_over_a_bridge_and_back(tmp_path):
     store, shop = str(tmp_path / "store"), tmp_path / "shop"
     feed = {"uri": str(write_shop(shop, OLD_NUM))}
     w2w.ingest(store=store, feed=feed)
-    old = w2w.embed(store=store, pool=POOL).model_version
-    before = w2w.index(store=store)
+    lite0 = {"name": LITE0}
+    old = w2w.embed(store=store, encoder=lite0, pool=POOL).model_version
+    before = w2w.index(store=store, encoder=lite0)
     new = {"name": FASHION}
 
     made = w2w.bridge(store=store, encoder=new, sample=120, min_recall=0, pool=POOL)
@@ -73,7 +74,7 @@ def test_over_a_bridge_and_back(tmp_path):
     assert all(hit[schema.IMAGE_ID] == image and hit["score"] > 0.999 for image, hit in own)
     assert w2w.index(store=store, encoder=over).unchanged
     with pytest.raises(UsageError, match="cannot be compared"):  # the old model's queries are not those of the bridge
-        w2w.search(store=store, feed=feed, shown=0)
+        w2w.search(store=store, feed=feed, encoder=lite0, shown=0)
     photo = shop / "images" / f"{OLD_NUM}.jpg"
     assert first_of(store, photo)[0] == f"p{OLD_NUM:05d}"
 

@@ -10,6 +10,7 @@ from w2w.engine.job import JobConfig, Run
 from w2w.errors import JobFailed, UsageError
 from w2w.images.decode import DecodeLimits
 from w2w.models.config import EncoderConfig
+from w2w.models.default import standing_default
 from w2w.models.encoder import model_version
 from w2w.results import Figure, Summary
 from w2w.stage import Pool
@@ -31,7 +32,8 @@ class Config(JobConfig):
     encoder: EncoderConfig = EncoderConfig()
     """The new model."""
     old: EncoderConfig = EncoderConfig()
-    """The model whose vectors are in the store, and in its index."""
+    """The model whose vectors are in the store, and in its index. auto: w2w-fashion, or the default of an earlier w2w that
+    filled the store."""
     sample: int = 4000
     """Pictures to fit and measure on. Their new vectors are computed, and count for the re-embedding."""
     min_recall: float = 0.7
@@ -82,6 +84,7 @@ def main(config: Config) -> Result:
         raise UsageError(f"--min_recall={config.min_recall}: a share between 0 and 1")
     if config.encoder.bridge or config.old.bridge:
         raise UsageError("encoder.bridge: a bridge leads from a model itself")
+    config = replace(config, old=standing_default(run.store, config.old))
     new, old = model_version(config.encoder), model_version(config.old)
     if new == old:
         raise UsageError(f"--encoder and --old are the same model, version {new}: name the new one with --encoder.name")

@@ -8,7 +8,8 @@ from w2w import ids, schema
 from w2w.bridge.job import Config, main
 from w2w.engine.cluster import RayConfig
 from w2w.errors import JobFailed, UsageError
-from w2w.models.config import EncoderConfig
+from w2w.models.config import DEFAULT, LITE0, EncoderConfig
+from w2w.models.default import standing_default
 from w2w.models.encoder import model_version
 from w2w.table import bridges
 
@@ -59,6 +60,27 @@ def test_it_is_written_once_with_what_it_keeps(store):
     assert named.bridge == bridges.uri_of(store, "upgrade")
     with pytest.raises(UsageError, match="--name=upgrade: is another bridge"):
         main(config(store, name="upgrade", seed=1))
+
+
+def test_the_old_model_is_the_default_that_filled_the_store(tmp_path):
+    store = str(tmp_path)
+    before, now = EncoderConfig(LITE0), EncoderConfig()
+    append(
+        store,
+        schema.EMBEDDINGS,
+        [{"owner_kind": "image", "owner_id": "i", "model_version": model_version(before), "vector": [1.0]}],
+    )
+    assert standing_default(store, now) == before
+    with pytest.raises(UsageError, match=f"no picture of an active product .* version {model_version(before)}"):
+        main(Config(store=store))
+    for named in (EncoderConfig(DEFAULT), EncoderConfig(bridge="b.safetensors"), EncoderConfig(LITE0, colour=0.7)):
+        assert standing_default(store, named) == named
+    append(
+        store,
+        schema.EMBEDDINGS,
+        [{"owner_kind": "image", "owner_id": "i", "model_version": model_version(now), "vector": [1.0]}],
+    )
+    assert standing_default(store, now) == now
 
 
 def test_a_bridge_that_keeps_too_little_is_not_written(store, tmp_path):
