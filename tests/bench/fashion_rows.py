@@ -29,6 +29,7 @@ _LIGHT = 0.1  # a picture in other light: each channel times up to so much more 
 _HASH_BITS = 4
 _PRODUCTS = {TRAIN: 300, VAL: 60, TEST: 100}  # of the rendered shops
 _GALLERY, _WORN = 300, 2
+MORE, LARGE = "wardrobe more", 5000  # thumbnails beyond the test's gallery, up to so many with it
 _SHARES = (0.1, 0.4)  # of the catalog's clusters: val, test
 
 
@@ -117,6 +118,13 @@ def _wardrobe(folder: Path) -> Iterator[Rows]:
         files = [*gallery, *(file for _, file in worn)]
         groups = np.char.add(f"w{SEEDS[split]}-", places.astype(str))
         yield Rows(f"wardrobe {split}", files, np.full(len(files), split), groups, labels)
+
+
+def more(folder: Path) -> Rows:
+    """Thumbnails of the test's shop that no photo is taken of, beside the gallery's: 4,700, rendered in some minutes."""
+    files = Book(folder / "book", _PRODUCTS, _WORN, LARGE).asked[TEST].gallery[_GALLERY:]
+    numbers = np.arange(_GALLERY, LARGE)
+    return Rows(MORE, files, np.full(len(files), TEST), np.char.add(f"w{SEEDS[TEST]}-", numbers.astype(str)), {})
 
 
 def pixels(rows: Rows, encoder: Encoder, variant: str, places: Sequence[int]) -> np.ndarray:

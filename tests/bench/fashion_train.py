@@ -1,9 +1,9 @@
 """Makes the weights of colours and of w2w-fashion again: w2w/models/weights.
 
-python -m tests.bench.fashion_train [--folder FOLDER] [--out w2w/models/weights] [--seed 0] [--share .7]
+python -m tests.bench.fashion_train [--folder FOLDER] [--out w2w/models/weights] [--seeds 0] [--share .7]
 
-The backbone's last stages are tuned first (fashion_tune.py). What was computed of the pictures stays in --folder, and so do
-checkpoints: a killed run goes on from there. Rows of split `train` alone are learnt
+The backbone's last stages are tuned first (fashion_tune.py); of several seeds, the weights are their mean. What was computed of
+the pictures stays in --folder, and so do checkpoints: a killed run goes on from there. Rows of split `train` alone are learnt
 from (fashion_rows.py), and none of `views`.
 """
 
@@ -18,7 +18,7 @@ import torch
 from safetensors.torch import save_file
 
 from tests.bench.fashion_rows import PLAIN, TRAIN, Rows, computed
-from tests.bench.fashion_tune import DIM, SHARE, STEPS, Data, Tail, back, tune
+from tests.bench.fashion_tune import DIM, SHARE, STEPS, Data, Tail, back, mean_of, tune
 from w2w.memory import keep_memory
 from w2w.models.colour import Colour, seen_as
 from w2w.models.config import COLOUR_DIM, COLOUR_FILE, FASHION_FILE, KIND_DIM, LITE0, SHAPE_DIM, EncoderConfig
@@ -124,7 +124,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path)
     parser.add_argument("--out", type=Path, default=COLOUR_FILE.parent)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--share", type=float, default=SHARE, help="of the way that tuning went")
     options = parser.parse_args()
     keep_memory()
@@ -134,7 +134,8 @@ def main() -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     data = Data(folder)
     save_file(train_colour(data.sets, load_encoder(EncoderConfig(LITE0)), folder), options.out / COLOUR_FILE.name)
-    tensors, about = train_fashion(data, back(tune(data, folder, STEPS, options.seed), options.share))
+    tuned = mean_of([tune(data, folder, STEPS, seed) for seed in options.seeds])
+    tensors, about = train_fashion(data, back(tuned, options.share))
     save_file(tensors, options.out / FASHION_FILE.name)
     (options.out / FASHION_FILE.name).with_suffix(".json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
 

@@ -16,6 +16,7 @@ import csv
 import json
 import os
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -186,6 +187,15 @@ def tune(data: Data, folder: Path, steps: int, seed: int) -> Tail:
             torch.save({n: k.state_dict() for n, k in kept.items()} | {"done": step + 1}, part)
             os.replace(part, file)
     return learner.tail
+
+
+def mean_of(tails: Sequence[Tail]) -> Tail:
+    """Tails that were tuned from one start, as one whose weights are their mean (Wortsman et al. 2022, "Model soups")."""
+    mean = Tail(sources.of(EncoderConfig(LITE0)))
+    with torch.no_grad():
+        for own, *tuned in zip(mean.parameters(), *(tail.parameters() for tail in tails), strict=True):
+            own.copy_(torch.stack(tuned).mean(0))
+    return mean
 
 
 def back(tail: Tail, share: float) -> Tail:

@@ -1,14 +1,17 @@
 """What the bench of w2w-fashion does with pictures, splits and hits."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 from torch.nn.functional import normalize
 
 from tests.bench import fashion
-from tests.bench.fashion_rows import PLAIN, TRAIN, VAL, Rows, _near_duplicates, half_hidden, relit
+from tests.bench import fashion_limits as limits
+from tests.bench.fashion_rows import MORE, PLAIN, TEST, TRAIN, VAL, Rows, _near_duplicates, half_hidden, relit
 from tests.bench.fashion_train import classifier, principal
-from tests.bench.fashion_tune import Tail, back
+from tests.bench.fashion_tune import Tail, back, mean_of
 from tests.bench.fashion_views import START, boxed
 from w2w.models import sources
 from w2w.models.config import LITE0, EncoderConfig
@@ -63,6 +66,28 @@ def test_worn_photos_are_looked_for_among_as_many_as_are_named():
     assert hits(2) == [1, 0]  # which is not among the first two, and among the last two is nearer than the fourth
 
 
+def test_more_thumbnails_than_the_gallery_has_come_after_it():
+    places = np.array([0, 1, 0, 1])
+    rows = Rows("wardrobe test", [""] * 4, np.full(4, TEST), places.astype(str), {"place": places, "main": np.arange(4) < 2})
+    own = np.float32([[1, 0], [0, 1], [0.9, 0.1], [0.1, 0.9]])
+    made = {"wardrobe test": own, MORE: np.float32([[0.1, 0.9]])}
+
+    def hits(size):
+        return fashion.wardrobe(lambda name, _: made[name], {"wardrobe test": rows}, TEST, PLAIN, size)[0].tolist()
+
+    assert hits(2) == [1, 1]
+    made["wardrobe test"] = normalize(torch.from_numpy(own), dim=1).numpy()
+    made[MORE] = made["wardrobe test"][3:]
+    assert hits(3) == [1, 0]  # the second photo is nearer to what nobody wears
+
+
+def test_figures_of_a_larger_wardrobe_are_stated_where_it_is_there():
+    def sizes(**sets):
+        return {q for q, _ in fashion.stated(SimpleNamespace(sets=sets)) if q.startswith("wardrobe of")}
+
+    assert sizes(**{MORE: None}) - sizes() == {"wardrobe of 5,000"}
+
+
 def test_a_class_is_that_of_the_nearest_row_for_training():
     labels, splits = np.array(["a", "b", "a", "b"]), np.array([TRAIN, TRAIN, VAL, VAL])
     rows = {"s": Rows("s", [""] * 4, splits, np.arange(4), {"class": labels})}
@@ -85,6 +110,28 @@ def test_what_is_tuned_goes_on_where_the_rest_of_the_network_ends_and_part_of_th
     found = back(tail, 0.25)
     torch.testing.assert_close(found.conv_head.weight, before + 0.25)
     torch.testing.assert_close(found.bn2.running_mean, network.bn2.running_mean)
+
+
+def test_several_tails_become_their_mean():
+    tails = [Tail(sources.of(EncoderConfig(LITE0))) for _ in range(3)]
+    before = tails[0].conv_head.weight.detach().clone()
+    with torch.no_grad():
+        tails[0].conv_head.weight += 1
+        tails[1].conv_head.weight += 5
+    torch.testing.assert_close(mean_of(tails).conv_head.weight, before + 2)
+    assert torch.equal(mean_of(tails[:1]).conv_head.weight, tails[0].conv_head.weight)
+
+
+def test_what_limits_a_classifier():
+    labels = np.array(["a", "a", "b", "c", "c"])
+    assert limits.mistaken(np.array(["b", "a", "a", "c", "c"]), labels) == {
+        "errors": 2, "pairs": {"a / b": 2}, "accuracy, three pairs merged": 1.0
+    }  # fmt: skip
+    assert limits.unlike(labels, np.array([1, 1, 1, 2, 3])) == {"rows": 3, "other label": 0.333}
+    vectors = np.float32([[1, 0], [1, 0], [0.96, 0.28], [0, 1], [0, 1]])
+    found = limits.neighbours(vectors, labels, np.array([1, 2, 3, 4, 4]))
+    assert found == {"0.9": [3, 0.667], "0.85": [3, 0.667], "0.8": [3, 0.667]}
+    assert (limits.words(["Red top", "red"]) == np.float32([[2**-0.5, 2**-0.5], [1, 0]])).all()
 
 
 def test_a_garment_is_cut_out_with_a_margin_inside_the_photo():
