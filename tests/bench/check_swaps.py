@@ -1,13 +1,14 @@
 """How well `w2w check` finds products that are in a wrong category, by three ways. Last line: JSON.
 
-python -m tests.bench.check_swaps [--share .03] [--seeds 10] [--of category|product_type] [--quick]
+python -m tests.bench.check_swaps [--share .03] [--seeds 10] [--of category|product_type] [--encoder NAME] [--quick]
 
 In `catalog` of W2W_DATA (default ../shared/data) a share of the products is put into another category. Ways: `regression`, what
-`w2w check` does, on vectors of the default encoder; `neighbours`, the vote of the ten nearest other products, which compares
-all with all; `head`, the class that the package's own tagger sees (kind, trained on photos by people), which knows nothing of
-the shop. Precision and recall are those of the list that `w2w check` shows, with 95 % intervals by bootstrap over products; its
-threshold was chosen on this catalog with other swaps. What is listed and was not planted counts as wrong, though some of it is
-doubtful in the shop itself: `unplanted` is the length of the list without any swap.
+`w2w check` does, on vectors of --encoder, by default the default one; `neighbours`, the vote of the ten nearest other products,
+which compares all with all; `head`, the class that the package's own tagger sees (kind, trained on photos by people), which
+knows nothing of the shop. Precision and recall are those of the list that `w2w check` shows, with 95 % intervals by bootstrap
+over products; its threshold was chosen on this catalog with other swaps, on vectors of efficientnet-lite0. What is listed and
+was not planted counts as wrong, though some of it is doubtful in the shop itself: `unplanted` is the length of the list without
+any swap.
 """
 
 import argparse
@@ -26,7 +27,7 @@ from w2w.check.classes import Classes, Judged
 from w2w.check.rules import ODD, SURE
 from w2w.metrics.retrieval import bootstrap
 from w2w.models.config import EncoderConfig
-from w2w.models.encoder import load_encoder
+from w2w.models.encoder import Encoder
 from w2w.training.tags.heads import load
 from w2w.training.tags.job import TAGS
 
@@ -89,25 +90,28 @@ def figure(values: np.ndarray, products: np.ndarray) -> list[float]:
     return [round(float(v), 3) for v in (values.mean(), low, high)]
 
 
+def vectors(encode: Encoder, places: list[Path]) -> np.ndarray:
+    """float32 (N, D), of length 1."""
+    return np.concatenate([encode(places[i : i + 64]) for i in range(0, len(places), 64)])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--share", type=float, default=0.03, help="of the products that are swapped")
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--of", choices=("category", "product_type"), default="category")
+    parser.add_argument("--encoder", default=EncoderConfig().name)
     parser.add_argument("--quick", action="store_true", help="300 products, two seeds")
     options = parser.parse_args()
     places, categories = catalog(options.of, 300 if options.quick else None)
     names, codes = np.unique(categories, return_inverse=True)
-    tagger = load(TAGS)
-    encode = w2w.load_encoder(tagger.encoder, colour=tagger.colour)
-    told = np.concatenate([encode(places[i : i + 64]) for i in range(0, len(places), 64)])
-    shape = told[:, : load_encoder(EncoderConfig(name=tagger.encoder)).dim]
-    shape = shape / np.linalg.norm(shape, axis=1, keepdims=True)
+    shape = vectors(w2w.load_encoder(options.encoder), places)
     ways = {"regression": lambda c: regression(shape, c), "neighbours": lambda c: neighbours(shape, c)}
     if options.of == "category":
+        tagger = load(TAGS)
         head = tagger.heads["kind"].classifier
         seen = np.array([np.flatnonzero(names == _KINDS.get(label, label)).max(initial=-1) for label in head.labels])
-        chances = head(told)
+        chances = head(vectors(w2w.load_encoder(tagger.encoder, colour=tagger.colour), places))
         sums = np.stack([chances[:, seen == n].sum(axis=1) for n in range(len(names))], axis=1)
         ways["head"] = lambda c: beyond(sums, c)
     found: dict[str, list] = {name: [] for name in ways}
@@ -117,7 +121,8 @@ def main() -> None:
         swapped = np.where(planted, (codes + rng.integers(1, len(names), len(codes))) % len(names), codes)
         for name, way in ways.items():
             found[name].append((way(swapped), planted))
-    result: dict = {"name": "check_swaps", "unit": "average precision", "of": options.of, "share": options.share}
+    result: dict = {"name": "check_swaps", "unit": "average precision", "encoder": options.encoder}
+    result |= {"of": options.of, "share": options.share}
     result |= {"products": len(codes), "categories": len(names)}
     for name, runs in found.items():
         margin, planted = (np.concatenate(parts) for parts in zip(*runs))
