@@ -6,9 +6,8 @@ In `catalog` of W2W_DATA (default ../shared/data) a share of the products is put
 `w2w check` does, on vectors of --encoder, by default the default one; `neighbours`, the vote of the ten nearest other products,
 which compares all with all; `head`, the class that the package's own tagger sees (kind, trained on photos by people), which
 knows nothing of the shop. Precision and recall are those of the list that `w2w check` shows, with 95 % intervals by bootstrap
-over products; its threshold was chosen on this catalog with other swaps, on vectors of efficientnet-lite0. What is listed and
-was not planted counts as wrong, though some of it is doubtful in the shop itself: `unplanted` is the length of the list without
-any swap.
+over products; its threshold was chosen on this catalog with other swaps. What is listed and was not planted counts as wrong,
+though some of it is doubtful in the shop itself: `unplanted` is the length of the list without any swap.
 """
 
 import argparse

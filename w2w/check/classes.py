@@ -12,7 +12,7 @@ import numpy as np
 
 MAD_TO_SD = 1.4826  # of a normal distribution
 _LEAST_SAMPLED, _CELLS = 20, 4_000_000  # products of a category; float32 in all samples
-RIDGE = 0.1  # of a dimension's mean variance, for each product: chosen on planted swaps (tests/bench/check_swaps.py)
+RIDGE = 1.0  # of a dimension's mean variance, for each product: chosen on planted swaps (tests/bench/check_swaps.py)
 
 
 @dataclass

@@ -35,7 +35,7 @@ _LEAST_FACTOR = 3.0  # to the usual price: less is no outlier, however alike the
 _EXPECTED = 0.8  # of the products have it: then one without it is told
 _LEAST_IN_ALL, _RARE = 200, 2
 _LEAST_OF_CLASS, _MOST_CLASSES = 20, 500  # products, of which fewer do not say what a category looks like; categories judged
-SURE, ODD = 0.3, 3.0  # margin and robust deviations from which another category is told (tests/bench/check_swaps.py)
+SURE, ODD = 0.5, 4.0  # margin and robust deviations from which another category is told (tests/bench/check_swaps.py)
 HOUSE_STYLE = 0.5  # of the products are shown only worn: then that is how this shop shows them
 _SHOWN_OF_EACH = 4
 # other refusals, such as robots.txt or HTTP 403, say nothing of what customers see

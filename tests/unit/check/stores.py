@@ -31,7 +31,7 @@ def rows_of(garments: list[Garment], pictures: list[bytes]) -> list[dict]:
 
 
 def vector(category: str, seed: int) -> list[float]:
-    found = np.random.default_rng(seed).normal(0, 0.2, DIM)
+    found = np.random.default_rng(seed).normal(0, 0.1, DIM)
     found[CATEGORIES.index(category)] += 1
     return (found / np.linalg.norm(found)).astype(np.float32).tolist()
 

@@ -99,8 +99,8 @@ def test_a_white_picture_is_flat_and_a_white_shirt_is_not():
 
 def test_a_category_is_contradicted_where_that_is_odd_among_its_own():
     goods = pa.table({"product_id": list("abcd"), "image_id": list("wxyz"), "category": ["flats", "flats", "heels", "flats"]})
-    other, margin = np.array([1, 1, 0, 1]), np.array([0.5, 0.6, 0.9, 0.2])
-    found = rules.contradicted(goods, ["flats", "heels"], other, margin, np.array([4.0, 1.0, 5.0, 9.0]))
+    other, margin = np.array([1, 1, 0, 1]), np.array([0.6, 0.7, 0.9, 0.4])
+    found = rules.contradicted(goods, ["flats", "heels"], other, margin, np.array([4.5, 1.0, 5.0, 9.0]))
     assert found.column("product_id").to_pylist() == ["c", "a"]
     assert found.column("about").to_pylist() == ["flats", "heels"]
     assert found.column("detail")[0].as_py() == "It is sold as 'heels', and looks like 'flats' (0.90)."
