@@ -15,6 +15,7 @@ from w2w.training.detectors.augment import UNKNOWN
 
 _TOP, _ALPHA, _BETA = 10, 0.5, 6.0
 _BOX_WEIGHT, _PIXEL_WEIGHT = 2.0, 0.5
+_LEAST = 0.5  # a garment's best box weighs at least so much in the box loss: the worst boxes have most to learn
 
 
 @dataclass(frozen=True)
@@ -50,8 +51,9 @@ def assign(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The garment assigned to each location (-1: none) and the location's target score, (A,) each.
 
-    A garment gets the ``_TOP`` locations inside it with the best score and overlap; a location wanted by two gets the one that
-    it overlaps more. A garment too small for any location gets the nearest.
+    A garment gets the ``_TOP`` locations inside it with the best score and overlap, the smallest garment first: what shows of a
+    top lies in the middle of the coat over it, whose box would win every location there by its overlap. A garment too small for
+    any location gets the nearest.
     """
     count = len(places_A2)
     if len(target.boxes_N4) == 0:
@@ -64,17 +66,17 @@ def assign(
     nearest_N = torch.cdist(centres_N2, places_A2).argmin(1)
     numbers_N = torch.arange(len(nearest_N), device=boxes_A4.device)
     inside_NA[numbers_N, nearest_N] |= ~inside_NA.any(1)
-    ranked_NA = torch.where(inside_NA, fit_NA, -1.0)
-    chosen_NA = torch.zeros_like(inside_NA)
-    best = ranked_NA.topk(min(_TOP, count), dim=1).indices
-    chosen_NA.scatter_(1, best, True)
-    chosen_NA &= inside_NA
-    owner_A = torch.where(chosen_NA, overlap_NA, -1.0).argmax(0)
-    mine_NA = chosen_NA & (numbers_N[:, None] == owner_A)
+    taken_A = torch.zeros(count, dtype=torch.bool, device=boxes_A4.device)
+    mine_NA = torch.zeros_like(inside_NA)
+    for n in (target.boxes_N4[:, 2:] - target.boxes_N4[:, :2]).prod(1).argsort(stable=True).tolist():
+        free_A = inside_NA[n] & ~taken_A
+        best = torch.where(free_A, fit_NA[n], -1.0).topk(min(_TOP, count)).indices
+        mine_NA[n, best] = free_A[best]
+        taken_A |= mine_NA[n]
+    owner_A = mine_NA.int().argmax(0)
     top_N = torch.where(mine_NA, fit_NA, 0.0).amax(1)
     best_N = torch.where(mine_NA, overlap_NA, 0.0).amax(1)
     wanted_NA = torch.where(mine_NA, fit_NA / (top_N[:, None] + 1e-9) * best_N[:, None], 0.0)
-    taken_A = mine_NA.any(0)
     return torch.where(taken_A, owner_A, -1), wanted_NA.amax(0)
 
 
@@ -101,8 +103,10 @@ def losses(
             weights[i, hidden] = 0
         weights[i, :, ~target.labelled] = 0
         if len(mine):
-            pairs.append((boxes[i, mine], target.boxes_N4[owner_A[mine]]))
-            pair_weights.append(score_A[mine])
+            owner, score = owner_A[mine], score_A[mine]
+            best = torch.zeros_like(target.boxes_N4[:, 0]).scatter_reduce(0, owner, score, "amax")[owner].clamp(min=1e-6)
+            pairs.append((boxes[i, mine], target.boxes_N4[owner]))
+            pair_weights.append(score / best * best.clamp(min=_LEAST))
     # quality focal loss with gamma 2: weighted by the distance of a location's score from its target
     focus = (scores.detach().sigmoid() - wanted).abs().square()
     plain = functional.binary_cross_entropy_with_logits(scores, wanted, reduction="none")

@@ -3,7 +3,7 @@ import torch
 
 from tests.unit.training.ranks import in_two
 from w2w.garments.grid import places
-from w2w.training.detectors.assignment import Target, assign, iou, losses
+from w2w.training.detectors.assignment import Target, assign, iou, losses, within
 
 NONE = torch.empty(0, 4)
 ALL = torch.ones(7, dtype=torch.bool)
@@ -50,6 +50,15 @@ def test_the_best_place_should_score_its_overlap():
 def test_a_garment_too_small_for_any_place_gets_the_nearest():
     owner, _ = assign(torch.zeros(len(PLACES), 7), torch.cat([PLACES - 8, PLACES + 8], 1), PLACES, target([(0, 0, 2, 2)], [5]))
     assert (owner == 0).nonzero()[:, 0].tolist() == [0]
+
+
+def test_what_shows_of_a_top_has_its_places_in_the_middle_of_the_coat():
+    coat, top = (0, 0, 64, 64), (16, 8, 48, 40)
+    boxes = torch.tensor([coat], dtype=torch.float32).expand(len(PLACES), 4)  # every place sees the coat
+    owner, wanted = assign(torch.zeros(len(PLACES), 7), boxes, PLACES, target([coat, top], [4, 6]))
+    assert (owner == 1).sum() == (owner == 0).sum() == 10
+    assert within(PLACES, torch.tensor([top]))[0][owner == 1].all()
+    assert wanted[owner == 1].tolist() == pytest.approx([1 / 4] * 10, rel=1e-2)
 
 
 def test_no_garment_no_place():
@@ -99,7 +108,16 @@ def test_losses_of_a_certain_output():
     assert {k: round(v.item(), 4) for k, v in parts.items()} == GOLDEN
 
 
-GOLDEN = {"scores": 0.4093, "boxes": 1.5197, "pixels": 1.0397}
+GOLDEN = {"scores": 0.4093, "boxes": 3.0394, "pixels": 1.0397}
+
+
+@pytest.mark.parametrize(("wide", "weight"), [(16, 0.5), (48, 0.75)])
+def test_the_box_of_a_garment_that_is_badly_seen_teaches_too(wide, weight):
+    """All places see a box of an overlap of wide / 64: the box loss is 1 - GIoU, by ``weight`` over that overlap."""
+    scores, _, pixels = output()
+    far = torch.cat([PLACES, torch.tensor([wide, 64]) - PLACES], 1)[None]
+    parts = losses((scores, far, pixels), [target([(0, 0, 64, 64)], [2])], torch.zeros((1, 64, 64), dtype=torch.uint8))
+    assert parts["boxes"].item() == pytest.approx(2 * (1 - wide / 64) * weight / (wide / 64), rel=1e-3)
 
 
 def taught(rows: slice) -> tuple[torch.Tensor, torch.Tensor]:
