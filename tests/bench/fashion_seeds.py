@@ -5,8 +5,8 @@ python -m tests.bench.fashion_train --folder FOLDER --seeds 1 --out S1          
 python -m tests.bench.fashion_train --folder FOLDER --seeds 0 1 2 --share 1 --out SOUP # the mean of their weights
 python -m tests.bench.fashion_seeds S0 S1 S2 [--folder FOLDER] [--beside SOUP ...] [--choose]
 
-Colours, which no seed changes, are the package's. --choose compares on validation rows alone, each with the best weights of its
-parts (`fashion --choose`).
+Colours, which no seed changes, are the package's. What is beside is told with its gain over the first folder. --choose compares
+on validation rows alone, each with the best weights of its parts (`fashion --choose`).
 """
 
 import argparse
@@ -20,7 +20,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from tests.bench.fashion import Vectors, ask, choose, stated
+from tests.bench.fashion import Vectors, ask, choose, figure, stated
 from tests.bench.fashion_rows import computed, read_all
 from tests.bench.fashion_train import COLOUR_WEIGHT, KIND_WEIGHT
 from tests.bench.fashion_tune import DIM, Tail
@@ -88,11 +88,13 @@ def main() -> None:
     print(f"| question | rows | mean | lowest to highest |{''.join(f' {name} |' for name in beside)}")
     print(f"|{'---|' * (4 + len(beside))}")
     for question, split in stated(package):
-        found = {name: round(float(ask(v, FASHION, question, split)[0].mean()), 3) for name, v in models.items()}
-        values = [found[w.name] for w in options.weights]
-        cells = "".join(f" {found[name]:.3f} |" for name in beside)
+        hits = {name: ask(v, FASHION, question, split) for name, v in models.items()}
+        found = {name: round(float(of[0].mean()), 3) for name, of in hits.items()}
+        values, (first, groups_Q) = [found[w.name] for w in options.weights], hits[options.weights[0].name]
+        gains = {name: figure(hits[name][0] - first, groups_Q) for name in beside}
+        cells = "".join(" {:.3f}, {:+.3f} [{:.3f}, {:.3f}] |".format(found[name], *gains[name]) for name in beside)
         print(f"| {question} | {split} | {np.mean(values):.3f} | {min(values):.3f} to {max(values):.3f} |{cells}", flush=True)
-        result[f"{question}, {split}"] = found
+        result[f"{question}, {split}"] = found | {f"gain of {name}": gains[name] for name in beside}
     print(json.dumps(result))
 
 
