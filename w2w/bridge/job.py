@@ -9,6 +9,7 @@ from w2w.config import check_name
 from w2w.engine.job import JobConfig, Run
 from w2w.errors import JobFailed, UsageError
 from w2w.images.decode import DecodeLimits
+from w2w.index.publish import made_by
 from w2w.models.config import EncoderConfig
 from w2w.models.default import standing_default
 from w2w.models.encoder import model_version
@@ -84,7 +85,7 @@ def main(config: Config) -> Result:
         raise UsageError(f"--min_recall={config.min_recall}: a share between 0 and 1")
     if config.encoder.bridge or config.old.bridge:
         raise UsageError("encoder.bridge: a bridge leads from a model itself")
-    config = replace(config, old=standing_default(run.store, config.old))
+    config = replace(config, old=standing_default(run.store, config.old, made_by(run.store)))
     new, old = model_version(config.encoder), model_version(config.old)
     if new == old:
         raise UsageError(f"--encoder and --old are the same model, version {new}: name the new one with --encoder.name")

@@ -18,7 +18,9 @@ from w2w.evaluation.flow_shown import Shown, worst_blanks, worst_rows
 from w2w.evaluation.flow_table import Measured, add, write_leaderboard
 from w2w.evaluation.protocols import CROPS, Attributes, Looks, OutfitQuestions, Retrieval, protocol_of, set_of
 from w2w.evaluation.rules import MACRO, OWNER, data_digest, figures, relevant, sought
+from w2w.index.publish import made_by
 from w2w.metrics import retrieval
+from w2w.models.default import check_default
 from w2w.models.sources import file_sha256
 from w2w.models.weights import WEIGHTS
 from w2w.report.evaluation import Failure, Protocol, evaluation_report
@@ -35,7 +37,7 @@ from w2w.training.tags.job import find_tagger
 KS = (1, 5, 10, 20)
 NEAREST = {k: f"{k}-NN" for k in (1, 10)}  # number of neighbours that vote on a class
 _MEAN = "mean of the groups below"  # on the page
-_SEARCHES = ("match", "classes", "judged", "feed")  # options of a search with known answers
+_SEARCHES = ("match", "classes", "judged", "feed", "weigh")  # options of a search with known answers
 
 
 @dataclass(frozen=True)
@@ -117,6 +119,7 @@ def _by_protocol(config: Config) -> Result:
     if config.compute < 0:
         raise UsageError(f"--compute={config.compute}: must not be negative")
     run, catalog = Run("evaluate", config), config.source or set_of(protocol)
+    check_default(run.store, config.encoder, made_by(run.store))
     model = find_model(run.store, config.encoder)
     vectors = VectorReader(run.store, model, config.compute, config.max_reject_rate)
     of = {"protocol": config.protocol, "source": catalog}

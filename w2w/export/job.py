@@ -19,6 +19,7 @@ from w2w.export import lance, postgres
 from w2w.export.flow import Catalog, Outbox, Send, State, changes, compacted, in_batches, version_of
 from w2w.export.rules import DELETE, FORMATS, ONLY_WITH_VECTOR
 from w2w.extras import need
+from w2w.index.publish import made_by
 from w2w.models.config import EncoderConfig
 from w2w.models.default import check_default
 from w2w.models.encoder import model_version
@@ -103,7 +104,7 @@ def main(config: Config) -> Result:
     model = model_version(config.encoder) if config.vectors else None
     if model:
         delta.need_table(run.store, schema.EMBEDDINGS, "embed")
-        check_default(run.store, config.encoder)
+        check_default(run.store, config.encoder, made_by(run.store))
     out = storage.absolute(config.out) if config.out else storage.join(run.store, "exports", config.name)
     version = version_of(config.to, config.collection, where or out, model)
     catalog = Catalog(run.store, model, config.similar, config.to in ONLY_WITH_VECTOR)

@@ -16,7 +16,7 @@ from w2w.index.flow_release import NotReleased, Release, check_served, encode_ph
 from w2w.index.flow_rows import Refused, refused_in, seek_rows, short
 from w2w.index.golden import Golden
 from w2w.index.manifest import index_uri
-from w2w.index.publish import Published, published, read_held, release, rollback, versions, withdraw
+from w2w.index.publish import Published, made_by, published, read_held, release, rollback, versions, withdraw
 from w2w.index.spec import IndexConfig
 from w2w.index.withheld import target_without, withhold
 from w2w.models.config import EncoderConfig
@@ -129,7 +129,7 @@ def main(config: Config) -> Result:
         return run.result(Result, **_versions(config, run.store, uri))
     if config.of == LOOKS and (config.index.golden or config.index.golden_judged):
         raise UsageError("index.golden: golden queries are of products, not of looks")
-    check_default(run.store, config.encoder)
+    check_default(run.store, config.encoder, made_by(run.store, config.index.name))
     golden = check(run.store, config.index)
     kind = KINDS[config.of]
     need_table(run.store, kind.table, kind.made_by)

@@ -17,6 +17,7 @@ from w2w.index.manifest import GateResult, Manifest, ShardInfo, StoredTemplate
 from w2w.index.shard import SUMMED, damaged_file, digest_of
 from w2w.index.spec import IndexConfig
 from w2w.models.config import EncoderConfig
+from w2w.models.default import MadeBy
 from w2w.table import lease
 
 _YOUNG_S = 24 * 3600.0  # a younger shard may belong to a run that has not published yet
@@ -205,6 +206,12 @@ def published(uri: str) -> Published:
         if isinstance(e, StorageFailed):
             raise
         return Published(current, None, str(e))
+
+
+def made_by(store: str, name: str = IndexConfig.name) -> MadeBy | None:
+    """Which encoder the store's published index is of; None where there is none, or it cannot be read."""
+    manifest = published(m.index_uri(store, name)).manifest
+    return MadeBy(manifest.encoder, manifest.model_version) if manifest else None
 
 
 def versions(uri: str) -> list[str]:

@@ -16,7 +16,7 @@ TAGS, TAGS_FILE = "w2w-tags", COLOUR_FILE.with_name("tags.safetensors")
 AUTO, DEFAULT = "auto", FASHION
 FASHION_CODE, SHAPE_DIM, KIND_DIM = 2, 160, 32
 COLOUR_CODE = 1  # raise it when colour.py would give other vectors by the same weights
-_ENGINES, _STORE_DTYPES = ("auto", "torch", "openvino"), ("float32", "float16")
+_ENGINES, STORE_DTYPES = ("auto", "torch", "openvino"), ("float32", "float16")
 _MOST_COLOUR = 10.0
 
 
@@ -57,9 +57,11 @@ class EncoderConfig:
     """Run Python code that comes with a hub model. Only for authors whom you trust with your data."""
 
     def __post_init__(self):
+        if not self.name:
+            raise UsageError(f"encoder.name: is empty: name an encoder, or {AUTO}")
         if self.name == AUTO:
             object.__setattr__(self, "name", _Unnamed(DEFAULT))
-        check_options(self, "encoder", engine=_ENGINES, store_dtype=_STORE_DTYPES)
+        check_options(self, "encoder", engine=_ENGINES, store_dtype=STORE_DTYPES)
         if not 0 <= self.colour <= _MOST_COLOUR:
             raise UsageError(f"encoder.colour={self.colour}: a number from 0 (no such part) to {_MOST_COLOUR:g}")
 

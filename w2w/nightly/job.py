@@ -31,6 +31,7 @@ from w2w.garments.job_segment import SegmentConfig
 from w2w.index import job as index
 from w2w.index.flow import LOOKS
 from w2w.index.job import Result as Indexed
+from w2w.index.publish import made_by
 from w2w.index.spec import IndexConfig
 from w2w.ingest import job as ingest
 from w2w.ingest.job import Result as Ingested
@@ -199,7 +200,7 @@ def main(config: Config) -> Result:
 
 def _check(run: Run, config: Config, steps: Collection[str]) -> None:
     """Raises UsageError or JobFailed for what would end one of the steps, before the first."""
-    check_default(run.store, config.encoder)
+    check_default(run.store, config.encoder, made_by(run.store, config.index.name))
     if "ingest" in steps:
         ingest.check(config)
     if "index" in steps:

@@ -16,6 +16,7 @@ from w2w.errors import UsageError
 from w2w.garments.detector import DetectorConfig
 from w2w.garments.taxonomy import CATEGORIES
 from w2w.images.decode import DecodeLimits
+from w2w.index.publish import made_by
 from w2w.models.config import EncoderConfig
 from w2w.models.default import check_default
 from w2w.models.pairing import TrainedPairs
@@ -156,7 +157,7 @@ def main(config: Config) -> Result:
     asked = _asked(config)
     house = flow.read_rules(config.rules)
     run = Run("recommend", config)
-    check_default(run.store, config.encoder)
+    check_default(run.store, config.encoder, made_by(run.store))
     catalog = flow.read_catalog(run.store, config.encoder, config.classes, config.classifier, config.product_key)
     given = _rows_of(run.store, catalog, asked, config.classifier) if asked else []
     trained = flow.trained_scorer(config.scorer)

@@ -19,7 +19,7 @@ from w2w.index.spec import GROUP, check_one_per
 from w2w.index.stage import SEARCH_GIVES, SEARCH_NEEDS, Search, SearchConfig
 from w2w.ingest.feed import FeedConfig
 from w2w.models.config import EncoderConfig
-from w2w.models.default import check_default
+from w2w.models.default import MadeBy, check_default
 from w2w.models.encoder import following, model_version, spaces, try_encoder
 from w2w.models.parts import part_weights
 from w2w.models.reasons import Reasons
@@ -106,7 +106,7 @@ def search(config: Config) -> tuple[Result, pages.Found]:
     pages.check_match(run.store, config.match)
     uri = index_uri(run.store, config.search.index)
     manifest = read_manifest(uri)
-    check_default(run.store, config.encoder)
+    check_default(run.store, config.encoder, MadeBy(manifest.encoder, manifest.model_version))
     config = replace(config, encoder=following(config.encoder, manifest.model_version))
     model = model_version(config.encoder)
     check_model(manifest, *spaces(config.encoder))

@@ -8,6 +8,7 @@ from w2w.engine.job import JobConfig, Run
 from w2w.engine.snapshot import add_rows, replace_rows
 from w2w.errors import UsageError
 from w2w.index.filters import texts
+from w2w.index.publish import made_by
 from w2w.models.config import EncoderConfig
 from w2w.models.default import check_default
 from w2w.models.encoder import model_version
@@ -83,7 +84,7 @@ def main(config: Config) -> Result:
     for values in texts(config.filter).items():
         if not values[1]:
             raise UsageError(f"--filter.{values[0]}: name at least one value")
-    check_default(run.store, config.encoder)
+    check_default(run.store, config.encoder, made_by(run.store))
     lineage, before = run.lineage("", _INPUTS), standing(run.store)  # before the catalog is read: that is at least as new
     model = model_version(config.encoder)
     version = version_of(model, config)

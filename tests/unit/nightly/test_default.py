@@ -15,10 +15,11 @@ from w2w.models.encoder import model_version
 from w2w.table import delta
 
 SAID = (
-    rf"^encoder\.name is not set, and this store has 20 vectors of {LITE0}, the default of an earlier w2w, "
-    rf"and 0 of {DEFAULT}, .*: set encoder\.name={LITE0} to go on as before, or encoder\.name={DEFAULT} to embed all pictures "
-    "anew; 'w2w bridge"
+    rf"^encoder\.name is not set, and {{}} of {LITE0}, the default of an earlier w2w \({{}} vectors; {{}} of "
+    rf"{DEFAULT}, the default now\): set encoder\.name={LITE0} to go on as before, "
+    rf"or encoder\.name={DEFAULT} to change to it; 'w2w bridge'"
 )
+INDEX, VECTORS = "the published index is", "most of the store's vectors are"
 
 
 def num_vectors(store: str) -> dict[str, int]:
@@ -31,23 +32,26 @@ def test_nothing_is_embedded_anew_unasked(store, shop, clock, tmp_path):
     before = run_night(store, shop, encoder=EncoderConfig(LITE0))
     clock.sleep()
     shop.say("p4", price="7.50")
-    with pytest.raises(UsageError, match=SAID):
+    with pytest.raises(UsageError, match=SAID.format(INDEX, 20, 0)):
         run_night(store, shop)
-    with pytest.raises(UsageError, match=SAID):
+    with pytest.raises(UsageError, match=SAID.format(INDEX, 20, 0)):
         run_night(store, shop, dry_run=True)
     assert delta.existing(store, schema.PRODUCTS).version() == 1, "the feed has not been read"
     feed = {"uri": shop.write()}
     for job, options in (
         (w2w.embed, {}),
         (w2w.embed, {"encoder": {"threads": 2}}),
-        (w2w.embed, {"encoder": {"colour": 0.0}}),
+        (w2w.embed, {"encoder": {"colour": 0.7}}),
+        (w2w.embed, {"encoder": {"store_dtype": "float16"}}),
+        (w2w.tag, {"learn": ["colour"], "dry_run": True}),
+        (w2w.evaluate, {"protocol": "wardrobe"}),
         (w2w.index, {}),
         (w2w.similar, {}),
         (w2w.recommend, {}),
         (w2w.export, {"vectors": True}),
         (w2w.search, {"feed": feed}),
     ):
-        with pytest.raises(UsageError, match=SAID):
+        with pytest.raises(UsageError, match=SAID.format(VECTORS if job is w2w.embed else INDEX, 20, 0)):
             job(store=store, **options)
     assert num_vectors(store) == {LITE0: 20, DEFAULT: 0}
     found = w2w.find(store=store, photos=[str(next(shop.folder.glob("*.jpg")))], whole=True, out=str(tmp_path / "found"))
@@ -56,19 +60,37 @@ def test_nothing_is_embedded_anew_unasked(store, shop, clock, tmp_path):
     assert (same.embed.pending, same.index.model_version) == (0, before.index.model_version)
 
 
-def test_who_names_the_default_gets_it_and_need_not_name_it_from_then_on(store, shop, clock):
+def test_what_is_published_decides_once_all_vectors_are_there(store, shop, clock):
+    run_night(store, shop, encoder=EncoderConfig(LITE0))
+    clock.sleep()
+    assert w2w.embed(store=store, encoder={"name": DEFAULT}, pool={"workers": 1}).counts.out == 20
+    assert num_vectors(store) == {LITE0: 20, DEFAULT: 20}
+    assert w2w.embed(store=store).pending == 0
+    for job in (w2w.index, w2w.similar):
+        with pytest.raises(UsageError, match=SAID.format(INDEX, 20, 20)):
+            job(store=store)
+    w2w.index(store=store, encoder={"name": DEFAULT})
+    assert w2w.similar(store=store, dry_run=True).products == 20
+    assert run_night(store, shop).embed.pending == 0
+
+
+def test_over_in_one_night(store, shop, clock):
     run_night(store, shop, encoder=EncoderConfig(LITE0))
     clock.sleep()
     assert run_night(store, shop, encoder=EncoderConfig(DEFAULT)).embed.counts.out == 20
     clock.sleep()
     assert run_night(store, shop).embed.pending == 0
-    assert num_vectors(store) == {LITE0: 20, DEFAULT: 20}
 
 
-def test_colours_beside_the_earlier_default(store, shop):
-    run_night(store, shop, encoder=EncoderConfig(LITE0, colour=0.7))
-    with pytest.raises(UsageError, match=SAID):
-        w2w.embed(store=store, encoder={"colour": 0.7})
+@pytest.mark.parametrize("before", [{"colour": 0.7}, {"store_dtype": "float16"}, {"colour": 0.5, "dtype": "bfloat16"}])
+def test_an_earlier_default_with_other_options(store, shop, before):
+    run_night(store, shop, encoder=EncoderConfig(LITE0, **before))
+    with pytest.raises(UsageError, match="the published index is"):
+        w2w.index(store=store)
+    usual = [{}, {"encoder": {"colour": 0.7}}] if before.get("colour") != 0.5 else []  # others are told by their own options
+    for options in (*usual, {"encoder": before}):
+        with pytest.raises(UsageError, match=SAID.format(VECTORS, 20, 0)):
+            w2w.embed(store=store, **options)
 
 
 def test_it_is_wrong_usage(store, shop, monkeypatch, capsys):

@@ -9,8 +9,10 @@ from w2w.engine.run import run_pending
 from w2w.errors import UsageError
 from w2w.garments.classifier import HeadConfig
 from w2w.images.decode import DecodeLimits
+from w2w.index.publish import made_by
 from w2w.models import sources
 from w2w.models.config import TAGS, TAGS_FILE, EncoderConfig
+from w2w.models.default import check_default
 from w2w.models.encoder import model_version, try_encoder
 from w2w.models.flow import pictures_of
 from w2w.report.page import page_of
@@ -91,6 +93,7 @@ def main(config: Config) -> Result:
         raise UsageError(f"--precision={config.precision}: a share above 0, at most 1")
     run = Run("tag" if config.of == "images" else f"tag-{config.of}", config)
     if config.learn:
+        check_default(run.store, config.encoder, made_by(run.store))
         own = storage.join(run.store, OWN)
         if config.tagger == TAGS:
             raise UsageError(f"--tagger={TAGS}: is w2w's own; name a folder for yours, or none for {own}")
