@@ -119,7 +119,8 @@ def _by_protocol(config: Config) -> Result:
     if config.compute < 0:
         raise UsageError(f"--compute={config.compute}: must not be negative")
     run, catalog = Run("evaluate", config), config.source or set_of(protocol)
-    check_default(run.store, config.encoder, made_by(run.store))
+    if not isinstance(protocol, Attributes):  # which measures a tagger, that names its encoder
+        check_default(run.store, config.encoder, made_by(run.store))
     model = find_model(run.store, config.encoder)
     vectors = VectorReader(run.store, model, config.compute, config.max_reject_rate)
     of = {"protocol": config.protocol, "source": catalog}
