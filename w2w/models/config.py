@@ -1,6 +1,6 @@
 """Which encoder, and its preprocessing. Plain values, read without importing torch."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import yaml
@@ -69,6 +69,11 @@ class EncoderConfig:
     def is_named(self) -> bool:
         """Whether the options name the encoder."""
         return not isinstance(self.name, _Unnamed)
+
+    @property
+    def named(self) -> "EncoderConfig":
+        """The same, as if the options named it."""
+        return replace(self, name=str(self.name))
 
 
 @dataclass(frozen=True)

@@ -179,12 +179,13 @@ class _SoFar:
 
 def main(config: Config) -> Result:
     run = Run("nightly", replace(config, export=config.export and export.recorded(config.export)))
-    steps = _chosen(config)
+    named = replace(config, encoder=config.encoder.named)  # for the steps: _check asks whether it is to be that one
+    steps = _chosen(named)
     names = {name for name, _, _ in steps}
     tell.check(config.tell)
     if config.dry_run:
         _check(run, config, names)
-        return _night(run, config, steps, _SoFar([], run.result(Result)))
+        return _night(run, named, steps, _SoFar([], run.result(Result)))
     try:
         _check(run, config, names)
         run.check_store()
@@ -195,7 +196,7 @@ def main(config: Config) -> Result:
         _not_begun(run, config, e)
         raise
     with lease.hold(run.store, run.run_id, log.warning):
-        return _night_and_morning(run, config, steps)
+        return _night_and_morning(run, named, steps)
 
 
 def _check(run: Run, config: Config, steps: Collection[str]) -> None:

@@ -6,6 +6,7 @@ import pytest
 
 import w2w
 from tests.unit.nightly.test_morning import run_night
+from tests.unit.recommend.stores import append
 from w2w import schema
 from w2w.engine.job import start
 from w2w.errors import UsageError
@@ -71,6 +72,20 @@ def test_what_is_published_decides_once_all_vectors_are_there(store, shop, clock
             job(store=store)
     w2w.index(store=store, encoder={"name": DEFAULT})
     assert w2w.similar(store=store, dry_run=True).products == 20
+    assert run_night(store, shop).embed.pending == 0
+
+
+def test_a_night_once_the_index_is_over(store, shop, clock):
+    """Though more vectors are of the earlier default, such as those of garments."""
+    run_night(store, shop, encoder=EncoderConfig(LITE0))
+    clock.sleep()
+    run_night(store, shop, encoder=EncoderConfig(DEFAULT))
+    version = model_version(EncoderConfig(LITE0))
+    rows = [{"owner_id": f"g{i}", "owner_kind": "garment", "model_version": version, "vector": [1.0]} for i in range(5)]
+    append(store, schema.EMBEDDINGS, rows)
+    clock.sleep()
+    shop.say("p4", price="7.50")
+    assert run_night(store, shop, dry_run=True).embed.pending == 0
     assert run_night(store, shop).embed.pending == 0
 
 
