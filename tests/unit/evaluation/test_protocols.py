@@ -278,8 +278,9 @@ def test_what_is_missing_is_told_with_the_command(street, tmp_path):
         evaluate.main(options(street, "deepfashion2"))
     with pytest.raises(UsageError, match=r"no pairs of 'other': run .* or name the set by --source"):
         evaluate.main(options(street, "street2shop", source="other"))
-    with pytest.raises(UsageError, match=r"--match: is for a search with known answers"):
-        evaluate.main(options(street, "street2shop", match=["sku"]))
+    for name, value in (("match", ["sku"]), ("weigh", {"colour": 0.0})):
+        with pytest.raises(UsageError, match=rf"--{name}: is for a search with known answers"):
+            evaluate.main(options(street, "street2shop", **{name: value}))
     with pytest.raises(UsageError, match=r"--scorer=x: street2shop measures only encoders"):
         evaluate.main(options(street, "street2shop", scorer="x"))
 
