@@ -111,10 +111,12 @@ def _street_to_shop(root: Path) -> None:
 
 
 def words_of(command: str, folder: Path, url: str) -> list[str]:
+    """The change of models goes the other way: this store has the default's vectors from the first."""
     command = command.replace("https://shop.example/p/1", f"{url}/p/w1-000001").replace("https://shop.example", url)
     command = re.sub(r"hf:[\w.-]+/[\w.-]+", str(folder / "model"), command)
     command = command.replace("'{Topwear: top, Shoes: shoes}'", "'{top: top, bottom: bottom, shoes: shoes}'")
     command = command.replace("s3://bucket/search", str(folder / "search")).replace("availability in_stock", "price ..500")
+    command = re.sub(r"^w2w (embed|index) S --encoder.name=w2w-fashion", r"w2w \1 S --encoder.name=efficientnet-lite0", command)
     command = command.replace("photo.jpg", str(min((folder / "photos").glob("*.jpg"))))
     if command.startswith("w2w recommend"):
         command = _with_products(command, folder)
