@@ -26,6 +26,7 @@ from w2w.index.spec import IndexConfig
 from w2w.ingest import job as ingest
 from w2w.ingest.feed import FeedConfig
 from w2w.ingest.permits import permission
+from w2w.models import job as embed
 from w2w.nightly import flow, rules
 from w2w.nightly import job as nightly
 from w2w.nightly.page import differences
@@ -34,6 +35,7 @@ from w2w.nightly.tell import Tell
 from w2w.nightly.tidy import Tidy
 from w2w.recommend.job import Wanted
 from w2w.results import words
+from w2w.similar import job as similar
 from w2w.similar.flow import SimilarConfig
 from w2w.stage import Pool
 from w2w.table import delta, maintain
@@ -90,7 +92,7 @@ def test_a_night_that_fails_has_a_page_and_the_next_one_shows_it(store, shop, cl
     clock.sleep()
     shop.say("p1", price="3.00")
     with monkeypatch.context() as broken:
-        broken.setattr(nightly.embed, "main", lambda config: (_ for _ in ()).throw(JobFailed("the GPU is gone")))
+        broken.setattr(embed, "main", lambda config: (_ for _ in ()).throw(JobFailed("the GPU is gone")))
         with pytest.raises(JobFailed) as failed:
             run_night(store, shop)
     result = failed.value.result
@@ -110,8 +112,8 @@ def test_what_the_release_gate_refused_is_on_the_page(store, shop, clock, monkey
     refused = JobFailed("not published")
     figures = {"compared": 5.0, "churn": 0.25, "nearer": 0.125}
     told = {"refused": ("tops <are> shuffled",), "sheet": "sheet.html", "shoppers_see": figures, "published": "20260101"}
-    refused.result = nightly.Indexed(job="index", run_id="index-1", **told)
-    monkeypatch.setattr(nightly.index, "main", lambda config: (_ for _ in ()).throw(refused))
+    refused.result = index.Result(job="index", run_id="index-1", **told)
+    monkeypatch.setattr(index, "main", lambda config: (_ for _ in ()).throw(refused))
     with pytest.raises(JobFailed) as failed:
         run_night(store, shop)
     result = failed.value.result
@@ -137,7 +139,7 @@ def test_what_a_killed_night_did_is_told_by_the_next(store, shop, clock, monkeyp
     clock.sleep()
     shop.say("p1", price="3.00")
     with monkeypatch.context() as killed:
-        killed.setattr(nightly.index, "main", lambda config: (_ for _ in ()).throw(Killed))
+        killed.setattr(index, "main", lambda config: (_ for _ in ()).throw(Killed))
         with pytest.raises(Killed):
             run_night(store, shop)
     clock.sleep()
@@ -148,7 +150,7 @@ def test_what_a_killed_night_did_is_told_by_the_next(store, shop, clock, monkeyp
 
 def test_a_first_night_that_was_killed_is_told_too(store, shop, clock, monkeypatch):
     with monkeypatch.context() as killed:
-        killed.setattr(nightly.embed, "main", lambda config: (_ for _ in ()).throw(Killed))
+        killed.setattr(embed, "main", lambda config: (_ for _ in ()).throw(Killed))
         with pytest.raises(Killed):
             run_night(store, shop)
     assert "20 new; index published" in run_night(store, shop).says
@@ -196,7 +198,7 @@ def test_nothing_changed_is_not_said_of_what_cannot_be_read(store, shop, clock, 
 
 
 def test_an_unexpected_end_is_told_as_well(store, shop, clock, monkeypatch):
-    monkeypatch.setattr(nightly.index, "main", lambda config: 1 / 0)
+    monkeypatch.setattr(index, "main", lambda config: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         run_night(store, shop)
     assert b"the night stopped at index" in storage.read_bytes(f"{store}/reports/nightly/latest.html")
@@ -208,7 +210,7 @@ def test_an_unexpected_end_is_told_as_well(store, shop, clock, monkeypatch):
 def test_however_a_night_ends_its_page_has_what_was_done_before(store, shop, clock, monkeypatch, tmp_path, error, code):
     """The steps before have results of their own, of which the page, the sentence and the metrics tell."""
     shop.stock(4)
-    monkeypatch.setattr(nightly.similar, "main", lambda config: (_ for _ in ()).throw(error))
+    monkeypatch.setattr(similar, "main", lambda config: (_ for _ in ()).throw(error))
     tell = Tell(metrics=str(tmp_path / "w2w.prom"), openlineage=str(tmp_path / "lineage.jsonl"))
     with pytest.raises(type(error)):
         run_night(store, shop, similar=SimilarConfig(), tell=tell)
@@ -229,7 +231,7 @@ def test_what_an_earlier_run_has_published_is_told(store, shop, clock):
     shop.draw("new.jpg", 77)
     shop.say("p3", image="new.jpg")
     source = FeedConfig(uri=shop.write(), full=True, grace_nights=1)
-    for job in (ingest, nightly.embed, index):  # as a night that was killed behind them
+    for job in (ingest, embed, index):  # as a night that was killed behind them
         more = {"feed": source} if job is ingest else {}
         job.main(job.Config(store=str(store), **more | ({} if job is index else {"pool": Pool(workers=1)})))
     clock.sleep()
@@ -353,11 +355,11 @@ def test_openlineage_hears_which_step_read_and_wrote_what(store, shop, clock, ho
     assert (wrote["namespace"], wrote["outputFacets"]["outputStatistics"]["rowCount"]) == ("file", 20)
     assert wrote["facets"]["version"]["datasetVersion"] == str(result.embed.versions["embeddings"])
     assert shop.write() in [d["name"] for d in ingested["inputs"]]
-    [index] = indexed["outputs"]
-    assert (index["name"], index["facets"]["version"]["datasetVersion"]) == (f"{store}/index/default", result.index.published)
+    [made] = indexed["outputs"]
+    assert (made["name"], made["facets"]["version"]["datasetVersion"]) == (f"{store}/index/default", result.index.published)
     assert {d["name"] for d in indexed["inputs"]} == {f"{store}/products", f"{store}/embeddings"}
 
-    monkeypatch.setattr(nightly.index, "main", lambda config: (_ for _ in ()).throw(JobFailed("no room")))
+    monkeypatch.setattr(index, "main", lambda config: (_ for _ in ()).throw(JobFailed("no room")))
     monkeypatch.setenv("OPENLINEAGE_API_KEY", "a-secret")
     clock.sleep()
     url = os.environ["W2W_HOOK"].rpartition("/")[0]
@@ -382,7 +384,7 @@ def test_on_failure_alone(store, shop, clock, hook, monkeypatch):
     tell = Tell(webhook_env="W2W_HOOK", on="failure")
     run_night(store, shop, tell=tell)
     assert not hook.got
-    monkeypatch.setattr(nightly.index, "main", lambda config: (_ for _ in ()).throw(JobFailed("no room")))
+    monkeypatch.setattr(index, "main", lambda config: (_ for _ in ()).throw(JobFailed("no room")))
     with pytest.raises(JobFailed):
         run_night(store, shop, tell=tell)
     assert [message["exit"] for message in hook.got] == [1]
@@ -448,7 +450,7 @@ def test_refused_pictures_leave_the_index_in_a_night_that_never_gets_to_it(store
             refuse(store, 3)
         raise JobFailed("the model is gone")
 
-    monkeypatch.setattr(nightly.embed, "main", fails)
+    monkeypatch.setattr(embed, "main", fails)
     with pytest.raises(JobFailed) as e:
         run_night(store, shop)
     now = read_manifest(index_uri(store, "default"))

@@ -5,12 +5,15 @@ from dataclasses import replace
 
 import pytest
 
+from w2w.check import job as check
 from w2w.check.job import CheckConfig
 from w2w.engine.job import start
 from w2w.errors import JobFailed, UsageError
 from w2w.export.job import ExportConfig
+from w2w.ingest import job as ingest
 from w2w.ingest.feed import FeedConfig
 from w2w.ingest.job import Result as Ingested
+from w2w.models import job as embed
 from w2w.nightly import job as nightly
 from w2w.nightly.job import Config
 from w2w.nightly.rules import in_the_night
@@ -27,9 +30,9 @@ def steps(monkeypatch):
         raise JobFailed("embed: 2 of 2 rows were rejected")
 
     done = Ingested(job="ingest", run_id="ingest-1", feed="main", counts=counts, versions={"products": 4})
-    monkeypatch.setattr(nightly.ingest, "check", lambda config: None)
-    monkeypatch.setattr(nightly.ingest, "main", lambda config: done)
-    monkeypatch.setattr(nightly.embed, "main", failing)
+    monkeypatch.setattr(ingest, "check", lambda config: None)
+    monkeypatch.setattr(ingest, "main", lambda config: done)
+    monkeypatch.setattr(embed, "main", failing)
     return done
 
 
@@ -60,7 +63,7 @@ def test_a_wrong_feed_is_told_before_anything_is_written(tmp_path):
 
 
 def test_a_night_that_still_runs_is_not_joined(steps, tmp_path, monkeypatch):
-    monkeypatch.setattr(nightly.embed, "main", lambda config: nightly.main(Config(store=str(tmp_path))))
+    monkeypatch.setattr(embed, "main", lambda config: nightly.main(Config(store=str(tmp_path))))
     with pytest.raises(JobFailed, match="another night is at work on this store: nightly-"):
         nightly.main(Config(store=str(tmp_path)))
 
@@ -71,7 +74,7 @@ def test_what_a_step_says_of_its_options_has_their_names_in_the_night(steps, tmp
 
     with pytest.raises(UsageError, match=r"^--check.fail_on=nothing: no kind of finding"):
         nightly.main(Config(store=str(tmp_path), check=CheckConfig(fail_on=["nothing"])))
-    monkeypatch.setattr(nightly.check, "main", fails)
+    monkeypatch.setattr(check, "main", fails)
     with pytest.raises(JobFailed, match=r"^--check.fail_on: 3 placeholder; --store="):
         nightly.main(Config(store=str(tmp_path), check=CheckConfig(fail_on=["placeholder"]), from_="check"))
     (tmp_path / "file").write_text("")
