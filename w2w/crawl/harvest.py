@@ -27,11 +27,12 @@ from w2w.ingest.changes import (
     LastPictures,
     withdrawn,
 )
+from w2w.ingest.dicts import batch_of_dicts
 from w2w.ingest.digests import SeenKeys, row_digests
 from w2w.ingest.images import ImageRoot
 from w2w.ingest.normalise import Reading, normalised
 from w2w.ingest.permits import Standing, permission, statement_of
-from w2w.ingest.raw import Mapping, batch_of_dicts
+from w2w.ingest.raw import Mapping
 from w2w.ingest.warnings import WARNINGS, warn
 from w2w.table import delta
 from w2w.table.parts import RECEIPT_SCHEMA, Output, write_part

@@ -13,17 +13,8 @@ from pyarrow import fs
 
 from w2w import schema, storage
 from w2w.errors import RejectCode, UsageError
-from w2w.ingest.raw import (
-    IMAGE,
-    JSON,
-    MAX_BATCH_BYTES,
-    Mapping,
-    RawBatch,
-    batch_of_dicts,
-    image_table,
-    no_attributes,
-    reject_table,
-)
+from w2w.ingest.dicts import JSON, MAX_BATCH_BYTES, batch_of_dicts
+from w2w.ingest.raw import IMAGE, Mapping, RawBatch, RejectRow, image_table, no_attributes, reject_table
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif")
 MEMBER = ".tar#"  # an image in a tar is <path>.tar#<member>: a single name that includes the file to open
@@ -32,8 +23,6 @@ _MAX_METADATA_BYTES = 1024 * 1024  # of one .json, .txt or .cls member
 _MAX_READ_BYTES = 16 * 1024 * 1024  # per read of a tar's own structures: a long-name header may claim gigabytes
 # A range read on S3 costs a round trip of about 30 ms, as much as 1 MiB of transfer, so smaller gaps are read through.
 _FAR_BUFFER_BYTES, _LOCAL_BUFFER_BYTES = 1024 * 1024, 64 * 1024
-
-_Reject = tuple[str, RejectCode, str, str]
 
 
 def fingerprint(info: fs.FileInfo) -> str:
@@ -115,7 +104,7 @@ def _suffix(member: tarfile.TarInfo) -> str:
     return member.name.rpartition("/")[2].partition(".")[2].lower()
 
 
-def _second(uri: str, name: str, first: str) -> _Reject:
+def _second(uri: str, name: str, first: str) -> RejectRow:
     where = f"{uri}#{name}"
     return where, RejectCode.DUPLICATE_KEY, f"a second image of one name: {first} was used", where
 
@@ -132,7 +121,7 @@ class _Capped:
         return self._file.read(size)
 
 
-def _groups(file: io.BufferedReader, uri: str, rejects: list[_Reject]) -> Iterator[tuple[str, list[tarfile.TarInfo]]]:
+def _groups(file: io.BufferedReader, uri: str, rejects: list[RejectRow]) -> Iterator[tuple[str, list[tarfile.TarInfo]]]:
     """Consecutive plain files of one name. Links, devices, sparse files and names that lead outside are rejected."""
     key, members = "", []
     try:
@@ -174,7 +163,7 @@ def _unfit(member: tarfile.TarInfo) -> str:
 
 
 def _about(
-    file: io.BufferedReader, key: str, members: list[tarfile.TarInfo], mapping: Mapping, where: str, rejects: list[_Reject]
+    file: io.BufferedReader, key: str, members: list[tarfile.TarInfo], mapping: Mapping, where: str, rejects: list[RejectRow]
 ) -> dict[str, object] | None:
     """The group's metadata as one row; None after recording why there is none."""
     row: dict[str, object] = {}

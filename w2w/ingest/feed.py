@@ -18,12 +18,13 @@ from w2w.config import check_label, check_name, nearest
 from w2w.errors import BadInput, JobFailed, Reject, UsageError, attempt
 from w2w.ingest import amounts, archives, nights, presets, readers, trees
 from w2w.ingest.config import FeedConfig
+from w2w.ingest.dicts import batch_of_dicts
 from w2w.ingest.digests import SeenKeys, last_of_each
 from w2w.ingest.images import ImageRoot, is_web
 from w2w.ingest.look import UTF8, Look, bad_lines, encoding_of, look
 from w2w.ingest.normalise import FEED_SCHEMA, FeedBatch, Reading, normalised
 from w2w.ingest.prices import CURRENCIES
-from w2w.ingest.raw import COLUMNS, DELETED, IMAGE, Mapping, RawBatch, batch_of_dicts, trimmed
+from w2w.ingest.raw import COLUMNS, DELETED, IMAGE, Mapping, RawBatch, trimmed
 
 __all__ = ["FEED_SCHEMA", "FeedBatch", "FeedConfig", "check_feed", "column_names", "is_feed", "read_feed"]
 

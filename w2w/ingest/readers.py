@@ -15,8 +15,9 @@ import pyarrow.parquet as pq
 
 from w2w import storage
 from w2w.errors import BadInput, Reject, RejectCode, UsageError, attempt
+from w2w.ingest.dicts import JSON
 from w2w.ingest.paths import plain_row
-from w2w.ingest.raw import JSON, REQUIRED, Mapping, RawBatch, Warned, attributes_of, reject_table, warned_array
+from w2w.ingest.raw import REQUIRED, Mapping, RawBatch, Warned, attributes_of, reject_table, warned_array
 
 CSV_BLOCK_BYTES = 4 * 1024 * 1024  # one batch; also the longest possible record, and so where an open quote is noticed
 MAX_LINE_BYTES = 16 * 1024 * 1024  # of a JSON line

@@ -11,8 +11,9 @@ from xml.parsers import expat
 from w2w import schema, storage
 from w2w.errors import BadInput, Reject, RejectCode
 from w2w.ingest import presets
+from w2w.ingest.dicts import JSON, in_batches
 from w2w.ingest.paths import plain_row
-from w2w.ingest.raw import JSON, Mapping, RawBatch, in_batches
+from w2w.ingest.raw import Mapping, RawBatch
 from w2w.ingest.readers import MAX_LINE_BYTES, json_lines, jsonl_keys, open_text
 
 _PIECE = 256 * 1024

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from w2w import schema
 from w2w.errors import BadInput, RejectCode, UsageError
-from w2w.ingest import raw, readers
+from w2w.ingest import dicts, raw, readers
 from w2w.ingest.feed import FEED_SCHEMA, FeedConfig, check_feed, read_feed
 
 HEADER = "product_id,title,category,price,image"
@@ -468,7 +468,7 @@ def test_jsonl(tmp_path, name):
 
 
 def test_a_batch_of_large_json_lines_is_bounded(tmp_path, monkeypatch):
-    monkeypatch.setattr(raw, "MAX_BATCH_BYTES", 2000)
+    monkeypatch.setattr(dicts, "MAX_BATCH_BYTES", 2000)
     lines = [json.dumps({"product_id": str(i), "image": "a", "text": "x" * 900}) for i in range(7)]
     config = feed(tmp_path, *lines[1:], header=lines[0], name="feed.jsonl")
     assert [b.rows.num_rows for b in read_feed(config)] == [3, 3, 1]
