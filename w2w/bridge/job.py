@@ -9,7 +9,6 @@ from w2w.config import check_name
 from w2w.engine.job import JobConfig, Run
 from w2w.errors import JobFailed, UsageError
 from w2w.images.decode import DecodeLimits
-from w2w.index.publish import made_by
 from w2w.models.config import EncoderConfig
 from w2w.models.default import standing_default
 from w2w.models.encoder import model_version
@@ -17,6 +16,7 @@ from w2w.results import Figure, Summary
 from w2w.stage import Pool
 from w2w.table import bridges
 from w2w.table.bridges import Bridge
+from w2w.table.published import made_by
 
 _OF_OLD = "of old"
 

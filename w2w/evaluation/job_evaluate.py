@@ -18,7 +18,6 @@ from w2w.evaluation.flow_shown import Shown, worst_blanks, worst_rows
 from w2w.evaluation.flow_table import Measured, add, write_leaderboard
 from w2w.evaluation.protocols import CROPS, Attributes, Looks, OutfitQuestions, Retrieval, protocol_of, set_of
 from w2w.evaluation.rules import MACRO, OWNER, data_digest, figures, relevant, sought
-from w2w.index.publish import made_by
 from w2w.metrics import retrieval
 from w2w.models.default import check_default
 from w2w.models.sources import file_sha256
@@ -32,6 +31,7 @@ from w2w.search.flow import pictures_of
 from w2w.search.worst import worst_classes, worst_queries
 from w2w.stage import Counts
 from w2w.table.judgements import Judgements, read_judgements
+from w2w.table.published import made_by
 from w2w.training.tags.job import find_tagger
 
 KS = (1, 5, 10, 20)

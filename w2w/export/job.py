@@ -19,13 +19,13 @@ from w2w.export import lance, postgres
 from w2w.export.flow import Catalog, Outbox, Send, State, changes, compacted, in_batches, version_of
 from w2w.export.rules import DELETE, FORMATS, ONLY_WITH_VECTOR
 from w2w.extras import need
-from w2w.index.publish import made_by
 from w2w.models.config import EncoderConfig
 from w2w.models.default import check_default
 from w2w.models.encoder import model_version
 from w2w.results import Summary
 from w2w.stage import Counts
 from w2w.table import delta
+from w2w.table.published import made_by
 
 POSTGRES, LANCEDB = "postgres", "lancedb"  # what is written into, not to files
 _TARGETS = (*FORMATS, POSTGRES, LANCEDB)

@@ -16,7 +16,7 @@ from w2w.index.flow_release import NotReleased, Release, check_served, encode_ph
 from w2w.index.flow_rows import Refused, refused_in, seek_rows, short
 from w2w.index.golden import Golden
 from w2w.index.manifest import index_uri
-from w2w.index.publish import Published, made_by, published, read_held, release, rollback, versions, withdraw
+from w2w.index.publish import Published, published, read_held, release, rollback, versions, withdraw
 from w2w.index.spec import IndexConfig
 from w2w.index.withheld import target_without, withhold
 from w2w.models.config import EncoderConfig
@@ -28,6 +28,7 @@ from w2w.stage import Counts
 from w2w.table import changes
 from w2w.table.delta import count_rows, need_table, open_table
 from w2w.table.permitted import SEARCH, Permitted, Reasons, permitted
+from w2w.table.published import made_by
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,9 @@ from w2w import storage
 from w2w.config import check_name
 from w2w.errors import UsageError
 from w2w.index.spec import IndexConfig, Spec
+from w2w.table.published import VERSION, uri_of
 
 BASE_FILE, REFINE_FILE, ROWS_FILE, SHARD_FILE = "base.faiss", "refine.faiss", "rows.arrow", "shard.json"
-VERSION = re.compile(r"\d{8}T\d{12}-[0-9a-f]{8}")
 _NAME, _SHA256 = re.compile(r"[0-9a-f]{32}"), re.compile(r"[0-9a-f]{64}")
 
 
@@ -136,7 +136,7 @@ class Manifest:
 def index_uri(store: str, name: str) -> str:
     """Raises UsageError for what is no name, such as a path that leads out of the store."""
     check_name(name, "index")
-    return storage.join(storage.absolute(store), "index", name)
+    return uri_of(store, name)
 
 
 def template_uri(uri: str, name: str) -> str:
@@ -165,10 +165,6 @@ def seen_uri(uri: str, version: str) -> str:
 
 def stock_uri(uri: str, version: str) -> str:
     return storage.join(uri, "generations", version, "stock.arrow")
-
-
-def manifest_uri(uri: str, version: str) -> str:
-    return storage.join(uri, "generations", version, "manifest.json")
 
 
 def to_json(value: Any) -> bytes:

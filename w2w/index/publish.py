@@ -17,8 +17,8 @@ from w2w.index.manifest import GateResult, Manifest, ShardInfo, StoredTemplate
 from w2w.index.shard import SUMMED, damaged_file, digest_of
 from w2w.index.spec import IndexConfig
 from w2w.models.config import EncoderConfig
-from w2w.models.default import MadeBy
 from w2w.table import lease
+from w2w.table.published import VERSION, current_uri, manifest_uri
 
 _YOUNG_S = 24 * 3600.0  # a younger shard may belong to a run that has not published yet
 _WITHDRAWN = b"withdrawn: "  # what CURRENT says in place of a version, before the reason
@@ -93,7 +93,7 @@ def publish(
     lease.check(uri)
     write_version(uri, manifest, gate, truth, seen, stock)
     try:
-        storage.replace_if(_current_uri(uri), manifest.version.encode(), base.current)
+        storage.replace_if(current_uri(uri), manifest.version.encode(), base.current)
     except Changed as e:
         storage.delete(storage.join(uri, "generations", manifest.version))
         raise JobFailed(
@@ -107,7 +107,7 @@ def write_version(uri: str, manifest: Manifest, gate: GateResult, truth: bytes, 
     """A version's files, which nothing points at yet."""
     sums = [hashlib.sha256(data).hexdigest() if data else "" for data in (truth, seen)]
     told = replace(manifest, gate=gate, truth=sums[0], seen=sums[1])
-    storage.write_bytes(m.manifest_uri(uri, manifest.version), m.manifest_bytes(told))
+    storage.write_bytes(manifest_uri(uri, manifest.version), m.manifest_bytes(told))
     for data, file_of in ((truth, m.truth_uri), (seen, m.seen_uri), (stock, m.stock_uri)):
         if data:  # behind the manifest, by which they are found when they are to go
             storage.write_bytes(file_of(uri, manifest.version), data)
@@ -120,7 +120,7 @@ def withdraw(uri: str, why: str, base: Published) -> None:
         return
     lease.check(uri)
     try:
-        storage.replace_if(_current_uri(uri), _WITHDRAWN + why.encode(), base.current)
+        storage.replace_if(current_uri(uri), _WITHDRAWN + why.encode(), base.current)
     except Changed as e:
         raise JobFailed(
             f"{uri}: another run has published {current_version(uri)} while this one was at work; run it again"
@@ -146,10 +146,6 @@ def _check_forward(manifest: Manifest, before: Manifest | None) -> None:
             )
 
 
-def _current_uri(uri: str) -> str:
-    return storage.join(uri, "CURRENT")
-
-
 def _read(uri: str) -> bytes | None:
     try:
         return storage.read_bytes(uri)
@@ -159,31 +155,31 @@ def _read(uri: str) -> bytes | None:
 
 def current_version(uri: str) -> str | None:
     """The published version; None if there is none, or it was withdrawn. Raises JobFailed if ``CURRENT`` names no version."""
-    return _version_in(_read(_current_uri(uri)), uri)
+    return _version_in(_read(current_uri(uri)), uri)
 
 
 def _version_in(current: bytes | None, uri: str) -> str | None:
     if current is None or _why_withdrawn(current):
         return None
     found = current.decode("utf-8", "replace").strip()
-    if not m.VERSION.fullmatch(found):
+    if not VERSION.fullmatch(found):
         raise JobFailed(
-            f"{_current_uri(uri)}: damaged, it names no version; run 'w2w index', or --rollback_to one of its versions"
+            f"{current_uri(uri)}: damaged, it names no version; run 'w2w index', or --rollback_to one of its versions"
         )
     return found
 
 
 def read_manifest(uri: str, version: str | None = None) -> Manifest:
     """The published manifest, or that of a version. Raises UsageError naming the existing versions."""
-    current = None if version else _read(_current_uri(uri))
+    current = None if version else _read(current_uri(uri))
     wanted = version or _version_in(current, uri)
     if wanted is None:
         why = _why_withdrawn(current)
         raise UsageError(
             f"{uri}: nothing is published, as {why}" if why else f"{uri}: no index is published there; run 'w2w index' first"
         )
-    where = m.manifest_uri(uri, wanted)
-    data = _read(where) if m.VERSION.fullmatch(wanted) else None
+    where = manifest_uri(uri, wanted)
+    data = _read(where) if VERSION.fullmatch(wanted) else None
     if data is None and version is None:
         raise JobFailed(
             f"{uri}: the manifest of version {wanted}, which is published, is gone: run 'w2w index', which makes one"
@@ -195,7 +191,7 @@ def read_manifest(uri: str, version: str | None = None) -> Manifest:
 
 def published(uri: str) -> Published:
     """What a draft starts from. A damaged ``CURRENT`` or manifest is not an error here: the run replaces it."""
-    current = _read(_current_uri(uri))
+    current = _read(current_uri(uri))
     if current is None:
         return Published(None, None)
     if why := _why_withdrawn(current):
@@ -208,17 +204,11 @@ def published(uri: str) -> Published:
         return Published(current, None, str(e))
 
 
-def made_by(store: str, name: str = IndexConfig.name) -> MadeBy | None:
-    """Which encoder the store's published index is of; None where there is none, or it cannot be read."""
-    manifest = published(m.index_uri(store, name)).manifest
-    return MadeBy(manifest.encoder, manifest.model_version) if manifest else None
-
-
 def versions(uri: str) -> list[str]:
     """Published versions, oldest first."""
     found = storage.list_files(storage.join(uri, "generations"))
     named = {f.path.split("/")[-2] for f in found if f.base_name == "manifest.json"}
-    return sorted(v for v in named if m.VERSION.fullmatch(v))
+    return sorted(v for v in named if VERSION.fullmatch(v))
 
 
 def rollback(uri: str, version: str | None = None, shown: Callable[[Manifest], Manifest] = lambda target: target) -> str:
@@ -238,7 +228,7 @@ def rollback(uri: str, version: str | None = None, shown: Callable[[Manifest], M
     left = _left(uri, before.manifest, target)
     now = shown(target).version
     _change_held(uri, lambda held: [h for h in held if h.version not in (version, now)] + left)
-    storage.replace_if(_current_uri(uri), now.encode(), before.current)
+    storage.replace_if(current_uri(uri), now.encode(), before.current)
     return now
 
 
@@ -285,7 +275,7 @@ def read_held(uri: str) -> list[Held]:
 def _held_in(data: bytes | None, uri: str) -> list[Held]:
     try:
         found = [Held(**h) for h in json.loads(data or b"[]")]
-        if not all(isinstance(h.by_model, bool) and m.VERSION.fullmatch(h.version) for h in found):
+        if not all(isinstance(h.by_model, bool) and VERSION.fullmatch(h.version) for h in found):
             raise ValueError("a version has an invalid name")
         return found
     except (ValueError, TypeError) as e:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from w2w.config import check_name
 from w2w.errors import UsageError
+from w2w.table.published import NAME
 
 _FACTORY = re.compile(
     r"(?:(?P<transform>PCAR|PCA|OPQ)(?P<first>\d+)(?:_(?P<second>\d+))?,)?"
@@ -60,7 +61,7 @@ class SeenConfig:
 class IndexConfig(SeenConfig):
     """What the index must hold to. The planner finds the factory string; the gate refuses what misses ``target_recall``."""
 
-    name: str = "default"
+    name: str = NAME
     """Folder of the index below <store>/index."""
     target_recall: float = 0.95
     """Share of the exact neighbours that the index must find to be published."""

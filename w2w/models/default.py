@@ -1,7 +1,7 @@
 """The default encoder in a store that an earlier w2w filled, whose default was another."""
 
 import itertools
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from w2w import schema
 from w2w.errors import UsageError
@@ -9,17 +9,10 @@ from w2w.models.config import DEFAULT, LITE0, STORE_DTYPES, EncoderConfig
 from w2w.models.device import DTYPES
 from w2w.models.encoder import model_version
 from w2w.table import delta
+from w2w.table.published import MadeBy
 
 EARLIER = (LITE0,)  # defaults of earlier versions
 _COLOURS = (0.0, 0.7)  # weights of the part for colours that are looked for in a store, beside the options' own
-
-
-@dataclass(frozen=True)
-class MadeBy:
-    """What a published index was made with."""
-
-    encoder: str
-    model_version: str
 
 
 def standing_default(store: str, config: EncoderConfig, index: MadeBy | None = None) -> EncoderConfig:

@@ -17,6 +17,7 @@ from w2w.models.looks import detected_by, look_version
 from w2w.results import Summary
 from w2w.stage import Budget, Pool
 from w2w.table.parts import Output
+from w2w.table.published import made_by
 
 _BATCHES_OF_ITEM = 4
 
@@ -75,7 +76,7 @@ def main(config: Config) -> Result:
         return _looks(config)
     pictures = pictures_of(config.of)
     run = Run(pictures.stage, config)
-    check_default(run.store, config.encoder)
+    check_default(run.store, config.encoder, made_by(run.store))
     before = bridge_of(config.encoder).old if config.encoder.bridge and config.of == "images" else None
     if before:
         config = replace(config, encoder=replace(config.encoder, bridge=None))
@@ -108,7 +109,7 @@ def _item_rows(config: Config) -> int:
 
 def _looks(config: Config) -> Result:
     run = Run(LOOKS_STAGE, config)
-    check_default(run.store, config.encoder)
+    check_default(run.store, config.encoder, made_by(run.store))
     if config.version != "auto":
         raise UsageError("--version: looks are cut by the newest detector")
     detected = detected_by(run.store)

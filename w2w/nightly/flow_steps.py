@@ -28,7 +28,6 @@ from w2w.garments.job_segment import SegmentConfig
 from w2w.index import job as index
 from w2w.index.flow import LOOKS
 from w2w.index.job import Result as Indexed
-from w2w.index.publish import made_by
 from w2w.index.spec import IndexConfig
 from w2w.ingest import job as ingest
 from w2w.ingest.job import Result as Ingested
@@ -48,6 +47,7 @@ from w2w.similar.flow import SimilarConfig
 from w2w.similar.job import Result as Similar
 from w2w.stage import Pool
 from w2w.table import delta
+from w2w.table.published import made_by
 from w2w.training.tags import job as tag
 from w2w.training.tags.job import Result as Tagged
 from w2w.training.tags.job import TagConfig

@@ -16,7 +16,6 @@ from w2w.errors import UsageError
 from w2w.garments.detector import DetectorConfig
 from w2w.garments.taxonomy import CATEGORIES
 from w2w.images.decode import DecodeLimits
-from w2w.index.publish import made_by
 from w2w.models.config import EncoderConfig
 from w2w.models.default import check_default
 from w2w.models.pairing import TrainedPairs
@@ -38,6 +37,7 @@ from w2w.shown import without_secrets
 from w2w.stage import Counts, Pool, Stage
 from w2w.table import work
 from w2w.table.parts import Output
+from w2w.table.published import made_by
 from w2w.web.fetch import ListedFetchConfig
 
 _INPUTS = (schema.PRODUCTS, schema.EMBEDDINGS)

@@ -19,7 +19,7 @@ from w2w.index.spec import GROUP, check_one_per
 from w2w.index.stage import SEARCH_GIVES, SEARCH_NEEDS, Search, SearchConfig
 from w2w.ingest.feed import FeedConfig
 from w2w.models.config import EncoderConfig
-from w2w.models.default import MadeBy, check_default
+from w2w.models.default import check_default
 from w2w.models.encoder import following, model_version, spaces, try_encoder
 from w2w.models.parts import part_weights
 from w2w.models.reasons import Reasons
@@ -30,6 +30,7 @@ from w2w.search.flow import FEED, check_queries, queries_of
 from w2w.stage import Pool, Stage
 from w2w.table.parts import Output
 from w2w.table.pending import rejected_keys, table_keys
+from w2w.table.published import MadeBy
 from w2w.web.fetch import ListedFetchConfig
 
 

@@ -8,7 +8,6 @@ from w2w.engine.job import JobConfig, Run
 from w2w.engine.snapshot import add_rows, replace_rows
 from w2w.errors import UsageError
 from w2w.index.filters import texts
-from w2w.index.publish import made_by
 from w2w.models.config import EncoderConfig
 from w2w.models.default import check_default
 from w2w.models.encoder import model_version
@@ -30,6 +29,7 @@ from w2w.similar.flow import (
 )
 from w2w.similar.flow_layer import Layer, layer
 from w2w.stage import Counts
+from w2w.table.published import made_by
 from w2w.table.sink import Lineage
 
 _INPUTS = (schema.PRODUCTS, schema.EMBEDDINGS, schema.DUPLICATES)

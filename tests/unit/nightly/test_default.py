@@ -7,7 +7,7 @@ import pytest
 import w2w
 from tests.unit.nightly.test_morning import run_night
 from tests.unit.recommend.stores import append
-from w2w import schema
+from w2w import schema, storage
 from w2w.engine.job import start
 from w2w.errors import UsageError
 from w2w.models import job as embed
@@ -52,7 +52,7 @@ def test_nothing_is_embedded_anew_unasked(store, shop, clock, tmp_path):
         (w2w.export, {"vectors": True}),
         (w2w.search, {"feed": feed}),
     ):
-        with pytest.raises(UsageError, match=SAID.format(VECTORS if job is w2w.embed else INDEX, 20, 0)):
+        with pytest.raises(UsageError, match=SAID.format(INDEX, 20, 0)):
             job(store=store, **options)
     assert num_vectors(store) == {LITE0: 20, DEFAULT: 0}
     found = w2w.find(store=store, photos=[str(next(shop.folder.glob("*.jpg")))], whole=True, out=str(tmp_path / "found"))
@@ -66,16 +66,16 @@ def test_what_is_published_decides_once_all_vectors_are_there(store, shop, clock
     clock.sleep()
     assert w2w.embed(store=store, encoder={"name": DEFAULT}, pool={"workers": 1}).counts.out == 20
     assert num_vectors(store) == {LITE0: 20, DEFAULT: 20}
-    assert w2w.embed(store=store).pending == 0
-    for job in (w2w.index, w2w.similar):
+    for job in (w2w.embed, w2w.index, w2w.similar):
         with pytest.raises(UsageError, match=SAID.format(INDEX, 20, 20)):
             job(store=store)
     w2w.index(store=store, encoder={"name": DEFAULT})
     assert w2w.similar(store=store, dry_run=True).products == 20
+    assert w2w.embed(store=store).pending == 0
     assert run_night(store, shop).embed.pending == 0
 
 
-def test_a_night_once_the_index_is_over(store, shop, clock):
+def test_nights_and_jobs_alone_once_the_index_is_over(store, shop, clock):
     """Though more vectors are of the earlier default, such as those of garments."""
     run_night(store, shop, encoder=EncoderConfig(LITE0))
     clock.sleep()
@@ -83,6 +83,9 @@ def test_a_night_once_the_index_is_over(store, shop, clock):
     version = model_version(EncoderConfig(LITE0))
     rows = [{"owner_id": f"g{i}", "owner_kind": "garment", "model_version": version, "vector": [1.0]} for i in range(5)]
     append(store, schema.EMBEDDINGS, rows)
+    assert w2w.embed(store=store).pending == 0
+    with pytest.raises(UsageError, match="posts"):
+        w2w.embed(store=store, of="looks")  # nothing of an encoder
     clock.sleep()
     shop.say("p4", price="7.50")
     assert run_night(store, shop, dry_run=True).embed.pending == 0
@@ -102,6 +105,7 @@ def test_an_earlier_default_with_other_options(store, shop, before):
     run_night(store, shop, encoder=EncoderConfig(LITE0, **before))
     with pytest.raises(UsageError, match="the published index is"):
         w2w.index(store=store)
+    storage.delete(f"{store}/index")
     usual = [{}, {"encoder": {"colour": 0.7}}] if before.get("colour") != 0.5 else []  # others are told by their own options
     for options in (*usual, {"encoder": before}):
         with pytest.raises(UsageError, match=SAID.format(VECTORS, 20, 0)):

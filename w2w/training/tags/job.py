@@ -9,7 +9,6 @@ from w2w.engine.run import run_pending
 from w2w.errors import UsageError
 from w2w.garments.classifier import HeadConfig
 from w2w.images.decode import DecodeLimits
-from w2w.index.publish import made_by
 from w2w.models import sources
 from w2w.models.config import TAGS, TAGS_FILE, EncoderConfig
 from w2w.models.default import check_default
@@ -21,6 +20,7 @@ from w2w.stage import Pool
 from w2w.table.delta import need_table
 from w2w.table.parts import Output
 from w2w.table.permitted import explained, why_refused
+from w2w.table.published import made_by
 from w2w.training.tags.flow import coverage, labelled, learn, tag_stages, untagged
 from w2w.training.tags.heads import Tagger, load
 from w2w.training.tags.stage import tagger_version
