@@ -22,9 +22,9 @@ import numpy as np
 import yaml
 
 import w2w
+from tests.bench.fashion import figure
 from w2w.check.classes import Classes, Judged
 from w2w.check.rules import ODD, SURE
-from w2w.metrics.retrieval import bootstrap
 from w2w.models.config import EncoderConfig
 from w2w.models.encoder import Encoder
 from w2w.training.tags.heads import load
@@ -84,11 +84,6 @@ def average_precision(margin: np.ndarray, planted: np.ndarray) -> float:
     return float((np.cumsum(hits) / np.arange(1, len(hits) + 1))[hits].mean())
 
 
-def figure(values: np.ndarray, products: np.ndarray) -> list[float]:
-    low, high = bootstrap(values.astype(float), np.random.default_rng(0), products)
-    return [round(float(v), 3) for v in (values.mean(), low, high)]
-
-
 def vectors(encode: Encoder, places: list[Path]) -> np.ndarray:
     """float32 (N, D), of length 1."""
     return np.concatenate([encode(places[i : i + 64]) for i in range(0, len(places), 64)])
@@ -131,8 +126,8 @@ def main() -> None:
     products = np.tile(np.arange(len(codes)), len(found["regression"]))
     listed = margin >= _LISTED
     result["regression"] |= {
-        "precision": figure(planted[listed], products[listed]),
-        "recall": figure(listed[planted], products[planted]),
+        "precision": figure(planted[listed].astype(float), products[listed]),
+        "recall": figure(listed[planted].astype(float), products[planted]),
         "unplanted": int((regression(shape, codes) >= _LISTED).sum()),
         "listed": round(float(listed.sum()) / len(found["regression"]), 1),
     }

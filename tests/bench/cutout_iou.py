@@ -30,6 +30,14 @@ from w2w.garments.taxonomy import IGNORE
 DATA = Path(os.environ.get("W2W_DATA", Path(__file__).parents[2] / ".." / "shared" / "data")) / "street"
 
 
+def annotated(split: str, quick: bool) -> list[dict]:
+    """The street photos of a split with their annotations; the first 12 if ``quick``."""
+    if not (DATA / "instances.json").exists():
+        sys.exit(f"no street photos at {DATA}: set W2W_DATA")
+    rows = read_annotations(AnnotationsConfig(str(DATA / "instances.json"), "ccp", source="street")).to_pylist()
+    return [r for r in rows if r[schema.SPLIT] == split][: 12 if quick else None]
+
+
 def guides(rows: list[dict], detector: str | None) -> dict[str, tuple[np.ndarray, list[str], PersonBox]]:
     """Boxes, classes and person of each photo."""
     model = Detector(DetectorConfig(detector)) if detector else None
@@ -53,10 +61,7 @@ def main() -> None:
     parser.add_argument("--detector", help="w2w-lite0, or another name that w2w detect takes")
     parser.add_argument("--quick", action="store_true", help="12 photos")
     options = parser.parse_args()
-    if not (DATA / "instances.json").exists():
-        sys.exit(f"no street photos at {DATA}: set W2W_DATA")
-    rows = read_annotations(AnnotationsConfig(str(DATA / "instances.json"), "ccp", source="street")).to_pylist()
-    rows = [r for r in rows if r[schema.SPLIT] == options.split][: 12 if options.quick else None]
+    rows = annotated(options.split, options.quick)
     segmenter = load_segmenter(SegmenterConfig(options.segmenter))
     guide = guides(rows, options.detector)
     nobody = np.empty((0, 4), np.float32), [], PersonBox(None, "none")

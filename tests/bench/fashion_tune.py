@@ -11,11 +11,9 @@ python -m tests.bench.fashion_tune [--folder FOLDER] [--steps 600] [--seed 0]
 Ten minutes of CPU. A killed run goes on from its last checkpoint in FOLDER.
 """
 
-import argparse
 import csv
 import json
 import os
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -26,7 +24,7 @@ from torch.nn.functional import cosine_similarity, cross_entropy, normalize
 
 from tests.bench.fashion_rows import DATA, PLAIN, TRAIN, Rows, computed, read_all
 from tests.bench.fashion_views import LEARNT, START, all_views, street
-from w2w.memory import keep_memory
+from tests.bench.folder import begin, parser_of
 from w2w.models import sources
 from w2w.models.config import LITE0, SHAPE_DIM, EncoderConfig
 from w2w.models.encoder import load_encoder
@@ -208,14 +206,10 @@ def back(tail: Tail, share: float) -> Tail:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--folder", type=Path)
+    parser = parser_of(__doc__)
     parser.add_argument("--steps", type=int, default=STEPS)
     parser.add_argument("--seed", type=int, default=0)
-    options = parser.parse_args()
-    keep_memory()
-    torch.set_num_threads(1)
-    folder = options.folder or Path(tempfile.mkdtemp())
+    options, folder = begin(parser)
     tune(Data(folder), folder, options.steps, options.seed)
 
 

@@ -6,10 +6,8 @@ python -m tests.bench.fashion_views [--folder FOLDER]
 computes them into FOLDER, three minutes of CPU; what is there is not computed again.
 """
 
-import argparse
 import json
 import os
-import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -17,9 +15,9 @@ import numpy as np
 import torch
 
 from tests.bench.fashion_rows import DATA, TRAIN, Rows, read_all
+from tests.bench.folder import begin, parser_of
 from w2w.images.decode import decode
 from w2w.images.resize import fit
-from w2w.memory import keep_memory
 from w2w.models import sources
 from w2w.models.config import LITE0, EncoderConfig, Input
 from w2w.models.engines import compile_for_cpu, convert_once, pixels_module
@@ -107,12 +105,7 @@ def all_views(sets: Mapping[str, Rows], folder: Path) -> dict[str, list[np.ndarr
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--folder", type=Path)
-    options = parser.parse_args()
-    keep_memory()
-    torch.set_num_threads(1)
-    folder = options.folder or Path(tempfile.mkdtemp())
+    _, folder = begin(parser_of(__doc__))
     for name, views in all_views(read_all(folder) | {"street": street()[0]}, folder).items():
         print(name, *(view.shape for view in views))
 

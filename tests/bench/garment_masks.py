@@ -8,23 +8,18 @@ medians a photo of finding boxes and of the masks beside. Skips without the phot
 
 import argparse
 import json
-import os
-import sys
 import time
-from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from tests.bench.cutout_iou import annotated
 from w2w import schema
 from w2w.garments import boxes
 from w2w.garments.detector import Detector, DetectorConfig
-from w2w.garments.formats import AnnotationsConfig, read_annotations
 from w2w.garments.masks import from_rle
 from w2w.garments.pixels import garment_of
 from w2w.garments.taxonomy import CATEGORIES
-
-DATA = Path(os.environ.get("W2W_DATA", Path(__file__).parents[2] / ".." / "shared" / "data")) / "street"
 
 
 def iou(a: np.ndarray, b: np.ndarray) -> float:
@@ -36,10 +31,7 @@ def main() -> None:
     parser.add_argument("--split", default="test")
     parser.add_argument("--quick", action="store_true", help="12 photos")
     options = parser.parse_args()
-    if not (DATA / "instances.json").exists():
-        sys.exit(f"no street photos at {DATA}: set W2W_DATA")
-    rows = read_annotations(AnnotationsConfig(str(DATA / "instances.json"), "ccp", source="street")).to_pylist()
-    rows = [r for r in rows if r[schema.SPLIT] == options.split][: 12 if options.quick else None]
+    rows = annotated(options.split, options.quick)
     detector = Detector(DetectorConfig())
     by_class: dict[str, list[tuple[float, float]]] = {c: [] for c in CATEGORIES}
     took: dict[str, list[float]] = {"boxes": [], "masks": []}

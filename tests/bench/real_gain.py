@@ -9,7 +9,6 @@ test picture: on folds of the skus for training, and on user_photos' validation 
 encoder. Real images are read from W2W_DATA (default ../shared/data). The last line is JSON.
 """
 
-import argparse
 import csv
 import json
 import os
@@ -22,8 +21,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from tests.bench.folder import begin, parser_of
 from w2w.images.decode import decode
-from w2w.memory import keep_memory
 from w2w.metrics.retrieval import bootstrap
 from w2w.models import sources
 from w2w.models.config import LITE0, EncoderConfig
@@ -258,8 +257,8 @@ def choose(sets: dict[str, Pictures]) -> dict[str, dict]:
     everything = {name: p.splits_N == "train" for name, p in sets.items()}
     # the encoder itself, measured in the same way
     hits = [find_views(views.vectors_VND[0], views, fold, k)[0] for fold in folds for k in (1, 5)]
-    found = {"default": _said(hits, find_class(photos.vectors_VND[0], photos, "validation"))}
-    print("default", found["default"], flush=True)
+    found = {LITE0: _said(hits, find_class(photos.vectors_VND[0], photos, "validation"))}
+    print(LITE0, found[LITE0], flush=True)
     for name, settings in CHOICES.items():
         hits = []
         for number, fold in enumerate(folds):
@@ -289,18 +288,13 @@ def compared(before_Q: np.ndarray, after_Q: np.ndarray, groups_Q: np.ndarray | N
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--folder", type=Path)
+    parser = parser_of(__doc__)
     parser.add_argument("--choose", action="store_true")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--book", type=Path, help="the folder of recipes.py: learn from its pairs too, and look for its photos")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--quick", action="store_true", help="a few steps, without the catalog")
-    options = parser.parse_args()
-    keep_memory()
-    torch.set_num_threads(1)
-    folder = options.folder or Path(tempfile.mkdtemp())
-    folder.mkdir(parents=True, exist_ok=True)
+    options, folder = begin(parser)
     sets, settings = read_all(), CHOSEN
     if options.quick:
         del sets["catalog"]

@@ -10,7 +10,6 @@ process, all its threads; how many steps fit in them is estimated from the first
 beside its figures.
 """
 
-import argparse
 import json
 import re
 import tempfile
@@ -23,7 +22,7 @@ import numpy as np
 import torch
 
 from tests.bench.book import TEST, TRAIN, VAL, Asked, Book, Found, mistaken, over_seeds, ranks_of, recall, vectors
-from w2w.memory import keep_memory
+from tests.bench.folder import begin, parser_of
 from w2w.models import sources
 from w2w.models.config import FASHION, LITE0, EncoderConfig
 from w2w.models.pixeldtgan import GanConfig, load_gan
@@ -294,10 +293,9 @@ def lines(runs: list[dict], k: str = "Recall@1") -> list[dict]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__doc__)
     parser.add_argument("--minutes", type=float, default=10)
     parser.add_argument("--seeds", type=int, default=3, help="of order, augmentation and first weights")
-    parser.add_argument("--folder", type=Path, default=None)
     parser.add_argument("--products", type=int, default=2000, help="to train on")
     parser.add_argument("--worn", type=int, default=10, help="photos of each of them")
     parser.add_argument("--asked", type=int, default=300, help="products of the test, and half as many of val")
@@ -305,11 +303,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", help="names of recipes; main: " + "; ".join(MAIN))
     parser.add_argument("--start", choices=(LITE0, FASHION), default=LITE0, help="the encoder that recipes start from")
     parser.add_argument("--quick", action="store_true", help="few products, seconds a recipe")
-    options = parser.parse_args()
-    keep_memory()
-    torch.set_num_threads(1)
-    folder = options.folder or Path(tempfile.mkdtemp())
-    folder.mkdir(parents=True, exist_ok=True)
+    options, folder = begin(parser)
     minutes = 0.1 if options.quick else options.minutes
     if options.quick:
         options.products, options.asked, options.gallery = 60, 50, 120

@@ -8,22 +8,19 @@ follow from what heads say of rows held back from them, in four parts; penalties
 nothing: they are people who wear the garments, of a shop that the heads do not know.
 """
 
-import argparse
 import json
-import tempfile
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import torch
 
 from tests.bench.fashion import figure
 from tests.bench.fashion_rows import HIDDEN, LIT, PLAIN, TEST, TRAIN, VAL, Rows, computed, read_real
 from tests.bench.fashion_train import classifier
+from tests.bench.folder import begin, parser_of
 from tests.bench.tags_rows import ATTRIBUTES, labels_of
 from w2w import ids
 from w2w.garments.classifier import Classifier, best_temperature, calibration_error, softmax
-from w2w.memory import keep_memory
 from w2w.models import sources
 from w2w.models.config import COLOUR, EncoderConfig
 from w2w.models.encoder import load_encoder
@@ -76,16 +73,11 @@ def measured(head: Head, vectors_ND: np.ndarray, labels_N: np.ndarray, groups_N:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--folder", type=Path)
+    parser = parser_of(__doc__)
     parser.add_argument("--encoder", default="efficientnet-lite0")
     parser.add_argument("--colour", type=float, default=0.7)
     parser.add_argument("--out", type=Path)
-    options = parser.parse_args()
-    keep_memory()
-    torch.set_num_threads(1)
-    folder = options.folder or Path(tempfile.mkdtemp())
-    folder.mkdir(parents=True, exist_ok=True)
+    options, folder = begin(parser)
     config = EncoderConfig(options.encoder, colour=options.colour)
     encoder, sets, heads, result = load_encoder(config), read_real(folder), {}, {}
     called = f"{encoder.model_version}"

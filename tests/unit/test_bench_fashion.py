@@ -10,7 +10,7 @@ from torch.nn.functional import normalize
 from tests.bench import fashion
 from tests.bench import fashion_limits as limits
 from tests.bench.fashion_rows import MORE, PLAIN, TEST, TRAIN, VAL, Rows, _near_duplicates, half_hidden, relit
-from tests.bench.fashion_train import classifier, principal
+from tests.bench.fashion_train import classifier, principal, said
 from tests.bench.fashion_tune import Tail, back, mean_of
 from tests.bench.fashion_views import START, boxed
 from w2w.models import sources
@@ -47,6 +47,8 @@ def test_a_classifier_and_principal_components_of_sets_that_count_alike():
     x = centres[labels] + rng.normal(0, 0.1, (200, 6)).astype(np.float32)
     weight, bias = classifier(x, labels, 4)
     assert ((x @ weight.numpy().T + bias.numpy()).argmax(1) == labels).mean() > 0.99
+    names = np.array(["d", "b", "c", "a"])
+    assert said(x, names[labels], centres[[2, 0]]).tolist() == ["c", "d"]
     small, large = rng.normal(0, [3, 1, 0.1], (400, 3)), rng.normal(0, [0.1, 1, 3], (40000, 3))
     centre, axes = principal([small, large], 3, 0.0)
     assert centre == pytest.approx((small.mean(0) + large.mean(0)) / 2)
