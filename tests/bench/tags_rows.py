@@ -7,11 +7,17 @@ import numpy as np
 from tests.bench.fashion_rows import DATA, Rows
 
 # attribute -> the rows that a head learns from and is measured on, and others that it is measured on
-ATTRIBUTES = {
-    "kind": ("user_photos",),
-    "type": ("catalog",),
-    "colour": ("catalog", "views"),
+ATTRIBUTES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "kind": (("user_photos", "catalog"), ()),
+    "type": (("catalog",), ()),
+    "colour": (("catalog",), ("views",)),
 }
+
+SHOES = ("Casual Shoes", "Flats", "Flip Flops", "Formal Shoes", "Heels", "Sandals", "Sports Shoes")
+KINDS = {
+    "Capris": "pants", "Dresses": "dress", "Jeans": "pants", "Shirts": "shirt", "Shorts": "shorts", "Skirts": "skirt",
+    "Tshirts": "t-shirt",
+} | dict.fromkeys(SHOES, "shoes")  # fmt: skip
 
 COLOURS = {
     "navy blue": "navy", "olive": "green", "sea green": "green", "lime green": "green", "maroon": "red", "tan": "brown",
@@ -26,6 +32,8 @@ GENDERS = {"Men": "men", "Boys": "men", "Women": "women", "Girls": "women", "men
 
 def labels_of(rows: Rows, task: str) -> np.ndarray:
     """The attribute of every row, "" where it is not known."""
+    if task == "kind" and rows.name == "catalog":
+        return np.array([KINDS.get(value, "") for value in rows.labels["type"]])
     if task == "kind":
         return rows.labels["class"]
     if task in ("type", "drawn"):
