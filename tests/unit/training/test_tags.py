@@ -20,7 +20,7 @@ from w2w.ingest.feed import FeedConfig
 from w2w.models import job as embed
 from w2w.models import stage as models
 from w2w.models.colour import load_colour
-from w2w.models.config import TAGS, EncoderConfig
+from w2w.models.config import COLOUR_DIM, FASHION, KIND_DIM, SHAPE_DIM, TAGS, EncoderConfig
 from w2w.models.encoder import Encoder, encoder_input, model_version
 from w2w.stage import Pool
 from w2w.table import delta
@@ -94,6 +94,18 @@ def test_ours_comes_with_the_package():
     assert {"kind", "type", "colour"} <= set(ours.heads)
     assert ours.test_share == 0
     assert all(h.classifier.encoder_version == "" and (h.thresholds_C > 0.3).all() for h in ours.heads.values())
+
+
+def test_ours_reads_colours_alone_off_the_part_for_colours():
+    ours, ends = load(TAGS), np.cumsum([SHAPE_DIM, KIND_DIM, COLOUR_DIM])
+    assert (ours.encoder, ours.colour) == (FASHION, 0)
+    unread = {"kind": slice(ends[1], ends[2]), "type": slice(ends[1], ends[2]), "colour": slice(ends[0], ends[1])}
+    for attribute, part in unread.items():
+        classifier = ours.heads[attribute].classifier
+        used = classifier.layers[0][0].any(axis=0)
+        assert len(used) == ends[2]
+        assert not used[part].any()
+        assert used.sum() == len(used) - (part.stop - part.start)
 
 
 def test_a_swatch_is_the_colour_of_what_is_in_front():
