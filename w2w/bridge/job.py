@@ -16,7 +16,7 @@ from w2w.results import Figure, Summary
 from w2w.stage import Pool
 from w2w.table import bridges
 from w2w.table.bridges import Bridge
-from w2w.table.published import made_by
+from w2w.table.published import catalog_made_by
 
 _OF_OLD = "of old"
 
@@ -85,7 +85,7 @@ def main(config: Config) -> Result:
         raise UsageError(f"--min_recall={config.min_recall}: a share between 0 and 1")
     if config.encoder.bridge or config.old.bridge:
         raise UsageError("encoder.bridge: a bridge leads from a model itself")
-    config = replace(config, old=standing_default(run.store, config.old, made_by(run.store)))
+    config = replace(config, old=standing_default(run.store, config.old, catalog_made_by(run.store)))
     new, old = model_version(config.encoder), model_version(config.old)
     if new == old:
         raise UsageError(f"--encoder and --old are the same model, version {new}: name the new one with --encoder.name")

@@ -31,7 +31,7 @@ from w2w.search.flow import pictures_of
 from w2w.search.worst import worst_classes, worst_queries
 from w2w.stage import Counts
 from w2w.table.judgements import Judgements, read_judgements
-from w2w.table.published import made_by
+from w2w.table.published import catalog_made_by
 from w2w.training.tags.job import find_tagger
 
 KS = (1, 5, 10, 20)
@@ -120,7 +120,7 @@ def _by_protocol(config: Config) -> Result:
         raise UsageError(f"--compute={config.compute}: must not be negative")
     run, catalog = Run("evaluate", config), config.source or set_of(protocol)
     if not isinstance(protocol, Attributes):  # which measures a tagger, that names its encoder
-        check_default(run.store, config.encoder, made_by(run.store))
+        check_default(run.store, config.encoder, catalog_made_by(run.store))
     model = find_model(run.store, config.encoder)
     vectors = VectorReader(run.store, model, config.compute, config.max_reject_rate)
     of = {"protocol": config.protocol, "source": catalog}

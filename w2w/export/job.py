@@ -25,7 +25,7 @@ from w2w.models.encoder import model_version
 from w2w.results import Summary
 from w2w.stage import Counts
 from w2w.table import delta
-from w2w.table.published import made_by
+from w2w.table.published import catalog_made_by
 
 POSTGRES, LANCEDB = "postgres", "lancedb"  # what is written into, not to files
 _TARGETS = (*FORMATS, POSTGRES, LANCEDB)
@@ -104,7 +104,7 @@ def main(config: Config) -> Result:
     model = model_version(config.encoder) if config.vectors else None
     if model:
         delta.need_table(run.store, schema.EMBEDDINGS, "embed")
-        check_default(run.store, config.encoder, made_by(run.store))
+        check_default(run.store, config.encoder, catalog_made_by(run.store))
     out = storage.absolute(config.out) if config.out else storage.join(run.store, "exports", config.name)
     version = version_of(config.to, config.collection, where or out, model)
     catalog = Catalog(run.store, model, config.similar, config.to in ONLY_WITH_VECTOR)

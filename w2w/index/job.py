@@ -20,7 +20,7 @@ from w2w.index.publish import Published, published, read_held, release, rollback
 from w2w.index.spec import IndexConfig
 from w2w.index.withheld import target_without, withhold
 from w2w.models.config import EncoderConfig
-from w2w.models.default import check_default
+from w2w.models.default import check_default, check_default_of_looks
 from w2w.models.encoder import following, model_version
 from w2w.report.page import page_of
 from w2w.results import Summary
@@ -130,7 +130,10 @@ def main(config: Config) -> Result:
         return run.result(Result, **_versions(config, run.store, uri))
     if config.of == LOOKS and (config.index.golden or config.index.golden_judged):
         raise UsageError("index.golden: golden queries are of products, not of looks")
-    check_default(run.store, config.encoder, made_by(run.store, config.index.name))
+    if config.of == LOOKS:
+        check_default_of_looks(run.store, config.encoder, config.index.name)
+    else:
+        check_default(run.store, config.encoder, made_by(run.store, config.index.name))
     golden = check(run.store, config.index)
     kind = KINDS[config.of]
     need_table(run.store, kind.table, kind.made_by)

@@ -8,7 +8,7 @@ from w2w.engine.run import run_pending
 from w2w.errors import UsageError
 from w2w.images.decode import DecodeLimits
 from w2w.models.config import EncoderConfig
-from w2w.models.default import check_default
+from w2w.models.default import check_default, check_default_of_looks
 from w2w.models.encoder import bridge_of, model_version, try_encoder
 from w2w.models.flow import LOOKS, picture_stages, pictures_of, without_vector
 from w2w.models.flow_looks import STAGE as LOOKS_STAGE
@@ -17,7 +17,7 @@ from w2w.models.looks import detected_by, look_version
 from w2w.results import Summary
 from w2w.stage import Budget, Pool
 from w2w.table.parts import Output
-from w2w.table.published import made_by
+from w2w.table.published import catalog_made_by
 
 _BATCHES_OF_ITEM = 4
 
@@ -76,7 +76,7 @@ def main(config: Config) -> Result:
         return _looks(config)
     pictures = pictures_of(config.of)
     run = Run(pictures.stage, config)
-    check_default(run.store, config.encoder, made_by(run.store))
+    check_default(run.store, config.encoder, catalog_made_by(run.store))
     before = bridge_of(config.encoder).old if config.encoder.bridge and config.of == "images" else None
     if before:
         config = replace(config, encoder=replace(config.encoder, bridge=None))
@@ -109,7 +109,7 @@ def _item_rows(config: Config) -> int:
 
 def _looks(config: Config) -> Result:
     run = Run(LOOKS_STAGE, config)
-    check_default(run.store, config.encoder, made_by(run.store))
+    check_default_of_looks(run.store, config.encoder)
     if config.version != "auto":
         raise UsageError("--version: looks are cut by the newest detector")
     detected = detected_by(run.store)

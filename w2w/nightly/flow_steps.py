@@ -33,7 +33,7 @@ from w2w.ingest import job as ingest
 from w2w.ingest.job import Result as Ingested
 from w2w.models import job as embed
 from w2w.models.config import EncoderConfig
-from w2w.models.default import check_default
+from w2w.models.default import check_default, check_default_of_looks
 from w2w.models.encoder import model_version, spaces
 from w2w.models.job import Result as Embedded
 from w2w.models.job import Upgrade
@@ -178,6 +178,8 @@ def chosen(config: StepsConfig, first: str, last: str) -> list[Step]:
 def check_steps(store: str, config: StepsConfig, steps: Collection[str]) -> None:
     """Raises UsageError or JobFailed for what would end one of the steps, before the first."""
     check_default(store, config.encoder, made_by(store, config.index.name))
+    if config.looks:
+        check_default_of_looks(store, config.encoder)
     if "ingest" in steps:
         ingest.check(config)
     if "index" in steps:

@@ -37,7 +37,7 @@ from w2w.shown import without_secrets
 from w2w.stage import Counts, Pool, Stage
 from w2w.table import work
 from w2w.table.parts import Output
-from w2w.table.published import made_by
+from w2w.table.published import catalog_made_by
 from w2w.web.fetch import ListedFetchConfig
 
 _INPUTS = (schema.PRODUCTS, schema.EMBEDDINGS)
@@ -157,7 +157,7 @@ def main(config: Config) -> Result:
     asked = _asked(config)
     house = flow.read_rules(config.rules)
     run = Run("recommend", config)
-    check_default(run.store, config.encoder, made_by(run.store))
+    check_default(run.store, config.encoder, catalog_made_by(run.store))
     catalog = flow.read_catalog(run.store, config.encoder, config.classes, config.classifier, config.product_key)
     given = _rows_of(run.store, catalog, asked, config.classifier) if asked else []
     trained = flow.trained_scorer(config.scorer)

@@ -29,7 +29,7 @@ from w2w.similar.flow import (
 )
 from w2w.similar.flow_layer import Layer, layer
 from w2w.stage import Counts
-from w2w.table.published import made_by
+from w2w.table.published import catalog_made_by
 from w2w.table.sink import Lineage
 
 _INPUTS = (schema.PRODUCTS, schema.EMBEDDINGS, schema.DUPLICATES)
@@ -84,7 +84,7 @@ def main(config: Config) -> Result:
     for values in texts(config.filter).items():
         if not values[1]:
             raise UsageError(f"--filter.{values[0]}: name at least one value")
-    check_default(run.store, config.encoder, made_by(run.store))
+    check_default(run.store, config.encoder, catalog_made_by(run.store))
     lineage, before = run.lineage("", _INPUTS), standing(run.store)  # before the catalog is read: that is at least as new
     model = model_version(config.encoder)
     version = version_of(model, config)

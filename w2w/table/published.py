@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from w2w import storage
 
-NAME = "default"
+NAME, LOOKS = "default", "looks"  # of products, and of looks, where the options name no other
 VERSION = re.compile(r"\d{8}T\d{12}-[0-9a-f]{8}")
 
 
@@ -19,6 +19,8 @@ class MadeBy:
 
     encoder: str
     model_version: str
+    name: str = NAME
+    version: str = ""
 
 
 def uri_of(store: str, name: str) -> str:
@@ -41,7 +43,16 @@ def made_by(store: str, name: str = NAME) -> MadeBy | None:
         if not VERSION.fullmatch(version):
             return None
         told = json.loads(storage.read_bytes(manifest_uri(uri, version)))
-        made = MadeBy(told["encoder"], told["model_version"])
+        made = MadeBy(told["encoder"], told["model_version"], name, version)
     except (FileNotFoundError, ValueError, KeyError, TypeError, RecursionError):
         return None
     return made if isinstance(made.encoder, str) and isinstance(made.model_version, str) else None
+
+
+def catalog_made_by(store: str) -> MadeBy | None:
+    """The same of the index of products: the default one or, where that is not published, the newest other one."""
+    others = (
+        name for name in storage.list_folders(storage.join(storage.absolute(store), "index")) if name not in (NAME, LOOKS)
+    )
+    found = [made for name in others if (made := made_by(store, name))]
+    return made_by(store) or max(found, key=lambda made: made.version, default=None)

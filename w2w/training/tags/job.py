@@ -20,7 +20,7 @@ from w2w.stage import Pool
 from w2w.table.delta import need_table
 from w2w.table.parts import Output
 from w2w.table.permitted import explained, why_refused
-from w2w.table.published import made_by
+from w2w.table.published import catalog_made_by
 from w2w.training.tags.flow import coverage, labelled, learn, tag_stages, untagged
 from w2w.training.tags.heads import Tagger, load
 from w2w.training.tags.stage import tagger_version
@@ -93,7 +93,7 @@ def main(config: Config) -> Result:
         raise UsageError(f"--precision={config.precision}: a share above 0, at most 1")
     run = Run("tag" if config.of == "images" else f"tag-{config.of}", config)
     if config.learn:
-        check_default(run.store, config.encoder, made_by(run.store))
+        check_default(run.store, config.encoder, catalog_made_by(run.store))
         own = storage.join(run.store, OWN)
         if config.tagger == TAGS:
             raise UsageError(f"--tagger={TAGS}: is w2w's own; name a folder for yours, or none for {own}")
