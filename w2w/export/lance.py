@@ -22,7 +22,10 @@ def target(uri: str, table: str, dim: int) -> Send:
     vector = pa.list_(pa.float32(), dim)
     kinds = pa.schema([pa.field(f.name, vector if f.name == schema.VECTOR else _kind(f.type)) for f in fields])
     with _refusals():
-        known = lancedb.connect(uri).create_table(table, schema=kinds, exist_ok=True)
+        database = lancedb.connect(uri)
+        if table in database.list_tables().tables:
+            _check_vectors(database.open_table(table).schema, kinds, table)
+        known = database.create_table(table, schema=kinds, exist_ok=True)
 
     def send(number: int, batch: pa.Table) -> None:
         ops = batch.column(schema.OP)
@@ -37,6 +40,19 @@ def target(uri: str, table: str, dim: int) -> Send:
                 known.delete(f"{schema.PRODUCT_ID} IN ({listed})")
 
     return send
+
+
+def _check_vectors(there: pa.Schema, kinds: pa.Schema, table: str) -> None:
+    """Raises JobFailed for a table whose vectors are of another length, as those of another encoder are."""
+    has, sends = (
+        f"vectors of length {s.field(schema.VECTOR).type.list_size}" if schema.VECTOR in s.names else "no vectors"
+        for s in (there, kinds)
+    )
+    if has != sends:
+        raise JobFailed(
+            f"LanceDB: table {table!r} has {has}, and what is sent has {sends}: name another --collection, or drop the table "
+            f"and send everything with --again"
+        )
 
 
 @contextmanager

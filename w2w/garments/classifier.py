@@ -6,6 +6,7 @@ encoder is frozen, so that a picture with an embedding costs one matrix product.
 
 import itertools
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -29,6 +30,7 @@ _BINS = 15
 _PATIENCE = 20  # epochs without improvement of the validation loss
 _TEMPERATURES = np.geomspace(0.05, 20, 400)
 _LEAST_EXAMPLES = 8  # minimum per class to be learned and evaluated
+_MOST_TOLD = 10  # classes in a message
 
 CLASSIFY_GIVES = pa.schema(
     [schema.CLASSIFICATIONS.schema.field(c) for c in (schema.CATEGORY, schema.SCORE, schema.ACCEPTED, schema.MODEL_VERSION)]
@@ -130,6 +132,16 @@ def check_mapping(mapping: Mapping[str, str]) -> dict[str, str]:
     return {k.strip().lower(): v for k, v in mapping.items()}
 
 
+def learnable(examples: Mapping[str, int], classes: Sequence[str] = LABELS) -> tuple[str, ...]:
+    """Those of ``classes`` that have enough examples. Raises UsageError if they are fewer than two."""
+    learned = tuple(c for c in classes if examples.get(c, 0) >= _LEAST_EXAMPLES)
+    if len(learned) < 2:
+        often = sorted((c for c in classes if examples.get(c)), key=lambda c: -examples[c])
+        found = ", ".join(f"{examples[c]} {c}" for c in often[:_MOST_TOLD]) + (" ..." if len(often) > _MOST_TOLD else "")
+        raise UsageError(f"two classes with {_LEAST_EXAMPLES} examples each are needed to train, there are: {found or 'none'}")
+    return learned
+
+
 def train(
     vectors_ND: np.ndarray,
     labels_N: Sequence[str],
@@ -144,10 +156,7 @@ def train(
     stay together. Raises UsageError if fewer than two of ``classes`` have enough examples.
     """
     labels_N = np.asarray(labels_N, str)
-    learned = tuple(c for c in classes if (labels_N == c).sum() >= _LEAST_EXAMPLES)
-    if len(learned) < 2:
-        found = ", ".join(f"{(labels_N == c).sum()} {c}" for c in classes[:10] if (labels_N == c).any())
-        raise UsageError(f"two classes with {_LEAST_EXAMPLES} examples each are needed to train, there are: {found or 'none'}")
+    learned = learnable(Counter(labels_N.tolist()), classes)
     known = np.isin(labels_N, learned)
     vectors_ND, labels_N = np.asarray(vectors_ND, np.float32)[known], labels_N[known]
     keys = [k for k, good in zip(keys_N, known) if good]

@@ -13,7 +13,7 @@ from tests.unit.export.test_export import config, night, sold, store  # noqa: F4
 from tests.unit.recommend.stores import append, fill, product, vector
 from w2w import schema
 from w2w.errors import JobFailed, UsageError
-from w2w.export import postgres
+from w2w.export import lance, postgres
 from w2w.export.job import main
 from w2w.table import delta
 
@@ -36,8 +36,13 @@ def test_lancedb_has_what_the_store_has(store, tmp_path):  # noqa: F811
         assert all(np.allclose(row["vector"], vector(int(p[1:]))) for p, row in rows.items() if p != "it's")
     assert rows["p001"]["attributes"] == [{"key": "colour", "value": "red"}]
     assert lancedb.connect(str(place)).open_table("products").search(vector(4)).limit(1).to_list()[0]["product_id"] == "p004"
-    with pytest.raises(JobFailed, match="LanceDB"):  # the table has vectors of another length
+    before = delta.count_rows(delta.open_table(store, schema.EXPORTED))
+    with pytest.raises(JobFailed, match=r"LanceDB: table 'products' has vectors of length 16, .* sent has no vectors: "):
         main(config(store, place, to="lancedb"))
+    with pytest.raises(JobFailed, match=r"'products' has vectors of length 16, .* sent has vectors of length 8: name another"):
+        lance.target(str(place), "products", 8)
+    assert delta.count_rows(delta.open_table(store, schema.EXPORTED)) == before
+    assert main(config(store, place, to="lancedb", collection="other")).upserts == len(rows)
 
 
 def test_a_dsn_is_told_and_stored_nowhere(store, tmp_path, monkeypatch, caplog):  # noqa: F811

@@ -9,11 +9,12 @@ import simplejpeg
 
 import w2w
 from tests.unit.nights.nights import without_ray
+from tests.unit.recommend.stores import fill
 from w2w import schema
 from w2w.errors import UsageError
 from w2w.evaluation import job_evaluate as evaluate
 from w2w.find import finder
-from w2w.garments.classifier import Classifier
+from w2w.garments.classifier import Classifier, learnable
 from w2w.index import job as index
 from w2w.ingest import job as ingest
 from w2w.ingest.feed import FeedConfig
@@ -24,6 +25,7 @@ from w2w.models.config import COLOUR_DIM, FASHION, KIND_DIM, SHAPE_DIM, TAGS, En
 from w2w.models.encoder import Encoder, encoder_input, model_version
 from w2w.stage import Pool
 from w2w.table import delta
+from w2w.training.classifier import job as classify
 from w2w.training.tags import flow
 from w2w.training.tags import job as tag
 from w2w.training.tags.flow import spelled
@@ -230,6 +232,25 @@ def test_options_that_cannot_be(tmp_path):
     }.items():
         with pytest.raises(UsageError, match=said):
             tag.main(tag.Config(store=store, **options))
+
+
+def test_what_nobody_could_learn_is_refused_before_anything_is_done(tmp_path):
+    """By a dry run, too."""
+    store = str(tmp_path / "store")
+    fill(store, range(20))
+    few = r"two classes with 8 examples each are needed to train, there are: 4 "
+    for dry_run in (True, False):
+        with pytest.raises(UsageError, match=f"--learn=category: {few}"):
+            tag.main(tag.Config(store=store, learn=["brand", "category"], dry_run=dry_run))
+        with pytest.raises(UsageError, match=few):
+            classify.main(classify.Config(store=store, train=True, dry_run=dry_run))
+    assert tag.main(tag.Config(store=store, learn=["brand"], dry_run=True)).products == 20
+
+
+def test_of_many_values_the_commonest_are_told():
+    examples = {f"{n:03d}": 1 for n in range(500)} | {"z": 7}
+    with pytest.raises(UsageError, match=r"there are: 7 z, 1 000, 1 001,.* 1 008 \.\.\.$"):
+        learnable(examples, sorted(examples))
 
 
 def test_versions_tell_taggers_apart():

@@ -1,5 +1,6 @@
 """Classify: which of the seven classes each picture shows; --train trains the classifier."""
 
+from collections import Counter
 from dataclasses import dataclass, field
 
 from w2w import schema, storage
@@ -10,6 +11,7 @@ from w2w.errors import UsageError
 from w2w.garments import classifier as heads
 from w2w.garments.classifier import CLASSIFY_GIVES, Classify, HeadConfig
 from w2w.models.config import EncoderConfig
+from w2w.models.default import check_default
 from w2w.models.encoder import model_version
 from w2w.results import Figure, Summary
 from w2w.stage import Pool, Stage
@@ -17,6 +19,7 @@ from w2w.table.delta import need_table
 from w2w.table.parts import Output
 from w2w.table.pending import rejected_keys, table_keys
 from w2w.table.permitted import explained, why_refused
+from w2w.table.published import catalog_made_by
 from w2w.training.classifier.flow import labelled_products, train_head
 
 
@@ -116,8 +119,11 @@ def predict(config: Config, run: Run, folder: str, encoder_version: str) -> Resu
 
 def train(config: Config, run: Run, folder: str, encoder_version: str) -> Result:
     mapping = heads.check_mapping(config.classes or {})
+    check_default(run.store, config.encoder, catalog_made_by(run.store))
     products, refused = labelled_products(run.store, config.max_examples)
     result = run.result(Result, classifier=folder, products=len(products), not_permitted=refused or None)
+    with explained(lambda: why_refused(refused, refused + len(products))):
+        heads.learnable(Counter(heads.class_of(p[schema.CATEGORY], mapping) for p in products))
     if config.dry_run:
         return result
     run.begin()

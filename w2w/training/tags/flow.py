@@ -2,7 +2,8 @@
 shop's own feed tells."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -99,6 +100,14 @@ def spelled(values: Sequence[str | None]) -> list[str | None]:
     return [best[value.casefold()] if value else None for value in plain]
 
 
+def check_labels(products: list[dict], columns: Sequence[str]) -> None:
+    """Raises UsageError for a column that has not two values with enough products, whichever of these have a vector."""
+    for name in columns:
+        examples = Counter(label for label in spelled([p[name] for p in products]) if label is not None)
+        with _named(name):
+            classifier.learnable(examples, sorted(examples))
+
+
 def learn(
     store: str,
     products: list[dict],
@@ -150,12 +159,18 @@ def _fit(
         labels = spelled([p[name] for p in kept])
         there = np.flatnonzero([label is not None for label in labels])
         known = [label for label in labels if label is not None]
-        try:
-            mine = [keys[i] for i in there]
+        mine = [keys[i] for i in there]
+        with _named(name):
             trained[name] = classifier.train(vectors_ND[there], known, mine, encoder_version, config, sorted(set(known)))
-        except UsageError as e:
-            raise UsageError(f"--learn={name}: {e}") from e
     return by_what, trained
+
+
+@contextmanager
+def _named(column: str) -> Iterator[None]:
+    try:
+        yield
+    except UsageError as e:
+        raise UsageError(f"--learn={column}: {e}") from e
 
 
 def _protocol(name: str, trained: Trained) -> Protocol:

@@ -21,7 +21,7 @@ from w2w.table.delta import need_table
 from w2w.table.parts import Output
 from w2w.table.permitted import explained, why_refused
 from w2w.table.published import catalog_made_by
-from w2w.training.tags.flow import coverage, labelled, learn, tag_stages, untagged
+from w2w.training.tags.flow import check_labels, coverage, labelled, learn, tag_stages, untagged
 from w2w.training.tags.heads import Tagger, load
 from w2w.training.tags.stage import tagger_version
 
@@ -78,9 +78,9 @@ class Result(Summary):
     tagged: dict[str, Figure] = field(default_factory=dict)
     """By attribute, the share of all pictures of this version whose value is sure."""
     products: int | None = None
+    """With --learn: how many there are to learn from."""
     not_permitted: int | None = None
     """With --learn: products left out because training may not use their picture (table `permissions`)."""
-    """With --learn."""
     figures: dict[str, Figure] = field(default_factory=dict)
     """With --learn: of each attribute, on products that it has not learnt from."""
     near_duplicates: str | None = None
@@ -145,6 +145,8 @@ def _learn(config: Config, run: Run, folder: str) -> Result:
     need_table(run.store, schema.EMBEDDINGS, "embed")
     version = model_version(config.encoder)
     products, refused = labelled(run.store, config.learn, config.max_examples)
+    with explained(lambda: why_refused(refused, refused + len(products))):
+        check_labels(products, config.learn)
     told = {"products": len(products), "not_permitted": refused or None}
     result = run.result(Result, tagger=folder, encoder=config.encoder.name, **told)
     if config.dry_run:
