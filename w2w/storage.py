@@ -88,6 +88,17 @@ def local(name: str) -> Path:
         raise UsageError(f"{name!r}: {e}") from None
 
 
+def cache_folder() -> Path:
+    """Folder of downloaded and converted models, and of copies of indexes: ``W2W_CACHE``, by default ~/.cache/w2w. Raises
+    UsageError without either, as for a user of a container whom its system does not know."""
+    if named := os.environ.get("W2W_CACHE"):
+        return local(named)
+    try:
+        return Path.home() / ".cache" / "w2w"
+    except RuntimeError:
+        raise UsageError("this user has no home folder: set W2W_CACHE to one that models can be kept in") from None
+
+
 def filesystem(uri: str) -> tuple[fs.FileSystem, str]:
     """The native filesystem of ``uri`` and the path on it."""
     kind = scheme(uri)

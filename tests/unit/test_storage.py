@@ -2,6 +2,7 @@
 
 import errno
 import os
+import pwd
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -144,6 +145,20 @@ def test_nothing_is_there_under_a_name_that_cannot_be_one(tmp_path):
         assert not storage.exists(str(tmp_path / name)), name
     (tmp_path / "loop").symlink_to("loop")
     assert not storage.exists(str(tmp_path / "loop"))
+
+
+def test_where_models_are_kept(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("W2W_CACHE", raising=False)
+    assert storage.cache_folder() == tmp_path / ".cache" / "w2w"
+    for named in (str(tmp_path / "models"), "~/models"):
+        monkeypatch.setenv("W2W_CACHE", named)
+        assert storage.cache_folder() == tmp_path / "models"
+    monkeypatch.setenv("W2W_CACHE", "")
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr(pwd, "getpwuid", dict[int, pwd.struct_passwd]().__getitem__)  # a container's user without a name
+    with pytest.raises(UsageError, match="no home folder: set W2W_CACHE"):
+        storage.cache_folder()
 
 
 def test_a_file_is_no_store(tmp_path):

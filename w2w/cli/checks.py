@@ -23,7 +23,7 @@ from w2w.images.decode import decode
 from w2w.models.config import EncoderConfig
 from w2w.models.device import gpus
 from w2w.models.encoder import load_encoder
-from w2w.models.sources import cache_folder
+from w2w.storage import cache_folder
 from w2w.table import delta
 
 _PACKAGES = (

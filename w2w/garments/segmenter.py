@@ -97,7 +97,7 @@ def _fetched(url: str, sha256: str | None) -> Path:
 
     if not sha256 or len(sha256) != 64:
         raise UsageError(f"segmenter.name=sam:{url}: give the file's sha256 with --segmenter.sha256=... (64 hex digits)")
-    target = sources.cache_folder() / "segmenters" / f"{sha256.lower()}.pth"
+    target = storage.cache_folder() / "segmenters" / f"{sha256.lower()}.pth"
     if target.exists():
         return target
     target.parent.mkdir(parents=True, exist_ok=True)

@@ -1,12 +1,10 @@
 """Search a published index: memory-mapped shards, verified on first use, exact merge, deterministic ties."""
 
 import math
-import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -328,6 +326,6 @@ def check_category(manifest: Manifest, category: str | None) -> None:
 
 def open_manifest(uri: str, manifest: Manifest, cache_dir: str | None = None) -> Index:
     """The index that a manifest describes, published or not."""
-    cache = cache_dir or os.environ.get("W2W_CACHE") or str(Path.home() / ".cache" / "w2w")
+    cache = cache_dir or str(storage.cache_folder())
     templates = {t.name: read_template(uri, t) for t in manifest.templates}
     return Index(manifest, templates, open_shards(uri, manifest, templates, storage.join(cache, "index")))

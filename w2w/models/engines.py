@@ -22,7 +22,8 @@ from w2w import ids
 from w2w.errors import UsageError
 from w2w.models.config import EncoderConfig
 from w2w.models.device import on_cpu_in_float32, torch_device
-from w2w.models.sources import Source, cache_folder
+from w2w.models.sources import Source
+from w2w.storage import cache_folder
 
 if TYPE_CHECKING:
     import torch

@@ -345,11 +345,6 @@ def _open_clip_folder(folder: Path, name: str) -> Source:
     return Source(json.dumps(blueprint, sort_keys=True), shape, (file,), built, blueprint=blueprint)
 
 
-def cache_folder() -> Path:
-    """Folder of downloaded and converted models: ``W2W_CACHE``, by default ~/.cache/w2w."""
-    return Path(os.environ.get("W2W_CACHE") or Path.home() / ".cache" / "w2w")
-
-
 def file_sha256(path: str | Path) -> str:
     """Of the file's content, 64 hex digits; computed once per process."""
     return _sha256(str(path), os.path.getsize(path), os.stat(path).st_mtime_ns)

@@ -12,7 +12,7 @@ from w2w.extras import EXTRAS
 from w2w.garments.detector import DetectorConfig
 from w2w.garments.segmenter import SegmenterConfig
 from w2w.models.config import EncoderConfig
-from w2w.models.sources import cache_folder
+from w2w.storage import cache_folder
 
 
 def found(store: str | None = None) -> dict:
