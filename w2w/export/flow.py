@@ -5,8 +5,10 @@ table `exported`. A run that finds a batch in the outbox that is not noted sends
 killed anywhere repeats one batch with the same content and the same number, and targets take a batch twice as once.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import pyarrow as pa
@@ -29,6 +31,16 @@ CODE = 1  # raise it when the same rows would be sent otherwise
 _ROWS = 8192  # read at once
 _SENT = [f.name for f in schema.CHANGE if f.name in schema.PRODUCTS.schema.names]
 _MOST_STALE = 10_000  # rows of table `exported` that count no more, before they are dropped
+
+
+@dataclass(frozen=True)
+class Without:
+    """Active products without a vector: ``refused``, as search may not use their picture; ``missing``, as the model has made
+    none yet; ``all_missing``: these are all."""
+
+    refused: int = 0
+    missing: int = 0
+    all_missing: bool = False
 
 
 class Catalog:
@@ -57,13 +69,17 @@ class Catalog:
             return 0
         return read_vectors(self._vectors, np.array([0])).shape[1]
 
-    @property
-    def num_refused(self) -> int:
-        """Active products whose vector is not sent, as search may not use their picture."""
-        if self._vectors is None or not len(self._may.refused):
-            return 0
-        batches = delta.CurrentRows(self._store, schema.PRODUCTS).batches([schema.IMAGE_ID, schema.ACTIVE])
-        return sum(int((~self._may.mask(rows.filter(rows.column(schema.ACTIVE)).column(0))).sum()) for rows in batches)
+    @cached_property
+    def without(self) -> Without:
+        """How many active products are without a vector."""
+        if self._vectors is None:
+            return Without()
+        counts = Counter[str]()
+        for rows in delta.CurrentRows(self._store, schema.PRODUCTS).batches([schema.IMAGE_ID, schema.ACTIVE]):
+            active = rows.filter(rows.column(schema.ACTIVE))
+            refused, has = ~self._may.mask(active.column(0)), self._places(active) >= 0
+            counts += Counter(active=len(has), refused=int(refused.sum()), missing=int((~refused & ~has).sum()))
+        return Without(counts["refused"], counts["missing"], 0 < counts["active"] == counts["missing"])
 
     def batches(self) -> Iterator[pa.Table]:
         """Rows of CHANGE for every active product, without vectors."""

@@ -90,6 +90,9 @@ class Result(Summary):
     """A batch that an earlier run may have sent, and did not note: it was sent as it was."""
     vectors_not_permitted: int | None = None
     """Products that are sent without their vector, or not sent where only vectors are, as search may not use their picture."""
+    without_vector: int | None = None
+    """Products that are sent without a vector, or not sent where only vectors are, as this model has made none of their picture
+    yet."""
     there: int | None = None
     """Products that the target has."""
     out: str | None = None
@@ -103,15 +106,20 @@ def main(config: Config) -> Result:
     lineage = run.lineage(ids.digest("export", config.name), _INPUTS)  # of the name: two runs of it do not go at once
     model = model_version(config.encoder) if config.vectors else None
     if model:
-        delta.need_table(run.store, schema.EMBEDDINGS, "embed")
         check_default(run.store, config.encoder, catalog_made_by(run.store))
     out = storage.absolute(config.out) if config.out else storage.join(run.store, "exports", config.name)
     version = version_of(config.to, config.collection, where or out, model)
     catalog = Catalog(run.store, model, config.similar, config.to in ONLY_WITH_VECTOR)
+    without = catalog.without
+    if without.all_missing:
+        raise UsageError(
+            f"--vectors: no active product has a vector of model version {model} ({config.encoder.name}): run 'w2w embed' with "
+            f"the same --encoder options first"
+        )
     state = State.of(run.store, config.name)
     outbox = Outbox(run.store, config.name, state, lineage)
     result = run.result(Result, name=config.name, to=config.to, out=None if where else out, last_batch=state.last or None)
-    result = run.done(result, vectors_not_permitted=catalog.num_refused or None)
+    result = run.done(result, vectors_not_permitted=without.refused or None, without_vector=without.missing or None)
     if config.dry_run:
         told = _counted(in_batches(changes(catalog, state, version, config.again), config.batch_rows, config.limit))
         left = outbox.left()

@@ -16,6 +16,7 @@ from w2w.errors import JobFailed, UsageError
 from w2w.export import flow, job
 from w2w.export.job import Config, main
 from w2w.export.rules import FORMATS, point_id
+from w2w.models.config import EncoderConfig
 from w2w.table import delta
 
 pytestmark = pytest.mark.usefixtures("no_ray")
@@ -290,3 +291,24 @@ def test_limit_goes_on_where_it_stopped_and_mistakes_are_told(store, tmp_path):
     with pytest.raises(UsageError, match="w2w ingest"):
         main(config(str(tmp_path / "nothing"), out))
     assert job.Config(store="x").out is None
+
+
+def test_what_has_no_vector_yet_is_told(store, tmp_path):
+    """Where it is all that is sold, such as after a change of the model, vectors that a target has are not taken from it."""
+    out, other = tmp_path / "out", EncoderConfig("efficientnet-lite0")
+    for dry_run in (True, False):
+        with pytest.raises(UsageError, match=r"no active product has a vector of .* \(efficientnet-lite0\): run 'w2w embed'"):
+            main(config(store, out, vectors=True, encoder=other, dry_run=dry_run))
+    append(store, schema.PRODUCTS, [product(40), product(41)], "new")
+    assert main(config(store, out, vectors=True)).without_vector == 2
+    assert sum("vector" not in row for row in replayed(out).values()) == 2
+    add_vectors(store, [40, 41])
+    later = main(config(store, out, vectors=True))
+    assert (later.upserts, later.without_vector) == (2, None)
+
+
+def test_vectors_of_a_store_in_which_nothing_is_sold(tmp_path):
+    """As after a first night whose every row is rejected."""
+    store = str(tmp_path / "store")
+    append(store, schema.PRODUCTS, [product(1, active=False)])
+    assert main(config(store, tmp_path / "out", vectors=True)).upserts == 0

@@ -99,7 +99,7 @@ def test_what_is_found_and_shown(store):
     has = {p: m for b in sent.batches() for p, m in zip(*(b.column(c).to_pylist() for c in ("product_id", "model_version")))}
     assert {p for p, model in has.items() if model} == FOUND
     assert set(has) == of(*ALL)
-    assert sent.num_refused == 2
+    assert (sent.without.refused, sent.without.missing) == (2, 0)
     whole = pa.concat_tables(map(sent.with_vectors, sent.batches()))
     assert set(whole.filter(whole.column(schema.VECTOR).is_valid()).column(schema.PRODUCT_ID).to_pylist()) == FOUND
     only = export.Catalog(store, MODEL, "default", only_with_vector=True)
