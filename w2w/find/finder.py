@@ -26,7 +26,7 @@ from w2w.index.search import QUERY, check_category, check_model, open_index
 from w2w.index.spec import GROUP
 from w2w.models import sources
 from w2w.models.config import EncoderConfig
-from w2w.models.encoder import check_version, finite_rows, following, load_encoder, model_version, spaces
+from w2w.models.encoder import as_precise, check_version, finite_rows, following, load_encoder, model_version, spaces
 from w2w.models.parts import part_weights, weighed
 from w2w.table import bridges, delta
 
@@ -86,7 +86,7 @@ def plan_of(store: str, options: FindOptions, models: Models) -> Plan:
     encoder = encoder_of(models.encoder, manifest)
     if not encoder.bridge and encoder.name == manifest.encoder and (bridged := bridges.find(store, manifest.model_version)):
         encoder = replace(encoder, bridge=bridged[0])
-    models = replace(models, encoder=following(encoder, manifest.model_version))
+    models = replace(models, encoder=as_precise(following(encoder, manifest.model_version), manifest.model_version))
     if options.cut_out and not options.by_person and not tells_pixels(models.detector):
         raise UsageError(
             f"--cut_out_by={GARMENT}: detector.name={models.detector.name} does not tell which pixels are a garment's: use "

@@ -12,7 +12,8 @@ import numpy as np
 from w2w import ids
 from w2w.errors import UsageError
 from w2w.images.resize import fit
-from w2w.models.config import EncoderConfig, Input
+from w2w.models.config import STORE_DTYPES, EncoderConfig, Input
+from w2w.models.device import DTYPES
 from w2w.table import bridges
 
 CODE = 1  # bump when the same weights and config would give other vectors
@@ -93,6 +94,15 @@ def bridge_of(config: EncoderConfig) -> bridges.Bridge:
 def following(config: EncoderConfig, published: str) -> EncoderConfig:
     """The encoder as it searches an index of that model version: without its bridge, if the index is of the model itself."""
     return replace(config, bridge=None) if config.bridge and bridge_of(config).new == published else config
+
+
+def as_precise(config: EncoderConfig, published: str) -> EncoderConfig:
+    """The encoder in the precision of an index of that model version, where the options leave it to the default."""
+    plain = EncoderConfig()
+    if (config.dtype, config.store_dtype) != (plain.dtype, plain.store_dtype) or config.bridge:
+        return config
+    others = (replace(config, dtype=dtype, store_dtype=stored) for dtype in DTYPES for stored in STORE_DTYPES)
+    return next((other for other in (config, *others) if model_version(other) == published), config)
 
 
 def spaces(config: EncoderConfig) -> tuple[str, ...]:

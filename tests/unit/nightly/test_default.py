@@ -1,5 +1,6 @@
 """A store that an earlier w2w filled, whose default encoder was another: refused where nothing names the encoder."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from w2w.engine.job import start
 from w2w.errors import UsageError
 from w2w.models import job as embed
 from w2w.models.config import DEFAULT, LITE0, EncoderConfig
-from w2w.models.encoder import model_version
+from w2w.models.encoder import as_precise, model_version
 from w2w.table import delta
 
 SAID = (
@@ -110,6 +111,29 @@ def test_an_earlier_default_with_other_options(store, shop, before):
     for options in (*usual, {"encoder": before}):
         with pytest.raises(UsageError, match=SAID.format(VECTORS, 20, 0)):
             w2w.embed(store=store, **options)
+
+
+def test_todays_default_in_another_precision_beside_vectors_of_the_earlier(store, shop, clock, tmp_path):
+    run_night(store, shop, encoder=EncoderConfig(LITE0))
+    clock.sleep()
+    half = EncoderConfig(DEFAULT, store_dtype="float16")
+    version = run_night(store, shop, encoder=half).index.model_version
+    rows = [{"owner_id": "g", "owner_kind": "garment", "model_version": model_version(EncoderConfig(LITE0)), "vector": [1.0]}]
+    append(store, schema.EMBEDDINGS, rows)
+    clock.sleep()
+    assert run_night(store, shop, encoder=EncoderConfig(store_dtype="float16")).embed.pending == 0
+    assert w2w.embed(store=store, dry_run=True).pending == 20, "single precision is asked for, and nothing of another model"
+    photo = {"photos": [str(next(shop.folder.glob("*.jpg")))], "whole": True, "out": str(tmp_path / "found")}
+    assert model_version(half) == version
+    assert w2w.find(store=store, **photo).encoder == DEFAULT, "find takes the index's precision, too"
+
+
+def test_options_decide_on_precision():
+    half, single = EncoderConfig(store_dtype="float16"), EncoderConfig(threads=2)
+    assert as_precise(single, model_version(half)) == replace(half, threads=2)
+    assert as_precise(single, model_version(EncoderConfig(dtype="bfloat16"))).dtype == "bfloat16"
+    assert as_precise(half, model_version(single)) == half
+    assert as_precise(single, "another") == as_precise(single, model_version(single)) == single
 
 
 def test_it_is_wrong_usage(store, shop, monkeypatch, capsys):
