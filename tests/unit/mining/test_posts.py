@@ -71,10 +71,10 @@ def test_what_is_wrong_with_a_line_rejects_that_line(tmp_path):
 
 
 def test_each_photo_of_a_folder_is_a_post(tmp_path):
-    for name in ("a.jpg", "deep/b.PNG", "notes.txt"):
+    for name in ("a.jpg", "deep/b.PNG", "deep/c.gif", "notes.txt"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(b"x")
-    assert [(p.name, p.products) for p in posts(tmp_path)] == [("a.jpg", ()), ("deep/b.PNG", ())]
+    assert [(p.name, p.products) for p in posts(tmp_path)] == [("a.jpg", ()), ("deep/b.PNG", ()), ("deep/c.gif", ())]
 
 
 @pytest.mark.parametrize(
