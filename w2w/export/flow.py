@@ -19,7 +19,6 @@ from w2w import ids, schema, storage
 from w2w.engine.shuffle import Vectors, list_vectors, read_vectors
 from w2w.errors import JobFailed
 from w2w.export.rules import DELETE, UPSERT, digests, parquet
-from w2w.mining.catalog import chosen_version
 from w2w.shown import without_secrets
 from w2w.table import delta, layered
 from w2w.table.doubles import is_own
@@ -55,11 +54,11 @@ class Catalog:
         self._similar = layered.read(store, schema.SIMILAR_PRODUCTS, columns, source=similar).combine_chunks()
         self._classes, self._tags = (
             _by_key(store, table, columns, version)
-            for table, columns in (
-                (schema.CLASSIFICATIONS, [schema.CATEGORY, schema.ACCEPTED]),
-                (schema.TAGGED, [schema.TAGS]),
+            for table, columns, stage in (
+                (schema.CLASSIFICATIONS, [schema.CATEGORY, schema.ACCEPTED], None),
+                (schema.TAGGED, [schema.TAGS], "tag"),
             )
-            for version in [chosen_version(store, table, "auto", "") or ""]
+            for version in [delta.newest_version(store, table, stage) or ""]
         )
 
     @property

@@ -46,6 +46,7 @@ _MISREAD = re.compile(r"%[0-9A-Fa-f]{2}|[?#\\\x00-\x1f\x7f\ud800-\udfff]")
 _READ_BYTES = 1 << 20
 _LOG_ENTRY = re.compile(r"\d{20}\.json")
 _KEPT_ROWS = 100_000  # rows read before free memory is returned to the system
+_NEARLY_ALL = 0.9  # of the rows that an earlier version has
 _CURRENT_ROWS = 16_384  # batch size when reading current rows
 
 
@@ -437,11 +438,25 @@ def _same_type(a: pa.DataType, b: pa.DataType) -> bool:
     return a == b
 
 
-def newest_version(store: str, table: schema.Table) -> str | None:
-    """The stage version last written to the table, or None."""
+def newest_version(store: str, table: schema.Table, stage: str | None = None) -> str | None:
+    """The stage version whose rows are to be read, or None: the one last written, unless it is only begun, by a run that was
+    killed or had a limit, while a run has finished another (``w2w.table.marks``); then the last of those. ``stage``: of what
+    that stage wrote alone.
+    """
     opened = open_table(store, table)
-    entries = history(opened) if opened is not None else []
-    return next((e["w2w"]["stage_version"] for e in entries if e["w2w"] and e["w2w"].get("rows")), None)
+    told = [e["w2w"] for e in history(opened) if e["w2w"]] if opened is not None else []
+    told = [t for t in told if stage in (None, t.get("stage"))]
+    written = list(dict.fromkeys(t["stage_version"] for t in told if t.get("rows")))
+    finished = {t["stage_version"] for t in told if t.get("mark")}
+    standing = next((version for version in written if version in finished), None)
+    if standing is None or standing == written[0]:
+        return next(iter(written), None)
+    rows = dict.fromkeys(written, 0)
+    for part in parts(opened):
+        of = dict(part.partition).get(table.partition_by[0])
+        rows[of] = rows.get(of, 0) + part.rows
+    least = _NEARLY_ALL * rows[standing]  # no run that ends beside another, or just after it, is told to have finished
+    return next(version for version in written if version == standing or rows[version] >= least)
 
 
 def need_table(store: str, table: schema.Table, made_by: str) -> DeltaTable:

@@ -51,11 +51,12 @@ def tag_stages(
     return [decode, swatch, encode, Stage("tag", Tag, (schema.VECTOR,), TAG_GIVES, model)]
 
 
-def coverage(store: str, version: str) -> dict[str, Figure]:
-    """Of each attribute the share of the pictures that are tagged with it."""
+def coverage(store: str, version: str, kind: str) -> dict[str, Figure]:
+    """Of each attribute the share of the pictures of that owner_kind that are tagged with it."""
     told, asked = Counter[str](), Counter[str]()
-    for rows in table_keys(store, schema.TAGGED, schema.TAGS, stage_version=version).batches:
-        tags = pc.list_flatten(rows)
+    listed = delta.parts(delta.open_table(store, schema.TAGGED), **{schema.STAGE_VERSION: version})
+    for rows in delta.read_batches(store, schema.TAGGED, [schema.TAGS, schema.OWNER_KIND], listed):
+        tags = pc.list_flatten(rows.column(schema.TAGS).filter(pc.equal(rows.column(schema.OWNER_KIND), kind)))
         sure = tags.filter(pc.is_valid(pc.struct_field(tags, schema.VALUE)))
         for counts, some in ((asked, tags), (told, sure)):
             for one in pc.value_counts(pc.struct_field(some, schema.ATTRIBUTE)).to_pylist():
@@ -79,7 +80,8 @@ def labelled(store: str, columns: Sequence[str], most: int) -> tuple[list[dict],
             more = ", and no other product has it" if usable.num_rows else ""
             raise UsageError(f"--learn={name}: {why_refused(refused, active.num_rows)}{more}")
         known = {key for chunk in active.column(schema.ATTRIBUTES).chunks for key in pc.unique(chunk.keys).to_pylist()}
-        raise UsageError(f"--learn={name}: no product has it.{nearest(name, sorted({*FEED_COLUMNS, *known}))}")
+        known |= {column for column in FEED_COLUMNS if active.column(column).null_count < active.num_rows}
+        raise UsageError(f"--learn={name}: no product has it.{nearest(name, sorted(known))}")
     return pa.table(values).to_pylist(), refused
 
 

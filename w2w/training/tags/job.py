@@ -76,7 +76,7 @@ class Result(Summary):
     """Of the rows in table `attributes`."""
     pending: int | None = None
     tagged: dict[str, Figure] = field(default_factory=dict)
-    """By attribute, the share of all pictures of this version whose value is sure."""
+    """By attribute, the share of all pictures of this kind and version whose value is sure."""
     products: int | None = None
     """With --learn: how many there are to learn from."""
     not_permitted: int | None = None
@@ -122,7 +122,7 @@ def _tag(config: Config, run: Run) -> Result:
         try_encoder(encoder)
     stages = tag_stages(pictures, encoder, name, version, config.decode, config.gpu_pool)
     done = run_pending(run, result, work, stages, [Output(schema.TAGGED)], version, [pictures.table], config.pool)
-    return done if config.dry_run else replace(done, tagged=coverage(run.store, version))
+    return done if config.dry_run else replace(done, tagged=coverage(run.store, version, pictures.owner_kind))
 
 
 def encoder_of(config: EncoderConfig, tagger: Tagger, name: str) -> EncoderConfig:

@@ -1,0 +1,67 @@
+"""Which version of a stage's rows is read: one that is only begun waits."""
+
+import pytest
+
+from tests.unit.table.test_sink import EMBEDDINGS, lineage, receipts, vectors
+from w2w import schema
+from w2w.stage import Counts
+from w2w.table import changes, delta
+from w2w.table.marks import Mark
+from w2w.table.sink import Committer
+
+
+@pytest.fixture
+def run(tmp_path):
+    """Writes so many rows of a version; ``ends``: as a run that worked on every row."""
+
+    def written(version: str, num: int, ends: bool, stage: str = "tag", start: int = 0) -> str:
+        store, rows = str(tmp_path), vectors([f"{stage}{i}" for i in range(start, start + num)], version)
+        committer = Committer(store, [EMBEDDINGS], lineage(version, f"{version}-{stage}-{start}-{ends}", stage))
+        committer.add(receipts(store, EMBEDDINGS, rows, Counts(read=num, out=num)))
+        mark = Mark(f"{stage}/{version}/images", "embeddings", changes.At("table", 1, "commit"), -1, 0)
+        committer.commit(mark if ends else None)
+        return store
+
+    return written
+
+
+def newest(store: str, stage: str | None = None) -> str | None:
+    return delta.newest_version(store, schema.EMBEDDINGS, stage)
+
+
+def test_a_version_that_is_begun_waits_until_a_run_has_finished_it(run):
+    store = run("old", 20, ends=True)
+    assert newest(store) == "old"
+    run("new", 5, ends=False)
+    assert newest(store) == "old"
+    run("new", 15, ends=True, start=5)
+    assert newest(store) == "new"
+
+
+def test_one_with_nearly_all_rows_counts_as_finished(run):
+    store = run("old", 20, ends=True)
+    run("new", 17, ends=False)
+    assert newest(store) == "old"
+    run("new", 1, ends=False, start=17)
+    assert newest(store) == "new"
+
+
+def test_where_no_run_has_finished_the_last_one_written_is_read(run, tmp_path):
+    assert newest(str(tmp_path)) is None
+    store = run("old", 20, ends=False)
+    run("new", 2, ends=False)
+    assert newest(store) == "new"
+
+
+def test_another_stage_of_the_table_does_not_count(run):
+    store = run("old", 20, ends=True)
+    run("theirs", 30, ends=True, stage="tag-garments")
+    assert (newest(store), newest(store, "tag"), newest(store, "tag-garments")) == ("theirs", "old", "theirs")
+    assert newest(store, "tag-looks") is None
+
+
+def test_of_several_that_are_begun_the_last_with_enough_rows(run):
+    store = run("old", 10, ends=True)
+    run("second", 9, ends=False)
+    run("third", 3, ends=False)
+    assert newest(store) == "second"
