@@ -75,7 +75,7 @@ def test_figures_on_real_images(real_images, tmp_path):
         found += re.findall(r"(?:recall@\d+|accuracy) +│ (0\.\d+)", done.stdout)
     stated = [
         s.strip()
-        for row in re.findall(r"^\| (?:\d+ photos|the same|`back`).*\| (.*) \|$", README, re.M)
+        for row in re.findall(r"^\| (?:\d+ photos|the same|\d+ `back`).*\| (.*) \|$", README, re.M)
         for s in re.split(r"/|\[", row)
     ]
     stated = [s for s in stated if re.fullmatch(r"\.\d+", s)]
