@@ -1,6 +1,7 @@
 """Tagging: heads that are sure or silent, the colour of what is in front, learning from a feed's columns, and the job."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -215,6 +216,16 @@ def test_a_shop_learns_its_own_words_and_finds_by_them(shop, tmp_path, monkeypat
 
     with pytest.raises(UsageError, match=f"--encoder.name={TAGS}"):
         tag.main(tag.Config(store=store, encoder=EncoderConfig(TAGS)))
+
+    own, other = load(learnt.tagger), str(tmp_path / "other")
+    heads = {name: replace(one, thresholds_C=np.zeros_like(one.thresholds_C)) for name, one in own.heads.items()}
+    save(replace(own, heads=heads), other, {})
+    begun = tag.main(tag.Config(store=store, tagger=other, limit=10, pool=alone))
+    assert (begun.counts.out, begun.still_read) == (10, rest.stage_version)
+    found = w2w.load_finder(store, whole=True, k=60, filter={"seen_paint": "Blue"})(str(shop / "0.jpg"))
+    assert len(found[0].garments[0].products) > 10
+    assert tag.main(tag.Config(store=store, tagger=other, pool=alone)).still_read is None
+    assert tag.main(tag.Config(store=store)).still_read == begun.stage_version
     changed = json.loads(Path(learnt.tagger, "tags.json").read_text())
     assert changed["heads"]["paint"]["encoder_version"] == model_version(COLOURED)
     monkeypatch.setattr(tag, "model_version", lambda config: "another")

@@ -17,7 +17,7 @@ from w2w.models.flow import pictures_of
 from w2w.report.page import page_of
 from w2w.results import Figure, Summary
 from w2w.stage import Pool
-from w2w.table.delta import need_table
+from w2w.table import delta
 from w2w.table.parts import Output
 from w2w.table.permitted import explained, why_refused
 from w2w.table.published import catalog_made_by
@@ -77,6 +77,9 @@ class Result(Summary):
     pending: int | None = None
     tagged: dict[str, Figure] = field(default_factory=dict)
     """By attribute, the share of all pictures of this kind and version whose value is sure."""
+    still_read: str | None = None
+    """Stage version of another tagger, whose rows filters, exports and similar products go on reading: this one has not tagged
+    all pictures yet, or the other one did so later."""
     products: int | None = None
     """With --learn: how many there are to learn from."""
     not_permitted: int | None = None
@@ -122,7 +125,10 @@ def _tag(config: Config, run: Run) -> Result:
         try_encoder(encoder)
     stages = tag_stages(pictures, encoder, name, version, config.decode, config.gpu_pool)
     done = run_pending(run, result, work, stages, [Output(schema.TAGGED)], version, [pictures.table], config.pool)
-    return done if config.dry_run else replace(done, tagged=coverage(run.store, version, pictures.owner_kind))
+    if config.dry_run:
+        return done
+    read = delta.newest_version(run.store, schema.TAGGED, run.job)
+    return replace(done, tagged=coverage(run.store, version, pictures.owner_kind), still_read=read if read != version else None)
 
 
 def encoder_of(config: EncoderConfig, tagger: Tagger, name: str) -> EncoderConfig:
@@ -142,7 +148,7 @@ def encoder_of(config: EncoderConfig, tagger: Tagger, name: str) -> EncoderConfi
 def _learn(config: Config, run: Run, folder: str) -> Result:
     if twice := [name for name in config.learn if config.learn.count(name) > 1]:
         raise UsageError(f"--learn={twice[0]}: is named twice")
-    need_table(run.store, schema.EMBEDDINGS, "embed")
+    delta.need_table(run.store, schema.EMBEDDINGS, "embed")
     version = model_version(config.encoder)
     products, refused = labelled(run.store, config.learn, config.max_examples)
     with explained(lambda: why_refused(refused, refused + len(products))):
