@@ -53,12 +53,15 @@ class Catalog:
         columns = [schema.PRODUCT_ID, schema.SIMILAR_LIST]
         self._similar = layered.read(store, schema.SIMILAR_PRODUCTS, columns, source=similar).combine_chunks()
         self._classes, self._tags = (
-            _by_key(store, table, columns, version)
-            for table, columns, stage in (
-                (schema.CLASSIFICATIONS, [schema.CATEGORY, schema.ACCEPTED], None),
-                (schema.TAGGED, [schema.TAGS], "tag"),
+            _by_key(store, table, columns, version or "")
+            for table, columns, version in (
+                (
+                    schema.CLASSIFICATIONS,
+                    [schema.CATEGORY, schema.ACCEPTED],
+                    delta.newest_version(store, schema.CLASSIFICATIONS),
+                ),
+                (schema.TAGGED, [schema.TAGS], delta.finished_version(store, schema.TAGGED, "tag")),
             )
-            for version in [delta.newest_version(store, table, stage) or ""]
         )
 
     @property

@@ -57,5 +57,5 @@ def _seen(
 
 def _tagger(store: str) -> tuple[str, int]:
     """Raises UsageError if there is none."""
-    table, newest = delta.need_table(store, schema.TAGGED, "tag"), delta.newest_version(store, schema.TAGGED, "tag")
+    table, newest = delta.need_table(store, schema.TAGGED, "tag"), delta.finished_version(store, schema.TAGGED, "tag")
     return newest or "", table.version()

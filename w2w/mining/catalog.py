@@ -33,7 +33,7 @@ def is_current(store: str, table: schema.Table, version: str) -> bool:
 
 
 def chosen_version(store: str, table: schema.Table, asked: str, option: str) -> str | None:
-    """The version of ``table`` that an option names: itself, ``newest_version`` for auto, None for none.
+    """The version of ``table`` that an option names: itself, the newest for auto (None if there is none), None for none.
 
     Raises UsageError if the table has no rows of that version.
     """

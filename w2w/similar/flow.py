@@ -128,7 +128,7 @@ def _seen(store: str, rows: pa.Table, wanted: Mapping[str, Sequence[str]]) -> di
     if not any(name.startswith(SEEN) for name in wanted):
         return {}
     delta.need_table(store, schema.TAGGED, "tag")
-    tagger = delta.newest_version(store, schema.TAGGED, "tag") or ""
+    tagger = delta.finished_version(store, schema.TAGGED, "tag") or ""
     tagged = delta.read(store, schema.TAGGED, [schema.OWNER_ID, schema.TAGS], stage_version=tagger)
     return seen_columns(rows.column(schema.IMAGE_ID), tagged, list(wanted))
 

@@ -438,14 +438,22 @@ def _same_type(a: pa.DataType, b: pa.DataType) -> bool:
     return a == b
 
 
-def newest_version(store: str, table: schema.Table, stage: str | None = None) -> str | None:
-    """The stage version whose rows are to be read, or None: the one last written, unless it is only begun, by a run that was
-    killed or had a limit, while a run has finished another (``w2w.table.marks``); then the last of those. ``stage``: of what
-    that stage wrote alone.
+def newest_version(store: str, table: schema.Table) -> str | None:
+    """The stage version last written to the table, or None."""
+    opened = open_table(store, table)
+    entries = history(opened) if opened is not None else []
+    return next((e["w2w"]["stage_version"] for e in entries if e["w2w"] and e["w2w"].get("rows")), None)
+
+
+def finished_version(store: str, table: schema.Table, stage: str) -> str | None:
+    """Of the versions that a stage wrote, which is to be read, or None: the one last written, unless it is only begun, by a run
+    that was killed or had a limit, while a run has finished another (``w2w.table.marks``); then the last of those.
+
+    For a stage that always takes all rows of its input: a run over some of them, as of posts alone, leaves no mark.
     """
     opened = open_table(store, table)
     told = [e["w2w"] for e in history(opened) if e["w2w"]] if opened is not None else []
-    told = [t for t in told if stage in (None, t.get("stage"))]
+    told = [t for t in told if t.get("stage") == stage]
     written = list(dict.fromkeys(t["stage_version"] for t in told if t.get("rows")))
     finished = {t["stage_version"] for t in told if t.get("mark")}
     standing = next((version for version in written if version in finished), None)

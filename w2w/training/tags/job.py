@@ -127,7 +127,7 @@ def _tag(config: Config, run: Run) -> Result:
     done = run_pending(run, result, work, stages, [Output(schema.TAGGED)], version, [pictures.table], config.pool)
     if config.dry_run:
         return done
-    read = delta.newest_version(run.store, schema.TAGGED, run.job)
+    read = delta.finished_version(run.store, schema.TAGGED, run.job)
     return replace(done, tagged=coverage(run.store, version, pictures.owner_kind), still_read=read if read != version else None)
 
 

@@ -25,43 +25,43 @@ def run(tmp_path):
     return written
 
 
-def newest(store: str, stage: str | None = None) -> str | None:
-    return delta.newest_version(store, schema.EMBEDDINGS, stage)
+def finished(store: str, stage: str = "tag") -> str | None:
+    return delta.finished_version(store, schema.EMBEDDINGS, stage)
 
 
 def test_a_version_that_is_begun_waits_until_a_run_has_finished_it(run):
     store = run("old", 20, ends=True)
-    assert newest(store) == "old"
+    assert finished(store) == "old"
     run("new", 5, ends=False)
-    assert newest(store) == "old"
+    assert finished(store) == "old"
     run("new", 15, ends=True, start=5)
-    assert newest(store) == "new"
+    assert finished(store) == "new"
 
 
 def test_one_with_nearly_all_rows_counts_as_finished(run):
     store = run("old", 20, ends=True)
     run("new", 17, ends=False)
-    assert newest(store) == "old"
+    assert finished(store) == "old"
     run("new", 1, ends=False, start=17)
-    assert newest(store) == "new"
+    assert finished(store) == "new"
 
 
 def test_where_no_run_has_finished_the_last_one_written_is_read(run, tmp_path):
-    assert newest(str(tmp_path)) is None
+    assert finished(str(tmp_path)) is None
     store = run("old", 20, ends=False)
     run("new", 2, ends=False)
-    assert newest(store) == "new"
+    assert finished(store) == "new"
 
 
 def test_another_stage_of_the_table_does_not_count(run):
     store = run("old", 20, ends=True)
     run("theirs", 30, ends=True, stage="tag-garments")
-    assert (newest(store), newest(store, "tag"), newest(store, "tag-garments")) == ("theirs", "old", "theirs")
-    assert newest(store, "tag-looks") is None
+    assert (finished(store), finished(store, "tag-garments")) == ("old", "theirs")
+    assert finished(store, "tag-looks") is None
 
 
 def test_of_several_that_are_begun_the_last_with_enough_rows(run):
     store = run("old", 10, ends=True)
     run("second", 9, ends=False)
     run("third", 3, ends=False)
-    assert newest(store) == "second"
+    assert finished(store) == "second"
