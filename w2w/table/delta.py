@@ -8,6 +8,7 @@ import json
 import random
 import re
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -454,15 +455,14 @@ def finished_version(store: str, table: schema.Table, stage: str) -> str | None:
     opened = open_table(store, table)
     told = [e["w2w"] for e in history(opened) if e["w2w"]] if opened is not None else []
     told = [t for t in told if t.get("stage") == stage]
-    written = list(dict.fromkeys(t["stage_version"] for t in told if t.get("rows")))
+    rows = Counter[str]()
+    for t in told:
+        rows[t["stage_version"]] += t.get("rows") or 0
+    written = [version for version, num in rows.items() if num]
     finished = {t["stage_version"] for t in told if t.get("mark")}
     standing = next((version for version in written if version in finished), None)
-    if standing is None or standing == written[0]:
+    if standing is None:
         return next(iter(written), None)
-    rows = dict.fromkeys(written, 0)
-    for part in parts(opened):
-        of = dict(part.partition).get(table.partition_by[0])
-        rows[of] = rows.get(of, 0) + part.rows
     least = _NEARLY_ALL * rows[standing]  # no run that ends beside another, or just after it, is told to have finished
     return next(version for version in written if version == standing or rows[version] >= least)
 

@@ -58,6 +58,8 @@ def test_another_stage_of_the_table_does_not_count(run):
     run("theirs", 30, ends=True, stage="tag-garments")
     assert (finished(store), finished(store, "tag-garments")) == ("old", "theirs")
     assert finished(store, "tag-looks") is None
+    run("theirs", 5, ends=False)
+    assert finished(store) == "old"  # whatever the other stage wrote of that version
 
 
 def test_of_several_that_are_begun_the_last_with_enough_rows(run):
