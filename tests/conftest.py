@@ -18,14 +18,3 @@ def real_images() -> Path:
     if not (folder / "catalog" / "products.csv").exists():
         pytest.skip(f"no real images at {folder}: set W2W_DATA")
     return folder
-
-
-@pytest.fixture
-def no_ray(monkeypatch):
-    """Whoever joins or starts a cluster fails. That none is there proves nothing: another test of this process may have one."""
-    from w2w.engine import job
-
-    def refuse(config):
-        raise AssertionError("Ray was asked for")
-
-    monkeypatch.setattr(job, "connect", refuse)

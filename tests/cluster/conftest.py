@@ -19,6 +19,7 @@ def plugins_folder(tmp_path_factory) -> Path:
 def ray_cluster(plugins_folder):
     import ray
 
+    assert not ray.is_initialized(), "an earlier test of this process has started Ray with an environment of its own"
     # workers import the stages that tests define
     places = [str(Path(__file__).parents[2]), str(plugins_folder), os.environ.get("PYTHONPATH")]
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, places))

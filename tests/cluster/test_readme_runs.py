@@ -45,7 +45,7 @@ LEFT_OUT = (
 )  # CI itself, test_init, test_readme, test_bridge: this shop is too small for one
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def ray_cluster():
     """The first command starts Ray; the others find it started."""
     yield

@@ -3,6 +3,7 @@
 from types import SimpleNamespace
 
 import pytest
+import ray
 
 from w2w.models import trial
 
@@ -17,3 +18,14 @@ def models_are_tried_here():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(trial, "subprocess", SimpleNamespace(run=run))
         yield
+
+
+@pytest.fixture(autouse=True)
+def no_ray(monkeypatch):
+    """Unit tests start none, and use none that a cluster test of this process has started."""
+
+    def refuse(*args, **options):
+        raise AssertionError("Ray was asked for: move the test to tests/cluster, or take nights.without_ray")
+
+    monkeypatch.setattr(ray, "init", refuse)
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)

@@ -13,7 +13,6 @@ from w2w.models.default import standing_default
 from w2w.models.encoder import model_version
 from w2w.table import bridges
 
-pytestmark = pytest.mark.usefixtures("no_ray")
 NEW = EncoderConfig(store_dtype="float16")  # another version of the same model
 NUM = 240
 

@@ -21,7 +21,6 @@ from w2w.errors import JobFailed, UsageError
 from w2w.garments.stage import to_jpeg
 from w2w.table import delta
 
-pytestmark = pytest.mark.usefixtures("no_ray")
 LATER = 10**12
 
 

@@ -15,7 +15,6 @@ from w2w.wardrobe.garment import make_garment
 from w2w.web.fetch import FetchConfig
 from w2w.web.politeness import PolitenessConfig
 
-pytestmark = pytest.mark.usefixtures("no_ray")
 PAGES = {
     "/robots.txt": Page(b"User-agent: *\nDisallow: /private", headers={"Content-Type": "text/plain"}),
     "/fine": Page(b"<p>a dress</p>"),

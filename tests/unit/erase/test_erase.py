@@ -36,7 +36,6 @@ from w2w.report.page import page_of
 from w2w.similar import job as similar
 from w2w.table import delta, erased, inventory, maintain
 
-pytestmark = pytest.mark.usefixtures("no_ray")
 GONE, POST, IMAGE = "p007", "post-3", ids.image_id(picture(12))
 
 

@@ -25,7 +25,6 @@ def bucket(monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("no_ray")
 def test_nothing_is_left_in_a_bucket(bucket, monkeypatch, tmp_path):
     monkeypatch.setenv("W2W_CACHE", str(tmp_path))
     store = f"{bucket}/shops/one"

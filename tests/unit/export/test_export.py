@@ -19,8 +19,6 @@ from w2w.export.rules import FORMATS, point_id
 from w2w.models.config import EncoderConfig
 from w2w.table import delta
 
-pytestmark = pytest.mark.usefixtures("no_ray")
-
 
 @pytest.fixture
 def store(tmp_path) -> str:

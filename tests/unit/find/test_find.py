@@ -21,7 +21,7 @@ from w2w.results import words
 K = 3
 
 
-def test_a_photo_is_answered_without_ray(shop, capsys, no_ray):
+def test_a_photo_is_answered_without_ray(shop, capsys):
     found = w2w.find(photos=shop.photos[:2], store=shop.store, k=K, verbose=True)
     assert (found.photos, found.counts.read, found.counts.out, found.where) == (2, 2, 2, "this process")
     assert [a.photo for a in found.answers] == shop.photos[:2]

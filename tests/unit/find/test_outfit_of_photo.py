@@ -22,7 +22,7 @@ def is_whole(classes: list[str]) -> bool:
     return core in ({"top", "bottom", "shoes"}, {"dress", "shoes"}) and len(set(classes)) == len(classes)
 
 
-def test_a_photos_garments_are_completed_with_products(shop, no_ray):
+def test_a_photos_garments_are_completed_with_products(shop):
     sold = set(w2w.open(shop.store).table("products").polars(["product_id"])["product_id"])
     for photo in shop.photos[:2]:
         (found,) = w2w.find(photos=[photo], store=shop.store, shown=0).answers

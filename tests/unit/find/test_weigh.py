@@ -68,7 +68,7 @@ def test_mistakes(encoder, weigh, said):
         part_weights(encoder, weigh, "weigh")
 
 
-def test_find_weighs_by_the_index_that_is_there(fashion, no_ray):
+def test_find_weighs_by_the_index_that_is_there(fashion):
     store, folder = fashion
     photo, weigh = str(next((folder / "posts").glob("*.jpg"))), {"colour": 3.0, "kind": 0.0}
     plain = w2w.find(photos=[photo], store=store, whole=True, k=14)

@@ -102,7 +102,7 @@ def test_over_in_one_night(store, shop, clock):
 
 
 @pytest.mark.parametrize("before", [{"colour": 0.7}, {"store_dtype": "float16"}, {"colour": 0.5, "dtype": "bfloat16"}])
-def test_an_earlier_default_with_other_options(store, shop, before):
+def test_an_earlier_default_with_other_options(store, shop, clock, before):
     run_night(store, shop, encoder=EncoderConfig(LITE0, **before))
     with pytest.raises(UsageError, match="the published index is"):
         w2w.index(store=store)
@@ -136,7 +136,7 @@ def test_options_decide_on_precision():
     assert as_precise(single, "another") == as_precise(single, model_version(single)) == single
 
 
-def test_it_is_wrong_usage(store, shop, monkeypatch, capsys):
+def test_it_is_wrong_usage(store, shop, clock, monkeypatch, capsys):
     run_night(store, shop, encoder=EncoderConfig(LITE0))
     monkeypatch.setattr("sys.argv", ["w2w embed", store])
     with pytest.raises(SystemExit) as left:

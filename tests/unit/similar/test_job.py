@@ -15,8 +15,6 @@ from w2w.similar import flow, job
 from w2w.similar.job import Config, main
 from w2w.table import delta, maintain
 
-pytestmark = pytest.mark.usefixtures("no_ray")
-
 
 def rows(store: str, name: str = "default") -> dict[str, dict]:
     columns = [schema.PRODUCT_ID, schema.SIMILAR_LIST, *flow.rules.STATE]

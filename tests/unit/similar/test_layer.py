@@ -17,7 +17,6 @@ from w2w.similar import base, flow, job
 from w2w.similar.job import main
 from w2w.table import delta, layered, maintain
 
-pytestmark = pytest.mark.usefixtures("no_ray")
 LAYERS = {"collapse": False, "layer_from": 1, "layer_share": 100.0}
 
 

@@ -93,7 +93,7 @@ def test_withdrawn_posts_leave_the_index(posts):
         w2w.find(photos=[str(posts.folder / "2.jpg")], store=posts.store, index="looks")
 
 
-def test_a_photo_finds_its_own_look_first_and_what_is_worn_in_it(posts, capsys, no_ray):
+def test_a_photo_finds_its_own_look_first_and_what_is_worn_in_it(posts, capsys):
     stocked(posts, nobody=tuple(range(NUM)))  # nobody anywhere: query and looks are whole photos, and equal
     posts.embed()
     posts.index()
