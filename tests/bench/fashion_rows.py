@@ -50,7 +50,7 @@ class Rows:
 
 def read_real(folder: Path) -> dict[str, Rows]:
     """``folder``: where the catalog's hashes are kept."""
-    return {rows.name: rows for rows in (_views(), _photos(), _catalog(folder))}
+    return {rows.name: rows for rows in (read_views(), _photos(), _catalog(folder))}
 
 
 def read_all(folder: Path) -> dict[str, Rows]:
@@ -70,7 +70,7 @@ def _read(name: str, file: str) -> dict[str, np.ndarray]:
     return table | {"file": np.array([str(DATA / name / r["image"]) for r in rows])}
 
 
-def _views() -> Rows:
+def read_views() -> Rows:
     table = _read("views", "views.csv")
     product = np.char.add(np.char.add(table["sku"], " "), table["colour"])
     labels = {"sku": table["sku"], "product": product, "main": table["view"] == "main"}

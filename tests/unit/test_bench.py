@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from tests.bench import __main__ as bench
-from tests.bench import product_pictures
+from tests.bench import cut_out_worn, product_pictures
 from tests.bench.book import Found, over_seeds, ranks_of, recall
+from tests.bench.fashion_rows import Rows
 from tests.bench.find_rerank import expanded, hits, reciprocal, told
 from tests.bench.real_gain import Pictures, compared, find_class, find_views
 
@@ -173,3 +174,19 @@ def test_ways_of_ranking_keep_to_the_class_and_gain_is_paired():
     assert (by_person["way"], by_garment["way"]) == ("--cut_out_by=person", "--cut_out_by=garment")
     assert by_garment["recall@1"] == 1
     assert cut_out["gain@1"][1] <= cut_out["gain@1"][0] <= cut_out["gain@1"][2]
+
+
+def test_what_is_cut_out_of_worn_garments_is_sought_among_main_views_of_its_kind():
+    skus, product = np.array(["ms1", "ms2", "mp1", "ms1", "ms2", "ms2"]), np.array(["1", "2", "3", "1", "2", "2"])
+    labels = {"sku": skus, "product": product, "main": np.arange(6) < 3}
+    rows = Rows("views", [""] * 6, np.array(["test"] * 6), skus, labels)
+    vectors_N3D = np.full((6, 3, 3), np.nan)
+    vectors_N3D[:3, 0] = np.eye(3)
+    vectors_N3D[3] = [[0, 0, 1], [0.1, 0, 0.9], [0.3, 0.2, 0]]  # of its kind the first is nearest, of all the third
+    vectors_N3D[4] = [[0, 1, 0], [0.5, 0.4, 0], [0, 0.9, 0]]  # the crop misleads, its own pixels do not
+    vectors_N3D[5, 0] = [0, 1, 0]  # no garment was found
+    answer = cut_out_worn.told(rows, "test", vectors_N3D, cut_out_worn.is_bottom(skus))
+    assert (answer["photos"], answer["with a garment"]) == (3, 2)
+    assert {name: way["after"][0] for name, way in answer["ways"].items()} == {
+        "crop": 0.5, "--cut_out_by=garment": 1.0, "garment alone": 1.0, "whole photo": 1.0,
+    }  # fmt: skip
