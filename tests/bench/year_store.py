@@ -43,6 +43,7 @@ from w2w.nightly.tidy import Tidy
 from w2w.similar.flow import SimilarConfig
 from w2w.stage import Budget, Pool
 from w2w.table import bridges, delta, layered
+from w2w.table.current import current_products
 from w2w.web import fetch as fetching
 from w2w.web import politeness
 
@@ -196,7 +197,7 @@ def held(store: str, encoder: EncoderConfig) -> Held:
 def products_of(store: str) -> dict[str, Product]:
     columns = [schema.TITLE, schema.PRICE, schema.CATEGORY, schema.AVAILABILITY, schema.IMAGE_ID, schema.IMAGE_LIST]
     found = {}
-    for row in delta.current_products(store, [schema.PRODUCT_ID, *columns, schema.ACTIVE]).to_pylist():
+    for row in current_products(store, [schema.PRODUCT_ID, *columns, schema.ACTIVE]).to_pylist():
         if row[schema.ACTIVE]:
             pictures = tuple(one[schema.IMAGE_ID] for one in row[schema.IMAGE_LIST])
             assert pictures[0] == row[schema.IMAGE_ID]

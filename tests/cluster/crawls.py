@@ -10,7 +10,7 @@ from w2w.crawl.frontier import RecrawlConfig
 from w2w.crawl.stage import VisitConfig
 from w2w.stage import Pool
 from w2w.table import delta
-from w2w.table.delta import current_posts
+from w2w.table.current import current_posts, current_products
 from w2w.web.fetch import FetchConfig
 from w2w.web.politeness import PolitenessConfig
 from w2w.web.urls import Limits
@@ -88,7 +88,7 @@ def tables(store: Path) -> dict[str, list[str]]:
             delta.read(uri, schema.FRONTIER, ["url", "kind", "depth", "redirects", "found_on", "state", "reason"])
         ),
         "pages": rows(delta.read(uri, schema.PAGES, pages)),
-        "products": rows(delta.current_products(uri, products)),
+        "products": rows(current_products(uri, products)),
         "posts": rows(current_posts(uri).drop_columns(["fetched_at"])),
         "images": rows(delta.read(uri, schema.IMAGES, ["image_id", "width", "height", "format", "phash"])),
         "rejects": rows(delta.read(uri, schema.REJECTS, ["key", "stage", "code"])),

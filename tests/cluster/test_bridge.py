@@ -9,6 +9,7 @@ from w2w import schema
 from w2w.errors import UsageError
 from w2w.models.config import FASHION, LITE0
 from w2w.table import bridges, delta
+from w2w.table.current import current_products
 
 OLD_NUM, NEW_NUM = 130, 6
 POOL = {"workers": 1}
@@ -67,7 +68,7 @@ def test_over_a_bridge_and_back(tmp_path):
     vectors = delta.read(store, schema.EMBEDDINGS, [schema.VECTOR, schema.OWNER_ID], model_version=made.new).to_pylist()
     mapped_ND = bridge(np.float32([row[schema.VECTOR] for row in vectors]))
     hits = opened.search(mapped_ND, k=1).to_pylist()
-    of_new = {row[schema.IMAGE_ID] for row in delta.current_products(store, [schema.PRODUCT_ID, schema.IMAGE_ID]).to_pylist()
+    of_new = {row[schema.IMAGE_ID] for row in current_products(store, [schema.PRODUCT_ID, schema.IMAGE_ID]).to_pylist()
               if row[schema.PRODUCT_ID] >= f"p{OLD_NUM:05d}"}  # fmt: skip
     own = [(row[schema.OWNER_ID], hit) for row, hit in zip(vectors, hits, strict=True) if row[schema.OWNER_ID] in of_new]
     assert len(own) == NEW_NUM

@@ -22,6 +22,7 @@ from w2w.crawl.stage import VisitConfig
 from w2w.errors import JobFailed, RejectCode, UsageError
 from w2w.stage import Pool
 from w2w.table import delta
+from w2w.table.current import current_products
 from w2w.wardrobe import site
 from w2w.wardrobe.pages import Site
 from w2w.wardrobe.shop import change_shop, write_shop
@@ -84,7 +85,7 @@ def test_hostile_site_is_crawled_politely_to_the_end(shop, tmp_path, workers):
         f"{path}: {end} was {states.get(path)}" for path, end in hostile.expected(shop).items() if not fits(path, end, states)
     ]
     assert wrong == []
-    products = delta.current_products(str(store), ["product_id", "title", "brand"]).to_pylist()
+    products = current_products(str(store), ["product_id", "title", "brand"]).to_pylist()
     titles = {f"/p/{row['product_id']}": row["title"] for row in products}
     for path, title in hostile.TITLES.items():
         assert titles[path] == title or (path == "/p/wrong-charset" and path in titles), path
@@ -157,7 +158,7 @@ def test_second_crawl_costs_304s_and_a_changed_site_its_changes(shop, tmp_path):
         (shop / "products.csv").write_text("".join(line for line in lines if not line.startswith(gone)), "utf-8")
         last = crawled(config(store, profile, recrawl=at_once))
         assert last.withdrawn == 1
-        current = delta.current_products(str(store), ["product_id", "active"]).to_pylist()
+        current = current_products(str(store), ["product_id", "active"]).to_pylist()
         assert [row["product_id"] for row in current if not row["active"]] == [gone]
 
 

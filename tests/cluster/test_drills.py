@@ -33,6 +33,7 @@ from w2w.index.manifest import index_uri
 from w2w.index.publish import current_version, versions
 from w2w.index.search import open_index
 from w2w.table import delta, lease
+from w2w.table.current import CurrentRows
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 FIRST, ALL = 40, 60  # products of the first night, and of those after it
@@ -52,7 +53,7 @@ def night(store: Path, feed: Path, *options: str) -> subprocess.Popen:
 def everything(store: Path) -> dict:
     """``contents``, and what each product is now."""
     columns = [schema.PRODUCT_ID, schema.TITLE, schema.CATEGORY, schema.ACTIVE]
-    current = delta.CurrentRows(str(store), schema.PRODUCTS).batches(columns)
+    current = CurrentRows(str(store), schema.PRODUCTS).batches(columns)
     return contents(store) | {"now": sorted(map(str, (row for batch in current for row in batch.to_pylist())))}
 
 

@@ -26,6 +26,7 @@ from w2w.mining.duplicates.flow import find_duplicates, list_fingerprints
 from w2w.mining.duplicates.rules import LikenessRules
 from w2w.mining.splits import job as split
 from w2w.table import delta
+from w2w.table.current import current_products
 from w2w.table.parts import Output
 from w2w.table.sink import append_rows
 
@@ -53,7 +54,7 @@ def shop(finished, tmp_path):
 
 
 def images_of(store: str) -> dict[str, str]:
-    rows = delta.current_products(store, [schema.PRODUCT_ID, schema.IMAGE_ID]).to_pylist()
+    rows = current_products(store, [schema.PRODUCT_ID, schema.IMAGE_ID]).to_pylist()
     return {r[schema.PRODUCT_ID]: r[schema.IMAGE_ID] for r in rows}
 
 

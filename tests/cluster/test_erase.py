@@ -36,6 +36,7 @@ from w2w.search import job_search as search
 from w2w.similar import job as similar
 from w2w.stage import Pool
 from w2w.table import delta
+from w2w.table.current import current_posts, current_products
 from w2w.wardrobe import shop as wardrobe
 from w2w.wardrobe import site
 
@@ -58,7 +59,7 @@ def traces(store: Path, *texts: str, pictures: tuple[bytes, ...] = ()) -> set[st
 
 
 def products(store: Path) -> set[str]:
-    rows = delta.current_products(str(store), [schema.PRODUCT_ID, schema.ACTIVE]).to_pylist()
+    rows = current_products(str(store), [schema.PRODUCT_ID, schema.ACTIVE]).to_pylist()
     return {row[schema.PRODUCT_ID] for row in rows if row[schema.ACTIVE]}
 
 
@@ -116,10 +117,10 @@ def test_a_store_with_everything(tmp_path):
         export.main(export.Config(store=place, vectors=True))
         pairs = delta.read(place, schema.PAIRS, [schema.PRODUCT_ID, schema.POST_ID]).to_pylist()
         gone, post = pairs[0][schema.PRODUCT_ID], pairs[-1][schema.POST_ID]
-        rows = delta.current_products(place, [schema.PRODUCT_ID, schema.IMAGE_ID, schema.URL]).to_pylist()
+        rows = current_products(place, [schema.PRODUCT_ID, schema.IMAGE_ID, schema.URL]).to_pylist()
         own = next(row for row in rows if row[schema.PRODUCT_ID] == gone)
         image = next(row[schema.IMAGE_ID] for row in rows if row[schema.PRODUCT_ID] != gone)
-        posts = {p[schema.POST_ID]: p for p in delta.current_posts(place).to_pylist()}
+        posts = {p[schema.POST_ID]: p for p in current_posts(place).to_pylist()}
         sought = (own[schema.IMAGE_ID], own[schema.URL], posts[post][schema.IMAGE_ID], posts[post][schema.URL], image)
         before = len(rows)
         asked = [f"--product={gone}", f"--post={post}", f"--image={image}"]

@@ -23,6 +23,7 @@ from w2w.images.lookbook import file_name
 from w2w.index.manifest import index_uri
 from w2w.index.publish import read_manifest
 from w2w.table import delta
+from w2w.table.current import CurrentRows
 
 ROOT = Path(__file__).parents[2]
 NUM_PRODUCTS = 80
@@ -321,7 +322,7 @@ def test_driver_of_recommend(cluster, tmp_path, num_kills):
 
     def tables(store: Path) -> list[str]:
         told = [schema.PRODUCT_ID, schema.OUTFITS_LIST, schema.REASON, schema.ROW_DIGEST, schema.ACTIVE]
-        newest = delta.CurrentRows(str(store), schema.RECOMMENDATIONS).batches(told)
+        newest = CurrentRows(str(store), schema.RECOMMENDATIONS).batches(told)
         offered = rows_of(store, schema.OFFERED, schema.OFFERED.schema.names)
         return [*offered, *sorted(json.dumps(row) for batch in newest for row in batch.to_pylist())]
 

@@ -11,7 +11,7 @@ from w2w.engine.job import options_of
 from w2w.garments.job_detect import DetectConfig
 from w2w.nightly import job as nightly
 from w2w.stage import Pool
-from w2w.table import delta
+from w2w.table.current import current_products
 from w2w.wardrobe import site
 from w2w.wardrobe.shop import write_shop
 
@@ -27,7 +27,7 @@ def test_a_night_that_crawls(tmp_path):
         result = nightly.main(settings)
         again = nightly.main(settings)
     assert result.ingest is None
-    assert result.crawl.products_changed == delta.current_products(str(store), [schema.PRODUCT_ID]).num_rows == 24
+    assert result.crawl.products_changed == current_products(str(store), [schema.PRODUCT_ID]).num_rows == 24
     assert result.detect.counts.out == result.detect.pending > 0
     assert result.index.published
     assert re.search(r": 24 new(, \d+ rejected)?; index published\.$", result.says)

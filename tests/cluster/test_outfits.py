@@ -20,6 +20,7 @@ from w2w.mining.sets import job as convert
 from w2w.models import job as embed
 from w2w.stage import Counts, Pool
 from w2w.table import delta, snapshot
+from w2w.table.current import current_posts
 from w2w.table.parts import Output, write_part
 from w2w.table.sink import Lineage, append_rows
 from w2w.web.fetch import FetchConfig
@@ -97,7 +98,7 @@ def test_the_shops_own_photos_are_posts(tmp_path):
     listed.write_text(listed.read_text().replace("2.jpg,", "2.jpg,p3"))
     again = convert.main(config)
     assert (again.counts.out, again.skipped >= 1) == (1, True)
-    [newest] = [r for r in delta.current_posts(store).to_pylist() if r[schema.POST_ID] == "posts/2.jpg"]
+    [newest] = [r for r in current_posts(store).to_pylist() if r[schema.POST_ID] == "posts/2.jpg"]
     assert newest[schema.PRODUCT_IDS] == ["p3"]
 
 

@@ -21,6 +21,7 @@ from w2w.mining.representatives import job as represent
 from w2w.models import job as embed
 from w2w.stage import Pool
 from w2w.table import delta
+from w2w.table.current import current_posts, current_products
 from w2w.web.permission import UseConfig
 
 RAY, ONE = RayConfig(num_cpus=2), Pool(workers=1, batch_rows=8)
@@ -91,7 +92,7 @@ def crawled(tmp_path, **options) -> None:
 
 
 def images_of(store: str) -> dict[str, str]:
-    rows = delta.current_products(store, [schema.PRODUCT_ID, schema.IMAGE_ID]).to_pylist()
+    rows = current_products(store, [schema.PRODUCT_ID, schema.IMAGE_ID]).to_pylist()
     return {row[schema.PRODUCT_ID]: row[schema.IMAGE_ID] for row in rows}
 
 
@@ -104,7 +105,7 @@ def indexed(store: str) -> tuple[index.Result, set[str]]:
 
 def garments(store: str) -> None:
     """A garment for each product in each photo, as a detector would find them: here one class, so one garment."""
-    posts = delta.current_posts(store).to_pylist()
+    posts = current_posts(store).to_pylist()
     rows = []
     for post in posts:
         box = [0.0, 0.0, 60.0, 200.0]
@@ -145,7 +146,7 @@ def test_each_job_uses_just_what_it_may(web: Web, tmp_path):
     assert made.counts.rejects["not_permitted"] == 5 + 2  # of the closed photo, but for noai, and two products of the open one
     assert made.counts.read == made.counts.out + made.counts.rejected == 12
     refused = {images_of(store)[name] for name in ("signal", "reserved")} | {
-        post[schema.IMAGE_ID] for post in delta.current_posts(store).to_pylist() if post[schema.POST_ID] == "closed"
+        post[schema.IMAGE_ID] for post in current_posts(store).to_pylist() if post[schema.POST_ID] == "closed"
     }
     pairs = delta.read(store, schema.PAIRS, [schema.ANCHOR_IMAGE_ID, schema.IMAGE_ID]).to_pylist()
     assert not {image for pair in pairs for image in pair.values()} & refused

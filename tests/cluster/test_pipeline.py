@@ -24,6 +24,7 @@ from w2w.models import job as embed
 from w2w.models.config import EncoderConfig
 from w2w.search import job_search as search
 from w2w.table import delta
+from w2w.table.current import current_products
 
 NUM_PRODUCTS = 90
 
@@ -99,7 +100,7 @@ def test_what_changed_is_computed_and_nothing_else(finished, shop, tmp_path):
             os.utime(path, ns=(kept[n][1].st_atime_ns, kept[n][1].st_mtime_ns))
     assert ingested.counts.stages["load"] == 2
     assert embedded.counts.stages == {"decode": 2, "encode": 2}
-    products = delta.current_products(store, [schema.PRODUCT_ID, schema.ACTIVE]).to_pylist()
+    products = current_products(store, [schema.PRODUCT_ID, schema.ACTIVE]).to_pylist()
     assert {p["product_id"] for p in products if not p["active"]} == {"p00087", "p00088", "p00089"}
     assert len(products) == NUM_PRODUCTS
     assert indexed.shards_built == 3
@@ -248,6 +249,6 @@ def test_broken_images_are_rejects_with_codes(tmp_path):
     (images / "4.jpg").write_bytes(picture(np.random.default_rng(4)))
     again = ingest.main(ingest.Config(store=store, feed=FeedConfig(uri=str(feed))))
     assert (again.counts.read, again.counts.out, again.skipped) == (1, 1, 20)
-    products = delta.current_products(store, [schema.PRODUCT_ID])
+    products = current_products(store, [schema.PRODUCT_ID])
     assert products.num_rows == 17
     assert pa.compute.count_distinct(delta.read(store, schema.IMAGES, [schema.IMAGE_ID]).column(0)).as_py() == 17

@@ -15,13 +15,14 @@ from w2w.recommend.rules import OutfitConfig
 from w2w.recommend.worn import WornConfig
 from w2w.stage import Pool
 from w2w.table import delta
+from w2w.table.current import CurrentRows
 
 NUMBERS = range(60)
 
 
 def newest(store: str) -> dict[str, dict]:
     columns = [c for c in schema.RECOMMENDATIONS.schema.names if c not in (schema.FETCHED_AT, schema.RUN_ID, schema.FLOORS)]
-    batches = delta.CurrentRows(store, schema.RECOMMENDATIONS).batches(columns)
+    batches = CurrentRows(store, schema.RECOMMENDATIONS).batches(columns)
     return {row[schema.PRODUCT_ID]: row for batch in batches for row in batch.to_pylist()}
 
 

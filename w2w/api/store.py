@@ -19,6 +19,7 @@ from w2w.index.publish import read_manifest
 from w2w.index.search import Index as OpenIndex
 from w2w.index.search import check_model, open_index
 from w2w.table import delta, inventory, layered
+from w2w.table.current import CurrentRows
 from w2w.table.pending import lookup
 
 if TYPE_CHECKING:
@@ -100,7 +101,7 @@ class Table:
             return pa.concat_tables([pa.schema([self.schema.field(c) for c in names]).empty_table(), *counting])
         if schema.ACTIVE not in self.schema.names:
             raise UsageError(f"current: table {self.name!r} has no history; omit it")
-        rows = delta.CurrentRows(self._store, self._table, version).batches(list(dict.fromkeys([*names, schema.ACTIVE])))
+        rows = CurrentRows(self._store, self._table, version).batches(list(dict.fromkeys([*names, schema.ACTIVE])))
         kept = [batch.filter(batch.column(schema.ACTIVE)).select(names) for batch in rows]
         empty = pa.schema([self.schema.field(c) for c in names]).empty_table()
         return pa.concat_tables([empty, *kept])

@@ -21,6 +21,7 @@ from w2w.mining.representatives.rules import persons_of
 from w2w.report.variants import COLOURS
 from w2w.stage import Stage
 from w2w.table import delta
+from w2w.table.current import CurrentRows, newest_of_each
 from w2w.table.pending import Keys, lookup, rejected_keys, table_keys
 from w2w.table.pictures import with_pictures
 
@@ -56,7 +57,7 @@ def read_catalog(store: str) -> Catalog:
     """Held: about 350 bytes a product and 100 a picture; titles and attributes are read batch by batch."""
     columns = [*_KEPT, *_TEXTS, schema.ATTRIBUTES, schema.IMAGE_LIST, schema.ACTIVE]
     goods, pictures = [], []
-    for batch in delta.CurrentRows(store, schema.PRODUCTS).batches(columns):
+    for batch in CurrentRows(store, schema.PRODUCTS).batches(columns):
         rows = batch.filter(batch.column(schema.ACTIVE))
         goods.append(_asked(rows))
         pictures.append(with_pictures(rows.select([schema.PRODUCT_ID, schema.IMAGE_ID, schema.IMAGE_LIST])))
@@ -304,7 +305,7 @@ def products_of(store: str, product_ids: Iterable[str]) -> dict[str, dict]:
     columns = [schema.PRODUCT_ID, schema.TITLE, schema.BRAND, schema.PRICE, schema.CURRENCY, schema.CATEGORY, schema.URL]
     columns.append(schema.FETCHED_AT)
     rows = lookup(store, schema.PRODUCTS, pa.array(sorted(set(product_ids)), pa.string()), columns)
-    return {row[schema.PRODUCT_ID]: row for row in delta.newest_of_each(rows, schema.PRODUCT_ID).to_pylist()}
+    return {row[schema.PRODUCT_ID]: row for row in newest_of_each(rows, schema.PRODUCT_ID).to_pylist()}
 
 
 def pictures_of(store: str, image_ids: Iterable[str]) -> Mapping[str, bytes]:

@@ -35,6 +35,7 @@ from w2w.ingest.permits import Standing, permission, statement_of
 from w2w.ingest.raw import Mapping
 from w2w.ingest.warnings import WARNINGS, warn
 from w2w.table import delta
+from w2w.table.current import CurrentRows, current_posts, current_products
 from w2w.table.parts import RECEIPT_SCHEMA, Output, write_part
 from w2w.table.sink import Committer, Lineage
 from w2w.web.permission import Asked, Statement
@@ -74,11 +75,11 @@ def harvest(store: str, profile: Profile, lineage: Lineage, use: str = "") -> Ha
     sink.add(Output(schema.PERMISSIONS), said)
     done.permissions = said.num_rows
     if ended.num_rows:
-        products = delta.current_products(store, schema.PRODUCTS.schema.names)
+        products = current_products(store, schema.PRODUCTS.schema.names)
         owner = products.column(schema.FEED)
         products = products.filter(pc.fill_null(pc.equal(owner, _owner(profile)), True))
         _withdraw(ended, "product", live, schema.PRODUCTS, products, done, sink)
-        _withdraw(ended, "post", live_posts, schema.POSTS, delta.current_posts(store), done, sink)
+        _withdraw(ended, "post", live_posts, schema.POSTS, current_posts(store), done, sink)
     done.versions = sink.commit()
     return done
 
@@ -259,8 +260,8 @@ def _products(store: str, profile: Profile, pages: _Pages, records: pa.Table, do
     """Writes new and changed products; returns the ids of all that the site sells now. If a product's new picture is broken, it
     keeps the old one, and its other changes are written."""
     owner = _owner(profile)
-    current = CurrentProducts(delta.current_products(store, CURRENT_COLUMNS), owner)
-    last = LastPictures(delta.CurrentRows(store, schema.PRODUCTS).batches(PICTURE_COLUMNS))
+    current = CurrentProducts(current_products(store, CURRENT_COLUMNS), owner)
+    last = LastPictures(CurrentRows(store, schema.PRODUCTS).batches(PICTURE_COLUMNS))
     seen, live = SeenKeys(), set()
     for batch in _of_kind(records, "product"):
         before = last.of(pa.array([fields["product_id"][0] for _, fields in batch], pa.string())).to_pylist()
@@ -324,7 +325,7 @@ def _stamped(rows: pa.Table, image_column: str, owner: str) -> pa.Table:
 def _posts(store: str, pages: _Pages, records: pa.Table, done: Harvest, sink: _Sink) -> set[str]:
     """Writes new and changed posts; returns the ids of all that the site shows now. A link to a known product page counts as
     that product."""
-    current = delta.current_posts(store)
+    current = current_posts(store)
     active = current.filter(current.column(schema.ACTIVE))
     known = dict(zip(active.column(schema.POST_ID).to_pylist(), active.column(schema.ROW_DIGEST).to_pylist()))
     seen: set[str] = set()

@@ -20,6 +20,7 @@ from w2w.mining.sets.rows import PRODUCT
 from w2w.models.config import EncoderConfig
 from w2w.models.encoder import load_encoder, model_version
 from w2w.table import delta
+from w2w.table.current import current_products
 from w2w.table.pending import holding, lookup, lookup_batches
 from w2w.training.encoders.flow import pair_table
 from w2w.training.vectors import vector_batches
@@ -216,9 +217,7 @@ def _columns(protocol: Retrieval) -> list[str]:
 
 def _products(store: str, catalog: str, names: Sequence[str]) -> pa.Table:
     """The set's products with a picture, by product_id: OWNER, ``names``, split and partition."""
-    rows = delta.current_products(
-        store, [schema.PRODUCT_ID, schema.IMAGE_ID, schema.CATEGORY, schema.ATTRIBUTES, schema.ACTIVE]
-    )
+    rows = current_products(store, [schema.PRODUCT_ID, schema.IMAGE_ID, schema.CATEGORY, schema.ATTRIBUTES, schema.ACTIVE])
     there = pc.and_(rows.column(schema.ACTIVE), pc.is_valid(rows.column(schema.IMAGE_ID)))
     rows = rows.filter(pc.and_(there, pc.starts_with(rows.column(schema.PRODUCT_ID), f"{catalog}/")))
     columns = {OWNER: rows.column(schema.IMAGE_ID), schema.CATEGORY: rows.column(schema.CATEGORY)}

@@ -28,6 +28,7 @@ from w2w.models.sources import file_sha256
 from w2w.models.weights import WEIGHTS
 from w2w.report.evaluation import Failure
 from w2w.table import delta
+from w2w.table.current import current_products
 from w2w.table.delta import need_table
 from w2w.training.outfits.flow import Asked
 
@@ -238,7 +239,7 @@ def _products_shown(store: str, catalog: str, queries: pa.Table) -> dict[str, se
 
     pairs = delta.read(store, schema.PAIRS, [schema.IMAGE_ID, schema.PRODUCT_ID], source=catalog)
     add(*(c.to_pylist() for c in pairs.columns))
-    rows = delta.current_products(store, [schema.IMAGE_ID, schema.PRODUCT_ID, schema.ATTRIBUTES])
+    rows = current_products(store, [schema.IMAGE_ID, schema.PRODUCT_ID, schema.ATTRIBUTES])
     images = rows.column(0).to_pylist()
     add(images, rows.column(1).to_pylist())
     add(images, pc.map_lookup(rows.column(2), PRODUCT, "first").to_pylist())

@@ -14,7 +14,7 @@ from w2w.evaluation.rules import OWNER, Ranked
 from w2w.report.cards import CARD_PX, RIGHT_MARK, Card, product_card
 from w2w.report.evaluation import Failure
 from w2w.report.page import data_uri, small, thumbnail, tiled
-from w2w.table import delta
+from w2w.table.current import current_products
 from w2w.table.pending import lookup
 from w2w.training.outfits.flow import Asked
 
@@ -49,7 +49,7 @@ class Shown:
         self._asked = dict(pictures_of(store, pa.array(sorted(set(queries)), pa.string()), crops))
         images = pa.array(sorted(set(found) - {""}), pa.string())
         self._pictures = dict(pictures_of(store, images, crops=False))
-        rows = delta.current_products(store, [*_ON_CARDS, schema.IMAGE_ID])
+        rows = current_products(store, [*_ON_CARDS, schema.IMAGE_ID])
         rows = rows.filter(pc.is_in(rows.column(schema.IMAGE_ID), value_set=images))
         self._about: dict[str, dict[str, Any]] = {row[schema.IMAGE_ID]: row for row in reversed(rows.to_pylist())}
 

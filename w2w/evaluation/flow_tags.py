@@ -10,7 +10,7 @@ from w2w import schema
 from w2w.errors import UsageError
 from w2w.garments.classifier import HeadConfig, held_out
 from w2w.metrics.retrieval import by_group
-from w2w.table import delta
+from w2w.table.current import current_products
 from w2w.table.pending import lookup
 from w2w.training.classifier.flow import clusters
 from w2w.training.tags.heads import Tagger
@@ -31,7 +31,7 @@ class Told:
 def read_told(store: str, tagger: Tagger, version: str) -> Told:
     """Raises UsageError if nothing can be compared."""
     columns = [schema.PRODUCT_ID, schema.IMAGE_ID, schema.ACTIVE, schema.ATTRIBUTES, schema.CATEGORY, schema.BRAND]
-    products = [p for p in delta.current_products(store, columns).to_pylist() if p[schema.ACTIVE] and p[schema.IMAGE_ID]]
+    products = [p for p in current_products(store, columns).to_pylist() if p[schema.ACTIVE] and p[schema.IMAGE_ID]]
     images = pa.array(sorted({p[schema.IMAGE_ID] for p in products}), pa.string())
     rows = lookup(store, schema.TAGGED, images, [schema.OWNER_ID, schema.TAGS], stage_version=version)
     seen = {

@@ -21,6 +21,7 @@ from w2w.errors import JobFailed
 from w2w.export.rules import DELETE, UPSERT, digests, parquet
 from w2w.shown import without_secrets
 from w2w.table import delta, layered
+from w2w.table.current import CurrentRows
 from w2w.table.doubles import is_own
 from w2w.table.parts import RECEIPT_SCHEMA, Output, write_part
 from w2w.table.permitted import SEARCH, permitted
@@ -77,7 +78,7 @@ class Catalog:
         if self._vectors is None:
             return Without()
         counts = Counter[str]()
-        for rows in delta.CurrentRows(self._store, schema.PRODUCTS).batches([schema.IMAGE_ID, schema.ACTIVE]):
+        for rows in CurrentRows(self._store, schema.PRODUCTS).batches([schema.IMAGE_ID, schema.ACTIVE]):
             active = rows.filter(rows.column(schema.ACTIVE))
             refused, has = ~self._may.mask(active.column(0)), self._places(active) >= 0
             counts += Counter(active=len(has), refused=int(refused.sum()), missing=int((~refused & ~has).sum()))
@@ -86,7 +87,7 @@ class Catalog:
     def batches(self) -> Iterator[pa.Table]:
         """Rows of CHANGE for every active product, without vectors."""
         columns = [*_SENT, schema.ACTIVE]
-        for held in delta.CurrentRows(self._store, schema.PRODUCTS).batches(columns):
+        for held in CurrentRows(self._store, schema.PRODUCTS).batches(columns):
             for start in range(0, held.num_rows, _ROWS):
                 rows = held.slice(start, _ROWS)
                 rows = rows.filter(rows.column(schema.ACTIVE))

@@ -15,7 +15,7 @@ from w2w.find.rules import NO_GARMENT, FindOptions, Hit, said_of
 from w2w.report.cards import price_text
 from w2w.report.variants import DESIGN_NEEDS, Design, designs
 from w2w.shown import without_secrets
-from w2w.table import delta
+from w2w.table.current import current_products
 
 _TOLD = 10  # photos shown on the terminal
 _MOST_SHOWN = 500  # photos that a page can show
@@ -73,13 +73,13 @@ class Catalog:
     """Current product data for display. Held in memory: about 250 bytes per product."""
 
     def __init__(self, store: str):
-        rows = delta.current_products(store, _ABOUT).combine_chunks()
+        rows = current_products(store, _ABOUT).combine_chunks()
         self._store, self._rows, self._ids = store, rows, rows.column(schema.PRODUCT_ID)
 
     @cached_property
     def designs(self) -> dict[str, Design]:
         """Which products are one of several colours of a design: for pages, and read when the first asks."""
-        return designs(delta.current_products(self._store, DESIGN_NEEDS).to_pylist())
+        return designs(current_products(self._store, DESIGN_NEEDS).to_pylist())
 
     def about(self, product_id: str) -> dict[str, Any]:
         """Title, brand, price, currency and link of a product, None where nothing is known."""

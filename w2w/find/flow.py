@@ -24,6 +24,7 @@ from w2w.ingest.stage import loadable
 from w2w.results import Summary
 from w2w.stage import Pool, Stage, batches
 from w2w.table import delta, work
+from w2w.table.current import current_posts
 from w2w.table.delta import need_table
 from w2w.table.parts import Output
 from w2w.table.pending import Keys, lookup_batches, rejected_keys, table_keys
@@ -96,7 +97,7 @@ def asked_of_table(store: str, of: str) -> Asked:
     need_table(store, schema.IMAGES, "ingest")
     if of == "posts":
         need_table(store, schema.POSTS, "crawl")
-        posts = delta.current_posts(store, [schema.IMAGE_ID, schema.ACTIVE])
+        posts = current_posts(store, [schema.IMAGE_ID, schema.ACTIVE])
         ids = pc.unique(posts.filter(posts.column(schema.ACTIVE)).column(schema.IMAGE_ID))
     else:
         ids = pc.unique(delta.read(store, schema.IMAGES, [schema.IMAGE_ID]).column(0).combine_chunks())

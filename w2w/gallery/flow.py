@@ -18,6 +18,7 @@ from w2w.report.cards import dress_of
 from w2w.report.variants import Design, near_duplicates, on_cards
 from w2w.table import bridges, delta, layered, snapshot
 from w2w.table.bridges import Bridge
+from w2w.table.current import CurrentRows, current_posts, current_products
 from w2w.table.pending import lookup, lookup_batches
 from w2w.table.permitted import SEARCH, permitted
 
@@ -38,7 +39,7 @@ def read_catalog(store: str) -> tuple[list[dict[str, Any]], int]:
     stamps = delta.read(store, schema.PRODUCTS, [schema.PRODUCT_ID, schema.FETCHED_AT])
     first = stamps.group_by(schema.PRODUCT_ID).aggregate([(schema.FETCHED_AT, "min")])
     since = dict(zip(first.column(schema.PRODUCT_ID).to_pylist(), first.column(f"{schema.FETCHED_AT}_min").to_pylist()))
-    rows = delta.current_products(store, _COLUMNS)
+    rows = current_products(store, _COLUMNS)
     active = rows.filter(rows.column(schema.ACTIVE))
     products = permitted(store, SEARCH).of(active).to_pylist()
     for row in products:
@@ -139,7 +140,7 @@ def read_wear(store: str, products: Sequence[Mapping[str, Any]], count: int) -> 
         return Piece(slot, image_name(products[product][schema.IMAGE_ID]), slot, product)
 
     columns = [schema.PRODUCT_ID, schema.OUTFITS_LIST, schema.ACTIVE]
-    for batch in delta.CurrentRows(store, schema.RECOMMENDATIONS).batches(columns):
+    for batch in CurrentRows(store, schema.RECOMMENDATIONS).batches(columns):
         for row in batch.filter(batch.column(schema.ACTIVE)).to_pylist():
             own = position.get(row[schema.PRODUCT_ID])
             if own is None:
@@ -160,7 +161,7 @@ def read_wear(store: str, products: Sequence[Mapping[str, Any]], count: int) -> 
 def read_looks(store: str, products: Sequence[Mapping[str, Any]], most: int) -> tuple[list[Look], dict[str, bytes]]:
     """The newest posts with a photo of somebody, and their pictures by thumbnail name."""
     position = {row[schema.PRODUCT_ID]: n for n, row in enumerate(products)}
-    posts = delta.current_posts(store, [schema.URL, schema.IMAGE_ID, schema.PRODUCT_IDS, schema.ACTIVE, schema.FETCHED_AT])
+    posts = current_posts(store, [schema.URL, schema.IMAGE_ID, schema.PRODUCT_IDS, schema.ACTIVE, schema.FETCHED_AT])
     posts = (
         permitted(store, SEARCH)
         .of(posts.filter(posts.column(schema.ACTIVE)))

@@ -14,7 +14,7 @@ from w2w.garments.stage import ITEMS
 from w2w.images.decode import DecodeLimits
 from w2w.results import Summary
 from w2w.stage import Pool
-from w2w.table import delta
+from w2w.table.current import current_posts
 from w2w.table.delta import need_table
 from w2w.table.parts import Output
 from w2w.table.pending import Keys, rejected_keys, table_keys
@@ -84,7 +84,7 @@ def main(config: Config) -> Result:
     among = None
     if config.of == "posts":
         need_table(run.store, schema.POSTS, "crawl")
-        posts = delta.current_posts(run.store, [schema.IMAGE_ID, schema.ACTIVE])
+        posts = current_posts(run.store, [schema.IMAGE_ID, schema.ACTIVE])
         photos = posts.filter(posts.column(schema.ACTIVE)).column(schema.IMAGE_ID)
         among = Keys([photos], len(photos))
     how = (schema.SOURCE_URI, config.item_rows, among, config.limit, config.full_scan)

@@ -27,7 +27,7 @@ from w2w.models.config import EncoderConfig
 from w2w.models.encoder import finite_rows, load_encoder
 from w2w.report.cards import CARD_PX, Card, product_card
 from w2w.report.page import thumbnail
-from w2w.table import delta
+from w2w.table.current import newest_of_each
 from w2w.table.judgements import read_judgements
 from w2w.table.pending import holding, lookup
 
@@ -412,7 +412,7 @@ def _card(row: rules.Row, about: Mapping[str, dict], pictures: Mapping[str, byte
 def _products(store: str, wanted: Iterable[str]) -> dict[str, dict]:
     columns = [schema.PRODUCT_ID, schema.FETCHED_AT, *_ON_CARDS]
     rows = lookup(store, schema.PRODUCTS, pa.array(sorted(set(wanted)), pa.string()), columns)
-    return {row[schema.PRODUCT_ID]: row for row in delta.newest_of_each(rows, schema.PRODUCT_ID).to_pylist()}
+    return {row[schema.PRODUCT_ID]: row for row in newest_of_each(rows, schema.PRODUCT_ID).to_pylist()}
 
 
 def _pictures(store: str, wanted: Iterable[str]) -> dict[str, bytes]:

@@ -14,6 +14,7 @@ from w2w.index.beside import Changed
 from w2w.index.manifest import Manifest
 from w2w.index.rows import Rows, ToStore
 from w2w.table import bridges, changes, delta
+from w2w.table.current import newest_of_each
 from w2w.table.permitted import Permitted
 from w2w.table.pictures import with_pictures
 
@@ -112,7 +113,7 @@ def seek_rows(
         return None
     empty = pa.schema([schema.PRODUCTS.schema.field(c) for c in _COLUMNS]).empty_table()
     told = pa.concat_tables([empty, *delta.read_batches(store, schema.PRODUCTS, _COLUMNS, came.products)])
-    told = delta.newest_of_each(told, schema.PRODUCT_ID)
+    told = newest_of_each(told, schema.PRODUCT_ID)
     owners = _missing(before.with_and_without(images=came.pictures))[schema.PRODUCT_ID]
     others = owners.filter(pc.invert(pc.is_in(owners, value_set=told[schema.PRODUCT_ID])))
     products = pc.unique(pa.chunked_array([*told[schema.PRODUCT_ID].chunks, *others.chunks], pa.string()))

@@ -12,7 +12,7 @@ from w2w import ids, schema
 from w2w.index.search import HITS, QUERY, Index
 from w2w.index.spec import GROUP, PRODUCT
 from w2w.index.within import Within
-from w2w.table import delta
+from w2w.table.current import CurrentRows
 
 _MORE = 4  # times as many hits as before, while a query lacks groups
 
@@ -28,7 +28,7 @@ class Groups:
     def of(store: str, version: int | None = None) -> "Groups":
         """About 100 bytes for each product of a group."""
         columns = [schema.PRODUCT_ID, schema.GROUP_ID, schema.ACTIVE]
-        batches = delta.CurrentRows(store, schema.PRODUCTS, version).batches(columns)
+        batches = CurrentRows(store, schema.PRODUCTS, version).batches(columns)
         kept = [b.filter(pc.and_(b[schema.ACTIVE], b[schema.GROUP_ID].is_valid())) for b in batches]
         empty = pa.schema([schema.PRODUCTS.schema.field(c) for c in columns]).empty_table()
         rows = pa.concat_tables([empty, *kept]).sort_by(schema.PRODUCT_ID).combine_chunks()

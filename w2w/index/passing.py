@@ -10,6 +10,7 @@ import pyarrow as pa
 from w2w import ids, schema
 from w2w.index.filters import NEEDS, SEEN, allowed, seen_columns, texts
 from w2w.table import delta
+from w2w.table.current import CurrentRows
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class Passing:
         products_version = delta.need_table(store, schema.PRODUCTS, "ingest").version()
         tagger = _tagger(store) if any(name.startswith(SEEN) for name in wanted) else None
         columns = [*NEEDS, schema.IMAGE_ID]
-        newest = delta.CurrentRows(store, schema.PRODUCTS, products_version).batches(columns)
+        newest = CurrentRows(store, schema.PRODUCTS, products_version).batches(columns)
         empty = pa.schema([schema.PRODUCTS.schema.field(c) for c in columns]).empty_table()
         rows = pa.concat_tables([empty, *newest])
         seen = _seen(store, rows, wanted, tagger) if tagger else {}

@@ -42,6 +42,7 @@ from w2w.ingest.warnings import WARN_GIVES, WARN_NEEDS, warn
 from w2w.shown import line
 from w2w.stage import Stage
 from w2w.table import delta, erased, work
+from w2w.table.current import CurrentRows
 from w2w.table.pending import rejected_keys
 
 _MOST_NAMES, _TOLD_NAMES = 10_000, 20  # of categories that are counted, and said
@@ -58,7 +59,7 @@ class Night:
             applied = delta.read(run.store, schema.CHANGE_FILES, cursor.APPLIED, source=self._feed.id)
             self.files = cursor.pending(self._feed.uri, change_files(self._feed), applied)
         self.version = ids.digest(STAGE_CODE, config.decode, config.fetch.max_bytes)
-        self._products = delta.CurrentRows(run.store, schema.PRODUCTS)
+        self._products = CurrentRows(run.store, schema.PRODUCTS)
         self.current = CurrentProducts(_together(self._products, CURRENT_COLUMNS), self._feed.id)
         self._erased = erased.read(run.store)
         self._last: LastPictures | None = None
@@ -319,7 +320,7 @@ def with_a_picture(rows: pa.Table) -> pa.Table:
     return rows.filter(pc.and_(news, rows.column(LAST_IMAGE_ID).is_valid()))
 
 
-def _together(products: delta.CurrentRows, columns) -> pa.Table:
+def _together(products: CurrentRows, columns) -> pa.Table:
     empty = pa.schema([schema.PRODUCTS.schema.field(c) for c in columns]).empty_table()
     return pa.concat_tables([empty, *products.batches(columns)])
 

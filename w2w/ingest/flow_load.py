@@ -28,6 +28,7 @@ from w2w.ingest.stage import NEWS
 from w2w.ingest.warnings import WARNINGS, warn
 from w2w.stage import Counts
 from w2w.table import delta, snapshot, work
+from w2w.table.current import CurrentRows
 from w2w.table.doubles import is_own
 from w2w.table.parts import Output, write_part
 from w2w.table.pictures import feed_pictures
@@ -92,7 +93,7 @@ class Load:
         store = self._run.store
         held, rows = list(self._without_picture(self._is_rejected if counts.rejected else None)), []
         if self._night.current.num_adopted:
-            now = delta.CurrentRows(store, schema.PRODUCTS)
+            now = CurrentRows(store, schema.PRODUCTS)
             adopted = (self._night.current.adopted(batch) for batch in now.batches(schema.PRODUCTS.schema.names))
             rows += [owned(batch, self._feed.id) for batch in adopted]
         if self._night.gone is not None and self._night.num_gone:

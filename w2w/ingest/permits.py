@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 
 from w2w import ids, schema
 from w2w.ingest.digests import SeenKeys, digests, find, sort
-from w2w.table import delta
+from w2w.table.current import CurrentRows
 from w2w.web.permission import Asked, Headers, Rules, Statement, UseConfig, judge
 
 _BETWEEN = "\n"
@@ -50,7 +50,7 @@ class Standing:
         highs, lows, which = [np.empty(0, np.uint64)], [np.empty(0, np.uint64)], [np.empty(0, np.int32)]
         own = (schema.PERMISSION_ID, schema.FETCHED_AT, schema.RUN_ID)
         columns = [name for name in schema.PERMISSIONS.schema.names if name not in own]
-        for batch in delta.CurrentRows(store, schema.PERMISSIONS).batches(columns):
+        for batch in CurrentRows(store, schema.PERMISSIONS).batches(columns):
             high, low = _keys(batch.column(schema.IMAGE_ID), batch.column(schema.URI))
             highs.append(high)
             lows.append(low)

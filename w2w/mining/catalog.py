@@ -13,6 +13,7 @@ from w2w.garments.taxonomy import CATEGORIES
 from w2w.mining.identity import product_keys
 from w2w.mining.tags import CALLED, CATALOG_SCHEMA, PRODUCT_KEY, SIDE_PX
 from w2w.table import delta, snapshot
+from w2w.table.current import CurrentRows, current_products
 from w2w.table.delta import need_table, newest_version
 
 _KEYS_AT_ONCE = 1_000_000  # each batch's look-up hashes all keys sought
@@ -71,7 +72,7 @@ def keyed_products(store: str, product_key: Sequence[str]) -> pa.Table:
         schema.ACTIVE,
         *([schema.ATTRIBUTES] if product_key else []),
     ]
-    products = delta.current_products(store, columns)
+    products = current_products(store, columns)
     products = products.filter(products.column(schema.ACTIVE))
     keys = product_keys(products, product_key)
     return products.select([schema.PRODUCT_ID, schema.CATEGORY, schema.IMAGE_ID]).append_column(PRODUCT_KEY, keys)
@@ -153,7 +154,7 @@ def superseded_posts(store: str) -> pa.Table:
     In memory: 16 bytes per row of `posts`, and the rows of the few posts that have several.
     """
     columns = [schema.POST_ID, schema.FETCHED_AT]
-    rows = pl.from_arrow(delta.CurrentRows(store, schema.POSTS).several(columns))
+    rows = pl.from_arrow(CurrentRows(store, schema.POSTS).several(columns))
     newest = pl.col(schema.FETCHED_AT).max().over(schema.POST_ID)
     fields = pa.schema([schema.POSTS.schema.field(c) for c in columns])
     return rows.filter(pl.col(schema.FETCHED_AT) < newest).to_arrow().cast(fields)

@@ -7,19 +7,19 @@ import pyarrow as pa
 from w2w import schema
 from w2w.mining.identity import keys_of, product_keys, refuse_unknown, unknown_attributes
 from w2w.mining.tags import PRODUCT_KEY
-from w2w.table import delta
+from w2w.table.current import CurrentRows, current_posts, current_products
 from w2w.table.pictures import with_pictures
 
 
 def active_products(store: str, product_key: Sequence[str]) -> tuple[pa.Table, pa.ChunkedArray]:
     """product_id, image_id and product_key of the active products."""
     columns = [schema.PRODUCT_ID, schema.IMAGE_ID, schema.ACTIVE, *([schema.ATTRIBUTES] if product_key else [])]
-    rows = delta.current_products(store, columns)
+    rows = current_products(store, columns)
     rows = rows.filter(rows.column(schema.ACTIVE))
     return rows.select([schema.PRODUCT_ID, schema.IMAGE_ID]), product_keys(rows, product_key)
 
 
-def active_product_batches(products: delta.CurrentRows, product_key: Sequence[str]) -> Iterator[pa.Table]:
+def active_product_batches(products: CurrentRows, product_key: Sequence[str]) -> Iterator[pa.Table]:
     """product_key, product_id and image_id of the active products' pictures, in batches, always in the same order."""
     columns = [schema.PRODUCT_ID, schema.IMAGE_ID, schema.IMAGE_LIST, schema.ACTIVE]
     columns += [schema.ATTRIBUTES] if product_key else []
@@ -32,7 +32,7 @@ def active_product_batches(products: delta.CurrentRows, product_key: Sequence[st
     refuse_unknown(unknown if found else [])
 
 
-def active_post_batches(posts: delta.CurrentRows) -> Iterator[pa.Table]:
+def active_post_batches(posts: CurrentRows) -> Iterator[pa.Table]:
     """post_id, image_id and product_ids of the active posts, in batches, always in the same order."""
     columns = [schema.POST_ID, schema.IMAGE_ID, schema.PRODUCT_IDS]
     for rows in posts.batches([*columns, schema.ACTIVE]):
@@ -42,5 +42,5 @@ def active_post_batches(posts: delta.CurrentRows) -> Iterator[pa.Table]:
 def active_posts(store: str) -> pa.Table:
     """post_id, image_id and product_ids of the active posts."""
     columns = [schema.POST_ID, schema.IMAGE_ID, schema.PRODUCT_IDS]
-    rows = delta.current_posts(store, [*columns, schema.ACTIVE])
+    rows = current_posts(store, [*columns, schema.ACTIVE])
     return rows.filter(rows.column(schema.ACTIVE)).select(columns)

@@ -5,6 +5,7 @@ import pyarrow.compute as pc
 
 from w2w import ids, schema
 from w2w.table import delta
+from w2w.table.current import current_posts
 from w2w.table.delta import need_table, newest_version
 
 LOOK = "look"
@@ -25,7 +26,7 @@ def look_version(model_version: str, detected: str | None) -> str:
 def look_posts(store: str, columns: list[str]) -> pa.Table:
     """The active posts with a picture, in their newest rows. Raises UsageError if there is no table of posts."""
     need_table(store, schema.POSTS, "crawl")
-    posts = delta.current_posts(store, list(dict.fromkeys([*columns, schema.IMAGE_ID, schema.ACTIVE])))
+    posts = current_posts(store, list(dict.fromkeys([*columns, schema.IMAGE_ID, schema.ACTIVE])))
     kept = pc.and_(posts.column(schema.ACTIVE), pc.is_valid(posts.column(schema.IMAGE_ID)))
     return posts.filter(kept).select(columns)
 

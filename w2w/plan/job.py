@@ -19,6 +19,7 @@ from w2w.plan.compared import pair_cpu_s
 from w2w.plan.rules import SIMILAR, UPGRADE, Need, Point, Rate, fit, need, points, rows_of, upgrade
 from w2w.results import Figure, Summary
 from w2w.table import bridges, delta
+from w2w.table.current import CurrentRows
 
 _NIGHTS = 90
 _COMMITS = 50  # of table `similar` that are looked through for its options
@@ -189,7 +190,7 @@ def _rounded(found: Need) -> dict[str, float]:
 def _catalog(store: str) -> tuple[int, float, float]:
     """Active products, pictures for each, and the share of all pairs of products that are of one category."""
     of = Counter[str | None]()
-    for rows in delta.CurrentRows(store, schema.PRODUCTS).batches([schema.ACTIVE, schema.CATEGORY]):
+    for rows in CurrentRows(store, schema.PRODUCTS).batches([schema.ACTIVE, schema.CATEGORY]):
         categories = rows.filter(rows.column(schema.ACTIVE)).column(schema.CATEGORY)
         of.update({one["values"]: one["counts"] for one in pc.value_counts(categories).to_pylist()})
     active, pictures = of.total(), delta.count_rows(delta.open_table(store, schema.IMAGES))

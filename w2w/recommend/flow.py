@@ -29,6 +29,7 @@ from w2w.recommend.scorers import TrainedSpace, class_of_slot, slots_of_classes
 from w2w.recommend.shelf import CALLED, CODE, ROWS, Shelf
 from w2w.recommend.worn import Worn, WornConfig, fits_itself, place
 from w2w.table import delta
+from w2w.table.current import current_posts, current_products
 from w2w.table.delta import need_table, newest_version
 from w2w.table.pending import lookup
 from w2w.table.permitted import SEARCH, TRAINING, permitted
@@ -78,7 +79,7 @@ def read_catalog(
     need_table(store, schema.PRODUCTS, "ingest")
     need_table(store, schema.EMBEDDINGS, "embed")
     columns = [f.name for f in ROWS if f.name != CALLED] + [schema.ACTIVE]
-    everything = delta.current_products(store, columns)
+    everything = current_products(store, columns)
     known = everything.column(schema.PRODUCT_ID).combine_chunks()
     mapping = check_mapping(classes or {})
     words = {word: class_of(word, mapping) for word in everything.column(schema.CATEGORY).unique().to_pylist()}
@@ -105,7 +106,7 @@ def read_catalog(
 
 def why_absent(store: str, product_id: str, classifier: str) -> str:
     """Why a product is not in the catalog that is or was in the feed, to end a sentence."""
-    rows = delta.current_products(store, [schema.PRODUCT_ID, schema.CATEGORY, schema.ACTIVE, schema.IMAGE_ID])
+    rows = current_products(store, [schema.PRODUCT_ID, schema.CATEGORY, schema.ACTIVE, schema.IMAGE_ID])
     (row,) = rows.filter(pc.equal(rows.column(schema.PRODUCT_ID), product_id)).to_pylist()
     if not row[schema.ACTIVE]:
         return "is no longer sold"
@@ -279,11 +280,11 @@ def _of_posts(store: str, version: str, words: Mapping[str | None, str], attribu
         return None
     may = permitted(store, TRAINING)
     columns = [schema.POST_ID, schema.PRODUCT_IDS, schema.ACTIVE, schema.IMAGE_ID]
-    posts = pl.from_arrow(may.of(delta.current_posts(store, columns)))
+    posts = pl.from_arrow(may.of(current_posts(store, columns)))
     tags = posts.filter(pl.col(schema.ACTIVE)).select(schema.POST_ID, schema.PRODUCT_IDS).explode(schema.PRODUCT_IDS)
     tags = tags.drop_nulls().rename({schema.PRODUCT_IDS: schema.PRODUCT_ID})
     columns = [schema.PRODUCT_ID, schema.IMAGE_ID, schema.CATEGORY, *([schema.ATTRIBUTES] if attributes else [])]
-    products = may.of(delta.current_products(store, columns))
+    products = may.of(current_products(store, columns))
     known = pl.from_arrow(products.select(columns[:3]))
     said = [pc.map_lookup(products.column(schema.ATTRIBUTES), name, "first") for name in attributes]
     known = known.with_columns(pl.Series(f"{_SAID}{n}", pl.from_arrow(one)) for n, one in enumerate(said))

@@ -29,6 +29,7 @@ from w2w.recommend.rules import OutfitConfig, Stylist
 from w2w.recommend.shelf import CODE, Applied, Shelf
 from w2w.recommend.stage import AT, BEFORE, WORK
 from w2w.table import delta, work
+from w2w.table.current import CurrentRows
 from w2w.table.pending import rejected_keys
 
 STAGE = "recommend"
@@ -222,7 +223,7 @@ def _newest(store: str) -> pl.DataFrame:
     """The newest row of each product, without its outfits."""
     columns = [schema.PRODUCT_ID, schema.ROW_DIGEST, schema.ACTIVE, schema.STAGE_VERSION, schema.FLOORS]
     empty = pa.schema([schema.RECOMMENDATIONS.schema.field(c).with_nullable(True) for c in columns]).empty_table()
-    batches = delta.CurrentRows(store, schema.RECOMMENDATIONS).batches(columns)
+    batches = CurrentRows(store, schema.RECOMMENDATIONS).batches(columns)
     return pl.from_arrow(pa.concat_tables([empty, *(b.select(columns).cast(empty.schema) for b in batches)]))
 
 
@@ -231,7 +232,7 @@ def stored_outfits(store: str, count: int) -> list[dict]:
     columns = [schema.PRODUCT_ID, schema.OUTFITS_LIST, schema.REASON, schema.ACTIVE]
     empty = pa.schema([schema.RECOMMENDATIONS.schema.field(c) for c in columns]).empty_table()
     sample = empty
-    for batch in delta.CurrentRows(store, schema.RECOMMENDATIONS).batches(columns):
+    for batch in CurrentRows(store, schema.RECOMMENDATIONS).batches(columns):
         rows = pl.from_arrow(batch.select([schema.PRODUCT_ID, schema.ACTIVE]))
         sample = pa.concat_tables([sample, batch.filter(rows[schema.ACTIVE].to_arrow())])
         sample = sample.take(pa.array(np.argsort(ids.hash_keys(sample.column(schema.PRODUCT_ID)), kind="stable")[:count]))

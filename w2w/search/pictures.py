@@ -21,6 +21,7 @@ from w2w.report.cards import RIGHT_MARK, Card, product_card
 from w2w.report.variants import DESIGN_NEEDS, designs, near_duplicates, on_cards, said_of_card
 from w2w.search.page import QueryResult, search_report
 from w2w.table import delta
+from w2w.table.current import current_products
 from w2w.table.judgements import Judgements
 from w2w.table.pending import lookup
 from w2w.web.fetch import FetchConfig, Fetcher
@@ -82,7 +83,7 @@ def write_contact_sheet(
     """
     rows, num_queries = _sample(found, shown)
     hits = [hit for row in rows.column(schema.NEIGHBOUR_LIST).to_pylist() for hit in row]
-    products = delta.current_products(found.store, [*_ANSWERS, *ON_CARDS])
+    products = current_products(found.store, [*_ANSWERS, *ON_CARDS])
     # one colour of a design may be the right answer and another not
     known = {} if match else designs(products.select(list(DESIGN_NEEDS)).to_pylist())
     shared = set(products.column(schema.CATEGORY).unique().to_pylist()) & set(rows.column(schema.CATEGORY).to_pylist())
@@ -242,7 +243,7 @@ _ANSWERS = (schema.PRODUCT_ID, schema.IMAGE_ID, schema.CATEGORY, schema.ATTRIBUT
 
 def check_match(store: str, match: Sequence[str]) -> None:
     """Raises UsageError if no active product has one of these, or all of them."""
-    products = delta.current_products(store, _ANSWERS) if match else pa.table({})
+    products = current_products(store, _ANSWERS) if match else pa.table({})
     for names in [[name] for name in match] + [match] * bool(match):
         if products.num_rows and not Answers(products, names):
             raise UsageError(f"--match: no product has an attribute {' and '.join(map(repr, names))}")
@@ -258,7 +259,7 @@ def relevance(
     query judged not ours has none. Raises UsageError if all queries lack what is to match.
     """
     judged = judged or Judgements()
-    answers = Answers(delta.current_products(found.store, _ANSWERS), match)
+    answers = Answers(current_products(found.store, _ANSWERS), match)
     columns = [schema.QUERY_ID, schema.CATEGORY, schema.ATTRIBUTES, schema.NEIGHBOUR_LIST]
     empty = pa.schema([schema.NEIGHBOURS.schema.field(c) for c in columns]).empty_table()
     rows = pa.concat_tables([empty, *found.read(columns)]).sort_by(schema.QUERY_ID)

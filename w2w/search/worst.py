@@ -11,7 +11,7 @@ from w2w.report.cards import CARD_PX, RIGHT_MARK, Card, product_card
 from w2w.report.evaluation import Failure
 from w2w.report.page import thumbnail
 from w2w.search.pictures import ON_CARDS, Found, image_bytes, truth_keys
-from w2w.table import delta
+from w2w.table.current import current_products
 
 _FOUND = 6  # products shown per query
 
@@ -76,7 +76,7 @@ def _failures(
 ) -> list[Failure]:
     """Queries with what was found; where ``match`` names something, what was sought stands before it."""
     wanted = truth_keys(rows, match)
-    products = delta.current_products(
+    products = current_products(
         found.store, [schema.PRODUCT_ID, schema.IMAGE_ID, schema.CATEGORY, schema.ATTRIBUTES, schema.ACTIVE, *ON_CARDS]
     )
     keys = truth_keys(products, match)

@@ -21,6 +21,7 @@ from w2w.similar.base import Base, Holders, in_parts, waiting_of
 from w2w.similar.cards import Keys
 from w2w.similar.rules import Block, Found, Goods, Kept, Lists, Night
 from w2w.table import changes, delta, layered, snapshot
+from w2w.table.current import current_products
 from w2w.table.mapped import Streamed
 from w2w.table.permitted import SEARCH, permitted
 
@@ -93,7 +94,7 @@ def read_catalog(store: str, model: str, encoder: str, config: SimilarConfig) ->
     delta.need_table(store, schema.EMBEDDINGS, "embed")
     columns = [schema.PRODUCT_ID, schema.IMAGE_ID, schema.CATEGORY, schema.ACTIVE]
     columns += (NEEDS if config.filter else ()) + (cards.NEEDS if config.collapse else ())
-    everything = delta.current_products(store, list(dict.fromkeys(columns)))
+    everything = current_products(store, list(dict.fromkeys(columns)))
     rows = permitted(store, SEARCH).of(everything)
     refused = (pc.sum(everything.column(schema.ACTIVE)).as_py() or 0) - (pc.sum(rows.column(schema.ACTIVE)).as_py() or 0)
     active = rows.column(schema.ACTIVE)

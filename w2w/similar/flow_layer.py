@@ -23,6 +23,7 @@ from w2w.similar.flow import Made, SimilarConfig
 from w2w.similar.flow_cards import cards_after, keys_before, keys_now
 from w2w.similar.flow_lists import ChangedLists, ReadAll, RowsBeside, State, Stored
 from w2w.table import changes, delta
+from w2w.table.current import newest_of_each
 from w2w.table.permitted import SEARCH, permitted
 
 _MOST_LAYERS = 100  # each a part that readers open
@@ -108,7 +109,7 @@ class _Night:
         if sum(part.rows for part in added) > self._most_beside:
             raise ReadAll
         rows = pa.concat_tables([empty, *delta.read_batches(self._store, schema.PRODUCTS, columns, added)])
-        rows = delta.newest_of_each(rows, schema.PRODUCT_ID).combine_chunks()
+        rows = newest_of_each(rows, schema.PRODUCT_ID).combine_chunks()
         active = rows.column(schema.ACTIVE).to_numpy(zero_copy_only=False).astype(bool)
         may = permitted(self._store, SEARCH).mask(rows.column(schema.IMAGE_ID))
         try:

@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 from w2w import schema
 from w2w.shown import without_secrets
 from w2w.table import delta
+from w2w.table.current import current_posts, current_products
 from w2w.table.pending import lookup
 
 TAGGED, FOUND = "tagged", "found"
@@ -95,14 +96,14 @@ class _Known:
     """Current data of these hits' posts, and of the products worn in them."""
 
     def __init__(self, store: str, hits: Sequence[Mapping[str, Any]]):
-        posts = delta.current_posts(store, [schema.POST_ID, schema.URL, schema.PRODUCT_IDS])
+        posts = current_posts(store, [schema.POST_ID, schema.URL, schema.PRODUCT_IDS])
         wanted = pa.array(sorted({hit[schema.PRODUCT_ID] for hit in hits}), pa.string())
         posts = posts.filter(pc.is_in(posts.column(schema.POST_ID), value_set=wanted))
         self._posts = {row[schema.POST_ID]: row for row in posts.to_pylist()}
         self._found = _found(store, sorted({hit[schema.IMAGE_ID] for hit in hits}))
         tagged = {p for row in self._posts.values() for p in row[schema.PRODUCT_IDS] or []}
         ids = pa.array(sorted(tagged.union(*self._found.values())), pa.string())
-        products = delta.current_products(store, [*_ABOUT, schema.ACTIVE])
+        products = current_products(store, [*_ABOUT, schema.ACTIVE])
         kept = pc.and_(products.column(schema.ACTIVE), pc.is_in(products.column(schema.PRODUCT_ID), value_set=ids))
         self._products = {row[schema.PRODUCT_ID]: row for row in products.filter(kept).select(_ABOUT).to_pylist()}
 

@@ -16,6 +16,7 @@ from deltalake import DeltaTable
 
 from w2w import ids, schema
 from w2w.table import delta
+from w2w.table.current import CurrentRows, in_several, newest_of_each
 
 _FRESH_US = 24 * 3600 * 1_000_000
 _REJECTS_US = 30 * _FRESH_US
@@ -33,7 +34,7 @@ def outdated_warnings(store: str, listed: Sequence[delta.Part]) -> np.ndarray:
     rows = pa.concat_tables([_empty(columns), *delta.read_batches(store, schema.WARNINGS, columns, listed)])
     of = pc.unique(rows.column(0))
     held = [pa.chunked_array([], pa.string())]
-    for batch in delta.CurrentRows(store, schema.PRODUCTS).batches([schema.PRODUCT_ID, schema.ROW_DIGEST, schema.ACTIVE]):
+    for batch in CurrentRows(store, schema.PRODUCTS).batches([schema.PRODUCT_ID, schema.ROW_DIGEST, schema.ACTIVE]):
         own = batch.filter(pc.and_(batch.column(2), pc.is_in(batch.column(0), value_set=of)))
         held.append(pc.binary_join_element_wise(own.column(0), own.column(1), _BETWEEN))
     now = pa.chunked_array([chunk for some in held for chunk in some.chunks], pa.string())
@@ -47,7 +48,7 @@ def repeated_rejects(store: str, listed: Sequence[delta.Part]) -> np.ndarray:
     its row again since: what is asked for every night leaves one row. Memory as of ``find``."""
     columns = list(schema.REJECTS.key)
     hashes = [ids.hash_keys(_joined(b, columns)) for b in delta.read_batches(store, schema.REJECTS, columns, listed)]
-    several, start, held = delta.in_several(np.concatenate([np.empty(0, np.uint64), *hashes])), 0, []
+    several, start, held = in_several(np.concatenate([np.empty(0, np.uint64), *hashes])), 0, []
     for batch in delta.read_batches(store, schema.REJECTS, [*columns, schema.REJECTED_AT], listed):
         at = np.flatnonzero(several[start : start + batch.num_rows])
         held.append(batch.take(pa.array(at)).append_column("at", pa.array(at + start)))
@@ -86,7 +87,7 @@ class Others:
         batches = delta.read_batches(self._store, self._table, self._rows.schema.names, added)
         self._rows = pa.concat_tables([self._rows, *batches])
         if has_history(self._table):
-            self._rows = delta.newest_of_each(self._rows, self._table.key[0])
+            self._rows = newest_of_each(self._rows, self._table.key[0])
 
     def repeated(self, listed: Sequence[delta.Part]) -> np.ndarray:
         """bool: for each row of these parts, whether another run has already written it."""
@@ -104,7 +105,7 @@ def find(store: str, table: schema.Table, listed: Sequence[delta.Part]) -> np.nd
     columns = _same(table, None)
     of_key = [table.key[0]] if has_history(table) else columns
     hashes = [ids.hash_keys(_joined(b, of_key)) for b in delta.read_batches(store, table, of_key, listed)]
-    several = delta.in_several(np.concatenate([np.empty(0, np.uint64), *hashes]))
+    several = in_several(np.concatenate([np.empty(0, np.uint64), *hashes]))
     repeated = np.zeros(len(several), bool)
     if not several.any():
         return repeated

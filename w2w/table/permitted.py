@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 
 from w2w import ids, schema
 from w2w.errors import UsageError
-from w2w.table import delta
+from w2w.table.current import CurrentRows
 
 SEARCH, TRAINING = schema.SEARCH, schema.TRAINING
 _NONE = pa.array([], pa.string())
@@ -98,7 +98,7 @@ def refusals(store: str, use: str, columns: Sequence[str] = ()) -> Iterator[pa.T
     assert use in (SEARCH, TRAINING), use
     now = pa.scalar(time.time_ns() // 1000, schema.TIME)
     read = list(dict.fromkeys([schema.IMAGE_ID, use, schema.UNTIL, *columns]))
-    for rows in delta.CurrentRows(store, schema.PERMISSIONS).batches(read):
+    for rows in CurrentRows(store, schema.PERMISSIONS).batches(read):
         yield rows.filter(pc.invert(_may(rows, use, now))).select([schema.IMAGE_ID, *columns])
 
 
@@ -167,7 +167,7 @@ class Said:
 def counted(store: str) -> list[Said]:
     """What table `permissions` says now, most frequent first."""
     now, found = pa.scalar(time.time_ns() // 1000, schema.TIME), Counter[tuple[bool, bool, str]]()
-    for rows in delta.CurrentRows(store, schema.PERMISSIONS).batches([SEARCH, TRAINING, schema.UNTIL, schema.REASON]):
+    for rows in CurrentRows(store, schema.PERMISSIONS).batches([SEARCH, TRAINING, schema.UNTIL, schema.REASON]):
         told = {SEARCH: _may(rows, SEARCH, now), TRAINING: rows.column(TRAINING), schema.REASON: rows.column(schema.REASON)}
         for one in pa.table(told).group_by([*told]).aggregate([([], "count_all")]).to_pylist():
             found[one[SEARCH], one[TRAINING], one[schema.REASON] or ""] += one["count_all"]

@@ -8,7 +8,7 @@ import pyarrow.compute as pc
 
 from w2w import schema
 from w2w.memory import sorted_on_disk, table_on_disk
-from w2w.table import delta
+from w2w.table.current import CurrentRows
 
 
 def active_pictures(store: str, columns: Sequence[str], version: int | None = None) -> pa.Table:
@@ -16,7 +16,7 @@ def active_pictures(store: str, columns: Sequence[str], version: int | None = No
     sorted by product_id. Of many rows the texts are on disk (``table_on_disk``); sorting them takes 8 bytes of memory a row."""
     read = list(dict.fromkeys([schema.PRODUCT_ID, *columns, schema.IMAGE_ID, schema.IMAGE_LIST, schema.ACTIVE]))
     kept = list(dict.fromkeys([schema.PRODUCT_ID, *columns]))
-    batches = delta.CurrentRows(store, schema.PRODUCTS, version).batches(read)
+    batches = CurrentRows(store, schema.PRODUCTS, version).batches(read)
     found = (with_pictures(b.filter(b.column(schema.ACTIVE))).select(kept) for b in batches)
     rows = table_on_disk(found, pa.schema([schema.PRODUCTS.schema.field(c) for c in kept]))
     return sorted_on_disk(rows, [(schema.PRODUCT_ID, "ascending")]).select(list(columns))
@@ -27,7 +27,7 @@ def feed_pictures(store: str, feed: str, but: pa.ChunkedArray | None = None) -> 
     come several times."""
     columns = [schema.PRODUCT_ID, schema.IMAGE_ID, schema.IMAGE_URI, schema.IMAGE_LIST, schema.ACTIVE, schema.FEED]
     fields = [schema.PICTURE.field(schema.IMAGE_ID), schema.PICTURE.field(schema.URI)]
-    for rows in delta.CurrentRows(store, schema.PRODUCTS).batches(columns):
+    for rows in CurrentRows(store, schema.PRODUCTS).batches(columns):
         rows = rows.filter(pc.and_(rows.column(schema.ACTIVE), pc.fill_null(pc.equal(rows.column(schema.FEED), feed), False)))
         if but is not None and len(but):
             rows = rows.filter(pc.invert(pc.is_in(rows.column(schema.PRODUCT_ID), value_set=but)))

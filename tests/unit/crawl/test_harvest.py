@@ -10,7 +10,7 @@ from w2w.crawl import frontier
 from w2w.crawl.harvest import harvest
 from w2w.crawl.profile import Profile
 from w2w.table import delta
-from w2w.table.delta import current_posts
+from w2w.table.current import current_posts, current_products
 from w2w.table.parts import Output
 from w2w.table.sink import Lineage, append_rows
 
@@ -50,7 +50,7 @@ class Store:
         return harvest(self.uri, SITE, LINEAGE)
 
     def products(self) -> dict[str, dict]:
-        return {row["product_id"]: row for row in delta.current_products(self.uri, schema.PRODUCTS.schema.names).to_pylist()}
+        return {row["product_id"]: row for row in current_products(self.uri, schema.PRODUCTS.schema.names).to_pylist()}
 
     def rows(self, table: schema.Table) -> int:
         return delta.count_rows(delta.open_table(self.uri, table))
@@ -217,7 +217,7 @@ def test_a_broken_picture_holds_back_none_of_the_other_news(store):
 def test_a_feeds_products_are_not_the_sites_to_change_or_withdraw(store):
     store.harvest()
     assert {row["feed"] for row in store.products().values()} == {"site:x"}
-    rows = delta.current_products(store.uri, schema.PRODUCTS.schema.names)
+    rows = current_products(store.uri, schema.PRODUCTS.schema.names)
     theirs = [row | {"feed": "main", "title": "theirs"} for row in rows.to_pylist() if row["product_id"] == "p1"]
     append_rows(store.uri, Output(schema.PRODUCTS), pa.Table.from_pylist(theirs, schema=rows.schema), OTHER)
     store.product(1, price=["5.00"])
@@ -229,7 +229,7 @@ def test_a_feeds_products_are_not_the_sites_to_change_or_withdraw(store):
 
 def test_a_store_of_an_older_version_gets_owners(store):
     store.harvest()
-    rows = delta.current_products(store.uri, schema.PRODUCTS.schema.names)
+    rows = current_products(store.uri, schema.PRODUCTS.schema.names)
     nobodys = [row | {"feed": None} for row in rows.to_pylist()]
     append_rows(store.uri, Output(schema.PRODUCTS), pa.Table.from_pylist(nobodys, schema=rows.schema), OTHER)
     assert {row["feed"] for row in store.products().values()} == {None}

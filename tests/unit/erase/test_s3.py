@@ -14,6 +14,7 @@ from w2w.export import job as export
 from w2w.index.manifest import index_uri
 from w2w.index.publish import read_manifest
 from w2w.table import delta, maintain
+from w2w.table.current import current_products
 
 
 @pytest.fixture
@@ -40,7 +41,7 @@ def test_nothing_is_left_in_a_bucket(bucket, monkeypatch, tmp_path):
     assert export.main(export.Config(store=store, batch_rows=5)).deletions == 2
     assert not main(Config(store=store, product=[GONE], post=[POST], image=[IMAGE])).waiting
     assert read_manifest(index_uri(store, "default")).num_rows == 18
-    rows = delta.current_products(store, [schema.PRODUCT_ID]).column(0)
+    rows = current_products(store, [schema.PRODUCT_ID]).column(0)
     assert rows.to_pylist() == [f"p{n:03d}" for n in range(20) if n != 7]
     client = boto3.client("s3", endpoint_url=storage._endpoint(), region_name="us-east-1")
     for info in storage.list_files(store):

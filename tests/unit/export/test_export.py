@@ -18,6 +18,7 @@ from w2w.export.job import Config, main
 from w2w.export.rules import FORMATS, point_id
 from w2w.models.config import EncoderConfig
 from w2w.table import delta
+from w2w.table.current import current_products
 
 
 @pytest.fixture
@@ -36,7 +37,7 @@ def night(store: str, at: int, rng: np.random.Generator) -> None:
 
 
 def sold(store: str) -> dict[str, float]:
-    rows = delta.current_products(store, [schema.PRODUCT_ID, schema.PRICE, schema.ACTIVE]).to_pylist()
+    rows = current_products(store, [schema.PRODUCT_ID, schema.PRICE, schema.ACTIVE]).to_pylist()
     return {row[schema.PRODUCT_ID]: row[schema.PRICE] for row in rows if row[schema.ACTIVE]}
 
 

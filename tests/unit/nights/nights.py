@@ -21,6 +21,7 @@ from w2w.ingest.feed import FeedConfig
 from w2w.models import stage as models
 from w2w.stage import Pool
 from w2w.table import delta, lease, parts, sink
+from w2w.table.current import current_products
 
 HOUR_US = 3600 * 1_000_000
 COLUMNS = ("product_id", "title", "price", "category", "image", "images")
@@ -94,7 +95,7 @@ def night(store, shop: Shop, feed: dict | None = None, **options) -> ingest.Resu
 
 def products(store) -> dict[str, dict]:
     """The active products."""
-    rows = delta.current_products(str(store), schema.PRODUCTS.schema.names).to_pylist()
+    rows = current_products(str(store), schema.PRODUCTS.schema.names).to_pylist()
     return {row[schema.PRODUCT_ID]: row for row in rows if row[schema.ACTIVE]}
 
 

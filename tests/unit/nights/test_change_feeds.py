@@ -14,6 +14,7 @@ from w2w.errors import BadInput, UsageError
 from w2w.ingest.digests import last_of_each
 from w2w.ingest.feed import FeedConfig, check_feed, read_feed
 from w2w.table import delta, sink
+from w2w.table.current import current_products
 
 HEAD = "product_id,title,price,category,image,gone"
 
@@ -169,7 +170,7 @@ def test_a_run_that_dies_is_repeated_to_the_same_rows(tmp_path, shop, monkeypatc
     keep = ("product_id", "price", "active", "image_id", "row_digest")
 
     def state(store: str) -> list[dict]:
-        rows = delta.current_products(store, schema.PRODUCTS.schema.names).to_pylist()
+        rows = current_products(store, schema.PRODUCTS.schema.names).to_pylist()
         return sorted(({c: r[c] for c in keep} for r in rows), key=lambda r: r["product_id"])
 
     def prepared(name: str) -> str:

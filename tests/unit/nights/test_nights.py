@@ -34,6 +34,7 @@ from w2w.similar.flow import SimilarConfig
 from w2w.stage import Pool
 from w2w.style import job as style
 from w2w.table import delta, sink
+from w2w.table.current import CurrentRows
 from w2w.training.tags.job import TagConfig
 from w2w.web.hosts import WELL_KNOWN
 
@@ -430,7 +431,7 @@ def whole(store: str, shop: Shop, **options) -> nightly.Config:
 
 def recommended(store: str) -> dict[str, list]:
     columns = [schema.PRODUCT_ID, schema.OUTFITS_LIST, schema.ACTIVE]
-    rows = [row for batch in delta.CurrentRows(store, schema.RECOMMENDATIONS).batches(columns) for row in batch.to_pylist()]
+    rows = [row for batch in CurrentRows(store, schema.RECOMMENDATIONS).batches(columns) for row in batch.to_pylist()]
     return {row[schema.PRODUCT_ID]: row[schema.OUTFITS_LIST] for row in rows if row[schema.ACTIVE]}
 
 

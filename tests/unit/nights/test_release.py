@@ -20,7 +20,7 @@ from w2w.ingest.feed import FeedConfig
 from w2w.models.config import EncoderConfig
 from w2w.nightly import job as nightly
 from w2w.stage import Pool
-from w2w.table import delta
+from w2w.table.current import current_products
 
 pytestmark = pytest.mark.usefixtures("clock")
 
@@ -161,7 +161,7 @@ def test_a_night_asks_the_golden_queries_by_product_picture_and_photo(shop, monk
 
 
 def _products(shop: Store) -> list[dict]:
-    return delta.current_products(shop.uri, [schema.PRODUCT_ID, schema.IMAGE_ID]).to_pylist()
+    return current_products(shop.uri, [schema.PRODUCT_ID, schema.IMAGE_ID]).to_pylist()
 
 
 def test_a_golden_file_that_is_wrong_stops_a_night_before_its_first_step(shop):

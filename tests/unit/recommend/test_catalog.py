@@ -13,6 +13,7 @@ from w2w.recommend.rules import OutfitConfig
 from w2w.recommend.worn import WornConfig
 from w2w.stage import Pool
 from w2w.table import delta
+from w2w.table.current import CurrentRows
 
 NUMBERS, FEW = range(100), OutfitConfig(candidates=3, answers=2)
 COLUMNS = [c for c in schema.RECOMMENDATIONS.schema.names if c != schema.FETCHED_AT]
@@ -24,7 +25,7 @@ def _here(monkeypatch):
 
 
 def newest(store: str) -> dict[str, dict]:
-    batches = delta.CurrentRows(store, schema.RECOMMENDATIONS).batches(COLUMNS)
+    batches = CurrentRows(store, schema.RECOMMENDATIONS).batches(COLUMNS)
     return {row[schema.PRODUCT_ID]: row for batch in batches for row in batch.to_pylist()}
 
 

@@ -14,6 +14,7 @@ from w2w import schema
 from w2w.engine.source import pending_rows
 from w2w.errors import JobFailed, StorageFailed, UsageError
 from w2w.table import delta, inventory, maintain, pending, snapshot
+from w2w.table.current import current_products
 from w2w.table.parts import Output
 from w2w.table.sink import append_rows
 
@@ -55,7 +56,7 @@ def written(store: str) -> list:
 
 READ: dict[str, Callable[[str], object]] = {
     "everything": everything,
-    "current": lambda store: delta.current_products(store, ["product_id", "title"]).to_pylist(),
+    "current": lambda store: current_products(store, ["product_id", "title"]).to_pylist(),
     "pending": pending_of,
     "overview": lambda store: [inventory.held(t, delta.open_table(store, t)) for t in TABLES],
     "history": lambda store: [inventory.history(delta.open_table(store, t)) for t in TABLES],

@@ -3,7 +3,6 @@
 import pyarrow as pa
 import pytest
 
-from tests.unit.table.test_pictures import product, write
 from tests.unit.table.test_sink import EMBEDDINGS, lineage, vectors
 from w2w import schema
 from w2w.table import delta
@@ -44,24 +43,3 @@ def test_a_partition_that_is_not_text(tmp_path):
     table = schema.Table("own", pa.schema([("key", pa.string()), ("day", pa.int32())]), key=("key",), partition_by=("day",))
     opened = delta.create_table(str(tmp_path), table)
     assert delta.parts(opened, day="3") == []
-
-
-def test_no_batch_of_the_current_rows_is_kept(tmp_path, monkeypatch):
-    """Of 200 kB that are read, the rows of the one key that has two."""
-    monkeypatch.setattr(delta, "_CURRENT_ROWS", 100)
-    for start in range(0, 1000, 500):
-        rows = [product(f"p{n}", "i") | {schema.TITLE: f"{n:0200d}"} for n in range(start, start + 500)]
-        write(str(tmp_path), *rows)
-    write(str(tmp_path), product("p7", "j", minute=1))
-    held, newest_of_each = [], delta.newest_of_each
-
-    def look(rows: pa.Table, key: str) -> pa.Table:
-        held.append(rows.get_total_buffer_size())
-        return newest_of_each(rows, key)
-
-    monkeypatch.setattr(delta, "newest_of_each", look)
-    current = delta.CurrentRows(str(tmp_path), schema.PRODUCTS)
-    assert sum(b.num_rows for b in current.batches([schema.PRODUCT_ID, schema.TITLE])) == 1000
-    assert len(held) == 1
-    assert held[0] < 10_000
-    assert current.several([schema.PRODUCT_ID])[schema.PRODUCT_ID].to_pylist() == ["p7", "p7"]

@@ -10,7 +10,7 @@ from w2w import schema
 from w2w.mining.owners import active_product_batches
 from w2w.mining.representatives import flow as representing
 from w2w.mining.splits.rules import SplitRules, deal
-from w2w.table import delta
+from w2w.table.current import CurrentRows
 from w2w.table.parts import Output
 from w2w.table.pictures import active_pictures, with_pictures
 from w2w.table.sink import Lineage, append_rows
@@ -68,7 +68,7 @@ def test_pictures_of_a_slice(store):
 
 def test_products_that_share_any_picture_are_in_one_split(store):
     write(store, *(product(f"p{n}", f"front{n}", f"further{n // 2}") for n in range(40)))
-    products = delta.CurrentRows(store, schema.PRODUCTS)
+    products = CurrentRows(store, schema.PRODUCTS)
     dealt = deal(lambda: active_product_batches(products, []), lambda: iter(()), [], SplitRules())
     rows = pa.concat_tables(list(dealt.rows)).to_pylist()
     of = {r[schema.OWNER_ID]: (r[schema.COMPONENT_ID], r[schema.COMPONENT_SIZE], r[schema.SPLIT]) for r in rows}

@@ -13,6 +13,7 @@ from w2w.cli import tables
 from w2w.errors import JobFailed, StorageFailed, UsageError
 from w2w.stage import Counts
 from w2w.table import delta, doubles, maintain
+from w2w.table.current import current_products
 from w2w.table.parts import RECEIPT_SCHEMA, Output, write_part
 from w2w.table.sink import Committer, Lineage, append_rows, to_action
 
@@ -146,41 +147,6 @@ def product(name: str, title: str, at: int, active: bool = True) -> dict:
     return row | {"row_digest": title, "active": active, "fetched_at": at}
 
 
-def test_current_products_are_the_newest_rows(tmp_path):
-    store = str(tmp_path)
-    rows = [product("b", "old", 1), product("a", "only", 5), product("b", "new", 9, False), product("b", "mid", 4)]
-    append_rows(store, Output(schema.PRODUCTS), pa.Table.from_pylist(rows, schema=schema.PRODUCTS.schema), lineage())
-    got = delta.current_products(store, ["product_id", "title", "active"]).to_pylist()
-    assert got == [
-        {"product_id": "a", "title": "only", "active": True},
-        {"product_id": "b", "title": "new", "active": False},
-    ]
-
-
-@pytest.mark.parametrize("repeats", [0, 1, 3])
-def test_current_rows_a_batch_at_a_time(tmp_path, monkeypatch, repeats):
-    """Every product once, in its newest row, whether it has one row or several; and read in small pieces."""
-    monkeypatch.setattr(delta, "_CURRENT_ROWS", 7)
-    monkeypatch.setattr(delta, "_KEPT_ROWS", 10)
-    store, rng = str(tmp_path), np.random.default_rng(repeats)
-    rows = [product(f"p{i}", f"{i} at {t}", t) for i in range(40) for t in range(1 + (i % 4 if repeats else 0) * repeats)]
-    for part in np.array_split(rng.permutation(len(rows)), 3):
-        some = pa.Table.from_pylist([rows[i] for i in part], schema=schema.PRODUCTS.schema)
-        append_rows(store, Output(schema.PRODUCTS), some, lineage())
-    current = delta.CurrentRows(store, schema.PRODUCTS)
-    batches = list(current.batches(["title", "product_id"]))
-    assert max(b.num_rows for b in batches[:-1]) <= 7
-    newest = {r["product_id"]: r["title"] for r in sorted(rows, key=lambda r: r["fetched_at"])}
-    got = pa.concat_tables(batches).to_pylist()
-    assert len(got) == 40
-    assert {r["product_id"]: r["title"] for r in got} == newest
-    again = list(current.batches(["title", "product_id"]))
-    assert [b.to_pylist() for b in again] == [b.to_pylist() for b in batches]
-    several = current.several(["product_id"]).column(0).to_pylist()
-    assert sorted(several) == sorted(r["product_id"] for r in rows if repeats and int(r["product_id"][1:]) % 4)
-    assert list(delta.CurrentRows(str(tmp_path / "none"), schema.PRODUCTS).batches(["title"])) == []
-
-
 def listed(rows: list[dict]) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=schema.PRODUCTS.schema)
 
@@ -199,7 +165,7 @@ def test_runs_of_other_options_double_no_row(tmp_path):
     store = str(tmp_path)
     append_rows(store, PRODUCTS, listed([product("a", "old", 1), product("c", "gone", 1)]), lineage())
     late = replace(lineage("v2", "late", "crawl"), seen=delta.FirstSeen())
-    assert delta.current_products(store, ["product_id"]).num_rows == 2  # here the late one looks at what is there
+    assert current_products(store, ["product_id"]).num_rows == 2  # here the late one looks at what is there
     assert delta.open_table(store, schema.IMAGES) is None
     first = [product("a", "new", 10), product("b", "new", 10), product("c", "gone", 10, False), product("d", "x", 10)]
     append_rows(store, IMAGES, images([1, 2]), lineage("v1", "first", "ingest"))
@@ -268,7 +234,7 @@ def test_the_order_of_commits_counts_and_not_the_clocks(tmp_path):
     maintain.compact(store, schema.PRODUCTS)
     append_rows(store, PRODUCTS, listed([product("a", "edited", 3 * hour, False)]), lineage("3", "far-behind"))
     assert history_of(store)[:3] == [("a", "first", True), ("a", "edited", True), ("a", "edited", False)]
-    current = delta.current_products(store, ["product_id", "active"]).to_pylist()
+    current = current_products(store, ["product_id", "active"]).to_pylist()
     assert current == [{"product_id": "a", "active": False}, {"product_id": "b", "active": True}]
 
 

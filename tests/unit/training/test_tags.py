@@ -26,6 +26,7 @@ from w2w.models.config import COLOUR_DIM, FASHION, KIND_DIM, SHAPE_DIM, TAGS, En
 from w2w.models.encoder import Encoder, encoder_input, model_version
 from w2w.stage import Pool
 from w2w.table import delta
+from w2w.table.current import current_products
 from w2w.training.classifier import job as classify
 from w2w.training.tags import flow
 from w2w.training.tags import job as tag
@@ -162,7 +163,7 @@ def seen(store: str) -> dict[str, tuple[dict, str]]:
     """By product: what its picture shows, and its swatch."""
     found = delta.read(store, schema.TAGGED, [schema.OWNER_ID, schema.TAGS, schema.SWATCH]).to_pylist()
     by_image = {r["owner_id"]: ({t["attribute"]: t["value"] for t in r["tags"]}, r["swatch"]) for r in found}
-    products = delta.current_products(store, [schema.PRODUCT_ID, schema.IMAGE_ID]).to_pylist()
+    products = current_products(store, [schema.PRODUCT_ID, schema.IMAGE_ID]).to_pylist()
     return {p["product_id"]: by_image[p["image_id"]] for p in products if p["image_id"] in by_image}
 
 

@@ -17,6 +17,7 @@ from w2w.mining.outfits.rules import SHARED, SLOTS_SCHEMA, Modified, modified_ro
 from w2w.mining.tags import PRODUCT_KEY
 from w2w.stage import REJECTED_SCHEMA
 from w2w.table import delta
+from w2w.table.current import current_posts
 from w2w.table.parts import Output, write_part
 from w2w.table.pending import lookup
 from w2w.table.permitted import Permitted
@@ -55,7 +56,7 @@ def overlap(photos: pl.DataFrame) -> tuple[int, float]:
 
 def owned_splits(store: str, product_key: Sequence[str]) -> tuple[pl.DataFrame, int]:
     """image_id and split of the newest active rows of posts and products, and how many of those have no split yet."""
-    posts = pl.from_arrow(delta.current_posts(store, [schema.POST_ID, schema.IMAGE_ID, schema.ACTIVE]))
+    posts = pl.from_arrow(current_posts(store, [schema.POST_ID, schema.IMAGE_ID, schema.ACTIVE]))
     shown = {
         POST: posts.filter(pl.col(schema.ACTIVE)).rename({schema.POST_ID: schema.OWNER_ID}),
         PRODUCT: pl.from_arrow(keyed_products(store, product_key)).rename({PRODUCT_KEY: schema.OWNER_ID}),

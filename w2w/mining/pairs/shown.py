@@ -12,6 +12,7 @@ from w2w.garments.taxonomy import CATEGORIES
 from w2w.mining.pairs.page import Counted, Pair, Reason, Rejected, Side, mining_report
 from w2w.mining.pairs.rules import parts_of_tag
 from w2w.table import delta, snapshot
+from w2w.table.current import current_products
 from w2w.table.pending import lookup
 
 _EACH = 6  # examples per reason, at most
@@ -123,7 +124,7 @@ def _pictures(store: str, table: schema.Table, keys: Sequence[str], column: str)
 
 def _titles(store: str, wanted: Sequence[str]) -> dict[str, str]:
     """The shop's titles of these products (or of the products of these images)."""
-    products = pl.from_arrow(delta.current_products(store, [schema.PRODUCT_ID, schema.IMAGE_ID, schema.TITLE]))
+    products = pl.from_arrow(current_products(store, [schema.PRODUCT_ID, schema.IMAGE_ID, schema.TITLE]))
     titles: dict[str, str] = {}
     for column in (schema.IMAGE_ID, schema.PRODUCT_ID):
         rows = products.filter(pl.col(column).is_in(list(wanted))).drop_nulls(schema.TITLE)

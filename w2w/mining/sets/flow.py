@@ -29,6 +29,7 @@ from w2w.mining.sets.posts import Catalog, would_be_rejected
 from w2w.mining.sets.records import PublicSet
 from w2w.stage import REJECTED_SCHEMA, Counts, Pool, Stage
 from w2w.table import delta, erased, snapshot, work
+from w2w.table.current import current_products
 from w2w.table.parts import Output
 from w2w.table.pending import rejected_keys, table_keys
 from w2w.table.sink import Lineage
@@ -143,7 +144,7 @@ def own_catalog(store: str, key: str | None) -> Catalog:
     """The active products of the store, by ``product_id`` or an attribute, and by their address: about 300 bytes each."""
     columns = [schema.PRODUCT_ID, schema.URL, schema.ATTRIBUTES, schema.ACTIVE]
     named, at = dict[str, str](), dict[str, str]()
-    for row in delta.current_products(store, columns).sort_by(schema.PRODUCT_ID).to_pylist():
+    for row in current_products(store, columns).sort_by(schema.PRODUCT_ID).to_pylist():
         name = dict(row[schema.ATTRIBUTES] or []).get(key) if key else row[schema.PRODUCT_ID]
         if row[schema.ACTIVE]:
             named.setdefault(name or row[schema.PRODUCT_ID], row[schema.PRODUCT_ID])

@@ -12,6 +12,7 @@ from w2w.mining.sets.flow import made
 from w2w.mining.sets.links import Link, Links, Sold, outfits
 from w2w.stage import Counts
 from w2w.table import delta, snapshot
+from w2w.table.current import current_products
 from w2w.table.tolerance import Tolerance
 
 
@@ -21,7 +22,7 @@ def sold_in(store: str, key: str | None, classes: Mapping[str, str] | None) -> d
     delta.need_table(store, schema.PRODUCTS, "ingest")
     columns = [schema.PRODUCT_ID, schema.IMAGE_ID, schema.CATEGORY, schema.ATTRIBUTES, schema.ACTIVE]
     mapping, found = check_mapping(classes or {}), dict[str, Sold]()
-    for row in delta.current_products(store, columns).sort_by(schema.PRODUCT_ID).to_pylist():
+    for row in current_products(store, columns).sort_by(schema.PRODUCT_ID).to_pylist():
         name = dict(row[schema.ATTRIBUTES] or []).get(key) if key else row[schema.PRODUCT_ID]
         if row[schema.ACTIVE] and name and (name not in found or found[name].image_id is None):
             found[name] = Sold(row[schema.IMAGE_ID], class_of(row[schema.CATEGORY], mapping))

@@ -13,6 +13,7 @@ from w2w.mining.owners import active_post_batches, active_product_batches
 from w2w.mining.splits.rules import SPLIT_CODE, SplitRules, check_rules, deal, summary_of
 from w2w.results import Summary
 from w2w.table import delta
+from w2w.table.current import CurrentRows
 from w2w.table.delta import need_table
 from w2w.table.sink import Lineage
 
@@ -72,7 +73,7 @@ def main(config: Config) -> Result:
 
 def _split(store: str, config: Config, lineage: Lineage):
     versions = lineage.inputs
-    products, posts = (delta.CurrentRows(store, t, versions.get(t.name)) for t in (schema.PRODUCTS, schema.POSTS))
+    products, posts = (CurrentRows(store, t, versions.get(t.name)) for t in (schema.PRODUCTS, schema.POSTS))
     listed = delta.parts(delta.open_table(store, schema.DUPLICATES, versions[schema.DUPLICATES.name]))
     duplicates = delta.read_batches(store, schema.DUPLICATES, [schema.IMAGE_ID, schema.CLUSTER_ID], listed)
     read = partial(active_product_batches, products, config.product_key), partial(active_post_batches, posts)

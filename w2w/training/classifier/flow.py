@@ -16,6 +16,7 @@ from w2w.metrics.retrieval import bootstrap, class_accuracy, confusion
 from w2w.report.evaluation import Protocol, evaluation_report
 from w2w.results import Figure
 from w2w.table import delta
+from w2w.table.current import current_products
 from w2w.table.pending import lookup
 from w2w.table.permitted import TRAINING, permitted, why_refused
 from w2w.training.vectors import vector_batches
@@ -24,7 +25,7 @@ from w2w.training.vectors import vector_batches
 def labelled_products(store: str, most: int) -> tuple[list[dict], int]:
     """product_id, image_id and category of active products with a picture that may be used, at most this many; and how many
     have one that may not. Raises UsageError if it is all of them."""
-    found = delta.current_products(store, [schema.PRODUCT_ID, schema.IMAGE_ID, schema.CATEGORY, schema.ACTIVE])
+    found = current_products(store, [schema.PRODUCT_ID, schema.IMAGE_ID, schema.CATEGORY, schema.ACTIVE])
     found = found.filter(pc.and_(found.column(schema.ACTIVE), pc.is_valid(found.column(schema.IMAGE_ID))))
     usable = permitted(store, TRAINING).of(found)
     refused = found.num_rows - usable.num_rows

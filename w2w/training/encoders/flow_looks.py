@@ -14,6 +14,7 @@ from w2w.models.config import EncoderConfig
 from w2w.models.encoder import model_version
 from w2w.models.looks import detected_by, look_version
 from w2w.table import delta
+from w2w.table.current import newest_of_each
 from w2w.table.delta import need_table
 from w2w.table.pending import holding, lookup_batches
 from w2w.table.permitted import TRAINING, explained, permitted, why_refused
@@ -102,7 +103,7 @@ class LookTable(PairTable):
     def _active(self, split: str) -> pa.Table:
         splits = self._all(schema.SPLITS, (schema.OWNER_ID, schema.OWNER_KIND, schema.SPLIT))
         chosen = pc.and_(pc.equal(splits.column(1), POST), pc.equal(splits.column(2), split))
-        posts = delta.newest_of_each(self._all(schema.POSTS, _POST), schema.POST_ID)
+        posts = newest_of_each(self._all(schema.POSTS, _POST), schema.POST_ID)
         known = pc.is_in(posts.column(schema.POST_ID), value_set=splits.filter(chosen).column(0))
         kept = pc.and_(pc.and_(posts.column(schema.ACTIVE), pc.is_valid(posts.column(schema.IMAGE_ID))), known)
         return posts.filter(kept)

@@ -10,7 +10,7 @@ from w2w import schema
 from w2w.report.cards import CARD_PX, RIGHT_MARK, product_card
 from w2w.report.evaluation import Failure
 from w2w.report.page import thumbnail
-from w2w.table import delta
+from w2w.table.current import current_products
 from w2w.training.encoders.flow import Measured, PairTable
 
 _MOST = 10  # pairs of each kind
@@ -29,7 +29,7 @@ def changed(table: PairTable, before: Measured, after: Measured) -> tuple[list[T
     images = {image for m in (before, after) for q in chosen for image in (*m.found[q], m.sought[q])}
     crops = _pictures(table, schema.GARMENTS, [before.garments[q] for q in chosen], schema.CROP)
     pictures = _pictures(table, schema.IMAGES, sorted(images), schema.BYTES)
-    about = _by_image(delta.current_products(table.store, _ABOUT), images)
+    about = _by_image(current_products(table.store, _ABOUT), images)
 
     def answered(measured: Measured, ranks_Q: np.ndarray, when: str, q: int) -> Failure:
         rank, k = int(ranks_Q[q]), measured.relevant_QK.shape[1]

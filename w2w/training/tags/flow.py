@@ -27,6 +27,7 @@ from w2w.report.evaluation import Protocol, evaluation_report
 from w2w.results import Figure
 from w2w.stage import Pool, Stage
 from w2w.table import delta
+from w2w.table.current import current_products
 from w2w.table.pending import rejected_keys, table_keys
 from w2w.table.permitted import TRAINING, permitted, why_refused
 from w2w.training.classifier.flow import figure_of, with_vectors
@@ -67,7 +68,7 @@ def coverage(store: str, version: str, kind: str) -> dict[str, Figure]:
 def labelled(store: str, columns: Sequence[str], most: int) -> tuple[list[dict], int]:
     """image_id and the named columns of active products with a picture that may be used, at most ``most``; and how many have
     one that may not. Raises UsageError for a column that no product has, or none that may be used."""
-    found = delta.current_products(store, [schema.IMAGE_ID, schema.ACTIVE, schema.ATTRIBUTES, *FEED_COLUMNS])
+    found = current_products(store, [schema.IMAGE_ID, schema.ACTIVE, schema.ATTRIBUTES, *FEED_COLUMNS])
     active = found.filter(pc.and_(found.column(schema.ACTIVE), pc.is_valid(found.column(schema.IMAGE_ID))))
     usable = permitted(store, TRAINING).of(active)
     found, refused = usable.slice(0, most), active.num_rows - usable.num_rows
