@@ -43,7 +43,7 @@ from w2w.index import job
 from w2w.index.spec import IndexConfig
 from w2w.models.config import EncoderConfig
 from w2w.models.encoder import model_version
-from w2w.similar import flow
+from w2w.similar import flow_search
 from w2w.similar import job as similar_job
 from w2w.stage import Counts
 from w2w.table import mapped
@@ -75,7 +75,7 @@ def as_hashed(store: str) -> None:
         mapped.note(str(noted.parent), set(json.loads(noted.read_bytes())["files"]))
 
 
-def made_up(searches: flow.Searches, k: int) -> int:
+def made_up(searches: flow_search.Searches, k: int) -> int:
     """In place of ``Searches.run``: other products of the scope, with scores that few new ones reach."""
     lists, goods, rng = searches._plan.kept.lists, searches._catalog.goods, np.random.default_rng(0)
     for scope in np.unique(goods.scope_N):
@@ -165,7 +165,7 @@ def measured(rows: int, changes: list[float], dim: int, turns: int, target_recal
         config = job.Config(store=base, ray=RayConfig(num_cpus=2), index=IndexConfig(target_recall=target_recall))
         lists = similar_job.Config(store=base, ray=RayConfig(num_cpus=2))
         whole = job.main(config).seconds
-        with mock.patch.object(flow.Searches, "run", made_up), mock.patch.object(flow, "_PAIRS_HERE", 10**18):
+        with mock.patch.object(flow_search.Searches, "run", made_up), mock.patch.object(flow_search, "_PAIRS_HERE", 10**18):
             similar_job.main(lists)
         looked = due(base, str(Path(folder, "due")), rows, turns)
         for share in changes:

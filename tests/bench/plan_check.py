@@ -30,7 +30,7 @@ from w2w.engine.cluster import RayConfig, connect
 from w2w.nightly import job as nightly
 from w2w.nightly.flow import NIGHT
 from w2w.plan import job as plan
-from w2w.similar import flow
+from w2w.similar import flow_search
 from w2w.similar.flow import SimilarConfig
 
 CHANGED = (0, 10, 0.01, 0)
@@ -49,9 +49,9 @@ def night(store: str, changed: int) -> dict:
 @contextmanager
 def part_of_the_lists(searched: int) -> Iterator[list[float]]:
     """Within, `similar` searches for about so many lists of a larger catalog; in the list, the seconds that it left out."""
-    run, every, left_out = flow.Searches.run, flow.Searches._all, list[float]()
+    run, every, left_out = flow_search.Searches.run, flow_search.Searches._all, list[float]()
 
-    def some(self: flow.Searches, function: Callable, known: object, arguments: Sequence[tuple], title: str) -> Iterator:
+    def some(self: flow_search.Searches, function: Callable, known: object, arguments: Sequence[tuple], title: str) -> Iterator:
         most = max(TURN, round(len(arguments) * searched / len(self._catalog.goods.scope_N)) // TURN * TURN)
         if title != "search" or len(arguments) <= most:
             yield from every(self, function, known, arguments, title)
@@ -62,12 +62,12 @@ def part_of_the_lists(searched: int) -> Iterator[list[float]]:
         left_out.append((time.monotonic() - began) * (len(arguments) / len(chosen) - 1))
         yield from found
 
-    def with_others(self: flow.Searches, k: int) -> int:
+    def with_others(self: flow_search.Searches, k: int) -> int:
         if len(self._catalog.goods.scope_N) > searched:
             made_up(self, k)
         return run(self, k)
 
-    with mock.patch.object(flow.Searches, "_all", some), mock.patch.object(flow.Searches, "run", with_others):
+    with mock.patch.object(flow_search.Searches, "_all", some), mock.patch.object(flow_search.Searches, "run", with_others):
         yield left_out
 
 

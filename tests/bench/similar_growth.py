@@ -25,7 +25,7 @@ from tests.bench.mining_growth import LINEAGE
 from w2w import schema
 from w2w.models.config import EncoderConfig
 from w2w.models.encoder import model_version
-from w2w.similar import flow, job
+from w2w.similar import flow_search, job
 from w2w.table.parts import Output
 from w2w.table.sink import append_rows
 
@@ -63,7 +63,7 @@ def append_vectors(store: str, images: np.ndarray, dim: int, seed: int) -> None:
 
 def measured(rows: int, dim: int, turns: int) -> dict:
     """CPU seconds of all lists and of each night."""
-    flow._PAIRS_HERE = rows * rows
+    flow_search._PAIRS_HERE = rows * rows
     with tempfile.TemporaryDirectory() as store:
         numbers, third = np.arange(rows), max(1, round(rows * NIGHT / 3))
         append_products(store, numbers, numbers, True, 0)

@@ -3,7 +3,7 @@
 from tests.unit.recommend.stores import append, fill, product
 from tests.unit.similar.test_job import config, rows
 from w2w import schema
-from w2w.similar import flow
+from w2w.similar import flow_search
 from w2w.similar.job import main
 
 
@@ -17,7 +17,7 @@ def test_workers_make_the_same_lists(tmp_path, monkeypatch):
     for store in (here, workers):
         fill(store, range(60), pictures=False)
         if store == workers:
-            monkeypatch.setattr(flow, "_PAIRS_HERE", -1)
+            monkeypatch.setattr(flow_search, "_PAIRS_HERE", -1)
         assert main(config(store)).computed == 60
         append(store, schema.PRODUCTS, night, "night")
         result = main(config(store))

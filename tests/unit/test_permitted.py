@@ -29,7 +29,7 @@ READ = re.compile(
 )
 # modules that read such tables and do not ask: the one that asks for them, or why nobody does
 ASKED_BY = {
-    "similar.flow_lists": "similar.flow_layer",
+    "similar.flow_search": "similar.flow",
     "export.job": "export.flow",
     "index.flow": "index.job",
     "index.flow_rows": "index.job",

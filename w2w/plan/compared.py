@@ -4,7 +4,7 @@ import time
 
 import numpy as np
 
-from w2w.similar.rules import Goods, Lists, on_grid, search
+from w2w.similar.exact import Goods, Lists, on_grid, search
 
 _ASKED, _BLOCK_ROWS, _WIDTH = 256, 4096, 24  # lists at once, vectors at once, products of a list
 _CELLS = 4_000_000  # numbers: 32 MB

@@ -1,6 +1,6 @@
-"""Reads the catalog, its vectors and the lists of earlier nights, and runs the searches: here if they are few, else on Ray."""
+"""Reads the catalog, its vectors and the lists of earlier nights, and what is to be written of the new ones."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any
@@ -11,15 +11,15 @@ import pyarrow.compute as pc
 
 import w2w
 from w2w import ids, schema, storage
-from w2w.engine.shuffle import Vectors, check_lengths, list_vectors, to_matrix
-from w2w.engine.tasks import cluster_cpus, collect, put, submit
+from w2w.engine.shuffle import Vectors, list_vectors, to_matrix
 from w2w.errors import UsageError
 from w2w.index.filters import NEEDS, SEEN, allowed, seen_columns, texts
 from w2w.report.variants import clusters_of
 from w2w.similar import cards, rules
 from w2w.similar.base import Base, Holders, in_parts, waiting_of
 from w2w.similar.cards import Keys
-from w2w.similar.rules import Block, Found, Goods, Kept, Lists, Night
+from w2w.similar.exact import Goods
+from w2w.similar.rules import Kept, Night
 from w2w.table import changes, delta, layered, snapshot
 from w2w.table.current import current_products
 from w2w.table.mapped import Streamed
@@ -27,11 +27,6 @@ from w2w.table.permitted import SEARCH, permitted
 
 CODE = 1  # raise it when the same products and options would give other lists
 _BATCH_ROWS = 2048  # vectors read at once: 21 MB on the grid at 1280 dimensions, more of shorter ones
-_BATCH_BYTES, _MOST_BATCH_ROWS = 5_000_000, 16_384  # as stored
-_ASKED = 4096  # lists that a task makes while it reads all vectors
-_CAME = 8192  # products that came, held at once: 84 MB
-_PART_ROWS = 50_000  # of a task that compares them with the others
-_PAIRS_HERE = 50_000_000  # scores worth no cluster: seconds
 _ROWS_WRITTEN = 65_536
 _MOST_TOLD = 100  # values of a filter in the log
 
@@ -233,8 +228,8 @@ def plan_of(store: str, catalog: Catalog, version: str, config: SimilarConfig) -
     before = pa.concat_tables([empty, *found])
     night = rules.compare(now, before)
     every = np.arange(now.num_rows)
-    due = _pairs(goods, np.flatnonzero(night.anew_N), every) + _pairs(goods, every, night.came)
-    whole = not goes_on or due >= _pairs(goods, every, every) > 0
+    due = goods.num_pairs(np.flatnonzero(night.anew_N), every) + goods.num_pairs(every, night.came)
+    whole = not goes_on or due >= goods.num_pairs(every, every) > 0
     if whole:
         night = rules.compare(now, empty)
         return Plan(night, rules.keep(now, night, [], width), whole)
@@ -271,138 +266,6 @@ def _with_places(store: str, part: delta.Part) -> list[pa.Table] | None:
     batches = list(delta.read_leaves(store, schema.SIMILAR_PRODUCTS, _PLACED, part, _ROWS_WRITTEN))
     there = all(schema.PLACES in b.column_names and not b.column(schema.PLACES).null_count for b in batches)
     return batches if there else None
-
-
-def _pairs(goods: Goods, a_N: np.ndarray, b_N: np.ndarray) -> int:
-    """How many scores of one scope with the other there are."""
-    num = int(goods.scope_N.max(initial=0)) + 1
-    counts = (np.bincount(goods.scope_N[some], minlength=num).astype(np.int64) for some in (a_N, b_N))
-    return int(np.multiply(*counts).sum())
-
-
-@dataclass(frozen=True)
-class Reader:
-    """Reads vectors of some products, block by block: ``order_N``, their positions by the row of their vector, ``row_N``."""
-
-    store: str
-    order_N: np.ndarray
-    row_N: np.ndarray
-
-    @staticmethod
-    def of(catalog: Catalog, some: np.ndarray) -> "Reader":
-        order = some[np.argsort(catalog.row_N[some], kind="stable")]
-        return Reader(catalog.vectors.store, order, catalog.row_N[order])
-
-    def blocks(self, listed: Sequence[delta.Part], start: int = 0) -> Iterator[Block]:
-        """``start``: the row with which the parts begin."""
-        dim = None
-        for part in listed:
-            if not np.ptp(np.searchsorted(self.row_N, [start, start + part.rows])):
-                start += part.rows
-                continue
-            size = int(np.clip(_BATCH_BYTES * part.rows // part.size, _BATCH_ROWS, _MOST_BATCH_ROWS))
-            for batch in delta.read_batches(self.store, schema.EMBEDDINGS, [schema.VECTOR], [part], size):
-                low, high = np.searchsorted(self.row_N, [start, start + batch.num_rows])
-                if low < high:
-                    taken = batch.column(0).combine_chunks().take(pa.array(self.row_N[low:high] - start))
-                    vectors = to_matrix(taken)
-                    dim = dim or vectors.shape[1]
-                    check_lengths({dim, vectors.shape[1]})
-                    yield self.order_N[low:high], rules.on_grid(vectors)
-                start += batch.num_rows
-
-    def all(self, listed: Sequence[delta.Part]) -> Block:
-        positions, grids = zip(*self.blocks(listed))
-        return np.concatenate(positions), np.concatenate(grids)
-
-
-@dataclass(frozen=True)
-class _Known:
-    """What every task reads: all products that lists may have (``among``), and those whose lists go on."""
-
-    goods: Goods
-    listed: list[delta.Part]
-    among: Reader
-    going: Reader
-    bound_N: np.ndarray
-
-
-class Searches:
-    """Runs the searches of a plan: in this process where ``here``, else as tasks of a cluster that it has joined."""
-
-    def __init__(self, catalog: Catalog, plan: Plan):
-        self._catalog, self._plan, goods = catalog, plan, catalog.goods
-        every, going = np.arange(catalog.now.num_rows), np.flatnonzero(~plan.night.anew_N)
-        among = np.flatnonzero(goods.allowed_N)
-        self._known = _Known(
-            goods, catalog.vectors.parts, Reader.of(catalog, among), Reader.of(catalog, going), plan.kept.bound_N
-        )
-        anew = np.flatnonzero(plan.night.anew_N)
-        self.here = _pairs(goods, anew, among) + _pairs(goods, going, plan.night.came) <= _PAIRS_HERE or not len(every)
-
-    def run(self, k: int) -> int:
-        """Brings the lists of the plan up to date; returns how many were computed anew."""
-        plan, kept, card_N = self._plan, self._plan.kept, self._catalog.goods.card_N
-        known = self._known if self.here else put(self._known)
-        due = plan.night.anew_N
-        if self.here and 0 < due.sum() <= _ASKED and 0 < len(plan.night.came) <= _CAME and not due.all():
-            self._read_once()
-            due = np.zeros_like(due)
-        elif not due.all():
-            for some in np.array_split(plan.night.came, -(-len(plan.night.came) // _CAME) or 1):
-                if len(some):
-                    came = Reader.of(self._catalog, some).all(self._known.listed)
-                    block = came if self.here else put(came)
-                    for found in self._all(_arrivals, known, [(block, *part) for part in self._parts()], "compare"):
-                        kept.take(found, card_N)
-        anew = np.flatnonzero(due | kept.short(k))
-        anew = anew[np.lexsort((self._catalog.row_N[anew], self._catalog.goods.scope_N[anew]))]
-        size = _ASKED if self.here else int(min(_ASKED, max(256, -(-len(anew) // max(1, int(cluster_cpus()))))))
-        width = kept.lists.member_NW.shape[1]
-        asked = [(Reader.of(self._catalog, anew[i : i + size]), width) for i in range(0, len(anew), size)]
-        for positions, lists in self._all(_search, known, asked, "search"):
-            kept.put(positions, lists)
-        return int((plan.night.anew_N | np.isin(np.arange(len(due)), anew)).sum())
-
-    def _read_once(self) -> None:
-        """Compares what came with the others, and searches for the new lists, while all vectors are read once."""
-        night, kept, goods, listed = self._plan.night, self._plan.kept, self._catalog.goods, self._known.listed
-        came = Reader.of(self._catalog, night.came).all(listed)
-        asked = Reader.of(self._catalog, np.flatnonzero(night.anew_N)).all(listed)
-        found: list[Found] = []
-
-        def blocks() -> Iterator[Block]:
-            for block in Reader.of(self._catalog, np.arange(len(night.anew_N))).blocks(listed):
-                found.append(rules.arrivals(block, came, kept.bound_N, goods))
-                yield block
-
-        lists = rules.search(asked, blocks(), goods, Lists.empty(len(asked[0]), kept.lists.member_NW.shape[1]))
-        for some in found:
-            kept.take(some, goods.card_N)
-        kept.put(asked[0], lists)
-
-    def _parts(self) -> Iterator[tuple[list[delta.Part], int]]:
-        start = 0
-        for listed in delta.in_chunks(self._known.listed, _PART_ROWS):
-            yield listed, start
-            start += sum(part.rows for part in listed)
-
-    def _all(self, function: Callable, known: object, arguments: Sequence[tuple], title: str) -> Iterable:
-        if self.here:
-            return (function(known, *each) for each in arguments)
-        return collect([submit(function, known, *each) for each in arguments], title)
-
-
-def _arrivals(known: _Known, came: Block, listed: Sequence[delta.Part], start: int) -> Found:
-    found = [rules.arrivals(block, came, known.bound_N, known.goods) for block in known.going.blocks(listed, start)]
-    none = rules.arrivals((came[0][:0], came[1][:0]), came, known.bound_N, known.goods)
-    row, member, score = (np.concatenate(parts) for parts in zip(none, *found))
-    return row, member, score
-
-
-def _search(known: _Known, reader: Reader, width: int):
-    asked = reader.all(known.listed)
-    return asked[0], rules.search(asked, known.among.blocks(known.listed), known.goods, Lists.empty(len(asked[0]), width))
 
 
 def base_of(catalog: Catalog, kept: Kept) -> Base:

@@ -7,11 +7,12 @@ import numpy as np
 import pyarrow as pa
 
 from w2w import schema
-from w2w.engine.shuffle import check_lengths, to_matrix
-from w2w.similar import rules
+from w2w.similar import exact, rules
 from w2w.similar.base import Base
+from w2w.similar.exact import Block, Found, Goods, Lists
 from w2w.similar.flow import SimilarConfig
-from w2w.similar.rules import Block, Found, Goods, Kept, Lists
+from w2w.similar.flow_search import stored_vectors
+from w2w.similar.rules import Kept
 from w2w.table import delta
 
 _BATCH_BYTES, _LEAST_ROWS, _MOST_ROWS = 16_000_000, 2048, 65_536  # vectors read at once
@@ -139,33 +140,17 @@ class ChangedLists:
             mine[some] = True
             mine = mine[order]
             order, row = order[mine], row[mine]
-        start, dim, copy = 0, None, self._of.base.vector_RD
+        listed, start, dim, copy = self._of.parts, 0, None, self._of.base.vector_RD
         if copy is not None:
             dim = copy.shape[1]
             yield from _copied(copy, order, row)
-        for part in self._of.parts:
-            if copy is not None and start < len(copy):
-                start += part.rows
-                continue
-            low, high = np.searchsorted(row, [start, start + part.rows])
-            if low < high:
-                size = int(np.clip(_BATCH_BYTES * part.rows // part.size, _LEAST_ROWS, _MOST_ROWS))
-                at = start
-                for batch in delta.read_batches(self._of.store, schema.EMBEDDINGS, [schema.VECTOR], [part], size):
-                    low, high = np.searchsorted(row, [at, at + batch.num_rows])
-                    if low < high:
-                        pick, column = row[low:high] - at, batch.column(0).combine_chunks()
-                        whole = len(pick) == batch.num_rows and np.array_equal(pick, np.arange(len(pick)))
-                        vectors = to_matrix(column if whole else column.take(pa.array(pick)))
-                        dim = dim or vectors.shape[1]
-                        check_lengths({dim, vectors.shape[1]})
-                        yield order[low:high], vectors
-                    at += batch.num_rows
-            start += part.rows
+            while listed and start < len(copy):
+                start, listed = start + listed[0].rows, listed[1:]
+        yield from stored_vectors(self._of.store, listed, order, row, start, (_BATCH_BYTES, _LEAST_ROWS, _MOST_ROWS), dim)
 
     def _grids(self, *several: np.ndarray) -> list[Block]:
         """The vectors of some positions on the grid, read once."""
-        found = [(at, rules.on_grid(vectors)) for at, vectors in self._blocks(np.concatenate(several))]
+        found = [(at, exact.on_grid(vectors)) for at, vectors in self._blocks(np.concatenate(several))]
         if not found:
             return [(some[:0], np.empty((0, 1))) for some in several]
         at, grid = (np.concatenate(each) for each in zip(*found))
@@ -178,16 +163,16 @@ class ChangedLists:
         lists = Lists.empty(len(asked[0]), self._of.width)
         goods, bound = self._goods, self._bound_P
         found = [(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32))]
-        sieve = rules.Sieve(asked, lists, came, bound, goods.scope_N)
+        sieve = exact.Sieve(asked, lists, came, bound, goods.scope_N)
 
         def blocks() -> Iterator[Block]:
             for at, vectors in self._blocks() if len(asked[0]) or len(came[0]) else ():
                 keep = sieve.of(at, vectors)
-                block = at[keep], rules.on_grid(vectors[keep])
-                found.append(rules.arrivals(block, came, bound, goods))
+                block = at[keep], exact.on_grid(vectors[keep])
+                found.append(exact.arrivals(block, came, bound, goods))
                 yield block
 
-        rules.search(asked, blocks(), goods, lists)
+        exact.search(asked, blocks(), goods, lists)
         row, member, score = (np.concatenate(some) for some in zip(*found))
         return (row, member, score), (asked[0], lists)
 

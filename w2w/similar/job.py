@@ -14,7 +14,6 @@ from w2w.models.encoder import model_version
 from w2w.results import Summary
 from w2w.similar.base import delete_beside, delete_others, write_base, write_beside
 from w2w.similar.flow import (
-    Searches,
     SimilarConfig,
     base_of,
     copied,
@@ -28,6 +27,7 @@ from w2w.similar.flow import (
     version_of,
 )
 from w2w.similar.flow_layer import Layer, layer
+from w2w.similar.flow_search import Searches
 from w2w.stage import Counts
 from w2w.table.published import catalog_made_by
 from w2w.table.sink import Lineage
