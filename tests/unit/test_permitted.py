@@ -58,7 +58,7 @@ NOBODY = {
     "mining.audit.rules search.job_judge_answers",
     "shows what was chosen": "find.flow find.page search.flow search.pictures style.page style.stage report.variants",
     "measures": "evaluation.flow evaluation.flow_compare evaluation.flow_detectors evaluation.flow_lookbook "
-    "evaluation.flow_shown evaluation.job_evaluate index.flow_release training.detectors.job_judge",
+    "evaluation.flow_shown evaluation.job_evaluate index.flow_golden index.flow_shown training.detectors.job_judge",
     "chooses nothing": "nightly.flow nightly.flow_steps plan.job engine.shuffle erase.flow erase.flow_index table.pictures "
     "table.sink",
 }

@@ -16,12 +16,13 @@ from w2w.engine.tasks import run_task
 from w2w.errors import UsageError
 from w2w.index.answers import answers
 from w2w.index.beside import Changed, plan_beside, there_rows
-from w2w.index.flow_release import NotReleased, Release, check_release
+from w2w.index.flow_release import NotReleased, check_release
 from w2w.index.flow_rows import MOST_WITHOUT, Read, came_since, keys_in, names
 from w2w.index.gate import exact_part, gate
 from w2w.index.manifest import GateResult, Manifest, ShardInfo, StoredTemplate
 from w2w.index.publish import Held, Published, collect_garbage, held, new_manifest, publish
 from w2w.index.rows import Rows, ToStore, delete_others, stored
+from w2w.index.rules_release import Release
 from w2w.index.search import Index, open_manifest
 from w2w.index.seen import with_imbalance
 from w2w.index.shard import (

@@ -12,11 +12,13 @@ from w2w import schema
 from w2w.engine.job import JobConfig, Run
 from w2w.errors import JobFailed, UsageError
 from w2w.index.flow import KINDS, LOOKS, Inputs, Kind, bridged, build_index, check_bridge, draft_index, read_rows
-from w2w.index.flow_release import NotReleased, Release, check_served, encode_photos, golden_queries, sentence, unknown_products
+from w2w.index.flow_golden import encode_photos, golden_queries, unknown_products
+from w2w.index.flow_release import NotReleased, check_served
 from w2w.index.flow_rows import Refused, refused_in, seek_rows, short
 from w2w.index.golden import Golden
 from w2w.index.manifest import index_uri
 from w2w.index.publish import Published, published, read_held, release, rollback, versions, withdraw
+from w2w.index.rules_release import Release
 from w2w.index.spec import IndexConfig
 from w2w.index.withheld import target_without, withhold
 from w2w.models.config import EncoderConfig
@@ -215,7 +217,7 @@ def main(config: Config) -> Result:
             seen, page = check_served(release, uri, base.manifest, rows, vectors, config.encoder, config.index)
             told = {"shards_reused": len(base.manifest.shards), "shards_built": 0, "published": now, "unchanged": True}
             told |= {"sheet": page, "shoppers_see": seen.figures, "warning": "; ".join(seen.said) or None}
-            return run.done(result, accepted=tuple(map(sentence, seen.faults)), **told)
+            return run.done(result, accepted=tuple(fault.sentence for fault in seen.faults), **told)
         photos = encode_photos(uri, base.manifest, version, golden, config.encoder)
         run.check_store()
         release = replace(release, photos=photos)

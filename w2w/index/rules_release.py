@@ -31,6 +31,20 @@ _OUT = "out_of_stock"  # of products.availability
 
 
 @dataclass(frozen=True)
+class Release:
+    """What one run compares. ``page``: where the sheet goes; ``photos``: vectors of golden photos, by key."""
+
+    store: str
+    page: str
+    golden: tuple[Golden, ...] = ()
+    photos: Mapping[str, np.ndarray] | None = None
+    accept: bool = False
+    sheet: bool = False
+    num_threads: int = 1
+    command: str = "w2w index"
+
+
+@dataclass(frozen=True)
 class Row:
     """A row that is responsible, and why."""
 
@@ -46,6 +60,12 @@ class Fault:
     kind: str
     said: str
     rows: tuple[Row, ...] = ()
+
+    @property
+    def sentence(self) -> str:
+        """With the first of the rows that are responsible."""
+        rows = [f"{row.product_id} ({row.why})" for row in self.rows]
+        return f"{self.said}: {some(rows)}" if rows else self.said
 
 
 @dataclass(frozen=True)

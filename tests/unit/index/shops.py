@@ -6,10 +6,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from w2w.index import flow, flow_release
+from w2w.index import flow, flow_golden
 from w2w.index.flow import Inputs, build_index, draft_index
-from w2w.index.flow_release import Release, check_served
+from w2w.index.flow_release import check_served
 from w2w.index.publish import published
+from w2w.index.rules_release import Release
 from w2w.index.spec import IndexConfig
 from w2w.models.config import EncoderConfig
 
@@ -57,7 +58,7 @@ def without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
         "run_task": lambda work, *args, num_cpus, title: work(*args),
     }.items():
         monkeypatch.setattr(flow, name, here)
-    monkeypatch.setattr(flow_release, "read_vectors", read_vectors)
+    monkeypatch.setattr(flow_golden, "read_vectors", read_vectors)
 
 
 @dataclass

@@ -9,7 +9,7 @@ import pytest
 
 from tests.unit.index.shops import CFG, DIM, Shop, publish, without_ray
 from w2w.errors import JobFailed
-from w2w.index import flow_release
+from w2w.index import flow_golden
 from w2w.index.golden import Golden
 from w2w.index.manifest import StoredTemplate
 from w2w.index.publish import published, read_manifest
@@ -171,10 +171,10 @@ def test_garments_that_were_judged_are_golden_queries(tmp_path, monkeypatch):
     near = shop.vectors[shop.items[product].images[0]]
     garment = shop.draw(near, 0.01)  # of a street photo; embedded as pictures are
     said = Judgements(same={garment: {product, "never sold"}, "of no photo": {product}, "of no product": set()})
-    monkeypatch.setattr(flow_release, "read_judgements", lambda store, kind: said if kind == "garments" else None)
+    monkeypatch.setattr(flow_golden, "read_judgements", lambda store, kind: said if kind == "garments" else None)
     rows = pa.table({"garment_id": [garment, "of no product"], "category": ["shoes", "top"]})
-    monkeypatch.setattr(flow_release, "lookup", lambda *_: rows)
-    golden = flow_release.golden_queries(str(tmp_path), IndexConfig(golden_judged=True))
+    monkeypatch.setattr(flow_golden, "lookup", lambda *_: rows)
+    golden = flow_golden.golden_queries(str(tmp_path), IndexConfig(golden_judged=True))
     assert golden == (Golden("judgements", "garment", garment, ("never sold", product), category="shoes"),)
     shop.add("shoes")
     assert publish(tmp_path, shop, golden=golden)["shoppers_see"]["golden"] == 1

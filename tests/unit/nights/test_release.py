@@ -11,7 +11,7 @@ from tests import chromium
 from tests.unit.nights.nights import jpeg
 from w2w import schema
 from w2w.errors import JobFailed, UsageError
-from w2w.index import flow_release
+from w2w.index import flow_golden
 from w2w.index import job as index
 from w2w.index.manifest import index_uri
 from w2w.index.publish import published, read_manifest
@@ -134,7 +134,7 @@ def test_the_sheet_in_a_browser(shop):
 def test_a_night_asks_the_golden_queries_by_product_picture_and_photo(shop, monkeypatch):
     loaded = []
     monkeypatch.setattr(
-        flow_release, "load_encoder", lambda config, load=flow_release.load_encoder: loaded.append(1) or load(config)
+        flow_golden, "load_encoder", lambda config, load=flow_golden.load_encoder: loaded.append(1) or load(config)
     )
     (shop.folder / "photo.jpg").write_bytes(jpeg(4))
     lines = ["product_id,image_id,photo,expected,k,min_hits,note", ",,photo.jpg,p4,1,1,a photo"]
