@@ -663,7 +663,7 @@ CHECKS = Table(
     "checks",
     _schema(
         (CHECK_ID, pa.string()),  # digest of kind, product and, where a product may have several of a kind, about
-        (KIND, pa.string()),  # w2w.check.rules.KINDS
+        (KIND, pa.string()),  # w2w.check.kinds.KINDS
         (SEVERITY, pa.string()),  # high, medium, low
         (PRODUCT_ID, pa.string()),
         (ABOUT, pa.string(), "nullable"),  # the column; the picture that products share; the class that is seen

@@ -12,6 +12,9 @@ import pyarrow.compute as pc
 from w2w import ids, schema
 from w2w.check import rules, stage
 from w2w.check.classes import Classes, Judged
+from w2w.check.kinds import FOUND, KINDS
+from w2w.check.rules_pictures import GROUP, HOUSE_STYLE, is_flat, is_plain, only_worn, same_pictures, shared_pictures, unclear
+from w2w.classes import ETC
 from w2w.engine.shuffle import list_vectors, to_matrix
 from w2w.engine.source import Source, pending_rows
 from w2w.images.decode import DecodeLimits
@@ -79,7 +82,7 @@ def _asked(rows: pa.Table) -> pa.Table:
     key = pc.if_else(pc.and_(pc.not_equal(size, ""), pc.not_equal(title, "")), alike, own)
     key = pc.if_else(pc.not_equal(group, ""), pc.binary_join_element_wise("group", group, "\0"), key)
     told = {
-        rules.GROUP: pa.array(ids.hash_keys(key)),
+        GROUP: pa.array(ids.hash_keys(key)),
         rules.OFFERED: pa.array(
             [_offered(*p) for p in zip(attributes, rows.column(schema.SALE_PRICE).to_pylist())], pa.float64()
         ),
@@ -88,7 +91,7 @@ def _asked(rows: pa.Table) -> pa.Table:
         HAS["price"]: rows.column(schema.PRICE).is_valid(),
         HAS["link"]: rows.column(schema.URL).is_valid(),
         HAS["colour"]: pc.or_(pc.not_equal(colour, ""), pa.chunked_array([pa.array(coloured, pa.bool_())])),
-        HAS_CATEGORY: pc.invert(pc.is_in(rows.column(schema.CATEGORY), value_set=pa.array(["", rules.ETC]))),
+        HAS_CATEGORY: pc.invert(pc.is_in(rows.column(schema.CATEGORY), value_set=pa.array(["", ETC]))),
     }
     kept = rows.select(_KEPT)
     for name, column in told.items():
@@ -120,14 +123,14 @@ def look_stage(version: str, limits: DecodeLimits) -> Stage:
 def look(store: str, catalog: Catalog, kinds: Sequence[str], quality: str, model: str | None, least_px: int) -> Seen:
     """Everything but links. ``quality``: version of that table; ``model``: whose vectors, if any."""
     goods = catalog.goods
-    told, left_out = [rules.FOUND.empty_table(), rules.without_picture(goods), rules.prices(goods)], {}
+    told, left_out = [FOUND.empty_table(), rules.without_picture(goods), rules.prices(goods)], {}
     few = rules.not_judged(goods)
     partly: dict[str, str] = {"price_outlier": few} if few else {}
     told += [rules.missing(goods, HAS | {"category": HAS_CATEGORY}), rules.rare_categories(goods)]
     columns = [schema.PRODUCT_ID, schema.ROW_DIGEST, schema.COLUMN, schema.REJECT_DETAIL]
     for warned in delta.read_batches(store, schema.WARNINGS, columns, delta.parts(delta.open_table(store, schema.WARNINGS))):
         told.append(rules.unreadable(goods, warned))
-    needs = {rules.KINDS[kind].needs for kind in kinds}
+    needs = {KINDS[kind].needs for kind in kinds}
     for need, seen in (
         ("links", lambda: _broken(store, goods)),
         ("pictures", lambda: _clear(store, catalog, quality, least_px)),
@@ -156,7 +159,7 @@ def _broken(store: str, goods: pa.Table) -> Seen:
     if not asked.num_rows:
         why = "it asks the shop's servers, politely: --links=N for at most N links a night"
         why = why if goods.column(schema.URL).null_count < goods.num_rows else "no product has a link"
-        return Seen(rules.FOUND.empty_table(), {kind: why})
+        return Seen(FOUND.empty_table(), {kind: why})
     links = pc.unique(goods.column(schema.URL).drop_null())
     left = len(links) - (pc.sum(pc.is_in(links, value_set=asked.column(schema.URL))).as_py() or 0)
     return Seen(rules.broken_links(goods, asked), partly={kind: f"{left:,} that are not asked yet: --links=N"} if left else {})
@@ -175,7 +178,7 @@ def _clear(store: str, catalog: Catalog, version: str, least_px: int) -> Seen:
     several = counts.field("values").filter(pc.greater(counts.field("counts"), 1))
     alike = names.filter(pc.is_in(hashes, value_set=several).combine_chunks())
     known = _joined(known, store, schema.QUALITY, [schema.GRID], alike, stage_version=version)
-    cluster_N, flat_N, plain_N = rules.same_pictures(known), rules.is_flat(known), rules.is_plain(known)
+    cluster_N, flat_N, plain_N = same_pictures(known), is_flat(known), is_plain(known)
     at = pc.index_in(goods.column(schema.IMAGE_ID), value_set=names)
     front_N = pc.fill_null(at, -1).to_numpy(zero_copy_only=False)
     there = front_N >= 0
@@ -183,7 +186,7 @@ def _clear(store: str, catalog: Catalog, version: str, least_px: int) -> Seen:
     flat, plain = (there & of_N[front_N] if len(of_N) else there for of_N in (flat_N, plain_N))
     each = known.take(pc.index_in(pictures.column(schema.IMAGE_ID), value_set=names))
     each = each.append_column(schema.PRODUCT_ID, pictures.column(schema.PRODUCT_ID))
-    found = pa.concat_tables([rules.shared_pictures(goods, of_goods, flat, plain), rules.unclear(each, least_px)])
+    found = pa.concat_tables([shared_pictures(goods, of_goods, flat, plain), unclear(each, least_px)])
     known_all = delta.open_table(store, schema.DUPLICATES) is not None
     return Seen(found, partly={} if known_all else {"shared_picture": "copies of other sizes: run 'w2w deduplicate'"})
 
@@ -212,7 +215,7 @@ def _joined(
 def _contradicted(store: str, goods: pa.Table, version: str | None) -> Seen:
     kind = "wrong_category"
     if version is None:
-        return Seen(rules.FOUND.empty_table(), {kind: "it needs vectors: run 'w2w embed'"})
+        return Seen(FOUND.empty_table(), {kind: "it needs vectors: run 'w2w embed'"})
     names = rules.judged_categories(goods)
     codes = pc.index_in(goods.column(schema.CATEGORY), value_set=pa.array(names, pa.string()))
     codes_N = pc.fill_null(codes, -1).to_numpy(zero_copy_only=False)
@@ -220,15 +223,15 @@ def _contradicted(store: str, goods: pa.Table, version: str | None) -> Seen:
     row_N = vectors.find(pc.fill_null(goods.column(schema.IMAGE_ID), ""))
     some = np.flatnonzero((codes_N >= 0) & (row_N >= 0))
     if not names:
-        return Seen(rules.FOUND.empty_table(), {kind: "no two categories have 20 products"})
+        return Seen(FOUND.empty_table(), {kind: "no two categories have 20 products"})
     if not len(some):
-        return Seen(rules.FOUND.empty_table(), {kind: "no product has a vector of that encoder: run 'w2w embed'"})
+        return Seen(FOUND.empty_table(), {kind: "no product has a vector of that encoder: run 'w2w embed'"})
     some = some[np.argsort(row_N[some], kind="stable")]
     classes = Classes(len(names))
     for at, vectors_ND in _vectors(store, vectors.parts, row_N[some]):
         classes.add(vectors_ND, codes_N[some[at]])
     if not classes.products:
-        return Seen(rules.FOUND.empty_table(), {kind: "the vectors have NaN or infinity: run 'w2w embed' with another encoder"})
+        return Seen(FOUND.empty_table(), {kind: "the vectors have NaN or infinity: run 'w2w embed' with another encoder"})
     solved, judged = classes.solve(), Judged(codes_N[some], len(names))
     for at, vectors_ND in _vectors(store, vectors.parts, row_N[some]):
         judged.add(solved, at, vectors_ND)
@@ -264,7 +267,7 @@ def _worn(store: str, pictures: pa.Table) -> Seen:
     kind, names = "only_worn", pc.unique(pictures.column(schema.IMAGE_ID))
     version = chosen_version(store, schema.LOOKS, "auto", "")
     if version is None:
-        return Seen(rules.FOUND.empty_table(), {kind: "it needs to know whom the pictures show: run 'w2w detect'"})
+        return Seen(FOUND.empty_table(), {kind: "it needs to know whom the pictures show: run 'w2w detect'"})
     looks, garments = (
         _among(store, table, columns, names, version)
         for table, columns in (
@@ -273,12 +276,10 @@ def _worn(store: str, pictures: pa.Table) -> Seen:
         )
     )
     if not looks.num_rows:
-        return Seen(rules.FOUND.empty_table(), {kind: "no picture of a product was looked at: run 'w2w detect'"})
+        return Seen(FOUND.empty_table(), {kind: "no picture of a product was looked at: run 'w2w detect'"})
     worn = persons_of(garments, looks).get_column(schema.IMAGE_ID).to_arrow().cast(pa.string())
-    told, share = rules.only_worn(pictures, looks.column(schema.IMAGE_ID), worn)
-    why = (
-        {kind: f"{share:.0%} of the products are shown only worn: so this shop shows them"} if share > rules.HOUSE_STYLE else {}
-    )
+    told, share = only_worn(pictures, looks.column(schema.IMAGE_ID), worn)
+    why = {kind: f"{share:.0%} of the products are shown only worn: so this shop shows them"} if share > HOUSE_STYLE else {}
     return Seen(told, why)
 
 

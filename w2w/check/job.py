@@ -9,7 +9,9 @@ import pyarrow.compute as pc
 from w2w import ids, schema, storage
 from w2w.check import flow, rules, stage
 from w2w.check.flow_links import ask_links, due_links
+from w2w.check.kinds import KINDS
 from w2w.check.page import PAGE, check_report, chosen, write_lines
+from w2w.check.rules_pictures import LEAST_PX
 from w2w.config import nearest
 from w2w.engine.job import JobConfig, Run
 from w2w.engine.run import run_stages
@@ -37,7 +39,7 @@ class CheckConfig:
     """Kinds to look for, for example [blurred, tiny]; none: all. Findings of other kinds stay as they are."""
     fail_on: list[str] = field(default_factory=list)
     """Kinds of which a finding makes the exit code 1."""
-    least_px: int = rules.LEAST_PX
+    least_px: int = LEAST_PX
     """Least length of a picture's shorter side."""
     examples: int = 24
     """Of each kind, on the page; all are in the table and in findings.jsonl."""
@@ -98,7 +100,7 @@ def main(config: Config) -> Result:
     lineage = run.lineage(ids.digest("check"), _INPUTS)
     catalog = flow.read_catalog(run.store)
     work = flow.pictures_to_look_at(run.store, catalog, version, config.item_rows, config.limit)
-    if not any(rules.KINDS[kind].needs == "pictures" for kind in kinds):
+    if not any(KINDS[kind].needs == "pictures" for kind in kinds):
         work = work.first(0)
     num = catalog.goods.num_rows
     links = due_links(run.store, catalog.goods, config.links if "broken_link" in kinds else 0)
@@ -145,7 +147,7 @@ def main(config: Config) -> Result:
     result = run.done(
         result,
         counts=counts,
-        findings={kind: counted[kind] for kind in rules.KINDS if kind in counted},
+        findings={kind: counted[kind] for kind in KINDS if kind in counted},
         new=new,
         gone=before.num_rows - (rows.num_rows - new),
         left_out=tuple(f"{kind}: {why}" for kind, why in why_not.items()),
@@ -173,8 +175,8 @@ def kinds_of(config: CheckConfig) -> list[str]:
     """The kinds to look for. Raises UsageError for a name that is none."""
     for option, asked in (("only", config.only), ("fail_on", config.fail_on)):
         for name in asked:
-            if name not in rules.KINDS:
+            if name not in KINDS:
                 raise UsageError(
-                    f"--{option}={name}: no kind of finding.{nearest(name, list(rules.KINDS))} Known: {', '.join(rules.KINDS)}"
+                    f"--{option}={name}: no kind of finding.{nearest(name, list(KINDS))} Known: {', '.join(KINDS)}"
                 )
-    return [kind for kind in rules.KINDS if not config.only or kind in config.only]
+    return [kind for kind in KINDS if not config.only or kind in config.only]

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from w2w import schema, storage
-from w2w.check.rules import HIGH, KINDS, LOW, MEDIUM
+from w2w.check.kinds import HIGH, KINDS, LOW, MEDIUM
 from w2w.report.cards import Card, product_card
 from w2w.report.page import write_page
 from w2w.shown import without_secrets

@@ -1,7 +1,7 @@
-"""What is a fault, and the sentence that says so. Arrow and NumPy in, findings out."""
+"""Faults of what is said of products: prices, categories, values, links; and since when each stands. Arrow and NumPy in,
+findings out."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from datetime import datetime
 from difflib import get_close_matches
 
@@ -11,24 +11,13 @@ import pyarrow.compute as pc
 
 from w2w import ids, schema
 from w2w.check.classes import MAD_TO_SD
+from w2w.check.kinds import FOUND, of_rows
 from w2w.classes import CATEGORIES, ETC
 from w2w.errors import RejectCode
-from w2w.mining.components import components
 from w2w.report.cards import price_text
 from w2w.shown import without_secrets
 
-HIGH, MEDIUM, LOW = "high", "medium", "low"
-GROUP, OFFERED = "group", "offered"
-
-LEAST_PX = 250  # "Apparel: at least 250 x 250 pixels": Google's product data specification, image_link
-_LEAST_SHARPNESS = 40.0  # of 750 real pictures none has less (63 at least); blurred by 1.5 px at 256 px, 95 % have
-_LEAST_EDGES = 0.03  # sharpness over contrast: a sharp picture of a white shirt on white has little of either
-_LEAST_FILLED = 0.003
-_PLAIN_BITS = 8  # of a perceptual hash: fewer occur in single-colour pictures, which are all alike
-_SAME_CELL = 16  # of 255, in the cell that differs most: one design in two colours has one perceptual hash
-# products with one front picture, and their categories, of a placeholder; fewer where the picture is plain: a mark on a ground
-_MANY, _SEVERAL, _CATEGORIES = 10, 5, 3
-_SEVERAL_PLAIN, _PLAIN = 3, 0.05
+OFFERED = "offered"  # a column of products: a sale price that is none
 _LEAST_PRICED, _NAMED = 20, 5
 _Z = 3.5  # modified z-score (Iglewicz and Hoaglin 1993, "How to detect and handle outliers", p. 11)
 _LEAST_FACTOR = 3.0  # to the usual price: less is no outlier, however alike the others
@@ -36,8 +25,6 @@ _EXPECTED = 0.8  # of the products have it: then one without it is told
 _LEAST_IN_ALL, _RARE = 200, 2
 _LEAST_OF_CLASS, _MOST_CLASSES = 20, 500  # products, of which fewer do not say what a category looks like; categories judged
 SURE, ODD = 0.5, 4.0  # margin and robust deviations from which another category is told (tests/bench/check_swaps.py)
-HOUSE_STYLE = 0.5  # of the products are shown only worn: then that is how this shop shows them
-_SHOWN_OF_EACH = 4
 # other refusals, such as robots.txt or HTTP 403, say nothing of what customers see
 _NO_PAGE = (
     RejectCode.NOT_FOUND,
@@ -47,72 +34,7 @@ _NO_PAGE = (
     RejectCode.BLOCKED_URL,
 )
 
-FOUND = pa.schema(
-    [
-        f
-        for f in schema.CHECKS.schema
-        if f.name not in (schema.CHECK_ID, schema.URL, schema.SINCE, schema.CHECKED_AT, schema.RUN_ID)
-    ]
-)
-
-
-@dataclass(frozen=True)
-class Kind:
-    """A kind of finding. ``needs``: what it looks at beside products: pictures, vectors, looks, links."""
-
-    severity: str
-    title: str
-    says: str
-    needs: str = ""
-
-
-KINDS = {
-    "no_picture": Kind(HIGH, "No picture", "Nothing to see, nothing to find: no search by picture can show them."),
-    "placeholder": Kind(
-        HIGH,
-        "Placeholder pictures",
-        "One flat colour, or one front picture on ten products and more, on five and more of three categories, or a plain "
-        "one on three of two.",
-        "pictures",
-    ),
-    "broken_link": Kind(HIGH, "Broken links", "Customers who follow it find no page, or the front page of the shop.", "links"),
-    "zero_price": Kind(HIGH, "Nothing to pay", "A price of zero or less."),
-    "wrong_category": Kind(
-        MEDIUM,
-        "Picture contradicts category",
-        "Among all other products, those that look like it are sold in another category. Some are rightly in theirs: a wide "
-        "top that looks like a dress.",
-        "vectors",
-    ),
-    "sale_price": Kind(MEDIUM, "Sale price is not lower", "Customers would see a reduction that is none."),
-    "price_outlier": Kind(
-        MEDIUM, "Unusual prices", "Far from the usual price of the category: a lost point, another currency?"
-    ),
-    "shared_picture": Kind(MEDIUM, "One picture on several products", "Variants of one group are not counted.", "pictures"),
-    "blurred": Kind(MEDIUM, "Blurred pictures", "Out of focus, or scaled up from a small one.", "pictures"),
-    "tiny": Kind(MEDIUM, "Tiny pictures", "Too few pixels for a product page.", "pictures"),
-    "unreadable_value": Kind(MEDIUM, "Values that could not be read", "As the feed of the last night had them."),
-    "missing_value": Kind(LOW, "Missing values", "Most other products of the catalog have them."),
-    "rare_category": Kind(LOW, "Rare categories", "Perhaps a misspelling of another one."),
-    "only_worn": Kind(LOW, "No picture of the garment alone", "As a detector sees it, which errs on some sets.", "looks"),
-}
 _BY_ABOUT = ("missing_value", "unreadable_value")  # a product may have several
-
-
-def found(
-    kind: str, products: Sequence[str], details: Sequence[str], images: Sequence, about: Sequence | None = None
-) -> pa.Table:
-    """FOUND of one kind."""
-    num = len(products)
-    columns = [[kind] * num, [KINDS[kind].severity] * num, products, about or [None] * num, details]
-    columns.append([[one for one in some if one] for some in images])
-    return pa.table([pa.array(c, f.type) for c, f in zip(columns, FOUND)], schema=FOUND)
-
-
-def of_rows(kind: str, goods: pa.Table, details: Sequence[str], about: Sequence | None = None) -> pa.Table:
-    """FOUND for rows of ``goods``, each shown by its front picture."""
-    images = [[image] for image in goods.column(schema.IMAGE_ID).to_pylist()]
-    return found(kind, goods.column(schema.PRODUCT_ID).to_pylist(), details, images, about)
 
 
 def without_picture(goods: pa.Table) -> pa.Table:
@@ -249,134 +171,6 @@ def rare_categories(goods: pa.Table) -> pa.Table:
     return of_rows("rare_category", rows, details, names)
 
 
-def same_pictures(pictures: pa.Table) -> np.ndarray:
-    """int64 (N,): the first of the pictures that are the same or nearly. ``pictures``: distinct, with cluster_id (null where
-    `w2w deduplicate` has not seen it), phash, and grid (null where not measured, or no other picture has that phash)."""
-    num = pictures.num_rows
-    edges = [_chained(pictures.column(schema.CLUSTER_ID))]
-    measured = pictures.column(schema.GRID).is_valid()
-    hashes = pc.if_else(measured, pictures.column(schema.PHASH), pa.scalar(None, pa.int64()))
-    values = pc.fill_null(hashes, 0).to_numpy(zero_copy_only=False)
-    order = np.argsort(values, kind="stable")
-    for some in np.split(order, np.flatnonzero(np.diff(values[order])) + 1):
-        if len(some) > 1 and abs(int(values[some[0]])).bit_count() >= _PLAIN_BITS:
-            grids = b"".join(pictures.column(schema.GRID).take(pa.array(some)).to_pylist())
-            edges.append(_of_one_look(some, np.frombuffer(grids, np.uint8).reshape(len(some), -1).astype(np.int16)))
-    a_E2 = np.concatenate(edges)
-    return components(num, a_E2[:, 0], a_E2[:, 1])
-
-
-def _chained(keys: pa.ChunkedArray) -> np.ndarray:
-    """Edges (E, 2) that connect the places of equal keys."""
-    codes = pc.fill_null(keys.combine_chunks().dictionary_encode().indices, -1).to_numpy(zero_copy_only=False)
-    order = np.argsort(codes, kind="stable")
-    same = (np.diff(codes[order]) == 0) & (codes[order][1:] >= 0)
-    return np.stack([order[:-1][same], order[1:][same]], axis=1).astype(np.int64)
-
-
-def _of_one_look(some: np.ndarray, grids_NG: np.ndarray) -> np.ndarray:
-    edges, left = [np.empty((0, 2), np.int64)], np.arange(len(some))
-    while len(left):
-        near = np.abs(grids_NG[left] - grids_NG[left[0]]).max(axis=1) <= _SAME_CELL
-        edges.append(np.stack([np.full(near.sum(), some[left[0]]), some[left[near]]], axis=1))
-        left = left[~near]
-    return np.concatenate(edges)
-
-
-def shared_pictures(goods: pa.Table, cluster_N: np.ndarray, flat_N: np.ndarray, plain_N: np.ndarray) -> pa.Table:
-    """Placeholders, and other front pictures on several products. ``cluster_N``: equal where front pictures are, -1 without
-    one; ``flat_N``: front pictures of one colour, ``plain_N``: with little on one; GROUP of goods: equal for variants of one
-    product."""
-    flat = goods.filter(pa.array(flat_N))
-    told = [of_rows("placeholder", flat, ["Its front picture is one flat colour."] * flat.num_rows)]
-    groups, categories = (goods.column(c).to_pylist() for c in (GROUP, schema.CATEGORY))
-    images = goods.column(schema.IMAGE_ID).to_pylist()
-    rows = np.flatnonzero((cluster_N >= 0) & ~flat_N)
-    order = rows[np.argsort(cluster_N[rows], kind="stable")]
-    picked: dict[str, list[tuple[int, str, str]]] = {"placeholder": [], "shared_picture": []}
-    for some in np.split(order, np.flatnonzero(np.diff(cluster_N[order])) + 1):
-        num = len({groups[n] for n in some}) if len(some) > 1 else 0
-        if num < 2:
-            continue
-        kinds = sorted({categories[n] for n in some})
-        among = f" of {len(kinds)} categories" if len(kinds) > 1 else ""
-        many = num >= _MANY or (num >= _SEVERAL and len(kinds) >= _CATEGORIES)
-        many |= num >= _SEVERAL_PLAIN and len(kinds) > 1 and bool(plain_N[some].all())
-        detail = f"Its front picture, or nearly the same, is that of {num:,} products{among}."
-        picked["placeholder" if many else "shared_picture"] += [(int(n), detail, images[some[0]]) for n in some]
-    for kind, entries in picked.items():
-        at, details, about = zip(*entries) if entries else ((), (), ())
-        told.append(of_rows(kind, goods.take(pa.array(at, pa.int64())), list(details), list(about)))
-    return pa.concat_tables(told)
-
-
-def is_flat(quality: pa.Table) -> np.ndarray:
-    """bool (N,): pictures without content. Null where not measured counts as content."""
-    return (_floats(quality, schema.FILLED) < _LEAST_FILLED) | (_floats(quality, schema.CONTRAST) < 1)
-
-
-def is_plain(quality: pa.Table) -> np.ndarray:
-    """bool (N,): pictures with little but ground. Null where not measured counts as content."""
-    return _floats(quality, schema.FILLED) < _PLAIN
-
-
-def unclear(pictures: pa.Table, least_px: int) -> pa.Table:
-    """Tiny and blurred pictures. ``pictures``: product_id, image_id, width, height and the columns of `quality`, the front of a
-    product first, its others after it; null where not known."""
-    side_N = np.fmin(_floats(pictures, schema.WIDTH), _floats(pictures, schema.HEIGHT))
-    sharp_N, contrast_N = (_floats(pictures, c) for c in (schema.SHARPNESS, schema.CONTRAST))
-    soft = (sharp_N < _LEAST_SHARPNESS) & (sharp_N < _LEAST_EDGES * contrast_N) & ~is_flat(pictures)
-    small = side_N < least_px
-
-    def shape(n: int) -> str:
-        return f"{pictures.column(schema.WIDTH)[n]} x {pictures.column(schema.HEIGHT)[n]} pixels, {least_px} a side are needed"
-
-    told = [_of_pictures("tiny", pictures, small, shape)]
-    told.append(
-        _of_pictures(
-            "blurred",
-            pictures,
-            soft & ~small,
-            lambda n: f"sharpness {sharp_N[n]:.0f}, {_LEAST_SHARPNESS:.0f} is the least of sharp ones",
-        )
-    )
-    return pa.concat_tables(told)
-
-
-def _of_pictures(kind: str, pictures: pa.Table, bad_N: np.ndarray, say: Callable[[int], str]) -> pa.Table:
-    products = pictures.column(schema.PRODUCT_ID).to_pylist()
-    images = pictures.column(schema.IMAGE_ID)
-    rows: dict[str, list[int]] = {}
-    for n in np.flatnonzero(bad_N).tolist():
-        rows.setdefault(products[n], []).append(n)
-    details = []
-    for product, some in rows.items():
-        front = some[0] == 0 or products[some[0] - 1] != product
-        more = f", and {len(some) - 1} more" if len(some) > 1 else ""
-        details.append(f"{'Its front picture' if front else 'One of its further pictures'}{more}: {say(some[0])}.")
-    shown = [images.take(pa.array(some[:_SHOWN_OF_EACH])).to_pylist() for some in rows.values()]
-    return found(kind, list(rows), details, shown)
-
-
-def only_worn(pictures: pa.Table, looked: pa.ChunkedArray, worn: pa.Array) -> tuple[pa.Table, float]:
-    """Products that somebody wears in all of their pictures, which a detector has all looked at; and the share of such among
-    those that it has: above half, nothing is found, as it is how the shop shows them."""
-    known, people = (
-        pc.is_in(pictures.column(schema.IMAGE_ID), value_set=v).to_numpy(zero_copy_only=False) for v in (looked, worn)
-    )
-    products = pictures.column(schema.PRODUCT_ID)
-    codes = products.combine_chunks().dictionary_encode().indices.to_numpy().astype(np.int64)
-    num = int(codes.max(initial=-1)) + 1
-    seen = np.bincount(codes, ~known, num) == 0
-    alone = np.bincount(codes, known & ~people, num) > 0
-    share = float((seen & ~alone).sum() / max(1, seen.sum()))
-    if share > HOUSE_STYLE:
-        return FOUND.empty_table(), share
-    first = np.unique(codes, return_index=True)[1]
-    rows = pictures.take(pa.array(first[seen & ~alone]))
-    return of_rows("only_worn", rows, ["To the detector, somebody wears it in each of its pictures."] * rows.num_rows), share
-
-
 def contradicted(
     goods: pa.Table, names: Sequence[str], other_N: np.ndarray, margin_N: np.ndarray, deviation_N: np.ndarray
 ) -> pa.Table:
@@ -436,8 +230,3 @@ def _money(row: dict) -> str:
 def _rows(goods: pa.Table) -> list[dict]:
     columns = (schema.PRICE, schema.SALE_PRICE, schema.REGULAR_PRICE, schema.CURRENCY, schema.CATEGORY, OFFERED)
     return goods.select([c for c in columns if c in goods.column_names]).to_pylist()
-
-
-def _floats(rows: pa.Table, name: str) -> np.ndarray:
-    """float64 (N,), NaN for null, which compares as false."""
-    return pc.cast(rows.column(name), pa.float64()).to_numpy(zero_copy_only=False)

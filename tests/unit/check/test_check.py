@@ -16,7 +16,7 @@ from tests.unit.recommend.stores import append
 from w2w import ids, schema
 from w2w.check import job
 from w2w.check.job import Config, main
-from w2w.check.rules import KINDS
+from w2w.check.kinds import KINDS
 from w2w.errors import JobFailed, UsageError
 from w2w.garments.stage import to_jpeg
 from w2w.table import delta
