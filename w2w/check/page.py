@@ -125,7 +125,7 @@ def _shown(
     first, *others = (products.get(row[schema.PRODUCT_ID], {schema.PRODUCT_ID: row[schema.PRODUCT_ID]}) for row in card)
     row = card[0]
     image = next((pictures[i] for i in row[schema.IMAGE_LIST] if i in pictures), None)
-    more = f"also of {len(others)} more" if others else ""
+    more = f"on {len(others)} more product{'s' if len(others) > 1 else ''}" if others else ""
     notes = [first[schema.CATEGORY]] if first.get(schema.CATEGORY) else []
     since = min(one[schema.SINCE] for one in card)
     day = "" if since == now else _day(since, now)

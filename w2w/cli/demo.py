@@ -217,12 +217,12 @@ def _recommend(log: _Steps, product: str, common: dict) -> Sequence[Recommended]
 
 def _report(page: str, folder: Path, summaries: list[Summary], plans: Any, opening: dict | None) -> None:
     links = {
-        "contact sheet": "search/report.html",
-        "metrics": "search/evaluation.html",
-        "pairs": "tables/reports/mine/latest.html",
+        "what was found": "search/report.html",
+        "how often it was right": "search/evaluation.html",
+        "garments matched to products": "tables/reports/mine/latest.html",
     }
-    links |= {"outfits": "tables/reports/compose/latest.html", "leak audit": "tables/reports/audit/latest.html"}
-    links |= {"training": "encoder/report.html", "what to wear": "tables/reports/recommend/latest.html"}
+    links |= {"outfits in the photos": "tables/reports/compose/latest.html", "leak audit": "tables/reports/audit/latest.html"}
+    links |= {"training: before and after": "encoder/report.html", "what to wear": "tables/reports/recommend/latest.html"}
     run_report(
         page,
         "w2w demo",

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from w2w.garments.page import Box, Seen, colours_of, draw
 from w2w.recommend.answers import Recommended
-from w2w.report.cards import Piece, product_card
+from w2w.report.cards import Piece, product_card, ranked
 from w2w.report.page import data_uri, thumbnail, write_page
 
 _SHOWN = 5  # products per garment
@@ -63,7 +63,7 @@ def _opening(shop: Path, photo: str, rows: list[dict], found: dict[str, list[dic
                     sold[hit["product_id"]],
                     (shop / "images" / f"{hit['product_id']}.jpg").read_bytes(),
                     "it is this one" if hit["product_id"] == row["sku"] else "",
-                    [f"{hit['score']:.2f}"],
+                    ranked(None, hit["score"]),
                 )
                 for hit in found[row["query_id"]][:_SHOWN]
             ],

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from w2w import schema
 from w2w.evaluation.flow import pictures_of
 from w2w.evaluation.rules import OWNER, Ranked
-from w2w.report.cards import CARD_PX, RIGHT_MARK, Card, product_card
+from w2w.report.cards import CARD_PX, RIGHT_MARK, Card, product_card, ranked
 from w2w.report.evaluation import Failure
 from w2w.report.page import data_uri, small, thumbnail, tiled
 from w2w.table.current import current_products
@@ -65,7 +65,7 @@ class Shown:
 
     def _card(self, one: Seen) -> Card:
         about: Mapping[str, Any] = self._about.get(one.image, {schema.PRODUCT_ID: one.image})
-        notes = (f"{one.rank}", f"{one.score:.3f}") if one.rank else ()
+        notes = ranked(one.rank, one.score) if one.rank else ()
         return product_card(about, self._pictures.get(one.image), RIGHT_MARK if one.right else "", notes)
 
 

@@ -11,7 +11,7 @@ from w2w.find.answers import Answer, Catalog, Piece, Product
 from w2w.garments import boxes
 from w2w.images.decode import decode
 from w2w.models.reasons import Reason, Reasons
-from w2w.report.cards import Card, product_card
+from w2w.report.cards import Card, product_card, ranked
 from w2w.report.page import thumbnail, write_page
 from w2w.report.variants import near_duplicates, on_cards, said_of_card
 from w2w.table.pending import lookup
@@ -82,7 +82,7 @@ def _cards(
     for first, *others in on_cards([vars(p) for p in products], alike, catalog.designs):
         same = [catalog.about(name) for one in (first, *others) for name in one[schema.SAME_PICTURE]]
         more = said_of_card([row[schema.PRODUCT_ID] for row in (first, *others, *same)], catalog.designs)
-        notes = [f"similarity {first[schema.SCORE]:.2f}"]
+        notes = ranked(None, first[schema.SCORE])
         cards.append(product_card(first, pictures.get(first[schema.IMAGE_ID]), "", notes, more, [*others, *same]))
     return cards
 

@@ -11,7 +11,7 @@ from w2w.index.golden import PHOTO, Golden
 from w2w.index.page import Answered, Responsible, release_page
 from w2w.index.rules_release import Found, Release, Row
 from w2w.index.seen import GOLDEN, SAMPLE, Query
-from w2w.report.cards import CARD_PX, Card, product_card
+from w2w.report.cards import CARD_PX, Card, product_card, ranked
 from w2w.report.page import thumbnail
 from w2w.table.current import newest_of_each
 from w2w.table.pending import lookup
@@ -44,7 +44,7 @@ def write_sheet(
             product_card(
                 about.get(product, {}) | {schema.PRODUCT_ID: product},
                 pictures.get(image),
-                notes=(str(rank), f"{score:.3f}", *([word] if product not in names else [])),
+                notes=(*ranked(rank, score), *([word] if product not in names else [])),
             )
             for rank, (product, image, score) in enumerate(q.first(_HITS), 1)
         ]  # fmt: skip

@@ -9,7 +9,7 @@ from w2w import schema, storage
 from w2w.nightly.flow import Told
 from w2w.nightly.rules import sentence
 from w2w.report.cards import Card, price_text, product_card
-from w2w.report.page import write_page
+from w2w.report.page import duration, write_page
 from w2w.results import Summary, words
 
 PAGE = "index.html"
@@ -82,7 +82,7 @@ def morning_page(
         steps=_steps(steps, steps[-1][0] if why and steps else None),
         nights=_nights(night, before, says, ended, why is not None),
         written=[(name, *figures) for name, figures in sorted(told.written.items(), key=lambda kv: -kv[1][2])],
-        facts={"ended": f"{ended:%Y-%m-%d %H:%M} UTC", "seconds": round(night.seconds, 1), "run": night.run_id},
+        facts={"ended": f"{ended:%Y-%m-%d %H:%M} UTC", "took": duration(night.seconds), "run": night.run_id},
     )
 
 
@@ -143,6 +143,8 @@ def _seen(steps: Sequence[tuple[str, Summary | None]]) -> dict[str, Any] | None:
         return None
     shares = {text: figures[name] for name, text in _SEEN.items() if name in figures}
     page = _page_of(index) if getattr(index, "sheet", None) else None
+    if not (shares or page or figures.get("compared") or getattr(index, "refused", ())):
+        return None  # a first night: nothing to compare with
     return {"shares": shares, "compared": figures.get("compared"), "refused": getattr(index, "refused", ()), "page": page}
 
 

@@ -76,6 +76,11 @@ def product_card(
     )
 
 
+def ranked(rank: int | None, score: float) -> tuple[str, ...]:
+    """Notes of a product that was found, the numbers with their names. ``rank``: from 1; None where the place says it."""
+    return (f"similarity {score:.2f}", *([f"rank {rank}"] if rank else []))
+
+
 def price_text(price: float | None, currency: str | None) -> str:
     """ "1,234.50 EUR"; empty without a price."""
     if price is None or not math.isfinite(price):

@@ -5,7 +5,7 @@ import io
 import math
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import jinja2
@@ -22,6 +22,14 @@ _BAR_PX = 120
 _MOST_BYTES = 2_900_000  # of a page
 _LEAST_SIDE_PX = 48
 _SHORT = 12  # characters of an id
+_DIGEST = re.compile(r"\b[0-9a-f]{32,}\b")
+_TERMS = {  # what figures mean, by how their names begin
+    "recall": "Recall@k: the share of queries with a right answer among the first k products, from 0 to 1",
+    "mrr": "MRR: the mean of 1 / rank of the first right answer, 1 where all stand first",
+    "ndcg": "nDCG@k: how near the top the right answers among the first k stand, from 0 to 1",
+    "accuracy": "Accuracy: the share of right predictions",
+    "fitb": "FITB: the share of outfits whose missing piece is chosen from the answers on offer",
+}
 _URI = r"data:image/jpeg;base64,[A-Za-z0-9+/=]+"
 _PICTURE = re.compile(f'src="({_URI})"')
 _PAGE, _LATEST = "index.html", "latest.html"
@@ -153,6 +161,21 @@ def _number(value: object) -> str:
     return str(value)
 
 
+def duration(seconds: float) -> str:
+    """ "12.3 s", "2 min 4 s", "1 h 5 min"."""
+    if seconds < 59.95:
+        return f"{seconds:.1f} s"
+    minutes, s = divmod(round(seconds), 60)
+    return f"{minutes} min {s} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def explained(measures: Iterable[str]) -> str:
+    """What these figures are, in a sentence; empty where the names are not known."""
+    words = {word for measure in measures for word in re.split(r"[^a-z]+", measure.lower())}
+    said = [text for name, text in _TERMS.items() if name in words]
+    return f"{'; '.join(said)}." if said else ""
+
+
 def _short(name: str) -> str:
     """An id shortened for people; the whole one belongs in a ``title``."""
     return name if len(name) <= _SHORT + 4 else f"{name[:_SHORT]}…"
@@ -174,5 +197,7 @@ _environment.filters |= {
     "shade": _shade,
     "is_number": _is_number,
     "short": _short,
+    "shortened": lambda text: _DIGEST.sub(lambda found: _short(found[0]), text),
+    "explained": explained,
 }
 _environment.globals["bar_px"] = _BAR_PX

@@ -17,7 +17,7 @@ from w2w.ingest.feed import FeedConfig, read_feed
 from w2w.ingest.images import load_image
 from w2w.ingest.raw import IMAGE_OFFSET, IMAGE_SIZE
 from w2w.models.reasons import Reason, Reasons
-from w2w.report.cards import RIGHT_MARK, Card, product_card
+from w2w.report.cards import RIGHT_MARK, Card, product_card, ranked
 from w2w.report.variants import DESIGN_NEEDS, designs, near_duplicates, on_cards, said_of_card
 from w2w.search.page import QueryResult, search_report
 from w2w.table import delta
@@ -101,7 +101,7 @@ def write_contact_sheet(
 
     def card(group: list[dict], right: bool) -> Card:
         hit, *others = [about.get(h[schema.PRODUCT_ID], {}) | h for h in group]
-        notes = [str(hit[schema.RANK]), f"{hit[schema.SCORE]:.3f}", hit[schema.CATEGORY]]
+        notes = [*ranked(hit[schema.RANK], hit[schema.SCORE]), hit[schema.CATEGORY]]
         more = said_of_card([h[schema.PRODUCT_ID] for h in group], known)
         return product_card(hit, images.get(hit[schema.IMAGE_ID]), RIGHT_MARK if match and right else "", notes, more, others)
 

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from w2w import schema
-from w2w.report.cards import CARD_PX, RIGHT_MARK, Card, product_card
+from w2w.report.cards import CARD_PX, RIGHT_MARK, Card, product_card, ranked
 from w2w.report.evaluation import Failure
 from w2w.report.page import thumbnail
 from w2w.search.pictures import ON_CARDS, Found, image_bytes, truth_keys
@@ -95,7 +95,7 @@ def _failures(
 
     def card(hit: dict, is_right: bool) -> Card:
         row = about.get(hit[schema.PRODUCT_ID], {schema.PRODUCT_ID: hit[schema.PRODUCT_ID]})
-        notes = [str(hit[schema.RANK]), f"{hit[schema.SCORE]:.3f}"]
+        notes = ranked(hit[schema.RANK], hit[schema.SCORE])
         return product_card(row, images.get(hit[schema.IMAGE_ID]), RIGHT_MARK if is_right else "", notes)
 
     failures = []

@@ -127,6 +127,7 @@ def test_findings_stand_until_they_are_gone(tmp_path, wardrobe):
     told = checks(store)["zero_price"]
     assert told["p001"]["since"] == since < told["p005"]["since"]
     page = BeautifulSoup(Path(second.report).read_text(), "lxml")
+    assert page.select_one(".kinds").find_next("h2", string="Not looked for")  # what was found comes first
     assert "3 findings in 147 products, 3 to mend first; 1 new and 1 gone since" in page.select_one(".day").text
     first = page.select(".finding")[0]
     assert (first["data-new"], first.select_one(".name").text) == ("1", rows[5]["title"])

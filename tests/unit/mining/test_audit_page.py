@@ -21,11 +21,13 @@ def test_what_leaks_is_shown_side_by_side_and_escaped(tmp_path):
     sides = found.select(".side")
     assert [s.select_one("b").text for s in sides] == ["train", "test"]
     assert [s.select_one("small").text for s in sides] == ["product <b>1</b>", "2"]
-    assert len(found.select("img")) == 1  # what cannot be read has no picture
+    assert [i["alt"] for i in found.select("img")] == ["product <b>1</b>, in train"]  # what cannot be read has no picture
+    assert found.select_one("[role=img]")["aria-label"] == "no picture: 2, in test"
+    assert "in two splits" in found.main.p.text  # what it means, before anything else
     assert "1 of 41" in found.text
 
 
 def test_nothing_leaks(tmp_path):
     found = page(tmp_path, [], [], 0)
     assert found.select_one(".tile b")["class"] == ["ok"]
-    assert "Nothing leaks" in found.text
+    assert found.select_one(".tiles").find_next_sibling().text.startswith("Nothing leaks")  # before the facts

@@ -50,7 +50,8 @@ def test_a_product_is_completed_with_what_was_worn_with_its_look(store):
     soup = BeautifulSoup(page, "html.parser")
     assert len(soup.select(".look")) == len(soup.select(".outfit")) == 5
     first = answer.outfits[0]
-    assert soup.select_one(".look h3").text == f"1 · {first.score:.2f} · in all {first.total:.2f} EUR"
+    assert soup.select_one(".look h3").text == f"Outfit 1 · {first.total:.2f} EUR"
+    assert soup.select_one(".look summary").text == f"score {first.score:.2f}: why"
     assert f", in all {first.total:.2f} EUR  (" in [*lines(done.outfits)][1]
     assert "top with bottom" in soup.select_one(".look details li").text
     assert [li["data-product"] for li in soup.select_one(".look .new").select("li")] == [

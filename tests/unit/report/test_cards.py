@@ -13,7 +13,7 @@ from PIL import Image
 
 from w2w import report
 from w2w.report import page
-from w2w.report.cards import Piece, price_text, product_card, web_link
+from w2w.report.cards import Piece, price_text, product_card, ranked, web_link
 
 EVIL = '"><script>alert(1)</script>'
 RED, BLUE = (simplejpeg.encode_jpeg(np.full((300, 200, 3), c, np.uint8)) for c in ((200, 0, 0), (0, 0, 200)))
@@ -178,3 +178,23 @@ def test_links_to_other_jobs_pages_hold_from_the_latest_page_too(tmp_path):
     page.write_page(uri, "mining/audit/page.html.j2", title="a", facts=facts, counts=[], leaks=[], num_leaks=0)
     latest = (tmp_path / "reports" / "night" / "latest.html").read_text()
     assert "href=&#34;../../../../etc/passwd" in latest  # what a page says is never an address
+
+
+def test_numbers_of_a_found_product_have_names():
+    assert ranked(3, 0.4567) == ("similarity 0.46", "rank 3")
+    assert ranked(None, 0.4567) == ("similarity 0.46",)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [(0.04, "0.0 s"), (59.94, "59.9 s"), (59.97, "1 min 0 s"), (123.8, "2 min 4 s"), (3600, "1 h 0 min"), (4000, "1 h 6 min")],
+)
+def test_a_time_has_its_unit(seconds, said):
+    assert page.duration(seconds) == said
+
+
+def test_figures_are_explained_by_their_names():
+    said = page.explained(["Recall@1", "fine recall@5", "MRR"])
+    assert said.startswith("Recall@k: the share of queries")
+    assert (said.count("Recall@k"), said.count("MRR"), said.count("nDCG")) == (1, 1, 0)
+    assert page.explained(["loss", "recaller"]) == ""

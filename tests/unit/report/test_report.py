@@ -78,9 +78,10 @@ def test_evaluation(tmp_path):
             (retrieval.confusion(truth, predicted, ["top", EVIL]), ["top", EVIL]),
         ),
     ]
-    evaluation_report(str(tmp_path / "e.html"), "evaluation", {}, protocols)
+    evaluation_report(str(tmp_path / "e.html"), "evaluation", {"recall@1": "0.500 [0.400, 0.600] of 3"}, protocols)
     soup = page(tmp_path / "e.html")
     assert [h.get_text() for h in soup.find_all("h2")] == ["in-shop", "1-NN", "Confusion matrix"]
+    assert soup.select_one(".tiles").find_next_sibling().get_text().startswith("Recall@k: the share of queries")
     assert len(soup.select("table.heat tr")) == 3
     assert "0.333" in soup.get_text()
 
@@ -141,7 +142,7 @@ def test_run(tmp_path):
     soup = page(tmp_path / "d.html")
     assert "it is this one" in soup.select_one(".garment .sought").get_text()
     assert soup.main.find("section") == soup.main.find_all(True, recursive=False)[1]  # the look opens the page
-    assert "0.75" in soup.select_one(".wear figure").get_text()
+    assert "0.75" in soup.select_one(".sets figure").get_text()
     assert soup.select_one("details table") is not None
     assert all(img["alt"] for img in soup.select("img"))
     assert "PCA64,SQ8" in soup.get_text()

@@ -65,7 +65,7 @@ def test_what_got_worse_comes_first_and_a_loss_is_one_line(tmp_path):
     said = " ".join(soup.h2.find_next("p").get_text().split())
     assert [name in said for name in ("<i>shoes 0.700", "top 0.500", "bag")] == [True, True, False]
     assert "Chance does not explain it for <i>shoes:" in said
-    assert "0.700 \u2192 0.600 \u25bc [-0.200, -0.010]" in " ".join(soup.select("tr")[2].get_text(" ").split())
+    assert "0.700 \u2192 0.600 \u25bc -0.200 to -0.010" in " ".join(soup.select("tr")[2].get_text(" ").split())
     labels = [t for t in soup.select("svg text") if t.get_text().startswith(("contrastive", "loss", "other"))]
     assert [t.get_text() for t in labels] == ["contrastive 1.000", "other 1.000"]
     assert float(labels[1]["y"]) - float(labels[0]["y"]) >= 15  # at the same height, and none over the other
