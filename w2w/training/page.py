@@ -14,6 +14,7 @@ from w2w.report.page import data_uri, write_page
 _CHART = (560, 180)  # width and height
 _MARGIN = 34
 _LABEL_PX = 15
+_NAME = 40  # characters of a line's name at its end
 
 
 @dataclass(frozen=True)
@@ -163,9 +164,11 @@ def _chart(name: str, curves: Sequence[Curve]) -> dict[str, Any]:
         line["label_y"] -= over
     return {
         "name": name,
+        "left": _MARGIN,
         "width": width,
         "height": height,
-        "label_px": 24 + 8 * max(len(line["name"]) + 6 for line in lines),
+        "name_length": _NAME,
+        "label_px": 24 + 8 * max(min(len(line["name"]), _NAME) + 6 for line in lines),
         "lines": lines,
         "most": most,
         "first": int(left),

@@ -55,6 +55,7 @@ def test_near_duplicates_and_colours_are_one_card_with_the_others_below(tmp_path
     below = [[p.get_text().split()[0:2] for p in card.select(".others p")] for card in cards]
     assert below == [[["Evil", "<script>alert(1)</script>"]], [["Plain", "again"], ["Same", "picture"], ["gone"]]]
     assert "similarity 0.90" in cards[0].get_text()
+    assert "Similarity is 1 for the very same picture" in page.main.p.get_text()  # before the photos
     assert [c.get_text() for c in page.select("figcaption")] == ["photo.jpg", "no.jpg"]
     assert page.select_one("figcaption")["title"] == "far/<b>/photo.jpg"
     assert "no garment" in page.get_text()

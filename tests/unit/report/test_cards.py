@@ -57,6 +57,7 @@ def test_a_card_says_what_a_product_is(shown):
     assert ("sought" in first["class"], first.select_one(".mark").get_text()) == (True, "✓ it is this one")
     assert ("sought" in second["class"], second.select(".mark, a, img, .price")) == (False, [])
     assert second.select_one("[role=img]")["aria-label"] == "no picture: p2"
+    assert second.get_text(" ", strip=True) == "no picture p2"  # without a title its id stands once
 
 
 def test_hostile_rows_are_text(shown):

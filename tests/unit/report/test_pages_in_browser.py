@@ -106,3 +106,18 @@ def test_nothing_is_wrong(browser, tmp_path, write: Callable[[str], None]):
             page = browser.page(width, dark)
             page.open(file.as_uri())
             assert page.faults() == [], f"{width} px, {'dark' if dark else 'light'}"
+
+
+@pytest.mark.parametrize("write", [encoder, scorer], ids=lambda f: f.__name__)
+def test_charts_are_seen_whole_and_named_on_a_phone(browser, tmp_path, write: Callable[[str], None]):
+    file = Path(tmp_path / "page.html")
+    write(str(file))
+    for width in chromium.WIDTHS:
+        page = browser.page(width)
+        page.open(file.as_uri())
+        boxes = page.evaluate("[...document.querySelectorAll('svg.plot')].map((e) => e.getBoundingClientRect().toJSON())")
+        assert boxes
+        assert all(0 <= box["left"] < box["left"] + 100 < box["right"] <= width for box in boxes)
+        words = "[...document.querySelectorAll('.along, .of-phone, .chart .shape')].filter((e) => e.checkVisibility())"
+        said = page.evaluate(f"{words}.map((e) => e.textContent).join()")
+        assert ("step 1" in said, "1.000" in said) == (True, True)

@@ -52,6 +52,7 @@ def test_contact_sheet(tmp_path):
     assert soup.select_one(".query .mark").get_text() == "✓ right answer"  # said by a sign and words, not by colour alone
     assert "1 / 2 shown queries whose nearest product has their sku and colour" in " ".join(soup.get_text(" ").split())
     assert "Not counted: 1 of the shown queries" in soup.get_text()
+    assert "Similarity is 1 for the very same picture" in soup.get_text()
     assert all(image["alt"] for image in soup.select("img"))
     assert len(soup.select("section.asked[data-miss='1']")) == 1
     assert EVIL in soup.h1.get_text()
