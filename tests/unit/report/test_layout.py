@@ -19,7 +19,9 @@ TEMPLATE = """{% extends "report/base.html.j2" %}
 <div class="sets">{% for pieces in outfits %}<figure>{{ composition(pieces) }}</figure>{% endfor %}</div>
 {% for cards in rows %}{{ line(cards) }}{% endfor %}{{ query_row("q1", "top", image, rows[0]) }}
 <div class="scroll"><table><tr><td>{{ name }}</td><td class="n" id="figure">12,345</td><td class="shape">bar</td></tr>
-<tr><td>top</td><td id="change">{{ change(gain) }}</td></tr></table></div>{{ fact_list(facts) }}{% endblock %}"""
+<tr><td>top</td>
+<td id="change">{{ change(gain) }}</td>{% for _ in range(9) %}<td>{{ change(gain) }}</td>{% endfor %}</tr></table></div>
+{{ fact_list(facts) }}{% endblock %}"""
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +45,8 @@ def file(tmp_path_factory):
     file = tmp_path_factory.mktemp("layout") / "page.html"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(page._environment, "loader", ChoiceLoader([DictLoader({"t": TEMPLATE}), page._environment.loader]))
-        values = {"tiles": {"Recall@1": "0.631 → 0.615", "Recall@5": "0.877 → 0.846"}, "outfits": [outfit] * 5, "image": image}
+        values = {"tiles": {"Recall@1": "0.631 → 0.615", "shown queries whose nearest product has their sku": 12}}
+        values |= {"outfits": [outfit] * 5, "image": image}
         values |= {"rows": [cards[:6], cards[:4]], "name": "w" * 300, "facts": {"of": "such as " + "a1" * 32 + ": none"}}
         gain = {"before": 0.8, "after": 0.6, "gain": -0.2, "low": -0.6, "high": 0.0}
         page.write_page(str(file), "t", title="t", gain=gain, **values)
