@@ -24,9 +24,16 @@ def ray_cluster(plugins_folder):
     places = [str(Path(__file__).parents[2]), str(plugins_folder), os.environ.get("PYTHONPATH")]
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, places))
     connect(RayConfig(num_cpus=2, object_store_mb=512))
-    flow._HERE = 0  # shards of small stores are built by workers, as those of large ones
     yield
     ray.shutdown()
+
+
+@pytest.fixture(scope="package", autouse=True)
+def shards_on_workers():
+    """Those of small stores are built as those of large ones."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(flow, "_HERE", 0)
+        yield
 
 
 @pytest.fixture

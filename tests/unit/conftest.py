@@ -8,7 +8,7 @@ import ray
 from w2w.models import trial
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="package", autouse=True)
 def models_are_tried_here():
     """In this process, where torch is already: one of its own takes seconds. ``garments/test_weights.py`` has one started."""
 
