@@ -8,11 +8,14 @@ prepares plain values and calls ``write_page``. The base brings the style, light
 Parts, by ``{% from "report/parts.html.j2" import picture, product %}``:
 
 - ``product(card)``: a card, from ``cards.product_card(row, picture, mark=..., notes=[...])``. Cards go in a
-  ``<div class="cards">``. ``mark`` is only for the answer that was sought: a tick, a frame and words. ``more`` and
+  ``<div class="cards">``, or side by side in one row: ``line(cards)``. What was found says ``notes=cards.ranked(rank, score)``.
+  ``mark`` is only for the answer that was sought: a tick, a frame and words. ``more`` and
   ``others``: further products that it stands for, from ``variants.on_cards``.
 - ``picture(image, alt)``: any other picture, enlarged at a click; ``image`` comes from ``page.thumbnail``.
 - ``composition(pieces)``: an outfit, from ``cards.Piece``: top above bottom above shoes, a dress across two rows.
-- ``short_id(id)``, ``fact_list(facts)``, ``tile_list(headline)``, ``interval(row)``; class ``bar`` with ``button``.
+  Several stand in figures in a ``<div class="sets">``, two by two on a phone.
+- ``short_id(id)``, ``fact_list(facts)``, ``tile_list(headline)``, ``interval(row)``; class ``bar`` with ``button``; class ``shape``: bars that
+  repeat a number, which a phone leaves out; filter ``explained``: what figures of these names are.
 
 A picture may be used any number of times: ``write_page`` stores it once, and shrinks all pictures of a page over 3 MB.
 Everything is escaped; ``cards.web_link`` lets only http(s) through to an ``href``.
