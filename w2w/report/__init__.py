@@ -14,8 +14,8 @@ Parts, by ``{% from "report/parts.html.j2" import picture, product %}``:
 - ``picture(image, alt)``: any other picture, enlarged at a click; ``image`` comes from ``page.thumbnail``.
 - ``composition(pieces)``: an outfit, from ``cards.Piece``: top above bottom above shoes, a dress across two rows.
   Several stand in figures in a ``<div class="sets">``, two by two on a phone.
-- ``short_id(id)``, ``fact_list(facts)``, ``tile_list(headline)``, ``interval(row)``; class ``bar`` with ``button``; class ``shape``: bars that
-  repeat a number, which a phone leaves out; filter ``explained``: what figures of these names are.
+- ``short_id(id)``, ``fact_list(facts)``, ``tile_list(headline)``, ``interval(row)``; class ``bar`` with ``button``; filter
+  ``explained``: what figures of these names are; class ``shape``: bars that repeat a number, which a phone leaves out.
 
 A picture may be used any number of times: ``write_page`` stores it once, and shrinks all pictures of a page over 3 MB.
 Everything is escaped; ``cards.web_link`` lets only http(s) through to an ``href``.
