@@ -115,7 +115,7 @@ def pending_rows(
     else:
         mask, num_failed = looked.pending, looked.rejected
     in_all = int(mask.sum())
-    mark = work.mark(num_failed) if work and in_all else None
+    mark = work.mark(num_failed) if work else None
     if limit is not None and limit < in_all:
         hashes = np.concatenate([ids.hash_keys(keys) for keys in _keys(store, table, listed).batches])
         rows = np.flatnonzero(mask)

@@ -1,6 +1,6 @@
 """Reads the catalog, its vectors and the lists of earlier nights, and what is to be written of the new ones."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any
@@ -121,12 +121,19 @@ def _waiting(store: str, everything: pa.Table, rows: pa.Table, keep_N: np.ndarra
 
 
 def _seen(store: str, rows: pa.Table, wanted: Mapping[str, Sequence[str]]) -> dict[str, pa.ChunkedArray]:
-    if not any(name.startswith(SEEN) for name in wanted):
+    tagger = _tagger(store, wanted)
+    if tagger is None:
         return {}
-    delta.need_table(store, schema.TAGGED, "tag")
-    tagger = delta.finished_version(store, schema.TAGGED, "tag") or ""
     tagged = delta.read(store, schema.TAGGED, [schema.OWNER_ID, schema.TAGS], stage_version=tagger)
     return seen_columns(rows.column(schema.IMAGE_ID), tagged, list(wanted))
+
+
+def _tagger(store: str, wanted: Iterable[str]) -> str | None:
+    """The one that a filter reads; None if it reads none. Raises UsageError if there is none."""
+    if not any(name.startswith(SEEN) for name in wanted):
+        return None
+    delta.need_table(store, schema.TAGGED, "tag")
+    return delta.finished_version(store, schema.TAGGED, "tag") or ""
 
 
 def _keys(store: str, kept: pa.Table) -> tuple[Keys, str | None]:
@@ -150,9 +157,10 @@ class Standing:
 _INPUTS = (schema.PRODUCTS, schema.EMBEDDINGS, schema.IMAGES, schema.DUPLICATES, schema.TAGGED)
 
 
-def standing(store: str) -> dict[str, Any]:
+def standing(store: str, config: SimilarConfig) -> dict[str, Any]:
     """Where the tables stand that lists are made of; to be told with these."""
-    return {"tables": changes.standing(store, _INPUTS), "permitted": list(permitted(store, SEARCH).told)}
+    told = {"tables": changes.standing(store, _INPUTS), "permitted": list(permitted(store, SEARCH).told)}
+    return told | {"tagger": _tagger(store, texts(config.filter))}
 
 
 @dataclass(frozen=True)
@@ -175,6 +183,8 @@ def made_before(store: str, version: str, config: SimilarConfig) -> Made | None:
     if not made or "base" not in told or (made["stage_version"], told["options"]) != (version, _options(config)):
         return None
     if (made["w2w_version"], told["permitted"]) != (w2w.__version__, list(permitted(store, SEARCH).told)):
+        return None
+    if told.get("tagger") != _tagger(store, texts(config.filter)):  # of several that have seen all, another is read
         return None
     opened = delta.existing(store, schema.SIMILAR_PRODUCTS)
     same = changes.same_rows(store, schema.SIMILAR_PRODUCTS, opened, made["at"], **{schema.SOURCE: config.name})

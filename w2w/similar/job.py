@@ -85,7 +85,8 @@ def main(config: Config) -> Result:
         if not values[1]:
             raise UsageError(f"--filter.{values[0]}: name at least one value")
     check_default(run.store, config.encoder, catalog_made_by(run.store))
-    lineage, before = run.lineage("", _INPUTS), standing(run.store)  # before the catalog is read: that is at least as new
+    # before the catalog is read: that is at least as new
+    lineage, before = run.lineage("", _INPUTS), standing(run.store, config)
     model = model_version(config.encoder)
     version = version_of(model, config)
     told = {"name": config.name, "model_version": model, "similar_version": version}

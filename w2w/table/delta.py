@@ -382,8 +382,8 @@ def finished_version(store: str, table: schema.Table, stage: str) -> str | None:
     rows = Counter[str]()
     for t in told:
         rows[t["stage_version"]] += t.get("rows") or 0
-    written = [version for version, num in rows.items() if num]
-    finished = {t["stage_version"] for t in told if t.get("mark")}
+    finished = {t["stage_version"] for t in told if t.get("mark")}  # also by a run that had nothing left to do: no rows then
+    written = [version for version, num in rows.items() if num or version in finished]
     standing = next((version for version in written if version in finished), None)
     if standing is None:
         return next(iter(written), None)

@@ -200,9 +200,10 @@ class Committer:
         if time.monotonic() - self._last_commit >= self._every_s:
             self.commit()
 
-    def commit(self, mark: marks.Mark | None = None) -> None:
+    def commit(self, mark: marks.Mark | None = None, bare: bool = False) -> None:
         """Makes everything received so far visible: one Delta append per table. ``mark``: what is then done. It is left out
-        where this run has no results, or not it alone wrote some: then the mark of an earlier run still tells the truth."""
+        where this run has no results (unless ``bare``), or not it alone wrote some: then the mark of an earlier run still tells
+        the truth."""
         known = erased.read(self._store)
         for output in self._outputs:
             name = output.table.name
@@ -223,7 +224,7 @@ class Committer:
             told, before = None, self._tables[name].version()
             if output is self._outputs[-1]:
                 self._has_results |= bool(receipts)
-                told = self._told(mark)
+                told = self._told(mark, bare)
             self._tables[name] = commit_parts(
                 self._store, output.table, self._tables[name], receipts, self._lineage, self.counts, settle, mark=told
             )
@@ -232,14 +233,17 @@ class Committer:
             self._waiting[name] = []
         self._last_commit = time.monotonic()
 
-    def _told(self, mark: marks.Mark | None) -> marks.Mark | None:
-        if mark is None or not (self._has_results and self._alone):
+    def _told(self, mark: marks.Mark | None, bare: bool) -> marks.Mark | None:
+        if mark is None or not ((self._has_results or bare) and self._alone):
             return None
         rejects = changes.at(self._store, schema.REJECTS, self._tables[schema.REJECTS.name])
         return replace(mark, rejects=rejects) if rejects else None
 
     def version(self, table: schema.Table) -> int:
-        return self._tables[table.name].version()
+        return self.opened(table).version()
+
+    def opened(self, table: schema.Table) -> DeltaTable:
+        return self._tables[table.name]
 
     def _without_erased(self, output: Output, receipt: dict, known: erased.Erased) -> list[dict]:
         """The part without what must not come back; no file of that stays."""
@@ -304,6 +308,14 @@ def append_rows(store: str, output: Output, rows: pa.Table, lineage: Lineage) ->
     committer.add(pa.Table.from_pylist(write_part(store, output, rows, lineage.run_id), schema=RECEIPT_SCHEMA))
     committer.commit()
     return {output.table.name: committer.version(output.table)}
+
+
+def append_mark(store: str, output: Output, lineage: Lineage, mark: marks.Mark) -> dict[str, int]:
+    """Commits what is done, without rows; returns {table name: new version}: {} where another run wrote there meanwhile."""
+    committer = Committer(store, [output], lineage)
+    committer.commit(mark, bare=True)
+    opened, version = committer.opened(output.table), committer.version(output.table)
+    return {output.table.name: version} if opened.transaction_version(mark.application) == version else {}
 
 
 class _KnownIds:

@@ -3,6 +3,7 @@
 import logging
 import random
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from w2w.models.stage import EMBED_GIVES
 from w2w.stage import Pool, Stage, with_rejects
 from w2w.table import changes, delta, maintain, marks, purge
 from w2w.table.pending import rejected_keys, table_keys
-from w2w.table.sink import Lineage, append_rows
+from w2w.table.sink import Lineage, append_mark, append_rows
 from w2w.table.tolerance import Tolerance
 
 BAD, LATER = Reject(RejectCode.MALFORMED_ROW, ""), Reject(RejectCode.FETCH_FAILED, "")
@@ -66,6 +67,14 @@ class Store:
             pool = Pool(workers=1, batch_rows=3)
             how = {"pool": pool, "tolerance": Tolerance(1, 10**6), "commit_every_s": 0, "rows_per_part": 4}
             run_stages(self.path, due, stages, [EMBEDDINGS], lineage, **how)
+
+    def mark(self, after: Callable[[], None] = lambda: None) -> dict[str, int]:
+        """As a run that has found nothing to do; ``after``: what another one does once it has looked."""
+        seen = delta.FirstSeen()
+        due = self.due()
+        after()
+        lineage = self.lineage("embed", seen=seen)
+        return {} if due.num_rows or not due.mark else append_mark(self.path, EMBEDDINGS, lineage, due.mark)
 
     def _embed(self, rows: pa.Table, version: str) -> pa.Table:
         keys = rows.column(schema.IMAGE_ID).to_pylist()
@@ -116,8 +125,22 @@ def store(tmp_path, monkeypatch) -> Store:
 def act(store: Store, rng: random.Random, crashes: Crashes) -> str:
     """Something that happens to a store."""
     kind = rng.choices(
-        ["add", "work", "crash", "limit", "compact", "other", "succeed", "erase", "dedupe", "recreate", "restore", "vacuum"],
-        [8, 8, 4, 2, 4, 2, 3, 1, 1, 0.4, 0.6, 1],
+        [
+            "add",
+            "work",
+            "crash",
+            "limit",
+            "compact",
+            "other",
+            "succeed",
+            "erase",
+            "dedupe",
+            "recreate",
+            "restore",
+            "vacuum",
+            "mark",
+        ],
+        [8, 8, 4, 2, 4, 2, 3, 1, 1, 0.4, 0.6, 1, 4],
     )[0]
     tables = (schema.IMAGES, schema.EMBEDDINGS, schema.REJECTS)
     here = delta.read(store.path, schema.IMAGES, [schema.IMAGE_ID]).column(0).to_pylist()
@@ -125,6 +148,8 @@ def act(store: Store, rng: random.Random, crashes: Crashes) -> str:
         store.add(rng.randint(1, 9), rng)
     elif kind == "work":
         store.work()
+    elif kind == "mark":
+        store.mark()
     elif kind == "limit":
         store.work(limit=rng.randint(1, 4))
     elif kind == "crash":
@@ -281,6 +306,20 @@ def test_results_of_another_run_meanwhile_move_no_watermark(store, monkeypatch):
     assert check_equal(store).num_read == 6
     store.add(1, plain())
     store.work()
+    assert check_equal(store).num_read == 0
+
+
+def test_a_mark_without_rows_tells_what_is_done(store):
+    store.add(6, plain())
+    store.work()
+    store.add(2, plain())
+    append_rows(store.path, EMBEDDINGS, vectors([ids.image_id(b"6"), ids.image_id(b"7")], "m1"), store.lineage("by hand"))
+    due = check_equal(store)
+    assert (due.num_rows, due.num_read) == (0, 2)
+    version = delta.existing(store.path, schema.EMBEDDINGS).version()
+    assert store.mark() == {"embeddings": version + 1}
+    assert check_equal(store).num_read == 0
+    assert store.mark(after=lambda: store.work(version="m2")) == {}  # another run wrote meanwhile
     assert check_equal(store).num_read == 0
 
 

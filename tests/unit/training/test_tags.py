@@ -24,13 +24,16 @@ from w2w.models import stage as models
 from w2w.models.colour import load_colour
 from w2w.models.config import COLOUR_DIM, FASHION, KIND_DIM, SHAPE_DIM, TAGS, EncoderConfig
 from w2w.models.encoder import Encoder, encoder_input, model_version
+from w2w.models.flow import pictures_of
+from w2w.similar import job as similar
+from w2w.similar.flow import read_catalog
 from w2w.stage import Pool
 from w2w.table import delta
 from w2w.table.current import current_products
 from w2w.training.classifier import job as classify
 from w2w.training.tags import flow
 from w2w.training.tags import job as tag
-from w2w.training.tags.flow import spelled
+from w2w.training.tags.flow import spelled, untagged
 from w2w.training.tags.heads import Head, Tagger, load, save, thresholds
 from w2w.training.tags.stage import tagger_version
 
@@ -226,7 +229,26 @@ def test_a_shop_learns_its_own_words_and_finds_by_them(shop, tmp_path, monkeypat
     found = w2w.load_finder(store, whole=True, k=60, filter={"seen_paint": "Blue"})(str(shop / "0.jpg"))
     assert len(found[0].garments[0].products) > 10
     assert tag.main(tag.Config(store=store, tagger=other, pool=alone)).still_read is None
-    assert tag.main(tag.Config(store=store)).still_read == begun.stage_version
+
+    alike = similar.Config(store=store, encoder=COLOURED, filter={"seen_paint": "Blue"})
+    assert not similar.main(alike).unchanged
+    read: list[str] = []
+    monkeypatch.setattr(similar, "read_catalog", lambda *args: read.append("") or read_catalog(*args))
+    assert (similar.main(alike).unchanged, read) == (True, [])
+    back = tag.Config(store=store)
+    before = delta.existing(store, schema.TAGGED).version()
+    dry, some = tag.main(replace(back, dry_run=True)), tag.main(replace(back, limit=5))
+    assert "would read this tagger's" in dry.switched
+    assert (some.switched, some.still_read) == (None, begun.stage_version)
+    assert delta.existing(store, schema.TAGGED).version() == before
+    switched = tag.main(back)
+    assert switched.switched.endswith(f" read this tagger's tags from now on, in place of those of {begun.stage_version}")
+    assert (switched.still_read, switched.counts.read, switched.versions) == (None, 0, {"attributes": before + 1})
+    assert delta.finished_version(store, schema.TAGGED, "tag") == rest.stage_version
+    assert (similar.main(alike).products, read) == (60, [""])  # it does not take the lists for settled
+    again = tag.main(back)
+    assert (again.switched, again.still_read, delta.existing(store, schema.TAGGED).version()) == (None, None, before + 1)
+    assert untagged(store, pictures_of("images"), "tag", rest.stage_version, 10).num_read == 0  # it is a watermark, too
     changed = json.loads(Path(learnt.tagger, "tags.json").read_text())
     assert changed["heads"]["paint"]["encoder_version"] == model_version(COLOURED)
     monkeypatch.setattr(tag, "model_version", lambda config: "another")

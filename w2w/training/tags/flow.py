@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 
 from w2w import schema
 from w2w.config import nearest
+from w2w.engine.job import Run
 from w2w.engine.source import Source
 from w2w.engine.tasks import run_task
 from w2w.errors import UsageError
@@ -28,8 +29,10 @@ from w2w.results import Figure
 from w2w.stage import Pool, Stage
 from w2w.table import delta
 from w2w.table.current import current_products
+from w2w.table.parts import Output
 from w2w.table.pending import rejected_keys, table_keys
 from w2w.table.permitted import TRAINING, permitted, why_refused
+from w2w.table.sink import append_mark
 from w2w.training.classifier.flow import figure_of, with_vectors
 from w2w.training.tags.heads import Head, Tagger, save, thresholds
 from w2w.training.tags.stage import SWATCH_GIVES, TAG_GIVES, Swatch, Tag
@@ -40,6 +43,20 @@ FEED_COLUMNS = (schema.CATEGORY, schema.BRAND)  # beside a feed's other columns,
 def untagged(store: str, pictures: Pictures, job: str, version: str, item_rows: int, full_scan: bool = False) -> Source:
     made = table_keys(store, schema.TAGGED, schema.OWNER_ID, stage_version=version)
     return pictures_without(store, pictures, [made, rejected_keys(store, job, version)], "auto", item_rows, full_scan)
+
+
+def is_tagged(work: Source) -> bool:
+    """Whether the tagger had tagged all pictures before, but for those that it rejected."""
+    return not work.num_rows and work.skipped > work.rejected
+
+
+def read_from_now_on(run: Run, work: Source, version: str) -> dict[str, int]:
+    """Marks that this tagger has left nothing to do, so that its tags are read. Returns versions as ``append_mark``."""
+    if work.mark is None:
+        return {}
+    run.check_store()
+    mark = replace(work.mark, run_id=run.run_id)
+    return append_mark(run.store, Output(schema.TAGGED), run.lineage(version, [schema.IMAGES]), mark)
 
 
 def tag_stages(

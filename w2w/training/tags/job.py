@@ -21,11 +21,12 @@ from w2w.table import delta
 from w2w.table.parts import Output
 from w2w.table.permitted import explained, why_refused
 from w2w.table.published import catalog_made_by
-from w2w.training.tags.flow import check_labels, coverage, labelled, learn, tag_stages, untagged
+from w2w.training.tags.flow import check_labels, coverage, is_tagged, labelled, learn, read_from_now_on, tag_stages, untagged
 from w2w.training.tags.heads import Tagger, load
 from w2w.training.tags.stage import tagger_version
 
 OWN = "tags"  # folder of a store's own tagger
+_SWITCH = "filters, exports and similar products {} this tagger's tags from now on, in place of those of {}"
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,9 @@ class Result(Summary):
     """By attribute, the share of all pictures of this kind and version whose value is sure."""
     still_read: str | None = None
     """Stage version of another tagger, whose rows filters, exports and similar products go on reading: this one has not tagged
-    all pictures yet, or the other one did so later."""
+    all pictures yet, or a run with --limit found them tagged."""
+    switched: str | None = None
+    """That they go back to this tagger's rows: it had tagged all pictures already, and another one has since."""
     products: int | None = None
     """With --learn: how many there are to learn from."""
     not_permitted: int | None = None
@@ -125,9 +128,12 @@ def _tag(config: Config, run: Run) -> Result:
         try_encoder(encoder)
     stages = tag_stages(pictures, encoder, name, version, config.decode, config.gpu_pool)
     done = run_pending(run, result, work, stages, [Output(schema.TAGGED)], version, [pictures.table], config.pool)
+    read = delta.finished_version(run.store, schema.TAGGED, run.job) if config.of == "images" else version
+    switches = read not in (None, version) and config.limit is None and is_tagged(work)
     if config.dry_run:
-        return done
-    read = delta.finished_version(run.store, schema.TAGGED, run.job)
+        return replace(done, switched=_SWITCH.format("would read", read) if switches else None)
+    if switches and (versions := read_from_now_on(run, work, version)):
+        done, read = run.done(done, switched=_SWITCH.format("read", read), versions=versions), version
     return replace(done, tagged=coverage(run.store, version, pictures.owner_kind), still_read=read if read != version else None)
 
 
