@@ -7,7 +7,7 @@ from w2w import schema
 from w2w.stage import Counts
 from w2w.table import changes, delta
 from w2w.table.marks import Mark
-from w2w.table.sink import Committer
+from w2w.table.sink import Committer, append_mark
 
 
 @pytest.fixture
@@ -67,3 +67,16 @@ def test_of_several_that_are_begun_the_last_with_enough_rows(run):
     run("second", 9, ends=False)
     run("third", 3, ends=False)
     assert finished(store) == "second"
+
+
+def test_a_mark_without_rows_goes_back_also_where_the_log_has_been_cleaned(run, tmp_path):
+    store = run("old", 20, ends=True)
+    run("new", 20, ends=True)
+    assert finished(store) == "new"
+    opened = delta.existing(store, schema.EMBEDDINGS)
+    opened.create_checkpoint()
+    for version in range(opened.version()):
+        (tmp_path / "embeddings" / "_delta_log" / f"{version:020d}.json").unlink()
+    mark = Mark("tag/old/images", "embeddings", changes.At("table", 1, "commit"), -1, 0)
+    assert append_mark(store, EMBEDDINGS, lineage("old", "again", "tag"), mark)
+    assert finished(store) == "old"
