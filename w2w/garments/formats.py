@@ -21,10 +21,10 @@ from w2w.garments.annotations import TEST, TRAIN, Object, Photo, annotated_rows,
 from w2w.garments.masks import from_polygons, from_rle, tight_box, to_rle
 from w2w.garments.records import Record, below, files_below, from_xywh, numbers, parse_json, read_json, read_text, shown
 from w2w.garments.taxonomy import CATEGORIES, IGNORE, PERSON, SHOES, VOCABULARIES, TaxonomyConfig, mapping_of, street_target
+from w2w.images.sniff import SUFFIXES
 
 _LEAST_SEEN = 0.1  # visible share of a rendered garment
 _SEED_SHOES = 2  # the seed dropped photos with more shoe boxes than one person has feet
-_IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".webp")
 
 
 @dataclass(frozen=True)
@@ -288,7 +288,7 @@ def _yolo(path: Path, config: AnnotationsConfig):
         for split, folder in folders:
             if not folder.is_dir():
                 raise UsageError(f"{file}: {split}: no folder {folder}")
-            for image in files_below(folder, _IMAGE_ENDINGS):
+            for image in files_below(folder, SUFFIXES):
                 labels = _yolo_labels(image)
                 if not labels.exists():
                     continue

@@ -1,8 +1,9 @@
-"""The image format of some bytes, by their signature alone."""
+"""The image format of some bytes, by their signature alone; and the suffixes of image files."""
 
 from w2w.errors import Reject, RejectCode
 
 JPEG, PNG, GIF, WEBP, AVIF, BMP, TIFF = "jpeg", "png", "gif", "webp", "avif", "bmp", "tiff"
+SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".webp", ".avif", ".bmp", ".tif", ".tiff")  # of their files
 
 _SIGNATURES = {
     b"\xff\xd8\xff": JPEG,

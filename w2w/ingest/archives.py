@@ -13,10 +13,10 @@ from pyarrow import fs
 
 from w2w import schema, storage
 from w2w.errors import RejectCode, UsageError
+from w2w.images.sniff import SUFFIXES
 from w2w.ingest.dicts import JSON, MAX_BATCH_BYTES, batch_of_dicts
 from w2w.ingest.raw import IMAGE, Mapping, RawBatch, RejectRow, image_table, no_attributes, reject_table
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif")
 MEMBER = ".tar#"  # an image in a tar is <path>.tar#<member>: a single name that includes the file to open
 _ABOUT = ("json", "txt", "cls")
 _MAX_METADATA_BYTES = 1024 * 1024  # of one .json, .txt or .cls member
@@ -37,7 +37,7 @@ def uri_of(info: fs.FileInfo, below: str) -> str:
 
 def is_image(path: str) -> bool:
     name = path.rpartition("/")[2]
-    return name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith(".")
+    return name.lower().endswith(SUFFIXES) and not name.startswith(".")
 
 
 def read_images(uri: str, batch_rows: int) -> Iterator[RawBatch]:

@@ -215,7 +215,7 @@ def test_yolo(tmp_path):
         (tmp_path / "images" / split).mkdir(parents=True)
         (tmp_path / "labels" / split).mkdir(parents=True)
     (tmp_path / "images" / "train" / "a.jpg").touch()
-    (tmp_path / "images" / "val" / "b.png").touch()
+    (tmp_path / "images" / "val" / "b.tiff").touch()
     (tmp_path / "images" / "val" / "without.png").touch()
     (tmp_path / "labels" / "train" / "a.txt").write_text("1 0.5 0.5 0.25 0.5\n\n2 0.1 0.2 0.3 0.4 0.2 0.9\n")
     (tmp_path / "labels" / "val" / "b.txt").write_text("")

@@ -127,14 +127,14 @@ def test_options_of_pairs(tmp_path):
 
 
 def test_pairs_in_folders(tmp_path):
-    for name in ("anchor/x/1.jpg", "positive/x/1.PNG", "negative/x/1.jpg", "anchor/2.jpg", "positive/2.jpg"):
+    for name in ("anchor/x/1.jpg", "positive/x/1.PNG", "negative/x/1.gif", "anchor/2.jpg", "positive/2.TIF"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     found = opened(tmp_path, "pairs", category="bag")
-    assert {s.name for s in found.shops()} == {"positive/x/1.PNG", "positive/2.jpg", "negative/x/1.jpg"}
+    assert {s.name for s in found.shops()} == {"positive/x/1.PNG", "positive/2.TIF", "negative/x/1.gif"}
     assert {p.name: p.anchors[0].shops for p in found.photos()} == {
         "anchor/x/1.jpg": ("positive/x/1.PNG",),
-        "anchor/2.jpg": ("positive/2.jpg",),
+        "anchor/2.jpg": ("positive/2.TIF",),
     }
     (tmp_path / "anchor/3.jpg").touch()
     with pytest.raises(UsageError, match=r"anchor/3\.jpg: there is no file of that name in .*positive"):
@@ -142,17 +142,17 @@ def test_pairs_in_folders(tmp_path):
 
 
 def test_a_folder_a_pair_has_its_class_from_the_folder_above(tmp_path):
-    for name in ("top/17/anchor.jpg", "top/17/positive.jpg", "bag/18/anchor.jpg", "bag/18/positive.jpg", "bag/18/negative.jpg"):
+    for name in ("top/17/anchor.jpg", "top/17/positive.jpg", "bag/18/anchor.bmp", "bag/18/positive.jpg", "bag/18/negative.tif"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     found = opened(tmp_path, "pairs")
     assert {(s.name, s.category) for s in found.shops()} == {
         ("top/17/positive.jpg", "top"),
         ("bag/18/positive.jpg", "bag"),
-        ("bag/18/negative.jpg", "bag"),
+        ("bag/18/negative.tif", "bag"),
     }
     (tmp_path / "bag/18/positive.jpg").unlink()
-    with pytest.raises(UsageError, match=r"bag/18: no positive\.jpg beside bag/18/anchor\.jpg, bag/18/negative\.jpg"):
+    with pytest.raises(UsageError, match=r"bag/18: no positive\.jpg beside bag/18/anchor\.bmp, bag/18/negative\.tif"):
         list(opened(tmp_path, "pairs").shops())
 
 

@@ -16,13 +16,13 @@ from w2w import storage
 from w2w.errors import UsageError
 from w2w.garments.records import below, files_below, read_text
 from w2w.garments.taxonomy import CATEGORIES
+from w2w.images.sniff import SUFFIXES
 from w2w.mining.components import components
 from w2w.mining.sets.records import Anchor, Photo, PublicSet, Shop
 from w2w.mining.splits.shares import TEST, TRAIN, VAL, split_of
 
 ANCHOR, POSITIVE, NEGATIVE = SIDES = ("anchor", "positive", "negative")
 COLUMNS = (*SIDES, "category", "product", "split")
-_ENDINGS = (".jpg", ".jpeg", ".png", ".webp")
 _MOST_CHARS = 4096  # of a value
 
 
@@ -121,7 +121,7 @@ class PairList(PublicSet):
 
     def _by_stem(self, side: str) -> dict[str, str]:
         found: dict[str, str] = {}
-        for file in files_below(self._images / side, _ENDINGS):
+        for file in files_below(self._images / side, SUFFIXES):
             stem = file.relative_to(self._images / side).with_suffix("").as_posix()
             if stem in found:
                 raise UsageError(f"{file}: {found[stem]} has the same name")
@@ -131,7 +131,7 @@ class PairList(PublicSet):
     def _foldered(self) -> Iterator[_Row]:
         """From one folder per pair."""
         pairs: dict[Path, dict[str, str]] = defaultdict(dict)
-        for file in files_below(self._images, _ENDINGS):
+        for file in files_below(self._images, SUFFIXES):
             if file.stem in SIDES:
                 pairs[file.parent][file.stem] = file.relative_to(self._images).as_posix()
         for folder, sides in pairs.items():

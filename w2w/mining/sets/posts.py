@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from w2w import ids, schema, storage
 from w2w.errors import JobFailed, Reject, RejectCode, UsageError
 from w2w.garments.records import files_below, parse_json, read_text
-from w2w.ingest.archives import IMAGE_SUFFIXES
+from w2w.images.sniff import SUFFIXES
 from w2w.ingest.images import is_web
 from w2w.mining.sets.records import PublicSet
 from w2w.mining.sets.rows import ANCHORS, DIGEST_CHARS, PHOTO_SCHEMA, in_batches
@@ -69,7 +69,7 @@ class OwnPosts(PublicSet):
                 raise JobFailed(f"set.path={self._root}: is empty")
             yield from self._of_json(text) if self._root.suffix.lower() in _LINES else self._listed(text)
             return
-        for file in files_below(self._root, IMAGE_SUFFIXES):
+        for file in files_below(self._root, SUFFIXES):
             yield Post(file.relative_to(self._root).as_posix(), str(file))
 
     def _of_json(self, text: str) -> Iterator[Post]:

@@ -12,12 +12,12 @@ from w2w.errors import UsageError
 from w2w.garments.records import Record, files_below, from_xywh, numbers, read_text
 from w2w.garments.taxonomy import TOP
 from w2w.images.lookbook import read_name
+from w2w.images.sniff import SUFFIXES
 from w2w.ingest.images import is_web
 from w2w.mining.sets.records import Anchor, Classes, Photo, PublicSet, Shop, find, members
 from w2w.mining.splits.shares import TEST, TRAIN, split_of
 
 _NUMBER = re.compile(r"[0-9]{1,18}")
-_IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".gif")
 
 
 class Street2Shop(PublicSet):
@@ -40,7 +40,7 @@ class Street2Shop(PublicSet):
         """Where each photo is: about 200 bytes each."""
         here = {}
         if self._folder:
-            files = (f for f in self._folder.iterdir() if f.suffix.lower() in _IMAGE_ENDINGS)
+            files = (f for f in self._folder.iterdir() if f.suffix.lower() in SUFFIXES)
             here = {int(f.stem): str(f) for f in files if _NUMBER.fullmatch(f.stem)}
         uris = {}
         for number, line in enumerate(read_text(self._list).splitlines(), 1):
