@@ -39,9 +39,8 @@ class Encoder:
     """Images to vectors. ``model_version`` is that of table `embeddings`, ``dim`` the vectors' length."""
 
     def __init__(self, model: encoders.Encoder, config: EncoderConfig):
-        self._model, self._config = model, config
+        self._model, self.config = model, config
         self.name, self.model_version, self.dim = model.name, model.model_version, model.dim
-        self.spaces = encoders.spaces(config)  # model versions of the indexes that it may search
 
     def __call__(self, images: Images, batch_images: int = 32) -> np.ndarray:
         """float32 (N, dim) of length 1. Raises UsageError naming an image that cannot be read or computed."""
@@ -63,7 +62,7 @@ class Encoder:
         """The network behind ``w2w.explain``, loaded on first use."""
         from w2w.models.explain import load_explainer
 
-        return load_explainer(self._config)
+        return load_explainer(self.config)
 
 
 def explain(encoder: Encoder, query: AnImage, result: AnImage) -> "Explained":

@@ -17,7 +17,7 @@ from w2w.index.merge import MANY, merged
 from w2w.index.passing import Passing
 from w2w.index.publish import read_manifest
 from w2w.index.search import Index as OpenIndex
-from w2w.index.search import check_model, open_index
+from w2w.index.search import check_encoder, open_index
 from w2w.table import delta, inventory, layered
 from w2w.table.current import CurrentRows
 from w2w.table.pending import lookup
@@ -188,7 +188,7 @@ class Index:
         passing = Passing.of(self._store, filter or {})
         if not (isinstance(queries, np.ndarray) and queries.dtype.kind == "f" and queries.ndim <= 2):
             encoder = encoder or self._default_encoder
-            check_model(self.manifest, *encoder.spaces)
+            check_encoder(self.manifest, encoder.config)
             queries = encoder(queries)
         queries = np.atleast_2d(queries)
         index = self._merged if len(queries) >= MANY else self._opened

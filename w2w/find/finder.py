@@ -22,11 +22,11 @@ from w2w.index.groups import Groups
 from w2w.index.manifest import Manifest, index_uri
 from w2w.index.passing import Passing
 from w2w.index.publish import read_manifest
-from w2w.index.search import QUERY, check_category, check_model, open_index
+from w2w.index.search import QUERY, check_category, check_encoder, open_index
 from w2w.index.spec import GROUP
 from w2w.models import sources
 from w2w.models.config import EncoderConfig
-from w2w.models.encoder import as_precise, check_version, finite_rows, following, load_encoder, model_version, spaces
+from w2w.models.encoder import as_precise, check_version, finite_rows, following, load_encoder, model_version
 from w2w.models.parts import part_weights, weighed
 from w2w.table import bridges, delta
 
@@ -93,7 +93,7 @@ def plan_of(store: str, options: FindOptions, models: Models) -> Plan:
             f"--cut_out_by={PERSON}, or a detector of 'w2w train detector'"
         )
     version = model_version(models.encoder)
-    check_model(manifest, *spaces(models.encoder))
+    check_encoder(manifest, models.encoder)
     part_weights(models.encoder, options.weigh, "weigh")
     passing = Passing.of(store, options.filter)
     products = delta.open_table(store, schema.PRODUCTS) if options.one_per == GROUP and not passing else None

@@ -21,6 +21,8 @@ from w2w.index.shard import ROWS, read_template
 from w2w.index.spec import Spec
 from w2w.index.template import Template, set_threads, unit_vectors
 from w2w.index.within import Within, few_of
+from w2w.models.config import EncoderConfig
+from w2w.models.encoder import in_precision_of, spaces
 from w2w.schema import CATEGORY, IMAGE_ID, PRODUCT_ID, RANK, SCORE
 
 QUERY = "query"  # position of the query in the searched array
@@ -315,6 +317,21 @@ def check_model(manifest: Manifest, *model_versions: str) -> None:
             f"{manifest.model_version}: their vectors cannot be compared; embed the queries with {manifest.encoder} "
             f"{manifest.model_version}, or run 'w2w index' for {model_versions[0]}"
         )
+
+
+def check_encoder(manifest: Manifest, encoder: EncoderConfig) -> None:
+    """As ``check_model``, of the queries that this encoder embeds; tells what to set where only its precision is another."""
+    if manifest.model_version in (versions := spaces(encoder)):
+        return
+    same = in_precision_of(encoder, manifest.model_version)
+    if same is None:
+        return check_model(manifest, *versions)
+    names = [name for name in ("dtype", "store_dtype") if getattr(same, name) != getattr(encoder, name)]
+    was, would = (" and ".join(f"encoder.{name}={getattr(one, name)}" for name in names) for one in (same, encoder))
+    raise UsageError(
+        f"index {manifest.name!r} was made of {encoder.name} with {was}, and the queries would be embedded with {would}: their "
+        f"vectors cannot be compared; set {was}, or run 'w2w embed' and 'w2w index' with {would}"
+    )
 
 
 def check_category(manifest: Manifest, category: str | None) -> None:

@@ -101,8 +101,15 @@ def as_precise(config: EncoderConfig, published: str) -> EncoderConfig:
     plain = EncoderConfig()
     if (config.dtype, config.store_dtype) != (plain.dtype, plain.store_dtype) or config.bridge:
         return config
+    return in_precision_of(config, published) or config
+
+
+def in_precision_of(config: EncoderConfig, version: str) -> EncoderConfig | None:
+    """The encoder in the precision in which its vectors are of that model version; None if they are in none, or by a bridge."""
+    if config.bridge:
+        return None
     others = (replace(config, dtype=dtype, store_dtype=stored) for dtype in DTYPES for stored in STORE_DTYPES)
-    return next((other for other in (config, *others) if model_version(other) == published), config)
+    return next((other for other in (config, *others) if model_version(other) == version), None)
 
 
 def spaces(config: EncoderConfig) -> tuple[str, ...]:

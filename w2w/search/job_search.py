@@ -14,13 +14,13 @@ from w2w.index.manifest import Manifest, index_uri
 from w2w.index.merge import MERGED_MB
 from w2w.index.passing import Passing
 from w2w.index.publish import read_manifest
-from w2w.index.search import check_category, check_model
+from w2w.index.search import check_category, check_encoder
 from w2w.index.spec import GROUP, check_one_per
 from w2w.index.stage import SEARCH_GIVES, SEARCH_NEEDS, Search, SearchConfig
 from w2w.ingest.feed import FeedConfig
 from w2w.models.config import EncoderConfig
 from w2w.models.default import check_default
-from w2w.models.encoder import following, model_version, spaces, try_encoder
+from w2w.models.encoder import following, model_version, try_encoder
 from w2w.models.parts import part_weights
 from w2w.models.reasons import Reasons
 from w2w.report.page import page_of
@@ -110,7 +110,7 @@ def search(config: Config) -> tuple[Result, pages.Found]:
     check_default(run.store, config.encoder, MadeBy(manifest.encoder, manifest.model_version))
     config = replace(config, encoder=following(config.encoder, manifest.model_version))
     model = model_version(config.encoder)
-    check_model(manifest, *spaces(config.encoder))
+    check_encoder(manifest, config.encoder)
     check_category(manifest, config.search.category)
     weights = part_weights(config.encoder, config.weigh, "weigh")
     passing = Passing.of(run.store, config.filter)

@@ -128,6 +128,24 @@ def test_todays_default_in_another_precision_beside_vectors_of_the_earlier(store
     assert w2w.find(store=store, **photo).encoder == DEFAULT, "find takes the index's precision, too"
 
 
+def test_an_index_in_another_precision_says_what_to_set(store, shop, clock, tmp_path):
+    run_night(store, shop, encoder=EncoderConfig(DEFAULT, store_dtype="float16"))
+    photo = next(shop.folder.glob("*.jpg"))
+    asked = {"store": store, "feed": {"uri": str(shop.folder)}, "dry_run": True}
+    said = r"was made of w2w-fashion with encoder\.store_dtype=float16, and the queries would be embedded with "
+    said += r"encoder\.store_dtype=float32: .*; set encoder\.store_dtype=float16, or"
+    with pytest.raises(UsageError, match=said):
+        w2w.search(**asked)
+    with pytest.raises(UsageError, match=said):
+        w2w.open(store).index().search([str(photo)])
+    two = r"with encoder\.dtype=float32 and encoder\.store_dtype=float16, and .* with encoder\.dtype=bfloat16 and "
+    with pytest.raises(UsageError, match=two):
+        w2w.search(**asked, encoder={"dtype": "bfloat16"})
+    with pytest.raises(UsageError, match="embedded by model version"):  # another model
+        w2w.search(**asked, encoder={"name": LITE0})
+    assert w2w.search(**asked, encoder={"store_dtype": "float16"}).pending
+
+
 def test_options_decide_on_precision():
     half, single = EncoderConfig(store_dtype="float16"), EncoderConfig(threads=2)
     assert as_precise(single, model_version(half)) == replace(half, threads=2)
