@@ -1,6 +1,6 @@
 """Detect: the garments in every photo that this detector has not processed yet."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from w2w import ids, schema
@@ -12,6 +12,7 @@ from w2w.garments.detector import DetectorConfig, detector_version, try_detector
 from w2w.garments.flow import COLUMNS, decode_stage, detect_stages
 from w2w.garments.stage import ITEMS
 from w2w.images.decode import DecodeLimits
+from w2w.models.looks import left_out
 from w2w.results import Summary
 from w2w.stage import Pool
 from w2w.table.current import current_posts
@@ -63,6 +64,9 @@ class Result(Summary):
     detector: str
     stage_version: str
     pending: int
+    left_out: str | None = None
+    """Photos whose garments `w2w embed --of=garments` leaves out, as an earlier detector has found them and the newest has not
+    looked."""
 
 
 def check(config: DetectConfig) -> None:
@@ -98,4 +102,5 @@ def main(config: Config) -> Result:
         *detect_stages(config.detector, {"stage_version": version} | crops, config.pool, config.gpu_pool),
     ]
     outputs = [Output(schema.GARMENTS, unique=schema.GARMENT_ID, nested=ITEMS), Output(schema.LOOKS)]
-    return run_pending(run, result, work, stages, outputs, version, [schema.IMAGES], config.pool)
+    done = run_pending(run, result, work, stages, outputs, version, [schema.IMAGES], config.pool)
+    return done if config.dry_run else replace(done, left_out=left_out(run.store))

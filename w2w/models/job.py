@@ -13,7 +13,7 @@ from w2w.models.encoder import bridge_of, model_version, try_encoder
 from w2w.models.flow import LOOKS, picture_stages, pictures_of, without_vector
 from w2w.models.flow_looks import STAGE as LOOKS_STAGE
 from w2w.models.flow_looks import look_stages, looks_without_vector, with_persons
-from w2w.models.looks import detected_by, look_version
+from w2w.models.looks import detected_by, left_out, look_version
 from w2w.results import Summary
 from w2w.stage import Budget, Pool
 from w2w.table.parts import Output
@@ -63,6 +63,8 @@ class Result(Summary):
     encoder: str
     model_version: str
     pending: int
+    left_out: str | None = None
+    """Photos whose garments are not embedded, as the newest detector has not looked at them and an earlier one has."""
     not_detected: int | None = None
     """Photos of looks that the newest detector has not processed yet: they wait for it."""
     left: int | None = None
@@ -84,7 +86,8 @@ def main(config: Config) -> Result:
     how = (config.version, _item_rows(config), config.full_scan, before)
     work = without_vector(run.store, pictures, version, *how).first(config.limit)
     told = {"encoder": config.encoder.name, "model_version": version}
-    result = run.result(Result, **told, pending=work.num_rows, skipped=work.skipped)
+    unseen = left_out(run.store) if config.of == "garments" and config.version == "auto" else None
+    result = run.result(Result, **told, pending=work.num_rows, skipped=work.skipped, left_out=unseen)
     if work.num_rows:
         try_encoder(config.encoder)
     stages = picture_stages(pictures, config.encoder, config.decode, config.gpu_pool)
