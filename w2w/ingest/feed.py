@@ -16,7 +16,7 @@ from w2w import plugins, schema, storage
 from w2w.classes import check_classes
 from w2w.config import check_label, check_name, nearest
 from w2w.errors import BadInput, JobFailed, Reject, UsageError, attempt
-from w2w.ingest import amounts, archives, nights, presets, readers, trees
+from w2w.ingest import amounts, archives, delimited, nights, parquet, presets, text, trees
 from w2w.ingest.config import FeedConfig
 from w2w.ingest.dicts import batch_of_dicts
 from w2w.ingest.digests import SeenKeys, last_of_each
@@ -114,7 +114,7 @@ def is_deletions(uri: str) -> bool:
 
 def _deletions(uri: str, encoding: str, batch_rows: int) -> Iterator[RawBatch]:
     """Ids, one a line; a first line that is the name of such a column is none."""
-    with _whole(uri), io.TextIOWrapper(io.BufferedReader(readers.open_text(uri, encoding or UTF8)), "utf-8") as lines:
+    with _whole(uri), io.TextIOWrapper(text.buffered(text.open_text(uri, encoding or UTF8)), "utf-8") as lines:
         numbered = ((n, line.strip()) for n, line in enumerate(lines, 1) if line.strip())
         kept = ((n, said) for n, said in numbered if n > 1 or not presets.may_be(schema.PRODUCT_ID, said))
         while some := list(itertools.islice(kept, batch_rows)):
@@ -337,10 +337,10 @@ def _read(config: FeedConfig, kind: str, files: list[tuple[str, fs.FileInfo]], b
 
 # kind -> reads a file in batches; images, and kinds from outside, get the folder itself instead of its files
 READERS: dict[str, Callable[[str, fs.FileInfo, FeedConfig, Mapping, int], Iterator[RawBatch]]] = {
-    "csv": lambda uri, info, c, mapping, n: readers.read_csv(uri, c.csv_delimiter, c.encoding, mapping),
+    "csv": lambda uri, info, c, mapping, n: delimited.read_csv(uri, c.csv_delimiter, c.encoding, mapping),
     "jsonl": lambda uri, info, c, mapping, n: trees.read_json(uri, c.encoding, mapping, n),
     "xml": lambda uri, info, c, mapping, n: trees.read_xml(uri, mapping, n),
-    "parquet": lambda uri, info, c, mapping, n: readers.read_parquet(uri, mapping, n),
+    "parquet": lambda uri, info, c, mapping, n: parquet.read_parquet(uri, mapping, n),
     "images": lambda uri, info, c, mapping, n: archives.read_images(uri, n),
     "tar": lambda uri, info, c, mapping, n: archives.read_tar(info, uri, mapping, n),
 }

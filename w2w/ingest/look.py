@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from w2w import schema, storage
 from w2w.config import nearest
 from w2w.errors import UsageError
-from w2w.ingest import headings, presets, readers, trees
+from w2w.ingest import delimited, headings, parquet, presets, text, trees
 from w2w.ingest.config import FeedConfig
 from w2w.ingest.raw import IMAGE
 
@@ -54,7 +54,7 @@ def look(config: FeedConfig, encoding: str, kind: str, file: str) -> Look:
             raise UsageError(
                 f"feed.uri={config.uri}: no column {strange[0]!r} for feed.columns.{ours}.{nearest(strange[0], names)}"
             )
-    texts = readers.text_columns(file) if kind == "parquet" else _values(names, kind)
+    texts = parquet.text_columns(file) if kind == "parquet" else _values(names, kind)
     own = not presets.lacks_required(names, config.named)
     known = config.preset or presets.told_by(names)
     known = f"{known}_json" if known == "shopify" and kind == "jsonl" else known
@@ -98,23 +98,23 @@ def _values(names: Sequence[str], kind: str) -> list[str]:
 def _names(config: FeedConfig, kind: str, file: str) -> list[str]:
     """The columns of a CSV, JSON, XML or Parquet file, and the paths to what lies in them; [] for images and tars."""
     if kind == "csv":
-        return readers.csv_header(config.uri, config.csv_delimiter, config.encoding)
+        return delimited.csv_header(config.uri, config.csv_delimiter, config.encoding)
     if kind == "jsonl":
         return trees.json_keys(config.uri, config.encoding)
     if kind == "xml":
         return trees.xml_keys(config.uri)
-    return list(readers.open_parquet(file).schema_arrow.names) if kind == "parquet" else []
+    return list(parquet.open_parquet(file).schema_arrow.names) if kind == "parquet" else []
 
 
 def bad_lines(uri: str, encoding: str) -> list[int]:
     """Numbers of the lines in the first megabyte that are not text in this encoding; [] if these are few."""
     lines = _first_lines(uri, encoding)
-    bad = [i for i, line in enumerate(lines, 1) if readers.MARK in line]
+    bad = [i for i, line in enumerate(lines, 1) if text.MARK in line]
     return bad if len(bad) > _MAX_BAD_LINES * len(lines) else []
 
 
 def _first_lines(uri: str, encoding: str) -> list[str]:
-    with readers.open_text(uri, encoding) as stream:
+    with text.open_text(uri, encoding) as stream:
         return stream.read(_SAMPLE_BYTES).decode("utf-8", "ignore").split("\n")
 
 
@@ -125,7 +125,7 @@ def encoding_of(uri: str) -> str:
         if wide := _WIDE.get(stream.read(2)):
             return wide
     bad = bad_lines(uri, UTF8)
-    beyond = sum(not line.isascii() and readers.MARK not in line for line in _first_lines(uri, UTF8)) if bad else 0
+    beyond = sum(not line.isascii() and text.MARK not in line for line in _first_lines(uri, UTF8)) if bad else 0
     return "cp1252" if bad and beyond <= _MAX_BAD_LINES * len(bad) else UTF8
 
 

@@ -1,6 +1,7 @@
 """What every reader returns: mapped text columns, attributes, the position of each row, and the rows that it could not read."""
 
 import difflib
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -10,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from w2w import schema
-from w2w.errors import RejectCode, UsageError
+from w2w.errors import BadInput, RejectCode, UsageError
 from w2w.ingest.paths import Read, is_path
 
 IMAGE = "image"  # the feed's image value, before it becomes an image_uri
@@ -158,6 +159,11 @@ class Mapping:
         )
 
 
+def check_names_once(names: list[str], uri: str) -> None:
+    if twice := sorted(n for n, count in Counter(names).items() if count > 1):
+        raise BadInput(f"feed.uri={uri}: duplicate column names: {', '.join(map(repr, twice))}")
+
+
 def _nearest(name: str, names: Sequence[str]) -> str:
     close = difflib.get_close_matches(name.lower(), [n.lower() for n in names], n=3, cutoff=0.5)
     meant = f"did you mean {' or '.join(repr(n) for n in names if n.lower() in close)}? " if close else ""
@@ -179,6 +185,31 @@ def warned_array(found: Warned, count: int) -> pa.Array:
     names = WARNED_TYPE.value_type.names
     rows = [[dict(zip(names, one)) for one in found[i]] if i in found else None for i in range(count)]
     return pa.array(rows, WARNED_TYPE)
+
+
+def batch_of_texts(
+    table: dict[str, pa.Array],
+    source: pa.Array,
+    unread: dict[str, np.ndarray],
+    why: str,
+    picked: dict[str, str],
+    attributes: list[str],
+) -> RawBatch:
+    """Columns of text as a batch. ``unread``: which values of a column could not be read; they are null, and reject the row
+    only in a required column."""
+    required = [picked[ours] for ours in REQUIRED if ours in picked]
+    bad = np.logical_or.reduce([np.zeros(len(source), bool), *(unread[name] for name in required if name in unread)])
+    rejects = reject_table(
+        (s, RejectCode.MALFORMED_ROW, f"it holds {why}", s) for s in source.filter(pa.array(bad)).to_pylist()
+    )
+    ours_of, warned = {theirs: ours for ours, theirs in picked.items()}, Warned()
+    for name, mask in unread.items():
+        for row in np.flatnonzero(mask & ~bad).tolist():
+            warned.setdefault(row, []).append((ours_of.get(name, name), RejectCode.BAD_VALUE.value, why))
+    said = warned_array(warned, len(source)) if warned else None
+    columns = {ours: table[theirs] for ours, theirs in picked.items()}
+    batch = RawBatch(columns, attributes_of({n: table[n] for n in attributes}, len(source)), source, rejects, warned=said)
+    return batch.filter(pa.array(~bad)) if bad.any() else batch
 
 
 def warned_of(raw: RawBatch) -> Warned:

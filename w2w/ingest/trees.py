@@ -1,7 +1,6 @@
-"""Google Merchant's XML (RSS 2.0 and Atom) and JSON arrays as raw batches, in constant memory."""
+"""Google Merchant's XML (RSS 2.0 and Atom), JSON lines and arrays as raw batches, in constant memory."""
 
 import codecs
-import io
 import itertools
 import json
 import re
@@ -14,7 +13,7 @@ from w2w.ingest import presets
 from w2w.ingest.dicts import JSON, in_batches
 from w2w.ingest.paths import plain_row
 from w2w.ingest.raw import Mapping, RawBatch
-from w2w.ingest.readers import MAX_LINE_BYTES, json_lines, jsonl_keys, open_text
+from w2w.ingest.text import MARK, MAX_LINE_BYTES, buffered, open_text
 
 _PIECE = 256 * 1024
 _BLANK = " \t\r\n"
@@ -22,6 +21,7 @@ _GOOGLES = ("item", "entry")
 _ITEMS = (*_GOOGLES, "product", "shopitem", "offer", "o", "article", "produkt", "artikel")  # Heureka, Ceneo, shops' own
 _WRAPPED = re.compile(r"products|items|data|results|offers|articles|records|rows|catalog|entries")
 _KEYS_OF_ITEMS = 1000
+_KEYS_OF_LINES = 1000  # read to collect the keys of JSON lines
 _Records = Iterator[tuple[str, dict[str, object] | Reject, int]]
 
 
@@ -154,15 +154,57 @@ def _items(uri: str) -> _Records:
 
 def read_json(uri: str, encoding: str, mapping: Mapping, batch_rows: int) -> Iterator[RawBatch]:
     """JSON objects, a line each, in one array, or in an object's array; numbers keep their spelling."""
-    records = _array(uri, encoding) if array_start(uri, encoding) else json_lines(uri, encoding)
+    records = _array(uri, encoding) if array_start(uri, encoding) else _lines(uri, encoding)
     yield from in_batches(records, mapping, batch_rows)
 
 
 def json_keys(uri: str, encoding: str) -> list[str]:
     """Every key among the first objects, and the paths to what lies in them: brand.name, images[].src."""
     if not array_start(uri, encoding):
-        return jsonl_keys(uri, encoding)
+        return _keys_of_lines(uri, encoding)
     return _keys(row for _, row, _ in itertools.islice(_array(uri, encoding), _KEYS_OF_ITEMS))
+
+
+def _lines(uri: str, encoding: str) -> _Records:
+    """One JSON object per line."""
+    with open_text(uri, encoding) as stream:
+        lines = buffered(stream)
+        number = 0
+        while text := lines.readline(MAX_LINE_BYTES):
+            number += 1
+            where = f"{uri}:{number}"
+            if len(text) == MAX_LINE_BYTES and not text.endswith(b"\n"):
+                yield where, Reject(RejectCode.MALFORMED_ROW, f"a line of more than {MAX_LINE_BYTES} bytes"), 0
+                while text and not text.endswith(b"\n"):
+                    text = lines.readline(MAX_LINE_BYTES)
+                continue
+            if not text.strip():
+                continue
+            row, why = _object(text)
+            yield where, Reject(RejectCode.MALFORMED_ROW, why) if row is None else row, len(text)
+
+
+def _object(text: bytes) -> tuple[dict[str, object] | None, str]:
+    """The JSON object, or why there is none."""
+    try:
+        decoded = text.decode()
+        value = JSON.decode(decoded)
+    except (ValueError, RecursionError) as e:
+        return None, f"not JSON: {e}"[:200]
+    if MARK in decoded:
+        return None, "it holds bytes that are not text in this encoding"
+    return (value, "") if isinstance(value, dict) else (None, f"a JSON {type(value).__name__}, not an object")
+
+
+def _keys_of_lines(uri: str, encoding: str) -> list[str]:
+    """Every key among the first lines, in order of appearance, and the paths to what lies in them."""
+    keys: dict[str, None] = {}
+    with open_text(uri, encoding) as stream:
+        lines = buffered(stream)
+        for _ in range(_KEYS_OF_LINES):
+            row, _ = _object(lines.readline(MAX_LINE_BYTES))
+            keys.update(dict.fromkeys(plain_row(row or {})))
+    return list(keys)
 
 
 def array_start(uri: str, encoding: str) -> int:
@@ -195,7 +237,7 @@ def _array(uri: str, encoding: str) -> _Records:
     """The objects of an array; what lies behind the first fault in its syntax cannot be found."""
     with open_text(uri, encoding) as stream:
         decoder = codecs.getincrementaldecoder("utf-8")()
-        lines = io.BufferedReader(stream, _PIECE)
+        lines = buffered(stream)
         text, at, number, is_over = decoder.decode(lines.read(_PIECE)), array_start(uri, encoding), 0, False
         while True:
             at = _past(text, at, _BLANK + ",")

@@ -118,7 +118,7 @@ def test_a_feed_in_the_english_style(tmp_path):
 
 def test_the_sign_is_told_by_prices_that_come_later(tmp_path, monkeypatch):
     blocks = 60
-    monkeypatch.setattr(feeds.readers, "CSV_BLOCK_BYTES", 500)
+    monkeypatch.setattr(feeds.delimited, "CSV_BLOCK_BYTES", 500)
     lines = google("1,299 EUR", *["15 EUR"] * blocks, "12.50 EUR")
     assert rows_of(tmp_path, lines, batch_rows=5)[0]["price"] == 1299.0
     lines[-1] = lines[-1].replace("12.50", "12,50")

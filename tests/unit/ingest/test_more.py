@@ -44,7 +44,7 @@ def more(rows: list[dict]) -> list[list[tuple[str, str]]]:
 
 @pytest.mark.parametrize("block_bytes", [400, 1 << 20])
 def test_shopify_gathers_variants_and_pictures_of_a_handle(tmp_path, monkeypatch, block_bytes):
-    monkeypatch.setattr("w2w.ingest.readers.CSV_BLOCK_BYTES", block_bytes)
+    monkeypatch.setattr("w2w.ingest.delimited.CSV_BLOCK_BYTES", block_bytes)
     rows, rejects = read(tmp_path / "s.csv", SHOPIFY, currency="EUR")
     assert of(rows, *SAID) == [
         ("tee", 19.9, 19.9, 29.9, None, "in_stock", "female", "Red, Blue", "S, M, L"),
