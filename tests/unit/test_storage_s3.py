@@ -11,7 +11,7 @@ import pytest
 from moto.server import ThreadedMotoServer
 
 from tests.cluster.s3 import through
-from w2w import schema, storage
+from w2w import clouds, schema, storage
 from w2w.errors import Changed, StorageFailed
 from w2w.table import delta
 
@@ -85,7 +85,7 @@ def test_a_burst_of_throttling_is_waited_out(server, monkeypatch):
 
 def test_a_throttled_read_of_fewer_bytes_than_the_refusal_has_is_waited_out(server, monkeypatch):
     """The CURRENT of an index, a column of a few rows."""
-    monkeypatch.setattr(storage, "_PAUSE_S", 0.01)
+    monkeypatch.setattr(clouds, "_PAUSE_S", 0.01)
     rows = pa.table({"a": [1], "b": ["x"]})
     with storage.writer("s3://shop/small/rows.parquet") as f:
         pq.write_table(rows, f)
@@ -131,7 +131,7 @@ def test_a_table_whose_answers_always_end_too_early_is_named(server, monkeypatch
 
 
 def test_a_server_that_throttles_for_ever_is_named(server, monkeypatch):
-    monkeypatch.setattr(storage, "_PAUSE_S", 0)
+    monkeypatch.setattr(clouds, "_PAUSE_S", 0)
     storage.write_bytes("s3://shop/never", b"v1")
     with through(server, lambda method, path, nth: "busy" if method == "GET" else None) as proxy:
         monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
@@ -140,7 +140,7 @@ def test_a_server_that_throttles_for_ever_is_named(server, monkeypatch):
 
 
 def test_storage_that_stays_away_is_named(server, monkeypatch):
-    monkeypatch.setattr(storage, "_ATTEMPTS", 2)
+    monkeypatch.setattr(clouds, "_ATTEMPTS", 2)
     with through(server, lambda method, path, nth: "busy") as proxy:
         monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
         for call in (

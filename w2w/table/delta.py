@@ -34,7 +34,7 @@ from w2w.memory import give_back_memory
 _S3_OPTIONS = {
     "conditional_put": "etag",
     "allow_http": "true",
-    "max_retries": "14",  # as in w2w.storage: about two minutes
+    "max_retries": "14",  # as in w2w.clouds: about two minutes
     "retry_timeout": "300s",
     "backoff_config.init_backoff": "500ms",
     "backoff_config.max_backoff": "20s",

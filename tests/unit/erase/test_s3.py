@@ -8,7 +8,7 @@ import pytest
 from tests.cluster import s3
 from tests.unit.erase.test_erase import GONE, IMAGE, POST, index
 from tests.unit.recommend.stores import append, fill, product
-from w2w import schema, storage
+from w2w import clouds, schema, storage
 from w2w.erase.job import Config, main
 from w2w.export import job as export
 from w2w.index.manifest import index_uri
@@ -43,7 +43,7 @@ def test_nothing_is_left_in_a_bucket(bucket, monkeypatch, tmp_path):
     assert read_manifest(index_uri(store, "default")).num_rows == 18
     rows = current_products(store, [schema.PRODUCT_ID]).column(0)
     assert rows.to_pylist() == [f"p{n:03d}" for n in range(20) if n != 7]
-    client = boto3.client("s3", endpoint_url=storage._endpoint(), region_name="us-east-1")
+    client = boto3.client("s3", endpoint_url=clouds.endpoint_url(), region_name="us-east-1")
     for info in storage.list_files(store):
         data = client.get_object(Bucket=s3.BUCKET, Key=info.path.partition("/")[2])["Body"].read()
         told = repr(pq.read_table(pa.BufferReader(data)).to_pylist()) if info.path.endswith(".parquet") else ""
