@@ -56,7 +56,8 @@ NOBODY = {
     "mining.representatives.flow mining.representatives.job models.default models.flow models.flow_looks models.job",
     "for the shop alone": "check.flow check.job garments.gallery garments.job_show mining.audit.flow mining.audit.job "
     "mining.audit.rules search.job_judge_answers",
-    "shows what was chosen": "find.flow find.page search.flow search.pictures style.page style.stage report.variants",
+    "shows what was chosen": "find.flow find.page search.flow search.pictures search.worst style.page style.stage "
+    "report.variants",
     "measures": "evaluation.flow evaluation.flow_compare evaluation.flow_detectors evaluation.flow_lookbook "
     "evaluation.flow_shown evaluation.job_evaluate index.flow_golden index.flow_shown training.detectors.job_judge",
     "chooses nothing": "nightly.flow nightly.flow_steps plan.job engine.shuffle erase.flow erase.flow_index table.pictures "

@@ -1,7 +1,7 @@
 """Reads the catalog and what other jobs know of it, and asks the rules."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -24,8 +24,8 @@ from w2w.mining.representatives.rules import persons_of
 from w2w.report.variants import COLOURS
 from w2w.stage import Stage
 from w2w.table import delta
-from w2w.table.current import CurrentRows, newest_of_each
-from w2w.table.pending import Keys, lookup, rejected_keys, table_keys
+from w2w.table.current import CurrentRows, newest_rows
+from w2w.table.pending import Keys, rejected_keys, table_keys
 from w2w.table.pictures import with_pictures
 
 STAGE = "check"
@@ -304,12 +304,4 @@ def last_run(store: str) -> datetime | None:
 def products_of(store: str, product_ids: Iterable[str]) -> dict[str, dict]:
     """The rows to show of these products."""
     columns = [schema.PRODUCT_ID, schema.TITLE, schema.BRAND, schema.PRICE, schema.CURRENCY, schema.CATEGORY, schema.URL]
-    columns.append(schema.FETCHED_AT)
-    rows = lookup(store, schema.PRODUCTS, pa.array(sorted(set(product_ids)), pa.string()), columns)
-    return {row[schema.PRODUCT_ID]: row for row in newest_of_each(rows, schema.PRODUCT_ID).to_pylist()}
-
-
-def pictures_of(store: str, image_ids: Iterable[str]) -> Mapping[str, bytes]:
-    wanted = pa.array(sorted(set(image_ids)), pa.string())
-    rows = lookup(store, schema.IMAGES, wanted, [schema.IMAGE_ID, schema.BYTES])
-    return dict(zip(rows.column(0).to_pylist(), rows.column(1).to_pylist()))
+    return newest_rows(store, schema.PRODUCTS, product_ids, columns)

@@ -23,6 +23,7 @@ from w2w.results import Summary
 from w2w.stage import Counts, Pool
 from w2w.table import delta
 from w2w.table.parts import Output
+from w2w.table.pending import values_by_key
 from w2w.web.fetch import FetchConfig
 from w2w.web.politeness import PolitenessConfig
 
@@ -157,7 +158,8 @@ def main(config: Config) -> Result:
     write_lines(folder, rows)
     cards = chosen(rows, now, config.examples)
     on_cards = [row for some in cards.values() for card in some for row in card]
-    pictures = flow.pictures_of(run.store, {image for row in on_cards for image in row[schema.IMAGE_LIST][:1]})
+    images = [image for row in on_cards for image in row[schema.IMAGE_LIST][:1]]
+    pictures = values_by_key(run.store, schema.IMAGES, images, schema.BYTES)
     products = flow.products_of(run.store, {row[schema.PRODUCT_ID] for row in on_cards})
     facts = {"products": num, "pictures": result.pictures, "store": run.store, "run": run.run_id}
     check_report(folder, rows, cards, products, pictures, now, flow.last_run(run.store), result.gone or 0, why_not, facts)

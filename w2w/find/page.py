@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-import pyarrow as pa
 
 from w2w import schema
 from w2w.errors import attempt
@@ -14,7 +13,7 @@ from w2w.models.reasons import Reason, Reasons
 from w2w.report.cards import Card, product_card, ranked
 from w2w.report.page import thumbnail, write_page
 from w2w.report.variants import near_duplicates, on_cards, said_of_card
-from w2w.table.pending import lookup
+from w2w.table.pending import values_by_key
 
 PHOTO_PX = 880
 _CROP_PX = 384
@@ -34,8 +33,7 @@ def find_report(
     the first ``explained`` products of each garment."""
     pieces = [piece for answer, _ in shown for piece in answer.garments]
     ids = sorted({product.image_id for piece in pieces for product in piece.products})
-    found = lookup(store, schema.IMAGES, pa.array(ids, pa.string()), [schema.IMAGE_ID, schema.BYTES])
-    pictures = dict(zip(found.column(0).to_pylist(), found.column(1).to_pylist()))
+    pictures = values_by_key(store, schema.IMAGES, ids, schema.BYTES)
     alike = near_duplicates(store, ids)
     photos = [
         {

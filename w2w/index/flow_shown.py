@@ -4,8 +4,6 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 
-import pyarrow as pa
-
 from w2w import schema, storage
 from w2w.index.golden import PHOTO, Golden
 from w2w.index.page import Answered, Responsible, release_page
@@ -13,8 +11,8 @@ from w2w.index.rules_release import Found, Release, Row
 from w2w.index.seen import GOLDEN, SAMPLE, Query
 from w2w.report.cards import CARD_PX, Card, product_card, ranked
 from w2w.report.page import thumbnail
-from w2w.table.current import newest_of_each
-from w2w.table.pending import lookup
+from w2w.table.current import newest_rows
+from w2w.table.pending import values_by_key
 
 ROWS_FILE = "rows.jsonl"  # beside the page: every row that is responsible
 _SHOWN, _HITS, _CARDS = 16, 6, 12  # queries on the page, answers of each, and rows of a fault
@@ -33,10 +31,10 @@ def write_sheet(
     shown = [(key, kind, old, new) for key, kind, old, new in both if old or new][:_SHOWN]
     hits = [hit for *_, old, new in shown for q in (old, new) if q for hit in q.first(_HITS)]
     cards = {row.product_id for fault in found.faults for row in fault.rows[:_CARDS]}
-    about = _products(release.store, cards | {hit[0] for hit in hits})
+    about = newest_rows(release.store, schema.PRODUCTS, cards | {hit[0] for hit in hits}, _ON_CARDS)
     asked = {q.image for *_, old, new in shown for q in (old, new) if q and q.image}
     of_cards = {image for product in cards if (image := about.get(product, {}).get(schema.IMAGE_ID))}
-    pictures = _pictures(release.store, {hit[1] for hit in hits} | asked | of_cards)
+    pictures = values_by_key(release.store, schema.IMAGES, {hit[1] for hit in hits} | asked | of_cards, schema.BYTES)
 
     def answered(q: Query | None, other: Query | None, word: str, title: str) -> Answered:
         names = {hit[0] for hit in other.first(_HITS)} if other else set()
@@ -93,15 +91,3 @@ def _photo(one: Golden) -> bytes | None:
 def _card(row: Row, about: Mapping[str, dict], pictures: Mapping[str, bytes]) -> Card:
     known = about.get(row.product_id, {}) | {schema.PRODUCT_ID: row.product_id}
     return product_card(known, pictures.get(known.get(schema.IMAGE_ID) or ""), notes=(row.why,))
-
-
-def _products(store: str, wanted: Iterable[str]) -> dict[str, dict]:
-    columns = [schema.PRODUCT_ID, schema.FETCHED_AT, *_ON_CARDS]
-    rows = lookup(store, schema.PRODUCTS, pa.array(sorted(set(wanted)), pa.string()), columns)
-    return {row[schema.PRODUCT_ID]: row for row in newest_of_each(rows, schema.PRODUCT_ID).to_pylist()}
-
-
-def _pictures(store: str, wanted: Iterable[str]) -> dict[str, bytes]:
-    named = pa.array(sorted(set(wanted)), pa.string())
-    found = lookup(store, schema.IMAGES, named, [schema.IMAGE_ID, schema.BYTES])
-    return dict(zip(*(column.to_pylist() for column in found.columns)))

@@ -14,7 +14,7 @@ from w2w.nightly.rules import Changes, Rows, changes
 from w2w.report.page import page_of
 from w2w.table import changes as log_since
 from w2w.table import delta
-from w2w.table.pending import lookup
+from w2w.table.pending import lookup, values_by_key
 
 NIGHT = "night.json"  # beside the page
 _SHOWN = [schema.TITLE, schema.BRAND, schema.PRICE, schema.CURRENCY, schema.CATEGORY, schema.URL, schema.AVAILABILITY]
@@ -115,7 +115,7 @@ def since(store: str, evening: Mapping[str, int], examples: int) -> Told:
         what=found.what,
         rewritten=found.rewritten,
         shown=shown,
-        pictures=_pictures(store, images),
+        pictures=values_by_key(store, schema.IMAGES, images, schema.BYTES),
         rejected=rejected,
         written=written,
         too_many=too_many,
@@ -173,14 +173,6 @@ def _now_and_before(rows: list[dict[str, Any]], stamp: int) -> tuple[dict[str, A
     """``stamp``: of the newest row of the evening, microseconds."""
     before = (row for row in rows[1:] if int(row[schema.FETCHED_AT].timestamp() * 1e6) <= stamp)
     return rows[0], next(before, None)
-
-
-def _pictures(store: str, image_ids: Iterable[str]) -> dict[str, bytes]:
-    wanted = pa.array(sorted(image_ids), pa.string())
-    if not len(wanted):
-        return {}
-    rows = lookup(store, schema.IMAGES, wanted, [schema.IMAGE_ID, schema.BYTES])
-    return dict(zip(rows.column(0).to_pylist(), rows.column(1).to_pylist()))
 
 
 def _rejected(store: str, parts: Iterable[delta.Part]) -> tuple[Rejected, ...]:

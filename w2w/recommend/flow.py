@@ -31,7 +31,6 @@ from w2w.recommend.worn import Worn, WornConfig, fits_itself, place
 from w2w.table import delta
 from w2w.table.current import current_posts, current_products
 from w2w.table.delta import need_table, newest_version
-from w2w.table.pending import lookup
 from w2w.table.permitted import SEARCH, TRAINING, permitted
 from w2w.training.outfits.flow import read_outfits
 from w2w.training.vectors import vector_batches
@@ -356,9 +355,3 @@ def _of_outfits(store: str, version: str, source: str) -> Worn | None:
 def vectors_of(store: str, catalog: Catalog, image_ids: Iterable[str]) -> dict[str, np.ndarray]:
     """The vectors of pictures that may no longer be in the catalog, as far as there are any."""
     return _vectors(store, catalog.model_version, pa.array(sorted(set(image_ids)), pa.string()))
-
-
-def pictures(store: str, image_ids: Iterable[str]) -> dict[str, bytes]:
-    """Encoded images by id."""
-    found = lookup(store, schema.IMAGES, pa.array(sorted(set(image_ids)), pa.string()), [schema.IMAGE_ID, schema.BYTES])
-    return dict(zip(found.column(0).to_pylist(), found.column(1).to_pylist()))

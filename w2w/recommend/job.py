@@ -37,6 +37,7 @@ from w2w.shown import without_secrets
 from w2w.stage import Counts, Pool, Stage
 from w2w.table import work
 from w2w.table.parts import Output
+from w2w.table.pending import values_by_key
 from w2w.table.published import catalog_made_by
 from w2w.web.fetch import ListedFetchConfig
 
@@ -290,11 +291,8 @@ def _page(run: Run, config: Config, answers: Sequence[Answer], result: Result, c
     if not config.shown:
         return None
     page = storage.join(folder_of(config.out, run.store, run.job, run.run_id), "index.html")
-    images = flow.pictures(
-        run.store,
-        {i.image_id for a in answers for o in a.outfits for i in o.items if i.image_id}
-        | {i.image_id for a in answers for i in a.given if i.image_id},
-    )
+    on_page = [i.image_id for a in answers for items in (a.given, *(o.items for o in a.outfits)) for i in items]
+    images = values_by_key(run.store, schema.IMAGES, on_page, schema.BYTES)
     facts = {"scorer": result.scorer, "products": result.products, "recommendable": result.recommendable}
     facts |= {f"left out: {why.replace('_', ' ')}": number for why, number in result.left_out.items()}
     told = (*result.left_out_of_photo, *result.rules_not_met, *result.nothing_to_show)

@@ -18,11 +18,11 @@ from w2w.ingest.feed import check_feed, read_feed
 from w2w.ingest.loading import load_stage
 from w2w.ingest.stage import WORK_SCHEMA, work_rows
 from w2w.models.flow import embed_stages
-from w2w.search.pictures import feed_pictures, garment_pictures
+from w2w.search.pictures import feed_pictures
 from w2w.stage import Stage
 from w2w.table import delta, work
 from w2w.table.delta import need_table
-from w2w.table.pending import Keys, holding
+from w2w.table.pending import Keys, holding, values_by_key
 
 FEED, GARMENTS, ANCHORS = "feed", "garments", "anchors"  # values of --of
 _EMBED = "'w2w embed --of garments' with this --encoder"
@@ -58,7 +58,9 @@ def queries_of(run: Run, config: Any, model: str, done: Sequence[Keys]) -> Abstr
 
 def pictures_of(config: Any, store: str, wanted: set[str]) -> dict[str, bytes]:
     """The images of these queries: of the feed, or crops of garments."""
-    return feed_pictures(config.feed, config.fetch, wanted) if config.of == FEED else garment_pictures(store, wanted)
+    if config.of == FEED:
+        return feed_pictures(config.feed, config.fetch, wanted)
+    return values_by_key(store, schema.GARMENTS, wanted, schema.CROP)
 
 
 @contextmanager

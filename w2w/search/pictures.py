@@ -23,7 +23,7 @@ from w2w.search.page import QueryResult, search_report
 from w2w.table import delta
 from w2w.table.current import current_products
 from w2w.table.judgements import Judgements
-from w2w.table.pending import lookup
+from w2w.table.pending import values_by_key
 from w2w.web.fetch import FetchConfig, Fetcher
 
 JSON_FILE = "neighbours.jsonl"
@@ -97,7 +97,8 @@ def write_contact_sheet(
     photos = pictures(set(rows.column(schema.QUERY_ID).to_pylist()))
     alike = near_duplicates(found.store, [h[schema.IMAGE_ID] for h in hits])
     sheets = [on_cards(row[schema.NEIGHBOUR_LIST], alike, known)[:_HITS_SHOWN] for row in rows.to_pylist()]
-    images = image_bytes(found.store, [group[0][schema.IMAGE_ID] for sheet in sheets for group in sheet])
+    shown_ids = [group[0][schema.IMAGE_ID] for sheet in sheets for group in sheet]
+    images = values_by_key(found.store, schema.IMAGES, shown_ids, schema.BYTES)
 
     def card(group: list[dict], right: bool) -> Card:
         hit, *others = [about.get(h[schema.PRODUCT_ID], {}) | h for h in group]
@@ -135,12 +136,6 @@ def _sample(found: Found, shown: int) -> tuple[pa.Table, int]:
     return sample.sort_by([(schema.CATEGORY, "ascending"), (schema.QUERY_ID, "ascending")]), num_queries
 
 
-def garment_pictures(store: str, wanted: set[str]) -> dict[str, bytes]:
-    """The crops of these garments."""
-    found = lookup(store, schema.GARMENTS, pa.array(sorted(wanted), pa.string()), [schema.GARMENT_ID, schema.CROP])
-    return dict(zip(found.column(0).to_pylist(), found.column(1).to_pylist()))
-
-
 def feed_pictures(feed: FeedConfig, fetch: FetchConfig, wanted: set[str]) -> dict[str, bytes]:
     """The images of these queries that still exist."""
     found: dict[str, bytes] = {}
@@ -155,12 +150,6 @@ def feed_pictures(feed: FeedConfig, fetch: FetchConfig, wanted: set[str]) -> dic
             if isinstance(image, bytes):  # it existed when it was searched: otherwise the report shows a blank
                 found[row[schema.PRODUCT_ID]] = image
     return found
-
-
-def image_bytes(store: str, image_ids: Sequence[str]) -> dict[str, bytes]:
-    """These images of table `images`."""
-    found = lookup(store, schema.IMAGES, pa.array(sorted(set(image_ids)), pa.string()), [schema.IMAGE_ID, schema.BYTES])
-    return dict(zip(found.column(0).to_pylist(), found.column(1).to_pylist()))
 
 
 def truth_keys(rows: pa.Table, match: Sequence[str]) -> list[tuple[str, ...] | None]:

@@ -10,8 +10,9 @@ from w2w import schema
 from w2w.report.cards import CARD_PX, RIGHT_MARK, Card, product_card, ranked
 from w2w.report.evaluation import Failure
 from w2w.report.page import thumbnail
-from w2w.search.pictures import ON_CARDS, Found, image_bytes, truth_keys
+from w2w.search.pictures import ON_CARDS, Found, truth_keys
 from w2w.table.current import current_products
+from w2w.table.pending import values_by_key
 
 _FOUND = 6  # products shown per query
 
@@ -90,7 +91,8 @@ def _failures(
     among = pc.is_in(products.column(schema.PRODUCT_ID), value_set=pa.array([h[schema.PRODUCT_ID] for h in hits], pa.string()))
     about = {row[schema.PRODUCT_ID]: row for row in products.filter(among).to_pylist()}
     rights = {key: products.slice(n, 1).to_pylist()[0] for key, n in sought.items()}
-    images = image_bytes(found.store, [r[schema.IMAGE_ID] for r in (*hits, *rights.values()) if r[schema.IMAGE_ID]])
+    of_cards = [r[schema.IMAGE_ID] for r in (*hits, *rights.values())]
+    images = values_by_key(found.store, schema.IMAGES, of_cards, schema.BYTES)
     photos = pictures({row[schema.QUERY_ID] for row in queries})
 
     def card(hit: dict, is_right: bool) -> Card:

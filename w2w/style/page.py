@@ -14,7 +14,7 @@ from w2w.report.cards import product_card, web_link
 from w2w.report.page import thumbnail, write_page
 from w2w.style.answers import Answer
 from w2w.style.stage import Plan
-from w2w.table.pending import lookup
+from w2w.table.pending import lookup, values_by_key
 
 _PHOTO_PX, _LOOK_PX, _PRODUCT_PX = 640, 320, 160
 
@@ -31,8 +31,7 @@ def style_report(
     """Writes the page to ``out``: the answers shown, each with its photo, of ``num_photos`` in all."""
     looks = [look for answer, _ in shown for look in answer.looks]
     ids = {look.image_id for look in looks} | {p.image_id for look in looks for p in look.products if p.image_id}
-    found = lookup(plan.store, schema.IMAGES, pa.array(sorted(ids), pa.string()), [schema.IMAGE_ID, schema.BYTES])
-    pictures = dict(zip(found.column(0).to_pylist(), found.column(1).to_pylist()))
+    pictures = values_by_key(plan.store, schema.IMAGES, ids, schema.BYTES)
     persons = _persons(plan, sorted({look.image_id for look in looks})) if explained else {}
     photos = [
         {

@@ -1,6 +1,6 @@
 """The newest row of each key of a table with a history: products, posts, and what else is written again when it changes."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -8,6 +8,7 @@ import pyarrow.compute as pc
 
 from w2w import ids, schema
 from w2w.table.delta import open_table, parts, read_batches
+from w2w.table.pending import lookup
 
 _BATCH_ROWS = 16_384
 
@@ -48,6 +49,16 @@ def newest_of_each(rows: pa.Table, key: str) -> pa.Table:
     keys = rows.column(key)
     first = pc.not_equal(keys.slice(1), keys.slice(0, len(keys) - 1)).combine_chunks()
     return rows.filter(pa.concat_arrays([pa.array([True]), first]))
+
+
+def newest_rows(store: str, table: schema.Table, keys: Iterable[str | None], columns: Sequence[str]) -> dict[str, dict]:
+    """The newest row of each of these keys that the table has, by key."""
+    wanted = pa.array(sorted({key for key in keys if key}), pa.string())
+    if not len(wanted):
+        return {}
+    told = list(dict.fromkeys([table.key[0], *columns]))
+    rows = newest_of_each(lookup(store, table, wanted, [*told, schema.FETCHED_AT]), table.key[0])
+    return {row[table.key[0]]: row for row in rows.select(told).to_pylist()}
 
 
 class CurrentRows:

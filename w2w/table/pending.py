@@ -180,6 +180,15 @@ def lookup(store: str, table: schema.Table, keys: pa.Array, columns: Sequence[st
     return pa.concat_tables([empty, *lookup_batches(store, table, keys, columns, **partition)])
 
 
+def values_by_key(store: str, table: schema.Table, keys: Iterable[str | None], column: str) -> dict[str, Any]:
+    """Of these keys, without nulls, those that the table has, each with its value in one column, as pictures and crops."""
+    wanted = pa.array(sorted({key for key in keys if key}), pa.string())
+    if not len(wanted):
+        return {}
+    found = lookup(store, table, wanted, [table.key[0], column])
+    return dict(zip(*(values.to_pylist() for values in found.columns)))
+
+
 def lookup_batches(
     store: str,
     table: schema.Table,

@@ -8,14 +8,13 @@ import pytest
 import simplejpeg
 from bs4 import BeautifulSoup
 
-from tests.unit.recommend import stores
 from tests.unit.table.test_sink import lineage
-from w2w import ids, schema
+from w2w import schema
 from w2w.errors import UsageError
 from w2w.metrics.retrieval import evaluate, ndcg_at_k, nearest_class
 from w2w.models.config import EncoderConfig
 from w2w.models.reasons import Reasons
-from w2w.search.pictures import Answers, Found, check_match, image_bytes, relevance, write_contact_sheet
+from w2w.search.pictures import Answers, Found, check_match, relevance, write_contact_sheet
 from w2w.search.worst import worst_classes, worst_queries
 from w2w.table.parts import Output
 from w2w.table.sink import append_rows
@@ -213,11 +212,3 @@ def test_values_that_look_alike_when_joined_differ():
     hit = {"product_id": "a", "image_id": "image-a"}
     assert answers.right(hit, ("1\x1f2", "3"))
     assert not answers.right(hit, ("1", "2\x1f3"))
-
-
-def test_no_pictures_are_no_pictures(tmp_path):
-    """As where no query was answered wrong: `evaluate --judged` of a few good answers."""
-    stores.fill(str(tmp_path), range(2))
-    assert image_bytes(str(tmp_path), []) == {}
-    one = ids.image_id(stores.picture(1))
-    assert image_bytes(str(tmp_path), [one, one]) == {one: stores.picture(1)}

@@ -7,7 +7,7 @@ import pytest
 from tests.unit.table.test_sink import PRODUCTS, lineage, listed, product
 from w2w import schema
 from w2w.table import current, delta
-from w2w.table.current import CurrentRows, current_products
+from w2w.table.current import CurrentRows, current_products, newest_rows
 from w2w.table.sink import append_rows
 
 
@@ -19,6 +19,15 @@ def test_current_products_are_the_newest_rows(tmp_path):
         {"product_id": "a", "title": "only", "active": True},
         {"product_id": "b", "title": "new", "active": False},
     ]
+
+
+def test_the_newest_rows_of_some_products(tmp_path):
+    store = str(tmp_path)
+    rows = [product("a", "old", 1), product("b", "only", 2), product("a", "new", 9), product("c", "not asked", 3)]
+    append_rows(store, PRODUCTS, listed(rows), lineage())
+    found = newest_rows(store, schema.PRODUCTS, ["b", "a", None, "nowhere"], ["title"])
+    assert found == {"a": {"product_id": "a", "title": "new"}, "b": {"product_id": "b", "title": "only"}}
+    assert newest_rows(store, schema.PRODUCTS, [None], ["title"]) == {}
 
 
 @pytest.mark.parametrize("repeats", [0, 1, 3])

@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from w2w import storage
+from tests.unit.recommend import stores
+from w2w import ids, schema, storage
 from w2w.table import pending
-from w2w.table.pending import Keys
+from w2w.table.pending import Keys, values_by_key
 
 
 def keys_of(values: list[str], size: int = 3) -> Keys:
@@ -52,3 +53,10 @@ def test_items_name_exactly_the_wanted_rows(tmp_path):
         assert got == np.flatnonzero(wanted).tolist()
     whole = list(pending.file_items(system, f"{root}/t.parquet", "t.parquet", None, 1024))
     assert [i.column("rows")[0].as_py() for i in whole] == [None] * 7
+
+
+def test_values_by_key_are_those_that_there_are(tmp_path):
+    stores.fill(str(tmp_path), range(2))
+    one, picture = ids.image_id(stores.picture(1)), stores.picture(1)
+    assert values_by_key(str(tmp_path), schema.IMAGES, [one, None, "nowhere", one], schema.BYTES) == {one: picture}
+    assert values_by_key(str(tmp_path), schema.IMAGES, [], schema.BYTES) == {}

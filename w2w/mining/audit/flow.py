@@ -30,7 +30,7 @@ from w2w.mining.duplicates.flow import find_duplicates, list_fingerprints
 from w2w.mining.duplicates.rules import LikenessRules
 from w2w.mining.owners import active_posts, active_products
 from w2w.table import delta
-from w2w.table.pending import lookup
+from w2w.table.pending import values_by_key
 
 BENCHMARK = "benchmark"
 _FILES_PER_TASK = 500
@@ -139,10 +139,9 @@ def gallery(store: str, leaks: pa.Table, uses: pa.Table, against: str | None, mo
     rows: list[dict] = []
     for kind in pc.unique(leaks.column("kind")).to_pylist():
         rows += leaks.filter(pc.equal(leaks.column("kind"), kind)).slice(0, most).to_pylist()
-    wanted = pa.array(sorted({i for row in rows for i in row["images"] if i}), pa.string())
-    found = lookup(store, schema.IMAGES, wanted, [schema.IMAGE_ID, schema.BYTES]).to_pylist()
-    images = {r[schema.IMAGE_ID]: r[schema.BYTES] for r in found}
-    shown = uses.filter(pc.is_in(uses.column(schema.IMAGE_ID), value_set=wanted))
+    wanted = sorted({i for row in rows for i in row["images"] if i})
+    images = values_by_key(store, schema.IMAGES, wanted, schema.BYTES)
+    shown = uses.filter(pc.is_in(uses.column(schema.IMAGE_ID), value_set=pa.array(wanted, pa.string())))
     owners: dict[str, str] = {}
     for use in shown.to_pylist():
         owners.setdefault(use[schema.IMAGE_ID], f"{use['kind']} {use['id']} (table {use['where']})")

@@ -13,7 +13,7 @@ from w2w.mining.pairs.page import Counted, Pair, Reason, Rejected, Side, mining_
 from w2w.mining.pairs.rules import parts_of_tag
 from w2w.table import delta, snapshot
 from w2w.table.current import current_products
-from w2w.table.pending import lookup
+from w2w.table.pending import lookup, values_by_key
 
 _EACH = 6  # examples per reason, at most
 _MEANINGS = {  # the reason, and what to do about it
@@ -117,11 +117,6 @@ def _posts(store: str) -> pl.DataFrame:
     return rows.sort(schema.POST_ID, schema.FETCHED_AT).unique(schema.POST_ID, keep="last", maintain_order=True)
 
 
-def _pictures(store: str, table: schema.Table, keys: Sequence[str], column: str) -> dict[str, bytes]:
-    found = lookup(store, table, pa.array(sorted({k for k in keys if k}), pa.string()), [table.key[0], column])
-    return dict(zip(found.column(0).to_pylist(), found.column(1).to_pylist()))
-
-
 def _titles(store: str, wanted: Sequence[str]) -> dict[str, str]:
     """The shop's titles of these products (or of the products of these images)."""
     products = pl.from_arrow(current_products(store, [schema.PRODUCT_ID, schema.IMAGE_ID, schema.TITLE]))
@@ -142,8 +137,8 @@ def _negatives(store: str, pair_ids: list[str]) -> dict[str, list[dict]]:
 def _pairs(store: str, rows: list[dict], negatives: dict[str, list[dict]], posts: pl.DataFrame) -> list[Pair]:
     others = [n[schema.IMAGE_ID] for found in negatives.values() for n in found]
     images = [r[schema.IMAGE_ID] for r in rows] + others
-    pictures = _pictures(store, schema.IMAGES, images, schema.BYTES)
-    crops = _pictures(store, schema.GARMENTS, [r[schema.GARMENT_ID] for r in rows], schema.CROP)
+    pictures = values_by_key(store, schema.IMAGES, images, schema.BYTES)
+    crops = values_by_key(store, schema.GARMENTS, [r[schema.GARMENT_ID] for r in rows], schema.CROP)
     titles = _titles(store, images)
     urls = dict(zip(posts[schema.POST_ID].to_list(), posts[schema.URL].to_list()))
 
@@ -176,7 +171,7 @@ def _reasons(store: str, made: dict, rejects: pl.DataFrame, posts: pl.DataFrame,
     )
     image_of = dict(zip(representative.column(0).to_pylist(), representative.column(1).to_pylist()))
     photos = [rows[t[0]][schema.IMAGE_ID] for t in tags if t[0] in rows]
-    pictures = _pictures(store, schema.IMAGES, [*photos, *image_of.values()], schema.BYTES)
+    pictures = values_by_key(store, schema.IMAGES, [*photos, *image_of.values()], schema.BYTES)
     boxes = _boxes(store, photos, made["config"]["detector"])
     titles = _titles(store, list(image_of.values()))
     examples: dict[str, list[Rejected]] = {}
