@@ -5,6 +5,7 @@ back as ``fixed_size_list<float>[d]`` and refuses rows of another length. ``floa
 can represent: byte-stream-split and zstd store them in about half the bytes.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -102,6 +103,14 @@ class Table:
     schema: pa.Schema
     key: tuple[str, ...]
     partition_by: tuple[str, ...] = ()
+
+    def fields(self, names: Iterable[str]) -> pa.Schema:
+        """Some columns, in the order of ``names``."""
+        return pa.schema([self.schema.field(name) for name in names])
+
+    def empty(self, names: Iterable[str]) -> pa.Table:
+        """No rows of these columns: what rows that may be none are added to."""
+        return self.fields(names).empty_table()
 
 
 def _schema(*fields: tuple[str, pa.DataType] | tuple[str, pa.DataType, str]) -> pa.Schema:

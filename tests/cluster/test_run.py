@@ -65,7 +65,7 @@ class Vector:
 
 
 def stages(limit: int = 10**6, error: str | None = None, second_pool: Pool | None = None) -> list[Stage]:
-    gives = pa.schema([schema.EMBEDDINGS.schema.field(c) for c in schema.EMBEDDINGS.schema.names])
+    gives = schema.EMBEDDINGS.fields(schema.EMBEDDINGS.schema.names)
     return [
         Stage("half", half, ("number",), pa.schema([("half", pa.float64())])),
         Stage("vector", Vector, ("key", "half"), gives, {"limit": limit, "error": error}, second_pool),

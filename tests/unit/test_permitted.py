@@ -24,7 +24,7 @@ NO_USE = {
     "runs other jobs, or none": "nightly plan demo init completion apply train-detector",
 }
 READ = re.compile(
-    r"schema\.(EMBEDDINGS|IMAGES|GARMENTS|LOOKS|CUTOUTS|DETECTIONS|PAIRS|NEGATIVES|OUTFITS|QUESTIONS)\b(?!\.schema)"
+    r"schema\.(EMBEDDINGS|IMAGES|GARMENTS|LOOKS|CUTOUTS|DETECTIONS|PAIRS|NEGATIVES|OUTFITS|QUESTIONS)\b(?!\.(schema|fields|empty)\b)"
     r"|\b(active_pictures|list_vectors|list_served|vector_batches|look_posts|labelled_products|read_outfits)\("
 )
 # modules that read such tables and do not ask: the one that asks for them, or why nobody does

@@ -98,13 +98,12 @@ class Table:
             return delta.read(self._store, self._table, names, version)
         if schema.LAYER in self.schema.names:
             counting = layered.batches(self._store, self._table, names, delta.parts(opened))
-            return pa.concat_tables([pa.schema([self.schema.field(c) for c in names]).empty_table(), *counting])
+            return pa.concat_tables([self._table.empty(names), *counting])
         if schema.ACTIVE not in self.schema.names:
             raise UsageError(f"current: table {self.name!r} has no history; omit it")
         rows = CurrentRows(self._store, self._table, version).batches(list(dict.fromkeys([*names, schema.ACTIVE])))
         kept = [batch.filter(batch.column(schema.ACTIVE)).select(names) for batch in rows]
-        empty = pa.schema([self.schema.field(c) for c in names]).empty_table()
-        return pa.concat_tables([empty, *kept])
+        return pa.concat_tables([self._table.empty(names), *kept])
 
     def polars(
         self, columns: Sequence[str] | None = None, version: int | None = None, current: bool = False

@@ -65,8 +65,8 @@ def read_catalog(store: str) -> Catalog:
         goods.append(_asked(rows))
         pictures.append(with_pictures(rows.select([schema.PRODUCT_ID, schema.IMAGE_ID, schema.IMAGE_LIST])))
     order = [(schema.PRODUCT_ID, "ascending")]
-    empty = _asked(pa.schema([schema.PRODUCTS.schema.field(c) for c in columns]).empty_table())
-    listed = pa.schema([schema.PRODUCTS.schema.field(c) for c in (schema.PRODUCT_ID, schema.IMAGE_ID)]).empty_table()
+    empty = _asked(schema.PRODUCTS.empty(columns))
+    listed = schema.PRODUCTS.empty([schema.PRODUCT_ID, schema.IMAGE_ID])
     shown = pa.concat_tables([listed, *pictures])
     shown = shown.filter(shown.column(schema.IMAGE_ID).is_valid())
     return Catalog(pa.concat_tables([empty, *goods]).sort_by(order).combine_chunks(), shown.sort_by(order).combine_chunks())
@@ -200,7 +200,7 @@ def _joined(
     **partition: str,
 ) -> pa.Table:
     """With these columns of ``table``, null where it has no such picture, or that is not ``among`` these."""
-    empty = pa.schema([table.schema.field(c) for c in (schema.IMAGE_ID, *columns)]).empty_table()
+    empty = table.empty([schema.IMAGE_ID, *columns])
     listed = delta.parts(delta.open_table(store, table), **partition)
     batches = delta.read_batches(store, table, empty.schema.names, listed)
     names = known.column(schema.IMAGE_ID)
@@ -285,9 +285,8 @@ def _worn(store: str, pictures: pa.Table) -> Seen:
 
 def _among(store: str, table: schema.Table, columns: list[str], images: pa.Array, version: str) -> pa.Table:
     listed = delta.parts(delta.open_table(store, table), stage_version=version)
-    empty = pa.schema([table.schema.field(c) for c in columns]).empty_table()
     batches = delta.read_batches(store, table, columns, listed)
-    return pa.concat_tables([empty, *(b.filter(pc.is_in(b.column(0), value_set=images)) for b in batches)])
+    return pa.concat_tables([table.empty(columns), *(b.filter(pc.is_in(b.column(0), value_set=images)) for b in batches)])
 
 
 def read_before(store: str) -> pa.Table:

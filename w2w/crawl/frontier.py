@@ -91,9 +91,7 @@ VISIT_SCHEMA = pa.schema(
     ]
 )
 LAST_VISIT_COLUMNS = (schema.URL_ID, *_REMEMBERED, schema.FETCHED_AT, schema.NOT_BEFORE, schema.READ_BY)
-CANDIDATE_SCHEMA = pa.schema(
-    [schema.FRONTIER.schema.field(name) for name in (schema.URL, schema.KIND, schema.DEPTH, schema.REDIRECTS, schema.FOUND_ON)]
-)
+CANDIDATE_SCHEMA = schema.FRONTIER.fields([schema.URL, schema.KIND, schema.DEPTH, schema.REDIRECTS, schema.FOUND_ON])
 
 
 def url_id(key: str) -> str:

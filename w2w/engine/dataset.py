@@ -18,7 +18,7 @@ def dataset(store: str, table: schema.Table, columns: Sequence[str], listed: Seq
     """Reads the parts as a dataset; joins the cluster or starts a local one."""
     connect(RayConfig())
     if not listed:
-        return ray.data.from_arrow(pa.schema([table.schema.field(c) for c in columns]).empty_table())
+        return ray.data.from_arrow(table.empty(columns))
     tasks = [{"parts": pickle.dumps(chunk)} for chunk in delta.in_chunks(listed, _ROWS)]
 
     def read(batch: pa.Table) -> Iterator[pa.Table]:

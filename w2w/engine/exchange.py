@@ -63,7 +63,7 @@ def by_key(
 
 def _read(store: str, side: Side, parts: Sequence[delta.Part]) -> pa.Table:
     prepare = side.prepare or (lambda rows: rows)
-    empty = pa.schema([side.table.schema.field(c) for c in side.columns]).empty_table()
+    empty = side.table.empty(side.columns)
     found = [prepare(rows) for rows in delta.read_batches(store, side.table, side.columns, parts)]
     return pa.concat_tables([prepare(empty), *found])
 

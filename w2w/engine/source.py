@@ -122,7 +122,7 @@ def pending_rows(
         mask[rows[np.argsort(hashes[rows], kind="stable")[limit:]]] = False
         mark = None
     items = list(pending.table_items(store, table, listed, mask, item_rows))
-    fields = pa.schema([table.schema.field(c) for c in columns])
+    fields = table.fields(columns)
     num_read = len(mask) if isinstance(looked, str) else looked.num_read
     counts = int(mask.sum()), len(mask) - in_all, num_failed, in_all
     return Source(delta.uri(store, table), items, counts[0], fields, key, source, *counts[1:], mark=mark, num_read=num_read)

@@ -147,8 +147,7 @@ def _type(name: str) -> pa.DataType:
 def _by_key(store: str, table: schema.Table, columns: list[str], partition: str) -> pa.Table:
     found = delta.parts(delta.open_table(store, table), **{table.partition_by[0]: partition})
     names = [table.key[0], *columns]
-    empty = pa.schema([table.schema.field(c) for c in names]).empty_table()
-    return pa.concat_tables([empty, *delta.read_batches(store, table, names, found)]).combine_chunks()
+    return pa.concat_tables([table.empty(names), *delta.read_batches(store, table, names, found)]).combine_chunks()
 
 
 def _found(table: pa.Table, keys: pa.ChunkedArray) -> pa.Table:
@@ -171,8 +170,7 @@ class State:
         """Held: 100 bytes a product."""
         columns = [schema.PRODUCT_ID, schema.ROW_DIGEST, schema.BATCH]
         listed = delta.parts(delta.open_table(store, schema.EXPORTED), source=name)
-        empty = pa.schema([schema.EXPORTED.schema.field(c) for c in columns]).empty_table()
-        rows = pa.concat_tables([empty, *delta.read_batches(store, schema.EXPORTED, columns, listed)])
+        rows = pa.concat_tables([schema.EXPORTED.empty(columns), *delta.read_batches(store, schema.EXPORTED, columns, listed)])
         last = pc.max(rows.column(schema.BATCH)).as_py() or 0
         rows = rows.sort_by([(schema.PRODUCT_ID, "ascending"), (schema.BATCH, "ascending")]).combine_chunks()
         keys = rows.column(schema.PRODUCT_ID)

@@ -33,7 +33,7 @@ from w2w.web.fetch import FetchConfig
 STAGE = "find"
 R = TypeVar("R", bound=Summary)
 _OF_TABLE = (schema.IMAGE_ID, schema.BYTES, schema.SOURCE_URI)
-_NAMED = pa.schema([schema.FOUND.schema.field(c) for c in (schema.KEY, schema.QUERY_ID, schema.IMAGE_URI)])
+_NAMED = schema.FOUND.fields([schema.KEY, schema.QUERY_ID, schema.IMAGE_URI])
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,7 @@ from w2w.images.stage import PHOTO_GIVES, PIXEL_HEIGHT, PIXEL_WIDTH, PIXELS, pho
 from w2w.stage import with_rejects
 
 LOOK_GIVES = pa.schema([*PHOTO_GIVES, *(schema.FOUND.schema.field(c) for c in (schema.WIDTH, schema.HEIGHT))])
-FIND_GIVES = pa.schema(
-    [schema.FOUND.schema.field(c) for c in (schema.GARMENTS_LIST, schema.SEARCH_VERSION, schema.INDEX_VERSION, schema.RUN_ID)]
-)
+FIND_GIVES = schema.FOUND.fields([schema.GARMENTS_LIST, schema.SEARCH_VERSION, schema.INDEX_VERSION, schema.RUN_ID])
 
 
 def look(rows: pa.Table, *, limits: DecodeLimits, longest_px: int) -> pa.Table:

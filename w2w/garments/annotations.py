@@ -28,7 +28,7 @@ ANNOTATED_SCHEMA = pa.schema(
         pa.field(schema.ROW_DIGEST, pa.string()),
     ]
 )
-SETTLE_GIVES = pa.schema([schema.DETECTIONS.schema.field(c) for c in (schema.OBJECTS, schema.STAGE_VERSION)])
+SETTLE_GIVES = schema.DETECTIONS.fields([schema.OBJECTS, schema.STAGE_VERSION])
 TRAIN, TEST = "train", "test"
 
 _BUCKETS = 10_000  # resolution of a split's share

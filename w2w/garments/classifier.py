@@ -32,9 +32,7 @@ _TEMPERATURES = np.geomspace(0.05, 20, 400)
 _LEAST_EXAMPLES = 8  # minimum per class to be learned and evaluated
 _MOST_TOLD = 10  # classes in a message
 
-CLASSIFY_GIVES = pa.schema(
-    [schema.CLASSIFICATIONS.schema.field(c) for c in (schema.CATEGORY, schema.SCORE, schema.ACCEPTED, schema.MODEL_VERSION)]
-)
+CLASSIFY_GIVES = schema.CLASSIFICATIONS.fields([schema.CATEGORY, schema.SCORE, schema.ACCEPTED, schema.MODEL_VERSION])
 
 
 @dataclass(frozen=True)

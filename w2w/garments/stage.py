@@ -48,7 +48,7 @@ GARMENT_GIVES = pa.schema(
 )
 # joined to a photo to be cut out, from tables `garments` and `looks`
 GUIDE_SCHEMA = pa.schema([(FOUND, FOUND_TYPE), (schema.PERSON_BOX, schema.XYXY), (schema.CROP_SOURCE, pa.string())])
-SEGMENT_GIVES = pa.schema([schema.CUTOUTS.schema.field(c) for c in (schema.MASK_RLE, schema.SCORE, schema.STABILITY)])
+SEGMENT_GIVES = schema.CUTOUTS.fields([schema.MASK_RLE, schema.SCORE, schema.STABILITY])
 CUTOUT_GIVES = pa.schema(
     [
         schema.CUTOUTS.schema.field(c)

@@ -22,7 +22,7 @@ PIXEL_WIDTH, PIXEL_HEIGHT = "pixel_width", "pixel_height"
 # `inspect` needs few pixels: pHash uses 32 x 32, so a JPEG is decoded DCT-scaled
 INSPECT_PX = 64
 
-INSPECT_GIVES = pa.schema([schema.IMAGES.schema.field(c) for c in (schema.WIDTH, schema.HEIGHT, schema.FORMAT, schema.PHASH)])
+INSPECT_GIVES = schema.IMAGES.fields([schema.WIDTH, schema.HEIGHT, schema.FORMAT, schema.PHASH])
 
 
 def pixels_field(size_px: int) -> pa.Schema:

@@ -111,7 +111,7 @@ def seek_rows(
     known = served.standing.get("refused", None if len(allowed.refused) else [])
     if known is None:
         return None
-    empty = pa.schema([schema.PRODUCTS.schema.field(c) for c in _COLUMNS]).empty_table()
+    empty = schema.PRODUCTS.empty(_COLUMNS)
     told = pa.concat_tables([empty, *delta.read_batches(store, schema.PRODUCTS, _COLUMNS, came.products)])
     told = newest_of_each(told, schema.PRODUCT_ID)
     owners = _missing(before.with_and_without(images=came.pictures))[schema.PRODUCT_ID]

@@ -30,8 +30,7 @@ class Groups:
         columns = [schema.PRODUCT_ID, schema.GROUP_ID, schema.ACTIVE]
         batches = CurrentRows(store, schema.PRODUCTS, version).batches(columns)
         kept = [b.filter(pc.and_(b[schema.ACTIVE], b[schema.GROUP_ID].is_valid())) for b in batches]
-        empty = pa.schema([schema.PRODUCTS.schema.field(c) for c in columns]).empty_table()
-        rows = pa.concat_tables([empty, *kept]).sort_by(schema.PRODUCT_ID).combine_chunks()
+        rows = pa.concat_tables([schema.PRODUCTS.empty(columns), *kept]).sort_by(schema.PRODUCT_ID).combine_chunks()
         return Groups(rows[schema.PRODUCT_ID].combine_chunks(), rows[schema.GROUP_ID].combine_chunks())
 
     @property

@@ -33,8 +33,7 @@ class Passing:
         tagger = _tagger(store) if any(name.startswith(SEEN) for name in wanted) else None
         columns = [*NEEDS, schema.IMAGE_ID]
         newest = CurrentRows(store, schema.PRODUCTS, products_version).batches(columns)
-        empty = pa.schema([schema.PRODUCTS.schema.field(c) for c in columns]).empty_table()
-        rows = pa.concat_tables([empty, *newest])
+        rows = pa.concat_tables([schema.PRODUCTS.empty(columns), *newest])
         seen = _seen(store, rows, wanted, tagger) if tagger else {}
         passing = rows.column(schema.PRODUCT_ID).filter(pa.array(allowed(rows, wanted, seen)))
         return Passing(passing.combine_chunks(), products_version, tagger)
@@ -51,7 +50,7 @@ def _seen(
     newest, version = tagger
     listed = delta.parts(delta.open_table(store, schema.TAGGED, version), **{schema.STAGE_VERSION: newest})
     columns = [schema.OWNER_ID, schema.TAGS]
-    none = pa.schema([schema.TAGGED.schema.field(c) for c in columns]).empty_table()
+    none = schema.TAGGED.empty(columns)
     tagged = pa.concat_tables([none, *delta.read_batches(store, schema.TAGGED, columns, listed)])
     return seen_columns(rows.column(schema.IMAGE_ID), tagged, list(wanted))
 

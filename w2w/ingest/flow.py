@@ -321,8 +321,7 @@ def with_a_picture(rows: pa.Table) -> pa.Table:
 
 
 def _together(products: CurrentRows, columns) -> pa.Table:
-    empty = pa.schema([schema.PRODUCTS.schema.field(c) for c in columns]).empty_table()
-    return pa.concat_tables([empty, *products.batches(columns)])
+    return pa.concat_tables([schema.PRODUCTS.empty(columns), *products.batches(columns)])
 
 
 def _microseconds(times: pa.ChunkedArray) -> np.ndarray:

@@ -18,9 +18,7 @@ from w2w.ingest.raw import ATTRIBUTES_TYPE, TEXTS, reject_table
 _AS_THEY_WERE = (schema.TITLE, schema.BRAND, schema.CATEGORY, schema.URL, *TEXTS)
 _PRICES = (schema.PRICE, schema.SALE_PRICE, schema.REGULAR_PRICE)
 _PICTURES = (schema.IMAGE_ID, schema.IMAGE_URI, schema.IMAGE_FINGERPRINT, schema.IMAGE_LIST)
-SAID_BEFORE = pa.schema(
-    [schema.PRODUCTS.schema.field(c) for c in (*_AS_THEY_WERE, *_PRICES, schema.CURRENCY, schema.ATTRIBUTES, *_PICTURES)]
-)
+SAID_BEFORE = schema.PRODUCTS.fields([*_AS_THEY_WERE, *_PRICES, schema.CURRENCY, schema.ATTRIBUTES, *_PICTURES])
 Columns = dict[str, pa.Array]
 
 

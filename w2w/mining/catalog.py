@@ -130,7 +130,7 @@ def _classified(store: str, products: pl.DataFrame, version: str) -> pl.DataFram
 def _sides(store: str, image_ids: pa.ChunkedArray) -> pl.DataFrame:
     """image_id and side_px, the shorter side, of these images."""
     columns = [schema.IMAGE_ID, schema.WIDTH, schema.HEIGHT]
-    found = [pa.schema([schema.IMAGES.schema.field(c) for c in columns]).empty_table()]
+    found = [schema.IMAGES.empty(columns)]
     listed = delta.parts(delta.open_table(store, schema.IMAGES))
     for batch in delta.read_batches(store, schema.IMAGES, columns, listed, _KEYS_AT_ONCE):
         found.append(batch.filter(pc.is_in(batch.column(schema.IMAGE_ID), value_set=image_ids)))
@@ -142,7 +142,7 @@ def owner_splits(store: str, kind: str) -> pa.Table:
     """owner_id and split of all products or posts: about 50 bytes each."""
     columns = [schema.OWNER_ID, schema.OWNER_KIND, schema.SPLIT]
     listed = delta.parts(delta.open_table(store, schema.SPLITS))
-    found = [pa.schema([schema.SPLITS.schema.field(c) for c in columns]).empty_table()]
+    found = [schema.SPLITS.empty(columns)]
     for batch in delta.read_batches(store, schema.SPLITS, columns, listed):
         found.append(batch.filter(pc.equal(batch.column(schema.OWNER_KIND), kind)))
     return pa.concat_tables(found).select([schema.OWNER_ID, schema.SPLIT])
@@ -156,5 +156,5 @@ def superseded_posts(store: str) -> pa.Table:
     columns = [schema.POST_ID, schema.FETCHED_AT]
     rows = pl.from_arrow(CurrentRows(store, schema.POSTS).several(columns))
     newest = pl.col(schema.FETCHED_AT).max().over(schema.POST_ID)
-    fields = pa.schema([schema.POSTS.schema.field(c) for c in columns])
+    fields = schema.POSTS.fields(columns)
     return rows.filter(pl.col(schema.FETCHED_AT) < newest).to_arrow().cast(fields)

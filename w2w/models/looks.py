@@ -70,5 +70,5 @@ def person_boxes(store: str, detected: str | None) -> pa.Table:
     each."""
     columns = [schema.IMAGE_ID, schema.PERSON_BOX]
     if detected is None:
-        return pa.schema([schema.LOOKS.schema.field(c) for c in columns]).empty_table()
+        return schema.LOOKS.empty(columns)
     return delta.read(store, schema.LOOKS, columns, stage_version=detected)

@@ -11,7 +11,7 @@ from w2w.models.config import EncoderConfig
 from w2w.models.encoder import check_version, finite_rows, load_encoder
 from w2w.stage import with_rejects
 
-EMBED_GIVES = pa.schema([schema.EMBEDDINGS.schema.field(c) for c in schema.EMBEDDINGS.schema.names])
+EMBED_GIVES = schema.EMBEDDINGS.schema
 VECTORS = "vectors"  # rows of `embeddings` for everything that one row shows
 EMBED_SLOTS_GIVES = pa.schema([(VECTORS, pa.list_(pa.struct(list(schema.EMBEDDINGS.schema))))])
 

@@ -230,7 +230,7 @@ def _newest(store: str) -> pl.DataFrame:
 def stored_outfits(store: str, count: int) -> list[dict]:
     """The newest rows of ``count`` active products with outfits, a fixed sample, by product_id."""
     columns = [schema.PRODUCT_ID, schema.OUTFITS_LIST, schema.REASON, schema.ACTIVE]
-    empty = pa.schema([schema.RECOMMENDATIONS.schema.field(c) for c in columns]).empty_table()
+    empty = schema.RECOMMENDATIONS.empty(columns)
     sample = empty
     for batch in CurrentRows(store, schema.RECOMMENDATIONS).batches(columns):
         rows = pl.from_arrow(batch.select([schema.PRODUCT_ID, schema.ACTIVE]))

@@ -116,8 +116,7 @@ def clusters_of(store: str, images: pa.Array | None, listed: Sequence[delta.Part
     if images is not None:
         found = lookup(store, table, images, columns)
     else:
-        empty = pa.schema([table.schema.field(c) for c in columns]).empty_table()
-        found = pa.concat_tables([empty, *delta.read_batches(store, table, columns, listed)])
+        found = pa.concat_tables([table.empty(columns), *delta.read_batches(store, table, columns, listed)])
     known, clusters = (column.combine_chunks() for column in found.columns)
     if column == schema.PHASH:
         bits = np.bitwise_count(np.abs(pc.fill_null(clusters, 0).to_numpy()).view(np.uint64))

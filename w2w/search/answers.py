@@ -48,7 +48,7 @@ def read_answers(data: bytes, name: str, now: datetime) -> tuple[str, pa.Table]:
                 "product at the same time: which one counts cannot be told; remove one"
             )
     columns = (schema.KEY, schema.QUERY_ID, schema.PRODUCT_ID, schema.VERDICT, schema.JUDGED_AT)
-    kinds = pa.schema([schema.JUDGEMENTS.schema.field(c) for c in columns])
+    kinds = schema.JUDGEMENTS.fields(columns)
     return found["kind"], pa.Table.from_pylist(list(rows.values()), schema=kinds)
 
 

@@ -127,7 +127,7 @@ def _sample(found: Found, shown: int) -> tuple[pa.Table, int]:
     """At most ``shown`` rows of a search, sorted by category and query, and the total number of rows. Those with the lowest
     hashes: the same queries every time, whatever the order of the rows."""
     columns = [schema.QUERY_ID, schema.CATEGORY, schema.ATTRIBUTES, schema.NEIGHBOUR_LIST]
-    sample = pa.schema([schema.NEIGHBOURS.schema.field(c) for c in columns]).empty_table()
+    sample = schema.NEIGHBOURS.empty(columns)
     num_queries = 0
     for batch in found.read(columns):
         num_queries += batch.num_rows
@@ -250,8 +250,7 @@ def relevance(
     judged = judged or Judgements()
     answers = Answers(current_products(found.store, _ANSWERS), match)
     columns = [schema.QUERY_ID, schema.CATEGORY, schema.ATTRIBUTES, schema.NEIGHBOUR_LIST]
-    empty = pa.schema([schema.NEIGHBOURS.schema.field(c) for c in columns]).empty_table()
-    rows = pa.concat_tables([empty, *found.read(columns)]).sort_by(schema.QUERY_ID)
+    rows = pa.concat_tables([schema.NEIGHBOURS.empty(columns), *found.read(columns)]).sort_by(schema.QUERY_ID)
     wanted = truth_keys(rows, match)
     num_without = sum(w is None for w in wanted)
     if num_without == rows.num_rows and not judged:

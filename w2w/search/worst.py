@@ -58,8 +58,7 @@ def worst_classes(
 def _rows(found: Found) -> pa.Table:
     """By query_id, as ``relevance`` has them."""
     columns = [schema.QUERY_ID, schema.CATEGORY, schema.ATTRIBUTES, schema.NEIGHBOUR_LIST]
-    empty = pa.schema([schema.NEIGHBOURS.schema.field(c) for c in columns]).empty_table()
-    return pa.concat_tables([empty, *found.read(columns)]).sort_by(schema.QUERY_ID)
+    return pa.concat_tables([schema.NEIGHBOURS.empty(columns), *found.read(columns)]).sort_by(schema.QUERY_ID)
 
 
 def _nearest(rows: pa.Table) -> np.ndarray:

@@ -232,7 +232,7 @@ def plan_of(store: str, catalog: Catalog, version: str, config: SimilarConfig) -
     opened = delta.open_table(store, schema.SIMILAR_PRODUCTS) if goes_on else None
     listed = delta.parts(opened, **{schema.SOURCE: config.name})
     columns = [schema.PRODUCT_ID, *rules.STATE]
-    empty = pa.schema([schema.SIMILAR_PRODUCTS.schema.field(c) for c in columns]).empty_table()
+    empty = schema.SIMILAR_PRODUCTS.empty(columns)
     counting = layered.counting(store, schema.SIMILAR_PRODUCTS, listed)
     found = layered.masked(store, schema.SIMILAR_PRODUCTS, columns, listed, counting.mask)
     before = pa.concat_tables([empty, *found])

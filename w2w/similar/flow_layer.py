@@ -104,7 +104,7 @@ class _Night:
         columns = [schema.PRODUCT_ID, schema.FETCHED_AT, schema.IMAGE_ID, schema.CATEGORY, schema.ACTIVE]
         on_cards = cards.NEEDS if self._config.collapse else ()
         columns = list(dict.fromkeys([*columns, *(NEEDS if wanted else ()), *on_cards]))
-        empty = pa.schema([schema.PRODUCTS.schema.field(c) for c in columns]).empty_table()
+        empty = schema.PRODUCTS.empty(columns)
         added = self._since(schema.PRODUCTS)
         if sum(part.rows for part in added) > self._most_beside:
             raise ReadAll
@@ -163,7 +163,7 @@ class _Night:
         if sum(part.rows for part in of_base) != num:  # merged with others: reading all is no less than what is to be spared
             raise ReadAll
         layers = [part for part in self._listed if part not in of_base]
-        beside = pa.concat_tables([_empty(_LAYER), *delta.read_batches(self._store, table, _LAYER, layers)])
+        beside = pa.concat_tables([table.empty(_LAYER), *delta.read_batches(self._store, table, _LAYER, layers)])
         if (beside.column(schema.LAYER).to_numpy() == 0).any() or beside.column(schema.PLACE).null_count:
             raise ReadAll
         self._ids = self._base.names.column(0)
@@ -343,7 +343,3 @@ class _Night:
 def _hashes(store: str, table: schema.Table, listed: Sequence[delta.Part]) -> np.ndarray:
     found = [ids.hash_keys_128(b.column(0)) for b in delta.read_batches(store, table, [table.key[0]], listed)]
     return np.concatenate([np.empty((0, 2), np.uint64), *found])
-
-
-def _empty(columns: Sequence[str]) -> pa.Table:
-    return pa.schema([schema.SIMILAR_PRODUCTS.schema.field(c) for c in columns]).empty_table()

@@ -29,8 +29,7 @@ def current_posts(store: str, columns: Sequence[str] = tuple(schema.POSTS.schema
 def _current(store: str, table: schema.Table, columns: Sequence[str]) -> pa.Table:
     key = table.key[0]
     read = list(dict.fromkeys([key, *columns]))
-    empty = pa.schema([table.schema.field(c) for c in read]).empty_table()
-    rows = pa.concat_tables([empty, *CurrentRows(store, table).batches(read)])
+    rows = pa.concat_tables([table.empty(read), *CurrentRows(store, table).batches(read)])
     return rows.sort_by(key).select(list(columns))
 
 
@@ -85,8 +84,7 @@ class CurrentRows:
 
     def several(self, columns: Sequence[str]) -> pa.Table:
         """All rows of keys that have several, and possibly a few others."""
-        empty = pa.schema([self._table.schema.field(c) for c in columns]).empty_table()
-        return pa.concat_tables([empty, *(several for _, several in self._parted(columns))])
+        return pa.concat_tables([self._table.empty(columns), *(several for _, several in self._parted(columns))])
 
     def _parted(self, columns: Sequence[str]) -> Iterator[tuple[pa.Table, pa.Table]]:
         start = 0

@@ -293,8 +293,7 @@ def read(store: str, table: schema.Table, columns: Sequence[str], version: int |
     """Columns of the whole table (or of one partition) in memory: for tables known to be small, and for tests."""
     listed = parts(open_table(store, table, version), **partition)
     batches = list(read_batches(store, table, columns, listed))
-    empty = pa.schema([table.schema.field(c) for c in columns]).empty_table()
-    return pa.concat_tables([empty, *batches])
+    return pa.concat_tables([table.empty(columns), *batches])
 
 
 def with_partition(rows: pa.Table, table: schema.Table, part: Part, columns: Sequence[str]) -> pa.Table:

@@ -31,7 +31,7 @@ def outdated_warnings(store: str, listed: Sequence[delta.Part]) -> np.ndarray:
     """bool: for each row of these parts of `warnings`, whether its product has another row now, or is withdrawn. Not for a day
     after it was written: its product may still be on its way."""
     columns = [schema.PRODUCT_ID, schema.ROW_DIGEST, schema.WARNED_AT]
-    rows = pa.concat_tables([_empty(columns), *delta.read_batches(store, schema.WARNINGS, columns, listed)])
+    rows = pa.concat_tables([schema.WARNINGS.empty(columns), *delta.read_batches(store, schema.WARNINGS, columns, listed)])
     of = pc.unique(rows.column(0))
     held = [pa.chunked_array([], pa.string())]
     for batch in CurrentRows(store, schema.PRODUCTS).batches([schema.PRODUCT_ID, schema.ROW_DIGEST, schema.ACTIVE]):
@@ -62,10 +62,6 @@ def repeated_rejects(store: str, listed: Sequence[delta.Part]) -> np.ndarray:
     return repeated
 
 
-def _empty(columns: Sequence[str]) -> pa.Table:
-    return pa.schema([schema.WARNINGS.schema.field(c) for c in columns]).empty_table()
-
-
 def is_own(path: str, run_id: str) -> bool:
     """Whether the run wrote this part."""
     return path.rpartition("/")[2].startswith(f"{run_id}-")
@@ -78,7 +74,7 @@ class Others:
         self._store, self._table, self._run_id = store, table, run_id
         self._columns = _same(table, unique)
         read = [*self._columns, *([schema.FETCHED_AT] if has_history(table) else [])]
-        self._rows = pa.schema([table.schema.field(c) for c in read]).empty_table()
+        self._rows = table.empty(read)
 
     def note(self, before: DeltaTable, now: DeltaTable) -> None:
         """Reads the keys of the parts that others added between these two versions."""

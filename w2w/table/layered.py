@@ -45,8 +45,7 @@ def masked(
 def read(store: str, table: schema.Table, columns: Sequence[str], **partition: str) -> pa.Table:
     """All of them in memory."""
     listed = delta.parts(delta.open_table(store, table), **partition)
-    empty = pa.schema([table.schema.field(c) for c in columns]).empty_table()
-    return pa.concat_tables([empty, *batches(store, table, columns, listed)])
+    return pa.concat_tables([table.empty(columns), *batches(store, table, columns, listed)])
 
 
 @dataclass(frozen=True)

@@ -176,8 +176,7 @@ def table_items(
 
 def lookup(store: str, table: schema.Table, keys: pa.Array, columns: Sequence[str], **partition: Any) -> pa.Table:
     """The rows with these keys (first key column), in any order."""
-    empty = pa.schema([table.schema.field(c) for c in columns]).empty_table()
-    return pa.concat_tables([empty, *lookup_batches(store, table, keys, columns, **partition)])
+    return pa.concat_tables([table.empty(columns), *lookup_batches(store, table, keys, columns, **partition)])
 
 
 def values_by_key(store: str, table: schema.Table, keys: Iterable[str | None], column: str) -> dict[str, Any]:
@@ -205,7 +204,7 @@ def lookup_batches(
     found = [pc.is_in(b.column(0), value_set=keys).to_numpy() for b in batches]
     mask = np.concatenate([np.empty(0, bool), *found])
     system, root = storage.filesystem(delta.uri(store, table))
-    kinds = pa.schema([table.schema.field(c) for c in columns])
+    kinds = table.fields(columns)
     for item in table_items(store, table, listed, mask, len(mask) or 1):
         for batch in read_item(system, root, item.to_pylist()[0], columns, batch_rows):
             there = {name: batch.column(name) for name in batch.column_names}  # columns newer than the file read as null

@@ -18,7 +18,7 @@ def active_pictures(store: str, columns: Sequence[str], version: int | None = No
     kept = list(dict.fromkeys([schema.PRODUCT_ID, *columns]))
     batches = CurrentRows(store, schema.PRODUCTS, version).batches(read)
     found = (with_pictures(b.filter(b.column(schema.ACTIVE))).select(kept) for b in batches)
-    rows = table_on_disk(found, pa.schema([schema.PRODUCTS.schema.field(c) for c in kept]))
+    rows = table_on_disk(found, schema.PRODUCTS.fields(kept))
     return sorted_on_disk(rows, [(schema.PRODUCT_ID, "ascending")]).select(list(columns))
 
 

@@ -41,7 +41,7 @@ def known(*urls: tuple[str, int]) -> pa.Table:
 def visits(**by_url: dict) -> pa.Table:
     base = {"visit": 0, "state": "fetched", "reason": "ok", "failures": 0, "unchanged": 0, "read_by": "v", "etag": '"e"'}
     rows = [{"url_id": frontier.url_id(url), "fetched_at": NOW} | base | values for url, values in by_url.items()]
-    kinds = pa.schema([schema.PAGES.schema.field(c) for c in LAST_VISIT_COLUMNS])
+    kinds = schema.PAGES.fields(LAST_VISIT_COLUMNS)
     return pa.Table.from_pylist(rows, schema=pa.schema([f.with_nullable(True) for f in kinds]))
 
 
@@ -146,7 +146,7 @@ def test_links_of_pages_and_redirects():
         {"url": "e", "depth": 2, "redirects": 3, "state": "fetched", "links": []},
     ]
     names = ["url", "depth", "redirects", "state", "links"]
-    found = frontier.links_of(pa.Table.from_pylist(rows, schema=pa.schema([schema.PAGES.schema.field(n) for n in names])))
+    found = frontier.links_of(pa.Table.from_pylist(rows, schema=schema.PAGES.fields(names)))
     assert found.schema == CANDIDATE_SCHEMA
     assert [tuple(row.values()) for row in found.to_pylist()] == [
         ("b", "page", 2, 0, "a"),

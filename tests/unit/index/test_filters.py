@@ -31,9 +31,7 @@ ROWS = [
         "active": False,
     },
 ]
-PRODUCTS = pa.Table.from_pylist(
-    [{"active": True} | row for row in ROWS], schema=pa.schema([schema.PRODUCTS.schema.field(c) for c in NEEDS])
-)
+PRODUCTS = pa.Table.from_pylist([{"active": True} | row for row in ROWS], schema=schema.PRODUCTS.fields(NEEDS))
 
 
 @pytest.mark.parametrize(
@@ -143,7 +141,7 @@ def test_what_pictures_show_is_filtered_by():
         {"owner_id": image, "tags": [{"attribute": name, "value": value, "score": 1.0} for name, value in tags]}
         for image, tags in said.items()
     ]
-    tagged = pa.Table.from_pylist(rows, schema=pa.schema([schema.TAGGED.schema.field(c) for c in ("owner_id", "tags")]))
+    tagged = pa.Table.from_pylist(rows, schema=schema.TAGGED.fields(["owner_id", "tags"]))
     images = pa.chunked_array([pa.array(["i1", None, "i3"]), pa.array(["i4", "i1"])])
     seen = seen_columns(images, tagged, ["seen_colour", "brand", "seen_type"])
     assert {name: column.to_pylist() for name, column in seen.items()} == {

@@ -59,7 +59,7 @@ def test_each_picture_of_a_product_once_the_front_first(store):
 def test_pictures_of_a_slice(store):
     rows = pa.Table.from_pylist([product(n, n, f"{n}2") for n in "abcd"] + [product("e", None, listed=False)])
     rows = rows.select([schema.PRODUCT_ID, schema.IMAGE_ID, schema.IMAGE_LIST]).cast(
-        pa.schema([schema.PRODUCTS.schema.field(c) for c in (schema.PRODUCT_ID, schema.IMAGE_ID, schema.IMAGE_LIST)])
+        schema.PRODUCTS.fields([schema.PRODUCT_ID, schema.IMAGE_ID, schema.IMAGE_LIST])
     )
     some = with_pictures(rows.slice(2))
     assert some.column_names == [schema.PRODUCT_ID, schema.IMAGE_ID]

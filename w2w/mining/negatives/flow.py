@@ -69,8 +69,7 @@ def _clusters(store: str) -> pa.Table:
     columns = [schema.IMAGE_ID, schema.CLUSTER_ID, schema.CLUSTER_SIZE]
     listed = delta.parts(delta.open_table(store, schema.DUPLICATES))
     kept = [b.filter(pc.greater(b.column(2), 1)) for b in delta.read_batches(store, schema.DUPLICATES, columns, listed)]
-    empty = pa.schema([schema.DUPLICATES.schema.field(c) for c in columns]).empty_table()
-    return pa.concat_tables([empty, *kept]).drop_columns([schema.CLUSTER_SIZE])
+    return pa.concat_tables([schema.DUPLICATES.empty(columns), *kept]).drop_columns([schema.CLUSTER_SIZE])
 
 
 def with_all_images(catalog: pa.Table, products: pa.Table) -> pa.Table:

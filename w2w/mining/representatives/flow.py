@@ -71,7 +71,7 @@ def _represent(store, product_key, ground_version, detector, classifier, classes
 def _among(store: str, table: schema.Table, columns: list[str], images: pa.ChunkedArray, **partition: str) -> pa.Table:
     """Rows of these images only, in batches."""
     parts = delta.parts(delta.open_table(store, table), **partition)
-    empty = pa.schema([table.schema.field(c) for c in columns]).empty_table()
+    empty = table.empty(columns)
     batches = delta.read_batches(store, table, columns, parts, batch_rows=1_000_000)  # each look-up hashes all images
     return pa.concat_tables([empty, *(b.filter(pc.is_in(b.column(columns[0]), value_set=images)) for b in batches)])
 

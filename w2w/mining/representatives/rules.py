@@ -13,9 +13,7 @@ from w2w.stage import with_rejects
 
 CODE = 1  # bump when the same picture would get other numbers
 
-GROUND_GIVES = pa.schema(
-    [schema.GROUNDS.schema.field(c) for c in (schema.PLAIN, schema.BRIGHTNESS, schema.FOREGROUND, schema.STAGE_VERSION)]
-)
+GROUND_GIVES = schema.GROUNDS.fields([schema.PLAIN, schema.BRIGHTNESS, schema.FOREGROUND, schema.STAGE_VERSION])
 _LONGEST_PX = 96
 _BORDER = 0.05  # of each side: thumbnails are cropped tightly, and a product may touch one of them
 _TOLERANCE = 28  # of 255, in the channel that differs most: JPEG noise and soft shadows count as background

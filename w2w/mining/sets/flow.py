@@ -166,7 +166,7 @@ def newest(store: str, table: schema.Table, catalog: str) -> pa.Table:
     opened = delta.open_table(store, table)
     batches = delta.read_batches(store, table, names, delta.parts(opened))
     kept = [b.filter(pc.starts_with(b.column(key), f"{catalog}/")) for b in batches]
-    found = pl.from_arrow(pa.concat_tables([pa.schema([table.schema.field(c) for c in names]).empty_table(), *kept]))
+    found = pl.from_arrow(pa.concat_tables([table.empty(names), *kept]))
     found = found.sort(key, schema.FETCHED_AT).unique(key, keep="last", maintain_order=True).filter(pl.col(schema.ACTIVE))
     return found.select(names[:3]).to_arrow().cast(pa.schema([(c, pa.string()) for c in names[:3]]))
 

@@ -44,7 +44,7 @@ PHOTO_SCHEMA = pa.schema(
     ]
 )
 ANCHOR_GIVES = pa.schema([pa.field(ITEMS, pa.list_(pa.struct(list(schema.GARMENTS.schema))))])
-CUT_GIVES = pa.schema([schema.IMAGES.schema.field(c) for c in (schema.IMAGE_ID, schema.BYTES, schema.SOURCE_URI)])
+CUT_GIVES = schema.IMAGES.fields([schema.IMAGE_ID, schema.BYTES, schema.SOURCE_URI])
 
 
 def shop_rows(shops: Iterable[Shop], catalog: str, version: str, batch_rows: int = 20_000) -> Iterator[pa.Table]:

@@ -119,7 +119,7 @@ class PairTable:
 
     def _all(self, table: schema.Table, columns: Sequence[str]) -> pa.Table:
         if table.name not in self.versions:
-            return pa.schema([table.schema.field(c) for c in columns]).empty_table()
+            return table.empty(columns)
         return delta.read(self.store, table, list(columns), self.versions[table.name])
 
 

@@ -137,7 +137,7 @@ def read_questions(store: str, model_version: str, source: str, split: str, slot
     columns = [schema.QUESTION_ID, schema.KIND, schema.ITEMS, schema.ANSWERS, schema.RIGHT, schema.SPLIT]
     batches = _batches(store, schema.QUESTIONS, columns, source, MappingProxyType({}))
     kept = [rows.filter(pc.equal(rows.column(schema.SPLIT), split)) for rows in batches]
-    rows = pa.concat_tables([pa.schema([schema.QUESTIONS.schema.field(c) for c in columns]).empty_table(), *kept])
+    rows = pa.concat_tables([schema.QUESTIONS.empty(columns), *kept])
     if not rows.num_rows:
         raise UsageError(f"table `questions` has nothing of source {source!r} and split {split!r}: run 'w2w convert'")
     rows = rows.sort_by(schema.QUESTION_ID)

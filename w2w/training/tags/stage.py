@@ -11,7 +11,7 @@ from w2w.training.tags.heads import Tagger, load
 
 SWATCH_CODE = 1  # bump when the same picture would have another swatch
 SWATCH_GIVES = pa.schema([schema.TAGGED.schema.field(schema.SWATCH)])
-TAG_GIVES = pa.schema([schema.TAGGED.schema.field(c) for c in (schema.TAGS, schema.STAGE_VERSION)])
+TAG_GIVES = schema.TAGGED.fields([schema.TAGS, schema.STAGE_VERSION])
 
 
 def tagger_version(tagger: Tagger, encoder: EncoderConfig) -> str:
