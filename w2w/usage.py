@@ -48,7 +48,7 @@ class Option:
 
     @property
     def is_flag(self) -> bool:
-        return self.kind is bool
+        return _alternatives(self.kind) == [bool]
 
     @property
     def is_list(self) -> bool:
@@ -174,7 +174,7 @@ def head(option: Option, whole: bool = True) -> str:
     word = "|".join(map(str, option.choices)) or _WORDS.get(typing.get_origin(kind) or kind, "MAP")
     if option.name.rpartition(".")[2] in ("store", "out", "path", "uri", "config", "json"):
         word = "PATH"
-    if option.is_flag and option.default is True:
+    if option.is_flag and option.default is not False:
         word = "true|false"
     return f"--{_spelled(option.name)} {word}".rstrip()
 

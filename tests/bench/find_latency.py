@@ -4,7 +4,7 @@ python -m tests.bench.find_latency [--rows 200] [--repeat 5] [--quick]
 
 The shop is `catalog`, the photos are those of `street`. Warm: one photo at a time through ``w2w.load_finder``'s parts, on all
 cores. Batch: the stages of the job in this process, from files to answers with titles and prices, against a loop that reads,
-decodes, detects, crops, embeds and searches with the same models and threads, 8 photos at a time, and does nothing else. Both
+decodes, detects, crops, cuts out, embeds and searches with the same models and threads, 8 photos at a time, and no more. Both
 in turn, by the clock and by the CPU time of all threads, which another's load changes little.
 """
 
@@ -28,7 +28,8 @@ from w2w.find.flow import Asked, Here, How
 from w2w.find.photos import listed
 from w2w.find.rules import FindOptions
 from w2w.find.stage import stored
-from w2w.garments import boxes
+from w2w.garments import boxes, masks
+from w2w.garments.pixels import masks_of
 from w2w.images.decode import DecodeLimits, decode
 from w2w.images.resize import shrink
 from w2w.ingest.feed import FeedConfig
@@ -58,13 +59,16 @@ def seconds_of_parts(finder: Finder, catalog: Catalog, file: Path) -> list[float
         return found
 
     photo = timed(lambda: shrink(decode(file.read_bytes(), min_side_px_wanted=LONGEST_PX), LONGEST_PX))
-    found = timed(lambda: finder.detect([photo]))
-    garments = finder.chosen(found[0], photo)
-    queries = timed(lambda: finder.crops([photo], found, [garments]))
+    found = timed(lambda: finder.crops.detect([photo]))
+    garments = finder.crops.chosen(found[0], photo)
+    queries = timed(lambda: finder.queries([photo], found, [garments]))
     vectors_ND = timed(lambda: finder.embed(queries))
     hits = timed(lambda: finder.shelves.search(vectors_ND, [q.category for q in queries]))
-    of = {q.garment: finder.shelves.best([some]) for q, some in zip(queries, hits)}
-    finds = [stored(Find(garment, of.get(g)), 1.0) for g, garment in enumerate(garments)]
+    lists: dict[int, list] = {}
+    for query, some in zip(queries, hits):
+        lists.setdefault(query.garment, []).append(some)
+    best = {g: finder.shelves.best(of_garment) for g, of_garment in lists.items()}
+    finds = [stored(Find(garment, best.get(g)), 1.0) for g, garment in enumerate(garments)]
     timed(lambda: answer(file.name, photo.shape[1], photo.shape[0], finds, catalog, finder.options).line())
     return [after - before for before, after in itertools.pairwise(times)]
 
@@ -109,10 +113,13 @@ def bare(plan: Plan, files: list[Path]) -> Callable[[], object]:
             photos = [shrink(decode(d, min_side_px_wanted=LONGEST_PX), LONGEST_PX) for d in data]
             crops, categories = [], []
             for photo, found in zip(photos, detector(photos)):
-                best = dict(reversed(list(zip(found.categories, found.boxes_N4.tolist()))))  # the surest of each class
+                own = masks_of(found.pixels, photo, found.boxes_N4, found.labels, found.scores_N)
+                best = dict(reversed(list(zip(found.categories, range(len(own))))))  # the surest of each class
                 for category in best.keys() & sold.keys():
-                    crops.append(encoder.prepare(boxes.crop(photo, best[category])))
-                    categories.append(category)
+                    mask, box = own[best[category]], found.boxes_N4[best[category]].tolist()
+                    for crop in [boxes.crop(photo, box), *([] if mask is None else [masks.crop_on_white(photo, mask, box)])]:
+                        crops.append(encoder.prepare(crop))
+                        categories.append(category)
             for at in range(0, len(crops), 32):
                 index.search(encoder.encode(np.stack(crops[at : at + 32])), 10, categories[at : at + 32], one_per_product=True)
 

@@ -34,7 +34,7 @@ class FinderConfig(FindOptions):
     detector: DetectorConfig = field(default_factory=DetectorConfig)
     """The garment detector."""
     segmenter: SegmenterConfig = SegmenterConfig()
-    """With cut_out: the segmenter that cuts out the person, unless cut_out_by is garment."""
+    """The segmenter that cuts out the person, with cut_out=True or cut_out_by="person"."""
 
 
 def load_finder(store: str, **options: Any) -> "Finder":

@@ -56,7 +56,7 @@ def command() -> argparse.ArgumentParser:
 
 def _add(job: argparse.ArgumentParser, option: Option) -> None:
     name, text = head(option).split(" ")[0], _plain(option.text)
-    if option.is_flag and option.default is True:
+    if option.is_flag and option.default is not False:
         job.add_argument(name, choices=("true", "false"), help=text)
     elif option.is_flag:
         job.add_argument(name, action="store_true", help=text)

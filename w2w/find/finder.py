@@ -8,15 +8,11 @@ import numpy as np
 
 from w2w import ids, schema
 from w2w.errors import Reject, RejectCode, UsageError
-from w2w.find.rules import GARMENT, FindOptions, Garment, Hit, best_of, garments_of, pictures_of, with_words
-from w2w.garments import boxes, masks
-from w2w.garments.boxes import person_box
-from w2w.garments.detector import Detector, DetectorConfig, detector_version, tells_pixels
+from w2w.find.crops import LEAST_CROP_PX, Crops
+from w2w.find.rules import GARMENT, FindOptions, Garment, Hit, best_of, pictures_of, with_words
+from w2w.garments.detector import DetectorConfig, detector_version, tells_pixels
 from w2w.garments.found import Found
-from w2w.garments.masks import MaskRules
-from w2w.garments.person import person_mask
-from w2w.garments.pixels import masks_of
-from w2w.garments.segmenter import SegmenterConfig, load_segmenter, segmenter_version
+from w2w.garments.segmenter import SegmenterConfig, segmenter_version
 from w2w.garments.taxonomy import CATEGORIES, PERSON
 from w2w.index.groups import Groups
 from w2w.index.manifest import Manifest, index_uri
@@ -32,7 +28,6 @@ from w2w.table import bridges, delta
 
 CODE = 1  # bump when the same photo would have other answers
 _AT_ONCE = 32  # crops per encoder batch
-_LEAST_CROP_PX = 384
 _MOST_THREADS = 4  # of a model in this process
 
 
@@ -87,7 +82,9 @@ def plan_of(store: str, options: FindOptions, models: Models) -> Plan:
     if not encoder.bridge and encoder.name == manifest.encoder and (bridged := bridges.find(store, manifest.model_version)):
         encoder = replace(encoder, bridge=bridged[0])
     models = replace(models, encoder=as_precise(following(encoder, manifest.model_version), manifest.model_version))
-    if options.cut_out and not options.by_person and not tells_pixels(models.detector):
+    pixels = not options.whole and tells_pixels(models.detector)
+    options = options.decided(pixels)
+    if options.cut_out_by == GARMENT and not pixels:
         raise UsageError(
             f"--cut_out_by={GARMENT}: detector.name={models.detector.name} does not tell which pixels are a garment's: use "
             f"--cut_out_by={PERSON}, or a detector of 'w2w train detector'"
@@ -190,16 +187,15 @@ class Finder:
         self.options, models = plan.options, plan.models
         self._encoder = load_encoder(models.encoder)
         check_version(f"encoder.name={models.encoder.name}", plan.model_version, self._encoder.model_version)
-        self._detector = None if self.options.whole else Detector(models.detector)
-        self._segmenter = load_segmenter(models.segmenter) if self.options.by_person else None
+        self.crops = Crops(self.options, models.detector, models.segmenter)
         self.shelves = Shelves(plan)
 
     def __call__(self, photos: Sequence[np.ndarray], words_D: np.ndarray | None = None) -> list[list[Find] | Reject]:
         """For each photo, uint8 (H, W, 3), its garments from the top down with their products; or the reject. ``words_D``: a
         text's unit vector, mixed into every garment's."""
-        found = self.detect(photos)
-        garments = [f if isinstance(f, Reject) else self.chosen(f, photo) for f, photo in zip(found, photos)]
-        queries = self.crops(photos, found, garments)
+        found = self.crops.detect(photos)
+        garments = [f if isinstance(f, Reject) else self.crops.chosen(f, photo) for f, photo in zip(found, photos)]
+        queries = self.queries(photos, found, garments)
         vectors_ND = self.embed(queries, words_D)
         bad = {queries[i].photo for i in np.flatnonzero(~finite_rows(vectors_ND)).tolist()}
         good = [i for i, query in enumerate(queries) if query.photo not in bad]
@@ -216,56 +212,21 @@ class Finder:
                 answers.append([Find(g, None if some is None else self.shelves.best(some)) for g, some in zip(of_photo, lists)])
         return answers
 
-    def detect(self, photos: Sequence[np.ndarray]) -> list[Found | Reject]:
-        """Boxes in each photo; none if the whole photo is searched with."""
-        if self._detector is None:
-            return [_NOTHING] * len(photos)
-        return self._detector(photos)
-
-    def chosen(self, found: Found, photo: np.ndarray) -> list[Garment]:
-        """The garments to search for."""
-        if self.options.whole:
-            return [Garment(0, None, None, (0.0, 0.0, float(photo.shape[1]), float(photo.shape[0])))]
-        return garments_of(found, self.options)
-
-    def crops(
+    def queries(
         self, photos: Sequence[np.ndarray], found: Sequence[Found | Reject], garments: Sequence[list[Garment] | Reject]
     ) -> list[Query]:
-        """The crops of those garments whose class the index has; with ``--cut_out`` up to three of each."""
-        longest_px = max(_LEAST_CROP_PX, self._encoder.input.resize_px)
+        """The crops of those garments whose class the index has, ready for the encoder."""
+        longest_px = max(LEAST_CROP_PX, self._encoder.input.resize_px)
         queries = []
         for place, (photo, of_photo, seen) in enumerate(zip(photos, garments, found)):
             if isinstance(of_photo, Reject) or isinstance(seen, Reject):
                 continue
             wanted = [(g, garment, self.options.category or garment.category) for g, garment in enumerate(of_photo)]
             wanted = [w for w in wanted if w[2] is None or w[2] in self.shelves.sold]
-            person, own = self._person(photo, seen) if wanted else None, self._own_pixels(photo, seen) if wanted else {}
-            for g, garment, category in wanted:
-                shown = [photo]
-                for mask in (person, own.get((garment.category, garment.box))):
-                    if mask is not None:
-                        shown.append(masks.on_white(photo, mask, MaskRules.feather_px))
-                for image in shown:
-                    crop = boxes.crop(image, garment.box, self.options.padding, longest_px)
-                    queries.append(Query(place, g, category, self._encoder.prepare(crop)))
+            crops = self.crops(photo, seen, [garment for _, garment, _ in wanted], longest_px)
+            for (g, _, category), of_garment in zip(wanted, crops):
+                queries += [Query(place, g, category, self._encoder.prepare(crop)) for crop in of_garment]
         return queries
-
-    def _person(self, photo: np.ndarray, found: Found) -> np.ndarray | None:
-        """The mask of the photo's person, by the segmenter; None for nobody, or an unusable mask: the other crops count."""
-        if self._segmenter is None:
-            return None
-        person = person_box(found.boxes_N4, found.categories)
-        try:
-            return person_mask(self._segmenter, photo, found.boxes_N4, found.categories, person, MaskRules()).mask
-        except Reject:
-            return None
-
-    def _own_pixels(self, photo: np.ndarray, found: Found) -> dict[tuple, np.ndarray | None]:
-        """The mask of each garment's own pixels, by its class and box, where the detector tells them."""
-        if not self.options.by_garment or found.pixels is None or not len(found.scores_N):
-            return {}
-        own = masks_of(found.pixels, photo, found.boxes_N4, found.labels, found.scores_N)
-        return dict(zip(zip(found.categories, map(tuple, found.boxes_N4.tolist())), own))
 
     def embed(self, queries: Sequence[Query], words_D: np.ndarray | None = None) -> np.ndarray:
         """float32 (N, D), with the words mixed in; NaN if the encoder failed."""
@@ -274,6 +235,3 @@ class Finder:
             parts.append(self._encoder.encode(np.stack([q.pixels for q in queries[start : start + _AT_ONCE]])))
         vectors_ND = np.concatenate(parts)
         return vectors_ND if words_D is None else with_words(vectors_ND, words_D, self.options.text_weight)
-
-
-_NOTHING = Found(np.empty((0, 4), np.float32), np.empty(0, np.float32), (), ())

@@ -4,6 +4,7 @@ import os
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -13,6 +14,7 @@ from w2w.engine.job import JobConfig, Run, options_of
 from w2w.engine.progress import Progress
 from w2w.errors import UsageError
 from w2w.find.answers import Answer, Catalog, Written, of_words, tables, write_lines
+from w2w.find.crops import Crops
 from w2w.find.finder import Models, Plan, Shelves, plan_of
 from w2w.find.flow import Asked, Here, How, asked_of_table, finished, on_workers, photo_bytes, stored_answers
 from w2w.find.page import find_report
@@ -54,7 +56,7 @@ class Config(FindOptions, PhotoOptions, JobConfig):
     detector: DetectorConfig = field(default_factory=DetectorConfig)
     """The garment detector."""
     segmenter: SegmenterConfig = SegmenterConfig()
-    """With --cut_out: the segmenter that cuts out the person, unless --cut_out_by=garment."""
+    """The segmenter that cuts out the person, with --cut_out or --cut_out_by=person."""
     workers_from: int = 200
     """Number of photos from which Ray is started; fewer are answered in this process."""
     pool: Pool = Pool(batch_rows=8)
@@ -154,7 +156,7 @@ def main(config: Config) -> Result:
         result = run.done(result, counts=Counts(asked.num, asked.num - written.rejects.total(), dict(written.rejects)))
         config.tolerance.check(written.rejects, asked.num, named=written.unreadable)
     photos = [kept.get(key) for key in asked.names]
-    return _reported(run, config, catalog, plan.models.encoder, result, written, photos, folder)
+    return _reported(run, config, catalog, plan, result, written, photos, folder)
 
 
 def _check(config: Config) -> None:
@@ -185,7 +187,7 @@ def _reported(
     run: Run,
     config: Config,
     catalog: Catalog,
-    encoder: EncoderConfig,
+    plan: Plan,
     result: Result,
     written: Written,
     photos: Sequence[bytes | None],
@@ -197,9 +199,17 @@ def _reported(
         page = storage.join(folder, PAGE)
         facts = {"photos": written.photos, "index": f"{result.index} {result.index_version}", "encoder": result.encoder}
         shown = list(zip(written.first[: config.shown], [*photos, None]))
-        find_report(page, run.store, catalog, shown, written.photos, facts, config.explain, Reasons(encoder))
+        find_report(page, run.store, catalog, shown, written.photos, facts, *_explained(config, plan))
     found = {"garments": written.garments, "products": written.products, "lines": storage.join(folder, LINES), "report": page}
     return run.done(result, **found)
+
+
+def _explained(config: Config, plan: Plan) -> tuple:
+    """How many products of a garment are explained, and by which models: none are loaded where that is none."""
+    if not config.explain:
+        return ()
+    crops = Crops(plan.options, plan.models.detector, plan.models.segmenter)
+    return config.explain, Reasons(plan.models.encoder), partial(crops.by_number, longest_px=config.longest_px)
 
 
 def _watch(run: Run, config: Config, plan: Plan, words: np.ndarray | None, how: How, result: Result, there: set[str]) -> Result:
@@ -230,7 +240,7 @@ def _watch(run: Run, config: Config, plan: Plan, words: np.ndarray | None, how: 
                 total.first = [answer for answer, _ in last]
                 result = replace(result, index_version=plan.index_version, search_version=plan.search_version)
                 photos = [data for _, data in last]
-                result = _reported(run, config, catalog, plan.models.encoder, result, total, photos, folder)
+                result = _reported(run, config, catalog, plan, result, total, photos, folder)
     except KeyboardInterrupt:
         pass
     counts = Counts(total.photos, total.photos - total.rejects.total(), dict(total.rejects))

@@ -1,14 +1,11 @@
 """The page of find: each photo large with its garments numbered, and a row of products for every garment."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
 from w2w import schema
-from w2w.errors import attempt
 from w2w.find.answers import Answer, Catalog, Piece, Product
-from w2w.garments import boxes
-from w2w.images.decode import decode
 from w2w.models.reasons import Reason, Reasons
 from w2w.report.cards import Card, product_card, ranked
 from w2w.report.page import thumbnail, write_page
@@ -16,7 +13,6 @@ from w2w.report.variants import near_duplicates, on_cards, said_of_card
 from w2w.table.pending import values_by_key
 
 PHOTO_PX = 880
-_CROP_PX = 384
 
 
 def find_report(
@@ -28,9 +24,10 @@ def find_report(
     facts: dict[str, object],
     explained: int = 0,
     reasons: Reasons | None = None,
+    crops_of: Callable[[bytes], Mapping[int, list[np.ndarray]]] = lambda photo: {},
 ) -> None:
     """Writes the page to ``out``: the answers shown, each with its photo, of ``num_photos`` in all. ``reasons`` are given for
-    the first ``explained`` products of each garment."""
+    the first ``explained`` products of each garment, by its pictures in ``crops_of`` the encoded photo."""
     pieces = [piece for answer, _ in shown for piece in answer.garments]
     ids = sorted({product.image_id for piece in pieces for product in piece.products})
     pictures = values_by_key(store, schema.IMAGES, ids, schema.BYTES)
@@ -50,26 +47,27 @@ def find_report(
                     "score": piece.score,
                     "says": piece.says,
                     "cards": _cards(piece.products, pictures, alike, catalog),
-                    "reasons": _reasons(piece, data, pictures, reasons, explained),
+                    "reasons": _reasons(piece, crops.get(piece.number, []), pictures, reasons, explained),
                 }
                 for piece in answer.garments
             ],
         }
         for answer, data in shown
+        for crops in [crops_of(data) if data and reasons and explained else {}]
     ]
     write_page(out, "find/page.html.j2", title="Found in your shop", photos=photos, num_photos=num_photos, facts=facts)
 
 
 def _reasons(
-    piece: Piece, photo: bytes | None, pictures: dict[str, bytes], reasons: Reasons | None, explained: int
+    piece: Piece, crops: Sequence[np.ndarray], pictures: Mapping[str, bytes], reasons: Reasons | None, explained: int
 ) -> list[Reason]:
-    """For the garment as in the photo, with its background."""
-    pixels = attempt(decode, photo) if photo and reasons and explained else None
-    if reasons is None or not isinstance(pixels, np.ndarray) or not piece.box_xyxy:
-        return []
+    """For that picture of the garment, the crop or cut out, which is most like the product."""
     nearest = piece.products[:explained]
-    crop = boxes.crop(pixels, piece.box_xyxy, longest_px=_CROP_PX)
-    return reasons(crop, [pictures.get(p.image_id) for p in nearest], [p.title or p.product_id for p in nearest])
+    if reasons is None or not nearest:
+        return []
+    products = [pictures.get(p.image_id) for p in nearest], [p.title or p.product_id for p in nearest]
+    told = [reasons(crop, *products) for crop in crops]
+    return [max(of_product, key=lambda reason: reason.cosine) for of_product in zip(*told)]
 
 
 def _cards(

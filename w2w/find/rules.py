@@ -1,7 +1,7 @@
 """The pure part of find: options, choice of garments in a photo, merging lists of hits, and messages when nothing was found."""
 
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -52,11 +52,12 @@ class FindOptions:
     """Words to search for, alone or together with photos. The encoder needs a text tower: CLIP, SigLIP."""
     text_weight: float = 0.5
     """Weight of the words beside a photo: 0 photo only, 1 words only."""
-    cut_out: bool = False
-    """Also search with each garment as it looks without the background; a product has the best of its scores."""
-    cut_out_by: str = BOTH
-    """What is left on white with --cut_out: garment (its own pixels, by the detector, so that no other model runs), person (by
-    the segmenter), or both, each searched with by itself."""
+    cut_out: bool | None = None
+    """Also search with each garment as it looks without the background; a product has the best of its scores. Default: with its
+    own pixels, where the detector tells them. false: with the crop alone."""
+    cut_out_by: str = ""
+    """What is left on white: garment (its own pixels, by the detector, so that no other model runs), person (by the segmenter),
+    or both, each searched with by itself. --cut_out alone: both."""
     padding: float = 0.0
     """Each side of a garment's crop grows by this share of its box."""
 
@@ -68,23 +69,32 @@ class FindOptions:
             value = getattr(self, name)
             if value is not None and not low <= value <= high:
                 raise UsageError(f"--{name}={value}: a number between {low} and {high}")
-        if self.whole and (self.garment or self.cut_out):
+        if self.whole and (self.garment or self.cut_out or self.cut_out_by):
             raise UsageError("--whole searches with the unchanged photo: omit --garment and --cut_out")
-        if self.cut_out_by not in (GARMENT, PERSON, BOTH):
+        if self.cut_out_by not in ("", GARMENT, PERSON, BOTH):
             raise UsageError(f"--cut_out_by={self.cut_out_by}: must be one of {GARMENT}, {PERSON}, {BOTH}")
+        if self.cut_out_by and self.cut_out is False:
+            raise UsageError(f"--cut_out=false cuts nothing out: omit --cut_out_by={self.cut_out_by}")
         chosen(self.garment)
         check_one_per(self.one_per)
         texts(self.filter)
 
+    def decided(self, tells_pixels: bool) -> "FindOptions":
+        """The same, ``cut_out`` and ``cut_out_by`` as they are with a detector that tells garments' pixels, or does not."""
+        by = self.cut_out_by or (BOTH if self.cut_out else "")
+        if self.cut_out is None and tells_pixels and not self.whole:
+            by = by or GARMENT
+        return replace(self, cut_out=bool(by), cut_out_by=by)
+
     @property
     def by_garment(self) -> bool:
-        """Whether each garment is cut out by its own pixels."""
-        return self.cut_out and self.cut_out_by != PERSON
+        """Whether each garment is cut out by its own pixels, once that is decided."""
+        return self.cut_out_by in (GARMENT, BOTH)
 
     @property
     def by_person(self) -> bool:
-        """Whether the person is cut out, which a segmenter does."""
-        return self.cut_out and self.cut_out_by != GARMENT
+        """Whether the person is cut out, which a segmenter does, once that is decided."""
+        return self.cut_out_by in (PERSON, BOTH)
 
     @property
     def wanted(self) -> dict[str, list[str]]:

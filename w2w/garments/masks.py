@@ -17,6 +17,7 @@ from w2w.garments import boxes
 from w2w.garments.taxonomy import BOTTOM, DRESS, OUTER, SHOES, TOP
 
 _WHITE = 255
+_BLURRED = 4  # how far a blur reaches, in times its pixels
 # declared size of a mask, which is held in memory: more than any photo that is decoded
 _MAX_PIXELS, _MAX_SIDE_PX = 1 << 26, 1 << 17
 # pycocotools' polygons: it holds 80 bytes per pixel of their outline, and computes five times a coordinate in 32 bits
@@ -204,6 +205,23 @@ def on_white(image: np.ndarray, mask: np.ndarray, feather_px: float = 1.0) -> np
         alpha = cv2.GaussianBlur(alpha, (0, 0), feather_px)
     alpha = alpha[..., None]
     return (image * alpha + _WHITE * (1 - alpha) + 0.5).astype(np.uint8)
+
+
+def crop_on_white(
+    image: np.ndarray,
+    mask: np.ndarray,
+    box: Sequence[float],
+    padding: float = 0.0,
+    longest_px: int = 384,
+    feather_px: float = MaskRules.feather_px,
+) -> np.ndarray:
+    """``boxes.crop`` of ``on_white``, which is computed in and about the box alone."""
+    x0, y0, x1, y1 = boxes.pad(box, image.shape[1], image.shape[0], padding, padding, padding, padding)
+    reach = int(np.ceil(_BLURRED * feather_px)) + 1
+    left, top = max(0, x0 - reach), max(0, y0 - reach)
+    near = np.s_[top : y1 + reach, left : x1 + reach]
+    white = on_white(image[near], mask[near], feather_px)
+    return boxes.crop(white, (x0 - left, y0 - top, x1 - left, y1 - top), longest_px=longest_px)
 
 
 BOXES, RATIOS = "boxes", "ratios"

@@ -114,8 +114,10 @@ def cut_garments(
         person = person_box(np.array([f[schema.BOX] for f in found]).reshape(-1, 4), categories)
 
         def cut(box: Sequence[float], mask: dict | None = None, photo=photo, scale=scale) -> bytes:
-            shown = masks.on_white(photo, masks.from_rle(mask), feather_px) if mask else photo
-            return to_jpeg(boxes.crop(shown, [v * scale for v in box], padding, crop_px))
+            where = [v * scale for v in box], padding, crop_px
+            if mask is None:
+                return to_jpeg(boxes.crop(photo, *where))
+            return to_jpeg(masks.crop_on_white(photo, masks.from_rle(mask), *where, feather_px))
 
         mine = [
             f

@@ -80,6 +80,13 @@ def test_an_option_that_is_on_is_shown_with_its_values(monkeypatch):
     assert not [o.name for name in JOBS for o in options(config_of(name)) if o.is_flag and "=false" in head(o)]
 
 
+def test_a_flag_that_is_decided_by_the_job_can_be_on_or_off(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    assert "--cut_out true|false " in help_text(config_of("find"), "w2w find", "all")
+    for argv, cut_out in (([], None), (["--cut_out"], True), (["--cut_out", "false"], False), (["--cut_out=null"], None)):
+        assert parse(config_of("find"), ["--store=S", *argv, "--k=3"], "w2w find").cut_out is cut_out, argv
+
+
 def test_posts_are_ingested_by_the_job_that_reads_them():
     given = ["ingest", "camp.csv", "--kind=posts", "--store=S", "--feed.columns.photo=file", "--dry_run"]
     config = parse(config_of("convert"), posts_of_ingest(given)[1:], "w2w convert")

@@ -8,7 +8,7 @@ import pytest
 
 import w2w
 from tests.unit.nights.nights import without_ray
-from w2w.find import finder
+from w2w.find import crops, finder
 from w2w.recommend import flow_photo
 from w2w.wardrobe.shop import write_shop
 
@@ -38,7 +38,7 @@ def models_are_loaded_once():
         return loaded
 
     with pytest.MonkeyPatch.context() as monkeypatch:
-        for module in (finder, flow_photo):
+        for module in (crops, finder, flow_photo):
             for name in ("Detector", "load_encoder", "load_segmenter"):
                 if hasattr(module, name):
                     monkeypatch.setattr(module, name, once(getattr(module, name)))

@@ -34,14 +34,23 @@ def test_garments_are_numbered_from_the_top_down(options, wanted):
     assert [(g.number, g.category) for g in garments_of(PHOTO, FindOptions(**options))] == wanted
 
 
-def test_who_cuts_out():
-    by = {name: FindOptions(cut_out=True, cut_out_by=name) for name in ("garment", "person", "both")}
-    assert {n: (o.by_garment, o.by_person) for n, o in by.items()} == {
-        "garment": (True, False),
-        "person": (False, True),
-        "both": (True, True),
-    }
-    assert not any((o.by_garment, o.by_person) != (False, False) for o in (FindOptions(), FindOptions(cut_out_by="garment")))
+@pytest.mark.parametrize(
+    ("options", "with_pixels", "without"),
+    [
+        ({}, "garment", ""),
+        ({"cut_out": True}, "both", "both"),
+        ({"cut_out": False}, "", ""),
+        ({"cut_out_by": "person"}, "person", "person"),
+        ({"cut_out": True, "cut_out_by": "garment"}, "garment", "garment"),
+        ({"whole": True}, "", ""),
+    ],
+)
+def test_who_cuts_out(options, with_pixels, without):
+    for tells_pixels, by in ((True, with_pixels), (False, without)):
+        decided = FindOptions(**options).decided(tells_pixels)
+        assert (decided.cut_out, decided.cut_out_by) == (bool(by), by)
+        assert (decided.by_garment, decided.by_person) == (by in ("garment", "both"), by in ("person", "both"))
+        assert decided.decided(not tells_pixels) == decided
 
 
 def test_of_a_class_the_surest_counts():
@@ -60,6 +69,8 @@ def test_of_a_class_the_surest_counts():
         ({"garment": "trousers"}, "'trousers' is neither a class nor a number. Did you mean 'bottom'?"),
         ({"whole": True, "garment": "top"}, "--whole searches with the unchanged photo"),
         ({"whole": True, "cut_out": True}, "--whole searches with the unchanged photo"),
+        ({"whole": True, "cut_out_by": "garment"}, "--whole searches with the unchanged photo"),
+        ({"cut_out": False, "cut_out_by": "person"}, "--cut_out=false cuts nothing out: omit --cut_out_by=person"),
         ({"cut_out": True, "cut_out_by": "mask"}, "--cut_out_by=mask: must be one of garment, person, both"),
     ],
 )

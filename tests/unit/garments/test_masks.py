@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from pycocotools import mask as coco
 
 from w2w.errors import Reject
-from w2w.garments import masks
+from w2w.garments import boxes, masks
 from w2w.garments.masks import MaskRules
 from w2w.wardrobe.shop import rle
 
@@ -104,6 +104,16 @@ def test_white_ground():
     assert (white[:5] == 255).all()
     assert 10 < white[45, 20, 0] < 255
     assert set(np.unique(masks.on_white(image, person(), 0))) == {10, 255}
+
+
+@pytest.mark.parametrize("box", [(10, 12, 45, 70), (0, 0, 30.5, 99), (18.2, 5, 60, 100), (3, 40, 4, 41)])
+@pytest.mark.parametrize("feather_px", [0, 1.0, 2.5])
+def test_a_crop_on_white_is_that_of_the_whole_image_on_white(box, feather_px):
+    image = np.random.default_rng(0).integers(0, 256, (100, 60, 3), np.uint8)
+    mask = person() ^ (np.random.default_rng(1).random((100, 60)) < 0.1)
+    for padding, longest_px in ((0.0, 384), (0.2, 384), (0.1, 20)):
+        whole = boxes.crop(masks.on_white(image, mask, feather_px), box, padding, longest_px)
+        assert (masks.crop_on_white(image, mask, box, padding, longest_px, feather_px) == whole).all()
 
 
 def test_slots_by_boxes_and_by_ratios():
