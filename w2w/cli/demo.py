@@ -38,6 +38,7 @@ from w2w.mining.representatives import job as represent
 from w2w.mining.splits import job as split
 from w2w.mining.splits.rules import SplitRules
 from w2w.models import job as embed
+from w2w.models.config import EncoderConfig
 from w2w.recommend import job as recommend
 from w2w.recommend.answers import Recommended
 from w2w.results import Summary, words
@@ -175,10 +176,11 @@ def _by_workers(function: Callable, chunks: Sequence) -> list:
 
 
 def _night(log: _Steps, number: int, visiting: dict, common: dict) -> tuple[crawl.Result, embed.Result, index.Result]:
+    encoder = EncoderConfig().named  # so that a store of an earlier w2w goes over to it
     return (
         log.job(f"crawl, night {number}", crawl, **visiting, **common),
-        log.job(f"embed, night {number}", embed, pool=_POOL, **common),
-        log.job(f"index, night {number}", index, **common),
+        log.job(f"embed, night {number}", embed, pool=_POOL, encoder=encoder, **common),
+        log.job(f"index, night {number}", index, encoder=encoder, **common),
     )
 
 
