@@ -4,7 +4,7 @@ import os
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cache
 from typing import Any, Literal
 
 import numpy as np
@@ -156,7 +156,7 @@ def main(config: Config) -> Result:
         result = run.done(result, counts=Counts(asked.num, asked.num - written.rejects.total(), dict(written.rejects)))
         config.tolerance.check(written.rejects, asked.num, named=written.unreadable)
     photos = [kept.get(key) for key in asked.names]
-    return _reported(run, config, catalog, plan, result, written, photos, folder)
+    return _reported(run, config, catalog, _explained(config, plan), result, written, photos, folder)
 
 
 def _check(config: Config) -> None:
@@ -187,7 +187,7 @@ def _reported(
     run: Run,
     config: Config,
     catalog: Catalog,
-    plan: Plan,
+    explained: tuple,
     result: Result,
     written: Written,
     photos: Sequence[bytes | None],
@@ -199,17 +199,17 @@ def _reported(
         page = storage.join(folder, PAGE)
         facts = {"photos": written.photos, "index": f"{result.index} {result.index_version}", "encoder": result.encoder}
         shown = list(zip(written.first[: config.shown], [*photos, None]))
-        find_report(page, run.store, catalog, shown, written.photos, facts, *_explained(config, plan))
+        find_report(page, run.store, catalog, shown, written.photos, facts, *explained)
     found = {"garments": written.garments, "products": written.products, "lines": storage.join(folder, LINES), "report": page}
     return run.done(result, **found)
 
 
 def _explained(config: Config, plan: Plan) -> tuple:
-    """How many products of a garment are explained, and by which models: none are loaded where that is none."""
+    """How many products of a garment are explained, and by which models, which are loaded when the first is."""
     if not config.explain:
         return ()
-    crops = Crops(plan.options, plan.models.detector, plan.models.segmenter)
-    return config.explain, Reasons(plan.models.encoder), partial(crops.by_number, longest_px=config.longest_px)
+    crops = cache(lambda: Crops(plan.options, plan.models.detector, plan.models.segmenter))
+    return config.explain, Reasons(plan.models.encoder), lambda photo: crops().by_number(photo, config.longest_px)
 
 
 def _watch(run: Run, config: Config, plan: Plan, words: np.ndarray | None, how: How, result: Result, there: set[str]) -> Result:
@@ -218,7 +218,7 @@ def _watch(run: Run, config: Config, plan: Plan, words: np.ndarray | None, how: 
     folder, total = folder_of(config.out, run.store, run.job, run.run_id), Written()
     last: deque[tuple[Answer, bytes | None]] = deque(maxlen=max(1, config.shown))
     os.makedirs(folder, exist_ok=True)
-    catalog = Catalog(run.store)
+    catalog, explained = Catalog(run.store), _explained(config, plan)
     finder = Here(plan.on_all_cores(), words, how, run.run_id, catalog)
     left = f" ({len(there):,} photos were there before; w2w find {config.watch} answers those)" if there else ""
     try:
@@ -240,7 +240,7 @@ def _watch(run: Run, config: Config, plan: Plan, words: np.ndarray | None, how: 
                 total.first = [answer for answer, _ in last]
                 result = replace(result, index_version=plan.index_version, search_version=plan.search_version)
                 photos = [data for _, data in last]
-                result = _reported(run, config, catalog, plan, result, total, photos, folder)
+                result = _reported(run, config, catalog, explained, result, total, photos, folder)
     except KeyboardInterrupt:
         pass
     counts = Counts(total.photos, total.photos - total.rejects.total(), dict(total.rejects))

@@ -22,6 +22,7 @@ _AT_ONCE = 16_384
 _NIGHTS = 13  # that are looked through for what the index was
 _OF_A_SECOND = 8  # runs whose names do not say which was the last
 _EXAMPLES = 3  # of rows rejected with one code
+_ASKED = ("find", "search", "style", "evaluate")  # stages whose rows somebody asked about: nothing of the shop
 _MOST_ROWS = 3_000_000  # of one night that are compared with what was before: 105 bytes each, twice
 
 
@@ -176,7 +177,7 @@ def _now_and_before(rows: list[dict[str, Any]], stamp: int) -> tuple[dict[str, A
 
 
 def _rejected(store: str, parts: Iterable[delta.Part]) -> tuple[Rejected, ...]:
-    """The most frequent first."""
+    """Of what is the shop's; the most frequent first."""
     columns = [schema.STAGE, schema.REJECT_CODE, schema.KEY, schema.SOURCE, schema.REJECT_DETAIL]
     counts: dict[tuple[str, str], int] = {}
     examples: dict[tuple[str, str], list[tuple[str, str]]] = {}
@@ -188,6 +189,8 @@ def _rejected(store: str, parts: Iterable[delta.Part]) -> tuple[Rejected, ...]:
         )
         for row in grouped.to_pylist():
             group = (row[schema.STAGE], row[schema.REJECT_CODE])
+            if row[schema.STAGE] in _ASKED:
+                continue
             counts[group] = counts.get(group, 0) + row["count_all"]
             kept = examples.setdefault(group, [])
             if len(kept) < _EXAMPLES:

@@ -235,8 +235,9 @@ def can_tell(step: str, result: StepsResult, store: str, steps: Collection[str])
             return False
         if result.crawl and result.crawl.due:
             return False
-        tagged = result.tag is None or not (result.tag.pending or result.tag.switched)
-        return step != "export" or (tagged and (result.similar is None or result.similar.unchanged))
+        if step in ("similar", "export") and result.tag and (result.tag.pending or result.tag.switched):
+            return False
+        return step != "export" or result.similar is None or result.similar.unchanged
     if step == "index_looks":
         return result.embed_looks is not None and result.embed_looks.pending == 0
     return step in ("crawl", "ingest") or delta.open_table(store, schema.IMAGES) is not None

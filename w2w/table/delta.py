@@ -376,16 +376,18 @@ def finished_version(store: str, table: schema.Table, stage: str) -> str | None:
     For a stage that always takes all rows of its input: a run over some of them, as of posts alone, leaves no mark.
     """
     opened = open_table(store, table)
-    told = [e["w2w"] for e in history(opened) if e["w2w"]] if opened is not None else []
-    told = [t for t in told if t.get("stage") == stage]
+    entries = history(opened) if opened is not None else []
+    told = [e["w2w"] for e in entries if e["w2w"] and e["w2w"].get("stage") == stage]
     rows = Counter[str]()
     for t in told:
         rows[t["stage_version"]] += t.get("rows") or 0
-    finished = {t["stage_version"] for t in told if t.get("mark")}  # also by a run that had nothing left to do: no rows then
+    finished = [t["stage_version"] for t in told if t.get("mark")]  # also by a run that had nothing left to do: no rows then
     written = [version for version, num in rows.items() if num or version in finished]
-    standing = next((version for version in written if version in finished), None)
-    if standing is None:
+    if not finished:
         return next(iter(written), None)
+    standing = finished[0]
+    if entries[-1]["version"]:  # the log has been cleaned: how many rows it had is not known
+        return standing
     least = _NEARLY_ALL * rows[standing]  # no run that ends beside another, or just after it, is told to have finished
     return next(version for version in written if version == standing or rows[version] >= least)
 

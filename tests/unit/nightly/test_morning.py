@@ -582,3 +582,14 @@ def test_the_page_in_a_browser(store, shop, clock):
 
 def test_words_are_those_of_compared():
     assert set(rules.COMPARED) <= set(schema.PRODUCTS.schema.names)
+
+
+def test_photos_that_were_asked_about_are_no_rejects_of_the_shop(store, shop, clock):
+    run_night(store, shop)
+    row = {"key": "p.jpg", "stage_version": "v", "code": "truncated", "detail": "cut off", "rejected_at": 0, "run_id": "r"}
+    append(store, schema.REJECTS, [row | {"stage": stage} for stage in ("find", "search", "embed")])
+    clock.sleep()
+    night = run_night(store, shop)
+    assert told(night)["told"]["rejected"] == 1
+    assert " 1 rejected" in night.says
+    assert "p.jpg" in page(night)

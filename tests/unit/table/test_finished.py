@@ -80,3 +80,8 @@ def test_a_mark_without_rows_goes_back_also_where_the_log_has_been_cleaned(run, 
     mark = Mark("tag/old/images", "embeddings", changes.At("table", 1, "commit"), -1, 0)
     assert append_mark(store, EMBEDDINGS, lineage("old", "again", "tag"), mark)
     assert finished(store) == "old"
+    run("third", 1, ends=False)
+    run("new", 1, ends=False, start=20)
+    assert finished(store) == "old", "how many rows it has is not in the log any more: one that is begun waits"
+    run("third", 1, ends=True, start=1)
+    assert finished(store) == "third"

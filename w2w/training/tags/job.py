@@ -130,10 +130,11 @@ def _tag(config: Config, run: Run) -> Result:
     done = run_pending(run, result, work, stages, [Output(schema.TAGGED)], version, [pictures.table], config.pool)
     read = delta.finished_version(run.store, schema.TAGGED, run.job) if config.of == "images" else version
     switches = read not in (None, version) and config.limit is None and is_tagged(work)
+    stays = f" (a run without tagger={config.tagger}, as of a night, may go back)" if config.tagger else ""
     if config.dry_run:
-        return replace(done, switched=_SWITCH.format("would read", read) if switches else None)
+        return replace(done, switched=_SWITCH.format("would read", read) + stays if switches else None)
     if switches and (versions := read_from_now_on(run, work, version)):
-        done, read = run.done(done, switched=_SWITCH.format("read", read), versions=versions), version
+        done, read = run.done(done, switched=_SWITCH.format("read", read) + stays, versions=versions), version
     return replace(done, tagged=coverage(run.store, version, pictures.owner_kind), still_read=read if read != version else None)
 
 
