@@ -151,6 +151,10 @@ def test_a_folder_a_pair_has_its_class_from_the_folder_above(tmp_path):
         ("bag/18/positive.jpg", "bag"),
         ("bag/18/negative.tif", "bag"),
     }
+    (tmp_path / "bag/18/positive.tif").touch()
+    with pytest.raises(UsageError, match=r"positive\.tif: bag/18/positive\.jpg has the same name"):
+        list(opened(tmp_path, "pairs").shops())
+    (tmp_path / "bag/18/positive.tif").unlink()
     (tmp_path / "bag/18/positive.jpg").unlink()
     with pytest.raises(UsageError, match=r"bag/18: no positive\.jpg beside bag/18/anchor\.bmp, bag/18/negative\.tif"):
         list(opened(tmp_path, "pairs").shops())

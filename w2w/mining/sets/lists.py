@@ -132,8 +132,11 @@ class PairList(PublicSet):
         """From one folder per pair."""
         pairs: dict[Path, dict[str, str]] = defaultdict(dict)
         for file in files_below(self._images, SUFFIXES):
-            if file.stem in SIDES:
-                pairs[file.parent][file.stem] = file.relative_to(self._images).as_posix()
+            if file.stem not in SIDES:
+                continue
+            if file.stem in pairs[file.parent]:
+                raise UsageError(f"{file}: {pairs[file.parent][file.stem]} has the same name")
+            pairs[file.parent][file.stem] = file.relative_to(self._images).as_posix()
         for folder, sides in pairs.items():
             if missing := [side for side in (ANCHOR, POSITIVE) if side not in sides]:
                 raise UsageError(f"{folder}: no {missing[0]}.jpg beside {', '.join(sides.values())}")
