@@ -22,7 +22,7 @@ _NOTHING = Found(np.empty((0, 4), np.float32), np.empty(0, np.float32), (), ())
 
 
 class Crops:
-    """Loads the detector, and the segmenter if the options, which are decided, want it."""
+    """Loads the detector, and the segmenter where the options need it. ``options``: ``decided``."""
 
     def __init__(self, options: FindOptions, detector: DetectorConfig, segmenter: SegmenterConfig):
         self._options = options
@@ -44,7 +44,7 @@ class Crops:
     def __call__(
         self, photo: np.ndarray, found: Found, garments: Sequence[Garment], longest_px: int = LEAST_CROP_PX
     ) -> list[list[np.ndarray]]:
-        """Of each garment the crop, and as the options say the same with the person, or its own pixels, on white."""
+        """Of each garment the crop and, as the options say, the same with the person, or its own pixels, on white."""
         person, own = self._person(photo, found) if garments else None, self._own_pixels(photo, found) if garments else {}
         crops = []
         for garment in garments:

@@ -80,7 +80,7 @@ class FindOptions:
         texts(self.filter)
 
     def decided(self, tells_pixels: bool) -> "FindOptions":
-        """The same, ``cut_out`` and ``cut_out_by`` as they are with a detector that tells garments' pixels, or does not."""
+        """The same with ``cut_out`` and ``cut_out_by`` settled, whose defaults depend on what the detector tells."""
         by = self.cut_out_by or (BOTH if self.cut_out else "")
         if self.cut_out is None and tells_pixels and not self.whole:
             by = by or GARMENT

@@ -16,12 +16,6 @@ pytestmark = pytest.mark.skipif(chromium.program() is None, reason="no Chromium 
 
 
 @pytest.fixture(scope="module")
-def browser():
-    with chromium.browser() as found:
-        yield found
-
-
-@pytest.fixture(scope="module")
 def sheet(tmp_path_factory):
     """A search page: 12 queries that share their pictures, hostile titles, long ids."""
     pictures = [simplejpeg.encode_jpeg(np.full((300, 200 + 9 * i, 3), 20 * i, np.uint8)) for i in range(8)]

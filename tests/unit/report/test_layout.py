@@ -25,12 +25,6 @@ TEMPLATE = """{% extends "report/base.html.j2" %}
 
 
 @pytest.fixture(scope="module")
-def browser():
-    with chromium.browser() as found:
-        yield found
-
-
-@pytest.fixture(scope="module")
 def file(tmp_path_factory):
     sold = {"title": "Green camouflage shirt dress with a belt", "price": 1234.5, "currency": "EUR"}
     brands = ("東風", "O'Hara", "Fjord & Co of the North " * 3, "w" * 99, None, "A", "B")

@@ -91,12 +91,6 @@ def leaderboard(out: str) -> None:
     leaderboard_page(out, [Board("street2shop", EVIL, "test", "d" * 64, [rows, rows])])
 
 
-@pytest.fixture(scope="module")
-def browser():
-    with chromium.browser() as found:
-        yield found
-
-
 @pytest.mark.parametrize("write", [evaluation, comparison, encoder, scorer, leaderboard], ids=lambda f: f.__name__)
 def test_nothing_is_wrong(browser, tmp_path, write: Callable[[str], None]):
     file = Path(tmp_path / "page.html")
