@@ -1,7 +1,7 @@
 """Filtering products by their attributes: brand, price, or any other."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -51,6 +51,11 @@ def _texts(name: str, value: Value) -> tuple[str, ...]:
     if not isinstance(value, int | str):
         raise UsageError(f"--filter.{name}: {value!r:.80} is neither text nor a number, nor a list of these")
     return (str(value),)
+
+
+def reads_tags(wanted: Iterable[str]) -> bool:
+    """Whether a filter of these names asks for something that pictures show: table `attributes`."""
+    return any(name.startswith(SEEN) for name in wanted)
 
 
 def allowed(

@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 
 from w2w import ids, schema
-from w2w.index.filters import NEEDS, SEEN, allowed, seen_columns, texts
+from w2w.index.filters import NEEDS, allowed, reads_tags, seen_columns, texts
 from w2w.table import delta
 from w2w.table.current import CurrentRows
 
@@ -30,7 +30,7 @@ class Passing:
             return None
         wanted = texts(chosen)
         products_version = delta.need_table(store, schema.PRODUCTS, "ingest").version()
-        tagger = _tagger(store) if any(name.startswith(SEEN) for name in wanted) else None
+        tagger = _tagger(store) if reads_tags(wanted) else None
         columns = [*NEEDS, schema.IMAGE_ID]
         newest = CurrentRows(store, schema.PRODUCTS, products_version).batches(columns)
         rows = pa.concat_tables([schema.PRODUCTS.empty(columns), *newest])

@@ -26,6 +26,7 @@ from w2w.garments.job_detect import Result as Detected
 from w2w.garments.job_segment import Result as Segmented
 from w2w.garments.job_segment import SegmentConfig
 from w2w.index import job as index
+from w2w.index.filters import reads_tags
 from w2w.index.flow import LOOKS
 from w2w.index.job import Result as Indexed
 from w2w.index.spec import IndexConfig
@@ -225,7 +226,7 @@ def named_as_of(step: str, config: StepsConfig) -> Iterator[None]:
         raise
 
 
-def can_tell(step: str, result: StepsResult, store: str, steps: Collection[str]) -> bool:
+def can_tell(step: str, config: StepsConfig, result: StepsResult, store: str, steps: Collection[str]) -> bool:
     """Whether a dry run of this step can tell what it would do, given that the steps before it were dry runs too."""
     if step in ("index", "recommend", "similar", "check", "export"):
         before, vectors = result.ingest, result.embed
@@ -235,7 +236,8 @@ def can_tell(step: str, result: StepsResult, store: str, steps: Collection[str])
             return False
         if result.crawl and result.crawl.due:
             return False
-        if step in ("similar", "export") and result.tag and (result.tag.pending or result.tag.switched):
+        of_tags = step == "export" or (step == "similar" and config.similar is not None and reads_tags(config.similar.filter))
+        if of_tags and result.tag and (result.tag.pending or result.tag.switched):
             return False
         return step != "export" or result.similar is None or result.similar.unchanged
     if step == "index_looks":

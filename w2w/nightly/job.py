@@ -208,7 +208,7 @@ def _night(run: Run, config: Config, steps: Sequence[Step], so_far: _SoFar) -> R
     for name, job, more in steps:
         if has_nothing_to_do(name, result, run.store):
             continue
-        if config.dry_run and not can_tell(name, result, run.store, {name for name, _, _ in steps}):
+        if config.dry_run and not can_tell(name, config, result, run.store, {name for name, _, _ in steps}):
             later.append(name.replace("_", " of "))
             continue
         so_far.begun.append(name)

@@ -13,7 +13,7 @@ import w2w
 from w2w import ids, schema, storage
 from w2w.engine.shuffle import Vectors, list_vectors, to_matrix
 from w2w.errors import UsageError
-from w2w.index.filters import NEEDS, SEEN, allowed, seen_columns, texts
+from w2w.index.filters import NEEDS, allowed, reads_tags, seen_columns, texts
 from w2w.report.variants import clusters_of
 from w2w.similar import cards, rules
 from w2w.similar.base import Base, Holders, in_parts, waiting_of
@@ -130,7 +130,7 @@ def _seen(store: str, rows: pa.Table, wanted: Mapping[str, Sequence[str]]) -> di
 
 def _tagger(store: str, wanted: Iterable[str]) -> str | None:
     """The one that a filter reads; None if it reads none. Raises UsageError if there is none."""
-    if not any(name.startswith(SEEN) for name in wanted):
+    if not reads_tags(wanted):
         return None
     delta.need_table(store, schema.TAGGED, "tag")
     return delta.finished_version(store, schema.TAGGED, "tag") or ""

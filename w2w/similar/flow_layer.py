@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 
 from w2w import ids, schema
 from w2w.errors import UsageError
-from w2w.index.filters import NEEDS, SEEN, allowed, texts
+from w2w.index.filters import NEEDS, allowed, reads_tags, texts
 from w2w.similar import cards, rules
 from w2w.similar.base import MOST_WAITING, beside_name, keys_to_bytes, read_base
 from w2w.similar.cards import Known
@@ -99,7 +99,7 @@ class _Night:
         """The newest rows of the products that came since: product_id, image_id, category, ``active`` (and search may use the
         picture), ``allowed``, and ``refused``; with ``collapse`` what their cards depend on."""
         wanted = texts(self._config.filter)
-        if any(name.startswith(SEEN) for name in wanted):
+        if reads_tags(wanted):
             raise ReadAll
         columns = [schema.PRODUCT_ID, schema.FETCHED_AT, schema.IMAGE_ID, schema.CATEGORY, schema.ACTIVE]
         on_cards = cards.NEEDS if self._config.collapse else ()

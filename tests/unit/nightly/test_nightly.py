@@ -15,10 +15,13 @@ from w2w.ingest.feed import FeedConfig
 from w2w.ingest.job import Result as Ingested
 from w2w.models import job as embed
 from w2w.nightly import job as nightly
+from w2w.nightly.flow_steps import StepsResult, can_tell
 from w2w.nightly.job import Config
 from w2w.nightly.rules import in_the_night
 from w2w.shown import Terminal
+from w2w.similar.flow import SimilarConfig
 from w2w.stage import Counts
+from w2w.training.tags.job import Result as Tagged
 
 
 @pytest.fixture
@@ -101,3 +104,15 @@ def test_the_summary_tells_rows_by_step(steps, tmp_path, capsys):
     assert "3 rows in, 2 out, 1 rejected" in said
     assert "rows in  " not in said
     assert "rows/s" not in said
+
+
+@pytest.mark.parametrize("more", [{"pending": 3}, {"pending": 0, "switched": "they would read this tagger's"}])
+def test_a_dry_run_waits_for_tags_only_where_they_are_read(tmp_path, more):
+    told = StepsResult(job="nightly", run_id="n", tag=Tagged(job="tag", run_id="t", tagger="w2w-tags", encoder="e", **more))
+    for similar, tells in ({}, True), ({"brand": "Fjord"}, True), ({"brand": "Fjord", "seen_type": "Shirt"}, False):
+        config = Config(store=str(tmp_path), similar=SimilarConfig(filter=similar))
+        assert can_tell("similar", config, told, config.store, ()) is tells
+    assert not can_tell("export", config, told, config.store, ()), "it sends them"
+    settled = replace(told, tag=replace(told.tag, pending=0, switched=None))
+    assert can_tell("similar", config, settled, config.store, ())
+    assert can_tell("export", config, settled, config.store, ())
