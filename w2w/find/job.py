@@ -15,6 +15,7 @@ from w2w.engine.progress import Progress
 from w2w.errors import UsageError
 from w2w.find.answers import Answer, Catalog, Written, of_words, tables, write_lines
 from w2w.find.crops import Crops
+from w2w.find.explained import Explained
 from w2w.find.finder import Models, Plan, Shelves, plan_of
 from w2w.find.flow import Asked, Here, How, asked_of_table, finished, on_workers, photo_bytes, stored_answers
 from w2w.find.page import find_report
@@ -156,7 +157,7 @@ def main(config: Config) -> Result:
         result = run.done(result, counts=Counts(asked.num, asked.num - written.rejects.total(), dict(written.rejects)))
         config.tolerance.check(written.rejects, asked.num, named=written.unreadable)
     photos = [kept.get(key) for key in asked.names]
-    return _reported(run, config, catalog, _explained(config, plan), result, written, photos, folder)
+    return _reported(run, config, plan, catalog, _explained(config, plan), result, written, photos, folder)
 
 
 def _check(config: Config) -> None:
@@ -186,8 +187,9 @@ def _try(plan: Plan) -> None:
 def _reported(
     run: Run,
     config: Config,
+    plan: Plan,
     catalog: Catalog,
-    explained: tuple,
+    explained: Explained | None,
     result: Result,
     written: Written,
     photos: Sequence[bytes | None],
@@ -199,17 +201,18 @@ def _reported(
         page = storage.join(folder, PAGE)
         facts = {"photos": written.photos, "index": f"{result.index} {result.index_version}", "encoder": result.encoder}
         shown = list(zip(written.first[: config.shown], [*photos, None]))
-        find_report(page, run.store, catalog, shown, written.photos, facts, *explained)
+        find_report(page, run.store, catalog, shown, written.photos, facts, plan.options, explained)
     found = {"garments": written.garments, "products": written.products, "lines": storage.join(folder, LINES), "report": page}
     return run.done(result, **found)
 
 
-def _explained(config: Config, plan: Plan) -> tuple:
-    """How many products of a garment are explained, and by which models, which are loaded when the first is."""
+def _explained(config: Config, plan: Plan) -> Explained | None:
+    """Why products were found, by models that are loaded when the first is explained."""
     if not config.explain:
-        return ()
+        return None
     crops = cache(lambda: Crops(plan.options, plan.models.detector, plan.models.segmenter))
-    return config.explain, Reasons(plan.models.encoder), lambda photo: crops().by_number(photo, config.longest_px)
+    reasons = Reasons(plan.models.encoder)
+    return Explained(config.explain, reasons, lambda photo: crops().by_number(photo, config.longest_px))
 
 
 def _watch(run: Run, config: Config, plan: Plan, words: np.ndarray | None, how: How, result: Result, there: set[str]) -> Result:
@@ -240,7 +243,7 @@ def _watch(run: Run, config: Config, plan: Plan, words: np.ndarray | None, how: 
                 total.first = [answer for answer, _ in last]
                 result = replace(result, index_version=plan.index_version, search_version=plan.search_version)
                 photos = [data for _, data in last]
-                result = _reported(run, config, catalog, explained, result, total, photos, folder)
+                result = _reported(run, config, plan, catalog, explained, result, total, photos, folder)
     except KeyboardInterrupt:
         pass
     counts = Counts(total.photos, total.photos - total.rejects.total(), dict(total.rejects))

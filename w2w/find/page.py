@@ -1,12 +1,11 @@
 """The page of find: each photo large with its garments numbered, and a row of products for every garment."""
 
-from collections.abc import Callable, Mapping, Sequence
-
-import numpy as np
+from collections.abc import Mapping, Sequence
 
 from w2w import schema
 from w2w.find.answers import Answer, Catalog, Piece, Product
-from w2w.models.reasons import Reason, Reasons
+from w2w.find.explained import Explained, Shown
+from w2w.find.rules import FindOptions, searched_as
 from w2w.report.cards import Card, product_card, ranked
 from w2w.report.page import thumbnail, write_page
 from w2w.report.variants import near_duplicates, on_cards, said_of_card
@@ -19,19 +18,20 @@ def find_report(
     out: str,
     store: str,
     catalog: Catalog,
-    shown: Sequence[tuple[Answer, bytes | None]],
+    shown: Sequence[Shown],
     num_photos: int,
     facts: dict[str, object],
-    explained: int = 0,
-    reasons: Reasons | None = None,
-    crops_of: Callable[[bytes], Mapping[int, list[np.ndarray]]] = lambda photo: {},
+    options: FindOptions,
+    explained: Explained | None = None,
 ) -> None:
-    """Writes the page to ``out``: the answers shown, each with its photo, of ``num_photos`` in all. ``reasons`` are given for
-    the first ``explained`` products of each garment, by its pictures in ``crops_of`` the encoded photo."""
+    """Writes the page to ``out``: the answers shown, each with its photo, of ``num_photos`` in all. ``options``:
+    ``decided``."""
     pieces = [piece for answer, _ in shown for piece in answer.garments]
     ids = sorted({product.image_id for piece in pieces for product in piece.products})
     pictures = values_by_key(store, schema.IMAGES, ids, schema.BYTES)
     alike = near_duplicates(store, ids)
+    reasons = explained(shown, pictures) if explained else [{} for _ in shown]
+    is_searched = any(piece.number and piece.products for piece in pieces)
     photos = [
         {
             "name": answer.photo,
@@ -47,27 +47,22 @@ def find_report(
                     "score": piece.score,
                     "says": piece.says,
                     "cards": _cards(piece.products, pictures, alike, catalog),
-                    "reasons": _reasons(piece, crops.get(piece.number, []), pictures, reasons, explained),
+                    "reasons": why.get(piece.number, []),
                 }
                 for piece in answer.garments
             ],
         }
-        for answer, data in shown
-        for crops in [crops_of(data) if data and reasons and explained else {}]
+        for (answer, data), why in zip(shown, reasons)
     ]
-    write_page(out, "find/page.html.j2", title="Found in your shop", photos=photos, num_photos=num_photos, facts=facts)
-
-
-def _reasons(
-    piece: Piece, crops: Sequence[np.ndarray], pictures: Mapping[str, bytes], reasons: Reasons | None, explained: int
-) -> list[Reason]:
-    """For that picture of the garment, the crop or cut out, which is most like the product."""
-    nearest = piece.products[:explained]
-    if reasons is None or not nearest:
-        return []
-    products = [pictures.get(p.image_id) for p in nearest], [p.title or p.product_id for p in nearest]
-    told = [reasons(crop, *products) for crop in crops]
-    return [max(of_product, key=lambda reason: reason.cosine) for of_product in zip(*told)]
+    write_page(
+        out,
+        "find/page.html.j2",
+        title="Found in your shop",
+        photos=photos,
+        num_photos=num_photos,
+        searched_as=searched_as(options) if is_searched else "",
+        facts=facts,
+    )
 
 
 def _cards(

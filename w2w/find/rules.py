@@ -180,6 +180,18 @@ def plural(category: str | None) -> str:
     return _PLURAL.get(category or "", category or "")
 
 
+def searched_as(options: FindOptions) -> str:
+    """A sentence on the pictures that a garment was searched with, of options ``decided``; none for the photo's part alone."""
+    if not options.cut_out:
+        return ""
+    on_person = "together with the person, cut out of the background"
+    cut_out = {GARMENT: "cut out of its background", PERSON: on_person, BOTH: f"alone, and {on_person}"}
+    return (
+        "Each garment was searched for as it is in the photo and, where its outline is clear, also "
+        f"{cut_out[options.cut_out_by]}. The highest similarity counts."
+    )
+
+
 def said_of(category: str | None, hits: Sequence[Hit] | None, options: FindOptions) -> str | None:
     """Why there is no product, as a sentence; None if there are some."""
     if hits:

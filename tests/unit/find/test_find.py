@@ -12,8 +12,10 @@ import w2w
 from tests.unit.nights.nights import without_ray
 from w2w import config as configuration
 from w2w.find import crops, finder, job
+from w2w.find.crops import Crops
 from w2w.find.finder import encoder_of
 from w2w.find.job import Config
+from w2w.find.photos import of_folder
 from w2w.garments.detector import DetectorConfig, tells_pixels
 from w2w.models.config import DEFAULT, EncoderConfig
 from w2w.results import words
@@ -69,6 +71,26 @@ def test_the_page_says_why_the_nearest_look_like_a_garment(shop):
     assert "<details" not in Path(none.report).read_text(encoding="utf-8")
     with pytest.raises(w2w.UsageError, match="explain=-1"):
         w2w.find(photos=shop.photos[:1], store=shop.store, explain=-1)
+
+
+def test_a_watched_folder_explains_each_photo_once(shop, tmp_path, monkeypatch):
+    """And the page, which is written anew with every photo, still has all of them."""
+    asked = []
+    monkeypatch.setattr(Crops, "by_number", lambda *args, told=Crops.by_number: asked.append(1) or told(*args))
+
+    def three(folder: str, there: set[str]):
+        for number, photo in enumerate(shop.photos[:3]):
+            shutil.copy(photo, folder)
+            yield of_folder(folder).slice(number, 1)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(job, "appearing", three)
+    found = w2w.find(watch=str(tmp_path), store=shop.store, k=1, explain=1, shown=2, out=tmp_path / "out")
+    page = BeautifulSoup(Path(found.report).read_text(encoding="utf-8"), "html.parser")
+    names = [Path(photo).name for photo in shop.photos[:3]]
+    assert [f.get_text() for f in page.select(".found > figure figcaption")] == [names[2], names[1]]
+    assert all(shown.select("details.why") for shown in page.select(".found"))
+    assert len(asked) == found.photos == 3
 
 
 def test_what_is_worn_is_found(shop):
