@@ -101,7 +101,7 @@ def churn(
     """Compares the sample's answers. ``same_template``: categories whose codes are those of last night."""
     k, same, most = cfg.recall_at, frozenset(same_template), most_churn(cfg)
     shares, moved, lost = dict[str, list[float]](), dict[str, list[str]](), dict[str, Counter[str]]()
-    total, unexplained, nearer, gone, worst = 0, 0, 0, 0, dict[str, float]()
+    total, unexplained, nearer, changed, gone, worst = 0, 0, 0, 0, 0, dict[str, float]()
     for key in before.keys() & now.keys():
         old, new = before[key], now[key]
         assert new.category
@@ -110,10 +110,12 @@ def churn(
         shown, then = new.first(k), old.first(k)
         names, last = {hit[0] for hit in shown}, shown[-1][2] if len(shown) == k else -np.inf
         missing = [hit for hit in then if hit[0] not in names]
-        still = [hit for hit in missing if (hit[0], hit[1], new.category) in here.rows]
+        sold = [hit for hit in missing if here.has(hit[0])]
+        still = [hit for hit in sold if (hit[0], hit[1], new.category) in here.rows]
         without = [hit for hit in still if hit[2] > last + margin]
         total, unexplained = total + len(then), unexplained + len(without)
-        gone, nearer = gone + len(missing) - len(still), nearer + len(still) - len(without)
+        gone, changed = gone + len(missing) - len(sold), changed + len(sold) - len(still)
+        nearer += len(still) - len(without)
         share = len(without) / len(then) if then else 0.0
         shares.setdefault(new.category, []).append(share)
         lost.setdefault(new.category, Counter()).update(hit[0] for hit in without)
@@ -143,7 +145,7 @@ def churn(
     figures = {"compared": float(num)}
     if num:
         of = total or 1
-        figures |= {"churn": overall, "nearer": nearer / of, "gone": gone / of}
+        figures |= {"churn": overall, "nearer": nearer / of, "changed": changed / of, "gone": gone / of}
         figures["moved"] = sum(map(len, moved.values())) / num
     order = sorted(worst, key=lambda key: (-worst[key], key))
     return Found(figures, by_category, tuple(faults), worst=tuple(order))

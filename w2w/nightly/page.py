@@ -17,9 +17,11 @@ _TITLES = {"new": "New", "back": "Sold again", "changed": "Changed", "gone": "Wi
 _LAST = "tidy"
 _SEEN = {  # figures of the release gate
     "nearer": "answers that gave way to nearer ones",
-    "gone": "answers that are not sold any more",
+    "changed": "answers whose product has another picture or category",
+    "gone": "answers whose product has left the index",
     "churn": "answers gone for no reason that is known",
     "moved": "queries whose own picture is found less well",
+    "swapped": "sampled products whose picture is now another product's",
     "out_of_stock": "answers that are out of stock",
     "golden": "golden answers found",
     "golden_lost": "golden answers lost since last night",

@@ -47,7 +47,7 @@ def what_became(index: Indexed | None, taken_out: int, before: str | None) -> st
 def answers_changed(index: Indexed | None) -> str:
     """Of the sample that the release gate compares, as words: "4 answers in 1,000 changed"."""
     seen = index.shoppers_see if index else {}
-    changed = sum(seen.get(figure, 0.0) for figure in ("churn", "nearer", "gone"))
+    changed = sum(seen.get(figure, 0.0) for figure in ("churn", "nearer", "changed", "gone"))
     told = f"{round(1000 * changed):,} answers in 1,000"
     would = index is not None and index.refused
     return f"{told} {'would have changed' if would else 'changed'}, " if round(1000 * changed) else ""

@@ -13,7 +13,9 @@ from w2w.index import flow_golden
 from w2w.index.golden import Golden
 from w2w.index.manifest import StoredTemplate
 from w2w.index.publish import published, read_manifest
+from w2w.index.rules_release import churn
 from w2w.index.search import open_index
+from w2w.index.seen import SAMPLE, Here, Query
 from w2w.index.spec import IndexConfig
 from w2w.table.judgements import Judgements
 
@@ -59,6 +61,7 @@ def test_clean_nights_pass(tmp_path, cfg, seed):
         assert found["compared"] > 140
         assert found["golden"] > 0.5
         assert found["gone"] > 0
+        assert found["changed"] > 0
         assert found["churn"] == 0 or cfg is APPROXIMATE
 
 
@@ -131,6 +134,26 @@ def test_a_regression_is_stopped_and_names_its_rows(tmp_path, cfg, what, seed):
     assert publish(tmp_path, shop, cfg, accept=True, **told)["accepted"]
     shop.sleep()
     assert not publish(tmp_path, shop, cfg, **told)["accepted"]
+
+
+def test_an_answer_is_gone_only_where_its_product_is():
+    """One whose product is sold with another picture, or in another category, has changed."""
+    names = ("asked", "withdrawn", "drawn anew", "moved", "stays")
+    images = {name: f"picture of {name}" for name in names}
+    hits = tuple((name, images[name], 1 - n / 10) for n, name in enumerate(names))
+    before = Query(SAMPLE, "q", "asked", images["asked"], "top", hits)
+    now = replace(before, hits=(hits[0], hits[4]))
+    rows = {("asked", "top"), ("drawn anew", "top"), ("moved", "dress"), ("stays", "top")}
+    listed = [{"product_id": name, "image_id": images[name], "category": category} for name, category in sorted(rows)]
+    listed[1]["image_id"] = "another picture"
+    here = Here.of(pa.Table.from_pylist(listed), names, images.values())
+    figures = churn({"q": before}, {"q": now}, here, CFG).figures
+    assert {name: figures[name] for name in ("gone", "changed", "nearer", "churn")} == {
+        "gone": 0.25,
+        "changed": 0.5,
+        "nearer": 0,
+        "churn": 0,
+    }
 
 
 def test_what_is_not_stored_is_asked_of_the_served_index(tmp_path):

@@ -111,7 +111,7 @@ def test_what_the_release_gate_refused_is_on_the_page(store, shop, clock, monkey
     run_night(store, shop)
     clock.sleep()
     refused = JobFailed("not published")
-    figures = {"compared": 5.0, "churn": 0.25, "nearer": 0.125}
+    figures = {"compared": 5.0, "churn": 0.25, "nearer": 0.0625, "gone": 0.0125, "changed": 0.05, "swapped": 0.02}
     told = {"refused": ("tops <are> shuffled",), "sheet": "sheet.html", "shoppers_see": figures, "published": "20260101"}
     refused.result = index.Result(job="index", run_id="index-1", **told)
     monkeypatch.setattr(index, "main", lambda config: (_ for _ in ()).throw(refused))
@@ -126,7 +126,10 @@ def test_what_the_release_gate_refused_is_on_the_page(store, shop, clock, monkey
     shown = page(result)
     assert "tops &lt;are&gt; shuffled" in shown
     assert 'href="../../index/index-1/index.html">Answers before and after' in shown
-    assert "25.0 %" in shown
+    for said in ('gone for no reason that is known</td><td class="n">25.0 %', 'has left the index</td><td class="n">1.2 %'):
+        assert said in shown
+    assert 'has another picture or category</td><td class="n">5.0 %' in shown
+    assert 'sampled products whose picture is now another product&#39;s</td><td class="n">2.0 %' in shown
     latest = storage.read_bytes(f"{store}/reports/nightly/latest.html").decode()
     assert 'href="../index/index-1/index.html">Answers before and after' in latest
 
