@@ -46,7 +46,7 @@ class Summary:
     versions: dict[str, int] = field(default_factory=dict)
     """Of the tables that were written."""
     of_those_rejected: list[str] = field(default_factory=list)
-    """One row of each code, and why."""
+    """Of each code how many, one of them, and why."""
     skipped: int = 0
     """Rows that were done before this run."""
     dry_run: bool = False
@@ -119,7 +119,8 @@ def _text(value: Any) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{_text(v)} {k}" for k, v in value.items())
     if isinstance(value, list | tuple):
-        return ", ".join(map(_text, value))
+        texts = [_text(one) for one in value]
+        return ("; " if any(" " in text for text in texts) else ", ").join(texts)  # sentences have commas of their own
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):

@@ -39,8 +39,8 @@ class Trial:
 
     @property
     def examples(self) -> list[str]:
-        """One reject of each code, the commonest first."""
-        return [f"{code}, such as {self._examples[code]}" for code, _ in self.rejects.most_common() if code in self._examples]
+        """Of each code how many rejects and one of them, the commonest first."""
+        return [f"{c} ({n:,}), such as {self._examples[c]}" for c, n in self.rejects.most_common() if c in self._examples]
 
     def add(self, rows: pa.Table) -> None:
         """``rows``: WORK_SCHEMA."""

@@ -12,7 +12,7 @@ _COLUMNS = [schema.REJECT_CODE, schema.KEY, schema.SOURCE, schema.REJECT_DETAIL]
 
 
 def one_of_each_code(store: str, run_id: str) -> list[str]:
-    """Of the rows that a run has rejected, one of each code and why, the commonest code first."""
+    """Of the rows that a run has rejected, of each code how many, one of them and why, the commonest code first."""
     listed = [part for part in delta.parts(delta.open_table(store, schema.REJECTS)) if is_own(part.path, run_id)]
     found: dict[str, str] = {}
     num: dict[str, int] = {}
@@ -23,8 +23,8 @@ def one_of_each_code(store: str, run_id: str) -> list[str]:
             if code not in found:
                 first = pc.index(rows.column(0), code).as_py()
                 key, source, why = (rows.column(c)[first].as_py() for c in _COLUMNS[1:])
-                found[code] = line(f"{code}, such as {source or key}: {why}")
-    return [found[code] for code in sorted(found, key=lambda code: (-num[code], code))]
+                found[code] = f"such as {source or key}: {why}"
+    return [line(f"{code} ({num[code]:,}), {found[code]}") for code in sorted(found, key=lambda code: (-num[code], code))]
 
 
 def num_not_permitted(store: str, table: schema.Table, stage: str) -> int:

@@ -45,6 +45,15 @@ def test_fields_are_shown_under_their_names_unless_there_is_nothing_to_say():
     assert words(Result(job="x", run_id="x-1", pending=0)) == {"pending": "0", "memory mb": "0"}
 
 
+def test_sentences_are_told_apart_by_more_than_a_comma():
+    """They have commas of their own; names have none."""
+    said = ["not_found (2), such as a: no file", "blocked_url (1), such as b: outside, too"]
+    rejected = Result(job="x", run_id="x-1", pending=0, of_those_rejected=said)
+    assert words(rejected)["of those rejected"] == "; ".join(said)
+    named = Result(job="x", run_id="x-1", pending=0, of_those_rejected=["one", "two"])
+    assert words(named)["of those rejected"] == "one, two"
+
+
 def test_the_table_says_what_happened_to_the_rows(capsys):
     counts = Counts(10, 7, {"empty": 1, "too_small": 2}, {"embed": 9})
     Terminal(width=100).print(Result(job="x", run_id="x-1", pending=3, counts=counts, seconds=2.0, versions={"images": 4}))

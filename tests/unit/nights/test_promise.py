@@ -140,8 +140,8 @@ def test_a_feed_that_would_fail_the_night_fails_the_dry_run(shop, tmp_path):
 @pytest.mark.parametrize(
     ("picture", "said"),
     [
-        ("/elsewhere/{n}.jpg", "blocked_url, such as 0: '/elsewhere/0.jpg' is outside image_root="),
-        ("no/{n}.jpg", "not_found, such as"),
+        ("/elsewhere/{n}.jpg", "blocked_url (20), such as 0: '/elsewhere/0.jpg' is outside image_root="),
+        ("no/{n}.jpg", "not_found (20), such as"),
     ],
 )
 def test_a_feed_that_is_all_rejected_says_why(shop, tmp_path, picture, said):
@@ -159,8 +159,8 @@ def test_a_run_says_of_what_it_has_rejected_why_and_what_cures_it(shop, tmp_path
     (shop / "feed.csv").write_text("product_id,image\n" + "\n".join(lines))
     done = run(str(tmp_path / "store"), shop, dry_run=False)
     missing, outside = done.of_those_rejected
-    assert missing == f"not_found, such as {shop}/feed.csv:33: {shop}/gone.jpg: No such file or directory"
-    assert outside.startswith(f"blocked_url, such as {shop}/feed.csv:32: '/elsewhere/1.jpg' is outside image_root={shop}: ")
+    assert missing == f"not_found (2), such as {shop}/feed.csv:33: {shop}/gone.jpg: No such file or directory"
+    assert outside.startswith(f"blocked_url (1), such as {shop}/feed.csv:32: '/elsewhere/1.jpg' is outside image_root={shop}: ")
     assert outside.endswith("feed.image_root says where pictures are")
-    assert words(done)["of those rejected"] == f"{missing}, {outside}"
+    assert words(done)["of those rejected"] == f"{missing}; {outside}"
     assert run(str(tmp_path / "store"), shop, dry_run=False).of_those_rejected == done.of_those_rejected, "asked for again"
