@@ -12,7 +12,7 @@ from w2w.garments.detector import DetectorConfig, detector_version, try_detector
 from w2w.garments.flow import COLUMNS, decode_stage, detect_stages
 from w2w.garments.stage import ITEMS
 from w2w.images.decode import DecodeLimits
-from w2w.models.looks import left_out
+from w2w.models.earlier import left_out
 from w2w.results import Summary
 from w2w.stage import Pool
 from w2w.table.current import current_posts
@@ -65,8 +65,8 @@ class Result(Summary):
     stage_version: str
     pending: int
     left_out: str | None = None
-    """Photos whose garments `w2w embed --of=garments` leaves out, as an earlier detector has found them and the newest has not
-    looked."""
+    """Photos whose garments `w2w embed --of=garments` and `w2w mine` leave out, as an earlier detector has found them and the
+    newest has not looked."""
 
 
 def check(config: DetectConfig) -> None:

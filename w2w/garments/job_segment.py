@@ -1,6 +1,6 @@
 """Segment: the person of every photo on white, guided by detected garments."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from w2w import ids, schema
 from w2w.engine.job import JobConfig, Run
@@ -12,6 +12,7 @@ from w2w.garments.guides import guides_of
 from w2w.garments.masks import MaskRules
 from w2w.garments.segmenter import SegmenterConfig, segmenter_version, try_segmenter
 from w2w.images.decode import DecodeLimits
+from w2w.models.earlier import CUT_OUT, left_out
 from w2w.results import Summary
 from w2w.stage import Pool
 from w2w.table import work as work_files
@@ -64,6 +65,9 @@ class Result(Summary):
     guide: str | None
     stage_version: str
     pending: int
+    left_out: str | None = None
+    """Photos whose slots `w2w embed --of=slots` and `w2w compose` leave out, as an earlier segmenter has cut them out and the
+    newest has not looked."""
 
 
 def main(config: Config) -> Result:
@@ -89,7 +93,7 @@ def main(config: Config) -> Result:
     if work.num_rows:
         try_segmenter(config.segmenter)
     if work.is_done(config.tolerance) or config.dry_run:
-        return result
+        return result if config.dry_run else replace(result, left_out=left_out(run.store, CUT_OUT))
     if guide is None and config.segmenter.name != "u2netp":
         raise UsageError(f"segmenter.name={config.segmenter.name}: needs boxes: run 'w2w detect' first, or use u2netp")
     run.begin()
@@ -111,4 +115,4 @@ def main(config: Config) -> Result:
         )
     finally:
         work_files.clean(run.store, run.run_id)
-    return run.done(result, counts=counts, versions=versions)
+    return run.done(result, counts=counts, versions=versions, left_out=left_out(run.store, CUT_OUT))

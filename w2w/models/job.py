@@ -9,17 +9,19 @@ from w2w.errors import UsageError
 from w2w.images.decode import DecodeLimits
 from w2w.models.config import EncoderConfig
 from w2w.models.default import check_default, check_default_of_looks
+from w2w.models.earlier import CUT_OUT, DETECTED, left_out
 from w2w.models.encoder import bridge_of, model_version, try_encoder
 from w2w.models.flow import LOOKS, picture_stages, pictures_of, without_vector
 from w2w.models.flow_looks import STAGE as LOOKS_STAGE
 from w2w.models.flow_looks import look_stages, looks_without_vector, with_persons
-from w2w.models.looks import detected_by, left_out, look_version
+from w2w.models.looks import detected_by, look_version
 from w2w.results import Summary
 from w2w.stage import Budget, Pool
 from w2w.table.parts import Output
 from w2w.table.published import catalog_made_by
 
 _BATCHES_OF_ITEM = 4
+_CUT_BY = {"garments": DETECTED, "slots": CUT_OUT}
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,8 @@ class Result(Summary):
     model_version: str
     pending: int
     left_out: str | None = None
-    """Photos whose garments are not embedded, as the newest detector has not looked at them and an earlier one has."""
+    """Photos whose garments or slots are not embedded, as the newest detector or segmenter has not looked at them and an
+    earlier one has."""
     not_detected: int | None = None
     """Photos of looks that the newest detector has not processed yet: they wait for it."""
     left: int | None = None
@@ -86,7 +89,7 @@ def main(config: Config) -> Result:
     how = (config.version, _item_rows(config), config.full_scan, before)
     work = without_vector(run.store, pictures, version, *how).first(config.limit)
     told = {"encoder": config.encoder.name, "model_version": version}
-    unseen = left_out(run.store) if config.of == "garments" and config.version == "auto" else None
+    unseen = left_out(run.store, _CUT_BY[config.of]) if config.of in _CUT_BY and config.version == "auto" else None
     result = run.result(Result, **told, pending=work.num_rows, skipped=work.skipped, left_out=unseen)
     if work.num_rows:
         try_encoder(config.encoder)

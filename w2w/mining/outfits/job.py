@@ -19,6 +19,7 @@ from w2w.mining.outfits.flow import (
 )
 from w2w.mining.outfits.page import outfit_sheet
 from w2w.mining.outfits.rules import CROP_SOURCES, judged, modify, with_splits
+from w2w.models.earlier import CUT_OUT, left_out
 from w2w.report.page import page_of
 from w2w.results import Summary, words
 from w2w.table.delta import need_table, newest_version
@@ -67,6 +68,8 @@ class Result(Summary):
     """Of one stage version; ``unchanged``: its outfits were made of these very tables before."""
 
     cut_outs_of: str
+    left_out: str | None = None
+    """Photos whose cut-outs make no outfits, as the newest segmenter has not looked at them and an earlier one has."""
     stage_version: str
     unchanged: bool = False
     cut_outs: int | None = None
@@ -103,7 +106,8 @@ def main(config: Config) -> Result:
     ]
     may = permitted(run.store, TRAINING)
     version = snapshot_version(STAGE_CODE, [*options, cutouts, *may.told], run.store, _INPUTS)
-    result = run.result(Result, cut_outs_of=cutouts, stage_version=version)
+    unseen = left_out(run.store, CUT_OUT) if config.cutouts == "auto" else None
+    result = run.result(Result, cut_outs_of=cutouts, left_out=unseen, stage_version=version)
     if is_current(run.store, schema.OUTFITS, version):
         return run.done(result, unchanged=True)
     photos, sources = cut_out_slots(run.store, cutouts or "none", config.crop_sources)

@@ -12,6 +12,7 @@ from w2w.images.decode import DecodeLimits
 from w2w.models import sources
 from w2w.models.config import TAGS, TAGS_FILE, EncoderConfig
 from w2w.models.default import check_default
+from w2w.models.earlier import left_out
 from w2w.models.encoder import model_version, try_encoder
 from w2w.models.flow import pictures_of
 from w2w.report.page import page_of
@@ -76,6 +77,8 @@ class Result(Summary):
     stage_version: str | None = None
     """Of the rows in table `attributes`."""
     pending: int | None = None
+    left_out: str | None = None
+    """Photos whose garments are not tagged, as the newest detector has not looked at them and an earlier one has."""
     tagged: dict[str, Figure] = field(default_factory=dict)
     """By attribute, the share of all pictures of this kind and version whose value is sure."""
     still_read: str | None = None
@@ -122,7 +125,8 @@ def _tag(config: Config, run: Run) -> Result:
     name, _, encoder, version = find_tagger(run.store, config.tagger, config.encoder)
     how = (config.item_rows, config.full_scan)
     work = untagged(run.store, pictures, run.job, version, *how).first(config.limit)
-    told = {"tagger": name, "encoder": encoder.name, "stage_version": version}
+    unseen = left_out(run.store) if config.of == "garments" else None
+    told = {"tagger": name, "encoder": encoder.name, "stage_version": version, "left_out": unseen}
     result = run.result(Result, **told, pending=work.num_rows, skipped=work.skipped)
     if work.num_rows:
         try_encoder(encoder)
