@@ -26,13 +26,14 @@ class Failure:
 class Protocol:
     """A way of measuring: its description, its figures (METRICS_SCHEMA), counts (truth x prediction) with their labels.
 
-    ``over``: the unit that the bootstrap resamples.
+    ``of``: what is counted; ``over``: the unit that the bootstrap resamples.
     """
 
     name: str
     description: str
     metrics: pa.Table
     confusion: tuple[np.ndarray, list[str]] | None = None
+    of: str = "queries"
     over: str = "queries"
     worst: Sequence[Failure] = ()
 
@@ -50,6 +51,7 @@ def evaluation_report(out: str, title: str, headline: dict[str, str], protocols:
             {
                 "name": protocol.name,
                 "description": f"{protocol.description} Intervals: 95 %, bootstrap over {protocol.over}.",
+                "of": protocol.of,
                 "worst": protocol.worst,
                 "columns": [f"{metric}@{k}" if k else metric for metric, k in columns],
                 "groups": [(group, [found.get(c) for c in columns]) for group, found in groups.items()],

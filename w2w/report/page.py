@@ -22,12 +22,14 @@ _BAR_PX = 120
 _MOST_BYTES = 2_900_000  # of a page
 _LEAST_SIDE_PX = 48
 _SHORT = 12  # characters of an id
+_LEAST, _SMALL = 1e-9, 0.0005  # three decimals would make nothing of what lies between
 _DIGEST = re.compile(r"\b[0-9a-f]{32,}\b")
 _TERMS = {  # what figures mean, by how their names begin
     "recall": "Recall@k: the share of queries with a right answer among the first k products, from 0 to 1",
     "mrr": "MRR: the mean of 1 / rank of the first right answer, 1 where all stand first",
     "ndcg": "nDCG@k: how near the top the right answers among the first k stand, from 0 to 1",
     "accuracy": "Accuracy: the share of right predictions",
+    "sure": "Sure: probable enough to become a tag; a picture of which the tagger is not sure gets none",
     "fitb": "FITB: the share of outfits whose missing piece is chosen from the answers on offer",
 }
 _URI = r"data:image/jpeg;base64,[A-Za-z0-9+/=]+"
@@ -157,6 +159,8 @@ def _number(value: object) -> str:
     if isinstance(value, int | np.integer):
         return f"{value:,}"
     if isinstance(value, float):
+        if _LEAST < abs(value) < _SMALL:  # a learning rate
+            return f"{value:.2g}"
         return "" if np.isnan(value) else f"{value:,.3f}" if abs(value) < 10 else f"{value:,.1f}"
     return str(value)
 

@@ -1,9 +1,13 @@
 """The shared styles in a headless Chromium: what stands where, on a desk and on a phone."""
 
+import base64
+import io
+
 import numpy as np
 import pytest
 import simplejpeg
 from jinja2 import ChoiceLoader, DictLoader
+from PIL import Image
 
 from tests import chromium
 from w2w.report import page
@@ -28,9 +32,13 @@ TEMPLATE = """{% extends "report/base.html.j2" %}
 def file(tmp_path_factory):
     sold = {"title": "Green camouflage shirt dress with a belt", "price": 1234.5, "currency": "EUR"}
     brands = ("東風", "O'Hara", "Fjord & Co of the North " * 3, "w" * 99, None, "A", "B")
+    others = {2: {"title": "قميص نسائي أنيق من الكتان مع أزرار وجيب"}, 3: {"brand": None, "price": None}, 5: {"price": None}}
     cards = [
         product_card(
-            sold | {"product_id": f"p{i}", "brand": brand}, PICTURE, "right answer" if i == 1 else "", ["similarity 0.50"]
+            sold | {"product_id": f"p{i}", "brand": brand} | others.get(i, {}),
+            PICTURE,
+            "right answer" if i == 1 else "",
+            ["similarity 0.50"],
         )
         for i, brand in enumerate(brands)
     ]
@@ -78,8 +86,18 @@ def test_cards_are_equally_wide_however_many_a_row_has(shown):
 
 
 def test_prices_of_a_row_stand_on_one_height(shown):
-    tops = [round(box["top"]) for box in boxes(shown, ".line .price")[:6]]
+    tops = [round(box["top"]) for box in boxes(shown, ".line .price")[:4]]
     assert len(set(tops)) == 1
+
+
+def test_what_is_said_of_products_stands_on_one_height_also_where_one_has_no_price(shown):
+    tops = [round(box["top"]) for box in boxes(shown, ".line .product > .row:last-child")[:6]]
+    assert len(set(tops)) == 1
+
+
+def test_an_arabic_title_is_set_from_right_to_left(shown):
+    said = "[...document.querySelectorAll('.line .name')].slice(0, 4).map((e) => getComputedStyle(e).direction)"
+    assert shown.evaluate(said) == ["ltr", "ltr", "rtl", "ltr"]
 
 
 def test_two_outfits_stand_side_by_side_on_a_phone(shown):
@@ -113,3 +131,25 @@ def test_a_change_and_its_interval_are_broken_nowhere(shown):
 def test_a_digest_among_facts_is_short_and_whole_on_hover(shown):
     said = "[...document.querySelectorAll('.facts [title]')].map((e) => [e.textContent, e.title])"
     assert shown.evaluate(said) == [["such as a1a1a1a1a1a1…: none", "such as " + "a1" * 32 + ": none"]]
+
+
+def brightness(tab, box: dict) -> float:
+    clip = {"x": box["right"] - 3, "y": box["top"], "width": 2, "height": box["height"], "scale": 1}
+    shot = tab.call("Page.captureScreenshot", format="png", clip=clip, captureBeyondViewport=True)["data"]
+    return float(np.asarray(Image.open(io.BytesIO(base64.b64decode(shot))).convert("L")).mean())
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+def test_a_wide_table_has_a_shaded_edge_until_its_last_column_is_seen(browser, file, dark):
+    tab = browser.page(PHONE, dark)
+    tab.open(file.as_uri())
+    (box,) = boxes(tab, ".scroll")
+    before = brightness(tab, box)
+    tab.evaluate("document.querySelector('.scroll').scrollTo(9999, 0)")
+    assert abs(brightness(tab, box) - before) > 20
+
+
+def test_the_names_of_rows_stay_where_they_are_when_a_table_is_moved(shown):
+    first = boxes(shown, ".scroll td:first-child")
+    shown.evaluate("document.querySelector('.scroll').scrollTo(200, 0)")
+    assert boxes(shown, ".scroll td:first-child") == first

@@ -102,6 +102,31 @@ def test_nothing_is_wrong(browser, tmp_path, write: Callable[[str], None]):
             assert page.faults() == [], f"{width} px, {'dark' if dark else 'light'}"
 
 
+def test_long_names_of_classes_leave_room_for_figures(browser, tmp_path):
+    file = Path(tmp_path / "page.html")
+    evaluation(str(file))
+    page = browser.page(chromium.WIDTHS[1])
+    page.open(file.as_uri())
+    for selector, most in ((".query .photo b", 128), (".heat .turn", 192), (".heat tr:last-child th", 40)):
+        heights = page.evaluate(f"[...document.querySelectorAll({selector!r})].map((e) => e.getBoundingClientRect().height)")
+        assert heights
+        assert max(heights) <= most, selector
+
+
+def test_an_interval_and_a_date_are_broken_nowhere(browser, tmp_path):
+    file = Path(tmp_path / "page.html")
+    leaderboard(str(file))
+    lines = """[...document.querySelectorAll('.cell .faint, td.whole')].map((e) => {
+      const inside = document.createRange();
+      inside.selectNodeContents(e);
+      return inside.getClientRects().length;
+    })"""
+    for width in chromium.WIDTHS:
+        page = browser.page(width)
+        page.open(file.as_uri())
+        assert page.evaluate(lines) == [1] * 12
+
+
 @pytest.mark.parametrize("write", [encoder, scorer], ids=lambda f: f.__name__)
 def test_charts_are_seen_whole_and_named_on_a_phone(browser, tmp_path, write: Callable[[str], None]):
     file = Path(tmp_path / "page.html")

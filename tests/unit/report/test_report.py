@@ -11,6 +11,7 @@ from bs4 import BeautifulSoup
 from w2w import report
 from w2w.cli.demo_page import run_report
 from w2w.metrics import retrieval
+from w2w.report import page as page_engine
 from w2w.report.cards import Piece, product_card
 from w2w.report.evaluation import Protocol, evaluation_report
 from w2w.report.page import thumbnail
@@ -85,6 +86,11 @@ def test_evaluation(tmp_path):
     assert soup.select_one(".tiles").find_next_sibling().get_text().startswith("Recall@k: the share of queries")
     assert len(soup.select("table.heat tr")) == 3
     assert "0.333" in soup.get_text()
+
+
+def test_a_learning_rate_is_not_nothing():
+    numbers = (0.00003, -0.0004, 0.0005, 0.0, 1e-17, 12345, 12345.678)
+    assert [page_engine._number(n) for n in numbers] == ["3e-05", "-0.0004", "0.001", "0.000", "0.000", "12,345", "12,345.7"]
 
 
 def test_a_figure_without_an_interval_is_a_number_alone(tmp_path):

@@ -189,7 +189,10 @@ def test_a_shop_learns_its_own_words_and_finds_by_them(shop, tmp_path, monkeypat
         tag.main(tag.Config(store=store, learn=["category"], encoder=COLOURED))
     learnt = tag.main(asked)
     assert learnt.figures["paint accuracy"].value == 1
-    assert "What the feed tells" in Path(learnt.report).read_text(encoding="utf-8")
+    page = Path(learnt.report).read_text(encoding="utf-8")
+    assert "Tags learnt from the feed" in page
+    assert "Sure: probable enough to become a tag" in page
+    assert ('<th class="n">products</th>' in page, "queries" in page) == (True, False)
 
     dry = tag.main(tag.Config(store=store, dry_run=True))
     assert (dry.pending, dry.tagger, dry.encoder) == (60, learnt.tagger, "efficientnet-lite0")

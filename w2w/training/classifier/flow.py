@@ -119,4 +119,5 @@ def _report(trained: Trained, page: str, headline: dict[str, str]) -> None:
     labels = list(trained.classifier.labels)
     matrix = confusion(trained.truth_N, trained.predicted_N, labels)
     description = "Test products: neither they nor a near-duplicate of their picture was in training."
-    evaluation_report(page, "Thumbnail classifier", headline, [Protocol("Class", description, metrics, (matrix, labels))])
+    protocol = Protocol("Class", description, metrics, (matrix, labels), "products", "products")
+    evaluation_report(page, "Thumbnail classifier", headline, [protocol])

@@ -152,7 +152,7 @@ def learn(
         protocols.append(_protocol(name, one))
     tagger = Tagger(encoder.name, encoder.colour, heads, config.test_share)
     save(tagger, folder, {"near_duplicates": by_what, "precision": precision, "products": len(products)})
-    evaluation_report(page, "What the feed tells, seen", {name: str(figure) for name, figure in figures.items()}, protocols)
+    evaluation_report(page, "Tags learnt from the feed", {name: str(figure) for name, figure in figures.items()}, protocols)
     return {"figures": figures, "near_duplicates": by_what, "report": page}
 
 
@@ -198,4 +198,6 @@ def _protocol(name: str, trained: Trained) -> Protocol:
     metrics = class_accuracy(trained.truth_N, trained.predicted_N, trained.truth_N, rng)
     labels = list(trained.classifier.labels)
     text = "Test products: neither they nor a near-duplicate of their picture was in training."
-    return Protocol(name, text, metrics, (confusion(trained.truth_N, trained.predicted_N, labels), labels))
+    return Protocol(
+        name, text, metrics, (confusion(trained.truth_N, trained.predicted_N, labels), labels), "products", "products"
+    )
