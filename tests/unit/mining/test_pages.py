@@ -72,3 +72,17 @@ def test_a_dress_is_drawn_once_and_what_was_put_in_is_framed(tmp_path):
     whole = np.asarray(Image.open(io.BytesIO(dress_of(RED, BLUE))))
     assert (whole.shape, whole[10, 40].argmax(), whole[110, 40].argmax()) == ((120, 80, 3), 0, 2)
     assert dress_of(RED, b"torn") == RED
+
+
+def test_pages_without_pairs_and_outfits_say_what_to_do_and_have_no_empty_parts(tmp_path):
+    page, sheet = tmp_path / "mine.html", tmp_path / "compose.html"
+    mining_report(str(page), {}, {}, Counted(), [], [], [], {})
+    outfit_sheet(str(sheet), "Outfits", {}, {}, [])
+    mined, composed = (BeautifulSoup(file.read_text(encoding="utf-8"), "html.parser") for file in (page, sheet))
+    assert [h2.get_text() for h2 in mined.select("h2")] == ["Pairs by class and split", "Tags without a pair"]
+    assert "w2w ingest --kind=posts" in mined.get_text()
+    assert composed.select("h2") == []
+    assert "w2w tables --rejects" in composed.get_text()
+    code = RejectCode.CROSSES_SPLIT
+    mining_report(str(page), {}, {}, Counted(), [Reason(code, *_MEANINGS[code], 236, [])], [], [], {})
+    assert "There are no pairs: why the tags have none stands below." in page.read_text(encoding="utf-8")

@@ -11,12 +11,18 @@ import simplejpeg
 from tests import chromium
 from w2w.evaluation.compare import Gain
 from w2w.evaluation.page import Board, compare_page, leaderboard_page
+from w2w.garments.page import Box, Seen
+from w2w.metrics.detection import AP_SCHEMA
 from w2w.metrics.retrieval import METRICS_SCHEMA
+from w2w.mining.audit.page import Leak, audit_report
+from w2w.mining.outfits.page import Piece, Worn, outfit_sheet
+from w2w.mining.pairs.page import Counted, Pair, Reason, Rejected, Side, mining_report
 from w2w.report.cards import product_card
 from w2w.report.evaluation import Failure, Protocol, evaluation_report
 from w2w.report.page import thumbnail
+from w2w.training.lookbook.page import Found, lookbook_report
 from w2w.training.outfits.page import Judged, PublishedTable, compatibility_report
-from w2w.training.page import Curve, Figures, encoder_report
+from w2w.training.page import Curve, Figures, detector_report, encoder_report
 
 pytestmark = pytest.mark.skipif(chromium.program() is None, reason="no Chromium on this machine")
 EVIL = "<img src=http://evil.example/x onerror=alert(1)> " + "w" * 120
@@ -91,7 +97,48 @@ def leaderboard(out: str) -> None:
     leaderboard_page(out, [Board("street2shop", EVIL, "test", "d" * 64, [rows, rows])])
 
 
-@pytest.mark.parametrize("write", [evaluation, comparison, encoder, scorer, leaderboard], ids=lambda f: f.__name__)
+def detector(out: str) -> None:
+    rows = [
+        {"source": None, "category": group, "metric": name, "value": 0.5, "num_truths": 12345}
+        for group in (None, EVIL)
+        for name in ("mAP", "AP50", "AP75")
+    ]
+    lines = {"Loss": [Curve(EVIL, [(1, 2.0), (20000, 1.0)])]}
+    seen = [Seen(EVIL, PICTURE, [Box("top", EVIL, 0.9, (4, 4, 30, 30))]), Seen("q" * 64, PICTURE)]
+    detector_report(out, EVIL, {EVIL: "0.812, 0.701"}, {EVIL: EVIL}, lines, pa.Table.from_pylist(rows, AP_SCHEMA), seen)
+
+
+def lookbook(out: str) -> None:
+    picture = np.full((20, 20, 3), 90, np.uint8)
+    pairs = [{"of": EVIL, "number": 40, "precision": 0.5, "true positives": 123456789}]
+    top = [{"of": EVIL, "products": 7, "k": k, "value": 0.5, "ci_low": 0.125, "ci_high": 0.875} for k in KS]
+    found = Found(pairs, top, [(picture, [(picture, i == 2) for i in range(5)])] * 2, [picture] * 2)
+    lookbook_report(out, EVIL, EVIL, {EVIL: "0.5"}, {EVIL: EVIL}, {"Loss": [Curve(EVIL, [(1, 2.0), (2, 1.0)])]}, found)
+
+
+def mining(out: str) -> None:
+    side = Side(EVIL, PICTURE, EVIL)
+    seen = Seen("p", PICTURE, [Box("top", EVIL, 0.9, (4, 4, 30, 30))])
+    reason = Reason("not_detected", EVIL, EVIL, 12345, [Rejected(EVIL, seen, side, "https://posts.example/")])
+    pair = Pair(EVIL, "train", side, side, (EVIL, "score 0.91"), (side,) * 8, "https://posts.example/")
+    counted = Counted({EVIL: {"train": 12345, "val": 1, "test": 1}}, {EVIL: 12345})
+    mining_report(out, {EVIL: "1"}, {EVIL: EVIL}, counted, [reason], [pair], [pair], {"top": "#e69f00"})
+
+
+def outfits(out: str) -> None:
+    pieces = tuple(Piece(slot, EVIL, PICTURE, EVIL, slot == "top") for slot in ("top", "bottom", "shoes"))
+    outfit_sheet(out, EVIL, {EVIL: 1}, {EVIL: EVIL}, [Worn("o" * 64, "test", pieces, (pieces,) * 3)])
+
+
+def audit(out: str) -> None:
+    leak = Leak(EVIL, "p" * 64, ("train", "test"), ((PICTURE, EVIL), (None, EVIL)), EVIL)
+    audit_report(out, EVIL, {EVIL: EVIL}, [(EVIL, "train, test", 12345)], [leak], 12345)
+
+
+PAGES = [evaluation, comparison, encoder, scorer, leaderboard, detector, lookbook, mining, outfits, audit]
+
+
+@pytest.mark.parametrize("write", PAGES, ids=lambda f: f.__name__)
 def test_nothing_is_wrong(browser, tmp_path, write: Callable[[str], None]):
     file = Path(tmp_path / "page.html")
     write(str(file))

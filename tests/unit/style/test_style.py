@@ -126,6 +126,8 @@ def test_a_photo_finds_its_own_look_first_and_what_is_worn_in_it(posts, capsys):
     assert [len(s.select(".look")) for s in page.select("section")] == [2, 2, 0]
     assert [p.select_one(".name").get_text() for p in page.select(".look")[0].select(".product")] == ["<b>coat", "<b>hat"]
     assert not page.select(".look b b")
+    assert page.select_one(".look h3").get_text().startswith("1 · similarity 1.00 · ")
+    assert "beside each the products worn in it that are on sale" in page.get_text()
     assert len(page.select("details.why")) == 2
     assert (Path(posts.store) / "reports" / "style" / "latest.html").read_bytes() == Path(result.report).read_bytes()
     dry = w2w.style(photos=photos, store=posts.store, dry_run=True)
