@@ -1,5 +1,6 @@
 """The page of the morning: what is new, gone and broken, what the night did and cost, and the nights before it."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -42,13 +43,13 @@ class Section:
 
 @dataclass(frozen=True)
 class Line:
-    """One step, or one earlier night. ``share``: of the longest, for the bar."""
+    """One step, or one earlier night. ``share``: of the longest, for the bar; ``rows``, ``rejected``: None where not known."""
 
     name: str
     seconds: float
     share: float
-    rows: int = 0
-    rejected: int = 0
+    rows: int | None = None
+    rejected: int | None = None
     facts: Mapping[str, str] | None = None
     page: str | None = None
     failed: bool = False
@@ -160,14 +161,24 @@ def _findings(steps: Sequence[tuple[str, Summary | None]]) -> dict[str, Any] | N
 
 
 def _nights(night: Summary, before: Sequence[Mapping[str, Any]], says: str, ended: datetime, failed: bool) -> list[Line]:
-    """This night and those before it, the newest first."""
-    found = [(f"{ended:%a %d %b}", night.seconds, says, failed)]
+    """This night and those before it, the newest first; with their hour where a day has several."""
+    found = [(ended, night.seconds, says, failed)]
     for one in before:
         when, seconds = one.get("ended"), one.get("seconds")
         if isinstance(when, int | float) and isinstance(seconds, int | float) and 0 <= when < 4e9 and seconds >= 0:
             said, notices = str(one.get("says")), one.get("notices")
             for notice in reversed(notices) if isinstance(notices, list) else ():  # they would stand in every line
                 said = said.removesuffix(f" {sentence(str(notice))}")
-            found.append((f"{datetime.fromtimestamp(when, UTC):%a %d %b}", seconds, said, one.get("exit") != 0))
+            found.append((datetime.fromtimestamp(when, UTC), seconds, said, one.get("exit") != 0))
     longest = max(seconds for _, seconds, _, _ in found) or 1.0
-    return [Line(day, s, s / longest, failed=bad, says=said.partition(": ")[2] or said) for day, s, said, bad in found]
+    nights = Counter(when.date() for when, _, _, _ in found)
+    return [
+        Line(
+            f"{when:%a %d %b %H:%M}" if nights[when.date()] > 1 else f"{when:%a %d %b}",
+            seconds,
+            seconds / longest,
+            failed=bad,
+            says=said.partition(": ")[2] or said,
+        )
+        for when, seconds, said, bad in found
+    ]

@@ -6,10 +6,12 @@ import os
 import re
 import stat
 import threading
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
+from bs4 import BeautifulSoup
 
 from tests import chromium
 from tests.unit.nights.nights import Shop
@@ -29,12 +31,12 @@ from w2w.ingest.permits import permission
 from w2w.models import job as embed
 from w2w.nightly import flow, rules
 from w2w.nightly import job as nightly
-from w2w.nightly.page import differences
+from w2w.nightly.page import differences, morning_page
 from w2w.nightly.rules import Rows, changes
 from w2w.nightly.tell import Tell
 from w2w.nightly.tidy import Tidy
 from w2w.recommend.job import Wanted
-from w2w.results import words
+from w2w.results import Summary, words
 from w2w.similar import job as similar
 from w2w.similar.flow import SimilarConfig
 from w2w.stage import Pool
@@ -100,6 +102,9 @@ def test_a_night_that_fails_has_a_page_and_the_next_one_shows_it(store, shop, cl
     assert "the night stopped at embed; the published index stays as it was. Until then: 1 changed." in result.says
     assert "the GPU is gone" in page(result)
     assert "embed: failed" in page(result)
+    row = BeautifulSoup(page(result), "html.parser").find("b", string="embed: failed").find_parent("tr")
+    assert [cell.get_text() for cell in row.select(".n")] == ["", "", ""]  # how many rows it did before is not known
+    assert not row.select(".bar-line")
     assert (told(result)["exit"], told(result)["error"]) == (1, "the GPU is gone")
     clock.sleep()
     after = page(run_night(store, shop))
@@ -581,6 +586,15 @@ def test_the_page_in_a_browser(store, shop, clock):
             shown = browser.page(width)
             shown.open(f"file://{result.report}")
             assert shown.faults() == []
+
+
+def test_nights_of_one_day_have_their_hour(monkeypatch):
+    drawn = {}
+    monkeypatch.setattr("w2w.nightly.page.write_page", lambda *_, **values: drawn.update(values))
+    ended = datetime(2026, 11, 30, 7, 5, tzinfo=UTC)
+    before = [{"ended": (ended - timedelta(hours=h)).timestamp(), "seconds": 1.0, "says": "x: y", "exit": 0} for h in (2, 24)]
+    morning_page("", "Monday: 1 new.", None, Summary(job="nightly", run_id="r"), [], flow.Told(), before, ended)
+    assert [night.name for night in drawn["nights"]] == ["Mon 30 Nov 07:05", "Mon 30 Nov 05:05", "Sun 29 Nov"]
 
 
 def test_words_are_those_of_compared():
