@@ -113,7 +113,8 @@ def check_label(text: str, option: str) -> None:
 
 
 def build(config_class: type[C], values: Mapping[str, Any], prog: str) -> C:
-    """The config for these options (a mapping, or a config object, per group), checked as on the command line.
+    """The config for these options (a mapping, or a config object, per group), checked as on the command line. ``prog``: the
+    command whose help lists them, or a function, "w2w.NAME".
 
     Raises UsageError naming the wrong option or value.
     """
@@ -151,6 +152,7 @@ def _plain_values(value: Any) -> Any:
     return os.fspath(value) if isinstance(value, os.PathLike) else value
 
 
+_FUNCTION = "w2w."  # how a function's name begins; a command is "w2w NAME"
 _MANY = 200  # names: more than any option has, fewer than a shop has products
 
 
@@ -277,6 +279,10 @@ def _check_key(name: str, known: Mapping[str, Option], where: str, prog: str) ->
             return
     close = difflib.get_close_matches(name, list(known), n=1)
     more = f" See {prog} --help {ALL}." if prog else ""
+    if prog.startswith(_FUNCTION):  # which has no help that lists its options
+        group = name[: name.rfind(".") + 1]
+        inside = (one.removeprefix(group).partition(".")[0] for one in known if one.startswith(group))
+        more = f" {prog}{f' ({group[:-1]})' if group else ''} takes {', '.join(dict.fromkeys(inside))}."
     raise UsageError(f"{where} does not exist.{nearest(name, close) if close else more}")
 
 

@@ -1,6 +1,7 @@
 """A warm finder: photos in, their garments with products out, in this process. No Ray."""
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -39,11 +40,24 @@ class FinderConfig(FindOptions):
 
 def load_finder(store: str, **options: Any) -> "Finder":
     """Loads the models and opens the index, once. ``options`` are those of ``w2w find``: k, filter, per_class, cut_out ...; and
-    the groups encoder, detector and segmenter. Raises UsageError as ``w2w find`` does."""
-    config = configuration.build(FinderConfig, options, "w2w find")
+    the groups encoder, detector and segmenter. Raises UsageError as ``w2w find`` does, and for options of the job alone."""
+    _check_of_job(options)
+    config = configuration.build(FinderConfig, options, "w2w.load_finder")
     plain = FindOptions(**{name: getattr(config, name) for name in FindOptions.__dataclass_fields__})
     models = Models(config.encoder, config.detector, config.segmenter)
     return Finder(plan_of(storage.absolute(os.fspath(store)), plain, models).on_all_cores())
+
+
+def _check_of_job(options: Mapping[str, Any]) -> None:
+    """Raises UsageError for options of ``w2w find`` that a warm finder lacks, such as explain, which is for the job's page."""
+    others = [name for name in options if name not in FinderConfig.__dataclass_fields__]
+    if others:
+        from w2w.find.job import Config  # imports Ray
+
+        for name in others:
+            if name in Config.__dataclass_fields__:
+                job = f"w2w.find(photos=[...], store=..., {name}=...)"
+                raise UsageError(f"w2w.load_finder has no option {name!r}: only the job has it, {job}")
 
 
 class Finder:

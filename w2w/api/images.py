@@ -31,7 +31,7 @@ Images: TypeAlias = AnImage | Sequence[AnImage]
 
 def load_encoder(name: str = EncoderConfig.name, **options: Any) -> "Encoder":
     """``options`` are those of ``--encoder``. Raises UsageError for a missing model or device, or an unknown option."""
-    config = configuration.build(EncoderConfig, {"name": name, **options}, "w2w embed")
+    config = configuration.build(EncoderConfig, {"name": name, **options}, "w2w.load_encoder")
     return Encoder(encoders.load_encoder(config), config)
 
 
@@ -122,7 +122,7 @@ def load_detector(name: str | None = None, **options: Any) -> "Detector":
     from w2w.garments.detector import DetectorConfig
 
     given = options if name is None else {"name": name, **options}
-    return Detector(Model(configuration.build(DetectorConfig, given, "w2w detect")))
+    return Detector(Model(configuration.build(DetectorConfig, given, "w2w.load_detector")))
 
 
 class Detector:
@@ -149,7 +149,7 @@ def load_segmenter(name: str | None = None, **options: Any) -> "Segmenter":
     from w2w.garments.segmenter import load_segmenter as load
 
     given = options if name is None else {"name": name, **options}
-    return Segmenter(load(configuration.build(SegmenterConfig, given, "w2w segment")))
+    return Segmenter(load(configuration.build(SegmenterConfig, given, "w2w.load_segmenter")))
 
 
 class Segmenter:

@@ -69,6 +69,24 @@ def test_options_are_those_of_the_job(shop, options):
         w2w.load_finder(shop.store, **options)
 
 
+def test_an_option_that_it_lacks_is_refused_by_what_it_takes(shop):
+    """The help of the job would list what only the job has."""
+    said = (
+        r"w2w\.load_finder has no option 'explain': only the job has it, w2w\.find\(photos=\[\.\.\.\], store=\.\.\., explain="
+    )
+    with pytest.raises(w2w.UsageError, match=said):
+        w2w.load_finder(shop.store, explain=2)
+    with pytest.raises(
+        w2w.UsageError, match=r"'zzz' does not exist\. w2w\.load_finder takes index, k, .*, encoder, detector, "
+    ):
+        w2w.load_finder(shop.store, zzz=1)
+    with pytest.raises(w2w.UsageError, match=r"does not exist\. w2w\.load_finder \(detector\) takes name, revision, .*threads"):
+        w2w.load_finder(shop.store, detector={"zzzzzzzzzzzzzzzz": 1})
+    for load in (w2w.load_encoder, w2w.load_detector, w2w.load_segmenter):
+        with pytest.raises(w2w.UsageError, match=rf"'zzz' does not exist\. w2w\.{load.__name__} takes name, .*threads"):
+            load(zzz=1)
+
+
 def test_words_alone_and_beside_a_photo(shop, tmp_path, monkeypatch):
     """In the space of a CLIP: what the index finds for the words' vector, and between words and photo by weight."""
     save(tmp_path / "clip", "clip")
