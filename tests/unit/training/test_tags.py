@@ -33,7 +33,7 @@ from w2w.table.current import current_products
 from w2w.training.classifier import job as classify
 from w2w.training.tags import flow
 from w2w.training.tags import job as tag
-from w2w.training.tags.flow import spelled, untagged
+from w2w.training.tags.flow import called, spelled, untagged
 from w2w.training.tags.heads import Head, Tagger, load, save, thresholds
 from w2w.training.tags.stage import tagger_version
 
@@ -228,7 +228,7 @@ def test_a_shop_learns_its_own_words_and_finds_by_them(shop, tmp_path, monkeypat
     heads = {name: replace(one, thresholds_C=np.zeros_like(one.thresholds_C)) for name, one in own.heads.items()}
     save(replace(own, heads=heads), other, {})
     begun = tag.main(tag.Config(store=store, tagger=other, limit=10, pool=alone))
-    assert (begun.counts.out, begun.still_read) == (10, rest.stage_version)
+    assert (begun.counts.out, begun.still_read) == (10, f"{learnt.tagger} (version {rest.stage_version})")
     found = w2w.load_finder(store, whole=True, k=60, filter={"seen_paint": "Blue"})(str(shop / "0.jpg"))
     assert len(found[0].garments[0].products) > 10
     assert tag.main(tag.Config(store=store, tagger=other, pool=alone)).still_read is None
@@ -242,10 +242,13 @@ def test_a_shop_learns_its_own_words_and_finds_by_them(shop, tmp_path, monkeypat
     before = delta.existing(store, schema.TAGGED).version()
     dry, some = tag.main(replace(back, dry_run=True)), tag.main(replace(back, limit=5))
     assert "would read this tagger's" in dry.switched
-    assert (some.switched, some.still_read) == (None, begun.stage_version)
+    assert (some.switched, some.still_read) == (None, f"{other} (version {begun.stage_version})")
     assert delta.existing(store, schema.TAGGED).version() == before
     switched = tag.main(back)
-    assert switched.switched.endswith(f" read this tagger's tags from now on, in place of those of {begun.stage_version}")
+    assert switched.switched.endswith(f" read this tagger's tags from now on, in place of those of {some.still_read}")
+    with monkeypatch.context() as earlier:  # of a w2w that recorded only what the options said
+        earlier.setattr(delta, "history", lambda opened: [{"w2w": {"stage_version": "v", "config": {"tagger": ""}}}])
+        assert called(store, "v") == "v"
     assert (switched.still_read, switched.counts.read, switched.versions) == (None, 0, {"attributes": before + 1})
     assert delta.finished_version(store, schema.TAGGED, "tag") == rest.stage_version
     assert (similar.main(alike).products, read) == (60, [""])  # it does not take the lists for settled

@@ -50,6 +50,16 @@ def is_tagged(work: Source) -> bool:
     return not work.num_rows and work.skipped > work.rejected
 
 
+def called(store: str, version: str) -> str:
+    """A tagger as people know it, by the name that its runs have recorded with their rows, and its stage version; by that alone
+    where they have recorded none."""
+    opened = delta.open_table(store, schema.TAGGED)
+    told = [e["w2w"] for e in delta.history(opened) if e["w2w"]] if opened is not None else []
+    names = ((one.get("config") or {}).get("tagger") for one in told if one["stage_version"] == version)
+    name = next(filter(None, names), None)
+    return f"{name} (version {version})" if name else version
+
+
 def read_from_now_on(run: Run, work: Source, version: str) -> dict[str, int]:
     """Marks that this tagger has left nothing to do, so that its tags are read. Returns versions as ``append_mark``."""
     if work.mark is None:

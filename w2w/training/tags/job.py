@@ -22,7 +22,17 @@ from w2w.table import delta
 from w2w.table.parts import Output
 from w2w.table.permitted import explained, why_refused
 from w2w.table.published import catalog_made_by
-from w2w.training.tags.flow import check_labels, coverage, is_tagged, labelled, learn, read_from_now_on, tag_stages, untagged
+from w2w.training.tags.flow import (
+    called,
+    check_labels,
+    coverage,
+    is_tagged,
+    labelled,
+    learn,
+    read_from_now_on,
+    tag_stages,
+    untagged,
+)
 from w2w.training.tags.heads import Tagger, load
 from w2w.training.tags.stage import tagger_version
 
@@ -82,8 +92,8 @@ class Result(Summary):
     tagged: dict[str, Figure] = field(default_factory=dict)
     """By attribute, the share of all pictures of this kind and version whose value is sure."""
     still_read: str | None = None
-    """Stage version of another tagger, whose rows filters, exports and similar products go on reading: this one has not tagged
-    all pictures yet, or a run with --limit found them tagged."""
+    """Another tagger, by its name and stage version, whose rows filters, exports and similar products go on reading: this one
+    has not tagged all pictures yet, or a run with --limit found them tagged."""
     switched: str | None = None
     """That they go back to this tagger's rows: it had tagged all pictures already, and another one has since."""
     products: int | None = None
@@ -130,16 +140,18 @@ def _tag(config: Config, run: Run) -> Result:
     result = run.result(Result, **told, pending=work.num_rows, skipped=work.skipped)
     if work.num_rows:
         try_encoder(encoder)
+    run.config = replace(config, tagger=name)  # the commits record which, where the options leave it to the store
     stages = tag_stages(pictures, encoder, name, version, config.decode, config.gpu_pool)
     done = run_pending(run, result, work, stages, [Output(schema.TAGGED)], version, [pictures.table], config.pool)
     read = delta.finished_version(run.store, schema.TAGGED, run.job) if config.of == "images" else version
     switches = read not in (None, version) and config.limit is None and is_tagged(work)
     stays = f" (a run without tagger={config.tagger}, as of a night, may go back)" if config.tagger else ""
+    other = called(run.store, read) if read not in (None, version) else None
     if config.dry_run:
-        return replace(done, switched=_SWITCH.format("would read", read) + stays if switches else None)
+        return replace(done, switched=_SWITCH.format("would read", other) + stays if switches else None)
     if switches and (versions := read_from_now_on(run, work, version)):
-        done, read = run.done(done, switched=_SWITCH.format("read", read) + stays, versions=versions), version
-    return replace(done, tagged=coverage(run.store, version, pictures.owner_kind), still_read=read if read != version else None)
+        done, other = run.done(done, switched=_SWITCH.format("read", other) + stays, versions=versions), None
+    return replace(done, tagged=coverage(run.store, version, pictures.owner_kind), still_read=other)
 
 
 def encoder_of(config: EncoderConfig, tagger: Tagger, name: str) -> EncoderConfig:
